@@ -1,0 +1,21 @@
+//! Values of the trade: money, tokens, demands, limits, windows, ids, secrets.
+//!
+//! Row 0: standard library only. No I/O, no clock, no serialisation. Whoever
+//! stores or shows these values maps them at its own edge.
+
+pub mod demand;
+pub mod id;
+pub mod limit;
+pub mod money;
+pub mod pattern;
+pub mod secret;
+pub mod tokens;
+pub mod window;
+
+pub use demand::Demand;
+pub use limit::Limit;
+pub use money::Money;
+pub use pattern::Pattern;
+pub use secret::Secret;
+pub use tokens::{Tokens, Usage};
+pub use window::{Span, Window};
