@@ -3,4 +3,11 @@
 //! The library behind the `spendguard` binary. Modules are rows that import
 //! only downward; `ARCHITECTURE.md` draws them and tells a request's way.
 
+pub mod clock;
 pub mod domain;
+pub mod guard;
+pub mod keys;
+pub mod ledger;
+pub mod metrics;
+pub mod store;
+pub mod throttle;

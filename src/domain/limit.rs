@@ -118,9 +118,9 @@ impl Limit {
     }
 
     /// Whether it is a rate, kept by a token bucket instead of a meter:
-    /// requests or tokens in a minute.
+    /// requests or tokens in a minute. A cap of zero is no rate, it blocks.
     pub fn is_rate(&self) -> bool {
-        self.window == Window::Minute && self.unit != Unit::Usd
+        self.window == Window::Minute && self.unit != Unit::Usd && self.hard != Some(0)
     }
 
     /// Whether two limits count the same thing, so that one's meters can go on

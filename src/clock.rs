@@ -1,0 +1,42 @@
+//! The only reader of the time.
+//!
+//! Wall time never runs backward here: if the system's clock is set back, this
+//! one stands still until it has caught up, so that no window opens twice.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// A source of wall and running time.
+#[derive(Debug)]
+pub struct Clock {
+    started: Instant,
+    latest_ms: AtomicI64,
+}
+
+impl Default for Clock {
+    #[expect(clippy::disallowed_methods, reason = "this is the one home of the time")]
+    fn default() -> Self {
+        Self { started: Instant::now(), latest_ms: AtomicI64::new(0) }
+    }
+}
+
+impl Clock {
+    /// Unix time in milliseconds; never less than it has returned before.
+    #[expect(clippy::disallowed_methods, reason = "this is the one home of the time")]
+    pub fn now_ms(&self) -> i64 {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now_ms = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
+        self.latest_ms.fetch_max(now_ms, Ordering::Relaxed).max(now_ms)
+    }
+
+    /// Unix time in seconds.
+    pub fn now_s(&self) -> i64 {
+        self.now_ms().div_euclid(1_000)
+    }
+
+    /// Time since this clock was made, for durations.
+    #[expect(clippy::disallowed_methods, reason = "this is the one home of the time")]
+    pub fn running(&self) -> Duration {
+        Instant::now().duration_since(self.started)
+    }
+}

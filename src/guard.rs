@@ -1,0 +1,270 @@
+//! The guard: one ledger, its database, its clock, and the rules in force.
+//!
+//! Everything that admits, ends or corrects spending goes through here, and in
+//! one order: decide under the lock, apply, hand the fact to the writer while
+//! still under the lock, so that the database's order is the ledger's order.
+
+pub mod keyring;
+pub mod limits;
+pub mod observe;
+pub mod recovery;
+pub mod reservation;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::ArcSwap;
+use tokio::sync::{Notify, oneshot};
+
+use crate::clock::Clock;
+use crate::domain::demand::{Bound, Tier};
+use crate::domain::{Limit, Money};
+use crate::keys::Ring;
+use crate::ledger::denial::Denial;
+use crate::ledger::entry::{Attribution, Entry, Hold, Kind};
+use crate::ledger::meter::Reading;
+use crate::ledger::{Ask, Headroom, Ledger};
+use crate::metrics::Metrics;
+use crate::store::rows::Names;
+use crate::store::{Reader, Record, StoreError, Writer, reader};
+use crate::throttle::Throttle;
+
+pub use limits::LimitError;
+pub use reservation::{Ending, Reservation, Settled};
+
+/// One ledger with everything around it. Shared by all requests.
+#[derive(Debug)]
+pub struct Guard {
+    /// A std lock: it is held for a few map operations and never across an
+    /// await, so a thread never parks with it.
+    ledger: Mutex<Ledger>,
+    throttle: ArcSwap<Throttle>,
+    writer: Writer,
+    reader: Reader,
+    ring: Arc<Ring>,
+    clock: Arc<Clock>,
+    metrics: Arc<Metrics>,
+    /// Told whenever a hold ends or a cap changes.
+    room: Notify,
+    /// The rules as they were written; the lock makes changes one at a time.
+    book: tokio::sync::Mutex<limits::Book>,
+    /// Makes changes of keys and projects one at a time.
+    ring_changes: tokio::sync::Mutex<()>,
+}
+
+/// A request that wants to spend.
+#[derive(Clone, Debug)]
+pub struct Order {
+    /// For whom.
+    pub attribution: Arc<Attribution>,
+    /// What it may cost.
+    pub bound: Bound,
+    /// What the client itself allows it to cost.
+    pub client_cap: Option<Money>,
+    /// The tier asked for.
+    pub tier: Tier,
+    /// Version of the price sheet pinned to it.
+    pub price_version: Arc<str>,
+    /// Whether the answer is a stream.
+    pub stream: bool,
+}
+
+/// Why a request was not admitted.
+#[derive(Debug)]
+pub enum Refused {
+    /// A limit says no.
+    Denied(Denial),
+    /// The ledger can't be written, so nothing may be spent.
+    Unavailable,
+}
+
+/// Why an entry was not corrected.
+#[derive(Debug, thiserror::Error)]
+pub enum AdjustError {
+    /// There is no settled entry of that id.
+    #[error("no settled entry has that id")]
+    NoSuchEntry,
+    /// The database failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Names for Ring {
+    fn project(&self, id: &str) -> Arc<str> {
+        self.project_name(id)
+    }
+    fn key(&self, id: &str) -> Arc<str> {
+        self.key_name(id)
+    }
+}
+
+impl Guard {
+    /// Reserves the bound on every matching meter, or says why not.
+    ///
+    /// When it returns a reservation, the hold is in the database.
+    pub async fn reserve(self: &Arc<Self>, order: Order) -> Result<Reservation, Refused> {
+        let ending = self.writer.slot().await.map_err(|_| Refused::Unavailable)?;
+        let slot = self.writer.slot().await.map_err(|_| Refused::Unavailable)?;
+        let (tell, written) = oneshot::channel();
+        let (hold, would_reject) = self.admit(order).map_err(Refused::Denied)?;
+        // `admit` gave the ledger back still locked: fact and record in one order.
+        let (hold, ledger) = hold;
+        slot.send(Record::Hold(Arc::clone(&hold), tell));
+        drop(ledger);
+        let reservation = Reservation::new(Arc::clone(self), hold, ending);
+        for limit in &would_reject {
+            self.metrics.would_have_rejected(&limit.name);
+            tracing::info!(limit = %limit.name, "a limit in shadow mode would have refused this request");
+        }
+        match written.await {
+            Ok(true) => Ok(reservation),
+            // Dropped unsent, the reservation releases its hold.
+            Ok(false) | Err(_) => Err(Refused::Unavailable),
+        }
+    }
+
+    #[expect(clippy::type_complexity, reason = "the lock guard travels with the hold it protects")]
+    fn admit(&self, order: Order) -> Result<((Arc<Hold>, MutexGuard<'_, Ledger>), Vec<Arc<Limit>>), Denial> {
+        let mut ledger = self.ledger();
+        let admitted_ms = self.clock.now_ms();
+        let ask = Ask {
+            attribution: &order.attribution,
+            bound: order.bound,
+            client_cap: order.client_cap,
+            at_ms: admitted_ms,
+        };
+        let admission = ledger.decide(&ask)?;
+        let hold = Arc::new(Hold {
+            id: ledger.take_id(),
+            admitted_ms,
+            attribution: order.attribution,
+            bound: order.bound,
+            tier: order.tier,
+            price_version: order.price_version,
+            stream: order.stream,
+        });
+        ledger.apply_hold(&hold);
+        Ok(((hold, ledger), admission.would_reject))
+    }
+
+    /// What the limits leave for a request of this attribution.
+    pub fn headroom(&self, of: &Attribution, client_cap: Option<Money>) -> Headroom {
+        self.ledger().headroom(of, client_cap, self.clock.now_ms())
+    }
+
+    /// Whether an enforced dollar cap applies, so that a price must be known.
+    pub fn needs_price(&self, of: &Attribution) -> bool {
+        self.ledger().needs_price(of)
+    }
+
+    /// The limits that a request of this attribution counts on, rates aside.
+    pub fn matching(&self, of: &Attribution) -> Vec<(Arc<Limit>, Reading)> {
+        let ledger = self.ledger();
+        ledger
+            .matching(of, self.clock.now_ms())
+            .map(|(limit, reading)| (Arc::clone(limit), reading))
+            .collect()
+    }
+
+    /// Every limit in force with its current meters, rates aside.
+    pub fn limits(&self) -> Vec<(Arc<Limit>, Vec<Reading>)> {
+        let ledger = self.ledger();
+        ledger.limits(self.clock.now_ms()).map(|(limit, readings)| (Arc::clone(limit), readings)).collect()
+    }
+
+    /// The open holds on one limit's current meters: hold, subject, amount.
+    pub fn holds_on(&self, limit: &str) -> Vec<(Arc<Hold>, String, i64)> {
+        let on_it = self.ledger().holds_on(limit, self.clock.now_ms());
+        on_it.into_iter().map(|(hold, subject, amount)| (hold, subject.label().to_owned(), amount)).collect()
+    }
+
+    /// Money held for open requests, and how many there are.
+    pub fn in_doubt(&self) -> (Money, usize) {
+        let ledger = self.ledger();
+        (ledger.in_doubt(), ledger.holds().count())
+    }
+
+    /// Resolves when a hold has ended or a cap has changed since the call.
+    pub fn room(&self) -> tokio::sync::futures::Notified<'_> {
+        self.room.notified()
+    }
+
+    /// Adds a correction to a settled entry, in that entry's windows.
+    pub async fn adjust(&self, id: u64, by: Money, note: String) -> Result<Entry, AdjustError> {
+        self.writer.flush().await?;
+        let ring = Arc::clone(&self.ring);
+        let found = self.read(move |db| reader::entry(db, id, &*ring)).await?;
+        let original = found.filter(|entry| entry.kind == Kind::Settle).ok_or(AdjustError::NoSuchEntry)?;
+        let slot = self.writer.slot().await?;
+        let entry = {
+            let mut ledger = self.ledger();
+            let entry = Entry {
+                id: ledger.take_id(),
+                kind: Kind::Adjust,
+                created_ms: self.clock.now_ms(),
+                cost: by,
+                tool_fees: Money::ZERO,
+                tokens: crate::domain::Tokens::default(),
+                held: Bound::default(),
+                basis: None,
+                corrects: Some(id),
+                note: Some(note),
+                ..original
+            };
+            let crossings = ledger.apply(&entry);
+            slot.send(Record::Entry(Box::new(entry.clone()), crossings));
+            entry
+        };
+        self.room.notify_waiters();
+        self.writer.flush().await?;
+        Ok(entry)
+    }
+
+    /// Runs a query on a thread of its own, after all that was queued for the
+    /// database before: whoever has been answered finds what he did.
+    pub async fn read<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&rusqlite::Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        // A database that can't be written can still be read.
+        let _ = self.writer.flush().await;
+        let reader = self.reader.clone();
+        let done = tokio::task::spawn_blocking(move || reader.query(work)).await;
+        done.map_err(|_| StoreError::Unavailable)?
+    }
+
+    /// The clock.
+    pub fn clock(&self) -> &Arc<Clock> {
+        &self.clock
+    }
+
+    /// The metrics.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// The key ring, to be read; changes go through the guard.
+    pub fn ring(&self) -> &Arc<Ring> {
+        &self.ring
+    }
+
+    /// The rates in force.
+    pub fn throttle(&self) -> arc_swap::Guard<Arc<Throttle>> {
+        self.throttle.load()
+    }
+
+    /// Slots taken in the writer's queue.
+    pub fn queued(&self) -> usize {
+        self.writer.taken()
+    }
+
+    /// Whether the ledger can be written, as of the last attempt.
+    pub fn is_healthy(&self) -> bool {
+        self.writer.is_healthy()
+    }
+
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        // A panic under the lock may have left half a change behind: go no further.
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

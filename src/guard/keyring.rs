@@ -1,0 +1,270 @@
+//! Changes of keys and projects: written first, then in force, then answered.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::domain::Secret;
+use crate::guard::Guard;
+use crate::guard::recovery::{DEFAULT_PROJECT, key_of};
+use crate::keys::{self, Key, KeyHash, Project};
+use crate::store::StoreError;
+use crate::store::settings::{self, KeyRow, ProjectRow};
+
+/// Why a key or project was not changed.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    /// There is no such key.
+    #[error("there is no key {0:?}")]
+    NoSuchKey(String),
+    /// There is no such project, or it is archived.
+    #[error("there is no active project {0:?}")]
+    NoSuchProject(String),
+    /// The secret is in use by another key.
+    #[error("another key has this secret")]
+    SecretTaken,
+    /// The secret can't be sent in a header, or is too short to be one.
+    #[error("a secret needs 8 to 512 visible characters")]
+    BadSecret,
+    /// The name is empty or too long.
+    #[error("a name needs 1 to 256 characters and no control characters")]
+    BadName,
+    /// A project of this id exists, or the configuration file owns it.
+    #[error("project {0:?} exists already or is managed by the configuration file")]
+    ProjectTaken(String),
+    /// The key is a client's own and can't be rotated or edited here.
+    #[error("key {0:?} is a pass-through key; only its owner can change it")]
+    PassThrough(String),
+    /// The system gave no random numbers.
+    #[error("the system gave no random numbers: {0}")]
+    Random(#[from] getrandom::Error),
+    /// The database failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// A key to be made.
+#[derive(Clone, Debug, Default)]
+pub struct NewKey {
+    /// For people.
+    pub name: String,
+    /// Its project; the default one if absent.
+    pub project: Option<String>,
+    /// Seconds until it expires.
+    pub expires_in_s: Option<i64>,
+    /// Model patterns that it may use; empty for all.
+    pub models: Vec<String>,
+    /// A chosen secret; a random one if absent.
+    pub secret: Option<Secret>,
+}
+
+/// What is to change of a key; `None` leaves it as it is.
+#[derive(Clone, Debug, Default)]
+pub struct KeyChange {
+    /// A new name.
+    pub name: Option<String>,
+    /// A new project.
+    pub project: Option<String>,
+    /// New model patterns.
+    pub models: Option<Vec<String>>,
+    /// A new time to live in seconds, or `Some(None)` for no end.
+    pub expires_in_s: Option<Option<i64>>,
+}
+
+impl Guard {
+    /// Makes a key. The secret is returned once and kept nowhere.
+    pub async fn create_key(&self, new: NewKey) -> Result<(Arc<Key>, Secret), KeyError> {
+        let _one_at_a_time = self.ring_changes.lock().await;
+        let name = checked_name(new.name)?;
+        let project = self.active_project(new.project)?;
+        let secret = match new.secret {
+            Some(secret) => checked_secret(secret)?,
+            None => keys::new_secret()?,
+        };
+        let hash = KeyHash::of(secret.expose().as_bytes());
+        if self.ring.find(&hash).is_some() {
+            return Err(KeyError::SecretTaken);
+        }
+        let created_s = self.clock.now_s();
+        let row = KeyRow {
+            id: keys::new_id("key_")?,
+            hash: hash.0,
+            name,
+            project,
+            redacted: secret.redacted(),
+            models: new.models,
+            pass_through: false,
+            created_s,
+            expires_s: new.expires_in_s.map(|seconds| created_s.saturating_add(seconds)),
+            revoked_s: None,
+            old: None,
+        };
+        Ok((self.put_key(row).await?, secret))
+    }
+
+    /// Changes a key. It is in force when this returns.
+    pub async fn change_key(&self, id: &str, change: KeyChange) -> Result<Arc<Key>, KeyError> {
+        let _one_at_a_time = self.ring_changes.lock().await;
+        let mut row = self.row(id)?;
+        if let Some(name) = change.name {
+            row.name = checked_name(name)?;
+        }
+        if let Some(project) = change.project {
+            row.project = self.active_project(Some(project))?;
+        }
+        if let Some(models) = change.models {
+            row.models = models;
+        }
+        if let Some(expires_in_s) = change.expires_in_s {
+            row.expires_s = expires_in_s.map(|seconds| self.clock.now_s().saturating_add(seconds));
+        }
+        self.put_key(row).await
+    }
+
+    /// Gives a key a new secret; the old one is honoured for a grace.
+    pub async fn rotate_key(&self, id: &str, grace_s: i64) -> Result<(Arc<Key>, Secret), KeyError> {
+        let _one_at_a_time = self.ring_changes.lock().await;
+        let mut row = self.row(id)?;
+        if row.pass_through {
+            return Err(KeyError::PassThrough(id.to_owned()));
+        }
+        let secret = keys::new_secret()?;
+        let until_s = self.clock.now_s().saturating_add(grace_s.max(0));
+        row.old = (grace_s > 0).then_some((row.hash, until_s));
+        row.hash = KeyHash::of(secret.expose().as_bytes()).0;
+        row.redacted = secret.redacted();
+        Ok((self.put_key(row).await?, secret))
+    }
+
+    /// Revokes a key. No request that comes after this returns is admitted.
+    pub async fn revoke_key(&self, id: &str) -> Result<Arc<Key>, KeyError> {
+        let _one_at_a_time = self.ring_changes.lock().await;
+        let mut row = self.row(id)?;
+        row.revoked_s = row.revoked_s.or(Some(self.clock.now_s()));
+        row.old = None;
+        self.put_key(row).await
+    }
+
+    /// Remembers a client's own key that upstream has accepted, so that lists
+    /// and ledger can name it. Does nothing if it is known.
+    pub async fn remember_pass_through(&self, hash: KeyHash, redacted: String) -> Result<(), KeyError> {
+        let _one_at_a_time = self.ring_changes.lock().await;
+        if self.ring.find(&hash).is_some() {
+            return Ok(());
+        }
+        let row = KeyRow {
+            id: hash.pass_through_id(),
+            hash: hash.0,
+            name: redacted.clone(),
+            project: DEFAULT_PROJECT.to_owned(),
+            redacted,
+            models: Vec::new(),
+            pass_through: true,
+            created_s: self.clock.now_s(),
+            expires_s: None,
+            revoked_s: None,
+            old: None,
+        };
+        self.put_key(row).await.map(|_| ())
+    }
+
+    /// Makes a project.
+    pub async fn create_project(&self, id: Option<String>, name: String) -> Result<Project, KeyError> {
+        let _one_at_a_time = self.ring_changes.lock().await;
+        let name = checked_name(name)?;
+        let id = match id {
+            Some(id) => checked_name(id)?,
+            None => keys::new_id("proj_")?,
+        };
+        if self.ring.project(&id).is_some() {
+            return Err(KeyError::ProjectTaken(id));
+        }
+        let row = ProjectRow { id, name, created_s: self.clock.now_s(), archived_s: None };
+        self.put_project(row).await
+    }
+
+    /// Archives a project; its keys are refused from now on.
+    pub async fn archive_project(&self, id: &str) -> Result<Project, KeyError> {
+        let _one_at_a_time = self.ring_changes.lock().await;
+        let project = self.ring.project(id).ok_or_else(|| KeyError::NoSuchProject(id.to_owned()))?;
+        if project.from_file {
+            return Err(KeyError::ProjectTaken(id.to_owned()));
+        }
+        let archived_s = project.archived_s.or(Some(self.clock.now_s()));
+        let row = ProjectRow {
+            id: id.to_owned(),
+            name: project.name.to_string(),
+            created_s: project.created_s,
+            archived_s,
+        };
+        self.put_project(row).await
+    }
+
+    /// Puts the configuration file's projects in place, the default one too.
+    pub fn install_file_projects(&self, projects: impl Iterator<Item = (String, String)>) {
+        let default = (DEFAULT_PROJECT.to_owned(), "Default".to_owned());
+        for (id, name) in std::iter::once(default).chain(projects) {
+            let known = self.ring.project(&id);
+            let created_s = known.map_or_else(|| self.clock.now_s(), |project| project.created_s);
+            let (id, name) = (id.into(), name.into());
+            self.ring.put_project(Project { id, name, created_s, archived_s: None, from_file: true });
+        }
+    }
+
+    fn row(&self, id: &str) -> Result<KeyRow, KeyError> {
+        let key = self.ring.by_id(id).ok_or_else(|| KeyError::NoSuchKey(id.to_owned()))?;
+        Ok(KeyRow {
+            id: key.id.to_string(),
+            hash: key.hash.0,
+            name: key.name.to_string(),
+            project: key.project.to_string(),
+            redacted: key.redacted.to_string(),
+            models: key.models.iter().map(ToString::to_string).collect(),
+            pass_through: key.pass_through,
+            created_s: key.created_s,
+            expires_s: key.expires_s,
+            revoked_s: key.revoked_s,
+            old: key.old.map(|(hash, until_s)| (hash.0, until_s)),
+        })
+    }
+
+    async fn put_key(&self, row: KeyRow) -> Result<Arc<Key>, KeyError> {
+        let stored = row.clone();
+        self.writer.run(move |db| settings::put_key(db, &stored)).await?;
+        let used_ms = self.ring.by_id(&row.id).map_or(0, |key| key.last_used_ms.load(Ordering::Relaxed));
+        Ok(self.ring.put(key_of(row, used_ms)))
+    }
+
+    async fn put_project(&self, row: ProjectRow) -> Result<Project, KeyError> {
+        let stored = row.clone();
+        self.writer.run(move |db| settings::put_project(db, &stored)).await?;
+        let project = Project {
+            id: row.id.into(),
+            name: row.name.into(),
+            created_s: row.created_s,
+            archived_s: row.archived_s,
+            from_file: false,
+        };
+        self.ring.put_project(project.clone());
+        Ok(project)
+    }
+
+    /// The id of an active project, by id or name.
+    fn active_project(&self, wanted: Option<String>) -> Result<String, KeyError> {
+        let wanted = wanted.unwrap_or_else(|| DEFAULT_PROJECT.to_owned());
+        let named = || self.ring.projects().into_iter().find(|project| *project.name == *wanted);
+        let found = self.ring.project(&wanted).or_else(named);
+        let active = found.filter(|project| project.archived_s.is_none());
+        active.map(|project| project.id.to_string()).ok_or(KeyError::NoSuchProject(wanted))
+    }
+}
+
+fn checked_name(name: String) -> Result<String, KeyError> {
+    let fits = (1..=256).contains(&name.chars().count()) && !name.chars().any(char::is_control);
+    if fits { Ok(name) } else { Err(KeyError::BadName) }
+}
+
+fn checked_secret(secret: Secret) -> Result<Secret, KeyError> {
+    let text = secret.expose();
+    let fits = (8..=512).contains(&text.len()) && text.chars().all(|c| !c.is_control() && !c.is_whitespace());
+    if fits { Ok(secret) } else { Err(KeyError::BadSecret) }
+}

@@ -1,0 +1,144 @@
+//! The limits in force, and how a change of them comes into force.
+//!
+//! A limit that starts to count must know what its window already holds. Under
+//! the ledger's lock it starts to count what comes, and a job takes its place in
+//! the writer's queue that reads what was before: at that place, exactly all of
+//! the past is in the database and nothing of the future.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::domain::Limit;
+use crate::domain::limit::Source;
+use crate::guard::Guard;
+use crate::guard::observe::note_crossing;
+use crate::ledger::Seeding;
+use crate::ledger::meter::Subject;
+use crate::store::rule::{LimitRule, RuleError};
+use crate::store::{StoreError, reader, settings, writer};
+use crate::throttle::Throttle;
+
+/// The rules as they were written, by where.
+#[derive(Debug, Default)]
+pub(super) struct Book {
+    pub(super) file: Vec<Arc<Limit>>,
+    pub(super) api: Vec<Arc<Limit>>,
+    pub(super) zone: Arc<str>,
+}
+
+/// Why a limit was not changed.
+#[derive(Debug, thiserror::Error)]
+pub enum LimitError {
+    /// The rule is not one.
+    #[error(transparent)]
+    Rule(#[from] RuleError),
+    /// The configuration file owns a limit of that name.
+    #[error("limit {0:?} is managed by the configuration file; change it there")]
+    ManagedByFile(String),
+    /// There is no limit of that name.
+    #[error("there is no limit {0:?}")]
+    NoSuchLimit(String),
+    /// The database failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+type Past = Vec<(Seeding, HashMap<Subject, i64>)>;
+
+impl Guard {
+    /// Puts the configuration file's limits in force beside those of the API,
+    /// all at once. `zone` is the one of limits that name none.
+    pub async fn install_file_limits(
+        &self,
+        limits: Vec<Arc<Limit>>,
+        zone: Arc<str>,
+    ) -> Result<(), StoreError> {
+        let mut book = self.book.lock().await;
+        let clash = book.api.iter().find(|api| limits.iter().any(|file| file.name == api.name));
+        if let Some(limit) = clash {
+            tracing::warn!(limit = %limit.name, "the file and the API both have a limit of this name; the file's is in force");
+        }
+        book.file = limits;
+        book.zone = zone;
+        self.install(&book).await
+    }
+
+    /// Makes or changes a limit through the API. It is in force when this
+    /// returns.
+    pub async fn put_limit(&self, name: &str, rule: &LimitRule) -> Result<Arc<Limit>, LimitError> {
+        let mut book = self.book.lock().await;
+        if book.file.iter().any(|limit| *limit.name == *name) {
+            return Err(LimitError::ManagedByFile(name.to_owned()));
+        }
+        let limit = Arc::new(rule.limit(name, &book.zone)?);
+        let text = serde_json::to_string(&LimitRule::of(&limit)).unwrap_or_default();
+        let key = name.to_owned();
+        self.writer.run(move |db| settings::put_limit_rule(db, &key, &text)).await?;
+        book.api.retain(|known| known.name != limit.name);
+        book.api.push(Arc::clone(&limit));
+        self.install(&book).await?;
+        Ok(limit)
+    }
+
+    /// Removes a limit that was made through the API.
+    pub async fn remove_limit(&self, name: &str) -> Result<(), LimitError> {
+        let mut book = self.book.lock().await;
+        if book.file.iter().any(|limit| *limit.name == *name) {
+            return Err(LimitError::ManagedByFile(name.to_owned()));
+        }
+        if !book.api.iter().any(|limit| *limit.name == *name) {
+            return Err(LimitError::NoSuchLimit(name.to_owned()));
+        }
+        let key = name.to_owned();
+        self.writer.run(move |db| settings::drop_limit_rule(db, &key)).await?;
+        book.api.retain(|limit| *limit.name != *name);
+        Ok(self.install(&book).await?)
+    }
+
+    pub(super) async fn install(&self, book: &Book) -> Result<(), StoreError> {
+        let (rates, metered) = in_force(book);
+        self.throttle.rcu(|before| Throttle::new(&rates, before));
+        let slot = self.writer.slot().await?;
+        let answer = {
+            let mut ledger = self.ledger();
+            let seedings = ledger.stage(&metered, self.clock.now_ms());
+            let ring = Arc::clone(&self.ring);
+            let (record, answer) = writer::job(move |db| {
+                let past = |seeding: Seeding| Ok((seeding.clone(), reader::settled(db, &seeding, &*ring)?));
+                seedings.into_iter().map(past).collect::<rusqlite::Result<Past>>()
+            });
+            slot.send(record);
+            answer
+        };
+        let past = answer.await.map_err(|_| StoreError::Unavailable)??;
+        let crossings = self.ledger().install(&metered, past, self.clock.now_ms());
+        self.room.notify_waiters();
+        let new = self.writer.run(move |db| writer::insert_crossings(db, &crossings)).await?;
+        for crossing in &new {
+            note_crossing(&self.metrics, crossing);
+        }
+        Ok(())
+    }
+}
+
+/// The rates and the metered limits of a book; of two with one name, the file's.
+fn in_force(book: &Book) -> (Vec<Arc<Limit>>, Vec<Arc<Limit>>) {
+    let api = book.api.iter().filter(|api| !book.file.iter().any(|file| file.name == api.name));
+    let all = book.file.iter().chain(api).cloned();
+    all.partition(|limit| limit.is_rate())
+}
+
+/// The limits that the database keeps, as they were made through the API.
+///
+/// A rule that an older release wrote and this one can't read stops the start:
+/// a limit must not vanish in silence.
+pub(super) fn stored(rules: Vec<(String, String)>, zone: &str) -> Result<Vec<Arc<Limit>>, String> {
+    let limit = |(name, text): (String, String)| {
+        let rule: LimitRule =
+            serde_json::from_str(&text).map_err(|error| format!("limit {name:?}: {error}"))?;
+        let limit = rule.limit(&name, zone).map_err(|error| format!("limit {name:?}: {error}"))?;
+        debug_assert_eq!(limit.source, Source::Api);
+        Ok(Arc::new(limit))
+    };
+    rules.into_iter().map(limit).collect()
+}

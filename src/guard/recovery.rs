@@ -1,0 +1,163 @@
+//! Opening a guard: what the last run left open is charged before anything
+//! new is admitted.
+
+use std::sync::atomic::AtomicI64;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+use arc_swap::ArcSwap;
+use tokio::sync::Notify;
+
+use crate::clock::Clock;
+use crate::domain::{Money, Pattern, Tokens};
+use crate::guard::Guard;
+use crate::guard::limits::{Book, stored};
+use crate::guard::observe::WriterLog;
+use crate::keys::{Key, KeyHash, Project, Ring};
+use crate::ledger::Ledger;
+use crate::ledger::entry::{Basis, Entry, Hold, Kind};
+use crate::metrics::Metrics;
+use crate::store::settings::{self, KeyRow};
+use crate::store::{Store, StoreError, Writer, reader};
+use crate::throttle::Throttle;
+
+/// The project of keys that name none.
+pub const DEFAULT_PROJECT: &str = "default";
+/// The writer's queue: two slots for each open request, and some for operators.
+const SLOTS_PER_REQUEST: usize = 2;
+const SLOTS_SPARE: usize = 64;
+
+/// Why a guard could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The database failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A limit in the database can't be read.
+    #[error("a stored limit can't be read: {0}")]
+    Limit(String),
+}
+
+/// What a guard needs to know of its configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Requests that may be open at once.
+    pub open_requests_max: usize,
+    /// The time zone of limits that name none.
+    pub zone: Arc<str>,
+}
+
+impl Guard {
+    /// Opens a guard on a store: reads keys and projects, charges the holds
+    /// that were open when the last run died, and starts the writer.
+    ///
+    /// The limits of the API are not in force before
+    /// [`Guard::install_file_limits`] has been called once.
+    pub fn open(
+        store: &Store,
+        config: &Config,
+        clock: Arc<Clock>,
+        metrics: Arc<Metrics>,
+    ) -> Result<(Arc<Self>, JoinHandle<()>), OpenError> {
+        let ring = Arc::new(Ring::default());
+        let reader = store.reader()?;
+        fill(&ring, &reader)?;
+        let api = stored(reader.query(settings::limit_rules)?, &config.zone).map_err(OpenError::Limit)?;
+        let next_id = charge_unfinished(store, &ring, clock.now_ms())?;
+        let queue_max = config.open_requests_max.saturating_mul(SLOTS_PER_REQUEST) + SLOTS_SPARE;
+        let log = WriterLog::new(Arc::clone(&clock), Arc::clone(&metrics));
+        let (writer, thread) = Writer::start(store, queue_max, log)?;
+        let guard = Self {
+            ledger: Mutex::new(Ledger::new(next_id)),
+            throttle: ArcSwap::from_pointee(Throttle::default()),
+            writer,
+            reader,
+            ring,
+            clock,
+            metrics,
+            room: Notify::new(),
+            book: tokio::sync::Mutex::new(Book { file: Vec::new(), api, zone: Arc::clone(&config.zone) }),
+            ring_changes: tokio::sync::Mutex::new(()),
+        };
+        Ok((Arc::new(guard), thread))
+    }
+}
+
+fn fill(ring: &Ring, reader: &crate::store::Reader) -> Result<(), StoreError> {
+    for project in reader.query(settings::projects)? {
+        ring.put_project(Project {
+            id: project.id.into(),
+            name: project.name.into(),
+            created_s: project.created_s,
+            archived_s: project.archived_s,
+            from_file: false,
+        });
+    }
+    let last_used = reader.query(reader::last_used)?;
+    for row in reader.query(settings::keys)? {
+        let used_s = last_used.get(&row.id).copied().unwrap_or(0);
+        ring.put(key_of(row, used_s.saturating_mul(1_000)));
+    }
+    Ok(())
+}
+
+pub(super) fn key_of(row: KeyRow, last_used_ms: i64) -> Key {
+    Key {
+        id: row.id.into(),
+        name: row.name.into(),
+        project: row.project.into(),
+        redacted: row.redacted.into(),
+        models: row.models.iter().map(|text| Pattern::new(text)).collect(),
+        pass_through: row.pass_through,
+        created_s: row.created_s,
+        expires_s: row.expires_s,
+        revoked_s: row.revoked_s,
+        hash: KeyHash(row.hash),
+        old: row.old.map(|(hash, until_s)| (KeyHash(hash), until_s)),
+        last_used_ms: AtomicI64::new(last_used_ms),
+    }
+}
+
+/// Settles the holds that were open at a crash in full; returns the next id.
+fn charge_unfinished(store: &Store, ring: &Ring, now_ms: i64) -> Result<u64, StoreError> {
+    let (holds, next_id) = store.unfinished(ring)?;
+    let total: Money = holds.iter().map(|hold| hold.bound.cost).sum();
+    let entries: Vec<Entry> = holds.iter().map(|hold| assumed(hold, now_ms)).collect();
+    store.end_unfinished(&entries)?;
+    if !entries.is_empty() {
+        tracing::warn!(
+            holds = entries.len(),
+            usd = %total,
+            "requests were open when the last run ended; their holds are charged in full"
+        );
+    }
+    Ok(next_id)
+}
+
+fn assumed(hold: &Hold, now_ms: i64) -> Entry {
+    let bound = hold.bound;
+    Entry {
+        id: hold.id,
+        kind: Kind::Settle,
+        created_ms: now_ms,
+        admitted_ms: hold.admitted_ms,
+        attribution: Arc::clone(&hold.attribution),
+        held: bound,
+        cost: bound.cost,
+        tool_fees: Money::ZERO,
+        tokens: Tokens { input: bound.input_tokens, output: bound.output_tokens, ..Tokens::default() },
+        basis: Some(Basis::Assumed),
+        served_model: None,
+        tier: hold.tier,
+        price_version: Arc::clone(&hold.price_version),
+        status: 0,
+        upstream_request_id: None,
+        object_id: None,
+        duration_ms: 0,
+        ttft_ms: None,
+        stream: hold.stream,
+        disconnected: false,
+        corrects: None,
+        note: Some("the guard ended before the request did".to_owned()),
+    }
+}

@@ -1,0 +1,186 @@
+//! A reservation: a value that must end, and ends once on every path.
+//!
+//! Not yet sent, it releases its hold when dropped: nothing was spent. Once
+//! sent, silence is charged: dropped, it settles at the hold. It owns a slot in
+//! the writer's queue, so that its ending can be written even from `Drop`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc::OwnedPermit;
+
+use crate::domain::demand::Tier;
+use crate::domain::{Money, Tokens};
+use crate::guard::Guard;
+use crate::ledger::entry::{Basis, Entry, Hold, Kind};
+use crate::metrics::RequestLabels;
+use crate::store::Record;
+
+/// A hold that is in the database and has not ended.
+#[derive(Debug)]
+#[must_use = "a reservation that is dropped after it was sent is settled in full"]
+pub struct Reservation {
+    guard: Arc<Guard>,
+    hold: Arc<Hold>,
+    /// Taken by the one ending.
+    slot: Option<OwnedPermit<Record>>,
+    sent: bool,
+    admitted_at: Duration,
+}
+
+/// How a request ended, as far as it is known.
+#[derive(Clone, Debug, Default)]
+pub struct Ending {
+    /// What it cost, hosted tools included.
+    pub cost: Money,
+    /// The hosted tools' part of it.
+    pub tool_fees: Money,
+    /// What was used.
+    pub tokens: Tokens,
+    /// The model that answered.
+    pub served_model: Option<Arc<str>>,
+    /// The tier it was served at.
+    pub tier: Tier,
+    /// Upstream's status; 0 if there was no answer.
+    pub status: u16,
+    /// Upstream's request id.
+    pub upstream_request_id: Option<String>,
+    /// Id of the object that upstream made.
+    pub object_id: Option<String>,
+    /// From admission to the first byte of the body.
+    pub ttft: Option<Duration>,
+    /// Whether the client went away before the end.
+    pub disconnected: bool,
+    /// What there is to say of it.
+    pub note: Option<&'static str>,
+}
+
+/// What a settlement came to.
+#[derive(Clone, Copy, Debug)]
+pub struct Settled {
+    /// What was charged.
+    pub cost: Money,
+    /// What the tightest dollar limit leaves now; `None` without one.
+    pub remaining: Option<Money>,
+}
+
+impl Reservation {
+    pub(super) fn new(guard: Arc<Guard>, hold: Arc<Hold>, slot: OwnedPermit<Record>) -> Self {
+        let admitted_at = guard.clock.running();
+        Self { guard, hold, slot: Some(slot), sent: false, admitted_at }
+    }
+
+    /// The hold.
+    pub fn hold(&self) -> &Arc<Hold> {
+        &self.hold
+    }
+
+    /// Time since admission.
+    pub fn age(&self) -> Duration {
+        self.guard.clock.running().saturating_sub(self.admitted_at)
+    }
+
+    /// Says that bytes of the request may have reached upstream: from now on
+    /// silence is charged.
+    pub fn mark_sent(&mut self) {
+        self.sent = true;
+    }
+
+    /// Replaces the hold by the real cost.
+    pub fn settle(mut self, basis: Basis, ending: Ending) -> Settled {
+        self.end(Kind::Settle, Some(basis), ending)
+    }
+
+    /// Charges the whole hold: the request was sent and its end is unknown.
+    pub fn assume(mut self, ending: Ending) -> Settled {
+        let charged = self.held(ending);
+        self.end(Kind::Settle, Some(Basis::Assumed), charged)
+    }
+
+    /// Drops the hold: upstream did no work that it bills.
+    pub fn release(mut self, ending: Ending) {
+        let free = Ending { cost: Money::ZERO, tool_fees: Money::ZERO, tokens: Tokens::default(), ..ending };
+        self.end(Kind::Release, None, free);
+    }
+
+    fn held(&self, ending: Ending) -> Ending {
+        let bound = self.hold.bound;
+        let tokens = Tokens { input: bound.input_tokens, output: bound.output_tokens, ..Tokens::default() };
+        Ending { cost: bound.cost, tokens, ..ending }
+    }
+
+    fn end(&mut self, kind: Kind, basis: Option<Basis>, ending: Ending) -> Settled {
+        let entry = self.entry(kind, basis, ending);
+        let remaining = {
+            let mut ledger = self.guard.ledger();
+            let crossings = ledger.apply(&entry);
+            let of = &entry.attribution;
+            let left = ledger.headroom(of, None, entry.created_ms).cost;
+            if let Some(slot) = self.slot.take() {
+                slot.send(Record::Entry(Box::new(entry.clone()), crossings));
+            }
+            left
+        };
+        self.guard.room.notify_waiters();
+        self.observe(&entry);
+        Settled { cost: entry.cost, remaining }
+    }
+
+    fn entry(&self, kind: Kind, basis: Option<Basis>, ending: Ending) -> Entry {
+        let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        Entry {
+            id: self.hold.id,
+            kind,
+            created_ms: self.guard.clock.now_ms(),
+            admitted_ms: self.hold.admitted_ms,
+            attribution: Arc::clone(&self.hold.attribution),
+            held: self.hold.bound,
+            cost: ending.cost,
+            tool_fees: ending.tool_fees,
+            tokens: ending.tokens,
+            basis,
+            served_model: ending.served_model,
+            tier: ending.tier,
+            price_version: Arc::clone(&self.hold.price_version),
+            status: ending.status,
+            upstream_request_id: ending.upstream_request_id,
+            object_id: ending.object_id,
+            duration_ms: ms(self.age()),
+            ttft_ms: ending.ttft.map(ms),
+            stream: self.hold.stream,
+            disconnected: ending.disconnected,
+            corrects: None,
+            note: ending.note.map(str::to_owned),
+        }
+    }
+
+    fn observe(&self, entry: &Entry) {
+        let of = &entry.attribution;
+        let labels = RequestLabels { project: &of.project, key: &of.key, endpoint: &of.endpoint };
+        let metrics = &self.guard.metrics;
+        if let Some(basis) = entry.basis.filter(|_| !of.model.is_empty()) {
+            let model = of.priced_as.as_deref().unwrap_or("other");
+            metrics.settled(labels, model, basis.name(), entry.cost, &entry.tokens);
+        }
+        let over = entry.cost - entry.held.cost;
+        if over > Money::ZERO {
+            metrics.overran(over);
+            tracing::warn!(entry = entry.id, over = %over, "a cost overran its hold");
+        }
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        if self.slot.is_none() {
+            return;
+        }
+        let ending = Ending { tier: self.hold.tier, ..Ending::default() };
+        if self.sent {
+            let charged = self.held(ending);
+            self.end(Kind::Settle, Some(Basis::Assumed), charged);
+        } else {
+            self.end(Kind::Release, None, ending);
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! The key ring: who may call, read by every request and written seldom.
+//!
+//! A lookup hashes the secret and asks one concurrent map, whatever the number
+//! of keys. A change replaces the whole record, so that a request sees a key as
+//! it was before or as it is after, and every request that comes after the
+//! change has been answered sees it as it is after.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use dashmap::DashMap;
+use sha2::{Digest as _, Sha256};
+
+use crate::domain::{Pattern, Secret, id};
+
+/// What a virtual key starts with.
+pub const PREFIX: &str = "sk-guard-";
+const RANDOM_CHARS: usize = 40;
+const CHECKSUM_CHARS: usize = 6;
+
+/// SHA-256 of a secret: all that is stored of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct KeyHash(pub [u8; 32]);
+
+impl KeyHash {
+    /// The hash of a secret's bytes.
+    pub fn of(secret: &[u8]) -> Self {
+        Self(Sha256::digest(secret).into())
+    }
+
+    /// The id of a pass-through key, always the same for the same key.
+    pub fn pass_through_id(&self) -> String {
+        format!("key_{}", id::base62(self.0, 20))
+    }
+}
+
+/// A key as requests see it.
+#[derive(Debug)]
+pub struct Key {
+    /// `key_` and base62 characters.
+    pub id: Arc<str>,
+    /// For people.
+    pub name: Arc<str>,
+    /// Id of its project.
+    pub project: Arc<str>,
+    /// What lists may show of the secret.
+    pub redacted: Arc<str>,
+    /// The models it may use; empty for all.
+    pub models: Vec<Pattern>,
+    /// Whether it is a client's own OpenAI key, forwarded as it came.
+    pub pass_through: bool,
+    /// When it was made, in Unix seconds.
+    pub created_s: i64,
+    /// When it ends, in Unix seconds.
+    pub expires_s: Option<i64>,
+    /// When it was revoked, in Unix seconds.
+    pub revoked_s: Option<i64>,
+    /// Hash of the secret.
+    pub hash: KeyHash,
+    /// The hash before the last rotation, and until when it is honoured.
+    pub old: Option<(KeyHash, i64)>,
+    /// When it was last used, in Unix milliseconds; 0 for never.
+    pub last_used_ms: AtomicI64,
+}
+
+impl Key {
+    /// Whether it may be used, with the hash that was presented.
+    pub fn is_valid(&self, presented: &KeyHash, at_s: i64) -> bool {
+        let current = *presented == self.hash
+            || self.old.is_some_and(|(hash, until_s)| hash == *presented && at_s < until_s);
+        current && self.revoked_s.is_none() && self.expires_s.is_none_or(|end_s| at_s < end_s)
+    }
+
+    /// Whether it may use a model.
+    pub fn allows(&self, model: &str) -> bool {
+        self.models.is_empty() || self.models.iter().any(|pattern| pattern.matches(model))
+    }
+}
+
+/// A project as requests see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Project {
+    /// Its id.
+    pub id: Arc<str>,
+    /// For people.
+    pub name: Arc<str>,
+    /// When it was made, in Unix seconds.
+    pub created_s: i64,
+    /// When it was archived, in Unix seconds; its keys are refused since.
+    pub archived_s: Option<i64>,
+    /// Whether the configuration file made it.
+    pub from_file: bool,
+}
+
+/// All keys by hash and by id, and all projects.
+#[derive(Debug, Default)]
+pub struct Ring {
+    by_hash: DashMap<KeyHash, Arc<Key>>,
+    by_id: DashMap<Arc<str>, Arc<Key>>,
+    projects: RwLock<HashMap<Arc<str>, Project>>,
+}
+
+impl Ring {
+    /// The key of a hash, valid or not.
+    pub fn find(&self, hash: &KeyHash) -> Option<Arc<Key>> {
+        self.by_hash.get(hash).map(|key| Arc::clone(&key))
+    }
+
+    /// The key of an id.
+    pub fn by_id(&self, id: &str) -> Option<Arc<Key>> {
+        self.by_id.get(id).map(|key| Arc::clone(&key))
+    }
+
+    /// Puts a key in place of the one with its id, if there is one.
+    pub fn put(&self, key: Key) -> Arc<Key> {
+        let key = Arc::new(key);
+        if let Some(before) = self.by_id.insert(Arc::clone(&key.id), Arc::clone(&key)) {
+            key.last_used_ms.fetch_max(before.last_used_ms.load(Ordering::Relaxed), Ordering::Relaxed);
+            self.by_hash.remove(&before.hash);
+            if let Some((old, _)) = before.old {
+                self.by_hash.remove(&old);
+            }
+        }
+        if let Some((old, _)) = key.old {
+            self.by_hash.insert(old, Arc::clone(&key));
+        }
+        self.by_hash.insert(key.hash, Arc::clone(&key));
+        key
+    }
+
+    /// Every key, in the order of their making.
+    pub fn keys(&self) -> Vec<Arc<Key>> {
+        let mut keys: Vec<_> = self.by_id.iter().map(|key| Arc::clone(key.value())).collect();
+        keys.sort_unstable_by(|a, b| (a.created_s, &a.id).cmp(&(b.created_s, &b.id)));
+        keys
+    }
+
+    /// The project of an id.
+    pub fn project(&self, id: &str) -> Option<Project> {
+        self.projects.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
+    }
+
+    /// Puts a project in place of the one with its id.
+    pub fn put_project(&self, project: Project) {
+        let mut projects = self.projects.write().unwrap_or_else(PoisonError::into_inner);
+        projects.insert(Arc::clone(&project.id), project);
+    }
+
+    /// Every project, in the order of their making.
+    pub fn projects(&self) -> Vec<Project> {
+        let projects = self.projects.read().unwrap_or_else(PoisonError::into_inner);
+        let mut projects: Vec<_> = projects.values().cloned().collect();
+        projects.sort_unstable_by(|a, b| (a.created_s, &a.id).cmp(&(b.created_s, &b.id)));
+        projects
+    }
+
+    /// The name of a project; its id if it has none.
+    pub fn project_name(&self, id: &str) -> Arc<str> {
+        let projects = self.projects.read().unwrap_or_else(PoisonError::into_inner);
+        projects.get(id).map_or_else(|| id.into(), |project| Arc::clone(&project.name))
+    }
+
+    /// The name of a key; its id if it has none.
+    pub fn key_name(&self, id: &str) -> Arc<str> {
+        self.by_id.get(id).map_or_else(|| id.into(), |key| Arc::clone(&key.name))
+    }
+}
+
+/// A new secret: the prefix, 40 random base62 characters, and the CRC-32 of
+/// those in six more, so that a mistyped key is told from an unknown one.
+pub fn new_secret() -> Result<Secret, getrandom::Error> {
+    let body = random_chars(RANDOM_CHARS)?;
+    let checksum = checksum(&body);
+    Ok(Secret::new(format!("{PREFIX}{body}{checksum}")))
+}
+
+/// A new id with a prefix such as `key_`.
+pub fn new_id(prefix: &str) -> Result<String, getrandom::Error> {
+    Ok(format!("{prefix}{}", random_chars(20)?))
+}
+
+/// Whether a secret looks like ours but can't be: its checksum is wrong.
+pub fn is_mistyped(secret: &str) -> bool {
+    let Some(rest) = secret.strip_prefix(PREFIX) else { return false };
+    let shaped =
+        rest.len() == RANDOM_CHARS + CHECKSUM_CHARS && rest.bytes().all(|b| b.is_ascii_alphanumeric());
+    shaped && checksum(&rest[..RANDOM_CHARS]) != rest[RANDOM_CHARS..]
+}
+
+fn checksum(body: &str) -> String {
+    id::base62_number(u64::from(crc32fast::hash(body.as_bytes())), CHECKSUM_CHARS)
+}
+
+fn random_chars(count: usize) -> Result<String, getrandom::Error> {
+    let mut chars = String::new();
+    while chars.len() < count {
+        let mut random = [0; 64];
+        getrandom::fill(&mut random)?;
+        chars.push_str(&id::base62(random, count - chars.len()));
+    }
+    Ok(chars)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_secret_has_its_form_and_checksum() {
+        let secret = new_secret().unwrap();
+        assert_eq!(secret.expose().len(), PREFIX.len() + 46);
+        assert!(!is_mistyped(secret.expose()));
+        let mut wrong = secret.expose().to_owned();
+        let last = if wrong.pop() == Some('x') { 'y' } else { 'x' };
+        wrong.push(last);
+        assert!(is_mistyped(&wrong));
+        assert!(!is_mistyped("sk-guard-chosen-by-hand"), "an imported secret may have any form");
+    }
+
+    #[test]
+    fn a_replaced_key_is_no_longer_found_by_its_old_hash() {
+        let ring = Ring::default();
+        let key = |secret: &str, old| Key {
+            id: "key_1".into(),
+            name: "n".into(),
+            project: "default".into(),
+            redacted: "…".into(),
+            models: Vec::new(),
+            pass_through: false,
+            created_s: 0,
+            expires_s: None,
+            revoked_s: None,
+            hash: KeyHash::of(secret.as_bytes()),
+            old,
+            last_used_ms: AtomicI64::new(0),
+        };
+        ring.put(key("a", None));
+        let a = KeyHash::of(b"a");
+        ring.put(key("b", Some((a, 100))));
+        assert!(ring.find(&a).unwrap().is_valid(&a, 99), "within the grace of a rotation");
+        assert!(!ring.find(&a).unwrap().is_valid(&a, 100));
+        ring.put(key("c", None));
+        assert!(ring.find(&a).is_none());
+        assert!(ring.find(&KeyHash::of(b"b")).is_none());
+    }
+}

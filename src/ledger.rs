@@ -1,0 +1,407 @@
+//! The ledger's decisions: what may be reserved, and what each fact changes.
+//!
+//! Deciding borrows the ledger and returns a fact or a denial; `apply` is the
+//! only way that a fact changes it, live and in recovery alike, so that replay
+//! equals live by construction. No I/O, no clock: time is an argument.
+
+pub mod calendar;
+pub mod denial;
+pub mod entry;
+pub mod meter;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::domain::demand::Bound;
+use crate::domain::limit::{Mode, Unit};
+use crate::domain::{Limit, Money, Span, Window};
+use crate::ledger::denial::{Blocked, Denial};
+use crate::ledger::entry::{Attribution, Crossing, Entry, Hold, Kind, reserved};
+use crate::ledger::meter::{Meter, Metered, Reading, Subject};
+
+/// As many meters as memory is meant to hold, some 150 bytes each.
+const METERS_MAX: usize = 2_000_000;
+
+/// Limits with their meters, and the holds that are open.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    limits: Vec<Metered>,
+    holds: HashMap<u64, OpenHold>,
+    next_id: u64,
+    next_slot: u32,
+    in_doubt: Money,
+}
+
+#[derive(Debug)]
+struct OpenHold {
+    hold: Arc<Hold>,
+    lines: Vec<Line>,
+}
+
+/// A hold's part on one meter.
+#[derive(Clone, Debug)]
+struct Line {
+    slot: u32,
+    subject: Subject,
+    start_s: i64,
+    amount: i64,
+}
+
+/// A request that wants to spend.
+#[derive(Clone, Copy, Debug)]
+pub struct Ask<'a> {
+    /// For whom.
+    pub attribution: &'a Attribution,
+    /// What it may cost.
+    pub bound: Bound,
+    /// What the client itself allows it to cost.
+    pub client_cap: Option<Money>,
+    /// When, in Unix milliseconds.
+    pub at_ms: i64,
+}
+
+/// A request that may spend.
+#[derive(Debug, Default)]
+pub struct Admission {
+    /// Limits in shadow mode that would have refused it.
+    pub would_reject: Vec<Arc<Limit>>,
+}
+
+/// What the limits leave for one request; `None` is without end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Headroom {
+    /// Dollars.
+    pub cost: Option<Money>,
+    /// Input and output tokens together.
+    pub tokens: Option<i64>,
+    /// Output tokens.
+    pub output_tokens: Option<i64>,
+}
+
+/// A limit whose past has to be read from the database before it decides.
+#[derive(Clone, Debug)]
+pub struct Seeding {
+    slot: u32,
+    /// The limit.
+    pub limit: Arc<Limit>,
+    /// The window whose past counts.
+    pub span: Span,
+}
+
+impl Ledger {
+    /// A ledger without limits, whose first fact gets the id `next_id`.
+    pub fn new(next_id: u64) -> Self {
+        Self { next_id, ..Self::default() }
+    }
+
+    /// The id for the next hold or correction; each is given once.
+    pub fn take_id(&mut self) -> u64 {
+        let id = self.next_id;
+        self.next_id += 1;
+        id
+    }
+
+    /// Whether a request may reserve its bound on every matching meter.
+    ///
+    /// All meters decide in this one call. Of several denials the most final
+    /// is returned, so that nobody waits for a limit that will not yield.
+    pub fn decide(&self, ask: &Ask<'_>) -> Result<Admission, Denial> {
+        if let Some(cap) = ask.client_cap.filter(|cap| ask.bound.cost > *cap) {
+            return Err(Denial::OverClientCap { cap, needed: ask.bound.cost });
+        }
+        let mut admission = Admission::default();
+        let mut worst: Option<Denial> = None;
+        for limit in self.limits.iter().filter(|limit| limit.in_force) {
+            let Some(denial) = Self::denial(limit, ask) else { continue };
+            match limit.limit.mode {
+                Mode::Shadow => admission.would_reject.push(Arc::clone(&limit.limit)),
+                Mode::Enforce => {
+                    if worst.as_ref().is_none_or(|known| denial.finality() > known.finality()) {
+                        worst = Some(denial);
+                    }
+                }
+            }
+        }
+        if worst.is_none() && self.limits.iter().any(|limit| limit.meters.len() >= METERS_MAX) {
+            worst = Some(Denial::TooManyMeters);
+        }
+        worst.map_or(Ok(admission), Err)
+    }
+
+    /// Why one limit would refuse, if it would.
+    fn denial(metered: &Metered, ask: &Ask<'_>) -> Option<Denial> {
+        let hard = metered.limit.hard?;
+        let subject = metered.subject(ask.attribution)?;
+        let needed = reserved(&ask.bound, metered.limit.unit);
+        let Reading { subject, span, meter } = metered.reading(subject, ask.at_ms.div_euclid(1_000));
+        let blocked = |kind: fn(Box<Blocked>) -> Denial| {
+            let limit = Arc::clone(&metered.limit);
+            let Meter { settled, held } = meter;
+            Some(kind(Box::new(Blocked {
+                limit,
+                subject: subject.clone(),
+                span,
+                hard,
+                settled,
+                held,
+                needed,
+            })))
+        };
+        // A hard cap of zero blocks everything, even what costs nothing.
+        if hard == 0 || (needed > 0 && meter.settled >= hard) {
+            return blocked(Denial::Exhausted);
+        }
+        if needed == 0 || meter.settled.saturating_add(meter.held).saturating_add(needed) <= hard {
+            return None;
+        }
+        if needed > hard {
+            return blocked(Denial::TooLarge);
+        }
+        if meter.settled.saturating_add(needed) > hard {
+            return blocked(Denial::Exhausted);
+        }
+        blocked(Denial::Held)
+    }
+
+    /// What the enforced limits leave for a request of this attribution.
+    pub fn headroom(&self, of: &Attribution, client_cap: Option<Money>, at_ms: i64) -> Headroom {
+        let mut left = Headroom { cost: client_cap, ..Headroom::default() };
+        for (limit, reading) in self.matching(of, at_ms).filter(|(limit, _)| limit.mode == Mode::Enforce) {
+            let Some(hard) = limit.hard else { continue };
+            let room = hard.saturating_sub(reading.meter.settled).saturating_sub(reading.meter.held).max(0);
+            let tighter = |known: Option<i64>| Some(known.map_or(room, |known| known.min(room)));
+            match limit.unit {
+                Unit::Usd => left.cost = tighter(left.cost.map(Money::nano)).map(Money::from_nano),
+                Unit::Tokens => left.tokens = tighter(left.tokens),
+                Unit::OutputTokens => left.output_tokens = tighter(left.output_tokens),
+                Unit::InputTokens | Unit::Requests => {}
+            }
+        }
+        left
+    }
+
+    /// Whether an enforced dollar cap applies, so that a price must be known.
+    pub fn needs_price(&self, of: &Attribution) -> bool {
+        self.limits.iter().any(|metered| {
+            let limit = &metered.limit;
+            let caps = metered.in_force && limit.unit == Unit::Usd && limit.hard.is_some();
+            caps && limit.mode == Mode::Enforce && metered.subject(of).is_some()
+        })
+    }
+
+    /// The limits in force that a request of this attribution counts on.
+    pub fn matching<'a>(
+        &'a self,
+        of: &'a Attribution,
+        at_ms: i64,
+    ) -> impl Iterator<Item = (&'a Arc<Limit>, Reading)> + 'a {
+        self.limits.iter().filter(|limit| limit.in_force).filter_map(move |limit| {
+            let subject = limit.subject(of)?;
+            Some((&limit.limit, limit.reading(subject, at_ms.div_euclid(1_000))))
+        })
+    }
+
+    /// Every limit in force with its current meters.
+    pub fn limits(&self, at_ms: i64) -> impl Iterator<Item = (&Arc<Limit>, Vec<Reading>)> {
+        let at_s = at_ms.div_euclid(1_000);
+        self.limits.iter().filter(|limit| limit.in_force).map(move |limit| {
+            let start_s = limit.span(at_s).start_s;
+            let current = limit.meters.keys().filter(|(_, start)| *start == start_s);
+            let mut readings: Vec<_> = current.map(|(s, _)| limit.reading(s.clone(), at_s)).collect();
+            readings.sort_unstable_by(|a, b| a.subject.cmp(&b.subject));
+            (&limit.limit, readings)
+        })
+    }
+
+    /// The open holds.
+    pub fn holds(&self) -> impl Iterator<Item = &Arc<Hold>> {
+        self.holds.values().map(|open| &open.hold)
+    }
+
+    /// The open holds on one limit's current meters, with the amount on each.
+    pub fn holds_on(&self, limit: &str, at_ms: i64) -> Vec<(Arc<Hold>, Subject, i64)> {
+        let Some(metered) = self.limits.iter().find(|m| m.in_force && *m.limit.name == *limit) else {
+            return Vec::new();
+        };
+        let start_s = metered.span(at_ms.div_euclid(1_000)).start_s;
+        let on_it = |line: &&Line| line.slot == metered.slot && line.start_s == start_s;
+        let of = |open: &OpenHold| {
+            let line = open.lines.iter().find(on_it)?;
+            Some((Arc::clone(&open.hold), line.subject.clone(), line.amount))
+        };
+        self.holds.values().filter_map(of).collect()
+    }
+
+    /// Money held for requests whose end is not known yet.
+    pub fn in_doubt(&self) -> Money {
+        self.in_doubt
+    }
+
+    /// Applies a hold: its amounts are held on every matching meter.
+    pub fn apply_hold(&mut self, hold: &Arc<Hold>) {
+        let lines = self.limits.iter_mut().filter_map(|limit| hold_on(limit, hold)).collect();
+        self.in_doubt = self.in_doubt + hold.bound.cost;
+        self.holds.insert(hold.id, OpenHold { hold: Arc::clone(hold), lines });
+    }
+
+    /// Applies an entry. An ending replaces its hold; a correction is added to
+    /// the window of what it corrects. Returns the soft thresholds crossed.
+    pub fn apply(&mut self, entry: &Entry) -> Vec<Crossing> {
+        let mut crossings = Vec::new();
+        match entry.kind {
+            Kind::Settle | Kind::Release => {
+                let Some(open) = self.holds.remove(&entry.id) else { return crossings };
+                self.in_doubt = self.in_doubt - open.hold.bound.cost;
+                for line in &open.lines {
+                    self.end_line(line, entry, &mut crossings);
+                }
+            }
+            Kind::Adjust => {
+                let at_s = entry.admitted_ms.div_euclid(1_000);
+                for limit in &mut self.limits {
+                    let Some(subject) = limit.subject(&entry.attribution) else { continue };
+                    let start_s = limit.span(at_s).start_s;
+                    let amount = if limit.limit.unit == Unit::Usd { entry.cost.nano() } else { 0 };
+                    settle_on(limit, &subject, start_s, amount, entry.created_ms, &mut crossings);
+                }
+            }
+            Kind::Threshold => {}
+        }
+        self.numbered(crossings)
+    }
+
+    fn numbered(&mut self, mut crossings: Vec<Crossing>) -> Vec<Crossing> {
+        for crossing in &mut crossings {
+            crossing.id = self.take_id();
+        }
+        crossings
+    }
+
+    fn end_line(&mut self, line: &Line, entry: &Entry, crossings: &mut Vec<Crossing>) {
+        // The limit may have been removed since; then nobody counts on it.
+        let Some(limit) = self.limits.iter_mut().find(|limit| limit.slot == line.slot) else { return };
+        let amount = entry.amount(limit.limit.unit);
+        if let Some(meter) = limit.meters.get_mut(&(line.subject.clone(), line.start_s)) {
+            meter.held = meter.held.saturating_sub(line.amount);
+        }
+        settle_on(limit, &line.subject, line.start_s, amount, entry.created_ms, crossings);
+    }
+
+    /// Stages a new set of limits. What they hold from now on is counted at
+    /// once; what the database knows of the returned ones has to be added by
+    /// [`Ledger::install`] before the set decides.
+    ///
+    /// A limit that counts as before keeps its meters: changing a cap never
+    /// changes usage.
+    pub fn stage(&mut self, wanted: &[Arc<Limit>], at_ms: i64) -> Vec<Seeding> {
+        self.limits.retain(|metered| metered.in_force);
+        let mut seedings = Vec::new();
+        for limit in wanted {
+            let known = self.limits.iter().any(|m| m.limit.name == limit.name && m.limit.counts_like(limit));
+            if known || limit.window == Window::Request {
+                continue;
+            }
+            let mut metered = self.metered(limit);
+            for open in self.holds.values_mut() {
+                open.lines.extend(hold_on(&mut metered, &open.hold));
+            }
+            let span = metered.span(at_ms.div_euclid(1_000));
+            seedings.push(Seeding { slot: metered.slot, limit: Arc::clone(limit), span });
+            self.limits.push(metered);
+        }
+        seedings
+    }
+
+    /// Puts a staged set in force, with the settled amounts of the past by
+    /// subject. Returns the soft thresholds that are already behind.
+    pub fn install(
+        &mut self,
+        wanted: &[Arc<Limit>],
+        past: Vec<(Seeding, HashMap<Subject, i64>)>,
+        at_ms: i64,
+    ) -> Vec<Crossing> {
+        for (seeding, sums) in past {
+            let Some(metered) = self.limits.iter_mut().find(|m| m.slot == seeding.slot) else { continue };
+            for (subject, amount) in sums {
+                let meter = metered.meters.entry((subject, seeding.span.start_s)).or_default();
+                meter.settled = meter.settled.saturating_add(amount);
+            }
+        }
+        let mut old = std::mem::take(&mut self.limits);
+        for limit in wanted {
+            let same = |m: &Metered| m.limit.name == limit.name && m.limit.counts_like(limit);
+            let mut metered = match old.iter().position(same) {
+                Some(at) => old.swap_remove(at),
+                None => self.metered(limit),
+            };
+            metered.limit = Arc::clone(limit);
+            metered.thresholds = limit.thresholds();
+            metered.in_force = true;
+            self.limits.push(metered);
+        }
+        let behind = self.limits.iter().flat_map(|metered| behind(metered, at_ms)).collect();
+        self.numbered(behind)
+    }
+
+    fn metered(&mut self, limit: &Arc<Limit>) -> Metered {
+        self.next_slot += 1;
+        Metered::new(self.next_slot, Arc::clone(limit))
+    }
+}
+
+/// Holds a request's amount on its meter of one limit.
+fn hold_on(metered: &mut Metered, hold: &Hold) -> Option<Line> {
+    if metered.limit.window == Window::Request {
+        return None;
+    }
+    let subject = metered.subject(&hold.attribution)?;
+    let at_s = hold.admitted_ms.div_euclid(1_000);
+    let start_s = metered.span(at_s).start_s;
+    let amount = reserved(&hold.bound, metered.limit.unit);
+    metered.prune(at_s);
+    let meter = metered.meters.entry((subject.clone(), start_s)).or_default();
+    meter.held = meter.held.saturating_add(amount);
+    Some(Line { slot: metered.slot, subject, start_s, amount })
+}
+
+/// Adds to a meter's settled amount and notes the thresholds it goes past.
+fn settle_on(
+    metered: &mut Metered,
+    subject: &Subject,
+    start_s: i64,
+    amount: i64,
+    at_ms: i64,
+    crossings: &mut Vec<Crossing>,
+) {
+    let Some(meter) = metered.meters.get_mut(&(subject.clone(), start_s)) else { return };
+    let before = meter.settled;
+    meter.settled = before.saturating_add(amount);
+    let settled = meter.settled;
+    for threshold in metered.thresholds.iter().filter(|t| before < **t && **t <= settled) {
+        crossings.push(crossing(metered, subject, *threshold, start_s, settled, at_ms));
+    }
+}
+
+/// The thresholds that a limit's current meters have already passed.
+fn behind(metered: &Metered, at_ms: i64) -> Vec<Crossing> {
+    let start_s = metered.span(at_ms.div_euclid(1_000)).start_s;
+    let current = metered.meters.iter().filter(|((_, start), _)| *start == start_s);
+    let passed = |((subject, _), meter): (&(Subject, i64), &Meter)| {
+        let below = metered.thresholds.iter().filter(|t| **t <= meter.settled);
+        below.map(|t| crossing(metered, subject, *t, start_s, meter.settled, at_ms)).collect::<Vec<_>>()
+    };
+    current.flat_map(passed).collect()
+}
+
+fn crossing(
+    metered: &Metered,
+    subject: &Subject,
+    threshold: i64,
+    start_s: i64,
+    settled: i64,
+    at_ms: i64,
+) -> Crossing {
+    let limit = Arc::clone(&metered.limit);
+    let subject = subject.label().to_owned();
+    Crossing { id: 0, limit, subject, threshold, window_start_s: start_s, settled, at_ms }
+}

@@ -1,0 +1,66 @@
+//! Why a request may not spend: the facts, without a word of HTTP.
+
+use std::sync::Arc;
+
+use crate::domain::{Limit, Money, Span};
+use crate::ledger::meter::Subject;
+
+/// The meter that stood in the way, as it was then. Amounts are in the
+/// limit's unit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Blocked {
+    /// The limit.
+    pub limit: Arc<Limit>,
+    /// Whose meter.
+    pub subject: Subject,
+    /// The meter's window.
+    pub span: Span,
+    /// The cap.
+    pub hard: i64,
+    /// Settled by then.
+    pub settled: i64,
+    /// Held by other requests then.
+    pub held: i64,
+    /// What the request would have reserved.
+    pub needed: i64,
+}
+
+/// Why a request was not admitted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Denial {
+    /// The cap leaves no room for it in this window.
+    Exhausted(Box<Blocked>),
+    /// It would fit if other requests' holds were gone.
+    Held(Box<Blocked>),
+    /// It would not fit even into an untouched window.
+    TooLarge(Box<Blocked>),
+    /// It may cost more than the client itself allows.
+    OverClientCap {
+        /// What the client allows.
+        cap: Money,
+        /// What the request may cost.
+        needed: Money,
+    },
+    /// There are as many meters as memory is meant to hold.
+    TooManyMeters,
+}
+
+impl Denial {
+    /// The meter that stood in the way, if it was one.
+    pub fn blocked(&self) -> Option<&Blocked> {
+        match self {
+            Self::Exhausted(blocked) | Self::Held(blocked) | Self::TooLarge(blocked) => Some(blocked),
+            Self::OverClientCap { .. } | Self::TooManyMeters => None,
+        }
+    }
+
+    /// How final it is; of several denials the client hears the most final.
+    pub(crate) fn finality(&self) -> u8 {
+        match self {
+            Self::Held(_) => 0,
+            Self::TooLarge(_) => 1,
+            Self::Exhausted(_) => 2,
+            Self::OverClientCap { .. } | Self::TooManyMeters => 3,
+        }
+    }
+}

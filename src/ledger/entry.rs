@@ -1,0 +1,258 @@
+//! The facts of the ledger: holds, the entries that end them, crossings.
+//!
+//! A fact is immutable once made. Money moves only by a new fact, and every
+//! fact goes to the database and to the meters by the same call.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::domain::demand::{Bound, Tier};
+use crate::domain::limit::Unit;
+use crate::domain::{Limit, Money, Tokens};
+
+/// Tags that a client puts on a request, by name.
+pub type Tags = BTreeMap<String, String>;
+
+/// Whom and what a request is counted for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attribution {
+    /// Id of the project the key is in.
+    pub project: Arc<str>,
+    /// Name of that project.
+    pub project_name: Arc<str>,
+    /// Id of the key.
+    pub key: Arc<str>,
+    /// Name of the key.
+    pub key_name: Arc<str>,
+    /// The end user named in the body.
+    pub end_user: Option<Arc<str>>,
+    /// Tags from the request's header.
+    pub tags: Arc<Tags>,
+    /// The endpoint, by its path.
+    pub endpoint: Cow<'static, str>,
+    /// The model asked for, as written; empty on free endpoints.
+    pub model: Arc<str>,
+    /// The model of the price sheet that the name resolves to.
+    pub priced_as: Option<Arc<str>>,
+}
+
+/// A hold: what a request may cost, reserved before it goes upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hold {
+    /// The id that its ending will have as an entry.
+    pub id: u64,
+    /// When it was admitted, in Unix milliseconds; decides its windows.
+    pub admitted_ms: i64,
+    /// For whom.
+    pub attribution: Arc<Attribution>,
+    /// The amounts reserved.
+    pub bound: Bound,
+    /// The tier asked for.
+    pub tier: Tier,
+    /// Version of the price sheet pinned to the request.
+    pub price_version: Arc<str>,
+    /// Whether the answer is a stream.
+    pub stream: bool,
+}
+
+/// How a settled cost is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Basis {
+    /// Upstream reported the usage.
+    Reported,
+    /// We counted what passed.
+    Counted,
+    /// Nothing is known; the hold is charged.
+    Assumed,
+}
+
+/// What an entry is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// A hold replaced by the real cost.
+    Settle,
+    /// A hold dropped: upstream did no work that it bills.
+    Release,
+    /// A correction of an earlier entry by an operator.
+    Adjust,
+    /// A soft threshold that a meter has crossed.
+    Threshold,
+}
+
+/// One immutable line of the ledger. Never a prompt, never an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Unique and ascending in the order of admission.
+    pub id: u64,
+    /// What it is.
+    pub kind: Kind,
+    /// When it was written, in Unix milliseconds.
+    pub created_ms: i64,
+    /// When its request was admitted, in Unix milliseconds.
+    pub admitted_ms: i64,
+    /// For whom.
+    pub attribution: Arc<Attribution>,
+    /// What was reserved.
+    pub held: Bound,
+    /// What it cost, hosted tools included.
+    pub cost: Money,
+    /// The hosted tools' part of the cost.
+    pub tool_fees: Money,
+    /// What was used, by class.
+    pub tokens: Tokens,
+    /// How the cost is known; `None` unless it is a settlement.
+    pub basis: Option<Basis>,
+    /// The model that answered.
+    pub served_model: Option<Arc<str>>,
+    /// The tier it was served at.
+    pub tier: Tier,
+    /// Version of the price sheet that priced it.
+    pub price_version: Arc<str>,
+    /// Upstream's HTTP status; 0 when there was no answer.
+    pub status: u16,
+    /// Upstream's request id.
+    pub upstream_request_id: Option<String>,
+    /// Id of the object that upstream made.
+    pub object_id: Option<String>,
+    /// From admission to the end.
+    pub duration_ms: u64,
+    /// From admission to the first byte of the answer's body.
+    pub ttft_ms: Option<u64>,
+    /// Whether the answer was a stream.
+    pub stream: bool,
+    /// Whether the client went away before the end.
+    pub disconnected: bool,
+    /// The entry that this one corrects.
+    pub corrects: Option<u64>,
+    /// Why, in words, where an operator or the guard has something to say.
+    pub note: Option<String>,
+}
+
+impl Entry {
+    /// The amount that it adds to a meter of that unit.
+    pub fn amount(&self, unit: Unit) -> i64 {
+        let tokens = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        match unit {
+            Unit::Usd => self.cost.nano(),
+            Unit::Tokens => tokens(self.tokens.total()),
+            Unit::InputTokens => tokens(self.tokens.input_total()),
+            Unit::OutputTokens => tokens(self.tokens.output_total()),
+            Unit::Requests => i64::from(self.kind == Kind::Settle),
+        }
+    }
+}
+
+/// The amount that a hold reserves on a meter of that unit.
+pub fn reserved(bound: &Bound, unit: Unit) -> i64 {
+    let tokens = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+    match unit {
+        Unit::Usd => bound.cost.nano(),
+        Unit::Tokens => tokens(bound.input_tokens.saturating_add(bound.output_tokens)),
+        Unit::InputTokens => tokens(bound.input_tokens),
+        Unit::OutputTokens => tokens(bound.output_tokens),
+        Unit::Requests => 1,
+    }
+}
+
+/// A meter that went past a soft threshold; unique by all but `at_ms` and
+/// `settled`.
+#[derive(Clone, Debug)]
+pub struct Crossing {
+    /// The id of its line in the ledger.
+    pub id: u64,
+    /// The limit whose threshold it is.
+    pub limit: Arc<Limit>,
+    /// Whose meter, by the subject's label.
+    pub subject: String,
+    /// The threshold, in the limit's unit.
+    pub threshold: i64,
+    /// Where the meter's window starts, in Unix seconds.
+    pub window_start_s: i64,
+    /// What the meter had settled by then.
+    pub settled: i64,
+    /// When, in Unix milliseconds.
+    pub at_ms: i64,
+}
+
+impl Crossing {
+    /// The crossing as a line of the ledger; it moves no money.
+    pub fn entry(&self) -> Entry {
+        let Self { limit, subject, threshold, settled, .. } = self;
+        let nobody: Arc<str> = "".into();
+        let attribution = Attribution {
+            project: Arc::clone(&nobody),
+            project_name: Arc::clone(&nobody),
+            key: Arc::clone(&nobody),
+            key_name: Arc::clone(&nobody),
+            end_user: None,
+            tags: Arc::default(),
+            endpoint: Cow::Borrowed(""),
+            model: Arc::clone(&nobody),
+            priced_as: None,
+        };
+        let (of, reached) = (limit.unit.phrase(*threshold), limit.unit.phrase(*settled));
+        Entry {
+            id: self.id,
+            kind: Kind::Threshold,
+            created_ms: self.at_ms,
+            admitted_ms: self.at_ms,
+            attribution: Arc::new(attribution),
+            held: Bound::default(),
+            cost: Money::ZERO,
+            tool_fees: Money::ZERO,
+            tokens: Tokens::default(),
+            basis: None,
+            served_model: None,
+            tier: Tier::default(),
+            price_version: nobody,
+            status: 0,
+            upstream_request_id: None,
+            object_id: None,
+            duration_ms: 0,
+            ttft_ms: None,
+            stream: false,
+            disconnected: false,
+            corrects: None,
+            note: Some(format!(
+                "{}: {subject} crossed {of} in this {}, at {reached}",
+                limit.name, limit.window
+            )),
+        }
+    }
+}
+
+impl Basis {
+    /// The name in API, exports and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Reported => "reported",
+            Self::Counted => "counted",
+            Self::Assumed => "assumed",
+        }
+    }
+
+    /// The basis of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::Reported, Self::Counted, Self::Assumed].into_iter().find(|basis| basis.name() == name)
+    }
+}
+
+impl Kind {
+    /// The name in API and exports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Settle => "settle",
+            Self::Release => "release",
+            Self::Adjust => "adjust",
+            Self::Threshold => "threshold",
+        }
+    }
+
+    /// The kind of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::Settle, Self::Release, Self::Adjust, Self::Threshold]
+            .into_iter()
+            .find(|kind| kind.name() == name)
+    }
+}

@@ -1,0 +1,145 @@
+//! One limit in force with its meters: limit × subject × window start.
+
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use jiff::tz::TimeZone;
+
+use crate::domain::limit::{Only, Per};
+use crate::domain::{Limit, Span};
+use crate::ledger::calendar;
+use crate::ledger::entry::Attribution;
+
+/// Whose meter it is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Subject {
+    /// Everybody's.
+    Organization,
+    /// One project's, key's, end user's or model's.
+    One(Arc<str>),
+}
+
+impl Subject {
+    /// The name in API, ledger and metrics: `org`, else the id or name itself.
+    pub fn label(&self) -> &str {
+        match self {
+            Self::Organization => "org",
+            Self::One(name) => name,
+        }
+    }
+}
+
+/// One counter, in its limit's unit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Meter {
+    /// What has been charged for good.
+    pub settled: i64,
+    /// What open requests may still cost.
+    pub held: i64,
+}
+
+/// A meter with its place, as readers see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reading {
+    /// Whose meter.
+    pub subject: Subject,
+    /// The window it counts.
+    pub span: Span,
+    /// The counter.
+    pub meter: Meter,
+}
+
+/// A limit with its meters.
+#[derive(Debug)]
+pub(crate) struct Metered {
+    pub(crate) slot: u32,
+    pub(crate) limit: Arc<Limit>,
+    pub(crate) thresholds: Vec<i64>,
+    /// Staged limits count but don't decide, until their past is known.
+    pub(crate) in_force: bool,
+    pub(crate) meters: HashMap<(Subject, i64), Meter>,
+    zone: TimeZone,
+    span: Cell<Span>,
+    pruned_s: i64,
+}
+
+impl Metered {
+    pub(crate) fn new(slot: u32, limit: Arc<Limit>) -> Self {
+        let zone = TimeZone::get(&limit.zone).unwrap_or(TimeZone::UTC);
+        let thresholds = limit.thresholds();
+        let span = Cell::new(Span { start_s: 0, end_s: 0 });
+        Self {
+            slot,
+            limit,
+            thresholds,
+            in_force: false,
+            meters: HashMap::new(),
+            zone,
+            span,
+            pruned_s: i64::MIN,
+        }
+    }
+
+    /// The window that holds an instant; the calendar is asked once a window.
+    pub(crate) fn span(&self, at_s: i64) -> Span {
+        if !self.span.get().contains(at_s) {
+            self.span.set(calendar::span(self.limit.window, &self.zone, at_s));
+        }
+        self.span.get()
+    }
+
+    /// Whose meter a request counts on, if the limit applies to it.
+    pub(crate) fn subject(&self, of: &Attribution) -> Option<Subject> {
+        subject(&self.limit, of)
+    }
+
+    /// Forgets, once a window, the meters of past ones that nothing is held on.
+    pub(crate) fn prune(&mut self, at_s: i64) {
+        let start_s = self.span(at_s).start_s;
+        if self.pruned_s >= start_s {
+            return;
+        }
+        self.pruned_s = start_s;
+        self.meters.retain(|(_, start), meter| *start >= start_s || meter.held != 0);
+    }
+
+    pub(crate) fn reading(&self, subject: Subject, at_s: i64) -> Reading {
+        let span = self.span(at_s);
+        let key = (subject, span.start_s);
+        let meter = self.meters.get(&key).copied().unwrap_or_default();
+        Reading { subject: key.0, span, meter }
+    }
+}
+
+/// Whose meter of a limit a request counts on, if the limit applies to it.
+pub fn subject(limit: &Limit, of: &Attribution) -> Option<Subject> {
+    if !applies(&limit.only, of) {
+        return None;
+    }
+    Some(match limit.per {
+        Per::Organization => Subject::Organization,
+        Per::Project => Subject::One(Arc::clone(&of.project)),
+        Per::Key => Subject::One(Arc::clone(&of.key)),
+        Per::User => Subject::One(Arc::clone(of.end_user.as_ref()?)),
+        Per::Model if of.model.is_empty() => return None,
+        Per::Model => Subject::One(Arc::clone(of.priced_as.as_ref().unwrap_or(&of.model))),
+    })
+}
+
+/// Whether a request lies within what a limit is narrowed to.
+fn applies(only: &Only, of: &Attribution) -> bool {
+    let named = |names: &[String], id: &str, name: &str| {
+        names.is_empty() || names.iter().any(|wanted| wanted == id || wanted == name)
+    };
+    let model = || {
+        let priced_as = of.priced_as.as_deref().unwrap_or(&of.model);
+        only.models.is_empty() || only.models.iter().any(|p| p.matches(&of.model) || p.matches(priced_as))
+    };
+    let tagged =
+        || only.tags.iter().all(|(tag, values)| of.tags.get(tag).is_some_and(|v| values.contains(v)));
+    named(&only.projects, &of.project, &of.project_name)
+        && named(&only.keys, &of.key, &of.key_name)
+        && model()
+        && tagged()
+}

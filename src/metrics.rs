@@ -1,0 +1,418 @@
+//! What Prometheus sees. One fact, one function; floats live here only.
+//!
+//! Labels are bounded: keys and projects are ids that an operator made (and
+//! `other` beyond ten thousand), models are ids of the price sheet. Strings
+//! that clients make up never become labels.
+
+use std::time::Duration;
+
+use dashmap::DashSet;
+use prometheus::{
+    Counter, CounterVec, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
+    IntGauge, Opts, Registry,
+};
+
+use crate::domain::{Money, Tokens};
+
+/// Key ids that get series of their own.
+const KEY_LABELS_MAX: usize = 10_000;
+const OTHER: &str = "other";
+
+const FAST: &[f64] = &[1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.1, 1.0];
+const SLOW: &[f64] = &[0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0];
+
+/// Every series, registered once.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    keys_seen: DashSet<String>,
+    requests: IntCounterVec,
+    spend: CounterVec,
+    tokens: IntCounterVec,
+    rejections: IntCounterVec,
+    would_reject: IntCounterVec,
+    soft_crossings: IntCounterVec,
+    overrun: Counter,
+    unpriced: IntCounter,
+    in_doubt: Gauge,
+    overhead: HistogramVec,
+    upstream: HistogramVec,
+    ttft: Histogram,
+    inflight: IntGauge,
+    streams: IntGauge,
+    commit: Histogram,
+    queue: IntGauge,
+    reload_failures: IntCounter,
+    price_age: IntGauge,
+    limit_settled: GaugeVec,
+    limit_held: GaugeVec,
+    limit_soft: GaugeVec,
+    limit_hard: GaugeVec,
+    limit_remaining: GaugeVec,
+    limit_reset: GaugeVec,
+    key_names: GaugeVec,
+}
+
+/// A limit's meter as it is shown; amounts in the limit's unit, dollars for
+/// `usd`.
+#[derive(Clone, Debug)]
+pub struct LimitSample {
+    /// The limit's name.
+    pub limit: String,
+    /// Whose meter.
+    pub subject: String,
+    /// `usd`, `tokens`, ….
+    pub unit: &'static str,
+    /// Settled.
+    pub settled: f64,
+    /// Held.
+    pub held: f64,
+    /// The lowest soft threshold.
+    pub soft: Option<f64>,
+    /// The cap.
+    pub hard: Option<f64>,
+    /// When the window ends, in Unix seconds.
+    pub reset_s: Option<f64>,
+}
+
+/// Labels of one request.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestLabels<'a> {
+    /// Id of the project; empty if unknown.
+    pub project: &'a str,
+    /// Id of the key; empty if unknown.
+    pub key: &'a str,
+    /// The endpoint, one of a fixed set.
+    pub endpoint: &'a str,
+}
+
+/// A count as a float, exact up to 2^53.
+#[expect(clippy::as_conversions, clippy::cast_precision_loss, reason = "metrics are floats")]
+pub fn float(count: i64) -> f64 {
+    count as f64
+}
+
+/// Dollars as a float.
+#[expect(clippy::float_arithmetic, reason = "metrics are floats")]
+pub fn dollars(amount: Money) -> f64 {
+    float(amount.nano()) / 1e9
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new().expect("the names and labels of the metrics are fixed and valid")
+    }
+}
+
+impl Metrics {
+    fn new() -> prometheus::Result<Self> {
+        let registry = Registry::new();
+        let r = &registry;
+        let meter = ["limit", "subject", "unit"];
+        let build =
+            gauge_vec(r, "spendguard_build_info", "Version of the running guard, always 1.", &["version"])?;
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1.0);
+        Ok(Self {
+            requests: counter_vec(
+                r,
+                "spendguard_requests_total",
+                "Requests by how they ended.",
+                &["project", "key", "endpoint", "outcome"],
+            )?,
+            spend: float_vec(
+                r,
+                "spendguard_spend_usd_total",
+                "Dollars settled.",
+                &["project", "key", "model", "basis"],
+            )?,
+            tokens: counter_vec(
+                r,
+                "spendguard_tokens_total",
+                "Tokens settled by class.",
+                &["project", "key", "model", "class"],
+            )?,
+            rejections: counter_vec(
+                r,
+                "spendguard_rejections_total",
+                "Requests refused, by limit (empty if none) and reason.",
+                &["limit", "reason"],
+            )?,
+            would_reject: counter_vec(
+                r,
+                "spendguard_would_reject_total",
+                "Requests that a limit in shadow mode would have refused.",
+                &["limit"],
+            )?,
+            soft_crossings: counter_vec(
+                r,
+                "spendguard_soft_crossings_total",
+                "Soft thresholds crossed.",
+                &["limit"],
+            )?,
+            overrun: registered(
+                r,
+                Counter::with_opts(Opts::new(
+                    "spendguard_overrun_usd_total",
+                    "Dollars settled beyond their holds.",
+                ))?,
+            )?,
+            unpriced: registered(
+                r,
+                IntCounter::new(
+                    "spendguard_unpriced_requests_total",
+                    "Metered requests let through without a price.",
+                )?,
+            )?,
+            in_doubt: registered(
+                r,
+                Gauge::with_opts(Opts::new("spendguard_in_doubt_usd", "Dollars held for open requests."))?,
+            )?,
+            overhead: histogram_vec(
+                r,
+                "spendguard_overhead_seconds",
+                "Time spent in the guard itself.",
+                &["phase"],
+                FAST,
+            )?,
+            upstream: histogram_vec(
+                r,
+                "spendguard_upstream_seconds",
+                "Time until upstream's response head.",
+                &["endpoint", "status"],
+                SLOW,
+            )?,
+            ttft: registered(
+                r,
+                Histogram::with_opts(
+                    HistogramOpts::new(
+                        "spendguard_time_to_first_token_seconds",
+                        "Time from admission to the first byte of a stream.",
+                    )
+                    .buckets(SLOW.to_vec()),
+                )?,
+            )?,
+            inflight: registered(
+                r,
+                IntGauge::new("spendguard_inflight_requests", "Requests being served.")?,
+            )?,
+            streams: registered(
+                r,
+                IntGauge::new("spendguard_streams_open", "Event streams being passed on.")?,
+            )?,
+            commit: registered(
+                r,
+                Histogram::with_opts(
+                    HistogramOpts::new("spendguard_ledger_commit_seconds", "Time of one group commit.")
+                        .buckets(FAST.to_vec()),
+                )?,
+            )?,
+            queue: registered(
+                r,
+                IntGauge::new("spendguard_ledger_queue_entries", "Slots taken in the ledger's queue.")?,
+            )?,
+            reload_failures: registered(
+                r,
+                IntCounter::new(
+                    "spendguard_config_reload_failures_total",
+                    "Configurations refused on reload.",
+                )?,
+            )?,
+            price_age: registered(
+                r,
+                IntGauge::new("spendguard_price_sheet_age_seconds", "Age of the price sheet.")?,
+            )?,
+            limit_settled: gauge_vec(
+                r,
+                "spendguard_limit_settled",
+                "Settled in the current window.",
+                &meter,
+            )?,
+            limit_held: gauge_vec(r, "spendguard_limit_held", "Held for open requests.", &meter)?,
+            limit_soft: gauge_vec(r, "spendguard_limit_soft", "The lowest soft threshold.", &meter)?,
+            limit_hard: gauge_vec(r, "spendguard_limit_hard", "The hard cap.", &meter)?,
+            limit_remaining: gauge_vec(
+                r,
+                "spendguard_limit_remaining",
+                "The hard cap less settled and held.",
+                &meter,
+            )?,
+            limit_reset: gauge_vec(
+                r,
+                "spendguard_limit_reset_timestamp_seconds",
+                "When the window ends.",
+                &meter,
+            )?,
+            key_names: gauge_vec(r, "spendguard_key_info", "Names of keys, always 1.", &["key", "name"])?,
+            keys_seen: DashSet::new(),
+            registry,
+        })
+    }
+
+    /// All series as they are now.
+    pub fn gather(&self) -> Vec<prometheus::proto::MetricFamily> {
+        self.registry.gather()
+    }
+
+    /// A request has ended.
+    pub fn ended(&self, of: RequestLabels<'_>, outcome: &str) {
+        let key = self.key_label(of.key);
+        self.requests.with_label_values(&[of.project, key, of.endpoint, outcome]).inc();
+    }
+
+    /// Money and tokens have been settled.
+    pub fn settled(&self, of: RequestLabels<'_>, model: &str, basis: &str, cost: Money, tokens: &Tokens) {
+        let key = self.key_label(of.key);
+        self.spend.with_label_values(&[of.project, key, model, basis]).inc_by(dollars(cost.max(Money::ZERO)));
+        for (class, count) in tokens.classes().into_iter().filter(|(_, count)| *count > 0) {
+            self.tokens.with_label_values(&[of.project, key, model, class]).inc_by(count);
+        }
+    }
+
+    /// A cost was more than its hold.
+    pub fn overran(&self, by: Money) {
+        self.overrun.inc_by(dollars(by));
+    }
+
+    /// A request was refused.
+    pub fn rejected(&self, limit: &str, reason: &str) {
+        self.rejections.with_label_values(&[limit, reason]).inc();
+    }
+
+    /// A limit in shadow mode would have refused a request.
+    pub fn would_have_rejected(&self, limit: &str) {
+        self.would_reject.with_label_values(&[limit]).inc();
+    }
+
+    /// A soft threshold was crossed.
+    pub fn crossed(&self, limit: &str) {
+        self.soft_crossings.with_label_values(&[limit]).inc();
+    }
+
+    /// A metered request went through without a price.
+    pub fn unpriced(&self) {
+        self.unpriced.inc();
+    }
+
+    /// The guard itself took so long for a phase of a request.
+    pub fn overhead(&self, phase: &str, took: Duration) {
+        self.overhead.with_label_values(&[phase]).observe(took.as_secs_f64());
+    }
+
+    /// Upstream's response head came after so long.
+    pub fn upstream_answered(&self, endpoint: &str, status: &str, took: Duration) {
+        self.upstream.with_label_values(&[endpoint, status]).observe(took.as_secs_f64());
+    }
+
+    /// The first byte of a stream came after so long.
+    pub fn first_token(&self, took: Duration) {
+        self.ttft.observe(took.as_secs_f64());
+    }
+
+    /// The number of requests being served; add one, take one away.
+    pub fn inflight(&self) -> &IntGauge {
+        &self.inflight
+    }
+
+    /// The number of streams being passed on; add one, take one away.
+    pub fn streams_open(&self) -> &IntGauge {
+        &self.streams
+    }
+
+    /// A group commit took so long.
+    pub fn committed(&self, took: Duration) {
+        self.commit.observe(took.as_secs_f64());
+    }
+
+    /// A changed configuration was refused.
+    pub fn reload_failed(&self) {
+        self.reload_failures.inc();
+    }
+
+    /// Sets the gauges that mirror the state, just before they are scraped.
+    pub fn mirror(&self, in_doubt: Money, queue: usize, price_age_s: i64) {
+        self.in_doubt.set(dollars(in_doubt));
+        self.queue.set(i64::try_from(queue).unwrap_or(i64::MAX));
+        self.price_age.set(price_age_s);
+    }
+
+    /// Sets the gauges of the limits; a limit that is gone has no series.
+    #[expect(clippy::float_arithmetic, reason = "metrics are floats")]
+    pub fn mirror_limits(&self, samples: &[LimitSample]) {
+        let all = [
+            &self.limit_settled,
+            &self.limit_held,
+            &self.limit_soft,
+            &self.limit_hard,
+            &self.limit_remaining,
+            &self.limit_reset,
+        ];
+        for family in all {
+            family.reset();
+        }
+        for sample in samples {
+            let labels = [sample.limit.as_str(), sample.subject.as_str(), sample.unit];
+            self.limit_settled.with_label_values(&labels).set(sample.settled);
+            self.limit_held.with_label_values(&labels).set(sample.held);
+            if let Some(soft) = sample.soft {
+                self.limit_soft.with_label_values(&labels).set(soft);
+            }
+            if let Some(hard) = sample.hard {
+                self.limit_hard.with_label_values(&labels).set(hard);
+                let remaining = (hard - sample.settled - sample.held).max(0.0);
+                self.limit_remaining.with_label_values(&labels).set(remaining);
+            }
+            if let Some(reset_s) = sample.reset_s {
+                self.limit_reset.with_label_values(&labels).set(reset_s);
+            }
+        }
+    }
+
+    /// Sets the map of key ids to names.
+    pub fn mirror_keys<'a>(&self, keys: impl Iterator<Item = (&'a str, &'a str)>) {
+        self.key_names.reset();
+        for (id, name) in keys.take(KEY_LABELS_MAX) {
+            self.key_names.with_label_values(&[id, name]).set(1.0);
+        }
+    }
+
+    fn key_label<'a>(&self, key: &'a str) -> &'a str {
+        if self.keys_seen.contains(key) {
+            return key;
+        }
+        if self.keys_seen.len() >= KEY_LABELS_MAX {
+            return OTHER;
+        }
+        self.keys_seen.insert(key.to_owned());
+        key
+    }
+}
+
+fn registered<C: prometheus::core::Collector + Clone + 'static>(
+    registry: &Registry,
+    c: C,
+) -> prometheus::Result<C> {
+    registry.register(Box::new(c.clone()))?;
+    Ok(c)
+}
+
+fn counter_vec(r: &Registry, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
+    registered(r, IntCounterVec::new(Opts::new(name, help), labels)?)
+}
+
+fn float_vec(r: &Registry, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<CounterVec> {
+    registered(r, CounterVec::new(Opts::new(name, help), labels)?)
+}
+
+fn gauge_vec(r: &Registry, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<GaugeVec> {
+    registered(r, GaugeVec::new(Opts::new(name, help), labels)?)
+}
+
+fn histogram_vec(
+    r: &Registry,
+    name: &str,
+    help: &str,
+    labels: &[&str],
+    buckets: &[f64],
+) -> prometheus::Result<HistogramVec> {
+    registered(r, HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels)?)
+}

@@ -1,0 +1,228 @@
+//! How facts become rows and text, and come back.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use rusqlite::{Connection, Row, params};
+use serde::{Deserialize, Serialize};
+
+use crate::domain::demand::{Bound, Tier};
+use crate::domain::{Money, Tokens};
+use crate::ledger::entry::{Attribution, Basis, Entry, Hold, Kind};
+
+/// A count as SQLite holds it.
+pub(crate) fn int(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+fn uint(stored: i64) -> u64 {
+    u64::try_from(stored).unwrap_or(0)
+}
+
+/// Tags as JSON text; the empty text for none.
+pub(crate) fn tags_text(tags: &BTreeMap<String, String>) -> String {
+    if tags.is_empty() { String::new() } else { serde_json::to_string(tags).unwrap_or_default() }
+}
+
+/// Tags from their text.
+pub(crate) fn tags_from(text: &str) -> BTreeMap<String, String> {
+    if text.is_empty() { BTreeMap::new() } else { serde_json::from_str(text).unwrap_or_default() }
+}
+
+/// A hold as one line of JSON in `hold_batch`.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct HoldRow {
+    pub(crate) id: u64,
+    at: i64,
+    project: Arc<str>,
+    key: Arc<str>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    user: Option<Arc<str>>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    tags: BTreeMap<String, String>,
+    endpoint: String,
+    model: Arc<str>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    priced_as: Option<Arc<str>>,
+    cost: i64,
+    input: u64,
+    output: u64,
+    tier: String,
+    price: Arc<str>,
+    stream: bool,
+}
+
+impl HoldRow {
+    pub(crate) fn of(hold: &Hold) -> Self {
+        let of = &hold.attribution;
+        Self {
+            id: hold.id,
+            at: hold.admitted_ms,
+            project: Arc::clone(&of.project),
+            key: Arc::clone(&of.key),
+            user: of.end_user.clone(),
+            tags: of.tags.as_ref().clone(),
+            endpoint: of.endpoint.to_string(),
+            model: Arc::clone(&of.model),
+            priced_as: of.priced_as.clone(),
+            cost: hold.bound.cost.nano(),
+            input: hold.bound.input_tokens,
+            output: hold.bound.output_tokens,
+            tier: hold.tier.name().to_owned(),
+            price: Arc::clone(&hold.price_version),
+            stream: hold.stream,
+        }
+    }
+
+    pub(crate) fn hold(self, names: &dyn Names) -> Hold {
+        let attribution = Arc::new(Attribution {
+            project_name: names.project(&self.project),
+            key_name: names.key(&self.key),
+            project: self.project,
+            key: self.key,
+            end_user: self.user,
+            tags: Arc::new(self.tags),
+            endpoint: self.endpoint.into(),
+            model: self.model,
+            priced_as: self.priced_as,
+        });
+        let bound =
+            Bound { cost: Money::from_nano(self.cost), input_tokens: self.input, output_tokens: self.output };
+        Hold {
+            id: self.id,
+            admitted_ms: self.at,
+            attribution,
+            bound,
+            tier: Tier::named(&self.tier).unwrap_or_default(),
+            price_version: self.price,
+            stream: self.stream,
+        }
+    }
+}
+
+/// The present names of projects and keys, which rows refer to by id.
+pub trait Names {
+    /// The name of a project; its id if it has none.
+    fn project(&self, id: &str) -> Arc<str>;
+    /// The name of a key; its id if it has none.
+    fn key(&self, id: &str) -> Arc<str>;
+}
+
+pub(crate) const ENTRY_COLUMNS: &str = "id, kind, created_ms, admitted_ms, project, api_key, end_user, tags, \
+    endpoint, model, priced_as, served_model, tier, basis, cost_nano, tool_fees_nano, held_nano, held_input, \
+    held_output, input, cached_input, cache_write, cache_write_12h, audio_input, audio_cached_input, image_input, \
+    image_cached_input, output, reasoning, audio_output, image_output, price_version, status, \
+    upstream_request_id, object_id, duration_ms, ttft_ms, stream, disconnected, corrects, note";
+
+pub(crate) fn insert_entry(db: &Connection, entry: &Entry, tags: &str) -> rusqlite::Result<()> {
+    let mut statement = db.prepare_cached(
+        "INSERT INTO entry VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, \
+         ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35, ?36, ?37, \
+         ?38, ?39, ?40, ?41)",
+    )?;
+    let of = &entry.attribution;
+    let t = entry.tokens.classes().map(|(_, count)| int(count));
+    statement.execute(params![
+        int(entry.id),
+        entry.kind.name(),
+        entry.created_ms,
+        entry.admitted_ms,
+        &*of.project,
+        &*of.key,
+        of.end_user.as_deref().unwrap_or(""),
+        tags,
+        &*of.endpoint,
+        &*of.model,
+        of.priced_as.as_deref().unwrap_or(""),
+        entry.served_model.as_deref().unwrap_or(""),
+        entry.tier.name(),
+        entry.basis.map_or("", Basis::name),
+        entry.cost.nano(),
+        entry.tool_fees.nano(),
+        entry.held.cost.nano(),
+        int(entry.held.input_tokens),
+        int(entry.held.output_tokens),
+        t[0],
+        t[1],
+        t[2],
+        t[3],
+        t[4],
+        t[5],
+        t[6],
+        t[7],
+        t[8],
+        t[9],
+        t[10],
+        t[11],
+        &*entry.price_version,
+        entry.status,
+        entry.upstream_request_id,
+        entry.object_id,
+        int(entry.duration_ms),
+        entry.ttft_ms.map(int),
+        entry.stream,
+        entry.disconnected,
+        entry.corrects.map(int),
+        entry.note,
+    ])?;
+    Ok(())
+}
+
+/// The token classes from the column `first` on.
+pub(crate) fn tokens_from(row: &Row<'_>, first: usize) -> rusqlite::Result<Tokens> {
+    let mut tokens = Tokens::default();
+    for (offset, class) in tokens.classes_mut().into_iter().enumerate() {
+        *class = uint(row.get(first + offset)?);
+    }
+    Ok(tokens)
+}
+
+fn some(text: String) -> Option<Arc<str>> {
+    if text.is_empty() { None } else { Some(text.into()) }
+}
+
+/// An entry from the columns of [`ENTRY_COLUMNS`].
+pub(crate) fn entry_from(row: &Row<'_>, names: &dyn Names) -> rusqlite::Result<Entry> {
+    let text = |at: usize| row.get::<_, String>(at);
+    let project: Arc<str> = text(4)?.into();
+    let key: Arc<str> = text(5)?.into();
+    let attribution = Attribution {
+        project_name: names.project(&project),
+        key_name: names.key(&key),
+        project,
+        key,
+        end_user: some(text(6)?),
+        tags: Arc::new(tags_from(&text(7)?)),
+        endpoint: text(8)?.into(),
+        model: text(9)?.into(),
+        priced_as: some(text(10)?),
+    };
+    Ok(Entry {
+        id: uint(row.get(0)?),
+        kind: Kind::named(&text(1)?).unwrap_or(Kind::Settle),
+        created_ms: row.get(2)?,
+        admitted_ms: row.get(3)?,
+        attribution: Arc::new(attribution),
+        served_model: some(text(11)?),
+        tier: Tier::named(&text(12)?).unwrap_or_default(),
+        basis: Basis::named(&text(13)?),
+        cost: Money::from_nano(row.get(14)?),
+        tool_fees: Money::from_nano(row.get(15)?),
+        held: Bound {
+            cost: Money::from_nano(row.get(16)?),
+            input_tokens: uint(row.get(17)?),
+            output_tokens: uint(row.get(18)?),
+        },
+        tokens: tokens_from(row, 19)?,
+        price_version: text(31)?.into(),
+        status: row.get(32)?,
+        upstream_request_id: row.get(33)?,
+        object_id: row.get(34)?,
+        duration_ms: uint(row.get(35)?),
+        ttft_ms: row.get::<_, Option<i64>>(36)?.map(uint),
+        stream: row.get(37)?,
+        disconnected: row.get(38)?,
+        corrects: row.get::<_, Option<i64>>(39)?.map(uint),
+        note: row.get(40)?,
+    })
+}

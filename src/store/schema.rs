@@ -1,0 +1,139 @@
+//! The tables, and the version that says which of them a database has.
+
+use rusqlite::Connection;
+
+/// The version this code reads and writes, kept in `PRAGMA user_version`.
+pub(crate) const VERSION: i64 = 1;
+
+/// Every table is append-only but for `api_key`, `project` and `limit_rule`
+/// (an operator's settings), `hold_batch` (emptied as its holds end) and
+/// `rollup`, which is derived from `entry` and can be rebuilt.
+const TABLES: &str = "
+CREATE TABLE entry (
+    id INTEGER PRIMARY KEY,
+    kind TEXT NOT NULL,
+    created_ms INTEGER NOT NULL,
+    admitted_ms INTEGER NOT NULL,
+    project TEXT NOT NULL,
+    api_key TEXT NOT NULL,
+    end_user TEXT NOT NULL,
+    tags TEXT NOT NULL,
+    endpoint TEXT NOT NULL,
+    model TEXT NOT NULL,
+    priced_as TEXT NOT NULL,
+    served_model TEXT NOT NULL,
+    tier TEXT NOT NULL,
+    basis TEXT NOT NULL,
+    cost_nano INTEGER NOT NULL,
+    tool_fees_nano INTEGER NOT NULL,
+    held_nano INTEGER NOT NULL,
+    held_input INTEGER NOT NULL,
+    held_output INTEGER NOT NULL,
+    input INTEGER NOT NULL,
+    cached_input INTEGER NOT NULL,
+    cache_write INTEGER NOT NULL,
+    cache_write_12h INTEGER NOT NULL,
+    audio_input INTEGER NOT NULL,
+    audio_cached_input INTEGER NOT NULL,
+    image_input INTEGER NOT NULL,
+    image_cached_input INTEGER NOT NULL,
+    output INTEGER NOT NULL,
+    reasoning INTEGER NOT NULL,
+    audio_output INTEGER NOT NULL,
+    image_output INTEGER NOT NULL,
+    price_version TEXT NOT NULL,
+    status INTEGER NOT NULL,
+    upstream_request_id TEXT,
+    object_id TEXT,
+    duration_ms INTEGER NOT NULL,
+    ttft_ms INTEGER,
+    stream INTEGER NOT NULL,
+    disconnected INTEGER NOT NULL,
+    corrects INTEGER,
+    note TEXT
+) STRICT;
+CREATE INDEX entry_admitted ON entry (admitted_ms);
+
+CREATE TABLE hold_batch (
+    first_id INTEGER PRIMARY KEY,
+    holds TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE rollup (
+    start_s INTEGER NOT NULL,
+    project TEXT NOT NULL,
+    api_key TEXT NOT NULL,
+    end_user TEXT NOT NULL,
+    tags TEXT NOT NULL,
+    endpoint TEXT NOT NULL,
+    model TEXT NOT NULL,
+    priced_as TEXT NOT NULL,
+    served_model TEXT NOT NULL,
+    requests INTEGER NOT NULL,
+    cost_nano INTEGER NOT NULL,
+    input INTEGER NOT NULL,
+    cached_input INTEGER NOT NULL,
+    cache_write INTEGER NOT NULL,
+    cache_write_12h INTEGER NOT NULL,
+    audio_input INTEGER NOT NULL,
+    audio_cached_input INTEGER NOT NULL,
+    image_input INTEGER NOT NULL,
+    image_cached_input INTEGER NOT NULL,
+    output INTEGER NOT NULL,
+    reasoning INTEGER NOT NULL,
+    audio_output INTEGER NOT NULL,
+    image_output INTEGER NOT NULL,
+    last_ms INTEGER NOT NULL,
+    PRIMARY KEY (start_s, project, api_key, end_user, tags, endpoint, model, priced_as, served_model)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE crossing (
+    limit_name TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    threshold INTEGER NOT NULL,
+    window_start_s INTEGER NOT NULL,
+    settled INTEGER NOT NULL,
+    at_ms INTEGER NOT NULL,
+    PRIMARY KEY (limit_name, subject, threshold, window_start_s)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE project (
+    id TEXT PRIMARY KEY,
+    name TEXT NOT NULL,
+    created_s INTEGER NOT NULL,
+    archived_s INTEGER
+) STRICT;
+
+CREATE TABLE api_key (
+    id TEXT PRIMARY KEY,
+    hash BLOB NOT NULL UNIQUE,
+    name TEXT NOT NULL,
+    project TEXT NOT NULL,
+    redacted TEXT NOT NULL,
+    models TEXT NOT NULL,
+    pass_through INTEGER NOT NULL,
+    created_s INTEGER NOT NULL,
+    expires_s INTEGER,
+    revoked_s INTEGER,
+    old_hash BLOB UNIQUE,
+    old_hash_until_s INTEGER
+) STRICT;
+
+CREATE TABLE limit_rule (
+    name TEXT PRIMARY KEY,
+    rule TEXT NOT NULL
+) STRICT;
+";
+
+/// Creates the tables of a new database, or checks the version of an old one.
+pub(crate) fn prepare(db: &mut Connection) -> rusqlite::Result<Result<(), i64>> {
+    let found: i64 = db.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    if found == 0 {
+        let tx = db.transaction()?;
+        tx.execute_batch(TABLES)?;
+        tx.pragma_update(None, "user_version", VERSION)?;
+        tx.commit()?;
+        return Ok(Ok(()));
+    }
+    Ok(if found == VERSION { Ok(()) } else { Err(found) })
+}

@@ -1,0 +1,136 @@
+//! What operators made through the API: keys, projects and limits as rows.
+
+use rusqlite::{Connection, Row, params};
+
+/// A key as it is stored: never its secret, only the SHA-256 of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyRow {
+    /// `key_` and base62 characters.
+    pub id: String,
+    /// SHA-256 of the secret.
+    pub hash: [u8; 32],
+    /// For people.
+    pub name: String,
+    /// Id of its project.
+    pub project: String,
+    /// What lists may show of the secret.
+    pub redacted: String,
+    /// Model patterns that it may use; empty for all.
+    pub models: Vec<String>,
+    /// Whether it is a client's own OpenAI key.
+    pub pass_through: bool,
+    /// When it was made, in Unix seconds.
+    pub created_s: i64,
+    /// When it ends, in Unix seconds.
+    pub expires_s: Option<i64>,
+    /// When it was revoked, in Unix seconds.
+    pub revoked_s: Option<i64>,
+    /// The hash before the last rotation, and until when it is honoured.
+    pub old: Option<([u8; 32], i64)>,
+}
+
+/// A project as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProjectRow {
+    /// Its id.
+    pub id: String,
+    /// For people.
+    pub name: String,
+    /// When it was made, in Unix seconds.
+    pub created_s: i64,
+    /// When it was archived, in Unix seconds.
+    pub archived_s: Option<i64>,
+}
+
+/// Every key.
+pub fn keys(db: &Connection) -> rusqlite::Result<Vec<KeyRow>> {
+    let mut statement = db.prepare(
+        "SELECT id, hash, name, project, redacted, models, pass_through, created_s, expires_s, revoked_s, \
+         old_hash, old_hash_until_s FROM api_key ORDER BY created_s, id",
+    )?;
+    let rows = statement.query_map([], key_from)?;
+    rows.collect()
+}
+
+fn key_from(row: &Row<'_>) -> rusqlite::Result<KeyRow> {
+    let models: String = row.get(5)?;
+    let old_hash: Option<[u8; 32]> = row.get(10)?;
+    let old_until: Option<i64> = row.get(11)?;
+    Ok(KeyRow {
+        id: row.get(0)?,
+        hash: row.get(1)?,
+        name: row.get(2)?,
+        project: row.get(3)?,
+        redacted: row.get(4)?,
+        models: serde_json::from_str(&models).unwrap_or_default(),
+        pass_through: row.get(6)?,
+        created_s: row.get(7)?,
+        expires_s: row.get(8)?,
+        revoked_s: row.get(9)?,
+        old: old_hash.zip(old_until),
+    })
+}
+
+/// Writes a key, new or changed.
+pub fn put_key(db: &Connection, key: &KeyRow) -> rusqlite::Result<()> {
+    let models = serde_json::to_string(&key.models).unwrap_or_default();
+    let (old_hash, old_until) = key.old.unzip();
+    db.prepare_cached(
+        "INSERT INTO api_key VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) ON CONFLICT (id) DO UPDATE \
+         SET hash = ?2, name = ?3, project = ?4, redacted = ?5, models = ?6, expires_s = ?9, revoked_s = ?10, \
+         old_hash = ?11, old_hash_until_s = ?12",
+    )?
+    .execute(params![
+        key.id,
+        key.hash,
+        key.name,
+        key.project,
+        key.redacted,
+        models,
+        key.pass_through,
+        key.created_s,
+        key.expires_s,
+        key.revoked_s,
+        old_hash,
+        old_until,
+    ])?;
+    Ok(())
+}
+
+/// Every project.
+pub fn projects(db: &Connection) -> rusqlite::Result<Vec<ProjectRow>> {
+    let mut statement =
+        db.prepare("SELECT id, name, created_s, archived_s FROM project ORDER BY created_s, id")?;
+    let rows = statement.query_map([], |row| {
+        Ok(ProjectRow { id: row.get(0)?, name: row.get(1)?, created_s: row.get(2)?, archived_s: row.get(3)? })
+    })?;
+    rows.collect()
+}
+
+/// Writes a project, new or changed.
+pub fn put_project(db: &Connection, project: &ProjectRow) -> rusqlite::Result<()> {
+    db.execute(
+        "INSERT INTO project VALUES (?1, ?2, ?3, ?4) ON CONFLICT (id) DO UPDATE SET name = ?2, archived_s = ?4",
+        params![project.id, project.name, project.created_s, project.archived_s],
+    )?;
+    Ok(())
+}
+
+/// Every limit made through the API: its name and its rule as JSON text.
+pub fn limit_rules(db: &Connection) -> rusqlite::Result<Vec<(String, String)>> {
+    let mut statement = db.prepare("SELECT name, rule FROM limit_rule ORDER BY name")?;
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    rows.collect()
+}
+
+/// Writes a limit's rule, new or changed.
+pub fn put_limit_rule(db: &Connection, name: &str, rule: &str) -> rusqlite::Result<()> {
+    db.execute("INSERT INTO limit_rule VALUES (?1, ?2) ON CONFLICT DO UPDATE SET rule = ?2", [name, rule])?;
+    Ok(())
+}
+
+/// Removes a limit's rule.
+pub fn drop_limit_rule(db: &Connection, name: &str) -> rusqlite::Result<()> {
+    db.execute("DELETE FROM limit_rule WHERE name = ?1", [name])?;
+    Ok(())
+}
