@@ -9,5 +9,6 @@ pub mod guard;
 pub mod keys;
 pub mod ledger;
 pub mod metrics;
+pub mod pricing;
 pub mod store;
 pub mod throttle;

@@ -1,0 +1,145 @@
+//! What a usage costs: tokens at the served tier, and fees of hosted tools.
+
+use crate::domain::demand::{Tier, ToolDemand, WebSearch};
+use crate::domain::tokens::ContainerMemory;
+use crate::domain::{Money, Usage};
+use crate::pricing::sheet::Price;
+
+/// `web_search`: 10 dollars a thousand calls (OpenAI's pricing page).
+pub(crate) const WEB_SEARCH_PICO: u64 = 10_000_000_000;
+/// `file_search`: 2.50 dollars a thousand calls (OpenAI's pricing page).
+pub(crate) const FILE_SEARCH_PICO: u64 = 2_500_000_000;
+/// What `web_search` reads is billed as a block of so many input tokens a call
+/// on some small models (OpenAI's pricing page).
+pub(crate) const SEARCH_BLOCK_TOKENS: u64 = 8_000;
+const SEARCH_BLOCK_MODELS: [&str; 2] = ["gpt-4o-mini", "gpt-4.1-mini"];
+
+/// What a request cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cost {
+    /// All of it.
+    pub total: Money,
+    /// The hosted tools' part.
+    pub tool_fees: Money,
+}
+
+/// The cost of a usage. `image_price` is that of the image tool's model; its
+/// tokens are free of charge only where there is none.
+pub fn cost(
+    price: &Price,
+    tier: Tier,
+    usage: &Usage,
+    tools: &ToolDemand,
+    image_price: Option<&Price>,
+) -> Cost {
+    let rates = price.rates(tier, usage.tokens.input_total());
+    let searches = i128::from(usage.tools.web_searches);
+    let mut fees = searches * i128::from(web_search_pico(price, tools.web_search));
+    fees += searches * i128::from(search_block(price, tools.web_search)) * i128::from(rates.input);
+    fees += i128::from(usage.tools.file_searches) * i128::from(FILE_SEARCH_PICO);
+    fees += i128::from(usage.tools.containers) * i128::from(dearest_container(tools));
+    if let Some(image) = image_price {
+        fees += image.rates(tier, 0).cost_pico(&usage.tools.image);
+    }
+    let total = Money::from_pico_rounded_up(rates.cost_pico(&usage.tokens) + fees);
+    Cost { total, tool_fees: Money::from_pico_rounded_up(fees) }
+}
+
+/// One search, by the kind of tool; the dearer if the request named none.
+pub(crate) fn web_search_pico(price: &Price, tool: Option<WebSearch>) -> u64 {
+    match tool {
+        Some(WebSearch::Current) => WEB_SEARCH_PICO,
+        Some(WebSearch::Preview | WebSearch::Chat) => price.web_search_pico,
+        None => price.web_search_pico.max(WEB_SEARCH_PICO),
+    }
+}
+
+/// The input tokens billed for what one search reads.
+pub(crate) fn search_block(price: &Price, tool: Option<WebSearch>) -> u64 {
+    let small = SEARCH_BLOCK_MODELS.iter().any(|model| price.id.starts_with(model));
+    if small && tool == Some(WebSearch::Current) { SEARCH_BLOCK_TOKENS } else { 0 }
+}
+
+/// A session of the largest container that a request may start.
+fn dearest_container(tools: &ToolDemand) -> u64 {
+    session_pico(tools.containers.iter().copied().max().unwrap_or_default())
+}
+
+/// A session of twenty minutes, by memory (OpenAI's pricing page).
+pub(crate) fn session_pico(memory: ContainerMemory) -> u64 {
+    match memory {
+        ContainerMemory::G1 => 30_000_000_000,
+        ContainerMemory::G4 => 120_000_000_000,
+        ContainerMemory::G16 => 480_000_000_000,
+        ContainerMemory::G64 => 1_920_000_000_000,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Tokens;
+    use crate::domain::tokens::ToolUse;
+    use crate::pricing::sheet::Sheet;
+
+    fn usd(model: &str, tier: Tier, tokens: Tokens, tools: ToolUse, asked: &ToolDemand) -> String {
+        let sheet = Sheet::built_in(&[]).unwrap();
+        let price = sheet.find(model, 1_795_000_000).unwrap();
+        cost(&price, tier, &Usage { tokens, tools }, asked, None).total.to_string()
+    }
+
+    #[test]
+    fn published_examples_cost_what_they_should() {
+        let t = Tokens::default();
+        let cases = [
+            ("gpt-4o-mini", Tier::Standard, Tokens { input: 1_000_000, ..t }, "0.15"),
+            ("gpt-4o-mini", Tier::Standard, Tokens { input: 19, output: 10, ..t }, "0.00000885"),
+            (
+                "gpt-4o",
+                Tier::Standard,
+                Tokens { input: 500, cached_input: 500, output: 100, ..t },
+                "0.002875",
+            ),
+            ("gpt-4o", Tier::Priority, Tokens { input: 1_000, output: 1_000, ..t }, "0.02125"),
+            (
+                "gpt-6.1-sol",
+                Tier::Flex,
+                Tokens { input: 3, cached_input: 8_385, cache_write: 89, ..t },
+                "0.0005335",
+            ),
+            ("gpt-6.1-sol", Tier::Standard, Tokens { input: 272_001, output: 1, ..t }, "1.088019"),
+            (
+                "gpt-6.1-sol",
+                Tier::Standard,
+                Tokens { input: 1_000, reasoning: 900, output: 100, ..t },
+                "0.012",
+            ),
+            ("gpt-6-luna", Tier::Standard, Tokens { cache_write_12h: 1_000, ..t }, "0.00025"),
+            ("text-embedding-3-small", Tier::Standard, Tokens { input: 1, ..t }, "0.00000002"),
+            ("gpt-audio", Tier::Standard, Tokens { audio_input: 1_000, audio_output: 1_000, ..t }, "0.096"),
+        ];
+        for (model, tier, tokens, expected) in cases {
+            let asked = ToolDemand::default();
+            assert_eq!(usd(model, tier, tokens, ToolUse::default(), &asked), expected, "{model} {tokens:?}");
+        }
+    }
+
+    #[test]
+    fn hosted_tools_have_fees_of_their_own() {
+        let asked = |web_search| ToolDemand { web_search, ..ToolDemand::default() };
+        let searched = ToolUse { web_searches: 2, ..ToolUse::default() };
+        let none = Tokens::default();
+        let cost = |model, tools, asked: &ToolDemand| usd(model, Tier::Standard, none, tools, asked);
+        assert_eq!(cost("gpt-5", searched.clone(), &asked(Some(WebSearch::Current))), "0.02");
+        assert_eq!(cost("gpt-4o", searched.clone(), &asked(Some(WebSearch::Preview))), "0.05");
+        assert_eq!(cost("gpt-4o-mini", searched, &asked(Some(WebSearch::Current))), "0.0224");
+        let files = ToolUse { file_searches: 4, ..ToolUse::default() };
+        assert_eq!(cost("gpt-5", files, &asked(None)), "0.01");
+        let containers = ToolUse { containers: 2, ..ToolUse::default() };
+        let big = ToolDemand {
+            containers: vec![ContainerMemory::G1, ContainerMemory::G4],
+            ..ToolDemand::default()
+        };
+        assert_eq!(cost("gpt-5", containers, &big), "0.24");
+    }
+}

@@ -1,0 +1,468 @@
+//! The proxy: a request's whole way on one screen.
+//!
+//! Every path is one of three: metered, free, or refused. Nothing goes upstream
+//! before its hold is in the database, and whatever happens afterwards ends the
+//! hold once.
+
+pub mod admit;
+pub mod auth;
+pub mod bill;
+pub mod body;
+pub mod exchange;
+pub mod headers;
+pub mod own;
+pub mod refuse;
+pub mod tap;
+pub mod visit;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, Version, header};
+use hyper::body::Incoming;
+use tokio_util::task::TaskTracker;
+
+use crate::domain::Demand;
+use crate::domain::demand::{Bound, Tier, WebSearch};
+use crate::guard::{Guard, Order, Refused};
+use crate::ledger::entry::Attribution;
+use crate::openai::endpoint::{self, Endpoint, Metered};
+use crate::openai::request::{self, Edit, Invalid, InvalidKind};
+use crate::pricing::count;
+use crate::pricing::sheet::{Price, Sheet};
+use crate::proxy::admit::{Admitted, Candidate, admit};
+use crate::proxy::auth::Caller;
+use crate::proxy::bill::Bill;
+use crate::proxy::body::{Answer, ReadError};
+use crate::proxy::exchange::{Metering, Outgoing, Surviving};
+use crate::proxy::headers::Wishes;
+use crate::proxy::refuse::Refusal;
+use crate::proxy::tap::Manner;
+use crate::proxy::visit::{RequestIds, Visit};
+use crate::throttle::{Paced, Take};
+use crate::upstream::Upstream;
+
+/// The rules that one configuration makes; a reload replaces them whole.
+#[derive(Debug)]
+pub struct Rules {
+    /// The largest request body.
+    pub request_body_bytes_max: usize,
+    /// The longest wait for a part of a request body.
+    pub request_idle: Duration,
+    /// The longest silence of an answer.
+    pub answer_idle: Duration,
+    /// The authorization of the guard's own upstream key.
+    pub upstream_key: Option<HeaderValue>,
+    /// Whether clients may send their own OpenAI keys.
+    pub pass_through: bool,
+    /// Endpoints that the operator forwards unmetered.
+    pub allowed: Vec<(Method, String)>,
+    /// How tight admissions are handled.
+    pub admit: admit::Config,
+    /// Whether to read on when a client has gone, and for how long at most.
+    pub drain: Option<Duration>,
+    /// Whether a model without a price is charged as the dearest.
+    pub unknown_as_dearest: bool,
+    /// How refusals are worded.
+    pub refuse: refuse::Config,
+    /// The prices.
+    pub sheet: Arc<Sheet>,
+}
+
+/// One shard of the proxy: shared state, and a pool of upstream connections.
+#[derive(Debug)]
+pub struct Proxy {
+    /// The guard.
+    pub guard: Arc<Guard>,
+    /// The rules in force.
+    pub rules: Arc<ArcSwap<Rules>>,
+    /// Where requests go.
+    pub upstream: ArcSwap<Upstream>,
+    /// Ids of requests.
+    pub ids: Arc<RequestIds>,
+    /// Owner of the exchanges that outlive their clients.
+    pub tracker: TaskTracker,
+}
+
+/// A refusal, with the visit it ends.
+type Failed = (Refusal, Visit);
+
+impl Proxy {
+    /// Serves one request.
+    pub async fn handle(self: Arc<Self>, request: Request<Incoming>) -> Response<Answer> {
+        let rules = self.rules.load_full();
+        let (clock, metrics) = (Arc::clone(self.guard.clock()), Arc::clone(self.guard.metrics()));
+        let visit = Visit::new(&self.ids, clock, metrics);
+        match self.serve(&rules, request, visit).await {
+            Ok(response) => response,
+            Err((refusal, visit)) => self.refuse(&rules, &refusal, visit),
+        }
+    }
+
+    async fn serve(
+        self: &Arc<Self>,
+        rules: &Arc<Rules>,
+        request: Request<Incoming>,
+        mut visit: Visit,
+    ) -> Result<Response<Answer>, Failed> {
+        let (head, body) = request.into_parts();
+        if let Err(refusal) = well_formed(&head) {
+            return Err((refusal, visit));
+        }
+        let caller = auth::caller(&head.headers, &self.guard, rules.upstream_key.as_ref(), rules.pass_through);
+        let caller = match caller {
+            Ok(caller) => caller,
+            Err(refusal) => return Err((refusal, visit)),
+        };
+        visit.key = Some(Arc::clone(&caller.key));
+        let endpoint = self.endpoint(rules, &head.method, head.uri.path());
+        visit.endpoint = label(&endpoint);
+        match endpoint {
+            Endpoint::Own(own) => {
+                let query = head.uri.query().unwrap_or_default();
+                match own::answer(&self.guard, own, &caller.key, query).await {
+                    Ok(bytes) => Ok(json(bytes, visit)),
+                    Err(refusal) => Err((refusal, visit)),
+                }
+            }
+            Endpoint::Refused => {
+                let endpoint = format!("{} {}", head.method, bounded(head.uri.path()));
+                Err((Refusal::EndpointNotAllowed(endpoint), visit))
+            }
+            Endpoint::Free(_) => {
+                let body = read(body, rules).await;
+                match body {
+                    Ok(body) => self.free(head, body, caller, visit).await,
+                    Err(refusal) => Err((refusal, visit)),
+                }
+            }
+            Endpoint::Metered(metered) => {
+                let prepared = async {
+                    let body = read(body, rules).await?;
+                    self.prepare(rules, metered, &head, body, &caller).await
+                };
+                match prepared.await {
+                    Ok(prepared) => self.forward(rules, head, prepared, caller, visit).await,
+                    Err(refusal) => Err((refusal, visit)),
+                }
+            }
+        }
+    }
+
+    fn endpoint(&self, rules: &Rules, method: &Method, path: &str) -> Endpoint {
+        let endpoint = endpoint::classify(method, path);
+        let allowed = |(known, wanted): &(Method, String)| {
+            known == method && endpoint::canonical(wanted) == endpoint::canonical(path)
+        };
+        if matches!(endpoint, Endpoint::Refused) && rules.allowed.iter().any(allowed) {
+            return Endpoint::Free("allowed");
+        }
+        endpoint
+    }
+
+    /// Forwards what costs nothing: it counts as a request, and no more.
+    async fn free(
+        &self,
+        head: http::request::Parts,
+        body: Bytes,
+        caller: Caller,
+        visit: Visit,
+    ) -> Result<Response<Answer>, Failed> {
+        let held = async {
+            let wishes = headers::wishes(&head.headers)?;
+            let demand = Demand::default();
+            let attribution = Arc::new(self.attribution(&caller, visit.endpoint, &demand, wishes.tags, None));
+            let paced = self.pace(&attribution, Take::default())?;
+            let order = Order {
+                attribution,
+                bound: Bound::default(),
+                client_cap: None,
+                tier: Tier::default(),
+                price_version: "".into(),
+                stream: false,
+            };
+            let reservation = self.guard.reserve(order).await.map_err(|refused| match refused {
+                Refused::Denied(denial) => Refusal::Denied(denial),
+                Refused::Unavailable => Refusal::LedgerUnavailable,
+            })?;
+            Ok((reservation, paced))
+        };
+        let (reservation, paced) = match held.await {
+            Ok(held) => held,
+            Err(refusal) => return Err((refusal, visit)),
+        };
+        visit.admitted();
+        let outgoing = outgoing(head, body, &caller, false);
+        let upstream = self.upstream.load_full();
+        let answer = exchange::unbilled(&upstream, outgoing, reservation, visit).await;
+        self.remember(&caller, answer.as_ref().ok()).await;
+        answer.map(|mut answer| {
+            answer.headers_mut().extend(rate_headers(&paced));
+            answer
+        })
+    }
+
+    /// Reads, prices and admits a metered request.
+    async fn prepare(
+        &self,
+        rules: &Rules,
+        endpoint: Metered,
+        head: &http::request::Parts,
+        body: Bytes,
+        caller: &Caller,
+    ) -> Result<Prepared, Refusal> {
+        let mut parsed = request::parse(endpoint, &body).map_err(refuse_invalid)?;
+        let demand = &mut parsed.demand;
+        if endpoint == Metered::Chat && demand.model.contains("-search-") {
+            // These models search the web on every request, asked or not.
+            demand.tools.web_search = Some(WebSearch::Chat);
+        }
+        if !caller.key.allows(&demand.model) {
+            return Err(Refusal::ModelNotAllowed(bounded(&demand.model)));
+        }
+        let Wishes { max_cost, tags } = headers::wishes(&head.headers)?;
+        let now_s = self.guard.clock().now_s();
+        let priced = rules.sheet.find(&demand.model, now_s);
+        let attribution = Arc::new(self.attribution(caller, endpoint.name(), demand, tags, priced.as_deref()));
+        let under_cap = max_cost.is_some() || self.guard.needs_price(&attribution);
+        let price = match priced {
+            None if rules.unknown_as_dearest => Some(rules.sheet.dearest(now_s)),
+            None if under_cap => return Err(Refusal::NotPriced(bounded(&demand.model))),
+            found => found,
+        };
+        let image_price = image_price(&rules.sheet, demand, now_s);
+        if demand.tools.image.is_some() && image_price.is_none() && under_cap {
+            return Err(Refusal::NotPriced("of the image_generation tool".to_owned()));
+        }
+        let paced = self.pace(&attribution, take(demand))?;
+        let (encoding, is_priced) = (count::encoding_of(&demand.model), price.is_some());
+        let bounding = price.clone().unwrap_or_else(|| rules.sheet.dearest(now_s));
+        let candidate = Candidate {
+            attribution,
+            demand,
+            price: &bounding,
+            priced: is_priced,
+            image_price: image_price.as_deref(),
+            price_version: Arc::clone(rules.sheet.version()),
+            client_cap: max_cost,
+            body: &body,
+            encoding,
+        };
+        let Admitted { reservation, clamped } = admit(&self.guard, rules.admit, &candidate).await?;
+        if !is_priced {
+            self.guard.metrics().unpriced();
+        }
+        let caps_tools = under_cap && demand.tools.loops && demand.tools.calls_max.is_none();
+        let unbounded = bounding.max_output_tokens.is_none() && demand.output_max.is_none() && clamped.is_none();
+        let cut_at_tokens = (under_cap && unbounded).then(|| reservation.hold().bound.output_tokens);
+        let mut extra = rate_headers(&paced);
+        extra.extend(clamped.map(|tokens| (CLAMPED, HeaderValue::from(tokens))));
+        let bill = Bill {
+            endpoint,
+            sheet: Arc::clone(&rules.sheet),
+            price,
+            image_price,
+            tools: demand.tools.clone(),
+            asked_tier: demand.tier,
+            default_tier: rules.admit.default_tier,
+            encoding,
+            body: bill::kept(&body),
+            at_s: now_s,
+        };
+        let hide_usage = parsed.wants_usage_injected();
+        let edit = Edit {
+            include_usage: hide_usage,
+            output_max: clamped,
+            tool_calls_max: caps_tools.then_some(rules.admit.tool_calls_max),
+        };
+        let body = parsed.rewrite(&body, &edit).map_or(body, Bytes::from);
+        Ok(Prepared { body, metering: Metering { reservation, bill, hide_usage, cut_at_tokens, extra } })
+    }
+
+    /// Sends an admitted request; the exchange outlives a client that leaves.
+    async fn forward(
+        self: &Arc<Self>,
+        rules: &Arc<Rules>,
+        head: http::request::Parts,
+        prepared: Prepared,
+        caller: Caller,
+        visit: Visit,
+    ) -> Result<Response<Answer>, Failed> {
+        visit.admitted();
+        let outgoing = outgoing(head, prepared.body, &caller, true);
+        let manner = Manner {
+            drain: rules.drain,
+            idle: rules.answer_idle,
+            cut_at_tokens: None,
+            tracker: self.tracker.clone(),
+        };
+        let gone = Arc::new(AtomicBool::new(false));
+        let (shard, left) = (Arc::clone(self), Arc::clone(&gone));
+        let exchange = async move {
+            let upstream = shard.upstream.load_full();
+            let metering = prepared.metering;
+            let answer = exchange::metered(&shard.guard, &upstream, outgoing, metering, manner, visit, &left).await;
+            shard.remember(&caller, answer.as_ref().ok()).await;
+            answer
+        };
+        Surviving::new(exchange, gone, rules.drain, self.tracker.clone()).await
+    }
+
+    fn attribution(
+        &self,
+        caller: &Caller,
+        endpoint: &'static str,
+        demand: &Demand,
+        tags: std::collections::BTreeMap<String, String>,
+        price: Option<&Price>,
+    ) -> Attribution {
+        Attribution {
+            project: Arc::clone(&caller.key.project),
+            project_name: self.guard.ring().project_name(&caller.key.project),
+            key: Arc::clone(&caller.key.id),
+            key_name: Arc::clone(&caller.key.name),
+            end_user: demand.end_user.as_deref().map(Into::into),
+            tags: Arc::new(tags),
+            endpoint: endpoint.into(),
+            model: demand.model.as_str().into(),
+            priced_as: price.map(|price| Arc::clone(&price.id)),
+        }
+    }
+
+    fn pace(&self, of: &Attribution, take: Take) -> Result<Paced, Refusal> {
+        let paced = self.guard.throttle().take(of, take).map_err(Refusal::Throttled)?;
+        for limit in &paced.would_reject {
+            self.guard.metrics().would_have_rejected(&limit.name);
+        }
+        Ok(paced)
+    }
+
+    /// Lists a client's own key once upstream has accepted it.
+    async fn remember(&self, caller: &Caller, answer: Option<&Response<Answer>>) {
+        let Some(redacted) = caller.unseen.clone() else { return };
+        if answer.is_some_and(|answer| answer.status().is_success()) {
+            if let Err(error) = self.guard.remember_pass_through(caller.key.hash, redacted).await {
+                tracing::warn!(%error, "a pass-through key could not be listed");
+            }
+        }
+    }
+
+    fn refuse(&self, rules: &Rules, refusal: &Refusal, mut visit: Visit) -> Response<Answer> {
+        let now_s = self.guard.clock().now_s();
+        let response = refusal.response(rules.refuse, now_s, &visit.request_id);
+        let limit = refusal.limit().map_or("", |limit| &*limit.name);
+        self.guard.metrics().rejected(limit, refusal.reason());
+        visit.status = response.status().as_u16();
+        visit.ended("refused", None);
+        response.map(Answer::whole)
+    }
+}
+
+/// A metered request that has been admitted.
+struct Prepared {
+    body: Bytes,
+    metering: Metering,
+}
+
+const CLAMPED: HeaderName = HeaderName::from_static("x-spendguard-clamped-output-tokens");
+const SHOWN_CHARS_MAX: usize = 200;
+
+/// A client's text as far as it is shown back.
+fn bounded(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(SHOWN_CHARS_MAX).collect()
+}
+
+fn label(endpoint: &Endpoint) -> &'static str {
+    match endpoint {
+        Endpoint::Metered(metered) => metered.name(),
+        Endpoint::Free(label) => label,
+        Endpoint::Own(_) => "own",
+        Endpoint::Refused => "refused",
+    }
+}
+
+/// Refuses what upstream might read as another request than we do.
+fn well_formed(head: &http::request::Parts) -> Result<(), Refusal> {
+    let wrong = |message: &str| Err(Refusal::Invalid(message.to_owned(), None));
+    let h1 = head.version <= Version::HTTP_11;
+    if h1 && head.uri.authority().is_some() {
+        return wrong("The request target must be a path, not a whole URL.");
+    }
+    if head.headers.contains_key(header::TRANSFER_ENCODING) && head.headers.contains_key(header::CONTENT_LENGTH) {
+        return wrong("Content-Length and Transfer-Encoding can't be sent together.");
+    }
+    let encoding = head.headers.get(header::CONTENT_ENCODING);
+    if encoding.is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+        return wrong("Compressed request bodies are not accepted.");
+    }
+    if head.headers.get_all(header::AUTHORIZATION).iter().count() > 1 {
+        return wrong("More than one Authorization header was sent.");
+    }
+    Ok(())
+}
+
+async fn read(incoming: Incoming, rules: &Rules) -> Result<Bytes, Refusal> {
+    let max = rules.request_body_bytes_max;
+    body::read(incoming, max, rules.request_idle).await.map_err(|error| match error {
+        ReadError::TooLarge => Refusal::TooLarge(max),
+        ReadError::TooSlow => Refusal::TooSlow,
+        ReadError::Broken(_) => Refusal::Invalid("The request body broke off.".to_owned(), None),
+    })
+}
+
+fn refuse_invalid(invalid: Invalid) -> Refusal {
+    match invalid.kind {
+        InvalidKind::Malformed => Refusal::Invalid(invalid.message, invalid.param),
+        InvalidKind::NotAllowed => Refusal::FieldNotAllowed(invalid.message, invalid.param),
+    }
+}
+
+/// What goes upstream. A metered body was read as JSON, so it is sent as JSON.
+fn outgoing(head: http::request::Parts, body: Bytes, caller: &Caller, as_json: bool) -> Outgoing {
+    let suffix = suffix(&head.uri);
+    let mut headers = head.headers;
+    headers::to_upstream(&mut headers, caller.authorization.clone(), !caller.key.pass_through);
+    if as_json {
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    }
+    Outgoing { method: head.method, suffix, headers, body }
+}
+
+fn suffix(uri: &Uri) -> String {
+    let path = endpoint::canonical(uri.path());
+    uri.query().map_or_else(|| path.to_string(), |query| format!("{path}?{query}"))
+}
+
+/// What a request takes from rates, as OpenAI reckons it: a quarter of its
+/// bytes, and the output it asks for.
+fn take(demand: &Demand) -> Take {
+    let text = demand.body_bytes.saturating_sub(demand.media.inline_bytes);
+    let input_tokens = text.div_ceil(4);
+    let output_tokens = demand.output_max.unwrap_or(0).saturating_mul(demand.choices);
+    Take { tokens: input_tokens.saturating_add(output_tokens), input_tokens, output_tokens }
+}
+
+fn image_price(sheet: &Sheet, demand: &Demand, now_s: i64) -> Option<Arc<Price>> {
+    let tool = demand.tools.image.as_ref()?;
+    sheet.find(tool.model.as_deref().unwrap_or("gpt-image-1"), now_s)
+}
+
+fn rate_headers(paced: &Paced) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for left in &paced.left {
+        refuse::rate_headers(&mut headers, left);
+    }
+    headers
+}
+
+fn json(bytes: Bytes, mut visit: Visit) -> Response<Answer> {
+    let mut response = Response::new(Answer::whole(bytes));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.headers_mut().insert("x-request-id", visit.request_id.clone());
+    visit.status = 200;
+    visit.ended("ok", None);
+    response
+}

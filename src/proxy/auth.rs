@@ -1,0 +1,140 @@
+//! Who is calling: the key a request carries, and what goes upstream for it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use http::{HeaderMap, HeaderValue, header};
+
+use crate::domain::Secret;
+use crate::guard::Guard;
+use crate::guard::recovery::DEFAULT_PROJECT;
+use crate::keys::{Key, KeyHash, is_mistyped};
+use crate::proxy::refuse::Refusal;
+
+/// Browsers can't set headers on a WebSocket; SDKs put the key in here.
+const SUBPROTOCOL: &str = "openai-insecure-api-key.";
+const SECRET_BYTES_MAX: usize = 512;
+
+/// A caller whose key is good.
+#[derive(Debug)]
+pub struct Caller {
+    /// The key.
+    pub key: Arc<Key>,
+    /// The authorization that upstream gets.
+    pub authorization: HeaderValue,
+    /// A client's own key that is not on the ring yet: its listed form.
+    pub unseen: Option<String>,
+}
+
+/// Finds the caller of a request, or says why there is none.
+///
+/// Without an upstream key of the guard's own, only pass-through keys can work.
+pub fn caller(
+    headers: &HeaderMap,
+    guard: &Guard,
+    upstream_key: Option<&HeaderValue>,
+    pass_through: bool,
+) -> Result<Caller, Refusal> {
+    let secret = presented(headers).ok_or(Refusal::NoKey)?;
+    let text = secret.expose();
+    if text.is_empty() || text.len() > SECRET_BYTES_MAX || is_mistyped(text) {
+        return Err(Refusal::BadKey(masked(&secret)));
+    }
+    let hash = KeyHash::of(text.as_bytes());
+    let now_ms = guard.clock().now_ms();
+    let bad = || Refusal::BadKey(masked(&secret));
+    let (key, unseen) = match guard.ring().find(&hash) {
+        Some(key) => (key, None),
+        None if pass_through && !text.starts_with(crate::keys::PREFIX) => {
+            (Arc::new(unseen_key(hash, &secret)), Some(secret.redacted()))
+        }
+        None => return Err(bad()),
+    };
+    let active = guard.ring().project(&key.project).is_none_or(|project| project.archived_s.is_none());
+    if !active || !key.is_valid(&hash, now_ms.div_euclid(1_000)) {
+        return Err(bad());
+    }
+    key.last_used_ms.fetch_max(now_ms, Ordering::Relaxed);
+    let authorization = if key.pass_through {
+        let mut own = HeaderValue::from_str(&format!("Bearer {text}")).map_err(|_| bad())?;
+        own.set_sensitive(true);
+        own
+    } else {
+        upstream_key.cloned().ok_or_else(bad)?
+    };
+    Ok(Caller { key, authorization, unseen })
+}
+
+fn presented(headers: &HeaderMap) -> Option<Secret> {
+    if let Some(value) = headers.get(header::AUTHORIZATION) {
+        let (scheme, rest) = std::str::from_utf8(value.as_bytes()).ok()?.trim().split_once(' ')?;
+        let rest = rest.trim();
+        return match scheme.to_ascii_lowercase().as_str() {
+            "bearer" => Some(Secret::new(rest)),
+            "basic" => {
+                let decoded = String::from_utf8(BASE64_STANDARD.decode(rest).ok()?).ok()?;
+                decoded.split_once(':').map(|(_, password)| Secret::new(password))
+            }
+            _ => None,
+        };
+    }
+    let protocols = headers.get(header::SEC_WEBSOCKET_PROTOCOL)?.to_str().ok()?;
+    protocols.split(',').find_map(|protocol| protocol.trim().strip_prefix(SUBPROTOCOL)).map(Secret::new)
+}
+
+fn unseen_key(hash: KeyHash, secret: &Secret) -> Key {
+    let redacted: Arc<str> = secret.redacted().into();
+    Key {
+        id: hash.pass_through_id().into(),
+        name: Arc::clone(&redacted),
+        project: DEFAULT_PROJECT.into(),
+        redacted,
+        models: Vec::new(),
+        pass_through: true,
+        created_s: 0,
+        expires_s: None,
+        revoked_s: None,
+        hash,
+        old: None,
+        last_used_ms: AtomicI64::new(0),
+    }
+}
+
+/// A key as OpenAI shows a wrong one: both ends, the rest starred.
+fn masked(secret: &Secret) -> String {
+    let chars: Vec<char> = secret.expose().chars().filter(|c| !c.is_control()).collect();
+    if chars.len() < 12 {
+        return "****".to_owned();
+    }
+    let (head, tail) = (&chars[..5], &chars[chars.len() - 4..]);
+    format!("{}***********{}", head.iter().collect::<String>(), tail.iter().collect::<String>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(name: header::HeaderName, value: &str) -> Option<String> {
+        let mut headers = HeaderMap::new();
+        headers.insert(name, HeaderValue::from_str(value).unwrap());
+        presented(&headers).map(|secret| secret.expose().to_owned())
+    }
+
+    #[test]
+    fn a_key_is_found_wherever_clients_put_it() {
+        let key = Some("sk-guard-1".to_owned());
+        assert_eq!(with(header::AUTHORIZATION, "Bearer sk-guard-1"), key);
+        assert_eq!(with(header::AUTHORIZATION, "bearer  sk-guard-1 "), key);
+        assert_eq!(with(header::AUTHORIZATION, "Basic dXNlcjpzay1ndWFyZC0x"), key);
+        assert_eq!(with(header::SEC_WEBSOCKET_PROTOCOL, "realtime, openai-insecure-api-key.sk-guard-1"), key);
+        assert_eq!(with(header::AUTHORIZATION, "Digest x"), None);
+    }
+
+    #[test]
+    fn a_wrong_key_is_shown_masked() {
+        assert_eq!(masked(&Secret::new("sk-abcdefghijklmnopqrstuvwxyz")), "sk-ab***********wxyz");
+        assert_eq!(masked(&Secret::new("hunter2")), "****");
+    }
+}

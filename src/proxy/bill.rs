@@ -1,0 +1,153 @@
+//! From an answer to what it costs: basis, tokens, price, ending.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderMap;
+
+use crate::domain::demand::{Tier, ToolDemand, WebSearch};
+use crate::domain::{Money, Tokens, Usage};
+use crate::guard::{Ending, Reservation, Settled};
+use crate::ledger::entry::Basis;
+use crate::openai::endpoint::Metered;
+use crate::openai::usage::Answer;
+use crate::pricing::count::{self, Encoding};
+use crate::pricing::sheet::{Price, Sheet};
+use crate::pricing::cost;
+
+/// Bodies up to this size are kept until the end, to count their input exactly
+/// if upstream reports no usage; a larger one is charged by its bytes.
+const KEPT_BODY_BYTES_MAX: usize = 256 * 1024;
+
+/// All that decides the cost of one request, pinned at its admission.
+#[derive(Debug)]
+pub struct Bill {
+    /// The endpoint; free ones are not billed at all.
+    pub endpoint: Metered,
+    /// The sheet in force at admission.
+    pub sheet: Arc<Sheet>,
+    /// The price of the model asked for; `None` if it has none.
+    pub price: Option<Arc<Price>>,
+    /// The price of the image tool's model.
+    pub image_price: Option<Arc<Price>>,
+    /// The hosted tools asked for.
+    pub tools: ToolDemand,
+    /// The tier asked for.
+    pub asked_tier: Option<Tier>,
+    /// The tier that an answer was served at if it doesn't say.
+    pub default_tier: Tier,
+    /// The tokenizer of the model asked for, if it is published.
+    pub encoding: Option<Encoding>,
+    /// The request's body, if it is small.
+    pub body: Option<Bytes>,
+    /// Unix seconds of the admission.
+    pub at_s: i64,
+}
+
+/// What is known of an exchange besides its usage.
+#[derive(Clone, Debug, Default)]
+pub struct Exchange {
+    /// Upstream's status; 0 if there was no answer.
+    pub status: u16,
+    /// Upstream's request id.
+    pub request_id: Option<String>,
+    /// From admission to the first byte of the answer.
+    pub ttft: Option<Duration>,
+    /// Whether the client went away before the end.
+    pub disconnected: bool,
+}
+
+impl Exchange {
+    /// What a response's head tells.
+    pub fn of(status: u16, headers: &HeaderMap) -> Self {
+        let id = headers.get("x-request-id").and_then(|value| value.to_str().ok());
+        Self { status, request_id: id.map(|id| id.chars().take(128).collect()), ..Self::default() }
+    }
+
+    /// An ending that costs nothing.
+    pub fn ending(self) -> Ending {
+        Ending {
+            status: self.status,
+            upstream_request_id: self.request_id,
+            ttft: self.ttft,
+            disconnected: self.disconnected,
+            ..Ending::default()
+        }
+    }
+}
+
+/// The part of a body that a bill keeps.
+pub fn kept(body: &Bytes) -> Option<Bytes> {
+    (body.len() <= KEPT_BODY_BYTES_MAX).then(|| body.clone())
+}
+
+impl Bill {
+    /// Settles by the usage that upstream reported.
+    pub fn settle_reported(&self, reservation: Reservation, usage: Usage, answer: &Answer, of: Exchange) -> Settled {
+        self.settle(reservation, Basis::Reported, usage, answer, of)
+    }
+
+    /// Settles by what passed: the input counted, and the output's text.
+    pub fn settle_counted(
+        &self,
+        reservation: Reservation,
+        output_tokens: u64,
+        answer: &Answer,
+        of: Exchange,
+    ) -> Settled {
+        let input = self.counted_input().unwrap_or(reservation.hold().bound.input_tokens);
+        let tokens = Tokens { input, output: output_tokens, ..Tokens::default() };
+        let usage = Usage { tokens, ..Usage::default() };
+        self.settle(reservation, Basis::Counted, usage, answer, of)
+    }
+
+    /// Output tokens of a text, by the model's tokenizer or the newest known.
+    pub fn count_output(&self, text: &str) -> u64 {
+        count::text(self.encoding.unwrap_or(Encoding::O200k), text)
+    }
+
+    fn counted_input(&self) -> Option<u64> {
+        let body = std::str::from_utf8(self.body.as_ref()?).ok()?;
+        Some(count::body_upper(self.encoding.unwrap_or(Encoding::O200k), body, 0))
+    }
+
+    fn settle(
+        &self,
+        reservation: Reservation,
+        basis: Basis,
+        mut usage: Usage,
+        answer: &Answer,
+        of: Exchange,
+    ) -> Settled {
+        if self.tools.web_search == Some(WebSearch::Chat) {
+            // Chat's usage has no count; a search model searches once a request.
+            usage.tools.web_searches = usage.tools.web_searches.max(1);
+        }
+        let tier = self.served_tier(answer);
+        let served = answer.model.as_deref().and_then(|model| self.sheet.find(model, self.at_s));
+        let price = self.price.as_ref().map(|asked| served.as_ref().unwrap_or(asked));
+        let cost = price.map(|price| cost::cost(price, tier, &usage, &self.tools, self.image_price.as_deref()));
+        let (total, tool_fees) = cost.map_or((Money::ZERO, Money::ZERO), |cost| (cost.total, cost.tool_fees));
+        let mut tokens = usage.tokens;
+        tokens += usage.tools.image;
+        reservation.settle(
+            basis,
+            Ending {
+                cost: total,
+                tool_fees,
+                tokens,
+                tier,
+                served_model: answer.model.as_deref().map(Into::into),
+                object_id: answer.object_id.clone(),
+                ..of.ending()
+            },
+        )
+    }
+
+    /// The tier that decides the price: the one served, or if the answer does
+    /// not say, the dearer of the one asked for and the usual one.
+    fn served_tier(&self, answer: &Answer) -> Tier {
+        answer.tier.unwrap_or_else(|| self.asked_tier.map_or(self.default_tier, |asked| asked.max(Tier::Standard)))
+    }
+}

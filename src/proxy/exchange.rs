@@ -1,0 +1,271 @@
+//! One exchange with upstream: send, pass the answer on, settle.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, Response, header};
+use hyper::body::Incoming;
+use tokio_util::task::TaskTracker;
+
+use crate::domain::Money;
+use crate::guard::{Guard, Reservation, Settled};
+use crate::openai::sse::{self, Hide};
+use crate::openai::{endpoint::Metered, usage};
+use crate::proxy::bill::{Bill, Exchange};
+use crate::proxy::body::{self, Answer};
+use crate::proxy::headers;
+use crate::proxy::refuse::Refusal;
+use crate::proxy::tap::{Manner, Tap};
+use crate::proxy::visit::Visit;
+use crate::upstream::{SendError, SendErrorKind, Upstream};
+
+/// The largest answer that is read whole; the largest embeddings answer that
+/// OpenAI's limits allow (2,048 inputs of 3,072 floats) is below it.
+const ANSWER_BYTES_MAX: usize = 192 << 20;
+/// The largest event of a stream that is looked into.
+const EVENT_BYTES_MAX: usize = 32 << 20;
+
+/// What goes upstream.
+#[derive(Debug)]
+pub struct Outgoing {
+    /// The method.
+    pub method: Method,
+    /// Path and query, without the base.
+    pub suffix: String,
+    /// The headers, already made upstream's.
+    pub headers: HeaderMap,
+    /// The body, already rewritten.
+    pub body: Bytes,
+}
+
+/// A metered exchange: what was admitted, and how it will be billed.
+#[derive(Debug)]
+pub struct Metering {
+    /// The hold.
+    pub reservation: Reservation,
+    /// How it is billed.
+    pub bill: Bill,
+    /// Whether usage was asked for that the client did not ask for.
+    pub hide_usage: bool,
+    /// Output tokens at which a stream without a bound is cut.
+    pub cut_at_tokens: Option<u64>,
+    /// Headers to put on the answer.
+    pub extra: HeaderMap,
+}
+
+/// Sends a request that isn't billed, and passes the answer on unseen.
+pub async fn unbilled(
+    upstream: &Upstream,
+    outgoing: Outgoing,
+    mut reservation: Reservation,
+    mut visit: Visit,
+) -> Result<Response<Answer>, (Refusal, Visit)> {
+    reservation.mark_sent();
+    let answer = match send(upstream, outgoing, &mut visit).await {
+        Ok(answer) => answer,
+        Err((error, refusal)) => {
+            end_unanswered(reservation, &error);
+            return Err((refusal, visit));
+        }
+    };
+    let (mut head, body) = answer.into_parts();
+    let exchange = Exchange::of(head.status.as_u16(), &head.headers);
+    if head.status.is_success() {
+        reservation.settle(crate::ledger::entry::Basis::Reported, exchange.ending());
+    } else {
+        reservation.release(exchange.ending());
+    }
+    headers::to_client(&mut head.headers);
+    visit.status = head.status.as_u16();
+    visit.ended(if head.status.is_success() { "ok" } else { "upstream_error" }, None);
+    Ok(Response::from_parts(head, Answer::Plain(body)))
+}
+
+/// Sends a metered request, passes the answer on as it comes, and settles it.
+pub async fn metered(
+    guard: &Guard,
+    upstream: &Upstream,
+    outgoing: Outgoing,
+    metering: Metering,
+    manner: Manner,
+    mut visit: Visit,
+    gone: &AtomicBool,
+) -> Result<Response<Answer>, (Refusal, Visit)> {
+    let Metering { mut reservation, bill, hide_usage, cut_at_tokens, extra } = metering;
+    reservation.mark_sent();
+    let answer = match send(upstream, outgoing, &mut visit).await {
+        Ok(answer) => answer,
+        Err((error, refusal)) => {
+            end_unanswered(reservation, &error);
+            return Err((refusal, visit));
+        }
+    };
+    let (mut head, body) = answer.into_parts();
+    let exchange = Exchange::of(head.status.as_u16(), &head.headers);
+    let is_stream = is_event_stream(&head.headers);
+    headers::to_client(&mut head.headers);
+    head.headers.extend(extra);
+    visit.status = head.status.as_u16();
+    if !head.status.is_success() {
+        // Upstream bills nothing for what it refused.
+        reservation.release(exchange.ending());
+        visit.ended("upstream_error", None);
+        return Ok(Response::from_parts(head, Answer::Plain(body)));
+    }
+    if is_stream {
+        let hide = if hide_usage { Hide::InjectedUsage } else { Hide::Nothing };
+        let sse = sse::Tap::new(bill.endpoint, hide, EVENT_BYTES_MAX);
+        head.headers.remove(header::CONTENT_LENGTH);
+        let (clock, metrics) = (Arc::clone(guard.clock()), Arc::clone(guard.metrics()));
+        let manner = Manner { cut_at_tokens, ..manner };
+        let tap = Tap::new(body, sse, reservation, bill, exchange, visit, clock, metrics, manner);
+        return Ok(Response::from_parts(head, Answer::Tapped(Box::new(tap))));
+    }
+    let whole = whole(body, reservation, bill, exchange, manner.idle, gone).await;
+    let (bytes, settled) = match whole {
+        Ok(whole) => whole,
+        Err(refusal) => return Err((refusal, visit)),
+    };
+    cost_headers(&mut head.headers, settled);
+    let outcome = if gone.load(Ordering::Relaxed) { "disconnected" } else { "ok" };
+    visit.ended(outcome, Some(settled.cost));
+    Ok(Response::from_parts(head, Answer::whole(bytes)))
+}
+
+/// Reads a JSON answer whole and settles by the usage in it.
+async fn whole(
+    body: Incoming,
+    reservation: Reservation,
+    bill: Bill,
+    mut exchange: Exchange,
+    idle: Duration,
+    gone: &AtomicBool,
+) -> Result<(Bytes, Settled), Refusal> {
+    let bytes = match body::read(body, ANSWER_BYTES_MAX, idle).await {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            // It was sent and its end is lost: the hold is charged.
+            tracing::warn!(?error, "an answer broke off");
+            reservation.assume(exchange.ending());
+            return Err(Refusal::UpstreamUnreachable);
+        }
+    };
+    exchange.ttft = Some(reservation.age());
+    exchange.disconnected = gone.load(Ordering::Relaxed);
+    let answer = usage::of_json(bill.endpoint, &bytes);
+    let settled = match answer.usage.clone() {
+        Some(usage) => bill.settle_reported(reservation, usage, &answer, exchange),
+        None => {
+            let output = match bill.endpoint {
+                Metered::Embeddings => 0,
+                Metered::Chat | Metered::Completions | Metered::Responses | Metered::Compact => {
+                    bill.count_output(&String::from_utf8_lossy(&bytes))
+                }
+            };
+            bill.settle_counted(reservation, output, &answer, exchange)
+        }
+    };
+    Ok((bytes, settled))
+}
+
+async fn send(
+    upstream: &Upstream,
+    outgoing: Outgoing,
+    visit: &mut Visit,
+) -> Result<Response<Incoming>, (SendError, Refusal)> {
+    let Outgoing { method, suffix, headers, body } = outgoing;
+    let began = visit.age();
+    let answer = upstream.send(method, &suffix, headers, body).await;
+    let took = visit.age().saturating_sub(began);
+    let status = answer.as_ref().map_or("none", |answer| class(answer.status().as_u16()));
+    visit.upstream_answered(status, took);
+    answer.map_err(|error| {
+        tracing::warn!(%error, sent = error.sent, "no answer from upstream");
+        let refusal = match error.kind {
+            SendErrorKind::TimedOut => Refusal::UpstreamTimeout,
+            SendErrorKind::Unreachable | SendErrorKind::Broken => Refusal::UpstreamUnreachable,
+        };
+        (error, refusal)
+    })
+}
+
+fn class(status: u16) -> &'static str {
+    match status {
+        200..=299 => "2xx",
+        300..=399 => "3xx",
+        400..=499 => "4xx",
+        _ => "5xx",
+    }
+}
+
+fn end_unanswered(reservation: Reservation, error: &SendError) {
+    if error.sent {
+        reservation.assume(Exchange::default().ending());
+    } else {
+        reservation.release(Exchange::default().ending());
+    }
+}
+
+fn is_event_stream(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+    kind.is_some_and(|kind| kind.len() >= 17 && kind[..17].eq_ignore_ascii_case(b"text/event-stream"))
+}
+
+fn cost_headers(headers: &mut HeaderMap, settled: Settled) {
+    let mut put = |name: &'static str, amount: Money| {
+        headers.extend(HeaderValue::from_str(&amount.to_string()).ok().map(|value| {
+            (http::HeaderName::from_static(name), value)
+        }));
+    };
+    put("x-spendguard-cost-usd", settled.cost);
+    if let Some(remaining) = settled.remaining {
+        put("x-spendguard-remaining-usd", remaining);
+    }
+}
+
+/// An exchange that survives its client: dropped before its end, it goes on in
+/// a task of its own, so that the exact usage is still learned.
+pub struct Surviving<F: Future + Send + 'static> {
+    exchange: Option<Pin<Box<F>>>,
+    gone: Arc<AtomicBool>,
+    drain: Option<Duration>,
+    tracker: TaskTracker,
+}
+
+impl<F: Future + Send + 'static> Surviving<F> {
+    /// Runs `exchange`; `gone` is set when its client goes away. Without a
+    /// `drain` time it ends with its client.
+    pub fn new(exchange: F, gone: Arc<AtomicBool>, drain: Option<Duration>, tracker: TaskTracker) -> Self {
+        Self { exchange: Some(Box::pin(exchange)), gone, drain, tracker }
+    }
+}
+
+impl<F: Future + Send + 'static> Future for Surviving<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let Some(exchange) = self.exchange.as_mut() else { return Poll::Pending };
+        let output = std::task::ready!(exchange.as_mut().poll(cx));
+        self.exchange = None;
+        Poll::Ready(output)
+    }
+}
+
+impl<F: Future + Send + 'static> Drop for Surviving<F> {
+    fn drop(&mut self) {
+        let Some(exchange) = self.exchange.take() else { return };
+        self.gone.store(true, Ordering::Relaxed);
+        if let (Some(most), Ok(runtime)) = (self.drain, tokio::runtime::Handle::try_current()) {
+            // What the bound cuts off is settled by the reservation's own end.
+            let rest = async move {
+                let _ = tokio::time::timeout(most, exchange).await;
+            };
+            self.tracker.spawn_on(rest, &runtime);
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! What the guard answers itself: a key's own limits, and the old billing
+//! endpoints that chat front-ends still call.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+use crate::domain::limit::Unit;
+use crate::domain::{Limit, Money, Span, Window};
+use crate::guard::Guard;
+use crate::keys::Key;
+use crate::ledger::entry::Attribution;
+use crate::ledger::meter::Reading;
+use crate::metrics::dollars;
+use crate::openai::endpoint::Own;
+use crate::proxy::refuse::Refusal;
+use crate::store::reader::{self, GroupBy};
+
+/// What front-ends take for "no limit": they ignore limits from ten million up.
+const NO_LIMIT_USD: f64 = 100_000_000.0;
+
+/// Answers one of the guard's own endpoints as JSON.
+pub async fn answer(guard: &Arc<Guard>, own: Own, key: &Key, query: &str) -> Result<Bytes, Refusal> {
+    let readings = guard.matching(&attribution(guard, key));
+    let body = match own {
+        Own::Me => me(key, &readings),
+        Own::BillingSubscription => subscription(&readings),
+        Own::BillingUsage => usage(guard, key, query).await?,
+        Own::BillingCreditGrants => grants(&readings),
+    };
+    Ok(Bytes::from(body.to_string()))
+}
+
+fn attribution(guard: &Guard, key: &Key) -> Attribution {
+    Attribution {
+        project: Arc::clone(&key.project),
+        project_name: guard.ring().project_name(&key.project),
+        key: Arc::clone(&key.id),
+        key_name: Arc::clone(&key.name),
+        end_user: None,
+        tags: Arc::default(),
+        endpoint: "".into(),
+        model: "".into(),
+        priced_as: None,
+    }
+}
+
+type Readings = [(Arc<Limit>, Reading)];
+
+fn me(key: &Key, readings: &Readings) -> Value {
+    let limit = |(limit, reading): &(Arc<Limit>, Reading)| {
+        let decimal = |amount: i64| limit.unit.decimal(amount);
+        let meter = reading.meter;
+        let remaining = limit.hard.map(|hard| decimal((hard - meter.settled - meter.held).max(0)));
+        json!({
+            "name": *limit.name,
+            "unit": limit.unit.name(),
+            "window": limit.window.name(),
+            "settled": decimal(meter.settled),
+            "held": decimal(meter.held),
+            "hard": limit.hard.map(decimal),
+            "remaining": remaining,
+            "resets_at": resets_at(limit, reading.span),
+        })
+    };
+    json!({
+        "object": "guard.me",
+        "key": { "id": *key.id, "name": *key.name, "project_id": *key.project },
+        "limits": readings.iter().map(limit).collect::<Vec<_>>(),
+    })
+}
+
+fn resets_at(limit: &Limit, span: Span) -> Option<i64> {
+    (!matches!(limit.window, Window::Total | Window::Request)).then_some(span.end_s)
+}
+
+/// The tightest dollar cap that has a window: its cap and what is used of it.
+fn tightest(readings: &Readings) -> Option<(&Limit, Reading, Money)> {
+    let capped = |(limit, reading): &'_ (Arc<Limit>, Reading)| {
+        let hard = limit.hard.filter(|_| limit.unit == Unit::Usd && limit.window != Window::Request)?;
+        Some((hard - reading.meter.settled - reading.meter.held, hard))
+    };
+    let rooms = readings.iter().filter_map(|pair| capped(pair).map(|(room, hard)| (room, hard, pair)));
+    let (_, hard, (limit, reading)) = rooms.min_by_key(|(room, ..)| *room)?;
+    Some((limit, reading.clone(), Money::from_nano(hard)))
+}
+
+fn subscription(readings: &Readings) -> Value {
+    let tight = tightest(readings);
+    let hard = tight.as_ref().map_or(NO_LIMIT_USD, |(_, _, hard)| dollars(*hard));
+    let first_soft = tight.as_ref().and_then(|(limit, ..)| limit.thresholds().first().copied());
+    let soft = first_soft.map_or(hard, |soft| dollars(Money::from_nano(soft)));
+    json!({
+        "object": "billing_subscription",
+        "has_payment_method": true,
+        "canceled": false,
+        "canceled_at": null,
+        "delinquent": null,
+        "access_until": 0,
+        "soft_limit_usd": soft,
+        "hard_limit_usd": hard,
+        "system_hard_limit_usd": hard,
+        "plan": { "title": "spendguard", "id": "spendguard" },
+    })
+}
+
+#[expect(clippy::float_arithmetic, reason = "the old endpoint speaks floats")]
+fn grants(readings: &Readings) -> Value {
+    let tight = tightest(readings);
+    let (granted, left) = tight.map_or((NO_LIMIT_USD, NO_LIMIT_USD), |(_, reading, hard)| {
+        let used = Money::from_nano(reading.meter.settled.saturating_add(reading.meter.held));
+        (dollars(hard), dollars((hard - used).max(Money::ZERO)))
+    });
+    json!({
+        "object": "credit_summary",
+        "total_granted": granted,
+        "total_used": granted - left,
+        "total_available": left,
+        "grants": { "object": "list", "data": [] },
+    })
+}
+
+/// The key's spend between two days of UTC, the end exclusive, in cents.
+#[expect(clippy::float_arithmetic, reason = "the old endpoint speaks floats")]
+async fn usage(guard: &Arc<Guard>, key: &Key, query: &str) -> Result<Value, Refusal> {
+    let day = |name: &'static str| {
+        let value = query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
+        let date = value.and_then(|text| text.parse::<jiff::civil::Date>().ok());
+        let start = date.and_then(|date| date.to_zoned(jiff::tz::TimeZone::UTC).ok());
+        let wrong = || Refusal::Invalid(format!("{name} must be a date such as 2026-11-01."), Some(name));
+        start.map(|start| start.timestamp().as_second()).ok_or_else(wrong)
+    };
+    let (since_s, until_s) = (day("start_date")?, day("end_date")?);
+    let wanted = key.id.to_string();
+    let sums = guard.read(move |db| reader::usage(db, &GroupBy::Model, since_s, until_s, |_, key| key == wanted));
+    let sums = sums.await.map_err(|_| Refusal::LedgerUnavailable)?;
+    let cents = |cost: Money| dollars(cost) * 100.0;
+    let items: Vec<_> =
+        sums.iter().map(|(group, sum)| json!({ "name": group.first(), "cost": cents(sum.cost) })).collect();
+    let total: Money = sums.iter().map(|(_, sum)| sum.cost).sum();
+    Ok(json!({
+        "object": "list",
+        "daily_costs": [{ "timestamp": since_s, "line_items": items }],
+        "total_usage": cents(total),
+    }))
+}

@@ -1,0 +1,359 @@
+//! Refusals: the one place that knows which status, code and headers say no.
+//!
+//! They are OpenAI's to the letter, so that every SDK raises its own exception,
+//! and say whether to retry, which OpenAI's own don't.
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+use jiff::Timestamp;
+
+use crate::domain::limit::Per;
+use crate::domain::{Limit, Span, Window};
+use crate::ledger::denial::{Blocked, Denial};
+use crate::openai::refusal::ErrorBody;
+use crate::throttle::{RateLeft, Throttled};
+
+const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
+const LIMIT: HeaderName = HeaderName::from_static("x-spendguard-limit");
+const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
+
+/// How refusals are worded.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    /// Whether spend refusals have the old code `insufficient_quota`.
+    pub classic: bool,
+    /// Whether messages name amounts of money.
+    pub show_amounts: bool,
+}
+
+/// Why a request is not served. The facts; `Refusal::response` words them.
+#[derive(Debug)]
+pub enum Refusal {
+    /// No key was sent.
+    NoKey,
+    /// The key is unknown, mistyped, revoked or expired; masked.
+    BadKey(String),
+    /// The path is neither metered nor free.
+    EndpointNotAllowed(String),
+    /// A field asks for what can't be metered.
+    FieldNotAllowed(String, Option<&'static str>),
+    /// The key may not use the model.
+    ModelNotAllowed(String),
+    /// The model has no price, and a dollar limit applies.
+    NotPriced(String),
+    /// The request can't be understood.
+    Invalid(String, Option<&'static str>),
+    /// The body is larger than this many bytes.
+    TooLarge(usize),
+    /// The body came too slowly.
+    TooSlow,
+    /// A limit says no.
+    Denied(Denial),
+    /// It comes too fast.
+    Throttled(Box<Throttled>),
+    /// The ledger can't be written.
+    LedgerUnavailable,
+    /// Upstream can't be reached, or broke off.
+    UpstreamUnreachable,
+    /// Upstream did not answer in time.
+    UpstreamTimeout,
+}
+
+struct Answer {
+    status: StatusCode,
+    message: String,
+    kind: &'static str,
+    param: Option<&'static str>,
+    code: Option<&'static str>,
+    headers: HeaderMap,
+}
+
+impl Refusal {
+    /// The label of the metric, one of a fixed set.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::NoKey | Self::BadKey(_) => "invalid_api_key",
+            Self::EndpointNotAllowed(_) | Self::FieldNotAllowed(..) => "endpoint_not_allowed",
+            Self::ModelNotAllowed(_) => "model_not_found",
+            Self::NotPriced(_) => "model_not_priced",
+            Self::Invalid(..) | Self::TooSlow => "invalid_request",
+            Self::TooLarge(_) => "too_large",
+            Self::Denied(Denial::Exhausted(_)) => "spend_limit_exceeded",
+            Self::Denied(Denial::Held(_)) => "spend_limit_held",
+            Self::Denied(Denial::TooLarge(_) | Denial::OverClientCap { .. }) => "request_cost_exceeds_limit",
+            Self::Denied(Denial::TooManyMeters) | Self::LedgerUnavailable => "ledger_unavailable",
+            Self::Throttled(_) => "rate_limit_exceeded",
+            Self::UpstreamUnreachable => "upstream_unreachable",
+            Self::UpstreamTimeout => "upstream_timeout",
+        }
+    }
+
+    /// The limit that stood in the way, if it was one.
+    pub fn limit(&self) -> Option<&Limit> {
+        match self {
+            Self::Denied(denial) => denial.blocked().map(|blocked| &*blocked.limit),
+            Self::Throttled(throttled) => Some(&throttled.limit),
+            Self::NoKey
+            | Self::BadKey(_)
+            | Self::EndpointNotAllowed(_)
+            | Self::FieldNotAllowed(..)
+            | Self::ModelNotAllowed(_)
+            | Self::NotPriced(_)
+            | Self::Invalid(..)
+            | Self::TooLarge(_)
+            | Self::TooSlow
+            | Self::LedgerUnavailable
+            | Self::UpstreamUnreachable
+            | Self::UpstreamTimeout => None,
+        }
+    }
+
+    /// The refusal in HTTP, as of `now_s` in Unix seconds.
+    pub fn response(&self, config: Config, now_s: i64, request_id: &HeaderValue) -> Response<Bytes> {
+        let Answer { status, message, kind, param, code, mut headers } = self.answer(config, now_s);
+        let body = ErrorBody { message: &message, kind, param, code }.to_json();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert("x-request-id", request_id.clone());
+        if let Some(limit) = self.limit() {
+            headers.extend(HeaderValue::from_str(&limit.name).ok().map(|name| (LIMIT, name)));
+        }
+        let mut response = Response::new(Bytes::from(body));
+        *response.status_mut() = status;
+        *response.headers_mut() = headers;
+        response
+    }
+
+    fn answer(&self, config: Config, now_s: i64) -> Answer {
+        match self {
+            Self::Denied(denial) => denied(denial, config, now_s),
+            Self::Throttled(throttled) => too_fast(throttled),
+            Self::LedgerUnavailable => unavailable(),
+            Self::UpstreamUnreachable => {
+                server(StatusCode::BAD_GATEWAY, "upstream_unreachable", "OpenAI could not be reached or broke off.")
+            }
+            Self::UpstreamTimeout => {
+                server(StatusCode::GATEWAY_TIMEOUT, "upstream_timeout", "OpenAI did not answer in time.")
+            }
+            Self::NoKey => key("You didn't provide an API key. Send it as 'Authorization: Bearer KEY'.".to_owned()),
+            Self::BadKey(masked) => {
+                key(format!("Incorrect API key provided: {masked}. It is unknown, revoked or expired."))
+            }
+            Self::EndpointNotAllowed(endpoint) => client(
+                StatusCode::FORBIDDEN,
+                Some("endpoint_not_allowed"),
+                None,
+                format!(
+                    "{endpoint} is refused: it can't be metered. Its operator can forward it unmetered with \
+                     endpoints.allow in spendguard's configuration."
+                ),
+            ),
+            Self::FieldNotAllowed(message, param) => {
+                client(StatusCode::FORBIDDEN, Some("endpoint_not_allowed"), *param, message.clone())
+            }
+            Self::ModelNotAllowed(model) => client(
+                StatusCode::FORBIDDEN,
+                Some("model_not_found"),
+                None,
+                format!("This key does not have access to model `{model}`."),
+            ),
+            Self::NotPriced(model) => client(
+                StatusCode::FORBIDDEN,
+                Some("model_not_priced"),
+                Some("model"),
+                format!(
+                    "Model `{model}` has no price, so it can't be used under a dollar limit. Add a [[price]] for it \
+                     to spendguard's configuration, or set pricing.unknown_model = \"dearest\"."
+                ),
+            ),
+            Self::Invalid(message, param) => client(StatusCode::BAD_REQUEST, None, *param, message.clone()),
+            Self::TooLarge(max) => client(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                None,
+                None,
+                format!("The request body is larger than {max} bytes (server.request_body_max)."),
+            ),
+            Self::TooSlow => {
+                let message = "The request body did not arrive in time.".to_owned();
+                client(StatusCode::REQUEST_TIMEOUT, None, None, message)
+            }
+        }
+    }
+}
+
+fn client(status: StatusCode, code: Option<&'static str>, param: Option<&'static str>, message: String) -> Answer {
+    Answer { status, message, kind: "invalid_request_error", param, code, headers: HeaderMap::new() }
+}
+
+fn key(message: String) -> Answer {
+    client(StatusCode::UNAUTHORIZED, Some("invalid_api_key"), None, message)
+}
+
+fn server(status: StatusCode, code: &'static str, message: &str) -> Answer {
+    Answer {
+        status,
+        message: message.to_owned(),
+        kind: "server_error",
+        param: None,
+        code: Some(code),
+        headers: HeaderMap::new(),
+    }
+}
+
+fn unavailable() -> Answer {
+    let message = "The spend ledger can't be written right now, so no request is let through.";
+    let mut answer = server(StatusCode::SERVICE_UNAVAILABLE, "ledger_unavailable", message);
+    retry(&mut answer.headers, true, Some(1));
+    answer
+}
+
+fn retry(headers: &mut HeaderMap, should: bool, after_s: Option<i64>) {
+    headers.insert(SHOULD_RETRY, HeaderValue::from_static(if should { "true" } else { "false" }));
+    if let Some(after_s) = after_s {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(after_s.max(1)));
+    }
+}
+
+fn denied(denial: &Denial, config: Config, now_s: i64) -> Answer {
+    match denial {
+        Denial::Exhausted(blocked) => exhausted(blocked, config, now_s),
+        Denial::Held(blocked) => held(blocked, config),
+        Denial::TooLarge(blocked) => {
+            let limit = &blocked.limit;
+            let mut message = format!("This request could exceed limit \"{}\" by itself.", limit.name);
+            if config.show_amounts {
+                let (needed, hard) = (limit.unit.phrase(blocked.needed), limit.unit.phrase(blocked.hard));
+                message.push_str(&format!(" It may cost up to {needed}; the limit is {hard}."));
+            }
+            message.push_str(" Ask for less output or send less input.");
+            client(StatusCode::BAD_REQUEST, Some("request_cost_exceeds_limit"), None, message)
+        }
+        Denial::OverClientCap { cap, needed } => {
+            let (cap, needed) = (cap.dollars(), needed.dollars());
+            let message = format!("This request may cost up to {needed}, x-spendguard-max-cost-usd allows {cap}.");
+            client(StatusCode::BAD_REQUEST, Some("request_cost_exceeds_limit"), None, message)
+        }
+        Denial::TooManyMeters => unavailable(),
+    }
+}
+
+fn exhausted(blocked: &Blocked, config: Config, now_s: i64) -> Answer {
+    let Blocked { limit, span, hard, settled, .. } = blocked;
+    let (whose, code) = match limit.per {
+        Per::Organization => ("organization", "organization_spend_limit_exceeded"),
+        Per::Project | Per::Key | Per::User | Per::Model => ("project", "project_spend_limit_exceeded"),
+    };
+    let mut message = format!("Your {whose} reached its enforced spend limit. Limit \"{}\"", limit.name);
+    message.push_str(&format!(" (per {}, {})", limit.per, window(limit)));
+    if config.show_amounts {
+        let unit = limit.unit;
+        message.push_str(&format!(" has used {} of {}", unit.phrase(*settled), unit.phrase(*hard)));
+        message.push_str(&format!(", this request may need {}", unit.phrase(blocked.needed)));
+    }
+    message.push_str(&resets(*span));
+    let code = if config.classic { "insufficient_quota" } else { code };
+    let after_s = (span.end_s != i64::MAX).then(|| span.end_s.saturating_sub(now_s));
+    let mut headers = HeaderMap::new();
+    retry(&mut headers, false, after_s);
+    quota(message, code, headers)
+}
+
+fn held(blocked: &Blocked, config: Config) -> Answer {
+    let limit = &blocked.limit;
+    let mut message = format!("Limit \"{}\" is held by other requests that have not ended yet.", limit.name);
+    if config.show_amounts {
+        let unit = limit.unit;
+        let (settled, held, hard) =
+            (unit.phrase(blocked.settled), unit.phrase(blocked.held), unit.phrase(blocked.hard));
+        message.push_str(&format!(" {settled} is used and {held} held of {hard}."));
+    }
+    message.push_str(" Try again in a moment.");
+    let mut headers = HeaderMap::new();
+    retry(&mut headers, true, Some(1));
+    quota(message, "spend_limit_held", headers)
+}
+
+fn quota(message: String, code: &'static str, headers: HeaderMap) -> Answer {
+    let status = StatusCode::TOO_MANY_REQUESTS;
+    Answer { status, message, kind: "insufficient_quota", param: None, code: Some(code), headers }
+}
+
+fn window(limit: &Limit) -> String {
+    match limit.window {
+        Window::Total => "in total".to_owned(),
+        Window::Request => "per request".to_owned(),
+        Window::Minute | Window::Hour | Window::Day | Window::Week | Window::Month | Window::Quarter
+        | Window::Year => format!("per {}", limit.window),
+    }
+}
+
+fn resets(span: Span) -> String {
+    match Timestamp::from_second(span.end_s) {
+        Ok(at) if span.end_s != i64::MAX => format!("; it resets at {at}."),
+        _ => "; it does not reset.".to_owned(),
+    }
+}
+
+fn too_fast(throttled: &Throttled) -> Answer {
+    let Throttled { limit, requested, left, retry_after } = throttled;
+    let (kind, what) = if left.of_requests { ("requests", "requests per min (RPM)") } else { ("tokens", "tokens per min (TPM)") };
+    let mut headers = HeaderMap::new();
+    rate_headers(&mut headers, left);
+    let message = if let Some(wait) = retry_after {
+        let ms = i64::try_from(wait.as_millis()).unwrap_or(i64::MAX).max(1);
+        headers.insert(RETRY_AFTER_MS, HeaderValue::from(ms));
+        headers.insert(header::RETRY_AFTER, HeaderValue::from((ms + 999) / 1_000));
+        format!(
+            "Rate limit reached for limit \"{}\" on {what}: Limit {}, Requested {requested}. Please try again in {}.",
+            limit.name, left.limit, go_duration(*wait)
+        )
+    } else {
+        headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
+        format!(
+            "Request too large for limit \"{}\" on {what}: Limit {}, Requested {requested}.",
+            limit.name, left.limit
+        )
+    };
+    let status = StatusCode::TOO_MANY_REQUESTS;
+    Answer { status, message, kind, param: None, code: Some("rate_limit_exceeded"), headers }
+}
+
+/// Puts `x-ratelimit-{limit,remaining,reset}-{requests,tokens}` on an answer.
+pub fn rate_headers(headers: &mut HeaderMap, left: &RateLeft) {
+    let names = if left.of_requests {
+        ["x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"]
+    } else {
+        ["x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"]
+    };
+    let reset = HeaderValue::from_str(&go_duration(left.reset));
+    let values = [Ok(HeaderValue::from(left.limit)), Ok(HeaderValue::from(left.remaining)), reset];
+    for (name, value) in names.into_iter().zip(values) {
+        headers.extend(value.ok().map(|value| (HeaderName::from_static(name), value)));
+    }
+}
+
+/// A duration as Go prints it and OpenAI sends it: `120ms`, `1.146s`, `6m0s`.
+fn go_duration(duration: std::time::Duration) -> String {
+    let ms = duration.as_millis();
+    if ms < 1_000 {
+        return format!("{ms}ms");
+    }
+    let (minutes, rest) = (ms / 60_000, ms % 60_000);
+    let seconds = format!("{}.{:03}", rest / 1_000, rest % 1_000);
+    let seconds = seconds.trim_end_matches('0').trim_end_matches('.');
+    if minutes == 0 { format!("{seconds}s") } else { format!("{minutes}m{seconds}s") }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::go_duration;
+
+    #[test]
+    fn durations_read_as_openai_writes_them() {
+        for (ms, text) in [(120, "120ms"), (1_000, "1s"), (1_146, "1.146s"), (360_000, "6m0s"), (692_334, "11m32.334s")]
+        {
+            assert_eq!(go_duration(Duration::from_millis(ms)), text);
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! The tap on an event stream: passes frames on, spots usage, ends the
+//! reservation.
+//!
+//! Whatever happens to the stream, it ends the reservation once: at the end of
+//! the body, at an error, or when the client goes away, by reading on to the end
+//! or by counting what has passed.
+
+use std::future::Future as _;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body as _, Frame};
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use tokio::time::Sleep;
+use tokio_util::task::TaskTracker;
+
+use crate::clock::Clock;
+use crate::guard::Reservation;
+use crate::metrics::Metrics;
+use crate::openai::endpoint::Metered;
+use crate::openai::refusal::{ErrorBody, stream_cut_chat, stream_cut_responses};
+use crate::openai::sse;
+use crate::proxy::bill::{Bill, Exchange};
+use crate::proxy::body::AnswerError;
+use crate::proxy::visit::Visit;
+
+/// Text between two looks at whether an unbounded stream outgrows its hold.
+const LOOK_EVERY_BYTES: u64 = 4_096;
+
+/// What a tap does beside passing frames on.
+#[derive(Clone, Debug)]
+pub struct Manner {
+    /// Whether to read on when the client has gone, and for how long at most.
+    pub drain: Option<Duration>,
+    /// The longest silence of a stream.
+    pub idle: Duration,
+    /// Output tokens at which the stream is cut; only for models without a
+    /// bound of their own.
+    pub cut_at_tokens: Option<u64>,
+    /// Where reading on is run.
+    pub tracker: TaskTracker,
+}
+
+/// An answer's event stream on its way through.
+#[derive(Debug)]
+pub struct Tap {
+    state: Option<State>,
+    idle: Pin<Box<Sleep>>,
+    last_frame: Duration,
+    clock: Arc<Clock>,
+    manner: Manner,
+}
+
+/// What ends with the stream.
+#[derive(Debug)]
+struct State {
+    upstream: Incoming,
+    sse: sse::Tap,
+    reservation: Reservation,
+    bill: Bill,
+    exchange: Exchange,
+    visit: Visit,
+    open: Open,
+    next_look: u64,
+}
+
+/// Counts a stream as open as long as it lives.
+#[derive(Debug)]
+struct Open(Arc<Metrics>);
+
+impl Open {
+    fn new(metrics: Arc<Metrics>) -> Self {
+        metrics.streams_open().inc();
+        Self(metrics)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.streams_open().dec();
+    }
+}
+
+impl Tap {
+    /// A tap on an answer that upstream has begun.
+    #[expect(clippy::too_many_arguments, reason = "each is one thing that ends with the stream")]
+    pub fn new(
+        upstream: Incoming,
+        sse: sse::Tap,
+        reservation: Reservation,
+        bill: Bill,
+        exchange: Exchange,
+        visit: Visit,
+        clock: Arc<Clock>,
+        metrics: Arc<Metrics>,
+        manner: Manner,
+    ) -> Self {
+        let open = Open::new(metrics);
+        let state =
+            State { upstream, sse, reservation, bill, exchange, visit, open, next_look: LOOK_EVERY_BYTES };
+        let idle = Box::pin(tokio::time::sleep(manner.idle));
+        Self { state: Some(state), idle, last_frame: clock.running(), clock, manner }
+    }
+
+    /// The next frame for the client.
+    pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
+        loop {
+            let Some(state) = self.state.as_mut() else { return Poll::Ready(None) };
+            match Pin::new(&mut state.upstream).poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => {
+                    self.last_frame = self.clock.running();
+                    let Ok(part) = frame.into_data() else { continue };
+                    state.note_first_byte();
+                    let out = state.sse.feed(part);
+                    if state.outgrows(self.manner.cut_at_tokens) {
+                        return Poll::Ready(self.cut(out));
+                    }
+                    if !out.is_empty() {
+                        return Poll::Ready(Some(Ok(Frame::data(out))));
+                    }
+                }
+                Poll::Ready(Some(Err(error))) => {
+                    self.finish(false);
+                    return Poll::Ready(Some(Err(error.into())));
+                }
+                Poll::Ready(None) => {
+                    let rest = state.sse.finish();
+                    self.finish(false);
+                    let frame = (!rest.is_empty()).then(|| Ok(Frame::data(rest)));
+                    return Poll::Ready(frame);
+                }
+                Poll::Pending => {
+                    if self.poll_silence(cx).is_pending() {
+                        return Poll::Pending;
+                    }
+                    self.finish(false);
+                    return Poll::Ready(Some(Err("upstream fell silent".into())));
+                }
+            }
+        }
+    }
+
+    /// Whether the stream has been silent for too long. The timer is moved only
+    /// when it goes off, not with every frame.
+    fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            std::task::ready!(self.idle.as_mut().poll(cx));
+            let silent = self.clock.running().saturating_sub(self.last_frame);
+            if silent >= self.manner.idle {
+                return Poll::Ready(());
+            }
+            self.idle.set(tokio::time::sleep(self.manner.idle.saturating_sub(silent)));
+        }
+    }
+
+    fn finish(&mut self, disconnected: bool) {
+        if let Some(state) = self.state.take() {
+            state.end(disconnected);
+        }
+    }
+
+    /// Ends a stream that has outgrown its hold with an error event.
+    fn cut(&mut self, out: Bytes) -> Option<Result<Frame<Bytes>, AnswerError>> {
+        let state = self.state.take()?;
+        let error = ErrorBody {
+            message: "The answer reached the amount that was reserved for it, so it was cut off here.",
+            kind: "insufficient_quota",
+            param: None,
+            code: Some("insufficient_quota"),
+        };
+        let event = match state.bill.endpoint {
+            Metered::Responses => stream_cut_responses(&error, u64::MAX >> 11),
+            Metered::Chat | Metered::Completions | Metered::Compact | Metered::Embeddings => stream_cut_chat(&error),
+        };
+        state.end(false);
+        Some(Ok(Frame::data([out, Bytes::from(event)].concat().into())))
+    }
+}
+
+impl State {
+    fn note_first_byte(&mut self) {
+        if self.exchange.ttft.is_none() {
+            let age = self.reservation.age();
+            self.exchange.ttft = Some(age);
+            self.open.0.first_token(age);
+        }
+    }
+
+    fn outgrows(&mut self, cut_at_tokens: Option<u64>) -> bool {
+        let Some(most) = cut_at_tokens else { return false };
+        if self.sse.transcript_bytes() < self.next_look {
+            return false;
+        }
+        self.next_look = self.sse.transcript_bytes() + LOOK_EVERY_BYTES;
+        self.bill.count_output(self.sse.transcript()) > most
+    }
+
+    /// Ends the reservation by what the stream has told.
+    fn end(self, disconnected: bool) {
+        let Self { sse, reservation, bill, mut exchange, mut visit, .. } = self;
+        exchange.disconnected |= disconnected;
+        let answer = sse.answer();
+        let outcome = if exchange.disconnected { "disconnected" } else { "ok" };
+        let settled = match answer.usage.clone() {
+            Some(usage) => bill.settle_reported(reservation, usage, answer, exchange),
+            None => {
+                let counted = bill.count_output(sse.transcript());
+                let unseen = sse.transcript_bytes().saturating_sub(u64::try_from(sse.transcript().len()).unwrap_or(0));
+                bill.settle_counted(reservation, counted.saturating_add(unseen), answer, exchange)
+            }
+        };
+        visit.ended(outcome, Some(settled.cost));
+    }
+
+    /// Reads on to the end for the exact usage, the client being gone.
+    async fn drain(mut self, most: Duration) {
+        let reading = async {
+            while let Some(Ok(frame)) = self.upstream.frame().await {
+                if let Ok(part) = frame.into_data() {
+                    let _ = self.sse.feed(part);
+                }
+                if self.sse.is_done() && self.sse.answer().usage.is_some() {
+                    break;
+                }
+            }
+        };
+        // At the bound, what has passed until then is counted.
+        let _ = tokio::time::timeout(most, reading).await;
+        self.end(true);
+    }
+}
+
+impl Drop for Tap {
+    fn drop(&mut self) {
+        let Some(mut state) = self.state.take() else { return };
+        if state.sse.is_done() {
+            // All events went out; the client just did not wait for the end.
+            state.end(false);
+            return;
+        }
+        state.exchange.disconnected = true;
+        match (self.manner.drain, tokio::runtime::Handle::try_current()) {
+            (Some(most), Ok(runtime)) => {
+                self.manner.tracker.spawn_on(state.drain(most), &runtime);
+            }
+            _ => state.end(true),
+        }
+    }
+}
