@@ -4,3 +4,4 @@
 //! only downward; `ARCHITECTURE.md` draws them and tells a request's way.
 
 pub mod domain;
+pub mod openai;

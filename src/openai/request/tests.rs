@@ -1,0 +1,543 @@
+//! What bodies mean, which are refused, and that edits change nothing else.
+
+use proptest::prelude::*;
+use serde_json::{Map, Value, json};
+
+use super::*;
+use crate::domain::demand::{ImageTool, Media};
+use crate::domain::tokens::ContainerMemory;
+
+fn read(endpoint: Metered, body: &Value) -> Result<Request, Invalid> {
+    parse(endpoint, body.to_string().as_bytes())
+}
+
+fn chat(members: Value) -> Result<Demand, Invalid> {
+    asked(Metered::Chat, members)
+}
+
+fn responses(members: Value) -> Result<Demand, Invalid> {
+    asked(Metered::Responses, members)
+}
+
+fn asked(endpoint: Metered, members: Value) -> Result<Demand, Invalid> {
+    let mut body = json!({"model": "m"});
+    body.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
+    drop(members);
+    read(endpoint, &body).map(|request| request.demand)
+}
+
+fn refusal(endpoint: Metered, body: &str) -> Invalid {
+    match parse(endpoint, body.as_bytes()) {
+        Ok(request) => panic!("{body} was read as {:?}", request.demand),
+        Err(invalid) => invalid,
+    }
+}
+
+#[test]
+fn a_plain_chat_is_read() {
+    let body = br#"{"model":"gpt-5","messages":[{"role":"user","content":"hi"}],"stream":true,"n":2,
+        "max_completion_tokens":7,"service_tier":"flex","user":"u","safety_identifier":"s\u00e9"}"#;
+    let request = parse(Metered::Chat, body).unwrap();
+    let expected = Demand {
+        model: "gpt-5".to_owned(),
+        stream: true,
+        tier: Some(Tier::Flex),
+        body_bytes: u64::try_from(body.len()).unwrap(),
+        output_max: Some(7),
+        choices: 2,
+        end_user: Some("sé".to_owned()),
+        ..Demand::default()
+    };
+    assert_eq!(request.demand, expected);
+    assert!(request.wants_usage_injected());
+}
+
+#[test]
+fn null_means_absent() {
+    let demand = chat(
+        json!({"max_tokens": null, "n": null, "stream": null, "service_tier": null, "user": null,
+        "stream_options": null, "tools": null, "modalities": null, "messages": null, "web_search_options": null}),
+    );
+    let plain = chat(json!({})).unwrap();
+    assert_eq!(Demand { body_bytes: plain.body_bytes, ..demand.unwrap() }, plain);
+    assert_eq!(chat(json!({"service_tier": "auto"})).unwrap().tier, None);
+}
+
+#[test]
+fn a_field_that_stands_twice_is_refused() {
+    for body in [
+        r#"{"model":"a","model":"b"}"#,
+        r#"{"model":"a","mod\u0065l":"b"}"#,
+        r#"{"model":"m","max_tokens":1,"max_tokens":2}"#,
+        r#"{"model":"m","n":1,"\u006e":2}"#,
+        r#"{"model":"m","stream":true,"stream_options":{"include_usage":true,"include_usage":false}}"#,
+        r#"{"model":"m","messages":[{"content":[{"type":"text","type":"image_url"}]}]}"#,
+        r#"{"model":"m","messages":[{"content":[{"type":"image_url","image_url":{"url":"a","url":"b"}}]}]}"#,
+        r#"{"model":"m","messages":[{"content":"a","content":[]}]}"#,
+        r#"{"model":"m","messages":[],"messages":[]}"#,
+        r#"{"model":"m","tools":[{"type":"function","type":"web_search"}]}"#,
+        r#"{"model":"m","prompt_cache_options":{"ttl":"30m","ttl":"12h"}}"#,
+    ] {
+        assert_eq!(refusal(Metered::Chat, body).kind, InvalidKind::Malformed, "{body}");
+    }
+    assert!(
+        refusal(Metered::Chat, r#"{"model":"a","model":"b"}"#).message.contains("duplicate field `model`")
+    );
+    assert!(parse(Metered::Chat, br#"{"model":"m","metadata":{"a":1},"metadata":{}}"#).is_ok());
+}
+
+#[test]
+fn numbers_have_one_spelling() {
+    for field in ["max_tokens", "max_completion_tokens", "n", "max_tool_calls"] {
+        for number in
+            ["1e3", "1.0", "\"5\"", "-1", "-0", "9007199254740993", "99999999999999999999999", "true", "[]"]
+        {
+            let invalid = refusal(Metered::Chat, &format!(r#"{{"model":"m","{field}":{number}}}"#));
+            assert_eq!(invalid.param, Some(field), "{field}: {number}");
+        }
+        for broken in ["01", "+1", "1."] {
+            refusal(Metered::Chat, &format!(r#"{{"model":"m","{field}":{broken}}}"#));
+        }
+    }
+    assert_eq!(chat(json!({"max_tokens": 1_u64 << 53})).unwrap().output_max, Some(1 << 53));
+    assert_eq!(chat(json!({"max_tokens": 0})).unwrap().output_max, Some(0));
+    for n in [0, 129] {
+        assert_eq!(chat(json!({"n": n})).unwrap_err().param, Some("n"));
+    }
+    assert_eq!(chat(json!({"n": 128})).unwrap().choices, 128);
+}
+
+#[test]
+fn two_output_bounds_are_refused() {
+    let both = chat(json!({"max_tokens": 5, "max_completion_tokens": 5})).unwrap_err();
+    assert_eq!((both.param, both.kind), (Some("max_tokens"), InvalidKind::Malformed));
+    let one = chat(json!({"max_tokens": null, "max_completion_tokens": 5})).unwrap();
+    assert_eq!(one.output_max, Some(5));
+}
+
+#[test]
+fn what_is_not_one_object_in_utf8_is_refused() {
+    let deep = format!(r#"{{"model":"m","metadata":{}{}}}"#, "[".repeat(200), "]".repeat(200));
+    for body in [
+        "",
+        " ",
+        "null",
+        "[]",
+        r#"["m"]"#,
+        "\"m\"",
+        "5",
+        "{",
+        "{}",
+        r#"{"model":"m"} x"#,
+        r#"{"model":"m"}{}"#,
+        r#"{"model":"m",}"#,
+        r#"{"model":"m" "n":1}"#,
+        "{'model':'m'}",
+        "\u{feff}{\"model\":\"m\"}",
+        r#"{"model":"m","stream_options":[true]}"#,
+        r#"{"model":"m","tools":[["web_search"]]}"#,
+        r#"{"model":"m","tools":{"type":"web_search"}}"#,
+        r#"{"model":"m","modalities":"audio"}"#,
+        &deep,
+    ] {
+        assert_eq!(refusal(Metered::Chat, body).kind, InvalidKind::Malformed, "{body}");
+    }
+    let mut bytes = br#"{"model":"m","x":"?"}"#.to_vec();
+    bytes[18] = 0xff;
+    let invalid = parse(Metered::Chat, &bytes).unwrap_err();
+    assert!(invalid.message.contains("UTF-8"), "{invalid}");
+}
+
+#[test]
+fn nesting_can_not_exhaust_the_stack() {
+    for open in ["[", r#"{"content":["#, r#"{"a":"#] {
+        for body in [open.repeat(1_000_000), format!(r#"{{"model":"m","input":{}"#, open.repeat(1_000_000))] {
+            let invalid = refusal(Metered::Responses, &body);
+            assert!(invalid.message.contains("nested deeper"), "{invalid}");
+        }
+    }
+    let nested = format!(r#"{{"model":"m","input":{}{}}}"#, r#"[{"content":"#.repeat(60), "}]".repeat(60));
+    refusal(Metered::Responses, &nested);
+    let fits = format!(r#"{{"model":"m","input":{}0{}}}"#, r#"[{"content":"#.repeat(60), "}]".repeat(60));
+    parse(Metered::Responses, fits.as_bytes()).unwrap();
+}
+
+#[test]
+fn messages_about_broken_bodies_stay_short() {
+    let body = format!(r#"{{"model":"m","modalities":"{}"}}"#, "é".repeat(100_000));
+    assert!(refusal(Metered::Chat, &body).message.len() < 600);
+}
+
+#[test]
+fn models_and_users_are_short_plain_strings() {
+    let long = "x".repeat(257);
+    for (members, param) in [
+        (json!({"model": ""}), "model"),
+        (json!({"model": null}), "model"),
+        (json!({"model": 5}), "model"),
+        (json!({"model": "a\nb"}), "model"),
+        (json!({"model": long}), "model"),
+        (json!({"user": long}), "user"),
+        (json!({"user": 5}), "user"),
+        (json!({"safety_identifier": long}), "safety_identifier"),
+        (json!({"stream": "true"}), "stream"),
+        (json!({"stream": 1}), "stream"),
+        (json!({"service_tier": "gold"}), "service_tier"),
+        (json!({"stream_options": {"include_usage": 1}}), "stream_options"),
+    ] {
+        let invalid = chat(members).unwrap_err();
+        assert_eq!((invalid.param, invalid.kind), (Some(param), InvalidKind::Malformed));
+    }
+    assert_eq!(refusal(Metered::Embeddings, "{}").param, Some("model"));
+    assert_eq!(chat(json!({"user": "u"})).unwrap().end_user.as_deref(), Some("u"));
+}
+
+#[test]
+fn usage_is_injected_only_into_streams_that_lack_it() {
+    let wants = |endpoint, members: Value| {
+        let mut body = json!({"model": "m"});
+        body.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
+        let request = read(endpoint, &body).unwrap();
+        (request.wants_usage_injected(), request.demand.usage_asked)
+    };
+    assert_eq!(wants(Metered::Chat, json!({"stream": true})), (true, false));
+    assert_eq!(wants(Metered::Completions, json!({"stream": true})), (true, false));
+    assert_eq!(wants(Metered::Responses, json!({"stream": true})), (false, false));
+    assert_eq!(wants(Metered::Chat, json!({"stream": false})), (false, false));
+    let asks = json!({"stream": true, "stream_options": {"include_usage": true}});
+    assert_eq!(wants(Metered::Chat, asks), (false, true));
+    let refuses = json!({"stream": true, "stream_options": {"include_usage": false}});
+    assert_eq!(wants(Metered::Chat, refuses), (true, false));
+}
+
+#[test]
+fn pictures_sound_and_files_in_chat_are_counted() {
+    let picture = "data:image/png;base64,AAAA";
+    let demand = chat(json!({"messages": [{"role": "user", "content": [
+        {"type": "text", "text": "data:image/png;base64,this is text", "image_url": "data:image/png;base64,no"},
+        {"type": "image_url", "image_url": {"url": picture, "detail": "low"}},
+        {"image_url": {"url": "https://example.com/a.png"}, "type": "image_url"},
+        {"type": "input_audio", "input_audio": {"data": "UklGRg==", "format": "wav"}},
+        {"type": "file", "file": {"file_data": "data:application/pdf;base64,JVBE", "filename": "a.pdf"}},
+        {"type": "file", "file": {"file_id": "file-1"}},
+        {"type": "input_smell", "smell": "?"},
+    ]}, {"role": "assistant", "audio": {"id": "audio_1"}}, {"role": "tool", "content": "x", "tool_call_id": "c"}]}));
+    let expected = Media { images: 1, images_low: 1, inline_bytes: 28 + 10 + 34, audio_bytes: 10, opaque: 4 };
+    assert_eq!(demand.unwrap().media, expected);
+}
+
+#[test]
+fn pictures_and_files_in_responses_are_counted_wherever_they_stand() {
+    let picture = "data:image/png;base64,AAAA";
+    let demand = responses(json!({"input": [
+        {"role": "user", "content": [{"type": "input_image", "image_url": picture, "detail": "low"},
+            {"type": "input_image", "file_id": "file-1"}, {"type": "input_file", "file_url": "https://example.com/a"}]},
+        {"type": "function_call_output", "call_id": "c", "output": [{"type": "input_image", "image_url": picture}]},
+        {"type": "computer_call_output", "call_id": "c", "output": {"type": "computer_screenshot", "image_url": picture}},
+        {"type": "image_generation_call", "id": "ig_1", "result": "QUJD", "status": "completed"},
+        {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "gAAA"},
+        {"type": "function_call", "name": "f", "arguments": "{}", "call_id": "c"},
+    ]}))
+    .unwrap();
+    let inline_bytes = 26 + 28 + 26 + 6;
+    let slack = demand.media.inline_bytes.abs_diff(inline_bytes);
+    assert!(slack <= 4, "{slack}");
+    let Media { images, images_low, audio_bytes, opaque, .. } = demand.media;
+    assert_eq!((images, images_low, audio_bytes, opaque), (4, 1, 0, 1));
+    assert!(!demand.server_context);
+}
+
+#[test]
+fn inline_bytes_never_exceed_the_strings_that_hold_them() {
+    let picture = format!("data:image/png;base64,{}", "A".repeat(100));
+    let body = json!({"model": "m", "messages": [{"content": [{"type": "image_url", "image_url": {"url": picture}}]}]});
+    let escaped = body.to_string().replace("image/png", "image\\/png");
+    let request = parse(Metered::Chat, escaped.as_bytes()).unwrap();
+    assert!(request.demand.media.inline_bytes <= u64::try_from(escaped.len()).unwrap());
+    assert_eq!(request.demand.media.images, 1);
+}
+
+#[test]
+fn what_upstream_fills_in_is_server_context() {
+    for members in [
+        json!({"previous_response_id": "resp_1"}),
+        json!({"conversation": "conv_1"}),
+        json!({"conversation": {"id": "conv_1"}}),
+        json!({"prompt": {"id": "pmpt_1"}}),
+        json!({"input": [{"type": "item_reference", "id": "msg_1"}]}),
+        json!({"input": [{"id": "msg_1"}]}),
+        json!({"input": [{"type": "reasoning", "id": "rs_1", "summary": []}]}),
+        json!({"input": [{"type": "web_search_call", "id": "ws_1", "status": "completed"}]}),
+    ] {
+        assert!(responses(members.clone()).unwrap().server_context, "{members}");
+        assert!(asked(Metered::Compact, members).unwrap().server_context);
+    }
+    let plain =
+        json!({"input": [{"role": "user", "content": "x", "id": "msg_1"}], "previous_response_id": null});
+    assert!(!responses(plain).unwrap().server_context);
+}
+
+#[test]
+fn background_is_not_allowed() {
+    let invalid = responses(json!({"background": true})).unwrap_err();
+    assert_eq!((invalid.kind, invalid.param), (InvalidKind::NotAllowed, Some("background")));
+    assert!(responses(json!({"background": false})).is_ok());
+}
+
+#[test]
+fn hosted_tools_are_priced_by_kind() {
+    let offered =
+        |tools: Value| responses(json!({"tools": tools, "max_tool_calls": 3})).map(|demand| demand.tools);
+    let none = ToolDemand { calls_max: Some(3), ..ToolDemand::default() };
+    let free = ["function", "custom", "computer_use_preview", "local_shell", "apply_patch"];
+    let free: Vec<_> = free.iter().map(|kind| json!({"type": kind})).collect();
+    assert_eq!(offered(json!(free)).unwrap(), none);
+
+    let all = offered(json!([
+        {"type": "web_search"}, {"type": "file_search", "vector_store_ids": ["vs_1"]}, {"type": "mcp"},
+        {"type": "code_interpreter", "container": {"type": "auto", "memory_limit": "4g"}},
+        {"type": "code_interpreter", "container": {"type": "auto"}},
+        {"type": "code_interpreter", "container": "cntr_1"},
+        {"type": "shell", "environment": {"type": "container_auto", "memory_limit": "16g"}},
+        {"type": "shell", "environment": {"type": "container_reference", "container_id": "cntr_1"}},
+        {"type": "shell", "environment": {"type": "local"}},
+        {"type": "image_generation", "model": "gpt-image-2"},
+    ]));
+    let expected = ToolDemand {
+        web_search: Some(WebSearch::Current),
+        file_search: true,
+        containers: [4, 1, 64, 16, 64].map(memory).to_vec(),
+        image: Some(ImageTool { model: Some("gpt-image-2".to_owned()) }),
+        loops: true,
+        calls_max: Some(3),
+    };
+    assert_eq!(all.unwrap(), expected);
+    let preview =
+        offered(json!([{"type": "web_search_preview_2025_03_11"}, {"type": "web_search"}])).unwrap();
+    assert_eq!((preview.web_search, preview.loops), (Some(WebSearch::Preview), true));
+}
+
+fn memory(gibibytes: u8) -> ContainerMemory {
+    match gibibytes {
+        1 => ContainerMemory::G1,
+        4 => ContainerMemory::G4,
+        16 => ContainerMemory::G16,
+        _ => ContainerMemory::G64,
+    }
+}
+
+#[test]
+fn tools_without_a_price_are_not_allowed() {
+    for tool in [
+        json!({"type": "teleport"}),
+        json!({}),
+        json!({"type": "image_generation", "svg": {}}),
+        json!({"type": "code_interpreter", "container": {"memory_limit": "128g"}}),
+    ] {
+        let invalid = responses(json!({"tools": [{"type": "function"}, tool]})).unwrap_err();
+        assert_eq!((invalid.kind, invalid.param), (InvalidKind::NotAllowed, Some("tools")), "{invalid}");
+    }
+    assert_eq!(chat(json!({"tools": [{"type": "web_search"}]})).unwrap_err().kind, InvalidKind::NotAllowed);
+    assert!(chat(json!({"tools": [{"type": "function", "function": {"name": "f"}}]})).is_ok());
+}
+
+#[test]
+fn items_can_not_smuggle_tools_in() {
+    let item = json!({"type": "additional_tools", "role": "developer", "tools": [{"type": "web_search"}]});
+    let demand = responses(json!({"input": [item]})).unwrap();
+    assert_eq!(demand.tools.web_search, Some(WebSearch::Current));
+    let listed = json!({"type": "mcp_list_tools", "id": "m", "server_label": "s", "tools": [{"name": "f"}]});
+    assert_eq!(responses(json!({"input": [listed]})).unwrap().tools, ToolDemand::default());
+    let item = json!({"type": "tool_search_output", "tools": [{"type": "teleport"}]});
+    assert_eq!(responses(json!({"input": [item]})).unwrap_err().kind, InvalidKind::NotAllowed);
+}
+
+#[test]
+fn chat_extras_are_read() {
+    let demand = chat(json!({"modalities": ["text", "audio"], "web_search_options": {},
+        "prompt_cache_options": {"ttl": "12h"}}))
+    .unwrap();
+    assert!(demand.audio_output && demand.cache_12h);
+    assert_eq!(demand.tools.web_search, Some(WebSearch::Chat));
+    let plain = chat(json!({"modalities": ["text"], "prompt_cache_options": {"ttl": "30m"}})).unwrap();
+    assert!(!plain.audio_output && !plain.cache_12h);
+}
+
+#[test]
+fn completions_count_their_prompts() {
+    let completions = |members| asked(Metered::Completions, members).unwrap();
+    for (prompt, prompts) in [
+        (json!("x"), 1),
+        (json!(["x", "y", "z"]), 3),
+        (json!([1, 2, 3]), 1),
+        (json!([[1, 2], [3]]), 2),
+        (json!([]), 1),
+        (json!(null), 1),
+    ] {
+        let demand = completions(json!({"prompt": prompt, "n": 2, "best_of": 4}));
+        assert_eq!(demand.choices, 4 * prompts, "{prompt}");
+    }
+    let plain = completions(json!({"echo": true}));
+    assert_eq!((plain.output_max, plain.echo, plain.server_context), (Some(16), true, false));
+    assert_eq!(completions(json!({"max_tokens": 99})).output_max, Some(99));
+}
+
+#[test]
+fn embeddings_have_no_output() {
+    let demand = asked(Metered::Embeddings, json!({"input": [[1, 2], [3]], "max_tokens": 5})).unwrap();
+    assert_eq!((demand.output_max, demand.choices), (Some(0), 1));
+    assert_eq!(asked(Metered::Compact, json!({"input": "x"})).unwrap().output_max, None);
+}
+
+fn rewritten(endpoint: Metered, body: &str, edit: &Edit) -> Option<String> {
+    let request = parse(endpoint, body.as_bytes()).unwrap();
+    request.rewrite(body.as_bytes(), edit).map(|bytes| String::from_utf8(bytes).unwrap())
+}
+
+#[test]
+fn edits_touch_their_field_and_nothing_else() {
+    let usage = Edit { include_usage: true, ..Edit::default() };
+    for (body, after) in [
+        (r#" {"model":"m"}"#, r#" {"stream_options":{"include_usage":true},"model":"m"}"#),
+        (
+            r#"{"model":"m","stream_options":null}"#,
+            r#"{"model":"m","stream_options":{"include_usage":true}}"#,
+        ),
+        (
+            r#"{"stream_options": { },"model":"m"}"#,
+            r#"{"stream_options": {"include_usage":true },"model":"m"}"#,
+        ),
+        (
+            r#"{"model":"m","stream_options":{"include_obfuscation":false}}"#,
+            r#"{"model":"m","stream_options":{"include_usage":true,"include_obfuscation":false}}"#,
+        ),
+        (
+            r#"{"model":"m","stream_options":{"a":1,"include_\u0075sage" : false}}"#,
+            r#"{"model":"m","stream_options":{"a":1,"include_\u0075sage" : true}}"#,
+        ),
+    ] {
+        assert_eq!(rewritten(Metered::Chat, body, &usage).as_deref(), Some(after));
+        assert_eq!(rewritten(Metered::Chat, after, &usage), None);
+    }
+    let output = Edit { output_max: Some(9), ..Edit::default() };
+    for (endpoint, body, after) in [
+        (Metered::Chat, r#"{"model":"m"}"#, r#"{"max_completion_tokens":9,"model":"m"}"#),
+        (Metered::Chat, r#"{"model":"m","max_tokens": 50 }"#, r#"{"model":"m","max_tokens": 9 }"#),
+        (Metered::Chat, r#"{"model":"m","max_tokens":null}"#, r#"{"model":"m","max_tokens":9}"#),
+        (Metered::Completions, r#"{"model":"m"}"#, r#"{"max_tokens":9,"model":"m"}"#),
+        (Metered::Responses, r#"{"model":"m"}"#, r#"{"max_output_tokens":9,"model":"m"}"#),
+        (
+            Metered::Compact,
+            r#"{"model":"m","max_output_tokens":10}"#,
+            r#"{"model":"m","max_output_tokens":9}"#,
+        ),
+    ] {
+        assert_eq!(rewritten(endpoint, body, &output).as_deref(), Some(after));
+        assert_eq!(rewritten(endpoint, after, &output), None);
+    }
+    assert_eq!(rewritten(Metered::Embeddings, r#"{"model":"m"}"#, &output), None);
+    let calls = Edit { tool_calls_max: Some(2), ..Edit::default() };
+    let body = r#"{"model":"m","max_tool_calls":4}"#;
+    assert_eq!(
+        rewritten(Metered::Responses, body, &calls).as_deref(),
+        Some(r#"{"model":"m","max_tool_calls":2}"#)
+    );
+    assert_eq!(rewritten(Metered::Responses, body, &Edit::default()), None);
+}
+
+fn any_json() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<u32>().prop_map(Value::from),
+        ".{0,12}".prop_map(Value::from),
+    ];
+    leaf.prop_recursive(3, 24, 4, |inner| {
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            proptest::collection::btree_map("[a-z_\"\\\\]{1,6}", inner, 0..4)
+                .prop_map(|members| Value::Object(members.into_iter().collect())),
+        ]
+    })
+}
+
+fn any_body() -> impl Strategy<Value = Map<String, Value>> {
+    let options = prop_oneof![
+        Just(Value::Null),
+        Just(json!({})),
+        Just(json!({"include_usage": false, "include_obfuscation": true})),
+        Just(json!({"include_usage": true})),
+        Just(json!({"x": [{}]})),
+    ];
+    let count = || prop_oneof![Just(Value::Null), (0_u32..100).prop_map(Value::from)];
+    let known = proptest::collection::btree_map(
+        prop_oneof![Just("max_completion_tokens"), Just("max_output_tokens"), Just("max_tool_calls")],
+        count(),
+        0..3,
+    );
+    let other = proptest::collection::btree_map("zz[a-z]{1,4}", any_json(), 0..4);
+    (known, other, proptest::option::of(options), any_json()).prop_map(|(known, other, options, metadata)| {
+        let mut body: Map<String, Value> = other.into_iter().collect();
+        body.extend(known.into_iter().map(|(key, value)| (key.to_owned(), value)));
+        body.extend(options.map(|options| ("stream_options".to_owned(), options)));
+        body.extend([("model".to_owned(), json!("m")), ("metadata".to_owned(), metadata)]);
+        body
+    })
+}
+
+proptest! {
+    #[test]
+    fn a_rewrite_differs_in_the_edited_fields_only(
+        body in any_body(),
+        pretty in any::<bool>(),
+        include_usage in any::<bool>(),
+        output_max in proptest::option::of(0_u64..100),
+        tool_calls_max in proptest::option::of(0_u64..100),
+        endpoint in proptest::sample::select(Metered::ALL.to_vec()),
+    ) {
+        let mut expected = Value::Object(body);
+        let text = if pretty { serde_json::to_string_pretty(&expected) } else { serde_json::to_string(&expected) }.unwrap();
+        let edit = Edit { include_usage, output_max, tool_calls_max };
+        let request = parse(endpoint, text.as_bytes()).unwrap();
+        let after = request.rewrite(text.as_bytes(), &edit);
+        if include_usage {
+            if !expected["stream_options"].is_object() {
+                expected["stream_options"] = json!({});
+            }
+            expected["stream_options"]["include_usage"] = json!(true);
+        }
+        let field = match endpoint {
+            Metered::Chat => Some("max_completion_tokens"),
+            Metered::Completions => Some("max_tokens"),
+            Metered::Responses | Metered::Compact => Some("max_output_tokens"),
+            Metered::Embeddings => None,
+        };
+        if let (Some(field), Some(max)) = (field, output_max) {
+            expected[field] = json!(max);
+        }
+        if let Some(max) = tool_calls_max {
+            expected["max_tool_calls"] = json!(max);
+        }
+        let changed = serde_json::from_str::<Value>(&text).unwrap() != expected;
+        prop_assert_eq!(after.is_some(), changed);
+        let after = after.unwrap_or_else(|| text.clone().into_bytes());
+        prop_assert_eq!(serde_json::from_slice::<Value>(&after).unwrap(), expected);
+        let again = parse(endpoint, &after).unwrap();
+        prop_assert_eq!(again.rewrite(&after, &edit), None);
+    }
+
+    #[test]
+    fn no_bytes_make_it_panic(body in proptest::collection::vec(any::<u8>(), 0..200)) {
+        for endpoint in Metered::ALL {
+            let _ = parse(endpoint, &body);
+        }
+    }
+
+    #[test]
+    fn no_json_makes_it_panic(messages in any_json(), tools in any_json(), prompt in any_json()) {
+        let body = json!({"model": "m", "messages": messages, "input": messages, "tools": tools, "prompt": prompt});
+        for endpoint in Metered::ALL {
+            let _ = read(endpoint, &body);
+        }
+    }
+}
