@@ -195,18 +195,21 @@ impl Tap {
             return out.extend_from_slice(event);
         }
         let parts = Event::of(event);
+        let mut gone = 0..0;
         match self.observer.see(&parts) {
-            UsageMember::Absent => out.extend_from_slice(event),
-            UsageMember::Null(gone) => match parts.data_start(event) {
-                Some(start) => {
-                    out.extend_from_slice(&event[..start + gone.start]);
-                    out.extend_from_slice(&event[start + gone.end..]);
+            UsageMember::Null(span) => {
+                if let Some(start) = parts.data_start(event) {
+                    gone = start + span.start..start + span.end;
                 }
-                None => out.extend_from_slice(event),
-            },
-            UsageMember::Given if hide::is_usage_only(&parts.data) => self.dropped = true,
-            UsageMember::Given => out.extend_from_slice(event),
+            }
+            UsageMember::Given if hide::is_usage_only(&parts.data) => {
+                self.dropped = true;
+                return;
+            }
+            UsageMember::Given | UsageMember::Absent => {}
         }
+        out.extend_from_slice(&event[..gone.start]);
+        out.extend_from_slice(&event[gone.end..]);
     }
 }
 

@@ -129,3 +129,6 @@ fn spliced(body: &[u8], edits: &[(Range<usize>, String)]) -> Vec<u8> {
     out.extend_from_slice(body.get(from..).unwrap_or_default());
     out
 }
+
+#[cfg(test)]
+mod tests;

@@ -221,3 +221,6 @@ impl<'de> Visitor<'de> for OfferVisitor {
         Ok(offer)
     }
 }
+
+#[cfg(test)]
+mod tests;

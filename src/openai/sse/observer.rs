@@ -1,5 +1,7 @@
 //! Reads events: which are the end, which say what was used, which are text.
 
+use std::borrow::Cow;
+
 use serde::Deserialize;
 
 use super::events::Event;
@@ -98,15 +100,9 @@ impl Observer {
 
     fn see_response(&mut self, event: &Event<'_>) {
         let data = &*event.data;
-        let owned;
-        let kind = match event.name.or_else(|| leading_type(data)) {
-            Some(kind) => kind,
-            None => {
-                owned = any_type(data);
-                owned.as_bytes()
-            }
-        };
-        match kind {
+        let known = event.name.or_else(|| leading_type(data));
+        let kind = known.map_or_else(|| Cow::Owned(any_type(data)), Cow::Borrowed);
+        match &*kind {
             b"response.audio.delta" | b"response.image_generation_call.partial_image" => {
                 self.transcript.add_other();
             }
@@ -129,7 +125,7 @@ impl Observer {
         if let Ok(Object(event)) = serde_json::from_slice::<Object<ResponseEvent<'_>>>(data) {
             self.calls.add(&event.item.0);
             self.learn(event.response.0);
-            self.answer.tools_seen = larger(&self.answer.tools_seen, self.calls.tool_use());
+            self.answer.tools_seen = larger(&self.answer.tools_seen, &self.calls.tool_use());
         }
     }
 
@@ -145,11 +141,11 @@ impl Observer {
         mine.model = model.or(mine.model.take());
         mine.tier = tier.or(mine.tier.take());
         mine.object_id = object_id.or(mine.object_id.take());
-        mine.tools_seen = larger(&mine.tools_seen, tools_seen);
+        mine.tools_seen = larger(&mine.tools_seen, &tools_seen);
     }
 }
 
-fn larger(known: &ToolUse, new: ToolUse) -> ToolUse {
+fn larger(known: &ToolUse, new: &ToolUse) -> ToolUse {
     ToolUse {
         web_searches: known.web_searches.max(new.web_searches),
         file_searches: known.file_searches.max(new.file_searches),
@@ -183,7 +179,7 @@ fn member_at_start(data: &[u8]) -> Option<(&[u8], usize)> {
     (data.get(colon) == Some(&b':')).then(|| (key, skip_space(data, colon + 1)))
 }
 
-fn any_type(data: &[u8]) -> String {
+fn any_type(data: &[u8]) -> Vec<u8> {
     let typed = serde_json::from_slice::<Object<Typed<'_>>>(data).unwrap_or_default();
-    typed.0.kind.string().map(String::from).unwrap_or_default()
+    typed.0.kind.string().map(|kind| kind.as_bytes().to_vec()).unwrap_or_default()
 }

@@ -35,6 +35,7 @@ pub(super) struct Figures {
 /// Details of either side; each side has only some of them.
 #[derive(Deserialize, Default)]
 #[serde(default)]
+#[expect(clippy::struct_field_names, reason = "the names are those of the wire")]
 struct Details {
     cached_tokens: Count,
     cached_tokens_details: Loose<CachedDetails>,
@@ -47,6 +48,7 @@ struct Details {
 
 #[derive(Deserialize, Default)]
 #[serde(default)]
+#[expect(clippy::struct_field_names, reason = "the names are those of the wire")]
 struct CachedDetails {
     audio_tokens: Count,
     image_tokens: Count,
@@ -98,9 +100,8 @@ impl Figures {
         let input = self.prompt_tokens.0.or(self.input_tokens.0);
         let output = self.completion_tokens.0.or(self.output_tokens.0);
         let (input, output) = match (input, output, total) {
-            (None, None, None) => return None,
             (None, None, Some(total)) if endpoint == Metered::Embeddings => (total, 0),
-            (None, None, Some(_)) => return None,
+            (None, None, _) => return None,
             (Some(input), None, total) => (input, total.unwrap_or(input).saturating_sub(input)),
             (None, Some(output), total) => (total.unwrap_or(output).saturating_sub(output), output),
             (Some(input), Some(output), _) => (input, output),
