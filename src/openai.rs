@@ -1,0 +1,17 @@
+//! What OpenAI's wire formats say, and nothing else.
+//!
+//! Row 1: pure functions and sans-I/O state over bytes. `endpoint` sorts
+//! paths, `request` reads a body into a demand and splices it, `usage` reads
+//! what an answer cost, `sse` watches streams, `refusal` writes error bodies.
+
+pub mod endpoint;
+mod json;
+pub mod refusal;
+pub mod request;
+pub mod sse;
+pub mod usage;
+
+pub use endpoint::{Endpoint, Metered, Own};
+pub use request::{Edit, Invalid, InvalidKind, Request};
+pub use sse::{Hide, Tap};
+pub use usage::Answer;

@@ -1,0 +1,320 @@
+//! Sorts a method and path into metered, free, our own, or refused.
+//!
+//! The lists are closed: a path that isn't written here can't be priced, so
+//! it is refused. Matching is exact on the raw path; nothing is decoded or
+//! normalised, because what upstream makes of `%63hat` or `..` is its affair.
+
+use std::borrow::Cow;
+
+use http::Method;
+
+/// A path that costs money and is metered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Metered {
+    /// `POST /chat/completions`.
+    Chat,
+    /// `POST /completions`, the legacy text completions.
+    Completions,
+    /// `POST /responses`.
+    Responses,
+    /// `POST /responses/compact`.
+    Compact,
+    /// `POST /embeddings`.
+    Embeddings,
+}
+
+impl Metered {
+    /// Every metered endpoint.
+    pub const ALL: [Self; 5] =
+        [Self::Chat, Self::Completions, Self::Responses, Self::Compact, Self::Embeddings];
+
+    /// The name that ledger entries and metrics use.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Chat => "/v1/chat/completions",
+            Self::Completions => "/v1/completions",
+            Self::Responses => "/v1/responses",
+            Self::Compact => "/v1/responses/compact",
+            Self::Embeddings => "/v1/embeddings",
+        }
+    }
+}
+
+/// A path that spendguard answers itself, with the virtual key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Own {
+    /// `GET /spendguard/me`.
+    Me,
+    /// `GET /dashboard/billing/subscription`.
+    BillingSubscription,
+    /// `GET /dashboard/billing/usage`.
+    BillingUsage,
+    /// `GET /dashboard/billing/credit_grants`.
+    BillingCreditGrants,
+}
+
+/// What becomes of a request, by its method and path alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Endpoint {
+    /// Priced and limited.
+    Metered(Metered),
+    /// Forwarded and counted as a request; a label from a closed set.
+    Free(&'static str),
+    /// Answered here.
+    Own(Own),
+    /// Not forwarded.
+    Refused,
+}
+
+/// The longest id in a path, in bytes.
+const ID_BYTES_MAX: usize = 256;
+
+/// Paths that `POST` may reach without cost.
+const FREE_POST: [&str; 2] = ["/v1/moderations", "/v1/responses/input_tokens"];
+
+/// Paths that `GET` may reach without cost; `{}` stands for an id.
+const FREE_GET: [&str; 46] = [
+    "/v1/models",
+    "/v1/models/{}",
+    "/v1/chat/completions",
+    "/v1/chat/completions/{}",
+    "/v1/chat/completions/{}/messages",
+    "/v1/responses/{}",
+    "/v1/responses/{}/input_items",
+    "/v1/files",
+    "/v1/files/{}",
+    "/v1/files/{}/content",
+    "/v1/batches",
+    "/v1/batches/{}",
+    "/v1/vector_stores",
+    "/v1/vector_stores/{}",
+    "/v1/vector_stores/{}/files",
+    "/v1/vector_stores/{}/files/{}",
+    "/v1/vector_stores/{}/files/{}/content",
+    "/v1/vector_stores/{}/file_batches/{}",
+    "/v1/vector_stores/{}/file_batches/{}/files",
+    "/v1/fine_tuning/jobs",
+    "/v1/fine_tuning/jobs/{}",
+    "/v1/fine_tuning/jobs/{}/events",
+    "/v1/fine_tuning/jobs/{}/checkpoints",
+    "/v1/containers",
+    "/v1/containers/{}",
+    "/v1/containers/{}/files",
+    "/v1/containers/{}/files/{}",
+    "/v1/containers/{}/files/{}/content",
+    "/v1/conversations/{}",
+    "/v1/conversations/{}/items",
+    "/v1/conversations/{}/items/{}",
+    "/v1/evals",
+    "/v1/evals/{}",
+    "/v1/evals/{}/runs",
+    "/v1/evals/{}/runs/{}",
+    "/v1/evals/{}/runs/{}/output_items",
+    "/v1/evals/{}/runs/{}/output_items/{}",
+    "/v1/videos",
+    "/v1/videos/{}",
+    "/v1/videos/{}/content",
+    "/v1/skills",
+    "/v1/skills/{}",
+    "/v1/skills/{}/content",
+    "/v1/skills/{}/versions",
+    "/v1/skills/{}/versions/{}",
+    "/v1/skills/{}/versions/{}/content",
+];
+
+/// Paths that `DELETE` may reach without cost; `{}` stands for an id.
+const FREE_DELETE: [&str; 15] = [
+    "/v1/models/{}",
+    "/v1/chat/completions/{}",
+    "/v1/responses/{}",
+    "/v1/files/{}",
+    "/v1/vector_stores/{}",
+    "/v1/vector_stores/{}/files/{}",
+    "/v1/containers/{}",
+    "/v1/containers/{}/files/{}",
+    "/v1/conversations/{}",
+    "/v1/conversations/{}/items/{}",
+    "/v1/evals/{}",
+    "/v1/evals/{}/runs/{}",
+    "/v1/videos/{}",
+    "/v1/skills/{}",
+    "/v1/skills/{}/versions/{}",
+];
+
+/// Sorts a request by its method and raw path, with or without `/v1`.
+///
+/// ```
+/// use spendguard::openai::endpoint::{Endpoint, Metered, classify};
+/// let endpoint = classify(&http::Method::POST, "/v1/chat/completions");
+/// assert_eq!(endpoint, Endpoint::Metered(Metered::Chat));
+/// ```
+pub fn classify(method: &Method, path: &str) -> Endpoint {
+    let path = suffix(path);
+    match *method {
+        Method::POST => posted(path),
+        Method::GET => own(path).map_or_else(|| free(&FREE_GET, path), Endpoint::Own),
+        Method::DELETE => free(&FREE_DELETE, path),
+        _ => Endpoint::Refused,
+    }
+}
+
+/// The path below the API's root: `/v1` is taken off where it is written.
+pub fn canonical(path: &str) -> Cow<'_, str> {
+    Cow::Borrowed(suffix(path))
+}
+
+fn suffix(path: &str) -> &str {
+    path.strip_prefix("/v1").filter(|rest| rest.starts_with('/')).unwrap_or(path)
+}
+
+fn posted(path: &str) -> Endpoint {
+    let metered = Metered::ALL.into_iter().find(|metered| suffix(metered.name()) == path);
+    metered.map_or_else(|| free(&FREE_POST, path), Endpoint::Metered)
+}
+
+fn own(path: &str) -> Option<Own> {
+    Some(match path {
+        "/spendguard/me" => Own::Me,
+        "/dashboard/billing/subscription" => Own::BillingSubscription,
+        "/dashboard/billing/usage" => Own::BillingUsage,
+        "/dashboard/billing/credit_grants" => Own::BillingCreditGrants,
+        _ => return None,
+    })
+}
+
+fn free(patterns: &'static [&'static str], path: &str) -> Endpoint {
+    patterns
+        .iter()
+        .find(|pattern| matches(suffix(pattern), path))
+        .map_or(Endpoint::Refused, |pattern| Endpoint::Free(pattern))
+}
+
+fn matches(pattern: &str, path: &str) -> bool {
+    let mut actual = path.split('/');
+    let fits = pattern.split('/').all(|expected| {
+        actual
+            .next()
+            .is_some_and(|segment| if expected == "{}" { is_id(segment) } else { segment == expected })
+    });
+    fits && actual.next().is_none()
+}
+
+fn is_id(segment: &str) -> bool {
+    (1..=ID_BYTES_MAX).contains(&segment.len())
+        && segment != "."
+        && segment != ".."
+        && segment.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.:-".contains(&byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn get(path: &str) -> Endpoint {
+        classify(&Method::GET, path)
+    }
+
+    #[test]
+    fn metered_paths_are_known_with_and_without_their_prefix() {
+        for metered in Metered::ALL {
+            let bare = metered.name().strip_prefix("/v1").unwrap();
+            assert_eq!(classify(&Method::POST, metered.name()), Endpoint::Metered(metered));
+            assert_eq!(classify(&Method::POST, bare), Endpoint::Metered(metered));
+            assert_eq!(canonical(metered.name()), bare);
+            assert_eq!(canonical(bare), bare);
+        }
+    }
+
+    #[test]
+    fn reading_and_deleting_what_exists_is_free() {
+        assert_eq!(get("/v1/models"), Endpoint::Free("/v1/models"));
+        assert_eq!(get("/models/ft:gpt-4o:acme::a1"), Endpoint::Free("/v1/models/{}"));
+        assert_eq!(get("/v1/responses/resp_1/input_items"), Endpoint::Free("/v1/responses/{}/input_items"));
+        assert_eq!(classify(&Method::DELETE, "/v1/files/file-1"), Endpoint::Free("/v1/files/{}"));
+        assert_eq!(classify(&Method::POST, "/v1/moderations"), Endpoint::Free("/v1/moderations"));
+        let counted = classify(&Method::POST, "/v1/responses/input_tokens");
+        assert_eq!(counted, Endpoint::Free("/v1/responses/input_tokens"));
+    }
+
+    #[test]
+    fn own_paths_answer_only_to_get() {
+        for prefix in ["", "/v1"] {
+            assert_eq!(get(&format!("{prefix}/spendguard/me")), Endpoint::Own(Own::Me));
+            assert_eq!(get(&format!("{prefix}/dashboard/billing/usage")), Endpoint::Own(Own::BillingUsage));
+            let subscription = format!("{prefix}/dashboard/billing/subscription");
+            assert_eq!(get(&subscription), Endpoint::Own(Own::BillingSubscription));
+            assert_eq!(classify(&Method::POST, &subscription), Endpoint::Refused);
+            let grants = format!("{prefix}/dashboard/billing/credit_grants");
+            assert_eq!(get(&grants), Endpoint::Own(Own::BillingCreditGrants));
+        }
+    }
+
+    #[test]
+    fn what_has_no_price_is_refused() {
+        for path in [
+            "/v1/images/generations",
+            "/v1/audio/speech",
+            "/v1/batches",
+            "/v1/responses/resp_1/cancel",
+            "/v1/realtime/client_secrets",
+            "/v1/fine_tuning/jobs",
+            "/v1/vector_stores",
+            "/v1/files",
+            "/v1/agents/sessions",
+            "/v1/assistants",
+            "/v1/threads/runs",
+            "/v1/decisions",
+        ] {
+            assert_eq!(classify(&Method::POST, path), Endpoint::Refused, "{path}");
+        }
+        for path in
+            ["/v1/organization/costs", "/v1/projects", "/v1/realtime", "/v1/live/sessions", "/v1/responses"]
+        {
+            assert_eq!(get(path), Endpoint::Refused, "{path}");
+        }
+        for method in [Method::HEAD, Method::OPTIONS, Method::PUT, Method::PATCH] {
+            assert_eq!(classify(&method, "/v1/models"), Endpoint::Refused, "{method}");
+        }
+    }
+
+    #[test]
+    fn tricks_with_the_path_are_refused() {
+        for path in [
+            "",
+            "/",
+            "/v1",
+            "/v1/",
+            "v1/models",
+            "/v1//models",
+            "//v1/models",
+            "/v1/models/",
+            "/v1/v1/models",
+            "/V1/models",
+            "/v1/%6dodels",
+            "/v1/models/..",
+            "/v1/models/.",
+            "/v1/models/../organization",
+            "/v1/models/a%2f..",
+            "/v1/models/a;b",
+            "/v1/models/a?b",
+            "/v1/models/a b",
+            "/v1/files/f/content/",
+            "http://host/v1/models",
+        ] {
+            assert_eq!(get(path), Endpoint::Refused, "{path}");
+            assert_eq!(classify(&Method::POST, path), Endpoint::Refused, "{path}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn only_ids_and_known_words_pass(path in "(/v1)?(/[a-z._%:-]{0,6}){0,5}") {
+            if get(&path) != Endpoint::Refused {
+                let segments: Vec<_> = path.split('/').skip(1).collect();
+                prop_assert!(segments.iter().all(|segment| is_id(segment)), "{}", path);
+            }
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! Borrowing pieces of JSON, without building a tree of it.
+//!
+//! A body may be 20 MB of pictures in base64: what matters is read where it
+//! stands, the rest is skipped. Depth is checked first, on the bytes, so that
+//! no parser after it can be driven into the ground.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::marker::PhantomData;
+use std::ops::Range;
+
+use memchr::memchr2;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+/// The deepest nesting that is read, in levels.
+pub(super) const DEPTH_MAX: usize = 128;
+
+/// Gives a visitor its default for every scalar: none of them matters here.
+macro_rules! scalars_default {
+    () => {
+        fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
+            Ok(Self::Value::default())
+        }
+        fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
+            Ok(Self::Value::default())
+        }
+        fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
+            Ok(Self::Value::default())
+        }
+        fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
+            Ok(Self::Value::default())
+        }
+        fn visit_unit<E>(self) -> Result<Self::Value, E> {
+            Ok(Self::Value::default())
+        }
+    };
+}
+pub(super) use scalars_default;
+
+/// Whether the nesting stays within [`DEPTH_MAX`]. The bytes need not be JSON.
+pub(super) fn is_shallow(bytes: &[u8]) -> bool {
+    let mut depth = 0_usize;
+    let mut at = 0;
+    while let Some(byte) = bytes.get(at) {
+        at += 1;
+        match byte {
+            b'"' => at = string_end(bytes, at),
+            b'{' | b'[' => {
+                depth += 1;
+                if depth > DEPTH_MAX {
+                    return false;
+                }
+            }
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    true
+}
+
+/// The index after the quote that closes the string whose inside starts at
+/// `from`; the end of the bytes if none does.
+pub(super) fn string_end(bytes: &[u8], from: usize) -> usize {
+    let mut at = from;
+    while let Some(found) = bytes.get(at..).and_then(|rest| memchr2(b'"', b'\\', rest)) {
+        at += found;
+        if bytes[at] == b'"' {
+            return at + 1;
+        }
+        at += 2;
+    }
+    bytes.len()
+}
+
+/// The index of the first byte from `from` on that isn't JSON whitespace.
+pub(super) fn skip_space(bytes: &[u8], from: usize) -> usize {
+    let rest = bytes.get(from..).unwrap_or_default();
+    from + rest.iter().take_while(|byte| is_space(**byte)).count()
+}
+
+/// Whether JSON ignores this byte between its tokens.
+pub(super) const fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
+}
+
+/// A value as it stands in the text; `null` and absent are told apart.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Raw<'a>(Option<&'a RawValue>);
+
+impl<'a> Raw<'a> {
+    /// The value's text, unless it is absent or `null`.
+    pub(super) fn value(self) -> Option<&'a str> {
+        self.text().filter(|text| *text != "null")
+    }
+
+    /// The value's text, `null` included.
+    pub(super) fn text(self) -> Option<&'a str> {
+        self.0.map(RawValue::get)
+    }
+
+    /// The string, if the value is one.
+    pub(super) fn string(self) -> Option<Cow<'a, str>> {
+        let inner = self.value()?.strip_prefix('"')?.strip_suffix('"')?;
+        if inner.contains('\\') {
+            return self.value().and_then(|text| serde_json::from_str(text).ok()).map(Cow::Owned);
+        }
+        Some(Cow::Borrowed(inner))
+    }
+
+    /// The flag, if the value is one.
+    pub(super) fn flag(self) -> Option<bool> {
+        match self.value()? {
+            "true" => Some(true),
+            "false" => Some(false),
+            _ => None,
+        }
+    }
+
+    /// Where the value stands in `text`, from which it was borrowed.
+    pub(super) fn span(self, text: &str) -> Option<Range<usize>> {
+        let value = self.text()?;
+        let start = value.as_ptr().addr().checked_sub(text.as_ptr().addr())?;
+        let span = start..start + value.len();
+        (text.get(span.clone()) == Some(value)).then_some(span)
+    }
+
+    /// Bytes the value takes in the text, if it is a string.
+    pub(super) fn string_bytes(self) -> Option<u64> {
+        let text = self.value().filter(|text| text.starts_with('"'))?;
+        u64::try_from(text.len()).ok()
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Raw<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        <&'a RawValue>::deserialize(deserializer).map(|raw| Self(Some(raw)))
+    }
+}
+
+/// Exactly an object: derived structs alone would also take an array.
+#[derive(Debug, Default)]
+pub(super) struct Object<T>(pub(super) T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(ObjectVisitor(PhantomData))
+    }
+}
+
+struct ObjectVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
+    type Value = Object<T>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+    }
+}
+
+/// An object, or the default for anything else.
+#[derive(Debug, Default)]
+pub(super) struct Loose<T>(pub(super) T);
+
+impl<'de, T: Deserialize<'de> + Default> Deserialize<'de> for Loose<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(LooseVisitor(PhantomData))
+    }
+}
+
+struct LooseVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de> + Default> Visitor<'de> for LooseVisitor<T> {
+    type Value = Loose<T>;
+
+    scalars_default!();
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("any value")
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Self::Value, E> {
+        Ok(Loose::default())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        while seq.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Loose::default())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(map)).map(Loose)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn depth_counts_outside_strings_only() {
+        assert!(is_shallow("[".repeat(DEPTH_MAX).as_bytes()));
+        assert!(!is_shallow("[".repeat(DEPTH_MAX + 1).as_bytes()));
+        assert!(is_shallow(format!("\"{}\\\"{}\"", "[".repeat(500), "{".repeat(500)).as_bytes()));
+        assert!(is_shallow("[]".repeat(500).as_bytes()));
+        assert!(is_shallow(b"\"\\"));
+    }
+
+    #[test]
+    fn raw_values_know_where_they_stand() {
+        let text = r#"[1, "a\u0062", null ]"#;
+        let raws: Vec<Raw<'_>> = serde_json::from_str(text).unwrap();
+        assert_eq!(raws[1].span(text), Some(4..13));
+        assert_eq!(raws[1].string().as_deref(), Some("ab"));
+        assert_eq!(raws[1].string_bytes(), Some(9));
+        assert_eq!(raws[2].value(), None);
+        assert_eq!(raws[2].text(), Some("null"));
+        assert_eq!(raws[0].span("other"), None);
+    }
+
+    #[test]
+    fn only_an_object_is_an_object() {
+        type Wanted<'a> = Object<std::collections::BTreeMap<String, Raw<'a>>>;
+        assert!(serde_json::from_str::<Wanted<'_>>("{}").is_ok());
+        for other in ["[]", "null", "\"{}\"", "5"] {
+            assert!(serde_json::from_str::<Wanted<'_>>(other).is_err(), "{other}");
+        }
+    }
+}

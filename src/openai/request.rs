@@ -1,0 +1,271 @@
+//! Reads a body into a demand, and splices the few fields we may set.
+//!
+//! What we read and what we forward must be the same request: so a body in
+//! which a field we interpret stands twice, or in a form that another reader
+//! may take otherwise, is refused. All bytes that are not edited stay as they
+//! are.
+
+mod content;
+mod fields;
+mod splice;
+mod tools;
+
+use std::borrow::Cow;
+
+use self::content::Content;
+use self::fields::{Body, Outputs};
+pub use self::splice::Edit;
+use self::splice::Splices;
+use self::tools::Offer;
+use super::endpoint::Metered;
+use super::json::{self, Object, Raw};
+use crate::domain::Demand;
+use crate::domain::demand::{Tier, ToolDemand, WebSearch};
+
+/// A metered request, read.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// What it asks for.
+    pub demand: Demand,
+    usage_injected: bool,
+    splices: Splices,
+}
+
+/// Why a body can't be let through.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Invalid {
+    /// For the client: what is wrong, and the mend.
+    pub message: String,
+    /// The field at fault, if it is one.
+    pub param: Option<&'static str>,
+    /// Whether it is broken or merely not allowed.
+    pub kind: InvalidKind,
+}
+
+/// The two ways in which a body is wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InvalidKind {
+    /// It can't be read, or could be read in two ways.
+    Malformed,
+    /// It is clear, and asks for what can't be priced.
+    NotAllowed,
+}
+
+/// The largest whole number that every JSON reader agrees on.
+const COUNT_MAX: u64 = 1 << 53;
+/// The most choices one request may ask for, as upstream has it.
+const CHOICES_MAX: u64 = 128;
+/// The longest model name and end user, in bytes.
+const NAME_BYTES_MAX: usize = 256;
+/// The most of a parser's message that is passed on, in characters.
+const MESSAGE_CHARS_MAX: usize = 200;
+/// What upstream gives a legacy completion that names no bound.
+const COMPLETION_TOKENS_DEFAULT: u64 = 16;
+
+/// Reads a body.
+///
+/// ```
+/// use spendguard::openai::{Metered, request};
+/// let body = br#"{"model":"gpt-5","messages":[],"max_completion_tokens":9}"#;
+/// let read = request::parse(Metered::Chat, body).expect("it is well formed");
+/// assert_eq!(read.demand.output_max, Some(9));
+/// ```
+pub fn parse(endpoint: Metered, body: &[u8]) -> Result<Request, Invalid> {
+    let text = std::str::from_utf8(body).map_err(|_| Invalid::body("it is not valid UTF-8"))?;
+    if !json::is_shallow(body) {
+        return Err(Invalid::body(&format!("it is nested deeper than {} levels", json::DEPTH_MAX)));
+    }
+    let Object(fields) =
+        serde_json::from_str::<Object<Body<'_>>>(text).map_err(|error| Invalid::body(&error.to_string()))?;
+    let outputs = fields.outputs(endpoint)?;
+    let usage_asked = splice::usage_asked(fields.stream_options)?;
+    let splices = Splices::find(text, &fields, &outputs);
+    let demand = demand(endpoint, fields, &outputs, usage_asked, body.len())?;
+    let chatty = matches!(endpoint, Metered::Chat | Metered::Completions);
+    Ok(Request { usage_injected: demand.stream && chatty && !usage_asked, demand, splices })
+}
+
+impl Request {
+    /// The body with the edits made; `None` when they change nothing.
+    ///
+    /// `body` must be the bytes this request was parsed from.
+    pub fn rewrite(&self, body: &[u8], edit: &Edit) -> Option<Vec<u8>> {
+        self.splices.rewrite(body, edit)
+    }
+
+    /// Whether usage must be asked for on the client's behalf, and hidden.
+    pub fn wants_usage_injected(&self) -> bool {
+        self.usage_injected
+    }
+}
+
+impl Invalid {
+    fn field(param: &'static str, rule: &str) -> Self {
+        let message = format!("Invalid value for '{param}': {rule}.");
+        Self { message, param: Some(param), kind: InvalidKind::Malformed }
+    }
+
+    fn body(why: &str) -> Self {
+        let why: String = why.chars().take(MESSAGE_CHARS_MAX).collect();
+        let message = format!("We could not parse the JSON body of your request: {why}.");
+        Self { message, param: None, kind: InvalidKind::Malformed }
+    }
+
+    fn not_allowed(param: &'static str, message: String) -> Self {
+        Self { message, param: Some(param), kind: InvalidKind::NotAllowed }
+    }
+}
+
+fn demand(
+    endpoint: Metered,
+    fields: Body<'_>,
+    outputs: &Outputs<'_>,
+    usage_asked: bool,
+    body_bytes: usize,
+) -> Result<Demand, Invalid> {
+    if flag(fields.background, "background")? {
+        let message = "Background responses are not allowed: their cost can't be followed.".to_owned();
+        return Err(Invalid::not_allowed("background", message));
+    }
+    let mut demand = Demand {
+        model: model(fields.model)?,
+        stream: flag(fields.stream, "stream")?,
+        usage_asked,
+        tier: tier(fields.service_tier)?,
+        body_bytes: u64::try_from(body_bytes).unwrap_or(u64::MAX),
+        choices: choices(endpoint, &fields)?,
+        output_max: outputs.asked,
+        audio_output: fields.modalities.audio,
+        echo: endpoint == Metered::Completions && flag(fields.echo, "echo")?,
+        cache_12h: long_cache(fields.prompt_cache_options.0.ttl),
+        end_user: end_user(&fields)?,
+        server_context: refers(endpoint, &fields),
+        ..Demand::default()
+    };
+    let Content { media, server_context, offer: brought } = match endpoint {
+        Metered::Chat => fields.messages,
+        Metered::Responses | Metered::Compact => fields.input,
+        Metered::Completions | Metered::Embeddings => Content::default(),
+    };
+    demand.media = media;
+    demand.server_context |= server_context;
+    let calls_max = count(fields.max_tool_calls, "max_tool_calls")?;
+    let mut offer = fields.tools;
+    offer.merge(brought);
+    demand.tools = tools(endpoint, offer, calls_max)?;
+    if endpoint == Metered::Chat && fields.web_search_options.value().is_some() {
+        demand.tools.web_search = Some(WebSearch::Chat);
+    }
+    Ok(demand)
+}
+
+fn tools(endpoint: Metered, offer: Offer, calls_max: Option<u64>) -> Result<ToolDemand, Invalid> {
+    let Offer { tools, refused } = offer;
+    if let Some(message) = refused {
+        return Err(Invalid::not_allowed("tools", message));
+    }
+    if endpoint != Metered::Responses && endpoint != Metered::Compact && tools != ToolDemand::default() {
+        let message = "Hosted tools have a known price in /v1/responses only.".to_owned();
+        return Err(Invalid::not_allowed("tools", message));
+    }
+    Ok(ToolDemand { calls_max, ..tools })
+}
+
+/// Whether upstream adds context from its own store.
+fn refers(endpoint: Metered, fields: &Body<'_>) -> bool {
+    matches!(endpoint, Metered::Responses | Metered::Compact)
+        && (fields.previous_response_id.value().is_some()
+            || fields.conversation.value().is_some()
+            || fields.prompt.is_given)
+}
+
+fn choices(endpoint: Metered, fields: &Body<'_>) -> Result<u64, Invalid> {
+    let asked = |raw: Raw<'_>, param| match count(raw, param)?.unwrap_or(1) {
+        0 => Err(Invalid::field(param, "it must be at least 1")),
+        many if many > CHOICES_MAX => Err(Invalid::field(param, "it must be at most 128")),
+        some => Ok(some),
+    };
+    match endpoint {
+        Metered::Chat => asked(fields.n, "n"),
+        Metered::Completions => {
+            let each = asked(fields.n, "n")?.max(asked(fields.best_of, "best_of")?);
+            Ok(each.saturating_mul(fields.prompt.prompts.max(1)))
+        }
+        Metered::Responses | Metered::Compact | Metered::Embeddings => Ok(1),
+    }
+}
+
+fn model(raw: Raw<'_>) -> Result<String, Invalid> {
+    match name(raw, "model")? {
+        Some(model) if !model.is_empty() => Ok(model),
+        Some(_) => Err(Invalid::field("model", "it must not be empty")),
+        None => Err(Invalid {
+            message: "You must provide a model parameter.".to_owned(),
+            param: Some("model"),
+            kind: InvalidKind::Malformed,
+        }),
+    }
+}
+
+fn end_user(fields: &Body<'_>) -> Result<Option<String>, Invalid> {
+    let safety = name(fields.safety_identifier, "safety_identifier")?;
+    let user = name(fields.user, "user")?;
+    Ok(safety.or(user))
+}
+
+fn tier(raw: Raw<'_>) -> Result<Option<Tier>, Invalid> {
+    match string(raw, "service_tier")?.as_deref() {
+        None | Some("auto") => Ok(None),
+        Some(named) => Tier::named(named)
+            .map(Some)
+            .ok_or_else(|| Invalid::field("service_tier", "there is no known tier of that name")),
+    }
+}
+
+/// Every life but the known short one is taken for the dearest.
+fn long_cache(ttl: Raw<'_>) -> bool {
+    ttl.value().is_some_and(|ttl| ttl != "\"30m\"")
+}
+
+fn flag(raw: Raw<'_>, param: &'static str) -> Result<bool, Invalid> {
+    match (raw.value(), raw.flag()) {
+        (None, _) => Ok(false),
+        (Some(_), Some(flag)) => Ok(flag),
+        (Some(_), None) => Err(Invalid::field(param, "it must be true or false")),
+    }
+}
+
+fn string<'a>(raw: Raw<'a>, param: &'static str) -> Result<Option<Cow<'a, str>>, Invalid> {
+    match (raw.value(), raw.string()) {
+        (None, _) => Ok(None),
+        (Some(_), Some(string)) => Ok(Some(string)),
+        (Some(_), None) => Err(Invalid::field(param, "it must be a string")),
+    }
+}
+
+fn name(raw: Raw<'_>, param: &'static str) -> Result<Option<String>, Invalid> {
+    let Some(name) = string(raw, param)? else { return Ok(None) };
+    if name.len() > NAME_BYTES_MAX {
+        return Err(Invalid::field(param, "it must be at most 256 bytes long"));
+    }
+    if name.chars().any(char::is_control) {
+        return Err(Invalid::field(param, "it must hold no control characters"));
+    }
+    Ok(Some(name.into_owned()))
+}
+
+/// A plain whole number, in the one spelling that nobody reads otherwise.
+fn count(raw: Raw<'_>, param: &'static str) -> Result<Option<u64>, Invalid> {
+    let Some(text) = raw.value() else { return Ok(None) };
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    match text.parse() {
+        Ok(number) if digits && number <= COUNT_MAX => Ok(Some(number)),
+        Ok(_) | Err(_) => {
+            Err(Invalid::field(param, "it must be a whole number, not negative, in plain digits"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,351 @@
+//! What bodies mean, and which are refused.
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::domain::demand::Media;
+
+fn read(endpoint: Metered, body: &Value) -> Result<Request, Invalid> {
+    parse(endpoint, body.to_string().as_bytes())
+}
+
+pub(super) fn chat(members: Value) -> Result<Demand, Invalid> {
+    asked(Metered::Chat, members)
+}
+
+pub(super) fn responses(members: Value) -> Result<Demand, Invalid> {
+    asked(Metered::Responses, members)
+}
+
+fn asked(endpoint: Metered, members: Value) -> Result<Demand, Invalid> {
+    let mut body = json!({"model": "m"});
+    body.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
+    drop(members);
+    read(endpoint, &body).map(|request| request.demand)
+}
+
+fn refusal(endpoint: Metered, body: &str) -> Invalid {
+    match parse(endpoint, body.as_bytes()) {
+        Ok(request) => panic!("{body} was read as {:?}", request.demand),
+        Err(invalid) => invalid,
+    }
+}
+
+#[test]
+fn a_plain_chat_is_read() {
+    let body = br#"{"model":"gpt-5","messages":[{"role":"user","content":"hi"}],"stream":true,"n":2,
+        "max_completion_tokens":7,"service_tier":"flex","user":"u","safety_identifier":"s\u00e9"}"#;
+    let request = parse(Metered::Chat, body).unwrap();
+    let expected = Demand {
+        model: "gpt-5".to_owned(),
+        stream: true,
+        tier: Some(Tier::Flex),
+        body_bytes: u64::try_from(body.len()).unwrap(),
+        output_max: Some(7),
+        choices: 2,
+        end_user: Some("sé".to_owned()),
+        ..Demand::default()
+    };
+    assert_eq!(request.demand, expected);
+    assert!(request.wants_usage_injected());
+}
+
+#[test]
+fn null_means_absent() {
+    let demand = chat(
+        json!({"max_tokens": null, "n": null, "stream": null, "service_tier": null, "user": null,
+        "stream_options": null, "tools": null, "modalities": null, "messages": null, "web_search_options": null}),
+    );
+    let plain = chat(json!({})).unwrap();
+    assert_eq!(Demand { body_bytes: plain.body_bytes, ..demand.unwrap() }, plain);
+    assert_eq!(chat(json!({"service_tier": "auto"})).unwrap().tier, None);
+}
+
+#[test]
+fn a_field_that_stands_twice_is_refused() {
+    for body in [
+        r#"{"model":"a","model":"b"}"#,
+        r#"{"model":"a","mod\u0065l":"b"}"#,
+        r#"{"model":"m","max_tokens":1,"max_tokens":2}"#,
+        r#"{"model":"m","n":1,"\u006e":2}"#,
+        r#"{"model":"m","stream":true,"stream_options":{"include_usage":true,"include_usage":false}}"#,
+        r#"{"model":"m","messages":[{"content":[{"type":"text","type":"image_url"}]}]}"#,
+        r#"{"model":"m","messages":[{"content":[{"type":"image_url","image_url":{"url":"a","url":"b"}}]}]}"#,
+        r#"{"model":"m","messages":[{"content":"a","content":[]}]}"#,
+        r#"{"model":"m","messages":[],"messages":[]}"#,
+        r#"{"model":"m","tools":[{"type":"function","type":"web_search"}]}"#,
+        r#"{"model":"m","prompt_cache_options":{"ttl":"30m","ttl":"12h"}}"#,
+    ] {
+        assert_eq!(refusal(Metered::Chat, body).kind, InvalidKind::Malformed, "{body}");
+    }
+    assert!(
+        refusal(Metered::Chat, r#"{"model":"a","model":"b"}"#).message.contains("duplicate field `model`")
+    );
+    assert!(parse(Metered::Chat, br#"{"model":"m","metadata":{"a":1},"metadata":{}}"#).is_ok());
+}
+
+#[test]
+fn numbers_have_one_spelling() {
+    for field in ["max_tokens", "max_completion_tokens", "n", "max_tool_calls"] {
+        for number in
+            ["1e3", "1.0", "\"5\"", "-1", "-0", "9007199254740993", "99999999999999999999999", "true", "[]"]
+        {
+            let invalid = refusal(Metered::Chat, &format!(r#"{{"model":"m","{field}":{number}}}"#));
+            assert_eq!(invalid.param, Some(field), "{field}: {number}");
+        }
+        for broken in ["01", "+1", "1."] {
+            refusal(Metered::Chat, &format!(r#"{{"model":"m","{field}":{broken}}}"#));
+        }
+    }
+    assert_eq!(chat(json!({"max_tokens": 1_u64 << 53})).unwrap().output_max, Some(1 << 53));
+    assert_eq!(chat(json!({"max_tokens": 0})).unwrap().output_max, Some(0));
+    for n in [0, 129] {
+        assert_eq!(chat(json!({"n": n})).unwrap_err().param, Some("n"));
+    }
+    assert_eq!(chat(json!({"n": 128})).unwrap().choices, 128);
+}
+
+#[test]
+fn two_output_bounds_are_refused() {
+    let both = chat(json!({"max_tokens": 5, "max_completion_tokens": 5})).unwrap_err();
+    assert_eq!((both.param, both.kind), (Some("max_tokens"), InvalidKind::Malformed));
+    let one = chat(json!({"max_tokens": null, "max_completion_tokens": 5})).unwrap();
+    assert_eq!(one.output_max, Some(5));
+}
+
+#[test]
+fn what_is_not_one_object_in_utf8_is_refused() {
+    let deep = format!(r#"{{"model":"m","metadata":{}{}}}"#, "[".repeat(200), "]".repeat(200));
+    for body in [
+        "",
+        " ",
+        "null",
+        "[]",
+        r#"["m"]"#,
+        "\"m\"",
+        "5",
+        "{",
+        "{}",
+        r#"{"model":"m"} x"#,
+        r#"{"model":"m"}{}"#,
+        r#"{"model":"m",}"#,
+        r#"{"model":"m" "n":1}"#,
+        "{'model':'m'}",
+        "\u{feff}{\"model\":\"m\"}",
+        r#"{"model":"m","stream_options":[true]}"#,
+        r#"{"model":"m","tools":[["web_search"]]}"#,
+        r#"{"model":"m","tools":{"type":"web_search"}}"#,
+        r#"{"model":"m","modalities":"audio"}"#,
+        &deep,
+    ] {
+        assert_eq!(refusal(Metered::Chat, body).kind, InvalidKind::Malformed, "{body}");
+    }
+    let mut bytes = br#"{"model":"m","x":"?"}"#.to_vec();
+    bytes[18] = 0xff;
+    let invalid = parse(Metered::Chat, &bytes).unwrap_err();
+    assert!(invalid.message.contains("UTF-8"), "{invalid}");
+}
+
+#[test]
+fn nesting_can_not_exhaust_the_stack() {
+    for open in ["[", r#"{"content":["#, r#"{"a":"#] {
+        for body in [open.repeat(1_000_000), format!(r#"{{"model":"m","input":{}"#, open.repeat(1_000_000))] {
+            let invalid = refusal(Metered::Responses, &body);
+            assert!(invalid.message.contains("nested deeper"), "{invalid}");
+        }
+    }
+    let nested = format!(r#"{{"model":"m","input":{}{}}}"#, r#"[{"content":"#.repeat(60), "}]".repeat(60));
+    refusal(Metered::Responses, &nested);
+    let fits = format!(r#"{{"model":"m","input":{}0{}}}"#, r#"[{"content":"#.repeat(60), "}]".repeat(60));
+    parse(Metered::Responses, fits.as_bytes()).unwrap();
+}
+
+#[test]
+fn messages_about_broken_bodies_stay_short() {
+    let body = format!(r#"{{"model":"m","modalities":"{}"}}"#, "é".repeat(100_000));
+    assert!(refusal(Metered::Chat, &body).message.len() < 600);
+}
+
+#[test]
+fn models_and_users_are_short_plain_strings() {
+    let long = "x".repeat(257);
+    for (members, param) in [
+        (json!({"model": ""}), "model"),
+        (json!({"model": null}), "model"),
+        (json!({"model": 5}), "model"),
+        (json!({"model": "a\nb"}), "model"),
+        (json!({"model": long}), "model"),
+        (json!({"user": long}), "user"),
+        (json!({"user": 5}), "user"),
+        (json!({"safety_identifier": long}), "safety_identifier"),
+        (json!({"stream": "true"}), "stream"),
+        (json!({"stream": 1}), "stream"),
+        (json!({"service_tier": "gold"}), "service_tier"),
+        (json!({"stream_options": {"include_usage": 1}}), "stream_options"),
+    ] {
+        let invalid = chat(members).unwrap_err();
+        assert_eq!((invalid.param, invalid.kind), (Some(param), InvalidKind::Malformed));
+    }
+    assert_eq!(refusal(Metered::Embeddings, "{}").param, Some("model"));
+    assert_eq!(chat(json!({"user": "u"})).unwrap().end_user.as_deref(), Some("u"));
+}
+
+#[test]
+fn usage_is_injected_only_into_streams_that_lack_it() {
+    let wants = |endpoint, members: Value| {
+        let mut body = json!({"model": "m"});
+        body.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
+        let request = read(endpoint, &body).unwrap();
+        (request.wants_usage_injected(), request.demand.usage_asked)
+    };
+    assert_eq!(wants(Metered::Chat, json!({"stream": true})), (true, false));
+    assert_eq!(wants(Metered::Completions, json!({"stream": true})), (true, false));
+    assert_eq!(wants(Metered::Responses, json!({"stream": true})), (false, false));
+    assert_eq!(wants(Metered::Chat, json!({"stream": false})), (false, false));
+    let asks = json!({"stream": true, "stream_options": {"include_usage": true}});
+    assert_eq!(wants(Metered::Chat, asks), (false, true));
+    let refuses = json!({"stream": true, "stream_options": {"include_usage": false}});
+    assert_eq!(wants(Metered::Chat, refuses), (true, false));
+}
+
+#[test]
+fn pictures_sound_and_files_in_chat_are_counted() {
+    let picture = "data:image/png;base64,AAAA";
+    let demand = chat(json!({"messages": [{"role": "user", "content": [
+        {"type": "text", "text": "data:image/png;base64,this is text", "image_url": "data:image/png;base64,no"},
+        {"type": "image_url", "image_url": {"url": picture, "detail": "low"}},
+        {"image_url": {"url": "https://example.com/a.png"}, "type": "image_url"},
+        {"type": "input_audio", "input_audio": {"data": "UklGRg==", "format": "wav"}},
+        {"type": "file", "file": {"file_data": "data:application/pdf;base64,JVBE", "filename": "a.pdf"}},
+        {"type": "file", "file": {"file_id": "file-1"}},
+        {"type": "input_smell", "smell": "?"},
+    ]}, {"role": "assistant", "audio": {"id": "audio_1"}}, {"role": "tool", "content": "x", "tool_call_id": "c"}]}));
+    let expected = Media { images: 1, images_low: 1, inline_bytes: 28 + 10 + 34, audio_bytes: 10, opaque: 4 };
+    assert_eq!(demand.unwrap().media, expected);
+}
+
+#[test]
+fn pictures_and_files_in_responses_are_counted_wherever_they_stand() {
+    let picture = "data:image/png;base64,AAAA";
+    let demand = responses(json!({"input": [
+        {"role": "user", "content": [{"type": "input_image", "image_url": picture, "detail": "low"},
+            {"type": "input_image", "file_id": "file-1"}, {"type": "input_file", "file_url": "https://example.com/a"}]},
+        {"type": "function_call_output", "call_id": "c", "output": [{"type": "input_image", "image_url": picture}]},
+        {"type": "computer_call_output", "call_id": "c", "output": {"type": "computer_screenshot", "image_url": picture}},
+        {"type": "image_generation_call", "id": "ig_1", "result": "QUJD", "status": "completed"},
+        {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "gAAA"},
+        {"type": "function_call", "name": "f", "arguments": "{}", "call_id": "c"},
+    ]}))
+    .unwrap();
+    let expected = Media { images: 4, images_low: 1, inline_bytes: 3 * 26 + 6, audio_bytes: 0, opaque: 1 };
+    assert_eq!(demand.media, expected);
+    assert!(!demand.server_context);
+}
+
+#[test]
+fn inline_bytes_never_exceed_the_strings_that_hold_them() {
+    let picture = format!("data:image/png;base64,{}", "A".repeat(100));
+    let body = json!({"model": "m", "messages": [{"content": [{"type": "image_url", "image_url": {"url": picture}}]}]});
+    let escaped = body.to_string().replace("image/png", "image\\/png");
+    let request = parse(Metered::Chat, escaped.as_bytes()).unwrap();
+    assert!(request.demand.media.inline_bytes <= u64::try_from(escaped.len()).unwrap());
+    assert_eq!(request.demand.media.images, 1);
+}
+
+#[test]
+fn what_upstream_fills_in_is_server_context() {
+    for members in [
+        json!({"previous_response_id": "resp_1"}),
+        json!({"conversation": "conv_1"}),
+        json!({"conversation": {"id": "conv_1"}}),
+        json!({"prompt": {"id": "pmpt_1"}}),
+        json!({"input": [{"type": "item_reference", "id": "msg_1"}]}),
+        json!({"input": [{"id": "msg_1"}]}),
+        json!({"input": [{"type": "reasoning", "id": "rs_1", "summary": []}]}),
+        json!({"input": [{"type": "web_search_call", "id": "ws_1", "status": "completed"}]}),
+    ] {
+        assert!(responses(members.clone()).unwrap().server_context, "{members}");
+        assert!(asked(Metered::Compact, members).unwrap().server_context);
+    }
+    let plain =
+        json!({"input": [{"role": "user", "content": "x", "id": "msg_1"}], "previous_response_id": null});
+    assert!(!responses(plain).unwrap().server_context);
+}
+
+#[test]
+fn background_is_not_allowed() {
+    let invalid = responses(json!({"background": true})).unwrap_err();
+    assert_eq!((invalid.kind, invalid.param), (InvalidKind::NotAllowed, Some("background")));
+    assert!(responses(json!({"background": false})).is_ok());
+}
+
+#[test]
+fn chat_extras_are_read() {
+    let demand = chat(json!({"modalities": ["text", "audio"], "web_search_options": {},
+        "prompt_cache_options": {"ttl": "12h"}}))
+    .unwrap();
+    assert!(demand.audio_output && demand.cache_12h);
+    assert_eq!(demand.tools.web_search, Some(WebSearch::Chat));
+    let plain = chat(json!({"modalities": ["text"], "prompt_cache_options": {"ttl": "30m"}})).unwrap();
+    assert!(!plain.audio_output && !plain.cache_12h);
+}
+
+#[test]
+fn completions_count_their_prompts() {
+    let completions = |members| asked(Metered::Completions, members).unwrap();
+    for (prompt, prompts) in [
+        (json!("x"), 1),
+        (json!(["x", "y", "z"]), 3),
+        (json!([1, 2, 3]), 1),
+        (json!([[1, 2], [3]]), 2),
+        (json!([]), 1),
+        (json!(null), 1),
+    ] {
+        let demand = completions(json!({"prompt": prompt, "n": 2, "best_of": 4}));
+        assert_eq!(demand.choices, 4 * prompts, "{prompt}");
+    }
+    let plain = completions(json!({"echo": true}));
+    assert_eq!((plain.output_max, plain.echo, plain.server_context), (Some(16), true, false));
+    assert_eq!(completions(json!({"max_tokens": 99})).output_max, Some(99));
+}
+
+#[test]
+fn embeddings_have_no_output() {
+    let demand = asked(Metered::Embeddings, json!({"input": [[1, 2], [3]], "max_tokens": 5})).unwrap();
+    assert_eq!((demand.output_max, demand.choices), (Some(0), 1));
+    assert_eq!(asked(Metered::Compact, json!({"input": "x"})).unwrap().output_max, None);
+}
+
+pub(super) fn any_json() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<u32>().prop_map(Value::from),
+        ".{0,12}".prop_map(Value::from),
+    ];
+    leaf.prop_recursive(3, 24, 4, |inner| {
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            proptest::collection::btree_map("[a-z_\"\\\\]{1,6}", inner, 0..4)
+                .prop_map(|members| Value::Object(members.into_iter().collect())),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_make_it_panic(body in proptest::collection::vec(any::<u8>(), 0..200)) {
+        for endpoint in Metered::ALL {
+            let _ = parse(endpoint, &body);
+        }
+    }
+
+    #[test]
+    fn no_json_makes_it_panic(messages in any_json(), tools in any_json(), prompt in any_json()) {
+        let body = json!({"model": "m", "messages": messages, "input": messages, "tools": tools, "prompt": prompt});
+        for endpoint in Metered::ALL {
+            let _ = read(endpoint, &body);
+        }
+    }
+}

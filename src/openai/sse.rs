@@ -1,0 +1,217 @@
+//! Watches an answer's event stream as it passes, without input or output.
+//!
+//! The tap notes usage, model, tier and id, and gathers the text in case no
+//! usage comes. It leaves every byte as it is, unless usage was asked for on
+//! the client's behalf: then it takes out what that added, so that the
+//! client gets byte for byte what it would have got. Ordinary events are not
+//! parsed, only searched.
+
+mod events;
+mod hide;
+mod observer;
+mod text;
+
+use bytes::{Bytes, BytesMut};
+
+use self::events::{Boundary, Event};
+use self::hide::UsageMember;
+use self::observer::Observer;
+use super::endpoint::Metered;
+use super::usage::Answer;
+
+/// What must not reach the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hide {
+    /// Everything may.
+    Nothing,
+    /// The usage that the client did not ask for.
+    InjectedUsage,
+}
+
+/// An observer of one stream.
+#[derive(Debug)]
+pub struct Tap {
+    hide: Hide,
+    event_bytes_max: usize,
+    boundary: Boundary,
+    /// The start of an event whose end hasn't come.
+    partial: BytesMut,
+    /// Whether the current event is too large to be looked at.
+    oversized: bool,
+    /// Whether the last event was taken out, its line end included.
+    dropped: bool,
+    observer: Observer,
+}
+
+impl Tap {
+    /// A tap for one stream; larger events pass unread and unedited.
+    pub fn new(endpoint: Metered, hide: Hide, event_bytes_max: usize) -> Self {
+        Self {
+            hide,
+            event_bytes_max,
+            boundary: Boundary::new(),
+            partial: BytesMut::new(),
+            oversized: false,
+            dropped: false,
+            observer: Observer::new(endpoint),
+        }
+    }
+
+    /// Takes a frame; gives what may go to the client now.
+    pub fn feed(&mut self, frame: Bytes) -> Bytes {
+        match self.hide {
+            Hide::Nothing => {
+                self.watch(&frame);
+                frame
+            }
+            Hide::InjectedUsage => self.filter(&frame),
+        }
+    }
+
+    /// Ends the stream; gives what was held back of it.
+    pub fn finish(&mut self) -> Bytes {
+        let rest = std::mem::take(&mut self.partial);
+        if rest.is_empty() {
+            return Bytes::new();
+        }
+        let mut out = BytesMut::with_capacity(rest.len());
+        self.event(&rest, &mut out);
+        match self.hide {
+            Hide::InjectedUsage if !hide::is_cut_usage(&Event::of(&rest).data) => out.freeze(),
+            Hide::InjectedUsage | Hide::Nothing => Bytes::new(),
+        }
+    }
+
+    /// What the stream has said about itself so far.
+    pub fn answer(&self) -> &Answer {
+        self.observer.answer()
+    }
+
+    /// Whether an event came that ends the stream, well or badly.
+    pub fn is_done(&self) -> bool {
+        self.observer.is_done()
+    }
+
+    /// Whether any output of the model came.
+    pub fn seen_output(&self) -> bool {
+        self.observer.transcript().seen()
+    }
+
+    /// The text so far: content, reasoning, refusals, arguments of calls. It
+    /// is bounded; see [`Tap::transcript_bytes`].
+    pub fn transcript(&self) -> &str {
+        self.observer.transcript().text()
+    }
+
+    /// Bytes of text so far, those past the bound included.
+    pub fn transcript_bytes(&self) -> u64 {
+        self.observer.transcript().bytes()
+    }
+
+    /// Whether the client has the start of an event but not its end.
+    pub fn is_mid_event(&self) -> bool {
+        self.oversized || (self.hide == Hide::Nothing && !self.partial.is_empty())
+    }
+
+    /// Reads the events of a frame that passes as it is.
+    fn watch(&mut self, frame: &[u8]) {
+        let mut from = 0;
+        while let Some(end) = self.boundary.next_end(frame, from) {
+            let event = &frame[from..end];
+            if std::mem::take(&mut self.oversized) {
+                self.partial.clear();
+            } else if self.partial.is_empty() {
+                self.observe(event);
+            } else {
+                self.partial.extend_from_slice(event);
+                let whole = std::mem::take(&mut self.partial);
+                self.observe(&whole);
+            }
+            from = end;
+        }
+        if !self.oversized {
+            self.partial.extend_from_slice(&frame[from..]);
+            if self.partial.len() > self.event_bytes_max {
+                self.partial = BytesMut::new();
+                self.oversized = true;
+            }
+        }
+    }
+
+    /// Passes on the events of a frame without what is to be hidden.
+    fn filter(&mut self, frame: &[u8]) -> Bytes {
+        let mut out = BytesMut::with_capacity(self.partial.len() + frame.len());
+        let mut from = self.owed_lf(frame, &mut out);
+        while let Some(end) = self.boundary.next_end(frame, from) {
+            let event = &frame[from..end];
+            if std::mem::take(&mut self.oversized) {
+                out.extend_from_slice(event);
+                self.dropped = false;
+            } else if self.partial.is_empty() {
+                self.event(event, &mut out);
+            } else {
+                self.partial.extend_from_slice(event);
+                let whole = std::mem::take(&mut self.partial);
+                self.event(&whole, &mut out);
+            }
+            from = end + self.owed_lf(&frame[end..], &mut out);
+        }
+        let rest = &frame[from..];
+        if self.oversized {
+            out.extend_from_slice(rest);
+        } else {
+            self.partial.extend_from_slice(rest);
+            if self.partial.len() > self.event_bytes_max {
+                out.extend_from_slice(&std::mem::take(&mut self.partial));
+                self.oversized = true;
+            }
+        }
+        out.freeze()
+    }
+
+    /// The LF of a CRLF whose CR ended the last event shares its fate.
+    fn owed_lf(&mut self, frame: &[u8], out: &mut BytesMut) -> usize {
+        let owed = self.partial.is_empty() && !self.oversized && self.boundary.owes_lf();
+        if !owed || frame.first() != Some(&b'\n') {
+            return 0;
+        }
+        let _ = self.boundary.next_end(&frame[..1], 0);
+        if !self.dropped {
+            out.extend_from_slice(b"\n");
+        }
+        1
+    }
+
+    fn observe(&mut self, event: &[u8]) {
+        if event.len() <= self.event_bytes_max {
+            self.observer.see(&Event::of(event));
+        }
+    }
+
+    /// Observes an event and writes what may pass of it.
+    fn event(&mut self, event: &[u8], out: &mut BytesMut) {
+        self.dropped = false;
+        if event.len() > self.event_bytes_max {
+            return out.extend_from_slice(event);
+        }
+        let parts = Event::of(event);
+        let mut gone = 0..0;
+        match self.observer.see(&parts) {
+            UsageMember::Null(span) => {
+                if let Some(start) = parts.data_start(event) {
+                    gone = start + span.start..start + span.end;
+                }
+            }
+            UsageMember::Given if hide::is_usage_only(&parts.data) => {
+                self.dropped = true;
+                return;
+            }
+            UsageMember::Given | UsageMember::Absent => {}
+        }
+        out.extend_from_slice(&event[..gone.start]);
+        out.extend_from_slice(&event[gone.end..]);
+    }
+}
+
+#[cfg(test)]
+mod tests;
