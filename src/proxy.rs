@@ -112,7 +112,8 @@ impl Proxy {
         if let Err(refusal) = well_formed(&head) {
             return Err((refusal, visit));
         }
-        let caller = auth::caller(&head.headers, &self.guard, rules.upstream_key.as_ref(), rules.pass_through);
+        let caller =
+            auth::caller(&head.headers, &self.guard, rules.upstream_key.as_ref(), rules.pass_through);
         let caller = match caller {
             Ok(caller) => caller,
             Err(refusal) => return Err((refusal, visit)),
@@ -226,7 +227,8 @@ impl Proxy {
         let Wishes { max_cost, tags } = headers::wishes(&head.headers)?;
         let now_s = self.guard.clock().now_s();
         let priced = rules.sheet.find(&demand.model, now_s);
-        let attribution = Arc::new(self.attribution(caller, endpoint.name(), demand, tags, priced.as_deref()));
+        let attribution =
+            Arc::new(self.attribution(caller, endpoint.name(), demand, tags, priced.as_deref()));
         let under_cap = max_cost.is_some() || self.guard.needs_price(&attribution);
         let price = match priced {
             None if rules.unknown_as_dearest => Some(rules.sheet.dearest(now_s)),
@@ -256,7 +258,8 @@ impl Proxy {
             self.guard.metrics().unpriced();
         }
         let caps_tools = under_cap && demand.tools.loops && demand.tools.calls_max.is_none();
-        let unbounded = bounding.max_output_tokens.is_none() && demand.output_max.is_none() && clamped.is_none();
+        let unbounded =
+            bounding.max_output_tokens.is_none() && demand.output_max.is_none() && clamped.is_none();
         let cut_at_tokens = (under_cap && unbounded).then(|| reservation.hold().bound.output_tokens);
         let mut extra = rate_headers(&paced);
         extra.extend(clamped.map(|tokens| (CLAMPED, HeaderValue::from(tokens))));
@@ -304,7 +307,8 @@ impl Proxy {
         let exchange = async move {
             let upstream = shard.upstream.load_full();
             let metering = prepared.metering;
-            let answer = exchange::metered(&shard.guard, &upstream, outgoing, metering, manner, visit, &left).await;
+            let answer =
+                exchange::metered(&shard.guard, &upstream, outgoing, metering, manner, visit, &left).await;
             shard.remember(&caller, answer.as_ref().ok()).await;
             answer
         };
@@ -391,7 +395,9 @@ fn well_formed(head: &http::request::Parts) -> Result<(), Refusal> {
     if h1 && head.uri.authority().is_some() {
         return wrong("The request target must be a path, not a whole URL.");
     }
-    if head.headers.contains_key(header::TRANSFER_ENCODING) && head.headers.contains_key(header::CONTENT_LENGTH) {
+    if head.headers.contains_key(header::TRANSFER_ENCODING)
+        && head.headers.contains_key(header::CONTENT_LENGTH)
+    {
         return wrong("Content-Length and Transfer-Encoding can't be sent together.");
     }
     let encoding = head.headers.get(header::CONTENT_ENCODING);

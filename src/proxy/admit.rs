@@ -67,7 +67,11 @@ pub struct Admitted {
 }
 
 /// Admits a candidate, or says why not.
-pub async fn admit(guard: &Arc<Guard>, config: Config, candidate: &Candidate<'_>) -> Result<Admitted, Refusal> {
+pub async fn admit(
+    guard: &Arc<Guard>,
+    config: Config,
+    candidate: &Candidate<'_>,
+) -> Result<Admitted, Refusal> {
     let mut attempt = Attempt { guard, config, candidate, input_tokens: None };
     let first = match attempt.reserve(None).await? {
         Ok(reservation) => return Ok(Admitted { reservation, clamped: None }),

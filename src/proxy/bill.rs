@@ -12,9 +12,9 @@ use crate::guard::{Ending, Reservation, Settled};
 use crate::ledger::entry::Basis;
 use crate::openai::endpoint::Metered;
 use crate::openai::usage::Answer;
+use crate::pricing::cost;
 use crate::pricing::count::{self, Encoding};
 use crate::pricing::sheet::{Price, Sheet};
-use crate::pricing::cost;
 
 /// Bodies up to this size are kept until the end, to count their input exactly
 /// if upstream reports no usage; a larger one is charged by its bytes.
@@ -84,7 +84,13 @@ pub fn kept(body: &Bytes) -> Option<Bytes> {
 
 impl Bill {
     /// Settles by the usage that upstream reported.
-    pub fn settle_reported(&self, reservation: Reservation, usage: Usage, answer: &Answer, of: Exchange) -> Settled {
+    pub fn settle_reported(
+        &self,
+        reservation: Reservation,
+        usage: Usage,
+        answer: &Answer,
+        of: Exchange,
+    ) -> Settled {
         self.settle(reservation, Basis::Reported, usage, answer, of)
     }
 
@@ -127,7 +133,8 @@ impl Bill {
         let tier = self.served_tier(answer);
         let served = answer.model.as_deref().and_then(|model| self.sheet.find(model, self.at_s));
         let price = self.price.as_ref().map(|asked| served.as_ref().unwrap_or(asked));
-        let cost = price.map(|price| cost::cost(price, tier, &usage, &self.tools, self.image_price.as_deref()));
+        let cost =
+            price.map(|price| cost::cost(price, tier, &usage, &self.tools, self.image_price.as_deref()));
         let (total, tool_fees) = cost.map_or((Money::ZERO, Money::ZERO), |cost| (cost.total, cost.tool_fees));
         let mut tokens = usage.tokens;
         tokens += usage.tools.image;
@@ -148,6 +155,8 @@ impl Bill {
     /// The tier that decides the price: the one served, or if the answer does
     /// not say, the dearer of the one asked for and the usual one.
     fn served_tier(&self, answer: &Answer) -> Tier {
-        answer.tier.unwrap_or_else(|| self.asked_tier.map_or(self.default_tier, |asked| asked.max(Tier::Standard)))
+        answer
+            .tier
+            .unwrap_or_else(|| self.asked_tier.map_or(self.default_tier, |asked| asked.max(Tier::Standard)))
     }
 }

@@ -218,9 +218,11 @@ fn is_event_stream(headers: &HeaderMap) -> bool {
 
 fn cost_headers(headers: &mut HeaderMap, settled: Settled) {
     let mut put = |name: &'static str, amount: Money| {
-        headers.extend(HeaderValue::from_str(&amount.to_string()).ok().map(|value| {
-            (http::HeaderName::from_static(name), value)
-        }));
+        headers.extend(
+            HeaderValue::from_str(&amount.to_string())
+                .ok()
+                .map(|value| (http::HeaderName::from_static(name), value)),
+        );
     };
     put("x-spendguard-cost-usd", settled.cost);
     if let Some(remaining) = settled.remaining {

@@ -45,8 +45,10 @@ pub fn wishes(headers: &HeaderMap) -> Result<Wishes, Refusal> {
     if let Some(value) = headers.get(MAX_COST) {
         let amount = value.to_str().ok().and_then(|text| text.trim().parse::<Money>().ok());
         let amount = amount.filter(|amount| *amount >= Money::ZERO);
-        wishes.max_cost =
-            Some(amount.ok_or_else(|| wrong("x-spendguard-max-cost-usd must be a decimal amount such as 0.05."))?);
+        wishes.max_cost = Some(
+            amount
+                .ok_or_else(|| wrong("x-spendguard-max-cost-usd must be a decimal amount such as 0.05."))?,
+        );
     }
     if let Some(value) = headers.get(TAGS) {
         let tags = value.to_str().ok().and_then(tags);
@@ -76,7 +78,9 @@ fn tags(text: &str) -> Option<BTreeMap<String, String>> {
 /// client may not choose the organization or project that pays.
 pub fn to_upstream(headers: &mut HeaderMap, authorization: HeaderValue, own_account: bool) {
     drop_hop_by_hop(headers);
-    for name in [header::HOST, header::CONTENT_LENGTH, header::COOKIE, header::EXPECT, header::SEC_WEBSOCKET_PROTOCOL] {
+    for name in
+        [header::HOST, header::CONTENT_LENGTH, header::COOKIE, header::EXPECT, header::SEC_WEBSOCKET_PROTOCOL]
+    {
         headers.remove(name);
     }
     if own_account {
@@ -148,7 +152,11 @@ mod tests {
             ("openai-beta", "assistants=v2"),
         ]);
         to_upstream(&mut headers, HeaderValue::from_static("Bearer up"), true);
-        let expected = map(&[("authorization", "Bearer up"), ("accept-encoding", "identity"), ("openai-beta", "assistants=v2")]);
+        let expected = map(&[
+            ("authorization", "Bearer up"),
+            ("accept-encoding", "identity"),
+            ("openai-beta", "assistants=v2"),
+        ]);
         assert_eq!(headers, expected);
     }
 

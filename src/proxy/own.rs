@@ -133,7 +133,8 @@ async fn usage(guard: &Arc<Guard>, key: &Key, query: &str) -> Result<Value, Refu
     };
     let (since_s, until_s) = (day("start_date")?, day("end_date")?);
     let wanted = key.id.to_string();
-    let sums = guard.read(move |db| reader::usage(db, &GroupBy::Model, since_s, until_s, |_, key| key == wanted));
+    let sums =
+        guard.read(move |db| reader::usage(db, &GroupBy::Model, since_s, until_s, |_, key| key == wanted));
     let sums = sums.await.map_err(|_| Refusal::LedgerUnavailable)?;
     let cents = |cost: Money| dollars(cost) * 100.0;
     let items: Vec<_> =

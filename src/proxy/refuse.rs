@@ -128,13 +128,17 @@ impl Refusal {
             Self::Denied(denial) => denied(denial, config, now_s),
             Self::Throttled(throttled) => too_fast(throttled),
             Self::LedgerUnavailable => unavailable(),
-            Self::UpstreamUnreachable => {
-                server(StatusCode::BAD_GATEWAY, "upstream_unreachable", "OpenAI could not be reached or broke off.")
-            }
+            Self::UpstreamUnreachable => server(
+                StatusCode::BAD_GATEWAY,
+                "upstream_unreachable",
+                "OpenAI could not be reached or broke off.",
+            ),
             Self::UpstreamTimeout => {
                 server(StatusCode::GATEWAY_TIMEOUT, "upstream_timeout", "OpenAI did not answer in time.")
             }
-            Self::NoKey => key("You didn't provide an API key. Send it as 'Authorization: Bearer KEY'.".to_owned()),
+            Self::NoKey => {
+                key("You didn't provide an API key. Send it as 'Authorization: Bearer KEY'.".to_owned())
+            }
             Self::BadKey(masked) => {
                 key(format!("Incorrect API key provided: {masked}. It is unknown, revoked or expired."))
             }
@@ -180,7 +184,12 @@ impl Refusal {
     }
 }
 
-fn client(status: StatusCode, code: Option<&'static str>, param: Option<&'static str>, message: String) -> Answer {
+fn client(
+    status: StatusCode,
+    code: Option<&'static str>,
+    param: Option<&'static str>,
+    message: String,
+) -> Answer {
     Answer { status, message, kind: "invalid_request_error", param, code, headers: HeaderMap::new() }
 }
 
@@ -229,7 +238,8 @@ fn denied(denial: &Denial, config: Config, now_s: i64) -> Answer {
         }
         Denial::OverClientCap { cap, needed } => {
             let (cap, needed) = (cap.dollars(), needed.dollars());
-            let message = format!("This request may cost up to {needed}, x-spendguard-max-cost-usd allows {cap}.");
+            let message =
+                format!("This request may cost up to {needed}, x-spendguard-max-cost-usd allows {cap}.");
             client(StatusCode::BAD_REQUEST, Some("request_cost_exceeds_limit"), None, message)
         }
         Denial::TooManyMeters => unavailable(),
@@ -281,7 +291,12 @@ fn window(limit: &Limit) -> String {
     match limit.window {
         Window::Total => "in total".to_owned(),
         Window::Request => "per request".to_owned(),
-        Window::Minute | Window::Hour | Window::Day | Window::Week | Window::Month | Window::Quarter
+        Window::Minute
+        | Window::Hour
+        | Window::Day
+        | Window::Week
+        | Window::Month
+        | Window::Quarter
         | Window::Year => format!("per {}", limit.window),
     }
 }
@@ -295,7 +310,11 @@ fn resets(span: Span) -> String {
 
 fn too_fast(throttled: &Throttled) -> Answer {
     let Throttled { limit, requested, left, retry_after } = throttled;
-    let (kind, what) = if left.of_requests { ("requests", "requests per min (RPM)") } else { ("tokens", "tokens per min (TPM)") };
+    let (kind, what) = if left.of_requests {
+        ("requests", "requests per min (RPM)")
+    } else {
+        ("tokens", "tokens per min (TPM)")
+    };
     let mut headers = HeaderMap::new();
     rate_headers(&mut headers, left);
     let message = if let Some(wait) = retry_after {
@@ -304,7 +323,9 @@ fn too_fast(throttled: &Throttled) -> Answer {
         headers.insert(header::RETRY_AFTER, HeaderValue::from((ms + 999) / 1_000));
         format!(
             "Rate limit reached for limit \"{}\" on {what}: Limit {}, Requested {requested}. Please try again in {}.",
-            limit.name, left.limit, go_duration(*wait)
+            limit.name,
+            left.limit,
+            go_duration(*wait)
         )
     } else {
         headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
@@ -351,7 +372,8 @@ mod tests {
 
     #[test]
     fn durations_read_as_openai_writes_them() {
-        for (ms, text) in [(120, "120ms"), (1_000, "1s"), (1_146, "1.146s"), (360_000, "6m0s"), (692_334, "11m32.334s")]
+        for (ms, text) in
+            [(120, "120ms"), (1_000, "1s"), (1_146, "1.146s"), (360_000, "6m0s"), (692_334, "11m32.334s")]
         {
             assert_eq!(go_duration(Duration::from_millis(ms)), text);
         }

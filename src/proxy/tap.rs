@@ -174,7 +174,9 @@ impl Tap {
         };
         let event = match state.bill.endpoint {
             Metered::Responses => stream_cut_responses(&error, u64::MAX >> 11),
-            Metered::Chat | Metered::Completions | Metered::Compact | Metered::Embeddings => stream_cut_chat(&error),
+            Metered::Chat | Metered::Completions | Metered::Compact | Metered::Embeddings => {
+                stream_cut_chat(&error)
+            }
         };
         state.end(false);
         Some(Ok(Frame::data([out, Bytes::from(event)].concat().into())))
@@ -209,7 +211,8 @@ impl State {
             Some(usage) => bill.settle_reported(reservation, usage, answer, exchange),
             None => {
                 let counted = bill.count_output(sse.transcript());
-                let unseen = sse.transcript_bytes().saturating_sub(u64::try_from(sse.transcript().len()).unwrap_or(0));
+                let unseen =
+                    sse.transcript_bytes().saturating_sub(u64::try_from(sse.transcript().len()).unwrap_or(0));
                 bill.settle_counted(reservation, counted.saturating_add(unseen), answer, exchange)
             }
         };

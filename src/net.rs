@@ -1,0 +1,7 @@
+//! Sockets: listening, TLS, serving HTTP/1.1 and HTTP/2, and draining.
+
+pub mod listener;
+pub mod tls;
+
+pub use listener::{Serving, bind, serve};
+pub use tls::{Tls, TlsError};

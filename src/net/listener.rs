@@ -1,0 +1,188 @@
+//! Listening and serving: connection limits, header limits, graceful drain.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper::service::Service;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::sync::{Semaphore, watch};
+use tokio_util::task::TaskTracker;
+
+use crate::net::tls::Tls;
+
+const BACKLOG: i32 = 4_096;
+const HEAD_BYTES_MAX: usize = 64 * 1024;
+const HEADERS_MAX: usize = 100;
+const STREAMS_MAX: u32 = 256;
+const RESETS_MAX: usize = 64;
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(10);
+
+/// What the connections of a listener share.
+#[derive(Clone, Debug)]
+pub struct Serving {
+    /// How long a client may take for a request's head, or for TLS.
+    pub header_timeout: Duration,
+    /// One permit for each connection that may be open; shared by all shards.
+    pub connections: Arc<Semaphore>,
+    /// TLS, if the listener speaks it.
+    pub tls: Option<Arc<Tls>>,
+    /// Turns true when no new work is taken.
+    pub stop: watch::Receiver<bool>,
+}
+
+/// Binds one address `count` times, so that the kernel spreads connections.
+///
+/// Port 0 is chosen once. A port that another process listens on is an error,
+/// though the kernel would let listeners that share it join.
+pub fn bind(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
+    if address.port() != 0 {
+        drop(socket(address, false)?);
+    }
+    let first = socket(address, count > 1)?;
+    let address = first.local_addr()?;
+    let mut listeners = vec![first];
+    for _ in 1..count {
+        listeners.push(socket(address, true)?);
+    }
+    Ok(listeners)
+}
+
+fn socket(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shared)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+/// Serves connections until told to stop, and returns when all have ended.
+///
+/// At the bound of connections it stops accepting: the kernel's queue fills,
+/// and nobody who is being served is hurt.
+pub async fn serve<S, B>(listener: TcpListener, serving: Serving, service: S) -> io::Result<()>
+where
+    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let tracker = TaskTracker::new();
+    let protocol = Arc::new(protocol(serving.header_timeout));
+    let mut stop = serving.stop.clone();
+    loop {
+        let permit = tokio::select! {
+            permit = Arc::clone(&serving.connections).acquire_owned() => permit,
+            () = stopped(&mut stop) => break,
+        };
+        let Ok(permit) = permit else { break };
+        let stream = tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    // Out of file descriptors, or the client is gone already.
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(ACCEPT_BACKOFF).await;
+                    continue;
+                }
+            },
+            () = stopped(&mut stop) => break,
+        };
+        let (protocol, serving, service) = (Arc::clone(&protocol), serving.clone(), service.clone());
+        tracker.spawn(async move {
+            connection(stream, &protocol, serving, service).await;
+            drop(permit);
+        });
+    }
+    drop(listener);
+    tracker.close();
+    tracker.wait().await;
+    Ok(())
+}
+
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // The sender is the app; if it is gone, so is the reason to go on.
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+fn protocol(header_timeout: Duration) -> auto::Builder<TokioExecutor> {
+    let mut protocol = auto::Builder::new(TokioExecutor::new());
+    protocol
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(header_timeout)
+        .max_headers(HEADERS_MAX)
+        .max_buf_size(HEAD_BYTES_MAX);
+    protocol
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_header_list_size(u32::try_from(HEAD_BYTES_MAX).unwrap_or(u32::MAX))
+        .max_pending_accept_reset_streams(RESETS_MAX)
+        .max_local_error_reset_streams(RESETS_MAX)
+        .keep_alive_interval(Some(Duration::from_secs(30)))
+        .keep_alive_timeout(Duration::from_secs(30));
+    protocol
+}
+
+async fn connection<S, B>(
+    stream: TcpStream,
+    protocol: &auto::Builder<TokioExecutor>,
+    serving: Serving,
+    service: S,
+) where
+    S: Service<Request<Incoming>, Response = Response<B>> + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    // Nagle's algorithm would hold streamed events back.
+    let _ = stream.set_nodelay(true);
+    let Some(tls) = &serving.tls else { return speak(stream, protocol, serving.stop, service).await };
+    match tokio::time::timeout(serving.header_timeout, tls.acceptor().accept(stream)).await {
+        Ok(Ok(stream)) => speak(stream, protocol, serving.stop, service).await,
+        Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
+        Err(_) => tracing::debug!("a TLS handshake took too long"),
+    }
+}
+
+async fn speak<I, S, B>(
+    io: I,
+    protocol: &auto::Builder<TokioExecutor>,
+    mut stop: watch::Receiver<bool>,
+    service: S,
+) where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Service<Request<Incoming>, Response = Response<B>> + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let connection = protocol.serve_connection(TokioIo::new(io), service);
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = stopped(&mut stop) => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection ended early");
+    }
+}

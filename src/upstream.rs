@@ -1,0 +1,276 @@
+//! The way to OpenAI: a pool of connections, and what a failure means for money.
+//!
+//! The one question a failed send must answer is whether bytes of the request
+//! may have reached upstream. The body says so: it is asked for its bytes only
+//! when the head goes out.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderMap, Method, Request, Response, Uri};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+
+const IDLE_CONNECTIONS_MAX: usize = 4_096;
+/// Shorter than upstream's own, so that we seldom send into a closing door.
+const IDLE_CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Where upstream is, and how long to wait for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// `http` or `https`, host, and optionally a path that all requests go under.
+    pub base_url: Uri,
+    /// For a connection, TLS included.
+    pub connect_timeout: Duration,
+    /// For the head of an answer.
+    pub response_timeout: Duration,
+}
+
+/// A pool of connections to upstream.
+#[derive(Clone, Debug)]
+pub struct Upstream {
+    client: Client<HttpsConnector<HttpConnector>, Outgoing>,
+    scheme: Scheme,
+    authority: Authority,
+    base_path: Box<str>,
+    response_timeout: Duration,
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub struct SendError {
+    /// What happened.
+    pub kind: SendErrorKind,
+    /// Whether any byte of the request may have reached upstream.
+    pub sent: bool,
+    /// What the libraries said; for the log.
+    pub detail: String,
+}
+
+/// What happened to a request that got no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SendErrorKind {
+    /// No connection could be made.
+    Unreachable,
+    /// Nothing came in time.
+    TimedOut,
+    /// The connection broke.
+    Broken,
+}
+
+impl fmt::Display for SendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = match self.kind {
+            SendErrorKind::Unreachable => "unreachable",
+            SendErrorKind::TimedOut => "timed out",
+            SendErrorKind::Broken => "broken off",
+        };
+        write!(f, "{what}: {}", self.detail)
+    }
+}
+
+impl std::error::Error for SendError {}
+
+/// The roots that upstream's certificate is checked against: the system's, or
+/// what `SSL_CERT_FILE` names. Loaded once and shared by all pools.
+pub fn roots() -> Arc<rustls::ClientConfig> {
+    let mut roots = rustls::RootCertStore::empty();
+    let found = rustls_native_certs::load_native_certs();
+    for error in &found.errors {
+        tracing::warn!(%error, "a root certificate could not be loaded");
+    }
+    let (_, broken) = roots.add_parsable_certificates(found.certs);
+    if broken > 0 {
+        tracing::warn!(broken, "root certificates could not be read");
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("the default protocol versions suit the provider they come with")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Arc::new(config)
+}
+
+impl Upstream {
+    /// A pool without connections yet.
+    pub fn new(config: &Config, roots: &Arc<rustls::ClientConfig>) -> Self {
+        let mut tcp = HttpConnector::new();
+        tcp.set_nodelay(true);
+        tcp.enforce_http(false);
+        tcp.set_connect_timeout(Some(config.connect_timeout));
+        tcp.set_keepalive(Some(Duration::from_secs(60)));
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config(roots.as_ref().clone())
+            .https_or_http()
+            .enable_all_versions()
+            .wrap_connector(tcp);
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .timer(TokioTimer::new())
+            .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
+            .pool_idle_timeout(IDLE_CONNECTION_TIMEOUT)
+            .build(connector);
+        let base = &config.base_url;
+        Self {
+            client,
+            scheme: base.scheme().cloned().unwrap_or(Scheme::HTTPS),
+            authority: base.authority().cloned().unwrap_or(Authority::from_static("api.openai.com")),
+            base_path: base.path().trim_end_matches('/').into(),
+            response_timeout: config.response_timeout,
+        }
+    }
+
+    /// Sends a request to a path below the base, and waits for the answer's head.
+    pub async fn send(
+        &self,
+        method: Method,
+        suffix: &str,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<Response<Incoming>, SendError> {
+        let asked = Arc::new(AtomicBool::new(false));
+        let bodyless = body.is_empty();
+        let unsendable = |detail: String| SendError { kind: SendErrorKind::Broken, sent: false, detail };
+        let uri = self.uri(suffix).map_err(|error| unsendable(error.to_string()))?;
+        let mut request = Request::new(Outgoing { bytes: Some(body), asked: Arc::clone(&asked) });
+        *request.method_mut() = method;
+        *request.uri_mut() = uri;
+        *request.headers_mut() = headers;
+        let answer = tokio::time::timeout(self.response_timeout, self.client.request(request)).await;
+        // A request without a body is never asked for one.
+        let sent = || bodyless || asked.load(Ordering::Acquire);
+        match answer {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => {
+                let detail = chain(&error);
+                let unreachable = error.is_connect();
+                let kind = if unreachable { SendErrorKind::Unreachable } else { SendErrorKind::Broken };
+                Err(SendError { kind, sent: !unreachable && sent(), detail })
+            }
+            Err(_) => {
+                let detail = format!("no answer within {:?}", self.response_timeout);
+                Err(SendError { kind: SendErrorKind::TimedOut, sent: sent(), detail })
+            }
+        }
+    }
+
+    fn uri(&self, suffix: &str) -> Result<Uri, http::Error> {
+        let path = PathAndQuery::from_maybe_shared(Bytes::from(format!("{}{suffix}", self.base_path)))?;
+        let mut parts = http::uri::Parts::default();
+        parts.scheme = Some(self.scheme.clone());
+        parts.authority = Some(self.authority.clone());
+        parts.path_and_query = Some(path);
+        Ok(Uri::from_parts(parts)?)
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+/// A whole body that notes when it is first asked for.
+#[derive(Debug)]
+struct Outgoing {
+    bytes: Option<Bytes>,
+    asked: Arc<AtomicBool>,
+}
+
+impl Body for Outgoing {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        self.asked.store(true, Ordering::Release);
+        let bytes = self.bytes.take().filter(|bytes| !bytes.is_empty());
+        Poll::Ready(bytes.map(|bytes| Ok(Frame::data(bytes))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.bytes.as_ref().is_none_or(Bytes::is_empty)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let length = self.bytes.as_ref().map_or(0, Bytes::len);
+        SizeHint::with_exact(u64::try_from(length).unwrap_or(u64::MAX))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(base: &str) -> Config {
+        let short = Duration::from_millis(200);
+        Config { base_url: base.parse().unwrap(), connect_timeout: short, response_timeout: short }
+    }
+
+    async fn post(base: &str) -> SendError {
+        let upstream = Upstream::new(&config(base), &roots());
+        upstream.send(Method::POST, "/x", HeaderMap::new(), Bytes::from_static(b"{}")).await.unwrap_err()
+    }
+
+    #[test]
+    fn paths_go_below_the_base() {
+        for (base, expected) in [
+            ("https://api.openai.com/v1", "https://api.openai.com/v1/chat?a=b"),
+            ("http://localhost:1/", "http://localhost:1/chat?a=b"),
+            ("http://localhost:1", "http://localhost:1/chat?a=b"),
+            ("https://eu.example/openai/v1/", "https://eu.example/openai/v1/chat?a=b"),
+        ] {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let uri =
+                runtime.block_on(async { Upstream::new(&config(base), &roots()).uri("/chat?a=b").unwrap() });
+            assert_eq!(uri.to_string(), expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_refused_connection_has_sent_nothing() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        drop(listener);
+        let error = post(&format!("http://127.0.0.1:{port}")).await;
+        assert_eq!((error.kind, error.sent), (SendErrorKind::Unreachable, false));
+    }
+
+    #[tokio::test]
+    async fn a_silent_upstream_may_have_got_it_all() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let error = post(&format!("http://{}", listener.local_addr().unwrap())).await;
+        assert_eq!((error.kind, error.sent), (SendErrorKind::TimedOut, true));
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_breaks_after_the_request_counts_as_sent() {
+        use tokio::io::AsyncReadExt as _;
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        let accept = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _ = stream.read(&mut [0; 1024]).await.unwrap();
+        };
+        let (error, ()) = tokio::join!(post(&base), accept);
+        assert_eq!((error.kind, error.sent), (SendErrorKind::Broken, true));
+    }
+}
