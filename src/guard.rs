@@ -13,6 +13,7 @@ pub mod reservation;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
+use tokio::sync::mpsc::OwnedPermit;
 use tokio::sync::{Notify, oneshot};
 
 use crate::clock::Clock;
@@ -22,10 +23,10 @@ use crate::keys::Ring;
 use crate::ledger::denial::Denial;
 use crate::ledger::entry::{Attribution, Entry, Hold, Kind};
 use crate::ledger::meter::Reading;
-use crate::ledger::{Ask, Headroom, Ledger};
+use crate::ledger::{Admission, Ask, Headroom, Ledger};
 use crate::metrics::Metrics;
 use crate::store::rows::Names;
-use crate::store::{Reader, Record, StoreError, Writer, reader};
+use crate::store::{Reader, Record, Store, StoreError, Writer, reader};
 use crate::throttle::Throttle;
 
 pub use limits::LimitError;
@@ -49,6 +50,8 @@ pub struct Guard {
     book: tokio::sync::Mutex<limits::Book>,
     /// Makes changes of keys and projects one at a time.
     ring_changes: tokio::sync::Mutex<()>,
+    /// Holds the lock on the database as long as the guard lives.
+    _store: Store,
 }
 
 /// A request that wants to spend.
@@ -105,13 +108,9 @@ impl Guard {
         let ending = self.writer.slot().await.map_err(|_| Refused::Unavailable)?;
         let slot = self.writer.slot().await.map_err(|_| Refused::Unavailable)?;
         let (tell, written) = oneshot::channel();
-        let (hold, would_reject) = self.admit(order).map_err(Refused::Denied)?;
-        // `admit` gave the ledger back still locked: fact and record in one order.
-        let (hold, ledger) = hold;
-        slot.send(Record::Hold(Arc::clone(&hold), tell));
-        drop(ledger);
+        let (hold, admission) = self.admit(order, slot, tell).map_err(Refused::Denied)?;
         let reservation = Reservation::new(Arc::clone(self), hold, ending);
-        for limit in &would_reject {
+        for limit in &admission.would_reject {
             self.metrics.would_have_rejected(&limit.name);
             tracing::info!(limit = %limit.name, "a limit in shadow mode would have refused this request");
         }
@@ -122,8 +121,13 @@ impl Guard {
         }
     }
 
-    #[expect(clippy::type_complexity, reason = "the lock guard travels with the hold it protects")]
-    fn admit(&self, order: Order) -> Result<((Arc<Hold>, MutexGuard<'_, Ledger>), Vec<Arc<Limit>>), Denial> {
+    /// Decides, applies, and hands the hold to the writer, all under the lock.
+    fn admit(
+        &self,
+        order: Order,
+        slot: OwnedPermit<Record>,
+        tell: oneshot::Sender<bool>,
+    ) -> Result<(Arc<Hold>, Admission), Denial> {
         let mut ledger = self.ledger();
         let admitted_ms = self.clock.now_ms();
         let ask = Ask {
@@ -143,7 +147,8 @@ impl Guard {
             stream: order.stream,
         });
         ledger.apply_hold(&hold);
-        Ok(((hold, ledger), admission.would_reject))
+        slot.send(Record::Hold(Arc::clone(&hold), tell));
+        Ok((hold, admission))
     }
 
     /// What the limits leave for a request of this attribution.
@@ -231,6 +236,11 @@ impl Guard {
         let reader = self.reader.clone();
         let done = tokio::task::spawn_blocking(move || reader.query(work)).await;
         done.map_err(|_| StoreError::Unavailable)?
+    }
+
+    /// Waits until all that was queued before is in the database.
+    pub async fn flush(&self) -> Result<(), StoreError> {
+        self.writer.flush().await
     }
 
     /// The clock.

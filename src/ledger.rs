@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::domain::demand::Bound;
-use crate::domain::limit::{Mode, Unit};
+use crate::domain::limit::{Mode, Per, Unit};
 use crate::domain::{Limit, Money, Span, Window};
 use crate::ledger::denial::{Blocked, Denial};
 use crate::ledger::entry::{Attribution, Crossing, Entry, Hold, Kind, reserved};
@@ -208,6 +208,10 @@ impl Ledger {
             let start_s = limit.span(at_s).start_s;
             let current = limit.meters.keys().filter(|(_, start)| *start == start_s);
             let mut readings: Vec<_> = current.map(|(s, _)| limit.reading(s.clone(), at_s)).collect();
+            if readings.is_empty() && limit.limit.per == Per::Organization {
+                // Nobody has spent yet; the meter is there all the same.
+                readings.push(limit.reading(Subject::Organization, at_s));
+            }
             readings.sort_unstable_by(|a, b| a.subject.cmp(&b.subject));
             (&limit.limit, readings)
         })

@@ -3,8 +3,13 @@
 //! The library behind the `spendguard` binary. Modules are rows that import
 //! only downward; `ARCHITECTURE.md` draws them and tells a request's way.
 
+pub mod admin;
+pub mod app;
+pub mod cli;
 pub mod clock;
+pub mod config;
 pub mod domain;
+pub mod fake_openai;
 pub mod guard;
 pub mod keys;
 pub mod ledger;

@@ -1,1 +1,78 @@
-fn main() {}
+//! The `spendguard` binary: arguments, logging, run, exit code.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use spendguard::app::{self, App, log};
+use spendguard::cli::{self, Cli, Command, Connection, Failure, complain, say};
+use spendguard::config::{self, Settings, text};
+
+fn main() -> ExitCode {
+    let arguments = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            complain(&format!("error: no runtime: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    let ended = runtime.block_on(run(arguments));
+    drop(runtime);
+    log::flush();
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            complain(&format!("error: {}", failure.message));
+            failure.exit_code()
+        }
+    }
+}
+
+async fn run(arguments: Cli) -> Result<(), Failure> {
+    let settings = || -> Result<Settings, Failure> {
+        config::load(arguments.config.as_deref(), std::env::vars())
+            .map_err(|error| Failure::wrong(error.to_string()))
+    };
+    match arguments.command.clone() {
+        Command::Serve {} => {
+            let settings = settings()?;
+            log::start(&settings.log_level, settings.log_json);
+            let app = App::start(settings, arguments.config.clone()).await.map_err(failed)?;
+            app.announce();
+            app.run().await.map_err(failed)
+        }
+        Command::Demo { upstream_only, listen, .. } if upstream_only => {
+            app::demo::upstream(listen).await.map_err(failed)
+        }
+        Command::Demo { seconds, .. } => {
+            log::start("warn", false);
+            app::demo::run(seconds).await.map_err(failed)
+        }
+        Command::Check {} => {
+            say(text::in_force(&settings()?).trim_end());
+            Ok(())
+        }
+        Command::Config { .. } => {
+            say(&text::schema());
+            Ok(())
+        }
+        command => cli::run(command, &connection(&arguments, settings)?).await,
+    }
+}
+
+/// The guard to talk to: the one named, else the one of the configuration.
+fn connection(
+    arguments: &Cli,
+    settings: impl Fn() -> Result<Settings, Failure>,
+) -> Result<Connection, Failure> {
+    let settings = settings()?;
+    let scheme = if settings.admin.tls.is_some() { "https" } else { "http" };
+    let url = arguments.admin_url.clone().unwrap_or_else(|| format!("{scheme}://{}", settings.admin.listen));
+    let token = settings.admin.token.map(|token| token.expose().to_owned());
+    let data_file = settings.storage_path.join("admin-token");
+    Connection::find(url, arguments.token_file.clone(), token, data_file)
+}
+
+fn failed(error: app::StartError) -> Failure {
+    Failure::failed(error.to_string())
+}

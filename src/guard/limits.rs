@@ -95,6 +95,16 @@ impl Guard {
         Ok(self.install(&book).await?)
     }
 
+    /// What each subject of a limit has settled in its window, added up anew
+    /// from the entries; empty for rates and limits that don't exist.
+    pub async fn sums_from_entries(&self, name: &str) -> Result<HashMap<Subject, i64>, StoreError> {
+        let found = self.limits().into_iter().find(|(limit, _)| *limit.name == *name);
+        let Some((limit, readings)) = found else { return Ok(HashMap::new()) };
+        let Some(span) = readings.first().map(|reading| reading.span) else { return Ok(HashMap::new()) };
+        let ring = Arc::clone(&self.ring);
+        self.read(move |db| reader::settled_by_entries(db, &limit, span, &*ring)).await
+    }
+
     pub(super) async fn install(&self, book: &Book) -> Result<(), StoreError> {
         let (rates, metered) = in_force(book);
         self.throttle.rcu(|before| Throttle::new(&rates, before));
@@ -104,7 +114,9 @@ impl Guard {
             let seedings = ledger.stage(&metered, self.clock.now_ms());
             let ring = Arc::clone(&self.ring);
             let (record, answer) = writer::job(move |db| {
-                let past = |seeding: Seeding| Ok((seeding.clone(), reader::settled(db, &seeding, &*ring)?));
+                let past = |seeding: Seeding| {
+                    Ok((seeding.clone(), reader::settled(db, &seeding.limit, seeding.span, &*ring)?))
+                };
                 seedings.into_iter().map(past).collect::<rusqlite::Result<Past>>()
             });
             slot.send(record);

@@ -54,7 +54,7 @@ impl Guard {
     /// The limits of the API are not in force before
     /// [`Guard::install_file_limits`] has been called once.
     pub fn open(
-        store: &Store,
+        store: Store,
         config: &Config,
         clock: Arc<Clock>,
         metrics: Arc<Metrics>,
@@ -63,10 +63,10 @@ impl Guard {
         let reader = store.reader()?;
         fill(&ring, &reader)?;
         let api = stored(reader.query(settings::limit_rules)?, &config.zone).map_err(OpenError::Limit)?;
-        let next_id = charge_unfinished(store, &ring, clock.now_ms())?;
+        let next_id = charge_unfinished(&store, &ring, clock.now_ms())?;
         let queue_max = config.open_requests_max.saturating_mul(SLOTS_PER_REQUEST) + SLOTS_SPARE;
         let log = WriterLog::new(Arc::clone(&clock), Arc::clone(&metrics));
-        let (writer, thread) = Writer::start(store, queue_max, log)?;
+        let (writer, thread) = Writer::start(&store, queue_max, log)?;
         let guard = Self {
             ledger: Mutex::new(Ledger::new(next_id)),
             throttle: ArcSwap::from_pointee(Throttle::default()),
@@ -78,6 +78,7 @@ impl Guard {
             room: Notify::new(),
             book: tokio::sync::Mutex::new(Book { file: Vec::new(), api, zone: Arc::clone(&config.zone) }),
             ring_changes: tokio::sync::Mutex::new(()),
+            _store: store,
         };
         Ok((Arc::new(guard), thread))
     }

@@ -10,8 +10,7 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension as _, params_from_iter};
 
 use crate::domain::limit::Unit;
-use crate::domain::{Money, Span, Tokens};
-use crate::ledger::Seeding;
+use crate::domain::{Limit, Money, Span, Tokens};
 use crate::ledger::entry::{Attribution, Basis, Entry, Kind};
 use crate::ledger::meter::{Subject, subject};
 use crate::store::StoreError;
@@ -188,12 +187,13 @@ pub fn usage(
 /// comes into force.
 pub fn settled(
     db: &Connection,
-    seeding: &Seeding,
+    limit: &Limit,
+    span: Span,
     names: &dyn Names,
 ) -> rusqlite::Result<HashMap<Subject, i64>> {
     // Windows shorter than a rollup are summed from the entries themselves.
-    if seeding.span.end_s.saturating_sub(seeding.span.start_s) < ROLLUP_S {
-        return settled_by_entries(db, seeding, names);
+    if span.end_s.saturating_sub(span.start_s) < ROLLUP_S {
+        return settled_by_entries(db, limit, span, names);
     }
     let mut statement = db.prepare_cached(
         "SELECT project, api_key, end_user, tags, endpoint, model, priced_as, requests, cost_nano, input, \
@@ -201,7 +201,7 @@ pub fn settled(
          image_cached_input, output, reasoning, audio_output, image_output FROM rollup \
          WHERE start_s >= ?1 AND start_s < ?2",
     )?;
-    let mut rows = statement.query([seeding.span.start_s, seeding.span.end_s])?;
+    let mut rows = statement.query([span.start_s, span.end_s])?;
     let mut sums = HashMap::new();
     while let Some(row) = rows.next()? {
         let text = |at: usize| row.get::<_, Arc<str>>(at);
@@ -218,9 +218,9 @@ pub fn settled(
             model: text(5)?,
             priced_as: some(text(6)?),
         };
-        let Some(subject) = subject(&seeding.limit, &of) else { continue };
+        let Some(subject) = subject(limit, &of) else { continue };
         let tokens = tokens_from(row, 9)?;
-        let amount = match seeding.limit.unit {
+        let amount = match limit.unit {
             Unit::Usd => row.get(8)?,
             Unit::Requests => row.get(7)?,
             Unit::Tokens => int(tokens.total()),
@@ -236,7 +236,8 @@ pub fn settled(
 /// The same from the entries: slower, and independent of the rollups.
 pub fn settled_by_entries(
     db: &Connection,
-    seeding: &Seeding,
+    limit: &Limit,
+    span: Span,
     names: &dyn Names,
 ) -> rusqlite::Result<HashMap<Subject, i64>> {
     let sql = format!(
@@ -245,13 +246,13 @@ pub fn settled_by_entries(
     );
     let mut statement = db.prepare_cached(&sql)?;
     let ms = |s: i64| s.saturating_mul(1_000);
-    let mut rows = statement.query([ms(seeding.span.start_s), ms(seeding.span.end_s)])?;
+    let mut rows = statement.query([ms(span.start_s), ms(span.end_s)])?;
     let mut sums = HashMap::new();
     while let Some(row) = rows.next()? {
         let entry = entry_from(row, names)?;
-        let Some(subject) = subject(&seeding.limit, &entry.attribution) else { continue };
+        let Some(subject) = subject(limit, &entry.attribution) else { continue };
         let sum: &mut i64 = sums.entry(subject).or_default();
-        *sum = sum.saturating_add(entry.amount(seeding.limit.unit));
+        *sum = sum.saturating_add(entry.amount(limit.unit));
     }
     Ok(sums)
 }

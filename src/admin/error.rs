@@ -1,0 +1,115 @@
+//! Errors of the admin API, in OpenAI's envelope.
+
+use axum::Json;
+use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+use crate::guard::keyring::KeyError;
+use crate::guard::{AdjustError, LimitError};
+use crate::store::StoreError;
+
+/// An answer that says no.
+#[derive(Debug)]
+pub(crate) struct ApiError {
+    status: StatusCode,
+    message: String,
+    param: Option<&'static str>,
+    code: &'static str,
+}
+
+impl ApiError {
+    pub(crate) fn bad(param: Option<&'static str>, message: impl Into<String>) -> Self {
+        Self { status: StatusCode::BAD_REQUEST, message: message.into(), param, code: "invalid_request" }
+    }
+
+    pub(crate) fn not_found(message: impl Into<String>) -> Self {
+        Self { status: StatusCode::NOT_FOUND, message: message.into(), param: None, code: "not_found" }
+    }
+
+    pub(crate) fn method_not_allowed() -> Self {
+        let message = "this path does not know that method".to_owned();
+        Self { status: StatusCode::METHOD_NOT_ALLOWED, message, param: None, code: "method_not_allowed" }
+    }
+
+    pub(crate) fn unauthorized() -> Self {
+        let message = "Send the admin token as 'Authorization: Bearer TOKEN'.".to_owned();
+        Self { status: StatusCode::UNAUTHORIZED, message, param: None, code: "invalid_api_key" }
+    }
+
+    fn conflict(message: String) -> Self {
+        Self { status: StatusCode::CONFLICT, message, param: None, code: "conflict" }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let kind = if self.status.is_server_error() { "server_error" } else { "invalid_request_error" };
+        let error = json!({ "message": self.message, "type": kind, "param": self.param, "code": self.code });
+        (self.status, Json(json!({ "error": error }))).into_response()
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        tracing::error!(%error, "the admin API could not use the database");
+        let message = "The ledger can't be used right now.".to_owned();
+        Self { status: StatusCode::SERVICE_UNAVAILABLE, message, param: None, code: "ledger_unavailable" }
+    }
+}
+
+impl From<KeyError> for ApiError {
+    fn from(error: KeyError) -> Self {
+        let message = error.to_string();
+        match error {
+            KeyError::NoSuchKey(_) => Self::not_found(message),
+            KeyError::NoSuchProject(_) => Self::bad(Some("project_id"), message),
+            KeyError::SecretTaken | KeyError::ProjectTaken(_) | KeyError::PassThrough(_) => {
+                Self::conflict(message)
+            }
+            KeyError::BadSecret => Self::bad(Some("secret"), message),
+            KeyError::BadName => Self::bad(Some("name"), message),
+            KeyError::Random(_) => Self {
+                status: StatusCode::INTERNAL_SERVER_ERROR,
+                message,
+                param: None,
+                code: "no_random_numbers",
+            },
+            KeyError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<LimitError> for ApiError {
+    fn from(error: LimitError) -> Self {
+        let message = error.to_string();
+        match error {
+            LimitError::Rule(rule) => Self::bad(Some(rule.field), message),
+            LimitError::ManagedByFile(_) => Self::conflict(message),
+            LimitError::NoSuchLimit(_) => Self::not_found(message),
+            LimitError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<AdjustError> for ApiError {
+    fn from(error: AdjustError) -> Self {
+        match error {
+            AdjustError::NoSuchEntry => Self::not_found(error.to_string()),
+            AdjustError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<JsonRejection> for ApiError {
+    fn from(rejection: JsonRejection) -> Self {
+        Self { status: rejection.status(), ..Self::bad(None, rejection.body_text()) }
+    }
+}
+
+impl From<QueryRejection> for ApiError {
+    fn from(rejection: QueryRejection) -> Self {
+        Self::bad(None, rejection.body_text())
+    }
+}

@@ -1,0 +1,144 @@
+//! The ledger: its lines, corrections, and proof.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use serde::Deserialize;
+
+use crate::admin::Admin;
+use crate::admin::error::ApiError;
+use crate::admin::keys::{ascending, page_length};
+use crate::admin::usage::instant_s;
+use crate::admin::view::{EntryView, List, VerificationView};
+use crate::domain::Money;
+use crate::ledger::entry::{Basis, Kind};
+use crate::store::reader::{self, EntryFilter};
+use crate::store::verify;
+
+/// How often a meter that differs is looked at again: traffic goes on between
+/// reading it and adding up its entries.
+const LOOKS: usize = 5;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Wanted {
+    key_id: Option<String>,
+    project_id: Option<String>,
+    since: Option<String>,
+    until: Option<String>,
+    basis: Option<String>,
+    kind: Option<String>,
+    limit: Option<usize>,
+    after: Option<String>,
+    order: Option<String>,
+}
+
+/// The number of an entry's id, with or without its prefix.
+fn number(id: &str) -> Result<u64, ApiError> {
+    let digits = id.strip_prefix("ent_").unwrap_or(id);
+    digits.parse().map_err(|_| ApiError::bad(Some("id"), format!("{id:?} is no id of an entry")))
+}
+
+pub(crate) async fn list(
+    State(admin): State<Admin>,
+    wanted: Result<Query<Wanted>, QueryRejection>,
+) -> Result<Json<List<EntryView>>, ApiError> {
+    let Query(wanted) = wanted?;
+    let count = page_length(wanted.limit)?;
+    let zone = Arc::clone(&admin.in_force.load().zone);
+    let time =
+        |text: &Option<String>, param| text.as_deref().map(|text| instant_s(text, &zone, param)).transpose();
+    let named = |text: &Option<String>, param| match text {
+        Some(text) => Basis::named(text).map(Some).ok_or_else(|| ApiError::bad(Some(param), "no such basis")),
+        None => Ok(None),
+    };
+    let kind = match &wanted.kind {
+        Some(text) => Some(Kind::named(text).ok_or_else(|| ApiError::bad(Some("kind"), "no such kind"))?),
+        None => None,
+    };
+    let filter = EntryFilter {
+        since_s: time(&wanted.since, "since")?,
+        until_s: time(&wanted.until, "until")?,
+        basis: named(&wanted.basis, "basis")?,
+        kind,
+        after: wanted.after.as_deref().map(number).transpose()?,
+        ascending: ascending(wanted.order.as_deref(), false)?,
+        count_max: count + 1,
+        key: wanted.key_id,
+        project: wanted.project_id,
+    };
+    let ring = Arc::clone(admin.guard.ring());
+    let mut entries = admin.guard.read(move |db| reader::entries(db, &filter, &*ring)).await?;
+    let has_more = entries.len() > count;
+    entries.truncate(count);
+    let views = entries.iter().map(EntryView::of).collect();
+    Ok(Json(List::new(views, has_more, |entry: &EntryView| entry.id.clone())))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Adjustment {
+    amount_usd: String,
+    note: String,
+}
+
+pub(crate) async fn adjust(
+    State(admin): State<Admin>,
+    Path(id): Path<String>,
+    body: Result<Json<Adjustment>, JsonRejection>,
+) -> Result<(StatusCode, Json<EntryView>), ApiError> {
+    let Json(Adjustment { amount_usd, note }) = body?;
+    let by: Money = amount_usd
+        .parse()
+        .map_err(|error| ApiError::bad(Some("amount_usd"), format!("{amount_usd:?} is {error}")))?;
+    if note.trim().is_empty() || note.len() > 1_000 {
+        return Err(ApiError::bad(Some("note"), "say in 1 to 1000 characters why"));
+    }
+    let entry = admin.guard.adjust(number(&id)?, by, note).await?;
+    Ok((StatusCode::CREATED, Json(EntryView::of(&entry))))
+}
+
+/// Rebuilds all balances from the entries and compares.
+pub(crate) async fn verify(State(admin): State<Admin>) -> Result<Json<VerificationView>, ApiError> {
+    let ring = Arc::clone(admin.guard.ring());
+    let mut report = admin.guard.read(move |db| verify::verify(db, &*ring)).await?;
+    let mut meters = 0;
+    for (limit, _) in admin.guard.limits() {
+        meters += 1;
+        if let Some(difference) = meter_difference(&admin, &limit.name).await? {
+            report.differences.push(difference);
+        }
+    }
+    Ok(Json(VerificationView {
+        object: "guard.verification",
+        ok: report.differences.is_empty(),
+        entries: report.entries,
+        rollups: report.rollups,
+        meters,
+        differences: report.differences,
+    }))
+}
+
+/// How a limit's meters differ from its entries, if they still do after a few
+/// looks.
+async fn meter_difference(admin: &Admin, name: &str) -> Result<Option<String>, ApiError> {
+    let mut difference = None;
+    for _ in 0..LOOKS {
+        let sums = admin.guard.sums_from_entries(name).await?;
+        let limits = admin.guard.limits();
+        let Some((limit, readings)) = limits.iter().find(|(limit, _)| *limit.name == *name) else { break };
+        let unlike = readings.iter().find(|r| sums.get(&r.subject).copied().unwrap_or(0) != r.meter.settled);
+        let Some(reading) = unlike else { return Ok(None) };
+        let added_up = sums.get(&reading.subject).copied().unwrap_or(0);
+        difference = Some(format!(
+            "limit {name:?}, {}: the meter says {}, its entries add up to {}",
+            reading.subject.label(),
+            limit.unit.phrase(reading.meter.settled),
+            limit.unit.phrase(added_up),
+        ));
+    }
+    Ok(difference)
+}

@@ -1,0 +1,152 @@
+//! Limits: what is in force, what it has counted, and why.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use serde_json::value::RawValue;
+
+use crate::admin::Admin;
+use crate::admin::error::ApiError;
+use crate::admin::view::{ContributionView, EntryView, ExplainView, HoldView, LimitView, List, entry_id};
+use crate::domain::Limit;
+use crate::ledger::meter::{Reading, subject};
+use crate::store::reader::{self, EntryFilter};
+use crate::store::rule::LimitRule;
+
+/// Entries that an explanation names one by one.
+const EXPLAINED_MAX: usize = 100;
+
+pub(crate) async fn list(State(admin): State<Admin>) -> Json<List<LimitView>> {
+    let limits = everything(&admin).iter().map(|(limit, readings)| LimitView::of(limit, readings)).collect();
+    Json(List::new(limits, false, |limit: &LimitView| limit.name.clone()))
+}
+
+/// Metered limits with their meters, and rates without.
+fn everything(admin: &Admin) -> Vec<(Arc<Limit>, Vec<Reading>)> {
+    let mut limits = admin.guard.limits();
+    limits.extend(admin.guard.throttle().limits().map(|limit| (Arc::clone(limit), Vec::new())));
+    limits.sort_unstable_by(|a, b| a.0.name.cmp(&b.0.name));
+    limits
+}
+
+fn find(admin: &Admin, name: &str) -> Result<(Arc<Limit>, Vec<Reading>), ApiError> {
+    let found = everything(admin).into_iter().find(|(limit, _)| *limit.name == *name);
+    found.ok_or_else(|| ApiError::not_found(format!("there is no limit {name:?}")))
+}
+
+pub(crate) async fn show(
+    State(admin): State<Admin>,
+    Path(name): Path<String>,
+) -> Result<Json<LimitView>, ApiError> {
+    let (limit, readings) = find(&admin, &name)?;
+    Ok(Json(LimitView::of(&limit, &readings)))
+}
+
+/// A rule whose amounts may be numbers as well as texts.
+fn rule(body: &[u8]) -> Result<LimitRule, ApiError> {
+    let bad = |error: serde_json::Error| ApiError::bad(None, format!("not a limit: {error}"));
+    let mut fields: std::collections::BTreeMap<String, Box<RawValue>> =
+        serde_json::from_slice(body).map_err(bad)?;
+    let quoted = |raw: &RawValue| {
+        let text = raw.get().trim();
+        let plain = text.starts_with(|c: char| c.is_ascii_digit() || c == '-');
+        if plain { format!("{text:?}") } else { text.to_owned() }
+    };
+    if let Some(hard) = fields.get_mut("hard") {
+        *hard = RawValue::from_string(quoted(hard)).map_err(bad)?;
+    }
+    if let Some(soft) = fields.get_mut("soft") {
+        let amounts: Vec<Box<RawValue>> = serde_json::from_str(soft.get()).map_err(bad)?;
+        let amounts: Vec<_> = amounts.iter().map(|amount| quoted(amount)).collect();
+        *soft = RawValue::from_string(format!("[{}]", amounts.join(","))).map_err(bad)?;
+    }
+    let text = serde_json::to_string(&fields).map_err(bad)?;
+    serde_json::from_str(&text).map_err(bad)
+}
+
+pub(crate) async fn put(
+    State(admin): State<Admin>,
+    Path(name): Path<String>,
+    body: axum::body::Bytes,
+) -> Result<Json<LimitView>, ApiError> {
+    admin.guard.put_limit(&name, &rule(&body)?).await?;
+    let (limit, readings) = find(&admin, &name)?;
+    Ok(Json(LimitView::of(&limit, &readings)))
+}
+
+pub(crate) async fn remove(
+    State(admin): State<Admin>,
+    Path(name): Path<String>,
+) -> Result<StatusCode, ApiError> {
+    admin.guard.remove_limit(&name).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Which entries and holds make up a limit's numbers, added up anew.
+pub(crate) async fn explain(
+    State(admin): State<Admin>,
+    Path(name): Path<String>,
+) -> Result<Json<ExplainView>, ApiError> {
+    find(&admin, &name)?;
+    let sums = admin.guard.sums_from_entries(&name).await?;
+    let (limit, readings) = find(&admin, &name)?;
+    let holds = admin.guard.holds_on(&name);
+    let now_ms = admin.guard.clock().now_ms();
+    let hold = |(hold, subject, amount): (Arc<crate::ledger::entry::Hold>, String, i64)| HoldView {
+        id: entry_id(hold.id),
+        key_id: hold.attribution.key.to_string(),
+        subject,
+        amount: limit.unit.decimal(amount),
+        admitted_at: hold.admitted_ms.div_euclid(1_000),
+        age_ms: now_ms.saturating_sub(hold.admitted_ms),
+    };
+    let settled =
+        |reading: &Reading| sums.get(&reading.subject).copied().unwrap_or(0) == reading.meter.settled;
+    let agrees = readings.iter().all(settled);
+    let span = readings.first().map(|reading| reading.span);
+    let (entries, entries_total) = contributions(&admin, &limit, span).await?;
+    Ok(Json(ExplainView {
+        agrees,
+        entries,
+        entries_total,
+        settled_from_entries: sums
+            .iter()
+            .map(|(subject, amount)| (subject.label().to_owned(), limit.unit.decimal(*amount)))
+            .collect(),
+        holds: holds.into_iter().map(hold).collect(),
+        limit: LimitView::of(&limit, &readings),
+    }))
+}
+
+async fn contributions(
+    admin: &Admin,
+    limit: &Arc<Limit>,
+    span: Option<crate::domain::Span>,
+) -> Result<(Vec<ContributionView>, usize), ApiError> {
+    let Some(span) = span else { return Ok((Vec::new(), 0)) };
+    let filter = EntryFilter {
+        since_s: (span.start_s != i64::MIN).then_some(span.start_s),
+        until_s: (span.end_s != i64::MAX).then_some(span.end_s),
+        count_max: 100_000,
+        ..EntryFilter::default()
+    };
+    let (ring, of) = (Arc::clone(admin.guard.ring()), Arc::clone(limit));
+    let found = admin.guard.read(move |db| {
+        let mut count = 0;
+        let mut newest = Vec::new();
+        for entry in reader::entries(db, &filter, &*ring)? {
+            let amount = entry.amount(of.unit);
+            let Some(subject) = subject(&of, &entry.attribution).filter(|_| amount != 0) else { continue };
+            count += 1;
+            if newest.len() < EXPLAINED_MAX {
+                let subject = subject.label().to_owned();
+                let (amount, entry) = (of.unit.decimal(amount), EntryView::of(&entry));
+                newest.push(ContributionView { subject, amount, entry });
+            }
+        }
+        Ok((newest, count))
+    });
+    Ok(found.await?)
+}

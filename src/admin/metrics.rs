@@ -1,0 +1,101 @@
+//! `/metrics`: Prometheus text, or OpenMetrics if the scraper asks for it.
+
+use std::collections::BTreeMap;
+
+use axum::extract::State;
+use axum::http::{HeaderMap, header};
+use axum::response::{IntoResponse, Response};
+use prometheus::proto::{MetricFamily, MetricType};
+use prometheus::{Encoder as _, TextEncoder};
+
+use crate::admin::Admin;
+use crate::admin::error::ApiError;
+use crate::domain::limit::{Per, Unit};
+use crate::domain::{Limit, Money, Window};
+use crate::ledger::meter::Reading;
+use crate::metrics::{LimitSample, dollars, float};
+
+const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// Meters of one limit that get series of their own, the fullest first.
+const SUBJECTS_MAX: usize = 1_000;
+
+pub(crate) async fn metrics(State(admin): State<Admin>, headers: HeaderMap) -> Response {
+    if !admin.metrics_open && !admin.is_authorized(&headers) {
+        return ApiError::unauthorized().into_response();
+    }
+    mirror(&admin);
+    let families = admin.guard.metrics().gather();
+    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    let open = accept.contains("application/openmetrics-text");
+    let mut text = Vec::new();
+    if TextEncoder::new().encode(&families, &mut text).is_err() {
+        return ApiError::bad(None, "the metrics could not be written").into_response();
+    }
+    let text = String::from_utf8_lossy(&text).into_owned();
+    let (kind, text) = if open { (OPEN_METRICS, open_metrics(&families, &text)) } else { (TEXT, text) };
+    ([(header::CONTENT_TYPE, kind)], text).into_response()
+}
+
+/// OpenMetrics names a family of counters without its `_total`, and says where
+/// the text ends.
+fn open_metrics(families: &[MetricFamily], text: &str) -> String {
+    let counters: BTreeMap<&str, &str> = families
+        .iter()
+        .filter(|family| family.get_field_type() == MetricType::COUNTER)
+        .filter_map(|family| Some((family.name(), family.name().strip_suffix("_total")?)))
+        .collect();
+    let mut open = String::with_capacity(text.len() + 6);
+    for line in text.lines() {
+        let mut words = line.splitn(4, ' ');
+        let comment = (words.next() == Some("#")).then(|| (words.next(), words.next(), words.next()));
+        match comment {
+            Some((Some(word), Some(name), rest)) => {
+                let name = counters.get(name).copied().unwrap_or(name);
+                open.push_str(&format!("# {word} {name} {}", rest.unwrap_or_default()));
+            }
+            Some(_) | None => open.push_str(line),
+        }
+        open.push('\n');
+    }
+    open.push_str("# EOF\n");
+    open
+}
+
+/// Sets the gauges that mirror the ledger, as of this scrape.
+fn mirror(admin: &Admin) {
+    let guard = &admin.guard;
+    let metrics = guard.metrics();
+    let age_s = guard.clock().now_s().saturating_sub(admin.in_force.load().prices_as_of_s);
+    metrics.mirror(guard.in_doubt().0, guard.queued(), age_s);
+    let samples: Vec<_> =
+        guard.limits().iter().flat_map(|(limit, readings)| samples(limit, readings)).collect();
+    metrics.mirror_limits(&samples);
+    let keys = guard.ring().keys();
+    metrics.mirror_keys(keys.iter().map(|key| (&*key.id, &*key.name)));
+}
+
+/// A limit's series: the fullest meters first, and never an end user's name.
+fn samples(limit: &Limit, readings: &[Reading]) -> Vec<LimitSample> {
+    let mut fullest: Vec<&Reading> = readings.iter().collect();
+    fullest.sort_unstable_by_key(|reading| -(reading.meter.settled.saturating_add(reading.meter.held)));
+    fullest.truncate(if limit.per == Per::User { 1 } else { SUBJECTS_MAX });
+    let amount = |amount: i64| match limit.unit {
+        Unit::Usd => dollars(Money::from_nano(amount)),
+        Unit::Tokens | Unit::InputTokens | Unit::OutputTokens | Unit::Requests => float(amount),
+    };
+    let sample = |reading: &&Reading| LimitSample {
+        limit: limit.name.to_string(),
+        subject: match limit.per {
+            Per::User => "fullest_user".to_owned(),
+            Per::Organization | Per::Project | Per::Key | Per::Model => reading.subject.label().to_owned(),
+        },
+        unit: limit.unit.name(),
+        settled: amount(reading.meter.settled),
+        held: amount(reading.meter.held),
+        soft: limit.thresholds().first().map(|soft| amount(*soft)),
+        hard: limit.hard.map(amount),
+        reset_s: (limit.window != Window::Total).then(|| float(reading.span.end_s)),
+    };
+    fullest.iter().map(sample).collect()
+}

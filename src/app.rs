@@ -1,0 +1,272 @@
+//! Wiring: who owns what, what starts after what, and what stops before what.
+//!
+//! The proxy runs in shards: a thread for each core, with a runtime, a listener
+//! and a pool of upstream connections of its own. Admin, reload and signals run
+//! on the main runtime. The writer's thread ends last.
+
+pub mod demo;
+pub mod log;
+mod reload;
+mod rules;
+mod token;
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use http::Request;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use tokio::sync::{Semaphore, watch};
+use tokio_util::task::TaskTracker;
+use tower_service::Service as _;
+
+use crate::admin::{Admin, InForce};
+use crate::cli::say;
+use crate::clock::Clock;
+use crate::config::Settings;
+use crate::guard::{Guard, recovery};
+use crate::keys::KeyHash;
+use crate::metrics::Metrics;
+use crate::net::{Serving, Tls};
+use crate::proxy::visit::RequestIds;
+use crate::proxy::{Proxy, Rules};
+use crate::store::Store;
+use crate::upstream::{self, Upstream};
+
+/// The admin listener's connections: people and scrapers, not clients.
+const ADMIN_CONNECTIONS_MAX: usize = 1_000;
+
+/// A guard that is serving.
+pub struct App {
+    /// The guard.
+    pub guard: Arc<Guard>,
+    /// Where the proxy listens.
+    pub proxy: SocketAddr,
+    /// Where the admin listener listens.
+    pub admin: SocketAddr,
+    /// The admin token, or where it is.
+    pub token: token::Token,
+    settings: Settings,
+    config_file: Option<PathBuf>,
+    in_force: Arc<ArcSwap<InForce>>,
+    rules: Arc<ArcSwap<Rules>>,
+    roots: Arc<rustls::ClientConfig>,
+    proxies: Vec<Arc<Proxy>>,
+    tls: Vec<Arc<Tls>>,
+    stop: watch::Sender<bool>,
+    shards: Vec<JoinHandle<()>>,
+    admin_task: TaskTracker,
+    writer: JoinHandle<()>,
+}
+
+/// Why the guard could not start.
+pub type StartError = Box<dyn std::error::Error + Send + Sync>;
+
+impl App {
+    /// Opens the database, puts the limits in force, and starts to serve.
+    pub async fn start(settings: Settings, config_file: Option<PathBuf>) -> Result<Self, StartError> {
+        let (clock, metrics) = (Arc::new(Clock::default()), Arc::new(Metrics::default()));
+        let store = Store::open(&settings.storage_path, settings.durability)?;
+        let config = recovery::Config {
+            open_requests_max: settings.guard.open_requests_max,
+            zone: Arc::clone(&settings.zone),
+        };
+        let (guard, writer) = Guard::open(store, &config, clock, metrics)?;
+        guard.install_file_projects(settings.projects.iter().cloned());
+        guard.install_file_limits(settings.limits.clone(), Arc::clone(&settings.zone)).await?;
+        let (rules, in_force) = rules::of(&settings)?;
+        let token = token::Token::of(&settings)?;
+        let (stop, stopping) = watch::channel(false);
+        let shards = std::thread::available_parallelism().map_or(1, usize::from);
+        let listeners = bound(settings.server.listen, shards, "server.listen")?;
+        let admin_listener = bound(settings.admin.listen, 1, "admin.listen")?;
+        let admin_listener = admin_listener.into_iter().next().ok_or("no admin listener")?;
+        let mut app = Self {
+            proxy: listeners[0].local_addr()?,
+            admin: admin_listener.local_addr()?,
+            in_force: Arc::new(ArcSwap::from_pointee(in_force)),
+            rules: Arc::new(ArcSwap::from_pointee(rules)),
+            roots: upstream::roots(),
+            proxies: Vec::new(),
+            tls: Vec::new(),
+            shards: Vec::new(),
+            admin_task: TaskTracker::new(),
+            guard,
+            token,
+            settings,
+            config_file,
+            stop,
+            writer,
+        };
+        app.serve_admin(admin_listener, stopping.clone())?;
+        app.serve_proxy(listeners, &stopping)?;
+        Ok(app)
+    }
+
+    fn serve_admin(
+        &mut self,
+        listener: std::net::TcpListener,
+        stop: watch::Receiver<bool>,
+    ) -> Result<(), StartError> {
+        let admin = Admin {
+            guard: Arc::clone(&self.guard),
+            token: KeyHash::of(self.token.secret().expose().as_bytes()),
+            metrics_open: self.admin.ip().is_loopback(),
+            in_force: Arc::clone(&self.in_force),
+        };
+        let router = crate::admin::router(admin);
+        let service = service_fn(move |request: Request<Incoming>| router.clone().call(request));
+        let serving = Serving {
+            header_timeout: self.settings.server.header_timeout,
+            connections: Arc::new(Semaphore::new(ADMIN_CONNECTIONS_MAX)),
+            tls: self.load_tls(self.settings.admin.tls.clone())?,
+            stop,
+        };
+        self.admin_task.spawn(async move {
+            if let Err(error) = crate::net::serve(listener, serving, service).await {
+                tracing::error!(%error, "the admin listener failed");
+            }
+        });
+        Ok(())
+    }
+
+    fn serve_proxy(
+        &mut self,
+        listeners: Vec<std::net::TcpListener>,
+        stop: &watch::Receiver<bool>,
+    ) -> Result<(), StartError> {
+        let serving = Serving {
+            header_timeout: self.settings.server.header_timeout,
+            connections: Arc::new(Semaphore::new(self.settings.server.connections_max)),
+            tls: self.load_tls(self.settings.server.tls.clone())?,
+            stop: stop.clone(),
+        };
+        let ids = Arc::new(RequestIds::new()?);
+        for (number, listener) in listeners.into_iter().enumerate() {
+            let proxy = Arc::new(Proxy {
+                guard: Arc::clone(&self.guard),
+                rules: Arc::clone(&self.rules),
+                upstream: ArcSwap::from_pointee(Upstream::new(&rules::upstream(&self.settings), &self.roots)),
+                ids: Arc::clone(&ids),
+                tracker: TaskTracker::new(),
+            });
+            self.proxies.push(Arc::clone(&proxy));
+            let (serving, drain) = (serving.clone(), self.settings.server.drain);
+            let name = format!("proxy-{number}");
+            let body = move || run_shard(proxy, listener, serving, drain);
+            self.shards.push(std::thread::Builder::new().name(name).spawn(body)?);
+        }
+        Ok(())
+    }
+
+    fn load_tls(
+        &mut self,
+        files: Option<crate::config::settings::TlsFiles>,
+    ) -> Result<Option<Arc<Tls>>, StartError> {
+        let Some(files) = files else { return Ok(None) };
+        let tls = Arc::new(Tls::load(&files.cert, &files.key)?);
+        self.tls.push(Arc::clone(&tls));
+        Ok(Some(tls))
+    }
+
+    /// Says on standard output where everything is.
+    pub fn announce(&self) {
+        let scheme = |tls: bool| if tls { "https" } else { "http" };
+        let proxy = format!("{}://{}", scheme(self.settings.server.tls.is_some()), self.proxy);
+        let admin = format!("{}://{}", scheme(self.settings.admin.tls.is_some()), self.admin);
+        say(&format!("proxy listening on {proxy}"));
+        say(&format!("admin listening on {admin}"));
+        say(&format!("admin token: {}", self.token.whereabouts()));
+        if self.settings.pass_through {
+            say("no upstream key: clients send their own OpenAI keys, which are metered and limited");
+        }
+        say("point your programs at it:");
+        say(&format!("  export OPENAI_BASE_URL={proxy}/v1"));
+    }
+
+    /// Runs until a signal says stop, reloading on changes; then drains.
+    pub async fn run(mut self) -> Result<(), StartError> {
+        self.until_stopped().await?;
+        tracing::info!("draining: no new work is taken");
+        self.shut_down().await;
+        Ok(())
+    }
+
+    /// Stops taking work, lets what is running finish, and settles everything.
+    pub async fn shut_down(self) {
+        let _ = self.stop.send(true);
+        let Self { guard, shards, admin_task, proxies, writer, settings, .. } = self;
+        drop(proxies);
+        let joined = tokio::task::spawn_blocking(move || {
+            for shard in shards {
+                if shard.join().is_err() {
+                    tracing::error!("a shard of the proxy panicked");
+                }
+            }
+        });
+        if joined.await.is_err() {
+            tracing::error!("the shards could not be waited for");
+        }
+        admin_task.close();
+        // The admin listener has no work worth waiting long for.
+        let _ =
+            tokio::time::timeout(Duration::from_secs(2).min(settings.server.drain), admin_task.wait()).await;
+        let flushed = guard.flush().await;
+        drop(guard);
+        if flushed.is_ok() {
+            tracing::info!("everything is settled and written");
+        }
+        // The writer ends once nobody can send to it; admin tasks that were cut
+        // off end with the runtime, so it is not waited for here.
+        drop(writer);
+    }
+}
+
+fn bound(address: SocketAddr, count: usize, key: &str) -> Result<Vec<std::net::TcpListener>, StartError> {
+    crate::net::bind(address, count).map_err(|error| {
+        let mend = match error.kind() {
+            io::ErrorKind::AddrInUse => "another program listens there",
+            _ => "it can't be listened on",
+        };
+        format!("{key} = \"{address}\": {mend}: {error}").into()
+    })
+}
+
+/// One shard: serves until stopped, then waits for its requests, bounded.
+fn run_shard(proxy: Arc<Proxy>, listener: std::net::TcpListener, serving: Serving, drain: Duration) {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return tracing::error!(%error, "a shard could not start"),
+    };
+    let tracker = proxy.tracker.clone();
+    let mut stop = serving.stop.clone();
+    let service = service_fn(move |request| {
+        let proxy = Arc::clone(&proxy);
+        async move { Ok::<_, Infallible>(proxy.handle(request).await) }
+    });
+    runtime.block_on(async move {
+        let bounded = async {
+            // The sender lives as long as the app.
+            let _ = stop.wait_for(|stop| *stop).await;
+            tokio::time::sleep(drain).await;
+        };
+        let served = async {
+            if let Err(error) = crate::net::serve(listener, serving, service).await {
+                tracing::error!(%error, "a listener of the proxy failed");
+            }
+            tracker.close();
+            tracker.wait().await;
+        };
+        tokio::select! {
+            () = served => {}
+            () = bounded => tracing::warn!("requests were still running at the end of the drain; their holds are charged"),
+        }
+    });
+    // Dropping the runtime drops what still runs; reservations end themselves.
+}

@@ -1,0 +1,159 @@
+//! `spendguard demo`: a tour without an OpenAI key.
+//!
+//! A fake OpenAI in this process, a guard in front of it with a few keys and
+//! limits that get hit, and a bounded trickle of traffic through it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, header};
+use http_body_util::BodyExt as _;
+use serde_json::json;
+use tokio::sync::watch;
+
+use crate::app::{App, StartError};
+use crate::cli::say;
+use crate::config;
+use crate::domain::Secret;
+use crate::fake_openai::{self, Fake};
+use crate::guard::keyring::NewKey;
+use crate::upstream::{Config, Upstream, roots};
+
+const FOLDER: &str = "spendguard-demo";
+const PAUSE: Duration = Duration::from_millis(250);
+
+const LIMITS: &str = r#"
+[organization]
+name = "Demo"
+[[project]]
+id = "chatbot"
+name = "Chatbot"
+[[project]]
+id = "search"
+name = "Search"
+[[limit]]
+name = "monthly-budget"
+window = "month"
+soft = ["50%", "80%"]
+hard = 5.00
+[[limit]]
+name = "chatbot-day"
+per = "project"
+only = { project = ["chatbot"] }
+window = "day"
+soft = [0.002]
+hard = 0.004
+[[limit]]
+name = "requests-per-minute"
+per = "key"
+only = { key = ["intern"] }
+unit = "requests"
+window = "minute"
+hard = 6
+"#;
+
+/// Serves only the fake, until the process ends.
+pub async fn upstream(listen: SocketAddr) -> Result<(), StartError> {
+    let listener = crate::net::bind(listen, 1)?.remove(0);
+    say(&format!("fake OpenAI listening on http://{}", listener.local_addr()?));
+    let (_never, stop) = watch::channel(false);
+    Ok(fake_openai::serve(listener, Arc::new(Fake::default()), stop).await?)
+}
+
+/// Runs the whole tour: traffic for so many seconds, then serves until stopped.
+pub async fn run(seconds: u64) -> Result<(), StartError> {
+    let fake_listener = crate::net::bind("127.0.0.1:0".parse()?, 1)?.remove(0);
+    let fake_url = format!("http://{}/v1", fake_listener.local_addr()?);
+    let (_until_the_end, stop) = watch::channel(false);
+    let tasks = tokio_util::task::TaskTracker::new();
+    tasks.spawn(fake_openai::serve(fake_listener, Arc::new(Fake::default()), stop));
+
+    let folder = std::env::temp_dir().join(format!("{FOLDER}-{}", std::process::id()));
+    std::fs::create_dir_all(&folder)?;
+    let file = folder.join("spendguard.toml");
+    std::fs::write(&file, LIMITS)?;
+    let environment = [
+        ("SPENDGUARD_UPSTREAM__BASE_URL".to_owned(), fake_url.clone()),
+        ("SPENDGUARD_STORAGE__PATH".to_owned(), folder.join("data").display().to_string()),
+        ("OPENAI_API_KEY".to_owned(), "sk-fake-upstream-key".to_owned()),
+    ];
+    let settings = config::load(Some(&file), environment)?;
+    let app = App::start(settings, None).await?;
+    say(&format!("a fake OpenAI answers at {fake_url}; nothing here costs money"));
+    app.announce();
+    let mut keys = Vec::new();
+    for (name, project) in [("web", "chatbot"), ("indexer", "search"), ("intern", "search")] {
+        let new = NewKey { name: name.to_owned(), project: Some(project.to_owned()), ..NewKey::default() };
+        let (key, secret) = app.guard.create_key(new).await?;
+        say(&format!("key {name:<8} in {project:<8} {} {}", key.id, secret.expose()));
+        keys.push((name, secret));
+    }
+    say(&format!(
+        "look around, in another terminal: export SPENDGUARD_ADMIN_URL=http://{} SPENDGUARD_ADMIN_TOKEN={}",
+        app.admin,
+        app.token.secret().expose()
+    ));
+    say("  spendguard limits list · usage --by project · ledger tail -f · limits explain chatbot-day");
+    say(&format!("  curl http://{}/metrics", app.admin));
+    say(&format!("traffic for {seconds} seconds; Ctrl-C ends the demo"));
+    tasks.spawn(traffic(app.proxy, keys, seconds));
+    let ended = app.run().await;
+    // The demo leaves nothing behind; if it can't be removed, it is in /tmp.
+    let _ = std::fs::remove_dir_all(&folder);
+    ended
+}
+
+/// A bounded trickle: each key in turn, and a line for what each got.
+async fn traffic(proxy: SocketAddr, keys: Vec<(&'static str, Secret)>, seconds: u64) {
+    let Ok(base_url) = format!("http://{proxy}/v1").parse() else { return };
+    let timeout = Duration::from_secs(30);
+    let client =
+        Upstream::new(&Config { base_url, connect_timeout: timeout, response_timeout: timeout }, &roots());
+    let rounds = seconds.saturating_mul(1_000) / u64::try_from(PAUSE.as_millis()).unwrap_or(1);
+    for round in 0..rounds {
+        let turn = usize::try_from(round).unwrap_or(0) % keys.len();
+        let (name, secret) = &keys[turn];
+        say(&format!("{name:<8} {}", call(&client, name, secret).await));
+        tokio::time::sleep(PAUSE).await;
+    }
+    say("the traffic is over; the guard goes on until Ctrl-C");
+}
+
+async fn call(client: &Upstream, name: &str, secret: &Secret) -> String {
+    let (path, body) = match name {
+        "indexer" => {
+            ("/embeddings", json!({ "model": "text-embedding-3-small", "input": "a page to index" }))
+        }
+        _ => (
+            "/chat/completions",
+            json!({ "model": "gpt-4o-mini", "max_completion_tokens": 400,
+                "messages": [{ "role": "user", "content": "How do I spend less?" }] }),
+        ),
+    };
+    let mut headers = HeaderMap::new();
+    let Ok(bearer) = HeaderValue::from_str(&format!("Bearer {}", secret.expose())) else {
+        return String::new();
+    };
+    headers.insert(header::AUTHORIZATION, bearer);
+    headers.insert("x-fake-completion-tokens", HeaderValue::from_static("400"));
+    match client.send(Method::POST, path, headers, Bytes::from(body.to_string())).await {
+        Err(error) => error.to_string(),
+        Ok(answer) => {
+            let status = answer.status();
+            let header = |name: &str| {
+                let value = answer.headers().get(name).and_then(|value| value.to_str().ok());
+                value.unwrap_or("-").to_owned()
+            };
+            let (cost, remaining) = (header("x-spendguard-cost-usd"), header("x-spendguard-remaining-usd"));
+            if status.is_success() {
+                return format!("{} {path}: {cost} USD, {remaining} left", status.as_u16());
+            }
+            let bytes = answer.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+            let error: serde_json::Value = serde_json::from_slice(&bytes).unwrap_or_default();
+            let message = error["error"]["message"].as_str().unwrap_or("no reason given").to_owned();
+            format!("{} {}: {message}", status.as_u16(), error["error"]["code"].as_str().unwrap_or("-"))
+        }
+    }
+}

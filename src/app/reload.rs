@@ -1,0 +1,88 @@
+//! Signals and changes: what happens while the guard runs.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::app::{App, StartError, log, rules};
+use crate::config::reload::{Watch, needs_restart};
+use crate::config::{self, Settings};
+use crate::upstream::Upstream;
+
+/// How often files are looked at and the log is flushed.
+const LOOK_EVERY: Duration = Duration::from_millis(300);
+
+impl App {
+    /// Looks after reloads until SIGTERM or SIGINT, or until a thread has died
+    /// without which nothing is right.
+    pub(super) async fn until_stopped(&mut self) -> Result<(), StartError> {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut hang_up = signal(SignalKind::hangup())?;
+        let mut watch = Watch::new(self.watched());
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => return Ok(()),
+                _ = interrupt.recv() => return Ok(()),
+                _ = hang_up.recv() => self.reload().await,
+                _ = look.tick() => {
+                    log::flush();
+                    if self.writer.is_finished() || self.shards.iter().any(std::thread::JoinHandle::is_finished) {
+                        return Err("a thread of the guard has died; it can't go on".into());
+                    }
+                    if watch.changed() {
+                        self.reload().await;
+                    }
+                }
+            }
+        }
+    }
+
+    fn watched(&self) -> Vec<PathBuf> {
+        let tls = [&self.settings.server.tls, &self.settings.admin.tls];
+        let files = tls.into_iter().flatten().flat_map(|files| [files.cert.clone(), files.key.clone()]);
+        self.config_file.iter().cloned().chain(files).collect()
+    }
+
+    /// Reads the configuration again; a bad one changes nothing.
+    async fn reload(&mut self) {
+        for tls in &self.tls {
+            if let Err(error) = tls.reload() {
+                tracing::error!(%error, "a renewed certificate is bad; the old one stays in use");
+            }
+        }
+        let loaded = config::load(self.config_file.as_deref(), std::env::vars());
+        let applied = match loaded {
+            Ok(settings) => self.apply(settings).await,
+            Err(error) => Err(error.into()),
+        };
+        match applied {
+            Ok(()) => tracing::info!("the configuration was read again and is in force"),
+            Err(error) => {
+                self.guard.metrics().reload_failed();
+                tracing::error!(%error, "the changed configuration is refused; the old one stays in force");
+            }
+        }
+    }
+
+    async fn apply(&mut self, settings: Settings) -> Result<(), StartError> {
+        let (new_rules, in_force) = rules::of(&settings)?;
+        for key in needs_restart(&self.settings, &settings) {
+            tracing::warn!(key, "this change needs a restart to be in force");
+        }
+        self.guard.install_file_projects(settings.projects.iter().cloned());
+        self.guard.install_file_limits(settings.limits.clone(), Arc::clone(&settings.zone)).await?;
+        if rules::upstream(&settings) != rules::upstream(&self.settings) {
+            for proxy in &self.proxies {
+                proxy.upstream.store(Arc::new(Upstream::new(&rules::upstream(&settings), &self.roots)));
+            }
+        }
+        self.rules.store(Arc::new(new_rules));
+        self.in_force.store(Arc::new(in_force));
+        self.settings = settings;
+        Ok(())
+    }
+}

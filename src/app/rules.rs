@@ -1,0 +1,59 @@
+//! From settings to what each row takes.
+
+use http::HeaderValue;
+
+use crate::admin::InForce;
+use crate::app::StartError;
+use crate::config::{Settings, text};
+use crate::pricing::sheet::Sheet;
+use crate::proxy::{Rules, admit, refuse};
+use crate::upstream;
+
+/// The proxy's rules, and what the admin listener shows of them.
+pub(super) fn of(settings: &Settings) -> Result<(Rules, InForce), StartError> {
+    let sheet = match &settings.pricing.sheet {
+        None => Sheet::built_in(&settings.pricing.overrides)?,
+        Some(json) => Sheet::parse(json, &settings.pricing.overrides)?,
+    };
+    let in_force = InForce {
+        text: text::in_force(settings),
+        zone: settings.zone.clone(),
+        prices_as_of_s: sheet.as_of_s(),
+    };
+    let rules = Rules {
+        request_body_bytes_max: settings.server.request_body_bytes_max,
+        request_idle: settings.server.header_timeout.max(std::time::Duration::from_secs(30)),
+        answer_idle: settings.upstream.idle_timeout,
+        upstream_key: settings.upstream.api_key.as_ref().map(authorization).transpose()?,
+        pass_through: settings.pass_through,
+        allowed: settings.endpoints_allowed.clone(),
+        admit: admit::Config {
+            clamp: settings.guard.clamp,
+            clamp_output_min: settings.guard.clamp_output_min,
+            hold_wait: settings.guard.hold_wait,
+            tool_calls_max: settings.guard.tool_calls_max,
+            default_tier: settings.pricing.default_tier,
+        },
+        drain: settings.guard.drain,
+        unknown_as_dearest: settings.pricing.unknown_as_dearest,
+        refuse: refuse::Config { classic: settings.classic_codes, show_amounts: settings.show_amounts },
+        sheet: sheet.into(),
+    };
+    Ok((rules, in_force))
+}
+
+fn authorization(key: &crate::domain::Secret) -> Result<HeaderValue, StartError> {
+    let mut value = HeaderValue::from_str(&format!("Bearer {}", key.expose()))
+        .map_err(|_| "upstream.api_key has characters that no header can carry")?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+/// Where upstream is.
+pub(super) fn upstream(settings: &Settings) -> upstream::Config {
+    upstream::Config {
+        base_url: settings.upstream.base_url.clone(),
+        connect_timeout: settings.upstream.connect_timeout,
+        response_timeout: settings.upstream.response_timeout,
+    }
+}

@@ -1,0 +1,325 @@
+//! The arguments, as clap reads them.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+/// A spend guard in front of the OpenAI API.
+#[derive(Clone, Debug, Parser)]
+#[command(version, about, after_help = "Example: spendguard demo    # a tour without an OpenAI key")]
+pub struct Cli {
+    /// The admin API of the guard to talk to.
+    #[arg(long, global = true, env = "SPENDGUARD_ADMIN_URL")]
+    pub admin_url: Option<String>,
+    /// A file with the admin token.
+    #[arg(long, global = true)]
+    pub token_file: Option<PathBuf>,
+    /// The configuration file.
+    #[arg(long, global = true)]
+    pub config: Option<PathBuf>,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// How answers are printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    #[default]
+    Table,
+    /// For programs, as the API gives it.
+    Json,
+    /// For spreadsheets.
+    Csv,
+    /// A JSON object a line.
+    Jsonl,
+}
+
+/// The commands.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Serve: the main job. No configuration file is needed.
+    #[command(after_help = "Example: OPENAI_API_KEY=sk-… spendguard serve --config config/spendguard.toml")]
+    Serve {},
+    /// Show it all with a fake OpenAI: keys, limits that get hit, traffic.
+    #[command(after_help = "Example: spendguard demo")]
+    Demo {
+        /// Run only the fake OpenAI, for tests.
+        #[arg(long)]
+        upstream_only: bool,
+        /// Where the fake OpenAI listens with --upstream-only.
+        #[arg(long, default_value = "127.0.0.1:0")]
+        listen: SocketAddr,
+        /// How long the trickle of traffic lasts.
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+    },
+    /// Read a configuration and print what would be in force.
+    #[command(after_help = "Example: spendguard check --config config/spendguard.toml")]
+    Check {},
+    /// About the configuration file.
+    Config {
+        /// What of it.
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+    /// Make, list, rotate and revoke keys.
+    Keys {
+        /// What to do.
+        #[command(subcommand)]
+        command: KeysCommand,
+    },
+    /// Make, list and archive projects.
+    Projects {
+        /// What to do.
+        #[command(subcommand)]
+        command: ProjectsCommand,
+    },
+    /// See, set and explain limits.
+    Limits {
+        /// What to do.
+        #[command(subcommand)]
+        command: LimitsCommand,
+    },
+    /// What was spent.
+    Usage(UsageArgs),
+    /// Read, export, correct and prove the ledger.
+    Ledger {
+        /// What to do.
+        #[command(subcommand)]
+        command: LedgerCommand,
+    },
+    /// See the price sheet.
+    Prices {
+        /// What to do.
+        #[command(subcommand)]
+        command: PricesCommand,
+    },
+}
+
+/// `spendguard config …`.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Print the JSON Schema of the configuration file.
+    #[command(after_help = "Example: spendguard config schema > spendguard.schema.json")]
+    Schema,
+}
+
+/// `spendguard keys …`.
+#[derive(Clone, Debug, Subcommand)]
+pub enum KeysCommand {
+    /// Make a key; its secret is shown once.
+    #[command(after_help = "Example: spendguard keys create --name chatbot --expires 30d --models 'gpt-5*'")]
+    Create(NewKeyArgs),
+    /// Take in a secret that is in use already, read from standard input.
+    #[command(after_help = "Example: spendguard keys import --name legacy < secret.txt")]
+    Import(NewKeyArgs),
+    /// List keys.
+    #[command(after_help = "Example: spendguard keys list --format json")]
+    List {
+        /// How to print.
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// Give a key a new secret.
+    #[command(after_help = "Example: spendguard keys rotate key_abc --grace 1h")]
+    Rotate {
+        /// The key's id.
+        id: String,
+        /// How long the old secret still works.
+        #[arg(long, default_value = "0s")]
+        grace: String,
+    },
+    /// Revoke a key, at once.
+    #[command(after_help = "Example: spendguard keys revoke key_abc")]
+    Revoke {
+        /// The key's id.
+        id: String,
+    },
+}
+
+/// A key to be made.
+#[derive(Clone, Debug, clap::Args)]
+pub struct NewKeyArgs {
+    /// For people.
+    #[arg(long)]
+    pub name: String,
+    /// Its project, by id or name.
+    #[arg(long)]
+    pub project: Option<String>,
+    /// How long it is good, as 30d or 12h.
+    #[arg(long)]
+    pub expires: Option<String>,
+    /// Models it may use; all if none is given.
+    #[arg(long, value_delimiter = ',')]
+    pub models: Vec<String>,
+    /// Read a chosen secret from standard input.
+    #[arg(long)]
+    pub secret_stdin: bool,
+}
+
+/// `spendguard projects …`.
+#[derive(Clone, Debug, Subcommand)]
+pub enum ProjectsCommand {
+    /// Make a project.
+    #[command(after_help = "Example: spendguard projects create Chatbot --id chatbot")]
+    Create {
+        /// For people.
+        name: String,
+        /// Its id; a random one if absent.
+        #[arg(long)]
+        id: Option<String>,
+    },
+    /// List projects.
+    #[command(after_help = "Example: spendguard projects list")]
+    List {
+        /// How to print.
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// Archive a project; its keys are refused.
+    #[command(after_help = "Example: spendguard projects archive chatbot")]
+    Archive {
+        /// The project's id.
+        id: String,
+    },
+}
+
+/// `spendguard limits …`.
+#[derive(Clone, Debug, Subcommand)]
+pub enum LimitsCommand {
+    /// List limits with their meters.
+    #[command(after_help = "Example: spendguard limits list")]
+    List {
+        /// How to print.
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// Make or change a limit.
+    #[command(after_help = "Example: spendguard limits set budget --window month --hard 24 --soft 50%")]
+    Set {
+        /// Its name.
+        name: String,
+        /// For whom it counts separately.
+        #[arg(long, default_value = "organization")]
+        per: String,
+        /// What it counts.
+        #[arg(long, default_value = "usd")]
+        unit: String,
+        /// Over which window.
+        #[arg(long)]
+        window: String,
+        /// The cap.
+        #[arg(long)]
+        hard: Option<String>,
+        /// Thresholds, as 12 or 50%.
+        #[arg(long, value_delimiter = ',')]
+        soft: Vec<String>,
+        /// What it is narrowed to, as project=chatbot, key=…, model=gpt-5* or tag:team=search.
+        #[arg(long)]
+        only: Vec<String>,
+        /// IANA time zone.
+        #[arg(long)]
+        zone: Option<String>,
+        /// Only say what would have been refused.
+        #[arg(long)]
+        shadow: bool,
+    },
+    /// Remove a limit that was not made by the configuration file.
+    #[command(after_help = "Example: spendguard limits remove budget")]
+    Remove {
+        /// Its name.
+        name: String,
+    },
+    /// Show which entries and holds make up a limit's number.
+    #[command(after_help = "Example: spendguard limits explain monthly-budget")]
+    Explain {
+        /// Its name.
+        name: String,
+        /// How to print.
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+}
+
+/// `spendguard usage …`.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "Example: spendguard usage --by model --since 2026-11-01 --format csv")]
+pub struct UsageArgs {
+    /// By what it is summed: key, project, model, user, day, endpoint or tag.
+    #[arg(long, default_value = "key", value_parser = ["key", "project", "model", "user", "day", "endpoint", "tag"])]
+    pub by: String,
+    /// From which day or Unix second; this month if absent.
+    #[arg(long)]
+    pub since: Option<String>,
+    /// Until which day or Unix second, exclusive; now if absent.
+    #[arg(long)]
+    pub until: Option<String>,
+    /// How to print.
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+}
+
+/// `spendguard ledger …`.
+#[derive(Clone, Debug, Subcommand)]
+pub enum LedgerCommand {
+    /// The newest entries.
+    #[command(after_help = "Example: spendguard ledger tail -f")]
+    Tail {
+        /// Go on with what comes.
+        #[arg(short, long)]
+        follow: bool,
+        /// How many.
+        #[arg(short = 'n', long, default_value_t = 20)]
+        number: usize,
+    },
+    /// All entries, oldest first.
+    #[command(after_help = "Example: spendguard ledger export --format csv > ledger.csv")]
+    Export {
+        /// csv or jsonl.
+        #[arg(long, value_enum, default_value_t = Format::Csv)]
+        format: Format,
+        /// From which day or Unix second.
+        #[arg(long)]
+        since: Option<String>,
+        /// Until which day or Unix second, exclusive.
+        #[arg(long)]
+        until: Option<String>,
+    },
+    /// Correct an entry by a new one.
+    #[command(
+        after_help = "Example: spendguard ledger adjust ent_42 --usd=-1.23 --note 'refunded by OpenAI'"
+    )]
+    Adjust {
+        /// The entry's id.
+        entry: String,
+        /// Dollars to add, or with a minus to take away.
+        #[arg(long, allow_hyphen_values = true)]
+        usd: String,
+        /// Why.
+        #[arg(long)]
+        note: String,
+    },
+    /// Rebuild all balances from the entries and compare.
+    #[command(after_help = "Example: spendguard ledger verify")]
+    Verify,
+}
+
+/// `spendguard prices …`.
+#[derive(Clone, Debug, Subcommand)]
+pub enum PricesCommand {
+    /// All models with their standard rates.
+    #[command(after_help = "Example: spendguard prices list")]
+    List,
+    /// One model with all its rates.
+    #[command(after_help = "Example: spendguard prices show gpt-6.1-sol")]
+    Show {
+        /// The model, by any of its names.
+        model: String,
+    },
+    /// Whether the sheet is fresh.
+    #[command(after_help = "Example: spendguard prices check")]
+    Check,
+}

@@ -1,0 +1,179 @@
+//! `spendguard ledger …`.
+
+use std::time::Duration;
+
+use http::Method;
+use serde_json::{Value, json};
+
+use crate::cli::api::segment;
+use crate::cli::args::LedgerCommand;
+use crate::cli::table::{self, money, text, time};
+use crate::cli::{Connection, Failure, Format, say};
+
+const POLL_EVERY: Duration = Duration::from_secs(1);
+const PAGE: usize = 1_000;
+
+/// Fields of an entry, in the order of an export; those of `usage` last.
+const FIELDS: [&str; 25] = [
+    "id",
+    "created_at",
+    "admitted_at",
+    "kind",
+    "key_id",
+    "project_id",
+    "end_user",
+    "endpoint",
+    "model",
+    "served_model",
+    "service_tier",
+    "status",
+    "basis",
+    "cost_usd",
+    "held_usd",
+    "tool_fees_usd",
+    "price_version",
+    "object_id",
+    "upstream_request_id",
+    "duration_ms",
+    "ttft_ms",
+    "stream",
+    "disconnected",
+    "corrects",
+    "note",
+];
+const USAGE_FIELDS: [&str; 5] =
+    ["input_tokens", "cached_input_tokens", "cache_write_tokens", "output_tokens", "reasoning_tokens"];
+
+pub(super) async fn run(command: LedgerCommand, connection: &Connection) -> Result<(), Failure> {
+    match command {
+        LedgerCommand::Tail { follow, number } => tail(follow, number, connection).await,
+        LedgerCommand::Export { format, since, until } => export(format, since, until, connection).await,
+        LedgerCommand::Adjust { entry, usd, note } => {
+            let path = format!("/guard/v1/ledger/{}/adjust", segment(&entry));
+            let body = json!({ "amount_usd": usd, "note": note });
+            let made = connection.call(Method::POST, &path, Some(body)).await?;
+            say(&format!(
+                "{} corrects {} by {} USD",
+                text(&made, "id"),
+                text(&made, "corrects"),
+                text(&made, "cost_usd")
+            ));
+            Ok(())
+        }
+        LedgerCommand::Verify => verify(connection).await,
+    }
+}
+
+async fn page(connection: &Connection, query: &str) -> Result<(Vec<Value>, bool), Failure> {
+    let page = connection.get(&format!("/guard/v1/ledger?{query}")).await?;
+    Ok((page["data"].as_array().cloned().unwrap_or_default(), page["has_more"] == true))
+}
+
+async fn tail(follow: bool, number: usize, connection: &Connection) -> Result<(), Failure> {
+    let (mut entries, _) = page(connection, &format!("limit={}&order=desc", number.clamp(1, PAGE))).await?;
+    entries.reverse();
+    say(&line(
+        &["ENTRY", "CREATED", "KIND", "KEY", "MODEL", "BASIS", "IN", "OUT", "COST USD"].map(str::to_owned),
+    ));
+    entries.iter().for_each(print_line);
+    if !follow {
+        return Ok(());
+    }
+    // Entries are numbered at admission and written at their end, so a later
+    // line may have a smaller number: what was shown is remembered, not counted.
+    let mut shown: std::collections::BTreeSet<String> =
+        entries.iter().map(|entry| text(entry, "id")).collect();
+    loop {
+        tokio::time::sleep(POLL_EVERY).await;
+        let (mut newest, _) = page(connection, &format!("limit={PAGE}&order=desc")).await?;
+        newest.reverse();
+        for entry in newest.iter().filter(|entry| shown.insert(text(entry, "id"))) {
+            print_line(entry);
+        }
+        let present: std::collections::BTreeSet<String> =
+            newest.iter().map(|entry| text(entry, "id")).collect();
+        shown.retain(|id| present.contains(id));
+    }
+}
+
+fn print_line(entry: &Value) {
+    let usage = &entry["usage"];
+    let what = if text(entry, "kind") == "threshold" { text(entry, "note") } else { text(entry, "model") };
+    say(&line(&[
+        text(entry, "id"),
+        time(entry, "created_at"),
+        text(entry, "kind"),
+        text(entry, "key_id"),
+        what,
+        text(entry, "basis"),
+        text(usage, "input_tokens"),
+        text(usage, "output_tokens"),
+        money(entry, "cost_usd"),
+    ]));
+}
+
+fn line(cells: &[String; 9]) -> String {
+    let [id, at, kind, key, model, basis, input, output, cost] = cells;
+    format!("{id:<10} {at:<20} {kind:<9} {key:<24} {model:<24} {basis:<8} {input:>8} {output:>8} {cost:>14}")
+}
+
+async fn export(
+    format: Format,
+    since: Option<String>,
+    until: Option<String>,
+    connection: &Connection,
+) -> Result<(), Failure> {
+    let mut window = String::new();
+    for (name, value) in [("since", since), ("until", until)] {
+        if let Some(value) = value {
+            window.push_str(&format!("&{name}={}", segment(&value)));
+        }
+    }
+    let columns: Vec<_> = FIELDS.into_iter().chain(USAGE_FIELDS).chain(["tags"]).collect();
+    if format == Format::Csv {
+        say(&columns.join(","));
+    }
+    let mut after = String::new();
+    loop {
+        let (entries, has_more) = page(connection, &format!("limit={PAGE}&order=asc{window}{after}")).await?;
+        for entry in &entries {
+            match format {
+                Format::Csv => say(&csv_line(entry)?),
+                Format::Jsonl | Format::Json => say(&entry.to_string()),
+                Format::Table => return Err(Failure::wrong("an export is csv or jsonl")),
+            }
+        }
+        match entries.last() {
+            Some(last) if has_more => after = format!("&after={}", text(last, "id")),
+            _ => return Ok(()),
+        }
+    }
+}
+
+fn csv_line(entry: &Value) -> Result<String, Failure> {
+    let own = FIELDS.iter().map(|field| text(entry, field));
+    let usage = USAGE_FIELDS.iter().map(|field| text(&entry["usage"], field));
+    let cells = own.chain(usage).chain([entry["tags"].to_string()]);
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    let failed = |error: String| Failure::failed(error);
+    writer
+        .write_record(cells.map(|cell| table::cell_text(&cell)))
+        .map_err(|error| failed(error.to_string()))?;
+    let bytes = writer.into_inner().map_err(|error| failed(error.to_string()))?;
+    Ok(String::from_utf8_lossy(&bytes).trim_end().to_owned())
+}
+
+async fn verify(connection: &Connection) -> Result<(), Failure> {
+    let report = connection.get("/guard/v1/ledger/verify").await?;
+    let of = |field: &str| text(&report, field);
+    for difference in report["differences"].as_array().into_iter().flatten() {
+        say(difference.as_str().unwrap_or_default());
+    }
+    let compared =
+        format!("{} entries, {} rollups and {} limits compared", of("entries"), of("rollups"), of("meters"));
+    if report["ok"] == true {
+        say(&format!("ok: {compared}"));
+        return Ok(());
+    }
+    Err(Failure::failed(format!("the ledger does not agree with itself: {compared}")))
+}

@@ -1,0 +1,151 @@
+//! `spendguard limits …`.
+
+use http::Method;
+use serde_json::{Map, Value, json};
+
+use crate::cli::api::segment;
+use crate::cli::args::LimitsCommand;
+use crate::cli::table::{self, text, time};
+use crate::cli::{Connection, Failure, Format, say};
+
+pub(super) async fn run(command: LimitsCommand, connection: &Connection) -> Result<(), Failure> {
+    match command {
+        LimitsCommand::List { format } => list(format, connection).await,
+        LimitsCommand::Set { name, per, unit, window, hard, soft, only, zone, shadow } => {
+            let mode = if shadow { "shadow" } else { "enforce" };
+            let mut body = json!({ "per": per, "unit": unit, "window": window, "soft": soft, "mode": mode });
+            body["hard"] = hard.into();
+            body["zone"] = zone.into();
+            body["only"] = narrowed(&only)?;
+            let path = format!("/guard/v1/limits/{}", segment(&name));
+            connection.call(Method::PUT, &path, Some(body)).await?;
+            say(&format!("limit {name} is in force"));
+            Ok(())
+        }
+        LimitsCommand::Remove { name } => {
+            connection.call(Method::DELETE, &format!("/guard/v1/limits/{}", segment(&name)), None).await?;
+            say(&format!("limit {name} is removed"));
+            Ok(())
+        }
+        LimitsCommand::Explain { name, format } => explain(&name, format, connection).await,
+    }
+}
+
+/// `project=a`, `key=b`, `model=c*`, `tag:team=search` as what the API takes.
+fn narrowed(only: &[String]) -> Result<Value, Failure> {
+    let mut parts: Map<String, Value> = Map::new();
+    for part in only {
+        let wrong = || Failure::wrong(format!("{part:?}: use project=…, key=…, model=… or tag:NAME=…"));
+        let (what, value) = part.split_once('=').ok_or_else(wrong)?;
+        let list = match what.split_once(':') {
+            Some(("tag", tag)) => {
+                let tags = parts.entry("tag").or_insert_with(|| json!({}));
+                &mut tags[tag]
+            }
+            None if ["project", "key", "model"].contains(&what) => parts.entry(what).or_insert(Value::Null),
+            _ => return Err(wrong()),
+        };
+        match list {
+            Value::Array(values) => values.push(value.into()),
+            empty => *empty = json!([value]),
+        }
+    }
+    Ok(Value::Object(parts))
+}
+
+async fn list(format: Format, connection: &Connection) -> Result<(), Failure> {
+    let answer = connection.get("/guard/v1/limits").await?;
+    if format == Format::Json {
+        table::json(&answer["data"]);
+        return Ok(());
+    }
+    let columns = [
+        ("LIMIT", false),
+        ("PER", false),
+        ("UNIT", false),
+        ("WINDOW", false),
+        ("SUBJECT", false),
+        ("SETTLED", true),
+        ("HELD", true),
+        ("HARD", true),
+        ("REMAINING", true),
+        ("RESETS", false),
+        ("MODE", false),
+        ("SOURCE", false),
+    ];
+    let mut rows = Vec::new();
+    for limit in answer["data"].as_array().into_iter().flatten() {
+        let meters = limit["meters"].as_array().cloned().unwrap_or_default();
+        // A limit without a meter yet still has its line.
+        for meter in if meters.is_empty() { vec![Value::Null] } else { meters } {
+            let of = |field: &str| text(limit, field);
+            let at = |field: &str| text(&meter, field);
+            rows.push(vec![
+                of("name"),
+                of("per"),
+                of("unit"),
+                of("window"),
+                at("subject"),
+                at("settled"),
+                at("held"),
+                of("hard"),
+                at("remaining"),
+                time(&meter, "resets_at"),
+                of("mode"),
+                of("source"),
+            ]);
+        }
+    }
+    table::print(format, &columns, &rows)
+}
+
+async fn explain(name: &str, format: Format, connection: &Connection) -> Result<(), Failure> {
+    let explained = connection.get(&format!("/guard/v1/limits/{}/explain", segment(name))).await?;
+    if format == Format::Json {
+        table::json(&explained);
+        return Ok(());
+    }
+    for meter in explained["meters"].as_array().into_iter().flatten() {
+        let of = |field: &str| text(meter, field);
+        let subject = of("subject");
+        let entries = text(&explained["settled_from_entries"], &subject);
+        say(&format!(
+            "{subject}: settled {} (entries add up to {}), held {}, remaining {}",
+            of("settled"),
+            if entries.is_empty() { "0" } else { &entries },
+            of("held"),
+            of("remaining"),
+        ));
+    }
+    let holds = explained["holds"].as_array().cloned().unwrap_or_default();
+    say(&format!("{} open holds, {} entries; the newest:", holds.len(), explained["entries_total"]));
+    let columns = [
+        ("ENTRY", false),
+        ("AT", false),
+        ("SUBJECT", false),
+        ("KEY", false),
+        ("MODEL", false),
+        ("BASIS", false),
+        ("AMOUNT", true),
+    ];
+    let row = |entry: &Value| {
+        vec![
+            text(entry, "id"),
+            time(entry, "created_at"),
+            text(entry, "subject"),
+            text(entry, "key_id"),
+            text(entry, "model"),
+            text(entry, "basis"),
+            text(entry, "amount"),
+        ]
+    };
+    let rows: Vec<_> = explained["entries"].as_array().into_iter().flatten().map(row).collect();
+    table::print(format, &columns, &rows)?;
+    if explained["agrees"] == true {
+        Ok(())
+    } else {
+        Err(Failure::failed(
+            "meter and entries do not agree right now; look again when traffic is quiet, or run `spendguard ledger verify`",
+        ))
+    }
+}

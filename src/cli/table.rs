@@ -1,0 +1,104 @@
+//! Tables for people, and the same rows for spreadsheets.
+
+use serde_json::Value;
+
+use crate::cli::{Failure, Format, say};
+
+/// A column: its heading, and whether its cells are numbers.
+pub(super) type Column = (&'static str, bool);
+
+/// Prints rows under headings, or as CSV.
+pub(super) fn print(format: Format, columns: &[Column], rows: &[Vec<String>]) -> Result<(), Failure> {
+    if format == Format::Csv {
+        return csv(columns, rows);
+    }
+    let width = |at: usize, heading: &str| {
+        let cells = rows.iter().map(|row| shown(&row[at]).chars().count());
+        cells.max().unwrap_or(0).max(heading.len())
+    };
+    let widths: Vec<usize> =
+        columns.iter().enumerate().map(|(at, (heading, _))| width(at, heading)).collect();
+    let line = |cells: Vec<String>| {
+        let padded = cells.iter().zip(&widths).zip(columns).map(|((cell, width), (_, number))| {
+            if *number { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
+        });
+        padded.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    say(&line(columns.iter().map(|(heading, _)| (*heading).to_owned()).collect()));
+    for row in rows {
+        say(&line(row.iter().map(|cell| shown(cell)).collect()));
+    }
+    Ok(())
+}
+
+fn csv(columns: &[Column], rows: &[Vec<String>]) -> Result<(), Failure> {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    let written = writer
+        .write_record(columns.iter().map(|(heading, _)| heading.to_lowercase().replace(' ', "_")))
+        .and_then(|()| {
+            rows.iter().try_for_each(|row| writer.write_record(row.iter().map(|cell| cell_text(cell))))
+        });
+    written.map_err(|error| Failure::failed(error.to_string()))?;
+    let bytes = writer.into_inner().map_err(|error| Failure::failed(error.to_string()))?;
+    say(String::from_utf8_lossy(&bytes).trim_end());
+    Ok(())
+}
+
+/// A cell that no spreadsheet takes for a formula.
+pub(super) fn cell_text(text: &str) -> String {
+    let number = text.parse::<crate::domain::Money>().is_ok();
+    let formula = text.starts_with(['=', '+', '-', '@', '\t', '\r']) && !number;
+    if formula { format!("'{text}") } else { text.to_owned() }
+}
+
+/// A text without what could move a terminal's cursor.
+fn shown(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+/// Prints an answer as the API gave it.
+pub(super) fn json(value: &Value) {
+    say(&serde_json::to_string_pretty(value).unwrap_or_default());
+}
+
+/// A field as text; empty for null and absent.
+pub(super) fn text(value: &Value, field: &str) -> String {
+    match &value[field] {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// A field of Unix seconds as a time of UTC.
+pub(super) fn time(value: &Value, field: &str) -> String {
+    let at = value[field].as_i64().and_then(|s| jiff::Timestamp::from_second(s).ok());
+    at.map_or_else(String::new, |at| at.to_string())
+}
+
+/// A decimal with two places at least.
+pub(super) fn money(value: &Value, field: &str) -> String {
+    let text = text(value, field);
+    match text.split_once('.') {
+        Some((whole, fraction)) => format!("{whole}.{fraction:0<2}"),
+        None if text.is_empty() => text,
+        None => format!("{text}.00"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_cell_is_a_formula_and_numbers_stay_numbers() {
+        assert_eq!(cell_text("=1+1"), "'=1+1");
+        assert_eq!(cell_text("@x"), "'@x");
+        assert_eq!(cell_text("-1.23"), "-1.23");
+    }
+
+    #[test]
+    fn terminals_get_no_control_characters() {
+        assert_eq!(shown("a\u{1b}[2Jb"), "a\u{fffd}[2Jb");
+    }
+}

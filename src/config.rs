@@ -1,0 +1,15 @@
+//! Configuration: read, checked, resolved once; reloaded whole or not at all.
+//!
+//! `raw` mirrors the file, `settings` can't be wrong, `load` turns one into the
+//! other and says for every mistake where it is and how to mend it.
+
+pub mod limits;
+pub mod load;
+pub mod raw;
+pub mod reload;
+pub mod settings;
+pub mod text;
+pub mod units;
+
+pub use load::{ConfigError, load};
+pub use settings::Settings;

@@ -1,0 +1,406 @@
+//! Reading a configuration: file and environment into settings, or every
+//! mistake with its place and mend.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use http::{Method, Uri};
+
+use crate::config::limits::{Problem, limits, prices};
+use crate::config::raw::{Raw, SecretSource};
+use crate::config::settings::{Admin, Guard, Pricing, Server, Settings, TlsFiles, Upstream};
+use crate::config::units;
+use crate::domain::Secret;
+use crate::domain::demand::Tier;
+use crate::pricing::sheet::Sheet;
+use crate::store::Durability;
+
+const PREFIX: &str = "SPENDGUARD_";
+const SEPARATOR: &str = "__";
+const DEFAULT_UPSTREAM_KEY: &str = "OPENAI_API_KEY";
+const DEFAULT_ADMIN_TOKEN: &str = "SPENDGUARD_ADMIN_TOKEN";
+
+/// What is wrong with a configuration, one line for each mistake.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    /// `file:line: key: what is wrong; what would be right`.
+    pub lines: Vec<String>,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.lines.join("\n"))
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// The settings of a file, or of none, under an environment.
+pub fn load(
+    path: Option<&Path>,
+    environment: impl IntoIterator<Item = (String, String)>,
+) -> Result<Settings, ConfigError> {
+    let environment: HashMap<String, String> = environment.into_iter().collect();
+    let one = |line: String| ConfigError { lines: vec![line] };
+    let text = match path {
+        Some(path) => std::fs::read_to_string(path)
+            .map_err(|error| one(format!("{}: can't be read: {error}", path.display())))?,
+        None => String::new(),
+    };
+    let place = Place { path: path.map(Path::to_owned), text };
+    let raw = place.read(&environment)?;
+    let mut problems = Vec::new();
+    let settings = resolve(&raw, &environment, &mut problems);
+    match settings {
+        Some(settings) if problems.is_empty() => Ok(settings),
+        _ => Err(ConfigError {
+            lines: problems.iter().map(|problem| place.line(problem, &environment)).collect(),
+        }),
+    }
+}
+
+/// A file with its text, to say where in it a mistake is.
+struct Place {
+    path: Option<PathBuf>,
+    text: String,
+}
+
+impl Place {
+    fn read(&self, environment: &HashMap<String, String>) -> Result<Raw, ConfigError> {
+        let one = |line: String| ConfigError { lines: vec![line] };
+        let document: Result<toml_edit::Document<String>, _> = self.text.parse();
+        if let Err(error) = document {
+            let line = error.span().map_or(1, |span| line_of(&self.text, span.start));
+            return Err(one(format!("{}:{line}: {}", self.name(), error.message())));
+        }
+        let overrides = environment.iter().filter_map(|(name, value)| {
+            let key = name.strip_prefix(PREFIX)?;
+            key.contains(SEPARATOR).then(|| (key.to_owned(), value.clone()))
+        });
+        let source = config::Environment::default()
+            .separator(SEPARATOR)
+            .try_parsing(true)
+            .source(Some(overrides.collect()));
+        let merged = config::Config::builder()
+            .add_source(config::File::from_str(&self.text, config::FileFormat::Toml))
+            .add_source(source)
+            .build()
+            .map_err(|error| one(format!("{}: {error}", self.name())))?;
+        serde_path_to_error::deserialize(merged).map_err(|error| {
+            let (mut key, problem) = (error.path().to_string(), error.inner().to_string());
+            if let Some(unknown) = problem.split('`').nth(1).filter(|_| problem.contains("unknown field")) {
+                if !key.ends_with(unknown) {
+                    key = if key == "." { unknown.to_owned() } else { format!("{key}.{unknown}") };
+                }
+                let known: Vec<&str> = problem.split('`').skip(3).step_by(2).collect();
+                let mend = nearest(unknown, &known).map(|near| format!("; did you mean {near:?}?"));
+                let known = known.join(", ");
+                let mend = mend.unwrap_or_else(|| format!("; the keys here are {known}"));
+                return one(self.line(&(key, format!("no such key{mend}")), environment));
+            }
+            let problem = problem.split(" for key ").next().unwrap_or_default().to_owned();
+            one(self.line(&(key, problem), environment))
+        })
+    }
+
+    fn name(&self) -> String {
+        self.path.as_ref().map_or_else(|| "configuration".to_owned(), |path| path.display().to_string())
+    }
+
+    /// `file:line: key: problem`, or the variable that set the key.
+    fn line(&self, (key, problem): &Problem, environment: &HashMap<String, String>) -> String {
+        let variable = format!("{PREFIX}{}", key.replace('.', SEPARATOR).to_uppercase());
+        if environment.contains_key(&variable) {
+            return format!("{variable}: {problem}");
+        }
+        match self.find(key) {
+            Some(line) => format!("{}:{line}: {key}: {problem}", self.name()),
+            None => format!("{}: {key}: {problem}", self.name()),
+        }
+    }
+
+    /// The line of a key, or of the closest table around it.
+    fn find(&self, key: &str) -> Option<usize> {
+        let document: toml_edit::Document<String> = self.text.parse().ok()?;
+        let (mut item, mut found) = (document.as_item(), None);
+        for part in key.replace('[', ".").replace(']', "").split('.') {
+            let next = match part.parse::<usize>() {
+                Ok(index) => item.get(index),
+                Err(_) => {
+                    let named = item.as_table_like().and_then(|table| table.get_key_value(part));
+                    if let Some(span) = named.and_then(|(key, _)| key.span()) {
+                        found = Some(span.start);
+                    }
+                    named.map(|(_, value)| value)
+                }
+            };
+            let Some(next) = next else { break };
+            item = next;
+            if let (Ok(_), Some(span)) = (part.parse::<usize>(), item.span()) {
+                found = Some(span.start);
+            }
+        }
+        found.map(|offset| line_of(&self.text, offset))
+    }
+}
+
+fn line_of(text: &str, offset: usize) -> usize {
+    text.bytes().take(offset).filter(|byte| *byte == b'\n').count() + 1
+}
+
+/// The known key that is a slip of the pen away.
+fn nearest<'a>(unknown: &str, known: &[&'a str]) -> Option<&'a str> {
+    known
+        .iter()
+        .copied()
+        .filter(|known| distance(unknown, known) <= 2)
+        .min_by_key(|known| distance(unknown, known))
+}
+
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let cost = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = cost.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+/// Notes a problem at a key, and goes on with nothing.
+struct Notes<'a>(&'a mut Vec<Problem>);
+
+impl Notes<'_> {
+    fn ok<T>(&mut self, key: &str, result: Result<T, String>) -> Option<T> {
+        result.map_err(|problem| self.0.push((key.to_owned(), problem))).ok()
+    }
+
+    fn one_of<T: Copy>(&mut self, key: &str, text: &str, choices: &[(&str, T)]) -> Option<T> {
+        let found = choices.iter().find(|(name, _)| *name == text).map(|(_, value)| *value);
+        let names: Vec<_> = choices.iter().map(|(name, _)| format!("{name:?}")).collect();
+        self.ok(key, found.ok_or_else(|| format!("{text:?} is not known; use {}", names.join(" or "))))
+    }
+
+    fn duration(&mut self, key: &str, text: &str) -> Option<Duration> {
+        self.ok(key, units::duration(text))
+    }
+}
+
+fn resolve(
+    raw: &Raw,
+    environment: &HashMap<String, String>,
+    problems: &mut Vec<Problem>,
+) -> Option<Settings> {
+    let limits = limits(&raw.limit, &raw.time.zone, problems);
+    let overrides = prices(&raw.price, problems);
+    let mut notes = Notes(problems);
+    let zone = jiff::tz::TimeZone::get(&raw.time.zone).map(|_| raw.time.zone.as_str().into());
+    let zone = notes
+        .ok("time.zone", zone.map_err(|_| "no such IANA time zone; write it as \"Europe/Warsaw\"".into()));
+    let upstream = upstream(raw, environment, &mut notes);
+    let has_key = upstream.as_ref().is_some_and(|upstream| upstream.api_key.is_some());
+    let pass_through = match raw.keys.unknown.as_deref() {
+        None => Some(!has_key),
+        Some(text) => notes.one_of("keys.unknown", text, &[("reject", false), ("pass-through", true)]),
+    };
+    if pass_through == Some(false) && !has_key {
+        let problem =
+            "rejecting unknown keys needs upstream.api_key: without it only clients' own keys can work";
+        notes.0.push(("keys.unknown".into(), problem.into()));
+    }
+    let projects = projects(raw, &mut notes);
+    let levels = ["error", "warn", "info", "debug", "trace"].map(|level| (level, ()));
+    let durability = [("process", Durability::Process), ("power", Durability::Power)];
+    let (server, admin) = (server(raw, &mut notes), admin(raw, environment, &mut notes));
+    let (pricing, guard) = (pricing(raw, overrides, &mut notes), guard(raw, &mut notes));
+    let durability = notes.one_of("storage.durability", &raw.storage.durability, &durability);
+    let classic = notes.one_of("errors.code", &raw.errors.code, &[("openai", false), ("classic", true)]);
+    let log_json = notes.one_of("log.format", &raw.log.format, &[("text", false), ("json", true)]);
+    let level = notes.one_of("log.level", &raw.log.level, &levels);
+    let endpoints_allowed = allowed(raw, &mut notes);
+    level?;
+    Some(Settings {
+        server: server?,
+        admin: admin?,
+        upstream: upstream?,
+        pass_through: pass_through?,
+        storage_path: raw.storage.path.clone().into(),
+        durability: durability?,
+        zone: zone?,
+        pricing: pricing?,
+        guard: guard?,
+        classic_codes: classic?,
+        show_amounts: raw.errors.show_amounts,
+        endpoints_allowed: endpoints_allowed?,
+        log_json: log_json?,
+        log_level: raw.log.level.clone(),
+        organization: raw.organization.name.clone(),
+        projects,
+        limits,
+    })
+}
+
+fn server(raw: &Raw, notes: &mut Notes<'_>) -> Option<Server> {
+    let raw = &raw.server;
+    let listen = address(notes, "server.listen", &raw.listen);
+    let body = notes.ok("server.request_body_max", units::bytes(&raw.request_body_max));
+    let header_timeout = notes.duration("server.header_timeout", &raw.header_timeout);
+    let drain = notes.duration("server.drain", &raw.drain);
+    let positive =
+        if raw.connections_max > 0 { Ok(raw.connections_max) } else { Err("must be above zero".into()) };
+    Some(Server {
+        listen: listen?,
+        tls: raw.tls.as_ref().map(tls),
+        request_body_bytes_max: body?,
+        connections_max: notes.ok("server.connections_max", positive)?,
+        header_timeout: header_timeout?,
+        drain: drain?,
+    })
+}
+
+fn address(notes: &mut Notes<'_>, key: &str, text: &str) -> Option<std::net::SocketAddr> {
+    let wrong = |_| format!("{text:?} is no address with a port; write it as \"127.0.0.1:8080\"");
+    notes.ok(key, text.parse().map_err(wrong))
+}
+
+fn tls(raw: &crate::config::raw::TlsFiles) -> TlsFiles {
+    TlsFiles { cert: raw.cert.clone().into(), key: raw.key.clone().into() }
+}
+
+fn admin(raw: &Raw, environment: &HashMap<String, String>, notes: &mut Notes<'_>) -> Option<Admin> {
+    let listen = address(notes, "admin.listen", &raw.admin.listen);
+    let token = match &raw.admin.token {
+        Some(source) => notes.ok("admin.token", secret(source, environment)).map(Some),
+        None => Some(environment.get(DEFAULT_ADMIN_TOKEN).map(|text| Secret::new(text.trim()))),
+    };
+    let token = token?;
+    if token.as_ref().is_some_and(|token| token.expose().len() < 16) {
+        notes.0.push(("admin.token".into(), "a token needs at least 16 characters".into()));
+    }
+    Some(Admin { listen: listen?, tls: raw.admin.tls.as_ref().map(tls), token })
+}
+
+fn upstream(raw: &Raw, environment: &HashMap<String, String>, notes: &mut Notes<'_>) -> Option<Upstream> {
+    let raw = &raw.upstream;
+    let base_url = notes.ok("upstream.base_url", base_url(&raw.base_url));
+    let api_key = match &raw.api_key {
+        Some(source) if source.env.as_deref() == Some(DEFAULT_UPSTREAM_KEY) && source.file.is_none() => {
+            Some(environment.get(DEFAULT_UPSTREAM_KEY).map(|text| Secret::new(text.trim())))
+        }
+        Some(source) => notes.ok("upstream.api_key", secret(source, environment)).map(Some),
+        None => Some(environment.get(DEFAULT_UPSTREAM_KEY).map(|text| Secret::new(text.trim()))),
+    };
+    let connect = notes.duration("upstream.connect_timeout", &raw.connect_timeout);
+    let response = notes.duration("upstream.response_timeout", &raw.response_timeout);
+    let idle = notes.duration("upstream.idle_timeout", &raw.idle_timeout);
+    Some(Upstream {
+        base_url: base_url?,
+        api_key: api_key?.filter(|key| !key.expose().is_empty()),
+        connect_timeout: connect?,
+        response_timeout: response?,
+        idle_timeout: idle?,
+    })
+}
+
+fn base_url(text: &str) -> Result<Uri, String> {
+    let wrong = || format!("{text:?} is no base URL; write it as \"https://api.openai.com/v1\"");
+    let url: Uri = text.parse().map_err(|_| wrong())?;
+    let known =
+        matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some() && url.query().is_none();
+    if known { Ok(url) } else { Err(wrong()) }
+}
+
+fn secret(source: &SecretSource, environment: &HashMap<String, String>) -> Result<Secret, String> {
+    let text = match (&source.env, &source.file) {
+        (Some(name), None) => {
+            environment.get(name).cloned().ok_or_else(|| format!("the environment has no {name}; set it"))?
+        }
+        (None, Some(file)) => {
+            std::fs::read_to_string(file).map_err(|error| format!("{file} can't be read: {error}"))?
+        }
+        _ => return Err("give either { env = \"NAME\" } or { file = \"PATH\" }".to_owned()),
+    };
+    let text = text.trim();
+    if text.is_empty() { Err("the secret is empty".to_owned()) } else { Ok(Secret::new(text)) }
+}
+
+fn pricing(
+    raw: &Raw,
+    overrides: Vec<crate::pricing::sheet::Override>,
+    notes: &mut Notes<'_>,
+) -> Option<Pricing> {
+    let raw = &raw.pricing;
+    let unknown =
+        notes.one_of("pricing.unknown_model", &raw.unknown_model, &[("refuse", false), ("dearest", true)]);
+    let tiers = [("default", Tier::Standard), ("priority", Tier::Priority), ("flex", Tier::Flex)];
+    let default_tier = notes.one_of("pricing.default_tier", &raw.default_tier, &tiers);
+    let sheet = match raw.sheet.as_str() {
+        "built-in" => Some(None),
+        file => {
+            let read = std::fs::read_to_string(file);
+            notes
+                .ok("pricing.sheet", read.map_err(|error| format!("{file} can't be read: {error}")))
+                .map(Some)
+        }
+    }?;
+    let parsed = match &sheet {
+        None => Sheet::built_in(&overrides),
+        Some(json) => Sheet::parse(json, &overrides),
+    };
+    let key = if sheet.is_some() { "pricing.sheet" } else { "price" };
+    notes.ok(key, parsed.map_err(|error| error.to_string()))?;
+    Some(Pricing { sheet, overrides, unknown_as_dearest: unknown?, default_tier: default_tier? })
+}
+
+fn guard(raw: &Raw, notes: &mut Notes<'_>) -> Option<Guard> {
+    let raw = &raw.guard;
+    let clamp = notes.one_of("guard.when_tight", &raw.when_tight, &[("clamp", true), ("reject", false)]);
+    let hold_wait = notes.duration("guard.hold_wait", &raw.hold_wait);
+    let drains =
+        notes.one_of("guard.on_disconnect", &raw.on_disconnect, &[("drain", true), ("cancel", false)]);
+    let drain_max = notes.duration("guard.drain_max", &raw.drain_max);
+    let open =
+        if raw.open_requests_max > 0 { Ok(raw.open_requests_max) } else { Err("must be above zero".into()) };
+    Some(Guard {
+        clamp: clamp?,
+        clamp_output_min: raw.clamp_output_min,
+        hold_wait: hold_wait?,
+        drain: drain_max.filter(|_| drains == Some(true)),
+        tool_calls_max: raw.tool_calls_max,
+        open_requests_max: notes.ok("guard.open_requests_max", open)?,
+    })
+}
+
+fn projects(raw: &Raw, notes: &mut Notes<'_>) -> Vec<(String, String)> {
+    let mut projects: Vec<(String, String)> = Vec::new();
+    for (at, project) in raw.project.iter().enumerate() {
+        if projects.iter().any(|(id, _)| *id == project.id) {
+            notes.0.push((format!("project[{at}].id"), "another project has this id; ids are unique".into()));
+        }
+        if project.id.is_empty() || project.id.len() > 64 || project.name.is_empty() {
+            notes.0.push((
+                format!("project[{at}].id"),
+                "a project needs an id of 1 to 64 characters and a name".into(),
+            ));
+        }
+        projects.push((project.id.clone(), project.name.clone()));
+    }
+    projects
+}
+
+fn allowed(raw: &Raw, notes: &mut Notes<'_>) -> Option<Vec<(Method, String)>> {
+    let entry = |text: &String| {
+        let (method, path) = text.split_once(' ')?;
+        let method = method.parse::<Method>().ok()?;
+        path.starts_with('/').then(|| (method, path.to_owned()))
+    };
+    let entries: Option<Vec<_>> = raw.endpoints.allow.iter().map(entry).collect();
+    notes.ok("endpoints.allow", entries.ok_or_else(|| "write each as \"POST /v1/files\"".to_owned()))
+}

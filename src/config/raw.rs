@@ -1,0 +1,360 @@
+//! The configuration file as it is written. Every key has its default here.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+macro_rules! section {
+    ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $kind:ty = $default:expr),* $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, Deserialize, JsonSchema)]
+        #[serde(default, deny_unknown_fields)]
+        pub struct $name { $($(#[$field_doc])* pub $field: $kind),* }
+        impl Default for $name {
+            fn default() -> Self {
+                Self { $($field: $default),* }
+            }
+        }
+    };
+}
+
+/// The whole file.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Raw {
+    /// What clients reach.
+    pub server: Server,
+    /// What operators and scrapers reach.
+    pub admin: Admin,
+    /// OpenAI, or what stands for it.
+    pub upstream: Upstream,
+    /// Keys.
+    pub keys: Keys,
+    /// The database.
+    pub storage: Storage,
+    /// The calendar of windows.
+    pub time: Time,
+    /// Prices.
+    pub pricing: Pricing,
+    /// Admission and ends of requests.
+    pub guard: Guard,
+    /// Refusals.
+    pub errors: Errors,
+    /// Endpoints.
+    pub endpoints: Endpoints,
+    /// The log.
+    pub log: Log,
+    /// Who pays.
+    pub organization: Organization,
+    /// Projects.
+    pub project: Vec<Project>,
+    /// Limits.
+    pub limit: Vec<Limit>,
+    /// Prices over the sheet's.
+    pub price: Vec<Price>,
+}
+
+section! {
+    /// What clients reach.
+    Server {
+        /// Address and port.
+        listen: String = "127.0.0.1:8080".into(),
+        /// Certificate and key; plain HTTP without.
+        tls: Option<TlsFiles> = None,
+        /// The largest request body.
+        request_body_max: String = "64MiB".into(),
+        /// Connections open at once.
+        connections_max: usize = 20_000,
+        /// The longest wait for a request's head.
+        header_timeout: String = "10s".into(),
+        /// How long running requests may take to finish at the end.
+        drain: String = "30s".into(),
+    }
+}
+section! {
+    /// What operators and scrapers reach.
+    Admin {
+        /// Address and port.
+        listen: String = "127.0.0.1:8081".into(),
+        /// Certificate and key; plain HTTP without.
+        tls: Option<TlsFiles> = None,
+        /// The admin token; made at the first start if absent.
+        token: Option<SecretSource> = None,
+    }
+}
+section! {
+    /// OpenAI, or what stands for it.
+    Upstream {
+        /// The base URL, with or without a path.
+        base_url: String = "https://api.openai.com/v1".into(),
+        /// The key that pays.
+        api_key: Option<SecretSource> = None,
+        /// The longest wait for a connection.
+        connect_timeout: String = "5s".into(),
+        /// The longest wait for the head of an answer.
+        response_timeout: String = "10m".into(),
+        /// The longest silence within an answer.
+        idle_timeout: String = "5m".into(),
+    }
+}
+section! {
+    /// Keys.
+    Keys {
+        /// `reject` or `pass-through`; follows from `upstream.api_key`.
+        unknown: Option<String> = None,
+    }
+}
+section! {
+    /// The database.
+    Storage {
+        /// Its folder.
+        path: String = "spendguard-data".into(),
+        /// `process` or `power`.
+        durability: String = "process".into(),
+    }
+}
+section! {
+    /// The calendar of windows.
+    Time {
+        /// IANA time zone.
+        zone: String = "UTC".into(),
+    }
+}
+section! {
+    /// Prices.
+    Pricing {
+        /// `built-in`, or a file of the same form.
+        sheet: String = "built-in".into(),
+        /// `refuse` or `dearest`.
+        unknown_model: String = "refuse".into(),
+        /// The tier that upstream serves when a request names none.
+        default_tier: String = "default".into(),
+    }
+}
+section! {
+    /// Admission and ends of requests.
+    Guard {
+        /// `clamp` or `reject`.
+        when_tight: String = "clamp".into(),
+        /// The least output that a clamped answer is worth, in tokens.
+        clamp_output_min: u64 = 256,
+        /// How long to wait for other requests' holds to end.
+        hold_wait: String = "2s".into(),
+        /// `drain` or `cancel`.
+        on_disconnect: String = "drain".into(),
+        /// How long to read on for a client that has gone.
+        drain_max: String = "60s".into(),
+        /// Hosted tool calls of a request that doesn't bound them.
+        tool_calls_max: u64 = 8,
+        /// Requests open at once.
+        open_requests_max: usize = 20_000,
+    }
+}
+section! {
+    /// Refusals.
+    Errors {
+        /// `openai` or `classic`.
+        code: String = "openai".into(),
+        /// Whether messages name amounts.
+        show_amounts: bool = true,
+    }
+}
+section! {
+    /// Endpoints.
+    Endpoints {
+        /// Endpoints to forward unmetered, as `POST /v1/files`.
+        allow: Vec<String> = Vec::new(),
+    }
+}
+section! {
+    /// The log.
+    Log {
+        /// `text` or `json`.
+        format: String = "text".into(),
+        /// `error`, `warn`, `info`, `debug` or `trace`.
+        level: String = "info".into(),
+    }
+}
+section! {
+    /// Who pays.
+    Organization {
+        /// For people.
+        name: String = "My organization".into(),
+    }
+}
+
+/// A certificate chain and its key, in PEM.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TlsFiles {
+    /// File of the certificate chain.
+    pub cert: String,
+    /// File of the key.
+    pub key: String,
+}
+
+/// Where a secret is: never in the file itself.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct SecretSource {
+    /// An environment variable.
+    pub env: Option<String>,
+    /// A file.
+    pub file: Option<String>,
+}
+
+/// A project.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Project {
+    /// Its id.
+    pub id: String,
+    /// For people.
+    pub name: String,
+}
+
+/// An amount: a number, or its decimal text.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Amount {
+    /// A whole number.
+    Whole(i64),
+    /// A decimal number; its shortest text is what was written.
+    Decimal(f64),
+    /// A decimal text, or a share such as `50%`.
+    Text(String),
+}
+
+impl Amount {
+    /// The amount as decimal text.
+    pub fn text(&self) -> String {
+        match self {
+            Self::Whole(number) => number.to_string(),
+            Self::Decimal(number) => number.to_string(),
+            Self::Text(text) => text.trim().to_owned(),
+        }
+    }
+}
+
+/// A limit.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Limit {
+    /// Unique.
+    pub name: String,
+    /// For whom it counts separately.
+    #[serde(default = "organization")]
+    pub per: String,
+    /// What it is narrowed to.
+    #[serde(default)]
+    pub only: Only,
+    /// What it counts.
+    #[serde(default = "usd")]
+    pub unit: String,
+    /// Over which window.
+    pub window: String,
+    /// IANA time zone, over `time.zone`.
+    #[serde(default)]
+    pub zone: Option<String>,
+    /// Amounts, or shares of the cap.
+    #[serde(default)]
+    pub soft: Vec<Amount>,
+    /// The cap.
+    #[serde(default)]
+    pub hard: Option<Amount>,
+    /// `enforce` or `shadow`.
+    #[serde(default = "enforce")]
+    pub mode: String,
+}
+
+fn organization() -> String {
+    "organization".into()
+}
+
+fn usd() -> String {
+    "usd".into()
+}
+
+fn enforce() -> String {
+    "enforce".into()
+}
+
+/// What a limit is narrowed to.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Only {
+    /// Project ids or names.
+    pub project: Vec<String>,
+    /// Key ids or names.
+    pub key: Vec<String>,
+    /// Model patterns.
+    pub model: Vec<String>,
+    /// For each tag, the values that match.
+    pub tag: BTreeMap<String, Vec<String>>,
+}
+
+section! {
+    /// Rates in US dollars per million tokens.
+    PriceRates {
+        /// Text input.
+        input: Option<Amount> = None,
+        /// Text input read from a cache.
+        cached_input: Option<Amount> = None,
+        /// Text input written to a cache.
+        cache_write: Option<Amount> = None,
+        /// Text input written to a cache for 12 hours.
+        cache_write_12h: Option<Amount> = None,
+        /// Text output, reasoning included.
+        output: Option<Amount> = None,
+    }
+}
+
+/// A price over the sheet's, in US dollars per million tokens.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Price {
+    /// The model; `ft:BASE` for fine-tunes.
+    pub model: String,
+    /// From which day of UTC.
+    #[serde(default)]
+    pub effective_from: Option<String>,
+    /// Text input.
+    pub input: Amount,
+    /// Text input read from a cache.
+    #[serde(default)]
+    pub cached_input: Option<Amount>,
+    /// Text input written to a cache.
+    #[serde(default)]
+    pub cache_write: Option<Amount>,
+    /// Text input written to a cache for 12 hours.
+    #[serde(default)]
+    pub cache_write_12h: Option<Amount>,
+    /// Audio input.
+    #[serde(default)]
+    pub audio_input: Option<Amount>,
+    /// Image input.
+    #[serde(default)]
+    pub image_input: Option<Amount>,
+    /// Text output, reasoning included.
+    #[serde(default)]
+    pub output: Option<Amount>,
+    /// Audio output.
+    #[serde(default)]
+    pub audio_output: Option<Amount>,
+    /// Image output.
+    #[serde(default)]
+    pub image_output: Option<Amount>,
+    /// Rates of a long context.
+    #[serde(default)]
+    pub long: Option<PriceRates>,
+    /// Input tokens above which they apply.
+    #[serde(default)]
+    pub long_context_above_input_tokens: Option<u64>,
+    /// The most input tokens the model takes.
+    #[serde(default)]
+    pub max_input_tokens: Option<u64>,
+    /// The most output tokens the model makes.
+    #[serde(default)]
+    pub max_output_tokens: Option<u64>,
+}

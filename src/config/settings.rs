@@ -1,0 +1,134 @@
+//! Settings that can't be wrong: parsed, checked, in the types of their users.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Method, Uri};
+
+use crate::domain::demand::Tier;
+use crate::domain::{Limit, Secret};
+use crate::pricing::sheet::Override;
+use crate::store::Durability;
+
+/// Everything that a configuration decides.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The proxy's listener.
+    pub server: Server,
+    /// The admin listener.
+    pub admin: Admin,
+    /// Where requests go.
+    pub upstream: Upstream,
+    /// Whether clients may send their own OpenAI keys.
+    pub pass_through: bool,
+    /// Folder of the database.
+    pub storage_path: PathBuf,
+    /// What a commit survives.
+    pub durability: Durability,
+    /// The calendar of windows.
+    pub zone: Arc<str>,
+    /// Prices.
+    pub pricing: Pricing,
+    /// Admission and ends of requests.
+    pub guard: Guard,
+    /// Whether spend refusals have the old code.
+    pub classic_codes: bool,
+    /// Whether refusals name amounts.
+    pub show_amounts: bool,
+    /// Endpoints that are forwarded unmetered.
+    pub endpoints_allowed: Vec<(Method, String)>,
+    /// Whether the log is JSON.
+    pub log_json: bool,
+    /// The log's level.
+    pub log_level: String,
+    /// Who pays.
+    pub organization: String,
+    /// Projects: id and name.
+    pub projects: Vec<(String, String)>,
+    /// Limits.
+    pub limits: Vec<Arc<Limit>>,
+}
+
+/// A certificate chain and its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// File of the certificate chain.
+    pub cert: PathBuf,
+    /// File of the key.
+    pub key: PathBuf,
+}
+
+/// The proxy's listener.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// Address and port.
+    pub listen: SocketAddr,
+    /// Certificate and key, if it speaks TLS.
+    pub tls: Option<TlsFiles>,
+    /// The largest request body.
+    pub request_body_bytes_max: usize,
+    /// Connections open at once.
+    pub connections_max: usize,
+    /// The longest wait for a request's head.
+    pub header_timeout: Duration,
+    /// How long running requests may take to finish at the end.
+    pub drain: Duration,
+}
+
+/// The admin listener.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    /// Address and port.
+    pub listen: SocketAddr,
+    /// Certificate and key, if it speaks TLS.
+    pub tls: Option<TlsFiles>,
+    /// The token, if it is configured.
+    pub token: Option<Secret>,
+}
+
+/// Where requests go.
+#[derive(Clone, Debug)]
+pub struct Upstream {
+    /// The base URL.
+    pub base_url: Uri,
+    /// The key that pays.
+    pub api_key: Option<Secret>,
+    /// The longest wait for a connection.
+    pub connect_timeout: Duration,
+    /// The longest wait for the head of an answer.
+    pub response_timeout: Duration,
+    /// The longest silence within an answer.
+    pub idle_timeout: Duration,
+}
+
+/// Prices.
+#[derive(Clone, Debug)]
+pub struct Pricing {
+    /// The text of a sheet over the built-in one.
+    pub sheet: Option<String>,
+    /// The operator's prices.
+    pub overrides: Vec<Override>,
+    /// Whether a model without a price is charged as the dearest.
+    pub unknown_as_dearest: bool,
+    /// The tier that upstream serves when a request names none.
+    pub default_tier: Tier,
+}
+
+/// Admission and ends of requests.
+#[derive(Clone, Debug)]
+pub struct Guard {
+    /// Whether the output may be clamped.
+    pub clamp: bool,
+    /// The least output that a clamped answer is worth, in tokens.
+    pub clamp_output_min: u64,
+    /// How long to wait for other requests' holds to end.
+    pub hold_wait: Duration,
+    /// Whether to read on for a client that has gone, and how long at most.
+    pub drain: Option<Duration>,
+    /// Hosted tool calls of a request that doesn't bound them.
+    pub tool_calls_max: u64,
+    /// Requests open at once.
+    pub open_requests_max: usize,
+}

@@ -1,0 +1,154 @@
+//! The fake's event streams: one event a frame, in OpenAI's exact form.
+
+use std::future::Future as _;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body, Frame};
+use serde_json::{Value, json};
+use tokio::time::Sleep;
+
+use crate::fake_openai::answers::{Api, Made, word};
+use crate::fake_openai::{Fake, number};
+
+/// A stream of events. What was made of it is counted when it ends or is
+/// dropped.
+#[derive(Debug)]
+pub(super) struct Events {
+    fake: Arc<Fake>,
+    made: Made,
+    include_usage: bool,
+    cut_after: Option<u64>,
+    delay: Option<Duration>,
+    sleep: Option<Pin<Box<Sleep>>>,
+    words: u64,
+    sequence: u64,
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Start,
+    Words,
+    Usage,
+    Done,
+    Over,
+}
+
+impl Events {
+    pub(super) fn new(fake: Arc<Fake>, made: Made, headers: &HeaderMap, asked: &Value) -> Self {
+        let include_usage = asked["stream_options"]["include_usage"] == true && made.with_usage;
+        let delay = number(headers, "x-fake-chunk-delay-ms").map(Duration::from_millis);
+        let cut_after = number(headers, "x-fake-cut-after");
+        Self {
+            fake,
+            made,
+            include_usage,
+            cut_after,
+            delay,
+            sleep: None,
+            words: 0,
+            sequence: 0,
+            stage: Stage::Start,
+        }
+    }
+
+    fn next(&mut self) -> Option<String> {
+        if self.made.api == Api::Responses { self.next_response() } else { self.next_chunk() }
+    }
+
+    fn next_chunk(&mut self) -> Option<String> {
+        let chunk = match self.stage {
+            Stage::Start => {
+                self.stage = Stage::Words;
+                self.made.chunk(json!({ "role": "assistant", "content": "", "refusal": null }), None)
+            }
+            Stage::Words if self.words < self.made.completion_tokens => {
+                self.words += 1;
+                self.made.chunk(json!({ "content": word(self.words - 1) }), None)
+            }
+            Stage::Words => {
+                self.stage = if self.include_usage { Stage::Usage } else { Stage::Done };
+                self.made.chunk(json!({}), Some("stop"))
+            }
+            Stage::Usage => {
+                self.stage = Stage::Done;
+                let mut last = self.made.chunk(json!({}), None);
+                last["choices"] = json!([]);
+                last["usage"] = self.made.usage();
+                return Some(format!("data: {last}\n\n"));
+            }
+            Stage::Done => {
+                self.stage = Stage::Over;
+                return Some("data: [DONE]\n\n".to_owned());
+            }
+            Stage::Over => return None,
+        };
+        let text = chunk.to_string();
+        if self.include_usage {
+            // As upstream writes it: at the end of the chunk.
+            return Some(format!("data: {},\"usage\":null}}\n\n", text.strip_suffix('}').unwrap_or(&text)));
+        }
+        Some(format!("data: {text}\n\n"))
+    }
+
+    fn next_response(&mut self) -> Option<String> {
+        let (kind, mut event) = match self.stage {
+            Stage::Start => {
+                self.stage = Stage::Words;
+                ("response.created", json!({ "response": self.made.response("in_progress", &Value::Null) }))
+            }
+            Stage::Words if self.words < self.made.completion_tokens => {
+                self.words += 1;
+                let delta = word(self.words - 1);
+                let place = json!({ "item_id": "msg_fake", "output_index": 0, "content_index": 0, "delta": delta, "logprobs": [] });
+                ("response.output_text.delta", place)
+            }
+            Stage::Words | Stage::Usage | Stage::Done => {
+                self.stage = Stage::Over;
+                (
+                    "response.completed",
+                    json!({ "response": self.made.response("completed", &self.made.usage()) }),
+                )
+            }
+            Stage::Over => return None,
+        };
+        event["type"] = json!(kind);
+        event["sequence_number"] = json!(self.sequence);
+        self.sequence += 1;
+        Some(format!("event: {kind}\ndata: {event}\n\n"))
+    }
+}
+
+impl Body for Events {
+    type Data = Bytes;
+    type Error = std::io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
+        if let Some(sleep) = self.sleep.as_mut() {
+            std::task::ready!(sleep.as_mut().poll(cx));
+            self.sleep = None;
+        }
+        if self.cut_after.is_some_and(|after| self.words >= after) {
+            return Poll::Ready(Some(Err(std::io::Error::other("cut as ordered"))));
+        }
+        let Some(event) = self.next() else { return Poll::Ready(None) };
+        if self.stage == Stage::Words {
+            self.sleep = self.delay.map(|delay| Box::pin(tokio::time::sleep(delay)));
+        }
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from(event)))))
+    }
+}
+
+impl Drop for Events {
+    fn drop(&mut self) {
+        self.fake.note(&self.made.model, self.made.served(self.words));
+    }
+}
