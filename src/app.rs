@@ -230,10 +230,8 @@ impl App {
 
 fn bound(address: SocketAddr, count: usize, key: &str) -> Result<Vec<std::net::TcpListener>, StartError> {
     crate::net::bind(address, count).map_err(|error| {
-        let mend = match error.kind() {
-            io::ErrorKind::AddrInUse => "another program listens there",
-            _ => "it can't be listened on",
-        };
+        let taken = error.kind() == io::ErrorKind::AddrInUse;
+        let mend = if taken { "another program listens there" } else { "it can't be listened on" };
         format!("{key} = \"{address}\": {mend}: {error}").into()
     })
 }

@@ -5,6 +5,7 @@
 
 pub mod limits;
 pub mod load;
+mod nearest;
 pub mod raw;
 pub mod reload;
 pub mod settings;

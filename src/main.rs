@@ -56,7 +56,12 @@ async fn run(arguments: Cli) -> Result<(), Failure> {
             say(&text::schema());
             Ok(())
         }
-        command => cli::run(command, &connection(&arguments, settings)?).await,
+        command @ (Command::Keys { .. }
+        | Command::Projects { .. }
+        | Command::Limits { .. }
+        | Command::Usage(_)
+        | Command::Ledger { .. }
+        | Command::Prices { .. }) => cli::run(command, &connection(&arguments, settings)?).await,
     }
 }
 
@@ -73,6 +78,7 @@ fn connection(
     Connection::find(url, arguments.token_file.clone(), token, data_file)
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it is mapped over, by value")]
 fn failed(error: app::StartError) -> Failure {
     Failure::failed(error.to_string())
 }

@@ -4,6 +4,8 @@
 //! `other` beyond ten thousand), models are ids of the price sheet. Strings
 //! that clients make up never become labels.
 
+mod register;
+
 use std::time::Duration;
 
 use dashmap::DashSet;
@@ -13,6 +15,7 @@ use prometheus::{
 };
 
 use crate::domain::{Money, Tokens};
+use crate::metrics::register::{counter_vec, float_vec, gauge_vec, histogram_vec, registered};
 
 /// Key ids that get series of their own.
 const KEY_LABELS_MAX: usize = 10_000;
@@ -105,6 +108,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
+    #[expect(clippy::too_many_lines, reason = "a list of all series, one each, is best read whole")]
     fn new() -> prometheus::Result<Self> {
         let registry = Registry::new();
         let r = &registry;
@@ -385,34 +389,4 @@ impl Metrics {
         self.keys_seen.insert(key.to_owned());
         key
     }
-}
-
-fn registered<C: prometheus::core::Collector + Clone + 'static>(
-    registry: &Registry,
-    c: C,
-) -> prometheus::Result<C> {
-    registry.register(Box::new(c.clone()))?;
-    Ok(c)
-}
-
-fn counter_vec(r: &Registry, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
-    registered(r, IntCounterVec::new(Opts::new(name, help), labels)?)
-}
-
-fn float_vec(r: &Registry, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<CounterVec> {
-    registered(r, CounterVec::new(Opts::new(name, help), labels)?)
-}
-
-fn gauge_vec(r: &Registry, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<GaugeVec> {
-    registered(r, GaugeVec::new(Opts::new(name, help), labels)?)
-}
-
-fn histogram_vec(
-    r: &Registry,
-    name: &str,
-    help: &str,
-    labels: &[&str],
-    buckets: &[f64],
-) -> prometheus::Result<HistogramVec> {
-    registered(r, HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels)?)
 }

@@ -7,4 +7,5 @@ pub mod bound;
 pub mod cost;
 pub mod count;
 pub mod rates;
+mod raw;
 pub mod sheet;

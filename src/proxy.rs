@@ -11,6 +11,7 @@ pub mod body;
 pub mod exchange;
 pub mod headers;
 pub mod own;
+mod prepare;
 pub mod refuse;
 pub mod tap;
 pub mod visit;
@@ -21,24 +22,19 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, Version, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version, header};
 use hyper::body::Incoming;
 use tokio_util::task::TaskTracker;
 
 use crate::domain::Demand;
-use crate::domain::demand::{Bound, Tier, WebSearch};
+use crate::domain::demand::{Bound, Tier};
 use crate::guard::{Guard, Order, Refused};
-use crate::ledger::entry::Attribution;
-use crate::openai::endpoint::{self, Endpoint, Metered};
-use crate::openai::request::{self, Edit, Invalid, InvalidKind};
-use crate::pricing::count;
-use crate::pricing::sheet::{Price, Sheet};
-use crate::proxy::admit::{Admitted, Candidate, admit};
+use crate::openai::endpoint::{self, Endpoint};
+use crate::pricing::sheet::Sheet;
 use crate::proxy::auth::Caller;
-use crate::proxy::bill::Bill;
 use crate::proxy::body::{Answer, ReadError};
-use crate::proxy::exchange::{Metering, Outgoing, Surviving};
-use crate::proxy::headers::Wishes;
+use crate::proxy::exchange::{Outgoing, Surviving};
+use crate::proxy::prepare::Prepared;
 use crate::proxy::refuse::Refusal;
 use crate::proxy::tap::Manner;
 use crate::proxy::visit::{RequestIds, Visit};
@@ -119,7 +115,7 @@ impl Proxy {
             Err(refusal) => return Err((refusal, visit)),
         };
         visit.key = Some(Arc::clone(&caller.key));
-        let endpoint = self.endpoint(rules, &head.method, head.uri.path());
+        let endpoint = classified(rules, &head.method, head.uri.path());
         visit.endpoint = label(&endpoint);
         match endpoint {
             Endpoint::Own(own) => {
@@ -151,17 +147,6 @@ impl Proxy {
                 }
             }
         }
-    }
-
-    fn endpoint(&self, rules: &Rules, method: &Method, path: &str) -> Endpoint {
-        let endpoint = endpoint::classify(method, path);
-        let allowed = |(known, wanted): &(Method, String)| {
-            known == method && endpoint::canonical(wanted) == endpoint::canonical(path)
-        };
-        if matches!(endpoint, Endpoint::Refused) && rules.allowed.iter().any(allowed) {
-            return Endpoint::Free("allowed");
-        }
-        endpoint
     }
 
     /// Forwards what costs nothing: it counts as a request, and no more.
@@ -206,85 +191,6 @@ impl Proxy {
         })
     }
 
-    /// Reads, prices and admits a metered request.
-    async fn prepare(
-        &self,
-        rules: &Rules,
-        endpoint: Metered,
-        head: &http::request::Parts,
-        body: Bytes,
-        caller: &Caller,
-    ) -> Result<Prepared, Refusal> {
-        let mut parsed = request::parse(endpoint, &body).map_err(refuse_invalid)?;
-        let demand = &mut parsed.demand;
-        if endpoint == Metered::Chat && demand.model.contains("-search-") {
-            // These models search the web on every request, asked or not.
-            demand.tools.web_search = Some(WebSearch::Chat);
-        }
-        if !caller.key.allows(&demand.model) {
-            return Err(Refusal::ModelNotAllowed(bounded(&demand.model)));
-        }
-        let Wishes { max_cost, tags } = headers::wishes(&head.headers)?;
-        let now_s = self.guard.clock().now_s();
-        let priced = rules.sheet.find(&demand.model, now_s);
-        let attribution =
-            Arc::new(self.attribution(caller, endpoint.name(), demand, tags, priced.as_deref()));
-        let under_cap = max_cost.is_some() || self.guard.needs_price(&attribution);
-        let price = match priced {
-            None if rules.unknown_as_dearest => Some(rules.sheet.dearest(now_s)),
-            None if under_cap => return Err(Refusal::NotPriced(bounded(&demand.model))),
-            found => found,
-        };
-        let image_price = image_price(&rules.sheet, demand, now_s);
-        if demand.tools.image.is_some() && image_price.is_none() && under_cap {
-            return Err(Refusal::NotPriced("of the image_generation tool".to_owned()));
-        }
-        let paced = self.pace(&attribution, take(demand))?;
-        let (encoding, is_priced) = (count::encoding_of(&demand.model), price.is_some());
-        let bounding = price.clone().unwrap_or_else(|| rules.sheet.dearest(now_s));
-        let candidate = Candidate {
-            attribution,
-            demand,
-            price: &bounding,
-            priced: is_priced,
-            image_price: image_price.as_deref(),
-            price_version: Arc::clone(rules.sheet.version()),
-            client_cap: max_cost,
-            body: &body,
-            encoding,
-        };
-        let Admitted { reservation, clamped } = admit(&self.guard, rules.admit, &candidate).await?;
-        if !is_priced {
-            self.guard.metrics().unpriced();
-        }
-        let caps_tools = under_cap && demand.tools.loops && demand.tools.calls_max.is_none();
-        let unbounded =
-            bounding.max_output_tokens.is_none() && demand.output_max.is_none() && clamped.is_none();
-        let cut_at_tokens = (under_cap && unbounded).then(|| reservation.hold().bound.output_tokens);
-        let mut extra = rate_headers(&paced);
-        extra.extend(clamped.map(|tokens| (CLAMPED, HeaderValue::from(tokens))));
-        let bill = Bill {
-            endpoint,
-            sheet: Arc::clone(&rules.sheet),
-            price,
-            image_price,
-            tools: demand.tools.clone(),
-            asked_tier: demand.tier,
-            default_tier: rules.admit.default_tier,
-            encoding,
-            body: bill::kept(&body),
-            at_s: now_s,
-        };
-        let hide_usage = parsed.wants_usage_injected();
-        let edit = Edit {
-            include_usage: hide_usage,
-            output_max: clamped,
-            tool_calls_max: caps_tools.then_some(rules.admit.tool_calls_max),
-        };
-        let body = parsed.rewrite(&body, &edit).map_or(body, Bytes::from);
-        Ok(Prepared { body, metering: Metering { reservation, bill, hide_usage, cut_at_tokens, extra } })
-    }
-
     /// Sends an admitted request; the exchange outlives a client that leaves.
     async fn forward(
         self: &Arc<Self>,
@@ -315,42 +221,14 @@ impl Proxy {
         Surviving::new(exchange, gone, rules.drain, self.tracker.clone()).await
     }
 
-    fn attribution(
-        &self,
-        caller: &Caller,
-        endpoint: &'static str,
-        demand: &Demand,
-        tags: std::collections::BTreeMap<String, String>,
-        price: Option<&Price>,
-    ) -> Attribution {
-        Attribution {
-            project: Arc::clone(&caller.key.project),
-            project_name: self.guard.ring().project_name(&caller.key.project),
-            key: Arc::clone(&caller.key.id),
-            key_name: Arc::clone(&caller.key.name),
-            end_user: demand.end_user.as_deref().map(Into::into),
-            tags: Arc::new(tags),
-            endpoint: endpoint.into(),
-            model: demand.model.as_str().into(),
-            priced_as: price.map(|price| Arc::clone(&price.id)),
-        }
-    }
-
-    fn pace(&self, of: &Attribution, take: Take) -> Result<Paced, Refusal> {
-        let paced = self.guard.throttle().take(of, take).map_err(Refusal::Throttled)?;
-        for limit in &paced.would_reject {
-            self.guard.metrics().would_have_rejected(&limit.name);
-        }
-        Ok(paced)
-    }
-
     /// Lists a client's own key once upstream has accepted it.
     async fn remember(&self, caller: &Caller, answer: Option<&Response<Answer>>) {
         let Some(redacted) = caller.unseen.clone() else { return };
-        if answer.is_some_and(|answer| answer.status().is_success()) {
-            if let Err(error) = self.guard.remember_pass_through(caller.key.hash, redacted).await {
-                tracing::warn!(%error, "a pass-through key could not be listed");
-            }
+        if !answer.is_some_and(|answer| answer.status().is_success()) {
+            return;
+        }
+        if let Err(error) = self.guard.remember_pass_through(caller.key.hash, redacted).await {
+            tracing::warn!(%error, "a pass-through key could not be listed");
         }
     }
 
@@ -365,13 +243,6 @@ impl Proxy {
     }
 }
 
-/// A metered request that has been admitted.
-struct Prepared {
-    body: Bytes,
-    metering: Metering,
-}
-
-const CLAMPED: HeaderName = HeaderName::from_static("x-spendguard-clamped-output-tokens");
 const SHOWN_CHARS_MAX: usize = 200;
 
 /// A client's text as far as it is shown back.
@@ -386,6 +257,18 @@ fn label(endpoint: &Endpoint) -> &'static str {
         Endpoint::Own(_) => "own",
         Endpoint::Refused => "refused",
     }
+}
+
+/// What a path is; one that would be refused may be allowed by the operator.
+fn classified(rules: &Rules, method: &Method, path: &str) -> Endpoint {
+    let endpoint = endpoint::classify(method, path);
+    let allowed = |(known, wanted): &(Method, String)| {
+        known == method && endpoint::canonical(wanted) == endpoint::canonical(path)
+    };
+    if matches!(endpoint, Endpoint::Refused) && rules.allowed.iter().any(allowed) {
+        return Endpoint::Free("allowed");
+    }
+    endpoint
 }
 
 /// Refuses what upstream might read as another request than we do.
@@ -419,13 +302,6 @@ async fn read(incoming: Incoming, rules: &Rules) -> Result<Bytes, Refusal> {
     })
 }
 
-fn refuse_invalid(invalid: Invalid) -> Refusal {
-    match invalid.kind {
-        InvalidKind::Malformed => Refusal::Invalid(invalid.message, invalid.param),
-        InvalidKind::NotAllowed => Refusal::FieldNotAllowed(invalid.message, invalid.param),
-    }
-}
-
 /// What goes upstream. A metered body was read as JSON, so it is sent as JSON.
 fn outgoing(head: http::request::Parts, body: Bytes, caller: &Caller, as_json: bool) -> Outgoing {
     let suffix = suffix(&head.uri);
@@ -440,20 +316,6 @@ fn outgoing(head: http::request::Parts, body: Bytes, caller: &Caller, as_json: b
 fn suffix(uri: &Uri) -> String {
     let path = endpoint::canonical(uri.path());
     uri.query().map_or_else(|| path.to_string(), |query| format!("{path}?{query}"))
-}
-
-/// What a request takes from rates, as OpenAI reckons it: a quarter of its
-/// bytes, and the output it asks for.
-fn take(demand: &Demand) -> Take {
-    let text = demand.body_bytes.saturating_sub(demand.media.inline_bytes);
-    let input_tokens = text.div_ceil(4);
-    let output_tokens = demand.output_max.unwrap_or(0).saturating_mul(demand.choices);
-    Take { tokens: input_tokens.saturating_add(output_tokens), input_tokens, output_tokens }
-}
-
-fn image_price(sheet: &Sheet, demand: &Demand, now_s: i64) -> Option<Arc<Price>> {
-    let tool = demand.tools.image.as_ref()?;
-    sheet.find(tool.model.as_deref().unwrap_or("gpt-image-1"), now_s)
 }
 
 fn rate_headers(paced: &Paced) -> HeaderMap {

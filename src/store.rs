@@ -4,7 +4,9 @@
 //! file keeps a second guard out: two guards on one database would each admit
 //! what only one of them may.
 
+pub(crate) mod group;
 pub mod reader;
+pub(crate) mod rollup;
 pub mod rows;
 pub mod rule;
 mod schema;
@@ -125,7 +127,7 @@ impl Store {
     /// Writes the endings of unfinished holds and clears what held them.
     pub fn end_unfinished(&self, entries: &[Entry]) -> Result<(), StoreError> {
         let mut db = self.connect()?;
-        writer::write_endings(&mut db, entries)?;
+        group::write_endings(&mut db, entries)?;
         Ok(())
     }
 

@@ -1,4 +1,4 @@
-//! `/metrics`: Prometheus text, or OpenMetrics if the scraper asks for it.
+//! `/metrics`: Prometheus text, or `OpenMetrics` if the scraper asks for it.
 
 use std::collections::BTreeMap;
 
@@ -37,7 +37,7 @@ pub(crate) async fn metrics(State(admin): State<Admin>, headers: HeaderMap) -> R
     ([(header::CONTENT_TYPE, kind)], text).into_response()
 }
 
-/// OpenMetrics names a family of counters without its `_total`, and says where
+/// `OpenMetrics` names a family of counters without its `_total`, and says where
 /// the text ends.
 fn open_metrics(families: &[MetricFamily], text: &str) -> String {
     let counters: BTreeMap<&str, &str> = families

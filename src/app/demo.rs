@@ -43,8 +43,8 @@ name = "chatbot-day"
 per = "project"
 only = { project = ["chatbot"] }
 window = "day"
-soft = [0.002]
-hard = 0.004
+soft = [0.0008]
+hard = 0.0015
 [[limit]]
 name = "requests-per-minute"
 per = "key"
@@ -150,7 +150,12 @@ async fn call(client: &Upstream, name: &str, secret: &Secret) -> String {
             if status.is_success() {
                 return format!("{} {path}: {cost} USD, {remaining} left", status.as_u16());
             }
-            let bytes = answer.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+            let bytes = answer
+                .into_body()
+                .collect()
+                .await
+                .map(http_body_util::Collected::to_bytes)
+                .unwrap_or_default();
             let error: serde_json::Value = serde_json::from_slice(&bytes).unwrap_or_default();
             let message = error["error"]["message"].as_str().unwrap_or("no reason given").to_owned();
             format!("{} {}: {message}", status.as_u16(), error["error"]["code"].as_str().unwrap_or("-"))

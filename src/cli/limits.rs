@@ -45,9 +45,10 @@ fn narrowed(only: &[String]) -> Result<Value, Failure> {
             None if ["project", "key", "model"].contains(&what) => parts.entry(what).or_insert(Value::Null),
             _ => return Err(wrong()),
         };
-        match list {
-            Value::Array(values) => values.push(value.into()),
-            empty => *empty = json!([value]),
+        if let Value::Array(values) = list {
+            values.push(value.into());
+        } else {
+            *list = json!([value]);
         }
     }
     Ok(Value::Object(parts))

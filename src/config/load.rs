@@ -9,6 +9,7 @@ use std::time::Duration;
 use http::{Method, Uri};
 
 use crate::config::limits::{Problem, limits, prices};
+use crate::config::nearest::nearest;
 use crate::config::raw::{Raw, SecretSource};
 use crate::config::settings::{Admin, Guard, Pricing, Server, Settings, TlsFiles, Upstream};
 use crate::config::units;
@@ -126,15 +127,12 @@ impl Place {
         let document: toml_edit::Document<String> = self.text.parse().ok()?;
         let (mut item, mut found) = (document.as_item(), None);
         for part in key.replace('[', ".").replace(']', "").split('.') {
-            let next = match part.parse::<usize>() {
-                Ok(index) => item.get(index),
-                Err(_) => {
-                    let named = item.as_table_like().and_then(|table| table.get_key_value(part));
-                    if let Some(span) = named.and_then(|(key, _)| key.span()) {
-                        found = Some(span.start);
-                    }
-                    named.map(|(_, value)| value)
-                }
+            let next = if let Ok(index) = part.parse::<usize>() {
+                item.get(index)
+            } else {
+                let named = item.as_table_like().and_then(|table| table.get_key_value(part));
+                found = named.and_then(|(key, _)| key.span()).map(|span| span.start).or(found);
+                named.map(|(_, value)| value)
             };
             let Some(next) = next else { break };
             item = next;
@@ -148,30 +146,6 @@ impl Place {
 
 fn line_of(text: &str, offset: usize) -> usize {
     text.bytes().take(offset).filter(|byte| *byte == b'\n').count() + 1
-}
-
-/// The known key that is a slip of the pen away.
-fn nearest<'a>(unknown: &str, known: &[&'a str]) -> Option<&'a str> {
-    known
-        .iter()
-        .copied()
-        .filter(|known| distance(unknown, known) <= 2)
-        .min_by_key(|known| distance(unknown, known))
-}
-
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let cost = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = cost.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }
 
 /// Notes a problem at a key, and goes on with nothing.

@@ -154,7 +154,7 @@ impl Made {
     }
 
     /// A chunk of a streamed chat or completion.
-    pub(super) fn chunk(&self, delta: Value, finish: Option<&str>) -> Value {
+    pub(super) fn chunk(&self, delta: &Value, finish: Option<&str>) -> Value {
         let mut chunk = json!({
             "id": self.id, "object": "chat.completion.chunk", "created": CREATED_S, "model": self.model,
             "service_tier": self.tier, "system_fingerprint": "fp_fake",

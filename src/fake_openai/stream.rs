@@ -65,19 +65,19 @@ impl Events {
         let chunk = match self.stage {
             Stage::Start => {
                 self.stage = Stage::Words;
-                self.made.chunk(json!({ "role": "assistant", "content": "", "refusal": null }), None)
+                self.made.chunk(&json!({ "role": "assistant", "content": "", "refusal": null }), None)
             }
             Stage::Words if self.words < self.made.completion_tokens => {
                 self.words += 1;
-                self.made.chunk(json!({ "content": word(self.words - 1) }), None)
+                self.made.chunk(&json!({ "content": word(self.words - 1) }), None)
             }
             Stage::Words => {
                 self.stage = if self.include_usage { Stage::Usage } else { Stage::Done };
-                self.made.chunk(json!({}), Some("stop"))
+                self.made.chunk(&json!({}), Some("stop"))
             }
             Stage::Usage => {
                 self.stage = Stage::Done;
-                let mut last = self.made.chunk(json!({}), None);
+                let mut last = self.made.chunk(&json!({}), None);
                 last["choices"] = json!([]);
                 last["usage"] = self.made.usage();
                 return Some(format!("data: {last}\n\n"));

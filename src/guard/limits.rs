@@ -15,7 +15,7 @@ use crate::guard::observe::note_crossing;
 use crate::ledger::Seeding;
 use crate::ledger::meter::Subject;
 use crate::store::rule::{LimitRule, RuleError};
-use crate::store::{StoreError, reader, settings, writer};
+use crate::store::{StoreError, group, reader, settings, writer};
 use crate::throttle::Throttle;
 
 /// The rules as they were written, by where.
@@ -125,7 +125,7 @@ impl Guard {
         let past = answer.await.map_err(|_| StoreError::Unavailable)??;
         let crossings = self.ledger().install(&metered, past, self.clock.now_ms());
         self.room.notify_waiters();
-        let new = self.writer.run(move |db| writer::insert_crossings(db, &crossings)).await?;
+        let new = self.writer.run(move |db| group::insert_crossings(db, &crossings)).await?;
         for crossing in &new {
             note_crossing(&self.metrics, crossing);
         }

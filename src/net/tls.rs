@@ -56,7 +56,7 @@ impl Tls {
     pub fn load(certificate: &Path, key: &Path) -> Result<Self, TlsError> {
         let current = Arc::new(Current(ArcSwap::new(read(certificate, key)?)));
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let resolver: Arc<dyn ResolvesServerCert> = Arc::clone(&current) as _;
+        let resolver: Arc<dyn ResolvesServerCert> = current.clone();
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .expect("the default protocol versions suit the provider they come with")

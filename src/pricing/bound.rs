@@ -48,8 +48,7 @@ pub struct BoundInputs {
 /// The most that a request can be billed for.
 pub fn bound(price: &Price, image_price: Option<&Price>, demand: &Demand, inputs: BoundInputs) -> Bound {
     let parts = Parts::of(price, image_price, demand, inputs);
-    let output_tokens =
-        parts.output_per_choice(price, demand, inputs.output_max).saturating_mul(parts.choices);
+    let output_tokens = output_per_choice(price, demand, inputs.output_max).saturating_mul(parts.choices);
     let pico = parts.fixed_pico + i128::from(output_tokens) * i128::from(parts.output_rate);
     let cost = Money::from_pico_rounded_up(pico);
     Bound { cost, input_tokens: parts.input_tokens, output_tokens }
@@ -65,7 +64,7 @@ pub fn affordable_output(
     headroom: Money,
 ) -> u64 {
     let parts = Parts::of(price, image_price, demand, inputs);
-    let most = parts.output_per_choice(price, demand, inputs.output_max);
+    let most = output_per_choice(price, demand, inputs.output_max);
     let left = i128::from(headroom.nano()) * 1_000 - parts.fixed_pico;
     let per_token = i128::from(parts.output_rate) * i128::from(parts.choices);
     if left < 0 {
@@ -97,12 +96,12 @@ impl Parts {
             + fees_pico(price, image_price, demand, &rates, calls);
         Self { input_tokens, fixed_pico, output_rate, choices: demand.choices.max(1) }
     }
+}
 
-    fn output_per_choice(&self, price: &Price, demand: &Demand, clamp: Option<u64>) -> u64 {
-        let model = price.max_output_tokens;
-        let asked = demand.output_max.into_iter().chain(clamp).chain(model).min();
-        asked.unwrap_or(OUTPUT_MAX)
-    }
+/// The most output tokens of one choice.
+fn output_per_choice(price: &Price, demand: &Demand, clamp: Option<u64>) -> u64 {
+    let asked = demand.output_max.into_iter().chain(clamp).chain(price.max_output_tokens).min();
+    asked.unwrap_or(OUTPUT_MAX)
 }
 
 /// The most input tokens that can be billed, over all turns.

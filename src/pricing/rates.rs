@@ -139,11 +139,13 @@ impl Rates {
         }
     }
 
+    #[must_use]
     /// Every rate times `tenths` / 10, rounded up.
     pub fn scaled(&self, tenths: u64) -> Self {
         Self::of(self.all().map(|rate| rate.saturating_mul(tenths).div_ceil(10)))
     }
 
+    #[must_use]
     /// The dearer of two, rate by rate.
     pub fn dearer(&self, other: &Self) -> Self {
         let mut all = self.all();

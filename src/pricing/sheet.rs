@@ -3,14 +3,13 @@
 //! A sheet never changes. A request keeps the one it was admitted under, so
 //! that a reload in mid-stream can't change what it costs.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 
-use serde::Deserialize;
-
 use crate::domain::demand::Tier;
 use crate::pricing::rates::{NamedRates, Rates, pico};
+use crate::pricing::raw::{RawModel, RawSheet, RawTiers};
 
 const BUILT_IN: &str = include_str!("../../config/prices.json");
 /// A sheet older than this is stale: OpenAI's prices have changed about once a
@@ -79,38 +78,6 @@ pub struct Sheet {
     as_of_s: i64,
     /// By model, the newest first.
     models: HashMap<Arc<str>, Vec<(i64, Arc<Price>)>>,
-}
-
-#[derive(Deserialize)]
-struct RawSheet {
-    as_of: String,
-    models: BTreeMap<String, RawModel>,
-}
-
-#[derive(Clone, Deserialize)]
-struct RawModel {
-    max_input_tokens: Option<u64>,
-    max_output_tokens: Option<u64>,
-    long_above: Option<u64>,
-    web_search_usd_per_1k_calls: Option<String>,
-    rates: RawTiers,
-    #[serde(default)]
-    dated: Vec<RawDated>,
-}
-
-#[derive(Clone, Deserialize)]
-struct RawDated {
-    effective_from: String,
-    rates: RawTiers,
-}
-
-#[derive(Clone, Default, Deserialize)]
-struct RawTiers {
-    #[serde(default)]
-    standard: NamedRates,
-    flex: Option<NamedRates>,
-    priority: Option<NamedRates>,
-    ultrafast: Option<NamedRates>,
 }
 
 impl Sheet {

@@ -53,6 +53,8 @@ pub struct Candidate<'a> {
     pub client_cap: Option<Money>,
     /// The body as it came.
     pub body: &'a Bytes,
+    /// Whether its endpoint has a field that bounds the output.
+    pub clampable: bool,
     /// The tokenizer of its model, if it is published.
     pub encoding: Option<Encoding>,
 }
@@ -126,7 +128,7 @@ impl Attempt<'_> {
         let floor = self.config.clamp_output_min.max(1);
         let full = self.bound(None);
         let asked = full.output_tokens / demand.choices.max(1);
-        if !self.config.clamp || demand.echo || asked <= floor {
+        if !self.config.clamp || !self.candidate.clampable || demand.echo || asked <= floor {
             return None;
         }
         let headroom = self.guard.headroom(&self.candidate.attribution, self.candidate.client_cap);

@@ -83,28 +83,21 @@ pub fn kept(body: &Bytes) -> Option<Bytes> {
 }
 
 impl Bill {
-    /// Settles by the usage that upstream reported.
-    pub fn settle_reported(
+    /// Settles by the usage that upstream reported; if it reported none, by
+    /// what passed: the input counted, and the output as `count` says.
+    pub fn end(
         &self,
         reservation: Reservation,
-        usage: Usage,
         answer: &Answer,
         of: Exchange,
+        count: impl FnOnce() -> u64,
     ) -> Settled {
-        self.settle(reservation, Basis::Reported, usage, answer, of)
-    }
-
-    /// Settles by what passed: the input counted, and the output's text.
-    pub fn settle_counted(
-        &self,
-        reservation: Reservation,
-        output_tokens: u64,
-        answer: &Answer,
-        of: Exchange,
-    ) -> Settled {
+        if let Some(usage) = answer.usage.clone() {
+            return self.settle(reservation, Basis::Reported, usage, answer, of);
+        }
         let input = self.counted_input().unwrap_or(reservation.hold().bound.input_tokens);
-        let tokens = Tokens { input, output: output_tokens, ..Tokens::default() };
-        let usage = Usage { tokens, ..Usage::default() };
+        let tokens = Tokens { input, output: count(), ..Tokens::default() };
+        let usage = Usage { tokens, tools: answer.tools_seen.clone() };
         self.settle(reservation, Basis::Counted, usage, answer, of)
     }
 

@@ -158,18 +158,12 @@ async fn whole(
     exchange.ttft = Some(reservation.age());
     exchange.disconnected = gone.load(Ordering::Relaxed);
     let answer = usage::of_json(bill.endpoint, &bytes);
-    let settled = match answer.usage.clone() {
-        Some(usage) => bill.settle_reported(reservation, usage, &answer, exchange),
-        None => {
-            let output = match bill.endpoint {
-                Metered::Embeddings => 0,
-                Metered::Chat | Metered::Completions | Metered::Responses | Metered::Compact => {
-                    bill.count_output(&String::from_utf8_lossy(&bytes))
-                }
-            };
-            bill.settle_counted(reservation, output, &answer, exchange)
+    let settled = bill.end(reservation, &answer, exchange, || match bill.endpoint {
+        Metered::Embeddings => 0,
+        Metered::Chat | Metered::Completions | Metered::Responses | Metered::Compact => {
+            bill.count_output(&String::from_utf8_lossy(&bytes))
         }
-    };
+    });
     Ok((bytes, settled))
 }
 

@@ -117,7 +117,7 @@ impl Tap {
                     state.note_first_byte();
                     let out = state.sse.feed(part);
                     if state.outgrows(self.manner.cut_at_tokens) {
-                        return Poll::Ready(self.cut(out));
+                        return Poll::Ready(self.cut(&out));
                     }
                     if !out.is_empty() {
                         return Poll::Ready(Some(Ok(Frame::data(out))));
@@ -164,7 +164,7 @@ impl Tap {
     }
 
     /// Ends a stream that has outgrown its hold with an error event.
-    fn cut(&mut self, out: Bytes) -> Option<Result<Frame<Bytes>, AnswerError>> {
+    fn cut(&mut self, out: &Bytes) -> Option<Result<Frame<Bytes>, AnswerError>> {
         let state = self.state.take()?;
         let error = ErrorBody {
             message: "The answer reached the amount that was reserved for it, so it was cut off here.",
@@ -178,8 +178,11 @@ impl Tap {
                 stream_cut_chat(&error)
             }
         };
+        // The client may have the start of an event but not its end.
+        let gap: &[u8] = if state.sse.is_mid_event() { b"\n\n" } else { b"" };
+        let last = [out.as_ref(), gap, event.as_bytes()].concat();
         state.end(false);
-        Some(Ok(Frame::data([out, Bytes::from(event)].concat().into())))
+        Some(Ok(Frame::data(last.into())))
     }
 }
 
@@ -207,15 +210,12 @@ impl State {
         exchange.disconnected |= disconnected;
         let answer = sse.answer();
         let outcome = if exchange.disconnected { "disconnected" } else { "ok" };
-        let settled = match answer.usage.clone() {
-            Some(usage) => bill.settle_reported(reservation, usage, answer, exchange),
-            None => {
-                let counted = bill.count_output(sse.transcript());
-                let unseen =
-                    sse.transcript_bytes().saturating_sub(u64::try_from(sse.transcript().len()).unwrap_or(0));
-                bill.settle_counted(reservation, counted.saturating_add(unseen), answer, exchange)
-            }
-        };
+        let settled = bill.end(reservation, answer, exchange, || {
+            let (text, bytes) = (sse.transcript(), sse.transcript_bytes());
+            // Text beyond what is kept counts by its bytes.
+            let beyond = bytes.saturating_sub(u64::try_from(text.len()).unwrap_or(0));
+            bill.count_output(text).saturating_add(beyond)
+        });
         visit.ended(outcome, Some(settled.cost));
     }
 

@@ -14,8 +14,8 @@ use crate::domain::{Limit, Money, Span, Tokens};
 use crate::ledger::entry::{Attribution, Basis, Entry, Kind};
 use crate::ledger::meter::{Subject, subject};
 use crate::store::StoreError;
+use crate::store::rollup::ROLLUP_S;
 use crate::store::rows::{ENTRY_COLUMNS, Names, entry_from, int, tags_from, tokens_from};
-use crate::store::writer::ROLLUP_S;
 
 /// A read-only connection; clones share it.
 #[derive(Clone, Debug)]

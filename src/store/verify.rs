@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use rusqlite::Connection;
 
 use crate::ledger::entry::Kind;
+use crate::store::rollup::{RollupKey, RollupSums};
 use crate::store::rows::{ENTRY_COLUMNS, Names, entry_from, int, tags_text, tokens_from};
-use crate::store::writer::{RollupKey, RollupSums};
 
 /// As many differences as a report names one by one.
 const DIFFERENCES_MAX: usize = 50;

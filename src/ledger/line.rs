@@ -1,0 +1,73 @@
+//! What one fact does to one meter.
+
+use std::sync::Arc;
+
+use crate::domain::Window;
+use crate::ledger::entry::{Crossing, Hold, reserved};
+use crate::ledger::meter::{Meter, Metered, Subject};
+
+/// A hold's part on one meter.
+#[derive(Clone, Debug)]
+pub(super) struct Line {
+    pub(super) slot: u32,
+    pub(super) subject: Subject,
+    pub(super) start_s: i64,
+    pub(super) amount: i64,
+}
+
+/// Holds a request's amount on its meter of one limit.
+pub(super) fn hold_on(metered: &mut Metered, hold: &Hold) -> Option<Line> {
+    if metered.limit.window == Window::Request {
+        return None;
+    }
+    let subject = metered.subject(&hold.attribution)?;
+    let at_s = hold.admitted_ms.div_euclid(1_000);
+    let start_s = metered.span(at_s).start_s;
+    let amount = reserved(&hold.bound, metered.limit.unit);
+    metered.prune(at_s);
+    let meter = metered.meters.entry((subject.clone(), start_s)).or_default();
+    meter.held = meter.held.saturating_add(amount);
+    Some(Line { slot: metered.slot, subject, start_s, amount })
+}
+
+/// Adds to a meter's settled amount and notes the thresholds it goes past.
+pub(super) fn settle_on(
+    metered: &mut Metered,
+    subject: &Subject,
+    start_s: i64,
+    amount: i64,
+    at_ms: i64,
+    crossings: &mut Vec<Crossing>,
+) {
+    let Some(meter) = metered.meters.get_mut(&(subject.clone(), start_s)) else { return };
+    let before = meter.settled;
+    meter.settled = before.saturating_add(amount);
+    let settled = meter.settled;
+    for threshold in metered.thresholds.iter().filter(|t| before < **t && **t <= settled) {
+        crossings.push(crossing(metered, subject, *threshold, start_s, settled, at_ms));
+    }
+}
+
+/// The thresholds that a limit's current meters have already passed.
+pub(super) fn behind(metered: &Metered, at_ms: i64) -> Vec<Crossing> {
+    let start_s = metered.span(at_ms.div_euclid(1_000)).start_s;
+    let current = metered.meters.iter().filter(|((_, start), _)| *start == start_s);
+    let passed = |((subject, _), meter): (&(Subject, i64), &Meter)| {
+        let below = metered.thresholds.iter().filter(|t| **t <= meter.settled);
+        below.map(|t| crossing(metered, subject, *t, start_s, meter.settled, at_ms)).collect::<Vec<_>>()
+    };
+    current.flat_map(passed).collect()
+}
+
+fn crossing(
+    metered: &Metered,
+    subject: &Subject,
+    threshold: i64,
+    start_s: i64,
+    settled: i64,
+    at_ms: i64,
+) -> Crossing {
+    let limit = Arc::clone(&metered.limit);
+    let subject = subject.label().to_owned();
+    Crossing { id: 0, limit, subject, threshold, window_start_s: start_s, settled, at_ms }
+}

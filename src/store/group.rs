@@ -1,0 +1,159 @@
+//! One group of facts in one transaction.
+
+use std::collections::{BTreeMap, HashMap};
+
+use rusqlite::{Connection, Transaction, params};
+
+use crate::ledger::entry::{Crossing, Entry, Hold, Kind};
+use crate::store::rollup::{RollupKey, RollupSums, upsert_rollup};
+use crate::store::rows::{HoldRow, insert_entry, int, tags_text};
+use crate::store::writer::Record;
+
+/// The batches of holds in the database that are not all ended yet: by the
+/// first id, the last id and how many are open.
+#[derive(Debug, Default)]
+pub(super) struct OpenBatches(BTreeMap<u64, (u64, usize)>);
+
+impl OpenBatches {
+    /// The batch that holds an id: its first id, and how many are open.
+    fn of(&self, id: u64) -> Option<(u64, usize)> {
+        let (first, (last, open)) = self.0.range(..=id).next_back()?;
+        (id <= *last).then_some((*first, *open))
+    }
+}
+
+/// Writes all facts in one transaction. Returns which crossings are new.
+pub(super) fn commit(
+    db: &mut Connection,
+    facts: &[Record],
+    open: &mut OpenBatches,
+) -> rusqlite::Result<Vec<Crossing>> {
+    let tx = db.transaction()?;
+    let mut changes = HoldChanges::default();
+    let mut rollups: HashMap<RollupKey, RollupSums> = HashMap::new();
+    let mut crossed = Vec::new();
+    for fact in facts {
+        match fact {
+            Record::Hold(hold, _) => changes.open(hold),
+            Record::Entry(entry, crossings) => {
+                let tags = tags_text(&entry.attribution.tags);
+                insert_entry(&tx, entry, &tags)?;
+                if matches!(entry.kind, Kind::Settle | Kind::Release) {
+                    changes.end(entry.id, open);
+                }
+                if entry.kind != Kind::Release {
+                    rollups.entry(RollupKey::of(entry, tags)).or_default().add(entry);
+                }
+                crossed.extend(insert_crossings(&tx, crossings)?);
+            }
+            Record::Job(_) => {}
+        }
+    }
+    for (key, sums) in &rollups {
+        upsert_rollup(&tx, key, sums)?;
+    }
+    changes.write(&tx, open)?;
+    tx.commit()?;
+    changes.note(open);
+    Ok(crossed)
+}
+
+/// Writes endings outside the writer's thread, before it has started, and
+/// clears all batches of holds.
+pub(crate) fn write_endings(db: &mut Connection, entries: &[Entry]) -> rusqlite::Result<()> {
+    let tx = db.transaction()?;
+    for entry in entries {
+        let tags = tags_text(&entry.attribution.tags);
+        insert_entry(&tx, entry, &tags)?;
+        let mut sums = RollupSums::default();
+        sums.add(entry);
+        upsert_rollup(&tx, &RollupKey::of(entry, tags), &sums)?;
+    }
+    tx.execute("DELETE FROM hold_batch", [])?;
+    tx.commit()
+}
+
+/// The holds that a group opens, and those that it ends.
+#[derive(Default)]
+struct HoldChanges {
+    first: Option<u64>,
+    last: u64,
+    opened: usize,
+    lines: String,
+    /// By the first id of their batch, how many end.
+    ended: HashMap<u64, usize>,
+}
+
+impl HoldChanges {
+    fn open(&mut self, hold: &Hold) {
+        self.first.get_or_insert(hold.id);
+        self.last = hold.id;
+        self.opened += 1;
+        // A hold has no map with keys other than text, so this can't fail.
+        self.lines.push_str(&serde_json::to_string(&HoldRow::of(hold)).unwrap_or_default());
+        self.lines.push('\n');
+    }
+
+    fn end(&mut self, id: u64, open: &OpenBatches) {
+        let own = self.first.filter(|first| *first <= id && id <= self.last);
+        if let Some(first) = own.or_else(|| open.of(id).map(|(first, _)| first)) {
+            *self.ended.entry(first).or_default() += 1;
+        }
+    }
+
+    /// Writes the new batch and deletes those that are over.
+    fn write(&self, tx: &Transaction<'_>, open: &OpenBatches) -> rusqlite::Result<()> {
+        if let Some(first) = self.first {
+            let mut insert = tx.prepare_cached("INSERT INTO hold_batch VALUES (?1, ?2)")?;
+            insert.execute(params![int(first), self.lines])?;
+        }
+        let mut delete = tx.prepare_cached("DELETE FROM hold_batch WHERE first_id = ?1")?;
+        for (first, ended) in &self.ended {
+            if self.left(*first, open) == *ended {
+                delete.execute([int(*first)])?;
+            }
+        }
+        Ok(())
+    }
+
+    fn left(&self, first: u64, open: &OpenBatches) -> usize {
+        if self.first == Some(first) { self.opened } else { open.of(first).map_or(0, |(_, left)| left) }
+    }
+
+    /// Notes the changes once the transaction has committed.
+    fn note(self, open: &mut OpenBatches) {
+        if let Some(first) = self.first {
+            open.0.insert(first, (self.last, self.opened));
+        }
+        for (first, ended) in self.ended {
+            let Some((_, left)) = open.0.get_mut(&first) else { continue };
+            *left = left.saturating_sub(ended);
+            if *left == 0 {
+                open.0.remove(&first);
+            }
+        }
+    }
+}
+
+/// Writes thresholds crossed, each with a line in the ledger. Returns those
+/// that had not been written before.
+pub(crate) fn insert_crossings(db: &Connection, crossings: &[Crossing]) -> rusqlite::Result<Vec<Crossing>> {
+    let mut new = Vec::new();
+    for crossing in crossings {
+        let written = db
+            .prepare_cached("INSERT OR IGNORE INTO crossing VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
+            .execute(params![
+                &*crossing.limit.name,
+                crossing.subject,
+                crossing.threshold,
+                crossing.window_start_s,
+                crossing.settled,
+                crossing.at_ms,
+            ])?;
+        if written == 1 {
+            insert_entry(db, &crossing.entry(), "")?;
+            new.push(crossing.clone());
+        }
+    }
+    Ok(new)
+}
