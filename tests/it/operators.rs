@@ -1,0 +1,182 @@
+//! What operators do: keys, limits, corrections, proof, metrics, secrets.
+
+use http::{Method, StatusCode};
+use serde_json::json;
+
+use crate::harness::{ADMIN_TOKEN, House, UPSTREAM_KEY, call, run};
+
+#[test]
+fn a_key_is_shown_once_and_a_revoked_one_is_refused_at_once() {
+    run(async {
+        let house = House::with("").await;
+        let made = house.make_key(json!({ "name": "team-a" })).await;
+        let (id, secret) = (made["id"].as_str().unwrap(), made["value"].as_str().unwrap());
+        assert!(secret.starts_with("sk-guard-") && secret.len() == 55, "{secret}");
+        let shown = house.admin(Method::GET, &format!("/guard/v1/keys/{id}"), None).await.json();
+        assert_eq!((shown.get("value"), &shown["status"]), (None, &json!("active")));
+        assert_eq!(shown["redacted_value"], format!("sk-guard-…{}", &secret[51..]));
+        let bearer = format!("Bearer {secret}");
+        let headers = [("authorization", bearer.as_str())];
+        let models = || call(&house.proxy, Method::GET, "/v1/models", &headers, bytes::Bytes::new());
+        assert_eq!(models().await.status, StatusCode::OK);
+        let path = format!("/guard/v1/keys/{id}/rotate");
+        let rotated = house.admin(Method::POST, &path, Some(json!({ "grace_seconds": 60 }))).await;
+        assert_ne!(rotated.json()["value"], secret);
+        assert_eq!(models().await.status, StatusCode::OK, "within its grace");
+        house.admin(Method::DELETE, &format!("/guard/v1/keys/{id}"), None).await;
+        assert_eq!(models().await.status, StatusCode::UNAUTHORIZED);
+    });
+}
+
+#[test]
+fn an_imported_secret_may_have_any_form() {
+    run(async {
+        let house = House::with("").await;
+        house.make_key(json!({ "name": "legacy", "secret": "geheim-schlüssel-1" })).await;
+        let again = house.admin(
+            Method::POST,
+            "/guard/v1/keys",
+            Some(json!({ "name": "x", "secret": "geheim-schlüssel-1" })),
+        );
+        assert_eq!(again.await.status, StatusCode::CONFLICT);
+        let wrong = house.admin(Method::POST, "/guard/v1/keys", Some(json!({ "nam": "x" }))).await;
+        assert_eq!(
+            (wrong.status.as_u16(), wrong.json()["error"]["type"].clone()),
+            (422, json!("invalid_request_error"))
+        );
+    });
+}
+
+#[test]
+fn a_limit_made_now_counts_what_its_window_already_holds() {
+    run(async {
+        let house = House::with("[[limit]]\nname = \"of-file\"\nwindow = \"day\"\nhard = 3\n").await;
+        let cost = house.chat(&[], json!({})).await.header("x-spendguard-cost-usd").to_owned();
+        let rule = json!({ "per": "key", "unit": "usd", "window": "month", "hard": 24, "soft": ["50%", "0.0000001"] });
+        let put = house.admin(Method::PUT, "/guard/v1/limits/new", Some(rule.clone())).await;
+        assert_eq!(put.status, StatusCode::OK, "{put:?}");
+        assert_eq!(put.json()["hard"], "24");
+        assert_eq!(put.json()["meters"][0]["settled"], cost.as_str());
+        let crossed = house.admin(Method::GET, "/guard/v1/ledger?kind=threshold", None).await.json();
+        assert_eq!(crossed["data"].as_array().unwrap().len(), 1, "{crossed}");
+        let explained = house.admin(Method::GET, "/guard/v1/limits/new/explain", None).await.json();
+        assert_eq!(
+            (&explained["agrees"], &explained["entries_total"]),
+            (&json!(true), &json!(1)),
+            "{explained}"
+        );
+        let managed = house.admin(Method::PUT, "/guard/v1/limits/of-file", Some(rule)).await;
+        assert_eq!(managed.status, StatusCode::CONFLICT);
+        assert_eq!(
+            house.admin(Method::DELETE, "/guard/v1/limits/new", None).await.status,
+            StatusCode::NO_CONTENT
+        );
+        assert_eq!(
+            house.admin(Method::GET, "/guard/v1/limits/new", None).await.status,
+            StatusCode::NOT_FOUND
+        );
+    });
+}
+
+#[test]
+fn a_correction_moves_the_meter_and_the_books_still_agree() {
+    run(async {
+        let house = House::with("[[limit]]\nname = \"m\"\nwindow = \"month\"\nhard = 10\n").await;
+        house.chat(&[], json!({})).await;
+        let id = house.entries().await[0]["id"].as_str().unwrap().to_owned();
+        let body = json!({ "amount_usd": "1.23", "note": "billed twice" });
+        let made = house.admin(Method::POST, &format!("/guard/v1/ledger/{id}/adjust"), Some(body)).await;
+        assert_eq!((made.status, &made.json()["corrects"]), (StatusCode::CREATED, &json!(id)));
+        let settled: spendguard::domain::Money =
+            house.meter("m").await["settled"].as_str().unwrap().parse().unwrap();
+        assert!(settled.nano() > 1_230_000_000);
+        let verified = house.admin(Method::GET, "/guard/v1/ledger/verify", None).await.json();
+        assert_eq!((&verified["ok"], &verified["entries"]), (&json!(true), &json!(2)), "{verified}");
+        let db = rusqlite::Connection::open(house.folder.path().join("data/spendguard.db")).unwrap();
+        db.execute("UPDATE entry SET cost_nano = cost_nano - 5", []).unwrap();
+        let tampered = house.admin(Method::GET, "/guard/v1/ledger/verify", None).await.json();
+        assert_eq!(tampered["ok"], false);
+    });
+}
+
+#[test]
+fn usage_adds_up_by_everything() {
+    run(async {
+        let house = House::with("").await;
+        let tagged = [("x-spendguard-tags", "team=search")];
+        let cost =
+            house.chat(&tagged, json!({ "user": "ann" })).await.header("x-spendguard-cost-usd").to_owned();
+        for by in ["key", "project", "model", "user", "day", "endpoint", "tag"] {
+            let usage =
+                house.admin(Method::GET, &format!("/guard/v1/usage?group_by={by}"), None).await.json();
+            let group = &usage["data"][0];
+            assert_eq!((&group["requests"], &group["cost_usd"]), (&json!(1), &json!(cost)), "{by} {usage}");
+        }
+        let bearer = format!("Bearer {}", house.key);
+        let headers = [("authorization", bearer.as_str())];
+        let me = call(&house.proxy, Method::GET, "/v1/spendguard/me", &headers, bytes::Bytes::new()).await;
+        assert_eq!(me.json()["key"]["name"], "test");
+    });
+}
+
+#[test]
+fn the_admin_api_wants_its_token() {
+    run(async {
+        let house = House::with("").await;
+        for headers in
+            [vec![], vec![("authorization", "Bearer wrong")], vec![("authorization", house.key.as_str())]]
+        {
+            let answer =
+                call(&house.admin, Method::GET, "/guard/v1/keys", &headers, bytes::Bytes::new()).await;
+            assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
+        }
+        assert_eq!(
+            call(&house.admin, Method::GET, "/livez", &[], bytes::Bytes::new()).await.status,
+            StatusCode::OK
+        );
+        assert_eq!(
+            call(&house.admin, Method::GET, "/readyz", &[], bytes::Bytes::new()).await.status,
+            StatusCode::OK
+        );
+    });
+}
+
+#[test]
+fn secrets_are_in_no_answer_metric_or_file() {
+    run(async {
+        let house = House::with("[[limit]]\nname = \"m\"\nwindow = \"month\"\nhard = 10\n").await;
+        house.chat(&[], json!({})).await;
+        let mut seen = String::new();
+        for path in ["/metrics", "/guard/v1/keys", "/guard/v1/ledger", "/guard/v1/config", "/guard/v1/limits"]
+        {
+            seen.push_str(&String::from_utf8_lossy(&house.admin(Method::GET, path, None).await.body));
+        }
+        assert!(seen.contains("spendguard_spend_usd_total"), "the metrics were read");
+        let key = house.key.clone();
+        let folder = house.close().await;
+        for file in std::fs::read_dir(folder.path().join("data")).unwrap() {
+            seen.push_str(&String::from_utf8_lossy(&std::fs::read(file.unwrap().path()).unwrap()));
+        }
+        for secret in [key.as_str(), UPSTREAM_KEY, ADMIN_TOKEN] {
+            assert!(!seen.contains(secret), "{secret}");
+        }
+        assert!(!seen.contains("hello"), "prompts are not kept");
+    });
+}
+
+#[test]
+fn metrics_come_as_prometheus_text_and_as_openmetrics() {
+    run(async {
+        let house = House::with("[[limit]]\nname = \"m\"\nwindow = \"month\"\nhard = 10\n").await;
+        house.chat(&[], json!({})).await;
+        let text =
+            String::from_utf8_lossy(&house.admin(Method::GET, "/metrics", None).await.body).into_owned();
+        assert!(text.contains("# TYPE spendguard_requests_total counter"));
+        assert!(text.contains("spendguard_limit_hard{limit=\"m\",subject=\"org\",unit=\"usd\"} 10"));
+        let accept = [("accept", "application/openmetrics-text; version=1.0.0")];
+        let open = call(&house.admin, Method::GET, "/metrics", &accept, bytes::Bytes::new()).await;
+        assert!(open.header("content-type").starts_with("application/openmetrics-text"));
+        let open = String::from_utf8_lossy(&open.body).into_owned();
+        assert!(open.contains("# TYPE spendguard_requests counter") && open.ends_with("# EOF\n"));
+    });
+}
