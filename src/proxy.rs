@@ -126,6 +126,7 @@ impl Proxy {
                 }
             }
             Endpoint::Refused => {
+                body::discard(body).await;
                 let endpoint = format!("{} {}", head.method, bounded(head.uri.path()));
                 Err((Refusal::EndpointNotAllowed(endpoint), visit))
             }

@@ -11,6 +11,10 @@ use hyper::body::Incoming;
 
 use crate::proxy::tap::Tap;
 
+/// What is read away of a body that is refused.
+const DISCARDED_BYTES_MAX: usize = 16 << 20;
+const DISCARD_TIME_MAX: Duration = Duration::from_secs(2);
+
 /// Why a body could not be read whole.
 #[derive(Debug)]
 pub enum ReadError {
@@ -28,6 +32,7 @@ pub enum ReadError {
 pub async fn read(mut body: Incoming, bytes_max: usize, idle: Duration) -> Result<Bytes, ReadError> {
     let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     if announced > bytes_max {
+        discard(body).await;
         return Err(ReadError::TooLarge);
     }
     let mut first = Bytes::new();
@@ -37,6 +42,7 @@ pub async fn read(mut body: Incoming, bytes_max: usize, idle: Duration) -> Resul
         let Some(frame) = frame else { break };
         let Ok(part) = frame.map_err(ReadError::Broken)?.into_data() else { continue };
         if first.len() + all.len() + part.len() > bytes_max {
+            discard(body).await;
             return Err(ReadError::TooLarge);
         }
         if first.is_empty() && all.is_empty() {
@@ -50,6 +56,22 @@ pub async fn read(mut body: Incoming, bytes_max: usize, idle: Duration) -> Resul
         }
     }
     Ok(if all.is_empty() { first } else { all.freeze() })
+}
+
+/// Reads away what a refused client is still sending, within bounds: closed
+/// in its face, the connection would be reset and the refusal lost.
+pub async fn discard(mut body: Incoming) {
+    let reading = async {
+        let mut read = 0;
+        while let Some(Ok(frame)) = body.frame().await {
+            read += frame.data_ref().map_or(0, Bytes::len);
+            if read > DISCARDED_BYTES_MAX {
+                return;
+            }
+        }
+    };
+    // A client that is slower than this loses its refusal.
+    let _ = tokio::time::timeout(DISCARD_TIME_MAX, reading).await;
 }
 
 /// The body of an answer.

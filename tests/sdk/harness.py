@@ -1,0 +1,124 @@
+"""A guard in front of the fake OpenAI, as processes, for tests of real clients.
+
+Run by itself it starts both, makes keys, and runs a command with their places in
+the environment: harness.py COMMAND ARGUMENT...
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+BINARY = os.environ.get("SPENDGUARD_BIN", str(ROOT / "target" / "debug" / "spendguard"))
+TOKEN = "sdk-test-admin-token-0123456789"
+CONFIG = """
+[server]
+listen = "127.0.0.1:0"
+[admin]
+listen = "127.0.0.1:0"
+[[project]]
+id = "empty"
+name = "Empty"
+[[project]]
+id = "small"
+name = "Small"
+[[project]]
+id = "fast"
+name = "Fast"
+[[limit]]
+name = "organization-month"
+window = "month"
+hard = 100
+[[limit]]
+name = "empty"
+per = "project"
+only = { project = ["empty"] }
+window = "month"
+hard = 0
+[[limit]]
+name = "small"
+per = "project"
+only = { project = ["small"] }
+window = "month"
+hard = 0.000001
+[[limit]]
+name = "fast"
+per = "key"
+only = { project = ["fast"] }
+unit = "requests"
+window = "minute"
+hard = 600
+"""
+
+
+def start(arguments, environment, prefix):
+    """Starts the binary and returns the process and the lines up to PREFIX."""
+    process = subprocess.Popen(
+        [BINARY, *arguments], env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    lines = []
+    for line in process.stdout:
+        lines.append(line.strip())
+        if prefix in line:
+            return process, lines
+    raise SystemExit(f"{arguments} ended before it was ready: {lines}")
+
+
+def address(lines, prefix):
+    return next(line.split()[-1] for line in lines if line.startswith(prefix))
+
+
+class House:
+    """The fake, the guard, and a key in each project."""
+
+    def __enter__(self):
+        self.folder = tempfile.TemporaryDirectory()
+        config = Path(self.folder.name) / "spendguard.toml"
+        config.write_text(CONFIG)
+        self.fake_process, lines = start(["demo", "--upstream-only"], {}, "listening")
+        self.fake = address(lines, "fake OpenAI")
+        environment = {
+            "OPENAI_API_KEY": "sk-upstream-of-the-test",
+            "SPENDGUARD_ADMIN_TOKEN": TOKEN,
+            "SPENDGUARD_STORAGE__PATH": str(Path(self.folder.name) / "data"),
+            "SPENDGUARD_UPSTREAM__BASE_URL": self.fake + "/v1",
+        }
+        self.guard_process, lines = start(["serve", "--config", str(config)], environment, "OPENAI_BASE_URL")
+        self.proxy, self.admin = address(lines, "proxy listening"), address(lines, "admin listening")
+        self.keys = {p: self.make_key(name=p, project_id=p)["value"] for p in ("default", "empty", "small", "fast")}
+        self.keys["narrow"] = self.make_key(name="narrow", models=["gpt-5*"])["value"]
+        return self
+
+    def __exit__(self, *_):
+        for process in (self.guard_process, self.fake_process):
+            process.terminate()
+            process.wait(30)
+        self.folder.cleanup()
+
+    def api(self, method, path, body=None):
+        data = json.dumps(body).encode() if body is not None else None
+        headers = {"authorization": f"Bearer {TOKEN}", "content-type": "application/json"}
+        request = urllib.request.Request(self.admin + path, data=data, method=method, headers=headers)
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            text = answer.read().decode()
+        return json.loads(text) if text.startswith("{") else text
+
+    def make_key(self, **fields):
+        return self.api("POST", "/guard/v1/keys", fields)
+
+    def refusals(self):
+        """How many requests the guard has refused."""
+        lines = self.api("GET", "/metrics").splitlines()
+        return sum(float(line.split()[-1]) for line in lines if line.startswith("spendguard_rejections_total{"))
+
+
+if __name__ == "__main__":
+    with House() as house:
+        places = {"PROXY": house.proxy + "/v1", "DIRECT": house.fake + "/v1", "ADMIN": house.admin, "ADMIN_TOKEN": TOKEN}
+        places |= {f"KEY_{name.upper()}": key for name, key in house.keys.items()}
+        sys.exit(subprocess.run(sys.argv[1:], env={**os.environ, **places}, timeout=300).returncode)

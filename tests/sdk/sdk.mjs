@@ -1,0 +1,83 @@
+// The official Node package, unchanged, against the guard.
+import assert from "node:assert/strict";
+import OpenAI from "openai";
+
+const ask = { model: "gpt-4o-mini", messages: [{ role: "user", content: "hello" }] };
+const client = (key) => new OpenAI({ apiKey: process.env[`KEY_${key}`] ?? key });
+process.env.OPENAI_BASE_URL = process.env.PROXY;
+
+async function refusals() {
+  const headers = { authorization: `Bearer ${process.env.ADMIN_TOKEN}` };
+  const text = await (await fetch(`${process.env.ADMIN}/metrics`, { headers })).text();
+  const lines = text.split("\n").filter((line) => line.startsWith("spendguard_rejections_total{"));
+  return lines.reduce((sum, line) => sum + Number(line.split(" ").pop()), 0);
+}
+
+async function refused(kind, code, call) {
+  const before = await refusals();
+  const error = await call().then(() => assert.fail("nothing was thrown"), (error) => error);
+  assert.equal(error.constructor, kind, String(error));
+  assert.equal(error.code, code);
+  assert.equal((await refusals()) - before, 1, "one request");
+  return error;
+}
+
+const tests = {
+  async a_chat_answers_with_its_cost() {
+    const { data, response } = await client("DEFAULT").chat.completions.create(ask).withResponse();
+    assert.ok(data.choices[0].message.content);
+    assert.ok(Number(response.headers.get("x-spendguard-cost-usd")) > 0);
+  },
+  async a_stream_without_usage_has_only_chunks_with_choices() {
+    const whole = await client("DEFAULT").chat.completions.create(ask);
+    let text = "";
+    for await (const chunk of await client("DEFAULT").chat.completions.create({ ...ask, stream: true })) {
+      text += chunk.choices[0].delta.content ?? "";
+    }
+    assert.equal(text, whole.choices[0].message.content);
+  },
+  async a_stream_that_asks_for_usage_gets_it() {
+    const options = { stream: true, stream_options: { include_usage: true } };
+    let last;
+    for await (const chunk of await client("DEFAULT").chat.completions.create({ ...ask, ...options })) last = chunk;
+    assert.equal(last.usage.completion_tokens, 20);
+  },
+  async responses_answer_whole_and_streamed() {
+    const whole = await client("DEFAULT").responses.create({ model: "gpt-5", input: "hello" });
+    let last;
+    for await (const event of await client("DEFAULT").responses.create({ model: "gpt-5", input: "hello", stream: true })) last = event;
+    assert.equal(last.type, "response.completed");
+    assert.equal(last.response.output[0].content[0].text, whole.output_text);
+  },
+  async embeddings_and_models_answer() {
+    assert.ok((await client("DEFAULT").embeddings.create({ model: "text-embedding-3-small", input: "x" })).data.length);
+    assert.equal((await client("DEFAULT").models.list()).data.length, 3);
+  },
+  async a_hard_limit_is_one_rate_limit_error_and_one_request() {
+    const error = await refused(OpenAI.RateLimitError, "project_spend_limit_exceeded", () => client("EMPTY").chat.completions.create(ask));
+    assert.equal(error.type, "insufficient_quota");
+  },
+  async a_request_too_large_for_any_budget_is_a_bad_request() {
+    await refused(OpenAI.BadRequestError, "request_cost_exceeds_limit", () => client("SMALL").chat.completions.create(ask));
+  },
+  async an_unknown_key_is_an_authentication_error() {
+    await refused(OpenAI.AuthenticationError, "invalid_api_key", () => client("sk-guard-nobody-at-all-has").chat.completions.create(ask));
+  },
+  async what_is_not_allowed_is_a_permission_error() {
+    await refused(OpenAI.PermissionDeniedError, "model_not_found", () => client("NARROW").chat.completions.create(ask));
+    await refused(OpenAI.PermissionDeniedError, "endpoint_not_allowed", () => client("DEFAULT").images.generate({ model: "gpt-image-1", prompt: "x" }));
+  },
+};
+
+let failed = 0;
+for (const [name, test] of Object.entries(tests)) {
+  try {
+    await test();
+    console.log(`ok      ${name}`);
+  } catch (error) {
+    failed += 1;
+    console.log(`FAILED  ${name}\n${error.stack}`);
+  }
+}
+console.log(`openai for Node ${process.version}: ${Object.keys(tests).length - failed} passed, ${failed} failed`);
+process.exit(failed ? 1 : 0);

@@ -1,0 +1,136 @@
+"""The official Python package, unchanged, against the guard."""
+
+import os
+import sys
+import traceback
+
+import openai
+
+from harness import House
+
+ASK = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hello"}]}
+
+
+def client(house, key):
+    os.environ["OPENAI_BASE_URL"] = house.proxy + "/v1"
+    os.environ["OPENAI_API_KEY"] = house.keys.get(key, key)
+    return openai.OpenAI()
+
+
+def refused(house, kind, code, requests, call):
+    """The call raises that exception with that code, after so many requests."""
+    before = house.refusals()
+    try:
+        call()
+    except kind as error:
+        assert type(error) is kind, type(error)
+        assert error.code == code, error.body
+        assert house.refusals() - before == requests, house.refusals() - before
+        return error
+    raise AssertionError("nothing was raised")
+
+
+def a_chat_answers_and_its_cost_is_in_the_ledger(house):
+    raw = client(house, "default").chat.completions.with_raw_response.create(**ASK)
+    answer = raw.parse()
+    assert answer.choices[0].message.content
+    entry = house.api("GET", "/guard/v1/ledger?limit=1")["data"][0]
+    assert entry["cost_usd"] == raw.headers["x-spendguard-cost-usd"], entry
+    assert entry["usage"]["input_tokens"] == answer.usage.prompt_tokens
+    assert entry["object_id"] == answer.id
+
+
+def a_stream_without_usage_has_only_chunks_with_choices(house):
+    chunks = list(client(house, "default").chat.completions.create(**ASK, stream=True))
+    assert all(chunk.choices and chunk.usage is None for chunk in chunks)
+    whole = client(house, "default").chat.completions.create(**ASK)
+    assert "".join(c.choices[0].delta.content or "" for c in chunks) == whole.choices[0].message.content
+
+
+def a_stream_that_asks_for_usage_gets_it(house):
+    options = {"include_usage": True}
+    chunks = list(client(house, "default").chat.completions.create(**ASK, stream=True, stream_options=options))
+    assert chunks[-1].usage.completion_tokens == 20 and not chunks[-1].choices
+
+
+def responses_answer_whole_and_streamed(house):
+    answer = client(house, "default").responses.create(model="gpt-5", input="hello")
+    events = list(client(house, "default").responses.create(model="gpt-5", input="hello", stream=True))
+    assert events[-1].type == "response.completed"
+    assert events[-1].response.output_text == answer.output_text
+
+
+def embeddings_models_and_moderations_answer(house):
+    sdk = client(house, "default")
+    assert sdk.embeddings.create(model="text-embedding-3-small", input="x").data[0].embedding
+    assert len(sdk.models.list().data) == 3
+    assert sdk.moderations.create(input="x").results[0].flagged is False
+
+
+def a_hard_limit_is_one_rate_limit_error_and_one_request(house):
+    ask = lambda: client(house, "empty").chat.completions.create(**ASK)
+    error = refused(house, openai.RateLimitError, "project_spend_limit_exceeded", 1, ask)
+    assert error.type == "insufficient_quota" and error.request_id
+
+
+def a_request_too_large_for_any_budget_is_a_bad_request(house):
+    ask = lambda: client(house, "small").chat.completions.create(**ASK)
+    refused(house, openai.BadRequestError, "request_cost_exceeds_limit", 1, ask)
+
+
+def an_unknown_key_is_an_authentication_error(house):
+    ask = lambda: client(house, "sk-guard-nobodys-key-at-all").chat.completions.create(**ASK)
+    refused(house, openai.AuthenticationError, "invalid_api_key", 1, ask)
+
+
+def what_is_not_allowed_is_a_permission_error(house):
+    ask = lambda: client(house, "narrow").chat.completions.create(**ASK)
+    refused(house, openai.PermissionDeniedError, "model_not_found", 1, ask)
+    draw = lambda: client(house, "default").images.generate(model="gpt-image-1", prompt="x")
+    refused(house, openai.PermissionDeniedError, "endpoint_not_allowed", 1, draw)
+
+
+def a_revoked_key_is_refused_at_once(house):
+    key = house.make_key(name="short-lived")
+    assert client(house, key["value"]).models.list().data
+    house.api("DELETE", f"/guard/v1/keys/{key['id']}")
+    refused(house, openai.AuthenticationError, "invalid_api_key", 1, lambda: client(house, key["value"]).models.list())
+
+
+def upstreams_own_errors_pass_through(house):
+    ask = lambda: client(house, "default").with_options(max_retries=0).chat.completions.create(
+        **ASK, extra_headers={"x-fake-status": "500"}
+    )
+    refused(house, openai.InternalServerError, "injected", 0, ask)
+
+
+def main():
+    tests = [
+        a_chat_answers_and_its_cost_is_in_the_ledger,
+        a_stream_without_usage_has_only_chunks_with_choices,
+        a_stream_that_asks_for_usage_gets_it,
+        responses_answer_whole_and_streamed,
+        embeddings_models_and_moderations_answer,
+        a_hard_limit_is_one_rate_limit_error_and_one_request,
+        a_request_too_large_for_any_budget_is_a_bad_request,
+        an_unknown_key_is_an_authentication_error,
+        what_is_not_allowed_is_a_permission_error,
+        a_revoked_key_is_refused_at_once,
+        upstreams_own_errors_pass_through,
+    ]
+    failed = 0
+    with House() as house:
+        for test in tests:
+            try:
+                test(house)
+                print(f"ok      {test.__name__}")
+            except Exception:
+                failed += 1
+                print(f"FAILED  {test.__name__}")
+                traceback.print_exc()
+    print(f"openai {openai.__version__} for Python: {len(tests) - failed} passed, {failed} failed")
+    sys.exit(failed > 0)
+
+
+if __name__ == "__main__":
+    main()
