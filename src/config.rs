@@ -14,3 +14,6 @@ pub mod units;
 
 pub use load::{ConfigError, load};
 pub use settings::Settings;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,91 @@
+//! The shipped file is true, and every mistake says where it is.
+
+use std::path::Path;
+
+use super::load;
+use crate::config::text::schema;
+
+const SHIPPED: &str = include_str!("../../config/spendguard.toml");
+
+fn with(text: &str, environment: &[(&str, &str)]) -> Result<super::Settings, String> {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("x.toml");
+    std::fs::write(&file, text).unwrap();
+    let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    let shown = file.display().to_string();
+    load(Some(&file), environment).map_err(|error| error.to_string().replace(&shown, "x.toml"))
+}
+
+#[test]
+fn no_file_is_a_configuration() {
+    let settings = load(None, []).unwrap();
+    assert_eq!(settings.server.listen.port(), 8080);
+    assert!(settings.pass_through && settings.limits.is_empty());
+    let keyed = load(None, [("OPENAI_API_KEY".to_owned(), "sk-x".to_owned())]).unwrap();
+    assert!(!keyed.pass_through, "with a key of its own it hands out keys");
+}
+
+#[test]
+fn the_shipped_file_changes_nothing_and_every_example_in_it_works() {
+    assert!(with(SHIPPED, &[]).unwrap().limits.is_empty());
+    let uncommented: String = SHIPPED
+        .lines()
+        .map(|line| match line.strip_prefix('#') {
+            Some(rest) if !rest.starts_with(' ') => format!("{rest}\n"),
+            _ => format!("{line}\n"),
+        })
+        .collect();
+    let secrets = [("SPENDGUARD_ADMIN_TOKEN", "0123456789abcdef"), ("OPENAI_API_KEY", "sk-x")];
+    let settings = with(&uncommented, &secrets).unwrap();
+    assert_eq!(settings.limits[0].thresholds(), [12_000_000_000]);
+    assert_eq!(settings.pricing.overrides[0].model, "my-model");
+}
+
+#[test]
+fn every_key_of_the_schema_is_in_the_shipped_file() {
+    let schema: serde_json::Value = serde_json::from_str(&schema()).unwrap();
+    let mut tables = vec![&schema["properties"]];
+    tables.extend(schema["$defs"].as_object().unwrap().values().map(|table| &table["properties"]));
+    let keys = tables.iter().filter_map(|table| table.as_object()).flat_map(serde_json::Map::keys);
+    for key in keys {
+        assert!(SHIPPED.contains(key.as_str()), "{key} is not in config/spendguard.toml");
+    }
+}
+
+#[test]
+fn the_environment_is_over_the_file() {
+    let environment = [("SPENDGUARD_SERVER__LISTEN", "127.0.0.1:9"), ("SPENDGUARD_GUARD__TOOL_CALLS_MAX", "3")];
+    let settings = with("[server]\nlisten = \"127.0.0.1:1\"\n", &environment).unwrap();
+    assert_eq!((settings.server.listen.port(), settings.guard.tool_calls_max), (9, 3));
+    let error = with("", &[("SPENDGUARD_SERVER__DRAIN", "soon")]).unwrap_err();
+    assert!(error.starts_with("SPENDGUARD_SERVER__DRAIN: \"soon\" is no duration"), "{error}");
+}
+
+#[test]
+fn mistakes_name_file_line_key_and_mend() {
+    let limit = "[[limit]]\nname = \"a\"\nwindow = \"month\"\n";
+    let cases = [
+        ("[server]\nlisen = \"x\"\n".to_owned(), "x.toml:2: server.lisen: no such key; did you mean \"listen\"?"),
+        ("[server]\nlisten = \"x\"\n".to_owned(), "x.toml:2: server.listen: \"x\" is no address with a port"),
+        ("\n[server\n".to_owned(), "x.toml:2: "),
+        ("[server]\ndrain = \"5\"\n".to_owned(), "x.toml:2: server.drain: \"5\" is no duration"),
+        ("[time]\nzone = \"Mars\"\n".to_owned(), "x.toml:2: time.zone: no such IANA time zone"),
+        ("[guard]\nwhen_tight = \"x\"\n".to_owned(), "x.toml:2: guard.when_tight: \"x\" is not known; use \"clamp\" or \"reject\""),
+        ("[keys]\nunknown = \"reject\"\n".to_owned(), "x.toml:2: keys.unknown: rejecting unknown keys needs upstream.api_key"),
+        ("[admin]\ntoken = { env = \"NO_SUCH\" }\n".to_owned(), "x.toml:2: admin.token: the environment has no NO_SUCH"),
+        (limit.to_owned(), "x.toml:1: limit[0].hard: give a hard cap or a soft threshold"),
+        (format!("{limit}soft = [\"50%\"]\n"), "x.toml:4: limit[0].soft: a share needs a hard cap"),
+        (format!("{limit}hard = -1\n"), "x.toml:4: limit[0].hard: must not be negative"),
+        (format!("{limit}hard = 1\n{limit}hard = 2\n"), "x.toml:6: limit[1].name: another limit is named \"a\""),
+        (format!("{limit}hard = 1\nunit = \"euro\"\n"), "x.toml:5: limit[0].unit: use usd, tokens"),
+        (format!("{limit}hrad = 1\n"), "x.toml:4: limit[0].hrad: no such key; did you mean \"hard\"?"),
+        ("[[price]]\nmodel = \"m\"\ninput = \"0.00000001\"\n".to_owned(), "x.toml:1: price: m: \"0.00000001\" is negative or finer"),
+        ("[endpoints]\nallow = [\"/v1/files\"]\n".to_owned(), "x.toml:2: endpoints.allow: write each as \"POST /v1/files\""),
+    ];
+    for (text, expected) in cases {
+        let error = with(&text, &[]).unwrap_err();
+        assert!(error.starts_with(expected), "{text}\n  says  {error}\n  not   {expected}");
+    }
+    let missing = load(Some(Path::new("/no/such/file")), []).unwrap_err().to_string();
+    assert!(missing.starts_with("/no/such/file: can't be read"), "{missing}");
+}
