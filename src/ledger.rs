@@ -345,3 +345,6 @@ impl Ledger {
         Metered::new(self.next_slot, Arc::clone(limit))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,6 +16,7 @@ pub mod writer;
 
 use std::fs::{File, TryLockError};
 use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -90,7 +91,8 @@ impl Store {
     /// Opens or makes the database in a folder and takes the lock on it.
     pub fn open(folder: &Path, durability: Durability) -> Result<Self, StoreError> {
         let at = |source| StoreError::Folder { path: folder.to_owned(), source };
-        std::fs::create_dir_all(folder).map_err(at)?;
+        // Whose keys spent how much is nobody else's business.
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(at)?;
         let lock = File::create(folder.join(LOCK)).map_err(at)?;
         lock.try_lock().map_err(|error| match error {
             TryLockError::WouldBlock => StoreError::Locked { path: folder.to_owned() },

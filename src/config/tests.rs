@@ -54,7 +54,8 @@ fn every_key_of_the_schema_is_in_the_shipped_file() {
 
 #[test]
 fn the_environment_is_over_the_file() {
-    let environment = [("SPENDGUARD_SERVER__LISTEN", "127.0.0.1:9"), ("SPENDGUARD_GUARD__TOOL_CALLS_MAX", "3")];
+    let environment =
+        [("SPENDGUARD_SERVER__LISTEN", "127.0.0.1:9"), ("SPENDGUARD_GUARD__TOOL_CALLS_MAX", "3")];
     let settings = with("[server]\nlisten = \"127.0.0.1:1\"\n", &environment).unwrap();
     assert_eq!((settings.server.listen.port(), settings.guard.tool_calls_max), (9, 3));
     let error = with("", &[("SPENDGUARD_SERVER__DRAIN", "soon")]).unwrap_err();
@@ -65,22 +66,43 @@ fn the_environment_is_over_the_file() {
 fn mistakes_name_file_line_key_and_mend() {
     let limit = "[[limit]]\nname = \"a\"\nwindow = \"month\"\n";
     let cases = [
-        ("[server]\nlisen = \"x\"\n".to_owned(), "x.toml:2: server.lisen: no such key; did you mean \"listen\"?"),
+        (
+            "[server]\nlisen = \"x\"\n".to_owned(),
+            "x.toml:2: server.lisen: no such key; did you mean \"listen\"?",
+        ),
         ("[server]\nlisten = \"x\"\n".to_owned(), "x.toml:2: server.listen: \"x\" is no address with a port"),
         ("\n[server\n".to_owned(), "x.toml:2: "),
         ("[server]\ndrain = \"5\"\n".to_owned(), "x.toml:2: server.drain: \"5\" is no duration"),
         ("[time]\nzone = \"Mars\"\n".to_owned(), "x.toml:2: time.zone: no such IANA time zone"),
-        ("[guard]\nwhen_tight = \"x\"\n".to_owned(), "x.toml:2: guard.when_tight: \"x\" is not known; use \"clamp\" or \"reject\""),
-        ("[keys]\nunknown = \"reject\"\n".to_owned(), "x.toml:2: keys.unknown: rejecting unknown keys needs upstream.api_key"),
-        ("[admin]\ntoken = { env = \"NO_SUCH\" }\n".to_owned(), "x.toml:2: admin.token: the environment has no NO_SUCH"),
+        (
+            "[guard]\nwhen_tight = \"x\"\n".to_owned(),
+            "x.toml:2: guard.when_tight: \"x\" is not known; use \"clamp\" or \"reject\"",
+        ),
+        (
+            "[keys]\nunknown = \"reject\"\n".to_owned(),
+            "x.toml:2: keys.unknown: rejecting unknown keys needs upstream.api_key",
+        ),
+        (
+            "[admin]\ntoken = { env = \"NO_SUCH\" }\n".to_owned(),
+            "x.toml:2: admin.token: the environment has no NO_SUCH",
+        ),
         (limit.to_owned(), "x.toml:1: limit[0].hard: give a hard cap or a soft threshold"),
         (format!("{limit}soft = [\"50%\"]\n"), "x.toml:4: limit[0].soft: a share needs a hard cap"),
         (format!("{limit}hard = -1\n"), "x.toml:4: limit[0].hard: must not be negative"),
-        (format!("{limit}hard = 1\n{limit}hard = 2\n"), "x.toml:6: limit[1].name: another limit is named \"a\""),
+        (
+            format!("{limit}hard = 1\n{limit}hard = 2\n"),
+            "x.toml:6: limit[1].name: another limit is named \"a\"",
+        ),
         (format!("{limit}hard = 1\nunit = \"euro\"\n"), "x.toml:5: limit[0].unit: use usd, tokens"),
         (format!("{limit}hrad = 1\n"), "x.toml:4: limit[0].hrad: no such key; did you mean \"hard\"?"),
-        ("[[price]]\nmodel = \"m\"\ninput = \"0.00000001\"\n".to_owned(), "x.toml:1: price: m: \"0.00000001\" is negative or finer"),
-        ("[endpoints]\nallow = [\"/v1/files\"]\n".to_owned(), "x.toml:2: endpoints.allow: write each as \"POST /v1/files\""),
+        (
+            "[[price]]\nmodel = \"m\"\ninput = \"0.00000001\"\n".to_owned(),
+            "x.toml:1: price: m: \"0.00000001\" is negative or finer",
+        ),
+        (
+            "[endpoints]\nallow = [\"/v1/files\"]\n".to_owned(),
+            "x.toml:2: endpoints.allow: write each as \"POST /v1/files\"",
+        ),
     ];
     for (text, expected) in cases {
         let error = with(&text, &[]).unwrap_err();

@@ -79,7 +79,7 @@ pub async fn admit(
         Ok(reservation) => return Ok(Admitted { reservation, clamped: None }),
         Err(denial) => denial,
     };
-    if matches!(first, Denial::TooManyMeters) {
+    if is_hopeless(&first) {
         return Err(Refusal::Denied(first));
     }
     attempt.count_input().await?;
@@ -99,6 +99,16 @@ pub async fn admit(
         }
         // Whether told or timed out, the next attempt decides.
         let _ = tokio::time::timeout(left, room).await;
+    }
+}
+
+/// Whether no smaller request could pass either, so that counting exactly would
+/// only cost time.
+fn is_hopeless(denial: &Denial) -> bool {
+    match denial {
+        Denial::Exhausted(blocked) => blocked.settled >= blocked.hard,
+        Denial::TooManyMeters => true,
+        Denial::Held(_) | Denial::TooLarge(_) | Denial::OverClientCap { .. } => false,
     }
 }
 

@@ -22,6 +22,7 @@ use crate::store::{Store, StoreError};
 
 /// The longest group, which bounds how long one transaction can take.
 const GROUP_MAX: usize = 4_096;
+const GATHERINGS_MAX: usize = 4;
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 
 type Job = Box<dyn FnOnce(&mut Connection) + Send>;
@@ -121,6 +122,22 @@ impl Writer {
     }
 }
 
+/// Lets others run for a moment and takes what they have queued: under load a
+/// few more facts share the transaction; without, it costs a system call.
+fn gather(records: &mut Receiver<Record>, group: &mut Vec<Record>) {
+    for _ in 0..GATHERINGS_MAX {
+        std::thread::yield_now();
+        let before = group.len();
+        while group.len() < GROUP_MAX {
+            let Ok(record) = records.try_recv() else { break };
+            group.push(record);
+        }
+        if group.len() == before {
+            return;
+        }
+    }
+}
+
 /// A record that does work, and where its result will be.
 pub fn job<T, F>(work: F) -> (Record, oneshot::Receiver<rusqlite::Result<T>>)
 where
@@ -160,6 +177,7 @@ impl<O: Observer> Thread<O> {
                     group.push(record);
                 }
             }
+            gather(&mut records, &mut group);
             let mut facts = std::mem::take(&mut self.backlog);
             for record in group.drain(..) {
                 if let Record::Job(job) = record {

@@ -71,7 +71,7 @@ pub(crate) async fn call(
     }
     let answer = client.send(method, path, map, body).await.unwrap();
     let (head, body) = answer.into_parts();
-    let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
     Answer { status: head.status, headers: head.headers, body }
 }
 
@@ -110,7 +110,8 @@ impl House {
             app,
             stop_fake,
         };
-        house.key = house.make_key(json!({ "name": "test" })).await["value"].as_str().unwrap().to_owned();
+        let made = house.make_key(json!({ "name": "test" })).await;
+        made["value"].as_str().unwrap().clone_into(&mut house.key);
         house
     }
 

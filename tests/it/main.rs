@@ -1,5 +1,8 @@
 //! The guard over real sockets, in front of the fake OpenAI.
 
+#![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
+#![expect(clippy::needless_pass_by_value, reason = "bodies are written in place with json!")]
+
 mod bad_input;
 mod crash;
 mod harness;

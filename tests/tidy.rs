@@ -1,0 +1,153 @@
+//! Keeps the house in order: rows, file sizes, names, clocks, leftovers.
+
+#![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Each module's row; a module imports only from rows below its own.
+const ROWS: &[(&str, u8)] = &[
+    ("domain", 0),
+    ("openai", 1),
+    ("pricing", 1),
+    ("ledger", 2),
+    ("clock", 3),
+    ("store", 3),
+    ("keys", 3),
+    ("throttle", 3),
+    ("metrics", 3),
+    ("guard", 4),
+    ("net", 5),
+    ("upstream", 5),
+    ("fake_openai", 6),
+    ("proxy", 6),
+    ("admin", 7),
+    ("config", 8),
+    ("cli", 9),
+    ("app", 10),
+];
+const LINES_MAX: usize = 400;
+const BANNED_NAMES: &[&str] =
+    &["manager", "service", "helper", "util", "utils", "common", "misc", "info", "process"];
+/// Where time is read, and where threads are made: each has one home.
+const CLOCK: &str = "src/clock.rs";
+const SPAWNS: &[&str] = &["src/store/writer.rs", "src/app.rs", "src/net/listener.rs", "src/app/demo.rs"];
+
+fn sources() -> BTreeMap<String, String> {
+    fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                walk(&path, found);
+            } else if path.extension().is_some_and(|ending| ending == "rs") {
+                found.push(path);
+            }
+        }
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found = Vec::new();
+    walk(&root.join("src"), &mut found);
+    let name = |path: &Path| path.strip_prefix(root).unwrap().display().to_string();
+    found.iter().map(|path| (name(path), fs::read_to_string(path).unwrap())).collect()
+}
+
+fn module(path: &str) -> &str {
+    let inside = path.strip_prefix("src/").unwrap_or(path);
+    inside.split('/').next().unwrap_or(inside).trim_end_matches(".rs")
+}
+
+fn row(module: &str) -> Option<u8> {
+    ROWS.iter().find(|(name, _)| *name == module).map(|(_, row)| *row)
+}
+
+/// The modules that a file names with `crate::`.
+fn imports(text: &str) -> Vec<String> {
+    let words = text.match_indices("crate::").map(|(at, word)| &text[at + word.len()..]);
+    words.map(|rest| rest.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect()).collect()
+}
+
+fn upward(path: &str, text: &str) -> Vec<String> {
+    let own = module(path);
+    let Some(own_row) = row(own) else { return Vec::new() };
+    let up = |other: &String| other != own && row(other).is_some_and(|other_row| other_row >= own_row);
+    imports(text).into_iter().filter(up).collect()
+}
+
+fn leftovers(path: &str, text: &str) -> Vec<&'static str> {
+    // Put together here, so that this file does not hold what it looks for.
+    let marks: [(&str, &str); 8] = [
+        ("#[allow", "("),
+        ("#[ign", "ore]"),
+        ("to", "do!("),
+        ("unimple", "mented!("),
+        ("db", "g!("),
+        ("FIX", "ME"),
+        ("/wor", "k/"),
+        ("/tm", "p/"),
+    ];
+    let found = marks.iter().filter(|(a, b)| text.contains(&format!("{a}{b}")));
+    let mut found: Vec<&'static str> = found.map(|(a, _)| *a).collect();
+    let reads_time = ["Instant::", "SystemTime::"].iter().any(|kind| text.contains(&format!("{kind}now()")));
+    if reads_time && path != CLOCK {
+        found.push("a clock read");
+    }
+    let spawns = text.contains("thread::Builder::new()")
+        || text.contains("thread::spawn(")
+        || text.contains("tracker.spawn(");
+    if spawns && !SPAWNS.contains(&path) {
+        found.push("a thread or task spawned");
+    }
+    found
+}
+
+#[test]
+fn modules_import_only_downward() {
+    for (path, text) in sources() {
+        let up = upward(&path, &text);
+        assert!(up.is_empty(), "{path} imports up or sideways: {up:?}");
+    }
+    assert_eq!(upward("src/ledger/x.rs", "use crate::guard::Guard;"), ["guard"]);
+    assert_eq!(upward("src/openai/x.rs", "let x = crate::pricing::bound();"), ["pricing"]);
+    assert!(upward("src/guard.rs", "use crate::ledger::Ledger;").is_empty());
+}
+
+#[test]
+fn every_module_has_a_row() {
+    for path in sources().keys() {
+        let module = module(path);
+        assert!(row(module).is_some() || ["lib", "main"].contains(&module), "{module} has no row");
+    }
+}
+
+#[test]
+fn files_are_short_and_say_what_they_are() {
+    for (path, text) in sources() {
+        let lines = text.lines().count();
+        assert!(lines <= LINES_MAX, "{path} has {lines} lines, {LINES_MAX} are allowed");
+        let empty = text.trim().is_empty();
+        assert!(text.starts_with("//!") && !empty, "{path} does not begin with what it is");
+        assert!(!path.ends_with("/mod.rs"), "{path}: name it after its folder");
+    }
+}
+
+#[test]
+fn names_say_something() {
+    let banned = |name: &str| BANNED_NAMES.contains(&name);
+    for path in sources().keys() {
+        let stem = Path::new(path).file_stem().unwrap().to_str().unwrap();
+        assert!(!banned(stem), "{path}");
+    }
+    assert!(banned("util"));
+}
+
+#[test]
+fn nothing_is_left_lying_about() {
+    for (path, text) in sources() {
+        let found = leftovers(&path, &text);
+        assert!(found.is_empty(), "{path}: {found:?}");
+    }
+    assert_eq!(leftovers("src/x.rs", &format!("to{}", "do!()")), ["to"]);
+    assert_eq!(leftovers("src/x.rs", &format!("Instant::{}", "now()")), ["a clock read"]);
+    assert!(leftovers(CLOCK, &format!("Instant::{}", "now()")).is_empty());
+}
