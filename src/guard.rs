@@ -13,7 +13,6 @@ pub mod reservation;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
-use tokio::sync::mpsc::OwnedPermit;
 use tokio::sync::{Notify, oneshot};
 
 use crate::clock::Clock;
@@ -78,6 +77,8 @@ pub enum Refused {
     Denied(Denial),
     /// The ledger can't be written, so nothing may be spent.
     Unavailable,
+    /// As many requests are open as may be.
+    Full,
 }
 
 /// Why an entry was not corrected.
@@ -105,29 +106,22 @@ impl Guard {
     ///
     /// When it returns a reservation, the hold is in the database.
     pub async fn reserve(self: &Arc<Self>, order: Order) -> Result<Reservation, Refused> {
-        let ending = self.writer.slot().await.map_err(|_| Refused::Unavailable)?;
-        let slot = self.writer.slot().await.map_err(|_| Refused::Unavailable)?;
-        let (tell, written) = oneshot::channel();
-        let (hold, admission) = self.admit(order, slot, tell).map_err(Refused::Denied)?;
-        let reservation = Reservation::new(Arc::clone(self), hold, ending);
+        let slot = self.writer.slot().await.map_err(|error| {
+            if matches!(error, StoreError::Full) { Refused::Full } else { Refused::Unavailable }
+        })?;
+        let (tell, answer) = oneshot::channel();
+        let (hold, admission) = self.admit(order, tell).map_err(Refused::Denied)?;
+        let reservation = Reservation::new(Arc::clone(self), hold, slot);
         for limit in &admission.would_reject {
             self.metrics.would_have_rejected(&limit.name);
             tracing::info!(limit = %limit.name, "a limit in shadow mode would have refused this request");
         }
-        match written.await {
-            Ok(true) => Ok(reservation),
-            // Dropped unsent, the reservation releases its hold.
-            Ok(false) | Err(_) => Err(Refused::Unavailable),
-        }
+        // Dropped unsent, the reservation releases its hold.
+        if self.writer.written(answer).await { Ok(reservation) } else { Err(Refused::Unavailable) }
     }
 
     /// Decides, applies, and hands the hold to the writer, all under the lock.
-    fn admit(
-        &self,
-        order: Order,
-        slot: OwnedPermit<Record>,
-        tell: oneshot::Sender<bool>,
-    ) -> Result<(Arc<Hold>, Admission), Denial> {
+    fn admit(&self, order: Order, tell: oneshot::Sender<bool>) -> Result<(Arc<Hold>, Admission), Denial> {
         let mut ledger = self.ledger();
         let admitted_ms = self.clock.now_ms();
         let ask = Ask {
@@ -147,7 +141,7 @@ impl Guard {
             stream: order.stream,
         });
         ledger.apply_hold(&hold);
-        slot.send(Record::Hold(Arc::clone(&hold), tell));
+        self.writer.push(Record::Hold(Arc::clone(&hold), tell));
         Ok((hold, admission))
     }
 
@@ -216,7 +210,7 @@ impl Guard {
                 ..original
             };
             let crossings = ledger.apply(&entry);
-            slot.send(Record::Entry(Box::new(entry.clone()), crossings));
+            self.writer.push(Record::Entry(Box::new(entry.clone()), crossings, slot));
             entry
         };
         self.room.notify_waiters();

@@ -28,7 +28,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::domain::Demand;
 use crate::domain::demand::{Bound, Tier};
-use crate::guard::{Guard, Order, Refused};
+use crate::guard::{Guard, Order};
 use crate::openai::endpoint::{self, Endpoint};
 use crate::pricing::sheet::Sheet;
 use crate::proxy::auth::Caller;
@@ -171,11 +171,7 @@ impl Proxy {
                 price_version: "".into(),
                 stream: false,
             };
-            let reservation = self.guard.reserve(order).await.map_err(|refused| match refused {
-                Refused::Denied(denial) => Refusal::Denied(denial),
-                Refused::Unavailable => Refusal::LedgerUnavailable,
-            })?;
-            Ok((reservation, paced))
+            Ok((self.guard.reserve(order).await?, paced))
         };
         let (reservation, paced) = match held.await {
             Ok(held) => held,

@@ -4,7 +4,10 @@
 //! file keeps a second guard out: two guards on one database would each admit
 //! what only one of them may.
 
+mod checkpoint;
+mod desk;
 pub(crate) mod group;
+mod queue;
 pub mod reader;
 pub(crate) mod rollup;
 pub mod rows;
@@ -25,13 +28,12 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 use crate::ledger::entry::{Entry, Hold};
 use crate::store::rows::{HoldRow, Names};
 
+pub use desk::{Observer, Record, Slot};
 pub use reader::Reader;
-pub use writer::{Observer, Record, Writer};
+pub use writer::Writer;
 
 const DATABASE: &str = "spendguard.db";
 const LOCK: &str = "lock";
-/// Pages in the write-ahead log before they move into the database: 32 MiB.
-const CHECKPOINT_PAGES: i64 = 8_192;
 
 /// What a commit survives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -76,6 +78,9 @@ pub enum StoreError {
     /// The writer is gone or can't write.
     #[error("the ledger can't be written")]
     Unavailable,
+    /// As many requests are open as may be (`guard.open_requests_max`).
+    #[error("too many requests are open")]
+    Full,
 }
 
 /// An open database and the lock on it.
@@ -114,7 +119,8 @@ impl Store {
             Durability::Power => "FULL",
         };
         db.pragma_update(None, "synchronous", synchronous)?;
-        db.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+        // A thread of its own does this.
+        db.pragma_update(None, "wal_autocheckpoint", 0)?;
         db.set_prepared_statement_cache_capacity(32);
         Ok(db)
     }

@@ -15,7 +15,7 @@ use crate::guard::observe::note_crossing;
 use crate::ledger::Seeding;
 use crate::ledger::meter::Subject;
 use crate::store::rule::{LimitRule, RuleError};
-use crate::store::{StoreError, group, reader, settings, writer};
+use crate::store::{StoreError, group, reader, settings};
 use crate::throttle::Throttle;
 
 /// The rules as they were written, by where.
@@ -113,14 +113,12 @@ impl Guard {
             let mut ledger = self.ledger();
             let seedings = ledger.stage(&metered, self.clock.now_ms());
             let ring = Arc::clone(&self.ring);
-            let (record, answer) = writer::job(move |db| {
+            self.writer.queue_job(slot, move |db| {
                 let past = |seeding: Seeding| {
                     Ok((seeding.clone(), reader::settled(db, &seeding.limit, seeding.span, &*ring)?))
                 };
                 seedings.into_iter().map(past).collect::<rusqlite::Result<Past>>()
-            });
-            slot.send(record);
-            answer
+            })
         };
         let past = answer.await.map_err(|_| StoreError::Unavailable)??;
         let crossings = self.ledger().install(&metered, past, self.clock.now_ms());

@@ -7,14 +7,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc::OwnedPermit;
-
 use crate::domain::demand::Tier;
 use crate::domain::{Money, Tokens};
 use crate::guard::Guard;
 use crate::ledger::entry::{Basis, Entry, Hold, Kind};
 use crate::metrics::RequestLabels;
-use crate::store::Record;
+use crate::store::{Record, Slot};
 
 /// A hold that is in the database and has not ended.
 #[derive(Debug)]
@@ -23,7 +21,7 @@ pub struct Reservation {
     guard: Arc<Guard>,
     hold: Arc<Hold>,
     /// Taken by the one ending.
-    slot: Option<OwnedPermit<Record>>,
+    slot: Option<Slot>,
     sent: bool,
     admitted_at: Duration,
 }
@@ -65,7 +63,7 @@ pub struct Settled {
 }
 
 impl Reservation {
-    pub(super) fn new(guard: Arc<Guard>, hold: Arc<Hold>, slot: OwnedPermit<Record>) -> Self {
+    pub(super) fn new(guard: Arc<Guard>, hold: Arc<Hold>, slot: Slot) -> Self {
         let admitted_at = guard.clock.running();
         Self { guard, hold, slot: Some(slot), sent: false, admitted_at }
     }
@@ -117,7 +115,7 @@ impl Reservation {
             let of = &entry.attribution;
             let left = ledger.headroom(of, None, entry.created_ms).cost;
             if let Some(slot) = self.slot.take() {
-                slot.send(Record::Entry(Box::new(entry.clone()), crossings));
+                self.guard.writer.push(Record::Entry(Box::new(entry.clone()), crossings, slot));
             }
             left
         };

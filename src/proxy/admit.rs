@@ -184,7 +184,7 @@ impl Attempt<'_> {
         match self.guard.reserve(order).await {
             Ok(reservation) => Ok(Ok(reservation)),
             Err(Refused::Denied(denial)) => Ok(Err(denial)),
-            Err(Refused::Unavailable) => Err(Refusal::LedgerUnavailable),
+            Err(refused) => Err(refused.into()),
         }
     }
 

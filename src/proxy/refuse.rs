@@ -3,13 +3,14 @@
 //! They are OpenAI's to the letter, so that every SDK raises its own exception,
 //! and say whether to retry, which OpenAI's own don't.
 
+mod denied;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
-use jiff::Timestamp;
 
-use crate::domain::limit::Per;
-use crate::domain::{Limit, Span, Window};
-use crate::ledger::denial::{Blocked, Denial};
+use crate::domain::Limit;
+use crate::guard::Refused;
+use crate::ledger::denial::Denial;
 use crate::openai::refusal::ErrorBody;
 use crate::throttle::{RateLeft, Throttled};
 
@@ -53,6 +54,8 @@ pub enum Refusal {
     Throttled(Box<Throttled>),
     /// The ledger can't be written.
     LedgerUnavailable,
+    /// As many requests are open as may be.
+    Overloaded,
     /// Upstream can't be reached, or broke off.
     UpstreamUnreachable,
     /// Upstream did not answer in time.
@@ -66,6 +69,16 @@ struct Answer {
     param: Option<&'static str>,
     code: Option<&'static str>,
     headers: HeaderMap,
+}
+
+impl From<Refused> for Refusal {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Denied(denial) => Self::Denied(denial),
+            Refused::Unavailable => Self::LedgerUnavailable,
+            Refused::Full => Self::Overloaded,
+        }
+    }
 }
 
 impl Refusal {
@@ -82,6 +95,7 @@ impl Refusal {
             Self::Denied(Denial::Held(_)) => "spend_limit_held",
             Self::Denied(Denial::TooLarge(_) | Denial::OverClientCap { .. }) => "request_cost_exceeds_limit",
             Self::Denied(Denial::TooManyMeters) | Self::LedgerUnavailable => "ledger_unavailable",
+            Self::Overloaded => "overloaded",
             Self::Throttled(_) => "rate_limit_exceeded",
             Self::UpstreamUnreachable => "upstream_unreachable",
             Self::UpstreamTimeout => "upstream_timeout",
@@ -103,6 +117,7 @@ impl Refusal {
             | Self::TooLarge(_)
             | Self::TooSlow
             | Self::LedgerUnavailable
+            | Self::Overloaded
             | Self::UpstreamUnreachable
             | Self::UpstreamTimeout => None,
         }
@@ -125,9 +140,10 @@ impl Refusal {
 
     fn answer(&self, config: Config, now_s: i64) -> Answer {
         match self {
-            Self::Denied(denial) => denied(denial, config, now_s),
+            Self::Denied(denial) => denied::answer(denial, config, now_s),
             Self::Throttled(throttled) => too_fast(throttled),
-            Self::LedgerUnavailable => unavailable(),
+            Self::LedgerUnavailable => unwritable(),
+            Self::Overloaded => unavailable("overloaded", "Too many requests are open at spendguard."),
             Self::UpstreamUnreachable => server(
                 StatusCode::BAD_GATEWAY,
                 "upstream_unreachable",
@@ -208,9 +224,13 @@ fn server(status: StatusCode, code: &'static str, message: &str) -> Answer {
     }
 }
 
-fn unavailable() -> Answer {
+fn unwritable() -> Answer {
     let message = "The spend ledger can't be written right now, so no request is let through.";
-    let mut answer = server(StatusCode::SERVICE_UNAVAILABLE, "ledger_unavailable", message);
+    unavailable("ledger_unavailable", message)
+}
+
+fn unavailable(code: &'static str, message: &str) -> Answer {
+    let mut answer = server(StatusCode::SERVICE_UNAVAILABLE, code, message);
     retry(&mut answer.headers, true, Some(1));
     answer
 }
@@ -219,92 +239,6 @@ fn retry(headers: &mut HeaderMap, should: bool, after_s: Option<i64>) {
     headers.insert(SHOULD_RETRY, HeaderValue::from_static(if should { "true" } else { "false" }));
     if let Some(after_s) = after_s {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(after_s.max(1)));
-    }
-}
-
-fn denied(denial: &Denial, config: Config, now_s: i64) -> Answer {
-    match denial {
-        Denial::Exhausted(blocked) => exhausted(blocked, config, now_s),
-        Denial::Held(blocked) => held(blocked, config),
-        Denial::TooLarge(blocked) => {
-            let limit = &blocked.limit;
-            let mut message = format!("This request could exceed limit \"{}\" by itself.", limit.name);
-            if config.show_amounts {
-                let (needed, hard) = (limit.unit.phrase(blocked.needed), limit.unit.phrase(blocked.hard));
-                message.push_str(&format!(" It may cost up to {needed}; the limit is {hard}."));
-            }
-            message.push_str(" Ask for less output or send less input.");
-            client(StatusCode::BAD_REQUEST, Some("request_cost_exceeds_limit"), None, message)
-        }
-        Denial::OverClientCap { cap, needed } => {
-            let (cap, needed) = (cap.dollars(), needed.dollars());
-            let message =
-                format!("This request may cost up to {needed}, x-spendguard-max-cost-usd allows {cap}.");
-            client(StatusCode::BAD_REQUEST, Some("request_cost_exceeds_limit"), None, message)
-        }
-        Denial::TooManyMeters => unavailable(),
-    }
-}
-
-fn exhausted(blocked: &Blocked, config: Config, now_s: i64) -> Answer {
-    let Blocked { limit, span, hard, settled, .. } = blocked;
-    let (whose, code) = match limit.per {
-        Per::Organization => ("organization", "organization_spend_limit_exceeded"),
-        Per::Project | Per::Key | Per::User | Per::Model => ("project", "project_spend_limit_exceeded"),
-    };
-    let mut message = format!("Your {whose} reached its enforced spend limit. Limit \"{}\"", limit.name);
-    message.push_str(&format!(" (per {}, {})", limit.per, window(limit)));
-    if config.show_amounts {
-        let unit = limit.unit;
-        message.push_str(&format!(" has used {} of {}", unit.phrase(*settled), unit.phrase(*hard)));
-        message.push_str(&format!(", this request may need {}", unit.phrase(blocked.needed)));
-    }
-    message.push_str(&resets(*span));
-    let code = if config.classic { "insufficient_quota" } else { code };
-    let after_s = (span.end_s != i64::MAX).then(|| span.end_s.saturating_sub(now_s));
-    let mut headers = HeaderMap::new();
-    retry(&mut headers, false, after_s);
-    quota(message, code, headers)
-}
-
-fn held(blocked: &Blocked, config: Config) -> Answer {
-    let limit = &blocked.limit;
-    let mut message = format!("Limit \"{}\" is held by other requests that have not ended yet.", limit.name);
-    if config.show_amounts {
-        let unit = limit.unit;
-        let (settled, held, hard) =
-            (unit.phrase(blocked.settled), unit.phrase(blocked.held), unit.phrase(blocked.hard));
-        message.push_str(&format!(" {settled} is used and {held} held of {hard}."));
-    }
-    message.push_str(" Try again in a moment.");
-    let mut headers = HeaderMap::new();
-    retry(&mut headers, true, Some(1));
-    quota(message, "spend_limit_held", headers)
-}
-
-fn quota(message: String, code: &'static str, headers: HeaderMap) -> Answer {
-    let status = StatusCode::TOO_MANY_REQUESTS;
-    Answer { status, message, kind: "insufficient_quota", param: None, code: Some(code), headers }
-}
-
-fn window(limit: &Limit) -> String {
-    match limit.window {
-        Window::Total => "in total".to_owned(),
-        Window::Request => "per request".to_owned(),
-        Window::Minute
-        | Window::Hour
-        | Window::Day
-        | Window::Week
-        | Window::Month
-        | Window::Quarter
-        | Window::Year => format!("per {}", limit.window),
-    }
-}
-
-fn resets(span: Span) -> String {
-    match Timestamp::from_second(span.end_s) {
-        Ok(at) if span.end_s != i64::MAX => format!("; it resets at {at}."),
-        _ => "; it does not reset.".to_owned(),
     }
 }
 

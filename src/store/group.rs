@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, HashMap};
 use rusqlite::{Connection, Transaction, params};
 
 use crate::ledger::entry::{Crossing, Entry, Hold, Kind};
+use crate::store::desk::Record;
 use crate::store::rollup::{RollupKey, RollupSums, upsert_rollup};
 use crate::store::rows::{HoldRow, insert_entry, int, tags_text};
-use crate::store::writer::Record;
 
 /// The batches of holds in the database that are not all ended yet: by the
 /// first id, the last id and how many are open.
@@ -35,7 +35,7 @@ pub(super) fn commit(
     for fact in facts {
         match fact {
             Record::Hold(hold, _) => changes.open(hold),
-            Record::Entry(entry, crossings) => {
+            Record::Entry(entry, crossings, _) => {
                 let tags = tags_text(&entry.attribution.tags);
                 insert_entry(&tx, entry, &tags)?;
                 if matches!(entry.kind, Kind::Settle | Kind::Release) {
@@ -46,7 +46,7 @@ pub(super) fn commit(
                 }
                 crossed.extend(insert_crossings(&tx, crossings)?);
             }
-            Record::Job(_) => {}
+            Record::Job(..) => {}
         }
     }
     for (key, sums) in &rollups {

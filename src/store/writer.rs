@@ -1,107 +1,123 @@
-//! The one thread that writes, in groups.
+//! Who writes, and when.
 //!
-//! Whatever waits in the queue becomes one transaction. Holds are acknowledged
-//! when it has committed. If it can't commit, holds are refused at once, but
-//! endings are kept and tried again until they are in: what has been spent is
-//! never forgotten. The queue is bounded, and each open reservation owns a slot
-//! in it, so that its ending can always be written.
+//! Whatever waits in the queue becomes one transaction. A commit that only has
+//! to survive the process is a few writes into the page cache, cheaper than
+//! waking another thread: so whoever waits for a hold first lets his neighbours
+//! queue theirs, and then writes the whole group where he is. Endings wait a
+//! little for such a group, or for the writer's thread. That thread also does
+//! what may take long: work for operators, commits that wait for the disk, and
+//! trying again while the database can't be written.
 
-use std::collections::HashSet;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rusqlite::Connection;
-use tokio::sync::mpsc::{self, OwnedPermit, Receiver, Sender};
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 
-use crate::ledger::entry::{Crossing, Entry, Hold};
-use crate::store::group::{OpenBatches, commit};
-use crate::store::{Store, StoreError};
+use crate::store::desk::{Desk, Job, Observer, Record, Slot};
+use crate::store::queue::{Call, Queue};
+use crate::store::{Durability, Store, StoreError, checkpoint};
 
-/// The longest group, which bounds how long one transaction can take.
-const GROUP_MAX: usize = 4_096;
-const GATHERINGS_MAX: usize = 4;
+/// How long endings may wait for company.
+const LINGER: Duration = Duration::from_millis(10);
 const RETRY_AFTER: Duration = Duration::from_millis(100);
+/// How long a full queue is waited for.
+const SLOT_WAIT: Duration = Duration::from_secs(5);
 
-type Job = Box<dyn FnOnce(&mut Connection) + Send>;
-
-/// Something to write.
-pub enum Record {
-    /// A hold; the answer says whether it is in the database.
-    Hold(Arc<Hold>, oneshot::Sender<bool>),
-    /// An entry, with the thresholds it crossed; a crossing is written once,
-    /// however often it is said.
-    Entry(Box<Entry>, Vec<Crossing>),
-    /// Work on the database in the order of the queue.
-    Job(Job),
-}
-
-/// Hears what the writer does.
-pub trait Observer: Send + 'static {
-    /// A group is about to be written.
-    fn committing(&self);
-    /// It is in the database.
-    fn committed(&self);
-    /// It is not; holds in it were refused, the rest is kept.
-    fn failed(&self, error: &rusqlite::Error);
-    /// A threshold was crossed that had not been before.
-    fn crossed(&self, crossing: &Crossing);
-}
-
-/// The handle to the writer's queue.
-#[derive(Clone, Debug)]
+/// The handle to the writer; dropped, it lets the writer's thread end once
+/// everything is written.
+#[derive(Debug)]
 pub struct Writer {
-    queue: Sender<Record>,
-    healthy: Arc<AtomicBool>,
+    shared: Arc<Shared>,
+    slots: Arc<Semaphore>,
+    slots_max: usize,
+}
+
+/// What the writer's thread and those who write themselves have in common.
+pub(super) struct Shared {
+    queue: Queue,
+    desk: Mutex<Desk>,
+    healthy: AtomicBool,
+    durability: Durability,
 }
 
 impl Writer {
-    /// Starts the thread. It ends when every handle and permit is gone.
+    /// Starts the threads. `slots_max` bounds what is going to be written.
     pub fn start<O: Observer>(
         store: &Store,
-        queue_max: usize,
+        slots_max: usize,
         observer: O,
     ) -> Result<(Self, JoinHandle<()>), StoreError> {
-        let db = store.connect()?;
-        let (queue, records) = mpsc::channel(queue_max);
-        let healthy = Arc::new(AtomicBool::new(true));
-        let shared = Arc::clone(&healthy);
-        let body = move || {
-            let mut thread = Thread {
-                db,
-                observer,
-                healthy: shared,
-                open: OpenBatches::default(),
-                backlog: Vec::new(),
-                refused: HashSet::new(),
-            };
-            thread.run(records);
+        let slots_max = slots_max.min(Semaphore::MAX_PERMITS);
+        let shared = Arc::new(Shared {
+            queue: Queue::default(),
+            desk: Mutex::new(Desk::new(store.connect()?, Box::new(observer))),
+            healthy: AtomicBool::new(true),
+            durability: store.durability,
+        });
+        let (writing, db, checkpointing) = (Arc::clone(&shared), store.connect()?, Arc::downgrade(&shared));
+        let thread = spawn("ledger-writer", move || writing.run())?;
+        spawn("ledger-checkpoint", move || checkpoint::run(&db, &checkpointing))?;
+        Ok((Self { shared, slots: Arc::new(Semaphore::new(slots_max)), slots_max }, thread))
+    }
+
+    /// A slot in the queue; waits a while if all are taken.
+    pub async fn slot(&self) -> Result<Slot, StoreError> {
+        if let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() {
+            return Ok(slot);
+        }
+        let freed = tokio::time::timeout(SLOT_WAIT, Arc::clone(&self.slots).acquire_owned()).await;
+        freed.map_err(|_| StoreError::Full)?.map_err(|_| StoreError::Unavailable)
+    }
+
+    /// Queues a fact. What is queued under the ledger's lock is written in the
+    /// ledger's order.
+    pub fn push(&self, record: Record) {
+        let call = match (&record, self.shared.durability) {
+            (Record::Job(..), _) | (_, Durability::Power) => Call::Now,
+            // Who waits for it writes it himself.
+            (Record::Hold(..), Durability::Process) => Call::None,
+            (Record::Entry(..), Durability::Process) => Call::Soon,
         };
-        let thread = std::thread::Builder::new().name("ledger-writer".to_owned()).spawn(body);
-        let thread = thread.map_err(|_| StoreError::Unavailable)?;
-        Ok((Self { queue, healthy }, thread))
+        self.shared.queue.push(record, call);
     }
 
-    /// A slot in the queue; waits while it is full.
-    pub async fn slot(&self) -> Result<OwnedPermit<Record>, StoreError> {
-        self.queue.clone().reserve_owned().await.map_err(|_| StoreError::Unavailable)
-    }
-
-    /// A slot in the queue if one is free now.
-    pub fn try_slot(&self) -> Option<OwnedPermit<Record>> {
-        self.queue.clone().try_reserve_owned().ok()
+    /// Waits until a hold that was queued is in the database; `false` if it
+    /// can't be written.
+    pub async fn written(&self, answer: oneshot::Receiver<bool>) -> bool {
+        if self.shared.durability == Durability::Process {
+            // What else is ready on this thread gets to queue its own.
+            tokio::task::yield_now().await;
+            self.shared.write_urgent();
+        }
+        answer.await.unwrap_or(false)
     }
 
     /// Whether the last group was written.
     pub fn is_healthy(&self) -> bool {
-        self.healthy.load(Ordering::Relaxed)
+        self.shared.healthy.load(Ordering::Relaxed)
     }
 
-    /// Records that wait to be written, slots of open reservations included.
+    /// Slots taken: by records that wait and by open reservations.
     pub fn taken(&self) -> usize {
-        self.queue.max_capacity() - self.queue.capacity()
+        self.slots_max - self.slots.available_permits()
+    }
+
+    /// Queues work on the database, to be done after all that was queued before.
+    pub fn queue_job<T, F>(&self, slot: Slot, work: F) -> oneshot::Receiver<rusqlite::Result<T>>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        let (tell, answer) = oneshot::channel();
+        let job: Job = Box::new(move |db| {
+            // Nobody may be waiting any more; the work is done all the same.
+            let _ = tell.send(work(db));
+        });
+        self.push(Record::Job(job, slot));
+        answer
     }
 
     /// Does work on the database after all that was queued before it.
@@ -111,9 +127,7 @@ impl Writer {
         F: FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
     {
         let slot = self.slot().await?;
-        let (record, answer) = job(work);
-        slot.send(record);
-        Ok(answer.await.map_err(|_| StoreError::Unavailable)??)
+        Ok(self.queue_job(slot, work).await.map_err(|_| StoreError::Unavailable)??)
     }
 
     /// Waits until all that was queued before is in the database.
@@ -122,108 +136,80 @@ impl Writer {
     }
 }
 
-/// Lets others run for a moment and takes what they have queued: under load a
-/// few more facts share the transaction; without, it costs a system call.
-fn gather(records: &mut Receiver<Record>, group: &mut Vec<Record>) {
-    for _ in 0..GATHERINGS_MAX {
-        std::thread::yield_now();
-        let before = group.len();
-        while group.len() < GROUP_MAX {
-            let Ok(record) = records.try_recv() else { break };
-            group.push(record);
-        }
-        if group.len() == before {
-            return;
-        }
+fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StoreError> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(body).map_err(|_| StoreError::Unavailable)
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.shared.queue.close();
     }
 }
 
-/// A record that does work, and where its result will be.
-pub fn job<T, F>(work: F) -> (Record, oneshot::Receiver<rusqlite::Result<T>>)
-where
-    T: Send + 'static,
-    F: FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
-{
-    let (tell, answer) = oneshot::channel();
-    let job: Job = Box::new(move |db| {
-        // Nobody may be waiting any more; the work is done all the same.
-        let _ = tell.send(work(db));
-    });
-    (Record::Job(job), answer)
-}
-
-struct Thread<O> {
-    db: Connection,
-    observer: O,
-    healthy: Arc<AtomicBool>,
-    open: OpenBatches,
-    backlog: Vec<Record>,
-    /// Holds that could not be written; their releases need not be either.
-    refused: HashSet<u64>,
-}
-
-impl<O: Observer> Thread<O> {
-    fn run(&mut self, mut records: Receiver<Record>) {
-        let mut group = Vec::with_capacity(GROUP_MAX);
+impl Shared {
+    /// The writer's thread.
+    fn run(&self) {
         loop {
-            if self.backlog.is_empty() {
-                if records.blocking_recv_many(&mut group, GROUP_MAX) == 0 {
-                    return;
-                }
-            } else {
-                std::thread::sleep(RETRY_AFTER);
-                while group.len() < GROUP_MAX {
-                    let Ok(record) = records.try_recv() else { break };
-                    group.push(record);
-                }
-            }
-            gather(&mut records, &mut group);
-            let mut facts = std::mem::take(&mut self.backlog);
-            for record in group.drain(..) {
-                if let Record::Job(job) = record {
-                    self.write(&mut facts);
-                    job(&mut self.db);
-                } else {
-                    facts.push(record);
+            let closed = self.queue.wait(LINGER);
+            loop {
+                let (wrote, clear) = {
+                    // Taken under the lock, so that groups stay in order.
+                    let mut desk = self.desk();
+                    let records = self.queue.take();
+                    let wrote = !records.is_empty() || !desk.is_clear();
+                    desk.write(records);
+                    (wrote, desk.is_clear())
+                };
+                self.healthy.store(clear, Ordering::Relaxed);
+                if !clear {
+                    std::thread::sleep(RETRY_AFTER);
+                } else if !wrote && !self.queue.is_urgent() {
+                    break;
                 }
             }
-            self.write(&mut facts);
-            self.backlog.append(&mut facts);
+            if closed {
+                return;
+            }
         }
     }
 
-    /// Writes a group. Afterwards `facts` holds what has to be tried again.
-    fn write(&mut self, facts: &mut Vec<Record>) {
-        let refused = &mut self.refused;
-        facts.retain(|fact| !matches!(fact, Record::Entry(entry, _) if refused.remove(&entry.id)));
-        if facts.is_empty() {
-            return;
-        }
-        self.observer.committing();
-        let written = commit(&mut self.db, facts, &mut self.open);
-        self.healthy.store(written.is_ok(), Ordering::Relaxed);
-        match written {
-            Ok(crossed) => {
-                self.observer.committed();
-                for crossing in &crossed {
-                    self.observer.crossed(crossing);
+    /// Writes the facts that somebody waits for, unless somebody else is at it
+    /// or the database can't be written: then he, or the thread, will do it.
+    fn write_urgent(&self) {
+        loop {
+            {
+                let Ok(mut desk) = self.desk.try_lock() else { return };
+                if desk.is_clear() {
+                    desk.write(self.queue.take_urgent());
                 }
-                for fact in facts.drain(..) {
-                    if let Record::Hold(_, admitted) = fact {
-                        let _ = admitted.send(true);
-                    }
+                if !desk.is_clear() {
+                    self.healthy.store(false, Ordering::Relaxed);
+                    return self.queue.call(Call::Now);
                 }
             }
-            Err(error) => {
-                self.observer.failed(&error);
-                let refused = facts.extract_if(.., |fact| matches!(fact, Record::Hold(..)));
-                for hold in refused {
-                    if let Record::Hold(hold, admitted) = hold {
-                        self.refused.insert(hold.id);
-                        let _ = admitted.send(false);
-                    }
-                }
+            // Whoever queued while the desk was taken relies on its last owner.
+            if !self.queue.is_urgent() {
+                return;
             }
         }
+    }
+
+    /// Does work while nothing is being written.
+    pub(super) fn undisturbed<T>(&self, work: impl FnOnce() -> T) -> T {
+        let _desk = self.desk();
+        let done = work();
+        // Whoever queued while the desk was taken is served by the thread.
+        self.queue.call(Call::Now);
+        done
+    }
+
+    fn desk(&self) -> MutexGuard<'_, Desk> {
+        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("durability", &self.durability).finish_non_exhaustive()
     }
 }
