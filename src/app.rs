@@ -42,6 +42,9 @@ use crate::upstream::{self, Upstream};
 /// The admin listener's connections: people and scrapers, not clients.
 const ADMIN_CONNECTIONS_MAX: usize = 1_000;
 
+/// Below the shortest time limit of a request.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+
 /// A guard that is serving.
 pub struct App {
     /// The guard.
@@ -261,8 +264,17 @@ fn run_shard(proxy: Arc<Proxy>, listener: std::net::TcpListener, serving: Servin
             tracker.close();
             tracker.wait().await;
         };
+        // While a timer is pending that is due before those of requests, arming
+        // theirs doesn't wake the thread that does it.
+        let heartbeat = async {
+            let mut beat = tokio::time::interval(HEARTBEAT);
+            loop {
+                beat.tick().await;
+            }
+        };
         tokio::select! {
             () = served => {}
+            () = heartbeat => {}
             () = bounded => tracing::warn!("requests were still running at the end of the drain; their holds are charged"),
         }
     });

@@ -25,7 +25,7 @@ use crate::ledger::meter::Reading;
 use crate::ledger::{Admission, Ask, Headroom, Ledger};
 use crate::metrics::Metrics;
 use crate::store::rows::Names;
-use crate::store::{Reader, Record, Store, StoreError, Writer, reader};
+use crate::store::{Reader, Store, StoreError, Writer, reader};
 use crate::throttle::Throttle;
 
 pub use limits::LimitError;
@@ -109,8 +109,7 @@ impl Guard {
         let slot = self.writer.slot().await.map_err(|error| {
             if matches!(error, StoreError::Full) { Refused::Full } else { Refused::Unavailable }
         })?;
-        let (tell, answer) = oneshot::channel();
-        let (hold, admission) = self.admit(order, tell).map_err(Refused::Denied)?;
+        let (hold, admission, answer) = self.admit(order).map_err(Refused::Denied)?;
         let reservation = Reservation::new(Arc::clone(self), hold, slot);
         for limit in &admission.would_reject {
             self.metrics.would_have_rejected(&limit.name);
@@ -121,7 +120,7 @@ impl Guard {
     }
 
     /// Decides, applies, and hands the hold to the writer, all under the lock.
-    fn admit(&self, order: Order, tell: oneshot::Sender<bool>) -> Result<(Arc<Hold>, Admission), Denial> {
+    fn admit(&self, order: Order) -> Result<(Arc<Hold>, Admission, oneshot::Receiver<bool>), Denial> {
         let mut ledger = self.ledger();
         let admitted_ms = self.clock.now_ms();
         let ask = Ask {
@@ -141,8 +140,8 @@ impl Guard {
             stream: order.stream,
         });
         ledger.apply_hold(&hold);
-        self.writer.push(Record::Hold(Arc::clone(&hold), tell));
-        Ok((hold, admission))
+        let answer = self.writer.push_hold(Arc::clone(&hold));
+        Ok((hold, admission, answer))
     }
 
     /// What the limits leave for a request of this attribution.
@@ -210,7 +209,7 @@ impl Guard {
                 ..original
             };
             let crossings = ledger.apply(&entry);
-            self.writer.push(Record::Entry(Box::new(entry.clone()), crossings, slot));
+            self.writer.push_entry(Box::new(entry.clone()), crossings, slot);
             entry
         };
         self.room.notify_waiters();

@@ -28,7 +28,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 use crate::ledger::entry::{Entry, Hold};
 use crate::store::rows::{HoldRow, Names};
 
-pub use desk::{Observer, Record, Slot};
+pub use desk::{Observer, Slot};
 pub use reader::Reader;
 pub use writer::Writer;
 

@@ -12,7 +12,7 @@ use crate::domain::{Money, Tokens};
 use crate::guard::Guard;
 use crate::ledger::entry::{Basis, Entry, Hold, Kind};
 use crate::metrics::RequestLabels;
-use crate::store::{Record, Slot};
+use crate::store::Slot;
 
 /// A hold that is in the database and has not ended.
 #[derive(Debug)]
@@ -115,7 +115,7 @@ impl Reservation {
             let of = &entry.attribution;
             let left = ledger.headroom(of, None, entry.created_ms).cost;
             if let Some(slot) = self.slot.take() {
-                self.guard.writer.push(Record::Entry(Box::new(entry.clone()), crossings, slot));
+                self.guard.writer.push_entry(Box::new(entry.clone()), crossings, slot);
             }
             left
         };

@@ -19,15 +19,25 @@ pub type Slot = OwnedSemaphorePermit;
 
 pub(super) type Job = Box<dyn FnOnce(&mut Connection) + Send>;
 
-/// Something to write.
-pub enum Record {
-    /// A hold; the answer says whether it is in the database. It is followed by
-    /// the ending that owns the slot.
-    Hold(Arc<Hold>, oneshot::Sender<bool>),
-    /// An entry, with the thresholds it crossed; a crossing is written once,
-    /// however often it is said.
-    Entry(Box<Entry>, Vec<Crossing>, Slot),
-    /// Work on the database in the order of the queue.
+/// A hold, and who is to be told whether it is in the database. It is followed
+/// by the ending that owns the slot.
+pub(super) struct Waiting {
+    pub(super) hold: Arc<Hold>,
+    pub(super) written: oneshot::Sender<bool>,
+}
+
+/// An entry, with the thresholds it crossed; a crossing is written once,
+/// however often it is said.
+pub(super) struct Fact {
+    pub(super) entry: Box<Entry>,
+    pub(super) crossings: Vec<Crossing>,
+    pub(super) _slot: Slot,
+}
+
+/// What is written in the order in which it was queued.
+pub(super) enum Record {
+    Fact(Fact),
+    /// Work on the database.
     Job(Job, Slot),
 }
 
@@ -49,7 +59,7 @@ pub(super) struct Desk {
     observer: Box<dyn Observer>,
     open: OpenBatches,
     /// Facts that could not be written yet.
-    backlog: Vec<Record>,
+    backlog: Vec<Fact>,
     /// Holds that could not be written; their releases need not be either.
     refused: HashSet<u64>,
 }
@@ -65,52 +75,51 @@ impl Desk {
         self.backlog.is_empty()
     }
 
-    /// Writes what could not be written before and then `records`, in order.
-    pub(super) fn write(&mut self, records: Vec<Record>) {
+    /// Writes holds, what could not be written before, and `records` in order.
+    /// Returns whether it could.
+    pub(super) fn write(&mut self, mut holds: Vec<Waiting>, records: Vec<Record>) -> bool {
         let mut facts = std::mem::take(&mut self.backlog);
+        let mut wrote = true;
         for record in records {
-            if let Record::Job(job, _slot) = record {
-                self.commit(&mut facts);
-                job(&mut self.db);
-            } else {
-                facts.push(record);
+            match record {
+                Record::Fact(fact) => facts.push(fact),
+                Record::Job(job, _slot) => {
+                    wrote &= self.commit(&mut holds, &mut facts);
+                    job(&mut self.db);
+                }
             }
         }
-        self.commit(&mut facts);
+        wrote &= self.commit(&mut holds, &mut facts);
         self.backlog = facts;
+        wrote
     }
 
     /// Writes a group. Afterwards `facts` holds what has to be tried again.
-    fn commit(&mut self, facts: &mut Vec<Record>) {
+    fn commit(&mut self, holds: &mut Vec<Waiting>, facts: &mut Vec<Fact>) -> bool {
         if !self.refused.is_empty() {
-            let refused = &mut self.refused;
-            facts.retain(|fact| !matches!(fact, Record::Entry(entry, ..) if refused.remove(&entry.id)));
+            facts.retain(|fact| !self.refused.remove(&fact.entry.id));
         }
-        if facts.is_empty() {
-            return;
+        if holds.is_empty() && facts.is_empty() {
+            return true;
         }
         self.observer.committing();
-        match commit(&mut self.db, facts, &mut self.open) {
+        let written = commit(&mut self.db, holds, facts, &mut self.open);
+        match &written {
             Ok(crossed) => {
                 self.observer.committed();
-                for crossing in &crossed {
+                for crossing in crossed {
                     self.observer.crossed(crossing);
                 }
-                for fact in facts.drain(..) {
-                    if let Record::Hold(_, admitted) = fact {
-                        let _ = admitted.send(true);
-                    }
-                }
+                facts.clear();
             }
             Err(error) => {
-                self.observer.failed(&error);
-                for hold in facts.extract_if(.., |fact| matches!(fact, Record::Hold(..))) {
-                    if let Record::Hold(hold, admitted) = hold {
-                        self.refused.insert(hold.id);
-                        let _ = admitted.send(false);
-                    }
-                }
+                self.observer.failed(error);
+                self.refused.extend(holds.iter().map(|waiting| waiting.hold.id));
             }
         }
+        for waiting in holds.drain(..) {
+            let _ = waiting.written.send(written.is_ok());
+        }
+        written.is_ok()
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use rusqlite::{Connection, Transaction, params};
 
 use crate::ledger::entry::{Crossing, Entry, Hold, Kind};
-use crate::store::desk::Record;
+use crate::store::desk::{Fact, Waiting};
 use crate::store::rollup::{RollupKey, RollupSums, upsert_rollup};
 use crate::store::rows::{HoldRow, insert_entry, int, tags_text};
 
@@ -22,32 +22,30 @@ impl OpenBatches {
     }
 }
 
-/// Writes all facts in one transaction. Returns which crossings are new.
+/// Writes all in one transaction. Returns which crossings are new.
 pub(super) fn commit(
     db: &mut Connection,
-    facts: &[Record],
+    holds: &[Waiting],
+    facts: &[Fact],
     open: &mut OpenBatches,
 ) -> rusqlite::Result<Vec<Crossing>> {
     let tx = db.transaction()?;
     let mut changes = HoldChanges::default();
     let mut rollups: HashMap<RollupKey, RollupSums> = HashMap::new();
     let mut crossed = Vec::new();
-    for fact in facts {
-        match fact {
-            Record::Hold(hold, _) => changes.open(hold),
-            Record::Entry(entry, crossings, _) => {
-                let tags = tags_text(&entry.attribution.tags);
-                insert_entry(&tx, entry, &tags)?;
-                if matches!(entry.kind, Kind::Settle | Kind::Release) {
-                    changes.end(entry.id, open);
-                }
-                if entry.kind != Kind::Release {
-                    rollups.entry(RollupKey::of(entry, tags)).or_default().add(entry);
-                }
-                crossed.extend(insert_crossings(&tx, crossings)?);
-            }
-            Record::Job(..) => {}
+    for waiting in holds {
+        changes.open(&waiting.hold);
+    }
+    for Fact { entry, crossings, .. } in facts {
+        let tags = tags_text(&entry.attribution.tags);
+        insert_entry(&tx, entry, &tags)?;
+        if matches!(entry.kind, Kind::Settle | Kind::Release) {
+            changes.end(entry.id, open);
         }
+        if entry.kind != Kind::Release {
+            rollups.entry(RollupKey::of(entry, tags)).or_default().add(entry);
+        }
+        crossed.extend(insert_crossings(&tx, crossings)?);
     }
     for (key, sums) in &rollups {
         upsert_rollup(&tx, key, sums)?;

@@ -1,12 +1,16 @@
-//! Facts on their way into the database, in the ledger's order.
+//! Facts on their way into the database.
+//!
+//! Holds overtake everything: somebody waits for them, and whether one is
+//! written before or after other facts changes nothing. The rest keeps the
+//! ledger's order, and no ending gets ahead of its hold.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::store::desk::Record;
+use crate::store::desk::{Record, Waiting};
 
 /// The longest group, which bounds how long one transaction can take.
-const GROUP_MAX: usize = 4_096;
+const GROUP_MAX: usize = 1_024;
 
 /// How urgently the writer's thread is wanted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,8 +24,8 @@ pub(super) enum Call {
     Now,
 }
 
-/// Records in order, and the bell of the writer's thread. Its bound is that of
-/// the slots: each record either owns one or precedes an ending that does.
+/// What is to be written, and the bell of the writer's thread. Its bound is
+/// that of the slots: each record owns one or precedes an ending that does.
 #[derive(Default)]
 pub(super) struct Queue {
     state: Mutex<State>,
@@ -30,15 +34,22 @@ pub(super) struct Queue {
 
 #[derive(Default)]
 struct State {
-    records: Vec<Record>,
+    holds: Vec<Waiting>,
+    rest: Vec<Record>,
     call: Call,
     closed: bool,
 }
 
 impl Queue {
+    pub(super) fn push_hold(&self, waiting: Waiting, call: Call) {
+        let mut state = self.state();
+        state.holds.push(waiting);
+        self.ring(state, call);
+    }
+
     pub(super) fn push(&self, record: Record, call: Call) {
         let mut state = self.state();
-        state.records.push(record);
+        state.rest.push(record);
         self.ring(state, call);
     }
 
@@ -75,37 +86,24 @@ impl Queue {
         state.closed
     }
 
-    /// Takes the next group, jobs included.
-    pub(super) fn take(&self) -> Vec<Record> {
+    /// Takes all holds that wait, and the next records.
+    pub(super) fn take(&self) -> (Vec<Waiting>, Vec<Record>) {
         let mut state = self.state();
-        let end = state.records.len().min(GROUP_MAX);
-        state.records.drain(..end).collect()
+        let end = state.rest.len().min(GROUP_MAX);
+        (std::mem::take(&mut state.holds), state.rest.drain(..end).collect())
     }
 
-    /// Takes the facts that somebody waits for and all before them; a job may
-    /// take long, so what comes after it waits with it.
-    pub(super) fn take_urgent(&self) -> Vec<Record> {
-        let mut state = self.state();
-        let end = state.urgent().min(GROUP_MAX);
-        state.records.drain(..end).collect()
+    /// Takes all holds that wait.
+    pub(super) fn take_holds(&self) -> Vec<Waiting> {
+        std::mem::take(&mut self.state().holds)
     }
 
-    /// Whether somebody waits for a hold that could be written now.
+    /// Whether somebody waits for a hold.
     pub(super) fn is_urgent(&self) -> bool {
-        self.state().urgent() > 0
+        !self.state().holds.is_empty()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl State {
-    /// How many records to write so that no hold before the next job waits.
-    fn urgent(&self) -> usize {
-        let is_job = |record: &Record| matches!(record, Record::Job(..));
-        let facts = self.records.iter().position(is_job).unwrap_or(self.records.len());
-        let is_hold = |record: &Record| matches!(record, Record::Hold(..));
-        self.records[..facts].iter().rposition(is_hold).map_or(0, |last| last + 1)
     }
 }

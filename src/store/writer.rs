@@ -1,12 +1,12 @@
 //! Who writes, and when.
 //!
-//! Whatever waits in the queue becomes one transaction. A commit that only has
-//! to survive the process is a few writes into the page cache, cheaper than
-//! waking another thread: so whoever waits for a hold first lets his neighbours
-//! queue theirs, and then writes the whole group where he is. Endings wait a
-//! little for such a group, or for the writer's thread. That thread also does
-//! what may take long: work for operators, commits that wait for the disk, and
-//! trying again while the database can't be written.
+//! Whatever waits becomes one transaction. A commit that only has to survive
+//! the process is a few writes into the page cache, cheaper than waking another
+//! thread: so whoever waits for a hold first lets his neighbours queue theirs,
+//! and then writes the whole group where he is. Nobody waits for endings, so the
+//! writer's thread gathers them for a moment. That thread also does what may
+//! take long: work for operators, commits that wait for the disk, and trying
+//! again while the database can't be written.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,12 +16,14 @@ use std::time::Duration;
 use rusqlite::Connection;
 use tokio::sync::{Semaphore, oneshot};
 
-use crate::store::desk::{Desk, Job, Observer, Record, Slot};
+use crate::ledger::entry::{Crossing, Entry, Hold};
+use crate::store::desk::{Desk, Fact, Job, Observer, Record, Slot, Waiting};
 use crate::store::queue::{Call, Queue};
 use crate::store::{Durability, Store, StoreError, checkpoint};
 
-/// How long endings may wait for company.
-const LINGER: Duration = Duration::from_millis(10);
+/// How long endings wait for company. Those that a crash catches waiting are
+/// charged at their holds.
+const LINGER: Duration = Duration::from_millis(20);
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 /// How long a full queue is waited for.
 const SLOT_WAIT: Duration = Duration::from_secs(5);
@@ -72,32 +74,35 @@ impl Writer {
         freed.map_err(|_| StoreError::Full)?.map_err(|_| StoreError::Unavailable)
     }
 
-    /// Queues a fact. What is queued under the ledger's lock is written in the
-    /// ledger's order.
-    pub fn push(&self, record: Record) {
-        let call = match (&record, self.shared.durability) {
-            (Record::Job(..), _) | (_, Durability::Power) => Call::Now,
-            // Who waits for it writes it himself.
-            (Record::Hold(..), Durability::Process) => Call::None,
-            (Record::Entry(..), Durability::Process) => Call::Soon,
-        };
-        self.shared.queue.push(record, call);
+    /// Queues a hold. The answer says whether it is in the database.
+    pub fn push_hold(&self, hold: Arc<Hold>) -> oneshot::Receiver<bool> {
+        let (written, answer) = oneshot::channel();
+        // Where a commit is cheap, who waits for it makes it.
+        let call = if self.shared.waits_for_disk() { Call::Now } else { Call::None };
+        self.shared.queue.push_hold(Waiting { hold, written }, call);
+        answer
+    }
+
+    /// Queues an entry with the thresholds it crossed. What is queued under the
+    /// ledger's lock is written in the ledger's order.
+    pub fn push_entry(&self, entry: Box<Entry>, crossings: Vec<Crossing>, slot: Slot) {
+        self.shared.queue.push(Record::Fact(Fact { entry, crossings, _slot: slot }), Call::Soon);
     }
 
     /// Waits until a hold that was queued is in the database; `false` if it
     /// can't be written.
     pub async fn written(&self, answer: oneshot::Receiver<bool>) -> bool {
-        if self.shared.durability == Durability::Process {
+        if !self.shared.waits_for_disk() {
             // What else is ready on this thread gets to queue its own.
             tokio::task::yield_now().await;
-            self.shared.write_urgent();
+            self.shared.write_holds();
         }
         answer.await.unwrap_or(false)
     }
 
     /// Whether the last group was written.
     pub fn is_healthy(&self) -> bool {
-        self.shared.healthy.load(Ordering::Relaxed)
+        self.shared.is_healthy()
     }
 
     /// Slots taken: by records that wait and by open reservations.
@@ -116,7 +121,7 @@ impl Writer {
             // Nobody may be waiting any more; the work is done all the same.
             let _ = tell.send(work(db));
         });
-        self.push(Record::Job(job, slot));
+        self.shared.queue.push(Record::Job(job, slot), Call::Now);
         answer
     }
 
@@ -151,47 +156,47 @@ impl Shared {
     fn run(&self) {
         loop {
             let closed = self.queue.wait(LINGER);
-            loop {
-                let (wrote, clear) = {
-                    // Taken under the lock, so that groups stay in order.
-                    let mut desk = self.desk();
-                    let records = self.queue.take();
-                    let wrote = !records.is_empty() || !desk.is_clear();
-                    desk.write(records);
-                    (wrote, desk.is_clear())
-                };
-                self.healthy.store(clear, Ordering::Relaxed);
-                if !clear {
-                    std::thread::sleep(RETRY_AFTER);
-                } else if !wrote && !self.queue.is_urgent() {
-                    break;
-                }
-            }
+            while !self.write_all() || self.queue.is_urgent() {}
             if closed {
                 return;
             }
         }
     }
 
-    /// Writes the facts that somebody waits for, unless somebody else is at it
-    /// or the database can't be written: then he, or the thread, will do it.
-    fn write_urgent(&self) {
-        loop {
-            {
-                let Ok(mut desk) = self.desk.try_lock() else { return };
-                if desk.is_clear() {
-                    desk.write(self.queue.take_urgent());
-                }
-                if !desk.is_clear() {
-                    self.healthy.store(false, Ordering::Relaxed);
-                    return self.queue.call(Call::Now);
-                }
-            }
-            // Whoever queued while the desk was taken relies on its last owner.
-            if !self.queue.is_urgent() {
-                return;
-            }
+    /// Writes what is queued; returns whether that was all.
+    fn write_all(&self) -> bool {
+        let mut desk = self.desk();
+        // Taken under the lock, so that groups stay in order.
+        let (holds, records) = self.queue.take();
+        let nothing = holds.is_empty() && records.is_empty() && desk.is_clear();
+        let wrote = nothing || desk.write(holds, records);
+        drop(desk);
+        self.healthy.store(wrote, Ordering::Relaxed);
+        if !wrote {
+            std::thread::sleep(RETRY_AFTER);
         }
+        nothing
+    }
+
+    /// Writes the holds that somebody waits for, unless somebody else is at it
+    /// or the database can't be written: then he, or the thread, will do it.
+    fn write_holds(&self) {
+        while self.queue.is_urgent() {
+            let Ok(mut desk) = self.desk.try_lock() else { return };
+            if !self.is_healthy() || !desk.write(self.queue.take_holds(), Vec::new()) {
+                self.healthy.store(false, Ordering::Relaxed);
+                return self.queue.call(Call::Now);
+            }
+            // Who queued while the desk was taken relies on its last owner.
+        }
+    }
+
+    fn is_healthy(&self) -> bool {
+        self.healthy.load(Ordering::Relaxed)
+    }
+
+    fn waits_for_disk(&self) -> bool {
+        self.durability == Durability::Power
     }
 
     /// Does work while nothing is being written.
