@@ -192,7 +192,7 @@ impl Guard {
         let ring = Arc::clone(&self.ring);
         let found = self.read(move |db| reader::entry(db, id, &*ring)).await?;
         let original = found.filter(|entry| entry.kind == Kind::Settle).ok_or(AdjustError::NoSuchEntry)?;
-        let slot = self.writer.slot().await?;
+        let slot = self.writer.operators_slot().await?;
         let entry = {
             let mut ledger = self.ledger();
             let entry = Entry {

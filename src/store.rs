@@ -134,9 +134,7 @@ impl Store {
 
     /// Writes the endings of unfinished holds and clears what held them.
     pub fn end_unfinished(&self, entries: &[Entry]) -> Result<(), StoreError> {
-        let mut db = self.connect()?;
-        group::write_endings(&mut db, entries)?;
-        Ok(())
+        Ok(group::write_endings(&self.connect()?, entries)?)
     }
 
     /// The holds that the last run left open, and the next free id.

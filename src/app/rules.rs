@@ -9,6 +9,9 @@ use crate::pricing::sheet::Sheet;
 use crate::proxy::{Rules, admit, refuse};
 use crate::upstream;
 
+/// A body may be silent for so many times the time limit of a head.
+const BODY_PATIENCE: u32 = 3;
+
 /// The proxy's rules, and what the admin listener shows of them.
 pub(super) fn of(settings: &Settings) -> Result<(Rules, InForce), StartError> {
     let sheet = match &settings.pricing.sheet {
@@ -22,7 +25,7 @@ pub(super) fn of(settings: &Settings) -> Result<(Rules, InForce), StartError> {
     };
     let rules = Rules {
         request_body_bytes_max: settings.server.request_body_bytes_max,
-        request_idle: settings.server.header_timeout.max(std::time::Duration::from_secs(30)),
+        request_idle: settings.server.header_timeout * BODY_PATIENCE,
         answer_idle: settings.upstream.idle_timeout,
         upstream_key: settings.upstream.api_key.as_ref().map(authorization).transpose()?,
         pass_through: settings.pass_through,

@@ -98,18 +98,39 @@ impl Sum for Money {
     }
 }
 
+/// A sign, ten digits, a point and nine digits.
+const TEXT_BYTES_MAX: usize = 21;
+
 impl fmt::Display for Money {
     /// The exact decimal in dollars without trailing zeros: `3.2`, `-0.000000001`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let nano = self.0.unsigned_abs();
-        let unit = NANO_PER_USD.unsigned_abs();
-        let (whole, rest) = (nano / unit, nano % unit);
-        let sign = if self.0 < 0 { "-" } else { "" };
-        if rest == 0 {
-            return write!(f, "{sign}{whole}");
+        // Every request prints amounts, so the digits are laid out by hand.
+        let mut text = [0_u8; TEXT_BYTES_MAX];
+        let mut start = text.len();
+        let mut put = |byte: u8| {
+            start -= 1;
+            text[start] = byte;
+        };
+        let mut rest = self.0.unsigned_abs();
+        let mut in_fraction = false;
+        for place in 0.. {
+            let digit = u8::try_from(rest % 10).unwrap_or(0);
+            rest /= 10;
+            if place == NANO_DIGITS && in_fraction {
+                put(b'.');
+            }
+            in_fraction |= place < NANO_DIGITS && digit != 0;
+            if place >= NANO_DIGITS || in_fraction {
+                put(b'0' + digit);
+            }
+            if place >= NANO_DIGITS && rest == 0 {
+                break;
+            }
         }
-        let fraction = format!("{rest:09}");
-        write!(f, "{sign}{whole}.{}", fraction.trim_end_matches('0'))
+        if self.0 < 0 {
+            put(b'-');
+        }
+        f.write_str(str::from_utf8(&text[start..]).unwrap_or_default())
     }
 }
 
@@ -153,7 +174,17 @@ mod tests {
 
     #[test]
     fn a_decimal_survives_parsing_and_printing() {
-        for text in ["0", "24", "0.000000001", "-1.23", "3.2", "9223372036.854775807"] {
+        for text in [
+            "0",
+            "24",
+            "0.000000001",
+            "-1.23",
+            "-0.5",
+            "3.2",
+            "10.01",
+            "9223372036.854775807",
+            "-9223372036.1",
+        ] {
             assert_eq!(text.parse::<Money>().unwrap().to_string(), text);
         }
         assert_eq!("12.00".parse::<Money>().unwrap().to_string(), "12");

@@ -108,7 +108,7 @@ impl Guard {
     pub(super) async fn install(&self, book: &Book) -> Result<(), StoreError> {
         let (rates, metered) = in_force(book);
         self.throttle.rcu(|before| Throttle::new(&rates, before));
-        let slot = self.writer.slot().await?;
+        let slot = self.writer.operators_slot().await?;
         let answer = {
             let mut ledger = self.ledger();
             let seedings = ledger.stage(&metered, self.clock.now_ms());

@@ -35,6 +35,10 @@ impl Observer for WriterLog {
         tracing::error!(%error, "the ledger can't be written; requests are refused until it can");
     }
 
+    fn recovered(&self) {
+        tracing::info!("the ledger can be written again");
+    }
+
     fn crossed(&self, crossing: &Crossing) {
         note_crossing(&self.metrics, crossing);
     }

@@ -23,8 +23,6 @@ use crate::throttle::Throttle;
 
 /// The project of keys that name none.
 pub const DEFAULT_PROJECT: &str = "default";
-/// Places in the writer's queue besides those of open requests: operators'.
-const SLOTS_SPARE: usize = 64;
 
 /// Why a guard could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -63,9 +61,8 @@ impl Guard {
         fill(&ring, &reader)?;
         let api = stored(reader.query(settings::limit_rules)?, &config.zone).map_err(OpenError::Limit)?;
         let next_id = charge_unfinished(&store, &ring, clock.now_ms())?;
-        let slots_max = config.open_requests_max.saturating_add(SLOTS_SPARE);
         let log = WriterLog::new(Arc::clone(&clock), Arc::clone(&metrics));
-        let (writer, thread) = Writer::start(&store, slots_max, log)?;
+        let (writer, thread) = Writer::start(&store, config.open_requests_max, log)?;
         let guard = Self {
             ledger: Mutex::new(Ledger::new(next_id)),
             throttle: ArcSwap::from_pointee(Throttle::default()),

@@ -84,11 +84,6 @@ where
     let protocol = Arc::new(protocol(serving.header_timeout));
     let mut stop = serving.stop.clone();
     loop {
-        let permit = tokio::select! {
-            permit = Arc::clone(&serving.connections).acquire_owned() => permit,
-            () = stopped(&mut stop) => break,
-        };
-        let Ok(permit) = permit else { break };
         let stream = tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => stream,
@@ -101,6 +96,12 @@ where
             },
             () = stopped(&mut stop) => break,
         };
+        // Only now, so that a shard without clients keeps no permit from others.
+        let permit = tokio::select! {
+            permit = Arc::clone(&serving.connections).acquire_owned() => permit,
+            () = stopped(&mut stop) => break,
+        };
+        let Ok(permit) = permit else { break };
         let (protocol, serving, service) = (Arc::clone(&protocol), serving.clone(), service.clone());
         tracker.spawn(async move {
             connection(stream, &protocol, serving, service).await;

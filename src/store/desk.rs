@@ -6,16 +6,22 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::ledger::entry::{Crossing, Entry, Hold};
 use crate::store::group::{OpenBatches, commit};
+use crate::store::schema::VERSION;
 
 /// A place in the writer's bounded queue. Who is going to write owns one
 /// beforehand, so that he can always write; it is free again afterwards.
 pub type Slot = OwnedSemaphorePermit;
+
+/// How long another program's lock on the database is waited for. Requests wait
+/// meanwhile, so it is short; what could not be written is tried again.
+const BUSY_MAX: Duration = Duration::from_millis(50);
 
 pub(super) type Job = Box<dyn FnOnce(&mut Connection) + Send>;
 
@@ -47,8 +53,11 @@ pub trait Observer: Send + 'static {
     fn committing(&self);
     /// It is in the database.
     fn committed(&self);
-    /// It is not; holds in it were refused, the rest is kept.
+    /// It is not; holds in it were refused, the rest is kept. Said once, until
+    /// the database can be written again.
     fn failed(&self, error: &rusqlite::Error);
+    /// The database can be written again.
+    fn recovered(&self);
     /// A threshold was crossed that had not been before.
     fn crossed(&self, crossing: &Crossing);
 }
@@ -62,12 +71,14 @@ pub(super) struct Desk {
     backlog: Vec<Fact>,
     /// Holds that could not be written; their releases need not be either.
     refused: HashSet<u64>,
+    healthy: bool,
 }
 
 impl Desk {
-    pub(super) fn new(db: Connection, observer: Box<dyn Observer>) -> Self {
+    pub(super) fn new(db: Connection, observer: Box<dyn Observer>) -> rusqlite::Result<Self> {
+        db.busy_timeout(BUSY_MAX)?;
         let open = OpenBatches::default();
-        Self { db, observer, open, backlog: Vec::new(), refused: HashSet::new() }
+        Ok(Self { db, observer, open, backlog: Vec::new(), refused: HashSet::new(), healthy: true })
     }
 
     /// Whether there is nothing that could not be written.
@@ -75,51 +86,65 @@ impl Desk {
         self.backlog.is_empty()
     }
 
+    /// Whether the last attempt to write succeeded.
+    pub(super) fn is_healthy(&self) -> bool {
+        self.healthy
+    }
+
+    /// Finds out whether the database can be written again.
+    pub(super) fn probe(&mut self) {
+        // Sets the version to what it is, which is a write like any other.
+        let probed = self.db.pragma_update(None, "user_version", VERSION);
+        self.note(probed.as_ref().err());
+    }
+
     /// Writes holds, what could not be written before, and `records` in order.
-    /// Returns whether it could.
-    pub(super) fn write(&mut self, mut holds: Vec<Waiting>, records: Vec<Record>) -> bool {
+    pub(super) fn write(&mut self, mut holds: Vec<Waiting>, records: Vec<Record>) {
         let mut facts = std::mem::take(&mut self.backlog);
-        let mut wrote = true;
         for record in records {
             match record {
                 Record::Fact(fact) => facts.push(fact),
                 Record::Job(job, _slot) => {
-                    wrote &= self.commit(&mut holds, &mut facts);
+                    self.commit(&mut holds, &mut facts);
                     job(&mut self.db);
                 }
             }
         }
-        wrote &= self.commit(&mut holds, &mut facts);
+        self.commit(&mut holds, &mut facts);
         self.backlog = facts;
-        wrote
     }
 
     /// Writes a group. Afterwards `facts` holds what has to be tried again.
-    fn commit(&mut self, holds: &mut Vec<Waiting>, facts: &mut Vec<Fact>) -> bool {
+    fn commit(&mut self, holds: &mut Vec<Waiting>, facts: &mut Vec<Fact>) {
         if !self.refused.is_empty() {
             facts.retain(|fact| !self.refused.remove(&fact.entry.id));
         }
         if holds.is_empty() && facts.is_empty() {
-            return true;
+            return;
         }
         self.observer.committing();
-        let written = commit(&mut self.db, holds, facts, &mut self.open);
-        match &written {
-            Ok(crossed) => {
-                self.observer.committed();
-                for crossing in crossed {
-                    self.observer.crossed(crossing);
-                }
-                facts.clear();
+        let written = commit(&self.db, holds, facts, &mut self.open);
+        self.note(written.as_ref().err());
+        if let Ok(crossed) = &written {
+            self.observer.committed();
+            for crossing in crossed {
+                self.observer.crossed(crossing);
             }
-            Err(error) => {
-                self.observer.failed(error);
-                self.refused.extend(holds.iter().map(|waiting| waiting.hold.id));
-            }
+            facts.clear();
+        } else {
+            self.refused.extend(holds.iter().map(|waiting| waiting.hold.id));
         }
         for waiting in holds.drain(..) {
             let _ = waiting.written.send(written.is_ok());
         }
-        written.is_ok()
+    }
+
+    fn note(&mut self, failure: Option<&rusqlite::Error>) {
+        let was_healthy = std::mem::replace(&mut self.healthy, failure.is_none());
+        match failure {
+            Some(error) if was_healthy => self.observer.failed(error),
+            None if !was_healthy => self.observer.recovered(),
+            _ => {}
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use rusqlite::{Connection, Transaction, params};
+use rusqlite::{Connection, params};
 
 use crate::ledger::entry::{Crossing, Entry, Hold, Kind};
 use crate::store::desk::{Fact, Waiting};
@@ -24,12 +24,33 @@ impl OpenBatches {
 
 /// Writes all in one transaction. Returns which crossings are new.
 pub(super) fn commit(
-    db: &mut Connection,
+    db: &Connection,
     holds: &[Waiting],
     facts: &[Fact],
     open: &mut OpenBatches,
 ) -> rusqlite::Result<Vec<Crossing>> {
-    let tx = db.transaction()?;
+    let (changes, crossed) = in_transaction(db, || write(db, holds, facts, open))?;
+    changes.note(open);
+    Ok(crossed)
+}
+
+/// Does work in a transaction, whose statements are parsed only once.
+fn in_transaction<T>(db: &Connection, work: impl FnOnce() -> rusqlite::Result<T>) -> rusqlite::Result<T> {
+    let run = |statement| db.prepare_cached(statement)?.execute([]);
+    run("BEGIN IMMEDIATE")?;
+    let done = work().and_then(|done| run("COMMIT").map(|_| done));
+    if done.is_err() && !db.is_autocommit() {
+        run("ROLLBACK")?;
+    }
+    done
+}
+
+fn write(
+    db: &Connection,
+    holds: &[Waiting],
+    facts: &[Fact],
+    open: &OpenBatches,
+) -> rusqlite::Result<(HoldChanges, Vec<Crossing>)> {
     let mut changes = HoldChanges::default();
     let mut rollups: HashMap<RollupKey, RollupSums> = HashMap::new();
     let mut crossed = Vec::new();
@@ -38,37 +59,35 @@ pub(super) fn commit(
     }
     for Fact { entry, crossings, .. } in facts {
         let tags = tags_text(&entry.attribution.tags);
-        insert_entry(&tx, entry, &tags)?;
+        insert_entry(db, entry, &tags)?;
         if matches!(entry.kind, Kind::Settle | Kind::Release) {
             changes.end(entry.id, open);
         }
         if entry.kind != Kind::Release {
             rollups.entry(RollupKey::of(entry, tags)).or_default().add(entry);
         }
-        crossed.extend(insert_crossings(&tx, crossings)?);
+        crossed.extend(insert_crossings(db, crossings)?);
     }
     for (key, sums) in &rollups {
-        upsert_rollup(&tx, key, sums)?;
+        upsert_rollup(db, key, sums)?;
     }
-    changes.write(&tx, open)?;
-    tx.commit()?;
-    changes.note(open);
-    Ok(crossed)
+    changes.write(db, open)?;
+    Ok((changes, crossed))
 }
 
 /// Writes endings outside the writer's thread, before it has started, and
 /// clears all batches of holds.
-pub(crate) fn write_endings(db: &mut Connection, entries: &[Entry]) -> rusqlite::Result<()> {
-    let tx = db.transaction()?;
-    for entry in entries {
-        let tags = tags_text(&entry.attribution.tags);
-        insert_entry(&tx, entry, &tags)?;
-        let mut sums = RollupSums::default();
-        sums.add(entry);
-        upsert_rollup(&tx, &RollupKey::of(entry, tags), &sums)?;
-    }
-    tx.execute("DELETE FROM hold_batch", [])?;
-    tx.commit()
+pub(crate) fn write_endings(db: &Connection, entries: &[Entry]) -> rusqlite::Result<()> {
+    in_transaction(db, || {
+        for entry in entries {
+            let tags = tags_text(&entry.attribution.tags);
+            insert_entry(db, entry, &tags)?;
+            let mut sums = RollupSums::default();
+            sums.add(entry);
+            upsert_rollup(db, &RollupKey::of(entry, tags), &sums)?;
+        }
+        db.execute("DELETE FROM hold_batch", []).map(drop)
+    })
 }
 
 /// The holds that a group opens, and those that it ends.
@@ -100,12 +119,12 @@ impl HoldChanges {
     }
 
     /// Writes the new batch and deletes those that are over.
-    fn write(&self, tx: &Transaction<'_>, open: &OpenBatches) -> rusqlite::Result<()> {
+    fn write(&self, db: &Connection, open: &OpenBatches) -> rusqlite::Result<()> {
         if let Some(first) = self.first {
-            let mut insert = tx.prepare_cached("INSERT INTO hold_batch VALUES (?1, ?2)")?;
+            let mut insert = db.prepare_cached("INSERT INTO hold_batch VALUES (?1, ?2)")?;
             insert.execute(params![int(first), self.lines])?;
         }
-        let mut delete = tx.prepare_cached("DELETE FROM hold_batch WHERE first_id = ?1")?;
+        let mut delete = db.prepare_cached("DELETE FROM hold_batch WHERE first_id = ?1")?;
         for (first, ended) in &self.ended {
             if self.left(*first, open) == *ended {
                 delete.execute([int(*first)])?;

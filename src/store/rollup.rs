@@ -2,7 +2,7 @@
 //!
 //! They are derived, written with the entries they sum up, and can be rebuilt.
 
-use rusqlite::{Transaction, params};
+use rusqlite::{Connection, params};
 
 use crate::domain::Tokens;
 use crate::ledger::entry::{Entry, Kind};
@@ -56,12 +56,8 @@ impl RollupSums {
     }
 }
 
-pub(crate) fn upsert_rollup(
-    tx: &Transaction<'_>,
-    key: &RollupKey,
-    sums: &RollupSums,
-) -> rusqlite::Result<()> {
-    let mut statement = tx.prepare_cached(
+pub(crate) fn upsert_rollup(db: &Connection, key: &RollupKey, sums: &RollupSums) -> rusqlite::Result<()> {
+    let mut statement = db.prepare_cached(
         "INSERT INTO rollup VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, \
          ?18, ?19, ?20, ?21, ?22, ?23, ?24) ON CONFLICT DO UPDATE SET requests = requests + excluded.requests, \
          cost_nano = cost_nano + excluded.cost_nano, input = input + excluded.input, \

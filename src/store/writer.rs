@@ -24,17 +24,22 @@ use crate::store::{Durability, Store, StoreError, checkpoint};
 /// How long endings wait for company. Those that a crash catches waiting are
 /// charged at their holds.
 const LINGER: Duration = Duration::from_millis(20);
+/// With as few requests open, a hold doesn't wait for others to share its group.
+const ALONE_MAX: usize = 3;
 const RETRY_AFTER: Duration = Duration::from_millis(100);
-/// How long a full queue is waited for.
-const SLOT_WAIT: Duration = Duration::from_secs(5);
+/// Slots of operators, who must get through whatever requests do.
+const OPERATORS_MAX: usize = 64;
+/// How long somebody waits for a slot.
+const SLOT_WAIT: Duration = Duration::from_secs(2);
 
 /// The handle to the writer; dropped, it lets the writer's thread end once
 /// everything is written.
 #[derive(Debug)]
 pub struct Writer {
     shared: Arc<Shared>,
-    slots: Arc<Semaphore>,
-    slots_max: usize,
+    requests: Arc<Semaphore>,
+    requests_max: usize,
+    operators: Arc<Semaphore>,
 }
 
 /// What the writer's thread and those who write themselves have in common.
@@ -46,32 +51,35 @@ pub(super) struct Shared {
 }
 
 impl Writer {
-    /// Starts the threads. `slots_max` bounds what is going to be written.
+    /// Starts the threads. At most `requests_max` requests are open at once.
     pub fn start<O: Observer>(
         store: &Store,
-        slots_max: usize,
+        requests_max: usize,
         observer: O,
     ) -> Result<(Self, JoinHandle<()>), StoreError> {
-        let slots_max = slots_max.min(Semaphore::MAX_PERMITS);
+        let requests_max = requests_max.min(Semaphore::MAX_PERMITS);
         let shared = Arc::new(Shared {
             queue: Queue::default(),
-            desk: Mutex::new(Desk::new(store.connect()?, Box::new(observer))),
+            desk: Mutex::new(Desk::new(store.connect()?, Box::new(observer))?),
             healthy: AtomicBool::new(true),
             durability: store.durability,
         });
         let (writing, db, checkpointing) = (Arc::clone(&shared), store.connect()?, Arc::downgrade(&shared));
         let thread = spawn("ledger-writer", move || writing.run())?;
         spawn("ledger-checkpoint", move || checkpoint::run(&db, &checkpointing))?;
-        Ok((Self { shared, slots: Arc::new(Semaphore::new(slots_max)), slots_max }, thread))
+        let requests = Arc::new(Semaphore::new(requests_max));
+        let operators = Arc::new(Semaphore::new(OPERATORS_MAX));
+        Ok((Self { shared, requests, requests_max, operators }, thread))
     }
 
-    /// A slot in the queue; waits a while if all are taken.
+    /// The slot of a request, for its ending; waits a while if all are taken.
     pub async fn slot(&self) -> Result<Slot, StoreError> {
-        if let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() {
-            return Ok(slot);
-        }
-        let freed = tokio::time::timeout(SLOT_WAIT, Arc::clone(&self.slots).acquire_owned()).await;
-        freed.map_err(|_| StoreError::Full)?.map_err(|_| StoreError::Unavailable)
+        slot(&self.requests).await
+    }
+
+    /// The slot of an operator's work.
+    pub async fn operators_slot(&self) -> Result<Slot, StoreError> {
+        slot(&self.operators).await
     }
 
     /// Queues a hold. The answer says whether it is in the database.
@@ -93,8 +101,10 @@ impl Writer {
     /// can't be written.
     pub async fn written(&self, answer: oneshot::Receiver<bool>) -> bool {
         if !self.shared.waits_for_disk() {
-            // What else is ready on this thread gets to queue its own.
-            tokio::task::yield_now().await;
+            if self.taken() > ALONE_MAX {
+                // What else is ready on this thread gets to queue its own.
+                tokio::task::yield_now().await;
+            }
             self.shared.write_holds();
         }
         answer.await.unwrap_or(false)
@@ -105,9 +115,9 @@ impl Writer {
         self.shared.is_healthy()
     }
 
-    /// Slots taken: by records that wait and by open reservations.
+    /// Requests that are open, and those whose ending is being written.
     pub fn taken(&self) -> usize {
-        self.slots_max - self.slots.available_permits()
+        self.requests_max - self.requests.available_permits()
     }
 
     /// Queues work on the database, to be done after all that was queued before.
@@ -131,7 +141,7 @@ impl Writer {
         T: Send + 'static,
         F: FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
     {
-        let slot = self.slot().await?;
+        let slot = self.operators_slot().await?;
         Ok(self.queue_job(slot, work).await.map_err(|_| StoreError::Unavailable)??)
     }
 
@@ -139,6 +149,14 @@ impl Writer {
     pub async fn flush(&self) -> Result<(), StoreError> {
         self.run(|_| Ok(())).await
     }
+}
+
+async fn slot(of: &Arc<Semaphore>) -> Result<Slot, StoreError> {
+    if let Ok(slot) = Arc::clone(of).try_acquire_owned() {
+        return Ok(slot);
+    }
+    let freed = tokio::time::timeout(SLOT_WAIT, Arc::clone(of).acquire_owned()).await;
+    freed.map_err(|_| StoreError::Full)?.map_err(|_| StoreError::Unavailable)
 }
 
 fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StoreError> {
@@ -163,19 +181,24 @@ impl Shared {
         }
     }
 
-    /// Writes what is queued; returns whether that was all.
+    /// Writes what is queued; returns whether nothing was left to do.
     fn write_all(&self) -> bool {
         let mut desk = self.desk();
         // Taken under the lock, so that groups stay in order.
         let (holds, records) = self.queue.take();
         let nothing = holds.is_empty() && records.is_empty() && desk.is_clear();
-        let wrote = nothing || desk.write(holds, records);
+        if nothing && !desk.is_healthy() {
+            desk.probe();
+        } else {
+            desk.write(holds, records);
+        }
+        let healthy = desk.is_healthy();
+        self.healthy.store(healthy, Ordering::Relaxed);
         drop(desk);
-        self.healthy.store(wrote, Ordering::Relaxed);
-        if !wrote {
+        if !healthy {
             std::thread::sleep(RETRY_AFTER);
         }
-        nothing
+        nothing && healthy
     }
 
     /// Writes the holds that somebody waits for, unless somebody else is at it
@@ -183,7 +206,10 @@ impl Shared {
     fn write_holds(&self) {
         while self.queue.is_urgent() {
             let Ok(mut desk) = self.desk.try_lock() else { return };
-            if !self.is_healthy() || !desk.write(self.queue.take_holds(), Vec::new()) {
+            if desk.is_healthy() {
+                desk.write(self.queue.take_holds(), Vec::new());
+            }
+            if !desk.is_healthy() {
                 self.healthy.store(false, Ordering::Relaxed);
                 return self.queue.call(Call::Now);
             }

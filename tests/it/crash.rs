@@ -1,7 +1,6 @@
 //! kill -9 of the real binary under load: nothing admitted is forgotten.
 
-use std::io::{BufRead as _, BufReader};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use http::{Method, StatusCode};
@@ -9,54 +8,7 @@ use serde_json::{Value, json};
 use spendguard::upstream::Upstream;
 
 use crate::harness::{ADMIN_TOKEN, call, chat, client, run};
-
-const SPENDGUARD: &str = env!("CARGO_BIN_EXE_spendguard");
-
-/// A process of the binary; killed when dropped.
-struct Process {
-    child: Child,
-    lines: Vec<String>,
-}
-
-impl Process {
-    fn start(arguments: &[&str], environment: &[(&str, &str)], until: &str) -> Self {
-        let mut child = Command::new(SPENDGUARD)
-            .args(arguments)
-            .envs(environment.iter().copied())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut lines = Vec::new();
-        for line in BufReader::new(child.stdout.take().unwrap()).lines() {
-            let line = line.unwrap();
-            let last = line.contains(until);
-            lines.push(line);
-            if last {
-                break;
-            }
-        }
-        Self { child, lines }
-    }
-
-    fn address(&self, before: &str) -> String {
-        let line = self.lines.iter().find(|line| line.starts_with(before)).unwrap();
-        line.rsplit("http://").next().unwrap().to_owned()
-    }
-
-    /// SIGKILL, the end that nothing can prepare for.
-    fn kill(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
+use crate::process::{Process, SPENDGUARD};
 
 struct Run {
     process: Process,

@@ -20,6 +20,7 @@ pub(crate) const UPSTREAM_KEY: &str = "sk-upstream-secret-of-the-test";
 pub(crate) struct House {
     pub(crate) guard: Arc<Guard>,
     pub(crate) fake: Arc<Fake>,
+    fake_address: std::net::SocketAddr,
     pub(crate) proxy: Upstream,
     pub(crate) proxy_address: std::net::SocketAddr,
     pub(crate) fake_direct: Upstream,
@@ -78,6 +79,15 @@ pub(crate) async fn call(
 impl House {
     /// A guard with the given limits and other configuration.
     pub(crate) async fn with(config: &str) -> Self {
+        Self::in_front_of(None, Some(UPSTREAM_KEY), config).await
+    }
+
+    /// A guard before another upstream than the fake, or without its own key.
+    pub(crate) async fn in_front_of(
+        base_url: Option<&str>,
+        upstream_key: Option<&str>,
+        config: &str,
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let listener = spendguard::net::bind("127.0.0.1:0".parse().unwrap(), 1).unwrap().remove(0);
         let fake_address = listener.local_addr().unwrap();
@@ -88,19 +98,21 @@ impl House {
         let file = folder.path().join("spendguard.toml");
         std::fs::write(&file, config).unwrap();
         let set = |key: &str, value: String| (format!("SPENDGUARD_{key}"), value);
-        let environment = [
+        let base_url = base_url.map_or_else(|| format!("http://{fake_address}/v1"), str::to_owned);
+        let mut environment = vec![
             set("SERVER__LISTEN", "127.0.0.1:0".into()),
             set("ADMIN__LISTEN", "127.0.0.1:0".into()),
             set("STORAGE__PATH", folder.path().join("data").display().to_string()),
-            set("UPSTREAM__BASE_URL", format!("http://{fake_address}/v1")),
+            set("UPSTREAM__BASE_URL", base_url),
             set("ADMIN_TOKEN", ADMIN_TOKEN.into()),
-            ("OPENAI_API_KEY".into(), UPSTREAM_KEY.into()),
         ];
+        environment.extend(upstream_key.map(|key| ("OPENAI_API_KEY".to_owned(), key.to_owned())));
         let settings = spendguard::config::load(Some(&file), environment).unwrap();
         let app = App::start(settings, None).await.unwrap();
         let mut house = Self {
             guard: Arc::clone(&app.guard),
             fake,
+            fake_address,
             proxy: client(app.proxy),
             proxy_address: app.proxy,
             fake_direct: client(fake_address),
@@ -113,6 +125,11 @@ impl House {
         let made = house.make_key(json!({ "name": "test" })).await;
         made["value"].as_str().unwrap().clone_into(&mut house.key);
         house
+    }
+
+    /// Where the fake is, as a base URL.
+    pub(crate) fn fake_url(&self) -> String {
+        format!("http://{}/v1", self.fake_address)
     }
 
     pub(crate) async fn make_key(&self, body: Value) -> Value {

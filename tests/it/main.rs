@@ -5,9 +5,13 @@
 
 mod bad_input;
 mod crash;
+mod failing;
 mod harness;
 mod metering;
+mod network;
 mod operators;
+mod process;
 mod race;
 mod refusals;
+mod reload;
 mod streams;

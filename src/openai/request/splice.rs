@@ -26,7 +26,7 @@ pub struct Edit {
 #[derive(Clone, Debug)]
 struct Splice {
     at: Range<usize>,
-    before: String,
+    before: [&'static str; 3],
     after: &'static str,
 }
 
@@ -87,19 +87,19 @@ impl Splices {
 
 impl Splice {
     /// The place of a member of the object whose inside starts at `inside`.
-    fn member(text: &str, inside: usize, name: &str, raw: Raw<'_>) -> Self {
+    fn member(text: &str, inside: usize, name: &'static str, raw: Raw<'_>) -> Self {
         raw.span(text).map_or_else(
             || {
                 let closes = text.as_bytes().get(skip_space(text.as_bytes(), inside)) == Some(&b'}');
                 let after = if closes { "" } else { "," };
-                Self { at: inside..inside, before: format!("\"{name}\":"), after }
+                Self { at: inside..inside, before: ["\"", name, "\":"], after }
             },
-            |at| Self { at, before: String::new(), after: "" },
+            |at| Self { at, before: [""; 3], after: "" },
         )
     }
 
     fn with(&self, value: &str) -> (Range<usize>, String) {
-        (self.at.clone(), format!("{}{value}{}", self.before, self.after))
+        (self.at.clone(), format!("{}{value}{}", self.before.concat(), self.after))
     }
 }
 
@@ -110,9 +110,9 @@ fn include_usage(text: &str, top: usize, options: Raw<'_>) -> Splice {
             let asked = serde_json::from_str::<Object<StreamOptions<'_>>>(inner).unwrap_or_default();
             Splice::member(text, span.start + 1, "include_usage", asked.0.include_usage)
         }
-        (Some(at), None) => Splice { at, before: "{\"include_usage\":".to_owned(), after: "}" },
+        (Some(at), None) => Splice { at, before: ["{\"include_usage\":", "", ""], after: "}" },
         (None, _) => {
-            Splice { at: top..top, before: "\"stream_options\":{\"include_usage\":".to_owned(), after: "}," }
+            Splice { at: top..top, before: ["\"stream_options\":{\"include_usage\":", "", ""], after: "}," }
         }
     }
 }

@@ -1,0 +1,154 @@
+//! What fails: upstream, the database, and too much at once.
+
+use std::time::Duration;
+
+use http::{Method, StatusCode};
+use serde_json::json;
+
+use crate::harness::{House, UPSTREAM_KEY, call, chat, run};
+
+#[test]
+fn an_upstream_that_is_not_there_costs_nothing() {
+    run(async {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let base_url = format!("http://{free}/v1");
+        let house = House::in_front_of(Some(&base_url), Some(UPSTREAM_KEY), "").await;
+        let answer = house.chat(&[], json!({})).await;
+        assert_eq!(
+            (answer.status, answer.code().as_str()),
+            (StatusCode::BAD_GATEWAY, "upstream_unreachable")
+        );
+        let entry = &house.entries().await[0];
+        assert_eq!((&entry["kind"], &entry["cost_usd"]), (&json!("release"), &json!("0")), "{entry}");
+    });
+}
+
+#[test]
+fn an_upstream_that_stays_silent_is_charged_its_hold() {
+    run(async {
+        let house = House::with("[upstream]\nresponse_timeout = \"300ms\"\n").await;
+        let answer = house.chat(&[("x-fake-hang", "1")], json!({})).await;
+        assert_eq!(
+            (answer.status, answer.code().as_str()),
+            (StatusCode::GATEWAY_TIMEOUT, "upstream_timeout")
+        );
+        let entry = &house.entries().await[0];
+        assert_eq!((&entry["basis"], &entry["cost_usd"]), (&json!("assumed"), &entry["held_usd"]), "{entry}");
+    });
+}
+
+#[test]
+fn a_stream_without_a_bound_is_cut_where_its_hold_ends() {
+    run(async {
+        // A model whose longest answer nobody knows is taken to end by 128,000
+        // tokens; this one doesn't.
+        let config = "[[price]]\nmodel = \"wild-1\"\ninput = 1\noutput = 1\n\
+                      [[limit]]\nname = \"b\"\nwindow = \"day\"\nhard = 0.5\n";
+        let house = House::with(config).await;
+        let ordered = [("x-fake-chunks", "150000")];
+        let answer = house.chat(&ordered, json!({ "model": "wild-1", "stream": true })).await;
+        let text = String::from_utf8_lossy(&answer.body).into_owned();
+        assert_eq!(answer.status, StatusCode::OK, "{text}");
+        assert!(!text.contains("[DONE]") && text.contains("\"error\":{"), "{}", &text[text.len() - 300..]);
+        house.settled().await;
+        let meter = house.meter("b").await;
+        let settled: spendguard::domain::Money = meter["settled"].as_str().unwrap().parse().unwrap();
+        assert!(settled.nano() > 127_000_000 && settled.nano() <= 500_000_000, "{settled}");
+    });
+}
+
+#[test]
+fn a_ledger_that_cannot_be_written_admits_nobody_and_loses_no_ending() {
+    run(async {
+        let house = House::with("").await;
+        let during = house.chat(&[("x-fake-latency-ms", "400")], json!({}));
+        let broken = async {
+            tokio::time::sleep(Duration::from_millis(150)).await;
+            let db = rusqlite::Connection::open(house.folder.path().join("data/spendguard.db")).unwrap();
+            db.execute_batch("BEGIN IMMEDIATE").unwrap();
+            let before = house.fake.served();
+            let answer = house.chat(&[], json!({})).await;
+            assert_eq!(answer.code(), "ledger_unavailable");
+            assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+            assert_eq!(answer.header("x-should-retry"), "true");
+            assert_eq!(house.fake.served(), before, "nothing was forwarded");
+            assert!(!house.guard.is_healthy());
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            db.execute_batch("ROLLBACK").unwrap();
+        };
+        let (admitted, ()) = tokio::join!(during, broken);
+        assert_eq!(admitted.status, StatusCode::OK, "it was admitted before");
+        house.settled().await;
+        let entries = house.entries().await;
+        assert_eq!(entries.len(), 1, "what was refused left nothing: {entries:?}");
+        assert_eq!(entries[0]["basis"], "reported");
+        assert_eq!(house.chat(&[], json!({})).await.status, StatusCode::OK, "it goes on by itself");
+        assert!(house.guard.is_healthy());
+    });
+}
+
+#[test]
+fn more_open_requests_than_allowed_wait_and_are_told_so() {
+    run(async {
+        let house = House::with("[guard]\nopen_requests_max = 2\n").await;
+        let slow = [("x-fake-latency-ms", "4000")];
+        let (first, second) = (house.chat(&slow, json!({})), house.chat(&slow, json!({})));
+        let third = async {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            let answer = house.chat(&[], json!({})).await;
+            assert_eq!(
+                (answer.status, answer.code().as_str()),
+                (StatusCode::SERVICE_UNAVAILABLE, "overloaded")
+            );
+            assert_eq!(answer.header("x-should-retry"), "true");
+            assert_eq!(house.entries().await.len(), 0, "operators get through meanwhile");
+        };
+        let (first, second, ()) = tokio::join!(first, second, third);
+        assert_eq!((first.status, second.status), (StatusCode::OK, StatusCode::OK));
+        assert_eq!(house.chat(&[], json!({})).await.status, StatusCode::OK);
+    });
+}
+
+#[test]
+fn a_body_that_stops_coming_is_given_up() {
+    run(async {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let house = House::with("[server]\nheader_timeout = \"300ms\"\n").await;
+        let mut stream = tokio::net::TcpStream::connect(house.proxy_address).await.unwrap();
+        let head = format!(
+            "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\nContent-Length: 50\r\n\r\n{{",
+            house.key
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        let read = stream.read_to_end(&mut answer);
+        tokio::time::timeout(Duration::from_secs(40), read).await.unwrap().unwrap();
+        let text = String::from_utf8_lossy(&answer).into_owned();
+        assert!(text.starts_with("HTTP/1.1 408"), "{text}");
+        assert!(house.entries().await.is_empty());
+    });
+}
+
+#[test]
+fn a_client_that_leaves_while_it_waits_for_room_leaves_nothing_held() {
+    run(async {
+        let config = "[[limit]]\nname = \"b\"\nwindow = \"day\"\nhard = 0.0002\n\
+                      [guard]\nwhen_tight = \"reject\"\nhold_wait = \"5s\"\n";
+        let house = House::with(config).await;
+        let asked = json!({ "max_completion_tokens": 200 });
+        let first = house.chat(&[("x-fake-latency-ms", "800")], asked.clone());
+        let second = async {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            let bearer = format!("Bearer {}", house.key);
+            let headers = [("authorization", bearer.as_str())];
+            let body = bytes::Bytes::from(chat(asked.clone()).to_string());
+            let waiting = call(&house.proxy, Method::POST, "/v1/chat/completions", &headers, body);
+            assert!(tokio::time::timeout(Duration::from_millis(200), waiting).await.is_err(), "it waits");
+        };
+        let (first, ()) = tokio::join!(first, second);
+        assert_eq!(first.status, StatusCode::OK);
+        house.settled().await;
+        assert_eq!(house.fake.served()["gpt-4o-mini"].requests, 1);
+        assert_eq!(house.meter("b").await["held"], "0");
+    });
+}

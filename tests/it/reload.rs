@@ -1,0 +1,117 @@
+//! Configuration that changes under a running guard, and signals.
+
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, StatusCode};
+use serde_json::json;
+use spendguard::upstream::Upstream;
+
+use crate::harness::{Answer, House, call, chat, client, run};
+use crate::process::Process;
+
+struct Running {
+    process: Process,
+    proxy: Upstream,
+    admin: Upstream,
+}
+
+/// The real binary with a configuration file, in front of a house's fake; its
+/// clients send keys of their own.
+fn serve(file: &Path, upstream: &str) -> Running {
+    let data = file.with_extension("data").display().to_string();
+    let environment = [
+        ("SPENDGUARD_SERVER__LISTEN", "127.0.0.1:0"),
+        ("SPENDGUARD_ADMIN__LISTEN", "127.0.0.1:0"),
+        ("SPENDGUARD_STORAGE__PATH", data.as_str()),
+        ("SPENDGUARD_UPSTREAM__BASE_URL", upstream),
+        ("SPENDGUARD_KEYS__UNKNOWN", "pass-through"),
+    ];
+    let process =
+        Process::start(&["serve", "--config", file.to_str().unwrap()], &environment, "OPENAI_BASE_URL");
+    let (proxy, admin) =
+        (client(process.address("proxy listening")), client(process.address("admin listening")));
+    Running { process, proxy, admin }
+}
+
+impl Running {
+    async fn chat(&self, more: serde_json::Value, ordered: &[(&str, &str)]) -> Answer {
+        let mut headers = vec![("authorization", "Bearer sk-own")];
+        headers.extend(ordered);
+        let body = Bytes::from(chat(more).to_string());
+        call(&self.proxy, Method::POST, "/v1/chat/completions", &headers, body).await
+    }
+
+    /// Waits until a request is answered with that status, within ten seconds.
+    async fn becomes(&self, status: StatusCode) {
+        for _ in 0..100 {
+            if self.chat(json!({}), &[]).await.status == status {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        panic!("it never answered {status}");
+    }
+
+    async fn metrics(&self) -> String {
+        let answer = call(&self.admin, Method::GET, "/metrics", &[], Bytes::new()).await;
+        String::from_utf8_lossy(&answer.body).into_owned()
+    }
+}
+
+fn limit(hard: &str) -> String {
+    format!("[[limit]]\nname = \"all\"\nwindow = \"day\"\nunit = \"requests\"\nhard = {hard}\n")
+}
+
+#[test]
+fn a_changed_file_is_in_force_at_once_and_a_bad_one_never() {
+    run(async {
+        let house = House::with("").await;
+        let file = house.folder.path().join("live.toml");
+        std::fs::write(&file, limit("100")).unwrap();
+        let running = serve(&file, &house.fake_url());
+        running.becomes(StatusCode::OK).await;
+        std::fs::write(&file, limit("0")).unwrap();
+        running.becomes(StatusCode::TOO_MANY_REQUESTS).await;
+        std::fs::write(&file, limit("\"plenty\"")).unwrap();
+        running.process.signal("HUP");
+        let failed = async {
+            while !running.metrics().await.contains("spendguard_config_reload_failures_total 1") {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), failed).await.unwrap();
+        assert_eq!(
+            running.chat(json!({}), &[]).await.status,
+            StatusCode::TOO_MANY_REQUESTS,
+            "the old one stays"
+        );
+        std::fs::write(&file, limit("100")).unwrap();
+        running.process.signal("HUP");
+        running.becomes(StatusCode::OK).await;
+    });
+}
+
+#[test]
+fn sigterm_lets_a_running_stream_finish_and_ends_with_success() {
+    run(async {
+        let house = House::with("").await;
+        let file = house.folder.path().join("live.toml");
+        std::fs::write(&file, "").unwrap();
+        let running = serve(&file, &house.fake_url());
+        let ordered = [("x-fake-chunks", "20"), ("x-fake-chunk-delay-ms", "50")];
+        let asked = running.chat(json!({ "stream": true }), &ordered);
+        let stopped = async {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            running.process.signal("TERM");
+        };
+        let (answer, ()) = tokio::join!(asked, stopped);
+        assert!(String::from_utf8_lossy(&answer.body).ends_with("data: [DONE]\n\n"));
+        let code = tokio::task::spawn_blocking(|| running.process.wait()).await.unwrap();
+        assert_eq!(code, Some(0));
+        let db = rusqlite::Connection::open(file.with_extension("data").join("spendguard.db")).unwrap();
+        let basis: String = db.query_row("SELECT basis FROM entry", [], |row| row.get(0)).unwrap();
+        assert_eq!(basis, "reported");
+    });
+}
