@@ -108,20 +108,20 @@ impl Reservation {
     }
 
     fn end(&mut self, kind: Kind, basis: Option<Basis>, ending: Ending) -> Settled {
-        let entry = self.entry(kind, basis, ending);
+        let entry = Box::new(self.entry(kind, basis, ending));
+        self.observe(&entry);
+        let cost = entry.cost;
         let remaining = {
             let mut ledger = self.guard.ledger();
             let crossings = ledger.apply(&entry);
-            let of = &entry.attribution;
-            let left = ledger.headroom(of, None, entry.created_ms).cost;
+            let left = ledger.headroom(&entry.attribution, None, entry.created_ms).cost;
             if let Some(slot) = self.slot.take() {
-                self.guard.writer.push_entry(Box::new(entry.clone()), crossings, slot);
+                self.guard.writer.push_entry(entry, crossings, slot);
             }
             left
         };
         self.guard.room.notify_waiters();
-        self.observe(&entry);
-        Settled { cost: entry.cost, remaining }
+        Settled { cost, remaining }
     }
 
     fn entry(&self, kind: Kind, basis: Option<Basis>, ending: Ending) -> Entry {

@@ -11,7 +11,7 @@ use rusqlite::Connection;
 
 use crate::store::writer::Shared;
 
-const EVERY: Duration = Duration::from_millis(250);
+const EVERY: Duration = Duration::from_secs(1);
 /// Pages in the log from which on it is made to start anew: 32 MiB.
 const RESTARTED_AT_PAGES: i64 = 8_192;
 
