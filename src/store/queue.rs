@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use crate::store::desk::{Record, Waiting};
 
-/// The longest group, which bounds how long one transaction can take.
-const GROUP_MAX: usize = 1_024;
+/// Records in one group, which bounds how long holds wait for it: about 1 ms.
+const GROUP_MAX: usize = 128;
 
 /// How urgently the writer's thread is wanted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

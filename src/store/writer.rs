@@ -94,7 +94,10 @@ impl Writer {
     /// Queues an entry with the thresholds it crossed. What is queued under the
     /// ledger's lock is written in the ledger's order.
     pub fn push_entry(&self, entry: Box<Entry>, crossings: Vec<Crossing>, slot: Slot) {
-        self.shared.queue.push(Record::Fact(Fact { entry, crossings, _slot: slot }), Call::Soon);
+        // Endings that wait keep their slots from new requests.
+        let scarce = self.requests.available_permits() < self.requests_max / 2;
+        let call = if scarce { Call::Now } else { Call::Soon };
+        self.shared.queue.push(Record::Fact(Fact { entry, crossings, _slot: slot }), call);
     }
 
     /// Waits until a hold that was queued is in the database; `false` if it
