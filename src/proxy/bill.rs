@@ -19,6 +19,8 @@ use crate::pricing::sheet::{Price, Sheet};
 /// Bodies up to this size are kept until the end, to count their input exactly
 /// if upstream reports no usage; a larger one is charged by its bytes.
 const KEPT_BODY_BYTES_MAX: usize = 256 * 1024;
+/// The size of hyper's read buffers.
+const SHARED_BODY_BYTES_MAX: usize = 8 * 1024;
 
 /// All that decides the cost of one request, pinned at its admission.
 #[derive(Debug)]
@@ -79,7 +81,13 @@ impl Exchange {
 
 /// The part of a body that a bill keeps.
 pub fn kept(body: &Bytes) -> Option<Bytes> {
-    (body.len() <= KEPT_BODY_BYTES_MAX).then(|| body.clone())
+    if body.len() > KEPT_BODY_BYTES_MAX {
+        return None;
+    }
+    // A small one shares the buffer that it was read into, which would stay
+    // with it as long as a stream lasts.
+    let shared = body.len() <= SHARED_BODY_BYTES_MAX;
+    Some(if shared { Bytes::copy_from_slice(body) } else { body.clone() })
 }
 
 impl Bill {
