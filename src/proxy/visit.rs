@@ -75,23 +75,17 @@ impl Visit {
         }
         let (project, key) = self.key.as_ref().map_or(("", ""), |key| (&*key.project, &*key.id));
         self.metrics.ended(RequestLabels { project, key, endpoint: self.endpoint }, outcome);
-        macro_rules! log {
-            ($level:ident) => {
-                tracing::$level!(
-                    request = self.request_id.to_str().unwrap_or_default(),
-                    endpoint = self.endpoint,
-                    project,
-                    key,
-                    status = self.status,
-                    outcome,
-                    ms = u64::try_from(self.age().as_millis()).unwrap_or(u64::MAX),
-                    usd = %cost.unwrap_or_default(),
-                    "request"
-                )
-            };
-        }
-        // What went well has its line in the ledger.
-        if outcome == "ok" { log!(debug) } else { log!(info) }
+        tracing::info!(
+            request = self.request_id.to_str().unwrap_or_default(),
+            endpoint = self.endpoint,
+            project,
+            key,
+            status = self.status,
+            outcome,
+            ms = u64::try_from(self.age().as_millis()).unwrap_or(u64::MAX),
+            usd = %cost.unwrap_or_default(),
+            "request"
+        );
     }
 }
 
