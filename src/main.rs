@@ -1,5 +1,6 @@
 //! The `spendguard` binary: arguments, logging, run, exit code.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -65,17 +66,22 @@ async fn run(arguments: Cli) -> Result<(), Failure> {
     }
 }
 
-/// The guard to talk to: the one named, else the one of the configuration.
+/// The guard to talk to: the one named, else the one of the configuration,
+/// which need not be there or complete for a guard on another machine.
 fn connection(
     arguments: &Cli,
     settings: impl Fn() -> Result<Settings, Failure>,
 ) -> Result<Connection, Failure> {
+    let (token_file, token) = (arguments.token_file.clone(), std::env::var("SPENDGUARD_ADMIN_TOKEN").ok());
+    if let Some(url) = arguments.admin_url.clone().filter(|_| token_file.is_some() || token.is_some()) {
+        return Connection::find(url, token_file, token, PathBuf::new());
+    }
     let settings = settings()?;
     let scheme = if settings.admin.tls.is_some() { "https" } else { "http" };
     let url = arguments.admin_url.clone().unwrap_or_else(|| format!("{scheme}://{}", settings.admin.listen));
     let token = settings.admin.token.map(|token| token.expose().to_owned());
     let data_file = settings.storage_path.join("admin-token");
-    Connection::find(url, arguments.token_file.clone(), token, data_file)
+    Connection::find(url, token_file, token, data_file)
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "it is mapped over, by value")]

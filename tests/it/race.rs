@@ -9,9 +9,20 @@ const HARD_NANO: u64 = 5_000_000;
 
 #[test]
 fn a_race_never_gets_past_the_limit_and_uses_it_up() {
+    race("process");
+}
+
+#[test]
+fn a_race_does_not_either_where_each_commit_waits_for_the_disk() {
+    race("power");
+}
+
+fn race(durability: &str) {
     run(async {
-        let config = "[[limit]]\nname = \"small\"\nwindow = \"month\"\nhard = 0.005\n[guard]\nwhen_tight = \"reject\"\n";
-        let house = std::rc::Rc::new(House::with(config).await);
+        let limit = "[[limit]]\nname = \"small\"\nwindow = \"month\"\nhard = 0.005\n";
+        let config =
+            format!("[guard]\nwhen_tight = \"reject\"\n[storage]\ndurability = \"{durability}\"\n{limit}");
+        let house = std::rc::Rc::new(House::with(&config).await);
         let (mut admitted, mut refused) = (0, 0);
         let mut tasks = Vec::new();
         for _ in 0..64 {
