@@ -278,10 +278,14 @@ impl Ledger {
         // The limit may have been removed since; then nobody counts on it.
         let Some(limit) = self.limits.iter_mut().find(|limit| limit.slot == line.slot) else { return };
         let amount = entry.amount(limit.limit.unit);
-        if let Some(meter) = limit.meters.get_mut(&(line.subject.clone(), line.start_s)) {
-            meter.held = meter.held.saturating_sub(line.amount);
-        }
+        let key = (line.subject.clone(), line.start_s);
+        let meter = limit.meters.entry(key.clone()).or_default();
+        meter.held = meter.held.saturating_sub(line.amount);
         settle_on(limit, &line.subject, line.start_s, amount, entry.created_ms, crossings);
+        // Whoever tries keys or names that come to nothing leaves no meter behind.
+        if limit.meters.get(&key) == Some(&Meter::default()) {
+            limit.meters.remove(&key);
+        }
     }
 
     /// Stages a new set of limits. What they hold from now on is counted at

@@ -273,3 +273,14 @@ fn a_request_counts_in_the_window_it_was_admitted_in() {
     assert!(readings(&ledger, later_ms).is_empty());
     assert_eq!(readings(&ledger, START_MS)[0].1.meter.settled, 90);
 }
+
+#[test]
+fn requests_that_come_to_nothing_leave_no_meter_behind() {
+    let mut ledger = in_force(&[limit("l", Per::Key, Unit::Usd, Window::Day, Some(100))]);
+    let (free, paid) =
+        (held(&mut ledger, of(3), bound(0, 0), START_MS), held(&mut ledger, of(3), bound(9, 9), START_MS));
+    ledger.apply(&ending(&paid, Kind::Release, 0, 0, START_MS));
+    assert!(ledger.limits[0].meters.is_empty());
+    ledger.apply(&ending(&free, Kind::Settle, 4, 1, START_MS));
+    assert_eq!(ledger.limits[0].meters.values().map(|meter| meter.settled).collect::<Vec<_>>(), [4]);
+}
