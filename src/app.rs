@@ -220,11 +220,18 @@ impl App {
         // The admin listener has no work worth waiting long for.
         let _ =
             tokio::time::timeout(Duration::from_secs(2).min(settings.server.drain), admin_task.wait()).await;
-        let flushed = guard.flush().await;
-        drop(guard);
-        if flushed.is_ok() {
+        let flushed = async {
+            while let Err(error) = guard.flush().await {
+                tracing::warn!(%error, "what is settled can't be written yet");
+                tokio::time::sleep(HEARTBEAT).await;
+            }
+        };
+        if tokio::time::timeout(settings.server.drain, flushed).await.is_ok() {
             tracing::info!("everything is settled and written");
+        } else {
+            tracing::error!("not all could be written; what is missing is charged at its holds");
         }
+        drop(guard);
         // The writer ends once nobody can send to it; admin tasks that were cut
         // off end with the runtime, so it is not waited for here.
         drop(writer);

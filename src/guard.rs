@@ -25,7 +25,7 @@ use crate::ledger::meter::Reading;
 use crate::ledger::{Admission, Ask, Headroom, Ledger};
 use crate::metrics::Metrics;
 use crate::store::rows::Names;
-use crate::store::{Reader, Store, StoreError, Writer, reader};
+use crate::store::{Reader, StoreError, Writer, reader};
 use crate::throttle::Throttle;
 
 pub use limits::LimitError;
@@ -49,8 +49,6 @@ pub struct Guard {
     book: tokio::sync::Mutex<limits::Book>,
     /// Makes changes of keys and projects one at a time.
     ring_changes: tokio::sync::Mutex<()>,
-    /// Holds the lock on the database as long as the guard lives.
-    _store: Store,
 }
 
 /// A request that wants to spend.
@@ -213,7 +211,10 @@ impl Guard {
             entry
         };
         self.room.notify_waiters();
-        self.writer.flush().await?;
+        // It counts already; a failure here must not invite to do it twice.
+        if let Err(error) = self.writer.flush().await {
+            tracing::warn!(%error, "a correction counts, and is written as soon as the ledger can be");
+        }
         Ok(entry)
     }
 

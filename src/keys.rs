@@ -117,16 +117,24 @@ impl Ring {
         let key = Arc::new(key);
         if let Some(before) = self.by_id.insert(Arc::clone(&key.id), Arc::clone(&key)) {
             key.last_used_ms.fetch_max(before.last_used_ms.load(Ordering::Relaxed), Ordering::Relaxed);
-            self.by_hash.remove(&before.hash);
-            if let Some((old, _)) = before.old {
-                self.by_hash.remove(&old);
+            // In place of what was there first, so that no secret is unknown
+            // for a moment.
+            self.index(&key);
+            let old = before.old.map(|(old, _)| old);
+            for gone in [Some(before.hash), old].into_iter().flatten() {
+                self.by_hash.remove_if(&gone, |_, known| !Arc::ptr_eq(known, &key));
             }
+        } else {
+            self.index(&key);
         }
-        if let Some((old, _)) = key.old {
-            self.by_hash.insert(old, Arc::clone(&key));
-        }
-        self.by_hash.insert(key.hash, Arc::clone(&key));
         key
+    }
+
+    fn index(&self, key: &Arc<Key>) {
+        if let Some((old, _)) = key.old {
+            self.by_hash.insert(old, Arc::clone(key));
+        }
+        self.by_hash.insert(key.hash, Arc::clone(key));
     }
 
     /// Every key, in the order of their making.

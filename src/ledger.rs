@@ -258,6 +258,10 @@ impl Ledger {
                 for limit in &mut self.limits {
                     let Some(subject) = limit.subject(&entry.attribution) else { continue };
                     let start_s = limit.span(at_s).start_s;
+                    let now_s = entry.created_ms.div_euclid(1_000);
+                    if !limit.in_force || limit.span(now_s).start_s == start_s {
+                        limit.meters.entry((subject.clone(), start_s)).or_default();
+                    }
                     let amount = if limit.limit.unit == Unit::Usd { entry.cost.nano() } else { 0 };
                     settle_on(limit, &subject, start_s, amount, entry.created_ms, &mut crossings);
                 }

@@ -1,6 +1,7 @@
 //! Sockets: listening, TLS, serving HTTP/1.1 and HTTP/2, and draining.
 
 pub mod listener;
+mod patience;
 pub mod tls;
 
 pub use listener::{Serving, bind, serve};

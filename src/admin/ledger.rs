@@ -78,6 +78,9 @@ pub(crate) async fn list(
     Ok(Json(List::new(views, has_more, |entry: &EntryView| entry.id.clone())))
 }
 
+/// A slip of the keyboard must not become the whole book.
+const ADJUSTMENT_MAX: Money = Money::from_nano(1_000_000 * 1_000_000_000);
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Adjustment {
@@ -94,6 +97,9 @@ pub(crate) async fn adjust(
     let by: Money = amount_usd
         .parse()
         .map_err(|error| ApiError::bad(Some("amount_usd"), format!("{amount_usd:?} is {error}")))?;
+    if by > ADJUSTMENT_MAX || by < -ADJUSTMENT_MAX {
+        return Err(ApiError::bad(Some("amount_usd"), "a correction is at most a million dollars"));
+    }
     if note.trim().is_empty() || note.len() > 1_000 {
         return Err(ApiError::bad(Some("note"), "say in 1 to 1000 characters why"));
     }

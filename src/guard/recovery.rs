@@ -62,7 +62,7 @@ impl Guard {
         let api = stored(reader.query(settings::limit_rules)?, &config.zone).map_err(OpenError::Limit)?;
         let next_id = charge_unfinished(&store, &ring, clock.now_ms())?;
         let log = WriterLog::new(Arc::clone(&clock), Arc::clone(&metrics));
-        let (writer, thread) = Writer::start(&store, config.open_requests_max, log)?;
+        let (writer, thread) = Writer::start(store, config.open_requests_max, log)?;
         let guard = Self {
             ledger: Mutex::new(Ledger::new(next_id)),
             throttle: ArcSwap::from_pointee(Throttle::default()),
@@ -74,7 +74,6 @@ impl Guard {
             room: Notify::new(),
             book: tokio::sync::Mutex::new(Book { file: Vec::new(), api, zone: Arc::clone(&config.zone) }),
             ring_changes: tokio::sync::Mutex::new(()),
-            _store: store,
         };
         Ok((Arc::new(guard), thread))
     }

@@ -284,3 +284,22 @@ fn requests_that_come_to_nothing_leave_no_meter_behind() {
     ledger.apply(&ending(&free, Kind::Settle, 4, 1, START_MS));
     assert_eq!(ledger.limits[0].meters.values().map(|meter| meter.settled).collect::<Vec<_>>(), [4]);
 }
+
+#[test]
+fn a_correction_counts_on_limits_that_are_being_made_and_on_meters_without_spending() {
+    let mut ledger = in_force(&[]);
+    let hold = held(&mut ledger, of(0), bound(0, 0), START_MS);
+    let settled = ending(&hold, Kind::Settle, 0, 0, START_MS);
+    ledger.apply(&settled);
+    let limits = [limit("l", Per::Key, Unit::Usd, Window::Day, Some(100))];
+    let staged = ledger.stage(&limits, START_MS);
+    let adjust = |cost| Entry { kind: Kind::Adjust, cost: Money::from_nano(cost), ..settled.clone() };
+    ledger.apply(&adjust(20));
+    ledger.install(&limits, staged.into_iter().map(|seeding| (seeding, HashMap::new())).collect(), START_MS);
+    let settled_now =
+        |ledger: &Ledger| ledger.limits[0].meters.values().map(|meter| meter.settled).sum::<i64>();
+    assert_eq!(settled_now(&ledger), 20);
+    let mut ledger = in_force(&limits);
+    ledger.apply(&adjust(7));
+    assert_eq!(settled_now(&ledger), 7);
+}

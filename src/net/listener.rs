@@ -18,6 +18,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::task::TaskTracker;
 
+use crate::net::patience::Patient;
 use crate::net::tls::Tls;
 
 const BACKLOG: i32 = 4_096;
@@ -25,6 +26,8 @@ const HEAD_BYTES_MAX: usize = 64 * 1024;
 const HEADERS_MAX: usize = 100;
 const STREAMS_MAX: u32 = 256;
 const RESETS_MAX: usize = 64;
+/// A client may read nothing for so many times the time limit of a head.
+const STALL_PATIENCE: u32 = 6;
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(10);
 
 /// What the connections of a listener share.
@@ -153,9 +156,16 @@ async fn connection<S, B>(
 {
     // Nagle's algorithm would hold streamed events back.
     let _ = stream.set_nodelay(true);
-    let Some(tls) = &serving.tls else { return speak(stream, protocol, serving.stop, service).await };
-    match tokio::time::timeout(serving.header_timeout, tls.acceptor().accept(stream)).await {
-        Ok(Ok(stream)) => speak(stream, protocol, serving.stop, service).await,
+    let patience = serving.header_timeout;
+    let Some(tls) = &serving.tls else {
+        let stream = Patient::new(stream, patience, patience * STALL_PATIENCE);
+        return speak(stream, protocol, serving.stop, service).await;
+    };
+    match tokio::time::timeout(patience, tls.acceptor().accept(stream)).await {
+        Ok(Ok(stream)) => {
+            let stream = Patient::new(stream, patience, patience * STALL_PATIENCE);
+            speak(stream, protocol, serving.stop, service).await;
+        }
         Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
         Err(_) => tracing::debug!("a TLS handshake took too long"),
     }

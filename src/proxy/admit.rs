@@ -19,6 +19,11 @@ use crate::pricing::count::{self, Encoding};
 use crate::pricing::sheet::Price;
 use crate::proxy::refuse::Refusal;
 
+/// No request is worth more. As many as may be open at once, with such holds,
+/// are still far from what an amount can be.
+const COST_MAX: Money = Money::from_nano(100_000 * 1_000_000_000);
+const TOKENS_MAX: u64 = 1 << 40;
+
 /// How tight admissions are handled.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
@@ -173,9 +178,15 @@ impl Attempt<'_> {
 
     async fn reserve(&self, output_max: Option<u64>) -> Result<Result<Reservation, Denial>, Refusal> {
         let candidate = self.candidate;
+        let bound = self.bound(output_max);
+        let tokens = bound.input_tokens.saturating_add(bound.output_tokens);
+        if bound.cost > COST_MAX || tokens > TOKENS_MAX {
+            let message = "The most that this request can cost is beyond reason; ask for less output or fewer tool calls.";
+            return Err(Refusal::Invalid(message.to_owned(), None));
+        }
         let order = Order {
             attribution: Arc::clone(&candidate.attribution),
-            bound: self.bound(output_max),
+            bound,
             client_cap: candidate.client_cap,
             tier: candidate.demand.tier.unwrap_or(self.config.default_tier),
             price_version: Arc::clone(&candidate.price_version),

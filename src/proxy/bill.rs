@@ -45,6 +45,9 @@ pub struct Bill {
     pub body: Option<Bytes>,
     /// Unix seconds of the admission.
     pub at_s: i64,
+    /// Whether upstream reads more than the body's text: earlier turns, files,
+    /// images, what tools bring.
+    pub reads_more: bool,
 }
 
 /// What is known of an exchange besides its usage.
@@ -79,6 +82,15 @@ impl Exchange {
     }
 }
 
+/// Families whose output is all there is to see of their work.
+const PLAIN_MODELS: [&str; 6] = ["gpt-3.5", "gpt-4", "chatgpt-4o", "davinci", "babbage", "text-"];
+
+/// Whether a model may bill output that nobody sees.
+fn may_reason(model: &str) -> bool {
+    let base = model.strip_prefix("ft:").unwrap_or(model);
+    !PLAIN_MODELS.iter().any(|family| base.starts_with(family))
+}
+
 /// The part of a body that a bill keeps.
 pub fn kept(body: &Bytes) -> Option<Bytes> {
     if body.len() > KEPT_BODY_BYTES_MAX {
@@ -92,18 +104,26 @@ pub fn kept(body: &Bytes) -> Option<Bytes> {
 
 impl Bill {
     /// Settles by the usage that upstream reported; if it reported none, by
-    /// what passed: the input counted, and the output as `count` says.
+    /// what passed: the input counted, and the output as `count` says. What
+    /// broke off may have been reasoned out of sight, so it is charged its hold.
     pub fn end(
         &self,
         reservation: Reservation,
         answer: &Answer,
         of: Exchange,
+        is_whole: bool,
         count: impl FnOnce() -> u64,
     ) -> Settled {
         if let Some(usage) = answer.usage.clone() {
             return self.settle(reservation, Basis::Reported, usage, answer, of);
         }
-        let input = self.counted_input().unwrap_or(reservation.hold().bound.input_tokens);
+        let hold = reservation.hold();
+        if !is_whole && may_reason(&hold.attribution.model) {
+            let tier = hold.tier;
+            return reservation.assume(Ending { tier, note: Some("it broke off unreported"), ..of.ending() });
+        }
+        let counted = self.counted_input().filter(|_| !self.reads_more);
+        let input = counted.unwrap_or(hold.bound.input_tokens);
         let tokens = Tokens { input, output: count(), ..Tokens::default() };
         let usage = Usage { tokens, tools: answer.tools_seen.clone() };
         self.settle(reservation, Basis::Counted, usage, answer, of)

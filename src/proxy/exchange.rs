@@ -158,7 +158,7 @@ async fn whole(
     exchange.ttft = Some(reservation.age());
     exchange.disconnected = gone.load(Ordering::Relaxed);
     let answer = usage::of_json(bill.endpoint, &bytes);
-    let settled = bill.end(reservation, &answer, exchange, || match bill.endpoint {
+    let settled = bill.end(reservation, &answer, exchange, true, || match bill.endpoint {
         Metered::Embeddings => 0,
         Metered::Chat | Metered::Completions | Metered::Responses | Metered::Compact => {
             bill.count_output(&String::from_utf8_lossy(&bytes))

@@ -91,6 +91,7 @@ impl Proxy {
             encoding,
             body: bill::kept(&body),
             at_s: now_s,
+            reads_more: reads_more(demand),
         };
         let hide_usage = parsed.wants_usage_injected();
         let edit = Edit {
@@ -138,6 +139,12 @@ impl Proxy {
         }
         Ok(paced)
     }
+}
+
+fn reads_more(demand: &Demand) -> bool {
+    let media = &demand.media;
+    let seen = media.images + media.images_low + media.audio_bytes + media.opaque;
+    demand.server_context || demand.tools.loops || seen > 0
 }
 
 fn refuse_invalid(invalid: Invalid) -> Refusal {

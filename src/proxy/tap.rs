@@ -210,7 +210,7 @@ impl State {
         exchange.disconnected |= disconnected;
         let answer = sse.answer();
         let outcome = if exchange.disconnected { "disconnected" } else { "ok" };
-        let settled = bill.end(reservation, answer, exchange, || {
+        let settled = bill.end(reservation, answer, exchange, sse.is_done(), || {
             let (text, bytes) = (sse.transcript(), sse.transcript_bytes());
             // Text beyond what is kept counts by its bytes.
             let beyond = bytes.saturating_sub(u64::try_from(text.len()).unwrap_or(0));
@@ -220,11 +220,14 @@ impl State {
     }
 
     /// Reads on to the end for the exact usage, the client being gone.
-    async fn drain(mut self, most: Duration) {
+    async fn drain(mut self, most: Duration, cut_at_tokens: Option<u64>) {
         let reading = async {
             while let Some(Ok(frame)) = self.upstream.frame().await {
                 if let Ok(part) = frame.into_data() {
                     let _ = self.sse.feed(part);
+                }
+                if self.outgrows(cut_at_tokens) {
+                    break;
                 }
                 if self.sse.is_done() && self.sse.answer().usage.is_some() {
                     break;
@@ -248,7 +251,7 @@ impl Drop for Tap {
         state.exchange.disconnected = true;
         match (self.manner.drain, tokio::runtime::Handle::try_current()) {
             (Some(most), Ok(runtime)) => {
-                self.manner.tracker.spawn_on(state.drain(most), &runtime);
+                self.manner.tracker.spawn_on(state.drain(most, self.manner.cut_at_tokens), &runtime);
             }
             _ => state.end(true),
         }

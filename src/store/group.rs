@@ -37,6 +37,10 @@ pub(super) fn commit(
 /// Does work in a transaction, whose statements are parsed only once.
 fn in_transaction<T>(db: &Connection, work: impl FnOnce() -> rusqlite::Result<T>) -> rusqlite::Result<T> {
     let run = |statement| db.prepare_cached(statement)?.execute([]);
+    if !db.is_autocommit() {
+        // Left behind by a rollback that failed, or by a panic.
+        run("ROLLBACK")?;
+    }
     run("BEGIN IMMEDIATE")?;
     let done = work().and_then(|done| run("COMMIT").map(|_| done));
     if done.is_err() && !db.is_autocommit() {

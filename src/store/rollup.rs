@@ -2,6 +2,8 @@
 //!
 //! They are derived, written with the entries they sum up, and can be rebuilt.
 
+use std::sync::LazyLock;
+
 use rusqlite::{Connection, params};
 
 use crate::domain::Tokens;
@@ -56,20 +58,43 @@ impl RollupSums {
     }
 }
 
+/// What a row sums up, in the order of its columns.
+const SUMS: [&str; 14] = [
+    "requests",
+    "cost_nano",
+    "input",
+    "cached_input",
+    "cache_write",
+    "cache_write_12h",
+    "audio_input",
+    "audio_cached_input",
+    "image_input",
+    "image_cached_input",
+    "output",
+    "reasoning",
+    "audio_output",
+    "image_output",
+];
+
+/// Adds to a row. A sum stops at an end of its range: whatever an entry says, it
+/// can be written, and nothing behind it is kept waiting.
+static UPSERT: LazyLock<String> = LazyLock::new(|| {
+    let sum = |name: &str| {
+        format!("{name} = CAST(max(-{SUM_MAX}, min({SUM_MAX}, {name} + excluded.{name})) AS INTEGER), ")
+    };
+    let values = vec!["?"; 24].join(", ");
+    let sums: String = SUMS.into_iter().map(sum).collect();
+    format!(
+        "INSERT INTO rollup VALUES ({values}) ON CONFLICT DO UPDATE SET {sums}\
+         last_ms = max(last_ms, excluded.last_ms)"
+    )
+});
+
+/// As a float, which SQLite makes of a sum that is too large, it is the same.
+const SUM_MAX: i64 = 1 << 62;
+
 pub(crate) fn upsert_rollup(db: &Connection, key: &RollupKey, sums: &RollupSums) -> rusqlite::Result<()> {
-    let mut statement = db.prepare_cached(
-        "INSERT INTO rollup VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, \
-         ?18, ?19, ?20, ?21, ?22, ?23, ?24) ON CONFLICT DO UPDATE SET requests = requests + excluded.requests, \
-         cost_nano = cost_nano + excluded.cost_nano, input = input + excluded.input, \
-         cached_input = cached_input + excluded.cached_input, cache_write = cache_write + excluded.cache_write, \
-         cache_write_12h = cache_write_12h + excluded.cache_write_12h, \
-         audio_input = audio_input + excluded.audio_input, \
-         audio_cached_input = audio_cached_input + excluded.audio_cached_input, \
-         image_input = image_input + excluded.image_input, \
-         image_cached_input = image_cached_input + excluded.image_cached_input, output = output + excluded.output, \
-         reasoning = reasoning + excluded.reasoning, audio_output = audio_output + excluded.audio_output, \
-         image_output = image_output + excluded.image_output, last_ms = max(last_ms, excluded.last_ms)",
-    )?;
+    let mut statement = db.prepare_cached(&UPSERT)?;
     let n = &key.names;
     let t = sums.tokens.classes().map(|(_, count)| int(count));
     statement.execute(params![
@@ -99,4 +124,28 @@ pub(crate) fn upsert_rollup(db: &Connection, key: &RollupKey, sums: &RollupSums)
         sums.last_ms,
     ])?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::schema;
+
+    #[test]
+    fn whatever_an_entry_says_it_can_be_written() {
+        let mut db = Connection::open_in_memory().unwrap();
+        schema::prepare(&mut db).unwrap().unwrap();
+        let key = RollupKey { start_s: 0, names: Default::default() };
+        let mut sums = RollupSums { requests: 1, cost_nano: i64::MAX, ..RollupSums::default() };
+        sums.tokens.output = u64::MAX;
+        for _ in 0..3 {
+            upsert_rollup(&db, &key, &sums).unwrap();
+        }
+        sums.cost_nano = -i64::MAX;
+        upsert_rollup(&db, &key, &sums).unwrap();
+        let row = db.query_row("SELECT requests, cost_nano, output FROM rollup", [], |row| {
+            Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
+        });
+        assert_eq!(row.unwrap(), (4, SUM_MAX - i64::MAX, SUM_MAX));
+    }
 }

@@ -15,11 +15,13 @@ const NAME_CHARS_MAX: usize = 64;
 #[serde(deny_unknown_fields)]
 pub struct LimitRule {
     /// `organization`, `project`, `key`, `user` or `model`.
+    #[serde(default = "organization")]
     pub per: String,
     /// What it is narrowed to.
     #[serde(default)]
     pub only: OnlyRule,
     /// `usd`, `tokens`, `input_tokens`, `output_tokens` or `requests`.
+    #[serde(default = "usd")]
     pub unit: String,
     /// `minute` to `total`, or `request`.
     pub window: String,
@@ -63,6 +65,14 @@ pub struct RuleError {
     pub field: &'static str,
     /// What is wrong with it, and what would be right.
     pub problem: String,
+}
+
+fn organization() -> String {
+    Per::Organization.name().to_owned()
+}
+
+fn usd() -> String {
+    Unit::Usd.name().to_owned()
 }
 
 fn enforce() -> String {

@@ -9,7 +9,7 @@
 //! again while the database can't be written.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -47,24 +47,26 @@ pub(super) struct Shared {
     queue: Queue,
     desk: Mutex<Desk>,
     healthy: AtomicBool,
-    durability: Durability,
+    /// Its lock is kept until the last fact is written.
+    store: Store,
 }
 
 impl Writer {
     /// Starts the threads. At most `requests_max` requests are open at once.
     pub fn start<O: Observer>(
-        store: &Store,
+        store: Store,
         requests_max: usize,
         observer: O,
     ) -> Result<(Self, JoinHandle<()>), StoreError> {
         let requests_max = requests_max.min(Semaphore::MAX_PERMITS);
+        let db = store.connect()?;
         let shared = Arc::new(Shared {
             queue: Queue::default(),
             desk: Mutex::new(Desk::new(store.connect()?, Box::new(observer))?),
             healthy: AtomicBool::new(true),
-            durability: store.durability,
+            store,
         });
-        let (writing, db, checkpointing) = (Arc::clone(&shared), store.connect()?, Arc::downgrade(&shared));
+        let (writing, checkpointing) = (Arc::clone(&shared), Arc::downgrade(&shared));
         let thread = spawn("ledger-writer", move || writing.run())?;
         spawn("ledger-checkpoint", move || checkpoint::run(&db, &checkpointing))?;
         let requests = Arc::new(Semaphore::new(requests_max));
@@ -208,7 +210,11 @@ impl Shared {
     /// or the database can't be written: then he, or the thread, will do it.
     fn write_holds(&self) {
         while self.queue.is_urgent() {
-            let Ok(mut desk) = self.desk.try_lock() else { return };
+            let mut desk = match self.desk.try_lock() {
+                Ok(desk) => desk,
+                Err(TryLockError::Poisoned(desk)) => desk.into_inner(),
+                Err(TryLockError::WouldBlock) => return,
+            };
             if desk.is_healthy() {
                 desk.write(self.queue.take_holds(), Vec::new());
             }
@@ -225,7 +231,7 @@ impl Shared {
     }
 
     fn waits_for_disk(&self) -> bool {
-        self.durability == Durability::Power
+        self.store.durability == Durability::Power
     }
 
     /// Does work while nothing is being written.
@@ -244,6 +250,6 @@ impl Shared {
 
 impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Shared").field("durability", &self.durability).finish_non_exhaustive()
+        f.debug_struct("Shared").field("store", &self.store).finish_non_exhaustive()
     }
 }

@@ -88,6 +88,99 @@ fn a_ledger_that_cannot_be_written_admits_nobody_and_loses_no_ending() {
 }
 
 #[test]
+fn a_limit_made_while_the_ledger_cannot_be_written_does_not_forget_what_waits() {
+    run(async {
+        let house = House::with("").await;
+        let db = rusqlite::Connection::open(house.folder.path().join("data/spendguard.db")).unwrap();
+        let paying = house.chat(&[("x-fake-latency-ms", "300")], json!({}));
+        let broken = async {
+            tokio::time::sleep(Duration::from_millis(150)).await;
+            db.execute_batch("BEGIN IMMEDIATE").unwrap();
+        };
+        let (paid, ()) = tokio::join!(paying, broken);
+        let cost = paid.header("x-spendguard-cost-usd");
+        let rule = json!({ "unit": "usd", "window": "day", "hard": 5 });
+        let refused = house.admin(Method::PUT, "/guard/v1/limits/new", Some(rule.clone())).await;
+        assert!(refused.status.is_server_error(), "{refused:?}");
+        db.execute_batch("ROLLBACK").unwrap();
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let put = house.admin(Method::PUT, "/guard/v1/limits/new", Some(rule)).await;
+        assert_eq!(
+            (put.status, &put.json()["meters"][0]["settled"]),
+            (StatusCode::OK, &json!(cost)),
+            "{put:?}"
+        );
+    });
+}
+
+#[test]
+fn a_request_that_could_cost_beyond_reason_is_refused_without_any_limit() {
+    run(async {
+        let house = House::with("").await;
+        let body = json!({
+            "model": "gpt-5", "input": "x", "tools": [{ "type": "web_search" }], "max_tool_calls": 9_007_199_254_740_992_u64
+        });
+        let answer = house.post("/v1/responses", &[], &body).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{answer:?}");
+        assert!(house.fake.served().is_empty() && house.guard.in_doubt().1 == 0);
+        house.chat(&[], json!({})).await;
+        let entry = house.entries().await[0]["id"].as_str().unwrap().to_owned();
+        let path = format!("/guard/v1/ledger/{entry}/adjust");
+        let slip = json!({ "amount_usd": "9000000000", "note": "a slip" });
+        assert_eq!(house.admin(Method::POST, &path, Some(slip)).await.status, StatusCode::BAD_REQUEST);
+    });
+}
+
+#[test]
+fn a_broken_off_stream_of_a_model_that_reasons_is_charged_its_hold() {
+    run(async {
+        let house = House::with("").await;
+        let ordered = [("x-fake-chunks", "40"), ("x-fake-cut-after", "25"), ("x-fake-chunk-delay-ms", "1")];
+        house.chat(&ordered, json!({ "model": "gpt-5", "stream": true, "max_completion_tokens": 900 })).await;
+        house.settled().await;
+        let entry = &house.entries().await[0];
+        assert_eq!((&entry["basis"], &entry["cost_usd"]), (&json!("assumed"), &entry["held_usd"]), "{entry}");
+    });
+}
+
+#[test]
+fn a_client_that_never_reads_does_not_keep_its_hold() {
+    run(async {
+        use tokio::io::AsyncWriteExt as _;
+        let house = House::with("[server]\nheader_timeout = \"200ms\"\n").await;
+        let mut stream = tokio::net::TcpStream::connect(house.proxy_address).await.unwrap();
+        let body = chat(json!({ "stream": true })).to_string();
+        let request = format!(
+            "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\nx-fake-chunks: 60000\r\n\
+             Content-Length: {}\r\n\r\n{body}",
+            house.key,
+            body.len()
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        assert_eq!(house.guard.in_doubt().1, 1, "it is on its way");
+        house.settled().await;
+        let entry = &house.entries().await[0];
+        assert_eq!((&entry["basis"], &entry["disconnected"]), (&json!("reported"), &json!(true)), "{entry}");
+    });
+}
+
+#[test]
+fn a_client_that_says_nothing_or_half_a_greeting_is_let_go() {
+    run(async {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let house = House::with("[server]\nheader_timeout = \"200ms\"\n").await;
+        for said in ["", "P", "PRI * HTTP/2.0\r\n", "GET /v1/mod"] {
+            let mut stream = tokio::net::TcpStream::connect(house.proxy_address).await.unwrap();
+            stream.write_all(said.as_bytes()).await.unwrap();
+            let mut answer = Vec::new();
+            let closed = tokio::time::timeout(Duration::from_secs(3), stream.read_to_end(&mut answer)).await;
+            assert!(closed.is_ok(), "after {said:?} it was kept");
+        }
+    });
+}
+
+#[test]
 fn more_open_requests_than_allowed_wait_and_are_told_so() {
     run(async {
         let house = House::with("[guard]\nopen_requests_max = 2\n").await;
