@@ -99,17 +99,18 @@ fn a_limit_made_while_the_ledger_cannot_be_written_does_not_forget_what_waits() 
         };
         let (paid, ()) = tokio::join!(paying, broken);
         let cost = paid.header("x-spendguard-cost-usd");
-        let rule = json!({ "unit": "usd", "window": "day", "hard": 5 });
-        let refused = house.admin(Method::PUT, "/guard/v1/limits/new", Some(rule.clone())).await;
-        assert!(refused.status.is_server_error(), "{refused:?}");
+        let limits = || {
+            let text = "[[limit]]\nname = \"new\"\nwindow = \"day\"\nhard = 5\n";
+            let file = house.folder.path().join("new.toml");
+            std::fs::write(&file, text).unwrap();
+            spendguard::config::load(Some(&file), []).unwrap().limits
+        };
+        let made = house.guard.install_file_limits(limits(), "UTC".into()).await;
+        assert!(made.is_err(), "it does not know yet what was spent");
         db.execute_batch("ROLLBACK").unwrap();
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        let put = house.admin(Method::PUT, "/guard/v1/limits/new", Some(rule)).await;
-        assert_eq!(
-            (put.status, &put.json()["meters"][0]["settled"]),
-            (StatusCode::OK, &json!(cost)),
-            "{put:?}"
-        );
+        house.guard.flush().await.unwrap();
+        house.guard.install_file_limits(limits(), "UTC".into()).await.unwrap();
+        assert_eq!(house.meter("new").await["settled"], cost);
     });
 }
 
