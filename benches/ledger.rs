@@ -25,6 +25,7 @@ fn order() -> Order {
             priced_as: Some("gpt-5".into()),
         }),
         bound: Bound { cost: Money::from_nano(9_000), input_tokens: 200, output_tokens: 100 },
+        is_priced: true,
         client_cap: None,
         tier: Tier::default(),
         price_version: "2026-11-21".into(),

@@ -20,6 +20,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use tokio_util::task::TaskTracker;
 
 use crate::admin::error::ApiError;
 use crate::guard::Guard;
@@ -50,6 +51,8 @@ pub struct Admin {
     pub metrics_open: bool,
     /// What the configuration put in force.
     pub in_force: Arc<ArcSwap<InForce>>,
+    /// Owner of changes that are being made.
+    pub tracker: TaskTracker,
 }
 
 /// All routes of the admin listener.
@@ -82,11 +85,15 @@ pub fn router(admin: Admin) -> Router {
 }
 
 async fn authorized(State(admin): State<Admin>, request: Request, next: Next) -> Response {
-    if admin.is_authorized(request.headers()) {
-        next.run(request).await
-    } else {
-        ApiError::unauthorized().into_response()
+    if !admin.is_authorized(request.headers()) {
+        return ApiError::unauthorized().into_response();
     }
+    if request.method().is_safe() {
+        return next.run(request).await;
+    }
+    // A change is made whole, whether or not its client waits for the end.
+    let made = admin.tracker.spawn(next.run(request)).await;
+    made.unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
 }
 
 impl Admin {

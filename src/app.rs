@@ -122,6 +122,7 @@ impl App {
             token: KeyHash::of(self.token.secret().expose().as_bytes()),
             metrics_open: self.admin.ip().is_loopback(),
             in_force: Arc::clone(&self.in_force),
+            tracker: self.admin_task.clone(),
         };
         let router = crate::admin::router(admin);
         let service = service_fn(move |request: Request<Incoming>| router.clone().call(request));

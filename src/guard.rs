@@ -58,6 +58,8 @@ pub struct Order {
     pub attribution: Arc<Attribution>,
     /// What it may cost.
     pub bound: Bound,
+    /// Whether that is known; without a price no dollar cap may apply.
+    pub is_priced: bool,
     /// What the client itself allows it to cost.
     pub client_cap: Option<Money>,
     /// The tier asked for.
@@ -73,6 +75,8 @@ pub struct Order {
 pub enum Refused {
     /// A limit says no.
     Denied(Denial),
+    /// Its model has no price, and a dollar cap applies.
+    Unpriced(Arc<str>),
     /// The ledger can't be written, so nothing may be spent.
     Unavailable,
     /// As many requests are open as may be.
@@ -107,7 +111,7 @@ impl Guard {
         let slot = self.writer.slot().await.map_err(|error| {
             if matches!(error, StoreError::Full) { Refused::Full } else { Refused::Unavailable }
         })?;
-        let (hold, admission, answer) = self.admit(order).map_err(Refused::Denied)?;
+        let (hold, admission, answer) = self.admit(order)?;
         let reservation = Reservation::new(Arc::clone(self), hold, slot);
         for limit in &admission.would_reject {
             self.metrics.would_have_rejected(&limit.name);
@@ -118,7 +122,7 @@ impl Guard {
     }
 
     /// Decides, applies, and hands the hold to the writer, all under the lock.
-    fn admit(&self, order: Order) -> Result<(Arc<Hold>, Admission, oneshot::Receiver<bool>), Denial> {
+    fn admit(&self, order: Order) -> Result<(Arc<Hold>, Admission, oneshot::Receiver<bool>), Refused> {
         let mut ledger = self.ledger();
         let admitted_ms = self.clock.now_ms();
         let ask = Ask {
@@ -127,7 +131,11 @@ impl Guard {
             client_cap: order.client_cap,
             at_ms: admitted_ms,
         };
-        let admission = ledger.decide(&ask)?;
+        let admission = ledger.decide(&ask).map_err(Refused::Denied)?;
+        // Asked here, since a cap may have come into force a moment ago.
+        if !order.is_priced && ledger.needs_price(&order.attribution) {
+            return Err(Refused::Unpriced(Arc::clone(&order.attribution.model)));
+        }
         let hold = Arc::new(Hold {
             id: ledger.take_id(),
             admitted_ms,

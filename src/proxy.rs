@@ -166,6 +166,7 @@ impl Proxy {
             let order = Order {
                 attribution,
                 bound: Bound::default(),
+                is_priced: true,
                 client_cap: None,
                 tier: Tier::default(),
                 price_version: "".into(),

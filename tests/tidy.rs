@@ -32,7 +32,8 @@ const BANNED_NAMES: &[&str] =
     &["manager", "service", "helper", "util", "utils", "common", "misc", "info", "process"];
 /// Where time is read, and where threads are made: each has one home.
 const CLOCK: &str = "src/clock.rs";
-const SPAWNS: &[&str] = &["src/store/writer.rs", "src/app.rs", "src/net/listener.rs", "src/app/demo.rs"];
+const SPAWNS: &[&str] =
+    &["src/store/writer.rs", "src/app.rs", "src/net/listener.rs", "src/admin.rs", "src/app/demo.rs"];
 
 fn sources() -> BTreeMap<String, String> {
     fn walk(folder: &Path, found: &mut Vec<PathBuf>) {

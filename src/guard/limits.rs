@@ -123,9 +123,10 @@ impl Guard {
         let past = answer.await.map_err(|_| StoreError::Unavailable)??;
         let crossings = self.ledger().install(&metered, past, self.clock.now_ms());
         self.room.notify_waiters();
-        let new = self.writer.run(move |db| group::insert_crossings(db, &crossings)).await?;
-        for crossing in &new {
-            note_crossing(&self.metrics, crossing);
+        // The limits are in force by now, whatever becomes of this.
+        match self.writer.run(move |db| group::insert_crossings(db, &crossings)).await {
+            Ok(new) => new.iter().for_each(|crossing| note_crossing(&self.metrics, crossing)),
+            Err(error) => tracing::warn!(%error, "thresholds that are already behind could not be noted"),
         }
         Ok(())
     }

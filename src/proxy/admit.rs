@@ -187,6 +187,7 @@ impl Attempt<'_> {
         let order = Order {
             attribution: Arc::clone(&candidate.attribution),
             bound,
+            is_priced: candidate.priced,
             client_cap: candidate.client_cap,
             tier: candidate.demand.tier.unwrap_or(self.config.default_tier),
             price_version: Arc::clone(&candidate.price_version),

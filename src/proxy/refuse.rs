@@ -75,6 +75,7 @@ impl From<Refused> for Refusal {
     fn from(refused: Refused) -> Self {
         match refused {
             Refused::Denied(denial) => Self::Denied(denial),
+            Refused::Unpriced(model) => Self::NotPriced(model.to_string()),
             Refused::Unavailable => Self::LedgerUnavailable,
             Refused::Full => Self::Overloaded,
         }
