@@ -257,7 +257,8 @@ fn run_shard(proxy: Arc<Proxy>, listener: std::net::TcpListener, serving: Servin
     let mut stop = serving.stop.clone();
     let service = service_fn(move |request| {
         let proxy = Arc::clone(&proxy);
-        async move { Ok::<_, Infallible>(proxy.handle(request).await) }
+        // Boxed, so that what it needs is free again while its answer streams.
+        async move { Ok::<_, Infallible>(Box::pin(proxy.handle(request)).await) }
     });
     runtime.block_on(async move {
         let bounded = async {

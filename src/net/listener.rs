@@ -164,7 +164,8 @@ async fn connection<S, B>(
     match tokio::time::timeout(patience, tls.acceptor().accept(stream)).await {
         Ok(Ok(stream)) => {
             let stream = Patient::new(stream, patience, patience * STALL_PATIENCE);
-            speak(stream, protocol, serving.stop, service).await;
+            // Boxed, so that connections without TLS don't have its size.
+            Box::pin(speak(stream, protocol, serving.stop, service)).await;
         }
         Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
         Err(_) => tracing::debug!("a TLS handshake took too long"),
