@@ -42,6 +42,8 @@ use crate::upstream::{self, Upstream};
 /// The admin listener's connections: people and scrapers, not clients.
 const ADMIN_CONNECTIONS_MAX: usize = 1_000;
 
+/// How long until what could not be written at the end is tried again.
+const FLUSH_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// Below the shortest time limit of a request.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
@@ -224,7 +226,7 @@ impl App {
         let flushed = async {
             while let Err(error) = guard.flush().await {
                 tracing::warn!(%error, "what is settled can't be written yet");
-                tokio::time::sleep(HEARTBEAT).await;
+                tokio::time::sleep(FLUSH_AGAIN_AFTER).await;
             }
         };
         if tokio::time::timeout(settings.server.drain, flushed).await.is_ok() {

@@ -4,7 +4,7 @@
 //! a tenth of what the request itself does, as the library's own text does.
 
 use std::fmt::{self, Write as _};
-use std::io::{self, BufWriter, Stderr};
+use std::io::{self, BufWriter, Stderr, Write as _};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use tracing::field::{Field, Visit};
@@ -28,7 +28,7 @@ struct Line;
 
 impl io::Write for Line {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        io::Write::write(&mut *sink().lock().unwrap_or_else(PoisonError::into_inner), bytes)
+        sink().lock().unwrap_or_else(PoisonError::into_inner).write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -47,7 +47,7 @@ pub fn start(level: &str, json: bool) {
 /// Writes out what is buffered.
 pub fn flush() {
     // Standard error may be closed; there is nobody left to tell.
-    let _ = io::Write::flush(&mut *sink().lock().unwrap_or_else(PoisonError::into_inner));
+    let _ = sink().lock().unwrap_or_else(PoisonError::into_inner).flush();
 }
 
 /// `2026-11-21T08:00:00.000000Z  INFO request status=200 usd=0.0012`

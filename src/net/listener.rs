@@ -26,8 +26,6 @@ const HEAD_BYTES_MAX: usize = 64 * 1024;
 const HEADERS_MAX: usize = 100;
 const STREAMS_MAX: u32 = 256;
 const RESETS_MAX: usize = 64;
-/// A client may read nothing for so many times the time limit of a head.
-const STALL_PATIENCE: u32 = 6;
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(10);
 
 /// What the connections of a listener share.
@@ -158,14 +156,12 @@ async fn connection<S, B>(
     let _ = stream.set_nodelay(true);
     let patience = serving.header_timeout;
     let Some(tls) = &serving.tls else {
-        let stream = Patient::new(stream, patience, patience * STALL_PATIENCE);
-        return speak(stream, protocol, serving.stop, service).await;
+        return speak(Patient::new(stream, patience), protocol, serving.stop, service).await;
     };
     match tokio::time::timeout(patience, tls.acceptor().accept(stream)).await {
         Ok(Ok(stream)) => {
-            let stream = Patient::new(stream, patience, patience * STALL_PATIENCE);
             // Boxed, so that connections without TLS don't have its size.
-            Box::pin(speak(stream, protocol, serving.stop, service)).await;
+            Box::pin(speak(Patient::new(stream, patience), protocol, serving.stop, service)).await;
         }
         Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
         Err(_) => tracing::debug!("a TLS handshake took too long"),

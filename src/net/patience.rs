@@ -14,6 +14,9 @@ use tokio::time::{Sleep, sleep};
 /// The bytes that tell HTTP/2 from HTTP/1.1; the first alone tells the most.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+/// A client may read nothing for so many times what it may take to greet.
+const STALL_PATIENCE: u32 = 6;
+
 /// A stream with a time limit for its first bytes, and for each stall of a
 /// write.
 pub(super) struct Patient<I> {
@@ -27,8 +30,9 @@ pub(super) struct Patient<I> {
 }
 
 impl<I> Patient<I> {
-    pub(super) fn new(inner: I, opening_max: Duration, stall_max: Duration) -> Self {
-        Self { inner, opening: Some(Box::pin(sleep(opening_max))), seen: 0, stall: None, stall_max }
+    pub(super) fn new(inner: I, opening_max: Duration) -> Self {
+        let opening = Some(Box::pin(sleep(opening_max)));
+        Self { inner, opening, seen: 0, stall: None, stall_max: opening_max * STALL_PATIENCE }
     }
 
     fn note(&mut self, read: &[u8]) {

@@ -58,24 +58,6 @@ impl RollupSums {
     }
 }
 
-/// What a row sums up, in the order of its columns.
-const SUMS: [&str; 14] = [
-    "requests",
-    "cost_nano",
-    "input",
-    "cached_input",
-    "cache_write",
-    "cache_write_12h",
-    "audio_input",
-    "audio_cached_input",
-    "image_input",
-    "image_cached_input",
-    "output",
-    "reasoning",
-    "audio_output",
-    "image_output",
-];
-
 /// Adds to a row. A sum stops at an end of its range: whatever an entry says, it
 /// can be written, and nothing behind it is kept waiting.
 static UPSERT: LazyLock<String> = LazyLock::new(|| {
@@ -83,7 +65,9 @@ static UPSERT: LazyLock<String> = LazyLock::new(|| {
         format!("{name} = CAST(max(-{SUM_MAX}, min({SUM_MAX}, {name} + excluded.{name})) AS INTEGER), ")
     };
     let values = vec!["?"; 24].join(", ");
-    let sums: String = SUMS.into_iter().map(sum).collect();
+    let classes = Tokens::default().classes();
+    let sums: String =
+        ["requests", "cost_nano"].into_iter().chain(classes.map(|(class, _)| class)).map(sum).collect();
     format!(
         "INSERT INTO rollup VALUES ({values}) ON CONFLICT DO UPDATE SET {sums}\
          last_ms = max(last_ms, excluded.last_ms)"

@@ -24,8 +24,6 @@ use crate::store::{Durability, Store, StoreError, checkpoint};
 /// How long endings wait for company. Those that a crash catches waiting are
 /// charged at their holds.
 const LINGER: Duration = Duration::from_millis(20);
-/// With as few requests open, a hold doesn't wait for others to share its group.
-const ALONE_MAX: usize = 3;
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 /// Slots of operators, who must get through whatever requests do.
 const OPERATORS_MAX: usize = 64;
@@ -106,10 +104,8 @@ impl Writer {
     /// can't be written.
     pub async fn written(&self, answer: oneshot::Receiver<bool>) -> bool {
         if !self.shared.waits_for_disk() {
-            if self.taken() > ALONE_MAX {
-                // What else is ready on this thread gets to queue its own.
-                tokio::task::yield_now().await;
-            }
+            // What else is ready on this thread gets to queue its own.
+            tokio::task::yield_now().await;
             self.shared.write_holds();
         }
         answer.await.unwrap_or(false)
