@@ -40,7 +40,8 @@ fn commits(c: &mut Criterion) {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path(), durability).unwrap();
         let config = recovery::Config { open_requests_max: 1_000, zone: "UTC".into() };
-        let (guard, _writer) = Guard::open(store, &config, Arc::default(), Arc::default()).unwrap();
+        let (guard, clerk) = Guard::open(store, &config, Arc::default(), Arc::default()).unwrap();
+        clerk.start().unwrap();
         for at_once in [1_u64, 64] {
             group.throughput(Throughput::Elements(at_once));
             group.bench_function(format!("reserve and settle, {at_once} at once, {durability:?}"), |b| {

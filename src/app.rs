@@ -7,7 +7,7 @@
 pub mod demo;
 pub mod log;
 mod reload;
-mod rules;
+pub mod rules;
 mod token;
 
 use std::convert::Infallible;
@@ -82,7 +82,8 @@ impl App {
             open_requests_max: settings.guard.open_requests_max,
             zone: Arc::clone(&settings.zone),
         };
-        let (guard, writer) = Guard::open(store, &config, clock, metrics)?;
+        let (guard, clerk) = Guard::open(store, &config, clock, metrics)?;
+        let writer = clerk.start()?;
         guard.install_file_projects(settings.projects.iter().cloned());
         guard.install_file_limits(settings.limits.clone(), Arc::clone(&settings.zone)).await?;
         let (rules, in_force) = rules::of(&settings)?;

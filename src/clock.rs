@@ -3,28 +3,43 @@
 //! Wall time never runs backward here: if the system's clock is set back, this
 //! one stands still until it has caught up, so that no window opens twice.
 
+use std::fmt;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// A source of wall and running time.
-#[derive(Debug)]
+use tokio::time::Instant;
+
+/// A source of wall and running time. The latter is the runtime's, so that it
+/// goes with the timers.
 pub struct Clock {
     started: Instant,
     latest_ms: AtomicI64,
+    wall: Box<dyn Fn() -> SystemTime + Send + Sync>,
 }
 
 impl Default for Clock {
     #[expect(clippy::disallowed_methods, reason = "this is the one home of the time")]
     fn default() -> Self {
-        Self { started: Instant::now(), latest_ms: AtomicI64::new(0) }
+        Self::with_wall(SystemTime::now)
+    }
+}
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Clock").field("latest_ms", &self.latest_ms).finish_non_exhaustive()
     }
 }
 
 impl Clock {
-    /// Unix time in milliseconds; never less than it has returned before.
+    /// A clock whose wall time is told by `wall`, which may run as it likes.
     #[expect(clippy::disallowed_methods, reason = "this is the one home of the time")]
+    pub fn with_wall(wall: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
+        Self { started: Instant::now(), latest_ms: AtomicI64::new(0), wall: Box::new(wall) }
+    }
+
+    /// Unix time in milliseconds; never less than it has returned before.
     pub fn now_ms(&self) -> i64 {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let since = (self.wall)().duration_since(UNIX_EPOCH).unwrap_or_default();
         let now_ms = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
         self.latest_ms.fetch_max(now_ms, Ordering::Relaxed).max(now_ms)
     }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use crate::domain::demand::Bound;
 use crate::domain::limit::{Mode, Per, Unit};
-use crate::domain::{Limit, Money, Span, Window};
+use crate::domain::{Limit, Money, Window};
 use crate::ledger::denial::{Blocked, Denial};
 use crate::ledger::entry::{Attribution, Crossing, Entry, Hold, Kind, reserved};
 use crate::ledger::line::{Line, behind, hold_on, settle_on};
@@ -77,9 +77,13 @@ pub struct Seeding {
     slot: u32,
     /// The limit.
     pub limit: Arc<Limit>,
-    /// The window whose past counts.
-    pub span: Span,
+    /// Where the first window starts that counts, in Unix seconds.
+    pub since_s: i64,
 }
+
+/// What a limit has settled in the past, by subject and the window's start. If
+/// the clock was set back between two runs, there are windows yet to come.
+pub type Past = HashMap<(Subject, i64), i64>;
 
 impl Ledger {
     /// A ledger without limits, whose first fact gets the id `next_id`.
@@ -310,25 +314,25 @@ impl Ledger {
             for open in self.holds.values_mut() {
                 open.lines.extend(hold_on(&mut metered, &open.hold));
             }
-            let span = metered.span(at_ms.div_euclid(1_000));
-            seedings.push(Seeding { slot: metered.slot, limit: Arc::clone(limit), span });
+            let since_s = metered.span(at_ms.div_euclid(1_000)).start_s;
+            seedings.push(Seeding { slot: metered.slot, limit: Arc::clone(limit), since_s });
             self.limits.push(metered);
         }
         seedings
     }
 
-    /// Puts a staged set in force, with the settled amounts of the past by
-    /// subject. Returns the soft thresholds that are already behind.
+    /// Puts a staged set in force, with what it has settled in the past.
+    /// Returns the soft thresholds that are already behind.
     pub fn install(
         &mut self,
         wanted: &[Arc<Limit>],
-        past: Vec<(Seeding, HashMap<Subject, i64>)>,
+        past: Vec<(Seeding, Past)>,
         at_ms: i64,
     ) -> Vec<Crossing> {
         for (seeding, sums) in past {
             let Some(metered) = self.limits.iter_mut().find(|m| m.slot == seeding.slot) else { continue };
-            for (subject, amount) in sums {
-                let meter = metered.meters.entry((subject, seeding.span.start_s)).or_default();
+            for (place, amount) in sums {
+                let meter = metered.meters.entry(place).or_default();
                 meter.settled = meter.settled.saturating_add(amount);
             }
         }

@@ -4,5 +4,5 @@ pub mod listener;
 mod patience;
 pub mod tls;
 
-pub use listener::{Serving, bind, serve};
+pub use listener::{Serving, bind, converse, serve};
 pub use tls::{Tls, TlsError};

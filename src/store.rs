@@ -30,7 +30,7 @@ use crate::store::rows::{HoldRow, Names};
 
 pub use desk::{Observer, Slot};
 pub use reader::Reader;
-pub use writer::Writer;
+pub use writer::{Clerk, Writer};
 
 const DATABASE: &str = "spendguard.db";
 const LOCK: &str = "lock";

@@ -16,9 +16,9 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, Method, Request, Response, Uri};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_rustls::HttpsConnectorBuilder;
+use hyper_util::client::legacy::connect::{Connect, HttpConnector};
+use hyper_util::client::legacy::{Client, ResponseFuture};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 const IDLE_CONNECTIONS_MAX: usize = 4_096;
@@ -37,13 +37,30 @@ pub struct Config {
 }
 
 /// A pool of connections to upstream.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Upstream {
-    client: Client<HttpsConnector<HttpConnector>, Outgoing>,
+    client: Arc<dyn Transport>,
     scheme: Scheme,
     authority: Authority,
     base_path: Box<str>,
     response_timeout: Duration,
+}
+
+impl fmt::Debug for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Upstream").field("authority", &self.authority).finish_non_exhaustive()
+    }
+}
+
+/// A pool of connections, whatever they are made of.
+trait Transport: Send + Sync {
+    fn request(&self, request: Request<Outgoing>) -> ResponseFuture;
+}
+
+impl<C: Connect + Clone + Send + Sync + 'static> Transport for Client<C, Outgoing> {
+    fn request(&self, request: Request<Outgoing>) -> ResponseFuture {
+        self.request(request)
+    }
 }
 
 /// Why there is no answer.
@@ -103,7 +120,7 @@ pub fn roots() -> Arc<rustls::ClientConfig> {
 }
 
 impl Upstream {
-    /// A pool without connections yet.
+    /// A pool of TCP connections, without any yet.
     pub fn new(config: &Config, roots: &Arc<rustls::ClientConfig>) -> Self {
         let mut tcp = HttpConnector::new();
         tcp.set_nodelay(true);
@@ -115,7 +132,12 @@ impl Upstream {
             .https_or_http()
             .enable_all_versions()
             .wrap_connector(tcp);
-        let client = Client::builder(TokioExecutor::new())
+        Self::over(connector, config)
+    }
+
+    /// A pool of connections that `connector` makes.
+    pub fn over<C: Connect + Clone + Send + Sync + 'static>(connector: C, config: &Config) -> Self {
+        let client: Client<C, Outgoing> = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .timer(TokioTimer::new())
             .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
@@ -123,7 +145,7 @@ impl Upstream {
             .build(connector);
         let base = &config.base_url;
         Self {
-            client,
+            client: Arc::new(client),
             scheme: base.scheme().cloned().unwrap_or(Scheme::HTTPS),
             authority: base.authority().cloned().unwrap_or(Authority::from_static("api.openai.com")),
             base_path: base.path().trim_end_matches('/').into(),

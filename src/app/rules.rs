@@ -13,7 +13,7 @@ use crate::upstream;
 const BODY_PATIENCE: u32 = 3;
 
 /// The proxy's rules, and what the admin listener shows of them.
-pub(super) fn of(settings: &Settings) -> Result<(Rules, InForce), StartError> {
+pub fn of(settings: &Settings) -> Result<(Rules, InForce), StartError> {
     let sheet = match &settings.pricing.sheet {
         None => Sheet::built_in(&settings.pricing.overrides)?,
         Some(json) => Sheet::parse(json, &settings.pricing.overrides)?,
@@ -53,7 +53,7 @@ fn authorization(key: &crate::domain::Secret) -> Result<HeaderValue, StartError>
 }
 
 /// Where upstream is.
-pub(super) fn upstream(settings: &Settings) -> upstream::Config {
+pub fn upstream(settings: &Settings) -> upstream::Config {
     upstream::Config {
         base_url: settings.upstream.base_url.clone(),
         connect_timeout: settings.upstream.connect_timeout,

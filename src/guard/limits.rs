@@ -43,8 +43,6 @@ pub enum LimitError {
     Store(#[from] StoreError),
 }
 
-type Past = Vec<(Seeding, HashMap<Subject, i64>)>;
-
 impl Guard {
     /// Puts the configuration file's limits in force beside those of the API,
     /// all at once. `zone` is the one of limits that name none.
@@ -115,9 +113,10 @@ impl Guard {
             let ring = Arc::clone(&self.ring);
             self.writer.queue_job(slot, move |db| {
                 let past = |seeding: Seeding| {
-                    Ok((seeding.clone(), reader::settled(db, &seeding.limit, seeding.span, &*ring)?))
+                    let past = reader::settled(db, &seeding.limit, seeding.since_s, &*ring)?;
+                    Ok((seeding, past))
                 };
-                seedings.into_iter().map(past).collect::<rusqlite::Result<Past>>()
+                seedings.into_iter().map(past).collect::<rusqlite::Result<Vec<_>>>()
             })
         };
         let past = answer.await.map_err(|_| StoreError::Unavailable)??;

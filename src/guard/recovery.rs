@@ -3,7 +3,6 @@
 
 use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
 
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
@@ -18,7 +17,7 @@ use crate::ledger::Ledger;
 use crate::ledger::entry::{Basis, Entry, Hold, Kind};
 use crate::metrics::Metrics;
 use crate::store::settings::{self, KeyRow};
-use crate::store::{Store, StoreError, Writer, reader};
+use crate::store::{Clerk, Store, StoreError, Writer, reader};
 use crate::throttle::Throttle;
 
 /// The project of keys that name none.
@@ -46,7 +45,7 @@ pub struct Config {
 
 impl Guard {
     /// Opens a guard on a store: reads keys and projects, charges the holds
-    /// that were open when the last run died, and starts the writer.
+    /// that were open when the last run died. The clerk is to be started.
     ///
     /// The limits of the API are not in force before
     /// [`Guard::install_file_limits`] has been called once.
@@ -55,14 +54,14 @@ impl Guard {
         config: &Config,
         clock: Arc<Clock>,
         metrics: Arc<Metrics>,
-    ) -> Result<(Arc<Self>, JoinHandle<()>), OpenError> {
+    ) -> Result<(Arc<Self>, Clerk), OpenError> {
         let ring = Arc::new(Ring::default());
         let reader = store.reader()?;
         fill(&ring, &reader)?;
         let api = stored(reader.query(settings::limit_rules)?, &config.zone).map_err(OpenError::Limit)?;
         let next_id = charge_unfinished(&store, &ring, clock.now_ms())?;
         let log = WriterLog::new(Arc::clone(&clock), Arc::clone(&metrics));
-        let (writer, thread) = Writer::start(store, config.open_requests_max, log)?;
+        let (writer, clerk) = Writer::new(store, config.open_requests_max, log)?;
         let guard = Self {
             ledger: Mutex::new(Ledger::new(next_id)),
             throttle: ArcSwap::from_pointee(Throttle::default()),
@@ -75,7 +74,7 @@ impl Guard {
             book: tokio::sync::Mutex::new(Book { file: Vec::new(), api, zone: Arc::clone(&config.zone) }),
             ring_changes: tokio::sync::Mutex::new(()),
         };
-        Ok((Arc::new(guard), thread))
+        Ok((Arc::new(guard), clerk))
     }
 }
 

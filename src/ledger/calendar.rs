@@ -3,14 +3,40 @@
 //! Roll-over is this arithmetic and nothing else: no job resets anything. Days
 //! of 23 and 25 hours, months of any length and leap years fall out of it.
 
+use std::cell::Cell;
+
 use jiff::Timestamp;
 use jiff::civil::{Date, Weekday};
 use jiff::tz::TimeZone;
 
-use crate::domain::{Span, Window};
+use crate::domain::{Limit, Span, Window};
 
 const MINUTE_S: i64 = 60;
 const HOUR_S: i64 = 3_600;
+
+/// The windows of one limit; the calendar is asked once a window.
+#[derive(Debug)]
+pub struct Windows {
+    window: Window,
+    zone: TimeZone,
+    last: Cell<Span>,
+}
+
+impl Windows {
+    /// The windows of a limit, in its time zone.
+    pub fn of(limit: &Limit) -> Self {
+        let zone = TimeZone::get(&limit.zone).unwrap_or(TimeZone::UTC);
+        Self { window: limit.window, zone, last: Cell::new(Span { start_s: 0, end_s: 0 }) }
+    }
+
+    /// The span that holds the instant `at_s`, in Unix seconds.
+    pub fn span(&self, at_s: i64) -> Span {
+        if !self.last.get().contains(at_s) {
+            self.last.set(span(self.window, &self.zone, at_s));
+        }
+        self.last.get()
+    }
+}
 
 /// The span of `window` that holds the instant `at_s`, in Unix seconds.
 ///

@@ -1,14 +1,11 @@
 //! One limit in force with its meters: limit × subject × window start.
 
-use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use jiff::tz::TimeZone;
-
 use crate::domain::limit::{Only, Per};
 use crate::domain::{Limit, Span};
-use crate::ledger::calendar;
+use crate::ledger::calendar::Windows;
 use crate::ledger::entry::Attribution;
 
 /// Whose meter it is.
@@ -59,34 +56,20 @@ pub(crate) struct Metered {
     /// Staged limits count but don't decide, until their past is known.
     pub(crate) in_force: bool,
     pub(crate) meters: HashMap<(Subject, i64), Meter>,
-    zone: TimeZone,
-    span: Cell<Span>,
+    windows: Windows,
     pruned_s: i64,
 }
 
 impl Metered {
     pub(crate) fn new(slot: u32, limit: Arc<Limit>) -> Self {
-        let zone = TimeZone::get(&limit.zone).unwrap_or(TimeZone::UTC);
-        let thresholds = limit.thresholds();
-        let span = Cell::new(Span { start_s: 0, end_s: 0 });
-        Self {
-            slot,
-            limit,
-            thresholds,
-            in_force: false,
-            meters: HashMap::new(),
-            zone,
-            span,
-            pruned_s: i64::MIN,
-        }
+        let (thresholds, windows) = (limit.thresholds(), Windows::of(&limit));
+        let meters = HashMap::new();
+        Self { slot, limit, thresholds, in_force: false, meters, windows, pruned_s: i64::MIN }
     }
 
-    /// The window that holds an instant; the calendar is asked once a window.
+    /// The window that holds an instant.
     pub(crate) fn span(&self, at_s: i64) -> Span {
-        if !self.span.get().contains(at_s) {
-            self.span.set(calendar::span(self.limit.window, &self.zone, at_s));
-        }
-        self.span.get()
+        self.windows.span(at_s)
     }
 
     /// Whose meter a request counts on, if the limit applies to it.

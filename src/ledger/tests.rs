@@ -9,6 +9,7 @@ use super::*;
 use crate::domain::demand::Tier;
 use crate::domain::limit::{Only, Per, Soft, Source};
 use crate::domain::{Tokens, Window};
+use crate::ledger::calendar::Windows;
 use crate::ledger::entry::{Basis, Tags};
 use crate::ledger::meter::subject;
 
@@ -183,11 +184,13 @@ proptest! {
 fn replayed(entries: &[Entry], at_ms: i64) -> Ledger {
     let mut ledger = Ledger::new(1);
     let past = ledger.stage(&limits(), at_ms).into_iter().map(|seeding| {
-        let mut sums = HashMap::new();
-        for entry in entries.iter().filter(|entry| seeding.span.contains(entry.admitted_ms.div_euclid(1_000)))
-        {
-            if let Some(subject) = subject(&seeding.limit, &entry.attribution) {
-                *sums.entry(subject).or_default() += entry.amount(seeding.limit.unit);
+        let (mut sums, windows) = (Past::new(), Windows::of(&seeding.limit));
+        for entry in entries {
+            let start_s = windows.span(entry.admitted_ms.div_euclid(1_000)).start_s;
+            if let Some(subject) = subject(&seeding.limit, &entry.attribution)
+                && start_s >= seeding.since_s
+            {
+                *sums.entry((subject, start_s)).or_default() += entry.amount(seeding.limit.unit);
             }
         }
         (seeding, sums)
@@ -251,6 +254,22 @@ fn a_new_limit_counts_the_holds_that_are_open() {
     assert!(matches!(decide(&ledger, 0, bound(30, 0), START_MS), Err(Denial::Held(_))));
     ledger.apply(&ending(&hold, Kind::Release, 0, 0, START_MS));
     assert!(decide(&ledger, 0, bound(100, 0), START_MS).is_ok());
+}
+
+#[test]
+fn what_was_spent_in_a_window_yet_to_come_counts_when_it_comes() {
+    // As after a restart whose clock was set back.
+    let limits = [limit("m", Per::Organization, Unit::Usd, Window::Day, Some(100))];
+    let mut ledger = Ledger::new(1);
+    let mut staged = ledger.stage(&limits, START_MS);
+    let tomorrow_ms = START_MS + 86_400_000;
+    let start_s = Windows::of(&limits[0]).span(tomorrow_ms / 1_000).start_s;
+    let past = Past::from([((Subject::Organization, start_s), 90)]);
+    ledger.install(&limits, vec![(staged.remove(0), past)], START_MS);
+    let hold = held(&mut ledger, of(0), bound(100, 0), START_MS);
+    ledger.apply(&ending(&hold, Kind::Settle, 100, 0, START_MS));
+    assert!(matches!(decide(&ledger, 0, bound(20, 0), tomorrow_ms), Err(Denial::Exhausted(_))));
+    assert!(decide(&ledger, 0, bound(10, 0), tomorrow_ms).is_ok());
 }
 
 #[test]

@@ -115,6 +115,19 @@ where
     Ok(())
 }
 
+/// Serves one connection of a client, whatever it is made of.
+pub async fn converse<I, S, B>(io: I, header_timeout: Duration, stop: watch::Receiver<bool>, service: S)
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Service<Request<Incoming>, Response = Response<B>> + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    speak(Patient::new(io, header_timeout), &protocol(header_timeout), stop, service).await;
+}
+
 async fn stopped(stop: &mut watch::Receiver<bool>) {
     // The sender is the app; if it is gone, so is the reason to go on.
     let _ = stop.wait_for(|stop| *stop).await;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::HeaderMap;
 
-use crate::domain::demand::{Tier, ToolDemand, WebSearch};
+use crate::domain::demand::{Bound, Tier, ToolDemand, WebSearch};
 use crate::domain::{Money, Tokens, Usage};
 use crate::guard::{Ending, Reservation, Settled};
 use crate::ledger::entry::Basis;
@@ -122,9 +122,11 @@ impl Bill {
             let tier = hold.tier;
             return reservation.assume(Ending { tier, note: Some("it broke off unreported"), ..of.ending() });
         }
+        // What is counted includes the answer's form; the bound is what can be billed.
+        let Bound { input_tokens, output_tokens, .. } = hold.bound;
         let counted = self.counted_input().filter(|_| !self.reads_more);
-        let input = counted.unwrap_or(hold.bound.input_tokens);
-        let tokens = Tokens { input, output: count(), ..Tokens::default() };
+        let input = counted.map_or(input_tokens, |counted| counted.min(input_tokens));
+        let tokens = Tokens { input, output: count().min(output_tokens), ..Tokens::default() };
         let usage = Usage { tokens, tools: answer.tools_seen.clone() };
         self.settle(reservation, Basis::Counted, usage, answer, of)
     }

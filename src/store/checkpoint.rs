@@ -20,11 +20,16 @@ pub(super) fn run(db: &Connection, writer: &Weak<Shared>) {
     loop {
         std::thread::sleep(EVERY);
         let Some(writer) = writer.upgrade() else { return };
-        // What fails now is tried again; the log only grows meanwhile.
-        let pages = passive(db).unwrap_or(0);
-        if pages > RESTARTED_AT_PAGES {
-            let _ = writer.undisturbed(|| passive(db));
-        }
+        once(db, &writer);
+    }
+}
+
+/// Moves what can be moved. What fails now is tried again; the log only grows
+/// meanwhile.
+pub(super) fn once(db: &Connection, writer: &Shared) {
+    let pages = passive(db).unwrap_or(0);
+    if pages > RESTARTED_AT_PAGES {
+        let _ = writer.undisturbed(|| passive(db));
     }
 }
 

@@ -81,6 +81,11 @@ impl Desk {
         Ok(Self { db, observer, open, backlog: Vec::new(), refused: HashSet::new(), healthy: true })
     }
 
+    /// Hands out the connection.
+    pub(super) fn disturb(&mut self, work: impl FnOnce(&mut Connection)) {
+        work(&mut self.db);
+    }
+
     /// Whether there is nothing that could not be written.
     pub(super) fn is_clear(&self) -> bool {
         self.backlog.is_empty()

@@ -11,6 +11,8 @@ use rusqlite::{Connection, OptionalExtension as _, params_from_iter};
 
 use crate::domain::limit::Unit;
 use crate::domain::{Limit, Money, Span, Tokens};
+use crate::ledger::Past;
+use crate::ledger::calendar::Windows;
 use crate::ledger::entry::{Attribution, Basis, Entry, Kind};
 use crate::ledger::meter::{Subject, subject};
 use crate::store::StoreError;
@@ -183,26 +185,31 @@ pub fn usage(
     Ok(sums)
 }
 
-/// What each subject of a limit has settled in its window, for a limit that
-/// comes into force.
-pub fn settled(
-    db: &Connection,
-    limit: &Limit,
-    span: Span,
-    names: &dyn Names,
-) -> rusqlite::Result<HashMap<Subject, i64>> {
+/// What a limit that comes into force has settled in the windows from `since_s`
+/// on, where one of them starts.
+pub fn settled(db: &Connection, limit: &Limit, since_s: i64, names: &dyn Names) -> rusqlite::Result<Past> {
+    let windows = Windows::of(limit);
+    let mut sums = Past::new();
+    let mut add = |subject: Subject, at_s: i64, amount: i64| {
+        let sum: &mut i64 = sums.entry((subject, windows.span(at_s).start_s)).or_default();
+        *sum = sum.saturating_add(amount);
+    };
+    let first = windows.span(since_s);
     // Windows shorter than a rollup are summed from the entries themselves.
-    if span.end_s.saturating_sub(span.start_s) < ROLLUP_S {
-        return settled_by_entries(db, limit, span, names);
+    if first.end_s.saturating_sub(first.start_s) < ROLLUP_S {
+        let rest = Span { start_s: since_s, end_s: i64::MAX };
+        each_settled(db, limit, rest, names, |subject, entry| {
+            add(subject, entry.admitted_ms.div_euclid(1_000), entry.amount(limit.unit));
+        })?;
+        return Ok(sums);
     }
     let mut statement = db.prepare_cached(
         "SELECT project, api_key, end_user, tags, endpoint, model, priced_as, requests, cost_nano, input, \
          cached_input, cache_write, cache_write_12h, audio_input, audio_cached_input, image_input, \
-         image_cached_input, output, reasoning, audio_output, image_output FROM rollup \
-         WHERE start_s >= ?1 AND start_s < ?2",
+         image_cached_input, output, reasoning, audio_output, image_output, start_s FROM rollup \
+         WHERE start_s >= ?1",
     )?;
-    let mut rows = statement.query([span.start_s, span.end_s])?;
-    let mut sums = HashMap::new();
+    let mut rows = statement.query([since_s])?;
     while let Some(row) = rows.next()? {
         let text = |at: usize| row.get::<_, Arc<str>>(at);
         let some = |text: Arc<str>| if text.is_empty() { None } else { Some(text) };
@@ -227,19 +234,35 @@ pub fn settled(
             Unit::InputTokens => int(tokens.input_total()),
             Unit::OutputTokens => int(tokens.output_total()),
         };
-        let sum: &mut i64 = sums.entry(subject).or_default();
-        *sum = sum.saturating_add(amount);
+        add(subject, row.get(21)?, amount);
     }
     Ok(sums)
 }
 
-/// The same from the entries: slower, and independent of the rollups.
+/// What each subject of a limit has settled in one window, from the entries:
+/// slower, and independent of the rollups.
 pub fn settled_by_entries(
     db: &Connection,
     limit: &Limit,
     span: Span,
     names: &dyn Names,
 ) -> rusqlite::Result<HashMap<Subject, i64>> {
+    let mut sums = HashMap::new();
+    each_settled(db, limit, span, names, |subject, entry| {
+        let sum: &mut i64 = sums.entry(subject).or_default();
+        *sum = sum.saturating_add(entry.amount(limit.unit));
+    })?;
+    Ok(sums)
+}
+
+/// Hands out each entry that a limit counts, with its subject.
+fn each_settled(
+    db: &Connection,
+    limit: &Limit,
+    span: Span,
+    names: &dyn Names,
+    mut each: impl FnMut(Subject, &Entry),
+) -> rusqlite::Result<()> {
     let sql = format!(
         "SELECT {ENTRY_COLUMNS} FROM entry WHERE admitted_ms >= ?1 AND admitted_ms < ?2 \
          AND kind IN ('settle', 'adjust')"
@@ -247,14 +270,13 @@ pub fn settled_by_entries(
     let mut statement = db.prepare_cached(&sql)?;
     let ms = |s: i64| s.saturating_mul(1_000);
     let mut rows = statement.query([ms(span.start_s), ms(span.end_s)])?;
-    let mut sums = HashMap::new();
     while let Some(row) = rows.next()? {
         let entry = entry_from(row, names)?;
-        let Some(subject) = subject(limit, &entry.attribution) else { continue };
-        let sum: &mut i64 = sums.entry(subject).or_default();
-        *sum = sum.saturating_add(entry.amount(limit.unit));
+        if let Some(subject) = subject(limit, &entry.attribution) {
+            each(subject, &entry);
+        }
     }
-    Ok(sums)
+    Ok(())
 }
 
 /// When each key was last used, in Unix seconds, to a quarter of an hour or

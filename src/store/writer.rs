@@ -49,27 +49,61 @@ pub(super) struct Shared {
     store: Store,
 }
 
+/// Who writes what nobody waits for: by threads of its own, or step by step.
+#[must_use = "without it, endings are never written"]
+pub struct Clerk {
+    shared: Arc<Shared>,
+    checkpoints: Connection,
+}
+
+impl Clerk {
+    /// Starts the threads; the returned one ends once the writer is dropped and
+    /// everything is written.
+    pub fn start(self) -> Result<JoinHandle<()>, StoreError> {
+        let Self { shared, checkpoints } = self;
+        let checkpointing = Arc::downgrade(&shared);
+        let thread = spawn("ledger-writer", move || shared.run())?;
+        spawn("ledger-checkpoint", move || checkpoint::run(&checkpoints, &checkpointing))?;
+        Ok(thread)
+    }
+
+    /// Writes what is queued by now, for those who have no threads.
+    pub fn step(&self) {
+        let _ = self.shared.write_all();
+    }
+
+    /// Moves the write-ahead log into the database, as far as it can be.
+    pub fn checkpoint(&self) {
+        checkpoint::once(&self.checkpoints, &self.shared);
+    }
+
+    /// Hands out the connection that writes, while nothing is being written:
+    /// whoever wants to see the ledger fail makes it fail there.
+    pub fn disturb(&self, work: impl FnOnce(&mut Connection)) {
+        self.shared.desk().disturb(work);
+    }
+}
+
 impl Writer {
-    /// Starts the threads. At most `requests_max` requests are open at once.
-    pub fn start<O: Observer>(
+    /// A writer on a store, and its clerk. At most `requests_max` requests are
+    /// open at once.
+    pub fn new<O: Observer>(
         store: Store,
         requests_max: usize,
         observer: O,
-    ) -> Result<(Self, JoinHandle<()>), StoreError> {
+    ) -> Result<(Self, Clerk), StoreError> {
         let requests_max = requests_max.min(Semaphore::MAX_PERMITS);
-        let db = store.connect()?;
+        let checkpoints = store.connect()?;
         let shared = Arc::new(Shared {
             queue: Queue::default(),
             desk: Mutex::new(Desk::new(store.connect()?, Box::new(observer))?),
             healthy: AtomicBool::new(true),
             store,
         });
-        let (writing, checkpointing) = (Arc::clone(&shared), Arc::downgrade(&shared));
-        let thread = spawn("ledger-writer", move || writing.run())?;
-        spawn("ledger-checkpoint", move || checkpoint::run(&db, &checkpointing))?;
+        let clerk = Clerk { shared: Arc::clone(&shared), checkpoints };
         let requests = Arc::new(Semaphore::new(requests_max));
         let operators = Arc::new(Semaphore::new(OPERATORS_MAX));
-        Ok((Self { shared, requests, requests_max, operators }, thread))
+        Ok((Self { shared, requests, requests_max, operators }, clerk))
     }
 
     /// The slot of a request, for its ending; waits a while if all are taken.
@@ -175,7 +209,11 @@ impl Shared {
     fn run(&self) {
         loop {
             let closed = self.queue.wait(LINGER);
-            while !self.write_all() || self.queue.is_urgent() {}
+            while !self.write_all() || self.queue.is_urgent() {
+                if !self.is_healthy() {
+                    std::thread::sleep(RETRY_AFTER);
+                }
+            }
             if closed {
                 return;
             }
@@ -195,10 +233,6 @@ impl Shared {
         }
         let healthy = desk.is_healthy();
         self.healthy.store(healthy, Ordering::Relaxed);
-        drop(desk);
-        if !healthy {
-            std::thread::sleep(RETRY_AFTER);
-        }
         nothing && healthy
     }
 

@@ -93,6 +93,21 @@ fn an_answer_without_usage_is_counted_and_never_free() {
 }
 
 #[test]
+fn what_is_counted_is_never_more_than_what_was_held() {
+    run(async {
+        let house = House::with("").await;
+        // The form of the answer alone has more tokens than it may have.
+        house.chat(&[("x-fake-no-usage", "1")], json!({ "max_completion_tokens": 3 })).await;
+        let entry = &house.entries().await[0];
+        assert_eq!(
+            (&entry["basis"], &entry["usage"]["output_tokens"]),
+            (&json!("counted"), &json!(3)),
+            "{entry}"
+        );
+    });
+}
+
+#[test]
 fn free_endpoints_cost_nothing_and_pass_an_exhausted_budget() {
     run(async {
         let config = "[[limit]]\nname = \"tiny\"\nwindow = \"month\"\nhard = 0.000001\n";

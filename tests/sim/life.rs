@@ -1,0 +1,181 @@
+//! One life of the guard, from its start on what the last one left.
+
+use std::convert::Infallible;
+use std::future::{Future, ready};
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll};
+use std::time::{Duration, UNIX_EPOCH};
+
+use arc_swap::ArcSwap;
+use http::Uri;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use rusqlite::Connection;
+use spendguard::app::rules;
+use spendguard::clock::Clock;
+use spendguard::config::Settings;
+use spendguard::guard::{Guard, recovery};
+use spendguard::net::converse;
+use spendguard::proxy::visit::RequestIds;
+use spendguard::proxy::{Proxy, Rules};
+use spendguard::store::verify::verify;
+use spendguard::store::{Clerk, Store};
+use spendguard::upstream::Upstream;
+use tokio::sync::watch;
+use tokio::time::sleep;
+use tokio_util::task::TaskTracker;
+
+use crate::chance::Chance;
+use crate::wire::{End, now};
+use crate::world::World;
+
+/// Ways in which the disk fails.
+pub(crate) const SOUND: u64 = 0;
+pub(crate) const NO_COMMIT: u64 = 1;
+pub(crate) const INTERRUPTED: u64 = 2;
+pub(crate) const FULL: u64 = 3;
+
+/// A guard that is serving.
+pub(crate) struct Life {
+    pub(crate) guard: Arc<Guard>,
+    pub(crate) rules: Arc<ArcSwap<Rules>>,
+    proxy: Arc<Proxy>,
+    clerk: Arc<Mutex<Clerk>>,
+    is_over: Arc<AtomicBool>,
+    header_timeout: Duration,
+    stop: watch::Sender<bool>,
+}
+
+impl Life {
+    /// Starts a guard on the world's folder.
+    pub(crate) async fn start(world: &Arc<World>, settings: &Settings, base_ms: i64) -> Self {
+        let life = world.next_life();
+        let store = Store::open(&world.folder(), settings.durability).unwrap();
+        let config = recovery::Config { open_requests_max: 50, zone: Arc::clone(&settings.zone) };
+        let clock = Arc::new(clock(world, base_ms));
+        let (guard, clerk) = Guard::open(store, &config, clock, Arc::default()).unwrap();
+        let (clerk, is_over) = (Arc::new(Mutex::new(clerk)), Arc::new(AtomicBool::new(false)));
+        lock(&clerk).disturb(|db| break_as_told(db, Arc::clone(&world.disk), world.fork()));
+        let steps = steps(Arc::clone(&clerk), Arc::clone(&is_over), world.fork());
+        world.tasks.spawn(steps);
+        guard.install_file_projects(settings.projects.iter().cloned());
+        guard.install_file_limits(settings.limits.clone(), Arc::clone(&settings.zone)).await.unwrap();
+        let (rules, _) = rules::of(settings).unwrap();
+        let rules = Arc::new(ArcSwap::from_pointee(rules));
+        let dial = Dial { world: Arc::downgrade(world), life };
+        let proxy = Proxy {
+            guard: Arc::clone(&guard),
+            rules: Arc::clone(&rules),
+            upstream: ArcSwap::from_pointee(Upstream::over(dial, &rules::upstream(settings))),
+            ids: Arc::new(RequestIds::new().unwrap()),
+            tracker: TaskTracker::new(),
+        };
+        let (stop, _) = watch::channel(false);
+        let header_timeout = settings.server.header_timeout;
+        Self { guard, rules, proxy: Arc::new(proxy), clerk, is_over, header_timeout, stop }
+    }
+
+    /// Serves a connection of a client.
+    pub(crate) fn serve(&self, end: End, tasks: &TaskTracker) {
+        let proxy = Arc::clone(&self.proxy);
+        let service = service_fn(move |request| {
+            let proxy = Arc::clone(&proxy);
+            async move { Ok::<_, Infallible>(proxy.handle(request).await) }
+        });
+        tasks.spawn(converse(end, self.header_timeout, self.stop.subscribe(), service));
+    }
+
+    /// Breaks or mends the disk by what only the connection itself can do.
+    pub(crate) fn page_count_max(&self, most: Option<u32>) {
+        lock(&self.clerk).disturb(|db| {
+            let pages: u32 = db.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap_or(0);
+            let most = most.map_or(i64::from(u32::MAX) - 1, |more| i64::from(pages + more));
+            // The answer is the new bound.
+            let _ = db.query_row(&format!("PRAGMA max_page_count = {most}"), [], |_| Ok(()));
+        });
+    }
+
+    /// Moves the log into the database, as the checkpoint's thread would.
+    pub(crate) fn checkpoint(&self) {
+        lock(&self.clerk).checkpoint();
+    }
+
+    /// Ends it as kill -9 does: nothing of it is heard of any more.
+    pub(crate) fn end(self) {
+        self.is_over.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A wall clock that is as far off as the world says.
+fn clock(world: &Arc<World>, base_ms: i64) -> Clock {
+    let (began, off_ms) = (now(), Arc::clone(&world.clock_off_ms));
+    Clock::with_wall(move || {
+        let ms = base_ms + off_ms.load(Ordering::Relaxed);
+        UNIX_EPOCH + Duration::from_millis(u64::try_from(ms).unwrap()) + now().duration_since(began)
+    })
+}
+
+/// What the writer's threads do, in simulated time.
+async fn steps(clerk: Arc<Mutex<Clerk>>, is_over: Arc<AtomicBool>, mut chance: Chance) {
+    while !is_over.load(Ordering::Relaxed) {
+        sleep(Duration::from_millis(chance.within(1, 25))).await;
+        if !is_over.load(Ordering::Relaxed) {
+            lock(&clerk).step();
+        }
+    }
+}
+
+/// Makes transactions fail, at their commit or in their middle.
+fn break_as_told(db: &mut Connection, disk: Arc<AtomicU64>, mut chance: Chance) {
+    let commits = Arc::clone(&disk);
+    db.commit_hook(Some(move || commits.load(Ordering::Relaxed) == NO_COMMIT)).unwrap();
+    let interrupt = move || disk.load(Ordering::Relaxed) == INTERRUPTED && chance.percent(20);
+    db.progress_handler(40, Some(interrupt)).unwrap();
+}
+
+/// Connects a guard to upstream.
+#[derive(Clone)]
+struct Dial {
+    world: Weak<World>,
+    life: u64,
+}
+
+impl tower_service::Service<Uri> for Dial {
+    type Response = TokioIo<End>;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Uri) -> Self::Future {
+        let end = self.world.upgrade().and_then(|world| world.dial_upstream(self.life));
+        let dialled = end.map(TokioIo::new).ok_or_else(|| io::ErrorKind::ConnectionRefused.into());
+        Box::pin(ready(dialled))
+    }
+}
+
+/// What must hold whenever nothing is under way: the books agree with each
+/// other and with what the limits count.
+pub(crate) async fn audit(world: &World, guard: &Arc<Guard>) {
+    let ring = Arc::clone(guard.ring());
+    let report = guard.read(move |db| verify(db, &*ring)).await.unwrap();
+    world.check(report.differences.is_empty(), || format!("verify: {:?}", report.differences));
+    for (limit, readings) in guard.limits() {
+        let sums = guard.sums_from_entries(&limit.name).await.unwrap();
+        for reading in readings {
+            let sum = sums.get(&reading.subject).copied().unwrap_or(0);
+            world.check(sum == reading.meter.settled, || {
+                format!("{}: the entries of {:?} come to {sum}", limit.name, reading)
+            });
+        }
+    }
+}
+
+fn lock(clerk: &Mutex<Clerk>) -> MutexGuard<'_, Clerk> {
+    clerk.lock().unwrap_or_else(PoisonError::into_inner)
+}

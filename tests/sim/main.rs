@@ -1,0 +1,229 @@
+//! Simulated worlds, each from a seed: what must always hold holds in all.
+//!
+//!     cargo test --test sim                    # as many as CI runs
+//!     cargo test --test sim -- --seeds 5000    # as many as you like
+//!     cargo test --test sim -- --seed 17       # one, saying what happens
+//!
+//! A world that fails names its seed. The first few are run twice, since a
+//! failure that doesn't come again could not be looked into.
+
+#![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
+#![expect(clippy::print_stdout, reason = "it is its own harness")]
+
+mod chance;
+mod clients;
+mod life;
+mod openai;
+mod operators;
+mod wire;
+mod world;
+
+use std::cell::Cell;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use spendguard::guard::Guard;
+use spendguard::guard::keyring::NewKey;
+use spendguard::ledger::entry::{Basis, Entry, Kind};
+use spendguard::store::reader::{self, EntryFilter};
+use tokio::time::{sleep, timeout, timeout_at};
+use tokio_util::task::TaskTracker;
+
+use crate::chance::Chance;
+use crate::life::{Life, audit};
+use crate::world::{Outcome, World};
+
+/// Seeds that are run if none are asked for.
+const SEEDS: u64 = 300;
+/// Seeds that are run twice.
+const TWICE: u64 = 10;
+const CLIENTS: usize = 8;
+const WORK: Duration = Duration::from_secs(60);
+/// Longer than any wait that a request is allowed.
+const REST_MAX: Duration = Duration::from_secs(200);
+
+thread_local! {
+    /// Panics on this thread, in whatever task: each world has one thread.
+    static PANICS: Cell<u64> = const { Cell::new(0) };
+}
+
+fn main() -> ExitCode {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        PANICS.set(PANICS.get() + 1);
+        report(panic);
+    }));
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let number = |name: &str| {
+        let at = arguments.iter().position(|argument| argument == name)?;
+        Some(arguments.get(at + 1).and_then(|text| text.parse::<u64>().ok()).expect("a number"))
+    };
+    if arguments.iter().any(|argument| argument == "--list") {
+        println!("worlds: test");
+        return ExitCode::SUCCESS;
+    }
+    if let Some(seed) = number("--seed") {
+        let outcome = run(seed, true);
+        println!("{outcome:#?}");
+        return if outcome.fault.is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
+    let seeds = number("--seeds").unwrap_or(SEEDS);
+    let first = number("--from").unwrap_or(0);
+    run_all(first, first + seeds)
+}
+
+fn run_all(first: u64, end: u64) -> ExitCode {
+    let next = AtomicU64::new(first);
+    let work = || {
+        let mut outcomes = Vec::new();
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= end {
+                return outcomes;
+            }
+            outcomes.push((seed, checked(seed)));
+        }
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let outcomes: Vec<(u64, Outcome)> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    });
+    let sum = |of: fn(&Outcome) -> u64| outcomes.iter().map(|(_, outcome)| of(outcome)).sum::<u64>();
+    let with = |status| outcomes.iter().filter_map(|(_, o)| o.statuses.get(&status)).sum::<u64>();
+    println!(
+        "{} worlds, {} lives, {} events looked at, {} answers: {} of 200, {} of 429, {} of 5xx",
+        outcomes.len(),
+        sum(|o| o.lives),
+        sum(|o| o.events),
+        sum(|o| o.requests),
+        with(200),
+        with(429),
+        with(500) + with(502) + with(503) + with(504),
+    );
+    let failed: Vec<_> = outcomes.iter().filter(|(_, outcome)| outcome.fault.is_some()).collect();
+    for (seed, outcome) in &failed {
+        println!("seed {seed}: {}", outcome.fault.as_deref().unwrap_or_default());
+        println!("  again: cargo test --test sim -- --seed {seed}");
+    }
+    if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Runs a seed; the first ones twice, which must come to the same.
+fn checked(seed: u64) -> Outcome {
+    let mut outcome = run(seed, false);
+    if seed < TWICE && outcome.fault.is_none() {
+        let again = run(seed, false);
+        if again.digest != outcome.digest {
+            outcome.fault = Some("it went another way the second time".to_owned());
+        }
+    }
+    outcome
+}
+
+fn run(seed: u64, is_loud: bool) -> Outcome {
+    // Memory, where there is a folder of it: the disk is simulated anyway.
+    let memory = std::path::Path::new("/dev/shm");
+    let folder = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+    let folder = folder.unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    PANICS.set(0);
+    runtime.block_on(async {
+        let world = World::new(Chance::new(seed), folder.path().join("data"), is_loud);
+        scenario(&world).await;
+        world.check(PANICS.get() == 0, || "something panicked".to_owned());
+        world.outcome()
+    })
+}
+
+async fn scenario(world: &Arc<World>) {
+    let mut chance = world.fork();
+    let base_ms = operators::eve_ms(&mut chance);
+    let settings = operators::settings(&mut chance, world.cancels);
+    let life = Life::start(world, &settings, base_ms).await;
+    let key = async |name: &str| {
+        let new = NewKey { name: name.to_owned(), ..NewKey::default() };
+        life.guard.create_key(new).await.unwrap().1.expose().to_owned()
+    };
+    world.set_keys([key("one").await, key("two").await]);
+    world.begin(life);
+    world.changing(false);
+    let clients = TaskTracker::new();
+    for name in 0..CLIENTS {
+        clients.spawn(clients::run(Arc::clone(world), name, chance.fork()));
+    }
+    world.tasks.spawn(operators::run(Arc::clone(world), chance.fork()));
+    let end = wire::now() + WORK;
+    while timeout_at(end, world.died.notified()).await.is_ok() {
+        rise(world, &mut chance, base_ms).await;
+    }
+    world.rest();
+    if world.guard().is_none() {
+        // It died at the last instant.
+        rise(world, &mut chance, base_ms).await;
+    }
+    clients.close();
+    let _ = timeout(REST_MAX, clients.wait()).await;
+    rest(world).await;
+}
+
+/// The next life, on what the last one left.
+async fn rise(world: &Arc<World>, chance: &mut Chance, base_ms: i64) {
+    sleep(Duration::from_millis(chance.within(1, 2_000))).await;
+    world.disk.store(life::SOUND, Ordering::Relaxed);
+    let settings = operators::settings(chance, world.cancels);
+    world.changing(true);
+    let life = Life::start(world, &settings, base_ms).await;
+    audit(world, &life.guard).await;
+    world.check(life.guard.in_doubt().1 == 0, || "a guard starts with open holds".to_owned());
+    world.begin(life);
+    world.changing(false);
+    world.trace("the guard rises");
+}
+
+/// Lets everything end, and looks at what is left.
+async fn rest(world: &Arc<World>) {
+    let guard = world.guard().unwrap();
+    let rested = async {
+        while guard.in_doubt().1 > 0 {
+            sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let rested = timeout(REST_MAX, rested).await;
+    world.check(rested.is_ok(), || format!("a hold outlives its request: {:?}", guard.in_doubt()));
+    for (limit, readings) in guard.limits() {
+        let held = readings.iter().any(|reading| reading.meter.held != 0);
+        world.check(!held, || format!("{}: something is held for nobody: {readings:?}", limit.name));
+    }
+    audit(world, &guard).await;
+    settle_up(world, &guard).await;
+}
+
+/// The ledger against the true account, request by request.
+async fn settle_up(world: &World, guard: &Arc<Guard>) {
+    let ring = Arc::clone(guard.ring());
+    let filter = EntryFilter { count_max: 1_000_000, ..EntryFilter::default() };
+    let entries = guard.read(move |db| reader::entries(db, &filter, &*ring)).await.unwrap();
+    let ended = |entry: &&Entry| matches!(entry.kind, Kind::Settle | Kind::Release);
+    for (name, bills) in world.account.bills() {
+        let own = |entry: &&Entry| entry.attribution.tags.get("name") == Some(&name);
+        let of: Vec<&Entry> = entries.iter().filter(ended).filter(own).collect();
+        world.check(of.len() == 1, || format!("{name} was billed {bills:?} and has {} endings", of.len()));
+        let Some(entry) = of.first() else { continue };
+        let billed: u64 = bills.iter().map(openai::Bill::pico).sum::<u64>().div_ceil(1_000);
+        let booked = u64::try_from(entry.cost.nano()).unwrap();
+        let is_exempt = world.cancels && entry.disconnected;
+        world.check(booked >= billed || is_exempt, || format!("{name} cost {billed}, booked is {entry:?}"));
+        let is_exact = entry.basis != Some(Basis::Reported) || booked == billed;
+        world.check(is_exact, || format!("{name} cost {billed}, reported is {entry:?}"));
+    }
+    let bills = world.account.bills();
+    for entry in entries.iter().filter(|entry| entry.basis == Some(Basis::Reported)) {
+        let object =
+            entry.object_id.as_deref().and_then(|id| id.strip_prefix("chatcmpl-")).unwrap_or_default();
+        world.check(bills.contains_key(object), || format!("{entry:?} is booked and was never billed"));
+    }
+}

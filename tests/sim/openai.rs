@@ -1,0 +1,294 @@
+//! Upstream: answers late, partly, twice or never, and keeps the true account.
+//!
+//! It bills as OpenAI does: nothing for what it refused, the whole answer if it
+//! made one, and of a stream that broke off what it had delivered by then. An
+//! answer without usage has no hidden output: the guard can only count what it
+//! sees.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::io::AsyncReadExt as _;
+use tokio::time::sleep;
+
+use crate::chance::Chance;
+use crate::wire::{End, Mark};
+
+/// Rates in picodollars a token, as in the price sheet: model, input, cached
+/// input, output.
+pub(crate) const RATES: [(&str, u64, u64, u64); 2] =
+    [("gpt-4o-mini", 150_000, 75_000, 600_000), ("gpt-5-mini", 250_000, 25_000, 2_000_000)];
+
+/// What one request really cost.
+#[derive(Clone, Debug)]
+pub(crate) struct Bill {
+    model: &'static str,
+    /// Input and cached input, once it is certain that they are billed.
+    input: Option<(u64, u64)>,
+    /// Output that nobody sees.
+    reasoning: u64,
+    /// Words, each a token: all of an answer, or those of a stream delivered.
+    words: Arc<AtomicU64>,
+}
+
+impl Bill {
+    pub(crate) fn pico(&self) -> u64 {
+        let Some((input, cached)) = self.input else { return 0 };
+        let (_, rate, cached_rate, output_rate) =
+            RATES.into_iter().find(|rate| rate.0 == self.model).unwrap();
+        (input - cached) * rate
+            + cached * cached_rate
+            + (self.reasoning + self.words.load(Ordering::Relaxed)) * output_rate
+    }
+}
+
+/// All bills, by the name of the request.
+#[derive(Default)]
+pub(crate) struct Account(Mutex<BTreeMap<String, Vec<Bill>>>);
+
+impl Account {
+    pub(crate) fn bills(&self) -> BTreeMap<String, Vec<Bill>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn pico(&self) -> u64 {
+        self.bills().values().flatten().map(Bill::pico).sum()
+    }
+
+    fn open(&self, name: &str, bill: Bill) {
+        let mut bills = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        bills.entry(name.to_owned()).or_default().push(bill);
+    }
+}
+
+/// What upstream does with one request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Answer,
+    WithoutUsage,
+    Twice,
+    Late,
+    Never,
+    Refuse,
+    Fail,
+    /// The work is done and the answer lost.
+    Vanish,
+    /// Closed in the middle of an answer.
+    Partly,
+    Garbage,
+}
+
+const FATES: [Fate; 24] = [
+    Fate::Answer,
+    Fate::Answer,
+    Fate::Answer,
+    Fate::Answer,
+    Fate::Answer,
+    Fate::Answer,
+    Fate::Answer,
+    Fate::Answer,
+    Fate::Answer,
+    Fate::Answer,
+    Fate::Answer,
+    Fate::Answer,
+    Fate::Answer,
+    Fate::WithoutUsage,
+    Fate::WithoutUsage,
+    Fate::Twice,
+    Fate::Late,
+    Fate::Never,
+    Fate::Refuse,
+    Fate::Fail,
+    Fate::Vanish,
+    Fate::Partly,
+    Fate::Partly,
+    Fate::Garbage,
+];
+
+/// Serves one connection until it breaks.
+pub(crate) async fn serve(mut end: End, account: Arc<Account>, mut chance: Chance) {
+    let mut unread = Vec::new();
+    while let Some(body) = request(&mut end, &mut unread).await {
+        if answer(&mut end, &account, &mut chance, &body).await.is_none() {
+            return;
+        }
+        if chance.percent(4) {
+            // It closes an idle connection, maybe just as the next request comes.
+            sleep(Duration::from_millis(chance.within(0, 200))).await;
+            return;
+        }
+    }
+}
+
+/// The body of the next request; none at the end of the connection.
+async fn request(end: &mut End, unread: &mut Vec<u8>) -> Option<Value> {
+    loop {
+        if let Some(at) = unread.windows(4).position(|four| four == b"\r\n\r\n") {
+            let head = String::from_utf8_lossy(&unread[..at]).to_ascii_lowercase();
+            let length = head.lines().find_map(|line| line.strip_prefix("content-length:"));
+            let length: usize = length.map_or(0, |length| length.trim().parse().unwrap());
+            if unread.len() >= at + 4 + length {
+                let body = serde_json::from_slice(&unread[at + 4..at + 4 + length]).unwrap();
+                unread.drain(..at + 4 + length);
+                return Some(body);
+            }
+        }
+        if end.read_buf(unread).await.ok()? == 0 {
+            return None;
+        }
+    }
+}
+
+struct Asked<'a> {
+    name: &'a str,
+    bill: Bill,
+    input: (u64, u64),
+    words: u64,
+    with_usage: bool,
+}
+
+fn asked<'a>(body: &'a Value, chance: &mut Chance) -> Asked<'a> {
+    let text = body["messages"][0]["content"].as_str().unwrap();
+    let model = RATES.iter().find(|rate| Some(rate.0) == body["model"].as_str()).unwrap().0;
+    let most = body["max_completion_tokens"].as_u64().unwrap_or(80);
+    let reasoning = if model == "gpt-5-mini" { chance.within(0, most / 2) } else { 0 };
+    let words = chance.within(0, (most - reasoning).min(80));
+    let input = u64::try_from(text.split(' ').count()).unwrap();
+    Asked {
+        name: text.split(' ').next().unwrap(),
+        bill: Bill { model, input: None, reasoning, words: Arc::default() },
+        input: (input, input / 4),
+        words,
+        with_usage: body["stream_options"]["include_usage"] == true,
+    }
+}
+
+/// Answers a request; none if the connection is over.
+async fn answer(end: &mut End, account: &Account, chance: &mut Chance, body: &Value) -> Option<()> {
+    let mut asked = asked(body, chance);
+    let fate = chance.one(&FATES);
+    sleep(Duration::from_millis(chance.one(&[0, 1, 10, 100, 900]))).await;
+    if matches!(fate, Fate::Refuse | Fate::Fail) {
+        let (status, kind) = if fate == Fate::Refuse {
+            ("400 Bad Request", "invalid_request_error")
+        } else {
+            ("500 Oops", "server_error")
+        };
+        let error = json!({ "error": { "message": "no", "type": kind, "param": null, "code": null } });
+        return whole(end, status, &error.to_string());
+    }
+    if fate == Fate::Garbage {
+        return whole(end, "200 OK", "<html>all is well</html>");
+    }
+    if fate == Fate::WithoutUsage {
+        asked.bill.reasoning = 0;
+    }
+    asked.bill.input = Some(asked.input);
+    if body["stream"] == true
+        && matches!(fate, Fate::Answer | Fate::WithoutUsage | Fate::Partly | Fate::Twice)
+    {
+        account.open(asked.name, asked.bill.clone());
+        return stream(end, chance, fate, &asked).await;
+    }
+    asked.bill.words.store(asked.words, Ordering::Relaxed);
+    account.open(asked.name, asked.bill.clone());
+    let text = object(&asked, fate != Fate::WithoutUsage).to_string();
+    match fate {
+        Fate::Never => {
+            sleep(Duration::from_secs(100)).await;
+            None
+        }
+        Fate::Late => {
+            sleep(Duration::from_secs(chance.within(5, 40))).await;
+            whole(end, "200 OK", &text)
+        }
+        Fate::Vanish => None,
+        Fate::Partly => {
+            let head = head("200 OK", text.len() + 10);
+            end.send(format!("{head}{text}").as_bytes(), None).ok()?;
+            sleep(Duration::from_millis(chance.within(0, 50))).await;
+            None
+        }
+        Fate::Twice => {
+            // Whoever asks next on this connection may take the second for his:
+            // nothing in HTTP/1.1 tells. He is never billed, since it ends here.
+            whole(end, "200 OK", &text)?;
+            whole(end, "200 OK", &text)?;
+            None
+        }
+        Fate::Answer | Fate::WithoutUsage | Fate::Refuse | Fate::Fail | Fate::Garbage => {
+            whole(end, "200 OK", &text)
+        }
+    }
+}
+
+fn head(status: &str, length: usize) -> String {
+    format!("HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n")
+}
+
+fn whole(end: &mut End, status: &str, text: &str) -> Option<()> {
+    end.send(format!("{}{text}", head(status, text.len())).as_bytes(), None).ok()
+}
+
+fn usage(asked: &Asked<'_>, words: u64) -> Value {
+    let completion = words + asked.bill.reasoning;
+    json!({
+        "prompt_tokens": asked.input.0,
+        "completion_tokens": completion,
+        "total_tokens": asked.input.0 + completion,
+        "prompt_tokens_details": { "cached_tokens": asked.input.1 },
+        "completion_tokens_details": { "reasoning_tokens": asked.bill.reasoning },
+    })
+}
+
+fn object(asked: &Asked<'_>, with_usage: bool) -> Value {
+    let text = vec!["hello"; usize::try_from(asked.words).unwrap()].join(" ");
+    let mut object = json!({
+        "id": format!("chatcmpl-{}", asked.name),
+        "object": "chat.completion",
+        "model": asked.bill.model,
+        "choices": [{ "index": 0, "message": { "role": "assistant", "content": text }, "finish_reason": "stop" }],
+    });
+    if with_usage {
+        object["usage"] = usage(asked, asked.words);
+    }
+    object
+}
+
+async fn stream(end: &mut End, chance: &mut Chance, fate: Fate, asked: &Asked<'_>) -> Option<()> {
+    let event = |delta: &Value| {
+        let chunk = json!({
+            "id": format!("chatcmpl-{}", asked.name), "object": "chat.completion.chunk", "model": asked.bill.model,
+            "choices": [{ "index": 0, "delta": delta, "finish_reason": null }],
+        });
+        format!("data: {chunk}\n\n")
+    };
+    let chunk = |text: &str| format!("{:x}\r\n{text}\r\n", text.len());
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+    end.send(head.as_bytes(), None).ok()?;
+    let pause = Duration::from_millis(chance.one(&[0, 0, 1, 30, 400]));
+    let cut_after = if fate == Fate::Partly { chance.within(0, asked.words) } else { u64::MAX };
+    for word in 0..asked.words {
+        if word == cut_after {
+            return None;
+        }
+        let mark = Mark(Arc::clone(&asked.bill.words), 1);
+        end.send(chunk(&event(&json!({ "content": " hello" }))).as_bytes(), Some(mark)).ok()?;
+        if !pause.is_zero() {
+            sleep(pause).await;
+        }
+    }
+    if fate != Fate::WithoutUsage {
+        if asked.with_usage {
+            let mut last = object(asked, true);
+            last["object"] = json!("chat.completion.chunk");
+            last["choices"] = json!([]);
+            end.send(chunk(&format!("data: {last}\n\n")).as_bytes(), None).ok()?;
+        }
+        end.send(chunk("data: [DONE]\n\n").as_bytes(), None).ok()?;
+    }
+    end.send(b"0\r\n\r\n", None).ok()
+}

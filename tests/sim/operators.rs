@@ -1,0 +1,175 @@
+//! Operators, the calendar, and the machine: what happens to a guard while it
+//! works.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use serde_json::json;
+use spendguard::app::rules;
+use spendguard::config::Settings;
+use spendguard::domain::Money;
+use spendguard::ledger::entry::Kind;
+use spendguard::store::reader::{self, EntryFilter};
+use spendguard::store::rule::LimitRule;
+use tokio::time::sleep;
+
+use crate::chance::Chance;
+use crate::life::{FULL, INTERRUPTED, NO_COMMIT, SOUND};
+use crate::world::{AUDIT, World};
+
+/// Instants just before something turns over, in Unix seconds: a minute, a
+/// month and a year of UTC; a day in Tokyo; the gap and the overlap of Warsaw's
+/// summer time.
+const EVES: [i64; 5] = [
+    1_798_761_570, // 2026-12-31T23:59:30Z
+    1_796_083_170, // 2026-11-30T23:59:30Z
+    1_796_137_170, // 2026-12-01T14:59:30Z
+    1_774_745_970, // 2026-03-29T00:59:30Z
+    1_792_889_970, // 2026-10-25T00:59:30Z
+];
+
+/// The instant at which a world begins, in Unix milliseconds.
+pub(crate) fn eve_ms(chance: &mut Chance) -> i64 {
+    chance.one(&EVES) * 1_000 + i64::try_from(chance.within(0, 40_000)).unwrap()
+}
+
+/// Settings as chance writes them.
+pub(crate) fn settings(chance: &mut Chance, cancels: bool) -> Settings {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), config(chance, cancels)).unwrap();
+    let environment =
+        [("SPENDGUARD_UPSTREAM__BASE_URL", "http://upstream.test/v1"), ("OPENAI_API_KEY", "sk-upstream")];
+    let environment = environment.map(|(key, value)| (key.to_owned(), value.to_owned()));
+    spendguard::config::load(Some(file.path()), environment).unwrap()
+}
+
+fn config(chance: &mut Chance, cancels: bool) -> String {
+    let durability = chance.one(&["process", "power"]);
+    let tight = chance.one(&["clamp", "reject"]);
+    let wait = chance.one(&["0s", "100ms", "2s"]);
+    let on_disconnect = if cancels { "cancel" } else { "drain" };
+    let mut text = format!(
+        "[server]\nheader_timeout = \"3s\"\n[storage]\ndurability = \"{durability}\"\n\
+         [upstream]\nresponse_timeout = \"20s\"\nidle_timeout = \"10s\"\n\
+         [guard]\nwhen_tight = \"{tight}\"\nclamp_output_min = 16\nhold_wait = \"{wait}\"\n\
+         on_disconnect = \"{on_disconnect}\"\ndrain_max = \"15s\"\n\
+         [[limit]]\nname = \"{AUDIT}\"\nwindow = \"total\"\nsoft = [0.001]\n"
+    );
+    for number in 0..chance.within(1, 4) {
+        let per = chance.one(&["organization", "project", "key", "user", "model"]);
+        let window = chance.one(&["minute", "hour", "day", "month", "year", "total"]);
+        let zone = chance.one(&["UTC", "Asia/Tokyo", "Europe/Warsaw"]);
+        // A minute of tokens or requests is a rate: the throttle's, not the ledger's.
+        let (unit, hard) = if window == "minute" { ("usd", dollars(chance)) } else { amount(chance) };
+        let only = chance.one(&["", "", "", "only = { model = [\"gpt-5*\"] }\n"]);
+        text += &format!(
+            "[[limit]]\nname = \"limit-{number}\"\nper = \"{per}\"\nunit = \"{unit}\"\nwindow = \"{window}\"\n\
+             zone = \"{zone}\"\nhard = {hard}\nsoft = [\"50%\"]\n{only}"
+        );
+    }
+    text
+}
+
+fn amount(chance: &mut Chance) -> (&'static str, String) {
+    match chance.within(0, 5) {
+        0 => ("tokens", chance.within(2_000, 30_000).to_string()),
+        1 => ("output_tokens", chance.within(1_000, 20_000).to_string()),
+        2 => ("requests", chance.within(5, 60).to_string()),
+        _ => ("usd", dollars(chance)),
+    }
+}
+
+fn dollars(chance: &mut Chance) -> String {
+    format!("0.{:05}", chance.within(20, 1_500))
+}
+
+/// Does one thing after another until the world rests.
+pub(crate) async fn run(world: Arc<World>, mut chance: Chance) {
+    while !world.is_resting() {
+        sleep(Duration::from_millis(chance.within(50, 3_000))).await;
+        if world.is_resting() {
+            break;
+        }
+        match chance.within(0, 11) {
+            0 | 1 => reload(&world, &mut chance).await,
+            2 => put_limit(&world, &mut chance).await,
+            3 => correct(&world, &mut chance).await,
+            4 | 5 => fail(&world, &mut chance).await,
+            6 => turn_the_clock(&world, &mut chance),
+            7 => drop(world.with_life(crate::life::Life::checkpoint)),
+            8..=10 => world.die_after(chance.within(1, 80)),
+            _ => world.die_now(),
+        }
+    }
+    world.disk.store(SOUND, Ordering::Relaxed);
+    world.with_life(|life| life.page_count_max(None));
+}
+
+/// A changed configuration comes into force.
+async fn reload(world: &World, chance: &mut Chance) {
+    let settings = settings(chance, world.cancels);
+    let Some(guard) = world.guard() else { return };
+    let (rules, _) = rules::of(&settings).unwrap();
+    world.with_life(|life| life.rules.store(Arc::new(rules)));
+    world.changing(true);
+    let done = guard.install_file_limits(settings.limits, settings.zone).await;
+    world.trace(&format!("limits changed: {}", done.is_ok()));
+    world.changing(false);
+}
+
+/// A limit of the API comes or goes.
+async fn put_limit(world: &World, chance: &mut Chance) {
+    let Some(guard) = world.guard() else { return };
+    world.changing(true);
+    let (unit, hard) = amount(chance);
+    let window = chance.one(&["hour", "day", "total"]);
+    let rule =
+        json!({ "per": chance.one(&["organization", "user"]), "unit": unit, "window": window, "hard": hard });
+    let rule: LimitRule = serde_json::from_value(rule).unwrap();
+    let done = if chance.percent(70) {
+        guard.put_limit("from-api", &rule).await.is_ok()
+    } else {
+        guard.remove_limit("from-api").await.is_ok()
+    };
+    world.trace(&format!("limit put or removed: {done}"));
+    world.changing(false);
+}
+
+/// A settled entry is corrected, upward: what was billed stays covered.
+async fn correct(world: &World, chance: &mut Chance) {
+    let Some(guard) = world.guard() else { return };
+    // One of the first: what is read on another thread must not depend on how
+    // fast that thread is.
+    let oldest = EntryFilter { ascending: true, count_max: 10, ..EntryFilter::default() };
+    let filter = EntryFilter { kind: Some(Kind::Settle), ..oldest };
+    let ring = Arc::clone(guard.ring());
+    let Ok(entries) = guard.read(move |db| reader::entries(db, &filter, &*ring)).await else { return };
+    let at = usize::try_from(chance.within(0, 9)).unwrap();
+    let Some(entry) = entries.get(at) else { return };
+    world.changing(true);
+    let by = Money::from_nano(i64::try_from(chance.within(1, 20_000)).unwrap());
+    let done = guard.adjust(entry.id, by, "a correction".to_owned()).await;
+    world.trace(&format!("corrected: {}", done.is_ok()));
+    world.changing(false);
+}
+
+/// The disk fails for a while.
+async fn fail(world: &World, chance: &mut Chance) {
+    let how = chance.one(&[NO_COMMIT, INTERRUPTED, FULL]);
+    world.trace(&format!("the disk fails: {how}"));
+    world.disk.store(how, Ordering::Relaxed);
+    if how == FULL {
+        world.with_life(|life| life.page_count_max(Some(0)));
+    }
+    sleep(Duration::from_millis(chance.within(1, 3_000))).await;
+    world.disk.store(SOUND, Ordering::Relaxed);
+    world.with_life(|life| life.page_count_max(None));
+}
+
+/// Somebody sets the clock, or its daemon does.
+fn turn_the_clock(world: &World, chance: &mut Chance) {
+    let by_ms = chance.one(&[-3_600_000, -60_000, -500, 500, 45_000, 7_200_000]);
+    world.trace(&format!("the clock is set by {by_ms} ms"));
+    world.clock_off_ms.fetch_add(by_ms, Ordering::Relaxed);
+}

@@ -1,0 +1,334 @@
+//! One world: a guard that dies and rises, its clients, and upstream.
+//!
+//! The guard's code is the real one, down to the database's files. Simulated are
+//! time, connections, and the failures. At every read and write of the guard its
+//! meters are looked at, and it may die there: then its files are copied as they
+//! are, which is what kill -9 leaves, and another guard starts on the copy.
+
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use spendguard::domain::limit::Mode;
+use spendguard::guard::Guard;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+
+use crate::chance::Chance;
+use crate::clients::Statuses;
+use crate::life::Life;
+use crate::openai::Account;
+use crate::wire::{End, Scissors, connection, now};
+
+/// The limit without a cap that everything counts on.
+pub(crate) const AUDIT: &str = "audit";
+
+/// What a seed makes.
+pub(crate) struct World {
+    pub(crate) account: Arc<Account>,
+    pub(crate) tasks: TaskTracker,
+    /// Told when the guard dies.
+    pub(crate) died: Notify,
+    /// How far the wall clock is off, in milliseconds.
+    pub(crate) clock_off_ms: Arc<AtomicI64>,
+    /// Whether the disk fails, and how.
+    pub(crate) disk: Arc<AtomicU64>,
+    /// Whether a client that leaves takes its answer with it.
+    pub(crate) cancels: bool,
+    keys: OnceLock<[String; 2]>,
+    resting: AtomicBool,
+    is_loud: bool,
+    began: Instant,
+    state: Mutex<State>,
+}
+
+struct State {
+    chance: Chance,
+    life: Option<Life>,
+    lives: u64,
+    links: Vec<Scissors>,
+    folder: PathBuf,
+    events: u64,
+    dies_at: Option<u64>,
+    /// The rules are being changed: meters may come, and be past their caps.
+    is_changing: bool,
+    totals: BTreeMap<(String, String, i64), i64>,
+    statuses: Statuses,
+    trace: DefaultHasher,
+    fault: Option<String>,
+}
+
+/// What came of a world.
+#[derive(Debug, Default)]
+pub(crate) struct Outcome {
+    pub(crate) fault: Option<String>,
+    pub(crate) lives: u64,
+    pub(crate) events: u64,
+    pub(crate) requests: u64,
+    pub(crate) statuses: Statuses,
+    pub(crate) digest: u64,
+}
+
+impl World {
+    pub(crate) fn new(mut chance: Chance, folder: PathBuf, is_loud: bool) -> Arc<Self> {
+        let state = State {
+            chance: chance.fork(),
+            life: None,
+            lives: 0,
+            links: Vec::new(),
+            folder,
+            events: 0,
+            dies_at: None,
+            is_changing: true,
+            totals: BTreeMap::new(),
+            statuses: Statuses::new(),
+            trace: DefaultHasher::new(),
+            fault: None,
+        };
+        Arc::new(Self {
+            account: Arc::default(),
+            tasks: TaskTracker::new(),
+            died: Notify::new(),
+            clock_off_ms: Arc::default(),
+            disk: Arc::default(),
+            cancels: chance.percent(25),
+            keys: OnceLock::new(),
+            resting: AtomicBool::new(false),
+            is_loud,
+            began: now(),
+            state: Mutex::new(state),
+        })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn fork(&self) -> Chance {
+        self.state().chance.fork()
+    }
+
+    pub(crate) fn keys(&self) -> &[String; 2] {
+        self.keys.get().unwrap()
+    }
+
+    pub(crate) fn set_keys(&self, keys: [String; 2]) {
+        self.keys.set(keys).unwrap();
+    }
+
+    /// Where the present guard's files are.
+    pub(crate) fn folder(&self) -> PathBuf {
+        self.state().folder.clone()
+    }
+
+    /// The guard that lives, if one does.
+    pub(crate) fn guard(&self) -> Option<Arc<Guard>> {
+        self.state().life.as_ref().map(|life| Arc::clone(&life.guard))
+    }
+
+    pub(crate) fn with_life<T>(&self, work: impl FnOnce(&Life) -> T) -> Option<T> {
+        self.state().life.as_ref().map(work)
+    }
+
+    /// The number of the next life.
+    pub(crate) fn next_life(&self) -> u64 {
+        self.state().lives + 1
+    }
+
+    pub(crate) fn begin(&self, life: Life) {
+        let mut state = self.state();
+        state.lives += 1;
+        state.life = Some(life);
+    }
+
+    /// Says that no new work is begun.
+    pub(crate) fn rest(&self) {
+        self.resting.store(true, Ordering::Relaxed);
+        self.state().dies_at = None;
+    }
+
+    pub(crate) fn is_resting(&self) -> bool {
+        self.resting.load(Ordering::Relaxed) || self.state().fault.is_some()
+    }
+
+    /// Lets the guard die so many events from now.
+    pub(crate) fn die_after(&self, events: u64) {
+        let mut state = self.state();
+        state.dies_at = Some(state.events + events);
+    }
+
+    /// Says that rules are being changed, or that they have been.
+    pub(crate) fn changing(&self, is_changing: bool) {
+        let mut state = self.state();
+        state.is_changing = is_changing;
+        if let Some(guard) = state.life.as_ref().map(|life| Arc::clone(&life.guard)) {
+            state.totals.clear();
+            self.look(&mut state, &guard, true);
+        }
+    }
+
+    /// A connection to the guard, if it lives.
+    pub(crate) fn dial_guard(self: &Arc<Self>) -> Option<End> {
+        let life = self.state().lives;
+        let (guards, others, scissors) = self.connection(life);
+        let mut state = self.state();
+        state.links.push(scissors);
+        state.life.as_ref()?.serve(guards, &self.tasks);
+        Some(others)
+    }
+
+    /// A connection between the guard of that life and somebody else.
+    pub(crate) fn connection(self: &Arc<Self>, life: u64) -> (End, End, Scissors) {
+        let world = Arc::downgrade(self);
+        let watch = Arc::new(move || {
+            if let Some(world) = world.upgrade() {
+                world.event(life);
+            }
+        });
+        connection(&mut self.fork(), watch)
+    }
+
+    /// A connection from the guard of that life to upstream.
+    pub(crate) fn dial_upstream(self: &Arc<Self>, life: u64) -> Option<End> {
+        let mut chance = self.fork();
+        let lives = |state: &State| state.lives == life && state.life.is_some();
+        if !lives(&self.state()) || chance.percent(2) {
+            return None;
+        }
+        let (guards, others, scissors) = self.connection(life);
+        self.state().links.push(scissors.clone());
+        self.tasks.spawn(crate::openai::serve(others, Arc::clone(&self.account), chance.fork()));
+        if chance.percent(10) {
+            // A cable is pulled.
+            let after = Duration::from_millis(chance.within(0, 20_000));
+            self.tasks.spawn(async move {
+                tokio::time::sleep(after).await;
+                scissors.cut();
+            });
+        }
+        Some(guards)
+    }
+
+    /// The guard has read or written: look at it, and maybe let it die.
+    fn event(&self, life: u64) {
+        let mut state = self.state();
+        let Some(guard) = state.life.as_ref().map(|life| Arc::clone(&life.guard)) else { return };
+        if state.lives != life {
+            return;
+        }
+        state.events += 1;
+        let is_changing = state.is_changing;
+        self.look(&mut state, &guard, is_changing);
+        if state.dies_at.is_some_and(|at| at <= state.events) {
+            state.dies_at = None;
+            self.die(&mut state);
+        }
+    }
+
+    /// Lets the guard die: its files stay as they are, its connections are cut.
+    pub(crate) fn die_now(&self) {
+        let mut state = self.state();
+        if state.life.is_some() {
+            self.die(&mut state);
+        }
+    }
+
+    fn die(&self, state: &mut State) {
+        let next = state.folder.with_extension(state.lives.to_string());
+        copied(&state.folder, &next);
+        state.folder = next;
+        if let Some(life) = state.life.take() {
+            life.end();
+        }
+        state.links.drain(..).for_each(|link| link.cut());
+        self.tell(state, "the guard dies");
+        self.died.notify_one();
+    }
+
+    /// Every meter: nothing is admitted past a cap, and all that upstream bills
+    /// is covered.
+    fn look(&self, state: &mut State, guard: &Guard, is_changing: bool) {
+        let mut covered = None;
+        for (limit, readings) in guard.limits() {
+            for reading in readings {
+                let meter = reading.meter;
+                let total = meter.settled + meter.held;
+                let subject = reading.subject.label().to_owned();
+                if &*limit.name == AUDIT {
+                    covered = Some(total);
+                }
+                let key = (limit.name.to_string(), subject, reading.span.start_s);
+                let known = state.totals.insert(key, total);
+                let Some(hard) = limit.hard.filter(|_| limit.mode == Mode::Enforce) else { continue };
+                // What another life, with other limits, has settled in a window that
+                // comes now is only looked at.
+                let most = known.unwrap_or(meter.settled).max(hard);
+                if (!is_changing && total > most) || meter.held < 0 {
+                    let text = format!("{}: {meter:?} of {hard}, after {known:?}", limit.name);
+                    self.fail(state, text);
+                }
+            }
+        }
+        let billed = self.account.pico().div_ceil(1_000);
+        let covered = covered.filter(|_| !self.cancels && !is_changing);
+        if covered.is_some_and(|covered| u64::try_from(covered).unwrap() < billed) {
+            let text = format!("upstream bills {billed} nano-dollars, the ledger covers {covered:?}");
+            self.fail(state, text);
+        }
+    }
+
+    fn fail(&self, state: &mut State, text: String) {
+        self.tell(state, &format!("FAULT {text}"));
+        state.fault.get_or_insert(text);
+    }
+
+    /// Notes a fault unless something holds.
+    pub(crate) fn check(&self, holds: bool, text: impl FnOnce() -> String) {
+        if !holds {
+            self.fail(&mut self.state(), text());
+        }
+    }
+
+    /// Says what happened; a world that is run again must say the same.
+    pub(crate) fn trace(&self, text: &str) {
+        self.tell(&mut self.state(), text);
+    }
+
+    fn tell(&self, state: &mut State, text: &str) {
+        let line = format!("{:?} {text}", now().duration_since(self.began));
+        line.hash(&mut state.trace);
+        if self.is_loud {
+            println!("{line}");
+        }
+    }
+
+    pub(crate) fn noted(&self, status: u16) {
+        *self.state().statuses.entry(status).or_default() += 1;
+    }
+
+    pub(crate) fn outcome(&self) -> Outcome {
+        let state = self.state();
+        Outcome {
+            fault: state.fault.clone(),
+            lives: state.lives,
+            events: state.events,
+            requests: state.statuses.values().sum(),
+            statuses: state.statuses.clone(),
+            digest: state.trace.finish(),
+        }
+    }
+}
+
+/// Copies the database's files, not its lock: that died with its process.
+fn copied(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for name in ["spendguard.db", "spendguard.db-wal"] {
+        if from.join(name).exists() {
+            std::fs::copy(from.join(name), to.join(name)).unwrap();
+        }
+    }
+}
