@@ -19,5 +19,6 @@ pub mod openai;
 pub mod pricing;
 pub mod proxy;
 pub mod store;
+mod sync;
 pub mod throttle;
 pub mod upstream;

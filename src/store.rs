@@ -7,6 +7,7 @@
 mod checkpoint;
 mod desk;
 pub(crate) mod group;
+mod handover;
 mod queue;
 pub mod reader;
 pub(crate) mod rollup;

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 /// Each module's row; a module imports only from rows below its own.
 const ROWS: &[(&str, u8)] = &[
     ("domain", 0),
+    ("sync", 0),
     ("openai", 1),
     ("pricing", 1),
     ("ledger", 2),

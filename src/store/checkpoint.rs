@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
+use crate::store::handover::Handover;
 use crate::store::writer::Shared;
 
 const EVERY: Duration = Duration::from_secs(1);
@@ -20,16 +21,16 @@ pub(super) fn run(db: &Connection, writer: &Weak<Shared>) {
     loop {
         std::thread::sleep(EVERY);
         let Some(writer) = writer.upgrade() else { return };
-        once(db, &writer);
+        once(db, &writer.handover);
     }
 }
 
 /// Moves what can be moved. What fails now is tried again; the log only grows
 /// meanwhile.
-pub(super) fn once(db: &Connection, writer: &Shared) {
+pub(super) fn once(db: &Connection, handover: &Handover) {
     let pages = passive(db).unwrap_or(0);
     if pages > RESTARTED_AT_PAGES {
-        let _ = writer.undisturbed(|| passive(db));
+        let _ = handover.undisturbed(|_| passive(db));
     }
 }
 

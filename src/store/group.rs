@@ -1,6 +1,6 @@
 //! One group of facts in one transaction.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use rusqlite::{Connection, params};
 
@@ -56,7 +56,7 @@ fn write(
     open: &OpenBatches,
 ) -> rusqlite::Result<(HoldChanges, Vec<Crossing>)> {
     let mut changes = HoldChanges::default();
-    let mut rollups: HashMap<RollupKey, RollupSums> = HashMap::new();
+    let mut rollups: BTreeMap<RollupKey, RollupSums> = BTreeMap::new();
     let mut crossed = Vec::new();
     for waiting in holds {
         changes.open(&waiting.hold);
@@ -102,7 +102,7 @@ struct HoldChanges {
     opened: usize,
     lines: String,
     /// By the first id of their batch, how many end.
-    ended: HashMap<u64, usize>,
+    ended: BTreeMap<u64, usize>,
 }
 
 impl HoldChanges {

@@ -4,10 +4,10 @@
 //! written before or after other facts changes nothing. The rest keeps the
 //! ledger's order, and no ending gets ahead of its hold.
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::store::desk::{Record, Waiting};
+use crate::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 /// Records in one group, which bounds how long holds wait for it: about 1 ms.
 const GROUP_MAX: usize = 128;

@@ -15,7 +15,7 @@ use crate::store::rows::int;
 pub(crate) const ROLLUP_S: i64 = 900;
 
 /// What one rollup row is about.
-#[derive(PartialEq, Eq, Hash)]
+#[derive(PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct RollupKey {
     pub(crate) start_s: i64,
     /// Project, key, end user, tags, endpoint, model, priced as, served model.

@@ -8,8 +8,7 @@
 //! take long: work for operators, commits that wait for the disk, and trying
 //! again while the database can't be written.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -18,13 +17,10 @@ use tokio::sync::{Semaphore, oneshot};
 
 use crate::ledger::entry::{Crossing, Entry, Hold};
 use crate::store::desk::{Desk, Fact, Job, Observer, Record, Slot, Waiting};
-use crate::store::queue::{Call, Queue};
+use crate::store::handover::Handover;
+use crate::store::queue::Call;
 use crate::store::{Durability, Store, StoreError, checkpoint};
 
-/// How long endings wait for company. Those that a crash catches waiting are
-/// charged at their holds.
-const LINGER: Duration = Duration::from_millis(20);
-const RETRY_AFTER: Duration = Duration::from_millis(100);
 /// Slots of operators, who must get through whatever requests do.
 const OPERATORS_MAX: usize = 64;
 /// How long somebody waits for a slot.
@@ -42,9 +38,7 @@ pub struct Writer {
 
 /// What the writer's thread and those who write themselves have in common.
 pub(super) struct Shared {
-    queue: Queue,
-    desk: Mutex<Desk>,
-    healthy: AtomicBool,
+    pub(super) handover: Handover,
     /// Its lock is kept until the last fact is written.
     store: Store,
 }
@@ -62,25 +56,25 @@ impl Clerk {
     pub fn start(self) -> Result<JoinHandle<()>, StoreError> {
         let Self { shared, checkpoints } = self;
         let checkpointing = Arc::downgrade(&shared);
-        let thread = spawn("ledger-writer", move || shared.run())?;
+        let thread = spawn("ledger-writer", move || shared.handover.run())?;
         spawn("ledger-checkpoint", move || checkpoint::run(&checkpoints, &checkpointing))?;
         Ok(thread)
     }
 
     /// Writes what is queued by now, for those who have no threads.
     pub fn step(&self) {
-        let _ = self.shared.write_all();
+        let _ = self.shared.handover.write_all();
     }
 
     /// Moves the write-ahead log into the database, as far as it can be.
     pub fn checkpoint(&self) {
-        checkpoint::once(&self.checkpoints, &self.shared);
+        checkpoint::once(&self.checkpoints, &self.shared.handover);
     }
 
     /// Hands out the connection that writes, while nothing is being written:
     /// whoever wants to see the ledger fail makes it fail there.
     pub fn disturb(&self, work: impl FnOnce(&mut Connection)) {
-        self.shared.desk().disturb(work);
+        self.shared.handover.undisturbed(|desk| desk.disturb(work));
     }
 }
 
@@ -95,9 +89,7 @@ impl Writer {
         let requests_max = requests_max.min(Semaphore::MAX_PERMITS);
         let checkpoints = store.connect()?;
         let shared = Arc::new(Shared {
-            queue: Queue::default(),
-            desk: Mutex::new(Desk::new(store.connect()?, Box::new(observer))?),
-            healthy: AtomicBool::new(true),
+            handover: Handover::new(Desk::new(store.connect()?, Box::new(observer))?),
             store,
         });
         let clerk = Clerk { shared: Arc::clone(&shared), checkpoints };
@@ -121,7 +113,7 @@ impl Writer {
         let (written, answer) = oneshot::channel();
         // Where a commit is cheap, who waits for it makes it.
         let call = if self.shared.waits_for_disk() { Call::Now } else { Call::None };
-        self.shared.queue.push_hold(Waiting { hold, written }, call);
+        self.shared.handover.queue.push_hold(Waiting { hold, written }, call);
         answer
     }
 
@@ -131,7 +123,7 @@ impl Writer {
         // Endings that wait keep their slots from new requests.
         let scarce = self.requests.available_permits() < self.requests_max / 2;
         let call = if scarce { Call::Now } else { Call::Soon };
-        self.shared.queue.push(Record::Fact(Fact { entry, crossings, _slot: slot }), call);
+        self.shared.handover.queue.push(Record::Fact(Fact { entry, crossings, _slot: slot }), call);
     }
 
     /// Waits until a hold that was queued is in the database; `false` if it
@@ -140,14 +132,14 @@ impl Writer {
         if !self.shared.waits_for_disk() {
             // What else is ready on this thread gets to queue its own.
             tokio::task::yield_now().await;
-            self.shared.write_holds();
+            self.shared.handover.write_holds();
         }
         answer.await.unwrap_or(false)
     }
 
     /// Whether the last group was written.
     pub fn is_healthy(&self) -> bool {
-        self.shared.is_healthy()
+        self.shared.handover.is_healthy()
     }
 
     /// Requests that are open, and those whose ending is being written.
@@ -166,7 +158,7 @@ impl Writer {
             // Nobody may be waiting any more; the work is done all the same.
             let _ = tell.send(work(db));
         });
-        self.shared.queue.push(Record::Job(job, slot), Call::Now);
+        self.shared.handover.queue.push(Record::Job(job, slot), Call::Now);
         answer
     }
 
@@ -200,81 +192,13 @@ fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        self.shared.queue.close();
+        self.shared.handover.queue.close();
     }
 }
 
 impl Shared {
-    /// The writer's thread.
-    fn run(&self) {
-        loop {
-            let closed = self.queue.wait(LINGER);
-            while !self.write_all() || self.queue.is_urgent() {
-                if !self.is_healthy() {
-                    std::thread::sleep(RETRY_AFTER);
-                }
-            }
-            if closed {
-                return;
-            }
-        }
-    }
-
-    /// Writes what is queued; returns whether nothing was left to do.
-    fn write_all(&self) -> bool {
-        let mut desk = self.desk();
-        // Taken under the lock, so that groups stay in order.
-        let (holds, records) = self.queue.take();
-        let nothing = holds.is_empty() && records.is_empty() && desk.is_clear();
-        if nothing && !desk.is_healthy() {
-            desk.probe();
-        } else {
-            desk.write(holds, records);
-        }
-        let healthy = desk.is_healthy();
-        self.healthy.store(healthy, Ordering::Relaxed);
-        nothing && healthy
-    }
-
-    /// Writes the holds that somebody waits for, unless somebody else is at it
-    /// or the database can't be written: then he, or the thread, will do it.
-    fn write_holds(&self) {
-        while self.queue.is_urgent() {
-            let mut desk = match self.desk.try_lock() {
-                Ok(desk) => desk,
-                Err(TryLockError::Poisoned(desk)) => desk.into_inner(),
-                Err(TryLockError::WouldBlock) => return,
-            };
-            if desk.is_healthy() {
-                desk.write(self.queue.take_holds(), Vec::new());
-            }
-            if !desk.is_healthy() {
-                self.healthy.store(false, Ordering::Relaxed);
-                return self.queue.call(Call::Now);
-            }
-            // Who queued while the desk was taken relies on its last owner.
-        }
-    }
-
-    fn is_healthy(&self) -> bool {
-        self.healthy.load(Ordering::Relaxed)
-    }
-
     fn waits_for_disk(&self) -> bool {
         self.store.durability == Durability::Power
-    }
-
-    /// Does work while nothing is being written.
-    pub(super) fn undisturbed<T>(&self, work: impl FnOnce() -> T) -> T {
-        let _desk = self.desk();
-        let done = work();
-        // Whoever queued while the desk was taken is served by the thread.
-        self.queue.call(Call::Now);
-        done
-    }
-
-    fn desk(&self) -> MutexGuard<'_, Desk> {
-        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -25,7 +25,7 @@ use spendguard::store::verify::verify;
 use spendguard::store::{Clerk, Store};
 use spendguard::upstream::Upstream;
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tokio_util::task::TaskTracker;
 
 use crate::chance::Chance;
@@ -58,7 +58,7 @@ impl Life {
         let clock = Arc::new(clock(world, base_ms));
         let (guard, clerk) = Guard::open(store, &config, clock, Arc::default()).unwrap();
         let (clerk, is_over) = (Arc::new(Mutex::new(clerk)), Arc::new(AtomicBool::new(false)));
-        lock(&clerk).disturb(|db| break_as_told(db, Arc::clone(&world.disk), world.fork()));
+        lock(&clerk).disturb(|db| break_as_told(db, Arc::clone(&world.disk), now()));
         let steps = steps(Arc::clone(&clerk), Arc::clone(&is_over), world.fork());
         world.tasks.spawn(steps);
         guard.install_file_projects(settings.projects.iter().cloned());
@@ -128,11 +128,19 @@ async fn steps(clerk: Arc<Mutex<Clerk>>, is_over: Arc<AtomicBool>, mut chance: C
     }
 }
 
-/// Makes transactions fail, at their commit or in their middle.
-fn break_as_told(db: &mut Connection, disk: Arc<AtomicU64>, mut chance: Chance) {
+/// Makes transactions fail, at their commit or in their middle. Which ones, and
+/// how far they get, follows from the time, not from how often SQLite asks.
+fn break_as_told(db: &mut Connection, disk: Arc<AtomicU64>, began: Instant) {
     let commits = Arc::clone(&disk);
     db.commit_hook(Some(move || commits.load(Ordering::Relaxed) == NO_COMMIT)).unwrap();
-    let interrupt = move || disk.load(Ordering::Relaxed) == INTERRUPTED && chance.percent(20);
+    let (mut at, mut asked) = (Duration::ZERO, 0);
+    let interrupt = move || {
+        let before = std::mem::replace(&mut at, now().duration_since(began));
+        asked = if at == before { asked + 1 } else { 0 };
+        let mut chance = Chance::new(u64::try_from(at.as_micros()).unwrap());
+        let is_bad = chance.percent(50) && asked >= chance.within(0, 5);
+        disk.load(Ordering::Relaxed) == INTERRUPTED && is_bad
+    };
     db.progress_handler(40, Some(interrupt)).unwrap();
 }
 
@@ -162,6 +170,9 @@ impl tower_service::Service<Uri> for Dial {
 /// What must hold whenever nothing is under way: the books agree with each
 /// other and with what the limits count.
 pub(crate) async fn audit(world: &World, guard: &Arc<Guard>) {
+    while guard.flush().await.is_err() {
+        sleep(Duration::from_millis(100)).await;
+    }
     let ring = Arc::clone(guard.ring());
     let report = guard.read(move |db| verify(db, &*ring)).await.unwrap();
     world.check(report.differences.is_empty(), || format!("verify: {:?}", report.differences));

@@ -151,11 +151,11 @@ async fn scenario(world: &Arc<World>) {
     world.set_keys([key("one").await, key("two").await]);
     world.begin(life);
     world.changing(false);
-    let clients = TaskTracker::new();
+    let others = TaskTracker::new();
     for name in 0..CLIENTS {
-        clients.spawn(clients::run(Arc::clone(world), name, chance.fork()));
+        others.spawn(clients::run(Arc::clone(world), name, chance.fork()));
     }
-    world.tasks.spawn(operators::run(Arc::clone(world), chance.fork()));
+    others.spawn(operators::run(Arc::clone(world), chance.fork()));
     let end = wire::now() + WORK;
     while timeout_at(end, world.died.notified()).await.is_ok() {
         rise(world, &mut chance, base_ms).await;
@@ -165,8 +165,8 @@ async fn scenario(world: &Arc<World>) {
         // It died at the last instant.
         rise(world, &mut chance, base_ms).await;
     }
-    clients.close();
-    let _ = timeout(REST_MAX, clients.wait()).await;
+    others.close();
+    let _ = timeout(REST_MAX, others.wait()).await;
     rest(world).await;
 }
 

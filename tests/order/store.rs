@@ -1,0 +1,184 @@
+//! The library's queue and hand-over, with a desk that writes into a list.
+
+pub(crate) mod desk;
+#[path = "../../src/store/handover.rs"]
+mod handover;
+#[path = "../../src/store/queue.rs"]
+mod queue;
+
+use std::collections::HashMap;
+
+use shuttle::sync::{Arc, Mutex};
+use shuttle::thread;
+use spendguard::domain::demand::Bound;
+use spendguard::domain::{Limit, Money};
+use spendguard::ledger::entry::{Entry, Hold, Kind};
+use spendguard::ledger::{Ledger, Past};
+
+use self::desk::{Desk, Record, Waiting, Written};
+use self::handover::Handover;
+use self::queue::Call;
+
+/// Orders that are tried for each claim.
+const ORDERS: usize = 5_000;
+
+/// Asks for a hold as a request does: queued, then written by whoever can.
+fn hold(handover: &Handover, id: u64, waits_for_disk: bool) -> bool {
+    let (written, answer) = shuttle::sync::mpsc::channel();
+    let call = if waits_for_disk { Call::Now } else { Call::None };
+    handover.queue.push_hold(Waiting { id, written }, call);
+    if !waits_for_disk {
+        thread::yield_now();
+        handover.write_holds();
+    }
+    answer.recv().unwrap()
+}
+
+fn end(handover: &Handover, id: u64) {
+    handover.queue.push(Record::Ending(id), Call::Soon);
+}
+
+/// Runs `clients` beside the writer's thread; returns what was written.
+fn run(desk: Desk, clients: Vec<Box<dyn FnOnce(&Handover) + Send>>) -> Vec<Written> {
+    let handover = Arc::new(Handover::new(desk));
+    let writer = {
+        let handover = Arc::clone(&handover);
+        thread::spawn(move || handover.run())
+    };
+    let clients: Vec<_> = clients
+        .into_iter()
+        .map(|client| {
+            let handover = Arc::clone(&handover);
+            thread::spawn(move || client(&handover))
+        })
+        .collect();
+    for client in clients {
+        client.join().unwrap();
+    }
+    handover.queue.close();
+    writer.join().unwrap();
+    handover.undisturbed(|desk| desk.written())
+}
+
+fn client(id: u64, waits_for_disk: bool) -> Box<dyn FnOnce(&Handover) + Send> {
+    Box::new(move |handover| {
+        for id in [id, id + 100] {
+            if hold(handover, id, waits_for_disk) {
+                end(handover, id);
+            }
+        }
+    })
+}
+
+fn each_ends_once_after_its_hold(written: &[Written], ids: impl Iterator<Item = u64>) {
+    let places = |wanted: Written| {
+        let at = written.iter().enumerate().filter(move |(_, one)| **one == wanted);
+        at.map(|(place, _)| place).collect::<Vec<_>>()
+    };
+    for id in ids {
+        let (held, ended) = (places(Written::Hold(id)), places(Written::Ending(id)));
+        assert!(held.len() == 1 && ended.len() == 1 && held[0] < ended[0], "{id}: {written:?}");
+    }
+}
+
+#[test]
+fn whoever_waits_for_a_hold_is_answered_in_every_order() {
+    for waits_for_disk in [false, true] {
+        shuttle::check_random(
+            move || {
+                let clients = (1..4).map(|id| client(id, waits_for_disk)).collect();
+                let written = run(Desk::sound(), clients);
+                each_ends_once_after_its_hold(&written, (1..4).chain(101..104));
+            },
+            ORDERS,
+        );
+    }
+}
+
+#[test]
+fn a_desk_that_somebody_else_needed_forgets_nobody() {
+    shuttle::check_random(
+        || {
+            let checkpoint: Box<dyn FnOnce(&Handover) + Send> =
+                Box::new(|handover| handover.undisturbed(|_| thread::yield_now()));
+            let written = run(Desk::sound(), vec![client(1, false), client(2, false), checkpoint]);
+            each_ends_once_after_its_hold(&written, [1, 2, 101, 102].into_iter());
+        },
+        ORDERS,
+    );
+}
+
+#[test]
+fn a_desk_that_fails_answers_all_and_loses_no_ending() {
+    shuttle::check_random(
+        || {
+            let written = run(Desk::failing(3), vec![client(1, false), client(2, false), client(3, false)]);
+            let held = written.iter().filter_map(|one| match one {
+                Written::Hold(id) => Some(*id),
+                Written::Ending(_) => None,
+            });
+            each_ends_once_after_its_hold(&written, held.collect::<Vec<_>>().into_iter());
+            let holds = written.iter().filter(|one| matches!(one, Written::Hold(_))).count();
+            assert_eq!(holds * 2, written.len(), "{written:?}");
+        },
+        ORDERS,
+    );
+}
+
+/// A request's whole life, as the guard does it: what is done to the ledger and
+/// what is queued are one step.
+fn spend(ledger: &Mutex<Ledger>, handover: &Handover, cost: i64) {
+    let id = {
+        let mut ledger = ledger.lock().unwrap();
+        let id = ledger.take_id();
+        let bound = Bound { cost: Money::from_nano(cost), input_tokens: 0, output_tokens: 0 };
+        ledger.apply_hold(&std::sync::Arc::new(Hold { bound, ..desk::hold(id) }));
+        id
+    };
+    assert!(hold(handover, id, false));
+    let mut ledger = ledger.lock().unwrap();
+    ledger.apply(&Entry { cost: Money::from_nano(cost), ..desk::entry(id, Kind::Settle) });
+    handover.queue.push(Record::Spent(cost), Call::Soon);
+}
+
+/// A limit comes into force, as the guard does it.
+fn install(ledger: &Mutex<Ledger>, handover: &Handover, limit: &std::sync::Arc<Limit>) {
+    let (tell, told) = shuttle::sync::mpsc::channel();
+    let wanted = [std::sync::Arc::clone(limit)];
+    let mut seedings = {
+        let mut ledger = ledger.lock().unwrap();
+        let seedings = ledger.stage(&wanted, desk::AT_MS);
+        let job = Record::Job(Box::new(move |spent| tell.send(spent).unwrap()));
+        handover.queue.push(job, Call::Now);
+        seedings
+    };
+    let spent: i64 = told.recv().unwrap();
+    let seeding = seedings.remove(0);
+    let past: Past = HashMap::from([((desk::EVERYBODY, seeding.since_s), spent)]);
+    ledger.lock().unwrap().install(&wanted, vec![(seeding, past)], desk::AT_MS);
+}
+
+#[test]
+fn a_limit_that_comes_into_force_counts_everything_once() {
+    shuttle::check_random(
+        || {
+            let ledger = Arc::new(Mutex::new(Ledger::new(1)));
+            let spender = |cost| -> Box<dyn FnOnce(&Handover) + Send> {
+                let ledger = Arc::clone(&ledger);
+                Box::new(move |handover| {
+                    spend(&ledger, handover, cost);
+                    spend(&ledger, handover, cost * 10);
+                })
+            };
+            let installer: Box<dyn FnOnce(&Handover) + Send> = {
+                let ledger = Arc::clone(&ledger);
+                Box::new(move |handover| install(&ledger, handover, &desk::limit()))
+            };
+            run(Desk::sound(), vec![spender(1), spender(2), installer]);
+            let ledger = ledger.lock().unwrap();
+            let (_, readings) = ledger.limits(desk::AT_MS).next().unwrap();
+            assert_eq!((readings[0].meter.settled, readings[0].meter.held), (33, 0));
+        },
+        ORDERS,
+    );
+}
