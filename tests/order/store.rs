@@ -96,6 +96,13 @@ fn whoever_waits_for_a_hold_is_answered_in_every_order() {
 }
 
 #[test]
+fn who_finds_the_desk_taken_is_served_by_its_owner() {
+    // Nobody calls the thread here.
+    let asker = |id| -> Box<dyn FnOnce(&Handover) + Send> { Box::new(move |h| assert!(hold(h, id, false))) };
+    shuttle::check_random(move || drop(run(Desk::sound(), (1..4).map(asker).collect())), ORDERS);
+}
+
+#[test]
 fn a_desk_that_somebody_else_needed_forgets_nobody() {
     shuttle::check_random(
         || {
