@@ -72,9 +72,12 @@ impl Place {
     fn read(&self, environment: &HashMap<String, String>) -> Result<Raw, ConfigError> {
         let one = |line: String| ConfigError { lines: vec![line] };
         let document: Result<toml_edit::Document<String>, _> = self.text.parse();
-        if let Err(error) = document {
+        let document = document.map_err(|error| {
             let line = error.span().map_or(1, |span| line_of(&self.text, span.start));
-            return Err(one(format!("{}:{line}: {}", self.name(), error.message())));
+            one(format!("{}:{line}: {}", self.name(), error.message()))
+        })?;
+        if let Some(line) = self.path_like(&document) {
+            return Err(one(line));
         }
         let overrides = environment.iter().filter_map(|(name, value)| {
             let key = name.strip_prefix(PREFIX)?;
@@ -91,6 +94,7 @@ impl Place {
             .map_err(|error| one(format!("{}: {error}", self.name())))?;
         serde_path_to_error::deserialize(merged).map_err(|error| {
             let (mut key, problem) = (error.path().to_string(), error.inner().to_string());
+            let problem = problem.split(" for key ").next().unwrap_or_default().to_owned();
             if let Some(unknown) = problem.split('`').nth(1).filter(|_| problem.contains("unknown field")) {
                 if !key.ends_with(unknown) {
                     key = if key == "." { unknown.to_owned() } else { format!("{key}.{unknown}") };
@@ -101,9 +105,21 @@ impl Place {
                 let mend = mend.unwrap_or_else(|| format!("; the keys here are {known}"));
                 return one(self.line(&(key, format!("no such key{mend}")), environment));
             }
-            let problem = problem.split(" for key ").next().unwrap_or_default().to_owned();
             one(self.line(&(key, problem), environment))
         })
+    }
+
+    /// The complaint about a quoted key that merging would take for a path, as
+    /// it does `"limit[9]"`, and make nine tables for it.
+    fn path_like(&self, document: &toml_edit::Document<String>) -> Option<String> {
+        let (name, _) = document.as_table().iter().find(|(name, _)| name.contains(['.', '[']))?;
+        let (key, _) = document.as_table().get_key_value(name)?;
+        let line = key.span().map_or(1, |span| line_of(&self.text, span.start));
+        Some(format!(
+            "{}:{line}: {}: no such key; write keys without quotes",
+            self.name(),
+            name.escape_debug()
+        ))
     }
 
     fn name(&self) -> String {

@@ -108,6 +108,25 @@ fn mistakes_name_file_line_key_and_mend() {
         let error = with(&text, &[]).unwrap_err();
         assert!(error.starts_with(expected), "{text}\n  says  {error}\n  not   {expected}");
     }
+    let unknown = with("[time]\nplace = \"x\"\n", &[]).unwrap_err();
+    assert_eq!(unknown, "x.toml:2: time.place: no such key; the keys here are zone");
     let missing = load(Some(Path::new("/no/such/file")), []).unwrap_err().to_string();
     assert!(missing.starts_with("/no/such/file: can't be read"), "{missing}");
+}
+
+#[test]
+fn a_quoted_key_is_a_name_and_no_path() {
+    for key in ["server.listen", "limit[0]", "limit[9223372036854775807]", "limit[-9223372036854775808]"] {
+        let error = with(&format!("\n{key:?} = 1\n[server]\nlisten = \"127.0.0.1:1\"\n"), &[]).unwrap_err();
+        assert!(error.starts_with(&format!("x.toml:2: {key}: no such key")), "{error}");
+    }
+}
+
+#[test]
+fn of_several_mistakes_the_first_is_named() {
+    for _ in 0..20 {
+        let error = with("limit = \"x\"\nprice = 1\n[server]\nlisten = 5\n[guard]\nclamp = 1\n", &[]);
+        let error = error.unwrap_err();
+        assert!(error.starts_with("x.toml:1: limit: invalid type"), "{error}");
+    }
 }

@@ -39,7 +39,9 @@ pub fn caller(
 ) -> Result<Caller, Refusal> {
     let secret = presented(headers).ok_or(Refusal::NoKey)?;
     let text = secret.expose();
-    if text.is_empty() || text.len() > SECRET_BYTES_MAX || is_mistyped(text) {
+    // A header may hold tabs; a list of keys may not.
+    let is_plain = !text.is_empty() && !text.contains(char::is_control);
+    if !is_plain || text.len() > SECRET_BYTES_MAX || is_mistyped(text) {
         return Err(Refusal::BadKey(masked(&secret)));
     }
     let hash = KeyHash::of(text.as_bytes());
@@ -130,6 +132,23 @@ mod tests {
         assert_eq!(with(header::AUTHORIZATION, "Basic dXNlcjpzay1ndWFyZC0x"), key);
         assert_eq!(with(header::SEC_WEBSOCKET_PROTOCOL, "realtime, openai-insecure-api-key.sk-guard-1"), key);
         assert_eq!(with(header::AUTHORIZATION, "Digest x"), None);
+    }
+
+    #[test]
+    fn a_key_with_control_characters_is_no_key() {
+        use crate::guard::recovery;
+        use crate::store::{Durability, Store};
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path(), Durability::Process).unwrap();
+        let config = recovery::Config { open_requests_max: 1, zone: "UTC".into() };
+        let (guard, _writer) = Guard::open(store, &config, Arc::default(), Arc::default()).unwrap();
+        let listed = |key: &str| {
+            let value = HeaderValue::from_str(&format!("Bearer {key}")).unwrap();
+            let headers = HeaderMap::from_iter([(header::AUTHORIZATION, value)]);
+            caller(&headers, &guard, None, true).ok().and_then(|caller| caller.unseen)
+        };
+        assert_eq!(listed("sk-proj-abcdefgh").as_deref(), Some("sk-proj-…efgh"));
+        assert_eq!(listed("sk-proj-abcde\t\th"), None);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::content::Content;
 use super::tools::Offer;
 use super::{COMPLETION_TOKENS_DEFAULT, Invalid, count};
 use crate::openai::endpoint::Metered;
-use crate::openai::json::{Loose, Raw, scalars_default};
+use crate::openai::json::{Loose, Raw};
 
 /// Everything in a body that we interpret.
 #[derive(Deserialize, Default)]
@@ -148,6 +148,11 @@ pub(super) struct Prompt {
     pub(super) is_given: bool,
 }
 
+impl Prompt {
+    /// Whatever isn't a list: it may not be a prompt, but it isn't nothing.
+    const ONE: Self = Self { prompts: 1, is_given: true };
+}
+
 impl<'de> Deserialize<'de> for Prompt {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(PromptVisitor)
@@ -159,14 +164,32 @@ struct PromptVisitor;
 impl<'de> Visitor<'de> for PromptVisitor {
     type Value = Prompt;
 
-    scalars_default!();
-
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("a prompt")
     }
 
+    fn visit_unit<E>(self) -> Result<Prompt, E> {
+        Ok(Prompt::default())
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Prompt, E> {
+        Ok(Prompt::ONE)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Prompt, E> {
+        Ok(Prompt::ONE)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Prompt, E> {
+        Ok(Prompt::ONE)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Prompt, E> {
+        Ok(Prompt::ONE)
+    }
+
     fn visit_str<E>(self, _: &str) -> Result<Prompt, E> {
-        Ok(Prompt { prompts: 1, is_given: true })
+        Ok(Prompt::ONE)
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Prompt, A::Error> {
@@ -182,6 +205,6 @@ impl<'de> Visitor<'de> for PromptVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Prompt, A::Error> {
         while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        Ok(Prompt { prompts: 1, is_given: true })
+        Ok(Prompt::ONE)
     }
 }

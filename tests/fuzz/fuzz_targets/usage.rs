@@ -1,0 +1,175 @@
+//! Any answer: token classes are disjoint and add up to what was reported, a
+//! cost is never negative, and no usage within a bound costs more than it.
+
+#![no_main]
+
+use std::sync::{Arc, LazyLock};
+
+use libfuzzer_sys::fuzz_target;
+use spendguard::domain::demand::{Bound, ImageTool, Media, Tier, ToolDemand, WebSearch};
+use spendguard::domain::tokens::{ContainerMemory, ToolUse};
+use spendguard::domain::{Demand, Money, Tokens, Usage};
+use spendguard::openai::{Metered, usage};
+use spendguard::pricing::bound::{BoundInputs, affordable_output, bound};
+use spendguard::pricing::cost::cost;
+use spendguard::pricing::rates::NamedRates;
+use spendguard::pricing::sheet::{Override, Price, Sheet};
+use spendguard_fuzz::json::{self, Json};
+use spendguard_fuzz::knobs;
+
+const AT_S: i64 = 1_795_000_000;
+const TIERS: [Tier; 5] = [Tier::Flex, Tier::Standard, Tier::Scale, Tier::Priority, Tier::Ultrafast];
+const AMOUNTS: [u64; 6] = [0, 1, 100, 20_000, 400_000, 1 << 53];
+
+/// Every price of the sheet, and one as dear as a configuration may make it.
+static PRICES: LazyLock<Vec<Arc<Price>>> = LazyLock::new(|| {
+    let most = || Some("9000000000".to_owned());
+    let rates = NamedRates { input: most(), output: most(), ..NamedRates::default() };
+    let dearest = Override { model: "gpt-4o-mini-dearest".into(), rates, ..Override::default() };
+    let sheet = Sheet::built_in(&[dearest]).expect("the sheet is whole");
+    sheet.models(AT_S)
+});
+
+/// A figure as a plain whole number; what is odd is not checked.
+fn figure(usage: &Json, names: [&str; 2]) -> Option<u64> {
+    names.into_iter().find_map(|name| usage.given(name)).and_then(Json::as_count)
+}
+
+/// Reported totals are what the classes add up to, whatever the details say.
+fn adds_up(answer: &Json, tokens: &Tokens) {
+    let Some(usage) = answer.given("usage") else { panic!("usage was made up") };
+    if let Some(input) = figure(usage, ["prompt_tokens", "input_tokens"]) {
+        assert_eq!(tokens.input_total(), input);
+    }
+    if let Some(output) = figure(usage, ["completion_tokens", "output_tokens"]) {
+        assert_eq!(tokens.output_total(), output);
+    }
+    let classes = tokens.classes().into_iter().map(|(_, count)| u128::from(count)).sum::<u128>();
+    let totals = u128::from(tokens.input_total()) + u128::from(tokens.output_total());
+    assert_eq!(classes, totals, "each token is in one class");
+}
+
+/// A demand from the knobs.
+fn demand(knobs: &[usize]) -> Demand {
+    let amount = |at: usize| AMOUNTS[knobs[at] % AMOUNTS.len()];
+    let flag = |at: usize, bit: usize| knobs[at] & (1 << bit) != 0;
+    let memories = [ContainerMemory::G1, ContainerMemory::G4, ContainerMemory::G16, ContainerMemory::G64];
+    let searches = [None, Some(WebSearch::Current), Some(WebSearch::Preview), Some(WebSearch::Chat)];
+    let tools = ToolDemand {
+        web_search: searches[knobs[0] % 4],
+        file_search: flag(1, 0),
+        containers: if flag(1, 1) { vec![memories[knobs[2] % 4]] } else { Vec::new() },
+        image: flag(1, 2).then(|| ImageTool { model: None }),
+        loops: flag(1, 0) || flag(1, 1) || flag(1, 2) || matches!(knobs[0] % 4, 1 | 2),
+        calls_max: flag(1, 3).then(|| amount(3)),
+    };
+    let audio_bytes = if flag(1, 4) { amount(4) } else { 0 };
+    let media = Media {
+        images: u64::from(flag(1, 5)),
+        images_low: u64::from(flag(5, 0)),
+        inline_bytes: audio_bytes,
+        audio_bytes,
+        opaque: u64::from(flag(5, 1)),
+    };
+    Demand {
+        tier: [None].into_iter().chain(TIERS.map(Some)).nth(knobs[2] % 6).flatten(),
+        body_bytes: amount(4).saturating_add(audio_bytes),
+        media,
+        server_context: flag(5, 2),
+        output_max: flag(5, 3).then(|| amount(6)),
+        choices: [1, 2, 128, 1_000_000][knobs[6] % 4],
+        audio_output: flag(5, 4),
+        echo: flag(5, 5),
+        cache_12h: flag(0, 2),
+        tools,
+        ..Demand::default()
+    }
+}
+
+/// The usage cut down to what the demand and its bound allow.
+fn within(usage: &Usage, demand: &Demand, bound: &Bound, calls: u64) -> Usage {
+    let media = &demand.media;
+    let hidden = media.opaque > 0 || demand.server_context || demand.tools.loops;
+    let images = media.images + media.images_low > 0 || hidden;
+    let audio = media.audio_bytes > 0 || media.opaque > 0 || demand.audio_output;
+    let allowed = [
+        true,
+        true,
+        true,
+        demand.cache_12h,
+        audio,
+        audio,
+        images,
+        images,
+        true,
+        true,
+        demand.audio_output,
+        false,
+    ];
+    let mut tokens = usage.tokens;
+    // An echo is output that the bound counts beside the output.
+    let echoed = if demand.echo { bound.input_tokens } else { 0 };
+    let mut left = [bound.input_tokens, bound.output_tokens.saturating_add(echoed)];
+    for (at, (class, allowed)) in tokens.classes_mut().into_iter().zip(allowed).enumerate() {
+        let left = &mut left[usize::from(at >= 8)];
+        *class = if allowed { (*class).min(*left) } else { 0 };
+        *left -= *class;
+    }
+    let tools = &demand.tools;
+    let searches_max = if tools.web_search == Some(WebSearch::Chat) { 1 } else { calls };
+    let tools = ToolUse {
+        web_searches: if tools.web_search.is_some() { usage.tools.web_searches.min(searches_max) } else { 0 },
+        file_searches: if tools.file_search { usage.tools.file_searches.min(calls) } else { 0 },
+        containers: if tools.containers.is_empty() { 0 } else { usage.tools.containers.min(calls) },
+        image: Tokens::default(),
+    };
+    Usage { tokens, tools }
+}
+
+/// The tiers at which a request may be served.
+fn servable(asked: Option<Tier>, project_tier: Tier) -> Vec<Tier> {
+    match asked {
+        None => vec![project_tier, Tier::Standard],
+        Some(Tier::Ultrafast) => vec![Tier::Ultrafast, Tier::Priority, Tier::Standard],
+        Some(tier) => vec![tier, Tier::Standard],
+    }
+}
+
+/// No usage within the bound costs more than the bound.
+fn stays_within(price: &Price, demand: &Demand, used: &Usage, project_tier: Tier, nano: u64) {
+    let inputs = BoundInputs { input_tokens: None, output_max: None, tool_calls_max: 8, project_tier };
+    let bounded = bound(price, None, demand, inputs);
+    let calls = demand.tools.calls_max.unwrap_or(inputs.tool_calls_max);
+    let used = within(used, demand, &bounded, calls);
+    for tier in servable(demand.tier, project_tier) {
+        let cost = cost(price, tier, &used, &demand.tools, None);
+        assert!(cost.total >= Money::ZERO && cost.tool_fees <= cost.total);
+        assert!(cost.total <= bounded.cost, "{} > {} at {tier:?}", cost.total, bounded.cost);
+    }
+    let headroom = Money::from_nano(i64::try_from(nano).unwrap_or(i64::MAX));
+    let output = affordable_output(price, None, demand, inputs, headroom);
+    if output > 0 {
+        let clamped = bound(price, None, demand, BoundInputs { output_max: Some(output), ..inputs });
+        assert!(clamped.cost <= headroom, "what is affordable fits");
+    }
+}
+
+fuzz_target!(|input: &[u8]| {
+    let Some((knobs, body)) = knobs::<10>(input) else { return };
+    let endpoint = Metered::ALL[knobs[0] % Metered::ALL.len()];
+    let price = &PRICES[(knobs[1] + 256 * knobs[2]) % PRICES.len()];
+    let image_price = &PRICES[knobs[3] % PRICES.len()];
+    let answer = usage::of_json(endpoint, body);
+    let Some(used) = answer.usage else { return };
+    assert_eq!(used.tools, answer.tools_seen);
+    // What is skipped in an answer need not be UTF-8.
+    if std::str::from_utf8(body).is_ok() {
+        adds_up(&json::read(body).expect("what has usage is JSON"), &used.tokens);
+    }
+    let demand = demand(&knobs[3..]);
+    for tier in TIERS {
+        let cost = cost(price, tier, &used, &demand.tools, Some(image_price));
+        assert!(cost.total >= Money::ZERO && cost.tool_fees <= cost.total);
+    }
+    stays_within(price, &demand, &used, TIERS[knobs[2] % 5], used.tokens.total());
+});
