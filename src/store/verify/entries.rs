@@ -104,7 +104,7 @@ pub(super) fn corrections(db: &Connection, report: &mut Report) -> rusqlite::Res
                 let (of, then): (String, i64) = (row.get(6)?, row.get(7)?);
                 format!("which is of key {of} and was admitted {}", at(then))
             }
-            Some(kind) => format!("which is a {kind}, not a settled request"),
+            Some(kind) => format!("which is of kind {kind}, not a settled request"),
         };
         report.note(|| Difference {
             kind: "correction",
