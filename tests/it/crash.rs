@@ -107,6 +107,30 @@ async fn end(process: Process, chance: &mut Chance) {
     process.kill();
 }
 
+/// The ids of holds that a dead guard left without an entry.
+fn open_holds(place: &Place) -> Vec<u64> {
+    let db = rusqlite::Connection::open(place.database()).unwrap();
+    // The guard is to find its log as it was.
+    db.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).unwrap();
+    let mut statement = db.prepare(
+        "SELECT json_extract(line.value, '$.id') FROM hold_batch, \
+         json_each('[' || replace(rtrim(holds, char(10)), char(10), ',') || ']') line \
+         WHERE json_extract(line.value, '$.id') NOT IN (SELECT id FROM entry)",
+    );
+    let statement = statement.as_mut().unwrap();
+    let ids = statement.query_map([], |row| row.get::<_, i64>(0)).unwrap();
+    ids.map(|id| u64::try_from(id.unwrap()).unwrap()).collect()
+}
+
+/// How many requests have an entry, and how many of these ids.
+fn entries(place: &Place, ids: &[u64]) -> (u64, usize) {
+    let db = rusqlite::Connection::open(place.database()).unwrap();
+    let mut statement = db.prepare("SELECT id FROM entry WHERE kind IN ('settle', 'release')").unwrap();
+    let found = statement.query_map([], |row| row.get::<_, i64>(0)).unwrap();
+    let found: std::collections::HashSet<u64> = found.map(|id| u64::try_from(id.unwrap()).unwrap()).collect();
+    (u64::try_from(found.len()).unwrap(), ids.iter().filter(|id| found.contains(id)).count())
+}
+
 /// What was charged for holds that deaths left open, in nano-dollars.
 fn recovered(place: &Place) -> i64 {
     let db = rusqlite::Connection::open(place.database()).unwrap();
@@ -136,6 +160,7 @@ fn kill_9(durability: &str) {
         let (mut left, mut books) = (Money::ZERO, Money::ZERO);
         for round in 0..ROUNDS {
             tokio::join!(load(&guard.proxy, &key), end(guard.process, &mut chance));
+            let open = open_holds(&place);
             // Some deaths hit a start, with what the last one left to recover.
             for _ in 0..chance.within(0, 8).saturating_sub(5) {
                 let starting = Process::launch(place.command());
@@ -144,13 +169,16 @@ fn kill_9(durability: &str) {
                 startups += 1;
             }
             let before = hard;
-            let (_, spent) = served(&upstream).await;
+            let (forwarded, spent) = served(&upstream).await;
             // Raised by what the next round may or may not use up.
             let more = if left.nano() < 2_000_000 { chance.within(100, 4_000) } else { 0 };
             hard = hard + Money::from_nano(i64::try_from(more).unwrap() * 1_000);
             place.configure(&config(durability, hard));
             guard = place.serve();
             let (settled, held) = guard.meter("small").await;
+            let (count, of_open) = entries(&place, &open);
+            assert_eq!(of_open, open.len(), "round {round}: of {open:?} some were forgotten");
+            assert!(count >= forwarded, "round {round}: {count} entries of {forwarded} requests");
             assert!(settled.nano() >= spent, "round {round}: {settled} settled, {spent} nano-dollars spent");
             assert!(spent <= before.nano(), "round {round}: {spent} nano-dollars spent of {before}");
             // Endings that the death caught waiting are charged at their holds,

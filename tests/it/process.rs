@@ -167,9 +167,19 @@ impl Place {
 }
 
 pub(crate) fn refused(mut command: Command) -> String {
-    let ended = command.output().unwrap();
-    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
-    assert_eq!(ended.status.code(), Some(1), "{said}");
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut status = None;
+    for _ in 0..1_500 {
+        status = child.try_wait().unwrap();
+        if status.is_some() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    // Kills one that serves.
+    let _ = child.kill();
+    let said = String::from_utf8_lossy(&child.wait_with_output().unwrap().stderr).into_owned();
+    assert_eq!(status.map(|status| status.code()), Some(Some(1)), "it started: {said}");
     assert!(!said.contains("panicked") && said.contains("error: "), "{said}");
     said
 }
