@@ -78,7 +78,8 @@ pub enum StoreError {
     /// What the database says can't be right.
     #[error(
         "the ledger {} is damaged: {what}. Nothing was changed. Put back a backup of its folder, or salvage what can be \
-         read with `sqlite3 {} .recover`", path.display(), path.display()
+         read, in a new file: (sqlite3 {} .dump | sed 's/^ROLLBACK.*/COMMIT;/'; echo 'PRAGMA user_version = {};') | \
+         sqlite3 salvaged.db", path.display(), path.display(), schema::VERSION
     )]
     Damaged {
         /// The database.

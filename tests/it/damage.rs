@@ -289,7 +289,7 @@ fn a_database_that_is_cut_or_has_a_page_of_zeros_is_refused() {
         let mut damaged = whole.clone();
         damaged.db()[5 * PAGE..6 * PAGE].fill(0);
         let said = refused(&damaged, &place);
-        assert!(said.contains("damaged") && said.contains(".recover"), "{said}");
+        assert!(said.contains("damaged") && said.contains(".dump"), "{said}");
     });
 }
 
