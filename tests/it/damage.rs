@@ -229,6 +229,22 @@ fn a_database_that_is_gone_is_not_begun_anew() {
 }
 
 #[test]
+fn a_first_start_that_is_killed_leaves_nothing_in_the_way_of_the_next() {
+    run(async {
+        let (_fake, fake) = Process::fake();
+        let place = Place::new(&fake, "");
+        let mut chance = Chance::of_the_day();
+        for _ in 0..30 {
+            let _ = fs::remove_dir_all(&place.data);
+            let starting = Process::launch(place.command());
+            tokio::time::sleep(std::time::Duration::from_millis(chance.within(0, 60))).await;
+            starting.kill();
+            assert_eq!(opened(&place.data).await.unwrap(), 0);
+        }
+    });
+}
+
+#[test]
 fn what_is_no_database_is_refused_and_left_as_it_is() {
     run(async {
         let (_fake, fake) = Process::fake();
