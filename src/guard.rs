@@ -4,6 +4,7 @@
 //! one order: decide under the lock, apply, hand the fact to the writer while
 //! still under the lock, so that the database's order is the ledger's order.
 
+pub mod audit;
 pub mod keyring;
 pub mod limits;
 pub mod observe;

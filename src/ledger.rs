@@ -98,6 +98,11 @@ impl Ledger {
         id
     }
 
+    /// The id that the next fact will get.
+    pub fn next_id(&self) -> u64 {
+        self.next_id
+    }
+
     /// Whether a request may reserve its bound on every matching meter.
     ///
     /// All meters decide in this one call. Of several denials the most final

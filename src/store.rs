@@ -2,12 +2,14 @@
 //!
 //! SQLite in WAL mode. One thread writes, in groups; any number read. A lock
 //! file keeps a second guard out: two guards on one database would each admit
-//! what only one of them may.
+//! what only one of them may. A start goes on from a sound ledger or not at all.
 
 mod checkpoint;
 mod desk;
+mod found;
 pub(crate) mod group;
 mod handover;
+mod lock;
 mod queue;
 pub mod reader;
 pub(crate) mod rollup;
@@ -18,15 +20,17 @@ pub mod settings;
 pub mod verify;
 pub mod writer;
 
-use std::fs::{File, TryLockError};
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _};
 
 use crate::ledger::entry::{Entry, Hold};
+use crate::store::found::Found;
+use crate::store::lock::Lock;
 use crate::store::rows::{HoldRow, Names};
 
 pub use desk::{Observer, Slot};
@@ -34,7 +38,6 @@ pub use reader::Reader;
 pub use writer::{Clerk, Writer};
 
 const DATABASE: &str = "spendguard.db";
-const LOCK: &str = "lock";
 
 /// What a commit survives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -50,7 +53,7 @@ pub enum Durability {
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The folder can't be made or used.
-    #[error("can't use the data folder {}: {source}; check storage.path and its owner", path.display())]
+    #[error("can't use the data folder {}: {source}; {}", path.display(), mend(source))]
     Folder {
         /// The folder.
         path: PathBuf,
@@ -73,6 +76,49 @@ pub enum StoreError {
         /// The version wanted.
         expected: i64,
     },
+    /// What the database says can't be right.
+    #[error(
+        "the ledger {} is damaged: {what}. Nothing was changed. Put back a backup of its folder, or salvage what can be \
+         read, in a new file: (sqlite3 {} .dump | sed 's/^ROLLBACK.*/COMMIT;/'; echo 'PRAGMA user_version = {};') | \
+         sqlite3 salvaged.db", path.display(), path.display(), schema::VERSION
+    )]
+    Damaged {
+        /// The database.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// There was a database, and it is gone.
+    #[error(
+        "the ledger {} is missing, though {} says that there was one. Put it back; to begin an empty ledger on purpose, \
+         move {} away", path.display(), trace.display(), trace.display()
+    )]
+    Missing {
+        /// The database.
+        path: PathBuf,
+        /// What it left behind.
+        trace: PathBuf,
+    },
+    /// The last run died, and the log that has its last facts is gone.
+    #[error(
+        "{} is missing, though the last run ended without closing the ledger: its last facts were in there. Put it back. If \
+         they are not needed, since another program has merged it or this is a restored backup, remove {}",
+        wal.display(), lock.display()
+    )]
+    LogMissing {
+        /// The write-ahead log.
+        wal: PathBuf,
+        /// What says that it is needed.
+        lock: PathBuf,
+    },
+    /// The system lets nobody write it.
+    #[error("the ledger {} can't be written: {source}; is its disk full, or is it read-only?", path.display())]
+    Unwritable {
+        /// The database.
+        path: PathBuf,
+        /// What SQLite said.
+        source: rusqlite::Error,
+    },
     /// SQLite failed.
     #[error("the database failed: {0}")]
     Sqlite(#[from] rusqlite::Error),
@@ -84,46 +130,81 @@ pub enum StoreError {
     Full,
 }
 
+impl StoreError {
+    /// What a failure of SQLite at a start means for its database.
+    fn of(path: &Path, error: rusqlite::Error) -> Self {
+        let path = path.to_owned();
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+                Self::Damaged { path, what: error.to_string() }
+            }
+            Some(
+                ErrorCode::DiskFull
+                | ErrorCode::ReadOnly
+                | ErrorCode::SystemIoFailure
+                | ErrorCode::CannotOpen
+                | ErrorCode::PermissionDenied,
+            ) => Self::Unwritable { path, source: error },
+            _ => Self::Sqlite(error),
+        }
+    }
+}
+
+fn mend(source: &io::Error) -> &'static str {
+    use io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    let is = |kind| source.kind() == kind;
+    if is(StorageFull) || is(QuotaExceeded) {
+        "free some space on its disk"
+    } else if is(ReadOnlyFilesystem) {
+        "it is mounted read-only"
+    } else {
+        "check storage.path and its owner"
+    }
+}
+
 /// An open database and the lock on it.
 #[derive(Debug)]
 pub struct Store {
     path: PathBuf,
     durability: Durability,
-    /// Held as long as the store lives; the system frees it at any death.
-    _lock: File,
+    /// Open as long as the lock file says so: the last connection that is
+    /// closed removes the write-ahead log.
+    keeper: Option<Mutex<Connection>>,
+    lock: Lock,
 }
 
 impl Store {
     /// Opens or makes the database in a folder and takes the lock on it.
+    ///
+    /// What it can't read or write is an error before anything is changed.
     pub fn open(folder: &Path, durability: Durability) -> Result<Self, StoreError> {
         let at = |source| StoreError::Folder { path: folder.to_owned(), source };
         // Whose keys spent how much is nobody else's business.
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(at)?;
-        let lock = File::create(folder.join(LOCK)).map_err(at)?;
-        lock.try_lock().map_err(|error| match error {
-            TryLockError::WouldBlock => StoreError::Locked { path: folder.to_owned() },
-            TryLockError::Error(source) => at(source),
-        })?;
-        let store = Self { path: folder.join(DATABASE), durability, _lock: lock };
-        schema::prepare(&mut store.connect()?)?
-            .map_err(|found| StoreError::Version { found, expected: schema::VERSION })?;
-        Ok(store)
+        let (lock, last_run) = Lock::take(folder)?;
+        let path = folder.join(DATABASE);
+        let found = found::ledger(&path, last_run)?;
+        let opened = || {
+            let mut keeper = connect(&path, durability)?;
+            // Sets the version to what it is, a write like any other: who can't
+            // write must not start.
+            keeper.pragma_update(None, "user_version", schema::VERSION)?;
+            if found == Found::WithoutRollups {
+                let rows = schema::rebuild_rollups(&mut keeper)?;
+                tracing::warn!(rows, "there were no rollups; they are made anew from the entries");
+            }
+            Ok(keeper)
+        };
+        let keeper = opened().map_err(|error| StoreError::of(&path, error))?;
+        // The log's name must not be lost to a power cut that the word survives.
+        found::sync_folder(&path)?;
+        lock.say_open().map_err(at)?;
+        Ok(Self { path, durability, keeper: Some(Mutex::new(keeper)), lock })
     }
 
     /// A connection that may write; only the writer and recovery have one.
     pub(crate) fn connect(&self) -> rusqlite::Result<Connection> {
-        let db = Connection::open(&self.path)?;
-        db.busy_timeout(Duration::from_secs(10))?;
-        db.pragma_update(None, "journal_mode", "WAL")?;
-        let synchronous = match self.durability {
-            Durability::Process => "NORMAL",
-            Durability::Power => "FULL",
-        };
-        db.pragma_update(None, "synchronous", synchronous)?;
-        // A thread of its own does this.
-        db.pragma_update(None, "wal_autocheckpoint", 0)?;
-        db.set_prepared_statement_cache_capacity(32);
-        Ok(db)
+        connect(&self.path, self.durability)
     }
 
     /// A reader with a connection of its own.
@@ -135,27 +216,62 @@ impl Store {
 
     /// Writes the endings of unfinished holds and clears what held them.
     pub fn end_unfinished(&self, entries: &[Entry]) -> Result<(), StoreError> {
-        Ok(group::write_endings(&self.connect()?, entries)?)
+        let written = self.connect().and_then(|db| group::write_endings(&db, entries));
+        written.map_err(|error| StoreError::of(&self.path, error))
     }
 
     /// The holds that the last run left open, and the next free id.
     pub fn unfinished(&self, names: &dyn Names) -> Result<(Vec<Hold>, u64), StoreError> {
+        let (rows, last) = self.open_rows().map_err(|error| StoreError::of(&self.path, error))?;
+        let unreadable = |what| StoreError::Damaged { path: self.path.clone(), what };
+        let rows = rows.map_err(unreadable)?;
+        Ok((rows.into_iter().map(|row| row.hold(names)).collect(), last + 1))
+    }
+
+    /// The holds without an entry, or what can't be read of them, and the last
+    /// id: a hold that was skipped would be spending that is forgotten.
+    fn open_rows(&self) -> rusqlite::Result<(Result<Vec<HoldRow>, String>, u64)> {
         let db = self.connect()?;
-        let mut holds = Vec::new();
-        let mut last: i64 = db.query_row("SELECT COALESCE(MAX(id), 0) FROM entry", [], |row| row.get(0))?;
-        let mut batches = db.prepare("SELECT holds FROM hold_batch ORDER BY first_id")?;
+        let last: i64 = db.query_row("SELECT COALESCE(MAX(id), 0) FROM entry", [], |row| row.get(0))?;
+        let mut last = u64::try_from(last).unwrap_or(0);
         let mut ended = db.prepare("SELECT 1 FROM entry WHERE id = ?1")?;
-        let mut rows = batches.query([])?;
-        while let Some(row) = rows.next()? {
-            let text: String = row.get(0)?;
+        let mut open = Vec::new();
+        for (first_id, text) in rows::hold_batches(&db)? {
             for line in text.lines() {
-                let Ok(hold) = serde_json::from_str::<HoldRow>(line) else { continue };
-                last = last.max(rows::int(hold.id));
+                let Ok(hold) = serde_json::from_str::<HoldRow>(line) else {
+                    return Ok((Err(format!("an open hold of hold_batch {first_id} can't be read")), last));
+                };
+                last = last.max(hold.id);
                 if ended.query_row([rows::int(hold.id)], |_| Ok(())).optional()?.is_none() {
-                    holds.push(hold.hold(names));
+                    open.push(hold);
                 }
             }
         }
-        Ok((holds, u64::try_from(last).unwrap_or(0) + 1))
+        Ok((Ok(open), last))
     }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        // Said before the last connection is closed, which removes the log.
+        if let Err(error) = self.lock.say_closed() {
+            tracing::warn!(%error, "the lock file can't say that the ledger is closed; its log is kept");
+            std::mem::forget(self.keeper.take());
+        }
+    }
+}
+
+fn connect(path: &Path, durability: Durability) -> rusqlite::Result<Connection> {
+    let db = Connection::open(path)?;
+    db.busy_timeout(Duration::from_secs(10))?;
+    db.pragma_update(None, "journal_mode", "WAL")?;
+    let synchronous = match durability {
+        Durability::Process => "NORMAL",
+        Durability::Power => "FULL",
+    };
+    db.pragma_update(None, "synchronous", synchronous)?;
+    // A thread of its own does this.
+    db.pragma_update(None, "wal_autocheckpoint", 0)?;
+    db.set_prepared_statement_cache_capacity(32);
+    Ok(db)
 }

@@ -12,6 +12,7 @@ use crate::keys::{Key, Project};
 use crate::ledger::entry::{Basis, Entry};
 use crate::ledger::meter::Reading;
 use crate::store::rule::{LimitRule, OnlyRule};
+use crate::store::verify::{Difference, Report};
 
 /// A page of a list.
 #[derive(Debug, Serialize)]
@@ -307,10 +308,44 @@ pub(crate) struct UsageGroupView {
 
 #[derive(Debug, Serialize)]
 pub(crate) struct VerificationView {
-    pub(crate) object: &'static str,
-    pub(crate) ok: bool,
-    pub(crate) entries: u64,
-    pub(crate) rollups: u64,
-    pub(crate) meters: usize,
-    pub(crate) differences: Vec<String>,
+    object: &'static str,
+    ok: bool,
+    entries: u64,
+    rollups: u64,
+    holds: u64,
+    meters: usize,
+    differences: Vec<DifferenceView>,
+    /// How many more there are than are listed.
+    differences_unlisted: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct DifferenceView {
+    kind: &'static str,
+    about: String,
+    what: String,
+    meaning: String,
+    mend: String,
+}
+
+impl VerificationView {
+    pub(crate) fn of(report: Report) -> Self {
+        let view = |Difference { kind, about, what, meaning, mend }| DifferenceView {
+            kind,
+            about,
+            what,
+            meaning,
+            mend,
+        };
+        Self {
+            object: "guard.verification",
+            ok: report.differences.is_empty(),
+            entries: report.entries,
+            rollups: report.rollups,
+            holds: report.holds,
+            meters: report.limits,
+            differences: report.differences.into_iter().map(view).collect(),
+            differences_unlisted: report.unnamed,
+        }
+    }
 }

@@ -302,9 +302,13 @@ pub enum LedgerCommand {
         #[arg(long)]
         note: String,
     },
-    /// Rebuild all balances from the entries and compare.
+    /// Compare all that the ledger says twice, and explain what differs.
     #[command(after_help = "Example: spendguard ledger verify")]
-    Verify,
+    Verify {
+        /// How to print: table or json.
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
 }
 
 /// `spendguard prices …`.

@@ -60,7 +60,7 @@ pub(super) async fn run(command: LedgerCommand, connection: &Connection) -> Resu
             ));
             Ok(())
         }
-        LedgerCommand::Verify => verify(connection).await,
+        LedgerCommand::Verify { format } => verify(format, connection).await,
     }
 }
 
@@ -163,17 +163,42 @@ fn csv_line(entry: &Value) -> Result<String, Failure> {
     Ok(String::from_utf8_lossy(&bytes).trim_end().to_owned())
 }
 
-async fn verify(connection: &Connection) -> Result<(), Failure> {
+async fn verify(format: Format, connection: &Connection) -> Result<(), Failure> {
     let report = connection.get("/guard/v1/ledger/verify").await?;
     let of = |field: &str| text(&report, field);
+    let compared = format!(
+        "{} entries, {} rollups, {} open holds and {} limits compared",
+        of("entries"),
+        of("rollups"),
+        of("holds"),
+        of("meters")
+    );
+    let is_ok = report["ok"] == true;
+    match format {
+        Format::Json => table::json(&report),
+        Format::Table => {
+            print_differences(&report);
+            if is_ok {
+                say(&format!("ok: {compared}"));
+            }
+        }
+        Format::Csv | Format::Jsonl => return Err(Failure::wrong("a verification is a table or json")),
+    }
+    if is_ok {
+        Ok(())
+    } else {
+        Err(Failure::failed(format!("the ledger does not agree with itself: {compared}")))
+    }
+}
+
+fn print_differences(report: &Value) {
     for difference in report["differences"].as_array().into_iter().flatten() {
-        say(difference.as_str().unwrap_or_default());
+        let of = |field: &str| table::shown(&text(difference, field));
+        say(&format!("{}: {}", of("kind"), of("what")));
+        say(&format!("    means: {}", of("meaning")));
+        say(&format!("    mend:  {}", of("mend")));
     }
-    let compared =
-        format!("{} entries, {} rollups and {} limits compared", of("entries"), of("rollups"), of("meters"));
-    if report["ok"] == true {
-        say(&format!("ok: {compared}"));
-        return Ok(());
+    if let Some(more @ 1..) = report["differences_unlisted"].as_u64() {
+        say(&format!("and {more} more"));
     }
-    Err(Failure::failed(format!("the ledger does not agree with itself: {compared}")))
 }

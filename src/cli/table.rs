@@ -52,7 +52,7 @@ pub(super) fn cell_text(text: &str) -> String {
 }
 
 /// A text without what could move a terminal's cursor.
-fn shown(text: &str) -> String {
+pub(super) fn shown(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 

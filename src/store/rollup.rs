@@ -2,13 +2,14 @@
 //!
 //! They are derived, written with the entries they sum up, and can be rebuilt.
 
-use std::sync::LazyLock;
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock};
 
 use rusqlite::{Connection, params};
 
 use crate::domain::Tokens;
 use crate::ledger::entry::{Entry, Kind};
-use crate::store::rows::int;
+use crate::store::rows::{ENTRY_COLUMNS, Names, entry_from, int, tags_text};
 
 /// A rollup's stretch of time: every time zone's hours and days are made of
 /// whole quarters of an hour.
@@ -55,6 +56,38 @@ impl RollupSums {
         self.cost_nano = self.cost_nano.saturating_add(entry.cost.nano());
         self.tokens += entry.tokens;
         self.last_ms = self.last_ms.max(entry.admitted_ms);
+    }
+}
+
+/// What the rollups have to say, added up anew from every entry, each of which
+/// is shown to `look`.
+pub(crate) fn rebuilt(
+    db: &Connection,
+    mut look: impl FnMut(&Entry),
+) -> rusqlite::Result<HashMap<RollupKey, RollupSums>> {
+    let mut rebuilt: HashMap<RollupKey, RollupSums> = HashMap::new();
+    let mut statement = db.prepare(&format!("SELECT {ENTRY_COLUMNS} FROM entry"))?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let entry = entry_from(row, &Ids)?;
+        look(&entry);
+        if matches!(entry.kind, Kind::Settle | Kind::Adjust) {
+            let tags = tags_text(&entry.attribution.tags);
+            rebuilt.entry(RollupKey::of(&entry, tags)).or_default().add(&entry);
+        }
+    }
+    Ok(rebuilt)
+}
+
+/// Rollups know projects and keys by their ids alone.
+struct Ids;
+
+impl Names for Ids {
+    fn project(&self, id: &str) -> Arc<str> {
+        id.into()
+    }
+    fn key(&self, id: &str) -> Arc<str> {
+        id.into()
     }
 }
 
@@ -118,7 +151,7 @@ mod tests {
     #[test]
     fn whatever_an_entry_says_it_can_be_written() {
         let mut db = Connection::open_in_memory().unwrap();
-        schema::prepare(&mut db).unwrap().unwrap();
+        schema::create(&mut db).unwrap();
         let key = RollupKey { start_s: 0, names: Default::default() };
         let mut sums = RollupSums { requests: 1, cost_nano: i64::MAX, ..RollupSums::default() };
         sums.tokens.output = u64::MAX;

@@ -15,7 +15,8 @@ pub(crate) fn int(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
-fn uint(stored: i64) -> u64 {
+/// A count from what SQLite holds.
+pub(crate) fn uint(stored: i64) -> u64 {
     u64::try_from(stored).unwrap_or(0)
 }
 
@@ -98,6 +99,13 @@ impl HoldRow {
             stream: self.stream,
         }
     }
+}
+
+/// The stored batches of holds: the first id of each, and its lines.
+pub(crate) fn hold_batches(db: &Connection) -> rusqlite::Result<Vec<(i64, String)>> {
+    let mut statement = db.prepare("SELECT first_id, holds FROM hold_batch ORDER BY first_id")?;
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    rows.collect()
 }
 
 /// The present names of projects and keys, which rows refer to by id.

@@ -2,12 +2,13 @@
 
 use rusqlite::Connection;
 
+use crate::store::rollup;
+
 /// The version this code reads and writes, kept in `PRAGMA user_version`.
 pub(crate) const VERSION: i64 = 1;
 
 /// Every table is append-only but for `api_key`, `project` and `limit_rule`
-/// (an operator's settings), `hold_batch` (emptied as its holds end) and
-/// `rollup`, which is derived from `entry` and can be rebuilt.
+/// (an operator's settings), and `hold_batch` (emptied as its holds end).
 const TABLES: &str = "
 CREATE TABLE entry (
     id INTEGER PRIMARY KEY,
@@ -59,34 +60,6 @@ CREATE TABLE hold_batch (
     holds TEXT NOT NULL
 ) STRICT;
 
-CREATE TABLE rollup (
-    start_s INTEGER NOT NULL,
-    project TEXT NOT NULL,
-    api_key TEXT NOT NULL,
-    end_user TEXT NOT NULL,
-    tags TEXT NOT NULL,
-    endpoint TEXT NOT NULL,
-    model TEXT NOT NULL,
-    priced_as TEXT NOT NULL,
-    served_model TEXT NOT NULL,
-    requests INTEGER NOT NULL,
-    cost_nano INTEGER NOT NULL,
-    input INTEGER NOT NULL,
-    cached_input INTEGER NOT NULL,
-    cache_write INTEGER NOT NULL,
-    cache_write_12h INTEGER NOT NULL,
-    audio_input INTEGER NOT NULL,
-    audio_cached_input INTEGER NOT NULL,
-    image_input INTEGER NOT NULL,
-    image_cached_input INTEGER NOT NULL,
-    output INTEGER NOT NULL,
-    reasoning INTEGER NOT NULL,
-    audio_output INTEGER NOT NULL,
-    image_output INTEGER NOT NULL,
-    last_ms INTEGER NOT NULL,
-    PRIMARY KEY (start_s, project, api_key, end_user, tags, endpoint, model, priced_as, served_model)
-) STRICT, WITHOUT ROWID;
-
 CREATE TABLE crossing (
     limit_name TEXT NOT NULL,
     subject TEXT NOT NULL,
@@ -125,15 +98,57 @@ CREATE TABLE limit_rule (
 ) STRICT;
 ";
 
-/// Creates the tables of a new database, or checks the version of an old one.
-pub(crate) fn prepare(db: &mut Connection) -> rusqlite::Result<Result<(), i64>> {
-    let found: i64 = db.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    if found == 0 {
-        let tx = db.transaction()?;
-        tx.execute_batch(TABLES)?;
-        tx.pragma_update(None, "user_version", VERSION)?;
-        tx.commit()?;
-        return Ok(Ok(()));
+/// Derived from `entry`: dropped by hand, it is rebuilt at the next start.
+const ROLLUP: &str = "
+CREATE TABLE rollup (
+    start_s INTEGER NOT NULL,
+    project TEXT NOT NULL,
+    api_key TEXT NOT NULL,
+    end_user TEXT NOT NULL,
+    tags TEXT NOT NULL,
+    endpoint TEXT NOT NULL,
+    model TEXT NOT NULL,
+    priced_as TEXT NOT NULL,
+    served_model TEXT NOT NULL,
+    requests INTEGER NOT NULL,
+    cost_nano INTEGER NOT NULL,
+    input INTEGER NOT NULL,
+    cached_input INTEGER NOT NULL,
+    cache_write INTEGER NOT NULL,
+    cache_write_12h INTEGER NOT NULL,
+    audio_input INTEGER NOT NULL,
+    audio_cached_input INTEGER NOT NULL,
+    image_input INTEGER NOT NULL,
+    image_cached_input INTEGER NOT NULL,
+    output INTEGER NOT NULL,
+    reasoning INTEGER NOT NULL,
+    audio_output INTEGER NOT NULL,
+    image_output INTEGER NOT NULL,
+    last_ms INTEGER NOT NULL,
+    PRIMARY KEY (start_s, project, api_key, end_user, tags, endpoint, model, priced_as, served_model)
+) STRICT, WITHOUT ROWID;
+";
+
+/// The tables without which a database is no ledger.
+pub(crate) const NEEDED: [&str; 6] = ["entry", "hold_batch", "crossing", "project", "api_key", "limit_rule"];
+
+/// Creates the tables of a new database, all or none.
+pub(crate) fn create(db: &mut Connection) -> rusqlite::Result<()> {
+    let tx = db.transaction()?;
+    tx.execute_batch(TABLES)?;
+    tx.execute_batch(ROLLUP)?;
+    tx.pragma_update(None, "user_version", VERSION)?;
+    tx.commit()
+}
+
+/// Makes the table of rollups anew from the entries; returns its rows.
+pub(crate) fn rebuild_rollups(db: &mut Connection) -> rusqlite::Result<usize> {
+    let tx = db.transaction()?;
+    tx.execute_batch(ROLLUP)?;
+    let rebuilt = rollup::rebuilt(&tx, |_| {})?;
+    for (key, sums) in &rebuilt {
+        rollup::upsert_rollup(&tx, key, sums)?;
     }
-    Ok(if found == VERSION { Ok(()) } else { Err(found) })
+    tx.commit()?;
+    Ok(rebuilt.len())
 }

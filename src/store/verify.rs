@@ -1,15 +1,40 @@
-//! Rebuilds what is derived, and compares: rollups against entries.
+//! What the database says twice, compared: rollups, corrections, holds,
+//! crossings, and whether each entry can be true.
+//!
+//! A difference is told in words: what differs and by how much, what that does
+//! to limits, and how to mend it. What the running guard keeps in memory is
+//! compared by `guard::audit`.
 
-use std::collections::HashMap;
+mod crossings;
+mod entries;
+mod holds;
+mod rollups;
 
 use rusqlite::Connection;
 
+use crate::domain::Money;
 use crate::ledger::entry::Kind;
-use crate::store::rollup::{RollupKey, RollupSums};
-use crate::store::rows::{ENTRY_COLUMNS, Names, entry_from, int, tags_text, tokens_from};
+use crate::store::rollup;
+
+pub(crate) use holds::open_holds;
 
 /// As many differences as a report names one by one.
 const DIFFERENCES_MAX: usize = 50;
+
+/// Something that two places say differently.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// `file`, `rollup`, `entry`, `correction`, `hold`, `crossing` or `meter`.
+    pub kind: &'static str,
+    /// Which one; unique within its kind.
+    pub about: String,
+    /// What differs, with the amounts on both sides.
+    pub what: String,
+    /// What that does to limits.
+    pub meaning: String,
+    /// What to do about it.
+    pub mend: String,
+}
 
 /// What a comparison of the whole database found.
 #[derive(Clone, Debug, Default)]
@@ -18,42 +43,44 @@ pub struct Report {
     pub entries: u64,
     /// Rollup rows compared.
     pub rollups: u64,
-    /// What does not agree, in words; empty if all does.
-    pub differences: Vec<String>,
+    /// Open holds found.
+    pub holds: u64,
+    /// Limits whose meters were compared.
+    pub limits: usize,
+    /// What does not agree; empty if all does.
+    pub differences: Vec<Difference>,
+    /// How many more there are than are named.
+    pub unnamed: u64,
 }
 
-/// Reads every entry, rebuilds every rollup, and says where they differ.
-pub fn verify(db: &Connection, names: &dyn Names) -> rusqlite::Result<Report> {
+impl Report {
+    /// Notes a difference, or counts it if there are too many to name.
+    pub(crate) fn note(&mut self, difference: impl FnOnce() -> Difference) {
+        if self.differences.len() < DIFFERENCES_MAX {
+            self.differences.push(difference());
+        } else {
+            self.unnamed += 1;
+        }
+    }
+}
+
+/// Reads every entry and compares with it all that follows from entries.
+pub(crate) fn verify(db: &Connection) -> rusqlite::Result<Report> {
     let mut report = Report::default();
     integrity(db, &mut report)?;
-    let mut rebuilt = rebuild(db, names, &mut report)?;
-    let mut statement = db.prepare(
-        "SELECT start_s, project, api_key, end_user, tags, endpoint, model, priced_as, served_model, requests, \
-         cost_nano, last_ms, input, cached_input, cache_write, cache_write_12h, audio_input, audio_cached_input, \
-         image_input, image_cached_input, output, reasoning, audio_output, image_output FROM rollup",
-    )?;
-    let mut rows = statement.query([])?;
-    while let Some(row) = rows.next()? {
-        report.rollups += 1;
-        let mut names: [String; 8] = Default::default();
-        for (at, name) in names.iter_mut().enumerate() {
-            *name = row.get(at + 1)?;
+    let mut lines = Vec::new();
+    let rebuilt = rollup::rebuilt(db, |entry| {
+        report.entries += 1;
+        entries::look(entry, &mut report);
+        if entry.kind == Kind::Threshold {
+            lines.push((entry.id, entry.created_ms, entry.note.clone().unwrap_or_default()));
         }
-        let key = RollupKey { start_s: row.get(0)?, names };
-        let stored = RollupSums {
-            requests: u64::try_from(row.get::<_, i64>(9)?).unwrap_or(0),
-            cost_nano: row.get(10)?,
-            last_ms: row.get(11)?,
-            tokens: tokens_from(row, 12)?,
-        };
-        let expected = rebuilt.remove(&key).unwrap_or_default();
-        if stored != expected {
-            note(&mut report, || difference(&key, &stored, &expected));
-        }
-    }
-    for (key, expected) in &rebuilt {
-        note(&mut report, || difference(key, &RollupSums::default(), expected));
-    }
+    })?;
+    rollups::compare(db, rebuilt, &mut report)?;
+    entries::of_unknown_kind(db, &mut report)?;
+    entries::corrections(db, &mut report)?;
+    holds::compare(db, &mut report)?;
+    crossings::compare(db, lines, &mut report)?;
     Ok(report)
 }
 
@@ -63,51 +90,30 @@ fn integrity(db: &Connection, report: &mut Report) -> rusqlite::Result<()> {
     for answer in answers {
         let answer = answer?;
         if answer != "ok" {
-            note(report, || format!("the database file is damaged: {answer}"));
+            report.note(|| Difference {
+                kind: "file",
+                about: answer.clone(),
+                what: format!("the database file is damaged: {answer}"),
+                meaning: "what is lost with it is counted by no limit once the guard starts anew".to_owned(),
+                mend:
+                    "stop the guard and put back a backup, or salvage what can be read with `sqlite3 … .dump`"
+                        .to_owned(),
+            });
         }
     }
     Ok(())
 }
 
-fn rebuild(
-    db: &Connection,
-    names: &dyn Names,
-    report: &mut Report,
-) -> rusqlite::Result<HashMap<RollupKey, RollupSums>> {
-    let mut rebuilt: HashMap<RollupKey, RollupSums> = HashMap::new();
-    let mut statement = db.prepare(&format!("SELECT {ENTRY_COLUMNS} FROM entry"))?;
-    let mut rows = statement.query([])?;
-    while let Some(row) = rows.next()? {
-        let entry = entry_from(row, names)?;
-        report.entries += 1;
-        if matches!(entry.kind, Kind::Settle | Kind::Adjust) {
-            let tags = tags_text(&entry.attribution.tags);
-            rebuilt.entry(RollupKey::of(&entry, tags)).or_default().add(&entry);
-        }
-        if entry.kind == Kind::Release && entry.cost.nano() != 0 {
-            note(report, || format!("entry {} is a release, yet costs {}", entry.id, entry.cost));
-        }
-    }
-    Ok(rebuilt)
+/// An entry's id as it is shown everywhere.
+pub(crate) fn entry_id(id: u64) -> String {
+    format!("ent_{id}")
 }
 
-fn difference(key: &RollupKey, stored: &RollupSums, expected: &RollupSums) -> String {
-    let [project, api_key, ..] = &key.names;
-    format!(
-        "quarter of an hour {} of key {api_key} in {project}: stored {} requests, {} nano-dollars, {} tokens; \
-         the entries add up to {} requests, {} nano-dollars, {} tokens",
-        key.start_s,
-        stored.requests,
-        stored.cost_nano,
-        int(stored.tokens.total()),
-        expected.requests,
-        expected.cost_nano,
-        int(expected.tokens.total()),
-    )
+/// An instant as text.
+pub(crate) fn at(seconds: i64) -> String {
+    jiff::Timestamp::from_second(seconds).map_or_else(|_| seconds.to_string(), |at| at.to_string())
 }
 
-fn note(report: &mut Report, text: impl FnOnce() -> String) {
-    if report.differences.len() < DIFFERENCES_MAX {
-        report.differences.push(text());
-    }
+fn usd(nano: i64) -> String {
+    format!("{} USD", Money::from_nano(nano))
 }

@@ -1,64 +1,86 @@
 //! kill -9 of the real binary under load: nothing admitted is forgotten.
 
-use std::process::Command;
 use std::time::Duration;
 
 use http::{Method, StatusCode};
-use serde_json::{Value, json};
+use http_body_util::BodyExt as _;
+use serde_json::json;
+use spendguard::domain::Money;
 use spendguard::upstream::Upstream;
 
-use crate::harness::{ADMIN_TOKEN, call, chat, client, run};
-use crate::process::{Process, SPENDGUARD};
+use crate::harness::{chat, client, run};
+use crate::process::{Place, Process, Serving, served};
 
-struct Run {
-    process: Process,
-    proxy: Upstream,
-    admin: Upstream,
+const ROUNDS: u64 = 50;
+
+/// Random numbers that come again with their seed (splitmix64).
+pub(crate) struct Chance(u64);
+
+impl Chance {
+    /// Seeded by `SPENDGUARD_CRASH_SEED`, else anew; says by what.
+    pub(crate) fn of_the_day() -> Self {
+        let given = std::env::var("SPENDGUARD_CRASH_SEED").ok().and_then(|seed| seed.parse().ok());
+        let seed = given.unwrap_or_else(|| getrandom::u64().unwrap());
+        println!("again with SPENDGUARD_CRASH_SEED={seed}");
+        Self(seed)
+    }
+
+    /// A number from `from` up to `until`, exclusive.
+    pub(crate) fn within(&mut self, from: u64, until: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        from + (mixed ^ (mixed >> 31)) % (until - from)
+    }
+
+    async fn pause(&mut self, from_ms: u64, until_ms: u64) {
+        tokio::time::sleep(Duration::from_millis(self.within(from_ms, until_ms))).await;
+    }
 }
 
-fn serve(folder: &std::path::Path, fake: &str) -> Run {
-    let config = folder.join("spendguard.toml");
-    std::fs::write(
-        &config,
-        "[[limit]]\nname = \"small\"\nwindow = \"month\"\nhard = 0.02\n[guard]\nwhen_tight = \"reject\"\n",
-    )
-    .unwrap();
-    let (data, base) = (folder.join("data").display().to_string(), format!("http://{fake}/v1"));
-    let environment = [
-        ("SPENDGUARD_SERVER__LISTEN", "127.0.0.1:0"),
-        ("SPENDGUARD_ADMIN__LISTEN", "127.0.0.1:0"),
-        ("SPENDGUARD_STORAGE__PATH", data.as_str()),
-        ("SPENDGUARD_UPSTREAM__BASE_URL", base.as_str()),
-        ("SPENDGUARD_ADMIN_TOKEN", ADMIN_TOKEN),
-        ("OPENAI_API_KEY", "sk-upstream"),
-    ];
-    let process =
-        Process::start(&["serve", "--config", config.to_str().unwrap()], &environment, "OPENAI_BASE_URL");
-    let (proxy, admin) =
-        (client(process.address("proxy listening")), client(process.address("admin listening")));
-    Run { process, proxy, admin }
+/// What a client of a mixed load asks for: headers, and fields of the body.
+fn order(kind: u64) -> (&'static [(&'static str, &'static str)], serde_json::Value) {
+    let stream = json!({ "max_completion_tokens": 30, "stream": true });
+    match kind % 8 {
+        0 | 1 => (&[], json!({ "max_completion_tokens": 20 })),
+        2 => (&[("x-fake-chunk-delay-ms", "2")], stream),
+        3 => (&[("x-fake-latency-ms", "60")], json!({ "max_completion_tokens": 20 })),
+        4 => (&[("x-fake-cut-after", "9"), ("x-fake-chunks", "20")], stream),
+        5 => {
+            (&[("x-fake-status", "500"), ("x-fake-latency-ms", "15")], json!({ "max_completion_tokens": 20 }))
+        }
+        6 => (&[], json!({ "model": "no-such-model" })),
+        // Leaves before the end; see `load`.
+        _ => (&[("x-fake-chunk-delay-ms", "10"), ("x-fake-latency-ms", "5")], stream),
+    }
 }
 
-async fn ask(admin: &Upstream, method: Method, path: &str, body: Option<Value>) -> Value {
-    let bearer = format!("Bearer {ADMIN_TOKEN}");
-    let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
-    let body = body.map_or_else(bytes::Bytes::new, |body| bytes::Bytes::from(body.to_string()));
-    call(admin, method, path, &headers, body).await.json()
-}
-
-/// Requests from many clients until one can't reach the guard any more.
+/// Requests of all kinds from many clients, until none reaches the guard.
 async fn load(proxy: &Upstream, key: &str) {
     let clients = (0..24).map(|n| {
         let (proxy, bearer) = (proxy.clone(), format!("Bearer {key}"));
         tokio::task::spawn_local(async move {
-            for _ in 0..200 {
-                let latency = if n % 2 == 0 { "20" } else { "1" };
+            for round in 0..2_000 {
+                let (ordered, more) = order(n + round);
                 let mut headers = http::HeaderMap::new();
                 headers.insert("authorization", bearer.parse().unwrap());
-                headers.insert("x-fake-latency-ms", latency.parse().unwrap());
-                let body = chat(json!({ "max_completion_tokens": 20, "stream": n % 3 == 0 })).to_string();
-                if proxy.send(Method::POST, "/v1/chat/completions", headers, body.into()).await.is_err() {
-                    return;
+                for (name, value) in ordered {
+                    headers.insert(*name, value.parse().unwrap());
+                }
+                let body = chat(more).to_string().into();
+                let asked = async {
+                    let answer = proxy.send(Method::POST, "/v1/chat/completions", headers, body).await?;
+                    let status = answer.status();
+                    let _ = answer.into_body().collect().await;
+                    Ok::<_, spendguard::upstream::SendError>(status)
+                };
+                let patience = if (n + round) % 8 == 7 { 25 } else { 20_000 };
+                match tokio::time::timeout(Duration::from_millis(patience), asked).await {
+                    Ok(Err(_)) => return,
+                    Ok(Ok(StatusCode::TOO_MANY_REQUESTS)) => {
+                        tokio::time::sleep(Duration::from_millis(4)).await;
+                    }
+                    Ok(Ok(_)) | Err(_) => {}
                 }
             }
         })
@@ -68,65 +90,208 @@ async fn load(proxy: &Upstream, key: &str) {
     }
 }
 
-#[test]
-fn kill_9_under_load_forgets_nothing_and_the_limit_stays_in_force() {
+fn config(durability: &str, hard: Money) -> String {
+    format!(
+        "[storage]\ndurability = \"{durability}\"\n[guard]\nwhen_tight = \"reject\"\nhold_wait = \"30ms\"\n\
+         [[limit]]\nname = \"small\"\nwindow = \"total\"\nhard = {hard}\nsoft = [\"50%\"]\n"
+    )
+}
+
+/// Ends a guard under load: at once, or while it drains.
+async fn end(process: Process, chance: &mut Chance) {
+    chance.pause(60, 350).await;
+    if chance.within(0, 4) == 0 {
+        process.signal("TERM");
+        chance.pause(0, 120).await;
+    }
+    process.kill();
+}
+
+/// The ids of holds that a dead guard left without an entry.
+fn open_holds(place: &Place) -> Vec<u64> {
+    let db = rusqlite::Connection::open(place.database()).unwrap();
+    // The guard is to find its log as it was.
+    db.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).unwrap();
+    let mut statement = db.prepare(
+        "SELECT json_extract(line.value, '$.id') FROM hold_batch, \
+         json_each('[' || replace(rtrim(holds, char(10)), char(10), ',') || ']') line \
+         WHERE json_extract(line.value, '$.id') NOT IN (SELECT id FROM entry)",
+    );
+    let statement = statement.as_mut().unwrap();
+    let ids = statement.query_map([], |row| row.get::<_, i64>(0)).unwrap();
+    ids.map(|id| u64::try_from(id.unwrap()).unwrap()).collect()
+}
+
+/// How many requests have an entry, and how many of these ids.
+fn entries(place: &Place, ids: &[u64]) -> (u64, usize) {
+    let db = rusqlite::Connection::open(place.database()).unwrap();
+    let mut statement = db.prepare("SELECT id FROM entry WHERE kind IN ('settle', 'release')").unwrap();
+    let found = statement.query_map([], |row| row.get::<_, i64>(0)).unwrap();
+    let found: std::collections::HashSet<u64> = found.map(|id| u64::try_from(id.unwrap()).unwrap()).collect();
+    (u64::try_from(found.len()).unwrap(), ids.iter().filter(|id| found.contains(id)).count())
+}
+
+/// What was charged for holds that deaths left open, in nano-dollars.
+fn recovered(place: &Place) -> i64 {
+    let db = rusqlite::Connection::open(place.database()).unwrap();
+    let sql =
+        "SELECT COALESCE(SUM(cost_nano), 0) FROM entry WHERE note = 'the guard ended before the request did'";
+    db.query_row(sql, [], |row| row.get(0)).unwrap()
+}
+
+/// A request for more than is left is refused, and by this limit.
+async fn is_in_force(guard: &Serving, key: &str, left: Money) {
+    let tokens = left.nano().max(0) / 600 + 1;
+    let answer = guard.chat(key, &[], json!({ "max_completion_tokens": tokens })).await;
+    assert_eq!(answer.status, StatusCode::TOO_MANY_REQUESTS, "{left} left, {tokens} asked for: {answer:?}");
+    assert_eq!(answer.header("x-spendguard-limit"), "small");
+}
+
+fn kill_9(durability: &str) {
     run(async {
-        let folder = tempfile::tempdir().unwrap();
-        let fake = Process::start(&["demo", "--upstream-only"], &[], "listening");
-        let fake_address = fake.address("fake OpenAI listening");
-        let mut key = String::new();
-        for round in 0..3 {
-            let Run { process, proxy, admin } = serve(folder.path(), &fake_address);
-            if round == 0 {
-                let made = ask(&admin, Method::POST, "/guard/v1/keys", Some(json!({ "name": "load" }))).await;
-                key = made["value"].as_str().unwrap().to_owned();
+        let mut chance = Chance::of_the_day();
+        let (fake, fake_address) = Process::fake();
+        let upstream = client(&fake_address);
+        let mut hard = Money::from_nano(2_000_000);
+        let place = Place::new(&fake_address, &config(durability, hard));
+        let mut guard = place.serve();
+        let key = guard.make_key().await;
+        let (mut reached, mut startups, mut charged) = (0, 0, 0);
+        let (mut left, mut books) = (Money::ZERO, Money::ZERO);
+        for round in 0..ROUNDS {
+            tokio::join!(load(&guard.proxy, &key), end(guard.process, &mut chance));
+            let open = open_holds(&place);
+            // Some deaths hit a start, with what the last one left to recover.
+            for _ in 0..chance.within(0, 8).saturating_sub(5) {
+                let starting = Process::launch(place.command());
+                chance.pause(0, 90).await;
+                starting.kill();
+                startups += 1;
             }
-            let killed = async {
-                tokio::time::sleep(Duration::from_millis(250 + 130 * round)).await;
-                process.kill();
-            };
-            tokio::join!(load(&proxy, &key), killed);
+            let before = hard;
+            let (forwarded, spent) = served(&upstream).await;
+            // Raised by what the next round may or may not use up.
+            let more = if left.nano() < 2_000_000 { chance.within(100, 4_000) } else { 0 };
+            hard = hard + Money::from_nano(i64::try_from(more).unwrap() * 1_000);
+            place.configure(&config(durability, hard));
+            guard = place.serve();
+            let (settled, held) = guard.meter("small").await;
+            let (count, of_open) = entries(&place, &open);
+            assert_eq!(of_open, open.len(), "round {round}: of {open:?} some were forgotten");
+            assert!(count >= forwarded, "round {round}: {count} entries of {forwarded} requests");
+            assert!(settled.nano() >= spent, "round {round}: {settled} settled, {spent} nano-dollars spent");
+            assert!(spent <= before.nano(), "round {round}: {spent} nano-dollars spent of {before}");
+            // Endings that the death caught waiting are charged at their holds,
+            // in whose place others may have been admitted already; see
+            // `the_books_after_a_death_are_not_past_the_limit`.
+            let alive = settled - Money::from_nano(recovered(&place) - charged);
+            assert!(alive <= before.max(books), "round {round}: {settled} is past the limit of {before}");
+            books = settled;
+            charged = recovered(&place);
+            assert_eq!(held, Money::ZERO, "round {round}");
+            guard.verify().await;
+            reached += u64::from((before - settled).nano() < 30_000);
+            left = hard - settled;
+            is_in_force(&guard, &key, left).await;
         }
-        let Run { process, proxy, admin } = serve(folder.path(), &fake_address);
-        let stats =
-            call(&client(&fake_address), Method::GET, "/__stats", &[], bytes::Bytes::new()).await.json();
-        let served = &stats["models"]["gpt-4o-mini"];
-        let of = |field: &str| served[field].as_u64().unwrap();
-        assert!(of("requests") > 20, "{stats}");
-        let pico = (of("prompt_tokens") - of("cached_tokens")) * 150_000
-            + of("cached_tokens") * 75_000
-            + of("completion_tokens") * 600_000;
-        let limit = ask(&admin, Method::GET, "/guard/v1/limits/small", None).await;
-        let meter = &limit["meters"][0];
-        let settled: spendguard::domain::Money = meter["settled"].as_str().unwrap().parse().unwrap();
-        assert!(u64::try_from(settled.nano()).unwrap() >= pico / 1_000, "{settled} < {pico} picodollars");
-        assert!(settled.nano() <= 20_000_000, "{settled} is past the limit");
-        assert_eq!(meter["held"], "0");
-        let verified = ask(&admin, Method::GET, "/guard/v1/ledger/verify", None).await;
-        assert_eq!(verified["ok"], true, "{verified}");
-        // The limit is still in force: it goes on from where it was, to its end.
-        load(&proxy, &key).await;
-        let bearer = format!("Bearer {key}");
-        let body = chat(json!({ "max_completion_tokens": 16000 })).to_string();
-        let refused = call(
-            &proxy,
-            Method::POST,
-            "/v1/chat/completions",
-            &[("authorization", bearer.as_str())],
-            body.into(),
-        )
-        .await;
-        assert!(refused.status == StatusCode::TOO_MANY_REQUESTS, "{refused:?}");
-        let second = Command::new(SPENDGUARD)
-            .args(["serve"])
-            .env("SPENDGUARD_STORAGE__PATH", folder.path().join("data"))
-            .env("SPENDGUARD_SERVER__LISTEN", "127.0.0.1:0")
-            .env("SPENDGUARD_ADMIN__LISTEN", "127.0.0.1:0")
-            .output()
-            .unwrap();
-        assert_eq!(second.status.code(), Some(1));
-        assert!(String::from_utf8_lossy(&second.stderr).contains("another spendguard is using"));
-        process.kill();
+        guard.process.signal("TERM");
+        assert_eq!(guard.process.wait(), Some(0));
+        let db = rusqlite::Connection::open(place.database()).unwrap();
+        let count = |sql: &str| db.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
+        let entries = count("SELECT COUNT(*) FROM entry");
+        println!(
+            "{durability}: {entries} entries, {charged} nano-dollars charged for holds, {startups} starts killed, limit reached in \
+             {reached} of {ROUNDS} rounds"
+        );
+        assert!(charged > 0 && startups > 0 && reached > 0 && reached < ROUNDS);
         drop(fake);
     });
+}
+
+#[test]
+fn kill_9_under_load_forgets_nothing_and_the_limit_stays_in_force() {
+    kill_9("process");
+}
+
+#[test]
+fn kill_9_where_each_commit_waits_for_the_disk_forgets_nothing_either() {
+    kill_9("power");
+}
+
+/// Fails: a hold is written ahead of endings that wait for company, so it may
+/// take the room that an ending has freed while a death can still undo that
+/// ending. What upstream bills stays below the limit; the books go past it.
+#[test]
+#[ignore = "not so yet: holds overtake the endings that made room for them"]
+fn the_books_after_a_death_are_not_past_the_limit() {
+    run(async {
+        let (_fake, fake) = Process::fake();
+        for _ in 0..20 {
+            // Room for one hold beside one request that has ended, not for two holds.
+            let hard = Money::from_nano(45_000);
+            let place = Place::new(&fake, &config("process", hard));
+            let guard = place.serve();
+            let key = guard.make_key().await;
+            let asked = json!({ "max_completion_tokens": 20 });
+            assert_eq!(guard.chat(&key, &[], asked.clone()).await.status, StatusCode::OK);
+            let slow = [("x-fake-latency-ms", "1000")];
+            let second = tokio::time::timeout(Duration::from_millis(8), guard.chat(&key, &slow, asked));
+            assert!(second.await.is_err(), "it is on its way");
+            guard.process.kill();
+            let guard = place.serve();
+            let (settled, _) = guard.meter("small").await;
+            assert!(settled <= hard, "{settled} is past the limit of {hard}");
+        }
+    });
+}
+
+#[test]
+fn a_second_guard_is_kept_out_until_the_first_is_dead() {
+    run(async {
+        let (_fake, fake) = Process::fake();
+        let place = Place::new(&fake, "");
+        let first = place.serve();
+        let said = place.refused();
+        assert!(said.contains("another spendguard is using") && said.contains("data"), "{said}");
+        first.process.kill();
+        let second = place.serve();
+        second.verify().await;
+    });
+}
+
+#[test]
+fn of_two_guards_that_start_at_once_exactly_one_serves() {
+    let (_fake, fake) = Process::fake();
+    let place = Place::new(&fake, "");
+    for round in 0..15 {
+        // Every third round also races for who makes the database.
+        if round % 3 == 0 {
+            let _ = std::fs::remove_dir_all(&place.data);
+        }
+        let racers = [place.command(), place.command()].map(|mut command| {
+            command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn()
+        });
+        let [mut one, mut other] = racers.map(Result::unwrap);
+        let (mut ended, mut left) = (None, 0);
+        for _ in 0..1_000 {
+            let states = [one.try_wait().unwrap(), other.try_wait().unwrap()];
+            left = states.iter().filter(|state| state.is_none()).count();
+            ended = states.into_iter().flatten().next();
+            if ended.is_some() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert_eq!((ended.and_then(|state| state.code()), left), (Some(1), 1), "round {round}");
+        let (loser, mut winner) = if one.try_wait().unwrap().is_some() { (one, other) } else { (other, one) };
+        let said = String::from_utf8_lossy(&loser.wait_with_output().unwrap().stderr).into_owned();
+        assert!(said.contains("another spendguard is using"), "{said}");
+        let mut lines = std::io::BufRead::lines(std::io::BufReader::new(winner.stdout.take().unwrap()));
+        assert!(
+            lines.any(|line| line.unwrap().contains("OPENAI_BASE_URL")),
+            "round {round}: the winner serves"
+        );
+        winner.kill().unwrap();
+        winner.wait().unwrap();
+    }
 }

@@ -1,10 +1,14 @@
 //! The guard over real sockets, in front of the fake OpenAI.
 
 #![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
+#![expect(clippy::print_stdout, reason = "a test says its seed, and why it skips")]
 #![expect(clippy::needless_pass_by_value, reason = "bodies are written in place with json!")]
 
 mod bad_input;
 mod crash;
+mod damage;
+mod disk;
+mod explain;
 mod failing;
 mod harness;
 mod metering;
@@ -15,3 +19,4 @@ mod race;
 mod refusals;
 mod reload;
 mod streams;
+mod verify;

@@ -1,0 +1,248 @@
+//! What the guard keeps in memory, proven against the database.
+//!
+//! Under the ledger's lock the meters are copied and a job takes its place in
+//! the writer's queue, which opens a snapshot: at that place the database has
+//! exactly the facts that the meters have. So they can be compared at leisure,
+//! while requests go on.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::tz::TimeZone;
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
+
+use crate::domain::Limit;
+use crate::guard::Guard;
+use crate::ledger::calendar;
+use crate::ledger::entry::{Hold, reserved};
+use crate::ledger::meter::{Reading, Subject, subject};
+use crate::store::rows::Names;
+use crate::store::verify::{self, Difference, Report};
+use crate::store::{StoreError, reader};
+
+/// How often a difference is looked at again: a hold whose writing has just
+/// failed is in memory until its request hears of it.
+const LOOKS: usize = 3;
+
+/// Memory and database at one instant.
+struct Snapshot {
+    /// Reads what was written at that instant, whatever is written since.
+    db: Connection,
+    limits: Vec<(Arc<Limit>, Vec<Reading>)>,
+    /// The ids of open holds.
+    holds: HashSet<u64>,
+    /// Holds from this id on were admitted later.
+    next_id: u64,
+    at_ms: i64,
+}
+
+impl Guard {
+    /// Compares all that is said twice, in the database and in memory.
+    pub async fn verify(&self) -> Result<Report, StoreError> {
+        let mut report = Report::default();
+        let mut live: Vec<Difference> = Vec::new();
+        for look in 0..LOOKS {
+            let snapshot = self.snapshot().await?;
+            let names = Arc::clone(&self.ring);
+            let limits = snapshot.limits.len();
+            let compared = tokio::task::spawn_blocking(move || snapshot.compare(look == 0, &*names));
+            let (whole, found) = compared.await.map_err(|_| StoreError::Unavailable)??;
+            if let Some(whole) = whole {
+                report = Report { limits, ..whole };
+                live = found;
+            } else {
+                live.retain(|known| found.iter().any(|f| (f.kind, &f.about) == (known.kind, &known.about)));
+            }
+            if live.is_empty() {
+                break;
+            }
+        }
+        for difference in live {
+            report.note(|| difference);
+        }
+        Ok(report)
+    }
+
+    async fn snapshot(&self) -> Result<Snapshot, StoreError> {
+        let slot = self.writer.operators_slot().await?;
+        let (limits, holds, next_id, at_ms, answer) = {
+            let ledger = self.ledger();
+            let at_ms = self.clock.now_ms();
+            let limits =
+                ledger.limits(at_ms).map(|(limit, readings)| (Arc::clone(limit), readings)).collect();
+            let holds = ledger.holds().map(|hold| hold.id).collect();
+            (limits, holds, ledger.next_id(), at_ms, self.writer.queue_job(slot, |db| pin(db)))
+        };
+        let db = answer.await.map_err(|_| StoreError::Unavailable)??;
+        Ok(Snapshot { db, limits, holds, next_id, at_ms })
+    }
+}
+
+/// A connection of its own, whose reading starts now.
+fn pin(db: &Connection) -> rusqlite::Result<Connection> {
+    let path = db.path().unwrap_or_default();
+    let pinned = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    pinned.busy_timeout(Duration::from_secs(10))?;
+    pinned.execute_batch("BEGIN; SELECT 1 FROM entry LIMIT 1")?;
+    Ok(pinned)
+}
+
+impl Snapshot {
+    /// What differs in the whole database, if that is wanted, and from memory.
+    fn compare(&self, whole: bool, names: &dyn Names) -> rusqlite::Result<(Option<Report>, Vec<Difference>)> {
+        let report = if whole { Some(verify::verify(&self.db)?) } else { None };
+        Ok((report, self.differences(names)?))
+    }
+
+    fn differences(&self, names: &dyn Names) -> rusqlite::Result<Vec<Difference>> {
+        let mut open = verify::open_holds(&self.db, names)?;
+        open.retain(|hold| hold.id < self.next_id);
+        let mut found = self.hold_differences(&open)?;
+        for (limit, readings) in &self.limits {
+            self.meter_differences(limit, readings, &open, names, &mut found)?;
+            self.missed_thresholds(limit, readings, &mut found)?;
+        }
+        Ok(found)
+    }
+
+    /// Holds that only the database or only memory knows.
+    fn hold_differences(&self, open: &[Hold]) -> rusqlite::Result<Vec<Difference>> {
+        let mut found = Vec::new();
+        for hold in open.iter().filter(|hold| !self.holds.contains(&hold.id)) {
+            let (id, cost) = (verify::entry_id(hold.id), hold.bound.cost);
+            found.push(Difference {
+                kind: "hold",
+                about: id.clone(),
+                what: format!(
+                    "hold {id} of {cost} USD for key {}, admitted {}, is open, and no request that is running owns it",
+                    hold.attribution.key,
+                    verify::at(hold.admitted_ms.div_euclid(1_000))
+                ),
+                meaning: format!("limits don't count it now; the next start would charge {cost} USD for it"),
+                mend: "if nothing was spent on it, correct its entry after the next start with `spendguard ledger adjust`"
+                    .to_owned(),
+            });
+        }
+        let stored: HashSet<u64> = open.iter().map(|hold| hold.id).collect();
+        let mut ended = self.db.prepare("SELECT kind FROM entry WHERE id = ?1")?;
+        let unstored: BTreeSet<u64> = self.holds.difference(&stored).copied().collect();
+        for hold in unstored {
+            let row = i64::try_from(hold).unwrap_or(i64::MAX);
+            let kind: Option<String> = ended.query_row([row], |row| row.get(0)).optional()?;
+            let id = verify::entry_id(hold);
+            found.push(match kind {
+                Some(kind) => Difference {
+                    kind: "hold",
+                    about: id.clone(),
+                    what: format!(
+                        "hold {id} belongs to a running request, and has an entry ({kind}) already"
+                    ),
+                    meaning: "its real ending can't be written, and nothing that comes after it".to_owned(),
+                    mend: format!("remove the entry {id}, which no request has made"),
+                },
+                None => Difference {
+                    kind: "hold",
+                    about: id.clone(),
+                    what: format!("hold {id} belongs to a running request, and is not in the database"),
+                    meaning: "limits count it, but if the guard died now it would be forgotten".to_owned(),
+                    mend: "nothing, once its request has ended; find out who changes the database".to_owned(),
+                },
+            });
+        }
+        Ok(found)
+    }
+
+    /// Meters against the sums of entries and of open holds.
+    fn meter_differences(
+        &self,
+        limit: &Arc<Limit>,
+        readings: &[Reading],
+        open: &[Hold],
+        names: &dyn Names,
+        found: &mut Vec<Difference>,
+    ) -> rusqlite::Result<()> {
+        let zone = TimeZone::get(&limit.zone).unwrap_or(TimeZone::UTC);
+        let span = calendar::span(limit.window, &zone, self.at_ms.div_euclid(1_000));
+        let settled = reader::settled_by_entries(&self.db, limit, span, names)?;
+        let mut held: HashMap<Subject, i64> = HashMap::new();
+        for hold in open.iter().filter(|hold| span.contains(hold.admitted_ms.div_euclid(1_000))) {
+            let Some(subject) = subject(limit, &hold.attribution) else { continue };
+            let sum = held.entry(subject).or_default();
+            *sum = sum.saturating_add(reserved(&hold.bound, limit.unit));
+        }
+        let metered = readings.iter().map(|reading| &reading.subject);
+        let subjects: BTreeSet<&Subject> = metered.chain(settled.keys()).chain(held.keys()).collect();
+        for of in subjects {
+            let meter = readings.iter().find(|r| r.subject == *of).map(|r| r.meter).unwrap_or_default();
+            let of_facts = |sums: &HashMap<Subject, i64>| sums.get(of).copied().unwrap_or(0);
+            let settled = (meter.settled, of_facts(&settled), "settled", "its entries");
+            let held = (meter.held, of_facts(&held), "held", "its open holds");
+            for (says, facts, which, of_what) in [settled, held] {
+                if says != facts {
+                    found.push(unlike(limit, of, which, (says, facts), of_what, &verify::at(span.start_s)));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Soft thresholds that a meter is past, though nobody was told.
+    fn missed_thresholds(
+        &self,
+        limit: &Arc<Limit>,
+        readings: &[Reading],
+        found: &mut Vec<Difference>,
+    ) -> rusqlite::Result<()> {
+        let mut noted = self.db.prepare_cached(
+            "SELECT 1 FROM crossing WHERE limit_name = ?1 AND subject = ?2 AND threshold = ?3 AND window_start_s = ?4",
+        )?;
+        for reading in readings {
+            for threshold in limit.thresholds().into_iter().filter(|t| *t <= reading.meter.settled) {
+                let (of, start_s) = (reading.subject.label(), reading.span.start_s);
+                if noted.exists((&*limit.name, of, threshold, start_s))? {
+                    continue;
+                }
+                let (soft, settled) =
+                    (limit.unit.phrase(threshold), limit.unit.phrase(reading.meter.settled));
+                found.push(Difference {
+                    kind: "crossing",
+                    about: format!("{} {of} {threshold} {start_s}", limit.name),
+                    what: format!(
+                        "limit {:?}, {of}: {settled} are settled, past {soft}, and that is not noted",
+                        limit.name
+                    ),
+                    meaning: "the limit holds, but nobody was told of the threshold".to_owned(),
+                    mend: "a reload of the configuration or a restart notes it".to_owned(),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn unlike(
+    limit: &Limit,
+    of: &Subject,
+    which: &str,
+    (says, facts): (i64, i64),
+    of_what: &str,
+    from: &str,
+) -> Difference {
+    let (name, by) = (&limit.name, limit.unit.phrase(says.saturating_sub(facts).saturating_abs()));
+    let does = if says > facts { "refuses so much too early" } else { "lets so much too much through" };
+    Difference {
+        kind: "meter",
+        about: format!("{name} {} {which}", of.label()),
+        what: format!(
+            "limit {name:?}, {}, window from {from}: the meter says {} {which}, {of_what} add up to {}",
+            of.label(),
+            limit.unit.phrase(says),
+            limit.unit.phrase(facts),
+        ),
+        meaning: format!("the limit is off by {by} in this window, and {does}"),
+        mend: "restart the guard, which makes meters anew from the ledger; if a key or project was renamed that the limit \
+               names, that is the reason"
+            .to_owned(),
+    }
+}

@@ -1,0 +1,125 @@
+//! Rollups against the entries they sum up.
+
+use std::collections::HashMap;
+
+use rusqlite::{Connection, params};
+
+use crate::store::rollup::{ROLLUP_S, RollupKey, RollupSums};
+use crate::store::rows::{int, tokens_from, uint};
+use crate::store::verify::{Difference, Report, at, entry_id, usd};
+
+pub(super) fn compare(
+    db: &Connection,
+    mut rebuilt: HashMap<RollupKey, RollupSums>,
+    report: &mut Report,
+) -> rusqlite::Result<()> {
+    let mut unlike = Vec::new();
+    let mut statement = db.prepare(
+        "SELECT start_s, project, api_key, end_user, tags, endpoint, model, priced_as, served_model, requests, \
+         cost_nano, last_ms, input, cached_input, cache_write, cache_write_12h, audio_input, audio_cached_input, \
+         image_input, image_cached_input, output, reasoning, audio_output, image_output FROM rollup",
+    )?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        report.rollups += 1;
+        let mut names: [String; 8] = Default::default();
+        for (at, name) in names.iter_mut().enumerate() {
+            *name = row.get(at + 1)?;
+        }
+        let key = RollupKey { start_s: row.get(0)?, names };
+        let stored = RollupSums {
+            requests: u64::try_from(row.get::<_, i64>(9)?).unwrap_or(0),
+            cost_nano: row.get(10)?,
+            last_ms: row.get(11)?,
+            tokens: tokens_from(row, 12)?,
+        };
+        let expected = rebuilt.remove(&key).unwrap_or_default();
+        if stored != expected {
+            unlike.push((key, stored, expected));
+        }
+    }
+    unlike.extend(rebuilt.into_iter().map(|(key, expected)| (key, RollupSums::default(), expected)));
+    unlike.sort_by(|a, b| (a.0.start_s, &a.0.names).cmp(&(b.0.start_s, &b.0.names)));
+    for (key, stored, expected) in &unlike {
+        let entries = entries_of(db, key)?;
+        report.note(|| difference(key, stored, expected, &entries));
+    }
+    Ok(())
+}
+
+/// Which entries a rollup sums up, in words.
+fn entries_of(db: &Connection, key: &RollupKey) -> rusqlite::Result<String> {
+    let mut statement = db.prepare_cached(
+        "SELECT MIN(id), MAX(id), COUNT(*) FROM entry WHERE admitted_ms >= ?1 AND admitted_ms < ?2 AND project = ?3 \
+         AND api_key = ?4 AND end_user = ?5 AND tags = ?6 AND endpoint = ?7 AND model = ?8 AND priced_as = ?9 \
+         AND served_model = ?10 AND kind IN ('settle', 'adjust')",
+    )?;
+    let (start_ms, n) = (key.start_s.saturating_mul(1_000), &key.names);
+    let end_ms = start_ms.saturating_add(ROLLUP_S * 1_000);
+    let of = params![start_ms, end_ms, n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7]];
+    statement.query_row(of, |row| {
+        let (first, last): (Option<i64>, Option<i64>) = (row.get(0)?, row.get(1)?);
+        let Some((first, last)) = first.zip(last) else { return Ok("it has no entries, which".to_owned()) };
+        let count: i64 = row.get(2)?;
+        let from = entry_id(uint(first));
+        Ok(if count == 1 {
+            format!("its entry {from}")
+        } else {
+            format!("its {count} entries {from} to {}", entry_id(uint(last)))
+        })
+    })
+}
+
+fn difference(key: &RollupKey, stored: &RollupSums, expected: &RollupSums, entries: &str) -> Difference {
+    let [project, api_key, user, tags, endpoint, model, _, served] = &key.names;
+    let sums = |sums: &RollupSums| {
+        format!("{} requests, {}, {} tokens", sums.requests, usd(sums.cost_nano), sums.tokens.total())
+    };
+    let mut of = format!("key {api_key}, project {project}, {endpoint}");
+    for (what, name) in [("model", model), ("served by", served), ("end user", user), ("tags", tags)] {
+        if !name.is_empty() {
+            of.push_str(&format!(", {what} {name}"));
+        }
+    }
+    Difference {
+        kind: "rollup",
+        about: format!("{} {of}", at(key.start_s)),
+        what: format!(
+            "the rollup from {} of {of} says {}; {entries} add up to {}",
+            at(key.start_s),
+            sums(stored),
+            sums(expected)
+        ),
+        meaning: meaning(stored, expected),
+        mend: "entries are the truth: stop the guard, run `sqlite3 spendguard.db 'DROP TABLE rollup'` and start it, \
+               which makes rollups anew; if entries were changed by hand, put back a backup"
+            .to_owned(),
+    }
+}
+
+fn meaning(stored: &RollupSums, expected: &RollupSums) -> String {
+    let more = |name: &str, by: i64| match by {
+        0 => None,
+        by if by > 0 => Some(format!("{by} {name} too many")),
+        by => Some(format!("{} {name} too few", by.unsigned_abs())),
+    };
+    let by = stored.cost_nano.saturating_sub(expected.cost_nano);
+    let cost = match by {
+        0 => None,
+        by if by > 0 => Some(format!("{} too high, and refuse so much too early", usd(by))),
+        by => Some(format!("{} too low, and let so much too much through", usd(by.saturating_neg()))),
+    };
+    let tokens = int(stored.tokens.total()).saturating_sub(int(expected.tokens.total()));
+    let requests = int(stored.requests).saturating_sub(int(expected.requests));
+    let parts: Vec<String> =
+        [cost, more("requests", requests), more("tokens", tokens)].into_iter().flatten().collect();
+    if parts.is_empty() {
+        return "no limit is affected: only which class the tokens are of, or when the key was last used"
+            .to_owned();
+    }
+    format!(
+        "limits that are made or changed for this time, and all limits after a restart, would start {}; usage lists \
+         show it now",
+        parts.join("; ")
+    )
+}
