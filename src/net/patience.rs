@@ -17,6 +17,11 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// A client may read nothing for so many times what it may take to greet.
 const STALL_PATIENCE: u32 = 6;
 
+/// For how long a client may read nothing that is there to be read.
+pub(super) fn stall_max(opening_max: Duration) -> Duration {
+    opening_max * STALL_PATIENCE
+}
+
 /// A stream with a time limit for its first bytes, and for each stall of a
 /// write.
 pub(super) struct Patient<I> {
@@ -32,7 +37,7 @@ pub(super) struct Patient<I> {
 impl<I> Patient<I> {
     pub(super) fn new(inner: I, opening_max: Duration) -> Self {
         let opening = Some(Box::pin(sleep(opening_max)));
-        Self { inner, opening, seen: 0, stall: None, stall_max: opening_max * STALL_PATIENCE }
+        Self { inner, opening, seen: 0, stall: None, stall_max: stall_max(opening_max) }
     }
 
     fn note(&mut self, read: &[u8]) {

@@ -3,10 +3,13 @@
 #![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 #![expect(clippy::needless_pass_by_value, reason = "bodies are written in place with json!")]
 
+mod attack;
 mod bad_input;
 mod crash;
 mod failing;
+mod frames;
 mod harness;
+mod hostile_http2;
 mod metering;
 mod network;
 mod operators;
