@@ -112,14 +112,15 @@ impl Proxy {
         mut visit: Visit,
     ) -> Result<Response<Answer>, Failed> {
         let (head, body) = request.into_parts();
-        if let Err(refusal) = well_formed(&head) {
-            return Err((refusal, visit));
-        }
-        let caller =
-            auth::caller(&head.headers, &self.guard, rules.upstream_key.as_ref(), rules.pass_through);
+        let caller = well_formed(&head).and_then(|()| {
+            auth::caller(&head.headers, &self.guard, rules.upstream_key.as_ref(), rules.pass_through)
+        });
         let caller = match caller {
             Ok(caller) => caller,
-            Err(refusal) => return Err((refusal, visit)),
+            Err(refusal) => {
+                body::discard_unless_awaited(&head.headers, body).await;
+                return Err((refusal, visit));
+            }
         };
         visit.key = Some(Arc::clone(&caller.key));
         let endpoint = classified(rules, &head.method, head.uri.path());
@@ -133,7 +134,7 @@ impl Proxy {
                 }
             }
             Endpoint::Refused => {
-                body::discard(body).await;
+                body::discard_unless_awaited(&head.headers, body).await;
                 let endpoint = format!("{} {}", head.method, bounded(head.uri.path()));
                 Err((Refusal::EndpointNotAllowed(endpoint), visit))
             }

@@ -144,12 +144,8 @@ fn protocol(header_timeout: Duration) -> auto::Builder<Watching> {
     protocol
 }
 
-async fn connection<S, B>(
-    stream: TcpStream,
-    protocol: &auto::Builder<Watching>,
-    serving: Serving,
-    service: S,
-) where
+async fn connection<S, B>(stream: TcpStream, protocol: &auto::Builder<Watching>, serving: Serving, service: S)
+where
     S: Service<Request<Incoming>, Response = Response<B>> + Send + 'static,
     S::Future: Send + 'static,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,

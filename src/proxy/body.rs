@@ -5,6 +5,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, header};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
@@ -143,9 +144,17 @@ impl AsRef<[u8]> for Roomy {
     }
 }
 
+/// Reads away the body of a request that is refused by its head, unless the
+/// client waits to be asked for it.
+pub async fn discard_unless_awaited(headers: &HeaderMap, body: Incoming) {
+    if !headers.contains_key(header::EXPECT) {
+        discard(body).await;
+    }
+}
+
 /// Reads away what a refused client is still sending, within bounds: closed
 /// in its face, the connection would be reset and the refusal lost.
-pub async fn discard(mut body: Incoming) {
+async fn discard(mut body: Incoming) {
     let reading = async {
         let mut read = 0;
         while let Some(Ok(frame)) = body.frame().await {

@@ -128,8 +128,13 @@ impl Real {
         let process = Process::start(&arguments, &environment, "OPENAI_BASE_URL");
         let admin = client(process.address("admin listening"));
         let address = process.address("proxy listening").parse().unwrap();
-        let mut real =
-            Self { process, _fake: fake, admin, target: Target { address, key: String::new() }, _folder: folder };
+        let mut real = Self {
+            process,
+            _fake: fake,
+            admin,
+            target: Target { address, key: String::new() },
+            _folder: folder,
+        };
         let made = real.ask(Method::POST, "/guard/v1/keys", json!({ "name": "test" }).to_string()).await;
         assert_eq!(made.status, StatusCode::CREATED, "{made:?}");
         made.json()["value"].as_str().unwrap().clone_into(&mut real.target.key);

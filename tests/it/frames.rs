@@ -37,17 +37,16 @@ pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8>
 pub(crate) fn field(name: &str, value: &str) -> Vec<u8> {
     let mut bytes = vec![0];
     for text in [name, value] {
-        match u8::try_from(text.len()) {
-            Ok(length @ 0..=126) => bytes.push(length),
-            _ => {
-                bytes.push(127);
-                let mut rest = text.len() - 127;
-                while rest >= 128 {
-                    bytes.push(u8::try_from(rest % 128).unwrap() | 128);
-                    rest /= 128;
-                }
-                bytes.push(u8::try_from(rest).unwrap());
+        // Seven bits, and what is beyond them seven bits at a time.
+        let mut rest = text.len();
+        bytes.push(u8::try_from(rest.min(127)).unwrap());
+        if rest >= 127 {
+            rest -= 127;
+            while rest >= 128 {
+                bytes.push(u8::try_from(rest % 128).unwrap() | 128);
+                rest /= 128;
             }
+            bytes.push(u8::try_from(rest).unwrap());
         }
         bytes.extend_from_slice(text.as_bytes());
     }

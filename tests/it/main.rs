@@ -5,10 +5,12 @@
 
 mod attack;
 mod bad_input;
+mod bad_upstream;
 mod crash;
 mod failing;
 mod frames;
 mod harness;
+mod hostile;
 mod hostile_http2;
 mod metering;
 mod network;
@@ -17,4 +19,5 @@ mod process;
 mod race;
 mod refusals;
 mod reload;
+mod smuggling;
 mod streams;
