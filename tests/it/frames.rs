@@ -129,27 +129,29 @@ impl Connection {
         }
     }
 
-    /// Writes the same bytes again and again, reading away what comes, until the
-    /// other side ends it or so many have gone. Returns how many went.
-    pub(crate) async fn flood(self, mut next: impl FnMut() -> Vec<u8>, most: usize) -> usize {
+    /// Writes what comes next again and again, reading away what comes back, until
+    /// so many bytes have gone or three seconds are over. Says whether the other
+    /// side cut it off before.
+    pub(crate) async fn flood(self, mut next: impl FnMut() -> Vec<u8>, most: usize) -> bool {
         let Self { mut read, mut write } = self;
         let reading = tokio::task::spawn_local(async move {
             let mut part = vec![0; 1 << 16];
             while let Ok(1..) = read.read(&mut part).await {}
         });
-        let mut sent = 0;
         let writing = async {
+            let mut sent = 0;
             while sent < most {
                 let bytes = next();
                 if write.write_all(&bytes).await.is_err() {
-                    break;
+                    return true;
                 }
                 sent += bytes.len();
             }
+            false
         };
         // One who is not read any more is held up enough.
-        let _ = timeout(Duration::from_secs(3), writing).await;
+        let is_cut_off = timeout(Duration::from_secs(3), writing).await.unwrap_or(false);
         reading.abort();
-        sent
+        is_cut_off
     }
 }

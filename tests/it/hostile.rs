@@ -28,8 +28,9 @@ async fn is_let_go(stream: &mut TcpStream) -> bool {
 /// Writes `bytes` one at a time, until the other side has had enough.
 async fn trickle(mut stream: TcpStream, bytes: Vec<u8>, pause: Duration) -> usize {
     for (sent, byte) in bytes.iter().enumerate() {
-        let closed = async { stream.read(&mut [0; 1_024]).await };
-        if timeout(pause, closed).await.is_ok() || stream.write_all(&[*byte]).await.is_err() {
+        // What comes meanwhile is an answer, or the end.
+        let ended = async { while let Ok(1..) = stream.read(&mut [0; 1_024]).await {} };
+        if timeout(pause, ended).await.is_ok() || stream.write_all(&[*byte]).await.is_err() {
             return sent;
         }
     }
@@ -44,8 +45,13 @@ fn heads_that_come_byte_by_byte_are_cut_off_and_nobody_waits_for_them() {
         target
             .beside(async {
                 let mut slow = tokio::task::JoinSet::new();
-                for _ in 0..300 {
-                    let (stream, head) = (target.connect().await, target.chat("").into_bytes());
+                for number in 0..300 {
+                    let (mut stream, head) = (target.connect().await, target.chat("").into_bytes());
+                    if number % 3 == 0 {
+                        // One that was polite at first.
+                        stream.write_all(&head).await.unwrap();
+                        stream.read_exact(&mut [0; 12]).await.unwrap();
+                    }
                     slow.spawn_local(trickle(stream, head, Duration::from_millis(100)));
                 }
                 for sent in slow.join_all().await {
@@ -334,6 +340,8 @@ fn a_compressed_bomb_is_refused_unopened() {
             let headers = [("content-encoding", encoding)];
             let answer = house.post_raw("/v1/chat/completions", &headers, bomb.clone().into()).await;
             assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{encoding}");
+            let message = answer.json()["error"]["message"].to_string();
+            assert!(message.contains("Compressed"), "{encoding}: {message}");
         }
         assert!(house.fake.served().is_empty() && house.entries().await.is_empty());
     });

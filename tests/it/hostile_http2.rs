@@ -135,8 +135,9 @@ fn a_connection_with_a_long_stream_is_not_let_go() {
     });
 }
 
-/// An attack: its name, and what is written again and again.
-type Flood = (&'static str, Box<dyn FnMut() -> Vec<u8>>);
+/// An attack: its name, whether it has to be cut off, and what is written again and
+/// again.
+type Flood = (&'static str, bool, Box<dyn FnMut() -> Vec<u8>>);
 
 fn floods(target: &Target) -> Vec<Flood> {
     let get = head(target, "GET", "/v1/models", &[]);
@@ -169,18 +170,18 @@ fn floods(target: &Target) -> Vec<Flood> {
     let empty_head =
         move || first.take().unwrap_or_default().into_iter().chain(frame(CONTINUATION, 0, 1, &[])).collect();
     vec![
-        ("rapid reset", Box::new(resets)),
-        ("settings", Box::new(|| frame(SETTINGS, 0, 0, &[0, 3, 0, 0, 0, 100]))),
-        ("pings", Box::new(|| frame(PING, 0, 0, b"hellohey"))),
-        ("priorities", Box::new(|| frame(PRIORITY, 0, 5, &[0, 0, 0, 3, 10]))),
-        ("empty data", Box::new(empty_data)),
-        ("trailers", Box::new(trailers)),
-        ("an endless head", Box::new(endless_head)),
-        ("an endless empty head", Box::new(empty_head)),
-        ("windows of a byte", Box::new(|| frame(WINDOW_UPDATE, 0, 0, &1_u32.to_be_bytes()))),
-        ("a window of nothing", Box::new(|| frame(WINDOW_UPDATE, 0, 0, &0_u32.to_be_bytes()))),
-        ("a window too wide", Box::new(|| frame(WINDOW_UPDATE, 0, 0, &0x7fff_ffff_u32.to_be_bytes()))),
-        ("unknown frames", Box::new(|| frame(0x77, 0, 0, &[0; 1_000]))),
+        ("rapid reset", true, Box::new(resets)),
+        ("settings", false, Box::new(|| frame(SETTINGS, 0, 0, &[0, 3, 0, 0, 0, 100]))),
+        ("pings", false, Box::new(|| frame(PING, 0, 0, b"hellohey"))),
+        ("priorities", false, Box::new(|| frame(PRIORITY, 0, 5, &[0, 0, 0, 3, 10]))),
+        ("empty data", true, Box::new(empty_data)),
+        ("trailers", false, Box::new(trailers)),
+        ("an endless head", true, Box::new(endless_head)),
+        ("an endless empty head", true, Box::new(empty_head)),
+        ("windows of a byte", false, Box::new(|| frame(WINDOW_UPDATE, 0, 0, &1_u32.to_be_bytes()))),
+        ("a window of nothing", true, Box::new(|| frame(WINDOW_UPDATE, 0, 0, &0_u32.to_be_bytes()))),
+        ("a window too wide", true, Box::new(|| frame(WINDOW_UPDATE, 0, 0, &0x7fff_ffff_u32.to_be_bytes()))),
+        ("unknown frames", false, Box::new(|| frame(0x77, 0, 0, &[0; 1_000]))),
     ]
 }
 
@@ -189,15 +190,17 @@ fn floods_of_frames_take_no_memory_and_nobodys_time() {
     run(async {
         let real = Real::start("").await;
         let target = real.target.clone();
-        for (name, mut next) in floods(&target) {
+        for (name, has_to_be, mut next) in floods(&target) {
+            let mut is_cut_off = false;
             // Many at a time in one write, so that it is the guard that is busy.
             let many = move || (0..200).flat_map(|_| next()).collect::<Vec<u8>>();
             let attack = async {
                 let connection = Connection::open(&target, None).await;
-                connection.flood(many, 8 * MIB).await;
+                is_cut_off = connection.flood(many, 8 * MIB).await;
             };
             let grown = real.growth_kib(attack).await;
             assert!(grown < 8 * 1_024, "{name}: memory grew by {grown} KiB");
+            assert!(is_cut_off || !has_to_be, "{name}: it was not cut off");
         }
         real.quiet().await;
     });
@@ -211,12 +214,12 @@ fn heads_of_many_fields_are_refused_over_http_2_too() {
         let mut connection = Connection::open(&target, None).await;
         // 13 KB as sent, 70 KB as counted.
         let fields: Vec<(&str, &str)> = vec![("x-a", "b"); 2_000];
-        let many = head(&target, "GET", "/v1/models", &fields);
+        let many = head(&target, "GET", "/v1/spendguard/me", &fields);
         connection.send(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &many)).await;
         let refused = connection.until(HEADERS).await.expect("the connection is kept");
         // A name of HPACK's static table, and 431 in its code.
         assert_eq!(refused.payload[..5], [0x48, 0x83, 0x69, 0x90, 0xff]);
-        let few = head(&target, "GET", "/v1/models", &fields[..50]);
+        let few = head(&target, "GET", "/v1/spendguard/me", &fields[..50]);
         connection.send(&frame(HEADERS, END_HEADERS | END_STREAM, 3, &few)).await;
         let served = connection.until(HEADERS).await.unwrap();
         // 200 is the eighth name of HPACK's static table.
