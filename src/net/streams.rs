@@ -73,7 +73,7 @@ async fn watched<F: Future<Output = ()>>(stream: F, stall_max: Duration) {
             }
         }
         match timer.as_mut().filter(|_| is_stalled) {
-            Some(timer) => timer.as_mut().poll(cx),
+            Some(timer) => timer.as_mut().poll(cx).map(|()| tracing::debug!("an answer was not read")),
             None => Poll::Pending,
         }
     })
