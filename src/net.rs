@@ -2,6 +2,7 @@
 
 pub mod listener;
 mod patience;
+mod streams;
 pub mod tls;
 
 pub use listener::{Serving, bind, converse, serve};

@@ -32,7 +32,7 @@ use crate::guard::{Guard, Order};
 use crate::openai::endpoint::{self, Endpoint};
 use crate::pricing::sheet::Sheet;
 use crate::proxy::auth::Caller;
-use crate::proxy::body::{Answer, ReadError};
+use crate::proxy::body::{Answer, Bounds, ReadError};
 use crate::proxy::exchange::{Outgoing, Surviving};
 use crate::proxy::prepare::Prepared;
 use crate::proxy::refuse::Refusal;
@@ -46,7 +46,7 @@ use crate::upstream::Upstream;
 pub struct Rules {
     /// The largest request body.
     pub request_body_bytes_max: usize,
-    /// The longest wait for a part of a request body.
+    /// The longest wait for a step of a request body.
     pub request_idle: Duration,
     /// The longest silence of an answer.
     pub answer_idle: Duration,
@@ -92,10 +92,17 @@ impl Proxy {
         let rules = self.rules.load_full();
         let (clock, metrics) = (Arc::clone(self.guard.clock()), Arc::clone(self.guard.metrics()));
         let visit = Visit::new(&self.ids, clock, metrics);
-        match self.serve(&rules, request, visit).await {
+        let is_chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
+        let mut response = match self.serve(&rules, request, visit).await {
             Ok(response) => response,
             Err((refusal, visit)) => self.refuse(&rules, &refusal, visit),
+        };
+        if is_chunked {
+            // hyper drops a Content-Length beside it unseen. Who believed that one
+            // would see another request in what follows, so nothing may.
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
+        response
     }
 
     async fn serve(
@@ -105,14 +112,15 @@ impl Proxy {
         mut visit: Visit,
     ) -> Result<Response<Answer>, Failed> {
         let (head, body) = request.into_parts();
-        if let Err(refusal) = well_formed(&head) {
-            return Err((refusal, visit));
-        }
-        let caller =
-            auth::caller(&head.headers, &self.guard, rules.upstream_key.as_ref(), rules.pass_through);
+        let caller = well_formed(&head).and_then(|()| {
+            auth::caller(&head.headers, &self.guard, rules.upstream_key.as_ref(), rules.pass_through)
+        });
         let caller = match caller {
             Ok(caller) => caller,
-            Err(refusal) => return Err((refusal, visit)),
+            Err(refusal) => {
+                body::discard_unless_awaited(&head.headers, body).await;
+                return Err((refusal, visit));
+            }
         };
         visit.key = Some(Arc::clone(&caller.key));
         let endpoint = classified(rules, &head.method, head.uri.path());
@@ -126,7 +134,7 @@ impl Proxy {
                 }
             }
             Endpoint::Refused => {
-                body::discard(body).await;
+                body::discard_unless_awaited(&head.headers, body).await;
                 let endpoint = format!("{} {}", head.method, bounded(head.uri.path()));
                 Err((Refusal::EndpointNotAllowed(endpoint), visit))
             }
@@ -276,13 +284,13 @@ fn well_formed(head: &http::request::Parts) -> Result<(), Refusal> {
     if h1 && head.uri.authority().is_some() {
         return wrong("The request target must be a path, not a whole URL.");
     }
-    if head.headers.contains_key(header::TRANSFER_ENCODING)
-        && head.headers.contains_key(header::CONTENT_LENGTH)
+    let mut codings = head.headers.get_all(header::TRANSFER_ENCODING).iter();
+    if codings.next().is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
+        || codings.next().is_some()
     {
-        return wrong("Content-Length and Transfer-Encoding can't be sent together.");
+        return wrong("Transfer-Encoding must be chunked, and nothing else.");
     }
-    let encoding = head.headers.get(header::CONTENT_ENCODING);
-    if encoding.is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+    if headers::is_encoded(&head.headers) {
         return wrong("Compressed request bodies are not accepted.");
     }
     if head.headers.get_all(header::AUTHORIZATION).iter().count() > 1 {
@@ -293,8 +301,9 @@ fn well_formed(head: &http::request::Parts) -> Result<(), Refusal> {
 
 async fn read(incoming: Incoming, rules: &Rules) -> Result<Bytes, Refusal> {
     let max = rules.request_body_bytes_max;
-    body::read(incoming, max, rules.request_idle).await.map_err(|error| match error {
+    body::read(incoming, Bounds::request(max, rules.request_idle)).await.map_err(|error| match error {
         ReadError::TooLarge => Refusal::TooLarge(max),
+        ReadError::NoRoom => Refusal::Overloaded,
         ReadError::TooSlow => Refusal::TooSlow,
         ReadError::Broken(_) => Refusal::Invalid("The request body broke off.".to_owned(), None),
     })

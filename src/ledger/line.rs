@@ -48,13 +48,14 @@ pub(super) fn settle_on(
     }
 }
 
-/// The thresholds that a limit's current meters have already passed.
+/// The thresholds that a limit's meters have already passed, in this window or
+/// in one yet to come.
 pub(super) fn behind(metered: &Metered, at_ms: i64) -> Vec<Crossing> {
     let start_s = metered.span(at_ms.div_euclid(1_000)).start_s;
-    let current = metered.meters.iter().filter(|((_, start), _)| *start == start_s);
-    let passed = |((subject, _), meter): (&(Subject, i64), &Meter)| {
+    let current = metered.meters.iter().filter(|((_, start), _)| *start >= start_s);
+    let passed = |((subject, start_s), meter): (&(Subject, i64), &Meter)| {
         let below = metered.thresholds.iter().filter(|t| **t <= meter.settled);
-        below.map(|t| crossing(metered, subject, *t, start_s, meter.settled, at_ms)).collect::<Vec<_>>()
+        below.map(|t| crossing(metered, subject, *t, *start_s, meter.settled, at_ms)).collect::<Vec<_>>()
     };
     current.flat_map(passed).collect()
 }

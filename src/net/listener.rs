@@ -9,8 +9,8 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
-use hyper::service::Service;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper::service::{Service, service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -18,7 +18,8 @@ use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::task::TaskTracker;
 
-use crate::net::patience::Patient;
+use crate::net::patience::{Patient, stall_max};
+use crate::net::streams::{Heard, Traffic, Watching};
 use crate::net::tls::Tls;
 
 const BACKLOG: i32 = 4_096;
@@ -26,6 +27,8 @@ const HEAD_BYTES_MAX: usize = 64 * 1024;
 const HEADERS_MAX: usize = 100;
 const STREAMS_MAX: u32 = 256;
 const RESETS_MAX: usize = 64;
+/// What one stream may have waiting to be written; a client has many streams.
+const STREAM_SEND_BYTES_MAX: usize = 64 * 1024;
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(10);
 
 /// What the connections of a listener share.
@@ -77,7 +80,7 @@ where
     S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
     S::Future: Send + 'static,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    B: Body<Data = Bytes> + Send + 'static,
+    B: Body<Data = Bytes> + Unpin + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let listener = tokio::net::TcpListener::from_std(listener)?;
@@ -122,10 +125,11 @@ where
     S: Service<Request<Incoming>, Response = Response<B>> + Send + 'static,
     S::Future: Send + 'static,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    B: Body<Data = Bytes> + Send + 'static,
+    B: Body<Data = Bytes> + Unpin + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    speak(Patient::new(io, header_timeout), &protocol(header_timeout), stop, service).await;
+    let io = Patient::new(io, header_timeout);
+    speak(io, &protocol(header_timeout), header_timeout, stop, service).await;
 }
 
 async fn stopped(stop: &mut watch::Receiver<bool>) {
@@ -133,8 +137,8 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-fn protocol(header_timeout: Duration) -> auto::Builder<TokioExecutor> {
-    let mut protocol = auto::Builder::new(TokioExecutor::new());
+fn protocol(header_timeout: Duration) -> auto::Builder<Watching> {
+    let mut protocol = auto::Builder::new(Watching { stall_max: stall_max(header_timeout) });
     protocol
         .http1()
         .timer(TokioTimer::new())
@@ -148,33 +152,31 @@ fn protocol(header_timeout: Duration) -> auto::Builder<TokioExecutor> {
         .max_header_list_size(u32::try_from(HEAD_BYTES_MAX).unwrap_or(u32::MAX))
         .max_pending_accept_reset_streams(RESETS_MAX)
         .max_local_error_reset_streams(RESETS_MAX)
+        .max_send_buf_size(STREAM_SEND_BYTES_MAX)
         .keep_alive_interval(Some(Duration::from_secs(30)))
         .keep_alive_timeout(Duration::from_secs(30));
     protocol
 }
 
-async fn connection<S, B>(
-    stream: TcpStream,
-    protocol: &auto::Builder<TokioExecutor>,
-    serving: Serving,
-    service: S,
-) where
+async fn connection<S, B>(stream: TcpStream, protocol: &auto::Builder<Watching>, serving: Serving, service: S)
+where
     S: Service<Request<Incoming>, Response = Response<B>> + Send + 'static,
     S::Future: Send + 'static,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    B: Body<Data = Bytes> + Send + 'static,
+    B: Body<Data = Bytes> + Unpin + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     // Nagle's algorithm would hold streamed events back.
     let _ = stream.set_nodelay(true);
     let patience = serving.header_timeout;
     let Some(tls) = &serving.tls else {
-        return speak(Patient::new(stream, patience), protocol, serving.stop, service).await;
+        return speak(Patient::new(stream, patience), protocol, patience, serving.stop, service).await;
     };
     match tokio::time::timeout(patience, tls.acceptor().accept(stream)).await {
         Ok(Ok(stream)) => {
             // Boxed, so that connections without TLS don't have its size.
-            Box::pin(speak(Patient::new(stream, patience), protocol, serving.stop, service)).await;
+            let stream = Patient::new(stream, patience);
+            Box::pin(speak(stream, protocol, patience, serving.stop, service)).await;
         }
         Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
         Err(_) => tracing::debug!("a TLS handshake took too long"),
@@ -183,7 +185,8 @@ async fn connection<S, B>(
 
 async fn speak<I, S, B>(
     io: I,
-    protocol: &auto::Builder<TokioExecutor>,
+    protocol: &auto::Builder<Watching>,
+    patience: Duration,
     mut stop: watch::Receiver<bool>,
     service: S,
 ) where
@@ -191,9 +194,16 @@ async fn speak<I, S, B>(
     S: Service<Request<Incoming>, Response = Response<B>> + Send + 'static,
     S::Future: Send + 'static,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    B: Body<Data = Bytes> + Send + 'static,
+    B: Body<Data = Bytes> + Unpin + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
+    let traffic = Arc::new(Traffic::default());
+    let counted = Arc::clone(&traffic);
+    let service = service_fn(move |request: Request<Incoming>| {
+        let open = counted.begin(request.version());
+        let answer = service.call(request);
+        async move { answer.await.map(|answer| answer.map(|body| Heard::new(body, open))) }
+    });
     let connection = protocol.serve_connection(TokioIo::new(io), service);
     tokio::pin!(connection);
     let ended = tokio::select! {
@@ -201,6 +211,11 @@ async fn speak<I, S, B>(
         () = stopped(&mut stop) => {
             connection.as_mut().graceful_shutdown();
             connection.await
+        }
+        () = traffic.idle(patience, stall_max(patience)) => {
+            connection.as_mut().graceful_shutdown();
+            // A client that does not say goodbye is left.
+            tokio::time::timeout(patience, connection).await.unwrap_or(Ok(()))
         }
     };
     if let Err(error) = ended {

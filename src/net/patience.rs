@@ -1,7 +1,7 @@
-//! A connection that neither side may leave hanging.
+//! A connection that a client may not leave hanging by not reading.
 //!
-//! Before a client has shown which HTTP it speaks, hyper waits for ever; and
-//! while a client doesn't read, nothing asks whether there is more to write.
+//! While it doesn't, nothing asks whether there is more to write, and hyper
+//! waits for ever.
 
 use std::io;
 use std::pin::Pin;
@@ -11,19 +11,17 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
-/// The bytes that tell HTTP/2 from HTTP/1.1; the first alone tells the most.
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
 /// A client may read nothing for so many times what it may take to greet.
 const STALL_PATIENCE: u32 = 6;
 
-/// A stream with a time limit for its first bytes, and for each stall of a
-/// write.
+/// For how long a client may read nothing that is there to be read.
+pub(super) fn stall_max(opening_max: Duration) -> Duration {
+    opening_max * STALL_PATIENCE
+}
+
+/// A stream with a time limit for each stall of a write.
 pub(super) struct Patient<I> {
     inner: I,
-    /// Until the first bytes are there.
-    opening: Option<Pin<Box<Sleep>>>,
-    seen: usize,
     /// While a write makes no progress.
     stall: Option<Pin<Box<Sleep>>>,
     stall_max: Duration,
@@ -31,16 +29,7 @@ pub(super) struct Patient<I> {
 
 impl<I> Patient<I> {
     pub(super) fn new(inner: I, opening_max: Duration) -> Self {
-        let opening = Some(Box::pin(sleep(opening_max)));
-        Self { inner, opening, seen: 0, stall: None, stall_max: opening_max * STALL_PATIENCE }
-    }
-
-    fn note(&mut self, read: &[u8]) {
-        let told = self.seen == 0 && read.first() != PREFACE.first();
-        self.seen += read.len();
-        if told || self.seen >= PREFACE.len() {
-            self.opening = None;
-        }
+        Self { inner, stall: None, stall_max: stall_max(opening_max) }
     }
 
     fn watched<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -49,12 +38,8 @@ impl<I> Patient<I> {
             return written;
         }
         let stall = self.stall.get_or_insert_with(|| Box::pin(sleep(self.stall_max)));
-        expired(stall, cx)
+        stall.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
-}
-
-fn expired<T>(limit: &mut Pin<Box<Sleep>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
-    limit.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
 }
 
 impl<I: AsyncRead + Unpin> AsyncRead for Patient<I> {
@@ -63,16 +48,7 @@ impl<I: AsyncRead + Unpin> AsyncRead for Patient<I> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let read = Pin::new(&mut self.inner).poll_read(cx, buf);
-        match (&read, self.opening.as_mut()) {
-            (Poll::Pending, Some(opening)) => expired(opening, cx),
-            (Poll::Ready(Ok(())), Some(_)) => {
-                self.note(&buf.filled()[before..]);
-                read
-            }
-            _ => read,
-        }
+        Pin::new(&mut self.inner).poll_read(cx, buf)
     }
 }
 

@@ -1,66 +1,160 @@
 //! Bodies: reading one whole within bounds, and the types of what is sent.
 
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, header};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::sleep;
 
 use crate::proxy::tap::Tap;
 
 /// What is read away of a body that is refused.
 const DISCARDED_BYTES_MAX: usize = 16 << 20;
 const DISCARD_TIME_MAX: Duration = Duration::from_secs(2);
+/// A client must bring so much, or the rest, within the wait for a part: else a
+/// byte now and then would hold a connection and what it brought for ever.
+const STEP_BYTES: usize = 64 << 10;
+/// Memory that is asked for before the bytes are there: a client can announce
+/// what it never sends.
+const RESERVED_BYTES_MAX: usize = 1 << 20;
+/// What a large answer is passed on in, so that HTTP/2 has no more than that of
+/// it in its own hands.
+const SLICE_BYTES: usize = 64 << 10;
+/// Whole steps of all request bodies that are being read or are on their way
+/// upstream: 1 GiB. One for the process, whose memory it is about.
+static ROOM: Semaphore = Semaphore::const_new((1 << 30) / STEP_BYTES);
+
+/// What a body that is read whole is bound by.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    bytes_max: usize,
+    idle: Duration,
+    step_bytes: usize,
+    room: Option<&'static Semaphore>,
+}
+
+impl Bounds {
+    /// A client's: it has to keep a pace, and shares room with others.
+    pub fn request(bytes_max: usize, idle: Duration) -> Self {
+        Self { bytes_max, idle, step_bytes: STEP_BYTES, room: Some(&ROOM) }
+    }
+
+    /// Upstream's: any byte is a sign of life, and it is paid for.
+    pub fn answer(bytes_max: usize, idle: Duration) -> Self {
+        Self { bytes_max, idle, step_bytes: 1, room: None }
+    }
+}
 
 /// Why a body could not be read whole.
 #[derive(Debug)]
 pub enum ReadError {
     /// It has more bytes than allowed.
     TooLarge,
-    /// Nothing came for too long.
+    /// Too little came for too long.
     TooSlow,
+    /// Others' bodies take all the memory there is for them.
+    NoRoom,
     /// The sender broke off.
     Broken(hyper::Error),
 }
 
-/// Reads a body whole. `idle` bounds the wait for each part of it.
-///
-/// A body that comes in one frame, as small ones do, is not copied.
-pub async fn read(mut body: Incoming, bytes_max: usize, idle: Duration) -> Result<Bytes, ReadError> {
+/// Reads a body whole. A body that comes in one frame, as small ones do, is not
+/// copied.
+pub async fn read(mut body: Incoming, bounds: Bounds) -> Result<Bytes, ReadError> {
     let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
-    if announced > bytes_max {
+    if announced > bounds.bytes_max {
         discard(body).await;
         return Err(ReadError::TooLarge);
     }
     let mut first = Bytes::new();
-    let mut all = BytesMut::new();
+    let mut all = Roomy { bytes: BytesMut::new(), room: None };
+    let mut time = pin!(sleep(bounds.idle));
+    let mut brought = 0;
     loop {
-        let frame = tokio::time::timeout(idle, body.frame()).await.map_err(|_| ReadError::TooSlow)?;
+        let frame = tokio::select! {
+            biased;
+            frame = body.frame() => frame,
+            () = time.as_mut() => return Err(ReadError::TooSlow),
+        };
         let Some(frame) = frame else { break };
         let Ok(part) = frame.map_err(ReadError::Broken)?.into_data() else { continue };
-        if first.len() + all.len() + part.len() > bytes_max {
-            discard(body).await;
-            return Err(ReadError::TooLarge);
+        brought += part.len();
+        if brought >= bounds.step_bytes {
+            brought = 0;
+            time.set(sleep(bounds.idle));
         }
-        if first.is_empty() && all.is_empty() {
+        let bytes = first.len() + all.bytes.len() + part.len();
+        let fits = bytes <= bounds.bytes_max;
+        if !fits || !all.has_room(bytes, bounds.room) {
+            drop(all);
+            discard(body).await;
+            return Err(if fits { ReadError::NoRoom } else { ReadError::TooLarge });
+        }
+        if first.is_empty() && all.bytes.is_empty() {
             first = part;
         } else {
-            if all.is_empty() {
-                all.reserve(announced.max(first.len() + part.len()));
-                all.extend_from_slice(&std::mem::take(&mut first));
+            if all.bytes.is_empty() {
+                all.bytes.reserve(announced.clamp(bytes, RESERVED_BYTES_MAX.max(bytes)));
+                all.bytes.extend_from_slice(&std::mem::take(&mut first));
             }
-            all.extend_from_slice(&part);
+            all.bytes.extend_from_slice(&part);
         }
     }
-    Ok(if all.is_empty() { first } else { all.freeze() })
+    Ok(if all.bytes.is_empty() { first } else { all.freeze() })
+}
+
+/// Bytes with the room they take, which is free again when the last part of
+/// them is dropped.
+struct Roomy {
+    bytes: BytesMut,
+    room: Option<SemaphorePermit<'static>>,
+}
+
+impl Roomy {
+    /// Takes room for all whole steps of so many bytes, if there is enough.
+    fn has_room(&mut self, bytes: usize, room: Option<&'static Semaphore>) -> bool {
+        let Some(room) = room else { return true };
+        let taken = self.room.as_ref().map_or(0, SemaphorePermit::num_permits);
+        let more = u32::try_from((bytes / STEP_BYTES).saturating_sub(taken)).unwrap_or(u32::MAX);
+        if more == 0 {
+            return true;
+        }
+        let Ok(permit) = room.try_acquire_many(more) else { return false };
+        match &mut self.room {
+            Some(room) => room.merge(permit),
+            None => self.room = Some(permit),
+        }
+        true
+    }
+
+    fn freeze(self) -> Bytes {
+        if self.room.is_some() { Bytes::from_owner(self) } else { self.bytes.freeze() }
+    }
+}
+
+impl AsRef<[u8]> for Roomy {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// Reads away the body of a request that is refused by its head, unless the
+/// client waits to be asked for it.
+pub async fn discard_unless_awaited(headers: &HeaderMap, body: Incoming) {
+    if !headers.contains_key(header::EXPECT) {
+        discard(body).await;
+    }
 }
 
 /// Reads away what a refused client is still sending, within bounds: closed
 /// in its face, the connection would be reset and the refusal lost.
-pub async fn discard(mut body: Incoming) {
+async fn discard(mut body: Incoming) {
     let reading = async {
         let mut read = 0;
         while let Some(Ok(frame)) = body.frame().await {
@@ -104,7 +198,7 @@ impl Body for Answer {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
         match self.get_mut() {
-            Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Whole(bytes) => Poll::Ready(slice(bytes).map(|slice| Ok(Frame::data(slice)))),
             Self::Plain(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
             Self::Tapped(tap) => tap.poll_frame(cx),
         }
@@ -127,5 +221,12 @@ impl Body for Answer {
             Self::Plain(body) => body.size_hint(),
             Self::Tapped(_) => SizeHint::default(),
         }
+    }
+}
+
+fn slice(bytes: &mut Option<Bytes>) -> Option<Bytes> {
+    match bytes {
+        Some(bytes) if bytes.len() > SLICE_BYTES => Some(bytes.split_to(SLICE_BYTES)),
+        _ => bytes.take(),
     }
 }

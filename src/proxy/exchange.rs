@@ -13,11 +13,11 @@ use hyper::body::Incoming;
 use tokio_util::task::TaskTracker;
 
 use crate::domain::Money;
-use crate::guard::{Guard, Reservation, Settled};
+use crate::guard::{Ending, Guard, Reservation, Settled};
 use crate::openai::sse::{self, Hide};
 use crate::openai::{endpoint::Metered, usage};
 use crate::proxy::bill::{Bill, Exchange};
-use crate::proxy::body::{self, Answer};
+use crate::proxy::body::{self, Answer, Bounds};
 use crate::proxy::headers;
 use crate::proxy::refuse::Refusal;
 use crate::proxy::tap::{Manner, Tap};
@@ -117,6 +117,13 @@ pub async fn metered(
         visit.ended("upstream_error", None);
         return Ok(Response::from_parts(head, Answer::Plain(body)));
     }
+    if headers::is_encoded(&head.headers) {
+        // It was asked not to be. The usage in it can't be read.
+        tracing::warn!("an answer came compressed, so it is charged its hold");
+        let settled = reservation.assume(Ending { note: Some("it came compressed"), ..exchange.ending() });
+        visit.ended("ok", Some(settled.cost));
+        return Ok(Response::from_parts(head, Answer::Plain(body)));
+    }
     if is_stream {
         let hide = if hide_usage { Hide::InjectedUsage } else { Hide::Nothing };
         let sse = sse::Tap::new(bill.endpoint, hide, EVENT_BYTES_MAX);
@@ -146,7 +153,7 @@ async fn whole(
     idle: Duration,
     gone: &AtomicBool,
 ) -> Result<(Bytes, Settled), Refusal> {
-    let bytes = match body::read(body, ANSWER_BYTES_MAX, idle).await {
+    let bytes = match body::read(body, Bounds::answer(ANSWER_BYTES_MAX, idle)).await {
         Ok(bytes) => bytes,
         Err(error) => {
             // It was sent and its end is lost: the hold is charged.
@@ -174,7 +181,7 @@ async fn send(
 ) -> Result<Response<Incoming>, (SendError, Refusal)> {
     let Outgoing { method, suffix, headers, body } = outgoing;
     let began = visit.age();
-    let answer = upstream.send(method, &suffix, headers, body).await;
+    let answer = upstream.send(method, &suffix, headers, body).await.and_then(final_one);
     let took = visit.age().saturating_sub(began);
     let status = answer.as_ref().map_or("none", |answer| class(answer.status().as_u16()));
     visit.upstream_answered(status, took);
@@ -186,6 +193,15 @@ async fn send(
         };
         (error, refusal)
     })
+}
+
+/// What follows a 101 is no HTTP, and nobody asked for it.
+fn final_one(answer: Response<Incoming>) -> Result<Response<Incoming>, SendError> {
+    if answer.status().is_informational() {
+        let detail = format!("it answered {}", answer.status());
+        return Err(SendError { kind: SendErrorKind::Broken, sent: true, detail });
+    }
+    Ok(answer)
 }
 
 fn class(status: u16) -> &'static str {

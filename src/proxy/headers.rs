@@ -101,6 +101,12 @@ pub fn to_client(headers: &mut HeaderMap) {
     drop_own(headers);
 }
 
+/// Whether a body is compressed, so that what it says can't be seen.
+pub fn is_encoded(headers: &HeaderMap) -> bool {
+    let encodings = headers.get_all(header::CONTENT_ENCODING);
+    encodings.iter().any(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity"))
+}
+
 fn drop_own(headers: &mut HeaderMap) {
     let own = |name: &&HeaderName| name.as_str().starts_with(OWN_PREFIX);
     while let Some(name) = headers.keys().find(own).cloned() {

@@ -99,8 +99,9 @@ async fn stopped(requests: usize) -> Files {
 async fn opened(folder: &Path) -> Result<u64, StoreError> {
     let store = Store::open(folder, Durability::Process)?;
     let config = Config { open_requests_max: 10, zone: "UTC".into() };
-    let (guard, thread) =
+    let (guard, clerk) =
         Guard::open(store, &config, Arc::new(Clock::default()), Arc::new(Metrics::default())).unwrap();
+    let thread = clerk.start().unwrap();
     let report = guard.verify().await.unwrap();
     assert!(report.differences.is_empty(), "{:#?}", report.differences);
     assert_eq!(report.holds, 0, "what was open is charged");

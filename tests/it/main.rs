@@ -4,13 +4,18 @@
 #![expect(clippy::print_stdout, reason = "a test says its seed, and why it skips")]
 #![expect(clippy::needless_pass_by_value, reason = "bodies are written in place with json!")]
 
+mod attack;
 mod bad_input;
+mod bad_upstream;
 mod crash;
 mod damage;
 mod disk;
 mod explain;
 mod failing;
+mod frames;
 mod harness;
+mod hostile;
+mod hostile_http2;
 mod metering;
 mod network;
 mod operators;
@@ -18,5 +23,6 @@ mod process;
 mod race;
 mod refusals;
 mod reload;
+mod smuggling;
 mod streams;
 mod verify;

@@ -15,7 +15,9 @@ use crate::harness::{House, call, chat, run};
 use crate::process::Process;
 
 /// A certificate for this machine: its file and its key's file in a folder.
-fn certificate(folder: &std::path::Path) -> (std::path::PathBuf, std::path::PathBuf, rcgen::Certificate) {
+pub(crate) fn certificate(
+    folder: &std::path::Path,
+) -> (std::path::PathBuf, std::path::PathBuf, rcgen::Certificate) {
     let made = rcgen::generate_simple_self_signed(["localhost".into(), "127.0.0.1".into()]).unwrap();
     let (cert, key) = (folder.join("cert.pem"), folder.join("key.pem"));
     std::fs::write(&cert, made.cert.pem()).unwrap();
@@ -23,7 +25,7 @@ fn certificate(folder: &std::path::Path) -> (std::path::PathBuf, std::path::Path
     (cert, key, made.cert)
 }
 
-fn trusting(cert: &rcgen::Certificate) -> Arc<rustls::ClientConfig> {
+pub(crate) fn trusting(cert: &rcgen::Certificate) -> Arc<rustls::ClientConfig> {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(cert.der().clone()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());

@@ -63,7 +63,11 @@ impl Process {
 
     pub(crate) fn address(&self, before: &str) -> String {
         let line = self.lines.iter().find(|line| line.starts_with(before)).unwrap();
-        line.rsplit("http://").next().unwrap().to_owned()
+        line.rsplit("://").next().unwrap().to_owned()
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// Sends a signal by its name; one that has ended already gets none.

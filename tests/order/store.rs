@@ -38,8 +38,11 @@ fn end(handover: &Handover, id: u64) {
     handover.queue.push(Record::Ending(id), Call::Soon);
 }
 
+/// What somebody does beside the writer's thread.
+type Client = Box<dyn FnOnce(&Handover) + Send>;
+
 /// Runs `clients` beside the writer's thread; returns what was written.
-fn run(desk: Desk, clients: Vec<Box<dyn FnOnce(&Handover) + Send>>) -> Vec<Written> {
+fn run(desk: Desk, clients: Vec<Client>) -> Vec<Written> {
     let handover = Arc::new(Handover::new(desk));
     let writer = {
         let handover = Arc::clone(&handover);
@@ -60,7 +63,7 @@ fn run(desk: Desk, clients: Vec<Box<dyn FnOnce(&Handover) + Send>>) -> Vec<Writt
     handover.undisturbed(|desk| desk.written())
 }
 
-fn client(id: u64, waits_for_disk: bool) -> Box<dyn FnOnce(&Handover) + Send> {
+fn client(id: u64, waits_for_disk: bool) -> Client {
     Box::new(move |handover| {
         for id in [id, id + 100] {
             if hold(handover, id, waits_for_disk) {
@@ -98,7 +101,7 @@ fn whoever_waits_for_a_hold_is_answered_in_every_order() {
 #[test]
 fn who_finds_the_desk_taken_is_served_by_its_owner() {
     // Nobody calls the thread here.
-    let asker = |id| -> Box<dyn FnOnce(&Handover) + Send> { Box::new(move |h| assert!(hold(h, id, false))) };
+    let asker = |id| -> Client { Box::new(move |h| assert!(hold(h, id, false))) };
     shuttle::check_random(move || drop(run(Desk::sound(), (1..4).map(asker).collect())), ORDERS);
 }
 
@@ -106,8 +109,7 @@ fn who_finds_the_desk_taken_is_served_by_its_owner() {
 fn a_desk_that_somebody_else_needed_forgets_nobody() {
     shuttle::check_random(
         || {
-            let checkpoint: Box<dyn FnOnce(&Handover) + Send> =
-                Box::new(|handover| handover.undisturbed(|_| thread::yield_now()));
+            let checkpoint: Client = Box::new(|handover| handover.undisturbed(|_| thread::yield_now()));
             let written = run(Desk::sound(), vec![client(1, false), client(2, false), checkpoint]);
             each_ends_once_after_its_hold(&written, [1, 2, 101, 102].into_iter());
         },
@@ -170,14 +172,14 @@ fn a_limit_that_comes_into_force_counts_everything_once() {
     shuttle::check_random(
         || {
             let ledger = Arc::new(Mutex::new(Ledger::new(1)));
-            let spender = |cost| -> Box<dyn FnOnce(&Handover) + Send> {
+            let spender = |cost| -> Client {
                 let ledger = Arc::clone(&ledger);
                 Box::new(move |handover| {
                     spend(&ledger, handover, cost);
                     spend(&ledger, handover, cost * 10);
                 })
             };
-            let installer: Box<dyn FnOnce(&Handover) + Send> = {
+            let installer: Client = {
                 let ledger = Arc::clone(&ledger);
                 Box::new(move |handover| install(&ledger, handover, &desk::limit()))
             };

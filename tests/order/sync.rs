@@ -1,5 +1,6 @@
 //! What `crate::sync` is to the library, with every wait in shuttle's hands.
 
+use std::sync::LockResult;
 use std::time::Duration;
 
 pub(crate) use shuttle::sync::atomic::{AtomicBool, Ordering};
@@ -24,7 +25,7 @@ impl Condvar {
         &self,
         mut guard: MutexGuard<'a, T>,
         mut is_idle: impl FnMut(&mut T) -> bool,
-    ) -> Result<MutexGuard<'a, T>, PoisonError<MutexGuard<'a, T>>> {
+    ) -> LockResult<MutexGuard<'a, T>> {
         while is_idle(&mut guard) {
             guard = self.0.wait(guard)?;
         }
@@ -32,12 +33,13 @@ impl Condvar {
     }
 
     /// The time is over as soon as it has begun.
+    #[expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "the standard library's form")]
     pub(crate) fn wait_timeout_while<'a, T>(
         &self,
         guard: MutexGuard<'a, T>,
         _: Duration,
         _: impl FnMut(&mut T) -> bool,
-    ) -> Result<(MutexGuard<'a, T>, bool), PoisonError<(MutexGuard<'a, T>, bool)>> {
+    ) -> LockResult<(MutexGuard<'a, T>, bool)> {
         Ok((guard, true))
     }
 }

@@ -21,7 +21,6 @@ use spendguard::guard::{Guard, recovery};
 use spendguard::net::converse;
 use spendguard::proxy::visit::RequestIds;
 use spendguard::proxy::{Proxy, Rules};
-use spendguard::store::verify::verify;
 use spendguard::store::{Clerk, Store};
 use spendguard::upstream::Upstream;
 use tokio::sync::watch;
@@ -173,8 +172,7 @@ pub(crate) async fn audit(world: &World, guard: &Arc<Guard>) {
     while guard.flush().await.is_err() {
         sleep(Duration::from_millis(100)).await;
     }
-    let ring = Arc::clone(guard.ring());
-    let report = guard.read(move |db| verify(db, &*ring)).await.unwrap();
+    let report = guard.verify().await.unwrap();
     world.check(report.differences.is_empty(), || format!("verify: {:?}", report.differences));
     for (limit, readings) in guard.limits() {
         let sums = guard.sums_from_entries(&limit.name).await.unwrap();

@@ -4,8 +4,10 @@
 //!     cargo test --test sim -- --seeds 5000    # as many as you like
 //!     cargo test --test sim -- --seed 17       # one, saying what happens
 //!
-//! A world that fails names its seed. The first few are run twice, since a
-//! failure that doesn't come again could not be looked into.
+//! A world that fails names its seed. The first even ones are run twice, since a
+//! failure that doesn't come again could not be looked into. Odd ones have
+//! operators who correct entries, which reads the database on a real thread: two
+//! things of one instant may change places there.
 
 #![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 #![expect(clippy::print_stdout, reason = "it is its own harness")]
@@ -37,8 +39,8 @@ use crate::world::{Outcome, World};
 
 /// Seeds that are run if none are asked for.
 const SEEDS: u64 = 300;
-/// Seeds that are run twice.
-const TWICE: u64 = 10;
+/// Of the seeds below this one, the even ones are run twice.
+const TWICE: u64 = 20;
 const CLIENTS: usize = 8;
 const WORK: Duration = Duration::from_secs(60);
 /// Longer than any wait that a request is allowed.
@@ -111,10 +113,10 @@ fn run_all(first: u64, end: u64) -> ExitCode {
     if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Runs a seed; the first ones twice, which must come to the same.
+/// Runs a seed; some twice, which must come to the same.
 fn checked(seed: u64) -> Outcome {
     let mut outcome = run(seed, false);
-    if seed < TWICE && outcome.fault.is_none() {
+    if seed < TWICE && seed.is_multiple_of(2) && outcome.fault.is_none() {
         let again = run(seed, false);
         if again.digest != outcome.digest {
             outcome.fault = Some("it went another way the second time".to_owned());
@@ -132,7 +134,7 @@ fn run(seed: u64, is_loud: bool) -> Outcome {
         tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     PANICS.set(0);
     runtime.block_on(async {
-        let world = World::new(Chance::new(seed), folder.path().join("data"), is_loud);
+        let world = World::new(seed, folder.path().join("data"), is_loud);
         scenario(&world).await;
         world.check(PANICS.get() == 0, || "something panicked".to_owned());
         world.outcome()

@@ -94,7 +94,8 @@ pub(crate) async fn run(world: Arc<World>, mut chance: Chance) {
         match chance.within(0, 11) {
             0 | 1 => reload(&world, &mut chance).await,
             2 => put_limit(&world, &mut chance).await,
-            3 => correct(&world, &mut chance).await,
+            3 if world.corrects => correct(&world, &mut chance).await,
+            3 => {}
             4 | 5 => fail(&world, &mut chance).await,
             6 => turn_the_clock(&world, &mut chance),
             7 => drop(world.with_life(crate::life::Life::checkpoint)),

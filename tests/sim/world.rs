@@ -39,6 +39,8 @@ pub(crate) struct World {
     pub(crate) disk: Arc<AtomicU64>,
     /// Whether a client that leaves takes its answer with it.
     pub(crate) cancels: bool,
+    /// Whether operators correct entries.
+    pub(crate) corrects: bool,
     keys: OnceLock<[String; 2]>,
     resting: AtomicBool,
     is_loud: bool,
@@ -74,7 +76,8 @@ pub(crate) struct Outcome {
 }
 
 impl World {
-    pub(crate) fn new(mut chance: Chance, folder: PathBuf, is_loud: bool) -> Arc<Self> {
+    pub(crate) fn new(seed: u64, folder: PathBuf, is_loud: bool) -> Arc<Self> {
+        let mut chance = Chance::new(seed);
         let state = State {
             chance: chance.fork(),
             life: None,
@@ -96,6 +99,7 @@ impl World {
             clock_off_ms: Arc::default(),
             disk: Arc::default(),
             cancels: chance.percent(25),
+            corrects: !seed.is_multiple_of(2),
             keys: OnceLock::new(),
             resting: AtomicBool::new(false),
             is_loud,
