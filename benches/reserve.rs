@@ -93,7 +93,13 @@ fn reserve_and_settle(c: &mut Criterion) {
         group.bench_function(format!("three limits, {keys} keys"), |b| {
             b.iter(|| {
                 let attribution = Arc::clone(turn.next().unwrap());
-                let ask = Ask { attribution: &attribution, bound, client_cap: None, at_ms: AT_MS };
+                let ask = Ask {
+                    attribution: &attribution,
+                    bound,
+                    client_cap: None,
+                    at_ms: AT_MS,
+                    unwritten: [0; 5],
+                };
                 ledger.decide(&ask).unwrap();
                 let (id, tier) = (ledger.take_id(), Tier::default());
                 let price_version = Arc::clone(&price_version);

@@ -14,7 +14,7 @@ pub mod reservation;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 
 use crate::clock::Clock;
 use crate::domain::demand::{Bound, Tier};
@@ -26,7 +26,7 @@ use crate::ledger::meter::Reading;
 use crate::ledger::{Admission, Ask, Headroom, Ledger};
 use crate::metrics::Metrics;
 use crate::store::rows::Names;
-use crate::store::{Reader, StoreError, Writer, reader};
+use crate::store::{Reader, StoreError, Writer, Written, reader};
 use crate::throttle::Throttle;
 
 pub use limits::LimitError;
@@ -123,7 +123,7 @@ impl Guard {
     }
 
     /// Decides, applies, and hands the hold to the writer, all under the lock.
-    fn admit(&self, order: Order) -> Result<(Arc<Hold>, Admission, oneshot::Receiver<bool>), Refused> {
+    fn admit(&self, order: Order) -> Result<(Arc<Hold>, Admission, Written), Refused> {
         let mut ledger = self.ledger();
         let admitted_ms = self.clock.now_ms();
         let ask = Ask {
@@ -131,6 +131,7 @@ impl Guard {
             bound: order.bound,
             client_cap: order.client_cap,
             at_ms: admitted_ms,
+            unwritten: self.writer.unwritten(ledger.freed()),
         };
         let admission = ledger.decide(&ask).map_err(Refused::Denied)?;
         // Asked here, since a cap may have come into force a moment ago.
@@ -147,7 +148,7 @@ impl Guard {
             stream: order.stream,
         });
         ledger.apply_hold(&hold);
-        let answer = self.writer.push_hold(Arc::clone(&hold));
+        let answer = self.writer.push_hold(Arc::clone(&hold), admission.leans);
         Ok((hold, admission, answer))
     }
 
@@ -216,7 +217,8 @@ impl Guard {
                 ..original
             };
             let crossings = ledger.apply(&entry);
-            self.writer.push_entry(Box::new(entry.clone()), crossings, slot);
+            let freed = ledger.freed();
+            self.writer.push_entry(Box::new(entry.clone()), crossings, freed, slot);
             entry
         };
         self.room.notify_waiters();

@@ -17,7 +17,7 @@ use crate::domain::demand::Bound;
 use crate::domain::limit::{Mode, Per, Unit};
 use crate::domain::{Limit, Money, Window};
 use crate::ledger::denial::{Blocked, Denial};
-use crate::ledger::entry::{Attribution, Crossing, Entry, Hold, Kind, reserved};
+use crate::ledger::entry::{Amounts, Attribution, Crossing, Entry, Hold, Kind, reserved};
 use crate::ledger::line::{Line, behind, hold_on, settle_on};
 use crate::ledger::meter::{Meter, Metered, Reading, Subject};
 
@@ -32,6 +32,7 @@ pub struct Ledger {
     next_id: u64,
     next_slot: u32,
     in_doubt: Money,
+    freed: Amounts,
 }
 
 #[derive(Debug)]
@@ -51,11 +52,16 @@ pub struct Ask<'a> {
     pub client_cap: Option<Money>,
     /// When, in Unix milliseconds.
     pub at_ms: i64,
+    /// Room that facts have freed which are not in the database yet.
+    pub unwritten: Amounts,
 }
 
 /// A request that may spend.
 #[derive(Debug, Default)]
 pub struct Admission {
+    /// Whether it may need room that is only free if those facts are not lost:
+    /// then its hold must not be written ahead of them.
+    pub leans: bool,
     /// Limits in shadow mode that would have refused it.
     pub would_reject: Vec<Arc<Limit>>,
 }
@@ -114,7 +120,14 @@ impl Ledger {
         let mut admission = Admission::default();
         let mut worst: Option<Denial> = None;
         for limit in self.limits.iter().filter(|limit| limit.in_force) {
-            let Some(denial) = Self::denial(limit, ask) else { continue };
+            let denial = match Self::verdict(limit, ask) {
+                Ok(left) => {
+                    let unwritten = ask.unwritten[limit.limit.unit.index()];
+                    admission.leans |= limit.limit.mode == Mode::Enforce && left < unwritten;
+                    continue;
+                }
+                Err(denial) => denial,
+            };
             match limit.limit.mode {
                 Mode::Shadow => admission.would_reject.push(Arc::clone(&limit.limit)),
                 Mode::Enforce => {
@@ -130,16 +143,16 @@ impl Ledger {
         worst.map_or(Ok(admission), Err)
     }
 
-    /// Why one limit would refuse, if it would.
-    fn denial(metered: &Metered, ask: &Ask<'_>) -> Option<Denial> {
-        let hard = metered.limit.hard?;
-        let subject = metered.subject(ask.attribution)?;
+    /// What one limit would have left, or why it would refuse.
+    fn verdict(metered: &Metered, ask: &Ask<'_>) -> Result<i64, Denial> {
+        let Some(hard) = metered.limit.hard else { return Ok(i64::MAX) };
+        let Some(subject) = metered.subject(ask.attribution) else { return Ok(i64::MAX) };
         let needed = reserved(&ask.bound, metered.limit.unit);
         let Reading { subject, span, meter } = metered.reading(subject, ask.at_ms.div_euclid(1_000));
         let blocked = |kind: fn(Box<Blocked>) -> Denial| {
             let limit = Arc::clone(&metered.limit);
             let Meter { settled, held } = meter;
-            Some(kind(Box::new(Blocked {
+            Err(kind(Box::new(Blocked {
                 limit,
                 subject: subject.clone(),
                 span,
@@ -153,8 +166,9 @@ impl Ledger {
         if hard == 0 || (needed > 0 && meter.settled >= hard) {
             return blocked(Denial::Exhausted);
         }
-        if needed == 0 || meter.settled.saturating_add(meter.held).saturating_add(needed) <= hard {
-            return None;
+        let left = hard.saturating_sub(meter.settled).saturating_sub(meter.held).saturating_sub(needed);
+        if needed == 0 || left >= 0 {
+            return Ok(left);
         }
         if needed > hard {
             return blocked(Denial::TooLarge);
@@ -238,6 +252,11 @@ impl Ledger {
         self.holds.values().filter_map(of).collect()
     }
 
+    /// All room that facts have ever freed, whatever it was freed on.
+    pub fn freed(&self) -> Amounts {
+        self.freed
+    }
+
     /// Money held for requests whose end is not known yet.
     pub fn in_doubt(&self) -> Money {
         self.in_doubt
@@ -258,11 +277,15 @@ impl Ledger {
             Kind::Settle | Kind::Release => {
                 let Some(open) = self.holds.remove(&entry.id) else { return crossings };
                 self.in_doubt = self.in_doubt - open.hold.bound.cost;
+                for unit in Unit::ALL {
+                    self.free(unit, reserved(&open.hold.bound, unit).saturating_sub(entry.amount(unit)));
+                }
                 for line in &open.lines {
                     self.end_line(line, entry, &mut crossings);
                 }
             }
             Kind::Adjust => {
+                self.free(Unit::Usd, entry.cost.nano().saturating_neg());
                 let at_s = entry.admitted_ms.div_euclid(1_000);
                 for limit in &mut self.limits {
                     let Some(subject) = limit.subject(&entry.attribution) else { continue };
@@ -278,6 +301,11 @@ impl Ledger {
             Kind::Threshold => {}
         }
         self.numbered(crossings)
+    }
+
+    fn free(&mut self, unit: Unit, amount: i64) {
+        let freed = &mut self.freed[unit.index()];
+        *freed = freed.wrapping_add(amount.max(0));
     }
 
     fn numbered(&mut self, mut crossings: Vec<Crossing>) -> Vec<Crossing> {

@@ -35,7 +35,7 @@ use crate::store::rows::{HoldRow, Names};
 
 pub use desk::{Observer, Slot};
 pub use reader::Reader;
-pub use writer::{Clerk, Writer};
+pub use writer::{Clerk, Writer, Written};
 
 const DATABASE: &str = "spendguard.db";
 

@@ -165,6 +165,16 @@ impl Unit {
     pub const ALL: [Self; 5] =
         [Self::Usd, Self::Tokens, Self::InputTokens, Self::OutputTokens, Self::Requests];
 
+    /// Its place in [`Unit::ALL`].
+    pub const fn index(self) -> usize {
+        match self {
+            Self::Usd => 0,
+            Self::Tokens => 1,
+            Self::InputTokens => 2,
+            Self::OutputTokens => 3,
+            Self::Requests => 4,
+        }
+    }
     /// The name in configuration and API.
     pub const fn name(self) -> &'static str {
         match self {

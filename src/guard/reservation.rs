@@ -116,7 +116,8 @@ impl Reservation {
             let crossings = ledger.apply(&entry);
             let left = ledger.headroom(&entry.attribution, None, entry.created_ms).cost;
             if let Some(slot) = self.slot.take() {
-                self.guard.writer.push_entry(entry, crossings, slot);
+                let freed = ledger.freed();
+                self.guard.writer.push_entry(entry, crossings, freed, slot);
             }
             left
         };

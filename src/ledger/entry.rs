@@ -155,6 +155,9 @@ pub fn reserved(bound: &Bound, unit: Unit) -> i64 {
     }
 }
 
+/// An amount in each unit, by [`Unit::index`].
+pub type Amounts = [i64; Unit::ALL.len()];
+
 /// A meter that went past a soft threshold; unique by all but `at_ms` and
 /// `settled`.
 #[derive(Clone, Debug)]

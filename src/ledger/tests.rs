@@ -91,7 +91,13 @@ fn in_force(limits: &[Arc<Limit>]) -> Ledger {
 }
 
 fn decide(ledger: &Ledger, who: u8, bound: Bound, at_ms: i64) -> Result<Admission, Denial> {
-    ledger.decide(&Ask { attribution: &of(who), bound, client_cap: None, at_ms })
+    ledger.decide(&Ask {
+        attribution: &of(who),
+        bound,
+        client_cap: None,
+        at_ms,
+        unwritten: Amounts::default(),
+    })
 }
 
 /// One step of a random life: somebody asks, or somebody's request ends.
@@ -254,6 +260,28 @@ fn a_new_limit_counts_the_holds_that_are_open() {
     assert!(matches!(decide(&ledger, 0, bound(30, 0), START_MS), Err(Denial::Held(_))));
     ledger.apply(&ending(&hold, Kind::Release, 0, 0, START_MS));
     assert!(decide(&ledger, 0, bound(100, 0), START_MS).is_ok());
+}
+
+#[test]
+fn who_needs_room_that_was_just_freed_leans_on_it() {
+    let mut ledger = one(100);
+    let hold = held(&mut ledger, of(0), bound(60, 0), START_MS);
+    ledger.apply(&ending(&hold, Kind::Settle, 10, 0, START_MS));
+    let freed = ledger.freed()[Unit::Usd.index()];
+    assert_eq!(freed, 50);
+    let leans = |needed: i64, unwritten: i64| {
+        let mut ask = Ask {
+            attribution: &of(0),
+            bound: bound(needed, 0),
+            client_cap: None,
+            at_ms: START_MS,
+            unwritten: Amounts::default(),
+        };
+        ask.unwritten[Unit::Usd.index()] = unwritten;
+        ledger.decide(&ask).unwrap().leans
+    };
+    // If the ending were lost, 60 would be charged instead of 10.
+    assert!(!leans(40, freed) && leans(41, freed) && !leans(90, 0));
 }
 
 #[test]

@@ -207,6 +207,8 @@ async fn speak<I, S, B>(
     let connection = protocol.serve_connection(TokioIo::new(io), service);
     tokio::pin!(connection);
     let ended = tokio::select! {
+        // In this order, which costs less than one drawn by lot each time.
+        biased;
         ended = connection.as_mut() => ended,
         () = stopped(&mut stop) => {
             connection.as_mut().graceful_shutdown();

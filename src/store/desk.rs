@@ -6,12 +6,14 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use crate::ledger::entry::{Crossing, Entry, Hold};
+use crate::domain::limit::Unit;
+use crate::ledger::entry::{Amounts, Crossing, Entry, Hold};
 use crate::store::group::{OpenBatches, commit};
 use crate::store::schema::VERSION;
 
@@ -30,6 +32,8 @@ pub(super) type Job = Box<dyn FnOnce(&mut Connection) + Send>;
 pub(super) struct Waiting {
     pub(super) hold: Arc<Hold>,
     pub(super) written: oneshot::Sender<bool>,
+    /// Whether it was queued among the facts, not ahead of them.
+    pub(super) leans: bool,
 }
 
 /// An entry, with the thresholds it crossed; a crossing is written once,
@@ -37,12 +41,36 @@ pub(super) struct Waiting {
 pub(super) struct Fact {
     pub(super) entry: Box<Entry>,
     pub(super) crossings: Vec<Crossing>,
+    /// All room that facts have freed, this one included.
+    pub(super) freed: Amounts,
     pub(super) _slot: Slot,
+}
+
+/// The room that has been freed by facts in the database.
+#[derive(Debug, Default)]
+pub(super) struct WrittenFreed([AtomicI64; Unit::ALL.len()]);
+
+impl WrittenFreed {
+    fn note(&self, freed: Amounts) {
+        for (written, freed) in self.0.iter().zip(freed) {
+            written.store(freed, Ordering::Release);
+        }
+    }
+
+    /// What of all that was ever freed is not in the database.
+    pub(super) fn unwritten(&self, freed: Amounts) -> Amounts {
+        Unit::ALL.map(|unit| {
+            let at = unit.index();
+            freed[at].wrapping_sub(self.0[at].load(Ordering::Acquire))
+        })
+    }
 }
 
 /// What is written in the order in which it was queued.
 pub(super) enum Record {
     Fact(Fact),
+    /// A hold that leans on the facts before it.
+    Hold(Waiting),
     /// Work on the database.
     Job(Job, Slot),
 }
@@ -67,6 +95,7 @@ pub(super) struct Desk {
     db: Connection,
     observer: Box<dyn Observer>,
     open: OpenBatches,
+    freed: Arc<WrittenFreed>,
     /// Facts that could not be written yet.
     backlog: Vec<Fact>,
     /// Holds that could not be written; their releases need not be either.
@@ -75,10 +104,15 @@ pub(super) struct Desk {
 }
 
 impl Desk {
-    pub(super) fn new(db: Connection, observer: Box<dyn Observer>) -> rusqlite::Result<Self> {
+    pub(super) fn new(
+        db: Connection,
+        observer: Box<dyn Observer>,
+        freed: Arc<WrittenFreed>,
+    ) -> rusqlite::Result<Self> {
         db.busy_timeout(BUSY_MAX)?;
         let open = OpenBatches::default();
-        Ok(Self { db, observer, open, backlog: Vec::new(), refused: HashSet::new(), healthy: true })
+        let (backlog, refused) = (Vec::new(), HashSet::new());
+        Ok(Self { db, observer, open, freed, backlog, refused, healthy: true })
     }
 
     /// Hands out the connection.
@@ -109,6 +143,7 @@ impl Desk {
         for record in records {
             match record {
                 Record::Fact(fact) => facts.push(fact),
+                Record::Hold(waiting) => holds.push(waiting),
                 Record::Job(job, _slot) => {
                     self.commit(&mut holds, &mut facts);
                     // It counts on what came before it. Dropped, it tells its
@@ -125,6 +160,7 @@ impl Desk {
 
     /// Writes a group. Afterwards `facts` holds what has to be tried again.
     fn commit(&mut self, holds: &mut Vec<Waiting>, facts: &mut Vec<Fact>) {
+        let freed = facts.last().map(|fact| fact.freed);
         if !self.refused.is_empty() {
             facts.retain(|fact| !self.refused.remove(&fact.entry.id));
         }
@@ -140,6 +176,9 @@ impl Desk {
                 self.observer.crossed(crossing);
             }
             facts.clear();
+            if let Some(freed) = freed {
+                self.freed.note(freed);
+            }
         } else {
             self.refused.extend(holds.iter().map(|waiting| waiting.hold.id));
         }

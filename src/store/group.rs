@@ -1,23 +1,31 @@
 //! One group of facts in one transaction.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use rusqlite::{Connection, params};
 
-use crate::ledger::entry::{Crossing, Entry, Hold, Kind};
+use crate::ledger::entry::{Crossing, Entry, Kind};
 use crate::store::desk::{Fact, Waiting};
 use crate::store::rollup::{RollupKey, RollupSums, upsert_rollup};
 use crate::store::rows::{HoldRow, insert_entry, int, tags_text};
 
-/// The batches of holds in the database that are not all ended yet: by the
-/// first id, the last id and how many are open.
+/// The batches of holds in the database that are not all ended yet.
 #[derive(Debug, Default)]
-pub(super) struct OpenBatches(BTreeMap<u64, (u64, usize)>);
+pub(super) struct OpenBatches {
+    /// By the first id, the last id and how many are open. They don't overlap.
+    many: BTreeMap<u64, (u64, usize)>,
+    /// Those of one hold that was written in its place among the facts, not in
+    /// the order of holds.
+    single: HashSet<u64>,
+}
 
 impl OpenBatches {
     /// The batch that holds an id: its first id, and how many are open.
     fn of(&self, id: u64) -> Option<(u64, usize)> {
-        let (first, (last, open)) = self.0.range(..=id).next_back()?;
+        if self.single.contains(&id) {
+            return Some((id, 1));
+        }
+        let (first, (last, open)) = self.many.range(..=id).next_back()?;
         (id <= *last).then_some((*first, *open))
     }
 }
@@ -59,7 +67,7 @@ fn write(
     let mut rollups: BTreeMap<RollupKey, RollupSums> = BTreeMap::new();
     let mut crossed = Vec::new();
     for waiting in holds {
-        changes.open(&waiting.hold);
+        changes.open(waiting);
     }
     for Fact { entry, crossings, .. } in facts {
         let tags = tags_text(&entry.attribution.tags);
@@ -101,32 +109,41 @@ struct HoldChanges {
     last: u64,
     opened: usize,
     lines: String,
+    /// Holds in batches of their own, with their lines.
+    single: Vec<(u64, String)>,
     /// By the first id of their batch, how many end.
     ended: BTreeMap<u64, usize>,
 }
 
 impl HoldChanges {
-    fn open(&mut self, hold: &Hold) {
+    fn open(&mut self, Waiting { hold, leans, .. }: &Waiting) {
+        // A hold has no map with keys other than text, so this can't fail.
+        let mut line = serde_json::to_string(&HoldRow::of(hold)).unwrap_or_default();
+        line.push('\n');
+        if *leans {
+            return self.single.push((hold.id, line));
+        }
         self.first.get_or_insert(hold.id);
         self.last = hold.id;
         self.opened += 1;
-        // A hold has no map with keys other than text, so this can't fail.
-        self.lines.push_str(&serde_json::to_string(&HoldRow::of(hold)).unwrap_or_default());
-        self.lines.push('\n');
+        self.lines.push_str(&line);
     }
 
     fn end(&mut self, id: u64, open: &OpenBatches) {
         let own = self.first.filter(|first| *first <= id && id <= self.last);
-        if let Some(first) = own.or_else(|| open.of(id).map(|(first, _)| first)) {
+        if let Some(first) = open.of(id).map(|(first, _)| first).or(own) {
             *self.ended.entry(first).or_default() += 1;
         }
     }
 
     /// Writes the new batch and deletes those that are over.
     fn write(&self, db: &Connection, open: &OpenBatches) -> rusqlite::Result<()> {
+        let mut insert = db.prepare_cached("INSERT INTO hold_batch VALUES (?1, ?2)")?;
         if let Some(first) = self.first {
-            let mut insert = db.prepare_cached("INSERT INTO hold_batch VALUES (?1, ?2)")?;
             insert.execute(params![int(first), self.lines])?;
+        }
+        for (id, line) in &self.single {
+            insert.execute(params![int(*id), line])?;
         }
         let mut delete = db.prepare_cached("DELETE FROM hold_batch WHERE first_id = ?1")?;
         for (first, ended) in &self.ended {
@@ -144,13 +161,17 @@ impl HoldChanges {
     /// Notes the changes once the transaction has committed.
     fn note(self, open: &mut OpenBatches) {
         if let Some(first) = self.first {
-            open.0.insert(first, (self.last, self.opened));
+            open.many.insert(first, (self.last, self.opened));
         }
+        open.single.extend(self.single.iter().map(|(id, _)| *id));
         for (first, ended) in self.ended {
-            let Some((_, left)) = open.0.get_mut(&first) else { continue };
+            if open.single.remove(&first) {
+                continue;
+            }
+            let Some((_, left)) = open.many.get_mut(&first) else { continue };
             *left = left.saturating_sub(ended);
             if *left == 0 {
-                open.0.remove(&first);
+                open.many.remove(&first);
             }
         }
     }

@@ -15,8 +15,8 @@ use std::time::Duration;
 use rusqlite::Connection;
 use tokio::sync::{Semaphore, oneshot};
 
-use crate::ledger::entry::{Crossing, Entry, Hold};
-use crate::store::desk::{Desk, Fact, Job, Observer, Record, Slot, Waiting};
+use crate::ledger::entry::{Amounts, Crossing, Entry, Hold};
+use crate::store::desk::{Desk, Fact, Job, Observer, Record, Slot, Waiting, WrittenFreed};
 use crate::store::handover::Handover;
 use crate::store::queue::Call;
 use crate::store::{Durability, Store, StoreError, checkpoint};
@@ -39,8 +39,17 @@ pub struct Writer {
 /// What the writer's thread and those who write themselves have in common.
 pub(super) struct Shared {
     pub(super) handover: Handover,
+    freed: Arc<WrittenFreed>,
     /// Its lock is kept until the last fact is written.
     store: Store,
+}
+
+/// A hold on its way into the database.
+#[derive(Debug)]
+pub struct Written {
+    answer: oneshot::Receiver<bool>,
+    /// Whether who waits for it writes it.
+    is_own: bool,
 }
 
 /// Who writes what nobody waits for: by threads of its own, or step by step.
@@ -88,10 +97,9 @@ impl Writer {
     ) -> Result<(Self, Clerk), StoreError> {
         let requests_max = requests_max.min(Semaphore::MAX_PERMITS);
         let checkpoints = store.connect()?;
-        let shared = Arc::new(Shared {
-            handover: Handover::new(Desk::new(store.connect()?, Box::new(observer))?),
-            store,
-        });
+        let freed = Arc::new(WrittenFreed::default());
+        let desk = Desk::new(store.connect()?, Box::new(observer), Arc::clone(&freed))?;
+        let shared = Arc::new(Shared { handover: Handover::new(desk), freed, store });
         let clerk = Clerk { shared: Arc::clone(&shared), checkpoints };
         let requests = Arc::new(Semaphore::new(requests_max));
         let operators = Arc::new(Semaphore::new(OPERATORS_MAX));
@@ -109,32 +117,47 @@ impl Writer {
     }
 
     /// Queues a hold. The answer says whether it is in the database.
-    pub fn push_hold(&self, hold: Arc<Hold>) -> oneshot::Receiver<bool> {
+    ///
+    /// One that `leans` on room which facts before it have freed is written with
+    /// them or after them: a crash that lost them would lose it too.
+    pub fn push_hold(&self, hold: Arc<Hold>, leans: bool) -> Written {
         let (written, answer) = oneshot::channel();
+        let waiting = Waiting { hold, written, leans };
+        let queue = &self.shared.handover.queue;
         // Where a commit is cheap, who waits for it makes it.
-        let call = if self.shared.waits_for_disk() { Call::Now } else { Call::None };
-        self.shared.handover.queue.push_hold(Waiting { hold, written }, call);
-        answer
+        let is_own = !leans && !self.shared.waits_for_disk();
+        if leans {
+            queue.push(Record::Hold(waiting), Call::Now);
+        } else {
+            queue.push_hold(waiting, if is_own { Call::None } else { Call::Now });
+        }
+        Written { answer, is_own }
     }
 
-    /// Queues an entry with the thresholds it crossed. What is queued under the
+    /// What of all the room that was ever freed could still be lost.
+    pub fn unwritten(&self, freed: Amounts) -> Amounts {
+        self.shared.freed.unwritten(freed)
+    }
+
+    /// Queues an entry with the thresholds it crossed and all the room that was
+    /// freed by then. What is queued under the
     /// ledger's lock is written in the ledger's order.
-    pub fn push_entry(&self, entry: Box<Entry>, crossings: Vec<Crossing>, slot: Slot) {
+    pub fn push_entry(&self, entry: Box<Entry>, crossings: Vec<Crossing>, freed: Amounts, slot: Slot) {
         // Endings that wait keep their slots from new requests.
         let scarce = self.requests.available_permits() < self.requests_max / 2;
         let call = if scarce { Call::Now } else { Call::Soon };
-        self.shared.handover.queue.push(Record::Fact(Fact { entry, crossings, _slot: slot }), call);
+        self.shared.handover.queue.push(Record::Fact(Fact { entry, crossings, freed, _slot: slot }), call);
     }
 
     /// Waits until a hold that was queued is in the database; `false` if it
     /// can't be written.
-    pub async fn written(&self, answer: oneshot::Receiver<bool>) -> bool {
-        if !self.shared.waits_for_disk() {
+    pub async fn written(&self, hold: Written) -> bool {
+        if hold.is_own {
             // What else is ready on this thread gets to queue its own.
             tokio::task::yield_now().await;
             self.shared.handover.write_holds();
         }
-        answer.await.unwrap_or(false)
+        hold.answer.await.unwrap_or(false)
     }
 
     /// Whether the last group was written.

@@ -139,11 +139,12 @@ fn beyond_the_bound_of_connections_new_ones_wait() {
         let request =
             format!("GET /v1/models HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\n\r\n", house.key);
         let connect = || tokio::net::TcpStream::connect(house.proxy_address);
-        let (mut first, mut second) = (connect().await.unwrap(), connect().await.unwrap());
+        let mut first = connect().await.unwrap();
         let mut answer = [0; 64];
         first.write_all(request.as_bytes()).await.unwrap();
         let wait = Duration::from_secs(5);
         assert!(tokio::time::timeout(wait, first.read(&mut answer)).await.unwrap().unwrap() > 0);
+        let mut second = connect().await.unwrap();
         second.write_all(request.as_bytes()).await.unwrap();
         let early = tokio::time::timeout(Duration::from_millis(300), second.read(&mut answer)).await;
         assert!(early.is_err(), "the second waits");

@@ -12,7 +12,7 @@ use spendguard::domain::Money;
 use spendguard::ledger::entry::Kind;
 use spendguard::store::reader::{self, EntryFilter};
 use spendguard::store::rule::LimitRule;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::chance::Chance;
 use crate::life::{FULL, INTERRUPTED, NO_COMMIT, SOUND};
@@ -28,6 +28,9 @@ const EVES: [i64; 5] = [
     1_774_745_970, // 2026-03-29T00:59:30Z
     1_792_889_970, // 2026-10-25T00:59:30Z
 ];
+
+/// How long an operator waits.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The instant at which a world begins, in Unix milliseconds.
 pub(crate) fn eve_ms(chance: &mut Chance) -> i64 {
@@ -91,20 +94,25 @@ pub(crate) async fn run(world: Arc<World>, mut chance: Chance) {
         if world.is_resting() {
             break;
         }
-        match chance.within(0, 11) {
-            0 | 1 => reload(&world, &mut chance).await,
-            2 => put_limit(&world, &mut chance).await,
-            3 if world.corrects => correct(&world, &mut chance).await,
-            3 => {}
-            4 | 5 => fail(&world, &mut chance).await,
-            6 => turn_the_clock(&world, &mut chance),
-            7 => drop(world.with_life(crate::life::Life::checkpoint)),
-            8..=10 => world.die_after(chance.within(1, 80)),
-            _ => world.die_now(),
-        }
+        // Whoever asks a guard that dies meanwhile is never answered.
+        let _ = timeout(PATIENCE, act(&world, &mut chance)).await;
     }
     world.disk.store(SOUND, Ordering::Relaxed);
     world.with_life(|life| life.page_count_max(None));
+}
+
+async fn act(world: &Arc<World>, chance: &mut Chance) {
+    match chance.within(0, 11) {
+        0 | 1 => reload(world, chance).await,
+        2 => put_limit(world, chance).await,
+        3 if world.corrects => correct(world, chance).await,
+        3 => {}
+        4 | 5 => fail(world, chance).await,
+        6 => turn_the_clock(world, chance),
+        7 => drop(world.with_life(crate::life::Life::checkpoint)),
+        8..=10 => world.die_after(chance.within(1, 80)),
+        _ => world.die_now(),
+    }
 }
 
 /// A changed configuration comes into force.
@@ -114,6 +122,7 @@ async fn reload(world: &World, chance: &mut Chance) {
     let (rules, _) = rules::of(&settings).unwrap();
     world.with_life(|life| life.rules.store(Arc::new(rules)));
     world.changing(true);
+    world.put_settings(settings.clone());
     let done = guard.install_file_limits(settings.limits, settings.zone).await;
     world.trace(&format!("limits changed: {}", done.is_ok()));
     world.changing(false);

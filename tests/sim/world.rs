@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use spendguard::config::Settings;
 use spendguard::domain::limit::Mode;
 use spendguard::guard::Guard;
 use tokio::sync::Notify;
@@ -56,6 +57,7 @@ struct State {
     folder: PathBuf,
     events: u64,
     dies_at: Option<u64>,
+    settings: Option<Settings>,
     /// The rules are being changed: meters may come, and be past their caps.
     is_changing: bool,
     totals: BTreeMap<(String, String, i64), i64>,
@@ -86,6 +88,7 @@ impl World {
             folder,
             events: 0,
             dies_at: None,
+            settings: None,
             is_changing: true,
             totals: BTreeMap::new(),
             statuses: Statuses::new(),
@@ -175,6 +178,15 @@ impl World {
         }
     }
 
+    /// The settings in force.
+    pub(crate) fn settings(&self) -> Option<Settings> {
+        self.state().settings.clone()
+    }
+
+    pub(crate) fn put_settings(&self, settings: Settings) {
+        self.state().settings = Some(settings);
+    }
+
     /// A connection to the guard, if it lives.
     pub(crate) fn dial_guard(self: &Arc<Self>) -> Option<End> {
         let life = self.state().lives;
@@ -245,12 +257,24 @@ impl World {
         let next = state.folder.with_extension(state.lives.to_string());
         copied(&state.folder, &next);
         state.folder = next;
+        if std::mem::replace(&mut state.is_changing, false) {
+            state.totals.clear();
+        }
         if let Some(life) = state.life.take() {
             life.end();
         }
         state.links.drain(..).for_each(|link| link.cut());
         self.tell(state, "the guard dies");
         self.died.notify_one();
+    }
+
+    /// Looks at the guard between events.
+    pub(crate) fn look_now(&self) {
+        let mut state = self.state();
+        if let Some(guard) = state.life.as_ref().map(|life| Arc::clone(&life.guard)) {
+            let is_changing = state.is_changing;
+            self.look(&mut state, &guard, is_changing);
+        }
     }
 
     /// Every meter: nothing is admitted past a cap, and all that upstream bills
