@@ -2,6 +2,8 @@
 //!
 //! The tokenizer is loaded at its first use; most requests never need it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use bpe_openai::Tokenizer;
 
 /// A vocabulary that is published.
@@ -63,11 +65,28 @@ pub fn body_upper(encoding: Encoding, body: &str, media_bytes: u64) -> u64 {
     tokens.saturating_add(structure(rest))
 }
 
-fn tokenizer(encoding: Encoding) -> &'static Tokenizer {
+/// Whether an encoding's vocabulary is in memory; the first count loads it, which
+/// takes tens of milliseconds.
+pub fn is_loaded(encoding: Encoding) -> bool {
+    loaded(encoding).load(Ordering::Relaxed)
+}
+
+fn loaded(encoding: Encoding) -> &'static AtomicBool {
+    static O200K: AtomicBool = AtomicBool::new(false);
+    static CL100K: AtomicBool = AtomicBool::new(false);
     match encoding {
+        Encoding::O200k => &O200K,
+        Encoding::Cl100k => &CL100K,
+    }
+}
+
+fn tokenizer(encoding: Encoding) -> &'static Tokenizer {
+    let tokenizer = match encoding {
         Encoding::O200k => bpe_openai::o200k_base(),
         Encoding::Cl100k => bpe_openai::cl100k_base(),
-    }
+    };
+    loaded(encoding).store(true, Ordering::Relaxed);
+    tokenizer
 }
 
 fn structure(outside: &str) -> u64 {

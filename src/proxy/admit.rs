@@ -24,6 +24,10 @@ use crate::proxy::refuse::Refusal;
 const COST_MAX: Money = Money::from_nano(100_000 * 1_000_000_000);
 const TOKENS_MAX: u64 = 1 << 40;
 
+/// Bodies up to this size are counted where they are. A larger one is handed to
+/// another thread, so that others on this one need not wait.
+const COUNTED_HERE_BYTES_MAX: usize = 4 * 1024;
+
 /// How tight admissions are handled.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
@@ -205,10 +209,14 @@ impl Attempt<'_> {
         let Some(encoding) = self.candidate.encoding else { return Ok(()) };
         let body = self.candidate.body.clone();
         let skippable = self.candidate.demand.media.inline_bytes;
-        let counted = tokio::task::spawn_blocking(move || {
-            std::str::from_utf8(&body).ok().map(|text| count::body_upper(encoding, text, skippable))
-        });
-        self.input_tokens = counted.await.map_err(|_| Refusal::LedgerUnavailable)?;
+        let is_quick = body.len() <= COUNTED_HERE_BYTES_MAX && count::is_loaded(encoding);
+        let counted =
+            move || std::str::from_utf8(&body).ok().map(|text| count::body_upper(encoding, text, skippable));
+        self.input_tokens = if is_quick {
+            counted()
+        } else {
+            tokio::task::spawn_blocking(counted).await.map_err(|_| Refusal::LedgerUnavailable)?
+        };
         Ok(())
     }
 }
