@@ -13,12 +13,14 @@ pub mod meter;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use foldhash::quality::RandomState;
+
 use crate::domain::demand::Bound;
 use crate::domain::limit::{Mode, Per, Unit};
 use crate::domain::{Limit, Money, Window};
 use crate::ledger::denial::{Blocked, Denial};
 use crate::ledger::entry::{Amounts, Attribution, Crossing, Entry, Hold, Kind, reserved};
-use crate::ledger::line::{Line, behind, hold_on, settle_on};
+use crate::ledger::line::{Line, behind, end_on, hold_on, settle_on};
 use crate::ledger::meter::{Meter, Metered, Reading, Subject};
 
 /// As many meters as memory is meant to hold, some 150 bytes each.
@@ -28,7 +30,7 @@ const METERS_MAX: usize = 2_000_000;
 #[derive(Debug, Default)]
 pub struct Ledger {
     limits: Vec<Metered>,
-    holds: HashMap<u64, OpenHold>,
+    holds: HashMap<u64, OpenHold, RandomState>,
     next_id: u64,
     next_slot: u32,
     in_doubt: Money,
@@ -318,15 +320,7 @@ impl Ledger {
     fn end_line(&mut self, line: &Line, entry: &Entry, crossings: &mut Vec<Crossing>) {
         // The limit may have been removed since; then nobody counts on it.
         let Some(limit) = self.limits.iter_mut().find(|limit| limit.slot == line.slot) else { return };
-        let amount = entry.amount(limit.limit.unit);
-        let key = (line.subject.clone(), line.start_s);
-        let meter = limit.meters.entry(key.clone()).or_default();
-        meter.held = meter.held.saturating_sub(line.amount);
-        settle_on(limit, &line.subject, line.start_s, amount, entry.created_ms, crossings);
-        // Whoever tries keys or names that come to nothing leaves no meter behind.
-        if limit.meters.get(&key) == Some(&Meter::default()) {
-            limit.meters.remove(&key);
-        }
+        end_on(limit, line, entry.amount(limit.limit.unit), entry.created_ms, crossings);
     }
 
     /// Stages a new set of limits. What they hold from now on is counted at

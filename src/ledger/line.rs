@@ -1,8 +1,9 @@
 //! What one fact does to one meter.
 
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
-use crate::domain::Window;
+use crate::domain::{Limit, Window};
 use crate::ledger::entry::{Crossing, Hold, reserved};
 use crate::ledger::meter::{Meter, Metered, Subject};
 
@@ -30,6 +31,32 @@ pub(super) fn hold_on(metered: &mut Metered, hold: &Hold) -> Option<Line> {
     Some(Line { slot: metered.slot, subject, start_s, amount })
 }
 
+/// Replaces a hold's part on its meter by what it came to.
+pub(super) fn end_on(
+    metered: &mut Metered,
+    line: &Line,
+    amount: i64,
+    at_ms: i64,
+    crossings: &mut Vec<Crossing>,
+) {
+    let Metered { limit, thresholds, meters, .. } = metered;
+    let mut place = match meters.entry((line.subject.clone(), line.start_s)) {
+        Entry::Occupied(place) => place,
+        Entry::Vacant(place) => place.insert_entry(Meter::default()),
+    };
+    let meter = place.get_mut();
+    meter.held = meter.held.saturating_sub(line.amount);
+    let before = meter.settled;
+    meter.settled = before.saturating_add(amount);
+    let after = *meter;
+    // Whoever tries keys or names that come to nothing leaves no meter behind.
+    if after == Meter::default() {
+        place.remove();
+    }
+    let passed = thresholds.iter().filter(|t| before < **t && **t <= after.settled);
+    crossings.extend(passed.map(|t| crossing(limit, &line.subject, *t, line.start_s, after.settled, at_ms)));
+}
+
 /// Adds to a meter's settled amount and notes the thresholds it goes past.
 pub(super) fn settle_on(
     metered: &mut Metered,
@@ -44,7 +71,7 @@ pub(super) fn settle_on(
     meter.settled = before.saturating_add(amount);
     let settled = meter.settled;
     for threshold in metered.thresholds.iter().filter(|t| before < **t && **t <= settled) {
-        crossings.push(crossing(metered, subject, *threshold, start_s, settled, at_ms));
+        crossings.push(crossing(&metered.limit, subject, *threshold, start_s, settled, at_ms));
     }
 }
 
@@ -55,20 +82,21 @@ pub(super) fn behind(metered: &Metered, at_ms: i64) -> Vec<Crossing> {
     let current = metered.meters.iter().filter(|((_, start), _)| *start >= start_s);
     let passed = |((subject, start_s), meter): (&(Subject, i64), &Meter)| {
         let below = metered.thresholds.iter().filter(|t| **t <= meter.settled);
-        below.map(|t| crossing(metered, subject, *t, *start_s, meter.settled, at_ms)).collect::<Vec<_>>()
+        below
+            .map(|t| crossing(&metered.limit, subject, *t, *start_s, meter.settled, at_ms))
+            .collect::<Vec<_>>()
     };
     current.flat_map(passed).collect()
 }
 
 fn crossing(
-    metered: &Metered,
+    limit: &Arc<Limit>,
     subject: &Subject,
     threshold: i64,
     start_s: i64,
     settled: i64,
     at_ms: i64,
 ) -> Crossing {
-    let limit = Arc::clone(&metered.limit);
-    let subject = subject.label().to_owned();
+    let (limit, subject) = (Arc::clone(limit), subject.label().to_owned());
     Crossing { id: 0, limit, subject, threshold, window_start_s: start_s, settled, at_ms }
 }

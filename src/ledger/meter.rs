@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use foldhash::quality::RandomState;
+
 use crate::domain::limit::{Only, Per};
 use crate::domain::{Limit, Span};
 use crate::ledger::calendar::Windows;
@@ -55,7 +57,9 @@ pub(crate) struct Metered {
     pub(crate) thresholds: Vec<i64>,
     /// Staged limits count but don't decide, until their past is known.
     pub(crate) in_force: bool,
-    pub(crate) meters: HashMap<(Subject, i64), Meter>,
+    /// Looked up several times a request, so by a hash that is quick; its seed is
+    /// random, since clients choose names.
+    pub(crate) meters: HashMap<(Subject, i64), Meter, RandomState>,
     windows: Windows,
     pruned_s: i64,
 }
@@ -63,7 +67,7 @@ pub(crate) struct Metered {
 impl Metered {
     pub(crate) fn new(slot: u32, limit: Arc<Limit>) -> Self {
         let (thresholds, windows) = (limit.thresholds(), Windows::of(&limit));
-        let meters = HashMap::new();
+        let meters = HashMap::default();
         Self { slot, limit, thresholds, in_force: false, meters, windows, pruned_s: i64::MIN }
     }
 
