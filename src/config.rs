@@ -6,6 +6,7 @@
 pub mod limits;
 pub mod load;
 mod nearest;
+mod place;
 pub mod raw;
 pub mod reload;
 pub mod settings;

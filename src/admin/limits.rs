@@ -10,9 +10,10 @@ use serde_json::value::RawValue;
 use crate::admin::Admin;
 use crate::admin::error::ApiError;
 use crate::admin::view::{ContributionView, EntryView, ExplainView, HoldView, LimitView, List, entry_id};
-use crate::domain::Limit;
-use crate::ledger::meter::{Reading, subject};
-use crate::store::reader::{self, EntryFilter};
+use crate::domain::{Limit, Span};
+use crate::ledger::entry::{Entry, Hold};
+use crate::ledger::meter::{Reading, Subject};
+use crate::store::reader;
 use crate::store::rule::LimitRule;
 
 /// Entries that an explanation names one by one.
@@ -94,7 +95,7 @@ pub(crate) async fn explain(
     let (limit, readings) = find(&admin, &name)?;
     let holds = admin.guard.holds_on(&name);
     let now_ms = admin.guard.clock().now_ms();
-    let hold = |(hold, subject, amount): (Arc<crate::ledger::entry::Hold>, String, i64)| HoldView {
+    let hold = |(hold, subject, amount): (Arc<Hold>, String, i64)| HoldView {
         id: entry_id(hold.id),
         key_id: hold.attribution.key.to_string(),
         subject,
@@ -123,30 +124,16 @@ pub(crate) async fn explain(
 async fn contributions(
     admin: &Admin,
     limit: &Arc<Limit>,
-    span: Option<crate::domain::Span>,
+    span: Option<Span>,
 ) -> Result<(Vec<ContributionView>, usize), ApiError> {
     let Some(span) = span else { return Ok((Vec::new(), 0)) };
-    let filter = EntryFilter {
-        since_s: (span.start_s != i64::MIN).then_some(span.start_s),
-        until_s: (span.end_s != i64::MAX).then_some(span.end_s),
-        count_max: 100_000,
-        ..EntryFilter::default()
-    };
     let (ring, of) = (Arc::clone(admin.guard.ring()), Arc::clone(limit));
-    let found = admin.guard.read(move |db| {
-        let mut count = 0;
-        let mut newest = Vec::new();
-        for entry in reader::entries(db, &filter, &*ring)? {
-            let amount = entry.amount(of.unit);
-            let Some(subject) = subject(&of, &entry.attribution).filter(|_| amount != 0) else { continue };
-            count += 1;
-            if newest.len() < EXPLAINED_MAX {
-                let subject = subject.label().to_owned();
-                let (amount, entry) = (of.unit.decimal(amount), EntryView::of(&entry));
-                newest.push(ContributionView { subject, amount, entry });
-            }
-        }
-        Ok((newest, count))
-    });
-    Ok(found.await?)
+    let found = admin.guard.read(move |db| reader::counted(db, &of, span, EXPLAINED_MAX, &*ring)).await?;
+    let view = |(subject, entry): (Subject, Entry)| ContributionView {
+        subject: subject.label().to_owned(),
+        amount: limit.unit.decimal(entry.amount(limit.unit)),
+        entry: EntryView::of(&entry),
+    };
+    let (newest, count) = found;
+    Ok((newest.into_iter().map(view).collect(), count))
 }

@@ -3,13 +3,13 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use http::{Method, Uri};
 
 use crate::config::limits::{Problem, limits, prices};
-use crate::config::nearest::nearest;
+use crate::config::place::Place;
 use crate::config::raw::{Raw, SecretSource};
 use crate::config::settings::{Admin, Guard, Pricing, Server, Settings, TlsFiles, Upstream};
 use crate::config::units;
@@ -18,8 +18,6 @@ use crate::domain::demand::Tier;
 use crate::pricing::sheet::Sheet;
 use crate::store::Durability;
 
-const PREFIX: &str = "SPENDGUARD_";
-const SEPARATOR: &str = "__";
 const DEFAULT_UPSTREAM_KEY: &str = "OPENAI_API_KEY";
 const DEFAULT_ADMIN_TOKEN: &str = "SPENDGUARD_ADMIN_TOKEN";
 
@@ -60,108 +58,6 @@ pub fn load(
             lines: problems.iter().map(|problem| place.line(problem, &environment)).collect(),
         }),
     }
-}
-
-/// A file with its text, to say where in it a mistake is.
-struct Place {
-    path: Option<PathBuf>,
-    text: String,
-}
-
-impl Place {
-    fn read(&self, environment: &HashMap<String, String>) -> Result<Raw, ConfigError> {
-        let one = |line: String| ConfigError { lines: vec![line] };
-        let document: Result<toml_edit::Document<String>, _> = self.text.parse();
-        let document = document.map_err(|error| {
-            let line = error.span().map_or(1, |span| line_of(&self.text, span.start));
-            one(format!("{}:{line}: {}", self.name(), error.message()))
-        })?;
-        if let Some(line) = self.path_like(&document) {
-            return Err(one(line));
-        }
-        let overrides = environment.iter().filter_map(|(name, value)| {
-            let key = name.strip_prefix(PREFIX)?;
-            key.contains(SEPARATOR).then(|| (key.to_owned(), value.clone()))
-        });
-        let source = config::Environment::default()
-            .separator(SEPARATOR)
-            .try_parsing(true)
-            .source(Some(overrides.collect()));
-        let merged = config::Config::builder()
-            .add_source(config::File::from_str(&self.text, config::FileFormat::Toml))
-            .add_source(source)
-            .build()
-            .map_err(|error| one(format!("{}: {error}", self.name())))?;
-        serde_path_to_error::deserialize(merged).map_err(|error| {
-            let (mut key, problem) = (error.path().to_string(), error.inner().to_string());
-            let problem = problem.split(" for key ").next().unwrap_or_default().to_owned();
-            if let Some(unknown) = problem.split('`').nth(1).filter(|_| problem.contains("unknown field")) {
-                if !key.ends_with(unknown) {
-                    key = if key == "." { unknown.to_owned() } else { format!("{key}.{unknown}") };
-                }
-                let known: Vec<&str> = problem.split('`').skip(3).step_by(2).collect();
-                let mend = nearest(unknown, &known).map(|near| format!("; did you mean {near:?}?"));
-                let known = known.join(", ");
-                let mend = mend.unwrap_or_else(|| format!("; the keys here are {known}"));
-                return one(self.line(&(key, format!("no such key{mend}")), environment));
-            }
-            one(self.line(&(key, problem), environment))
-        })
-    }
-
-    /// The complaint about a quoted key that merging would take for a path, as
-    /// it does `"limit[9]"`, and make nine tables for it.
-    fn path_like(&self, document: &toml_edit::Document<String>) -> Option<String> {
-        let (name, _) = document.as_table().iter().find(|(name, _)| name.contains(['.', '[']))?;
-        let (key, _) = document.as_table().get_key_value(name)?;
-        let line = key.span().map_or(1, |span| line_of(&self.text, span.start));
-        Some(format!(
-            "{}:{line}: {}: no such key; write keys without quotes",
-            self.name(),
-            name.escape_debug()
-        ))
-    }
-
-    fn name(&self) -> String {
-        self.path.as_ref().map_or_else(|| "configuration".to_owned(), |path| path.display().to_string())
-    }
-
-    /// `file:line: key: problem`, or the variable that set the key.
-    fn line(&self, (key, problem): &Problem, environment: &HashMap<String, String>) -> String {
-        let variable = format!("{PREFIX}{}", key.replace('.', SEPARATOR).to_uppercase());
-        if environment.contains_key(&variable) {
-            return format!("{variable}: {problem}");
-        }
-        match self.find(key) {
-            Some(line) => format!("{}:{line}: {key}: {problem}", self.name()),
-            None => format!("{}: {key}: {problem}", self.name()),
-        }
-    }
-
-    /// The line of a key, or of the closest table around it.
-    fn find(&self, key: &str) -> Option<usize> {
-        let document: toml_edit::Document<String> = self.text.parse().ok()?;
-        let (mut item, mut found) = (document.as_item(), None);
-        for part in key.replace('[', ".").replace(']', "").split('.') {
-            let next = if let Ok(index) = part.parse::<usize>() {
-                item.get(index)
-            } else {
-                let named = item.as_table_like().and_then(|table| table.get_key_value(part));
-                found = named.and_then(|(key, _)| key.span()).map(|span| span.start).or(found);
-                named.map(|(_, value)| value)
-            };
-            let Some(next) = next else { break };
-            item = next;
-            if let (Ok(_), Some(span)) = (part.parse::<usize>(), item.span()) {
-                found = Some(span.start);
-            }
-        }
-        found.map(|offset| line_of(&self.text, offset))
-    }
-}
-
-fn line_of(text: &str, offset: usize) -> usize {
-    text.bytes().take(offset).filter(|byte| *byte == b'\n').count() + 1
 }
 
 /// Notes a problem at a key, and goes on with nothing.

@@ -123,6 +123,12 @@ fn a_quoted_key_is_a_name_and_no_path() {
 }
 
 #[test]
+fn a_variable_cannot_name_an_element_of_a_list() {
+    let error = with("", &[("SPENDGUARD_LIMIT[9223372036854775807]__HARD", "1")]).unwrap_err();
+    assert!(error.starts_with("SPENDGUARD_LIMIT[9223372036854775807]__HARD: no such key"), "{error}");
+}
+
+#[test]
 fn of_several_mistakes_the_first_is_named() {
     for _ in 0..20 {
         let error = with("limit = \"x\"\nprice = 1\n[server]\nlisten = 5\n[guard]\nclamp = 1\n", &[]);

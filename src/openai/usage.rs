@@ -95,6 +95,9 @@ impl Body<'_> {
     }
 }
 
+/// Containers that are told apart in one answer.
+const CONTAINERS_MAX: usize = 10_000;
+
 /// Calls of hosted tools among output items.
 #[derive(Debug, Default)]
 pub(super) struct Calls {
@@ -142,7 +145,9 @@ impl Calls {
             Some("file_search_call") => self.file_searches += 1,
             Some("code_interpreter_call" | "shell_call") => {
                 let id = item.container_id.string().or_else(|| item.environment.0.container_id.string());
-                self.containers.extend(id.map(String::from));
+                if self.containers.len() < CONTAINERS_MAX {
+                    self.containers.extend(id.map(String::from));
+                }
             }
             Some(_) | None => {}
         }

@@ -3,7 +3,7 @@
 //! Sums come from `rollup`, so that a question about a month costs no more than
 //! the quarters of an hour in it; `verify` proves rollups against entries.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::types::Value;
@@ -253,6 +253,29 @@ pub fn settled_by_entries(
         *sum = sum.saturating_add(entry.amount(limit.unit));
     })?;
     Ok(sums)
+}
+
+/// The newest entries that a limit counts in one window, newest first, and how
+/// many there are in all.
+pub fn counted(
+    db: &Connection,
+    limit: &Limit,
+    span: Span,
+    count_max: usize,
+    names: &dyn Names,
+) -> rusqlite::Result<(Vec<(Subject, Entry)>, usize)> {
+    let (mut newest, mut count) = (BTreeMap::new(), 0);
+    each_settled(db, limit, span, names, |subject, entry| {
+        if entry.amount(limit.unit) == 0 {
+            return;
+        }
+        count += 1;
+        newest.insert(entry.id, (subject, entry.clone()));
+        if newest.len() > count_max {
+            newest.pop_first();
+        }
+    })?;
+    Ok((newest.into_values().rev().collect(), count))
 }
 
 /// Hands out each entry that a limit counts, with its subject.
