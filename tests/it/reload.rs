@@ -6,6 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Method, StatusCode};
 use serde_json::json;
+use spendguard::ledger::meter::Subject;
+use spendguard::store::reader;
 use spendguard::upstream::Upstream;
 
 use crate::harness::{Answer, House, call, chat, client, run};
@@ -62,6 +64,27 @@ impl Running {
 
 fn limit(hard: &str) -> String {
     format!("[[limit]]\nname = \"all\"\nwindow = \"day\"\nunit = \"requests\"\nhard = {hard}\n")
+}
+
+#[test]
+fn a_new_limit_learns_what_was_spent_in_windows_to_come() {
+    run(async {
+        // As a clock leaves it that was ahead, and has been set back since.
+        let house = House::with("").await;
+        house.chat(&[], json!({})).await;
+        house.guard.flush().await.unwrap();
+        let db = rusqlite::Connection::open(house.folder.path().join("data/spendguard.db")).unwrap();
+        db.execute_batch("UPDATE entry SET admitted_ms = admitted_ms + 86400000; UPDATE rollup SET start_s = start_s + 86400")
+            .unwrap();
+        let cost = db.query_row("SELECT sum(cost_nano) FROM entry", [], |row| row.get::<_, i64>(0)).unwrap();
+        let rule = json!({ "window": "day", "hard": "1" });
+        house.admin(Method::PUT, "/guard/v1/limits/new", Some(rule)).await;
+        let (limit, readings) = house.guard.limits().remove(0);
+        let (today, ring) = (readings[0].span, std::sync::Arc::clone(house.guard.ring()));
+        let past =
+            house.guard.read(move |db| reader::settled(db, &limit, today.start_s, &*ring)).await.unwrap();
+        assert_eq!(past, [((Subject::Organization, today.end_s), cost)].into());
+    });
 }
 
 #[test]
