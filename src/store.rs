@@ -1,6 +1,6 @@
 //! The embedded database: the only durable state.
 //!
-//! SQLite in WAL mode. One thread writes, in groups; any number read. A lock
+//! SQLite in WAL mode. One connection writes, in groups; any number read. A lock
 //! file keeps a second guard out: two guards on one database would each admit
 //! what only one of them may. A start goes on from a sound ledger or not at all.
 

@@ -9,12 +9,11 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::tz::TimeZone;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 
 use crate::domain::Limit;
 use crate::guard::Guard;
-use crate::ledger::calendar;
+use crate::ledger::calendar::Windows;
 use crate::ledger::entry::{Hold, reserved};
 use crate::ledger::meter::{Reading, Subject, subject};
 use crate::store::rows::Names;
@@ -162,8 +161,7 @@ impl Snapshot {
         names: &dyn Names,
         found: &mut Vec<Difference>,
     ) -> rusqlite::Result<()> {
-        let zone = TimeZone::get(&limit.zone).unwrap_or(TimeZone::UTC);
-        let span = calendar::span(limit.window, &zone, self.at_ms.div_euclid(1_000));
+        let span = Windows::of(limit).span(self.at_ms.div_euclid(1_000));
         let settled = reader::settled_by_entries(&self.db, limit, span, names)?;
         let mut held: HashMap<Subject, i64> = HashMap::new();
         for hold in open.iter().filter(|hold| span.contains(hold.admitted_ms.div_euclid(1_000))) {

@@ -34,6 +34,13 @@ fn hold(handover: &Handover, id: u64, waits_for_disk: bool) -> bool {
     answer.recv().unwrap()
 }
 
+/// Asks for a hold that leans on the endings before it.
+fn lean(handover: &Handover, id: u64) -> bool {
+    let (written, answer) = shuttle::sync::mpsc::channel();
+    handover.queue.push(Record::Hold(Waiting { id, written }), Call::Now);
+    answer.recv().unwrap()
+}
+
 fn end(handover: &Handover, id: u64) {
     handover.queue.push(Record::Ending(id), Call::Soon);
 }
@@ -103,6 +110,24 @@ fn who_finds_the_desk_taken_is_served_by_its_owner() {
     // Nobody calls the thread here.
     let asker = |id| -> Client { Box::new(move |h| assert!(hold(h, id, false))) };
     shuttle::check_random(move || drop(run(Desk::sound(), (1..4).map(asker).collect())), ORDERS);
+}
+
+#[test]
+fn a_hold_that_leans_on_an_ending_is_never_written_without_it() {
+    shuttle::check_random(
+        || {
+            let leaning: Client = Box::new(|handover| {
+                assert!(hold(handover, 1, false));
+                end(handover, 1);
+                assert!(lean(handover, 2));
+                handover.undisturbed(|desk| assert!(desk.written().contains(&Written::Ending(1))));
+                end(handover, 2);
+            });
+            let written = run(Desk::sound(), vec![leaning, client(3, false), client(4, true)]);
+            each_ends_once_after_its_hold(&written, [1, 2, 3, 4, 103, 104].into_iter());
+        },
+        ORDERS,
+    );
 }
 
 #[test]

@@ -19,6 +19,8 @@ pub(crate) struct Waiting {
 
 pub(crate) enum Record {
     Ending(u64),
+    /// A hold that leans on the endings before it.
+    Hold(Waiting),
     /// An ending of which only the amount matters.
     Spent(i64),
     /// Told what had been spent before it.
@@ -67,10 +69,11 @@ impl Desk {
         self.failures = self.failures.saturating_sub(1);
     }
 
-    pub(crate) fn write(&mut self, holds: Vec<Waiting>, records: Vec<Record>) {
+    pub(crate) fn write(&mut self, mut holds: Vec<Waiting>, records: Vec<Record>) {
         for record in records {
             match record {
                 Record::Ending(id) => self.backlog.push(id),
+                Record::Hold(waiting) => holds.push(waiting),
                 Record::Spent(cost) => self.spent += cost,
                 Record::Job(job) => job(self.spent),
             }
