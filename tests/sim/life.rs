@@ -176,7 +176,10 @@ pub(crate) async fn audit(world: &World, guard: &Arc<Guard>) {
     world.check(report.differences.is_empty(), || format!("verify: {:?}", report.differences));
     for (limit, readings) in guard.limits() {
         let sums = guard.sums_from_entries(&limit.name).await.unwrap();
-        for reading in readings {
+        // A window may have turned over meanwhile.
+        let now = guard.limits().into_iter().find(|(other, _)| other.name == limit.name);
+        let span = now.and_then(|(_, readings)| readings.first().map(|reading| reading.span));
+        for reading in readings.into_iter().filter(|reading| Some(reading.span) == span) {
             let sum = sums.get(&reading.subject).copied().unwrap_or(0);
             world.check(sum == reading.meter.settled, || {
                 format!("{}: the entries of {:?} come to {sum}", limit.name, reading)

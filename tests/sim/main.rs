@@ -206,7 +206,7 @@ async fn rise(world: &Arc<World>, chance: &mut Chance, base_ms: i64) {
     world.check(life.guard.in_doubt().1 == 0, || "a guard starts with open holds".to_owned());
     world.begin(life);
     if is_same {
-        world.look_now();
+        world.look_risen();
     } else {
         world.changing(false);
     }

@@ -60,7 +60,8 @@ struct State {
     settings: Option<Settings>,
     /// The rules are being changed: meters may come, and be past their caps.
     is_changing: bool,
-    totals: BTreeMap<(String, String, i64), i64>,
+    /// Of each meter, its last total and the largest since the rules changed.
+    totals: BTreeMap<(String, String, i64), (i64, i64)>,
     statuses: Statuses,
     trace: DefaultHasher,
     fault: Option<String>,
@@ -174,7 +175,7 @@ impl World {
         state.is_changing = is_changing;
         if let Some(guard) = state.life.as_ref().map(|life| Arc::clone(&life.guard)) {
             state.totals.clear();
-            self.look(&mut state, &guard, true);
+            self.look(&mut state, &guard, true, false);
         }
     }
 
@@ -238,7 +239,7 @@ impl World {
         }
         state.events += 1;
         let is_changing = state.is_changing;
-        self.look(&mut state, &guard, is_changing);
+        self.look(&mut state, &guard, is_changing, false);
         if state.dies_at.is_some_and(|at| at <= state.events) {
             state.dies_at = None;
             self.die(&mut state);
@@ -268,18 +269,18 @@ impl World {
         self.died.notify_one();
     }
 
-    /// Looks at the guard between events.
-    pub(crate) fn look_now(&self) {
+    /// Looks at a guard that has just risen under the same rules. A death undoes
+    /// the last endings, so there may be what was held before them, and no more.
+    pub(crate) fn look_risen(&self) {
         let mut state = self.state();
         if let Some(guard) = state.life.as_ref().map(|life| Arc::clone(&life.guard)) {
-            let is_changing = state.is_changing;
-            self.look(&mut state, &guard, is_changing);
+            self.look(&mut state, &guard, false, true);
         }
     }
 
     /// Every meter: nothing is admitted past a cap, and all that upstream bills
     /// is covered.
-    fn look(&self, state: &mut State, guard: &Guard, is_changing: bool) {
+    fn look(&self, state: &mut State, guard: &Guard, is_changing: bool, has_died: bool) {
         let mut covered = None;
         for (limit, readings) in guard.limits() {
             for reading in readings {
@@ -290,10 +291,13 @@ impl World {
                     covered = Some(total);
                 }
                 let key = (limit.name.to_string(), subject, reading.span.start_s);
-                let known = state.totals.insert(key, total);
+                let known = state.totals.get(&key).copied();
+                let peak = known.map_or(total, |(_, peak)| peak.max(total));
+                state.totals.insert(key, (total, peak));
                 let Some(hard) = limit.hard.filter(|_| limit.mode == Mode::Enforce) else { continue };
                 // What another life, with other limits, has settled in a window that
                 // comes now is only looked at.
+                let known = known.map(|(last, peak)| if has_died { peak } else { last });
                 let most = known.unwrap_or(meter.settled).max(hard);
                 if (!is_changing && total > most) || meter.held < 0 {
                     let text = format!("{}: {meter:?} of {hard}, after {known:?}", limit.name);
