@@ -26,7 +26,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::ledger::entry::{Entry, Hold};
 use crate::store::found::Found;
@@ -37,6 +37,9 @@ pub use desk::{Observer, Slot};
 pub use reader::Reader;
 pub use writer::{Clerk, Writer, Written};
 
+/// How long another program's lock on the database is waited for; the desk, where
+/// requests wait, has less patience.
+const BUSY_MAX: Duration = Duration::from_secs(10);
 const DATABASE: &str = "spendguard.db";
 
 /// What a commit survives.
@@ -209,9 +212,7 @@ impl Store {
 
     /// A reader with a connection of its own.
     pub fn reader(&self) -> Result<Reader, StoreError> {
-        let db = Connection::open_with_flags(&self.path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-        db.busy_timeout(Duration::from_secs(10))?;
-        Ok(Reader::new(db))
+        Ok(Reader::new(read_only(&self.path)?))
     }
 
     /// Writes the endings of unfinished holds and clears what held them.
@@ -234,7 +235,6 @@ impl Store {
         let db = self.connect()?;
         let last: i64 = db.query_row("SELECT COALESCE(MAX(id), 0) FROM entry", [], |row| row.get(0))?;
         let mut last = u64::try_from(last).unwrap_or(0);
-        let mut ended = db.prepare("SELECT 1 FROM entry WHERE id = ?1")?;
         let mut open = Vec::new();
         for (first_id, text) in rows::hold_batches(&db)? {
             for line in text.lines() {
@@ -242,7 +242,7 @@ impl Store {
                     return Ok((Err(format!("an open hold of hold_batch {first_id} can't be read")), last));
                 };
                 last = last.max(hold.id);
-                if ended.query_row([rows::int(hold.id)], |_| Ok(())).optional()?.is_none() {
+                if !rows::has_entry(&db, hold.id)? {
                     open.push(hold);
                 }
             }
@@ -261,9 +261,16 @@ impl Drop for Store {
     }
 }
 
+/// A connection that only reads.
+pub(crate) fn read_only(path: &Path) -> rusqlite::Result<Connection> {
+    let db = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    db.busy_timeout(BUSY_MAX)?;
+    Ok(db)
+}
+
 fn connect(path: &Path, durability: Durability) -> rusqlite::Result<Connection> {
     let db = Connection::open(path)?;
-    db.busy_timeout(Duration::from_secs(10))?;
+    db.busy_timeout(BUSY_MAX)?;
     db.pragma_update(None, "journal_mode", "WAL")?;
     let synchronous = match durability {
         Durability::Process => "NORMAL",

@@ -9,9 +9,9 @@ use serde_json::value::RawValue;
 
 use crate::admin::Admin;
 use crate::admin::error::ApiError;
-use crate::admin::view::{ContributionView, EntryView, ExplainView, HoldView, LimitView, List, entry_id};
+use crate::admin::view::{ContributionView, EntryView, ExplainView, HoldView, LimitView, List};
 use crate::domain::{Limit, Span};
-use crate::ledger::entry::{Entry, Hold};
+use crate::ledger::entry::{Entry, Hold, entry_id};
 use crate::ledger::meter::{Reading, Subject};
 use crate::store::reader;
 use crate::store::rule::LimitRule;

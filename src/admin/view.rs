@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::domain::{Limit, Secret, Span, Tokens, Window};
 use crate::keys::{Key, Project};
-use crate::ledger::entry::{Basis, Entry};
+use crate::ledger::entry::{Basis, Entry, entry_id};
 use crate::ledger::meter::Reading;
 use crate::store::rule::{LimitRule, OnlyRule};
 use crate::store::verify::{Difference, Report};
@@ -223,11 +223,6 @@ pub(crate) struct EntryView {
     disconnected: bool,
     corrects: Option<String>,
     note: Option<String>,
-}
-
-/// An entry's id as the API shows it.
-pub(crate) fn entry_id(id: u64) -> String {
-    format!("ent_{id}")
 }
 
 impl EntryView {

@@ -6,19 +6,19 @@
 //! while requests go on.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
+use rusqlite::{Connection, OptionalExtension as _};
 
 use crate::domain::Limit;
 use crate::guard::Guard;
 use crate::ledger::calendar::Windows;
-use crate::ledger::entry::{Hold, reserved};
+use crate::ledger::entry::{Hold, entry_id, reserved};
 use crate::ledger::meter::{Reading, Subject, subject};
 use crate::store::rows::Names;
 use crate::store::verify::{self, Difference, Report};
-use crate::store::{StoreError, reader};
+use crate::store::{self, StoreError, reader};
 
 /// How often a difference is looked at again: a hold whose writing has just
 /// failed is in memory until its request hears of it.
@@ -80,9 +80,7 @@ impl Guard {
 
 /// A connection of its own, whose reading starts now.
 fn pin(db: &Connection) -> rusqlite::Result<Connection> {
-    let path = db.path().unwrap_or_default();
-    let pinned = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-    pinned.busy_timeout(Duration::from_secs(10))?;
+    let pinned = store::read_only(Path::new(db.path().unwrap_or_default()))?;
     pinned.execute_batch("BEGIN; SELECT 1 FROM entry LIMIT 1")?;
     Ok(pinned)
 }
@@ -109,7 +107,7 @@ impl Snapshot {
     fn hold_differences(&self, open: &[Hold]) -> rusqlite::Result<Vec<Difference>> {
         let mut found = Vec::new();
         for hold in open.iter().filter(|hold| !self.holds.contains(&hold.id)) {
-            let (id, cost) = (verify::entry_id(hold.id), hold.bound.cost);
+            let (id, cost) = (entry_id(hold.id), hold.bound.cost);
             found.push(Difference {
                 kind: "hold",
                 about: id.clone(),
@@ -129,7 +127,7 @@ impl Snapshot {
         for hold in unstored {
             let row = i64::try_from(hold).unwrap_or(i64::MAX);
             let kind: Option<String> = ended.query_row([row], |row| row.get(0)).optional()?;
-            let id = verify::entry_id(hold);
+            let id = entry_id(hold);
             found.push(match kind {
                 Some(kind) => Difference {
                     kind: "hold",

@@ -143,6 +143,11 @@ impl Entry {
     }
 }
 
+/// The id of an entry, and of the hold it ends, as it is shown everywhere.
+pub fn entry_id(id: u64) -> String {
+    format!("ent_{id}")
+}
+
 /// The amount that a hold reserves on a meter of that unit.
 pub fn reserved(bound: &Bound, unit: Unit) -> i64 {
     let tokens = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);

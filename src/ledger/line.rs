@@ -53,8 +53,8 @@ pub(super) fn end_on(
     if after == Meter::default() {
         place.remove();
     }
-    let passed = thresholds.iter().filter(|t| before < **t && **t <= after.settled);
-    crossings.extend(passed.map(|t| crossing(limit, &line.subject, *t, line.start_s, after.settled, at_ms)));
+    let passed = passed(thresholds, before, after.settled);
+    crossings.extend(passed.map(|t| crossing(limit, &line.subject, t, line.start_s, after.settled, at_ms)));
 }
 
 /// Adds to a meter's settled amount and notes the thresholds it goes past.
@@ -66,13 +66,17 @@ pub(super) fn settle_on(
     at_ms: i64,
     crossings: &mut Vec<Crossing>,
 ) {
-    let Some(meter) = metered.meters.get_mut(&(subject.clone(), start_s)) else { return };
+    let Metered { limit, thresholds, meters, .. } = metered;
+    let Some(meter) = meters.get_mut(&(subject.clone(), start_s)) else { return };
     let before = meter.settled;
     meter.settled = before.saturating_add(amount);
-    let settled = meter.settled;
-    for threshold in metered.thresholds.iter().filter(|t| before < **t && **t <= settled) {
-        crossings.push(crossing(&metered.limit, subject, *threshold, start_s, settled, at_ms));
-    }
+    let passed = passed(thresholds, before, meter.settled);
+    crossings.extend(passed.map(|t| crossing(limit, subject, t, start_s, meter.settled, at_ms)));
+}
+
+/// The thresholds that lie between what was settled before and what is now.
+fn passed(thresholds: &[i64], before: i64, after: i64) -> impl Iterator<Item = i64> {
+    thresholds.iter().copied().filter(move |threshold| before < *threshold && *threshold <= after)
 }
 
 /// The thresholds that a limit's meters have already passed, in this window or

@@ -128,7 +128,6 @@ where
     B: Body<Data = Bytes> + Unpin + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let io = Patient::new(io, header_timeout);
     speak(io, &protocol(header_timeout), header_timeout, stop, service).await;
 }
 
@@ -170,12 +169,11 @@ where
     let _ = stream.set_nodelay(true);
     let patience = serving.header_timeout;
     let Some(tls) = &serving.tls else {
-        return speak(Patient::new(stream, patience), protocol, patience, serving.stop, service).await;
+        return speak(stream, protocol, patience, serving.stop, service).await;
     };
     match tokio::time::timeout(patience, tls.acceptor().accept(stream)).await {
         Ok(Ok(stream)) => {
             // Boxed, so that connections without TLS don't have its size.
-            let stream = Patient::new(stream, patience);
             Box::pin(speak(stream, protocol, patience, serving.stop, service)).await;
         }
         Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
@@ -204,7 +202,8 @@ async fn speak<I, S, B>(
         let answer = service.call(request);
         async move { answer.await.map(|answer| answer.map(|body| Heard::new(body, open))) }
     });
-    let connection = protocol.serve_connection(TokioIo::new(io), service);
+    let io = TokioIo::new(Patient::new(io, patience));
+    let connection = protocol.serve_connection(io, service);
     tokio::pin!(connection);
     let ended = tokio::select! {
         // In this order, which costs less than one drawn by lot each time.

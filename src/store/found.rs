@@ -8,12 +8,11 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::Connection;
 
 use crate::store::lock::{LOCK, LastRun};
-use crate::store::{StoreError, schema};
+use crate::store::{StoreError, read_only, schema};
 
 /// A database up to this size is checked whole, in about half a second.
 const CHECKED_WHOLE_BYTES_MAX: i64 = 256 << 20;
@@ -92,8 +91,7 @@ fn check(path: &Path) -> Result<Found, StoreError> {
         return Err(damaged("it is empty".to_owned()));
     }
     let failed = |error| StoreError::of(path, error);
-    let db = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(failed)?;
-    db.busy_timeout(Duration::from_secs(10)).map_err(failed)?;
+    let db = read_only(path).map_err(failed)?;
     let number = |sql: &str| db.query_row(sql, [], |row| row.get::<_, i64>(0)).map_err(failed);
     let tables = tables(&db).map_err(failed)?;
     let version = number("PRAGMA user_version")?;

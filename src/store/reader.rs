@@ -270,7 +270,7 @@ pub fn counted(
             return;
         }
         count += 1;
-        newest.insert(entry.id, (subject, entry.clone()));
+        newest.insert(entry.id, (subject, entry));
         if newest.len() > count_max {
             newest.pop_first();
         }
@@ -284,7 +284,7 @@ fn each_settled(
     limit: &Limit,
     span: Span,
     names: &dyn Names,
-    mut each: impl FnMut(Subject, &Entry),
+    mut each: impl FnMut(Subject, Entry),
 ) -> rusqlite::Result<()> {
     let sql = format!(
         "SELECT {ENTRY_COLUMNS} FROM entry WHERE admitted_ms >= ?1 AND admitted_ms < ?2 \
@@ -296,7 +296,7 @@ fn each_settled(
     while let Some(row) = rows.next()? {
         let entry = entry_from(row, names)?;
         if let Some(subject) = subject(limit, &entry.attribution) {
-            each(subject, &entry);
+            each(subject, entry);
         }
     }
     Ok(())

@@ -108,6 +108,11 @@ pub(crate) fn hold_batches(db: &Connection) -> rusqlite::Result<Vec<(i64, String
     rows.collect()
 }
 
+/// Whether a hold has its entry.
+pub(crate) fn has_entry(db: &Connection, id: u64) -> rusqlite::Result<bool> {
+    db.prepare_cached("SELECT 1 FROM entry WHERE id = ?1")?.exists([int(id)])
+}
+
 /// The present names of projects and keys, which rows refer to by id.
 pub trait Names {
     /// The name of a project; its id if it has none.

@@ -104,11 +104,6 @@ fn integrity(db: &Connection, report: &mut Report) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// An entry's id as it is shown everywhere.
-pub(crate) fn entry_id(id: u64) -> String {
-    format!("ent_{id}")
-}
-
 /// An instant as text.
 pub(crate) fn at(seconds: i64) -> String {
     jiff::Timestamp::from_second(seconds).map_or_else(|_| seconds.to_string(), |at| at.to_string())

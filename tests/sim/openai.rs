@@ -81,32 +81,22 @@ enum Fate {
     Garbage,
 }
 
-const FATES: [Fate; 24] = [
-    Fate::Answer,
-    Fate::Answer,
-    Fate::Answer,
-    Fate::Answer,
-    Fate::Answer,
-    Fate::Answer,
-    Fate::Answer,
-    Fate::Answer,
-    Fate::Answer,
-    Fate::Answer,
-    Fate::Answer,
-    Fate::Answer,
-    Fate::Answer,
-    Fate::WithoutUsage,
-    Fate::WithoutUsage,
-    Fate::Twice,
-    Fate::Late,
-    Fate::Never,
-    Fate::Refuse,
-    Fate::Fail,
-    Fate::Vanish,
-    Fate::Partly,
-    Fate::Partly,
-    Fate::Garbage,
-];
+impl Fate {
+    fn drawn(chance: &mut Chance) -> Self {
+        match chance.within(0, 23) {
+            0..=12 => Self::Answer,
+            13..=14 => Self::WithoutUsage,
+            15 => Self::Twice,
+            16 => Self::Late,
+            17 => Self::Never,
+            18 => Self::Refuse,
+            19 => Self::Fail,
+            20 => Self::Vanish,
+            21..=22 => Self::Partly,
+            _ => Self::Garbage,
+        }
+    }
+}
 
 /// Serves one connection until it breaks.
 pub(crate) async fn serve(mut end: End, account: Arc<Account>, mut chance: Chance) {
@@ -169,7 +159,7 @@ fn asked<'a>(body: &'a Value, chance: &mut Chance) -> Asked<'a> {
 /// Answers a request; none if the connection is over.
 async fn answer(end: &mut End, account: &Account, chance: &mut Chance, body: &Value) -> Option<()> {
     let mut asked = asked(body, chance);
-    let fate = chance.one(&FATES);
+    let fate = Fate::drawn(chance);
     sleep(Duration::from_millis(chance.one(&[0, 1, 10, 100, 900]))).await;
     if matches!(fate, Fate::Refuse | Fate::Fail) {
         let (status, kind) = if fate == Fate::Refuse {

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use rusqlite::Connection;
 
-use crate::store::verify::{Difference, Report, at, entry_id};
+use crate::ledger::entry::entry_id;
+use crate::store::verify::{Difference, Report, at};
 
 /// Compares crossings with the `lines` of the ledger: id, time, note.
 ///

@@ -3,9 +3,9 @@
 use rusqlite::Connection;
 
 use crate::domain::{Money, Tokens};
-use crate::ledger::entry::{Basis, Entry, Kind};
+use crate::ledger::entry::{Basis, Entry, Kind, entry_id};
 use crate::store::rows::uint;
-use crate::store::verify::{Difference, Report, at, entry_id, usd};
+use crate::store::verify::{Difference, Report, at, usd};
 
 /// Notes what an entry says that can't be true.
 pub(super) fn look(entry: &Entry, report: &mut Report) {

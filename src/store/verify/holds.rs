@@ -1,10 +1,10 @@
 //! Holds in the database: those that are open, and what keeps them.
 
-use rusqlite::{Connection, OptionalExtension as _};
+use rusqlite::Connection;
 
-use crate::ledger::entry::Hold;
-use crate::store::rows::{HoldRow, Names, hold_batches, int};
-use crate::store::verify::{Difference, Report, entry_id};
+use crate::ledger::entry::{Hold, entry_id};
+use crate::store::rows::{HoldRow, Names, has_entry, hold_batches};
+use crate::store::verify::{Difference, Report};
 
 /// Notes holds that can't be read, and batches that are kept for nothing.
 pub(super) fn compare(db: &Connection, report: &mut Report) -> rusqlite::Result<()> {
@@ -13,7 +13,7 @@ pub(super) fn compare(db: &Connection, report: &mut Report) -> rusqlite::Result<
         let mut last_ended = None;
         for (number, line) in text.lines().enumerate() {
             match serde_json::from_str::<HoldRow>(line) {
-                Ok(row) if has_ended(db, row.id)? => last_ended = Some(row.id),
+                Ok(row) if has_entry(db, row.id)? => last_ended = Some(row.id),
                 Ok(_) => open += 1,
                 Err(error) => {
                     open += 1;
@@ -55,17 +55,12 @@ fn all_ended(first_id: i64, last: Option<u64>) -> Difference {
     }
 }
 
-fn has_ended(db: &Connection, id: u64) -> rusqlite::Result<bool> {
-    let mut ended = db.prepare_cached("SELECT 1 FROM entry WHERE id = ?1")?;
-    Ok(ended.query_row([int(id)], |_| Ok(())).optional()?.is_some())
-}
-
 /// The holds that have no entry yet; those that can't be read are left out.
 pub(crate) fn open_holds(db: &Connection, names: &dyn Names) -> rusqlite::Result<Vec<Hold>> {
     let mut open = Vec::new();
     for (_, text) in hold_batches(db)? {
         for row in text.lines().filter_map(|line| serde_json::from_str::<HoldRow>(line).ok()) {
-            if !has_ended(db, row.id)? {
+            if !has_entry(db, row.id)? {
                 open.push(row.hold(names));
             }
         }

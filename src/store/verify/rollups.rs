@@ -4,9 +4,10 @@ use std::collections::HashMap;
 
 use rusqlite::{Connection, params};
 
+use crate::ledger::entry::entry_id;
 use crate::store::rollup::{ROLLUP_S, RollupKey, RollupSums};
 use crate::store::rows::{int, tokens_from, uint};
-use crate::store::verify::{Difference, Report, at, entry_id, usd};
+use crate::store::verify::{Difference, Report, at, usd};
 
 pub(super) fn compare(
     db: &Connection,
@@ -28,7 +29,7 @@ pub(super) fn compare(
         }
         let key = RollupKey { start_s: row.get(0)?, names };
         let stored = RollupSums {
-            requests: u64::try_from(row.get::<_, i64>(9)?).unwrap_or(0),
+            requests: uint(row.get(9)?),
             cost_nano: row.get(10)?,
             last_ms: row.get(11)?,
             tokens: tokens_from(row, 12)?,
@@ -39,7 +40,7 @@ pub(super) fn compare(
         }
     }
     unlike.extend(rebuilt.into_iter().map(|(key, expected)| (key, RollupSums::default(), expected)));
-    unlike.sort_by(|a, b| (a.0.start_s, &a.0.names).cmp(&(b.0.start_s, &b.0.names)));
+    unlike.sort_by(|a, b| a.0.cmp(&b.0));
     for (key, stored, expected) in &unlike {
         let entries = entries_of(db, key)?;
         report.note(|| difference(key, stored, expected, &entries));
