@@ -141,7 +141,8 @@ impl Proxy {
             Endpoint::Free(_) => {
                 let body = read(body, rules).await;
                 match body {
-                    Ok(body) => self.free(head, body, caller, visit).await,
+                    // Boxed, so that metered requests don't have its size.
+                    Ok(body) => Box::pin(self.free(head, body, caller, visit)).await,
                     Err(refusal) => Err((refusal, visit)),
                 }
             }
@@ -221,7 +222,9 @@ impl Proxy {
             let metering = prepared.metering;
             let answer =
                 exchange::metered(&shard.guard, &upstream, outgoing, metering, manner, visit, &left).await;
-            shard.remember(&caller, answer.as_ref().ok()).await;
+            if caller.unseen.is_some() {
+                Box::pin(shard.remember(&caller, answer.as_ref().ok())).await;
+            }
             answer
         };
         Surviving::new(exchange, gone, rules.drain, self.tracker.clone()).await

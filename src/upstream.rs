@@ -4,6 +4,8 @@
 //! may have reached upstream. The body says so: it is asked for its bytes only
 //! when the head goes out.
 
+mod pool;
+
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,18 +14,16 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderMap, Method, Request, Response, Uri};
+use http::uri::{PathAndQuery, Scheme};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, header};
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
+use hyper::rt::{Read, Write};
 use hyper_rustls::HttpsConnectorBuilder;
-use hyper_util::client::legacy::connect::{Connect, HttpConnector};
-use hyper_util::client::legacy::{Client, ResponseFuture};
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::client::legacy::connect::HttpConnector;
+use tower_service::Service;
 
-const IDLE_CONNECTIONS_MAX: usize = 4_096;
-/// Shorter than upstream's own, so that we seldom send into a closing door.
-const IDLE_CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
+pub use self::pool::AnswerBody;
+use self::pool::{Failure, Pool};
 
 /// Where upstream is, and how long to wait for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,30 +37,12 @@ pub struct Config {
 }
 
 /// A pool of connections to upstream.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Upstream {
-    client: Arc<dyn Transport>,
-    scheme: Scheme,
-    authority: Authority,
+    pool: Arc<Pool>,
+    host: HeaderValue,
     base_path: Box<str>,
     response_timeout: Duration,
-}
-
-impl fmt::Debug for Upstream {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Upstream").field("authority", &self.authority).finish_non_exhaustive()
-    }
-}
-
-/// A pool of connections, whatever they are made of.
-trait Transport: Send + Sync {
-    fn request(&self, request: Request<Outgoing>) -> ResponseFuture;
-}
-
-impl<C: Connect + Clone + Send + Sync + 'static> Transport for Client<C, Outgoing> {
-    fn request(&self, request: Request<Outgoing>) -> ResponseFuture {
-        self.request(request)
-    }
 }
 
 /// Why there is no answer.
@@ -125,29 +107,29 @@ impl Upstream {
         let mut tcp = HttpConnector::new();
         tcp.set_nodelay(true);
         tcp.enforce_http(false);
+        // Shared among the addresses of the name, so that a dead one is passed over.
         tcp.set_connect_timeout(Some(config.connect_timeout));
         tcp.set_keepalive(Some(Duration::from_secs(60)));
         let connector = HttpsConnectorBuilder::new()
             .with_tls_config(roots.as_ref().clone())
             .https_or_http()
-            .enable_all_versions()
+            .enable_http1()
             .wrap_connector(tcp);
         Self::over(connector, config)
     }
 
     /// A pool of connections that `connector` makes.
-    pub fn over<C: Connect + Clone + Send + Sync + 'static>(connector: C, config: &Config) -> Self {
-        let client: Client<C, Outgoing> = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .timer(TokioTimer::new())
-            .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
-            .pool_idle_timeout(IDLE_CONNECTION_TIMEOUT)
-            .build(connector);
+    pub fn over<C, I>(connector: C, config: &Config) -> Self
+    where
+        C: Service<Uri, Response = I> + Clone + Send + Sync + 'static,
+        C::Future: Send,
+        C::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+        I: Read + Write + Unpin + Send + 'static,
+    {
         let base = &config.base_url;
         Self {
-            client: Arc::new(client),
-            scheme: base.scheme().cloned().unwrap_or(Scheme::HTTPS),
-            authority: base.authority().cloned().unwrap_or(Authority::from_static("api.openai.com")),
+            pool: Arc::new(Pool::new(connector, base.clone(), config.connect_timeout)),
+            host: host(base),
             base_path: base.path().trim_end_matches('/').into(),
             response_timeout: config.response_timeout,
         }
@@ -158,27 +140,28 @@ impl Upstream {
         &self,
         method: Method,
         suffix: &str,
-        headers: HeaderMap,
+        mut headers: HeaderMap,
         body: Bytes,
-    ) -> Result<Response<Incoming>, SendError> {
+    ) -> Result<Response<AnswerBody>, SendError> {
         let asked = Arc::new(AtomicBool::new(false));
         let bodyless = body.is_empty();
         let unsendable = |detail: String| SendError { kind: SendErrorKind::Broken, sent: false, detail };
-        let uri = self.uri(suffix).map_err(|error| unsendable(error.to_string()))?;
+        let target = self.target(suffix).map_err(|error| unsendable(error.to_string()))?;
+        headers.insert(header::HOST, self.host.clone());
         let mut request = Request::new(Outgoing { bytes: Some(body), asked: Arc::clone(&asked) });
         *request.method_mut() = method;
-        *request.uri_mut() = uri;
+        *request.uri_mut() = target;
         *request.headers_mut() = headers;
-        let answer = tokio::time::timeout(self.response_timeout, self.client.request(request)).await;
+        let answer = tokio::time::timeout(self.response_timeout, self.pool.request(request)).await;
         // A request without a body is never asked for one.
         let sent = || bodyless || asked.load(Ordering::Acquire);
         match answer {
             Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(error)) => {
-                let detail = chain(&error);
-                let unreachable = error.is_connect();
-                let kind = if unreachable { SendErrorKind::Unreachable } else { SendErrorKind::Broken };
-                Err(SendError { kind, sent: !unreachable && sent(), detail })
+            Ok(Err(Failure::Unreachable(cause))) => {
+                Err(SendError { kind: SendErrorKind::Unreachable, sent: false, detail: chain(&*cause) })
+            }
+            Ok(Err(Failure::Broken(error))) => {
+                Err(SendError { kind: SendErrorKind::Broken, sent: sent(), detail: chain(&error) })
             }
             Err(_) => {
                 let detail = format!("no answer within {:?}", self.response_timeout);
@@ -187,14 +170,21 @@ impl Upstream {
         }
     }
 
-    fn uri(&self, suffix: &str) -> Result<Uri, http::Error> {
+    fn target(&self, suffix: &str) -> Result<Uri, http::Error> {
         let path = PathAndQuery::from_maybe_shared(Bytes::from(format!("{}{suffix}", self.base_path)))?;
-        let mut parts = http::uri::Parts::default();
-        parts.scheme = Some(self.scheme.clone());
-        parts.authority = Some(self.authority.clone());
-        parts.path_and_query = Some(path);
-        Ok(Uri::from_parts(parts)?)
+        Ok(Uri::from(path))
     }
+}
+
+/// What the `Host` header says: a port only where the scheme doesn't.
+fn host(base: &Uri) -> HeaderValue {
+    let name = base.host().unwrap_or_default();
+    let usual = if base.scheme() == Some(&Scheme::HTTP) { 80 } else { 443 };
+    let named = match base.port_u16() {
+        Some(port) if port != usual => HeaderValue::from_str(&format!("{name}:{port}")),
+        Some(_) | None => HeaderValue::from_str(name),
+    };
+    named.unwrap_or(HeaderValue::from_static(""))
 }
 
 fn chain(error: &dyn std::error::Error) -> String {
@@ -254,16 +244,18 @@ mod tests {
 
     #[test]
     fn paths_go_below_the_base() {
-        for (base, expected) in [
-            ("https://api.openai.com/v1", "https://api.openai.com/v1/chat?a=b"),
-            ("http://localhost:1/", "http://localhost:1/chat?a=b"),
-            ("http://localhost:1", "http://localhost:1/chat?a=b"),
-            ("https://eu.example/openai/v1/", "https://eu.example/openai/v1/chat?a=b"),
+        for (base, host, path) in [
+            ("https://api.openai.com/v1", "api.openai.com", "/v1/chat?a=b"),
+            ("https://api.openai.com:443/v1", "api.openai.com", "/v1/chat?a=b"),
+            ("http://localhost:1/", "localhost:1", "/chat?a=b"),
+            ("http://localhost:443", "localhost:443", "/chat?a=b"),
+            ("https://eu.example/openai/v1/", "eu.example", "/openai/v1/chat?a=b"),
         ] {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            let uri =
-                runtime.block_on(async { Upstream::new(&config(base), &roots()).uri("/chat?a=b").unwrap() });
-            assert_eq!(uri.to_string(), expected);
+            let upstream = runtime.block_on(async { Upstream::new(&config(base), &roots()) });
+            let target = upstream.target("/chat?a=b").unwrap();
+            let to = (upstream.host.to_str().unwrap(), target.to_string());
+            assert_eq!(to, (host, path.to_owned()));
         }
     }
 

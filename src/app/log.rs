@@ -107,7 +107,8 @@ struct OneLine<'a>(Writer<'a>);
 
 impl fmt::Write for OneLine<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        if !text.contains(char::is_control) {
+        let is_plain = text.bytes().all(|byte| (b' '..0x7f).contains(&byte));
+        if is_plain || !text.contains(char::is_control) {
             return self.0.write_str(text);
         }
         text.chars().try_for_each(|c| {

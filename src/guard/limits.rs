@@ -11,11 +11,10 @@ use std::sync::Arc;
 use crate::domain::Limit;
 use crate::domain::limit::Source;
 use crate::guard::Guard;
-use crate::guard::observe::note_crossing;
 use crate::ledger::Seeding;
 use crate::ledger::meter::Subject;
 use crate::store::rule::{LimitRule, RuleError};
-use crate::store::{StoreError, group, reader, settings};
+use crate::store::{StoreError, reader, settings};
 use crate::throttle::Throttle;
 
 /// The rules as they were written, by where.
@@ -107,6 +106,8 @@ impl Guard {
         let (rates, metered) = in_force(book);
         self.throttle.rcu(|before| Throttle::new(&rates, before));
         let slot = self.writer.operators_slot().await?;
+        // Taken before anything has changed, so that what follows can be written.
+        let slot_after = self.writer.operators_slot().await?;
         let answer = {
             let mut ledger = self.ledger();
             let seedings = ledger.stage(&metered, self.clock.now_ms());
@@ -122,10 +123,13 @@ impl Guard {
         let past = answer.await.map_err(|_| StoreError::Unavailable)??;
         let crossings = self.ledger().install(&metered, past, self.clock.now_ms());
         self.room.notify_waiters();
-        // The limits are in force by now, whatever becomes of this.
-        match self.writer.run(move |db| group::insert_crossings(db, &crossings)).await {
-            Ok(new) => new.iter().for_each(|crossing| note_crossing(&self.metrics, crossing)),
-            Err(error) => tracing::warn!(%error, "thresholds that are already behind could not be noted"),
+        if crossings.is_empty() {
+            return Ok(());
+        }
+        self.writer.push_passed(crossings, slot_after);
+        // The limits are in force by now; thresholds are noted when they can be.
+        if let Err(error) = self.writer.flush().await {
+            tracing::warn!(%error, "thresholds that are already behind are noted as soon as the ledger can be written");
         }
         Ok(())
     }

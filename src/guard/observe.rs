@@ -40,19 +40,14 @@ impl Observer for WriterLog {
     }
 
     fn crossed(&self, crossing: &Crossing) {
-        note_crossing(&self.metrics, crossing);
+        let unit = crossing.limit.unit;
+        self.metrics.crossed(&crossing.limit.name);
+        tracing::warn!(
+            limit = %crossing.limit.name,
+            subject = %crossing.subject,
+            threshold = %unit.phrase(crossing.threshold),
+            settled = %unit.phrase(crossing.settled),
+            "a soft limit was crossed"
+        );
     }
-}
-
-/// Counts and logs a threshold that was crossed for the first time.
-pub(super) fn note_crossing(metrics: &Metrics, crossing: &Crossing) {
-    let unit = crossing.limit.unit;
-    metrics.crossed(&crossing.limit.name);
-    tracing::warn!(
-        limit = %crossing.limit.name,
-        subject = %crossing.subject,
-        threshold = %unit.phrase(crossing.threshold),
-        settled = %unit.phrase(crossing.settled),
-        "a soft limit was crossed"
-    );
 }

@@ -47,9 +47,9 @@ pub struct Answer {
 /// assert_eq!((used.tokens.input, used.tokens.output), (19, 10));
 /// ```
 pub fn of_json(endpoint: Metered, body: &[u8]) -> Answer {
-    serde_json::from_slice::<Object<Body<'_>>>(body)
-        .map(|Object(body)| body.answer(endpoint))
-        .unwrap_or_default()
+    // Checked as text once, not with each value that is borrowed from it.
+    let read = std::str::from_utf8(body).ok().and_then(|text| serde_json::from_str(text).ok());
+    read.map(|Object(body): Object<Body<'_>>| body.answer(endpoint)).unwrap_or_default()
 }
 
 /// A whole answer, a chat chunk, or the `response` of a response event.

@@ -4,7 +4,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::{HeaderMap, header};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
@@ -13,6 +13,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::sleep;
 
 use crate::proxy::tap::Tap;
+use crate::upstream::AnswerBody;
 
 /// What is read away of a body that is refused.
 const DISCARDED_BYTES_MAX: usize = 16 << 20;
@@ -20,9 +21,9 @@ const DISCARD_TIME_MAX: Duration = Duration::from_secs(2);
 /// A client must bring so much, or the rest, within the wait for a part: else a
 /// byte now and then would hold a connection and what it brought for ever.
 const STEP_BYTES: usize = 64 << 10;
-/// Memory that is asked for before the bytes are there: a client can announce
+/// As much memory is asked for at a mere announcement: a client can announce
 /// what it never sends.
-const RESERVED_BYTES_MAX: usize = 1 << 20;
+const TRUSTED_BYTES_MAX: usize = 1 << 20;
 /// What a large answer is passed on in, so that HTTP/2 has no more than that of
 /// it in its own hands.
 const SLICE_BYTES: usize = 64 << 10;
@@ -66,14 +67,17 @@ pub enum ReadError {
 
 /// Reads a body whole. A body that comes in one frame, as small ones do, is not
 /// copied.
-pub async fn read(mut body: Incoming, bounds: Bounds) -> Result<Bytes, ReadError> {
+pub async fn read<B>(mut body: B, bounds: Bounds) -> Result<Bytes, ReadError>
+where
+    B: Body<Data = Bytes, Error = hyper::Error> + Unpin,
+{
     let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     if announced > bounds.bytes_max {
         discard(body).await;
         return Err(ReadError::TooLarge);
     }
     let mut first = Bytes::new();
-    let mut all = Roomy { bytes: BytesMut::new(), room: None };
+    let mut all = Roomy { bytes: Vec::new(), room: None };
     let mut time = pin!(sleep(bounds.idle));
     let mut brought = 0;
     loop {
@@ -99,10 +103,8 @@ pub async fn read(mut body: Incoming, bounds: Bounds) -> Result<Bytes, ReadError
         if first.is_empty() && all.bytes.is_empty() {
             first = part;
         } else {
-            if all.bytes.is_empty() {
-                all.bytes.reserve(announced.clamp(bytes, RESERVED_BYTES_MAX.max(bytes)));
-                all.bytes.extend_from_slice(&std::mem::take(&mut first));
-            }
+            all.grow(bytes, announced, bounds.bytes_max);
+            all.bytes.extend_from_slice(&std::mem::take(&mut first));
             all.bytes.extend_from_slice(&part);
         }
     }
@@ -112,11 +114,26 @@ pub async fn read(mut body: Incoming, bounds: Bounds) -> Result<Bytes, ReadError
 /// Bytes with the room they take, which is free again when the last part of
 /// them is dropped.
 struct Roomy {
-    bytes: BytesMut,
+    bytes: Vec<u8>,
     room: Option<SemaphorePermit<'static>>,
 }
 
 impl Roomy {
+    /// Makes the buffer large enough for so many bytes; not larger than what is
+    /// announced or allowed, since growing copies what is there.
+    fn grow(&mut self, bytes: usize, announced: usize, bytes_max: usize) {
+        let now = self.bytes.capacity();
+        if bytes <= now {
+            return;
+        }
+        let wanted = match announced {
+            _ if bytes <= TRUSTED_BYTES_MAX => announced.min(TRUSTED_BYTES_MAX),
+            announced if announced >= bytes => announced,
+            _ => now.saturating_mul(2),
+        };
+        self.bytes.reserve_exact(wanted.clamp(bytes, bytes_max) - self.bytes.len());
+    }
+
     /// Takes room for all whole steps of so many bytes, if there is enough.
     fn has_room(&mut self, bytes: usize, room: Option<&'static Semaphore>) -> bool {
         let Some(room) = room else { return true };
@@ -134,7 +151,7 @@ impl Roomy {
     }
 
     fn freeze(self) -> Bytes {
-        if self.room.is_some() { Bytes::from_owner(self) } else { self.bytes.freeze() }
+        if self.room.is_some() { Bytes::from_owner(self) } else { Bytes::from(self.bytes) }
     }
 }
 
@@ -154,7 +171,7 @@ pub async fn discard_unless_awaited(headers: &HeaderMap, body: Incoming) {
 
 /// Reads away what a refused client is still sending, within bounds: closed
 /// in its face, the connection would be reset and the refusal lost.
-async fn discard(mut body: Incoming) {
+async fn discard(mut body: impl Body<Data = Bytes> + Unpin) {
     let reading = async {
         let mut read = 0;
         while let Some(Ok(frame)) = body.frame().await {
@@ -174,7 +191,7 @@ pub enum Answer {
     /// Known whole.
     Whole(Option<Bytes>),
     /// Passed on as it comes, unseen: what isn't metered.
-    Plain(Incoming),
+    Plain(AnswerBody),
     /// Passed on as it comes, and observed.
     Tapped(Box<Tap>),
 }

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Response, header};
-use hyper::body::Incoming;
 use tokio_util::task::TaskTracker;
 
 use crate::domain::Money;
@@ -22,7 +21,7 @@ use crate::proxy::headers;
 use crate::proxy::refuse::Refusal;
 use crate::proxy::tap::{Manner, Tap};
 use crate::proxy::visit::Visit;
-use crate::upstream::{SendError, SendErrorKind, Upstream};
+use crate::upstream::{AnswerBody, SendError, SendErrorKind, Upstream};
 
 /// The largest answer that is read whole; the largest embeddings answer that
 /// OpenAI's limits allow (2,048 inputs of 3,072 floats) is below it.
@@ -146,7 +145,7 @@ pub async fn metered(
 
 /// Reads a JSON answer whole and settles by the usage in it.
 async fn whole(
-    body: Incoming,
+    body: AnswerBody,
     reservation: Reservation,
     bill: Bill,
     mut exchange: Exchange,
@@ -178,7 +177,7 @@ async fn send(
     upstream: &Upstream,
     outgoing: Outgoing,
     visit: &mut Visit,
-) -> Result<Response<Incoming>, (SendError, Refusal)> {
+) -> Result<Response<AnswerBody>, (SendError, Refusal)> {
     let Outgoing { method, suffix, headers, body } = outgoing;
     let began = visit.age();
     let answer = upstream.send(method, &suffix, headers, body).await.and_then(final_one);
@@ -196,7 +195,7 @@ async fn send(
 }
 
 /// What follows a 101 is no HTTP, and nobody asked for it.
-fn final_one(answer: Response<Incoming>) -> Result<Response<Incoming>, SendError> {
+fn final_one(answer: Response<AnswerBody>) -> Result<Response<AnswerBody>, SendError> {
     if answer.status().is_informational() {
         let detail = format!("it answered {}", answer.status());
         return Err(SendError { kind: SendErrorKind::Broken, sent: true, detail });

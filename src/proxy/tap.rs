@@ -14,7 +14,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body::{Body as _, Frame};
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 use tokio::time::Sleep;
 use tokio_util::task::TaskTracker;
 
@@ -27,6 +26,7 @@ use crate::openai::sse;
 use crate::proxy::bill::{Bill, Exchange};
 use crate::proxy::body::AnswerError;
 use crate::proxy::visit::Visit;
+use crate::upstream::AnswerBody;
 
 /// Text between two looks at whether an unbounded stream outgrows its hold.
 const LOOK_EVERY_BYTES: u64 = 4_096;
@@ -58,7 +58,7 @@ pub struct Tap {
 /// What ends with the stream.
 #[derive(Debug)]
 struct State {
-    upstream: Incoming,
+    upstream: AnswerBody,
     sse: sse::Tap,
     reservation: Reservation,
     bill: Bill,
@@ -89,7 +89,7 @@ impl Tap {
     /// A tap on an answer that upstream has begun.
     #[expect(clippy::too_many_arguments, reason = "each is one thing that ends with the stream")]
     pub fn new(
-        upstream: Incoming,
+        upstream: AnswerBody,
         sse: sse::Tap,
         reservation: Reservation,
         bill: Bill,

@@ -66,9 +66,16 @@ impl WrittenFreed {
     }
 }
 
+/// Thresholds that were behind already when their limit came into force.
+pub(super) struct Passed {
+    pub(super) crossings: Vec<Crossing>,
+    pub(super) _slot: Slot,
+}
+
 /// What is written in the order in which it was queued.
 pub(super) enum Record {
     Fact(Fact),
+    Passed(Passed),
     /// A hold that leans on the facts before it.
     Hold(Waiting),
     /// Work on the database.
@@ -98,6 +105,8 @@ pub(super) struct Desk {
     freed: Arc<WrittenFreed>,
     /// Facts that could not be written yet.
     backlog: Vec<Fact>,
+    /// The same of thresholds; when they are written among facts changes nothing.
+    passed: Vec<Passed>,
     /// Holds that could not be written; their releases need not be either.
     refused: HashSet<u64>,
     healthy: bool,
@@ -111,8 +120,8 @@ impl Desk {
     ) -> rusqlite::Result<Self> {
         db.busy_timeout(BUSY_MAX)?;
         let open = OpenBatches::default();
-        let (backlog, refused) = (Vec::new(), HashSet::new());
-        Ok(Self { db, observer, open, freed, backlog, refused, healthy: true })
+        let (backlog, passed, refused) = (Vec::new(), Vec::new(), HashSet::new());
+        Ok(Self { db, observer, open, freed, backlog, passed, refused, healthy: true })
     }
 
     /// Hands out the connection.
@@ -122,7 +131,7 @@ impl Desk {
 
     /// Whether there is nothing that could not be written.
     pub(super) fn is_clear(&self) -> bool {
-        self.backlog.is_empty()
+        self.backlog.is_empty() && self.passed.is_empty()
     }
 
     /// Whether the last attempt to write succeeded.
@@ -143,12 +152,13 @@ impl Desk {
         for record in records {
             match record {
                 Record::Fact(fact) => facts.push(fact),
+                Record::Passed(passed) => self.passed.push(passed),
                 Record::Hold(waiting) => holds.push(waiting),
                 Record::Job(job, _slot) => {
                     self.commit(&mut holds, &mut facts);
                     // It counts on what came before it. Dropped, it tells its
                     // asker that the ledger can't be written.
-                    if facts.is_empty() {
+                    if facts.is_empty() && self.passed.is_empty() {
                         job(&mut self.db);
                     }
                 }
@@ -164,11 +174,11 @@ impl Desk {
         if !self.refused.is_empty() {
             facts.retain(|fact| !self.refused.remove(&fact.entry.id));
         }
-        if holds.is_empty() && facts.is_empty() {
+        if holds.is_empty() && facts.is_empty() && self.passed.is_empty() {
             return;
         }
         self.observer.committing();
-        let written = commit(&self.db, holds, facts, &mut self.open);
+        let written = commit(&self.db, holds, facts, &self.passed, &mut self.open);
         self.note(written.as_ref().err());
         if let Ok(crossed) = &written {
             self.observer.committed();
@@ -176,6 +186,7 @@ impl Desk {
                 self.observer.crossed(crossing);
             }
             facts.clear();
+            self.passed.clear();
             if let Some(freed) = freed {
                 self.freed.note(freed);
             }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use rusqlite::{Connection, params};
 
 use crate::ledger::entry::{Crossing, Entry, Kind};
-use crate::store::desk::{Fact, Waiting};
+use crate::store::desk::{Fact, Passed, Waiting};
 use crate::store::rollup::{RollupKey, RollupSums, upsert_rollup};
 use crate::store::rows::{HoldRow, insert_entry, int, tags_text};
 
@@ -35,9 +35,10 @@ pub(super) fn commit(
     db: &Connection,
     holds: &[Waiting],
     facts: &[Fact],
+    passed: &[Passed],
     open: &mut OpenBatches,
 ) -> rusqlite::Result<Vec<Crossing>> {
-    let (changes, crossed) = in_transaction(db, || write(db, holds, facts, open))?;
+    let (changes, crossed) = in_transaction(db, || write(db, holds, facts, passed, open))?;
     changes.note(open);
     Ok(crossed)
 }
@@ -61,6 +62,7 @@ fn write(
     db: &Connection,
     holds: &[Waiting],
     facts: &[Fact],
+    passed: &[Passed],
     open: &OpenBatches,
 ) -> rusqlite::Result<(HoldChanges, Vec<Crossing>)> {
     let mut changes = HoldChanges::default();
@@ -78,6 +80,9 @@ fn write(
         if entry.kind != Kind::Release {
             rollups.entry(RollupKey::of(entry, tags)).or_default().add(entry);
         }
+        crossed.extend(insert_crossings(db, crossings)?);
+    }
+    for Passed { crossings, .. } in passed {
         crossed.extend(insert_crossings(db, crossings)?);
     }
     for (key, sums) in &rollups {
@@ -179,7 +184,7 @@ impl HoldChanges {
 
 /// Writes thresholds crossed, each with a line in the ledger. Returns those
 /// that had not been written before.
-pub(crate) fn insert_crossings(db: &Connection, crossings: &[Crossing]) -> rusqlite::Result<Vec<Crossing>> {
+fn insert_crossings(db: &Connection, crossings: &[Crossing]) -> rusqlite::Result<Vec<Crossing>> {
     let mut new = Vec::new();
     for crossing in crossings {
         let written = db

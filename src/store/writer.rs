@@ -16,7 +16,7 @@ use rusqlite::Connection;
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::ledger::entry::{Amounts, Crossing, Entry, Hold};
-use crate::store::desk::{Desk, Fact, Job, Observer, Record, Slot, Waiting, WrittenFreed};
+use crate::store::desk::{Desk, Fact, Job, Observer, Passed, Record, Slot, Waiting, WrittenFreed};
 use crate::store::handover::Handover;
 use crate::store::queue::Call;
 use crate::store::{Durability, Store, StoreError, checkpoint};
@@ -147,6 +147,13 @@ impl Writer {
         let scarce = self.requests.available_permits() < self.requests_max / 2;
         let call = if scarce { Call::Now } else { Call::Soon };
         self.shared.handover.queue.push(Record::Fact(Fact { entry, crossings, freed, _slot: slot }), call);
+    }
+
+    /// Queues thresholds that were behind already when their limit came into
+    /// force.
+    pub fn push_passed(&self, crossings: Vec<Crossing>, slot: Slot) {
+        let passed = Passed { crossings, _slot: slot };
+        self.shared.handover.queue.push(Record::Passed(passed), Call::Now);
     }
 
     /// Waits until a hold that was queued is in the database; `false` if it

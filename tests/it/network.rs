@@ -8,7 +8,6 @@ use http::{Method, Request, StatusCode, Version};
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::json;
-use spendguard::upstream::{Config, Upstream};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::harness::{House, call, chat, run};
@@ -40,19 +39,28 @@ fn the_proxy_speaks_tls_with_both_versions_of_http() {
         let (cert, key, trusted) = certificate(folder.path());
         let tls = format!("[server.tls]\ncert = {cert:?}\nkey = {key:?}\n");
         let house = House::with(&tls).await;
-        let wait = Duration::from_secs(10);
-        let base_url = format!("https://{}", house.proxy_address).parse().unwrap();
-        let config = Config { base_url, connect_timeout: wait, response_timeout: wait };
-        let proxy = Upstream::new(&config, &trusting(&trusted));
-        let mut headers = http::HeaderMap::new();
-        headers.insert("authorization", format!("Bearer {}", house.key).parse().unwrap());
-        let body = Bytes::from(chat(json!({})).to_string());
-        let answer = proxy.send(Method::POST, "/v1/chat/completions", headers, body).await.unwrap();
+        let connect = async |config: Arc<rustls::ClientConfig>| {
+            let tcp = tokio::net::TcpStream::connect(house.proxy_address).await.unwrap();
+            tokio_rustls::TlsConnector::from(config)
+                .connect("localhost".try_into().unwrap(), tcp)
+                .await
+                .unwrap()
+        };
+        let mut with_alpn = trusting(&trusted).as_ref().clone();
+        with_alpn.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let stream = connect(Arc::new(with_alpn)).await;
+        assert_eq!(stream.get_ref().1.alpn_protocol(), Some(b"h2".as_slice()));
+        let shaken = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
+        let (mut sender, connection) = shaken.await.unwrap();
+        tokio::task::spawn_local(connection);
+        let request = Request::post(format!("https://{}/v1/chat/completions", house.proxy_address))
+            .header("authorization", format!("Bearer {}", house.key))
+            .body(Full::new(Bytes::from(chat(json!({})).to_string())))
+            .unwrap();
+        let answer = sender.send_request(request).await.unwrap();
         assert_eq!((answer.status(), answer.version()), (StatusCode::OK, Version::HTTP_2));
         // Without ALPN it is HTTP/1.1.
-        let tcp = tokio::net::TcpStream::connect(house.proxy_address).await.unwrap();
-        let connector = tokio_rustls::TlsConnector::from(trusting(&trusted));
-        let mut stream = connector.connect("localhost".try_into().unwrap(), tcp).await.unwrap();
+        let mut stream = connect(trusting(&trusted)).await;
         let request = format!(
             "GET /v1/models HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\nConnection: close\r\n\r\n",
             house.key
@@ -112,7 +120,7 @@ fn upstream_is_reached_by_tls_under_a_path_and_only_if_it_is_trusted() {
             stop,
         };
         tokio::task::spawn_local(spendguard::net::serve(listener, serving, service));
-        for (trusted, expected) in [(true, "HTTP/2.0 /openai/v1/models"), (false, "upstream_unreachable")] {
+        for (trusted, expected) in [(true, "HTTP/1.1 /openai/v1/models"), (false, "upstream_unreachable")] {
             let data = folder.path().join(expected.replace('/', "-")).display().to_string();
             let mut environment = vec![
                 ("SPENDGUARD_SERVER__LISTEN", "127.0.0.1:0"),
