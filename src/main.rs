@@ -8,11 +8,6 @@ use spendguard::app::{self, App, log};
 use spendguard::cli::{self, Cli, Command, Connection, Failure, complain, say};
 use spendguard::config::{self, Settings, text};
 
-/// Requests allocate and free small pieces all the time; the system's own
-/// allocator takes a tenth more of a request's time.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     let arguments = Cli::parse();
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
