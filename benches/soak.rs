@@ -261,7 +261,7 @@ fn number(name: &str, default: u64) -> u64 {
 
 async fn load(soak: &Arc<Soak>, guard: &Guard, minutes: u64, rate: u64) -> u64 {
     let requests = TaskTracker::new();
-    let mut tick = tokio::time::interval(Duration::from_millis(10));
+    let mut tick = tokio::time::interval(Duration::from_millis(1));
     let (mut asked, mut cpu, mut wrong, mut told) = (0, 0, 0, 0);
     let began = soak.clock.running();
     println!(

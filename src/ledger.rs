@@ -9,6 +9,7 @@ pub mod denial;
 pub mod entry;
 mod line;
 pub mod meter;
+pub mod reach;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use crate::ledger::denial::{Blocked, Denial};
 use crate::ledger::entry::{Amounts, Attribution, Crossing, Entry, Hold, Kind, reserved};
 use crate::ledger::line::{Line, behind, end_on, hold_on, settle_on};
 use crate::ledger::meter::{Meter, Metered, Reading, Subject};
+use crate::ledger::reach::Reach;
 
 /// As many meters as memory is meant to hold, some 150 bytes each.
 const METERS_MAX: usize = 2_000_000;
@@ -30,6 +32,9 @@ const METERS_MAX: usize = 2_000_000;
 #[derive(Debug, Default)]
 pub struct Ledger {
     limits: Vec<Metered>,
+    /// By places in `limits`, as is the next; made anew with every change of it.
+    reach: Reach,
+    by_slot: HashMap<u32, usize, RandomState>,
     holds: HashMap<u64, OpenHold, RandomState>,
     next_id: u64,
     next_slot: u32,
@@ -82,6 +87,7 @@ pub struct Headroom {
 /// A limit whose past has to be read from the database before it decides.
 #[derive(Clone, Debug)]
 pub struct Seeding {
+    /// Its place among the limits, whatever becomes of them meanwhile.
     slot: u32,
     /// The limit.
     pub limit: Arc<Limit>,
@@ -121,7 +127,9 @@ impl Ledger {
         }
         let mut admission = Admission::default();
         let mut worst: Option<Denial> = None;
-        for limit in self.limits.iter().filter(|limit| limit.in_force) {
+        let mut is_crowded = false;
+        for limit in self.reached(ask.attribution) {
+            is_crowded |= limit.meters.len() >= METERS_MAX;
             let denial = match Self::verdict(limit, ask) {
                 Ok(left) => {
                     let unwritten = ask.unwritten[limit.limit.unit.index()];
@@ -139,10 +147,17 @@ impl Ledger {
                 }
             }
         }
-        if worst.is_none() && self.limits.iter().any(|limit| limit.meters.len() >= METERS_MAX) {
+        if worst.is_none() && is_crowded {
             worst = Some(Denial::TooManyMeters);
         }
         worst.map_or(Ok(admission), Err)
+    }
+
+    /// The limits in force that may apply to a request of this attribution.
+    fn reached<'a>(&'a self, of: &Attribution) -> impl Iterator<Item = &'a Metered> + use<'a> {
+        let places = self.reach.places(of);
+        let limits = (0..places.len()).map(move |at| &self.limits[places[at]]);
+        limits.filter(|limit| limit.in_force)
     }
 
     /// What one limit would have left, or why it would refuse.
@@ -200,9 +215,9 @@ impl Ledger {
 
     /// Whether an enforced dollar cap applies, so that a price must be known.
     pub fn needs_price(&self, of: &Attribution) -> bool {
-        self.limits.iter().any(|metered| {
+        self.reached(of).any(|metered| {
             let limit = &metered.limit;
-            let caps = metered.in_force && limit.unit == Unit::Usd && limit.hard.is_some();
+            let caps = limit.unit == Unit::Usd && limit.hard.is_some();
             caps && limit.mode == Mode::Enforce && metered.subject(of).is_some()
         })
     }
@@ -213,7 +228,7 @@ impl Ledger {
         of: &'a Attribution,
         at_ms: i64,
     ) -> impl Iterator<Item = (&'a Arc<Limit>, Reading)> + 'a {
-        self.limits.iter().filter(|limit| limit.in_force).filter_map(move |limit| {
+        self.reached(of).filter_map(move |limit| {
             let subject = limit.subject(of)?;
             Some((&limit.limit, limit.reading(subject, at_ms.div_euclid(1_000))))
         })
@@ -266,7 +281,8 @@ impl Ledger {
 
     /// Applies a hold: its amounts are held on every matching meter.
     pub fn apply_hold(&mut self, hold: &Arc<Hold>) {
-        let lines = self.limits.iter_mut().filter_map(|limit| hold_on(limit, hold)).collect();
+        let places = self.reach.places(&hold.attribution);
+        let lines = places.iter().filter_map(|place| hold_on(&mut self.limits[*place], hold)).collect();
         self.in_doubt = self.in_doubt + hold.bound.cost;
         self.holds.insert(hold.id, OpenHold { hold: Arc::clone(hold), lines });
     }
@@ -289,7 +305,8 @@ impl Ledger {
             Kind::Adjust => {
                 self.free(Unit::Usd, entry.cost.nano().saturating_neg());
                 let at_s = entry.admitted_ms.div_euclid(1_000);
-                for limit in &mut self.limits {
+                for place in self.reach.places(&entry.attribution).iter() {
+                    let limit = &mut self.limits[*place];
                     let Some(subject) = limit.subject(&entry.attribution) else { continue };
                     let start_s = limit.span(at_s).start_s;
                     let now_s = entry.created_ms.div_euclid(1_000);
@@ -319,7 +336,8 @@ impl Ledger {
 
     fn end_line(&mut self, line: &Line, entry: &Entry, crossings: &mut Vec<Crossing>) {
         // The limit may have been removed since; then nobody counts on it.
-        let Some(limit) = self.limits.iter_mut().find(|limit| limit.slot == line.slot) else { return };
+        let Some(place) = self.by_slot.get(&line.slot) else { return };
+        let limit = &mut self.limits[*place];
         end_on(limit, line, entry.amount(limit.limit.unit), entry.created_ms, crossings);
     }
 
@@ -345,6 +363,7 @@ impl Ledger {
             seedings.push(Seeding { slot: metered.slot, limit: Arc::clone(limit), since_s });
             self.limits.push(metered);
         }
+        self.index();
         seedings
     }
 
@@ -357,7 +376,8 @@ impl Ledger {
         at_ms: i64,
     ) -> Vec<Crossing> {
         for (seeding, sums) in past {
-            let Some(metered) = self.limits.iter_mut().find(|m| m.slot == seeding.slot) else { continue };
+            let Some(place) = self.by_slot.get(&seeding.slot) else { continue };
+            let metered = &mut self.limits[*place];
             for (place, amount) in sums {
                 let meter = metered.meters.entry(place).or_default();
                 meter.settled = meter.settled.saturating_add(amount);
@@ -375,8 +395,14 @@ impl Ledger {
             metered.in_force = true;
             self.limits.push(metered);
         }
+        self.index();
         let behind = self.limits.iter().flat_map(|metered| behind(metered, at_ms)).collect();
         self.numbered(behind)
+    }
+
+    fn index(&mut self) {
+        self.reach = Reach::of(self.limits.iter().map(|metered| &*metered.limit));
+        self.by_slot = self.limits.iter().enumerate().map(|(place, metered)| (metered.slot, place)).collect();
     }
 
     fn metered(&mut self, limit: &Arc<Limit>) -> Metered {

@@ -10,6 +10,7 @@ mod found;
 pub(crate) mod group;
 mod handover;
 mod lock;
+pub mod past;
 mod queue;
 pub mod reader;
 pub(crate) mod rollup;

@@ -11,10 +11,9 @@ use std::sync::Arc;
 use crate::domain::Limit;
 use crate::domain::limit::Source;
 use crate::guard::Guard;
-use crate::ledger::Seeding;
 use crate::ledger::meter::Subject;
 use crate::store::rule::{LimitRule, RuleError};
-use crate::store::{StoreError, reader, settings};
+use crate::store::{StoreError, past, reader, settings};
 use crate::throttle::Throttle;
 
 /// The rules as they were written, by where.
@@ -113,11 +112,10 @@ impl Guard {
             let seedings = ledger.stage(&metered, self.clock.now_ms());
             let ring = Arc::clone(&self.ring);
             self.writer.queue_job(slot, move |db| {
-                let past = |seeding: Seeding| {
-                    let past = reader::settled(db, &seeding.limit, seeding.since_s, &*ring)?;
-                    Ok((seeding, past))
-                };
-                seedings.into_iter().map(past).collect::<rusqlite::Result<Vec<_>>>()
+                let wanted: Vec<_> =
+                    seedings.iter().map(|seeding| (&*seeding.limit, seeding.since_s)).collect();
+                let pasts = past::settled(db, &wanted, &*ring)?;
+                Ok(seedings.into_iter().zip(pasts).collect())
             })
         };
         let past = answer.await.map_err(|_| StoreError::Unavailable)??;

@@ -9,11 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension as _, params_from_iter};
 
-use crate::domain::limit::Unit;
 use crate::domain::{Limit, Money, Span, Tokens};
-use crate::ledger::Past;
-use crate::ledger::calendar::Windows;
-use crate::ledger::entry::{Attribution, Basis, Entry, Kind};
+use crate::ledger::entry::{Basis, Entry, Kind};
 use crate::ledger::meter::{Subject, subject};
 use crate::store::StoreError;
 use crate::store::rollup::ROLLUP_S;
@@ -185,60 +182,6 @@ pub fn usage(
     Ok(sums)
 }
 
-/// What a limit that comes into force has settled in the windows from `since_s`
-/// on, where one of them starts.
-pub fn settled(db: &Connection, limit: &Limit, since_s: i64, names: &dyn Names) -> rusqlite::Result<Past> {
-    let windows = Windows::of(limit);
-    let mut sums = Past::new();
-    let mut add = |subject: Subject, at_s: i64, amount: i64| {
-        let sum: &mut i64 = sums.entry((subject, windows.span(at_s).start_s)).or_default();
-        *sum = sum.saturating_add(amount);
-    };
-    let first = windows.span(since_s);
-    // Windows shorter than a rollup are summed from the entries themselves.
-    if first.end_s.saturating_sub(first.start_s) < ROLLUP_S {
-        let rest = Span { start_s: since_s, end_s: i64::MAX };
-        each_settled(db, limit, rest, names, |subject, entry| {
-            add(subject, entry.admitted_ms.div_euclid(1_000), entry.amount(limit.unit));
-        })?;
-        return Ok(sums);
-    }
-    let mut statement = db.prepare_cached(
-        "SELECT project, api_key, end_user, tags, endpoint, model, priced_as, requests, cost_nano, input, \
-         cached_input, cache_write, cache_write_12h, audio_input, audio_cached_input, image_input, \
-         image_cached_input, output, reasoning, audio_output, image_output, start_s FROM rollup \
-         WHERE start_s >= ?1",
-    )?;
-    let mut rows = statement.query([since_s])?;
-    while let Some(row) = rows.next()? {
-        let text = |at: usize| row.get::<_, Arc<str>>(at);
-        let some = |text: Arc<str>| if text.is_empty() { None } else { Some(text) };
-        let (project, key) = (text(0)?, text(1)?);
-        let of = Attribution {
-            project_name: names.project(&project),
-            key_name: names.key(&key),
-            project,
-            key,
-            end_user: some(text(2)?),
-            tags: Arc::new(tags_from(&text(3)?)),
-            endpoint: text(4)?.to_string().into(),
-            model: text(5)?,
-            priced_as: some(text(6)?),
-        };
-        let Some(subject) = subject(limit, &of) else { continue };
-        let tokens = tokens_from(row, 9)?;
-        let amount = match limit.unit {
-            Unit::Usd => row.get(8)?,
-            Unit::Requests => row.get(7)?,
-            Unit::Tokens => int(tokens.total()),
-            Unit::InputTokens => int(tokens.input_total()),
-            Unit::OutputTokens => int(tokens.output_total()),
-        };
-        add(subject, row.get(21)?, amount);
-    }
-    Ok(sums)
-}
-
 /// What each subject of a limit has settled in one window, from the entries:
 /// slower, and independent of the rollups.
 pub fn settled_by_entries(
@@ -279,7 +222,7 @@ pub fn counted(
 }
 
 /// Hands out each entry that a limit counts, with its subject.
-fn each_settled(
+pub(super) fn each_settled(
     db: &Connection,
     limit: &Limit,
     span: Span,

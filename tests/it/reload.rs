@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{Method, StatusCode};
 use serde_json::json;
 use spendguard::ledger::meter::Subject;
-use spendguard::store::reader;
+use spendguard::store::past;
 use spendguard::upstream::Upstream;
 
 use crate::harness::{Answer, House, call, chat, client, run};
@@ -81,9 +81,51 @@ fn a_new_limit_learns_what_was_spent_in_windows_to_come() {
         house.admin(Method::PUT, "/guard/v1/limits/new", Some(rule)).await;
         let (limit, readings) = house.guard.limits().remove(0);
         let (today, ring) = (readings[0].span, std::sync::Arc::clone(house.guard.ring()));
-        let past =
-            house.guard.read(move |db| reader::settled(db, &limit, today.start_s, &*ring)).await.unwrap();
-        assert_eq!(past, [((Subject::Organization, today.end_s), cost)].into());
+        let wanted = move |db: &_| past::settled(db, &[(&*limit, today.start_s)], &*ring);
+        let past = house.guard.read(wanted).await.unwrap();
+        assert_eq!(past, [[((Subject::Organization, today.end_s), cost)].into()]);
+    });
+}
+
+#[test]
+fn limits_that_come_into_force_together_learn_what_each_would_alone() {
+    run(async {
+        let house = House::with("").await;
+        for (number, model) in ["gpt-4o", "gpt-4o-mini", "gpt-4o"].into_iter().enumerate() {
+            let tags = format!("team=t{number}");
+            house.chat(&[("x-spendguard-tags", &tags)], json!({ "model": model, "user": "ann" })).await;
+        }
+        house.guard.flush().await.unwrap();
+        // One rollup is moved to yesterday, so that windows differ.
+        let db = rusqlite::Connection::open(house.folder.path().join("data/spendguard.db")).unwrap();
+        db.execute_batch(
+            "UPDATE entry SET admitted_ms = admitted_ms - 86400000 WHERE model = 'gpt-4o-mini';
+             UPDATE rollup SET start_s = start_s - 86400 WHERE model = 'gpt-4o-mini'",
+        )
+        .unwrap();
+        let config = "[[limit]]\nname = \"all\"\nwindow = \"total\"\nhard = 9\n\
+            [[limit]]\nname = \"days\"\nper = \"model\"\nwindow = \"day\"\nunit = \"tokens\"\nhard = 9000\n\
+            [[limit]]\nname = \"minute\"\nwindow = \"minute\"\nhard = 9\n\
+            [[limit]]\nname = \"mine\"\nper = \"user\"\nwindow = \"year\"\nunit = \"requests\"\nhard = 9\nonly = { key = [\"test\"] }\n\
+            [[limit]]\nname = \"others\"\nwindow = \"year\"\nhard = 9\nonly = { key = [\"other\"] }\n\
+            [[limit]]\nname = \"team\"\nwindow = \"year\"\nhard = 9\nonly = { tag = { team = [\"t2\"] } }\n";
+        let file = house.folder.path().join("more.toml");
+        std::fs::write(&file, config).unwrap();
+        let key = ("OPENAI_API_KEY".to_owned(), "sk-x".to_owned());
+        let limits = spendguard::config::load(Some(&file), [key]).unwrap().limits;
+        house.guard.install_file_limits(limits, "UTC".into()).await.unwrap();
+        let mut settled = 0;
+        for (limit, readings) in house.guard.limits() {
+            let sums = house.guard.sums_from_entries(&limit.name).await.unwrap();
+            for reading in &readings {
+                let sum = sums.get(&reading.subject).copied().unwrap_or(0);
+                assert_eq!(reading.meter.settled, sum, "{}", limit.name);
+                settled += i64::from(sum > 0 && &*limit.name != "minute");
+            }
+            assert!(sums.keys().all(|subject| readings.iter().any(|reading| reading.subject == *subject)));
+        }
+        // All but the others' limit have something; the minute may just be over.
+        assert_eq!(settled, 4);
     });
 }
 

@@ -1,0 +1,157 @@
+//! What limits that come into force have settled before: all of them in one
+//! pass over the past, so that a thousand cost little more than one.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use foldhash::quality::RandomState;
+use rusqlite::{Connection, Row};
+
+use crate::domain::limit::Unit;
+use crate::domain::{Limit, Span};
+use crate::ledger::Past;
+use crate::ledger::calendar::Windows;
+use crate::ledger::entry::Attribution;
+use crate::ledger::meter::{Subject, subject};
+use crate::ledger::reach::Reach;
+use crate::store::reader::each_settled;
+use crate::store::rollup::ROLLUP_S;
+use crate::store::rows::{Names, int, tags_from, tokens_from};
+
+/// Whom spending was for, in the columns that say so.
+const DIMENSIONS: usize = 7;
+/// Attributions whose meters are remembered; some 500 bytes each.
+const KNOWN_MAX: usize = 200_000;
+
+/// What each of the limits has settled in its windows from a time on, where one
+/// of them starts; in their order.
+pub fn settled(db: &Connection, wanted: &[(&Limit, i64)], names: &dyn Names) -> rusqlite::Result<Vec<Past>> {
+    let mut pasts: Vec<Past> = wanted.iter().map(|_| Past::new()).collect();
+    let mut by_rollups = Vec::new();
+    for (place, (limit, since_s)) in wanted.iter().enumerate() {
+        let first = Windows::of(limit).span(*since_s);
+        // Windows shorter than a rollup are summed from the entries themselves.
+        if first.end_s.saturating_sub(first.start_s) < ROLLUP_S {
+            pasts[place] = of_entries(db, limit, *since_s, names)?;
+        } else {
+            by_rollups.push(place);
+        }
+    }
+    let summed: Vec<(&Limit, i64)> = by_rollups.iter().map(|place| wanted[*place]).collect();
+    for (place, past) in by_rollups.into_iter().zip(of_rollups(db, &summed, names)?) {
+        pasts[place] = past;
+    }
+    Ok(pasts)
+}
+
+fn of_entries(db: &Connection, limit: &Limit, since_s: i64, names: &dyn Names) -> rusqlite::Result<Past> {
+    let (windows, mut past) = (Windows::of(limit), Past::new());
+    let rest = Span { start_s: since_s, end_s: i64::MAX };
+    each_settled(db, limit, rest, names, |subject, entry| {
+        let start_s = windows.span(entry.admitted_ms.div_euclid(1_000)).start_s;
+        add(&mut past, subject, start_s, entry.amount(limit.unit));
+    })?;
+    Ok(past)
+}
+
+fn add(past: &mut Past, subject: Subject, start_s: i64, amount: i64) {
+    let sum: &mut i64 = past.entry((subject, start_s)).or_default();
+    *sum = sum.saturating_add(amount);
+}
+
+/// One limit's meter that spending for somebody counts on.
+struct Target {
+    limit: usize,
+    subject: Subject,
+    /// The window that was added to last, and what was added.
+    span: Span,
+    amount: i64,
+}
+
+fn of_rollups(db: &Connection, wanted: &[(&Limit, i64)], names: &dyn Names) -> rusqlite::Result<Vec<Past>> {
+    let windows: Vec<Windows> = wanted.iter().map(|(limit, _)| Windows::of(limit)).collect();
+    let reach = Reach::of(wanted.iter().map(|(limit, _)| *limit));
+    let mut pasts: Vec<Past> = wanted.iter().map(|_| Past::new()).collect();
+    let Some(first_s) = wanted.iter().map(|(_, since_s)| *since_s).min() else { return Ok(pasts) };
+    let mut known: HashMap<Vec<u8>, Vec<Target>, RandomState> = HashMap::default();
+    let mut statement = db.prepare_cached(
+        "SELECT project, api_key, end_user, tags, endpoint, model, priced_as, requests, cost_nano, input, \
+         cached_input, cache_write, cache_write_12h, audio_input, audio_cached_input, image_input, \
+         image_cached_input, output, reasoning, audio_output, image_output, start_s FROM rollup \
+         WHERE start_s >= ?1",
+    )?;
+    let mut rows = statement.query([first_s])?;
+    let mut of = Vec::new();
+    while let Some(row) = rows.next()? {
+        let start_s = row.get(21)?;
+        of.clear();
+        for column in 0..DIMENSIONS {
+            // No text holds this byte, so no two attributions look alike.
+            of.extend_from_slice(row.get_ref(column)?.as_bytes()?);
+            of.push(0xff);
+        }
+        if !known.contains_key(&of) {
+            if known.len() == KNOWN_MAX {
+                settle(&mut pasts, known.drain().flat_map(|(_, targets)| targets));
+            }
+            known.insert(of.clone(), targets(wanted, &reach, &attribution(row, names)?));
+        }
+        for target in known.get_mut(&of).into_iter().flatten() {
+            let (limit, since_s) = wanted[target.limit];
+            if start_s < since_s {
+                continue;
+            }
+            if !target.span.contains(start_s) {
+                add(&mut pasts[target.limit], target.subject.clone(), target.span.start_s, target.amount);
+                (target.span, target.amount) = (windows[target.limit].span(start_s), 0);
+            }
+            target.amount = target.amount.saturating_add(amount(row, limit.unit)?);
+        }
+    }
+    settle(&mut pasts, known.into_values().flatten());
+    for past in &mut pasts {
+        past.retain(|_, amount| *amount != 0);
+    }
+    Ok(pasts)
+}
+
+fn settle(pasts: &mut [Past], targets: impl Iterator<Item = Target>) {
+    for Target { limit, subject, span, amount } in targets {
+        add(&mut pasts[limit], subject, span.start_s, amount);
+    }
+}
+
+fn targets(wanted: &[(&Limit, i64)], reach: &Reach, of: &Attribution) -> Vec<Target> {
+    let target = |limit: &usize| {
+        let subject = subject(wanted[*limit].0, of)?;
+        Some(Target { limit: *limit, subject, span: Span { start_s: 0, end_s: 0 }, amount: 0 })
+    };
+    reach.places(of).iter().filter_map(target).collect()
+}
+
+fn attribution(row: &Row<'_>, names: &dyn Names) -> rusqlite::Result<Attribution> {
+    let text = |at: usize| row.get::<_, Arc<str>>(at);
+    let some = |text: Arc<str>| if text.is_empty() { None } else { Some(text) };
+    let (project, key) = (text(0)?, text(1)?);
+    Ok(Attribution {
+        project_name: names.project(&project),
+        key_name: names.key(&key),
+        project,
+        key,
+        end_user: some(text(2)?),
+        tags: Arc::new(tags_from(&text(3)?)),
+        endpoint: text(4)?.to_string().into(),
+        model: text(5)?,
+        priced_as: some(text(6)?),
+    })
+}
+
+fn amount(row: &Row<'_>, unit: Unit) -> rusqlite::Result<i64> {
+    match unit {
+        Unit::Usd => row.get(8),
+        Unit::Requests => row.get(7),
+        Unit::Tokens => Ok(int(tokens_from(row, 9)?.total())),
+        Unit::InputTokens => Ok(int(tokens_from(row, 9)?.input_total())),
+        Unit::OutputTokens => Ok(int(tokens_from(row, 9)?.output_total())),
+    }
+}
