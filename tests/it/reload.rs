@@ -77,13 +77,17 @@ fn a_new_limit_learns_what_was_spent_in_windows_to_come() {
         db.execute_batch("UPDATE entry SET admitted_ms = admitted_ms + 86400000; UPDATE rollup SET start_s = start_s + 86400")
             .unwrap();
         let cost = db.query_row("SELECT sum(cost_nano) FROM entry", [], |row| row.get::<_, i64>(0)).unwrap();
+        // The same again today, so that only the window tells the two apart.
+        house.chat(&[], json!({})).await;
+        house.guard.flush().await.unwrap();
         let rule = json!({ "window": "day", "hard": "1" });
         house.admin(Method::PUT, "/guard/v1/limits/new", Some(rule)).await;
         let (limit, readings) = house.guard.limits().remove(0);
         let (today, ring) = (readings[0].span, std::sync::Arc::clone(house.guard.ring()));
         let wanted = move |db: &_| past::settled(db, &[(&*limit, today.start_s)], &*ring);
         let past = house.guard.read(wanted).await.unwrap();
-        assert_eq!(past, [[((Subject::Organization, today.end_s), cost)].into()]);
+        let in_window = |start_s: i64| ((Subject::Organization, start_s), cost);
+        assert_eq!(past, [[in_window(today.start_s), in_window(today.end_s)].into()]);
     });
 }
 
