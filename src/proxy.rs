@@ -191,7 +191,7 @@ impl Proxy {
         let outgoing = outgoing(head, body, &caller, false);
         let upstream = self.upstream.load_full();
         let answer = exchange::unbilled(&upstream, outgoing, reservation, visit).await;
-        self.remember(&caller, answer.as_ref().ok()).await;
+        self.remember(&caller, is_accepted(&answer)).await;
         answer.map(|mut answer| {
             answer.headers_mut().extend(rate_headers(&paced));
             answer
@@ -223,7 +223,7 @@ impl Proxy {
             let answer =
                 exchange::metered(&shard.guard, &upstream, outgoing, metering, manner, visit, &left).await;
             if caller.unseen.is_some() {
-                Box::pin(shard.remember(&caller, answer.as_ref().ok())).await;
+                Box::pin(shard.remember(&caller, is_accepted(&answer))).await;
             }
             answer
         };
@@ -231,11 +231,8 @@ impl Proxy {
     }
 
     /// Lists a client's own key once upstream has accepted it.
-    async fn remember(&self, caller: &Caller, answer: Option<&Response<Answer>>) {
-        let Some(redacted) = caller.unseen.clone() else { return };
-        if !answer.is_some_and(|answer| answer.status().is_success()) {
-            return;
-        }
+    async fn remember(&self, caller: &Caller, is_accepted: bool) {
+        let Some(redacted) = caller.unseen.clone().filter(|_| is_accepted) else { return };
         if let Err(error) = self.guard.remember_pass_through(caller.key.hash, redacted).await {
             tracing::warn!(%error, "a pass-through key could not be listed");
         }
@@ -250,6 +247,10 @@ impl Proxy {
         visit.ended("refused", None);
         response.map(Answer::whole)
     }
+}
+
+fn is_accepted(answer: &Result<Response<Answer>, Failed>) -> bool {
+    answer.as_ref().is_ok_and(|answer| answer.status().is_success())
 }
 
 const SHOWN_CHARS_MAX: usize = 200;

@@ -141,21 +141,17 @@ async fn call(client: &Upstream, name: &str, secret: &Secret) -> String {
     match client.send(Method::POST, path, headers, Bytes::from(body.to_string())).await {
         Err(error) => error.to_string(),
         Ok(answer) => {
-            let status = answer.status();
+            let (head, body) = answer.into_parts();
+            let status = head.status;
             let header = |name: &str| {
-                let value = answer.headers().get(name).and_then(|value| value.to_str().ok());
+                let value = head.headers.get(name).and_then(|value| value.to_str().ok());
                 value.unwrap_or("-").to_owned()
             };
             let (cost, remaining) = (header("x-spendguard-cost-usd"), header("x-spendguard-remaining-usd"));
             if status.is_success() {
                 return format!("{} {path}: {cost} USD, {remaining} left", status.as_u16());
             }
-            let bytes = answer
-                .into_body()
-                .collect()
-                .await
-                .map(http_body_util::Collected::to_bytes)
-                .unwrap_or_default();
+            let bytes = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
             let error: serde_json::Value = serde_json::from_slice(&bytes).unwrap_or_default();
             let message = error["error"]["message"].as_str().unwrap_or("no reason given").to_owned();
             format!("{} {}: {message}", status.as_u16(), error["error"]["code"].as_str().unwrap_or("-"))

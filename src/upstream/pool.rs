@@ -6,19 +6,19 @@
 use std::collections::VecDeque;
 use std::error::Error;
 use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response, Uri};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::rt::{Read, Write};
-use tokio_util::task::TaskTracker;
 use tower_service::Service;
 
 use crate::clock::Clock;
@@ -28,7 +28,6 @@ const IDLE_CONNECTIONS_MAX: usize = 4_096;
 /// Shorter than upstream's own, so that we seldom send into a closing door.
 const IDLE_CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
 
-type Sender = SendRequest<Outgoing>;
 type Cause = Box<dyn Error + Send + Sync>;
 
 /// Makes connections to one place, and keeps them for the next request.
@@ -39,6 +38,7 @@ pub(super) struct Pool {
 }
 
 /// Why there is no answer.
+#[derive(Debug)]
 pub(super) enum Failure {
     /// No connection could be made.
     Unreachable(Cause),
@@ -51,20 +51,23 @@ pub(super) enum Failure {
 #[derive(Debug)]
 pub struct AnswerBody {
     inner: Incoming,
+    /// Until the body has ended.
     line: Option<Line>,
+    idle: Arc<Idle>,
 }
 
-/// A connection in use.
-#[derive(Debug)]
+/// A connection. It has no task of its own: whoever waits for something of it
+/// drives it, and so gets all that is there without leaving its turn.
 struct Line {
-    sender: Sender,
-    idle: Arc<Idle>,
+    sender: SendRequest<Outgoing>,
+    /// Until it has ended.
+    connection: Option<Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>>,
 }
 
 /// Connections without a request, the one used last at the end.
 #[derive(Debug, Default)]
 struct Idle {
-    waiting: Mutex<VecDeque<(Sender, Duration)>>,
+    waiting: Mutex<VecDeque<(Line, Duration)>>,
     clock: Clock,
 }
 
@@ -77,7 +80,7 @@ impl Pool {
         C::Error: Into<Cause>,
         I: Read + Write + Unpin + Send + 'static,
     {
-        let connect = Box::new(Connector { make: connector, to, connections: TaskTracker::new() });
+        let connect = Box::new(Connector { make: connector, to });
         Self { connect, connect_timeout, idle: Arc::default() }
     }
 
@@ -89,9 +92,12 @@ impl Pool {
         &self,
         mut request: Request<Outgoing>,
     ) -> Result<Response<AnswerBody>, Failure> {
-        while let Some(mut sender) = self.idle.take() {
-            match sender.try_send_request(request).await {
-                Ok(answer) => return Ok(self.taken(answer, sender)),
+        while let Some(mut line) = self.idle.take() {
+            if !line.is_good().await {
+                continue;
+            }
+            match line.exchange(request).await {
+                Ok(answer) => return Ok(self.answered(answer, line)),
                 Err(mut error) => match error.take_message() {
                     Some(unsent) => request = unsent,
                     None => return Err(Failure::Broken(error.into_error())),
@@ -100,15 +106,14 @@ impl Pool {
         }
         let connecting = tokio::time::timeout(self.connect_timeout, self.connect.connect());
         let connected = connecting.await.unwrap_or_else(|elapsed| Err(elapsed.into()));
-        let mut sender = connected.map_err(Failure::Unreachable)?;
-        let answer = sender.send_request(request).await.map_err(Failure::Broken)?;
-        Ok(self.taken(answer, sender))
+        let mut line = connected.map_err(Failure::Unreachable)?;
+        let answer = line.exchange(request).await.map_err(|error| Failure::Broken(error.into_error()))?;
+        Ok(self.answered(answer, line))
     }
 
-    fn taken(&self, answer: Response<Incoming>, sender: Sender) -> Response<AnswerBody> {
-        let line = Line { sender, idle: Arc::clone(&self.idle) };
+    fn answered(&self, answer: Response<Incoming>, line: Line) -> Response<AnswerBody> {
         answer.map(|inner| {
-            let mut body = AnswerBody { inner, line: Some(line) };
+            let mut body = AnswerBody { inner, line: Some(line), idle: Arc::clone(&self.idle) };
             body.free_line_if(body.inner.is_end_stream());
             body
         })
@@ -121,16 +126,16 @@ impl fmt::Debug for Pool {
     }
 }
 
+type Connecting<'a> = Pin<Box<dyn Future<Output = Result<Line, Cause>> + Send + 'a>>;
+
 /// Makes connections, whatever they are made of.
 trait Connect: Send + Sync {
-    fn connect(&self) -> Pin<Box<dyn Future<Output = Result<Sender, Cause>> + Send + '_>>;
+    fn connect(&self) -> Connecting<'_>;
 }
 
 struct Connector<C> {
     make: C,
     to: Uri,
-    /// Each ends with the last of those who can send on it.
-    connections: TaskTracker,
 }
 
 impl<C, I> Connect for Connector<C>
@@ -140,26 +145,64 @@ where
     C::Error: Into<Cause>,
     I: Read + Write + Unpin + Send + 'static,
 {
-    fn connect(&self) -> Pin<Box<dyn Future<Output = Result<Sender, Cause>> + Send + '_>> {
+    fn connect(&self) -> Connecting<'_> {
         let mut make = self.make.clone();
         Box::pin(async move {
-            std::future::poll_fn(|cx| make.poll_ready(cx)).await.map_err(Into::into)?;
+            poll_fn(|cx| make.poll_ready(cx)).await.map_err(Into::into)?;
             let io = make.call(self.to.clone()).await.map_err(Into::into)?;
-            let (mut sender, connection) = http1::handshake(io).await?;
-            self.connections.spawn(async move {
-                if let Err(error) = connection.await {
-                    tracing::debug!(%error, "a connection to upstream broke");
-                }
-            });
-            sender.ready().await?;
-            Ok(sender)
+            let (sender, connection) = http1::handshake(io).await?;
+            Ok(Line { sender, connection: Some(Box::pin(connection)) })
         })
     }
 }
 
+impl Line {
+    /// Lets the connection read and write what it can.
+    fn drive(&mut self, cx: &mut Context<'_>) {
+        if let Some(connection) = &mut self.connection
+            && let Poll::Ready(ended) = connection.as_mut().poll(cx)
+        {
+            // With it goes what it owes; whoever waits for that is told.
+            self.connection = None;
+            if let Err(error) = ended {
+                tracing::debug!(%error, "a connection to upstream broke");
+            }
+        }
+    }
+
+    /// Whether it can take a request now: upstream has not closed it, and the
+    /// last request has all gone out.
+    async fn is_good(&mut self) -> bool {
+        poll_fn(|cx| {
+            self.drive(cx);
+            Poll::Ready(self.connection.is_some() && self.sender.is_ready())
+        })
+        .await
+    }
+
+    /// Sends a request and waits for the head of its answer.
+    async fn exchange(
+        &mut self,
+        request: Request<Outgoing>,
+    ) -> Result<Response<Incoming>, TrySendError<Request<Outgoing>>> {
+        let mut answer = pin!(self.sender.try_send_request(request));
+        poll_fn(|cx| {
+            self.drive(cx);
+            answer.as_mut().poll(cx)
+        })
+        .await
+    }
+}
+
+impl fmt::Debug for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Line").field("sender", &self.sender).finish_non_exhaustive()
+    }
+}
+
 impl Idle {
-    /// The connection that was used last, if it is still good.
-    fn take(&self) -> Option<Sender> {
+    /// The connection that was used last.
+    fn take(&self) -> Option<Line> {
         let now = self.clock.running();
         let mut waiting = self.waiting();
         while let Some((_, since)) = waiting.front()
@@ -167,40 +210,26 @@ impl Idle {
         {
             waiting.pop_front();
         }
-        let mut at = waiting.len();
-        while at > 0 {
-            at -= 1;
-            // One whose last request is still on its way out is not ready, and
-            // perhaps never will be.
-            let (sender, _) = &waiting[at];
-            let (closed, ready) = (sender.is_closed(), sender.is_ready());
-            if closed || ready {
-                let taken = waiting.remove(at).map(|(sender, _)| sender);
-                if !closed {
-                    return taken;
-                }
-            }
-        }
-        None
+        waiting.pop_back().map(|(line, _)| line)
     }
 
-    fn put(&self, sender: Sender) {
+    fn put(&self, line: Line) {
         let now = self.clock.running();
         let mut waiting = self.waiting();
-        if !sender.is_closed() && waiting.len() < IDLE_CONNECTIONS_MAX {
-            waiting.push_back((sender, now));
+        if waiting.len() < IDLE_CONNECTIONS_MAX {
+            waiting.push_back((line, now));
         }
     }
 
-    fn waiting(&self) -> MutexGuard<'_, VecDeque<(Sender, Duration)>> {
+    fn waiting(&self) -> MutexGuard<'_, VecDeque<(Line, Duration)>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl AnswerBody {
     fn free_line_if(&mut self, ended: bool) {
-        if ended && let Some(Line { sender, idle }) = self.line.take() {
-            idle.put(sender);
+        if ended && let Some(line) = self.line.take() {
+            self.idle.put(line);
         }
     }
 }
@@ -213,7 +242,14 @@ impl Body for AnswerBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let frame = std::task::ready!(Pin::new(&mut self.inner).poll_frame(cx));
+        let mut frame = Pin::new(&mut self.inner).poll_frame(cx);
+        if frame.is_pending()
+            && let Some(line) = &mut self.line
+        {
+            line.drive(cx);
+            frame = Pin::new(&mut self.inner).poll_frame(cx);
+        }
+        let frame = ready!(frame);
         let ended = frame.is_none() || self.inner.is_end_stream();
         self.free_line_if(ended);
         Poll::Ready(frame)
@@ -225,5 +261,151 @@ impl Body for AnswerBody {
 
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use http_body_util::BodyExt as _;
+    use hyper_util::rt::TokioIo;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+
+    use super::*;
+
+    /// Connections whose other ends are kept here, in the order of their making.
+    #[derive(Clone, Default)]
+    struct Ends(Arc<Mutex<Vec<DuplexStream>>>);
+
+    impl Ends {
+        fn made(&self) -> usize {
+            self.0.lock().unwrap().len()
+        }
+
+        fn pop(&self) -> DuplexStream {
+            self.0.lock().unwrap().pop().unwrap()
+        }
+    }
+
+    impl Service<Uri> for Ends {
+        type Response = TokioIo<DuplexStream>;
+        type Error = std::io::Error;
+        type Future = std::future::Ready<std::io::Result<Self::Response>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, _: Uri) -> Self::Future {
+            let (ours, theirs) = duplex(1 << 16);
+            self.0.lock().unwrap().push(theirs);
+            std::future::ready(Ok(TokioIo::new(ours)))
+        }
+    }
+
+    fn pool(ends: &Ends) -> Pool {
+        Pool::new(ends.clone(), Uri::from_static("http://up"), Duration::from_secs(1))
+    }
+
+    fn request(body: &'static [u8]) -> Request<Outgoing> {
+        let asked = Arc::new(AtomicBool::new(false));
+        Request::post("/").body(Outgoing { bytes: Some(body.into()), asked }).unwrap()
+    }
+
+    /// Answers what is asked next, once its head and its body of `bytes` are there.
+    async fn answer(end: &mut DuplexStream, bytes: usize, answer: &str) {
+        let mut got = Vec::new();
+        while !got.windows(4).any(|end| end == b"\r\n\r\n") || got.len() < bytes {
+            end.read_buf(&mut got).await.unwrap();
+        }
+        end.write_all(answer.as_bytes()).await.unwrap();
+    }
+
+    const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+
+    async fn whole(pool: &Pool, ends: &Ends, text: &str) -> Bytes {
+        let far = async {
+            while ends.made() == 0 {
+                tokio::task::yield_now().await;
+            }
+            let mut end = ends.pop();
+            answer(&mut end, 0, text).await;
+            end
+        };
+        let (near, end) = tokio::join!(
+            async {
+                let answer = pool.request(request(b"{}")).await.unwrap();
+                answer.into_body().collect().await.unwrap().to_bytes()
+            },
+            far
+        );
+        ends.0.lock().unwrap().push(end);
+        near
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_used_again_once_its_answer_has_been_read() {
+        let ends = Ends::default();
+        let pool = pool(&ends);
+        let chunked = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n";
+        for text in [OK, chunked, "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", OK] {
+            whole(&pool, &ends, text).await;
+            assert_eq!(ends.made(), 1, "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_upstream_closed_or_is_still_being_written_to_is_not_used_again() {
+        let ends = Ends::default();
+        let pool = pool(&ends);
+        whole(&pool, &ends, OK).await;
+        drop(ends.pop());
+        assert_eq!(whole(&pool, &ends, OK).await, "ok");
+        let mut end = ends.pop();
+        // Upstream answers before it has taken the body.
+        let large: &[u8] = vec![b'x'; 1 << 20].leak();
+        let near = async {
+            let answer = pool.request(request(large)).await.unwrap();
+            answer.into_body().collect().await.unwrap();
+        };
+        tokio::join!(near, answer(&mut end, 0, OK));
+        assert_eq!(whole(&pool, &ends, OK).await, "ok");
+        assert_eq!(ends.made(), 1, "a new connection was made, the other end of the old one is ours");
+    }
+
+    #[tokio::test]
+    async fn what_is_there_together_comes_without_waiting_in_between() {
+        let ends = Ends::default();
+        let pool = pool(&ends);
+        let asked = pool.request(request(b"{}"));
+        let far = async {
+            tokio::task::yield_now().await;
+            let mut end = ends.pop();
+            let events = "5\r\nevent\r\n".repeat(50);
+            let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+            answer(&mut end, 0, &format!("{head}{events}0\r\n\r\n")).await;
+            end
+        };
+        let (answer, _end) = tokio::join!(asked, far);
+        let mut body = answer.unwrap().into_body();
+        let mut events = 0;
+        poll_fn(|cx| {
+            while let Poll::Ready(Some(Ok(_))) = Pin::new(&mut body).poll_frame(cx) {
+                events += 1;
+            }
+            Poll::Ready(())
+        })
+        .await;
+        assert_eq!(events, 50);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_waited_for_long_is_not_used_again() {
+        let ends = Ends::default();
+        let pool = pool(&ends);
+        whole(&pool, &ends, OK).await;
+        tokio::time::advance(IDLE_CONNECTION_TIMEOUT * 2).await;
+        assert!(pool.idle.take().is_none());
     }
 }
