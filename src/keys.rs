@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use dashmap::DashMap;
+use foldhash::quality::RandomState;
 use sha2::{Digest as _, Sha256};
 
 use crate::domain::{Pattern, Secret, id};
@@ -96,8 +97,8 @@ pub struct Project {
 /// All keys by hash and by id, and all projects.
 #[derive(Debug, Default)]
 pub struct Ring {
-    by_hash: DashMap<KeyHash, Arc<Key>>,
-    by_id: DashMap<Arc<str>, Arc<Key>>,
+    by_hash: DashMap<KeyHash, Arc<Key>, RandomState>,
+    by_id: DashMap<Arc<str>, Arc<Key>, RandomState>,
     projects: RwLock<HashMap<Arc<str>, Project>>,
 }
 

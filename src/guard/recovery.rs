@@ -1,7 +1,7 @@
 //! Opening a guard: what the last run left open is charged before anything
 //! new is admitted.
 
-use std::sync::atomic::AtomicI64;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
@@ -88,12 +88,14 @@ fn fill(ring: &Ring, reader: &crate::store::Reader) -> Result<(), StoreError> {
             from_file: false,
         });
     }
-    let last_used = reader.query(reader::last_used)?;
-    for row in reader.query(settings::keys)? {
-        let used_s = last_used.get(&row.id).copied().unwrap_or(0);
-        ring.put(key_of(row, used_s.saturating_mul(1_000)));
-    }
-    Ok(())
+    reader.query(|db| settings::each_key(db, |row| drop(ring.put(key_of(row, 0)))))?;
+    reader.query(|db| {
+        reader::each_use(db, |key, used_ms| {
+            if let Some(key) = ring.by_id(key) {
+                key.last_used_ms.fetch_max(used_ms, Ordering::Relaxed);
+            }
+        })
+    })
 }
 
 pub(super) fn key_of(row: KeyRow, last_used_ms: i64) -> Key {

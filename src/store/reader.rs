@@ -245,10 +245,13 @@ pub(super) fn each_settled(
     Ok(())
 }
 
-/// When each key was last used, in Unix seconds, to a quarter of an hour or
-/// better.
-pub fn last_used(db: &Connection) -> rusqlite::Result<HashMap<String, i64>> {
-    let mut statement = db.prepare("SELECT api_key, MAX(last_ms) / 1000 FROM rollup GROUP BY api_key")?;
-    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    rows.collect()
+/// Hands out the ids of keys with Unix milliseconds at which they were used, to a
+/// quarter of an hour or better; a key may come again and again.
+pub fn each_use(db: &Connection, mut each: impl FnMut(&str, i64)) -> rusqlite::Result<()> {
+    let mut statement = db.prepare("SELECT api_key, last_ms FROM rollup")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        each(row.get_ref(0)?.as_str()?, row.get(1)?);
+    }
+    Ok(())
 }

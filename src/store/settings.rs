@@ -42,14 +42,17 @@ pub struct ProjectRow {
     pub archived_s: Option<i64>,
 }
 
-/// Every key.
-pub fn keys(db: &Connection) -> rusqlite::Result<Vec<KeyRow>> {
+/// Hands out every key, one at a time: there may be a million.
+pub fn each_key(db: &Connection, mut each: impl FnMut(KeyRow)) -> rusqlite::Result<()> {
     let mut statement = db.prepare(
         "SELECT id, hash, name, project, redacted, models, pass_through, created_s, expires_s, revoked_s, \
-         old_hash, old_hash_until_s FROM api_key ORDER BY created_s, id",
+         old_hash, old_hash_until_s FROM api_key",
     )?;
-    let rows = statement.query_map([], key_from)?;
-    rows.collect()
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        each(key_from(row)?);
+    }
+    Ok(())
 }
 
 fn key_from(row: &Row<'_>) -> rusqlite::Result<KeyRow> {
