@@ -61,7 +61,10 @@ impl Life {
         let steps = steps(Arc::clone(&clerk), Arc::clone(&is_over), world.fork());
         world.tasks.spawn(steps);
         guard.install_file_projects(settings.projects.iter().cloned());
-        guard.install_file_limits(settings.limits.clone(), Arc::clone(&settings.zone)).await.unwrap();
+        // The disk may fail in the middle of a start, which is then begun again.
+        while guard.install_file_limits(settings.limits.clone(), Arc::clone(&settings.zone)).await.is_err() {
+            sleep(Duration::from_millis(100)).await;
+        }
         let (rules, _) = rules::of(settings).unwrap();
         let rules = Arc::new(ArcSwap::from_pointee(rules));
         let dial = Dial { world: Arc::downgrade(world), life };
