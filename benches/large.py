@@ -9,43 +9,20 @@ same load on both with wrk. Prints seconds until it is ready, CPU seconds per 1,
 """
 
 import hashlib
-import json
-import os
 import pathlib
 import random
 import sqlite3
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
 
-from round_trip import ADMIN, ANSWER, BODY, GUARD, KEY, LIMITS, ROOT, TOKEN, UPSTREAM, cpu, load, nginx
+from round_trip import BODY, GUARD, KEY, LIMITS, answering, cpu, guard, load, make_key, nginx, posting
 
 KEYS, ACTIVE, ENTRIES, MORE_LIMITS, ROUNDS = 1_000_000, 1_000, 10_000_000, 997, 3
 MODELS = ["gpt-4o", "gpt-4o-mini", "gpt-4.1-nano"]
 DAYS = 20
-
-
-def start(folder, limits):
-    """Starts a guard; returns its process and the seconds until it was ready."""
-    config = folder / "spendguard.toml"
-    config.write_text(limits)
-    environment = os.environ | {
-        "OPENAI_API_KEY": "sk-upstream", "SPENDGUARD_ADMIN_TOKEN": TOKEN,
-        "SPENDGUARD_SERVER__LISTEN": f"127.0.0.1:{GUARD}", "SPENDGUARD_ADMIN__LISTEN": f"127.0.0.1:{ADMIN}",
-        "SPENDGUARD_UPSTREAM__BASE_URL": f"http://127.0.0.1:{UPSTREAM}/v1", "SPENDGUARD_STORAGE__PATH": str(folder / "data"),
-    }
-    began = time.monotonic()
-    process = subprocess.Popen(
-        [ROOT / "target/release/spendguard", "serve", "--config", config],
-        env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-    )
-    for line in process.stdout:
-        if b"OPENAI_BASE_URL" in line:
-            return process, time.monotonic() - began
-    sys.exit("it did not start")
 
 
 def stop(process):
@@ -53,18 +30,10 @@ def stop(process):
     process.wait()
 
 
-def admin(method, path, body=None):
-    request = urllib.request.Request(
-        f"http://127.0.0.1:{ADMIN}{path}", body and json.dumps(body).encode(),
-        {"authorization": f"Bearer {TOKEN}", "content-type": "application/json"}, method=method,
-    )
-    return json.load(urllib.request.urlopen(request))
-
-
 def fill(folder):
     """Fills a database that a guard has made; the rollups are left for it to rebuild."""
-    process, _ = start(folder, "")
-    admin("POST", "/guard/v1/keys", {"name": "bench", "secret": KEY})
+    process = guard(folder, "")
+    make_key()
     urllib.request.urlopen(urllib.request.Request(
         f"http://127.0.0.1:{GUARD}/v1/chat/completions", BODY.encode(),
         {"authorization": f"Bearer {KEY}", "content-type": "application/json"},
@@ -120,31 +89,28 @@ def many_limits():
 
 def main():
     large = pathlib.Path(sys.argv[1])
-    answer = f"server {{ listen 127.0.0.1:{UPSTREAM}; default_type application/json; location / {{ return 200 '{ANSWER}'; }} }}"
     with tempfile.TemporaryDirectory() as temporary:
         temporary = pathlib.Path(temporary)
         (temporary / "empty").mkdir()
-        upstream = nginx(temporary, "upstream", answer, 1)
+        upstream = nginx(temporary, "upstream", answering(), 1)
         try:
             time.sleep(1)
             if not (large / "data").exists():
                 large.mkdir(parents=True, exist_ok=True)
                 fill(large)
-                process, seconds = start(large, many_limits())
-                print(f"rollups of {ENTRIES:,} entries were rebuilt in {seconds:.1f} s")
-                stop(process)
-            script = temporary / "post.lua"
-            script.write_text(
-                f'wrk.method = "POST"\nwrk.body = [==[{BODY}]==]\n'
-                f'wrk.headers["authorization"] = "Bearer {KEY}"\nwrk.headers["content-type"] = "application/json"\n'
-            )
+                began = time.monotonic()
+                stop(guard(large, many_limits()))
+                print(f"rollups of {ENTRIES:,} entries were rebuilt in {time.monotonic() - began:.1f} s")
+            script = posting(temporary)
             rows = {"empty, 3 limits": [], f"{KEYS:,} keys, {ENTRIES:,} entries, {MORE_LIMITS + 3:,} limits": []}
             for number in range(ROUNDS):
                 for name, folder, limits in zip(rows, (temporary / "empty", large), (LIMITS, many_limits())):
-                    process, ready = start(folder, limits)
+                    began = time.monotonic()
+                    process = guard(folder, limits)
+                    ready = time.monotonic() - began
                     try:
                         if number == 0 and folder != large:
-                            admin("POST", "/guard/v1/keys", {"name": "bench", "secret": KEY})
+                            make_key()
                         load(GUARD, script, 64)
                         before = cpu(process.pid)
                         requests, _, _ = load(GUARD, script, 64)

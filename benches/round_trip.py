@@ -93,10 +93,25 @@ def load(port, script, connections):
     return requests, float(re.search(r"Requests/sec:\s+([\d.]+)", out).group(1)), float(value) * (1000 if unit == "ms" else 1)
 
 
-def guard(folder):
-    """Starts spendguard with three limits and one key; returns its process."""
+def answering():
+    """The server block of an nginx that stands for the API."""
+    return f"server {{ listen 127.0.0.1:{UPSTREAM}; default_type application/json; location / {{ return 200 '{ANSWER}'; }} }}"
+
+
+def posting(folder):
+    """Writes the script by which wrk sends chat completions; returns its path."""
+    script = folder / "post.lua"
+    script.write_text(
+        f'wrk.method = "POST"\nwrk.body = [==[{BODY}]==]\n'
+        f'wrk.headers["authorization"] = "Bearer {KEY}"\nwrk.headers["content-type"] = "application/json"\n'
+    )
+    return script
+
+
+def guard(folder, limits):
+    """Starts spendguard on a folder; returns its process once it serves."""
     config = folder / "spendguard.toml"
-    config.write_text(LIMITS)
+    config.write_text(limits)
     environment = os.environ | {
         "OPENAI_API_KEY": "sk-upstream", "SPENDGUARD_ADMIN_TOKEN": TOKEN,
         "SPENDGUARD_SERVER__LISTEN": f"127.0.0.1:{GUARD}", "SPENDGUARD_ADMIN__LISTEN": f"127.0.0.1:{ADMIN}",
@@ -104,14 +119,19 @@ def guard(folder):
     }
     binary = ROOT / "target/release/spendguard"
     process = subprocess.Popen([binary, "serve", "--config", config], env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    while b"OPENAI_BASE_URL" not in process.stdout.readline():
-        pass
+    for line in process.stdout:
+        if b"OPENAI_BASE_URL" in line:
+            return process
+    sys.exit("spendguard did not start")
+
+
+def make_key():
+    """Makes the key that the script sends."""
     request = urllib.request.Request(
         f"http://127.0.0.1:{ADMIN}/guard/v1/keys", json.dumps({"name": "bench", "secret": KEY}).encode(),
         {"authorization": f"Bearer {TOKEN}", "content-type": "application/json"},
     )
     urllib.request.urlopen(request).read()
-    return process
 
 
 def main():
@@ -121,18 +141,14 @@ def main():
     rows = {name: [] for name in ("upstream alone", "nginx", "spendguard")}
     with tempfile.TemporaryDirectory() as temporary:
         folder = pathlib.Path(temporary)
-        script = folder / "post.lua"
-        script.write_text(
-            f'wrk.method = "POST"\nwrk.body = [==[{BODY}]==]\n'
-            f'wrk.headers["authorization"] = "Bearer {KEY}"\nwrk.headers["content-type"] = "application/json"\n'
-        )
-        answer = f"server {{ listen 127.0.0.1:{UPSTREAM}; default_type application/json; location / {{ return 200 '{ANSWER}'; }} }}"
+        script = posting(folder)
         proxy = (
             f"upstream u {{ server 127.0.0.1:{UPSTREAM}; keepalive 128; keepalive_requests 100000000; }} server {{ listen 127.0.0.1:{PLAIN};"
             'location / { proxy_pass http://u; proxy_http_version 1.1; proxy_set_header Connection ""; } }'
         )
-        running = [nginx(folder, "upstream", answer, 1), nginx(folder, "plain", proxy, 2), guard(folder)]
+        running = [nginx(folder, "upstream", answering(), 1), nginx(folder, "plain", proxy, 2), guard(folder, LIMITS)]
         try:
+            make_key()
             time.sleep(1)
             for _ in range(ROUNDS):
                 for name, port, process in zip(rows, (UPSTREAM, PLAIN, GUARD), running):

@@ -2,7 +2,6 @@
 //! pass over the past, so that a thousand cost little more than one.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use foldhash::quality::RandomState;
 use rusqlite::{Connection, Row};
@@ -16,7 +15,7 @@ use crate::ledger::meter::{Subject, subject};
 use crate::ledger::reach::Reach;
 use crate::store::reader::each_settled;
 use crate::store::rollup::ROLLUP_S;
-use crate::store::rows::{Names, int, tags_from, tokens_from};
+use crate::store::rows::{Names, attribution_from, int, tokens_from};
 
 /// Whom spending was for, in the columns that say so.
 const DIMENSIONS: usize = 7;
@@ -94,7 +93,7 @@ fn of_rollups(db: &Connection, wanted: &[(&Limit, i64)], names: &dyn Names) -> r
             if known.len() == KNOWN_MAX {
                 settle(&mut pasts, known.drain().flat_map(|(_, targets)| targets));
             }
-            known.insert(of.clone(), targets(wanted, &reach, &attribution(row, names)?));
+            known.insert(of.clone(), targets(wanted, &reach, &attribution_from(row, 0, names)?));
         }
         for target in known.get_mut(&of).into_iter().flatten() {
             let (limit, since_s) = wanted[target.limit];
@@ -127,23 +126,6 @@ fn targets(wanted: &[(&Limit, i64)], reach: &Reach, of: &Attribution) -> Vec<Tar
         Some(Target { limit: *limit, subject, span: Span { start_s: 0, end_s: 0 }, amount: 0 })
     };
     reach.places(of).iter().filter_map(target).collect()
-}
-
-fn attribution(row: &Row<'_>, names: &dyn Names) -> rusqlite::Result<Attribution> {
-    let text = |at: usize| row.get::<_, Arc<str>>(at);
-    let some = |text: Arc<str>| if text.is_empty() { None } else { Some(text) };
-    let (project, key) = (text(0)?, text(1)?);
-    Ok(Attribution {
-        project_name: names.project(&project),
-        key_name: names.key(&key),
-        project,
-        key,
-        end_user: some(text(2)?),
-        tags: Arc::new(tags_from(&text(3)?)),
-        endpoint: text(4)?.to_string().into(),
-        model: text(5)?,
-        priced_as: some(text(6)?),
-    })
 }
 
 fn amount(row: &Row<'_>, unit: Unit) -> rusqlite::Result<i64> {

@@ -190,35 +190,44 @@ pub(crate) fn tokens_from(row: &Row<'_>, first: usize) -> rusqlite::Result<Token
     Ok(tokens)
 }
 
-fn some(text: String) -> Option<Arc<str>> {
-    if text.is_empty() { None } else { Some(text.into()) }
+fn some(text: Arc<str>) -> Option<Arc<str>> {
+    if text.is_empty() { None } else { Some(text) }
 }
 
-/// An entry from the columns of [`ENTRY_COLUMNS`].
-pub(crate) fn entry_from(row: &Row<'_>, names: &dyn Names) -> rusqlite::Result<Entry> {
-    let text = |at: usize| row.get::<_, String>(at);
-    let project: Arc<str> = text(4)?.into();
-    let key: Arc<str> = text(5)?.into();
-    let attribution = Attribution {
+/// Whom spending was for: project, key, end user, tags, endpoint, model and
+/// priced as, from the column `first` on.
+pub(crate) fn attribution_from(
+    row: &Row<'_>,
+    first: usize,
+    names: &dyn Names,
+) -> rusqlite::Result<Attribution> {
+    let text = |offset: usize| row.get::<_, Arc<str>>(first + offset);
+    let (project, key) = (text(0)?, text(1)?);
+    Ok(Attribution {
         project_name: names.project(&project),
         key_name: names.key(&key),
         project,
         key,
-        end_user: some(text(6)?),
-        tags: Arc::new(tags_from(&text(7)?)),
-        endpoint: text(8)?.into(),
-        model: text(9)?.into(),
-        priced_as: some(text(10)?),
-    };
+        end_user: some(text(2)?),
+        tags: Arc::new(tags_from(row.get_ref(first + 3)?.as_str()?)),
+        endpoint: text(4)?.to_string().into(),
+        model: text(5)?,
+        priced_as: some(text(6)?),
+    })
+}
+
+/// An entry from the columns of [`ENTRY_COLUMNS`].
+pub(crate) fn entry_from(row: &Row<'_>, names: &dyn Names) -> rusqlite::Result<Entry> {
+    let text = |at: usize| row.get_ref(at)?.as_str().map_err(rusqlite::Error::from);
     Ok(Entry {
         id: uint(row.get(0)?),
-        kind: Kind::named(&text(1)?).unwrap_or(Kind::Settle),
+        kind: Kind::named(text(1)?).unwrap_or(Kind::Settle),
         created_ms: row.get(2)?,
         admitted_ms: row.get(3)?,
-        attribution: Arc::new(attribution),
-        served_model: some(text(11)?),
-        tier: Tier::named(&text(12)?).unwrap_or_default(),
-        basis: Basis::named(&text(13)?),
+        attribution: Arc::new(attribution_from(row, 4, names)?),
+        served_model: some(row.get(11)?),
+        tier: Tier::named(text(12)?).unwrap_or_default(),
+        basis: Basis::named(text(13)?),
         cost: Money::from_nano(row.get(14)?),
         tool_fees: Money::from_nano(row.get(15)?),
         held: Bound {
@@ -227,7 +236,7 @@ pub(crate) fn entry_from(row: &Row<'_>, names: &dyn Names) -> rusqlite::Result<E
             output_tokens: uint(row.get(18)?),
         },
         tokens: tokens_from(row, 19)?,
-        price_version: text(31)?.into(),
+        price_version: row.get(31)?,
         status: row.get(32)?,
         upstream_request_id: row.get(33)?,
         object_id: row.get(34)?,
