@@ -9,7 +9,7 @@ use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -154,10 +154,10 @@ where
 }
 
 impl Line {
-    /// Lets the connection read and write what it can.
-    fn drive(&mut self, cx: &mut Context<'_>) {
+    /// Lets the connection read and write what it can, and wake whom it finds for more.
+    fn drive(&mut self, waker: &Waker) {
         if let Some(connection) = &mut self.connection
-            && let Poll::Ready(ended) = connection.as_mut().poll(cx)
+            && let Poll::Ready(ended) = connection.as_mut().poll(&mut Context::from_waker(waker))
         {
             // With it goes what it owes; whoever waits for that is told.
             self.connection = None;
@@ -174,18 +174,20 @@ impl Line {
         request: Request<Outgoing>,
     ) -> Result<Response<Incoming>, TrySendError<Request<Outgoing>>> {
         // So that it is done with its last answer, and knows of its end if it has one.
-        poll_fn(|cx| {
-            self.drive(cx);
-            Poll::Ready(())
-        })
-        .await;
+        self.drive(Waker::noop());
         let mut answer = pin!(self.sender.try_send_request(request));
         poll_fn(|cx| {
-            self.drive(cx);
-            answer.as_mut().poll(cx)
+            self.drive(cx.waker());
+            answer.as_mut().poll(&mut unwoken())
         })
         .await
     }
+}
+
+/// What comes only by driving a connection is waited for without a waker: the
+/// connection is driven with one, and a second would wake its own task.
+fn unwoken() -> Context<'static> {
+    Context::from_waker(Waker::noop())
 }
 
 impl fmt::Debug for Line {
@@ -236,12 +238,17 @@ impl Body for AnswerBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let mut frame = Pin::new(&mut self.inner).poll_frame(cx);
-        if frame.is_pending()
-            && let Some(line) = &mut self.line
-        {
-            line.drive(cx);
-            frame = Pin::new(&mut self.inner).poll_frame(cx);
+        let this = &mut *self;
+        let mut frame = Pin::new(&mut this.inner).poll_frame(&mut unwoken());
+        // A connection that was driven with a waker calls it when its frame is taken. So
+        // it gets one only if there is no frame to take.
+        for waker in [Waker::noop(), cx.waker()] {
+            if frame.is_pending()
+                && let Some(line) = &mut this.line
+            {
+                line.drive(waker);
+                frame = Pin::new(&mut this.inner).poll_frame(&mut unwoken());
+            }
         }
         let frame = ready!(frame);
         let ended = frame.is_none() || self.inner.is_end_stream();

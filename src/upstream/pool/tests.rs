@@ -1,6 +1,7 @@
 //! Connections are used again, or not, and what is there comes together.
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::Wake;
 
 use http_body_util::BodyExt as _;
 use hyper_util::rt::TokioIo;
@@ -139,6 +140,40 @@ async fn what_is_there_together_comes_without_waiting_in_between() {
     })
     .await;
     assert_eq!(events, 50);
+}
+
+/// Counts how often it was woken.
+#[derive(Default)]
+struct Wakes(AtomicUsize);
+
+impl Wake for Wakes {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[tokio::test]
+async fn whoever_waits_is_woken_once_for_each_thing_that_comes() {
+    let ends = Ends::default();
+    let pool = pool(&ends);
+    whole(&pool, &ends, OK).await;
+    let mut end = ends.pop();
+    let wakes = Arc::new(Wakes::default());
+    let waker = Waker::from(Arc::clone(&wakes));
+    let cx = &mut Context::from_waker(&waker);
+
+    let mut asked = pin!(pool.request(request(b"{}")));
+    assert!(asked.as_mut().poll(cx).is_pending());
+    assert_eq!(wakes.0.load(Ordering::Relaxed), 0);
+    answer(&mut end, 2, "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").await;
+    let Poll::Ready(Ok(answer)) = asked.poll(cx) else { panic!("the head is there") };
+    let mut body = pin!(answer.into_body());
+    for event in 1..=50 {
+        assert!(body.as_mut().poll_frame(cx).is_pending());
+        assert_eq!(wakes.0.load(Ordering::Relaxed), event, "the head, and events before");
+        end.write_all(b"5\r\nevent\r\n").await.unwrap();
+        assert!(body.as_mut().poll_frame(cx).is_ready());
+    }
 }
 
 #[tokio::test(start_paused = true)]
