@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,16 +10,17 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulConnection;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::task::TaskTracker;
 
-use crate::net::patience::{Patient, stall_max};
+use crate::net::patience::{Patient, Speaks, stall_max};
 use crate::net::streams::{Heard, Traffic, Watching};
 use crate::net::tls::Tls;
 
@@ -85,7 +87,7 @@ where
 {
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let tracker = TaskTracker::new();
-    let protocol = Arc::new(protocol(serving.header_timeout));
+    let versions = Arc::new(versions(serving.header_timeout));
     let mut stop = serving.stop.clone();
     loop {
         let stream = tokio::select! {
@@ -106,9 +108,9 @@ where
             () = stopped(&mut stop) => break,
         };
         let Ok(permit) = permit else { break };
-        let (protocol, serving, service) = (Arc::clone(&protocol), serving.clone(), service.clone());
+        let (versions, serving, service) = (Arc::clone(&versions), serving.clone(), service.clone());
         tracker.spawn(async move {
-            connection(stream, &protocol, serving, service).await;
+            connection(stream, &versions, serving, service).await;
             drop(permit);
         });
     }
@@ -128,7 +130,7 @@ where
     B: Body<Data = Bytes> + Unpin + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    speak(io, &protocol(header_timeout), header_timeout, stop, service).await;
+    speak(io, &versions(header_timeout), header_timeout, stop, service).await;
 }
 
 async fn stopped(stop: &mut watch::Receiver<bool>) {
@@ -136,16 +138,22 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-fn protocol(header_timeout: Duration) -> auto::Builder<Watching> {
-    let mut protocol = auto::Builder::new(Watching { stall_max: stall_max(header_timeout) });
-    protocol
-        .http1()
+/// How the two versions of HTTP are spoken.
+struct Versions {
+    http1: http1::Builder,
+    http2: http2::Builder<Watching>,
+}
+
+fn versions(header_timeout: Duration) -> Versions {
+    let mut http1 = http1::Builder::new();
+    http1
         .timer(TokioTimer::new())
         .header_read_timeout(header_timeout)
         .max_headers(HEADERS_MAX)
+        .max_header_size(HEAD_BYTES_MAX)
         .max_buf_size(HEAD_BYTES_MAX);
-    protocol
-        .http2()
+    let mut http2 = http2::Builder::new(Watching { stall_max: stall_max(header_timeout) });
+    http2
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS_MAX)
         .max_header_list_size(u32::try_from(HEAD_BYTES_MAX).unwrap_or(u32::MAX))
@@ -154,10 +162,10 @@ fn protocol(header_timeout: Duration) -> auto::Builder<Watching> {
         .max_send_buf_size(STREAM_SEND_BYTES_MAX)
         .keep_alive_interval(Some(Duration::from_secs(30)))
         .keep_alive_timeout(Duration::from_secs(30));
-    protocol
+    Versions { http1, http2 }
 }
 
-async fn connection<S, B>(stream: TcpStream, protocol: &auto::Builder<Watching>, serving: Serving, service: S)
+async fn connection<S, B>(stream: TcpStream, versions: &Versions, serving: Serving, service: S)
 where
     S: Service<Request<Incoming>, Response = Response<B>> + Send + 'static,
     S::Future: Send + 'static,
@@ -169,12 +177,12 @@ where
     let _ = stream.set_nodelay(true);
     let patience = serving.header_timeout;
     let Some(tls) = &serving.tls else {
-        return speak(stream, protocol, patience, serving.stop, service).await;
+        return speak(stream, versions, patience, serving.stop, service).await;
     };
     match tokio::time::timeout(patience, tls.acceptor().accept(stream)).await {
         Ok(Ok(stream)) => {
             // Boxed, so that connections without TLS don't have its size.
-            Box::pin(speak(stream, protocol, patience, serving.stop, service)).await;
+            Box::pin(speak(stream, versions, patience, serving.stop, service)).await;
         }
         Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
         Err(_) => tracing::debug!("a TLS handshake took too long"),
@@ -183,7 +191,7 @@ where
 
 async fn speak<I, S, B>(
     io: I,
-    protocol: &auto::Builder<Watching>,
+    versions: &Versions,
     patience: Duration,
     mut stop: watch::Receiver<bool>,
     service: S,
@@ -195,17 +203,49 @@ async fn speak<I, S, B>(
     B: Body<Data = Bytes> + Unpin + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let traffic = Arc::new(Traffic::default());
-    let counted = Arc::clone(&traffic);
-    let service = service_fn(move |request: Request<Incoming>| {
-        let open = counted.begin(request.version());
-        let answer = service.call(request);
-        async move { answer.await.map(|answer| answer.map(|body| Heard::new(body, open))) }
-    });
-    let io = TokioIo::new(Patient::new(io, patience));
-    let connection = protocol.serve_connection(io, service);
-    tokio::pin!(connection);
-    let ended = tokio::select! {
+    let mut io = Patient::new(io, patience);
+    let greeting = tokio::select! {
+        greeting = tokio::time::timeout(patience, io.greeting()) => greeting,
+        () = stopped(&mut stop) => return,
+    };
+    let Ok(Ok(speaks)) = greeting else {
+        return tracing::debug!("a client said nothing");
+    };
+    let io = TokioIo::new(io);
+    let ended = match speaks {
+        Speaks::Http1 => {
+            // hyper ends those that are idle.
+            let connection = versions.http1.serve_connection(io, service);
+            until_stopped(connection, stop, std::future::pending(), patience).await
+        }
+        Speaks::Http2 => {
+            let traffic = Arc::new(Traffic::default());
+            let counted = Arc::clone(&traffic);
+            let service = service_fn(move |request: Request<Incoming>| {
+                let open = counted.begin();
+                let answer = service.call(request);
+                async move { answer.await.map(|answer| answer.map(|body| Heard::new(body, open))) }
+            });
+            let connection = versions.http2.serve_connection(io, service);
+            let idle = traffic.idle(patience, stall_max(patience));
+            // Boxed, so that connections of HTTP/1.1 don't have its size.
+            Box::pin(until_stopped(connection, stop, idle, patience)).await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection ended early");
+    }
+}
+
+/// Serves a connection to its end, or until it is told to stop or is idle.
+async fn until_stopped<C: GracefulConnection>(
+    connection: C,
+    mut stop: watch::Receiver<bool>,
+    idle: impl Future<Output = ()>,
+    patience: Duration,
+) -> Result<(), C::Error> {
+    let mut connection = pin!(connection);
+    tokio::select! {
         // In this order, which costs less than one drawn by lot each time.
         biased;
         ended = connection.as_mut() => ended,
@@ -213,13 +253,10 @@ async fn speak<I, S, B>(
             connection.as_mut().graceful_shutdown();
             connection.await
         }
-        () = traffic.idle(patience, stall_max(patience)) => {
+        () = idle => {
             connection.as_mut().graceful_shutdown();
             // A client that does not say goodbye is left.
             tokio::time::timeout(patience, connection).await.unwrap_or(Ok(()))
         }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "a connection ended early");
     }
 }

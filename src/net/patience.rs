@@ -1,27 +1,44 @@
 //! A connection that a client may not leave hanging by not reading.
 //!
 //! While it doesn't, nothing asks whether there is more to write, and hyper
-//! waits for ever.
+//! waits for ever. It also tells by its first bytes which HTTP the client speaks;
+//! hyper then gets them at once, so that they don't split its first read.
 
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::{Buf as _, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
 /// A client may read nothing for so many times what it may take to greet.
 const STALL_PATIENCE: u32 = 6;
 
+/// How a connection of HTTP/2 begins: RFC 9113, section 3.4.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// What is read at once; as much as hyper does.
+const FIRST_READ_BYTES: usize = 8 * 1024;
+
 /// For how long a client may read nothing that is there to be read.
 pub(super) fn stall_max(opening_max: Duration) -> Duration {
     opening_max * STALL_PATIENCE
 }
 
+/// Which HTTP a client speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Speaks {
+    Http1,
+    Http2,
+}
+
 /// A stream with a time limit for each stall of a write.
 pub(super) struct Patient<I> {
     inner: I,
+    /// What was read for the greeting, and not yet again.
+    first: Bytes,
     /// While a write makes no progress.
     stall: Option<Pin<Box<Sleep>>>,
     stall_max: Duration,
@@ -29,7 +46,7 @@ pub(super) struct Patient<I> {
 
 impl<I> Patient<I> {
     pub(super) fn new(inner: I, opening_max: Duration) -> Self {
-        Self { inner, stall: None, stall_max: stall_max(opening_max) }
+        Self { inner, first: Bytes::new(), stall: None, stall_max: stall_max(opening_max) }
     }
 
     fn watched<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -42,13 +59,51 @@ impl<I> Patient<I> {
     }
 }
 
+impl<I: AsyncRead + Unpin> Patient<I> {
+    /// Waits until it is clear which HTTP the client speaks. An end before that
+    /// is hyper's to deal with.
+    pub(super) async fn greeting(&mut self) -> io::Result<Speaks> {
+        let mut first = Vec::new();
+        let speaks = loop {
+            // On the stack, so that who says nothing takes no memory.
+            let read = poll_fn(|cx| {
+                let mut bytes = [0; FIRST_READ_BYTES];
+                let mut bytes = ReadBuf::new(&mut bytes);
+                ready!(Pin::new(&mut self.inner).poll_read(cx, &mut bytes))?;
+                first.extend_from_slice(bytes.filled());
+                Poll::Ready(io::Result::Ok(bytes.filled().len()))
+            });
+            let is_ended = read.await? == 0;
+            let seen = first.len().min(PREFACE.len());
+            if is_ended || first[..seen] != PREFACE[..seen] {
+                break Speaks::Http1;
+            }
+            if seen == PREFACE.len() {
+                break Speaks::Http2;
+            }
+        };
+        self.first = first.into();
+        Ok(speaks)
+    }
+}
+
 impl<I: AsyncRead + Unpin> AsyncRead for Patient<I> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_read(cx, buf)
+        if self.first.is_empty() {
+            return Pin::new(&mut self.inner).poll_read(cx, buf);
+        }
+        let now = self.first.len().min(buf.remaining());
+        buf.put_slice(&self.first[..now]);
+        self.first.advance(now);
+        if self.first.is_empty() {
+            // Also forgets the memory it was in.
+            self.first = Bytes::new();
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -79,5 +134,41 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Patient<I> {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let shut = Pin::new(&mut self.inner).poll_shutdown(cx);
         self.watched(cx, shut)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
+
+    use super::*;
+
+    async fn heard(parts: &[&[u8]]) -> (Speaks, Vec<u8>) {
+        let (ours, mut theirs) = duplex(1 << 16);
+        let mut ours = Patient::new(ours, Duration::from_secs(1));
+        let say = async {
+            for part in parts {
+                theirs.write_all(part).await.unwrap();
+                tokio::task::yield_now().await;
+            }
+            drop(theirs);
+        };
+        let (speaks, ()) = tokio::join!(ours.greeting(), say);
+        let mut all = Vec::new();
+        ours.read_to_end(&mut all).await.unwrap();
+        (speaks.unwrap(), all)
+    }
+
+    #[tokio::test]
+    async fn the_first_bytes_tell_the_version_however_they_come_and_are_read_again() {
+        let preface_and_more = [PREFACE, b"more".as_slice()].concat();
+        for split in 0..preface_and_more.len() {
+            let (one, two) = preface_and_more.split_at(split);
+            assert_eq!(heard(&[one, two]).await, (Speaks::Http2, preface_and_more.clone()), "{split}");
+        }
+        let large = [b"POST / HTTP/1.1\r\n\r\n".as_slice(), &[b'x'; FIRST_READ_BYTES]].concat();
+        for other in [b"".as_slice(), b"P", b"PUT /", b"PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n", &large] {
+            assert_eq!(heard(&[other]).await, (Speaks::Http1, other.to_vec()));
+        }
     }
 }

@@ -10,12 +10,11 @@ use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Version;
 use http_body::{Body, Frame, SizeHint};
 use hyper::rt::Executor;
 use hyper_util::rt::TokioExecutor;
@@ -85,30 +84,23 @@ async fn watched<F: Future<Output = ()>>(stream: F, stall_max: Duration) {
 pub(super) struct Traffic {
     begun: AtomicU64,
     ended: AtomicU64,
-    is_h1: AtomicBool,
 }
 
 impl Traffic {
     /// A request has come; it lasts as long as what is returned.
-    pub(super) fn begin(self: &Arc<Self>, version: Version) -> Open {
-        if version <= Version::HTTP_11 {
-            self.is_h1.store(true, Ordering::Relaxed);
-        }
+    pub(super) fn begin(self: &Arc<Self>) -> Open {
         self.begun.fetch_add(1, Ordering::Relaxed);
         Open(Arc::clone(self))
     }
 
-    /// Waits until an HTTP/2 connection has had no request within `first_max`, or
-    /// none since for `idle_max` or up to twice as long. hyper bounds HTTP/1.1.
+    /// Waits until there has been no request within `first_max`, or none since for
+    /// `idle_max` or up to twice as long.
     pub(super) async fn idle(&self, first_max: Duration, idle_max: Duration) {
         let mut begun = 0;
         let mut wait = first_max;
         loop {
             let was_idle = begun == self.ended.load(Ordering::Relaxed);
             sleep(wait).await;
-            if self.is_h1.load(Ordering::Relaxed) {
-                std::future::pending::<()>().await;
-            }
             let now_begun = self.begun.load(Ordering::Relaxed);
             if was_idle && begun == now_begun {
                 return;

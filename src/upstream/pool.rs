@@ -176,18 +176,27 @@ impl Line {
         // So that it is done with its last answer, and knows of its end if it has one.
         self.drive(Waker::noop());
         let mut answer = pin!(self.sender.try_send_request(request));
-        poll_fn(|cx| {
-            self.drive(cx.waker());
-            answer.as_mut().poll(&mut unwoken())
-        })
-        .await
+        poll_fn(|cx| self.poll(cx, |cx| answer.as_mut().poll(cx))).await
     }
-}
 
-/// What comes only by driving a connection is waited for without a waker: the
-/// connection is driven with one, and a second would wake its own task.
-fn unwoken() -> Context<'static> {
-    Context::from_waker(Waker::noop())
+    /// Drives until there is what the connection alone can bring.
+    ///
+    /// Nothing else has to wake who waits for it, so `found` has no waker. And the
+    /// connection gets one only if there is nothing: it would call it for what is taken.
+    fn poll<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut found: impl FnMut(&mut Context<'_>) -> Poll<T>,
+    ) -> Poll<T> {
+        for waker in [Waker::noop(), cx.waker()] {
+            self.drive(waker);
+            let found = found(&mut Context::from_waker(Waker::noop()));
+            if found.is_ready() {
+                return found;
+            }
+        }
+        Poll::Pending
+    }
 }
 
 impl fmt::Debug for Line {
@@ -239,16 +248,12 @@ impl Body for AnswerBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let this = &mut *self;
-        let mut frame = Pin::new(&mut this.inner).poll_frame(&mut unwoken());
-        // A connection that was driven with a waker calls it when its frame is taken. So
-        // it gets one only if there is no frame to take.
-        for waker in [Waker::noop(), cx.waker()] {
-            if frame.is_pending()
-                && let Some(line) = &mut this.line
-            {
-                line.drive(waker);
-                frame = Pin::new(&mut this.inner).poll_frame(&mut unwoken());
-            }
+        let mut inner = Pin::new(&mut this.inner);
+        let mut frame = inner.as_mut().poll_frame(&mut Context::from_waker(Waker::noop()));
+        if frame.is_pending()
+            && let Some(line) = &mut this.line
+        {
+            frame = line.poll(cx, |cx| inner.as_mut().poll_frame(cx));
         }
         let frame = ready!(frame);
         let ended = frame.is_none() || self.inner.is_end_stream();
