@@ -3,6 +3,7 @@
 //! Everything under `/guard/v1` wants the admin token. Errors have OpenAI's
 //! envelope. Nothing here is on a request's way through the proxy.
 
+mod alerts;
 mod error;
 mod keys;
 mod ledger;
@@ -23,6 +24,7 @@ use axum::{Json, Router};
 use tokio_util::task::TaskTracker;
 
 use crate::admin::error::ApiError;
+use crate::alerts::Outbox;
 use crate::guard::Guard;
 use crate::keys::KeyHash;
 
@@ -49,6 +51,8 @@ pub struct Admin {
     pub token: KeyHash,
     /// Whether `/metrics` needs no token.
     pub metrics_open: bool,
+    /// What tells operators.
+    pub outbox: Arc<Outbox>,
     /// What the configuration put in force.
     pub in_force: Arc<ArcSwap<InForce>>,
     /// Owner of changes that are being made.
@@ -70,6 +74,8 @@ pub fn router(admin: Admin) -> Router {
         .route("/ledger/verify", get(ledger::verify))
         .route("/ledger/{id}/adjust", post(ledger::adjust))
         .route("/usage", get(usage::usage))
+        .route("/alerts", get(alerts::list))
+        .route("/alerts/test", post(alerts::test))
         .route("/config", get(config))
         .layer(axum::middleware::from_fn_with_state(admin.clone(), authorized));
     Router::new()

@@ -27,6 +27,7 @@ use tokio_util::task::TaskTracker;
 use tower_service::Service as _;
 
 use crate::admin::{Admin, InForce};
+use crate::alerts::{Channels, Outbox};
 use crate::cli::say;
 use crate::clock::Clock;
 use crate::config::Settings;
@@ -44,6 +45,8 @@ const ADMIN_CONNECTIONS_MAX: usize = 1_000;
 
 /// How long until what could not be written at the end is tried again.
 const FLUSH_AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// How long the writer's thread may take to end.
+const WRITER_END_MAX: Duration = Duration::from_secs(1);
 /// Below the shortest time limit of a request.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
@@ -61,6 +64,7 @@ pub struct App {
     config_file: Option<PathBuf>,
     in_force: Arc<ArcSwap<InForce>>,
     rules: Arc<ArcSwap<Rules>>,
+    outbox: Arc<Outbox>,
     roots: Arc<rustls::ClientConfig>,
     proxies: Vec<Arc<Proxy>>,
     tls: Vec<Arc<Tls>>,
@@ -88,6 +92,8 @@ impl App {
         guard.install_file_limits(settings.limits.clone(), Arc::clone(&settings.zone)).await?;
         let (rules, in_force) = rules::of(&settings)?;
         let token = token::Token::of(&settings)?;
+        let roots = upstream::roots();
+        let outbox = Outbox::new(Arc::clone(&guard), Channels::of(&settings.alerts, &roots)?);
         let (stop, stopping) = watch::channel(false);
         let shards = std::thread::available_parallelism().map_or(1, usize::from);
         let listeners = bound(settings.server.listen, shards, "server.listen")?;
@@ -98,7 +104,8 @@ impl App {
             admin: admin_listener.local_addr()?,
             in_force: Arc::new(ArcSwap::from_pointee(in_force)),
             rules: Arc::new(ArcSwap::from_pointee(rules)),
-            roots: upstream::roots(),
+            outbox: Arc::new(outbox),
+            roots,
             proxies: Vec::new(),
             tls: Vec::new(),
             shards: Vec::new(),
@@ -110,6 +117,8 @@ impl App {
             stop,
             writer,
         };
+        let (outbox, until) = (Arc::clone(&app.outbox), stopping.clone());
+        app.admin_task.spawn(async move { outbox.run(until).await });
         app.serve_admin(admin_listener, stopping.clone())?;
         app.serve_proxy(listeners, &stopping)?;
         Ok(app)
@@ -125,6 +134,7 @@ impl App {
             token: KeyHash::of(self.token.secret().expose().as_bytes()),
             metrics_open: self.admin.ip().is_loopback(),
             in_force: Arc::clone(&self.in_force),
+            outbox: Arc::clone(&self.outbox),
             tracker: self.admin_task.clone(),
         };
         let router = crate::admin::router(admin);
@@ -208,7 +218,7 @@ impl App {
     /// Stops taking work, lets what is running finish, and settles everything.
     pub async fn shut_down(self) {
         let _ = self.stop.send(true);
-        let Self { guard, shards, admin_task, proxies, writer, settings, .. } = self;
+        let Self { guard, shards, admin_task, proxies, writer, settings, outbox, .. } = self;
         drop(proxies);
         let joined = tokio::task::spawn_blocking(move || {
             for shard in shards {
@@ -235,10 +245,13 @@ impl App {
         } else {
             tracing::error!("not all could be written; what is missing is charged at its holds");
         }
-        drop(guard);
-        // The writer ends once nobody can send to it; admin tasks that were cut
-        // off end with the runtime, so it is not waited for here.
-        drop(writer);
+        drop((guard, outbox));
+        // The writer ends once nobody can send to it. Admin tasks that were cut off can until
+        // the runtime ends, so it is not waited for as long as it takes.
+        let ended = tokio::task::spawn_blocking(move || writer.join());
+        if tokio::time::timeout(WRITER_END_MAX, ended).await.is_err() {
+            tracing::warn!("the writer's thread is still needed by tasks that were cut off");
+        }
     }
 }
 

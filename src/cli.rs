@@ -3,6 +3,7 @@
 //! All but `serve`, `demo`, `check` and `config` talk to the admin API of a
 //! running guard; on the same machine they find it and its token themselves.
 
+mod alerts;
 mod api;
 mod args;
 mod keys;
@@ -39,6 +40,7 @@ pub async fn run(command: Command, connection: &Connection) -> Result<(), Failur
         Command::Usage(wanted) => usage::run(wanted, connection).await,
         Command::Ledger { command } => ledger::run(command, connection).await,
         Command::Prices { command } => prices::run(command),
+        Command::Alerts { command } => alerts::run(command, connection).await,
         Command::Serve { .. } | Command::Demo { .. } | Command::Check { .. } | Command::Config { .. } => {
             Err(Failure::wrong("this command does not talk to a guard"))
         }

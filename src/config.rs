@@ -3,6 +3,7 @@
 //! `raw` mirrors the file, `settings` can't be wrong, `load` turns one into the
 //! other and says for every mistake where it is and how to mend it.
 
+mod alerts;
 pub mod limits;
 pub mod load;
 mod nearest;

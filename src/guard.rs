@@ -5,6 +5,7 @@
 //! still under the lock, so that the database's order is the ledger's order.
 
 pub mod audit;
+mod hits;
 pub mod keyring;
 pub mod limits;
 pub mod observe;
@@ -50,6 +51,9 @@ pub struct Guard {
     book: tokio::sync::Mutex<limits::Book>,
     /// Makes changes of keys and projects one at a time.
     ring_changes: tokio::sync::Mutex<()>,
+    hits: hits::Hits,
+    /// Told whenever a meter has come to a mark.
+    marks: Arc<Notify>,
 }
 
 /// A request that wants to spend.
@@ -194,6 +198,11 @@ impl Guard {
         self.room.notified()
     }
 
+    /// Told whenever there is something new to tell operators.
+    pub fn marks(&self) -> &Arc<Notify> {
+        &self.marks
+    }
+
     /// Adds a correction to a settled entry, in that entry's windows.
     pub async fn adjust(&self, id: u64, by: Money, note: String) -> Result<Entry, AdjustError> {
         self.writer.flush().await?;
@@ -241,6 +250,16 @@ impl Guard {
         let reader = self.reader.clone();
         let done = tokio::task::spawn_blocking(move || reader.query(work)).await;
         done.map_err(|_| StoreError::Unavailable)?
+    }
+
+    /// Does work on the database that is no business of the ledger's, after all that
+    /// was queued for it before.
+    pub async fn write<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut rusqlite::Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        self.writer.run(work).await
     }
 
     /// Waits until all that was queued before is in the database.

@@ -4,6 +4,7 @@
 //! only downward; `ARCHITECTURE.md` draws them and tells a request's way.
 
 pub mod admin;
+pub mod alerts;
 pub mod app;
 pub mod cli;
 pub mod clock;

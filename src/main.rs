@@ -58,6 +58,7 @@ async fn run(arguments: Cli) -> Result<(), Failure> {
             Ok(())
         }
         command @ (Command::Keys { .. }
+        | Command::Alerts { .. }
         | Command::Projects { .. }
         | Command::Limits { .. }
         | Command::Usage(_)

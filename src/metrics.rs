@@ -5,6 +5,7 @@
 //! that clients make up never become labels.
 
 mod register;
+mod samples;
 
 use std::time::Duration;
 
@@ -16,6 +17,8 @@ use prometheus::{
 
 use crate::domain::{Money, Tokens};
 use crate::metrics::register::{counter_vec, float_vec, gauge_vec, histogram_vec, registered};
+
+pub use samples::{LimitSample, RequestLabels};
 
 /// Key ids that get series of their own.
 const KEY_LABELS_MAX: usize = 10_000;
@@ -35,6 +38,7 @@ pub struct Metrics {
     rejections: IntCounterVec,
     would_reject: IntCounterVec,
     soft_crossings: IntCounterVec,
+    alerts: IntCounterVec,
     overrun: Counter,
     unpriced: IntCounter,
     in_doubt: Gauge,
@@ -54,39 +58,6 @@ pub struct Metrics {
     limit_remaining: GaugeVec,
     limit_reset: GaugeVec,
     key_names: GaugeVec,
-}
-
-/// A limit's meter as it is shown; amounts in the limit's unit, dollars for
-/// `usd`.
-#[derive(Clone, Debug)]
-pub struct LimitSample {
-    /// The limit's name.
-    pub limit: String,
-    /// Whose meter.
-    pub subject: String,
-    /// `usd`, `tokens`, ….
-    pub unit: &'static str,
-    /// Settled.
-    pub settled: f64,
-    /// Held.
-    pub held: f64,
-    /// The lowest soft threshold.
-    pub soft: Option<f64>,
-    /// The cap.
-    pub hard: Option<f64>,
-    /// When the window ends, in Unix seconds.
-    pub reset_s: Option<f64>,
-}
-
-/// Labels of one request.
-#[derive(Clone, Copy, Debug)]
-pub struct RequestLabels<'a> {
-    /// Id of the project; empty if unknown.
-    pub project: &'a str,
-    /// Id of the key; empty if unknown.
-    pub key: &'a str,
-    /// The endpoint, one of a fixed set.
-    pub endpoint: &'a str,
 }
 
 /// A count as a float, exact up to 2^53.
@@ -152,6 +123,12 @@ impl Metrics {
                 "spendguard_soft_crossings_total",
                 "Soft thresholds crossed.",
                 &["limit"],
+            )?,
+            alerts: counter_vec(
+                r,
+                "spendguard_alerts_total",
+                "Tries to deliver an alert, by what came of them.",
+                &["channel", "state"],
             )?,
             overrun: registered(
                 r,
@@ -290,6 +267,11 @@ impl Metrics {
     /// A soft threshold was crossed.
     pub fn crossed(&self, limit: &str) {
         self.soft_crossings.with_label_values(&[limit]).inc();
+    }
+
+    /// A try to deliver an alert through a kind of channel came to this.
+    pub fn alerted(&self, channel: &str, state: &str) {
+        self.alerts.with_label_values(&[channel, state]).inc();
     }
 
     /// A metered request went through without a price.

@@ -29,6 +29,7 @@ use tokio_util::task::TaskTracker;
 use crate::domain::Demand;
 use crate::domain::demand::{Bound, Tier};
 use crate::guard::{Guard, Order};
+use crate::ledger::denial::Denial;
 use crate::openai::endpoint::{self, Endpoint};
 use crate::pricing::sheet::Sheet;
 use crate::proxy::auth::Caller;
@@ -243,6 +244,9 @@ impl Proxy {
         let response = refusal.response(rules.refuse, now_s, &visit.request_id);
         let limit = refusal.limit().map_or("", |limit| &*limit.name);
         self.guard.metrics().rejected(limit, refusal.reason());
+        if let Refusal::Denied(Denial::Exhausted(blocked)) = refusal {
+            self.guard.note_hit(blocked);
+        }
         visit.status = response.status().as_u16();
         visit.ended("refused", None);
         response.map(Answer::whole)

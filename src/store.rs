@@ -10,6 +10,7 @@ mod found;
 pub(crate) mod group;
 mod handover;
 mod lock;
+pub mod outbox;
 pub mod past;
 mod queue;
 pub mod reader;
@@ -30,7 +31,6 @@ use std::time::Duration;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::ledger::entry::{Entry, Hold};
-use crate::store::found::Found;
 use crate::store::lock::Lock;
 use crate::store::rows::{HoldRow, Names};
 
@@ -190,10 +190,12 @@ impl Store {
         let found = found::ledger(&path, last_run)?;
         let opened = || {
             let mut keeper = connect(&path, durability)?;
-            // Sets the version to what it is, a write like any other: who can't
-            // write must not start.
-            keeper.pragma_update(None, "user_version", schema::VERSION)?;
-            if found == Found::WithoutRollups {
+            // Writes even where there is nothing to change: who can't write must not
+            // start.
+            let tx = keeper.transaction()?;
+            schema::upgrade(&tx, found.version)?;
+            tx.commit()?;
+            if !found.has_rollups {
                 let rows = schema::rebuild_rollups(&mut keeper)?;
                 tracing::warn!(rows, "there were no rollups; they are made anew from the entries");
             }

@@ -21,6 +21,7 @@ const ROWS: &[(&str, u8)] = &[
     ("guard", 4),
     ("net", 5),
     ("upstream", 5),
+    ("alerts", 6),
     ("fake_openai", 6),
     ("proxy", 6),
     ("admin", 7),

@@ -2,6 +2,8 @@
 //!
 //! Money is exact decimal text in dollars, times are Unix seconds.
 
+pub(crate) mod alerts;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::alerts::Channels;
 use crate::app::{App, StartError, log, rules};
 use crate::config::reload::{Watch, needs_restart};
 use crate::config::{self, Settings};
@@ -70,6 +71,7 @@ impl App {
 
     async fn apply(&mut self, settings: Settings) -> Result<(), StartError> {
         let (new_rules, in_force) = rules::of(&settings)?;
+        let channels = Channels::of(&settings.alerts, &self.roots)?;
         for key in needs_restart(&self.settings, &settings) {
             tracing::warn!(key, "this change needs a restart to be in force");
         }
@@ -80,6 +82,7 @@ impl App {
                 proxy.upstream.store(Arc::new(Upstream::new(&rules::upstream(&settings), &self.roots)));
             }
         }
+        self.outbox.change(channels);
         self.rules.store(Arc::new(new_rules));
         self.in_force.store(Arc::new(in_force));
         self.settings = settings;

@@ -97,6 +97,12 @@ pub enum Command {
         #[command(subcommand)]
         command: PricesCommand,
     },
+    /// See what was told to operators, and try it.
+    Alerts {
+        /// What to do.
+        #[command(subcommand)]
+        command: AlertsCommand,
+    },
 }
 
 /// `spendguard config …`.
@@ -326,4 +332,19 @@ pub enum PricesCommand {
     /// Whether the sheet is fresh.
     #[command(after_help = "Example: spendguard prices check")]
     Check,
+}
+
+/// `spendguard alerts …`.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub enum AlertsCommand {
+    /// Send a test message through every channel.
+    #[command(after_help = "Example: spendguard alerts test")]
+    Test,
+    /// What was sent, what is waiting, what failed.
+    #[command(after_help = "Example: spendguard alerts list")]
+    List {
+        /// How to print.
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use http::{Method, Uri};
 
+use crate::config::alerts::alerts;
 use crate::config::limits::{Problem, limits, prices};
 use crate::config::place::Place;
 use crate::config::raw::{Raw, SecretSource};
@@ -61,10 +62,10 @@ pub fn load(
 }
 
 /// Notes a problem at a key, and goes on with nothing.
-struct Notes<'a>(&'a mut Vec<Problem>);
+pub(super) struct Notes<'a>(&'a mut Vec<Problem>);
 
 impl Notes<'_> {
-    fn ok<T>(&mut self, key: &str, result: Result<T, String>) -> Option<T> {
+    pub(super) fn ok<T>(&mut self, key: &str, result: Result<T, String>) -> Option<T> {
         result.map_err(|problem| self.0.push((key.to_owned(), problem))).ok()
     }
 
@@ -111,6 +112,8 @@ fn resolve(
     let log_json = notes.one_of("log.format", &raw.log.format, &[("text", false), ("json", true)]);
     let level = notes.one_of("log.level", &raw.log.level, &levels);
     let endpoints_allowed = allowed(raw, &mut notes);
+    let scheme = if raw.admin.tls.is_some() { "https" } else { "http" };
+    let alerts = alerts(raw, &format!("{scheme}://{}/", raw.admin.listen), environment, &mut notes);
     level?;
     Some(Settings {
         server: server?,
@@ -130,6 +133,7 @@ fn resolve(
         organization: raw.organization.name.clone(),
         projects,
         limits,
+        alerts: alerts?,
     })
 }
 
@@ -195,7 +199,7 @@ fn upstream(raw: &Raw, environment: &HashMap<String, String>, notes: &mut Notes<
     })
 }
 
-fn base_url(text: &str) -> Result<Uri, String> {
+pub(super) fn base_url(text: &str) -> Result<Uri, String> {
     let wrong = || format!("{text:?} is no base URL; write it as \"https://api.openai.com/v1\"");
     let url: Uri = text.parse().map_err(|_| wrong())?;
     let known =
@@ -203,7 +207,7 @@ fn base_url(text: &str) -> Result<Uri, String> {
     if known { Ok(url) } else { Err(wrong()) }
 }
 
-fn secret(source: &SecretSource, environment: &HashMap<String, String>) -> Result<Secret, String> {
+pub(super) fn secret(source: &SecretSource, environment: &HashMap<String, String>) -> Result<Secret, String> {
     let text = match (&source.env, &source.file) {
         (Some(name), None) => {
             environment.get(name).cloned().ok_or_else(|| format!("the environment has no {name}; set it"))?

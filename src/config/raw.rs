@@ -1,5 +1,7 @@
 //! The configuration file as it is written. Every key has its default here.
 
+pub mod alerts;
+
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
@@ -51,6 +53,8 @@ pub struct Raw {
     pub project: Vec<Project>,
     /// Limits.
     pub limit: Vec<Limit>,
+    /// Who is told when one is reached.
+    pub alerts: alerts::Alerts,
     /// Prices over the sheet's.
     pub price: Vec<Price>,
 }

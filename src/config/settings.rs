@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use http::{Method, Uri};
 
+use crate::alerts;
 use crate::domain::demand::Tier;
 use crate::domain::{Limit, Secret};
 use crate::pricing::sheet::Override;
@@ -49,6 +50,8 @@ pub struct Settings {
     pub projects: Vec<(String, String)>,
     /// Limits.
     pub limits: Vec<Arc<Limit>>,
+    /// Who is told when one is reached.
+    pub alerts: alerts::Config,
 }
 
 /// A certificate chain and its key.

@@ -35,8 +35,15 @@ fn the_shipped_file_changes_nothing_and_every_example_in_it_works() {
             _ => format!("{line}\n"),
         })
         .collect();
-    let secrets = [("SPENDGUARD_ADMIN_TOKEN", "0123456789abcdef"), ("OPENAI_API_KEY", "sk-x")];
+    let secrets = [
+        ("SPENDGUARD_ADMIN_TOKEN", "0123456789abcdef"),
+        ("OPENAI_API_KEY", "sk-x"),
+        ("SMTP_PASSWORD", "x"),
+        ("SPENDGUARD_WEBHOOK_SECRET", "whsec_x"),
+        ("SLACK_WEBHOOK_URL", "https://slack.example/x"),
+    ];
     let settings = with(&uncommented, &secrets).unwrap();
+    assert!(settings.alerts.email.is_some());
     assert_eq!(settings.limits[0].thresholds(), [12_000_000_000]);
     assert_eq!(settings.pricing.overrides[0].model, "my-model");
 }

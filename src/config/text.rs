@@ -53,6 +53,14 @@ pub fn in_force(settings: &Settings) -> String {
     for limit in &s.limits {
         line("limit", limit_line(limit));
     }
+    if let Some(email) = &s.alerts.email {
+        line("alerts.email", email.to.to_string());
+    }
+    for webhook in &s.alerts.webhooks {
+        // Its path may be a secret.
+        line("alerts.webhook", webhook.url.host().unwrap_or_default().to_owned());
+    }
+    line("alerts.slack", set(!s.alerts.slacks.is_empty()).into());
     if s.limits.is_empty() {
         line("limit", "none: nothing is refused for its cost".into());
     }

@@ -191,7 +191,8 @@ impl Snapshot {
         found: &mut Vec<Difference>,
     ) -> rusqlite::Result<()> {
         let mut noted = self.db.prepare_cached(
-            "SELECT 1 FROM crossing WHERE limit_name = ?1 AND subject = ?2 AND threshold = ?3 AND window_start_s = ?4",
+            "SELECT 1 FROM crossing WHERE limit_name = ?1 AND subject = ?2 AND mark = 'soft' AND threshold = ?3 \
+             AND window_start_s = ?4",
         )?;
         for reading in readings {
             for threshold in limit.thresholds().into_iter().filter(|t| *t <= reading.meter.settled) {

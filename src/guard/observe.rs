@@ -3,8 +3,10 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Notify;
+
 use crate::clock::Clock;
-use crate::ledger::entry::Crossing;
+use crate::ledger::entry::{Crossing, Mark};
 use crate::metrics::Metrics;
 use crate::store::Observer;
 
@@ -12,12 +14,13 @@ use crate::store::Observer;
 pub(super) struct WriterLog {
     clock: Arc<Clock>,
     metrics: Arc<Metrics>,
+    marks: Arc<Notify>,
     began: Mutex<Duration>,
 }
 
 impl WriterLog {
-    pub(super) fn new(clock: Arc<Clock>, metrics: Arc<Metrics>) -> Self {
-        Self { clock, metrics, began: Mutex::default() }
+    pub(super) fn new(clock: Arc<Clock>, metrics: Arc<Metrics>, marks: Arc<Notify>) -> Self {
+        Self { clock, metrics, marks, began: Mutex::default() }
     }
 }
 
@@ -40,14 +43,17 @@ impl Observer for WriterLog {
     }
 
     fn crossed(&self, crossing: &Crossing) {
-        let unit = crossing.limit.unit;
-        self.metrics.crossed(&crossing.limit.name);
-        tracing::warn!(
-            limit = %crossing.limit.name,
-            subject = %crossing.subject,
-            threshold = %unit.phrase(crossing.threshold),
-            settled = %unit.phrase(crossing.settled),
-            "a soft limit was crossed"
-        );
+        self.marks.notify_one();
+        let Crossing { mark, limit, subject, threshold, settled, .. } = crossing;
+        let (threshold, settled) = (limit.unit.phrase(*threshold), limit.unit.phrase(*settled));
+        match mark {
+            Mark::Soft => {
+                self.metrics.crossed(&limit.name);
+                tracing::warn!(limit = %limit.name, %subject, %threshold, %settled, "a soft limit was crossed");
+            }
+            Mark::Hard => {
+                tracing::warn!(limit = %limit.name, %subject, hard = %threshold, %settled, "a hard limit refuses requests");
+            }
+        }
     }
 }

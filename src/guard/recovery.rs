@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 use crate::clock::Clock;
 use crate::domain::{Money, Pattern, Tokens};
 use crate::guard::Guard;
+use crate::guard::hits::Hits;
 use crate::guard::limits::{Book, stored};
 use crate::guard::observe::WriterLog;
 use crate::keys::{Key, KeyHash, Project, Ring};
@@ -60,7 +61,8 @@ impl Guard {
         fill(&ring, &reader)?;
         let api = stored(reader.query(settings::limit_rules)?, &config.zone).map_err(OpenError::Limit)?;
         let next_id = charge_unfinished(&store, &ring, clock.now_ms())?;
-        let log = WriterLog::new(Arc::clone(&clock), Arc::clone(&metrics));
+        let marks = Arc::new(Notify::new());
+        let log = WriterLog::new(Arc::clone(&clock), Arc::clone(&metrics), Arc::clone(&marks));
         let (writer, clerk) = Writer::new(store, config.open_requests_max, log)?;
         let guard = Self {
             ledger: Mutex::new(Ledger::new(next_id)),
@@ -73,6 +75,8 @@ impl Guard {
             room: Notify::new(),
             book: tokio::sync::Mutex::new(Book { file: Vec::new(), api, zone: Arc::clone(&config.zone) }),
             ring_changes: tokio::sync::Mutex::new(()),
+            hits: Hits::default(),
+            marks,
         };
         Ok((Arc::new(guard), clerk))
     }

@@ -76,7 +76,7 @@ pub enum Kind {
     Release,
     /// A correction of an earlier entry by an operator.
     Adjust,
-    /// A soft threshold that a meter has crossed.
+    /// A meter has crossed a soft threshold or come to its hard cap.
     Threshold,
 }
 
@@ -163,12 +163,23 @@ pub fn reserved(bound: &Bound, unit: Unit) -> i64 {
 /// An amount in each unit, by [`Unit::index`].
 pub type Amounts = [i64; Unit::ALL.len()];
 
-/// A meter that went past a soft threshold; unique by all but `at_ms` and
+/// What a meter has come to that somebody wants to hear of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Mark {
+    /// What is settled went past a soft threshold.
+    Soft,
+    /// A request was refused, since the hard cap leaves no room for it.
+    Hard,
+}
+
+/// A meter that has come to a mark; unique by all but `id`, `at_ms` and
 /// `settled`.
 #[derive(Clone, Debug)]
 pub struct Crossing {
     /// The id of its line in the ledger.
     pub id: u64,
+    /// Whether it is a soft threshold or the hard cap.
+    pub mark: Mark,
     /// The limit whose threshold it is.
     pub limit: Arc<Limit>,
     /// Whose meter, by the subject's label.
@@ -200,6 +211,13 @@ impl Crossing {
             priced_as: None,
         };
         let (of, reached) = (limit.unit.phrase(*threshold), limit.unit.phrase(*settled));
+        let (name, window) = (&limit.name, limit.window);
+        let note = match self.mark {
+            Mark::Soft => format!("{name}: {subject} crossed {of} in this {window}, at {reached}"),
+            Mark::Hard => {
+                format!("{name}: {subject} has no room left under {of} in this {window}, at {reached}")
+            }
+        };
         Entry {
             id: self.id,
             kind: Kind::Threshold,
@@ -222,10 +240,17 @@ impl Crossing {
             stream: false,
             disconnected: false,
             corrects: None,
-            note: Some(format!(
-                "{}: {subject} crossed {of} in this {}, at {reached}",
-                limit.name, limit.window
-            )),
+            note: Some(note),
+        }
+    }
+}
+
+impl Mark {
+    /// The name in API and exports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Soft => "soft",
+            Self::Hard => "hard",
         }
     }
 }

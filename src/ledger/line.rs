@@ -4,7 +4,7 @@ use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use crate::domain::{Limit, Window};
-use crate::ledger::entry::{Crossing, Hold, reserved};
+use crate::ledger::entry::{Crossing, Hold, Mark, reserved};
 use crate::ledger::meter::{Meter, Metered, Subject};
 
 /// A hold's part on one meter.
@@ -102,5 +102,5 @@ fn crossing(
     at_ms: i64,
 ) -> Crossing {
     let (limit, subject) = (Arc::clone(limit), subject.label().to_owned());
-    Crossing { id: 0, limit, subject, threshold, window_start_s: start_s, settled, at_ms }
+    Crossing { id: 0, mark: Mark::Soft, limit, subject, threshold, window_start_s: start_s, settled, at_ms }
 }

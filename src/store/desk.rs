@@ -66,7 +66,7 @@ impl WrittenFreed {
     }
 }
 
-/// Thresholds that were behind already when their limit came into force.
+/// Marks that no entry has brought about.
 pub(super) struct Passed {
     pub(super) crossings: Vec<Crossing>,
     pub(super) _slot: Slot,
@@ -93,7 +93,7 @@ pub trait Observer: Send + 'static {
     fn failed(&self, error: &rusqlite::Error);
     /// The database can be written again.
     fn recovered(&self);
-    /// A threshold was crossed that had not been before.
+    /// A meter has come to a mark where it had not been before.
     fn crossed(&self, crossing: &Crossing);
 }
 

@@ -20,13 +20,13 @@ const CHECKED_WHOLE_BYTES_MAX: i64 = 256 << 20;
 /// crash reaches no further back than the last checkpoint.
 const CHECKED_ENTRIES: i64 = 10_000;
 
-/// What is there, besides a sound ledger.
+/// A sound ledger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Found {
-    /// A ledger with all its tables.
-    Ledger,
-    /// A ledger whose rollups are to be made anew.
-    WithoutRollups,
+pub(super) struct Found {
+    /// The version of its tables.
+    pub(super) version: i64,
+    /// Whether it has rollups; else they are to be made anew.
+    pub(super) has_rollups: bool,
 }
 
 /// Makes a ledger where there was none, or looks at the one that is there.
@@ -98,10 +98,11 @@ fn check(path: &Path) -> Result<Found, StoreError> {
     if version == 0 {
         return Err(damaged("what it holds is no ledger".to_owned()));
     }
-    if version != schema::VERSION {
+    if !(1..=schema::VERSION).contains(&version) {
         return Err(StoreError::Version { found: version, expected: schema::VERSION });
     }
-    if let Some(gone) = schema::NEEDED.iter().find(|needed| !tables.iter().any(|table| table == *needed)) {
+    let mut needed = schema::NEEDED.iter().filter(|(since, _)| *since <= version).map(|(_, table)| *table);
+    if let Some(gone) = needed.find(|needed| !tables.iter().any(|table| table == needed)) {
         return Err(damaged(format!("its table {gone:?} is missing")));
     }
     let bytes = number("PRAGMA page_count")?.saturating_mul(number("PRAGMA page_size")?);
@@ -109,8 +110,7 @@ fn check(path: &Path) -> Result<Found, StoreError> {
         if bytes <= CHECKED_WHOLE_BYTES_MAX { quick_check(&db, "") } else { check_in_part(&db, &tables) };
     match wrong.map_err(failed)? {
         Some(what) => Err(damaged(what)),
-        None if tables.iter().any(|table| table == "rollup") => Ok(Found::Ledger),
-        None => Ok(Found::WithoutRollups),
+        None => Ok(Found { version, has_rollups: tables.iter().any(|table| table == "rollup") }),
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use rusqlite::{Connection, params};
 
+use crate::ledger::calendar::Windows;
 use crate::ledger::entry::{Crossing, Entry, Kind};
 use crate::store::desk::{Fact, Passed, Waiting};
 use crate::store::rollup::{RollupKey, RollupSums, upsert_rollup};
@@ -182,19 +183,28 @@ impl HoldChanges {
     }
 }
 
-/// Writes thresholds crossed, each with a line in the ledger. Returns those
+/// Writes marks that were come to, each with a line in the ledger. Returns those
 /// that had not been written before.
 fn insert_crossings(db: &Connection, crossings: &[Crossing]) -> rusqlite::Result<Vec<Crossing>> {
     let mut new = Vec::new();
     for crossing in crossings {
+        let limit = &crossing.limit;
         let written = db
-            .prepare_cached("INSERT OR IGNORE INTO crossing VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
+            .prepare_cached(
+                "INSERT OR IGNORE INTO crossing VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, 0)",
+            )?
             .execute(params![
-                &*crossing.limit.name,
+                int(crossing.id),
+                crossing.mark.name(),
+                &*limit.name,
                 crossing.subject,
                 crossing.threshold,
                 crossing.window_start_s,
+                Windows::of(limit).span(crossing.window_start_s).end_s,
                 crossing.settled,
+                limit.unit.name(),
+                limit.window.name(),
+                limit.hard,
                 crossing.at_ms,
             ])?;
         if written == 1 {

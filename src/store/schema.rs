@@ -1,11 +1,14 @@
 //! The tables, and the version that says which of them a database has.
 
-use rusqlite::Connection;
+use rusqlite::{Connection, Transaction};
 
 use crate::store::rollup;
 
 /// The version this code reads and writes, kept in `PRAGMA user_version`.
-pub(crate) const VERSION: i64 = 1;
+pub(crate) const VERSION: i64 = 2;
+
+/// What brings a database from each version to the next.
+const STEPS: [&str; 2] = [TABLES, ALERTS];
 
 /// Every table is append-only but for `api_key`, `project` and `limit_rule`
 /// (an operator's settings), and `hold_batch` (emptied as its holds end).
@@ -98,6 +101,54 @@ CREATE TABLE limit_rule (
 ) STRICT;
 ";
 
+/// A crossing has the id of its line in the ledger, and what its limit was then. A
+/// delivery is one channel's part in telling it: `waiting`, `sent`, `given_up`
+/// or, if its channel is no longer configured, `dropped`. Crossings of version 1
+/// were told to nobody, and won't be.
+const ALERTS: &str = "
+ALTER TABLE crossing RENAME TO crossing_1;
+CREATE TABLE crossing (
+    id INTEGER PRIMARY KEY,
+    mark TEXT NOT NULL,
+    limit_name TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    threshold INTEGER NOT NULL,
+    window_start_s INTEGER NOT NULL,
+    window_end_s INTEGER NOT NULL,
+    settled INTEGER NOT NULL,
+    unit TEXT NOT NULL,
+    period TEXT NOT NULL,
+    hard INTEGER,
+    at_ms INTEGER NOT NULL,
+    is_routed INTEGER NOT NULL,
+    UNIQUE (limit_name, subject, mark, threshold, window_start_s)
+) STRICT;
+INSERT INTO crossing
+    SELECT line.id, 'soft', limit_name, subject, threshold, window_start_s, window_start_s, settled, '', '', NULL,
+        at_ms, 1
+    FROM (SELECT *, row_number() OVER (PARTITION BY at_ms, limit_name, subject ORDER BY threshold) AS place
+        FROM crossing_1)
+    JOIN (SELECT id, at_ms, limit_name, subject,
+            row_number() OVER (PARTITION BY at_ms, limit_name, subject ORDER BY id) AS place
+        FROM (SELECT DISTINCT at_ms, limit_name, subject FROM crossing_1)
+        JOIN entry ON admitted_ms = at_ms AND kind = 'threshold'
+            AND instr(note, limit_name || ': ' || subject || ' crossed ') = 1) AS line
+    USING (at_ms, limit_name, subject, place);
+DROP TABLE crossing_1;
+CREATE INDEX crossing_unrouted ON crossing (id) WHERE is_routed = 0;
+
+CREATE TABLE delivery (
+    crossing INTEGER NOT NULL,
+    channel TEXT NOT NULL,
+    state TEXT NOT NULL,
+    attempts INTEGER NOT NULL,
+    next_ms INTEGER NOT NULL,
+    error TEXT,
+    PRIMARY KEY (crossing, channel)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX delivery_waiting ON delivery (channel, next_ms) WHERE state = 'waiting';
+";
+
 /// Derived from `entry`: dropped by hand, it is rebuilt at the next start.
 const ROLLUP: &str = "
 CREATE TABLE rollup (
@@ -129,16 +180,32 @@ CREATE TABLE rollup (
 ) STRICT, WITHOUT ROWID;
 ";
 
-/// The tables without which a database is no ledger.
-pub(crate) const NEEDED: [&str; 6] = ["entry", "hold_batch", "crossing", "project", "api_key", "limit_rule"];
+/// The tables without which a database is no ledger, and the version each is of.
+pub(crate) const NEEDED: [(i64, &str); 7] = [
+    (1, "entry"),
+    (1, "hold_batch"),
+    (1, "crossing"),
+    (1, "project"),
+    (1, "api_key"),
+    (1, "limit_rule"),
+    (2, "delivery"),
+];
 
 /// Creates the tables of a new database, all or none.
 pub(crate) fn create(db: &mut Connection) -> rusqlite::Result<()> {
     let tx = db.transaction()?;
-    tx.execute_batch(TABLES)?;
     tx.execute_batch(ROLLUP)?;
-    tx.pragma_update(None, "user_version", VERSION)?;
+    upgrade(&tx, 0)?;
     tx.commit()
+}
+
+/// Brings a database from a version to this one, and writes the version even if
+/// it is this one already.
+pub(crate) fn upgrade(tx: &Transaction<'_>, version: i64) -> rusqlite::Result<()> {
+    for step in STEPS.iter().skip(usize::try_from(version).unwrap_or(STEPS.len())) {
+        tx.execute_batch(step)?;
+    }
+    tx.pragma_update(None, "user_version", VERSION)
 }
 
 /// Makes the table of rollups anew from the entries; returns its rows.
@@ -151,4 +218,40 @@ pub(crate) fn rebuild_rollups(db: &mut Connection) -> rusqlite::Result<usize> {
     }
     tx.commit()?;
     Ok(rebuilt.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_database_of_version_1_keeps_its_crossings_with_their_lines_and_tells_nobody() {
+        let mut db = Connection::open_in_memory().unwrap();
+        let tx = db.transaction().unwrap();
+        tx.execute_batch(ROLLUP).unwrap();
+        tx.execute_batch(TABLES).unwrap();
+        // Two thresholds passed at once, and one whose line is gone.
+        for (threshold, subject, at_ms) in [(10, "org", 5), (20, "org", 5), (10, "key_1", 6)] {
+            let crossing = ("monthly", subject, threshold, 0, 25, at_ms);
+            tx.execute("INSERT INTO crossing VALUES (?1, ?2, ?3, ?4, ?5, ?6)", crossing).unwrap();
+        }
+        for id in [7, 8] {
+            tx.execute(
+                "INSERT INTO entry VALUES (?1, 'threshold', 5, 5, '', '', '', '', '', '', '', '', 'default', '', 0, 0, 0, \
+                 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, '', 0, NULL, NULL, 0, NULL, 0, 0, NULL, \
+                 'monthly: org crossed something')",
+                [id],
+            )
+            .unwrap();
+        }
+        upgrade(&tx, 1).unwrap();
+        tx.commit().unwrap();
+        let mut kept = db.prepare("SELECT id, threshold, mark, is_routed FROM crossing ORDER BY id").unwrap();
+        let kept =
+            kept.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))).unwrap();
+        let kept: Vec<(i64, i64, String, bool)> = kept.map(Result::unwrap).collect();
+        assert_eq!(kept, [(7, 10, "soft".to_owned(), true), (8, 20, "soft".to_owned(), true)]);
+        let version: i64 = db.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap();
+        assert_eq!(version, VERSION);
+    }
 }

@@ -73,7 +73,7 @@ pub(crate) fn verify(db: &Connection) -> rusqlite::Result<Report> {
         report.entries += 1;
         entries::look(entry, &mut report);
         if entry.kind == Kind::Threshold {
-            lines.push((entry.id, entry.created_ms, entry.note.clone().unwrap_or_default()));
+            lines.push((entry.id, entry.note.clone().unwrap_or_default()));
         }
     })?;
     rollups::compare(db, rebuilt, &mut report)?;

@@ -116,6 +116,11 @@ impl Writer {
         slot(&self.operators).await
     }
 
+    /// The slot of an operator's work, if one is free now.
+    pub fn free_operators_slot(&self) -> Option<Slot> {
+        Arc::clone(&self.operators).try_acquire_owned().ok()
+    }
+
     /// Queues a hold. The answer says whether it is in the database.
     ///
     /// One that `leans` on room which facts before it have freed is written with
@@ -149,8 +154,8 @@ impl Writer {
         self.shared.handover.queue.push(Record::Fact(Fact { entry, crossings, freed, _slot: slot }), call);
     }
 
-    /// Queues thresholds that were behind already when their limit came into
-    /// force.
+    /// Queues marks that no entry has brought about: thresholds that were behind
+    /// when their limit came into force, hard caps that refuse.
     pub fn push_passed(&self, crossings: Vec<Crossing>, slot: Slot) {
         let passed = Passed { crossings, _slot: slot };
         self.shared.handover.queue.push(Record::Passed(passed), Call::Now);

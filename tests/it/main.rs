@@ -4,6 +4,7 @@
 #![expect(clippy::print_stdout, reason = "a test says its seed, and why it skips")]
 #![expect(clippy::needless_pass_by_value, reason = "bodies are written in place with json!")]
 
+mod alerts;
 mod attack;
 mod bad_input;
 mod bad_upstream;

@@ -79,9 +79,11 @@ fn only_held_money_in_the_way_may_be_retried() {
     run(async {
         let config = format!("{MINI}[guard]\nwhen_tight = \"reject\"\nhold_wait = \"0s\"\n");
         let house = House::with(&config).await;
-        let slow = house.chat(&[("x-fake-latency-ms", "600")], json!({ "max_completion_tokens": 250 }));
+        let slow = house.chat(&[("x-fake-latency-ms", "2000")], json!({ "max_completion_tokens": 250 }));
         let second = async {
-            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+            while house.guard.in_doubt().1 == 0 {
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
             house.chat(&[], json!({ "max_completion_tokens": 250 })).await
         };
         let (first, second) = tokio::join!(slow, second);

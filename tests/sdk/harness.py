@@ -76,23 +76,42 @@ def address(lines, prefix):
 class House:
     """The fake, the guard, and a key in each project."""
 
+    def __init__(self, config="", environment=None):
+        """Adds to the configuration and to the guard's environment."""
+        self.config, self.environment = CONFIG + config, environment or {}
+
     def __enter__(self):
         self.folder = tempfile.TemporaryDirectory()
-        config = Path(self.folder.name) / "spendguard.toml"
-        config.write_text(CONFIG)
         self.fake_process, lines = start(["demo", "--upstream-only"], {}, "listening")
         self.fake = address(lines, "fake OpenAI")
+        self.start_guard()
+        self.keys = {p: self.make_key(name=p, project_id=p)["value"] for p in ("default", "empty", "small", "fast")}
+        self.keys["narrow"] = self.make_key(name="narrow", models=["gpt-5*"])["value"]
+        return self
+
+    def start_guard(self):
+        config = Path(self.folder.name) / "spendguard.toml"
+        config.write_text(self.config)
         environment = {
             "OPENAI_API_KEY": "sk-upstream-of-the-test",
             "SPENDGUARD_ADMIN_TOKEN": TOKEN,
             "SPENDGUARD_STORAGE__PATH": str(Path(self.folder.name) / "data"),
             "SPENDGUARD_UPSTREAM__BASE_URL": self.fake + "/v1",
-        }
+        } | self.environment
         self.guard_process, lines = start(["serve", "--config", str(config)], environment, "OPENAI_BASE_URL")
         self.proxy, self.admin = address(lines, "proxy listening"), address(lines, "admin listening")
-        self.keys = {p: self.make_key(name=p, project_id=p)["value"] for p in ("default", "empty", "small", "fast")}
-        self.keys["narrow"] = self.make_key(name="narrow", models=["gpt-5*"])["value"]
-        return self
+
+    def kill_and_restart(self):
+        """As kill -9 does, with nothing said before."""
+        self.guard_process.kill()
+        self.guard_process.wait()
+        self.start_guard()
+
+    def cli(self, *arguments):
+        """Runs a command against the guard: its exit code and what it printed."""
+        environment = os.environ | {"SPENDGUARD_ADMIN_URL": self.admin, "SPENDGUARD_ADMIN_TOKEN": TOKEN}
+        done = subprocess.run([BINARY, *arguments], env=environment, capture_output=True, text=True, timeout=60)
+        return done.returncode, done.stdout + done.stderr
 
     def __exit__(self, *_):
         for process in (self.guard_process, self.fake_process):

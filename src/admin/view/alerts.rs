@@ -1,0 +1,83 @@
+//! The shapes of alerts.
+
+use serde::Serialize;
+
+use crate::domain::limit::Unit;
+use crate::store::outbox::{Alert, Delivery};
+
+#[derive(Debug, Serialize)]
+pub(crate) struct AlertView {
+    object: &'static str,
+    pub(crate) id: String,
+    kind: String,
+    limit: String,
+    subject: String,
+    unit: String,
+    threshold: String,
+    settled: String,
+    hard: Option<String>,
+    window: String,
+    window_start: i64,
+    resets_at: i64,
+    created_at: i64,
+    deliveries: Vec<DeliveryView>,
+}
+
+#[derive(Debug, Serialize)]
+struct DeliveryView {
+    channel: String,
+    state: String,
+    attempts: u32,
+    sent_at: Option<i64>,
+    next_attempt_at: Option<i64>,
+    error: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct TestView {
+    channel: String,
+    state: &'static str,
+    error: Option<String>,
+}
+
+impl AlertView {
+    pub(crate) fn of(alert: &Alert, deliveries: &[Delivery]) -> Self {
+        let unit = Unit::named(&alert.unit).unwrap_or(Unit::Usd);
+        Self {
+            object: "guard.alert",
+            id: format!("alert_{}", alert.id),
+            kind: alert.mark.clone(),
+            limit: alert.limit.clone(),
+            subject: alert.subject.clone(),
+            unit: unit.name().to_owned(),
+            threshold: unit.decimal(alert.threshold),
+            settled: unit.decimal(alert.settled),
+            hard: alert.hard.map(|hard| unit.decimal(hard)),
+            window: alert.period.clone(),
+            window_start: alert.window_start_s,
+            resets_at: alert.window_end_s,
+            created_at: alert.at_ms.div_euclid(1_000),
+            deliveries: deliveries.iter().map(DeliveryView::of).collect(),
+        }
+    }
+}
+
+impl DeliveryView {
+    fn of(delivery: &Delivery) -> Self {
+        let at_s = delivery.next_ms.div_euclid(1_000);
+        Self {
+            channel: delivery.channel.clone(),
+            state: delivery.state.clone(),
+            attempts: delivery.attempts,
+            sent_at: (delivery.state == "sent").then_some(at_s),
+            next_attempt_at: (delivery.state == "waiting").then_some(at_s),
+            error: delivery.error.clone(),
+        }
+    }
+}
+
+impl TestView {
+    pub(crate) fn of(channel: String, sent: Result<(), String>) -> Self {
+        Self { channel, state: if sent.is_ok() { "sent" } else { "failed" }, error: sent.err() }
+    }
+}

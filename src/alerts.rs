@@ -1,0 +1,326 @@
+//! Telling operators: an outbox of alerts, delivered by e-mail, webhook, Slack.
+//!
+//! What is to be told is in the database, with what each channel has done about
+//! it, so that nothing is lost with the process. A channel that fails is tried
+//! again, ever more seldom; it holds up no other. A death between sending and
+//! noting sends a message again, under the same id.
+
+mod email;
+mod slack;
+mod told;
+mod webhook;
+
+use std::fmt;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use crate::alerts::email::Email;
+use crate::alerts::slack::Slack;
+use crate::alerts::webhook::Webhook;
+use crate::guard::Guard;
+use crate::store::outbox::{self, Alert, Outcome};
+
+pub use email::Config as EmailConfig;
+pub use slack::Config as SlackConfig;
+pub use told::{Telling, Voice};
+pub use webhook::Config as WebhookConfig;
+
+/// The longest try.
+const SEND_MAX: Duration = Duration::from_secs(30);
+/// What is read from the database at once.
+const BATCH: usize = 50;
+/// Until the second try; doubled for each that follows.
+const AGAIN_AFTER_MS: i64 = 10_000;
+const AGAIN_AFTER_MS_MAX: i64 = 3_600_000;
+/// What could not be told for so long is news no more.
+const GIVE_UP_AFTER_MS: i64 = 3 * 86_400_000;
+/// Until a database that can't be used is tried again.
+const PAUSE: Duration = Duration::from_secs(1);
+/// The longest wait; longer ones are waited for in parts.
+const WAIT_MAX_MS: i64 = 60_000;
+
+/// Where alerts go, and how they speak.
+#[derive(Clone, Debug, Default)]
+pub struct Config {
+    /// The mailbox of operators.
+    pub email: Option<EmailConfig>,
+    /// Programs that want to hear.
+    pub webhooks: Vec<WebhookConfig>,
+    /// Slack's incoming webhooks.
+    pub slacks: Vec<SlackConfig>,
+    /// How messages name the guard.
+    pub voice: Voice,
+}
+
+/// Why a channel can't be used as it is configured.
+#[derive(Debug, thiserror::Error)]
+#[error("{channel}: {problem}")]
+pub struct ChannelError {
+    channel: String,
+    problem: String,
+}
+
+/// A way to reach operators.
+#[derive(Debug)]
+pub struct Channel {
+    /// Its name, as `webhook-1`: by its kind, and its place among those.
+    pub name: String,
+    kind: &'static str,
+    means: Means,
+}
+
+#[derive(Debug)]
+enum Means {
+    Email(Email),
+    Webhook(Webhook),
+    Slack(Slack),
+}
+
+/// All channels, and the voice they speak with.
+#[derive(Debug, Default)]
+pub struct Channels {
+    all: Vec<Arc<Channel>>,
+    voice: Voice,
+}
+
+/// Delivers what there is to tell.
+pub struct Outbox {
+    guard: Arc<Guard>,
+    channels: ArcSwap<Channels>,
+    changed: Notify,
+}
+
+impl fmt::Debug for Outbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Outbox").field("channels", &self.channels).finish_non_exhaustive()
+    }
+}
+
+impl Channels {
+    /// The channels of a configuration; `roots` are what TLS trusts.
+    pub fn of(config: &Config, roots: &Arc<rustls::ClientConfig>) -> Result<Self, ChannelError> {
+        let mut all = Vec::new();
+        let mut add = |kind: &'static str, name: String, means: Result<Means, String>| {
+            let means = means.map_err(|problem| ChannelError { channel: name.clone(), problem })?;
+            all.push(Arc::new(Channel { name, kind, means }));
+            Ok(())
+        };
+        if let Some(email) = &config.email {
+            add("email", "email".to_owned(), Email::new(email).map(Means::Email))?;
+        }
+        for (at, webhook) in config.webhooks.iter().enumerate() {
+            let means = Webhook::new(webhook, roots).map(Means::Webhook);
+            add("webhook", format!("webhook-{}", at + 1), means)?;
+        }
+        for (at, slack) in config.slacks.iter().enumerate() {
+            let means = Slack::new(slack, roots).map(Means::Slack);
+            add("slack", format!("slack-{}", at + 1), means)?;
+        }
+        Ok(Self { all, voice: config.voice.clone() })
+    }
+}
+
+impl Channel {
+    /// Tries once to deliver, within a bounded time. It is now `now_s`.
+    async fn send(&self, telling: &Telling, now_s: i64) -> Result<(), String> {
+        let sending = async {
+            match &self.means {
+                Means::Email(email) => email.send(telling).await,
+                Means::Webhook(webhook) => webhook.send(telling, now_s).await,
+                Means::Slack(slack) => slack.send(telling).await,
+            }
+        };
+        timeout(SEND_MAX, sending).await.unwrap_or_else(|_| Err(format!("no answer within {SEND_MAX:?}")))
+    }
+}
+
+impl Outbox {
+    /// An outbox of a guard's alerts.
+    pub fn new(guard: Arc<Guard>, channels: Channels) -> Self {
+        Self { guard, channels: ArcSwap::from_pointee(channels), changed: Notify::new() }
+    }
+
+    /// Delivers to other channels from now on.
+    pub fn change(&self, channels: Channels) {
+        self.channels.store(Arc::new(channels));
+        self.changed.notify_one();
+    }
+
+    /// Sends a test message through each channel: its name, and what came of it.
+    pub async fn test(&self) -> Vec<(String, Result<(), String>)> {
+        let channels = self.channels.load_full();
+        let clock = self.guard.clock();
+        let telling = Telling::test(&channels.voice, clock.now_ms());
+        let mut results = Vec::new();
+        for channel in &channels.all {
+            results.push((channel.name.clone(), channel.send(&telling, clock.now_s()).await));
+        }
+        results
+    }
+
+    /// Delivers until it is stopped.
+    pub async fn run(&self, mut stop: watch::Receiver<bool>) {
+        while !*stop.borrow() {
+            let channels = self.channels.load_full();
+            let (over, is_over) = watch::channel(false);
+            let mut desks = JoinSet::new();
+            let mut wakes = Vec::new();
+            for channel in &channels.all {
+                let wake = Arc::new(Notify::new());
+                wakes.push(Arc::clone(&wake));
+                let desk = Desk {
+                    guard: Arc::clone(&self.guard),
+                    channel: Arc::clone(channel),
+                    voice: channels.voice.clone(),
+                    wake,
+                    over: is_over.clone(),
+                };
+                desks.spawn(desk.run());
+            }
+            self.route_until_changed(&channels, &wakes, &mut stop).await;
+            // What is being sent is sent, and noted, before anyone else may send it.
+            let _ = over.send(true);
+            while desks.join_next().await.is_some() {}
+        }
+    }
+
+    async fn route_until_changed(
+        &self,
+        channels: &Channels,
+        wakes: &[Arc<Notify>],
+        stop: &mut watch::Receiver<bool>,
+    ) {
+        let names: Vec<String> = channels.all.iter().map(|channel| channel.name.clone()).collect();
+        loop {
+            let marked = self.guard.marks().notified();
+            let (names, now_ms) = (names.clone(), self.guard.clock().now_ms());
+            let routed = self.guard.write(move |db| outbox::route(db, &names, now_ms)).await;
+            for wake in wakes {
+                wake.notify_one();
+            }
+            let again = async {
+                match routed {
+                    Ok(()) => std::future::pending().await,
+                    Err(_) => sleep(PAUSE).await,
+                }
+            };
+            tokio::select! {
+                () = marked => {}
+                () = again => {}
+                () = self.changed.notified() => return,
+                _ = stop.changed() => return,
+            }
+        }
+    }
+}
+
+/// Delivers through one channel.
+struct Desk {
+    guard: Arc<Guard>,
+    channel: Arc<Channel>,
+    voice: Voice,
+    wake: Arc<Notify>,
+    over: watch::Receiver<bool>,
+}
+
+impl Desk {
+    async fn run(mut self) {
+        while !*self.over.borrow() {
+            let wait = match self.found().await {
+                Ok((due, _)) if !due.is_empty() => self.deliver(due).await,
+                Ok((_, next_ms)) => next_ms.map(|next_ms| {
+                    let wait_ms = next_ms.saturating_sub(self.guard.clock().now_ms()).clamp(0, WAIT_MAX_MS);
+                    Duration::from_millis(u64::try_from(wait_ms).unwrap_or(0))
+                }),
+                Err(()) => Some(PAUSE),
+            };
+            let waited = async {
+                match wait {
+                    Some(wait) => sleep(wait).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = waited => {}
+                () = self.wake.notified() => {}
+                _ = self.over.changed() => {}
+            }
+        }
+    }
+
+    /// What is due, and when the next will be.
+    async fn found(&self) -> Result<(Vec<(Alert, u32)>, Option<i64>), ()> {
+        let (name, now_ms) = (self.channel.name.clone(), self.guard.clock().now_ms());
+        let found = self
+            .guard
+            .read(move |db| Ok((outbox::due(db, &name, now_ms, BATCH)?, outbox::next_ms(db, &name)?)));
+        found.await.map_err(|error| tracing::warn!(%error, "alerts can't be read"))
+    }
+
+    /// Delivers one after the other, up to the first that fails: the next one
+    /// would fail too. Returns how long to wait.
+    async fn deliver(&self, due: Vec<(Alert, u32)>) -> Option<Duration> {
+        for (alert, attempts) in due {
+            if *self.over.borrow() {
+                break;
+            }
+            let telling = Telling::of(&alert, &self.voice, self.guard.ring());
+            let sent = self.channel.send(&telling, self.guard.clock().now_s()).await;
+            let is_sent = sent.is_ok();
+            let outcome = self.outcome(&alert, attempts, sent);
+            self.note(alert.id, outcome).await;
+            if !is_sent {
+                return Some(PAUSE);
+            }
+        }
+        Some(Duration::ZERO)
+    }
+
+    fn outcome(&self, alert: &Alert, attempts: u32, sent: Result<(), String>) -> Outcome {
+        let metrics = self.guard.metrics();
+        let Err(error) = sent else {
+            metrics.alerted(self.channel.kind, "sent");
+            return Outcome::Sent;
+        };
+        let now_ms = self.guard.clock().now_ms();
+        let doubled = AGAIN_AFTER_MS.saturating_mul(1 << attempts.min(16));
+        if now_ms.saturating_sub(alert.at_ms) >= GIVE_UP_AFTER_MS {
+            metrics.alerted(self.channel.kind, "given_up");
+            tracing::error!(channel = %self.channel.name, alert = alert.id, %error, "an alert could not be delivered and is given up");
+            return Outcome::GivenUp(error);
+        }
+        metrics.alerted(self.channel.kind, "failed");
+        tracing::warn!(channel = %self.channel.name, alert = alert.id, %error, "an alert could not be delivered; it is tried again");
+        Outcome::Again(now_ms.saturating_add(doubled.min(AGAIN_AFTER_MS_MAX)), error)
+    }
+
+    /// Notes an outcome. It goes on trying: what is sent must not be sent again.
+    async fn note(&self, id: u64, outcome: Outcome) {
+        let noting = async {
+            loop {
+                let (name, now_ms, outcome) =
+                    (self.channel.name.clone(), self.guard.clock().now_ms(), outcome.clone());
+                let noted = self.guard.write(move |db| outbox::note(db, id, &name, now_ms, &outcome)).await;
+                let Err(error) = noted else { return };
+                tracing::warn!(%error, "what came of an alert can't be written yet");
+                sleep(PAUSE).await;
+            }
+        };
+        let mut over = self.over.clone();
+        let mut noting = pin!(noting);
+        tokio::select! {
+            () = &mut noting => {}
+            // At the end there is one more moment for it, not for ever.
+            // What it returns keeps a lock, so it may not live on.
+            () = async { drop(over.wait_for(|over| *over).await) } => {
+                let _ = timeout(PAUSE, noting).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! Slack's incoming webhooks: <https://api.slack.com/messaging/webhooks>.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, Uri};
+use serde_json::json;
+
+use crate::alerts::Telling;
+use crate::alerts::webhook::Post;
+use crate::domain::Secret;
+
+/// A channel of Slack.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Its address, which is all that one needs to write there.
+    pub url: Secret,
+}
+
+#[derive(Debug)]
+pub(super) struct Slack {
+    to: Post,
+}
+
+impl Slack {
+    pub(super) fn new(config: &Config, roots: &Arc<rustls::ClientConfig>) -> Result<Self, String> {
+        let url: Uri = config.url.expose().parse().map_err(|_| "its url is none".to_owned())?;
+        let is_known = matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some();
+        if is_known { Ok(Self { to: Post::new(&url, roots) }) } else { Err("its url is none".to_owned()) }
+    }
+
+    pub(super) async fn send(&self, telling: &Telling) -> Result<(), String> {
+        let text = format!("*{}*\n{}", escaped(&telling.subject), escaped(&telling.text));
+        self.to.json(HeaderMap::new(), json!({ "text": text }).to_string()).await
+    }
+}
+
+/// Slack makes links and mentions of what is in angle brackets.
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}

@@ -1,0 +1,122 @@
+//! What is told: an alert in words, and as data for programs.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::domain::limit::Unit;
+use crate::keys::Ring;
+use crate::ledger::entry::Mark;
+use crate::store::outbox::Alert;
+
+/// How messages name the guard that sends them.
+#[derive(Clone, Debug, Default)]
+pub struct Voice {
+    /// Whose spending it is.
+    pub organization: Arc<str>,
+    /// Where operators look.
+    pub link: Arc<str>,
+}
+
+/// One message, the same through every channel.
+#[derive(Clone, Debug)]
+pub struct Telling {
+    /// The same however often it is sent.
+    pub id: String,
+    /// `limit.soft`, `limit.hard` or `test`.
+    pub kind: &'static str,
+    /// When it happened, in Unix milliseconds.
+    pub at_ms: i64,
+    /// One line.
+    pub subject: String,
+    /// A few.
+    pub text: String,
+    /// For programs.
+    pub data: Value,
+}
+
+impl Telling {
+    /// An alert in words.
+    pub fn of(alert: &Alert, voice: &Voice, ring: &Ring) -> Self {
+        let Alert { limit, subject, period, .. } = alert;
+        let unit = Unit::named(&alert.unit).unwrap_or(Unit::Usd);
+        let whose = whose(subject, ring);
+        let (settled, threshold) = (unit.phrase(alert.settled), unit.phrase(alert.threshold));
+        let resets = if period == "total" {
+            "It never resets.".to_owned()
+        } else {
+            format!("The window is a {period}; it resets at {}.", instant(alert.window_end_s))
+        };
+        let is_hard = alert.mark == Mark::Hard.name();
+        let (subject, happened) = if is_hard {
+            let subject = format!("Limit {limit} refuses requests of {whose}");
+            let happened = format!(
+                "The hard limit \"{limit}\" has no room left for {whose}: {settled} of {threshold} are settled, and requests \
+                 are refused. Raise the limit to let them through again."
+            );
+            (subject, happened)
+        } else {
+            let of_hard = alert.hard.map(|hard| format!(" The hard limit is {}.", unit.phrase(hard)));
+            let subject = format!("Limit {limit}: {whose} has passed {threshold}");
+            let happened = format!(
+                "{whose} has settled {settled}, past the soft threshold of {threshold} of the limit \"{limit}\".{} Requests \
+                 go on.",
+                of_hard.unwrap_or_default()
+            );
+            (subject, happened)
+        };
+        Self {
+            id: format!("alert_{}", alert.id),
+            kind: if is_hard { "limit.hard" } else { "limit.soft" },
+            at_ms: alert.at_ms,
+            subject: format!("[{}] {subject}", voice.organization),
+            text: format!("{happened}\n{resets}\n\n{}\n", voice.link),
+            data: json!({
+                "limit": alert.limit,
+                "subject": alert.subject,
+                "unit": unit.name(),
+                "threshold": unit.decimal(alert.threshold),
+                "settled": unit.decimal(alert.settled),
+                "hard": alert.hard.map(|hard| unit.decimal(hard)),
+                "window": alert.period,
+                "window_start": alert.window_start_s,
+                "resets_at": (alert.period != "total").then_some(alert.window_end_s),
+                "organization": &*voice.organization,
+                "link": &*voice.link,
+            }),
+        }
+    }
+
+    /// A message that only shows that messages arrive.
+    pub fn test(voice: &Voice, now_ms: i64) -> Self {
+        Self {
+            id: format!("test_{now_ms}"),
+            kind: "test",
+            at_ms: now_ms,
+            subject: format!("[{}] A test of spendguard's alerts", voice.organization),
+            text: format!(
+                "This is a test. Alerts of spent limits will arrive here as this did.\n\n{}\n",
+                voice.link
+            ),
+            data: json!({ "organization": &*voice.organization, "link": &*voice.link }),
+        }
+    }
+}
+
+/// A meter's subject in words.
+fn whose(subject: &str, ring: &Ring) -> String {
+    match subject {
+        "org" => "the organization".to_owned(),
+        key if ring.by_id(key).is_some() => format!("key \"{}\" ({key})", ring.key_name(key)),
+        project if ring.project(project).is_some() => {
+            format!("project \"{}\" ({project})", ring.project_name(project))
+        }
+        other => format!("\"{other}\""),
+    }
+}
+
+fn instant(at_s: i64) -> String {
+    let text = Timestamp::from_second(at_s).map(|at| at.strftime("%Y-%m-%d %H:%M UTC").to_string());
+    text.unwrap_or_else(|_| at_s.to_string())
+}

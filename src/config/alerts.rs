@@ -1,0 +1,71 @@
+//! Alerts: from the file to channels that can't be wrong.
+
+use std::collections::HashMap;
+
+use http::Uri;
+
+use crate::alerts::{Config, EmailConfig, SlackConfig, Voice, WebhookConfig};
+use crate::config::load::{Notes, base_url, secret};
+use crate::config::raw::{Raw, alerts};
+
+/// Where alerts go. `admin` is the address of the admin listener.
+pub(super) fn alerts(
+    raw: &Raw,
+    admin: &str,
+    environment: &HashMap<String, String>,
+    notes: &mut Notes<'_>,
+) -> Option<Config> {
+    let link = raw.alerts.link.clone().unwrap_or_else(|| admin.to_owned());
+    let voice = Voice { organization: raw.organization.name.as_str().into(), link: link.into() };
+    let email = raw.alerts.email.as_ref().map(|raw| email(raw, environment, notes));
+    let webhooks = raw.alerts.webhook.iter().enumerate().map(|(at, raw)| {
+        let url = notes.ok(&format!("alerts.webhook[{at}].url"), webhook_url(&raw.url));
+        let secret = notes.ok(&format!("alerts.webhook[{at}].secret"), secret(&raw.secret, environment));
+        Some(WebhookConfig { url: url?, secret: secret? })
+    });
+    let webhooks: Vec<_> = webhooks.collect();
+    let slacks = raw.alerts.slack.iter().enumerate().map(|(at, raw)| {
+        let url = notes.ok(&format!("alerts.slack[{at}].url"), secret(&raw.url, environment));
+        Some(SlackConfig { url: url? })
+    });
+    let slacks: Vec<_> = slacks.collect();
+    Some(Config {
+        email: match email {
+            Some(email) => Some(email?),
+            None => None,
+        },
+        webhooks: webhooks.into_iter().collect::<Option<_>>()?,
+        slacks: slacks.into_iter().collect::<Option<_>>()?,
+        voice,
+    })
+}
+
+fn webhook_url(text: &str) -> Result<Uri, String> {
+    let without_query = text.split('?').next().unwrap_or(text);
+    base_url(without_query)
+        .map_err(|_| format!("{text:?} is no URL; write it as \"https://example.com/hook\""))?;
+    text.parse().map_err(|_| format!("{text:?} is no URL"))
+}
+
+fn email(
+    raw: &alerts::Email,
+    environment: &HashMap<String, String>,
+    notes: &mut Notes<'_>,
+) -> Option<EmailConfig> {
+    let smtp: Result<Uri, String> = raw.smtp.parse().map_err(|_| String::new());
+    let smtp = smtp.ok().filter(|uri| {
+        matches!(uri.scheme_str(), Some("smtp" | "smtps")) && uri.host().is_some_and(|host| !host.is_empty())
+    });
+    let wrong = || format!("{:?} is no mail server; write it as \"smtp://user@mail.example:587\"", raw.smtp);
+    let smtp = notes.ok("alerts.email.smtp", smtp.ok_or_else(wrong));
+    let password = raw.password.as_ref().map(|source| secret(source, environment)).transpose();
+    let password = notes.ok("alerts.email.password", password);
+    let no_address = |text: &str| format!("{text:?} is no e-mail address");
+    let from = notes.ok("alerts.email.from", raw.from.parse().map_err(|_| no_address(&raw.from)));
+    let receivers: Result<Vec<lettre::message::Mailbox>, String> =
+        raw.to.iter().map(|text| text.parse().map_err(|_| no_address(text))).collect();
+    let receivers =
+        receivers.and_then(|to| if to.is_empty() { Err("name somebody".to_owned()) } else { Ok(to) });
+    let to = notes.ok("alerts.email.to", receivers);
+    Some(EmailConfig { smtp: smtp?, password: password?, from: from?, to: to?.into_iter().collect() })
+}

@@ -1,0 +1,53 @@
+//! Alerts as they are written in the file.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::config::raw::SecretSource;
+
+/// Who is told when a limit is reached.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Alerts {
+    /// The address of the dashboard in messages; the admin listener's if absent.
+    pub link: Option<String>,
+    /// A mailbox.
+    pub email: Option<Email>,
+    /// Programs.
+    pub webhook: Vec<Webhook>,
+    /// Channels of Slack.
+    pub slack: Vec<Slack>,
+}
+
+/// A mailbox that alerts go to.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Email {
+    /// `smtp://user@host:587` (STARTTLS) or `smtps://user@host:465`.
+    pub smtp: String,
+    /// The user's password.
+    #[serde(default)]
+    pub password: Option<SecretSource>,
+    /// The sender.
+    pub from: String,
+    /// The receivers.
+    pub to: Vec<String>,
+}
+
+/// A program that alerts are posted to.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Webhook {
+    /// Where it listens.
+    pub url: String,
+    /// What it knows the signature by: `whsec_` and Base64.
+    pub secret: SecretSource,
+}
+
+/// A channel of Slack.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Slack {
+    /// Its incoming webhook.
+    pub url: SecretSource,
+}

@@ -1,0 +1,173 @@
+//! What operators are to be told, and how far that has come.
+//!
+//! A crossing is routed once: each channel that is configured then gets a
+//! delivery. A delivery waits until it is sent or given up, across restarts.
+
+use rusqlite::{Connection, Row, params};
+
+use crate::store::rows::{int, uint};
+
+/// A meter that has come to a mark, as it was then. Amounts are in `unit`, nano-dollars
+/// for `usd`; the last four are empty or absent in what version 1 wrote.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Alert {
+    /// The id of its line in the ledger.
+    pub id: u64,
+    /// `soft` or `hard`.
+    pub mark: String,
+    /// Name of the limit.
+    pub limit: String,
+    /// Whose meter.
+    pub subject: String,
+    /// The soft threshold, or the cap.
+    pub threshold: i64,
+    /// Where the window starts, in Unix seconds.
+    pub window_start_s: i64,
+    /// What was settled then.
+    pub settled: i64,
+    /// When, in Unix milliseconds.
+    pub at_ms: i64,
+    /// Where the window ends, in Unix seconds.
+    pub window_end_s: i64,
+    /// What the limit counts.
+    pub unit: String,
+    /// The name of its window.
+    pub period: String,
+    /// Its cap then.
+    pub hard: Option<i64>,
+}
+
+/// One channel's part in telling an alert.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delivery {
+    /// The name of the channel.
+    pub channel: String,
+    /// `waiting`, `sent`, `given_up` or `dropped`.
+    pub state: String,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// When it was sent or is tried next, in Unix milliseconds.
+    pub next_ms: i64,
+    /// Why the last try failed.
+    pub error: Option<String>,
+}
+
+/// What came of trying to deliver.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was taken.
+    Sent,
+    /// It was not; it is tried again then, in Unix milliseconds.
+    Again(i64, String),
+    /// It was not, and never will be.
+    GivenUp(String),
+}
+
+const ALERT: &str = "crossing.id, mark, limit_name, subject, threshold, window_start_s, settled, at_ms, window_end_s, \
+                     unit, period, hard";
+
+/// Makes deliveries to `channels` of all crossings that have none yet, and drops
+/// those that wait for a channel that is no more.
+pub fn route(db: &mut Connection, channels: &[String], now_ms: i64) -> rusqlite::Result<()> {
+    let tx = db.transaction()?;
+    for channel in channels {
+        tx.prepare_cached(
+            "INSERT OR IGNORE INTO delivery SELECT id, ?1, 'waiting', 0, ?2, NULL FROM crossing WHERE is_routed = 0",
+        )?
+        .execute(params![channel, now_ms])?;
+    }
+    tx.prepare_cached("UPDATE crossing SET is_routed = 1 WHERE is_routed = 0")?.execute([])?;
+    let known = serde_json::to_string(channels).unwrap_or_default();
+    tx.prepare_cached(
+        "UPDATE delivery SET state = 'dropped' WHERE state = 'waiting' \
+         AND channel NOT IN (SELECT value FROM json_each(?1))",
+    )?
+    .execute([known])?;
+    tx.commit()
+}
+
+/// What a channel has to deliver by now, the oldest first, with how often each
+/// was tried.
+pub fn due(
+    db: &Connection,
+    channel: &str,
+    now_ms: i64,
+    count_max: usize,
+) -> rusqlite::Result<Vec<(Alert, u32)>> {
+    let sql = format!(
+        "SELECT {ALERT}, attempts FROM delivery JOIN crossing ON crossing.id = crossing \
+         WHERE channel = ?1 AND state = 'waiting' AND next_ms <= ?2 ORDER BY next_ms, crossing.id LIMIT {count_max}"
+    );
+    let mut statement = db.prepare_cached(&sql)?;
+    let rows = statement.query_map(params![channel, now_ms], |row| Ok((alert_from(row)?, row.get(12)?)))?;
+    rows.collect()
+}
+
+/// When a channel has something to deliver next, in Unix milliseconds.
+pub fn next_ms(db: &Connection, channel: &str) -> rusqlite::Result<Option<i64>> {
+    let sql = "SELECT min(next_ms) FROM delivery WHERE channel = ?1 AND state = 'waiting'";
+    db.prepare_cached(sql)?.query_row([channel], |row| row.get(0))
+}
+
+/// Notes what came of a try.
+pub fn note(db: &Connection, id: u64, channel: &str, now_ms: i64, outcome: &Outcome) -> rusqlite::Result<()> {
+    let (state, next_ms, error) = match outcome {
+        Outcome::Sent => ("sent", now_ms, None),
+        Outcome::Again(next_ms, error) => ("waiting", *next_ms, Some(error)),
+        Outcome::GivenUp(error) => ("given_up", now_ms, Some(error)),
+    };
+    db.prepare_cached(
+        "UPDATE delivery SET state = ?3, attempts = attempts + 1, next_ms = ?4, error = ?5 \
+         WHERE crossing = ?1 AND channel = ?2",
+    )?
+    .execute(params![int(id), channel, state, next_ms, error])?;
+    Ok(())
+}
+
+/// The newest alerts before an id, newest first, with their deliveries.
+pub fn alerts(
+    db: &Connection,
+    before: Option<u64>,
+    count_max: usize,
+) -> rusqlite::Result<Vec<(Alert, Vec<Delivery>)>> {
+    let sql = format!("SELECT {ALERT} FROM crossing WHERE id < ?1 ORDER BY id DESC LIMIT {count_max}");
+    let mut statement = db.prepare_cached(&sql)?;
+    let alerts = statement.query_map([before.map_or(i64::MAX, int)], alert_from)?;
+    let mut of = db.prepare_cached(
+        "SELECT channel, state, attempts, next_ms, error FROM delivery WHERE crossing = ?1 ORDER BY channel",
+    )?;
+    alerts
+        .map(|alert| {
+            let alert = alert?;
+            let deliveries = of.query_map([int(alert.id)], delivery_from)?.collect::<Result<_, _>>()?;
+            Ok((alert, deliveries))
+        })
+        .collect()
+}
+
+fn alert_from(row: &Row<'_>) -> rusqlite::Result<Alert> {
+    Ok(Alert {
+        id: uint(row.get(0)?),
+        mark: row.get(1)?,
+        limit: row.get(2)?,
+        subject: row.get(3)?,
+        threshold: row.get(4)?,
+        window_start_s: row.get(5)?,
+        settled: row.get(6)?,
+        at_ms: row.get(7)?,
+        window_end_s: row.get(8)?,
+        unit: row.get(9)?,
+        period: row.get(10)?,
+        hard: row.get(11)?,
+    })
+}
+
+fn delivery_from(row: &Row<'_>) -> rusqlite::Result<Delivery> {
+    Ok(Delivery {
+        channel: row.get(0)?,
+        state: row.get(1)?,
+        attempts: row.get(2)?,
+        next_ms: row.get(3)?,
+        error: row.get(4)?,
+    })
+}

@@ -1,0 +1,165 @@
+"""Alerts as operators get them: a mail server, a webhook's receiver, Slack; a receiver that is down, a guard that dies.
+
+The webhook's receiver checks signatures with the package that the makers of Standard Webhooks publish.
+"""
+
+import json
+import logging
+import socket
+import threading
+import time
+import warnings
+import urllib.error
+import urllib.request
+from email import message_from_bytes, policy
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import AuthResult, LoginPassword
+from standardwebhooks.webhooks import Webhook
+
+from harness import House
+
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+CONFIG = """
+[organization]
+name = "Acme <&> Söhne"
+[[limit]]
+name = "alerting"
+window = "month"
+soft = [0.000001]
+[alerts]
+link = "https://guard.example/"
+[alerts.email]
+smtp = "smtp://alerts%40acme.example@localhost:{mail}"
+password = {{ env = "MAIL_PASSWORD" }}
+from = "spendguard <alerts@acme.example>"
+to = ["Finance <finance@acme.example>", "ops@acme.example"]
+[[alerts.webhook]]
+url = "http://127.0.0.1:{web}/hook?team=1"
+secret = {{ env = "WEBHOOK_SECRET" }}
+[[alerts.slack]]
+url = {{ env = "SLACK_URL" }}
+"""
+
+
+class Mail:
+    """A mail server that keeps what it gets, from who knows the password."""
+
+    def __init__(self):
+        self.messages, self.logins = [], []
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.server = Controller(
+            self, "127.0.0.1", self.port, authenticator=self.authenticate, auth_require_tls=False, auth_required=True
+        )
+        self.server.start()
+
+    def authenticate(self, server, session, envelope, mechanism, auth_data):
+        self.logins.append((auth_data.login, auth_data.password))
+        return AuthResult(success=auth_data.password == b"correct horse" and isinstance(auth_data, LoginPassword))
+
+    async def handle_DATA(self, server, session, envelope):
+        self.messages.append((envelope.rcpt_tos, message_from_bytes(envelope.content, policy=policy.default)))
+        return "250 taken"
+
+
+class Web(BaseHTTPRequestHandler):
+    """Takes webhooks at /hook unless it is down, and Slack's at /slack."""
+
+    down = True
+    hooks, refused, slacks = [], [], []
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["content-length"]))
+        if self.path == "/slack":
+            Web.slacks.append(json.loads(body))
+        elif Web.down:
+            Web.refused.append(self.headers["webhook-id"])
+            self.send_response(503)
+            return self.end_headers()
+        else:
+            assert self.path == "/hook?team=1", self.path
+            payload = Webhook(SECRET).verify(body, dict(self.headers))
+            Web.hooks.append((self.headers["webhook-id"], payload))
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+def until(what, ready, seconds=40):
+    end = time.monotonic() + seconds
+    while not ready():
+        if time.monotonic() > end:
+            raise SystemExit(f"it did not happen in time: {what}")
+        time.sleep(0.1)
+
+
+def chat(house, project):
+    body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hello"}]}
+    headers = {"authorization": f"Bearer {house.keys[project]}", "content-type": "application/json"}
+    request = urllib.request.Request(house.proxy + "/v1/chat/completions", json.dumps(body).encode(), headers)
+    try:
+        return urllib.request.urlopen(request, timeout=20).status
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def main():
+    # The mail server finds fault with a password outside TLS, on loopback too.
+    warnings.simplefilter("ignore")
+    logging.getLogger("mail.log").setLevel(logging.CRITICAL)
+    mail = Mail()
+    web = ThreadingHTTPServer(("127.0.0.1", 0), Web)
+    threading.Thread(target=web.serve_forever, daemon=True).start()
+    port = web.server_address[1]
+    environment = {
+        "MAIL_PASSWORD": "correct horse", "WEBHOOK_SECRET": SECRET, "SLACK_URL": f"http://127.0.0.1:{port}/slack",
+    }
+    with House(CONFIG.format(mail=mail.port, web=port), environment) as house:
+        assert chat(house, "default") == 200 and chat(house, "default") == 200
+        until("a mail", lambda: mail.messages)
+        until("a message in Slack", lambda: Web.slacks)
+        until("a webhook that is refused", lambda: Web.refused)
+        receivers, message = mail.messages[0]
+        assert receivers == ["finance@acme.example", "ops@acme.example"], receivers
+        assert message["subject"].startswith("[Acme <&> Söhne] Limit alerting: the organization has passed"), message["subject"]
+        assert "https://guard.example/" in message.get_content() and "resets at" in message.get_content()
+        assert "&lt;&amp;&gt; Söhne" in Web.slacks[0]["text"], Web.slacks[0]
+        print("ok  mail and Slack have an alert, though the webhook's receiver is down")
+
+        house.kill_and_restart()
+        Web.down = False
+        until("the webhook", lambda: Web.hooks)
+        assert Web.hooks[0][0] == Web.refused[0], "the same alert has the same id"
+        assert Web.hooks[0][1]["type"] == "limit.soft" and Web.hooks[0][1]["data"]["limit"] == "alerting"
+        assert chat(house, "default") == 200
+        print("ok  the webhook comes after kill -9, signed, under the same id")
+
+        for _ in range(3):
+            assert chat(house, "empty") == 429
+        until("the hard limit's mail", lambda: len(mail.messages) > 1)
+        until("the hard limit's webhook", lambda: len(Web.hooks) > 1)
+        time.sleep(1)
+        assert [hook["type"] for _, hook in Web.hooks] == ["limit.soft", "limit.hard"], Web.hooks
+        assert (len(mail.messages), len(Web.slacks)) == (2, 2), "nothing is told twice"
+        print("ok  a hard limit that refuses is told once")
+
+        code, text = house.cli("alerts", "list")
+        assert code == 0 and "alerting" in text and "webhook-1" in text and "sent" in text, text
+        code, text = house.cli("alerts", "test")
+        assert code == 0 and text.count("sent") == 3, text
+        assert mail.messages[-1][1]["subject"].endswith("A test of spendguard's alerts")
+        Web.down = True
+        code, text = house.cli("alerts", "test")
+        assert code == 1 and "webhook-1: failed, it answered 503" in text, text
+        print("ok  the commands list alerts and test each channel")
+    assert all(login == b"alerts@acme.example" for login, _ in mail.logins), mail.logins
+    mail.server.stop()
+
+
+if __name__ == "__main__":
+    main()
