@@ -6,6 +6,9 @@ The webhook's receiver checks signatures with the package that the makers of Sta
 import json
 import logging
 import socket
+import ssl
+import subprocess
+import tempfile
 import threading
 import time
 import warnings
@@ -31,7 +34,7 @@ soft = [0.000001]
 [alerts]
 link = "https://guard.example/"
 [alerts.email]
-smtp = "smtp://alerts%40acme.example@localhost:{mail}"
+smtp = "{scheme}://alerts%40acme.example@127.0.0.2:{mail}"
 password = {{ env = "MAIL_PASSWORD" }}
 from = "spendguard <alerts@acme.example>"
 to = ["Finance <finance@acme.example>", "ops@acme.example"]
@@ -44,15 +47,19 @@ url = {{ env = "SLACK_URL" }}
 
 
 class Mail:
-    """A mail server that keeps what it gets, from who knows the password."""
+    """A mail server that keeps what it gets within TLS, from who knows the password."""
 
-    def __init__(self):
+    def __init__(self, certificate, **options):
         self.messages, self.logins = [], []
+        # Not 127.0.0.1, to which mail may go in the clear.
         with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
+            probe.bind(("127.0.0.2", 0))
             self.port = probe.getsockname()[1]
+        self.tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        self.tls.load_cert_chain(certificate)
+        options = {name: self.tls if value is True else value for name, value in options.items()}
         self.server = Controller(
-            self, "127.0.0.1", self.port, authenticator=self.authenticate, auth_require_tls=False, auth_required=True
+            self, "127.0.0.2", self.port, authenticator=self.authenticate, auth_required=True, **options
         )
         self.server.start()
 
@@ -109,17 +116,27 @@ def chat(house, project):
 
 
 def main():
-    # The mail server finds fault with a password outside TLS, on loopback too.
+    # The server that is all within TLS does not know that it is.
     warnings.simplefilter("ignore")
     logging.getLogger("mail.log").setLevel(logging.CRITICAL)
-    mail = Mail()
+    folder = tempfile.TemporaryDirectory()
+    certificate = folder.name + "/certificate.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=mail", "-keyout", certificate,
+         "-out", certificate + ".part", "-addext", "subjectAltName=IP:127.0.0.2", "-addext", "basicConstraints=critical,CA:FALSE"],
+        check=True, capture_output=True,
+    )
+    with open(certificate, "a") as both, open(certificate + ".part") as part:
+        both.write(part.read())
+    mail = Mail(certificate, tls_context=True)
     web = ThreadingHTTPServer(("127.0.0.1", 0), Web)
     threading.Thread(target=web.serve_forever, daemon=True).start()
     port = web.server_address[1]
     environment = {
         "MAIL_PASSWORD": "correct horse", "WEBHOOK_SECRET": SECRET, "SLACK_URL": f"http://127.0.0.1:{port}/slack",
+        "SSL_CERT_FILE": certificate,
     }
-    with House(CONFIG.format(mail=mail.port, web=port), environment) as house:
+    with House(CONFIG.format(scheme="smtp", mail=mail.port, web=port), environment) as house:
         assert chat(house, "default") == 200 and chat(house, "default") == 200
         until("a mail", lambda: mail.messages)
         until("a message in Slack", lambda: Web.slacks)
@@ -131,6 +148,8 @@ def main():
         assert "&lt;&amp;&gt; Söhne" in Web.slacks[0]["text"], Web.slacks[0]
         print("ok  mail and Slack have an alert, though the webhook's receiver is down")
 
+        # A death before it is noted that something was sent sends it again, so that is waited for.
+        until("both are noted", lambda: house.cli("alerts", "list")[1].count("  sent") == 2)
         house.kill_and_restart()
         Web.down = False
         until("the webhook", lambda: Web.hooks)
@@ -143,9 +162,11 @@ def main():
             assert chat(house, "empty") == 429
         until("the hard limit's mail", lambda: len(mail.messages) > 1)
         until("the hard limit's webhook", lambda: len(Web.hooks) > 1)
+        until("the hard limit in Slack", lambda: len(Web.slacks) > 1)
         time.sleep(1)
         assert [hook["type"] for _, hook in Web.hooks] == ["limit.soft", "limit.hard"], Web.hooks
-        assert (len(mail.messages), len(Web.slacks)) == (2, 2), "nothing is told twice"
+        told = ([message["subject"] for _, message in mail.messages], Web.slacks)
+        assert (len(mail.messages), len(Web.slacks)) == (2, 2), f"something is told twice: {told}"
         print("ok  a hard limit that refuses is told once")
 
         code, text = house.cli("alerts", "list")
@@ -157,6 +178,19 @@ def main():
         code, text = house.cli("alerts", "test")
         assert code == 1 and "webhook-1: failed, it answered 503" in text, text
         print("ok  the commands list alerts and test each channel")
+
+        within = Mail(certificate, ssl_context=True, auth_require_tls=False)
+        more = CONFIG.format(scheme="smtps", mail=within.port, web=port)
+        house.config = house.config.replace(CONFIG.format(scheme="smtp", mail=mail.port, web=port), more)
+        house.kill_and_restart()
+        house.cli("alerts", "test")
+        assert len(within.messages) == 1, "TLS from the start"
+        house.environment["SSL_CERT_FILE"] = "/dev/null"
+        house.kill_and_restart()
+        code, text = house.cli("alerts", "test")
+        assert code == 1 and "email: failed" in text and len(within.messages) == 1, text
+        within.server.stop()
+        print("ok  mail goes by STARTTLS and by TLS, and not to a server of an unknown certificate")
     assert all(login == b"alerts@acme.example" for login, _ in mail.logins), mail.logins
     mail.server.stop()
 
