@@ -5,6 +5,7 @@
 
 mod alerts;
 mod error;
+mod forecast;
 mod keys;
 mod ledger;
 mod limits;
@@ -27,6 +28,7 @@ use crate::admin::error::ApiError;
 use crate::alerts::Outbox;
 use crate::guard::Guard;
 use crate::keys::KeyHash;
+use crate::outlook::Lookout;
 
 /// The largest body of an admin request.
 const BODY_BYTES_MAX: usize = 1 << 20;
@@ -38,6 +40,8 @@ pub struct InForce {
     pub text: String,
     /// The time zone of days.
     pub zone: Arc<str>,
+    /// Whether caps that will be reached are told.
+    pub tells_forecast: bool,
     /// When the price sheet was made, in Unix seconds.
     pub prices_as_of_s: i64,
 }
@@ -53,6 +57,8 @@ pub struct Admin {
     pub metrics_open: bool,
     /// What tells operators.
     pub outbox: Arc<Outbox>,
+    /// What looks ahead.
+    pub lookout: Arc<Lookout>,
     /// What the configuration put in force.
     pub in_force: Arc<ArcSwap<InForce>>,
     /// Owner of changes that are being made.
@@ -74,6 +80,7 @@ pub fn router(admin: Admin) -> Router {
         .route("/ledger/verify", get(ledger::verify))
         .route("/ledger/{id}/adjust", post(ledger::adjust))
         .route("/usage", get(usage::usage))
+        .route("/forecast", get(forecast::show))
         .route("/alerts", get(alerts::list))
         .route("/alerts/test", post(alerts::test))
         .route("/config", get(config))

@@ -35,6 +35,7 @@ use crate::guard::{Guard, recovery};
 use crate::keys::KeyHash;
 use crate::metrics::Metrics;
 use crate::net::{Serving, Tls};
+use crate::outlook::Lookout;
 use crate::proxy::visit::RequestIds;
 use crate::proxy::{Proxy, Rules};
 use crate::store::Store;
@@ -65,6 +66,7 @@ pub struct App {
     in_force: Arc<ArcSwap<InForce>>,
     rules: Arc<ArcSwap<Rules>>,
     outbox: Arc<Outbox>,
+    lookout: Arc<Lookout>,
     roots: Arc<rustls::ClientConfig>,
     proxies: Vec<Arc<Proxy>>,
     tls: Vec<Arc<Tls>>,
@@ -105,6 +107,7 @@ impl App {
             in_force: Arc::new(ArcSwap::from_pointee(in_force)),
             rules: Arc::new(ArcSwap::from_pointee(rules)),
             outbox: Arc::new(outbox),
+            lookout: Arc::new(Lookout::new(Arc::clone(&guard))),
             roots,
             proxies: Vec::new(),
             tls: Vec::new(),
@@ -119,6 +122,13 @@ impl App {
         };
         let (outbox, until) = (Arc::clone(&app.outbox), stopping.clone());
         app.admin_task.spawn(async move { outbox.run(until).await });
+        let (lookout, in_force, until) =
+            (Arc::clone(&app.lookout), Arc::clone(&app.in_force), stopping.clone());
+        let settings = move || {
+            let in_force = in_force.load();
+            (Arc::clone(&in_force.zone), in_force.tells_forecast)
+        };
+        app.admin_task.spawn(async move { lookout.run(settings, until).await });
         app.serve_admin(admin_listener, stopping.clone())?;
         app.serve_proxy(listeners, &stopping)?;
         Ok(app)
@@ -135,6 +145,7 @@ impl App {
             metrics_open: self.admin.ip().is_loopback(),
             in_force: Arc::clone(&self.in_force),
             outbox: Arc::clone(&self.outbox),
+            lookout: Arc::clone(&self.lookout),
             tracker: self.admin_task.clone(),
         };
         let router = crate::admin::router(admin);
@@ -218,7 +229,7 @@ impl App {
     /// Stops taking work, lets what is running finish, and settles everything.
     pub async fn shut_down(self) {
         let _ = self.stop.send(true);
-        let Self { guard, shards, admin_task, proxies, writer, settings, outbox, .. } = self;
+        let Self { guard, shards, admin_task, proxies, writer, settings, outbox, lookout, .. } = self;
         drop(proxies);
         let joined = tokio::task::spawn_blocking(move || {
             for shard in shards {
@@ -245,7 +256,7 @@ impl App {
         } else {
             tracing::error!("not all could be written; what is missing is charged at its holds");
         }
-        drop((guard, outbox));
+        drop((guard, outbox, lookout));
         // The writer ends once nobody can send to it. Admin tasks that were cut off can until
         // the runtime ends, so it is not waited for as long as it takes.
         let ended = tokio::task::spawn_blocking(move || writer.join());

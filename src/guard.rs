@@ -5,9 +5,9 @@
 //! still under the lock, so that the database's order is the ledger's order.
 
 pub mod audit;
-mod hits;
 pub mod keyring;
 pub mod limits;
+mod marks;
 pub mod observe;
 pub mod recovery;
 pub mod reservation;
@@ -51,7 +51,7 @@ pub struct Guard {
     book: tokio::sync::Mutex<limits::Book>,
     /// Makes changes of keys and projects one at a time.
     ring_changes: tokio::sync::Mutex<()>,
-    hits: hits::Hits,
+    seen: marks::Seen,
     /// Told whenever a meter has come to a mark.
     marks: Arc<Notify>,
 }

@@ -7,6 +7,7 @@
 pub mod calendar;
 pub mod denial;
 pub mod entry;
+pub mod forecast;
 mod line;
 pub mod meter;
 pub mod reach;
@@ -21,7 +22,7 @@ use crate::domain::demand::Bound;
 use crate::domain::limit::{Mode, Per, Unit};
 use crate::domain::{Limit, Money};
 use crate::ledger::denial::{Blocked, Denial};
-use crate::ledger::entry::{Amounts, Attribution, Crossing, Entry, Hold, Kind, Mark, reserved};
+use crate::ledger::entry::{Amounts, Attribution, Crossing, Entry, Hold, Kind, reserved};
 use crate::ledger::line::{Line, end_on, hold_on, settle_on};
 use crate::ledger::meter::{Meter, Metered, Reading, Subject};
 use crate::ledger::reach::Reach;
@@ -307,20 +308,6 @@ impl Ledger {
             Kind::Threshold => {}
         }
         self.numbered(crossings)
-    }
-
-    /// A request was refused where a hard cap leaves no room: a fact for the ledger.
-    pub fn hit(&mut self, blocked: &Blocked, at_ms: i64) -> Crossing {
-        Crossing {
-            id: self.take_id(),
-            mark: Mark::Hard,
-            limit: Arc::clone(&blocked.limit),
-            subject: blocked.subject.label().to_owned(),
-            threshold: blocked.hard,
-            window_start_s: blocked.span.start_s,
-            settled: blocked.settled,
-            at_ms,
-        }
     }
 
     fn free(&mut self, unit: Unit, amount: i64) {

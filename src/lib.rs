@@ -17,6 +17,7 @@ pub mod ledger;
 pub mod metrics;
 pub mod net;
 pub mod openai;
+pub mod outlook;
 pub mod pricing;
 pub mod proxy;
 pub mod store;

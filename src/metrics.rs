@@ -57,6 +57,7 @@ pub struct Metrics {
     limit_hard: GaugeVec,
     limit_remaining: GaugeVec,
     limit_reset: GaugeVec,
+    forecast: GaugeVec,
     key_names: GaugeVec,
 }
 
@@ -223,6 +224,7 @@ impl Metrics {
                 "When the window ends.",
                 &meter,
             )?,
+            forecast: gauge_vec(r, "spendguard_forecast_usd", "What the month will come to.", &["bound"])?,
             key_names: gauge_vec(r, "spendguard_key_info", "Names of keys, always 1.", &["key", "name"])?,
             keys_seen: DashSet::new(),
             registry,
@@ -350,6 +352,13 @@ impl Metrics {
             if let Some(reset_s) = sample.reset_s {
                 self.limit_reset.with_label_values(&labels).set(reset_s);
             }
+        }
+    }
+
+    /// Sets what the month is likely to come to.
+    pub fn mirror_forecast(&self, bounds: [(&str, Money); 3]) {
+        for (bound, amount) in bounds {
+            self.forecast.with_label_values(&[bound]).set(dollars(amount));
         }
     }
 

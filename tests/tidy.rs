@@ -19,6 +19,7 @@ const ROWS: &[(&str, u8)] = &[
     ("throttle", 3),
     ("metrics", 3),
     ("guard", 4),
+    ("outlook", 5),
     ("net", 5),
     ("upstream", 5),
     ("alerts", 6),

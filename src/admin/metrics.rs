@@ -71,6 +71,10 @@ fn mirror(admin: &Admin) {
     let samples: Vec<_> =
         guard.limits().iter().flat_map(|(limit, readings)| samples(limit, readings)).collect();
     metrics.mirror_limits(&samples);
+    if let Some(forecast) = admin.lookout.known().and_then(|outlook| outlook.month.forecast) {
+        let bounds = [("low", forecast.low), ("expected", forecast.expected), ("high", forecast.high)];
+        metrics.mirror_forecast(bounds.map(|(bound, amount)| (bound, Money::from_nano(amount))));
+    }
     let keys = guard.ring().keys();
     metrics.mirror_keys(keys.iter().map(|key| (&*key.id, &*key.name)));
 }

@@ -24,7 +24,7 @@ pub struct Voice {
 pub struct Telling {
     /// The same however often it is sent.
     pub id: String,
-    /// `limit.soft`, `limit.hard` or `test`.
+    /// `limit.soft`, `limit.hard`, `limit.forecast` or `test`.
     pub kind: &'static str,
     /// When it happened, in Unix milliseconds.
     pub at_ms: i64,
@@ -48,27 +48,39 @@ impl Telling {
         } else {
             format!("The window is a {period}; it resets at {}.", instant(alert.window_end_s))
         };
-        let is_hard = alert.mark == Mark::Hard.name();
-        let (subject, happened) = if is_hard {
-            let subject = format!("Limit {limit} refuses requests of {whose}");
-            let happened = format!(
-                "The hard limit \"{limit}\" has no room left for {whose}: {settled} of {threshold} are settled, and requests \
-                 are refused. Raise the limit to let them through again."
-            );
-            (subject, happened)
-        } else {
-            let of_hard = alert.hard.map(|hard| format!(" The hard limit is {}.", unit.phrase(hard)));
-            let subject = format!("Limit {limit}: {whose} has passed {threshold}");
-            let happened = format!(
-                "{whose} has settled {settled}, past the soft threshold of {threshold} of the limit \"{limit}\".{} Requests \
-                 go on.",
-                of_hard.unwrap_or_default()
-            );
-            (subject, happened)
+        let (kind, subject, happened) = match &*alert.mark {
+            mark if mark == Mark::Hard.name() => (
+                "limit.hard",
+                format!("Limit {limit} refuses requests of {whose}"),
+                format!(
+                    "The hard limit \"{limit}\" has no room left for {whose}: {settled} of {threshold} are settled, and \
+                     requests are refused. Raise the limit to let them through again."
+                ),
+            ),
+            mark if mark == Mark::Forecast.name() => (
+                "limit.forecast",
+                format!("Limit {limit}: {whose} is likely to reach {threshold}"),
+                format!(
+                    "If the days to come are as the last weeks were, {whose} will reach the hard limit \"{limit}\" of \
+                     {threshold} before it resets, and requests will be refused then. {settled} are settled now."
+                ),
+            ),
+            _ => (
+                "limit.soft",
+                format!("Limit {limit}: {whose} has passed {threshold}"),
+                format!(
+                    "{whose} has settled {settled}, past the soft threshold of {threshold} of the limit \"{limit}\".{} \
+                     Requests go on.",
+                    alert
+                        .hard
+                        .map(|hard| format!(" The hard limit is {}.", unit.phrase(hard)))
+                        .unwrap_or_default()
+                ),
+            ),
         };
         Self {
             id: format!("alert_{}", alert.id),
-            kind: if is_hard { "limit.hard" } else { "limit.soft" },
+            kind,
             at_ms: alert.at_ms,
             subject: format!("[{}] {subject}", voice.organization),
             text: format!("{happened}\n{resets}\n\n{}\n", voice.link),

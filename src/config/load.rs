@@ -134,6 +134,7 @@ fn resolve(
         projects,
         limits,
         alerts: alerts?,
+        alerts_forecast: raw.alerts.forecast,
     })
 }
 

@@ -52,6 +52,8 @@ pub struct Settings {
     pub limits: Vec<Arc<Limit>>,
     /// Who is told when one is reached.
     pub alerts: alerts::Config,
+    /// Whether somebody is told when one is likely to be.
+    pub alerts_forecast: bool,
 }
 
 /// A certificate chain and its key.

@@ -54,6 +54,9 @@ impl Observer for WriterLog {
             Mark::Hard => {
                 tracing::warn!(limit = %limit.name, %subject, hard = %threshold, %settled, "a hard limit refuses requests");
             }
+            Mark::Forecast => {
+                tracing::warn!(limit = %limit.name, %subject, hard = %threshold, %settled, "a hard limit is likely to be reached");
+            }
         }
     }
 }

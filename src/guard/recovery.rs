@@ -10,8 +10,8 @@ use tokio::sync::Notify;
 use crate::clock::Clock;
 use crate::domain::{Money, Pattern, Tokens};
 use crate::guard::Guard;
-use crate::guard::hits::Hits;
 use crate::guard::limits::{Book, stored};
+use crate::guard::marks::Seen;
 use crate::guard::observe::WriterLog;
 use crate::keys::{Key, KeyHash, Project, Ring};
 use crate::ledger::Ledger;
@@ -75,7 +75,7 @@ impl Guard {
             room: Notify::new(),
             book: tokio::sync::Mutex::new(Book { file: Vec::new(), api, zone: Arc::clone(&config.zone) }),
             ring_changes: tokio::sync::Mutex::new(()),
-            hits: Hits::default(),
+            seen: Seen::default(),
             marks,
         };
         Ok((Arc::new(guard), clerk))

@@ -170,6 +170,8 @@ pub enum Mark {
     Soft,
     /// A request was refused, since the hard cap leaves no room for it.
     Hard,
+    /// The hard cap is likely to be reached before the window ends.
+    Forecast,
 }
 
 /// A meter that has come to a mark; unique by all but `id`, `at_ms` and
@@ -217,6 +219,9 @@ impl Crossing {
             Mark::Hard => {
                 format!("{name}: {subject} has no room left under {of} in this {window}, at {reached}")
             }
+            Mark::Forecast => {
+                format!("{name}: {subject} is likely to reach {of} in this {window}, now at {reached}")
+            }
         };
         Entry {
             id: self.id,
@@ -251,6 +256,7 @@ impl Mark {
         match self {
             Self::Soft => "soft",
             Self::Hard => "hard",
+            Self::Forecast => "forecast",
         }
     }
 }

@@ -13,6 +13,7 @@ mod damage;
 mod disk;
 mod explain;
 mod failing;
+mod forecast;
 mod frames;
 mod harness;
 mod hostile;

@@ -11,6 +11,8 @@ use crate::config::raw::SecretSource;
 pub struct Alerts {
     /// The address of the dashboard in messages; the admin listener's if absent.
     pub link: Option<String>,
+    /// Whether it is told that a hard limit is likely to be reached.
+    pub forecast: bool,
     /// A mailbox.
     pub email: Option<Email>,
     /// Programs.

@@ -1,0 +1,79 @@
+//! The shapes of what is likely to come.
+
+use serde::Serialize;
+
+use crate::ledger::forecast::Forecast;
+use crate::outlook::{Outlook, Prospect};
+
+#[derive(Debug, Serialize)]
+pub(crate) struct OutlookView {
+    object: &'static str,
+    created_at: i64,
+    month: ProspectView,
+    limits: Vec<LimitProspectView>,
+}
+
+#[derive(Debug, Serialize)]
+struct ProspectView {
+    window_start: i64,
+    resets_at: i64,
+    unit: &'static str,
+    settled: String,
+    /// Absent as long as there is no complete day to tell it by.
+    expected: Option<String>,
+    low: Option<String>,
+    high: Option<String>,
+    days_of_history: usize,
+}
+
+#[derive(Debug, Serialize)]
+struct LimitProspectView {
+    limit: String,
+    subject: String,
+    hard: Option<String>,
+    /// When the cap is reached if all goes as expected.
+    reached_at: Option<i64>,
+    #[serde(flatten)]
+    prospect: ProspectView,
+}
+
+impl OutlookView {
+    pub(crate) fn of(outlook: &Outlook) -> Self {
+        Self {
+            object: "guard.forecast",
+            created_at: outlook.at_s,
+            month: ProspectView::of(&outlook.month),
+            limits: outlook.limits.iter().map(LimitProspectView::of).collect(),
+        }
+    }
+}
+
+impl ProspectView {
+    fn of(prospect: &Prospect) -> Self {
+        let Prospect { limit, span, settled, forecast, .. } = prospect;
+        let amount = |of: fn(&Forecast) -> i64| forecast.as_ref().map(|f| limit.unit.decimal(of(f)));
+        Self {
+            window_start: span.start_s,
+            resets_at: span.end_s,
+            unit: limit.unit.name(),
+            settled: limit.unit.decimal(*settled),
+            expected: amount(|forecast| forecast.expected),
+            low: amount(|forecast| forecast.low),
+            high: amount(|forecast| forecast.high),
+            days_of_history: forecast.map_or(0, |forecast| forecast.days),
+        }
+    }
+}
+
+impl LimitProspectView {
+    fn of(prospect: &Prospect) -> Self {
+        let limit = &prospect.limit;
+        Self {
+            limit: limit.name.to_string(),
+            subject: prospect.subject.label().to_owned(),
+            hard: limit.hard.map(|hard| limit.unit.decimal(hard)),
+            reached_at: prospect.forecast.and_then(|forecast| forecast.reached_s),
+            prospect: ProspectView::of(prospect),
+        }
+    }
+}

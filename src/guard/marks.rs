@@ -1,0 +1,64 @@
+//! Marks that no entry brings about: hard limits that refuse requests, caps that
+//! will be reached. Each is a fact once for its window, however often it is seen.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::domain::{Limit, Span, Window};
+use crate::guard::Guard;
+use crate::ledger::denial::Blocked;
+use crate::ledger::entry::{Crossing, Mark};
+use crate::ledger::meter::Subject;
+
+/// How many are remembered. The database knows them all, so forgetting some
+/// costs a write that changes nothing.
+const SEEN_MAX: usize = 10_000;
+
+/// The marks that have been noted: limit, subject, mark, cap, window's start.
+#[derive(Debug, Default)]
+pub(super) struct Seen(Mutex<HashSet<(String, Subject, Mark, i64, i64)>>);
+
+impl Guard {
+    /// Notes that a request was refused, since a hard cap leaves no room for it.
+    pub fn note_hit(&self, blocked: &Blocked) {
+        let Blocked { limit, subject, span, settled, .. } = blocked;
+        if limit.window != Window::Request {
+            self.note(Mark::Hard, limit, subject, *span, *settled);
+        }
+    }
+
+    /// Notes that a cap is likely to be reached before its window ends.
+    pub fn note_ahead(&self, limit: &Arc<Limit>, subject: &Subject, span: Span, settled: i64) {
+        self.note(Mark::Forecast, limit, subject, span, settled);
+    }
+
+    fn note(&self, mark: Mark, limit: &Arc<Limit>, subject: &Subject, span: Span, settled: i64) {
+        let Some(hard) = limit.hard else { return };
+        let seen = (limit.name.to_string(), subject.clone(), mark, hard, span.start_s);
+        let slot = {
+            let mut all = self.seen.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if all.contains(&seen) {
+                return;
+            }
+            // With none free, whoever sees it next notes it.
+            let Some(slot) = self.writer.free_operators_slot() else { return };
+            if all.len() >= SEEN_MAX {
+                all.clear();
+            }
+            all.insert(seen);
+            slot
+        };
+        let mut ledger = self.ledger();
+        let crossing = Crossing {
+            id: ledger.take_id(),
+            mark,
+            limit: Arc::clone(limit),
+            subject: subject.label().to_owned(),
+            threshold: hard,
+            window_start_s: span.start_s,
+            settled,
+            at_ms: self.clock.now_ms(),
+        };
+        self.writer.push_passed(vec![crossing], slot);
+    }
+}

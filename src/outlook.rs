@@ -1,0 +1,211 @@
+//! The outlook: what this month and each limit are likely to come to.
+//!
+//! Looking back takes a pass over a month of rollups, so it is done now and then
+//! by itself, and whoever asks gets the latest.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::tz::TimeZone;
+use tokio::sync::watch;
+
+use crate::domain::limit::{Mode, Only, Per, Source, Unit};
+use crate::domain::{Limit, Span, Window};
+use crate::guard::Guard;
+use crate::ledger::calendar;
+use crate::ledger::forecast::{DAYS_BACK, Forecast, Known, forecast};
+use crate::ledger::meter::{Reading, Subject};
+use crate::store::{StoreError, past};
+
+/// How old an outlook gets.
+const AGAIN_AFTER: Duration = Duration::from_secs(300);
+/// Until one that failed is tried again.
+const PAUSE: Duration = Duration::from_secs(5);
+/// Meters of one limit that are looked at, the fullest first.
+const SUBJECTS_MAX: usize = 100;
+/// No window that is looked at has more days.
+const DAYS_MAX: usize = 366;
+/// Complete days without which a forecast is too rash to wake somebody.
+const TOLD_FROM_DAYS: usize = 7;
+
+/// What one window is likely to come to. Amounts are in the limit's unit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prospect {
+    /// The limit; for the organization's month, one without a name and a cap.
+    pub limit: Arc<Limit>,
+    /// Whose meter.
+    pub subject: Subject,
+    /// Its window.
+    pub span: Span,
+    /// What it has settled.
+    pub settled: i64,
+    /// What it will, unless there is no complete day to tell it by.
+    pub forecast: Option<Forecast>,
+}
+
+/// Everything that is likely to come, as of one instant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outlook {
+    /// When it was made, in Unix seconds.
+    pub at_s: i64,
+    /// The organization's calendar month, in dollars.
+    pub month: Prospect,
+    /// The limits with a cap and a window of a week or longer.
+    pub limits: Vec<Prospect>,
+}
+
+/// Makes an outlook now and then.
+#[derive(Debug)]
+pub struct Lookout {
+    guard: Arc<Guard>,
+    latest: watch::Sender<Option<Arc<Outlook>>>,
+}
+
+impl Lookout {
+    /// A lookout that has not looked yet.
+    pub fn new(guard: Arc<Guard>) -> Self {
+        Self { guard, latest: watch::Sender::new(None) }
+    }
+
+    /// The latest outlook; waits for the first.
+    pub async fn latest(&self) -> Option<Arc<Outlook>> {
+        let mut latest = self.latest.subscribe();
+        // It can't end without one but with the guard.
+        latest.wait_for(Option::is_some).await.ok()?.clone()
+    }
+
+    /// The latest outlook, if there is one yet.
+    pub fn known(&self) -> Option<Arc<Outlook>> {
+        self.latest.borrow().clone()
+    }
+
+    /// Looks until it is stopped. The settings of each look are the organization's
+    /// time zone, and whether caps that will be reached are told.
+    pub async fn run(&self, settings: impl Fn() -> (Arc<str>, bool) + Send, mut stop: watch::Receiver<bool>) {
+        while !*stop.borrow() {
+            let (zone, tells) = settings();
+            let wait = match look(&self.guard, &zone).await {
+                Ok(outlook) => {
+                    if tells {
+                        for prospect in &outlook.limits {
+                            self.tell(prospect);
+                        }
+                    }
+                    self.latest.send_replace(Some(Arc::new(outlook)));
+                    AGAIN_AFTER
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the past can't be read for a forecast");
+                    PAUSE
+                }
+            };
+            let _ = tokio::time::timeout(wait, stop.changed()).await;
+        }
+    }
+
+    /// A cap that will be reached before its window ends is told, once.
+    fn tell(&self, prospect: &Prospect) {
+        let Prospect { limit, subject, span, settled, forecast } = prospect;
+        let (Some(forecast), Some(hard)) = (forecast, limit.hard) else { return };
+        if forecast.days >= TOLD_FROM_DAYS && forecast.reached_s.is_some() && *settled < hard {
+            self.guard.note_ahead(limit, subject, *span, *settled);
+        }
+    }
+}
+
+/// Looks at all limits and at the organization's month.
+async fn look(guard: &Guard, zone_name: &Arc<str>) -> Result<Outlook, StoreError> {
+    let now_s = guard.clock().now_s();
+    let month = Arc::new(of_month(zone_name));
+    let is_long = |window| matches!(window, Window::Week | Window::Month | Window::Quarter | Window::Year);
+    let limits =
+        guard.limits().into_iter().filter(|(limit, _)| limit.hard.is_some() && is_long(limit.window));
+    let mut wanted: Vec<(Arc<Limit>, Vec<Reading>)> = limits.collect();
+    wanted.insert(0, (Arc::clone(&month), Vec::new()));
+    let names = Arc::clone(guard.ring());
+    let by_day: Vec<(Limit, i64)> = wanted
+        .iter()
+        .map(|(limit, _)| (Limit { window: Window::Day, ..limit.as_ref().clone() }, since_s(limit, now_s)))
+        .collect();
+    let pasts = guard.read(move |db| {
+        let by_day: Vec<(&Limit, i64)> = by_day.iter().map(|(limit, since_s)| (limit, *since_s)).collect();
+        past::settled(db, &by_day, &*names)
+    });
+    let mut prospects = Vec::new();
+    for ((limit, mut readings), past) in wanted.into_iter().zip(pasts.await?) {
+        if limit.name.is_empty() {
+            prospects.push(prospect(&limit, Subject::Organization, None, now_s, &past));
+            continue;
+        }
+        readings.sort_unstable_by_key(|reading| std::cmp::Reverse(reading.meter.settled));
+        for reading in readings.into_iter().take(SUBJECTS_MAX) {
+            let settled = Some(reading.meter.settled);
+            prospects.push(prospect(&limit, reading.subject, settled, now_s, &past));
+        }
+    }
+    let month = prospects.remove(0);
+    Ok(Outlook { at_s: now_s, month, limits: prospects })
+}
+
+/// The organization's calendar month as a limit without a cap.
+fn of_month(zone: &Arc<str>) -> Limit {
+    Limit {
+        name: "".into(),
+        per: Per::Organization,
+        only: Only::default(),
+        unit: Unit::Usd,
+        window: Window::Month,
+        zone: Arc::clone(zone),
+        soft: Vec::new(),
+        hard: None,
+        mode: Mode::Enforce,
+        source: Source::File,
+    }
+}
+
+fn zone_of(limit: &Limit) -> TimeZone {
+    TimeZone::get(&limit.zone).unwrap_or(TimeZone::UTC)
+}
+
+/// Where the first day starts that is looked back on: far enough for the pace,
+/// and for the month's own sum.
+fn since_s(limit: &Limit, now_s: i64) -> i64 {
+    let zone = zone_of(limit);
+    let back = i64::try_from(DAYS_BACK).unwrap_or(0);
+    let mut day = calendar::span(Window::Day, &zone, now_s);
+    for _ in 0..back {
+        day = calendar::span(Window::Day, &zone, day.start_s - 1);
+    }
+    let month = calendar::span(Window::Month, &zone, now_s);
+    if limit.name.is_empty() { day.start_s.min(month.start_s) } else { day.start_s }
+}
+
+fn prospect(
+    limit: &Arc<Limit>,
+    subject: Subject,
+    settled: Option<i64>,
+    now_s: i64,
+    past: &HashMap<(Subject, i64), i64>,
+) -> Prospect {
+    let zone = zone_of(limit);
+    let span = calendar::span(limit.window, &zone, now_s);
+    let today = calendar::span(Window::Day, &zone, now_s);
+    let on = |day: Span| past.get(&(subject.clone(), day.start_s)).copied().unwrap_or(0);
+    let mut before = Vec::with_capacity(DAYS_BACK);
+    let mut day = today;
+    while before.len() < DAYS_BACK {
+        day = calendar::span(Window::Day, &zone, day.start_s - 1);
+        before.push(on(day));
+    }
+    let in_span = past.iter().filter(|((of, start_s), _)| *of == subject && span.contains(*start_s));
+    let settled = settled.unwrap_or_else(|| in_span.map(|(_, sum)| *sum).fold(0, i64::saturating_add));
+    let mut days = vec![today];
+    let mut last = today;
+    while last.end_s < span.end_s && days.len() < DAYS_MAX {
+        last = calendar::span(Window::Day, &zone, last.end_s);
+        days.push(last);
+    }
+    let known = Known { before: &before, settled, now_s, days: &days, hard: limit.hard };
+    Prospect { limit: Arc::clone(limit), subject: subject.clone(), span, settled, forecast: forecast(&known) }
+}

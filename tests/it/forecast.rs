@@ -1,0 +1,100 @@
+//! The outlook: from the days before to what is told of the days to come.
+
+use std::sync::Arc;
+
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+use spendguard::outlook::Lookout;
+use tokio::sync::watch;
+
+use crate::harness::{House, run};
+
+const LIMITS: &str = r#"
+[[limit]]
+name = "yearly"
+window = "year"
+hard = 0.001
+[[limit]]
+name = "wide"
+window = "year"
+hard = 1000000
+[[limit]]
+name = "alerts-only"
+window = "month"
+soft = [1]
+"#;
+
+/// As if so much had been spent on each of the days before today.
+fn spent_before(house: &House, days: i64, nano: i64) {
+    let db = rusqlite::Connection::open(house.folder.path().join("data/spendguard.db")).unwrap();
+    let today = house.guard.clock().now_s().div_euclid(86_400);
+    for day in 1..=days {
+        let start_s = (today - day) * 86_400 + 3_600;
+        db.execute(
+            "INSERT INTO rollup VALUES (?1, 'default', 'key_x', '', '', '', 'm', '', '', 1, ?2, 0, 0, 0, 0, 0, 0, 0, 0, \
+             0, 0, 0, 0, 0)",
+            (start_s, nano),
+        )
+        .unwrap();
+    }
+}
+
+async fn alerts(house: &House) -> Vec<Value> {
+    let answer = house.admin(Method::GET, "/guard/v1/alerts", None).await;
+    answer.json()["data"].as_array().unwrap().clone()
+}
+
+#[test]
+fn days_before_tell_what_is_to_come_and_a_cap_that_will_be_reached_is_told_once() {
+    run(async {
+        let house = House::with(LIMITS).await;
+        let shown = house.admin(Method::GET, "/guard/v1/forecast", None).await;
+        assert_eq!(shown.status, StatusCode::OK, "{shown:?}");
+        let shown = shown.json();
+        assert_eq!(shown["month"]["expected"], Value::Null, "nothing is known yet: {shown}");
+        assert_eq!(shown["limits"].as_array().unwrap().len(), 2, "{shown}");
+
+        spent_before(&house, 8, 10_000_000_000);
+        let now_s = house.guard.clock().now_s();
+        for _ in 0..2 {
+            let lookout = Lookout::new(Arc::clone(&house.guard));
+            let (_stop, stopping) = watch::channel(false);
+            let looked = tokio::select! {
+                () = lookout.run(|| ("UTC".into(), true), stopping) => None,
+                looked = lookout.latest() => looked,
+            };
+            let looked = looked.unwrap();
+            let [wide, yearly] = &looked.limits[..] else { panic!("{looked:?}") };
+            let (wide, yearly) =
+                if wide.limit.name.contains("wide") { (wide, yearly) } else { (yearly, wide) };
+            let forecast = yearly.forecast.unwrap();
+            assert_eq!(forecast.days, 8);
+            // A thousandth of a dollar at ten dollars a day.
+            let reached_s = forecast.reached_s.unwrap();
+            assert!((now_s..now_s + 30).contains(&reached_s), "{reached_s} is not soon after {now_s}");
+            assert_eq!(wide.forecast.unwrap().reached_s, None);
+            assert!(looked.month.forecast.unwrap().expected > looked.month.settled);
+        }
+        house.guard.flush().await.unwrap();
+        let told = alerts(&house).await;
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert_eq!((&told[0]["kind"], &told[0]["limit"]), (&json!("forecast"), &json!("yearly")));
+    });
+}
+
+#[test]
+fn a_few_days_are_too_few_to_wake_somebody() {
+    run(async {
+        let house = House::with(LIMITS).await;
+        spent_before(&house, 6, 10_000_000_000);
+        let lookout = Lookout::new(Arc::clone(&house.guard));
+        let (_stop, stopping) = watch::channel(false);
+        let looked = tokio::select! {
+            () = lookout.run(|| ("UTC".into(), true), stopping) => None,
+            looked = lookout.latest() => looked,
+        };
+        assert!(looked.unwrap().limits.iter().any(|limit| limit.forecast.unwrap().reached_s.is_some()));
+        house.guard.flush().await.unwrap();
+        assert_eq!(alerts(&house).await.len(), 0);
+    });
+}
