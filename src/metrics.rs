@@ -58,6 +58,7 @@ pub struct Metrics {
     limit_remaining: GaugeVec,
     limit_reset: GaugeVec,
     forecast: GaugeVec,
+    limit_reached: GaugeVec,
     key_names: GaugeVec,
 }
 
@@ -225,6 +226,12 @@ impl Metrics {
                 &meter,
             )?,
             forecast: gauge_vec(r, "spendguard_forecast_usd", "What the month will come to.", &["bound"])?,
+            limit_reached: gauge_vec(
+                r,
+                "spendguard_limit_reached_timestamp_seconds",
+                "When the hard cap will be reached, if before the window ends.",
+                &meter,
+            )?,
             key_names: gauge_vec(r, "spendguard_key_info", "Names of keys, always 1.", &["key", "name"])?,
             keys_seen: DashSet::new(),
             registry,
@@ -356,9 +363,15 @@ impl Metrics {
     }
 
     /// Sets what the month is likely to come to.
-    pub fn mirror_forecast(&self, bounds: [(&str, Money); 3]) {
-        for (bound, amount) in bounds {
-            self.forecast.with_label_values(&[bound]).set(dollars(amount));
+    pub fn mirror_forecast(&self, bound: &str, amount: Money) {
+        self.forecast.with_label_values(&[bound]).set(dollars(amount));
+    }
+
+    /// Sets when caps are likely to be reached: limit, subject, unit, Unix seconds.
+    pub fn mirror_reached<'a>(&self, caps: impl Iterator<Item = ([&'a str; 3], i64)>) {
+        self.limit_reached.reset();
+        for (labels, at_s) in caps {
+            self.limit_reached.with_label_values(&labels).set(float(at_s));
         }
     }
 

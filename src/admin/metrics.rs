@@ -12,8 +12,10 @@ use crate::admin::Admin;
 use crate::admin::error::ApiError;
 use crate::domain::limit::{Per, Unit};
 use crate::domain::{Limit, Money, Window};
+use crate::ledger::forecast::Forecast;
 use crate::ledger::meter::Reading;
-use crate::metrics::{LimitSample, dollars, float};
+use crate::metrics::{LimitSample, Metrics, dollars, float};
+use crate::outlook::{Outlook, Prospect};
 
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -71,12 +73,24 @@ fn mirror(admin: &Admin) {
     let samples: Vec<_> =
         guard.limits().iter().flat_map(|(limit, readings)| samples(limit, readings)).collect();
     metrics.mirror_limits(&samples);
-    if let Some(forecast) = admin.lookout.known().and_then(|outlook| outlook.month.forecast) {
-        let bounds = [("low", forecast.low), ("expected", forecast.expected), ("high", forecast.high)];
-        metrics.mirror_forecast(bounds.map(|(bound, amount)| (bound, Money::from_nano(amount))));
+    if let Some(outlook) = admin.lookout.known() {
+        mirror_outlook(metrics, &outlook);
     }
     let keys = guard.ring().keys();
     metrics.mirror_keys(keys.iter().map(|key| (&*key.id, &*key.name)));
+}
+
+fn mirror_outlook(metrics: &Metrics, outlook: &Outlook) {
+    if let Some(Forecast { low, expected, high, .. }) = outlook.month.forecast {
+        for (bound, amount) in [("low", low), ("expected", expected), ("high", high)] {
+            metrics.mirror_forecast(bound, Money::from_nano(amount));
+        }
+    }
+    // End users' names are no labels.
+    let shown = outlook.limits.iter().filter(|prospect| prospect.limit.per != Per::User);
+    metrics.mirror_reached(shown.filter_map(|Prospect { limit, subject, forecast, .. }| {
+        Some(([&*limit.name, subject.label(), limit.unit.name()], forecast.as_ref()?.reached_s?))
+    }));
 }
 
 /// A limit's series: the fullest meters first, and never an end user's name.
