@@ -135,13 +135,13 @@ async fn look(guard: &Guard, zone_name: &Arc<str>) -> Result<Outlook, StoreError
     let mut prospects = Vec::new();
     for ((limit, mut readings), past) in wanted.into_iter().zip(pasts.await?) {
         if limit.name.is_empty() {
-            prospects.push(prospect(&limit, Subject::Organization, None, now_s, &past));
+            prospects.push(prospect(&limit, &Subject::Organization, None, now_s, &past));
             continue;
         }
         readings.sort_unstable_by_key(|reading| std::cmp::Reverse(reading.meter.settled));
         for reading in readings.into_iter().take(SUBJECTS_MAX) {
             let settled = Some(reading.meter.settled);
-            prospects.push(prospect(&limit, reading.subject, settled, now_s, &past));
+            prospects.push(prospect(&limit, &reading.subject, settled, now_s, &past));
         }
     }
     let month = prospects.remove(0);
@@ -183,7 +183,7 @@ fn since_s(limit: &Limit, now_s: i64) -> i64 {
 
 fn prospect(
     limit: &Arc<Limit>,
-    subject: Subject,
+    subject: &Subject,
     settled: Option<i64>,
     now_s: i64,
     past: &HashMap<(Subject, i64), i64>,
@@ -198,7 +198,7 @@ fn prospect(
         day = calendar::span(Window::Day, &zone, day.start_s - 1);
         before.push(on(day));
     }
-    let in_span = past.iter().filter(|((of, start_s), _)| *of == subject && span.contains(*start_s));
+    let in_span = past.iter().filter(|((of, start_s), _)| of == subject && span.contains(*start_s));
     let settled = settled.unwrap_or_else(|| in_span.map(|(_, sum)| *sum).fold(0, i64::saturating_add));
     let mut days = vec![today];
     let mut last = today;

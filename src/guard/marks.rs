@@ -14,9 +14,19 @@ use crate::ledger::meter::Subject;
 /// costs a write that changes nothing.
 const SEEN_MAX: usize = 10_000;
 
-/// The marks that have been noted: limit, subject, mark, cap, window's start.
+/// The marks that have been noted.
 #[derive(Debug, Default)]
-pub(super) struct Seen(Mutex<HashSet<(String, Subject, Mark, i64, i64)>>);
+pub(super) struct Seen(Mutex<HashSet<Noted>>);
+
+/// What makes a mark unique.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Noted {
+    limit: String,
+    subject: Subject,
+    mark: Mark,
+    hard: i64,
+    start_s: i64,
+}
 
 impl Guard {
     /// Notes that a request was refused, since a hard cap leaves no room for it.
@@ -34,7 +44,8 @@ impl Guard {
 
     fn note(&self, mark: Mark, limit: &Arc<Limit>, subject: &Subject, span: Span, settled: i64) {
         let Some(hard) = limit.hard else { return };
-        let seen = (limit.name.to_string(), subject.clone(), mark, hard, span.start_s);
+        let (name, start_s) = (limit.name.to_string(), span.start_s);
+        let seen = Noted { limit: name, subject: subject.clone(), mark, hard, start_s };
         let slot = {
             let mut all = self.seen.0.lock().unwrap_or_else(PoisonError::into_inner);
             if all.contains(&seen) {
