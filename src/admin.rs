@@ -1,7 +1,7 @@
 //! The admin listener: keys, projects, limits, ledger, usage, metrics, health.
 //!
-//! Everything under `/guard/v1` wants the admin token. Errors have OpenAI's
-//! envelope. Nothing here is on a request's way through the proxy.
+//! Everything under `/guard/v1` wants the admin token or an admin key. Errors have OpenAI's envelope. Nothing here is on
+//! a request's way through the proxy.
 
 mod error;
 mod keys;
@@ -24,6 +24,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::admin::error::ApiError;
 use crate::guard::Guard;
+use crate::guard::admin_keys::{AdminKey, Role};
+use crate::guard::trail::Actor;
 use crate::keys::KeyHash;
 
 /// The largest body of an admin request.
@@ -70,10 +72,12 @@ pub fn router(admin: Admin) -> Router {
         .route("/ledger/verify", get(ledger::verify))
         .route("/ledger/{id}/adjust", post(ledger::adjust))
         .route("/usage", get(usage::usage))
-        .route("/config", get(config))
+        .route("/config", get(config));
+    let api = Router::new()
+        .nest("/guard/v1", api)
         .layer(axum::middleware::from_fn_with_state(admin.clone(), authorized));
     Router::new()
-        .nest("/guard/v1", api)
+        .merge(api)
         .route("/metrics", get(metrics::metrics))
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
@@ -84,10 +88,17 @@ pub fn router(admin: Admin) -> Router {
         .with_state(admin)
 }
 
-async fn authorized(State(admin): State<Admin>, request: Request, next: Next) -> Response {
-    if !admin.is_authorized(request.headers()) {
+async fn authorized(State(admin): State<Admin>, mut request: Request, next: Next) -> Response {
+    let Some(visitor) = admin.visitor(request.headers()) else {
         return ApiError::unauthorized().into_response();
+    };
+    if let Visitor::WithKey(key) = &visitor {
+        if key.role == Role::ReadOnly && !request.method().is_safe() {
+            return ApiError::read_only().into_response();
+        }
+        admin.guard.note_admin_key_use(key).await;
     }
+    request.extensions_mut().insert(visitor.actor());
     if request.method().is_safe() {
         return next.run(request).await;
     }
@@ -96,13 +107,31 @@ async fn authorized(State(admin): State<Admin>, request: Request, next: Next) ->
     made.unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
 }
 
+/// Somebody whose token is good.
+enum Visitor {
+    WithToken,
+    WithKey(Arc<AdminKey>),
+}
+
+impl Visitor {
+    fn actor(&self) -> Actor {
+        match self {
+            Self::WithToken => Actor::configured(),
+            Self::WithKey(key) => Actor { id: key.id.clone(), name: key.name.clone() },
+        }
+    }
+}
+
 impl Admin {
-    fn is_authorized(&self, headers: &axum::http::HeaderMap) -> bool {
+    fn visitor(&self, headers: &axum::http::HeaderMap) -> Option<Visitor> {
         let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let token = value.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
         // Hashes are compared, whole, so that time tells nothing of the token.
         let given = KeyHash::of(token.trim().as_bytes());
-        given.0.iter().zip(self.token.0).fold(0, |unlike, (a, b)| unlike | (a ^ b)) == 0
+        if given.0.iter().zip(self.token.0).fold(0, |unlike, (a, b)| unlike | (a ^ b)) == 0 {
+            return Some(Visitor::WithToken);
+        }
+        self.guard.admin_key_of(&given).map(Visitor::WithKey)
     }
 }
 

@@ -10,14 +10,17 @@ use tokio::sync::Notify;
 use crate::clock::Clock;
 use crate::domain::{Money, Pattern, Tokens};
 use crate::guard::Guard;
+use crate::guard::accounts::Accounts;
+use crate::guard::admin_keys::AdminKeys;
 use crate::guard::limits::{Book, stored};
+use crate::guard::models::rule_of;
 use crate::guard::observe::WriterLog;
 use crate::keys::{Key, KeyHash, Project, Ring};
 use crate::ledger::Ledger;
 use crate::ledger::entry::{Basis, Entry, Hold, Kind};
 use crate::metrics::Metrics;
 use crate::store::settings::{self, KeyRow};
-use crate::store::{Clerk, Store, StoreError, Writer, reader};
+use crate::store::{Clerk, Store, StoreError, Writer, organization, reader};
 use crate::throttle::Throttle;
 
 /// The project of keys that name none.
@@ -59,6 +62,9 @@ impl Guard {
         let reader = store.reader()?;
         fill(&ring, &reader)?;
         let api = stored(reader.query(settings::limit_rules)?, &config.zone).map_err(OpenError::Limit)?;
+        let alerts = reader.query(organization::alerts)?;
+        let admin_keys = AdminKeys::of(reader.query(organization::admin_keys)?);
+        let accounts = Accounts::of(reader.query(organization::accounts)?);
         let next_id = charge_unfinished(&store, &ring, clock.now_ms())?;
         let log = WriterLog::new(Arc::clone(&clock), Arc::clone(&metrics));
         let (writer, clerk) = Writer::new(store, config.open_requests_max, log)?;
@@ -71,8 +77,15 @@ impl Guard {
             clock,
             metrics,
             room: Notify::new(),
-            book: tokio::sync::Mutex::new(Book { file: Vec::new(), api, zone: Arc::clone(&config.zone) }),
+            book: tokio::sync::Mutex::new(Book {
+                file: Vec::new(),
+                api,
+                alerts,
+                zone: Arc::clone(&config.zone),
+            }),
             ring_changes: tokio::sync::Mutex::new(()),
+            admin_keys,
+            accounts,
         };
         Ok((Arc::new(guard), clerk))
     }
@@ -87,6 +100,10 @@ fn fill(ring: &Ring, reader: &crate::store::Reader) -> Result<(), StoreError> {
             archived_s: project.archived_s,
             from_file: false,
         });
+    }
+    for row in reader.query(organization::model_rules)? {
+        let project = row.project.clone();
+        ring.put_model_rule(&project, Some(&rule_of(row)));
     }
     reader.query(|db| settings::each_key(db, |row| drop(ring.put(key_of(row, 0)))))?;
     reader.query(|db| {

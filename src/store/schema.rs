@@ -129,6 +129,56 @@ CREATE TABLE rollup (
 ) STRICT, WITHOUT ROWID;
 ";
 
+/// What the organization's API keeps beside keys, projects and limits: settings
+/// all of them, but for `audit`, which is append-only.
+const ORGANIZATION: &str = "
+CREATE TABLE admin_key (
+    id TEXT PRIMARY KEY,
+    hash BLOB NOT NULL UNIQUE,
+    name TEXT NOT NULL,
+    redacted TEXT NOT NULL,
+    role TEXT NOT NULL,
+    created_s INTEGER NOT NULL,
+    expires_s INTEGER,
+    used_s INTEGER
+) STRICT;
+
+CREATE TABLE service_account (
+    id TEXT PRIMARY KEY,
+    project TEXT NOT NULL,
+    name TEXT NOT NULL,
+    api_keys TEXT NOT NULL,
+    created_s INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE spend_alert (
+    id TEXT PRIMARY KEY,
+    project TEXT,
+    channel TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE model_rule (
+    project TEXT PRIMARY KEY,
+    mode TEXT NOT NULL,
+    models TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE audit (
+    id INTEGER PRIMARY KEY,
+    at_ms INTEGER NOT NULL,
+    actor TEXT NOT NULL,
+    actor_name TEXT NOT NULL,
+    event TEXT NOT NULL,
+    project TEXT,
+    resource TEXT NOT NULL,
+    before TEXT,
+    after TEXT
+) STRICT;
+CREATE INDEX audit_at ON audit (at_ms);
+CREATE INDEX audit_actor ON audit (actor);
+CREATE INDEX audit_resource ON audit (resource);
+";
+
 /// The tables without which a database is no ledger.
 pub(crate) const NEEDED: [&str; 6] = ["entry", "hold_batch", "crossing", "project", "api_key", "limit_rule"];
 
@@ -137,6 +187,7 @@ pub(crate) fn create(db: &mut Connection) -> rusqlite::Result<()> {
     let tx = db.transaction()?;
     tx.execute_batch(TABLES)?;
     tx.execute_batch(ROLLUP)?;
+    tx.execute_batch(ORGANIZATION)?;
     tx.pragma_update(None, "user_version", VERSION)?;
     tx.commit()
 }
