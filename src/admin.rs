@@ -1,6 +1,7 @@
 //! The admin listener: keys, projects, limits, ledger, usage, metrics, health.
 //!
-//! Everything under `/guard/v1` wants the admin token or an admin key. Errors have OpenAI's envelope. Nothing here is on
+//! Everything under `/guard/v1`, and under `/v1` what OpenAI has too, wants the
+//! admin token or an admin key. Errors have OpenAI's envelope. Nothing here is on
 //! a request's way through the proxy.
 
 mod error;
@@ -8,6 +9,7 @@ mod keys;
 mod ledger;
 mod limits;
 pub mod metrics;
+mod organization;
 mod usage;
 mod view;
 
@@ -75,13 +77,14 @@ pub fn router(admin: Admin) -> Router {
         .route("/config", get(config));
     let api = Router::new()
         .nest("/guard/v1", api)
+        .nest("/v1/organization", organization::routes())
         .layer(axum::middleware::from_fn_with_state(admin.clone(), authorized));
     Router::new()
         .merge(api)
         .route("/metrics", get(metrics::metrics))
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
-        .route("/", get(|| async { "spendguard\n\n/guard/v1/…  admin API (Bearer token)\n/metrics     Prometheus\n/livez /readyz\n" }))
+        .route("/", get(|| async { "spendguard\n\n/guard/v1/…  admin API (Bearer token)\n/v1/…        the same, where OpenAI has it\n/metrics     Prometheus\n/livez /readyz\n" }))
         .fallback(|| async { ApiError::not_found("no such path") })
         .method_not_allowed_fallback(|| async { ApiError::method_not_allowed() })
         .layer(axum::extract::DefaultBodyLimit::max(BODY_BYTES_MAX))
