@@ -233,6 +233,11 @@ pub fn new_secret() -> Result<Secret, getrandom::Error> {
     Ok(Secret::new(format!("{PREFIX}{body}{checksum}")))
 }
 
+/// A new secret of an admin key.
+pub fn new_admin_secret() -> Result<Secret, getrandom::Error> {
+    Ok(Secret::new(format!("sk-admin-{}", random_chars(RANDOM_CHARS)?)))
+}
+
 /// A new id with a prefix such as `key_`.
 pub fn new_id(prefix: &str) -> Result<String, getrandom::Error> {
     Ok(format!("{prefix}{}", random_chars(20)?))

@@ -152,7 +152,7 @@ impl Guard {
         if self.admin_keys.all().len() >= KEYS_MAX {
             return Err(KeyError::TooMany("admin keys", KEYS_MAX));
         }
-        let secret = Secret::new(keys::new_id("sk-admin-")?);
+        let secret = keys::new_admin_secret()?;
         let created_s = self.clock.now_s();
         let row = AdminKeyRow {
             id: keys::new_id("admin_key_")?,
