@@ -294,8 +294,11 @@ fn a_service_accounts_key_is_shown_once_and_goes_with_it() {
         let second = post(&house, &format!("{accounts}/{account}/api_keys"), json!({ "name": "two" })).await;
         let keys = get(&house, &format!("projects/{id}/api_keys")).await;
         assert_eq!(keys["data"].as_array().unwrap().len(), 2);
-        assert_eq!(keys["data"][0]["owner"]["service_account"]["id"], json!(account));
-        assert!(keys["data"][0]["expires_at"].is_i64());
+        // Those of one second are in no order.
+        let is_first = |listed: &&Value| listed["id"] == key["id"];
+        let listed = keys["data"].as_array().unwrap().iter().find(is_first).unwrap();
+        assert_eq!(listed["owner"]["service_account"]["id"], json!(account));
+        assert!(listed["expires_at"].is_i64());
         assert!(!keys.to_string().contains(&secret), "{keys}");
         assert_eq!(chat_with(&house, &secret, "gpt-4o-mini").await.status, StatusCode::OK);
         let first = key["id"].as_str().unwrap();
@@ -576,7 +579,7 @@ fn usage_is_paged_by_buckets_and_bad_questions_are_refused() {
     run(async {
         let house = House::with("").await;
         let day = 1_700_000_000 / 86_400 * 86_400;
-        let query = format!("costs?start_time={}&end_time={}&limit=2", day + 5, day + 4 * 86_400 + 1);
+        let query = format!("costs?start_time={}&end_time={}&limit=2", day + 5, day + 3 * 86_400 + 1);
         let (mut starts, mut page) = (Vec::new(), get(&house, &query).await);
         loop {
             let buckets = page["data"].as_array().unwrap();
@@ -585,7 +588,7 @@ fn usage_is_paged_by_buckets_and_bad_questions_are_refused() {
             assert_eq!(page["has_more"], true);
             page = get(&house, &format!("{query}&page={next}")).await;
         }
-        assert_eq!(starts, (0..5).map(|n| day + n * 86_400).collect::<Vec<_>>());
+        assert_eq!(starts, (0..4).map(|n| day + n * 86_400).collect::<Vec<_>>());
         assert_eq!(page["has_more"], false);
         for (query, status) in [
             ("costs", 400),
