@@ -1,7 +1,8 @@
 //! The admin listener: keys, projects, limits, ledger, usage, metrics, health.
 //!
-//! Everything under `/guard/v1` wants the admin token. Errors have OpenAI's
-//! envelope. Nothing here is on a request's way through the proxy.
+//! Everything under `/guard/v1`, and under `/v1` what OpenAI has too, wants the
+//! admin token or an admin key. Errors have OpenAI's envelope. Nothing here is on
+//! a request's way through the proxy.
 
 mod alerts;
 mod error;
@@ -10,6 +11,7 @@ mod keys;
 mod ledger;
 mod limits;
 pub mod metrics;
+mod organization;
 mod usage;
 mod view;
 
@@ -27,6 +29,8 @@ use tokio_util::task::TaskTracker;
 use crate::admin::error::ApiError;
 use crate::alerts::Outbox;
 use crate::guard::Guard;
+use crate::guard::admin_keys::{AdminKey, Role};
+use crate::guard::trail::Actor;
 use crate::keys::KeyHash;
 use crate::outlook::Lookout;
 
@@ -83,24 +87,34 @@ pub fn router(admin: Admin) -> Router {
         .route("/forecast", get(forecast::show))
         .route("/alerts", get(alerts::list))
         .route("/alerts/test", post(alerts::test))
-        .route("/config", get(config))
+        .route("/config", get(config));
+    let api = Router::new()
+        .nest("/guard/v1", api)
+        .nest("/v1/organization", organization::routes())
         .layer(axum::middleware::from_fn_with_state(admin.clone(), authorized));
     Router::new()
-        .nest("/guard/v1", api)
+        .merge(api)
         .route("/metrics", get(metrics::metrics))
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
-        .route("/", get(|| async { "spendguard\n\n/guard/v1/…  admin API (Bearer token)\n/metrics     Prometheus\n/livez /readyz\n" }))
+        .route("/", get(|| async { "spendguard\n\n/guard/v1/…  admin API (Bearer token)\n/v1/…        the same, where OpenAI has it\n/metrics     Prometheus\n/livez /readyz\n" }))
         .fallback(|| async { ApiError::not_found("no such path") })
         .method_not_allowed_fallback(|| async { ApiError::method_not_allowed() })
         .layer(axum::extract::DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(admin)
 }
 
-async fn authorized(State(admin): State<Admin>, request: Request, next: Next) -> Response {
-    if !admin.is_authorized(request.headers()) {
+async fn authorized(State(admin): State<Admin>, mut request: Request, next: Next) -> Response {
+    let Some(visitor) = admin.visitor(request.headers()) else {
         return ApiError::unauthorized().into_response();
+    };
+    if let Visitor::WithKey(key) = &visitor {
+        if key.role == Role::ReadOnly && !request.method().is_safe() {
+            return ApiError::read_only().into_response();
+        }
+        admin.guard.note_admin_key_use(key).await;
     }
+    request.extensions_mut().insert(visitor.actor());
     if request.method().is_safe() {
         return next.run(request).await;
     }
@@ -109,13 +123,31 @@ async fn authorized(State(admin): State<Admin>, request: Request, next: Next) ->
     made.unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
 }
 
+/// Somebody whose token is good.
+enum Visitor {
+    WithToken,
+    WithKey(Arc<AdminKey>),
+}
+
+impl Visitor {
+    fn actor(&self) -> Actor {
+        match self {
+            Self::WithToken => Actor::configured(),
+            Self::WithKey(key) => Actor { id: key.id.clone(), name: key.name.clone() },
+        }
+    }
+}
+
 impl Admin {
-    fn is_authorized(&self, headers: &axum::http::HeaderMap) -> bool {
+    fn visitor(&self, headers: &axum::http::HeaderMap) -> Option<Visitor> {
         let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let token = value.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
         // Hashes are compared, whole, so that time tells nothing of the token.
         let given = KeyHash::of(token.trim().as_bytes());
-        given.0.iter().zip(self.token.0).fold(0, |unlike, (a, b)| unlike | (a ^ b)) == 0
+        if given.0.iter().zip(self.token.0).fold(0, |unlike, (a, b)| unlike | (a ^ b)) == 0 {
+            return Some(Visitor::WithToken);
+        }
+        self.guard.admin_key_of(&given).map(Visitor::WithKey)
     }
 }
 

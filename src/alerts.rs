@@ -200,7 +200,7 @@ impl Outbox {
         loop {
             let marked = self.guard.marks().notified();
             let (names, now_ms) = (names.clone(), self.guard.clock().now_ms());
-            let routed = self.guard.write(move |db| outbox::route(db, &names, now_ms)).await;
+            let routed = self.guard.run(move |db| outbox::route(db, &names, now_ms)).await;
             for wake in wakes {
                 wake.notify_one();
             }
@@ -306,7 +306,7 @@ impl Desk {
             loop {
                 let (name, now_ms, outcome) =
                     (self.channel.name.clone(), self.guard.clock().now_ms(), outcome.clone());
-                let noted = self.guard.write(move |db| outbox::note(db, id, &name, now_ms, &outcome)).await;
+                let noted = self.guard.run(move |db| outbox::note(db, id, &name, now_ms, &outcome)).await;
                 let Err(error) = noted else { return };
                 tracing::warn!(%error, "what came of an alert can't be written yet");
                 sleep(PAUSE).await;

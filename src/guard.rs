@@ -4,13 +4,18 @@
 //! one order: decide under the lock, apply, hand the fact to the writer while
 //! still under the lock, so that the database's order is the ledger's order.
 
+mod accounts;
+pub mod admin_keys;
 pub mod audit;
 pub mod keyring;
 pub mod limits;
 mod marks;
+pub mod models;
 pub mod observe;
 pub mod recovery;
 pub mod reservation;
+pub mod spend_alerts;
+pub mod trail;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -20,6 +25,7 @@ use tokio::sync::Notify;
 use crate::clock::Clock;
 use crate::domain::demand::{Bound, Tier};
 use crate::domain::{Limit, Money};
+use crate::guard::trail::{Actor, Change};
 use crate::keys::Ring;
 use crate::ledger::denial::Denial;
 use crate::ledger::entry::{Attribution, Entry, Hold, Kind};
@@ -54,6 +60,9 @@ pub struct Guard {
     seen: marks::Seen,
     /// Told whenever a meter has come to a mark.
     marks: Arc<Notify>,
+    /// Those who may change things beside the holder of the configured token.
+    admin_keys: admin_keys::AdminKeys,
+    accounts: accounts::Accounts,
 }
 
 /// A request that wants to spend.
@@ -204,19 +213,26 @@ impl Guard {
     }
 
     /// Adds a correction to a settled entry, in that entry's windows.
-    pub async fn adjust(&self, id: u64, by: Money, note: String) -> Result<Entry, AdjustError> {
+    pub async fn adjust(
+        &self,
+        id: u64,
+        amount: Money,
+        note: String,
+        by: &Actor,
+    ) -> Result<Entry, AdjustError> {
         self.writer.flush().await?;
         let ring = Arc::clone(&self.ring);
         let found = self.read(move |db| reader::entry(db, id, &*ring)).await?;
         let original = found.filter(|entry| entry.kind == Kind::Settle).ok_or(AdjustError::NoSuchEntry)?;
         let slot = self.writer.operators_slot().await?;
-        let entry = {
+        let slot_after = self.writer.operators_slot().await?;
+        let (entry, told) = {
             let mut ledger = self.ledger();
             let entry = Entry {
                 id: ledger.take_id(),
                 kind: Kind::Adjust,
                 created_ms: self.clock.now_ms(),
-                cost: by,
+                cost: amount,
                 tool_fees: Money::ZERO,
                 tokens: crate::domain::Tokens::default(),
                 held: Bound::default(),
@@ -228,12 +244,18 @@ impl Guard {
             let crossings = ledger.apply(&entry);
             let freed = ledger.freed();
             self.writer.push_entry(Box::new(entry.clone()), crossings, freed, slot);
-            entry
+            // Right behind the correction, whose row in the ledger it repeats.
+            let row = Change::of_correction(&entry).row(by, entry.created_ms);
+            let told = self.writer.queue_job(slot_after, move |db| crate::store::trail::insert(db, &row));
+            (entry, told)
         };
         self.room.notify_waiters();
         // It counts already; a failure here must not invite to do it twice.
         if let Err(error) = self.writer.flush().await {
             tracing::warn!(%error, "a correction counts, and is written as soon as the ledger can be");
+        }
+        if !matches!(told.await, Ok(Ok(()))) {
+            tracing::warn!(id = entry.id, "a correction counts, but the audit trail does not tell of it");
         }
         Ok(entry)
     }
@@ -254,7 +276,7 @@ impl Guard {
 
     /// Does work on the database that is no business of the ledger's, after all that
     /// was queued for it before.
-    pub async fn write<T, F>(&self, work: F) -> Result<T, StoreError>
+    pub async fn run<T, F>(&self, work: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: FnOnce(&mut rusqlite::Connection) -> rusqlite::Result<T> + Send + 'static,

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use arc_swap::ArcSwap;
 use dashmap::DashMap;
 use foldhash::quality::RandomState;
 use sha2::{Digest as _, Sha256};
@@ -94,12 +95,37 @@ pub struct Project {
     pub from_file: bool,
 }
 
+/// Which models a project may use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModelRule {
+    /// Whether it may use all but those listed, instead of only those.
+    pub denies: bool,
+    /// The models' names.
+    pub models: Vec<String>,
+}
+
+impl ModelRule {
+    /// The name in the API of a rule that denies, or of one that allows.
+    pub const fn mode(denies: bool) -> &'static str {
+        if denies { "deny_list" } else { "allow_list" }
+    }
+
+    /// A model is denied by the name asked for and by the one it is priced as;
+    /// it is allowed by the name asked for alone.
+    fn allows(&self, asked: &str, priced_as: Option<&str>) -> bool {
+        let lists = |name: &str| self.models.iter().any(|listed| listed == name);
+        if self.denies { !lists(asked) && !priced_as.is_some_and(lists) } else { lists(asked) }
+    }
+}
+
 /// All keys by hash and by id, and all projects.
 #[derive(Debug, Default)]
 pub struct Ring {
     by_hash: DashMap<KeyHash, Arc<Key>, RandomState>,
     by_id: DashMap<Arc<str>, Arc<Key>, RandomState>,
     projects: RwLock<HashMap<Arc<str>, Project>>,
+    /// Few projects have one, and every request asks.
+    model_rules: ArcSwap<HashMap<Arc<str>, ModelRule>>,
 }
 
 impl Ring {
@@ -164,6 +190,29 @@ impl Ring {
         projects
     }
 
+    /// The rule of a project on models.
+    pub fn model_rule(&self, project: &str) -> Option<ModelRule> {
+        self.model_rules.load().get(project).cloned()
+    }
+
+    /// Puts a project's rule on models in place of the one it has.
+    pub fn put_model_rule(&self, project: &str, rule: Option<&ModelRule>) {
+        self.model_rules.rcu(|before| {
+            let mut rules = HashMap::clone(before);
+            match rule {
+                Some(rule) => drop(rules.insert(project.into(), rule.clone())),
+                None => drop(rules.remove(project)),
+            }
+            rules
+        });
+    }
+
+    /// Whether a project may use a model, by the name asked for and the one it is
+    /// priced as.
+    pub fn allows(&self, project: &str, asked: &str, priced_as: Option<&str>) -> bool {
+        self.model_rules.load().get(project).is_none_or(|rule| rule.allows(asked, priced_as))
+    }
+
     /// The name of a project; its id if it has none.
     pub fn project_name(&self, id: &str) -> Arc<str> {
         let projects = self.projects.read().unwrap_or_else(PoisonError::into_inner);
@@ -182,6 +231,11 @@ pub fn new_secret() -> Result<Secret, getrandom::Error> {
     let body = random_chars(RANDOM_CHARS)?;
     let checksum = checksum(&body);
     Ok(Secret::new(format!("{PREFIX}{body}{checksum}")))
+}
+
+/// A new secret of an admin key.
+pub fn new_admin_secret() -> Result<Secret, getrandom::Error> {
+    Ok(Secret::new(format!("sk-admin-{}", random_chars(RANDOM_CHARS)?)))
 }
 
 /// A new id with a prefix such as `key_`.

@@ -4,12 +4,14 @@
 //! file keeps a second guard out: two guards on one database would each admit
 //! what only one of them may. A start goes on from a sound ledger or not at all.
 
+pub mod buckets;
 mod checkpoint;
 mod desk;
 mod found;
 pub(crate) mod group;
 mod handover;
 mod lock;
+pub mod organization;
 pub mod outbox;
 pub mod past;
 mod queue;
@@ -19,6 +21,7 @@ pub mod rows;
 pub mod rule;
 mod schema;
 pub mod settings;
+pub mod trail;
 pub mod verify;
 pub mod writer;
 

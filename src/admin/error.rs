@@ -38,8 +38,23 @@ impl ApiError {
         Self { status: StatusCode::UNAUTHORIZED, message, param: None, code: "invalid_api_key" }
     }
 
-    fn conflict(message: String) -> Self {
+    pub(crate) fn read_only() -> Self {
+        let message = "This admin key is read-only: it may look, and change nothing.".to_owned();
+        Self { status: StatusCode::FORBIDDEN, message, param: None, code: "insufficient_permissions" }
+    }
+
+    pub(crate) fn unsupported(param: Option<&'static str>, message: impl Into<String>) -> Self {
+        Self { status: StatusCode::BAD_REQUEST, message: message.into(), param, code: "not_supported" }
+    }
+
+    pub(crate) fn conflict(message: impl Into<String>) -> Self {
+        let message = message.into();
         Self { status: StatusCode::CONFLICT, message, param: None, code: "conflict" }
+    }
+
+    fn no_random_numbers(message: String) -> Self {
+        let status = StatusCode::INTERNAL_SERVER_ERROR;
+        Self { status, message, param: None, code: "no_random_numbers" }
     }
 }
 
@@ -63,19 +78,15 @@ impl From<KeyError> for ApiError {
     fn from(error: KeyError) -> Self {
         let message = error.to_string();
         match error {
-            KeyError::NoSuchKey(_) => Self::not_found(message),
+            KeyError::NoSuchKey(_) | KeyError::NoSuchAccount(_) => Self::not_found(message),
             KeyError::NoSuchProject(_) => Self::bad(Some("project_id"), message),
-            KeyError::SecretTaken | KeyError::ProjectTaken(_) | KeyError::PassThrough(_) => {
-                Self::conflict(message)
-            }
+            KeyError::SecretTaken
+            | KeyError::ProjectTaken(_)
+            | KeyError::PassThrough(_)
+            | KeyError::TooMany(..) => Self::conflict(message),
             KeyError::BadSecret => Self::bad(Some("secret"), message),
             KeyError::BadName => Self::bad(Some("name"), message),
-            KeyError::Random(_) => Self {
-                status: StatusCode::INTERNAL_SERVER_ERROR,
-                message,
-                param: None,
-                code: "no_random_numbers",
-            },
+            KeyError::Random(_) => Self::no_random_numbers(message),
             KeyError::Store(error) => error.into(),
         }
     }
@@ -86,8 +97,11 @@ impl From<LimitError> for ApiError {
         let message = error.to_string();
         match error {
             LimitError::Rule(rule) => Self::bad(Some(rule.field), message),
-            LimitError::ManagedByFile(_) => Self::conflict(message),
-            LimitError::NoSuchLimit(_) => Self::not_found(message),
+            LimitError::ManagedByFile(_) | LimitError::ManagedAsAlert(_) | LimitError::TooManyAlerts(_) => {
+                Self::conflict(message)
+            }
+            LimitError::NoSuchLimit(_) | LimitError::NoSuchAlert(_) => Self::not_found(message),
+            LimitError::Random(_) => Self::no_random_numbers(message),
             LimitError::Store(error) => error.into(),
         }
     }

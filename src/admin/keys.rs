@@ -1,9 +1,9 @@
 //! Keys and projects.
 
-use axum::Json;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
+use axum::{Extension, Json};
 use serde::{Deserialize, Deserializer};
 
 use crate::admin::Admin;
@@ -11,6 +11,7 @@ use crate::admin::error::ApiError;
 use crate::admin::view::{KeyView, List, ProjectView};
 use crate::domain::Secret;
 use crate::guard::keyring::{KeyChange, NewKey};
+use crate::guard::trail::Actor;
 
 const PAGE_DEFAULT: usize = 100;
 const PAGE_MAX: usize = 1_000;
@@ -18,24 +19,44 @@ const PAGE_MAX: usize = 1_000;
 type Body<T> = Result<Json<T>, JsonRejection>;
 
 /// Where a page starts and how long it is.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Paging {
-    limit: Option<usize>,
-    after: Option<String>,
-    order: Option<String>,
+    pub(super) limit: Option<usize>,
+    pub(super) after: Option<String>,
+    pub(super) before: Option<String>,
+    pub(super) order: Option<String>,
 }
 
 /// The wanted page of a list that is in memory, in the order of making.
-fn page<T>(mut all: Vec<T>, paging: &Paging, id: impl Fn(&T) -> String) -> Result<List<T>, ApiError> {
-    let limit = page_length(paging.limit)?;
+fn page<T>(all: Vec<T>, paging: &Paging, id: impl Fn(&T) -> String) -> Result<List<T>, ApiError> {
+    page_of(all, paging, page_length(paging.limit)?, id)
+}
+
+/// The same, of a length that is known.
+pub(super) fn page_of<T>(
+    mut all: Vec<T>,
+    paging: &Paging,
+    limit: usize,
+    id: impl Fn(&T) -> String,
+) -> Result<List<T>, ApiError> {
+    let place = |all: &[T], wanted: &str, param| {
+        let at = all.iter().position(|item| id(item) == *wanted);
+        at.ok_or_else(|| ApiError::bad(Some(param), "there is nothing of that id"))
+    };
     if !ascending(paging.order.as_deref(), true)? {
         all.reverse();
     }
     if let Some(after) = &paging.after {
-        let at = all.iter().position(|item| id(item) == *after);
-        let at = at.ok_or_else(|| ApiError::bad(Some("after"), "there is nothing of that id"))?;
+        let at = place(&all, after, "after")?;
         all.drain(..=at);
+    }
+    if let Some(before) = &paging.before {
+        // The page that ends there, not the first one.
+        all.truncate(place(&all, before, "before")?);
+        let start = all.len().saturating_sub(limit);
+        all.drain(..start);
+        return Ok(List::new(all, start > 0, id));
     }
     let has_more = all.len() > limit;
     all.truncate(limit);
@@ -73,6 +94,7 @@ pub(crate) struct CreateKey {
 
 pub(crate) async fn create(
     State(admin): State<Admin>,
+    Extension(by): Extension<Actor>,
     body: Body<CreateKey>,
 ) -> Result<(StatusCode, Json<KeyView>), ApiError> {
     let Json(body) = body?;
@@ -84,12 +106,12 @@ pub(crate) async fn create(
         models: body.models,
         secret: body.secret.map(Secret::new),
     };
-    let (key, secret) = admin.guard.create_key(new).await?;
+    let (key, secret) = admin.guard.create_key(new, &by).await?;
     let view = KeyView::of(&key, admin.guard.clock().now_s()).with_value(&secret);
     Ok((StatusCode::CREATED, Json(view)))
 }
 
-fn positive(seconds: Option<i64>) -> Result<(), ApiError> {
+pub(super) fn positive(seconds: Option<i64>) -> Result<(), ApiError> {
     if seconds.is_some_and(|seconds| seconds <= 0) {
         return Err(ApiError::bad(Some("expires_in_seconds"), "must be above zero"));
     }
@@ -135,6 +157,7 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<i
 
 pub(crate) async fn change(
     State(admin): State<Admin>,
+    Extension(by): Extension<Actor>,
     Path(id): Path<String>,
     body: Body<ChangeKey>,
 ) -> Result<Json<KeyView>, ApiError> {
@@ -146,15 +169,16 @@ pub(crate) async fn change(
         models: body.models,
         expires_in_s: body.expires_in_seconds,
     };
-    let key = admin.guard.change_key(&id, change).await?;
+    let key = admin.guard.change_key(&id, change, &by).await?;
     Ok(Json(KeyView::of(&key, admin.guard.clock().now_s())))
 }
 
 pub(crate) async fn revoke(
     State(admin): State<Admin>,
+    Extension(by): Extension<Actor>,
     Path(id): Path<String>,
 ) -> Result<Json<KeyView>, ApiError> {
-    let key = admin.guard.revoke_key(&id).await?;
+    let key = admin.guard.revoke_key(&id, &by).await?;
     Ok(Json(KeyView::of(&key, admin.guard.clock().now_s())))
 }
 
@@ -167,6 +191,7 @@ pub(crate) struct RotateKey {
 
 pub(crate) async fn rotate(
     State(admin): State<Admin>,
+    Extension(by): Extension<Actor>,
     Path(id): Path<String>,
     body: axum::body::Bytes,
 ) -> Result<Json<KeyView>, ApiError> {
@@ -175,7 +200,7 @@ pub(crate) async fn rotate(
     } else {
         serde_json::from_slice(&body).map_err(|error| ApiError::bad(None, error.to_string()))?
     };
-    let (key, secret) = admin.guard.rotate_key(&id, body.grace_seconds).await?;
+    let (key, secret) = admin.guard.rotate_key(&id, body.grace_seconds, &by).await?;
     Ok(Json(KeyView::of(&key, admin.guard.clock().now_s()).with_value(&secret)))
 }
 
@@ -188,10 +213,11 @@ pub(crate) struct CreateProject {
 
 pub(crate) async fn create_project(
     State(admin): State<Admin>,
+    Extension(by): Extension<Actor>,
     body: Body<CreateProject>,
 ) -> Result<(StatusCode, Json<ProjectView>), ApiError> {
     let Json(body) = body?;
-    let project = admin.guard.create_project(body.id, body.name).await?;
+    let project = admin.guard.create_project(body.id, body.name, &by).await?;
     Ok((StatusCode::CREATED, Json(ProjectView::of(&project))))
 }
 
@@ -206,8 +232,9 @@ pub(crate) async fn projects(
 
 pub(crate) async fn archive_project(
     State(admin): State<Admin>,
+    Extension(by): Extension<Actor>,
     Path(id): Path<String>,
 ) -> Result<Json<ProjectView>, ApiError> {
-    let project = admin.guard.archive_project(&id).await?;
+    let project = admin.guard.archive_project(&id, &by).await?;
     Ok(Json(ProjectView::of(&project)))
 }

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
+use axum::{Extension, Json};
 use serde::Deserialize;
 
 use crate::admin::Admin;
@@ -14,6 +14,7 @@ use crate::admin::keys::{ascending, page_length};
 use crate::admin::usage::instant_s;
 use crate::admin::view::{EntryView, List, VerificationView};
 use crate::domain::Money;
+use crate::guard::trail::Actor;
 use crate::ledger::entry::{Basis, Kind};
 use crate::store::reader::{self, EntryFilter};
 
@@ -85,6 +86,7 @@ pub(crate) struct Adjustment {
 
 pub(crate) async fn adjust(
     State(admin): State<Admin>,
+    Extension(actor): Extension<Actor>,
     Path(id): Path<String>,
     body: Result<Json<Adjustment>, JsonRejection>,
 ) -> Result<(StatusCode, Json<EntryView>), ApiError> {
@@ -98,7 +100,7 @@ pub(crate) async fn adjust(
     if note.trim().is_empty() || note.len() > 1_000 {
         return Err(ApiError::bad(Some("note"), "say in 1 to 1000 characters why"));
     }
-    let entry = admin.guard.adjust(number(&id)?, by, note).await?;
+    let entry = admin.guard.adjust(number(&id)?, by, note, &actor).await?;
     Ok((StatusCode::CREATED, Json(EntryView::of(&entry))))
 }
 

@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
+use axum::{Extension, Json};
 use serde_json::value::RawValue;
 
 use crate::admin::Admin;
 use crate::admin::error::ApiError;
 use crate::admin::view::{ContributionView, EntryView, ExplainView, HoldView, LimitView, List};
 use crate::domain::{Limit, Span};
+use crate::guard::trail::Actor;
 use crate::ledger::entry::{Entry, Hold, entry_id};
 use crate::ledger::meter::{Reading, Subject};
 use crate::store::reader;
@@ -25,7 +26,7 @@ pub(crate) async fn list(State(admin): State<Admin>) -> Json<List<LimitView>> {
 }
 
 /// Metered limits with their meters, and rates without.
-fn everything(admin: &Admin) -> Vec<(Arc<Limit>, Vec<Reading>)> {
+pub(super) fn everything(admin: &Admin) -> Vec<(Arc<Limit>, Vec<Reading>)> {
     let mut limits = admin.guard.limits();
     limits.extend(admin.guard.throttle().limits().map(|limit| (Arc::clone(limit), Vec::new())));
     limits.sort_unstable_by(|a, b| a.0.name.cmp(&b.0.name));
@@ -69,19 +70,21 @@ fn rule(body: &[u8]) -> Result<LimitRule, ApiError> {
 
 pub(crate) async fn put(
     State(admin): State<Admin>,
+    Extension(by): Extension<Actor>,
     Path(name): Path<String>,
     body: axum::body::Bytes,
 ) -> Result<Json<LimitView>, ApiError> {
-    admin.guard.put_limit(&name, &rule(&body)?).await?;
+    admin.guard.put_limit(&name, &rule(&body)?, &by).await?;
     let (limit, readings) = find(&admin, &name)?;
     Ok(Json(LimitView::of(&limit, &readings)))
 }
 
 pub(crate) async fn remove(
     State(admin): State<Admin>,
+    Extension(by): Extension<Actor>,
     Path(name): Path<String>,
 ) -> Result<StatusCode, ApiError> {
-    admin.guard.remove_limit(&name).await?;
+    admin.guard.remove_limit(&name, &by).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

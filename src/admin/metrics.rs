@@ -23,7 +23,7 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
 const SUBJECTS_MAX: usize = 1_000;
 
 pub(crate) async fn metrics(State(admin): State<Admin>, headers: HeaderMap) -> Response {
-    if !admin.metrics_open && !admin.is_authorized(&headers) {
+    if !admin.metrics_open && admin.visitor(&headers).is_none() {
         return ApiError::unauthorized().into_response();
     }
     mirror(&admin);

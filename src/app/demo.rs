@@ -19,6 +19,7 @@ use crate::config;
 use crate::domain::Secret;
 use crate::fake_openai::{self, Fake};
 use crate::guard::keyring::NewKey;
+use crate::guard::trail::Actor;
 use crate::upstream::{Config, Upstream, roots};
 
 const FOLDER: &str = "spendguard-demo";
@@ -86,7 +87,7 @@ pub async fn run(seconds: u64) -> Result<(), StartError> {
     let mut keys = Vec::new();
     for (name, project) in [("web", "chatbot"), ("indexer", "search"), ("intern", "search")] {
         let new = NewKey { name: name.to_owned(), project: Some(project.to_owned()), ..NewKey::default() };
-        let (key, secret) = app.guard.create_key(new).await?;
+        let (key, secret) = app.guard.create_key(new, &Actor::guard()).await?;
         say(&format!("key {name:<8} in {project:<8} {} {}", key.id, secret.expose()));
         keys.push((name, secret));
     }

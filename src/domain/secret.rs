@@ -25,7 +25,9 @@ impl Secret {
             return "…".to_owned();
         }
         let tail: String = text[text.len() - 4..].iter().collect();
-        let prefix = ["sk-guard-", "sk-proj-", "sk-"].into_iter().find(|prefix| self.0.starts_with(prefix));
+        let prefix = ["sk-guard-", "sk-admin-", "sk-proj-", "sk-"]
+            .into_iter()
+            .find(|prefix| self.0.starts_with(prefix));
         format!("{}…{tail}", prefix.unwrap_or(""))
     }
 }

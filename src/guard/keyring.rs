@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use crate::domain::Secret;
 use crate::guard::Guard;
 use crate::guard::recovery::{DEFAULT_PROJECT, key_of};
+use crate::guard::trail::{Actor, Change};
 use crate::keys::{self, Key, KeyHash, Project};
 use crate::store::StoreError;
 use crate::store::settings::{self, KeyRow, ProjectRow};
@@ -19,6 +20,12 @@ pub enum KeyError {
     /// There is no such project, or it is archived.
     #[error("there is no active project {0:?}")]
     NoSuchProject(String),
+    /// There is no such service account.
+    #[error("there is no service account {0:?}")]
+    NoSuchAccount(String),
+    /// There may be no more of these.
+    #[error("there may be no more {0} than {1}")]
+    TooMany(&'static str, usize),
     /// The secret is in use by another key.
     #[error("another key has this secret")]
     SecretTaken,
@@ -72,8 +79,14 @@ pub struct KeyChange {
 
 impl Guard {
     /// Makes a key. The secret is returned once and kept nowhere.
-    pub async fn create_key(&self, new: NewKey) -> Result<(Arc<Key>, Secret), KeyError> {
+    pub async fn create_key(&self, new: NewKey, by: &Actor) -> Result<(Arc<Key>, Secret), KeyError> {
         let _one_at_a_time = self.ring_changes.lock().await;
+        let (row, secret) = self.new_row(new)?;
+        Ok((self.put_key(None, row, by).await?, secret))
+    }
+
+    /// A key that nobody has yet, and its secret.
+    pub(super) fn new_row(&self, new: NewKey) -> Result<(KeyRow, Secret), KeyError> {
         let name = checked_name(new.name)?;
         let project = self.active_project(new.project)?;
         let secret = match new.secret {
@@ -98,13 +111,14 @@ impl Guard {
             revoked_s: None,
             old: None,
         };
-        Ok((self.put_key(row).await?, secret))
+        Ok((row, secret))
     }
 
     /// Changes a key. It is in force when this returns.
-    pub async fn change_key(&self, id: &str, change: KeyChange) -> Result<Arc<Key>, KeyError> {
+    pub async fn change_key(&self, id: &str, change: KeyChange, by: &Actor) -> Result<Arc<Key>, KeyError> {
         let _one_at_a_time = self.ring_changes.lock().await;
-        let mut row = self.row(id)?;
+        let before = self.row(id)?;
+        let mut row = before.clone();
         if let Some(name) = change.name {
             row.name = checked_name(name)?;
         }
@@ -117,13 +131,19 @@ impl Guard {
         if let Some(expires_in_s) = change.expires_in_s {
             row.expires_s = expires_in_s.map(|seconds| self.clock.now_s().saturating_add(seconds));
         }
-        self.put_key(row).await
+        self.put_key(Some(&before), row, by).await
     }
 
     /// Gives a key a new secret; the old one is honoured for a grace.
-    pub async fn rotate_key(&self, id: &str, grace_s: i64) -> Result<(Arc<Key>, Secret), KeyError> {
+    pub async fn rotate_key(
+        &self,
+        id: &str,
+        grace_s: i64,
+        by: &Actor,
+    ) -> Result<(Arc<Key>, Secret), KeyError> {
         let _one_at_a_time = self.ring_changes.lock().await;
-        let mut row = self.row(id)?;
+        let before = self.row(id)?;
+        let mut row = before.clone();
         if row.pass_through {
             return Err(KeyError::PassThrough(id.to_owned()));
         }
@@ -132,16 +152,15 @@ impl Guard {
         row.old = (grace_s > 0).then_some((row.hash, until_s));
         row.hash = KeyHash::of(secret.expose().as_bytes()).0;
         row.redacted = secret.redacted();
-        Ok((self.put_key(row).await?, secret))
+        Ok((self.put_key(Some(&before), row, by).await?, secret))
     }
 
     /// Revokes a key. No request that comes after this returns is admitted.
-    pub async fn revoke_key(&self, id: &str) -> Result<Arc<Key>, KeyError> {
+    pub async fn revoke_key(&self, id: &str, by: &Actor) -> Result<Arc<Key>, KeyError> {
         let _one_at_a_time = self.ring_changes.lock().await;
-        let mut row = self.row(id)?;
-        row.revoked_s = row.revoked_s.or(Some(self.clock.now_s()));
-        row.old = None;
-        self.put_key(row).await
+        let before = self.row(id)?;
+        let row = before.revoked(self.clock.now_s());
+        self.put_key(Some(&before), row, by).await
     }
 
     /// Remembers a client's own key that upstream has accepted, so that lists
@@ -164,11 +183,20 @@ impl Guard {
             revoked_s: None,
             old: None,
         };
-        self.put_key(row).await.map(|_| ())
+        // A client did it, and no operator: the trail does not tell of it.
+        let stored = row.clone();
+        self.writer.run(move |db| settings::put_key(db, &stored)).await?;
+        self.install_key(row);
+        Ok(())
     }
 
     /// Makes a project.
-    pub async fn create_project(&self, id: Option<String>, name: String) -> Result<Project, KeyError> {
+    pub async fn create_project(
+        &self,
+        id: Option<String>,
+        name: String,
+        by: &Actor,
+    ) -> Result<Project, KeyError> {
         let _one_at_a_time = self.ring_changes.lock().await;
         let name = checked_name(name)?;
         let id = match id {
@@ -179,24 +207,33 @@ impl Guard {
             return Err(KeyError::ProjectTaken(id));
         }
         let row = ProjectRow { id, name, created_s: self.clock.now_s(), archived_s: None };
-        self.put_project(row).await
+        self.put_project(None, row, by).await
+    }
+
+    /// Renames a project.
+    pub async fn rename_project(&self, id: &str, name: String, by: &Actor) -> Result<Project, KeyError> {
+        let _one_at_a_time = self.ring_changes.lock().await;
+        let before = self.project_row(id)?;
+        let row = ProjectRow { name: checked_name(name)?, ..before.clone() };
+        self.put_project(Some(&before), row, by).await
     }
 
     /// Archives a project; its keys are refused from now on.
-    pub async fn archive_project(&self, id: &str) -> Result<Project, KeyError> {
+    pub async fn archive_project(&self, id: &str, by: &Actor) -> Result<Project, KeyError> {
         let _one_at_a_time = self.ring_changes.lock().await;
+        let before = self.project_row(id)?;
+        let archived_s = before.archived_s.or(Some(self.clock.now_s()));
+        self.put_project(Some(&before), ProjectRow { archived_s, ..before.clone() }, by).await
+    }
+
+    /// A project that may be changed.
+    fn project_row(&self, id: &str) -> Result<ProjectRow, KeyError> {
         let project = self.ring.project(id).ok_or_else(|| KeyError::NoSuchProject(id.to_owned()))?;
         if project.from_file {
             return Err(KeyError::ProjectTaken(id.to_owned()));
         }
-        let archived_s = project.archived_s.or(Some(self.clock.now_s()));
-        let row = ProjectRow {
-            id: id.to_owned(),
-            name: project.name.to_string(),
-            created_s: project.created_s,
-            archived_s,
-        };
-        self.put_project(row).await
+        let Project { name, created_s, archived_s, .. } = project;
+        Ok(ProjectRow { id: id.to_owned(), name: name.to_string(), created_s, archived_s })
     }
 
     /// Puts the configuration file's projects in place, the default one too.
@@ -210,7 +247,7 @@ impl Guard {
         }
     }
 
-    fn row(&self, id: &str) -> Result<KeyRow, KeyError> {
+    pub(super) fn row(&self, id: &str) -> Result<KeyRow, KeyError> {
         let key = self.ring.by_id(id).ok_or_else(|| KeyError::NoSuchKey(id.to_owned()))?;
         Ok(KeyRow {
             id: key.id.to_string(),
@@ -227,16 +264,26 @@ impl Guard {
         })
     }
 
-    async fn put_key(&self, row: KeyRow) -> Result<Arc<Key>, KeyError> {
-        let stored = row.clone();
-        self.writer.run(move |db| settings::put_key(db, &stored)).await?;
-        let used_ms = self.ring.by_id(&row.id).map_or(0, |key| key.last_used_ms.load(Ordering::Relaxed));
-        Ok(self.ring.put(key_of(row, used_ms)))
+    async fn put_key(&self, before: Option<&KeyRow>, row: KeyRow, by: &Actor) -> Result<Arc<Key>, KeyError> {
+        let (changes, stored) = (vec![Change::of_key(before, &row)], row.clone());
+        self.write(by, changes, move |db| settings::put_key(db, &stored)).await?;
+        Ok(self.install_key(row))
     }
 
-    async fn put_project(&self, row: ProjectRow) -> Result<Project, KeyError> {
-        let stored = row.clone();
-        self.writer.run(move |db| settings::put_project(db, &stored)).await?;
+    /// Puts a key in force that is in the database.
+    pub(super) fn install_key(&self, row: KeyRow) -> Arc<Key> {
+        let used_ms = self.ring.by_id(&row.id).map_or(0, |key| key.last_used_ms.load(Ordering::Relaxed));
+        self.ring.put(key_of(row, used_ms))
+    }
+
+    async fn put_project(
+        &self,
+        before: Option<&ProjectRow>,
+        row: ProjectRow,
+        by: &Actor,
+    ) -> Result<Project, KeyError> {
+        let (changes, stored) = (vec![Change::of_project(before, &row)], row.clone());
+        self.write(by, changes, move |db| settings::put_project(db, &stored)).await?;
         let project = Project {
             id: row.id.into(),
             name: row.name.into(),
@@ -249,7 +296,7 @@ impl Guard {
     }
 
     /// The id of an active project, by id or name.
-    fn active_project(&self, wanted: Option<String>) -> Result<String, KeyError> {
+    pub(super) fn active_project(&self, wanted: Option<String>) -> Result<String, KeyError> {
         let wanted = wanted.unwrap_or_else(|| DEFAULT_PROJECT.to_owned());
         let named = || self.ring.projects().into_iter().find(|project| *project.name == *wanted);
         let found = self.ring.project(&wanted).or_else(named);
@@ -258,7 +305,7 @@ impl Guard {
     }
 }
 
-fn checked_name(name: String) -> Result<String, KeyError> {
+pub(super) fn checked_name(name: String) -> Result<String, KeyError> {
     let fits = (1..=256).contains(&name.chars().count()) && !name.chars().any(char::is_control);
     if fits { Ok(name) } else { Err(KeyError::BadName) }
 }

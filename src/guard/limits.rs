@@ -8,10 +8,14 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use rusqlite::Connection;
+
 use crate::domain::Limit;
 use crate::domain::limit::Source;
 use crate::guard::Guard;
+use crate::guard::trail::{Actor, Change};
 use crate::ledger::meter::Subject;
+use crate::store::organization::AlertRow;
 use crate::store::rule::{LimitRule, RuleError};
 use crate::store::{StoreError, past, reader, settings};
 use crate::throttle::Throttle;
@@ -21,6 +25,8 @@ use crate::throttle::Throttle;
 pub(super) struct Book {
     pub(super) file: Vec<Arc<Limit>>,
     pub(super) api: Vec<Arc<Limit>>,
+    /// What some limits of the API are besides, in the order of their making.
+    pub(super) alerts: Vec<AlertRow>,
     pub(super) zone: Arc<str>,
 }
 
@@ -33,12 +39,58 @@ pub enum LimitError {
     /// The configuration file owns a limit of that name.
     #[error("limit {0:?} is managed by the configuration file; change it there")]
     ManagedByFile(String),
+    /// A spend alert has a limit of that name.
+    #[error("limit {0:?} is a spend alert; change it at /v1/organization/spend_alerts or its project's")]
+    ManagedAsAlert(String),
+    /// There is no such spend alert.
+    #[error("there is no spend alert {0:?}")]
+    NoSuchAlert(String),
+    /// There may be no more of these.
+    #[error("there may be no more than {0} spend alerts of an organization or a project")]
+    TooManyAlerts(usize),
+    /// The system gave no random numbers.
+    #[error("the system gave no random numbers: {0}")]
+    Random(#[from] getrandom::Error),
     /// There is no limit of that name.
     #[error("there is no limit {0:?}")]
     NoSuchLimit(String),
     /// The database failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl Book {
+    /// Whether the API may make, change or remove a limit of that name.
+    pub(super) fn free(&self, name: &str) -> Result<(), LimitError> {
+        if self.file.iter().any(|limit| *limit.name == *name) {
+            return Err(LimitError::ManagedByFile(name.to_owned()));
+        }
+        if self.alerts.iter().any(|alert| alert.id == name) {
+            return Err(LimitError::ManagedAsAlert(name.to_owned()));
+        }
+        Ok(())
+    }
+
+    fn checked(&self, name: &str, rule: &LimitRule) -> Result<Arc<Limit>, LimitError> {
+        self.free(name)?;
+        Ok(Arc::new(rule.limit(name, &self.zone)?))
+    }
+
+    /// A limit that was made through the API.
+    pub(super) fn made(&self, name: &str) -> Option<&Arc<Limit>> {
+        self.api.iter().find(|limit| *limit.name == *name)
+    }
+
+    fn change(&self, name: &str, after: Option<&Arc<Limit>>) -> Change {
+        let said = |limit: &Arc<Limit>| serde_json::to_value(LimitRule::of(limit)).ok();
+        let (before, after) = (self.made(name).and_then(said), after.and_then(said));
+        let event = match (&before, &after) {
+            (None, _) => "limit.created",
+            (Some(_), Some(_)) => "limit.updated",
+            (Some(_), None) => "limit.deleted",
+        };
+        Change { event, resource: name.to_owned(), project: None, before, after }
+    }
 }
 
 impl Guard {
@@ -61,34 +113,93 @@ impl Guard {
 
     /// Makes or changes a limit through the API. It is in force when this
     /// returns.
-    pub async fn put_limit(&self, name: &str, rule: &LimitRule) -> Result<Arc<Limit>, LimitError> {
+    pub async fn put_limit(
+        &self,
+        name: &str,
+        rule: &LimitRule,
+        by: &Actor,
+    ) -> Result<Arc<Limit>, LimitError> {
         let mut book = self.book.lock().await;
-        if book.file.iter().any(|limit| *limit.name == *name) {
-            return Err(LimitError::ManagedByFile(name.to_owned()));
-        }
-        let limit = Arc::new(rule.limit(name, &book.zone)?);
-        let text = serde_json::to_string(&LimitRule::of(&limit)).unwrap_or_default();
-        let key = name.to_owned();
-        self.writer.run(move |db| settings::put_limit_rule(db, &key, &text)).await?;
-        book.api.retain(|known| known.name != limit.name);
-        book.api.push(Arc::clone(&limit));
+        let limit = book.checked(name, rule)?;
+        let change = book.change(name, Some(&limit));
+        self.write_rules(&mut book, &[Arc::clone(&limit)], vec![change], by, |_| Ok(())).await?;
         self.install(&book).await?;
         Ok(limit)
     }
 
     /// Removes a limit that was made through the API.
-    pub async fn remove_limit(&self, name: &str) -> Result<(), LimitError> {
+    pub async fn remove_limit(&self, name: &str, by: &Actor) -> Result<(), LimitError> {
         let mut book = self.book.lock().await;
-        if book.file.iter().any(|limit| *limit.name == *name) {
-            return Err(LimitError::ManagedByFile(name.to_owned()));
-        }
+        book.free(name)?;
+        let change = book.change(name, None);
+        self.unwrite_rule(&mut book, name, vec![change], by, |_| Ok(())).await?;
+        Ok(self.install(&book).await?)
+    }
+
+    /// Makes or changes several limits that are one thing to their operator:
+    /// all of them, or none.
+    pub async fn put_limits(
+        &self,
+        rules: &[(String, LimitRule)],
+        change: Change,
+        by: &Actor,
+    ) -> Result<(), LimitError> {
+        let mut book = self.book.lock().await;
+        let limits =
+            rules.iter().map(|(name, rule)| book.checked(name, rule)).collect::<Result<Vec<_>, _>>()?;
+        self.write_rules(&mut book, &limits, vec![change], by, |_| Ok(())).await?;
+        Ok(self.install(&book).await?)
+    }
+
+    /// Writes limits with whatever belongs to them; they are in the book then,
+    /// and in force with the next [`Guard::install`].
+    pub(super) async fn write_rules<F>(
+        &self,
+        book: &mut Book,
+        limits: &[Arc<Limit>],
+        changes: Vec<Change>,
+        by: &Actor,
+        also: F,
+    ) -> Result<(), LimitError>
+    where
+        F: FnOnce(&Connection) -> rusqlite::Result<()> + Send + 'static,
+    {
+        let text = |limit: &Arc<Limit>| serde_json::to_string(&LimitRule::of(limit)).unwrap_or_default();
+        let texts: Vec<_> = limits.iter().map(|limit| (limit.name.to_string(), text(limit))).collect();
+        let work = move |db: &Connection| {
+            texts.iter().try_for_each(|(name, text)| settings::put_limit_rule(db, name, text))?;
+            also(db)
+        };
+        self.write(by, changes, work).await?;
+        book.api.retain(|known| !limits.iter().any(|limit| limit.name == known.name));
+        book.api.extend(limits.iter().cloned());
+        Ok(())
+    }
+
+    /// Removes a limit with whatever belongs to it, as [`Guard::write_rules`]
+    /// makes one.
+    pub(super) async fn unwrite_rule<F>(
+        &self,
+        book: &mut Book,
+        name: &str,
+        changes: Vec<Change>,
+        by: &Actor,
+        also: F,
+    ) -> Result<(), LimitError>
+    where
+        F: FnOnce(&Connection) -> rusqlite::Result<()> + Send + 'static,
+    {
         if !book.api.iter().any(|limit| *limit.name == *name) {
             return Err(LimitError::NoSuchLimit(name.to_owned()));
         }
         let key = name.to_owned();
-        self.writer.run(move |db| settings::drop_limit_rule(db, &key)).await?;
+        let work = move |db: &Connection| {
+            settings::drop_limit_rule(db, &key)?;
+            also(db)
+        };
+        self.write(by, changes, work).await?;
         book.api.retain(|limit| *limit.name != *name);
-        Ok(self.install(&book).await?)
+        Ok(())
     }
 
     /// What each subject of a limit has settled in its window, added up anew

@@ -10,15 +10,18 @@ use tokio::sync::Notify;
 use crate::clock::Clock;
 use crate::domain::{Money, Pattern, Tokens};
 use crate::guard::Guard;
+use crate::guard::accounts::Accounts;
+use crate::guard::admin_keys::AdminKeys;
 use crate::guard::limits::{Book, stored};
 use crate::guard::marks::Seen;
+use crate::guard::models::rule_of;
 use crate::guard::observe::WriterLog;
 use crate::keys::{Key, KeyHash, Project, Ring};
 use crate::ledger::Ledger;
 use crate::ledger::entry::{Basis, Entry, Hold, Kind};
 use crate::metrics::Metrics;
 use crate::store::settings::{self, KeyRow};
-use crate::store::{Clerk, Store, StoreError, Writer, reader};
+use crate::store::{Clerk, Store, StoreError, Writer, organization, reader};
 use crate::throttle::Throttle;
 
 /// The project of keys that name none.
@@ -60,6 +63,9 @@ impl Guard {
         let reader = store.reader()?;
         fill(&ring, &reader)?;
         let api = stored(reader.query(settings::limit_rules)?, &config.zone).map_err(OpenError::Limit)?;
+        let alerts = reader.query(organization::alerts)?;
+        let admin_keys = AdminKeys::of(reader.query(organization::admin_keys)?);
+        let accounts = Accounts::of(reader.query(organization::accounts)?);
         let next_id = charge_unfinished(&store, &ring, clock.now_ms())?;
         let marks = Arc::new(Notify::new());
         let log = WriterLog::new(Arc::clone(&clock), Arc::clone(&metrics), Arc::clone(&marks));
@@ -73,10 +79,17 @@ impl Guard {
             clock,
             metrics,
             room: Notify::new(),
-            book: tokio::sync::Mutex::new(Book { file: Vec::new(), api, zone: Arc::clone(&config.zone) }),
+            book: tokio::sync::Mutex::new(Book {
+                file: Vec::new(),
+                api,
+                alerts,
+                zone: Arc::clone(&config.zone),
+            }),
             ring_changes: tokio::sync::Mutex::new(()),
             seen: Seen::default(),
             marks,
+            admin_keys,
+            accounts,
         };
         Ok((Arc::new(guard), clerk))
     }
@@ -91,6 +104,10 @@ fn fill(ring: &Ring, reader: &crate::store::Reader) -> Result<(), StoreError> {
             archived_s: project.archived_s,
             from_file: false,
         });
+    }
+    for row in reader.query(organization::model_rules)? {
+        let project = row.project.clone();
+        ring.put_model_rule(&project, Some(&rule_of(row)));
     }
     reader.query(|db| settings::each_key(db, |row| drop(ring.put(key_of(row, 0)))))?;
     reader.query(|db| {

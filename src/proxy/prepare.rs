@@ -48,12 +48,10 @@ impl Proxy {
             // These models search the web on every request, asked or not.
             demand.tools.web_search = Some(WebSearch::Chat);
         }
-        if !caller.key.allows(&demand.model) {
-            return Err(Refusal::ModelNotAllowed(bounded(&demand.model)));
-        }
-        let Wishes { max_cost, tags } = headers::wishes(&head.headers)?;
         let now_s = self.guard.clock().now_s();
         let priced = rules.sheet.find(&demand.model, now_s);
+        self.check_model(caller, &demand.model, priced.as_deref())?;
+        let Wishes { max_cost, tags } = headers::wishes(&head.headers)?;
         let attribution =
             Arc::new(self.attribution(caller, endpoint.name(), demand, tags, priced.as_deref()));
         let under_cap = max_cost.is_some() || self.guard.needs_price(&attribution);
@@ -101,6 +99,14 @@ impl Proxy {
         };
         let body = parsed.rewrite(&body, &edit).map_or(body, Bytes::from);
         Ok(Prepared { body, metering: Metering { reservation, bill, hide_usage, cut_at_tokens, extra } })
+    }
+
+    /// Whether the key and its project may use a model.
+    fn check_model(&self, caller: &Caller, model: &str, priced: Option<&Price>) -> Result<(), Refusal> {
+        let priced_as = priced.map(|price| &*price.id);
+        let is_allowed =
+            caller.key.allows(model) && self.guard.ring().allows(&caller.key.project, model, priced_as);
+        if is_allowed { Ok(()) } else { Err(Refusal::ModelNotAllowed(bounded(model))) }
     }
 
     async fn admit(&self, rules: &Rules, candidate: &Candidate<'_>) -> Result<Admitted, Refusal> {

@@ -109,9 +109,9 @@ impl LimitRule {
 
     /// The limit of that text, made through the API.
     pub fn limit(&self, name: &str, default_zone: &str) -> Result<Limit, RuleError> {
-        let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "._-".contains(c);
+        let fits = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
         if name.is_empty() || name.len() > NAME_CHARS_MAX || !name.chars().all(fits) {
-            return Err(wrong("name", "use 1 to 64 of a-z, 0-9, '.', '_' and '-'"));
+            return Err(wrong("name", "use 1 to 64 of a-z, A-Z, 0-9, '.', '_' and '-'"));
         }
         let per = Per::named(&self.per)
             .ok_or_else(|| wrong("per", "use organization, project, key, user or model"))?;

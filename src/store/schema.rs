@@ -8,7 +8,7 @@ use crate::store::rollup;
 pub(crate) const VERSION: i64 = 2;
 
 /// What brings a database from each version to the next.
-const STEPS: [&str; 2] = [TABLES, ALERTS];
+const STEPS: [&[&str]; 2] = [&[TABLES], &[ALERTS, ORGANIZATION]];
 
 /// Every table is append-only but for `api_key`, `project` and `limit_rule`
 /// (an operator's settings), and `hold_batch` (emptied as its holds end).
@@ -180,8 +180,58 @@ CREATE TABLE rollup (
 ) STRICT, WITHOUT ROWID;
 ";
 
+/// What the organization's API keeps beside keys, projects and limits: settings
+/// all of them, but for `audit`, which is append-only.
+const ORGANIZATION: &str = "
+CREATE TABLE admin_key (
+    id TEXT PRIMARY KEY,
+    hash BLOB NOT NULL UNIQUE,
+    name TEXT NOT NULL,
+    redacted TEXT NOT NULL,
+    role TEXT NOT NULL,
+    created_s INTEGER NOT NULL,
+    expires_s INTEGER,
+    used_s INTEGER
+) STRICT;
+
+CREATE TABLE service_account (
+    id TEXT PRIMARY KEY,
+    project TEXT NOT NULL,
+    name TEXT NOT NULL,
+    api_keys TEXT NOT NULL,
+    created_s INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE spend_alert (
+    id TEXT PRIMARY KEY,
+    project TEXT,
+    channel TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE model_rule (
+    project TEXT PRIMARY KEY,
+    mode TEXT NOT NULL,
+    models TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE audit (
+    id INTEGER PRIMARY KEY,
+    at_ms INTEGER NOT NULL,
+    actor TEXT NOT NULL,
+    actor_name TEXT NOT NULL,
+    event TEXT NOT NULL,
+    project TEXT,
+    resource TEXT NOT NULL,
+    before TEXT,
+    after TEXT
+) STRICT;
+CREATE INDEX audit_at ON audit (at_ms);
+CREATE INDEX audit_actor ON audit (actor);
+CREATE INDEX audit_resource ON audit (resource);
+";
+
 /// The tables without which a database is no ledger, and the version each is of.
-pub(crate) const NEEDED: [(i64, &str); 7] = [
+pub(crate) const NEEDED: [(i64, &str); 12] = [
     (1, "entry"),
     (1, "hold_batch"),
     (1, "crossing"),
@@ -189,6 +239,11 @@ pub(crate) const NEEDED: [(i64, &str); 7] = [
     (1, "api_key"),
     (1, "limit_rule"),
     (2, "delivery"),
+    (2, "admin_key"),
+    (2, "service_account"),
+    (2, "spend_alert"),
+    (2, "model_rule"),
+    (2, "audit"),
 ];
 
 /// Creates the tables of a new database, all or none.
@@ -203,7 +258,7 @@ pub(crate) fn create(db: &mut Connection) -> rusqlite::Result<()> {
 /// it is this one already.
 pub(crate) fn upgrade(tx: &Transaction<'_>, version: i64) -> rusqlite::Result<()> {
     for step in STEPS.iter().skip(usize::try_from(version).unwrap_or(STEPS.len())) {
-        tx.execute_batch(step)?;
+        step.iter().try_for_each(|tables| tx.execute_batch(tables))?;
     }
     tx.pragma_update(None, "user_version", VERSION)
 }

@@ -29,6 +29,14 @@ pub struct KeyRow {
     pub old: Option<([u8; 32], i64)>,
 }
 
+impl KeyRow {
+    /// The same, revoked at a time unless it was before.
+    #[must_use]
+    pub fn revoked(&self, at_s: i64) -> Self {
+        Self { revoked_s: self.revoked_s.or(Some(at_s)), old: None, ..self.clone() }
+    }
+}
+
 /// A project as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProjectRow {

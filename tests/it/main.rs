@@ -21,6 +21,7 @@ mod hostile_http2;
 mod metering;
 mod network;
 mod operators;
+mod organization;
 mod process;
 mod race;
 mod refusals;

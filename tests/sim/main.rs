@@ -28,6 +28,7 @@ use std::time::Duration;
 
 use spendguard::guard::Guard;
 use spendguard::guard::keyring::NewKey;
+use spendguard::guard::trail::Actor;
 use spendguard::ledger::entry::{Basis, Entry, Kind};
 use spendguard::pricing::count::{self, Encoding};
 use spendguard::store::reader::{self, EntryFilter};
@@ -164,7 +165,8 @@ async fn scenario(world: &Arc<World>) {
     let settings = operators::settings(&mut chance, world.cancels);
     let life = Life::start(world, &settings, base_ms).await;
     world.put_settings(settings);
-    let make = async || life.guard.create_key(NewKey { name: "k".to_owned(), ..NewKey::default() }).await;
+    let new = || NewKey { name: "k".to_owned(), ..NewKey::default() };
+    let make = async || life.guard.create_key(new(), &Actor::guard()).await;
     let mut keys = [make().await.unwrap(), make().await.unwrap()];
     // Ids are drawn by lot, and when a page of an index is full depends on their order.
     keys.sort_by(|(a, _), (b, _)| a.id.cmp(&b.id));

@@ -9,6 +9,7 @@ use serde_json::json;
 use spendguard::app::rules;
 use spendguard::config::Settings;
 use spendguard::domain::Money;
+use spendguard::guard::trail::Actor;
 use spendguard::ledger::entry::Kind;
 use spendguard::store::reader::{self, EntryFilter};
 use spendguard::store::rule::LimitRule;
@@ -138,9 +139,9 @@ async fn put_limit(world: &World, chance: &mut Chance) {
         json!({ "per": chance.one(&["organization", "user"]), "unit": unit, "window": window, "hard": hard });
     let rule: LimitRule = serde_json::from_value(rule).unwrap();
     let done = if chance.percent(70) {
-        guard.put_limit("from-api", &rule).await.is_ok()
+        guard.put_limit("from-api", &rule, &Actor::guard()).await.is_ok()
     } else {
-        guard.remove_limit("from-api").await.is_ok()
+        guard.remove_limit("from-api", &Actor::guard()).await.is_ok()
     };
     world.trace(&format!("limit put or removed: {done}"));
     world.changing(false);
@@ -159,7 +160,7 @@ async fn correct(world: &World, chance: &mut Chance) {
     let Some(entry) = entries.get(at) else { return };
     world.changing(true);
     let by = Money::from_nano(i64::try_from(chance.within(1, 20_000)).unwrap());
-    let done = guard.adjust(entry.id, by, "a correction".to_owned()).await;
+    let done = guard.adjust(entry.id, by, "a correction".to_owned(), &Actor::guard()).await;
     world.trace(&format!("corrected: {}", done.is_ok()));
     world.changing(false);
 }

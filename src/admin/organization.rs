@@ -1,0 +1,180 @@
+//! The organization as OpenAI's admin API has it, under `/v1/organization`.
+//!
+//! What is made here are keys, projects and limits like any other: these paths
+//! are another way to them. What OpenAI has and the guard can't mean is an error
+//! that says so, never a success that does nothing.
+
+mod admin_keys;
+mod api_keys;
+mod audit_logs;
+mod model_permissions;
+mod projects;
+mod rate_limits;
+mod service_accounts;
+mod spend_alerts;
+mod spend_limit;
+mod usage;
+mod usage_view;
+mod view;
+
+use axum::Router;
+use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::{Json, Query};
+use axum::http::Uri;
+use axum::routing::{get, post};
+use serde::Deserialize;
+
+use crate::admin::Admin;
+use crate::admin::error::ApiError;
+use crate::admin::keys::{Paging, page_of};
+use crate::admin::view::List;
+use crate::domain::id;
+use crate::keys::{KeyHash, Project};
+
+/// The length of OpenAI's pages.
+const PAGE_DEFAULT: usize = 20;
+const PAGE_MAX: usize = 100;
+/// Limits have no longer names.
+const LIMIT_NAME_CHARS_MAX: usize = 64;
+/// Enough of a hash to tell any two names apart.
+const HASH_CHARS: usize = 20;
+
+type Body<T> = Result<Json<T>, JsonRejection>;
+type Asked<T> = Result<Query<T>, QueryRejection>;
+/// A query as it is written, in which names may come again.
+type Pairs = Vec<(String, String)>;
+
+/// The routes, without what they are nested under.
+pub(super) fn routes() -> Router<Admin> {
+    let project = Router::new()
+        .route("/", get(projects::show).post(projects::change))
+        .route("/archive", post(projects::archive))
+        .route("/api_keys", get(api_keys::list))
+        .route("/api_keys/{key}", get(api_keys::show).post(api_keys::change).delete(api_keys::remove))
+        .route("/service_accounts", get(service_accounts::list).post(service_accounts::create))
+        .route(
+            "/service_accounts/{account}",
+            get(service_accounts::show).post(service_accounts::change).delete(service_accounts::remove),
+        )
+        .route("/service_accounts/{account}/api_keys", post(service_accounts::create_key))
+        .route(
+            "/spend_limit",
+            get(spend_limit::of_project).post(spend_limit::put_project).delete(spend_limit::remove_project),
+        )
+        .route("/spend_alerts", get(spend_alerts::list_project).post(spend_alerts::create_project))
+        .route(
+            "/spend_alerts/{alert}",
+            get(spend_alerts::show_project)
+                .post(spend_alerts::change_project)
+                .delete(spend_alerts::remove_project),
+        )
+        .route("/rate_limits", get(rate_limits::list))
+        .route("/rate_limits/{rate}", post(rate_limits::change))
+        .route(
+            "/model_permissions",
+            get(model_permissions::show).post(model_permissions::put).delete(model_permissions::remove),
+        );
+    Router::new()
+        .route("/projects", get(projects::list).post(projects::create))
+        .nest("/projects/{project}", project)
+        .route("/spend_limit", get(spend_limit::show).post(spend_limit::put).delete(spend_limit::remove))
+        .route("/spend_alerts", get(spend_alerts::list).post(spend_alerts::create))
+        .route(
+            "/spend_alerts/{alert}",
+            get(spend_alerts::show).post(spend_alerts::change).delete(spend_alerts::remove),
+        )
+        .route("/admin_api_keys", get(admin_keys::list).post(admin_keys::create))
+        .route("/admin_api_keys/{key}", get(admin_keys::show).delete(admin_keys::remove))
+        .route("/usage/{kind}", get(usage::usage))
+        .route("/costs", get(usage::costs))
+        .route("/audit_logs", get(audit_logs::list))
+        .fallback(absent)
+}
+
+/// What OpenAI may have here, and the guard has not.
+async fn absent(uri: Uri) -> ApiError {
+    ApiError::not_found(format!(
+        "spendguard has nothing at /v1/organization{}; it keeps projects, their keys, service accounts, limits and model permissions, \
+         admin keys, usage, costs and audit logs",
+        uri.path()
+    ))
+}
+
+/// A page of a list that is in memory, of OpenAI's length.
+fn page<T>(all: Vec<T>, paging: &Paging, id: impl Fn(&T) -> String) -> Result<List<T>, ApiError> {
+    page_of(all, paging, page_length(paging.limit)?, id)
+}
+
+fn page_length(limit: Option<usize>) -> Result<usize, ApiError> {
+    let limit = limit.unwrap_or(PAGE_DEFAULT);
+    let fits = (1..=PAGE_MAX).contains(&limit);
+    if fits { Ok(limit) } else { Err(ApiError::bad(Some("limit"), "use 1 to 100")) }
+}
+
+/// The project of an id, archived or not.
+fn project(admin: &Admin, id: &str) -> Result<Project, ApiError> {
+    let found = admin.guard.ring().project(id);
+    found.ok_or_else(|| ApiError::not_found(format!("there is no project {id:?}")))
+}
+
+/// The project of an id, which things may be made in.
+fn active_project(admin: &Admin, id: &str) -> Result<Project, ApiError> {
+    let project = project(admin, id)?;
+    if project.archived_s.is_some() {
+        return Err(ApiError::conflict(format!("project {id:?} is archived")));
+    }
+    Ok(project)
+}
+
+/// The name of a limit that is about a project: told by its parts, or by a hash
+/// where they don't fit into a name or could be those of another one.
+fn limit_name(project: &str, model: Option<&str>, what: &str) -> String {
+    let of = model.map_or_else(|| project.to_owned(), |model| format!("{project}-{model}"));
+    let name = format!("project-{of}-{what}");
+    let fits = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    let is_plain = name.len() <= LIMIT_NAME_CHARS_MAX && name.chars().all(fits);
+    if is_plain && (model.is_none() || !project.contains('-')) {
+        return name;
+    }
+    // No id holds this character: ids are names, and names have no controls.
+    let all = format!("{project}\n{}", model.unwrap_or_default());
+    format!("project-{}-{what}", id::base62(KeyHash::of(all.as_bytes()).0, HASH_CHARS))
+}
+
+/// A value that may be left out or null, but not given.
+#[derive(Debug, Default, Deserialize)]
+#[serde(transparent)]
+struct Absent(Option<serde_json::Value>);
+
+impl Absent {
+    fn refuse(&self, param: &'static str, why: &str) -> Result<(), ApiError> {
+        if self.0.is_none() { Ok(()) } else { Err(ApiError::unsupported(Some(param), why)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_things_have_limits_of_one_name() {
+        assert_eq!(limit_name("proj_aB1", None, "spend-limit"), "project-proj_aB1-spend-limit");
+        assert_eq!(
+            limit_name("proj_1", Some("gpt-4.1"), "requests-per-minute"),
+            "project-proj_1-gpt-4.1-requests-per-minute"
+        );
+        let long = "x".repeat(200);
+        let all = [
+            limit_name("a-b", Some("c"), "w"),
+            limit_name("a", Some("b-c"), "w"),
+            limit_name("ü", None, "w"),
+            limit_name("ö", None, "w"),
+            limit_name(&long, None, "w"),
+            limit_name(&long, Some("c"), "w"),
+        ];
+        for (at, name) in all.iter().enumerate() {
+            assert!(name.len() <= LIMIT_NAME_CHARS_MAX, "{name}");
+            assert!(!all[..at].contains(name), "{name}");
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! The keys of a project. A key that was revoked is no longer there.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, Query, State};
+use axum::{Extension, Json};
+use serde::Deserialize;
+
+use super::view::{ApiKeyView, DeletedView};
+use super::{Asked, Body, page, project};
+use crate::admin::Admin;
+use crate::admin::error::ApiError;
+use crate::admin::keys::{Paging, positive};
+use crate::admin::view::List;
+use crate::guard::keyring::KeyChange;
+use crate::guard::trail::Actor;
+use crate::keys::Key;
+use crate::store::organization::AccountRow;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Wanted {
+    limit: Option<usize>,
+    after: Option<String>,
+    owner_project_access: Option<String>,
+}
+
+fn owner<'a>(accounts: &'a [Arc<AccountRow>], key: &Key) -> Option<&'a AccountRow> {
+    let owns = |account: &&Arc<AccountRow>| account.keys.iter().any(|id| **id == *key.id);
+    accounts.iter().find(owns).map(AsRef::as_ref)
+}
+
+pub(super) async fn list(
+    State(admin): State<Admin>,
+    Path(of): Path<String>,
+    wanted: Asked<Wanted>,
+) -> Result<Json<List<ApiKeyView>>, ApiError> {
+    let Query(wanted) = wanted?;
+    project(&admin, &of)?;
+    let accounts = admin.guard.accounts(&of);
+    let mut keys = admin.guard.ring().keys();
+    keys.retain(|key| *key.project == *of && key.revoked_s.is_none());
+    match wanted.owner_project_access.as_deref() {
+        None | Some("active" | "any") => {}
+        // Whoever has a key in a project has access to it.
+        Some("inactive") => keys.clear(),
+        Some(_) => return Err(ApiError::bad(Some("owner_project_access"), "use active, inactive or any")),
+    }
+    let paging = Paging { limit: wanted.limit, after: wanted.after, ..Paging::default() };
+    let views = keys.iter().map(|key| ApiKeyView::of(key, owner(&accounts, key))).collect();
+    Ok(Json(page(views, &paging, |key: &ApiKeyView| key.id.clone())?))
+}
+
+fn find(admin: &Admin, of: &str, id: &str) -> Result<Arc<Key>, ApiError> {
+    project(admin, of)?;
+    let found = admin.guard.ring().by_id(id).filter(|key| *key.project == *of && key.revoked_s.is_none());
+    found.ok_or_else(|| ApiError::not_found(format!("there is no key {id:?} in project {of:?}")))
+}
+
+pub(super) async fn show(
+    State(admin): State<Admin>,
+    Path((of, id)): Path<(String, String)>,
+) -> Result<Json<ApiKeyView>, ApiError> {
+    let key = find(&admin, &of, &id)?;
+    Ok(Json(ApiKeyView::of(&key, owner(&admin.guard.accounts(&of), &key))))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Change {
+    scopes: Option<Vec<String>>,
+    expires_in_seconds: Option<i64>,
+}
+
+/// The guard's keys have no scopes; to have none is what an empty list asks for.
+pub(super) fn no_scopes(scopes: Option<&[String]>) -> Result<(), ApiError> {
+    if scopes.is_none_or(<[String]>::is_empty) {
+        return Ok(());
+    }
+    let why = "the guard's keys have no scopes; narrow them by models, at /guard/v1/keys";
+    Err(ApiError::unsupported(Some("scopes"), why))
+}
+
+pub(super) async fn change(
+    State(admin): State<Admin>,
+    Extension(by): Extension<Actor>,
+    Path((of, id)): Path<(String, String)>,
+    body: Body<Change>,
+) -> Result<Json<ApiKeyView>, ApiError> {
+    let Json(body) = body?;
+    let key = find(&admin, &of, &id)?;
+    no_scopes(body.scopes.as_deref())?;
+    positive(body.expires_in_seconds)?;
+    if key.expires_s.is_some_and(|end_s| end_s <= admin.guard.clock().now_s()) {
+        return Err(ApiError::conflict(format!("key {id:?} has expired; make a new one")));
+    }
+    let change = KeyChange { expires_in_s: body.expires_in_seconds.map(Some), ..KeyChange::default() };
+    let key = admin.guard.change_key(&id, change, &by).await?;
+    Ok(Json(ApiKeyView::of(&key, owner(&admin.guard.accounts(&of), &key))))
+}
+
+pub(super) async fn remove(
+    State(admin): State<Admin>,
+    Extension(by): Extension<Actor>,
+    Path((of, id)): Path<(String, String)>,
+) -> Result<Json<DeletedView>, ApiError> {
+    find(&admin, &of, &id)?;
+    admin.guard.revoke_key(&id, &by).await?;
+    Ok(Json(DeletedView::of("organization.project.api_key.deleted", Some(id))))
+}

@@ -1,0 +1,164 @@
+//! Spend limits: a monthly hard cap in dollars, of the organization or a project.
+//!
+//! Each is the limit of one name, like any other limit made through the API.
+
+use axum::extract::{Path, State};
+use axum::{Extension, Json};
+use serde::Deserialize;
+
+use super::view::{DeletedView, EnforcementView, SpendLimitView};
+use super::{Body, active_project, limit_name, project};
+use crate::admin::Admin;
+use crate::admin::error::ApiError;
+use crate::admin::limits::everything;
+use crate::domain::limit::Mode;
+use crate::domain::{Limit, Money};
+use crate::guard::spend_alerts::monthly;
+use crate::guard::trail::Actor;
+use crate::ledger::meter::Reading;
+use crate::store::rule::LimitRule;
+
+const NANO_PER_CENT: i64 = 10_000_000;
+pub(super) const CURRENCY: &str = "USD";
+pub(super) const INTERVAL: &str = "month";
+
+/// A whole number of cents as money.
+pub(super) fn money(cents: i64) -> Result<Money, ApiError> {
+    let nano = Some(cents).filter(|cents| *cents >= 1).and_then(|cents| cents.checked_mul(NANO_PER_CENT));
+    let wrong = || ApiError::bad(Some("threshold_amount"), "give 1 to 922337203685 cents");
+    nano.map(Money::from_nano).ok_or_else(wrong)
+}
+
+/// Money as a whole number of cents, if it is one.
+pub(super) fn cents(money: Money) -> Option<i64> {
+    (money.nano() % NANO_PER_CENT == 0).then(|| money.cents())
+}
+
+/// Only what OpenAI has too: dollars by the month.
+pub(super) fn check(currency: &str, interval: &str) -> Result<(), ApiError> {
+    if currency != CURRENCY {
+        return Err(ApiError::bad(Some("currency"), "use USD"));
+    }
+    if interval != INTERVAL {
+        return Err(ApiError::bad(Some("interval"), "use month"));
+    }
+    Ok(())
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Update {
+    threshold_amount: i64,
+    currency: String,
+    interval: String,
+}
+
+fn name(project: Option<&str>) -> String {
+    let organization = || "organization-spend-limit".to_owned();
+    project.map_or_else(organization, |project| limit_name(project, None, "spend-limit"))
+}
+
+/// The limit of that name, if it is there, and if it is a spend limit.
+fn find(admin: &Admin, project: Option<&str>) -> Result<Option<(LimitRule, Limit, Vec<Reading>)>, ApiError> {
+    let name = name(project);
+    let found = everything(admin).into_iter().find(|(limit, _)| *limit.name == *name);
+    let Some((limit, readings)) = found else { return Ok(None) };
+    let (rule, plain) = (LimitRule::of(&limit), monthly(project, None, None));
+    let is_spend_limit = rule.hard.is_some()
+        && (&rule.per, &rule.only, &rule.unit, &rule.window)
+            == (&plain.per, &plain.only, &plain.unit, &plain.window);
+    if !is_spend_limit {
+        let message = format!("limit {name:?} is no monthly cap in dollars; see /guard/v1/limits/{name}");
+        return Err(ApiError::conflict(message));
+    }
+    Ok(Some((rule, limit.as_ref().clone(), readings)))
+}
+
+fn look(admin: &Admin, project: Option<&str>) -> Result<Json<SpendLimitView>, ApiError> {
+    let none = || ApiError::not_found("there is no spend limit");
+    let (_, limit, readings) = find(admin, project)?.ok_or_else(none)?;
+    let hard = Money::from_nano(limit.hard.unwrap_or_default());
+    let inexact = || ApiError::conflict(format!("limit {:?} is not of whole cents: {hard}", limit.name));
+    let spent = |reading: &Reading| reading.meter.settled >= hard.nano();
+    let is_enforcing = limit.mode == Mode::Enforce && readings.iter().any(spent);
+    Ok(Json(SpendLimitView {
+        object: if project.is_some() { "project.spend_limit" } else { "organization.spend_limit" },
+        threshold_amount: cents(hard).ok_or_else(inexact)?,
+        currency: CURRENCY,
+        interval: INTERVAL,
+        enforcement: EnforcementView { status: if is_enforcing { "enforcing" } else { "inactive" } },
+    }))
+}
+
+async fn set(
+    admin: &Admin,
+    project: Option<&str>,
+    body: Body<Update>,
+    by: &Actor,
+) -> Result<Json<SpendLimitView>, ApiError> {
+    let Json(body) = body?;
+    check(&body.currency, &body.interval)?;
+    let hard = money(body.threshold_amount)?;
+    let plain = monthly(project, None, Some(hard));
+    // Thresholds and zone that an operator gave it elsewhere stay.
+    let rule = match find(admin, project)? {
+        Some((rule, ..)) => LimitRule { hard: plain.hard, mode: plain.mode, ..rule },
+        None => plain,
+    };
+    admin.guard.put_limit(&name(project), &rule, by).await?;
+    look(admin, project)
+}
+
+async fn unset(admin: &Admin, project: Option<&str>, by: &Actor) -> Result<Json<DeletedView>, ApiError> {
+    find(admin, project)?.ok_or_else(|| ApiError::not_found("there is no spend limit"))?;
+    admin.guard.remove_limit(&name(project), by).await?;
+    let object =
+        if project.is_some() { "project.spend_limit.deleted" } else { "organization.spend_limit.deleted" };
+    Ok(Json(DeletedView::of(object, None)))
+}
+
+pub(super) async fn show(State(admin): State<Admin>) -> Result<Json<SpendLimitView>, ApiError> {
+    look(&admin, None)
+}
+
+pub(super) async fn put(
+    State(admin): State<Admin>,
+    Extension(by): Extension<Actor>,
+    body: Body<Update>,
+) -> Result<Json<SpendLimitView>, ApiError> {
+    set(&admin, None, body, &by).await
+}
+
+pub(super) async fn remove(
+    State(admin): State<Admin>,
+    Extension(by): Extension<Actor>,
+) -> Result<Json<DeletedView>, ApiError> {
+    unset(&admin, None, &by).await
+}
+
+pub(super) async fn of_project(
+    State(admin): State<Admin>,
+    Path(id): Path<String>,
+) -> Result<Json<SpendLimitView>, ApiError> {
+    project(&admin, &id)?;
+    look(&admin, Some(&id))
+}
+
+pub(super) async fn put_project(
+    State(admin): State<Admin>,
+    Extension(by): Extension<Actor>,
+    Path(id): Path<String>,
+    body: Body<Update>,
+) -> Result<Json<SpendLimitView>, ApiError> {
+    active_project(&admin, &id)?;
+    set(&admin, Some(&id), body, &by).await
+}
+
+pub(super) async fn remove_project(
+    State(admin): State<Admin>,
+    Extension(by): Extension<Actor>,
+    Path(id): Path<String>,
+) -> Result<Json<DeletedView>, ApiError> {
+    project(&admin, &id)?;
+    unset(&admin, Some(&id), &by).await
+}

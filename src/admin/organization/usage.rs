@@ -1,0 +1,308 @@
+//! Usage and costs in buckets of time, as OpenAI counts them: in UTC.
+//!
+//! Buckets are whole: the first one starts at or before the time asked for, and
+//! the last one ends at or after it.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::extract::{Path, Query, State};
+
+use super::usage_view::{
+    BucketView, CompletionsView, CostsView, EmbeddingsView, Group, PageView, ResultView,
+};
+use super::{Asked, Pairs};
+use crate::admin::Admin;
+use crate::admin::error::ApiError;
+use crate::domain::Money;
+use crate::openai::endpoint::Metered;
+use crate::store::buckets::{Line, each_line};
+use crate::store::reader::UsageSum;
+
+/// The end of the year 9999.
+const TIME_MAX_S: i64 = 253_402_300_800;
+/// Groups of all buckets of a page together.
+const GROUPS_MAX: usize = 20_000;
+/// Values of one list of the query.
+const VALUES_MAX: usize = 100;
+const PAGE: &str = "page_";
+
+/// A width of buckets, in seconds, how many are shown, and at most.
+struct Width {
+    name: &'static str,
+    s: i64,
+    default: usize,
+    max: usize,
+}
+
+const DAY: &str = "1d";
+const USAGE_WIDTHS: &[Width] = &[
+    Width { name: "1m", s: 60, default: 60, max: 1_440 },
+    Width { name: "1h", s: 3_600, default: 24, max: 168 },
+    Width { name: DAY, s: 86_400, default: 7, max: 31 },
+];
+const COST_WIDTHS: &[Width] = &[Width { name: DAY, s: 86_400, default: 7, max: 180 }];
+
+/// Every kind of usage that OpenAI counts, with what the guard knows of it: how
+/// it is shown, and the endpoints whose spending it is. Of the others it knows
+/// costs, not how many images, seconds or sessions they were for.
+const KINDS: &[(&str, Option<Kind>)] = &[
+    ("completions", Some(COMPLETIONS)),
+    ("embeddings", Some(EMBEDDINGS)),
+    ("moderations", None),
+    ("images", None),
+    ("audio_speeches", None),
+    ("audio_transcriptions", None),
+    ("vector_stores", None),
+    ("code_interpreter_sessions", None),
+    ("file_search_calls", None),
+    ("web_search_calls", None),
+    ("decisions", None),
+];
+
+#[derive(Clone, Copy)]
+struct Kind {
+    endpoints: &'static [Metered],
+    groups: &'static [&'static str],
+    /// Whether there is something to show.
+    shows: fn(&UsageSum) -> bool,
+    view: fn(Group, &UsageSum) -> ResultView,
+}
+
+const COMPLETIONS: Kind = Kind {
+    endpoints: &[Metered::Chat, Metered::Completions, Metered::Responses, Metered::Compact],
+    groups: &["project_id", "api_key_id", "model", "batch", "api_source"],
+    shows: is_used,
+    view: |group, sum| ResultView::Completions(Box::new(CompletionsView::of(group, sum))),
+};
+const EMBEDDINGS: Kind = Kind {
+    endpoints: &[Metered::Embeddings],
+    groups: &["project_id", "api_key_id", "model"],
+    shows: is_used,
+    view: |group, sum| ResultView::Embeddings(EmbeddingsView::of(group, sum)),
+};
+const COSTS: Kind = Kind {
+    endpoints: &[],
+    groups: &["project_id", "api_key_id", "line_item", "api_source"],
+    shows: |sum| sum.cost != Money::ZERO,
+    view: |group, sum| ResultView::Costs(CostsView::of(group, sum)),
+};
+
+/// A correction of a cost alone is no usage.
+fn is_used(sum: &UsageSum) -> bool {
+    sum.requests > 0 || sum.tokens.total() > 0
+}
+
+/// What is asked for.
+#[derive(Default)]
+struct Wanted {
+    start_s: Option<i64>,
+    end_s: Option<i64>,
+    width: Option<String>,
+    limit: Option<usize>,
+    page: Option<String>,
+    group_by: Vec<String>,
+    projects: Vec<String>,
+    keys: Vec<String>,
+    models: Vec<String>,
+    batch: Option<bool>,
+}
+
+/// The buckets of a page: where the first starts, where the last ends, how wide
+/// they are, and whether there are more.
+struct Frame {
+    start_s: i64,
+    end_s: i64,
+    width_s: i64,
+    has_more: bool,
+}
+
+fn time(value: &str, param: &'static str) -> Result<i64, ApiError> {
+    let seconds = value.parse().ok().filter(|seconds| (0..TIME_MAX_S).contains(seconds));
+    seconds.ok_or_else(|| ApiError::bad(Some(param), "use Unix seconds"))
+}
+
+impl Wanted {
+    /// `kind` is what may be asked; without one nothing is known, so that no
+    /// filter can leave out anything.
+    fn of(pairs: Pairs, kind: Option<&Kind>) -> Result<Self, ApiError> {
+        let mut wanted = Self::default();
+        let costs = kind.is_some_and(|kind| kind.groups.contains(&"line_item"));
+        for (name, value) in pairs {
+            match name.strip_suffix("[]").unwrap_or(&name) {
+                "start_time" => wanted.start_s = Some(time(&value, "start_time")?),
+                "end_time" => wanted.end_s = Some(time(&value, "end_time")?),
+                "bucket_width" => wanted.width = Some(value),
+                "page" => wanted.page = Some(value),
+                "limit" => {
+                    let wrong = |_| ApiError::bad(Some("limit"), "use a number of buckets");
+                    wanted.limit = Some(value.parse().map_err(wrong)?);
+                }
+                _ if kind.is_none() => {}
+                "group_by" => wanted.group_by.push(value),
+                "project_ids" => wanted.projects.push(value),
+                "api_key_ids" => wanted.keys.push(value),
+                "models" if !costs => wanted.models.push(value),
+                "line_items" if costs => wanted.models.push(value),
+                "batch" if !costs => {
+                    let wrong = |_| ApiError::bad(Some("batch"), "use true or false");
+                    wanted.batch = Some(value.parse().map_err(wrong)?);
+                }
+                "user_ids" => return Err(no_users("user_ids")),
+                other => return Err(ApiError::bad(None, format!("there is no parameter {other:?}"))),
+            }
+        }
+        let lists = [&wanted.group_by, &wanted.projects, &wanted.keys, &wanted.models];
+        if lists.iter().any(|list| list.len() > VALUES_MAX) {
+            return Err(ApiError::bad(None, "give up to 100 values of one kind"));
+        }
+        if let Some(kind) = kind {
+            wanted.group_by.iter().try_for_each(|by| kind.check(by))?;
+        }
+        Ok(wanted)
+    }
+
+    fn frame(&self, widths: &[Width], now_s: i64) -> Result<Frame, ApiError> {
+        let name = self.width.as_deref().unwrap_or(DAY);
+        let width = widths.iter().find(|width| width.name == name).ok_or_else(|| {
+            let names: Vec<_> = widths.iter().map(|width| width.name).collect();
+            ApiError::bad(Some("bucket_width"), format!("use {}", names.join(" or ")))
+        })?;
+        let start_s = self.start_s.ok_or_else(|| ApiError::bad(Some("start_time"), "say from when"))?;
+        let count = self.limit.unwrap_or(width.default);
+        if !(1..=width.max).contains(&count) {
+            return Err(ApiError::bad(Some("limit"), format!("use 1 to {}", width.max)));
+        }
+        let first_s = start_s - start_s % width.s;
+        let start_s = match &self.page {
+            None => first_s,
+            Some(page) => {
+                let at_s = page.strip_prefix(PAGE).and_then(|at| time(at, "page").ok());
+                let fits = |at_s: &i64| *at_s >= first_s && at_s % width.s == 0;
+                at_s.filter(fits).ok_or_else(|| ApiError::bad(Some("page"), "use next_page of an answer"))?
+            }
+        };
+        let until_s = self.end_s.unwrap_or_else(|| now_s.saturating_add(1));
+        let most_s = i64::try_from(count).unwrap_or(i64::MAX).saturating_mul(width.s);
+        let end_s = start_s.saturating_add(most_s);
+        let whole_s = until_s.saturating_add(width.s - 1) / width.s * width.s;
+        Ok(Frame { start_s, end_s: end_s.min(whole_s), width_s: width.s, has_more: end_s < whole_s })
+    }
+
+    fn keeps(&self, line: &Line<'_>, item: &str) -> bool {
+        let fits =
+            |wanted: &[String], is: &str| wanted.is_empty() || wanted.iter().any(|wanted| wanted == is);
+        // Batches are not forwarded, so nothing is one.
+        self.batch != Some(true)
+            && fits(&self.projects, line.project)
+            && fits(&self.keys, line.key)
+            && fits(&self.models, item)
+    }
+
+    fn group(&self, line: &Line<'_>, item: &str) -> Group {
+        let by = |name: &str| self.group_by.iter().any(|by| by == name);
+        Group {
+            project: by("project_id").then(|| line.project.to_owned()),
+            key: by("api_key_id").then(|| line.key.to_owned()),
+            model: (by("model") || by("line_item")).then(|| item.to_owned()),
+            batch: by("batch").then_some(false),
+            api_source: by("api_source").then_some("unlabeled"),
+        }
+    }
+}
+
+fn no_users(param: &'static str) -> ApiError {
+    let why = "the guard knows no users; for end users see /guard/v1/usage?group_by=user";
+    ApiError::unsupported(Some(param), why)
+}
+
+impl Kind {
+    fn check(&self, by: &str) -> Result<(), ApiError> {
+        match by {
+            by if self.groups.contains(&by) => Ok(()),
+            "user_id" => Err(no_users("group_by")),
+            "service_tier" => {
+                let why = "the guard's sums don't tell tiers apart; its ledger does, at /guard/v1/ledger";
+                Err(ApiError::unsupported(Some("group_by"), why))
+            }
+            _ => Err(ApiError::bad(Some("group_by"), format!("use {}", self.groups.join(", ")))),
+        }
+    }
+
+    fn is_of(&self, line: &Line<'_>) -> bool {
+        self.endpoints.is_empty() || self.endpoints.iter().any(|endpoint| endpoint.name() == line.endpoint)
+    }
+}
+
+type Sums = BTreeMap<(i64, Group), UsageSum>;
+
+/// The sums of a page, or nothing if there are too many.
+async fn sums(admin: &Admin, kind: Kind, wanted: Wanted, frame: &Frame) -> Result<Option<Sums>, ApiError> {
+    let &Frame { start_s, end_s, width_s, .. } = frame;
+    let summed = admin.guard.read(move |db| {
+        let mut sums = Sums::new();
+        each_line(db, width_s, start_s, end_s, |line| {
+            // What has no model is a line of its own in the costs.
+            let item = if line.model.is_empty() { line.endpoint } else { line.model };
+            if kind.is_of(&line) && wanted.keeps(&line, item) {
+                let bucket_s = line.at_s - line.at_s.rem_euclid(width_s);
+                let sum = sums.entry((bucket_s, wanted.group(&line, item))).or_default();
+                sum.requests = sum.requests.saturating_add(line.requests);
+                sum.cost = sum.cost + line.cost;
+                sum.tokens += line.tokens;
+            }
+            sums.len() <= GROUPS_MAX
+        })?;
+        Ok(sums)
+    });
+    Ok(Some(summed.await?).filter(|sums| sums.len() <= GROUPS_MAX))
+}
+
+async fn page(
+    admin: &Admin,
+    pairs: Asked<Pairs>,
+    kind: Option<Kind>,
+    widths: &[Width],
+) -> Result<Json<PageView>, ApiError> {
+    let Query(pairs) = pairs?;
+    let wanted = Wanted::of(pairs, kind.as_ref())?;
+    let frame = wanted.frame(widths, admin.guard.clock().now_s())?;
+    let mut results: BTreeMap<i64, Vec<ResultView>> = BTreeMap::new();
+    if let Some(kind) = kind {
+        let found = sums(admin, kind, wanted, &frame).await?;
+        let too_many =
+            || ApiError::bad(Some("group_by"), "too many groups; ask for fewer buckets, or for less");
+        for ((bucket_s, group), sum) in found.ok_or_else(too_many)? {
+            if (kind.shows)(&sum) {
+                results.entry(bucket_s).or_default().push((kind.view)(group, &sum));
+            }
+        }
+    }
+    let mut data = Vec::new();
+    let mut start_time = frame.start_s;
+    while start_time < frame.end_s {
+        let end_time = start_time.saturating_add(frame.width_s);
+        let results = results.remove(&start_time).unwrap_or_default();
+        data.push(BucketView { object: "bucket", start_time, end_time, results });
+        start_time = end_time;
+    }
+    let next_page = frame.has_more.then(|| format!("{PAGE}{}", frame.end_s));
+    Ok(Json(PageView { object: "page", data, has_more: frame.has_more, next_page }))
+}
+
+pub(super) async fn usage(
+    State(admin): State<Admin>,
+    Path(kind): Path<String>,
+    pairs: Asked<Pairs>,
+) -> Result<Json<PageView>, ApiError> {
+    let known = KINDS.iter().find(|(name, _)| *name == kind);
+    let (_, kind) = known.ok_or_else(|| ApiError::not_found(format!("there is no usage of {kind:?}")))?;
+    page(&admin, pairs, *kind, USAGE_WIDTHS).await
+}
+
+pub(super) async fn costs(
+    State(admin): State<Admin>,
+    pairs: Asked<Pairs>,
+) -> Result<Json<PageView>, ApiError> {
+    page(&admin, pairs, Some(COSTS), COST_WIDTHS).await
+}

@@ -1,0 +1,175 @@
+//! The shapes of usage and costs.
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use crate::domain::Money;
+use crate::store::reader::UsageSum;
+
+/// A page of buckets.
+#[derive(Debug, Serialize)]
+pub(crate) struct PageView {
+    pub(super) object: &'static str,
+    pub(super) data: Vec<BucketView>,
+    pub(super) has_more: bool,
+    pub(super) next_page: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct BucketView {
+    pub(super) object: &'static str,
+    pub(super) start_time: i64,
+    pub(super) end_time: i64,
+    pub(super) results: Vec<ResultView>,
+}
+
+/// One group of a bucket. What it is not grouped by is null.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub(crate) enum ResultView {
+    Completions(Box<CompletionsView>),
+    Embeddings(EmbeddingsView),
+    Costs(CostsView),
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct CompletionsView {
+    object: &'static str,
+    input_tokens: u64,
+    output_tokens: u64,
+    num_model_requests: u64,
+    input_cached_tokens: u64,
+    input_uncached_tokens: u64,
+    input_cache_write_tokens: u64,
+    input_cache_write_30m_tokens: u64,
+    input_cache_write_12h_tokens: u64,
+    input_text_tokens: u64,
+    input_audio_tokens: u64,
+    input_image_tokens: u64,
+    input_cached_text_tokens: u64,
+    input_cached_audio_tokens: u64,
+    input_cached_image_tokens: u64,
+    output_text_tokens: u64,
+    output_audio_tokens: u64,
+    output_image_tokens: u64,
+    project_id: Option<String>,
+    api_key_id: Option<String>,
+    model: Option<String>,
+    batch: Option<bool>,
+    api_source: Option<&'static str>,
+    user_id: Option<()>,
+    service_tier: Option<()>,
+}
+
+/// What a result is about, as far as it was asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Group {
+    pub(super) project: Option<String>,
+    pub(super) key: Option<String>,
+    pub(super) model: Option<String>,
+    pub(super) batch: Option<bool>,
+    pub(super) api_source: Option<&'static str>,
+}
+
+impl CompletionsView {
+    pub(super) fn of(group: Group, sum: &UsageSum) -> Self {
+        let t = &sum.tokens;
+        Self {
+            object: "organization.usage.completions.result",
+            input_tokens: t.input_total(),
+            output_tokens: t.output_total(),
+            num_model_requests: sum.requests,
+            input_cached_tokens: t.cached_total(),
+            input_uncached_tokens: [t.input, t.audio_input, t.image_input]
+                .into_iter()
+                .fold(0, u64::saturating_add),
+            input_cache_write_tokens: t.cache_write.saturating_add(t.cache_write_12h),
+            input_cache_write_30m_tokens: t.cache_write,
+            input_cache_write_12h_tokens: t.cache_write_12h,
+            input_text_tokens: t.input,
+            input_audio_tokens: t.audio_input,
+            input_image_tokens: t.image_input,
+            input_cached_text_tokens: t.cached_input,
+            input_cached_audio_tokens: t.audio_cached_input,
+            input_cached_image_tokens: t.image_cached_input,
+            output_text_tokens: t.output.saturating_add(t.reasoning),
+            output_audio_tokens: t.audio_output,
+            output_image_tokens: t.image_output,
+            project_id: group.project,
+            api_key_id: group.key,
+            model: group.model,
+            batch: group.batch,
+            api_source: group.api_source,
+            user_id: None,
+            service_tier: None,
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct EmbeddingsView {
+    object: &'static str,
+    input_tokens: u64,
+    num_model_requests: u64,
+    project_id: Option<String>,
+    api_key_id: Option<String>,
+    model: Option<String>,
+    user_id: Option<()>,
+}
+
+impl EmbeddingsView {
+    pub(super) fn of(group: Group, sum: &UsageSum) -> Self {
+        Self {
+            object: "organization.usage.embeddings.result",
+            input_tokens: sum.tokens.input_total(),
+            num_model_requests: sum.requests,
+            project_id: group.project,
+            api_key_id: group.key,
+            model: group.model,
+            user_id: None,
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct CostsView {
+    object: &'static str,
+    amount: AmountView,
+    /// A model with all that it was used for, or the path of what has none.
+    line_item: Option<String>,
+    quantity: Option<u64>,
+    quantity_unit: Option<&'static str>,
+    project_id: Option<String>,
+    api_key_id: Option<String>,
+    api_source: Option<&'static str>,
+    user_id: Option<()>,
+}
+
+#[derive(Debug, Serialize)]
+struct AmountView {
+    value: Box<RawValue>,
+    currency: &'static str,
+}
+
+impl CostsView {
+    pub(super) fn of(group: Group, sum: &UsageSum) -> Self {
+        let tokens = group.model.as_ref().map(|_| sum.tokens.total()).filter(|total| *total > 0);
+        Self {
+            object: "organization.costs.result",
+            amount: AmountView { value: number(sum.cost), currency: "usd" },
+            line_item: group.model,
+            quantity: tokens,
+            quantity_unit: tokens.map(|_| "tokens"),
+            project_id: group.project,
+            api_key_id: group.key,
+            api_source: group.api_source,
+            user_id: None,
+        }
+    }
+}
+
+/// Dollars as a JSON number, exact.
+fn number(money: Money) -> Box<RawValue> {
+    // A decimal text is a number, so nothing is ever put in its place.
+    RawValue::from_string(money.to_string()).unwrap_or_else(|_| RawValue::NULL.to_owned())
+}

@@ -1,0 +1,85 @@
+//! What usage and costs are summed from, line by line, within bounds of time.
+//!
+//! Rollups tell quarters of an hour apart; for single minutes there are only the
+//! entries, found by the index on their time.
+
+use rusqlite::{Connection, Row};
+
+use crate::domain::{Money, Tokens};
+use crate::ledger::entry::Kind;
+use crate::store::rollup::ROLLUP_S;
+use crate::store::rows::{tokens_from, uint};
+
+/// What was spent at one time for one key on one model.
+#[derive(Debug)]
+pub struct Line<'a> {
+    /// When, in Unix seconds: of an entry its own time, of a rollup its start.
+    pub at_s: i64,
+    /// Id of the project.
+    pub project: &'a str,
+    /// Id of the key.
+    pub key: &'a str,
+    /// The endpoint, by its path.
+    pub endpoint: &'a str,
+    /// The model that served, or else the one asked for; empty where there is none.
+    pub model: &'a str,
+    /// Settled requests.
+    pub requests: u64,
+    /// What they cost, corrections included.
+    pub cost: Money,
+    /// What they used.
+    pub tokens: Tokens,
+}
+
+const COLUMNS: &str = "project, api_key, endpoint, model, served_model, cost_nano, input, cached_input, cache_write, \
+    cache_write_12h, audio_input, audio_cached_input, image_input, image_cached_input, output, reasoning, \
+    audio_output, image_output";
+
+/// Hands out lines of spending that was admitted from `since_s` on and before
+/// `until_s`, until `each` wants no more.
+///
+/// Where `width_s` is made of whole rollups, so are the lines.
+pub fn each_line(
+    db: &Connection,
+    width_s: i64,
+    since_s: i64,
+    until_s: i64,
+    mut each: impl FnMut(Line<'_>) -> bool,
+) -> rusqlite::Result<()> {
+    let of_rollups = width_s % ROLLUP_S == 0;
+    let scale = if of_rollups { 1 } else { 1_000 };
+    let sql = if of_rollups {
+        format!("SELECT {COLUMNS}, start_s, requests FROM rollup WHERE start_s >= ?1 AND start_s < ?2")
+    } else {
+        format!(
+            "SELECT {COLUMNS}, admitted_ms, kind = '{}' FROM entry WHERE admitted_ms >= ?1 AND admitted_ms < ?2 \
+             AND kind IN ('{}', '{}')",
+            Kind::Settle.name(),
+            Kind::Settle.name(),
+            Kind::Adjust.name()
+        )
+    };
+    let mut statement = db.prepare_cached(&sql)?;
+    let mut rows = statement.query([since_s.saturating_mul(scale), until_s.saturating_mul(scale)])?;
+    while let Some(row) = rows.next()? {
+        if !each(line(row, scale)?) {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn line<'a>(row: &'a Row<'_>, scale: i64) -> rusqlite::Result<Line<'a>> {
+    let text = |at: usize| Ok::<_, rusqlite::Error>(row.get_ref(at)?.as_str()?);
+    let (asked, served) = (text(3)?, text(4)?);
+    Ok(Line {
+        at_s: row.get::<_, i64>(18)?.div_euclid(scale),
+        project: text(0)?,
+        key: text(1)?,
+        endpoint: text(2)?,
+        model: if served.is_empty() { asked } else { served },
+        requests: uint(row.get(19)?),
+        cost: Money::from_nano(row.get(5)?),
+        tokens: tokens_from(row, 6)?,
+    })
+}

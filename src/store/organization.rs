@@ -1,0 +1,211 @@
+//! What the organization's API keeps as rows: admin keys, service accounts,
+//! spend alerts, and the models that projects may use.
+
+use rusqlite::{Connection, Row, params};
+use serde::{Deserialize, Serialize};
+
+/// An admin key as it is stored: never its secret, only the SHA-256 of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdminKeyRow {
+    /// `admin_key_` and base62 characters.
+    pub id: String,
+    /// SHA-256 of the secret.
+    pub hash: [u8; 32],
+    /// For people.
+    pub name: String,
+    /// What lists may show of the secret.
+    pub redacted: String,
+    /// `full` or `read_only`.
+    pub role: String,
+    /// When it was made, in Unix seconds.
+    pub created_s: i64,
+    /// When it ends, in Unix seconds.
+    pub expires_s: Option<i64>,
+    /// When it was used last, in Unix seconds, to a quarter of an hour.
+    pub used_s: Option<i64>,
+}
+
+/// A service account as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccountRow {
+    /// `svc_acct_` and base62 characters.
+    pub id: String,
+    /// Id of its project.
+    pub project: String,
+    /// For people.
+    pub name: String,
+    /// Ids of the keys that it owns.
+    pub keys: Vec<String>,
+    /// When it was made, in Unix seconds.
+    pub created_s: i64,
+}
+
+/// Where a spend alert goes, as it was given.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Channel {
+    /// `email`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Addresses.
+    pub recipients: Vec<String>,
+    /// What the subject begins with.
+    #[serde(default)]
+    pub subject_prefix: Option<String>,
+}
+
+/// A spend alert as it is stored. Its threshold is that of the limit of its id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AlertRow {
+    /// `alert_` and base62 characters.
+    pub id: String,
+    /// The project whose spending it watches; the organization's if absent.
+    pub project: Option<String>,
+    /// Where it goes.
+    pub channel: Channel,
+}
+
+/// Which models a project may use, as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModelRuleRow {
+    /// Id of the project.
+    pub project: String,
+    /// `allow_list` or `deny_list`.
+    pub mode: String,
+    /// The models' names.
+    pub models: Vec<String>,
+}
+
+fn all<T>(
+    db: &Connection,
+    sql: &str,
+    of: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+) -> rusqlite::Result<Vec<T>> {
+    let mut statement = db.prepare(sql)?;
+    let rows = statement.query_map([], of)?;
+    rows.collect()
+}
+
+/// Text that this code wrote; what can't be read is an error, never nothing.
+fn json<T: for<'de> Deserialize<'de>>(row: &Row<'_>, at: usize) -> rusqlite::Result<T> {
+    let text = row.get_ref(at)?.as_str()?;
+    serde_json::from_str(text).map_err(|error| {
+        rusqlite::Error::FromSqlConversionFailure(at, rusqlite::types::Type::Text, Box::new(error))
+    })
+}
+
+/// Every admin key, in the order of their making.
+pub fn admin_keys(db: &Connection) -> rusqlite::Result<Vec<AdminKeyRow>> {
+    let sql =
+        "SELECT id, hash, name, redacted, role, created_s, expires_s, used_s FROM admin_key ORDER BY rowid";
+    all(db, sql, |row| {
+        Ok(AdminKeyRow {
+            id: row.get(0)?,
+            hash: row.get(1)?,
+            name: row.get(2)?,
+            redacted: row.get(3)?,
+            role: row.get(4)?,
+            created_s: row.get(5)?,
+            expires_s: row.get(6)?,
+            used_s: row.get(7)?,
+        })
+    })
+}
+
+/// Writes a new admin key.
+pub fn insert_admin_key(db: &Connection, key: &AdminKeyRow) -> rusqlite::Result<()> {
+    db.execute(
+        "INSERT INTO admin_key VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        params![key.id, key.hash, key.name, key.redacted, key.role, key.created_s, key.expires_s, key.used_s],
+    )?;
+    Ok(())
+}
+
+/// Notes when an admin key was used.
+pub fn note_use(db: &Connection, id: &str, used_s: i64) -> rusqlite::Result<()> {
+    db.execute("UPDATE admin_key SET used_s = ?2 WHERE id = ?1", params![id, used_s])?;
+    Ok(())
+}
+
+/// Removes an admin key.
+pub fn drop_admin_key(db: &Connection, id: &str) -> rusqlite::Result<()> {
+    db.execute("DELETE FROM admin_key WHERE id = ?1", [id])?;
+    Ok(())
+}
+
+/// Every service account, in the order of their making.
+pub fn accounts(db: &Connection) -> rusqlite::Result<Vec<AccountRow>> {
+    let sql = "SELECT id, project, name, api_keys, created_s FROM service_account ORDER BY rowid";
+    all(db, sql, |row| {
+        Ok(AccountRow {
+            id: row.get(0)?,
+            project: row.get(1)?,
+            name: row.get(2)?,
+            keys: json(row, 3)?,
+            created_s: row.get(4)?,
+        })
+    })
+}
+
+/// Writes a service account, new or changed.
+pub fn put_account(db: &Connection, account: &AccountRow) -> rusqlite::Result<()> {
+    let keys = serde_json::to_string(&account.keys).unwrap_or_default();
+    db.execute(
+        "INSERT INTO service_account VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (id) DO UPDATE \
+         SET name = ?3, api_keys = ?4",
+        params![account.id, account.project, account.name, keys, account.created_s],
+    )?;
+    Ok(())
+}
+
+/// Removes a service account.
+pub fn drop_account(db: &Connection, id: &str) -> rusqlite::Result<()> {
+    db.execute("DELETE FROM service_account WHERE id = ?1", [id])?;
+    Ok(())
+}
+
+/// Every spend alert, in the order of their making.
+pub fn alerts(db: &Connection) -> rusqlite::Result<Vec<AlertRow>> {
+    all(db, "SELECT id, project, channel FROM spend_alert ORDER BY rowid", |row| {
+        Ok(AlertRow { id: row.get(0)?, project: row.get(1)?, channel: json(row, 2)? })
+    })
+}
+
+/// Writes a spend alert, new or changed.
+pub fn put_alert(db: &Connection, alert: &AlertRow) -> rusqlite::Result<()> {
+    let channel = serde_json::to_string(&alert.channel).unwrap_or_default();
+    db.execute(
+        "INSERT INTO spend_alert VALUES (?1, ?2, ?3) ON CONFLICT (id) DO UPDATE SET channel = ?3",
+        params![alert.id, alert.project, channel],
+    )?;
+    Ok(())
+}
+
+/// Removes a spend alert.
+pub fn drop_alert(db: &Connection, id: &str) -> rusqlite::Result<()> {
+    db.execute("DELETE FROM spend_alert WHERE id = ?1", [id])?;
+    Ok(())
+}
+
+/// Every project's rule on models.
+pub fn model_rules(db: &Connection) -> rusqlite::Result<Vec<ModelRuleRow>> {
+    all(db, "SELECT project, mode, models FROM model_rule", |row| {
+        Ok(ModelRuleRow { project: row.get(0)?, mode: row.get(1)?, models: json(row, 2)? })
+    })
+}
+
+/// Writes a project's rule on models, new or changed.
+pub fn put_model_rule(db: &Connection, rule: &ModelRuleRow) -> rusqlite::Result<()> {
+    let models = serde_json::to_string(&rule.models).unwrap_or_default();
+    db.execute(
+        "INSERT INTO model_rule VALUES (?1, ?2, ?3) ON CONFLICT (project) DO UPDATE SET mode = ?2, models = ?3",
+        params![rule.project, rule.mode, models],
+    )?;
+    Ok(())
+}
+
+/// Removes a project's rule on models.
+pub fn drop_model_rule(db: &Connection, project: &str) -> rusqlite::Result<()> {
+    db.execute("DELETE FROM model_rule WHERE project = ?1", [project])?;
+    Ok(())
+}
