@@ -1,5 +1,6 @@
 //! OpenAI's admin API: projects, keys, spend limits, admin keys, usage, audit.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use bytes::Bytes;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use spendguard::guard::{Guard, recovery};
-use spendguard::store::{Durability, Store};
+use spendguard::store::{Durability, Store, StoreError};
 
 use crate::harness::{ADMIN_TOKEN, Answer, House, call, chat, run};
 
@@ -766,6 +767,17 @@ fn what_the_guard_has_not_is_an_error_in_openais_envelope() {
     });
 }
 
+/// The store of a guard that has just ended; its writer's thread ends last.
+async fn reopened(data: &Path) -> Store {
+    for _ in 0..500 {
+        match Store::open(data, Durability::Process) {
+            Err(StoreError::Locked { .. }) => tokio::time::sleep(Duration::from_millis(20)).await,
+            opened => return opened.unwrap(),
+        }
+    }
+    panic!("the guard has not ended");
+}
+
 #[test]
 fn all_of_it_survives_a_restart_and_no_secret_is_in_a_file() {
     run(async {
@@ -786,7 +798,7 @@ fn all_of_it_survives_a_restart_and_no_secret_is_in_a_file() {
         for secret in [&admin["value"], &account["api_key"]["value"]] {
             assert!(!seen.contains(secret.as_str().unwrap()), "{secret}");
         }
-        let store = Store::open(&data, Durability::Process).unwrap();
+        let store = reopened(&data).await;
         let config = recovery::Config { open_requests_max: 1, zone: "UTC".into() };
         let (guard, _clerk) = Guard::open(store, &config, Arc::default(), Arc::default()).unwrap();
         let key = spendguard::keys::KeyHash::of(admin["value"].as_str().unwrap().as_bytes());
