@@ -1,8 +1,9 @@
-//! The admin listener: keys, projects, limits, ledger, usage, metrics, health.
+//! The admin listener: the dashboard, the admin API, metrics, health.
 //!
-//! Everything under `/guard/v1` wants the admin token. Errors have OpenAI's
-//! envelope. Nothing here is on a request's way through the proxy.
+//! Everything under `/guard/v1` wants the admin token, and the dashboard a
+//! session that was opened with it. The API's errors have OpenAI's envelope. Nothing here is on a request's way through the proxy.
 
+mod dashboard;
 mod error;
 mod keys;
 mod ledger;
@@ -49,6 +50,8 @@ pub struct Admin {
     pub token: KeyHash,
     /// Whether `/metrics` needs no token.
     pub metrics_open: bool,
+    /// Whether it is reached over TLS, so that cookies must be too.
+    pub tls: bool,
     /// What the configuration put in force.
     pub in_force: Arc<ArcSwap<InForce>>,
     /// Owner of changes that are being made.
@@ -74,10 +77,10 @@ pub fn router(admin: Admin) -> Router {
         .layer(axum::middleware::from_fn_with_state(admin.clone(), authorized));
     Router::new()
         .nest("/guard/v1", api)
+        .merge(dashboard::router(admin.clone()))
         .route("/metrics", get(metrics::metrics))
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
-        .route("/", get(|| async { "spendguard\n\n/guard/v1/…  admin API (Bearer token)\n/metrics     Prometheus\n/livez /readyz\n" }))
         .fallback(|| async { ApiError::not_found("no such path") })
         .method_not_allowed_fallback(|| async { ApiError::method_not_allowed() })
         .layer(axum::extract::DefaultBodyLimit::max(BODY_BYTES_MAX))
@@ -91,7 +94,11 @@ async fn authorized(State(admin): State<Admin>, request: Request, next: Next) ->
     if request.method().is_safe() {
         return next.run(request).await;
     }
-    // A change is made whole, whether or not its client waits for the end.
+    made_whole(&admin, request, next).await
+}
+
+/// Makes a change whole, whether or not its client waits for the end.
+async fn made_whole(admin: &Admin, request: Request, next: Next) -> Response {
     let made = admin.tracker.spawn(next.run(request)).await;
     made.unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
 }
@@ -100,9 +107,11 @@ impl Admin {
     fn is_authorized(&self, headers: &axum::http::HeaderMap) -> bool {
         let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let token = value.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
-        // Hashes are compared, whole, so that time tells nothing of the token.
-        let given = KeyHash::of(token.trim().as_bytes());
-        given.0.iter().zip(self.token.0).fold(0, |unlike, (a, b)| unlike | (a ^ b)) == 0
+        self.is_token(token.trim())
+    }
+
+    fn is_token(&self, given: &str) -> bool {
+        KeyHash::of(given.as_bytes()).is(&self.token)
     }
 }
 

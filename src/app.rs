@@ -124,6 +124,7 @@ impl App {
             guard: Arc::clone(&self.guard),
             token: KeyHash::of(self.token.secret().expose().as_bytes()),
             metrics_open: self.admin.ip().is_loopback(),
+            tls: self.settings.admin.tls.is_some(),
             in_force: Arc::clone(&self.in_force),
             tracker: self.admin_task.clone(),
         };

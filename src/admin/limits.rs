@@ -25,7 +25,7 @@ pub(crate) async fn list(State(admin): State<Admin>) -> Json<List<LimitView>> {
 }
 
 /// Metered limits with their meters, and rates without.
-fn everything(admin: &Admin) -> Vec<(Arc<Limit>, Vec<Reading>)> {
+pub(super) fn everything(admin: &Admin) -> Vec<(Arc<Limit>, Vec<Reading>)> {
     let mut limits = admin.guard.limits();
     limits.extend(admin.guard.throttle().limits().map(|limit| (Arc::clone(limit), Vec::new())));
     limits.sort_unstable_by(|a, b| a.0.name.cmp(&b.0.name));
