@@ -9,6 +9,7 @@ mod bad_input;
 mod bad_upstream;
 mod crash;
 mod damage;
+mod dashboard;
 mod disk;
 mod explain;
 mod failing;

@@ -21,7 +21,7 @@ use crate::store::reader::{self, EntryFilter};
 /// The metric that counts them.
 const REFUSALS: &str = "spendguard_rejections_total";
 /// Lines on one page.
-const PAGE: usize = 50;
+const PAGE: usize = 30;
 /// How many lines are looked at for those that fit a filter; whoever wants to
 /// see further asks for the lines before.
 const LOOKED_AT_MAX: u64 = 200_000;
@@ -189,7 +189,7 @@ fn table(desk: &Desk, lang: Lang, entries: &[Entry]) -> Markup {
     let ring = desk.admin.guard.ring();
     html! {
         div.scroll tabindex="0" role="region" aria-label=(words.activity) {
-            table.cards {
+            table.cards.dense {
                 thead { tr {
                     th scope="col" { (words.time) } th scope="col" { (words.kind) } th scope="col" { (words.key) }
                     th scope="col" { (words.model) } th scope="col" { (words.status) }

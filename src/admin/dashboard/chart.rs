@@ -61,7 +61,7 @@ pub(super) fn bars(lang: Lang, label: &str, bars: &[Bar]) -> Markup {
                     title { (bar.title) }
                 }
                 @if at % every == every / 2 {
-                    text.axis.middle x=(place(at, 10)) y=(HEIGHT - 6) { (bar.label) }
+                    text.axis.middle.odd[(at / every) % 2 == 1] x=(place(at, 10)) y=(HEIGHT - 6) { (bar.label) }
                 }
             }
         }

@@ -113,15 +113,19 @@ pub(super) fn percent(lang: Lang, part: i64, whole: i64) -> String {
     if is_spaced(lang) { format!("{percent}{NARROW}%") } else { format!("{percent}%") }
 }
 
+/// How a day is written; the script writes it the same way.
+pub(super) const fn day_form(lang: Lang) -> &'static str {
+    match lang {
+        Lang::En => "{m} {d}, {y}",
+        Lang::Ja => "{y}年{m}{d}日",
+        Lang::Ka | Lang::Pl => "{d} {m} {y}",
+    }
+}
+
 /// A day of the calendar.
 pub(super) fn day(lang: Lang, date: Date) -> String {
-    let (year, day) = (date.year(), date.day());
-    let month = month(lang, date);
-    match lang {
-        Lang::En => format!("{month} {day}, {year}"),
-        Lang::Ja => format!("{year}年{month}{day}日"),
-        Lang::Ka | Lang::Pl => format!("{day} {month} {year}"),
-    }
+    let (year, day) = (date.year().to_string(), date.day().to_string());
+    day_form(lang).replace("{m}", month(lang, date)).replace("{d}", &day).replace("{y}", &year)
 }
 
 /// A day without its year, for axes.

@@ -113,10 +113,10 @@ fn table(desk: &Desk, visit: &Visit, keys: &[Arc<Key>], spent: &HashMap<String, 
                         @let used_ms = key.last_used_ms.load(Ordering::Relaxed);
                         tr {
                             th scope="row" { (parts::name(&key.name)) }
-                            td data-label=(words.secret) { code { (parts::name(&key.redacted)) } }
+                            td data-label=(words.secret) { code.secret { (parts::name(&key.redacted)) } }
                             td data-label=(words.project) { (parts::name(&desk.admin.guard.ring().project_name(&key.project))) }
                             td data-label=(words.status) { (parts::key_state(lang, key, now_s)) }
-                            td data-label=(words.created) { (parts::time(lang, key.created_s)) }
+                            td data-label=(words.created) { (parts::date(lang, key.created_s)) }
                             td data-label=(words.last_used) {
                                 @if used_ms > 0 { (parts::time(lang, used_ms.div_euclid(1_000))) } @else { span.muted { (words.never) } }
                             }
@@ -278,7 +278,7 @@ async fn ask_revoke(
         form.card.narrow method="post" action="/keys/revoke" {
             (visit.proof())
             input type="hidden" name="id" value=(key.id);
-            p { strong { (parts::name(&key.name)) } " " code { (parts::name(&key.redacted)) } }
+            p { strong { (parts::name(&key.name)) } " " code.secret { (parts::name(&key.redacted)) } }
             p.notice.warn { (words.revoke_key_lead) }
             div.actions {
                 button.button.danger.filled type="submit" { (words.revoke) }

@@ -10,7 +10,7 @@ use maud::{DOCTYPE, Markup, html};
 
 use crate::admin::dashboard::language::Lang;
 use crate::admin::dashboard::words::Words;
-use crate::admin::dashboard::{PAGES, assets};
+use crate::admin::dashboard::{PAGES, assets, figures};
 use crate::keys::KeyHash;
 use crate::store::StoreError;
 
@@ -135,7 +135,7 @@ fn document(lang: Lang, title: &str, body: &Markup) -> Html<String> {
     let version = assets::VERSION.as_str();
     let page = html! {
         (DOCTYPE)
-        html lang=(lang.code()) {
+        html lang=(lang.code()) data-months=(lang.words().months) data-day=(figures::day_form(lang)) {
             head {
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";

@@ -35,6 +35,12 @@ pub(super) fn time(lang: Lang, at_s: i64) -> Markup {
     html! { time datetime=(figures::machine(at_s)) { (figures::moment(lang, at_s)) } }
 }
 
+/// The day of an instant, for narrow columns.
+pub(super) fn date(lang: Lang, at_s: i64) -> Markup {
+    let day = figures::day(lang, figures::date_of(at_s, &TimeZone::UTC));
+    html! { time datetime=(figures::machine(at_s)) data-day { (day) } }
+}
+
 /// A name that a stranger may have chosen: cut, and apart from the words
 /// around it, whichever way it is written.
 pub(super) fn name(text: &str) -> Markup {
@@ -60,9 +66,13 @@ pub(super) fn tile(name: &str, value: &Markup, below: &Markup) -> Markup {
     html! { div.card.tile { dt { (name) } dd.figure { (value) } dd.muted { (below) } } }
 }
 
-/// An amount whose exact value is in its title.
+/// An amount whose exact value is in its title. One that would look like
+/// nothing, and is not, is shown exactly.
 pub(super) fn money(lang: Lang, amount: Money, decimals: usize) -> Markup {
-    html! { span.money title=(figures::exact(lang, amount)) { (figures::money(lang, amount, decimals)) } }
+    let exact = figures::exact(lang, amount);
+    let shown = figures::money(lang, amount, decimals);
+    let vanishes = amount != Money::ZERO && shown == figures::money(lang, Money::ZERO, decimals);
+    html! { span.money title=(exact) { @if vanishes { (exact) } @else { (shown) } } }
 }
 
 /// Whose meter it is, by name.

@@ -2,15 +2,24 @@
 // viewer's own zone, and a button that copies a new key.
 "use strict";
 
-const language = document.documentElement.lang;
-const moment = new Intl.DateTimeFormat(language, { dateStyle: "medium", timeStyle: "short" });
-const precise = new Intl.DateTimeFormat(language, { dateStyle: "full", timeStyle: "long" });
+// Not every browser knows every language, so the page says how a day is written.
+const { months, day: form } = document.documentElement.dataset;
+const names = months.split(" ");
+const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
+
+function day(at) {
+  return form.replace("{d}", at.getDate()).replace("{m}", names[at.getMonth()]).replace("{y}", at.getFullYear());
+}
+
+function clock(at) {
+  return [at.getHours(), at.getMinutes()].map((part) => String(part).padStart(2, "0")).join(":");
+}
 
 for (const time of document.querySelectorAll("time[datetime]")) {
   const at = new Date(time.dateTime);
   if (Number.isNaN(at.getTime())) continue;
-  time.textContent = moment.format(at);
-  time.title = precise.format(at);
+  time.textContent = "day" in time.dataset ? day(at) : `${day(at)}, ${clock(at)}`;
+  time.title = `${day(at)}, ${clock(at)} ${zone}`;
 }
 
 for (const button of document.querySelectorAll("button[data-copy]")) {

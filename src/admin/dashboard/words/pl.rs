@@ -176,7 +176,7 @@ pub(in crate::admin::dashboard) const PL: Words = Words {
     look_further: "Brak wśród przejrzanych wierszy. Starsze mogą pasować.",
     no_activity_how: "Gdy tylko przez strażnika przejdą żądania, pojawią się tutaj.",
     kind: "Rodzaj",
-    basis: "Koszt jest",
+    basis: "Podstawa kosztu",
     client_left: "klient się rozłączył",
     kind_settle: "Obciążono",
     kind_release: "Zwolniono",
