@@ -9,7 +9,7 @@ use axum::extract::State;
 use axum::routing::get;
 use axum::{Extension, Router};
 use maud::{Markup, html};
-use prometheus::proto::Metric;
+use prometheus::proto::{Metric, MetricFamily};
 use serde::Deserialize;
 
 use crate::admin::dashboard::language::Lang;
@@ -147,7 +147,7 @@ fn counted_refusals(desk: &Desk) -> Vec<(String, String, u64)> {
         };
         (label("limit"), label("reason"), whole(series.get_counter().get_value()))
     };
-    family.into_iter().flat_map(|family| family.get_metric()).map(of).collect()
+    family.into_iter().flat_map(MetricFamily::get_metric).map(of).collect()
 }
 
 /// A counter's value, which is a whole number though metrics are floats.

@@ -44,13 +44,11 @@ pub(super) fn bars(lang: Lang, label: &str, bars: &[Bar]) -> Markup {
     };
     let every = bars.len().div_ceil(LABELS_MAX).max(1);
     let digits = figures::decimals(Money::from_nano(top));
+    let lines = [(top, HEAD), (top / 2, i64::midpoint(HEAD, ground)), (0, ground)];
     html! {
         svg.chart role="img" aria-label=(label) width="100%" height=(HEIGHT) {
-            @for (line, at) in [(top, HEAD), (top / 2, i64::midpoint(HEAD, ground)), (0, ground)] {
+            @for (_, at) in lines {
                 line.grid x1="0" x2="100%" y1=(at) y2=(at) {}
-                @if line > 0 {
-                    text.axis x="0" y=(at - 5) { (figures::money(lang, Money::from_nano(line), digits)) }
-                }
             }
             @for (at, bar) in bars.iter().enumerate() {
                 @let height = tall(bar.cost.nano());
@@ -63,6 +61,10 @@ pub(super) fn bars(lang: Lang, label: &str, bars: &[Bar]) -> Markup {
                 @if at % every == every / 2 {
                     text.axis.middle.odd[(at / every) % 2 == 1] x=(place(at, 10)) y=(HEIGHT - 6) { (bar.label) }
                 }
+            }
+            // After the bars, so that none hides them.
+            @for (line, at) in lines.into_iter().filter(|(line, _)| *line > 0) {
+                text.axis x="0" y=(at - 5) { (figures::money(lang, Money::from_nano(line), digits)) }
             }
         }
     }

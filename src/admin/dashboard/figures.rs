@@ -39,7 +39,6 @@ pub(super) const fn is_spaced(lang: Lang) -> bool {
 /// How many decimals show amounts of a size, so that a column has one width.
 pub(super) fn decimals(largest: Money) -> usize {
     match largest.nano().saturating_abs() {
-        0 => 2,
         1..10_000_000 => 6,
         10_000_000..10_000_000_000 => 4,
         _ => 2,
@@ -190,7 +189,7 @@ mod tests {
         assert_eq!(money(Lang::En, -amount, 0), "\u{2212}$1,235");
         assert_eq!(money(Lang::En, Money::from_nano(-1), 2), "$0.00", "no minus before nothing");
         assert_eq!(exact(Lang::En, Money::from_nano(1_500_000)), "$0.0015");
-        assert_eq!(exact(Lang::En, Money::from_nano(i64::MIN)), "\u{2212}$9,223,372,036.854775807");
+        assert_eq!(exact(Lang::En, Money::from_nano(i64::MIN)), "\u{2212}$9,223,372,036.854775808");
         assert_eq!(number(Lang::Pl, 12_345), "12\u{a0}345");
     }
 

@@ -170,8 +170,7 @@ async fn show(State(desk): State<Desk>, Extension(visit): Extension<Visit>, want
 }
 
 async fn read(desk: &Desk, visit: &Visit, question: &Question, zone: &TimeZone) -> Result<Found, Instead> {
-    let start =
-        |date: Date| date.to_zoned(zone.clone()).map(|at| at.timestamp()).unwrap_or(Timestamp::UNIX_EPOCH);
+    let start = |date: Date| date.to_zoned(zone.clone()).map_or(Timestamp::UNIX_EPOCH, |at| at.timestamp());
     let since_s = start(question.first).as_second();
     let until_s = start(question.last.tomorrow().unwrap_or(question.last)).as_second();
     let spans = days(zone, since_s, until_s).unwrap_or_default();
