@@ -190,6 +190,7 @@ impl App {
         let admin = format!("{}://{}", scheme(self.settings.admin.tls.is_some()), self.admin);
         say(&format!("proxy listening on {proxy}"));
         say(&format!("admin listening on {admin}"));
+        say(&format!("dashboard: {admin}/, to be signed in to with the admin token"));
         say(&format!("admin token: {}", self.token.whereabouts()));
         if self.settings.pass_through {
             say("no upstream key: clients send their own OpenAI keys, which are metered and limited");
