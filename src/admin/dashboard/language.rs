@@ -92,6 +92,8 @@ mod tests {
             ("de, en;q=0.5, ja;q=0.7", Some(Lang::Ja)),
             ("ka;q=0, en;q=0.1", Some(Lang::En)),
             ("KA-ge", Some(Lang::Ka)),
+            ("pl;q=0.5, ja;q=0.5", Some(Lang::Pl)),
+            ("en;q=0.25, pl;q=0.3", Some(Lang::Pl)),
             ("de, fr", None),
             ("", None),
             ("pl;q=no", None),
