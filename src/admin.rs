@@ -1,10 +1,12 @@
-//! The admin listener: keys, projects, limits, ledger, usage, metrics, health.
+//! The admin listener: the dashboard, the admin API, metrics, health.
 //!
 //! Everything under `/guard/v1`, and under `/v1` what OpenAI has too, wants the
-//! admin token or an admin key. Errors have OpenAI's envelope. Nothing here is on
-//! a request's way through the proxy.
+//! admin token or an admin key; the dashboard wants a session that was opened
+//! with the token. The API's errors have OpenAI's envelope. Nothing here is on a
+//! request's way through the proxy.
 
 mod alerts;
+mod dashboard;
 mod error;
 mod forecast;
 mod keys;
@@ -63,6 +65,8 @@ pub struct Admin {
     pub outbox: Arc<Outbox>,
     /// What looks ahead.
     pub lookout: Arc<Lookout>,
+    /// Whether it is reached over TLS, so that cookies must be too.
+    pub tls: bool,
     /// What the configuration put in force.
     pub in_force: Arc<ArcSwap<InForce>>,
     /// Owner of changes that are being made.
@@ -94,10 +98,10 @@ pub fn router(admin: Admin) -> Router {
         .layer(axum::middleware::from_fn_with_state(admin.clone(), authorized));
     Router::new()
         .merge(api)
+        .merge(dashboard::router(admin.clone()))
         .route("/metrics", get(metrics::metrics))
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
-        .route("/", get(|| async { "spendguard\n\n/guard/v1/…  admin API (Bearer token)\n/v1/…        the same, where OpenAI has it\n/metrics     Prometheus\n/livez /readyz\n" }))
         .fallback(|| async { ApiError::not_found("no such path") })
         .method_not_allowed_fallback(|| async { ApiError::method_not_allowed() })
         .layer(axum::extract::DefaultBodyLimit::max(BODY_BYTES_MAX))
@@ -118,7 +122,11 @@ async fn authorized(State(admin): State<Admin>, mut request: Request, next: Next
     if request.method().is_safe() {
         return next.run(request).await;
     }
-    // A change is made whole, whether or not its client waits for the end.
+    made_whole(&admin, request, next).await
+}
+
+/// Makes a change whole, whether or not its client waits for the end.
+async fn made_whole(admin: &Admin, request: Request, next: Next) -> Response {
     let made = admin.tracker.spawn(next.run(request)).await;
     made.unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
 }
@@ -142,12 +150,16 @@ impl Admin {
     fn visitor(&self, headers: &axum::http::HeaderMap) -> Option<Visitor> {
         let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let token = value.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
-        // Hashes are compared, whole, so that time tells nothing of the token.
-        let given = KeyHash::of(token.trim().as_bytes());
-        if given.0.iter().zip(self.token.0).fold(0, |unlike, (a, b)| unlike | (a ^ b)) == 0 {
+        let token = token.trim();
+        if self.is_token(token) {
             return Some(Visitor::WithToken);
         }
-        self.guard.admin_key_of(&given).map(Visitor::WithKey)
+        self.guard.admin_key_of(&KeyHash::of(token.as_bytes())).map(Visitor::WithKey)
+    }
+
+    /// Whether it is the configured token.
+    fn is_token(&self, given: &str) -> bool {
+        KeyHash::of(given.as_bytes()).is(&self.token)
     }
 }
 

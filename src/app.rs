@@ -143,6 +143,7 @@ impl App {
             guard: Arc::clone(&self.guard),
             token: KeyHash::of(self.token.secret().expose().as_bytes()),
             metrics_open: self.admin.ip().is_loopback(),
+            tls: self.settings.admin.tls.is_some(),
             in_force: Arc::clone(&self.in_force),
             outbox: Arc::clone(&self.outbox),
             lookout: Arc::clone(&self.lookout),
@@ -210,6 +211,7 @@ impl App {
         let admin = format!("{}://{}", scheme(self.settings.admin.tls.is_some()), self.admin);
         say(&format!("proxy listening on {proxy}"));
         say(&format!("admin listening on {admin}"));
+        say(&format!("dashboard: {admin}/, to be signed in to with the admin token"));
         say(&format!("admin token: {}", self.token.whereabouts()));
         if self.settings.pass_through {
             say("no upstream key: clients send their own OpenAI keys, which are metered and limited");

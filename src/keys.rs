@@ -31,6 +31,12 @@ impl KeyHash {
         Self(Sha256::digest(secret).into())
     }
 
+    /// Whether it is the same hash. All of it is compared, so that time tells
+    /// nothing of the secret.
+    pub fn is(&self, other: &Self) -> bool {
+        self.0.iter().zip(other.0).fold(0, |unlike, (a, b)| unlike | (a ^ b)) == 0
+    }
+
     /// The id of a pass-through key, always the same for the same key.
     pub fn pass_through_id(&self) -> String {
         format!("key_{}", id::base62(self.0, 20))

@@ -65,6 +65,7 @@ pub(crate) async fn list(
         count_max: count + 1,
         key: wanted.key_id,
         project: wanted.project_id,
+        ..EntryFilter::default()
     };
     let ring = Arc::clone(admin.guard.ring());
     let mut entries = admin.guard.read(move |db| reader::entries(db, &filter, &*ring)).await?;

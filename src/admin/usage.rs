@@ -87,7 +87,7 @@ fn group_by(name: &str, zone: &TimeZone, since_s: i64, until_s: i64) -> Result<G
     })
 }
 
-fn days(zone: &TimeZone, since_s: i64, until_s: i64) -> Result<Vec<Span>, ApiError> {
+pub(super) fn days(zone: &TimeZone, since_s: i64, until_s: i64) -> Result<Vec<Span>, ApiError> {
     let mut days = Vec::new();
     let mut at_s = since_s;
     while at_s < until_s {

@@ -37,6 +37,8 @@ pub struct EntryFilter {
     pub basis: Option<Basis>,
     /// Of this kind.
     pub kind: Option<Kind>,
+    /// Of this id or a later one: how far back it is looked.
+    pub from: Option<u64>,
     /// After (in the order asked for) this id.
     pub after: Option<u64>,
     /// Oldest first instead of newest first.
@@ -104,6 +106,7 @@ pub fn entries(db: &Connection, filter: &EntryFilter, names: &dyn Names) -> rusq
     term("admitted_ms < ?", filter.until_s.map(|s| Value::from(s.saturating_mul(1_000))));
     term("basis = ?", filter.basis.map(|basis| Value::from(basis.name().to_owned())));
     term("kind = ?", filter.kind.map(|kind| Value::from(kind.name().to_owned())));
+    term("id >= ?", filter.from.map(|id| Value::from(int(id))));
     let after = if filter.ascending { "id > ?" } else { "id < ?" };
     term(after, filter.after.map(|id| Value::from(int(id))));
     let order = if filter.ascending { "ASC" } else { "DESC" };

@@ -10,6 +10,7 @@ mod bad_input;
 mod bad_upstream;
 mod crash;
 mod damage;
+mod dashboard;
 mod disk;
 mod explain;
 mod failing;

@@ -1,0 +1,170 @@
+//! The dashboard: what operators look at in a browser.
+//!
+//! Pages are made on the server, in the language of whoever reads them, and
+//! can be read without scripts. Nothing comes from anywhere else, and nothing
+//! inline is run: the content security policy says so. Whoever adds a page
+//! adds it to [`PAGES`]; its session and the check of its forms come with that.
+
+mod activity;
+mod assets;
+mod chart;
+mod figures;
+mod keys;
+mod language;
+mod limit_form;
+mod limits;
+mod login;
+mod overview;
+mod page;
+mod parts;
+mod session;
+mod settings;
+mod usage;
+mod words;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+
+use crate::admin::{Admin, BODY_BYTES_MAX, made_whole};
+use crate::guard::trail::Actor;
+
+use language::Lang;
+use page::Visit;
+use session::{Sessions, same};
+use words::Words;
+
+/// One page of the dashboard.
+struct Page {
+    /// Where it is; its other routes are below.
+    path: &'static str,
+    /// What it is called.
+    name: fn(&Words) -> &'static str,
+    /// The outline of its icon, 24 units wide and high.
+    icon: &'static str,
+    /// Everything that it answers.
+    routes: fn() -> Router<Desk>,
+}
+
+/// Every page, in the order of the navigation: the one place that lists them.
+const PAGES: &[Page] = &[
+    Page {
+        path: "/",
+        name: |words| words.overview,
+        icon: "M4 13h6V4H4zm10 7h6V4h-6zM4 20h6v-3H4z",
+        routes: overview::routes,
+    },
+    Page {
+        path: "/keys",
+        name: |words| words.api_keys,
+        icon: "M14.5 9.5a4.5 4.5 0 1 0-4 4.47L12 15.5h2V18h2.500V20.500H20V17l-5.900-5.900a4.500 4.500 0 0 0 .4-1.600zM9 8.500h.01",
+        routes: keys::routes,
+    },
+    Page {
+        path: "/usage",
+        name: |words| words.usage,
+        icon: "M4 20V10m5.300 10V4m5.400 16v-7M20 20V7",
+        routes: usage::routes,
+    },
+    Page {
+        path: "/limits",
+        name: |words| words.limits,
+        icon: "M12 3 4.500 6v5.500c0 4.500 3 7.800 7.500 9.500 4.500-1.700 7.500-5 7.500-9.500V6zM9 12l2.200 2.200L15.500 10",
+        routes: limits::routes,
+    },
+    Page {
+        path: "/activity",
+        name: |words| words.activity,
+        icon: "M3 12h4l3-8 4 16 3-8h4",
+        routes: activity::routes,
+    },
+    Page {
+        path: "/settings",
+        name: |words| words.settings,
+        icon: "M4 7h9m5 0h2M4 17h2m5 0h9M15.500 4.500v5M8.500 14.500v5",
+        routes: settings::routes,
+    },
+];
+
+/// What every page works on.
+#[derive(Clone, Debug)]
+struct Desk {
+    admin: Admin,
+    sessions: Arc<Sessions>,
+}
+
+const CSP: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; \
+                   connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+
+/// All routes of the dashboard.
+pub(super) fn router(admin: Admin) -> Router<Admin> {
+    let desk = Desk { admin, sessions: Arc::default() };
+    let pages = PAGES.iter().fold(Router::new(), |router, page| router.merge((page.routes)()));
+    pages
+        .route("/logout", post(login::sign_out))
+        .layer(from_fn_with_state(desk.clone(), signed_in))
+        .route("/login", get(login::form).post(login::sign_in))
+        .route("/language/{code}", get(login::choose_language))
+        .layer(from_fn(guarded))
+        .merge(assets::routes())
+        .with_state(desk)
+}
+
+/// Lets in who has a session, and changes only what a page of ours asked for.
+async fn signed_in(State(desk): State<Desk>, request: Request, next: Next) -> Response {
+    let headers = request.headers();
+    let path = request.uri().path().to_owned();
+    let found = session::presented(headers)
+        .and_then(|value| desk.sessions.find(&value, desk.admin.guard.clock().now_ms()));
+    let Some((id, csrf)) = found else { return login::redirect(&path) };
+    let lang = Lang::of(headers);
+    // One signs in with the configured token.
+    let visit = Visit { lang, session: id, csrf, path, by: Actor::configured() };
+    if request.method().is_safe() {
+        let mut request = request;
+        request.extensions_mut().insert(visit);
+        return next.run(request).await;
+    }
+    // The form is read here, so that no page can forget to check it.
+    let (head, body) = request.into_parts();
+    let Ok(body) = axum::body::to_bytes(body, BODY_BYTES_MAX).await else {
+        return visit.refused(StatusCode::PAYLOAD_TOO_LARGE, lang.words().form_too_large);
+    };
+    if !session::form_field(&body, "csrf").is_some_and(|given| same(given, visit.csrf.as_bytes())) {
+        return visit.refused(StatusCode::FORBIDDEN, lang.words().form_stale);
+    }
+    let mut request = Request::from_parts(head, Body::from(body));
+    request.extensions_mut().insert(visit);
+    made_whole(&desk.admin, request, next).await
+}
+
+/// Says of each answer what a browser may do with it.
+async fn guarded(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    harden(response.headers_mut(), "no-store");
+    response
+}
+
+fn harden(headers: &mut HeaderMap, cache: &'static str) {
+    let set: [(HeaderName, &'static str); 5] = [
+        (header::CONTENT_SECURITY_POLICY, CSP),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::X_FRAME_OPTIONS, "DENY"),
+        (header::REFERRER_POLICY, "same-origin"),
+        (header::CACHE_CONTROL, cache),
+    ];
+    for (name, value) in set {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+}
+
+/// Sends the browser to another page, by GET.
+fn see_other(location: &str) -> Response {
+    (StatusCode::SEE_OTHER, [(header::LOCATION, location)]).into_response()
+}

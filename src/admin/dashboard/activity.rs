@@ -1,0 +1,264 @@
+//! Activity: the newest lines of the ledger, and what was refused.
+//!
+//! A refused request leaves no line in the ledger, since nothing was spent;
+//! what the guard counted of them since its start is shown beside.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::routing::get;
+use axum::{Extension, Router};
+use maud::{Markup, html};
+use prometheus::proto::{Metric, MetricFamily};
+use serde::Deserialize;
+
+use crate::admin::dashboard::language::Lang;
+use crate::admin::dashboard::page::{Asked, Instead, Shown, Visit, asked};
+use crate::admin::dashboard::{Desk, figures, parts};
+use crate::ledger::entry::{Basis, Entry, Kind, entry_id};
+use crate::store::reader::{self, EntryFilter};
+
+/// The metric that counts them.
+const REFUSALS: &str = "spendguard_rejections_total";
+/// Lines on one page.
+const PAGE: usize = 30;
+/// How many lines are looked at for those that fit a filter; whoever wants to
+/// see further asks for the lines before.
+const LOOKED_AT_MAX: u64 = 200_000;
+/// Limits and reasons of refusals named one by one.
+const REFUSALS_MAX: usize = 20;
+
+pub(super) fn routes() -> Router<Desk> {
+    Router::new().route("/activity", get(show))
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Wanted {
+    kind: Option<String>,
+    basis: Option<String>,
+    project: Option<String>,
+    key: Option<String>,
+    before: Option<u64>,
+}
+
+/// A part of the ledger.
+struct Part {
+    entries: Vec<Entry>,
+    /// Where the part before this one begins, if there is any.
+    before: Option<u64>,
+}
+
+async fn show(State(desk): State<Desk>, Extension(visit): Extension<Visit>, wanted: Asked<Wanted>) -> Shown {
+    let (lang, words) = (visit.lang, visit.words());
+    let wanted = asked(wanted);
+    let part = read(&desk, &visit, &wanted).await?;
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    let (kind, basis) = (text(&wanted.kind), text(&wanted.basis));
+    let (project, key) = (text(&wanted.project), text(&wanted.key));
+    let at = |before: &str| {
+        let query = [
+            ("kind", &*kind),
+            ("basis", &*basis),
+            ("project", &*project),
+            ("key", &*key),
+            ("before", before),
+        ];
+        parts::link("/activity", &query)
+    };
+    let older = part.before.map(|before| at(&before.to_string()));
+    let newest = wanted.before.map(|_| at(""));
+    let body = html! {
+        (parts::heading(words.activity, Some(words.activity_lead), &html! {}))
+        (refusals(&desk, lang))
+        (filters(&desk, &visit, &wanted))
+        @if part.entries.is_empty() {
+            (parts::empty(words.nothing_found, if older.is_some() { words.look_further } else { words.no_activity_how }, &html! {}))
+        } @else {
+            (table(&desk, lang, &part.entries))
+        }
+        (parts::pager(lang, newest, older))
+    };
+    Ok(visit.page(words.activity, &body))
+}
+
+async fn read(desk: &Desk, visit: &Visit, wanted: &Wanted) -> Result<Part, Instead> {
+    let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+    let filter = EntryFilter {
+        key: given(&wanted.key),
+        project: given(&wanted.project),
+        basis: wanted.basis.as_deref().and_then(Basis::named),
+        kind: wanted.kind.as_deref().and_then(Kind::named),
+        after: wanted.before,
+        count_max: PAGE + 1,
+        ..EntryFilter::default()
+    };
+    let ring = Arc::clone(desk.admin.guard.ring());
+    let found = desk.admin.guard.read(move |db| {
+        let newest = EntryFilter { after: filter.after, count_max: 1, ..EntryFilter::default() };
+        let newest = reader::entries(db, &newest, &*ring)?.first().map_or(0, |entry| entry.id);
+        let from = newest.saturating_sub(LOOKED_AT_MAX);
+        let entries = reader::entries(db, &EntryFilter { from: Some(from), ..filter }, &*ring)?;
+        Ok((entries, from))
+    });
+    let (mut entries, from) = found.await.map_err(|error| visit.unavailable(&error))?;
+    let more = entries.len() > PAGE;
+    entries.truncate(PAGE);
+    let last = entries.last().map(|entry| entry.id).filter(|_| more);
+    Ok(Part { before: last.or((from > 0).then_some(from)), entries })
+}
+
+/// What was refused since the start, by limit and reason.
+fn refusals(desk: &Desk, lang: Lang) -> Markup {
+    let words = lang.words();
+    let mut counted = counted_refusals(desk);
+    counted.sort_by(|a, b| b.2.cmp(&a.2).then_with(|| a.0.cmp(&b.0)));
+    let total = counted.iter().map(|(_, _, count)| count).sum();
+    html! {
+        section.card aria-labelledby="refusals" {
+            div.heading.small {
+                h2 #refusals { (words.refused) }
+                p { (figures::counted(lang, words.n_refused, total)) }
+            }
+            @if counted.is_empty() {
+                p.muted { (words.nothing_refused) }
+            } @else {
+                ul.refusals {
+                    @for (limit, reason, count) in counted.iter().take(REFUSALS_MAX) {
+                        li {
+                            @if !limit.is_empty() { strong { (parts::name(limit)) } " " }
+                            code { (reason) } " "
+                            span.count { (figures::number(lang, *count)) }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The refusals of the metrics: limit, reason, count.
+fn counted_refusals(desk: &Desk) -> Vec<(String, String, u64)> {
+    let families = desk.admin.guard.metrics().gather();
+    let family = families.iter().find(|family| family.name() == REFUSALS);
+    let of = |series: &Metric| {
+        let label = |name: &str| {
+            let found = series.get_label().iter().find(|label| label.name() == name);
+            found.map(|label| label.value().to_owned()).unwrap_or_default()
+        };
+        (label("limit"), label("reason"), whole(series.get_counter().get_value()))
+    };
+    family.into_iter().flat_map(MetricFamily::get_metric).map(of).collect()
+}
+
+/// A counter's value, which is a whole number though metrics are floats.
+fn whole(value: f64) -> u64 {
+    format!("{value:.0}").parse().unwrap_or(0)
+}
+
+fn filters(desk: &Desk, visit: &Visit, wanted: &Wanted) -> Markup {
+    let (lang, words) = (visit.lang, visit.words());
+    let kinds = [Kind::Settle, Kind::Release, Kind::Adjust, Kind::Threshold]
+        .map(|kind| (kind.name(), kind_name(lang, kind)));
+    let bases = [Basis::Reported, Basis::Counted, Basis::Assumed]
+        .map(|basis| (basis.name(), basis_name(lang, basis)));
+    let projects = desk.admin.guard.ring().projects();
+    let chosen = |text: &Option<String>| text.clone().unwrap_or_default();
+    html! {
+        form.filters method="get" action="/activity" {
+            div.field { label for="kind" { (words.kind) } select #kind name="kind" {
+                option value="" { (words.all) } (parts::options(&chosen(&wanted.kind), kinds))
+            } }
+            div.field { label for="basis" { (words.basis) } select #basis name="basis" {
+                option value="" { (words.all) } (parts::options(&chosen(&wanted.basis), bases))
+            } }
+            div.field { label for="project" { (words.project) } select #project name="project" {
+                option value="" { (words.all) }
+                (parts::options(&chosen(&wanted.project), projects.iter().map(|project| (&*project.id, &*project.name))))
+            } }
+            @if let Some(key) = wanted.key.as_deref().filter(|key| !key.is_empty()) {
+                input type="hidden" name="key" value=(key);
+            }
+            button.button type="submit" { (words.apply) }
+            a.button.quiet href="/activity" { (words.show_all) }
+        }
+    }
+}
+
+fn table(desk: &Desk, lang: Lang, entries: &[Entry]) -> Markup {
+    let words = lang.words();
+    let ring = desk.admin.guard.ring();
+    html! {
+        div.scroll tabindex="0" role="region" aria-label=(words.activity) {
+            table.cards.dense {
+                thead { tr {
+                    th scope="col" { (words.time) } th scope="col" { (words.kind) } th scope="col" { (words.key) }
+                    th scope="col" { (words.model) } th scope="col" { (words.status) }
+                    th.number scope="col" { (words.input_tokens) } th.number scope="col" { (words.output_tokens) }
+                    th.number scope="col" { (words.cost) }
+                } }
+                tbody {
+                    @for entry in entries {
+                        @let of = &entry.attribution;
+                        tr title=(entry_id(entry.id)) {
+                            th scope="row" data-label=(words.time) { (parts::time(lang, entry.created_ms.div_euclid(1_000))) }
+                            td data-label=(words.kind) { (kind_badge(lang, entry)) }
+                            @if entry.kind == Kind::Threshold {
+                                td.note colspan="6" { (parts::name(entry.note.as_deref().unwrap_or_default())) }
+                            } @else {
+                                td data-label=(words.key) {
+                                    a href=(parts::link("/activity", &[("key", &of.key)])) { (parts::name(&ring.key_name(&of.key))) }
+                                    span.sub { (parts::name(&ring.project_name(&of.project))) }
+                                }
+                                td data-label=(words.model) {
+                                    (parts::name(entry.served_model.as_deref().unwrap_or(&of.model)))
+                                    span.sub { (parts::name(&of.endpoint)) }
+                                }
+                                td data-label=(words.status) {
+                                    @if entry.status > 0 { (entry.status) } @else { "–" }
+                                    @if entry.disconnected { span.sub { (words.client_left) } }
+                                }
+                                td.number data-label=(words.input_tokens) { (figures::number(lang, entry.tokens.input_total())) }
+                                td.number data-label=(words.output_tokens) { (figures::number(lang, entry.tokens.output_total())) }
+                                td.number data-label=(words.cost) { (parts::money(lang, entry.cost, 6)) }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn kind_badge(lang: Lang, entry: &Entry) -> Markup {
+    let tone = match entry.kind {
+        Kind::Settle => "green",
+        Kind::Release => "grey",
+        Kind::Adjust => "blue",
+        Kind::Threshold => "amber",
+    };
+    html! {
+        (parts::badge(tone, kind_name(lang, entry.kind)))
+        @if let Some(basis) = entry.basis.filter(|basis| *basis != Basis::Reported) {
+            span.sub { (basis_name(lang, basis)) }
+        }
+    }
+}
+
+const fn kind_name(lang: Lang, kind: Kind) -> &'static str {
+    let words = lang.words();
+    match kind {
+        Kind::Settle => words.kind_settle,
+        Kind::Release => words.kind_release,
+        Kind::Adjust => words.kind_adjust,
+        Kind::Threshold => words.kind_threshold,
+    }
+}
+
+const fn basis_name(lang: Lang, basis: Basis) -> &'static str {
+    let words = lang.words();
+    match basis {
+        Basis::Reported => words.basis_reported,
+        Basis::Counted => words.basis_counted,
+        Basis::Assumed => words.basis_assumed,
+    }
+}

@@ -1,0 +1,302 @@
+//! API keys: the list, a new one whose secret is shown once, an end to one.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use axum::extract::rejection::FormRejection;
+use axum::extract::{Form, Query, State};
+use axum::http::StatusCode;
+use axum::routing::get;
+use axum::{Extension, Router};
+use maud::{Markup, html};
+use serde::Deserialize;
+
+use crate::admin::dashboard::page::{Asked, Shown, Visit, asked};
+use crate::admin::dashboard::{Desk, figures, parts, see_other};
+use crate::domain::{Money, Window};
+use crate::guard::keyring::{KeyError, NewKey};
+use crate::keys::Key;
+use crate::ledger::calendar;
+use crate::store::reader::{self, GroupBy};
+
+/// Keys on one page.
+const PAGE: usize = 50;
+const DAY_S: i64 = 86_400;
+/// The lives that a new key may be given, in days.
+const LIVES: [&str; 4] = ["7", "30", "90", "365"];
+
+pub(super) fn routes() -> Router<Desk> {
+    Router::new()
+        .route("/keys", get(list).post(create))
+        .route("/keys/new", get(new))
+        .route("/keys/created", get(created))
+        .route("/keys/revoke", get(ask_revoke).post(revoke))
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Wanted {
+    q: Option<String>,
+    from: Option<usize>,
+}
+
+async fn list(State(desk): State<Desk>, Extension(visit): Extension<Visit>, wanted: Asked<Wanted>) -> Shown {
+    let (lang, words) = (visit.lang, visit.words());
+    let Wanted { q, from } = asked(wanted);
+    let (search, from) = (q.unwrap_or_default(), from.unwrap_or(0));
+    let mut keys = desk.admin.guard.ring().keys();
+    let total = keys.len();
+    keys.reverse();
+    let lower = search.to_lowercase();
+    keys.retain(|key| {
+        key.name.to_lowercase().contains(&lower) || *key.id == *search || key.redacted.ends_with(&search)
+    });
+    let found = keys.len();
+    let keys: Vec<_> = keys.into_iter().skip(from).take(PAGE).collect();
+    let spent = spent_this_month(&desk, &visit).await?;
+    let at = |from: usize| parts::link("/keys", &[("q", &search), ("from", &from.to_string())]);
+    let before = (from > 0).then(|| at(from.saturating_sub(PAGE)));
+    let after = (found > from.saturating_add(PAGE)).then(|| at(from + PAGE));
+    let create = html! { a.button.primary href="/keys/new" { "+ " (words.create_key) } };
+    let body = html! {
+        (parts::heading(words.api_keys, Some(words.api_keys_lead), &create))
+        @if total > PAGE || !search.is_empty() {
+            form.filters method="get" action="/keys" role="search" {
+                div.field {
+                    label for="q" { (words.search_keys) }
+                    input #q type="search" name="q" value=(search) maxlength="256";
+                }
+                button.button type="submit" { (words.apply) }
+            }
+        }
+        @if total == 0 {
+            (parts::empty(words.no_keys, words.no_keys_how, &create))
+        } @else if keys.is_empty() {
+            (parts::empty(words.nothing_found, words.nothing_found_how, &html! { a.button href="/keys" { (words.show_all) } }))
+        } @else {
+            (table(&desk, &visit, &keys, &spent))
+            (parts::pager(lang, before, after))
+        }
+    };
+    Ok(visit.page(words.api_keys, &body))
+}
+
+async fn spent_this_month(
+    desk: &Desk,
+    visit: &Visit,
+) -> Result<HashMap<String, Money>, crate::admin::dashboard::page::Instead> {
+    let now_s = desk.admin.guard.clock().now_s();
+    let start_s = calendar::span(Window::Month, &parts::zone(desk), now_s).start_s;
+    let sums = desk
+        .admin
+        .guard
+        .read(move |db| reader::usage(db, &GroupBy::Key, start_s, now_s.saturating_add(1), |_, _| true));
+    let sums = sums.await.map_err(|error| visit.unavailable(&error))?;
+    Ok(sums.into_iter().map(|(group, sum)| (group.concat(), sum.cost)).collect())
+}
+
+fn table(desk: &Desk, visit: &Visit, keys: &[Arc<Key>], spent: &HashMap<String, Money>) -> Markup {
+    let (lang, words) = (visit.lang, visit.words());
+    let now_s = desk.admin.guard.clock().now_s();
+    let cost = |key: &Key| spent.get(&*key.id).copied().unwrap_or_default();
+    let digits = figures::decimals(keys.iter().map(|key| cost(key)).max().unwrap_or_default());
+    html! {
+        div.scroll tabindex="0" role="region" aria-label=(words.api_keys) {
+            table.cards {
+                thead { tr {
+                    th scope="col" { (words.name) } th scope="col" { (words.secret) } th scope="col" { (words.project) }
+                    th scope="col" { (words.status) } th scope="col" { (words.created) } th scope="col" { (words.last_used) }
+                    th.number scope="col" { (words.spend_this_month) } th scope="col" { span.unseen { (words.actions) } }
+                } }
+                tbody {
+                    @for key in keys {
+                        @let used_ms = key.last_used_ms.load(Ordering::Relaxed);
+                        tr {
+                            th scope="row" { (parts::name(&key.name)) }
+                            td data-label=(words.secret) { code.secret { (parts::name(&key.redacted)) } }
+                            td data-label=(words.project) { (parts::name(&desk.admin.guard.ring().project_name(&key.project))) }
+                            td data-label=(words.status) { (parts::key_state(lang, key, now_s)) }
+                            td data-label=(words.created) { (parts::date(lang, key.created_s)) }
+                            td data-label=(words.last_used) {
+                                @if used_ms > 0 { (parts::time(lang, used_ms.div_euclid(1_000))) } @else { span.muted { (words.never) } }
+                            }
+                            td.number data-label=(words.spend_this_month) {
+                                a href=(parts::link("/usage", &[("key", &key.id)])) { (parts::money(lang, cost(key), digits)) }
+                            }
+                            td.actions {
+                                @if key.revoked_s.is_none() {
+                                    a.button.small.danger href=(parts::link("/keys/revoke", &[("id", &key.id)])) {
+                                        (words.revoke) span.unseen { " " (parts::name(&key.name)) }
+                                    }
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct NewForm {
+    name: String,
+    project: String,
+    #[serde(default)]
+    days: String,
+    #[serde(default)]
+    models: String,
+}
+
+async fn new(State(desk): State<Desk>, Extension(visit): Extension<Visit>) -> Shown {
+    Ok(visit.page(visit.words().create_key, &form(&desk, &visit, &NewForm::default(), None)))
+}
+
+fn form(desk: &Desk, visit: &Visit, sent: &NewForm, problem: Option<&str>) -> Markup {
+    let words = visit.words();
+    let projects = desk.admin.guard.ring().projects();
+    let active = projects.iter().filter(|project| project.archived_s.is_none());
+    let lives: Vec<_> = LIVES
+        .iter()
+        .map(|days| (*days, figures::counted(visit.lang, words.n_days, days.parse().unwrap_or(0))))
+        .collect();
+    html! {
+        (parts::heading(words.create_key, Some(words.create_key_lead), &html! {}))
+        form.card.narrow method="post" action="/keys" {
+            (visit.proof())
+            @if let Some(problem) = problem { p.notice.bad role="alert" { (problem) } }
+            div.field {
+                label for="name" { (words.name) }
+                input #name name="name" required maxlength="256" autocomplete="off" value=(sent.name) autofocus
+                    aria-describedby="name-hint";
+                p.hint #name-hint { (words.key_name_hint) }
+            }
+            div.field {
+                label for="project" { (words.project) }
+                select #project name="project" {
+                    (parts::options(&sent.project, active.map(|project| (&*project.id, &*project.name))))
+                }
+            }
+            div.field {
+                label for="days" { (words.expires_after) }
+                select #days name="days" {
+                    option value="" { (words.no_expiry) }
+                    (parts::options(&sent.days, lives.iter().map(|(days, text)| (*days, text.as_str()))))
+                }
+            }
+            div.field {
+                label for="models" { (words.models_allowed) }
+                input #models name="models" autocomplete="off" value=(sent.models) placeholder="gpt-5*" maxlength="4096"
+                    aria-describedby="models-hint";
+                p.hint #models-hint { (words.models_allowed_hint) }
+            }
+            div.actions {
+                button.button.primary type="submit" { (words.create_key) }
+                a.button href="/keys" { (words.cancel) }
+            }
+        }
+    }
+}
+
+async fn create(
+    State(desk): State<Desk>,
+    Extension(visit): Extension<Visit>,
+    sent: Result<Form<NewForm>, FormRejection>,
+) -> Shown {
+    let words = visit.words();
+    let sent = sent.map(|Form(sent)| sent).unwrap_or_default();
+    let days: Option<i64> = LIVES.contains(&sent.days.as_str()).then(|| sent.days.parse().ok()).flatten();
+    let key = NewKey {
+        name: sent.name.trim().to_owned(),
+        project: Some(sent.project.clone()).filter(|project| !project.is_empty()),
+        expires_in_s: days.map(|days| days.saturating_mul(DAY_S)),
+        models: sent.models.split([' ', ',']).filter(|model| !model.is_empty()).map(str::to_owned).collect(),
+        secret: None,
+    };
+    let problem = match desk.admin.guard.create_key(key, &visit.by).await {
+        Ok((key, secret)) => {
+            let now_ms = desk.admin.guard.clock().now_ms();
+            desk.sessions.keep(&visit.session, Arc::clone(&key.id), secret, now_ms);
+            return Ok(see_other(&parts::link("/keys/created", &[("id", &key.id)])));
+        }
+        Err(KeyError::BadName) => words.bad_name,
+        Err(KeyError::NoSuchProject(_)) => words.no_such_project,
+        Err(KeyError::Store(error)) => return Err(visit.unavailable(&error)),
+        Err(error) => {
+            tracing::error!(%error, "a key could not be made");
+            words.not_done
+        }
+    };
+    let body = form(&desk, &visit, &sent, Some(problem));
+    Ok(visit.with_status(StatusCode::UNPROCESSABLE_ENTITY, words.create_key, &body))
+}
+
+#[derive(Debug, Deserialize)]
+struct Which {
+    id: String,
+}
+
+/// The secret of the key just made: here once, and nowhere again.
+async fn created(
+    State(desk): State<Desk>,
+    Extension(visit): Extension<Visit>,
+    Query(Which { id }): Query<Which>,
+) -> Shown {
+    let words = visit.words();
+    let key = desk.admin.guard.ring().by_id(&id).ok_or_else(|| visit.not_found())?;
+    let Some(secret) = desk.sessions.take(&visit.session, &id, desk.admin.guard.clock().now_ms()) else {
+        return Ok(see_other("/keys"));
+    };
+    let body = html! {
+        (parts::heading(words.key_created, None, &html! {}))
+        div.card.narrow {
+            p { (words.key_created_lead) }
+            p.notice.warn { (words.shown_once) }
+            div.field {
+                label for="secret" { (parts::name(&key.name)) }
+                div.copy {
+                    input #secret.mono readonly value=(secret.expose()) data-select spellcheck="false" autocomplete="off";
+                    button.button type="button" data-copy="secret" data-done=(words.copied) hidden { (words.copy) }
+                }
+                p.hint role="status" data-status {}
+            }
+            div.actions { a.button.primary href="/keys" { (words.done) } }
+        }
+    };
+    Ok(visit.page(words.key_created, &body))
+}
+
+async fn ask_revoke(
+    State(desk): State<Desk>,
+    Extension(visit): Extension<Visit>,
+    Query(Which { id }): Query<Which>,
+) -> Shown {
+    let words = visit.words();
+    let key = desk.admin.guard.ring().by_id(&id).ok_or_else(|| visit.not_found())?;
+    let body = html! {
+        (parts::heading(words.revoke_key, None, &html! {}))
+        form.card.narrow method="post" action="/keys/revoke" {
+            (visit.proof())
+            input type="hidden" name="id" value=(key.id);
+            p { strong { (parts::name(&key.name)) } " " code.secret { (parts::name(&key.redacted)) } }
+            p.notice.warn { (words.revoke_key_lead) }
+            div.actions {
+                button.button.danger.filled type="submit" { (words.revoke) }
+                a.button href="/keys" { (words.cancel) }
+            }
+        }
+    };
+    Ok(visit.page(words.revoke_key, &body))
+}
+
+async fn revoke(
+    State(desk): State<Desk>,
+    Extension(visit): Extension<Visit>,
+    Form(Which { id }): Form<Which>,
+) -> Shown {
+    match desk.admin.guard.revoke_key(&id, &visit.by).await {
+        Ok(_) => Ok(see_other("/keys")),
+        Err(KeyError::Store(error)) => Err(visit.unavailable(&error)),
+        Err(_) => Err(visit.not_found()),
+    }
+}

@@ -1,0 +1,295 @@
+//! The form that makes and changes a limit.
+//!
+//! What it sends becomes the same text form that the API takes, so that both
+//! are checked in one place; what is wrong is said at the field it is about.
+
+use std::collections::BTreeMap;
+
+use axum::Extension;
+use axum::extract::rejection::FormRejection;
+use axum::extract::{Form, Query, State};
+use axum::http::StatusCode;
+use maud::{Markup, html};
+use serde::Deserialize;
+
+use crate::admin::dashboard::figures::{self, is_spaced};
+use crate::admin::dashboard::language::Lang;
+use crate::admin::dashboard::limits::{Which, per, unit};
+use crate::admin::dashboard::page::{Shown, Visit};
+use crate::admin::dashboard::{Desk, parts, see_other};
+use crate::admin::limits::everything;
+use crate::domain::Window;
+use crate::domain::limit::{Mode, Per, Source, Unit};
+use crate::guard::LimitError;
+use crate::store::rule::{LimitRule, OnlyRule};
+
+/// The fields as they are typed.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct LimitForm {
+    /// `new` for one that must not be there yet.
+    is: String,
+    name: String,
+    per: String,
+    unit: String,
+    window: String,
+    zone: String,
+    hard: String,
+    soft: String,
+    shadow: Option<String>,
+    projects: String,
+    keys: String,
+    models: String,
+    tags: String,
+}
+
+impl LimitForm {
+    fn blank() -> Self {
+        Self {
+            is: "new".to_owned(),
+            per: Per::Organization.name().to_owned(),
+            unit: Unit::Usd.name().to_owned(),
+            window: Window::Month.name().to_owned(),
+            soft: "50% 80%".to_owned(),
+            ..Self::default()
+        }
+    }
+
+    fn of(name: &str, rule: LimitRule, lang: Lang) -> Self {
+        let point = |text: String| if is_spaced(lang) { text.replace('.', ",") } else { text };
+        let tag = |(tag, values): (&String, &Vec<String>)| {
+            values.iter().map(|value| format!("{tag}={value}")).collect::<Vec<_>>().join("\n")
+        };
+        Self {
+            is: String::new(),
+            name: name.to_owned(),
+            shadow: (rule.mode == Mode::Shadow.name()).then(String::new),
+            per: rule.per,
+            unit: rule.unit,
+            window: rule.window,
+            zone: rule.zone.unwrap_or_default(),
+            hard: point(rule.hard.unwrap_or_default()),
+            soft: point(rule.soft.join(" ")),
+            projects: rule.only.project.join("\n"),
+            keys: rule.only.key.join("\n"),
+            models: rule.only.model.join("\n"),
+            tags: rule.only.tag.iter().map(tag).collect::<Vec<_>>().join("\n"),
+        }
+    }
+
+    /// The rule that was typed; a line of tags without `=` is at fault.
+    fn rule(&self, lang: Lang) -> Result<LimitRule, &'static str> {
+        // Where a comma parts fractions it may be typed; elsewhere it is no
+        // part of an amount, since it could be meant to part thousands.
+        let point = |text: &str| if is_spaced(lang) { text.replace(',', ".") } else { text.to_owned() };
+        let lines = |text: &str| {
+            text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect::<Vec<_>>()
+        };
+        let mut tag: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for line in lines(&self.tags) {
+            let (name, value) = line.split_once('=').ok_or("tag")?;
+            tag.entry(name.trim().to_owned()).or_default().push(value.trim().to_owned());
+        }
+        let hard = self.hard.trim();
+        let mode = if self.shadow.is_some() { Mode::Shadow } else { Mode::Enforce };
+        Ok(LimitRule {
+            per: self.per.clone(),
+            only: OnlyRule {
+                project: lines(&self.projects),
+                key: lines(&self.keys),
+                model: lines(&self.models),
+                tag,
+            },
+            unit: self.unit.clone(),
+            window: self.window.clone(),
+            zone: Some(self.zone.trim().to_owned()).filter(|zone| !zone.is_empty()),
+            soft: self.soft.split_whitespace().map(point).collect(),
+            hard: (!hard.is_empty()).then(|| point(hard)),
+            mode: mode.name().to_owned(),
+        })
+    }
+
+    fn is_new(&self) -> bool {
+        self.is == "new"
+    }
+}
+
+/// What is wrong, and at which field.
+struct Problem {
+    field: &'static str,
+    text: &'static str,
+}
+
+impl Problem {
+    fn at(field: &'static str, lang: Lang) -> Self {
+        let words = lang.words();
+        let text = match field {
+            "name" => words.bad_limit_name,
+            "hard" => words.bad_hard,
+            "soft" => words.bad_soft,
+            "zone" => words.bad_zone,
+            "tag" => words.bad_tag,
+            _ => words.bad_choice,
+        };
+        Self { field, text }
+    }
+}
+
+pub(super) async fn new(State(desk): State<Desk>, Extension(visit): Extension<Visit>) -> Shown {
+    Ok(visit.page(visit.words().new_limit, &view(&desk, &visit, &LimitForm::blank(), None)))
+}
+
+pub(super) async fn edit(
+    State(desk): State<Desk>,
+    Extension(visit): Extension<Visit>,
+    Query(Which { name }): Query<Which>,
+) -> Shown {
+    let limits = everything(&desk.admin);
+    let found = limits.iter().find(|(limit, _)| *limit.name == *name && limit.source == Source::Api);
+    let (limit, _) = found.ok_or_else(|| visit.not_found())?;
+    let form = LimitForm::of(&name, LimitRule::of(limit), visit.lang);
+    Ok(visit.page(visit.words().edit_limit, &view(&desk, &visit, &form, None)))
+}
+
+pub(super) async fn put(
+    State(desk): State<Desk>,
+    Extension(visit): Extension<Visit>,
+    sent: Result<Form<LimitForm>, FormRejection>,
+) -> Shown {
+    let (lang, words) = (visit.lang, visit.words());
+    let Form(mut form) = sent.unwrap_or_else(|_| Form(LimitForm::blank()));
+    form.name = form.name.trim().to_owned();
+    let taken = form.is_new() && everything(&desk.admin).iter().any(|(limit, _)| *limit.name == *form.name);
+    let problem = if taken {
+        Problem { field: "name", text: words.limit_exists }
+    } else {
+        match form.rule(lang) {
+            Err(field) => Problem::at(field, lang),
+            Ok(rule) => match desk.admin.guard.put_limit(&form.name, &rule, &visit.by).await {
+                Ok(_) => return Ok(see_other("/limits")),
+                Err(LimitError::Store(error)) => return Err(visit.unavailable(&error)),
+                Err(LimitError::Rule(error)) => Problem::at(error.field, lang),
+                Err(LimitError::ManagedByFile(_)) => Problem { field: "name", text: words.limit_of_file },
+                Err(LimitError::ManagedAsAlert(_)) => Problem { field: "name", text: words.limit_is_alert },
+                Err(
+                    LimitError::NoSuchLimit(_)
+                    | LimitError::NoSuchAlert(_)
+                    | LimitError::TooManyAlerts(_)
+                    | LimitError::Random(_),
+                ) => return Err(visit.not_found()),
+            },
+        }
+    };
+    let title = if form.is_new() { words.new_limit } else { words.edit_limit };
+    let body = view(&desk, &visit, &form, Some(&problem));
+    Ok(visit.with_status(StatusCode::UNPROCESSABLE_ENTITY, title, &body))
+}
+
+fn view(desk: &Desk, visit: &Visit, form: &LimitForm, problem: Option<&Problem>) -> Markup {
+    let (lang, words) = (visit.lang, visit.words());
+    let pers = Per::ALL.map(|value| (value.name(), per(lang, value)));
+    let units = Unit::ALL.map(|value| (value.name(), unit(lang, value)));
+    let windows = Window::ALL.map(|value| (value.name(), figures::window(lang, value)));
+    let text = |name, label, value, hint| input(name, label, value, hint, problem);
+    let zone = desk.admin.in_force.load().zone.to_string();
+    html! {
+        (parts::heading(if form.is_new() { words.new_limit } else { words.edit_limit }, None, &html! {}))
+        form.card.narrow method="post" action="/limits" {
+            (visit.proof())
+            input type="hidden" name="is" value=(form.is);
+            @if let Some(problem) = problem {
+                p.notice.bad role="alert" id="problem" { (problem.text) }
+            }
+            @if form.is_new() {
+                (text("name", words.name, &form.name, words.limit_name_hint))
+            } @else {
+                input type="hidden" name="name" value=(form.name);
+                p { strong { (parts::name(&form.name)) } }
+            }
+            div.pair {
+                (choice("unit", words.unit, &form.unit, &units))
+                (choice("window", words.window, &form.window, &windows))
+            }
+            (choice("per", words.counted_per, &form.per, &pers))
+            (text("hard", words.hard_limit, &form.hard, words.hard_limit_hint))
+            (text("soft", words.soft_limit, &form.soft, words.soft_limit_hint))
+            div.field.check {
+                input #shadow type="checkbox" name="shadow" value="on" checked[form.shadow.is_some()]
+                    aria-describedby="shadow-hint";
+                label for="shadow" { (words.shadow) }
+                p.hint #shadow-hint { (words.shadow_hint) }
+            }
+            details open[is_narrowed(form)] {
+                summary { (words.narrow_down) }
+                p.hint { (words.narrow_down_hint) }
+                (area("projects", words.project, &form.projects))
+                (area("keys", words.key, &form.keys))
+                (area("models", words.model, &form.models))
+                (area("tags", words.tags, &form.tags))
+                (text("zone", words.time_zone, &form.zone, &words.time_zone_hint.replace("{zone}", &zone)))
+            }
+            div.actions {
+                button.button.primary type="submit" { (words.save) }
+                a.button href="/limits" { (words.cancel) }
+            }
+        }
+    }
+}
+
+fn is_narrowed(form: &LimitForm) -> bool {
+    [&form.projects, &form.keys, &form.models, &form.tags].into_iter().any(|text| !text.is_empty())
+}
+
+fn input(name: &str, label: &str, value: &str, hint: &str, problem: Option<&Problem>) -> Markup {
+    let is_wrong = problem.is_some_and(|problem| problem.field == name);
+    let described = if is_wrong { format!("{name}-hint problem") } else { format!("{name}-hint") };
+    html! {
+        div.field {
+            label for=(name) { (label) }
+            input id=(name) name=(name) value=(value) autocomplete="off" maxlength="1024"
+                required[name == "name"] aria-invalid=[is_wrong.then_some("true")] aria-describedby=(described);
+            p.hint id={ (name) "-hint" } { (hint) }
+        }
+    }
+}
+
+fn choice(name: &str, label: &str, chosen: &str, all: &[(&str, &str)]) -> Markup {
+    html! {
+        div.field {
+            label for=(name) { (label) }
+            select id=(name) name=(name) { (parts::options(chosen, all.iter().copied())) }
+        }
+    }
+}
+
+fn area(name: &str, label: &str, value: &str) -> Markup {
+    html! {
+        div.field {
+            label for=(name) { (label) }
+            textarea id=(name) name=(name) rows="2" spellcheck="false" { (value) }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rule_survives_its_form_in_every_language() {
+        let text = r#"{"per":"key","only":{"project":["a b"],"tag":{"team":["x","y"]}},"unit":"usd","window":"month",
+            "zone":"Europe/Warsaw","soft":["50%","3.5"],"hard":"24.25","mode":"shadow"}"#;
+        let rule: LimitRule = serde_json::from_str(text).unwrap();
+        for lang in Lang::ALL {
+            assert_eq!(LimitForm::of("m", rule.clone(), lang).rule(lang), Ok(rule.clone()));
+        }
+    }
+
+    #[test]
+    fn a_comma_is_a_fraction_where_it_is_written_so_and_nothing_elsewhere() {
+        let form = LimitForm { hard: "1,000".to_owned(), ..LimitForm::blank() };
+        assert_eq!(form.rule(Lang::Pl).unwrap().hard.unwrap(), "1.000");
+        let english = form.rule(Lang::En).unwrap().limit("m", "UTC");
+        assert_eq!(english.unwrap_err().field, "hard", "a thousand must not become one");
+    }
+}

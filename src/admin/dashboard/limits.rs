@@ -1,0 +1,244 @@
+//! Limits: what is in force and how far it is used; removing one.
+//!
+//! Those of the configuration file are shown as its own and can't be changed
+//! here; making and changing the others is [`limit_form`]'s.
+
+use std::cmp::Reverse;
+use std::sync::Arc;
+
+use axum::extract::{Form, Query, State};
+use axum::routing::get;
+use axum::{Extension, Router};
+use maud::{Markup, html};
+use serde::Deserialize;
+
+use crate::admin::dashboard::language::Lang;
+use crate::admin::dashboard::page::{Asked, Shown, Visit, asked};
+use crate::admin::dashboard::{Desk, figures, limit_form, parts, see_other};
+use crate::admin::limits::everything;
+use crate::domain::limit::{Mode, Per, Soft, Source, Unit};
+use crate::domain::{Limit, Window};
+use crate::guard::LimitError;
+use crate::ledger::meter::Reading;
+use crate::store::rule::LimitRule;
+
+/// Limits on one page.
+const PAGE: usize = 30;
+/// Meters of one limit, the fullest first.
+const METERS_MAX: usize = 8;
+/// Things that a limit is narrowed to, named one by one.
+const ONLY_MAX: usize = 20;
+
+pub(super) fn routes() -> Router<Desk> {
+    Router::new()
+        .route("/limits", get(list).post(limit_form::put))
+        .route("/limits/new", get(limit_form::new))
+        .route("/limits/edit", get(limit_form::edit))
+        .route("/limits/remove", get(ask_remove).post(remove))
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Wanted {
+    from: Option<usize>,
+}
+
+async fn list(State(desk): State<Desk>, Extension(visit): Extension<Visit>, wanted: Asked<Wanted>) -> Shown {
+    let words = visit.words();
+    let from = asked(wanted).from.unwrap_or(0);
+    let limits = everything(&desk.admin);
+    let at = |from: usize| parts::link("/limits", &[("from", &from.to_string())]);
+    let before = (from > 0).then(|| at(from.saturating_sub(PAGE)));
+    let after = (limits.len() > from.saturating_add(PAGE)).then(|| at(from + PAGE));
+    let create = html! { a.button.primary href="/limits/new" { "+ " (words.new_limit) } };
+    let body = html! {
+        (parts::heading(words.limits, Some(words.limits_lead), &create))
+        @if limits.is_empty() {
+            (parts::empty(words.no_limits, words.no_limits_how, &create))
+        } @else {
+            @for (limit, readings) in limits.iter().skip(from).take(PAGE) {
+                (card(&desk, &visit, limit, readings))
+            }
+            (parts::pager(visit.lang, before, after))
+        }
+    };
+    Ok(visit.page(words.limits, &body))
+}
+
+fn card(desk: &Desk, visit: &Visit, limit: &Arc<Limit>, readings: &[Reading]) -> Markup {
+    let (lang, words) = (visit.lang, visit.words());
+    let mut readings: Vec<&Reading> = readings.iter().collect();
+    readings.sort_by_key(|reading| Reverse(reading.meter.settled.saturating_add(reading.meter.held)));
+    let unlisted = readings.len().saturating_sub(METERS_MAX);
+    html! {
+        article.card.limit {
+            div.heading.small {
+                div {
+                    h2 { (parts::name(&limit.name)) }
+                    p.badges {
+                        @if limit.mode == Mode::Shadow { (parts::badge("violet", words.shadow)) }
+                        @if limit.source == Source::File { (parts::badge("grey", words.from_file)) }
+                        @if limit.is_rate() { (parts::badge("blue", words.rate)) }
+                    }
+                }
+                @if limit.source == Source::Api {
+                    div.actions {
+                        a.button.small href=(parts::link("/limits/edit", &[("name", &limit.name)])) {
+                            (words.edit) span.unseen { " " (limit.name) }
+                        }
+                        a.button.small.danger href=(parts::link("/limits/remove", &[("name", &limit.name)])) {
+                            (words.remove) span.unseen { " " (limit.name) }
+                        }
+                    }
+                }
+            }
+            (rule(lang, limit))
+            @if limit.is_rate() {
+                p.muted { (words.rate_lead) }
+            } @else if limit.window == Window::Request {
+                p.muted { (words.request_lead) }
+            } @else if readings.is_empty() {
+                p.muted { (words.nothing_counted) }
+            } @else {
+                ul.gauges {
+                    @for reading in readings.iter().take(METERS_MAX) {
+                        li {
+                            @if limit.per != Per::Organization {
+                                p.of { (parts::subject(desk, lang, limit, &reading.subject)) }
+                            }
+                            (parts::meter(lang, limit, reading))
+                        }
+                    }
+                }
+                @if unlisted > 0 {
+                    p.muted { (figures::counted(lang, words.n_more, u64::try_from(unlisted).unwrap_or(0))) }
+                }
+            }
+        }
+    }
+}
+
+/// The rule in words: what it counts, for whom, and from where it warns.
+fn rule(lang: Lang, limit: &Limit) -> Markup {
+    let words = lang.words();
+    let text = LimitRule::of(limit);
+    let only = &text.only;
+    let tags: Vec<String> = only
+        .tag
+        .iter()
+        .flat_map(|(tag, values)| values.iter().map(move |value| format!("{tag}={value}")))
+        .collect();
+    let narrowed: [(&str, &[String]); 4] = [
+        (words.project, &only.project),
+        (words.key, &only.key),
+        (words.model, &only.model),
+        (words.tags, &tags),
+    ];
+    html! {
+        dl.rule {
+            div { dt { (words.window) } dd { (figures::window(lang, limit.window)) " · " (limit.zone) } }
+            div { dt { (words.counted_per) } dd { (per(lang, limit.per)) } }
+            div { dt { (words.unit) } dd { (unit(lang, limit.unit)) } }
+            div { dt { (words.soft_limit) } dd {
+                @if limit.soft.is_empty() { (words.none) } @else { (soft(lang, limit).join(" · ")) }
+            } }
+            div { dt { (words.hard_limit) } dd {
+                @match limit.hard {
+                    Some(hard) => (parts::whole_amount(lang, limit.unit, hard)),
+                    None => (words.none),
+                }
+            } }
+            @for (name, values) in narrowed.into_iter().filter(|(_, values)| !values.is_empty()) {
+                div { dt { (words.only) " " (name) } dd {
+                    @for (at, value) in values.iter().take(ONLY_MAX).enumerate() {
+                        @if at > 0 { ", " }
+                        (parts::name(value))
+                    }
+                    @if values.len() > ONLY_MAX { ", …" }
+                } }
+            }
+        }
+    }
+}
+
+/// The soft thresholds as they were written: amounts, or shares of the cap.
+fn soft(lang: Lang, limit: &Limit) -> Vec<String> {
+    let text = |soft: &Soft| match *soft {
+        Soft::Amount(amount) => parts::whole_amount(lang, limit.unit, amount),
+        Soft::Percent(percent) => figures::percent(lang, i64::from(percent), 100),
+    };
+    limit.soft.iter().map(text).collect()
+}
+
+/// For whom a limit counts separately, in words.
+pub(super) const fn per(lang: Lang, per: Per) -> &'static str {
+    let words = lang.words();
+    match per {
+        Per::Organization => words.whole_organization,
+        Per::Project => words.project,
+        Per::Key => words.key,
+        Per::User => words.end_user,
+        Per::Model => words.model,
+    }
+}
+
+/// What a limit counts, in words.
+pub(super) const fn unit(lang: Lang, unit: Unit) -> &'static str {
+    let words = lang.words();
+    match unit {
+        Unit::Usd => words.us_dollars,
+        Unit::Tokens => words.tokens,
+        Unit::InputTokens => words.input_tokens,
+        Unit::OutputTokens => words.output_tokens,
+        Unit::Requests => words.requests,
+    }
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Which {
+    pub(super) name: String,
+}
+
+async fn ask_remove(
+    State(desk): State<Desk>,
+    Extension(visit): Extension<Visit>,
+    Query(Which { name }): Query<Which>,
+) -> Shown {
+    let words = visit.words();
+    let limits = everything(&desk.admin);
+    let found = limits.iter().find(|(limit, _)| *limit.name == *name && limit.source == Source::Api);
+    let (limit, _) = found.ok_or_else(|| visit.not_found())?;
+    let body = html! {
+        (parts::heading(words.remove_limit, None, &html! {}))
+        form.card.narrow method="post" action="/limits/remove" {
+            (visit.proof())
+            input type="hidden" name="name" value=(limit.name);
+            p { strong { (parts::name(&limit.name)) } }
+            p.notice.warn { (words.remove_limit_lead) }
+            div.actions {
+                button.button.danger.filled type="submit" { (words.remove) }
+                a.button href="/limits" { (words.cancel) }
+            }
+        }
+    };
+    Ok(visit.page(words.remove_limit, &body))
+}
+
+async fn remove(
+    State(desk): State<Desk>,
+    Extension(visit): Extension<Visit>,
+    Form(Which { name }): Form<Which>,
+) -> Shown {
+    match desk.admin.guard.remove_limit(&name, &visit.by).await {
+        Ok(()) => Ok(see_other("/limits")),
+        Err(LimitError::Store(error)) => Err(visit.unavailable(&error)),
+        Err(
+            LimitError::NoSuchLimit(_)
+            | LimitError::ManagedByFile(_)
+            | LimitError::ManagedAsAlert(_)
+            | LimitError::NoSuchAlert(_)
+            | LimitError::TooManyAlerts(_)
+            | LimitError::Random(_)
+            | LimitError::Rule(_),
+        ) => Err(visit.not_found()),
+    }
+}

@@ -1,0 +1,159 @@
+//! Signing in with the admin token, signing out, and choosing a language.
+
+use axum::Extension;
+use axum::body::Bytes;
+use axum::extract::{Form, FromRequest as _, Path, Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use maud::{Markup, html};
+use serde::Deserialize;
+
+use crate::admin::dashboard::language::{COOKIE, Lang};
+use crate::admin::dashboard::page::{self, Asked, Visit, asked};
+use crate::admin::dashboard::session::{self, same, set_cookie};
+use crate::admin::dashboard::{Desk, PAGES, see_other};
+use crate::keys;
+
+/// A token longer than this is none of ours, and is not looked at.
+const TOKEN_BYTES_MAX: usize = 4_096;
+const LANGUAGE_LIFE_S: i64 = 365 * 24 * 3_600;
+const FORM_LIFE_S: i64 = 3_600;
+
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Back {
+    next: Option<String>,
+}
+
+/// To the log-in, and from there back to where one wanted to be.
+pub(super) fn redirect(path: &str) -> Response {
+    match ours(Some(path)) {
+        "/" => see_other("/login"),
+        path => see_other(&format!("/login?next={path}")),
+    }
+}
+
+/// A page of ours, whatever a link says: nobody is led elsewhere.
+fn ours(path: Option<&str>) -> &'static str {
+    PAGES.iter().map(|page| page.path).find(|known| Some(*known) == path).unwrap_or("/")
+}
+
+pub(super) async fn form(State(desk): State<Desk>, back: Asked<Back>, headers: HeaderMap) -> Response {
+    let now_ms = desk.admin.guard.clock().now_ms();
+    let next = ours(asked(back).next.as_deref());
+    if session::presented(&headers).is_some_and(|value| desk.sessions.find(&value, now_ms).is_some()) {
+        return see_other(next);
+    }
+    answer(&desk, &headers, next, StatusCode::OK, None)
+}
+
+/// The log-in form, tied to the browser by a cookie beside a field.
+fn answer(
+    desk: &Desk,
+    headers: &HeaderMap,
+    next: &'static str,
+    status: StatusCode,
+    problem: Option<&str>,
+) -> Response {
+    let lang = Lang::of(headers);
+    let Ok(tie) = keys::new_id("") else { return StatusCode::INTERNAL_SERVER_ERROR.into_response() };
+    let body = view(lang, &tie, next, problem);
+    let mut response = (status, page::bare(lang, lang.words().sign_in, "/login", &body)).into_response();
+    add_cookie(&mut response, set_cookie(session::FORM, &tie, FORM_LIFE_S, desk.admin.tls));
+    response
+}
+
+fn view(lang: Lang, tie: &str, next: &str, problem: Option<&str>) -> Markup {
+    let words = lang.words();
+    html! {
+        div.login {
+            div.brand.large { (page::mark()) "spendguard" }
+            form.card method="post" action="/login" {
+                h1 { (words.sign_in) }
+                p.muted { (words.sign_in_how) }
+                @if let Some(problem) = problem {
+                    p.notice.bad role="alert" id="problem" { (problem) }
+                }
+                input type="hidden" name="csrf" value=(tie);
+                input type="hidden" name="next" value=(next);
+                div.field {
+                    label for="token" { (words.admin_token) }
+                    input #token type="password" name="token" required autocomplete="current-password"
+                        spellcheck="false" autofocus aria-describedby=[problem.map(|_| "problem")];
+                    p.hint { (words.admin_token_where) " " code { "spendguard-data/admin-token" } }
+                }
+                button.button.primary.wide type="submit" { (words.sign_in) }
+            }
+        }
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct SignIn {
+    token: String,
+    csrf: String,
+    next: Option<String>,
+}
+
+pub(super) async fn sign_in(State(desk): State<Desk>, headers: HeaderMap, request: Request) -> Response {
+    let words = Lang::of(&headers).words();
+    let sent = Form::<SignIn>::from_request(request, &()).await.map(|Form(sent)| sent).unwrap_or_default();
+    let next = ours(sent.next.as_deref());
+    let again = |status, problem: &str| answer(&desk, &headers, next, status, Some(problem));
+    let tied = session::cookie(&headers, session::FORM);
+    if !tied.is_some_and(|tie| same(sent.csrf.as_bytes(), tie.as_bytes())) {
+        return again(StatusCode::FORBIDDEN, words.form_stale);
+    }
+    let now_ms = desk.admin.guard.clock().now_ms();
+    if let Some(seconds) = desk.sessions.barred_s(now_ms) {
+        let text = words.too_many_attempts.replace("{n}", &seconds.to_string());
+        let mut response = again(StatusCode::TOO_MANY_REQUESTS, &text);
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        return response;
+    }
+    let token = sent.token.trim();
+    if token.len() > TOKEN_BYTES_MAX || !desk.admin.is_token(token) {
+        desk.sessions.failed(now_ms);
+        tracing::warn!("somebody gave the dashboard a wrong admin token");
+        return again(StatusCode::UNAUTHORIZED, words.wrong_token);
+    }
+    let Ok(value) = desk.sessions.open(now_ms) else {
+        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+    };
+    let mut response = see_other(next);
+    let secure = desk.admin.tls;
+    add_cookie(&mut response, set_cookie(session::SESSION, &value, session::life_s(), secure));
+    add_cookie(&mut response, set_cookie(session::FORM, "", 0, secure));
+    response
+}
+
+pub(super) async fn sign_out(
+    State(desk): State<Desk>,
+    Extension(visit): Extension<Visit>,
+    _: Bytes,
+) -> Response {
+    desk.sessions.close(&visit.session);
+    let mut response = see_other("/login");
+    add_cookie(&mut response, set_cookie(session::SESSION, "", 0, desk.admin.tls));
+    response
+}
+
+/// A link, since it changes nothing but what this browser is shown.
+pub(super) async fn choose_language(
+    State(desk): State<Desk>,
+    Path(code): Path<String>,
+    back: Asked<Back>,
+) -> Response {
+    let back = asked(back).next;
+    let to_login = back.as_deref() == Some("/login");
+    let mut response = see_other(if to_login { "/login" } else { ours(back.as_deref()) });
+    if let Some(lang) = Lang::named(&code) {
+        add_cookie(&mut response, set_cookie(COOKIE, lang.code(), LANGUAGE_LIFE_S, desk.admin.tls));
+    }
+    response
+}
+
+fn add_cookie(response: &mut Response, line: Option<HeaderValue>) {
+    if let Some(line) = line {
+        response.headers_mut().append(header::SET_COOKIE, line);
+    }
+}

@@ -1,0 +1,225 @@
+//! Overview: what was spent, how far the limits are, the last days.
+
+use axum::extract::State;
+use axum::routing::get;
+use axum::{Extension, Router};
+use jiff::tz::TimeZone;
+use maud::{Markup, html};
+
+use crate::admin::dashboard::chart::{self, Bar};
+use crate::admin::dashboard::language::Lang;
+use crate::admin::dashboard::page::{Shown, Visit};
+use crate::admin::dashboard::{Desk, figures, parts};
+use crate::admin::limits::everything;
+use crate::admin::usage::days;
+use crate::domain::{Money, Span, Window};
+use crate::ledger::calendar;
+use crate::store::reader::{self, GroupBy, UsageSum};
+
+/// Days in the chart.
+const DAYS: i64 = 30;
+const DAY_S: i64 = 86_400;
+/// Meters shown, the fullest first.
+const METERS_MAX: usize = 6;
+/// Keys and models named.
+const TOP_MAX: usize = 5;
+
+pub(super) fn routes() -> Router<Desk> {
+    Router::new().route("/", get(show))
+}
+
+/// What this page reads from the ledger.
+struct Sums {
+    days: Vec<(Span, UsageSum)>,
+    month: UsageSum,
+    keys: Vec<(Vec<String>, UsageSum)>,
+    models: Vec<(Vec<String>, UsageSum)>,
+}
+
+async fn show(State(desk): State<Desk>, Extension(visit): Extension<Visit>) -> Shown {
+    let (lang, words) = (visit.lang, visit.words());
+    let zone = parts::zone(&desk);
+    let now_s = desk.admin.guard.clock().now_s();
+    let month = calendar::span(Window::Month, &zone, now_s);
+    let sums = read(&desk, &visit, &zone, month, now_s).await?;
+    let today = sums.days.last().map(|(_, sum)| *sum).unwrap_or_default();
+    let (held, open) = desk.admin.guard.in_doubt();
+    let digits = figures::decimals(sums.month.cost);
+    let (pace, range) = ahead(&desk, lang, digits);
+    let requests = |sum: &UsageSum| figures::counted(lang, words.n_requests, sum.requests);
+    let open = figures::counted(lang, words.n_open, u64::try_from(open).unwrap_or(u64::MAX));
+    let body = html! {
+        (parts::heading(words.overview, None, &html! {}))
+        @if !desk.admin.guard.is_healthy() {
+            p.notice.bad role="alert" { (words.ledger_unavailable) }
+        }
+        dl.tiles {
+            (parts::tile(words.this_month, &parts::money(lang, sums.month.cost, digits), &html! { (requests(&sums.month)) }))
+            (parts::tile(words.today, &parts::money(lang, today.cost, figures::decimals(today.cost)), &html! { (requests(&today)) }))
+            (parts::tile(words.at_this_pace, &pace, &range))
+            (parts::tile(words.held_now, &parts::money(lang, held, figures::decimals(held)), &html! { (open) }))
+        }
+        section.card aria-labelledby="limits" {
+            div.heading.small {
+                h2 #limits { (words.limits) }
+                a href="/limits" { (words.all_limits) }
+            }
+            (gauges(&desk, lang))
+        }
+        section.card aria-labelledby="days" {
+            h2 #days { (words.last_days.replace("{n}", &DAYS.to_string())) }
+            @if sums.days.iter().all(|(_, sum)| sum.requests == 0 && sum.cost == Money::ZERO) {
+                (parts::empty(words.no_usage, words.no_usage_how, &html! {}))
+            } @else {
+                (day_chart(lang, words.spend_per_day, &sums.days, &zone))
+            }
+        }
+        div.columns {
+            (top(lang, words.top_keys, "/usage?by=key", &sums.keys, |id| desk.admin.guard.ring().key_name(id).to_string()))
+            (top(lang, words.top_models, "/usage?by=model", &sums.models, str::to_owned))
+        }
+    };
+    Ok(visit.page(words.overview, &body))
+}
+
+async fn read(
+    desk: &Desk,
+    visit: &Visit,
+    zone: &TimeZone,
+    month: Span,
+    now_s: i64,
+) -> Result<Sums, crate::admin::dashboard::page::Instead> {
+    let until_s = now_s.saturating_add(1);
+    let first = calendar::span(Window::Day, zone, now_s.saturating_sub((DAYS - 1) * DAY_S));
+    let spans = days(zone, first.start_s, until_s).unwrap_or_default();
+    let asked = spans.clone();
+    let found = desk.admin.guard.read(move |db| {
+        let all = |_: &str, _: &str| true;
+        let days = reader::usage(db, &GroupBy::Day(asked), first.start_s, until_s, all)?;
+        let keys = reader::usage(db, &GroupBy::Key, month.start_s, until_s, all)?;
+        let models = reader::usage(db, &GroupBy::Model, month.start_s, until_s, all)?;
+        Ok((days, keys, models))
+    });
+    let (days, keys, models) = found.await.map_err(|error| visit.unavailable(&error))?;
+    let month = total(keys.iter().map(|(_, sum)| sum));
+    Ok(Sums { days: by_day(&spans, &days), month, keys, models })
+}
+
+/// All sums added up.
+pub(super) fn total<'a>(sums: impl Iterator<Item = &'a UsageSum>) -> UsageSum {
+    sums.fold(UsageSum::default(), |mut total, sum| {
+        total.requests += sum.requests;
+        total.cost = total.cost + sum.cost;
+        total.tokens += sum.tokens;
+        total
+    })
+}
+
+/// Every day with its sum, also those on which nothing was spent.
+pub(super) fn by_day(spans: &[Span], sums: &[(Vec<String>, UsageSum)]) -> Vec<(Span, UsageSum)> {
+    let of = |span: &Span| {
+        let start = span.start_s.to_string();
+        let found = sums.iter().find(|(group, _)| group.first() == Some(&start));
+        (*span, found.map(|(_, sum)| *sum).unwrap_or_default())
+    };
+    spans.iter().map(of).collect()
+}
+
+/// The chart of days, which is a table for whoever can't see it.
+pub(super) fn day_chart(lang: Lang, label: &str, days: &[(Span, UsageSum)], zone: &TimeZone) -> Markup {
+    let bar = |(span, sum): &(Span, UsageSum)| {
+        let date = figures::date_of(span.start_s, zone);
+        let requests = figures::counted(lang, lang.words().n_requests, sum.requests);
+        let cost = figures::money(lang, sum.cost, figures::decimals(sum.cost));
+        Bar {
+            label: figures::short_day(lang, date),
+            cost: sum.cost,
+            title: format!("{}\n{cost}\n{requests}", figures::day(lang, date)),
+        }
+    };
+    let bars: Vec<_> = days.iter().map(bar).collect();
+    chart::bars(lang, label, &bars)
+}
+
+/// What the month is likely to cost, and the range of that.
+fn ahead(desk: &Desk, lang: Lang, digits: usize) -> (Markup, Markup) {
+    let words = lang.words();
+    let Some(forecast) = desk.admin.lookout.known().and_then(|outlook| outlook.month.forecast) else {
+        return (html! { "–" }, html! { (words.no_forecast) });
+    };
+    let amount = |nano: i64| parts::money(lang, Money::from_nano(nano), digits);
+    let range = html! { (words.by_month_end) ", " (amount(forecast.low)) " – " (amount(forecast.high)) };
+    (amount(forecast.expected), range)
+}
+
+fn gauges(desk: &Desk, lang: Lang) -> Markup {
+    let words = lang.words();
+    let limits = everything(&desk.admin);
+    let mut meters: Vec<_> = limits
+        .iter()
+        .flat_map(|(limit, readings)| readings.iter().map(move |reading| (limit, reading)))
+        .filter(|(limit, _)| limit.window != Window::Request)
+        .collect();
+    let fullness = |limit: &crate::domain::Limit, used: i64| {
+        let hard = limit.hard.or_else(|| limit.thresholds().last().copied()).unwrap_or(i64::MAX).max(1);
+        i128::from(used) * 10_000 / i128::from(hard)
+    };
+    meters.sort_by_key(|(limit, reading)| {
+        std::cmp::Reverse(fullness(limit, reading.meter.settled.saturating_add(reading.meter.held)))
+    });
+    meters.truncate(METERS_MAX);
+    html! {
+        @if limits.is_empty() {
+            (parts::empty(words.no_limits, words.no_limits_how, &html! {
+                a.button.primary href="/limits/new" { (words.new_limit) }
+            }))
+        } @else if meters.is_empty() {
+            p.muted { (words.nothing_counted) }
+        } @else {
+            ul.gauges {
+                @for (limit, reading) in meters {
+                    li {
+                        p.of {
+                            strong { (parts::name(&limit.name)) }
+                            " · " (parts::subject(desk, lang, limit, &reading.subject))
+                            " · " (figures::window(lang, limit.window))
+                        }
+                        (parts::meter(lang, limit, reading))
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn top(
+    lang: Lang,
+    title: &str,
+    more: &str,
+    sums: &[(Vec<String>, UsageSum)],
+    named: impl Fn(&str) -> String,
+) -> Markup {
+    let words = lang.words();
+    let whole = total(sums.iter().map(|(_, sum)| sum)).cost;
+    let digits = figures::decimals(whole);
+    html! {
+        section.card {
+            div.heading.small { h2 { (title) } a href=(more) { (words.all_usage) } }
+            @if sums.is_empty() {
+                p.muted { (words.nothing_this_month) }
+            } @else {
+                ol.top {
+                    @for (group, sum) in sums.iter().take(TOP_MAX) {
+                        li {
+                            div.said {
+                                (parts::name(&named(group.first().map_or("", String::as_str))))
+                                (parts::money(lang, sum.cost, digits))
+                            }
+                            (chart::part(sum.cost.nano(), whole.nano()))
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

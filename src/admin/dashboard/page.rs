@@ -1,0 +1,188 @@
+//! The frame around every page, and who is looking at it.
+
+use std::sync::Arc;
+
+use axum::extract::Query;
+use axum::extract::rejection::QueryRejection;
+use axum::http::StatusCode;
+use axum::response::{Html, IntoResponse, Response};
+use maud::{DOCTYPE, Markup, html};
+
+use crate::admin::dashboard::language::Lang;
+use crate::admin::dashboard::words::Words;
+use crate::admin::dashboard::{PAGES, assets, figures};
+use crate::guard::trail::Actor;
+use crate::keys::KeyHash;
+use crate::store::StoreError;
+
+/// What stands after a path's question mark; nonsense there is nothing there.
+pub(super) type Asked<T> = Result<Query<T>, QueryRejection>;
+
+pub(super) fn asked<T: Default>(query: Asked<T>) -> T {
+    query.map(|Query(query)| query).unwrap_or_default()
+}
+
+/// Who is looking, and at what.
+#[derive(Clone, Debug)]
+pub(super) struct Visit {
+    pub(super) lang: Lang,
+    /// The session.
+    pub(super) session: KeyHash,
+    /// What each form of this session carries.
+    pub(super) csrf: Arc<str>,
+    /// The path that was asked for.
+    pub(super) path: String,
+    /// Whose changes these are.
+    pub(super) by: Actor,
+}
+
+/// An answer in place of the page that was asked for.
+#[derive(Debug)]
+pub(super) struct Instead(Box<Response>);
+
+impl IntoResponse for Instead {
+    fn into_response(self) -> Response {
+        *self.0
+    }
+}
+
+impl From<Response> for Instead {
+    fn from(response: Response) -> Self {
+        Self(Box::new(response))
+    }
+}
+
+/// What a page's handler returns.
+pub(super) type Shown = Result<Response, Instead>;
+
+impl Visit {
+    pub(super) const fn words(&self) -> &'static Words {
+        self.lang.words()
+    }
+
+    /// A page of the dashboard, with its heading.
+    pub(super) fn page(&self, title: &str, body: &Markup) -> Response {
+        self.with_status(StatusCode::OK, title, body)
+    }
+
+    pub(super) fn with_status(&self, status: StatusCode, title: &str, body: &Markup) -> Response {
+        (status, self.frame(title, body)).into_response()
+    }
+
+    /// The field that proves a form to be ours.
+    pub(super) fn proof(&self) -> Markup {
+        html! { input type="hidden" name="csrf" value=(self.csrf); }
+    }
+
+    /// A page that says why there is nothing else to see.
+    pub(super) fn refused(&self, status: StatusCode, why: &str) -> Response {
+        let body = html! {
+            h1 { (self.words().not_done) }
+            p.notice.bad role="alert" { (why) }
+            p { a.button href="/" { (self.words().overview) } }
+        };
+        self.with_status(status, self.words().not_done, &body)
+    }
+
+    pub(super) fn not_found(&self) -> Instead {
+        self.refused(StatusCode::NOT_FOUND, self.words().no_such_thing).into()
+    }
+
+    /// The ledger can't be read or written.
+    pub(super) fn unavailable(&self, error: &StoreError) -> Instead {
+        tracing::error!(%error, "the dashboard could not use the database");
+        self.refused(StatusCode::SERVICE_UNAVAILABLE, self.words().ledger_unavailable).into()
+    }
+
+    fn frame(&self, title: &str, body: &Markup) -> Html<String> {
+        let words = self.words();
+        let section = PAGES.iter().rev().find(|page| self.path.starts_with(page.path)).map(|page| page.path);
+        document(
+            self.lang,
+            title,
+            &html! {
+                a.skip href="#main" { (words.skip) }
+                header.side {
+                    a.brand href="/" { (mark()) "spendguard" }
+                    nav aria-label=(words.navigation) {
+                        ul {
+                            @for page in PAGES {
+                                li {
+                                    a href=(page.path) aria-current=[(section == Some(page.path)).then_some("page")] {
+                                        (outline(page.icon)) span { ((page.name)(words)) }
+                                    }
+                                }
+                            }
+                        }
+                    }
+                    div.foot {
+                        (languages(self.lang, section.unwrap_or("/")))
+                        form method="post" action="/logout" {
+                            (self.proof())
+                            button.button.quiet type="submit" { (words.sign_out) }
+                        }
+                    }
+                }
+                main #main tabindex="-1" { (body) }
+            },
+        )
+    }
+}
+
+/// A page for those who are not signed in.
+pub(super) fn bare(lang: Lang, title: &str, path: &str, body: &Markup) -> Html<String> {
+    document(lang, title, &html! { main #main { (body) (languages(lang, path)) } })
+}
+
+fn document(lang: Lang, title: &str, body: &Markup) -> Html<String> {
+    let version = assets::VERSION.as_str();
+    let page = html! {
+        (DOCTYPE)
+        html lang=(lang.code()) data-months=(lang.words().months) data-day=(figures::day_form(lang)) {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                meta name="robots" content="noindex";
+                title { (title) " · spendguard" }
+                link rel="stylesheet" href={ "/assets/style.css?v=" (version) };
+                link rel="icon" type="image/svg+xml" href={ "/assets/icon.svg?v=" (version) };
+                script src={ "/assets/script.js?v=" (version) } defer {}
+            }
+            body { (body) }
+        }
+    };
+    Html(page.into_string())
+}
+
+/// The choice of a language, each by its own name.
+pub(super) fn languages(lang: Lang, path: &str) -> Markup {
+    html! {
+        nav.languages aria-label=(lang.words().language) {
+            @for other in Lang::ALL {
+                a href={ "/language/" (other.code()) "?next=" (path) } lang=(other.code()) hreflang=(other.code())
+                    aria-current=[(other == lang).then_some("true")] { (other.own_name()) }
+            }
+        }
+    }
+}
+
+fn outline(path: &str) -> Markup {
+    html! {
+        svg.icon viewBox="0 0 24 24" width="20" height="20" aria-hidden="true" fill="none"
+            stroke="currentColor" stroke-width="1.700" stroke-linecap="round" stroke-linejoin="round" {
+            path d=(path) {}
+        }
+    }
+}
+
+/// The product's mark.
+pub(super) fn mark() -> Markup {
+    html! {
+        svg.mark viewBox="0 0 24 24" width="26" height="26" aria-hidden="true" {
+            path.shield d="M12 1.500 3 5v6.500c0 5.400 3.700 9.300 9 11 5.300-1.700 9-5.600 9-11V5z" {}
+            path.check d="M7.500 12.200l3 3 6-6.400" fill="none" stroke-width="2.200" stroke-linecap="round"
+                stroke-linejoin="round" {}
+        }
+    }
+}

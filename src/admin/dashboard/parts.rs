@@ -1,0 +1,199 @@
+//! Small parts that pages are made of.
+
+use jiff::tz::TimeZone;
+use maud::{Markup, html};
+
+use crate::admin::dashboard::Desk;
+use crate::admin::dashboard::chart::Gauge;
+use crate::admin::dashboard::figures;
+use crate::admin::dashboard::language::Lang;
+use crate::domain::limit::{Per, Unit};
+use crate::domain::{Limit, Money, Window};
+use crate::keys::Key;
+use crate::ledger::meter::{Reading, Subject};
+
+/// Longer names are cut on pages; they are whole in their titles.
+const NAME_CHARS_MAX: usize = 60;
+/// Even there, not without end.
+const TITLE_CHARS_MAX: usize = 1_000;
+
+/// A heading with what can be done beside it.
+pub(super) fn heading(title: &str, lead: Option<&str>, actions: &Markup) -> Markup {
+    html! {
+        div.heading {
+            div {
+                h1 { (title) }
+                @if let Some(lead) = lead { p.muted { (lead) } }
+            }
+            div.actions { (actions) }
+        }
+    }
+}
+
+/// An instant: UTC here, made local by the script.
+pub(super) fn time(lang: Lang, at_s: i64) -> Markup {
+    html! { time datetime=(figures::machine(at_s)) { (figures::moment(lang, at_s)) } }
+}
+
+/// The day of an instant, for narrow columns.
+pub(super) fn date(lang: Lang, at_s: i64) -> Markup {
+    let day = figures::day(lang, figures::date_of(at_s, &TimeZone::UTC));
+    html! { time datetime=(figures::machine(at_s)) data-day { (day) } }
+}
+
+/// A name that a stranger may have chosen: cut, and apart from the words
+/// around it, whichever way it is written.
+pub(super) fn name(text: &str) -> Markup {
+    let cut = |most: usize| text.chars().take(most).collect::<String>();
+    if text.chars().nth(NAME_CHARS_MAX).is_none() {
+        return html! { bdi.name { (text) } };
+    }
+    html! { bdi.name title=(cut(TITLE_CHARS_MAX)) { (cut(NAME_CHARS_MAX)) "…" } }
+}
+
+/// A small label; its tone is said by the text too.
+pub(super) fn badge(tone: &str, text: &str) -> Markup {
+    html! { span.badge.(tone) { (text) } }
+}
+
+/// What stands where there is nothing yet.
+pub(super) fn empty(title: &str, text: &str, action: &Markup) -> Markup {
+    html! { div.empty { p.title { (title) } p.muted { (text) } (action) } }
+}
+
+/// One figure with its name.
+pub(super) fn tile(name: &str, value: &Markup, below: &Markup) -> Markup {
+    html! { div.card.tile { dt { (name) } dd.figure { (value) } dd.muted { (below) } } }
+}
+
+/// An amount whose exact value is in its title. One that would look like
+/// nothing, and is not, is shown exactly.
+pub(super) fn money(lang: Lang, amount: Money, decimals: usize) -> Markup {
+    let exact = figures::exact(lang, amount);
+    let shown = figures::money(lang, amount, decimals);
+    let vanishes = amount != Money::ZERO && shown == figures::money(lang, Money::ZERO, decimals);
+    html! { span.money title=(exact) { @if vanishes { (exact) } @else { (shown) } } }
+}
+
+/// Whose meter it is, by name.
+pub(super) fn subject(desk: &Desk, lang: Lang, limit: &Limit, of: &Subject) -> Markup {
+    let ring = desk.admin.guard.ring();
+    let Subject::One(id) = of else { return html! { (lang.words().whole_organization) } };
+    match limit.per {
+        Per::Project => name(&ring.project_name(id)),
+        Per::Key => name(&ring.key_name(id)),
+        Per::Organization | Per::User | Per::Model => name(id),
+    }
+}
+
+/// A meter as a bar with its words: settled, held, and what remains.
+pub(super) fn meter(lang: Lang, limit: &Limit, reading: &Reading) -> Markup {
+    let words = lang.words();
+    let meter = reading.meter;
+    let gauge =
+        Gauge { settled: meter.settled, held: meter.held, soft: limit.thresholds(), hard: limit.hard };
+    let largest = limit.hard.unwrap_or(0).max(meter.settled);
+    let decimals = figures::decimals(Money::from_nano(largest));
+    let amount = |amount: i64| figures::amount(lang, limit.unit, amount, decimals);
+    let settled = amount(meter.settled);
+    let label = format!("{}: {settled}, {}: {}", words.settled, words.held, amount(meter.held));
+    let used = meter.settled.saturating_add(meter.held);
+    html! {
+        div.meter.(gauge.state()) {
+            div.said {
+                span { strong { (settled) } @if let Some(hard) = limit.hard { " / " (whole_amount(lang, limit.unit, hard)) } }
+                @if let Some(hard) = limit.hard { span.share { (figures::percent(lang, used, hard)) } }
+            }
+            (gauge.bar(&label))
+            div.said.small {
+                span.key.held { (words.held) " " (amount(meter.held)) }
+                @match limit.hard {
+                    Some(hard) if used >= hard => span.full { (words.used_up) },
+                    Some(hard) => span { (words.remaining) " " (amount(hard.saturating_sub(used))) },
+                    None => span { (words.no_hard_limit) },
+                }
+            }
+            @if bounded(limit.window) {
+                p.small.muted { (words.resets) " " (time(lang, reading.span.end_s)) }
+            }
+        }
+    }
+}
+
+/// An amount in a limit's unit as somebody wrote it, with all its decimals.
+pub(super) fn whole_amount(lang: Lang, unit: Unit, hard: i64) -> String {
+    match unit {
+        Unit::Usd => figures::exact(lang, Money::from_nano(hard)),
+        Unit::Tokens | Unit::InputTokens | Unit::OutputTokens | Unit::Requests => {
+            figures::amount(lang, unit, hard, 0)
+        }
+    }
+}
+
+fn bounded(window: Window) -> bool {
+    !matches!(window, Window::Total | Window::Request)
+}
+
+/// Whether a key may be used, said in a badge.
+pub(super) fn key_state(lang: Lang, key: &Key, now_s: i64) -> Markup {
+    let words = lang.words();
+    if key.revoked_s.is_some() {
+        badge("grey", words.revoked)
+    } else if key.expires_s.is_some_and(|end_s| end_s <= now_s) {
+        badge("amber", words.expired)
+    } else {
+        badge("green", words.active)
+    }
+}
+
+/// A link to an earlier and a later part of a list, where there are any.
+pub(super) fn pager(lang: Lang, before: Option<String>, after: Option<String>) -> Markup {
+    let words = lang.words();
+    html! {
+        @if before.is_some() || after.is_some() {
+            nav.pager aria-label=(words.pages) {
+                @if let Some(before) = before { a.button rel="prev" href=(before) { "← " (words.previous) } }
+                @if let Some(after) = after { a.button rel="next" href=(after) { (words.next) " →" } }
+            }
+        }
+    }
+}
+
+/// A text as it may stand in a query.
+pub(super) fn encoded(text: &str) -> String {
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~".contains(byte);
+    let code = |byte: u8| if plain(&byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
+    text.bytes().map(code).collect()
+}
+
+/// A path with those of its questions that have an answer.
+pub(super) fn link(path: &str, query: &[(&str, &str)]) -> String {
+    let asked = query.iter().filter(|(_, value)| !value.is_empty());
+    let pairs: Vec<_> = asked.map(|(name, value)| format!("{name}={}", encoded(value))).collect();
+    if pairs.is_empty() { path.to_owned() } else { format!("{path}?{}", pairs.join("&")) }
+}
+
+/// The options of a choice, each with its value, its name, and which is chosen.
+pub(super) fn options<'a>(chosen: &str, all: impl IntoIterator<Item = (&'a str, &'a str)>) -> Markup {
+    html! {
+        @for (value, text) in all {
+            option value=(value) selected[value == chosen] { (text) }
+        }
+    }
+}
+
+/// The guard's own time zone.
+pub(super) fn zone(desk: &Desk) -> TimeZone {
+    TimeZone::get(&desk.admin.in_force.load().zone).unwrap_or(TimeZone::UTC)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_carries_any_text() {
+        assert_eq!(link("/x", &[("a", "b c&d=é\"<"), ("e", "")]), "/x?a=b%20c%26d%3D%C3%A9%22%3C");
+        assert_eq!(link("/x", &[("e", "")]), "/x");
+    }
+}

@@ -1,0 +1,156 @@
+// The dashboard in a real browser: what only a browser can show.
+//
+// Run by tests/sdk/harness.py, which starts the guard and says where it is.
+
+import assert from "node:assert/strict";
+import { chromium } from "playwright-core";
+
+const { ADMIN, ADMIN_TOKEN, PROXY, KEY_DEFAULT, CHROMIUM = "/usr/bin/chromium" } = process.env;
+const PAGES = ["/", "/keys", "/keys/new", "/usage", "/limits", "/limits/new", "/activity", "/settings"];
+const PHONE = { width: 360, height: 740 };
+
+const browser = await chromium.launch({
+  executablePath: CHROMIUM,
+  args: ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"],
+});
+
+/** A browser that is signed in; whatever its console complains of fails the test. */
+async function visitor(options = {}) {
+  const context = await browser.newContext({ locale: "en-US", timezoneId: "Asia/Tokyo", baseURL: ADMIN, ...options });
+  const page = await context.newPage();
+  page.complaints = [];
+  page.on("pageerror", (error) => page.complaints.push(String(error)));
+  page.on("console", (line) => line.type() === "error" && page.complaints.push(line.text()));
+  page.on("request", (request) => request.url().startsWith(ADMIN) || page.complaints.push(`went to ${request.url()}`));
+  await page.goto("/usage");
+  assert.equal(new URL(page.url()).pathname, "/login");
+  await page.fill("#token", ADMIN_TOKEN);
+  await page.press("#token", "Enter");
+  await page.waitForURL("**/usage");
+  return page;
+}
+
+async function chat(key) {
+  const body = { model: "gpt-4o-mini", messages: [{ role: "user", content: "hello" }] };
+  const headers = { authorization: `Bearer ${key}`, "content-type": "application/json" };
+  return fetch(`${PROXY}/chat/completions`, { method: "POST", headers, body: JSON.stringify(body) });
+}
+
+const tests = {
+  async "a new key is copied, works, and is gone after a reload"() {
+    const page = await visitor({ permissions: ["clipboard-read", "clipboard-write"] });
+    await page.goto("/keys");
+    await page.getByRole("link", { name: "Create new secret key" }).click();
+    await page.getByLabel("Name").fill("from a browser");
+    await page.getByRole("button", { name: "Create new secret key" }).click();
+    const secret = await page.locator("#secret").inputValue();
+    assert.match(secret, /^sk-guard-\w{46}$/);
+    await page.getByRole("button", { name: "Copy" }).click();
+    await page.getByText("Copied").waitFor();
+    assert.equal(await page.evaluate(() => navigator.clipboard.readText()), secret);
+    assert.equal((await chat(secret)).status, 200);
+    await page.reload();
+    assert.equal(new URL(page.url()).pathname, "/keys");
+    await page.goBack();
+    assert.ok(!(await page.content()).includes(secret), "going back shows it no more");
+    await page.goto("/keys");
+    const row = page.getByRole("row", { name: "from a browser" });
+    await row.getByRole("link", { name: "Revoke" }).click();
+    await page.getByRole("button", { name: "Revoke" }).click();
+    await row.getByText("Revoked").waitFor();
+    assert.equal((await chat(secret)).status, 401);
+    return page;
+  },
+
+  async "a limit that is set refuses, and one that is removed does not"() {
+    const page = await visitor();
+    assert.equal((await chat(KEY_DEFAULT)).status, 200);
+    await page.goto("/limits/new");
+    await page.getByLabel("Name").fill("from-a-browser");
+    await page.getByLabel("Hard limit", { exact: true }).fill("0");
+    await page.getByLabel("Soft limit", { exact: true }).fill("");
+    await page.getByRole("button", { name: "Save limit" }).click();
+    await page.getByRole("heading", { name: "from-a-browser" }).waitFor();
+    assert.equal((await chat(KEY_DEFAULT)).status, 429);
+    await page.getByRole("link", { name: "Remove from-a-browser" }).click();
+    await page.getByRole("button", { name: "Remove" }).click();
+    await page.waitForURL("**/limits");
+    assert.equal((await chat(KEY_DEFAULT)).status, 200);
+    return page;
+  },
+
+  async "a language that is chosen stays chosen"() {
+    const page = await visitor();
+    await page.goto("/");
+    for (const [name, heading] of [["ქართული", "მიმოხილვა"], ["日本語", "概要"], ["Polski", "Przegląd"], ["English", "Overview"]]) {
+      await page.getByRole("link", { name }).first().click();
+      await page.getByRole("heading", { level: 1, name: heading }).waitFor();
+      await page.reload();
+      await page.getByRole("heading", { level: 1, name: heading }).waitFor();
+    }
+    return page;
+  },
+
+  async "times are the viewer's own"() {
+    const page = await visitor();
+    await page.goto("/activity");
+    const time = page.locator("td time, th time").first();
+    const hour = new Date(await time.getAttribute("datetime")).getUTCHours();
+    const shown = (await time.textContent()).split(", ").at(-1);
+    assert.equal(Number(shown.split(":")[0]), (hour + 9) % 24, shown);
+    return page;
+  },
+
+  async "no page is wider than a phone, in any language or scheme"() {
+    const page = await visitor({ viewport: PHONE, colorScheme: "dark" });
+    for (const language of ["en", "ka", "ja", "pl"]) {
+      await page.goto(`/language/${language}?next=/`);
+      for (const path of PAGES) {
+        await page.goto(path);
+        const beyond = await page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth);
+        assert.ok(beyond <= 0, `${language} ${path} is ${beyond} too wide`);
+      }
+    }
+    return page;
+  },
+
+  async "all can be read, and signed in to, without scripts"() {
+    const page = await visitor({ javaScriptEnabled: false });
+    for (const path of PAGES) {
+      await page.goto(path);
+      assert.equal(await page.locator("h1").count(), 1, path);
+    }
+    await page.goto("/activity");
+    assert.match(await page.locator("time").first().textContent(), /UTC$/);
+    return page;
+  },
+
+  async "a keyboard reaches the content, the pages, and what can be pressed"() {
+    const page = await visitor();
+    await page.goto("/keys");
+    const reached = [];
+    for (let press = 0; press < 20; press += 1) {
+      await page.keyboard.press("Tab");
+      reached.push(await page.evaluate(() => document.activeElement.textContent.trim()));
+    }
+    for (const name of ["Skip to content", "Overview", "Settings", "Polski", "Sign out", "+ Create new secret key"]) {
+      assert.ok(reached.includes(name), `${name} in ${reached}`);
+    }
+    return page;
+  },
+};
+
+let failed = 0;
+for (const [name, test] of Object.entries(tests)) {
+  try {
+    const page = await test();
+    assert.deepEqual(page.complaints, []);
+    await page.context().close();
+    console.log(`ok      ${name}`);
+  } catch (error) {
+    failed += 1;
+    console.log(`FAILED  ${name}\n${error.stack}`);
+  }
+}
+await browser.close();
+process.exitCode = failed > 0 ? 1 : 0;

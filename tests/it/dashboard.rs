@@ -1,0 +1,422 @@
+//! The dashboard as a browser uses it: sessions, forms, languages, pages.
+
+use std::fmt::Write as _;
+
+use bytes::Bytes;
+use http::{Method, StatusCode};
+use serde_json::json;
+
+use crate::harness::{ADMIN_TOKEN, Answer, House, call, run};
+
+const PAGES: [&str; 8] =
+    ["/", "/keys", "/keys/new", "/usage", "/limits", "/limits/new", "/activity", "/settings"];
+const HOSTILE: &str = "<script>alert('x')</script> \"&\u{202e}gnp.exe \u{1f916} مرحبا";
+
+/// A browser: its cookies and its language.
+struct Browser<'a> {
+    house: &'a House,
+    cookies: Vec<(String, String)>,
+    language: &'static str,
+}
+
+impl<'a> Browser<'a> {
+    fn new(house: &'a House) -> Self {
+        Self { house, cookies: Vec::new(), language: "en" }
+    }
+
+    async fn signed_in(house: &'a House) -> Self {
+        let mut browser = Self::new(house);
+        let answer = browser.sign_in(ADMIN_TOKEN).await;
+        assert_eq!((answer.status, answer.header("location")), (StatusCode::SEE_OTHER, "/"), "{answer:?}");
+        browser
+    }
+
+    async fn send(&mut self, method: Method, path: &str, form: &str) -> Answer {
+        let cookies: Vec<_> = self.cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let cookies = cookies.join("; ");
+        let headers = [
+            ("cookie", cookies.as_str()),
+            ("accept-language", self.language),
+            ("content-type", "application/x-www-form-urlencoded"),
+        ];
+        let body = Bytes::from(form.to_owned());
+        let answer = call(&self.house.admin, method, path, &headers, body).await;
+        for line in answer.headers.get_all("set-cookie") {
+            let line = line.to_str().unwrap();
+            assert!(line.contains("HttpOnly") && line.contains("SameSite=Strict"), "{line}");
+            let (name, value) = line.split(';').next().unwrap().split_once('=').unwrap();
+            self.cookies.retain(|(known, _)| known != name);
+            if !value.is_empty() {
+                self.cookies.push((name.to_owned(), value.to_owned()));
+            }
+        }
+        answer
+    }
+
+    async fn get(&mut self, path: &str) -> Answer {
+        self.send(Method::GET, path, "").await
+    }
+
+    async fn page(&mut self, path: &str) -> String {
+        let answer = self.get(path).await;
+        assert_eq!(answer.status, StatusCode::OK, "{path} {answer:?}");
+        text(&answer)
+    }
+
+    /// Sends a form with the token that the page at `from` gives it.
+    async fn submit(&mut self, from: &str, to: &str, fields: &[(&str, &str)]) -> Answer {
+        let csrf = field(&self.page(from).await, "csrf");
+        let mut all = vec![("csrf", csrf.as_str())];
+        all.extend_from_slice(fields);
+        self.send(Method::POST, to, &form(&all)).await
+    }
+
+    async fn sign_in(&mut self, token: &str) -> Answer {
+        self.submit("/login", "/login", &[("token", token)]).await
+    }
+}
+
+fn text(answer: &Answer) -> String {
+    String::from_utf8(answer.body.to_vec()).unwrap()
+}
+
+fn form(fields: &[(&str, &str)]) -> String {
+    let encoded = |text: &str| {
+        text.bytes().fold(String::new(), |mut all, byte| {
+            write!(all, "%{byte:02X}").unwrap();
+            all
+        })
+    };
+    let pairs: Vec<_> = fields.iter().map(|(name, value)| (name, *name == "csrf", value)).collect();
+    let pairs = pairs.iter().map(|(name, plain, value)| {
+        format!("{name}={}", if *plain { (**value).to_owned() } else { encoded(value) })
+    });
+    pairs.collect::<Vec<_>>().join("&")
+}
+
+/// The value of the first field of that name.
+fn field(page: &str, name: &str) -> String {
+    let at = page.split(&format!("name=\"{name}\" value=\"")).nth(1);
+    let at = at.unwrap_or_else(|| panic!("no field {name} in {page}"));
+    at.split('"').next().unwrap().to_owned()
+}
+
+/// What a reader sees: the text outside of tags.
+fn seen(page: &str) -> Vec<String> {
+    let pieces = page.split('<').filter_map(|piece| piece.split_once('>'));
+    pieces.map(|(_, text)| text.trim().to_owned()).filter(|text| !text.is_empty()).collect()
+}
+
+#[test]
+fn without_a_session_every_page_leads_to_the_log_in() {
+    run(async {
+        let house = House::with("").await;
+        let mut browser = Browser::new(&house);
+        for path in PAGES {
+            let answer = browser.get(path).await;
+            assert_eq!(answer.status, StatusCode::SEE_OTHER, "{path}");
+            assert!(answer.header("location").starts_with("/login"), "{path} {answer:?}");
+            assert!(answer.body.is_empty(), "{path}");
+        }
+        let made = browser.send(Method::POST, "/keys", "name=x&project=default").await;
+        assert_eq!((made.status, made.header("location")), (StatusCode::SEE_OTHER, "/login?next=/keys"));
+        assert_eq!(house.guard.ring().keys().len(), 1, "only the test's own key");
+        browser.cookies.push(("spendguard_session".to_owned(), "x".repeat(20)));
+        assert_eq!(browser.get("/").await.status, StatusCode::SEE_OTHER, "a made-up session is none");
+    });
+}
+
+#[test]
+fn a_session_begins_with_the_token_and_ends_with_signing_out() {
+    run(async {
+        let house = House::with("").await;
+        let mut browser = Browser::new(&house);
+        let path = "/login?next=//evil.example/";
+        assert_eq!(field(&browser.page(path).await, "next"), "/", "nobody is led elsewhere");
+        let wrong = browser.sign_in("wrong").await;
+        assert_eq!(wrong.status, StatusCode::UNAUTHORIZED);
+        assert!(text(&wrong).contains("That is not the admin token."));
+        assert!(!browser.cookies.iter().any(|(name, _)| name == "spendguard_session"));
+        assert_eq!(browser.sign_in(ADMIN_TOKEN).await.status, StatusCode::SEE_OTHER);
+        browser.page("/").await;
+        assert_eq!(browser.get("/login").await.header("location"), "/", "already in");
+        let old = browser.cookies.clone();
+        assert_eq!(browser.submit("/", "/logout", &[]).await.header("location"), "/login");
+        browser.cookies = old;
+        assert_eq!(browser.get("/").await.header("location"), "/login", "the cookie is worth nothing now");
+    });
+}
+
+#[test]
+fn wrong_tokens_are_throttled_and_those_inside_stay_inside() {
+    run(async {
+        let house = House::with("").await;
+        let mut inside = Browser::signed_in(&house).await;
+        let mut browser = Browser::new(&house);
+        for _ in 0..10 {
+            assert_eq!(browser.sign_in("guess").await.status, StatusCode::UNAUTHORIZED);
+        }
+        let barred = browser.sign_in(ADMIN_TOKEN).await;
+        assert_eq!(
+            barred.status,
+            StatusCode::TOO_MANY_REQUESTS,
+            "the right one too, else one could guess on"
+        );
+        assert!(text(&barred).contains("Too many wrong tokens"), "{barred:?}");
+        let wait: u64 = barred.header("retry-after").parse().unwrap();
+        assert!((1..=60).contains(&wait));
+        inside.page("/").await;
+        assert_eq!(house.admin(Method::GET, "/guard/v1/keys", None).await.status, StatusCode::OK);
+    });
+}
+
+#[test]
+fn a_form_without_its_token_changes_nothing() {
+    run(async {
+        let house = House::with("").await;
+        let mut browser = Browser::signed_in(&house).await;
+        let mut other = Browser::signed_in(&house).await;
+        let foreign = field(&other.page("/keys/new").await, "csrf");
+        let key = house.guard.ring().keys()[0].id.to_string();
+        for csrf in ["", "csrf=&", &format!("csrf={foreign}&")] {
+            for (path, fields) in [
+                ("/keys", "name=x&project=default".to_owned()),
+                ("/keys/revoke", format!("id={key}")),
+                ("/limits", "is=new&name=m&per=organization&unit=usd&window=month&hard=0".to_owned()),
+                ("/limits/remove", "name=m".to_owned()),
+                ("/logout", String::new()),
+            ] {
+                let answer = browser.send(Method::POST, path, &format!("{csrf}{fields}")).await;
+                assert_eq!(answer.status, StatusCode::FORBIDDEN, "{path} {csrf}");
+            }
+        }
+        browser.page("/").await;
+        assert_eq!((house.guard.ring().keys().len(), house.guard.limits().len()), (1, 0));
+        assert!(house.guard.ring().keys()[0].revoked_s.is_none());
+        let untied = browser.send(Method::POST, "/login", &format!("token={ADMIN_TOKEN}&csrf=x")).await;
+        assert_eq!(untied.status, StatusCode::FORBIDDEN);
+    });
+}
+
+#[test]
+fn every_page_is_whole_in_every_language_and_in_no_other() {
+    run(async {
+        let house = House::with("[[limit]]\nname = \"m\"\nwindow = \"month\"\nhard = 10\nsoft = [1]\n").await;
+        house.chat(&[], json!({})).await;
+        house.settled().await;
+        let mut browser = Browser::signed_in(&house).await;
+        // What the other languages must not say.
+        let english = [
+            "Overview",
+            "API keys",
+            "Usage",
+            "Limits",
+            "Activity",
+            "Settings",
+            "Sign out",
+            "Skip to content",
+        ];
+        let georgian =
+            |text: &str| text != "ქართული" && text.contains(|c: char| ('\u{10d0}'..='\u{10ff}').contains(&c));
+        let japanese =
+            |text: &str| text != "日本語" && text.contains(|c: char| ('\u{3040}'..='\u{9fff}').contains(&c));
+        for (language, heading) in
+            [("en", "Overview"), ("ka", "მიმოხილვა"), ("ja", "概要"), ("pl", "Przegląd")]
+        {
+            browser.language = language;
+            assert!(seen(&browser.page("/").await).contains(&heading.to_owned()), "{language}");
+            for path in PAGES {
+                let page = browser.page(path).await;
+                assert!(page.contains(&format!("<html lang=\"{language}\"")), "{language} {path}");
+                let seen = seen(&page);
+                let foreign = |text: &&String| {
+                    (language != "en" && english.contains(&text.as_str()))
+                        || (language != "ka" && georgian(text))
+                        || (language != "ja" && japanese(text))
+                };
+                assert_eq!(seen.iter().find(foreign), None, "{language} {path}");
+                assert!(!page.contains("{n}") && !page.contains("{what}"), "{language} {path}");
+            }
+        }
+        let chosen = browser.get("/language/ja?next=/usage").await;
+        assert_eq!(chosen.header("location"), "/usage");
+        assert!(browser.page("/").await.contains("<html lang=\"ja\""), "a choice outdoes the browser's wish");
+    });
+}
+
+#[test]
+fn every_answer_keeps_strangers_scripts_out() {
+    run(async {
+        let house = House::with("").await;
+        let mut browser = Browser::signed_in(&house).await;
+        let assets = ["/assets/style.css", "/assets/script.js", "/assets/icon.svg"];
+        for path in PAGES.into_iter().chain(assets).chain(["/login"]) {
+            let answer = browser.get(path).await;
+            let policy = answer.header("content-security-policy");
+            assert!(policy.starts_with("default-src 'none'"), "{path}: {policy}");
+            assert!(!policy.contains("unsafe") && policy.contains("frame-ancestors 'none'"), "{policy}");
+            assert_eq!(answer.header("x-content-type-options"), "nosniff", "{path}");
+            if answer.header("content-type").starts_with("text/html") {
+                let page = text(&answer);
+                assert_eq!(answer.header("cache-control"), "no-store", "{path}");
+                for inline in [" style=", "<style", " onclick=", "javascript:", "http://", "https://"] {
+                    assert!(!page.contains(inline) || path == "/settings", "{path} has {inline}");
+                }
+                assert_eq!(page.matches("<script").count(), 1, "{path}");
+            }
+        }
+    });
+}
+
+#[test]
+fn hostile_names_are_shown_as_they_are_and_break_nothing() {
+    run(async {
+        let house = House::with("").await;
+        let long = "x".repeat(10_000);
+        house.make_key(json!({ "name": HOSTILE })).await;
+        let project = json!({ "name": HOSTILE, "id": "evil" });
+        house.admin(Method::POST, "/guard/v1/projects", Some(project)).await;
+        house.make_key(json!({ "name": "y".repeat(256), "project_id": "evil" })).await;
+        for user in [HOSTILE, &long] {
+            house.chat(&[], json!({ "user": user })).await;
+        }
+        let rule = json!({ "per": "user", "window": "month", "hard": "1", "only": { "key": [HOSTILE, &long, "test"] } });
+        house.admin(Method::PUT, "/guard/v1/limits/m", Some(rule)).await;
+        house.settled().await;
+        let mut browser = Browser::signed_in(&house).await;
+        let paths = PAGES.into_iter().chain(["/usage?by=user", "/usage?by=key", "/limits/edit?name=m"]);
+        let mut shown = 0;
+        for path in paths {
+            let page = browser.page(path).await;
+            assert!(!page.contains("<script>"), "{path}");
+            shown += page.matches("&lt;script&gt;alert(").count();
+            assert!(
+                path.starts_with("/limits/edit") || !page.contains(&long),
+                "{path} cuts what is too long"
+            );
+        }
+        assert!(shown >= 5, "the names were there to be escaped: {shown}");
+        for query in [
+            "/usage?by=%3Cscript%3E&since=x&until=%00",
+            "/usage?key=%22%3E%3Cscript%3E",
+            "/keys?q=%22%3E%3Cscript%3E",
+            "/activity?key=%22%3E%3Cscript%3E&kind=x",
+            "/activity?before=x",
+            "/limits?from=99999999",
+            "/keys?from=-1",
+        ] {
+            assert!(!browser.page(query).await.contains("<script>"), "{query}");
+        }
+        for missing in ["/keys/revoke?id=nobody", "/limits/edit?name=nothing", "/limits/remove?name=nothing"]
+        {
+            assert_eq!(browser.get(missing).await.status, StatusCode::NOT_FOUND, "{missing}");
+        }
+    });
+}
+
+#[test]
+fn a_new_secret_is_shown_once_and_gone_after_a_reload() {
+    run(async {
+        let house = House::with("").await;
+        let mut browser = Browser::signed_in(&house).await;
+        let fields =
+            [("name", "from the form"), ("project", "default"), ("days", "30"), ("models", "gpt-4o*")];
+        let made = browser.submit("/keys/new", "/keys", &fields).await;
+        let shown_at = made.header("location").to_owned();
+        assert!(
+            made.status == StatusCode::SEE_OTHER && shown_at.starts_with("/keys/created?id=key_"),
+            "{made:?}"
+        );
+        let mut other = Browser::signed_in(&house).await;
+        assert_eq!(other.get(&shown_at).await.header("location"), "/keys", "only to who made it");
+        let page = browser.page(&shown_at).await;
+        let secret = page.split("value=\"sk-guard-").nth(1).unwrap().split('"').next().unwrap();
+        let secret = format!("sk-guard-{secret}");
+        assert_eq!(browser.get(&shown_at).await.header("location"), "/keys", "gone after a reload");
+        let list = browser.page("/keys").await;
+        assert!(list.contains("from the form") && !list.contains(&secret));
+        let bearer = format!("Bearer {secret}");
+        let headers = [("authorization", bearer.as_str())];
+        let models = || call(&house.proxy, Method::GET, "/v1/models", &headers, Bytes::new());
+        assert_eq!(models().await.status, StatusCode::OK);
+        let id = shown_at.split('=').nth(1).unwrap();
+        let key = house.guard.ring().by_id(id).unwrap();
+        assert_eq!(key.expires_s, Some(key.created_s + 30 * 86_400));
+        assert!(key.allows("gpt-4o-mini") && !key.allows("o3"));
+        let asked = browser.page(&format!("/keys/revoke?id={id}")).await;
+        assert!(asked.contains("from the form"));
+        browser.submit(&format!("/keys/revoke?id={id}"), "/keys/revoke", &[("id", id)]).await;
+        assert_eq!(models().await.status, StatusCode::UNAUTHORIZED);
+        let unnamed = browser.submit("/keys/new", "/keys", &[("name", " "), ("project", "default")]).await;
+        assert_eq!(unnamed.status, StatusCode::UNPROCESSABLE_ENTITY);
+    });
+}
+
+#[test]
+fn a_limit_made_by_the_form_refuses_requests_until_it_is_removed() {
+    run(async {
+        let house = House::with("[[limit]]\nname = \"of-file\"\nwindow = \"day\"\nhard = 3\n").await;
+        let mut browser = Browser::signed_in(&house).await;
+        let limit = |hard, soft, is, name| {
+            [
+                ("is", is),
+                ("name", name),
+                ("per", "organization"),
+                ("unit", "usd"),
+                ("window", "month"),
+                ("hard", hard),
+                ("soft", soft),
+            ]
+        };
+        assert_eq!(house.chat(&[], json!({})).await.status, StatusCode::OK);
+        let made = browser.submit("/limits/new", "/limits", &limit("0.000001", "50%", "new", "m")).await;
+        assert_eq!(made.header("location"), "/limits", "{made:?}");
+        let refused = house.chat(&[], json!({})).await;
+        assert_eq!(
+            (refused.status, refused.code().as_str()),
+            (StatusCode::TOO_MANY_REQUESTS, "organization_spend_limit_exceeded")
+        );
+        assert!(browser.page("/activity").await.contains(">spend_limit_exceeded<"));
+        let again = browser.submit("/limits/new", "/limits", &limit("5", "", "new", "m")).await;
+        assert_eq!(again.status, StatusCode::UNPROCESSABLE_ENTITY, "a new one does not take another's place");
+        assert_eq!(house.guard.limits().iter().find(|(l, _)| &*l.name == "m").unwrap().0.hard, Some(1_000));
+        let edited = browser.submit("/limits/edit?name=m", "/limits", &limit("5", "", "", "m")).await;
+        assert_eq!(edited.status, StatusCode::SEE_OTHER);
+        assert_eq!(house.chat(&[], json!({})).await.status, StatusCode::OK, "a raised cap admits at once");
+        for (hard, soft) in [("", ""), ("-1", ""), ("1,000", ""), ("ten", ""), ("1", "101%"), ("", "50%")] {
+            let wrong = browser.submit("/limits/new", "/limits", &limit(hard, soft, "new", "x")).await;
+            assert_eq!(wrong.status, StatusCode::UNPROCESSABLE_ENTITY, "{hard:?} {soft:?}");
+            assert!(text(&wrong).contains("role=\"alert\""));
+        }
+        let of_file = browser.submit("/limits/new", "/limits", &limit("9", "", "", "of-file")).await;
+        assert_eq!(of_file.status, StatusCode::UNPROCESSABLE_ENTITY);
+        assert!(browser.page("/limits").await.contains("Managed by the file"));
+        assert_eq!(browser.get("/limits/edit?name=of-file").await.status, StatusCode::NOT_FOUND);
+        browser.submit("/limits/remove?name=m", "/limits/remove", &[("name", "m")]).await;
+        assert!(!house.guard.limits().iter().any(|(limit, _)| &*limit.name == "m"));
+    });
+}
+
+#[test]
+fn usage_and_activity_show_what_was_spent_page_by_page() {
+    run(async {
+        let house = House::with("").await;
+        let mut cost = String::new();
+        for _ in 0..35 {
+            cost = house.chat(&[], json!({ "user": "ann" })).await.header("x-spendguard-cost-usd").to_owned();
+        }
+        house.settled().await;
+        let mut browser = Browser::signed_in(&house).await;
+        let usage = browser.page("/usage?by=user").await;
+        assert!(usage.contains(">ann<") && seen(&usage).contains(&"35".to_owned()), "{usage}");
+        let activity = browser.page("/activity").await;
+        assert_eq!(activity.matches("<tr title=\"ent_").count(), 30);
+        assert!(activity.contains(&cost), "{cost}");
+        let older = activity.split("rel=\"next\" href=\"").nth(1).unwrap().split('"').next().unwrap();
+        let older = browser.page(older).await;
+        assert_eq!(older.matches("<tr title=\"ent_").count(), 5);
+        assert!(!older.contains("rel=\"next\""));
+        let none = browser.page("/activity?kind=adjust").await;
+        assert!(none.contains("Nothing found") && !none.contains("<tr title="));
+    });
+}
