@@ -159,10 +159,7 @@ mod tests {
     #[test]
     fn no_two_things_have_limits_of_one_name() {
         assert_eq!(limit_name("proj_aB1", None, "spend-limit"), "project-proj_aB1-spend-limit");
-        assert_eq!(
-            limit_name("proj_1", Some("gpt-4.1"), "requests-per-minute"),
-            "project-proj_1-gpt-4.1-requests-per-minute"
-        );
+        assert_eq!(limit_name("proj_1", Some("gpt-4.1"), "rpm"), "project-proj_1-gpt-4.1-rpm");
         let long = "x".repeat(200);
         let all = [
             limit_name("a-b", Some("c"), "w"),

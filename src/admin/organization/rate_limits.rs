@@ -36,19 +36,9 @@ struct Number {
 }
 
 const NUMBERS: [Number; 3] = [
-    Number {
-        field: "max_requests_per_1_minute",
-        unit: "requests",
-        window: "minute",
-        called: "requests-per-minute",
-    },
-    Number {
-        field: "max_tokens_per_1_minute",
-        unit: "tokens",
-        window: "minute",
-        called: "tokens-per-minute",
-    },
-    Number { field: "max_requests_per_1_day", unit: "requests", window: "day", called: "requests-per-day" },
+    Number { field: "max_requests_per_1_minute", unit: "requests", window: "minute", called: "rpm" },
+    Number { field: "max_tokens_per_1_minute", unit: "tokens", window: "minute", called: "tpm" },
+    Number { field: "max_requests_per_1_day", unit: "requests", window: "day", called: "rpd" },
 ];
 
 fn rule(number: &Number, project: &str, model: &str, hard: i64) -> LimitRule {
