@@ -1,12 +1,10 @@
 """The official Python package's client.admin, unchanged, against the guard."""
 
-import sys
 import time
-import traceback
 
 import openai
 
-from harness import TOKEN, House
+from harness import TOKEN, run
 
 ASK = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hello"}]}
 EMAIL = {"type": "email", "recipients": ["finance@example.com"], "subject_prefix": "[spend]"}
@@ -194,18 +192,7 @@ def main():
         audit_logs_tell_of_all_that,
         what_the_guard_has_not_is_an_error,
     ]
-    failed = 0
-    with House() as house:
-        for test in tests:
-            try:
-                test(house)
-                print(f"ok      {test.__name__}")
-            except Exception:
-                failed += 1
-                print(f"FAILED  {test.__name__}")
-                traceback.print_exc()
-    print(f"openai {openai.__version__} for Python, client.admin: {len(tests) - failed} passed, {failed} failed")
-    sys.exit(failed > 0)
+    run(f"openai {openai.__version__} for Python, client.admin", tests)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import traceback
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -134,6 +135,22 @@ class House:
         """How many requests the guard has refused."""
         lines = self.api("GET", "/metrics").splitlines()
         return sum(float(line.split()[-1]) for line in lines if line.startswith("spendguard_rejections_total{"))
+
+
+def run(name, tests):
+    """Runs each test against one house, says how it went, and ends."""
+    failed = 0
+    with House() as house:
+        for test in tests:
+            try:
+                test(house)
+                print(f"ok      {test.__name__}")
+            except Exception:
+                failed += 1
+                print(f"FAILED  {test.__name__}")
+                traceback.print_exc()
+    print(f"{name}: {len(tests) - failed} passed, {failed} failed")
+    sys.exit(failed > 0)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,10 @@
 """The official Python package, unchanged, against the guard."""
 
 import os
-import sys
-import traceback
 
 import openai
 
-from harness import House
+from harness import run
 
 ASK = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hello"}]}
 
@@ -118,18 +116,7 @@ def main():
         a_revoked_key_is_refused_at_once,
         upstreams_own_errors_pass_through,
     ]
-    failed = 0
-    with House() as house:
-        for test in tests:
-            try:
-                test(house)
-                print(f"ok      {test.__name__}")
-            except Exception:
-                failed += 1
-                print(f"FAILED  {test.__name__}")
-                traceback.print_exc()
-    print(f"openai {openai.__version__} for Python: {len(tests) - failed} passed, {failed} failed")
-    sys.exit(failed > 0)
+    run(f"openai {openai.__version__} for Python", tests)
 
 
 if __name__ == "__main__":
