@@ -115,36 +115,36 @@ impl Lookout {
 }
 
 /// Looks at all limits and at the organization's month.
-async fn look(guard: &Guard, zone_name: &Arc<str>) -> Result<Outlook, StoreError> {
+async fn look(guard: &Guard, zone: &Arc<str>) -> Result<Outlook, StoreError> {
     let now_s = guard.clock().now_s();
-    let month = Arc::new(of_month(zone_name));
+    let month = Arc::new(of_month(zone));
+    let in_month = Days::of(&month, now_s);
     let is_long = |window| matches!(window, Window::Week | Window::Month | Window::Quarter | Window::Year);
     let limits =
         guard.limits().into_iter().filter(|(limit, _)| limit.hard.is_some() && is_long(limit.window));
-    let mut wanted: Vec<(Arc<Limit>, Vec<Reading>)> = limits.collect();
-    wanted.insert(0, (Arc::clone(&month), Vec::new()));
+    let limits: Vec<(Days, Arc<Limit>, Vec<Reading>)> =
+        limits.map(|(limit, readings)| (Days::of(&limit, now_s), limit, readings)).collect();
+    let by_day = |limit: &Limit| Limit { window: Window::Day, ..limit.clone() };
+    // A limit's meter knows its window's sum; the month's is added up of its days.
+    let mut wanted = vec![(by_day(&month), in_month.first_s().min(in_month.span.start_s))];
+    wanted.extend(limits.iter().map(|(days, limit, _)| (by_day(limit), days.first_s())));
     let names = Arc::clone(guard.ring());
-    let by_day: Vec<(Limit, i64)> = wanted
-        .iter()
-        .map(|(limit, _)| (Limit { window: Window::Day, ..limit.as_ref().clone() }, since_s(limit, now_s)))
-        .collect();
     let pasts = guard.read(move |db| {
-        let by_day: Vec<(&Limit, i64)> = by_day.iter().map(|(limit, since_s)| (limit, *since_s)).collect();
-        past::settled(db, &by_day, &*names)
+        let wanted: Vec<(&Limit, i64)> = wanted.iter().map(|(limit, since_s)| (limit, *since_s)).collect();
+        past::settled(db, &wanted, &*names)
     });
+    let mut pasts = pasts.await?.into_iter();
+    let past = pasts.next().unwrap_or_default();
+    let days = past.iter().filter(|((_, start_s), _)| in_month.span.contains(*start_s));
+    let settled = days.map(|(_, sum)| *sum).fold(0, i64::saturating_add);
+    let month = in_month.prospect(&month, Subject::Organization, settled, &past);
     let mut prospects = Vec::new();
-    for ((limit, mut readings), past) in wanted.into_iter().zip(pasts.await?) {
-        if limit.name.is_empty() {
-            prospects.push(prospect(&limit, &Subject::Organization, None, now_s, &past));
-            continue;
-        }
+    for ((days, limit, mut readings), past) in limits.into_iter().zip(pasts) {
         readings.sort_unstable_by_key(|reading| std::cmp::Reverse(reading.meter.settled));
         for reading in readings.into_iter().take(SUBJECTS_MAX) {
-            let settled = Some(reading.meter.settled);
-            prospects.push(prospect(&limit, &reading.subject, settled, now_s, &past));
+            prospects.push(days.prospect(&limit, reading.subject, reading.meter.settled, &past));
         }
     }
-    let month = prospects.remove(0);
     Ok(Outlook { at_s: now_s, month, limits: prospects })
 }
 
@@ -164,48 +164,51 @@ fn of_month(zone: &Arc<str>) -> Limit {
     }
 }
 
-fn zone_of(limit: &Limit) -> TimeZone {
-    TimeZone::get(&limit.zone).unwrap_or(TimeZone::UTC)
-}
-
-/// Where the first day starts that is looked back on: far enough for the pace,
-/// and for the month's own sum.
-fn since_s(limit: &Limit, now_s: i64) -> i64 {
-    let zone = zone_of(limit);
-    let back = i64::try_from(DAYS_BACK).unwrap_or(0);
-    let mut day = calendar::span(Window::Day, &zone, now_s);
-    for _ in 0..back {
-        day = calendar::span(Window::Day, &zone, day.start_s - 1);
-    }
-    let month = calendar::span(Window::Month, &zone, now_s);
-    if limit.name.is_empty() { day.start_s.min(month.start_s) } else { day.start_s }
-}
-
-fn prospect(
-    limit: &Arc<Limit>,
-    subject: &Subject,
-    settled: Option<i64>,
+/// A limit's days around now, in its time zone's calendar.
+struct Days {
     now_s: i64,
-    past: &HashMap<(Subject, i64), i64>,
-) -> Prospect {
-    let zone = zone_of(limit);
-    let span = calendar::span(limit.window, &zone, now_s);
-    let today = calendar::span(Window::Day, &zone, now_s);
-    let on = |day: Span| past.get(&(subject.clone(), day.start_s)).copied().unwrap_or(0);
-    let mut before = Vec::with_capacity(DAYS_BACK);
-    let mut day = today;
-    while before.len() < DAYS_BACK {
-        day = calendar::span(Window::Day, &zone, day.start_s - 1);
-        before.push(on(day));
+    /// The limit's window.
+    span: Span,
+    /// Those looked back on, yesterday first.
+    before: Vec<Span>,
+    /// Today and those that follow, to the window's end.
+    ahead: Vec<Span>,
+}
+
+impl Days {
+    fn of(limit: &Limit, now_s: i64) -> Self {
+        let zone = TimeZone::get(&limit.zone).unwrap_or(TimeZone::UTC);
+        let day = |at_s| calendar::span(Window::Day, &zone, at_s);
+        let span = calendar::span(limit.window, &zone, now_s);
+        let today = day(now_s);
+        let before = std::iter::successors(Some(today), |later| Some(day(later.start_s - 1)));
+        let ahead =
+            std::iter::successors(Some(today), |last| (last.end_s < span.end_s).then(|| day(last.end_s)));
+        Self {
+            now_s,
+            span,
+            before: before.skip(1).take(DAYS_BACK).collect(),
+            ahead: ahead.take(DAYS_MAX).collect(),
+        }
     }
-    let in_span = past.iter().filter(|((of, start_s), _)| of == subject && span.contains(*start_s));
-    let settled = settled.unwrap_or_else(|| in_span.map(|(_, sum)| *sum).fold(0, i64::saturating_add));
-    let mut days = vec![today];
-    let mut last = today;
-    while last.end_s < span.end_s && days.len() < DAYS_MAX {
-        last = calendar::span(Window::Day, &zone, last.end_s);
-        days.push(last);
+
+    /// Where the first day starts that is looked back on.
+    fn first_s(&self) -> i64 {
+        self.before.last().map_or(self.now_s, |day| day.start_s)
     }
-    let known = Known { before: &before, settled, now_s, days: &days, hard: limit.hard };
-    Prospect { limit: Arc::clone(limit), subject: subject.clone(), span, settled, forecast: forecast(&known) }
+
+    fn prospect(
+        &self,
+        limit: &Arc<Limit>,
+        subject: Subject,
+        settled: i64,
+        past: &HashMap<(Subject, i64), i64>,
+    ) -> Prospect {
+        let on = |day: &Span| past.get(&(subject.clone(), day.start_s)).copied().unwrap_or(0);
+        let before: Vec<i64> = self.before.iter().map(on).collect();
+        let known =
+            Known { before: &before, settled, now_s: self.now_s, days: &self.ahead, hard: limit.hard };
+        let forecast = forecast(&known);
+        Prospect { limit: Arc::clone(limit), subject, span: self.span, settled, forecast }
+    }
 }

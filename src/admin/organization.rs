@@ -46,7 +46,16 @@ type Pairs = Vec<(String, String)>;
 
 /// The routes, without what they are nested under.
 pub(super) fn routes() -> Router<Admin> {
+    // The organization has these, and each project has its own.
+    let spending = Router::new()
+        .route("/spend_limit", get(spend_limit::show).post(spend_limit::put).delete(spend_limit::remove))
+        .route("/spend_alerts", get(spend_alerts::list).post(spend_alerts::create))
+        .route(
+            "/spend_alerts/{alert}",
+            get(spend_alerts::show).post(spend_alerts::change).delete(spend_alerts::remove),
+        );
     let project = Router::new()
+        .merge(spending.clone())
         .route("/", get(projects::show).post(projects::change))
         .route("/archive", post(projects::archive))
         .route("/api_keys", get(api_keys::list))
@@ -57,17 +66,6 @@ pub(super) fn routes() -> Router<Admin> {
             get(service_accounts::show).post(service_accounts::change).delete(service_accounts::remove),
         )
         .route("/service_accounts/{account}/api_keys", post(service_accounts::create_key))
-        .route(
-            "/spend_limit",
-            get(spend_limit::of_project).post(spend_limit::put_project).delete(spend_limit::remove_project),
-        )
-        .route("/spend_alerts", get(spend_alerts::list_project).post(spend_alerts::create_project))
-        .route(
-            "/spend_alerts/{alert}",
-            get(spend_alerts::show_project)
-                .post(spend_alerts::change_project)
-                .delete(spend_alerts::remove_project),
-        )
         .route("/rate_limits", get(rate_limits::list))
         .route("/rate_limits/{rate}", post(rate_limits::change))
         .route(
@@ -77,12 +75,7 @@ pub(super) fn routes() -> Router<Admin> {
     Router::new()
         .route("/projects", get(projects::list).post(projects::create))
         .nest("/projects/{project}", project)
-        .route("/spend_limit", get(spend_limit::show).post(spend_limit::put).delete(spend_limit::remove))
-        .route("/spend_alerts", get(spend_alerts::list).post(spend_alerts::create))
-        .route(
-            "/spend_alerts/{alert}",
-            get(spend_alerts::show).post(spend_alerts::change).delete(spend_alerts::remove),
-        )
+        .merge(spending)
         .route("/admin_api_keys", get(admin_keys::list).post(admin_keys::create))
         .route("/admin_api_keys/{key}", get(admin_keys::show).delete(admin_keys::remove))
         .route("/usage/{kind}", get(usage::usage))
@@ -109,6 +102,24 @@ fn page_length(limit: Option<usize>) -> Result<usize, ApiError> {
     let limit = limit.unwrap_or(PAGE_DEFAULT);
     let fits = (1..=PAGE_MAX).contains(&limit);
     if fits { Ok(limit) } else { Err(ApiError::bad(Some("limit"), "use 1 to 100")) }
+}
+
+/// Whose something is: a project's, or the organization's where a path names none.
+#[derive(Debug, Deserialize)]
+struct Whose {
+    project: Option<String>,
+}
+
+/// Whose it is, if that project is there, archived or not.
+fn known<'a>(admin: &Admin, whose: Option<&'a str>) -> Result<Option<&'a str>, ApiError> {
+    whose.map(|id| project(admin, id)).transpose()?;
+    Ok(whose)
+}
+
+/// Whose it is, if things may be made there.
+fn active<'a>(admin: &Admin, whose: Option<&'a str>) -> Result<Option<&'a str>, ApiError> {
+    whose.map(|id| active_project(admin, id)).transpose()?;
+    Ok(whose)
 }
 
 /// The project of an id, archived or not.

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::domain::limit::Unit;
 use crate::keys::Ring;
 use crate::ledger::entry::Mark;
 use crate::store::outbox::Alert;
@@ -39,8 +38,7 @@ pub struct Telling {
 impl Telling {
     /// An alert in words.
     pub fn of(alert: &Alert, voice: &Voice, ring: &Ring) -> Self {
-        let Alert { limit, subject, period, .. } = alert;
-        let unit = Unit::named(&alert.unit).unwrap_or(Unit::Usd);
+        let Alert { limit, subject, period, unit, .. } = alert;
         let whose = whose(subject, ring);
         let (settled, threshold) = (unit.phrase(alert.settled), unit.phrase(alert.threshold));
         let resets = if period == "total" {
@@ -48,8 +46,8 @@ impl Telling {
         } else {
             format!("The window is a {period}; it resets at {}.", instant(alert.window_end_s))
         };
-        let (kind, subject, happened) = match &*alert.mark {
-            mark if mark == Mark::Hard.name() => (
+        let (kind, subject, happened) = match alert.mark {
+            Mark::Hard => (
                 "limit.hard",
                 format!("Limit {limit} refuses requests of {whose}"),
                 format!(
@@ -57,7 +55,7 @@ impl Telling {
                      requests are refused. Raise the limit to let them through again."
                 ),
             ),
-            mark if mark == Mark::Forecast.name() => (
+            Mark::Forecast => (
                 "limit.forecast",
                 format!("Limit {limit}: {whose} is likely to reach {threshold}"),
                 format!(
@@ -65,7 +63,7 @@ impl Telling {
                      {threshold} before it resets, and requests will be refused then. {settled} are settled now."
                 ),
             ),
-            _ => (
+            Mark::Soft => (
                 "limit.soft",
                 format!("Limit {limit}: {whose} has passed {threshold}"),
                 format!(

@@ -259,6 +259,11 @@ impl Mark {
             Self::Forecast => "forecast",
         }
     }
+
+    /// The mark of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::Soft, Self::Hard, Self::Forecast].into_iter().find(|mark| mark.name() == name)
+    }
 }
 
 impl Basis {

@@ -5,16 +5,18 @@
 
 use rusqlite::{Connection, Row, params};
 
+use crate::domain::limit::Unit;
+use crate::ledger::entry::Mark;
 use crate::store::rows::{int, uint};
 
 /// A meter that has come to a mark, as it was then. Amounts are in `unit`, nano-dollars
-/// for `usd`; the last four are empty or absent in what version 1 wrote.
+/// for dollars. Of what version 1 wrote, the window and the cap are not known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Alert {
     /// The id of its line in the ledger.
     pub id: u64,
-    /// `soft` or `hard`.
-    pub mark: String,
+    /// What it has come to.
+    pub mark: Mark,
     /// Name of the limit.
     pub limit: String,
     /// Whose meter.
@@ -30,7 +32,7 @@ pub struct Alert {
     /// Where the window ends, in Unix seconds.
     pub window_end_s: i64,
     /// What the limit counts.
-    pub unit: String,
+    pub unit: Unit,
     /// The name of its window.
     pub period: String,
     /// Its cap then.
@@ -148,7 +150,7 @@ pub fn alerts(
 fn alert_from(row: &Row<'_>) -> rusqlite::Result<Alert> {
     Ok(Alert {
         id: uint(row.get(0)?),
-        mark: row.get(1)?,
+        mark: Mark::named(row.get_ref(1)?.as_str()?).unwrap_or(Mark::Soft),
         limit: row.get(2)?,
         subject: row.get(3)?,
         threshold: row.get(4)?,
@@ -156,7 +158,7 @@ fn alert_from(row: &Row<'_>) -> rusqlite::Result<Alert> {
         settled: row.get(6)?,
         at_ms: row.get(7)?,
         window_end_s: row.get(8)?,
-        unit: row.get(9)?,
+        unit: Unit::named(row.get_ref(9)?.as_str()?).unwrap_or(Unit::Usd),
         period: row.get(10)?,
         hard: row.get(11)?,
     })

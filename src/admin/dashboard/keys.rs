@@ -13,6 +13,7 @@ use maud::{Markup, html};
 use serde::Deserialize;
 
 use crate::admin::dashboard::page::{Asked, Shown, Visit, asked};
+use crate::admin::dashboard::parts::Question;
 use crate::admin::dashboard::{Desk, figures, parts, see_other};
 use crate::domain::{Money, Window};
 use crate::guard::keyring::{KeyError, NewKey};
@@ -273,20 +274,16 @@ async fn ask_revoke(
 ) -> Shown {
     let words = visit.words();
     let key = desk.admin.guard.ring().by_id(&id).ok_or_else(|| visit.not_found())?;
-    let body = html! {
-        (parts::heading(words.revoke_key, None, &html! {}))
-        form.card.narrow method="post" action="/keys/revoke" {
-            (visit.proof())
-            input type="hidden" name="id" value=(key.id);
-            p { strong { (parts::name(&key.name)) } " " code.secret { (parts::name(&key.redacted)) } }
-            p.notice.warn { (words.revoke_key_lead) }
-            div.actions {
-                button.button.danger.filled type="submit" { (words.revoke) }
-                a.button href="/keys" { (words.cancel) }
-            }
-        }
+    let question = Question {
+        title: words.revoke_key,
+        action: "/keys/revoke",
+        back: "/keys",
+        field: ("id", &key.id),
+        what: html! { strong { (parts::name(&key.name)) } " " code.secret { (parts::name(&key.redacted)) } },
+        lead: words.revoke_key_lead,
+        yes: words.revoke,
     };
-    Ok(visit.page(words.revoke_key, &body))
+    Ok(visit.page(words.revoke_key, &parts::question(&visit, &question)))
 }
 
 async fn revoke(

@@ -14,6 +14,7 @@ use serde::Deserialize;
 
 use crate::admin::dashboard::language::Lang;
 use crate::admin::dashboard::page::{Asked, Shown, Visit, asked};
+use crate::admin::dashboard::parts::Question;
 use crate::admin::dashboard::{Desk, figures, limit_form, parts, see_other};
 use crate::admin::limits::everything;
 use crate::domain::limit::{Mode, Per, Soft, Source, Unit};
@@ -207,20 +208,16 @@ async fn ask_remove(
     let limits = everything(&desk.admin);
     let found = limits.iter().find(|(limit, _)| *limit.name == *name && limit.source == Source::Api);
     let (limit, _) = found.ok_or_else(|| visit.not_found())?;
-    let body = html! {
-        (parts::heading(words.remove_limit, None, &html! {}))
-        form.card.narrow method="post" action="/limits/remove" {
-            (visit.proof())
-            input type="hidden" name="name" value=(limit.name);
-            p { strong { (parts::name(&limit.name)) } }
-            p.notice.warn { (words.remove_limit_lead) }
-            div.actions {
-                button.button.danger.filled type="submit" { (words.remove) }
-                a.button href="/limits" { (words.cancel) }
-            }
-        }
+    let question = Question {
+        title: words.remove_limit,
+        action: "/limits/remove",
+        back: "/limits",
+        field: ("name", &limit.name),
+        what: html! { strong { (parts::name(&limit.name)) } },
+        lead: words.remove_limit_lead,
+        yes: words.remove,
     };
-    Ok(visit.page(words.remove_limit, &body))
+    Ok(visit.page(words.remove_limit, &parts::question(&visit, &question)))
 }
 
 async fn remove(

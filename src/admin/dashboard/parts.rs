@@ -7,6 +7,7 @@ use crate::admin::dashboard::Desk;
 use crate::admin::dashboard::chart::Gauge;
 use crate::admin::dashboard::figures;
 use crate::admin::dashboard::language::Lang;
+use crate::admin::dashboard::page::Visit;
 use crate::domain::limit::{Per, Unit};
 use crate::domain::{Limit, Money, Window};
 use crate::keys::Key;
@@ -59,6 +60,38 @@ pub(super) fn badge(tone: &str, text: &str) -> Markup {
 /// What stands where there is nothing yet.
 pub(super) fn empty(title: &str, text: &str, action: &Markup) -> Markup {
     html! { div.empty { p.title { (title) } p.muted { (text) } (action) } }
+}
+
+/// What is asked before something goes.
+pub(super) struct Question<'a> {
+    pub(super) title: &'a str,
+    /// Where it is done, and where one goes instead.
+    pub(super) action: &'a str,
+    pub(super) back: &'a str,
+    /// The field that says what goes.
+    pub(super) field: (&'a str, &'a str),
+    /// The same for people, and what it means.
+    pub(super) what: Markup,
+    pub(super) lead: &'a str,
+    pub(super) yes: &'a str,
+}
+
+/// Asks before something goes.
+pub(super) fn question(visit: &Visit, asked: &Question<'_>) -> Markup {
+    let Question { title, action, back, field: (field, value), what, lead, yes } = asked;
+    html! {
+        (heading(title, None, &html! {}))
+        form.card.narrow method="post" action=(action) {
+            (visit.proof())
+            input type="hidden" name=(field) value=(value);
+            p { (what) }
+            p.notice.warn { (lead) }
+            div.actions {
+                button.button.danger.filled type="submit" { (yes) }
+                a.button href=(back) { (visit.words().cancel) }
+            }
+        }
+    }
 }
 
 /// One figure with its name.

@@ -14,15 +14,13 @@ use super::view::RateLimitView;
 use super::{Asked, Body, active_project, limit_name, page_of, project};
 use crate::admin::Admin;
 use crate::admin::error::ApiError;
-use crate::admin::keys::Paging;
+use crate::admin::keys::{Paging, page_length};
 use crate::admin::limits::everything;
 use crate::admin::view::List;
 use crate::domain::limit::Source;
 use crate::guard::trail::{Actor, Change};
 use crate::store::rule::{LimitRule, OnlyRule};
 
-const PAGE_DEFAULT: usize = 100;
-const PAGE_MAX: usize = 1_000;
 const MODEL_CHARS_MAX: usize = 200;
 const PREFIX: &str = "rl-";
 
@@ -101,10 +99,7 @@ pub(super) async fn list(
 ) -> Result<Json<List<RateLimitView>>, ApiError> {
     let Query(Wanted { limit, after, before }) = wanted?;
     project(&admin, &of)?;
-    let length = limit.unwrap_or(PAGE_DEFAULT);
-    if !(1..=PAGE_MAX).contains(&length) {
-        return Err(ApiError::bad(Some("limit"), "use 1 to 1000"));
-    }
+    let length = page_length(limit)?;
     let views = set_for(&admin, &of).iter().map(|(model, numbers)| view(model, *numbers)).collect();
     let paging = Paging { after, before, ..Paging::default() };
     Ok(Json(page_of(views, &paging, length, |rate: &RateLimitView| rate.id.clone())?))

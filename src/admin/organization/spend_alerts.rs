@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::spend_limit::{CURRENCY, INTERVAL, cents, check, money};
 use super::view::{DeletedView, SpendAlertView};
-use super::{Asked, Body, active_project, page, project};
+use super::{Asked, Body, Whose, active, known, page};
 use crate::admin::Admin;
 use crate::admin::error::ApiError;
 use crate::admin::keys::Paging;
@@ -70,139 +70,67 @@ fn view(alert: SpendAlert, project: Option<&str>) -> SpendAlertView {
     }
 }
 
-async fn all(
-    admin: &Admin,
-    project: Option<&str>,
-    paging: Asked<Paging>,
-) -> Result<Json<List<SpendAlertView>>, ApiError> {
-    let axum::extract::Query(paging) = paging?;
-    let alerts = admin.guard.spend_alerts(project).await;
-    let views = alerts.into_iter().map(|alert| view(alert, project)).collect();
-    Ok(Json(page(views, &paging, |alert: &SpendAlertView| alert.id.clone())?))
-}
-
-async fn one(admin: &Admin, project: Option<&str>, id: &str) -> Result<Json<SpendAlertView>, ApiError> {
-    let found = admin.guard.spend_alerts(project).await.into_iter().find(|alert| alert.id == id);
-    let alert = found.ok_or_else(|| ApiError::not_found(format!("there is no spend alert {id:?}")))?;
-    Ok(Json(view(alert, project)))
-}
-
-async fn make(
-    admin: &Admin,
-    project: Option<&str>,
-    body: Body<Wanted>,
-    by: &Actor,
-) -> Result<Json<SpendAlertView>, ApiError> {
-    let (threshold, channel) = body?.0.checked()?;
-    let alert = admin.guard.create_spend_alert(project, threshold, channel, by).await?;
-    Ok(Json(view(alert, project)))
-}
-
-async fn set(
-    admin: &Admin,
-    project: Option<&str>,
-    id: &str,
-    body: Body<Wanted>,
-    by: &Actor,
-) -> Result<Json<SpendAlertView>, ApiError> {
-    let (threshold, channel) = body?.0.checked()?;
-    let alert = admin.guard.change_spend_alert(project, id, threshold, channel, by).await?;
-    Ok(Json(view(alert, project)))
-}
-
-async fn unset(
-    admin: &Admin,
-    project: Option<&str>,
-    id: String,
-    by: &Actor,
-) -> Result<Json<DeletedView>, ApiError> {
-    admin.guard.delete_spend_alert(project, &id, by).await?;
-    let object =
-        if project.is_some() { "project.spend_alert.deleted" } else { "organization.spend_alert.deleted" };
-    Ok(Json(DeletedView::of(object, Some(id))))
+/// One alert, and whose it is.
+#[derive(Debug, Deserialize)]
+pub(crate) struct One {
+    project: Option<String>,
+    alert: String,
 }
 
 pub(super) async fn list(
     State(admin): State<Admin>,
+    Path(Whose { project }): Path<Whose>,
     paging: Asked<Paging>,
 ) -> Result<Json<List<SpendAlertView>>, ApiError> {
-    all(&admin, None, paging).await
+    let whose = known(&admin, project.as_deref())?;
+    let axum::extract::Query(paging) = paging?;
+    let alerts = admin.guard.spend_alerts(whose).await;
+    let views = alerts.into_iter().map(|alert| view(alert, whose)).collect();
+    Ok(Json(page(views, &paging, |alert: &SpendAlertView| alert.id.clone())?))
 }
 
 pub(super) async fn create(
     State(admin): State<Admin>,
     Extension(by): Extension<Actor>,
+    Path(Whose { project }): Path<Whose>,
     body: Body<Wanted>,
 ) -> Result<Json<SpendAlertView>, ApiError> {
-    make(&admin, None, body, &by).await
+    let whose = active(&admin, project.as_deref())?;
+    let (threshold, channel) = body?.0.checked()?;
+    let alert = admin.guard.create_spend_alert(whose, threshold, channel, &by).await?;
+    Ok(Json(view(alert, whose)))
 }
 
 pub(super) async fn show(
     State(admin): State<Admin>,
-    Path(id): Path<String>,
+    Path(One { project, alert: id }): Path<One>,
 ) -> Result<Json<SpendAlertView>, ApiError> {
-    one(&admin, None, &id).await
+    let whose = known(&admin, project.as_deref())?;
+    let found = admin.guard.spend_alerts(whose).await.into_iter().find(|alert| alert.id == id);
+    let alert = found.ok_or_else(|| ApiError::not_found(format!("there is no spend alert {id:?}")))?;
+    Ok(Json(view(alert, whose)))
 }
 
 pub(super) async fn change(
     State(admin): State<Admin>,
     Extension(by): Extension<Actor>,
-    Path(id): Path<String>,
+    Path(One { project, alert: id }): Path<One>,
     body: Body<Wanted>,
 ) -> Result<Json<SpendAlertView>, ApiError> {
-    set(&admin, None, &id, body, &by).await
+    let whose = active(&admin, project.as_deref())?;
+    let (threshold, channel) = body?.0.checked()?;
+    let alert = admin.guard.change_spend_alert(whose, &id, threshold, channel, &by).await?;
+    Ok(Json(view(alert, whose)))
 }
 
 pub(super) async fn remove(
     State(admin): State<Admin>,
     Extension(by): Extension<Actor>,
-    Path(id): Path<String>,
+    Path(One { project, alert: id }): Path<One>,
 ) -> Result<Json<DeletedView>, ApiError> {
-    unset(&admin, None, id, &by).await
-}
-
-pub(super) async fn list_project(
-    State(admin): State<Admin>,
-    Path(of): Path<String>,
-    paging: Asked<Paging>,
-) -> Result<Json<List<SpendAlertView>>, ApiError> {
-    project(&admin, &of)?;
-    all(&admin, Some(&of), paging).await
-}
-
-pub(super) async fn create_project(
-    State(admin): State<Admin>,
-    Extension(by): Extension<Actor>,
-    Path(of): Path<String>,
-    body: Body<Wanted>,
-) -> Result<Json<SpendAlertView>, ApiError> {
-    active_project(&admin, &of)?;
-    make(&admin, Some(&of), body, &by).await
-}
-
-pub(super) async fn show_project(
-    State(admin): State<Admin>,
-    Path((of, id)): Path<(String, String)>,
-) -> Result<Json<SpendAlertView>, ApiError> {
-    project(&admin, &of)?;
-    one(&admin, Some(&of), &id).await
-}
-
-pub(super) async fn change_project(
-    State(admin): State<Admin>,
-    Extension(by): Extension<Actor>,
-    Path((of, id)): Path<(String, String)>,
-    body: Body<Wanted>,
-) -> Result<Json<SpendAlertView>, ApiError> {
-    active_project(&admin, &of)?;
-    set(&admin, Some(&of), &id, body, &by).await
-}
-
-pub(super) async fn remove_project(
-    State(admin): State<Admin>,
-    Extension(by): Extension<Actor>,
-    Path((of, id)): Path<(String, String)>,
-) -> Result<Json<DeletedView>, ApiError> {
-    project(&admin, &of)?;
-    unset(&admin, Some(&of), id, &by).await
+    let whose = known(&admin, project.as_deref())?;
+    admin.guard.delete_spend_alert(whose, &id, &by).await?;
+    let object =
+        if whose.is_some() { "project.spend_alert.deleted" } else { "organization.spend_alert.deleted" };
+    Ok(Json(DeletedView::of(object, Some(id))))
 }

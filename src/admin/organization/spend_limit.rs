@@ -7,7 +7,7 @@ use axum::{Extension, Json};
 use serde::Deserialize;
 
 use super::view::{DeletedView, EnforcementView, SpendLimitView};
-use super::{Body, active_project, limit_name, project};
+use super::{Body, Whose, active, known, limit_name};
 use crate::admin::Admin;
 use crate::admin::error::ApiError;
 use crate::admin::limits::everything;
@@ -90,75 +90,42 @@ fn look(admin: &Admin, project: Option<&str>) -> Result<Json<SpendLimitView>, Ap
     }))
 }
 
-async fn set(
-    admin: &Admin,
-    project: Option<&str>,
-    body: Body<Update>,
-    by: &Actor,
+pub(super) async fn show(
+    State(admin): State<Admin>,
+    Path(Whose { project }): Path<Whose>,
 ) -> Result<Json<SpendLimitView>, ApiError> {
-    let Json(body) = body?;
-    check(&body.currency, &body.interval)?;
-    let hard = money(body.threshold_amount)?;
-    let plain = monthly(project, None, Some(hard));
-    // Thresholds and zone that an operator gave it elsewhere stay.
-    let rule = match find(admin, project)? {
-        Some((rule, ..)) => LimitRule { hard: plain.hard, mode: plain.mode, ..rule },
-        None => plain,
-    };
-    admin.guard.put_limit(&name(project), &rule, by).await?;
-    look(admin, project)
-}
-
-async fn unset(admin: &Admin, project: Option<&str>, by: &Actor) -> Result<Json<DeletedView>, ApiError> {
-    find(admin, project)?.ok_or_else(|| ApiError::not_found("there is no spend limit"))?;
-    admin.guard.remove_limit(&name(project), by).await?;
-    let object =
-        if project.is_some() { "project.spend_limit.deleted" } else { "organization.spend_limit.deleted" };
-    Ok(Json(DeletedView::of(object, None)))
-}
-
-pub(super) async fn show(State(admin): State<Admin>) -> Result<Json<SpendLimitView>, ApiError> {
-    look(&admin, None)
+    look(&admin, known(&admin, project.as_deref())?)
 }
 
 pub(super) async fn put(
     State(admin): State<Admin>,
     Extension(by): Extension<Actor>,
+    Path(Whose { project }): Path<Whose>,
     body: Body<Update>,
 ) -> Result<Json<SpendLimitView>, ApiError> {
-    set(&admin, None, body, &by).await
+    let whose = active(&admin, project.as_deref())?;
+    let Json(body) = body?;
+    check(&body.currency, &body.interval)?;
+    let hard = money(body.threshold_amount)?;
+    let plain = monthly(whose, None, Some(hard));
+    // Thresholds and zone that an operator gave it elsewhere stay.
+    let rule = match find(&admin, whose)? {
+        Some((rule, ..)) => LimitRule { hard: plain.hard, mode: plain.mode, ..rule },
+        None => plain,
+    };
+    admin.guard.put_limit(&name(whose), &rule, &by).await?;
+    look(&admin, whose)
 }
 
 pub(super) async fn remove(
     State(admin): State<Admin>,
     Extension(by): Extension<Actor>,
+    Path(Whose { project }): Path<Whose>,
 ) -> Result<Json<DeletedView>, ApiError> {
-    unset(&admin, None, &by).await
-}
-
-pub(super) async fn of_project(
-    State(admin): State<Admin>,
-    Path(id): Path<String>,
-) -> Result<Json<SpendLimitView>, ApiError> {
-    project(&admin, &id)?;
-    look(&admin, Some(&id))
-}
-
-pub(super) async fn put_project(
-    State(admin): State<Admin>,
-    Extension(by): Extension<Actor>,
-    Path(id): Path<String>,
-    body: Body<Update>,
-) -> Result<Json<SpendLimitView>, ApiError> {
-    active_project(&admin, &id)?;
-    set(&admin, Some(&id), body, &by).await
-}
-
-pub(super) async fn remove_project(
-    State(admin): State<Admin>,
-    Extension(by): Extension<Actor>,
-    Path(id): Path<String>,
-) -> Result<Json<DeletedView>, ApiError> {
-    project(&admin, &id)?;
-    unset(&admin, Some(&id), &by).await
+    let whose = known(&admin, project.as_deref())?;
+    find(&admin, whose)?.ok_or_else(|| ApiError::not_found("there is no spend limit"))?;
+    admin.guard.remove_limit(&name(whose), &by).await?;
+    let object =
+        if whose.is_some() { "project.spend_limit.deleted" } else { "organization.spend_limit.deleted" };
+    Ok(Json(DeletedView::of(object, None)))
 }

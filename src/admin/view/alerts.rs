@@ -2,17 +2,16 @@
 
 use serde::Serialize;
 
-use crate::domain::limit::Unit;
 use crate::store::outbox::{Alert, Delivery};
 
 #[derive(Debug, Serialize)]
 pub(crate) struct AlertView {
     object: &'static str,
     pub(crate) id: String,
-    kind: String,
+    kind: &'static str,
     limit: String,
     subject: String,
-    unit: String,
+    unit: &'static str,
     threshold: String,
     settled: String,
     hard: Option<String>,
@@ -42,14 +41,14 @@ pub(crate) struct TestView {
 
 impl AlertView {
     pub(crate) fn of(alert: &Alert, deliveries: &[Delivery]) -> Self {
-        let unit = Unit::named(&alert.unit).unwrap_or(Unit::Usd);
+        let unit = alert.unit;
         Self {
             object: "guard.alert",
             id: format!("alert_{}", alert.id),
-            kind: alert.mark.clone(),
+            kind: alert.mark.name(),
             limit: alert.limit.clone(),
             subject: alert.subject.clone(),
-            unit: unit.name().to_owned(),
+            unit: unit.name(),
             threshold: unit.decimal(alert.threshold),
             settled: unit.decimal(alert.settled),
             hard: alert.hard.map(|hard| unit.decimal(hard)),
