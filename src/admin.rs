@@ -6,6 +6,7 @@
 //! request's way through the proxy.
 
 mod alerts;
+mod credits;
 mod dashboard;
 mod error;
 mod forecast;
@@ -89,6 +90,7 @@ pub fn router(admin: Admin) -> Router {
         .route("/ledger/{id}/adjust", post(ledger::adjust))
         .route("/usage", get(usage::usage))
         .route("/forecast", get(forecast::show))
+        .route("/credits", get(credits::show).post(credits::grant))
         .route("/alerts", get(alerts::list))
         .route("/alerts/test", post(alerts::test))
         .route("/config", get(config));

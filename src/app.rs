@@ -92,6 +92,7 @@ impl App {
         let writer = clerk.start()?;
         guard.install_file_projects(settings.projects.iter().cloned());
         guard.install_file_limits(settings.limits.clone(), Arc::clone(&settings.zone)).await?;
+        guard.set_credit_terms(settings.credit).await?;
         let (rules, in_force) = rules::of(&settings)?;
         let token = token::Token::of(&settings)?;
         let roots = upstream::roots();

@@ -6,6 +6,7 @@
 mod alerts;
 mod api;
 mod args;
+mod credits;
 mod keys;
 mod ledger;
 mod limits;
@@ -37,6 +38,7 @@ pub async fn run(command: Command, connection: &Connection) -> Result<(), Failur
         Command::Keys { command } => keys::run(command, connection).await,
         Command::Projects { command } => keys::projects(command, connection).await,
         Command::Limits { command } => limits::run(command, connection).await,
+        Command::Credits { command } => credits::run(command, connection).await,
         Command::Usage(wanted) => usage::run(wanted, connection).await,
         Command::Ledger { command } => ledger::run(command, connection).await,
         Command::Prices { command } => prices::run(command),

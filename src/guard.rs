@@ -7,6 +7,7 @@
 mod accounts;
 pub mod admin_keys;
 pub mod audit;
+pub mod credit;
 pub mod keyring;
 pub mod limits;
 mod marks;
@@ -27,6 +28,7 @@ use crate::domain::demand::{Bound, Tier};
 use crate::domain::{Limit, Money};
 use crate::guard::trail::{Actor, Change};
 use crate::keys::Ring;
+use crate::ledger::account::Terms;
 use crate::ledger::denial::Denial;
 use crate::ledger::entry::{Attribution, Entry, Hold, Kind};
 use crate::ledger::meter::Reading;
@@ -63,6 +65,8 @@ pub struct Guard {
     /// Those who may change things beside the holder of the configured token.
     admin_keys: admin_keys::AdminKeys,
     accounts: accounts::Accounts,
+    /// What is wanted of prepaid credit; the lock makes grants one at a time.
+    terms: tokio::sync::Mutex<Terms>,
 }
 
 /// A request that wants to spend.

@@ -244,8 +244,10 @@ impl Proxy {
         let response = refusal.response(rules.refuse, now_s, &visit.request_id);
         let limit = refusal.limit().map_or("", |limit| &*limit.name);
         self.guard.metrics().rejected(limit, refusal.reason());
-        if let Refusal::Denied(Denial::Exhausted(blocked)) = refusal {
-            self.guard.note_hit(blocked);
+        match refusal {
+            Refusal::Denied(Denial::Exhausted(blocked)) => self.guard.note_hit(blocked),
+            Refusal::Denied(Denial::NoCredit(_)) => self.guard.note_used_up(),
+            _ => {}
         }
         visit.status = response.status().as_u16();
         visit.ended("refused", None);

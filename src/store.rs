@@ -6,6 +6,7 @@
 
 pub mod buckets;
 mod checkpoint;
+pub mod credit;
 mod desk;
 mod found;
 pub(crate) mod group;

@@ -3,6 +3,7 @@
 //! Money is exact decimal text in dollars, times are Unix seconds.
 
 pub(crate) mod alerts;
+pub(crate) mod credits;
 pub(crate) mod forecast;
 
 use std::collections::BTreeMap;

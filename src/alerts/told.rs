@@ -23,7 +23,8 @@ pub struct Voice {
 pub struct Telling {
     /// The same however often it is sent.
     pub id: String,
-    /// `limit.soft`, `limit.hard`, `limit.forecast` or `test`.
+    /// `limit.soft`, `limit.hard`, `limit.forecast`, `credit.low`, `credit.used_up` or
+    /// `test`.
     pub kind: &'static str,
     /// When it happened, in Unix milliseconds.
     pub at_ms: i64,
@@ -41,7 +42,10 @@ impl Telling {
         let Alert { limit, subject, period, unit, .. } = alert;
         let whose = whose(subject, ring);
         let (settled, threshold) = (unit.phrase(alert.settled), unit.phrase(alert.threshold));
-        let resets = if period == "total" {
+        let balance = unit.phrase(alert.hard.unwrap_or_default().saturating_sub(alert.settled));
+        let resets = if matches!(alert.mark, Mark::CreditLow | Mark::CreditUsedUp) {
+            "It lasts until credit is added.".to_owned()
+        } else if period == "total" {
             "It never resets.".to_owned()
         } else {
             format!("The window is a {period}; it resets at {}.", instant(alert.window_end_s))
@@ -73,6 +77,22 @@ impl Telling {
                         .hard
                         .map(|hard| format!(" The hard limit is {}.", unit.phrase(hard)))
                         .unwrap_or_default()
+                ),
+            ),
+            Mark::CreditLow => (
+                "credit.low",
+                format!("Prepaid credit is low: {balance} left"),
+                format!(
+                    "Prepaid credit has {balance} left, less than {threshold}. When it is used up, requests are refused. \
+                     {settled} were spent since the first grant."
+                ),
+            ),
+            Mark::CreditUsedUp => (
+                "credit.used_up",
+                "Prepaid credit is used up".to_owned(),
+                format!(
+                    "A request was refused, since it may cost more than the {balance} of prepaid credit that are left. Add \
+                     credit to let requests through again. {settled} were spent since the first grant."
                 ),
             ),
         };

@@ -77,6 +77,7 @@ impl App {
         }
         self.guard.install_file_projects(settings.projects.iter().cloned());
         self.guard.install_file_limits(settings.limits.clone(), Arc::clone(&settings.zone)).await?;
+        self.guard.set_credit_terms(settings.credit).await?;
         if rules::upstream(&settings) != rules::upstream(&self.settings) {
             for proxy in &self.proxies {
                 proxy.upstream.store(Arc::new(Upstream::new(&rules::upstream(&settings), &self.roots)));

@@ -43,6 +43,9 @@ pub fn in_force(settings: &Settings) -> String {
         "guard.on_disconnect",
         s.guard.drain.map_or("cancel".into(), |most| format!("drain, at most {most:?}")),
     );
+    line("credit.mode", s.credit.mode.name().into());
+    line("credit.minimum", s.credit.minimum.dollars());
+    line("credit.low_balance", s.credit.low.dollars());
     line("organization.name", s.organization.clone());
     for (id, name) in &s.projects {
         line("project", format!("{id} ({name})"));

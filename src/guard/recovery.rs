@@ -21,7 +21,7 @@ use crate::ledger::Ledger;
 use crate::ledger::entry::{Basis, Entry, Hold, Kind};
 use crate::metrics::Metrics;
 use crate::store::settings::{self, KeyRow};
-use crate::store::{Clerk, Store, StoreError, Writer, organization, reader};
+use crate::store::{Clerk, Store, StoreError, Writer, credit, organization, reader};
 use crate::throttle::Throttle;
 
 /// The project of keys that name none.
@@ -67,11 +67,14 @@ impl Guard {
         let admin_keys = AdminKeys::of(reader.query(organization::admin_keys)?);
         let accounts = Accounts::of(reader.query(organization::accounts)?);
         let next_id = charge_unfinished(&store, &ring, clock.now_ms())?;
+        let mut ledger = Ledger::new(next_id);
+        let (account, latest_ms) = reader.query(|db| Ok((credit::account(db)?, credit::latest_ms(db)?)))?;
+        ledger.restore(account, latest_ms);
         let marks = Arc::new(Notify::new());
         let log = WriterLog::new(Arc::clone(&clock), Arc::clone(&metrics), Arc::clone(&marks));
         let (writer, clerk) = Writer::new(store, config.open_requests_max, log)?;
         let guard = Self {
-            ledger: Mutex::new(Ledger::new(next_id)),
+            ledger: Mutex::new(ledger),
             throttle: ArcSwap::from_pointee(Throttle::default()),
             writer,
             reader,
@@ -90,6 +93,7 @@ impl Guard {
             marks,
             admin_keys,
             accounts,
+            terms: tokio::sync::Mutex::default(),
         };
         Ok((Arc::new(guard), clerk))
     }

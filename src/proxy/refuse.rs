@@ -93,7 +93,8 @@ impl Refusal {
             Self::Invalid(..) | Self::TooSlow => "invalid_request",
             Self::TooLarge(_) => "too_large",
             Self::Denied(Denial::Exhausted(_)) => "spend_limit_exceeded",
-            Self::Denied(Denial::Held(_)) => "spend_limit_held",
+            Self::Denied(Denial::NoCredit(_)) => "credit_balance_exhausted",
+            Self::Denied(Denial::Held(_) | Denial::CreditHeld(_)) => "spend_limit_held",
             Self::Denied(Denial::TooLarge(_) | Denial::OverClientCap { .. }) => "request_cost_exceeds_limit",
             Self::Denied(Denial::TooManyMeters) | Self::LedgerUnavailable => "ledger_unavailable",
             Self::Overloaded => "overloaded",
@@ -106,7 +107,7 @@ impl Refusal {
     /// The limit that stood in the way, if it was one.
     pub fn limit(&self) -> Option<&Limit> {
         match self {
-            Self::Denied(denial) => denial.blocked().map(|blocked| &*blocked.limit),
+            Self::Denied(denial) => denial.limit().map(|limit| &**limit),
             Self::Throttled(throttled) => Some(&throttled.limit),
             Self::NoKey
             | Self::BadKey(_)

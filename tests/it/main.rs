@@ -9,6 +9,7 @@ mod attack;
 mod bad_input;
 mod bad_upstream;
 mod crash;
+mod credits;
 mod damage;
 mod dashboard;
 mod disk;

@@ -235,6 +235,7 @@ fn kind_badge(lang: Lang, entry: &Entry) -> Markup {
         Kind::Release => "grey",
         Kind::Adjust => "blue",
         Kind::Threshold => "amber",
+        Kind::Grant => "blue",
     };
     html! {
         (parts::badge(tone, kind_name(lang, entry.kind)))
@@ -251,6 +252,7 @@ const fn kind_name(lang: Lang, kind: Kind) -> &'static str {
         Kind::Release => words.kind_release,
         Kind::Adjust => words.kind_adjust,
         Kind::Threshold => words.kind_threshold,
+        Kind::Grant => words.kind_grant,
     }
 }
 

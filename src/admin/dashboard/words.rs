@@ -59,7 +59,7 @@ words! {
     bad_limit_name bad_hard bad_soft bad_zone bad_tag bad_choice limit_exists limit_of_file limit_is_alert
     // Activity.
     activity_lead refused nothing_refused look_further no_activity_how kind basis client_left
-    kind_settle kind_release kind_adjust kind_threshold basis_reported basis_counted basis_assumed
+    kind_settle kind_release kind_adjust kind_threshold kind_grant basis_reported basis_counted basis_assumed
     // Settings.
     language_lead this_guard version prices_as_of ledger ledger_sound in_force in_force_lead setting value
 }

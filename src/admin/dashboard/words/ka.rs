@@ -184,6 +184,7 @@ pub(in crate::admin::dashboard) const KA: Words = Words {
     kind_release: "გათავისუფლდა",
     kind_adjust: "შესწორება",
     kind_threshold: "მიღწეულია რბილი ლიმიტი",
+    kind_grant: "დარიცხული კრედიტი",
     basis_reported: "OpenAI-ის მიხედვით",
     basis_counted: "დათვლილია აქ",
     basis_assumed: "ნავარაუდევი",
