@@ -26,6 +26,7 @@ use tokio::sync::Notify;
 use crate::clock::Clock;
 use crate::domain::demand::{Bound, Tier};
 use crate::domain::{Limit, Money};
+use crate::guard::credit::CreditError;
 use crate::guard::trail::{Actor, Change};
 use crate::keys::Ring;
 use crate::ledger::account::Terms;
@@ -104,9 +105,12 @@ pub enum Refused {
 /// Why an entry was not corrected.
 #[derive(Debug, thiserror::Error)]
 pub enum AdjustError {
-    /// There is no settled entry of that id.
-    #[error("no settled entry has that id")]
+    /// There is no settled entry of that id, and no grant.
+    #[error("no settled entry has that id, and no grant")]
     NoSuchEntry,
+    /// The grant can't be corrected.
+    #[error(transparent)]
+    Credit(#[from] CreditError),
     /// The database failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -216,7 +220,8 @@ impl Guard {
         &self.marks
     }
 
-    /// Adds a correction to a settled entry, in that entry's windows.
+    /// Adds a correction to a settled entry, in that entry's windows, or to a grant
+    /// of prepaid credit.
     pub async fn adjust(
         &self,
         id: u64,
@@ -227,6 +232,10 @@ impl Guard {
         self.writer.flush().await?;
         let ring = Arc::clone(&self.ring);
         let found = self.read(move |db| reader::entry(db, id, &*ring)).await?;
+        if found.as_ref().is_some_and(|entry| entry.kind == Kind::Grant) {
+            let grant = self.correct_grant(id, amount, note, by).await?;
+            return grant.map(|grant| grant.entry()).ok_or(AdjustError::NoSuchEntry);
+        }
         let original = found.filter(|entry| entry.kind == Kind::Settle).ok_or(AdjustError::NoSuchEntry)?;
         let slot = self.writer.operators_slot().await?;
         let slot_after = self.writer.operators_slot().await?;

@@ -29,7 +29,6 @@ use tokio_util::task::TaskTracker;
 use crate::domain::Demand;
 use crate::domain::demand::{Bound, Tier};
 use crate::guard::{Guard, Order};
-use crate::ledger::denial::Denial;
 use crate::openai::endpoint::{self, Endpoint};
 use crate::pricing::sheet::Sheet;
 use crate::proxy::auth::Caller;
@@ -244,10 +243,8 @@ impl Proxy {
         let response = refusal.response(rules.refuse, now_s, &visit.request_id);
         let limit = refusal.limit().map_or("", |limit| &*limit.name);
         self.guard.metrics().rejected(limit, refusal.reason());
-        match refusal {
-            Refusal::Denied(Denial::Exhausted(blocked)) => self.guard.note_hit(blocked),
-            Refusal::Denied(Denial::NoCredit(_)) => self.guard.note_used_up(),
-            _ => {}
+        if let Refusal::Denied(denial) = refusal {
+            self.guard.note_denial(denial);
         }
         visit.status = response.status().as_u16();
         visit.ended("refused", None);

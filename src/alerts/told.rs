@@ -36,72 +36,82 @@ pub struct Telling {
     pub data: Value,
 }
 
-impl Telling {
-    /// An alert in words.
-    pub fn of(alert: &Alert, voice: &Voice, ring: &Ring) -> Self {
-        let Alert { limit, subject, period, unit, .. } = alert;
-        let whose = whose(subject, ring);
-        let (settled, threshold) = (unit.phrase(alert.settled), unit.phrase(alert.threshold));
-        let balance = unit.phrase(alert.hard.unwrap_or_default().saturating_sub(alert.settled));
-        let resets = if matches!(alert.mark, Mark::CreditLow | Mark::CreditUsedUp) {
-            "It lasts until credit is added.".to_owned()
-        } else if period == "total" {
-            "It never resets.".to_owned()
-        } else {
-            format!("The window is a {period}; it resets at {}.", instant(alert.window_end_s))
-        };
-        let (kind, subject, happened) = match alert.mark {
-            Mark::Hard => (
-                "limit.hard",
-                format!("Limit {limit} refuses requests of {whose}"),
-                format!(
-                    "The hard limit \"{limit}\" has no room left for {whose}: {settled} of {threshold} are settled, and \
-                     requests are refused. Raise the limit to let them through again."
-                ),
+/// The kind of an alert, and what happened: in one line, and in a few.
+fn happened(alert: &Alert, whose: &str) -> (&'static str, String, String) {
+    let Alert { limit, unit, .. } = alert;
+    let (settled, threshold) = (unit.phrase(alert.settled), unit.phrase(alert.threshold));
+    let balance = || unit.phrase(alert.hard.unwrap_or_default().saturating_sub(alert.settled));
+    match alert.mark {
+        Mark::Hard => (
+            "limit.hard",
+            format!("Limit {limit} refuses requests of {whose}"),
+            format!(
+                "The hard limit \"{limit}\" has no room left for {whose}: {settled} of {threshold} are settled, and \
+                 requests are refused. Raise the limit to let them through again."
             ),
-            Mark::Forecast => (
-                "limit.forecast",
-                format!("Limit {limit}: {whose} is likely to reach {threshold}"),
-                format!(
-                    "If the days to come are as the last weeks were, {whose} will reach the hard limit \"{limit}\" of \
-                     {threshold} before it resets, and requests will be refused then. {settled} are settled now."
-                ),
+        ),
+        Mark::Forecast => (
+            "limit.forecast",
+            format!("Limit {limit}: {whose} is likely to reach {threshold}"),
+            format!(
+                "If the days to come are as the last weeks were, {whose} will reach the hard limit \"{limit}\" of \
+                 {threshold} before it resets, and requests will be refused then. {settled} are settled now."
             ),
-            Mark::Soft => (
+        ),
+        Mark::Soft => {
+            let hard = alert.hard.map(|hard| format!(" The hard limit is {}.", unit.phrase(hard)));
+            (
                 "limit.soft",
                 format!("Limit {limit}: {whose} has passed {threshold}"),
                 format!(
                     "{whose} has settled {settled}, past the soft threshold of {threshold} of the limit \"{limit}\".{} \
                      Requests go on.",
-                    alert
-                        .hard
-                        .map(|hard| format!(" The hard limit is {}.", unit.phrase(hard)))
-                        .unwrap_or_default()
+                    hard.unwrap_or_default()
                 ),
+            )
+        }
+        Mark::CreditLow => (
+            "credit.low",
+            format!("Prepaid credit is low: {} left", balance()),
+            format!(
+                "Prepaid credit has {} left, less than {threshold}. When it is used up, requests are refused. \
+                 {settled} were spent since the first grant.",
+                balance()
             ),
-            Mark::CreditLow => (
-                "credit.low",
-                format!("Prepaid credit is low: {balance} left"),
-                format!(
-                    "Prepaid credit has {balance} left, less than {threshold}. When it is used up, requests are refused. \
-                     {settled} were spent since the first grant."
-                ),
+        ),
+        Mark::CreditUsedUp => (
+            "credit.used_up",
+            "Prepaid credit is used up".to_owned(),
+            format!(
+                "A request was refused, since it may cost more than the {} of prepaid credit that are left. {settled} \
+                 were spent since the first grant.",
+                balance()
             ),
-            Mark::CreditUsedUp => (
-                "credit.used_up",
-                "Prepaid credit is used up".to_owned(),
-                format!(
-                    "A request was refused, since it may cost more than the {balance} of prepaid credit that are left. Add \
-                     credit to let requests through again. {settled} were spent since the first grant."
-                ),
-            ),
-        };
+        ),
+    }
+}
+
+/// How long it lasts.
+fn until(alert: &Alert) -> String {
+    let is_credit = matches!(alert.mark, Mark::CreditLow | Mark::CreditUsedUp);
+    match alert.period.as_str() {
+        _ if is_credit => "It lasts until credit is added.".to_owned(),
+        "total" => "It never resets.".to_owned(),
+        period => format!("The window is a {period}; it resets at {}.", instant(alert.window_end_s)),
+    }
+}
+
+impl Telling {
+    /// An alert in words.
+    pub fn of(alert: &Alert, voice: &Voice, ring: &Ring) -> Self {
+        let unit = alert.unit;
+        let (kind, subject, happened) = happened(alert, &whose(&alert.subject, ring));
         Self {
             id: format!("alert_{}", alert.id),
             kind,
             at_ms: alert.at_ms,
             subject: format!("[{}] {subject}", voice.organization),
-            text: format!("{happened}\n{resets}\n\n{}\n", voice.link),
+            text: format!("{happened}\n{}\n\n{}\n", until(alert), voice.link),
             data: json!({
                 "limit": alert.limit,
                 "subject": alert.subject,

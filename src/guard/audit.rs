@@ -13,7 +13,7 @@ use rusqlite::{Connection, OptionalExtension as _};
 
 use crate::domain::{Limit, Money};
 use crate::guard::Guard;
-use crate::ledger::account::{Account, Balance};
+use crate::ledger::account::Account;
 use crate::ledger::calendar::Windows;
 use crate::ledger::entry::{Hold, entry_id, reserved};
 use crate::ledger::meter::{Reading, Subject, subject};
@@ -226,25 +226,27 @@ impl Snapshot {
     /// Prepaid credit in memory against its grants, entries and open holds.
     fn credit_differences(&self, open: &[Hold]) -> rusqlite::Result<Vec<Difference>> {
         let mut stored = credit::account(&self.db)?;
-        stored.iter_mut().for_each(|account| open.iter().for_each(|hold| account.hold(hold)));
+        if let Some(account) = &mut stored {
+            for hold in open {
+                account.hold(hold);
+            }
+        }
         let figures = |account: &Option<Account>| {
             account.as_ref().map(|account| account.balance(self.at_ms)).unwrap_or_default()
         };
         let (says, facts) = (figures(&self.account), figures(&stored));
-        let parts: [(&str, fn(Balance) -> Money); 4] = [
-            ("granted", |balance| balance.granted),
-            ("used", |balance| balance.used),
-            ("expired", |balance| balance.expired),
-            ("held", |balance| balance.held),
+        let parts = [
+            ("granted", says.granted, facts.granted),
+            ("used", says.used, facts.used),
+            ("expired", says.expired, facts.expired),
+            ("held", says.held, facts.held),
         ];
-        let unlike = parts.into_iter().filter(|(_, part)| part(says) != part(facts));
-        let difference = |(which, part): (&str, fn(Balance) -> Money)| Difference {
+        let unlike = parts.into_iter().filter(|(_, says, facts)| says != facts);
+        let difference = |(which, says, facts): (&str, Money, Money)| Difference {
             kind: "credit",
             about: which.to_owned(),
             what: format!(
-                "prepaid credit: the account says {} USD {which}, grants, entries and open holds add up to {}",
-                part(says),
-                part(facts)
+                "prepaid credit: the account says {says} USD {which}, grants, entries and open holds add up to {facts}"
             ),
             meaning: "requests are refused too early, or let through without credit".to_owned(),
             mend: "restart the guard, which makes the account anew from the ledger".to_owned(),

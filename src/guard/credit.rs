@@ -79,6 +79,32 @@ impl Guard {
         if note.len() > NOTE_BYTES_MAX {
             return Err(CreditError::LongNote);
         }
+        self.write_grant(amount, note, expires_s, by).await
+    }
+
+    /// Gives more of a grant, or takes back of it. Where it is of an entry that
+    /// is no grant, there is none.
+    pub(super) async fn correct_grant(
+        &self,
+        id: u64,
+        amount: Money,
+        note: String,
+        by: &Actor,
+    ) -> Result<Option<Grant>, CreditError> {
+        let _one_at_a_time = self.terms.lock().await;
+        let found =
+            self.credit().and_then(|credit| credit.grants.into_iter().find(|known| known.grant.id == id));
+        let Some(GrantReading { grant, .. }) = found else { return Ok(None) };
+        self.write_grant(amount, note, grant.expires_s, by).await.map(Some)
+    }
+
+    async fn write_grant(
+        &self,
+        amount: Money,
+        note: String,
+        expires_s: Option<i64>,
+        by: &Actor,
+    ) -> Result<Grant, CreditError> {
         // Taken before anything has changed, so that what follows can be written.
         let slot_after = self.writer.operators_slot().await?;
         let created_ms = self.clock.now_ms();
@@ -127,7 +153,7 @@ impl Guard {
     }
 
     /// Notes that a request was refused for want of credit.
-    pub fn note_used_up(&self) {
+    pub(super) fn note_used_up(&self) {
         self.note_if_free(Ledger::used_up);
     }
 

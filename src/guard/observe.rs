@@ -59,7 +59,7 @@ impl Observer for WriterLog {
             }
             Mark::CreditLow => tracing::warn!(%threshold, used = %settled, "prepaid credit is low"),
             Mark::CreditUsedUp => {
-                tracing::warn!(used = %settled, "requests are refused for want of prepaid credit")
+                tracing::warn!(used = %settled, "requests are refused for want of prepaid credit");
             }
         }
     }

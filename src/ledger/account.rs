@@ -30,7 +30,7 @@ const GRANTS_MAX: usize = 10_000;
 pub struct Grant {
     /// The id of its line in the ledger.
     pub id: u64,
-    /// What may be spent of it.
+    /// What may be spent of it; negative where some is taken back.
     pub amount: Money,
     /// What its operator has to say of it.
     pub note: String,
@@ -117,7 +117,9 @@ impl Grant {
     /// The grant as a line of the ledger; it moves no meter.
     pub fn entry(&self) -> Entry {
         let until = self.expires_s.map_or_else(String::new, |at_s| format!(", until {at_s}"));
-        let note = format!("{NAME}: {} granted{until}: {}", self.amount.dollars(), self.note);
+        let taken = self.amount < Money::ZERO;
+        let (amount, done) = if taken { (-self.amount, "taken back") } else { (self.amount, "granted") };
+        let note = format!("{NAME}: {} {done}{until}: {}", amount.dollars(), self.note);
         Entry::note(self.id, Kind::Grant, self.created_ms, note)
     }
 }
@@ -259,7 +261,7 @@ impl Account {
                     break;
                 }
                 let GrantReading { grant, used, .. } = &mut readings[*n];
-                let taken = spent.min(grant.amount - *used);
+                let taken = spent.min((grant.amount - *used).max(Money::ZERO));
                 (*used, spent) = (*used + taken, spent - taken);
             }
         }

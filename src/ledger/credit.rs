@@ -52,7 +52,9 @@ impl Ledger {
 
     /// Grants what was prepared, now that the database has it.
     pub fn grant(&mut self, grant: Grant, at_ms: i64) -> Vec<Crossing> {
-        self.account.iter_mut().for_each(|account| account.add(grant.clone()));
+        if let Some(account) = &mut self.account {
+            account.add(grant);
+        }
         self.low_credit(at_ms)
     }
 

@@ -125,13 +125,13 @@ fn grants(guard: &Guard, readings: &Readings) -> Value {
         let left = (credit.balance.left() - held).max(Money::ZERO);
         ((granted - expired, left), credit.grants)
     });
-    let is_tighter = |left: Money| capped.is_none_or(|(_, room)| left <= room);
-    let (granted, left, grants) = match credit.filter(|((_, left), _)| is_tighter(*left)) {
-        Some(((granted, left), grants)) => (dollars(granted), dollars(left), grants),
-        None => {
-            let (hard, room) = capped.map_or((NO_LIMIT_USD, NO_LIMIT_USD), |(h, r)| (dollars(h), dollars(r)));
-            (hard, room, Vec::new())
+    let (granted, left, grants) = match (credit, capped) {
+        (Some(((granted, left), grants)), None) => (dollars(granted), dollars(left), grants),
+        (Some(((granted, left), grants)), Some((_, room))) if left <= room => {
+            (dollars(granted), dollars(left), grants)
         }
+        (_, Some((hard, room))) => (dollars(hard), dollars(room), Vec::new()),
+        (None, None) => (NO_LIMIT_USD, NO_LIMIT_USD, Vec::new()),
     };
     let grant = |reading: &GrantReading| {
         json!({

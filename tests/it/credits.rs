@@ -299,6 +299,26 @@ fn grants_are_in_the_ledger_and_in_the_audit_log_and_what_is_forged_is_found() {
 }
 
 #[test]
+fn a_mistaken_grant_is_taken_back_by_a_correction() {
+    run(async {
+        let house = House::with("").await;
+        grant(&house, json!({ "amount_usd": "2500", "note": "a slip" })).await;
+        let id = house.entries().await[0]["id"].as_str().unwrap().to_owned();
+        let adjust = async |id: &str, usd: &str| {
+            let body = json!({ "amount_usd": usd, "note": "it was meant to be 25" });
+            house.admin(Method::POST, &format!("/guard/v1/ledger/{id}/adjust"), Some(body)).await
+        };
+        let made = adjust(&id, "-2475").await;
+        assert_eq!(made.status, StatusCode::CREATED, "{made:?}");
+        assert_eq!(made.json()["note"], "prepaid credit: $2,475.00 taken back: it was meant to be 25");
+        let shown = credits(&house).await;
+        assert_eq!((&shown["balance_usd"], &shown["granted_usd"]), (&json!("25"), &json!("25")));
+        assert_eq!(adjust("ent_9999", "-1").await.status, StatusCode::NOT_FOUND);
+        books_agree(&house).await;
+    });
+}
+
+#[test]
 fn kill_9_forgets_no_grant_and_charges_what_was_open() {
     run(async {
         let (_fake, url) = Process::fake();

@@ -233,9 +233,8 @@ fn kind_badge(lang: Lang, entry: &Entry) -> Markup {
     let tone = match entry.kind {
         Kind::Settle => "green",
         Kind::Release => "grey",
-        Kind::Adjust => "blue",
+        Kind::Adjust | Kind::Grant => "blue",
         Kind::Threshold => "amber",
-        Kind::Grant => "blue",
     };
     html! {
         (parts::badge(tone, kind_name(lang, entry.kind)))
