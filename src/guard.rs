@@ -12,7 +12,9 @@ pub mod limits;
 mod marks;
 pub mod models;
 pub mod observe;
+pub mod organization;
 pub mod recovery;
+pub mod refused;
 pub mod reservation;
 pub mod spend_alerts;
 pub mod trail;
@@ -63,6 +65,8 @@ pub struct Guard {
     /// Those who may change things beside the holder of the configured token.
     admin_keys: admin_keys::AdminKeys,
     accounts: accounts::Accounts,
+    organization: organization::Organization,
+    refused: refused::Remembered,
 }
 
 /// A request that wants to spend.

@@ -16,6 +16,8 @@ use crate::guard::limits::{Book, stored};
 use crate::guard::marks::Seen;
 use crate::guard::models::rule_of;
 use crate::guard::observe::WriterLog;
+use crate::guard::organization::Organization;
+use crate::guard::refused::Remembered;
 use crate::keys::{Key, KeyHash, Project, Ring};
 use crate::ledger::Ledger;
 use crate::ledger::entry::{Basis, Entry, Hold, Kind};
@@ -66,6 +68,7 @@ impl Guard {
         let alerts = reader.query(organization::alerts)?;
         let admin_keys = AdminKeys::of(reader.query(organization::admin_keys)?);
         let accounts = Accounts::of(reader.query(organization::accounts)?);
+        let organization = Organization::read(&reader)?;
         let next_id = charge_unfinished(&store, &ring, clock.now_ms())?;
         let marks = Arc::new(Notify::new());
         let log = WriterLog::new(Arc::clone(&clock), Arc::clone(&metrics), Arc::clone(&marks));
@@ -90,6 +93,8 @@ impl Guard {
             marks,
             admin_keys,
             accounts,
+            organization,
+            refused: Remembered::default(),
         };
         Ok((Arc::new(guard), clerk))
     }

@@ -5,10 +5,10 @@ use rusqlite::{Connection, Transaction};
 use crate::store::rollup;
 
 /// The version this code reads and writes, kept in `PRAGMA user_version`.
-pub(crate) const VERSION: i64 = 2;
+pub(crate) const VERSION: i64 = 3;
 
 /// What brings a database from each version to the next.
-const STEPS: [&[&str]; 2] = [&[TABLES], &[ALERTS, ORGANIZATION]];
+const STEPS: [&[&str]; 3] = [&[TABLES], &[ALERTS, ORGANIZATION], &[SETTING]];
 
 /// Every table is append-only but for `api_key`, `project` and `limit_rule`
 /// (an operator's settings), and `hold_batch` (emptied as its holds end).
@@ -230,8 +230,16 @@ CREATE INDEX audit_actor ON audit (actor);
 CREATE INDEX audit_resource ON audit (resource);
 ";
 
+/// What operators set of the organization itself, one text for each name.
+const SETTING: &str = "
+CREATE TABLE setting (
+    name TEXT PRIMARY KEY,
+    value TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+";
+
 /// The tables without which a database is no ledger, and the version each is of.
-pub(crate) const NEEDED: [(i64, &str); 12] = [
+pub(crate) const NEEDED: [(i64, &str); 13] = [
     (1, "entry"),
     (1, "hold_batch"),
     (1, "crossing"),
@@ -244,6 +252,7 @@ pub(crate) const NEEDED: [(i64, &str); 12] = [
     (2, "spend_alert"),
     (2, "model_rule"),
     (2, "audit"),
+    (3, "setting"),
 ];
 
 /// Creates the tables of a new database, all or none.
