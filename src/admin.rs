@@ -2,7 +2,7 @@
 //!
 //! Everything under `/guard/v1`, and under `/v1` what OpenAI has too, wants the
 //! admin token or an admin key; the dashboard wants a session that was opened
-//! with the token. The API's errors have OpenAI's envelope. Nothing here is on a
+//! with one of them. The API's errors have OpenAI's envelope. Nothing here is on a
 //! request's way through the proxy.
 
 mod alerts;
@@ -66,6 +66,8 @@ pub struct Admin {
     pub outbox: Arc<Outbox>,
     /// What looks ahead.
     pub lookout: Arc<Lookout>,
+    /// What clients put in place of OpenAI's address.
+    pub proxy_url: Arc<str>,
     /// Whether it is reached over TLS, so that cookies must be too.
     pub tls: bool,
     /// What the configuration put in force.
@@ -114,12 +116,10 @@ async fn authorized(State(admin): State<Admin>, mut request: Request, next: Next
     let Some(visitor) = admin.visitor(request.headers()) else {
         return ApiError::unauthorized().into_response();
     };
-    if let Visitor::WithKey(key) = &visitor {
-        if key.role == Role::ReadOnly && !request.method().is_safe() {
-            return ApiError::read_only().into_response();
-        }
-        admin.guard.note_admin_key_use(key).await;
+    if !visitor.may_change() && !request.method().is_safe() {
+        return ApiError::read_only().into_response();
     }
+    admin.note_use(&visitor).await;
     request.extensions_mut().insert(visitor.actor());
     if request.method().is_safe() {
         return next.run(request).await;
@@ -140,6 +140,10 @@ enum Visitor {
 }
 
 impl Visitor {
+    fn may_change(&self) -> bool {
+        !matches!(self, Self::WithKey(key) if key.role == Role::ReadOnly)
+    }
+
     fn actor(&self) -> Actor {
         match self {
             Self::WithToken => Actor::configured(),
@@ -152,16 +156,21 @@ impl Admin {
     fn visitor(&self, headers: &axum::http::HeaderMap) -> Option<Visitor> {
         let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let token = value.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
-        let token = token.trim();
-        if self.is_token(token) {
-            return Some(Visitor::WithToken);
-        }
-        self.guard.admin_key_of(&KeyHash::of(token.as_bytes())).map(Visitor::WithKey)
+        self.visitor_with(&KeyHash::of(token.trim().as_bytes()))
     }
 
-    /// Whether it is the configured token.
-    fn is_token(&self, given: &str) -> bool {
-        KeyHash::of(given.as_bytes()).is(&self.token)
+    /// Whose token has that hash: the configured one, or an admin key's.
+    fn visitor_with(&self, hash: &KeyHash) -> Option<Visitor> {
+        if hash.is(&self.token) {
+            return Some(Visitor::WithToken);
+        }
+        self.guard.admin_key_of(hash).map(Visitor::WithKey)
+    }
+
+    async fn note_use(&self, visitor: &Visitor) {
+        if let Visitor::WithKey(key) = visitor {
+            self.guard.note_admin_key_use(key).await;
+        }
     }
 }
 

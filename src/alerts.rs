@@ -6,6 +6,7 @@
 //! noting sends a message again, under the same id.
 
 mod email;
+mod roster;
 mod slack;
 mod told;
 mod webhook;
@@ -27,6 +28,7 @@ use crate::guard::Guard;
 use crate::store::outbox::{self, Alert, Outcome};
 
 pub use email::Config as EmailConfig;
+pub use roster::Listed;
 pub use slack::Config as SlackConfig;
 pub use told::{Telling, Voice};
 pub use webhook::Config as WebhookConfig;
@@ -156,7 +158,7 @@ impl Outbox {
     pub async fn test(&self) -> Vec<(String, Result<(), String>)> {
         let channels = self.channels.load_full();
         let clock = self.guard.clock();
-        let telling = Telling::test(&channels.voice, clock.now_ms());
+        let telling = Telling::test(&channels.voice, &self.guard);
         let mut results = Vec::new();
         for channel in &channels.all {
             results.push((channel.name.clone(), channel.send(&telling, clock.now_s()).await));
@@ -270,7 +272,7 @@ impl Desk {
             if *self.over.borrow() {
                 break;
             }
-            let telling = Telling::of(&alert, &self.voice, self.guard.ring());
+            let telling = Telling::of(&alert, &self.voice, &self.guard);
             let sent = self.channel.send(&telling, self.guard.clock().now_s()).await;
             let is_sent = sent.is_ok();
             let outcome = self.outcome(&alert, attempts, sent);

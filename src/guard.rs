@@ -13,7 +13,9 @@ pub mod limits;
 mod marks;
 pub mod models;
 pub mod observe;
+pub mod organization;
 pub mod recovery;
+pub mod refused;
 pub mod reservation;
 pub mod spend_alerts;
 pub mod trail;
@@ -68,6 +70,8 @@ pub struct Guard {
     accounts: accounts::Accounts,
     /// What is wanted of prepaid credit; the lock makes grants one at a time.
     terms: tokio::sync::Mutex<Terms>,
+    organization: organization::Organization,
+    refused: refused::Remembered,
 }
 
 /// A request that wants to spend.

@@ -241,8 +241,9 @@ impl Proxy {
     fn refuse(&self, rules: &Rules, refusal: &Refusal, mut visit: Visit) -> Response<Answer> {
         let now_s = self.guard.clock().now_s();
         let response = refusal.response(rules.refuse, now_s, &visit.request_id);
-        let limit = refusal.limit().map_or("", |limit| &*limit.name);
-        self.guard.metrics().rejected(limit, refusal.reason());
+        let limit = refusal.limit().map(|limit| &limit.name);
+        let key = visit.key.as_ref().map(|key| &key.id);
+        self.guard.note_refusal(key, visit.endpoint, refusal.reason(), limit);
         if let Refusal::Denied(denial) = refusal {
             self.guard.note_denial(denial);
         }

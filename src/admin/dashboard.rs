@@ -7,8 +7,10 @@
 
 mod activity;
 mod assets;
+mod audit;
 mod chart;
 mod figures;
+mod first_steps;
 mod keys;
 mod language;
 mod limit_form;
@@ -17,6 +19,8 @@ mod login;
 mod overview;
 mod page;
 mod parts;
+mod projects;
+mod refusals;
 mod session;
 mod settings;
 mod usage;
@@ -32,12 +36,11 @@ use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 
-use crate::admin::{Admin, BODY_BYTES_MAX, made_whole};
-use crate::guard::trail::Actor;
+use crate::admin::{Admin, BODY_BYTES_MAX, Visitor, made_whole};
 
 use language::Lang;
 use page::Visit;
-use session::{Sessions, same};
+use session::{Found, Sessions, same};
 use words::Words;
 
 /// One page of the dashboard.
@@ -65,6 +68,12 @@ const PAGES: &[Page] = &[
         name: |words| words.api_keys,
         icon: "M14.5 9.5a4.5 4.5 0 1 0-4 4.47L12 15.5h2V18h2.500V20.500H20V17l-5.900-5.900a4.500 4.500 0 0 0 .4-1.600zM9 8.500h.01",
         routes: keys::routes,
+    },
+    Page {
+        path: "/projects",
+        name: |words| words.projects,
+        icon: "M3.500 6.500a2 2 0 0 1 2-2h4l2 2.500h7a2 2 0 0 1 2 2v8.500a2 2 0 0 1-2 2h-13a2 2 0 0 1-2-2z",
+        routes: projects::routes,
     },
     Page {
         path: "/usage",
@@ -99,6 +108,19 @@ struct Desk {
     sessions: Arc<Sessions>,
 }
 
+/// What those may do, too, who change nothing else.
+const SIGN_OUT: &str = "/logout";
+
+impl Desk {
+    /// Who is signed in. A session ends with the admin key that opened it.
+    fn visitor(&self, headers: &HeaderMap) -> Option<(Found, Visitor)> {
+        let value = session::presented(headers)?;
+        let found = self.sessions.find(&value, self.admin.guard.clock().now_ms())?;
+        let visitor = self.admin.visitor_with(&found.token)?;
+        Some((found, visitor))
+    }
+}
+
 const CSP: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; \
                    connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
@@ -107,7 +129,7 @@ pub(super) fn router(admin: Admin) -> Router<Admin> {
     let desk = Desk { admin, sessions: Arc::default() };
     let pages = PAGES.iter().fold(Router::new(), |router, page| router.merge((page.routes)()));
     pages
-        .route("/logout", post(login::sign_out))
+        .route(SIGN_OUT, post(login::sign_out))
         .layer(from_fn_with_state(desk.clone(), signed_in))
         .route("/login", get(login::form).post(login::sign_in))
         .route("/language/{code}", get(login::choose_language))
@@ -120,12 +142,12 @@ pub(super) fn router(admin: Admin) -> Router<Admin> {
 async fn signed_in(State(desk): State<Desk>, request: Request, next: Next) -> Response {
     let headers = request.headers();
     let path = request.uri().path().to_owned();
-    let found = session::presented(headers)
-        .and_then(|value| desk.sessions.find(&value, desk.admin.guard.clock().now_ms()));
-    let Some((id, csrf)) = found else { return login::redirect(&path) };
+    let Some((found, visitor)) = desk.visitor(headers) else { return login::redirect(&path) };
+    desk.admin.note_use(&visitor).await;
     let lang = Lang::of(headers);
-    // One signs in with the configured token.
-    let visit = Visit { lang, session: id, csrf, path, by: Actor::configured() };
+    let (organization, may_change) = (desk.admin.guard.organization(), visitor.may_change());
+    let Found { id: session, csrf, .. } = found;
+    let visit = Visit { lang, session, csrf, path, by: visitor.actor(), may_change, organization };
     if request.method().is_safe() {
         let mut request = request;
         request.extensions_mut().insert(visit);
@@ -138,6 +160,9 @@ async fn signed_in(State(desk): State<Desk>, request: Request, next: Next) -> Re
     };
     if !session::form_field(&body, "csrf").is_some_and(|given| same(given, visit.csrf.as_bytes())) {
         return visit.refused(StatusCode::FORBIDDEN, lang.words().form_stale);
+    }
+    if !visit.may_change && visit.path != SIGN_OUT {
+        return visit.refused(StatusCode::FORBIDDEN, lang.words().only_looks);
     }
     let mut request = Request::from_parts(head, Body::from(body));
     request.extensions_mut().insert(visit);

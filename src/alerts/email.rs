@@ -25,7 +25,7 @@ pub struct Config {
 pub(super) struct Email {
     transport: AsyncSmtpTransport<Tokio1Executor>,
     from: Mailbox,
-    to: Mailboxes,
+    pub(super) to: Mailboxes,
 }
 
 impl std::fmt::Debug for Email {

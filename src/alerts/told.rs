@@ -5,6 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use crate::guard::Guard;
 use crate::keys::Ring;
 use crate::ledger::entry::Mark;
 use crate::store::outbox::Alert;
@@ -12,8 +13,6 @@ use crate::store::outbox::Alert;
 /// How messages name the guard that sends them.
 #[derive(Clone, Debug, Default)]
 pub struct Voice {
-    /// Whose spending it is.
-    pub organization: Arc<str>,
     /// Where operators look.
     pub link: Arc<str>,
 }
@@ -103,14 +102,14 @@ fn until(alert: &Alert) -> String {
 
 impl Telling {
     /// An alert in words.
-    pub fn of(alert: &Alert, voice: &Voice, ring: &Ring) -> Self {
-        let unit = alert.unit;
-        let (kind, subject, happened) = happened(alert, &whose(&alert.subject, ring));
+    pub fn of(alert: &Alert, voice: &Voice, guard: &Guard) -> Self {
+        let (unit, organization) = (alert.unit, guard.organization());
+        let (kind, subject, happened) = happened(alert, &whose(&alert.subject, guard.ring()));
         Self {
             id: format!("alert_{}", alert.id),
             kind,
             at_ms: alert.at_ms,
-            subject: format!("[{}] {subject}", voice.organization),
+            subject: format!("[{organization}] {subject}"),
             text: format!("{happened}\n{}\n\n{}\n", until(alert), voice.link),
             data: json!({
                 "limit": alert.limit,
@@ -122,24 +121,25 @@ impl Telling {
                 "window": alert.period,
                 "window_start": alert.window_start_s,
                 "resets_at": (alert.period != "total").then_some(alert.window_end_s),
-                "organization": &*voice.organization,
+                "organization": &*organization,
                 "link": &*voice.link,
             }),
         }
     }
 
     /// A message that only shows that messages arrive.
-    pub fn test(voice: &Voice, now_ms: i64) -> Self {
+    pub fn test(voice: &Voice, guard: &Guard) -> Self {
+        let (organization, now_ms) = (guard.organization(), guard.clock().now_ms());
         Self {
             id: format!("test_{now_ms}"),
             kind: "test",
             at_ms: now_ms,
-            subject: format!("[{}] A test of spendguard's alerts", voice.organization),
+            subject: format!("[{organization}] A test of spendguard's alerts"),
             text: format!(
                 "This is a test. Alerts of spent limits will arrive here as this did.\n\n{}\n",
                 voice.link
             ),
-            data: json!({ "organization": &*voice.organization, "link": &*voice.link }),
+            data: json!({ "organization": &*organization, "link": &*voice.link }),
         }
     }
 }

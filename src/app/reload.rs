@@ -75,6 +75,7 @@ impl App {
         for key in needs_restart(&self.settings, &settings) {
             tracing::warn!(key, "this change needs a restart to be in force");
         }
+        self.guard.install_file_organization(settings.organization.as_deref());
         self.guard.install_file_projects(settings.projects.iter().cloned());
         self.guard.install_file_limits(settings.limits.clone(), Arc::clone(&settings.zone)).await?;
         self.guard.set_credit_terms(settings.credit).await?;

@@ -196,8 +196,8 @@ section! {
 section! {
     /// Who pays.
     Organization {
-        /// For people.
-        name: String = "My organization".into(),
+        /// For people; given here, it can't be changed elsewhere.
+        name: Option<String> = None,
     }
 }
 

@@ -47,8 +47,8 @@ pub struct Settings {
     pub log_json: bool,
     /// The log's level.
     pub log_level: String,
-    /// Who pays.
-    pub organization: String,
+    /// Who pays, if it is named.
+    pub organization: Option<String>,
     /// Projects: id and name.
     pub projects: Vec<(String, String)>,
     /// Limits.

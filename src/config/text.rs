@@ -46,7 +46,7 @@ pub fn in_force(settings: &Settings) -> String {
     line("credit.mode", s.credit.mode.name().into());
     line("credit.minimum", s.credit.minimum.dollars());
     line("credit.low_balance", s.credit.low.dollars());
-    line("organization.name", s.organization.clone());
+    line("organization.name", s.organization.clone().unwrap_or_else(|| "(not set)".into()));
     for (id, name) in &s.projects {
         line("project", format!("{id} ({name})"));
     }

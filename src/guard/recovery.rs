@@ -16,6 +16,8 @@ use crate::guard::limits::{Book, stored};
 use crate::guard::marks::Seen;
 use crate::guard::models::rule_of;
 use crate::guard::observe::WriterLog;
+use crate::guard::organization::Organization;
+use crate::guard::refused::Remembered;
 use crate::keys::{Key, KeyHash, Project, Ring};
 use crate::ledger::Ledger;
 use crate::ledger::entry::{Basis, Entry, Hold, Kind};
@@ -66,6 +68,7 @@ impl Guard {
         let alerts = reader.query(organization::alerts)?;
         let admin_keys = AdminKeys::of(reader.query(organization::admin_keys)?);
         let accounts = Accounts::of(reader.query(organization::accounts)?);
+        let organization = Organization::read(&reader)?;
         let next_id = charge_unfinished(&store, &ring, clock.now_ms())?;
         let mut ledger = Ledger::new(next_id);
         let (account, latest_ms) = reader.query(|db| Ok((credit::account(db)?, credit::latest_ms(db)?)))?;
@@ -94,6 +97,8 @@ impl Guard {
             admin_keys,
             accounts,
             terms: tokio::sync::Mutex::default(),
+            organization,
+            refused: Remembered::default(),
         };
         Ok((Arc::new(guard), clerk))
     }

@@ -3,7 +3,7 @@
 //! A crossing is routed once: each channel that is configured then gets a
 //! delivery. A delivery waits until it is sent or given up, across restarts.
 
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use crate::domain::limit::Unit;
 use crate::ledger::entry::Mark;
@@ -124,6 +124,16 @@ pub fn note(db: &Connection, id: u64, channel: &str, now_ms: i64, outcome: &Outc
     )?
     .execute(params![int(id), channel, state, next_ms, error])?;
     Ok(())
+}
+
+/// What a channel did last, and how many deliveries wait for it.
+pub fn channel_state(db: &Connection, channel: &str) -> rusqlite::Result<(Option<Delivery>, u64)> {
+    let last = "SELECT channel, state, attempts, next_ms, error FROM delivery WHERE channel = ?1 AND attempts > 0 \
+                ORDER BY crossing DESC LIMIT 1";
+    let last = db.prepare_cached(last)?.query_row([channel], delivery_from).optional()?;
+    let waiting = "SELECT count(*) FROM delivery WHERE channel = ?1 AND state = 'waiting'";
+    let waiting = db.prepare_cached(waiting)?.query_row([channel], |row| row.get(0))?;
+    Ok((last, uint(waiting)))
 }
 
 /// The newest alerts before an id, newest first, with their deliveries.

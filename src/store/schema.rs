@@ -8,7 +8,7 @@ use crate::store::rollup;
 pub(crate) const VERSION: i64 = 3;
 
 /// What brings a database from each version to the next.
-const STEPS: [&[&str]; 3] = [&[TABLES], &[ALERTS, ORGANIZATION], &[CREDIT]];
+const STEPS: [&[&str]; 3] = [&[TABLES], &[ALERTS, ORGANIZATION], &[CREDIT, SETTING]];
 
 /// Every table is append-only but for `api_key`, `project` and `limit_rule`
 /// (an operator's settings), and `hold_batch` (emptied as its holds end).
@@ -243,8 +243,16 @@ CREATE TABLE credit_grant (
 ) STRICT;
 ";
 
+/// What operators set of the organization itself, one text for each name.
+const SETTING: &str = "
+CREATE TABLE setting (
+    name TEXT PRIMARY KEY,
+    value TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+";
+
 /// The tables without which a database is no ledger, and the version each is of.
-pub(crate) const NEEDED: [(i64, &str); 13] = [
+pub(crate) const NEEDED: [(i64, &str); 14] = [
     (1, "entry"),
     (1, "hold_batch"),
     (1, "crossing"),
@@ -258,6 +266,7 @@ pub(crate) const NEEDED: [(i64, &str); 13] = [
     (2, "model_rule"),
     (2, "audit"),
     (3, "credit_grant"),
+    (3, "setting"),
 ];
 
 /// Creates the tables of a new database, all or none.
