@@ -129,6 +129,8 @@ impl App {
             (Arc::clone(&in_force.zone), in_force.tells_forecast)
         };
         app.admin_task.spawn(async move { lookout.run(settings, until).await });
+        let (guard, until) = (Arc::clone(&app.guard), stopping.clone());
+        app.admin_task.spawn(async move { guard.sum_up_days(until).await });
         app.serve_admin(admin_listener, stopping.clone())?;
         app.serve_proxy(listeners, &stopping)?;
         Ok(app)

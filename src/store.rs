@@ -6,6 +6,7 @@
 
 pub mod buckets;
 mod checkpoint;
+pub(crate) mod days;
 mod desk;
 mod found;
 pub(crate) mod group;

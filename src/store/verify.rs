@@ -6,6 +6,7 @@
 //! compared by `guard::audit`.
 
 mod crossings;
+mod days;
 mod entries;
 mod holds;
 mod rollups;
@@ -24,7 +25,7 @@ const DIFFERENCES_MAX: usize = 50;
 /// Something that two places say differently.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
-    /// `file`, `rollup`, `entry`, `correction`, `hold`, `crossing` or `meter`.
+    /// `file`, `rollup`, `day`, `entry`, `correction`, `hold`, `crossing` or `meter`.
     pub kind: &'static str,
     /// Which one; unique within its kind.
     pub about: String,
