@@ -32,7 +32,6 @@ use crate::cli::say;
 use crate::clock::Clock;
 use crate::config::Settings;
 use crate::guard::{Guard, recovery};
-use crate::keys::KeyHash;
 use crate::metrics::Metrics;
 use crate::net::{Serving, Tls};
 use crate::outlook::Lookout;
@@ -94,6 +93,7 @@ impl App {
         guard.install_file_limits(settings.limits.clone(), Arc::clone(&settings.zone)).await?;
         let (rules, in_force) = rules::of(&settings)?;
         let token = token::Token::of(&settings)?;
+        guard.know_admin_token(token.hash());
         let roots = upstream::roots();
         let outbox = Outbox::new(Arc::clone(&guard), Channels::of(&settings.alerts, &roots)?);
         let (stop, stopping) = watch::channel(false);
@@ -143,7 +143,8 @@ impl App {
     ) -> Result<(), StartError> {
         let admin = Admin {
             guard: Arc::clone(&self.guard),
-            token: KeyHash::of(self.token.secret().expose().as_bytes()),
+            token: self.token.hash(),
+            attempts: Arc::default(),
             metrics_open: self.admin.ip().is_loopback(),
             tls: self.settings.admin.tls.is_some(),
             in_force: Arc::clone(&self.in_force),

@@ -8,7 +8,7 @@ use crate::store::rollup::{self, Table};
 pub(crate) const VERSION: i64 = 3;
 
 /// What brings a database from each version to the next.
-const STEPS: [&[&str]; 3] = [&[TABLES], &[ALERTS, ORGANIZATION], &[DAYS]];
+const STEPS: [&[&str]; 3] = [&[TABLES], &[ALERTS, ORGANIZATION], &[DAYS, MAIL]];
 
 /// Every table is append-only but for `api_key`, `project` and `limit_rule`
 /// (an operator's settings), and `hold_batch` (emptied as its holds end).
@@ -203,6 +203,9 @@ const DAYS: &str = concat!(
 ) STRICT;
 "
 );
+
+/// Who is told by a delivery, if not those that its channel is configured for.
+const MAIL: &str = "ALTER TABLE delivery ADD COLUMN mail TEXT;";
 
 /// What the organization's API keeps beside keys, projects and limits: settings
 /// all of them, but for `audit`, which is append-only.
