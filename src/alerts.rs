@@ -264,9 +264,10 @@ impl Desk {
     /// What is due, and when the next will be.
     async fn found(&self) -> Result<(Vec<Due>, Option<i64>), ()> {
         let (name, now_ms) = (self.channel.name.clone(), self.guard.clock().now_ms());
-        let found = self
-            .guard
-            .read(move |db| Ok((outbox::due(db, &name, now_ms, BATCH)?, outbox::next_ms(db, &name)?)));
+        let found = self.guard.read(move |db| {
+            let due = outbox::due(db, &name, now_ms, AGAIN_AFTER_MS_MAX, BATCH)?;
+            Ok((due, outbox::next_ms(db, &name)?))
+        });
         found.await.map_err(|error| tracing::warn!(%error, "alerts can't be read"))
     }
 

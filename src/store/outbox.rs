@@ -117,14 +117,21 @@ pub fn route(db: &mut Connection, channels: &[String], now_ms: i64) -> rusqlite:
     tx.commit()
 }
 
-/// What a channel has to deliver by now, the oldest first.
-pub fn due(db: &Connection, channel: &str, now_ms: i64, count_max: usize) -> rusqlite::Result<Vec<Due>> {
+/// What a channel has to deliver by now, the oldest first. What is to wait for
+/// longer than `wait_max_ms` was noted by a clock that was ahead.
+pub fn due(
+    db: &Connection,
+    channel: &str,
+    now_ms: i64,
+    wait_max_ms: i64,
+    count_max: usize,
+) -> rusqlite::Result<Vec<Due>> {
     let sql = format!(
         "SELECT {ALERT}, attempts, mail FROM delivery JOIN crossing ON crossing.id = crossing \
-         WHERE channel = ?1 AND state = 'waiting' AND next_ms <= ?2 ORDER BY next_ms, crossing.id LIMIT {count_max}"
+         WHERE channel = ?1 AND state = 'waiting' AND (next_ms <= ?2 OR next_ms > ?3) ORDER BY next_ms, crossing.id LIMIT {count_max}"
     );
     let mut statement = db.prepare_cached(&sql)?;
-    let rows = statement.query_map(params![channel, now_ms], |row| {
+    let rows = statement.query_map(params![channel, now_ms, now_ms.saturating_add(wait_max_ms)], |row| {
         Ok(Due { alert: alert_from(row)?, attempts: row.get(12)?, mail: mail_from(row, 13)? })
     })?;
     rows.collect()
