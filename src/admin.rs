@@ -6,6 +6,7 @@
 //! request's way through the proxy.
 
 mod alerts;
+mod attempts;
 mod credits;
 mod dashboard;
 mod error;
@@ -22,13 +23,14 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use axum::extract::{Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use tokio_util::task::TaskTracker;
 
+use crate::admin::attempts::Attempts;
 use crate::admin::error::ApiError;
 use crate::alerts::Outbox;
 use crate::guard::Guard;
@@ -60,6 +62,8 @@ pub struct Admin {
     pub guard: Arc<Guard>,
     /// SHA-256 of the admin token.
     pub token: KeyHash,
+    /// Wrong tokens of late.
+    pub attempts: Arc<Attempts>,
     /// Whether `/metrics` needs no token.
     pub metrics_open: bool,
     /// What tells operators.
@@ -114,7 +118,7 @@ pub fn router(admin: Admin) -> Router {
 
 async fn authorized(State(admin): State<Admin>, mut request: Request, next: Next) -> Response {
     let Some(visitor) = admin.visitor(request.headers()) else {
-        return ApiError::unauthorized().into_response();
+        return admin.refusal(request.headers());
     };
     if !visitor.may_change() && !request.method().is_safe() {
         return ApiError::read_only().into_response();
@@ -153,7 +157,7 @@ impl Visitor {
 }
 
 impl Admin {
-    fn visitor(&self, headers: &axum::http::HeaderMap) -> Option<Visitor> {
+    fn visitor(&self, headers: &HeaderMap) -> Option<Visitor> {
         let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let token = value.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
         self.visitor_with(&KeyHash::of(token.trim().as_bytes()))
@@ -171,6 +175,20 @@ impl Admin {
         if let Visitor::WithKey(key) = visitor {
             self.guard.note_admin_key_use(key).await;
         }
+    }
+
+    /// The answer to who has no good token. Who has a wrong one may be guessing.
+    fn refusal(&self, headers: &HeaderMap) -> Response {
+        if !headers.contains_key(header::AUTHORIZATION) {
+            return ApiError::unauthorized().into_response();
+        }
+        let Some(seconds) = self.attempts.failed(self.guard.clock().now_ms()) else {
+            tracing::warn!("somebody gave the admin API a wrong token");
+            return ApiError::unauthorized().into_response();
+        };
+        let mut answer = ApiError::too_many_attempts(seconds).into_response();
+        answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        answer
     }
 }
 

@@ -32,7 +32,6 @@ use crate::cli::say;
 use crate::clock::Clock;
 use crate::config::Settings;
 use crate::guard::{Guard, recovery};
-use crate::keys::KeyHash;
 use crate::metrics::Metrics;
 use crate::net::{Serving, Tls};
 use crate::outlook::Lookout;
@@ -96,6 +95,7 @@ impl App {
         guard.set_credit_terms(settings.credit).await?;
         let (rules, in_force) = rules::of(&settings)?;
         let token = token::Token::of(&settings)?;
+        guard.know_admin_token(token.hash());
         let roots = upstream::roots();
         let outbox = Outbox::new(Arc::clone(&guard), Channels::of(&settings.alerts, &roots)?);
         let (stop, stopping) = watch::channel(false);
@@ -131,6 +131,8 @@ impl App {
             (Arc::clone(&in_force.zone), in_force.tells_forecast)
         };
         app.admin_task.spawn(async move { lookout.run(settings, until).await });
+        let (guard, until) = (Arc::clone(&app.guard), stopping.clone());
+        app.admin_task.spawn(async move { guard.sum_up_days(until).await });
         app.serve_admin(admin_listener, stopping.clone())?;
         app.serve_proxy(listeners, &stopping)?;
         Ok(app)
@@ -143,7 +145,8 @@ impl App {
     ) -> Result<(), StartError> {
         let admin = Admin {
             guard: Arc::clone(&self.guard),
-            token: KeyHash::of(self.token.secret().expose().as_bytes()),
+            token: self.token.hash(),
+            attempts: Arc::default(),
             metrics_open: self.admin.ip().is_loopback(),
             proxy_url: self.proxy_url().into(),
             tls: self.settings.admin.tls.is_some(),

@@ -8,6 +8,7 @@ mod accounts;
 pub mod admin_keys;
 pub mod audit;
 pub mod credit;
+pub mod days;
 pub mod keyring;
 pub mod limits;
 mod marks;
@@ -53,6 +54,8 @@ pub struct Guard {
     throttle: ArcSwap<Throttle>,
     writer: Writer,
     reader: Reader,
+    /// A second connection, for what may take seconds: nobody else waits for it.
+    long_reader: Reader,
     ring: Arc<Ring>,
     clock: Arc<Clock>,
     metrics: Arc<Metrics>,
@@ -284,9 +287,26 @@ impl Guard {
         T: Send + 'static,
         F: FnOnce(&rusqlite::Connection) -> rusqlite::Result<T> + Send + 'static,
     {
+        self.read_with(self.reader.clone(), work).await
+    }
+
+    /// The same for a query that may take long, which only others of its kind wait
+    /// for.
+    pub async fn read_long<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&rusqlite::Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        self.read_with(self.long_reader.clone(), work).await
+    }
+
+    async fn read_with<T, F>(&self, reader: Reader, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&rusqlite::Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
         // A database that can't be written can still be read.
         let _ = self.writer.flush().await;
-        let reader = self.reader.clone();
         let done = tokio::task::spawn_blocking(move || reader.query(work)).await;
         done.map_err(|_| StoreError::Unavailable)?
     }

@@ -38,6 +38,11 @@ impl ApiError {
         Self { status: StatusCode::UNAUTHORIZED, message, param: None, code: "invalid_api_key" }
     }
 
+    pub(crate) fn too_many_attempts(seconds: i64) -> Self {
+        let message = format!("Too many wrong tokens. A wrong one is told so again in {seconds} seconds.");
+        Self { status: StatusCode::TOO_MANY_REQUESTS, message, param: None, code: "rate_limit_exceeded" }
+    }
+
     pub(crate) fn read_only() -> Self {
         let message = "This admin key is read-only: it may look, and change nothing.".to_owned();
         Self { status: StatusCode::FORBIDDEN, message, param: None, code: "insufficient_permissions" }

@@ -25,7 +25,7 @@ const SUBJECTS_MAX: usize = 1_000;
 
 pub(crate) async fn metrics(State(admin): State<Admin>, headers: HeaderMap) -> Response {
     if !admin.metrics_open && admin.visitor(&headers).is_none() {
-        return ApiError::unauthorized().into_response();
+        return admin.refusal(&headers);
     }
     mirror(&admin);
     let families = admin.guard.metrics().gather();

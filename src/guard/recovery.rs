@@ -62,7 +62,7 @@ impl Guard {
         metrics: Arc<Metrics>,
     ) -> Result<(Arc<Self>, Clerk), OpenError> {
         let ring = Arc::new(Ring::default());
-        let reader = store.reader()?;
+        let (reader, long_reader) = (store.reader()?, store.reader()?);
         fill(&ring, &reader)?;
         let api = stored(reader.query(settings::limit_rules)?, &config.zone).map_err(OpenError::Limit)?;
         let alerts = reader.query(organization::alerts)?;
@@ -81,6 +81,7 @@ impl Guard {
             throttle: ArcSwap::from_pointee(Throttle::default()),
             writer,
             reader,
+            long_reader,
             ring,
             clock,
             metrics,

@@ -34,6 +34,8 @@ pub enum Refusal {
     NoKey,
     /// The key is unknown, mistyped, revoked or expired; masked.
     BadKey(String),
+    /// It carries an admin token, which is not repeated.
+    AdminToken,
     /// The path is neither metered nor free.
     EndpointNotAllowed(String),
     /// A field asks for what can't be metered.
@@ -86,7 +88,7 @@ impl Refusal {
     /// The label of the metric, one of a fixed set.
     pub fn reason(&self) -> &'static str {
         match self {
-            Self::NoKey | Self::BadKey(_) => "invalid_api_key",
+            Self::NoKey | Self::BadKey(_) | Self::AdminToken => "invalid_api_key",
             Self::EndpointNotAllowed(_) | Self::FieldNotAllowed(..) => "endpoint_not_allowed",
             Self::ModelNotAllowed(_) => "model_not_found",
             Self::NotPriced(_) => "model_not_priced",
@@ -111,6 +113,7 @@ impl Refusal {
             Self::Throttled(throttled) => Some(&throttled.limit),
             Self::NoKey
             | Self::BadKey(_)
+            | Self::AdminToken
             | Self::EndpointNotAllowed(_)
             | Self::FieldNotAllowed(..)
             | Self::ModelNotAllowed(_)
@@ -160,6 +163,11 @@ impl Refusal {
             Self::BadKey(masked) => {
                 key(format!("Incorrect API key provided: {masked}. It is unknown, revoked or expired."))
             }
+            Self::AdminToken => key(
+                "This is an admin token of spendguard. It opens the admin API, and never goes to OpenAI: send an API key \
+                 instead."
+                    .to_owned(),
+            ),
             Self::EndpointNotAllowed(endpoint) => client(
                 StatusCode::FORBIDDEN,
                 Some("endpoint_not_allowed"),

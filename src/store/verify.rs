@@ -6,6 +6,7 @@
 //! compared by `guard::audit`.
 
 mod crossings;
+mod days;
 mod entries;
 mod grants;
 mod holds;
@@ -27,8 +28,8 @@ const DIFFERENCES_MAX: usize = 50;
 /// Something that two places say differently.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
-    /// `file`, `rollup`, `entry`, `correction`, `hold`, `crossing`, `grant`, `credit` or
-    /// `meter`.
+    /// `file`, `rollup`, `day`, `entry`, `correction`, `hold`, `crossing`, `grant`,
+    /// `credit` or `meter`.
     pub kind: &'static str,
     /// Which one; unique within its kind.
     pub about: String,

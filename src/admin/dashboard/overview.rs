@@ -98,12 +98,12 @@ async fn read(
     let asked = spans.clone();
     let found = desk.admin.guard.read(move |db| {
         let all = |_: &str, _: &str| true;
-        let days = reader::usage(db, &GroupBy::Day(asked), first.start_s, until_s, all)?;
-        let keys = reader::usage(db, &GroupBy::Key, month.start_s, until_s, all)?;
-        let models = reader::usage(db, &GroupBy::Model, month.start_s, until_s, all)?;
-        Ok((days, keys, models))
+        let days = Span { start_s: first.start_s, end_s: until_s };
+        let month = Span { end_s: until_s, ..month };
+        let by = [(&GroupBy::Day(asked), days), (&GroupBy::Key, month), (&GroupBy::Model, month)];
+        reader::usages(db, by, all)
     });
-    let (days, keys, models) = found.await.map_err(|error| visit.unavailable(&error))?;
+    let [days, keys, models] = found.await.map_err(|error| visit.unavailable(&error))?;
     let month = total(keys.iter().map(|(_, sum)| sum));
     Ok(Sums { days: by_day(&spans, &days), month, keys, models })
 }

@@ -11,10 +11,12 @@ use crate::admin::Admin;
 use crate::admin::error::ApiError;
 use crate::admin::keys::Paging;
 use crate::admin::view::List;
+use crate::alerts;
 use crate::domain::Money;
 use crate::guard::spend_alerts::SpendAlert;
 use crate::guard::trail::Actor;
 use crate::store::organization::Channel;
+use crate::store::outbox::NO_EMAIL;
 
 const RECIPIENTS_MAX: usize = 100;
 /// The longest address that mail knows.
@@ -38,11 +40,8 @@ impl Wanted {
             return Err(ApiError::bad(Some("notification_channel.type"), "use email"));
         }
         let is_plain = |text: &str| !text.chars().any(char::is_control);
-        let is_address = |text: &String| {
-            let (name, host) = text.rsplit_once('@').unwrap_or_default();
-            let has_parts = !name.is_empty() && !host.is_empty() && !text.contains(char::is_whitespace);
-            has_parts && is_plain(text) && text.chars().count() <= ADDRESS_CHARS_MAX
-        };
+        let is_address =
+            |text: &String| text.chars().count() <= ADDRESS_CHARS_MAX && alerts::is_address(text);
         let fits = (1..=RECIPIENTS_MAX).contains(&channel.recipients.len());
         if !fits || !channel.recipients.iter().all(is_address) {
             let problem = "give 1 to 100 e-mail addresses";
@@ -67,6 +66,13 @@ fn view(alert: SpendAlert, project: Option<&str>) -> SpendAlertView {
         currency: CURRENCY,
         interval: INTERVAL,
         notification_channel: alert.channel,
+    }
+}
+
+/// OpenAI's shape has no place to say it.
+fn warn_without_email(admin: &Admin, id: &str) {
+    if !admin.outbox.has_email() {
+        tracing::warn!(spend_alert = id, "{NO_EMAIL}");
     }
 }
 
@@ -98,6 +104,7 @@ pub(super) async fn create(
     let whose = active(&admin, project.as_deref())?;
     let (threshold, channel) = body?.0.checked()?;
     let alert = admin.guard.create_spend_alert(whose, threshold, channel, &by).await?;
+    warn_without_email(&admin, &alert.id);
     Ok(Json(view(alert, whose)))
 }
 
@@ -120,6 +127,7 @@ pub(super) async fn change(
     let whose = active(&admin, project.as_deref())?;
     let (threshold, channel) = body?.0.checked()?;
     let alert = admin.guard.change_spend_alert(whose, &id, threshold, channel, &by).await?;
+    warn_without_email(&admin, &alert.id);
     Ok(Json(view(alert, whose)))
 }
 

@@ -25,6 +25,8 @@ pub(crate) struct AlertView {
 #[derive(Debug, Serialize)]
 struct DeliveryView {
     channel: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    recipients: Option<Vec<String>>,
     state: String,
     attempts: u32,
     sent_at: Option<i64>,
@@ -66,6 +68,7 @@ impl DeliveryView {
         let at_s = delivery.next_ms.div_euclid(1_000);
         Self {
             channel: delivery.channel.clone(),
+            recipients: delivery.mail.as_ref().map(|mail| mail.recipients.clone()),
             state: delivery.state.clone(),
             attempts: delivery.attempts,
             sent_at: (delivery.state == "sent").then_some(at_s),
