@@ -12,7 +12,7 @@ import urllib.parse
 import urllib.request
 from pathlib import Path
 
-from harness import ROOT, TOKEN, House
+from harness import ROOT, House
 
 FOLDER = ROOT / "deploy" / "prometheus"
 RULES = FOLDER / "alerts.yml"
@@ -55,7 +55,8 @@ class Prometheus:
     def __enter__(self):
         self.folder = tempfile.TemporaryDirectory()
         folder = Path(self.folder.name)
-        (folder / "token").write_text(TOKEN)
+        key = self.house.api("POST", "/v1/organization/admin_api_keys", {"name": "prometheus", "role": "read_only"})
+        (folder / "token").write_text(key["value"])
         config = folder / "prometheus.yml"
         config.write_text(self.pointed((FOLDER / "prometheus.yml").read_text()))
         promtool("check", "config", str(config))
@@ -114,11 +115,22 @@ class Prometheus:
         return known, {rule["name"] for rule in rules if rule["state"] == "firing"}
 
 
+def the_health_check_tells_a_living_guard_from_none(house):
+    """The container's own, at the place of this guard."""
+    text = (ROOT / "deploy" / "Dockerfile").read_text()
+    command = json.loads(re.search(r"^HEALTHCHECK .*\\\n +CMD (.+)$", text, re.MULTILINE)[1])
+    port = house.admin.rsplit(":", 1)[1]
+    for at, expected in ((port, 0), (str(free_port()), 1)):
+        said = subprocess.run([word.replace("8081", at) for word in command], stderr=subprocess.DEVNULL)
+        assert said.returncode == expected, said
+
+
 def main():
     promtool("check", "rules", str(RULES))
     promtool("check", "config", str(FOLDER / "scrape.yml"))
     promtool("test", "rules", str(ROOT / "tests" / "prometheus" / "alerts_test.yml"))
     with House(environment=OUTSIDE_LOOPBACK) as house, Prometheus(house) as prometheus:
+        the_health_check_tells_a_living_guard_from_none(house)
         assert chat(house) == 200
         promtool("check", "metrics", input=house.api("GET", "/metrics"))
         prometheus.until(30, "what was spent", lambda: prometheus.value("up") == 1 and prometheus.value("spendguard_spend_usd_total"))
