@@ -4,6 +4,7 @@
 //! `other` beyond ten thousand), models are ids of the price sheet. Strings
 //! that clients make up never become labels.
 
+mod beginnings;
 mod mirror;
 mod register;
 mod samples;

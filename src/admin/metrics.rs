@@ -71,8 +71,11 @@ fn mirror(admin: &Admin) {
     let metrics = guard.metrics();
     let age_s = guard.clock().now_s().saturating_sub(admin.in_force.load().prices_as_of_s);
     metrics.mirror(guard.in_doubt().0, guard.queued(), age_s);
-    let samples: Vec<_> =
-        guard.limits().iter().flat_map(|(limit, readings)| samples(limit, readings)).collect();
+    let limits = guard.limits();
+    for (limit, _) in &limits {
+        metrics.in_force(&limit.name);
+    }
+    let samples: Vec<_> = limits.iter().flat_map(|(limit, readings)| samples(limit, readings)).collect();
     metrics.mirror_limits(&samples);
     if let Some(outlook) = admin.lookout.known() {
         mirror_outlook(metrics, &outlook);

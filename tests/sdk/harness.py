@@ -139,16 +139,25 @@ class House:
 
 def run(name, tests):
     """Runs each test against one house, says how it went, and ends."""
-    failed = 0
     with House() as house:
-        for test in tests:
-            try:
-                test(house)
-                print(f"ok      {test.__name__}")
-            except Exception:
-                failed += 1
-                print(f"FAILED  {test.__name__}")
-                traceback.print_exc()
+        failed = count_failures(tests, house)
+    end(name, tests, failed)
+
+
+def count_failures(tests, *given):
+    failed = 0
+    for test in tests:
+        try:
+            test(*given)
+            print(f"ok      {test.__name__}")
+        except Exception:
+            failed += 1
+            print(f"FAILED  {test.__name__}")
+            traceback.print_exc()
+    return failed
+
+
+def end(name, tests, failed):
     print(f"{name}: {len(tests) - failed} passed, {failed} failed")
     sys.exit(failed > 0)
 
