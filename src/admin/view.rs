@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::domain::{Limit, Secret, Span, Tokens, Window};
 use crate::keys::{Key, Project};
@@ -18,7 +19,7 @@ use crate::store::rule::{LimitRule, OnlyRule};
 use crate::store::verify::{Difference, Report};
 
 /// A page of a list.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct List<T> {
     object: &'static str,
     data: Vec<T>,
@@ -39,7 +40,8 @@ impl<T> List<T> {
     }
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Key)]
 pub(crate) struct KeyView {
     object: &'static str,
     pub(crate) id: String,
@@ -88,7 +90,8 @@ impl KeyView {
     }
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Project)]
 pub(crate) struct ProjectView {
     object: &'static str,
     pub(crate) id: String,
@@ -113,7 +116,8 @@ impl ProjectView {
     }
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Limit)]
 pub(crate) struct LimitView {
     object: &'static str,
     pub(crate) name: String,
@@ -129,7 +133,8 @@ pub(crate) struct LimitView {
     meters: Vec<MeterView>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Meter)]
 pub(crate) struct MeterView {
     pub(crate) subject: String,
     settled: String,
@@ -166,7 +171,8 @@ impl MeterView {
     }
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Usage)]
 pub(crate) struct UsageView {
     input_tokens: u64,
     cached_input_tokens: u64,
@@ -196,7 +202,8 @@ impl UsageView {
     }
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Entry)]
 pub(crate) struct EntryView {
     object: &'static str,
     pub(crate) id: String,
@@ -264,7 +271,8 @@ impl EntryView {
     }
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Hold)]
 pub(crate) struct HoldView {
     pub(crate) id: String,
     pub(crate) key_id: String,
@@ -274,7 +282,8 @@ pub(crate) struct HoldView {
     pub(crate) age_ms: i64,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Explanation)]
 pub(crate) struct ExplainView {
     #[serde(flatten)]
     pub(crate) limit: LimitView,
@@ -288,7 +297,8 @@ pub(crate) struct ExplainView {
     pub(crate) agrees: bool,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Contribution)]
 pub(crate) struct ContributionView {
     pub(crate) subject: String,
     pub(crate) amount: String,
@@ -296,7 +306,8 @@ pub(crate) struct ContributionView {
     pub(crate) entry: EntryView,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = UsageGroup)]
 pub(crate) struct UsageGroupView {
     pub(crate) group: BTreeMap<&'static str, String>,
     pub(crate) requests: u64,
@@ -304,7 +315,8 @@ pub(crate) struct UsageGroupView {
     pub(crate) cost_usd: String,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Verification)]
 pub(crate) struct VerificationView {
     object: &'static str,
     ok: bool,
@@ -317,7 +329,8 @@ pub(crate) struct VerificationView {
     differences_unlisted: u64,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Difference)]
 struct DifferenceView {
     kind: &'static str,
     about: String,

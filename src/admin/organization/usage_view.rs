@@ -2,12 +2,14 @@
 
 use serde::Serialize;
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
 use crate::domain::Money;
 use crate::store::reader::UsageSum;
 
 /// A page of buckets.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = UsagePage)]
 pub(crate) struct PageView {
     pub(super) object: &'static str,
     pub(super) data: Vec<BucketView>,
@@ -15,7 +17,8 @@ pub(crate) struct PageView {
     pub(super) next_page: Option<String>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Bucket)]
 pub(crate) struct BucketView {
     pub(super) object: &'static str,
     pub(super) start_time: i64,
@@ -24,7 +27,8 @@ pub(crate) struct BucketView {
 }
 
 /// One group of a bucket. What it is not grouped by is null.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = BucketResult)]
 #[serde(untagged)]
 pub(crate) enum ResultView {
     Completions(Box<CompletionsView>),
@@ -32,8 +36,10 @@ pub(crate) enum ResultView {
     Costs(CostsView),
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = CompletionsResult)]
 pub(crate) struct CompletionsView {
+    #[schema(pattern = r"^organization\.usage\.completions\.result$")]
     object: &'static str,
     input_tokens: u64,
     output_tokens: u64,
@@ -106,8 +112,10 @@ impl CompletionsView {
     }
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = EmbeddingsResult)]
 pub(crate) struct EmbeddingsView {
+    #[schema(pattern = r"^organization\.usage\.embeddings\.result$")]
     object: &'static str,
     input_tokens: u64,
     num_model_requests: u64,
@@ -131,8 +139,10 @@ impl EmbeddingsView {
     }
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = CostsResult)]
 pub(crate) struct CostsView {
+    #[schema(pattern = r"^organization\.costs\.result$")]
     object: &'static str,
     amount: AmountView,
     /// A model with all that it was used for, or the path of what has none.
@@ -145,8 +155,10 @@ pub(crate) struct CostsView {
     user_id: Option<()>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Amount)]
 struct AmountView {
+    #[schema(value_type = f64)]
     value: Box<RawValue>,
     currency: &'static str,
 }

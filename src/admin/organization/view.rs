@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use serde::Serialize;
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use crate::domain::Secret;
 use crate::guard::admin_keys::AdminKey;
@@ -13,7 +14,8 @@ use crate::keys::{Key, Project};
 use crate::store::organization::{AccountRow, Channel};
 
 /// That something is gone.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Deleted)]
 pub(crate) struct DeletedView {
     object: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -27,7 +29,8 @@ impl DeletedView {
     }
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = OrganizationProject)]
 pub(crate) struct ProjectView {
     object: &'static str,
     pub(super) id: String,
@@ -50,7 +53,8 @@ impl ProjectView {
     }
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ProjectApiKey)]
 pub(crate) struct ApiKeyView {
     object: &'static str,
     pub(super) id: String,
@@ -64,7 +68,8 @@ pub(crate) struct ApiKeyView {
 }
 
 /// The guard knows no users: a key is a service account's, or the project's own.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ProjectApiKeyOwner)]
 struct KeyOwnerView {
     #[serde(rename = "type")]
     kind: Option<&'static str>,
@@ -93,7 +98,8 @@ impl ApiKeyView {
     }
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ServiceAccount)]
 pub(crate) struct AccountView {
     object: &'static str,
     pub(super) id: String,
@@ -114,7 +120,8 @@ impl AccountView {
     }
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = NewServiceAccount)]
 pub(crate) struct NewAccountView {
     #[serde(flatten)]
     pub(super) account: AccountView,
@@ -122,7 +129,8 @@ pub(crate) struct NewAccountView {
 }
 
 /// A key with its secret, which is shown this once.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = NewServiceAccountKey)]
 pub(crate) struct NewApiKeyView {
     object: &'static str,
     id: String,
@@ -145,7 +153,8 @@ impl NewApiKeyView {
     }
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = AdminApiKey)]
 pub(crate) struct AdminKeyView {
     object: &'static str,
     pub(super) id: String,
@@ -161,7 +170,8 @@ pub(crate) struct AdminKeyView {
 }
 
 /// Whoever holds an admin key; the guard knows no users by name.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = AdminApiKeyOwner)]
 struct AdminOwnerView {
     #[serde(rename = "type")]
     kind: &'static str,
@@ -191,7 +201,8 @@ impl AdminKeyView {
     }
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = SpendLimit)]
 pub(crate) struct SpendLimitView {
     pub(super) object: &'static str,
     pub(super) threshold_amount: i64,
@@ -200,13 +211,15 @@ pub(crate) struct SpendLimitView {
     pub(super) enforcement: EnforcementView,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Enforcement)]
 pub(crate) struct EnforcementView {
     /// `enforcing` while the limit has nothing left, and refuses.
     pub(super) status: &'static str,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = SpendAlert)]
 pub(crate) struct SpendAlertView {
     pub(super) object: &'static str,
     pub(super) id: String,
@@ -216,7 +229,8 @@ pub(crate) struct SpendAlertView {
     pub(super) notification_channel: Channel,
 }
 
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, ToSchema)]
+#[schema(as = RateLimit)]
 pub(crate) struct RateLimitView {
     pub(super) object: &'static str,
     pub(super) id: String,
@@ -226,14 +240,16 @@ pub(crate) struct RateLimitView {
     pub(super) max_requests_per_1_day: Option<i64>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ModelPermissions)]
 pub(crate) struct ModelPermissionsView {
     pub(super) object: &'static str,
     pub(super) mode: &'static str,
     pub(super) model_ids: Vec<String>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = AuditLog)]
 pub(crate) struct AuditView {
     pub(super) object: &'static str,
     pub(super) id: String,
@@ -249,13 +265,15 @@ pub(crate) struct AuditView {
     pub(super) after: Option<Value>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Named)]
 pub(crate) struct NamedView {
     pub(super) id: String,
     pub(super) name: String,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Actor)]
 pub(crate) struct ActorView {
     #[serde(rename = "type")]
     pub(super) kind: &'static str,

@@ -1,10 +1,12 @@
 //! The shapes of alerts.
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::store::outbox::{Alert, Delivery};
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Alert)]
 pub(crate) struct AlertView {
     object: &'static str,
     pub(crate) id: String,
@@ -22,7 +24,8 @@ pub(crate) struct AlertView {
     deliveries: Vec<DeliveryView>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Delivery)]
 struct DeliveryView {
     channel: String,
     state: String,
@@ -32,7 +35,8 @@ struct DeliveryView {
     error: Option<String>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ChannelTest)]
 pub(crate) struct TestView {
     channel: String,
     state: &'static str,

@@ -1,11 +1,13 @@
 //! The shapes of what is likely to come.
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::ledger::forecast::Forecast;
 use crate::outlook::{Outlook, Prospect};
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Forecast)]
 pub(crate) struct OutlookView {
     object: &'static str,
     created_at: i64,
@@ -13,7 +15,8 @@ pub(crate) struct OutlookView {
     limits: Vec<LimitProspectView>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Prospect)]
 struct ProspectView {
     window_start: i64,
     resets_at: i64,
@@ -26,7 +29,8 @@ struct ProspectView {
     days_of_history: usize,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = LimitProspect)]
 struct LimitProspectView {
     limit: String,
     subject: String,

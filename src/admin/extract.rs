@@ -1,0 +1,61 @@
+//! What a request brings: what its path names, its query, its body. What can't
+//! be read is an error in the envelope.
+
+use axum::body::Bytes;
+use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::http::header;
+use axum::http::request::Parts;
+use serde::de::DeserializeOwned;
+
+use crate::admin::error::ApiError;
+
+/// What the path names.
+pub(crate) struct Path<T>(pub(crate) T);
+
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let axum::extract::Path(named) = axum::extract::Path::from_request_parts(parts, state).await?;
+        Ok(Self(named))
+    }
+}
+
+/// The query.
+pub(crate) struct Query<T>(pub(crate) T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let axum::extract::Query(asked) = axum::extract::Query::from_request_parts(parts, state).await?;
+        Ok(Self(asked))
+    }
+}
+
+/// The body, which is a JSON object and says so.
+pub(crate) struct Body<T>(pub(crate) T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+        let kind = kind.unwrap_or_default().split(';').next().unwrap_or_default().trim();
+        if !kind.eq_ignore_ascii_case("application/json") {
+            return Err(ApiError::not_json());
+        }
+        object(&Bytes::from_request(request, state).await?).map(Self)
+    }
+}
+
+/// What a JSON object says. Of a list the fields would be told by their places,
+/// which nobody means.
+pub(crate) fn object<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+    let starts = |lead: &u8| *lead == b'{';
+    if !body.trim_ascii_start().first().is_some_and(starts) {
+        return Err(ApiError::bad(None, "send a JSON object"));
+    }
+    let axum::Json(said) = axum::Json::from_bytes(body)?;
+    Ok(said)
+}
