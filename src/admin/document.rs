@@ -7,7 +7,8 @@
 use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{
-    Components, ContentBuilder, ObjectBuilder, OpenApi, PathItem, Ref, RefOr, Required, ResponseBuilder, Type,
+    Array, Components, ContentBuilder, ObjectBuilder, OpenApi, PathItem, Ref, RefOr, Required,
+    ResponseBuilder, Schema, Type,
 };
 use utoipa::{PartialSchema as _, ToSchema as _};
 
@@ -33,6 +34,10 @@ const NAMES: &[(&str, &str)] = &[
     ("rate", "The id of a rate limit: `rl-` and the name of a model."),
 ];
 
+/// Answers that say yes, by status.
+const ANSWERS: &[(&str, &str)] =
+    &[("200", "What was asked for."), ("201", "What was made."), ("204", "It is gone.")];
+
 /// Answers that say no, by status: the component's name, and when it comes.
 const ERRORS: &[(&str, &str, &str)] = &[
     ("400", "BadRequest", "A parameter, a name in the path or the body is not what it must be."),
@@ -54,7 +59,10 @@ pub(super) fn complete(mut document: OpenApi) -> OpenApi {
     document.info.license = None;
     document.info.contact = None;
     document.security = Some(vec![SecurityRequirement::new::<_, [&str; 0], &str>(TOKEN, [])]);
-    add_components(document.components.get_or_insert_default());
+    let components = document.components.get_or_insert_default();
+    add_errors(components);
+    name_items(components);
+    components.security_schemes.insert(TOKEN.to_owned(), scheme());
     for (path, item) in &mut document.paths.paths {
         let PathItem { get, put, post, delete, patch, .. } = item;
         let all = [("get", get), ("put", put), ("post", post), ("delete", delete), ("patch", patch)];
@@ -67,10 +75,25 @@ pub(super) fn complete(mut document: OpenApi) -> OpenApi {
     document
 }
 
-fn add_components(components: &mut Components) {
+fn scheme() -> RefOr<SecurityScheme> {
     let mut scheme = Http::new(HttpAuthScheme::Bearer);
     scheme.description = Some(TOKEN_DESCRIPTION.to_owned());
-    components.security_schemes.insert(TOKEN.to_owned(), RefOr::T(SecurityScheme::Http(scheme)));
+    RefOr::T(SecurityScheme::Http(scheme))
+}
+
+/// Says what a list is of by name, and not once more in full.
+fn name_items(components: &mut Components) {
+    let names: Vec<String> = components.schemas.keys().cloned().collect();
+    for name in names {
+        let Some(item) = name.strip_prefix("List_") else { continue };
+        if let Some(RefOr::T(Schema::Object(list))) = components.schemas.get_mut(&name) {
+            let items = Array::new(Ref::from_schema_name(item));
+            list.properties.insert("data".to_owned(), RefOr::T(Schema::Array(items)));
+        }
+    }
+}
+
+fn add_errors(components: &mut Components) {
     let mut schemas = Vec::new();
     ErrorView::schemas(&mut schemas);
     schemas.push((ErrorView::name().into_owned(), ErrorView::schema()));
@@ -100,6 +123,12 @@ fn complete_operation(path: &str, method: &str, operation: &mut Operation) {
     let changes = method != "get";
     if changes {
         operation.security = Some(vec![SecurityRequirement::new(TOKEN, ["full"])]);
+    }
+    for (status, response) in &mut operation.responses.responses {
+        let said = ANSWERS.iter().find(|(known, _)| known == status);
+        if let (RefOr::T(response), Some((_, description))) = (response, said) {
+            (*description).clone_into(&mut response.description);
+        }
     }
     let takes_body = operation.request_body.is_some();
     for (status, name, _) in ERRORS {

@@ -1,7 +1,7 @@
 //! Errors of the admin API, in OpenAI's envelope.
 
 use axum::Json;
-use axum::extract::rejection::{BytesRejection, JsonRejection, PathRejection, QueryRejection};
+use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -10,6 +10,8 @@ use utoipa::ToSchema;
 use crate::guard::keyring::KeyError;
 use crate::guard::{AdjustError, LimitError};
 use crate::store::StoreError;
+
+const MESSAGE_CHARS_MAX: usize = 1_000;
 
 /// An error in OpenAI's envelope.
 #[derive(Debug, Serialize, ToSchema)]
@@ -60,6 +62,11 @@ impl ApiError {
         Self { status, message, param: None, code: "unsupported_media_type" }
     }
 
+    pub(crate) fn too_large() -> Self {
+        let status = StatusCode::PAYLOAD_TOO_LARGE;
+        Self { status, ..Self::bad(None, "the body is larger than 1 MiB") }
+    }
+
     pub(crate) fn unauthorized() -> Self {
         let message = "Send the admin token as 'Authorization: Bearer TOKEN'.".to_owned();
         Self { status: StatusCode::UNAUTHORIZED, message, param: None, code: "invalid_api_key" }
@@ -88,7 +95,12 @@ impl ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let kind = if self.status.is_server_error() { "server_error" } else { "invalid_request_error" };
-        let Self { status, message, param, code } = self;
+        let Self { status, mut message, param, code } = self;
+        // It may repeat what somebody sent, and they may have sent much.
+        if let Some((end, _)) = message.char_indices().nth(MESSAGE_CHARS_MAX) {
+            message.truncate(end);
+            message.push('…');
+        }
         (status, Json(ErrorView { error: ErrorFields { message, kind, param, code } })).into_response()
     }
 }
@@ -113,6 +125,7 @@ impl From<KeyError> for ApiError {
             | KeyError::TooMany(..) => Self::conflict(message),
             KeyError::BadSecret => Self::bad(Some("secret"), message),
             KeyError::BadName => Self::bad(Some("name"), message),
+            KeyError::BadModels => Self::bad(Some("models"), message),
             KeyError::Random(_) => Self::no_random_numbers(message),
             KeyError::Store(error) => error.into(),
         }
@@ -145,12 +158,6 @@ impl From<AdjustError> for ApiError {
 
 impl From<JsonRejection> for ApiError {
     fn from(rejection: JsonRejection) -> Self {
-        Self { status: rejection.status(), ..Self::bad(None, rejection.body_text()) }
-    }
-}
-
-impl From<BytesRejection> for ApiError {
-    fn from(rejection: BytesRejection) -> Self {
         Self { status: rejection.status(), ..Self::bad(None, rejection.body_text()) }
     }
 }

@@ -1,13 +1,18 @@
 //! What a request brings: what its path names, its query, its body. What can't
 //! be read is an error in the envelope.
 
-use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::header;
 use axum::http::request::Parts;
+use http_body_util::BodyExt as _;
 use serde::de::DeserializeOwned;
 
+use crate::admin::BODY_BYTES_MAX;
 use crate::admin::error::ApiError;
+
+/// What is read of a body that is too large before it is refused: most clients
+/// don't listen while they send.
+const REFUSED_BYTES_MAX: usize = 16 << 20;
 
 /// What the path names.
 pub(crate) struct Path<T>(pub(crate) T);
@@ -45,7 +50,31 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
         if !kind.eq_ignore_ascii_case("application/json") {
             return Err(ApiError::not_json());
         }
-        object(&Bytes::from_request(request, state).await?).map(Self)
+        let Raw(body) = Raw::from_request(request, state).await?;
+        object(&body).map(Self)
+    }
+}
+
+/// The body as it is, whatever it says that it is.
+pub(crate) struct Raw(pub(crate) Vec<u8>);
+
+impl<S: Send + Sync> FromRequest<S> for Raw {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+        let (mut body, mut read, mut size) = (request.into_body(), Vec::new(), 0_usize);
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|_| ApiError::bad(None, "the body ended before its end"))?;
+            let Ok(part) = frame.into_data() else { continue };
+            size = size.saturating_add(part.len());
+            if size > REFUSED_BYTES_MAX {
+                break;
+            }
+            if size <= BODY_BYTES_MAX {
+                read.extend_from_slice(&part);
+            }
+        }
+        if size > BODY_BYTES_MAX { Err(ApiError::too_large()) } else { Ok(Self(read)) }
     }
 }
 

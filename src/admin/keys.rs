@@ -8,7 +8,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::admin::Admin;
 use crate::admin::error::ApiError;
-use crate::admin::extract::{Body, Path, Query, object};
+use crate::admin::extract::{Body, Path, Query, Raw, object};
 use crate::admin::view::{KeyView, List, ProjectView};
 use crate::domain::Secret;
 use crate::guard::keyring::{KeyChange, NewKey};
@@ -16,6 +16,8 @@ use crate::guard::trail::Actor;
 
 const PAGE_DEFAULT: usize = 100;
 const PAGE_MAX: usize = 1_000;
+/// A hundred years.
+const EXPIRES_S_MAX: i64 = 3_155_760_000;
 
 /// Where a page starts and how long it is.
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -96,10 +98,11 @@ pub(crate) struct CreateKey {
     /// The id or name of its project; without it the default one.
     project_id: Option<String>,
     /// From now on; without it the key does not expire.
-    #[schema(minimum = 1)]
+    #[schema(minimum = 1, maximum = 3_155_760_000_i64)]
     expires_in_seconds: Option<i64>,
     /// Patterns of the models that it may use; none for all.
     #[serde(default)]
+    #[schema(max_items = 1000)]
     models: Vec<String>,
     /// Without it one is made.
     #[schema(min_length = 8, max_length = 512, pattern = r"^[!-~]*$", write_only)]
@@ -127,8 +130,8 @@ pub(crate) async fn create(
 }
 
 pub(super) fn positive(seconds: Option<i64>) -> Result<(), ApiError> {
-    if seconds.is_some_and(|seconds| seconds <= 0) {
-        return Err(ApiError::bad(Some("expires_in_seconds"), "must be above zero"));
+    if seconds.is_some_and(|seconds| !(1..=EXPIRES_S_MAX).contains(&seconds)) {
+        return Err(ApiError::bad(Some("expires_in_seconds"), "give 1 second to a hundred years"));
     }
     Ok(())
 }
@@ -167,9 +170,10 @@ pub(crate) struct ChangeKey {
     /// The id or name of its project.
     project_id: Option<String>,
     /// Patterns of the models that it may use; none for all.
+    #[schema(max_items = 1000)]
     models: Option<Vec<String>>,
     /// From now on. Null: it does not expire.
-    #[schema(value_type = Option<i64>, minimum = 1)]
+    #[schema(value_type = Option<i64>, minimum = 1, maximum = 3_155_760_000_i64)]
     #[serde(default, deserialize_with = "present")]
     expires_in_seconds: Option<Option<i64>>,
 }
@@ -218,6 +222,7 @@ pub(crate) async fn revoke(
 #[serde(deny_unknown_fields)]
 pub(crate) struct RotateKey {
     /// How long the old secret goes on to work.
+    #[schema(minimum = 0)]
     #[serde(default)]
     grace_seconds: i64,
 }
@@ -233,9 +238,15 @@ pub(crate) async fn rotate(
     State(admin): State<Admin>,
     Extension(by): Extension<Actor>,
     Path(id): Path<String>,
-    body: axum::body::Bytes,
+    Raw(body): Raw,
 ) -> Result<Json<KeyView>, ApiError> {
-    let body: RotateKey = if body.is_empty() { RotateKey::default() } else { object(&body)? };
+    let body = match body.trim_ascii() {
+        b"" | b"null" => RotateKey::default(),
+        body => object(body)?,
+    };
+    if body.grace_seconds < 0 {
+        return Err(ApiError::bad(Some("grace_seconds"), "must not be negative"));
+    }
     let (key, secret) = admin.guard.rotate_key(&id, body.grace_seconds, &by).await?;
     Ok(Json(KeyView::of(&key, admin.guard.clock().now_s()).with_value(&secret)))
 }
@@ -283,6 +294,9 @@ pub(crate) async fn archive_project(
     Extension(by): Extension<Actor>,
     Path(id): Path<String>,
 ) -> Result<Json<ProjectView>, ApiError> {
+    if admin.guard.ring().project(&id).is_none() {
+        return Err(ApiError::not_found(format!("there is no project {id:?}")));
+    }
     let project = admin.guard.archive_project(&id, &by).await?;
     Ok(Json(ProjectView::of(&project)))
 }

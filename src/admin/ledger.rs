@@ -13,7 +13,8 @@ use crate::admin::error::ApiError;
 use crate::admin::extract::{Body, Path, Query};
 use crate::admin::keys::{ascending, page_length};
 use crate::admin::usage::instant_s;
-use crate::admin::view::{EntryView, List, VerificationView};
+use crate::admin::view::verification::VerificationView;
+use crate::admin::view::{EntryView, List};
 use crate::domain::Money;
 use crate::guard::trail::Actor;
 use crate::ledger::entry::{Basis, Kind};
@@ -43,9 +44,9 @@ pub(crate) struct Wanted {
 }
 
 /// The number of an entry's id, with or without its prefix.
-fn number(id: &str) -> Result<u64, ApiError> {
+fn number(id: &str, param: &'static str) -> Result<u64, ApiError> {
     let digits = id.strip_prefix("ent_").unwrap_or(id);
-    digits.parse().map_err(|_| ApiError::bad(Some("id"), format!("{id:?} is no id of an entry")))
+    digits.parse().map_err(|_| ApiError::bad(Some(param), format!("{id:?} is no id of an entry")))
 }
 
 /// Lists entries of the ledger, newest first.
@@ -71,7 +72,7 @@ pub(crate) async fn list(
         until_s: time(&wanted.until, "until")?,
         basis: named(&wanted.basis, "basis")?,
         kind,
-        after: wanted.after.as_deref().map(number).transpose()?,
+        after: wanted.after.as_deref().map(|id| number(id, "after")).transpose()?,
         ascending: ascending(wanted.order.as_deref(), false)?,
         count_max: count + 1,
         key: wanted.key_id,
@@ -124,7 +125,7 @@ pub(crate) async fn adjust(
     if note.trim().is_empty() || note.chars().count() > 1_000 {
         return Err(ApiError::bad(Some("note"), "say in 1 to 1000 characters why"));
     }
-    let entry = admin.guard.adjust(number(&id)?, by, note, &actor).await?;
+    let entry = admin.guard.adjust(number(&id, "id")?, by, note, &actor).await?;
     Ok((StatusCode::CREATED, Json(EntryView::of(&entry))))
 }
 

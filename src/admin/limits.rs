@@ -8,7 +8,7 @@ use axum::{Extension, Json};
 
 use crate::admin::Admin;
 use crate::admin::error::ApiError;
-use crate::admin::extract::{Path, object};
+use crate::admin::extract::{Path, Raw, object};
 use crate::admin::view::{ContributionView, EntryView, ExplainView, HoldView, LimitView, List};
 use crate::domain::{Limit, Span};
 use crate::guard::trail::Actor;
@@ -61,7 +61,7 @@ pub(crate) async fn put(
     State(admin): State<Admin>,
     Extension(by): Extension<Actor>,
     Path(name): Path<String>,
-    body: axum::body::Bytes,
+    Raw(body): Raw,
 ) -> Result<Json<LimitView>, ApiError> {
     let rule: LimitRule = object(&body)?;
     admin.guard.put_limit(&name, &rule, &by).await?;

@@ -12,6 +12,10 @@ use crate::domain::limit::{Mode, Only, Per, Soft, Source, Unit};
 use crate::domain::{Limit, Money, Pattern, Window};
 
 const NAME_CHARS_MAX: usize = 64;
+const THRESHOLDS_MAX: usize = 100;
+/// Names of one kind that a limit is narrowed to, and how long each is.
+const ONLY_MAX: usize = 1_000;
+const ONLY_CHARS_MAX: usize = 256;
 
 /// The text form of a limit. Amounts are decimal texts, dollars for `usd`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -35,7 +39,7 @@ pub struct LimitRule {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub zone: Option<String>,
     /// Amounts, or shares of the cap such as `50%`.
-    #[schema(value_type = Vec<Amount>)]
+    #[schema(value_type = Vec<Amount>, max_items = 100)]
     #[serde(default, deserialize_with = "amounts")]
     pub soft: Vec<String>,
     /// The cap.
@@ -53,12 +57,15 @@ pub struct LimitRule {
 #[serde(deny_unknown_fields)]
 pub struct OnlyRule {
     /// Project ids or names.
+    #[schema(max_items = 1000)]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub project: Vec<String>,
     /// Key ids or names.
+    #[schema(max_items = 1000)]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub key: Vec<String>,
     /// Model patterns.
+    #[schema(max_items = 1000)]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub model: Vec<String>,
     /// For each tag, the values that match.
@@ -153,6 +160,7 @@ impl LimitRule {
         if name.is_empty() || name.len() > NAME_CHARS_MAX || !name.chars().all(fits) {
             return Err(wrong("name", "use 1 to 64 of a-z, A-Z, 0-9, '.', '_' and '-'"));
         }
+        self.bounded()?;
         let per = Per::named(&self.per)
             .ok_or_else(|| wrong("per", "use organization, project, key, user or model"))?;
         let unit = Unit::named(&self.unit)
@@ -189,6 +197,20 @@ impl LimitRule {
             return Err(wrong("soft", "a rate and a request cap have no soft thresholds"));
         }
         Ok(limit)
+    }
+
+    fn bounded(&self) -> Result<(), RuleError> {
+        if self.soft.len() > THRESHOLDS_MAX {
+            return Err(wrong("soft", "give up to 100 thresholds"));
+        }
+        let OnlyRule { project, key, model, tag } = &self.only;
+        let is_name = |name: &String| name.chars().count() <= ONLY_CHARS_MAX;
+        let fits = |names: &Vec<String>| names.len() <= ONLY_MAX && names.iter().all(is_name);
+        let all_fit = [project, key, model].into_iter().chain(tag.values()).all(fits);
+        if all_fit && tag.len() <= ONLY_MAX && tag.keys().all(is_name) {
+            return Ok(());
+        }
+        Err(wrong("only", "give up to 1000 names of a kind, each of up to 256 characters"))
     }
 }
 

@@ -54,7 +54,7 @@ pub(crate) struct Create {
     #[schema(min_length = 1, max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
     name: String,
     /// From now on; without it the key does not expire.
-    #[schema(minimum = 1)]
+    #[schema(minimum = 1, maximum = 3_155_760_000_i64)]
     expires_in_seconds: Option<i64>,
     /// What OpenAI has not: `full`, or `read_only`.
     #[schema(pattern = "^(full|read_only)$")]

@@ -84,7 +84,7 @@ pub(crate) struct Change {
     #[schema(max_items = 0)]
     scopes: Option<Vec<String>>,
     /// From now on.
-    #[schema(minimum = 1)]
+    #[schema(minimum = 1, maximum = 3_155_760_000_i64)]
     expires_in_seconds: Option<i64>,
 }
 

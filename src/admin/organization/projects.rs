@@ -45,8 +45,7 @@ pub(super) async fn list(
 #[schema(as = ProjectFields)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Fields {
-    #[schema(required)]
-    #[schema(min_length = 1, max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
+    #[schema(required, value_type = String, min_length = 1, max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
     name: Option<String>,
     #[schema(ignore)]
     #[serde(default)]

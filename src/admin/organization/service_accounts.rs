@@ -54,7 +54,7 @@ pub(crate) struct Create {
     #[serde(rename = "create_service_account_only")]
     alone: Option<bool>,
     /// Of its key, from now on.
-    #[schema(minimum = 1)]
+    #[schema(minimum = 1, maximum = 3_155_760_000_i64)]
     expires_in_seconds: Option<i64>,
 }
 
@@ -147,7 +147,7 @@ pub(crate) struct CreateKey {
     #[schema(min_length = 1, max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
     name: Option<String>,
     /// From now on; without it the key does not expire.
-    #[schema(minimum = 1)]
+    #[schema(minimum = 1, maximum = 3_155_760_000_i64)]
     expires_in_seconds: Option<i64>,
     /// The guard's keys have none.
     #[schema(max_items = 0)]

@@ -24,7 +24,10 @@ const ADDRESS_CHARS_MAX: usize = 254;
 const PREFIX_CHARS_MAX: usize = 200;
 
 #[derive(Debug, Deserialize, ToSchema)]
-#[schema(as = SetSpendAlert)]
+#[schema(as = SetSpendAlert, example = json!({
+    "threshold_amount": 10_000, "currency": "USD", "interval": "month",
+    "notification_channel": { "type": "email", "recipients": ["finance@example.com"] }
+}))]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Update {
     /// In cents.

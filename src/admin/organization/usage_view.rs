@@ -14,6 +14,7 @@ pub(crate) struct PageView {
     pub(super) object: &'static str,
     pub(super) data: Vec<BucketView>,
     pub(super) has_more: bool,
+    /// What to give as `page` for the next one.
     pub(super) next_page: Option<String>,
 }
 
@@ -156,8 +157,9 @@ pub(crate) struct CostsView {
 }
 
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(as = Amount)]
+#[schema(as = CostAmount)]
 struct AmountView {
+    /// A JSON number of which every digit counts.
     #[schema(value_type = f64)]
     value: Box<RawValue>,
     currency: &'static str,

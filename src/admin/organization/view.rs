@@ -59,6 +59,7 @@ pub(crate) struct ApiKeyView {
     object: &'static str,
     pub(super) id: String,
     name: String,
+    /// Its ends only.
     redacted_value: String,
     created_at: i64,
     last_used_at: Option<i64>,
@@ -71,8 +72,10 @@ pub(crate) struct ApiKeyView {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = ProjectApiKeyOwner)]
 struct KeyOwnerView {
+    /// `service_account`, or null.
     #[serde(rename = "type")]
     kind: Option<&'static str>,
+    /// Always null.
     user: Option<()>,
     service_account: Option<AccountView>,
 }
@@ -125,6 +128,7 @@ impl AccountView {
 pub(crate) struct NewAccountView {
     #[serde(flatten)]
     pub(super) account: AccountView,
+    /// Null if none was asked for.
     pub(super) api_key: Option<NewApiKeyView>,
 }
 
@@ -160,8 +164,10 @@ pub(crate) struct AdminKeyView {
     pub(super) id: String,
     name: String,
     redacted_value: String,
+    /// The secret: only in the answer to making it.
     #[serde(skip_serializing_if = "Option::is_none")]
     value: Option<String>,
+    /// `full` or `read_only`.
     role: &'static str,
     created_at: i64,
     last_used_at: Option<i64>,
@@ -205,8 +211,11 @@ impl AdminKeyView {
 #[schema(as = SpendLimit)]
 pub(crate) struct SpendLimitView {
     pub(super) object: &'static str,
+    /// In cents.
     pub(super) threshold_amount: i64,
+    /// `USD`.
     pub(super) currency: &'static str,
+    /// `month`.
     pub(super) interval: &'static str,
     pub(super) enforcement: EnforcementView,
 }
@@ -223,8 +232,11 @@ pub(crate) struct EnforcementView {
 pub(crate) struct SpendAlertView {
     pub(super) object: &'static str,
     pub(super) id: String,
+    /// In cents.
     pub(super) threshold_amount: i64,
+    /// `USD`.
     pub(super) currency: &'static str,
+    /// `month`.
     pub(super) interval: &'static str,
     pub(super) notification_channel: Channel,
 }
@@ -244,6 +256,7 @@ pub(crate) struct RateLimitView {
 #[schema(as = ModelPermissions)]
 pub(crate) struct ModelPermissionsView {
     pub(super) object: &'static str,
+    /// `allow_list` or `deny_list`.
     pub(super) mode: &'static str,
     pub(super) model_ids: Vec<String>,
 }
@@ -253,15 +266,19 @@ pub(crate) struct ModelPermissionsView {
 pub(crate) struct AuditView {
     pub(super) object: &'static str,
     pub(super) id: String,
+    /// Such as `api_key.created`.
     #[serde(rename = "type")]
     pub(super) event: String,
     pub(super) effective_at: i64,
+    /// The project that it was done in.
     pub(super) project: Option<NamedView>,
     pub(super) actor: ActorView,
     /// The details, under the name of what happened.
     #[serde(flatten)]
     pub(super) details: BTreeMap<String, Value>,
+    /// What was there before.
     pub(super) before: Option<Value>,
+    /// What is there now.
     pub(super) after: Option<Value>,
 }
 

@@ -10,13 +10,16 @@ use crate::store::outbox::{Alert, Delivery};
 pub(crate) struct AlertView {
     object: &'static str,
     pub(crate) id: String,
+    /// `soft`, `hard` or `forecast`.
     kind: &'static str,
     limit: String,
     subject: String,
     unit: &'static str,
     threshold: String,
+    /// What was settled then.
     settled: String,
     hard: Option<String>,
+    /// The window that it is of, for people.
     window: String,
     window_start: i64,
     resets_at: i64,
@@ -28,6 +31,7 @@ pub(crate) struct AlertView {
 #[schema(as = Delivery)]
 struct DeliveryView {
     channel: String,
+    /// `waiting`, `sent`, `failed`, or `dropped` with its channel.
     state: String,
     attempts: u32,
     sent_at: Option<i64>,
@@ -39,7 +43,9 @@ struct DeliveryView {
 #[schema(as = ChannelTest)]
 pub(crate) struct TestView {
     channel: String,
+    /// `sent` or `failed`.
     state: &'static str,
+    /// Why it failed.
     error: Option<String>,
 }
 

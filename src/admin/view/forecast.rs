@@ -11,7 +11,9 @@ use crate::outlook::{Outlook, Prospect};
 pub(crate) struct OutlookView {
     object: &'static str,
     created_at: i64,
+    /// Of the whole organization, in dollars.
     month: ProspectView,
+    /// Of each meter of each limit over days or longer.
     limits: Vec<LimitProspectView>,
 }
 
@@ -24,7 +26,9 @@ struct ProspectView {
     settled: String,
     /// Absent as long as there is no complete day to tell it by.
     expected: Option<String>,
+    /// The lower end of what is likely.
     low: Option<String>,
+    /// The upper end of what is likely.
     high: Option<String>,
     days_of_history: usize,
 }
