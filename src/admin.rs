@@ -2,14 +2,17 @@
 //!
 //! Everything under `/guard/v1`, and under `/v1` what OpenAI has too, wants the
 //! admin token or an admin key; the dashboard wants a session that was opened
-//! with one of them. The API's errors have OpenAI's envelope. Nothing here is on a
-//! request's way through the proxy.
+//! with one of them. The API's errors have OpenAI's envelope, and `/openapi.json`
+//! is its document. Nothing here is on a request's way through the proxy.
 
 mod alerts;
+mod api;
 mod attempts;
 mod credits;
 mod dashboard;
+mod document;
 mod error;
+mod extract;
 mod forecast;
 mod keys;
 mod ledger;
@@ -22,12 +25,12 @@ mod view;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use axum::{Json, Router};
+use axum::routing::get;
 use tokio_util::task::TaskTracker;
 
 use crate::admin::attempts::Attempts;
@@ -82,30 +85,11 @@ pub struct Admin {
 
 /// All routes of the admin listener.
 pub fn router(admin: Admin) -> Router {
-    let api = Router::new()
-        .route("/keys", post(keys::create).get(keys::list))
-        .route("/keys/{id}", get(keys::show).patch(keys::change).delete(keys::revoke))
-        .route("/keys/{id}/rotate", post(keys::rotate))
-        .route("/projects", post(keys::create_project).get(keys::projects))
-        .route("/projects/{id}/archive", post(keys::archive_project))
-        .route("/limits", get(limits::list))
-        .route("/limits/{name}", get(limits::show).put(limits::put).delete(limits::remove))
-        .route("/limits/{name}/explain", get(limits::explain))
-        .route("/ledger", get(ledger::list))
-        .route("/ledger/verify", get(ledger::verify))
-        .route("/ledger/{id}/adjust", post(ledger::adjust))
-        .route("/usage", get(usage::usage))
-        .route("/forecast", get(forecast::show))
-        .route("/credits", get(credits::show).post(credits::grant))
-        .route("/alerts", get(alerts::list))
-        .route("/alerts/test", post(alerts::test))
-        .route("/config", get(config));
-    let api = Router::new()
-        .nest("/guard/v1", api)
-        .nest("/v1/organization", organization::routes())
-        .layer(axum::middleware::from_fn_with_state(admin.clone(), authorized));
+    let (api, document) = api::routes();
+    let api = api.layer(axum::middleware::from_fn_with_state(admin.clone(), authorized));
     Router::new()
         .merge(api)
+        .merge(document)
         .merge(dashboard::router(admin.clone()))
         .route("/metrics", get(metrics::metrics))
         .route("/livez", get(|| async { "ok\n" }))
@@ -197,8 +181,4 @@ async fn readyz(State(admin): State<Admin>) -> Response {
         return "ok\n".into_response();
     }
     (StatusCode::SERVICE_UNAVAILABLE, "the ledger can't be written\n").into_response()
-}
-
-async fn config(State(admin): State<Admin>) -> Json<serde_json::Value> {
-    Json(serde_json::json!({ "object": "guard.config", "text": admin.in_force.load().text }))
 }

@@ -14,7 +14,7 @@ use crate::store::{Slot, StoreError, credit};
 
 /// A slip of the keyboard must not become a year's budget.
 const GRANT_MAX: Money = Money::from_nano(1_000_000 * 1_000_000_000);
-const NOTE_BYTES_MAX: usize = 1_000;
+const NOTE_CHARS_MAX: usize = 1_000;
 
 /// Why credit was not granted.
 #[derive(Debug, thiserror::Error)]
@@ -26,7 +26,7 @@ pub enum CreditError {
     #[error("a grant is at most {} USD", GRANT_MAX)]
     TooMuch,
     /// Its note is too long.
-    #[error("a note has at most {} bytes", NOTE_BYTES_MAX)]
+    #[error("a note has at most {} characters", NOTE_CHARS_MAX)]
     LongNote,
     /// The account does not take it.
     #[error(transparent)]
@@ -76,7 +76,7 @@ impl Guard {
         if amount > GRANT_MAX {
             return Err(CreditError::TooMuch);
         }
-        if note.len() > NOTE_BYTES_MAX {
+        if note.chars().count() > NOTE_CHARS_MAX {
             return Err(CreditError::LongNote);
         }
         self.write_grant(amount, note, expires_s, by).await

@@ -1,12 +1,14 @@
 //! The shapes of prepaid credit.
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::domain::Money;
 use crate::guard::credit::{Credit, grant_id};
 use crate::ledger::account::GrantReading;
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Credits)]
 pub(crate) struct CreditsView {
     object: &'static str,
     /// Granted, and neither spent nor expired; negative if more was spent.
@@ -24,7 +26,8 @@ pub(crate) struct CreditsView {
     grants: Vec<GrantView>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = CreditGrant)]
 pub(crate) struct GrantView {
     object: &'static str,
     id: String,
