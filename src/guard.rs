@@ -32,7 +32,6 @@ use crate::domain::{Limit, Money};
 use crate::guard::credit::CreditError;
 use crate::guard::trail::{Actor, Change};
 use crate::keys::Ring;
-use crate::ledger::account::Terms;
 use crate::ledger::denial::Denial;
 use crate::ledger::entry::{Attribution, Entry, Hold, Kind};
 use crate::ledger::meter::Reading;
@@ -71,8 +70,8 @@ pub struct Guard {
     /// Those who may change things beside the holder of the configured token.
     admin_keys: admin_keys::AdminKeys,
     accounts: accounts::Accounts,
-    /// What is wanted of prepaid credit; the lock makes grants one at a time.
-    terms: tokio::sync::Mutex<Terms>,
+    /// Makes grants of prepaid credit one at a time.
+    grants: tokio::sync::Mutex<()>,
     organization: organization::Organization,
     refused: refused::Remembered,
 }

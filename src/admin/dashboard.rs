@@ -8,6 +8,7 @@
 mod activity;
 mod assets;
 mod audit;
+mod billing;
 mod chart;
 mod figures;
 mod first_steps;
@@ -86,6 +87,12 @@ const PAGES: &[Page] = &[
         name: |words| words.limits,
         icon: "M12 3 4.500 6v5.500c0 4.500 3 7.800 7.500 9.500 4.500-1.700 7.500-5 7.500-9.500V6zM9 12l2.200 2.200L15.500 10",
         routes: limits::routes,
+    },
+    Page {
+        path: "/billing",
+        name: |words| words.billing,
+        icon: "M3.500 7a2 2 0 0 1 2-2h13a2 2 0 0 1 2 2v10a2 2 0 0 1-2 2h-13a2 2 0 0 1-2-2zM3.500 10h17M7 15h3",
+        routes: billing::routes,
     },
     Page {
         path: "/activity",

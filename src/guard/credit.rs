@@ -69,9 +69,10 @@ impl Guard {
         by: &Actor,
     ) -> Result<Grant, CreditError> {
         // One after the other: a grant that could not be written is taken back.
-        let terms = self.terms.lock().await;
-        if amount < terms.minimum.max(Money::from_nano(1)) {
-            return Err(CreditError::TooLittle(terms.minimum));
+        let _one_at_a_time = self.grants.lock().await;
+        let minimum = self.credit_terms().minimum;
+        if amount < minimum.max(Money::from_nano(1)) {
+            return Err(CreditError::TooLittle(minimum));
         }
         if amount > GRANT_MAX {
             return Err(CreditError::TooMuch);
@@ -91,7 +92,7 @@ impl Guard {
         note: String,
         by: &Actor,
     ) -> Result<Option<Grant>, CreditError> {
-        let _one_at_a_time = self.terms.lock().await;
+        let _one_at_a_time = self.grants.lock().await;
         let found =
             self.credit().and_then(|credit| credit.grants.into_iter().find(|known| known.grant.id == id));
         let Some(GrantReading { grant, .. }) = found else { return Ok(None) };
@@ -124,10 +125,14 @@ impl Guard {
     /// Sets what the configuration wants of prepaid credit.
     pub async fn set_credit_terms(&self, terms: Terms) -> Result<(), StoreError> {
         let slot = self.writer.operators_slot().await?;
-        *self.terms.lock().await = terms;
         self.note_credit(slot, |ledger, now_ms| ledger.set_terms(terms, now_ms));
         self.room.notify_waiters();
         Ok(())
+    }
+
+    /// What is wanted of prepaid credit.
+    pub fn credit_terms(&self) -> Terms {
+        self.ledger().terms()
     }
 
     /// Prepaid credit, if any was ever granted.

@@ -97,7 +97,7 @@ impl Guard {
             marks,
             admin_keys,
             accounts,
-            terms: tokio::sync::Mutex::default(),
+            grants: tokio::sync::Mutex::default(),
             organization,
             refused: Remembered::default(),
         };

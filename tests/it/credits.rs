@@ -310,7 +310,7 @@ fn a_mistaken_grant_is_taken_back_by_a_correction() {
         };
         let made = adjust(&id, "-2475").await;
         assert_eq!(made.status, StatusCode::CREATED, "{made:?}");
-        assert_eq!(made.json()["note"], "prepaid credit: $2,475.00 taken back: it was meant to be 25");
+        assert_eq!(made.json()["note"], "prepaid credit: $2475.00 taken back: it was meant to be 25");
         let shown = credits(&house).await;
         assert_eq!((&shown["balance_usd"], &shown["granted_usd"]), (&json!("25"), &json!("25")));
         assert_eq!(adjust("ent_9999", "-1").await.status, StatusCode::NOT_FOUND);

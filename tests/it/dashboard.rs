@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::dashboard::browser::{Browser, field, seen, text};
 use crate::harness::{ADMIN_TOKEN, House, call, run};
 
-const PAGES: [&str; 11] = [
+const PAGES: [&str; 13] = [
     "/",
     "/keys",
     "/keys/new",
@@ -18,6 +18,8 @@ const PAGES: [&str; 11] = [
     "/usage",
     "/limits",
     "/limits/new",
+    "/billing",
+    "/billing/add",
     "/activity",
     "/activity/audit",
     "/settings",
@@ -335,5 +337,32 @@ fn usage_and_activity_show_what_was_spent_page_by_page() {
         assert!(!older.contains("rel=\"next\""));
         let none = browser.page("/activity?kind=adjust").await;
         assert!(none.contains("Nothing found") && !none.contains("<tr title="));
+    });
+}
+
+#[test]
+fn credit_is_added_and_its_history_shown() {
+    run(async {
+        let house = House::with("").await;
+        let mut browser = Browser::signed_in(&house).await;
+        assert!(browser.page("/billing").await.contains("No prepaid credit"));
+        for amount in ["", "4.99", "-5", "1,000", "1e3", "2000000", "NaN"] {
+            let sent = browser.submit("/billing/add", "/billing", &[("amount", amount), ("note", "n")]).await;
+            assert_eq!(sent.status, StatusCode::UNPROCESSABLE_ENTITY, "{amount}");
+            assert!(text(&sent).contains("Enter an amount from $5.00"), "{amount}: {}", text(&sent));
+        }
+        assert!(house.guard.credit().is_none());
+        let sent = [("amount", "25.5"), ("note", HOSTILE), ("days", "30")];
+        let made = browser.submit("/billing/add", "/billing", &sent).await;
+        assert_eq!((made.status, made.header("location")), (StatusCode::SEE_OTHER, "/billing"));
+        let page = browser.page("/billing").await;
+        assert!(!page.contains("<script>alert"), "{page}");
+        for word in ["$25.50", "Active", "Credit balance", "Credit history"] {
+            assert!(page.contains(word), "{word}: {page}");
+        }
+        let reading = &house.guard.credit().unwrap().grants[0];
+        assert_eq!(reading.grant.note, HOSTILE);
+        let lives_s = reading.grant.expires_s.unwrap() - reading.grant.created_ms / 1_000;
+        assert!((30 * 86_400 - 1..=30 * 86_400 + 1).contains(&lives_s), "{lives_s}");
     });
 }

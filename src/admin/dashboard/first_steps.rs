@@ -53,6 +53,13 @@ const STEPS: &[Step] = &[
         path: None,
         is_done: |desk| desk.admin.guard.ring().any(|key| key.last_used_ms.load(Ordering::Relaxed) > 0),
     },
+    Step {
+        name: "credit",
+        title: |words| words.add_credit,
+        how: |words| words.add_credit_lead,
+        path: Some("/billing/add"),
+        is_done: |desk| desk.admin.guard.credit_balance().is_some(),
+    },
 ];
 
 /// What is still to be done, for those who can do it.

@@ -69,6 +69,9 @@ words! {
     // First steps.
     first_steps first_steps_lead step_name step_key step_limits step_call step_call_how skip_step
     hide_steps
+    // Billing.
+    billing billing_lead credit_balance granted spent expires credit_history no_credit no_credit_how add_credit
+    add_credit_lead amount amount_hint note note_hint bad_credit credit_shadow credit_used_up
     // Settings of the organization and of alerts.
     only_looks organization organization_hint named_by_file save_changes saved alert_channels
     alert_channels_lead no_channels no_channels_how email webhook n_waiting nothing_sent delivered
