@@ -183,7 +183,7 @@ pub(in crate::admin::dashboard) const JA: Words = Words {
     kind_settle: "計上",
     kind_release: "解放",
     kind_adjust: "訂正",
-    kind_threshold: "ソフト上限に到達",
+    kind_threshold: "アラート",
     basis_reported: "OpenAIの報告",
     basis_counted: "ガードで計数",
     basis_assumed: "推定",
