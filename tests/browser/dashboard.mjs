@@ -148,7 +148,7 @@ const tests = {
   async "the bars of limits move by themselves"() {
     const page = await visitor();
     const headers = { authorization: `Bearer ${ADMIN_TOKEN}`, "content-type": "application/json" };
-    const body = JSON.stringify({ window: "month", hard: "0.01" });
+    const body = JSON.stringify({ unit: "requests", window: "day", hard: "1000" });
     assert.equal((await fetch(`${ADMIN}/guard/v1/limits/narrow`, { method: "PUT", headers, body })).status, 200);
     for (const [path, part] of [["/", "#gauges"], ["/limits", "#meters-narrow"]]) {
       await page.goto(path);
