@@ -80,7 +80,7 @@ fn latest(desk: &Desk, lang: Lang) -> Markup {
                 @for refusal in desk.admin.guard.refusals().iter().take(LATEST_MAX) {
                     tr id={ "refusal-" (refusal.number) } {
                         th scope="row" { (parts::time(lang, refusal.at_ms.div_euclid(1_000))) }
-                        td data-label=(words.reason) { code { (refusal.reason) } span.sub { (refusal.endpoint) } }
+                        td data-label=(words.reason) { span { code { (refusal.reason) } " " span.small.muted { (refusal.endpoint) } } }
                         td data-label=(words.key) {
                             @match &refusal.key {
                                 Some(key) => (parts::name(&ring.key_name(key))),
