@@ -16,9 +16,9 @@ use crate::harness::{House, run};
 
 /// A place that takes what is posted to it, or refuses.
 #[derive(Clone, Default)]
-struct Receiver {
-    got: Arc<Mutex<Vec<(String, Value)>>>,
-    refuses: Arc<AtomicBool>,
+pub(crate) struct Receiver {
+    pub(crate) got: Arc<Mutex<Vec<(String, Value)>>>,
+    pub(crate) refuses: Arc<AtomicBool>,
 }
 
 impl Receiver {
@@ -42,7 +42,7 @@ impl Receiver {
     }
 
     /// Waits until so much has come, and a little longer.
-    async fn after(&self, count: usize) -> Vec<(String, Value)> {
+    pub(crate) async fn after(&self, count: usize) -> Vec<(String, Value)> {
         for _ in 0..500 {
             if self.got.lock().unwrap().len() >= count {
                 break;
@@ -63,7 +63,7 @@ hard = 0.01
 "#;
 
 /// A guard that tells `receivers`, and keeps their secret in a file.
-async fn house(receivers: &[&Receiver], limits: &str) -> (House, tempfile::TempDir) {
+pub(crate) async fn house(receivers: &[&Receiver], limits: &str) -> (House, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let secret = folder.path().join("secret");
     std::fs::write(&secret, "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();

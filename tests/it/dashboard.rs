@@ -1,6 +1,8 @@
 //! The dashboard as a browser uses it: sessions, forms, languages, pages.
 
 mod browser;
+mod changes;
+mod visitors;
 
 use bytes::Bytes;
 use http::{Method, StatusCode};

@@ -161,7 +161,7 @@ fn table(desk: &Desk, lang: Lang, entries: &[Entry]) -> Markup {
                         th scope="row" data-label=(words.time) { (parts::time(lang, entry.created_ms.div_euclid(1_000))) }
                         td data-label=(words.kind) { (kind_badge(lang, entry)) }
                         @if entry.kind == Kind::Threshold {
-                            td.note colspan="6" { (parts::name(entry.note.as_deref().unwrap_or_default())) }
+                            td.note colspan="6" lang="en" { (parts::note(entry.note.as_deref().unwrap_or_default())) }
                         } @else {
                             td data-label=(words.key) {
                                 a href=(parts::link("/activity", &[("key", &of.key)])) { (parts::name(&ring.key_name(&of.key))) }

@@ -61,8 +61,8 @@ fn table(desk: &Desk, visit: &Visit, rows: &[AuditRow]) -> Markup {
                     @for row in rows {
                         tr title=(row.event) {
                             th scope="row" { (parts::time(lang, row.at_ms.div_euclid(1_000))) }
-                            td data-label=(words.who) { (actor(visit, row)) }
-                            td data-label=(words.what) { (what(desk, visit, row)) }
+                            td data-label=(words.who) { div { (actor(visit, row)) } }
+                            td data-label=(words.what) { div { (what(desk, visit, row)) } }
                             td data-label=(words.before_after) { (difference(visit, row)) }
                         }
                     }

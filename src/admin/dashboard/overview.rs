@@ -56,9 +56,9 @@ async fn show(State(desk): State<Desk>, Extension(visit): Extension<Visit>) -> S
         }
         dl.tiles #tiles data-live {
             (parts::tile(words.this_month, &parts::money(lang, sums.month.cost, digits), &html! { (requests(&sums.month)) }))
-            (parts::tile(words.today, &parts::money(lang, today.cost, figures::decimals(today.cost)), &html! { (requests(&today)) }))
+            (parts::tile(words.today, &parts::money(lang, today.cost, digits), &html! { (requests(&today)) }))
             (parts::tile(words.at_this_pace, &pace, &range))
-            (parts::tile(words.held_now, &parts::money(lang, held, figures::decimals(held)), &html! { (open) }))
+            (parts::tile(words.held_now, &parts::money(lang, held, digits), &html! { (open) }))
         }
         section.card aria-labelledby="limits" {
             div.heading.small {

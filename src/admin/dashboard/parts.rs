@@ -56,6 +56,11 @@ pub(super) fn name(text: &str) -> Markup {
     html! { bdi.name title=(cut(TITLE_CHARS_MAX)) { (cut(NAME_CHARS_MAX)) "…" } }
 }
 
+/// A sentence with such a name in it, cut only where it has no end.
+pub(super) fn note(text: &str) -> Markup {
+    html! { bdi.name { (text.chars().take(TITLE_CHARS_MAX).collect::<String>()) } }
+}
+
 /// A small label; its tone is said by the text too.
 pub(super) fn badge(tone: &str, text: &str) -> Markup {
     html! { span.badge.(tone) { (text) } }

@@ -75,15 +75,14 @@ fn table(desk: &Desk, visit: &Visit, projects: &[Project], spent: &HashMap<Strin
         div.scroll tabindex="0" role="region" aria-label=(words.projects) {
             table.cards {
                 thead { tr {
-                    th scope="col" { (words.name) } th scope="col" { "ID" } th scope="col" { (words.status) }
+                    th scope="col" { (words.name) } th scope="col" { (words.status) }
                     th scope="col" { (words.created) } th.number scope="col" { (words.api_keys) }
                     th.number scope="col" { (words.spend_this_month) } th scope="col" { span.unseen { (words.actions) } }
                 } }
                 tbody {
                     @for project in projects {
                         tr {
-                            th scope="row" { (parts::name(&project.name)) }
-                            td data-label="ID" { code { (parts::name(&project.id)) } }
+                            th scope="row" { (parts::name(&project.name)) span.sub { code { (parts::name(&project.id)) } } }
                             td data-label=(words.status) { (state(visit, project)) }
                             td data-label=(words.created) { (parts::date(lang, project.created_s)) }
                             td.number data-label=(words.api_keys) {

@@ -14,7 +14,7 @@ const REFUSALS: &str = "spendguard_rejections_total";
 /// Limits and reasons named one by one.
 const COUNTED_MAX: usize = 20;
 /// Refusals shown one by one.
-const LATEST_MAX: usize = 8;
+const LATEST_MAX: usize = 5;
 
 /// What was refused since the start.
 pub(super) fn card(desk: &Desk, lang: Lang) -> Markup {
@@ -71,7 +71,7 @@ fn latest(desk: &Desk, lang: Lang) -> Markup {
     let words = lang.words();
     let ring = desk.admin.guard.ring();
     html! {
-        table.plain.cards.dense {
+        table.plain.cards {
             thead { tr {
                 th scope="col" { (words.time) } th scope="col" { (words.reason) } th scope="col" { (words.key) }
                 th scope="col" { (words.limit) }
@@ -79,8 +79,8 @@ fn latest(desk: &Desk, lang: Lang) -> Markup {
             tbody {
                 @for refusal in desk.admin.guard.refusals().iter().take(LATEST_MAX) {
                     tr id={ "refusal-" (refusal.number) } {
-                        th scope="row" data-label=(words.time) { (parts::time(lang, refusal.at_ms.div_euclid(1_000))) }
-                        td data-label=(words.reason) { code { (refusal.reason) } span.sub { (refusal.endpoint) } }
+                        th scope="row" { (parts::time(lang, refusal.at_ms.div_euclid(1_000))) }
+                        td data-label=(words.reason) { span { code { (refusal.reason) } " " span.small.muted { (refusal.endpoint) } } }
                         td data-label=(words.key) {
                             @match &refusal.key {
                                 Some(key) => (parts::name(&ring.key_name(key))),

@@ -188,7 +188,7 @@ fn channel_state(visit: &Visit, channel: &Listed, last: Option<&Delivery>, waiti
                 },
                 Some(last) => {
                     (parts::badge("red", words.not_delivered))
-                    p.small lang="en" { (parts::name(last.error.as_deref().unwrap_or_default())) }
+                    p.small lang="en" { (parts::note(last.error.as_deref().unwrap_or_default())) }
                 },
             }
         }
@@ -210,7 +210,7 @@ fn outcome_of_test(visit: &Visit, outcome: &Result<(), String>) -> Markup {
     html! {
         @match outcome {
             Ok(()) => p.notice.good role="status" { (words.test_sent) },
-            Err(error) => p.notice.bad role="alert" { (words.test_failed) " " span lang="en" { (parts::name(error)) } },
+            Err(error) => p.notice.bad role="alert" { (words.test_failed) " " span lang="en" { (parts::note(error)) } },
         }
     }
 }

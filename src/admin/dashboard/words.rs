@@ -86,7 +86,7 @@ mod tests {
     use crate::admin::dashboard::language::Lang;
 
     /// Texts that two languages rightly have in common.
-    const ALIKE: [&str; 4] = ["model", "status", "limit", "webhook"];
+    const ALIKE: [&str; 5] = ["model", "status", "limit", "webhook", "kind_threshold"];
 
     #[test]
     fn no_language_leaves_a_text_in_another_or_empty() {

@@ -55,6 +55,7 @@ const LOOK_EVERY_MS_MAX = 60_000;
 const ANSWER_MS_MAX = 20_000;
 const parts = [...document.querySelectorAll("[data-live]")];
 const liveSwitch = document.querySelector("[data-live-switch]");
+const seen = new Map();
 let wait = LOOK_EVERY_MS;
 let timer;
 let paused = false;
@@ -67,9 +68,9 @@ function isInUse(part) {
 }
 
 function renew(part, fresh) {
-  if (!fresh || part.dataset.seen === fresh.innerHTML || isInUse(part)) return;
+  if (!fresh || seen.get(part) === fresh.innerHTML || isInUse(part)) return;
   const known = new Set([...part.querySelectorAll("tr[id]")].map((row) => row.id));
-  part.dataset.seen = fresh.innerHTML;
+  seen.set(part, fresh.innerHTML);
   part.replaceChildren(...document.importNode(fresh, true).childNodes);
   for (const row of part.querySelectorAll("tr[id]")) {
     row.classList.toggle("new", known.size > 0 && !known.has(row.id));

@@ -183,7 +183,7 @@ pub(in crate::admin::dashboard) const EN: Words = Words {
     kind_settle: "Charged",
     kind_release: "Released",
     kind_adjust: "Correction",
-    kind_threshold: "Soft limit reached",
+    kind_threshold: "Alert",
     kind_grant: "Credit granted",
     basis_reported: "reported by OpenAI",
     basis_counted: "counted here",

@@ -183,7 +183,7 @@ pub(in crate::admin::dashboard) const JA: Words = Words {
     kind_settle: "計上",
     kind_release: "解放",
     kind_adjust: "訂正",
-    kind_threshold: "ソフト上限に到達",
+    kind_threshold: "アラート",
     kind_grant: "クレジット付与",
     basis_reported: "OpenAIの報告",
     basis_counted: "ガードで計数",

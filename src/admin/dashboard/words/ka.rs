@@ -183,7 +183,7 @@ pub(in crate::admin::dashboard) const KA: Words = Words {
     kind_settle: "ჩამოიწერა",
     kind_release: "გათავისუფლდა",
     kind_adjust: "შესწორება",
-    kind_threshold: "მიღწეულია რბილი ლიმიტი",
+    kind_threshold: "გაფრთხილება",
     kind_grant: "დარიცხული კრედიტი",
     basis_reported: "OpenAI-ის მიხედვით",
     basis_counted: "დათვლილია აქ",

@@ -183,7 +183,7 @@ pub(in crate::admin::dashboard) const PL: Words = Words {
     kind_settle: "Obciążono",
     kind_release: "Zwolniono",
     kind_adjust: "Korekta",
-    kind_threshold: "Osiągnięto limit miękki",
+    kind_threshold: "Alert",
     kind_grant: "Dodane środki",
     basis_reported: "podany przez OpenAI",
     basis_counted: "policzony tutaj",
