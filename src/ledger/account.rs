@@ -93,6 +93,8 @@ pub struct Balance {
     pub expired: Money,
     /// What open requests may still cost.
     pub held: Money,
+    /// What a request may reserve now.
+    pub available: Money,
 }
 
 impl Balance {
@@ -235,7 +237,8 @@ impl Account {
         };
         let (granted, used) = (sum(|stretch| stretch.granted), sum(|stretch| stretch.settled));
         let expired = granted - used - self.room(at_ms, |stretch| stretch.settled);
-        Balance { granted, used, expired, held: sum(|stretch| stretch.held) }
+        let (held, available) = (sum(|stretch| stretch.held), self.available(at_ms));
+        Balance { granted, used, expired, held, available }
     }
 
     /// What has become of each grant, oldest first: each stretch takes from those

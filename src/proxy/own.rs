@@ -121,9 +121,8 @@ fn grants(guard: &Guard, readings: &Readings) -> Value {
         (hard, (hard - used).max(Money::ZERO))
     });
     let credit = prepaid(guard).map(|credit| {
-        let Balance { granted, expired, held, .. } = credit.balance;
-        let left = (credit.balance.left() - held).max(Money::ZERO);
-        ((granted - expired, left), credit.grants)
+        let Balance { granted, expired, available, .. } = credit.balance;
+        ((granted - expired, available.max(Money::ZERO)), credit.grants)
     });
     let (granted, left, grants) = match (credit, capped) {
         (Some(((granted, left), grants)), None) => (dollars(granted), dollars(left), grants),

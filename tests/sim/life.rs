@@ -65,6 +65,9 @@ impl Life {
         while guard.install_file_limits(settings.limits.clone(), Arc::clone(&settings.zone)).await.is_err() {
             sleep(Duration::from_millis(100)).await;
         }
+        while guard.set_credit_terms(settings.credit).await.is_err() {
+            sleep(Duration::from_millis(100)).await;
+        }
         let (rules, _) = rules::of(settings).unwrap();
         let rules = Arc::new(ArcSwap::from_pointee(rules));
         let dial = Dial { world: Arc::downgrade(world), life };

@@ -58,6 +58,7 @@ fn config(chance: &mut Chance, cancels: bool) -> String {
          [upstream]\nresponse_timeout = \"20s\"\nidle_timeout = \"10s\"\n\
          [guard]\nwhen_tight = \"{tight}\"\nclamp_output_min = 16\nhold_wait = \"{wait}\"\n\
          on_disconnect = \"{on_disconnect}\"\ndrain_max = \"15s\"\n\
+         [credit]\nminimum = 0.00001\nlow_balance = 0.0005\n\
          [[limit]]\nname = \"{AUDIT}\"\nwindow = \"total\"\nsoft = [0.001]\n"
     );
     for number in 0..chance.within(1, 4) {
@@ -103,7 +104,7 @@ pub(crate) async fn run(world: Arc<World>, mut chance: Chance) {
 }
 
 async fn act(world: &Arc<World>, chance: &mut Chance) {
-    match chance.within(0, 13) {
+    match chance.within(0, if world.is_prepaid { 17 } else { 13 }) {
         0 | 1 => reload(world, chance).await,
         2 => put_limit(world, chance).await,
         3 if world.corrects => correct(world, chance).await,
@@ -113,6 +114,7 @@ async fn act(world: &Arc<World>, chance: &mut Chance) {
         7 => drop(world.with_life(crate::life::Life::checkpoint)),
         8..=10 => world.die_after(chance.within(1, 80)),
         11 | 12 => sum_up(world).await,
+        14..=17 => grant(world, chance).await,
         _ => world.die_now(),
     }
 }
@@ -146,6 +148,16 @@ async fn put_limit(world: &World, chance: &mut Chance) {
     };
     world.trace(&format!("limit put or removed: {done}"));
     world.changing(false);
+}
+
+/// Credit is granted, for ever or for seconds.
+async fn grant(world: &World, chance: &mut Chance) {
+    let Some(guard) = world.guard() else { return };
+    let amount = Money::from_nano(i64::try_from(chance.within(100_000, 15_000_000)).unwrap());
+    let lives_s = i64::try_from(chance.within(1, 60)).unwrap();
+    let expires_s = chance.percent(60).then(|| guard.clock().now_s() + lives_s);
+    let done = guard.grant(amount, "credit".to_owned(), expires_s, &Actor::guard()).await;
+    world.trace(&format!("{amount} granted until {expires_s:?}: {}", done.is_ok()));
 }
 
 /// A settled entry is corrected, upward: what was billed stays covered.

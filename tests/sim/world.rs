@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use spendguard::config::Settings;
+use spendguard::domain::Money;
 use spendguard::domain::limit::Mode;
 use spendguard::guard::Guard;
 use tokio::sync::Notify;
@@ -42,6 +43,8 @@ pub(crate) struct World {
     pub(crate) cancels: bool,
     /// Whether operators correct entries.
     pub(crate) corrects: bool,
+    /// Whether they grant credit.
+    pub(crate) is_prepaid: bool,
     keys: OnceLock<[String; 2]>,
     resting: AtomicBool,
     is_loud: bool,
@@ -104,6 +107,7 @@ impl World {
             disk: Arc::default(),
             cancels: chance.percent(25),
             corrects: !seed.is_multiple_of(2),
+            is_prepaid: seed.is_multiple_of(3),
             keys: OnceLock::new(),
             resting: AtomicBool::new(false),
             is_loud,
@@ -304,6 +308,11 @@ impl World {
                     self.fail(state, text);
                 }
             }
+        }
+        // Corrections may take what was never there.
+        let credit = guard.credit_balance().filter(|_| !self.corrects);
+        if credit.is_some_and(|balance| balance.available < Money::ZERO) {
+            self.fail(state, format!("credit is overdrawn: {credit:?}"));
         }
         let billed = self.account.pico().div_ceil(1_000);
         let covered = covered.filter(|_| !self.cancels && !is_changing);

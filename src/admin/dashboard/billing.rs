@@ -52,7 +52,9 @@ fn account(lang: Lang, credit: &Credit, from: usize) -> Markup {
     let words = lang.words();
     let balance = credit.balance;
     let left = balance.left();
-    let tile = |name, amount: Money| parts::tile(name, &parts::money(lang, amount, 2), &html! {});
+    let tile = |name, amount: Money| {
+        parts::tile(name, &parts::money(lang, amount, figures::decimals(amount)), &html! {})
+    };
     let at = |from: usize| parts::link("/billing", &[("from", &from.to_string())]);
     let before = (from > 0).then(|| at(from.saturating_sub(PAGE)));
     let after = (credit.grants.len() > from.saturating_add(PAGE)).then(|| at(from + PAGE));
@@ -81,6 +83,7 @@ fn account(lang: Lang, credit: &Credit, from: usize) -> Markup {
 /// The grants, newest first.
 fn history(lang: Lang, grants: &[GrantReading], from: usize) -> Markup {
     let words = lang.words();
+    let digits = figures::decimals(grants.iter().map(|reading| reading.used).max().unwrap_or_default());
     html! {
         div.scroll tabindex="0" role="region" aria-label=(words.credit_history) {
             table.cards {
@@ -104,7 +107,7 @@ fn history(lang: Lang, grants: &[GrantReading], from: usize) -> Markup {
                                     None => span.muted { (words.never) },
                                 }
                             }
-                            td.number data-label=(words.spent) { (parts::money(lang, reading.used, 2)) }
+                            td.number data-label=(words.spent) { (parts::money(lang, reading.used, digits)) }
                             td.number data-label=(words.amount) { (parts::money(lang, grant.amount, 2)) }
                         }
                     }
