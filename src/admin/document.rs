@@ -107,12 +107,11 @@ fn add_errors(components: &mut Components) {
 
 fn complete_operation(path: &str, method: &str, operation: &mut Operation) {
     let parts: Vec<&str> = path.split('/').filter(|part| !["", "v1"].contains(part)).collect();
-    let named = |part: &str| Some(part.strip_prefix('{')?.strip_suffix('}')?.to_owned());
-    let words: Vec<String> =
-        parts.iter().map(|part| named(part).unwrap_or_else(|| (*part).to_owned())).collect();
+    let names: Vec<&str> =
+        parts.iter().filter_map(|part| part.strip_prefix('{')?.strip_suffix('}')).collect();
+    let words: Vec<&str> = parts.iter().map(|part| part.trim_matches(['{', '}'])).collect();
     operation.operation_id = Some(format!("{method}_{}", words.join("_")));
     operation.tags = Some(vec![tag(&parts)]);
-    let names: Vec<String> = parts.iter().filter_map(|part| named(part)).collect();
     let parameters = operation.parameters.get_or_insert_default();
     for (at, name) in names.iter().enumerate() {
         let is_it = |known: &RefOr<Parameter>| matches!(known, RefOr::T(known) if known.name == *name);
@@ -120,27 +119,27 @@ fn complete_operation(path: &str, method: &str, operation: &mut Operation) {
             parameters.insert(at, parameter(name).into());
         }
     }
+    let takes_any = !parameters.is_empty() || operation.request_body.is_some();
     let changes = method != "get";
     if changes {
         operation.security = Some(vec![SecurityRequirement::new(TOKEN, ["full"])]);
+    }
+    for (status, name, _) in ERRORS {
+        let may_come = match *status {
+            "400" => takes_any,
+            "403" | "409" => changes,
+            "404" => !names.is_empty(),
+            "413" | "415" | "422" => operation.request_body.is_some(),
+            _ => true,
+        };
+        if may_come {
+            operation.responses.responses.insert((*status).to_owned(), Ref::from_response_name(*name).into());
+        }
     }
     for (status, response) in &mut operation.responses.responses {
         let said = ANSWERS.iter().find(|(known, _)| known == status);
         if let (RefOr::T(response), Some((_, description))) = (response, said) {
             (*description).clone_into(&mut response.description);
-        }
-    }
-    let takes_body = operation.request_body.is_some();
-    for (status, name, _) in ERRORS {
-        let may_come = match *status {
-            "400" => takes_body || operation.parameters.as_ref().is_some_and(|all| !all.is_empty()),
-            "403" | "409" => changes,
-            "404" => !names.is_empty(),
-            "413" | "415" | "422" => takes_body,
-            _ => true,
-        };
-        if may_come {
-            operation.responses.responses.insert((*status).to_owned(), Ref::from_response_name(*name).into());
         }
     }
 }

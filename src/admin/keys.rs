@@ -90,7 +90,6 @@ pub(super) fn ascending(order: Option<&str>, default: bool) -> Result<bool, ApiE
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
-#[schema(as = CreateKey)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct CreateKey {
     #[schema(min_length = 1, max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
@@ -116,7 +115,7 @@ pub(crate) async fn create(
     Extension(by): Extension<Actor>,
     Body(body): Body<CreateKey>,
 ) -> Result<(StatusCode, Json<KeyView>), ApiError> {
-    positive(body.expires_in_seconds)?;
+    checked_lifetime(body.expires_in_seconds)?;
     let new = NewKey {
         name: body.name,
         project: body.project_id,
@@ -129,7 +128,7 @@ pub(crate) async fn create(
     Ok((StatusCode::CREATED, Json(view)))
 }
 
-pub(super) fn positive(seconds: Option<i64>) -> Result<(), ApiError> {
+pub(super) fn checked_lifetime(seconds: Option<i64>) -> Result<(), ApiError> {
     if seconds.is_some_and(|seconds| !(1..=EXPIRES_S_MAX).contains(&seconds)) {
         return Err(ApiError::bad(Some("expires_in_seconds"), "give 1 second to a hundred years"));
     }
@@ -162,7 +161,6 @@ pub(crate) async fn show(
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
-#[schema(as = ChangeKey)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ChangeKey {
     #[schema(min_length = 1, max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
@@ -195,7 +193,7 @@ pub(crate) async fn change(
     Path(id): Path<String>,
     Body(body): Body<ChangeKey>,
 ) -> Result<Json<KeyView>, ApiError> {
-    positive(body.expires_in_seconds.flatten())?;
+    checked_lifetime(body.expires_in_seconds.flatten())?;
     let change = KeyChange {
         name: body.name,
         project: body.project_id,
@@ -218,7 +216,6 @@ pub(crate) async fn revoke(
 }
 
 #[derive(Debug, Default, Deserialize, ToSchema)]
-#[schema(as = RotateKey)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RotateKey {
     /// How long the old secret goes on to work.
@@ -252,7 +249,6 @@ pub(crate) async fn rotate(
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
-#[schema(as = CreateProject)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct CreateProject {
     /// Without it one is made.

@@ -91,7 +91,6 @@ pub(crate) async fn list(
 const ADJUSTMENT_MAX: Money = Money::from_nano(1_000_000 * 1_000_000_000);
 
 #[derive(Debug, Deserialize, ToSchema)]
-#[schema(as = Adjustment)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Adjustment {
     /// What is added to the cost: a decimal text, at most a million either way.

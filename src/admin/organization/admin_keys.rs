@@ -12,7 +12,7 @@ use super::view::{AdminKeyView, DeletedView};
 use crate::admin::Admin;
 use crate::admin::error::ApiError;
 use crate::admin::extract::{Body, Path, Query};
-use crate::admin::keys::{Paging, positive};
+use crate::admin::keys::{Paging, checked_lifetime};
 use crate::admin::view::List;
 use crate::guard::admin_keys::{AdminKey, Role};
 use crate::guard::trail::Actor;
@@ -73,7 +73,7 @@ pub(super) async fn create(
     Extension(by): Extension<Actor>,
     Body(body): Body<Create>,
 ) -> Result<Json<AdminKeyView>, ApiError> {
-    positive(body.expires_in_seconds)?;
+    checked_lifetime(body.expires_in_seconds)?;
     let role = match body.role.as_deref() {
         None => Role::default(),
         Some(role) => {

@@ -12,7 +12,7 @@ use super::{page, project};
 use crate::admin::Admin;
 use crate::admin::error::ApiError;
 use crate::admin::extract::{Body, Path, Query};
-use crate::admin::keys::{Paging, positive};
+use crate::admin::keys::{Paging, checked_lifetime};
 use crate::admin::view::List;
 use crate::guard::keyring::KeyChange;
 use crate::guard::trail::Actor;
@@ -112,7 +112,7 @@ pub(super) async fn change(
 ) -> Result<Json<ApiKeyView>, ApiError> {
     let key = find(&admin, &of, &id)?;
     no_scopes(body.scopes.as_deref())?;
-    positive(body.expires_in_seconds)?;
+    checked_lifetime(body.expires_in_seconds)?;
     if key.expires_s.is_some_and(|end_s| end_s <= admin.guard.clock().now_s()) {
         return Err(ApiError::conflict(format!("key {id:?} has expired; make a new one")));
     }

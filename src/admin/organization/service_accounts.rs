@@ -11,7 +11,7 @@ use super::{active_project, page, project};
 use crate::admin::Admin;
 use crate::admin::error::ApiError;
 use crate::admin::extract::{Body, Path, Query};
-use crate::admin::keys::{Paging, positive};
+use crate::admin::keys::{Paging, checked_lifetime};
 use crate::admin::view::List;
 use crate::guard::trail::Actor;
 
@@ -72,7 +72,7 @@ pub(super) async fn create(
     Body(body): Body<Create>,
 ) -> Result<Json<NewAccountView>, ApiError> {
     active_project(&admin, &of)?;
-    positive(body.expires_in_seconds)?;
+    checked_lifetime(body.expires_in_seconds)?;
     let alone = body.alone.unwrap_or(false);
     if alone && body.expires_in_seconds.is_some() {
         let problem = "an account without a key has none that expires";
@@ -169,7 +169,7 @@ pub(super) async fn create_key(
 ) -> Result<Json<NewApiKeyView>, ApiError> {
     active_project(&admin, &of)?;
     no_scopes(body.scopes.as_deref())?;
-    positive(body.expires_in_seconds)?;
+    checked_lifetime(body.expires_in_seconds)?;
     let made = admin.guard.create_account_key(&of, &id, body.name, body.expires_in_seconds, &by).await?;
     Ok(Json(NewApiKeyView::of(&made.0, &made.1)))
 }
