@@ -60,7 +60,7 @@ def paths():
     day = 86_400
     yield from ["/", "/keys", "/limits", "/activity", "/settings"]
     yield from (f"/usage?by={by}" for by in ("model", "key", "project", "user", "day"))
-    yield from ["/usage?by=model&key=key_00000000000000000007", "/activity?key=key_00000000000000000007", "/limits/org-month"]
+    yield from ["/usage?by=model&key=key_00000000000000000007", "/activity?key=key_00000000000000000007"]
     yield from ["/guard/v1/limits", "/guard/v1/keys?limit=100", "/guard/v1/ledger?limit=100", "/guard/v1/forecast", "/guard/v1/alerts"]
     yield from (f"/guard/v1/usage?group_by={by}" for by in ("key", "model", "user", "day", "endpoint", "tag"))
     usage = "/v1/organization/usage/completions"
@@ -70,7 +70,7 @@ def paths():
     yield f"{usage}?start_time={now - 3_600}&bucket_width=1m"
     yield f"/v1/organization/costs?start_time={now - 180 * day}&limit=180&group_by=line_item"
     yield f"/v1/organization/costs?start_time={now - 7 * day}&group_by=api_key_id"
-    yield from ["/v1/organization/projects", "/v1/organization/spend_limit", "/v1/organization/spend_alerts", "/v1/organization/audit_logs"]
+    yield from ["/v1/organization/projects", "/v1/organization/spend_alerts", "/v1/organization/audit_logs"]
     yield from ["/guard/v1/limits/org-month/explain", "/metrics"]
 
 
