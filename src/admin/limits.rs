@@ -131,7 +131,8 @@ async fn contributions(
 ) -> Result<(Vec<ContributionView>, usize), ApiError> {
     let Some(span) = span else { return Ok((Vec::new(), 0)) };
     let (ring, of) = (Arc::clone(admin.guard.ring()), Arc::clone(limit));
-    let found = admin.guard.read_long(move |db| reader::counted(db, &of, span, EXPLAINED_MAX, &*ring)).await?;
+    let found =
+        admin.guard.read_long(move |db| reader::counted(db, &of, span, EXPLAINED_MAX, &*ring)).await?;
     let view = |(subject, entry): (Subject, Entry)| ContributionView {
         subject: subject.label().to_owned(),
         amount: limit.unit.decimal(entry.amount(limit.unit)),

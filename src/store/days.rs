@@ -18,9 +18,9 @@ use crate::domain::{Span, Window};
 use crate::ledger::calendar;
 use crate::store::rollup::{COLUMNS, ROLLUP_S, RollupKey, RollupSums, Table, row_from, upsert_rollup};
 
-/// Rows that are added at once: a few milliseconds, in which nothing else is
+/// Rows that are added at once: some five milliseconds, in which nothing else is
 /// written.
-const ROWS_MAX: usize = 1_000;
+const ROWS_MAX: usize = 500;
 
 /// A span that is summed up.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,7 +45,8 @@ impl Day {
 
 /// All spans that are summed up, in their order.
 pub(super) fn days(db: &Connection) -> rusqlite::Result<Vec<Day>> {
-    let mut statement = db.prepare_cached("SELECT start_s, end_s, next FROM rollup_day_span ORDER BY start_s")?;
+    let mut statement =
+        db.prepare_cached("SELECT start_s, end_s, next FROM rollup_day_span ORDER BY start_s")?;
     let rows = statement.query_map([], day_from)?;
     rows.collect()
 }
@@ -69,7 +70,12 @@ pub(super) fn end(db: &Connection) -> rusqlite::Result<RollupKey> {
 
 /// Adds to a quarter and, if that is summed up already, to its day. `end` is
 /// what [`end`] says.
-pub(super) fn add(db: &Connection, end: &RollupKey, key: &RollupKey, sums: &RollupSums) -> rusqlite::Result<()> {
+pub(super) fn add(
+    db: &Connection,
+    end: &RollupKey,
+    key: &RollupKey,
+    sums: &RollupSums,
+) -> rusqlite::Result<()> {
     upsert_rollup(db, Table::Quarters, key, sums)?;
     if key >= end {
         return Ok(());
@@ -197,7 +203,19 @@ pub(super) fn each_row(
             statement.query([span.start_s, span.end_s])?
         } else {
             let (start_s, end_s) = (span.start_s, span.end_s);
-            statement.query(params![start_s, end_s, from.start_s, n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7]])?
+            statement.query(params![
+                start_s,
+                end_s,
+                from.start_s,
+                n[0],
+                n[1],
+                n[2],
+                n[3],
+                n[4],
+                n[5],
+                n[6],
+                n[7]
+            ])?
         };
         while let Some(row) = rows.next()? {
             if !each(row)? {
@@ -226,7 +244,8 @@ struct Stretch {
 /// What a time is made of.
 fn stretches(days: Vec<Day>, span: Span, mut is_cut: impl FnMut(Span) -> bool) -> Vec<Stretch> {
     let mut found: Vec<Stretch> = Vec::new();
-    let mut rest = Stretch { is_of_days: false, span, from: RollupKey { start_s: i64::MIN, ..RollupKey::default() } };
+    let mut rest =
+        Stretch { is_of_days: false, span, from: RollupKey { start_s: i64::MIN, ..RollupKey::default() } };
     let fits = |day: &Day| span.start_s <= day.span.start_s && day.span.end_s <= span.end_s;
     for day in days.into_iter().filter(fits) {
         if is_cut(day.span) {

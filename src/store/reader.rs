@@ -169,7 +169,8 @@ pub fn usages<const N: usize>(
         let start_s = row.get(0)?;
         let (requests, cost, tokens) =
             (uint(row.get(8)?), Money::from_nano(row.get(9)?), tokens_from(row, 10)?);
-        for ((by, _), sums) in questions.iter().zip(&mut sums).filter(|((_, span), _)| span.contains(start_s)) {
+        for ((by, _), sums) in questions.iter().zip(&mut sums).filter(|((_, span), _)| span.contains(start_s))
+        {
             for group in by.groups(row, start_s)? {
                 let sum = sums.entry(group).or_default();
                 sum.requests += requests;
@@ -292,8 +293,13 @@ pub(super) fn each_settled(
 /// key may come again and again.
 pub fn each_use(db: &Connection, mut each: impl FnMut(&str, i64)) -> rusqlite::Result<()> {
     let reading = Reading { columns: "api_key, last_ms", by_user: false, span: Span::ALWAYS };
-    days::each_row(db, reading, |_| false, |row| {
-        each(row.get_ref(0)?.as_str()?, row.get(1)?);
-        Ok(true)
-    })
+    days::each_row(
+        db,
+        reading,
+        |_| false,
+        |row| {
+            each(row.get_ref(0)?.as_str()?, row.get(1)?);
+            Ok(true)
+        },
+    )
 }

@@ -27,7 +27,11 @@ impl Receiver {
         async fn take(State(to): State<Receiver>, headers: HeaderMap, body: String) -> StatusCode {
             let id = headers.get("webhook-id").map_or("", |id| id.to_str().unwrap()).to_owned();
             to.got.lock().unwrap().push((id, serde_json::from_str(&body).unwrap()));
-            if to.refuses.load(Ordering::Relaxed) { StatusCode::INTERNAL_SERVER_ERROR } else { StatusCode::OK }
+            if to.refuses.load(Ordering::Relaxed) {
+                StatusCode::INTERNAL_SERVER_ERROR
+            } else {
+                StatusCode::OK
+            }
         }
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -137,7 +141,8 @@ fn a_hard_limit_that_refuses_many_is_told_once_and_again_when_raised_and_hit() {
 #[test]
 fn a_channel_that_fails_is_tried_again_and_holds_up_no_other() {
     run(async {
-        let (deaf, well) = (Receiver { refuses: Arc::new(true.into()), ..Receiver::default() }, Receiver::default());
+        let (deaf, well) =
+            (Receiver { refuses: Arc::new(true.into()), ..Receiver::default() }, Receiver::default());
         let (house, _folder) = house(&[&deaf, &well], LIMIT).await;
         assert_eq!(house.chat(&[], json!({})).await.status, StatusCode::OK);
         assert_eq!(well.after(1).await.len(), 1);

@@ -57,7 +57,11 @@ fn huge_pages_and_cursors_are_refused_in_words_or_empty() {
         ]
         .map(str::to_owned)
         .to_vec();
-        queries.extend([format!("after={long}"), format!("page={long}"), format!("limit={}", "9".repeat(5_000))]);
+        queries.extend([
+            format!("after={long}"),
+            format!("page={long}"),
+            format!("limit={}", "9".repeat(5_000)),
+        ]);
         for path in LISTS {
             for query in &queries {
                 let joint = if path.contains('?') { '&' } else { '?' };

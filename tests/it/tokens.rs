@@ -33,7 +33,10 @@ fn wrong_tokens_are_paced_and_a_good_one_is_always_let_in() {
         }
         for guess in ["Bearer guess", "Basic Z3Vlc3M6Z3Vlc3M=", "Bearer ", "\u{e9}"] {
             let barred = admin_with(&house, guess).await;
-            assert_eq!((barred.status, barred.code()), (StatusCode::TOO_MANY_REQUESTS, "rate_limit_exceeded".into()));
+            assert_eq!(
+                (barred.status, barred.code()),
+                (StatusCode::TOO_MANY_REQUESTS, "rate_limit_exceeded".into())
+            );
             let seconds: i64 = barred.header("retry-after").parse().unwrap();
             assert!((1..=60).contains(&seconds), "{barred:?}");
         }
@@ -76,7 +79,8 @@ fn an_admin_token_never_goes_upstream() {
         let served = house.fake.served();
         assert_eq!(served["gpt-4o-mini"].requests, 1, "{served:?}");
         let listed = house.admin(Method::GET, "/guard/v1/keys?limit=100", None).await.json();
-        let listed: Vec<&Value> = listed["data"].as_array().unwrap().iter().map(|key| &key["redacted_value"]).collect();
+        let listed: Vec<&Value> =
+            listed["data"].as_array().unwrap().iter().map(|key| &key["redacted_value"]).collect();
         assert_eq!(listed.len(), 2, "the house's own, and the client's: {listed:?}");
     });
 }

@@ -131,7 +131,8 @@ fn a_spend_alert_is_mailed_to_its_own_recipients_and_told_to_other_channels_too(
     run(async {
         let (server, receiver) = (Server::default(), Receiver::default());
         let (house, _folder) = house(Some(&server), &receiver, LIMIT).await;
-        let id = make_spend_alert(&house, json!(["cfo@acme.example", "b@acme.example"]), Some("Budget:")).await;
+        let id =
+            make_spend_alert(&house, json!(["cfo@acme.example", "b@acme.example"]), Some("Budget:")).await;
         spend(&house).await;
         let took = server.after(2).await;
         let receivers: Vec<_> = took.iter().map(|(receivers, _)| receivers.join(" ")).collect();
@@ -177,7 +178,10 @@ fn without_a_mail_server_a_spend_alert_says_that_its_recipients_are_not_told() {
         assert_eq!(receiver.after(2).await.len(), 2, "the webhook hears of both");
         let untold = delivery(&house, &id).await;
         assert_eq!((&untold["state"], &untold["attempts"]), (&json!("dropped"), &json!(0)), "{untold}");
-        assert!(untold["error"].as_str().unwrap().starts_with("[alerts.email] is not configured"), "{untold}");
+        assert!(
+            untold["error"].as_str().unwrap().starts_with("[alerts.email] is not configured"),
+            "{untold}"
+        );
         assert_eq!(untold["recipients"], json!(["cfo@acme.example"]));
         let of_limit = alerts(&house).await.into_iter().find(|alert| alert["limit"] == "monthly").unwrap();
         assert_eq!(of_limit["deliveries"].as_array().unwrap().len(), 1, "{of_limit}");
