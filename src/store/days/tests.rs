@@ -1,3 +1,5 @@
+//! However much is summed up by days, nobody can tell.
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
