@@ -31,7 +31,8 @@ impl Attempts {
             return None;
         }
         let oldest_ms = failures.front().copied().unwrap_or(now_ms);
-        Some(oldest_ms.saturating_sub(since_ms).saturating_add(999).div_euclid(1_000).max(1))
+        let wait_ms = oldest_ms.saturating_sub(since_ms).clamp(1, FAILURES_WITHIN_MS);
+        Some(wait_ms.saturating_add(999).div_euclid(1_000))
     }
 }
 

@@ -35,6 +35,14 @@ fn outcome(delivery: &Value) -> String {
     }
 }
 
+/// The channel, and whom it is for, if not those that it is configured for.
+fn channel(delivery: &Value) -> String {
+    let recipients = delivery["recipients"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let recipients: Vec<&str> = recipients.collect();
+    let channel = text(delivery, "channel");
+    if recipients.is_empty() { channel } else { format!("{channel} to {}", recipients.join(", ")) }
+}
+
 async fn list(format: Format, connection: &Connection) -> Result<(), Failure> {
     let answer = connection.get("/guard/v1/alerts").await?;
     if format == Format::Json {
@@ -60,7 +68,7 @@ async fn list(format: Format, connection: &Connection) -> Result<(), Failure> {
         for delivery in &deliveries {
             let mut row = vec![time(alert, "created_at")];
             row.extend(["kind", "limit", "subject", "threshold", "settled"].map(|field| text(alert, field)));
-            row.extend([text(delivery, "channel"), outcome(delivery)]);
+            row.extend([channel(delivery), outcome(delivery)]);
             rows.push(row);
         }
     }

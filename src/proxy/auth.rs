@@ -46,9 +46,8 @@ pub fn caller(
     }
     let hash = KeyHash::of(text.as_bytes());
     let now_ms = guard.clock().now_ms();
-    let bad = || match guard.is_of_admin(&hash) {
-        true => Refusal::AdminToken,
-        false => Refusal::BadKey(masked(&secret)),
+    let bad = || {
+        if guard.is_of_admin(&hash) { Refusal::AdminToken } else { Refusal::BadKey(masked(&secret)) }
     };
     let (key, unseen) = match guard.ring().find(&hash) {
         Some(key) => (key, None),

@@ -18,9 +18,9 @@ use crate::domain::{Span, Window};
 use crate::ledger::calendar;
 use crate::store::rollup::{COLUMNS, ROLLUP_S, RollupKey, RollupSums, Table, row_from, upsert_rollup};
 
-/// Rows that are added at once: a few milliseconds, in which nothing else is
+/// Rows that are added at once: some five milliseconds, in which nothing else is
 /// written.
-const ROWS_MAX: usize = 1_000;
+const ROWS_MAX: usize = 500;
 
 /// A span that is summed up.
 #[derive(Clone, Debug, PartialEq, Eq)]

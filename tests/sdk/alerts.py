@@ -50,7 +50,7 @@ class Mail:
     """A mail server that keeps what it gets within TLS, from who knows the password."""
 
     def __init__(self, certificate, **options):
-        self.messages, self.logins = [], []
+        self.messages, self.logins, self.refused = [], [], set()
         # Not 127.0.0.1, to which mail may go in the clear.
         with socket.socket() as probe:
             probe.bind(("127.0.0.2", 0))
@@ -66,6 +66,12 @@ class Mail:
     def authenticate(self, server, session, envelope, mechanism, auth_data):
         self.logins.append((auth_data.login, auth_data.password))
         return AuthResult(success=auth_data.password == b"correct horse" and isinstance(auth_data, LoginPassword))
+
+    async def handle_RCPT(self, server, session, envelope, address, options):
+        if address in self.refused:
+            return "451 not now"
+        envelope.rcpt_tos.append(address)
+        return "250 ok"
 
     async def handle_DATA(self, server, session, envelope):
         self.messages.append((envelope.rcpt_tos, message_from_bytes(envelope.content, policy=policy.default)))
@@ -113,6 +119,37 @@ def chat(house, project):
         return urllib.request.urlopen(request, timeout=20).status
     except urllib.error.HTTPError as error:
         return error.code
+
+
+def own_recipients(house, mail):
+    """A spend alert, whose own recipient takes no mail until the guard has been killed."""
+    mail.refused = {"cfo@acme.example"}
+    channel = {"type": "email", "recipients": ["cfo@acme.example"], "subject_prefix": "Budget:"}
+    alert = house.api("POST", "/v1/organization/spend_alerts", {
+        "threshold_amount": 100, "currency": "USD", "interval": "month", "notification_channel": channel,
+    })
+    before = len(mail.messages)
+    entry = next(e for e in house.api("GET", "/guard/v1/ledger")["data"] if e["kind"] == "settle")
+    house.api("POST", f"/guard/v1/ledger/{entry['id']}/adjust", {"amount_usd": "2", "note": "a large bill"})
+
+    def told():
+        """What came of telling it, by channel, once it was tried through each."""
+        alerts = [one for one in house.api("GET", "/guard/v1/alerts")["data"] if one["limit"] == alert["id"]]
+        found = {d["channel"]: d for one in alerts for d in one["deliveries"]}
+        return found if found and all(d["attempts"] for d in found.values()) else None
+
+    until("each channel was tried", told)
+    assert told()["email"]["state"] == "waiting" and "451" in told()["email"]["error"], told()
+    assert told()["email"]["recipients"] == ["cfo@acme.example"] and told()["webhook-1"]["state"] == "sent", told()
+    house.kill_and_restart()
+    mail.refused = set()
+    until("the spend alert's own mail", lambda: len(mail.messages) > before)
+    until("it is noted", lambda: told()["email"]["state"] == "sent")
+    receivers, message = mail.messages[-1]
+    assert receivers == ["cfo@acme.example"] and message["to"] == "cfo@acme.example", (receivers, message["to"])
+    assert message["subject"].startswith("Budget: [Acme <&> Söhne] Limit " + alert["id"]), message["subject"]
+    assert len(mail.messages) == before + 1, "the others are not told by mail"
+    print("ok  a spend alert is mailed to its own recipients alone, after kill -9 too")
 
 
 def main():
@@ -168,6 +205,8 @@ def main():
         told = ([message["subject"] for _, message in mail.messages], Web.slacks)
         assert (len(mail.messages), len(Web.slacks)) == (2, 2), f"something is told twice: {told}"
         print("ok  a hard limit that refuses is told once")
+
+        own_recipients(house, mail)
 
         code, text = house.cli("alerts", "list")
         assert code == 0 and "alerting" in text and "webhook-1" in text and "sent" in text, text
