@@ -96,7 +96,7 @@ fn limits_are_set_explained_and_removed() {
         at.says("limits set day --window day --hard 5 --soft 50%,4 --only model=gpt-5* --only tag:team=search --shadow", &["limit day is in force"]);
         let limits = at.json("limits list");
         let day = limits.as_array().unwrap().iter().find(|limit| limit["name"] == "day").unwrap();
-        assert_eq!((&day["mode"], &day["soft"]), (&json!("shadow"), &json!(["2.5", "4"])), "{day}");
+        assert_eq!((&day["mode"], &day["soft"]), (&json!("shadow"), &json!(["50%", "4"])), "{day}");
         assert_eq!(day["only"]["tag"]["team"], json!(["search"]));
         assert_eq!(
             at.json("limits set keys --per key --unit tokens --window week --hard 1000")["name"],
@@ -137,7 +137,7 @@ fn usage_and_the_ledger_are_read_corrected_and_proved() {
         assert!(lines.lines().count() == 2 && lines.lines().all(|line| line.starts_with('{')), "{lines}");
         at.says("ledger verify", &["ok: 2 entries"]);
         assert_eq!(at.json("ledger verify")["ok"], true);
-        at.fails(1, "ledger adjust ent_999 --usd 1 --note x", "ent_999");
+        at.fails(1, "ledger adjust ent_999 --usd 1 --note x", "no settled entry");
         at.fails(2, "usage --since someday", "since");
         at.fails(2, "usage --by shoe", "shoe");
     }));
