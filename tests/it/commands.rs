@@ -138,7 +138,7 @@ fn usage_and_the_ledger_are_read_corrected_and_proved() {
         at.says("ledger verify", &["ok: 2 entries"]);
         assert_eq!(at.json("ledger verify")["ok"], true);
         at.fails(1, "ledger adjust ent_999 --usd 1 --note x", "no settled entry");
-        at.fails(2, "usage --since someday", "since");
+        at.fails(2, "usage --since someday", "a day such as");
         at.fails(2, "usage --by shoe", "shoe");
     }));
 }
