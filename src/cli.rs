@@ -35,16 +35,49 @@ pub use print::{complain, say};
 /// Runs a command against a running guard.
 pub async fn run(command: Command, connection: &Connection) -> Result<(), Failure> {
     match command {
-        Command::Keys { command } => keys::run(command, connection).await,
-        Command::Projects { command } => keys::projects(command, connection).await,
-        Command::Limits { command } => limits::run(command, connection).await,
-        Command::Credits { command } => credits::run(command, connection).await,
+        Command::Keys { command, format } => keys::run(command, format, connection).await,
+        Command::Projects { command, format } => keys::projects(command, format, connection).await,
+        Command::Limits { command, format } => limits::run(command, format, connection).await,
+        Command::Credits { command, format } => credits::run(command, format, connection).await,
         Command::Usage(wanted) => usage::run(wanted, connection).await,
-        Command::Ledger { command } => ledger::run(command, connection).await,
-        Command::Prices { command } => prices::run(command),
-        Command::Alerts { command } => alerts::run(command, connection).await,
+        Command::Ledger { command, format } => ledger::run(command, format, connection).await,
+        Command::Prices { command, format } => prices::run(command, format),
+        Command::Alerts { command, format } => alerts::run(command, format, connection).await,
         Command::Serve { .. } | Command::Demo { .. } | Command::Check { .. } | Command::Config { .. } => {
             Err(Failure::wrong("this command does not talk to a guard"))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory as _, Parser as _};
+
+    use super::*;
+
+    /// A line as a shell takes it apart: quotes, an environment, what is redirected.
+    fn words(line: &str) -> Vec<String> {
+        let line = line.split(" # ").next().unwrap_or(line);
+        let parts = line.split('\'').enumerate().flat_map(|(at, part)| match at % 2 {
+            0 => part.split_whitespace().map(str::to_owned).collect(),
+            _ => vec![part.to_owned()],
+        });
+        parts.skip_while(|word| word.contains('=')).take_while(|word| word != "<" && word != ">").collect()
+    }
+
+    fn check(command: &clap::Command, path: &str) {
+        let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        let example = help.strip_prefix("Example: ").unwrap_or_else(|| panic!("{path} has no example"));
+        let words = words(example);
+        assert!(words.join(" ").starts_with(path), "{example:?} is none of {path}");
+        Cli::try_parse_from(&words).unwrap_or_else(|error| panic!("{example:?}: {error}"));
+        for below in command.get_subcommands() {
+            check(below, &format!("{path} {}", below.get_name()));
+        }
+    }
+
+    #[test]
+    fn every_command_has_an_example_that_is_understood() {
+        check(&Cli::command(), "spendguard");
     }
 }

@@ -5,24 +5,27 @@ use serde_json::Value;
 
 use crate::cli::args::AlertsCommand;
 use crate::cli::table::{self, text, time};
-use crate::cli::{Connection, Failure, Format, say};
+use crate::cli::{Connection, Failure, Format};
 
-pub(super) async fn run(command: AlertsCommand, connection: &Connection) -> Result<(), Failure> {
+pub(super) async fn run(
+    command: AlertsCommand,
+    format: Format,
+    connection: &Connection,
+) -> Result<(), Failure> {
     match command {
-        AlertsCommand::Test => test(connection).await,
-        AlertsCommand::List { format } => list(format, connection).await,
+        AlertsCommand::Test => test(format, connection).await,
+        AlertsCommand::List => list(format, connection).await,
     }
 }
 
-async fn test(connection: &Connection) -> Result<(), Failure> {
+async fn test(format: Format, connection: &Connection) -> Result<(), Failure> {
     let answer = connection.call(Method::POST, "/guard/v1/alerts/test", None).await?;
     let results = answer["data"].as_array().cloned().unwrap_or_default();
     if results.is_empty() {
         return Err(Failure::wrong("no channel is configured: see [alerts] in the configuration"));
     }
-    for result in &results {
-        say(&format!("{}: {}", text(result, "channel"), outcome(result)));
-    }
+    let words = |result: &Value| format!("{}: {}", text(result, "channel"), outcome(result));
+    table::outcome(format, &answer["data"], &results.iter().map(words).collect::<Vec<_>>().join("\n"));
     let all_sent = results.iter().all(|result| result["state"] == "sent");
     if all_sent { Ok(()) } else { Err(Failure::failed("not all channels took the test message")) }
 }
@@ -45,8 +48,7 @@ fn channel(delivery: &Value) -> String {
 
 async fn list(format: Format, connection: &Connection) -> Result<(), Failure> {
     let answer = connection.get("/guard/v1/alerts").await?;
-    if format == Format::Json {
-        table::json(&answer["data"]);
+    if table::programs(format, &answer["data"]) {
         return Ok(());
     }
     let columns = [

@@ -60,54 +60,83 @@ pub enum Command {
     #[command(after_help = "Example: spendguard check --config config/spendguard.toml")]
     Check {},
     /// About the configuration file.
+    #[command(after_help = "Example: spendguard config schema > spendguard.schema.json")]
     Config {
         /// What of it.
         #[command(subcommand)]
         command: ConfigCommand,
     },
     /// Make, list, rotate and revoke keys.
+    #[command(after_help = "Example: spendguard keys create --name chatbot")]
     Keys {
         /// What to do.
         #[command(subcommand)]
         command: KeysCommand,
+        /// How to print.
+        #[arg(long, global = true, value_enum, default_value_t)]
+        format: Format,
     },
     /// Make, list and archive projects.
+    #[command(after_help = "Example: spendguard projects create Chatbot --id chatbot")]
     Projects {
         /// What to do.
         #[command(subcommand)]
         command: ProjectsCommand,
+        /// How to print.
+        #[arg(long, global = true, value_enum, default_value_t)]
+        format: Format,
     },
     /// See, set and explain limits.
+    #[command(after_help = "Example: spendguard limits set budget --window month --hard 24 --soft 50%")]
     Limits {
         /// What to do.
         #[command(subcommand)]
         command: LimitsCommand,
+        /// How to print.
+        #[arg(long, global = true, value_enum, default_value_t)]
+        format: Format,
     },
     /// Add prepaid credit, and see what is left of it.
+    #[command(after_help = "Example: spendguard credits add 25.00 --note 'purchase order 7'")]
     Credits {
         /// What to do.
         #[command(subcommand)]
         command: CreditsCommand,
+        /// How to print.
+        #[arg(long, global = true, value_enum, default_value_t)]
+        format: Format,
     },
     /// What was spent.
     Usage(UsageArgs),
     /// Read, export, correct and prove the ledger.
+    #[command(after_help = "Example: spendguard ledger tail -f")]
     Ledger {
         /// What to do.
         #[command(subcommand)]
         command: LedgerCommand,
+        /// How to print; an export is CSV if nothing is said.
+        #[arg(long, global = true, value_enum)]
+        format: Option<Format>,
     },
     /// See the price sheet.
+    #[command(after_help = "Example: spendguard prices show gpt-5")]
     Prices {
         /// What to do.
         #[command(subcommand)]
         command: PricesCommand,
+        /// How to print.
+        #[arg(long, global = true, value_enum, default_value_t)]
+        format: Format,
     },
     /// See what was told to operators, and try it.
+    #[command(after_help = "Example: spendguard alerts test")]
     Alerts {
         /// What to do.
         #[command(subcommand)]
         command: AlertsCommand,
+        /// How to print.
+        #[arg(long, global = true, value_enum, default_value_t)]
+        format: Format,
     },
 }
 
@@ -130,11 +159,7 @@ pub enum KeysCommand {
     Import(NewKeyArgs),
     /// List keys.
     #[command(after_help = "Example: spendguard keys list --format json")]
-    List {
-        /// How to print.
-        #[arg(long, value_enum, default_value_t)]
-        format: Format,
-    },
+    List,
     /// Give a key a new secret.
     #[command(after_help = "Example: spendguard keys rotate key_abc --grace 1h")]
     Rotate {
@@ -186,11 +211,7 @@ pub enum ProjectsCommand {
     },
     /// List projects.
     #[command(after_help = "Example: spendguard projects list")]
-    List {
-        /// How to print.
-        #[arg(long, value_enum, default_value_t)]
-        format: Format,
-    },
+    List,
     /// Archive a project; its keys are refused.
     #[command(after_help = "Example: spendguard projects archive chatbot")]
     Archive {
@@ -204,11 +225,7 @@ pub enum ProjectsCommand {
 pub enum LimitsCommand {
     /// List limits with their meters.
     #[command(after_help = "Example: spendguard limits list")]
-    List {
-        /// How to print.
-        #[arg(long, value_enum, default_value_t)]
-        format: Format,
-    },
+    List,
     /// Make or change a limit.
     #[command(after_help = "Example: spendguard limits set budget --window month --hard 24 --soft 50%")]
     Set {
@@ -250,9 +267,6 @@ pub enum LimitsCommand {
     Explain {
         /// Its name.
         name: String,
-        /// How to print.
-        #[arg(long, value_enum, default_value_t)]
-        format: Format,
     },
 }
 
@@ -290,9 +304,6 @@ pub enum LedgerCommand {
     /// All entries, oldest first.
     #[command(after_help = "Example: spendguard ledger export --format csv > ledger.csv")]
     Export {
-        /// csv or jsonl.
-        #[arg(long, value_enum, default_value_t = Format::Csv)]
-        format: Format,
         /// From which day or Unix second.
         #[arg(long)]
         since: Option<String>,
@@ -316,11 +327,7 @@ pub enum LedgerCommand {
     },
     /// Compare all that the ledger says twice, and explain what differs.
     #[command(after_help = "Example: spendguard ledger verify")]
-    Verify {
-        /// How to print: table or json.
-        #[arg(long, value_enum, default_value_t)]
-        format: Format,
-    },
+    Verify,
 }
 
 /// `spendguard prices …`.
@@ -357,11 +364,7 @@ pub enum CreditsCommand {
     },
     /// What was granted, and what is left of it.
     #[command(after_help = "Example: spendguard credits balance --format json")]
-    Balance {
-        /// How to print.
-        #[arg(long, value_enum, default_value_t)]
-        format: Format,
-    },
+    Balance,
 }
 
 /// `spendguard alerts …`.
@@ -372,9 +375,5 @@ pub enum AlertsCommand {
     Test,
     /// What was sent, what is waiting, what failed.
     #[command(after_help = "Example: spendguard alerts list")]
-    List {
-        /// How to print.
-        #[arg(long, value_enum, default_value_t)]
-        format: Format,
-    },
+    List,
 }

@@ -9,16 +9,21 @@ use crate::cli::{Connection, Failure, Format, say};
 use crate::clock::Clock;
 use crate::config::units;
 
-pub(super) async fn run(command: CreditsCommand, connection: &Connection) -> Result<(), Failure> {
+pub(super) async fn run(
+    command: CreditsCommand,
+    format: Format,
+    connection: &Connection,
+) -> Result<(), Failure> {
     match command {
         CreditsCommand::Add { usd, note, expires } => {
             let mut body = json!({ "amount_usd": usd, "note": note });
             body["expires_at"] = expires.as_deref().map(in_time).transpose()?.into();
             let made = connection.call(Method::POST, "/guard/v1/credits", Some(body)).await?;
-            say(&format!("{} grants {} USD", text(&made, "id"), money(&made, "amount_usd")));
+            let words = format!("{} grants {} USD", text(&made, "id"), money(&made, "amount_usd"));
+            table::outcome(format, &made, &words);
             Ok(())
         }
-        CreditsCommand::Balance { format } => balance(format, connection).await,
+        CreditsCommand::Balance => balance(format, connection).await,
     }
 }
 
@@ -31,8 +36,7 @@ fn in_time(text: &str) -> Result<i64, Failure> {
 
 async fn balance(format: Format, connection: &Connection) -> Result<(), Failure> {
     let credits = connection.get("/guard/v1/credits").await?;
-    if format == Format::Json {
-        table::json(&credits);
+    if table::programs(format, &credits) {
         return Ok(());
     }
     let grants = credits["grants"].as_array().cloned().unwrap_or_default();

@@ -8,33 +8,40 @@ use serde_json::{Value, json};
 use crate::cli::api::segment;
 use crate::cli::args::{KeysCommand, NewKeyArgs, ProjectsCommand};
 use crate::cli::table::{self, text, time};
-use crate::cli::{Connection, Failure, Format, say};
+use crate::cli::{Connection, Failure, Format};
 use crate::config::units;
 
 const SECRET_BYTES_MAX: u64 = 4_096;
 
-pub(super) async fn run(command: KeysCommand, connection: &Connection) -> Result<(), Failure> {
+pub(super) async fn run(
+    command: KeysCommand,
+    format: Format,
+    connection: &Connection,
+) -> Result<(), Failure> {
     match command {
-        KeysCommand::Create(new) => create(new, connection).await,
-        KeysCommand::Import(new) => create(NewKeyArgs { secret_stdin: true, ..new }, connection).await,
-        KeysCommand::List { format } => list(format, connection).await,
+        KeysCommand::Create(new) => create(new, format, connection).await,
+        KeysCommand::Import(new) => {
+            create(NewKeyArgs { secret_stdin: true, ..new }, format, connection).await
+        }
+        KeysCommand::List => list(format, connection).await,
         KeysCommand::Rotate { id, grace } => {
             let body = json!({ "grace_seconds": seconds(&grace)? });
             let path = format!("/guard/v1/keys/{}/rotate", segment(&id));
             let key = connection.call(Method::POST, &path, Some(body)).await?;
-            shown_once(&key);
+            shown_once(format, &key);
             Ok(())
         }
         KeysCommand::Revoke { id } => {
             let path = format!("/guard/v1/keys/{}", segment(&id));
             let key = connection.call(Method::DELETE, &path, None).await?;
-            say(&format!("revoked {} ({})", text(&key, "id"), text(&key, "name")));
+            let words = format!("revoked {} ({})", text(&key, "id"), text(&key, "name"));
+            table::outcome(format, &key, &words);
             Ok(())
         }
     }
 }
 
-async fn create(new: NewKeyArgs, connection: &Connection) -> Result<(), Failure> {
+async fn create(new: NewKeyArgs, format: Format, connection: &Connection) -> Result<(), Failure> {
     let secret = if new.secret_stdin { Some(from_stdin()?) } else { None };
     let expires = new.expires.as_deref().map(seconds).transpose()?;
     let mut body = json!({ "name": new.name, "models": new.models });
@@ -48,18 +55,20 @@ async fn create(new: NewKeyArgs, connection: &Connection) -> Result<(), Failure>
     put("secret", secret.clone().map(Value::from));
     let key = connection.call(Method::POST, "/guard/v1/keys", Some(body)).await?;
     if secret.is_some() {
-        say(&format!("imported {} ({})", text(&key, "id"), text(&key, "name")));
+        let words = format!("imported {} ({})", text(&key, "id"), text(&key, "name"));
+        table::outcome(format, &key, &words);
     } else {
-        shown_once(&key);
+        shown_once(format, &key);
     }
     Ok(())
 }
 
-fn shown_once(key: &Value) {
-    say(&format!("{} ({})", text(key, "id"), text(key, "name")));
-    say(&text(key, "value"));
-    say("This is the only time the secret is shown. Give it to your program:");
-    say(&format!("  export OPENAI_API_KEY={}", text(key, "value")));
+fn shown_once(format: Format, key: &Value) {
+    let [id, name, secret] = ["id", "name", "value"].map(|field| text(key, field));
+    let words = format!(
+        "{id} ({name})\n{secret}\nThis is the only time the secret is shown. Give it to your program:\n  export OPENAI_API_KEY={secret}"
+    );
+    table::outcome(format, key, &words);
 }
 
 fn from_stdin() -> Result<String, Failure> {
@@ -75,8 +84,7 @@ fn seconds(duration: &str) -> Result<u64, Failure> {
 
 async fn list(format: Format, connection: &Connection) -> Result<(), Failure> {
     let keys = connection.all("/guard/v1/keys").await?;
-    if format == Format::Json {
-        table::json(&Value::from(keys));
+    if table::programs(format, &Value::from(keys.as_slice())) {
         return Ok(());
     }
     let columns = [
@@ -95,7 +103,11 @@ async fn list(format: Format, connection: &Connection) -> Result<(), Failure> {
     table::print(format, &columns, &keys.iter().map(row).collect::<Vec<Vec<_>>>())
 }
 
-pub(super) async fn projects(command: ProjectsCommand, connection: &Connection) -> Result<(), Failure> {
+pub(super) async fn projects(
+    command: ProjectsCommand,
+    format: Format,
+    connection: &Connection,
+) -> Result<(), Failure> {
     match command {
         ProjectsCommand::Create { name, id } => {
             let mut body = json!({ "name": name });
@@ -103,13 +115,13 @@ pub(super) async fn projects(command: ProjectsCommand, connection: &Connection) 
                 body["id"] = id.into();
             }
             let project = connection.call(Method::POST, "/guard/v1/projects", Some(body)).await?;
-            say(&format!("created {} ({})", text(&project, "id"), text(&project, "name")));
+            let words = format!("created {} ({})", text(&project, "id"), text(&project, "name"));
+            table::outcome(format, &project, &words);
             Ok(())
         }
-        ProjectsCommand::List { format } => {
+        ProjectsCommand::List => {
             let projects = connection.all("/guard/v1/projects").await?;
-            if format == Format::Json {
-                table::json(&Value::from(projects));
+            if table::programs(format, &Value::from(projects.as_slice())) {
                 return Ok(());
             }
             let columns = [("ID", false), ("NAME", false), ("STATUS", false), ("SOURCE", false)];
@@ -121,7 +133,8 @@ pub(super) async fn projects(command: ProjectsCommand, connection: &Connection) 
         ProjectsCommand::Archive { id } => {
             let path = format!("/guard/v1/projects/{}/archive", segment(&id));
             let project = connection.call(Method::POST, &path, None).await?;
-            say(&format!("archived {}; its keys are refused", text(&project, "id")));
+            let words = format!("archived {}; its keys are refused", text(&project, "id"));
+            table::outcome(format, &project, &words);
             Ok(())
         }
     }

@@ -44,23 +44,26 @@ const FIELDS: [&str; 25] = [
 const USAGE_FIELDS: [&str; 5] =
     ["input_tokens", "cached_input_tokens", "cache_write_tokens", "output_tokens", "reasoning_tokens"];
 
-pub(super) async fn run(command: LedgerCommand, connection: &Connection) -> Result<(), Failure> {
+pub(super) async fn run(
+    command: LedgerCommand,
+    format: Option<Format>,
+    connection: &Connection,
+) -> Result<(), Failure> {
+    let wanted = format.unwrap_or_default();
     match command {
-        LedgerCommand::Tail { follow, number } => tail(follow, number, connection).await,
-        LedgerCommand::Export { format, since, until } => export(format, since, until, connection).await,
+        LedgerCommand::Tail { follow, number } => tail(wanted, follow, number, connection).await,
+        LedgerCommand::Export { since, until } => {
+            export(format.unwrap_or(Format::Csv), since, until, connection).await
+        }
         LedgerCommand::Adjust { entry, usd, note } => {
             let path = format!("/guard/v1/ledger/{}/adjust", segment(&entry));
             let body = json!({ "amount_usd": usd, "note": note });
             let made = connection.call(Method::POST, &path, Some(body)).await?;
-            say(&format!(
-                "{} corrects {} by {} USD",
-                text(&made, "id"),
-                text(&made, "corrects"),
-                text(&made, "cost_usd")
-            ));
+            let [id, corrects, usd] = ["id", "corrects", "cost_usd"].map(|field| text(&made, field));
+            table::outcome(wanted, &made, &format!("{id} corrects {corrects} by {usd} USD"));
             Ok(())
         }
-        LedgerCommand::Verify { format } => verify(format, connection).await,
+        LedgerCommand::Verify => verify(wanted, connection).await,
     }
 }
 
@@ -69,13 +72,18 @@ async fn page(connection: &Connection, query: &str) -> Result<(Vec<Value>, bool)
     Ok((page["data"].as_array().cloned().unwrap_or_default(), page["has_more"] == true))
 }
 
-async fn tail(follow: bool, number: usize, connection: &Connection) -> Result<(), Failure> {
+async fn tail(format: Format, follow: bool, number: usize, connection: &Connection) -> Result<(), Failure> {
     let (mut entries, _) = page(connection, &format!("limit={}&order=desc", number.clamp(1, PAGE))).await?;
     entries.reverse();
-    say(&line(
-        &["ENTRY", "CREATED", "KIND", "KEY", "MODEL", "BASIS", "IN", "OUT", "COST USD"].map(str::to_owned),
-    ));
-    entries.iter().for_each(print_line);
+    match format {
+        Format::Table => say(&line(
+            &["ENTRY", "CREATED", "KIND", "KEY", "MODEL", "BASIS", "IN", "OUT", "COST USD"]
+                .map(str::to_owned),
+        )),
+        Format::Csv => say(&csv_head()),
+        Format::Json | Format::Jsonl => {}
+    }
+    entries.iter().try_for_each(|entry| print_entry(format, entry))?;
     if !follow {
         return Ok(());
     }
@@ -88,7 +96,7 @@ async fn tail(follow: bool, number: usize, connection: &Connection) -> Result<()
         let (mut newest, _) = page(connection, &format!("limit={PAGE}&order=desc")).await?;
         newest.reverse();
         for entry in newest.iter().filter(|entry| shown.insert(text(entry, "id"))) {
-            print_line(entry);
+            print_entry(format, entry)?;
         }
         let present: std::collections::BTreeSet<String> =
             newest.iter().map(|entry| text(entry, "id")).collect();
@@ -129,25 +137,36 @@ async fn export(
             window.push_str(&format!("&{name}={}", segment(&value)));
         }
     }
-    let columns: Vec<_> = FIELDS.into_iter().chain(USAGE_FIELDS).chain(["tags"]).collect();
-    if format == Format::Csv {
-        say(&columns.join(","));
+    match format {
+        Format::Csv => say(&csv_head()),
+        Format::Jsonl | Format::Json => {}
+        Format::Table => return Err(Failure::wrong("an export is csv or jsonl")),
     }
     let mut after = String::new();
     loop {
         let (entries, has_more) = page(connection, &format!("limit={PAGE}&order=asc{window}{after}")).await?;
         for entry in &entries {
-            match format {
-                Format::Csv => say(&csv_line(entry)?),
-                Format::Jsonl | Format::Json => say(&entry.to_string()),
-                Format::Table => return Err(Failure::wrong("an export is csv or jsonl")),
-            }
+            print_entry(format, entry)?;
         }
         match entries.last() {
             Some(last) if has_more => after = format!("&after={}", text(last, "id")),
             _ => return Ok(()),
         }
     }
+}
+
+/// Prints an entry: in columns, as CSV, or as an object on a line.
+fn print_entry(format: Format, entry: &Value) -> Result<(), Failure> {
+    match format {
+        Format::Table => print_line(entry),
+        Format::Csv => say(&csv_line(entry)?),
+        Format::Jsonl | Format::Json => say(&entry.to_string()),
+    }
+    Ok(())
+}
+
+fn csv_head() -> String {
+    FIELDS.into_iter().chain(USAGE_FIELDS).chain(["tags"]).collect::<Vec<_>>().join(",")
 }
 
 fn csv_line(entry: &Value) -> Result<String, Failure> {
@@ -175,14 +194,16 @@ async fn verify(format: Format, connection: &Connection) -> Result<(), Failure> 
     );
     let is_ok = report["ok"] == true;
     match format {
-        Format::Json => table::json(&report),
+        Format::Json | Format::Jsonl => {
+            table::programs(format, &report);
+        }
         Format::Table => {
             print_differences(&report);
             if is_ok {
                 say(&format!("ok: {compared}"));
             }
         }
-        Format::Csv | Format::Jsonl => return Err(Failure::wrong("a verification is a table or json")),
+        Format::Csv => return Err(Failure::wrong("a verification is a table or json")),
     }
     if is_ok {
         Ok(())

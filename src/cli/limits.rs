@@ -8,9 +8,13 @@ use crate::cli::args::LimitsCommand;
 use crate::cli::table::{self, text, time};
 use crate::cli::{Connection, Failure, Format, say};
 
-pub(super) async fn run(command: LimitsCommand, connection: &Connection) -> Result<(), Failure> {
+pub(super) async fn run(
+    command: LimitsCommand,
+    format: Format,
+    connection: &Connection,
+) -> Result<(), Failure> {
     match command {
-        LimitsCommand::List { format } => list(format, connection).await,
+        LimitsCommand::List => list(format, connection).await,
         LimitsCommand::Set { name, per, unit, window, hard, soft, only, zone, shadow } => {
             let mode = if shadow { "shadow" } else { "enforce" };
             let mut body = json!({ "per": per, "unit": unit, "window": window, "soft": soft, "mode": mode });
@@ -18,16 +22,17 @@ pub(super) async fn run(command: LimitsCommand, connection: &Connection) -> Resu
             body["zone"] = zone.into();
             body["only"] = narrowed(&only)?;
             let path = format!("/guard/v1/limits/{}", segment(&name));
-            connection.call(Method::PUT, &path, Some(body)).await?;
-            say(&format!("limit {name} is in force"));
+            let limit = connection.call(Method::PUT, &path, Some(body)).await?;
+            table::outcome(format, &limit, &format!("limit {name} is in force"));
             Ok(())
         }
         LimitsCommand::Remove { name } => {
-            connection.call(Method::DELETE, &format!("/guard/v1/limits/{}", segment(&name)), None).await?;
-            say(&format!("limit {name} is removed"));
+            let path = format!("/guard/v1/limits/{}", segment(&name));
+            let removed = connection.call(Method::DELETE, &path, None).await?;
+            table::outcome(format, &removed, &format!("limit {name} is removed"));
             Ok(())
         }
-        LimitsCommand::Explain { name, format } => explain(&name, format, connection).await,
+        LimitsCommand::Explain { name } => explain(&name, format, connection).await,
     }
 }
 
@@ -56,8 +61,7 @@ fn narrowed(only: &[String]) -> Result<Value, Failure> {
 
 async fn list(format: Format, connection: &Connection) -> Result<(), Failure> {
     let answer = connection.get("/guard/v1/limits").await?;
-    if format == Format::Json {
-        table::json(&answer["data"]);
+    if table::programs(format, &answer["data"]) {
         return Ok(());
     }
     let columns = [
@@ -102,8 +106,7 @@ async fn list(format: Format, connection: &Connection) -> Result<(), Failure> {
 
 async fn explain(name: &str, format: Format, connection: &Connection) -> Result<(), Failure> {
     let explained = connection.get(&format!("/guard/v1/limits/{}/explain", segment(name))).await?;
-    if format == Format::Json {
-        table::json(&explained);
+    if table::programs(format, &explained) {
         return Ok(());
     }
     for meter in explained["meters"].as_array().into_iter().flatten() {

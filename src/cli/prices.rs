@@ -1,5 +1,7 @@
 //! `spendguard prices …`: the sheet that comes with this binary.
 
+use serde_json::json;
+
 use crate::cli::args::PricesCommand;
 use crate::cli::{Failure, Format, say, table};
 use crate::clock::Clock;
@@ -7,26 +9,31 @@ use crate::domain::demand::Tier;
 use crate::pricing::rates::Rates;
 use crate::pricing::sheet::{Price, Sheet};
 
-pub(super) fn run(command: PricesCommand) -> Result<(), Failure> {
+pub(super) fn run(command: PricesCommand, format: Format) -> Result<(), Failure> {
     let sheet = Sheet::built_in(&[]).map_err(|error| Failure::failed(error.to_string()))?;
     let now_s = Clock::default().now_s();
     match command {
-        PricesCommand::List => list(&sheet, now_s),
+        PricesCommand::List => list(format, &sheet, now_s),
         PricesCommand::Show { model } => {
             let price = sheet.find(&model, now_s);
             let price =
                 price.ok_or_else(|| Failure::failed(format!("the sheet has no price for {model:?}")))?;
-            show(&price)
+            show(format, &price)
         }
         PricesCommand::Check => {
             let days = sheet.age_s(now_s) / 86_400;
+            let is_stale = sheet.is_stale(now_s);
+            let answer = json!({ "version": sheet.version(), "age_days": days, "stale": is_stale });
             let told = format!("price sheet {} is {days} days old", sheet.version());
-            if sheet.is_stale(now_s) {
+            let is_told = table::programs(format, &answer);
+            if is_stale {
                 return Err(Failure::failed(format!(
                     "{told}; prices have probably changed, update spendguard or add [[price]]s"
                 )));
             }
-            say(&told);
+            if !is_told {
+                say(&told);
+            }
             Ok(())
         }
     }
@@ -52,17 +59,19 @@ fn row(price: &Price, name: &str, rates: &Rates) -> Vec<String> {
     [price.id.to_string(), name.to_owned()].into_iter().chain(cells).collect()
 }
 
-fn list(sheet: &Sheet, now_s: i64) -> Result<(), Failure> {
-    say(&format!("US dollars per million tokens, sheet {}", sheet.version()));
+fn list(format: Format, sheet: &Sheet, now_s: i64) -> Result<(), Failure> {
+    if format == Format::Table {
+        say(&format!("US dollars per million tokens, sheet {}", sheet.version()));
+    }
     let rows: Vec<_> = sheet
         .models(now_s)
         .iter()
         .map(|price| row(price, "default", price.rates(Tier::Standard, 0)))
         .collect();
-    table::print(Format::Table, &COLUMNS, &rows)
+    table::print(format, &COLUMNS, &rows)
 }
 
-fn show(price: &Price) -> Result<(), Failure> {
+fn show(format: Format, price: &Price) -> Result<(), Failure> {
     let mut rows = Vec::new();
     for tier in [Tier::Standard, Tier::Flex, Tier::Priority, Tier::Ultrafast] {
         rows.push(row(price, tier.name(), price.rates(tier, 0)));
@@ -70,7 +79,10 @@ fn show(price: &Price) -> Result<(), Failure> {
             rows.push(row(price, &format!("{}, long", tier.name()), price.rates(tier, u64::MAX)));
         }
     }
-    table::print(Format::Table, &COLUMNS, &rows)?;
+    table::print(format, &COLUMNS, &rows)?;
+    if format != Format::Table {
+        return Ok(());
+    }
     if let Some(above) = price.long_above {
         say(&format!("long: the whole request, once its input exceeds {above} tokens"));
     }

@@ -7,10 +7,19 @@ use crate::cli::{Failure, Format, say};
 /// A column: its heading, and whether its cells are numbers.
 pub(super) type Column = (&'static str, bool);
 
-/// Prints rows under headings, or as CSV.
+/// Prints rows under headings, as CSV, or as objects with the headings' names.
 pub(super) fn print(format: Format, columns: &[Column], rows: &[Vec<String>]) -> Result<(), Failure> {
-    if format == Format::Csv {
-        return csv(columns, rows);
+    let named = |row: &Vec<String>| -> Value {
+        let fields = columns.iter().zip(row).map(|((heading, _), cell)| (name(heading), cell.clone().into()));
+        Value::Object(fields.collect())
+    };
+    match format {
+        Format::Table => {}
+        Format::Csv => return csv(columns, rows),
+        Format::Json | Format::Jsonl => {
+            programs(format, &rows.iter().map(named).collect());
+            return Ok(());
+        }
     }
     let width = |at: usize, heading: &str| {
         let cells = rows.iter().map(|row| shown(&row[at]).chars().count());
@@ -33,11 +42,9 @@ pub(super) fn print(format: Format, columns: &[Column], rows: &[Vec<String>]) ->
 
 fn csv(columns: &[Column], rows: &[Vec<String>]) -> Result<(), Failure> {
     let mut writer = csv::Writer::from_writer(Vec::new());
-    let written = writer
-        .write_record(columns.iter().map(|(heading, _)| heading.to_lowercase().replace(' ', "_")))
-        .and_then(|()| {
-            rows.iter().try_for_each(|row| writer.write_record(row.iter().map(|cell| cell_text(cell))))
-        });
+    let written = writer.write_record(columns.iter().map(|(heading, _)| name(heading))).and_then(|()| {
+        rows.iter().try_for_each(|row| writer.write_record(row.iter().map(|cell| cell_text(cell))))
+    });
     written.map_err(|error| Failure::failed(error.to_string()))?;
     let bytes = writer.into_inner().map_err(|error| Failure::failed(error.to_string()))?;
     say(String::from_utf8_lossy(&bytes).trim_end());
@@ -56,9 +63,28 @@ pub(super) fn shown(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
-/// Prints an answer as the API gave it.
-pub(super) fn json(value: &Value) {
-    say(&serde_json::to_string_pretty(value).unwrap_or_default());
+/// A heading as programs have it.
+fn name(heading: &str) -> String {
+    heading.to_lowercase().replace(' ', "_")
+}
+
+/// Prints an answer as the API gave it, if it is for programs: whole, or an item
+/// a line. Says whether it was.
+pub(super) fn programs(format: Format, answer: &Value) -> bool {
+    match (format, answer) {
+        (Format::Table | Format::Csv, _) => return false,
+        (Format::Json, answer) => say(&serde_json::to_string_pretty(answer).unwrap_or_default()),
+        (Format::Jsonl, Value::Array(items)) => items.iter().for_each(|item| say(&item.to_string())),
+        (Format::Jsonl, answer) => say(&answer.to_string()),
+    }
+    true
+}
+
+/// Prints what came of a command: in words, or for programs.
+pub(super) fn outcome(format: Format, answer: &Value, words: &str) {
+    if !programs(format, answer) {
+        say(words);
+    }
 }
 
 /// A field as text; empty for null and absent.

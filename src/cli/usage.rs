@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::cli::api::segment;
 use crate::cli::args::UsageArgs;
 use crate::cli::table::{self, money, text};
-use crate::cli::{Connection, Failure, Format};
+use crate::cli::{Connection, Failure};
 
 pub(super) async fn run(wanted: UsageArgs, connection: &Connection) -> Result<(), Failure> {
     let mut path = format!("/guard/v1/usage?group_by={}", wanted.by);
@@ -15,8 +15,7 @@ pub(super) async fn run(wanted: UsageArgs, connection: &Connection) -> Result<()
         }
     }
     let answer = connection.get(&path).await?;
-    if wanted.format == Format::Json {
-        table::json(&answer["data"]);
+    if table::programs(wanted.format, &answer["data"]) {
         return Ok(());
     }
     let columns = [

@@ -8,6 +8,7 @@ mod alerts;
 mod attack;
 mod bad_input;
 mod bad_upstream;
+mod commands;
 mod crash;
 mod credits;
 mod damage;

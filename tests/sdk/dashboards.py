@@ -177,6 +177,16 @@ def chosen(prometheus, board, house):
     return values
 
 
+def close_to_the_ledger(prometheus, house, board):
+    """What was spent since the start, first requests included, but for what Prometheus extrapolates."""
+    text = next(expression for what, expression, _ in queries(board) if what == "Spent A")
+    values = {variable["name"]: ALL for variable in board["templating"]["list"]}
+    told = prometheus.value(filled(text, values | BUILT_IN))
+    entries = house.api("GET", f"/guard/v1/ledger?limit=1000&since={int(time.time()) - 3600}")["data"]
+    settled = sum(float(entry["cost_usd"]) for entry in entries)
+    assert abs(told / settled - 1) < 0.1, f"Grafana would show {told} USD of {settled}"
+
+
 def main():
     environment = OUTSIDE_LOOPBACK | {"NOBODY_LISTENS": f"http://127.0.0.1:{free_port()}/"}
     with House(CONFIG, environment | yesterday()) as house:
@@ -206,6 +216,7 @@ def main():
                 prometheus.until(20, "series for every query", all_there)
             except SystemExit:
                 sys.exit("no series for:\n" + "\n".join(missing))
+            close_to_the_ledger(prometheus, house, found["spend.json"])
             count = sum(len(list(queries(board))) for board in found.values())
             print(f"{count} queries of {len(found)} dashboards return series, with everything chosen and with one of each")
 

@@ -106,6 +106,8 @@ def queries_use_the_boards_own_variables():
         text = " ".join(target["expr"] for panel in board["panels"] for target in panel.get("targets", ()))
         used = set(re.findall(r"\$\{?([a-zA-Z_]\w*)", text))
         assert used <= known, f"{path.name}: {used - known}"
+        asked = [variable for variable in board["templating"]["list"] if variable["type"] == "query"]
+        assert all(variable["definition"] == variable["query"]["query"] for variable in asked), path.name
         assert names - {"datasource"} <= used, f"{path.name}: chosen and not used: {names - used}"
 
 

@@ -1,6 +1,7 @@
 // The official Node package, unchanged, against the guard.
 import assert from "node:assert/strict";
 import OpenAI from "openai";
+import { run } from "./run.mjs";
 
 const ask = { model: "gpt-4o-mini", messages: [{ role: "user", content: "hello" }] };
 const client = (key) => new OpenAI({ apiKey: process.env[`KEY_${key}`] ?? key });
@@ -69,15 +70,4 @@ const tests = {
   },
 };
 
-let failed = 0;
-for (const [name, test] of Object.entries(tests)) {
-  try {
-    await test();
-    console.log(`ok      ${name}`);
-  } catch (error) {
-    failed += 1;
-    console.log(`FAILED  ${name}\n${error.stack}`);
-  }
-}
-console.log(`openai for Node ${process.version}: ${Object.keys(tests).length - failed} passed, ${failed} failed`);
-process.exit(failed ? 1 : 0);
+await run("openai", tests);
