@@ -64,6 +64,10 @@ pub enum Refusal {
     UpstreamTimeout,
 }
 
+const NO_KEY: &str = "You didn't provide an API key. Send it as 'Authorization: Bearer KEY'.";
+const ADMIN_TOKEN: &str = "This is an admin token of spendguard. It opens the admin API, and never goes to OpenAI: send \
+                           an API key instead.";
+
 struct Answer {
     status: StatusCode,
     message: String,
@@ -157,17 +161,11 @@ impl Refusal {
             Self::UpstreamTimeout => {
                 server(StatusCode::GATEWAY_TIMEOUT, "upstream_timeout", "OpenAI did not answer in time.")
             }
-            Self::NoKey => {
-                key("You didn't provide an API key. Send it as 'Authorization: Bearer KEY'.".to_owned())
-            }
+            Self::NoKey => key(NO_KEY.to_owned()),
             Self::BadKey(masked) => {
                 key(format!("Incorrect API key provided: {masked}. It is unknown, revoked or expired."))
             }
-            Self::AdminToken => key(
-                "This is an admin token of spendguard. It opens the admin API, and never goes to OpenAI: send an API key \
-                 instead."
-                    .to_owned(),
-            ),
+            Self::AdminToken => key(ADMIN_TOKEN.to_owned()),
             Self::EndpointNotAllowed(endpoint) => client(
                 StatusCode::FORBIDDEN,
                 Some("endpoint_not_allowed"),
