@@ -27,6 +27,9 @@ pub struct Config {
     pub show_amounts: bool,
 }
 
+const ADMIN_TOKEN: &str = "This is an admin token of spendguard. It opens the admin API, and never goes to OpenAI: send an \
+                           API key instead.";
+
 /// Why a request is not served. The facts; `Refusal::response` words them.
 #[derive(Debug)]
 pub enum Refusal {
@@ -162,11 +165,7 @@ impl Refusal {
             Self::BadKey(masked) => {
                 key(format!("Incorrect API key provided: {masked}. It is unknown, revoked or expired."))
             }
-            Self::AdminToken => key(
-                "This is an admin token of spendguard. It opens the admin API, and never goes to OpenAI: send an API key \
-                 instead."
-                    .to_owned(),
-            ),
+            Self::AdminToken => key(ADMIN_TOKEN.to_owned()),
             Self::EndpointNotAllowed(endpoint) => client(
                 StatusCode::FORBIDDEN,
                 Some("endpoint_not_allowed"),
