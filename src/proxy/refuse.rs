@@ -27,6 +27,9 @@ pub struct Config {
     pub show_amounts: bool,
 }
 
+const ADMIN_TOKEN: &str = "This is an admin token of spendguard. It opens the admin API, and never goes to OpenAI: send an \
+                           API key instead.";
+
 /// Why a request is not served. The facts; `Refusal::response` words them.
 #[derive(Debug)]
 pub enum Refusal {

@@ -12,10 +12,13 @@ use tokio::net::TcpStream;
 use super::{LIMIT, Receiver, alerts};
 use crate::harness::{House, run};
 
+/// Whom a mail was for, and what it said.
+type Mail = (Vec<String>, String);
+
 /// A mail server on this machine: what it took, and whom it refuses.
 #[derive(Clone, Default)]
 struct Server {
-    took: Arc<Mutex<Vec<(Vec<String>, String)>>>,
+    took: Arc<Mutex<Vec<Mail>>>,
     refuses: &'static str,
     /// Whether it takes connections and then says nothing.
     hangs: bool,
@@ -70,7 +73,7 @@ impl Server {
     }
 
     /// Waits until so much has come, and a little longer.
-    async fn after(&self, count: usize) -> Vec<(Vec<String>, String)> {
+    async fn after(&self, count: usize) -> Vec<Mail> {
         for _ in 0..500 {
             if self.took.lock().unwrap().len() >= count {
                 break;
