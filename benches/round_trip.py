@@ -117,7 +117,7 @@ def guard(folder, limits):
         "SPENDGUARD_SERVER__LISTEN": f"127.0.0.1:{GUARD}", "SPENDGUARD_ADMIN__LISTEN": f"127.0.0.1:{ADMIN}",
         "SPENDGUARD_UPSTREAM__BASE_URL": f"http://127.0.0.1:{UPSTREAM}/v1", "SPENDGUARD_STORAGE__PATH": str(folder / "data"),
     }
-    binary = ROOT / "target/release/spendguard"
+    binary = os.environ.get("SPENDGUARD", ROOT / "target/release/spendguard")
     process = subprocess.Popen([binary, "serve", "--config", config], env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     for line in process.stdout:
         if b"OPENAI_BASE_URL" in line:

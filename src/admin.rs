@@ -2,12 +2,17 @@
 //!
 //! Everything under `/guard/v1`, and under `/v1` what OpenAI has too, wants the
 //! admin token or an admin key; the dashboard wants a session that was opened
-//! with the token. The API's errors have OpenAI's envelope. Nothing here is on a
-//! request's way through the proxy.
+//! with one of them. The API's errors have OpenAI's envelope, and `/openapi.json`
+//! is its document. Nothing here is on a request's way through the proxy.
 
 mod alerts;
+mod api;
+mod attempts;
+mod credits;
 mod dashboard;
+mod document;
 mod error;
+mod extract;
 mod forecast;
 mod keys;
 mod ledger;
@@ -20,14 +25,15 @@ mod view;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use axum::{Json, Router};
+use axum::routing::get;
 use tokio_util::task::TaskTracker;
 
+use crate::admin::attempts::Attempts;
 use crate::admin::error::ApiError;
 use crate::alerts::Outbox;
 use crate::guard::Guard;
@@ -59,12 +65,16 @@ pub struct Admin {
     pub guard: Arc<Guard>,
     /// SHA-256 of the admin token.
     pub token: KeyHash,
+    /// Wrong tokens of late.
+    pub attempts: Arc<Attempts>,
     /// Whether `/metrics` needs no token.
     pub metrics_open: bool,
     /// What tells operators.
     pub outbox: Arc<Outbox>,
     /// What looks ahead.
     pub lookout: Arc<Lookout>,
+    /// What clients put in place of OpenAI's address.
+    pub proxy_url: Arc<str>,
     /// Whether it is reached over TLS, so that cookies must be too.
     pub tls: bool,
     /// What the configuration put in force.
@@ -75,29 +85,11 @@ pub struct Admin {
 
 /// All routes of the admin listener.
 pub fn router(admin: Admin) -> Router {
-    let api = Router::new()
-        .route("/keys", post(keys::create).get(keys::list))
-        .route("/keys/{id}", get(keys::show).patch(keys::change).delete(keys::revoke))
-        .route("/keys/{id}/rotate", post(keys::rotate))
-        .route("/projects", post(keys::create_project).get(keys::projects))
-        .route("/projects/{id}/archive", post(keys::archive_project))
-        .route("/limits", get(limits::list))
-        .route("/limits/{name}", get(limits::show).put(limits::put).delete(limits::remove))
-        .route("/limits/{name}/explain", get(limits::explain))
-        .route("/ledger", get(ledger::list))
-        .route("/ledger/verify", get(ledger::verify))
-        .route("/ledger/{id}/adjust", post(ledger::adjust))
-        .route("/usage", get(usage::usage))
-        .route("/forecast", get(forecast::show))
-        .route("/alerts", get(alerts::list))
-        .route("/alerts/test", post(alerts::test))
-        .route("/config", get(config));
-    let api = Router::new()
-        .nest("/guard/v1", api)
-        .nest("/v1/organization", organization::routes())
-        .layer(axum::middleware::from_fn_with_state(admin.clone(), authorized));
+    let (api, document) = api::routes();
+    let api = api.layer(axum::middleware::from_fn_with_state(admin.clone(), authorized));
     Router::new()
         .merge(api)
+        .merge(document)
         .merge(dashboard::router(admin.clone()))
         .route("/metrics", get(metrics::metrics))
         .route("/livez", get(|| async { "ok\n" }))
@@ -110,14 +102,12 @@ pub fn router(admin: Admin) -> Router {
 
 async fn authorized(State(admin): State<Admin>, mut request: Request, next: Next) -> Response {
     let Some(visitor) = admin.visitor(request.headers()) else {
-        return ApiError::unauthorized().into_response();
+        return admin.refusal(request.headers());
     };
-    if let Visitor::WithKey(key) = &visitor {
-        if key.role == Role::ReadOnly && !request.method().is_safe() {
-            return ApiError::read_only().into_response();
-        }
-        admin.guard.note_admin_key_use(key).await;
+    if !visitor.may_change() && !request.method().is_safe() {
+        return ApiError::read_only().into_response();
     }
+    admin.note_use(&visitor).await;
     request.extensions_mut().insert(visitor.actor());
     if request.method().is_safe() {
         return next.run(request).await;
@@ -138,6 +128,10 @@ enum Visitor {
 }
 
 impl Visitor {
+    fn may_change(&self) -> bool {
+        !matches!(self, Self::WithKey(key) if key.role == Role::ReadOnly)
+    }
+
     fn actor(&self) -> Actor {
         match self {
             Self::WithToken => Actor::configured(),
@@ -147,19 +141,38 @@ impl Visitor {
 }
 
 impl Admin {
-    fn visitor(&self, headers: &axum::http::HeaderMap) -> Option<Visitor> {
+    fn visitor(&self, headers: &HeaderMap) -> Option<Visitor> {
         let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let token = value.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
-        let token = token.trim();
-        if self.is_token(token) {
-            return Some(Visitor::WithToken);
-        }
-        self.guard.admin_key_of(&KeyHash::of(token.as_bytes())).map(Visitor::WithKey)
+        self.visitor_with(&KeyHash::of(token.trim().as_bytes()))
     }
 
-    /// Whether it is the configured token.
-    fn is_token(&self, given: &str) -> bool {
-        KeyHash::of(given.as_bytes()).is(&self.token)
+    /// Whose token has that hash: the configured one, or an admin key's.
+    fn visitor_with(&self, hash: &KeyHash) -> Option<Visitor> {
+        if hash.is(&self.token) {
+            return Some(Visitor::WithToken);
+        }
+        self.guard.admin_key_of(hash).map(Visitor::WithKey)
+    }
+
+    async fn note_use(&self, visitor: &Visitor) {
+        if let Visitor::WithKey(key) = visitor {
+            self.guard.note_admin_key_use(key).await;
+        }
+    }
+
+    /// The answer to who has no good token. Who has a wrong one may be guessing.
+    fn refusal(&self, headers: &HeaderMap) -> Response {
+        if !headers.contains_key(header::AUTHORIZATION) {
+            return ApiError::unauthorized().into_response();
+        }
+        let Some(seconds) = self.attempts.failed(self.guard.clock().now_ms()) else {
+            tracing::warn!("somebody gave the admin API a wrong token");
+            return ApiError::unauthorized().into_response();
+        };
+        let mut answer = ApiError::too_many_attempts(seconds).into_response();
+        answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        answer
     }
 }
 
@@ -168,8 +181,4 @@ async fn readyz(State(admin): State<Admin>) -> Response {
         return "ok\n".into_response();
     }
     (StatusCode::SERVICE_UNAVAILABLE, "the ledger can't be written\n").into_response()
-}
-
-async fn config(State(admin): State<Admin>) -> Json<serde_json::Value> {
-    Json(serde_json::json!({ "object": "guard.config", "text": admin.in_force.load().text }))
 }

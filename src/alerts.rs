@@ -6,6 +6,7 @@
 //! noting sends a message again, under the same id.
 
 mod email;
+mod roster;
 mod slack;
 mod told;
 mod webhook;
@@ -24,9 +25,11 @@ use crate::alerts::email::Email;
 use crate::alerts::slack::Slack;
 use crate::alerts::webhook::Webhook;
 use crate::guard::Guard;
-use crate::store::outbox::{self, Alert, Outcome};
+use crate::store::organization::Channel as Mail;
+use crate::store::outbox::{self, Alert, Due, Outcome};
 
-pub use email::Config as EmailConfig;
+pub use email::{Config as EmailConfig, is_address};
+pub use roster::Listed;
 pub use slack::Config as SlackConfig;
 pub use told::{Telling, Voice};
 pub use webhook::Config as WebhookConfig;
@@ -112,7 +115,7 @@ impl Channels {
             Ok(())
         };
         if let Some(email) = &config.email {
-            add("email", "email".to_owned(), Email::new(email).map(Means::Email))?;
+            add(outbox::EMAIL, outbox::EMAIL.to_owned(), Email::new(email).map(Means::Email))?;
         }
         for (at, webhook) in config.webhooks.iter().enumerate() {
             let means = Webhook::new(webhook, roots).map(Means::Webhook);
@@ -128,10 +131,11 @@ impl Channels {
 
 impl Channel {
     /// Tries once to deliver, within a bounded time. It is now `now_s`.
-    async fn send(&self, telling: &Telling, now_s: i64) -> Result<(), String> {
+    /// `mail` is whom an e-mail is for, if not those it is configured for.
+    async fn send(&self, telling: &Telling, mail: Option<&Mail>, now_s: i64) -> Result<(), String> {
         let sending = async {
             match &self.means {
-                Means::Email(email) => email.send(telling).await,
+                Means::Email(email) => email.send(telling, mail).await,
                 Means::Webhook(webhook) => webhook.send(telling, now_s).await,
                 Means::Slack(slack) => slack.send(telling).await,
             }
@@ -152,14 +156,19 @@ impl Outbox {
         self.changed.notify_one();
     }
 
+    /// Whether there is a channel that knows addresses.
+    pub fn has_email(&self) -> bool {
+        self.channels.load().all.iter().any(|channel| channel.kind == outbox::EMAIL)
+    }
+
     /// Sends a test message through each channel: its name, and what came of it.
     pub async fn test(&self) -> Vec<(String, Result<(), String>)> {
         let channels = self.channels.load_full();
         let clock = self.guard.clock();
-        let telling = Telling::test(&channels.voice, clock.now_ms());
+        let telling = Telling::test(&channels.voice, &self.guard);
         let mut results = Vec::new();
         for channel in &channels.all {
-            results.push((channel.name.clone(), channel.send(&telling, clock.now_s()).await));
+            results.push((channel.name.clone(), channel.send(&telling, None, clock.now_s()).await));
         }
         results
     }
@@ -255,23 +264,24 @@ impl Desk {
     }
 
     /// What is due, and when the next will be.
-    async fn found(&self) -> Result<(Vec<(Alert, u32)>, Option<i64>), ()> {
+    async fn found(&self) -> Result<(Vec<Due>, Option<i64>), ()> {
         let (name, now_ms) = (self.channel.name.clone(), self.guard.clock().now_ms());
-        let found = self
-            .guard
-            .read(move |db| Ok((outbox::due(db, &name, now_ms, BATCH)?, outbox::next_ms(db, &name)?)));
+        let found = self.guard.read(move |db| {
+            let due = outbox::due(db, &name, now_ms, AGAIN_AFTER_MS_MAX, BATCH)?;
+            Ok((due, outbox::next_ms(db, &name)?))
+        });
         found.await.map_err(|error| tracing::warn!(%error, "alerts can't be read"))
     }
 
     /// Delivers one after the other, up to the first that fails: the next one
     /// would fail too. Returns how long to wait.
-    async fn deliver(&self, due: Vec<(Alert, u32)>) -> Option<Duration> {
-        for (alert, attempts) in due {
+    async fn deliver(&self, due: Vec<Due>) -> Option<Duration> {
+        for Due { alert, attempts, mail } in due {
             if *self.over.borrow() {
                 break;
             }
-            let telling = Telling::of(&alert, &self.voice, self.guard.ring());
-            let sent = self.channel.send(&telling, self.guard.clock().now_s()).await;
+            let telling = Telling::of(&alert, &self.voice, &self.guard);
+            let sent = self.channel.send(&telling, mail.as_ref(), self.guard.clock().now_s()).await;
             let is_sent = sent.is_ok();
             let outcome = self.outcome(&alert, attempts, sent);
             self.note(alert.id, outcome).await;

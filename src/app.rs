@@ -32,7 +32,6 @@ use crate::cli::say;
 use crate::clock::Clock;
 use crate::config::Settings;
 use crate::guard::{Guard, recovery};
-use crate::keys::KeyHash;
 use crate::metrics::Metrics;
 use crate::net::{Serving, Tls};
 use crate::outlook::Lookout;
@@ -90,10 +89,13 @@ impl App {
         };
         let (guard, clerk) = Guard::open(store, &config, clock, metrics)?;
         let writer = clerk.start()?;
+        guard.install_file_organization(settings.organization.as_deref());
         guard.install_file_projects(settings.projects.iter().cloned());
         guard.install_file_limits(settings.limits.clone(), Arc::clone(&settings.zone)).await?;
+        guard.set_credit_terms(settings.credit).await?;
         let (rules, in_force) = rules::of(&settings)?;
         let token = token::Token::of(&settings)?;
+        guard.know_admin_token(token.hash());
         let roots = upstream::roots();
         let outbox = Outbox::new(Arc::clone(&guard), Channels::of(&settings.alerts, &roots)?);
         let (stop, stopping) = watch::channel(false);
@@ -129,6 +131,8 @@ impl App {
             (Arc::clone(&in_force.zone), in_force.tells_forecast)
         };
         app.admin_task.spawn(async move { lookout.run(settings, until).await });
+        let (guard, until) = (Arc::clone(&app.guard), stopping.clone());
+        app.admin_task.spawn(async move { guard.sum_up_days(until).await });
         app.serve_admin(admin_listener, stopping.clone())?;
         app.serve_proxy(listeners, &stopping)?;
         Ok(app)
@@ -141,8 +145,10 @@ impl App {
     ) -> Result<(), StartError> {
         let admin = Admin {
             guard: Arc::clone(&self.guard),
-            token: KeyHash::of(self.token.secret().expose().as_bytes()),
+            token: self.token.hash(),
+            attempts: Arc::default(),
             metrics_open: self.admin.ip().is_loopback(),
+            proxy_url: self.proxy_url().into(),
             tls: self.settings.admin.tls.is_some(),
             in_force: Arc::clone(&self.in_force),
             outbox: Arc::clone(&self.outbox),
@@ -206,10 +212,10 @@ impl App {
 
     /// Says on standard output where everything is.
     pub fn announce(&self) {
-        let scheme = |tls: bool| if tls { "https" } else { "http" };
-        let proxy = format!("{}://{}", scheme(self.settings.server.tls.is_some()), self.proxy);
-        let admin = format!("{}://{}", scheme(self.settings.admin.tls.is_some()), self.admin);
-        say(&format!("proxy listening on {proxy}"));
+        let scheme = if self.settings.admin.tls.is_some() { "https" } else { "http" };
+        let admin = format!("{scheme}://{}", self.admin);
+        let proxy_url = self.proxy_url();
+        say(&format!("proxy listening on {}", proxy_url.trim_end_matches("/v1")));
         say(&format!("admin listening on {admin}"));
         say(&format!("dashboard: {admin}/, to be signed in to with the admin token"));
         say(&format!("admin token: {}", self.token.whereabouts()));
@@ -217,7 +223,13 @@ impl App {
             say("no upstream key: clients send their own OpenAI keys, which are metered and limited");
         }
         say("point your programs at it:");
-        say(&format!("  export OPENAI_BASE_URL={proxy}/v1"));
+        say(&format!("  export OPENAI_BASE_URL={proxy_url}"));
+    }
+
+    /// What clients put in place of OpenAI's address.
+    fn proxy_url(&self) -> String {
+        let scheme = if self.settings.server.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}/v1", self.proxy)
     }
 
     /// Runs until a signal says stop, reloading on changes; then drains.

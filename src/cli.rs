@@ -6,6 +6,7 @@
 mod alerts;
 mod api;
 mod args;
+mod credits;
 mod keys;
 mod ledger;
 mod limits;
@@ -37,6 +38,7 @@ pub async fn run(command: Command, connection: &Connection) -> Result<(), Failur
         Command::Keys { command, format } => keys::run(command, format, connection).await,
         Command::Projects { command, format } => keys::projects(command, format, connection).await,
         Command::Limits { command, format } => limits::run(command, format, connection).await,
+        Command::Credits { command, format } => credits::run(command, format, connection).await,
         Command::Usage(wanted) => usage::run(wanted, connection).await,
         Command::Ledger { command, format } => ledger::run(command, format, connection).await,
         Command::Prices { command, format } => prices::run(command, format),

@@ -7,12 +7,16 @@
 mod accounts;
 pub mod admin_keys;
 pub mod audit;
+pub mod credit;
+pub mod days;
 pub mod keyring;
 pub mod limits;
 mod marks;
 pub mod models;
 pub mod observe;
+pub mod organization;
 pub mod recovery;
+pub mod refused;
 pub mod reservation;
 pub mod spend_alerts;
 pub mod trail;
@@ -25,6 +29,7 @@ use tokio::sync::Notify;
 use crate::clock::Clock;
 use crate::domain::demand::{Bound, Tier};
 use crate::domain::{Limit, Money};
+use crate::guard::credit::CreditError;
 use crate::guard::trail::{Actor, Change};
 use crate::keys::Ring;
 use crate::ledger::denial::Denial;
@@ -48,6 +53,8 @@ pub struct Guard {
     throttle: ArcSwap<Throttle>,
     writer: Writer,
     reader: Reader,
+    /// A second connection, for what may take seconds: nobody else waits for it.
+    long_reader: Reader,
     ring: Arc<Ring>,
     clock: Arc<Clock>,
     metrics: Arc<Metrics>,
@@ -63,6 +70,10 @@ pub struct Guard {
     /// Those who may change things beside the holder of the configured token.
     admin_keys: admin_keys::AdminKeys,
     accounts: accounts::Accounts,
+    /// Makes grants of prepaid credit one at a time.
+    grants: tokio::sync::Mutex<()>,
+    organization: organization::Organization,
+    refused: refused::Remembered,
 }
 
 /// A request that wants to spend.
@@ -100,9 +111,12 @@ pub enum Refused {
 /// Why an entry was not corrected.
 #[derive(Debug, thiserror::Error)]
 pub enum AdjustError {
-    /// There is no settled entry of that id.
-    #[error("no settled entry has that id")]
+    /// There is no settled entry of that id, and no grant.
+    #[error("no settled entry has that id, and no grant")]
     NoSuchEntry,
+    /// The grant can't be corrected.
+    #[error(transparent)]
+    Credit(#[from] CreditError),
     /// The database failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -212,7 +226,8 @@ impl Guard {
         &self.marks
     }
 
-    /// Adds a correction to a settled entry, in that entry's windows.
+    /// Adds a correction to a settled entry, in that entry's windows, or to a grant
+    /// of prepaid credit.
     pub async fn adjust(
         &self,
         id: u64,
@@ -223,6 +238,10 @@ impl Guard {
         self.writer.flush().await?;
         let ring = Arc::clone(&self.ring);
         let found = self.read(move |db| reader::entry(db, id, &*ring)).await?;
+        if found.as_ref().is_some_and(|entry| entry.kind == Kind::Grant) {
+            let grant = self.correct_grant(id, amount, note, by).await?;
+            return grant.map(|grant| grant.entry()).ok_or(AdjustError::NoSuchEntry);
+        }
         let original = found.filter(|entry| entry.kind == Kind::Settle).ok_or(AdjustError::NoSuchEntry)?;
         let slot = self.writer.operators_slot().await?;
         let slot_after = self.writer.operators_slot().await?;
@@ -267,9 +286,26 @@ impl Guard {
         T: Send + 'static,
         F: FnOnce(&rusqlite::Connection) -> rusqlite::Result<T> + Send + 'static,
     {
+        self.read_with(self.reader.clone(), work).await
+    }
+
+    /// The same for a query that may take long, which only others of its kind wait
+    /// for.
+    pub async fn read_long<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&rusqlite::Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        self.read_with(self.long_reader.clone(), work).await
+    }
+
+    async fn read_with<T, F>(&self, reader: Reader, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&rusqlite::Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
         // A database that can't be written can still be read.
         let _ = self.writer.flush().await;
-        let reader = self.reader.clone();
         let done = tokio::task::spawn_blocking(move || reader.query(work)).await;
         done.map_err(|_| StoreError::Unavailable)?
     }

@@ -177,6 +177,11 @@ impl Ring {
         keys
     }
 
+    /// Whether there is a key like that.
+    pub fn any(&self, is_wanted: impl Fn(&Key) -> bool) -> bool {
+        self.by_id.iter().any(|key| is_wanted(key.value()))
+    }
+
     /// The project of an id.
     pub fn project(&self, id: &str) -> Option<Project> {
         self.projects.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned()

@@ -4,7 +4,9 @@
 //! only way that a fact changes it, live and in recovery alike, so that replay
 //! equals live by construction. No I/O, no clock: time is an argument.
 
+pub mod account;
 pub mod calendar;
+pub mod credit;
 pub mod denial;
 pub mod entry;
 pub mod forecast;
@@ -21,6 +23,7 @@ use foldhash::quality::RandomState;
 use crate::domain::demand::Bound;
 use crate::domain::limit::{Mode, Per, Unit};
 use crate::domain::{Limit, Money};
+use crate::ledger::account::{Account, Terms};
 use crate::ledger::denial::{Blocked, Denial};
 use crate::ledger::entry::{Amounts, Attribution, Crossing, Entry, Hold, Kind, reserved};
 use crate::ledger::line::{Line, end_on, hold_on, settle_on};
@@ -31,7 +34,7 @@ pub use crate::ledger::stage::{Past, Seeding};
 /// As many meters as memory is meant to hold, some 150 bytes each.
 const METERS_MAX: usize = 2_000_000;
 
-/// Limits with their meters, and the holds that are open.
+/// Limits with their meters, prepaid credit, and the holds that are open.
 #[derive(Debug, Default)]
 pub struct Ledger {
     limits: Vec<Metered>,
@@ -43,6 +46,11 @@ pub struct Ledger {
     next_slot: u32,
     in_doubt: Money,
     freed: Amounts,
+    /// Prepaid credit, once there was a grant.
+    account: Option<Account>,
+    terms: Terms,
+    /// The latest instant that a request was admitted at, in Unix milliseconds.
+    latest_ms: i64,
 }
 
 #[derive(Debug)]
@@ -116,19 +124,17 @@ impl Ledger {
         let mut admission = Admission::default();
         let mut worst: Option<Denial> = None;
         let mut is_crowded = false;
-        for limit in self.reached(ask.attribution) {
-            is_crowded |= limit.meters.len() >= METERS_MAX;
-            let denial = match Self::verdict(limit, ask) {
-                Ok(left) => {
-                    let unwritten = ask.unwritten[limit.limit.unit.index()];
-                    admission.leans |= limit.limit.mode == Mode::Enforce && left < unwritten;
-                    continue;
-                }
-                Err(denial) => denial,
-            };
-            match limit.limit.mode {
-                Mode::Shadow => admission.would_reject.push(Arc::clone(&limit.limit)),
-                Mode::Enforce => {
+        let credit = self.credit_verdict(ask).map(|(mode, verdict)| (mode, Unit::Usd, verdict));
+        let verdicts = self.reached(ask.attribution).map(|metered| {
+            is_crowded |= metered.meters.len() >= METERS_MAX;
+            (metered.limit.mode, metered.limit.unit, Self::verdict(metered, ask))
+        });
+        for (mode, unit, verdict) in verdicts.chain(credit) {
+            match (mode, verdict) {
+                (Mode::Enforce, Ok(left)) => admission.leans |= left < ask.unwritten[unit.index()],
+                (Mode::Shadow, Ok(_)) => {}
+                (Mode::Shadow, Err(denial)) => admission.would_reject.extend(denial.limit().cloned()),
+                (Mode::Enforce, Err(denial)) => {
                     if worst.as_ref().is_none_or(|known| denial.finality() > known.finality()) {
                         worst = Some(denial);
                     }
@@ -186,7 +192,9 @@ impl Ledger {
 
     /// What the enforced limits leave for a request of this attribution.
     pub fn headroom(&self, of: &Attribution, client_cap: Option<Money>, at_ms: i64) -> Headroom {
-        let mut left = Headroom { cost: client_cap, ..Headroom::default() };
+        let credit = self.enforced_credit(at_ms);
+        let cost = [client_cap, credit].into_iter().flatten().min();
+        let mut left = Headroom { cost, ..Headroom::default() };
         for (limit, reading) in self.matching(of, at_ms).filter(|(limit, _)| limit.mode == Mode::Enforce) {
             let Some(hard) = limit.hard else { continue };
             let room = hard.saturating_sub(reading.meter.settled).saturating_sub(reading.meter.held).max(0);
@@ -203,11 +211,12 @@ impl Ledger {
 
     /// Whether an enforced dollar cap applies, so that a price must be known.
     pub fn needs_price(&self, of: &Attribution) -> bool {
-        self.reached(of).any(|metered| {
+        let caps = |metered: &Metered| {
             let limit = &metered.limit;
             let caps = limit.unit == Unit::Usd && limit.hard.is_some();
             caps && limit.mode == Mode::Enforce && metered.subject(of).is_some()
-        })
+        };
+        self.is_prepaid() || self.reached(of).any(caps)
     }
 
     /// The limits in force that a request of this attribution counts on.
@@ -272,6 +281,10 @@ impl Ledger {
         let places = self.reach.places(&hold.attribution);
         let lines = places.iter().filter_map(|place| hold_on(&mut self.limits[*place], hold)).collect();
         self.in_doubt = self.in_doubt + hold.bound.cost;
+        self.latest_ms = self.latest_ms.max(hold.admitted_ms);
+        if let Some(account) = &mut self.account {
+            account.hold(hold);
+        }
         self.holds.insert(hold.id, OpenHold { hold: Arc::clone(hold), lines });
     }
 
@@ -289,6 +302,9 @@ impl Ledger {
                 for line in &open.lines {
                     self.end_line(line, entry, &mut crossings);
                 }
+                if let Some(account) = &mut self.account {
+                    account.end(&open.hold, entry.cost);
+                }
             }
             Kind::Adjust => {
                 self.free(Unit::Usd, entry.cost.nano().saturating_neg());
@@ -304,8 +320,14 @@ impl Ledger {
                     let amount = if limit.limit.unit == Unit::Usd { entry.cost.nano() } else { 0 };
                     settle_on(limit, &subject, start_s, amount, entry.created_ms, &mut crossings);
                 }
+                if let Some(account) = &mut self.account {
+                    account.adjust(entry);
+                }
             }
-            Kind::Threshold => {}
+            Kind::Threshold | Kind::Grant => {}
+        }
+        if let Some(account) = &mut self.account {
+            crossings.extend(account.low(self.terms, entry.created_ms));
         }
         self.numbered(crossings)
     }

@@ -61,6 +61,7 @@ async fn run(arguments: Cli) -> Result<(), Failure> {
         | Command::Alerts { .. }
         | Command::Projects { .. }
         | Command::Limits { .. }
+        | Command::Credits { .. }
         | Command::Usage(_)
         | Command::Ledger { .. }
         | Command::Prices { .. }) => cli::run(command, &connection(&arguments, settings)?).await,

@@ -5,6 +5,7 @@
 //! that clients make up never become labels.
 
 mod beginnings;
+mod mirror;
 mod register;
 mod samples;
 
@@ -59,6 +60,7 @@ pub struct Metrics {
     limit_remaining: GaugeVec,
     limit_reset: GaugeVec,
     forecast: GaugeVec,
+    credit_balance: GaugeVec,
     limit_reached: GaugeVec,
     key_names: GaugeVec,
 }
@@ -227,6 +229,12 @@ impl Metrics {
                 &meter,
             )?,
             forecast: gauge_vec(r, "spendguard_forecast_usd", "What the month will come to.", &["bound"])?,
+            credit_balance: gauge_vec(
+                r,
+                "spendguard_credit_balance_usd",
+                "Prepaid credit that is left.",
+                &[],
+            )?,
             limit_reached: gauge_vec(
                 r,
                 "spendguard_limit_reached_timestamp_seconds",
@@ -322,66 +330,6 @@ impl Metrics {
     /// A changed configuration was refused.
     pub fn reload_failed(&self) {
         self.reload_failures.inc();
-    }
-
-    /// Sets the gauges that mirror the state, just before they are scraped.
-    pub fn mirror(&self, in_doubt: Money, queue: usize, price_age_s: i64) {
-        self.in_doubt.set(dollars(in_doubt));
-        self.queue.set(i64::try_from(queue).unwrap_or(i64::MAX));
-        self.price_age.set(price_age_s);
-    }
-
-    /// Sets the gauges of the limits; a limit that is gone has no series.
-    #[expect(clippy::float_arithmetic, reason = "metrics are floats")]
-    pub fn mirror_limits(&self, samples: &[LimitSample]) {
-        let all = [
-            &self.limit_settled,
-            &self.limit_held,
-            &self.limit_soft,
-            &self.limit_hard,
-            &self.limit_remaining,
-            &self.limit_reset,
-        ];
-        for family in all {
-            family.reset();
-        }
-        for sample in samples {
-            let labels = [sample.limit.as_str(), sample.subject.as_str(), sample.unit];
-            self.limit_settled.with_label_values(&labels).set(sample.settled);
-            self.limit_held.with_label_values(&labels).set(sample.held);
-            if let Some(soft) = sample.soft {
-                self.limit_soft.with_label_values(&labels).set(soft);
-            }
-            if let Some(hard) = sample.hard {
-                self.limit_hard.with_label_values(&labels).set(hard);
-                let remaining = (hard - sample.settled - sample.held).max(0.0);
-                self.limit_remaining.with_label_values(&labels).set(remaining);
-            }
-            if let Some(reset_s) = sample.reset_s {
-                self.limit_reset.with_label_values(&labels).set(reset_s);
-            }
-        }
-    }
-
-    /// Sets what the month is likely to come to.
-    pub fn mirror_forecast(&self, bound: &str, amount: Money) {
-        self.forecast.with_label_values(&[bound]).set(dollars(amount));
-    }
-
-    /// Sets when caps are likely to be reached: limit, subject, unit, Unix seconds.
-    pub fn mirror_reached<'a>(&self, caps: impl Iterator<Item = ([&'a str; 3], i64)>) {
-        self.limit_reached.reset();
-        for (labels, at_s) in caps {
-            self.limit_reached.with_label_values(&labels).set(float(at_s));
-        }
-    }
-
-    /// Sets the map of key ids to names.
-    pub fn mirror_keys<'a>(&self, keys: impl Iterator<Item = (&'a str, &'a str)>) {
-        self.key_names.reset();
-        for (id, name) in keys.take(KEY_LABELS_MAX) {
-            self.key_names.with_label_values(&[id, name]).set(1.0);
-        }
     }
 
     fn key_label<'a>(&self, key: &'a str) -> &'a str {

@@ -1,6 +1,6 @@
 //! The outlook: what this month and each limit are likely to come to.
 //!
-//! Looking back takes a pass over a month of rollups, so it is done now and then
+//! Looking back takes a pass over the sums of a month, so it is done now and then
 //! by itself, and whoever asks gets the latest.
 
 use std::collections::HashMap;
@@ -85,6 +85,8 @@ impl Lookout {
     pub async fn run(&self, settings: impl Fn() -> (Arc<str>, bool) + Send, mut stop: watch::Receiver<bool>) {
         while !*stop.borrow() {
             let (zone, tells) = settings();
+            // Credit expires without a request.
+            self.guard.note_low_credit();
             let wait = match look(&self.guard, &zone).await {
                 Ok(outlook) => {
                     if tells {
@@ -129,7 +131,7 @@ async fn look(guard: &Guard, zone: &Arc<str>) -> Result<Outlook, StoreError> {
     let mut wanted = vec![(by_day(&month), in_month.first_s().min(in_month.span.start_s))];
     wanted.extend(limits.iter().map(|(days, limit, _)| (by_day(limit), days.first_s())));
     let names = Arc::clone(guard.ring());
-    let pasts = guard.read(move |db| {
+    let pasts = guard.read_long(move |db| {
         let wanted: Vec<(&Limit, i64)> = wanted.iter().map(|(limit, since_s)| (limit, *since_s)).collect();
         past::settled(db, &wanted, &*names)
     });

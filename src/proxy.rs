@@ -29,7 +29,6 @@ use tokio_util::task::TaskTracker;
 use crate::domain::Demand;
 use crate::domain::demand::{Bound, Tier};
 use crate::guard::{Guard, Order};
-use crate::ledger::denial::Denial;
 use crate::openai::endpoint::{self, Endpoint};
 use crate::pricing::sheet::Sheet;
 use crate::proxy::auth::Caller;
@@ -242,10 +241,11 @@ impl Proxy {
     fn refuse(&self, rules: &Rules, refusal: &Refusal, mut visit: Visit) -> Response<Answer> {
         let now_s = self.guard.clock().now_s();
         let response = refusal.response(rules.refuse, now_s, &visit.request_id);
-        let limit = refusal.limit().map_or("", |limit| &*limit.name);
-        self.guard.metrics().rejected(limit, refusal.reason());
-        if let Refusal::Denied(Denial::Exhausted(blocked)) = refusal {
-            self.guard.note_hit(blocked);
+        let limit = refusal.limit().map(|limit| &limit.name);
+        let key = visit.key.as_ref().map(|key| &key.id);
+        self.guard.note_refusal(key, visit.endpoint, refusal.reason(), limit);
+        if let Refusal::Denied(denial) = refusal {
+            self.guard.note_denial(denial);
         }
         visit.status = response.status().as_u16();
         visit.ended("refused", None);

@@ -6,6 +6,8 @@
 
 pub mod buckets;
 mod checkpoint;
+pub mod credit;
+pub(crate) mod days;
 mod desk;
 mod found;
 pub(crate) mod group;

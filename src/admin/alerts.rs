@@ -1,29 +1,35 @@
 //! Alerts: what was told, what waits, what failed; and a test of each channel.
 
 use axum::Json;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use serde::Deserialize;
+use utoipa::IntoParams;
 
 use crate::admin::Admin;
 use crate::admin::error::ApiError;
+use crate::admin::extract::Query;
 use crate::admin::keys::page_length;
 use crate::admin::view::List;
 use crate::admin::view::alerts::{AlertView, TestView};
 use crate::store::outbox;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct Wanted {
+    /// How many to a page; 100 if it is not said.
+    #[param(minimum = 1, maximum = 1000)]
     limit: Option<usize>,
+    /// The id that the page begins behind.
     after: Option<String>,
 }
 
+/// Lists alerts with their deliveries, newest first.
+#[utoipa::path(get, path = "/alerts", params(Wanted), responses((status = 200, body = List<AlertView>)))]
 pub(crate) async fn list(
     State(admin): State<Admin>,
-    wanted: Result<Query<Wanted>, QueryRejection>,
+    Query(wanted): Query<Wanted>,
 ) -> Result<Json<List<AlertView>>, ApiError> {
-    let Query(wanted) = wanted?;
     let count = page_length(wanted.limit)?;
     let number = |id: &String| {
         let digits = id.strip_prefix("alert_").unwrap_or(id);
@@ -37,6 +43,8 @@ pub(crate) async fn list(
     Ok(Json(List::new(views, has_more, |alert: &AlertView| alert.id.clone())))
 }
 
+/// Sends a test to every channel and tells how each went.
+#[utoipa::path(post, path = "/alerts/test", responses((status = 200, body = List<TestView>)))]
 pub(crate) async fn test(State(admin): State<Admin>) -> Json<List<TestView>> {
     let results = admin.outbox.test().await;
     Json(List::whole(results.into_iter().map(|(channel, sent)| TestView::of(channel, sent)).collect()))

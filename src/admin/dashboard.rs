@@ -7,8 +7,11 @@
 
 mod activity;
 mod assets;
+mod audit;
+mod billing;
 mod chart;
 mod figures;
+mod first_steps;
 mod keys;
 mod language;
 mod limit_form;
@@ -17,6 +20,8 @@ mod login;
 mod overview;
 mod page;
 mod parts;
+mod projects;
+mod refusals;
 mod session;
 mod settings;
 mod usage;
@@ -32,12 +37,11 @@ use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 
-use crate::admin::{Admin, BODY_BYTES_MAX, made_whole};
-use crate::guard::trail::Actor;
+use crate::admin::{Admin, BODY_BYTES_MAX, Visitor, made_whole};
 
 use language::Lang;
 use page::Visit;
-use session::{Sessions, same};
+use session::{Found, Sessions, same};
 use words::Words;
 
 /// One page of the dashboard.
@@ -67,6 +71,12 @@ const PAGES: &[Page] = &[
         routes: keys::routes,
     },
     Page {
+        path: "/projects",
+        name: |words| words.projects,
+        icon: "M3.500 6.500a2 2 0 0 1 2-2h4l2 2.500h7a2 2 0 0 1 2 2v8.500a2 2 0 0 1-2 2h-13a2 2 0 0 1-2-2z",
+        routes: projects::routes,
+    },
+    Page {
         path: "/usage",
         name: |words| words.usage,
         icon: "M4 20V10m5.300 10V4m5.400 16v-7M20 20V7",
@@ -77,6 +87,12 @@ const PAGES: &[Page] = &[
         name: |words| words.limits,
         icon: "M12 3 4.500 6v5.500c0 4.500 3 7.800 7.500 9.500 4.500-1.700 7.500-5 7.500-9.500V6zM9 12l2.200 2.200L15.500 10",
         routes: limits::routes,
+    },
+    Page {
+        path: "/billing",
+        name: |words| words.billing,
+        icon: "M3.500 7a2 2 0 0 1 2-2h13a2 2 0 0 1 2 2v10a2 2 0 0 1-2 2h-13a2 2 0 0 1-2-2zM3.500 10h17M7 15h3",
+        routes: billing::routes,
     },
     Page {
         path: "/activity",
@@ -99,6 +115,19 @@ struct Desk {
     sessions: Arc<Sessions>,
 }
 
+/// What those may do, too, who change nothing else.
+const SIGN_OUT: &str = "/logout";
+
+impl Desk {
+    /// Who is signed in. A session ends with the admin key that opened it.
+    fn visitor(&self, headers: &HeaderMap) -> Option<(Found, Visitor)> {
+        let value = session::presented(headers)?;
+        let found = self.sessions.find(&value, self.admin.guard.clock().now_ms())?;
+        let visitor = self.admin.visitor_with(&found.token)?;
+        Some((found, visitor))
+    }
+}
+
 const CSP: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; \
                    connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
@@ -107,7 +136,7 @@ pub(super) fn router(admin: Admin) -> Router<Admin> {
     let desk = Desk { admin, sessions: Arc::default() };
     let pages = PAGES.iter().fold(Router::new(), |router, page| router.merge((page.routes)()));
     pages
-        .route("/logout", post(login::sign_out))
+        .route(SIGN_OUT, post(login::sign_out))
         .layer(from_fn_with_state(desk.clone(), signed_in))
         .route("/login", get(login::form).post(login::sign_in))
         .route("/language/{code}", get(login::choose_language))
@@ -120,12 +149,12 @@ pub(super) fn router(admin: Admin) -> Router<Admin> {
 async fn signed_in(State(desk): State<Desk>, request: Request, next: Next) -> Response {
     let headers = request.headers();
     let path = request.uri().path().to_owned();
-    let found = session::presented(headers)
-        .and_then(|value| desk.sessions.find(&value, desk.admin.guard.clock().now_ms()));
-    let Some((id, csrf)) = found else { return login::redirect(&path) };
+    let Some((found, visitor)) = desk.visitor(headers) else { return login::redirect(&path) };
+    desk.admin.note_use(&visitor).await;
     let lang = Lang::of(headers);
-    // One signs in with the configured token.
-    let visit = Visit { lang, session: id, csrf, path, by: Actor::configured() };
+    let (organization, may_change) = (desk.admin.guard.organization(), visitor.may_change());
+    let Found { id: session, csrf, .. } = found;
+    let visit = Visit { lang, session, csrf, path, by: visitor.actor(), may_change, organization };
     if request.method().is_safe() {
         let mut request = request;
         request.extensions_mut().insert(visit);
@@ -138,6 +167,9 @@ async fn signed_in(State(desk): State<Desk>, request: Request, next: Next) -> Re
     };
     if !session::form_field(&body, "csrf").is_some_and(|given| same(given, visit.csrf.as_bytes())) {
         return visit.refused(StatusCode::FORBIDDEN, lang.words().form_stale);
+    }
+    if !visit.may_change && visit.path != SIGN_OUT {
+        return visit.refused(StatusCode::FORBIDDEN, lang.words().only_looks);
     }
     let mut request = Request::from_parts(head, Body::from(body));
     request.extensions_mut().insert(visit);

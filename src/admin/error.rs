@@ -1,14 +1,37 @@
 //! Errors of the admin API, in OpenAI's envelope.
 
 use axum::Json;
-use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::guard::keyring::KeyError;
 use crate::guard::{AdjustError, LimitError};
 use crate::store::StoreError;
+
+const MESSAGE_CHARS_MAX: usize = 1_000;
+
+/// An error in OpenAI's envelope.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Error)]
+pub(crate) struct ErrorView {
+    error: ErrorFields,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct ErrorFields {
+    /// What is wrong, in a sentence for people.
+    message: String,
+    /// `invalid_request_error`: the request's fault; `server_error`: the guard's.
+    #[serde(rename = "type")]
+    kind: &'static str,
+    /// The field or parameter at fault, where there is one.
+    param: Option<&'static str>,
+    /// The same for programs.
+    code: &'static str,
+}
 
 /// An answer that says no.
 #[derive(Debug)]
@@ -33,9 +56,25 @@ impl ApiError {
         Self { status: StatusCode::METHOD_NOT_ALLOWED, message, param: None, code: "method_not_allowed" }
     }
 
+    pub(crate) fn not_json() -> Self {
+        let message = "send the body as 'Content-Type: application/json'".to_owned();
+        let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+        Self { status, message, param: None, code: "unsupported_media_type" }
+    }
+
+    pub(crate) fn too_large() -> Self {
+        let status = StatusCode::PAYLOAD_TOO_LARGE;
+        Self { status, ..Self::bad(None, "the body is larger than 1 MiB") }
+    }
+
     pub(crate) fn unauthorized() -> Self {
         let message = "Send the admin token as 'Authorization: Bearer TOKEN'.".to_owned();
         Self { status: StatusCode::UNAUTHORIZED, message, param: None, code: "invalid_api_key" }
+    }
+
+    pub(crate) fn too_many_attempts(seconds: i64) -> Self {
+        let message = format!("Too many wrong tokens. A wrong one is told so again in {seconds} seconds.");
+        Self { status: StatusCode::TOO_MANY_REQUESTS, message, param: None, code: "rate_limit_exceeded" }
     }
 
     pub(crate) fn read_only() -> Self {
@@ -61,8 +100,13 @@ impl ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let kind = if self.status.is_server_error() { "server_error" } else { "invalid_request_error" };
-        let error = json!({ "message": self.message, "type": kind, "param": self.param, "code": self.code });
-        (self.status, Json(json!({ "error": error }))).into_response()
+        let Self { status, mut message, param, code } = self;
+        // It may repeat what somebody sent, and they may have sent much.
+        if let Some((end, _)) = message.char_indices().nth(MESSAGE_CHARS_MAX) {
+            message.truncate(end);
+            message.push('…');
+        }
+        (status, Json(ErrorView { error: ErrorFields { message, kind, param, code } })).into_response()
     }
 }
 
@@ -86,6 +130,7 @@ impl From<KeyError> for ApiError {
             | KeyError::TooMany(..) => Self::conflict(message),
             KeyError::BadSecret => Self::bad(Some("secret"), message),
             KeyError::BadName => Self::bad(Some("name"), message),
+            KeyError::BadModels => Self::bad(Some("models"), message),
             KeyError::Random(_) => Self::no_random_numbers(message),
             KeyError::Store(error) => error.into(),
         }
@@ -111,6 +156,7 @@ impl From<AdjustError> for ApiError {
     fn from(error: AdjustError) -> Self {
         match error {
             AdjustError::NoSuchEntry => Self::not_found(error.to_string()),
+            AdjustError::Credit(error) => error.into(),
             AdjustError::Store(error) => error.into(),
         }
     }
@@ -124,6 +170,12 @@ impl From<JsonRejection> for ApiError {
 
 impl From<QueryRejection> for ApiError {
     fn from(rejection: QueryRejection) -> Self {
+        Self::bad(None, rejection.body_text())
+    }
+}
+
+impl From<PathRejection> for ApiError {
+    fn from(rejection: PathRejection) -> Self {
         Self::bad(None, rejection.body_text())
     }
 }

@@ -1,13 +1,14 @@
 //! Keys and projects.
 
-use axum::extract::rejection::{JsonRejection, QueryRejection};
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::{Extension, Json};
 use serde::{Deserialize, Deserializer};
+use utoipa::{IntoParams, ToSchema};
 
 use crate::admin::Admin;
 use crate::admin::error::ApiError;
+use crate::admin::extract::{Body, Path, Query, Raw, object};
 use crate::admin::view::{KeyView, List, ProjectView};
 use crate::domain::Secret;
 use crate::guard::keyring::{KeyChange, NewKey};
@@ -15,16 +16,23 @@ use crate::guard::trail::Actor;
 
 const PAGE_DEFAULT: usize = 100;
 const PAGE_MAX: usize = 1_000;
-
-type Body<T> = Result<Json<T>, JsonRejection>;
+/// A hundred years.
+const EXPIRES_S_MAX: i64 = 3_155_760_000;
 
 /// Where a page starts and how long it is.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct Paging {
+    /// How many to a page; 100 if it is not said.
+    #[param(minimum = 1, maximum = 1000)]
     pub(super) limit: Option<usize>,
+    /// The id that the page begins behind.
     pub(super) after: Option<String>,
+    /// The id that the page ends before.
     pub(super) before: Option<String>,
+    /// `asc` or `desc`.
+    #[param(pattern = "^(asc|desc)$")]
     pub(super) order: Option<String>,
 }
 
@@ -81,23 +89,33 @@ pub(super) fn ascending(order: Option<&str>, default: bool) -> Result<bool, ApiE
     }
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = CreateKey)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct CreateKey {
+    #[schema(min_length = 1, max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
     name: String,
+    /// The id or name of its project; without it the default one.
     project_id: Option<String>,
+    /// From now on; without it the key does not expire.
+    #[schema(minimum = 1, maximum = 3_155_760_000_i64)]
     expires_in_seconds: Option<i64>,
+    /// Patterns of the models that it may use; none for all.
     #[serde(default)]
+    #[schema(max_items = 1000)]
     models: Vec<String>,
+    /// Without it one is made.
+    #[schema(min_length = 8, max_length = 512, pattern = r"^[!-~]*$", write_only)]
     secret: Option<String>,
 }
 
+/// Makes a key. Its secret is in this answer and never again.
+#[utoipa::path(post, path = "/keys", request_body = CreateKey, responses((status = 201, body = KeyView)))]
 pub(crate) async fn create(
     State(admin): State<Admin>,
     Extension(by): Extension<Actor>,
-    body: Body<CreateKey>,
+    Body(body): Body<CreateKey>,
 ) -> Result<(StatusCode, Json<KeyView>), ApiError> {
-    let Json(body) = body?;
     positive(body.expires_in_seconds)?;
     let new = NewKey {
         name: body.name,
@@ -112,22 +130,25 @@ pub(crate) async fn create(
 }
 
 pub(super) fn positive(seconds: Option<i64>) -> Result<(), ApiError> {
-    if seconds.is_some_and(|seconds| seconds <= 0) {
-        return Err(ApiError::bad(Some("expires_in_seconds"), "must be above zero"));
+    if seconds.is_some_and(|seconds| !(1..=EXPIRES_S_MAX).contains(&seconds)) {
+        return Err(ApiError::bad(Some("expires_in_seconds"), "give 1 second to a hundred years"));
     }
     Ok(())
 }
 
+/// Lists keys, revoked ones too, in the order they were made.
+#[utoipa::path(get, path = "/keys", params(Paging), responses((status = 200, body = List<KeyView>)))]
 pub(crate) async fn list(
     State(admin): State<Admin>,
-    paging: Result<Query<Paging>, QueryRejection>,
+    Query(paging): Query<Paging>,
 ) -> Result<Json<List<KeyView>>, ApiError> {
-    let Query(paging) = paging?;
     let now_s = admin.guard.clock().now_s();
     let keys = admin.guard.ring().keys().iter().map(|key| KeyView::of(key, now_s)).collect();
     Ok(Json(page(keys, &paging, |key| key.id.clone())?))
 }
 
+/// Shows a key.
+#[utoipa::path(get, path = "/keys/{key}", responses((status = 200, body = KeyView)))]
 pub(crate) async fn show(
     State(admin): State<Admin>,
     Path(id): Path<String>,
@@ -140,13 +161,19 @@ pub(crate) async fn show(
     Ok(Json(KeyView::of(&key, admin.guard.clock().now_s())))
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = ChangeKey)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ChangeKey {
+    #[schema(min_length = 1, max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
     name: Option<String>,
+    /// The id or name of its project.
     project_id: Option<String>,
+    /// Patterns of the models that it may use; none for all.
+    #[schema(max_items = 1000)]
     models: Option<Vec<String>>,
-    /// Absent: as it is. Null: no end.
+    /// From now on. Null: it does not expire.
+    #[schema(value_type = Option<i64>, minimum = 1, maximum = 3_155_760_000_i64)]
     #[serde(default, deserialize_with = "present")]
     expires_in_seconds: Option<Option<i64>>,
 }
@@ -155,13 +182,19 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<i
     Option::deserialize(deserializer).map(Some)
 }
 
+/// Changes what is given, and leaves the rest as it is.
+#[utoipa::path(
+    patch,
+    path = "/keys/{key}",
+    request_body = ChangeKey,
+    responses((status = 200, body = KeyView)),
+)]
 pub(crate) async fn change(
     State(admin): State<Admin>,
     Extension(by): Extension<Actor>,
     Path(id): Path<String>,
-    body: Body<ChangeKey>,
+    Body(body): Body<ChangeKey>,
 ) -> Result<Json<KeyView>, ApiError> {
-    let Json(body) = body?;
     positive(body.expires_in_seconds.flatten())?;
     let change = KeyChange {
         name: body.name,
@@ -173,6 +206,8 @@ pub(crate) async fn change(
     Ok(Json(KeyView::of(&key, admin.guard.clock().now_s())))
 }
 
+/// Revokes a key. No request gets in with it once this is answered.
+#[utoipa::path(delete, path = "/keys/{key}", responses((status = 200, body = KeyView)))]
 pub(crate) async fn revoke(
     State(admin): State<Admin>,
     Extension(by): Extension<Actor>,
@@ -182,59 +217,86 @@ pub(crate) async fn revoke(
     Ok(Json(KeyView::of(&key, admin.guard.clock().now_s())))
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[schema(as = RotateKey)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RotateKey {
+    /// How long the old secret goes on to work.
+    #[schema(minimum = 0)]
     #[serde(default)]
     grace_seconds: i64,
 }
 
+/// Gives a key a new secret, which is in this answer and never again.
+#[utoipa::path(
+    post,
+    path = "/keys/{key}/rotate",
+    request_body = Option<RotateKey>,
+    responses((status = 200, body = KeyView)),
+)]
 pub(crate) async fn rotate(
     State(admin): State<Admin>,
     Extension(by): Extension<Actor>,
     Path(id): Path<String>,
-    body: axum::body::Bytes,
+    Raw(body): Raw,
 ) -> Result<Json<KeyView>, ApiError> {
-    let body: RotateKey = if body.is_empty() {
-        RotateKey::default()
-    } else {
-        serde_json::from_slice(&body).map_err(|error| ApiError::bad(None, error.to_string()))?
+    let body = match body.trim_ascii() {
+        b"" | b"null" => RotateKey::default(),
+        body => object(body)?,
     };
+    if body.grace_seconds < 0 {
+        return Err(ApiError::bad(Some("grace_seconds"), "must not be negative"));
+    }
     let (key, secret) = admin.guard.rotate_key(&id, body.grace_seconds, &by).await?;
     Ok(Json(KeyView::of(&key, admin.guard.clock().now_s()).with_value(&secret)))
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = CreateProject)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct CreateProject {
+    /// Without it one is made.
     id: Option<String>,
+    #[schema(min_length = 1, max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
     name: String,
 }
 
+/// Makes a project.
+#[utoipa::path(
+    post,
+    path = "/projects",
+    request_body = CreateProject,
+    responses((status = 201, body = ProjectView)),
+)]
 pub(crate) async fn create_project(
     State(admin): State<Admin>,
     Extension(by): Extension<Actor>,
-    body: Body<CreateProject>,
+    Body(body): Body<CreateProject>,
 ) -> Result<(StatusCode, Json<ProjectView>), ApiError> {
-    let Json(body) = body?;
     let project = admin.guard.create_project(body.id, body.name, &by).await?;
     Ok((StatusCode::CREATED, Json(ProjectView::of(&project))))
 }
 
+/// Lists projects, archived ones too, in the order they were made.
+#[utoipa::path(get, path = "/projects", params(Paging), responses((status = 200, body = List<ProjectView>)))]
 pub(crate) async fn projects(
     State(admin): State<Admin>,
-    paging: Result<Query<Paging>, QueryRejection>,
+    Query(paging): Query<Paging>,
 ) -> Result<Json<List<ProjectView>>, ApiError> {
-    let Query(paging) = paging?;
     let projects = admin.guard.ring().projects().iter().map(ProjectView::of).collect();
     Ok(Json(page(projects, &paging, |project| project.id.clone())?))
 }
 
+/// Archives a project. Its keys are refused from then on.
+#[utoipa::path(post, path = "/projects/{project}/archive", responses((status = 200, body = ProjectView)))]
 pub(crate) async fn archive_project(
     State(admin): State<Admin>,
     Extension(by): Extension<Actor>,
     Path(id): Path<String>,
 ) -> Result<Json<ProjectView>, ApiError> {
+    if admin.guard.ring().project(&id).is_none() {
+        return Err(ApiError::not_found(format!("there is no project {id:?}")));
+    }
     let project = admin.guard.archive_project(&id, &by).await?;
     Ok(Json(ProjectView::of(&project)))
 }

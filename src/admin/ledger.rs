@@ -2,47 +2,59 @@
 
 use std::sync::Arc;
 
-use axum::extract::rejection::{JsonRejection, QueryRejection};
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::{Extension, Json};
 use serde::Deserialize;
+use utoipa::{IntoParams, ToSchema};
 
 use crate::admin::Admin;
 use crate::admin::error::ApiError;
+use crate::admin::extract::{Body, Path, Query};
 use crate::admin::keys::{ascending, page_length};
 use crate::admin::usage::instant_s;
-use crate::admin::view::{EntryView, List, VerificationView};
+use crate::admin::view::verification::VerificationView;
+use crate::admin::view::{EntryView, List};
 use crate::domain::Money;
 use crate::guard::trail::Actor;
 use crate::ledger::entry::{Basis, Kind};
 use crate::store::reader::{self, EntryFilter};
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct Wanted {
     key_id: Option<String>,
     project_id: Option<String>,
+    /// Unix seconds, or a day such as `2026-11-01`.
     since: Option<String>,
+    /// Unix seconds, or a day such as `2026-11-01`, which is not in it.
     until: Option<String>,
+    /// `reported`, `counted` or `assumed`.
     basis: Option<String>,
     kind: Option<String>,
+    /// How many to a page; 100 if it is not said.
+    #[param(minimum = 1, maximum = 1000)]
     limit: Option<usize>,
+    /// The id that the page begins behind.
     after: Option<String>,
+    /// `asc` or `desc`.
+    #[param(pattern = "^(asc|desc)$")]
     order: Option<String>,
 }
 
 /// The number of an entry's id, with or without its prefix.
-fn number(id: &str) -> Result<u64, ApiError> {
+fn number(id: &str, param: &'static str) -> Result<u64, ApiError> {
     let digits = id.strip_prefix("ent_").unwrap_or(id);
-    digits.parse().map_err(|_| ApiError::bad(Some("id"), format!("{id:?} is no id of an entry")))
+    digits.parse().map_err(|_| ApiError::bad(Some(param), format!("{id:?} is no id of an entry")))
 }
 
+/// Lists entries of the ledger, newest first.
+#[utoipa::path(get, path = "/ledger", params(Wanted), responses((status = 200, body = List<EntryView>)))]
 pub(crate) async fn list(
     State(admin): State<Admin>,
-    wanted: Result<Query<Wanted>, QueryRejection>,
+    Query(wanted): Query<Wanted>,
 ) -> Result<Json<List<EntryView>>, ApiError> {
-    let Query(wanted) = wanted?;
     let count = page_length(wanted.limit)?;
     let zone = Arc::clone(&admin.in_force.load().zone);
     let time =
@@ -60,7 +72,7 @@ pub(crate) async fn list(
         until_s: time(&wanted.until, "until")?,
         basis: named(&wanted.basis, "basis")?,
         kind,
-        after: wanted.after.as_deref().map(number).transpose()?,
+        after: wanted.after.as_deref().map(|id| number(id, "after")).transpose()?,
         ascending: ascending(wanted.order.as_deref(), false)?,
         count_max: count + 1,
         key: wanted.key_id,
@@ -78,34 +90,47 @@ pub(crate) async fn list(
 /// A slip of the keyboard must not become the whole book.
 const ADJUSTMENT_MAX: Money = Money::from_nano(1_000_000 * 1_000_000_000);
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = Adjustment)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Adjustment {
+    /// What is added to the cost: a decimal text, at most a million either way.
+    #[schema(example = "-1.23")]
     amount_usd: String,
+    /// Why.
+    #[schema(min_length = 1, max_length = 1000)]
     note: String,
 }
 
+/// Corrects an entry by a new one, which is answered.
+#[utoipa::path(
+    post,
+    path = "/ledger/{entry}/adjust",
+    request_body = Adjustment,
+    responses((status = 201, body = EntryView)),
+)]
 pub(crate) async fn adjust(
     State(admin): State<Admin>,
     Extension(actor): Extension<Actor>,
     Path(id): Path<String>,
-    body: Result<Json<Adjustment>, JsonRejection>,
+    Body(body): Body<Adjustment>,
 ) -> Result<(StatusCode, Json<EntryView>), ApiError> {
-    let Json(Adjustment { amount_usd, note }) = body?;
+    let Adjustment { amount_usd, note } = body;
     let by: Money = amount_usd
         .parse()
         .map_err(|error| ApiError::bad(Some("amount_usd"), format!("{amount_usd:?} is {error}")))?;
     if by > ADJUSTMENT_MAX || by < -ADJUSTMENT_MAX {
         return Err(ApiError::bad(Some("amount_usd"), "a correction is at most a million dollars"));
     }
-    if note.trim().is_empty() || note.len() > 1_000 {
+    if note.trim().is_empty() || note.chars().count() > 1_000 {
         return Err(ApiError::bad(Some("note"), "say in 1 to 1000 characters why"));
     }
-    let entry = admin.guard.adjust(number(&id)?, by, note, &actor).await?;
+    let entry = admin.guard.adjust(number(&id, "id")?, by, note, &actor).await?;
     Ok((StatusCode::CREATED, Json(EntryView::of(&entry))))
 }
 
 /// Compares all that the ledger says twice, and explains what differs.
+#[utoipa::path(get, path = "/ledger/verify", responses((status = 200, body = VerificationView)))]
 pub(crate) async fn verify(State(admin): State<Admin>) -> Result<Json<VerificationView>, ApiError> {
     Ok(Json(VerificationView::of(admin.guard.verify().await?)))
 }

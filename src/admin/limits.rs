@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::{Extension, Json};
-use serde_json::value::RawValue;
 
 use crate::admin::Admin;
 use crate::admin::error::ApiError;
+use crate::admin::extract::{Path, Raw, object};
 use crate::admin::view::{ContributionView, EntryView, ExplainView, HoldView, LimitView, List};
 use crate::domain::{Limit, Span};
 use crate::guard::trail::Actor;
@@ -20,6 +20,8 @@ use crate::store::rule::LimitRule;
 /// Entries that an explanation names one by one.
 const EXPLAINED_MAX: usize = 100;
 
+/// Lists all limits that are in force, with their meters, by name.
+#[utoipa::path(get, path = "/limits", responses((status = 200, body = List<LimitView>)))]
 pub(crate) async fn list(State(admin): State<Admin>) -> Json<List<LimitView>> {
     let limits = everything(&admin).iter().map(|(limit, readings)| LimitView::of(limit, readings)).collect();
     Json(List::new(limits, false, |limit: &LimitView| limit.name.clone()))
@@ -38,6 +40,8 @@ fn find(admin: &Admin, name: &str) -> Result<(Arc<Limit>, Vec<Reading>), ApiErro
     found.ok_or_else(|| ApiError::not_found(format!("there is no limit {name:?}")))
 }
 
+/// Shows a limit with its meters.
+#[utoipa::path(get, path = "/limits/{limit}", responses((status = 200, body = LimitView)))]
 pub(crate) async fn show(
     State(admin): State<Admin>,
     Path(name): Path<String>,
@@ -46,39 +50,27 @@ pub(crate) async fn show(
     Ok(Json(LimitView::of(&limit, &readings)))
 }
 
-/// A rule whose amounts may be numbers as well as texts.
-fn rule(body: &[u8]) -> Result<LimitRule, ApiError> {
-    let bad = |error: serde_json::Error| ApiError::bad(None, format!("not a limit: {error}"));
-    let mut fields: std::collections::BTreeMap<String, Box<RawValue>> =
-        serde_json::from_slice(body).map_err(bad)?;
-    let quoted = |raw: &RawValue| {
-        let text = raw.get().trim();
-        let plain = text.starts_with(|c: char| c.is_ascii_digit() || c == '-');
-        if plain { format!("{text:?}") } else { text.to_owned() }
-    };
-    if let Some(hard) = fields.get_mut("hard") {
-        *hard = RawValue::from_string(quoted(hard)).map_err(bad)?;
-    }
-    if let Some(soft) = fields.get_mut("soft") {
-        let amounts: Vec<Box<RawValue>> = serde_json::from_str(soft.get()).map_err(bad)?;
-        let amounts: Vec<_> = amounts.iter().map(|amount| quoted(amount)).collect();
-        *soft = RawValue::from_string(format!("[{}]", amounts.join(","))).map_err(bad)?;
-    }
-    let text = serde_json::to_string(&fields).map_err(bad)?;
-    serde_json::from_str(&text).map_err(bad)
-}
-
+/// Sets a limit. It is in force once this is answered, and counts what its window already holds.
+#[utoipa::path(
+    put,
+    path = "/limits/{limit}",
+    request_body = LimitRule,
+    responses((status = 200, body = LimitView)),
+)]
 pub(crate) async fn put(
     State(admin): State<Admin>,
     Extension(by): Extension<Actor>,
     Path(name): Path<String>,
-    body: axum::body::Bytes,
+    Raw(body): Raw,
 ) -> Result<Json<LimitView>, ApiError> {
-    admin.guard.put_limit(&name, &rule(&body)?, &by).await?;
+    let rule: LimitRule = object(&body)?;
+    admin.guard.put_limit(&name, &rule, &by).await?;
     let (limit, readings) = find(&admin, &name)?;
     Ok(Json(LimitView::of(&limit, &readings)))
 }
 
+/// Removes a limit that was made through the API.
+#[utoipa::path(delete, path = "/limits/{limit}", responses((status = 204)))]
 pub(crate) async fn remove(
     State(admin): State<Admin>,
     Extension(by): Extension<Actor>,
@@ -88,7 +80,8 @@ pub(crate) async fn remove(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Which entries and holds make up a limit's numbers, added up anew.
+/// Explains a limit's numbers by the entries and holds that make them up.
+#[utoipa::path(get, path = "/limits/{limit}/explain", responses((status = 200, body = ExplainView)))]
 pub(crate) async fn explain(
     State(admin): State<Admin>,
     Path(name): Path<String>,
@@ -131,7 +124,8 @@ async fn contributions(
 ) -> Result<(Vec<ContributionView>, usize), ApiError> {
     let Some(span) = span else { return Ok((Vec::new(), 0)) };
     let (ring, of) = (Arc::clone(admin.guard.ring()), Arc::clone(limit));
-    let found = admin.guard.read(move |db| reader::counted(db, &of, span, EXPLAINED_MAX, &*ring)).await?;
+    let found =
+        admin.guard.read_long(move |db| reader::counted(db, &of, span, EXPLAINED_MAX, &*ring)).await?;
     let view = |(subject, entry): (Subject, Entry)| ContributionView {
         subject: subject.label().to_owned(),
         amount: limit.unit.decimal(entry.amount(limit.unit)),

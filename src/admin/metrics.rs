@@ -12,6 +12,7 @@ use crate::admin::Admin;
 use crate::admin::error::ApiError;
 use crate::domain::limit::{Per, Unit};
 use crate::domain::{Limit, Money, Window};
+use crate::ledger::account::Balance;
 use crate::ledger::forecast::Forecast;
 use crate::ledger::meter::Reading;
 use crate::metrics::{LimitSample, Metrics, dollars, float};
@@ -24,7 +25,7 @@ const SUBJECTS_MAX: usize = 1_000;
 
 pub(crate) async fn metrics(State(admin): State<Admin>, headers: HeaderMap) -> Response {
     if !admin.metrics_open && admin.visitor(&headers).is_none() {
-        return ApiError::unauthorized().into_response();
+        return admin.refusal(&headers);
     }
     mirror(&admin);
     let families = admin.guard.metrics().gather();
@@ -79,6 +80,7 @@ fn mirror(admin: &Admin) {
     if let Some(outlook) = admin.lookout.known() {
         mirror_outlook(metrics, &outlook);
     }
+    metrics.mirror_credit(guard.credit_balance().map(Balance::left));
     let keys = guard.ring().keys();
     metrics.mirror_keys(keys.iter().map(|key| (&*key.id, &*key.name)));
 }

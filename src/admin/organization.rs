@@ -14,15 +14,14 @@ mod service_accounts;
 mod spend_alerts;
 mod spend_limit;
 mod usage;
+mod usage_query;
 mod usage_view;
 mod view;
 
-use axum::Router;
-use axum::extract::rejection::{JsonRejection, QueryRejection};
-use axum::extract::{Json, Query};
 use axum::http::Uri;
-use axum::routing::{get, post};
 use serde::Deserialize;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::admin::Admin;
 use crate::admin::error::ApiError;
@@ -39,48 +38,37 @@ const LIMIT_NAME_CHARS_MAX: usize = 64;
 /// Enough of a hash to tell any two names apart.
 const HASH_CHARS: usize = 20;
 
-type Body<T> = Result<Json<T>, JsonRejection>;
-type Asked<T> = Result<Query<T>, QueryRejection>;
 /// A query as it is written, in which names may come again.
 type Pairs = Vec<(String, String)>;
 
 /// The routes, without what they are nested under.
-pub(super) fn routes() -> Router<Admin> {
+pub(super) fn routes() -> OpenApiRouter<Admin> {
     // The organization has these, and each project has its own.
-    let spending = Router::new()
-        .route("/spend_limit", get(spend_limit::show).post(spend_limit::put).delete(spend_limit::remove))
-        .route("/spend_alerts", get(spend_alerts::list).post(spend_alerts::create))
-        .route(
-            "/spend_alerts/{alert}",
-            get(spend_alerts::show).post(spend_alerts::change).delete(spend_alerts::remove),
-        );
-    let project = Router::new()
-        .merge(spending.clone())
-        .route("/", get(projects::show).post(projects::change))
-        .route("/archive", post(projects::archive))
-        .route("/api_keys", get(api_keys::list))
-        .route("/api_keys/{key}", get(api_keys::show).post(api_keys::change).delete(api_keys::remove))
-        .route("/service_accounts", get(service_accounts::list).post(service_accounts::create))
-        .route(
-            "/service_accounts/{account}",
-            get(service_accounts::show).post(service_accounts::change).delete(service_accounts::remove),
-        )
-        .route("/service_accounts/{account}/api_keys", post(service_accounts::create_key))
-        .route("/rate_limits", get(rate_limits::list))
-        .route("/rate_limits/{rate}", post(rate_limits::change))
-        .route(
-            "/model_permissions",
-            get(model_permissions::show).post(model_permissions::put).delete(model_permissions::remove),
-        );
-    Router::new()
-        .route("/projects", get(projects::list).post(projects::create))
+    let spending = || {
+        OpenApiRouter::new()
+            .routes(routes!(spend_limit::show, spend_limit::put, spend_limit::remove))
+            .routes(routes!(spend_alerts::list, spend_alerts::create))
+            .routes(routes!(spend_alerts::show, spend_alerts::change, spend_alerts::remove))
+    };
+    let project = spending()
+        .routes(routes!(projects::show, projects::change))
+        .routes(routes!(projects::archive))
+        .routes(routes!(api_keys::list))
+        .routes(routes!(api_keys::show, api_keys::change, api_keys::remove))
+        .routes(routes!(service_accounts::list, service_accounts::create))
+        .routes(routes!(service_accounts::show, service_accounts::change, service_accounts::remove))
+        .routes(routes!(service_accounts::create_key))
+        .routes(routes!(rate_limits::list))
+        .routes(routes!(rate_limits::change))
+        .routes(routes!(model_permissions::show, model_permissions::put, model_permissions::remove));
+    spending()
+        .routes(routes!(projects::list, projects::create))
         .nest("/projects/{project}", project)
-        .merge(spending)
-        .route("/admin_api_keys", get(admin_keys::list).post(admin_keys::create))
-        .route("/admin_api_keys/{key}", get(admin_keys::show).delete(admin_keys::remove))
-        .route("/usage/{kind}", get(usage::usage))
-        .route("/costs", get(usage::costs))
-        .route("/audit_logs", get(audit_logs::list))
+        .routes(routes!(admin_keys::list, admin_keys::create))
+        .routes(routes!(admin_keys::show, admin_keys::remove))
+        .routes(routes!(usage::usage))
+        .routes(routes!(usage::costs))
+        .routes(routes!(audit_logs::list))
         .fallback(absent)
 }
 

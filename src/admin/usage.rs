@@ -4,15 +4,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use serde::Deserialize;
+use utoipa::IntoParams;
 
 use crate::admin::Admin;
 use crate::admin::error::ApiError;
+use crate::admin::extract::Query;
 use crate::admin::view::{List, UsageGroupView, UsageView};
 use crate::domain::{Span, Window};
 use crate::ledger::calendar;
@@ -21,11 +22,16 @@ use crate::store::reader::{self, GroupBy, UsageSum};
 /// The longest stretch of days that is asked for at once.
 const DAYS_MAX: usize = 3_700;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct Wanted {
+    /// `key` if it is not said, `project`, `model`, `user`, `day`, `endpoint` or `tag`.
+    #[param(pattern = "^(key|project|model|user|day|endpoint|tag)$")]
     group_by: Option<String>,
+    /// Unix seconds, or a day such as `2026-11-01`; the month's start if it is not said.
     since: Option<String>,
+    /// Unix seconds, or a day such as `2026-11-01`, which is not in it; now if it is not said.
     until: Option<String>,
     key_id: Option<String>,
     project_id: Option<String>,
@@ -42,11 +48,12 @@ pub(super) fn instant_s(text: &str, zone: &str, param: &'static str) -> Result<i
     start.map(|start| start.timestamp().as_second()).ok_or_else(wrong)
 }
 
+/// Sums up what was spent, by what it is asked for.
+#[utoipa::path(get, path = "/usage", params(Wanted), responses((status = 200, body = List<UsageGroupView>)))]
 pub(crate) async fn usage(
     State(admin): State<Admin>,
-    wanted: Result<Query<Wanted>, QueryRejection>,
+    Query(wanted): Query<Wanted>,
 ) -> Result<Json<List<UsageGroupView>>, ApiError> {
-    let Query(wanted) = wanted?;
     let zone_name = Arc::clone(&admin.in_force.load().zone);
     let zone = TimeZone::get(&zone_name).unwrap_or(TimeZone::UTC);
     let now_s = admin.guard.clock().now_s();

@@ -3,27 +3,32 @@
 //! Money is exact decimal text in dollars, times are Unix seconds.
 
 pub(crate) mod alerts;
+pub(crate) mod credits;
 pub(crate) mod forecast;
+pub(crate) mod verification;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::domain::{Limit, Secret, Span, Tokens, Window};
 use crate::keys::{Key, Project};
 use crate::ledger::entry::{Basis, Entry, entry_id};
 use crate::ledger::meter::Reading;
 use crate::store::rule::{LimitRule, OnlyRule};
-use crate::store::verify::{Difference, Report};
 
 /// A page of a list.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct List<T> {
     object: &'static str,
     data: Vec<T>,
+    /// Of the first one in `data`; null if there is none, or if they have no ids.
     first_id: Option<String>,
+    /// Of the last one in `data`.
     last_id: Option<String>,
+    /// Whether there are more behind these.
     has_more: bool,
 }
 
@@ -39,20 +44,26 @@ impl<T> List<T> {
     }
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Key)]
 pub(crate) struct KeyView {
     object: &'static str,
     pub(crate) id: String,
     name: String,
     project_id: String,
+    /// Its ends only.
     redacted_value: String,
+    /// The secret: only in the answer to making it or rotating it.
     #[serde(skip_serializing_if = "Option::is_none")]
     value: Option<String>,
+    /// Patterns of the models that it may use; none for all.
     models: Vec<String>,
     created_at: i64,
     expires_at: Option<i64>,
     last_used_at: Option<i64>,
+    /// `active`, `expired` or `revoked`.
     status: &'static str,
+    /// Whether it is a client's own OpenAI key, which the guard forwards.
     pass_through: bool,
 }
 
@@ -88,14 +99,17 @@ impl KeyView {
     }
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Project)]
 pub(crate) struct ProjectView {
     object: &'static str,
     pub(crate) id: String,
     name: String,
     created_at: i64,
     archived_at: Option<i64>,
+    /// `active` or `archived`.
     status: &'static str,
+    /// `file`: made by the configuration and changed only there; else `api`.
     source: &'static str,
 }
 
@@ -113,29 +127,47 @@ impl ProjectView {
     }
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Limit)]
 pub(crate) struct LimitView {
     object: &'static str,
     pub(crate) name: String,
+    /// `organization`, `project`, `key`, `user` or `model`.
     per: String,
+    /// What it is narrowed to.
     only: OnlyRule,
+    /// What is counted: `usd`, `tokens`, `input_tokens`, `output_tokens` or `requests`.
     unit: String,
+    /// `minute` to `total`, or `request`.
     window: String,
+    /// IANA time zone of its window.
     zone: Option<String>,
+    /// Amounts, or shares of `hard` such as `50%`, that alert.
     soft: Vec<String>,
+    /// The cap; null if it only alerts.
     hard: Option<String>,
+    /// `enforce`, or `shadow`: counted, never refused.
     mode: String,
+    /// `file`: made by the configuration and changed only there; else `api`.
     source: &'static str,
+    /// One for each that has counted in the window that runs.
     meters: Vec<MeterView>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Meter)]
 pub(crate) struct MeterView {
+    /// Whose it is: `org`, the id of a project or key, a user or a model.
     pub(crate) subject: String,
+    /// What ended requests cost.
     settled: String,
+    /// What running requests may cost at most.
     held: String,
+    /// What is left of the cap; null if there is none.
     remaining: Option<String>,
+    /// Null if the window has no start.
     window_start: Option<i64>,
+    /// Null if the window has no end.
     resets_at: Option<i64>,
 }
 
@@ -166,7 +198,8 @@ impl MeterView {
     }
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Usage)]
 pub(crate) struct UsageView {
     input_tokens: u64,
     cached_input_tokens: u64,
@@ -196,35 +229,52 @@ impl UsageView {
     }
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Entry)]
 pub(crate) struct EntryView {
     object: &'static str,
     pub(crate) id: String,
+    /// When the request ended.
     created_at: i64,
+    /// When it was let in: it counts in the window of that moment.
     admitted_at: i64,
+    /// `settle`, `release` or `adjust`.
     kind: &'static str,
     key_id: String,
     project_id: String,
+    /// Of its `safety_identifier` or `user` field.
     end_user: Option<String>,
     tags: BTreeMap<String, String>,
     endpoint: String,
+    /// The model that was asked for.
     model: String,
+    /// The model that answered.
     served_model: Option<String>,
     service_tier: &'static str,
+    /// The answer's HTTP status; 0 if there was none.
     status: u16,
+    /// How the cost is known: `reported` by OpenAI, `counted`, or `assumed` to be what was held.
     basis: Option<&'static str>,
     cost_usd: String,
+    /// What of the cost was for hosted tools.
     tool_fees_usd: String,
+    /// What was held for it.
     held_usd: String,
     usage: UsageView,
+    /// The price sheet that it was priced by.
     price_version: String,
+    /// OpenAI's id of what was made.
     object_id: Option<String>,
     upstream_request_id: Option<String>,
     duration_ms: u64,
+    /// Until the first token.
     ttft_ms: Option<u64>,
     stream: bool,
+    /// Whether the client left before the end.
     disconnected: bool,
+    /// The id of the entry that it corrects.
     corrects: Option<String>,
+    /// Why it was corrected.
     note: Option<String>,
 }
 
@@ -264,86 +314,52 @@ impl EntryView {
     }
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Hold)]
 pub(crate) struct HoldView {
     pub(crate) id: String,
     pub(crate) key_id: String,
+    /// Whose meter it is on.
     pub(crate) subject: String,
+    /// In the limit's unit.
     pub(crate) amount: String,
     pub(crate) admitted_at: i64,
     pub(crate) age_ms: i64,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Explanation)]
 pub(crate) struct ExplainView {
     #[serde(flatten)]
     pub(crate) limit: LimitView,
     /// The newest entries of the window, with what each adds.
     pub(crate) entries: Vec<ContributionView>,
+    /// How many entries there are, named or not.
     pub(crate) entries_total: usize,
     /// By subject, the sum of all entries of the window.
     pub(crate) settled_from_entries: BTreeMap<String, String>,
+    /// What running requests hold of it.
     pub(crate) holds: Vec<HoldView>,
     /// Whether the meters say the same as the entries.
     pub(crate) agrees: bool,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Contribution)]
 pub(crate) struct ContributionView {
     pub(crate) subject: String,
+    /// In the limit's unit.
     pub(crate) amount: String,
     #[serde(flatten)]
     pub(crate) entry: EntryView,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = UsageGroup)]
 pub(crate) struct UsageGroupView {
+    /// What it is the sum of: `key_id` and `key_name`, `day`, and so on.
     pub(crate) group: BTreeMap<&'static str, String>,
     pub(crate) requests: u64,
     pub(crate) usage: UsageView,
     pub(crate) cost_usd: String,
-}
-
-#[derive(Debug, Serialize)]
-pub(crate) struct VerificationView {
-    object: &'static str,
-    ok: bool,
-    entries: u64,
-    rollups: u64,
-    holds: u64,
-    meters: usize,
-    differences: Vec<DifferenceView>,
-    /// How many more there are than are listed.
-    differences_unlisted: u64,
-}
-
-#[derive(Debug, Serialize)]
-struct DifferenceView {
-    kind: &'static str,
-    about: String,
-    what: String,
-    meaning: String,
-    mend: String,
-}
-
-impl VerificationView {
-    pub(crate) fn of(report: Report) -> Self {
-        let view = |Difference { kind, about, what, meaning, mend }| DifferenceView {
-            kind,
-            about,
-            what,
-            meaning,
-            mend,
-        };
-        Self {
-            object: "guard.verification",
-            ok: report.differences.is_empty(),
-            entries: report.entries,
-            rollups: report.rollups,
-            holds: report.holds,
-            meters: report.limits,
-            differences: report.differences.into_iter().map(view).collect(),
-            differences_unlisted: report.unnamed,
-        }
-    }
 }

@@ -4,10 +4,11 @@ use http::Uri;
 use lettre::message::header::ContentType;
 use lettre::message::{Mailbox, Mailboxes};
 use lettre::transport::smtp::authentication::Credentials;
-use lettre::{AsyncSmtpTransport, AsyncTransport as _, Message, Tokio1Executor};
+use lettre::{Address, AsyncSmtpTransport, AsyncTransport as _, Message, Tokio1Executor};
 
 use crate::alerts::Telling;
 use crate::domain::Secret;
+use crate::store::organization::Channel as Mail;
 
 /// The mailbox of operators.
 #[derive(Clone, Debug)]
@@ -22,10 +23,15 @@ pub struct Config {
     pub to: Mailboxes,
 }
 
+/// Whether mail can be sent to what may be an address, without a name beside it.
+pub fn is_address(text: &str) -> bool {
+    text.parse::<Address>().is_ok()
+}
+
 pub(super) struct Email {
     transport: AsyncSmtpTransport<Tokio1Executor>,
     from: Mailbox,
-    to: Mailboxes,
+    pub(super) to: Mailboxes,
 }
 
 impl std::fmt::Debug for Email {
@@ -62,16 +68,28 @@ impl Email {
         Ok(Self { transport: builder.build(), from: config.from.clone(), to: config.to.clone() })
     }
 
-    pub(super) async fn send(&self, telling: &Telling) -> Result<(), String> {
+    /// `mail` is whom it is for instead of those it is configured for.
+    pub(super) async fn send(&self, telling: &Telling, mail: Option<&Mail>) -> Result<(), String> {
+        let prefix = mail.and_then(|mail| mail.subject_prefix.as_deref()).unwrap_or_default();
+        let subject = format!("{prefix} {}", telling.subject);
         let mut message = Message::builder()
             .from(self.from.clone())
-            .subject(&*telling.subject)
+            .subject(subject.trim())
             .message_id(Some(format!("<{}@{}>", telling.id, self.from.email.domain())))
             .header(ContentType::TEXT_PLAIN);
-        for receiver in self.to.iter() {
+        for receiver in self.receivers(mail)?.iter() {
             message = message.to(receiver.clone());
         }
         let message = message.body(telling.text.clone()).map_err(|error| error.to_string())?;
         self.transport.send(message).await.map(drop).map_err(|error| error.to_string())
+    }
+
+    fn receivers(&self, mail: Option<&Mail>) -> Result<Mailboxes, String> {
+        let Some(mail) = mail else { return Ok(self.to.clone()) };
+        let address = |text: &String| match text.parse() {
+            Ok(address) => Ok(Mailbox::new(None, address)),
+            Err(_) => Err(format!("{text:?} is no e-mail address")),
+        };
+        mail.recipients.iter().map(address).collect()
     }
 }

@@ -18,7 +18,7 @@ pub struct Config {
 
 #[derive(Debug)]
 pub(super) struct Slack {
-    to: Post,
+    pub(super) to: Post,
 }
 
 impl Slack {

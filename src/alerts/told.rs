@@ -5,6 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use crate::guard::Guard;
 use crate::keys::Ring;
 use crate::ledger::entry::Mark;
 use crate::store::outbox::Alert;
@@ -12,8 +13,6 @@ use crate::store::outbox::Alert;
 /// How messages name the guard that sends them.
 #[derive(Clone, Debug, Default)]
 pub struct Voice {
-    /// Whose spending it is.
-    pub organization: Arc<str>,
     /// Where operators look.
     pub link: Arc<str>,
 }
@@ -23,7 +22,8 @@ pub struct Voice {
 pub struct Telling {
     /// The same however often it is sent.
     pub id: String,
-    /// `limit.soft`, `limit.hard`, `limit.forecast` or `test`.
+    /// `limit.soft`, `limit.hard`, `limit.forecast`, `credit.low`, `credit.used_up` or
+    /// `test`.
     pub kind: &'static str,
     /// When it happened, in Unix milliseconds.
     pub at_ms: i64,
@@ -35,53 +35,82 @@ pub struct Telling {
     pub data: Value,
 }
 
-impl Telling {
-    /// An alert in words.
-    pub fn of(alert: &Alert, voice: &Voice, ring: &Ring) -> Self {
-        let Alert { limit, subject, period, unit, .. } = alert;
-        let whose = whose(subject, ring);
-        let (settled, threshold) = (unit.phrase(alert.settled), unit.phrase(alert.threshold));
-        let resets = if period == "total" {
-            "It never resets.".to_owned()
-        } else {
-            format!("The window is a {period}; it resets at {}.", instant(alert.window_end_s))
-        };
-        let (kind, subject, happened) = match alert.mark {
-            Mark::Hard => (
-                "limit.hard",
-                format!("Limit {limit} refuses requests of {whose}"),
-                format!(
-                    "The hard limit \"{limit}\" has no room left for {whose}: {settled} of {threshold} are settled, and \
-                     requests are refused. Raise the limit to let them through again."
-                ),
+/// The kind of an alert, and what happened: in one line, and in a few.
+fn happened(alert: &Alert, whose: &str) -> (&'static str, String, String) {
+    let Alert { limit, unit, .. } = alert;
+    let (settled, threshold) = (unit.phrase(alert.settled), unit.phrase(alert.threshold));
+    let balance = || unit.phrase(alert.hard.unwrap_or_default().saturating_sub(alert.settled));
+    match alert.mark {
+        Mark::Hard => (
+            "limit.hard",
+            format!("Limit {limit} refuses requests of {whose}"),
+            format!(
+                "The hard limit \"{limit}\" has no room left for {whose}: {settled} of {threshold} are settled, and \
+                 requests are refused. Raise the limit to let them through again."
             ),
-            Mark::Forecast => (
-                "limit.forecast",
-                format!("Limit {limit}: {whose} is likely to reach {threshold}"),
-                format!(
-                    "If the days to come are as the last weeks were, {whose} will reach the hard limit \"{limit}\" of \
-                     {threshold} before it resets, and requests will be refused then. {settled} are settled now."
-                ),
+        ),
+        Mark::Forecast => (
+            "limit.forecast",
+            format!("Limit {limit}: {whose} is likely to reach {threshold}"),
+            format!(
+                "If the days to come are as the last weeks were, {whose} will reach the hard limit \"{limit}\" of \
+                 {threshold} before it resets, and requests will be refused then. {settled} are settled now."
             ),
-            Mark::Soft => (
+        ),
+        Mark::Soft => {
+            let hard = alert.hard.map(|hard| format!(" The hard limit is {}.", unit.phrase(hard)));
+            (
                 "limit.soft",
                 format!("Limit {limit}: {whose} has passed {threshold}"),
                 format!(
                     "{whose} has settled {settled}, past the soft threshold of {threshold} of the limit \"{limit}\".{} \
                      Requests go on.",
-                    alert
-                        .hard
-                        .map(|hard| format!(" The hard limit is {}.", unit.phrase(hard)))
-                        .unwrap_or_default()
+                    hard.unwrap_or_default()
                 ),
+            )
+        }
+        Mark::CreditLow => (
+            "credit.low",
+            format!("Prepaid credit is low: {} left", balance()),
+            format!(
+                "Prepaid credit has {} left, less than {threshold}. When it is used up, requests are refused. \
+                 {settled} were spent since the first grant.",
+                balance()
             ),
-        };
+        ),
+        Mark::CreditUsedUp => (
+            "credit.used_up",
+            "Prepaid credit is used up".to_owned(),
+            format!(
+                "A request was refused, since it may cost more than the {} of prepaid credit that are left. {settled} \
+                 were spent since the first grant.",
+                balance()
+            ),
+        ),
+    }
+}
+
+/// How long it lasts.
+fn until(alert: &Alert) -> String {
+    let is_credit = matches!(alert.mark, Mark::CreditLow | Mark::CreditUsedUp);
+    match alert.period.as_str() {
+        _ if is_credit => "It lasts until credit is added.".to_owned(),
+        "total" => "It never resets.".to_owned(),
+        period => format!("The window is a {period}; it resets at {}.", instant(alert.window_end_s)),
+    }
+}
+
+impl Telling {
+    /// An alert in words.
+    pub fn of(alert: &Alert, voice: &Voice, guard: &Guard) -> Self {
+        let (unit, organization) = (alert.unit, guard.organization());
+        let (kind, subject, happened) = happened(alert, &whose(&alert.subject, guard.ring()));
         Self {
             id: format!("alert_{}", alert.id),
             kind,
             at_ms: alert.at_ms,
-            subject: format!("[{}] {subject}", voice.organization),
-            text: format!("{happened}\n{resets}\n\n{}\n", voice.link),
+            subject: format!("[{organization}] {subject}"),
+            text: format!("{happened}\n{}\n\n{}\n", until(alert), voice.link),
             data: json!({
                 "limit": alert.limit,
                 "subject": alert.subject,
@@ -92,24 +121,25 @@ impl Telling {
                 "window": alert.period,
                 "window_start": alert.window_start_s,
                 "resets_at": (alert.period != "total").then_some(alert.window_end_s),
-                "organization": &*voice.organization,
+                "organization": &*organization,
                 "link": &*voice.link,
             }),
         }
     }
 
     /// A message that only shows that messages arrive.
-    pub fn test(voice: &Voice, now_ms: i64) -> Self {
+    pub fn test(voice: &Voice, guard: &Guard) -> Self {
+        let (organization, now_ms) = (guard.organization(), guard.clock().now_ms());
         Self {
             id: format!("test_{now_ms}"),
             kind: "test",
             at_ms: now_ms,
-            subject: format!("[{}] A test of spendguard's alerts", voice.organization),
+            subject: format!("[{organization}] A test of spendguard's alerts"),
             text: format!(
                 "This is a test. Alerts of spent limits will arrive here as this did.\n\n{}\n",
                 voice.link
             ),
-            data: json!({ "organization": &*voice.organization, "link": &*voice.link }),
+            data: json!({ "organization": &*organization, "link": &*voice.link }),
         }
     }
 }

@@ -29,7 +29,7 @@ pub struct Config {
 
 #[derive(Debug)]
 pub(super) struct Webhook {
-    to: Post,
+    pub(super) to: Post,
     key: Secret,
 }
 
@@ -73,6 +73,7 @@ impl Webhook {
 pub(super) struct Post {
     to: Upstream,
     suffix: String,
+    pub(super) host: String,
 }
 
 impl Post {
@@ -83,7 +84,8 @@ impl Post {
             response_timeout: super::SEND_MAX,
         };
         let suffix = url.query().map_or_else(String::new, |query| format!("?{query}"));
-        Self { to: Upstream::new(&config, roots), suffix }
+        let host = url.host().unwrap_or_default().to_owned();
+        Self { to: Upstream::new(&config, roots), suffix, host }
     }
 
     /// Posts a body; an answer of 2xx takes it.

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use crate::app::{App, StartError};
 use crate::cli::say;
 use crate::config;
-use crate::domain::Secret;
+use crate::domain::{Money, Secret};
 use crate::fake_openai::{self, Fake};
 use crate::guard::keyring::NewKey;
 use crate::guard::trail::Actor;
@@ -55,6 +55,9 @@ window = "minute"
 hard = 6
 "#;
 
+/// What the demo's organization has paid beforehand.
+const CREDIT: Money = Money::from_nano(25 * 1_000_000_000);
+
 /// Serves only the fake, until the process ends.
 pub async fn upstream(listen: SocketAddr) -> Result<(), StartError> {
     let listener = crate::net::bind(listen, 1)?.remove(0);
@@ -91,12 +94,15 @@ pub async fn run(seconds: u64) -> Result<(), StartError> {
         say(&format!("key {name:<8} in {project:<8} {} {}", key.id, secret.expose()));
         keys.push((name, secret));
     }
+    app.guard.grant(CREDIT, "a first purchase".to_owned(), None, &Actor::guard()).await?;
     say(&format!(
         "look around, in another terminal: export SPENDGUARD_ADMIN_URL=http://{} SPENDGUARD_ADMIN_TOKEN={}",
         app.admin,
         app.token.secret().expose()
     ));
-    say("  spendguard limits list · usage --by project · ledger tail -f · limits explain chatbot-day");
+    say(
+        "  spendguard limits list · usage --by project · ledger tail -f · limits explain chatbot-day · credits balance",
+    );
     say(&format!("  curl http://{}/metrics", app.admin));
     say(&format!("traffic for {seconds} seconds; Ctrl-C ends the demo"));
     tasks.spawn(traffic(app.proxy, keys, seconds));

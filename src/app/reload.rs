@@ -75,8 +75,10 @@ impl App {
         for key in needs_restart(&self.settings, &settings) {
             tracing::warn!(key, "this change needs a restart to be in force");
         }
+        self.guard.install_file_organization(settings.organization.as_deref());
         self.guard.install_file_projects(settings.projects.iter().cloned());
         self.guard.install_file_limits(settings.limits.clone(), Arc::clone(&settings.zone)).await?;
+        self.guard.set_credit_terms(settings.credit).await?;
         if rules::upstream(&settings) != rules::upstream(&self.settings) {
             for proxy in &self.proxies {
                 proxy.upstream.store(Arc::new(Upstream::new(&rules::upstream(&settings), &self.roots)));

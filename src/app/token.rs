@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use crate::app::StartError;
 use crate::config::Settings;
 use crate::domain::Secret;
-use crate::keys;
+use crate::keys::{self, KeyHash};
 
 /// The file's name in the data folder.
 pub(crate) const FILE: &str = "admin-token";
@@ -49,6 +49,11 @@ impl Token {
     /// The token itself.
     pub fn secret(&self) -> &Secret {
         &self.secret
+    }
+
+    /// What it is known by.
+    pub(super) fn hash(&self) -> KeyHash {
+        KeyHash::of(self.secret.expose().as_bytes())
     }
 
     /// Where an operator finds it.

@@ -96,6 +96,16 @@ pub enum Command {
         #[arg(long, global = true, value_enum, default_value_t)]
         format: Format,
     },
+    /// Add prepaid credit, and see what is left of it.
+    #[command(after_help = "Example: spendguard credits add 25.00 --note 'purchase order 7'")]
+    Credits {
+        /// What to do.
+        #[command(subcommand)]
+        command: CreditsCommand,
+        /// How to print.
+        #[arg(long, global = true, value_enum, default_value_t)]
+        format: Format,
+    },
     /// What was spent.
     Usage(UsageArgs),
     /// Read, export, correct and prove the ledger.
@@ -335,6 +345,26 @@ pub enum PricesCommand {
     /// Whether the sheet is fresh.
     #[command(after_help = "Example: spendguard prices check")]
     Check,
+}
+
+/// `spendguard credits …`.
+#[derive(Clone, Debug, Subcommand)]
+pub enum CreditsCommand {
+    /// Grant credit; from the first grant on, requests without credit are refused.
+    #[command(after_help = "Example: spendguard credits add 25.00 --note 'purchase order 7' --expires 365d")]
+    Add {
+        /// US dollars.
+        usd: String,
+        /// Why, or for what.
+        #[arg(long, default_value = "")]
+        note: String,
+        /// How long it can be spent, as 365d; for ever if absent.
+        #[arg(long)]
+        expires: Option<String>,
+    },
+    /// What was granted, and what is left of it.
+    #[command(after_help = "Example: spendguard credits balance --format json")]
+    Balance,
 }
 
 /// `spendguard alerts …`.

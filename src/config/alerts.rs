@@ -16,7 +16,7 @@ pub(super) fn alerts(
     notes: &mut Notes<'_>,
 ) -> Option<Config> {
     let link = raw.alerts.link.clone().unwrap_or_else(|| admin.to_owned());
-    let voice = Voice { organization: raw.organization.name.as_str().into(), link: link.into() };
+    let voice = Voice { link: link.into() };
     let email = raw.alerts.email.as_ref().map(|raw| email(raw, environment, notes));
     let webhooks = raw.alerts.webhook.iter().enumerate().map(|(at, raw)| {
         let url = notes.ok(&format!("alerts.webhook[{at}].url"), webhook_url(&raw.url));

@@ -11,11 +11,13 @@ use http::{Method, Uri};
 use crate::config::alerts::alerts;
 use crate::config::limits::{Problem, limits, prices};
 use crate::config::place::Place;
-use crate::config::raw::{Raw, SecretSource};
+use crate::config::raw::{Amount, Raw, SecretSource};
 use crate::config::settings::{Admin, Guard, Pricing, Server, Settings, TlsFiles, Upstream};
 use crate::config::units;
-use crate::domain::Secret;
 use crate::domain::demand::Tier;
+use crate::domain::limit::Mode;
+use crate::domain::{Money, Secret};
+use crate::ledger::account::Terms;
 use crate::pricing::sheet::Sheet;
 use crate::store::Durability;
 
@@ -112,6 +114,7 @@ fn resolve(
     let log_json = notes.one_of("log.format", &raw.log.format, &[("text", false), ("json", true)]);
     let level = notes.one_of("log.level", &raw.log.level, &levels);
     let endpoints_allowed = allowed(raw, &mut notes);
+    let credit = credit(raw, &mut notes);
     let scheme = if raw.admin.tls.is_some() { "https" } else { "http" };
     let alerts = alerts(raw, &format!("{scheme}://{}/", raw.admin.listen), environment, &mut notes);
     level?;
@@ -125,6 +128,7 @@ fn resolve(
         zone: zone?,
         pricing: pricing?,
         guard: guard?,
+        credit: credit?,
         classic_codes: classic?,
         show_amounts: raw.errors.show_amounts,
         endpoints_allowed: endpoints_allowed?,
@@ -267,6 +271,21 @@ fn guard(raw: &Raw, notes: &mut Notes<'_>) -> Option<Guard> {
         tool_calls_max: raw.tool_calls_max,
         open_requests_max: notes.ok("guard.open_requests_max", open)?,
     })
+}
+
+fn credit(raw: &Raw, notes: &mut Notes<'_>) -> Option<Terms> {
+    let raw = &raw.credit;
+    let mut amount = |key: &str, amount: &Amount| {
+        let parsed = amount.text().parse::<Money>().map_err(|error| error.to_string());
+        let positive = parsed
+            .and_then(|usd| if usd < Money::ZERO { Err("must not be negative".to_owned()) } else { Ok(usd) });
+        notes.ok(key, positive)
+    };
+    let minimum = amount("credit.minimum", &raw.minimum);
+    let low = amount("credit.low_balance", &raw.low_balance);
+    let modes = [Mode::Enforce, Mode::Shadow].map(|mode| (mode.name(), mode));
+    let mode = notes.one_of("credit.mode", &raw.mode, &modes);
+    Some(Terms { mode: mode?, low: low?, minimum: minimum? })
 }
 
 fn projects(raw: &Raw, notes: &mut Notes<'_>) -> Vec<(String, String)> {

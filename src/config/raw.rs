@@ -47,6 +47,8 @@ pub struct Raw {
     pub endpoints: Endpoints,
     /// The log.
     pub log: Log,
+    /// Prepaid credit.
+    pub credit: Credit,
     /// Who pays.
     pub organization: Organization,
     /// Projects.
@@ -181,10 +183,21 @@ section! {
     }
 }
 section! {
+    /// Prepaid credit.
+    Credit {
+        /// `enforce` or `shadow`.
+        mode: String = "enforce".into(),
+        /// The least that can be granted, in US dollars.
+        minimum: Amount = Amount::Whole(5),
+        /// The balance below which somebody is told, in US dollars.
+        low_balance: Amount = Amount::Whole(5),
+    }
+}
+section! {
     /// Who pays.
     Organization {
-        /// For people.
-        name: String = "My organization".into(),
+        /// For people; given here, it can't be changed elsewhere.
+        name: Option<String> = None,
     }
 }
 

@@ -10,6 +10,7 @@ use http::{Method, Uri};
 use crate::alerts;
 use crate::domain::demand::Tier;
 use crate::domain::{Limit, Secret};
+use crate::ledger::account::Terms;
 use crate::pricing::sheet::Override;
 use crate::store::Durability;
 
@@ -34,6 +35,8 @@ pub struct Settings {
     pub pricing: Pricing,
     /// Admission and ends of requests.
     pub guard: Guard,
+    /// Prepaid credit.
+    pub credit: Terms,
     /// Whether spend refusals have the old code.
     pub classic_codes: bool,
     /// Whether refusals name amounts.
@@ -44,8 +47,8 @@ pub struct Settings {
     pub log_json: bool,
     /// The log's level.
     pub log_level: String,
-    /// Who pays.
-    pub organization: String,
+    /// Who pays, if it is named.
+    pub organization: Option<String>,
     /// Projects: id and name.
     pub projects: Vec<(String, String)>,
     /// Limits.

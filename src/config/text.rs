@@ -43,7 +43,10 @@ pub fn in_force(settings: &Settings) -> String {
         "guard.on_disconnect",
         s.guard.drain.map_or("cancel".into(), |most| format!("drain, at most {most:?}")),
     );
-    line("organization.name", s.organization.clone());
+    line("credit.mode", s.credit.mode.name().into());
+    line("credit.minimum", s.credit.minimum.dollars());
+    line("credit.low_balance", s.credit.low.dollars());
+    line("organization.name", s.organization.clone().unwrap_or_else(|| "(not set)".into()));
     for (id, name) in &s.projects {
         line("project", format!("{id} ({name})"));
     }

@@ -86,4 +86,10 @@ impl Span {
     pub const fn contains(self, at_s: i64) -> bool {
         self.start_s <= at_s && at_s < self.end_s
     }
+
+    /// Whether it starts or ends inside another.
+    pub const fn cuts(self, other: Self) -> bool {
+        (other.start_s < self.start_s && self.start_s < other.end_s)
+            || (other.start_s < self.end_s && self.end_s < other.end_s)
+    }
 }

@@ -7,6 +7,8 @@
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use dashmap::DashSet;
+use foldhash::quality::RandomState;
 use serde_json::json;
 
 use crate::domain::Secret;
@@ -98,17 +100,23 @@ impl AdminKey {
     }
 }
 
-/// All admin keys, in the order of their making.
+/// Who may change things.
 #[derive(Debug, Default)]
-pub(super) struct AdminKeys(RwLock<Vec<Arc<AdminKey>>>);
+pub(super) struct AdminKeys {
+    /// All admin keys, in the order of their making.
+    keys: RwLock<Vec<Arc<AdminKey>>>,
+    /// Of them and of the configured token: the proxy asks for each client's own key.
+    hashes: DashSet<KeyHash, RandomState>,
+}
 
 impl AdminKeys {
     pub(super) fn of(rows: Vec<AdminKeyRow>) -> Self {
-        Self(RwLock::new(rows.into_iter().map(AdminKey::of).collect()))
+        let keys: Vec<_> = rows.into_iter().map(AdminKey::of).collect();
+        Self { hashes: keys.iter().map(|key| key.hash).collect(), keys: RwLock::new(keys) }
     }
 
     fn all(&self) -> Vec<Arc<AdminKey>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.keys.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -122,8 +130,19 @@ impl Guard {
     pub fn admin_key_of(&self, hash: &KeyHash) -> Option<Arc<AdminKey>> {
         let now_s = self.clock.now_s();
         let valid = |key: &&Arc<AdminKey>| key.expires_s.is_none_or(|end_s| now_s < end_s);
-        let keys = self.admin_keys.0.read().unwrap_or_else(PoisonError::into_inner);
-        keys.iter().find(|key| key.hash == *hash).filter(valid).cloned()
+        let keys = self.admin_keys.keys.read().unwrap_or_else(PoisonError::into_inner);
+        keys.iter().find(|key| key.hash.is(hash)).filter(valid).cloned()
+    }
+
+    /// Keeps what the configured admin token is known by.
+    pub fn know_admin_token(&self, hash: KeyHash) {
+        self.admin_keys.hashes.insert(hash);
+    }
+
+    /// Whether it is the hash of the configured admin token, or of an admin key,
+    /// expired ones included: no business of a proxy's, and of nobody upstream.
+    pub fn is_of_admin(&self, hash: &KeyHash) -> bool {
+        self.admin_keys.hashes.contains(hash)
     }
 
     /// Notes that an admin key is used, in the database to a quarter of an hour.
@@ -166,8 +185,9 @@ impl Guard {
         };
         let key = AdminKey::of(row.clone());
         self.write(by, vec![key.change(true)], move |db| rows::insert_admin_key(db, &row)).await?;
-        let mut keys = self.admin_keys.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut keys = self.admin_keys.keys.write().unwrap_or_else(PoisonError::into_inner);
         keys.push(Arc::clone(&key));
+        self.admin_keys.hashes.insert(key.hash);
         Ok((key, secret))
     }
 
@@ -178,8 +198,9 @@ impl Guard {
         let key = key.ok_or_else(|| KeyError::NoSuchKey(id.to_owned()))?;
         let gone = id.to_owned();
         self.write(by, vec![key.change(false)], move |db| rows::drop_admin_key(db, &gone)).await?;
-        let mut keys = self.admin_keys.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut keys = self.admin_keys.keys.write().unwrap_or_else(PoisonError::into_inner);
         keys.retain(|known| known.id != id);
+        self.admin_keys.hashes.remove(&key.hash);
         Ok(())
     }
 }

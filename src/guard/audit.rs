@@ -11,14 +11,15 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension as _};
 
-use crate::domain::Limit;
+use crate::domain::{Limit, Money};
 use crate::guard::Guard;
+use crate::ledger::account::Account;
 use crate::ledger::calendar::Windows;
 use crate::ledger::entry::{Hold, entry_id, reserved};
 use crate::ledger::meter::{Reading, Subject, subject};
 use crate::store::rows::Names;
 use crate::store::verify::{self, Difference, Report};
-use crate::store::{self, StoreError, reader};
+use crate::store::{self, StoreError, credit, reader};
 
 /// How often a difference is looked at again: a hold whose writing has just
 /// failed is in memory until its request hears of it.
@@ -29,6 +30,7 @@ struct Snapshot {
     /// Reads what was written at that instant, whatever is written since.
     db: Connection,
     limits: Vec<(Arc<Limit>, Vec<Reading>)>,
+    account: Option<Account>,
     /// The ids of open holds.
     holds: HashSet<u64>,
     /// Holds from this id on were admitted later.
@@ -65,16 +67,17 @@ impl Guard {
 
     async fn snapshot(&self) -> Result<Snapshot, StoreError> {
         let slot = self.writer.operators_slot().await?;
-        let (limits, holds, next_id, at_ms, answer) = {
+        let (limits, account, holds, next_id, at_ms, answer) = {
             let ledger = self.ledger();
             let at_ms = self.clock.now_ms();
             let limits =
                 ledger.limits(at_ms).map(|(limit, readings)| (Arc::clone(limit), readings)).collect();
             let holds = ledger.holds().map(|hold| hold.id).collect();
-            (limits, holds, ledger.next_id(), at_ms, self.writer.queue_job(slot, |db| pin(db)))
+            let (account, next_id) = (ledger.account().cloned(), ledger.next_id());
+            (limits, account, holds, next_id, at_ms, self.writer.queue_job(slot, |db| pin(db)))
         };
         let db = answer.await.map_err(|_| StoreError::Unavailable)??;
-        Ok(Snapshot { db, limits, holds, next_id, at_ms })
+        Ok(Snapshot { db, limits, account, holds, next_id, at_ms })
     }
 }
 
@@ -100,6 +103,7 @@ impl Snapshot {
             self.meter_differences(limit, readings, &open, names, &mut found)?;
             self.missed_thresholds(limit, readings, &mut found)?;
         }
+        found.extend(self.credit_differences(&open)?);
         Ok(found)
     }
 
@@ -215,6 +219,39 @@ impl Snapshot {
             }
         }
         Ok(())
+    }
+}
+
+impl Snapshot {
+    /// Prepaid credit in memory against its grants, entries and open holds.
+    fn credit_differences(&self, open: &[Hold]) -> rusqlite::Result<Vec<Difference>> {
+        let mut stored = credit::account(&self.db)?;
+        if let Some(account) = &mut stored {
+            for hold in open {
+                account.hold(hold);
+            }
+        }
+        let figures = |account: &Option<Account>| {
+            account.as_ref().map(|account| account.balance(self.at_ms)).unwrap_or_default()
+        };
+        let (says, facts) = (figures(&self.account), figures(&stored));
+        let parts = [
+            ("granted", says.granted, facts.granted),
+            ("used", says.used, facts.used),
+            ("expired", says.expired, facts.expired),
+            ("held", says.held, facts.held),
+        ];
+        let unlike = parts.into_iter().filter(|(_, says, facts)| says != facts);
+        let difference = |(which, says, facts): (&str, Money, Money)| Difference {
+            kind: "credit",
+            about: which.to_owned(),
+            what: format!(
+                "prepaid credit: the account says {says} USD {which}, grants, entries and open holds add up to {facts}"
+            ),
+            meaning: "requests are refused too early, or let through without credit".to_owned(),
+            mend: "restart the guard, which makes the account anew from the ledger".to_owned(),
+        };
+        Ok(unlike.map(difference).collect())
     }
 }
 

@@ -33,8 +33,11 @@ pub enum KeyError {
     #[error("a secret needs 8 to 512 visible characters")]
     BadSecret,
     /// The name is empty or too long.
-    #[error("a name needs 1 to 256 characters and no control characters")]
+    #[error("a name needs 1 to 256 characters, not all of them spaces, and no control characters")]
     BadName,
+    /// There are too many patterns of models, or one is none.
+    #[error("give up to 1000 patterns of models, each of 1 to 200 characters and without spaces")]
+    BadModels,
     /// A project of this id exists, or the configuration file owns it.
     #[error("project {0:?} exists already or is managed by the configuration file")]
     ProjectTaken(String),
@@ -104,7 +107,7 @@ impl Guard {
             name,
             project,
             redacted: secret.redacted(),
-            models: new.models,
+            models: checked_models(new.models)?,
             pass_through: false,
             created_s,
             expires_s: new.expires_in_s.map(|seconds| created_s.saturating_add(seconds)),
@@ -126,7 +129,7 @@ impl Guard {
             row.project = self.active_project(Some(project))?;
         }
         if let Some(models) = change.models {
-            row.models = models;
+            row.models = checked_models(models)?;
         }
         if let Some(expires_in_s) = change.expires_in_s {
             row.expires_s = expires_in_s.map(|seconds| self.clock.now_s().saturating_add(seconds));
@@ -306,8 +309,15 @@ impl Guard {
 }
 
 pub(super) fn checked_name(name: String) -> Result<String, KeyError> {
-    let fits = (1..=256).contains(&name.chars().count()) && !name.chars().any(char::is_control);
-    if fits { Ok(name) } else { Err(KeyError::BadName) }
+    let fits = name.chars().count() <= 256 && !name.chars().any(char::is_control);
+    if fits && !name.trim().is_empty() { Ok(name) } else { Err(KeyError::BadName) }
+}
+
+fn checked_models(models: Vec<String>) -> Result<Vec<String>, KeyError> {
+    let is_blank = |c: char| c.is_control() || c.is_whitespace();
+    let is_pattern = |text: &String| (1..=200).contains(&text.chars().count()) && !text.contains(is_blank);
+    let fits = models.len() <= 1_000 && models.iter().all(is_pattern);
+    if fits { Ok(models) } else { Err(KeyError::BadModels) }
 }
 
 fn checked_secret(secret: Secret) -> Result<Secret, KeyError> {

@@ -209,7 +209,7 @@ impl Guard {
         let Some((limit, readings)) = found else { return Ok(HashMap::new()) };
         let Some(span) = readings.first().map(|reading| reading.span) else { return Ok(HashMap::new()) };
         let ring = Arc::clone(&self.ring);
-        self.read(move |db| reader::settled_by_entries(db, &limit, span, &*ring)).await
+        self.read_long(move |db| reader::settled_by_entries(db, &limit, span, &*ring)).await
     }
 
     pub(super) async fn install(&self, book: &Book) -> Result<(), StoreError> {

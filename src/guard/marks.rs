@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::domain::{Limit, Span, Window};
 use crate::guard::Guard;
-use crate::ledger::denial::Blocked;
+use crate::ledger::denial::{Blocked, Denial};
 use crate::ledger::entry::{Crossing, Mark};
 use crate::ledger::meter::Subject;
 
@@ -29,8 +29,20 @@ struct Noted {
 }
 
 impl Guard {
-    /// Notes that a request was refused, since a hard cap leaves no room for it.
-    pub fn note_hit(&self, blocked: &Blocked) {
+    /// Notes that a request was refused, where that is more than a matter of waiting.
+    pub fn note_denial(&self, denial: &Denial) {
+        match denial {
+            Denial::Exhausted(blocked) => self.note_hit(blocked),
+            Denial::NoCredit(_) => self.note_used_up(),
+            Denial::Held(_)
+            | Denial::TooLarge(_)
+            | Denial::OverClientCap { .. }
+            | Denial::CreditHeld(_)
+            | Denial::TooManyMeters => {}
+        }
+    }
+
+    fn note_hit(&self, blocked: &Blocked) {
         let Blocked { limit, subject, span, settled, .. } = blocked;
         if limit.window != Window::Request {
             self.note(Mark::Hard, limit, subject, *span, *settled);

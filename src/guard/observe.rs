@@ -57,6 +57,10 @@ impl Observer for WriterLog {
             Mark::Forecast => {
                 tracing::warn!(limit = %limit.name, %subject, hard = %threshold, %settled, "a hard limit is likely to be reached");
             }
+            Mark::CreditLow => tracing::warn!(%threshold, used = %settled, "prepaid credit is low"),
+            Mark::CreditUsedUp => {
+                tracing::warn!(used = %settled, "requests are refused for want of prepaid credit");
+            }
         }
     }
 }

@@ -16,12 +16,14 @@ use crate::guard::limits::{Book, stored};
 use crate::guard::marks::Seen;
 use crate::guard::models::rule_of;
 use crate::guard::observe::WriterLog;
+use crate::guard::organization::Organization;
+use crate::guard::refused::Remembered;
 use crate::keys::{Key, KeyHash, Project, Ring};
 use crate::ledger::Ledger;
 use crate::ledger::entry::{Basis, Entry, Hold, Kind};
 use crate::metrics::Metrics;
 use crate::store::settings::{self, KeyRow};
-use crate::store::{Clerk, Store, StoreError, Writer, organization, reader};
+use crate::store::{Clerk, Store, StoreError, Writer, credit, organization, reader};
 use crate::throttle::Throttle;
 
 /// The project of keys that name none.
@@ -60,21 +62,26 @@ impl Guard {
         metrics: Arc<Metrics>,
     ) -> Result<(Arc<Self>, Clerk), OpenError> {
         let ring = Arc::new(Ring::default());
-        let reader = store.reader()?;
+        let (reader, long_reader) = (store.reader()?, store.reader()?);
         fill(&ring, &reader)?;
         let api = stored(reader.query(settings::limit_rules)?, &config.zone).map_err(OpenError::Limit)?;
         let alerts = reader.query(organization::alerts)?;
         let admin_keys = AdminKeys::of(reader.query(organization::admin_keys)?);
         let accounts = Accounts::of(reader.query(organization::accounts)?);
+        let organization = Organization::read(&reader)?;
         let next_id = charge_unfinished(&store, &ring, clock.now_ms())?;
+        let mut ledger = Ledger::new(next_id);
+        let (account, latest_ms) = reader.query(|db| Ok((credit::account(db)?, credit::latest_ms(db)?)))?;
+        ledger.restore(account, latest_ms);
         let marks = Arc::new(Notify::new());
         let log = WriterLog::new(Arc::clone(&clock), Arc::clone(&metrics), Arc::clone(&marks));
         let (writer, clerk) = Writer::new(store, config.open_requests_max, log)?;
         let guard = Self {
-            ledger: Mutex::new(Ledger::new(next_id)),
+            ledger: Mutex::new(ledger),
             throttle: ArcSwap::from_pointee(Throttle::default()),
             writer,
             reader,
+            long_reader,
             ring,
             clock,
             metrics,
@@ -90,6 +97,9 @@ impl Guard {
             marks,
             admin_keys,
             accounts,
+            grants: tokio::sync::Mutex::default(),
+            organization,
+            refused: Remembered::default(),
         };
         Ok((Arc::new(guard), clerk))
     }

@@ -25,6 +25,19 @@ pub struct Blocked {
     pub needed: i64,
 }
 
+/// What prepaid credit there was for a request that needs more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Short {
+    /// The account, as the limit that it is to clients.
+    pub limit: Arc<Limit>,
+    /// Granted, and neither spent nor expired.
+    pub balance: Money,
+    /// Held by other requests.
+    pub held: Money,
+    /// What the request would have reserved.
+    pub needed: Money,
+}
+
 /// Why a request was not admitted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Denial {
@@ -41,25 +54,35 @@ pub enum Denial {
         /// What the request may cost.
         needed: Money,
     },
+    /// Prepaid credit does not suffice.
+    NoCredit(Box<Short>),
+    /// It would if other requests' holds were gone.
+    CreditHeld(Box<Short>),
     /// There are as many meters as memory is meant to hold.
     TooManyMeters,
 }
 
 impl Denial {
-    /// The meter that stood in the way, if it was one.
-    pub fn blocked(&self) -> Option<&Blocked> {
+    /// The limit that stood in the way, if it was one.
+    pub fn limit(&self) -> Option<&Arc<Limit>> {
         match self {
-            Self::Exhausted(blocked) | Self::Held(blocked) | Self::TooLarge(blocked) => Some(blocked),
+            Self::Exhausted(blocked) | Self::Held(blocked) | Self::TooLarge(blocked) => Some(&blocked.limit),
+            Self::NoCredit(short) | Self::CreditHeld(short) => Some(&short.limit),
             Self::OverClientCap { .. } | Self::TooManyMeters => None,
         }
+    }
+
+    /// Whether it would pass if other requests' holds were gone.
+    pub fn is_held(&self) -> bool {
+        matches!(self, Self::Held(_) | Self::CreditHeld(_))
     }
 
     /// How final it is; of several denials the client hears the most final.
     pub(crate) fn finality(&self) -> u8 {
         match self {
-            Self::Held(_) => 0,
+            Self::Held(_) | Self::CreditHeld(_) => 0,
             Self::TooLarge(_) => 1,
-            Self::Exhausted(_) => 2,
+            Self::Exhausted(_) | Self::NoCredit(_) => 2,
             Self::OverClientCap { .. } | Self::TooManyMeters => 3,
         }
     }

@@ -78,6 +78,8 @@ pub enum Kind {
     Adjust,
     /// A meter has crossed a soft threshold or come to its hard cap.
     Threshold,
+    /// Credit was granted.
+    Grant,
 }
 
 /// One immutable line of the ledger. Never a prompt, never an answer.
@@ -130,6 +132,46 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// A line that is of no request and moves no money.
+    pub fn note(id: u64, kind: Kind, at_ms: i64, note: String) -> Self {
+        let nobody: Arc<str> = "".into();
+        let attribution = Attribution {
+            project: Arc::clone(&nobody),
+            project_name: Arc::clone(&nobody),
+            key: Arc::clone(&nobody),
+            key_name: Arc::clone(&nobody),
+            end_user: None,
+            tags: Arc::default(),
+            endpoint: Cow::Borrowed(""),
+            model: Arc::clone(&nobody),
+            priced_as: None,
+        };
+        Self {
+            id,
+            kind,
+            created_ms: at_ms,
+            admitted_ms: at_ms,
+            attribution: Arc::new(attribution),
+            held: Bound::default(),
+            cost: Money::ZERO,
+            tool_fees: Money::ZERO,
+            tokens: Tokens::default(),
+            basis: None,
+            served_model: None,
+            tier: Tier::default(),
+            price_version: nobody,
+            status: 0,
+            upstream_request_id: None,
+            object_id: None,
+            duration_ms: 0,
+            ttft_ms: None,
+            stream: false,
+            disconnected: false,
+            corrects: None,
+            note: Some(note),
+        }
+    }
+
     /// The amount that it adds to a meter of that unit.
     pub fn amount(&self, unit: Unit) -> i64 {
         let tokens = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
@@ -172,6 +214,10 @@ pub enum Mark {
     Hard,
     /// The hard cap is likely to be reached before the window ends.
     Forecast,
+    /// The balance of prepaid credit is low.
+    CreditLow,
+    /// A request was refused, since prepaid credit does not suffice.
+    CreditUsedUp,
 }
 
 /// A meter that has come to a mark; unique by all but `id`, `at_ms` and
@@ -200,20 +246,9 @@ impl Crossing {
     /// The crossing as a line of the ledger; it moves no money.
     pub fn entry(&self) -> Entry {
         let Self { limit, subject, threshold, settled, .. } = self;
-        let nobody: Arc<str> = "".into();
-        let attribution = Attribution {
-            project: Arc::clone(&nobody),
-            project_name: Arc::clone(&nobody),
-            key: Arc::clone(&nobody),
-            key_name: Arc::clone(&nobody),
-            end_user: None,
-            tags: Arc::default(),
-            endpoint: Cow::Borrowed(""),
-            model: Arc::clone(&nobody),
-            priced_as: None,
-        };
         let (of, reached) = (limit.unit.phrase(*threshold), limit.unit.phrase(*settled));
         let (name, window) = (&limit.name, limit.window);
+        let balance = || limit.unit.phrase(limit.hard.unwrap_or_default().saturating_sub(*settled));
         let note = match self.mark {
             Mark::Soft => format!("{name}: {subject} crossed {of} in this {window}, at {reached}"),
             Mark::Hard => {
@@ -222,31 +257,12 @@ impl Crossing {
             Mark::Forecast => {
                 format!("{name}: {subject} is likely to reach {of} in this {window}, now at {reached}")
             }
+            Mark::CreditLow => format!("{name}: {} are left, less than {of}", balance()),
+            Mark::CreditUsedUp => {
+                format!("{name}: a request needs more than the {} that are left", balance())
+            }
         };
-        Entry {
-            id: self.id,
-            kind: Kind::Threshold,
-            created_ms: self.at_ms,
-            admitted_ms: self.at_ms,
-            attribution: Arc::new(attribution),
-            held: Bound::default(),
-            cost: Money::ZERO,
-            tool_fees: Money::ZERO,
-            tokens: Tokens::default(),
-            basis: None,
-            served_model: None,
-            tier: Tier::default(),
-            price_version: nobody,
-            status: 0,
-            upstream_request_id: None,
-            object_id: None,
-            duration_ms: 0,
-            ttft_ms: None,
-            stream: false,
-            disconnected: false,
-            corrects: None,
-            note: Some(note),
-        }
+        Entry::note(self.id, Kind::Threshold, self.at_ms, note)
     }
 }
 
@@ -257,12 +273,15 @@ impl Mark {
             Self::Soft => "soft",
             Self::Hard => "hard",
             Self::Forecast => "forecast",
+            Self::CreditLow => "credit_low",
+            Self::CreditUsedUp => "credit_used_up",
         }
     }
 
     /// The mark of that name.
     pub fn named(name: &str) -> Option<Self> {
-        [Self::Soft, Self::Hard, Self::Forecast].into_iter().find(|mark| mark.name() == name)
+        let all = [Self::Soft, Self::Hard, Self::Forecast, Self::CreditLow, Self::CreditUsedUp];
+        all.into_iter().find(|mark| mark.name() == name)
     }
 }
 
@@ -290,12 +309,13 @@ impl Kind {
             Self::Release => "release",
             Self::Adjust => "adjust",
             Self::Threshold => "threshold",
+            Self::Grant => "grant",
         }
     }
 
     /// The kind of that name.
     pub fn named(name: &str) -> Option<Self> {
-        [Self::Settle, Self::Release, Self::Adjust, Self::Threshold]
+        [Self::Settle, Self::Release, Self::Adjust, Self::Threshold, Self::Grant]
             .into_iter()
             .find(|kind| kind.name() == name)
     }

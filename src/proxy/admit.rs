@@ -103,7 +103,7 @@ pub async fn admit(
             Err(denial) => denial,
         };
         let left = until.saturating_sub(guard.clock().running());
-        if !matches!(denial, Denial::Held(_)) || left.is_zero() {
+        if !denial.is_held() || left.is_zero() {
             return Err(Refusal::Denied(denial));
         }
         // Whether told or timed out, the next attempt decides.
@@ -116,8 +116,9 @@ pub async fn admit(
 fn is_hopeless(denial: &Denial) -> bool {
     match denial {
         Denial::Exhausted(blocked) => blocked.settled >= blocked.hard,
+        Denial::NoCredit(short) => short.balance <= Money::ZERO,
         Denial::TooManyMeters => true,
-        Denial::Held(_) | Denial::TooLarge(_) | Denial::OverClientCap { .. } => false,
+        Denial::Held(_) | Denial::CreditHeld(_) | Denial::TooLarge(_) | Denial::OverClientCap { .. } => false,
     }
 }
 

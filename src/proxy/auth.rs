@@ -46,15 +46,22 @@ pub fn caller(
     }
     let hash = KeyHash::of(text.as_bytes());
     let now_ms = guard.clock().now_ms();
-    let bad = || Refusal::BadKey(masked(&secret));
+    let bad = || match guard.is_of_admin(&hash) {
+        true => Refusal::AdminToken,
+        false => Refusal::BadKey(masked(&secret)),
+    };
     let (key, unseen) = match guard.ring().find(&hash) {
         Some(key) => (key, None),
-        None if pass_through && !text.starts_with(crate::keys::PREFIX) => {
+        None if pass_through && !text.starts_with(crate::keys::PREFIX) && !guard.is_of_admin(&hash) => {
             (Arc::new(unseen_key(hash, &secret)), Some(secret.redacted()))
         }
         None => return Err(bad()),
     };
     let active = guard.ring().project(&key.project).is_none_or(|project| project.archived_s.is_none());
+    // One that was taken for a client's own key before it became an admin token.
+    if key.pass_through && guard.is_of_admin(&hash) {
+        return Err(Refusal::AdminToken);
+    }
     if !active || !key.is_valid(&hash, now_ms.div_euclid(1_000)) {
         return Err(bad());
     }

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use crate::domain::limit::Unit;
+use crate::domain::limit::{Mode, Unit};
 use crate::domain::{Limit, Money, Span, Window};
 use crate::guard::Guard;
+use crate::guard::credit::{Credit, grant_id};
 use crate::keys::Key;
+use crate::ledger::account::{Balance, GrantReading};
 use crate::ledger::entry::Attribution;
 use crate::ledger::meter::Reading;
 use crate::metrics::dollars;
@@ -24,10 +26,10 @@ const NO_LIMIT_USD: f64 = 100_000_000.0;
 pub async fn answer(guard: &Arc<Guard>, own: Own, key: &Key, query: &str) -> Result<Bytes, Refusal> {
     let readings = guard.matching(&attribution(guard, key));
     let body = match own {
-        Own::Me => me(key, &readings),
+        Own::Me => me(guard, key, &readings),
         Own::BillingSubscription => subscription(&readings),
         Own::BillingUsage => usage(guard, key, query).await?,
-        Own::BillingCreditGrants => grants(&readings),
+        Own::BillingCreditGrants => grants(guard, &readings),
     };
     Ok(Bytes::from(body.to_string()))
 }
@@ -48,7 +50,12 @@ fn attribution(guard: &Guard, key: &Key) -> Attribution {
 
 type Readings = [(Arc<Limit>, Reading)];
 
-fn me(key: &Key, readings: &Readings) -> Value {
+/// Prepaid credit, if requests are refused without it.
+fn prepaid(guard: &Guard) -> Option<Credit> {
+    guard.credit().filter(|credit| credit.mode == Mode::Enforce)
+}
+
+fn me(guard: &Guard, key: &Key, readings: &Readings) -> Value {
     let limit = |(limit, reading): &(Arc<Limit>, Reading)| {
         let decimal = |amount: i64| limit.unit.decimal(amount);
         let meter = reading.meter;
@@ -68,6 +75,7 @@ fn me(key: &Key, readings: &Readings) -> Value {
         "object": "guard.me",
         "key": { "id": *key.id, "name": *key.name, "project_id": *key.project },
         "limits": readings.iter().map(limit).collect::<Vec<_>>(),
+        "credit_balance_usd": prepaid(guard).map(|credit| credit.balance.left().to_string()),
     })
 }
 
@@ -105,19 +113,42 @@ fn subscription(readings: &Readings) -> Value {
     })
 }
 
+/// Prepaid credit, or the tightest dollar cap in its place if that leaves less.
 #[expect(clippy::float_arithmetic, reason = "the old endpoint speaks floats")]
-fn grants(readings: &Readings) -> Value {
-    let tight = tightest(readings);
-    let (granted, left) = tight.map_or((NO_LIMIT_USD, NO_LIMIT_USD), |(_, reading, hard)| {
+fn grants(guard: &Guard, readings: &Readings) -> Value {
+    let capped = tightest(readings).map(|(_, reading, hard)| {
         let used = Money::from_nano(reading.meter.settled.saturating_add(reading.meter.held));
-        (dollars(hard), dollars((hard - used).max(Money::ZERO)))
+        (hard, (hard - used).max(Money::ZERO))
     });
+    let credit = prepaid(guard).map(|credit| {
+        let Balance { granted, expired, held, .. } = credit.balance;
+        let left = (credit.balance.left() - held).max(Money::ZERO);
+        ((granted - expired, left), credit.grants)
+    });
+    let (granted, left, grants) = match (credit, capped) {
+        (Some(((granted, left), grants)), None) => (dollars(granted), dollars(left), grants),
+        (Some(((granted, left), grants)), Some((_, room))) if left <= room => {
+            (dollars(granted), dollars(left), grants)
+        }
+        (_, Some((hard, room))) => (dollars(hard), dollars(room), Vec::new()),
+        (None, None) => (NO_LIMIT_USD, NO_LIMIT_USD, Vec::new()),
+    };
+    let grant = |reading: &GrantReading| {
+        json!({
+            "object": "credit_grant",
+            "id": grant_id(reading.grant.id),
+            "grant_amount": dollars(reading.grant.amount),
+            "used_amount": dollars(reading.used),
+            "effective_at": reading.grant.created_ms.div_euclid(1_000),
+            "expires_at": reading.grant.expires_s,
+        })
+    };
     json!({
         "object": "credit_summary",
         "total_granted": granted,
         "total_used": granted - left,
         "total_available": left,
-        "grants": { "object": "list", "data": [] },
+        "grants": { "object": "list", "data": grants.iter().map(grant).collect::<Vec<_>>() },
     })
 }
 

@@ -34,6 +34,8 @@ pub enum Refusal {
     NoKey,
     /// The key is unknown, mistyped, revoked or expired; masked.
     BadKey(String),
+    /// It carries an admin token, which is not repeated.
+    AdminToken,
     /// The path is neither metered nor free.
     EndpointNotAllowed(String),
     /// A field asks for what can't be metered.
@@ -86,14 +88,15 @@ impl Refusal {
     /// The label of the metric, one of a fixed set.
     pub fn reason(&self) -> &'static str {
         match self {
-            Self::NoKey | Self::BadKey(_) => "invalid_api_key",
+            Self::NoKey | Self::BadKey(_) | Self::AdminToken => "invalid_api_key",
             Self::EndpointNotAllowed(_) | Self::FieldNotAllowed(..) => "endpoint_not_allowed",
             Self::ModelNotAllowed(_) => "model_not_found",
             Self::NotPriced(_) => "model_not_priced",
             Self::Invalid(..) | Self::TooSlow => "invalid_request",
             Self::TooLarge(_) => "too_large",
             Self::Denied(Denial::Exhausted(_)) => "spend_limit_exceeded",
-            Self::Denied(Denial::Held(_)) => "spend_limit_held",
+            Self::Denied(Denial::NoCredit(_)) => "credit_balance_exhausted",
+            Self::Denied(Denial::Held(_) | Denial::CreditHeld(_)) => "spend_limit_held",
             Self::Denied(Denial::TooLarge(_) | Denial::OverClientCap { .. }) => "request_cost_exceeds_limit",
             Self::Denied(Denial::TooManyMeters) | Self::LedgerUnavailable => "ledger_unavailable",
             Self::Overloaded => "overloaded",
@@ -106,10 +109,11 @@ impl Refusal {
     /// The limit that stood in the way, if it was one.
     pub fn limit(&self) -> Option<&Limit> {
         match self {
-            Self::Denied(denial) => denial.blocked().map(|blocked| &*blocked.limit),
+            Self::Denied(denial) => denial.limit().map(|limit| &**limit),
             Self::Throttled(throttled) => Some(&throttled.limit),
             Self::NoKey
             | Self::BadKey(_)
+            | Self::AdminToken
             | Self::EndpointNotAllowed(_)
             | Self::FieldNotAllowed(..)
             | Self::ModelNotAllowed(_)
@@ -159,6 +163,11 @@ impl Refusal {
             Self::BadKey(masked) => {
                 key(format!("Incorrect API key provided: {masked}. It is unknown, revoked or expired."))
             }
+            Self::AdminToken => key(
+                "This is an admin token of spendguard. It opens the admin API, and never goes to OpenAI: send an API key \
+                 instead."
+                    .to_owned(),
+            ),
             Self::EndpointNotAllowed(endpoint) => client(
                 StatusCode::FORBIDDEN,
                 Some("endpoint_not_allowed"),

@@ -1,19 +1,20 @@
 //! What usage and costs are summed from, line by line, within bounds of time.
 //!
-//! Rollups tell quarters of an hour apart; for single minutes there are only the
+//! Sums tell quarters of an hour apart; for single minutes there are only the
 //! entries, found by the index on their time.
 
 use rusqlite::{Connection, Row};
 
-use crate::domain::{Money, Tokens};
+use crate::domain::{Money, Span, Tokens};
 use crate::ledger::entry::Kind;
+use crate::store::days::{self, Reading};
 use crate::store::rollup::ROLLUP_S;
 use crate::store::rows::{tokens_from, uint};
 
 /// What was spent at one time for one key on one model.
 #[derive(Debug)]
 pub struct Line<'a> {
-    /// When, in Unix seconds: of an entry its own time, of a rollup its start.
+    /// When, in Unix seconds: of an entry its own time, of a sum its start.
     pub at_s: i64,
     /// Id of the project.
     pub project: &'a str,
@@ -46,23 +47,25 @@ pub fn each_line(
     until_s: i64,
     mut each: impl FnMut(Line<'_>) -> bool,
 ) -> rusqlite::Result<()> {
-    let of_rollups = width_s % ROLLUP_S == 0;
-    let scale = if of_rollups { 1 } else { 1_000 };
-    let sql = if of_rollups {
-        format!("SELECT {COLUMNS}, start_s, requests FROM rollup WHERE start_s >= ?1 AND start_s < ?2")
-    } else {
-        format!(
-            "SELECT {COLUMNS}, admitted_ms, kind = '{}' FROM entry WHERE admitted_ms >= ?1 AND admitted_ms < ?2 \
-             AND kind IN ('{}', '{}')",
-            Kind::Settle.name(),
-            Kind::Settle.name(),
-            Kind::Adjust.name()
-        )
-    };
+    let span = Span { start_s: since_s, end_s: until_s };
+    if width_s % ROLLUP_S == 0 {
+        let columns = format!("{COLUMNS}, start_s, requests");
+        let reading = Reading { columns: &columns, by_user: false, span };
+        let bucket = |at_s: i64| at_s.div_euclid(width_s);
+        let is_cut = |day: Span| bucket(day.start_s) != bucket(day.end_s - 1);
+        return days::each_row(db, reading, is_cut, |row| Ok(each(line(row, 1)?)));
+    }
+    let sql = format!(
+        "SELECT {COLUMNS}, admitted_ms, kind = '{}' FROM entry WHERE admitted_ms >= ?1 AND admitted_ms < ?2 \
+         AND kind IN ('{}', '{}')",
+        Kind::Settle.name(),
+        Kind::Settle.name(),
+        Kind::Adjust.name()
+    );
     let mut statement = db.prepare_cached(&sql)?;
-    let mut rows = statement.query([since_s.saturating_mul(scale), until_s.saturating_mul(scale)])?;
+    let mut rows = statement.query([since_s.saturating_mul(1_000), until_s.saturating_mul(1_000)])?;
     while let Some(row) = rows.next()? {
-        if !each(line(row, scale)?) {
+        if !each(line(row, 1_000)?) {
             break;
         }
     }

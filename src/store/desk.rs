@@ -14,7 +14,9 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::domain::limit::Unit;
 use crate::ledger::entry::{Amounts, Crossing, Entry, Hold};
+use crate::store::days;
 use crate::store::group::{OpenBatches, commit};
+use crate::store::rollup::RollupKey;
 use crate::store::schema::VERSION;
 
 /// A place in the writer's bounded queue. Who is going to write owns one
@@ -102,6 +104,8 @@ pub(super) struct Desk {
     db: Connection,
     observer: Box<dyn Observer>,
     open: OpenBatches,
+    /// Where the sums of days end; only work on the database moves it.
+    summed: RollupKey,
     freed: Arc<WrittenFreed>,
     /// Facts that could not be written yet.
     backlog: Vec<Fact>,
@@ -119,9 +123,9 @@ impl Desk {
         freed: Arc<WrittenFreed>,
     ) -> rusqlite::Result<Self> {
         db.busy_timeout(BUSY_MAX)?;
-        let open = OpenBatches::default();
+        let (open, summed) = (OpenBatches::default(), days::end(&db)?);
         let (backlog, passed, refused) = (Vec::new(), Vec::new(), HashSet::new());
-        Ok(Self { db, observer, open, freed, backlog, passed, refused, healthy: true })
+        Ok(Self { db, observer, open, summed, freed, backlog, passed, refused, healthy: true })
     }
 
     /// Hands out the connection.
@@ -160,6 +164,9 @@ impl Desk {
                     // asker that the ledger can't be written.
                     if facts.is_empty() && self.passed.is_empty() {
                         job(&mut self.db);
+                        // Of what can't be read, everything is taken to be behind it.
+                        let all = |_| RollupKey { start_s: i64::MAX, ..RollupKey::default() };
+                        self.summed = days::end(&self.db).unwrap_or_else(all);
                     }
                 }
             }
@@ -178,7 +185,7 @@ impl Desk {
             return;
         }
         self.observer.committing();
-        let written = commit(&self.db, holds, facts, &self.passed, &mut self.open);
+        let written = commit(&self.db, &self.summed, holds, facts, &self.passed, &mut self.open);
         self.note(written.as_ref().err());
         if let Ok(crossed) = &written {
             self.observer.committed();

@@ -6,8 +6,9 @@ use rusqlite::{Connection, params};
 
 use crate::ledger::calendar::Windows;
 use crate::ledger::entry::{Crossing, Entry, Kind};
+use crate::store::days;
 use crate::store::desk::{Fact, Passed, Waiting};
-use crate::store::rollup::{RollupKey, RollupSums, upsert_rollup};
+use crate::store::rollup::{RollupKey, RollupSums};
 use crate::store::rows::{HoldRow, insert_entry, int, tags_text};
 
 /// The batches of holds in the database that are not all ended yet.
@@ -31,15 +32,17 @@ impl OpenBatches {
     }
 }
 
-/// Writes all in one transaction. Returns which crossings are new.
+/// Writes all in one transaction; `summed` is where the sums of days end.
+/// Returns which crossings are new.
 pub(super) fn commit(
     db: &Connection,
+    summed: &RollupKey,
     holds: &[Waiting],
     facts: &[Fact],
     passed: &[Passed],
     open: &mut OpenBatches,
 ) -> rusqlite::Result<Vec<Crossing>> {
-    let (changes, crossed) = in_transaction(db, || write(db, holds, facts, passed, open))?;
+    let (changes, crossed) = in_transaction(db, || write(db, summed, holds, facts, passed, open))?;
     changes.note(open);
     Ok(crossed)
 }
@@ -61,6 +64,7 @@ fn in_transaction<T>(db: &Connection, work: impl FnOnce() -> rusqlite::Result<T>
 
 fn write(
     db: &Connection,
+    summed: &RollupKey,
     holds: &[Waiting],
     facts: &[Fact],
     passed: &[Passed],
@@ -87,7 +91,7 @@ fn write(
         crossed.extend(insert_crossings(db, crossings)?);
     }
     for (key, sums) in &rollups {
-        upsert_rollup(db, key, sums)?;
+        days::add(db, summed, key, sums)?;
     }
     changes.write(db, open)?;
     Ok((changes, crossed))
@@ -97,12 +101,13 @@ fn write(
 /// clears all batches of holds.
 pub(crate) fn write_endings(db: &Connection, entries: &[Entry]) -> rusqlite::Result<()> {
     in_transaction(db, || {
+        let summed = days::end(db)?;
         for entry in entries {
             let tags = tags_text(&entry.attribution.tags);
             insert_entry(db, entry, &tags)?;
             let mut sums = RollupSums::default();
             sums.add(entry);
-            upsert_rollup(db, &RollupKey::of(entry, tags), &sums)?;
+            days::add(db, &summed, &RollupKey::of(entry, tags), &sums)?;
         }
         db.execute("DELETE FROM hold_batch", []).map(drop)
     })

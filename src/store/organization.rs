@@ -3,6 +3,7 @@
 
 use rusqlite::{Connection, Row, params};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// An admin key as it is stored: never its secret, only the SHA-256 of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,15 +42,18 @@ pub struct AccountRow {
 }
 
 /// Where a spend alert goes, as it was given.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Channel {
     /// `email`.
+    #[schema(pattern = "^email$")]
     #[serde(rename = "type")]
     pub kind: String,
     /// Addresses.
+    #[schema(min_items = 1, max_items = 100)]
     pub recipients: Vec<String>,
     /// What the subject begins with.
+    #[schema(max_length = 200, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
     #[serde(default)]
     pub subject_prefix: Option<String>,
 }
@@ -87,7 +91,7 @@ fn all<T>(
 }
 
 /// Text that this code wrote; what can't be read is an error, never nothing.
-fn json<T: for<'de> Deserialize<'de>>(row: &Row<'_>, at: usize) -> rusqlite::Result<T> {
+pub(super) fn json<T: for<'de> Deserialize<'de>>(row: &Row<'_>, at: usize) -> rusqlite::Result<T> {
     let text = row.get_ref(at)?.as_str()?;
     serde_json::from_str(text).map_err(|error| {
         rusqlite::Error::FromSqlConversionFailure(at, rusqlite::types::Type::Text, Box::new(error))

@@ -1,12 +1,15 @@
 //! What operators are to be told, and how far that has come.
 //!
 //! A crossing is routed once: each channel that is configured then gets a
-//! delivery. A delivery waits until it is sent or given up, across restarts.
+//! delivery. A delivery waits until it is sent or given up, across restarts. What
+//! a spend alert tells by e-mail is for its own recipients, as they are then.
 
-use rusqlite::{Connection, Row, params};
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use crate::domain::limit::Unit;
 use crate::ledger::entry::Mark;
+use crate::store::organization::{Channel as Mail, json};
 use crate::store::rows::{int, uint};
 
 /// A meter that has come to a mark, as it was then. Amounts are in `unit`, nano-dollars
@@ -52,6 +55,19 @@ pub struct Delivery {
     pub next_ms: i64,
     /// Why the last try failed.
     pub error: Option<String>,
+    /// Whom it is for, if not those that its channel is configured for.
+    pub mail: Option<Mail>,
+}
+
+/// What a channel has to deliver.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Due {
+    /// What is told.
+    pub alert: Alert,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// Whom it is for, if not those that the channel is configured for.
+    pub mail: Option<Mail>,
 }
 
 /// What came of trying to deliver.
@@ -65,6 +81,11 @@ pub enum Outcome {
     GivenUp(String),
 }
 
+/// The channel that knows addresses.
+pub const EMAIL: &str = "email";
+/// Why recipients were not told.
+pub const NO_EMAIL: &str = "[alerts.email] is not configured, so its recipients are told nothing";
+
 const ALERT: &str = "crossing.id, mark, limit_name, subject, threshold, window_start_s, settled, at_ms, window_end_s, \
                      unit, period, hard";
 
@@ -74,10 +95,18 @@ pub fn route(db: &mut Connection, channels: &[String], now_ms: i64) -> rusqlite:
     let tx = db.transaction()?;
     for channel in channels {
         tx.prepare_cached(
-            "INSERT OR IGNORE INTO delivery SELECT id, ?1, 'waiting', 0, ?2, NULL FROM crossing WHERE is_routed = 0",
+            "INSERT OR IGNORE INTO delivery SELECT crossing.id, ?1, 'waiting', 0, ?2, NULL, \
+                (SELECT spend_alert.channel FROM spend_alert WHERE spend_alert.id = limit_name AND ?1 = ?3) \
+             FROM crossing WHERE is_routed = 0",
         )?
-        .execute(params![channel, now_ms])?;
+        .execute(params![channel, now_ms, EMAIL])?;
     }
+    // Does nothing where there is such a channel.
+    tx.prepare_cached(
+        "INSERT OR IGNORE INTO delivery SELECT crossing.id, ?1, 'dropped', 0, ?2, ?3, spend_alert.channel \
+         FROM crossing JOIN spend_alert ON spend_alert.id = limit_name WHERE is_routed = 0",
+    )?
+    .execute(params![EMAIL, now_ms, NO_EMAIL])?;
     tx.prepare_cached("UPDATE crossing SET is_routed = 1 WHERE is_routed = 0")?.execute([])?;
     let known = serde_json::to_string(channels).unwrap_or_default();
     tx.prepare_cached(
@@ -88,20 +117,23 @@ pub fn route(db: &mut Connection, channels: &[String], now_ms: i64) -> rusqlite:
     tx.commit()
 }
 
-/// What a channel has to deliver by now, the oldest first, with how often each
-/// was tried.
+/// What a channel has to deliver by now, the oldest first. What is to wait for
+/// longer than `wait_max_ms` was noted by a clock that was ahead.
 pub fn due(
     db: &Connection,
     channel: &str,
     now_ms: i64,
+    wait_max_ms: i64,
     count_max: usize,
-) -> rusqlite::Result<Vec<(Alert, u32)>> {
+) -> rusqlite::Result<Vec<Due>> {
     let sql = format!(
-        "SELECT {ALERT}, attempts FROM delivery JOIN crossing ON crossing.id = crossing \
-         WHERE channel = ?1 AND state = 'waiting' AND next_ms <= ?2 ORDER BY next_ms, crossing.id LIMIT {count_max}"
+        "SELECT {ALERT}, attempts, mail FROM delivery JOIN crossing ON crossing.id = crossing \
+         WHERE channel = ?1 AND state = 'waiting' AND (next_ms <= ?2 OR next_ms > ?3) ORDER BY next_ms, crossing.id LIMIT {count_max}"
     );
     let mut statement = db.prepare_cached(&sql)?;
-    let rows = statement.query_map(params![channel, now_ms], |row| Ok((alert_from(row)?, row.get(12)?)))?;
+    let rows = statement.query_map(params![channel, now_ms, now_ms.saturating_add(wait_max_ms)], |row| {
+        Ok(Due { alert: alert_from(row)?, attempts: row.get(12)?, mail: mail_from(row, 13)? })
+    })?;
     rows.collect()
 }
 
@@ -126,6 +158,16 @@ pub fn note(db: &Connection, id: u64, channel: &str, now_ms: i64, outcome: &Outc
     Ok(())
 }
 
+/// What a channel did last, and how many deliveries wait for it.
+pub fn channel_state(db: &Connection, channel: &str) -> rusqlite::Result<(Option<Delivery>, u64)> {
+    let last = "SELECT channel, state, attempts, next_ms, error FROM delivery WHERE channel = ?1 AND attempts > 0 \
+                ORDER BY crossing DESC LIMIT 1";
+    let last = db.prepare_cached(last)?.query_row([channel], delivery_from).optional()?;
+    let waiting = "SELECT count(*) FROM delivery WHERE channel = ?1 AND state = 'waiting'";
+    let waiting = db.prepare_cached(waiting)?.query_row([channel], |row| row.get(0))?;
+    Ok((last, uint(waiting)))
+}
+
 /// The newest alerts before an id, newest first, with their deliveries.
 pub fn alerts(
     db: &Connection,
@@ -136,7 +178,7 @@ pub fn alerts(
     let mut statement = db.prepare_cached(&sql)?;
     let alerts = statement.query_map([before.map_or(i64::MAX, int)], alert_from)?;
     let mut of = db.prepare_cached(
-        "SELECT channel, state, attempts, next_ms, error FROM delivery WHERE crossing = ?1 ORDER BY channel",
+        "SELECT channel, state, attempts, next_ms, error, mail FROM delivery WHERE crossing = ?1 ORDER BY channel",
     )?;
     alerts
         .map(|alert| {
@@ -171,5 +213,10 @@ fn delivery_from(row: &Row<'_>) -> rusqlite::Result<Delivery> {
         attempts: row.get(2)?,
         next_ms: row.get(3)?,
         error: row.get(4)?,
+        mail: mail_from(row, 5)?,
     })
+}
+
+fn mail_from(row: &Row<'_>, at: usize) -> rusqlite::Result<Option<Mail>> {
+    if row.get_ref(at)? == ValueRef::Null { Ok(None) } else { json(row, at).map(Some) }
 }

@@ -6,13 +6,14 @@ use std::collections::HashMap;
 use foldhash::quality::RandomState;
 use rusqlite::{Connection, Row};
 
-use crate::domain::limit::Unit;
-use crate::domain::{Limit, Span};
+use crate::domain::limit::{Per, Unit};
+use crate::domain::{Limit, Span, Window};
 use crate::ledger::Past;
 use crate::ledger::calendar::Windows;
 use crate::ledger::entry::Attribution;
 use crate::ledger::meter::{Subject, subject};
 use crate::ledger::reach::Reach;
+use crate::store::days::{self, Reading};
 use crate::store::reader::each_settled;
 use crate::store::rollup::ROLLUP_S;
 use crate::store::rows::{Names, attribution_from, int, tokens_from};
@@ -73,15 +74,9 @@ fn of_rollups(db: &Connection, wanted: &[(&Limit, i64)], names: &dyn Names) -> r
     let mut pasts: Vec<Past> = wanted.iter().map(|_| Past::new()).collect();
     let Some(first_s) = wanted.iter().map(|(_, since_s)| *since_s).min() else { return Ok(pasts) };
     let mut known: HashMap<Vec<u8>, Vec<Target>, RandomState> = HashMap::default();
-    let mut statement = db.prepare_cached(
-        "SELECT project, api_key, end_user, tags, endpoint, model, priced_as, requests, cost_nano, input, \
-         cached_input, cache_write, cache_write_12h, audio_input, audio_cached_input, image_input, \
-         image_cached_input, output, reasoning, audio_output, image_output, start_s FROM rollup \
-         WHERE start_s >= ?1",
-    )?;
-    let mut rows = statement.query([first_s])?;
-    let mut of = Vec::new();
-    while let Some(row) = rows.next()? {
+    let (mut of, span) = (Vec::new(), Span { start_s: first_s, end_s: i64::MAX });
+    let reading = Reading { columns: COLUMNS, by_user: needs_users(wanted), span };
+    days::each_row(db, reading, cuts(wanted), |row| {
         let start_s = row.get(21)?;
         of.clear();
         for column in 0..DIMENSIONS {
@@ -106,12 +101,42 @@ fn of_rollups(db: &Connection, wanted: &[(&Limit, i64)], names: &dyn Names) -> r
             }
             target.amount = target.amount.saturating_add(amount(row, limit.unit)?);
         }
-    }
+        Ok(true)
+    })?;
     settle(&mut pasts, known.into_values().flatten());
     for past in &mut pasts {
         past.retain(|_, amount| *amount != 0);
     }
     Ok(pasts)
+}
+
+const COLUMNS: &str = "project, api_key, end_user, tags, endpoint, model, priced_as, requests, cost_nano, input, \
+    cached_input, cache_write, cache_write_12h, audio_input, audio_cached_input, image_input, image_cached_input, \
+    output, reasoning, audio_output, image_output, start_s";
+
+/// Whether one of the limits asks who the end user is, or for a tag.
+fn needs_users(wanted: &[(&Limit, i64)]) -> bool {
+    wanted.iter().any(|(limit, _)| limit.per == Per::User || !limit.only.tags.is_empty())
+}
+
+/// Says which days the limits' windows tell parts of apart.
+fn cuts(wanted: &[(&Limit, i64)]) -> impl FnMut(Span) -> bool {
+    // Of a thousand limits nearly all have the same windows.
+    let mut kinds: Vec<(Window, &str, i64, Windows)> = Vec::new();
+    for (limit, since_s) in wanted {
+        let is_like = |(window, zone, since, _): &(Window, &str, i64, Windows)| {
+            (*window, *zone, *since) == (limit.window, &*limit.zone, *since_s)
+        };
+        if !kinds.iter().any(is_like) {
+            kinds.push((limit.window, &limit.zone, *since_s, Windows::of(limit)));
+        }
+    }
+    move |day| {
+        kinds.iter().any(|(_, _, since_s, windows)| {
+            let first_s = day.start_s.max(*since_s);
+            first_s < day.end_s && windows.span(first_s).cuts(day)
+        })
+    }
 }
 
 fn settle(pasts: &mut [Past], targets: impl Iterator<Item = Target>) {

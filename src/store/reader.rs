@@ -1,20 +1,20 @@
 //! What is read from the database: entries, sums for usage, sums for limits.
 //!
-//! Sums come from `rollup`, so that a question about a month costs no more than
-//! the quarters of an hour in it; `verify` proves rollups against entries.
+//! Sums come from `rollup` and the days made of it, so that a question about a
+//! month costs little; `verify` proves both against entries.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::types::Value;
-use rusqlite::{Connection, OptionalExtension as _, params_from_iter};
+use rusqlite::{Connection, OptionalExtension as _, Row, params_from_iter};
 
 use crate::domain::{Limit, Money, Span, Tokens};
 use crate::ledger::entry::{Basis, Entry, Kind};
 use crate::ledger::meter::{Subject, subject};
 use crate::store::StoreError;
-use crate::store::rollup::ROLLUP_S;
-use crate::store::rows::{ENTRY_COLUMNS, Names, entry_from, int, tags_from, tokens_from};
+use crate::store::days::{self, Reading};
+use crate::store::rows::{ENTRY_COLUMNS, Names, entry_from, int, tags_from, tokens_from, uint};
 
 /// A read-only connection; clones share it.
 #[derive(Clone, Debug)]
@@ -126,6 +126,9 @@ pub fn entry(db: &Connection, id: u64, names: &dyn Names) -> rusqlite::Result<Op
     db.prepare_cached(&sql)?.query_row([int(id)], |row| entry_from(row, names)).optional()
 }
 
+/// Sums of usage by group.
+pub type Groups = Vec<(Vec<String>, UsageSum)>;
+
 /// The sums of usage by group, the costliest first; days in their order.
 ///
 /// `since` and `until` are widened to whole quarters of an hour.
@@ -135,54 +138,92 @@ pub fn usage(
     since_s: i64,
     until_s: i64,
     keep: impl Fn(&str, &str) -> bool,
-) -> rusqlite::Result<Vec<(Vec<String>, UsageSum)>> {
-    let mut statement = db.prepare_cached(
-        "SELECT start_s, project, api_key, end_user, tags, endpoint, model, served_model, requests, cost_nano, \
-         input, cached_input, cache_write, cache_write_12h, audio_input, audio_cached_input, image_input, \
-         image_cached_input, output, reasoning, audio_output, image_output FROM rollup \
-         WHERE start_s >= ?1 AND start_s < ?2",
-    )?;
-    let since_s = since_s.div_euclid(ROLLUP_S).saturating_mul(ROLLUP_S);
-    let mut rows = statement.query([since_s, until_s])?;
-    let mut sums: HashMap<Vec<String>, UsageSum> = HashMap::new();
-    while let Some(row) = rows.next()? {
-        let text = |at: usize| row.get::<_, String>(at);
-        let (project, key) = (text(1)?, text(2)?);
-        if !keep(&project, &key) {
-            continue;
+) -> rusqlite::Result<Groups> {
+    let span = Span { start_s: since_s, end_s: until_s };
+    let [groups] = usages(db, [(by, span)], keep)?;
+    Ok(groups)
+}
+
+/// The same of more than one question, in one pass.
+pub fn usages<const N: usize>(
+    db: &Connection,
+    questions: [(&GroupBy, Span); N],
+    keep: impl Fn(&str, &str) -> bool,
+) -> rusqlite::Result<[Groups; N]> {
+    let mut questions = questions;
+    for (_, span) in &mut questions {
+        *span = days::whole_quarters(*span);
+    }
+    let starts = questions.iter().map(|(_, span)| span.start_s);
+    let ends = questions.iter().map(|(_, span)| span.end_s);
+    let by_user = questions.iter().any(|(by, _)| matches!(by, GroupBy::User | GroupBy::Tag));
+    let span = Span { start_s: starts.min().unwrap_or(0), end_s: ends.max().unwrap_or(0) };
+    let reading = Reading { columns: USAGE_COLUMNS, by_user, span };
+    let is_cut = |day: Span| questions.iter().any(|(by, span)| by.cuts(day) || span.cuts(day));
+    let mut sums: [HashMap<Vec<String>, UsageSum>; N] = std::array::from_fn(|_| HashMap::new());
+    days::each_row(db, reading, is_cut, |row| {
+        let text = |at: usize| Ok::<_, rusqlite::Error>(row.get_ref(at)?.as_str()?);
+        if !keep(text(1)?, text(2)?) {
+            return Ok(true);
         }
-        let groups = match by {
-            GroupBy::Key => vec![vec![key]],
-            GroupBy::Project => vec![vec![project]],
-            GroupBy::User => vec![vec![text(3)?]],
-            GroupBy::Endpoint => vec![vec![text(5)?]],
-            GroupBy::Model => {
-                let (asked, served) = (text(6)?, text(7)?);
-                vec![vec![if served.is_empty() { asked } else { served }]]
+        let start_s = row.get(0)?;
+        let (requests, cost, tokens) =
+            (uint(row.get(8)?), Money::from_nano(row.get(9)?), tokens_from(row, 10)?);
+        for ((by, _), sums) in questions.iter().zip(&mut sums).filter(|((_, span), _)| span.contains(start_s))
+        {
+            for group in by.groups(row, start_s)? {
+                let sum = sums.entry(group).or_default();
+                sum.requests += requests;
+                sum.cost = sum.cost + cost;
+                sum.tokens += tokens;
             }
-            GroupBy::Tag => tags_from(&text(4)?).into_iter().map(|(tag, value)| vec![tag, value]).collect(),
-            GroupBy::Day(days) => {
-                let start_s: i64 = row.get(0)?;
-                let day = days.partition_point(|day| day.end_s <= start_s);
-                vec![vec![days.get(day).map_or(start_s, |day| day.start_s).to_string()]]
+        }
+        Ok(true)
+    })?;
+    let mut ordered = questions.iter().zip(sums).map(|((by, _), sums)| by.ordered(sums));
+    Ok(std::array::from_fn(|_| ordered.next().unwrap_or_default()))
+}
+
+const USAGE_COLUMNS: &str = "start_s, project, api_key, end_user, tags, endpoint, model, served_model, requests, \
+    cost_nano, input, cached_input, cache_write, cache_write_12h, audio_input, audio_cached_input, image_input, \
+    image_cached_input, output, reasoning, audio_output, image_output";
+
+impl GroupBy {
+    /// The groups that a row of [`USAGE_COLUMNS`] is of.
+    fn groups(&self, row: &Row<'_>, start_s: i64) -> rusqlite::Result<Vec<Vec<String>>> {
+        let one = |at: usize| Ok(vec![vec![row.get(at)?]]);
+        match self {
+            Self::Project => one(1),
+            Self::Key => one(2),
+            Self::User => one(3),
+            Self::Endpoint => one(5),
+            Self::Model => one(if row.get_ref(7)?.as_str()?.is_empty() { 6 } else { 7 }),
+            Self::Tag => {
+                let tags = tags_from(row.get_ref(4)?.as_str()?);
+                Ok(tags.into_iter().map(|(tag, value)| vec![tag, value]).collect())
             }
-        };
-        let requests = u64::try_from(row.get::<_, i64>(8)?).unwrap_or(0);
-        let (cost, tokens) = (Money::from_nano(row.get(9)?), tokens_from(row, 10)?);
-        for group in groups {
-            let sum = sums.entry(group).or_default();
-            sum.requests += requests;
-            sum.cost = sum.cost + cost;
-            sum.tokens += tokens;
+            Self::Day(days) => {
+                let day = days.get(days.partition_point(|day| day.end_s <= start_s));
+                Ok(vec![vec![day.map_or(start_s, |day| day.start_s).to_string()]])
+            }
         }
     }
-    let mut sums: Vec<_> = sums.into_iter().collect();
-    if matches!(by, GroupBy::Day(_)) {
-        sums.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-    } else {
-        sums.sort_unstable_by(|a, b| b.1.cost.cmp(&a.1.cost).then_with(|| a.0.cmp(&b.0)));
+
+    /// Whether it tells parts of a day apart.
+    fn cuts(&self, day: Span) -> bool {
+        let Self::Day(days) = self else { return false };
+        days.get(days.partition_point(|of| of.end_s <= day.start_s)).is_some_and(|of| of.cuts(day))
     }
-    Ok(sums)
+
+    fn ordered(&self, sums: HashMap<Vec<String>, UsageSum>) -> Groups {
+        let mut sums: Vec<_> = sums.into_iter().collect();
+        if matches!(self, Self::Day(_)) {
+            sums.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        } else {
+            sums.sort_unstable_by(|a, b| b.1.cost.cmp(&a.1.cost).then_with(|| a.0.cmp(&b.0)));
+        }
+        sums
+    }
 }
 
 /// What each subject of a limit has settled in one window, from the entries:
@@ -248,13 +289,17 @@ pub(super) fn each_settled(
     Ok(())
 }
 
-/// Hands out the ids of keys with Unix milliseconds at which they were used, to a
-/// quarter of an hour or better; a key may come again and again.
+/// Hands out the ids of keys with Unix milliseconds at which they were used; a
+/// key may come again and again.
 pub fn each_use(db: &Connection, mut each: impl FnMut(&str, i64)) -> rusqlite::Result<()> {
-    let mut statement = db.prepare("SELECT api_key, last_ms FROM rollup")?;
-    let mut rows = statement.query([])?;
-    while let Some(row) = rows.next()? {
-        each(row.get_ref(0)?.as_str()?, row.get(1)?);
-    }
-    Ok(())
+    let reading = Reading { columns: "api_key, last_ms", by_user: false, span: Span::ALWAYS };
+    days::each_row(
+        db,
+        reading,
+        |_| false,
+        |row| {
+            each(row.get_ref(0)?.as_str()?, row.get(1)?);
+            Ok(true)
+        },
+    )
 }

@@ -5,18 +5,44 @@
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, Row, params};
 
 use crate::domain::Tokens;
 use crate::ledger::entry::{Entry, Kind};
-use crate::store::rows::{ENTRY_COLUMNS, Names, entry_from, int, tags_text};
+use crate::store::rows::{ENTRY_COLUMNS, Names, entry_from, int, tags_text, tokens_from, uint};
 
 /// A rollup's stretch of time: every time zone's hours and days are made of
 /// whole quarters of an hour.
 pub(crate) const ROLLUP_S: i64 = 900;
 
-/// What one rollup row is about.
-#[derive(PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// The columns of a row, in the order in which it is read and written.
+pub(crate) const COLUMNS: &str = "start_s, project, api_key, end_user, tags, endpoint, model, priced_as, \
+    served_model, requests, cost_nano, input, cached_input, cache_write, cache_write_12h, audio_input, \
+    audio_cached_input, image_input, image_cached_input, output, reasoning, audio_output, image_output, last_ms";
+
+/// The tables of sums, all of the same columns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Table {
+    /// Of quarters of an hour.
+    Quarters,
+    /// Of days, all end users and tags in one.
+    Days,
+    /// Of days, each end user and set of tags apart.
+    DaysByUser,
+}
+
+impl Table {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Quarters => "rollup",
+            Self::Days => "rollup_day",
+            Self::DaysByUser => "rollup_day_user",
+        }
+    }
+}
+
+/// What one row is about. Its order is that of the tables' keys.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct RollupKey {
     pub(crate) start_s: i64,
     /// Project, key, end user, tags, endpoint, model, priced as, served model.
@@ -39,6 +65,17 @@ impl RollupKey {
         ];
         Self { start_s, names }
     }
+
+    /// The same of a time that starts elsewhere, in another table.
+    pub(crate) fn within(&self, start_s: i64, table: Table) -> Self {
+        let mut key = Self { start_s, names: self.names.clone() };
+        if table == Table::Days {
+            let [_, _, user, tags, ..] = &mut key.names;
+            user.clear();
+            tags.clear();
+        }
+        key
+    }
 }
 
 /// What one rollup row sums up.
@@ -57,6 +94,28 @@ impl RollupSums {
         self.tokens += entry.tokens;
         self.last_ms = self.last_ms.max(entry.admitted_ms);
     }
+
+    pub(crate) fn merge(&mut self, other: &Self) {
+        self.requests = self.requests.saturating_add(other.requests);
+        self.cost_nano = self.cost_nano.saturating_add(other.cost_nano);
+        self.tokens += other.tokens;
+        self.last_ms = self.last_ms.max(other.last_ms);
+    }
+}
+
+/// A row from [`COLUMNS`].
+pub(crate) fn row_from(row: &Row<'_>) -> rusqlite::Result<(RollupKey, RollupSums)> {
+    let mut key = RollupKey { start_s: row.get(0)?, ..RollupKey::default() };
+    for (at, name) in key.names.iter_mut().enumerate() {
+        *name = row.get(at + 1)?;
+    }
+    let sums = RollupSums {
+        requests: uint(row.get(9)?),
+        cost_nano: row.get(10)?,
+        tokens: tokens_from(row, 11)?,
+        last_ms: row.get(23)?,
+    };
+    Ok((key, sums))
 }
 
 /// What the rollups have to say, added up anew from every entry, each of which
@@ -93,7 +152,10 @@ impl Names for Ids {
 
 /// Adds to a row. A sum stops at an end of its range: whatever an entry says, it
 /// can be written, and nothing behind it is kept waiting.
-static UPSERT: LazyLock<String> = LazyLock::new(|| {
+static UPSERT: LazyLock<[String; 3]> =
+    LazyLock::new(|| [Table::Quarters, Table::Days, Table::DaysByUser].map(upsert));
+
+fn upsert(table: Table) -> String {
     let sum = |name: &str| {
         format!("{name} = CAST(max(-{SUM_MAX}, min({SUM_MAX}, {name} + excluded.{name})) AS INTEGER), ")
     };
@@ -102,16 +164,27 @@ static UPSERT: LazyLock<String> = LazyLock::new(|| {
     let sums: String =
         ["requests", "cost_nano"].into_iter().chain(classes.map(|(class, _)| class)).map(sum).collect();
     format!(
-        "INSERT INTO rollup VALUES ({values}) ON CONFLICT DO UPDATE SET {sums}\
-         last_ms = max(last_ms, excluded.last_ms)"
+        "INSERT INTO {} VALUES ({values}) ON CONFLICT DO UPDATE SET {sums}\
+         last_ms = max(last_ms, excluded.last_ms)",
+        table.name()
     )
-});
+}
 
 /// As a float, which SQLite makes of a sum that is too large, it is the same.
 const SUM_MAX: i64 = 1 << 62;
 
-pub(crate) fn upsert_rollup(db: &Connection, key: &RollupKey, sums: &RollupSums) -> rusqlite::Result<()> {
-    let mut statement = db.prepare_cached(&UPSERT)?;
+pub(crate) fn upsert_rollup(
+    db: &Connection,
+    table: Table,
+    key: &RollupKey,
+    sums: &RollupSums,
+) -> rusqlite::Result<()> {
+    let [quarters, days, days_by_user] = &*UPSERT;
+    let mut statement = db.prepare_cached(match table {
+        Table::Quarters => quarters,
+        Table::Days => days,
+        Table::DaysByUser => days_by_user,
+    })?;
     let n = &key.names;
     let t = sums.tokens.classes().map(|(_, count)| int(count));
     statement.execute(params![
@@ -156,10 +229,10 @@ mod tests {
         let mut sums = RollupSums { requests: 1, cost_nano: i64::MAX, ..RollupSums::default() };
         sums.tokens.output = u64::MAX;
         for _ in 0..3 {
-            upsert_rollup(&db, &key, &sums).unwrap();
+            upsert_rollup(&db, Table::Quarters, &key, &sums).unwrap();
         }
         sums.cost_nano = -i64::MAX;
-        upsert_rollup(&db, &key, &sums).unwrap();
+        upsert_rollup(&db, Table::Quarters, &key, &sums).unwrap();
         let row = db.query_row("SELECT requests, cost_nano, output FROM rollup", [], |row| {
             Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
         });

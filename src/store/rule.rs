@@ -3,58 +3,104 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
+use utoipa::openapi::{ObjectBuilder, RefOr, Schema, schema::SchemaType, schema::Type};
+use utoipa::{PartialSchema, ToSchema};
 
 use crate::domain::limit::{Mode, Only, Per, Soft, Source, Unit};
 use crate::domain::{Limit, Money, Pattern, Window};
 
 const NAME_CHARS_MAX: usize = 64;
+const THRESHOLDS_MAX: usize = 100;
+/// Names of one kind that a limit is narrowed to.
+const ONLY_MAX: usize = 1_000;
 
 /// The text form of a limit. Amounts are decimal texts, dollars for `usd`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LimitRule {
     /// `organization`, `project`, `key`, `user` or `model`.
+    #[schema(pattern = "^(organization|project|key|user|model)$")]
     #[serde(default = "organization")]
     pub per: String,
     /// What it is narrowed to.
     #[serde(default)]
     pub only: OnlyRule,
     /// `usd`, `tokens`, `input_tokens`, `output_tokens` or `requests`.
+    #[schema(pattern = "^(usd|tokens|input_tokens|output_tokens|requests)$")]
     #[serde(default = "usd")]
     pub unit: String,
     /// `minute` to `total`, or `request`.
+    #[schema(pattern = "^(request|minute|hour|day|week|month|quarter|year|total)$")]
     pub window: String,
     /// IANA time zone; the guard's own if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub zone: Option<String>,
     /// Amounts, or shares of the cap such as `50%`.
-    #[serde(default)]
+    #[schema(value_type = Vec<Amount>, max_items = 100)]
+    #[serde(default, deserialize_with = "amounts")]
     pub soft: Vec<String>,
     /// The cap.
-    #[serde(default)]
+    #[schema(value_type = Option<Amount>)]
+    #[serde(default, deserialize_with = "cap")]
     pub hard: Option<String>,
     /// `enforce` or `shadow`.
+    #[schema(pattern = "^(enforce|shadow)$")]
     #[serde(default = "enforce")]
     pub mode: String,
 }
 
 /// The text form of what a limit is narrowed to.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OnlyRule {
     /// Project ids or names.
+    #[schema(max_items = 1000)]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub project: Vec<String>,
     /// Key ids or names.
+    #[schema(max_items = 1000)]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub key: Vec<String>,
     /// Model patterns.
+    #[schema(max_items = 1000)]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub model: Vec<String>,
     /// For each tag, the values that match.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tag: BTreeMap<String, Vec<String>>,
+}
+
+/// An amount as a decimal text, or as a number, of which every digit counts.
+struct Amount(String);
+
+impl ToSchema for Amount {}
+
+impl PartialSchema for Amount {
+    fn schema() -> RefOr<Schema> {
+        let either = SchemaType::from_iter([Type::String, Type::Number]);
+        ObjectBuilder::new().schema_type(either).examples(["24.50"]).into()
+    }
+}
+
+impl<'de> Deserialize<'de> for Amount {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let raw = Box::<RawValue>::deserialize(deserializer)?;
+        let is_number = raw.get().starts_with(|c: char| c.is_ascii_digit() || c == '-');
+        if is_number {
+            return Ok(Self(raw.get().to_owned()));
+        }
+        serde_json::from_str(raw.get()).map(Self).map_err(serde::de::Error::custom)
+    }
+}
+
+fn amounts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    Ok(Vec::<Amount>::deserialize(deserializer)?.into_iter().map(|Amount(text)| text).collect())
+}
+
+fn cap<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    Ok(Option::<Amount>::deserialize(deserializer)?.map(|Amount(text)| text))
 }
 
 /// Why a text form is no limit.
@@ -113,6 +159,7 @@ impl LimitRule {
         if name.is_empty() || name.len() > NAME_CHARS_MAX || !name.chars().all(fits) {
             return Err(wrong("name", "use 1 to 64 of a-z, A-Z, 0-9, '.', '_' and '-'"));
         }
+        self.bounded()?;
         let per = Per::named(&self.per)
             .ok_or_else(|| wrong("per", "use organization, project, key, user or model"))?;
         let unit = Unit::named(&self.unit)
@@ -149,6 +196,18 @@ impl LimitRule {
             return Err(wrong("soft", "a rate and a request cap have no soft thresholds"));
         }
         Ok(limit)
+    }
+
+    fn bounded(&self) -> Result<(), RuleError> {
+        if self.soft.len() > THRESHOLDS_MAX {
+            return Err(wrong("soft", "give up to 100 thresholds"));
+        }
+        let OnlyRule { project, key, model, tag } = &self.only;
+        let mut lists = [project, key, model].into_iter().chain(tag.values());
+        if tag.len() > ONLY_MAX || lists.any(|names| names.len() > ONLY_MAX) {
+            return Err(wrong("only", "give up to 1000 names of a kind"));
+        }
+        Ok(())
     }
 }
 

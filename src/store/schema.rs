@@ -2,13 +2,13 @@
 
 use rusqlite::{Connection, Transaction};
 
-use crate::store::rollup;
+use crate::store::rollup::{self, Table};
 
 /// The version this code reads and writes, kept in `PRAGMA user_version`.
-pub(crate) const VERSION: i64 = 2;
+pub(crate) const VERSION: i64 = 3;
 
 /// What brings a database from each version to the next.
-const STEPS: [&[&str]; 2] = [&[TABLES], &[ALERTS, ORGANIZATION]];
+const STEPS: [&[&str]; 3] = [&[TABLES], &[ALERTS, ORGANIZATION], &[CREDIT, SETTING, DAYS, MAIL]];
 
 /// Every table is append-only but for `api_key`, `project` and `limit_rule`
 /// (an operator's settings), and `hold_batch` (emptied as its holds end).
@@ -149,9 +149,13 @@ CREATE TABLE delivery (
 CREATE INDEX delivery_waiting ON delivery (channel, next_ms) WHERE state = 'waiting';
 ";
 
-/// Derived from `entry`: dropped by hand, it is rebuilt at the next start.
-const ROLLUP: &str = "
-CREATE TABLE rollup (
+/// A table of sums.
+macro_rules! sums {
+    ($table:literal) => {
+        concat!(
+            "CREATE TABLE ",
+            $table,
+            " (
     start_s INTEGER NOT NULL,
     project TEXT NOT NULL,
     api_key TEXT NOT NULL,
@@ -178,7 +182,30 @@ CREATE TABLE rollup (
     last_ms INTEGER NOT NULL,
     PRIMARY KEY (start_s, project, api_key, end_user, tags, endpoint, model, priced_as, served_model)
 ) STRICT, WITHOUT ROWID;
-";
+"
+        )
+    };
+}
+
+/// Derived from `entry`: dropped by hand, it is rebuilt at the next start.
+const ROLLUP: &str = sums!("rollup");
+
+/// Derived from `rollup` (see `store::days`): emptied by hand, they are filled
+/// again. A span says what they sum up: all before its end or, where its last
+/// quarter of an hour is too long to be added at once, the key of the next row.
+const DAYS: &str = concat!(
+    sums!("rollup_day"),
+    sums!("rollup_day_user"),
+    "CREATE TABLE rollup_day_span (
+    start_s INTEGER PRIMARY KEY,
+    end_s INTEGER NOT NULL,
+    next TEXT
+) STRICT;
+"
+);
+
+/// Who is told by a delivery, if not those that its channel is configured for.
+const MAIL: &str = "ALTER TABLE delivery ADD COLUMN mail TEXT;";
 
 /// What the organization's API keeps beside keys, projects and limits: settings
 /// all of them, but for `audit`, which is append-only.
@@ -230,8 +257,29 @@ CREATE INDEX audit_actor ON audit (actor);
 CREATE INDEX audit_resource ON audit (resource);
 ";
 
+/// A grant has the id of its line in the ledger, and the latest instant that a request
+/// had been admitted at. Append-only.
+const CREDIT: &str = "
+CREATE TABLE credit_grant (
+    id INTEGER PRIMARY KEY,
+    amount_nano INTEGER NOT NULL,
+    note TEXT NOT NULL,
+    created_ms INTEGER NOT NULL,
+    expires_s INTEGER,
+    latest_ms INTEGER NOT NULL
+) STRICT;
+";
+
+/// What operators set of the organization itself, one text for each name.
+const SETTING: &str = "
+CREATE TABLE setting (
+    name TEXT PRIMARY KEY,
+    value TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+";
+
 /// The tables without which a database is no ledger, and the version each is of.
-pub(crate) const NEEDED: [(i64, &str); 12] = [
+pub(crate) const NEEDED: [(i64, &str); 17] = [
     (1, "entry"),
     (1, "hold_batch"),
     (1, "crossing"),
@@ -244,6 +292,11 @@ pub(crate) const NEEDED: [(i64, &str); 12] = [
     (2, "spend_alert"),
     (2, "model_rule"),
     (2, "audit"),
+    (3, "credit_grant"),
+    (3, "setting"),
+    (3, "rollup_day"),
+    (3, "rollup_day_user"),
+    (3, "rollup_day_span"),
 ];
 
 /// Creates the tables of a new database, all or none.
@@ -267,9 +320,10 @@ pub(crate) fn upgrade(tx: &Transaction<'_>, version: i64) -> rusqlite::Result<()
 pub(crate) fn rebuild_rollups(db: &mut Connection) -> rusqlite::Result<usize> {
     let tx = db.transaction()?;
     tx.execute_batch(ROLLUP)?;
+    tx.execute_batch("DELETE FROM rollup_day; DELETE FROM rollup_day_user; DELETE FROM rollup_day_span")?;
     let rebuilt = rollup::rebuilt(&tx, |_| {})?;
     for (key, sums) in &rebuilt {
-        rollup::upsert_rollup(&tx, key, sums)?;
+        rollup::upsert_rollup(&tx, Table::Quarters, key, sums)?;
     }
     tx.commit()?;
     Ok(rebuilt.len())

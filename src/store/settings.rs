@@ -1,6 +1,6 @@
-//! What operators made through the API: keys, projects and limits as rows.
+//! What operators made through the API: keys, projects, limits and settings as rows.
 
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 /// A key as it is stored: never its secret, only the SHA-256 of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -143,5 +143,16 @@ pub fn put_limit_rule(db: &Connection, name: &str, rule: &str) -> rusqlite::Resu
 /// Removes a limit's rule.
 pub fn drop_limit_rule(db: &Connection, name: &str) -> rusqlite::Result<()> {
     db.execute("DELETE FROM limit_rule WHERE name = ?1", [name])?;
+    Ok(())
+}
+
+/// A setting of the organization.
+pub fn setting(db: &Connection, name: &str) -> rusqlite::Result<Option<String>> {
+    db.query_row("SELECT value FROM setting WHERE name = ?1", [name], |row| row.get(0)).optional()
+}
+
+/// Writes a setting of the organization, new or changed.
+pub fn put_setting(db: &Connection, name: &str, value: &str) -> rusqlite::Result<()> {
+    db.execute("INSERT INTO setting VALUES (?1, ?2) ON CONFLICT DO UPDATE SET value = ?2", [name, value])?;
     Ok(())
 }

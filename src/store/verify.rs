@@ -1,14 +1,18 @@
 //! What the database says twice, compared: rollups, corrections, holds,
-//! crossings, and whether each entry can be true.
+//! crossings, grants, and whether each entry can be true.
 //!
 //! A difference is told in words: what differs and by how much, what that does
 //! to limits, and how to mend it. What the running guard keeps in memory is
 //! compared by `guard::audit`.
 
 mod crossings;
+mod days;
 mod entries;
+mod grants;
 mod holds;
 mod rollups;
+
+use std::collections::BTreeMap;
 
 use rusqlite::Connection;
 
@@ -24,7 +28,8 @@ const DIFFERENCES_MAX: usize = 50;
 /// Something that two places say differently.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
-    /// `file`, `rollup`, `entry`, `correction`, `hold`, `crossing` or `meter`.
+    /// `file`, `rollup`, `day`, `entry`, `correction`, `hold`, `crossing`, `grant`,
+    /// `credit` or `meter`.
     pub kind: &'static str,
     /// Which one; unique within its kind.
     pub about: String,
@@ -68,12 +73,15 @@ impl Report {
 pub(crate) fn verify(db: &Connection) -> rusqlite::Result<Report> {
     let mut report = Report::default();
     integrity(db, &mut report)?;
-    let mut lines = Vec::new();
+    let (mut lines, mut granted) = (Vec::new(), BTreeMap::new());
     let rebuilt = rollup::rebuilt(db, |entry| {
         report.entries += 1;
         entries::look(entry, &mut report);
-        if entry.kind == Kind::Threshold {
-            lines.push((entry.id, entry.note.clone().unwrap_or_default()));
+        let note = || entry.note.clone().unwrap_or_default();
+        match entry.kind {
+            Kind::Threshold => lines.push((entry.id, note())),
+            Kind::Grant => drop(granted.insert(entry.id, note())),
+            Kind::Settle | Kind::Release | Kind::Adjust => {}
         }
     })?;
     rollups::compare(db, rebuilt, &mut report)?;
@@ -81,6 +89,7 @@ pub(crate) fn verify(db: &Connection) -> rusqlite::Result<Report> {
     entries::corrections(db, &mut report)?;
     holds::compare(db, &mut report)?;
     crossings::compare(db, lines, &mut report)?;
+    grants::compare(db, granted, &mut report)?;
     Ok(report)
 }
 

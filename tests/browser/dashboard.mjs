@@ -5,8 +5,11 @@
 import assert from "node:assert/strict";
 import { chromium } from "playwright-core";
 
-const { ADMIN, ADMIN_TOKEN, PROXY, KEY_DEFAULT, CHROMIUM = "/usr/bin/chromium" } = process.env;
-const PAGES = ["/", "/keys", "/keys/new", "/usage", "/limits", "/limits/new", "/activity", "/settings"];
+const { ADMIN, ADMIN_TOKEN, PROXY, KEY_DEFAULT, KEY_EMPTY, CHROMIUM = "/usr/bin/chromium" } = process.env;
+const PAGES = [
+  "/", "/keys", "/keys/new", "/projects", "/projects/new", "/usage", "/limits", "/limits/new", "/activity",
+  "/activity/audit", "/settings",
+];
 const PHONE = { width: 360, height: 740 };
 
 const browser = await chromium.launch({
@@ -37,6 +40,23 @@ async function chat(key) {
 }
 
 const tests = {
+  // Before anything else, since they end with the first call.
+  async "the first steps lead to a name, a key, a limit and a call"() {
+    const page = await visitor();
+    await page.goto("/");
+    const steps = page.getByRole("region", { name: "Set up your guard" });
+    await steps.getByRole("link", { name: "Name your organization" }).click();
+    await page.getByLabel("Name").fill("Browsers & Co");
+    await page.getByRole("button", { name: "Save" }).click();
+    await page.getByText("Saved.").waitFor();
+    await page.getByText("Browsers & Co").first().waitFor();
+    await page.goto("/");
+    await steps.getByRole("button", { name: "Hide these steps" }).click();
+    await page.getByRole("heading", { level: 1, name: "Overview" }).waitFor();
+    assert.equal(await steps.count(), 0);
+    return page;
+  },
+
   async "a new key is copied, works, and is gone after a reload"() {
     const page = await visitor({ permissions: ["clipboard-read", "clipboard-write"] });
     await page.goto("/keys");
@@ -76,6 +96,75 @@ const tests = {
     await page.getByRole("button", { name: "Remove" }).click();
     await page.waitForURL("**/limits");
     assert.equal((await chat(KEY_DEFAULT)).status, 200);
+    return page;
+  },
+
+  async "a project has keys of its own until it is archived"() {
+    const page = await visitor();
+    await page.goto("/projects");
+    await page.getByRole("link", { name: "Create project" }).click();
+    await page.getByLabel("Name").fill("made here");
+    await page.getByRole("button", { name: "Create project" }).click();
+    const row = page.getByRole("row", { name: "made here" });
+    await row.getByRole("link", { name: "Key" }).click();
+    assert.equal(await page.locator("#project option:checked").textContent(), "made here");
+    await page.getByLabel("Name").fill("of the project");
+    await page.getByRole("button", { name: "Create new secret key" }).click();
+    const secret = await page.locator("#secret").inputValue();
+    assert.equal((await chat(secret)).status, 200);
+    await page.goto("/projects");
+    await row.getByRole("link", { name: "Archive" }).click();
+    await page.getByRole("button", { name: "Archive" }).click();
+    await row.getByText("Archived").waitFor();
+    assert.equal((await chat(secret)).status, 401);
+    await page.goto("/activity/audit");
+    await page.getByRole("row", { name: "Archived Project made here" }).waitFor();
+    return page;
+  },
+
+  async "what is spent and refused appears by itself, unless it is paused"() {
+    const page = await visitor();
+    await page.goto("/activity");
+    const newest = () => page.locator("#entries tbody tr").first().getAttribute("id");
+    const first = await newest();
+    await chat(KEY_DEFAULT);
+    await page.waitForFunction((id) => document.querySelector("#entries tbody tr").id !== id, first);
+    assert.equal(await page.locator("#entries tr.new").count(), 1, "it is marked as new");
+    assert.doesNotMatch(await page.locator("#entries time").first().textContent(), /UTC/);
+    const refused = await page.locator("#refusals tbody tr").count();
+    assert.equal((await chat(KEY_EMPTY)).status, 429);
+    await page.locator("#refusals").getByText("empty").first().waitFor();
+    assert.ok((await page.locator("#refusals tbody tr").count()) >= refused);
+    await page.getByRole("button", { name: "Live" }).click();
+    const before = await newest();
+    await chat(KEY_DEFAULT);
+    await page.waitForTimeout(7_000);
+    assert.equal(await newest(), before, "paused");
+    await page.getByRole("button", { name: "Paused" }).click();
+    await page.waitForFunction((id) => document.querySelector("#entries tbody tr").id !== id, before);
+    return page;
+  },
+
+  async "the bars of limits move by themselves"() {
+    const page = await visitor();
+    const headers = { authorization: `Bearer ${ADMIN_TOKEN}`, "content-type": "application/json" };
+    const body = JSON.stringify({ unit: "requests", window: "day", hard: "1000" });
+    assert.equal((await fetch(`${ADMIN}/guard/v1/limits/narrow`, { method: "PUT", headers, body })).status, 200);
+    for (const [path, part] of [["/", "#gauges"], ["/limits", "#meters-narrow"]]) {
+      await page.goto(path);
+      const said = page.locator(part);
+      const before = await said.textContent();
+      await chat(KEY_DEFAULT);
+      await page.waitForFunction(([id, text]) => document.getElementById(id).textContent !== text, [await said.getAttribute("id"), before]);
+    }
+    return page;
+  },
+
+  async "a page whose session is over leads to the log-in"() {
+    const page = await visitor();
+    await page.goto("/limits");
+    await page.context().clearCookies();
+    await page.waitForURL("**/login?next=/limits");
     return page;
   },
 

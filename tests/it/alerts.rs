@@ -1,5 +1,9 @@
 //! Alerts: who is told, how often, and what a channel that fails does to others.
 
+mod mail;
+mod outage;
+
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,9 +16,9 @@ use crate::harness::{House, run};
 
 /// A place that takes what is posted to it, or refuses.
 #[derive(Clone, Default)]
-struct Receiver {
-    got: Arc<Mutex<Vec<(String, Value)>>>,
-    refuses: bool,
+pub(crate) struct Receiver {
+    pub(crate) got: Arc<Mutex<Vec<(String, Value)>>>,
+    pub(crate) refuses: Arc<AtomicBool>,
 }
 
 impl Receiver {
@@ -23,7 +27,11 @@ impl Receiver {
         async fn take(State(to): State<Receiver>, headers: HeaderMap, body: String) -> StatusCode {
             let id = headers.get("webhook-id").map_or("", |id| id.to_str().unwrap()).to_owned();
             to.got.lock().unwrap().push((id, serde_json::from_str(&body).unwrap()));
-            if to.refuses { StatusCode::INTERNAL_SERVER_ERROR } else { StatusCode::OK }
+            if to.refuses.load(Ordering::Relaxed) {
+                StatusCode::INTERNAL_SERVER_ERROR
+            } else {
+                StatusCode::OK
+            }
         }
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -34,7 +42,7 @@ impl Receiver {
     }
 
     /// Waits until so much has come, and a little longer.
-    async fn after(&self, count: usize) -> Vec<(String, Value)> {
+    pub(crate) async fn after(&self, count: usize) -> Vec<(String, Value)> {
         for _ in 0..500 {
             if self.got.lock().unwrap().len() >= count {
                 break;
@@ -55,7 +63,7 @@ hard = 0.01
 "#;
 
 /// A guard that tells `receivers`, and keeps their secret in a file.
-async fn house(receivers: &[&Receiver], limits: &str) -> (House, tempfile::TempDir) {
+pub(crate) async fn house(receivers: &[&Receiver], limits: &str) -> (House, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let secret = folder.path().join("secret");
     std::fs::write(&secret, "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
@@ -133,7 +141,8 @@ fn a_hard_limit_that_refuses_many_is_told_once_and_again_when_raised_and_hit() {
 #[test]
 fn a_channel_that_fails_is_tried_again_and_holds_up_no_other() {
     run(async {
-        let (deaf, well) = (Receiver { refuses: true, ..Receiver::default() }, Receiver::default());
+        let (deaf, well) =
+            (Receiver { refuses: Arc::new(true.into()), ..Receiver::default() }, Receiver::default());
         let (house, _folder) = house(&[&deaf, &well], LIMIT).await;
         assert_eq!(house.chat(&[], json!({})).await.status, StatusCode::OK);
         assert_eq!(well.after(1).await.len(), 1);

@@ -1,6 +1,8 @@
 //! The dashboard as a browser uses it: sessions, forms, languages, pages.
 
 mod browser;
+mod changes;
+mod visitors;
 
 use bytes::Bytes;
 use http::{Method, StatusCode};
@@ -9,8 +11,21 @@ use serde_json::json;
 use crate::dashboard::browser::{Browser, field, seen, text};
 use crate::harness::{ADMIN_TOKEN, House, call, run};
 
-const PAGES: [&str; 8] =
-    ["/", "/keys", "/keys/new", "/usage", "/limits", "/limits/new", "/activity", "/settings"];
+const PAGES: [&str; 13] = [
+    "/",
+    "/keys",
+    "/keys/new",
+    "/projects",
+    "/projects/new",
+    "/usage",
+    "/limits",
+    "/limits/new",
+    "/billing",
+    "/billing/add",
+    "/activity",
+    "/activity/audit",
+    "/settings",
+];
 const HOSTILE: &str = "<script>alert('x')</script> \"&\u{202e}gnp.exe \u{1f916} مرحبا";
 
 #[test]
@@ -41,7 +56,7 @@ fn a_session_begins_with_the_token_and_ends_with_signing_out() {
         assert_eq!(field(&browser.page(path).await, "next"), "/", "nobody is led elsewhere");
         let wrong = browser.sign_in("wrong").await;
         assert_eq!(wrong.status, StatusCode::UNAUTHORIZED);
-        assert!(text(&wrong).contains("That is not the admin token."));
+        assert!(text(&wrong).contains("That is neither the admin token nor an admin key."));
         assert!(!browser.cookies.iter().any(|(name, _)| name == "spendguard_session"));
         assert_eq!(browser.sign_in(ADMIN_TOKEN).await.status, StatusCode::SEE_OTHER);
         browser.page("/").await;
@@ -165,8 +180,8 @@ fn every_answer_keeps_strangers_scripts_out() {
             if answer.header("content-type").starts_with("text/html") {
                 let page = text(&answer);
                 assert_eq!(answer.header("cache-control"), "no-store", "{path}");
-                for inline in [" style=", "<style", " onclick=", "javascript:", "http://", "https://"] {
-                    assert!(!page.contains(inline) || path == "/settings", "{path} has {inline}");
+                for inline in [" style=", "<style", " onclick=", "javascript:", "=\"http", "=\"//"] {
+                    assert!(!page.contains(inline), "{path} has {inline}");
                 }
                 assert_eq!(page.matches("<script").count(), 1, "{path}");
             }
@@ -324,5 +339,32 @@ fn usage_and_activity_show_what_was_spent_page_by_page() {
         assert!(!older.contains("rel=\"next\""));
         let none = browser.page("/activity?kind=adjust").await;
         assert!(none.contains("Nothing found") && !none.contains("<tr title="));
+    });
+}
+
+#[test]
+fn credit_is_added_and_its_history_shown() {
+    run(async {
+        let house = House::with("").await;
+        let mut browser = Browser::signed_in(&house).await;
+        assert!(browser.page("/billing").await.contains("No prepaid credit"));
+        for amount in ["", "4.99", "-5", "1,000", "1e3", "2000000", "NaN"] {
+            let sent = browser.submit("/billing/add", "/billing", &[("amount", amount), ("note", "n")]).await;
+            assert_eq!(sent.status, StatusCode::UNPROCESSABLE_ENTITY, "{amount}");
+            assert!(text(&sent).contains("Enter an amount from $5.00"), "{amount}: {}", text(&sent));
+        }
+        assert!(house.guard.credit().is_none());
+        let sent = [("amount", "25.5"), ("note", HOSTILE), ("days", "30")];
+        let made = browser.submit("/billing/add", "/billing", &sent).await;
+        assert_eq!((made.status, made.header("location")), (StatusCode::SEE_OTHER, "/billing"));
+        let page = browser.page("/billing").await;
+        assert!(!page.contains("<script>alert"), "{page}");
+        for word in ["$25.50", "Active", "Credit balance", "Credit history"] {
+            assert!(page.contains(word), "{word}: {page}");
+        }
+        let reading = &house.guard.credit().unwrap().grants[0];
+        assert_eq!(reading.grant.note, HOSTILE);
+        let lives_s = reading.grant.expires_s.unwrap() - reading.grant.created_ms / 1_000;
+        assert!((30 * 86_400 - 1..=30 * 86_400 + 1).contains(&lives_s), "{lives_s}");
     });
 }

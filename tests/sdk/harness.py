@@ -86,9 +86,13 @@ class House:
         self.fake_process, lines = start(["demo", "--upstream-only"], {}, "listening")
         self.fake = address(lines, "fake OpenAI")
         self.start_guard()
+        self.furnish()
+        return self
+
+    def furnish(self):
+        """Makes a key in each project."""
         self.keys = {p: self.make_key(name=p, project_id=p)["value"] for p in ("default", "empty", "small", "fast")}
         self.keys["narrow"] = self.make_key(name="narrow", models=["gpt-5*"])["value"]
-        return self
 
     def start_guard(self):
         config = Path(self.folder.name) / "spendguard.toml"

@@ -103,7 +103,7 @@ pub(crate) async fn run(world: Arc<World>, mut chance: Chance) {
 }
 
 async fn act(world: &Arc<World>, chance: &mut Chance) {
-    match chance.within(0, 11) {
+    match chance.within(0, 13) {
         0 | 1 => reload(world, chance).await,
         2 => put_limit(world, chance).await,
         3 if world.corrects => correct(world, chance).await,
@@ -112,6 +112,7 @@ async fn act(world: &Arc<World>, chance: &mut Chance) {
         6 => turn_the_clock(world, chance),
         7 => drop(world.with_life(crate::life::Life::checkpoint)),
         8..=10 => world.die_after(chance.within(1, 80)),
+        11 | 12 => sum_up(world).await,
         _ => world.die_now(),
     }
 }
@@ -163,6 +164,16 @@ async fn correct(world: &World, chance: &mut Chance) {
     let done = guard.adjust(entry.id, by, "a correction".to_owned(), &Actor::guard()).await;
     world.trace(&format!("corrected: {}", done.is_ok()));
     world.changing(false);
+}
+
+/// Days are summed up as far as they can be.
+async fn sum_up(world: &World) {
+    let Some(guard) = world.guard() else { return };
+    let mut steps = 0;
+    while matches!(guard.sum_up_some().await, Ok(true)) {
+        steps += 1;
+    }
+    world.trace(&format!("days are summed up in {steps} steps"));
 }
 
 /// The disk fails for a while.

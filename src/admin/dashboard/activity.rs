@@ -1,7 +1,4 @@
 //! Activity: the newest lines of the ledger, and what was refused.
-//!
-//! A refused request leaves no line in the ledger, since nothing was spent;
-//! what the guard counted of them since its start is shown beside.
 
 use std::sync::Arc;
 
@@ -9,27 +6,22 @@ use axum::extract::State;
 use axum::routing::get;
 use axum::{Extension, Router};
 use maud::{Markup, html};
-use prometheus::proto::{Metric, MetricFamily};
 use serde::Deserialize;
 
 use crate::admin::dashboard::language::Lang;
 use crate::admin::dashboard::page::{Asked, Instead, Shown, Visit, asked};
-use crate::admin::dashboard::{Desk, figures, parts};
+use crate::admin::dashboard::{Desk, audit, figures, parts, refusals};
 use crate::ledger::entry::{Basis, Entry, Kind, entry_id};
 use crate::store::reader::{self, EntryFilter};
 
-/// The metric that counts them.
-const REFUSALS: &str = "spendguard_rejections_total";
 /// Lines on one page.
 const PAGE: usize = 30;
 /// How many lines are looked at for those that fit a filter; whoever wants to
 /// see further asks for the lines before.
 const LOOKED_AT_MAX: u64 = 200_000;
-/// Limits and reasons of refusals named one by one.
-const REFUSALS_MAX: usize = 20;
 
 pub(super) fn routes() -> Router<Desk> {
-    Router::new().route("/activity", get(show))
+    Router::new().route("/activity", get(show)).route("/activity/audit", get(audit::show))
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -68,17 +60,32 @@ async fn show(State(desk): State<Desk>, Extension(visit): Extension<Visit>, want
     let older = part.before.map(|before| at(&before.to_string()));
     let newest = wanted.before.map(|_| at(""));
     let body = html! {
-        (parts::heading(words.activity, Some(words.activity_lead), &html! {}))
-        (refusals(&desk, lang))
+        (parts::heading(words.activity, Some(words.activity_lead), &parts::live_switch(lang)))
+        (tabs(&visit))
+        (refusals::card(&desk, lang))
         (filters(&desk, &visit, &wanted))
-        @if part.entries.is_empty() {
-            (parts::empty(words.nothing_found, if older.is_some() { words.look_further } else { words.no_activity_how }, &html! {}))
-        } @else {
-            (table(&desk, lang, &part.entries))
+        div.scroll #entries data-live tabindex="0" role="region" aria-label=(words.activity) {
+            @if part.entries.is_empty() {
+                (parts::empty(words.nothing_found, if older.is_some() { words.look_further } else { words.no_activity_how }, &html! {}))
+            } @else {
+                (table(&desk, lang, &part.entries))
+            }
         }
         (parts::pager(lang, newest, older))
     };
     Ok(visit.page(words.activity, &body))
+}
+
+/// What is spent and refused, and what operators do.
+pub(super) fn tabs(visit: &Visit) -> Markup {
+    let words = visit.words();
+    html! {
+        nav.tabs aria-label=(words.activity) {
+            @for (path, name) in [("/activity", words.requests), ("/activity/audit", words.audit_trail)] {
+                a href=(path) aria-current=[(visit.path == path).then_some("page")] { (name) }
+            }
+        }
+    }
 }
 
 async fn read(desk: &Desk, visit: &Visit, wanted: &Wanted) -> Result<Part, Instead> {
@@ -105,54 +112,6 @@ async fn read(desk: &Desk, visit: &Visit, wanted: &Wanted) -> Result<Part, Inste
     entries.truncate(PAGE);
     let last = entries.last().map(|entry| entry.id).filter(|_| more);
     Ok(Part { before: last.or((from > 0).then_some(from)), entries })
-}
-
-/// What was refused since the start, by limit and reason.
-fn refusals(desk: &Desk, lang: Lang) -> Markup {
-    let words = lang.words();
-    let mut counted = counted_refusals(desk);
-    counted.sort_by(|a, b| b.2.cmp(&a.2).then_with(|| a.0.cmp(&b.0)));
-    let total = counted.iter().map(|(_, _, count)| count).sum();
-    html! {
-        section.card aria-labelledby="refusals" {
-            div.heading.small {
-                h2 #refusals { (words.refused) }
-                p { (figures::counted(lang, words.n_refused, total)) }
-            }
-            @if counted.is_empty() {
-                p.muted { (words.nothing_refused) }
-            } @else {
-                ul.refusals {
-                    @for (limit, reason, count) in counted.iter().take(REFUSALS_MAX) {
-                        li {
-                            @if !limit.is_empty() { strong { (parts::name(limit)) } " " }
-                            code { (reason) } " "
-                            span.count { (figures::number(lang, *count)) }
-                        }
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// The refusals of the metrics: limit, reason, count.
-fn counted_refusals(desk: &Desk) -> Vec<(String, String, u64)> {
-    let families = desk.admin.guard.metrics().gather();
-    let family = families.iter().find(|family| family.name() == REFUSALS);
-    let of = |series: &Metric| {
-        let label = |name: &str| {
-            let found = series.get_label().iter().find(|label| label.name() == name);
-            found.map(|label| label.value().to_owned()).unwrap_or_default()
-        };
-        (label("limit"), label("reason"), whole(series.get_counter().get_value()))
-    };
-    family.into_iter().flat_map(MetricFamily::get_metric).map(of).collect()
-}
-
-/// A counter's value, which is a whole number though metrics are floats.
-fn whole(value: f64) -> u64 {
-    format!("{value:.0}").parse().unwrap_or(0)
 }
 
 fn filters(desk: &Desk, visit: &Visit, wanted: &Wanted) -> Markup {
@@ -188,39 +147,37 @@ fn table(desk: &Desk, lang: Lang, entries: &[Entry]) -> Markup {
     let words = lang.words();
     let ring = desk.admin.guard.ring();
     html! {
-        div.scroll tabindex="0" role="region" aria-label=(words.activity) {
-            table.cards.dense {
-                thead { tr {
-                    th scope="col" { (words.time) } th scope="col" { (words.kind) } th scope="col" { (words.key) }
-                    th scope="col" { (words.model) } th scope="col" { (words.status) }
-                    th.number scope="col" { (words.input_tokens) } th.number scope="col" { (words.output_tokens) }
-                    th.number scope="col" { (words.cost) }
-                } }
-                tbody {
-                    @for entry in entries {
-                        @let of = &entry.attribution;
-                        tr title=(entry_id(entry.id)) {
-                            th scope="row" data-label=(words.time) { (parts::time(lang, entry.created_ms.div_euclid(1_000))) }
-                            td data-label=(words.kind) { (kind_badge(lang, entry)) }
-                            @if entry.kind == Kind::Threshold {
-                                td.note colspan="6" { (parts::name(entry.note.as_deref().unwrap_or_default())) }
-                            } @else {
-                                td data-label=(words.key) {
-                                    a href=(parts::link("/activity", &[("key", &of.key)])) { (parts::name(&ring.key_name(&of.key))) }
-                                    span.sub { (parts::name(&ring.project_name(&of.project))) }
-                                }
-                                td data-label=(words.model) {
-                                    (parts::name(entry.served_model.as_deref().unwrap_or(&of.model)))
-                                    span.sub { (parts::name(&of.endpoint)) }
-                                }
-                                td data-label=(words.status) {
-                                    @if entry.status > 0 { (entry.status) } @else { "–" }
-                                    @if entry.disconnected { span.sub { (words.client_left) } }
-                                }
-                                td.number data-label=(words.input_tokens) { (figures::number(lang, entry.tokens.input_total())) }
-                                td.number data-label=(words.output_tokens) { (figures::number(lang, entry.tokens.output_total())) }
-                                td.number data-label=(words.cost) { (parts::money(lang, entry.cost, 6)) }
+        table.cards.dense {
+            thead { tr {
+                th scope="col" { (words.time) } th scope="col" { (words.kind) } th scope="col" { (words.key) }
+                th scope="col" { (words.model) } th scope="col" { (words.status) }
+                th.number scope="col" { (words.input_tokens) } th.number scope="col" { (words.output_tokens) }
+                th.number scope="col" { (words.cost) }
+            } }
+            tbody {
+                @for entry in entries {
+                    @let of = &entry.attribution;
+                    tr title=(entry_id(entry.id)) id=(entry_id(entry.id)) {
+                        th scope="row" data-label=(words.time) { (parts::time(lang, entry.created_ms.div_euclid(1_000))) }
+                        td data-label=(words.kind) { (kind_badge(lang, entry)) }
+                        @if entry.kind == Kind::Threshold {
+                            td.note colspan="6" lang="en" { (parts::note(entry.note.as_deref().unwrap_or_default())) }
+                        } @else {
+                            td data-label=(words.key) {
+                                a href=(parts::link("/activity", &[("key", &of.key)])) { (parts::name(&ring.key_name(&of.key))) }
+                                span.sub { (parts::name(&ring.project_name(&of.project))) }
                             }
+                            td data-label=(words.model) {
+                                (parts::name(entry.served_model.as_deref().unwrap_or(&of.model)))
+                                span.sub { (parts::name(&of.endpoint)) }
+                            }
+                            td data-label=(words.status) {
+                                @if entry.status > 0 { (entry.status) } @else { "–" }
+                                @if entry.disconnected { span.sub { (words.client_left) } }
+                            }
+                            td.number data-label=(words.input_tokens) { (figures::number(lang, entry.tokens.input_total())) }
+                            td.number data-label=(words.output_tokens) { (figures::number(lang, entry.tokens.output_total())) }
+                            td.number data-label=(words.cost) { (parts::money(lang, entry.cost, 6)) }
                         }
                     }
                 }
@@ -233,7 +190,7 @@ fn kind_badge(lang: Lang, entry: &Entry) -> Markup {
     let tone = match entry.kind {
         Kind::Settle => "green",
         Kind::Release => "grey",
-        Kind::Adjust => "blue",
+        Kind::Adjust | Kind::Grant => "blue",
         Kind::Threshold => "amber",
     };
     html! {
@@ -251,6 +208,7 @@ const fn kind_name(lang: Lang, kind: Kind) -> &'static str {
         Kind::Release => words.kind_release,
         Kind::Adjust => words.kind_adjust,
         Kind::Threshold => words.kind_threshold,
+        Kind::Grant => words.kind_grant,
     }
 }
 

@@ -14,6 +14,8 @@ const HEIGHT: i64 = 220;
 const FOOT: i64 = 26;
 /// Room for the upper line's letters.
 const HEAD: i64 = 18;
+/// The width of a letter beside the bars.
+const LETTER: usize = 7;
 /// Days named below, at most.
 const LABELS_MAX: usize = 6;
 
@@ -46,25 +48,37 @@ pub(super) fn bars(lang: Lang, label: &str, bars: &[Bar]) -> Markup {
     let digits = figures::decimals(Money::from_nano(top));
     let lines = [(top, HEAD), (top / 2, i64::midpoint(HEAD, ground)), (0, ground)];
     html! {
-        svg.chart role="img" aria-label=(label) width="100%" height=(HEIGHT) {
-            @for (_, at) in lines {
-                line.grid x1="0" x2="100%" y1=(at) y2=(at) {}
-            }
-            @for (at, bar) in bars.iter().enumerate() {
-                @let height = tall(bar.cost.nano());
-                g.bar {
-                    rect.hit x=(place(at, 0)) y=(HEAD) width=(share(1, count)) height=(ground - HEAD) {}
-                    rect.fill x=(place(at, 3)) y=(ground - height) width=(share(14, count * 20))
-                        height=(height) rx="2" {}
-                    title { (bar.title) }
+        div.chart {
+            (axis(lang, &lines, digits))
+            svg.plot role="img" aria-label=(label) width="100%" height=(HEIGHT) {
+                @for (_, at) in lines {
+                    line.grid x1="0" x2="100%" y1=(at) y2=(at) {}
                 }
-                @if at % every == every / 2 {
-                    text.axis.middle.odd[(at / every) % 2 == 1] x=(place(at, 10)) y=(HEIGHT - 6) { (bar.label) }
+                @for (at, bar) in bars.iter().enumerate() {
+                    @let height = tall(bar.cost.nano());
+                    g.bar {
+                        rect.hit x=(place(at, 0)) y=(HEAD) width=(share(1, count)) height=(ground - HEAD) {}
+                        rect.fill x=(place(at, 3)) y=(ground - height) width=(share(14, count * 20))
+                            height=(height) rx="2" {}
+                        title { (bar.title) }
+                    }
+                    @if at % every == every / 2 {
+                        text.axis.middle.odd[(at / every) % 2 == 1] x=(place(at, 10)) y=(HEIGHT - 6) { (bar.label) }
+                    }
                 }
             }
-            // After the bars, so that none hides them.
-            @for (line, at) in lines.into_iter().filter(|(line, _)| *line > 0) {
-                text.axis x="0" y=(at - 5) { (figures::money(lang, Money::from_nano(line), digits)) }
+        }
+    }
+}
+
+/// What the lines stand for, beside the bars. It is as wide as its longest amount.
+fn axis(lang: Lang, lines: &[(i64, i64)], digits: usize) -> Markup {
+    let amount = |nano: i64| figures::money(lang, Money::from_nano(nano), digits);
+    let longest = lines.iter().map(|(line, _)| amount(*line).chars().count()).max().unwrap_or(0);
+    html! {
+        svg.scale aria-hidden="true" width=(longest * LETTER) height=(HEIGHT) {
+            @for (line, at) in lines.iter().filter(|(line, _)| *line > 0) {
+                text.axis.end x="100%" y=(at + 4) { (amount(*line)) }
             }
         }
     }

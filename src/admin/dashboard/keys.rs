@@ -15,11 +15,10 @@ use serde::Deserialize;
 use crate::admin::dashboard::page::{Asked, Shown, Visit, asked};
 use crate::admin::dashboard::parts::Question;
 use crate::admin::dashboard::{Desk, figures, parts, see_other};
-use crate::domain::{Money, Window};
+use crate::domain::Money;
 use crate::guard::keyring::{KeyError, NewKey};
 use crate::keys::Key;
-use crate::ledger::calendar;
-use crate::store::reader::{self, GroupBy};
+use crate::store::reader::GroupBy;
 
 /// Keys on one page.
 const PAGE: usize = 50;
@@ -54,11 +53,13 @@ async fn list(State(desk): State<Desk>, Extension(visit): Extension<Visit>, want
     });
     let found = keys.len();
     let keys: Vec<_> = keys.into_iter().skip(from).take(PAGE).collect();
-    let spent = spent_this_month(&desk, &visit).await?;
+    let spent = parts::spent_this_month(&desk, &visit, GroupBy::Key).await?;
     let at = |from: usize| parts::link("/keys", &[("q", &search), ("from", &from.to_string())]);
     let before = (from > 0).then(|| at(from.saturating_sub(PAGE)));
     let after = (found > from.saturating_add(PAGE)).then(|| at(from + PAGE));
-    let create = html! { a.button.primary href="/keys/new" { "+ " (words.create_key) } };
+    let create = html! {
+        @if visit.may_change { a.button.primary href="/keys/new" { "+ " (words.create_key) } }
+    };
     let body = html! {
         (parts::heading(words.api_keys, Some(words.api_keys_lead), &create))
         @if total > PAGE || !search.is_empty() {
@@ -80,20 +81,6 @@ async fn list(State(desk): State<Desk>, Extension(visit): Extension<Visit>, want
         }
     };
     Ok(visit.page(words.api_keys, &body))
-}
-
-async fn spent_this_month(
-    desk: &Desk,
-    visit: &Visit,
-) -> Result<HashMap<String, Money>, crate::admin::dashboard::page::Instead> {
-    let now_s = desk.admin.guard.clock().now_s();
-    let start_s = calendar::span(Window::Month, &parts::zone(desk), now_s).start_s;
-    let sums = desk
-        .admin
-        .guard
-        .read(move |db| reader::usage(db, &GroupBy::Key, start_s, now_s.saturating_add(1), |_, _| true));
-    let sums = sums.await.map_err(|error| visit.unavailable(&error))?;
-    Ok(sums.into_iter().map(|(group, sum)| (group.concat(), sum.cost)).collect())
 }
 
 fn table(desk: &Desk, visit: &Visit, keys: &[Arc<Key>], spent: &HashMap<String, Money>) -> Markup {
@@ -125,7 +112,7 @@ fn table(desk: &Desk, visit: &Visit, keys: &[Arc<Key>], spent: &HashMap<String, 
                                 a href=(parts::link("/usage", &[("key", &key.id)])) { (parts::money(lang, cost(key), digits)) }
                             }
                             td.actions {
-                                @if key.revoked_s.is_none() {
+                                @if visit.may_change && key.revoked_s.is_none() {
                                     a.button.small.danger href=(parts::link("/keys/revoke", &[("id", &key.id)])) {
                                         (words.revoke) span.unseen { " " (parts::name(&key.name)) }
                                     }
@@ -141,7 +128,9 @@ fn table(desk: &Desk, visit: &Visit, keys: &[Arc<Key>], spent: &HashMap<String, 
 
 #[derive(Debug, Default, Deserialize)]
 struct NewForm {
+    #[serde(default)]
     name: String,
+    #[serde(default)]
     project: String,
     #[serde(default)]
     days: String,
@@ -149,8 +138,9 @@ struct NewForm {
     models: String,
 }
 
-async fn new(State(desk): State<Desk>, Extension(visit): Extension<Visit>) -> Shown {
-    Ok(visit.page(visit.words().create_key, &form(&desk, &visit, &NewForm::default(), None)))
+/// The form, with what a link fills in.
+async fn new(State(desk): State<Desk>, Extension(visit): Extension<Visit>, known: Asked<NewForm>) -> Shown {
+    Ok(visit.page(visit.words().create_key, &form(&desk, &visit, &asked(known), None)))
 }
 
 fn form(desk: &Desk, visit: &Visit, sent: &NewForm, problem: Option<&str>) -> Markup {

@@ -50,9 +50,11 @@ async fn list(State(desk): State<Desk>, Extension(visit): Extension<Visit>, want
     let at = |from: usize| parts::link("/limits", &[("from", &from.to_string())]);
     let before = (from > 0).then(|| at(from.saturating_sub(PAGE)));
     let after = (limits.len() > from.saturating_add(PAGE)).then(|| at(from + PAGE));
-    let create = html! { a.button.primary href="/limits/new" { "+ " (words.new_limit) } };
+    let create = html! {
+        @if visit.may_change { a.button.primary href="/limits/new" { "+ " (words.new_limit) } }
+    };
     let body = html! {
-        (parts::heading(words.limits, Some(words.limits_lead), &create))
+        (parts::heading(words.limits, Some(words.limits_lead), &html! { (parts::live_switch(visit.lang)) (create) }))
         @if limits.is_empty() {
             (parts::empty(words.no_limits, words.no_limits_how, &create))
         } @else {
@@ -67,9 +69,6 @@ async fn list(State(desk): State<Desk>, Extension(visit): Extension<Visit>, want
 
 fn card(desk: &Desk, visit: &Visit, limit: &Arc<Limit>, readings: &[Reading]) -> Markup {
     let (lang, words) = (visit.lang, visit.words());
-    let mut readings: Vec<&Reading> = readings.iter().collect();
-    readings.sort_by_key(|reading| Reverse(reading.meter.settled.saturating_add(reading.meter.held)));
-    let unlisted = readings.len().saturating_sub(METERS_MAX);
     html! {
         article.card.limit {
             div.heading.small {
@@ -81,7 +80,7 @@ fn card(desk: &Desk, visit: &Visit, limit: &Arc<Limit>, readings: &[Reading]) ->
                         @if limit.is_rate() { (parts::badge("blue", words.rate)) }
                     }
                 }
-                @if limit.source == Source::Api {
+                @if visit.may_change && limit.source == Source::Api {
                     div.actions {
                         a.button.small href=(parts::link("/limits/edit", &[("name", &limit.name)])) {
                             (words.edit) span.unseen { " " (limit.name) }
@@ -97,22 +96,35 @@ fn card(desk: &Desk, visit: &Visit, limit: &Arc<Limit>, readings: &[Reading]) ->
                 p.muted { (words.rate_lead) }
             } @else if limit.window == Window::Request {
                 p.muted { (words.request_lead) }
-            } @else if readings.is_empty() {
-                p.muted { (words.nothing_counted) }
             } @else {
-                ul.gauges {
-                    @for reading in readings.iter().take(METERS_MAX) {
-                        li {
-                            @if limit.per != Per::Organization {
-                                p.of { (parts::subject(desk, lang, limit, &reading.subject)) }
-                            }
-                            (parts::meter(lang, limit, reading))
+                div.stack id={ "meters-" (limit.name) } data-live { (meters(desk, lang, limit, readings)) }
+            }
+        }
+    }
+}
+
+/// The meters of a limit, the fullest first.
+fn meters(desk: &Desk, lang: Lang, limit: &Limit, readings: &[Reading]) -> Markup {
+    let words = lang.words();
+    let mut readings: Vec<&Reading> = readings.iter().collect();
+    readings.sort_by_key(|reading| Reverse(reading.meter.settled.saturating_add(reading.meter.held)));
+    let unlisted = readings.len().saturating_sub(METERS_MAX);
+    html! {
+        @if readings.is_empty() {
+            p.muted { (words.nothing_counted) }
+        } @else {
+            ul.gauges {
+                @for reading in readings.iter().take(METERS_MAX) {
+                    li {
+                        @if limit.per != Per::Organization {
+                            p.of { (parts::subject(desk, lang, limit, &reading.subject)) }
                         }
+                        (parts::meter(lang, limit, reading))
                     }
                 }
-                @if unlisted > 0 {
-                    p.muted { (figures::counted(lang, words.n_more, u64::try_from(unlisted).unwrap_or(0))) }
-                }
+            }
+            @if unlisted > 0 {
+                p.muted { (figures::counted(lang, words.n_more, u64::try_from(unlisted).unwrap_or(0))) }
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Signing in with the admin token, signing out, and choosing a language.
+//! Signing in with the admin token or an admin key, signing out, and choosing a language.
 
 use axum::Extension;
 use axum::body::Bytes;
@@ -12,7 +12,7 @@ use crate::admin::dashboard::language::{COOKIE, Lang};
 use crate::admin::dashboard::page::{self, Asked, Visit, asked};
 use crate::admin::dashboard::session::{self, same, set_cookie};
 use crate::admin::dashboard::{Desk, PAGES, see_other};
-use crate::keys;
+use crate::keys::{self, KeyHash};
 
 /// A token longer than this is none of ours, and is not looked at.
 const TOKEN_BYTES_MAX: usize = 4_096;
@@ -38,9 +38,8 @@ fn ours(path: Option<&str>) -> &'static str {
 }
 
 pub(super) async fn form(State(desk): State<Desk>, back: Asked<Back>, headers: HeaderMap) -> Response {
-    let now_ms = desk.admin.guard.clock().now_ms();
     let next = ours(asked(back).next.as_deref());
-    if session::presented(&headers).is_some_and(|value| desk.sessions.find(&value, now_ms).is_some()) {
+    if desk.visitor(&headers).is_some() {
         return see_other(next);
     }
     answer(&desk, &headers, next, StatusCode::OK, None)
@@ -111,12 +110,13 @@ pub(super) async fn sign_in(State(desk): State<Desk>, headers: HeaderMap, reques
         return response;
     }
     let token = sent.token.trim();
-    if token.len() > TOKEN_BYTES_MAX || !desk.admin.is_token(token) {
+    let hash = KeyHash::of(token.as_bytes());
+    if token.len() > TOKEN_BYTES_MAX || desk.admin.visitor_with(&hash).is_none() {
         desk.sessions.failed(now_ms);
         tracing::warn!("somebody gave the dashboard a wrong admin token");
         return again(StatusCode::UNAUTHORIZED, words.wrong_token);
     }
-    let Ok(value) = desk.sessions.open(now_ms) else {
+    let Ok(value) = desk.sessions.open(hash, now_ms) else {
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();
     };
     let mut response = see_other(next);

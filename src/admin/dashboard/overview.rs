@@ -1,7 +1,7 @@
 //! Overview: what was spent, how far the limits are, the last days.
 
 use axum::extract::State;
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Extension, Router};
 use jiff::tz::TimeZone;
 use maud::{Markup, html};
@@ -9,7 +9,7 @@ use maud::{Markup, html};
 use crate::admin::dashboard::chart::{self, Bar};
 use crate::admin::dashboard::language::Lang;
 use crate::admin::dashboard::page::{Shown, Visit};
-use crate::admin::dashboard::{Desk, figures, parts};
+use crate::admin::dashboard::{Desk, figures, first_steps, parts};
 use crate::admin::limits::everything;
 use crate::admin::usage::days;
 use crate::domain::{Money, Span, Window};
@@ -25,7 +25,7 @@ const METERS_MAX: usize = 6;
 const TOP_MAX: usize = 5;
 
 pub(super) fn routes() -> Router<Desk> {
-    Router::new().route("/", get(show))
+    Router::new().route("/", get(show)).route("/first-steps", post(first_steps::skip))
 }
 
 /// What this page reads from the ledger.
@@ -49,32 +49,35 @@ async fn show(State(desk): State<Desk>, Extension(visit): Extension<Visit>) -> S
     let requests = |sum: &UsageSum| figures::counted(lang, words.n_requests, sum.requests);
     let open = figures::counted(lang, words.n_open, u64::try_from(open).unwrap_or(u64::MAX));
     let body = html! {
-        (parts::heading(words.overview, None, &html! {}))
+        (parts::heading(words.overview, None, &parts::live_switch(lang)))
+        (first_steps::card(&desk, &visit))
         @if !desk.admin.guard.is_healthy() {
             p.notice.bad role="alert" { (words.ledger_unavailable) }
         }
-        dl.tiles {
+        dl.tiles #tiles data-live {
             (parts::tile(words.this_month, &parts::money(lang, sums.month.cost, digits), &html! { (requests(&sums.month)) }))
-            (parts::tile(words.today, &parts::money(lang, today.cost, figures::decimals(today.cost)), &html! { (requests(&today)) }))
+            (parts::tile(words.today, &parts::money(lang, today.cost, digits), &html! { (requests(&today)) }))
             (parts::tile(words.at_this_pace, &pace, &range))
-            (parts::tile(words.held_now, &parts::money(lang, held, figures::decimals(held)), &html! { (open) }))
+            (parts::tile(words.held_now, &parts::money(lang, held, digits), &html! { (open) }))
         }
         section.card aria-labelledby="limits" {
             div.heading.small {
                 h2 #limits { (words.limits) }
                 a href="/limits" { (words.all_limits) }
             }
-            (gauges(&desk, lang))
+            div #gauges data-live { (gauges(&desk, &visit)) }
         }
         section.card aria-labelledby="days" {
             h2 #days { (words.last_days.replace("{n}", &DAYS.to_string())) }
-            @if sums.days.iter().all(|(_, sum)| sum.requests == 0 && sum.cost == Money::ZERO) {
-                (parts::empty(words.no_usage, words.no_usage_how, &html! {}))
-            } @else {
-                (day_chart(lang, words.spend_per_day, &sums.days, &zone))
+            div #chart data-live {
+                @if sums.days.iter().all(|(_, sum)| sum.requests == 0 && sum.cost == Money::ZERO) {
+                    (parts::empty(words.no_usage, words.no_usage_how, &html! {}))
+                } @else {
+                    (day_chart(lang, words.spend_per_day, &sums.days, &zone))
+                }
             }
         }
-        div.columns {
+        div.columns #tops data-live {
             (top(lang, words.top_keys, "/usage?by=key", &sums.keys, |id| desk.admin.guard.ring().key_name(id).to_string()))
             (top(lang, words.top_models, "/usage?by=model", &sums.models, str::to_owned))
         }
@@ -95,12 +98,12 @@ async fn read(
     let asked = spans.clone();
     let found = desk.admin.guard.read(move |db| {
         let all = |_: &str, _: &str| true;
-        let days = reader::usage(db, &GroupBy::Day(asked), first.start_s, until_s, all)?;
-        let keys = reader::usage(db, &GroupBy::Key, month.start_s, until_s, all)?;
-        let models = reader::usage(db, &GroupBy::Model, month.start_s, until_s, all)?;
-        Ok((days, keys, models))
+        let days = Span { start_s: first.start_s, end_s: until_s };
+        let month = Span { end_s: until_s, ..month };
+        let by = [(&GroupBy::Day(asked), days), (&GroupBy::Key, month), (&GroupBy::Model, month)];
+        reader::usages(db, by, all)
     });
-    let (days, keys, models) = found.await.map_err(|error| visit.unavailable(&error))?;
+    let [days, keys, models] = found.await.map_err(|error| visit.unavailable(&error))?;
     let month = total(keys.iter().map(|(_, sum)| sum));
     Ok(Sums { days: by_day(&spans, &days), month, keys, models })
 }
@@ -152,8 +155,8 @@ fn ahead(desk: &Desk, lang: Lang, digits: usize) -> (Markup, Markup) {
     (amount(forecast.expected), range)
 }
 
-fn gauges(desk: &Desk, lang: Lang) -> Markup {
-    let words = lang.words();
+fn gauges(desk: &Desk, visit: &Visit) -> Markup {
+    let (lang, words) = (visit.lang, visit.words());
     let limits = everything(&desk.admin);
     let mut meters: Vec<_> = limits
         .iter()
@@ -171,7 +174,7 @@ fn gauges(desk: &Desk, lang: Lang) -> Markup {
     html! {
         @if limits.is_empty() {
             (parts::empty(words.no_limits, words.no_limits_how, &html! {
-                a.button.primary href="/limits/new" { (words.new_limit) }
+                @if visit.may_change { a.button.primary href="/limits/new" { (words.new_limit) } }
             }))
         } @else if meters.is_empty() {
             p.muted { (words.nothing_counted) }

@@ -10,7 +10,7 @@ use maud::{DOCTYPE, Markup, html};
 
 use crate::admin::dashboard::language::Lang;
 use crate::admin::dashboard::words::Words;
-use crate::admin::dashboard::{PAGES, assets, figures};
+use crate::admin::dashboard::{PAGES, SIGN_OUT, assets, figures, parts};
 use crate::guard::trail::Actor;
 use crate::keys::KeyHash;
 use crate::store::StoreError;
@@ -34,6 +34,10 @@ pub(super) struct Visit {
     pub(super) path: String,
     /// Whose changes these are.
     pub(super) by: Actor,
+    /// Whether these may change anything.
+    pub(super) may_change: bool,
+    /// What the organization is called.
+    pub(super) organization: Arc<str>,
 }
 
 /// An answer in place of the page that was asked for.
@@ -104,6 +108,7 @@ impl Visit {
                 a.skip href="#main" { (words.skip) }
                 header.side {
                     a.brand href="/" { (mark()) "spendguard" }
+                    p.organization { (parts::name(&self.organization)) }
                     nav aria-label=(words.navigation) {
                         ul {
                             @for page in PAGES {
@@ -117,7 +122,7 @@ impl Visit {
                     }
                     div.foot {
                         (languages(self.lang, section.unwrap_or("/")))
-                        form method="post" action="/logout" {
+                        form method="post" action=(SIGN_OUT) {
                             (self.proof())
                             button.button.quiet type="submit" { (words.sign_out) }
                         }

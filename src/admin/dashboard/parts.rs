@@ -1,5 +1,7 @@
 //! Small parts that pages are made of.
 
+use std::collections::HashMap;
+
 use jiff::tz::TimeZone;
 use maud::{Markup, html};
 
@@ -7,11 +9,13 @@ use crate::admin::dashboard::Desk;
 use crate::admin::dashboard::chart::Gauge;
 use crate::admin::dashboard::figures;
 use crate::admin::dashboard::language::Lang;
-use crate::admin::dashboard::page::Visit;
+use crate::admin::dashboard::page::{Instead, Visit};
 use crate::domain::limit::{Per, Unit};
 use crate::domain::{Limit, Money, Window};
 use crate::keys::Key;
+use crate::ledger::calendar;
 use crate::ledger::meter::{Reading, Subject};
+use crate::store::reader::{self, GroupBy};
 
 /// Longer names are cut on pages; they are whole in their titles.
 const NAME_CHARS_MAX: usize = 60;
@@ -50,6 +54,11 @@ pub(super) fn name(text: &str) -> Markup {
         return html! { bdi.name { (text) } };
     }
     html! { bdi.name title=(cut(TITLE_CHARS_MAX)) { (cut(NAME_CHARS_MAX)) "…" } }
+}
+
+/// A sentence with such a name in it, cut only where it has no end.
+pub(super) fn note(text: &str) -> Markup {
+    html! { bdi.name { (text.chars().take(TITLE_CHARS_MAX).collect::<String>()) } }
 }
 
 /// A small label; its tone is said by the text too.
@@ -190,6 +199,28 @@ pub(super) fn pager(lang: Lang, before: Option<String>, after: Option<String>) -
             }
         }
     }
+}
+
+/// Stops and starts what a script keeps up to date; without one it isn't there.
+pub(super) fn live_switch(lang: Lang) -> Markup {
+    let words = lang.words();
+    html! {
+        button.button.small.live type="button" data-live-switch data-paused=(words.paused) hidden { (words.live) }
+    }
+}
+
+/// What was spent this month, by group.
+pub(super) async fn spent_this_month(
+    desk: &Desk,
+    visit: &Visit,
+    by: GroupBy,
+) -> Result<HashMap<String, Money>, Instead> {
+    let now_s = desk.admin.guard.clock().now_s();
+    let start_s = calendar::span(Window::Month, &zone(desk), now_s).start_s;
+    let until_s = now_s.saturating_add(1);
+    let sums = desk.admin.guard.read(move |db| reader::usage(db, &by, start_s, until_s, |_, _| true));
+    let sums = sums.await.map_err(|error| visit.unavailable(&error))?;
+    Ok(sums.into_iter().map(|(group, sum)| (group.concat(), sum.cost)).collect())
 }
 
 /// A text as it may stand in a query.

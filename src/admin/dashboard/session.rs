@@ -38,8 +38,20 @@ struct Inner {
     failures: VecDeque<i64>,
 }
 
+/// An open session.
+#[derive(Clone, Debug)]
+pub(super) struct Found {
+    pub(super) id: KeyHash,
+    /// The hash of the token that opened it.
+    pub(super) token: KeyHash,
+    /// What each of its forms carries.
+    pub(super) csrf: Arc<str>,
+}
+
 #[derive(Debug)]
 struct Session {
+    /// The hash of the token that opened it.
+    token: KeyHash,
     csrf: Arc<str>,
     began_ms: i64,
     /// The secret of a key just made: the key's id, the secret, and when.
@@ -47,8 +59,8 @@ struct Session {
 }
 
 impl Sessions {
-    /// Opens a session; returns what its cookie says.
-    pub(super) fn open(&self, now_ms: i64) -> Result<String, getrandom::Error> {
+    /// Opens a session for whom a token let in; returns what its cookie says.
+    pub(super) fn open(&self, token: KeyHash, now_ms: i64) -> Result<String, getrandom::Error> {
         let value = keys::new_id("")?;
         let csrf = keys::new_id("")?.into();
         let mut inner = self.lock();
@@ -57,17 +69,17 @@ impl Sessions {
             let oldest = inner.open.iter().min_by_key(|(_, session)| session.began_ms).map(|(id, _)| *id);
             oldest.and_then(|id| inner.open.remove(&id));
         }
-        let session = Session { csrf, began_ms: now_ms, made: None };
+        let session = Session { token, csrf, began_ms: now_ms, made: None };
         inner.open.insert(KeyHash::of(value.as_bytes()), session);
         Ok(value)
     }
 
-    /// The session of a cookie's value, and the token of its forms.
-    pub(super) fn find(&self, value: &str, now_ms: i64) -> Option<(KeyHash, Arc<str>)> {
+    /// The session of a cookie's value, if it is still open.
+    pub(super) fn find(&self, value: &str, now_ms: i64) -> Option<Found> {
         let id = KeyHash::of(value.as_bytes());
         let inner = self.lock();
         let session = inner.open.get(&id).filter(|session| session.is_open(now_ms))?;
-        Some((id, Arc::clone(&session.csrf)))
+        Some(Found { id, token: session.token, csrf: Arc::clone(&session.csrf) })
     }
 
     /// Ends a session.
@@ -162,12 +174,13 @@ mod tests {
     #[test]
     fn a_session_ends_after_its_life_and_the_oldest_makes_room() {
         let sessions = Sessions::default();
-        let first = sessions.open(0).unwrap();
+        let token = KeyHash::of(b"token");
+        let first = sessions.open(token, 0).unwrap();
         assert!(sessions.find(&first, LIFE_MS - 1).is_some());
         assert!(sessions.find(&first, LIFE_MS).is_none());
         let mut last = String::new();
         for at_ms in 1..=i64::try_from(SESSIONS_MAX).unwrap() {
-            last = sessions.open(at_ms).unwrap();
+            last = sessions.open(token, at_ms).unwrap();
         }
         assert!(sessions.find(&first, 300).is_none(), "the oldest made room");
         assert!(sessions.find(&last, 300).is_some());
@@ -177,8 +190,8 @@ mod tests {
     #[test]
     fn a_new_secret_is_shown_once_and_not_late() {
         let sessions = Sessions::default();
-        let value = sessions.open(0).unwrap();
-        let (id, _) = sessions.find(&value, 0).unwrap();
+        let value = sessions.open(KeyHash::of(b"token"), 0).unwrap();
+        let id = sessions.find(&value, 0).unwrap().id;
         let keep = || sessions.keep(&id, "key_1".into(), Secret::new("sk-guard-x"), 0);
         keep();
         assert!(sessions.take(&id, "key_1", 1).is_some());

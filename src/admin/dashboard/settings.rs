@@ -1,21 +1,61 @@
-//! Settings: the language, how the guard is, and what configuration is in force.
+//! Settings: the organization, alert channels, the language, how the guard is,
+//! and what configuration is in force.
 
-use axum::extract::State;
-use axum::routing::get;
+use axum::extract::rejection::FormRejection;
+use axum::extract::{Form, State};
+use axum::http::StatusCode;
+use axum::routing::{get, post};
 use axum::{Extension, Router};
 use maud::{Markup, html};
+use serde::Deserialize;
 
-use crate::admin::dashboard::page::{self, Shown, Visit};
-use crate::admin::dashboard::{Desk, figures, parts};
+use crate::admin::dashboard::page::{self, Asked, Instead, Shown, Visit, asked};
+use crate::admin::dashboard::{Desk, figures, parts, see_other};
+use crate::alerts::Listed;
+use crate::domain::limit::Source;
+use crate::guard::organization::RenameError;
+use crate::store::outbox::{self, Delivery};
 
 pub(super) fn routes() -> Router<Desk> {
-    Router::new().route("/settings", get(show))
+    Router::new()
+        .route("/settings", get(show))
+        .route("/settings/organization", post(rename))
+        .route("/settings/test", post(test))
 }
 
-async fn show(State(desk): State<Desk>, Extension(visit): Extension<Visit>) -> Shown {
+#[derive(Debug, Default, Deserialize)]
+struct Wanted {
+    saved: Option<String>,
+}
+
+/// What came of what was asked for.
+#[derive(Default)]
+struct News {
+    saved: bool,
+    /// What was typed as a name, and what is wrong with it.
+    name: Option<(String, &'static str)>,
+    /// The channel that was tested, and what came of it.
+    tested: Option<(String, Result<(), String>)>,
+}
+
+async fn show(State(desk): State<Desk>, Extension(visit): Extension<Visit>, wanted: Asked<Wanted>) -> Shown {
+    let news = News { saved: asked(wanted).saved.is_some(), ..News::default() };
+    Ok(visit.page(visit.words().settings, &view(&desk, &visit, &news).await?))
+}
+
+async fn view(desk: &Desk, visit: &Visit, news: &News) -> Result<Markup, Instead> {
     let words = visit.words();
-    let body = html! {
+    Ok(html! {
         (parts::heading(words.settings, None, &html! {}))
+        @if news.saved { p.notice.good role="status" { (words.saved) } }
+        section.card aria-labelledby="organization" {
+            h2 #organization { (words.organization) }
+            (organization(desk, visit, news.name.as_ref()))
+        }
+        section.card aria-labelledby="channels" {
+            h2 #channels { (words.alert_channels) }
+            (channels(desk, visit, news.tested.as_ref()).await?)
+        }
         section.card {
             h2 { (words.language) }
             p.muted { (words.language_lead) }
@@ -23,15 +63,171 @@ async fn show(State(desk): State<Desk>, Extension(visit): Extension<Visit>) -> S
         }
         section.card {
             h2 { (words.this_guard) }
-            (state(&desk, &visit))
+            (state(desk, visit))
         }
         section.card {
             h2 { (words.in_force) }
             p.muted { (words.in_force_lead) }
-            (configuration(&desk, &visit))
+            (configuration(desk, visit))
         }
+    })
+}
+
+/// The organization's name, to be changed unless the file gives it.
+fn organization(desk: &Desk, visit: &Visit, wrong: Option<&(String, &'static str)>) -> Markup {
+    let words = visit.words();
+    let of_file = desk.admin.guard.organization_named_by() == Some(Source::File);
+    if of_file || !visit.may_change {
+        return html! {
+            p { strong { (parts::name(&visit.organization)) } " "
+                @if of_file { (parts::badge("grey", words.from_file)) } }
+            @if of_file { p.hint { (words.named_by_file) " " code { "[organization] name" } } }
+        };
+    }
+    let typed = wrong.map_or(&*visit.organization, |(typed, _)| typed);
+    html! {
+        form.row method="post" action="/settings/organization" {
+            (visit.proof())
+            div.field {
+                label for="name" { (words.name) }
+                input #name name="name" required maxlength="256" autocomplete="organization" value=(typed)
+                    aria-invalid=[wrong.map(|_| "true")] aria-describedby="name-hint";
+                @if let Some((_, problem)) = wrong {
+                    p.notice.bad #name-hint role="alert" { (problem) }
+                } @else {
+                    p.hint #name-hint { (words.organization_hint) }
+                }
+            }
+            button.button.primary type="submit" { (words.save_changes) }
+        }
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct NameForm {
+    #[serde(default)]
+    name: String,
+}
+
+async fn rename(
+    State(desk): State<Desk>,
+    Extension(visit): Extension<Visit>,
+    sent: Result<Form<NameForm>, FormRejection>,
+) -> Shown {
+    let words = visit.words();
+    let name = sent.map(|Form(sent)| sent.name.trim().to_owned()).unwrap_or_default();
+    let problem = match desk.admin.guard.rename_organization(name.clone(), &visit.by).await {
+        Ok(()) => return Ok(see_other("/settings?saved=name")),
+        Err(RenameError::Store(error)) => return Err(visit.unavailable(&error)),
+        Err(RenameError::BadName) => words.bad_name,
+        Err(RenameError::ManagedByFile) => words.named_by_file,
     };
-    Ok(visit.page(words.settings, &body))
+    let news = News { name: Some((name, problem)), ..News::default() };
+    let body = view(&desk, &visit, &news).await?;
+    Ok(visit.with_status(StatusCode::UNPROCESSABLE_ENTITY, words.settings, &body))
+}
+
+/// Where alerts go, and how that goes.
+async fn channels(
+    desk: &Desk,
+    visit: &Visit,
+    tested: Option<&(String, Result<(), String>)>,
+) -> Result<Markup, Instead> {
+    let words = visit.words();
+    let listed = desk.admin.outbox.listed();
+    let names: Vec<String> = listed.iter().map(|channel| channel.name.clone()).collect();
+    let states = desk.admin.guard.read(move |db| {
+        names.iter().map(|name| outbox::channel_state(db, name)).collect::<Result<Vec<_>, _>>()
+    });
+    let states = states.await.map_err(|error| visit.unavailable(&error))?;
+    let found = tested.filter(|(name, _)| listed.iter().any(|channel| channel.name == *name));
+    Ok(html! {
+        p.muted {
+            (words.alert_channels_lead) " "
+            code { "[alerts.email]" } " · " code { "[[alerts.webhook]]" } " · " code { "[[alerts.slack]]" }
+        }
+        @if listed.is_empty() {
+            (parts::empty(words.no_channels, words.no_channels_how, &html! {}))
+        } @else {
+            ul.list {
+                @for (channel, (last, waiting)) in listed.iter().zip(&states) {
+                    li.line {
+                        (channel_state(visit, channel, last.as_ref(), *waiting))
+                        @if visit.may_change { (test_button(visit, channel)) }
+                        @if let Some((_, outcome)) = found.filter(|(name, _)| *name == channel.name) {
+                            (outcome_of_test(visit, outcome))
+                        }
+                    }
+                }
+            }
+        }
+    })
+}
+
+fn channel_state(visit: &Visit, channel: &Listed, last: Option<&Delivery>, waiting: u64) -> Markup {
+    let (lang, words) = (visit.lang, visit.words());
+    let kind = match channel.kind {
+        "email" => words.email,
+        "webhook" => words.webhook,
+        _ => "Slack",
+    };
+    html! {
+        div {
+            p { strong { (kind) } " " (parts::name(&channel.place)) }
+            p.small.muted {
+                code { (channel.name) }
+                @if waiting > 0 { " · " (figures::counted(lang, words.n_waiting, waiting)) }
+            }
+        }
+        div.state {
+            @match last {
+                None => (parts::badge("grey", words.nothing_sent)),
+                Some(last) if last.state == "sent" => {
+                    (parts::badge("green", words.delivered))
+                    p.small.muted { (parts::time(lang, last.next_ms.div_euclid(1_000))) }
+                },
+                Some(last) => {
+                    (parts::badge("red", words.not_delivered))
+                    p.small lang="en" { (parts::note(last.error.as_deref().unwrap_or_default())) }
+                },
+            }
+        }
+    }
+}
+
+fn test_button(visit: &Visit, channel: &Listed) -> Markup {
+    html! {
+        form method="post" action="/settings/test" {
+            (visit.proof())
+            input type="hidden" name="channel" value=(channel.name);
+            button.button.small type="submit" { (visit.words().send_test) span.unseen { " " (channel.name) } }
+        }
+    }
+}
+
+fn outcome_of_test(visit: &Visit, outcome: &Result<(), String>) -> Markup {
+    let words = visit.words();
+    html! {
+        @match outcome {
+            Ok(()) => p.notice.good role="status" { (words.test_sent) },
+            Err(error) => p.notice.bad role="alert" { (words.test_failed) " " span lang="en" { (parts::note(error)) } },
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+struct TestForm {
+    channel: String,
+}
+
+async fn test(
+    State(desk): State<Desk>,
+    Extension(visit): Extension<Visit>,
+    Form(TestForm { channel }): Form<TestForm>,
+) -> Shown {
+    let outcome = desk.admin.outbox.test_one(&channel).await.ok_or_else(|| visit.not_found())?;
+    let news = News { tested: Some((channel, outcome)), ..News::default() };
+    Ok(visit.page(visit.words().settings, &view(&desk, &visit, &news).await?))
 }
 
 fn state(desk: &Desk, visit: &Visit) -> Markup {

@@ -186,12 +186,10 @@ async fn read(desk: &Desk, visit: &Visit, question: &Question, zone: &TimeZone) 
     let sums = desk.admin.guard.read(move |db| {
         let fits = |wanted: &str, id: &str| wanted.is_empty() || wanted == id;
         let keep = |in_project: &str, of_key: &str| fits(&project, in_project) && fits(&key, of_key);
-        let days = reader::usage(db, &by_days, since_s, until_s, keep)?;
-        let groups =
-            if by == by_days { days.clone() } else { reader::usage(db, &by, since_s, until_s, keep)? };
-        Ok((days, groups))
+        let span = Span { start_s: since_s, end_s: until_s };
+        reader::usages(db, [(&by_days, span), (&by, span)], keep)
     });
-    let (days, groups) = sums.await.map_err(|error| visit.unavailable(&error))?;
+    let [days, groups] = sums.await.map_err(|error| visit.unavailable(&error))?;
     let ring = desk.admin.guard.ring();
     let named = |group: String| match question.by {
         By::Key => ring.key_name(&group).to_string(),

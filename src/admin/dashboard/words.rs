@@ -59,7 +59,23 @@ words! {
     bad_limit_name bad_hard bad_soft bad_zone bad_tag bad_choice limit_exists limit_of_file limit_is_alert
     // Activity.
     activity_lead refused nothing_refused look_further no_activity_how kind basis client_left
-    kind_settle kind_release kind_adjust kind_threshold basis_reported basis_counted basis_assumed
+    kind_settle kind_release kind_adjust kind_threshold kind_grant basis_reported basis_counted basis_assumed
+    // Projects.
+    projects projects_lead create_project project_name_hint rename rename_project archive archive_project
+    archive_project_lead archived n_keys
+    // Activity, as it comes, and what operators changed.
+    live paused reason audit_trail audit_lead who what before_after was_created was_changed was_removed
+    was_archived limit admin_key service_account spend_alert model_permissions no_changes no_changes_how
+    // First steps.
+    first_steps first_steps_lead step_name step_key step_limits step_call step_call_how skip_step
+    hide_steps
+    // Billing.
+    billing billing_lead credit_balance granted spent expires credit_history no_credit no_credit_how add_credit
+    add_credit_lead amount amount_hint note note_hint bad_credit credit_shadow credit_used_up
+    // Settings of the organization and of alerts.
+    only_looks organization organization_hint named_by_file save_changes saved alert_channels
+    alert_channels_lead no_channels no_channels_how email webhook n_waiting nothing_sent delivered
+    not_delivered send_test test_sent test_failed
     // Settings.
     language_lead this_guard version prices_as_of ledger ledger_sound in_force in_force_lead setting value
 }
@@ -70,7 +86,7 @@ mod tests {
     use crate::admin::dashboard::language::Lang;
 
     /// Texts that two languages rightly have in common.
-    const ALIKE: [&str; 2] = ["model", "status"];
+    const ALIKE: [&str; 5] = ["model", "status", "limit", "webhook", "kind_threshold"];
 
     #[test]
     fn no_language_leaves_a_text_in_another_or_empty() {

@@ -2,52 +2,77 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::{Extension, Json};
 use serde::Deserialize;
+use utoipa::{IntoParams, ToSchema};
 
+use super::page;
 use super::view::{AdminKeyView, DeletedView};
-use super::{Asked, Body, page};
 use crate::admin::Admin;
 use crate::admin::error::ApiError;
+use crate::admin::extract::{Body, Path, Query};
 use crate::admin::keys::{Paging, positive};
 use crate::admin::view::List;
 use crate::guard::admin_keys::{AdminKey, Role};
 use crate::guard::trail::Actor;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct Wanted {
+    /// How many to a page; 20 if it is not said.
+    #[param(minimum = 1, maximum = 100)]
     limit: Option<usize>,
+    /// The id that the page begins behind.
     after: Option<String>,
+    /// `asc` or `desc`.
+    #[param(pattern = "^(asc|desc)$")]
     order: Option<String>,
 }
 
+/// Lists admin keys.
+#[utoipa::path(
+    get,
+    path = "/admin_api_keys",
+    params(Wanted),
+    responses((status = 200, body = List<AdminKeyView>)),
+)]
 pub(super) async fn list(
     State(admin): State<Admin>,
-    wanted: Asked<Wanted>,
+    Query(Wanted { limit, after, order }): Query<Wanted>,
 ) -> Result<Json<List<AdminKeyView>>, ApiError> {
-    let Query(Wanted { limit, after, order }) = wanted?;
     let paging = Paging { limit, after, order, ..Paging::default() };
     let views = admin.guard.admin_keys().iter().map(|key| AdminKeyView::of(key)).collect();
     Ok(Json(page(views, &paging, |key: &AdminKeyView| key.id.clone())?))
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = CreateAdminKey)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Create {
+    #[schema(min_length = 1, max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
     name: String,
+    /// From now on; without it the key does not expire.
+    #[schema(minimum = 1, maximum = 3_155_760_000_i64)]
     expires_in_seconds: Option<i64>,
     /// What OpenAI has not: `full`, or `read_only`.
+    #[schema(pattern = "^(full|read_only)$")]
     role: Option<String>,
 }
 
+/// Makes an admin key. Its value is in this answer and never again.
+#[utoipa::path(
+    post,
+    path = "/admin_api_keys",
+    request_body = Create,
+    responses((status = 200, body = AdminKeyView)),
+)]
 pub(super) async fn create(
     State(admin): State<Admin>,
     Extension(by): Extension<Actor>,
-    body: Body<Create>,
+    Body(body): Body<Create>,
 ) -> Result<Json<AdminKeyView>, ApiError> {
-    let Json(body) = body?;
     positive(body.expires_in_seconds)?;
     let role = match body.role.as_deref() {
         None => Role::default(),
@@ -59,6 +84,8 @@ pub(super) async fn create(
     Ok(Json(AdminKeyView::of(&made.0).with_value(&made.1)))
 }
 
+/// Shows an admin key.
+#[utoipa::path(get, path = "/admin_api_keys/{key}", responses((status = 200, body = AdminKeyView)))]
 pub(super) async fn show(
     State(admin): State<Admin>,
     Path(id): Path<String>,
@@ -68,6 +95,8 @@ pub(super) async fn show(
     Ok(Json(AdminKeyView::of(&key)))
 }
 
+/// Deletes an admin key. It opens nothing once this is answered.
+#[utoipa::path(delete, path = "/admin_api_keys/{key}", responses((status = 200, body = DeletedView)))]
 pub(super) async fn remove(
     State(admin): State<Admin>,
     Extension(by): Extension<Actor>,

@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::{Extension, Json};
 use serde::Deserialize;
+use utoipa::{IntoParams, ToSchema};
 
 use super::view::{ApiKeyView, DeletedView};
-use super::{Asked, Body, page, project};
+use super::{page, project};
 use crate::admin::Admin;
 use crate::admin::error::ApiError;
+use crate::admin::extract::{Body, Path, Query};
 use crate::admin::keys::{Paging, positive};
 use crate::admin::view::List;
 use crate::guard::keyring::KeyChange;
@@ -17,11 +19,17 @@ use crate::guard::trail::Actor;
 use crate::keys::Key;
 use crate::store::organization::AccountRow;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct Wanted {
+    /// How many to a page; 20 if it is not said.
+    #[param(minimum = 1, maximum = 100)]
     limit: Option<usize>,
+    /// The id that the page begins behind.
     after: Option<String>,
+    /// `active`, `inactive` or `any`.
+    #[param(pattern = "^(active|inactive|any)$")]
     owner_project_access: Option<String>,
 }
 
@@ -30,12 +38,13 @@ fn owner<'a>(accounts: &'a [Arc<AccountRow>], key: &Key) -> Option<&'a AccountRo
     accounts.iter().find(owns).map(AsRef::as_ref)
 }
 
+/// Lists the keys of a project that are not revoked.
+#[utoipa::path(get, path = "/api_keys", params(Wanted), responses((status = 200, body = List<ApiKeyView>)))]
 pub(super) async fn list(
     State(admin): State<Admin>,
     Path(of): Path<String>,
-    wanted: Asked<Wanted>,
+    Query(wanted): Query<Wanted>,
 ) -> Result<Json<List<ApiKeyView>>, ApiError> {
-    let Query(wanted) = wanted?;
     project(&admin, &of)?;
     let accounts = admin.guard.accounts(&of);
     let mut keys = admin.guard.ring().keys();
@@ -57,6 +66,8 @@ fn find(admin: &Admin, of: &str, id: &str) -> Result<Arc<Key>, ApiError> {
     found.ok_or_else(|| ApiError::not_found(format!("there is no key {id:?} in project {of:?}")))
 }
 
+/// Shows a key of a project.
+#[utoipa::path(get, path = "/api_keys/{key}", responses((status = 200, body = ApiKeyView)))]
 pub(super) async fn show(
     State(admin): State<Admin>,
     Path((of, id)): Path<(String, String)>,
@@ -65,10 +76,15 @@ pub(super) async fn show(
     Ok(Json(ApiKeyView::of(&key, owner(&admin.guard.accounts(&of), &key))))
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = ChangeApiKey)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Change {
+    /// The guard's keys have none.
+    #[schema(max_items = 0)]
     scopes: Option<Vec<String>>,
+    /// From now on.
+    #[schema(minimum = 1, maximum = 3_155_760_000_i64)]
     expires_in_seconds: Option<i64>,
 }
 
@@ -81,13 +97,19 @@ pub(super) fn no_scopes(scopes: Option<&[String]>) -> Result<(), ApiError> {
     Err(ApiError::unsupported(Some("scopes"), why))
 }
 
+/// Changes when a key expires.
+#[utoipa::path(
+    post,
+    path = "/api_keys/{key}",
+    request_body = Change,
+    responses((status = 200, body = ApiKeyView)),
+)]
 pub(super) async fn change(
     State(admin): State<Admin>,
     Extension(by): Extension<Actor>,
     Path((of, id)): Path<(String, String)>,
-    body: Body<Change>,
+    Body(body): Body<Change>,
 ) -> Result<Json<ApiKeyView>, ApiError> {
-    let Json(body) = body?;
     let key = find(&admin, &of, &id)?;
     no_scopes(body.scopes.as_deref())?;
     positive(body.expires_in_seconds)?;
@@ -99,6 +121,8 @@ pub(super) async fn change(
     Ok(Json(ApiKeyView::of(&key, owner(&admin.guard.accounts(&of), &key))))
 }
 
+/// Revokes a key of a project.
+#[utoipa::path(delete, path = "/api_keys/{key}", responses((status = 200, body = DeletedView)))]
 pub(super) async fn remove(
     State(admin): State<Admin>,
     Extension(by): Extension<Actor>,

@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 
 use axum::Json;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use serde_json::{Map, Value, json};
+use utoipa::IntoParams;
 
 use super::view::{ActorView, AuditView, NamedView};
-use super::{Asked, Pairs, page_length};
+use super::{Pairs, page_length};
 use crate::admin::Admin;
 use crate::admin::error::ApiError;
+use crate::admin::extract::Query;
 use crate::admin::view::List;
 use crate::store::trail::{AuditRow, TrailFilter};
 
@@ -70,11 +72,51 @@ fn filter(pairs: Pairs) -> Result<(TrailFilter, usize), ApiError> {
     Ok((filter, limit))
 }
 
+/// What may be asked, for the document: names may come again, so that a query is
+/// read as pairs and not into this.
+#[expect(dead_code, reason = "only the document is made of it")]
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+struct Wanted {
+    /// Unix seconds.
+    #[param(rename = "effective_at[gt]")]
+    after_s: Option<i64>,
+    /// Unix seconds.
+    #[param(rename = "effective_at[gte]")]
+    since_s: Option<i64>,
+    /// Unix seconds.
+    #[param(rename = "effective_at[lt]")]
+    before_s: Option<i64>,
+    /// Unix seconds.
+    #[param(rename = "effective_at[lte]")]
+    until_s: Option<i64>,
+    /// Such as `api_key.created`.
+    #[param(max_items = 100)]
+    event_types: Option<Vec<String>>,
+    /// Only what was done in these.
+    #[param(max_items = 100)]
+    project_ids: Option<Vec<String>>,
+    /// Ids of admin keys, or `configured`.
+    #[param(max_items = 100)]
+    actor_ids: Option<Vec<String>>,
+    /// Only what was done to these.
+    #[param(max_items = 100)]
+    resource_ids: Option<Vec<String>>,
+    /// How many to a page; 20 if it is not said.
+    #[param(minimum = 1, maximum = 100)]
+    limit: Option<usize>,
+    /// The id that the page begins behind.
+    after: Option<String>,
+    /// The id that the page ends before.
+    before: Option<String>,
+}
+
+/// Lists the changes of operators, newest first.
+#[utoipa::path(get, path = "/audit_logs", params(Wanted), responses((status = 200, body = List<AuditView>)))]
 pub(super) async fn list(
     State(admin): State<Admin>,
-    pairs: Asked<Pairs>,
+    Query(pairs): Query<Pairs>,
 ) -> Result<Json<List<AuditView>>, ApiError> {
-    let Query(pairs) = pairs?;
     let (filter, limit) = filter(pairs)?;
     let is_backward = filter.above.is_some();
     let mut rows = admin.guard.trail(filter).await?;

@@ -1,23 +1,30 @@
 //! Model permissions: the models that a project's keys may use.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::{Extension, Json};
 use serde::Deserialize;
+use utoipa::ToSchema;
 
 use super::view::{DeletedView, ModelPermissionsView};
-use super::{Body, active_project, project};
+use super::{active_project, project};
 use crate::admin::Admin;
 use crate::admin::error::ApiError;
+use crate::admin::extract::{Body, Path};
 use crate::guard::trail::Actor;
 use crate::keys::ModelRule;
 
 const MODELS_MAX: usize = 1_000;
 const MODEL_CHARS_MAX: usize = 200;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = SetModelPermissions)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Update {
+    /// `allow_list` or `deny_list`.
+    #[schema(pattern = "^(allow_list|deny_list)$")]
     mode: String,
+    /// Names of models, without patterns.
+    #[schema(max_items = 1000)]
     model_ids: Vec<String>,
 }
 
@@ -30,6 +37,8 @@ fn none(of: &str) -> ApiError {
     ApiError::not_found(format!("project {of:?} has no model permissions: it may use every model"))
 }
 
+/// Shows which models the keys of a project may use.
+#[utoipa::path(get, path = "/model_permissions", responses((status = 200, body = ModelPermissionsView)))]
 pub(super) async fn show(
     State(admin): State<Admin>,
     Path(of): Path<String>,
@@ -38,13 +47,20 @@ pub(super) async fn show(
     admin.guard.ring().model_rule(&of).map(view).ok_or_else(|| none(&of))
 }
 
+/// Sets which models the keys of a project may use.
+#[utoipa::path(
+    post,
+    path = "/model_permissions",
+    request_body = Update,
+    responses((status = 200, body = ModelPermissionsView)),
+)]
 pub(super) async fn put(
     State(admin): State<Admin>,
     Extension(by): Extension<Actor>,
     Path(of): Path<String>,
-    body: Body<Update>,
+    Body(body): Body<Update>,
 ) -> Result<Json<ModelPermissionsView>, ApiError> {
-    let Json(Update { mode, model_ids: models }) = body?;
+    let Update { mode, model_ids: models } = body;
     active_project(&admin, &of)?;
     let named = [true, false].into_iter().find(|denies| ModelRule::mode(*denies) == mode);
     let denies = named.ok_or_else(|| ApiError::bad(Some("mode"), "use allow_list or deny_list"))?;
@@ -60,6 +76,8 @@ pub(super) async fn put(
     Ok(view(rule))
 }
 
+/// Lets the keys of a project use every model.
+#[utoipa::path(delete, path = "/model_permissions", responses((status = 200, body = DeletedView)))]
 pub(super) async fn remove(
     State(admin): State<Admin>,
     Extension(by): Extension<Actor>,

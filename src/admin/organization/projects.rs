@@ -1,31 +1,39 @@
 //! Projects.
 
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::{Extension, Json};
 use serde::Deserialize;
+use utoipa::{IntoParams, ToSchema};
 
 use super::view::ProjectView;
-use super::{Absent, Asked, Body, page, project};
+use super::{Absent, page, project};
 use crate::admin::Admin;
 use crate::admin::error::ApiError;
+use crate::admin::extract::{Body, Path, Query};
 use crate::admin::keys::Paging;
 use crate::admin::view::List;
 use crate::guard::trail::Actor;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct Wanted {
+    /// How many to a page; 20 if it is not said.
+    #[param(minimum = 1, maximum = 100)]
     limit: Option<usize>,
+    /// The id that the page begins behind.
     after: Option<String>,
+    /// Whether archived ones are listed too.
     #[serde(default)]
     include_archived: bool,
 }
 
+/// Lists projects.
+#[utoipa::path(get, path = "/projects", params(Wanted), responses((status = 200, body = List<ProjectView>)))]
 pub(super) async fn list(
     State(admin): State<Admin>,
-    wanted: Asked<Wanted>,
+    Query(wanted): Query<Wanted>,
 ) -> Result<Json<List<ProjectView>>, ApiError> {
-    let Query(wanted) = wanted?;
     let mut projects = admin.guard.ring().projects();
     projects.retain(|project| wanted.include_archived || project.archived_s.is_none());
     let paging = Paging { limit: wanted.limit, after: wanted.after, ..Paging::default() };
@@ -33,14 +41,19 @@ pub(super) async fn list(
     Ok(Json(page(views, &paging, |project: &ProjectView| project.id.clone())?))
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = ProjectFields)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Fields {
+    #[schema(required, value_type = String, min_length = 1, max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
     name: Option<String>,
+    #[schema(ignore)]
     #[serde(default)]
     external_key_id: Absent,
+    #[schema(ignore)]
     #[serde(default)]
     geography: Absent,
+    #[schema(ignore)]
     #[serde(default)]
     residency: Absent,
 }
@@ -54,15 +67,24 @@ impl Fields {
     }
 }
 
+/// Makes a project.
+#[utoipa::path(
+    post,
+    path = "/projects",
+    request_body = Fields,
+    responses((status = 200, body = ProjectView)),
+)]
 pub(super) async fn create(
     State(admin): State<Admin>,
     Extension(by): Extension<Actor>,
-    body: Body<Fields>,
+    Body(body): Body<Fields>,
 ) -> Result<Json<ProjectView>, ApiError> {
-    let name = body?.0.name()?;
+    let name = body.name()?;
     Ok(Json(ProjectView::of(&admin.guard.create_project(None, name, &by).await?)))
 }
 
+/// Shows a project.
+#[utoipa::path(get, path = "", responses((status = 200, body = ProjectView)))]
 pub(super) async fn show(
     State(admin): State<Admin>,
     Path(id): Path<String>,
@@ -70,17 +92,21 @@ pub(super) async fn show(
     Ok(Json(ProjectView::of(&project(&admin, &id)?)))
 }
 
+/// Names a project anew.
+#[utoipa::path(post, path = "", request_body = Fields, responses((status = 200, body = ProjectView)))]
 pub(super) async fn change(
     State(admin): State<Admin>,
     Extension(by): Extension<Actor>,
     Path(id): Path<String>,
-    body: Body<Fields>,
+    Body(body): Body<Fields>,
 ) -> Result<Json<ProjectView>, ApiError> {
     project(&admin, &id)?;
-    let name = body?.0.name()?;
+    let name = body.name()?;
     Ok(Json(ProjectView::of(&admin.guard.rename_project(&id, name, &by).await?)))
 }
 
+/// Archives a project. Its keys are refused from then on.
+#[utoipa::path(post, path = "/archive", responses((status = 200, body = ProjectView)))]
 pub(super) async fn archive(
     State(admin): State<Admin>,
     Extension(by): Extension<Actor>,

@@ -5,15 +5,17 @@
 
 use std::collections::BTreeMap;
 
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::{Extension, Json};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use utoipa::{IntoParams, ToSchema};
 
 use super::view::RateLimitView;
-use super::{Asked, Body, active_project, limit_name, page_of, project};
+use super::{active_project, limit_name, page_of, project};
 use crate::admin::Admin;
 use crate::admin::error::ApiError;
+use crate::admin::extract::{Body, Path, Query};
 use crate::admin::keys::{Paging, page_length};
 use crate::admin::limits::everything;
 use crate::admin::view::List;
@@ -84,20 +86,31 @@ fn view(model: &str, [requests, tokens, requests_a_day]: [Option<i64>; 3]) -> Ra
     }
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct Wanted {
+    /// How many to a page; 100 if it is not said.
+    #[param(minimum = 1, maximum = 1000)]
     limit: Option<usize>,
+    /// The id that the page begins behind.
     after: Option<String>,
+    /// The id that the page ends before.
     before: Option<String>,
 }
 
+/// Lists the rate limits that are set for a project, by model.
+#[utoipa::path(
+    get,
+    path = "/rate_limits",
+    params(Wanted),
+    responses((status = 200, body = List<RateLimitView>)),
+)]
 pub(super) async fn list(
     State(admin): State<Admin>,
     Path(of): Path<String>,
-    wanted: Asked<Wanted>,
+    Query(Wanted { limit, after, before }): Query<Wanted>,
 ) -> Result<Json<List<RateLimitView>>, ApiError> {
-    let Query(Wanted { limit, after, before }) = wanted?;
     project(&admin, &of)?;
     let length = page_length(limit)?;
     let views = set_for(&admin, &of).iter().map(|(model, numbers)| view(model, *numbers)).collect();
@@ -105,14 +118,21 @@ pub(super) async fn list(
     Ok(Json(page_of(views, &paging, length, |rate: &RateLimitView| rate.id.clone())?))
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = SetRateLimit)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Update {
+    #[schema(minimum = 0)]
     max_requests_per_1_minute: Option<i64>,
+    #[schema(minimum = 0)]
     max_tokens_per_1_minute: Option<i64>,
+    #[schema(minimum = 0)]
     max_requests_per_1_day: Option<i64>,
+    #[schema(ignore)]
     max_images_per_1_minute: Option<i64>,
+    #[schema(ignore)]
     max_audio_megabytes_per_1_minute: Option<i64>,
+    #[schema(ignore)]
     batch_1_day_max_input_tokens: Option<i64>,
 }
 
@@ -162,13 +182,19 @@ fn said(numbers: &[Option<i64>; 3]) -> Option<Value> {
     (!given.is_empty()).then(|| json!(given))
 }
 
+/// Sets what a project may take of a model. Numbers that are not given stay.
+#[utoipa::path(
+    post,
+    path = "/rate_limits/{rate}",
+    request_body = Update,
+    responses((status = 200, body = RateLimitView)),
+)]
 pub(super) async fn change(
     State(admin): State<Admin>,
     Extension(by): Extension<Actor>,
     Path((of, id)): Path<(String, String)>,
-    body: Body<Update>,
+    Body(body): Body<Update>,
 ) -> Result<Json<RateLimitView>, ApiError> {
-    let Json(body) = body?;
     active_project(&admin, &of)?;
     let model = model_of(&id)?;
     let wanted = body.numbers()?;

@@ -1,53 +1,76 @@
 //! Service accounts: they own keys, and their keys go with them.
 
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::{Extension, Json};
 use serde::Deserialize;
+use utoipa::{IntoParams, ToSchema};
 
 use super::api_keys::no_scopes;
 use super::view::{AccountView, DeletedView, NewAccountView, NewApiKeyView};
-use super::{Asked, Body, active_project, page, project};
+use super::{active_project, page, project};
 use crate::admin::Admin;
 use crate::admin::error::ApiError;
+use crate::admin::extract::{Body, Path, Query};
 use crate::admin::keys::{Paging, positive};
 use crate::admin::view::List;
 use crate::guard::trail::Actor;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct Wanted {
+    /// How many to a page; 20 if it is not said.
+    #[param(minimum = 1, maximum = 100)]
     limit: Option<usize>,
+    /// The id that the page begins behind.
     after: Option<String>,
 }
 
+/// Lists the service accounts of a project.
+#[utoipa::path(
+    get,
+    path = "/service_accounts",
+    params(Wanted),
+    responses((status = 200, body = List<AccountView>)),
+)]
 pub(super) async fn list(
     State(admin): State<Admin>,
     Path(of): Path<String>,
-    wanted: Asked<Wanted>,
+    Query(Wanted { limit, after }): Query<Wanted>,
 ) -> Result<Json<List<AccountView>>, ApiError> {
-    let Query(Wanted { limit, after }) = wanted?;
     project(&admin, &of)?;
     let views = admin.guard.accounts(&of).iter().map(|account| AccountView::of(account)).collect();
     let paging = Paging { limit, after, ..Paging::default() };
     Ok(Json(page(views, &paging, |account: &AccountView| account.id.clone())?))
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = CreateServiceAccount)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Create {
+    #[schema(min_length = 1, max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
     name: String,
+    /// Whether to make no key with it.
     #[serde(rename = "create_service_account_only")]
     alone: Option<bool>,
+    /// Of its key, from now on.
+    #[schema(minimum = 1, maximum = 3_155_760_000_i64)]
     expires_in_seconds: Option<i64>,
 }
 
+/// Makes a service account with a key, whose value is in this answer and never again.
+#[utoipa::path(
+    post,
+    path = "/service_accounts",
+    request_body = Create,
+    responses((status = 200, body = NewAccountView)),
+)]
 pub(super) async fn create(
     State(admin): State<Admin>,
     Extension(by): Extension<Actor>,
     Path(of): Path<String>,
-    body: Body<Create>,
+    Body(body): Body<Create>,
 ) -> Result<Json<NewAccountView>, ApiError> {
-    let Json(body) = body?;
     active_project(&admin, &of)?;
     positive(body.expires_in_seconds)?;
     let alone = body.alone.unwrap_or(false);
@@ -61,6 +84,8 @@ pub(super) async fn create(
     Ok(Json(NewAccountView { account: AccountView::of(&account), api_key }))
 }
 
+/// Shows a service account.
+#[utoipa::path(get, path = "/service_accounts/{account}", responses((status = 200, body = AccountView)))]
 pub(super) async fn show(
     State(admin): State<Admin>,
     Path((of, id)): Path<(String, String)>,
@@ -69,20 +94,30 @@ pub(super) async fn show(
     Ok(Json(AccountView::of(&*admin.guard.account(&of, &id)?)))
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = ChangeServiceAccount)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Change {
+    #[schema(min_length = 1, max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
     name: Option<String>,
+    /// `member`: its keys can call, and change nothing.
+    #[schema(pattern = "^member$")]
     role: Option<String>,
 }
 
+/// Names a service account anew.
+#[utoipa::path(
+    post,
+    path = "/service_accounts/{account}",
+    request_body = Change,
+    responses((status = 200, body = AccountView)),
+)]
 pub(super) async fn change(
     State(admin): State<Admin>,
     Extension(by): Extension<Actor>,
     Path((of, id)): Path<(String, String)>,
-    body: Body<Change>,
+    Body(body): Body<Change>,
 ) -> Result<Json<AccountView>, ApiError> {
-    let Json(body) = body?;
     active_project(&admin, &of)?;
     if body.role.is_some_and(|role| role != "member") {
         let why = "a service account of the guard is always a member: its keys can call, and change nothing";
@@ -93,6 +128,8 @@ pub(super) async fn change(
     Ok(Json(AccountView::of(&*admin.guard.rename_account(&of, &id, name, &by).await?)))
 }
 
+/// Deletes a service account with its keys.
+#[utoipa::path(delete, path = "/service_accounts/{account}", responses((status = 200, body = DeletedView)))]
 pub(super) async fn remove(
     State(admin): State<Admin>,
     Extension(by): Extension<Actor>,
@@ -103,21 +140,33 @@ pub(super) async fn remove(
     Ok(Json(DeletedView::of("organization.project.service_account.deleted", Some(id))))
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = CreateServiceAccountKey)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct CreateKey {
+    #[schema(min_length = 1, max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
     name: Option<String>,
+    /// From now on; without it the key does not expire.
+    #[schema(minimum = 1, maximum = 3_155_760_000_i64)]
     expires_in_seconds: Option<i64>,
+    /// The guard's keys have none.
+    #[schema(max_items = 0)]
     scopes: Option<Vec<String>>,
 }
 
+/// Makes a further key of a service account. Its value is in this answer and never again.
+#[utoipa::path(
+    post,
+    path = "/service_accounts/{account}/api_keys",
+    request_body = CreateKey,
+    responses((status = 200, body = NewApiKeyView)),
+)]
 pub(super) async fn create_key(
     State(admin): State<Admin>,
     Extension(by): Extension<Actor>,
     Path((of, id)): Path<(String, String)>,
-    body: Body<CreateKey>,
+    Body(body): Body<CreateKey>,
 ) -> Result<Json<NewApiKeyView>, ApiError> {
-    let Json(body) = body?;
     active_project(&admin, &of)?;
     no_scopes(body.scopes.as_deref())?;
     positive(body.expires_in_seconds)?;

@@ -1,36 +1,50 @@
 //! Spend alerts: monthly thresholds in dollars, of the organization or a project.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::{Extension, Json};
 use serde::Deserialize;
+use utoipa::{IntoParams, ToSchema};
 
 use super::spend_limit::{CURRENCY, INTERVAL, cents, check, money};
 use super::view::{DeletedView, SpendAlertView};
-use super::{Asked, Body, Whose, active, known, page};
+use super::{Whose, active, known, page};
 use crate::admin::Admin;
 use crate::admin::error::ApiError;
+use crate::admin::extract::{Body, Path, Query};
 use crate::admin::keys::Paging;
 use crate::admin::view::List;
+use crate::alerts;
 use crate::domain::Money;
 use crate::guard::spend_alerts::SpendAlert;
 use crate::guard::trail::Actor;
 use crate::store::organization::Channel;
+use crate::store::outbox::NO_EMAIL;
 
 const RECIPIENTS_MAX: usize = 100;
 /// The longest address that mail knows.
 const ADDRESS_CHARS_MAX: usize = 254;
 const PREFIX_CHARS_MAX: usize = 200;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = SetSpendAlert, example = json!({
+    "threshold_amount": 10_000, "currency": "USD", "interval": "month",
+    "notification_channel": { "type": "email", "recipients": ["finance@example.com"] }
+}))]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Wanted {
+pub(crate) struct Update {
+    /// In cents.
+    #[schema(minimum = 1, maximum = 922_337_203_685_i64)]
     threshold_amount: i64,
+    /// `USD`.
+    #[schema(pattern = "^USD$")]
     currency: String,
+    /// `month`.
+    #[schema(pattern = "^month$")]
     interval: String,
     notification_channel: Channel,
 }
 
-impl Wanted {
+impl Update {
     fn checked(self) -> Result<(Money, Channel), ApiError> {
         check(&self.currency, &self.interval)?;
         let channel = self.notification_channel;
@@ -38,11 +52,8 @@ impl Wanted {
             return Err(ApiError::bad(Some("notification_channel.type"), "use email"));
         }
         let is_plain = |text: &str| !text.chars().any(char::is_control);
-        let is_address = |text: &String| {
-            let (name, host) = text.rsplit_once('@').unwrap_or_default();
-            let has_parts = !name.is_empty() && !host.is_empty() && !text.contains(char::is_whitespace);
-            has_parts && is_plain(text) && text.chars().count() <= ADDRESS_CHARS_MAX
-        };
+        let is_address =
+            |text: &String| text.chars().count() <= ADDRESS_CHARS_MAX && alerts::is_address(text);
         let fits = (1..=RECIPIENTS_MAX).contains(&channel.recipients.len());
         if !fits || !channel.recipients.iter().all(is_address) {
             let problem = "give 1 to 100 e-mail addresses";
@@ -70,6 +81,13 @@ fn view(alert: SpendAlert, project: Option<&str>) -> SpendAlertView {
     }
 }
 
+/// OpenAI's shape has no place to say it.
+fn warn_without_email(admin: &Admin, id: &str) {
+    if !admin.outbox.has_email() {
+        tracing::warn!(spend_alert = id, "{NO_EMAIL}");
+    }
+}
+
 /// One alert, and whose it is.
 #[derive(Debug, Deserialize)]
 pub(crate) struct One {
@@ -77,30 +95,63 @@ pub(crate) struct One {
     alert: String,
 }
 
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Wanted {
+    /// How many to a page; 20 if it is not said.
+    #[param(minimum = 1, maximum = 100)]
+    limit: Option<usize>,
+    /// The id that the page begins behind.
+    after: Option<String>,
+    /// The id that the page ends before.
+    before: Option<String>,
+    /// `asc` or `desc`.
+    #[param(pattern = "^(asc|desc)$")]
+    order: Option<String>,
+}
+
+/// Lists spend alerts.
+#[utoipa::path(
+    get,
+    path = "/spend_alerts",
+    params(Wanted),
+    responses((status = 200, body = List<SpendAlertView>)),
+)]
 pub(super) async fn list(
     State(admin): State<Admin>,
     Path(Whose { project }): Path<Whose>,
-    paging: Asked<Paging>,
+    Query(Wanted { limit, after, before, order }): Query<Wanted>,
 ) -> Result<Json<List<SpendAlertView>>, ApiError> {
     let whose = known(&admin, project.as_deref())?;
-    let axum::extract::Query(paging) = paging?;
+    let paging = Paging { limit, after, before, order };
     let alerts = admin.guard.spend_alerts(whose).await;
     let views = alerts.into_iter().map(|alert| view(alert, whose)).collect();
     Ok(Json(page(views, &paging, |alert: &SpendAlertView| alert.id.clone())?))
 }
 
+/// Makes a spend alert.
+#[utoipa::path(
+    post,
+    path = "/spend_alerts",
+    request_body = Update,
+    responses((status = 200, body = SpendAlertView)),
+)]
 pub(super) async fn create(
     State(admin): State<Admin>,
     Extension(by): Extension<Actor>,
     Path(Whose { project }): Path<Whose>,
-    body: Body<Wanted>,
+    Body(body): Body<Update>,
 ) -> Result<Json<SpendAlertView>, ApiError> {
     let whose = active(&admin, project.as_deref())?;
-    let (threshold, channel) = body?.0.checked()?;
+    let (threshold, channel) = body.checked()?;
     let alert = admin.guard.create_spend_alert(whose, threshold, channel, &by).await?;
+    warn_without_email(&admin, &alert.id);
     Ok(Json(view(alert, whose)))
 }
 
+/// Shows a spend alert.
+#[utoipa::path(get, path = "/spend_alerts/{alert}", responses((status = 200, body = SpendAlertView)))]
 pub(super) async fn show(
     State(admin): State<Admin>,
     Path(One { project, alert: id }): Path<One>,
@@ -111,18 +162,28 @@ pub(super) async fn show(
     Ok(Json(view(alert, whose)))
 }
 
+/// Changes a spend alert.
+#[utoipa::path(
+    post,
+    path = "/spend_alerts/{alert}",
+    request_body = Update,
+    responses((status = 200, body = SpendAlertView)),
+)]
 pub(super) async fn change(
     State(admin): State<Admin>,
     Extension(by): Extension<Actor>,
     Path(One { project, alert: id }): Path<One>,
-    body: Body<Wanted>,
+    Body(body): Body<Update>,
 ) -> Result<Json<SpendAlertView>, ApiError> {
     let whose = active(&admin, project.as_deref())?;
-    let (threshold, channel) = body?.0.checked()?;
+    let (threshold, channel) = body.checked()?;
     let alert = admin.guard.change_spend_alert(whose, &id, threshold, channel, &by).await?;
+    warn_without_email(&admin, &alert.id);
     Ok(Json(view(alert, whose)))
 }
 
+/// Deletes a spend alert.
+#[utoipa::path(delete, path = "/spend_alerts/{alert}", responses((status = 200, body = DeletedView)))]
 pub(super) async fn remove(
     State(admin): State<Admin>,
     Extension(by): Extension<Actor>,

@@ -2,14 +2,16 @@
 //!
 //! Each is the limit of one name, like any other limit made through the API.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::{Extension, Json};
 use serde::Deserialize;
+use utoipa::ToSchema;
 
 use super::view::{DeletedView, EnforcementView, SpendLimitView};
-use super::{Body, Whose, active, known, limit_name};
+use super::{Whose, active, known, limit_name};
 use crate::admin::Admin;
 use crate::admin::error::ApiError;
+use crate::admin::extract::{Body, Path};
 use crate::admin::limits::everything;
 use crate::domain::limit::Mode;
 use crate::domain::{Limit, Money};
@@ -45,11 +47,18 @@ pub(super) fn check(currency: &str, interval: &str) -> Result<(), ApiError> {
     Ok(())
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = SetSpendLimit)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Update {
+    /// In cents.
+    #[schema(minimum = 1, maximum = 922_337_203_685_i64)]
     threshold_amount: i64,
+    /// `USD`.
+    #[schema(pattern = "^USD$")]
     currency: String,
+    /// `month`.
+    #[schema(pattern = "^month$")]
     interval: String,
 }
 
@@ -90,6 +99,8 @@ fn look(admin: &Admin, project: Option<&str>) -> Result<Json<SpendLimitView>, Ap
     }))
 }
 
+/// Shows the monthly hard limit.
+#[utoipa::path(get, path = "/spend_limit", responses((status = 200, body = SpendLimitView)))]
 pub(super) async fn show(
     State(admin): State<Admin>,
     Path(Whose { project }): Path<Whose>,
@@ -97,14 +108,20 @@ pub(super) async fn show(
     look(&admin, known(&admin, project.as_deref())?)
 }
 
+/// Sets the monthly hard limit. It is in force once this is answered.
+#[utoipa::path(
+    post,
+    path = "/spend_limit",
+    request_body = Update,
+    responses((status = 200, body = SpendLimitView)),
+)]
 pub(super) async fn put(
     State(admin): State<Admin>,
     Extension(by): Extension<Actor>,
     Path(Whose { project }): Path<Whose>,
-    body: Body<Update>,
+    Body(body): Body<Update>,
 ) -> Result<Json<SpendLimitView>, ApiError> {
     let whose = active(&admin, project.as_deref())?;
-    let Json(body) = body?;
     check(&body.currency, &body.interval)?;
     let hard = money(body.threshold_amount)?;
     let plain = monthly(whose, None, Some(hard));
@@ -117,6 +134,8 @@ pub(super) async fn put(
     look(&admin, whose)
 }
 
+/// Removes the monthly hard limit.
+#[utoipa::path(delete, path = "/spend_limit", responses((status = 200, body = DeletedView)))]
 pub(super) async fn remove(
     State(admin): State<Admin>,
     Extension(by): Extension<Actor>,

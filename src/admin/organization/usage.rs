@@ -6,14 +6,16 @@
 use std::collections::BTreeMap;
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 
+use super::Pairs;
+use super::usage_query::{CostsQuery, UsageKind, UsageQuery};
 use super::usage_view::{
     BucketView, CompletionsView, CostsView, EmbeddingsView, Group, PageView, ResultView,
 };
-use super::{Asked, Pairs};
 use crate::admin::Admin;
 use crate::admin::error::ApiError;
+use crate::admin::extract::{Path, Query};
 use crate::domain::Money;
 use crate::openai::endpoint::Metered;
 use crate::store::buckets::{Line, each_line};
@@ -260,11 +262,10 @@ async fn sums(admin: &Admin, kind: Kind, wanted: Wanted, frame: &Frame) -> Resul
 
 async fn page(
     admin: &Admin,
-    pairs: Asked<Pairs>,
+    pairs: Pairs,
     kind: Option<Kind>,
     widths: &[Width],
 ) -> Result<Json<PageView>, ApiError> {
-    let Query(pairs) = pairs?;
     let wanted = Wanted::of(pairs, kind.as_ref())?;
     let frame = wanted.frame(widths, admin.guard.clock().now_s())?;
     let mut results: BTreeMap<i64, Vec<ResultView>> = BTreeMap::new();
@@ -290,19 +291,28 @@ async fn page(
     Ok(Json(PageView { object: "page", data, has_more: frame.has_more, next_page }))
 }
 
+/// Sums up usage in buckets of time. What the guard knows no amounts of has empty buckets.
+#[utoipa::path(
+    get,
+    path = "/usage/{kind}",
+    params(UsageKind, UsageQuery),
+    responses((status = 200, body = PageView)),
+)]
 pub(super) async fn usage(
     State(admin): State<Admin>,
     Path(kind): Path<String>,
-    pairs: Asked<Pairs>,
+    Query(pairs): Query<Pairs>,
 ) -> Result<Json<PageView>, ApiError> {
     let known = KINDS.iter().find(|(name, _)| *name == kind);
     let (_, kind) = known.ok_or_else(|| ApiError::not_found(format!("there is no usage of {kind:?}")))?;
     page(&admin, pairs, *kind, USAGE_WIDTHS).await
 }
 
+/// Sums up costs in buckets of days.
+#[utoipa::path(get, path = "/costs", params(CostsQuery), responses((status = 200, body = PageView)))]
 pub(super) async fn costs(
     State(admin): State<Admin>,
-    pairs: Asked<Pairs>,
+    Query(pairs): Query<Pairs>,
 ) -> Result<Json<PageView>, ApiError> {
     page(&admin, pairs, Some(COSTS), COST_WIDTHS).await
 }

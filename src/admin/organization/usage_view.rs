@@ -2,20 +2,24 @@
 
 use serde::Serialize;
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
 use crate::domain::Money;
 use crate::store::reader::UsageSum;
 
 /// A page of buckets.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = UsagePage)]
 pub(crate) struct PageView {
     pub(super) object: &'static str,
     pub(super) data: Vec<BucketView>,
     pub(super) has_more: bool,
+    /// What to give as `page` for the next one.
     pub(super) next_page: Option<String>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Bucket)]
 pub(crate) struct BucketView {
     pub(super) object: &'static str,
     pub(super) start_time: i64,
@@ -24,7 +28,8 @@ pub(crate) struct BucketView {
 }
 
 /// One group of a bucket. What it is not grouped by is null.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = BucketResult)]
 #[serde(untagged)]
 pub(crate) enum ResultView {
     Completions(Box<CompletionsView>),
@@ -32,8 +37,10 @@ pub(crate) enum ResultView {
     Costs(CostsView),
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = CompletionsResult)]
 pub(crate) struct CompletionsView {
+    #[schema(pattern = r"^organization\.usage\.completions\.result$")]
     object: &'static str,
     input_tokens: u64,
     output_tokens: u64,
@@ -106,8 +113,10 @@ impl CompletionsView {
     }
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = EmbeddingsResult)]
 pub(crate) struct EmbeddingsView {
+    #[schema(pattern = r"^organization\.usage\.embeddings\.result$")]
     object: &'static str,
     input_tokens: u64,
     num_model_requests: u64,
@@ -131,8 +140,10 @@ impl EmbeddingsView {
     }
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = CostsResult)]
 pub(crate) struct CostsView {
+    #[schema(pattern = r"^organization\.costs\.result$")]
     object: &'static str,
     amount: AmountView,
     /// A model with all that it was used for, or the path of what has none.
@@ -145,8 +156,11 @@ pub(crate) struct CostsView {
     user_id: Option<()>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = CostAmount)]
 struct AmountView {
+    /// A JSON number of which every digit counts.
+    #[schema(value_type = f64)]
     value: Box<RawValue>,
     currency: &'static str,
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use serde::Serialize;
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use crate::domain::Secret;
 use crate::guard::admin_keys::AdminKey;
@@ -13,7 +14,8 @@ use crate::keys::{Key, Project};
 use crate::store::organization::{AccountRow, Channel};
 
 /// That something is gone.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Deleted)]
 pub(crate) struct DeletedView {
     object: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -27,7 +29,8 @@ impl DeletedView {
     }
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = OrganizationProject)]
 pub(crate) struct ProjectView {
     object: &'static str,
     pub(super) id: String,
@@ -50,11 +53,13 @@ impl ProjectView {
     }
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ProjectApiKey)]
 pub(crate) struct ApiKeyView {
     object: &'static str,
     pub(super) id: String,
     name: String,
+    /// Its ends only.
     redacted_value: String,
     created_at: i64,
     last_used_at: Option<i64>,
@@ -64,10 +69,13 @@ pub(crate) struct ApiKeyView {
 }
 
 /// The guard knows no users: a key is a service account's, or the project's own.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ProjectApiKeyOwner)]
 struct KeyOwnerView {
+    /// `service_account`, or null.
     #[serde(rename = "type")]
     kind: Option<&'static str>,
+    /// Always null.
     user: Option<()>,
     service_account: Option<AccountView>,
 }
@@ -93,7 +101,8 @@ impl ApiKeyView {
     }
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ServiceAccount)]
 pub(crate) struct AccountView {
     object: &'static str,
     pub(super) id: String,
@@ -114,15 +123,18 @@ impl AccountView {
     }
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = NewServiceAccount)]
 pub(crate) struct NewAccountView {
     #[serde(flatten)]
     pub(super) account: AccountView,
+    /// Null if none was asked for.
     pub(super) api_key: Option<NewApiKeyView>,
 }
 
 /// A key with its secret, which is shown this once.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = NewServiceAccountKey)]
 pub(crate) struct NewApiKeyView {
     object: &'static str,
     id: String,
@@ -145,14 +157,17 @@ impl NewApiKeyView {
     }
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = AdminApiKey)]
 pub(crate) struct AdminKeyView {
     object: &'static str,
     pub(super) id: String,
     name: String,
     redacted_value: String,
+    /// The secret: only in the answer to making it.
     #[serde(skip_serializing_if = "Option::is_none")]
     value: Option<String>,
+    /// `full` or `read_only`.
     role: &'static str,
     created_at: i64,
     last_used_at: Option<i64>,
@@ -161,7 +176,8 @@ pub(crate) struct AdminKeyView {
 }
 
 /// Whoever holds an admin key; the guard knows no users by name.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = AdminApiKeyOwner)]
 struct AdminOwnerView {
     #[serde(rename = "type")]
     kind: &'static str,
@@ -191,32 +207,42 @@ impl AdminKeyView {
     }
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = SpendLimit)]
 pub(crate) struct SpendLimitView {
     pub(super) object: &'static str,
+    /// In cents.
     pub(super) threshold_amount: i64,
+    /// `USD`.
     pub(super) currency: &'static str,
+    /// `month`.
     pub(super) interval: &'static str,
     pub(super) enforcement: EnforcementView,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Enforcement)]
 pub(crate) struct EnforcementView {
     /// `enforcing` while the limit has nothing left, and refuses.
     pub(super) status: &'static str,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = SpendAlert)]
 pub(crate) struct SpendAlertView {
     pub(super) object: &'static str,
     pub(super) id: String,
+    /// In cents.
     pub(super) threshold_amount: i64,
+    /// `USD`.
     pub(super) currency: &'static str,
+    /// `month`.
     pub(super) interval: &'static str,
     pub(super) notification_channel: Channel,
 }
 
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, ToSchema)]
+#[schema(as = RateLimit)]
 pub(crate) struct RateLimitView {
     pub(super) object: &'static str,
     pub(super) id: String,
@@ -226,36 +252,45 @@ pub(crate) struct RateLimitView {
     pub(super) max_requests_per_1_day: Option<i64>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ModelPermissions)]
 pub(crate) struct ModelPermissionsView {
     pub(super) object: &'static str,
+    /// `allow_list` or `deny_list`.
     pub(super) mode: &'static str,
     pub(super) model_ids: Vec<String>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = AuditLog)]
 pub(crate) struct AuditView {
     pub(super) object: &'static str,
     pub(super) id: String,
+    /// Such as `api_key.created`.
     #[serde(rename = "type")]
     pub(super) event: String,
     pub(super) effective_at: i64,
+    /// The project that it was done in.
     pub(super) project: Option<NamedView>,
     pub(super) actor: ActorView,
     /// The details, under the name of what happened.
     #[serde(flatten)]
     pub(super) details: BTreeMap<String, Value>,
+    /// What was there before.
     pub(super) before: Option<Value>,
+    /// What is there now.
     pub(super) after: Option<Value>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Named)]
 pub(crate) struct NamedView {
     pub(super) id: String,
     pub(super) name: String,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Actor)]
 pub(crate) struct ActorView {
     #[serde(rename = "type")]
     pub(super) kind: &'static str,

@@ -1,20 +1,25 @@
 //! The shapes of alerts.
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::store::outbox::{Alert, Delivery};
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Alert)]
 pub(crate) struct AlertView {
     object: &'static str,
     pub(crate) id: String,
+    /// `soft`, `hard`, `forecast`, `credit_low` or `credit_used_up`.
     kind: &'static str,
     limit: String,
     subject: String,
     unit: &'static str,
     threshold: String,
+    /// What was settled then.
     settled: String,
     hard: Option<String>,
+    /// The window that it is of, for people.
     window: String,
     window_start: i64,
     resets_at: i64,
@@ -22,9 +27,14 @@ pub(crate) struct AlertView {
     deliveries: Vec<DeliveryView>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Delivery)]
 struct DeliveryView {
     channel: String,
+    /// To whom it goes instead of those that are configured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    recipients: Option<Vec<String>>,
+    /// `waiting`, `sent`, `failed`, or `dropped` with its channel.
     state: String,
     attempts: u32,
     sent_at: Option<i64>,
@@ -32,10 +42,13 @@ struct DeliveryView {
     error: Option<String>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ChannelTest)]
 pub(crate) struct TestView {
     channel: String,
+    /// `sent` or `failed`.
     state: &'static str,
+    /// Why it failed.
     error: Option<String>,
 }
 
@@ -66,6 +79,7 @@ impl DeliveryView {
         let at_s = delivery.next_ms.div_euclid(1_000);
         Self {
             channel: delivery.channel.clone(),
+            recipients: delivery.mail.as_ref().map(|mail| mail.recipients.clone()),
             state: delivery.state.clone(),
             attempts: delivery.attempts,
             sent_at: (delivery.state == "sent").then_some(at_s),

@@ -1,19 +1,24 @@
 //! The shapes of what is likely to come.
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::ledger::forecast::Forecast;
 use crate::outlook::{Outlook, Prospect};
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Forecast)]
 pub(crate) struct OutlookView {
     object: &'static str,
     created_at: i64,
+    /// Of the whole organization, in dollars.
     month: ProspectView,
+    /// Of each meter of each limit over days or longer.
     limits: Vec<LimitProspectView>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Prospect)]
 struct ProspectView {
     window_start: i64,
     resets_at: i64,
@@ -21,12 +26,15 @@ struct ProspectView {
     settled: String,
     /// Absent as long as there is no complete day to tell it by.
     expected: Option<String>,
+    /// The lower end of what is likely.
     low: Option<String>,
+    /// The upper end of what is likely.
     high: Option<String>,
     days_of_history: usize,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = LimitProspect)]
 struct LimitProspectView {
     limit: String,
     subject: String,

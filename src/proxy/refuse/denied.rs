@@ -5,7 +5,7 @@ use jiff::Timestamp;
 
 use crate::domain::limit::Per;
 use crate::domain::{Limit, Span, Window};
-use crate::ledger::denial::{Blocked, Denial};
+use crate::ledger::denial::{Blocked, Denial, Short};
 use crate::proxy::refuse::{Answer, Config, client, retry, unwritable};
 
 pub(super) fn answer(denial: &Denial, config: Config, now_s: i64) -> Answer {
@@ -28,6 +28,8 @@ pub(super) fn answer(denial: &Denial, config: Config, now_s: i64) -> Answer {
                 format!("This request may cost up to {needed}, x-spendguard-max-cost-usd allows {cap}.");
             client(StatusCode::BAD_REQUEST, Some("request_cost_exceeds_limit"), None, message)
         }
+        Denial::NoCredit(short) => no_credit(short, config),
+        Denial::CreditHeld(short) => credit_held(short, config),
         Denial::TooManyMeters => unwritable(),
     }
 }
@@ -62,6 +64,33 @@ fn held(blocked: &Blocked, config: Config) -> Answer {
             (unit.phrase(blocked.settled), unit.phrase(blocked.held), unit.phrase(blocked.hard));
         message.push_str(&format!(" {settled} is used and {held} held of {hard}."));
     }
+    held_for_now(message)
+}
+
+fn no_credit(short: &Short, config: Config) -> Answer {
+    let mut message =
+        "You exceeded your current quota: the prepaid credit of your organization is used up.".to_owned();
+    if config.show_amounts {
+        let (left, needed) = (short.balance.dollars(), short.needed.dollars());
+        message.push_str(&format!(" {left} is left, this request may need {needed}."));
+    }
+    message.push_str(" Ask whoever runs spendguard to add credit.");
+    let code = if config.classic { "insufficient_quota" } else { "credit_balance_exhausted" };
+    let mut headers = HeaderMap::new();
+    retry(&mut headers, false, None);
+    quota(message, code, headers)
+}
+
+fn credit_held(short: &Short, config: Config) -> Answer {
+    let mut message = "Prepaid credit is held by other requests that have not ended yet.".to_owned();
+    if config.show_amounts {
+        let (left, held) = (short.balance.dollars(), short.held.dollars());
+        message.push_str(&format!(" {left} is left, and {held} of it held."));
+    }
+    held_for_now(message)
+}
+
+fn held_for_now(mut message: String) -> Answer {
     message.push_str(" Try again in a moment.");
     let mut headers = HeaderMap::new();
     retry(&mut headers, true, Some(1));

@@ -52,18 +52,19 @@ fn doubt(entry: &Entry) -> Option<(String, String)> {
             format!("is a correction of money, yet has {} tokens", entry.tokens.total()),
             "limits in tokens would count them after a restart, and don't now".to_owned(),
         )),
-        Kind::Threshold if entry.cost != Money::ZERO || used => Some((
-            format!("notes a threshold, yet costs {cost} and {} tokens", entry.tokens.total()),
+        Kind::Threshold | Kind::Grant if entry.cost != Money::ZERO || used => Some((
+            format!("notes something, yet costs {cost} and {} tokens", entry.tokens.total()),
             "no limit counts it".to_owned(),
         )),
-        Kind::Release | Kind::Settle | Kind::Adjust | Kind::Threshold => None,
+        Kind::Release | Kind::Settle | Kind::Adjust | Kind::Threshold | Kind::Grant => None,
     }
 }
 
 /// Entries of a kind that nobody writes; they would be taken for settled ones.
 pub(super) fn of_unknown_kind(db: &Connection, report: &mut Report) -> rusqlite::Result<()> {
     let mut statement = db.prepare(
-        "SELECT id, kind, api_key, cost_nano FROM entry WHERE kind NOT IN ('settle', 'release', 'adjust', 'threshold')",
+        "SELECT id, kind, api_key, cost_nano FROM entry WHERE kind NOT IN ('settle', 'release', 'adjust', 'threshold', \
+         'grant')",
     )?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {

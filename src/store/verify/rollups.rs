@@ -1,12 +1,13 @@
-//! Rollups against the entries they sum up.
+//! Rollups against the entries they sum up, and their days against them.
 
 use std::collections::HashMap;
 
 use rusqlite::{Connection, params};
 
 use crate::ledger::entry::entry_id;
-use crate::store::rollup::{ROLLUP_S, RollupKey, RollupSums};
-use crate::store::rows::{int, tokens_from, uint};
+use crate::store::rollup::{COLUMNS, ROLLUP_S, RollupKey, RollupSums, row_from};
+use crate::store::rows::{int, uint};
+use crate::store::verify::days::Expected;
 use crate::store::verify::{Difference, Report, at, usd};
 
 pub(super) fn compare(
@@ -15,25 +16,13 @@ pub(super) fn compare(
     report: &mut Report,
 ) -> rusqlite::Result<()> {
     let mut unlike = Vec::new();
-    let mut statement = db.prepare(
-        "SELECT start_s, project, api_key, end_user, tags, endpoint, model, priced_as, served_model, requests, \
-         cost_nano, last_ms, input, cached_input, cache_write, cache_write_12h, audio_input, audio_cached_input, \
-         image_input, image_cached_input, output, reasoning, audio_output, image_output FROM rollup",
-    )?;
+    let mut days = Expected::new(db)?;
+    let mut statement = db.prepare(&format!("SELECT {COLUMNS} FROM rollup"))?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         report.rollups += 1;
-        let mut names: [String; 8] = Default::default();
-        for (at, name) in names.iter_mut().enumerate() {
-            *name = row.get(at + 1)?;
-        }
-        let key = RollupKey { start_s: row.get(0)?, names };
-        let stored = RollupSums {
-            requests: uint(row.get(9)?),
-            cost_nano: row.get(10)?,
-            last_ms: row.get(11)?,
-            tokens: tokens_from(row, 12)?,
-        };
+        let (key, stored) = row_from(row)?;
+        days.add(&key, &stored);
         let expected = rebuilt.remove(&key).unwrap_or_default();
         if stored != expected {
             unlike.push((key, stored, expected));
@@ -45,7 +34,7 @@ pub(super) fn compare(
         let entries = entries_of(db, key)?;
         report.note(|| difference(key, stored, expected, &entries));
     }
-    Ok(())
+    days.compare(db, report)
 }
 
 /// Which entries a rollup sums up, in words.

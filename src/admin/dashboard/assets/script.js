@@ -1,5 +1,5 @@
 // What a browser adds to pages that can be read without it: times in the
-// viewer's own zone, and a button that copies a new key.
+// viewer's own zone, buttons that copy, and figures that keep up with the guard.
 "use strict";
 
 // Not every browser knows every language, so the page says how a day is written.
@@ -15,21 +15,26 @@ function clock(at) {
   return [at.getHours(), at.getMinutes()].map((part) => String(part).padStart(2, "0")).join(":");
 }
 
-for (const time of document.querySelectorAll("time[datetime]")) {
-  const at = new Date(time.dateTime);
-  if (Number.isNaN(at.getTime())) continue;
-  time.textContent = "day" in time.dataset ? day(at) : `${day(at)}, ${clock(at)}`;
-  time.title = `${day(at)}, ${clock(at)} ${zone}`;
+function localize(root) {
+  for (const time of root.querySelectorAll("time[datetime]")) {
+    const at = new Date(time.dateTime);
+    if (Number.isNaN(at.getTime())) continue;
+    time.textContent = "day" in time.dataset ? day(at) : `${day(at)}, ${clock(at)}`;
+    time.title = `${day(at)}, ${clock(at)} ${zone}`;
+  }
 }
 
+localize(document);
+
 for (const button of document.querySelectorAll("button[data-copy]")) {
-  const field = document.getElementById(button.dataset.copy);
+  const from = document.getElementById(button.dataset.copy);
   const status = document.querySelector("[data-status]");
   button.hidden = false;
   button.addEventListener("click", async () => {
-    field.select();
+    getSelection().selectAllChildren(from);
+    from.select?.();
     try {
-      await navigator.clipboard.writeText(field.value);
+      await navigator.clipboard.writeText(from.value ?? from.textContent);
     } catch {
       // Without TLS a browser may keep its clipboard shut; the older way works.
       if (!document.execCommand("copy")) return;
@@ -40,4 +45,69 @@ for (const button of document.querySelectorAll("button[data-copy]")) {
 
 for (const field of document.querySelectorAll("input[data-select]")) {
   field.addEventListener("focus", () => field.select());
+}
+
+// Live parts: the page is fetched again and what has changed is put in its place.
+// One fetch at a time, only while somebody looks, and never for more than a
+// twentieth of the time, so that many open pages don't keep a guard busy.
+const LOOK_EVERY_MS = 3_000;
+const LOOK_EVERY_MS_MAX = 60_000;
+const ANSWER_MS_MAX = 20_000;
+const parts = [...document.querySelectorAll("[data-live]")];
+const liveSwitch = document.querySelector("[data-live-switch]");
+const seen = new Map();
+let wait = LOOK_EVERY_MS;
+let timer;
+let paused = false;
+
+/** Whether somebody is at work in a part: it would be pulled away from under their hands. */
+function isInUse(part) {
+  const selection = getSelection();
+  const at = document.activeElement;
+  return (at !== part && part.contains(at)) || (!selection.isCollapsed && part.contains(selection.anchorNode));
+}
+
+function renew(part, fresh) {
+  if (!fresh || seen.get(part) === fresh.innerHTML || isInUse(part)) return;
+  const known = new Set([...part.querySelectorAll("tr[id]")].map((row) => row.id));
+  seen.set(part, fresh.innerHTML);
+  part.replaceChildren(...document.importNode(fresh, true).childNodes);
+  for (const row of part.querySelectorAll("tr[id]")) {
+    row.classList.toggle("new", known.size > 0 && !known.has(row.id));
+  }
+  localize(part);
+}
+
+async function look() {
+  const began = performance.now();
+  try {
+    const answer = await fetch(location.href, { signal: AbortSignal.timeout(ANSWER_MS_MAX) });
+    // The session is over: the page itself leads to the log-in.
+    if (answer.redirected) return location.reload();
+    if (!answer.ok) throw new Error(answer.status);
+    const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+    if (!paused) for (const part of parts) renew(part, fresh.getElementById(part.id));
+    wait = Math.min(Math.max(LOOK_EVERY_MS, 20 * (performance.now() - began)), LOOK_EVERY_MS_MAX);
+  } catch {
+    wait = Math.min(2 * wait, LOOK_EVERY_MS_MAX);
+  }
+  later();
+}
+
+function later() {
+  clearTimeout(timer);
+  if (!paused && !document.hidden) timer = setTimeout(look, wait);
+}
+
+if (liveSwitch && parts.length > 0) {
+  const live = liveSwitch.textContent;
+  liveSwitch.hidden = false;
+  liveSwitch.addEventListener("click", () => {
+    paused = !paused;
+    liveSwitch.classList.toggle("paused", paused);
+    liveSwitch.textContent = paused ? liveSwitch.dataset.paused : live;
+    later();
+  });
+  document.addEventListener("visibilitychange", later);
+  later();
 }

@@ -1,0 +1,165 @@
+//! The audit trail: who changed what, and when.
+
+use axum::Extension;
+use axum::extract::State;
+use maud::{Markup, html};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::admin::dashboard::page::{Asked, Shown, Visit, asked};
+use crate::admin::dashboard::{Desk, activity, figures, parts};
+use crate::guard::trail::Actor;
+use crate::store::trail::{AuditRow, TrailFilter};
+
+/// Lines on one page.
+const PAGE: usize = 30;
+/// Fields of one change that are named.
+const FIELDS_MAX: usize = 20;
+
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Wanted {
+    before: Option<i64>,
+}
+
+pub(super) async fn show(
+    State(desk): State<Desk>,
+    Extension(visit): Extension<Visit>,
+    wanted: Asked<Wanted>,
+) -> Shown {
+    let words = visit.words();
+    let below = asked(wanted).before;
+    let filter = TrailFilter { below, count_max: PAGE + 1, ..TrailFilter::default() };
+    let mut rows = desk.admin.guard.trail(filter).await.map_err(|error| visit.unavailable(&error))?;
+    let more = rows.len() > PAGE;
+    rows.truncate(PAGE);
+    let last = rows.last().map(|row| row.id).filter(|_| more);
+    let older = last.map(|id| parts::link("/activity/audit", &[("before", &id.to_string())]));
+    let newest = below.map(|_| "/activity/audit".to_owned());
+    let body = html! {
+        (parts::heading(words.activity, Some(words.audit_lead), &html! {}))
+        (activity::tabs(&visit))
+        @if rows.is_empty() {
+            (parts::empty(words.no_changes, words.no_changes_how, &html! {}))
+        } @else {
+            (table(&desk, &visit, &rows))
+        }
+        (parts::pager(visit.lang, newest, older))
+    };
+    Ok(visit.page(words.audit_trail, &body))
+}
+
+fn table(desk: &Desk, visit: &Visit, rows: &[AuditRow]) -> Markup {
+    let (lang, words) = (visit.lang, visit.words());
+    html! {
+        div.scroll tabindex="0" role="region" aria-label=(words.audit_trail) {
+            table.cards.trail {
+                thead { tr {
+                    th scope="col" { (words.time) } th scope="col" { (words.who) } th scope="col" { (words.what) }
+                    th scope="col" { (words.before_after) }
+                } }
+                tbody {
+                    @for row in rows {
+                        tr title=(row.event) {
+                            th scope="row" { (parts::time(lang, row.at_ms.div_euclid(1_000))) }
+                            td data-label=(words.who) { div { (actor(visit, row)) } }
+                            td data-label=(words.what) { div { (what(desk, visit, row)) } }
+                            td data-label=(words.before_after) { (difference(visit, row)) }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn actor(visit: &Visit, row: &AuditRow) -> Markup {
+    let words = visit.words();
+    match row.actor.as_str() {
+        id if id == Actor::configured().id => html! { (words.admin_token) },
+        id if id == Actor::guard().id => html! { (words.this_guard) },
+        _ => parts::name(&row.actor_name),
+    }
+}
+
+/// What was done to what, in words; the event's own name is in the row's title.
+fn what(desk: &Desk, visit: &Visit, row: &AuditRow) -> Markup {
+    let (words, ring) = (visit.words(), desk.admin.guard.ring());
+    let (of, done) = row.event.rsplit_once('.').unwrap_or((&row.event, ""));
+    let (tone, done) = match done {
+        "created" => ("green", words.was_created),
+        "deleted" => ("red", words.was_removed),
+        "archived" => ("grey", words.was_archived),
+        "adjusted" => ("amber", words.kind_adjust),
+        _ => ("blue", words.was_changed),
+    };
+    let named = |value: Option<&str>| value.and_then(name_in).unwrap_or_else(|| row.resource.clone());
+    let resource = named(row.after.as_deref().or(row.before.as_deref()));
+    let (kind, name) = match of {
+        "api_key" => (words.key, ring.key_name(&row.resource).to_string()),
+        "project" => (words.project, ring.project_name(&row.resource).to_string()),
+        "limit" => (words.limit, row.resource.clone()),
+        "tenant.admin_api_key" => (words.admin_key, resource),
+        "service_account" => (words.service_account, resource),
+        "spend_alert" => (words.spend_alert, resource),
+        "model_permissions" => (words.model_permissions, ring.project_name(&row.resource).to_string()),
+        "organization" => (words.organization, visit.organization.to_string()),
+        "ledger" => (words.ledger, row.resource.clone()),
+        other => (other, resource),
+    };
+    html! { (parts::badge(tone, done)) " " (kind) span.sub { (parts::name(&name)) } }
+}
+
+/// The name that a change tells.
+fn name_in(text: &str) -> Option<String> {
+    let value: Value = serde_json::from_str(text).ok()?;
+    value.get("name")?.as_str().map(str::to_owned)
+}
+
+/// The fields that are not as they were.
+fn difference(visit: &Visit, row: &AuditRow) -> Markup {
+    let object = |text: &Option<String>| {
+        let value = text.as_deref().and_then(|text| serde_json::from_str::<Map<String, Value>>(text).ok());
+        value.unwrap_or_default()
+    };
+    let (before, after) = (object(&row.before), object(&row.after));
+    let mut fields: Vec<&String> = before.keys().chain(after.keys()).collect();
+    fields.sort_unstable();
+    fields.dedup();
+    let was_there = row.before.is_some() && row.after.is_some();
+    let differs = |field: &&&String| {
+        let (was, is) = (before.get(**field), after.get(**field));
+        was != is && (said(was) || said(is))
+    };
+    let fields: Vec<_> = fields.iter().filter(differs).collect();
+    html! {
+        ul.changes lang="en" {
+            @for field in fields.iter().take(FIELDS_MAX) {
+                li {
+                    code { (field) } " "
+                    @if was_there { (value(visit, field, before.get(**field))) " → " (value(visit, field, after.get(**field))) }
+                    @else { (value(visit, field, after.get(**field).or(before.get(**field)))) }
+                }
+            }
+        }
+    }
+}
+
+/// Whether there is anything in it.
+fn said(value: Option<&Value>) -> bool {
+    match value {
+        None | Some(Value::Null) => false,
+        Some(Value::Array(all)) => !all.is_empty(),
+        Some(Value::Object(all)) => !all.is_empty(),
+        Some(Value::Bool(_) | Value::Number(_) | Value::String(_)) => true,
+    }
+}
+
+fn value(visit: &Visit, field: &str, value: Option<&Value>) -> Markup {
+    let Some(value) = value.filter(|value| said(Some(value))) else { return html! { "–" } };
+    let instant = value.as_i64().filter(|_| field.ends_with("_at") || field.ends_with("_until"));
+    match (instant, value) {
+        (Some(at_s), _) if !figures::machine(at_s).is_empty() => parts::time(visit.lang, at_s),
+        (_, Value::String(text)) => parts::name(text),
+        (_, other) => parts::name(&other.to_string()),
+    }
+}

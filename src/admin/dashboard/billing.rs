@@ -1,0 +1,207 @@
+//! Billing: prepaid credit, what is left of it, and where it came from.
+
+use axum::extract::rejection::FormRejection;
+use axum::extract::{Form, State};
+use axum::http::StatusCode;
+use axum::routing::get;
+use axum::{Extension, Router};
+use maud::{Markup, html};
+use serde::Deserialize;
+
+use crate::admin::dashboard::language::Lang;
+use crate::admin::dashboard::page::{Asked, Shown, Visit, asked};
+use crate::admin::dashboard::{Desk, figures, parts, see_other};
+use crate::domain::Money;
+use crate::domain::limit::Mode;
+use crate::guard::credit::{Credit, CreditError};
+use crate::ledger::account::GrantReading;
+
+/// Grants on one page.
+const PAGE: usize = 50;
+/// For how many days credit may be granted.
+const LIVES: [&str; 4] = ["30", "90", "180", "365"];
+const DAY_S: i64 = 86_400;
+
+pub(super) fn routes() -> Router<Desk> {
+    Router::new().route("/billing", get(show).post(grant)).route("/billing/add", get(add))
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Wanted {
+    from: Option<usize>,
+}
+
+async fn show(State(desk): State<Desk>, Extension(visit): Extension<Visit>, wanted: Asked<Wanted>) -> Shown {
+    let words = visit.words();
+    let from = asked(wanted).from.unwrap_or(0);
+    let add = html! {
+        @if visit.may_change { a.button.primary href="/billing/add" { "+ " (words.add_credit) } }
+    };
+    let credit = desk.admin.guard.credit();
+    let body = html! {
+        (parts::heading(words.billing, Some(words.billing_lead), &add))
+        @match &credit {
+            Some(credit) => (account(visit.lang, credit, from)),
+            None => (parts::empty(words.no_credit, words.no_credit_how, &add)),
+        }
+    };
+    Ok(visit.page(words.billing, &body))
+}
+
+fn account(lang: Lang, credit: &Credit, from: usize) -> Markup {
+    let words = lang.words();
+    let balance = credit.balance;
+    let left = balance.left();
+    let tile = |name, amount: Money| parts::tile(name, &parts::money(lang, amount, 2), &html! {});
+    let at = |from: usize| parts::link("/billing", &[("from", &from.to_string())]);
+    let before = (from > 0).then(|| at(from.saturating_sub(PAGE)));
+    let after = (credit.grants.len() > from.saturating_add(PAGE)).then(|| at(from + PAGE));
+    html! {
+        @if credit.mode == Mode::Shadow {
+            p.notice { (words.credit_shadow) }
+        } @else if left <= Money::ZERO {
+            p.notice.bad role="status" { (words.credit_used_up) }
+        }
+        dl.tiles #tiles data-live {
+            (parts::tile(words.credit_balance, &parts::money(lang, left, 2), &html! {
+                (words.held) " " (parts::money(lang, balance.held, 2))
+            }))
+            (tile(words.granted, balance.granted))
+            (tile(words.spent, balance.used))
+            (tile(words.expired, balance.expired))
+        }
+        section.card aria-labelledby="history" {
+            h2 #history { (words.credit_history) }
+            (history(lang, &credit.grants, from))
+            (parts::pager(lang, before, after))
+        }
+    }
+}
+
+/// The grants, newest first.
+fn history(lang: Lang, grants: &[GrantReading], from: usize) -> Markup {
+    let words = lang.words();
+    html! {
+        div.scroll tabindex="0" role="region" aria-label=(words.credit_history) {
+            table.cards {
+                thead { tr {
+                    th scope="col" { (words.created) } th scope="col" { (words.note) } th scope="col" { (words.status) }
+                    th scope="col" { (words.expires) } th.number scope="col" { (words.spent) }
+                    th.number scope="col" { (words.amount) }
+                } }
+                tbody {
+                    @for reading in grants.iter().rev().skip(from).take(PAGE) {
+                        @let grant = &reading.grant;
+                        tr {
+                            th scope="row" { (parts::time(lang, grant.created_ms.div_euclid(1_000))) }
+                            td data-label=(words.note) {
+                                @if grant.note.is_empty() { span.muted { "–" } } @else { (parts::name(&grant.note)) }
+                            }
+                            td data-label=(words.status) { (state(lang, reading)) }
+                            td data-label=(words.expires) {
+                                @match grant.expires_s {
+                                    Some(at_s) => (parts::date(lang, at_s)),
+                                    None => span.muted { (words.never) },
+                                }
+                            }
+                            td.number data-label=(words.spent) { (parts::money(lang, reading.used, 2)) }
+                            td.number data-label=(words.amount) { (parts::money(lang, grant.amount, 2)) }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn state(lang: Lang, reading: &GrantReading) -> Markup {
+    let words = lang.words();
+    if reading.grant.amount < Money::ZERO {
+        parts::badge("blue", words.kind_adjust)
+    } else if reading.used >= reading.grant.amount {
+        parts::badge("grey", words.used_up)
+    } else if reading.is_expired {
+        parts::badge("amber", words.expired)
+    } else {
+        parts::badge("green", words.active)
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct GrantForm {
+    amount: String,
+    #[serde(default)]
+    note: String,
+    #[serde(default)]
+    days: String,
+}
+
+async fn add(State(desk): State<Desk>, Extension(visit): Extension<Visit>) -> Shown {
+    let body = form(&desk, &visit, &GrantForm::default(), None);
+    Ok(visit.page(visit.words().add_credit, &body))
+}
+
+fn form(desk: &Desk, visit: &Visit, sent: &GrantForm, problem: Option<&str>) -> Markup {
+    let (lang, words) = (visit.lang, visit.words());
+    let least = figures::exact(lang, desk.admin.guard.credit_terms().minimum);
+    let lives: Vec<_> = LIVES
+        .iter()
+        .map(|days| (*days, figures::counted(lang, words.n_days, days.parse().unwrap_or(0))))
+        .collect();
+    html! {
+        (parts::heading(words.add_credit, Some(words.add_credit_lead), &html! {}))
+        form.card.narrow method="post" action="/billing" {
+            (visit.proof())
+            @if let Some(problem) = problem { p.notice.bad role="alert" { (problem) } }
+            div.field {
+                label for="amount" { (words.amount) " (" (words.us_dollars) ")" }
+                input #amount name="amount" required maxlength="32" inputmode="decimal" autocomplete="off" value=(sent.amount)
+                    autofocus placeholder="25" aria-describedby="amount-hint";
+                p.hint #amount-hint { (words.amount_hint.replace("{what}", &least)) }
+            }
+            div.field {
+                label for="note" { (words.note) }
+                input #note name="note" maxlength="1000" autocomplete="off" value=(sent.note) aria-describedby="note-hint";
+                p.hint #note-hint { (words.note_hint) }
+            }
+            div.field {
+                label for="days" { (words.expires_after) }
+                select #days name="days" {
+                    option value="" { (words.no_expiry) }
+                    (parts::options(&sent.days, lives.iter().map(|(days, text)| (*days, text.as_str()))))
+                }
+            }
+            div.actions {
+                button.button.primary type="submit" { (words.add_credit) }
+                a.button href="/billing" { (words.cancel) }
+            }
+        }
+    }
+}
+
+async fn grant(
+    State(desk): State<Desk>,
+    Extension(visit): Extension<Visit>,
+    sent: Result<Form<GrantForm>, FormRejection>,
+) -> Shown {
+    let words = visit.words();
+    let sent = sent.map(|Form(sent)| sent).unwrap_or_default();
+    let guard = &desk.admin.guard;
+    let days: Option<i64> = LIVES.contains(&sent.days.as_str()).then(|| sent.days.parse().ok()).flatten();
+    let expires_s = days.map(|days| guard.clock().now_s().saturating_add(days.saturating_mul(DAY_S)));
+    let typed =
+        if figures::is_spaced(visit.lang) { sent.amount.replace(',', ".") } else { sent.amount.clone() };
+    let done = match typed.trim().parse::<Money>() {
+        Ok(amount) => guard.grant(amount, sent.note.trim().to_owned(), expires_s, &visit.by).await,
+        Err(_) => Err(CreditError::TooMuch),
+    };
+    let least = || figures::exact(visit.lang, guard.credit_terms().minimum);
+    let problem = match done {
+        Ok(_) => return Ok(see_other("/billing")),
+        Err(CreditError::TooLittle(_) | CreditError::TooMuch) => words.bad_credit.replace("{what}", &least()),
+        Err(CreditError::LongNote | CreditError::Ungranted(_)) => words.not_done.to_owned(),
+        Err(CreditError::Store(error)) => return Err(visit.unavailable(&error)),
+    };
+    let body = form(&desk, &visit, &sent, Some(&problem));
+    Ok(visit.with_status(StatusCode::UNPROCESSABLE_ENTITY, words.add_credit, &body))
+}

@@ -1,0 +1,155 @@
+//! The first steps with a new guard, on Overview until each is done or put aside.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
+
+use axum::Extension;
+use axum::extract::{Form, State};
+use maud::{Markup, html};
+use serde::Deserialize;
+
+use crate::admin::dashboard::page::{Shown, Visit};
+use crate::admin::dashboard::words::Words;
+use crate::admin::dashboard::{Desk, parts, see_other};
+use crate::admin::limits::everything;
+
+/// One step. Whoever adds one adds it to [`STEPS`].
+struct Step {
+    /// Under which name it is put aside.
+    name: &'static str,
+    title: fn(&Words) -> &'static str,
+    how: fn(&Words) -> &'static str,
+    /// The page where it is done, unless it is done elsewhere.
+    path: Option<&'static str>,
+    is_done: fn(&Desk) -> bool,
+}
+
+const STEPS: &[Step] = &[
+    Step {
+        name: "name",
+        title: |words| words.step_name,
+        how: |words| words.organization_hint,
+        path: Some("/settings"),
+        is_done: |desk| desk.admin.guard.organization_named_by().is_some(),
+    },
+    Step {
+        name: "key",
+        title: |words| words.step_key,
+        how: |words| words.create_key_lead,
+        path: Some("/keys/new"),
+        is_done: |desk| desk.admin.guard.ring().any(|_| true),
+    },
+    Step {
+        name: "limits",
+        title: |words| words.step_limits,
+        how: |words| words.no_limits_how,
+        path: Some("/limits/new"),
+        is_done: |desk| !everything(&desk.admin).is_empty(),
+    },
+    Step {
+        name: "call",
+        title: |words| words.step_call,
+        how: |words| words.step_call_how,
+        path: None,
+        is_done: |desk| desk.admin.guard.ring().any(|key| key.last_used_ms.load(Ordering::Relaxed) > 0),
+    },
+    Step {
+        name: "credit",
+        title: |words| words.add_credit,
+        how: |words| words.add_credit_lead,
+        path: Some("/billing/add"),
+        is_done: |desk| desk.admin.guard.credit_balance().is_some(),
+    },
+];
+
+/// What is still to be done, for those who can do it.
+pub(super) fn card(desk: &Desk, visit: &Visit) -> Markup {
+    let words = visit.words();
+    let aside = desk.admin.guard.first_steps_aside();
+    let is_open = |step: &Step| !aside.contains(step.name) && !(step.is_done)(desk);
+    if !visit.may_change || !STEPS.iter().any(is_open) {
+        return html! {};
+    }
+    html! {
+        section.card.first aria-labelledby="first-steps" {
+            div.heading.small {
+                div {
+                    h2 #first-steps { (words.first_steps) }
+                    p.muted { (words.first_steps_lead) }
+                }
+                (put_aside(visit, "all", words.hide_steps))
+            }
+            ol.steps {
+                @for step in STEPS { (line(desk, visit, step, &aside)) }
+            }
+        }
+    }
+}
+
+fn line(desk: &Desk, visit: &Visit, step: &Step, aside: &BTreeSet<String>) -> Markup {
+    let words = visit.words();
+    let (title, is_done) = ((step.title)(words), (step.is_done)(desk));
+    let is_open = !is_done && !aside.contains(step.name);
+    html! {
+        li.open[is_open] {
+            div {
+                p.title {
+                    @match step.path.filter(|_| is_open) {
+                        Some(path) => a href=(path) { (title) },
+                        None => (title),
+                    }
+                    @if is_done { " " (parts::badge("green", words.done)) }
+                }
+                @if is_open {
+                    p.muted { ((step.how)(words)) }
+                    @if step.path.is_none() { (environment(desk, visit)) }
+                }
+            }
+            @if is_open { (put_aside(visit, step.name, words.skip_step)) }
+        }
+    }
+}
+
+/// What a program's environment needs.
+fn environment(desk: &Desk, visit: &Visit) -> Markup {
+    let words = visit.words();
+    html! {
+        div.copy {
+            pre #environment lang="en" tabindex="0" {
+                "export OPENAI_BASE_URL=" (desk.admin.proxy_url) "\n" "export OPENAI_API_KEY=sk-guard-…"
+            }
+            button.button.small type="button" data-copy="environment" data-done=(words.copied) hidden { (words.copy) }
+        }
+        p.hint role="status" data-status {}
+    }
+}
+
+fn put_aside(visit: &Visit, step: &str, text: &str) -> Markup {
+    html! {
+        form method="post" action="/first-steps" {
+            (visit.proof())
+            input type="hidden" name="step" value=(step);
+            button.button.small.quiet type="submit" { (text) }
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Aside {
+    step: String,
+}
+
+pub(super) async fn skip(
+    State(desk): State<Desk>,
+    Extension(visit): Extension<Visit>,
+    Form(Aside { step }): Form<Aside>,
+) -> Shown {
+    let steps: Vec<&str> =
+        STEPS.iter().map(|known| known.name).filter(|name| step == "all" || *name == step).collect();
+    if steps.is_empty() {
+        return Err(visit.not_found());
+    }
+    let done = desk.admin.guard.put_first_steps_aside(&steps, &visit.by).await;
+    done.map_err(|error| visit.unavailable(&error))?;
+    Ok(see_other("/"))
+}

@@ -1,0 +1,168 @@
+//! The OpenAPI document of the admin API, as its routes make it.
+//!
+//! Beside each handler is what only it knows: method, path, query, body, answer.
+//! What they have in common is added here, once: from a path follow the names in
+//! it and where it belongs; from the method, who may use it; from both, the errors.
+
+use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn};
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::{
+    Array, Components, ContentBuilder, ObjectBuilder, OpenApi, PathItem, Ref, RefOr, Required,
+    ResponseBuilder, Schema, Type,
+};
+use utoipa::{PartialSchema as _, ToSchema as _};
+
+use crate::admin::error::ErrorView;
+
+const DESCRIPTION: &str = "Keys, limits, the ledger and what follows from them. What is under `/guard/v1` is the guard's own; \
+    what is under `/v1/organization` has the paths and shapes of OpenAI's admin API, so that its packages work with it unchanged.
+
+Under `/guard/v1` amounts of money are exact decimal texts in US dollars, and times are Unix seconds; under `/v1/organization` \
+    amounts are as OpenAI has them. Lists come in pages: ask for the next one with `after`, the `last_id` of the one before. \
+    Unknown parameters and fields are errors. This document holds no secret and needs no token.";
+const TOKEN: &str = "token";
+const TOKEN_DESCRIPTION: &str = "The admin token, or the value of an admin key. A change needs the role `full`; to look, `read_only` is enough.";
+
+/// What the names in paths stand for.
+const NAMES: &[(&str, &str)] = &[
+    ("account", "The id of a service account."),
+    ("alert", "The id of a spend alert."),
+    ("entry", "The id of an entry of the ledger."),
+    ("key", "The id of a key."),
+    ("limit", "The name of a limit."),
+    ("project", "The id of a project."),
+    ("rate", "The id of a rate limit: `rl-` and the name of a model."),
+];
+
+/// Answers that say yes, by status.
+const ANSWERS: &[(&str, &str)] =
+    &[("200", "What was asked for."), ("201", "What was made."), ("204", "It is gone.")];
+
+/// Answers that say no, by status: the component's name, and when it comes.
+const ERRORS: &[(&str, &str, &str)] = &[
+    ("400", "BadRequest", "A parameter, a name in the path or the body is not what it must be."),
+    ("401", "Unauthorized", "No token, or none that is good."),
+    ("403", "Forbidden", "The admin key is read-only."),
+    ("404", "NotFound", "There is nothing of that name."),
+    ("409", "Conflict", "What is there stands in the way."),
+    ("413", "TooLarge", "The body is larger than 1 MiB."),
+    ("415", "NotJson", "The body is not said to be JSON."),
+    ("422", "NotThatShape", "The body is JSON, but not of that shape."),
+    ("5XX", "ServerError", "The ledger can't be used right now. Nothing was changed."),
+];
+
+/// The whole document, of what the routes say.
+pub(super) fn complete(mut document: OpenApi) -> OpenApi {
+    "spendguard: admin API".clone_into(&mut document.info.title);
+    env!("CARGO_PKG_VERSION").clone_into(&mut document.info.version);
+    document.info.description = Some(DESCRIPTION.to_owned());
+    document.info.license = None;
+    document.info.contact = None;
+    document.security = Some(vec![SecurityRequirement::new::<_, [&str; 0], &str>(TOKEN, [])]);
+    let components = document.components.get_or_insert_default();
+    add_errors(components);
+    name_items(components);
+    components.security_schemes.insert(TOKEN.to_owned(), scheme());
+    for (path, item) in &mut document.paths.paths {
+        let PathItem { get, put, post, delete, patch, .. } = item;
+        let all = [("get", get), ("put", put), ("post", post), ("delete", delete), ("patch", patch)];
+        for (method, operation) in all {
+            if let Some(operation) = operation {
+                complete_operation(path, method, operation);
+            }
+        }
+    }
+    document
+}
+
+fn scheme() -> RefOr<SecurityScheme> {
+    let mut scheme = Http::new(HttpAuthScheme::Bearer);
+    scheme.description = Some(TOKEN_DESCRIPTION.to_owned());
+    RefOr::T(SecurityScheme::Http(scheme))
+}
+
+/// Says what a list is of by name, and not once more in full.
+fn name_items(components: &mut Components) {
+    let names: Vec<String> = components.schemas.keys().cloned().collect();
+    for name in names {
+        let Some(item) = name.strip_prefix("List_") else { continue };
+        if let Some(RefOr::T(Schema::Object(list))) = components.schemas.get_mut(&name) {
+            let items = Array::new(Ref::from_schema_name(item));
+            list.properties.insert("data".to_owned(), RefOr::T(Schema::Array(items)));
+        }
+    }
+}
+
+fn add_errors(components: &mut Components) {
+    let mut schemas = Vec::new();
+    ErrorView::schemas(&mut schemas);
+    schemas.push((ErrorView::name().into_owned(), ErrorView::schema()));
+    components.schemas.extend(schemas);
+    for (_, name, description) in ERRORS {
+        let content = ContentBuilder::new().schema(Some(Ref::from_schema_name(ErrorView::name()))).build();
+        let response = ResponseBuilder::new().description(*description).content("application/json", content);
+        components.responses.insert((*name).to_owned(), response.build().into());
+    }
+}
+
+fn complete_operation(path: &str, method: &str, operation: &mut Operation) {
+    let parts: Vec<&str> = path.split('/').filter(|part| !["", "v1"].contains(part)).collect();
+    let named = |part: &str| Some(part.strip_prefix('{')?.strip_suffix('}')?.to_owned());
+    let words: Vec<String> =
+        parts.iter().map(|part| named(part).unwrap_or_else(|| (*part).to_owned())).collect();
+    operation.operation_id = Some(format!("{method}_{}", words.join("_")));
+    operation.tags = Some(vec![tag(&parts)]);
+    let names: Vec<String> = parts.iter().filter_map(|part| named(part)).collect();
+    let parameters = operation.parameters.get_or_insert_default();
+    for (at, name) in names.iter().enumerate() {
+        let is_it = |known: &RefOr<Parameter>| matches!(known, RefOr::T(known) if known.name == *name);
+        if !parameters.iter().any(is_it) {
+            parameters.insert(at, parameter(name).into());
+        }
+    }
+    let changes = method != "get";
+    if changes {
+        operation.security = Some(vec![SecurityRequirement::new(TOKEN, ["full"])]);
+    }
+    for (status, response) in &mut operation.responses.responses {
+        let said = ANSWERS.iter().find(|(known, _)| known == status);
+        if let (RefOr::T(response), Some((_, description))) = (response, said) {
+            (*description).clone_into(&mut response.description);
+        }
+    }
+    let takes_body = operation.request_body.is_some();
+    for (status, name, _) in ERRORS {
+        let may_come = match *status {
+            "400" => takes_body || operation.parameters.as_ref().is_some_and(|all| !all.is_empty()),
+            "403" | "409" => changes,
+            "404" => !names.is_empty(),
+            "413" | "415" | "422" => takes_body,
+            _ => true,
+        };
+        if may_come {
+            operation.responses.responses.insert((*status).to_owned(), Ref::from_response_name(*name).into());
+        }
+    }
+}
+
+fn parameter(name: &str) -> Parameter {
+    let description = NAMES.iter().find(|(known, _)| *known == name).map(|(_, description)| *description);
+    ParameterBuilder::new()
+        .name(name)
+        .parameter_in(ParameterIn::Path)
+        .required(Required::True)
+        .description(description)
+        .schema(Some(ObjectBuilder::new().schema_type(Type::String)))
+        .build()
+}
+
+/// What a path is about: the first word after its root, or after a project's name.
+fn tag(parts: &[&str]) -> String {
+    let (root, rest) = parts.split_first().unwrap_or((&"", &[]));
+    let about = match rest {
+        ["projects", "{project}", about, ..] if *root == "organization" && *about != "archive" => about,
+        [about, ..] => about,
+        [] => root,
+    };
+    format!("{root}: {about}")
+}

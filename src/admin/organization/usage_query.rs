@@ -1,0 +1,79 @@
+//! What usage and costs may be asked, for the document. Names may come again in
+//! these queries, so that they are read as pairs and not into these.
+
+#![expect(dead_code, reason = "only the document is made of these")]
+
+use utoipa::IntoParams;
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+pub(super) struct UsageKind {
+    /// What is counted. Of all but completions and embeddings the guard knows only costs.
+    #[param(pattern = "^(completions|embeddings|moderations|images|audio_speeches|audio_transcriptions|\
+        vector_stores|code_interpreter_sessions|file_search_calls|web_search_calls|decisions)$")]
+    kind: String,
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct UsageQuery {
+    /// Unix seconds in the first bucket.
+    #[param(minimum = 0, maximum = 253_402_300_799_i64)]
+    start_time: i64,
+    /// Unix seconds behind the last bucket's start; now if it is not said.
+    #[param(minimum = 0, maximum = 253_402_300_799_i64)]
+    end_time: Option<i64>,
+    /// `1m`, `1h`, or `1d` if it is not said.
+    #[param(pattern = "^1[mhd]$")]
+    bucket_width: Option<String>,
+    /// How many buckets to a page: up to 1440 of `1m`, 168 of `1h`, 31 of `1d`.
+    #[param(minimum = 1, maximum = 1440)]
+    limit: Option<usize>,
+    /// `next_page` of the page before.
+    page: Option<String>,
+    /// Only of these.
+    #[param(max_items = 100)]
+    project_ids: Option<Vec<String>>,
+    /// Only of these.
+    #[param(max_items = 100)]
+    api_key_ids: Option<Vec<String>>,
+    /// Only of these.
+    #[param(max_items = 100)]
+    models: Option<Vec<String>>,
+    /// `true`: only of batches, of which the guard has none; `false`: only of the rest.
+    batch: Option<bool>,
+    /// `project_id`, `api_key_id` or `model`; of completions `batch` and `api_source` too.
+    #[param(max_items = 100)]
+    group_by: Option<Vec<String>>,
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct CostsQuery {
+    /// Unix seconds in the first bucket.
+    #[param(minimum = 0, maximum = 253_402_300_799_i64)]
+    start_time: i64,
+    /// Unix seconds behind the last bucket's start; now if it is not said.
+    #[param(minimum = 0, maximum = 253_402_300_799_i64)]
+    end_time: Option<i64>,
+    /// `1d`.
+    #[param(pattern = "^1d$")]
+    bucket_width: Option<String>,
+    /// How many buckets to a page; 7 if it is not said.
+    #[param(minimum = 1, maximum = 180)]
+    limit: Option<usize>,
+    /// `next_page` of the page before.
+    page: Option<String>,
+    /// Only of these.
+    #[param(max_items = 100)]
+    project_ids: Option<Vec<String>>,
+    /// Only of these.
+    #[param(max_items = 100)]
+    api_key_ids: Option<Vec<String>>,
+    /// Only of these.
+    #[param(max_items = 100)]
+    line_items: Option<Vec<String>>,
+    /// `project_id`, `api_key_id`, `line_item` or `api_source`.
+    #[param(max_items = 100)]
+    group_by: Option<Vec<String>>,
+}

@@ -1,0 +1,61 @@
+//! Keeping the sums of days up to date.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::tz::TimeZone;
+use tokio::sync::watch;
+
+use crate::guard::Guard;
+use crate::store::{StoreError, days};
+
+/// How often it is looked for quarters of an hour that are over.
+const EVERY: Duration = Duration::from_secs(60);
+/// Between two of the steps that follow each other: others write meanwhile.
+const PAUSE: Duration = Duration::from_millis(20);
+/// Quarters that ended this long ago are summed up: most requests that began in
+/// them have ended.
+const AGE_S: i64 = 60;
+
+impl Guard {
+    /// Sums up days until it is stopped.
+    pub async fn sum_up_days(&self, mut stop: watch::Receiver<bool>) {
+        while !*stop.borrow() {
+            let wait = match self.sum_up_some().await {
+                Ok(true) => PAUSE,
+                Ok(false) => EVERY,
+                Err(error) => {
+                    tracing::warn!(%error, "days can't be summed up; what looks back far is slower meanwhile");
+                    EVERY
+                }
+            };
+            let _ = tokio::time::timeout(wait, stop.changed()).await;
+        }
+    }
+
+    /// Sums up some rows of quarters that are over, or takes away a day that
+    /// was summed up for other time zones; `false` if there is nothing to do.
+    pub async fn sum_up_some(&self) -> Result<bool, StoreError> {
+        let before_s = self.clock.now_s().saturating_sub(AGE_S);
+        let zones = self.zones().await;
+        self.writer
+            .run(move |db| match days::first_cut(db, &zones)? {
+                Some(cut_s) => days::take_away(db, cut_s),
+                None => days::sum_up(db, before_s, &zones),
+            })
+            .await
+    }
+
+    /// The time zones whose days are asked for: the organization's, the limits',
+    /// and UTC, in which OpenAI's API counts.
+    async fn zones(&self) -> Vec<TimeZone> {
+        let mut names: Vec<Arc<str>> = {
+            let book = self.book.lock().await;
+            let limits = book.file.iter().chain(&book.api).map(|limit| Arc::clone(&limit.zone));
+            limits.chain([Arc::clone(&book.zone), "UTC".into()]).collect()
+        };
+        names.sort_unstable();
+        names.dedup();
+        names.iter().filter_map(|name| TimeZone::get(name).ok()).collect()
+    }
+}

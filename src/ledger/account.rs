@@ -1,0 +1,364 @@
+//! Prepaid credit: what was granted, minus what was spent.
+//!
+//! A grant that expires is worth something only until then, and of several the
+//! one that expires first is spent first. So time is cut where grants expire.
+//! Spending counts in the stretch that it was admitted in, and takes from grants
+//! that expire at its end or later. All else is arithmetic when it is read.
+
+use std::sync::Arc;
+
+use crate::domain::limit::{Mode, Only, Per, Source, Unit};
+use crate::domain::{Limit, Money, Window};
+use crate::ledger::Ask;
+use crate::ledger::denial::{Denial, Short};
+use crate::ledger::entry::{Crossing, Entry, Hold, Kind, Mark};
+
+/// What the account is called where limits are named. No limit can be: their
+/// names have no spaces.
+pub const NAME: &str = "prepaid credit";
+
+/// The least credit that OpenAI sells, too.
+const FIVE_USD: i64 = 5_000_000_000;
+/// As many dates on which credit expires as an account may have: each admission
+/// goes through them.
+const EXPIRIES_MAX: usize = 1_000;
+/// As many grants as it may have.
+const GRANTS_MAX: usize = 10_000;
+
+/// Credit that was granted once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// The id of its line in the ledger.
+    pub id: u64,
+    /// What may be spent of it; negative where some is taken back.
+    pub amount: Money,
+    /// What its operator has to say of it.
+    pub note: String,
+    /// When it was made, in Unix milliseconds.
+    pub created_ms: i64,
+    /// When what is left of it is lost, in Unix seconds.
+    pub expires_s: Option<i64>,
+}
+
+/// What an operator wants of prepaid credit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// Whether requests without credit are refused, or only counted.
+    pub mode: Mode,
+    /// The balance below which somebody is told.
+    pub low: Money,
+    /// The least that can be granted.
+    pub minimum: Money,
+}
+
+impl Default for Terms {
+    fn default() -> Self {
+        Self { mode: Mode::Enforce, low: Money::from_nano(FIVE_USD), minimum: Money::from_nano(FIVE_USD) }
+    }
+}
+
+/// Time between two instants at which credit expires.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stretch {
+    /// Where it ends, in Unix milliseconds.
+    pub end_ms: i64,
+    /// What was granted that expires at its end, in nano-dollars.
+    pub granted: i64,
+    /// What was spent by requests admitted in it, in nano-dollars.
+    pub settled: i64,
+    /// What such requests that are still open may cost, in nano-dollars.
+    pub held: i64,
+}
+
+/// An account; there is one once credit has been granted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    /// What is admitted after this id counts.
+    opened_by: u64,
+    /// Without gaps from the beginning to the end of time.
+    stretches: Vec<Stretch>,
+    grants: Vec<Grant>,
+    /// Which marks have been come to since the last grant.
+    noted: Vec<Mark>,
+}
+
+/// An account in figures, as of an instant.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Balance {
+    /// All that was ever granted.
+    pub granted: Money,
+    /// What was spent since.
+    pub used: Money,
+    /// What was left of grants when they expired.
+    pub expired: Money,
+    /// What open requests may still cost.
+    pub held: Money,
+}
+
+impl Balance {
+    /// Granted, and neither spent nor expired; negative if more was spent.
+    pub fn left(self) -> Money {
+        self.granted - self.used - self.expired
+    }
+}
+
+/// What has become of a grant, as of an instant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GrantReading {
+    /// The grant.
+    pub grant: Grant,
+    /// What was spent of it.
+    pub used: Money,
+    /// Whether what is left of it is lost.
+    pub is_expired: bool,
+}
+
+impl Grant {
+    /// The grant as a line of the ledger; it moves no meter.
+    pub fn entry(&self) -> Entry {
+        let until = self.expires_s.map_or_else(String::new, |at_s| format!(", until {at_s}"));
+        let taken = self.amount < Money::ZERO;
+        let (amount, done) = if taken { (-self.amount, "taken back") } else { (self.amount, "granted") };
+        let note = format!("{NAME}: {} {done}{until}: {}", amount.dollars(), self.note);
+        Entry::note(self.id, Kind::Grant, self.created_ms, note)
+    }
+}
+
+impl Account {
+    /// An account without credit, that counts what is admitted after an id.
+    pub fn new(opened_by: u64) -> Self {
+        let always = Stretch { end_ms: i64::MAX, ..Stretch::default() };
+        Self { opened_by, stretches: vec![always], grants: Vec::new(), noted: Vec::new() }
+    }
+
+    /// Whether a request counts, by its id.
+    pub fn counts(&self, id: u64) -> bool {
+        id > self.opened_by
+    }
+
+    /// The id after which requests count.
+    pub fn opened_by(&self) -> u64 {
+        self.opened_by
+    }
+
+    /// The stretches in their order.
+    pub fn stretches(&self) -> &[Stretch] {
+        &self.stretches
+    }
+
+    /// The grants, oldest first.
+    pub fn grants(&self) -> &[Grant] {
+        &self.grants
+    }
+
+    /// Whether there may be one more grant.
+    pub fn has_room(&self) -> bool {
+        self.stretches.len() <= EXPIRIES_MAX && self.grants.len() < GRANTS_MAX
+    }
+
+    /// Cuts time where a grant is to expire, which must lie after all that was
+    /// admitted so far.
+    pub fn cut(&mut self, expires_s: Option<i64>) {
+        let end_ms = end_ms(expires_s);
+        let at = self.place(end_ms - 1);
+        if self.stretches[at].end_ms != end_ms {
+            let before = Stretch { end_ms, granted: 0, ..self.stretches[at] };
+            self.stretches[at] = Stretch { settled: 0, held: 0, ..self.stretches[at] };
+            self.stretches.insert(at, before);
+        }
+    }
+
+    /// Adds a grant, where time is cut already.
+    pub fn add(&mut self, grant: Grant) {
+        let at = self.expiry(&grant);
+        let granted = &mut self.stretches[at].granted;
+        *granted = granted.saturating_add(grant.amount.nano());
+        self.grants.push(grant);
+        self.noted.clear();
+    }
+
+    /// Forgets which marks were noted; the database knows.
+    pub(super) fn forget_marks(&mut self) {
+        self.noted.clear();
+    }
+
+    /// Adds to what was spent by requests admitted at an instant.
+    pub fn settle(&mut self, admitted_ms: i64, nano: i64) {
+        let settled = &mut self.at(admitted_ms).settled;
+        *settled = settled.saturating_add(nano);
+    }
+
+    /// Holds what a request may cost, if it counts.
+    pub fn hold(&mut self, hold: &Hold) {
+        if self.counts(hold.id) {
+            let held = &mut self.at(hold.admitted_ms).held;
+            *held = held.saturating_add(hold.bound.cost.nano());
+        }
+    }
+
+    /// Replaces a hold by what it came to.
+    pub(super) fn end(&mut self, hold: &Hold, cost: Money) {
+        if self.counts(hold.id) {
+            let stretch = self.at(hold.admitted_ms);
+            stretch.held = stretch.held.saturating_sub(hold.bound.cost.nano());
+            stretch.settled = stretch.settled.saturating_add(cost.nano());
+        }
+    }
+
+    /// Adds a correction, if what it corrects counts.
+    pub(super) fn adjust(&mut self, entry: &Entry) {
+        if entry.corrects.is_some_and(|corrected| self.counts(corrected)) {
+            self.settle(entry.admitted_ms, entry.cost.nano());
+        }
+    }
+
+    /// What may still be spent at an instant, in nano-dollars.
+    ///
+    /// What is spent in a stretch can only come from grants that expire at its end
+    /// or later. So from each stretch on, all that is spent must fit into all that
+    /// is granted; what is spent now counts in every one that has begun.
+    fn room(&self, at_ms: i64, spent: impl Fn(&Stretch) -> i64) -> Money {
+        let (now, mut rest, mut room) = (self.place(at_ms), 0_i64, i64::MAX);
+        for (at, stretch) in self.stretches.iter().enumerate().rev() {
+            rest = rest.saturating_add(stretch.granted).saturating_sub(spent(stretch));
+            if at <= now {
+                room = room.min(rest);
+            }
+        }
+        Money::from_nano(room)
+    }
+
+    /// The account in figures.
+    pub fn balance(&self, at_ms: i64) -> Balance {
+        let sum = |part: fn(&Stretch) -> i64| {
+            Money::from_nano(self.stretches.iter().map(part).fold(0, i64::saturating_add))
+        };
+        let (granted, used) = (sum(|stretch| stretch.granted), sum(|stretch| stretch.settled));
+        let expired = granted - used - self.room(at_ms, |stretch| stretch.settled);
+        Balance { granted, used, expired, held: sum(|stretch| stretch.held) }
+    }
+
+    /// What has become of each grant, oldest first: each stretch takes from those
+    /// that expire first, and of those that expire together from the oldest.
+    pub fn readings(&self, at_ms: i64) -> Vec<GrantReading> {
+        let mut order: Vec<(usize, usize)> =
+            self.grants.iter().enumerate().map(|(n, grant)| (self.expiry(grant), n)).collect();
+        order.sort_unstable();
+        let now = self.place(at_ms);
+        let mut readings: Vec<GrantReading> = self
+            .grants
+            .iter()
+            .map(|grant| GrantReading {
+                grant: grant.clone(),
+                used: Money::ZERO,
+                is_expired: self.expiry(grant) < now,
+            })
+            .collect();
+        for (at, stretch) in self.stretches.iter().enumerate() {
+            let mut spent = Money::from_nano(stretch.settled.max(0));
+            for (_, n) in order.iter().filter(|(expiry, _)| *expiry >= at) {
+                if spent == Money::ZERO {
+                    break;
+                }
+                let GrantReading { grant, used, .. } = &mut readings[*n];
+                let taken = spent.min((grant.amount - *used).max(Money::ZERO));
+                (*used, spent) = (*used + taken, spent - taken);
+            }
+        }
+        readings
+    }
+
+    /// What a request would leave, in nano-dollars, or why there is no credit
+    /// for it.
+    pub(super) fn verdict(&self, ask: &Ask<'_>, terms: Terms) -> Result<i64, Denial> {
+        let needed = ask.bound.cost;
+        let left = self.available(ask.at_ms) - needed;
+        if needed == Money::ZERO || left >= Money::ZERO {
+            return Ok(left.nano());
+        }
+        let Balance { held, .. } = self.balance(ask.at_ms);
+        let balance = self.room(ask.at_ms, |stretch| stretch.settled);
+        let limit = self.as_limit(terms, ask.at_ms);
+        let short = Box::new(Short { limit, balance, held, needed });
+        Err(if needed > balance { Denial::NoCredit(short) } else { Denial::CreditHeld(short) })
+    }
+
+    /// What may still be spent.
+    pub fn available(&self, at_ms: i64) -> Money {
+        self.room(at_ms, |stretch| stretch.settled.saturating_add(stretch.held))
+    }
+
+    /// That the balance is low, unless that was noted since the last grant.
+    pub(super) fn low(&mut self, terms: Terms, at_ms: i64) -> Option<Crossing> {
+        if self.noted.contains(&Mark::CreditLow) || self.balance(at_ms).left() >= terms.low {
+            return None;
+        }
+        self.mark(Mark::CreditLow, terms.low, terms, at_ms)
+    }
+
+    /// That a request was refused for want of credit, unless that was noted since
+    /// the last grant.
+    pub(super) fn used_up(&mut self, terms: Terms, at_ms: i64) -> Option<Crossing> {
+        self.mark(Mark::CreditUsedUp, Money::ZERO, terms, at_ms)
+    }
+
+    fn mark(&mut self, mark: Mark, threshold: Money, terms: Terms, at_ms: i64) -> Option<Crossing> {
+        if self.noted.contains(&mark) {
+            return None;
+        }
+        let newest = self.grants.last()?;
+        let balance = self.balance(at_ms);
+        let crossing = Crossing {
+            id: 0,
+            mark,
+            limit: self.as_limit(terms, at_ms),
+            subject: "org".to_owned(),
+            threshold: threshold.nano(),
+            window_start_s: newest.created_ms.div_euclid(1_000),
+            settled: balance.used.nano(),
+            at_ms,
+        };
+        self.noted.push(mark);
+        Some(crossing)
+    }
+
+    /// The account as a limit on all spending since it was opened, which is what
+    /// it is to those who are told of it.
+    fn as_limit(&self, terms: Terms, at_ms: i64) -> Arc<Limit> {
+        let balance = self.balance(at_ms);
+        Arc::new(Limit {
+            name: NAME.into(),
+            per: Per::Organization,
+            only: Only::default(),
+            unit: Unit::Usd,
+            window: Window::Total,
+            zone: "UTC".into(),
+            soft: Vec::new(),
+            hard: Some((balance.granted - balance.expired).nano()),
+            mode: terms.mode,
+            source: Source::Api,
+        })
+    }
+
+    fn place(&self, at_ms: i64) -> usize {
+        self.stretches.partition_point(|stretch| stretch.end_ms <= at_ms).min(self.stretches.len() - 1)
+    }
+
+    /// The stretch at whose end a grant expires.
+    fn expiry(&self, grant: &Grant) -> usize {
+        self.place(end_ms(grant.expires_s) - 1)
+    }
+
+    fn at(&mut self, at_ms: i64) -> &mut Stretch {
+        let place = self.place(at_ms);
+        &mut self.stretches[place]
+    }
+}
+
+/// Where the stretch ends in which a grant may last be spent.
+fn end_ms(expires_s: Option<i64>) -> i64 {
+    expires_s.map_or(i64::MAX, |expires_s| expires_s.saturating_mul(1_000))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,356 @@
+//! Never more than was granted, oldest expiry first, replay equals live.
+
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::domain::Tokens;
+use crate::domain::demand::{Bound, Tier};
+use crate::ledger::Ledger;
+use crate::ledger::credit::Ungranted;
+use crate::ledger::entry::{Amounts, Basis};
+
+const START_MS: i64 = 1_790_000_000_000;
+const DAY_MS: i64 = 86_400_000;
+
+fn usd(cents: i64) -> Money {
+    Money::from_nano(cents * 10_000_000)
+}
+
+fn bound(cents: i64) -> Bound {
+    Bound { cost: usd(cents), input_tokens: 1, output_tokens: 1 }
+}
+
+/// A ledger with its time, its open holds, and all that was written.
+struct Life {
+    ledger: Ledger,
+    at_ms: i64,
+    open: Vec<Arc<Hold>>,
+    written: Vec<Entry>,
+}
+
+impl Life {
+    fn new() -> Self {
+        Self { ledger: Ledger::new(1), at_ms: START_MS, open: Vec::new(), written: Vec::new() }
+    }
+
+    fn grant(&mut self, cents: i64, days: Option<i64>) -> Result<Vec<Crossing>, Ungranted> {
+        let expires_s = days.map(|days| (self.at_ms + days * DAY_MS) / 1_000);
+        let (id, _) = self.ledger.stage_grant(expires_s, self.at_ms)?;
+        let grant = Grant { id, amount: usd(cents), note: String::new(), created_ms: self.at_ms, expires_s };
+        Ok(self.ledger.grant(grant, self.at_ms))
+    }
+
+    fn decide(&self, cents: i64) -> Result<(), Denial> {
+        let line = Entry::note(0, Kind::Grant, 0, String::new());
+        let ask = Ask {
+            attribution: &line.attribution,
+            bound: bound(cents),
+            client_cap: None,
+            at_ms: self.at_ms,
+            unwritten: Amounts::default(),
+        };
+        self.ledger.decide(&ask).map(drop)
+    }
+
+    /// Admits a request if it may spend so much, and returns whether.
+    fn ask(&mut self, cents: i64) -> bool {
+        let may = self.decide(cents).is_ok();
+        if may {
+            let line = Entry::note(0, Kind::Grant, 0, String::new());
+            let hold = Arc::new(Hold {
+                id: self.ledger.take_id(),
+                admitted_ms: self.at_ms,
+                attribution: line.attribution,
+                bound: bound(cents),
+                tier: Tier::default(),
+                price_version: "v".into(),
+                stream: false,
+            });
+            self.ledger.apply_hold(&hold);
+            self.open.push(hold);
+        }
+        may
+    }
+
+    fn end(&mut self, which: usize, kind: Kind, cents: i64) -> Vec<Crossing> {
+        let hold = self.open.swap_remove(which % self.open.len());
+        let entry = Entry {
+            attribution: Arc::clone(&hold.attribution),
+            admitted_ms: hold.admitted_ms,
+            held: hold.bound,
+            cost: usd(cents),
+            tokens: Tokens::default(),
+            basis: Some(Basis::Reported),
+            ..Entry::note(hold.id, kind, self.at_ms, String::new())
+        };
+        let crossings = self.ledger.apply(&entry);
+        self.written.push(entry);
+        crossings
+    }
+
+    fn spend(&mut self, cents: i64) -> Vec<Crossing> {
+        assert!(self.ask(cents), "{cents} cents at {}", self.at_ms);
+        self.end(self.open.len() - 1, Kind::Settle, cents)
+    }
+
+    fn adjust(&mut self, corrected: u64, cents: i64) {
+        let original = self.written.iter().find(|entry| entry.id == corrected).unwrap().clone();
+        let id = self.ledger.take_id();
+        let cost = usd(cents);
+        let entry = Entry { id, kind: Kind::Adjust, cost, corrects: Some(corrected), ..original };
+        self.ledger.apply(&entry);
+        self.written.push(entry);
+    }
+
+    fn balance(&self) -> Balance {
+        self.ledger.account().map(|account| account.balance(self.at_ms)).unwrap_or_default()
+    }
+
+    fn used(&self) -> Vec<(i64, bool)> {
+        let readings = self.ledger.account().unwrap().readings(self.at_ms);
+        readings.iter().map(|reading| (reading.used.nano() / 10_000_000, reading.is_expired)).collect()
+    }
+
+    /// The account that follows from grants and entries alone, as after a restart.
+    fn replayed(&self) -> Option<Account> {
+        let live = self.ledger.account()?;
+        let mut account = Account::new(live.grants()[0].id);
+        for grant in live.grants() {
+            account.cut(grant.expires_s);
+            account.add(grant.clone());
+        }
+        for entry in self
+            .written
+            .iter()
+            .filter(|entry| account.counts(entry.corrects.unwrap_or(entry.id)))
+            .collect::<Vec<_>>()
+        {
+            account.settle(entry.admitted_ms, entry.cost.nano());
+        }
+        Some(account)
+    }
+}
+
+#[test]
+fn without_a_grant_nothing_is_asked_and_with_one_no_more_is_spent() {
+    let mut life = Life::new();
+    life.spend(700);
+    life.grant(1_000, None).unwrap();
+    assert_eq!(life.balance().left(), usd(1_000), "what was spent before does not count");
+    assert!(life.ask(600));
+    assert!(matches!(life.decide(500), Err(Denial::CreditHeld(_))), "400 are free, 600 held");
+    life.end(0, Kind::Settle, 550);
+    assert!(matches!(life.decide(500), Err(Denial::NoCredit(_))));
+    life.spend(450);
+    assert!(matches!(life.decide(1), Err(Denial::NoCredit(_))));
+    assert!(life.ask(0), "what costs nothing needs no credit");
+    assert_eq!((life.balance().used, life.balance().left()), (usd(1_000), Money::ZERO));
+}
+
+#[test]
+fn a_request_that_was_open_at_the_first_grant_does_not_count() {
+    let mut life = Life::new();
+    assert!(life.ask(900));
+    life.grant(1_000, None).unwrap();
+    life.end(0, Kind::Settle, 900);
+    assert_eq!(life.balance(), Balance { granted: usd(1_000), ..Balance::default() });
+}
+
+#[test]
+fn what_expires_first_is_spent_first_and_what_is_left_of_it_is_lost() {
+    let mut life = Life::new();
+    life.grant(1_000, None).unwrap();
+    life.grant(500, Some(10)).unwrap();
+    life.grant(500, Some(5)).unwrap();
+    life.spend(300);
+    assert_eq!(life.used(), [(0, false), (0, false), (300, false)]);
+    life.spend(300);
+    assert_eq!(life.used(), [(0, false), (100, false), (500, false)]);
+    life.at_ms += 10 * DAY_MS - 1;
+    assert_eq!(life.balance().left(), usd(1_400));
+    life.at_ms += 1;
+    assert_eq!(life.used(), [(0, false), (100, true), (500, true)]);
+    assert_eq!((life.balance().left(), life.balance().expired), (usd(1_000), usd(400)));
+    life.spend(1_000);
+    assert!(!life.ask(1));
+}
+
+#[test]
+fn what_was_admitted_before_credit_expired_is_paid_by_it() {
+    let mut life = Life::new();
+    life.grant(500, Some(1)).unwrap();
+    assert!(life.ask(500));
+    life.at_ms += DAY_MS;
+    assert_eq!(life.balance().left(), Money::ZERO);
+    life.grant(700, None).unwrap();
+    assert!(life.ask(700), "the hold of yesterday is no business of today's credit");
+    life.end(0, Kind::Settle, 200);
+    life.end(0, Kind::Settle, 700);
+    assert_eq!(
+        life.balance(),
+        Balance { granted: usd(1_200), used: usd(900), expired: usd(300), held: Money::ZERO }
+    );
+}
+
+#[test]
+fn what_was_overdrawn_is_paid_by_the_next_grant() {
+    let mut life = Life::new();
+    life.grant(500, Some(3)).unwrap();
+    assert!(life.ask(400));
+    life.end(0, Kind::Settle, 650);
+    assert_eq!(life.balance().left(), usd(-150));
+    life.at_ms += 5 * DAY_MS;
+    life.grant(1_000, None).unwrap();
+    assert_eq!((life.balance().left(), life.balance().expired), (usd(850), Money::ZERO));
+}
+
+#[test]
+fn credit_can_not_expire_before_what_was_admitted() {
+    let mut life = Life::new();
+    life.spend(1);
+    // As after a restart whose clock was set back.
+    life.at_ms -= 2 * DAY_MS;
+    assert_eq!(life.grant(500, Some(1)).unwrap_err(), Ungranted::Expired);
+    assert_eq!(life.grant(500, Some(0)).unwrap_err(), Ungranted::Expired);
+    life.grant(500, Some(3)).unwrap();
+}
+
+#[test]
+fn a_grant_that_could_not_be_written_leaves_nothing_behind() {
+    let mut life = Life::new();
+    life.ledger.stage_grant(None, START_MS).unwrap();
+    assert!(life.ask(100), "nothing depends on it yet");
+    life.ledger.unstage_grant();
+    life.grant(500, None).unwrap();
+    life.end(0, Kind::Settle, 100);
+    assert_eq!(life.balance().left(), usd(500));
+    life.ledger.stage_grant(Some(START_MS), START_MS).unwrap();
+    life.ledger.unstage_grant();
+    assert_eq!(life.balance().left(), usd(500));
+}
+
+#[test]
+fn a_correction_counts_if_what_it_corrects_does() {
+    let mut life = Life::new();
+    life.spend(700);
+    life.grant(1_000, None).unwrap();
+    life.spend(300);
+    life.adjust(1, -200);
+    assert_eq!(life.balance().left(), usd(700));
+    life.adjust(3, -200);
+    assert_eq!(life.balance().left(), usd(900));
+}
+
+#[test]
+fn a_low_balance_is_told_once_for_each_grant() {
+    let mut life = Life::new();
+    let told = |crossings: Vec<Crossing>| crossings.iter().map(|c| (c.mark, c.threshold)).collect::<Vec<_>>();
+    let low = [(Mark::CreditLow, usd(500).nano())];
+    assert_eq!(told(life.grant(900, Some(9)).unwrap()), []);
+    assert_eq!(told(life.spend(400)), [], "500 are left, which is not less");
+    assert_eq!(told(life.spend(1)), low);
+    assert_eq!(told(life.spend(1)), []);
+    assert_eq!(told(life.ledger.used_up(life.at_ms)), [(Mark::CreditUsedUp, 0)]);
+    assert_eq!(told(life.ledger.used_up(life.at_ms)), []);
+    assert_eq!(told(life.grant(900, Some(9)).unwrap()), []);
+    life.at_ms += 9 * DAY_MS;
+    assert_eq!(told(life.ledger.low_credit(life.at_ms)), low, "it expired");
+    assert_eq!(told(life.grant(1, None).unwrap()), low, "and a cent does not help");
+    let terms = Terms { low: usd(100), ..Terms::default() };
+    assert_eq!(told(life.ledger.set_terms(terms, life.at_ms)), [(Mark::CreditLow, usd(100).nano())]);
+}
+
+#[test]
+fn in_shadow_mode_it_speaks_and_does_not_block() {
+    let mut life = Life::new();
+    life.grant(500, None).unwrap();
+    life.ledger.set_terms(Terms { mode: Mode::Shadow, ..Terms::default() }, START_MS);
+    assert!(life.ask(600));
+    assert!(life.ledger.enforced_credit(START_MS).is_none());
+}
+
+/// One step of a random life.
+#[derive(Clone, Debug)]
+enum Step {
+    Grant { cents: i64, days: Option<i64> },
+    Ask { cents: i64 },
+    Settle { which: usize, share: i64 },
+    Release { which: usize },
+    Pass { hours: i64 },
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let days = prop::option::of(1i64..6);
+    let step = prop_oneof![
+        2 => (1i64..500, days).prop_map(|(cents, days)| Step::Grant { cents, days }),
+        5 => (0i64..300).prop_map(|cents| Step::Ask { cents }),
+        3 => (any::<usize>(), 0i64..=100).prop_map(|(which, share)| Step::Settle { which, share }),
+        1 => any::<usize>().prop_map(|which| Step::Release { which }),
+        2 => (0i64..60).prop_map(|hours| Step::Pass { hours }),
+    ];
+    prop::collection::vec(step, 1..100)
+}
+
+/// Whether grants cover requests, each of which was admitted at an instant and
+/// may take from any grant that had not expired then: cent by cent, those that
+/// expire first given away first.
+fn is_covered(grants: &[Grant], mut spent: Vec<(i64, i64)>) -> bool {
+    let mut left: Vec<(i64, i64)> =
+        grants.iter().map(|grant| (end_ms(grant.expires_s), grant.amount.nano())).collect();
+    left.sort_unstable();
+    spent.sort_unstable();
+    spent.into_iter().all(|(at_ms, mut nano)| {
+        for (_, left) in left.iter_mut().filter(|(end_ms, _)| *end_ms > at_ms) {
+            let taken = nano.min(*left);
+            (*left, nano) = (*left - taken, nano - taken);
+        }
+        nano == 0
+    })
+}
+
+proptest! {
+    #[test]
+    fn all_that_is_admitted_is_covered_and_what_is_not_could_not_be(steps in steps()) {
+        let mut life = Life::new();
+        for step in steps {
+            match step {
+                Step::Grant { cents, days } => drop(life.grant(cents, days).unwrap()),
+                Step::Ask { cents } => {
+                    let admitted = life.ask(cents);
+                    let Some(account) = life.ledger.account() else { continue };
+                    let counts = |id: u64| account.counts(id);
+                    let holds = life.open.iter().filter(|hold| counts(hold.id));
+                    let mut spent: Vec<(i64, i64)> =
+                        holds.map(|hold| (hold.admitted_ms, hold.bound.cost.nano())).collect();
+                    let entries = life.written.iter().filter(|entry| counts(entry.id));
+                    spent.extend(entries.map(|entry| (entry.admitted_ms, entry.cost.nano())));
+                    if !admitted {
+                        spent.push((life.at_ms, usd(cents).nano()));
+                    }
+                    prop_assert_eq!(is_covered(account.grants(), spent), admitted);
+                }
+                Step::Settle { which, share } if !life.open.is_empty() => {
+                    let at = which % life.open.len();
+                    let cents = life.open[at].bound.cost.nano() / 10_000_000 * share / 100;
+                    life.end(at, Kind::Settle, cents);
+                }
+                Step::Release { which } if !life.open.is_empty() => drop(life.end(which, Kind::Release, 0)),
+                Step::Settle { .. } | Step::Release { .. } => {}
+                Step::Pass { hours } => life.at_ms += hours * DAY_MS / 24,
+            }
+        }
+        while !life.open.is_empty() {
+            life.end(0, Kind::Release, 0);
+        }
+        if let (Some(live), Some(replayed)) = (life.ledger.account(), life.replayed()) {
+            prop_assert_eq!(live.stretches(), replayed.stretches());
+            let balance = life.balance();
+            let active = live.readings(life.at_ms).into_iter().filter(|reading| !reading.is_expired);
+            let left: Money = active.map(|reading| reading.grant.amount - reading.used).sum();
+            prop_assert_eq!(left, balance.left());
+            prop_assert!(balance.left() >= Money::ZERO && balance.expired >= Money::ZERO);
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! Prepaid credit as rows, and the account that follows from them.
+
+use rusqlite::{Connection, params};
+
+use crate::domain::Money;
+use crate::ledger::account::{Account, Grant};
+use crate::store::rollup::ROLLUP_S;
+use crate::store::rows::{insert_entry, int, uint};
+
+const ROLLUP_MS: i64 = 1_000 * ROLLUP_S;
+
+/// Writes a grant with its line of the ledger. No request had been admitted
+/// after `latest_ms` then.
+pub fn insert(db: &Connection, grant: &Grant, latest_ms: i64) -> rusqlite::Result<()> {
+    insert_entry(db, &grant.entry(), "")?;
+    db.prepare_cached("INSERT INTO credit_grant VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
+        .execute(params![
+            int(grant.id),
+            grant.amount.nano(),
+            grant.note,
+            grant.created_ms,
+            grant.expires_s,
+            latest_ms
+        ])
+        .map(drop)
+}
+
+/// The latest instant that a request was admitted at, in Unix milliseconds.
+pub fn latest_ms(db: &Connection) -> rusqlite::Result<i64> {
+    db.query_row("SELECT COALESCE(MAX(admitted_ms), 0) FROM entry", [], |row| row.get(0))
+}
+
+/// The grants in the order of their making, each with the latest instant that a
+/// request had been admitted at.
+pub(crate) fn grants(db: &Connection) -> rusqlite::Result<Vec<(Grant, i64)>> {
+    let mut statement = db.prepare(
+        "SELECT id, amount_nano, note, created_ms, expires_s, latest_ms FROM credit_grant ORDER BY id",
+    )?;
+    let rows = statement.query_map([], |row| {
+        let grant = Grant {
+            id: uint(row.get(0)?),
+            amount: Money::from_nano(row.get(1)?),
+            note: row.get(2)?,
+            created_ms: row.get(3)?,
+            expires_s: row.get(4)?,
+        };
+        Ok((grant, row.get(5)?))
+    })?;
+    rows.collect()
+}
+
+/// The account with all that is settled on it, if credit was ever granted.
+pub fn account(db: &Connection) -> rusqlite::Result<Option<Account>> {
+    let grants = grants(db)?;
+    let Some((first, latest_ms)) = grants.first() else { return Ok(None) };
+    let mut account = Account::new(first.id);
+    let since = Since { id: int(first.id), mixed_until_ms: next_quarter(*latest_ms) };
+    for (grant, _) in grants {
+        account.cut(grant.expires_s);
+        account.add(grant);
+    }
+    let mut start_ms = i64::MIN;
+    for end_ms in account.stretches().iter().map(|stretch| stretch.end_ms).collect::<Vec<_>>() {
+        account.settle(end_ms - 1, since.settled(db, start_ms, end_ms)?);
+        start_ms = end_ms;
+    }
+    Ok(Some(account))
+}
+
+/// Since when spending counts.
+struct Since {
+    /// The first grant's.
+    id: i64,
+    /// From here on all that was admitted is of later requests.
+    mixed_until_ms: i64,
+}
+
+impl Since {
+    /// What was spent by requests admitted from one instant to another: by
+    /// rollups where they are whole, else by entries.
+    fn settled(&self, db: &Connection, from_ms: i64, until_ms: i64) -> rusqlite::Result<i64> {
+        let first_ms = if from_ms == i64::MIN { from_ms } else { next_quarter(from_ms - 1) };
+        let first_ms = first_ms.max(self.mixed_until_ms);
+        let last_ms = until_ms.div_euclid(ROLLUP_MS) * ROLLUP_MS;
+        if first_ms >= last_ms {
+            return self.of_entries(db, from_ms, until_ms);
+        }
+        let mut rollups = db.prepare_cached(
+            "SELECT COALESCE(SUM(cost_nano), 0) FROM rollup WHERE start_s >= ?1 AND start_s < ?2",
+        )?;
+        let whole: i64 = rollups.query_row([first_ms / 1_000, last_ms / 1_000], |row| row.get(0))?;
+        let ragged =
+            self.of_entries(db, from_ms, first_ms)?.saturating_add(self.of_entries(db, last_ms, until_ms)?);
+        Ok(whole.saturating_add(ragged))
+    }
+
+    fn of_entries(&self, db: &Connection, from_ms: i64, until_ms: i64) -> rusqlite::Result<i64> {
+        // The index has times and ids, so that entries from before cost no more than that.
+        let mut statement = db.prepare_cached(
+            "SELECT COALESCE(SUM(cost_nano), 0) FROM entry INDEXED BY entry_admitted WHERE admitted_ms >= ?1 \
+             AND admitted_ms < ?2 AND id > ?3 AND COALESCE(corrects, id) > ?3 AND kind IN ('settle', 'adjust')",
+        )?;
+        statement.query_row([from_ms, until_ms, self.id], |row| row.get(0))
+    }
+}
+
+/// The end of the quarter of an hour that holds an instant.
+fn next_quarter(at_ms: i64) -> i64 {
+    (at_ms.div_euclid(ROLLUP_MS) + 1) * ROLLUP_MS
+}
