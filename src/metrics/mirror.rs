@@ -68,6 +68,7 @@ impl Metrics {
     pub fn mirror_credit(&self, balance: Option<Money>) {
         self.credit_balance.reset();
         if let Some(balance) = balance {
+            self.prepaid();
             self.credit_balance.with_label_values::<&str>(&[]).set(dollars(balance));
         }
     }

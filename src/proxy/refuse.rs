@@ -68,9 +68,6 @@ pub enum Refusal {
 }
 
 const NO_KEY: &str = "You didn't provide an API key. Send it as 'Authorization: Bearer KEY'.";
-const ADMIN_TOKEN: &str = "This is an admin token of spendguard. It opens the admin API, and never goes to OpenAI: send \
-                           an API key instead.";
-
 struct Answer {
     status: StatusCode,
     message: String,

@@ -53,6 +53,9 @@ fn credit_is_spent_and_then_refused_as_openai_does() {
         let house = House::with(SMALL).await;
         house.chat(&[], json!({})).await;
         let made = grant(&house, json!({ "amount_usd": "0.02", "note": "order 7" })).await;
+        let metrics = house.admin(Method::GET, "/metrics", None).await;
+        let zero = "{limit=\"prepaid credit\",reason=\"credit_balance_exhausted\"} 0";
+        assert!(String::from_utf8_lossy(&metrics.body).contains(zero), "a counter is there before it counts");
         assert_eq!((&made["object"], &made["status"]), (&json!("guard.credit_grant"), &json!("active")));
         assert_eq!((&made["amount_usd"], &made["note"]), (&json!("0.02"), &json!("order 7")));
         let before = true_cost_nano(&house.fake);
