@@ -89,6 +89,8 @@ pub const NO_EMAIL: &str = "[alerts.email] is not configured, so its recipients 
 const ALERT: &str = "crossing.id, mark, limit_name, subject, threshold, window_start_s, settled, at_ms, window_end_s, \
                      unit, period, hard";
 
+const DELIVERY: &str = "channel, state, attempts, next_ms, error, mail";
+
 /// Makes deliveries to `channels` of all crossings that have none yet, and drops
 /// those that wait for a channel that is no more.
 pub fn route(db: &mut Connection, channels: &[String], now_ms: i64) -> rusqlite::Result<()> {
@@ -160,9 +162,10 @@ pub fn note(db: &Connection, id: u64, channel: &str, now_ms: i64, outcome: &Outc
 
 /// What a channel did last, and how many deliveries wait for it.
 pub fn channel_state(db: &Connection, channel: &str) -> rusqlite::Result<(Option<Delivery>, u64)> {
-    let last = "SELECT channel, state, attempts, next_ms, error FROM delivery WHERE channel = ?1 AND attempts > 0 \
-                ORDER BY crossing DESC LIMIT 1";
-    let last = db.prepare_cached(last)?.query_row([channel], delivery_from).optional()?;
+    let last = format!(
+        "SELECT {DELIVERY} FROM delivery WHERE channel = ?1 AND attempts > 0 ORDER BY crossing DESC LIMIT 1"
+    );
+    let last = db.prepare_cached(&last)?.query_row([channel], delivery_from).optional()?;
     let waiting = "SELECT count(*) FROM delivery WHERE channel = ?1 AND state = 'waiting'";
     let waiting = db.prepare_cached(waiting)?.query_row([channel], |row| row.get(0))?;
     Ok((last, uint(waiting)))
@@ -177,9 +180,8 @@ pub fn alerts(
     let sql = format!("SELECT {ALERT} FROM crossing WHERE id < ?1 ORDER BY id DESC LIMIT {count_max}");
     let mut statement = db.prepare_cached(&sql)?;
     let alerts = statement.query_map([before.map_or(i64::MAX, int)], alert_from)?;
-    let mut of = db.prepare_cached(
-        "SELECT channel, state, attempts, next_ms, error, mail FROM delivery WHERE crossing = ?1 ORDER BY channel",
-    )?;
+    let of = format!("SELECT {DELIVERY} FROM delivery WHERE crossing = ?1 ORDER BY channel");
+    let mut of = db.prepare_cached(&of)?;
     alerts
         .map(|alert| {
             let alert = alert?;

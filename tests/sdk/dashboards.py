@@ -79,6 +79,7 @@ def stream(house, chunks, delay_ms):
 
 def everything(house):
     """One of each: what is well, refused, cut, counted, assumed, held, and too much at once."""
+    house.api("POST", "/guard/v1/credits", {"amount_usd": "25"})
     assert chat(house) == 200
     assert stream(house, 5, 10) == 200
     assert chat(house, headers={"x-fake-no-usage": "1"}) == 200

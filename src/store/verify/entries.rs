@@ -53,7 +53,7 @@ fn doubt(entry: &Entry) -> Option<(String, String)> {
             "limits in tokens would count them after a restart, and don't now".to_owned(),
         )),
         Kind::Threshold | Kind::Grant if entry.cost != Money::ZERO || used => Some((
-            format!("notes something, yet costs {cost} and {} tokens", entry.tokens.total()),
+            format!("notes a {}, yet costs {cost} and {} tokens", entry.kind.name(), entry.tokens.total()),
             "no limit counts it".to_owned(),
         )),
         Kind::Release | Kind::Settle | Kind::Adjust | Kind::Threshold | Kind::Grant => None,

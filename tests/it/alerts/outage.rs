@@ -90,10 +90,10 @@ impl Office {
             // It looks at the clock when it is told that there may be something.
             self.guard.marks().notify_one();
             let found = self.guard.read(|db| outbox::alerts(db, None, 10)).await.unwrap();
-            if let Some((_, deliveries)) = found.first()
-                && deliveries[0].attempts >= attempts
-            {
-                return deliveries[0].clone();
+            // It is noted before it is routed.
+            let delivery = found.first().and_then(|(_, deliveries)| deliveries.first());
+            if let Some(delivery) = delivery.filter(|delivery| delivery.attempts >= attempts) {
+                return delivery.clone();
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }

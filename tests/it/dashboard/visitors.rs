@@ -109,6 +109,8 @@ fn first_steps_are_ticked_as_they_are_taken_and_go_when_all_are_done_or_skipped(
         let unknown = browser.send(Method::POST, "/first-steps", &format!("csrf={csrf}&step=x")).await;
         assert_eq!(unknown.status, StatusCode::NOT_FOUND);
         browser.submit("/", "/first-steps", &[("step", "limits")]).await;
+        assert!(browser.page("/").await.contains("Set up your guard"), "credit is still to be added");
+        browser.submit("/", "/first-steps", &[("step", "credit")]).await;
         assert!(!browser.page("/").await.contains("Set up your guard"));
         assert!(browser.page("/activity/audit").await.contains("first_steps_aside"), "it is a change, too");
 
