@@ -48,7 +48,8 @@ pub(crate) async fn grant(
         .parse()
         .map_err(|error| ApiError::bad(Some("amount_usd"), format!("{amount_usd:?} is {error}")))?;
     let grant = admin.guard.grant(amount, note, expires_at, &actor).await?;
-    let unspent = GrantReading { grant, used: Money::ZERO, is_expired: false };
+    let left = grant.amount;
+    let unspent = GrantReading { grant, used: Money::ZERO, left, is_expired: false };
     Ok((StatusCode::CREATED, Json(GrantView::of(&unspent))))
 }
 
@@ -56,9 +57,13 @@ impl From<CreditError> for ApiError {
     fn from(error: CreditError) -> Self {
         let message = error.to_string();
         match error {
-            CreditError::TooLittle(_) | CreditError::TooMuch => Self::bad(Some("amount_usd"), message),
+            CreditError::TooLittle(_) | CreditError::TooMuch | CreditError::BeyondGrant { .. } => {
+                Self::bad(Some("amount_usd"), message)
+            }
             CreditError::LongNote => Self::bad(Some("note"), message),
-            CreditError::Ungranted(Ungranted::Expired) => Self::bad(Some("expires_at"), message),
+            CreditError::Ungranted(Ungranted::Expired(_) | Ungranted::TooLate) => {
+                Self::bad(Some("expires_at"), message)
+            }
             CreditError::Ungranted(Ungranted::TooMany) => Self::conflict(message),
             CreditError::Store(error) => error.into(),
         }

@@ -48,6 +48,7 @@ const ERRORS: &[(&str, &str, &str)] = &[
     ("413", "TooLarge", "The body is larger than 1 MiB."),
     ("415", "NotJson", "The body is not said to be JSON."),
     ("422", "NotThatShape", "The body is JSON, but not of that shape."),
+    ("429", "TooManyAttempts", "Too many wrong tokens came; `retry-after` says when one is looked at again."),
     ("5XX", "ServerError", "The ledger can't be used right now. Nothing was changed."),
 ];
 

@@ -45,7 +45,7 @@ pub(crate) struct Wanted {
 
 /// The number of an entry's id, with or without its prefix.
 fn number(id: &str, param: &'static str) -> Result<u64, ApiError> {
-    let digits = id.strip_prefix("ent_").unwrap_or(id);
+    let digits = id.strip_prefix("ent_").or_else(|| id.strip_prefix("grant_")).unwrap_or(id);
     digits.parse().map_err(|_| ApiError::bad(Some(param), format!("{id:?} is no id of an entry")))
 }
 

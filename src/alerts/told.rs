@@ -73,14 +73,14 @@ fn happened(alert: &Alert, whose: &str) -> (&'static str, String, String) {
             "credit.low",
             format!("Prepaid credit is low: {} left", balance()),
             format!(
-                "Prepaid credit has {} left, less than {threshold}. When it is used up, requests are refused. \
-                 {settled} were spent since the first grant.",
+                "Prepaid credit has {} left, less than {threshold}. Add credit before it is used up. {settled} were spent \
+                 since the first grant.",
                 balance()
             ),
         ),
         Mark::CreditUsedUp => (
             "credit.used_up",
-            "Prepaid credit is used up".to_owned(),
+            format!("Prepaid credit refuses requests: {} left", balance()),
             format!(
                 "A request was refused, since it may cost more than the {} of prepaid credit that are left. {settled} \
                  were spent since the first grant.",

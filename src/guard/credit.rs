@@ -1,5 +1,7 @@
 //! Prepaid credit: grants by operators, and what is noted of the balance.
 
+use std::sync::Arc;
+
 use serde_json::json;
 
 use crate::domain::Money;
@@ -7,7 +9,7 @@ use crate::domain::limit::Mode;
 use crate::guard::Guard;
 use crate::guard::trail::{Actor, Change};
 use crate::ledger::Ledger;
-use crate::ledger::account::{Balance, Grant, GrantReading, Terms};
+use crate::ledger::account::{Balance, Grant, GrantReading, Terms, grant_id};
 use crate::ledger::credit::Ungranted;
 use crate::ledger::entry::Crossing;
 use crate::store::{Slot, StoreError, credit};
@@ -25,6 +27,12 @@ pub enum CreditError {
     /// It is more than anybody means.
     #[error("a grant is at most {} USD", GRANT_MAX)]
     TooMuch,
+    /// A correction would leave less than nothing of its grant, or too much.
+    #[error("{granted} USD are granted; a correction leaves from nothing to {} USD of that", GRANT_MAX)]
+    BeyondGrant {
+        /// With what was corrected before.
+        granted: Money,
+    },
     /// Its note is too long.
     #[error("a note has at most {} characters", NOTE_CHARS_MAX)]
     LongNote,
@@ -48,15 +56,13 @@ pub struct Credit {
 }
 
 fn change(grant: &Grant) -> Change {
-    let after =
-        json!({ "amount_usd": grant.amount.to_string(), "note": grant.note, "expires_at": grant.expires_s });
-    let resource = grant_id(grant.id);
-    Change { event: "credit.granted", resource, project: None, before: None, after: Some(after) }
-}
-
-/// The id of a grant, as it is shown everywhere.
-pub fn grant_id(id: u64) -> String {
-    format!("grant_{id}")
+    let after = json!({
+        "amount_usd": grant.amount.to_string(), "note": grant.note, "expires_at": grant.expires_s,
+        "corrects": grant.corrects.map(grant_id),
+    });
+    let event = if grant.corrects.is_some() { "credit.adjusted" } else { "credit.granted" };
+    let resource = grant_id(grant.corrects.unwrap_or(grant.id));
+    Change { event, resource, project: None, before: None, after: Some(after) }
 }
 
 impl Guard {
@@ -67,7 +73,7 @@ impl Guard {
         note: String,
         expires_s: Option<i64>,
         by: &Actor,
-    ) -> Result<Grant, CreditError> {
+    ) -> Result<Arc<Grant>, CreditError> {
         // One after the other: a grant that could not be written is taken back.
         let _one_at_a_time = self.grants.lock().await;
         let minimum = self.credit_terms().minimum;
@@ -80,7 +86,8 @@ impl Guard {
         if note.chars().count() > NOTE_CHARS_MAX {
             return Err(CreditError::LongNote);
         }
-        self.write_grant(amount, note, expires_s, by).await
+        let created_ms = self.clock.now_ms();
+        self.write_grant(Grant { id: 0, amount, note, created_ms, expires_s, corrects: None }, by).await
     }
 
     /// Gives more of a grant, or takes back of it. Where it is of an entry that
@@ -91,33 +98,35 @@ impl Guard {
         amount: Money,
         note: String,
         by: &Actor,
-    ) -> Result<Option<Grant>, CreditError> {
+    ) -> Result<Option<Arc<Grant>>, CreditError> {
         let _one_at_a_time = self.grants.lock().await;
-        let found =
-            self.credit().and_then(|credit| credit.grants.into_iter().find(|known| known.grant.id == id));
-        let Some(GrantReading { grant, .. }) = found else { return Ok(None) };
-        self.write_grant(amount, note, grant.expires_s, by).await.map(Some)
+        let grants = self.credit().map(|credit| credit.grants).unwrap_or_default();
+        let of = |id| grants.iter().map(|reading| &reading.grant).find(|grant| grant.id == id);
+        let Some(original) = of(id).and_then(|grant| of(grant.corrects.unwrap_or(id))) else {
+            return Ok(None);
+        };
+        let is_part = |grant: &Grant| grant.id == original.id || grant.corrects == Some(original.id);
+        let parts = grants.iter().map(|reading| &*reading.grant).filter(|grant| is_part(grant));
+        let granted: Money = parts.map(|grant| grant.amount).sum();
+        if granted + amount < Money::ZERO || granted + amount > GRANT_MAX {
+            return Err(CreditError::BeyondGrant { granted });
+        }
+        let (created_ms, expires_s) = (self.clock.now_ms(), original.expires_s);
+        let corrects = Some(original.id);
+        self.write_grant(Grant { id: 0, amount, note, created_ms, expires_s, corrects }, by).await.map(Some)
     }
 
-    async fn write_grant(
-        &self,
-        amount: Money,
-        note: String,
-        expires_s: Option<i64>,
-        by: &Actor,
-    ) -> Result<Grant, CreditError> {
+    async fn write_grant(&self, grant: Grant, by: &Actor) -> Result<Arc<Grant>, CreditError> {
         // Taken before anything has changed, so that what follows can be written.
         let slot_after = self.writer.operators_slot().await?;
-        let created_ms = self.clock.now_ms();
-        let (id, latest_ms) = self.ledger().stage_grant(expires_s, created_ms)?;
-        let grant = Grant { id, amount, note, created_ms, expires_s };
-        let stored = grant.clone();
+        let (grant, latest_ms) = self.ledger().stage_grant(grant)?;
+        let stored = Arc::clone(&grant);
         let written = self.write(by, vec![change(&grant)], move |db| credit::insert(db, &stored, latest_ms));
         if let Err(error) = written.await {
-            self.ledger().unstage_grant();
+            self.ledger().unstage_grant(&grant);
             return Err(error.into());
         }
-        self.note_credit(slot_after, |ledger, now_ms| ledger.grant(grant.clone(), now_ms));
+        self.note_credit(slot_after, |ledger, now_ms| ledger.grant(&grant, now_ms));
         self.room.notify_waiters();
         Ok(grant)
     }

@@ -5,6 +5,7 @@
 //! Spending counts in the stretch that it was admitted in, and takes from grants
 //! that expire at its end or later. All else is arithmetic when it is read.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::domain::limit::{Mode, Only, Per, Source, Unit};
@@ -21,9 +22,9 @@ pub const NAME: &str = "prepaid credit";
 const FIVE_USD: i64 = 5_000_000_000;
 /// As many dates on which credit expires as an account may have: each admission
 /// goes through them.
-const EXPIRIES_MAX: usize = 1_000;
+const EXPIRIES_MAX: usize = 10_000;
 /// As many grants as it may have.
-const GRANTS_MAX: usize = 10_000;
+const GRANTS_MAX: usize = 100_000;
 
 /// Credit that was granted once.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +39,8 @@ pub struct Grant {
     pub created_ms: i64,
     /// When what is left of it is lost, in Unix seconds.
     pub expires_s: Option<i64>,
+    /// The grant that it corrects, and expires with.
+    pub corrects: Option<u64>,
 }
 
 /// What an operator wants of prepaid credit.
@@ -77,7 +80,7 @@ pub struct Account {
     opened_by: u64,
     /// Without gaps from the beginning to the end of time.
     stretches: Vec<Stretch>,
-    grants: Vec<Grant>,
+    grants: Vec<Arc<Grant>>,
     /// Which marks have been come to since the last grant.
     noted: Vec<Mark>,
 }
@@ -108,9 +111,11 @@ impl Balance {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GrantReading {
     /// The grant.
-    pub grant: Grant,
+    pub grant: Arc<Grant>,
     /// What was spent of it.
     pub used: Money,
+    /// What was not, by now, its corrections included; nothing of a correction itself.
+    pub left: Money,
     /// Whether what is left of it is lost.
     pub is_expired: bool,
 }
@@ -122,7 +127,7 @@ impl Grant {
         let taken = self.amount < Money::ZERO;
         let (amount, done) = if taken { (-self.amount, "taken back") } else { (self.amount, "granted") };
         let note = format!("{NAME}: {} {done}{until}: {}", amount.dollars(), self.note);
-        Entry::note(self.id, Kind::Grant, self.created_ms, note)
+        Entry { corrects: self.corrects, ..Entry::note(self.id, Kind::Grant, self.created_ms, note) }
     }
 }
 
@@ -149,13 +154,15 @@ impl Account {
     }
 
     /// The grants, oldest first.
-    pub fn grants(&self) -> &[Grant] {
+    pub fn grants(&self) -> &[Arc<Grant>] {
         &self.grants
     }
 
-    /// Whether there may be one more grant.
-    pub fn has_room(&self) -> bool {
-        self.stretches.len() <= EXPIRIES_MAX && self.grants.len() < GRANTS_MAX
+    /// Whether there may be one more grant, that expires then.
+    pub fn has_room(&self, expires_s: Option<i64>) -> bool {
+        let end_ms = end_ms(expires_s);
+        let is_known = self.stretches[self.place(end_ms - 1)].end_ms == end_ms;
+        (is_known || self.stretches.len() < EXPIRIES_MAX) && self.grants.len() < GRANTS_MAX
     }
 
     /// Cuts time where a grant is to expire, which must lie after all that was
@@ -171,7 +178,7 @@ impl Account {
     }
 
     /// Adds a grant, where time is cut already.
-    pub fn add(&mut self, grant: Grant) {
+    pub fn add(&mut self, grant: Arc<Grant>) {
         let at = self.expiry(&grant);
         let granted = &mut self.stretches[at].granted;
         *granted = granted.saturating_add(grant.amount.nano());
@@ -236,39 +243,50 @@ impl Account {
             Money::from_nano(self.stretches.iter().map(part).fold(0, i64::saturating_add))
         };
         let (granted, used) = (sum(|stretch| stretch.granted), sum(|stretch| stretch.settled));
-        let expired = granted - used - self.room(at_ms, |stretch| stretch.settled);
+        let expired = granted - used - self.left(at_ms);
         let (held, available) = (sum(|stretch| stretch.held), self.available(at_ms));
         Balance { granted, used, expired, held, available }
     }
 
     /// What has become of each grant, oldest first: each stretch takes from those
-    /// that expire first, and of those that expire together from the oldest.
+    /// that expire first, and of those that expire together from the oldest. What
+    /// a correction gives or takes back is its grant's.
     pub fn readings(&self, at_ms: i64) -> Vec<GrantReading> {
-        let mut order: Vec<(usize, usize)> =
-            self.grants.iter().enumerate().map(|(n, grant)| (self.expiry(grant), n)).collect();
+        let mut left: HashMap<u64, Money> = HashMap::new();
+        for grant in &self.grants {
+            let of = left.entry(grant.corrects.unwrap_or(grant.id)).or_default();
+            *of = *of + grant.amount;
+        }
+        let mut used: HashMap<u64, Money> = HashMap::new();
+        let whole = self.grants.iter().filter(|grant| grant.corrects.is_none());
+        let mut order: Vec<(usize, u64)> = whole.map(|grant| (self.expiry(grant), grant.id)).collect();
         order.sort_unstable();
-        let now = self.place(at_ms);
-        let mut readings: Vec<GrantReading> = self
-            .grants
-            .iter()
-            .map(|grant| GrantReading {
-                grant: grant.clone(),
-                used: Money::ZERO,
-                is_expired: self.expiry(grant) < now,
-            })
-            .collect();
+        let mut next = order.into_iter().peekable();
         for (at, stretch) in self.stretches.iter().enumerate() {
             let mut spent = Money::from_nano(stretch.settled.max(0));
-            for (_, n) in order.iter().filter(|(expiry, _)| *expiry >= at) {
+            while let Some((expiry, id)) = next.peek().copied() {
+                let of = left.entry(id).or_default();
+                if expiry < at || *of <= Money::ZERO {
+                    next.next();
+                    continue;
+                }
                 if spent == Money::ZERO {
                     break;
                 }
-                let GrantReading { grant, used, .. } = &mut readings[*n];
-                let taken = spent.min((grant.amount - *used).max(Money::ZERO));
-                (*used, spent) = (*used + taken, spent - taken);
+                let taken = spent.min(*of);
+                (*of, spent) = (*of - taken, spent - taken);
+                let sum = used.entry(id).or_default();
+                *sum = *sum + taken;
             }
         }
-        readings
+        let now = self.place(at_ms);
+        let reading = |grant: &Arc<Grant>| GrantReading {
+            used: used.get(&grant.id).copied().unwrap_or_default(),
+            left: left.get(&grant.id).copied().unwrap_or_default(),
+            is_expired: self.expiry(grant) < now,
+            grant: Arc::clone(grant),
+        };
+        self.grants.iter().map(reading).collect()
     }
 
     /// What a request would leave, in nano-dollars, or why there is no credit
@@ -280,10 +298,15 @@ impl Account {
             return Ok(left.nano());
         }
         let Balance { held, .. } = self.balance(ask.at_ms);
-        let balance = self.room(ask.at_ms, |stretch| stretch.settled);
+        let balance = self.left(ask.at_ms);
         let limit = self.as_limit(terms, ask.at_ms);
         let short = Box::new(Short { limit, balance, held, needed });
         Err(if needed > balance { Denial::NoCredit(short) } else { Denial::CreditHeld(short) })
+    }
+
+    /// Granted, and neither spent nor expired.
+    fn left(&self, at_ms: i64) -> Money {
+        self.room(at_ms, |stretch| stretch.settled)
     }
 
     /// What may still be spent.
@@ -293,15 +316,19 @@ impl Account {
 
     /// That the balance is low, unless that was noted since the last grant.
     pub(super) fn low(&mut self, terms: Terms, at_ms: i64) -> Option<Crossing> {
-        if self.noted.contains(&Mark::CreditLow) || self.balance(at_ms).left() >= terms.low {
+        if self.noted.contains(&Mark::CreditLow) || self.left(at_ms) >= terms.low {
             return None;
         }
         self.mark(Mark::CreditLow, terms.low, terms, at_ms)
     }
 
-    /// That a request was refused for want of credit, unless that was noted since
-    /// the last grant.
+    /// That a request was refused when credit was low, unless that was noted since
+    /// the last grant. One that asks for more than there ever was says nothing of it.
     pub(super) fn used_up(&mut self, terms: Terms, at_ms: i64) -> Option<Crossing> {
+        let left = self.left(at_ms);
+        if left > Money::ZERO && left >= terms.low {
+            return None;
+        }
         self.mark(Mark::CreditUsedUp, Money::ZERO, terms, at_ms)
     }
 
@@ -315,7 +342,8 @@ impl Account {
             id: 0,
             mark,
             limit: self.as_limit(terms, at_ms),
-            subject: "org".to_owned(),
+            // Once for each grant, as for a window.
+            subject: grant_id(newest.id),
             threshold: threshold.nano(),
             window_start_s: newest.created_ms.div_euclid(1_000),
             settled: balance.used.nano(),
@@ -356,6 +384,11 @@ impl Account {
         let place = self.place(at_ms);
         &mut self.stretches[place]
     }
+}
+
+/// The id of a grant, as it is shown everywhere.
+pub fn grant_id(id: u64) -> String {
+    format!("grant_{id}")
 }
 
 /// Where the stretch ends in which a grant may last be spent.

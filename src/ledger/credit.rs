@@ -1,5 +1,7 @@
 //! Prepaid credit beside the limits: granted, asked, and noted.
 
+use std::sync::Arc;
+
 use crate::domain::Money;
 use crate::domain::limit::Mode;
 use crate::ledger::account::{Account, Grant, Terms};
@@ -7,15 +9,26 @@ use crate::ledger::denial::Denial;
 use crate::ledger::entry::Crossing;
 use crate::ledger::{Ask, Ledger};
 
+/// The longest that credit may last: a hundred years.
+const LIFE_MAX_S: i64 = 100 * 366 * 86_400;
+
 /// Why credit can't be granted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Ungranted {
     /// It would expire before it could be spent.
-    #[error("credit can't expire before it is granted, nor before requests that were admitted already")]
-    Expired,
+    #[error("credit has to expire after {}, until when requests were admitted", instant(*.0))]
+    Expired(i64),
+    /// It would expire in times to come.
+    #[error("credit has to expire within a hundred years; without a date it never does")]
+    TooLate,
     /// There are as many grants as there may be.
     #[error("there are as many grants, or dates on which they expire, as there may be")]
     TooMany,
+}
+
+/// An instant in Unix milliseconds as text.
+fn instant(at_ms: i64) -> String {
+    jiff::Timestamp::from_millisecond(at_ms).map_or_else(|_| at_ms.to_string(), |at| at.to_string())
 }
 
 impl Ledger {
@@ -34,38 +47,51 @@ impl Ledger {
         self.low_credit(at_ms)
     }
 
-    /// Prepares a grant: spending is counted from here, though nothing depends on
-    /// it before [`Ledger::grant`]. Returns the id of its line and the latest
-    /// instant that a request was admitted at.
-    pub fn stage_grant(&mut self, expires_s: Option<i64>, at_ms: i64) -> Result<(u64, i64), Ungranted> {
-        let too_early = |expires_s: i64| expires_s.saturating_mul(1_000) <= at_ms.max(self.latest_ms);
-        if expires_s.is_some_and(too_early) {
-            return Err(Ungranted::Expired);
+    /// Prepares a grant, which counts with [`Ledger::grant`]; its id is given here.
+    /// Also returns the latest instant that a request was admitted at.
+    ///
+    /// The first counts at once: what is admitted from here on is spent of it, and
+    /// must not be more. A correction may be of a grant that has expired.
+    pub fn stage_grant(&mut self, grant: Grant) -> Result<(Arc<Grant>, i64), Ungranted> {
+        let now_ms = grant.created_ms;
+        let admitted_ms = now_ms.max(self.latest_ms);
+        if let Some(expires_s) = grant.expires_s.filter(|_| grant.corrects.is_none()) {
+            if expires_s.saturating_mul(1_000) <= admitted_ms {
+                return Err(Ungranted::Expired(admitted_ms));
+            }
+            if expires_s > now_ms.div_euclid(1_000).saturating_add(LIFE_MAX_S) {
+                return Err(Ungranted::TooLate);
+            }
         }
-        if self.account.as_ref().is_some_and(|account| !account.has_room()) {
+        if self.account.as_ref().is_some_and(|account| !account.has_room(grant.expires_s)) {
             return Err(Ungranted::TooMany);
         }
-        let id = self.take_id();
-        self.account.get_or_insert_with(|| Account::new(id)).cut(expires_s);
-        Ok((id, self.latest_ms))
+        let grant = Arc::new(Grant { id: self.take_id(), ..grant });
+        let account = self.account.get_or_insert_with(|| Account::new(grant.id));
+        account.cut(grant.expires_s);
+        if account.grants().is_empty() {
+            account.add(Arc::clone(&grant));
+        }
+        Ok((grant, self.latest_ms))
     }
 
     /// Grants what was prepared, now that the database has it.
-    pub fn grant(&mut self, grant: Grant, at_ms: i64) -> Vec<Crossing> {
-        if let Some(account) = &mut self.account {
-            account.add(grant);
+    pub fn grant(&mut self, grant: &Arc<Grant>, at_ms: i64) -> Vec<Crossing> {
+        let is_new = |account: &&mut Account| account.grants().iter().all(|known| known.id != grant.id);
+        if let Some(account) = self.account.as_mut().filter(is_new) {
+            account.add(Arc::clone(grant));
         }
         self.low_credit(at_ms)
     }
 
     /// Takes back what was prepared, since the database hasn't got it.
-    pub fn unstage_grant(&mut self) {
-        self.account.take_if(|account| account.grants().is_empty());
+    pub fn unstage_grant(&mut self, grant: &Grant) {
+        self.account.take_if(|account| account.opened_by() == grant.id);
     }
 
     /// Prepaid credit, if any was ever granted.
     pub fn account(&self) -> Option<&Account> {
-        self.account.as_ref().filter(|account| !account.grants().is_empty())
+        self.account.as_ref()
     }
 
     /// What is wanted of prepaid credit.

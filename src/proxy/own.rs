@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 use crate::domain::limit::{Mode, Unit};
 use crate::domain::{Limit, Money, Span, Window};
 use crate::guard::Guard;
-use crate::guard::credit::{Credit, grant_id};
+use crate::guard::credit::Credit;
 use crate::keys::Key;
-use crate::ledger::account::{Balance, GrantReading};
+use crate::ledger::account::{Balance, GrantReading, grant_id};
 use crate::ledger::entry::Attribution;
 use crate::ledger::meter::Reading;
 use crate::metrics::dollars;
@@ -21,6 +21,9 @@ use crate::store::reader::{self, GroupBy};
 
 /// What front-ends take for "no limit": they ignore limits from ten million up.
 const NO_LIMIT_USD: f64 = 100_000_000.0;
+
+/// Grants named one by one, the newest.
+const GRANTS_SHOWN: usize = 100;
 
 /// Answers one of the guard's own endpoints as JSON.
 pub async fn answer(guard: &Arc<Guard>, own: Own, key: &Key, query: &str) -> Result<Bytes, Refusal> {
@@ -71,11 +74,13 @@ fn me(guard: &Guard, key: &Key, readings: &Readings) -> Value {
             "resets_at": resets_at(limit, reading.span),
         })
     };
+    let is_enforced = guard.credit_terms().mode == Mode::Enforce;
+    let balance = guard.credit_balance().filter(|_| is_enforced);
     json!({
         "object": "guard.me",
         "key": { "id": *key.id, "name": *key.name, "project_id": *key.project },
         "limits": readings.iter().map(limit).collect::<Vec<_>>(),
-        "credit_balance_usd": prepaid(guard).map(|credit| credit.balance.left().to_string()),
+        "credit_balance_usd": balance.map(|balance| balance.left().to_string()),
     })
 }
 
@@ -147,7 +152,7 @@ fn grants(guard: &Guard, readings: &Readings) -> Value {
         "total_granted": granted,
         "total_used": granted - left,
         "total_available": left,
-        "grants": { "object": "list", "data": grants.iter().map(grant).collect::<Vec<_>>() },
+        "grants": { "object": "list", "data": grants.iter().rev().take(GRANTS_SHOWN).map(grant).collect::<Vec<_>>() },
     })
 }
 

@@ -1,9 +1,12 @@
 //! Prepaid credit as rows, and the account that follows from them.
 
+use std::sync::Arc;
+
 use rusqlite::{Connection, params};
 
-use crate::domain::Money;
+use crate::domain::{Money, Span};
 use crate::ledger::account::{Account, Grant};
+use crate::store::days::{self, Reading};
 use crate::store::rollup::ROLLUP_S;
 use crate::store::rows::{insert_entry, int, uint};
 
@@ -13,14 +16,15 @@ const ROLLUP_MS: i64 = 1_000 * ROLLUP_S;
 /// after `latest_ms` then.
 pub fn insert(db: &Connection, grant: &Grant, latest_ms: i64) -> rusqlite::Result<()> {
     insert_entry(db, &grant.entry(), "")?;
-    db.prepare_cached("INSERT INTO credit_grant VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
+    db.prepare_cached("INSERT INTO credit_grant VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?
         .execute(params![
             int(grant.id),
             grant.amount.nano(),
             grant.note,
             grant.created_ms,
             grant.expires_s,
-            latest_ms
+            latest_ms,
+            grant.corrects.map(int)
         ])
         .map(drop)
 }
@@ -34,7 +38,7 @@ pub fn latest_ms(db: &Connection) -> rusqlite::Result<i64> {
 /// request had been admitted at.
 pub(crate) fn grants(db: &Connection) -> rusqlite::Result<Vec<(Grant, i64)>> {
     let mut statement = db.prepare(
-        "SELECT id, amount_nano, note, created_ms, expires_s, latest_ms FROM credit_grant ORDER BY id",
+        "SELECT id, amount_nano, note, created_ms, expires_s, latest_ms, corrects FROM credit_grant ORDER BY id",
     )?;
     let rows = statement.query_map([], |row| {
         let grant = Grant {
@@ -43,6 +47,7 @@ pub(crate) fn grants(db: &Connection) -> rusqlite::Result<Vec<(Grant, i64)>> {
             note: row.get(2)?,
             created_ms: row.get(3)?,
             expires_s: row.get(4)?,
+            corrects: row.get::<_, Option<i64>>(6)?.map(uint),
         };
         Ok((grant, row.get(5)?))
     })?;
@@ -57,7 +62,7 @@ pub fn account(db: &Connection) -> rusqlite::Result<Option<Account>> {
     let since = Since { id: int(first.id), mixed_until_ms: next_quarter(*latest_ms) };
     for (grant, _) in grants {
         account.cut(grant.expires_s);
-        account.add(grant);
+        account.add(Arc::new(grant));
     }
     let mut start_ms = i64::MIN;
     for end_ms in account.stretches().iter().map(|stretch| stretch.end_ms).collect::<Vec<_>>() {
@@ -85,10 +90,18 @@ impl Since {
         if first_ms >= last_ms {
             return self.of_entries(db, from_ms, until_ms);
         }
-        let mut rollups = db.prepare_cached(
-            "SELECT COALESCE(SUM(cost_nano), 0) FROM rollup WHERE start_s >= ?1 AND start_s < ?2",
+        let mut whole = 0_i64;
+        let span = Span { start_s: first_ms / 1_000, end_s: last_ms / 1_000 };
+        let sums = Reading { columns: "cost_nano", by_user: false, span };
+        days::each_row(
+            db,
+            sums,
+            |_| false,
+            |row| {
+                whole = whole.saturating_add(row.get(0)?);
+                Ok(true)
+            },
         )?;
-        let whole: i64 = rollups.query_row([first_ms / 1_000, last_ms / 1_000], |row| row.get(0))?;
         let ragged =
             self.of_entries(db, from_ms, first_ms)?.saturating_add(self.of_entries(db, last_ms, until_ms)?);
         Ok(whole.saturating_add(ragged))
@@ -106,5 +119,5 @@ impl Since {
 
 /// The end of the quarter of an hour that holds an instant.
 fn next_quarter(at_ms: i64) -> i64 {
-    (at_ms.div_euclid(ROLLUP_MS) + 1) * ROLLUP_MS
+    (at_ms.div_euclid(ROLLUP_MS) + 1).saturating_mul(ROLLUP_MS)
 }

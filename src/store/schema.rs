@@ -266,7 +266,8 @@ CREATE TABLE credit_grant (
     note TEXT NOT NULL,
     created_ms INTEGER NOT NULL,
     expires_s INTEGER,
-    latest_ms INTEGER NOT NULL
+    latest_ms INTEGER NOT NULL,
+    corrects INTEGER
 ) STRICT;
 ";
 

@@ -7,8 +7,8 @@ import { chromium } from "playwright-core";
 
 const { ADMIN, ADMIN_TOKEN, PROXY, KEY_DEFAULT, KEY_EMPTY, CHROMIUM = "/usr/bin/chromium" } = process.env;
 const PAGES = [
-  "/", "/keys", "/keys/new", "/projects", "/projects/new", "/usage", "/limits", "/limits/new", "/activity",
-  "/activity/audit", "/settings",
+  "/", "/keys", "/keys/new", "/projects", "/projects/new", "/usage", "/limits", "/limits/new", "/billing",
+  "/billing/add", "/activity", "/activity/audit", "/settings",
 ];
 const PHONE = { width: 360, height: 740 };
 
@@ -96,6 +96,27 @@ const tests = {
     await page.getByRole("button", { name: "Remove" }).click();
     await page.waitForURL("**/limits");
     assert.equal((await chat(KEY_DEFAULT)).status, 200);
+    return page;
+  },
+
+  async "credit that is added pays for what is asked then"() {
+    const page = await visitor();
+    await page.goto("/billing");
+    await page.getByText("No prepaid credit").waitFor();
+    await page.getByRole("link", { name: "Add credit" }).first().click();
+    await page.getByLabel("Amount").fill("4");
+    await page.getByRole("button", { name: "Add credit" }).click();
+    await page.getByRole("alert").waitFor();
+    await page.getByLabel("Amount").fill("25");
+    await page.getByLabel("Note").fill("from a browser");
+    await page.getByRole("button", { name: "Add credit" }).click();
+    await page.waitForURL("**/billing");
+    await page.getByRole("row", { name: "from a browser" }).getByText("Active").waitFor();
+    assert.equal((await chat(KEY_DEFAULT)).status, 200);
+    await page.reload();
+    const tile = (name) => page.locator("#tiles > div", { hasText: name }).locator("dd").first().textContent();
+    assert.equal(await tile("Granted"), "$25.00");
+    assert.match(await tile("Spent"), /^\$0\.0*[1-9]/);
     return page;
   },
 

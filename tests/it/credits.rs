@@ -100,6 +100,8 @@ fn a_grant_that_can_not_be_is_refused_and_changes_nothing() {
             (json!({ "amount_usd": "5.0000000001" }), json!("amount_usd")),
             (json!({ "amount_usd": "5", "expires_at": now_s }), json!("expires_at")),
             (json!({ "amount_usd": "5", "expires_at": -1 }), json!("expires_at")),
+            (json!({ "amount_usd": "5", "expires_at": i64::MAX }), json!("expires_at")),
+            (json!({ "amount_usd": "5", "expires_at": i64::MAX / 1_000 }), json!("expires_at")),
             (json!({ "amount_usd": "5", "note": "x".repeat(1_001) }), json!("note")),
             (json!({ "amount_usd": "5", "expires": 1 }), Value::Null),
             (json!({ "amount_usd": 5 }), Value::Null),
@@ -111,7 +113,7 @@ fn a_grant_that_can_not_be_is_refused_and_changes_nothing() {
         }
         assert_eq!(credits(&house).await["grants"], json!([]));
         assert!(house.entries().await.is_empty());
-        grant(&house, json!({ "amount_usd": "5", "expires_at": i64::MAX })).await;
+        grant(&house, json!({ "amount_usd": "5", "expires_at": now_s + 99 * 365 * 86_400 })).await;
         books_agree(&house).await;
     });
 }
@@ -313,8 +315,18 @@ fn a_mistaken_grant_is_taken_back_by_a_correction() {
         };
         let made = adjust(&id, "-2475").await;
         assert_eq!(made.status, StatusCode::CREATED, "{made:?}");
-        assert_eq!(made.json()["note"], "prepaid credit: $2475.00 taken back: it was meant to be 25");
+        let made = made.json();
+        assert_eq!(made["note"], "prepaid credit: $2475.00 taken back: it was meant to be 25");
+        assert_eq!(made["corrects"], id, "{made}");
         let shown = credits(&house).await;
+        let states: Vec<&Value> = [0, 1].map(|at| &shown["grants"][at]["status"]).into();
+        assert_eq!(states, ["correction", "active"], "{shown}");
+        assert_eq!(shown["grants"][0]["corrects"], shown["grants"][1]["id"], "{shown}");
+        for (usd, status) in [("-26", 400), ("1000000", 400), ("1", 201), ("-1", 201)] {
+            assert_eq!(adjust(&id.replace("ent_", "grant_"), usd).await.status.as_u16(), status, "{usd}");
+        }
+        let logs = house.admin(Method::GET, "/v1/organization/audit_logs", None).await.json();
+        assert_eq!(logs["data"][0]["type"], "credit.adjusted", "{logs}");
         assert_eq!((&shown["balance_usd"], &shown["granted_usd"]), (&json!("25"), &json!("25")));
         assert_eq!(adjust("ent_9999", "-1").await.status, StatusCode::NOT_FOUND);
         books_agree(&house).await;

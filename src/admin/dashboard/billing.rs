@@ -119,9 +119,9 @@ fn history(lang: Lang, grants: &[GrantReading], from: usize) -> Markup {
 
 fn state(lang: Lang, reading: &GrantReading) -> Markup {
     let words = lang.words();
-    if reading.grant.amount < Money::ZERO {
+    if reading.grant.corrects.is_some() {
         parts::badge("blue", words.kind_adjust)
-    } else if reading.used >= reading.grant.amount {
+    } else if reading.left <= Money::ZERO {
         parts::badge("grey", words.used_up)
     } else if reading.is_expired {
         parts::badge("amber", words.expired)
@@ -151,8 +151,10 @@ fn form(desk: &Desk, visit: &Visit, sent: &GrantForm, problem: Option<&str>) -> 
         .iter()
         .map(|days| (*days, figures::counted(lang, words.n_days, days.parse().unwrap_or(0))))
         .collect();
+    let is_shadow = desk.admin.guard.credit_terms().mode == Mode::Shadow;
+    let lead = if is_shadow { words.credit_shadow } else { words.add_credit_lead };
     html! {
-        (parts::heading(words.add_credit, Some(words.add_credit_lead), &html! {}))
+        (parts::heading(words.add_credit, Some(lead), &html! {}))
         form.card.narrow method="post" action="/billing" {
             (visit.proof())
             @if let Some(problem) = problem { p.notice.bad role="alert" { (problem) } }
@@ -202,7 +204,9 @@ async fn grant(
     let problem = match done {
         Ok(_) => return Ok(see_other("/billing")),
         Err(CreditError::TooLittle(_) | CreditError::TooMuch) => words.bad_credit.replace("{what}", &least()),
-        Err(CreditError::LongNote | CreditError::Ungranted(_)) => words.not_done.to_owned(),
+        Err(CreditError::LongNote | CreditError::BeyondGrant { .. } | CreditError::Ungranted(_)) => {
+            words.not_done.to_owned()
+        }
         Err(CreditError::Store(error)) => return Err(visit.unavailable(&error)),
     };
     let body = form(&desk, &visit, &sent, Some(&problem));

@@ -4,8 +4,8 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::domain::Money;
-use crate::guard::credit::{Credit, grant_id};
-use crate::ledger::account::GrantReading;
+use crate::guard::credit::Credit;
+use crate::ledger::account::{GrantReading, grant_id};
 
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Credits)]
@@ -31,12 +31,15 @@ pub(crate) struct CreditsView {
 pub(crate) struct GrantView {
     object: &'static str,
     id: String,
+    /// Negative where some is taken back.
     amount_usd: String,
     used_usd: String,
     note: String,
     created_at: i64,
     expires_at: Option<i64>,
-    /// `active`, `used` or `expired`.
+    /// The grant that it corrects, and expires with.
+    corrects: Option<String>,
+    /// `active`, `used`, `expired` or `correction`.
     status: &'static str,
 }
 
@@ -59,8 +62,7 @@ impl CreditsView {
 
 impl GrantView {
     pub(crate) fn of(reading: &GrantReading) -> Self {
-        let GrantReading { grant, used, is_expired } = reading;
-        let left = grant.amount - *used;
+        let GrantReading { grant, used, left, is_expired } = reading;
         Self {
             object: "guard.credit_grant",
             id: grant_id(grant.id),
@@ -69,7 +71,10 @@ impl GrantView {
             note: grant.note.clone(),
             created_at: grant.created_ms.div_euclid(1_000),
             expires_at: grant.expires_s,
-            status: if left <= Money::ZERO {
+            corrects: grant.corrects.map(grant_id),
+            status: if grant.corrects.is_some() {
+                "correction"
+            } else if *left <= Money::ZERO {
                 "used"
             } else if *is_expired {
                 "expired"

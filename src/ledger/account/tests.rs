@@ -37,9 +37,20 @@ impl Life {
 
     fn grant(&mut self, cents: i64, days: Option<i64>) -> Result<Vec<Crossing>, Ungranted> {
         let expires_s = days.map(|days| (self.at_ms + days * DAY_MS) / 1_000);
-        let (id, _) = self.ledger.stage_grant(expires_s, self.at_ms)?;
-        let grant = Grant { id, amount: usd(cents), note: String::new(), created_ms: self.at_ms, expires_s };
-        Ok(self.ledger.grant(grant, self.at_ms))
+        let (grant, _) = self.ledger.stage_grant(self.unstaged(cents, expires_s))?;
+        Ok(self.ledger.grant(&grant, self.at_ms))
+    }
+
+    fn unstaged(&self, cents: i64, expires_s: Option<i64>) -> Grant {
+        let note = String::new();
+        Grant { id: 0, amount: usd(cents), note, created_ms: self.at_ms, expires_s, corrects: None }
+    }
+
+    /// Gives more of a grant, or takes back of it.
+    fn correct(&mut self, of: &Grant, cents: i64) {
+        let correction = Grant { corrects: Some(of.id), ..self.unstaged(cents, of.expires_s) };
+        let (grant, _) = self.ledger.stage_grant(correction).unwrap();
+        self.ledger.grant(&grant, self.at_ms);
     }
 
     fn decide(&self, cents: i64) -> Result<(), Denial> {
@@ -119,7 +130,7 @@ impl Life {
         let mut account = Account::new(live.grants()[0].id);
         for grant in live.grants() {
             account.cut(grant.expires_s);
-            account.add(grant.clone());
+            account.add(Arc::clone(grant));
         }
         for entry in self
             .written
@@ -212,23 +223,54 @@ fn credit_can_not_expire_before_what_was_admitted() {
     life.spend(1);
     // As after a restart whose clock was set back.
     life.at_ms -= 2 * DAY_MS;
-    assert_eq!(life.grant(500, Some(1)).unwrap_err(), Ungranted::Expired);
-    assert_eq!(life.grant(500, Some(0)).unwrap_err(), Ungranted::Expired);
+    assert_eq!(life.grant(500, Some(1)).unwrap_err(), Ungranted::Expired(START_MS));
+    assert_eq!(life.grant(500, Some(0)).unwrap_err(), Ungranted::Expired(START_MS));
+    assert_eq!(life.grant(500, Some(36_601)).unwrap_err(), Ungranted::TooLate);
+    let never = life.unstaged(500, Some(i64::MAX / 1_000));
+    assert_eq!(life.ledger.stage_grant(never).unwrap_err(), Ungranted::TooLate);
     life.grant(500, Some(3)).unwrap();
 }
 
 #[test]
 fn a_grant_that_could_not_be_written_leaves_nothing_behind() {
     let mut life = Life::new();
-    life.ledger.stage_grant(None, START_MS).unwrap();
-    assert!(life.ask(100), "nothing depends on it yet");
-    life.ledger.unstage_grant();
+    let (first, _) = life.ledger.stage_grant(life.unstaged(200, None)).unwrap();
+    assert!(life.ask(100), "what comes meanwhile is spent of it already");
+    assert!(!life.ask(101));
+    life.ledger.unstage_grant(&first);
     life.grant(500, None).unwrap();
     life.end(0, Kind::Settle, 100);
     assert_eq!(life.balance().left(), usd(500));
-    life.ledger.stage_grant(Some(START_MS), START_MS).unwrap();
-    life.ledger.unstage_grant();
+    let (second, _) = life.ledger.stage_grant(life.unstaged(500, Some(START_MS / 1_000 + 9))).unwrap();
+    assert_eq!(life.balance().left(), usd(500), "not before the database has it");
+    life.ledger.unstage_grant(&second);
     assert_eq!(life.balance().left(), usd(500));
+}
+
+#[test]
+fn what_is_corrected_of_a_grant_is_that_grants() {
+    let mut life = Life::new();
+    life.grant(250_000, Some(1)).unwrap();
+    life.grant(10_000, None).unwrap();
+    let first = Arc::clone(&life.ledger.account().unwrap().grants()[0]);
+    life.correct(&first, -247_500);
+    life.spend(6_000);
+    assert_eq!(life.used(), [(2_500, false), (3_500, false), (0, false)]);
+    life.at_ms += DAY_MS;
+    assert_eq!(life.used(), [(2_500, true), (3_500, false), (0, true)]);
+    let left: Vec<Money> =
+        life.ledger.account().unwrap().readings(life.at_ms).iter().map(|reading| reading.left).collect();
+    assert_eq!(left, [Money::ZERO, usd(6_500), Money::ZERO]);
+    assert_eq!(life.balance().left(), usd(6_500));
+    life.correct(&first, 100);
+    assert_eq!(life.balance().left(), usd(6_600), "what has expired is corrected, too: it pays for more");
+}
+
+#[test]
+fn a_thousand_dates_leave_room_for_what_needs_none() {
+    let mut account = Account::new(1);
+    (1..EXPIRIES_MAX).for_each(|date| account.cut(Some(i64::try_from(date).unwrap())));
+    assert!(account.has_room(None) && account.has_room(Some(1)) && !account.has_room(Some(0)));
 }
 
 #[test]
@@ -249,9 +291,15 @@ fn a_low_balance_is_told_once_for_each_grant() {
     let told = |crossings: Vec<Crossing>| crossings.iter().map(|c| (c.mark, c.threshold)).collect::<Vec<_>>();
     let low = [(Mark::CreditLow, usd(500).nano())];
     assert_eq!(told(life.grant(900, Some(9)).unwrap()), []);
+    assert_eq!(
+        told(life.ledger.used_up(life.at_ms)),
+        [],
+        "who asks for too much says nothing of the balance"
+    );
     assert_eq!(told(life.spend(400)), [], "500 are left, which is not less");
     assert_eq!(told(life.spend(1)), low);
     assert_eq!(told(life.spend(1)), []);
+    life.at_ms += 1;
     assert_eq!(told(life.ledger.used_up(life.at_ms)), [(Mark::CreditUsedUp, 0)]);
     assert_eq!(told(life.ledger.used_up(life.at_ms)), []);
     assert_eq!(told(life.grant(900, Some(9)).unwrap()), []);
@@ -275,6 +323,7 @@ fn in_shadow_mode_it_speaks_and_does_not_block() {
 #[derive(Clone, Debug)]
 enum Step {
     Grant { cents: i64, days: Option<i64> },
+    Correct { which: usize, share: i64 },
     Ask { cents: i64 },
     Settle { which: usize, share: i64 },
     Release { which: usize },
@@ -285,6 +334,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let days = prop::option::of(1i64..6);
     let step = prop_oneof![
         2 => (1i64..500, days).prop_map(|(cents, days)| Step::Grant { cents, days }),
+        1 => (any::<usize>(), 0i64..100).prop_map(|(which, share)| Step::Correct { which, share }),
         5 => (0i64..300).prop_map(|cents| Step::Ask { cents }),
         3 => (any::<usize>(), 0i64..=100).prop_map(|(which, share)| Step::Settle { which, share }),
         1 => any::<usize>().prop_map(|which| Step::Release { which }),
@@ -296,7 +346,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 /// Whether grants cover requests, each of which was admitted at an instant and
 /// may take from any grant that had not expired then: cent by cent, those that
 /// expire first given away first.
-fn is_covered(grants: &[Grant], mut spent: Vec<(i64, i64)>) -> bool {
+fn is_covered(grants: &[Arc<Grant>], mut spent: Vec<(i64, i64)>) -> bool {
     let mut left: Vec<(i64, i64)> =
         grants.iter().map(|grant| (end_ms(grant.expires_s), grant.amount.nano())).collect();
     left.sort_unstable();
@@ -317,6 +367,14 @@ proptest! {
         for step in steps {
             match step {
                 Step::Grant { cents, days } => drop(life.grant(cents, days).unwrap()),
+                Step::Correct { which, share } => {
+                    let Some(account) = life.ledger.account() else { continue };
+                    let reading = &account.readings(life.at_ms)[which % account.grants().len()];
+                    // More, so that nothing that is spent already is taken back.
+                    if reading.grant.corrects.is_none() {
+                        life.correct(&Arc::clone(&reading.grant), share);
+                    }
+                }
                 Step::Ask { cents } => {
                     let admitted = life.ask(cents);
                     let Some(account) = life.ledger.account() else { continue };
@@ -348,7 +406,7 @@ proptest! {
             prop_assert_eq!(live.stretches(), replayed.stretches());
             let balance = life.balance();
             let active = live.readings(life.at_ms).into_iter().filter(|reading| !reading.is_expired);
-            let left: Money = active.map(|reading| reading.grant.amount - reading.used).sum();
+            let left: Money = active.map(|reading| reading.left).sum();
             prop_assert_eq!(left, balance.left());
             prop_assert!(balance.left() >= Money::ZERO && balance.expired >= Money::ZERO);
         }

@@ -69,10 +69,10 @@ fn held(blocked: &Blocked, config: Config) -> Answer {
 
 fn no_credit(short: &Short, config: Config) -> Answer {
     let mut message =
-        "You exceeded your current quota: the prepaid credit of your organization is used up.".to_owned();
+        "You exceeded your current quota: prepaid credit does not suffice for this request.".to_owned();
     if config.show_amounts {
         let (left, needed) = (short.balance.dollars(), short.needed.dollars());
-        message.push_str(&format!(" {left} is left, this request may need {needed}."));
+        message.push_str(&format!(" {left} is left, it may need {needed}."));
     }
     message.push_str(" Ask whoever runs spendguard to add credit.");
     let code = if config.classic { "insufficient_quota" } else { "credit_balance_exhausted" };
