@@ -75,6 +75,7 @@ class Showcase(harness.House):
         self.guard_process.wait(30)
         self.write_history({name: key["id"] for name, key in made.items()})
         self.start_guard()
+        self.api("POST", "/guard/v1/credits", {"amount_usd": "400", "note": "the winter's purchase"})
         for name, rule in LIMITS.items():
             self.api("PUT", f"/guard/v1/limits/{name}", {"unit": "usd", **rule})
 
