@@ -362,6 +362,8 @@ fn credit_is_added_and_its_history_shown() {
         for word in ["$25.50", "Active", "Credit balance", "Credit history"] {
             assert!(page.contains(word), "{word}: {page}");
         }
+        let lines = browser.page("/activity?kind=grant").await;
+        assert!(lines.contains("$25.50 granted") && !lines.contains("href=\"/activity?key="), "{lines}");
         let reading = &house.guard.credit().unwrap().grants[0];
         assert_eq!(reading.grant.note, HOSTILE);
         let lives_s = reading.grant.expires_s.unwrap() - reading.grant.created_ms / 1_000;

@@ -116,7 +116,7 @@ async fn read(desk: &Desk, visit: &Visit, wanted: &Wanted) -> Result<Part, Inste
 
 fn filters(desk: &Desk, visit: &Visit, wanted: &Wanted) -> Markup {
     let (lang, words) = (visit.lang, visit.words());
-    let kinds = [Kind::Settle, Kind::Release, Kind::Adjust, Kind::Threshold]
+    let kinds = [Kind::Settle, Kind::Release, Kind::Adjust, Kind::Threshold, Kind::Grant]
         .map(|kind| (kind.name(), kind_name(lang, kind)));
     let bases = [Basis::Reported, Basis::Counted, Basis::Assumed]
         .map(|basis| (basis.name(), basis_name(lang, basis)));
@@ -160,7 +160,7 @@ fn table(desk: &Desk, lang: Lang, entries: &[Entry]) -> Markup {
                     tr title=(entry_id(entry.id)) id=(entry_id(entry.id)) {
                         th scope="row" data-label=(words.time) { (parts::time(lang, entry.created_ms.div_euclid(1_000))) }
                         td data-label=(words.kind) { (kind_badge(lang, entry)) }
-                        @if entry.kind == Kind::Threshold {
+                        @if matches!(entry.kind, Kind::Threshold | Kind::Grant) {
                             td.note colspan="6" lang="en" { (parts::note(entry.note.as_deref().unwrap_or_default())) }
                         } @else {
                             td data-label=(words.key) {
