@@ -348,6 +348,8 @@ fn kill_9_forgets_no_grant_and_charges_what_was_open() {
         add(&serving, "0.01").await;
         add(&serving, "0.005").await;
         serving.chat(&key, &[], json!({})).await;
+        // An ending that a kill -9 finds still unwritten is charged at its hold.
+        serving.written(2).await;
         let hanging = [("x-fake-hang", "1")];
         let open = serving.chat(&key, &hanging, json!({ "max_completion_tokens": 20_000 }));
         let held = async {

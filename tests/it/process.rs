@@ -223,6 +223,18 @@ impl Serving {
         assert_eq!(verified["ok"], true, "{verified:#}");
     }
 
+    /// Waits until the ledger's file has so many entries, within ten seconds.
+    pub(crate) async fn written(&self, entries: usize) {
+        for _ in 0..500 {
+            let shown = self.ask(Method::GET, "/guard/v1/ledger?limit=1000", None).await;
+            if shown["data"].as_array().unwrap().len() >= entries {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("there are fewer than {entries} entries");
+    }
+
     /// Waits until so much is held, within ten seconds.
     pub(crate) async fn held(&self, limit: &str, wanted: impl Fn(Money) -> bool) {
         for _ in 0..500 {
