@@ -57,28 +57,17 @@ fn attribution(key: usize) -> Arc<Attribution> {
 
 fn settled(hold: &Hold) -> Entry {
     Entry {
-        id: hold.id,
-        kind: Kind::Settle,
-        created_ms: AT_MS,
-        admitted_ms: AT_MS,
         attribution: Arc::clone(&hold.attribution),
         held: hold.bound,
         cost: Money::from_nano(1_500),
-        tool_fees: Money::ZERO,
         tokens: Tokens { input: 100, output: 20, ..Tokens::default() },
         basis: Some(Basis::Reported),
-        served_model: None,
-        tier: hold.tier,
         price_version: Arc::clone(&hold.price_version),
         status: 200,
-        upstream_request_id: None,
-        object_id: None,
         duration_ms: 900,
         ttft_ms: Some(300),
-        stream: false,
-        disconnected: false,
-        corrects: None,
         note: None,
+        ..Entry::note(hold.id, Kind::Settle, AT_MS, String::new())
     }
 }
 

@@ -19,6 +19,7 @@ mod ledger;
 mod limits;
 pub mod metrics;
 mod organization;
+mod paging;
 mod usage;
 mod view;
 

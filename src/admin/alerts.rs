@@ -8,7 +8,7 @@ use utoipa::IntoParams;
 use crate::admin::Admin;
 use crate::admin::error::ApiError;
 use crate::admin::extract::Query;
-use crate::admin::keys::page_length;
+use crate::admin::paging::page_length;
 use crate::admin::view::List;
 use crate::admin::view::alerts::{AlertView, TestView};
 use crate::store::outbox;

@@ -11,7 +11,7 @@ use utoipa::{IntoParams, ToSchema};
 use crate::admin::Admin;
 use crate::admin::error::ApiError;
 use crate::admin::extract::{Body, Path, Query};
-use crate::admin::keys::{ascending, page_length};
+use crate::admin::paging::{ascending, page_length};
 use crate::admin::usage::instant_s;
 use crate::admin::view::verification::VerificationView;
 use crate::admin::view::{EntryView, List};

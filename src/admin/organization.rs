@@ -20,12 +20,13 @@ mod view;
 
 use axum::http::Uri;
 use serde::Deserialize;
+use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::admin::Admin;
 use crate::admin::error::ApiError;
-use crate::admin::keys::{Paging, page_of};
+use crate::admin::paging::{Paging, page_of};
 use crate::admin::view::List;
 use crate::domain::id;
 use crate::keys::{KeyHash, Project};
@@ -79,6 +80,29 @@ async fn absent(uri: Uri) -> ApiError {
          admin keys, usage, costs and audit logs",
         uri.path()
     ))
+}
+
+/// Where a page of OpenAI's length starts and how long it is.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct Wanted {
+    /// How many to a page; 20 if it is not said.
+    #[param(minimum = 1, maximum = 100)]
+    limit: Option<usize>,
+    /// The id that the page begins behind.
+    after: Option<String>,
+    /// The id that the page ends before.
+    before: Option<String>,
+    /// `asc` or `desc`.
+    #[param(pattern = "^(asc|desc)$")]
+    order: Option<String>,
+}
+
+impl From<Wanted> for Paging {
+    fn from(Wanted { limit, after, before, order }: Wanted) -> Self {
+        Self { limit, after, before, order }
+    }
 }
 
 /// A page of a list that is in memory, of OpenAI's length.

@@ -220,9 +220,7 @@ impl Snapshot {
         }
         Ok(())
     }
-}
 
-impl Snapshot {
     /// Prepaid credit in memory against its grants, entries and open holds.
     fn credit_differences(&self, open: &[Hold]) -> rusqlite::Result<Vec<Difference>> {
         let mut stored = credit::account(&self.db)?;

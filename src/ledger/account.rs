@@ -297,9 +297,9 @@ impl Account {
         if needed == Money::ZERO || left >= Money::ZERO {
             return Ok(left.nano());
         }
-        let Balance { held, .. } = self.balance(ask.at_ms);
-        let balance = self.left(ask.at_ms);
-        let limit = self.as_limit(terms, ask.at_ms);
+        let figures = self.balance(ask.at_ms);
+        let (balance, held) = (self.left(ask.at_ms), figures.held);
+        let limit = as_limit(&figures, terms);
         let short = Box::new(Short { limit, balance, held, needed });
         Err(if needed > balance { Denial::NoCredit(short) } else { Denial::CreditHeld(short) })
     }
@@ -341,7 +341,7 @@ impl Account {
         let crossing = Crossing {
             id: 0,
             mark,
-            limit: self.as_limit(terms, at_ms),
+            limit: as_limit(&balance, terms),
             // Once for each grant, as for a window.
             subject: grant_id(newest.id),
             threshold: threshold.nano(),
@@ -351,24 +351,6 @@ impl Account {
         };
         self.noted.push(mark);
         Some(crossing)
-    }
-
-    /// The account as a limit on all spending since it was opened, which is what
-    /// it is to those who are told of it.
-    fn as_limit(&self, terms: Terms, at_ms: i64) -> Arc<Limit> {
-        let balance = self.balance(at_ms);
-        Arc::new(Limit {
-            name: NAME.into(),
-            per: Per::Organization,
-            only: Only::default(),
-            unit: Unit::Usd,
-            window: Window::Total,
-            zone: "UTC".into(),
-            soft: Vec::new(),
-            hard: Some((balance.granted - balance.expired).nano()),
-            mode: terms.mode,
-            source: Source::Api,
-        })
     }
 
     fn place(&self, at_ms: i64) -> usize {
@@ -384,6 +366,23 @@ impl Account {
         let place = self.place(at_ms);
         &mut self.stretches[place]
     }
+}
+
+/// An account as a limit on all spending since it was opened, which is what it is
+/// to those who are told of it.
+fn as_limit(balance: &Balance, terms: Terms) -> Arc<Limit> {
+    Arc::new(Limit {
+        name: NAME.into(),
+        per: Per::Organization,
+        only: Only::default(),
+        unit: Unit::Usd,
+        window: Window::Total,
+        zone: "UTC".into(),
+        soft: Vec::new(),
+        hard: Some((balance.granted - balance.expired).nano()),
+        mode: terms.mode,
+        source: Source::Api,
+    })
 }
 
 /// The id of a grant, as it is shown everywhere.

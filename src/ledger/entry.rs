@@ -15,7 +15,7 @@ use crate::domain::{Limit, Money, Tokens};
 pub type Tags = BTreeMap<String, String>;
 
 /// Whom and what a request is counted for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Attribution {
     /// Id of the project the key is in.
     pub project: Arc<str>,
@@ -134,24 +134,12 @@ pub struct Entry {
 impl Entry {
     /// A line that is of no request and moves no money.
     pub fn note(id: u64, kind: Kind, at_ms: i64, note: String) -> Self {
-        let nobody: Arc<str> = "".into();
-        let attribution = Attribution {
-            project: Arc::clone(&nobody),
-            project_name: Arc::clone(&nobody),
-            key: Arc::clone(&nobody),
-            key_name: Arc::clone(&nobody),
-            end_user: None,
-            tags: Arc::default(),
-            endpoint: Cow::Borrowed(""),
-            model: Arc::clone(&nobody),
-            priced_as: None,
-        };
         Self {
             id,
             kind,
             created_ms: at_ms,
             admitted_ms: at_ms,
-            attribution: Arc::new(attribution),
+            attribution: Arc::default(),
             held: Bound::default(),
             cost: Money::ZERO,
             tool_fees: Money::ZERO,
@@ -159,7 +147,7 @@ impl Entry {
             basis: None,
             served_model: None,
             tier: Tier::default(),
-            price_version: nobody,
+            price_version: Arc::default(),
             status: 0,
             upstream_request_id: None,
             object_id: None,

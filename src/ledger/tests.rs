@@ -58,28 +58,15 @@ fn held(ledger: &mut Ledger, attribution: Arc<Attribution>, bound: Bound, admitt
 
 fn ending(hold: &Hold, kind: Kind, cost: i64, tokens: u64, created_ms: i64) -> Entry {
     Entry {
-        id: hold.id,
-        kind,
-        created_ms,
         admitted_ms: hold.admitted_ms,
         attribution: Arc::clone(&hold.attribution),
         held: hold.bound,
         cost: Money::from_nano(cost),
-        tool_fees: Money::ZERO,
         tokens: Tokens { input: tokens, output: tokens, ..Tokens::default() },
         basis: Some(Basis::Reported),
-        served_model: None,
-        tier: hold.tier,
-        price_version: "v".into(),
         status: 200,
-        upstream_request_id: None,
-        object_id: None,
-        duration_ms: 0,
-        ttft_ms: None,
-        stream: false,
-        disconnected: false,
-        corrects: None,
         note: None,
+        ..Entry::note(hold.id, kind, created_ms, String::new())
     }
 }
 

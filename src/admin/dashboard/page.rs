@@ -28,7 +28,7 @@ pub(super) struct Visit {
     pub(super) lang: Lang,
     /// The session.
     pub(super) session: KeyHash,
-    /// What each form of this session carries.
+    /// What each of its forms carries, so that no other page can send one.
     pub(super) csrf: Arc<str>,
     /// The path that was asked for.
     pub(super) path: String,

@@ -5,31 +5,17 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::{Extension, Json};
 use serde::Deserialize;
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 
-use super::page;
 use super::view::{AdminKeyView, DeletedView};
+use super::{Wanted, page};
 use crate::admin::Admin;
 use crate::admin::error::ApiError;
 use crate::admin::extract::{Body, Path, Query};
-use crate::admin::keys::{Paging, checked_lifetime};
+use crate::admin::keys::checked_lifetime;
 use crate::admin::view::List;
 use crate::guard::admin_keys::{AdminKey, Role};
 use crate::guard::trail::Actor;
-
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(crate) struct Wanted {
-    /// How many to a page; 20 if it is not said.
-    #[param(minimum = 1, maximum = 100)]
-    limit: Option<usize>,
-    /// The id that the page begins behind.
-    after: Option<String>,
-    /// `asc` or `desc`.
-    #[param(pattern = "^(asc|desc)$")]
-    order: Option<String>,
-}
 
 /// Lists admin keys.
 #[utoipa::path(
@@ -40,11 +26,10 @@ pub(crate) struct Wanted {
 )]
 pub(super) async fn list(
     State(admin): State<Admin>,
-    Query(Wanted { limit, after, order }): Query<Wanted>,
+    Query(wanted): Query<Wanted>,
 ) -> Result<Json<List<AdminKeyView>>, ApiError> {
-    let paging = Paging { limit, after, order, ..Paging::default() };
     let views = admin.guard.admin_keys().iter().map(|key| AdminKeyView::of(key)).collect();
-    Ok(Json(page(views, &paging, |key: &AdminKeyView| key.id.clone())?))
+    Ok(Json(page(views, &wanted.into(), |key: &AdminKeyView| key.id.clone())?))
 }
 
 #[derive(Debug, Deserialize, ToSchema)]

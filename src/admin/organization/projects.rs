@@ -10,7 +10,7 @@ use super::{Absent, page, project};
 use crate::admin::Admin;
 use crate::admin::error::ApiError;
 use crate::admin::extract::{Body, Path, Query};
-use crate::admin::keys::Paging;
+use crate::admin::paging::Paging;
 use crate::admin::view::List;
 use crate::guard::trail::Actor;
 

@@ -9,15 +9,15 @@ use axum::extract::State;
 use axum::{Extension, Json};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 
 use super::view::RateLimitView;
-use super::{active_project, limit_name, page_of, project};
+use super::{active_project, limit_name, project};
 use crate::admin::Admin;
 use crate::admin::error::ApiError;
 use crate::admin::extract::{Body, Path, Query};
-use crate::admin::keys::{Paging, page_length};
 use crate::admin::limits::everything;
+use crate::admin::paging::{Paging, page};
 use crate::admin::view::List;
 use crate::domain::limit::Source;
 use crate::guard::trail::{Actor, Change};
@@ -86,36 +86,21 @@ fn view(model: &str, [requests, tokens, requests_a_day]: [Option<i64>; 3]) -> Ra
     }
 }
 
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(crate) struct Wanted {
-    /// How many to a page; 100 if it is not said.
-    #[param(minimum = 1, maximum = 1000)]
-    limit: Option<usize>,
-    /// The id that the page begins behind.
-    after: Option<String>,
-    /// The id that the page ends before.
-    before: Option<String>,
-}
-
 /// Lists the rate limits that are set for a project, by model.
 #[utoipa::path(
     get,
     path = "/rate_limits",
-    params(Wanted),
+    params(Paging),
     responses((status = 200, body = List<RateLimitView>)),
 )]
 pub(super) async fn list(
     State(admin): State<Admin>,
     Path(of): Path<String>,
-    Query(Wanted { limit, after, before }): Query<Wanted>,
+    Query(paging): Query<Paging>,
 ) -> Result<Json<List<RateLimitView>>, ApiError> {
     project(&admin, &of)?;
-    let length = page_length(limit)?;
     let views = set_for(&admin, &of).iter().map(|(model, numbers)| view(model, *numbers)).collect();
-    let paging = Paging { after, before, ..Paging::default() };
-    Ok(Json(page_of(views, &paging, length, |rate: &RateLimitView| rate.id.clone())?))
+    Ok(Json(page(views, &paging, |rate: &RateLimitView| rate.id.clone())?))
 }
 
 #[derive(Debug, Deserialize, ToSchema)]

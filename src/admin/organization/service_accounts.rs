@@ -3,28 +3,17 @@
 use axum::extract::State;
 use axum::{Extension, Json};
 use serde::Deserialize;
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 
 use super::api_keys::no_scopes;
 use super::view::{AccountView, DeletedView, NewAccountView, NewApiKeyView};
-use super::{active_project, page, project};
+use super::{Wanted, active_project, page, project};
 use crate::admin::Admin;
 use crate::admin::error::ApiError;
 use crate::admin::extract::{Body, Path, Query};
-use crate::admin::keys::{Paging, checked_lifetime};
+use crate::admin::keys::checked_lifetime;
 use crate::admin::view::List;
 use crate::guard::trail::Actor;
-
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(crate) struct Wanted {
-    /// How many to a page; 20 if it is not said.
-    #[param(minimum = 1, maximum = 100)]
-    limit: Option<usize>,
-    /// The id that the page begins behind.
-    after: Option<String>,
-}
 
 /// Lists the service accounts of a project.
 #[utoipa::path(
@@ -36,12 +25,11 @@ pub(crate) struct Wanted {
 pub(super) async fn list(
     State(admin): State<Admin>,
     Path(of): Path<String>,
-    Query(Wanted { limit, after }): Query<Wanted>,
+    Query(wanted): Query<Wanted>,
 ) -> Result<Json<List<AccountView>>, ApiError> {
     project(&admin, &of)?;
     let views = admin.guard.accounts(&of).iter().map(|account| AccountView::of(account)).collect();
-    let paging = Paging { limit, after, ..Paging::default() };
-    Ok(Json(page(views, &paging, |account: &AccountView| account.id.clone())?))
+    Ok(Json(page(views, &wanted.into(), |account: &AccountView| account.id.clone())?))
 }
 
 #[derive(Debug, Deserialize, ToSchema)]

@@ -3,15 +3,14 @@
 use axum::extract::State;
 use axum::{Extension, Json};
 use serde::Deserialize;
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 
 use super::spend_limit::{CURRENCY, INTERVAL, cents, check, money};
 use super::view::{DeletedView, SpendAlertView};
-use super::{Whose, active, known, page};
+use super::{Wanted, Whose, active, known, page};
 use crate::admin::Admin;
 use crate::admin::error::ApiError;
 use crate::admin::extract::{Body, Path, Query};
-use crate::admin::keys::Paging;
 use crate::admin::view::List;
 use crate::alerts;
 use crate::domain::Money;
@@ -95,22 +94,6 @@ pub(crate) struct One {
     alert: String,
 }
 
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(crate) struct Wanted {
-    /// How many to a page; 20 if it is not said.
-    #[param(minimum = 1, maximum = 100)]
-    limit: Option<usize>,
-    /// The id that the page begins behind.
-    after: Option<String>,
-    /// The id that the page ends before.
-    before: Option<String>,
-    /// `asc` or `desc`.
-    #[param(pattern = "^(asc|desc)$")]
-    order: Option<String>,
-}
-
 /// Lists spend alerts.
 #[utoipa::path(
     get,
@@ -121,13 +104,12 @@ pub(crate) struct Wanted {
 pub(super) async fn list(
     State(admin): State<Admin>,
     Path(Whose { project }): Path<Whose>,
-    Query(Wanted { limit, after, before, order }): Query<Wanted>,
+    Query(wanted): Query<Wanted>,
 ) -> Result<Json<List<SpendAlertView>>, ApiError> {
     let whose = known(&admin, project.as_deref())?;
-    let paging = Paging { limit, after, before, order };
     let alerts = admin.guard.spend_alerts(whose).await;
     let views = alerts.into_iter().map(|alert| view(alert, whose)).collect();
-    Ok(Json(page(views, &paging, |alert: &SpendAlertView| alert.id.clone())?))
+    Ok(Json(page(views, &wanted.into(), |alert: &SpendAlertView| alert.id.clone())?))
 }
 
 /// Makes a spend alert.

@@ -9,7 +9,7 @@ use axum::Json;
 use axum::extract::State;
 
 use super::Pairs;
-use super::usage_query::{CostsQuery, UsageKind, UsageQuery};
+use super::usage_query::{BucketsQuery, CostsQuery, UsageKind, UsageQuery};
 use super::usage_view::{
     BucketView, CompletionsView, CostsView, EmbeddingsView, Group, PageView, ResultView,
 };
@@ -295,7 +295,7 @@ async fn page(
 #[utoipa::path(
     get,
     path = "/usage/{kind}",
-    params(UsageKind, UsageQuery),
+    params(UsageKind, BucketsQuery, UsageQuery),
     responses((status = 200, body = PageView)),
 )]
 pub(super) async fn usage(
@@ -309,7 +309,7 @@ pub(super) async fn usage(
 }
 
 /// Sums up costs in buckets of days.
-#[utoipa::path(get, path = "/costs", params(CostsQuery), responses((status = 200, body = PageView)))]
+#[utoipa::path(get, path = "/costs", params(BucketsQuery, CostsQuery), responses((status = 200, body = PageView)))]
 pub(super) async fn costs(
     State(admin): State<Admin>,
     Query(pairs): Query<Pairs>,

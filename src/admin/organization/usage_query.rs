@@ -14,21 +14,16 @@ pub(super) struct UsageKind {
     kind: String,
 }
 
+/// What both may be asked.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
-pub(super) struct UsageQuery {
+pub(super) struct BucketsQuery {
     /// Unix seconds in the first bucket.
     #[param(minimum = 0, maximum = 253_402_300_799_i64)]
     start_time: i64,
     /// Unix seconds behind the last bucket's start; now if it is not said.
     #[param(minimum = 0, maximum = 253_402_300_799_i64)]
     end_time: Option<i64>,
-    /// `1m`, `1h`, or `1d` if it is not said.
-    #[param(pattern = "^1[mhd]$")]
-    bucket_width: Option<String>,
-    /// How many buckets to a page: up to 1440 of `1m`, 168 of `1h`, 31 of `1d`.
-    #[param(minimum = 1, maximum = 1440)]
-    limit: Option<usize>,
     /// `next_page` of the page before.
     page: Option<String>,
     /// Only of these.
@@ -37,6 +32,17 @@ pub(super) struct UsageQuery {
     /// Only of these.
     #[param(max_items = 100)]
     api_key_ids: Option<Vec<String>>,
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct UsageQuery {
+    /// `1m`, `1h`, or `1d` if it is not said.
+    #[param(pattern = "^1[mhd]$")]
+    bucket_width: Option<String>,
+    /// How many buckets to a page: up to 1440 of `1m`, 168 of `1h`, 31 of `1d`.
+    #[param(minimum = 1, maximum = 1440)]
+    limit: Option<usize>,
     /// Only of these.
     #[param(max_items = 100)]
     models: Option<Vec<String>>,
@@ -50,26 +56,12 @@ pub(super) struct UsageQuery {
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct CostsQuery {
-    /// Unix seconds in the first bucket.
-    #[param(minimum = 0, maximum = 253_402_300_799_i64)]
-    start_time: i64,
-    /// Unix seconds behind the last bucket's start; now if it is not said.
-    #[param(minimum = 0, maximum = 253_402_300_799_i64)]
-    end_time: Option<i64>,
     /// `1d`.
     #[param(pattern = "^1d$")]
     bucket_width: Option<String>,
     /// How many buckets to a page; 7 if it is not said.
     #[param(minimum = 1, maximum = 180)]
     limit: Option<usize>,
-    /// `next_page` of the page before.
-    page: Option<String>,
-    /// Only of these.
-    #[param(max_items = 100)]
-    project_ids: Option<Vec<String>>,
-    /// Only of these.
-    #[param(max_items = 100)]
-    api_key_ids: Option<Vec<String>>,
     /// Only of these.
     #[param(max_items = 100)]
     line_items: Option<Vec<String>>,

@@ -1,7 +1,6 @@
 //! However much is summed up by days, nobody can tell.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use rusqlite::Connection;
 
@@ -9,7 +8,7 @@ use super::*;
 use crate::domain::Limit;
 use crate::domain::limit::{Mode, Only, Per, Source, Unit};
 use crate::store::reader::{self, GroupBy, Groups};
-use crate::store::rows::Names;
+use crate::store::rollup::Ids;
 use crate::store::{buckets, past, schema, verify};
 
 /// Two days before summer time begins in Warsaw: 2026-03-27T00:00:00Z.
@@ -46,17 +45,6 @@ fn rollup(start_s: i64, number: u64) -> (RollupKey, RollupSums) {
         ..RollupSums::default()
     };
     (RollupKey { start_s, names: names.map(str::to_owned) }, sums)
-}
-
-struct Ids;
-
-impl Names for Ids {
-    fn project(&self, id: &str) -> Arc<str> {
-        id.into()
-    }
-    fn key(&self, id: &str) -> Arc<str> {
-        id.into()
-    }
 }
 
 fn limit(per: Per, window: Window, zone: &str) -> Limit {

@@ -10,7 +10,7 @@ use spendguard::clock::Clock;
 use spendguard::domain::Money;
 use spendguard::domain::demand::{Bound, Tier};
 use spendguard::guard::{Ending, Guard, Order, recovery};
-use spendguard::ledger::entry::{Attribution, Basis};
+use spendguard::ledger::entry::Basis;
 use spendguard::store::outbox::{self, Delivery};
 use spendguard::store::{Durability, Store};
 use spendguard::upstream::roots;
@@ -61,17 +61,7 @@ impl Office {
     /// Spends something, which crosses the soft threshold.
     async fn spend(&self) {
         let order = Order {
-            attribution: Arc::new(Attribution {
-                project: "default".into(),
-                project_name: "default".into(),
-                key: "key_0123456789".into(),
-                key_name: "a key".into(),
-                end_user: None,
-                tags: Arc::default(),
-                endpoint: "/v1/chat/completions".into(),
-                model: "gpt-5".into(),
-                priced_as: Some("gpt-5".into()),
-            }),
+            attribution: Arc::default(),
             bound: Bound { cost: Money::from_nano(9_000), input_tokens: 200, output_tokens: 100 },
             is_priced: true,
             client_cap: None,

@@ -1,12 +1,11 @@
 //! A desk that writes into a list, and fails when it is told to.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use spendguard::domain::demand::{Bound, Tier};
 use spendguard::domain::limit::{Mode, Only, Per, Source, Unit};
-use spendguard::domain::{Limit, Money, Tokens, Window};
-use spendguard::ledger::entry::{Attribution, Basis, Entry, Hold, Kind};
+use spendguard::domain::{Limit, Window};
+use spendguard::ledger::entry::{Basis, Entry, Hold, Kind};
 use spendguard::ledger::meter::Subject;
 
 pub(crate) const AT_MS: i64 = 1_790_000_000_000;
@@ -107,27 +106,12 @@ pub(crate) fn limit() -> Arc<Limit> {
     })
 }
 
-fn nobody() -> Arc<Attribution> {
-    let name: Arc<str> = "x".into();
-    Arc::new(Attribution {
-        project: Arc::clone(&name),
-        project_name: Arc::clone(&name),
-        key: Arc::clone(&name),
-        key_name: Arc::clone(&name),
-        end_user: None,
-        tags: Arc::default(),
-        endpoint: Cow::Borrowed("chat"),
-        model: name,
-        priced_as: None,
-    })
-}
-
 /// A hold of nothing, to be filled in.
 pub(crate) fn hold(id: u64) -> Hold {
     Hold {
         id,
         admitted_ms: AT_MS,
-        attribution: nobody(),
+        attribution: Arc::default(),
         bound: Bound::default(),
         tier: Tier::default(),
         price_version: "".into(),
@@ -138,27 +122,9 @@ pub(crate) fn hold(id: u64) -> Hold {
 /// An entry of nothing, to be filled in.
 pub(crate) fn entry(id: u64, kind: Kind) -> Entry {
     Entry {
-        id,
-        kind,
-        created_ms: AT_MS,
-        admitted_ms: AT_MS,
-        attribution: nobody(),
-        held: Bound::default(),
-        cost: Money::ZERO,
-        tool_fees: Money::ZERO,
-        tokens: Tokens::default(),
         basis: Some(Basis::Reported),
-        served_model: None,
-        tier: Tier::default(),
-        price_version: "".into(),
         status: 200,
-        upstream_request_id: None,
-        object_id: None,
-        duration_ms: 0,
-        ttft_ms: None,
-        stream: false,
-        disconnected: false,
-        corrects: None,
         note: None,
+        ..Entry::note(id, kind, AT_MS, String::new())
     }
 }
