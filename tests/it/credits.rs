@@ -7,8 +7,8 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use spendguard::domain::Money;
 
-use crate::harness::{House, call, run, true_cost_nano};
-use crate::process::{Place, Process, Serving};
+use crate::harness::{House, call, client, run, true_cost_nano};
+use crate::process::{Place, Process, Serving, served};
 
 /// Small grants, and nobody waits for room or gets less than was asked for.
 const SMALL: &str = "[credit]\nminimum = 0.000001\nlow_balance = 0.0001\n\
@@ -337,7 +337,7 @@ fn a_mistaken_grant_is_taken_back_by_a_correction() {
 fn kill_9_forgets_no_grant_and_charges_what_was_open() {
     run(async {
         let (_fake, url) = Process::fake();
-        let place = Place::new(&url, SMALL);
+        let (place, upstream) = (Place::new(&url, SMALL), client(&url));
         let serving = place.serve();
         let key = serving.make_key().await;
         serving.chat(&key, &[], json!({})).await;
@@ -352,19 +352,18 @@ fn kill_9_forgets_no_grant_and_charges_what_was_open() {
         serving.written(2).await;
         let hanging = [("x-fake-hang", "1")];
         let open = serving.chat(&key, &hanging, json!({ "max_completion_tokens": 20_000 }));
-        let held = async {
-            loop {
-                let shown = serving.ask(Method::GET, "/guard/v1/credits", None).await;
-                if shown["held_usd"] != "0" {
-                    return shown;
-                }
+        // Held in memory it may still be unwritten; what has come to upstream is not.
+        let arrived = async {
+            while served(&upstream).await.0 < 3 {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        let before = tokio::select! {
-            shown = held => shown,
+        tokio::select! {
+            () = arrived => {}
             answer = open => panic!("{answer:?}"),
-        };
+        }
+        let before = serving.ask(Method::GET, "/guard/v1/credits", None).await;
+        assert_ne!(before["held_usd"], "0");
         serving.process.kill();
         let serving = place.serve();
         let after = serving.ask(Method::GET, "/guard/v1/credits", None).await;

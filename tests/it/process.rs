@@ -223,16 +223,16 @@ impl Serving {
         assert_eq!(verified["ok"], true, "{verified:#}");
     }
 
-    /// Waits until the ledger's file has so many entries, within ten seconds.
-    pub(crate) async fn written(&self, entries: usize) {
+    /// Waits until so many settlements are written, within ten seconds.
+    pub(crate) async fn written(&self, settlements: usize) {
         for _ in 0..500 {
-            let shown = self.ask(Method::GET, "/guard/v1/ledger?limit=1000", None).await;
-            if shown["data"].as_array().unwrap().len() >= entries {
+            let shown = self.ask(Method::GET, "/guard/v1/ledger?kind=settle&limit=1000", None).await;
+            if shown["data"].as_array().unwrap().len() >= settlements {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        panic!("there are fewer than {entries} entries");
+        panic!("there are fewer than {settlements} settlements");
     }
 
     /// Waits until so much is held, within ten seconds.
