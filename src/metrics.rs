@@ -42,6 +42,7 @@ pub struct Metrics {
     soft_crossings: IntCounterVec,
     alerts: IntCounterVec,
     overrun: Counter,
+    output_bound_hits: IntCounterVec,
     unpriced: IntCounter,
     in_doubt: Gauge,
     overhead: HistogramVec,
@@ -141,6 +142,12 @@ impl Metrics {
                     "spendguard_overrun_usd_total",
                     "Dollars settled beyond their holds.",
                 ))?,
+            )?,
+            output_bound_hits: counter_vec(
+                r,
+                "spendguard_output_bound_hits_total",
+                "Answers that ended because of their output bound.",
+                &["model"],
             )?,
             unpriced: registered(
                 r,
@@ -270,6 +277,11 @@ impl Metrics {
     /// A cost was more than its hold.
     pub fn overran(&self, by: Money) {
         self.overrun.inc_by(dollars(by));
+    }
+
+    /// An answer of a model ended because of its output bound.
+    pub fn hit_output_bound(&self, model: &str) {
+        self.output_bound_hits.with_label_values(&[model]).inc();
     }
 
     /// A request was refused.

@@ -92,11 +92,16 @@ impl Proxy {
         let rules = self.rules.load_full();
         let (clock, metrics) = (Arc::clone(self.guard.clock()), Arc::clone(self.guard.metrics()));
         let visit = Visit::new(&self.ids, clock, metrics);
+        let request_id = visit.request_id.clone();
         let is_chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
         let mut response = match self.serve(&rules, request, visit).await {
             Ok(response) => response,
             Err((refusal, visit)) => self.refuse(&rules, &refusal, visit),
         };
+        // Every answer can be named in a report: by upstream's id, else by the guard's.
+        if response.headers().get("x-request-id").is_none_or(HeaderValue::is_empty) {
+            response.headers_mut().insert("x-request-id", request_id);
+        }
         if is_chunked {
             // hyper drops a Content-Length beside it unseen. Who believed that one
             // would see another request in what follows, so nothing may.
@@ -213,6 +218,7 @@ impl Proxy {
             drain: rules.drain,
             idle: rules.answer_idle,
             cut_at_tokens: None,
+            hosted_calls_max: None,
             tracker: self.tracker.clone(),
         };
         let gone = Arc::new(AtomicBool::new(false));
@@ -344,7 +350,6 @@ fn rate_headers(paced: &Paced) -> HeaderMap {
 fn json(bytes: Bytes, mut visit: Visit) -> Response<Answer> {
     let mut response = Response::new(Answer::whole(bytes));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response.headers_mut().insert("x-request-id", visit.request_id.clone());
     visit.status = 200;
     visit.ended("ok", None);
     response

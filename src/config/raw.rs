@@ -150,7 +150,7 @@ section! {
         /// `drain` or `cancel`.
         on_disconnect: String = "drain".into(),
         /// How long to read on for a client that has gone.
-        drain_max: String = "60s".into(),
+        drain_max: String = "10m".into(),
         /// Hosted tool calls of a request that doesn't bound them.
         tool_calls_max: u64 = 8,
         /// Requests open at once.

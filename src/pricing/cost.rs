@@ -2,7 +2,7 @@
 
 use crate::domain::demand::{Tier, ToolDemand, WebSearch};
 use crate::domain::tokens::ContainerMemory;
-use crate::domain::{Money, Usage};
+use crate::domain::{Money, Tokens, Usage};
 use crate::pricing::sheet::Price;
 
 /// `web_search`: 10 dollars a thousand calls (OpenAI's pricing page).
@@ -12,6 +12,9 @@ pub(crate) const FILE_SEARCH_PICO: u64 = 2_500_000_000;
 /// What `web_search` reads is billed as a block of so many input tokens a call
 /// on some small models (OpenAI's pricing page).
 pub(crate) const SEARCH_BLOCK_TOKENS: u64 = 8_000;
+/// What one call of the image tool reads and makes at the most, as its bound has it.
+const IMAGE_CALL_INPUT_TOKENS: u64 = 15_000;
+const IMAGE_CALL_OUTPUT_TOKENS: u64 = 20_300;
 const SEARCH_BLOCK_MODELS: [&str; 2] = ["gpt-4o-mini", "gpt-4.1-mini"];
 
 /// What a request cost.
@@ -43,6 +46,16 @@ pub fn cost(
     }
     let total = Money::from_pico_rounded_up(rates.cost_pico(&usage.tokens) + fees);
     Cost { total, tool_fees: Money::from_pico_rounded_up(fees) }
+}
+
+/// The most that calls of the image tool can have used of which nothing is
+/// reported: an input image, and the largest picture with its partial ones.
+pub(crate) fn unreported_images(calls: u64) -> Tokens {
+    Tokens {
+        image_input: calls.saturating_mul(IMAGE_CALL_INPUT_TOKENS),
+        image_output: calls.saturating_mul(IMAGE_CALL_OUTPUT_TOKENS),
+        ..Tokens::default()
+    }
 }
 
 /// One search, by the kind of tool; the dearer if the request named none.
@@ -78,7 +91,6 @@ pub(crate) fn session_pico(memory: ContainerMemory) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::Tokens;
     use crate::domain::tokens::ToolUse;
     use crate::pricing::sheet::Sheet;
 

@@ -90,7 +90,10 @@ impl Proxy {
             body: bill::kept(&body),
             at_s: now_s,
             reads_more: reads_more(demand),
+            cache_12h: demand.cache_12h,
         };
+        let hosted_calls_max = (under_cap && demand.tools.loops)
+            .then(|| demand.tools.calls_max.unwrap_or(rules.admit.tool_calls_max));
         let hide_usage = parsed.wants_usage_injected();
         let edit = Edit {
             include_usage: hide_usage,
@@ -98,7 +101,8 @@ impl Proxy {
             tool_calls_max: caps_tools.then_some(rules.admit.tool_calls_max),
         };
         let body = parsed.rewrite(&body, &edit).map_or(body, Bytes::from);
-        Ok(Prepared { body, metering: Metering { reservation, bill, hide_usage, cut_at_tokens, extra } })
+        let metering = Metering { reservation, bill, hide_usage, cut_at_tokens, hosted_calls_max, extra };
+        Ok(Prepared { body, metering })
     }
 
     /// Whether the key and its project may use a model.

@@ -1,7 +1,8 @@
 //! Takes out of a chat chunk what upstream only sent because we asked.
 //!
 //! With `include_usage` every chunk gains `"usage":null`, and one more chunk
-//! comes that holds nothing but the usage. Keys can be searched for as bytes:
+//! comes that holds nothing but the usage. Other servers put the usage into a
+//! chunk with choices, or into every chunk. Keys can be searched for as bytes:
 //! inside a JSON string their quotes would be escaped.
 
 use std::ops::Range;
@@ -10,7 +11,7 @@ use std::sync::LazyLock;
 use memchr::memmem::Finder;
 use serde::Deserialize;
 
-use crate::openai::json::{Object, Raw, is_space, skip_space, string_end};
+use crate::openai::json::{Object, Raw, is_space, skip_space, string_end, value_end};
 
 /// What the member `usage` of a chunk says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,8 +20,8 @@ pub(super) enum UsageMember {
     Absent,
     /// It is `null`; the bytes to leave out so that it is gone.
     Null(Range<usize>),
-    /// It is something else.
-    Given,
+    /// It is something else; the bytes to leave out so that it is gone.
+    Given(Range<usize>),
 }
 
 #[derive(Deserialize, Default)]
@@ -32,6 +33,8 @@ struct Chunk<'a> {
     usage: Raw<'a>,
     #[serde(borrow)]
     moderation: Raw<'a>,
+    #[serde(borrow)]
+    error: Raw<'a>,
 }
 
 static USAGE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"usage\""));
@@ -47,16 +50,13 @@ pub(super) fn usage_member(data: &[u8]) -> UsageMember {
             continue;
         }
         let value = skip_space(data, colon + 1);
-        if !data.get(value..).unwrap_or_default().starts_with(b"null") {
-            if is_top_level(data, key.end) {
-                return UsageMember::Given;
-            }
+        let end = value_end(data, value);
+        if !is_top_level(data, end) {
             continue;
         }
-        let end = value + b"null".len();
-        if is_top_level(data, end) {
-            return UsageMember::Null(with_comma(data, key.start..end));
-        }
+        let gone = with_comma(data, key.start..end);
+        let is_null = &data[value..end] == b"null";
+        return if is_null { UsageMember::Null(gone) } else { UsageMember::Given(gone) };
     }
     UsageMember::Absent
 }
@@ -64,10 +64,11 @@ pub(super) fn usage_member(data: &[u8]) -> UsageMember {
 /// Whether a chunk exists for its usage alone.
 pub(super) fn is_usage_only(data: &[u8]) -> bool {
     let Ok(Object(chunk)) = serde_json::from_slice::<Object<Chunk<'_>>>(data) else { return false };
-    let no_choices = chunk.choices.value().is_some_and(|list| {
-        list.strip_prefix('[').is_some_and(|inside| inside.trim_start().starts_with(']'))
+    let has_choices = chunk.choices.value().is_some_and(|list| {
+        !list.strip_prefix('[').is_some_and(|inside| inside.trim_start().starts_with(']'))
     });
-    no_choices && chunk.usage.value().is_some() && chunk.moderation.value().is_none()
+    let has_more = has_choices || chunk.moderation.value().is_some() || chunk.error.value().is_some();
+    chunk.usage.value().is_some() && !has_more
 }
 
 /// Whether a chunk was cut off within usage that isn't `null`.
@@ -116,17 +117,17 @@ mod tests {
 
     fn without(event: &str) -> String {
         match usage_member(event.as_bytes()) {
-            UsageMember::Null(span) => {
+            UsageMember::Null(span) | UsageMember::Given(span) => {
                 let mut kept = event.to_owned();
                 kept.replace_range(span, "");
                 kept
             }
-            UsageMember::Absent | UsageMember::Given => event.to_owned(),
+            UsageMember::Absent => event.to_owned(),
         }
     }
 
     #[test]
-    fn null_usage_goes_with_one_comma() {
+    fn usage_goes_with_one_comma() {
         for (event, kept) in [
             (r#"{"a":1,"usage":null}"#, r#"{"a":1}"#),
             (r#"{"a":1,"usage":null,"b":"}"}"#, r#"{"a":1,"b":"}"}"#),
@@ -134,6 +135,9 @@ mod tests {
             (r#"{"usage":null}"#, "{}"),
             (r#"{"a": 1, "usage": null, "b": 2}"#, r#"{"a": 1, "b": 2}"#),
             (r#"{"usage" : null , "b": 2}"#, r#"{"b": 2}"#),
+            (r#"{"usage":{"a":[1,"}"]},"choices":[{}]}"#, r#"{"choices":[{}]}"#),
+            (r#"{"choices":[{}],"usage":{"a":1},"b":2}"#, r#"{"choices":[{}],"b":2}"#),
+            (r#"{"choices":[{}],"usage":7}"#, r#"{"choices":[{}]}"#),
         ] {
             assert_eq!(without(event), kept);
         }
@@ -160,6 +164,7 @@ mod tests {
         assert!(!is_usage_only(br#"{"choices":[{}],"usage":{}}"#));
         assert!(!is_usage_only(br#"{"choices":[],"usage":null}"#));
         assert!(!is_usage_only(br#"{"choices":[],"usage":{},"moderation":{}}"#));
-        assert!(!is_usage_only(br#"{"usage":{}}"#));
+        assert!(!is_usage_only(br#"{"choices":[],"usage":{},"error":{"message":"m"}}"#));
+        assert!(is_usage_only(br#"{"usage":{}}"#) && is_usage_only(br#"{"choices":null,"usage":{}}"#));
     }
 }

@@ -8,7 +8,8 @@ use std::sync::LazyLock;
 use memchr::memchr;
 use memchr::memmem::Finder;
 
-use crate::openai::json::{skip_space, string_end};
+use crate::openai::json::{skip_space, string_end, value_of};
+use crate::openai::usage::Finish;
 
 /// The most text that is kept, in bytes.
 const TRANSCRIPT_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -19,6 +20,7 @@ pub(super) struct Transcript {
     text: String,
     bytes: u64,
     seen: bool,
+    finish: Finish,
 }
 
 static CHOICES: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"choices\""));
@@ -36,6 +38,11 @@ impl Transcript {
     /// Whether anything was written at all, sound included.
     pub(super) const fn seen(&self) -> bool {
         self.seen
+    }
+
+    /// The worst `finish_reason` of the choices so far.
+    pub(super) const fn finish(&self) -> Finish {
+        self.finish
     }
 
     /// Takes up the text in the choices of a chat or completions chunk.
@@ -59,6 +66,8 @@ impl Transcript {
                         self.add(string);
                     } else if key == b"data" {
                         self.seen |= !string.is_empty();
+                    } else if key == b"finish_reason" {
+                        self.finish = self.finish.max(Finish::named(string));
                     }
                 }
                 b'{' | b'[' => depth += 1,
@@ -127,12 +136,6 @@ fn is_written(key: &[u8]) -> bool {
     )
 }
 
-/// Where the value starts of the key that ends at `key_end`.
-fn value_of(data: &[u8], key_end: usize) -> Option<usize> {
-    let colon = skip_space(data, key_end);
-    (data.get(colon) == Some(&b':')).then(|| skip_space(data, colon + 1))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -152,6 +155,7 @@ mod tests {
         assert_eq!(transcript.text(), "a\né f{\"x\":r".replace(' ', ""));
         assert_eq!(transcript.bytes(), 11);
         assert!(transcript.seen());
+        assert_eq!(transcript.finish(), Finish::Natural);
     }
 
     #[test]
