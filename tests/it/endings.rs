@@ -18,11 +18,6 @@ fn stream(events: &str) -> Script {
     says(format!("{SSE}\r\n{events}"))
 }
 
-/// A stream that promises more than it sends.
-fn cut(events: &str) -> Script {
-    says(format!("{SSE}Content-Length: {}\r\n\r\n{events}", events.len() + 100))
-}
-
 fn answers(status: &str, kind: &str, body: &str) -> Script {
     says(format!("HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\r\n{body}", body.len()))
 }
@@ -149,7 +144,6 @@ fn a_stream_that_fails_after_output_is_charged_its_hold_if_the_model_may_reason(
             vec![
                 ("an error", stream(&format!("{text}{ERROR}")), end(HELD)),
                 ("an error, and then its end", stream(&format!("{text}{ERROR}data: [DONE]\n\n")), end(HELD)),
-                ("cut off", cut(&text), end(HELD)),
                 ("no end", stream(&text), end(HELD)),
                 ("its output bound", stream(&format!("{text}{bound}data: [DONE]\n\n")), end(HELD)),
                 ("nothing at all", stream(""), end(HELD)),
@@ -170,7 +164,7 @@ fn a_response_that_does_not_end_well_without_usage_is_charged_its_hold() {
         let item =
             event("response.output_item.added", json!({ "item": { "type": "reasoning", "id": "rs_1" } }));
         let part = event("response.content_part.added", json!({ "item_id": "msg_1" }));
-        let tool = event("response.web_search_call.in_progress", json!({ "item_id": "ws_1" }));
+        let tool = event("response.mcp_call.in_progress", json!({ "item_id": "mcp_1" }));
         let after = |output: &str, last: &str| stream(&format!("{}{output}{last}", created()));
         let failed = ending("failed", json!({ "error": { "code": "server_error" } }));
         let incomplete =
@@ -230,6 +224,89 @@ fn usage_that_is_reported_is_charged_however_it_ended() {
         let body = json!({ "model": "gpt-5", "status": "completed", "output": [{ "type": "message" }], "usage": zero["usage"] });
         let (_, end) = ended(RESPONSES, &asks(RESPONSES, "gpt-5", false), object(&body)).await;
         assert_eq!(end, "settle reported 0");
+    });
+}
+
+#[test]
+fn a_usage_costs_what_it_says_in_whatever_form() {
+    run(async {
+        let usage = |more: Value| {
+            let mut usage = json!({ "prompt_tokens": 1000, "completion_tokens": 100 });
+            usage.as_object_mut().unwrap().extend(more.as_object().cloned().unwrap());
+            object(&json!({ "model": "gpt-5", "choices": [], "usage": usage }))
+        };
+        let outside =
+            json!({ "total_tokens": 1600, "completion_tokens_details": { "reasoning_tokens": 500 } });
+        let (_, end) = ended(CHAT, &asks(CHAT, "gpt-5", false), usage(outside)).await;
+        assert_eq!(end, "settle reported 0.00725", "reasoning that only the total has");
+        let writes = json!({ "model": "gpt-6-luna", "status": "completed", "usage": {
+            "input_tokens": 1000, "output_tokens": 0, "input_tokens_details": { "cache_write_tokens": 1000 } } });
+        let mut long = asks(RESPONSES, "gpt-6-luna", false);
+        long["prompt_cache_options"] = json!({ "ttl": "12h" });
+        assert_eq!(ended(RESPONSES, &long, object(&writes)).await.1, "settle reported 0.00025");
+    });
+}
+
+#[test]
+fn a_tier_that_only_one_chunk_names_decides_the_price() {
+    run(async {
+        let choices =
+            |text: &str| json!([{ "index": 0, "delta": { "content": text }, "finish_reason": null }]);
+        let named =
+            |tier: Value| chunk(json!({ "model": "gpt-5.1", "service_tier": tier, "choices": choices("a") }));
+        let usage = chunk(
+            json!({ "model": "gpt-5.1", "usage": { "prompt_tokens": 1000, "completion_tokens": 500 } }),
+        );
+        let last = format!("{usage}data: [DONE]\n\n");
+        let cases = vec![
+            (
+                "null, then named",
+                stream(&format!("{}{}{last}", named(Value::Null), named(json!("priority")))),
+                "settle reported 0.0125",
+            ),
+            (
+                "named, then null",
+                stream(&format!("{}{}{last}", named(json!("priority")), named(Value::Null))),
+                "settle reported 0.0125",
+            ),
+            ("never named", stream(&last), "settle reported 0.00625"),
+        ];
+        check(CHAT, "gpt-5.1", cases).await;
+    });
+}
+
+#[test]
+fn an_empty_error_in_each_chunk_is_none() {
+    run(async {
+        let text = says_text("hi").replace("data: {", "data: {\"error\":null,");
+        let usage = "data: {\"error\":null,\"choices\":[],\"usage\":{\"prompt_tokens\":1000,\"completion_tokens\":500}}\n\n";
+        let script = stream(&format!("{text}{text}{usage}data: [DONE]\n\n"));
+        check(CHAT, "gpt-4o", vec![("null errors", script, "settle reported 0.0075")]).await;
+    });
+}
+
+#[test]
+fn usage_in_every_chunk_is_charged_and_hidden_from_a_client_that_did_not_ask() {
+    run(async {
+        let choices = |text: &str, finish: Value| json!([{ "index": 0, "delta": { "content": text }, "finish_reason": finish }]);
+        let with = |text: &str, finish: Value, output: u64| {
+            chunk(
+                json!({ "choices": choices(text, finish), "usage": { "prompt_tokens": 1000, "completion_tokens": output } }),
+            )
+        };
+        let events = with("a", Value::Null, 1) + &with("b", json!("stop"), 500) + "data: [DONE]\n\n";
+        let direct = chunk(json!({ "choices": choices("a", Value::Null) }))
+            + &chunk(json!({ "choices": choices("b", json!("stop")) }))
+            + "data: [DONE]\n\n";
+        let (answer, end) = ended(CHAT, &asks(CHAT, "gpt-4o", true), stream(&events)).await;
+        assert_eq!(
+            (String::from_utf8_lossy(&answer.body).as_ref(), end.as_str()),
+            (direct.as_str(), "settle reported 0.0075")
+        );
+        let mut asked = asks(CHAT, "gpt-4o", true);
+        asked["stream_options"] = json!({ "include_usage": true });
+        let (answer, _) = ended(CHAT, &asked, stream(&events)).await;
+        assert_eq!(answer.body, events);
     });
 }
 
