@@ -13,6 +13,7 @@ use serde::Deserialize;
 
 use self::calls::Output;
 pub(in crate::openai) use self::calls::{Call, Calls, Item, Source};
+pub(in crate::openai) use self::figures::Sides;
 use self::figures::{Figures, ToolFigures};
 use self::outcome::{Choices, Incomplete};
 pub use self::outcome::{Finish, Outcome};
@@ -27,7 +28,8 @@ use crate::domain::{Tokens, Usage};
 pub struct Answer {
     /// What was used; `None` if the answer doesn't say. Zero is an answer.
     pub usage: Option<Usage>,
-    /// What a stream reported before more output came: the least it used.
+    /// Usage that is not all: reported before more output came, or of one side
+    /// only. It used at least so much.
     pub used_so_far: Option<Tokens>,
     /// Whether the usage has cache writes and not how long they live.
     pub hides_cache_life: bool,
@@ -135,10 +137,11 @@ impl Body<'_> {
         self.add_calls_to(&mut calls);
         let tools = with_reported(calls.tool_use(), &self.reported_tools());
         let tokens = self.tokens(endpoint);
+        let is_whole = self.sides(endpoint).are_known();
         let status = self.status.string().and_then(|status| outcome::of_status(&status));
         Answer {
-            usage: tokens.map(|tokens| Usage { tokens, tools: tools.clone() }),
-            used_so_far: None,
+            usage: tokens.filter(|_| is_whole).map(|tokens| Usage { tokens, tools: tools.clone() }),
+            used_so_far: tokens.filter(|_| !is_whole),
             hides_cache_life: self.hides_cache_life(),
             model: named(self.model),
             tier: self.service_tier.string().and_then(|name| Tier::named(&name)),
@@ -157,6 +160,11 @@ impl Body<'_> {
     /// The tokens of its usage; `None` if it has none.
     pub(super) fn tokens(&self, endpoint: Metered) -> Option<Tokens> {
         self.figures()?.tokens(endpoint)
+    }
+
+    /// Which sides of its usage are known.
+    pub(super) fn sides(&self, endpoint: Metered) -> Sides {
+        self.figures().map(|figures| figures.sides(endpoint)).unwrap_or_default()
     }
 
     pub(super) fn hides_cache_life(&self) -> bool {

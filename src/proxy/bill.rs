@@ -123,7 +123,8 @@ impl Bill {
             return self.settle(reservation, Basis::Reported, usage, answer, of);
         }
         if answer.failed_at_once() {
-            return reservation.release(of.ending());
+            let note = Some("it failed before any output");
+            return reservation.release(Ending { note, ..self.ending(answer, of) });
         }
         let hold = reservation.hold();
         let ended_well = answer.outcome == Outcome::Completed;

@@ -13,8 +13,9 @@ use tokio_util::task::TaskTracker;
 
 use crate::domain::Money;
 use crate::guard::{Ending, Guard, Reservation, Settled};
+use crate::openai::endpoint::Metered;
 use crate::openai::sse::{self, Hide};
-use crate::openai::{endpoint::Metered, usage};
+use crate::openai::usage::{self, Outcome};
 use crate::proxy::bill::{Bill, Exchange};
 use crate::proxy::body::{self, Answer, Bounds};
 use crate::proxy::headers;
@@ -135,13 +136,12 @@ pub async fn metered(
         return Ok(Response::from_parts(head, Answer::Tapped(Box::new(tap))));
     }
     let whole = whole(body, reservation, bill, exchange, manner.idle, gone).await;
-    let (bytes, settled) = match whole {
+    let (bytes, said, settled) = match whole {
         Ok(whole) => whole,
         Err(refusal) => return Err((refusal, visit)),
     };
     cost_headers(&mut head.headers, settled);
-    let outcome = if gone.load(Ordering::Relaxed) { "disconnected" } else { "ok" };
-    visit.ended(outcome, Some(settled.cost));
+    visit.ended(said.label(gone.load(Ordering::Relaxed)), Some(settled.cost));
     Ok(Response::from_parts(head, Answer::whole(bytes)))
 }
 
@@ -194,7 +194,7 @@ async fn whole(
     mut exchange: Exchange,
     idle: Duration,
     gone: &AtomicBool,
-) -> Result<(Bytes, Settled), Refusal> {
+) -> Result<(Bytes, Outcome, Settled), Refusal> {
     let bytes = match body::read(body, Bounds::answer(ANSWER_BYTES_MAX, idle)).await {
         Ok(bytes) => bytes,
         Err(error) => {
@@ -213,7 +213,7 @@ async fn whole(
             bill.count_output(&String::from_utf8_lossy(&bytes))
         }
     });
-    Ok((bytes, settled))
+    Ok((bytes, answer.outcome, settled))
 }
 
 async fn send(

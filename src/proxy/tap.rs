@@ -24,7 +24,6 @@ use crate::metrics::Metrics;
 use crate::openai::endpoint::Metered;
 use crate::openai::refusal::{ErrorBody, stream_cut_chat, stream_cut_responses};
 use crate::openai::sse;
-use crate::openai::usage::Outcome;
 use crate::proxy::bill::{Bill, Exchange};
 use crate::proxy::body::AnswerError;
 use crate::proxy::visit::Visit;
@@ -244,18 +243,14 @@ impl State {
         let Account { reservation, bill, exchange, mut visit } = account;
         let sse = &self.sse;
         let answer = sse.answer();
-        let outcome = match (exchange.disconnected, answer.outcome) {
-            (true, _) => "disconnected",
-            (false, Outcome::Failed) => "upstream_error",
-            (false, Outcome::Open | Outcome::Completed | Outcome::Stopped) => "ok",
-        };
+        let label = answer.outcome.label(exchange.disconnected);
         let settled = bill.end(reservation, &answer, exchange, || {
             let (text, bytes) = (sse.transcript(), sse.transcript_bytes());
             // Text beyond what is kept counts by its bytes.
             let beyond = bytes.saturating_sub(u64::try_from(text.len()).unwrap_or(0));
             bill.count_output(text).saturating_add(beyond)
         });
-        visit.ended(outcome, Some(settled.cost));
+        visit.ended(label, Some(settled.cost));
     }
 
     /// Reads on to the end for the exact usage, the client being gone.

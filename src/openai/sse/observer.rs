@@ -15,7 +15,7 @@ use crate::domain::tokens::ToolUse;
 use crate::domain::{Tokens, Usage};
 use crate::openai::endpoint::Metered;
 use crate::openai::json::{Loose, Object, member, string_at, value_of};
-use crate::openai::usage::{Answer, Body, Call, Calls, Finish, Item, Outcome, Source, with_reported};
+use crate::openai::usage::{Answer, Body, Call, Calls, Finish, Item, Outcome, Sides, Source, with_reported};
 
 /// How many events of a response are parsed in search of its id and its model.
 const INTRODUCTIONS_MAX: u8 = 4;
@@ -39,6 +39,8 @@ pub(super) struct Observer {
     tools_reported: ToolUse,
     reported: Option<Reported>,
     transcript: Transcript,
+    /// Bytes of text that had come when the last output item was done.
+    item_at_bytes: u64,
     introductions_left: u8,
     has_begun: bool,
     outcome: Outcome,
@@ -48,6 +50,7 @@ pub(super) struct Observer {
 #[derive(Debug)]
 struct Reported {
     tokens: Tokens,
+    sides: Sides,
     hides_cache_life: bool,
     /// Whether it came by itself, as OpenAI's does at the end.
     alone: bool,
@@ -75,6 +78,7 @@ impl Observer {
             tools_reported: ToolUse::default(),
             reported: None,
             transcript: Transcript::default(),
+            item_at_bytes: 0,
             introductions_left: INTRODUCTIONS_MAX,
             has_begun: false,
             outcome: Outcome::Open,
@@ -100,12 +104,14 @@ impl Observer {
         }
     }
 
-    /// Usage may be that of the stream so far: it is the whole usage only if
-    /// nothing was written after it, and, if it came beside choices, they have
-    /// ended.
+    /// Usage may be that of the stream so far: it is the whole usage only if it has
+    /// both sides, nothing was written after it, and, if it came beside choices,
+    /// they have ended.
     fn is_last_word(&self, reported: &Reported) -> bool {
         let has_ended = self.outcome != Outcome::Open || self.transcript.finish() != Finish::None;
-        reported.at_bytes == self.transcript.bytes() && (reported.alone || has_ended)
+        reported.sides.are_known()
+            && reported.at_bytes == self.transcript.bytes()
+            && (reported.alone || has_ended)
     }
 
     /// Whether the whole usage is known.
@@ -235,10 +241,20 @@ impl Observer {
             Ok(Object(event)) => {
                 if let Some(call) = event.item.0.call() {
                     self.calls.add(call, source);
+                } else if source == Source::Done {
+                    self.add_untold(data);
                 }
             }
             Err(_) => self.named.is_partly_unread = true,
         }
+    }
+
+    /// Takes an item that is done for text of the model if no delta has told of it.
+    fn add_untold(&mut self, data: &[u8]) {
+        if self.transcript.bytes() == self.item_at_bytes {
+            self.transcript.add_form(data);
+        }
+        self.item_at_bytes = self.transcript.bytes();
     }
 
     fn introduce(&mut self, data: &[u8]) {
@@ -263,7 +279,12 @@ impl Observer {
         self.end(body.outcome());
         body.name(&mut self.named);
         body.add_calls_to(&mut self.calls);
-        self.has_begun |= body.has_output();
+        if body.has_output() {
+            self.has_begun = true;
+            if !self.transcript.seen() {
+                self.transcript.add_form(data);
+            }
+        }
         self.named.is_at_output_bound |= body.is_at_output_bound();
         self.report(&body, true);
     }
@@ -275,6 +296,7 @@ impl Observer {
         let before = self.reported.as_ref();
         self.reported = Some(Reported {
             tokens: before.map_or(tokens, |before| before.tokens.or_larger(&tokens)),
+            sides: body.sides(self.endpoint).or(before.map(|before| before.sides).unwrap_or_default()),
             hides_cache_life: body.hides_cache_life(),
             alone,
             at_bytes: self.transcript.bytes(),

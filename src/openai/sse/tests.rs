@@ -108,7 +108,11 @@ fn chunks_that_are_more_than_usage_pass() {
 #[test]
 fn usage_is_seen_even_if_its_lines_are_split() {
     let mut tap = tap(Hide::Nothing);
-    run(&mut tap, b"data:{\"choices\":[],\ndata: \"usage\":{\"prompt_tokens\":1}}\n\n", &[]);
+    run(
+        &mut tap,
+        b"data:{\"choices\":[],\ndata: \"usage\":{\"prompt_tokens\":1,\"completion_tokens\":0}}\n\n",
+        &[],
+    );
     assert_eq!(tap.answer().usage.as_ref().unwrap().tokens.input, 1);
 }
 

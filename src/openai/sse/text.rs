@@ -91,6 +91,12 @@ impl Transcript {
         }
     }
 
+    /// Takes up text with the form that it has on the wire.
+    pub(super) fn add_form(&mut self, data: &[u8]) {
+        self.seen = true;
+        self.push(&String::from_utf8_lossy(data));
+    }
+
     /// Notes that the model made something which isn't text.
     pub(super) fn add_other(&mut self) {
         self.seen = true;

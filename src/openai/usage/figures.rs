@@ -14,6 +14,27 @@ use crate::domain::Tokens;
 use crate::openai::endpoint::Metered;
 use crate::openai::json::Loose;
 
+/// Which sides of a usage are known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::openai) struct Sides {
+    /// Whether the input is.
+    pub(in crate::openai) input: bool,
+    /// Whether the output is.
+    pub(in crate::openai) output: bool,
+}
+
+impl Sides {
+    /// Whether both are.
+    pub(in crate::openai) const fn are_known(self) -> bool {
+        self.input && self.output
+    }
+
+    /// What is known here or there.
+    pub(in crate::openai) const fn or(self, other: Self) -> Self {
+        Self { input: self.input || other.input, output: self.output || other.output }
+    }
+}
+
 /// A number of tokens; `None` for whatever isn't a number.
 #[derive(Clone, Copy, Debug, Default)]
 struct Count(Option<u64>);
@@ -124,6 +145,19 @@ impl Figures {
         tokens.image_output = take(&mut left, pick(|details| details.image_tokens));
         tokens.output = left;
         Some(tokens)
+    }
+
+    /// Whether the input is given, and whether the output is: each by itself or as
+    /// what the other leaves of the total. Embeddings have no output.
+    pub(super) fn sides(&self, endpoint: Metered) -> Sides {
+        let total = self.total_tokens.0.is_some();
+        let input = self.prompt_tokens.0.max(self.input_tokens.0).is_some();
+        let output = self.completion_tokens.0.max(self.output_tokens.0).is_some();
+        let is_embedding = endpoint == Metered::Embeddings;
+        Sides {
+            input: input || (total && (output || is_embedding)),
+            output: output || is_embedding || (total && input),
+        }
     }
 
     /// Whether cache writes are reported without how long they live.
@@ -268,8 +302,9 @@ impl<'de> Visitor<'de> for CountVisitor {
         Ok(Count(Some(number)))
     }
 
+    /// A negative number: some servers write -1 for what they don't know.
     fn visit_i64<E>(self, _: i64) -> Result<Count, E> {
-        Ok(Count(Some(0)))
+        Ok(Count(None))
     }
 
     /// Some servers write whole numbers with a fraction.

@@ -22,6 +22,17 @@ pub enum Outcome {
     Failed,
 }
 
+impl Outcome {
+    /// The label that metrics and the log have for it.
+    pub const fn label(self, client_has_gone: bool) -> &'static str {
+        match self {
+            _ if client_has_gone => "disconnected",
+            Self::Failed => "upstream_error",
+            Self::Open | Self::Completed | Self::Stopped => "ok",
+        }
+    }
+}
+
 /// The worst `finish_reason` among choices; worse ones are greater.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Finish {

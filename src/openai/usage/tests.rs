@@ -128,7 +128,7 @@ fn nulls_and_oddities_count_as_nothing() {
         "completion_tokens_details": {"reasoning_tokens": null, "audio_tokens": "x", "image_tokens": -3}});
     let expected = Tokens { input: 9, output: 3, ..Tokens::default() };
     assert_eq!(tokens(Metered::Chat, &figures), expected);
-    let odd = br#"{"id":5,"model":["m"],"service_tier":{},"output":"x","tool_usage":[],"usage":{"input_tokens":2.0}}"#;
+    let odd = br#"{"id":5,"model":["m"],"service_tier":{},"output":"x","tool_usage":[],"usage":{"input_tokens":2.0,"output_tokens":0}}"#;
     let answer = of_json(Metered::Responses, odd);
     assert_eq!((answer.object_id, answer.model, answer.tier), (None, None, None));
     assert_eq!(answer.usage.unwrap().tokens.input, 2);
@@ -142,6 +142,19 @@ fn output_is_at_least_the_total_less_the_input() {
     assert_eq!(tokens(Metered::Chat, &figures), expected);
     let less = json!({"input_tokens": 100, "output_tokens": 10, "total_tokens": 50});
     assert_eq!(tokens(Metered::Responses, &less), Tokens { input: 100, output: 10, ..Tokens::default() });
+}
+
+#[test]
+fn usage_of_one_side_is_only_the_least_that_was_used() {
+    for (figures, tokens) in [
+        (json!({"prompt_tokens": 9, "completion_tokens": null}), Tokens { input: 9, ..Tokens::default() }),
+        (json!({"prompt_tokens": -1, "completion_tokens": 4}), Tokens { output: 4, ..Tokens::default() }),
+    ] {
+        let answer = of_json(Metered::Chat, json!({"usage": figures}).to_string().as_bytes());
+        assert_eq!((answer.usage, answer.used_so_far), (None, Some(tokens)), "{figures}");
+    }
+    let both = json!({"completion_tokens": 4, "total_tokens": 13});
+    assert_eq!(tokens(Metered::Chat, &both), Tokens { input: 9, output: 4, ..Tokens::default() });
 }
 
 #[test]

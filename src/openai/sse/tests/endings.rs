@@ -149,3 +149,21 @@ fn what_could_not_be_read_is_said() {
     run(&mut frames, long.as_bytes(), &[40, 40, 40]);
     assert!(frames.answer().is_partly_unread);
 }
+
+#[test]
+fn output_that_no_delta_told_of_is_text_too() {
+    let item = r#"{"type":"response.output_item.done","item":{"type":"message","content":[{"text":"hello there"}]}}"#;
+    let delta = r#"{"type":"response.output_text.delta","delta":"hello there"}"#;
+    let last = r#"{"type":"response.completed","response":{"output":[{"type":"message","content":[{"text":"hello there"}]}]}}"#;
+    let transcript = |events: &[&str]| {
+        let mut tap = Tap::new(Metered::Responses, Hide::Nothing, EVENT_BYTES_MAX);
+        for event in events {
+            run(&mut tap, format!("data: {event}\n\n").as_bytes(), &[]);
+        }
+        tap.transcript().to_owned()
+    };
+    assert_eq!(transcript(&[delta, item, last]), "hello there");
+    assert_eq!(transcript(&[delta, item, item, last]), format!("hello there{item}"));
+    assert_eq!(transcript(&[item, last]), item);
+    assert_eq!(transcript(&[last]), last);
+}
