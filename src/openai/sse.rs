@@ -6,6 +6,7 @@
 //! client gets byte for byte what it would have got. Ordinary events are not
 //! parsed, only searched.
 
+mod chunk;
 mod events;
 mod hide;
 mod observer;
@@ -13,8 +14,9 @@ mod text;
 
 use bytes::{Bytes, BytesMut};
 
+use self::chunk::UsageMember;
 use self::events::{Boundary, Event};
-use self::hide::UsageMember;
+
 use self::observer::Observer;
 use super::endpoint::Metered;
 use super::usage::{Answer, Outcome};

@@ -3,18 +3,16 @@
 //! An ordinary chunk or delta is searched, not parsed: its text is lifted out,
 //! and it is read further only if it has a member that tells something new.
 
-use std::sync::LazyLock;
-
-use memchr::memmem::Finder;
+use memchr::memchr;
 use serde::Deserialize;
 
+use super::chunk::{Members, UsageMember, Walk};
 use super::events::Event;
-use super::hide::{UsageMember, usage_member};
 use super::text::Transcript;
 use crate::domain::tokens::ToolUse;
 use crate::domain::{Tokens, Usage};
 use crate::openai::endpoint::Metered;
-use crate::openai::json::{Loose, Object, member, string_at, value_of};
+use crate::openai::json::{Loose, Object, member, string_at};
 use crate::openai::usage::{Answer, Body, Call, Calls, Finish, Item, Outcome, Sides, Source, with_reported};
 
 /// How many events of a response are parsed in search of its id and its model.
@@ -22,15 +20,11 @@ const INTRODUCTIONS_MAX: u8 = 4;
 /// The longest name of a tier that is remembered, in bytes.
 const TIER_BYTES_MAX: usize = 32;
 
-static ERROR: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"error\""));
-static ID: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"id\""));
-static MODEL: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"model\""));
-static TIER: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"service_tier\""));
-
 /// What the events have said so far.
 #[derive(Debug)]
 pub(super) struct Observer {
     endpoint: Metered,
+    chunks: Walk,
     /// Names only; the rest is put together when it is asked for.
     named: Answer,
     /// The tier as the last chunk that was parsed wrote it.
@@ -72,6 +66,7 @@ impl Observer {
     pub(super) fn new(endpoint: Metered) -> Self {
         Self {
             endpoint,
+            chunks: Walk::default(),
             named: Answer::default(),
             tier_written: Vec::new(),
             calls: Calls::default(),
@@ -161,11 +156,12 @@ impl Observer {
         if event.name == Some(b"error") {
             self.end(Outcome::Failed);
         }
-        self.transcript.add_chunk(data);
-        let usage = usage_member(data);
-        if matches!(usage, UsageMember::Given(_)) || self.tells_something_new(data) {
+        let transcript = &mut self.transcript;
+        let members = self.chunks.members(data, |choices| transcript.add_choices(data, choices));
+        let usage = members.usage(data);
+        if matches!(usage, UsageMember::Given(_)) || self.tells_something_new(&members, data) {
             match serde_json::from_slice::<Object<Body<'_>>>(data) {
-                Ok(Object(body)) => self.learn_chunk(&body, data),
+                Ok(Object(body)) => self.learn_chunk(&body, &members, data),
                 Err(_) => self.named.is_partly_unread = true,
             }
         }
@@ -173,17 +169,17 @@ impl Observer {
     }
 
     /// Whether a chunk has a member that must be read: an error, or a name that
-    /// isn't known yet. `null` names nothing.
-    fn tells_something_new(&self, data: &[u8]) -> bool {
-        (self.named.object_id.is_none() && named_value(&ID, data).is_some())
-            || (self.named.model.is_none() && named_value(&MODEL, data).is_some())
-            || tier_written(data).is_some_and(|tier| tier != self.tier_written)
-            || named_value(&ERROR, data).is_some()
+    /// isn't known yet.
+    fn tells_something_new(&self, members: &Members, data: &[u8]) -> bool {
+        (self.named.object_id.is_none() && members.id.is_some())
+            || (self.named.model.is_none() && members.model.is_some())
+            || tier_written(members, data).is_some_and(|tier| tier != self.tier_written)
+            || members.error.is_some()
     }
 
-    fn learn_chunk(&mut self, body: &Body<'_>, data: &[u8]) {
+    fn learn_chunk(&mut self, body: &Body<'_>, members: &Members, data: &[u8]) {
         body.name(&mut self.named);
-        if let Some(tier) = tier_written(data) {
+        if let Some(tier) = tier_written(members, data) {
             self.tier_written = tier.to_vec();
         }
         if body.is_error() {
@@ -194,13 +190,14 @@ impl Observer {
 
     fn see_response(&mut self, event: &Event<'_>) {
         let data = &*event.data;
-        let written = member(data, b"type").and_then(|at| string_at(data, at));
-        // Clients go by the type, and by the name where there is none; an error's
-        // own type may stand in its place.
-        let kind = match event.name {
-            Some(b"error") => b"error",
-            name => written.or(name).unwrap_or_default(),
-        };
+        let kind = kind_of(event);
+        if kind.ends_with(b".delta") && kind.starts_with(b"response.") {
+            self.has_begun = true;
+            return match kind {
+                b"response.audio.delta" => self.transcript.add_other(),
+                _ => self.transcript.add_delta(data),
+            };
+        }
         match kind {
             b"response.created" | b"response.queued" | b"response.in_progress" => self.introduce(data),
             b"response.completed" => self.end_response(data, Outcome::Completed),
@@ -209,7 +206,6 @@ impl Observer {
             b"error" => self.end(Outcome::Failed),
             b"response.output_item.added" => self.see_item(data, Source::Started),
             b"response.output_item.done" => self.see_item(data, Source::Done),
-            b"response.audio.delta" => self.transcript.add_other(),
             kind if kind.starts_with(b"response.") => self.see_output(kind, data),
             _ => {
                 let error = member(data, b"error").filter(|at| !data[*at..].starts_with(b"null"));
@@ -229,9 +225,6 @@ impl Observer {
             if let Some(call) = Call::running(tool, id) {
                 self.calls.add(call, Source::Running);
             }
-        }
-        if kind.ends_with(b".delta") {
-            self.transcript.add_delta(data);
         }
     }
 
@@ -310,13 +303,24 @@ impl Observer {
 }
 
 /// The tier that a chunk names, as it is written there.
-fn tier_written(data: &[u8]) -> Option<&[u8]> {
-    let tier = string_at(data, named_value(&TIER, data)?)?;
+fn tier_written<'a>(members: &Members, data: &'a [u8]) -> Option<&'a [u8]> {
+    let tier = string_at(data, members.tier?)?;
     Some(&tier[..tier.len().min(TIER_BYTES_MAX)])
 }
 
-/// Where the value starts of the first member of that name, unless it is `null`.
-fn named_value(name: &Finder<'_>, data: &[u8]) -> Option<usize> {
-    let value = value_of(data, name.find(data)? + name.needle().len())?;
-    (!data[value..].starts_with(b"null")).then_some(value)
+/// What kind of event of a response it is. Clients go by the type, and by the name
+/// where there is none; an error's own type may stand in its place.
+fn kind_of<'a>(event: &'a Event<'_>) -> &'a [u8] {
+    let data = &*event.data;
+    if event.name == Some(b"error") {
+        return b"error";
+    }
+    // OpenAI writes the type first, and the same as the name.
+    if let Some(rest) = data.strip_prefix(b"{\"type\":\"") {
+        let is_name = |name: &&[u8]| rest.starts_with(name) && rest.get(name.len()) == Some(&b'"');
+        let written = || &rest[..memchr(b'"', rest).unwrap_or(rest.len())];
+        return event.name.filter(is_name).unwrap_or_else(written);
+    }
+    let written = member(data, b"type").and_then(|at| string_at(data, at));
+    written.or(event.name).unwrap_or_default()
 }

@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 use memchr::memchr;
 use memchr::memmem::Finder;
 
-use crate::openai::json::{skip_space, string_end, value_of};
+use crate::openai::json::{skip_space, string_end, value_end, value_of};
 use crate::openai::usage::Finish;
 
 /// The most text that is kept, in bytes.
@@ -23,7 +23,6 @@ pub(super) struct Transcript {
     finish: Finish,
 }
 
-static CHOICES: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"choices\""));
 static DELTA: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"delta\""));
 
 impl Transcript {
@@ -45,14 +44,15 @@ impl Transcript {
         self.finish
     }
 
-    /// Takes up the text in the choices of a chat or completions chunk.
-    pub(super) fn add_chunk(&mut self, data: &[u8]) {
-        let Some(list) = CHOICES.find(data).and_then(|at| value_of(data, at + CHOICES.needle().len())) else {
-            return;
-        };
+    /// Takes up the text in the choices of a chat or completions chunk, which start
+    /// at `from`; returns where they end.
+    pub(super) fn add_choices(&mut self, data: &[u8], from: usize) -> usize {
+        if !matches!(data.get(from), Some(b'[' | b'{')) {
+            return value_end(data, from);
+        }
         let mut key: &[u8] = b"";
         let mut depth = 0_usize;
-        let mut at = list;
+        let mut at = from;
         while let Some(byte) = data.get(at) {
             at += 1;
             match byte {
@@ -74,12 +74,13 @@ impl Transcript {
                 b'}' | b']' => {
                     depth = depth.saturating_sub(1);
                     if depth == 0 {
-                        return;
+                        return at;
                     }
                 }
                 _ => {}
             }
         }
+        data.len()
     }
 
     /// Takes up the `delta` of a response event.
@@ -145,10 +146,12 @@ fn is_written(key: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::openai::json::member;
 
     fn chunk(data: &str) -> Transcript {
         let mut transcript = Transcript::default();
-        transcript.add_chunk(data.as_bytes());
+        let at = member(data.as_bytes(), b"choices").unwrap();
+        transcript.add_choices(data.as_bytes(), at);
         transcript
     }
 
@@ -193,10 +196,9 @@ mod tests {
 
     #[test]
     fn broken_bytes_do_no_harm() {
-        for data in
-            ["{\"choices\":[{\"delta\":{\"content\":\"a", "{\"choices\"", "\"choices\":\"", "\"delta\":\"\\"]
-        {
-            chunk(data);
+        for data in ["[{\"delta\":{\"content\":\"a", "[", "", "\"delta\":\"\\", "[}]"] {
+            let end = Transcript::default().add_choices(data.as_bytes(), 0);
+            assert!(end <= data.len(), "{data}");
             Transcript::default().add_delta(data.as_bytes());
         }
     }
