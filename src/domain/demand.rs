@@ -4,6 +4,7 @@
 //! into the most it can cost. Nothing here is a guess: a field that could not
 //! be understood is an error long before it becomes a demand.
 
+use crate::domain::object::ObjectReference;
 use crate::domain::tokens::ContainerMemory;
 
 /// The service tier a request asks for or an answer was served at.
@@ -119,6 +120,8 @@ pub struct Demand {
     /// Whether upstream adds context that we can't see (a previous response,
     /// a conversation, a stored prompt).
     pub server_context: bool,
+    /// The objects at upstream that the body names, in the order of the body.
+    pub references: Vec<ObjectReference>,
     /// The most output tokens for one choice, as asked.
     pub output_max: Option<u64>,
     /// How many choices are generated: `n` or `best_of`, times the prompts.

@@ -7,6 +7,7 @@
 
 mod content;
 mod fields;
+mod references;
 mod splice;
 mod tools;
 
@@ -14,13 +15,14 @@ use std::borrow::Cow;
 
 use self::content::Content;
 use self::fields::{Body, Outputs};
+use self::references::References;
 pub use self::splice::Edit;
 use self::splice::Splices;
 use self::tools::Offer;
 use super::endpoint::Metered;
 use super::json::{self, Object, Raw};
-use crate::domain::Demand;
 use crate::domain::demand::{Tier, ToolDemand, WebSearch};
+use crate::domain::{Demand, ObjectKind};
 
 /// A metered request, read.
 #[derive(Clone, Debug)]
@@ -143,7 +145,8 @@ fn demand(
         server_context: refers(endpoint, &fields),
         ..Demand::default()
     };
-    let Content { media, server_context, offer: brought } = match endpoint {
+    let named = named(endpoint, &fields);
+    let Content { media, server_context, offer: brought, references } = match endpoint {
         Metered::Chat => fields.messages,
         Metered::Responses | Metered::Compact => fields.input,
         Metered::Completions | Metered::Embeddings => Content::default(),
@@ -153,6 +156,8 @@ fn demand(
     let calls_max = count(fields.max_tool_calls, "max_tool_calls")?;
     let mut offer = fields.tools;
     offer.merge(brought);
+    demand.references = references::all([named, references, std::mem::take(&mut offer.references)])
+        .map_err(|problem| Invalid::body(&problem))?;
     demand.tools = tools(endpoint, offer, calls_max)?;
     if endpoint == Metered::Chat && fields.web_search_options.value().is_some() {
         demand.tools.web_search = Some(WebSearch::Chat);
@@ -161,7 +166,7 @@ fn demand(
 }
 
 fn tools(endpoint: Metered, offer: Offer, calls_max: Option<u64>) -> Result<ToolDemand, Invalid> {
-    let Offer { tools, refused } = offer;
+    let Offer { tools, refused, .. } = offer;
     if let Some(message) = refused {
         return Err(Invalid::not_allowed("tools", message));
     }
@@ -178,6 +183,17 @@ fn refers(endpoint: Metered, fields: &Body<'_>) -> bool {
         && (fields.previous_response_id.value().is_some()
             || fields.conversation.value().is_some()
             || fields.prompt.is_given)
+}
+
+/// The objects that the fields of a body name, its items and tools aside.
+fn named(endpoint: Metered, fields: &Body<'_>) -> References {
+    let mut named = References::default();
+    if matches!(endpoint, Metered::Responses | Metered::Compact) {
+        named.add(ObjectKind::Response, fields.previous_response_id);
+        named.add(ObjectKind::Conversation, fields.conversation);
+        named.add_member(ObjectKind::Conversation, fields.conversation);
+    }
+    named
 }
 
 fn choices(endpoint: Metered, fields: &Body<'_>) -> Result<u64, Invalid> {

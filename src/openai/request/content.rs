@@ -11,7 +11,9 @@ use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 
+use super::references::References;
 use super::tools::Offer;
+use crate::domain::ObjectKind;
 use crate::domain::demand::Media;
 use crate::openai::json::{Loose, Raw, scalars_default};
 
@@ -23,6 +25,8 @@ pub(super) struct Content {
     pub(super) server_context: bool,
     /// Tools that items bring along.
     pub(super) offer: Offer,
+    /// Objects that parts and items name.
+    pub(super) references: References,
 }
 
 impl Content {
@@ -36,11 +40,14 @@ impl Content {
         media.opaque = media.opaque.saturating_add(opaque);
         self.server_context |= other.server_context;
         self.offer.merge(other.offer);
+        self.references.merge(other.references);
     }
 
     fn of(node: Node<'_>) -> Self {
         let mut sum = Self::default();
         sum.add_kind(&node);
+        sum.references.add(ObjectKind::File, node.file_id);
+        sum.references.add(ObjectKind::File, node.file.0.file_id);
         if node.audio.value().is_some() {
             sum.media.opaque += 1;
         }
@@ -67,7 +74,11 @@ impl Content {
                 let inline = node.file_data.string_bytes().or(node.file.0.file_data.string_bytes());
                 self.media.inline_bytes += inline.unwrap_or(0);
             }
-            "item_reference" | "web_search_call" | "file_search_call" | "code_interpreter_call" => {
+            "item_reference" => {
+                self.server_context = true;
+                self.references.add(ObjectKind::Item, node.id);
+            }
+            "web_search_call" | "file_search_call" | "code_interpreter_call" => {
                 self.server_context = true;
             }
             "reasoning" | "compaction" => {
@@ -86,6 +97,7 @@ impl Content {
         }
         if node.role.value().is_none() && node.id.value().is_some() {
             self.server_context = true;
+            self.references.add(ObjectKind::Item, node.id);
         }
     }
 
@@ -191,6 +203,8 @@ struct Audio<'a> {
 struct File<'a> {
     #[serde(borrow)]
     file_data: Raw<'a>,
+    #[serde(borrow)]
+    file_id: Raw<'a>,
 }
 
 /// A picture's address: a string in responses, an object in chat.

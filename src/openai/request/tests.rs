@@ -353,3 +353,41 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn every_object_that_a_body_names_is_found() {
+    use crate::domain::ObjectKind as Kind;
+    let body = r#"{"model":"gpt-5","previous_response_id":"resp_1","conversation":{"id":"conv_1"},
+        "input":[{"type":"item_reference","id":"msg_1"},{"id":"rs_1"},
+            {"role":"user","content":[{"type":"input_image","file_id":"file-1"},{"type":"input_file","file_id":"file-\u0032"}]}],
+        "tools":[{"type":"file_search","vector_store_ids":["vs_1","vs_2"]},
+            {"type":"code_interpreter","container":"cntr_1"},
+            {"type":"code_interpreter","container":{"type":"auto","file_ids":["file-3"]}},
+            {"type":"shell","environment":{"type":"container_auto","skills":[{"type":"skill_reference","skill_id":"skill_1"}]}},
+            {"type":"shell","environment":{"type":"container_reference","container_id":"cntr_2"}}]}"#;
+    let found = parse(Metered::Responses, body.as_bytes()).unwrap().demand.references;
+    let mut found: Vec<_> = found.iter().map(|reference| (reference.kind, reference.id.as_str())).collect();
+    found.sort_unstable();
+    let mut expected = [
+        (Kind::Response, "resp_1"),
+        (Kind::Conversation, "conv_1"),
+        (Kind::Item, "msg_1"),
+        (Kind::Item, "rs_1"),
+        (Kind::File, "file-1"),
+        (Kind::File, "file-2"),
+        (Kind::File, "file-3"),
+        (Kind::VectorStore, "vs_1"),
+        (Kind::VectorStore, "vs_2"),
+        (Kind::Container, "cntr_1"),
+        (Kind::Container, "cntr_2"),
+        (Kind::Skill, "skill_1"),
+    ];
+    expected.sort_unstable();
+    assert_eq!(found, expected);
+    let chat = br#"{"model":"gpt-5","messages":[{"role":"user","content":[{"type":"file","file":{"file_id":"file-9"}}]}]}"#;
+    assert_eq!(parse(Metered::Chat, chat).unwrap().demand.references[0].id, "file-9");
+    let twice = r#"{"model":"gpt-5","conversation":{"id":"conv_1","id":"conv_2"},"input":""}"#;
+    assert!(parse(Metered::Responses, twice.as_bytes()).is_err(), "an id that stands twice is two ids");
+    let long = format!(r#"{{"model":"gpt-5","previous_response_id":"{}"}}"#, "x".repeat(10_000));
+    assert!(parse(Metered::Responses, long.as_bytes()).unwrap_err().message.contains("longer than 256"));
+}

@@ -6,12 +6,13 @@
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 
+use super::references::References;
+use crate::domain::ObjectKind;
 use crate::domain::demand::{ImageTool, ToolDemand, WebSearch};
 use crate::domain::tokens::ContainerMemory;
-use crate::openai::json::{Object, Raw, scalars_default};
+use crate::openai::json::{Loose, Object, Raw};
 
 /// The most tools in one list; upstream takes 128.
 const TOOLS_MAX: usize = 1024;
@@ -26,12 +27,15 @@ pub(super) struct Offer {
     pub(super) tools: ToolDemand,
     /// Why the list can't be let through.
     pub(super) refused: Option<String>,
+    /// Objects that the tools name.
+    pub(super) references: References,
 }
 
 impl Offer {
     /// Takes up another list of the same request.
     pub(super) fn merge(&mut self, other: Self) {
-        let Self { tools, refused } = other;
+        let Self { tools, refused, references } = other;
+        self.references.merge(references);
         self.tools.file_search |= tools.file_search;
         self.tools.loops |= tools.loops;
         self.tools.containers.extend(tools.containers);
@@ -62,6 +66,8 @@ impl Offer {
 
     fn add(&mut self, tool: &Tool<'_>) {
         let kind = tool.kind.string().unwrap_or_default();
+        self.references.add_list(ObjectKind::VectorStore, tool.vector_store_ids);
+        self.references.add(ObjectKind::File, tool.input_image_mask.0.file_id);
         match &*kind {
             "function"
             | "custom"
@@ -92,7 +98,10 @@ impl Offer {
         self.tools.loops = true;
     }
 
-    fn contain(&mut self, container: &Container) {
+    fn contain(&mut self, container: &Container<'_>) {
+        self.references.add(ObjectKind::Container, container.id);
+        self.references.add_list(ObjectKind::File, container.file_ids);
+        self.references.add_members(ObjectKind::Skill, container.skills);
         match container.memory {
             Some(memory) => self.tools.containers.push(memory),
             None => self.refuse("The container's memory_limit has no known price."),
@@ -106,8 +115,14 @@ impl Offer {
 struct Tool<'a> {
     #[serde(borrow, rename = "type")]
     kind: Raw<'a>,
-    container: Container,
-    environment: Container,
+    #[serde(borrow)]
+    container: Container<'a>,
+    #[serde(borrow)]
+    environment: Container<'a>,
+    #[serde(borrow)]
+    vector_store_ids: Raw<'a>,
+    #[serde(borrow)]
+    input_image_mask: Loose<Mask<'a>>,
     #[serde(borrow)]
     model: Raw<'a>,
     #[serde(borrow)]
@@ -116,29 +131,49 @@ struct Tool<'a> {
     svg: Raw<'a>,
 }
 
-/// Where a hosted tool runs; the memory is `None` if it isn't a known size.
-struct Container {
-    local: bool,
-    memory: Option<ContainerMemory>,
+/// The mask of an image to be edited.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Mask<'a> {
+    #[serde(borrow)]
+    file_id: Raw<'a>,
 }
 
-impl Default for Container {
+/// Where a hosted tool runs; the memory is `None` if it isn't a known size.
+struct Container<'a> {
+    local: bool,
+    memory: Option<ContainerMemory>,
+    id: Raw<'a>,
+    file_ids: Raw<'a>,
+    skills: Raw<'a>,
+}
+
+impl Default for Container<'_> {
     fn default() -> Self {
-        Self { local: false, memory: Some(ContainerMemory::default()) }
+        let none = Raw::default();
+        Self {
+            local: false,
+            memory: Some(ContainerMemory::default()),
+            id: none,
+            file_ids: none,
+            skills: none,
+        }
     }
 }
 
-impl Container {
+impl<'a> Container<'a> {
     /// A container named by its id: it may have any memory, so the dearest.
-    const REFERENCED: Self = Self { local: false, memory: Some(ContainerMemory::G64) };
+    fn referenced(id: Raw<'a>) -> Self {
+        Self { memory: Some(ContainerMemory::G64), id, ..Self::default() }
+    }
 
     fn is_local(&self) -> bool {
         self.local
     }
 
-    fn described(fields: &ContainerFields<'_>) -> Self {
+    fn described(fields: &ContainerFields<'a>) -> Self {
         if fields.container_id.value().is_some() {
-            return Self::REFERENCED;
+            return Self::referenced(fields.container_id);
         }
         let memory = match fields.memory_limit.value() {
             None | Some("\"1g\"") => Some(ContainerMemory::G1),
@@ -147,7 +182,8 @@ impl Container {
             Some("\"64g\"") => Some(ContainerMemory::G64),
             Some(_) => None,
         };
-        Self { local: fields.kind.string().as_deref() == Some("local"), memory }
+        let local = fields.kind.string().as_deref() == Some("local");
+        Self { local, memory, id: Raw::default(), file_ids: fields.file_ids, skills: fields.skills }
     }
 }
 
@@ -160,32 +196,23 @@ struct ContainerFields<'a> {
     memory_limit: Raw<'a>,
     #[serde(borrow)]
     container_id: Raw<'a>,
+    #[serde(borrow)]
+    file_ids: Raw<'a>,
+    #[serde(borrow)]
+    skills: Raw<'a>,
 }
 
-impl<'de> Deserialize<'de> for Container {
+impl<'de: 'a, 'a> Deserialize<'de> for Container<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(ContainerVisitor)
-    }
-}
-
-struct ContainerVisitor;
-
-impl<'de> Visitor<'de> for ContainerVisitor {
-    type Value = Container;
-
-    scalars_default!();
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("a container, by id or described")
-    }
-
-    fn visit_str<E>(self, _: &str) -> Result<Container, E> {
-        Ok(Container::REFERENCED)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Container, A::Error> {
-        ContainerFields::deserialize(MapAccessDeserializer::new(map))
-            .map(|fields| Container::described(&fields))
+        let raw = Raw::deserialize(deserializer)?;
+        if raw.string().is_some() {
+            return Ok(Self::referenced(raw));
+        }
+        let Some(text) = raw.value().filter(|text| text.starts_with('{')) else {
+            return Ok(Self::default());
+        };
+        let fields = serde_json::from_str::<ContainerFields<'a>>(text).map_err(D::Error::custom)?;
+        Ok(Self::described(&fields))
     }
 }
 
