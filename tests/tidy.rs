@@ -11,6 +11,7 @@ const ROWS: &[(&str, u8)] = &[
     ("domain", 0),
     ("sync", 0),
     ("openai", 1),
+    ("media", 1),
     ("pricing", 1),
     ("ledger", 2),
     ("clock", 3),
