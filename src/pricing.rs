@@ -6,6 +6,9 @@
 pub mod bound;
 pub mod cost;
 pub mod count;
+mod facts;
+pub mod image;
+mod price;
 pub mod rates;
 mod raw;
 pub mod sheet;
