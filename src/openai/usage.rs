@@ -140,7 +140,11 @@ impl Body<'_> {
         let is_whole = self.sides(endpoint).are_known();
         let status = self.status.string().and_then(|status| outcome::of_status(&status));
         Answer {
-            usage: tokens.filter(|_| is_whole).map(|tokens| Usage { tokens, tools: tools.clone() }),
+            usage: tokens.filter(|_| is_whole).map(|tokens| Usage {
+                tokens,
+                tools: tools.clone(),
+                largest_prompt: None,
+            }),
             used_so_far: tokens.filter(|_| !is_whole),
             hides_cache_life: self.hides_cache_life(),
             model: named(self.model),

@@ -46,6 +46,8 @@ pub struct Bill {
     pub body: Option<Bytes>,
     /// Unix seconds of the admission.
     pub at_s: i64,
+    /// Input tokens of the largest turn that the hold allows for.
+    pub largest_prompt: u64,
     /// Whether upstream reads more than the body's text: earlier turns, files,
     /// images, what tools bring.
     pub reads_more: bool,
@@ -85,15 +87,6 @@ impl Exchange {
     }
 }
 
-/// Families whose output is all there is to see of their work.
-const PLAIN_MODELS: [&str; 6] = ["gpt-3.5", "gpt-4", "chatgpt-4o", "davinci", "babbage", "text-"];
-
-/// Whether a model may bill output that nobody sees.
-fn may_reason(model: &str) -> bool {
-    let base = model.strip_prefix("ft:").unwrap_or(model);
-    !PLAIN_MODELS.iter().any(|family| base.starts_with(family))
-}
-
 /// The part of a body that a bill keeps.
 pub fn kept(body: &Bytes) -> Option<Bytes> {
     if body.len() > KEPT_BODY_BYTES_MAX {
@@ -128,7 +121,7 @@ impl Bill {
         }
         let hold = reservation.hold();
         let ended_well = answer.outcome == Outcome::Completed;
-        if answer.is_partly_unread || (!ended_well && may_reason(&hold.attribution.model)) {
+        if answer.is_partly_unread || (!ended_well && self.may_reason(answer)) {
             return self.assume(reservation, answer, of);
         }
         // What is counted includes the answer's form; the bound is what can be billed.
@@ -137,7 +130,7 @@ impl Bill {
         let input = counted.map_or(input_tokens, |counted| counted.min(input_tokens));
         let counted = Tokens { input, output: count().min(output_tokens), ..Tokens::default() };
         let tokens = answer.used_so_far.map_or(counted, |used| counted.or_larger(&used));
-        let usage = Usage { tokens, tools: answer.tools_seen.clone() };
+        let usage = Usage { tokens, tools: answer.tools_seen.clone(), largest_prompt: None };
         self.settle(reservation, Basis::Counted, usage, answer, of)
     }
 
@@ -148,7 +141,7 @@ impl Bill {
 
     fn counted_input(&self) -> Option<u64> {
         let body = std::str::from_utf8(self.body.as_ref()?).ok()?;
-        Some(count::body_upper(self.encoding.unwrap_or(Encoding::O200k), body, 0))
+        count::body_upper(self.encoding.unwrap_or(Encoding::O200k), body, &[], u64::MAX)
     }
 
     /// Charges the hold; or, if hosted tools were called more often than it covers,
@@ -160,7 +153,8 @@ impl Bill {
             Money::ZERO
         } else {
             let Bound { input_tokens: input, output_tokens: output, .. } = hold.bound;
-            let usage = Usage { tokens: Tokens { input, output, ..Tokens::default() }, tools };
+            let tokens = Tokens { input, output, ..Tokens::default() };
+            let usage = Usage { tokens, tools, largest_prompt: Some(self.largest_prompt.min(input)) };
             self.cost(answer, hold.tier, &usage).0
         };
         let note = Some("it did not end well and reported no usage");
@@ -176,12 +170,16 @@ impl Bill {
         answer: &Answer,
         of: Exchange,
     ) -> Settled {
-        let Usage { mut tokens, tools } = usage;
+        let Usage { mut tokens, tools, .. } = usage;
         if self.cache_12h && answer.hides_cache_life {
             // They may all have the long life, which is the dearer one.
             tokens.cache_write_12h += std::mem::take(&mut tokens.cache_write);
         }
-        let usage = Usage { tokens, tools: self.tools_used(answer, tools) };
+        // Within the hold, no turn was larger than the hold allows for.
+        let input = tokens.input_total();
+        let is_within = input <= reservation.hold().bound.input_tokens;
+        let largest_prompt = is_within.then(|| self.largest_prompt.min(input));
+        let usage = Usage { tokens, tools: self.tools_used(answer, tools), largest_prompt };
         let tier = self.served_tier(answer);
         let (cost, tool_fees) = self.cost(answer, tier, &usage);
         tokens += usage.tools.image;
@@ -209,19 +207,35 @@ impl Bill {
             tools.containers = tools.containers.max(1);
         }
         if tools.image == Tokens::default() {
-            tools.image = cost::unreported_images(answer.image_calls);
+            tools.image = self
+                .tools
+                .image
+                .as_ref()
+                .map_or(tools.image, |tool| cost::unreported_images(tool, answer.image_calls));
         }
         tools
     }
 
     /// The cost of a usage at the served model's price, and the tools' part of it.
     fn cost(&self, answer: &Answer, tier: Tier, usage: &Usage) -> (Money, Money) {
-        let served = answer.model.as_deref().and_then(|model| self.sheet.find(model, self.at_s));
+        let served = self.served_price(answer);
         let Some(price) = self.price.as_ref().map(|asked| served.as_ref().unwrap_or(asked)) else {
             return (Money::ZERO, Money::ZERO);
         };
         let cost = cost::cost(price, tier, usage, &self.tools, self.image_price.as_deref());
         (cost.total, cost.tool_fees)
+    }
+
+    fn served_price(&self, answer: &Answer) -> Option<Arc<Price>> {
+        answer.model.as_deref().and_then(|model| self.sheet.find(model, self.at_s))
+    }
+
+    /// Whether output may be billed that is in no answer: by the model asked for or
+    /// the one that served; any that is not known may.
+    fn may_reason(&self, answer: &Answer) -> bool {
+        let served = self.served_price(answer);
+        let known = [self.price.as_ref(), served.as_ref()].into_iter().flatten();
+        known.map(|price| price.may_reason).reduce(|one, other| one || other).unwrap_or(true)
     }
 
     /// The tier that decides the price: the one served, or if the answer does

@@ -84,7 +84,11 @@ impl Observer {
     pub(super) fn answer(&self) -> Answer {
         let tools = with_reported(self.calls.tool_use(), &self.tools_reported);
         let known = self.reported.as_ref().filter(|reported| self.is_last_word(reported));
-        let usage = known.map(|reported| Usage { tokens: reported.tokens, tools: tools.clone() });
+        let usage = known.map(|reported| Usage {
+            tokens: reported.tokens,
+            tools: tools.clone(),
+            largest_prompt: None,
+        });
         Answer {
             used_so_far: self.reported.as_ref().filter(|_| usage.is_none()).map(|reported| reported.tokens),
             usage,
