@@ -10,6 +10,7 @@ use spendguard::domain::demand::{Bound, Tier};
 use spendguard::domain::limit::{Mode, Only, Per, Soft, Source, Unit};
 use spendguard::domain::{Limit, Money, Tokens, Window};
 use spendguard::ledger::entry::{Attribution, Basis, Entry, Hold, Kind};
+use spendguard::ledger::waiting::Turn;
 use spendguard::ledger::{Ask, Ledger};
 
 const AT_MS: i64 = 1_795_000_000_000;
@@ -88,6 +89,7 @@ fn reserve_and_settle(c: &mut Criterion) {
                     client_cap: None,
                     at_ms: AT_MS,
                     unwritten: [0; 5],
+                    turn: Turn::default(),
                 };
                 ledger.decide(&ask).unwrap();
                 let (id, tier) = (ledger.take_id(), Tier::default());

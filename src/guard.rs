@@ -20,8 +20,9 @@ pub mod refused;
 pub mod reservation;
 pub mod spend_alerts;
 pub mod trail;
+pub mod waiting;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
@@ -31,10 +32,12 @@ use crate::domain::demand::{Bound, Tier};
 use crate::domain::{Limit, Money};
 use crate::guard::credit::CreditError;
 use crate::guard::trail::{Actor, Change};
+use crate::guard::waiting::Locked;
 use crate::keys::Ring;
 use crate::ledger::denial::Denial;
 use crate::ledger::entry::{Attribution, Entry, Hold, Kind};
 use crate::ledger::meter::Reading;
+use crate::ledger::waiting::Turn;
 use crate::ledger::{Admission, Ask, Headroom, Ledger};
 use crate::metrics::Metrics;
 use crate::store::rows::Names;
@@ -58,8 +61,6 @@ pub struct Guard {
     ring: Arc<Ring>,
     clock: Arc<Clock>,
     metrics: Arc<Metrics>,
-    /// Told whenever a hold ends or a cap changes.
-    room: Notify,
     /// The rules as they were written; the lock makes changes one at a time.
     book: tokio::sync::Mutex<limits::Book>,
     /// Makes changes of keys and projects one at a time.
@@ -132,14 +133,20 @@ impl Names for Ring {
 }
 
 impl Guard {
-    /// Reserves the bound on every matching meter, or says why not.
+    /// Reserves the bound on every matching meter, or says why not. Those who wait
+    /// for room on one of them are served first.
     ///
     /// When it returns a reservation, the hold is in the database.
     pub async fn reserve(self: &Arc<Self>, order: Order) -> Result<Reservation, Refused> {
+        self.reserve_in_turn(order, Turn::Newcomer).await
+    }
+
+    /// The same for a request whose turn it may be.
+    pub async fn reserve_in_turn(self: &Arc<Self>, order: Order, turn: Turn) -> Result<Reservation, Refused> {
         let slot = self.writer.slot().await.map_err(|error| {
             if matches!(error, StoreError::Full) { Refused::Full } else { Refused::Unavailable }
         })?;
-        let (hold, admission, answer) = self.admit(order)?;
+        let (hold, admission, answer) = self.admit(order, turn)?;
         let reservation = Reservation::new(Arc::clone(self), hold, slot);
         for limit in &admission.would_reject {
             self.metrics.would_have_rejected(&limit.name);
@@ -150,7 +157,7 @@ impl Guard {
     }
 
     /// Decides, applies, and hands the hold to the writer, all under the lock.
-    fn admit(&self, order: Order) -> Result<(Arc<Hold>, Admission, Written), Refused> {
+    fn admit(&self, order: Order, turn: Turn) -> Result<(Arc<Hold>, Admission, Written), Refused> {
         let mut ledger = self.ledger();
         let admitted_ms = self.clock.now_ms();
         let ask = Ask {
@@ -159,8 +166,19 @@ impl Guard {
             client_cap: order.client_cap,
             at_ms: admitted_ms,
             unwritten: self.writer.unwritten(ledger.freed()),
+            turn,
         };
-        let admission = ledger.decide(&ask).map_err(Refused::Denied)?;
+        let admission = match ledger.decide(&ask) {
+            Ok(admission) => admission,
+            Err(denial) => {
+                // There is room where others wait: a window has begun, or the first of
+                // them needs more.
+                if let Some(place) = denial.place().filter(|_| denial.is_queued_only()) {
+                    ledger.queues().call(&place);
+                }
+                return Err(Refused::Denied(denial));
+            }
+        };
         // Asked here, since a cap may have come into force a moment ago.
         if !order.is_priced && ledger.needs_price(&order.attribution) {
             return Err(Refused::Unpriced(Arc::clone(&order.attribution.model)));
@@ -175,6 +193,9 @@ impl Guard {
             stream: order.stream,
         });
         ledger.apply_hold(&hold);
+        if let Turn::Ticket(ticket) = turn {
+            ledger.queues().leave(ticket);
+        }
         let answer = self.writer.push_hold(Arc::clone(&hold), admission.leans);
         Ok((hold, admission, answer))
     }
@@ -214,11 +235,6 @@ impl Guard {
     pub fn in_doubt(&self) -> (Money, usize) {
         let ledger = self.ledger();
         (ledger.in_doubt(), ledger.holds().count())
-    }
-
-    /// Resolves when a hold has ended or a cap has changed since the call.
-    pub fn room(&self) -> tokio::sync::futures::Notified<'_> {
-        self.room.notified()
     }
 
     /// Told whenever there is something new to tell operators.
@@ -268,7 +284,6 @@ impl Guard {
             let told = self.writer.queue_job(slot_after, move |db| crate::store::trail::insert(db, &row));
             (entry, told)
         };
-        self.room.notify_waiters();
         // It counts already; a failure here must not invite to do it twice.
         if let Err(error) = self.writer.flush().await {
             tracing::warn!(%error, "a correction counts, and is written as soon as the ledger can be");
@@ -355,8 +370,8 @@ impl Guard {
         self.writer.is_healthy()
     }
 
-    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+    fn ledger(&self) -> Locked<'_> {
         // A panic under the lock may have left half a change behind: go no further.
-        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+        Locked::new(self.ledger.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

@@ -14,6 +14,7 @@ mod line;
 pub mod meter;
 pub mod reach;
 mod stage;
+pub mod waiting;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -30,6 +31,7 @@ use crate::ledger::line::{Line, end_on, hold_on, settle_on};
 use crate::ledger::meter::{Meter, Metered, Reading, Subject};
 use crate::ledger::reach::Reach;
 pub use crate::ledger::stage::{Past, Seeding};
+use crate::ledger::waiting::{Place, Queues, Turn};
 
 /// As many meters as memory is meant to hold, some 150 bytes each.
 const METERS_MAX: usize = 2_000_000;
@@ -49,6 +51,7 @@ pub struct Ledger {
     /// Prepaid credit, once there was a grant.
     account: Option<Account>,
     terms: Terms,
+    queues: Queues,
     /// The latest instant that a request was admitted at, in Unix milliseconds.
     latest_ms: i64,
 }
@@ -72,6 +75,8 @@ pub struct Ask<'a> {
     pub at_ms: i64,
     /// Room that facts have freed which are not in the database yet.
     pub unwritten: Amounts,
+    /// Whose turn it is, where others wait.
+    pub turn: Turn,
 }
 
 /// A request that may spend.
@@ -127,7 +132,7 @@ impl Ledger {
         let credit = self.credit_verdict(ask).map(|(mode, verdict)| (mode, Unit::Usd, verdict));
         let verdicts = self.reached(ask.attribution).map(|metered| {
             is_crowded |= metered.meters.len() >= METERS_MAX;
-            (metered.limit.mode, metered.limit.unit, Self::verdict(metered, ask))
+            (metered.limit.mode, metered.limit.unit, self.verdict(metered, ask))
         });
         for (mode, unit, verdict) in verdicts.chain(credit) {
             match (mode, verdict) {
@@ -135,7 +140,7 @@ impl Ledger {
                 (Mode::Shadow, Ok(_)) => {}
                 (Mode::Shadow, Err(denial)) => admission.would_reject.extend(denial.limit().cloned()),
                 (Mode::Enforce, Err(denial)) => {
-                    if worst.as_ref().is_none_or(|known| denial.finality() > known.finality()) {
+                    if worst.as_ref().is_none_or(|known| denial.outweighs(known)) {
                         worst = Some(denial);
                     }
                 }
@@ -155,7 +160,7 @@ impl Ledger {
     }
 
     /// What one limit would have left, or why it would refuse.
-    fn verdict(metered: &Metered, ask: &Ask<'_>) -> Result<i64, Denial> {
+    fn verdict(&self, metered: &Metered, ask: &Ask<'_>) -> Result<i64, Denial> {
         let Some(hard) = metered.limit.hard else { return Ok(i64::MAX) };
         let Some(subject) = metered.subject(ask.attribution) else { return Ok(i64::MAX) };
         let needed = reserved(&ask.bound, metered.limit.unit);
@@ -178,8 +183,11 @@ impl Ledger {
             return blocked(Denial::Exhausted);
         }
         let left = hard.saturating_sub(meter.settled).saturating_sub(meter.held).saturating_sub(needed);
-        if needed == 0 || left >= 0 {
+        if needed == 0 || (left >= 0 && !self.is_behind(metered, &subject, ask.turn)) {
             return Ok(left);
+        }
+        if left >= 0 {
+            return blocked(Denial::Held);
         }
         if needed > hard {
             return blocked(Denial::TooLarge);
@@ -188,6 +196,19 @@ impl Ledger {
             return blocked(Denial::Exhausted);
         }
         blocked(Denial::Held)
+    }
+
+    /// Whether another request waits for room on a meter and is to be served first.
+    fn is_behind(&self, metered: &Metered, subject: &Subject, turn: Turn) -> bool {
+        if self.queues.is_empty() || metered.limit.mode != Mode::Enforce {
+            return false;
+        }
+        self.queues.is_behind(turn, &place(metered, subject))
+    }
+
+    /// Who waits for room.
+    pub fn queues(&mut self) -> &mut Queues {
+        &mut self.queues
     }
 
     /// What the enforced limits leave for a request of this attribution.
@@ -304,6 +325,7 @@ impl Ledger {
                 }
                 if let Some(account) = &mut self.account {
                     account.end(&open.hold, entry.cost);
+                    self.queues.call(&Place::Credit);
                 }
             }
             Kind::Adjust => {
@@ -323,6 +345,7 @@ impl Ledger {
                 if let Some(account) = &mut self.account {
                     account.adjust(entry);
                 }
+                self.queues.call_all();
             }
             Kind::Threshold | Kind::Grant => {}
         }
@@ -346,10 +369,18 @@ impl Ledger {
 
     fn end_line(&mut self, line: &Line, entry: &Entry, crossings: &mut Vec<Crossing>) {
         // The limit may have been removed since; then nobody counts on it.
-        let Some(place) = self.by_slot.get(&line.slot) else { return };
-        let limit = &mut self.limits[*place];
+        let Some(place_of) = self.by_slot.get(&line.slot) else { return };
+        let limit = &mut self.limits[*place_of];
         end_on(limit, line, entry.amount(limit.limit.unit), entry.created_ms, crossings);
+        if !self.queues.is_empty() {
+            self.queues.call(&place(&self.limits[*place_of], &line.subject));
+        }
     }
+}
+
+/// Where requests wait for room on a meter.
+fn place(metered: &Metered, subject: &Subject) -> Place {
+    Place::Meter { limit: Arc::clone(&metered.limit.name), subject: subject.clone() }
 }
 
 #[cfg(test)]

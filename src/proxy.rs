@@ -181,7 +181,8 @@ impl Proxy {
                 price_version: "".into(),
                 stream: false,
             };
-            Ok((self.guard.reserve(order).await?, paced))
+            let wait = self.rules.load().admit.hold_wait;
+            Ok((self.guard.reserve_within(order, wait).await?, paced))
         };
         let (reservation, paced) = match held.await {
             Ok(held) => held,

@@ -71,6 +71,7 @@ fn mirror(admin: &Admin) {
     let metrics = guard.metrics();
     let age_s = guard.clock().now_s().saturating_sub(admin.in_force.load().prices_as_of_s);
     metrics.mirror(guard.in_doubt().0, guard.queued(), age_s);
+    metrics.mirror_waiting(guard.waiting());
     let limits = guard.limits();
     for (limit, _) in &limits {
         metrics.in_force(&limit.name);

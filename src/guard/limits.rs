@@ -231,7 +231,6 @@ impl Guard {
         };
         let past = answer.await.map_err(|_| StoreError::Unavailable)??;
         let crossings = self.ledger().install(&metered, past, self.clock.now_ms());
-        self.room.notify_waiters();
         if crossings.is_empty() {
             return Ok(());
         }

@@ -85,7 +85,6 @@ impl Guard {
             ring,
             clock,
             metrics,
-            room: Notify::new(),
             book: tokio::sync::Mutex::new(Book {
                 file: Vec::new(),
                 api,

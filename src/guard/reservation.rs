@@ -121,7 +121,6 @@ impl Reservation {
             }
             left
         };
-        self.guard.room.notify_waiters();
         Settled { cost, remaining }
     }
 

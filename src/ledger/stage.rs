@@ -82,6 +82,7 @@ impl Ledger {
             self.limits.push(metered);
         }
         self.index();
+        self.queues.call_all();
         let behind = self.limits.iter().flat_map(|metered| behind(metered, at_ms)).collect();
         self.numbered(behind)
     }

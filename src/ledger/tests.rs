@@ -84,6 +84,7 @@ fn decide(ledger: &Ledger, who: u8, bound: Bound, at_ms: i64) -> Result<Admissio
         client_cap: None,
         at_ms,
         unwritten: Amounts::default(),
+        turn: Turn::default(),
     })
 }
 
@@ -263,6 +264,7 @@ fn who_needs_room_that_was_just_freed_leans_on_it() {
             client_cap: None,
             at_ms: START_MS,
             unwritten: Amounts::default(),
+            turn: Turn::default(),
         };
         ask.unwritten[Unit::Usd.index()] = unwritten;
         ledger.decide(&ask).unwrap().leans

@@ -14,6 +14,7 @@ use crate::domain::{Demand, Money};
 use crate::guard::{Guard, Order, Refused, Reservation};
 use crate::ledger::denial::Denial;
 use crate::ledger::entry::Attribution;
+use crate::ledger::waiting::Turn;
 use crate::pricing::bound::{BoundInputs, affordable_output, bound};
 use crate::pricing::count::{self, Encoding};
 use crate::pricing::sheet::Price;
@@ -84,7 +85,7 @@ pub async fn admit(
     candidate: &Candidate<'_>,
 ) -> Result<Admitted, Refusal> {
     let mut attempt = Attempt { guard, config, candidate, input_tokens: None };
-    let first = match attempt.reserve(None).await? {
+    let first = match attempt.reserve(None, Turn::Newcomer).await? {
         Ok(reservation) => return Ok(Admitted { reservation, clamped: None }),
         Err(denial) => denial,
     };
@@ -92,22 +93,12 @@ pub async fn admit(
         return Err(Refusal::Denied(first));
     }
     attempt.count_input().await?;
-    let until = guard.clock().running() + config.hold_wait;
+    let mut wait = guard.wait(&candidate.attribution.key, config.hold_wait);
     loop {
-        let room = guard.room();
-        tokio::pin!(room);
-        // Registered before the attempt, so that no ending in between is missed.
-        room.as_mut().enable();
-        let denial = match attempt.fit().await? {
+        match attempt.fit(wait.turn()).await? {
             Ok(admitted) => return Ok(admitted),
-            Err(denial) => denial,
-        };
-        let left = until.saturating_sub(guard.clock().running());
-        if !denial.is_held() || left.is_zero() {
-            return Err(Refusal::Denied(denial));
+            Err(denial) => wait.after(denial).await.map_err(Refusal::Denied)?,
         }
-        // Whether told or timed out, the next attempt decides.
-        let _ = tokio::time::timeout(left, room).await;
     }
 }
 
@@ -132,13 +123,13 @@ struct Attempt<'a> {
 
 impl Attempt<'_> {
     /// Tries the request as asked, then with as much output as is affordable.
-    async fn fit(&self) -> Result<Result<Admitted, Denial>, Refusal> {
-        let denial = match self.reserve(None).await? {
+    async fn fit(&self, turn: Turn) -> Result<Result<Admitted, Denial>, Refusal> {
+        let denial = match self.reserve(None, turn).await? {
             Ok(reservation) => return Ok(Ok(Admitted { reservation, clamped: None })),
             Err(denial) => denial,
         };
         let Some(output) = self.affordable() else { return Ok(Err(denial)) };
-        let reserved = self.reserve(Some(output)).await?;
+        let reserved = self.reserve(Some(output), turn).await?;
         Ok(reserved.map(|reservation| Admitted { reservation, clamped: Some(output) }))
     }
 
@@ -181,7 +172,11 @@ impl Attempt<'_> {
         if priced { bound } else { Bound { cost: Money::ZERO, ..bound } }
     }
 
-    async fn reserve(&self, output_max: Option<u64>) -> Result<Result<Reservation, Denial>, Refusal> {
+    async fn reserve(
+        &self,
+        output_max: Option<u64>,
+        turn: Turn,
+    ) -> Result<Result<Reservation, Denial>, Refusal> {
         let candidate = self.candidate;
         let bound = self.bound(output_max);
         let tokens = bound.input_tokens.saturating_add(bound.output_tokens);
@@ -198,7 +193,7 @@ impl Attempt<'_> {
             price_version: Arc::clone(&candidate.price_version),
             stream: candidate.demand.stream,
         };
-        match self.guard.reserve(order).await {
+        match self.guard.reserve_in_turn(order, turn).await {
             Ok(reservation) => Ok(Ok(reservation)),
             Err(Refused::Denied(denial)) => Ok(Err(denial)),
             Err(refused) => Err(refused.into()),

@@ -11,6 +11,7 @@ mod bad_upstream;
 mod commands;
 mod crash;
 mod credits;
+mod crowd;
 mod damage;
 mod dashboard;
 mod disk;
