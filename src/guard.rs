@@ -12,15 +12,18 @@ pub mod days;
 pub mod keyring;
 pub mod limits;
 mod marks;
+pub mod meters;
 pub mod models;
 pub mod observe;
 pub mod organization;
 pub mod recovery;
 pub mod refused;
 pub mod reservation;
+pub mod self_service;
 pub mod spend_alerts;
 pub mod trail;
 pub mod waiting;
+mod wrong_keys;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -58,6 +61,10 @@ pub struct Guard {
     reader: Reader,
     /// A second connection, for what may take seconds: nobody else waits for it.
     long_reader: Reader,
+    /// A third, for what keys ask about themselves: operators don't wait for them.
+    key_reader: Reader,
+    self_service: self_service::Open,
+    wrong_keys: wrong_keys::Pace,
     ring: Arc<Ring>,
     clock: Arc<Clock>,
     metrics: Arc<Metrics>,
@@ -176,6 +183,9 @@ impl Guard {
                 if let Some(place) = denial.place().filter(|_| denial.is_queued_only()) {
                     ledger.queues().call(&place);
                 }
+                if matches!(denial, Denial::TooManyMeters) {
+                    ledger.make_room(&order.attribution, admitted_ms);
+                }
                 return Err(Refused::Denied(denial));
             }
         };
@@ -219,12 +229,6 @@ impl Guard {
             .collect()
     }
 
-    /// Every limit in force with its current meters, rates aside.
-    pub fn limits(&self) -> Vec<(Arc<Limit>, Vec<Reading>)> {
-        let ledger = self.ledger();
-        ledger.limits(self.clock.now_ms()).map(|(limit, readings)| (Arc::clone(limit), readings)).collect()
-    }
-
     /// The open holds on one limit's current meters: hold, subject, amount.
     pub fn holds_on(&self, limit: &str) -> Vec<(Arc<Hold>, String, i64)> {
         let on_it = self.ledger().holds_on(limit, self.clock.now_ms());
@@ -234,7 +238,7 @@ impl Guard {
     /// Money held for open requests, and how many there are.
     pub fn in_doubt(&self) -> (Money, usize) {
         let ledger = self.ledger();
-        (ledger.in_doubt(), ledger.holds().count())
+        (ledger.in_doubt(), ledger.open())
     }
 
     /// Told whenever there is something new to tell operators.
@@ -312,6 +316,15 @@ impl Guard {
         F: FnOnce(&rusqlite::Connection) -> rusqlite::Result<T> + Send + 'static,
     {
         self.read_with(self.long_reader.clone(), work).await
+    }
+
+    /// The same for what a key asks about itself.
+    pub async fn read_for_key<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&rusqlite::Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        self.read_with(self.key_reader.clone(), work).await
     }
 
     async fn read_with<T, F>(&self, reader: Reader, work: F) -> Result<T, StoreError>

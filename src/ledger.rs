@@ -15,6 +15,7 @@ pub mod meter;
 pub mod reach;
 mod stage;
 pub mod waiting;
+pub mod walk;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,7 +23,7 @@ use std::sync::Arc;
 use foldhash::quality::RandomState;
 
 use crate::domain::demand::Bound;
-use crate::domain::limit::{Mode, Per, Unit};
+use crate::domain::limit::{Mode, Unit};
 use crate::domain::{Limit, Money};
 use crate::ledger::account::{Account, Terms};
 use crate::ledger::denial::{Blocked, Denial};
@@ -30,11 +31,11 @@ use crate::ledger::entry::{Amounts, Attribution, Crossing, Entry, Hold, Kind, re
 use crate::ledger::line::{Line, end_on, hold_on, settle_on};
 use crate::ledger::meter::{Meter, Metered, Reading, Subject};
 use crate::ledger::reach::Reach;
-pub use crate::ledger::stage::{Past, Seeding};
+pub use crate::ledger::stage::{Past, Retired, Seed, Seeding};
 use crate::ledger::waiting::{Place, Queues, Turn};
 
-/// As many meters as memory is meant to hold, some 150 bytes each.
-const METERS_MAX: usize = 2_000_000;
+/// Meters looked at for one that there is no room for: some hundred microseconds.
+const CROWDED_PRUNED: usize = 4_096;
 
 /// Limits with their meters, prepaid credit, and the holds that are open.
 #[derive(Debug, Default)]
@@ -131,7 +132,7 @@ impl Ledger {
         let mut is_crowded = false;
         let credit = self.credit_verdict(ask).map(|(mode, verdict)| (mode, Unit::Usd, verdict));
         let verdicts = self.reached(ask.attribution).map(|metered| {
-            is_crowded |= metered.meters.len() >= METERS_MAX;
+            is_crowded |= metered.is_full(ask.attribution, ask.at_ms.div_euclid(1_000));
             (metered.limit.mode, metered.limit.unit, self.verdict(metered, ask))
         });
         for (mode, unit, verdict) in verdicts.chain(credit) {
@@ -252,22 +253,6 @@ impl Ledger {
         })
     }
 
-    /// Every limit in force with its current meters.
-    pub fn limits(&self, at_ms: i64) -> impl Iterator<Item = (&Arc<Limit>, Vec<Reading>)> {
-        let at_s = at_ms.div_euclid(1_000);
-        self.limits.iter().filter(|limit| limit.in_force).map(move |limit| {
-            let start_s = limit.span(at_s).start_s;
-            let current = limit.meters.keys().filter(|(_, start)| *start == start_s);
-            let mut readings: Vec<_> = current.map(|(s, _)| limit.reading(s.clone(), at_s)).collect();
-            if readings.is_empty() && limit.limit.per == Per::Organization {
-                // Nobody has spent yet; the meter is there all the same.
-                readings.push(limit.reading(Subject::Organization, at_s));
-            }
-            readings.sort_unstable_by(|a, b| a.subject.cmp(&b.subject));
-            (&limit.limit, readings)
-        })
-    }
-
     /// The open holds.
     pub fn holds(&self) -> impl Iterator<Item = &Arc<Hold>> {
         self.holds.values().map(|open| &open.hold)
@@ -285,6 +270,19 @@ impl Ledger {
             Some((Arc::clone(&open.hold), line.subject.clone(), line.amount))
         };
         self.holds.values().filter_map(of).collect()
+    }
+
+    /// How many holds are open.
+    pub fn open(&self) -> usize {
+        self.holds.len()
+    }
+
+    /// Forgets meters of past windows, of limits that a request counts on and that
+    /// have as many as they may.
+    pub fn make_room(&mut self, of: &Attribution, at_ms: i64) {
+        for place in self.reach.places(of).iter() {
+            self.limits[*place].prune(at_ms.div_euclid(1_000), CROWDED_PRUNED);
+        }
     }
 
     /// All room that facts have ever freed, whatever it was freed on.

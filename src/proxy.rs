@@ -10,7 +10,7 @@ pub mod bill;
 pub mod body;
 pub mod exchange;
 pub mod headers;
-pub mod own;
+mod own;
 mod prepare;
 pub mod refuse;
 pub mod tap;
@@ -119,6 +119,9 @@ impl Proxy {
             Ok(caller) => caller,
             Err(refusal) => {
                 body::discard_unless_awaited(&head.headers, body).await;
+                if refusal.is_wrong_key() {
+                    tokio::time::sleep(self.guard.note_wrong_key()).await;
+                }
                 return Err((refusal, visit));
             }
         };
@@ -128,8 +131,8 @@ impl Proxy {
         match endpoint {
             Endpoint::Own(own) => {
                 let query = head.uri.query().unwrap_or_default();
-                match own::answer(&self.guard, own, &caller.key, query).await {
-                    Ok(bytes) => Ok(json(bytes, visit)),
+                match self.own(own, &caller.key, query).await {
+                    Ok((bytes, paced)) => Ok(json(bytes, &paced, visit)),
                     Err(refusal) => Err((refusal, visit)),
                 }
             }
@@ -244,7 +247,12 @@ impl Proxy {
         let response = refusal.response(rules.refuse, now_s, &visit.request_id);
         let limit = refusal.limit().map(|limit| &limit.name);
         let key = visit.key.as_ref().map(|key| &key.id);
-        self.guard.note_refusal(key, visit.endpoint, refusal.reason(), limit);
+        if refusal.is_wrong_key() {
+            // Whoever tries keys must not push out what operators look for.
+            self.guard.metrics().rejected("", refusal.reason());
+        } else {
+            self.guard.note_refusal(key, visit.endpoint, refusal.reason(), limit);
+        }
         if let Refusal::Denied(denial) = refusal {
             self.guard.note_denial(denial);
         }
@@ -342,8 +350,9 @@ fn rate_headers(paced: &Paced) -> HeaderMap {
     headers
 }
 
-fn json(bytes: Bytes, mut visit: Visit) -> Response<Answer> {
+fn json(bytes: Bytes, paced: &Paced, mut visit: Visit) -> Response<Answer> {
     let mut response = Response::new(Answer::whole(bytes));
+    response.headers_mut().extend(rate_headers(paced));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response.headers_mut().insert("x-request-id", visit.request_id.clone());
     visit.status = 200;

@@ -77,44 +77,51 @@ pub struct Wait {
     key: Arc<str>,
     longest: Duration,
     bell: Arc<Bell>,
+    /// Its place in the order of arrival.
+    ticket: u64,
     state: State,
 }
 
 #[derive(Debug)]
 enum State {
-    /// Not denied yet.
+    /// In no queue yet.
     Fresh,
     /// In a queue, until an instant of the guard's running time.
-    Queued { ticket: u64, place: Place, until: Duration },
+    Queued { place: Place, until: Duration },
     /// It has waited as long as it may.
     Over,
 }
 
 impl Guard {
-    /// A request of a key may wait for room, `longest` in all.
+    /// A request of a key may wait for room, `longest` in all. It is behind all that
+    /// were here before.
     pub fn wait(self: &Arc<Self>, key: &Arc<str>, longest: Duration) -> Wait {
         Wait {
             guard: Arc::clone(self),
             key: Arc::clone(key),
             longest,
             bell: Arc::default(),
+            ticket: self.ledger().queues().ticket(),
             state: State::Fresh,
         }
     }
 
-    /// Reserves as [`Guard::reserve`] does, waiting in turn for up to `longest` where other requests' holds
-    /// stand in the way.
+    /// Reserves as [`Guard::reserve`] does, waiting in turn for up to `longest` where
+    /// other requests' holds stand in the way.
     pub async fn reserve_within(
         self: &Arc<Self>,
         order: Order,
         longest: Duration,
     ) -> Result<Reservation, Refused> {
-        let mut wait = self.wait(&order.attribution.key, longest);
+        let mut wait: Option<Wait> = None;
         loop {
-            match self.reserve_in_turn(order.clone(), wait.turn()).await {
-                Err(Refused::Denied(denial)) => wait.after(denial).await.map_err(Refused::Denied)?,
+            let turn = wait.as_ref().map_or(Turn::Newcomer, Wait::turn);
+            let denial = match self.reserve_in_turn(order.clone(), turn).await {
+                Err(Refused::Denied(denial)) => denial,
                 ended => return ended,
-            }
+            };
+            let wait = wait.get_or_insert_with(|| self.wait(&order.attribution.key, longest));
+            wait.after(denial).await.map_err(Refused::Denied)?;
         }
     }
 
@@ -128,8 +135,7 @@ impl Wait {
     /// Whose turn the next attempt is.
     pub fn turn(&self) -> Turn {
         match self.state {
-            State::Fresh => Turn::Newcomer,
-            State::Queued { ticket, .. } => Turn::Ticket(ticket),
+            State::Fresh | State::Queued { .. } => Turn::Ticket(self.ticket),
             State::Over => Turn::Last,
         }
     }
@@ -140,18 +146,18 @@ impl Wait {
         let Some(place) = denial.place().filter(|_| !self.longest.is_zero()) else { return Err(denial) };
         match &mut self.state {
             State::Fresh => self.join(place).ok_or(denial),
-            State::Queued { ticket, place: known, .. } if *known != place => {
-                self.guard.ledger().queues().move_to(*ticket, place.clone());
+            State::Queued { place: known, .. } if *known != place => {
+                self.guard.ledger().queues().move_to(self.ticket, place.clone());
                 *known = place;
                 Ok(())
             }
-            State::Queued { ticket, until, .. } => {
-                let (ticket, until) = (*ticket, *until);
+            State::Queued { until, .. } => {
+                let until = *until;
                 let left = until.saturating_sub(self.guard.clock.running());
                 let longest = self.until_window_ends(&denial).map_or(left, |rest| rest.min(left));
                 let _ = tokio::time::timeout(longest, self.bell.0.notified()).await;
                 if self.guard.clock.running() >= until {
-                    self.guard.ledger().queues().leave(ticket);
+                    self.guard.ledger().queues().leave(self.ticket);
                     self.state = State::Over;
                 }
                 Ok(())
@@ -164,10 +170,9 @@ impl Wait {
     /// what has ended since the last one called nobody.
     fn join(&mut self, place: Place) -> Option<()> {
         let waker = Waker::from(Arc::clone(&self.bell));
-        let ticket = self.guard.ledger().queues().join(place.clone(), &self.key, waker)?;
+        let is_in = self.guard.ledger().queues().join(self.ticket, place.clone(), &self.key, waker);
         let until = self.guard.clock.running().saturating_add(self.longest);
-        self.state = State::Queued { ticket, place, until };
-        Some(())
+        is_in.then(|| self.state = State::Queued { place, until })
     }
 
     /// A window that begins has room, and nothing ends with that.
@@ -181,8 +186,8 @@ impl Wait {
 
 impl Drop for Wait {
     fn drop(&mut self) {
-        if let State::Queued { ticket, .. } = self.state {
-            self.guard.ledger().queues().leave(ticket);
+        if matches!(self.state, State::Queued { .. }) {
+            self.guard.ledger().queues().leave(self.ticket);
         }
     }
 }

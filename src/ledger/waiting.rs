@@ -74,19 +74,23 @@ impl Queues {
         self.waiting.len()
     }
 
-    /// Takes a ticket at a place; `None` if too many of the key's requests wait,
+    /// A ticket for a request that may have to wait: each is behind those before.
+    pub fn ticket(&mut self) -> u64 {
+        self.last_ticket += 1;
+        self.last_ticket
+    }
+
+    /// Queues a ticket at a place; `false` if too many of the key's requests wait,
     /// or too many in all. `waker` is woken whenever the turn has come.
-    pub fn join(&mut self, place: Place, key: &Arc<str>, waker: Waker) -> Option<u64> {
+    pub fn join(&mut self, ticket: u64, place: Place, key: &Arc<str>, waker: Waker) -> bool {
         let of_key = self.of_key.get(key).copied().unwrap_or(0);
         if of_key >= WAITING_PER_KEY_MAX || self.waiting.len() >= WAITING_MAX {
-            return None;
+            return false;
         }
         self.of_key.insert(Arc::clone(key), of_key + 1);
-        self.last_ticket += 1;
-        let ticket = self.last_ticket;
         self.places.entry(place.clone()).or_default().insert(ticket);
         self.waiting.insert(ticket, Waiting { place, key: Arc::clone(key), waker });
-        Some(ticket)
+        true
     }
 
     /// Moves a ticket to another place. Its turn where it was is the next one's.

@@ -92,8 +92,8 @@ pub async fn admit(
     if is_hopeless(&first) {
         return Err(Refusal::Denied(first));
     }
-    attempt.count_input().await?;
     let mut wait = guard.wait(&candidate.attribution.key, config.hold_wait);
+    attempt.count_input().await?;
     loop {
         match attempt.fit(wait.turn()).await? {
             Ok(admitted) => return Ok(admitted),

@@ -76,8 +76,12 @@ fn request(ledger: &Mutex<Ledger>, cost: i64, leaves: bool) {
         let obstacle = denial.place().unwrap();
         if place.is_none() {
             let waker = Waker::from(std::sync::Arc::new(Ring(Arc::clone(&bell))));
-            let ticket = with(ledger, |ledger| ledger.queues().join(obstacle.clone(), &"key".into(), waker));
-            (turn, place) = (Turn::Ticket(ticket.unwrap()), Some(obstacle));
+            let ticket = with(ledger, |ledger| {
+                let ticket = ledger.queues().ticket();
+                assert!(ledger.queues().join(ticket, obstacle.clone(), &"key".into(), waker));
+                ticket
+            });
+            (turn, place) = (Turn::Ticket(ticket), Some(obstacle));
             continue;
         }
         bell.wait();

@@ -24,6 +24,11 @@ fn key(name: usize) -> Arc<str> {
     name.to_string().into()
 }
 
+fn join(queues: &mut Queues, of: usize, waker: Waker) -> Option<u64> {
+    let ticket = queues.ticket();
+    queues.join(ticket, meter("a"), &key(of), waker).then_some(ticket)
+}
+
 /// Room at some places, and requests that want some of it at all of their own.
 #[derive(Default)]
 struct World {
@@ -63,8 +68,8 @@ impl World {
 
     fn arrive(&mut self, request: Request) {
         let Some(at) = self.obstacle(&request, Turn::Newcomer) else { return self.take(&request) };
-        let waker = Waker::from(Arc::clone(&request.bell));
-        let ticket = self.queues.join(place(at), &key(0), waker).unwrap();
+        let (ticket, waker) = (self.queues.ticket(), Waker::from(Arc::clone(&request.bell)));
+        assert!(self.queues.join(ticket, place(at), &key(0), waker));
         request.bell.0.store(true, Ordering::Relaxed);
         self.waiting.insert(ticket, request);
     }
@@ -154,8 +159,8 @@ proptest! {
 #[test]
 fn a_newcomer_is_behind_those_who_wait_and_only_there() {
     let mut queues = Queues::default();
-    let ticket = queues.join(meter("a"), &key(1), Waker::noop().clone()).unwrap();
-    let later = queues.join(meter("a"), &key(1), Waker::noop().clone()).unwrap();
+    let ticket = join(&mut queues, 1, Waker::noop().clone()).unwrap();
+    let later = join(&mut queues, 1, Waker::noop().clone()).unwrap();
     assert!(queues.is_behind(Turn::Newcomer, &meter("a")) && !queues.is_behind(Turn::Newcomer, &meter("b")));
     assert!(
         !queues.is_behind(Turn::Ticket(ticket), &meter("a"))
@@ -177,8 +182,8 @@ fn a_newcomer_is_behind_those_who_wait_and_only_there() {
 fn an_ending_wakes_one_and_one_that_leaves_wakes_the_next() {
     let bells: Vec<Arc<Bell>> = (0..3).map(|_| Arc::default()).collect();
     let mut queues = Queues::default();
-    let join = |bell: &Arc<Bell>| queues.join(meter("a"), &key(1), Waker::from(Arc::clone(bell))).unwrap();
-    let tickets: Vec<u64> = bells.iter().map(join).collect();
+    let joined = |bell: &Arc<Bell>| join(&mut queues, 1, Waker::from(Arc::clone(bell))).unwrap();
+    let tickets: Vec<u64> = bells.iter().map(joined).collect();
     let woken = |queues: &mut Queues| {
         queues.take_called().into_iter().for_each(Waker::wake);
         bells.iter().map(|bell| bell.0.swap(false, Ordering::Relaxed)).collect::<Vec<_>>()
@@ -198,7 +203,7 @@ fn an_ending_wakes_one_and_one_that_leaves_wakes_the_next() {
 #[test]
 fn so_many_of_a_key_may_wait_and_so_many_in_all() {
     let mut queues = Queues::default();
-    let join = |queues: &mut Queues, of: usize| queues.join(meter("a"), &key(of), Waker::noop().clone());
+    let join = |queues: &mut Queues, of: usize| join(queues, of, Waker::noop().clone());
     let tickets: Vec<_> = (0..WAITING_PER_KEY_MAX).map(|_| join(&mut queues, 0).unwrap()).collect();
     assert_eq!(join(&mut queues, 0), None);
     for of in 1..WAITING_MAX / WAITING_PER_KEY_MAX {
