@@ -9,7 +9,7 @@ use spendguard::domain::demand::Bound;
 use spendguard::ledger::denial::Denial;
 use spendguard::ledger::entry::{Entry, Hold, Kind};
 use spendguard::ledger::waiting::{Place, Turn};
-use spendguard::ledger::{Ask, Ledger};
+use spendguard::ledger::{Ask, Ledger, Past};
 
 use crate::store::desk;
 
@@ -102,8 +102,8 @@ fn every_request_that_waits_is_called_even_if_one_leaves_when_its_turn_has_come(
             let limit = desk::limit();
             let mut ledger = Ledger::new(1);
             let seedings = ledger.stage(std::slice::from_ref(&limit), desk::AT_MS);
-            let past = seedings.into_iter().map(|seeding| (seeding, spendguard::ledger::Past::new()));
-            ledger.install(&[limit], past.collect(), desk::AT_MS);
+            let past = seedings.iter().map(|seeding| seeding.seed(Past::new()));
+            ledger.install(&[limit], past.collect());
             let ledger = Arc::new(Mutex::new(ledger));
             // There is room for 1,000.
             let requests = [(600, false), (600, true), (900, false), (300, false), (300, false)];
