@@ -32,7 +32,7 @@ use crate::ledger::line::{Line, end_on, hold_on, settle_on};
 use crate::ledger::meter::{Meter, Metered, Reading, Subject};
 use crate::ledger::reach::Reach;
 pub use crate::ledger::stage::{Past, Retired, Seed, Seeding};
-use crate::ledger::waiting::{Place, Queues, Turn};
+use crate::ledger::waiting::{Place, Queues, Turn, place};
 
 /// Meters looked at for one that there is no room for: some hundred microseconds.
 const CROWDED_PRUNED: usize = 4_096;
@@ -90,6 +90,15 @@ pub struct Admission {
     pub would_reject: Vec<Arc<Limit>>,
 }
 
+/// The kinds of enforced caps that apply to a request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Caps {
+    /// A cap in dollars, or prepaid credit: a price must be known.
+    pub money: bool,
+    /// A cap in tokens.
+    pub tokens: bool,
+}
+
 /// What the limits leave for one request; `None` is without end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Headroom {
@@ -97,6 +106,8 @@ pub struct Headroom {
     pub cost: Option<Money>,
     /// Input and output tokens together.
     pub tokens: Option<i64>,
+    /// Input tokens.
+    pub input_tokens: Option<i64>,
     /// Output tokens.
     pub output_tokens: Option<i64>,
 }
@@ -199,19 +210,6 @@ impl Ledger {
         blocked(Denial::Held)
     }
 
-    /// Whether another request waits for room on a meter and is to be served first.
-    fn is_behind(&self, metered: &Metered, subject: &Subject, turn: Turn) -> bool {
-        if self.queues.is_empty() || metered.limit.mode != Mode::Enforce {
-            return false;
-        }
-        self.queues.is_behind(turn, &place(metered, subject))
-    }
-
-    /// Who waits for room.
-    pub fn queues(&mut self) -> &mut Queues {
-        &mut self.queues
-    }
-
     /// What the enforced limits leave for a request of this attribution.
     pub fn headroom(&self, of: &Attribution, client_cap: Option<Money>, at_ms: i64) -> Headroom {
         let credit = self.enforced_credit(at_ms);
@@ -224,8 +222,9 @@ impl Ledger {
             match limit.unit {
                 Unit::Usd => left.cost = tighter(left.cost.map(Money::nano)).map(Money::from_nano),
                 Unit::Tokens => left.tokens = tighter(left.tokens),
+                Unit::InputTokens => left.input_tokens = tighter(left.input_tokens),
                 Unit::OutputTokens => left.output_tokens = tighter(left.output_tokens),
-                Unit::InputTokens | Unit::Requests => {}
+                Unit::Requests => {}
             }
         }
         left
@@ -233,12 +232,24 @@ impl Ledger {
 
     /// Whether an enforced dollar cap applies, so that a price must be known.
     pub fn needs_price(&self, of: &Attribution) -> bool {
-        let caps = |metered: &Metered| {
+        self.caps(of).money
+    }
+
+    /// The kinds of enforced caps that a request of this attribution counts on.
+    pub fn caps(&self, of: &Attribution) -> Caps {
+        let mut caps = Caps { money: self.is_prepaid(), tokens: false };
+        for metered in self.reached(of) {
             let limit = &metered.limit;
-            let caps = limit.unit == Unit::Usd && limit.hard.is_some();
-            caps && limit.mode == Mode::Enforce && metered.subject(of).is_some()
-        };
-        self.is_prepaid() || self.reached(of).any(caps)
+            if limit.hard.is_none() || limit.mode != Mode::Enforce || metered.subject(of).is_none() {
+                continue;
+            }
+            match limit.unit {
+                Unit::Usd => caps.money = true,
+                Unit::Tokens | Unit::InputTokens | Unit::OutputTokens => caps.tokens = true,
+                Unit::Requests => {}
+            }
+        }
+        caps
     }
 
     /// The limits in force that a request of this attribution counts on.
@@ -374,11 +385,6 @@ impl Ledger {
             self.queues.call(&place(&self.limits[*place_of], &line.subject));
         }
     }
-}
-
-/// Where requests wait for room on a meter.
-fn place(metered: &Metered, subject: &Subject) -> Place {
-    Place::Meter { limit: Arc::clone(&metered.limit.name), subject: subject.clone() }
 }
 
 #[cfg(test)]

@@ -12,7 +12,9 @@ use std::task::Waker;
 
 use foldhash::quality::RandomState;
 
-use crate::ledger::meter::Subject;
+use crate::domain::limit::Mode;
+use crate::ledger::Ledger;
+use crate::ledger::meter::{Metered, Subject};
 
 /// Requests of one key that may wait at once.
 pub const WAITING_PER_KEY_MAX: usize = 1_024;
@@ -151,6 +153,26 @@ impl Queues {
     pub fn take_called(&mut self) -> Vec<Waker> {
         std::mem::take(&mut self.called)
     }
+}
+
+impl Ledger {
+    /// Who waits for room.
+    pub fn queues(&mut self) -> &mut Queues {
+        &mut self.queues
+    }
+
+    /// Whether another request waits for room on a meter and is to be served first.
+    pub(super) fn is_behind(&self, metered: &Metered, subject: &Subject, turn: Turn) -> bool {
+        if self.queues.is_empty() || metered.limit.mode != Mode::Enforce {
+            return false;
+        }
+        self.queues.is_behind(turn, &place(metered, subject))
+    }
+}
+
+/// Where requests wait for room on a meter.
+pub(super) fn place(metered: &Metered, subject: &Subject) -> Place {
+    Place::Meter { limit: Arc::clone(&metered.limit.name), subject: subject.clone() }
 }
 
 #[cfg(test)]
