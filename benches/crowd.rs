@@ -163,7 +163,7 @@ async fn crowd(what: &str, number: usize, proxy: &Upstream, admin: &Upstream, te
     }
 }
 
-/// Lets a crowd do its part on a thread of its own until it is told to stop;
+/// Lets a crowd do its part on a thread of its own until it is stopped;
 /// returns how its requests were answered.
 fn crowding(
     what: &'static str,

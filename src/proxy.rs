@@ -249,7 +249,7 @@ impl Proxy {
         let limit = refusal.limit().map(|limit| &limit.name);
         let key = visit.key.as_ref().map(|key| &key.id);
         if refusal.is_wrong_key() {
-            // Whoever tries keys must not push out what operators look for.
+            // A client that tries keys must not push out what operators look for.
             self.guard.metrics().rejected("", refusal.reason());
         } else {
             self.guard.note_refusal(key, visit.endpoint, refusal.reason(), limit);

@@ -167,7 +167,7 @@ impl Wait {
     }
 
     /// Joins a queue, unless too many wait there. The next attempt is made at once:
-    /// what has ended since the last one called nobody.
+    /// what has ended since the last one has called no request.
     fn join(&mut self, place: Place) -> Option<()> {
         let waker = Waker::from(Arc::clone(&self.bell));
         let is_in = self.guard.ledger().queues().join(self.ticket, place.clone(), &self.key, waker);

@@ -114,7 +114,7 @@ impl Denial {
 
     /// Whether it is the one that counts of two. The client hears the most final;
     /// of those that a wait may help against, the one that the fewest share, so that
-    /// nobody waits in others' way for what is only its own.
+    /// a request that waits for its own key's room is in no other key's way.
     pub(crate) fn outweighs(&self, other: &Self) -> bool {
         let (own, others) = (self.finality(), other.finality());
         own > others || (own == others && self.breadth() < other.breadth())

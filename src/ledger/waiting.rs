@@ -38,7 +38,7 @@ pub enum Place {
 /// Whose turn a request is, where others wait.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Turn {
-    /// It has just come: whoever waits where it would take room is before it.
+    /// It has just come: all that wait where it would take room are before it.
     #[default]
     Newcomer,
     /// It waits with this ticket: those with a lower one are before it.

@@ -140,7 +140,7 @@ proptest! {
                 Step::Leave { .. } => {}
             }
             world.run();
-            // Whoever still waits has a reason to.
+            // Each that still waits has a reason to.
             for (ticket, request) in &world.waiting {
                 prop_assert!(world.obstacle(request, Turn::Ticket(*ticket)).is_some(), "{ticket} sleeps beside room");
             }
@@ -166,10 +166,7 @@ fn a_newcomer_is_behind_those_who_wait_and_only_there() {
         !queues.is_behind(Turn::Ticket(ticket), &meter("a"))
             && queues.is_behind(Turn::Ticket(later), &meter("a"))
     );
-    assert!(
-        !queues.is_behind(Turn::Last, &meter("a")),
-        "who has waited as long as it may takes what there is"
-    );
+    assert!(!queues.is_behind(Turn::Last, &meter("a")), "after its longest wait it takes what there is");
     queues.move_to(ticket, meter("b"));
     assert!(
         !queues.is_behind(Turn::Ticket(later), &meter("a")) && queues.is_behind(Turn::Newcomer, &meter("b"))
