@@ -52,6 +52,7 @@ pub struct Metrics {
     streams: IntGauge,
     commit: Histogram,
     queue: IntGauge,
+    waiting: IntGauge,
     reload_failures: IntCounter,
     price_age: IntGauge,
     limit_settled: GaugeVec,
@@ -202,6 +203,10 @@ impl Metrics {
             queue: registered(
                 r,
                 IntGauge::new("spendguard_ledger_queue_entries", "Slots taken in the ledger's queue.")?,
+            )?,
+            waiting: registered(
+                r,
+                IntGauge::new("spendguard_waiting_requests", "Requests that wait for room under a limit.")?,
             )?,
             reload_failures: registered(
                 r,

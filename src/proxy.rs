@@ -11,7 +11,7 @@ pub mod body;
 pub mod count;
 pub mod exchange;
 pub mod headers;
-pub mod own;
+mod own;
 mod prepare;
 pub mod refuse;
 pub mod tap;
@@ -125,6 +125,9 @@ impl Proxy {
             Ok(caller) => caller,
             Err(refusal) => {
                 body::discard_unless_awaited(&head.headers, body).await;
+                if refusal.is_wrong_key() {
+                    tokio::time::sleep(self.guard.note_wrong_key()).await;
+                }
                 return Err((refusal, visit));
             }
         };
@@ -134,8 +137,8 @@ impl Proxy {
         match endpoint {
             Endpoint::Own(own) => {
                 let query = head.uri.query().unwrap_or_default();
-                match own::answer(&self.guard, own, &caller.key, query).await {
-                    Ok(bytes) => Ok(json(bytes, visit)),
+                match self.own(own, &caller.key, query).await {
+                    Ok((bytes, paced)) => Ok(json(bytes, &paced, visit)),
                     Err(refusal) => Err((refusal, visit)),
                 }
             }
@@ -187,7 +190,8 @@ impl Proxy {
                 price_version: "".into(),
                 stream: false,
             };
-            Ok((self.guard.reserve(order).await?, paced))
+            let wait = self.rules.load().admit.hold_wait;
+            Ok((self.guard.reserve_within(order, wait).await?, paced))
         };
         let (reservation, paced) = match held.await {
             Ok(held) => held,
@@ -250,7 +254,12 @@ impl Proxy {
         let response = refusal.response(rules.refuse, now_s, &visit.request_id);
         let limit = refusal.limit().map(|limit| &limit.name);
         let key = visit.key.as_ref().map(|key| &key.id);
-        self.guard.note_refusal(key, visit.endpoint, refusal.reason(), limit);
+        if refusal.is_wrong_key() {
+            // A client that tries keys must not push out what operators look for.
+            self.guard.metrics().rejected("", refusal.reason());
+        } else {
+            self.guard.note_refusal(key, visit.endpoint, refusal.reason(), limit);
+        }
         if let Refusal::Denied(denial) = refusal {
             self.guard.note_denial(denial);
         }
@@ -348,8 +357,9 @@ fn rate_headers(paced: &Paced) -> HeaderMap {
     headers
 }
 
-fn json(bytes: Bytes, mut visit: Visit) -> Response<Answer> {
+fn json(bytes: Bytes, paced: &Paced, mut visit: Visit) -> Response<Answer> {
     let mut response = Response::new(Answer::whole(bytes));
+    response.headers_mut().extend(rate_headers(paced));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     visit.status = 200;
     visit.ended("ok", None);

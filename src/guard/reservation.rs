@@ -128,7 +128,6 @@ impl Reservation {
             }
             left
         };
-        self.guard.room.notify_waiters();
         Settled { cost, remaining }
     }
 

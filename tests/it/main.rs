@@ -12,6 +12,7 @@ mod bound;
 mod commands;
 mod crash;
 mod credits;
+mod crowd;
 mod damage;
 mod dashboard;
 mod disk;
