@@ -14,6 +14,7 @@ mod credits;
 mod damage;
 mod dashboard;
 mod disk;
+mod edge;
 mod explain;
 mod failing;
 mod forecast;
