@@ -10,6 +10,7 @@ pub mod bill;
 pub mod body;
 pub mod conceal;
 pub mod cors;
+pub mod count;
 pub mod exchange;
 pub mod headers;
 pub mod own;
