@@ -106,12 +106,16 @@ impl Proxy {
             return answer;
         }
         let rules = self.rules.load_full();
+        let is_framed_oddly = receive::is_framed_oddly(request.headers());
         let grant = rules.cors.grant(request.headers());
         let preflight = Preflight::of(request.method(), request.headers());
         let mut response = match preflight.filter(|_| grant.as_ref().is_some_and(Grant::is_allowed)) {
             Some(preflight) => preflight.answer(),
             None => self.answer(&rules, request).await,
         };
+        if is_framed_oddly {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         if let Some(grant) = grant {
             grant.put_on(response.headers_mut());
         }

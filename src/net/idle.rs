@@ -118,7 +118,7 @@ mod tests {
         let began = sleep(Duration::ZERO).deadline();
         let story = async {
             story.await;
-            std::future::pending().await
+            std::future::pending::<()>().await;
         };
         let expired = tokio::select! {
             biased;

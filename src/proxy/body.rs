@@ -167,13 +167,13 @@ impl Default for Buffer {
 
 impl Buffer {
     /// How many bytes there are.
-    pub fn len(&self) -> usize {
+    pub fn filled_bytes(&self) -> usize {
         self.0.bytes.len()
     }
 
     /// Adds bytes, of which there may be so many in all.
     pub fn push(&mut self, part: &[u8], bytes_max: usize) -> Result<(), ReadError> {
-        let bytes = self.len() + part.len();
+        let bytes = self.filled_bytes() + part.len();
         if bytes > bytes_max {
             return Err(ReadError::TooLarge);
         }

@@ -14,7 +14,7 @@ use http_body::{Body as _, Frame};
 use memchr::memmem;
 
 use crate::proxy::body::{self, Answer, AnswerError, Bounds};
-use crate::proxy::refuse::Refusal;
+use crate::proxy::refuse::{Edge, Refusal};
 
 /// The largest error that is read whole; one that is larger is no error of OpenAI's,
 /// and its body is left out.
@@ -48,12 +48,14 @@ pub async fn answer(
 ) -> Result<Response<Answer>, Refusal> {
     let (mut head, body) = answer.into_parts();
     if head.status.is_success() {
-        let body = match body {
-            Answer::Whole(Some(bytes)) if mark_at(&bytes).is_some() => {
-                Answer::whole(masked(&bytes, upstream_key).into())
-            }
-            body if is_event_stream(&head.headers) => Answer::Concealed(Concealed::of(body)),
-            body => body,
+        let body = if is_event_stream(&head.headers) {
+            Answer::Concealed(Box::new(Concealed::of(body)))
+        } else if let Answer::Whole(Some(bytes)) = &body
+            && mark_at(bytes).is_some()
+        {
+            Answer::whole(masked(bytes, upstream_key).into())
+        } else {
+            body
         };
         set_length(&mut head.headers, &body);
         return Ok(Response::from_parts(head, body));
@@ -73,7 +75,7 @@ pub async fn answer(
             answer = %String::from_utf8_lossy(&text[..text.len().min(500)]),
             "upstream does not accept upstream.api_key: see whether it is still valid"
         );
-        return Err(Refusal::UpstreamKeyRefused);
+        return Err(Refusal::Edge(Edge::UpstreamKeyRefused));
     }
     let body = Answer::whole(text.into());
     set_length(&mut head.headers, &body);
@@ -152,8 +154,8 @@ struct Events {
 }
 
 impl Concealed {
-    fn of(inner: Answer) -> Box<Self> {
-        Box::new(Self { inner: Box::new(inner), events: Events::default() })
+    fn of(inner: Answer) -> Self {
+        Self { inner: Box::new(inner), events: Events::default() }
     }
 
     /// The next frame for the client.

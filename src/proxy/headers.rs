@@ -149,21 +149,22 @@ pub fn to_upstream(headers: &mut HeaderMap, sender: &Sender<'_>) {
 /// client may have put a key in it.
 fn is_openais(name: &str) -> bool {
     // Byte strings are told apart byte by byte, without comparing each in turn.
-    match name.as_bytes() {
-        b"accept" | b"content-type" | b"user-agent" => true,
+    matches!(
+        name.as_bytes(),
+        b"accept" | b"content-type" | b"user-agent" | b"idempotency-key" | b"x-client-request-id"
+        // Tracing, as W3C has it.
+        | b"traceparent" | b"tracestate"
         // As `fetch` of Node sends them.
-        b"accept-language" | b"sec-fetch-mode" => true,
-        b"idempotency-key" | b"traceparent" | b"tracestate" | b"x-client-request-id" => true,
+        | b"accept-language" | b"sec-fetch-mode"
         // Codex.
-        b"originator" | b"version" | b"session_id" | b"session-id" | b"conversation_id" => true,
-        b"conversation-id" | b"thread_id" | b"thread-id" => true,
-        b"x-responsesapi-include-timing-metrics" => true,
-        [b'o', b'p', b'e', b'n', b'a', b'i', b'-', ..] => true,
-        [b'x', b'-', b'o', b'p', b'e', b'n', b'a', b'i', b'-', ..] => true,
-        [b'x', b'-', b's', b't', b'a', b'i', b'n', b'l', b'e', b's', b's', b'-', ..] => true,
-        [b'x', b'-', b'c', b'o', b'd', b'e', b'x', b'-', ..] => true,
-        _ => false,
-    }
+        | b"originator" | b"version" | b"session_id" | b"session-id" | b"thread_id" | b"thread-id"
+        | b"conversation_id" | b"conversation-id" | b"x-responsesapi-include-timing-metrics"
+        // `openai-`, `x-openai-`, `x-stainless-`, `x-codex-`.
+        | [b'o', b'p', b'e', b'n', b'a', b'i', b'-', ..]
+        | [b'x', b'-', b'o', b'p', b'e', b'n', b'a', b'i', b'-', ..]
+        | [b'x', b'-', b's', b't', b'a', b'i', b'n', b'l', b'e', b's', b's', b'-', ..]
+        | [b'x', b'-', b'c', b'o', b'd', b'e', b'x', b'-', ..]
+    )
 }
 
 /// Whether a value holds the caller's key, or any virtual key.

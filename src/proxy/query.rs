@@ -48,12 +48,10 @@ pub fn to_upstream(query: &str, kind: Kind, secret: &str) -> Option<String> {
 fn is_known(name: &str) -> bool {
     // `include[]` and `metadata[team]` are written by the packages.
     let base = name.split_once('[').map_or(name, |(base, _)| base);
-    match base {
-        "after" | "before" | "limit" | "order" | "order_by" | "page" => true,
-        "beta" | "include" | "include_obfuscation" | "stream" | "starting_after" => true,
-        "filter" | "metadata" | "model" | "name" | "path" | "purpose" | "status" | "variant" => true,
-        _ => false,
-    }
+    let of_lists = ["after", "before", "limit", "order", "order_by", "page"];
+    let of_streams = ["beta", "include", "include_obfuscation", "starting_after", "stream"];
+    let others = ["filter", "metadata", "model", "name", "path", "purpose", "status", "variant"];
+    of_lists.contains(&base) || of_streams.contains(&base) || others.contains(&base)
 }
 
 fn decoded(text: &str) -> Cow<'_, str> {

@@ -1,15 +1,23 @@
 //! What a request must be to be read at all, and its body.
 
 use bytes::Bytes;
-use http::{Version, header};
+use http::{HeaderMap, Version, header};
 use http_body::Body as _;
 use hyper::body::Incoming;
 
 use crate::proxy::body::{self, Bounds, ReadError};
 use crate::proxy::cors::Preflight;
-use crate::proxy::refuse::Refusal;
+use crate::proxy::refuse::{Edge, Refusal};
 use crate::proxy::unpack::{self, Coding, Unpacked};
 use crate::proxy::{Rules, route};
+
+/// Whether another server might see another end of a request's body: then nothing may
+/// follow on its connection. hyper ends those that have a length beside chunks.
+pub fn is_framed_oddly(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    codings.next().is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
+        || codings.next().is_some()
+}
 
 /// Refuses what upstream might read as another request than we do.
 pub fn well_formed(head: &http::request::Parts) -> Result<(), Refusal> {
@@ -18,15 +26,12 @@ pub fn well_formed(head: &http::request::Parts) -> Result<(), Refusal> {
     if h1 && head.uri.authority().is_some() {
         return wrong("The request target must be a path, not a whole URL.");
     }
-    let mut codings = head.headers.get_all(header::TRANSFER_ENCODING).iter();
-    if codings.next().is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
-        || codings.next().is_some()
-    {
+    if is_framed_oddly(&head.headers) {
         return wrong("Transfer-Encoding must be chunked, and nothing else.");
     }
     Coding::of(&head.headers)?;
     if Preflight::of(&head.method, &head.headers).is_some() {
-        return Err(Refusal::OriginNotAllowed);
+        return Err(Refusal::Edge(Edge::OriginNotAllowed));
     }
     if head.headers.get_all(header::AUTHORIZATION).iter().count() > 1 {
         return wrong("More than one Authorization header was sent.");

@@ -4,6 +4,7 @@
 //! and say whether to retry, which OpenAI's own don't.
 
 mod denied;
+mod edge;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
@@ -13,6 +14,8 @@ use crate::guard::Refused;
 use crate::ledger::denial::Denial;
 use crate::openai::refusal::ErrorBody;
 use crate::throttle::{RateLeft, Throttled};
+
+pub use self::edge::Edge;
 
 const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 const LIMIT: HeaderName = HeaderName::from_static("x-spendguard-limit");
@@ -41,14 +44,8 @@ pub enum Refusal {
     AdminToken,
     /// The path is neither metered nor free.
     EndpointNotAllowed(String),
-    /// The path is a known one behind a wrong base URL: method and path.
-    InvalidUrl(String),
-    /// It asks for a WebSocket.
-    NoWebSocket,
-    /// The body is compressed in a way that can't be unpacked.
-    UnknownCoding,
-    /// A browser's page of an origin that may not call.
-    OriginNotAllowed,
+    /// Its head says so, or upstream does not accept the guard's key.
+    Edge(Edge),
     /// A field asks for what can't be metered.
     FieldNotAllowed(String, Option<&'static str>),
     /// The key may not use the model.
@@ -69,8 +66,6 @@ pub enum Refusal {
     LedgerUnavailable,
     /// As many requests are open as may be.
     Overloaded,
-    /// Upstream does not accept the guard's own key.
-    UpstreamKeyRefused,
     /// Upstream can't be reached, or broke off.
     UpstreamUnreachable,
     /// Upstream did not answer in time.
@@ -78,13 +73,6 @@ pub enum Refusal {
 }
 
 const NO_KEY: &str = "You didn't provide an API key. Send it as 'Authorization: Bearer KEY'.";
-const NO_WEBSOCKET: &str =
-    "WebSockets are not served here. Send the same request with POST over HTTP; its answer can be streamed.";
-const ORIGIN_NOT_ALLOWED: &str = "Pages of this origin may not call spendguard. Its operator can allow them with \
-                                  server.cors_origins.";
-const KEY_REFUSED: &str = "OpenAI did not accept the key that spendguard calls it with. This is for spendguard's operator to \
-                           mend; its log says more.";
-
 struct Answer {
     status: StatusCode,
     message: String,
@@ -110,15 +98,11 @@ impl Refusal {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::NoKey | Self::BadKey(_) | Self::AdminToken => "invalid_api_key",
-            Self::EndpointNotAllowed(_) | Self::FieldNotAllowed(..) | Self::NoWebSocket => {
-                "endpoint_not_allowed"
-            }
-            Self::OriginNotAllowed => "origin_not_allowed",
+            Self::Edge(edge) => edge.reason(),
+            Self::EndpointNotAllowed(_) | Self::FieldNotAllowed(..) => "endpoint_not_allowed",
             Self::ModelNotAllowed(_) => "model_not_found",
             Self::NotPriced(_) => "model_not_priced",
-            Self::Invalid(..) | Self::InvalidUrl(_) | Self::UnknownCoding | Self::TooSlow => {
-                "invalid_request"
-            }
+            Self::Invalid(..) | Self::TooSlow => "invalid_request",
             Self::TooLarge(_) => "too_large",
             Self::Denied(Denial::Exhausted(_)) => "spend_limit_exceeded",
             Self::Denied(Denial::NoCredit(_)) => "credit_balance_exhausted",
@@ -127,7 +111,6 @@ impl Refusal {
             Self::Denied(Denial::TooManyMeters) | Self::LedgerUnavailable => "ledger_unavailable",
             Self::Overloaded => "overloaded",
             Self::Throttled(_) => "rate_limit_exceeded",
-            Self::UpstreamKeyRefused => "upstream_key_refused",
             Self::UpstreamUnreachable => "upstream_unreachable",
             Self::UpstreamTimeout => "upstream_timeout",
         }
@@ -142,11 +125,7 @@ impl Refusal {
             | Self::BadKey(_)
             | Self::AdminToken
             | Self::EndpointNotAllowed(_)
-            | Self::InvalidUrl(_)
-            | Self::NoWebSocket
-            | Self::UnknownCoding
-            | Self::OriginNotAllowed
-            | Self::UpstreamKeyRefused
+            | Self::Edge(_)
             | Self::FieldNotAllowed(..)
             | Self::ModelNotAllowed(_)
             | Self::NotPriced(_)
@@ -181,7 +160,6 @@ impl Refusal {
             Self::Throttled(throttled) => too_fast(throttled),
             Self::LedgerUnavailable => unwritable(),
             Self::Overloaded => unavailable("overloaded", "Too many requests are open at spendguard."),
-            Self::UpstreamKeyRefused => key_refused(),
             Self::UpstreamUnreachable => server(
                 StatusCode::BAD_GATEWAY,
                 "upstream_unreachable",
@@ -204,20 +182,7 @@ impl Refusal {
                      endpoints.allow in spendguard's configuration."
                 ),
             ),
-            Self::InvalidUrl(endpoint) => client(
-                StatusCode::NOT_FOUND,
-                None,
-                None,
-                format!(
-                    "Invalid URL ({endpoint}). The path looks like one that is served, but the base URL in front of it \
-                     is wrong: it is the guard's address and /v1, as in http://127.0.0.1:8080/v1, with nothing after it."
-                ),
-            ),
-            Self::NoWebSocket => client(StatusCode::UPGRADE_REQUIRED, None, None, NO_WEBSOCKET.to_owned()),
-            Self::UnknownCoding => unknown_coding(),
-            Self::OriginNotAllowed => {
-                client(StatusCode::FORBIDDEN, Some("origin_not_allowed"), None, ORIGIN_NOT_ALLOWED.to_owned())
-            }
+            Self::Edge(edge) => edge.answer(),
             Self::FieldNotAllowed(message, param) => {
                 client(StatusCode::FORBIDDEN, Some("endpoint_not_allowed"), *param, message.clone())
             }
@@ -273,21 +238,6 @@ fn server(status: StatusCode, code: &'static str, message: &str) -> Answer {
         code: Some(code),
         headers: HeaderMap::new(),
     }
-}
-
-fn key_refused() -> Answer {
-    let mut answer = server(StatusCode::BAD_GATEWAY, "upstream_key_refused", KEY_REFUSED);
-    retry(&mut answer.headers, false, None);
-    answer
-}
-
-fn unknown_coding() -> Answer {
-    let message = "The request body is compressed in a way that is not known here. Send it as it is, or with one \
-                   Content-Encoding of gzip, deflate or zstd.";
-    let mut answer = client(StatusCode::UNSUPPORTED_MEDIA_TYPE, None, None, message.to_owned());
-    let known = HeaderValue::from_static("gzip, deflate, zstd");
-    answer.headers.insert(header::ACCEPT_ENCODING, known);
-    answer
 }
 
 fn unwritable() -> Answer {

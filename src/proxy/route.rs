@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use crate::openai::endpoint::{self, Endpoint};
 use crate::proxy::auth::Caller;
 use crate::proxy::body::Answer;
-use crate::proxy::refuse::Refusal;
+use crate::proxy::refuse::{Edge, Refusal};
 use crate::proxy::{Rules, bounded, headers, query};
 
 /// The longest name of a deployment, in bytes.
@@ -44,15 +44,17 @@ pub fn health(method: &Method, path: &str, is_ready: impl FnOnce() -> bool) -> O
 /// Whether a request asks for a WebSocket, which is not served. Other protocols that
 /// a client offers, such as `h2c`, may be ignored: then HTTP/1.1 goes on.
 pub fn wants_websocket(method: &Method, headers: &HeaderMap) -> bool {
+    if *method != Method::GET {
+        return false;
+    }
     let offers = headers.get_all(header::UPGRADE).iter().filter_map(|value| value.to_str().ok());
-    *method == Method::GET
-        && offers.flat_map(|value| value.split(',')).any(|name| name.trim().eq_ignore_ascii_case("websocket"))
+    offers.flat_map(|value| value.split(',')).any(|name| name.trim().eq_ignore_ascii_case("websocket"))
 }
 
-/// The path of a request below the API's root.
+/// What a path asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target<'a> {
-    /// The path, without `/v1` and without what Azure's clients put before it.
+    /// The path, without what Azure's clients put before it.
     pub path: &'a str,
     /// The deployment that Azure's clients name in the path: the model.
     pub deployment: Option<Cow<'a, str>>,
@@ -62,13 +64,8 @@ impl<'a> Target<'a> {
     /// Reads a raw path.
     pub fn of(path: &'a str) -> Self {
         let below_azure = path.strip_prefix(AZURE).filter(|rest| rest.starts_with('/'));
-        if let Some(rest) = below_azure {
-            if let Some(target) = rest.strip_prefix(DEPLOYMENTS).and_then(deployment) {
-                return target;
-            }
-            return Self { path: endpoint::canonical(rest), deployment: None };
-        }
-        Self { path: endpoint::canonical(path), deployment: None }
+        let deployed = below_azure.and_then(|rest| rest.strip_prefix(DEPLOYMENTS)).and_then(deployment);
+        deployed.unwrap_or(Self { path: below_azure.unwrap_or(path), deployment: None })
     }
 }
 
@@ -92,8 +89,7 @@ pub fn classified(rules: &Rules, method: &Method, path: &str) -> Result<Endpoint
         return Ok(endpoint);
     }
     if endpoint::is_misspelt(method, path) {
-        let path = if path.starts_with("/v1/") { bounded(path) } else { format!("/v1{}", bounded(path)) };
-        return Err(Refusal::InvalidUrl(format!("{method} {path}")));
+        return Err(Refusal::Edge(Edge::InvalidUrl(format!("{method} {}", bounded(path)))));
     }
     let allowed = |(known, wanted): &(Method, String)| {
         known == method && endpoint::canonical(wanted) == endpoint::canonical(path)
@@ -109,7 +105,7 @@ pub fn routed(
     caller: &Caller,
 ) -> Result<(Endpoint, Option<String>), Refusal> {
     if wants_websocket(&head.method, &head.headers) {
-        return Err(Refusal::NoWebSocket);
+        return Err(Refusal::Edge(Edge::NoWebSocket));
     }
     let secret = caller.secret.expose();
     if headers::holds_key(head.uri.path().as_bytes(), secret) {
@@ -145,7 +141,7 @@ pub fn is_bodyless(method: &Method) -> bool {
 
 /// What a request asks upstream for, where that differs from what it asked for here.
 pub fn rewritten(uri: &Uri, target: &Target<'_>, kind: query::Kind, secret: &str) -> Option<Uri> {
-    if uri.query().is_none() && target.path == endpoint::canonical(uri.path()) {
+    if uri.query().is_none() && target.path == uri.path() {
         return None;
     }
     let query = uri.query().and_then(|query| query::to_upstream(query, kind, secret));
@@ -205,10 +201,10 @@ mod tests {
             read("/openai/deployments/ft%3Agpt-4o%3Aa/embeddings"),
             ("/embeddings", model("ft:gpt-4o:a"))
         );
-        assert_eq!(read("/openai/v1/responses"), ("/responses", None));
+        assert_eq!(read("/openai/v1/responses"), ("/v1/responses", None));
         assert_eq!(read("/openai/responses"), ("/responses", None));
-        assert_eq!(read("/openai/v1/models"), ("/models", None));
-        assert_eq!(read("/v1/chat/completions"), ("/chat/completions", None));
+        assert_eq!(read("/openai/v1/models"), ("/v1/models", None));
+        assert_eq!(read("/v1/chat/completions"), ("/v1/chat/completions", None));
         assert_eq!(read("/openai/deployments/a%2Fb/chat/completions").1, None);
         assert_eq!(read("/openai/deployments/dall-e-3/images/generations").1, None);
         assert_eq!(read("/openaix/v1/models"), ("/openaix/v1/models", None));
@@ -226,7 +222,7 @@ mod tests {
         assert_eq!(with(r#"{"model":"gpt-4o"}"#), None);
         assert_eq!(with(r#"{"model":5}"#), None);
         assert_eq!(with(r#"{"model":null}"#), None);
-        for left in ["[1]", "{", r#"{"model":"a","model":"gpt-5"}"#] {
+        for left in ["{", r#"{"model":"a","model":"gpt-5"}"#] {
             assert_eq!(with(left).as_deref(), Some(left), "it is refused where bodies are read");
         }
     }

@@ -10,9 +10,10 @@ use bytes::Bytes;
 use flate2::read::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 use http::{HeaderMap, header};
 use ruzstd::decoding::StreamingDecoder;
+use tokio::sync::Semaphore;
 
 use crate::proxy::body::{self, ReadError};
-use crate::proxy::refuse::Refusal;
+use crate::proxy::refuse::{Edge, Refusal};
 
 /// A body may be so many times larger than its compressed form.
 const RATIO_MAX: usize = 100;
@@ -21,6 +22,9 @@ const SMALL_BYTES: usize = 1 << 20;
 /// The largest compressed body that is unpacked where requests are served; a larger
 /// one would keep others waiting.
 const AT_ONCE_BYTES_MAX: usize = 4 << 10;
+/// Larger bodies that are unpacked at once, in the whole process: one leaves the other
+/// cores to requests that are not compressed.
+static TURNS: Semaphore = Semaphore::const_new(1);
 /// What is unpacked at a time.
 const STEP_BYTES: usize = 64 << 10;
 
@@ -47,10 +51,10 @@ impl Coding {
                 "gzip" | "x-gzip" => Self::Gzip,
                 "deflate" => Self::Deflate,
                 "zstd" => Self::Zstd,
-                _ => return Err(Refusal::UnknownCoding),
+                _ => return Err(Refusal::Edge(Edge::UnknownCoding)),
             };
             if found.replace(coding).is_some() {
-                return Err(Refusal::UnknownCoding);
+                return Err(Refusal::Edge(Edge::UnknownCoding));
             }
         }
         Ok(found)
@@ -62,6 +66,8 @@ pub async fn unpacked(packed: Bytes, coding: Coding, bytes_max: usize) -> Result
     if packed.len() <= AT_ONCE_BYTES_MAX {
         return unpack(&packed, coding, bytes_max);
     }
+    // Never closed.
+    let _turn = TURNS.acquire().await.map_err(|_| Unpacked::NoRoom)?;
     let task = tokio::task::spawn_blocking(move || unpack(&packed, coding, bytes_max));
     task.await.unwrap_or(Err(Unpacked::Broken))
 }
@@ -97,7 +103,7 @@ fn all_of(mut decoder: impl Read, packed_bytes: usize, bytes_max: usize) -> Resu
         if count == 0 {
             return Ok(all.freeze());
         }
-        let bytes = all.len() + count;
+        let bytes = all.filled_bytes() + count;
         if bytes > bytes_max {
             return Err(Unpacked::TooLarge);
         }

@@ -70,16 +70,16 @@ where
     fn call(&mut self, to: Uri) -> Self::Future {
         let (connecting, proxy) = (self.base.call(self.proxy.url.clone()), self.proxy.clone());
         Box::pin(async move {
-            let io = connecting.await.map_err(|error| wrapped(&proxy, "can't be reached", error.into()))?;
+            let io = connecting.await.map_err(|error| wrapped(&proxy, "can't be reached", &error.into()))?;
             let mut io = TokioIo::new(io);
             let opened = open(&mut io, &to, &proxy).await;
-            opened.map_err(|error| wrapped(&proxy, "opens no tunnel", error))?;
+            opened.map_err(|error| wrapped(&proxy, "opens no tunnel", &error))?;
             Ok(io.into_inner())
         })
     }
 }
 
-fn wrapped(proxy: &HttpProxy, what: &str, error: Cause) -> Cause {
+fn wrapped(proxy: &HttpProxy, what: &str, error: &Cause) -> Cause {
     let mut text = format!("the proxy {proxy} {what}: {error}");
     let mut cause = error.source();
     while let Some(error) = cause {

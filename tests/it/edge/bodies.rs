@@ -26,6 +26,16 @@ fn deflate(text: &[u8]) -> Bytes {
     encoder.finish().unwrap().into()
 }
 
+/// Text that is hard to compress.
+fn noise(bytes: usize) -> Vec<u8> {
+    let mut state = 1_u64;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        u8::try_from(state >> 58).unwrap() + b' '
+    };
+    (0..bytes).map(|_| next()).collect()
+}
+
 #[test]
 fn compressed_bodies_are_unpacked_metered_and_forwarded_plain() {
     run(async {
@@ -71,8 +81,7 @@ fn what_can_not_be_unpacked_within_bounds_is_refused() {
         let bomb = gzip(&vec![b' '; 7 << 20]);
         let answer = post("gzip", bomb).await;
         assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{answer:?}");
-        let large: Vec<u8> = (0..9_u64 << 20).map(|n| u8::try_from(n * n / 7 % 64).unwrap() + b' ').collect();
-        let answer = post("gzip", gzip(&large)).await;
+        let answer = post("gzip", gzip(&noise(9 << 20))).await;
         assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE, "{answer:?}");
         assert!(house.fake.served().is_empty() && house.entries().await.is_empty());
     });
@@ -98,5 +107,40 @@ fn a_chunked_request_keeps_its_connection() {
             }
             assert!(text.starts_with("HTTP/1.1 200") && !text.contains("connection: close"), "{text}");
         }
+    });
+}
+
+#[test]
+fn counts_below_what_openai_takes_are_refused_in_its_words() {
+    run(async {
+        let house = House::with("").await;
+        let below = |param: &str, least: u64, got: &str| {
+            format!(
+                "Invalid '{param}': integer below minimum value. Expected a value >= {least}, but got {got} instead."
+            )
+        };
+        for (path, field, value, least) in [
+            ("/v1/chat/completions", "n", 0, 1),
+            ("/v1/chat/completions", "n", -1, 1),
+            ("/v1/chat/completions", "max_completion_tokens", -1, 1),
+            ("/v1/completions", "n", 0, 1),
+            ("/v1/completions", "best_of", -2, 0),
+            ("/v1/responses", "max_output_tokens", -5, 1),
+        ] {
+            let mut body =
+                json!({ "model": "gpt-3.5-turbo-instruct", "prompt": "x", "input": "x", "messages": [] });
+            body[field] = json!(value);
+            let answer = house.post(path, &[], &body).await;
+            let error = &answer.json()["error"];
+            assert_eq!(
+                (answer.status, &error["param"]),
+                (StatusCode::BAD_REQUEST, &json!(field)),
+                "{path} {field}"
+            );
+            assert_eq!(error["message"], below(field, least, &value.to_string()), "{path}");
+        }
+        let body = json!({ "model": "gpt-3.5-turbo-instruct", "prompt": "x", "best_of": 0 });
+        let answer = house.post("/v1/completions", &[], &body).await;
+        assert_eq!(answer.status, StatusCode::OK, "the specification allows none: {answer:?}");
     });
 }
