@@ -13,7 +13,10 @@ use crate::domain::{Limit, Secret};
 use crate::ledger::account::Terms;
 use crate::pricing::bound::ToolsBound;
 use crate::pricing::sheet::Override;
+use crate::proxy::cors::Origins;
+use crate::proxy::headers::Forwarded;
 use crate::store::Durability;
+use crate::upstream::HttpProxy;
 
 /// Everything that a configuration decides.
 #[derive(Clone, Debug)]
@@ -82,6 +85,10 @@ pub struct Server {
     pub connections_max: usize,
     /// The longest wait for a request's head.
     pub header_timeout: Duration,
+    /// How long a connection may wait for its next request.
+    pub idle_timeout: Duration,
+    /// Pages in browsers that may call.
+    pub cors: Origins,
     /// How long running requests may take to finish at the end.
     pub drain: Duration,
 }
@@ -93,6 +100,8 @@ pub struct Admin {
     pub listen: SocketAddr,
     /// Certificate and key, if it speaks TLS.
     pub tls: Option<TlsFiles>,
+    /// Names that it is reached by, in lower case.
+    pub hosts: Vec<String>,
     /// The token, if it is configured.
     pub token: Option<Secret>,
 }
@@ -110,6 +119,10 @@ pub struct Upstream {
     pub response_timeout: Duration,
     /// The longest silence within an answer.
     pub idle_timeout: Duration,
+    /// The proxy on the way.
+    pub proxy: Option<HttpProxy>,
+    /// Headers to forward beside those of OpenAI's API.
+    pub forwarded: Vec<Forwarded>,
 }
 
 /// Prices.

@@ -4,6 +4,7 @@
 //! and say whether to retry, which OpenAI's own don't.
 
 mod denied;
+mod edge;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
@@ -13,6 +14,8 @@ use crate::guard::Refused;
 use crate::ledger::denial::Denial;
 use crate::openai::refusal::ErrorBody;
 use crate::throttle::{RateLeft, Throttled};
+
+pub use self::edge::Edge;
 
 const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 const LIMIT: HeaderName = HeaderName::from_static("x-spendguard-limit");
@@ -41,6 +44,8 @@ pub enum Refusal {
     AdminToken,
     /// The path is neither metered nor free.
     EndpointNotAllowed(String),
+    /// Its head says so, or upstream does not accept the guard's key.
+    Edge(Edge),
     /// A field asks for what can't be metered.
     FieldNotAllowed(String, Option<&'static str>),
     /// The key may not use the model.
@@ -95,6 +100,7 @@ impl Refusal {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::NoKey | Self::BadKey(_) | Self::AdminToken => "invalid_api_key",
+            Self::Edge(edge) => edge.reason(),
             Self::EndpointNotAllowed(_) | Self::FieldNotAllowed(..) => "endpoint_not_allowed",
             Self::ModelNotAllowed(_) => "model_not_found",
             Self::NotPriced(_) => "model_not_priced",
@@ -126,6 +132,7 @@ impl Refusal {
             | Self::BadKey(_)
             | Self::AdminToken
             | Self::EndpointNotAllowed(_)
+            | Self::Edge(_)
             | Self::FieldNotAllowed(..)
             | Self::ModelNotAllowed(_)
             | Self::NotPriced(_)
@@ -184,6 +191,7 @@ impl Refusal {
                      endpoints.allow in spendguard's configuration."
                 ),
             ),
+            Self::Edge(edge) => edge.answer(),
             Self::FieldNotAllowed(message, param) => {
                 client(StatusCode::FORBIDDEN, Some("endpoint_not_allowed"), *param, message.clone())
             }

@@ -16,6 +16,7 @@ mod crowd;
 mod damage;
 mod dashboard;
 mod disk;
+mod edge;
 mod endings;
 mod explain;
 mod failing;
