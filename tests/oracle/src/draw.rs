@@ -24,6 +24,8 @@ pub struct Sizes {
 impl Sizes {
     /// For simulations, where each byte passes slowly.
     pub const SMALL: Self = Self { text_max: 600, file_max: 600 };
+    /// For fuzzing: small enough for many, large enough for every rule.
+    pub const MEDIUM: Self = Self { text_max: 20_000, file_max: 20_000 };
     /// For proofs.
     pub const LARGE: Self = Self { text_max: 1 << 21, file_max: 400_000 };
 }

@@ -44,6 +44,16 @@ pub fn tokens(model: &Model, (width, height): (u64, u64), detail: &str) -> u64 {
     }
 }
 
+/// The most tokens of a picture of any size; none if nothing bounds it.
+pub fn most(model: &Model, detail: &str) -> Option<u64> {
+    let is_bounded = match rule(model, detail) {
+        Rule::Patches { patches_max, .. } => detail == "low" || patches_max.is_some(),
+        Rule::Tiles { .. } => true,
+    };
+    // Eight tiles, or more patches than any budget has.
+    is_bounded.then(|| tokens(model, (16_384, 6_144), detail))
+}
+
 /// Tiles of a picture that is fitted into 2,048 × 2,048 and then to a short side of 768.
 fn tiles(width: u64, height: u64) -> u64 {
     let (mut long, mut short) = (width.max(height).max(1), width.min(height).max(1));

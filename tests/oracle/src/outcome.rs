@@ -416,7 +416,7 @@ fn first_prompt(chance: &mut Chance, world: &World, ask: &Ask) -> u64 {
         TextCount::Pieces => ask.text.pieces,
         TextCount::Bytes => chance.within(ask.text.pieces, ask.text.bytes.max(ask.text.pieces)),
     };
-    let named_max = if world.broken == Some(Broken::Picture) { 400_000 } else { world.assumed.picture_tokens_max };
+    let named_max = if world.broken == Some(Broken::Picture) { 400_000 } else { 0 };
     let named: u64 = ask.pictures_named.iter().map(|most| chance.within(0, (*most).max(named_max))).sum();
     let pictures = ask.pictures.iter().fold(0_u64, |sum, tokens| sum.saturating_add(*tokens));
     let listed = chance.within(0, ask.tools.mcp_servers * world.assumed.mcp_tokens_max);

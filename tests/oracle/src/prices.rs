@@ -8,6 +8,8 @@ use std::sync::LazyLock;
 
 use serde_json::Value;
 
+/// Day of the prices.
+pub const CATALOGUE_DAY: &str = "2026-11-21";
 /// Fee of a web search, in picodollars: 10 USD per 1,000 calls.
 pub const WEB_SEARCH_PICO: u128 = 10_000_000_000;
 /// Fee of a preview search on a model that does not reason: 25 USD per 1,000 calls.
@@ -129,7 +131,7 @@ impl Rates {
 }
 
 /// One model of the catalogue.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Model {
     /// Id in the catalogue.
     pub name: String,
@@ -145,6 +147,12 @@ pub struct Model {
     pub shutdown: Option<String>,
     uplift_percent: u128,
     tiers: BTreeMap<String, (Rates, Option<Rates>)>,
+}
+
+impl std::fmt::Debug for Model {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(&self.name)
+    }
 }
 
 /// Day until which the promotional price of `gpt-5.6-sol` was promised.

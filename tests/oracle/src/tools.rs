@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::ask::memory_of;
 use crate::image;
 use crate::prices::{
-    FILE_SEARCH_PICO, Memory, Model, Place, Rates, Tier, WEB_SEARCH_PICO, WEB_SEARCH_PREVIEW_PICO, find, models,
+    CATALOGUE_DAY, FILE_SEARCH_PICO, Memory, Model, Place, Rates, Tier, WEB_SEARCH_PICO, WEB_SEARCH_PREVIEW_PICO, find, models,
 };
 use crate::world::{Endpoint, World};
 
@@ -25,8 +25,10 @@ impl ImageTool {
         if let Some(model) = self.model.as_deref().and_then(find) {
             return rates(model);
         }
+        // The catalogue says nothing of the days before it was made.
+        let day = place.date.max(CATALOGUE_DAY);
         let is_open = |model: &&Model| {
-            model.mode == "image_generation" && model.shutdown.as_deref().is_none_or(|day| day > place.date)
+            model.mode == "image_generation" && model.shutdown.as_deref().is_none_or(|end| end > day)
         };
         let of_all = models().filter(is_open).map(rates);
         of_all.max_by_key(|rates| rates.image_out).expect("a model that makes pictures")

@@ -163,13 +163,19 @@ impl<'a> Parts<'a> {
     fn named_or_inline(&mut self, url: Option<&str>, id: Option<&str>, detail: &str) {
         if let Some(id) = id {
             self.is_possible &= matches!(self.world.files.get(id), Some(File::Picture { .. }));
-            self.pictures_named.push(self.world.assumed.picture_tokens_max);
+            self.named(detail);
         } else if url.is_some_and(|url| url.get(..5).is_some_and(|start| start.eq_ignore_ascii_case("data:"))) {
             let data = url.and_then(|url| url.split_once(',')).map(|(_, data)| data);
             self.pixels(data, detail);
         } else if url.is_some() {
-            self.pictures_named.push(self.world.assumed.picture_tokens_max);
+            self.named(detail);
         }
+    }
+
+    /// A picture of unknown size: what the model makes of the largest, or what is assumed.
+    fn named(&mut self, detail: &str) {
+        let most = image::most(self.model, detail).unwrap_or(u64::MAX);
+        self.pictures_named.push(most.min(self.world.assumed.picture_tokens_max));
     }
 
     /// A picture that is in the request; one that can't be read is rejected upstream.
