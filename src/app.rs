@@ -133,6 +133,8 @@ impl App {
         app.admin_task.spawn(async move { lookout.run(settings, until).await });
         let (guard, until) = (Arc::clone(&app.guard), stopping.clone());
         app.admin_task.spawn(async move { guard.sum_up_days(until).await });
+        let (guard, in_force, until) = (Arc::clone(&app.guard), Arc::clone(&app.in_force), stopping.clone());
+        app.admin_task.spawn(async move { guard.prune_old(|| in_force.load().keep, until).await });
         app.serve_admin(admin_listener, stopping.clone())?;
         app.serve_proxy(listeners, &stopping)?;
         Ok(app)

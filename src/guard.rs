@@ -18,6 +18,7 @@ pub mod organization;
 pub mod recovery;
 pub mod refused;
 pub mod reservation;
+pub mod retention;
 pub mod spend_alerts;
 pub mod trail;
 
@@ -72,6 +73,8 @@ pub struct Guard {
     accounts: accounts::Accounts,
     /// Makes grants of prepaid credit one at a time.
     grants: tokio::sync::Mutex<()>,
+    /// Makes pruning one at a time.
+    pruning: tokio::sync::Mutex<()>,
     organization: organization::Organization,
     refused: refused::Remembered,
 }
@@ -114,6 +117,15 @@ pub enum AdjustError {
     /// There is no settled entry of that id, and no grant.
     #[error("no settled entry has that id, and no grant")]
     NoSuchEntry,
+    /// It was pruned.
+    #[error(
+        "that entry was pruned: entries before {} are gone, and only their sums are left. Correct a later entry of the \
+         same key instead; its note can say which one is meant", crate::store::verify::at(*before_s)
+    )]
+    Pruned {
+        /// Since when entries are there, in Unix seconds.
+        before_s: i64,
+    },
     /// The grant can't be corrected.
     #[error(transparent)]
     Credit(#[from] CreditError),
@@ -241,6 +253,12 @@ impl Guard {
         if found.as_ref().is_some_and(|entry| entry.kind == Kind::Grant) {
             let grant = self.correct_grant(id, amount, note, by).await?;
             return grant.map(|grant| grant.entry()).ok_or(AdjustError::NoSuchEntry);
+        }
+        if found.is_none() {
+            let pruned = self.pruned().await?.filter(|pruned| id <= pruned.last_id);
+            if let Some(pruned) = pruned {
+                return Err(AdjustError::Pruned { before_s: pruned.before_s });
+            }
         }
         let original = found.filter(|entry| entry.kind == Kind::Settle).ok_or(AdjustError::NoSuchEntry)?;
         let slot = self.writer.operators_slot().await?;

@@ -64,6 +64,7 @@ async fn run(arguments: Cli) -> Result<(), Failure> {
         | Command::Credits { .. }
         | Command::Usage(_)
         | Command::Ledger { .. }
+        | Command::Storage { .. }
         | Command::Prices { .. }) => cli::run(command, &connection(&arguments, settings)?).await,
     }
 }

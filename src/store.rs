@@ -18,6 +18,7 @@ pub mod outbox;
 pub mod past;
 mod queue;
 pub mod reader;
+pub mod retention;
 pub(crate) mod rollup;
 pub mod rows;
 pub mod rule;
@@ -242,7 +243,9 @@ impl Store {
     fn open_rows(&self) -> rusqlite::Result<(Result<Vec<HoldRow>, String>, u64)> {
         let db = self.connect()?;
         let last: i64 = db.query_row("SELECT COALESCE(MAX(id), 0) FROM entry", [], |row| row.get(0))?;
-        let mut last = u64::try_from(last).unwrap_or(0);
+        // An id that was pruned is not given again.
+        let pruned = retention::pruned(&db)?.map_or(0, |pruned| pruned.last_id);
+        let mut last = u64::try_from(last).unwrap_or(0).max(pruned);
         let mut open = Vec::new();
         for (first_id, text) in rows::hold_batches(&db)? {
             for line in text.lines() {

@@ -155,7 +155,7 @@ impl From<LimitError> for ApiError {
 impl From<AdjustError> for ApiError {
     fn from(error: AdjustError) -> Self {
         match error {
-            AdjustError::NoSuchEntry => Self::not_found(error.to_string()),
+            AdjustError::NoSuchEntry | AdjustError::Pruned { .. } => Self::not_found(error.to_string()),
             AdjustError::Credit(error) => error.into(),
             AdjustError::Store(error) => error.into(),
         }

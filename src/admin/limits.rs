@@ -9,13 +9,15 @@ use axum::{Extension, Json};
 use crate::admin::Admin;
 use crate::admin::error::ApiError;
 use crate::admin::extract::{Path, Raw, object};
-use crate::admin::view::{ContributionView, EntryView, ExplainView, HoldView, LimitView, List};
+use crate::admin::view::{
+    ContributionView, EntryView, ExplainView, HoldView, LimitView, List, PrunedPartView,
+};
 use crate::domain::{Limit, Span};
 use crate::guard::trail::Actor;
 use crate::ledger::entry::{Entry, Hold, entry_id};
 use crate::ledger::meter::{Reading, Subject};
-use crate::store::reader;
 use crate::store::rule::LimitRule;
+use crate::store::{reader, retention};
 
 /// Entries that an explanation names one by one.
 const EXPLAINED_MAX: usize = 100;
@@ -104,16 +106,33 @@ pub(crate) async fn explain(
     let agrees = readings.iter().all(settled);
     let span = readings.first().map(|reading| reading.span);
     let (entries, entries_total) = contributions(&admin, &limit, span).await?;
+    let pruned = pruned(&admin, &limit, span).await?;
     Ok(Json(ExplainView {
         agrees,
         entries,
         entries_total,
+        pruned,
         settled_from_entries: sums
             .iter()
             .map(|(subject, amount)| (subject.label().to_owned(), limit.unit.decimal(*amount)))
             .collect(),
         holds: holds.into_iter().map(hold).collect(),
         limit: LimitView::of(&limit, &readings),
+    }))
+}
+
+/// What of a window's sums has no entries any more.
+async fn pruned(
+    admin: &Admin,
+    limit: &Arc<Limit>,
+    span: Option<Span>,
+) -> Result<Option<PrunedPartView>, ApiError> {
+    let Some(span) = span else { return Ok(None) };
+    let (ring, of) = (Arc::clone(admin.guard.ring()), Arc::clone(limit));
+    let found = admin.guard.read_long(move |db| retention::pruned_of(db, &of, span, &*ring)).await?;
+    Ok(found.map(|(before, sums)| {
+        let amount = |(subject, sum): (Subject, i64)| (subject.label().to_owned(), limit.unit.decimal(sum));
+        PrunedPartView { before, settled: sums.into_iter().map(amount).collect() }
     }))
 }
 

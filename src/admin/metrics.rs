@@ -71,6 +71,8 @@ fn mirror(admin: &Admin) {
     let metrics = guard.metrics();
     let age_s = guard.clock().now_s().saturating_sub(admin.in_force.load().prices_as_of_s);
     metrics.mirror(guard.in_doubt().0, guard.queued(), age_s);
+    let sizes = guard.storage_sizes();
+    metrics.mirror_storage(sizes.database.saturating_add(sizes.log), sizes.free);
     let limits = guard.limits();
     for (limit, _) in &limits {
         metrics.in_force(&limit.name);

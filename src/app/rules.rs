@@ -21,6 +21,7 @@ pub fn of(settings: &Settings) -> Result<(Rules, InForce), StartError> {
     let in_force = InForce {
         text: text::in_force(settings),
         zone: settings.zone.clone(),
+        keep: settings.keep,
         tells_forecast: settings.alerts_forecast,
         prices_as_of_s: sheet.as_of_s(),
     };

@@ -22,6 +22,8 @@ use crate::pricing::sheet::Sheet;
 use crate::store::Durability;
 
 const DEFAULT_UPSTREAM_KEY: &str = "OPENAI_API_KEY";
+/// What `storage.keep` may not be below.
+const KEEP_MIN: Duration = Duration::from_secs(86_400);
 const DEFAULT_ADMIN_TOKEN: &str = "SPENDGUARD_ADMIN_TOKEN";
 
 /// What is wrong with a configuration, one line for each mistake.
@@ -110,6 +112,8 @@ fn resolve(
     let (server, admin) = (server(raw, &mut notes), admin(raw, environment, &mut notes));
     let (pricing, guard) = (pricing(raw, overrides, &mut notes), guard(raw, &mut notes));
     let durability = notes.one_of("storage.durability", &raw.storage.durability, &durability);
+    let keep = raw.storage.keep.as_deref().map(keep).transpose();
+    let keep = notes.ok("storage.keep", keep);
     let classic = notes.one_of("errors.code", &raw.errors.code, &[("openai", false), ("classic", true)]);
     let log_json = notes.one_of("log.format", &raw.log.format, &[("text", false), ("json", true)]);
     let level = notes.one_of("log.level", &raw.log.level, &levels);
@@ -125,6 +129,7 @@ fn resolve(
         pass_through: pass_through?,
         storage_path: raw.storage.path.clone().into(),
         durability: durability?,
+        keep: keep?,
         zone: zone?,
         pricing: pricing?,
         guard: guard?,
@@ -140,6 +145,17 @@ fn resolve(
         alerts: alerts?,
         alerts_forecast: raw.alerts.forecast,
     })
+}
+
+/// How long entries are kept: a day at least.
+fn keep(text: &str) -> Result<Duration, String> {
+    let keep = units::duration(text)?;
+    if keep < KEEP_MIN {
+        return Err(format!(
+            "{text:?} is too short; entries of the last day are needed, so keep \"1d\" at least"
+        ));
+    }
+    Ok(keep)
 }
 
 fn server(raw: &Raw, notes: &mut Notes<'_>) -> Option<Server> {

@@ -118,6 +118,8 @@ section! {
         path: String = "spendguard-data".into(),
         /// `process` or `power`.
         durability: String = "process".into(),
+        /// How long entries are kept, as `400d`; for ever if absent. Sums of quarters of an hour and days stay.
+        keep: Option<String> = None,
     }
 }
 section! {

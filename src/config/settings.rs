@@ -29,6 +29,8 @@ pub struct Settings {
     pub storage_path: PathBuf,
     /// What a commit survives.
     pub durability: Durability,
+    /// How long entries are kept; for ever without.
+    pub keep: Option<Duration>,
     /// The calendar of windows.
     pub zone: Arc<str>,
     /// Prices.

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::Connection;
 
 use crate::store::lock::{LOCK, LastRun};
-use crate::store::{StoreError, read_only, schema};
+use crate::store::{StoreError, read_only, retention, schema};
 
 /// A database up to this size is checked whole, in about half a second.
 const CHECKED_WHOLE_BYTES_MAX: i64 = 256 << 20;
@@ -110,7 +110,16 @@ fn check(path: &Path) -> Result<Found, StoreError> {
         if bytes <= CHECKED_WHOLE_BYTES_MAX { quick_check(&db, "") } else { check_in_part(&db, &tables) };
     match wrong.map_err(failed)? {
         Some(what) => Err(damaged(what)),
-        None => Ok(Found { version, has_rollups: tables.iter().any(|table| table == "rollup") }),
+        None => {
+            let has_rollups = tables.iter().any(|table| table == "rollup");
+            if !has_rollups && version >= 4 && retention::pruned(&db).map_err(failed)?.is_some() {
+                return Err(damaged(
+                    "its table \"rollup\" is missing, and old entries that it summed up are pruned"
+                        .to_owned(),
+                ));
+            }
+            Ok(Found { version, has_rollups })
+        }
     }
 }
 

@@ -12,9 +12,10 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params_from_iter};
 use crate::domain::{Limit, Money, Span, Tokens};
 use crate::ledger::entry::{Basis, Entry, Kind};
 use crate::ledger::meter::{Subject, subject};
-use crate::store::StoreError;
 use crate::store::days::{self, Reading};
+use crate::store::rollup::ROLLUP_S;
 use crate::store::rows::{ENTRY_COLUMNS, Names, entry_from, int, tags_from, tokens_from, uint};
+use crate::store::{StoreError, past, retention};
 
 /// A read-only connection; clones share it.
 #[derive(Clone, Debug)]
@@ -227,15 +228,24 @@ impl GroupBy {
 }
 
 /// What each subject of a limit has settled in one window, from the entries:
-/// slower, and independent of the rollups.
+/// slower, and independent of the rollups as far as entries were not pruned.
 pub fn settled_by_entries(
     db: &Connection,
     limit: &Limit,
     span: Span,
     names: &dyn Names,
 ) -> rusqlite::Result<HashMap<Subject, i64>> {
-    let mut sums = HashMap::new();
-    each_settled(db, limit, span, names, |subject, entry| {
+    let whole_since_s = retention::whole_since_s(db)?;
+    let before = Span { end_s: span.end_s.min(whole_since_s), ..span };
+    // Sums tell nothing shorter apart than a quarter of an hour.
+    let is_short = span.end_s.saturating_sub(span.start_s) < ROLLUP_S;
+    let mut sums = if before.start_s < before.end_s && !is_short {
+        past::within(db, limit, before, names)?
+    } else {
+        HashMap::new()
+    };
+    let since = Span { start_s: span.start_s.max(whole_since_s), ..span };
+    each_settled(db, limit, since, names, |subject, entry| {
         let sum: &mut i64 = sums.entry(subject).or_default();
         *sum = sum.saturating_add(entry.amount(limit.unit));
     })?;

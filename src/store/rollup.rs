@@ -139,7 +139,7 @@ pub(crate) fn rebuilt(
 }
 
 /// Rollups know projects and keys by their ids alone.
-pub(super) struct Ids;
+pub(crate) struct Ids;
 
 impl Names for Ids {
     fn project(&self, id: &str) -> Arc<str> {

@@ -32,6 +32,7 @@ mod process;
 mod race;
 mod refusals;
 mod reload;
+mod retention;
 mod smuggling;
 mod streams;
 mod tokens;

@@ -20,6 +20,7 @@ use crate::domain::Money;
 use crate::openai::endpoint::Metered;
 use crate::store::buckets::{Line, each_line};
 use crate::store::reader::UsageSum;
+use crate::store::retention::{Pruned, ROLLUP_S};
 
 /// The end of the year 9999.
 const TIME_MAX_S: i64 = 253_402_300_800;
@@ -241,6 +242,13 @@ type Sums = BTreeMap<(i64, Group), UsageSum>;
 /// The sums of a page, or nothing if there are too many.
 async fn sums(admin: &Admin, kind: Kind, wanted: Wanted, frame: &Frame) -> Result<Option<Sums>, ApiError> {
     let &Frame { start_s, end_s, width_s, .. } = frame;
+    if width_s % ROLLUP_S != 0
+        && let Some(Pruned { before_s, .. }) =
+            admin.guard.pruned().await?.filter(|gone| start_s < gone.before_s)
+    {
+        let why = "entries before that were pruned, and sums don't tell minutes apart: use 1h or 1d";
+        return Err(ApiError::bad(Some("start_time"), format!("start at {before_s} or later; {why}")));
+    }
     let summed = admin.guard.read(move |db| {
         let mut sums = Sums::new();
         each_line(db, width_s, start_s, end_s, |line| {
