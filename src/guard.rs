@@ -22,7 +22,7 @@ pub mod retention;
 pub mod spend_alerts;
 pub mod trail;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
@@ -36,11 +36,12 @@ use crate::keys::Ring;
 use crate::ledger::denial::Denial;
 use crate::ledger::entry::{Attribution, Entry, Hold, Kind};
 use crate::ledger::meter::Reading;
-use crate::ledger::{Admission, Ask, Headroom, Ledger};
+use crate::ledger::{Admission, Ask, Caps, Headroom, Ledger};
 use crate::metrics::Metrics;
 use crate::store::rows::Names;
 use crate::store::{Reader, StoreError, Writer, Written, reader};
 use crate::throttle::Throttle;
+use crate::sync::unpoisoned;
 
 pub use limits::LimitError;
 pub use reservation::{Ending, Reservation, Settled};
@@ -196,9 +197,9 @@ impl Guard {
         self.ledger().headroom(of, client_cap, self.clock.now_ms())
     }
 
-    /// Whether an enforced dollar cap applies, so that a price must be known.
-    pub fn needs_price(&self, of: &Attribution) -> bool {
-        self.ledger().needs_price(of)
+    /// The kinds of enforced caps that a request of this attribution counts on.
+    pub fn caps(&self, of: &Attribution) -> Caps {
+        self.ledger().caps(of)
     }
 
     /// The limits that a request of this attribution counts on, rates aside.
@@ -374,7 +375,6 @@ impl Guard {
     }
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
-        // A panic under the lock may have left half a change behind: go no further.
-        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+        unpoisoned(self.ledger.lock())
     }
 }

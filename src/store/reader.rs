@@ -4,7 +4,7 @@
 //! month costs little; `verify` proves both against entries.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension as _, Row, params_from_iter};
@@ -16,6 +16,7 @@ use crate::store::days::{self, Reading};
 use crate::store::rollup::ROLLUP_S;
 use crate::store::rows::{ENTRY_COLUMNS, Names, entry_from, int, tags_from, tokens_from, uint};
 use crate::store::{StoreError, past, retention};
+use crate::sync::unpoisoned;
 
 /// A read-only connection; clones share it.
 #[derive(Clone, Debug)]
@@ -85,8 +86,7 @@ impl Reader {
 
     /// Runs a query on the shared connection. It blocks: not for the proxy.
     pub fn query<T>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
-        // A poisoned lock means that a query panicked; the connection is sound.
-        let db = self.db.lock().unwrap_or_else(PoisonError::into_inner);
+        let db = unpoisoned(self.db.lock());
         Ok(work(&db)?)
     }
 }

@@ -8,7 +8,7 @@ use std::error::Error;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
@@ -23,6 +23,7 @@ use tower_service::Service;
 
 use crate::clock::Clock;
 use crate::upstream::Outgoing;
+use crate::sync::unpoisoned;
 
 const IDLE_CONNECTIONS_MAX: usize = 4_096;
 /// Shorter than upstream's own, so that we seldom send into a closing door.
@@ -227,7 +228,7 @@ impl Idle {
     }
 
     fn waiting(&self) -> MutexGuard<'_, VecDeque<(Line, Duration)>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        unpoisoned(self.waiting.lock())
     }
 }
 
