@@ -50,7 +50,7 @@ async fn run(arguments: Cli) -> Result<(), Failure> {
             app::demo::run(seconds).await.map_err(failed)
         }
         Command::Check {} => {
-            say(text::in_force(&settings()?).trim_end());
+            say(settings()?.text.trim_end());
             Ok(())
         }
         Command::Config { .. } => {

@@ -6,6 +6,7 @@
 
 pub mod buckets;
 mod checkpoint;
+pub(crate) mod codec;
 pub mod credit;
 pub(crate) mod days;
 mod desk;
@@ -129,8 +130,8 @@ pub enum StoreError {
         /// What SQLite said.
         source: rusqlite::Error,
     },
-    /// SQLite failed.
-    #[error("the database failed: {0}")]
+    /// SQLite failed, or a value in it can't be read.
+    #[error("the database failed: {}", because(.0))]
     Sqlite(#[from] rusqlite::Error),
     /// The writer is gone or can't write.
     #[error("the ledger can't be written")]
@@ -157,6 +158,14 @@ impl StoreError {
             ) => Self::Unwritable { path, source: error },
             _ => Self::Sqlite(error),
         }
+    }
+}
+
+/// What SQLite said, or which value can't be read.
+fn because(error: &rusqlite::Error) -> String {
+    match error {
+        rusqlite::Error::FromSqlConversionFailure(_, _, cause) => cause.to_string(),
+        error => error.to_string(),
     }
 }
 

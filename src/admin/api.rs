@@ -55,7 +55,8 @@ pub(super) fn routes() -> (Router<Admin>, Router<Admin>) {
 #[schema(as = Config)]
 struct ConfigView {
     object: &'static str,
-    /// The resolved settings as TOML. Secrets are left out.
+    /// Every key in force, as TOML that loads again. Secrets are references to where they are kept; stars stand for
+    /// parts of addresses that may be secret.
     text: String,
 }
 

@@ -4,7 +4,7 @@ use http::HeaderValue;
 
 use crate::admin::InForce;
 use crate::app::StartError;
-use crate::config::{Settings, text};
+use crate::config::Settings;
 use crate::pricing::plan::Policy;
 use crate::pricing::sheet::Sheet;
 use crate::proxy::{Rules, admit, refuse};
@@ -20,7 +20,7 @@ pub fn of(settings: &Settings) -> Result<(Rules, InForce), StartError> {
         Some(json) => Sheet::parse(json, &settings.pricing.overrides)?,
     };
     let in_force = InForce {
-        text: text::in_force(settings),
+        text: settings.text.clone(),
         zone: settings.zone.clone(),
         keep: settings.keep,
         tells_forecast: settings.alerts_forecast,

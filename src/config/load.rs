@@ -13,7 +13,7 @@ use crate::config::limits::{Problem, limits, prices};
 use crate::config::place::Place;
 use crate::config::raw::{Amount, Raw, SecretSource};
 use crate::config::settings::{Admin, Guard, Pricing, Server, Settings, TlsFiles, Upstream};
-use crate::config::units;
+use crate::config::{text, units};
 use crate::domain::demand::Tier;
 use crate::domain::limit::Mode;
 use crate::domain::{Money, Secret};
@@ -22,10 +22,10 @@ use crate::pricing::bound::ToolsBound;
 use crate::pricing::sheet::Sheet;
 use crate::store::Durability;
 
-const DEFAULT_UPSTREAM_KEY: &str = "OPENAI_API_KEY";
+pub(super) const DEFAULT_UPSTREAM_KEY: &str = "OPENAI_API_KEY";
 /// What `storage.keep` may not be below.
 const KEEP_MIN: Duration = Duration::from_secs(86_400);
-const DEFAULT_ADMIN_TOKEN: &str = "SPENDGUARD_ADMIN_TOKEN";
+pub(super) const DEFAULT_ADMIN_TOKEN: &str = "SPENDGUARD_ADMIN_TOKEN";
 
 /// What is wrong with a configuration, one line for each mistake.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -123,7 +123,9 @@ fn resolve(
     let scheme = if raw.admin.tls.is_some() { "https" } else { "http" };
     let alerts = alerts(raw, &format!("{scheme}://{}/", raw.admin.listen), environment, &mut notes);
     level?;
+    let text = text::in_force(raw, pass_through?, environment);
     Some(Settings {
+        text,
         server: server?,
         admin: admin?,
         upstream: upstream?,

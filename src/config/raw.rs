@@ -5,12 +5,12 @@ pub mod alerts;
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 macro_rules! section {
     ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $kind:ty = $default:expr),* $(,)? }) => {
         $(#[$doc])*
-        #[derive(Clone, Debug, Deserialize, JsonSchema)]
+        #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
         #[serde(default, deny_unknown_fields)]
         pub struct $name { $($(#[$field_doc])* pub $field: $kind),* }
         impl Default for $name {
@@ -22,7 +22,7 @@ macro_rules! section {
 }
 
 /// The whole file.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Raw {
     /// What clients reach.
@@ -215,7 +215,7 @@ section! {
 }
 
 /// A certificate chain and its key, in PEM.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TlsFiles {
     /// File of the certificate chain.
@@ -225,7 +225,7 @@ pub struct TlsFiles {
 }
 
 /// Where a secret is: never in the file itself.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct SecretSource {
     /// An environment variable.
@@ -235,7 +235,7 @@ pub struct SecretSource {
 }
 
 /// A project.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Project {
     /// Its id.
@@ -245,7 +245,7 @@ pub struct Project {
 }
 
 /// An amount: a number, or its decimal text.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Amount {
     /// A whole number.
@@ -268,7 +268,7 @@ impl Amount {
 }
 
 /// A limit.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Limit {
     /// Unique.
@@ -311,16 +311,20 @@ fn enforce() -> String {
 }
 
 /// What a limit is narrowed to.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Only {
     /// Project ids or names.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub project: Vec<String>,
     /// Key ids or names.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub key: Vec<String>,
     /// Model patterns.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub model: Vec<String>,
     /// For each tag, the values that match.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub tag: BTreeMap<String, Vec<String>>,
 }
 
@@ -341,7 +345,7 @@ section! {
 }
 
 /// A price over the sheet's, in US dollars per million tokens.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Price {
     /// The model; `ft:BASE` for fine-tunes.

@@ -18,6 +18,8 @@ use crate::store::Durability;
 /// Everything that a configuration decides.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// The configuration they were made of: every key in force, as TOML that loads again, without secrets.
+    pub text: String,
     /// The proxy's listener.
     pub server: Server,
     /// The admin listener.

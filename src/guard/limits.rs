@@ -15,6 +15,7 @@ use crate::domain::limit::Source;
 use crate::guard::Guard;
 use crate::guard::trail::{Actor, Change};
 use crate::ledger::meter::Subject;
+use crate::store::codec::json_text;
 use crate::store::organization::AlertRow;
 use crate::store::rule::{LimitRule, RuleError};
 use crate::store::{StoreError, past, reader, settings};
@@ -164,8 +165,9 @@ impl Guard {
     where
         F: FnOnce(&Connection) -> rusqlite::Result<()> + Send + 'static,
     {
-        let text = |limit: &Arc<Limit>| serde_json::to_string(&LimitRule::of(limit)).unwrap_or_default();
-        let texts: Vec<_> = limits.iter().map(|limit| (limit.name.to_string(), text(limit))).collect();
+        let text = |limit: &Arc<Limit>| Ok((limit.name.to_string(), json_text(&LimitRule::of(limit))?));
+        let texts: rusqlite::Result<Vec<_>> = limits.iter().map(text).collect();
+        let texts = texts.map_err(StoreError::from)?;
         let work = move |db: &Connection| {
             texts.iter().try_for_each(|(name, text)| settings::put_limit_rule(db, name, text))?;
             also(db)

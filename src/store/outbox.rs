@@ -9,6 +9,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use crate::domain::limit::Unit;
 use crate::ledger::entry::Mark;
+use crate::store::codec::{json_text, unreadable};
 use crate::store::organization::{Channel as Mail, json};
 use crate::store::rows::{int, uint};
 
@@ -110,7 +111,7 @@ pub fn route(db: &mut Connection, channels: &[String], now_ms: i64) -> rusqlite:
     )?
     .execute(params![EMAIL, now_ms, NO_EMAIL])?;
     tx.prepare_cached("UPDATE crossing SET is_routed = 1 WHERE is_routed = 0")?.execute([])?;
-    let known = serde_json::to_string(channels).unwrap_or_default();
+    let known = json_text(channels)?;
     tx.prepare_cached(
         "UPDATE delivery SET state = 'dropped' WHERE state = 'waiting' \
          AND channel NOT IN (SELECT value FROM json_each(?1))",
@@ -192,9 +193,11 @@ pub fn alerts(
 }
 
 fn alert_from(row: &Row<'_>) -> rusqlite::Result<Alert> {
+    let (id, mark, unit) = (row.get::<_, i64>(0)?, row.get_ref(1)?.as_str()?, row.get_ref(9)?.as_str()?);
+    let unknown = |column, name: &str| unreadable(column, format!("alert_{id}"), format!("{name:?} is not known"));
     Ok(Alert {
-        id: uint(row.get(0)?),
-        mark: Mark::named(row.get_ref(1)?.as_str()?).unwrap_or(Mark::Soft),
+        id: uint(id),
+        mark: Mark::named(mark).ok_or_else(|| unknown("crossing.mark", mark))?,
         limit: row.get(2)?,
         subject: row.get(3)?,
         threshold: row.get(4)?,
@@ -202,7 +205,12 @@ fn alert_from(row: &Row<'_>) -> rusqlite::Result<Alert> {
         settled: row.get(6)?,
         at_ms: row.get(7)?,
         window_end_s: row.get(8)?,
-        unit: Unit::named(row.get_ref(9)?.as_str()?).unwrap_or(Unit::Usd),
+        // Of what version 1 wrote it is not known.
+        unit: if unit.is_empty() {
+            Unit::Usd
+        } else {
+            Unit::named(unit).ok_or_else(|| unknown("crossing.unit", unit))?
+        },
         period: row.get(10)?,
         hard: row.get(11)?,
     })
@@ -220,5 +228,5 @@ fn delivery_from(row: &Row<'_>) -> rusqlite::Result<Delivery> {
 }
 
 fn mail_from(row: &Row<'_>, at: usize) -> rusqlite::Result<Option<Mail>> {
-    if row.get_ref(at)? == ValueRef::Null { Ok(None) } else { json(row, at).map(Some) }
+    if row.get_ref(at)? == ValueRef::Null { Ok(None) } else { json(row, at, "delivery.mail").map(Some) }
 }

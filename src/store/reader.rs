@@ -200,7 +200,7 @@ impl GroupBy {
             Self::Endpoint => one(5),
             Self::Model => one(if row.get_ref(7)?.as_str()?.is_empty() { 6 } else { 7 }),
             Self::Tag => {
-                let tags = tags_from(row.get_ref(4)?.as_str()?);
+                let tags = tags_from(row.get_ref(4)?.as_str()?)?;
                 Ok(tags.into_iter().map(|(tag, value)| vec![tag, value]).collect())
             }
             Self::Day(days) => {

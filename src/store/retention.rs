@@ -198,8 +198,9 @@ fn is_proven(db: &Connection, start_s: i64) -> rusqlite::Result<bool> {
     let span = Span { start_s, end_s: start_s.saturating_add(ROLLUP_S) };
     let mut entries: BTreeMap<RollupKey, RollupSums> = BTreeMap::new();
     each_entry(db, span, |entry| {
-        let tags = tags_text(&entry.attribution.tags);
+        let tags = tags_text(&entry.attribution.tags)?;
         entries.entry(RollupKey::of(&entry, tags)).or_default().add(&entry);
+        Ok(())
     })?;
     let sql = format!("SELECT {COLUMNS} FROM rollup WHERE start_s = ?1");
     let mut statement = db.prepare_cached(&sql)?;
@@ -214,14 +215,14 @@ fn is_proven(db: &Connection, start_s: i64) -> rusqlite::Result<bool> {
 }
 
 /// Hands out what sums are made of.
-fn each_entry(db: &Connection, span: Span, mut each: impl FnMut(Entry)) -> rusqlite::Result<()> {
+fn each_entry(db: &Connection, span: Span, mut each: impl FnMut(Entry) -> rusqlite::Result<()>) -> rusqlite::Result<()> {
     let sql = format!(
         "SELECT {ENTRY_COLUMNS} FROM entry WHERE admitted_ms >= ?1 AND admitted_ms < ?2 AND kind IN ('settle', 'adjust')"
     );
     let mut statement = db.prepare_cached(&sql)?;
     let mut rows = statement.query([span.start_s.saturating_mul(1_000), span.end_s.saturating_mul(1_000)])?;
     while let Some(row) = rows.next()? {
-        each(entry_from(row, &Ids)?);
+        each(entry_from(row, &Ids)?)?;
     }
     Ok(())
 }
@@ -321,6 +322,7 @@ pub(crate) fn pruned_of(
             let sum: &mut i64 = sums.entry(subject).or_default();
             *sum = sum.saturating_sub(entry.amount(limit.unit));
         }
+        Ok(())
     })?;
     sums.retain(|_, sum| *sum != 0);
     Ok(Some((whole_since_s, sums.into_iter().collect())))

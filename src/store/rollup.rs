@@ -131,7 +131,7 @@ pub(crate) fn rebuilt(
         let entry = entry_from(row, &Ids)?;
         look(&entry);
         if matches!(entry.kind, Kind::Settle | Kind::Adjust) {
-            let tags = tags_text(&entry.attribution.tags);
+            let tags = tags_text(&entry.attribution.tags)?;
             rebuilt.entry(RollupKey::of(&entry, tags)).or_default().add(&entry);
         }
     }

@@ -1,12 +1,12 @@
 //! Alerts as they are written in the file.
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::config::raw::SecretSource;
 
 /// Who is told when a limit is reached.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Alerts {
     /// The address of the dashboard in messages; the admin listener's if absent.
@@ -22,7 +22,7 @@ pub struct Alerts {
 }
 
 /// A mailbox that alerts go to.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Email {
     /// `smtp://user@host:587` (STARTTLS) or `smtps://user@host:465`.
@@ -37,7 +37,7 @@ pub struct Email {
 }
 
 /// A program that alerts are posted to.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Webhook {
     /// Where it listens.
@@ -47,7 +47,7 @@ pub struct Webhook {
 }
 
 /// A channel of Slack.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Slack {
     /// Its incoming webhook.
