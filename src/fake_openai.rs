@@ -99,7 +99,7 @@ impl Fake {
         match head.uri.path() {
             "/__stats" => return answer(StatusCode::OK, &self.stats()),
             "/__last" => {
-                return answer(StatusCode::OK, &unpoisoned(self.last.lock()));
+                return answer(StatusCode::OK, &*unpoisoned(self.last.lock()));
             }
             _ => {}
         }

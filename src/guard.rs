@@ -40,8 +40,8 @@ use crate::ledger::{Admission, Ask, Caps, Headroom, Ledger};
 use crate::metrics::Metrics;
 use crate::store::rows::Names;
 use crate::store::{Reader, StoreError, Writer, Written, reader};
-use crate::throttle::Throttle;
 use crate::sync::unpoisoned;
+use crate::throttle::Throttle;
 
 pub use limits::LimitError;
 pub use reservation::{Ending, Reservation, Settled};

@@ -17,6 +17,7 @@ mod lock;
 pub mod organization;
 pub mod outbox;
 pub mod past;
+mod private;
 mod queue;
 pub mod reader;
 pub mod retention;
@@ -200,6 +201,7 @@ impl Store {
         let at = |source| StoreError::Folder { path: folder.to_owned(), source };
         // Whose keys spent how much is nobody else's business.
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(at)?;
+        private::close(folder);
         let (lock, last_run) = Lock::take(folder)?;
         let path = folder.join(DATABASE);
         let found = found::ledger(&path, last_run)?;

@@ -17,7 +17,8 @@ pub(crate) use std::thread::sleep;
 pub(crate) fn unpoisoned<G>(locked: Result<G, PoisonError<G>>) -> G {
     locked.unwrap_or_else(|_| {
         // The log has locks of its own.
-        let why = "error: a thread panicked while it changed shared state; the process ends, start it again\n";
+        let why =
+            "error: a thread panicked while it changed shared state; the process ends, start it again\n";
         let _ = std::io::stderr().write_all(why.as_bytes());
         std::process::abort()
     })

@@ -127,6 +127,7 @@ impl From<KeyError> for ApiError {
             KeyError::SecretTaken
             | KeyError::ProjectTaken(_)
             | KeyError::PassThrough(_)
+            | KeyError::InGrace { .. }
             | KeyError::TooMany(..) => Self::conflict(message),
             KeyError::BadSecret => Self::bad(Some("secret"), message),
             KeyError::BadName => Self::bad(Some("name"), message),

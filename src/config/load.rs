@@ -74,7 +74,7 @@ impl Notes<'_> {
         result.map_err(|problem| self.0.push((key.to_owned(), problem))).ok()
     }
 
-    fn one_of<T: Copy>(&mut self, key: &str, text: &str, choices: &[(&str, T)]) -> Option<T> {
+    pub(super) fn one_of<T: Copy>(&mut self, key: &str, text: &str, choices: &[(&str, T)]) -> Option<T> {
         let found = choices.iter().find(|(name, _)| *name == text).map(|(_, value)| *value);
         let names: Vec<_> = choices.iter().map(|(name, _)| format!("{name:?}")).collect();
         self.ok(key, found.ok_or_else(|| format!("{text:?} is not known; use {}", names.join(" or "))))

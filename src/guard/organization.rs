@@ -59,7 +59,7 @@ impl Organization {
     }
 
     fn change(&self, change: impl FnOnce(&mut Known)) {
-        change(&mut unpoisoned(self.0.write()));
+        change(&mut *unpoisoned(self.0.write()));
     }
 }
 

@@ -13,9 +13,9 @@ use crate::domain::demand::{Bound, ContainerDemand, Demand, Image, Tier, WebSear
 use crate::domain::tokens::ContainerMemory;
 use crate::domain::{Money, Tokens};
 use crate::pricing::cost::{FILE_SEARCH_PICO, search_block, session_pico, web_search_pico};
-use crate::pricing::{image, image_tool};
 use crate::pricing::rates::Rates;
 use crate::pricing::sheet::Price;
+use crate::pricing::{image, image_tool};
 
 /// The largest context in the sheet, for models that name none.
 const INPUT_MAX: u64 = 1_050_000;

@@ -7,6 +7,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
@@ -55,6 +56,9 @@ fn make(path: &Path) -> Result<(), StoreError> {
             _ => {}
         }
     }
+    // SQLite gives the log the mode of the file, and takes an empty one for a new database.
+    let file = File::options().write(true).create_new(true).mode(0o600).open(&new);
+    file.map_err(|error| folder(path, error))?;
     let made = || -> rusqlite::Result<()> {
         let mut db = Connection::open(&new)?;
         db.pragma_update(None, "journal_mode", "WAL")?;

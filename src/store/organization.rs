@@ -94,8 +94,14 @@ fn all<T>(
 }
 
 /// The value of a JSON column; the first column says which row it is.
-pub(super) fn json<T: DeserializeOwned>(row: &Row<'_>, at: usize, column: &'static str) -> rusqlite::Result<T> {
-    json_from(row.get_ref(at)?.as_str()?, column, || row.get::<_, String>(0).unwrap_or_else(|_| "a row without an id".to_owned()))
+pub(super) fn json<T: DeserializeOwned>(
+    row: &Row<'_>,
+    at: usize,
+    column: &'static str,
+) -> rusqlite::Result<T> {
+    json_from(row.get_ref(at)?.as_str()?, column, || {
+        row.get::<_, String>(0).unwrap_or_else(|_| "a row without an id".to_owned())
+    })
 }
 
 /// Every admin key, in the order of their making.
@@ -194,7 +200,11 @@ pub fn drop_alert(db: &Connection, id: &str) -> rusqlite::Result<()> {
 /// Every project's rule on models.
 pub fn model_rules(db: &Connection) -> rusqlite::Result<Vec<ModelRuleRow>> {
     all(db, "SELECT project, mode, models FROM model_rule", |row| {
-        Ok(ModelRuleRow { project: row.get(0)?, mode: row.get(1)?, models: json(row, 2, "model_rule.models")? })
+        Ok(ModelRuleRow {
+            project: row.get(0)?,
+            mode: row.get(1)?,
+            models: json(row, 2, "model_rule.models")?,
+        })
     })
 }
 

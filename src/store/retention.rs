@@ -215,7 +215,11 @@ fn is_proven(db: &Connection, start_s: i64) -> rusqlite::Result<bool> {
 }
 
 /// Hands out what sums are made of.
-fn each_entry(db: &Connection, span: Span, mut each: impl FnMut(Entry) -> rusqlite::Result<()>) -> rusqlite::Result<()> {
+fn each_entry(
+    db: &Connection,
+    span: Span,
+    mut each: impl FnMut(Entry) -> rusqlite::Result<()>,
+) -> rusqlite::Result<()> {
     let sql = format!(
         "SELECT {ENTRY_COLUMNS} FROM entry WHERE admitted_ms >= ?1 AND admitted_ms < ?2 AND kind IN ('settle', 'adjust')"
     );

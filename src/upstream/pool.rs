@@ -22,8 +22,8 @@ use hyper::rt::{Read, Write};
 use tower_service::Service;
 
 use crate::clock::Clock;
-use crate::upstream::Outgoing;
 use crate::sync::unpoisoned;
+use crate::upstream::Outgoing;
 
 const IDLE_CONNECTIONS_MAX: usize = 4_096;
 /// Shorter than upstream's own, so that we seldom send into a closing door.

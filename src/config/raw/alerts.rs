@@ -30,10 +30,17 @@ pub struct Email {
     /// The user's password.
     #[serde(default)]
     pub password: Option<SecretSource>,
+    /// `required`, or `none` for a relay in the own network: mail goes there in the clear.
+    #[serde(default = "required")]
+    pub tls: String,
     /// The sender.
     pub from: String,
     /// The receivers.
     pub to: Vec<String>,
+}
+
+fn required() -> String {
+    "required".into()
 }
 
 /// A program that alerts are posted to.
