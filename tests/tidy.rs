@@ -12,7 +12,6 @@ const ROWS: &[(&str, u8)] = &[
     ("sync", 0),
     ("media", 0),
     ("openai", 1),
-    ("media", 1),
     ("pricing", 1),
     ("ledger", 2),
     ("clock", 3),

@@ -1,7 +1,6 @@
 //! Counting a request's input exactly, when its bytes would hold too much.
 //!
-//! Text is counted here where the model's vocabulary is published, documents by
-//! their pages. What only upstream can see (its own vocabulary, stored context,
+//! Text is counted here where the model's vocabulary is published. What only upstream can see (its own vocabulary, stored context,
 //! an image behind a URL) is counted by `POST /responses/input_tokens`, which is
 //! free. A count that fails leaves the bound as it was: the request is then
 //! admitted by its bytes or not at all.
@@ -17,7 +16,6 @@ use serde_json::value::RawValue;
 use tokio::sync::Semaphore;
 
 use crate::domain::{Demand, Money};
-use crate::media;
 use crate::openai::endpoint::Metered;
 use crate::pricing::bound::{self, BoundInputs};
 use crate::pricing::count::{self, Encoding, Part};
@@ -80,9 +78,6 @@ pub struct Countable<'a> {
 impl Counter<'_> {
     /// Counts what can be counted, as far as `room` could pay for it.
     pub async fn count(&self, of: Countable<'_>, room: Option<Money>, inputs: &mut BoundInputs) {
-        if !of.demand.media.documents.is_empty() && inputs.document_tokens.is_none() {
-            inputs.document_tokens = documents(of).await;
-        }
         let limit = limit(of, room, *inputs);
         if let Some(encoding) = of.encoding {
             inputs.text_tokens = text(of, encoding, limit).await;
@@ -156,22 +151,6 @@ async fn text(of: Countable<'_>, encoding: Encoding, limit: u64) -> Option<u64> 
         return counted();
     }
     aside(counted).await
-}
-
-/// The documents' tokens, by their pages and what text they can hold; `None` if
-/// one of them can't be measured.
-async fn documents(of: Countable<'_>) -> Option<u64> {
-    let (body, spans) = (of.body.clone(), of.demand.media.documents.clone());
-    let page_tokens = bound::page_tokens(of.price);
-    aside(move || {
-        let text = std::str::from_utf8(&body).ok()?;
-        spans.iter().try_fold(0_u64, |sum, span| {
-            let facts = media::pdf(text.get(span.clone())?).ok()?;
-            let pages = u64::from(facts.pages).saturating_mul(page_tokens);
-            Some(sum.saturating_add(pages).saturating_add(facts.text_bytes_max))
-        })
-    })
-    .await
 }
 
 /// Runs a long count on a thread of its own, one at a time.

@@ -236,12 +236,15 @@ fn a_client_that_leaves_while_it_waits_for_room_leaves_nothing_held() {
         let asked = json!({ "max_completion_tokens": 200 });
         let first = house.chat(&[("x-fake-latency-ms", "800")], asked.clone());
         let second = async {
-            tokio::time::sleep(Duration::from_millis(200)).await;
+            while house.guard.in_doubt().1 == 0 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
             let bearer = format!("Bearer {}", house.key);
             let headers = [("authorization", bearer.as_str())];
             let body = bytes::Bytes::from(chat(asked.clone()).to_string());
             let waiting = call(&house.proxy, Method::POST, "/v1/chat/completions", &headers, body);
-            assert!(tokio::time::timeout(Duration::from_millis(200), waiting).await.is_err(), "it waits");
+            let early = tokio::time::timeout(Duration::from_millis(200), waiting).await;
+            assert!(early.is_err(), "it waits: {early:?}");
         };
         let (first, ()) = tokio::join!(first, second);
         assert_eq!(first.status, StatusCode::OK);
