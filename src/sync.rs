@@ -54,7 +54,7 @@ mod tests {
             let lock = Arc::new(RwLock::new(0));
             assert_eq!(*unpoisoned(lock.read()), 0);
             poison(&lock);
-            let _ = unpoisoned(lock.read());
+            drop(unpoisoned(lock.read()));
             return;
         }
         // This very test in a process of its own, which must not come to its end.

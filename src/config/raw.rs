@@ -52,12 +52,15 @@ pub struct Raw {
     /// Who pays.
     pub organization: Organization,
     /// Projects.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub project: Vec<Project>,
     /// Limits.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub limit: Vec<Limit>,
     /// Who is told when one is reached.
     pub alerts: alerts::Alerts,
     /// Prices over the sheet's.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub price: Vec<Price>,
 }
 

@@ -32,7 +32,9 @@ pub(super) fn in_force(raw: &Raw, pass_through: bool, environment: &HashMap<Stri
         }
     }
     let zone = raw.time.zone.clone();
-    raw.limit.iter_mut().for_each(|limit| drop(limit.zone.get_or_insert_with(|| zone.clone())));
+    for limit in raw.limit.iter_mut().filter(|limit| limit.zone.is_none()) {
+        limit.zone = Some(zone.clone());
+    }
     raw.upstream.base_url = without_user(&raw.upstream.base_url);
     if let Some(email) = &mut raw.alerts.email {
         email.smtp = without_password(&email.smtp);

@@ -16,7 +16,7 @@ use crate::store::verify::at;
 use crate::store::{StoreError, trail};
 
 /// How often it is looked for entries that are old enough.
-const EVERY: Duration = Duration::from_secs(600);
+const EVERY: Duration = Duration::from_secs(60);
 /// Between two steps, at the least.
 const PAUSE: Duration = Duration::from_millis(20);
 /// A step is followed by a pause of so many times its own length.
@@ -194,9 +194,7 @@ impl Guard {
                 log_bytes: log,
                 reusable_bytes: count("PRAGMA freelist_count")?.saturating_mul(count("PRAGMA page_size")?),
                 free_bytes: free,
-                entries: count(
-                    "SELECT COUNT(*) FROM entry INDEXED BY entry_admitted WHERE admitted_ms IS NOT NULL",
-                )?,
+                entries: count("SELECT COUNT(*) FROM entry INDEXED BY entry_admitted")?,
                 rollups: count("SELECT COUNT(*) FROM rollup")?,
                 oldest_ms: db.query_row("SELECT MIN(admitted_ms) FROM entry", [], |row| row.get(0))?,
                 pruned: retention::pruned(db)?,

@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
     "the column {column} of {row} can't be read: {why}. Put back a backup of the ledger, or, with the guard stopped, \
      write there by sqlite3 what it should say"
 )]
-pub struct Unreadable {
+pub(crate) struct Unreadable {
     /// Table and column, as `api_key.models`.
     column: &'static str,
     /// Which row.

@@ -29,6 +29,7 @@ mod network;
 mod openapi;
 mod operators;
 mod organization;
+mod private;
 mod process;
 mod race;
 mod refusals;

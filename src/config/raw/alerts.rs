@@ -16,8 +16,10 @@ pub struct Alerts {
     /// A mailbox.
     pub email: Option<Email>,
     /// Programs.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub webhook: Vec<Webhook>,
     /// Channels of Slack.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub slack: Vec<Slack>,
 }
 

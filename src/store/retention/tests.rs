@@ -221,7 +221,8 @@ fn a_threshold_goes_with_its_line_once_its_window_is_over_and_it_was_told() {
     let mut db = database();
     let crossing = |id: i64, window_end_s: i64, is_routed: bool| {
         db.execute(
-            "INSERT INTO crossing VALUES (?1, 'soft', 'l', 'org', ?1, ?2, ?3, 1, 'usd', 'day', NULL, ?4, ?5)",
+            "INSERT INTO crossing (id, mark, limit_name, subject, threshold, window_start_s, window_end_s, settled, unit, \
+             period, hard, at_ms, is_routed) VALUES (?1, 'soft', 'l', 'org', ?1, ?2, ?3, 1, 'usd', 'day', NULL, ?4, ?5)",
             params![id, FIRST_S, window_end_s, FIRST_S * 1_000, is_routed],
         )
         .unwrap();
