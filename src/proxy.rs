@@ -11,7 +11,7 @@ pub mod body;
 pub mod count;
 pub mod exchange;
 pub mod headers;
-pub mod own;
+mod own;
 mod prepare;
 pub mod refuse;
 pub mod tap;
@@ -93,11 +93,16 @@ impl Proxy {
         let rules = self.rules.load_full();
         let (clock, metrics) = (Arc::clone(self.guard.clock()), Arc::clone(self.guard.metrics()));
         let visit = Visit::new(&self.ids, clock, metrics);
+        let request_id = visit.request_id.clone();
         let is_chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
         let mut response = match self.serve(&rules, request, visit).await {
             Ok(response) => response,
             Err((refusal, visit)) => self.refuse(&rules, &refusal, visit),
         };
+        // Every answer can be named in a report: by upstream's id, else by the guard's.
+        if response.headers().get("x-request-id").is_none_or(HeaderValue::is_empty) {
+            response.headers_mut().insert("x-request-id", request_id);
+        }
         if is_chunked {
             // hyper drops a Content-Length beside it unseen. Who believed that one
             // would see another request in what follows, so nothing may.
@@ -120,6 +125,9 @@ impl Proxy {
             Ok(caller) => caller,
             Err(refusal) => {
                 body::discard_unless_awaited(&head.headers, body).await;
+                if refusal.is_wrong_key() {
+                    tokio::time::sleep(self.guard.note_wrong_key()).await;
+                }
                 return Err((refusal, visit));
             }
         };
@@ -129,8 +137,8 @@ impl Proxy {
         match endpoint {
             Endpoint::Own(own) => {
                 let query = head.uri.query().unwrap_or_default();
-                match own::answer(&self.guard, own, &caller.key, query).await {
-                    Ok(bytes) => Ok(json(bytes, visit)),
+                match self.own(own, &caller.key, query).await {
+                    Ok((bytes, paced)) => Ok(json(bytes, &paced, visit)),
                     Err(refusal) => Err((refusal, visit)),
                 }
             }
@@ -182,7 +190,8 @@ impl Proxy {
                 price_version: "".into(),
                 stream: false,
             };
-            Ok((self.guard.reserve(order).await?, paced))
+            let wait = self.rules.load().admit.hold_wait;
+            Ok((self.guard.reserve_within(order, wait).await?, paced))
         };
         let (reservation, paced) = match held.await {
             Ok(held) => held,
@@ -214,6 +223,7 @@ impl Proxy {
             drain: rules.drain,
             idle: rules.answer_idle,
             cut_at_tokens: None,
+            hosted_calls_max: None,
             tracker: self.tracker.clone(),
         };
         let gone = Arc::new(AtomicBool::new(false));
@@ -244,7 +254,12 @@ impl Proxy {
         let response = refusal.response(rules.refuse, now_s, &visit.request_id);
         let limit = refusal.limit().map(|limit| &limit.name);
         let key = visit.key.as_ref().map(|key| &key.id);
-        self.guard.note_refusal(key, visit.endpoint, refusal.reason(), limit);
+        if refusal.is_wrong_key() {
+            // A client that tries keys must not push out what operators look for.
+            self.guard.metrics().rejected("", refusal.reason());
+        } else {
+            self.guard.note_refusal(key, visit.endpoint, refusal.reason(), limit);
+        }
         if let Refusal::Denied(denial) = refusal {
             self.guard.note_denial(denial);
         }
@@ -342,10 +357,10 @@ fn rate_headers(paced: &Paced) -> HeaderMap {
     headers
 }
 
-fn json(bytes: Bytes, mut visit: Visit) -> Response<Answer> {
+fn json(bytes: Bytes, paced: &Paced, mut visit: Visit) -> Response<Answer> {
     let mut response = Response::new(Answer::whole(bytes));
+    response.headers_mut().extend(rate_headers(paced));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response.headers_mut().insert("x-request-id", visit.request_id.clone());
     visit.status = 200;
     visit.ended("ok", None);
     response

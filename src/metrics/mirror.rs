@@ -21,6 +21,11 @@ impl Metrics {
         }
     }
 
+    /// Sets how many requests wait for room.
+    pub fn mirror_waiting(&self, count: usize) {
+        self.waiting.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
     /// Sets the gauges of the limits; a limit that is gone has no series.
     #[expect(clippy::float_arithmetic, reason = "metrics are floats")]
     pub fn mirror_limits(&self, samples: &[LimitSample]) {

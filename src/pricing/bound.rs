@@ -9,13 +9,13 @@
 //! Two parts rest on assumptions instead: what a hosted tool adds to the context
 //! ([`ToolsBound::Practical`]), and the memory and number of containers.
 
-use crate::domain::demand::{Bound, ContainerDemand, Demand, Image, Tier, WebSearch};
+use crate::domain::demand::{Bound, ContainerDemand, Demand, Tier, WebSearch};
 use crate::domain::tokens::ContainerMemory;
 use crate::domain::{Money, Tokens};
 use crate::pricing::cost::{FILE_SEARCH_PICO, search_block, session_pico, web_search_pico};
+use crate::pricing::image_tool;
 use crate::pricing::rates::Rates;
 use crate::pricing::sheet::Price;
-use crate::pricing::{image, image_tool};
 
 /// The largest context in the sheet, for models that name none.
 const INPUT_MAX: u64 = 1_050_000;
@@ -235,18 +235,10 @@ fn seen_tokens(price: &Price, demand: &Demand, inputs: BoundInputs) -> Option<u6
         .saturating_add(media.audio_ms.div_ceil(AUDIO_MS_PER_TOKEN))
         .saturating_add(inputs.context_tokens?)
         .saturating_add(documents?);
-    let rule = image::rule_of(price);
     for image in &media.images {
-        tokens = tokens.saturating_add(rule.tokens(*image)?);
+        tokens = tokens.saturating_add(price.image_rule.tokens(*image)?);
     }
     Some(tokens)
-}
-
-/// The most tokens of a page of a document that is read as an image.
-pub fn page_tokens(price: &Price) -> u64 {
-    /// A page of unknown size, where the model has no budget for an image.
-    const PAGE_TOKENS: u64 = 15_000;
-    image::rule_of(price).tokens(Image::default()).unwrap_or(PAGE_TOKENS)
 }
 
 /// The dearest that may be served: a tier asked for may fall back to standard.
@@ -329,7 +321,7 @@ mod tests {
 
     use super::*;
     use crate::domain::Usage;
-    use crate::domain::demand::{Media, ToolDemand, WebSearch};
+    use crate::domain::demand::{Image, Media, ToolDemand, WebSearch};
     use crate::domain::tokens::ToolUse;
     use crate::pricing::cost::cost;
     use crate::pricing::sheet::Sheet;

@@ -1,18 +1,15 @@
 //! What a usage costs: tokens at the served tier, and fees of hosted tools.
 
-use crate::domain::demand::{ContainerDemand, Tier, ToolDemand, WebSearch};
+use crate::domain::demand::{ContainerDemand, ImageTool, Tier, ToolDemand, WebSearch};
 use crate::domain::tokens::ContainerMemory;
-use crate::domain::{Money, Usage};
+use crate::domain::{Money, Tokens, Usage};
+use crate::pricing::image_tool;
 use crate::pricing::sheet::Price;
 
 /// `web_search`: 10 dollars a thousand calls (OpenAI's pricing page).
 pub(crate) const WEB_SEARCH_PICO: u64 = 10_000_000_000;
 /// `file_search`: 2.50 dollars a thousand calls (OpenAI's pricing page).
 pub(crate) const FILE_SEARCH_PICO: u64 = 2_500_000_000;
-/// What `web_search` reads is billed as a block of so many input tokens a call
-/// on some small models (OpenAI's pricing page).
-pub(crate) const SEARCH_BLOCK_TOKENS: u64 = 8_000;
-const SEARCH_BLOCK_MODELS: [&str; 2] = ["gpt-4o-mini", "gpt-4.1-mini"];
 
 /// What a request cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +43,16 @@ pub fn cost(
     Cost { total, tool_fees: Money::from_pico_rounded_up(fees) }
 }
 
+/// The most that calls of the image tool can have used of which nothing is
+/// reported: each read an image and made one.
+pub(crate) fn unreported_images(tool: &ImageTool, calls: u64) -> Tokens {
+    Tokens {
+        image_input: calls.saturating_mul(image_tool::INPUT_TOKENS),
+        image_output: calls.saturating_mul(image_tool::output_tokens(tool)),
+        ..Tokens::default()
+    }
+}
+
 /// One search, by the kind of tool; the dearer if the request named none.
 pub(crate) fn web_search_pico(price: &Price, tool: Option<WebSearch>) -> u64 {
     match tool {
@@ -57,8 +64,7 @@ pub(crate) fn web_search_pico(price: &Price, tool: Option<WebSearch>) -> u64 {
 
 /// The input tokens billed for what one search reads.
 pub(crate) fn search_block(price: &Price, tool: Option<WebSearch>) -> u64 {
-    let small = SEARCH_BLOCK_MODELS.iter().any(|model| price.id.starts_with(model));
-    if small && tool == Some(WebSearch::Current) { SEARCH_BLOCK_TOKENS } else { 0 }
+    if tool == Some(WebSearch::Current) { price.search_block_tokens } else { 0 }
 }
 
 /// A session of the largest container that a request may start.
@@ -84,7 +90,6 @@ pub(crate) fn session_pico(memory: ContainerMemory) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::Tokens;
     use crate::domain::tokens::ToolUse;
     use crate::pricing::sheet::Sheet;
 
@@ -141,6 +146,34 @@ mod tests {
         assert_eq!(read(None), "1.2", "at once");
         assert_eq!(read(Some(100_000)), "0.6", "in three turns");
         assert_eq!(read(Some(272_001)), "1.2", "one turn is enough");
+    }
+
+    #[test]
+    fn above_the_long_context_step_a_class_without_a_price_is_long_input() {
+        let tokens = Tokens { input: 200_000, cached_input: 100_000, ..Tokens::default() };
+        let asked = ToolDemand::default();
+        assert_eq!(usd("gpt-5.5-pro", Tier::Standard, tokens, ToolUse::default(), &asked), "18");
+        let written = Tokens { cache_write: 100_000, input: 200_000, ..Tokens::default() };
+        assert_eq!(usd("gpt-5.5-pro", Tier::Standard, written, ToolUse::default(), &asked), "18");
+        // A long context's own price of a short life is no less than that of the long life.
+        let long_life = Tokens { cache_write_12h: 300_000, ..Tokens::default() };
+        assert_eq!(usd("gpt-5.6-cyber", Tier::Standard, long_life, ToolUse::default(), &asked), "9.375");
+    }
+
+    #[test]
+    fn cached_images_cost_as_cached_text_where_images_cost_as_text() {
+        let tokens = Tokens {
+            cached_input: 1_000,
+            image_cached_input: 4_000,
+            image_input: 5_000,
+            ..Tokens::default()
+        };
+        let cost = |model| usd(model, Tier::Standard, tokens, ToolUse::default(), &ToolDemand::default());
+        assert_eq!(cost("gpt-4o"), "0.01875");
+        // Where images have a price of their own, cached ones without one cost it.
+        let audio = Tokens { audio_cached_input: 1_000, ..Tokens::default() };
+        let cost = usd("gpt-audio", Tier::Standard, audio, ToolUse::default(), &ToolDemand::default());
+        assert_eq!(cost, "0.032");
     }
 
     #[test]

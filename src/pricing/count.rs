@@ -28,19 +28,6 @@ const PIECE_BYTES: usize = 64 * 1024;
 /// tokens around the cut than its pieces do.
 const TOKENS_PER_CUT: u64 = 8;
 
-const O200K: [&str; 8] = ["gpt-4o", "chatgpt-4o", "gpt-4.1", "gpt-4.5", "gpt-5", "o1", "o3", "o4"];
-const CL100K: [&str; 3] = ["gpt-4", "gpt-3.5", "text-embedding-"];
-
-/// The vocabulary of a model; `None` if it is unpublished, as GPT-6's is.
-pub fn encoding_of(model: &str) -> Option<Encoding> {
-    let base = model.strip_prefix("ft:").unwrap_or(model);
-    let among = |families: &[&str]| families.iter().any(|family| base.starts_with(family));
-    if among(&O200K) {
-        return Some(Encoding::O200k);
-    }
-    among(&CL100K).then_some(Encoding::Cl100k)
-}
-
 /// Tokens of a text.
 pub fn text(encoding: Encoding, text: &str) -> u64 {
     u64::try_from(tokenizer(encoding).count(text)).unwrap_or(u64::MAX)
@@ -226,19 +213,5 @@ mod tests {
         let exact = text(Encoding::O200k, &long);
         let counted = body_upper(Encoding::O200k, &format!("\"{long}\""), &[], u64::MAX).unwrap();
         assert!((exact..exact + 50).contains(&counted), "{counted} for {exact}");
-    }
-
-    #[test]
-    fn vocabularies_follow_the_models() {
-        for (model, encoding) in [
-            ("gpt-4o-mini", Some(Encoding::O200k)),
-            ("ft:gpt-4o-mini-2024-07-18:acme::x", Some(Encoding::O200k)),
-            ("gpt-4-turbo", Some(Encoding::Cl100k)),
-            ("text-embedding-3-small", Some(Encoding::Cl100k)),
-            ("gpt-6.1-sol", None),
-            ("mystery", None),
-        ] {
-            assert_eq!(encoding_of(model), encoding, "{model}");
-        }
     }
 }

@@ -1,135 +1,224 @@
-//! How many tokens an image costs that a model reads.
+//! How many input tokens an image takes.
+//!
+//! Models cut images into patches of 32 pixels or tiles of 512 (OpenAI's guide
+//! on images and vision). The result is an upper bound: fractions of pixels that
+//! a decoder drops when it makes an image smaller are counted.
 
 use crate::domain::demand::{Detail, Image};
-use crate::pricing::sheet::Price;
 
-/// The side of a patch, in pixels.
-const PATCH: u64 = 32;
-/// The side of a tile, in pixels.
-const TILE: u64 = 512;
-
-/// How a model counts the tokens of an image that it reads.
+/// The rule of a model; the dearer counts where it has two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ImageRule {
-    /// Patches of 32 by 32 pixels.
-    Patches {
-        /// Tokens of a thousand patches.
-        tokens_per_thousand: u64,
-        /// The most patches of an image at high detail; larger ones are scaled down.
-        high_max: Option<u64>,
-        /// The same at any other detail.
-        auto_max: Option<u64>,
-    },
-    /// Tiles of 512 by 512 pixels, of an image scaled into 2048 by 2048 with a
-    /// short side of 768 at the most.
-    Tiles {
-        /// Tokens of any image, and all of one at low detail.
-        base: u64,
-        /// Tokens of each tile.
-        tile: u64,
-    },
+pub struct ImageRule {
+    /// By patches of 32 by 32 pixels.
+    pub patches: Option<PatchRule>,
+    /// By tiles of 512 by 512 pixels.
+    pub tiles: Option<TileRule>,
 }
 
+/// Patches of 32 by 32 pixels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PatchRule {
+    /// Tokens per thousand patches.
+    pub thousandths: u64,
+    /// Patches that an image is made smaller to fit into; none: any number.
+    pub budget: Option<u64>,
+    /// The same for `high` detail, where it is less.
+    pub budget_high: Option<u64>,
+}
+
+/// Tiles of 512 by 512 pixels, after an image was made to fit 2,048 by 2,048 and
+/// its shorter side 768.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TileRule {
+    /// Tokens of every image; all there are at `low` detail.
+    pub base_tokens: u64,
+    /// Tokens of a tile.
+    pub tile_tokens: u64,
+}
+
+/// The most tiles: four by two.
+const TILES_MAX: u64 = 8;
+
 impl ImageRule {
-    /// The most tokens of an image; `None` if its size is unknown and nothing
-    /// bounds it.
-    pub(super) fn tokens(&self, image: Image) -> Option<u64> {
-        match *self {
-            Self::Tiles { base, .. } if image.detail == Detail::Low => Some(base),
-            Self::Tiles { base, tile } => Some(base.saturating_add(tiles(image.size).saturating_mul(tile))),
-            Self::Patches { tokens_per_thousand, high_max, auto_max } => {
-                let most = if image.detail == Detail::High { high_max } else { auto_max };
-                let patches = [image.size.map(patches), most].into_iter().flatten().min()?;
-                Some(patches.saturating_mul(tokens_per_thousand).div_ceil(1_000))
-            }
+    /// The most that any published rule takes.
+    pub const DEAREST: Self = Self {
+        patches: Some(PatchRule { thousandths: 2_460, budget: None, budget_high: None }),
+        tiles: Some(TileRule { base_tokens: 85, tile_tokens: 170 }),
+    };
+
+    /// The most tokens of an image; `None` if its size is unknown and nothing bounds it.
+    pub fn tokens(&self, image: Image) -> Option<u64> {
+        let Some((width, height)) = image.size else { return self.tokens_max(image.detail) };
+        let patches = self.patches.map(|rule| rule.tokens(width, height, image.detail));
+        let tiles = self.tiles.map(|rule| rule.tokens(width, height, image.detail));
+        Some(patches.max(tiles).unwrap_or(0))
+    }
+
+    fn tokens_max(&self, detail: Detail) -> Option<u64> {
+        let patches = match self.patches {
+            None => 0,
+            Some(rule) => rule.cost(rule.budget(detail)?),
+        };
+        Some(self.tiles.map_or(0, |rule| rule.tokens_max(detail)).max(patches))
+    }
+
+    /// The dearer of two rules in every case.
+    #[must_use]
+    pub fn dearer(&self, other: &Self) -> Self {
+        Self {
+            patches: dearer(self.patches, other.patches, PatchRule::dearer),
+            tiles: dearer(self.tiles, other.tiles, TileRule::dearer),
         }
     }
 }
 
-fn patches((width, height): (u32, u32)) -> u64 {
-    u64::from(width).div_ceil(PATCH).saturating_mul(u64::from(height).div_ceil(PATCH))
+fn dearer<T>(one: Option<T>, other: Option<T>, of: fn(T, T) -> T) -> Option<T> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(of(one, other)),
+        (one, other) => one.or(other),
+    }
 }
 
-/// The tiles of an image after it was scaled down; eight if its size is unknown.
-fn tiles(size: Option<(u32, u32)>) -> u64 {
-    const LONG_MAX: u64 = 2_048;
-    const SHORT_MAX: u64 = 768;
-    let Some((width, height)) = size else { return LONG_MAX.div_ceil(TILE) * SHORT_MAX.div_ceil(TILE) };
-    let (mut long, mut short) = (u64::from(width.max(height)), u64::from(width.min(height)));
-    // Rounded up, so that no rounding of upstream's needs one tile more.
-    if long > LONG_MAX {
-        (short, long) = ((short * LONG_MAX).div_ceil(long), LONG_MAX);
+impl PatchRule {
+    fn tokens(self, width: u32, height: u32, detail: Detail) -> u64 {
+        let patches = u64::from(width.div_ceil(32)) * u64::from(height.div_ceil(32));
+        self.cost(self.budget(detail).map_or(patches, |budget| budget.min(patches)))
     }
-    if short > SHORT_MAX {
-        (long, short) = ((long * SHORT_MAX).div_ceil(short), SHORT_MAX);
+
+    /// What `low` detail saves is not documented, so it saves nothing here.
+    fn budget(self, detail: Detail) -> Option<u64> {
+        if detail == Detail::High { self.budget_high.or(self.budget) } else { self.budget }
     }
-    long.div_ceil(TILE).max(1) * short.div_ceil(TILE).max(1)
+
+    fn cost(self, patches: u64) -> u64 {
+        let tokens = (u128::from(patches) * u128::from(self.thousandths)).div_ceil(1_000);
+        u64::try_from(tokens).unwrap_or(u64::MAX)
+    }
+
+    fn dearer(self, other: Self) -> Self {
+        // No budget is the largest there is.
+        let larger = |one: Option<u64>, other: Option<u64>| Some(one?.max(other?));
+        Self {
+            thousandths: self.thousandths.max(other.thousandths),
+            budget: larger(self.budget, other.budget),
+            budget_high: larger(self.budget_high.or(self.budget), other.budget_high.or(other.budget)),
+        }
+    }
 }
 
-/// The rule of a model.
-pub(super) fn rule_of(price: &Price) -> ImageRule {
-    let id = &*price.id;
-    let base = id.strip_prefix("ft:").unwrap_or(id);
-    let patches = |tokens_per_thousand, high_max, auto_max| ImageRule::Patches {
-        tokens_per_thousand,
-        high_max,
-        auto_max,
-    };
-    let starts = |families: &[&str]| families.iter().any(|family| base.starts_with(family));
-    if base.starts_with("gpt-4o-mini") {
-        return ImageRule::Tiles { base: 2_833, tile: 5_667 };
+impl TileRule {
+    fn tokens(self, width: u32, height: u32, detail: Detail) -> u64 {
+        if detail == Detail::Low {
+            return self.base_tokens;
+        }
+        let (short, long) = (u64::from(width.min(height)), u64::from(width.max(height)));
+        let tiles = |pixels: u64| pixels.div_ceil(512);
+        let is_short_too_long = if long > 2_048 { short * 2_048 > 768 * long } else { short > 768 };
+        let count = if is_short_too_long {
+            // The shorter side is made 768 pixels long.
+            tiles(768) * tiles((long * 768).div_ceil(short))
+        } else if long > 2_048 {
+            tiles(2_048) * tiles((short * 2_048).div_ceil(long))
+        } else {
+            tiles(short) * tiles(long)
+        };
+        self.base_tokens + self.tile_tokens * count.clamp(1, TILES_MAX)
     }
-    if starts(&["gpt-4.1-nano", "gpt-5-nano"]) {
-        return patches(2_460, Some(1_536), Some(1_536));
+
+    fn tokens_max(self, detail: Detail) -> u64 {
+        let tiles = if detail == Detail::Low { 0 } else { TILES_MAX };
+        self.base_tokens + self.tile_tokens * tiles
     }
-    if starts(&["gpt-4.1-mini", "o4-mini", "gpt-5-mini"]) {
-        return patches(1_620, Some(1_536), Some(1_536));
+
+    fn dearer(self, other: Self) -> Self {
+        Self {
+            base_tokens: self.base_tokens.max(other.base_tokens),
+            tile_tokens: self.tile_tokens.max(other.tile_tokens),
+        }
     }
-    if starts(&["gpt-4o", "gpt-4.1", "gpt-4-turbo", "o1", "o3"]) {
-        return ImageRule::Tiles { base: 85, tile: 170 };
-    }
-    patches(2_460, None, None)
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
-    const TILED: ImageRule = ImageRule::Tiles { base: 85, tile: 170 };
-    const UNBOUNDED: ImageRule =
-        ImageRule::Patches { tokens_per_thousand: 1_200, high_max: None, auto_max: None };
+    const TILES: ImageRule =
+        ImageRule { patches: None, tiles: Some(TileRule { base_tokens: 85, tile_tokens: 170 }) };
+    const PATCHES: ImageRule = ImageRule {
+        patches: Some(PatchRule { thousandths: 1_200, budget: Some(10_000), budget_high: Some(2_500) }),
+        tiles: None,
+    };
 
-    fn auto(size: Option<(u32, u32)>) -> Image {
-        Image { size, detail: Detail::Auto }
+    fn tokens(rule: &ImageRule, width: u32, height: u32, detail: Detail) -> u64 {
+        rule.tokens(Image { size: Some((width, height)), detail }).unwrap()
     }
 
     #[test]
-    fn tiles_are_counted_after_scaling() {
-        for (size, tokens) in [
-            ((1, 1), 255),
-            ((512, 512), 255),
-            ((513, 512), 425),
-            ((1_024, 1_024), 765),
-            ((4_096, 2_048), 1_105),
-            ((2_048, 768), 1_445),
-            ((100_000, 37_500), 1_445),
-            ((u32::MAX, 1), 765),
+    fn tiles_are_counted_as_the_guide_does() {
+        for (width, height, tiles) in [
+            (1, 1, 1),
+            (512, 512, 1),
+            (513, 512, 2),
+            (768, 768, 4),
+            (1_024, 1_024, 4),
+            (2_048, 4_096, 6),
+            (4_096, 8_192, 6),
+            (2_048, 768, 8),
+            (3_000, 500, 4),
+            (100_000, 1, 4),
+            (u32::MAX, u32::MAX, 4),
         ] {
-            assert_eq!(TILED.tokens(auto(Some(size))), Some(tokens), "{size:?}");
+            for (width, height) in [(width, height), (height, width)] {
+                assert_eq!(
+                    tokens(&TILES, width, height, Detail::High),
+                    85 + 170 * tiles,
+                    "{width} x {height}"
+                );
+                assert_eq!(tokens(&TILES, width, height, Detail::Low), 85);
+            }
         }
-        assert_eq!(TILED.tokens(auto(None)), Some(1_445), "no image has more");
-        assert_eq!(TILED.tokens(Image { size: None, detail: Detail::Low }), Some(85));
+        assert_eq!(TILES.tokens_max(Detail::Auto), Some(1_445));
     }
 
     #[test]
-    fn patches_are_counted_up_to_the_budget() {
-        assert_eq!(UNBOUNDED.tokens(auto(Some((4_032, 3_024)))), Some(14_364), "12 megapixels");
-        assert_eq!(UNBOUNDED.tokens(auto(Some((16_000, 16_000)))), Some(300_000));
-        assert_eq!(UNBOUNDED.tokens(auto(None)), None, "nothing bounds it");
-        let budget =
-            ImageRule::Patches { tokens_per_thousand: 1_620, high_max: Some(1_536), auto_max: Some(1_536) };
-        assert_eq!(budget.tokens(auto(None)), Some(2_489));
-        assert_eq!(budget.tokens(auto(Some((32, 32)))), Some(2));
-        assert!(UNBOUNDED.tokens(auto(Some((u32::MAX, u32::MAX)))).is_some_and(|tokens| tokens > 1 << 53));
+    fn patches_are_counted_up_to_their_budget() {
+        assert_eq!(tokens(&PATCHES, 1, 1, Detail::Auto), 2);
+        assert_eq!(tokens(&PATCHES, 1_024, 1_024, Detail::Auto), 1_229, "1,024 patches");
+        assert_eq!(tokens(&PATCHES, 16_000, 16_000, Detail::Auto), 12_000);
+        assert_eq!(tokens(&PATCHES, 16_000, 16_000, Detail::High), 3_000);
+        let rule = PatchRule { thousandths: 1_200, budget: None, budget_high: None };
+        let unbounded = ImageRule { patches: Some(rule), tiles: None };
+        assert_eq!(tokens(&unbounded, 16_000, 16_000, Detail::Auto), 300_000);
+        assert_eq!(unbounded.tokens_max(Detail::Auto), None);
+        let largest = tokens(&unbounded, u32::MAX, u32::MAX, Detail::Auto);
+        assert_eq!(largest, ((1_u64 << 54) * 12).div_ceil(10), "no overflow");
+    }
+
+    proptest! {
+        #[test]
+        fn no_image_takes_more_than_the_most(width: u32, height: u32, low: bool) {
+            let detail = if low { Detail::Low } else { Detail::Auto };
+            for rule in [TILES, PATCHES] {
+                prop_assert!(Some(tokens(&rule, width, height, detail)) <= rule.tokens_max(detail));
+            }
+        }
+
+        #[test]
+        fn the_dearer_rule_is_dearer_for_every_image(width in 1_u32..20_000, height in 1_u32..20_000, high: bool) {
+            let detail = if high { Detail::High } else { Detail::Auto };
+            let mini = ImageRule {
+                patches: Some(PatchRule { thousandths: 1_620, budget: Some(1_536), budget_high: None }), tiles: None,
+            };
+            let rules = [TILES, PATCHES, mini, ImageRule::DEAREST];
+            for one in rules {
+                for other in rules {
+                    let dearer = tokens(&one.dearer(&other), width, height, detail);
+                    prop_assert!(dearer >= tokens(&one, width, height, detail));
+                    prop_assert!(dearer >= tokens(&other, width, height, detail));
+                }
+            }
+        }
     }
 }

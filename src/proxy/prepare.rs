@@ -13,7 +13,6 @@ use crate::ledger::entry::Attribution;
 use crate::openai::endpoint::Metered;
 use crate::openai::request::{self, Edit, Invalid, InvalidKind};
 use crate::pricing::bound::{BoundInputs, bound, largest_prompt};
-use crate::pricing::count;
 use crate::pricing::plan::Written;
 use crate::pricing::sheet::Price;
 use crate::proxy::admit::{Admitted, Candidate, admit};
@@ -52,12 +51,11 @@ impl Proxy {
     ) -> Result<Prepared, Refusal> {
         let mut parsed = request::parse(endpoint, &body).map_err(refuse_invalid)?;
         let demand = &mut parsed.demand;
-        if endpoint == Metered::Chat && demand.model.contains("-search-") {
-            // These models search the web on every request, asked or not.
-            demand.tools.web_search = Some(WebSearch::Chat);
-        }
         let now_s = self.guard.clock().now_s();
         let priced = rules.sheet.find(&demand.model, now_s);
+        if endpoint == Metered::Chat && priced.as_ref().is_some_and(|price| price.searches_always) {
+            demand.tools.web_search = Some(WebSearch::Chat);
+        }
         self.check_model(caller, &demand.model, priced.as_deref())?;
         let Wishes { max_cost, tags } = headers::wishes(&head.headers)?;
         let attribution =
@@ -69,8 +67,9 @@ impl Proxy {
             fill_stored_prompt(rules, demand, is_capped)?;
         }
         let (price, image_price) = prices(rules, demand, priced, under_money, now_s)?;
-        let (encoding, is_priced) = (count::encoding_of(&demand.model), price.is_some());
+        let is_priced = price.is_some();
         let bounding = price.clone().unwrap_or_else(|| rules.sheet.dearest(now_s));
+        let encoding = bounding.tokenizer;
         let policy = rules.admit.policy;
         let clampable = !matches!(endpoint, Metered::Compact | Metered::Embeddings);
         let written =
@@ -118,11 +117,14 @@ impl Proxy {
             at_s: now_s,
             largest_prompt: largest_prompt(&bounding, demand, admitted.inputs),
             reads_more: reads_more(demand),
+            cache_12h: demand.cache_12h,
         };
+        let hosted_calls_max = (is_capped && demand.tools.loops).then_some(admitted.inputs.tool_calls);
         let hide_usage = parsed.wants_usage_injected();
         let edit = Edit { include_usage: hide_usage, output_max, tool_calls_max };
         let body = parsed.rewrite(&body, &edit).map_or(body, Bytes::from);
-        Ok(Prepared { body, metering: Metering { reservation, bill, hide_usage, cut_at_tokens, extra } })
+        let metering = Metering { reservation, bill, hide_usage, cut_at_tokens, hosted_calls_max, extra };
+        Ok(Prepared { body, metering })
     }
 
     /// Whether the key and its project may use a model.

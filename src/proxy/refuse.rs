@@ -57,6 +57,8 @@ pub enum Refusal {
     Denied(Denial),
     /// It comes too fast.
     Throttled(Box<Throttled>),
+    /// The key asks too much of the guard itself at once.
+    Busy,
     /// The ledger can't be written.
     LedgerUnavailable,
     /// As many requests are open as may be.
@@ -104,10 +106,15 @@ impl Refusal {
             Self::Denied(Denial::TooLarge(_) | Denial::OverClientCap { .. }) => "request_cost_exceeds_limit",
             Self::Denied(Denial::TooManyMeters) | Self::LedgerUnavailable => "ledger_unavailable",
             Self::Overloaded => "overloaded",
-            Self::Throttled(_) => "rate_limit_exceeded",
+            Self::Throttled(_) | Self::Busy => "rate_limit_exceeded",
             Self::UpstreamUnreachable => "upstream_unreachable",
             Self::UpstreamTimeout => "upstream_timeout",
         }
+    }
+
+    /// Whether it came without a key that opens the proxy.
+    pub fn is_wrong_key(&self) -> bool {
+        matches!(self, Self::NoKey | Self::BadKey(_) | Self::AdminToken)
     }
 
     /// The limit that stood in the way, if it was one.
@@ -125,6 +132,7 @@ impl Refusal {
             | Self::Invalid(..)
             | Self::TooLarge(_)
             | Self::TooSlow
+            | Self::Busy
             | Self::LedgerUnavailable
             | Self::Overloaded
             | Self::UpstreamUnreachable
@@ -151,6 +159,7 @@ impl Refusal {
         match self {
             Self::Denied(denial) => denied::answer(denial, config, now_s),
             Self::Throttled(throttled) => too_fast(throttled),
+            Self::Busy => busy(),
             Self::LedgerUnavailable => unwritable(),
             Self::Overloaded => unavailable("overloaded", "Too many requests are open at spendguard."),
             Self::UpstreamUnreachable => server(
@@ -248,6 +257,14 @@ fn retry(headers: &mut HeaderMap, should: bool, after_s: Option<i64>) {
     if let Some(after_s) = after_s {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(after_s.max(1)));
     }
+}
+
+fn busy() -> Answer {
+    let message = "Too many questions of this kind are being answered. Please try again in 1s.".to_owned();
+    let mut headers = HeaderMap::new();
+    retry(&mut headers, true, Some(1));
+    let status = StatusCode::TOO_MANY_REQUESTS;
+    Answer { status, message, kind: "requests", param: None, code: Some("rate_limit_exceeded"), headers }
 }
 
 fn too_fast(throttled: &Throttled) -> Answer {
