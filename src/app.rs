@@ -61,6 +61,8 @@ pub struct App {
     /// The admin token, or where it is.
     pub token: token::Token,
     settings: Settings,
+    /// Those of the start, of which some keys stay in force until the next.
+    started: Settings,
     config_file: Option<PathBuf>,
     in_force: Arc<ArcSwap<InForce>>,
     rules: Arc<ArcSwap<Rules>>,
@@ -117,6 +119,7 @@ impl App {
             admin_task: TaskTracker::new(),
             guard,
             token,
+            started: settings.clone(),
             settings,
             config_file,
             stop,
@@ -133,6 +136,10 @@ impl App {
         app.admin_task.spawn(async move { lookout.run(settings, until).await });
         let (guard, until) = (Arc::clone(&app.guard), stopping.clone());
         app.admin_task.spawn(async move { guard.sum_up_days(until).await });
+        let (guard, until) = (Arc::clone(&app.guard), stopping.clone());
+        app.admin_task.spawn(async move { guard.watch_credit(until).await });
+        let (guard, in_force, until) = (Arc::clone(&app.guard), Arc::clone(&app.in_force), stopping.clone());
+        app.admin_task.spawn(async move { guard.prune_old(|| in_force.load().keep, until).await });
         app.serve_admin(admin_listener, stopping.clone())?;
         app.serve_proxy(listeners, &stopping)?;
         Ok(app)

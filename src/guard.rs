@@ -16,16 +16,18 @@ pub mod meters;
 pub mod models;
 pub mod observe;
 pub mod organization;
+mod reading;
 pub mod recovery;
 pub mod refused;
 pub mod reservation;
+pub mod retention;
 pub mod self_service;
 pub mod spend_alerts;
 pub mod trail;
 pub mod waiting;
 mod wrong_keys;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
@@ -45,6 +47,7 @@ use crate::ledger::{Admission, Ask, Caps, Headroom, Ledger};
 use crate::metrics::Metrics;
 use crate::store::rows::Names;
 use crate::store::{Reader, StoreError, Writer, Written, reader};
+use crate::sync::unpoisoned;
 use crate::throttle::Throttle;
 
 pub use limits::LimitError;
@@ -80,6 +83,8 @@ pub struct Guard {
     accounts: accounts::Accounts,
     /// Makes grants of prepaid credit one at a time.
     grants: tokio::sync::Mutex<()>,
+    /// Makes pruning one at a time.
+    pruning: tokio::sync::Mutex<()>,
     organization: organization::Organization,
     refused: refused::Remembered,
 }
@@ -122,6 +127,15 @@ pub enum AdjustError {
     /// There is no settled entry of that id, and no grant.
     #[error("no settled entry has that id, and no grant")]
     NoSuchEntry,
+    /// It was pruned.
+    #[error(
+        "that entry was pruned: entries before {} are gone, and only their sums are left. Correct a later entry of the \
+         same key instead; its note can say which one is meant", crate::store::verify::at(*before_s)
+    )]
+    Pruned {
+        /// Since when entries are there, in Unix seconds.
+        before_s: i64,
+    },
     /// The grant can't be corrected.
     #[error(transparent)]
     Credit(#[from] CreditError),
@@ -262,6 +276,12 @@ impl Guard {
             let grant = self.correct_grant(id, amount, note, by).await?;
             return grant.map(|grant| grant.entry()).ok_or(AdjustError::NoSuchEntry);
         }
+        if found.is_none() {
+            let pruned = self.pruned().await?.filter(|pruned| id <= pruned.last_id);
+            if let Some(pruned) = pruned {
+                return Err(AdjustError::Pruned { before_s: pruned.before_s });
+            }
+        }
         let original = found.filter(|entry| entry.kind == Kind::Settle).ok_or(AdjustError::NoSuchEntry)?;
         let slot = self.writer.operators_slot().await?;
         let slot_after = self.writer.operators_slot().await?;
@@ -298,61 +318,6 @@ impl Guard {
         Ok(entry)
     }
 
-    /// Runs a query on a thread of its own, after all that was queued for the
-    /// database before: whoever has been answered finds what he did.
-    pub async fn read<T, F>(&self, work: F) -> Result<T, StoreError>
-    where
-        T: Send + 'static,
-        F: FnOnce(&rusqlite::Connection) -> rusqlite::Result<T> + Send + 'static,
-    {
-        self.read_with(self.reader.clone(), work).await
-    }
-
-    /// The same for a query that may take long, which only others of its kind wait
-    /// for.
-    pub async fn read_long<T, F>(&self, work: F) -> Result<T, StoreError>
-    where
-        T: Send + 'static,
-        F: FnOnce(&rusqlite::Connection) -> rusqlite::Result<T> + Send + 'static,
-    {
-        self.read_with(self.long_reader.clone(), work).await
-    }
-
-    /// The same for what a key asks about itself.
-    pub async fn read_for_key<T, F>(&self, work: F) -> Result<T, StoreError>
-    where
-        T: Send + 'static,
-        F: FnOnce(&rusqlite::Connection) -> rusqlite::Result<T> + Send + 'static,
-    {
-        self.read_with(self.key_reader.clone(), work).await
-    }
-
-    async fn read_with<T, F>(&self, reader: Reader, work: F) -> Result<T, StoreError>
-    where
-        T: Send + 'static,
-        F: FnOnce(&rusqlite::Connection) -> rusqlite::Result<T> + Send + 'static,
-    {
-        // A database that can't be written can still be read.
-        let _ = self.writer.flush().await;
-        let done = tokio::task::spawn_blocking(move || reader.query(work)).await;
-        done.map_err(|_| StoreError::Unavailable)?
-    }
-
-    /// Does work on the database that is no business of the ledger's, after all that
-    /// was queued for it before.
-    pub async fn run<T, F>(&self, work: F) -> Result<T, StoreError>
-    where
-        T: Send + 'static,
-        F: FnOnce(&mut rusqlite::Connection) -> rusqlite::Result<T> + Send + 'static,
-    {
-        self.writer.run(work).await
-    }
-
-    /// Waits until all that was queued before is in the database.
-    pub async fn flush(&self) -> Result<(), StoreError> {
-        self.writer.flush().await
-    }
-
     /// The clock.
     pub fn clock(&self) -> &Arc<Clock> {
         &self.clock
@@ -384,7 +349,6 @@ impl Guard {
     }
 
     fn ledger(&self) -> Locked<'_> {
-        // A panic under the lock may have left half a change behind: go no further.
-        Locked::new(self.ledger.lock().unwrap_or_else(PoisonError::into_inner))
+        Locked::new(unpoisoned(self.ledger.lock()))
     }
 }

@@ -71,6 +71,8 @@ fn mirror(admin: &Admin) {
     let metrics = guard.metrics();
     let age_s = guard.clock().now_s().saturating_sub(admin.in_force.load().prices_as_of_s);
     metrics.mirror(guard.in_doubt().0, guard.queued(), age_s);
+    let sizes = guard.storage_sizes();
+    metrics.mirror_storage(sizes.database.saturating_add(sizes.log), sizes.free);
     metrics.mirror_waiting(guard.waiting());
     let mut samples = Vec::new();
     for of in guard.in_force() {

@@ -4,7 +4,7 @@ use http::{HeaderValue, Uri};
 
 use crate::admin::InForce;
 use crate::app::StartError;
-use crate::config::{Settings, text};
+use crate::config::Settings;
 use crate::net::Timeouts;
 use crate::pricing::plan::Policy;
 use crate::pricing::sheet::Sheet;
@@ -21,9 +21,10 @@ pub fn of(settings: &Settings) -> Result<(Rules, InForce), StartError> {
         Some(json) => Sheet::parse(json, &settings.pricing.overrides)?,
     };
     let in_force = InForce {
-        text: text::in_force(settings),
+        text: settings.text.clone(),
         zone: settings.zone.clone(),
         hosts: hosts(settings),
+        keep: settings.keep,
         tells_forecast: settings.alerts_forecast,
         prices_as_of_s: sheet.as_of_s(),
     };

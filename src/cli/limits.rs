@@ -129,6 +129,13 @@ async fn explain(name: &str, format: Format, connection: &Connection) -> Result<
             of("remaining"),
         ));
     }
+    if let Some(pruned) = explained["pruned"].as_object() {
+        let sums = pruned["settled"].as_object().into_iter().flatten();
+        let sums: Vec<_> =
+            sums.map(|(subject, _)| format!("{subject} {}", text(&pruned["settled"], subject))).collect();
+        let before = time(&explained["pruned"], "before");
+        say(&format!("entries before {before} were pruned; of them are: {}", sums.join(", ")));
+    }
     let meters = explained["meters"].as_array().map_or(0, Vec::len);
     if explained["meters_total"]
         .as_u64()

@@ -14,7 +14,7 @@ use crate::config::limits::{Problem, limits, prices};
 use crate::config::place::Place;
 use crate::config::raw::{Amount, Raw, SecretSource};
 use crate::config::settings::{Admin, Guard, Pricing, Server, Settings, TlsFiles, Upstream};
-use crate::config::units;
+use crate::config::{text, units};
 use crate::domain::demand::Tier;
 use crate::domain::limit::Mode;
 use crate::domain::{Money, Secret};
@@ -24,8 +24,10 @@ use crate::pricing::bound::ToolsBound;
 use crate::pricing::sheet::Sheet;
 use crate::store::Durability;
 
-const DEFAULT_UPSTREAM_KEY: &str = "OPENAI_API_KEY";
-const DEFAULT_ADMIN_TOKEN: &str = "SPENDGUARD_ADMIN_TOKEN";
+pub(super) const DEFAULT_UPSTREAM_KEY: &str = "OPENAI_API_KEY";
+/// What `storage.keep` may not be below.
+const KEEP_MIN: Duration = Duration::from_secs(86_400);
+pub(super) const DEFAULT_ADMIN_TOKEN: &str = "SPENDGUARD_ADMIN_TOKEN";
 
 /// What is wrong with a configuration, one line for each mistake.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,7 +76,7 @@ impl Notes<'_> {
         result.map_err(|problem| self.0.push((key.to_owned(), problem))).ok()
     }
 
-    fn one_of<T: Copy>(&mut self, key: &str, text: &str, choices: &[(&str, T)]) -> Option<T> {
+    pub(super) fn one_of<T: Copy>(&mut self, key: &str, text: &str, choices: &[(&str, T)]) -> Option<T> {
         let found = choices.iter().find(|(name, _)| *name == text).map(|(_, value)| *value);
         let names: Vec<_> = choices.iter().map(|(name, _)| format!("{name:?}")).collect();
         self.ok(key, found.ok_or_else(|| format!("{text:?} is not known; use {}", names.join(" or "))))
@@ -113,6 +115,8 @@ fn resolve(
     let (server, admin) = (server(raw, &mut notes), admin(raw, environment, &mut notes));
     let (pricing, guard) = (pricing(raw, overrides, &mut notes), guard(raw, &mut notes));
     let durability = notes.one_of("storage.durability", &raw.storage.durability, &durability);
+    let keep = raw.storage.keep.as_deref().map(keep).transpose();
+    let keep = notes.ok("storage.keep", keep);
     let classic = notes.one_of("errors.code", &raw.errors.code, &[("openai", false), ("classic", true)]);
     let log_json = notes.one_of("log.format", &raw.log.format, &[("text", false), ("json", true)]);
     let level = notes.one_of("log.level", &raw.log.level, &levels);
@@ -121,13 +125,16 @@ fn resolve(
     let scheme = if raw.admin.tls.is_some() { "https" } else { "http" };
     let alerts = alerts(raw, &format!("{scheme}://{}/", raw.admin.listen), environment, &mut notes);
     level?;
+    let text = text::in_force(raw, pass_through?, environment);
     Some(Settings {
+        text,
         server: server?,
         admin: admin?,
         upstream: upstream?,
         pass_through: pass_through?,
         storage_path: raw.storage.path.clone().into(),
         durability: durability?,
+        keep: keep?,
         zone: zone?,
         pricing: pricing?,
         guard: guard?,
@@ -143,6 +150,17 @@ fn resolve(
         alerts: alerts?,
         alerts_forecast: raw.alerts.forecast,
     })
+}
+
+/// How long entries are kept: a day at least.
+fn keep(text: &str) -> Result<Duration, String> {
+    let keep = units::duration(text)?;
+    if keep < KEEP_MIN {
+        return Err(format!(
+            "{text:?} is too short; entries of the last day are needed, so keep \"1d\" at least"
+        ));
+    }
+    Ok(keep)
 }
 
 fn server(raw: &Raw, notes: &mut Notes<'_>) -> Option<Server> {

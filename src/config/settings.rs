@@ -21,6 +21,8 @@ use crate::upstream::HttpProxy;
 /// Everything that a configuration decides.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// The configuration they were made of: every key in force, as TOML that loads again, without secrets.
+    pub text: String,
     /// The proxy's listener.
     pub server: Server,
     /// The admin listener.
@@ -33,6 +35,8 @@ pub struct Settings {
     pub storage_path: PathBuf,
     /// What a commit survives.
     pub durability: Durability,
+    /// How long entries are kept; for ever without.
+    pub keep: Option<Duration>,
     /// The calendar of windows.
     pub zone: Arc<str>,
     /// Prices.

@@ -44,6 +44,17 @@ pub enum KeyError {
     /// The key is a client's own and can't be rotated or edited here.
     #[error("key {0:?} is a pass-through key; only its owner can change it")]
     PassThrough(String),
+    /// The grace of an earlier rotation is not over.
+    #[error(
+        "an earlier secret of key {id:?} is good until {}, and a key has one such secret: rotate again then, or without \
+         a grace, which ends it at once", crate::store::verify::at(*until_s)
+    )]
+    InGrace {
+        /// The key.
+        id: String,
+        /// When it is over, in Unix seconds.
+        until_s: i64,
+    },
     /// The system gave no random numbers.
     #[error("the system gave no random numbers: {0}")]
     Random(#[from] getrandom::Error),
@@ -137,7 +148,8 @@ impl Guard {
         self.put_key(Some(&before), row, by).await
     }
 
-    /// Gives a key a new secret; the old one is honoured for a grace.
+    /// Gives a key a new secret; the old one is honoured for a grace. Without a grace no older secret is
+    /// good any more; while an earlier grace lasts there is no second one.
     pub async fn rotate_key(
         &self,
         id: &str,
@@ -150,8 +162,12 @@ impl Guard {
         if row.pass_through {
             return Err(KeyError::PassThrough(id.to_owned()));
         }
+        let now_s = self.clock.now_s();
+        if let Some((_, until_s)) = row.old.filter(|(_, until_s)| grace_s > 0 && *until_s > now_s) {
+            return Err(KeyError::InGrace { id: id.to_owned(), until_s });
+        }
         let secret = keys::new_secret()?;
-        let until_s = self.clock.now_s().saturating_add(grace_s.max(0));
+        let until_s = now_s.saturating_add(grace_s.max(0));
         row.old = (grace_s > 0).then_some((row.hash, until_s));
         row.hash = KeyHash::of(secret.expose().as_bytes()).0;
         row.redacted = secret.redacted();

@@ -18,6 +18,7 @@ use crate::guard::{Guard, audit};
 use crate::ledger::calendar::Windows;
 use crate::ledger::meter::Subject;
 use crate::ledger::{Seed, Seeding};
+use crate::store::codec::json_text;
 use crate::store::organization::AlertRow;
 use crate::store::rule::{LimitRule, RuleError};
 use crate::store::{Slot, StoreError, past, reader, settings};
@@ -167,8 +168,9 @@ impl Guard {
     where
         F: FnOnce(&Connection) -> rusqlite::Result<()> + Send + 'static,
     {
-        let text = |limit: &Arc<Limit>| serde_json::to_string(&LimitRule::of(limit)).unwrap_or_default();
-        let texts: Vec<_> = limits.iter().map(|limit| (limit.name.to_string(), text(limit))).collect();
+        let text = |limit: &Arc<Limit>| Ok((limit.name.to_string(), json_text(&LimitRule::of(limit))?));
+        let texts: rusqlite::Result<Vec<_>> = limits.iter().map(text).collect();
+        let texts = texts.map_err(StoreError::from)?;
         let work = move |db: &Connection| {
             texts.iter().try_for_each(|(name, text)| settings::put_limit_rule(db, name, text))?;
             also(db)

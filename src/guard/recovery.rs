@@ -102,6 +102,7 @@ impl Guard {
             admin_keys,
             accounts,
             grants: tokio::sync::Mutex::default(),
+            pruning: tokio::sync::Mutex::default(),
             organization,
             refused: Remembered::default(),
         };

@@ -6,6 +6,7 @@ use rusqlite::{Connection, params};
 
 use crate::ledger::calendar::Windows;
 use crate::ledger::entry::{Crossing, Entry, Kind};
+use crate::store::codec::json_text;
 use crate::store::days;
 use crate::store::desk::{Fact, Passed, Waiting};
 use crate::store::rollup::{RollupKey, RollupSums};
@@ -74,10 +75,10 @@ fn write(
     let mut rollups: BTreeMap<RollupKey, RollupSums> = BTreeMap::new();
     let mut crossed = Vec::new();
     for waiting in holds {
-        changes.open(waiting);
+        changes.open(waiting)?;
     }
     for Fact { entry, crossings, .. } in facts {
-        let tags = tags_text(&entry.attribution.tags);
+        let tags = tags_text(&entry.attribution.tags)?;
         insert_entry(db, entry, &tags)?;
         if matches!(entry.kind, Kind::Settle | Kind::Release) {
             changes.end(entry.id, open);
@@ -103,7 +104,7 @@ pub(crate) fn write_endings(db: &Connection, entries: &[Entry]) -> rusqlite::Res
     in_transaction(db, || {
         let summed = days::end(db)?;
         for entry in entries {
-            let tags = tags_text(&entry.attribution.tags);
+            let tags = tags_text(&entry.attribution.tags)?;
             insert_entry(db, entry, &tags)?;
             let mut sums = RollupSums::default();
             sums.add(entry);
@@ -127,17 +128,18 @@ struct HoldChanges {
 }
 
 impl HoldChanges {
-    fn open(&mut self, Waiting { hold, leans, .. }: &Waiting) {
-        // A hold has no map with keys other than text, so this can't fail.
-        let mut line = serde_json::to_string(&HoldRow::of(hold)).unwrap_or_default();
+    fn open(&mut self, Waiting { hold, leans, .. }: &Waiting) -> rusqlite::Result<()> {
+        let mut line = json_text(&HoldRow::of(hold))?;
         line.push('\n');
         if *leans {
-            return self.single.push((hold.id, line));
+            self.single.push((hold.id, line));
+            return Ok(());
         }
         self.first.get_or_insert(hold.id);
         self.last = hold.id;
         self.opened += 1;
         self.lines.push_str(&line);
+        Ok(())
     }
 
     fn end(&mut self, id: u64, open: &OpenBatches) {

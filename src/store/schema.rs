@@ -5,13 +5,14 @@ use rusqlite::{Connection, Transaction};
 use crate::store::rollup::{self, Table};
 
 /// The version this code reads and writes, kept in `PRAGMA user_version`.
-pub(crate) const VERSION: i64 = 3;
+pub(crate) const VERSION: i64 = 4;
 
 /// What brings a database from each version to the next.
-const STEPS: [&[&str]; 3] = [&[TABLES], &[ALERTS, ORGANIZATION], &[CREDIT, SETTING, DAYS, MAIL]];
+const STEPS: [&[&str]; 4] = [&[TABLES], &[ALERTS, ORGANIZATION], &[CREDIT, SETTING, DAYS, MAIL], &[PRUNED]];
 
 /// Every table is append-only but for `api_key`, `project` and `limit_rule`
-/// (an operator's settings), and `hold_batch` (emptied as its holds end).
+/// (an operator's settings), and `hold_batch` (emptied as its holds end). Old rows
+/// of `entry` are pruned if operators say so.
 const TABLES: &str = "
 CREATE TABLE entry (
     id INTEGER PRIMARY KEY,
@@ -279,8 +280,23 @@ CREATE TABLE setting (
 ) STRICT, WITHOUT ROWID;
 ";
 
+/// What was pruned, all together: one row, or none while nothing was (see
+/// `store::retention`).
+const PRUNED: &str = "
+CREATE TABLE pruned (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    before_s INTEGER NOT NULL,
+    entries INTEGER NOT NULL,
+    last_id INTEGER NOT NULL,
+    latest_ms INTEGER NOT NULL,
+    requests INTEGER NOT NULL,
+    cost_nano INTEGER NOT NULL,
+    tokens INTEGER NOT NULL
+) STRICT;
+";
+
 /// The tables without which a database is no ledger, and the version each is of.
-pub(crate) const NEEDED: [(i64, &str); 17] = [
+pub(crate) const NEEDED: [(i64, &str); 18] = [
     (1, "entry"),
     (1, "hold_batch"),
     (1, "crossing"),
@@ -298,6 +314,7 @@ pub(crate) const NEEDED: [(i64, &str); 17] = [
     (3, "rollup_day"),
     (3, "rollup_day_user"),
     (3, "rollup_day_span"),
+    (4, "pruned"),
 ];
 
 /// Creates the tables of a new database, all or none.

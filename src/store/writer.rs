@@ -8,6 +8,7 @@
 //! take long: work for operators, commits that wait for the disk, and trying
 //! again while the database can't be written.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -179,6 +180,11 @@ impl Writer {
             self.shared.handover.write_holds();
         }
         hold.answer.await.unwrap_or(false)
+    }
+
+    /// The database's file.
+    pub fn path(&self) -> &Path {
+        &self.shared.store.path
     }
 
     /// Whether the last group was written.

@@ -56,11 +56,8 @@ async fn dial(world: &Arc<World>) -> Option<SendRequest<Full<Bytes>>> {
 }
 
 fn request(world: &World, name: &str, chance: &mut Chance) -> Request<Full<Bytes>> {
-    let drawn = if chance.percent(world.drawn_percent) {
-        drawn::request(&world.account, name, chance)
-    } else {
-        None
-    };
+    let drawn =
+        if chance.percent(world.drawn_percent) { drawn::request(&world.account, name, chance) } else { None };
     let (path, body) = drawn.unwrap_or_else(|| ("/v1/chat/completions", plain(name, chance)));
     let mut request = Request::post(path)
         .header("authorization", format!("Bearer {}", world.keys()[chance.one(&[0, 1])]))

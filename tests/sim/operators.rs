@@ -12,6 +12,7 @@ use spendguard::domain::Money;
 use spendguard::guard::trail::Actor;
 use spendguard::ledger::entry::Kind;
 use spendguard::store::reader::{self, EntryFilter};
+use spendguard::store::retention::PruneError;
 use spendguard::store::rule::LimitRule;
 use tokio::time::{sleep, timeout};
 
@@ -69,7 +70,11 @@ fn config(chance: &mut Chance, world: &World) -> String {
         let window = chance.one(&["minute", "hour", "day", "month", "year", "total"]);
         let zone = chance.one(&["UTC", "Asia/Tokyo", "Europe/Warsaw"]);
         // A minute of tokens or requests is a rate: the throttle's, not the ledger's.
-        let (unit, hard) = if window == "minute" { ("usd", dollars(chance, world.scale)) } else { amount(chance, world.scale) };
+        let (unit, hard) = if window == "minute" {
+            ("usd", dollars(chance, world.scale))
+        } else {
+            amount(chance, world.scale)
+        };
         let only = chance.one(&["", "", "", "only = { model = [\"gpt-5*\"] }\n"]);
         text += &format!(
             "[[limit]]\nname = \"limit-{number}\"\nper = \"{per}\"\nunit = \"{unit}\"\nwindow = \"{window}\"\n\
@@ -117,6 +122,7 @@ async fn act(world: &Arc<World>, chance: &mut Chance) {
         6 => turn_the_clock(world, chance),
         7 => drop(world.with_life(crate::life::Life::checkpoint)),
         8..=10 => world.die_after(chance.within(1, 80)),
+        11 if world.corrects && chance.percent(50) => prune(world).await,
         11 | 12 => sum_up(world).await,
         14..=17 => grant(world, chance).await,
         _ => world.die_now(),
@@ -190,6 +196,20 @@ async fn sum_up(world: &World) {
         steps += 1;
     }
     world.trace(&format!("days are summed up in {steps} steps"));
+}
+
+/// More than a day passes, and what is older than one is pruned. As corrections do, it reads on a real thread.
+async fn prune(world: &World) {
+    let Some(guard) = world.guard() else { return };
+    world.clock_off_ms.fetch_add(26 * 3_600_000, Ordering::Relaxed);
+    let (ring, all) =
+        (Arc::clone(guard.ring()), EntryFilter { count_max: 1_000_000, ..EntryFilter::default() });
+    let Ok(entries) = guard.read(move |db| reader::entries(db, &all, &*ring)).await else { return };
+    let copies = entries.into_iter().map(|entry| (entry.id, entry));
+    world.archive.lock().unwrap().extend(copies);
+    let done = guard.prune(guard.clock().now_s() - 86_400, PATIENCE, &Actor::guard()).await;
+    world.check(!matches!(done, Err(PruneError::Unlike { .. })), || format!("pruning: {done:?}"));
+    world.trace(&format!("a day passes, and entries are pruned: {}", done.is_ok()));
 }
 
 /// The disk fails for a while.

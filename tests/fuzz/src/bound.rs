@@ -50,7 +50,8 @@ pub struct Case {
 /// Draws a request and its world.
 pub fn case(chance: &mut Chance, sizes: draw::Sizes) -> Case {
     let mut world = World::furnished();
-    world.project_tier = chance.one(&[prices::Tier::Standard, prices::Tier::Standard, prices::Tier::Priority]);
+    world.project_tier =
+        chance.one(&[prices::Tier::Standard, prices::Tier::Standard, prices::Tier::Priority]);
     world.is_regional = chance.percent(20);
     let endpoint = chance.one(&Endpoint::ALL);
     let body = draw::body(chance, endpoint, sizes);

@@ -111,7 +111,8 @@ fn chat(outcome: &Outcome, ask: &Ask, id: &str) -> Value {
             }
         })
         .collect();
-    let (prefix, object) = if is_chat { ("chatcmpl", "chat.completion") } else { ("cmpl", "text_completion") };
+    let (prefix, object) =
+        if is_chat { ("chatcmpl", "chat.completion") } else { ("cmpl", "text_completion") };
     let mut object = json!({
         "id": format!("{prefix}-{id}"), "object": object, "created": 1, "model": outcome.model,
         "service_tier": outcome.tier.wire(), "choices": choices,

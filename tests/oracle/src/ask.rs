@@ -120,7 +120,9 @@ impl Ask {
             predicted: predicted(endpoint, &body),
             echo: endpoint == Endpoint::Completions && body["echo"] == true,
             audio_out: endpoint == Endpoint::Chat
-                && body["modalities"].as_array().is_some_and(|kinds| kinds.iter().any(|kind| kind == "audio")),
+                && body["modalities"]
+                    .as_array()
+                    .is_some_and(|kinds| kinds.iter().any(|kind| kind == "audio")),
             ttl_12h: body["prompt_cache_options"]["ttl"] == "12h",
             tiers: match endpoint {
                 Endpoint::Completions | Endpoint::Embeddings => vec![Tier::Standard],
@@ -183,7 +185,10 @@ fn predicted(endpoint: Endpoint, body: &Value) -> Text {
         match &body["prediction"]["content"] {
             Value::String(content) => text.add(Text::of(content)),
             Value::Array(parts) => {
-                parts.iter().filter_map(|part| part["text"].as_str()).for_each(|part| text.add(Text::of(part)));
+                parts
+                    .iter()
+                    .filter_map(|part| part["text"].as_str())
+                    .for_each(|part| text.add(Text::of(part)));
             }
             Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => {}
         }

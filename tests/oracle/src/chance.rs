@@ -33,7 +33,8 @@ impl Chance {
                 z ^ (z >> 31)
             }
             Source::Bytes(bytes, at) => {
-                let width = usize::try_from((64 - (count - 1).leading_zeros()).div_ceil(8)).expect("few bytes");
+                let width =
+                    usize::try_from((64 - (count - 1).leading_zeros()).div_ceil(8)).expect("few bytes");
                 let taken = bytes.iter().skip(*at).take(width);
                 let number = taken.fold(0, |number, byte| number << 8 | u64::from(*byte));
                 *at += width;

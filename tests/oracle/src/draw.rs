@@ -111,7 +111,16 @@ impl Hand<'_> {
     }
 
     fn shared(&mut self, request: &mut Map<String, Value>) {
-        let tier = self.chance.one(&["auto", "default", "default", "flex", "priority", "fast", "ultrafast", "scale"]);
+        let tier = self.chance.one(&[
+            "auto",
+            "default",
+            "default",
+            "flex",
+            "priority",
+            "fast",
+            "ultrafast",
+            "scale",
+        ]);
         self.put(request, 50, "service_tier", tier);
         self.put(request, 20, "prompt_cache_options", json!({ "mode": "auto", "ttl": "12h" }));
         self.put(request, 10, "prompt_cache_options", json!({ "ttl": "30m" }));
@@ -175,7 +184,8 @@ impl Hand<'_> {
     }
 
     fn embeddings(&mut self) -> Map<String, Value> {
-        let model = self.chance.one(&["text-embedding-3-small", "text-embedding-3-large", "text-embedding-ada-002"]);
+        let model =
+            self.chance.one(&["text-embedding-3-small", "text-embedding-3-large", "text-embedding-ada-002"]);
         let input = self.texts();
         [("model".to_owned(), json!(model)), ("input".to_owned(), input)].into_iter().collect()
     }
@@ -206,7 +216,8 @@ impl Hand<'_> {
         }
         if self.chance.percent(8) {
             let id = self.id(&["pmpt_plain", "pmpt_laden"]);
-            request.insert("prompt".to_owned(), json!({ "id": id, "variables": { "name": self.input_part() } }));
+            request
+                .insert("prompt".to_owned(), json!({ "id": id, "variables": { "name": self.input_part() } }));
             self.drop_half(&mut request, &["model", "input"]);
         }
         let conversation = self.id(&["conv_small", "conv_large"]);

@@ -73,9 +73,9 @@ pub fn generated(size: &str, quality: &str) -> u64 {
         "medium" => 1_584,
         _ => 6_240,
     };
-    let pixels = size.split_once('x').and_then(|(width, height)| {
-        width.parse::<u64>().ok()?.checked_mul(height.parse().ok()?)
-    });
+    let pixels = size
+        .split_once('x')
+        .and_then(|(width, height)| width.parse::<u64>().ok()?.checked_mul(height.parse().ok()?));
     // The published figures end at 1,536 × 1,024; beyond they grow with the pixels.
     let beyond = pixels.map_or(0, |pixels| (largest * pixels).div_ceil(1_536 * 1_024));
     largest.max(beyond)

@@ -24,6 +24,6 @@ pub mod world;
 
 pub use ask::Ask;
 pub use chance::Chance;
-pub use outcome::Outcome;
 pub use maximum::maximum;
+pub use outcome::Outcome;
 pub use world::{Endpoint, World};

@@ -56,7 +56,8 @@ fn tokens(world: &World, ask: &Ask, rates: Rates, input: u128) -> u128 {
     let write = if ask.ttl_12h { rates.write_12h.max(rates.write) } else { rates.write };
     let dearest = rates.input.max(rates.cached).max(write);
     let audio = turns * u128::from(ask.audio).min(window);
-    let pictures = ask.pictures.iter().chain(&ask.pictures_named).fold(0, |sum, tokens| sum + u128::from(*tokens));
+    let pictures =
+        ask.pictures.iter().chain(&ask.pictures_named).fold(0, |sum, tokens| sum + u128::from(*tokens));
     let pictures = turns * pictures.min(window);
     let mut cost = input * dearest;
     cost += audio * rates.audio_in.saturating_sub(dearest);
@@ -89,10 +90,7 @@ fn fees(world: &World, ask: &Ask, calls: u128) -> u128 {
     // What is drawn was written by the model first: no more than its output.
     let drawn: u128 = tools.images.iter().map(|tool| tool.rates(world.place()).input).max().unwrap_or(0);
     let drawn = if calls > 0 { drawn * output(world, ask) } else { 0 };
-    let containers = if calls > 0 {
-        tools.containers.iter().map(|(_, memory)| memory.session_pico()).sum()
-    } else {
-        0
-    };
+    let containers =
+        if calls > 0 { tools.containers.iter().map(|(_, memory)| memory.session_pico()).sum() } else { 0 };
     calls * tools.fee_max_pico().max(images) + drawn + containers + tools.chat_search_pico.unwrap_or(0)
 }

@@ -295,7 +295,12 @@ impl Outcome {
         for (at, (id, memory)) in ask.tools.containers.iter().enumerate() {
             if self.calls.contains(&Call::Code(at)) {
                 let id = id.clone().unwrap_or_else(|| format!("cntr_new_{at}"));
-                self.containers.push(Session { index: at, id, memory: *memory, minutes: chance.within(5, 20) });
+                self.containers.push(Session {
+                    index: at,
+                    id,
+                    memory: *memory,
+                    minutes: chance.within(5, 20),
+                });
             }
         }
     }
@@ -306,7 +311,14 @@ impl Outcome {
         if self.report.usage == UsageForm::Absent && self.end == End::Completed {
             let first = exact_prompt(ask);
             let used = Used { input: first, output: self.words, ..Used::default() };
-            *self = Self { used, largest: first, calls: Vec::new(), drawn: None, containers: Vec::new(), ..self.clone() };
+            *self = Self {
+                used,
+                largest: first,
+                calls: Vec::new(),
+                drawn: None,
+                containers: Vec::new(),
+                ..self.clone()
+            };
         }
         if self.report.usage == UsageForm::Bare {
             let used = &mut self.used;
@@ -435,7 +447,11 @@ fn exact_prompt(ask: &Ask) -> u64 {
 /// The model, or a snapshot of it.
 fn served(chance: &mut Chance, ask: &Ask) -> String {
     let is_base = ask.model.name == ask.model_named && !ask.model_named.contains("-20");
-    if is_base && chance.percent(30) { format!("{}-2026-10-01", ask.model_named) } else { ask.model_named.clone() }
+    if is_base && chance.percent(30) {
+        format!("{}-2026-10-01", ask.model_named)
+    } else {
+        ask.model_named.clone()
+    }
 }
 
 fn report(chance: &mut Chance, ask: &Ask, end: End) -> Report {

@@ -161,7 +161,8 @@ const PROMOTION_LAST_DAY: &str = "2026-11-21";
 impl Model {
     /// Whether the model thinks before it answers, in tokens that no client sees.
     pub fn reasons(&self) -> bool {
-        let reasons = ["o1", "o3", "o4", "gpt-5", "gpt-6", "codex", "daybreak", "gpt-daybreak", "gpt-rosalind"];
+        let reasons =
+            ["o1", "o3", "o4", "gpt-5", "gpt-6", "codex", "daybreak", "gpt-daybreak", "gpt-rosalind"];
         reasons.iter().any(|start| self.name.starts_with(start)) && !self.name.contains("-chat")
     }
 

@@ -5,7 +5,8 @@ use serde_json::Value;
 use crate::ask::memory_of;
 use crate::image;
 use crate::prices::{
-    CATALOGUE_DAY, FILE_SEARCH_PICO, Memory, Model, Place, Rates, Tier, WEB_SEARCH_PICO, WEB_SEARCH_PREVIEW_PICO, find, models,
+    CATALOGUE_DAY, FILE_SEARCH_PICO, Memory, Model, Place, Rates, Tier, WEB_SEARCH_PICO,
+    WEB_SEARCH_PREVIEW_PICO, find, models,
 };
 use crate::world::{Endpoint, World};
 

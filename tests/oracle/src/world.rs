@@ -38,9 +38,14 @@ impl Endpoint {
 #[derive(Clone, Debug)]
 #[expect(missing_docs, reason = "the variants say it")]
 pub enum File {
-    Picture { width: u64, height: u64 },
+    Picture {
+        width: u64,
+        height: u64,
+    },
     /// Tokens that its text and pages have.
-    Document { tokens: u64 },
+    Document {
+        tokens: u64,
+    },
 }
 
 /// A prompt that upstream keeps, with what it carries.
@@ -173,8 +178,7 @@ impl World {
         .into();
         let sizes = ["cntr_1g", "cntr_4g", "cntr_16g", "cntr_64g"].into_iter().zip(Memory::ALL);
         world.containers = sizes.map(|(id, memory)| (id.to_owned(), memory)).collect();
-        let shell =
-            serde_json::json!({ "type": "shell", "environment": { "type": "container_auto", "memory_limit": "64g" } });
+        let shell = serde_json::json!({ "type": "shell", "environment": { "type": "container_auto", "memory_limit": "64g" } });
         let tools = vec![
             serde_json::json!({ "type": "web_search" }),
             serde_json::json!({ "type": "image_generation", "model": "gpt-image-1.5" }),

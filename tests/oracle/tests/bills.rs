@@ -131,7 +131,8 @@ fn each_hosted_call_adds_to_the_context_that_every_later_turn_reads() {
 #[test]
 fn containers_cost_what_they_were_made_with() {
     let of = |container: Value| {
-        let mut body = responses("gpt-5-mini", &json!([{ "type": "code_interpreter", "container": container }]));
+        let mut body =
+            responses("gpt-5-mini", &json!([{ "type": "code_interpreter", "container": container }]));
         body["max_tool_calls"] = json!(1);
         body.as_object_mut().expect("an object").remove("input");
         let tools = u128::try_from(body["tools"].to_string().len()).expect("a length") + 3;
@@ -251,7 +252,8 @@ fn pictures_that_were_made_cost_their_own_models_rates() {
     let body = responses("gpt-5", &tools).to_string();
     let ask = Ask::read(&world, Endpoint::Responses, body.as_bytes()).expect("a known model");
     let mut made = outcome(Used::default());
-    made.drawn = Some((ask.tools.images[0].clone(), Drawn { text_in: 100, image_in: 1_000, image_out: 4_160 }));
+    made.drawn =
+        Some((ask.tools.images[0].clone(), Drawn { text_in: 100, image_in: 1_000, image_out: 4_160 }));
     assert_eq!(made.charge(&world, &ask, 0), 100 * 5_000_000 + 1_000 * 8_000_000 + 4_160 * 32_000_000);
 }
 

@@ -164,7 +164,8 @@ impl<'a> Parts<'a> {
         if let Some(id) = id {
             self.is_possible &= matches!(self.world.files.get(id), Some(File::Picture { .. }));
             self.named(detail);
-        } else if url.is_some_and(|url| url.get(..5).is_some_and(|start| start.eq_ignore_ascii_case("data:"))) {
+        } else if url.is_some_and(|url| url.get(..5).is_some_and(|start| start.eq_ignore_ascii_case("data:")))
+        {
             let data = url.and_then(|url| url.split_once(',')).map(|(_, data)| data);
             self.pixels(data, detail);
         } else if url.is_some() {

@@ -23,7 +23,8 @@ impl Hand<'_> {
             2 => "1234567890".repeat(count / 10),
             3 => "日本語 ქართული 😀 ".repeat(count / 40),
             4 => "\u{1}\n\t\"\\/".repeat(count / 6),
-            5 => r#"{"type":"image_url","image_url":{"url":"data:image/png;base64,iVBORw0KGgo="}} "#.repeat(count / 80),
+            5 => r#"{"type":"image_url","image_url":{"url":"data:image/png;base64,iVBORw0KGgo="}} "#
+                .repeat(count / 80),
             6 => "<|endoftext|> <|im_start|>system it's ".repeat(count / 38),
             _ => "hello ".repeat(count / 6 + 1),
         }
@@ -34,8 +35,11 @@ impl Hand<'_> {
         let text = base64::encode(file);
         match self.chance.within(0, 7) {
             0 => {
-                let lines: Vec<String> =
-                    text.as_bytes().chunks(76).map(|line| String::from_utf8_lossy(line).into_owned()).collect();
+                let lines: Vec<String> = text
+                    .as_bytes()
+                    .chunks(76)
+                    .map(|line| String::from_utf8_lossy(line).into_owned())
+                    .collect();
                 lines.join("\r\n")
             }
             1 => text.trim_end_matches('=').to_owned(),
@@ -57,7 +61,11 @@ impl Hand<'_> {
         let cut = |side: u64| u32::try_from(side).unwrap_or(u32::MAX);
         let length = self.chance.magnitude(self.sizes.file_max);
         // Of one colour, or of none.
-        let filling = if self.chance.percent(50) { vec![0; usize::try_from(length).expect("a length")] } else { noise(length) };
+        let filling = if self.chance.percent(50) {
+            vec![0; usize::try_from(length).expect("a length")]
+        } else {
+            noise(length)
+        };
         let mut file = kind.file(cut(width), cut(height), &filling);
         if self.chance.percent(5) {
             file.truncate(self.chance.index(40));
@@ -107,7 +115,8 @@ impl Hand<'_> {
                 json!({ "filename": "a.txt", "file_data": format!("data:text/plain;base64,{data}") })
             }
             _ => {
-                let pages = usize::try_from(self.chance.magnitude(self.sizes.file_max.min(2_000) / 100)).expect("few");
+                let pages = usize::try_from(self.chance.magnitude(self.sizes.file_max.min(2_000) / 100))
+                    .expect("few");
                 let file = pdf_file(pages + 1, "a page of some words");
                 let data = self.data(&file);
                 json!({ "filename": "a.pdf", "file_data": format!("data:application/pdf;base64,{data}") })
