@@ -12,7 +12,8 @@ use serde_json::json;
 use spendguard::domain::demand::Tier;
 use spendguard::media;
 use spendguard::openai::{Metered, request};
-use spendguard::pricing::bound::{BoundInputs, bound};
+use spendguard::pricing::bound::{ToolsBound, bound};
+use spendguard::pricing::plan::Policy;
 use spendguard::pricing::sheet::Sheet;
 
 /// A conversation of so many bytes of text.
@@ -35,10 +36,11 @@ fn image(bytes: usize) -> Vec<u8> {
 
 fn bounds(c: &mut Criterion) {
     let sheet = Sheet::built_in(&[]).unwrap();
-    let inputs = BoundInputs {
-        input_tokens: None,
-        output_max: None,
+    let policy = Policy {
+        output_default: 16_384,
         tool_calls_max: 8,
+        tool_context_max: 16_000,
+        tools_bound: ToolsBound::Practical,
         project_tier: Tier::default(),
     };
     let mut group = c.benchmark_group("bound");
@@ -52,7 +54,8 @@ fn bounds(c: &mut Criterion) {
             b.iter(|| {
                 let read = request::parse(Metered::Chat, &body).unwrap();
                 let price = sheet.find(&read.demand.model, 1_795_000_000).unwrap();
-                bound(&price, None, &read.demand, inputs)
+                let written = policy.written(&price, &read.demand, true);
+                bound(&price, None, &read.demand, policy.inputs(&read.demand, written, Some(0)))
             });
         });
     }

@@ -12,16 +12,20 @@ pub mod days;
 pub mod keyring;
 pub mod limits;
 mod marks;
+pub mod meters;
 pub mod models;
 pub mod observe;
 pub mod organization;
 pub mod recovery;
 pub mod refused;
 pub mod reservation;
+pub mod self_service;
 pub mod spend_alerts;
 pub mod trail;
+pub mod waiting;
+mod wrong_keys;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
@@ -31,11 +35,13 @@ use crate::domain::demand::{Bound, Tier};
 use crate::domain::{Limit, Money};
 use crate::guard::credit::CreditError;
 use crate::guard::trail::{Actor, Change};
+use crate::guard::waiting::Locked;
 use crate::keys::Ring;
 use crate::ledger::denial::Denial;
 use crate::ledger::entry::{Attribution, Entry, Hold, Kind};
 use crate::ledger::meter::Reading;
-use crate::ledger::{Admission, Ask, Headroom, Ledger};
+use crate::ledger::waiting::Turn;
+use crate::ledger::{Admission, Ask, Caps, Headroom, Ledger};
 use crate::metrics::Metrics;
 use crate::store::rows::Names;
 use crate::store::{Reader, StoreError, Writer, Written, reader};
@@ -55,11 +61,13 @@ pub struct Guard {
     reader: Reader,
     /// A second connection, for what may take seconds: nobody else waits for it.
     long_reader: Reader,
+    /// A third, for what keys ask about themselves: operators don't wait for them.
+    key_reader: Reader,
+    self_service: self_service::Open,
+    wrong_keys: wrong_keys::Pace,
     ring: Arc<Ring>,
     clock: Arc<Clock>,
     metrics: Arc<Metrics>,
-    /// Told whenever a hold ends or a cap changes.
-    room: Notify,
     /// The rules as they were written; the lock makes changes one at a time.
     book: tokio::sync::Mutex<limits::Book>,
     /// Makes changes of keys and projects one at a time.
@@ -132,14 +140,20 @@ impl Names for Ring {
 }
 
 impl Guard {
-    /// Reserves the bound on every matching meter, or says why not.
+    /// Reserves the bound on every matching meter, or says why not. Those who wait
+    /// for room on one of them are served first.
     ///
     /// When it returns a reservation, the hold is in the database.
     pub async fn reserve(self: &Arc<Self>, order: Order) -> Result<Reservation, Refused> {
+        self.reserve_in_turn(order, Turn::Newcomer).await
+    }
+
+    /// The same for a request whose turn it may be.
+    pub async fn reserve_in_turn(self: &Arc<Self>, order: Order, turn: Turn) -> Result<Reservation, Refused> {
         let slot = self.writer.slot().await.map_err(|error| {
             if matches!(error, StoreError::Full) { Refused::Full } else { Refused::Unavailable }
         })?;
-        let (hold, admission, answer) = self.admit(order)?;
+        let (hold, admission, answer) = self.admit(order, turn)?;
         let reservation = Reservation::new(Arc::clone(self), hold, slot);
         for limit in &admission.would_reject {
             self.metrics.would_have_rejected(&limit.name);
@@ -150,7 +164,7 @@ impl Guard {
     }
 
     /// Decides, applies, and hands the hold to the writer, all under the lock.
-    fn admit(&self, order: Order) -> Result<(Arc<Hold>, Admission, Written), Refused> {
+    fn admit(&self, order: Order, turn: Turn) -> Result<(Arc<Hold>, Admission, Written), Refused> {
         let mut ledger = self.ledger();
         let admitted_ms = self.clock.now_ms();
         let ask = Ask {
@@ -159,8 +173,22 @@ impl Guard {
             client_cap: order.client_cap,
             at_ms: admitted_ms,
             unwritten: self.writer.unwritten(ledger.freed()),
+            turn,
         };
-        let admission = ledger.decide(&ask).map_err(Refused::Denied)?;
+        let admission = match ledger.decide(&ask) {
+            Ok(admission) => admission,
+            Err(denial) => {
+                // There is room where others wait: a window has begun, or the first of
+                // them needs more.
+                if let Some(place) = denial.place().filter(|_| denial.is_queued_only()) {
+                    ledger.queues().call(&place);
+                }
+                if matches!(denial, Denial::TooManyMeters) {
+                    ledger.make_room(&order.attribution, admitted_ms);
+                }
+                return Err(Refused::Denied(denial));
+            }
+        };
         // Asked here, since a cap may have come into force a moment ago.
         if !order.is_priced && ledger.needs_price(&order.attribution) {
             return Err(Refused::Unpriced(Arc::clone(&order.attribution.model)));
@@ -175,6 +203,9 @@ impl Guard {
             stream: order.stream,
         });
         ledger.apply_hold(&hold);
+        if let Turn::Ticket(ticket) = turn {
+            ledger.queues().leave(ticket);
+        }
         let answer = self.writer.push_hold(Arc::clone(&hold), admission.leans);
         Ok((hold, admission, answer))
     }
@@ -184,9 +215,9 @@ impl Guard {
         self.ledger().headroom(of, client_cap, self.clock.now_ms())
     }
 
-    /// Whether an enforced dollar cap applies, so that a price must be known.
-    pub fn needs_price(&self, of: &Attribution) -> bool {
-        self.ledger().needs_price(of)
+    /// The kinds of enforced caps that a request of this attribution counts on.
+    pub fn caps(&self, of: &Attribution) -> Caps {
+        self.ledger().caps(of)
     }
 
     /// The limits that a request of this attribution counts on, rates aside.
@@ -198,12 +229,6 @@ impl Guard {
             .collect()
     }
 
-    /// Every limit in force with its current meters, rates aside.
-    pub fn limits(&self) -> Vec<(Arc<Limit>, Vec<Reading>)> {
-        let ledger = self.ledger();
-        ledger.limits(self.clock.now_ms()).map(|(limit, readings)| (Arc::clone(limit), readings)).collect()
-    }
-
     /// The open holds on one limit's current meters: hold, subject, amount.
     pub fn holds_on(&self, limit: &str) -> Vec<(Arc<Hold>, String, i64)> {
         let on_it = self.ledger().holds_on(limit, self.clock.now_ms());
@@ -213,12 +238,7 @@ impl Guard {
     /// Money held for open requests, and how many there are.
     pub fn in_doubt(&self) -> (Money, usize) {
         let ledger = self.ledger();
-        (ledger.in_doubt(), ledger.holds().count())
-    }
-
-    /// Resolves when a hold has ended or a cap has changed since the call.
-    pub fn room(&self) -> tokio::sync::futures::Notified<'_> {
-        self.room.notified()
+        (ledger.in_doubt(), ledger.open())
     }
 
     /// Told whenever there is something new to tell operators.
@@ -268,7 +288,6 @@ impl Guard {
             let told = self.writer.queue_job(slot_after, move |db| crate::store::trail::insert(db, &row));
             (entry, told)
         };
-        self.room.notify_waiters();
         // It counts already; a failure here must not invite to do it twice.
         if let Err(error) = self.writer.flush().await {
             tracing::warn!(%error, "a correction counts, and is written as soon as the ledger can be");
@@ -297,6 +316,15 @@ impl Guard {
         F: FnOnce(&rusqlite::Connection) -> rusqlite::Result<T> + Send + 'static,
     {
         self.read_with(self.long_reader.clone(), work).await
+    }
+
+    /// The same for what a key asks about itself.
+    pub async fn read_for_key<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&rusqlite::Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        self.read_with(self.key_reader.clone(), work).await
     }
 
     async fn read_with<T, F>(&self, reader: Reader, work: F) -> Result<T, StoreError>
@@ -355,8 +383,8 @@ impl Guard {
         self.writer.is_healthy()
     }
 
-    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+    fn ledger(&self) -> Locked<'_> {
         // A panic under the lock may have left half a change behind: go no further.
-        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+        Locked::new(self.ledger.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

@@ -42,6 +42,7 @@ pub struct Metrics {
     soft_crossings: IntCounterVec,
     alerts: IntCounterVec,
     overrun: Counter,
+    output_bound_hits: IntCounterVec,
     unpriced: IntCounter,
     in_doubt: Gauge,
     overhead: HistogramVec,
@@ -51,6 +52,7 @@ pub struct Metrics {
     streams: IntGauge,
     commit: Histogram,
     queue: IntGauge,
+    waiting: IntGauge,
     reload_failures: IntCounter,
     price_age: IntGauge,
     limit_settled: GaugeVec,
@@ -142,6 +144,12 @@ impl Metrics {
                     "Dollars settled beyond their holds.",
                 ))?,
             )?,
+            output_bound_hits: counter_vec(
+                r,
+                "spendguard_output_bound_hits_total",
+                "Answers that ended because of their output bound.",
+                &["model"],
+            )?,
             unpriced: registered(
                 r,
                 IntCounter::new(
@@ -195,6 +203,10 @@ impl Metrics {
             queue: registered(
                 r,
                 IntGauge::new("spendguard_ledger_queue_entries", "Slots taken in the ledger's queue.")?,
+            )?,
+            waiting: registered(
+                r,
+                IntGauge::new("spendguard_waiting_requests", "Requests that wait for room under a limit.")?,
             )?,
             reload_failures: registered(
                 r,
@@ -270,6 +282,11 @@ impl Metrics {
     /// A cost was more than its hold.
     pub fn overran(&self, by: Money) {
         self.overrun.inc_by(dollars(by));
+    }
+
+    /// An answer of a model ended because of its output bound.
+    pub fn hit_output_bound(&self, model: &str) {
+        self.output_bound_hits.with_label_values(&[model]).inc();
     }
 
     /// A request was refused.

@@ -8,6 +8,8 @@ pub mod cost;
 pub mod count;
 mod facts;
 pub mod image;
+pub mod image_tool;
+pub mod plan;
 mod price;
 pub mod rates;
 mod raw;

@@ -1,10 +1,12 @@
 //! From settings to what each row takes.
 
-use http::HeaderValue;
+use http::{HeaderValue, Uri};
 
 use crate::admin::InForce;
 use crate::app::StartError;
 use crate::config::{Settings, text};
+use crate::net::Timeouts;
+use crate::pricing::plan::Policy;
 use crate::pricing::sheet::Sheet;
 use crate::proxy::{Rules, admit, refuse};
 use crate::upstream;
@@ -21,6 +23,7 @@ pub fn of(settings: &Settings) -> Result<(Rules, InForce), StartError> {
     let in_force = InForce {
         text: text::in_force(settings),
         zone: settings.zone.clone(),
+        hosts: hosts(settings),
         tells_forecast: settings.alerts_forecast,
         prices_as_of_s: sheet.as_of_s(),
     };
@@ -31,12 +34,20 @@ pub fn of(settings: &Settings) -> Result<(Rules, InForce), StartError> {
         upstream_key: settings.upstream.api_key.as_ref().map(authorization).transpose()?,
         pass_through: settings.pass_through,
         allowed: settings.endpoints_allowed.clone(),
+        forwarded: settings.upstream.forwarded.clone(),
+        cors: settings.server.cors.clone(),
         admit: admit::Config {
             clamp: settings.guard.clamp,
             clamp_output_min: settings.guard.clamp_output_min,
             hold_wait: settings.guard.hold_wait,
-            tool_calls_max: settings.guard.tool_calls_max,
-            default_tier: settings.pricing.default_tier,
+            policy: Policy {
+                output_default: settings.guard.output_default,
+                tool_calls_max: settings.guard.tool_calls_max,
+                tool_context_max: settings.guard.tool_context_max,
+                tools_bound: settings.guard.tools_bound,
+                project_tier: settings.pricing.default_tier,
+            },
+            stored_prompts: settings.guard.stored_prompts,
         },
         drain: settings.guard.drain,
         unknown_as_dearest: settings.pricing.unknown_as_dearest,
@@ -51,6 +62,19 @@ fn authorization(key: &crate::domain::Secret) -> Result<HeaderValue, StartError>
         .map_err(|_| "upstream.api_key has characters that no header can carry")?;
     value.set_sensitive(true);
     Ok(value)
+}
+
+/// Names that the admin listener is reached by: those configured, and the one that
+/// messages lead to.
+fn hosts(settings: &Settings) -> Vec<String> {
+    let link = settings.alerts.voice.link.parse::<Uri>().ok();
+    let linked = link.and_then(|link| link.host().map(str::to_ascii_lowercase));
+    settings.admin.hosts.iter().cloned().chain(linked).collect()
+}
+
+/// The time limits of clients' connections.
+pub fn timeouts(settings: &Settings) -> Timeouts {
+    Timeouts { header: settings.server.header_timeout, idle: settings.server.idle_timeout }
 }
 
 /// Where upstream is.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use http::{Method, Uri};
 
 use crate::config::alerts::alerts;
+use crate::config::edge;
 use crate::config::limits::{Problem, limits, prices};
 use crate::config::place::Place;
 use crate::config::raw::{Amount, Raw, SecretSource};
@@ -18,6 +19,8 @@ use crate::domain::demand::Tier;
 use crate::domain::limit::Mode;
 use crate::domain::{Money, Secret};
 use crate::ledger::account::Terms;
+use crate::openai::endpoint::{Endpoint, classify, is_misspelt};
+use crate::pricing::bound::ToolsBound;
 use crate::pricing::sheet::Sheet;
 use crate::store::Durability;
 
@@ -147,6 +150,8 @@ fn server(raw: &Raw, notes: &mut Notes<'_>) -> Option<Server> {
     let listen = address(notes, "server.listen", &raw.listen);
     let body = notes.ok("server.request_body_max", units::bytes(&raw.request_body_max));
     let header_timeout = notes.duration("server.header_timeout", &raw.header_timeout);
+    let idle_timeout = notes.duration("server.idle_timeout", &raw.idle_timeout);
+    let cors = notes.ok("server.cors_origins", edge::origins(&raw.cors_origins));
     let drain = notes.duration("server.drain", &raw.drain);
     let positive =
         if raw.connections_max > 0 { Ok(raw.connections_max) } else { Err("must be above zero".into()) };
@@ -156,6 +161,8 @@ fn server(raw: &Raw, notes: &mut Notes<'_>) -> Option<Server> {
         request_body_bytes_max: body?,
         connections_max: notes.ok("server.connections_max", positive)?,
         header_timeout: header_timeout?,
+        idle_timeout: idle_timeout?,
+        cors: cors?,
         drain: drain?,
     })
 }
@@ -179,12 +186,17 @@ fn admin(raw: &Raw, environment: &HashMap<String, String>, notes: &mut Notes<'_>
     if token.as_ref().is_some_and(|token| token.expose().len() < 16) {
         notes.0.push(("admin.token".into(), "a token needs at least 16 characters".into()));
     }
-    Some(Admin { listen: listen?, tls: raw.admin.tls.as_ref().map(tls), token })
+    let hosts = notes.ok("admin.hosts", edge::hosts(&raw.admin.hosts))?;
+    Some(Admin { listen: listen?, tls: raw.admin.tls.as_ref().map(tls), hosts, token })
 }
 
 fn upstream(raw: &Raw, environment: &HashMap<String, String>, notes: &mut Notes<'_>) -> Option<Upstream> {
     let raw = &raw.upstream;
-    let base_url = notes.ok("upstream.base_url", base_url(&raw.base_url));
+    let base_url = notes.ok("upstream.base_url", edge::upstream_url(&raw.base_url));
+    let proxy = base_url
+        .as_ref()
+        .and_then(|to| notes.ok("upstream.proxy", edge::proxy(raw.proxy.as_deref(), to, environment)));
+    let forwarded = notes.ok("upstream.forward_headers", edge::forwarded(&raw.forward_headers));
     let api_key = match &raw.api_key {
         Some(source) if source.env.as_deref() == Some(DEFAULT_UPSTREAM_KEY) && source.file.is_none() => {
             Some(environment.get(DEFAULT_UPSTREAM_KEY).map(|text| Secret::new(text.trim())))
@@ -201,6 +213,8 @@ fn upstream(raw: &Raw, environment: &HashMap<String, String>, notes: &mut Notes<
         connect_timeout: connect?,
         response_timeout: response?,
         idle_timeout: idle?,
+        proxy: proxy?,
+        forwarded: forwarded?,
     })
 }
 
@@ -261,6 +275,10 @@ fn guard(raw: &Raw, notes: &mut Notes<'_>) -> Option<Guard> {
     let drains =
         notes.one_of("guard.on_disconnect", &raw.on_disconnect, &[("drain", true), ("cancel", false)]);
     let drain_max = notes.duration("guard.drain_max", &raw.drain_max);
+    let bounds = [("practical", ToolsBound::Practical), ("strict", ToolsBound::Strict)];
+    let tools_bound = notes.one_of("guard.tools_bound", &raw.tools_bound, &bounds);
+    let stored = [("refuse", false), ("allow", true)];
+    let stored_prompts = notes.one_of("guard.stored_prompts", &raw.stored_prompts, &stored);
     let open =
         if raw.open_requests_max > 0 { Ok(raw.open_requests_max) } else { Err("must be above zero".into()) };
     Some(Guard {
@@ -268,7 +286,11 @@ fn guard(raw: &Raw, notes: &mut Notes<'_>) -> Option<Guard> {
         clamp_output_min: raw.clamp_output_min,
         hold_wait: hold_wait?,
         drain: drain_max.filter(|_| drains == Some(true)),
+        output_default: raw.output_default,
         tool_calls_max: raw.tool_calls_max,
+        tool_context_max: raw.tool_context_max,
+        tools_bound: tools_bound?,
+        stored_prompts: stored_prompts?,
         open_requests_max: notes.ok("guard.open_requests_max", open)?,
     })
 }
@@ -312,5 +334,15 @@ fn allowed(raw: &Raw, notes: &mut Notes<'_>) -> Option<Vec<(Method, String)>> {
         path.starts_with('/').then(|| (method, path.to_owned()))
     };
     let entries: Option<Vec<_>> = raw.endpoints.allow.iter().map(entry).collect();
+    if let Some((method, path)) = entries.iter().flatten().find(|(method, path)| is_no_path(method, path)) {
+        let problem = "looks like an endpoint that is metered or free already, and is no path of OpenAI's: \
+                       a client that asks for it needs another base URL, http://ADDRESS/v1";
+        notes.0.push(("endpoints.allow".to_owned(), format!("\"{method} {path}\" {problem}")));
+    }
     notes.ok("endpoints.allow", entries.ok_or_else(|| "write each as \"POST /v1/files\"".to_owned()))
+}
+
+/// Whether an entry is only another spelling of a path that needs none.
+fn is_no_path(method: &Method, path: &str) -> bool {
+    classify(method, path) == Endpoint::Refused && is_misspelt(method, path)
 }

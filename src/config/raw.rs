@@ -74,6 +74,10 @@ section! {
         connections_max: usize = 20_000,
         /// The longest wait for a request's head.
         header_timeout: String = "10s".into(),
+        /// How long a connection may wait for its next request.
+        idle_timeout: String = "75s".into(),
+        /// Origins of pages in browsers that may call; `*` for all.
+        cors_origins: Vec<String> = Vec::new(),
         /// How long running requests may take to finish at the end.
         drain: String = "30s".into(),
     }
@@ -85,6 +89,8 @@ section! {
         listen: String = "127.0.0.1:8081".into(),
         /// Certificate and key; plain HTTP without.
         tls: Option<TlsFiles> = None,
+        /// Names that it is reached by, beside its address and `localhost`; `*` for all.
+        hosts: Vec<String> = Vec::new(),
         /// The admin token; made at the first start if absent.
         token: Option<SecretSource> = None,
     }
@@ -102,6 +108,10 @@ section! {
         response_timeout: String = "10m".into(),
         /// The longest silence within an answer.
         idle_timeout: String = "5m".into(),
+        /// A proxy on the way, over `HTTPS_PROXY` of the environment; `""` for none.
+        proxy: Option<String> = None,
+        /// Headers to forward beside those of OpenAI's API; `*` may stand at the end.
+        forward_headers: Vec<String> = Vec::new(),
     }
 }
 section! {
@@ -150,9 +160,20 @@ section! {
         /// `drain` or `cancel`.
         on_disconnect: String = "drain".into(),
         /// How long to read on for a client that has gone.
-        drain_max: String = "60s".into(),
-        /// Hosted tool calls of a request that doesn't bound them.
+        drain_max: String = "10m".into(),
+        /// Output tokens written into requests that name no bound, where a hard limit
+        /// or credit applies; 0 for the model's own maximum.
+        output_default: u64 = 16_384,
+        /// Hosted tool calls written into requests that don't bound them.
         tool_calls_max: u64 = 8,
+        /// The most tokens that one hosted tool call adds to the context.
+        tool_context_max: u64 = 16_000,
+        /// What a request with hosted tools is held at: `practical`, by
+        /// `tool_context_max`, or `strict`, the model's whole window for each turn.
+        tools_bound: String = "practical".into(),
+        /// Stored prompts under a hard limit: `refuse`, or `allow`, held at all that
+        /// such a prompt may carry.
+        stored_prompts: String = "refuse".into(),
         /// Requests open at once.
         open_requests_max: usize = 20_000,
     }

@@ -11,8 +11,12 @@ use crate::alerts;
 use crate::domain::demand::Tier;
 use crate::domain::{Limit, Secret};
 use crate::ledger::account::Terms;
+use crate::pricing::bound::ToolsBound;
 use crate::pricing::sheet::Override;
+use crate::proxy::cors::Origins;
+use crate::proxy::headers::Forwarded;
 use crate::store::Durability;
+use crate::upstream::HttpProxy;
 
 /// Everything that a configuration decides.
 #[derive(Clone, Debug)]
@@ -81,6 +85,10 @@ pub struct Server {
     pub connections_max: usize,
     /// The longest wait for a request's head.
     pub header_timeout: Duration,
+    /// How long a connection may wait for its next request.
+    pub idle_timeout: Duration,
+    /// Pages in browsers that may call.
+    pub cors: Origins,
     /// How long running requests may take to finish at the end.
     pub drain: Duration,
 }
@@ -92,6 +100,8 @@ pub struct Admin {
     pub listen: SocketAddr,
     /// Certificate and key, if it speaks TLS.
     pub tls: Option<TlsFiles>,
+    /// Names that it is reached by, in lower case.
+    pub hosts: Vec<String>,
     /// The token, if it is configured.
     pub token: Option<Secret>,
 }
@@ -109,6 +119,10 @@ pub struct Upstream {
     pub response_timeout: Duration,
     /// The longest silence within an answer.
     pub idle_timeout: Duration,
+    /// The proxy on the way.
+    pub proxy: Option<HttpProxy>,
+    /// Headers to forward beside those of OpenAI's API.
+    pub forwarded: Vec<Forwarded>,
 }
 
 /// Prices.
@@ -135,8 +149,16 @@ pub struct Guard {
     pub hold_wait: Duration,
     /// Whether to read on for a client that has gone, and how long at most.
     pub drain: Option<Duration>,
+    /// Output tokens of a request that names no bound; 0 for the model's maximum.
+    pub output_default: u64,
     /// Hosted tool calls of a request that doesn't bound them.
     pub tool_calls_max: u64,
+    /// The most tokens that one hosted tool call adds to the context.
+    pub tool_context_max: u64,
+    /// What the turns between hosted calls are assumed to read.
+    pub tools_bound: ToolsBound,
+    /// Whether stored prompts may be used under a hard limit.
+    pub stored_prompts: bool,
     /// Requests open at once.
     pub open_requests_max: usize,
 }

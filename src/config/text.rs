@@ -26,10 +26,15 @@ pub fn in_force(settings: &Settings) -> String {
     );
     line("server.request_body_max", format!("{} bytes", s.server.request_body_bytes_max));
     line("server.connections_max", s.server.connections_max.to_string());
+    line("server.idle_timeout", format!("{:?}", s.server.idle_timeout));
+    line("server.cors_origins", s.server.cors.to_string());
     line("server.drain", format!("{:?}", s.server.drain));
     line("admin.listen", format!("{}{}", s.admin.listen, if s.admin.tls.is_some() { " (TLS)" } else { "" }));
+    line("admin.hosts", list(&s.admin.hosts));
     line("admin.token", set(s.admin.token.is_some()).into());
     line("upstream.base_url", s.upstream.base_url.to_string());
+    line("upstream.proxy", s.upstream.proxy.as_ref().map_or("none".into(), ToString::to_string));
+    line("upstream.forward_headers", list(&s.upstream.forwarded));
     line("upstream.api_key", set(s.upstream.api_key.is_some()).into());
     line("keys.unknown", if s.pass_through { "pass-through" } else { "reject" }.into());
     line("storage.path", s.storage_path.display().to_string());
@@ -68,6 +73,11 @@ pub fn in_force(settings: &Settings) -> String {
         line("limit", "none: nothing is refused for its cost".into());
     }
     text
+}
+
+fn list(items: &[impl ToString]) -> String {
+    let items: Vec<String> = items.iter().map(ToString::to_string).collect();
+    if items.is_empty() { "none".to_owned() } else { items.join(", ") }
 }
 
 fn limit_line(limit: &Limit) -> String {

@@ -127,7 +127,7 @@ impl Guard {
             return Err(error.into());
         }
         self.note_credit(slot_after, |ledger, now_ms| ledger.grant(&grant, now_ms));
-        self.room.notify_waiters();
+        self.ledger().queues().call_all();
         Ok(grant)
     }
 
@@ -135,7 +135,7 @@ impl Guard {
     pub async fn set_credit_terms(&self, terms: Terms) -> Result<(), StoreError> {
         let slot = self.writer.operators_slot().await?;
         self.note_credit(slot, |ledger, now_ms| ledger.set_terms(terms, now_ms));
-        self.room.notify_waiters();
+        self.ledger().queues().call_all();
         Ok(())
     }
 

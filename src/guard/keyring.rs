@@ -30,7 +30,7 @@ pub enum KeyError {
     #[error("another key has this secret")]
     SecretTaken,
     /// The secret can't be sent in a header, or is too short to be one.
-    #[error("a secret needs 8 to 512 visible characters")]
+    #[error("a secret needs 8 to 512 printable ASCII characters, and no space at its ends")]
     BadSecret,
     /// The name is empty or too long.
     #[error("a name needs 1 to 256 characters, not all of them spaces, and no control characters")]
@@ -322,6 +322,9 @@ fn checked_models(models: Vec<String>) -> Result<Vec<String>, KeyError> {
 
 fn checked_secret(secret: Secret) -> Result<Secret, KeyError> {
     let text = secret.expose();
-    let fits = (8..=512).contains(&text.len()) && text.chars().all(|c| !c.is_control() && !c.is_whitespace());
+    // Spaces at the ends are lost where a header is read.
+    let is_printable =
+        text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) && text.trim().len() == text.len();
+    let fits = (8..=512).contains(&text.len()) && is_printable;
     if fits { Ok(secret) } else { Err(KeyError::BadSecret) }
 }

@@ -11,6 +11,11 @@ impl Metrics {
         self.price_age.set(price_age_s);
     }
 
+    /// Sets how many requests wait for room.
+    pub fn mirror_waiting(&self, count: usize) {
+        self.waiting.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
     /// Sets the gauges of the limits; a limit that is gone has no series.
     #[expect(clippy::float_arithmetic, reason = "metrics are floats")]
     pub fn mirror_limits(&self, samples: &[LimitSample]) {

@@ -1,8 +1,9 @@
 //! What a usage costs: tokens at the served tier, and fees of hosted tools.
 
-use crate::domain::demand::{Tier, ToolDemand, WebSearch};
+use crate::domain::demand::{ContainerDemand, ImageTool, Tier, ToolDemand, WebSearch};
 use crate::domain::tokens::ContainerMemory;
-use crate::domain::{Money, Usage};
+use crate::domain::{Money, Tokens, Usage};
+use crate::pricing::image_tool;
 use crate::pricing::sheet::Price;
 
 /// `web_search`: 10 dollars a thousand calls (OpenAI's pricing page).
@@ -28,7 +29,8 @@ pub fn cost(
     tools: &ToolDemand,
     image_price: Option<&Price>,
 ) -> Cost {
-    let rates = price.rates(tier, usage.tokens.input_total());
+    let prompt_tokens = usage.largest_prompt.unwrap_or_else(|| usage.tokens.input_total());
+    let rates = price.rates(tier, prompt_tokens);
     let searches = i128::from(usage.tools.web_searches);
     let mut fees = searches * i128::from(web_search_pico(price, tools.web_search));
     fees += searches * i128::from(search_block(price, tools.web_search)) * i128::from(rates.input);
@@ -39,6 +41,16 @@ pub fn cost(
     }
     let total = Money::from_pico_rounded_up(rates.cost_pico(&usage.tokens) + fees);
     Cost { total, tool_fees: Money::from_pico_rounded_up(fees) }
+}
+
+/// The most that calls of the image tool can have used of which nothing is
+/// reported: each read an image and made one.
+pub(crate) fn unreported_images(tool: &ImageTool, calls: u64) -> Tokens {
+    Tokens {
+        image_input: calls.saturating_mul(image_tool::INPUT_TOKENS),
+        image_output: calls.saturating_mul(image_tool::output_tokens(tool)),
+        ..Tokens::default()
+    }
 }
 
 /// One search, by the kind of tool; the dearer if the request named none.
@@ -57,7 +69,12 @@ pub(crate) fn search_block(price: &Price, tool: Option<WebSearch>) -> u64 {
 
 /// A session of the largest container that a request may start.
 fn dearest_container(tools: &ToolDemand) -> u64 {
-    session_pico(tools.containers.iter().copied().max().unwrap_or_default())
+    let memory = |container: &ContainerDemand| match container {
+        ContainerDemand::Made(memory) => *memory,
+        // A container whose memory is unknown may have any.
+        ContainerDemand::Existing(_) => ContainerMemory::G64,
+    };
+    session_pico(tools.containers.iter().map(memory).max().unwrap_or_default())
 }
 
 /// A session of twenty minutes, by memory (OpenAI's pricing page).
@@ -73,14 +90,13 @@ pub(crate) fn session_pico(memory: ContainerMemory) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::Tokens;
     use crate::domain::tokens::ToolUse;
     use crate::pricing::sheet::Sheet;
 
     fn usd(model: &str, tier: Tier, tokens: Tokens, tools: ToolUse, asked: &ToolDemand) -> String {
         let sheet = Sheet::built_in(&[]).unwrap();
         let price = sheet.find(model, 1_795_000_000).unwrap();
-        cost(&price, tier, &Usage { tokens, tools }, asked, None).total.to_string()
+        cost(&price, tier, &Usage { tokens, tools, largest_prompt: None }, asked, None).total.to_string()
     }
 
     #[test]
@@ -117,6 +133,19 @@ mod tests {
             let asked = ToolDemand::default();
             assert_eq!(usd(model, tier, tokens, ToolUse::default(), &asked), expected, "{model} {tokens:?}");
         }
+    }
+
+    #[test]
+    fn long_context_rates_follow_the_largest_turn() {
+        let price = Sheet::built_in(&[]).unwrap().find("gpt-6.1-sol", 1_795_000_000).unwrap();
+        let tokens = Tokens { input: 300_000, ..Tokens::default() };
+        let read = |largest_prompt| {
+            let usage = Usage { tokens, tools: ToolUse::default(), largest_prompt };
+            cost(&price, Tier::Standard, &usage, &ToolDemand::default(), None).total.to_string()
+        };
+        assert_eq!(read(None), "1.2", "at once");
+        assert_eq!(read(Some(100_000)), "0.6", "in three turns");
+        assert_eq!(read(Some(272_001)), "1.2", "one turn is enough");
     }
 
     #[test]
@@ -160,7 +189,7 @@ mod tests {
         assert_eq!(cost("gpt-5", files, &asked(None)), "0.01");
         let containers = ToolUse { containers: 2, ..ToolUse::default() };
         let big = ToolDemand {
-            containers: vec![ContainerMemory::G1, ContainerMemory::G4],
+            containers: [ContainerMemory::G1, ContainerMemory::G4].map(ContainerDemand::Made).to_vec(),
             ..ToolDemand::default()
         };
         assert_eq!(cost("gpt-5", containers, &big), "0.24");

@@ -124,7 +124,7 @@ pub(super) fn uplift_tenths(text: &str) -> Result<u64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pricing::image::Detail;
+    use crate::domain::demand::{Detail, Image};
     use crate::pricing::sheet::Sheet;
 
     const NOW_S: i64 = 1_795_000_000;
@@ -155,24 +155,28 @@ mod tests {
         let sheet = Sheet::built_in(&[]).unwrap();
         // 125 x 94 patches; 2 x 2 tiles of 1,024 x 768.
         for (model, detail, tokens) in [
-            ("gpt-6.1-sol", Detail::Other, 14_100),
+            ("gpt-6.1-sol", Detail::Auto, 14_100),
             ("gpt-6.1-sol", Detail::Low, 14_100),
-            ("gpt-5.5", Detail::Other, 12_000),
+            ("gpt-5.5", Detail::Auto, 12_000),
             ("gpt-5.4", Detail::High, 3_000),
-            ("gpt-5.4", Detail::Other, 12_000),
-            ("gpt-5.4-mini", Detail::Other, 2_489),
-            ("gpt-5-nano", Detail::Other, 3_779),
+            ("gpt-5.4", Detail::Auto, 12_000),
+            ("gpt-5.4-mini", Detail::Auto, 2_489),
+            ("gpt-5-nano", Detail::Auto, 3_779),
             ("gpt-4.1-mini", Detail::High, 2_489),
             ("gpt-4o", Detail::High, 765),
             ("gpt-4o", Detail::Low, 85),
-            ("gpt-4.1", Detail::Other, 765),
-            ("o3", Detail::Other, 765),
+            ("gpt-4.1", Detail::Auto, 765),
+            ("o3", Detail::Auto, 765),
             ("gpt-4o-mini", Detail::High, 25_501),
             ("gpt-4o-mini", Detail::Low, 2_833),
-            ("gpt-5", Detail::Other, 14_100),
+            ("gpt-5", Detail::Auto, 14_100),
         ] {
             let rule = sheet.find(model, NOW_S).unwrap().image_rule;
-            assert_eq!(rule.tokens(4_000, 3_000, detail), tokens, "{model} {detail:?}");
+            assert_eq!(
+                rule.tokens(Image { size: Some((4_000, 3_000)), detail }),
+                Some(tokens),
+                "{model} {detail:?}"
+            );
         }
     }
 
@@ -180,7 +184,7 @@ mod tests {
     fn a_name_without_facts_has_the_dearest() {
         let facts = FactTable::default().of("mystery");
         assert_eq!(facts, Facts::dearest());
-        assert_eq!(facts.image_rule.tokens(640, 640, Detail::Low), 984);
+        assert_eq!(facts.image_rule.tokens(Image { size: Some((640, 640)), detail: Detail::Low }), Some(984));
     }
 
     #[test]

@@ -4,17 +4,7 @@
 //! on images and vision). The result is an upper bound: fractions of pixels that
 //! a decoder drops when it makes an image smaller are counted.
 
-/// How closely a request asks for an image to be looked at.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Detail {
-    /// `low`.
-    Low,
-    /// `high`.
-    High,
-    /// `auto`, `original`, absent, or anything newer.
-    #[default]
-    Other,
-}
+use crate::domain::demand::{Detail, Image};
 
 /// The rule of a model; the dearer counts where it has two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,15 +46,15 @@ impl ImageRule {
         tiles: Some(TileRule { base_tokens: 85, tile_tokens: 170 }),
     };
 
-    /// The most tokens of an image of a known size in pixels.
-    pub fn tokens(&self, width: u32, height: u32, detail: Detail) -> u64 {
-        let patches = self.patches.map(|rule| rule.tokens(width, height, detail));
-        let tiles = self.tiles.map(|rule| rule.tokens(width, height, detail));
-        patches.max(tiles).unwrap_or(0)
+    /// The most tokens of an image; `None` if its size is unknown and nothing bounds it.
+    pub fn tokens(&self, image: Image) -> Option<u64> {
+        let Some((width, height)) = image.size else { return self.tokens_max(image.detail) };
+        let patches = self.patches.map(|rule| rule.tokens(width, height, image.detail));
+        let tiles = self.tiles.map(|rule| rule.tokens(width, height, image.detail));
+        Some(patches.max(tiles).unwrap_or(0))
     }
 
-    /// The most tokens of an image of whatever size; `None` if none bounds it.
-    pub fn tokens_max(&self, detail: Detail) -> Option<u64> {
+    fn tokens_max(&self, detail: Detail) -> Option<u64> {
         let patches = match self.patches {
             None => 0,
             Some(rule) => rule.cost(rule.budget(detail)?),
@@ -161,6 +151,10 @@ mod tests {
         tiles: None,
     };
 
+    fn tokens(rule: &ImageRule, width: u32, height: u32, detail: Detail) -> u64 {
+        rule.tokens(Image { size: Some((width, height)), detail }).unwrap()
+    }
+
     #[test]
     fn tiles_are_counted_as_the_guide_does() {
         for (width, height, tiles) in [
@@ -177,48 +171,52 @@ mod tests {
             (u32::MAX, u32::MAX, 4),
         ] {
             for (width, height) in [(width, height), (height, width)] {
-                assert_eq!(TILES.tokens(width, height, Detail::High), 85 + 170 * tiles, "{width} x {height}");
-                assert_eq!(TILES.tokens(width, height, Detail::Low), 85);
+                assert_eq!(
+                    tokens(&TILES, width, height, Detail::High),
+                    85 + 170 * tiles,
+                    "{width} x {height}"
+                );
+                assert_eq!(tokens(&TILES, width, height, Detail::Low), 85);
             }
         }
-        assert_eq!(TILES.tokens_max(Detail::Other), Some(1_445));
+        assert_eq!(TILES.tokens_max(Detail::Auto), Some(1_445));
     }
 
     #[test]
     fn patches_are_counted_up_to_their_budget() {
-        assert_eq!(PATCHES.tokens(1, 1, Detail::Other), 2);
-        assert_eq!(PATCHES.tokens(1_024, 1_024, Detail::Other), 1_229, "1,024 patches");
-        assert_eq!(PATCHES.tokens(16_000, 16_000, Detail::Other), 12_000);
-        assert_eq!(PATCHES.tokens(16_000, 16_000, Detail::High), 3_000);
+        assert_eq!(tokens(&PATCHES, 1, 1, Detail::Auto), 2);
+        assert_eq!(tokens(&PATCHES, 1_024, 1_024, Detail::Auto), 1_229, "1,024 patches");
+        assert_eq!(tokens(&PATCHES, 16_000, 16_000, Detail::Auto), 12_000);
+        assert_eq!(tokens(&PATCHES, 16_000, 16_000, Detail::High), 3_000);
         let rule = PatchRule { thousandths: 1_200, budget: None, budget_high: None };
         let unbounded = ImageRule { patches: Some(rule), tiles: None };
-        assert_eq!(unbounded.tokens(16_000, 16_000, Detail::Other), 300_000);
-        assert_eq!(unbounded.tokens_max(Detail::Other), None);
-        let largest = unbounded.tokens(u32::MAX, u32::MAX, Detail::Other);
+        assert_eq!(tokens(&unbounded, 16_000, 16_000, Detail::Auto), 300_000);
+        assert_eq!(unbounded.tokens_max(Detail::Auto), None);
+        let largest = tokens(&unbounded, u32::MAX, u32::MAX, Detail::Auto);
         assert_eq!(largest, ((1_u64 << 54) * 12).div_ceil(10), "no overflow");
     }
 
     proptest! {
         #[test]
         fn no_image_takes_more_than_the_most(width: u32, height: u32, low: bool) {
-            let detail = if low { Detail::Low } else { Detail::Other };
+            let detail = if low { Detail::Low } else { Detail::Auto };
             for rule in [TILES, PATCHES] {
-                prop_assert!(Some(rule.tokens(width, height, detail)) <= rule.tokens_max(detail));
+                prop_assert!(Some(tokens(&rule, width, height, detail)) <= rule.tokens_max(detail));
             }
         }
 
         #[test]
         fn the_dearer_rule_is_dearer_for_every_image(width in 1_u32..20_000, height in 1_u32..20_000, high: bool) {
-            let detail = if high { Detail::High } else { Detail::Other };
+            let detail = if high { Detail::High } else { Detail::Auto };
             let mini = ImageRule {
                 patches: Some(PatchRule { thousandths: 1_620, budget: Some(1_536), budget_high: None }), tiles: None,
             };
             let rules = [TILES, PATCHES, mini, ImageRule::DEAREST];
             for one in rules {
                 for other in rules {
-                    let dearer = one.dearer(&other).tokens(width, height, detail);
-                    prop_assert!(dearer >= one.tokens(width, height, detail));
-                    prop_assert!(dearer >= other.tokens(width, height, detail));
+                    let dearer = tokens(&one.dearer(&other), width, height, detail);
+                    prop_assert!(dearer >= tokens(&one, width, height, detail));
+                    prop_assert!(dearer >= tokens(&other, width, height, detail));
                 }
             }
         }

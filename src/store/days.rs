@@ -226,6 +226,31 @@ pub(super) fn each_row(
     Ok(())
 }
 
+/// Times whose sums are in one table.
+pub(super) struct Part {
+    pub(super) table: Table,
+    /// Where its sums start.
+    pub(super) starts: Vec<i64>,
+    /// Of quarters, the first key that no day before sums up.
+    pub(super) from: RollupKey,
+}
+
+/// What a time, widened to whole quarters, is made of: days where they are summed
+/// up, else quarters.
+pub(super) fn parts(db: &Connection, span: Span) -> rusqlite::Result<Vec<Part>> {
+    let days = days(db)?;
+    let starts: Vec<i64> = days.iter().map(|day| day.span.start_s).collect();
+    let part = |Stretch { is_of_days, span, from }: Stretch| {
+        let is_in = |start_s: &i64| span.contains(*start_s);
+        if is_of_days {
+            return Part { table: Table::Days, starts: starts.iter().copied().filter(is_in).collect(), from };
+        }
+        let quarters = std::iter::successors(Some(span.start_s), |start_s| start_s.checked_add(ROLLUP_S));
+        Part { table: Table::Quarters, starts: quarters.take_while(is_in).collect(), from }
+    };
+    Ok(stretches(days, whole_quarters(span), |_| false).into_iter().map(part).collect())
+}
+
 /// Widened to whole quarters.
 pub(super) fn whole_quarters(Span { start_s, end_s }: Span) -> Span {
     let up = |at_s: i64| at_s.saturating_add(ROLLUP_S - 1).div_euclid(ROLLUP_S).saturating_mul(ROLLUP_S);
