@@ -125,7 +125,8 @@ fn resolve(
     let scheme = if raw.admin.tls.is_some() { "https" } else { "http" };
     let alerts = alerts(raw, &format!("{scheme}://{}/", raw.admin.listen), environment, &mut notes);
     level?;
-    let text = text::in_force(raw, pass_through?, environment);
+    let proxy = upstream.as_ref().and_then(|upstream| upstream.proxy.as_ref());
+    let text = text::in_force(raw, pass_through?, proxy, environment);
     Some(Settings {
         text,
         server: server?,
