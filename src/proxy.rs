@@ -28,7 +28,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::domain::Demand;
 use crate::domain::demand::{Bound, Tier};
-use crate::guard::{Guard, Order};
+use crate::guard::{Guard, Order, Paced};
 use crate::openai::endpoint::{self, Endpoint};
 use crate::pricing::sheet::Sheet;
 use crate::proxy::auth::Caller;
@@ -38,7 +38,7 @@ use crate::proxy::prepare::Prepared;
 use crate::proxy::refuse::Refusal;
 use crate::proxy::tap::Manner;
 use crate::proxy::visit::{RequestIds, Visit};
-use crate::throttle::{Paced, Take};
+use crate::throttle::Take;
 use crate::upstream::Upstream;
 
 /// The rules that one configuration makes; a reload replaces them whole.
@@ -171,7 +171,7 @@ impl Proxy {
             let wishes = headers::wishes(&head.headers)?;
             let demand = Demand::default();
             let attribution = Arc::new(self.attribution(&caller, visit.endpoint, &demand, wishes.tags, None));
-            let paced = self.pace(&attribution, Take::default())?;
+            let paced = self.guard.pace(&attribution, Take::default()).map_err(Refusal::Throttled)?;
             let order = Order {
                 attribution,
                 bound: Bound::default(),
@@ -181,9 +181,12 @@ impl Proxy {
                 price_version: "".into(),
                 stream: false,
             };
-            Ok((self.guard.reserve(order).await?, paced))
+            let mut reservation = self.guard.reserve(order).await?;
+            let rates = rate_headers(&paced);
+            reservation.pace(paced);
+            Ok((reservation, rates))
         };
-        let (reservation, paced) = match held.await {
+        let (reservation, rates) = match held.await {
             Ok(held) => held,
             Err(refusal) => return Err((refusal, visit)),
         };
@@ -193,7 +196,7 @@ impl Proxy {
         let answer = exchange::unbilled(&upstream, outgoing, reservation, visit).await;
         self.remember(&caller, is_accepted(&answer)).await;
         answer.map(|mut answer| {
-            answer.headers_mut().extend(rate_headers(&paced));
+            answer.headers_mut().extend(rates);
             answer
         })
     }
@@ -244,7 +247,7 @@ impl Proxy {
         let limit = refusal.limit().map(|limit| &limit.name);
         let key = visit.key.as_ref().map(|key| &key.id);
         self.guard.note_refusal(key, visit.endpoint, refusal.reason(), limit);
-        if let Refusal::Denied(denial) = refusal {
+        if let Refusal::Denied(denial, _) = refusal {
             self.guard.note_denial(denial);
         }
         visit.status = response.status().as_u16();

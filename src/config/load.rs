@@ -19,6 +19,7 @@ use crate::domain::limit::Mode;
 use crate::domain::{Money, Secret};
 use crate::ledger::account::Terms;
 use crate::pricing::sheet::Sheet;
+use crate::proxy::refuse::SpendStatus;
 use crate::store::Durability;
 
 const DEFAULT_UPSTREAM_KEY: &str = "OPENAI_API_KEY";
@@ -110,6 +111,7 @@ fn resolve(
     let (server, admin) = (server(raw, &mut notes), admin(raw, environment, &mut notes));
     let (pricing, guard) = (pricing(raw, overrides, &mut notes), guard(raw, &mut notes));
     let durability = notes.one_of("storage.durability", &raw.storage.durability, &durability);
+    let spend_status = notes.ok("errors.spend_status", spend_status(raw.errors.spend_status));
     let classic = notes.one_of("errors.code", &raw.errors.code, &[("openai", false), ("classic", true)]);
     let log_json = notes.one_of("log.format", &raw.log.format, &[("text", false), ("json", true)]);
     let level = notes.one_of("log.level", &raw.log.level, &levels);
@@ -130,6 +132,7 @@ fn resolve(
         guard: guard?,
         credit: credit?,
         classic_codes: classic?,
+        spend_status: spend_status?,
         show_amounts: raw.errors.show_amounts,
         endpoints_allowed: endpoints_allowed?,
         log_json: log_json?,
@@ -271,6 +274,11 @@ fn guard(raw: &Raw, notes: &mut Notes<'_>) -> Option<Guard> {
         tool_calls_max: raw.tool_calls_max,
         open_requests_max: notes.ok("guard.open_requests_max", open)?,
     })
+}
+
+fn spend_status(status: u16) -> Result<SpendStatus, String> {
+    let known = SpendStatus::ALL.into_iter().find(|(known, _)| *known == status);
+    known.map(|(_, known)| known).ok_or_else(|| format!("{status} is not one of 429, 402 and 400"))
 }
 
 fn credit(raw: &Raw, notes: &mut Notes<'_>) -> Option<Terms> {

@@ -12,6 +12,7 @@ use crate::domain::demand::Tier;
 use crate::domain::{Limit, Secret};
 use crate::ledger::account::Terms;
 use crate::pricing::sheet::Override;
+use crate::proxy::refuse::SpendStatus;
 use crate::store::Durability;
 
 /// Everything that a configuration decides.
@@ -39,6 +40,8 @@ pub struct Settings {
     pub credit: Terms,
     /// Whether spend refusals have the old code.
     pub classic_codes: bool,
+    /// The status of refusals by a used-up limit or credit.
+    pub spend_status: SpendStatus,
     /// Whether refusals name amounts.
     pub show_amounts: bool,
     /// Endpoints that are forwarded unmetered.

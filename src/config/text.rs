@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use crate::config::{Settings, raw};
 use crate::domain::Limit;
+use crate::proxy::refuse::SpendStatus;
 use crate::store::rule::LimitRule;
 
 /// The JSON Schema of the configuration file.
@@ -46,6 +47,8 @@ pub fn in_force(settings: &Settings) -> String {
     line("credit.mode", s.credit.mode.name().into());
     line("credit.minimum", s.credit.minimum.dollars());
     line("credit.low_balance", s.credit.low.dollars());
+    let status = SpendStatus::ALL.iter().find(|(_, known)| *known == s.spend_status);
+    line("errors.spend_status", status.map_or(429, |(status, _)| *status).to_string());
     line("organization.name", s.organization.clone().unwrap_or_else(|| "(not set)".into()));
     for (id, name) in &s.projects {
         line("project", format!("{id} ({name})"));

@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use crate::domain::demand::Tier;
 use crate::domain::{Money, Tokens};
-use crate::guard::Guard;
+use crate::guard::{Guard, Paced};
 use crate::ledger::entry::{Basis, Entry, Hold, Kind};
 use crate::metrics::RequestLabels;
 use crate::store::Slot;
+use crate::throttle::Take;
 
 /// A hold that is in the database and has not ended.
 #[derive(Debug)]
@@ -24,6 +25,7 @@ pub struct Reservation {
     slot: Option<Slot>,
     sent: bool,
     admitted_at: Duration,
+    paced: Option<Paced>,
 }
 
 /// How a request ended, as far as it is known.
@@ -65,7 +67,7 @@ pub struct Settled {
 impl Reservation {
     pub(super) fn new(guard: Arc<Guard>, hold: Arc<Hold>, slot: Slot) -> Self {
         let admitted_at = guard.clock.running();
-        Self { guard, hold, slot: Some(slot), sent: false, admitted_at }
+        Self { guard, hold, slot: Some(slot), sent: false, admitted_at, paced: None }
     }
 
     /// The hold.
@@ -76,6 +78,12 @@ impl Reservation {
     /// Time since admission.
     pub fn age(&self) -> Duration {
         self.guard.clock.running().saturating_sub(self.admitted_at)
+    }
+
+    /// Takes charge of what the request took of its rates: at its end, what it did not use
+    /// is given back.
+    pub fn pace(&mut self, paced: Paced) {
+        self.paced = Some(paced);
     }
 
     /// Says that bytes of the request may have reached upstream: from now on
@@ -110,6 +118,9 @@ impl Reservation {
     fn end(&mut self, kind: Kind, basis: Option<Basis>, ending: Ending) -> Settled {
         let entry = Box::new(self.entry(kind, basis, ending));
         self.observe(&entry);
+        if let Some(paced) = self.paced.take() {
+            paced.end(used(&entry.tokens));
+        }
         let cost = entry.cost;
         let remaining = {
             let mut ledger = self.guard.ledger();
@@ -166,6 +177,14 @@ impl Reservation {
             metrics.overran(over);
             tracing::warn!(entry = entry.id, over = %over, "a cost overran its hold");
         }
+    }
+}
+
+fn used(tokens: &Tokens) -> Take {
+    Take {
+        tokens: tokens.total(),
+        input_tokens: tokens.input_total(),
+        output_tokens: tokens.output_total(),
     }
 }
 

@@ -89,7 +89,7 @@ pub async fn admit(
         Err(denial) => denial,
     };
     if is_hopeless(&first) {
-        return Err(Refusal::Denied(first));
+        return Err(Refusal::denied(first));
     }
     attempt.count_input().await?;
     let until = guard.clock().running() + config.hold_wait;
@@ -104,7 +104,7 @@ pub async fn admit(
         };
         let left = until.saturating_sub(guard.clock().running());
         if !denial.is_held() || left.is_zero() {
-            return Err(Refusal::Denied(denial));
+            return Err(Refusal::denied(denial));
         }
         // Whether told or timed out, the next attempt decides.
         let _ = tokio::time::timeout(left, room).await;

@@ -18,9 +18,9 @@ use crate::proxy::auth::Caller;
 use crate::proxy::bill::{self, Bill};
 use crate::proxy::exchange::Metering;
 use crate::proxy::headers::{self, Wishes};
-use crate::proxy::refuse::Refusal;
+use crate::proxy::refuse::{Levers, Refusal};
 use crate::proxy::{Proxy, Rules, bounded, rate_headers};
-use crate::throttle::{Paced, Take};
+use crate::throttle::Take;
 
 const CLAMPED: HeaderName = HeaderName::from_static("x-spendguard-clamped-output-tokens");
 /// The image tool's model if a request names none.
@@ -51,12 +51,15 @@ impl Proxy {
         let now_s = self.guard.clock().now_s();
         let priced = rules.sheet.find(&demand.model, now_s);
         self.check_model(caller, &demand.model, priced.as_deref())?;
+        if let Some(tool) = &demand.tools.image {
+            self.check_model(caller, tool.model.as_deref().unwrap_or(IMAGE_MODEL), None)?;
+        }
         let Wishes { max_cost, tags } = headers::wishes(&head.headers)?;
         let attribution =
             Arc::new(self.attribution(caller, endpoint.name(), demand, tags, priced.as_deref()));
         let under_cap = max_cost.is_some() || self.guard.needs_price(&attribution);
         let (price, image_price) = prices(rules, demand, priced, under_cap, now_s)?;
-        let paced = self.pace(&attribution, take(demand))?;
+        let paced = self.guard.pace(&attribution, take(demand)).map_err(Refusal::Throttled)?;
         let (encoding, is_priced) = (count::encoding_of(&demand.model), price.is_some());
         let bounding = price.clone().unwrap_or_else(|| rules.sheet.dearest(now_s));
         let candidate = Candidate {
@@ -71,12 +74,15 @@ impl Proxy {
             clampable: !matches!(endpoint, Metered::Compact | Metered::Embeddings),
             encoding,
         };
-        let Admitted { reservation, clamped } = self.admit(rules, &candidate).await?;
+        let admitted = self.admit(rules, &candidate).await;
+        let Admitted { mut reservation, clamped } =
+            admitted.map_err(|refusal| refusal.with_levers(Levers::of(endpoint, demand)))?;
         let caps_tools = under_cap && demand.tools.loops && demand.tools.calls_max.is_none();
         let unbounded =
             bounding.max_output_tokens.is_none() && demand.output_max.is_none() && clamped.is_none();
         let cut_at_tokens = (under_cap && unbounded).then(|| reservation.hold().bound.output_tokens);
         let mut extra = rate_headers(&paced);
+        reservation.pace(paced);
         extra.extend(clamped.map(|tokens| (CLAMPED, HeaderValue::from(tokens))));
         let bill = Bill {
             endpoint,
@@ -136,14 +142,6 @@ impl Proxy {
             model: demand.model.as_str().into(),
             priced_as: price.map(|price| Arc::clone(&price.id)),
         }
-    }
-
-    pub(super) fn pace(&self, of: &Attribution, take: Take) -> Result<Paced, Refusal> {
-        let paced = self.guard.throttle().take(of, take).map_err(Refusal::Throttled)?;
-        for limit in &paced.would_reject {
-            self.guard.metrics().would_have_rejected(&limit.name);
-        }
-        Ok(paced)
     }
 }
 
