@@ -123,6 +123,7 @@ impl Proxy {
             }
         };
         visit.key = Some(Arc::clone(&caller.key));
+        visit.is_unseen = caller.unseen.is_some();
         let endpoint = classified(rules, &head.method, head.uri.path());
         visit.endpoint = label(&endpoint);
         match endpoint {

@@ -12,6 +12,7 @@ use crate::admin::Admin;
 use crate::admin::error::ApiError;
 use crate::domain::limit::{Per, Unit};
 use crate::domain::{Limit, Money, Window};
+use crate::keys::Ring;
 use crate::ledger::account::Balance;
 use crate::ledger::forecast::Forecast;
 use crate::ledger::meter::Reading;
@@ -75,7 +76,8 @@ fn mirror(admin: &Admin) {
     for (limit, _) in &limits {
         metrics.in_force(&limit.name);
     }
-    let samples: Vec<_> = limits.iter().flat_map(|(limit, readings)| samples(limit, readings)).collect();
+    let samples: Vec<_> =
+        limits.iter().flat_map(|(limit, readings)| samples(guard.ring(), limit, readings)).collect();
     metrics.mirror_limits(&samples);
     if let Some(outlook) = admin.lookout.known() {
         mirror_outlook(metrics, &outlook);
@@ -98,9 +100,15 @@ fn mirror_outlook(metrics: &Metrics, outlook: &Outlook) {
     }));
 }
 
-/// A limit's series: the fullest meters first, and never an end user's name.
-fn samples(limit: &Limit, readings: &[Reading]) -> Vec<LimitSample> {
-    let mut fullest: Vec<&Reading> = readings.iter().collect();
+/// A limit's series: the fullest meters first, and never a name that a client made up: of an
+/// end user, of a key or model that upstream has yet to accept.
+fn samples(ring: &Ring, limit: &Limit, readings: &[Reading]) -> Vec<LimitSample> {
+    let is_accepted = |reading: &&Reading| match limit.per {
+        Per::Key => ring.by_id(reading.subject.label()).is_some(),
+        Per::Model => reading.meter.settled != 0,
+        Per::Organization | Per::Project | Per::User => true,
+    };
+    let mut fullest: Vec<&Reading> = readings.iter().filter(is_accepted).collect();
     fullest.sort_unstable_by_key(|reading| -(reading.meter.settled.saturating_add(reading.meter.held)));
     fullest.truncate(if limit.per == Per::User { 1 } else { SUBJECTS_MAX });
     let amount = |amount: i64| match limit.unit {

@@ -190,3 +190,35 @@ fn instant(at_s: i64) -> String {
     let text = Timestamp::from_second(at_s).map(|at| at.strftime("%Y-%m-%d %H:%M UTC").to_string());
     text.unwrap_or_else(|_| at_s.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::limit::Unit;
+
+    #[test]
+    fn a_digest_says_how_many_when_and_what_the_last_was() {
+        let alert = Alert {
+            id: 1,
+            mark: Mark::Soft,
+            limit: "users".to_owned(),
+            subject: "ann".to_owned(),
+            threshold: 2_000_000_000,
+            window_start_s: 0,
+            settled: 3_000_000_000,
+            at_ms: 1_795_264_500_000,
+            window_end_s: 1_796_083_200,
+            unit: Unit::Usd,
+            period: "month".to_owned(),
+            hard: None,
+            count: 312,
+        };
+        let (kind, subject, text) = happened_often(&alert, "\"ann\"");
+        assert_eq!((kind, subject.as_str()), ("limit.soft", "Limit users: 312 more alerts in an hour"));
+        assert!(
+            text.starts_with("From 2026-11-21 12:00 UTC to 2026-11-21 13:00 UTC, 312 more soft thresholds"),
+            "{text}"
+        );
+        assert!(text.contains("\"ann\" has settled $3.00, past the soft threshold of $2.00"), "{text}");
+    }
+}

@@ -32,7 +32,9 @@ pub fn reaches(rule: &str, asked: &str) -> bool {
     let alias = without_date(rule.trim());
     let is_alias = |name: &str| alias.is_some_and(|alias| alias.eq_ignore_ascii_case(name));
     let Some(base) = base(asked) else {
-        return matches(rule, asked) || without_date(asked).is_some_and(|n| matches(rule, n)) || is_alias(asked);
+        return matches(rule, asked)
+            || without_date(asked).is_some_and(|n| matches(rule, n))
+            || is_alias(asked);
     };
     let tuned = &asked[..TUNED.len() + base.len()];
     let whole = asked.split_once(CHECKPOINT).map(|(fine_tune, _)| fine_tune);
@@ -164,7 +166,8 @@ mod tests {
 
     #[test]
     fn what_is_permitted_is_reached() {
-        let names = ["gpt-4o", "gpt-4o-2024-08-06", "ft:gpt-4o:a::b", "ft:gpt-4o-2024-08-06:a::b", "gpt-4-0613"];
+        let names =
+            ["gpt-4o", "gpt-4o-2024-08-06", "ft:gpt-4o:a::b", "ft:gpt-4o-2024-08-06:a::b", "gpt-4-0613"];
         for rule in names.into_iter().chain(["gpt-4*", "ft:gpt-4o", "*"]) {
             for asked in names {
                 assert!(!permits(rule, asked) || reaches(rule, asked), "{rule} and {asked}");

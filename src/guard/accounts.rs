@@ -6,8 +6,8 @@ use serde_json::json;
 
 use crate::domain::Secret;
 use crate::guard::Guard;
-use crate::guard::names::Named;
 use crate::guard::keyring::{KeyError, NewKey, checked_name};
+use crate::guard::names::Named;
 use crate::guard::trail::{Actor, Change};
 use crate::keys::{self, Key};
 use crate::store::organization::{self as rows, AccountRow};

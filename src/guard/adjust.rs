@@ -17,7 +17,9 @@ pub enum AdjustError {
     #[error("no settled entry has that id, and no grant")]
     NoSuchEntry,
     /// With the correction, the entry would have cost less than nothing.
-    #[error("with its corrections this entry is {cost} USD; at most that can be taken off, and {amount} would be")]
+    #[error(
+        "with its corrections this entry is {cost} USD; at most that can be taken off, and {amount} would be"
+    )]
     BelowZero {
         /// What the entry costs now, earlier corrections included.
         cost: Money,

@@ -164,8 +164,10 @@ impl Guard {
         by: &Actor,
     ) -> Result<(), LimitError> {
         let mut book = self.book.lock().await;
-        let limits =
-            rules.iter().map(|(name, rule)| book.checked(name, rule, &self.ring)).collect::<Result<Vec<_>, _>>()?;
+        let limits = rules
+            .iter()
+            .map(|(name, rule)| book.checked(name, rule, &self.ring))
+            .collect::<Result<Vec<_>, _>>()?;
         self.write_rules(&mut book, &limits, vec![change], by, |_| Ok(())).await?;
         Ok(self.install(&mut book).await?)
     }
@@ -241,8 +243,7 @@ impl Guard {
             book.names = found.names;
         }
         self.written_names.store(Arc::new(found.written));
-        let (rates, metered): (Vec<_>, Vec<_>) =
-            found.limits.into_iter().partition(|limit| limit.is_rate());
+        let (rates, metered): (Vec<_>, Vec<_>) = found.limits.into_iter().partition(|limit| limit.is_rate());
         self.throttle.rcu(|before| Throttle::new(&rates, before));
         let slot = self.writer.operators_slot().await?;
         // Taken before anything has changed, so that what follows can be written.

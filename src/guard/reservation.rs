@@ -166,7 +166,10 @@ impl Reservation {
 
     fn observe(&self, entry: &Entry) {
         let of = &entry.attribution;
-        let labels = RequestLabels { project: &of.project, key: &of.key, endpoint: &of.endpoint };
+        // A key that upstream has not accepted may be made up, and is no label.
+        let is_accepted = (200..300).contains(&entry.status) || self.guard.ring.by_id(&of.key).is_some();
+        let key = if is_accepted { &*of.key } else { "" };
+        let labels = RequestLabels { project: &of.project, key, endpoint: &of.endpoint };
         let metrics = &self.guard.metrics;
         if let Some(basis) = entry.basis.filter(|_| !of.model.is_empty()) {
             let model = of.priced_as.as_deref().unwrap_or("other");
@@ -181,11 +184,7 @@ impl Reservation {
 }
 
 fn used(tokens: &Tokens) -> Take {
-    Take {
-        tokens: tokens.total(),
-        input_tokens: tokens.input_total(),
-        output_tokens: tokens.output_total(),
-    }
+    Take { tokens: tokens.total(), input_tokens: tokens.input_total(), output_tokens: tokens.output_total() }
 }
 
 impl Drop for Reservation {

@@ -128,7 +128,8 @@ fn applies(only: &Only, of: &Attribution) -> bool {
     let named = |ids: &[String], id: &str| ids.is_empty() || ids.iter().any(|wanted| wanted == id);
     let model = || {
         let reaches = |rule: &Pattern| {
-            model::reaches(rule.as_str(), &of.model) || of.priced_as.as_deref().is_some_and(|id| rule.matches(id))
+            model::reaches(rule.as_str(), &of.model)
+                || of.priced_as.as_deref().is_some_and(|id| rule.matches(id))
         };
         only.models.is_empty() || only.models.iter().any(reaches)
     };

@@ -141,7 +141,9 @@ impl Refusal {
             Self::Denied(Denial::Exhausted(_), _) => "spend_limit_exceeded",
             Self::Denied(Denial::NoCredit(_), _) => "credit_balance_exhausted",
             Self::Denied(Denial::Held(_) | Denial::CreditHeld(_), _) => "spend_limit_held",
-            Self::Denied(Denial::TooLarge(_) | Denial::OverClientCap { .. }, _) => "request_cost_exceeds_limit",
+            Self::Denied(Denial::TooLarge(_) | Denial::OverClientCap { .. }, _) => {
+                "request_cost_exceeds_limit"
+            }
             Self::Denied(Denial::TooManyMeters, _) | Self::LedgerUnavailable => "ledger_unavailable",
             Self::Overloaded => "overloaded",
             Self::Throttled(_) => "rate_limit_exceeded",

@@ -147,8 +147,8 @@ fn hour(at_ms: i64) -> i64 {
 /// Puts off new crossings beyond those of their limit, mark and hour that have messages of
 /// their own.
 fn put_off(tx: &Connection) -> rusqlite::Result<()> {
-    let mut unrouted =
-        tx.prepare_cached("SELECT id, limit_name, mark, at_ms FROM crossing WHERE is_routed = 0 ORDER BY id")?;
+    let mut unrouted = tx
+        .prepare_cached("SELECT id, limit_name, mark, at_ms FROM crossing WHERE is_routed = 0 ORDER BY id")?;
     let mut rows = unrouted.query([])?;
     let mut own: HashMap<(String, String, i64), u64> = HashMap::new();
     let mut beyond: Vec<i64> = Vec::new();

@@ -130,7 +130,8 @@ pub fn entry(db: &Connection, id: u64, names: &dyn Names) -> rusqlite::Result<Op
 pub fn corrected_by(db: &Connection, id: u64) -> rusqlite::Result<Money> {
     let sql = "SELECT cost_nano FROM entry WHERE corrects = ?1 AND kind = ?2";
     let mut statement = db.prepare_cached(sql)?;
-    let costs = statement.query_map((int(id), Kind::Adjust.name()), |row| row.get(0).map(Money::from_nano))?;
+    let costs =
+        statement.query_map((int(id), Kind::Adjust.name()), |row| row.get(0).map(Money::from_nano))?;
     costs.sum()
 }
 

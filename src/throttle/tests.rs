@@ -29,12 +29,18 @@ fn tokens(input_tokens: u64, output_tokens: u64) -> Take {
 
 #[test]
 fn each_rate_of_tokens_gets_back_its_own_part() {
-    let limits =
-        [rate("all", Unit::Tokens, 1_000), rate("in", Unit::InputTokens, 500), rate("out", Unit::OutputTokens, 800)];
+    let limits = [
+        rate("all", Unit::Tokens, 1_000),
+        rate("in", Unit::InputTokens, 500),
+        rate("out", Unit::OutputTokens, 800),
+    ];
     let throttle = Throttle::new(&limits, &Throttle::default());
     let take = |take| throttle.take(&key("a"), take, NOW);
     let mut paced = take(tokens(300, 600)).unwrap();
-    assert_eq!(paced.left, [RateLeft { of_requests: false, limit: 1_000, remaining: 100, reset: Duration::from_secs(54) }]);
+    assert_eq!(
+        paced.left,
+        [RateLeft { of_requests: false, limit: 1_000, remaining: 100, reset: Duration::from_secs(54) }]
+    );
     assert_eq!(&*take(tokens(0, 150)).unwrap_err().limit.name, "all");
     paced.receipt.end(tokens(100, 50), NOW);
     assert_eq!(take(tokens(0, 800)).unwrap_err().left.remaining, 750);
@@ -56,7 +62,8 @@ fn what_can_never_pass_is_known_beforehand_and_refused_without_a_time() {
     let shadow = Limit { mode: Mode::Shadow, ..(*rate("shadow", Unit::Tokens, 1)).clone() };
     let of_others = Only { keys: vec!["b".to_owned()], ..Only::default() };
     let others = Limit { only: of_others, ..(*rate("others", Unit::OutputTokens, 2)).clone() };
-    let limits = [rate("wide", Unit::Tokens, 900), rate("tight", Unit::Tokens, 700), shadow.into(), others.into()];
+    let limits =
+        [rate("wide", Unit::Tokens, 900), rate("tight", Unit::Tokens, 700), shadow.into(), others.into()];
     let throttle = Throttle::new(&limits, &Throttle::default());
     assert_eq!(throttle.largest(&key("a")), Largest { tokens: Some(700), ..Largest::default() });
     assert_eq!(throttle.largest(&key("b")).output_tokens, Some(2));
@@ -80,7 +87,7 @@ fn buckets_of_keys_that_are_gone_are_swept_out() {
     let throttle = Throttle::new(&[rate("tpm", Unit::Tokens, 1_000)], &Throttle::default());
     let Buckets::Tokens(buckets) = &throttle.rates[0].buckets else { panic!("a rate of tokens") };
     let mut open = throttle.take(&key("open"), tokens(500, 0), NOW).unwrap();
-    for number in 0..BUCKETS_SWEPT_AT {
+    for number in 1..BUCKETS_SWEPT_AT {
         drop(throttle.take(&key(&number.to_string()), tokens(1, 0), NOW));
     }
     let later = NOW + Duration::from_secs(60);

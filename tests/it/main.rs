@@ -22,6 +22,7 @@ mod harness;
 mod hostile;
 mod hostile_admin;
 mod hostile_http2;
+mod limits;
 mod lists;
 mod metering;
 mod network;

@@ -127,7 +127,8 @@ fn no_credit(short: &Short, levers: Levers, config: Config) -> Answer {
         message.push_str("prepaid credit is used up.");
     } else if config.show_amounts {
         let (left, needed) = (short.balance.dollars(), short.needed.dollars());
-        message.push_str(&format!("this request may need up to {needed}, and {left} of prepaid credit is left"));
+        message
+            .push_str(&format!("this request may need up to {needed}, and {left} of prepaid credit is left"));
         if short.held > Money::ZERO {
             message.push_str(&format!(", of which other requests hold {}", short.held.dollars()));
         }
