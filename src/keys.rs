@@ -189,7 +189,9 @@ impl Ring {
         for key in self.by_id.iter().filter(|key| key.revoked_s.is_none() && names.contains(&*key.name)) {
             found.entry(key.name.to_string()).or_default().push(key.id.to_string());
         }
-        found.values_mut().for_each(|ids| ids.sort_unstable());
+        for ids in found.values_mut() {
+            ids.sort_unstable();
+        }
         found
     }
 

@@ -50,10 +50,7 @@ impl Proxy {
         }
         let now_s = self.guard.clock().now_s();
         let priced = rules.sheet.find(&demand.model, now_s);
-        self.check_model(caller, &demand.model, priced.as_deref())?;
-        if let Some(tool) = &demand.tools.image {
-            self.check_model(caller, tool.model.as_deref().unwrap_or(IMAGE_MODEL), None)?;
-        }
+        self.check_models(caller, demand, priced.as_deref())?;
         let Wishes { max_cost, tags } = headers::wishes(&head.headers)?;
         let attribution =
             Arc::new(self.attribution(caller, endpoint.name(), demand, tags, priced.as_deref()));
@@ -74,9 +71,7 @@ impl Proxy {
             clampable: !matches!(endpoint, Metered::Compact | Metered::Embeddings),
             encoding,
         };
-        let admitted = self.admit(rules, &candidate).await;
-        let Admitted { mut reservation, clamped } =
-            admitted.map_err(|refusal| refusal.with_levers(Levers::of(endpoint, demand)))?;
+        let Admitted { mut reservation, clamped } = self.admit(rules, endpoint, &candidate).await?;
         let caps_tools = under_cap && demand.tools.loops && demand.tools.calls_max.is_none();
         let unbounded =
             bounding.max_output_tokens.is_none() && demand.output_max.is_none() && clamped.is_none();
@@ -107,16 +102,27 @@ impl Proxy {
         Ok(Prepared { body, metering: Metering { reservation, bill, hide_usage, cut_at_tokens, extra } })
     }
 
-    /// Whether the key and its project may use a model.
-    fn check_model(&self, caller: &Caller, model: &str, priced: Option<&Price>) -> Result<(), Refusal> {
-        let priced_as = priced.map(|price| &*price.id);
-        let is_allowed =
-            caller.key.allows(model) && self.guard.ring().allows(&caller.key.project, model, priced_as);
-        if is_allowed { Ok(()) } else { Err(Refusal::ModelNotAllowed(bounded(model))) }
+    /// Whether the key and its project may use the model, and the one that the image tool runs.
+    fn check_models(&self, caller: &Caller, demand: &Demand, priced: Option<&Price>) -> Result<(), Refusal> {
+        let check = |model: &str, priced_as: Option<&str>| {
+            let is_allowed =
+                caller.key.allows(model) && self.guard.ring().allows(&caller.key.project, model, priced_as);
+            if is_allowed { Ok(()) } else { Err(Refusal::ModelNotAllowed(bounded(model))) }
+        };
+        check(&demand.model, priced.map(|price| &*price.id))?;
+        let tool = demand.tools.image.as_ref();
+        tool.map_or(Ok(()), |tool| check(tool.model.as_deref().unwrap_or(IMAGE_MODEL), None))
     }
 
-    async fn admit(&self, rules: &Rules, candidate: &Candidate<'_>) -> Result<Admitted, Refusal> {
-        let admitted = admit(&self.guard, rules.admit, candidate).await?;
+    async fn admit(
+        &self,
+        rules: &Rules,
+        endpoint: Metered,
+        candidate: &Candidate<'_>,
+    ) -> Result<Admitted, Refusal> {
+        let admitted = admit(&self.guard, rules.admit, candidate).await;
+        let admitted =
+            admitted.map_err(|refusal| refusal.with_levers(Levers::of(endpoint, candidate.demand)))?;
         if !candidate.priced {
             self.guard.metrics().unpriced();
         }

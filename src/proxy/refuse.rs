@@ -122,11 +122,11 @@ impl Refusal {
 
     /// The same, of a request that could be made smaller by these.
     #[must_use]
-    pub fn with_levers(self, levers: Levers) -> Self {
-        match self {
-            Self::Denied(denial, _) => Self::Denied(denial, levers),
-            other => other,
+    pub fn with_levers(mut self, levers: Levers) -> Self {
+        if let Self::Denied(_, known) = &mut self {
+            *known = levers;
         }
+        self
     }
 
     /// The label of the metric, one of a fixed set.
