@@ -1,3 +1,5 @@
+//! What rates take, refuse and give back.
+
 use super::*;
 use crate::domain::Window;
 use crate::domain::limit::{Only, Per, Source};
