@@ -37,11 +37,11 @@ use crate::keys::Ring;
 use crate::ledger::denial::Denial;
 use crate::ledger::entry::{Attribution, Hold};
 use crate::ledger::meter::Reading;
-use crate::ledger::{Admission, Ask, Headroom, Ledger};
+use crate::ledger::{Admission, Ask, Caps, Headroom, Ledger};
 use crate::metrics::Metrics;
 use crate::store::rows::Names;
 use crate::store::{Reader, StoreError, Writer, Written};
-use crate::throttle::Throttle;
+use crate::throttle::{Largest, Throttle};
 
 pub use adjust::AdjustError;
 pub use limits::LimitError;
@@ -178,9 +178,10 @@ impl Guard {
         self.ledger().headroom(of, client_cap, self.clock.now_ms())
     }
 
-    /// Whether an enforced dollar cap applies, so that a price must be known.
-    pub fn needs_price(&self, of: &Attribution) -> bool {
-        self.ledger().needs_price(of)
+    /// The kinds of enforced caps that a request of this attribution counts on.
+    pub fn caps(&self, of: &Attribution) -> Caps {
+        let caps = self.ledger().caps(of);
+        Caps { tokens: caps.tokens || self.largest_take(of) != Largest::default(), ..caps }
     }
 
     /// The limits that a request of this attribution counts on, rates aside.

@@ -6,6 +6,9 @@
 pub mod bound;
 pub mod cost;
 pub mod count;
+pub mod image;
+mod image_tool;
+pub mod plan;
 pub mod rates;
 mod raw;
 pub mod sheet;

@@ -1,6 +1,6 @@
 //! What a usage costs: tokens at the served tier, and fees of hosted tools.
 
-use crate::domain::demand::{Tier, ToolDemand, WebSearch};
+use crate::domain::demand::{ContainerDemand, Tier, ToolDemand, WebSearch};
 use crate::domain::tokens::ContainerMemory;
 use crate::domain::{Money, Usage};
 use crate::pricing::sheet::Price;
@@ -32,7 +32,8 @@ pub fn cost(
     tools: &ToolDemand,
     image_price: Option<&Price>,
 ) -> Cost {
-    let rates = price.rates(tier, usage.tokens.input_total());
+    let prompt_tokens = usage.largest_prompt.unwrap_or_else(|| usage.tokens.input_total());
+    let rates = price.rates(tier, prompt_tokens);
     let searches = i128::from(usage.tools.web_searches);
     let mut fees = searches * i128::from(web_search_pico(price, tools.web_search));
     fees += searches * i128::from(search_block(price, tools.web_search)) * i128::from(rates.input);
@@ -62,7 +63,12 @@ pub(crate) fn search_block(price: &Price, tool: Option<WebSearch>) -> u64 {
 
 /// A session of the largest container that a request may start.
 fn dearest_container(tools: &ToolDemand) -> u64 {
-    session_pico(tools.containers.iter().copied().max().unwrap_or_default())
+    let memory = |container: &ContainerDemand| match container {
+        ContainerDemand::Made(memory) => *memory,
+        // A container whose memory is unknown may have any.
+        ContainerDemand::Existing(_) => ContainerMemory::G64,
+    };
+    session_pico(tools.containers.iter().map(memory).max().unwrap_or_default())
 }
 
 /// A session of twenty minutes, by memory (OpenAI's pricing page).
@@ -85,7 +91,7 @@ mod tests {
     fn usd(model: &str, tier: Tier, tokens: Tokens, tools: ToolUse, asked: &ToolDemand) -> String {
         let sheet = Sheet::built_in(&[]).unwrap();
         let price = sheet.find(model, 1_795_000_000).unwrap();
-        cost(&price, tier, &Usage { tokens, tools }, asked, None).total.to_string()
+        cost(&price, tier, &Usage { tokens, tools, largest_prompt: None }, asked, None).total.to_string()
     }
 
     #[test]
@@ -125,6 +131,19 @@ mod tests {
     }
 
     #[test]
+    fn long_context_rates_follow_the_largest_turn() {
+        let price = Sheet::built_in(&[]).unwrap().find("gpt-6.1-sol", 1_795_000_000).unwrap();
+        let tokens = Tokens { input: 300_000, ..Tokens::default() };
+        let read = |largest_prompt| {
+            let usage = Usage { tokens, tools: ToolUse::default(), largest_prompt };
+            cost(&price, Tier::Standard, &usage, &ToolDemand::default(), None).total.to_string()
+        };
+        assert_eq!(read(None), "1.2", "at once");
+        assert_eq!(read(Some(100_000)), "0.6", "in three turns");
+        assert_eq!(read(Some(272_001)), "1.2", "one turn is enough");
+    }
+
+    #[test]
     fn hosted_tools_have_fees_of_their_own() {
         let asked = |web_search| ToolDemand { web_search, ..ToolDemand::default() };
         let searched = ToolUse { web_searches: 2, ..ToolUse::default() };
@@ -137,7 +156,7 @@ mod tests {
         assert_eq!(cost("gpt-5", files, &asked(None)), "0.01");
         let containers = ToolUse { containers: 2, ..ToolUse::default() };
         let big = ToolDemand {
-            containers: vec![ContainerMemory::G1, ContainerMemory::G4],
+            containers: [ContainerMemory::G1, ContainerMemory::G4].map(ContainerDemand::Made).to_vec(),
             ..ToolDemand::default()
         };
         assert_eq!(cost("gpt-5", containers, &big), "0.24");

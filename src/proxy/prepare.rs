@@ -7,24 +7,32 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 
 use crate::domain::Demand;
-use crate::domain::demand::WebSearch;
+use crate::domain::demand::{ContainerDemand, ImageQuality, ImageTool, WebSearch};
+use crate::domain::tokens::ContainerMemory;
 use crate::ledger::entry::Attribution;
 use crate::openai::endpoint::Metered;
 use crate::openai::request::{self, Edit, Invalid, InvalidKind};
+use crate::pricing::bound::largest_prompt;
 use crate::pricing::count;
+use crate::pricing::plan::Written;
 use crate::pricing::sheet::Price;
 use crate::proxy::admit::{Admitted, Candidate, admit};
 use crate::proxy::auth::Caller;
 use crate::proxy::bill::{self, Bill};
+use crate::proxy::count::Counter;
 use crate::proxy::exchange::Metering;
 use crate::proxy::headers::{self, Wishes};
+use crate::proxy::pace::pace;
 use crate::proxy::refuse::{Levers, Refusal};
 use crate::proxy::{Proxy, Rules, bounded, rate_headers};
-use crate::throttle::Take;
 
-const CLAMPED: HeaderName = HeaderName::from_static("x-spendguard-clamped-output-tokens");
-/// The image tool's model if a request names none.
-const IMAGE_MODEL: &str = "gpt-image-1";
+/// The output tokens for each choice that the guard wrote into the request.
+const OUTPUT_BOUND: HeaderName = HeaderName::from_static("x-spendguard-output-bound");
+const CLAMPED_OUTPUT: HeaderName = HeaderName::from_static("x-spendguard-clamped-output-tokens");
+const CLAMPED_CALLS: HeaderName = HeaderName::from_static("x-spendguard-clamped-tool-calls");
+/// The image tool's model if a request names none: the dearest of those that are
+/// still served (`gpt-image-1` was shut down on 2026-10-23).
+const IMAGE_MODEL: &str = "gpt-image-1.5";
 
 /// A metered request that has been admitted.
 pub(super) struct Prepared {
@@ -54,12 +62,22 @@ impl Proxy {
         let Wishes { max_cost, tags } = headers::wishes(&head.headers)?;
         let attribution =
             Arc::new(self.attribution(caller, endpoint.name(), demand, tags, priced.as_deref()));
-        let under_cap = max_cost.is_some() || self.guard.needs_price(&attribution);
-        let (price, image_price) = prices(rules, demand, priced, under_cap, now_s)?;
-        let paced = self.guard.pace(&attribution, take(demand)).map_err(Refusal::Throttled)?;
+        let caps = self.guard.caps(&attribution);
+        let under_money = max_cost.is_some() || caps.money;
+        let is_capped = under_money || caps.tokens;
+        if demand.stored_prompt {
+            fill_stored_prompt(rules, demand, is_capped)?;
+        }
+        let (price, image_price) = prices(rules, demand, priced, under_money, now_s)?;
         let (encoding, is_priced) = (count::encoding_of(&demand.model), price.is_some());
         let bounding = price.clone().unwrap_or_else(|| rules.sheet.dearest(now_s));
-        let candidate = Candidate {
+        let policy = rules.admit.policy;
+        let clampable = !matches!(endpoint, Metered::Compact | Metered::Embeddings);
+        let written =
+            if is_capped { policy.written(&bounding, demand, clampable) } else { Written::default() };
+        let context_tokens = (!demand.server_context && demand.references.is_empty()).then_some(0);
+        let inputs = policy.inputs(demand, written, context_tokens);
+        let mut candidate = Candidate {
             attribution,
             demand,
             price: &bounding,
@@ -67,18 +85,28 @@ impl Proxy {
             image_price: image_price.as_deref(),
             price_version: Arc::clone(rules.sheet.version()),
             client_cap: max_cost,
+            endpoint,
             body: &body,
-            clampable: !matches!(endpoint, Metered::Compact | Metered::Embeddings),
+            clampable,
+            calls_open: written.tool_calls.is_some(),
+            inputs,
             encoding,
+            counter: Counter { upstream: &self.upstream, authorization: &caller.authorization },
         };
-        let Admitted { mut reservation, clamped } = self.admit(rules, endpoint, &candidate).await?;
-        let caps_tools = under_cap && demand.tools.loops && demand.tools.calls_max.is_none();
-        let unbounded =
-            bounding.max_output_tokens.is_none() && demand.output_max.is_none() && clamped.is_none();
-        let cut_at_tokens = (under_cap && unbounded).then(|| reservation.hold().bound.output_tokens);
+        let paced = pace(&self.guard, rules.admit, &mut candidate).await?;
+        let admitted = self.admit(rules, &candidate).await?;
+        let output_max = admitted.clamped_output.or(candidate.inputs.output_max);
+        let clamped_output = output_max.filter(|_| output_max != written.output_max);
+        let tool_calls_max = admitted.clamped_calls.or(written.tool_calls);
+        // Where nobody knows how long an answer may be, the bound may not be kept.
+        let unbounded = bounding.max_output_tokens.is_none() && demand.output_max.is_none();
+        let mut reservation = admitted.reservation;
+        let cut_at_tokens = (under_money && unbounded).then(|| reservation.hold().bound.output_tokens);
         let mut extra = rate_headers(&paced);
         reservation.pace(paced);
-        extra.extend(clamped.map(|tokens| (CLAMPED, HeaderValue::from(tokens))));
+        extra.extend(output_max.map(|tokens| (OUTPUT_BOUND, HeaderValue::from(tokens))));
+        extra.extend(clamped_output.map(|tokens| (CLAMPED_OUTPUT, HeaderValue::from(tokens))));
+        extra.extend(admitted.clamped_calls.map(|calls| (CLAMPED_CALLS, HeaderValue::from(calls))));
         let bill = Bill {
             endpoint,
             sheet: Arc::clone(&rules.sheet),
@@ -86,18 +114,15 @@ impl Proxy {
             image_price,
             tools: demand.tools.clone(),
             asked_tier: demand.tier,
-            default_tier: rules.admit.default_tier,
+            default_tier: policy.project_tier,
             encoding,
             body: bill::kept(&body),
             at_s: now_s,
+            largest_prompt: largest_prompt(&bounding, demand, admitted.inputs),
             reads_more: reads_more(demand),
         };
         let hide_usage = parsed.wants_usage_injected();
-        let edit = Edit {
-            include_usage: hide_usage,
-            output_max: clamped,
-            tool_calls_max: caps_tools.then_some(rules.admit.tool_calls_max),
-        };
+        let edit = Edit { include_usage: hide_usage, output_max, tool_calls_max };
         let body = parsed.rewrite(&body, &edit).map_or(body, Bytes::from);
         Ok(Prepared { body, metering: Metering { reservation, bill, hide_usage, cut_at_tokens, extra } })
     }
@@ -114,15 +139,10 @@ impl Proxy {
         tool.map_or(Ok(()), |tool| check(tool.model.as_deref().unwrap_or(IMAGE_MODEL), None))
     }
 
-    async fn admit(
-        &self,
-        rules: &Rules,
-        endpoint: Metered,
-        candidate: &Candidate<'_>,
-    ) -> Result<Admitted, Refusal> {
+    async fn admit(&self, rules: &Rules, candidate: &Candidate<'_>) -> Result<Admitted, Refusal> {
         let admitted = admit(&self.guard, rules.admit, candidate).await;
-        let admitted =
-            admitted.map_err(|refusal| refusal.with_levers(Levers::of(endpoint, candidate.demand)))?;
+        let levers = Levers::of(candidate.endpoint, candidate.demand);
+        let admitted = admitted.map_err(|refusal| refusal.with_levers(levers))?;
         if !candidate.priced {
             self.guard.metrics().unpriced();
         }
@@ -152,9 +172,27 @@ impl Proxy {
 }
 
 fn reads_more(demand: &Demand) -> bool {
-    let media = &demand.media;
-    let seen = media.images + media.images_low + media.audio_bytes + media.opaque;
-    demand.server_context || demand.tools.loops || seen > 0
+    demand.server_context
+        || demand.stored_prompt
+        || demand.tools.loops
+        || !demand.references.is_empty()
+        || !demand.media.is_empty()
+}
+
+/// Refuses a stored prompt under a cap, unless they are allowed: then it is held
+/// and booked as if it carried every tool there is.
+fn fill_stored_prompt(rules: &Rules, demand: &mut Demand, is_capped: bool) -> Result<(), Refusal> {
+    if is_capped && !rules.admit.stored_prompts {
+        let message = "A stored prompt may carry tools, files and a model that only upstream knows, so it can't be used under a hard limit; send its content instead, or have the operator set guard.stored_prompts = \"allow\".";
+        return Err(Refusal::FieldNotAllowed(message.to_owned(), Some("prompt")));
+    }
+    let tools = &mut demand.tools;
+    tools.web_search = Some(WebSearch::Preview);
+    tools.file_search = true;
+    tools.containers.push(ContainerDemand::Made(ContainerMemory::G64));
+    tools.image.get_or_insert_with(|| ImageTool { quality: ImageQuality::Other, ..ImageTool::default() });
+    tools.loops = true;
+    Ok(())
 }
 
 fn refuse_invalid(invalid: Invalid) -> Refusal {
@@ -162,15 +200,6 @@ fn refuse_invalid(invalid: Invalid) -> Refusal {
         InvalidKind::Malformed => Refusal::Invalid(invalid.message, invalid.param),
         InvalidKind::NotAllowed => Refusal::FieldNotAllowed(invalid.message, invalid.param),
     }
-}
-
-/// What a request takes from rates, as OpenAI reckons it: a quarter of its
-/// bytes, and the output it asks for.
-fn take(demand: &Demand) -> Take {
-    let text = demand.body_bytes.saturating_sub(demand.media.inline_bytes);
-    let input_tokens = text.div_ceil(4);
-    let output_tokens = demand.output_max.unwrap_or(0).saturating_mul(demand.choices);
-    Take { tokens: input_tokens.saturating_add(output_tokens), input_tokens, output_tokens }
 }
 
 type Prices = (Option<Arc<Price>>, Option<Arc<Price>>);

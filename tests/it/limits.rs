@@ -136,16 +136,16 @@ fn the_model_of_an_image_tool_must_be_allowed_too() {
             format!("Bearer {}", key["value"].as_str().unwrap())
         };
         let narrow = of(json!(["gpt-5*"])).await;
-        let wide = of(json!(["gpt-5*", "gpt-image-1"])).await;
-        let named = json!({ "type": "image_generation", "model": "gpt-image-1" });
-        let dearer = json!({ "type": "image_generation", "model": "gpt-image-1.5" });
+        let wide = of(json!(["gpt-5*", "gpt-image-1.5"])).await;
+        let named = json!({ "type": "image_generation", "model": "gpt-image-1.5" });
+        let other = json!({ "type": "image_generation", "model": "gpt-image-2" });
         let unnamed = json!({ "type": "image_generation" });
         for (bearer, tool, refused) in [
-            (&narrow, &named, Some("gpt-image-1")),
-            (&narrow, &unnamed, Some("gpt-image-1")),
+            (&narrow, &named, Some("gpt-image-1.5")),
+            (&narrow, &unnamed, Some("gpt-image-1.5")),
             (&wide, &named, None),
             (&wide, &unnamed, None),
-            (&wide, &dearer, Some("gpt-image-1.5")),
+            (&wide, &other, Some("gpt-image-2")),
         ] {
             let body =
                 json!({ "model": "gpt-5-mini", "input": "x", "tools": [tool], "max_output_tokens": 16 });
@@ -200,6 +200,47 @@ fn what_a_request_did_not_use_of_its_rates_is_given_back_at_its_end() {
             house.chat(&[("x-spendguard-max-cost-usd", "0")], bound.clone()).await;
         }
         assert_eq!(house.chat(&used, bound).await.status, StatusCode::OK);
+    });
+}
+
+#[test]
+fn an_output_without_a_bound_takes_a_minute_at_most_and_what_it_takes_counts() {
+    run(async {
+        let house =
+            House::with("[[limit]]\nname = \"tpm\"\nunit = \"tokens\"\nwindow = \"minute\"\nhard = 1000\n")
+                .await;
+        let slow = [("x-fake-latency-ms", "500"), ("x-fake-completion-tokens", "50")];
+        let ask = || house.chat(&slow, json!({}));
+        let (a, b, c, d) = tokio::join!(ask(), ask(), ask(), ask());
+        let answers = [a, b, c, d];
+        let passed: Vec<&Answer> = answers.iter().filter(|answer| answer.status == StatusCode::OK).collect();
+        assert_eq!(passed.len(), 1, "{answers:?}");
+        let bound: u64 = passed[0].header("x-spendguard-clamped-output-tokens").parse().unwrap();
+        assert!((800..1_000).contains(&bound), "{bound}");
+        let sent = call(&house.fake_direct, Method::GET, "/__last", &[], bytes::Bytes::new()).await.json();
+        let sent: Value = serde_json::from_str(sent["body"].as_str().unwrap()).unwrap();
+        assert_eq!(sent["max_completion_tokens"], bound);
+    });
+}
+
+#[test]
+fn text_whose_bytes_are_more_than_a_minute_has_is_counted() {
+    run(async {
+        let house =
+            House::with("[[limit]]\nname = \"tpm\"\nunit = \"tokens\"\nwindow = \"minute\"\nhard = 50000\n")
+                .await;
+        let text =
+            "All happy families are alike; each unhappy family is unhappy in its own way. ".repeat(1_500);
+        let messages = json!([{ "role": "user", "content": text }]);
+        let answer = house.chat(&[], json!({ "messages": messages, "max_completion_tokens": 100 })).await;
+        assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+        let messages = json!([{ "role": "user", "content": text.repeat(2) }]);
+        let answer = house.chat(&[], json!({ "messages": messages, "max_completion_tokens": 100 })).await;
+        let message = answer.json()["error"]["message"].as_str().unwrap_or_default().to_owned();
+        assert!(
+            message.starts_with("Request too large for limit \"tpm\" on tokens per min (TPM): Limit 50000"),
+            "{answer:?}"
+        );
     });
 }
 

@@ -6,12 +6,13 @@
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 
-use crate::domain::demand::{ImageTool, ToolDemand, WebSearch};
+use super::references::References;
+use crate::domain::ObjectKind;
+use crate::domain::demand::{ContainerDemand, ImageQuality, ImageTool, ToolDemand, WebSearch};
 use crate::domain::tokens::ContainerMemory;
-use crate::openai::json::{Object, Raw, scalars_default};
+use crate::openai::json::{Loose, Object, Raw};
 
 /// The most tools in one list; upstream takes 128.
 const TOOLS_MAX: usize = 1024;
@@ -26,12 +27,15 @@ pub(super) struct Offer {
     pub(super) tools: ToolDemand,
     /// Why the list can't be let through.
     pub(super) refused: Option<String>,
+    /// Objects that the tools name.
+    pub(super) references: References,
 }
 
 impl Offer {
     /// Takes up another list of the same request.
     pub(super) fn merge(&mut self, other: Self) {
-        let Self { tools, refused } = other;
+        let Self { tools, refused, references } = other;
+        self.references.merge(references);
         self.tools.file_search |= tools.file_search;
         self.tools.loops |= tools.loops;
         self.tools.containers.extend(tools.containers);
@@ -60,8 +64,12 @@ impl Offer {
         self.refused.get_or_insert_with(|| why.to_owned());
     }
 
-    fn add(&mut self, tool: &Tool<'_>) {
+    fn add(&mut self, mut tool: Tool<'_>) {
+        // A namespace holds tools of its own.
+        self.merge(std::mem::take(&mut tool.tools));
         let kind = tool.kind.string().unwrap_or_default();
+        self.references.add_list(ObjectKind::VectorStore, tool.vector_store_ids);
+        self.references.add(ObjectKind::File, tool.input_image_mask.0.file_id);
         match &*kind {
             "function"
             | "custom"
@@ -82,7 +90,7 @@ impl Offer {
                 if tool.svg.value().is_some() || tool.output_format.string().as_deref() == Some("svg") {
                     self.refuse("The image_generation tool's svg output has no known price.");
                 }
-                self.draw(Some(ImageTool { model: tool.model.string().map(String::from) }));
+                self.draw(Some(tool.image()));
             }
             _ => {
                 let name: String = kind.chars().take(NAME_CHARS_MAX).collect();
@@ -92,10 +100,15 @@ impl Offer {
         self.tools.loops = true;
     }
 
-    fn contain(&mut self, container: &Container) {
-        match container.memory {
-            Some(memory) => self.tools.containers.push(memory),
-            None => self.refuse("The container's memory_limit has no known price."),
+    fn contain(&mut self, container: &Container<'_>) {
+        self.references.add(ObjectKind::Container, container.id);
+        self.references.add_list(ObjectKind::File, container.file_ids);
+        self.references.add_members(ObjectKind::Skill, container.skills);
+        match (container.id.string(), container.memory) {
+            (None, _) if container.id.value().is_some() => self.refuse("A container's id must be a string."),
+            (Some(id), _) => self.tools.containers.push(ContainerDemand::Existing(id.into_owned())),
+            (None, Some(memory)) => self.tools.containers.push(ContainerDemand::Made(memory)),
+            (None, None) => self.refuse("The container's memory_limit has no known price."),
         }
     }
 }
@@ -106,39 +119,94 @@ impl Offer {
 struct Tool<'a> {
     #[serde(borrow, rename = "type")]
     kind: Raw<'a>,
-    container: Container,
-    environment: Container,
+    #[serde(borrow)]
+    container: Container<'a>,
+    #[serde(borrow)]
+    environment: Container<'a>,
+    #[serde(borrow)]
+    vector_store_ids: Raw<'a>,
+    #[serde(borrow)]
+    input_image_mask: Loose<Mask<'a>>,
     #[serde(borrow)]
     model: Raw<'a>,
     #[serde(borrow)]
     output_format: Raw<'a>,
     #[serde(borrow)]
     svg: Raw<'a>,
+    #[serde(borrow)]
+    quality: Raw<'a>,
+    #[serde(borrow)]
+    size: Raw<'a>,
+    #[serde(borrow)]
+    partial_images: Raw<'a>,
+    tools: Offer,
 }
 
-/// Where a hosted tool runs; the memory is `None` if it isn't a known size.
-struct Container {
-    local: bool,
-    memory: Option<ContainerMemory>,
-}
-
-impl Default for Container {
-    fn default() -> Self {
-        Self { local: false, memory: Some(ContainerMemory::default()) }
+impl Tool<'_> {
+    fn image(&self) -> ImageTool {
+        let quality = match self.quality.string().as_deref() {
+            Some("low") => ImageQuality::Low,
+            Some("medium") => ImageQuality::Medium,
+            None | Some("high" | "auto") => ImageQuality::High,
+            Some(_) => ImageQuality::Other,
+        };
+        ImageTool {
+            model: self.model.string().map(String::from),
+            quality,
+            pixels: self.size.string().as_deref().and_then(pixels),
+            partial_images: self.partial_images.value().and_then(|n| n.parse().ok()).unwrap_or(0),
+        }
     }
 }
 
-impl Container {
-    /// A container named by its id: it may have any memory, so the dearest.
-    const REFERENCED: Self = Self { local: false, memory: Some(ContainerMemory::G64) };
+/// The pixels of a size such as `1536x1024`; `None` for `auto`.
+fn pixels(size: &str) -> Option<u64> {
+    let (width, height) = size.split_once('x')?;
+    width.parse::<u64>().ok()?.checked_mul(height.parse().ok()?)
+}
+
+/// The mask of an image to be edited.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Mask<'a> {
+    #[serde(borrow)]
+    file_id: Raw<'a>,
+}
+
+/// Where a hosted tool runs; the memory is `None` if it isn't a known size.
+struct Container<'a> {
+    local: bool,
+    memory: Option<ContainerMemory>,
+    id: Raw<'a>,
+    file_ids: Raw<'a>,
+    skills: Raw<'a>,
+}
+
+impl Default for Container<'_> {
+    fn default() -> Self {
+        let none = Raw::default();
+        Self {
+            local: false,
+            memory: Some(ContainerMemory::default()),
+            id: none,
+            file_ids: none,
+            skills: none,
+        }
+    }
+}
+
+impl<'a> Container<'a> {
+    fn referenced(id: Raw<'a>) -> Self {
+        Self { id, ..Self::default() }
+    }
 
     fn is_local(&self) -> bool {
         self.local
     }
 
-    fn described(fields: &ContainerFields<'_>) -> Self {
+    fn described(fields: &ContainerFields<'a>) -> Self {
         if fields.container_id.value().is_some() {
-            return Self::REFERENCED;
+            return Self::referenced(fields.container_id);
         }
         let memory = match fields.memory_limit.value() {
             None | Some("\"1g\"") => Some(ContainerMemory::G1),
@@ -147,7 +215,8 @@ impl Container {
             Some("\"64g\"") => Some(ContainerMemory::G64),
             Some(_) => None,
         };
-        Self { local: fields.kind.string().as_deref() == Some("local"), memory }
+        let local = fields.kind.string().as_deref() == Some("local");
+        Self { local, memory, id: Raw::default(), file_ids: fields.file_ids, skills: fields.skills }
     }
 }
 
@@ -160,32 +229,23 @@ struct ContainerFields<'a> {
     memory_limit: Raw<'a>,
     #[serde(borrow)]
     container_id: Raw<'a>,
+    #[serde(borrow)]
+    file_ids: Raw<'a>,
+    #[serde(borrow)]
+    skills: Raw<'a>,
 }
 
-impl<'de> Deserialize<'de> for Container {
+impl<'de: 'a, 'a> Deserialize<'de> for Container<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(ContainerVisitor)
-    }
-}
-
-struct ContainerVisitor;
-
-impl<'de> Visitor<'de> for ContainerVisitor {
-    type Value = Container;
-
-    scalars_default!();
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("a container, by id or described")
-    }
-
-    fn visit_str<E>(self, _: &str) -> Result<Container, E> {
-        Ok(Container::REFERENCED)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Container, A::Error> {
-        ContainerFields::deserialize(MapAccessDeserializer::new(map))
-            .map(|fields| Container::described(&fields))
+        let raw = Raw::deserialize(deserializer)?;
+        if raw.string().is_some() {
+            return Ok(Self::referenced(raw));
+        }
+        let Some(text) = raw.value().filter(|text| text.starts_with('{')) else {
+            return Ok(Self::default());
+        };
+        let fields = serde_json::from_str::<ContainerFields<'a>>(text).map_err(D::Error::custom)?;
+        Ok(Self::described(&fields))
     }
 }
 
@@ -212,7 +272,7 @@ impl<'de> Visitor<'de> for OfferVisitor {
         let mut offer = Offer::default();
         let mut count = 0_usize;
         while let Some(Object(tool)) = seq.next_element::<Object<Tool<'de>>>()? {
-            offer.add(&tool);
+            offer.add(tool);
             count += 1;
             if count > TOOLS_MAX {
                 return Err(A::Error::custom("too many tools"));
