@@ -234,7 +234,7 @@ fn text_whose_bytes_are_more_than_a_minute_has_is_counted() {
         let messages = json!([{ "role": "user", "content": text }]);
         let answer = house.chat(&[], json!({ "messages": messages, "max_completion_tokens": 100 })).await;
         assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
-        let messages = json!([{ "role": "user", "content": text.repeat(2) }]);
+        let messages = json!([{ "role": "user", "content": text.repeat(4) }]);
         let answer = house.chat(&[], json!({ "messages": messages, "max_completion_tokens": 100 })).await;
         let message = answer.json()["error"]["message"].as_str().unwrap_or_default().to_owned();
         assert!(
