@@ -135,7 +135,7 @@ impl Body<'_> {
     pub(super) fn answer(self, endpoint: Metered) -> Answer {
         let mut calls = Calls::default();
         self.add_calls_to(&mut calls);
-        let tools = with_reported(calls.tool_use(), &self.reported_tools());
+        let tools = with_reported(&calls.tool_use(), &self.reported_tools());
         let tokens = self.tokens(endpoint);
         let is_whole = self.sides(endpoint).are_known();
         let status = self.status.string().and_then(|status| outcome::of_status(&status));
@@ -236,7 +236,7 @@ fn named(raw: Raw<'_>) -> Option<String> {
 }
 
 /// The larger of what was seen and what was reported.
-pub(super) fn with_reported(seen: ToolUse, reported: &ToolUse) -> ToolUse {
+pub(super) fn with_reported(seen: &ToolUse, reported: &ToolUse) -> ToolUse {
     let image = if reported.image.total() > seen.image.total() { reported.image } else { seen.image };
     ToolUse {
         web_searches: seen.web_searches.max(reported.web_searches),

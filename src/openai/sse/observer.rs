@@ -82,7 +82,7 @@ impl Observer {
 
     /// What the stream has said about itself.
     pub(super) fn answer(&self) -> Answer {
-        let tools = with_reported(self.calls.tool_use(), &self.tools_reported);
+        let tools = with_reported(&self.calls.tool_use(), &self.tools_reported);
         let known = self.reported.as_ref().filter(|reported| self.is_last_word(reported));
         let usage = known.map(|reported| Usage {
             tokens: reported.tokens,
@@ -288,7 +288,7 @@ impl Observer {
 
     /// Takes up the usage in a body, if there is any.
     fn report(&mut self, body: &Body<'_>, alone: bool) {
-        self.tools_reported = with_reported(std::mem::take(&mut self.tools_reported), &body.reported_tools());
+        self.tools_reported = with_reported(&self.tools_reported, &body.reported_tools());
         let Some(tokens) = body.tokens(self.endpoint) else { return };
         let before = self.reported.as_ref();
         self.reported = Some(Reported {
