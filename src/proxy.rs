@@ -14,6 +14,7 @@ pub mod count;
 pub mod exchange;
 pub mod headers;
 mod own;
+mod pace;
 mod prepare;
 pub mod query;
 pub mod receive;
@@ -35,7 +36,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::domain::Demand;
 use crate::domain::demand::{Bound, Tier};
-use crate::guard::{Guard, Order};
+use crate::guard::{Guard, Order, Paced};
 use crate::openai::endpoint::{self, Endpoint};
 use crate::pricing::sheet::Sheet;
 use crate::proxy::auth::Caller;
@@ -46,7 +47,7 @@ use crate::proxy::prepare::Prepared;
 use crate::proxy::refuse::Refusal;
 use crate::proxy::tap::Manner;
 use crate::proxy::visit::{RequestIds, Visit};
-use crate::throttle::{Paced, Take};
+use crate::throttle::Take;
 use crate::upstream::Upstream;
 
 /// The rules that one configuration makes; a reload replaces them whole.
@@ -204,7 +205,7 @@ impl Proxy {
             let wishes = headers::wishes(&head.headers)?;
             let demand = Demand::default();
             let attribution = Arc::new(self.attribution(&caller, visit.endpoint, &demand, wishes.tags, None));
-            let paced = self.pace(&attribution, Take::default())?;
+            let paced = self.guard.pace(&attribution, Take::default()).map_err(Refusal::Throttled)?;
             let order = Order {
                 attribution,
                 bound: Bound::default(),
@@ -215,9 +216,12 @@ impl Proxy {
                 stream: false,
             };
             let wait = self.rules.load().admit.hold_wait;
-            Ok((self.guard.reserve_within(order, wait).await?, paced))
+            let mut reservation = self.guard.reserve_within(order, wait).await?;
+            let rates = rate_headers(&paced);
+            reservation.pace(paced);
+            Ok((reservation, rates))
         };
-        let (reservation, paced) = match held.await {
+        let (reservation, rates) = match held.await {
             Ok(held) => held,
             Err(refusal) => return Err((refusal, visit)),
         };
@@ -228,7 +232,7 @@ impl Proxy {
         self.remember(&caller, is_accepted(&answer)).await;
         let answer = self.concealed(rules, answer, caller.key.pass_through).await;
         answer.map(|mut answer| {
-            answer.headers_mut().extend(rate_headers(&paced));
+            answer.headers_mut().extend(rates);
             answer
         })
     }
@@ -307,7 +311,7 @@ impl Proxy {
         } else {
             self.guard.note_refusal(key, visit.endpoint, refusal.reason(), limit);
         }
-        if let Refusal::Denied(denial) = refusal {
+        if let Refusal::Denied(denial, _) = refusal {
             self.guard.note_denial(denial);
         }
         visit.status = response.status().as_u16();

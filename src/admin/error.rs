@@ -151,6 +151,7 @@ impl From<LimitError> for ApiError {
         let message = error.to_string();
         match error {
             LimitError::Rule(rule) => Self::bad(Some(rule.field), message),
+            LimitError::Name(_) => Self::bad(Some("only"), message),
             LimitError::ManagedByFile(_) | LimitError::ManagedAsAlert(_) | LimitError::TooManyAlerts(_) => {
                 Self::conflict(message)
             }
@@ -165,6 +166,7 @@ impl From<AdjustError> for ApiError {
     fn from(error: AdjustError) -> Self {
         match error {
             AdjustError::NoSuchEntry | AdjustError::Pruned { .. } => Self::not_found(error.to_string()),
+            AdjustError::BelowZero { .. } => Self::bad(Some("amount_usd"), error.to_string()),
             AdjustError::Credit(error) => error.into(),
             AdjustError::Store(error) => error.into(),
         }

@@ -52,7 +52,11 @@ pub fn of(settings: &Settings) -> Result<(Rules, InForce), StartError> {
         },
         drain: settings.guard.drain,
         unknown_as_dearest: settings.pricing.unknown_as_dearest,
-        refuse: refuse::Config { classic: settings.classic_codes, show_amounts: settings.show_amounts },
+        refuse: refuse::Config {
+            classic: settings.classic_codes,
+            spend_status: settings.spend_status,
+            show_amounts: settings.show_amounts,
+        },
         sheet: sheet.into(),
     };
     Ok((rules, in_force))

@@ -22,6 +22,7 @@ use crate::ledger::account::Terms;
 use crate::openai::endpoint::{Endpoint, classify, is_misspelt};
 use crate::pricing::bound::ToolsBound;
 use crate::pricing::sheet::Sheet;
+use crate::proxy::refuse::SpendStatus;
 use crate::store::Durability;
 
 pub(super) const DEFAULT_UPSTREAM_KEY: &str = "OPENAI_API_KEY";
@@ -117,6 +118,7 @@ fn resolve(
     let durability = notes.one_of("storage.durability", &raw.storage.durability, &durability);
     let keep = raw.storage.keep.as_deref().map(keep).transpose();
     let keep = notes.ok("storage.keep", keep);
+    let spend_status = notes.ok("errors.spend_status", spend_status(raw.errors.spend_status));
     let classic = notes.one_of("errors.code", &raw.errors.code, &[("openai", false), ("classic", true)]);
     let log_json = notes.one_of("log.format", &raw.log.format, &[("text", false), ("json", true)]);
     let level = notes.one_of("log.level", &raw.log.level, &levels);
@@ -141,6 +143,7 @@ fn resolve(
         guard: guard?,
         credit: credit?,
         classic_codes: classic?,
+        spend_status: spend_status?,
         show_amounts: raw.errors.show_amounts,
         endpoints_allowed: endpoints_allowed?,
         log_json: log_json?,
@@ -312,6 +315,11 @@ fn guard(raw: &Raw, notes: &mut Notes<'_>) -> Option<Guard> {
         stored_prompts: stored_prompts?,
         open_requests_max: notes.ok("guard.open_requests_max", open)?,
     })
+}
+
+fn spend_status(status: u16) -> Result<SpendStatus, String> {
+    let known = SpendStatus::ALL.into_iter().find(|(known, _)| *known == status);
+    known.map(|(_, known)| known).ok_or_else(|| format!("{status} is not one of 429, 402 and 400"))
 }
 
 fn credit(raw: &Raw, notes: &mut Notes<'_>) -> Option<Terms> {

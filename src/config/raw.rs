@@ -186,6 +186,8 @@ section! {
 section! {
     /// Refusals.
     Errors {
+        /// The status of a refusal by a used-up limit or credit: 429, 402 or 400.
+        spend_status: u16 = 429,
         /// `openai` or `classic`.
         code: String = "openai".into(),
         /// Whether messages name amounts.

@@ -15,6 +15,7 @@ use crate::pricing::bound::ToolsBound;
 use crate::pricing::sheet::Override;
 use crate::proxy::cors::Origins;
 use crate::proxy::headers::Forwarded;
+use crate::proxy::refuse::SpendStatus;
 use crate::store::Durability;
 use crate::upstream::HttpProxy;
 
@@ -47,6 +48,8 @@ pub struct Settings {
     pub credit: Terms,
     /// Whether spend refusals have the old code.
     pub classic_codes: bool,
+    /// The status of refusals by a used-up limit or credit.
+    pub spend_status: SpendStatus,
     /// Whether refusals name amounts.
     pub show_amounts: bool,
     /// Endpoints that are forwarded unmetered.

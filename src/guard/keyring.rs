@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use crate::domain::Secret;
 use crate::guard::Guard;
+use crate::guard::names::Named;
 use crate::guard::recovery::{DEFAULT_PROJECT, key_of};
 use crate::guard::trail::{Actor, Change};
 use crate::keys::{self, Key, KeyHash, Project};
@@ -205,7 +206,8 @@ impl Guard {
         // A client did it, and no operator: the trail does not tell of it.
         let stored = row.clone();
         self.writer.run(move |db| settings::put_key(db, &stored)).await?;
-        self.install_key(row);
+        let key = self.install_key(row);
+        self.has_name(Named::Key, &key.name).await;
         Ok(())
     }
 
@@ -286,7 +288,9 @@ impl Guard {
     async fn put_key(&self, before: Option<&KeyRow>, row: KeyRow, by: &Actor) -> Result<Arc<Key>, KeyError> {
         let (changes, stored) = (vec![Change::of_key(before, &row)], row.clone());
         self.write(by, changes, move |db| settings::put_key(db, &stored)).await?;
-        Ok(self.install_key(row))
+        let key = self.install_key(row);
+        self.has_name(Named::Key, &key.name).await;
+        Ok(key)
     }
 
     /// Puts a key in force that is in the database.
@@ -311,6 +315,7 @@ impl Guard {
             from_file: false,
         };
         self.ring.put_project(project.clone());
+        self.has_name(Named::Project, &project.name).await;
         Ok(project)
     }
 

@@ -27,6 +27,7 @@ mod hosted_calls;
 mod hostile;
 mod hostile_admin;
 mod hostile_http2;
+mod limits;
 mod lists;
 mod metering;
 mod network;
