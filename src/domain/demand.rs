@@ -110,6 +110,8 @@ pub struct ToolDemand {
     pub containers: Vec<ContainerDemand>,
     /// An image generation tool.
     pub image: Option<ImageTool>,
+    /// MCP servers, each of which puts a list of its tools into the context.
+    pub mcp_servers: u64,
     /// Whether a tool runs on upstream's side, so that the model may take
     /// several turns, each reading the whole context again.
     pub loops: bool,

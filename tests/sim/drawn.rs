@@ -73,8 +73,8 @@ pub(crate) async fn answer(
 ) -> Option<()> {
     let world = account.world();
     let Some(ask) = Ask::read(&world, endpoint, body) else { return refused(end) };
-    account.most(&name, maximum::of(&world, &ask));
     let outcome = Outcome::draw(&mut oracle::Chance::of_seed(chance.next()), &world, &ask);
+    account.most(&name, maximum::of(&world, &ask), format!("{ask:?}\n  {outcome:?}"));
     sleep(Duration::from_millis(chance.one(&[0, 1, 10, 100, 900]))).await;
     let charge = |words| outcome.charge(&world, &ask, words);
     let delivered = Arc::new(AtomicU64::new(0));

@@ -244,6 +244,8 @@ async fn settle_up(world: &World, guard: &Arc<Guard>) {
     world.with_life(Life::unarchive);
     let entries = guard.read(move |db| reader::entries(db, &filter, &*ring)).await.unwrap();
     let ended = |entry: &&Entry| matches!(entry.kind, Kind::Settle | Kind::Release);
+    let all_most = world.account.all_most();
+    let story = |name: &str| all_most.get(name).map(|(_, story)| story.clone()).unwrap_or_default();
     for (name, bills) in world.account.bills() {
         let own = |entry: &&Entry| entry.attribution.tags.get("name") == Some(&name);
         let of: Vec<&Entry> = entries.iter().filter(ended).filter(own).collect();
@@ -254,15 +256,17 @@ async fn settle_up(world: &World, guard: &Arc<Guard>) {
         let is_reported = entry.basis == Some(Basis::Reported);
         // What breaks an assumption and is never reported can't be known.
         let is_exempt = (world.cancels && entry.disconnected) || !(world.is_sound() || is_reported);
-        world.check(booked >= billed || is_exempt, || format!("{name} cost {billed}, booked is {entry:?}"));
+        world.check(booked >= billed || is_exempt, || {
+            format!("{name} cost {billed}, booked is {entry:?}\n  {}", story(&name))
+        });
         let is_exact = bills.iter().all(openai::Bill::is_exact) && is_reported;
         world.check(!is_exact || booked == billed, || format!("{name} cost {billed}, reported is {entry:?}"));
     }
-    for (name, most) in world.account.all_most() {
-        let own = |entry: &&Entry| ended(entry) && entry.attribution.tags.get("name") == Some(&name);
+    for (name, (most, story)) in &all_most {
+        let own = |entry: &&Entry| ended(entry) && entry.attribution.tags.get("name") == Some(name);
         let held = entries.iter().find(own).map(|entry| u128::try_from(entry.held.cost.nano()).unwrap());
-        world.check(held.is_none_or(|held| held * 1_000 >= most), || {
-            format!("{name} can cost {most} picodollars, held were {held:?} nano-dollars")
+        world.check(held.is_none_or(|held| held * 1_000 >= *most), || {
+            format!("{name} can cost {most} picodollars, held were {held:?} nano-dollars\n  {story}")
         });
     }
     let bills = world.account.bills();

@@ -77,8 +77,8 @@ impl PlainBill {
 /// All bills, by the name of the request, and the world in which they are made.
 pub(crate) struct Account {
     bills: Mutex<BTreeMap<String, Vec<Bill>>>,
-    /// The most that each drawn request can cost, in picodollars.
-    most: Mutex<BTreeMap<String, u128>>,
+    /// The most that each drawn request can cost, in picodollars, and what became of it.
+    most: Mutex<BTreeMap<String, (u128, String)>>,
     world: Mutex<oracle::World>,
     made: Mutex<Vec<String>>,
 }
@@ -109,13 +109,13 @@ impl Account {
         locked(&self.bills).entry(name.to_owned()).or_default().push(bill);
     }
 
-    /// Notes the most that a request can cost.
-    pub(crate) fn most(&self, name: &str, pico: u128) {
-        locked(&self.most).insert(name.to_owned(), pico);
+    /// Notes the most that a request can cost, and what became of it.
+    pub(crate) fn most(&self, name: &str, pico: u128, story: String) {
+        locked(&self.most).insert(name.to_owned(), (pico, story));
     }
 
-    /// The most that each request can cost, in picodollars.
-    pub(crate) fn all_most(&self) -> BTreeMap<String, u128> {
+    /// The most that each request can cost, in picodollars, and what became of it.
+    pub(crate) fn all_most(&self) -> BTreeMap<String, (u128, String)> {
         locked(&self.most).clone()
     }
 
