@@ -99,7 +99,8 @@ impl Fake {
         match head.uri.path() {
             "/__stats" => return answer(StatusCode::OK, &self.stats()),
             "/__last" => {
-                return answer(StatusCode::OK, &*unpoisoned(self.last.lock()));
+                let last = unpoisoned(self.last.lock()).clone();
+                return answer(StatusCode::OK, &last);
             }
             _ => {}
         }

@@ -134,7 +134,7 @@ impl Email {
         };
         let mailbox = |text: &str| {
             // With the name that it is configured with.
-            let known = self.to.iter().find(|known| known.email.as_ref() as &str == text);
+            let known = self.to.iter().find(|known| AsRef::<str>::as_ref(&known.email) == text);
             let parsed = || text.parse().map(|address| Mailbox::new(None, address));
             known.cloned().map_or_else(parsed, Ok)
         };

@@ -59,7 +59,8 @@ impl Organization {
     }
 
     fn change(&self, change: impl FnOnce(&mut Known)) {
-        change(&mut *unpoisoned(self.0.write()));
+        let mut known = unpoisoned(self.0.write());
+        change(&mut known);
     }
 }
 

@@ -237,11 +237,9 @@ async fn rest(world: &Arc<World>) {
 async fn settle_up(world: &World, guard: &Arc<Guard>) {
     let ring = Arc::clone(guard.ring());
     let filter = EntryFilter { count_max: 1_000_000, ..EntryFilter::default() };
-    let kept = guard.read(move |db| reader::entries(db, &filter, &*ring)).await.unwrap();
     // With those that were pruned.
-    let mut all = world.archive.lock().unwrap().clone();
-    all.extend(kept.into_iter().map(|entry| (entry.id, entry)));
-    let entries: Vec<Entry> = all.into_values().collect();
+    world.with_life(Life::unarchive);
+    let entries = guard.read(move |db| reader::entries(db, &filter, &*ring)).await.unwrap();
     let ended = |entry: &&Entry| matches!(entry.kind, Kind::Settle | Kind::Release);
     for (name, bills) in world.account.bills() {
         let own = |entry: &&Entry| entry.attribution.tags.get("name") == Some(&name);

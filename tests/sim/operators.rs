@@ -191,14 +191,10 @@ async fn sum_up(world: &World) {
 }
 
 /// More than a day passes, and what is older than one is pruned. As corrections do, it reads on a real thread.
+/// What goes is archived by a trigger (see `life`), for the last look at all entries.
 async fn prune(world: &World) {
     let Some(guard) = world.guard() else { return };
     world.clock_off_ms.fetch_add(26 * 3_600_000, Ordering::Relaxed);
-    let (ring, all) =
-        (Arc::clone(guard.ring()), EntryFilter { count_max: 1_000_000, ..EntryFilter::default() });
-    let Ok(entries) = guard.read(move |db| reader::entries(db, &all, &*ring)).await else { return };
-    let copies = entries.into_iter().map(|entry| (entry.id, entry));
-    world.archive.lock().unwrap().extend(copies);
     let done = guard.prune(guard.clock().now_s() - 86_400, PATIENCE, &Actor::guard()).await;
     world.check(!matches!(done, Err(PruneError::Unlike { .. })), || format!("pruning: {done:?}"));
     world.trace(&format!("a day passes, and entries are pruned: {}", done.is_ok()));

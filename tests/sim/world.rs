@@ -16,7 +16,6 @@ use spendguard::config::Settings;
 use spendguard::domain::Money;
 use spendguard::domain::limit::Mode;
 use spendguard::guard::Guard;
-use spendguard::ledger::entry::Entry;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
@@ -46,8 +45,6 @@ pub(crate) struct World {
     pub(crate) corrects: bool,
     /// Whether they grant credit.
     pub(crate) is_prepaid: bool,
-    /// Entries that may be pruned by now, by their ids.
-    pub(crate) archive: Mutex<BTreeMap<u64, Entry>>,
     keys: OnceLock<[String; 2]>,
     resting: AtomicBool,
     is_loud: bool,
@@ -111,7 +108,6 @@ impl World {
             cancels: chance.percent(25),
             corrects: !seed.is_multiple_of(2),
             is_prepaid: seed.is_multiple_of(3),
-            archive: Mutex::default(),
             keys: OnceLock::new(),
             resting: AtomicBool::new(false),
             is_loud,
