@@ -261,7 +261,8 @@ impl Outbox {
             }
             let again = async {
                 match routed {
-                    Ok(()) => std::future::pending().await,
+                    Ok(None) => std::future::pending().await,
+                    Ok(Some(at_ms)) => sleep(wait_until(at_ms, now_ms)).await,
                     Err(_) => sleep(PAUSE).await,
                 }
             };
@@ -273,6 +274,12 @@ impl Outbox {
             }
         }
     }
+}
+
+/// How long to wait for an instant, or for a part of that time.
+fn wait_until(at_ms: i64, now_ms: i64) -> Duration {
+    let wait_ms = at_ms.saturating_sub(now_ms).clamp(0, WAIT_MAX_MS);
+    Duration::from_millis(u64::try_from(wait_ms).unwrap_or(0))
 }
 
 /// Delivers through one channel.
@@ -289,10 +296,7 @@ impl Desk {
         while !*self.over.borrow() {
             let wait = match self.found().await {
                 Ok((due, _)) if !due.is_empty() => self.deliver(due).await,
-                Ok((_, next_ms)) => next_ms.map(|next_ms| {
-                    let wait_ms = next_ms.saturating_sub(self.guard.clock().now_ms()).clamp(0, WAIT_MAX_MS);
-                    Duration::from_millis(u64::try_from(wait_ms).unwrap_or(0))
-                }),
+                Ok((_, next_ms)) => next_ms.map(|next_ms| wait_until(next_ms, self.guard.clock().now_ms())),
                 Err(()) => Some(PAUSE),
             };
             let waited = async {

@@ -161,6 +161,7 @@ impl App {
             token: self.token.hash(),
             attempts: Arc::default(),
             metrics_open: self.admin.ip().is_loopback(),
+            address: self.admin.ip(),
             proxy_url: self.proxy_url().into(),
             tls: self.settings.admin.tls.is_some(),
             in_force: Arc::clone(&self.in_force),
@@ -171,7 +172,7 @@ impl App {
         let router = crate::admin::router(admin);
         let service = service_fn(move |request: Request<Incoming>| router.clone().call(request));
         let serving = Serving {
-            header_timeout: self.settings.server.header_timeout,
+            timeouts: rules::timeouts(&self.settings),
             connections: Arc::new(Semaphore::new(ADMIN_CONNECTIONS_MAX)),
             tls: self.load_tls(self.settings.admin.tls.clone())?,
             stop,
@@ -190,17 +191,22 @@ impl App {
         stop: &watch::Receiver<bool>,
     ) -> Result<(), StartError> {
         let serving = Serving {
-            header_timeout: self.settings.server.header_timeout,
+            timeouts: rules::timeouts(&self.settings),
             connections: Arc::new(Semaphore::new(self.settings.server.connections_max)),
             tls: self.load_tls(self.settings.server.tls.clone())?,
             stop: stop.clone(),
         };
         let ids = Arc::new(RequestIds::new()?);
+        let config = rules::upstream(&self.settings);
         for (number, listener) in listeners.into_iter().enumerate() {
             let proxy = Arc::new(Proxy {
                 guard: Arc::clone(&self.guard),
                 rules: Arc::clone(&self.rules),
-                upstream: ArcSwap::from_pointee(Upstream::new(&rules::upstream(&self.settings), &self.roots)),
+                upstream: ArcSwap::from_pointee(Upstream::through(
+                    self.settings.upstream.proxy.as_ref(),
+                    &config,
+                    &self.roots,
+                )),
                 ids: Arc::clone(&ids),
                 tracker: TaskTracker::new(),
             });

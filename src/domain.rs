@@ -6,6 +6,7 @@
 pub mod demand;
 pub mod id;
 pub mod limit;
+pub mod model;
 pub mod money;
 pub mod object;
 pub mod pattern;

@@ -26,7 +26,7 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::fake_openai::answers::Api;
 use crate::fake_openai::stream::Events;
-use crate::net::Serving;
+use crate::net::{Serving, Timeouts};
 use crate::sync::unpoisoned;
 
 const BODY_BYTES_MAX: usize = 256 << 20;
@@ -67,7 +67,7 @@ pub async fn serve(
         async move { Ok::<_, Infallible>(fake.answer(request).await) }
     });
     let serving = Serving {
-        header_timeout: Duration::from_secs(30),
+        timeouts: Timeouts { header: Duration::from_secs(30), idle: Duration::from_secs(120) },
         connections: Arc::new(Semaphore::new(20_000)),
         tls: None,
         stop,

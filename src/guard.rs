@@ -5,6 +5,7 @@
 //! still under the lock, so that the database's order is the ledger's order.
 
 mod accounts;
+mod adjust;
 pub mod admin_keys;
 pub mod audit;
 pub mod credit;
@@ -14,8 +15,10 @@ pub mod limits;
 mod marks;
 pub mod meters;
 pub mod models;
+pub mod names;
 pub mod observe;
 pub mod organization;
+mod pace;
 mod reading;
 pub mod recovery;
 pub mod refused;
@@ -27,6 +30,7 @@ pub mod trail;
 pub mod waiting;
 mod wrong_keys;
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
@@ -35,22 +39,22 @@ use tokio::sync::Notify;
 use crate::clock::Clock;
 use crate::domain::demand::{Bound, Tier};
 use crate::domain::{Limit, Money};
-use crate::guard::credit::CreditError;
-use crate::guard::trail::{Actor, Change};
 use crate::guard::waiting::Locked;
 use crate::keys::Ring;
 use crate::ledger::denial::Denial;
-use crate::ledger::entry::{Attribution, Entry, Hold, Kind};
+use crate::ledger::entry::{Attribution, Hold};
 use crate::ledger::meter::Reading;
 use crate::ledger::waiting::Turn;
 use crate::ledger::{Admission, Ask, Caps, Headroom, Ledger};
 use crate::metrics::Metrics;
 use crate::store::rows::Names;
-use crate::store::{Reader, StoreError, Writer, Written, reader};
+use crate::store::{Reader, StoreError, Writer, Written};
 use crate::sync::unpoisoned;
-use crate::throttle::Throttle;
+use crate::throttle::{Largest, Throttle};
 
+pub use adjust::AdjustError;
 pub use limits::LimitError;
+pub use pace::Paced;
 pub use reservation::{Ending, Reservation, Settled};
 
 /// One ledger with everything around it. Shared by all requests.
@@ -73,6 +77,8 @@ pub struct Guard {
     metrics: Arc<Metrics>,
     /// The rules as they were written; the lock makes changes one at a time.
     book: tokio::sync::Mutex<limits::Book>,
+    /// Names of keys and projects that limits write, to be looked up when they are given.
+    written_names: ArcSwap<HashSet<(names::Named, String)>>,
     /// Makes changes of keys and projects one at a time.
     ring_changes: tokio::sync::Mutex<()>,
     seen: marks::Seen,
@@ -85,6 +91,8 @@ pub struct Guard {
     grants: tokio::sync::Mutex<()>,
     /// Makes pruning one at a time.
     pruning: tokio::sync::Mutex<()>,
+    /// Makes corrections of entries one at a time.
+    corrections: tokio::sync::Mutex<()>,
     organization: organization::Organization,
     refused: refused::Remembered,
 }
@@ -119,29 +127,6 @@ pub enum Refused {
     Unavailable,
     /// As many requests are open as may be.
     Full,
-}
-
-/// Why an entry was not corrected.
-#[derive(Debug, thiserror::Error)]
-pub enum AdjustError {
-    /// There is no settled entry of that id, and no grant.
-    #[error("no settled entry has that id, and no grant")]
-    NoSuchEntry,
-    /// It was pruned.
-    #[error(
-        "that entry was pruned: entries before {} are gone, and only their sums are left. Correct a later entry of the \
-         same key instead; its note can say which one is meant", crate::store::verify::at(*before_s)
-    )]
-    Pruned {
-        /// Since when entries are there, in Unix seconds.
-        before_s: i64,
-    },
-    /// The grant can't be corrected.
-    #[error(transparent)]
-    Credit(#[from] CreditError),
-    /// The database failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
 }
 
 impl Names for Ring {
@@ -231,7 +216,8 @@ impl Guard {
 
     /// The kinds of enforced caps that a request of this attribution counts on.
     pub fn caps(&self, of: &Attribution) -> Caps {
-        self.ledger().caps(of)
+        let caps = self.ledger().caps(of);
+        Caps { tokens: caps.tokens || self.largest_take(of) != Largest::default(), ..caps }
     }
 
     /// The limits that a request of this attribution counts on, rates aside.
@@ -258,64 +244,6 @@ impl Guard {
     /// Told whenever there is something new to tell operators.
     pub fn marks(&self) -> &Arc<Notify> {
         &self.marks
-    }
-
-    /// Adds a correction to a settled entry, in that entry's windows, or to a grant
-    /// of prepaid credit.
-    pub async fn adjust(
-        &self,
-        id: u64,
-        amount: Money,
-        note: String,
-        by: &Actor,
-    ) -> Result<Entry, AdjustError> {
-        self.writer.flush().await?;
-        let ring = Arc::clone(&self.ring);
-        let found = self.read(move |db| reader::entry(db, id, &*ring)).await?;
-        if found.as_ref().is_some_and(|entry| entry.kind == Kind::Grant) {
-            let grant = self.correct_grant(id, amount, note, by).await?;
-            return grant.map(|grant| grant.entry()).ok_or(AdjustError::NoSuchEntry);
-        }
-        if found.is_none() {
-            let pruned = self.pruned().await?.filter(|pruned| id <= pruned.last_id);
-            if let Some(pruned) = pruned {
-                return Err(AdjustError::Pruned { before_s: pruned.before_s });
-            }
-        }
-        let original = found.filter(|entry| entry.kind == Kind::Settle).ok_or(AdjustError::NoSuchEntry)?;
-        let slot = self.writer.operators_slot().await?;
-        let slot_after = self.writer.operators_slot().await?;
-        let (entry, told) = {
-            let mut ledger = self.ledger();
-            let entry = Entry {
-                id: ledger.take_id(),
-                kind: Kind::Adjust,
-                created_ms: self.clock.now_ms(),
-                cost: amount,
-                tool_fees: Money::ZERO,
-                tokens: crate::domain::Tokens::default(),
-                held: Bound::default(),
-                basis: None,
-                corrects: Some(id),
-                note: Some(note),
-                ..original
-            };
-            let crossings = ledger.apply(&entry);
-            let freed = ledger.freed();
-            self.writer.push_entry(Box::new(entry.clone()), crossings, freed, slot);
-            // Right behind the correction, whose row in the ledger it repeats.
-            let row = Change::of_correction(&entry).row(by, entry.created_ms);
-            let told = self.writer.queue_job(slot_after, move |db| crate::store::trail::insert(db, &row));
-            (entry, told)
-        };
-        // It counts already; a failure here must not invite to do it twice.
-        if let Err(error) = self.writer.flush().await {
-            tracing::warn!(%error, "a correction counts, and is written as soon as the ledger can be");
-        }
-        if !matches!(told.await, Ok(Ok(()))) {
-            tracing::warn!(id = entry.id, "a correction counts, but the audit trail does not tell of it");
-        }
-        Ok(entry)
     }
 
     /// The clock.

@@ -5,7 +5,7 @@
 //! it was before or as it is after, and every request that comes after the
 //! change has been answered sees it as it is after.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, RwLock};
 
@@ -14,7 +14,7 @@ use dashmap::DashMap;
 use foldhash::quality::RandomState;
 use sha2::{Digest as _, Sha256};
 
-use crate::domain::{Pattern, Secret, id};
+use crate::domain::{Pattern, Secret, id, model};
 use crate::sync::unpoisoned;
 
 /// What a virtual key starts with.
@@ -82,8 +82,8 @@ impl Key {
     }
 
     /// Whether it may use a model.
-    pub fn allows(&self, model: &str) -> bool {
-        self.models.is_empty() || self.models.iter().any(|pattern| pattern.matches(model))
+    pub fn allows(&self, asked: &str) -> bool {
+        self.models.is_empty() || self.models.iter().any(|rule| model::permits(rule.as_str(), asked))
     }
 }
 
@@ -107,7 +107,7 @@ pub struct Project {
 pub struct ModelRule {
     /// Whether it may use all but those listed, instead of only those.
     pub denies: bool,
-    /// The models' names.
+    /// The models.
     pub models: Vec<String>,
 }
 
@@ -117,11 +117,17 @@ impl ModelRule {
         if denies { "deny_list" } else { "allow_list" }
     }
 
-    /// A model is denied by the name asked for and by the one it is priced as;
-    /// it is allowed by the name asked for alone.
+    /// A model is denied if the name asked for may be one that is listed, or the name it is
+    /// priced as is listed; it is allowed if the name asked for certainly is one.
     fn allows(&self, asked: &str, priced_as: Option<&str>) -> bool {
-        let lists = |name: &str| self.models.iter().any(|listed| listed == name);
-        if self.denies { !lists(asked) && !priced_as.is_some_and(lists) } else { lists(asked) }
+        let denied = |rule: &String| {
+            model::reaches(rule, asked) || priced_as.is_some_and(|id| model::permits(rule, id))
+        };
+        if self.denies {
+            !self.models.iter().any(denied)
+        } else {
+            self.models.iter().any(|rule| model::permits(rule, asked))
+        }
     }
 }
 
@@ -176,6 +182,18 @@ impl Ring {
         let mut keys: Vec<_> = self.by_id.iter().map(|key| Arc::clone(key.value())).collect();
         keys.sort_unstable_by(|a, b| (a.created_s, &a.id).cmp(&(b.created_s, &b.id)));
         keys
+    }
+
+    /// The ids of the keys that have one of these names and are not revoked, ascending.
+    pub fn ids_of_active(&self, names: &HashSet<&str>) -> HashMap<String, Vec<String>> {
+        let mut found: HashMap<String, Vec<String>> = HashMap::new();
+        for key in self.by_id.iter().filter(|key| key.revoked_s.is_none() && names.contains(&*key.name)) {
+            found.entry(key.name.to_string()).or_default().push(key.id.to_string());
+        }
+        for ids in found.values_mut() {
+            ids.sort_unstable();
+        }
+        found
     }
 
     /// Whether there is a key like that.

@@ -84,9 +84,10 @@ impl App {
         self.guard.install_file_projects(settings.projects.iter().cloned());
         self.guard.install_file_limits(settings.limits.clone(), Arc::clone(&settings.zone)).await?;
         self.guard.set_credit_terms(settings.credit).await?;
-        if rules::upstream(&settings) != rules::upstream(&self.settings) {
+        let (config, way) = (rules::upstream(&settings), &settings.upstream.proxy);
+        if config != rules::upstream(&self.settings) || *way != self.settings.upstream.proxy {
             for proxy in &self.proxies {
-                proxy.upstream.store(Arc::new(Upstream::new(&rules::upstream(&settings), &self.roots)));
+                proxy.upstream.store(Arc::new(Upstream::through(way.as_ref(), &config, &self.roots)));
             }
         }
         self.outbox.change(channels);

@@ -1,10 +1,11 @@
 //! From settings to what each row takes.
 
-use http::HeaderValue;
+use http::{HeaderValue, Uri};
 
 use crate::admin::InForce;
 use crate::app::StartError;
 use crate::config::Settings;
+use crate::net::Timeouts;
 use crate::pricing::plan::Policy;
 use crate::pricing::sheet::Sheet;
 use crate::proxy::{Rules, admit, refuse};
@@ -22,6 +23,7 @@ pub fn of(settings: &Settings) -> Result<(Rules, InForce), StartError> {
     let in_force = InForce {
         text: settings.text.clone(),
         zone: settings.zone.clone(),
+        hosts: hosts(settings),
         keep: settings.keep,
         tells_forecast: settings.alerts_forecast,
         prices_as_of_s: sheet.as_of_s(),
@@ -33,6 +35,8 @@ pub fn of(settings: &Settings) -> Result<(Rules, InForce), StartError> {
         upstream_key: settings.upstream.api_key.as_ref().map(authorization).transpose()?,
         pass_through: settings.pass_through,
         allowed: settings.endpoints_allowed.clone(),
+        forwarded: settings.upstream.forwarded.clone(),
+        cors: settings.server.cors.clone(),
         admit: admit::Config {
             clamp: settings.guard.clamp,
             clamp_output_min: settings.guard.clamp_output_min,
@@ -48,7 +52,11 @@ pub fn of(settings: &Settings) -> Result<(Rules, InForce), StartError> {
         },
         drain: settings.guard.drain,
         unknown_as_dearest: settings.pricing.unknown_as_dearest,
-        refuse: refuse::Config { classic: settings.classic_codes, show_amounts: settings.show_amounts },
+        refuse: refuse::Config {
+            classic: settings.classic_codes,
+            spend_status: settings.spend_status,
+            show_amounts: settings.show_amounts,
+        },
         sheet: sheet.into(),
     };
     Ok((rules, in_force))
@@ -59,6 +67,19 @@ fn authorization(key: &crate::domain::Secret) -> Result<HeaderValue, StartError>
         .map_err(|_| "upstream.api_key has characters that no header can carry")?;
     value.set_sensitive(true);
     Ok(value)
+}
+
+/// Names that the admin listener is reached by: those configured, and the one that
+/// messages lead to.
+fn hosts(settings: &Settings) -> Vec<String> {
+    let link = settings.alerts.voice.link.parse::<Uri>().ok();
+    let linked = link.and_then(|link| link.host().map(str::to_ascii_lowercase));
+    settings.admin.hosts.iter().cloned().chain(linked).collect()
+}
+
+/// The time limits of clients' connections.
+pub fn timeouts(settings: &Settings) -> Timeouts {
+    Timeouts { header: settings.server.header_timeout, idle: settings.server.idle_timeout }
 }
 
 /// Where upstream is.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use http::{Method, Uri};
 
 use crate::config::alerts::alerts;
+use crate::config::edge;
 use crate::config::limits::{Problem, limits, prices};
 use crate::config::place::Place;
 use crate::config::raw::{Amount, Raw, SecretSource};
@@ -18,8 +19,10 @@ use crate::domain::demand::Tier;
 use crate::domain::limit::Mode;
 use crate::domain::{Money, Secret};
 use crate::ledger::account::Terms;
+use crate::openai::endpoint::{Endpoint, classify, is_misspelt};
 use crate::pricing::bound::ToolsBound;
 use crate::pricing::sheet::Sheet;
+use crate::proxy::refuse::SpendStatus;
 use crate::store::Durability;
 
 pub(super) const DEFAULT_UPSTREAM_KEY: &str = "OPENAI_API_KEY";
@@ -115,6 +118,7 @@ fn resolve(
     let durability = notes.one_of("storage.durability", &raw.storage.durability, &durability);
     let keep = raw.storage.keep.as_deref().map(keep).transpose();
     let keep = notes.ok("storage.keep", keep);
+    let spend_status = notes.ok("errors.spend_status", spend_status(raw.errors.spend_status));
     let classic = notes.one_of("errors.code", &raw.errors.code, &[("openai", false), ("classic", true)]);
     let log_json = notes.one_of("log.format", &raw.log.format, &[("text", false), ("json", true)]);
     let level = notes.one_of("log.level", &raw.log.level, &levels);
@@ -123,7 +127,8 @@ fn resolve(
     let scheme = if raw.admin.tls.is_some() { "https" } else { "http" };
     let alerts = alerts(raw, &format!("{scheme}://{}/", raw.admin.listen), environment, &mut notes);
     level?;
-    let text = text::in_force(raw, pass_through?, environment);
+    let proxy = upstream.as_ref().and_then(|upstream| upstream.proxy.as_ref());
+    let text = text::in_force(raw, pass_through?, proxy, environment);
     Some(Settings {
         text,
         server: server?,
@@ -138,6 +143,7 @@ fn resolve(
         guard: guard?,
         credit: credit?,
         classic_codes: classic?,
+        spend_status: spend_status?,
         show_amounts: raw.errors.show_amounts,
         endpoints_allowed: endpoints_allowed?,
         log_json: log_json?,
@@ -166,6 +172,8 @@ fn server(raw: &Raw, notes: &mut Notes<'_>) -> Option<Server> {
     let listen = address(notes, "server.listen", &raw.listen);
     let body = notes.ok("server.request_body_max", units::bytes(&raw.request_body_max));
     let header_timeout = notes.duration("server.header_timeout", &raw.header_timeout);
+    let idle_timeout = notes.duration("server.idle_timeout", &raw.idle_timeout);
+    let cors = notes.ok("server.cors_origins", edge::origins(&raw.cors_origins));
     let drain = notes.duration("server.drain", &raw.drain);
     let positive =
         if raw.connections_max > 0 { Ok(raw.connections_max) } else { Err("must be above zero".into()) };
@@ -175,6 +183,8 @@ fn server(raw: &Raw, notes: &mut Notes<'_>) -> Option<Server> {
         request_body_bytes_max: body?,
         connections_max: notes.ok("server.connections_max", positive)?,
         header_timeout: header_timeout?,
+        idle_timeout: idle_timeout?,
+        cors: cors?,
         drain: drain?,
     })
 }
@@ -198,12 +208,17 @@ fn admin(raw: &Raw, environment: &HashMap<String, String>, notes: &mut Notes<'_>
     if token.as_ref().is_some_and(|token| token.expose().len() < 16) {
         notes.0.push(("admin.token".into(), "a token needs at least 16 characters".into()));
     }
-    Some(Admin { listen: listen?, tls: raw.admin.tls.as_ref().map(tls), token })
+    let hosts = notes.ok("admin.hosts", edge::hosts(&raw.admin.hosts))?;
+    Some(Admin { listen: listen?, tls: raw.admin.tls.as_ref().map(tls), hosts, token })
 }
 
 fn upstream(raw: &Raw, environment: &HashMap<String, String>, notes: &mut Notes<'_>) -> Option<Upstream> {
     let raw = &raw.upstream;
-    let base_url = notes.ok("upstream.base_url", base_url(&raw.base_url));
+    let base_url = notes.ok("upstream.base_url", edge::upstream_url(&raw.base_url));
+    let proxy = base_url
+        .as_ref()
+        .and_then(|to| notes.ok("upstream.proxy", edge::proxy(raw.proxy.as_deref(), to, environment)));
+    let forwarded = notes.ok("upstream.forward_headers", edge::forwarded(&raw.forward_headers));
     let api_key = match &raw.api_key {
         Some(source) if source.env.as_deref() == Some(DEFAULT_UPSTREAM_KEY) && source.file.is_none() => {
             Some(environment.get(DEFAULT_UPSTREAM_KEY).map(|text| Secret::new(text.trim())))
@@ -220,6 +235,8 @@ fn upstream(raw: &Raw, environment: &HashMap<String, String>, notes: &mut Notes<
         connect_timeout: connect?,
         response_timeout: response?,
         idle_timeout: idle?,
+        proxy: proxy?,
+        forwarded: forwarded?,
     })
 }
 
@@ -300,6 +317,11 @@ fn guard(raw: &Raw, notes: &mut Notes<'_>) -> Option<Guard> {
     })
 }
 
+fn spend_status(status: u16) -> Result<SpendStatus, String> {
+    let known = SpendStatus::ALL.into_iter().find(|(known, _)| *known == status);
+    known.map(|(_, known)| known).ok_or_else(|| format!("{status} is not one of 429, 402 and 400"))
+}
+
 fn credit(raw: &Raw, notes: &mut Notes<'_>) -> Option<Terms> {
     let raw = &raw.credit;
     let mut amount = |key: &str, amount: &Amount| {
@@ -339,5 +361,15 @@ fn allowed(raw: &Raw, notes: &mut Notes<'_>) -> Option<Vec<(Method, String)>> {
         path.starts_with('/').then(|| (method, path.to_owned()))
     };
     let entries: Option<Vec<_>> = raw.endpoints.allow.iter().map(entry).collect();
+    if let Some((method, path)) = entries.iter().flatten().find(|(method, path)| is_no_path(method, path)) {
+        let problem = "looks like an endpoint that is metered or free already, and is no path of OpenAI's: \
+                       a client that asks for it needs another base URL, http://ADDRESS/v1";
+        notes.0.push(("endpoints.allow".to_owned(), format!("\"{method} {path}\" {problem}")));
+    }
     notes.ok("endpoints.allow", entries.ok_or_else(|| "write each as \"POST /v1/files\"".to_owned()))
+}
+
+/// Whether an entry is only another spelling of a path that needs none.
+fn is_no_path(method: &Method, path: &str) -> bool {
+    classify(method, path) == Endpoint::Refused && is_misspelt(method, path)
 }

@@ -77,6 +77,10 @@ section! {
         connections_max: usize = 20_000,
         /// The longest wait for a request's head.
         header_timeout: String = "10s".into(),
+        /// How long a connection may wait for its next request.
+        idle_timeout: String = "75s".into(),
+        /// Origins of pages in browsers that may call; `*` for all.
+        cors_origins: Vec<String> = Vec::new(),
         /// How long running requests may take to finish at the end.
         drain: String = "30s".into(),
     }
@@ -88,6 +92,8 @@ section! {
         listen: String = "127.0.0.1:8081".into(),
         /// Certificate and key; plain HTTP without.
         tls: Option<TlsFiles> = None,
+        /// Names that it is reached by, beside its address and `localhost`; `*` for all.
+        hosts: Vec<String> = Vec::new(),
         /// The admin token; made at the first start if absent.
         token: Option<SecretSource> = None,
     }
@@ -105,6 +111,10 @@ section! {
         response_timeout: String = "10m".into(),
         /// The longest silence within an answer.
         idle_timeout: String = "5m".into(),
+        /// A proxy on the way, over `HTTPS_PROXY` of the environment; `""` for none.
+        proxy: Option<String> = None,
+        /// Headers to forward beside those of OpenAI's API; `*` may stand at the end.
+        forward_headers: Vec<String> = Vec::new(),
     }
 }
 section! {
@@ -176,6 +186,8 @@ section! {
 section! {
     /// Refusals.
     Errors {
+        /// The status of a refusal by a used-up limit or credit: 429, 402 or 400.
+        spend_status: u16 = 429,
         /// `openai` or `classic`.
         code: String = "openai".into(),
         /// Whether messages name amounts.

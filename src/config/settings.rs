@@ -13,7 +13,11 @@ use crate::domain::{Limit, Secret};
 use crate::ledger::account::Terms;
 use crate::pricing::bound::ToolsBound;
 use crate::pricing::sheet::Override;
+use crate::proxy::cors::Origins;
+use crate::proxy::headers::Forwarded;
+use crate::proxy::refuse::SpendStatus;
 use crate::store::Durability;
+use crate::upstream::HttpProxy;
 
 /// Everything that a configuration decides.
 #[derive(Clone, Debug)]
@@ -44,6 +48,8 @@ pub struct Settings {
     pub credit: Terms,
     /// Whether spend refusals have the old code.
     pub classic_codes: bool,
+    /// The status of refusals by a used-up limit or credit.
+    pub spend_status: SpendStatus,
     /// Whether refusals name amounts.
     pub show_amounts: bool,
     /// Endpoints that are forwarded unmetered.
@@ -86,6 +92,10 @@ pub struct Server {
     pub connections_max: usize,
     /// The longest wait for a request's head.
     pub header_timeout: Duration,
+    /// How long a connection may wait for its next request.
+    pub idle_timeout: Duration,
+    /// Pages in browsers that may call.
+    pub cors: Origins,
     /// How long running requests may take to finish at the end.
     pub drain: Duration,
 }
@@ -97,6 +107,8 @@ pub struct Admin {
     pub listen: SocketAddr,
     /// Certificate and key, if it speaks TLS.
     pub tls: Option<TlsFiles>,
+    /// Names that it is reached by, in lower case.
+    pub hosts: Vec<String>,
     /// The token, if it is configured.
     pub token: Option<Secret>,
 }
@@ -114,6 +126,10 @@ pub struct Upstream {
     pub response_timeout: Duration,
     /// The longest silence within an answer.
     pub idle_timeout: Duration,
+    /// The proxy on the way.
+    pub proxy: Option<HttpProxy>,
+    /// Headers to forward beside those of OpenAI's API.
+    pub forwarded: Vec<Forwarded>,
 }
 
 /// Prices.

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::config::load::{DEFAULT_ADMIN_TOKEN, DEFAULT_UPSTREAM_KEY};
 use crate::config::raw::{Raw, SecretSource};
+use crate::upstream::HttpProxy;
 
 /// What stands for a part of an address that may be a secret.
 const MASK: &str = "***";
@@ -20,7 +21,12 @@ pub fn schema() -> String {
 ///
 /// Secrets are what they are in the file: references to where they are kept. In
 /// addresses stars stand for what may be one.
-pub(super) fn in_force(raw: &Raw, pass_through: bool, environment: &HashMap<String, String>) -> String {
+pub(super) fn in_force(
+    raw: &Raw,
+    pass_through: bool,
+    proxy: Option<&HttpProxy>,
+    environment: &HashMap<String, String>,
+) -> String {
     let mut raw = raw.clone();
     let unknown = if pass_through { "pass-through" } else { "reject" };
     raw.keys.unknown.get_or_insert_with(|| unknown.to_owned());
@@ -36,6 +42,8 @@ pub(super) fn in_force(raw: &Raw, pass_through: bool, environment: &HashMap<Stri
         limit.zone = Some(zone.clone());
     }
     raw.upstream.base_url = without_user(&raw.upstream.base_url);
+    // The environment's proxy is in force as the file's is; its way of writing hides the user.
+    raw.upstream.proxy = proxy.map(ToString::to_string);
     if let Some(email) = &mut raw.alerts.email {
         email.smtp = without_password(&email.smtp);
     }

@@ -7,6 +7,7 @@ use serde_json::json;
 use crate::domain::Secret;
 use crate::guard::Guard;
 use crate::guard::keyring::{KeyError, NewKey, checked_name};
+use crate::guard::names::Named;
 use crate::guard::trail::{Actor, Change};
 use crate::keys::{self, Key};
 use crate::store::organization::{self as rows, AccountRow};
@@ -198,6 +199,8 @@ impl Guard {
             stored.iter().try_for_each(|row| settings::put_key(db, row))
         };
         self.write(by, changes, work).await?;
-        Ok(key.map(|row| self.install_key(row)))
+        let Some(key) = key.map(|row| self.install_key(row)) else { return Ok(None) };
+        self.has_name(Named::Key, &key.name).await;
+        Ok(Some(key))
     }
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use crate::domain::Secret;
 use crate::guard::Guard;
+use crate::guard::names::Named;
 use crate::guard::recovery::{DEFAULT_PROJECT, key_of};
 use crate::guard::trail::{Actor, Change};
 use crate::keys::{self, Key, KeyHash, Project};
@@ -30,7 +31,7 @@ pub enum KeyError {
     #[error("another key has this secret")]
     SecretTaken,
     /// The secret can't be sent in a header, or is too short to be one.
-    #[error("a secret needs 8 to 512 visible characters")]
+    #[error("a secret needs 8 to 512 printable ASCII characters, and no space at its ends")]
     BadSecret,
     /// The name is empty or too long.
     #[error("a name needs 1 to 256 characters, not all of them spaces, and no control characters")]
@@ -205,7 +206,8 @@ impl Guard {
         // A client did it, and no operator: the trail does not tell of it.
         let stored = row.clone();
         self.writer.run(move |db| settings::put_key(db, &stored)).await?;
-        self.install_key(row);
+        let key = self.install_key(row);
+        self.has_name(Named::Key, &key.name).await;
         Ok(())
     }
 
@@ -286,7 +288,9 @@ impl Guard {
     async fn put_key(&self, before: Option<&KeyRow>, row: KeyRow, by: &Actor) -> Result<Arc<Key>, KeyError> {
         let (changes, stored) = (vec![Change::of_key(before, &row)], row.clone());
         self.write(by, changes, move |db| settings::put_key(db, &stored)).await?;
-        Ok(self.install_key(row))
+        let key = self.install_key(row);
+        self.has_name(Named::Key, &key.name).await;
+        Ok(key)
     }
 
     /// Puts a key in force that is in the database.
@@ -311,6 +315,7 @@ impl Guard {
             from_file: false,
         };
         self.ring.put_project(project.clone());
+        self.has_name(Named::Project, &project.name).await;
         Ok(project)
     }
 
@@ -338,6 +343,9 @@ fn checked_models(models: Vec<String>) -> Result<Vec<String>, KeyError> {
 
 fn checked_secret(secret: Secret) -> Result<Secret, KeyError> {
     let text = secret.expose();
-    let fits = (8..=512).contains(&text.len()) && text.chars().all(|c| !c.is_control() && !c.is_whitespace());
+    // Spaces at the ends are lost where a header is read.
+    let is_printable =
+        text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) && text.trim().len() == text.len();
+    let fits = (8..=512).contains(&text.len()) && is_printable;
     if fits { Ok(secret) } else { Err(KeyError::BadSecret) }
 }

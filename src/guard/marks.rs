@@ -30,7 +30,8 @@ struct Noted {
 }
 
 impl Guard {
-    /// Notes that a request was refused, where that is more than a matter of waiting.
+    /// Notes that a request was refused, where a meter or the credit is nearly used up: not
+    /// because one request asks for much, and not where others' holds are in the way.
     pub fn note_denial(&self, denial: &Denial) {
         match denial {
             Denial::Exhausted(blocked) => self.note_hit(blocked),
@@ -45,7 +46,7 @@ impl Guard {
 
     fn note_hit(&self, blocked: &Blocked) {
         let Blocked { limit, subject, span, settled, .. } = blocked;
-        if limit.window != Window::Request {
+        if limit.window != Window::Request && blocked.is_nearly_used_up() {
             self.note(Mark::Hard, limit, subject, *span, *settled);
         }
     }

@@ -15,6 +15,7 @@ use crate::guard::admin_keys::AdminKeys;
 use crate::guard::limits::{Book, stored};
 use crate::guard::marks::Seen;
 use crate::guard::models::rule_of;
+use crate::guard::names::Names;
 use crate::guard::observe::WriterLog;
 use crate::guard::organization::Organization;
 use crate::guard::refused::Remembered;
@@ -67,6 +68,7 @@ impl Guard {
         let (reader, long_reader, key_reader) = (store.reader()?, store.reader()?, store.reader()?);
         fill(&ring, &reader)?;
         let api = stored(reader.query(settings::limit_rules)?, &config.zone).map_err(OpenError::Limit)?;
+        let names = Names::read(&reader)?.map_err(|error| OpenError::Limit(format!("names: {error}")))?;
         let alerts = reader.query(organization::alerts)?;
         let admin_keys = AdminKeys::of(reader.query(organization::admin_keys)?);
         let accounts = Accounts::of(reader.query(organization::accounts)?);
@@ -95,7 +97,9 @@ impl Guard {
                 api,
                 alerts,
                 zone: Arc::clone(&config.zone),
+                names,
             }),
+            written_names: ArcSwap::default(),
             ring_changes: tokio::sync::Mutex::new(()),
             seen: Seen::default(),
             marks,
@@ -103,6 +107,7 @@ impl Guard {
             accounts,
             grants: tokio::sync::Mutex::default(),
             pruning: tokio::sync::Mutex::default(),
+            corrections: tokio::sync::Mutex::default(),
             organization,
             refused: Remembered::default(),
         };

@@ -4,9 +4,11 @@
 //! it is refused. Matching is exact on the raw path; nothing is decoded or
 //! normalised, because what upstream makes of `%63hat` or `..` is its affair.
 
-use std::borrow::Cow;
+mod misspelt;
 
 use http::Method;
+
+pub use self::misspelt::is_misspelt;
 
 /// A path that costs money and is metered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -159,8 +161,8 @@ pub fn classify(method: &Method, path: &str) -> Endpoint {
 }
 
 /// The path below the API's root: `/v1` is taken off where it is written.
-pub fn canonical(path: &str) -> Cow<'_, str> {
-    Cow::Borrowed(suffix(path))
+pub fn canonical(path: &str) -> &str {
+    suffix(path)
 }
 
 fn suffix(path: &str) -> &str {

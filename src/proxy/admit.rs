@@ -119,14 +119,14 @@ pub async fn admit(
         Err(denial) => denial,
     };
     if is_hopeless(&first) {
-        return Err(Refusal::Denied(first));
+        return Err(Refusal::denied(first));
     }
     let wait = wait.get_or_insert_with(|| guard.wait(key, config.hold_wait));
     attempt.count_input().await;
     loop {
         match attempt.fit(wait.turn()).await? {
             Ok(admitted) => return Ok(admitted),
-            Err(denial) => wait.after(denial).await.map_err(Refusal::Denied)?,
+            Err(denial) => wait.after(denial).await.map_err(Refusal::denied)?,
         }
     }
 }

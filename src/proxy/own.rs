@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use crate::domain::limit::{Mode, Unit};
 use crate::domain::{Limit, Money, Span, Window};
-use crate::guard::Guard;
 use crate::guard::credit::Credit;
+use crate::guard::{Guard, Paced};
 use crate::keys::Key;
 use crate::ledger::account::{Balance, GrantReading, grant_id};
 use crate::ledger::entry::Attribution;
@@ -19,7 +19,7 @@ use crate::openai::endpoint::Own;
 use crate::proxy::Proxy;
 use crate::proxy::refuse::Refusal;
 use crate::store::of_key;
-use crate::throttle::{Paced, Take};
+use crate::throttle::Take;
 
 /// What front-ends take for "no limit": they ignore limits from ten million up.
 const NO_LIMIT_USD: f64 = 100_000_000.0;
@@ -36,7 +36,7 @@ impl Proxy {
     /// request does.
     pub(super) async fn own(&self, own: Own, key: &Key, query: &str) -> Result<(Bytes, Paced), Refusal> {
         let of = attribution(&self.guard, key);
-        let paced = self.pace(&of, Take::default())?;
+        let paced = self.guard.pace(&of, Take::default()).map_err(Refusal::Throttled)?;
         let _open = self.guard.question(&key.id).ok_or(Refusal::Busy)?;
         Ok((answer(&self.guard, own, key, &of, query).await?, paced))
     }

@@ -7,12 +7,12 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 
 use crate::domain::Demand;
-use crate::domain::demand::{Bound, ContainerDemand, ImageQuality, ImageTool, WebSearch};
+use crate::domain::demand::{ContainerDemand, ImageQuality, ImageTool, WebSearch};
 use crate::domain::tokens::ContainerMemory;
 use crate::ledger::entry::Attribution;
 use crate::openai::endpoint::Metered;
 use crate::openai::request::{self, Edit, Invalid, InvalidKind};
-use crate::pricing::bound::{BoundInputs, bound, largest_prompt};
+use crate::pricing::bound::largest_prompt;
 use crate::pricing::plan::Written;
 use crate::pricing::sheet::Price;
 use crate::proxy::admit::{Admitted, Candidate, admit};
@@ -21,9 +21,9 @@ use crate::proxy::bill::{self, Bill};
 use crate::proxy::count::Counter;
 use crate::proxy::exchange::Metering;
 use crate::proxy::headers::{self, Wishes};
-use crate::proxy::refuse::Refusal;
+use crate::proxy::pace::pace;
+use crate::proxy::refuse::{Levers, Refusal};
 use crate::proxy::{Proxy, Rules, bounded, rate_headers};
-use crate::throttle::{Paced, Take};
 
 /// The output tokens for each choice that the guard wrote into the request.
 const OUTPUT_BOUND: HeaderName = HeaderName::from_static("x-spendguard-output-bound");
@@ -56,7 +56,7 @@ impl Proxy {
         if endpoint == Metered::Chat && priced.as_ref().is_some_and(|price| price.searches_always) {
             demand.tools.web_search = Some(WebSearch::Chat);
         }
-        self.check_model(caller, &demand.model, priced.as_deref())?;
+        self.check_models(caller, demand, priced.as_deref())?;
         let Wishes { max_cost, tags } = headers::wishes(&head.headers)?;
         let attribution =
             Arc::new(self.attribution(caller, endpoint.name(), demand, tags, priced.as_deref()));
@@ -76,8 +76,7 @@ impl Proxy {
             if is_capped { policy.written(&bounding, demand, clampable) } else { Written::default() };
         let context_tokens = (!demand.server_context && demand.references.is_empty()).then_some(0);
         let inputs = policy.inputs(demand, written, context_tokens);
-        let paced = self.pace(&attribution, take(&bounding, image_price.as_deref(), demand, inputs))?;
-        let candidate = Candidate {
+        let mut candidate = Candidate {
             attribution,
             demand,
             price: &bounding,
@@ -93,16 +92,19 @@ impl Proxy {
             encoding,
             counter: Counter { upstream: &self.upstream, authorization: &caller.authorization },
         };
+        let paced = pace(&self.guard, rules.admit, &mut candidate).await?;
         let admitted = self.admit(rules, &candidate).await?;
-        let output_max = admitted.clamped_output.or(written.output_max);
+        let output_max = admitted.clamped_output.or(candidate.inputs.output_max);
+        let clamped_output = output_max.filter(|_| output_max != written.output_max);
         let tool_calls_max = admitted.clamped_calls.or(written.tool_calls);
         // Where nobody knows how long an answer may be, the bound may not be kept.
         let unbounded = bounding.max_output_tokens.is_none() && demand.output_max.is_none();
-        let reservation = admitted.reservation;
+        let mut reservation = admitted.reservation;
         let cut_at_tokens = (under_money && unbounded).then(|| reservation.hold().bound.output_tokens);
         let mut extra = rate_headers(&paced);
+        reservation.pace(paced);
         extra.extend(output_max.map(|tokens| (OUTPUT_BOUND, HeaderValue::from(tokens))));
-        extra.extend(admitted.clamped_output.map(|tokens| (CLAMPED_OUTPUT, HeaderValue::from(tokens))));
+        extra.extend(clamped_output.map(|tokens| (CLAMPED_OUTPUT, HeaderValue::from(tokens))));
         extra.extend(admitted.clamped_calls.map(|calls| (CLAMPED_CALLS, HeaderValue::from(calls))));
         let bill = Bill {
             endpoint,
@@ -127,16 +129,22 @@ impl Proxy {
         Ok(Prepared { body, metering })
     }
 
-    /// Whether the key and its project may use a model.
-    fn check_model(&self, caller: &Caller, model: &str, priced: Option<&Price>) -> Result<(), Refusal> {
-        let priced_as = priced.map(|price| &*price.id);
-        let is_allowed =
-            caller.key.allows(model) && self.guard.ring().allows(&caller.key.project, model, priced_as);
-        if is_allowed { Ok(()) } else { Err(Refusal::ModelNotAllowed(bounded(model))) }
+    /// Whether the key and its project may use the model, and the one that the image tool runs.
+    fn check_models(&self, caller: &Caller, demand: &Demand, priced: Option<&Price>) -> Result<(), Refusal> {
+        let check = |model: &str, priced_as: Option<&str>| {
+            let is_allowed =
+                caller.key.allows(model) && self.guard.ring().allows(&caller.key.project, model, priced_as);
+            if is_allowed { Ok(()) } else { Err(Refusal::ModelNotAllowed(bounded(model))) }
+        };
+        check(&demand.model, priced.map(|price| &*price.id))?;
+        let tool = demand.tools.image.as_ref();
+        tool.map_or(Ok(()), |tool| check(tool.model.as_deref().unwrap_or(IMAGE_MODEL), None))
     }
 
     async fn admit(&self, rules: &Rules, candidate: &Candidate<'_>) -> Result<Admitted, Refusal> {
-        let admitted = admit(&self.guard, rules.admit, candidate).await?;
+        let admitted = admit(&self.guard, rules.admit, candidate).await;
+        let levers = Levers::of(candidate.endpoint, candidate.demand);
+        let admitted = admitted.map_err(|refusal| refusal.with_levers(levers))?;
         if !candidate.priced {
             self.guard.metrics().unpriced();
         }
@@ -162,14 +170,6 @@ impl Proxy {
             model: demand.model.as_str().into(),
             priced_as: price.map(|price| Arc::clone(&price.id)),
         }
-    }
-
-    pub(super) fn pace(&self, of: &Attribution, take: Take) -> Result<Paced, Refusal> {
-        let paced = self.guard.throttle().take(of, take).map_err(Refusal::Throttled)?;
-        for limit in &paced.would_reject {
-            self.guard.metrics().would_have_rejected(&limit.name);
-        }
-        Ok(paced)
     }
 }
 
@@ -202,12 +202,6 @@ fn refuse_invalid(invalid: Invalid) -> Refusal {
         InvalidKind::Malformed => Refusal::Invalid(invalid.message, invalid.param),
         InvalidKind::NotAllowed => Refusal::FieldNotAllowed(invalid.message, invalid.param),
     }
-}
-
-/// What a request takes from rates: the most tokens that it may use.
-fn take(price: &Price, image_price: Option<&Price>, demand: &Demand, inputs: BoundInputs) -> Take {
-    let Bound { input_tokens, output_tokens, .. } = bound(price, image_price, demand, inputs);
-    Take { tokens: input_tokens.saturating_add(output_tokens), input_tokens, output_tokens }
 }
 
 type Prices = (Option<Arc<Price>>, Option<Arc<Price>>);

@@ -198,7 +198,7 @@ fn insert_crossings(db: &Connection, crossings: &[Crossing]) -> rusqlite::Result
         let limit = &crossing.limit;
         let written = db
             .prepare_cached(
-                "INSERT OR IGNORE INTO crossing VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, 0)",
+                "INSERT OR IGNORE INTO crossing VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, 0, NULL)",
             )?
             .execute(params![
                 int(crossing.id),

@@ -127,6 +127,15 @@ pub fn entry(db: &Connection, id: u64, names: &dyn Names) -> rusqlite::Result<Op
     db.prepare_cached(&sql)?.query_row([int(id)], |row| entry_from(row, names)).optional()
 }
 
+/// What corrections have added to the cost of an entry, in sum.
+pub fn corrected_by(db: &Connection, id: u64) -> rusqlite::Result<Money> {
+    let sql = "SELECT cost_nano FROM entry WHERE corrects = ?1 AND kind = ?2";
+    let mut statement = db.prepare_cached(sql)?;
+    let costs =
+        statement.query_map((int(id), Kind::Adjust.name()), |row| row.get(0).map(Money::from_nano))?;
+    costs.sum()
+}
+
 /// Sums of usage by group.
 pub type Groups = Vec<(Vec<String>, UsageSum)>;
 

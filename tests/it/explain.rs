@@ -93,9 +93,11 @@ pub(crate) async fn traffic(house: &House) -> Vec<String> {
         call(&house.proxy, Method::POST, "/v1/chat/completions", &headers, body.to_string().into()).await;
     }
     house.settled().await;
-    for (entry, usd) in
-        house.entries().await.iter().filter(|e| e["kind"] == "settle").zip(["1.5", "-0.25", "0.000000007"])
-    {
+    for (entry, usd) in house.entries().await.iter().filter(|e| e["kind"] == "settle").zip([
+        "1.5",
+        "-0.000000003",
+        "0.000000007",
+    ]) {
         let path = format!("/guard/v1/ledger/{}/adjust", entry["id"].as_str().unwrap());
         let made = house.admin(Method::POST, &path, Some(json!({ "amount_usd": usd, "note": "test" }))).await;
         assert_eq!(made.status, StatusCode::CREATED);

@@ -167,6 +167,7 @@ pub(in crate::admin::dashboard) const EN: Words = Words {
     bad_soft: "Soft limit: give amounts such as 12.50, or shares from 1% to 100% of a hard limit, parted by spaces. Rates and caps on single requests have none.",
     bad_zone: "Time zone: use a name such as Europe/Warsaw.",
     bad_tag: "Tags: use lines such as team=search.",
+    bad_only: "A project or key of this name does not exist, or several have it. Write an id instead.",
     bad_choice: "One of the choices does not exist. Please choose again.",
     limit_exists: "There is a limit of that name already.",
     limit_of_file: "The configuration file manages a limit of that name; change it there.",

@@ -167,6 +167,7 @@ pub(in crate::admin::dashboard) const PL: Words = Words {
     bad_soft: "Limit miękki: podaj kwoty, na przykład 12,50, albo części od 1% do 100% limitu twardego, oddzielone spacjami. Limity tempa i pojedynczych żądań ich nie mają.",
     bad_zone: "Strefa czasowa: użyj nazwy takiej jak Europe/Warsaw.",
     bad_tag: "Tagi: użyj wierszy takich jak team=search.",
+    bad_only: "Nie ma projektu ani klucza o tej nazwie albo jest ich kilka. Wpisz id.",
     bad_choice: "Jedna z opcji nie istnieje. Wybierz ponownie.",
     limit_exists: "Limit o tej nazwie już istnieje.",
     limit_of_file: "Limitem o tej nazwie zarządza plik konfiguracyjny; zmień go tam.",
