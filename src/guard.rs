@@ -13,6 +13,7 @@ pub mod keyring;
 pub mod limits;
 mod marks;
 pub mod models;
+pub mod objects;
 pub mod observe;
 pub mod organization;
 pub mod recovery;
@@ -74,6 +75,7 @@ pub struct Guard {
     grants: tokio::sync::Mutex<()>,
     organization: organization::Organization,
     refused: refused::Remembered,
+    objects: objects::Objects,
 }
 
 /// A request that wants to spend.

@@ -9,9 +9,12 @@ pub mod auth;
 pub mod bill;
 pub mod body;
 pub mod exchange;
+mod free;
 pub mod headers;
+mod lists;
 pub mod own;
 mod prepare;
+pub mod record;
 pub mod refuse;
 pub mod tap;
 pub mod visit;
@@ -26,10 +29,8 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version, head
 use hyper::body::Incoming;
 use tokio_util::task::TaskTracker;
 
-use crate::domain::Demand;
-use crate::domain::demand::{Bound, Tier};
-use crate::guard::{Guard, Order};
-use crate::openai::endpoint::{self, Endpoint};
+use crate::guard::Guard;
+use crate::openai::endpoint::{self, Endpoint, Own};
 use crate::pricing::sheet::Sheet;
 use crate::proxy::auth::Caller;
 use crate::proxy::body::{Answer, Bounds, ReadError};
@@ -38,7 +39,7 @@ use crate::proxy::prepare::Prepared;
 use crate::proxy::refuse::Refusal;
 use crate::proxy::tap::Manner;
 use crate::proxy::visit::{RequestIds, Visit};
-use crate::throttle::{Paced, Take};
+use crate::throttle::Paced;
 use crate::upstream::Upstream;
 
 /// The rules that one configuration makes; a reload replaces them whole.
@@ -56,6 +57,8 @@ pub struct Rules {
     pub pass_through: bool,
     /// Endpoints that the operator forwards unmetered.
     pub allowed: Vec<(Method, String)>,
+    /// Whether projects share the objects that they made at upstream.
+    pub shared_objects: bool,
     /// How tight admissions are handled.
     pub admit: admit::Config,
     /// Whether to read on when a client has gone, and for how long at most.
@@ -112,6 +115,11 @@ impl Proxy {
         mut visit: Visit,
     ) -> Result<Response<Answer>, Failed> {
         let (head, body) = request.into_parts();
+        if head.method == Method::GET && head.uri.path() == "/" {
+            // A person or a probe that has no key is told what this is, too.
+            visit.endpoint = label(&Endpoint::Own(Own::Root));
+            return Ok(json(own::ROOT.into(), visit));
+        }
         let caller = well_formed(&head).and_then(|()| {
             auth::caller(&head.headers, &self.guard, rules.upstream_key.as_ref(), rules.pass_through)
         });
@@ -142,7 +150,7 @@ impl Proxy {
                 let body = read(body, rules).await;
                 match body {
                     // Boxed, so that metered requests don't have its size.
-                    Ok(body) => Box::pin(self.free(head, body, caller, visit)).await,
+                    Ok(body) => Box::pin(self.free(rules, (head, body), caller, visit)).await,
                     Err(refusal) => Err((refusal, visit)),
                 }
             }
@@ -157,45 +165,6 @@ impl Proxy {
                 }
             }
         }
-    }
-
-    /// Forwards what costs nothing: it counts as a request, and no more.
-    async fn free(
-        &self,
-        head: http::request::Parts,
-        body: Bytes,
-        caller: Caller,
-        visit: Visit,
-    ) -> Result<Response<Answer>, Failed> {
-        let held = async {
-            let wishes = headers::wishes(&head.headers)?;
-            let demand = Demand::default();
-            let attribution = Arc::new(self.attribution(&caller, visit.endpoint, &demand, wishes.tags, None));
-            let paced = self.pace(&attribution, Take::default())?;
-            let order = Order {
-                attribution,
-                bound: Bound::default(),
-                is_priced: true,
-                client_cap: None,
-                tier: Tier::default(),
-                price_version: "".into(),
-                stream: false,
-            };
-            Ok((self.guard.reserve(order).await?, paced))
-        };
-        let (reservation, paced) = match held.await {
-            Ok(held) => held,
-            Err(refusal) => return Err((refusal, visit)),
-        };
-        visit.admitted();
-        let outgoing = outgoing(head, body, &caller, false);
-        let upstream = self.upstream.load_full();
-        let answer = exchange::unbilled(&upstream, outgoing, reservation, visit).await;
-        self.remember(&caller, is_accepted(&answer)).await;
-        answer.map(|mut answer| {
-            answer.headers_mut().extend(rate_headers(&paced));
-            answer
-        })
     }
 
     /// Sends an admitted request; the exchange outlives a client that leaves.
@@ -223,7 +192,8 @@ impl Proxy {
             let answer =
                 exchange::metered(&shard.guard, &upstream, outgoing, metering, manner, visit, &left).await;
             if caller.unseen.is_some() {
-                Box::pin(shard.remember(&caller, is_accepted(&answer))).await;
+                let is_accepted = answer.as_ref().is_ok_and(|answer| answer.status().is_success());
+                Box::pin(shard.remember(&caller, is_accepted)).await;
             }
             answer
         };
@@ -253,10 +223,6 @@ impl Proxy {
     }
 }
 
-fn is_accepted(answer: &Result<Response<Answer>, Failed>) -> bool {
-    answer.as_ref().is_ok_and(|answer| answer.status().is_success())
-}
-
 const SHOWN_CHARS_MAX: usize = 200;
 
 /// A client's text as far as it is shown back.
@@ -276,10 +242,9 @@ fn label(endpoint: &Endpoint) -> &'static str {
 /// What a path is; one that would be refused may be allowed by the operator.
 fn classified(rules: &Rules, method: &Method, path: &str) -> Endpoint {
     let endpoint = endpoint::classify(method, path);
-    let allowed = |(known, wanted): &(Method, String)| {
-        known == method && endpoint::canonical(wanted) == endpoint::canonical(path)
-    };
-    if matches!(endpoint, Endpoint::Refused) && rules.allowed.iter().any(allowed) {
+    let allowed = |(known, pattern): &(Method, String)| known == method && endpoint::is_of(pattern, path);
+    let is_refused = matches!(endpoint, Endpoint::Refused) && !endpoint::looks_metered(path);
+    if is_refused && rules.allowed.iter().any(allowed) {
         return Endpoint::Free("allowed");
     }
     endpoint

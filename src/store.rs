@@ -13,6 +13,7 @@ mod found;
 pub(crate) mod group;
 mod handover;
 mod lock;
+pub mod objects;
 pub mod organization;
 pub mod outbox;
 pub mod past;

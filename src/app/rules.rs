@@ -31,6 +31,7 @@ pub fn of(settings: &Settings) -> Result<(Rules, InForce), StartError> {
         upstream_key: settings.upstream.api_key.as_ref().map(authorization).transpose()?,
         pass_through: settings.pass_through,
         allowed: settings.endpoints_allowed.clone(),
+        shared_objects: settings.shared_objects,
         admit: admit::Config {
             clamp: settings.guard.clamp,
             clamp_output_min: settings.guard.clamp_output_min,

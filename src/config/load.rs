@@ -18,6 +18,7 @@ use crate::domain::demand::Tier;
 use crate::domain::limit::Mode;
 use crate::domain::{Money, Secret};
 use crate::ledger::account::Terms;
+use crate::openai::endpoint;
 use crate::pricing::sheet::Sheet;
 use crate::store::Durability;
 
@@ -132,6 +133,7 @@ fn resolve(
         classic_codes: classic?,
         show_amounts: raw.errors.show_amounts,
         endpoints_allowed: endpoints_allowed?,
+        shared_objects: raw.endpoints.shared_objects,
         log_json: log_json?,
         log_level: raw.log.level.clone(),
         organization: raw.organization.name.clone(),
@@ -307,10 +309,19 @@ fn projects(raw: &Raw, notes: &mut Notes<'_>) -> Vec<(String, String)> {
 
 fn allowed(raw: &Raw, notes: &mut Notes<'_>) -> Option<Vec<(Method, String)>> {
     let entry = |text: &String| {
-        let (method, path) = text.split_once(' ')?;
-        let method = method.parse::<Method>().ok()?;
-        path.starts_with('/').then(|| (method, path.to_owned()))
+        let form = "write each as \"POST /v1/files\" or, for any id, \"POST /v1/evals/{}/runs\"";
+        let (method, path) = text.split_once(' ').ok_or(form)?;
+        let method = method.parse::<Method>().map_err(|_| form)?;
+        if !path.starts_with('/') || path.contains(char::is_whitespace) {
+            return Err(form.to_owned());
+        }
+        if endpoint::looks_metered(path) {
+            return Err(format!(
+                "{path} is a metered path with another base URL, and may not go unmetered; clients' base URL is to end in /v1"
+            ));
+        }
+        Ok((method, path.to_owned()))
     };
-    let entries: Option<Vec<_>> = raw.endpoints.allow.iter().map(entry).collect();
-    notes.ok("endpoints.allow", entries.ok_or_else(|| "write each as \"POST /v1/files\"".to_owned()))
+    let entries: Result<Vec<_>, String> = raw.endpoints.allow.iter().map(entry).collect();
+    notes.ok("endpoints.allow", entries)
 }

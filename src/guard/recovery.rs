@@ -15,6 +15,7 @@ use crate::guard::admin_keys::AdminKeys;
 use crate::guard::limits::{Book, stored};
 use crate::guard::marks::Seen;
 use crate::guard::models::rule_of;
+use crate::guard::objects::Objects;
 use crate::guard::observe::WriterLog;
 use crate::guard::organization::Organization;
 use crate::guard::refused::Remembered;
@@ -63,6 +64,7 @@ impl Guard {
     ) -> Result<(Arc<Self>, Clerk), OpenError> {
         let ring = Arc::new(Ring::default());
         let (reader, long_reader) = (store.reader()?, store.reader()?);
+        let objects = Objects::new(store.reader()?);
         fill(&ring, &reader)?;
         let api = stored(reader.query(settings::limit_rules)?, &config.zone).map_err(OpenError::Limit)?;
         let alerts = reader.query(organization::alerts)?;
@@ -100,6 +102,7 @@ impl Guard {
             grants: tokio::sync::Mutex::default(),
             organization,
             refused: Remembered::default(),
+            objects,
         };
         Ok((Arc::new(guard), clerk))
     }

@@ -157,7 +157,7 @@ impl Reservation {
         let of = &entry.attribution;
         let labels = RequestLabels { project: &of.project, key: &of.key, endpoint: &of.endpoint };
         let metrics = &self.guard.metrics;
-        if let Some(basis) = entry.basis.filter(|_| !of.model.is_empty()) {
+        if let Some(basis) = entry.basis.filter(|_| !of.model.is_empty() || entry.cost > Money::ZERO) {
             let model = of.priced_as.as_deref().unwrap_or("other");
             metrics.settled(labels, model, basis.name(), entry.cost, &entry.tokens);
         }

@@ -4,9 +4,15 @@
 //! it is refused. Matching is exact on the raw path; nothing is decoded or
 //! normalised, because what upstream makes of `%63hat` or `..` is its affair.
 
+mod place;
+
 use std::borrow::Cow;
 
 use http::Method;
+
+use crate::domain::object::OBJECT_ID_BYTES_MAX;
+
+pub use self::place::{Place, place};
 
 /// A path that costs money and is metered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -43,6 +49,8 @@ impl Metered {
 /// A path that spendguard answers itself, with the virtual key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Own {
+    /// `GET /`: what this is, in a line.
+    Root,
     /// `GET /spendguard/me`.
     Me,
     /// `GET /dashboard/billing/subscription`.
@@ -66,11 +74,21 @@ pub enum Endpoint {
     Refused,
 }
 
-/// The longest id in a path, in bytes.
-const ID_BYTES_MAX: usize = 256;
-
-/// Paths that `POST` may reach without cost.
-const FREE_POST: [&str; 2] = ["/v1/moderations", "/v1/responses/input_tokens"];
+/// Paths that `POST` may reach without cost; `{}` stands for an id.
+const FREE_POST: [&str; 12] = [
+    "/v1/moderations",
+    "/v1/responses/input_tokens",
+    "/v1/responses/{}/cancel",
+    "/v1/chat/completions/{}",
+    "/v1/conversations",
+    "/v1/conversations/{}",
+    "/v1/conversations/{}/items",
+    "/v1/batches/{}/cancel",
+    "/v1/vector_stores/{}",
+    "/v1/skills",
+    "/v1/skills/{}",
+    "/v1/skills/{}/versions",
+];
 
 /// Paths that `GET` may reach without cost; `{}` stands for an id.
 const FREE_GET: [&str; 46] = [
@@ -141,6 +159,26 @@ const FREE_DELETE: [&str; 15] = [
     "/v1/skills/{}/versions/{}",
 ];
 
+/// Paths that `HEAD` may reach without cost.
+const FREE_HEAD: [&str; 2] = ["/v1/models", "/v1/models/{}"];
+
+/// Whether a path is a pattern's; `{}` in it stands for an id. Either may be
+/// written without `/v1`.
+pub fn is_of(pattern: &str, path: &str) -> bool {
+    matches(suffix(pattern), suffix(path))
+}
+
+/// Whether a path, as some servers would read it, is a metered one: with a prefix
+/// that base URLs have, written twice, or with empty segments.
+pub fn looks_metered(path: &str) -> bool {
+    let mut segments: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
+    let is_prefix = |segment: &&str| ["v1", "api", "openai"].contains(&segment.to_ascii_lowercase().as_str());
+    let prefixes = segments.iter().take_while(|segment| is_prefix(segment)).count();
+    segments.drain(..prefixes);
+    let bare = segments.join("/").to_ascii_lowercase();
+    Metered::ALL.into_iter().any(|metered| suffix(metered.name()).trim_start_matches('/') == bare)
+}
+
 /// Sorts a request by its method and raw path, with or without `/v1`.
 ///
 /// ```
@@ -154,6 +192,7 @@ pub fn classify(method: &Method, path: &str) -> Endpoint {
         Method::POST => posted(path),
         Method::GET => own(path).map_or_else(|| free(&FREE_GET, path), Endpoint::Own),
         Method::DELETE => free(&FREE_DELETE, path),
+        Method::HEAD => free(&FREE_HEAD, path),
         _ => Endpoint::Refused,
     }
 }
@@ -174,6 +213,7 @@ fn posted(path: &str) -> Endpoint {
 
 fn own(path: &str) -> Option<Own> {
     Some(match path {
+        "/" => Own::Root,
         "/spendguard/me" => Own::Me,
         "/dashboard/billing/subscription" => Own::BillingSubscription,
         "/dashboard/billing/usage" => Own::BillingUsage,
@@ -200,7 +240,7 @@ fn matches(pattern: &str, path: &str) -> bool {
 }
 
 fn is_id(segment: &str) -> bool {
-    (1..=ID_BYTES_MAX).contains(&segment.len())
+    (1..=OBJECT_ID_BYTES_MAX).contains(&segment.len())
         && segment != "."
         && segment != ".."
         && segment.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.:-".contains(&byte))
@@ -257,7 +297,6 @@ mod tests {
             "/v1/images/generations",
             "/v1/audio/speech",
             "/v1/batches",
-            "/v1/responses/resp_1/cancel",
             "/v1/realtime/client_secrets",
             "/v1/fine_tuning/jobs",
             "/v1/vector_stores",
@@ -274,16 +313,55 @@ mod tests {
         {
             assert_eq!(get(path), Endpoint::Refused, "{path}");
         }
-        for method in [Method::HEAD, Method::OPTIONS, Method::PUT, Method::PATCH] {
+        for method in [Method::OPTIONS, Method::PUT, Method::PATCH] {
             assert_eq!(classify(&method, "/v1/models"), Endpoint::Refused, "{method}");
         }
+        assert_eq!(classify(&Method::HEAD, "/v1/files"), Endpoint::Refused);
+        assert_eq!(classify(&Method::POST, "/v1/vector_stores/vs_1/search"), Endpoint::Refused);
+    }
+
+    #[test]
+    fn what_costs_nothing_by_nature_is_free() {
+        for path in [
+            "/v1/conversations",
+            "/v1/conversations/{}",
+            "/v1/conversations/{}/items",
+            "/v1/chat/completions/{}",
+            "/v1/responses/{}/cancel",
+            "/v1/batches/{}/cancel",
+            "/v1/vector_stores/{}",
+            "/v1/skills",
+        ] {
+            assert_eq!(classify(&Method::POST, &path.replace("{}", "x_1")), Endpoint::Free(path));
+        }
+        assert_eq!(classify(&Method::HEAD, "/v1/models"), Endpoint::Free("/v1/models"));
+        assert_eq!(get("/"), Endpoint::Own(Own::Root));
+    }
+
+    #[test]
+    fn a_path_that_looks_metered_is_known_for_it() {
+        for path in [
+            "/v1/v1/chat/completions",
+            "//v1/chat/completions",
+            "/v1//chat/completions",
+            "/v1/chat/completions/",
+            "/api/v1/responses",
+            "/V1/Responses",
+            "/openai/v1/embeddings",
+        ] {
+            assert!(looks_metered(path), "{path}");
+        }
+        for path in ["/v1/files", "/v1/organization/usage/completions", "/v1/evals/e/runs", "/"] {
+            assert!(!looks_metered(path), "{path}");
+        }
+        assert!(is_of("POST /v1/x", "POST /v1/x") && is_of("/v1/evals/{}/runs", "/evals/e_1/runs"));
+        assert!(!is_of("/v1/evals/{}/runs", "/v1/evals/a/b/runs") && !is_of("/v1/evals/{}/runs", "/v1/evals//runs"));
     }
 
     #[test]
     fn tricks_with_the_path_are_refused() {
         for path in [
             "",
-            "/",
             "/v1",
             "/v1/",
             "v1/models",

@@ -7,6 +7,7 @@
 
 mod content;
 mod fields;
+mod object_ids;
 mod references;
 mod splice;
 mod tools;
@@ -15,6 +16,7 @@ use std::borrow::Cow;
 
 use self::content::Content;
 use self::fields::{Body, Outputs};
+pub use self::object_ids::object_ids;
 use self::references::References;
 pub use self::splice::Edit;
 use self::splice::Splices;
@@ -22,7 +24,7 @@ use self::tools::Offer;
 use super::endpoint::Metered;
 use super::json::{self, Object, Raw};
 use crate::domain::demand::{Tier, ToolDemand, WebSearch};
-use crate::domain::{Demand, ObjectKind};
+use crate::domain::{Demand, ObjectKind, ObjectReference};
 
 /// A metered request, read.
 #[derive(Clone, Debug)]
@@ -143,6 +145,7 @@ fn demand(
         cache_12h: long_cache(fields.prompt_cache_options.0.ttl),
         end_user: end_user(&fields)?,
         server_context: refers(endpoint, &fields),
+        stored: stored(endpoint, fields.store),
         ..Demand::default()
     };
     let named = named(endpoint, &fields);
@@ -183,6 +186,16 @@ fn refers(endpoint: Metered, fields: &Body<'_>) -> bool {
         && (fields.previous_response_id.value().is_some()
             || fields.conversation.value().is_some()
             || fields.prompt.is_given)
+}
+
+/// Whether upstream keeps the answer. A value that can't be read may mean that.
+fn stored(endpoint: Metered, store: Raw<'_>) -> bool {
+    match endpoint {
+        Metered::Responses => store.flag() != Some(false),
+        Metered::Chat => store.value().is_some_and(|store| store != "false"),
+        Metered::Compact => true,
+        Metered::Completions | Metered::Embeddings => false,
+    }
 }
 
 /// The objects that the fields of a body name, its items and tools aside.

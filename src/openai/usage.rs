@@ -6,6 +6,7 @@
 //! details claim. What is absent, null or odd counts as nothing.
 
 mod figures;
+mod made;
 
 use std::collections::HashSet;
 use std::fmt;
@@ -14,6 +15,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 
 use self::figures::{Figures, ToolFigures};
+pub use self::made::{Made, MadeItem};
 use super::endpoint::Metered;
 use super::json::{Loose, Object, Raw, scalars_default};
 use crate::domain::Usage;
@@ -33,6 +35,8 @@ pub struct Answer {
     pub object_id: Option<String>,
     /// Hosted tools seen at work, even in an answer without usage.
     pub tools_seen: ToolUse,
+    /// What upstream made beside the answer itself.
+    pub made: Made,
 }
 
 /// Reads a whole JSON answer. What isn't JSON says nothing.
@@ -72,6 +76,7 @@ impl Body<'_> {
     /// What it says.
     pub(super) fn answer(self, endpoint: Metered) -> Answer {
         let tools = self.tool_use();
+        let made = self.output.made;
         let named = |raw: Raw<'_>| raw.string().filter(|name| !name.is_empty()).map(String::from);
         let figures = self.usage.value().and_then(|text| serde_json::from_str::<Loose<Figures>>(text).ok());
         let tokens = figures.and_then(|Loose(figures)| figures.tokens(endpoint));
@@ -81,6 +86,7 @@ impl Body<'_> {
             tier: self.service_tier.string().and_then(|name| Tier::named(&name)),
             object_id: named(self.id),
             tools_seen: tools,
+            made,
         }
     }
 
@@ -104,12 +110,16 @@ pub(super) struct Calls {
     web_searches: u64,
     file_searches: u64,
     containers: HashSet<String>,
+    /// Items and containers by their ids.
+    pub(in crate::openai) made: Made,
 }
 
 /// One output item, as far as its call is billed.
 #[derive(Deserialize, Default)]
 #[serde(default)]
 pub(super) struct Item<'a> {
+    #[serde(borrow)]
+    id: Raw<'a>,
     #[serde(borrow, rename = "type")]
     kind: Raw<'a>,
     #[serde(borrow)]
@@ -137,7 +147,9 @@ struct Environment<'a> {
 impl Calls {
     /// Takes up one output item.
     pub(super) fn add(&mut self, item: &Item<'_>) {
-        match item.kind.string().as_deref() {
+        let kind = item.kind.string();
+        self.made.item(item.id, kind.as_deref());
+        match kind.as_deref() {
             Some("web_search_call") => {
                 let searched = item.action.0.kind.string().as_deref() == Some("search");
                 self.web_searches += u64::from(searched);
@@ -145,6 +157,7 @@ impl Calls {
             Some("file_search_call") => self.file_searches += 1,
             Some("code_interpreter_call" | "shell_call") => {
                 let id = item.container_id.string().or_else(|| item.environment.0.container_id.string());
+                self.made.container(id.as_deref());
                 if self.containers.len() < CONTAINERS_MAX {
                     self.containers.extend(id.map(String::from));
                 }

@@ -13,11 +13,13 @@ use tokio_util::task::TaskTracker;
 
 use crate::domain::Money;
 use crate::guard::{Ending, Guard, Reservation, Settled};
+use crate::ledger::entry::Basis;
 use crate::openai::sse::{self, Hide};
 use crate::openai::{endpoint::Metered, usage};
 use crate::proxy::bill::{Bill, Exchange};
 use crate::proxy::body::{self, Answer, Bounds};
 use crate::proxy::headers;
+use crate::proxy::record::Recording;
 use crate::proxy::refuse::Refusal;
 use crate::proxy::tap::{Manner, Tap};
 use crate::proxy::visit::Visit;
@@ -55,15 +57,18 @@ pub struct Metering {
     pub cut_at_tokens: Option<u64>,
     /// Headers to put on the answer.
     pub extra: HeaderMap,
+    /// What is recorded of what the answer makes at upstream.
+    pub recording: Option<Box<Recording>>,
 }
 
-/// Sends a request that isn't billed, and passes the answer on unseen.
+/// Sends a request that isn't billed but for what was held for it, and gives the
+/// answer as it comes.
 pub async fn unbilled(
     upstream: &Upstream,
     outgoing: Outgoing,
     mut reservation: Reservation,
     mut visit: Visit,
-) -> Result<Response<Answer>, (Refusal, Visit)> {
+) -> Result<(Response<AnswerBody>, Visit), (Refusal, Visit)> {
     reservation.mark_sent();
     let answer = match send(upstream, outgoing, &mut visit).await {
         Ok(answer) => answer,
@@ -75,14 +80,15 @@ pub async fn unbilled(
     let (mut head, body) = answer.into_parts();
     let exchange = Exchange::of(head.status.as_u16(), &head.headers);
     if head.status.is_success() {
-        reservation.settle(crate::ledger::entry::Basis::Reported, exchange.ending());
+        let fee = reservation.hold().bound.cost;
+        let basis = if fee > Money::ZERO { Basis::Counted } else { Basis::Reported };
+        reservation.settle(basis, Ending { cost: fee, tool_fees: fee, ..exchange.ending() });
     } else {
         reservation.release(exchange.ending());
     }
     headers::to_client(&mut head.headers);
     visit.status = head.status.as_u16();
-    visit.ended(if head.status.is_success() { "ok" } else { "upstream_error" }, None);
-    Ok(Response::from_parts(head, Answer::Plain(body)))
+    Ok((Response::from_parts(head, body), visit))
 }
 
 /// Sends a metered request, passes the answer on as it comes, and settles it.
@@ -95,12 +101,13 @@ pub async fn metered(
     mut visit: Visit,
     gone: &AtomicBool,
 ) -> Result<Response<Answer>, (Refusal, Visit)> {
-    let Metering { mut reservation, bill, hide_usage, cut_at_tokens, extra } = metering;
+    let Metering { mut reservation, bill, hide_usage, cut_at_tokens, extra, recording } = metering;
     reservation.mark_sent();
     let answer = match send(upstream, outgoing, &mut visit).await {
         Ok(answer) => answer,
         Err((error, refusal)) => {
             end_unanswered(reservation, &error);
+            recording.filter(|_| !error.sent).map(Recording::refused);
             return Err((refusal, visit));
         }
     };
@@ -113,6 +120,7 @@ pub async fn metered(
     if !head.status.is_success() {
         // Upstream bills nothing for what it refused.
         reservation.release(exchange.ending());
+        recording.map(Recording::refused);
         visit.ended("upstream_error", None);
         return Ok(Response::from_parts(head, Answer::Plain(body)));
     }
@@ -129,14 +137,17 @@ pub async fn metered(
         head.headers.remove(header::CONTENT_LENGTH);
         let (clock, metrics) = (Arc::clone(guard.clock()), Arc::clone(guard.metrics()));
         let manner = Manner { cut_at_tokens, ..manner };
-        let tap = Tap::new(body, sse, reservation, bill, exchange, visit, clock, metrics, manner);
+        let tap = Tap::new(body, sse, reservation, bill, exchange, visit, clock, metrics, manner, recording);
         return Ok(Response::from_parts(head, Answer::Tapped(Box::new(tap))));
     }
     let whole = whole(body, reservation, bill, exchange, manner.idle, gone).await;
-    let (bytes, settled) = match whole {
+    let (bytes, settled, answer) = match whole {
         Ok(whole) => whole,
         Err(refusal) => return Err((refusal, visit)),
     };
+    if let Some(recorded) = recording.and_then(|recording| recording.over(&answer)) {
+        recorded.await;
+    }
     cost_headers(&mut head.headers, settled);
     let outcome = if gone.load(Ordering::Relaxed) { "disconnected" } else { "ok" };
     visit.ended(outcome, Some(settled.cost));
@@ -151,7 +162,7 @@ async fn whole(
     mut exchange: Exchange,
     idle: Duration,
     gone: &AtomicBool,
-) -> Result<(Bytes, Settled), Refusal> {
+) -> Result<(Bytes, Settled, usage::Answer), Refusal> {
     let bytes = match body::read(body, Bounds::answer(ANSWER_BYTES_MAX, idle)).await {
         Ok(bytes) => bytes,
         Err(error) => {
@@ -170,7 +181,7 @@ async fn whole(
             bill.count_output(&String::from_utf8_lossy(&bytes))
         }
     });
-    Ok((bytes, settled))
+    Ok((bytes, settled, answer))
 }
 
 async fn send(

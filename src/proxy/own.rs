@@ -25,10 +25,18 @@ const NO_LIMIT_USD: f64 = 100_000_000.0;
 /// Grants named one by one, the newest.
 const GRANTS_SHOWN: usize = 100;
 
+/// The answer at the address itself.
+pub const ROOT: &str = concat!(
+    r#"{"object":"guard","name":"spendguard","version":""#,
+    env!("CARGO_PKG_VERSION"),
+    r#"","message":"spendguard, a spend guard in front of the OpenAI API. Point OPENAI_BASE_URL at this address with /v1."}"#
+);
+
 /// Answers one of the guard's own endpoints as JSON.
 pub async fn answer(guard: &Arc<Guard>, own: Own, key: &Key, query: &str) -> Result<Bytes, Refusal> {
     let readings = guard.matching(&attribution(guard, key));
     let body = match own {
+        Own::Root => return Ok(ROOT.into()),
         Own::Me => me(guard, key, &readings),
         Own::BillingSubscription => subscription(&readings),
         Own::BillingUsage => usage(guard, key, query).await?,

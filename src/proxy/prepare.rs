@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 
-use crate::domain::Demand;
+use crate::domain::{Demand, ObjectKind};
 use crate::domain::demand::WebSearch;
 use crate::ledger::entry::Attribution;
 use crate::openai::endpoint::Metered;
@@ -18,7 +18,8 @@ use crate::proxy::auth::Caller;
 use crate::proxy::bill::{self, Bill};
 use crate::proxy::exchange::Metering;
 use crate::proxy::headers::{self, Wishes};
-use crate::proxy::refuse::Refusal;
+use crate::proxy::record::Recording;
+use crate::proxy::refuse::{Named, Refusal};
 use crate::proxy::{Proxy, Rules, bounded, rate_headers};
 use crate::throttle::{Paced, Take};
 
@@ -51,6 +52,8 @@ impl Proxy {
         let now_s = self.guard.clock().now_s();
         let priced = rules.sheet.find(&demand.model, now_s);
         self.check_model(caller, &demand.model, priced.as_deref())?;
+        self.check_named(&demand.references, Named::InBody, &Self::reach(rules, caller)).await?;
+        let conversation_tokens = self.conversation_tokens(demand);
         let Wishes { max_cost, tags } = headers::wishes(&head.headers)?;
         let attribution =
             Arc::new(self.attribution(caller, endpoint.name(), demand, tags, priced.as_deref()));
@@ -72,6 +75,8 @@ impl Proxy {
             encoding,
         };
         let Admitted { reservation, clamped } = self.admit(rules, &candidate).await?;
+        let known = (&*demand, conversation_tokens);
+        let recording = Recording::begin(&self.guard, &caller.key, endpoint, known, &reservation).await?;
         let caps_tools = under_cap && demand.tools.loops && demand.tools.calls_max.is_none();
         let unbounded =
             bounding.max_output_tokens.is_none() && demand.output_max.is_none() && clamped.is_none();
@@ -98,7 +103,14 @@ impl Proxy {
             tool_calls_max: caps_tools.then_some(rules.admit.tool_calls_max),
         };
         let body = parsed.rewrite(&body, &edit).map_or(body, Bytes::from);
-        Ok(Prepared { body, metering: Metering { reservation, bill, hide_usage, cut_at_tokens, extra } })
+        let metering = Metering { reservation, bill, hide_usage, cut_at_tokens, extra, recording };
+        Ok(Prepared { body, metering })
+    }
+
+    /// What is known of the conversation that a request adds to.
+    fn conversation_tokens(&self, demand: &Demand) -> Option<u64> {
+        let of = demand.references.iter().find(|of| of.kind == ObjectKind::Conversation)?;
+        self.guard.objects().lookup(of.kind, &of.id)?.context_tokens
     }
 
     /// Whether the key and its project may use a model.

@@ -25,6 +25,7 @@ use crate::openai::refusal::{ErrorBody, stream_cut_chat, stream_cut_responses};
 use crate::openai::sse;
 use crate::proxy::bill::{Bill, Exchange};
 use crate::proxy::body::AnswerError;
+use crate::proxy::record::{Recorded, Recording};
 use crate::proxy::visit::Visit;
 use crate::upstream::AnswerBody;
 
@@ -53,6 +54,20 @@ pub struct Tap {
     last_frame: Duration,
     clock: Arc<Clock>,
     manner: Manner,
+    /// Events that name an object, which may pass when it is recorded.
+    held_back: Option<HeldBack>,
+}
+
+/// Events, and what they wait for.
+struct HeldBack {
+    events: Bytes,
+    recorded: Recorded,
+}
+
+impl std::fmt::Debug for HeldBack {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HeldBack").field("bytes", &self.events.len()).finish_non_exhaustive()
+    }
 }
 
 /// What ends with the stream.
@@ -66,6 +81,7 @@ struct State {
     visit: Visit,
     open: Open,
     next_look: u64,
+    recording: Option<Box<Recording>>,
 }
 
 /// Counts a stream as open as long as it lives.
@@ -98,17 +114,21 @@ impl Tap {
         clock: Arc<Clock>,
         metrics: Arc<Metrics>,
         manner: Manner,
+        recording: Option<Box<Recording>>,
     ) -> Self {
-        let open = Open::new(metrics);
+        let (open, next_look) = (Open::new(metrics), LOOK_EVERY_BYTES);
         let state =
-            State { upstream, sse, reservation, bill, exchange, visit, open, next_look: LOOK_EVERY_BYTES };
+            State { upstream, sse, reservation, bill, exchange, visit, open, next_look, recording };
         let idle = Box::pin(tokio::time::sleep(manner.idle));
-        Self { state: Some(state), idle, last_frame: clock.running(), clock, manner }
+        Self { state: Some(state), idle, last_frame: clock.running(), clock, manner, held_back: None }
     }
 
     /// The next frame for the client.
     pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
         loop {
+            if let Some(events) = std::task::ready!(self.poll_held_back(cx)) {
+                return Poll::Ready(Some(Ok(Frame::data(events))));
+            }
             let Some(state) = self.state.as_mut() else { return Poll::Ready(None) };
             match Pin::new(&mut state.upstream).poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => {
@@ -119,7 +139,9 @@ impl Tap {
                     if state.outgrows(self.manner.cut_at_tokens) {
                         return Poll::Ready(self.cut(&out));
                     }
-                    if !out.is_empty() {
+                    if let Some(recorded) = state.records() {
+                        self.held_back = Some(HeldBack { events: out, recorded });
+                    } else if !out.is_empty() {
                         return Poll::Ready(Some(Ok(Frame::data(out))));
                     }
                 }
@@ -142,6 +164,14 @@ impl Tap {
                 }
             }
         }
+    }
+
+    /// What was held back until an object was recorded, once it is.
+    fn poll_held_back(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        if let Some(held_back) = &mut self.held_back {
+            std::task::ready!(held_back.recorded.as_mut().poll(cx));
+        }
+        Poll::Ready(self.held_back.take().map(|held_back| held_back.events).filter(|events| !events.is_empty()))
     }
 
     /// Whether the stream has been silent for too long. The timer is moved only
@@ -195,6 +225,11 @@ impl State {
         }
     }
 
+    /// Takes up the objects that the stream has named.
+    fn records(&mut self) -> Option<Recorded> {
+        self.recording.as_mut()?.heard(self.sse.answer(), self.sse.is_done())
+    }
+
     fn outgrows(&mut self, cut_at_tokens: Option<u64>) -> bool {
         let Some(most) = cut_at_tokens else { return false };
         if self.sse.transcript_bytes() < self.next_look {
@@ -206,9 +241,10 @@ impl State {
 
     /// Ends the reservation by what the stream has told.
     fn end(self, disconnected: bool) {
-        let Self { sse, reservation, bill, mut exchange, mut visit, .. } = self;
+        let Self { sse, reservation, bill, mut exchange, mut visit, recording, .. } = self;
         exchange.disconnected |= disconnected;
         let answer = sse.answer();
+        drop(recording.and_then(|recording| recording.over(answer)));
         let outcome = if exchange.disconnected { "disconnected" } else { "ok" };
         let settled = bill.end(reservation, answer, exchange, sse.is_done(), || {
             let (text, bytes) = (sse.transcript(), sse.transcript_bytes());

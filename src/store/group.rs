@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, HashSet};
 use rusqlite::{Connection, params};
 
 use crate::ledger::calendar::Windows;
-use crate::ledger::entry::{Crossing, Entry, Kind};
+use crate::ledger::entry::{Crossing, Entry, Hold, Kind};
 use crate::store::days;
-use crate::store::desk::{Fact, Passed, Waiting};
+use crate::store::desk::{Fact, Passed, Pending, Waiting};
+use crate::store::objects::{self, ObjectChange};
 use crate::store::rollup::{RollupKey, RollupSums};
 use crate::store::rows::{HoldRow, insert_entry, int, tags_text};
 
@@ -32,17 +33,24 @@ impl OpenBatches {
     }
 }
 
+/// What is written in one transaction.
+pub(super) struct Group<'a> {
+    pub(super) holds: &'a [Waiting],
+    pub(super) facts: &'a [Fact],
+    pub(super) passed: &'a [Passed],
+    /// Objects that could not be written before.
+    pub(super) objects: &'a [ObjectChange],
+}
+
 /// Writes all in one transaction; `summed` is where the sums of days end.
 /// Returns which crossings are new.
 pub(super) fn commit(
     db: &Connection,
     summed: &RollupKey,
-    holds: &[Waiting],
-    facts: &[Fact],
-    passed: &[Passed],
+    group: &Group<'_>,
     open: &mut OpenBatches,
 ) -> rusqlite::Result<Vec<Crossing>> {
-    let (changes, crossed) = in_transaction(db, || write(db, summed, holds, facts, passed, open))?;
+    let (changes, crossed) = in_transaction(db, || write(db, summed, group, open))?;
     changes.note(open);
     Ok(crossed)
 }
@@ -65,18 +73,20 @@ fn in_transaction<T>(db: &Connection, work: impl FnOnce() -> rusqlite::Result<T>
 fn write(
     db: &Connection,
     summed: &RollupKey,
-    holds: &[Waiting],
-    facts: &[Fact],
-    passed: &[Passed],
+    group: &Group<'_>,
     open: &OpenBatches,
 ) -> rusqlite::Result<(HoldChanges, Vec<Crossing>)> {
     let mut changes = HoldChanges::default();
     let mut rollups: BTreeMap<RollupKey, RollupSums> = BTreeMap::new();
     let mut crossed = Vec::new();
-    for waiting in holds {
-        changes.open(waiting);
+    objects::write(db, group.objects)?;
+    for waiting in group.holds {
+        match &waiting.what {
+            Pending::Hold { hold, leans } => changes.open(hold, *leans),
+            Pending::Objects(learned) => objects::write(db, learned)?,
+        }
     }
-    for Fact { entry, crossings, .. } in facts {
+    for Fact { entry, crossings, .. } in group.facts {
         let tags = tags_text(&entry.attribution.tags);
         insert_entry(db, entry, &tags)?;
         if matches!(entry.kind, Kind::Settle | Kind::Release) {
@@ -87,7 +97,7 @@ fn write(
         }
         crossed.extend(insert_crossings(db, crossings)?);
     }
-    for Passed { crossings, .. } in passed {
+    for Passed { crossings, .. } in group.passed {
         crossed.extend(insert_crossings(db, crossings)?);
     }
     for (key, sums) in &rollups {
@@ -127,11 +137,11 @@ struct HoldChanges {
 }
 
 impl HoldChanges {
-    fn open(&mut self, Waiting { hold, leans, .. }: &Waiting) {
+    fn open(&mut self, hold: &Hold, leans: bool) {
         // A hold has no map with keys other than text, so this can't fail.
         let mut line = serde_json::to_string(&HoldRow::of(hold)).unwrap_or_default();
         line.push('\n');
-        if *leans {
+        if leans {
             return self.single.push((hold.id, line));
         }
         self.first.get_or_insert(hold.id);

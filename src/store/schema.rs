@@ -2,16 +2,19 @@
 
 use rusqlite::{Connection, Transaction};
 
+use crate::store::objects;
 use crate::store::rollup::{self, Table};
 
 /// The version this code reads and writes, kept in `PRAGMA user_version`.
-pub(crate) const VERSION: i64 = 3;
+pub(crate) const VERSION: i64 = 4;
 
 /// What brings a database from each version to the next.
-const STEPS: [&[&str]; 3] = [&[TABLES], &[ALERTS, ORGANIZATION], &[CREDIT, SETTING, DAYS, MAIL]];
+const STEPS: [&[&str]; 4] =
+    [&[TABLES], &[ALERTS, ORGANIZATION], &[CREDIT, SETTING, DAYS, MAIL], &[objects::TABLES]];
 
 /// Every table is append-only but for `api_key`, `project` and `limit_rule`
-/// (an operator's settings), and `hold_batch` (emptied as its holds end).
+/// (an operator's settings), `hold_batch` (emptied as its holds end), `object` and
+/// `object_item` (what upstream keeps).
 const TABLES: &str = "
 CREATE TABLE entry (
     id INTEGER PRIMARY KEY,
@@ -280,7 +283,7 @@ CREATE TABLE setting (
 ";
 
 /// The tables without which a database is no ledger, and the version each is of.
-pub(crate) const NEEDED: [(i64, &str); 17] = [
+pub(crate) const NEEDED: [(i64, &str); 19] = [
     (1, "entry"),
     (1, "hold_batch"),
     (1, "crossing"),
@@ -298,6 +301,8 @@ pub(crate) const NEEDED: [(i64, &str); 17] = [
     (3, "rollup_day"),
     (3, "rollup_day_user"),
     (3, "rollup_day_span"),
+    (4, "object"),
+    (4, "object_item"),
 ];
 
 /// Creates the tables of a new database, all or none.

@@ -82,7 +82,10 @@ impl Content {
                 self.server_context = true;
             }
             "reasoning" | "compaction" => {
-                self.server_context |= node.encrypted_content.value().is_none();
+                if node.encrypted_content.value().is_none() {
+                    self.server_context = true;
+                    self.references.add(ObjectKind::Item, node.id);
+                }
             }
             kind if TEXT_KINDS.contains(&kind) => {}
             _ => self.media.opaque += 1,

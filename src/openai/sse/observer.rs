@@ -126,6 +126,7 @@ impl Observer {
             self.calls.add(&event.item.0);
             self.learn(event.response.0);
             self.answer.tools_seen = larger(&self.answer.tools_seen, &self.calls.tool_use());
+            self.answer.made.merge(std::mem::take(&mut self.calls.made));
         }
     }
 
@@ -135,13 +136,14 @@ impl Observer {
 
     /// Takes up what a body says; what it doesn't say stays as it was.
     fn learn(&mut self, body: Body<'_>) {
-        let Answer { usage, model, tier, object_id, tools_seen } = body.answer(self.endpoint);
+        let Answer { usage, model, tier, object_id, tools_seen, made } = body.answer(self.endpoint);
         let mine = &mut self.answer;
         mine.usage = usage.or(mine.usage.take());
         mine.model = model.or(mine.model.take());
         mine.tier = tier.or(mine.tier.take());
         mine.object_id = object_id.or(mine.object_id.take());
         mine.tools_seen = larger(&mine.tools_seen, &tools_seen);
+        mine.made.merge(made);
     }
 }
 
