@@ -13,7 +13,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::domain::object::{KnownObject, OBJECT_ID_BYTES_MAX};
 use crate::domain::{ObjectKind, ObjectReference};
 use crate::guard::Guard;
-use crate::store::objects::{self as rows, CONTAINER_GRACE_S, KnownItem, ObjectChange, ObjectKey, RESPONSE_LIFE_S};
+use crate::store::objects::{
+    self as rows, CONTAINER_GRACE_S, KnownItem, ObjectChange, ObjectKey, RESPONSE_LIFE_S,
+};
 use crate::store::{Reader, StoreError, Written};
 
 use self::turns::Turns;
@@ -202,7 +204,11 @@ impl Guard {
     }
 
     /// The projects that objects of a kind belong to, in the order of their ids.
-    pub async fn owners(&self, kind: ObjectKind, ids: Vec<String>) -> Result<Vec<Option<Arc<str>>>, StoreError> {
+    pub async fn owners(
+        &self,
+        kind: ObjectKind,
+        ids: Vec<String>,
+    ) -> Result<Vec<Option<Arc<str>>>, StoreError> {
         let (reader, now_s) = (self.objects.reader.clone(), self.clock.now_s());
         let owner = |id: &String| self.objects.lookup(kind, id).map(|known| known.project);
         let in_memory: Vec<_> = ids.iter().map(owner).collect();
@@ -213,7 +219,8 @@ impl Guard {
             reader.query(|db| {
                 let each = ids.into_iter().zip(in_memory).map(|(id, known)| match known {
                     Some(project) => Ok(Some(project)),
-                    None => Ok(find(db, &ObjectReference { kind, id }, now_s)?.map(|found| Arc::clone(found.project()))),
+                    None => Ok(find(db, &ObjectReference { kind, id }, now_s)?
+                        .map(|found| Arc::clone(found.project()))),
                 });
                 each.collect()
             })
@@ -227,7 +234,9 @@ impl Guard {
     pub fn learn_objects(&self, changes: Vec<ObjectChange>) -> Written {
         {
             let mut memory = self.objects.memory();
-            changes.iter().for_each(|change| memory.learn(change));
+            for change in &changes {
+                memory.learn(change);
+            }
         }
         self.writer.push_objects(changes)
     }

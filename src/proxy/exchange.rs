@@ -107,7 +107,9 @@ pub async fn metered(
         Ok(answer) => answer,
         Err((error, refusal)) => {
             end_unanswered(reservation, &error);
-            recording.filter(|_| !error.sent).map(Recording::refused);
+            if let Some(recording) = recording.filter(|_| !error.sent) {
+                recording.refused();
+            }
             return Err((refusal, visit));
         }
     };
@@ -120,7 +122,9 @@ pub async fn metered(
     if !head.status.is_success() {
         // Upstream bills nothing for what it refused.
         reservation.release(exchange.ending());
-        recording.map(Recording::refused);
+        if let Some(recording) = recording {
+            recording.refused();
+        }
         visit.ended("upstream_error", None);
         return Ok(Response::from_parts(head, Answer::Plain(body)));
     }

@@ -1,11 +1,12 @@
 //! What is forwarded without being metered: whose objects it is about, and what
 //! becomes of them.
 
+mod learned;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Response, header};
-use serde_json::Value;
 
 use crate::domain::demand::{Bound, Tier};
 use crate::domain::object::KnownObject;
@@ -23,14 +24,12 @@ use crate::proxy::record::{CONTAINER_IDLE_S, made_by};
 use crate::proxy::refuse::{Named, Refusal};
 use crate::proxy::visit::Visit;
 use crate::proxy::{Failed, Proxy, Rules, lists, outgoing, rate_headers};
-use crate::store::objects::{ObjectChange, ObjectKey};
+use crate::store::objects::ObjectChange;
 use crate::throttle::Take;
 use crate::upstream::AnswerBody;
 
 /// The largest answer that is read for the ids in it.
 const READ_BYTES_MAX: usize = 32 << 20;
-/// Items of one answer that are remembered.
-const ITEMS_MAX: usize = 1_000;
 
 /// What a request does to the index of objects.
 #[derive(Debug)]
@@ -93,9 +92,10 @@ impl Proxy {
         }
         match self.guard.check_objects(named, reach).await {
             Ok(None) => Ok(()),
-            Ok(Some(at)) => Err(named.get(at).cloned().map_or(Refusal::LedgerUnavailable, |of| {
-                Refusal::ObjectNotFound(of, place)
-            })),
+            Ok(Some(at)) => Err(named
+                .get(at)
+                .cloned()
+                .map_or(Refusal::LedgerUnavailable, |of| Refusal::ObjectNotFound(of, place))),
             Err(error) => {
                 tracing::warn!(%error, "the index of objects can't be read");
                 Err(Refusal::LedgerUnavailable)
@@ -175,9 +175,11 @@ impl Proxy {
     ) -> Result<Errand, Refusal> {
         let (path, method) = (head.uri.path(), &head.method);
         let reach = Self::reach(rules, caller);
-        let mut errand = Errand { effect: Effect::None, turn: None, container: None, body_bytes: bytes(body) };
+        let mut errand =
+            Errand { effect: Effect::None, turn: None, container: None, body_bytes: bytes(body) };
         if *method == Method::POST && is_json(&head.headers, body) {
-            let named = request::object_ids(body).map_err(|invalid| Refusal::Invalid(invalid.message, None))?;
+            let named =
+                request::object_ids(body).map_err(|invalid| Refusal::Invalid(invalid.message, None))?;
             self.check_named(&named, Named::InBody, &reach).await?;
         }
         let Some(place) = endpoint::place(path) else {
@@ -198,7 +200,9 @@ impl Proxy {
         errand.effect = match (method, place.kind) {
             (&Method::DELETE, _) if is_whole => Effect::Removes(of.clone()),
             (&Method::GET, ObjectKind::Batch) if is_whole => Effect::ShowsBatch,
-            (&Method::POST, ObjectKind::Upload) if place.below == "/complete" => Effect::Makes(ObjectKind::File),
+            (&Method::POST, ObjectKind::Upload) if place.below == "/complete" => {
+                Effect::Makes(ObjectKind::File)
+            }
             (&Method::POST, ObjectKind::Video) if place.below == "/remix" => Effect::Makes(ObjectKind::Video),
             (&(Method::GET | Method::POST), ObjectKind::Conversation) if place.below == "/items" => {
                 Effect::ShowsItems
@@ -249,10 +253,8 @@ impl Proxy {
     fn use_container(&self, of: ObjectReference, caller: &Caller) -> ContainerUse {
         let now_s = self.guard.clock().now_s();
         let known = self.guard.objects().lookup(of.kind, &of.id);
-        let mut known = known.unwrap_or_else(|| KnownObject {
-            idle_s: CONTAINER_IDLE_S,
-            ..made_by(&caller.key, now_s)
-        });
+        let mut known =
+            known.unwrap_or_else(|| KnownObject { idle_s: CONTAINER_IDLE_S, ..made_by(&caller.key, now_s) });
         let added_s = now_s.saturating_sub(known.used_s).clamp(0, known.idle_s);
         known.used_s = known.used_s.max(now_s);
         let memory = known.container_memory.unwrap_or(ContainerMemory::G64);
@@ -280,65 +282,17 @@ impl Proxy {
             Effect::Lists(kind) => self.list_of_project(asked, kind, answer, reach).await,
             Effect::ListsModels => self.list_of_models(rules, caller, answer).await,
             Effect::Removes(of) => {
-                drop(self.guard.learn_objects(vec![ObjectChange::Remove(of)]));
+                // What is not in memory is looked for in the database.
+                let written = self.guard.learn_objects(vec![ObjectChange::Remove(of)]);
+                self.guard.objects_written(written).await;
                 Ok(answer.map(Answer::Plain))
             }
-            Effect::Makes(kind) => self.learn_from(answer, |said| self.made(kind, said, caller, body_bytes)).await,
+            Effect::Makes(kind) => {
+                self.learn_from(answer, |said| self.made(kind, said, caller, body_bytes)).await
+            }
             Effect::ShowsBatch => self.learn_from(answer, |said| self.batch_files(said, caller)).await,
             Effect::ShowsItems => self.learn_from(answer, |said| self.items(said, caller, body_bytes)).await,
         }
-    }
-
-    /// Reads an answer whole, records what it names, and only then gives it on.
-    async fn learn_from(
-        &self,
-        answer: Response<AnswerBody>,
-        changes: impl FnOnce(&Value) -> Vec<ObjectChange>,
-    ) -> Result<Response<Answer>, Refusal> {
-        let (head, bytes) = whole(answer).await?;
-        let said: Value = serde_json::from_slice(&bytes).unwrap_or_default();
-        let changes = changes(&said);
-        if !changes.is_empty() {
-            let written = self.guard.learn_objects(changes);
-            self.guard.objects_written(written).await;
-        }
-        Ok(Response::from_parts(head, Answer::whole(bytes)))
-    }
-
-    fn made(&self, kind: ObjectKind, said: &Value, caller: &Caller, body_bytes: u64) -> Vec<ObjectChange> {
-        let mut known = made_by(&caller.key, self.guard.clock().now_s());
-        match kind {
-            ObjectKind::Conversation => known.context_tokens = Some(body_bytes),
-            ObjectKind::Container => {
-                known.container_memory = said["memory_limit"].as_str().and_then(ContainerMemory::named);
-                let idle_s = said["expires_after"]["minutes"].as_i64().map(|minutes| minutes.saturating_mul(60));
-                known.idle_s = idle_s.unwrap_or(CONTAINER_IDLE_S);
-                known.used_s = known.created_s;
-            }
-            _ => {}
-        }
-        // An upload that is complete names the file it has become.
-        let made = if kind == ObjectKind::File && said["file"]["id"].is_string() { &said["file"] } else { said };
-        of_id(kind, &made["id"]).map(|of| put(of, known)).into_iter().collect()
-    }
-
-    fn batch_files(&self, said: &Value, caller: &Caller) -> Vec<ObjectChange> {
-        let known = made_by(&caller.key, self.guard.clock().now_s());
-        let files = ["output_file_id", "error_file_id"].map(|field| of_id(ObjectKind::File, &said[field]));
-        let new = |of: &ObjectReference| self.guard.objects().lookup(of.kind, &of.id).is_none();
-        files.into_iter().flatten().filter(new).map(|of| put(of, known.clone())).collect()
-    }
-
-    fn items(&self, said: &Value, caller: &Caller, body_bytes: u64) -> Vec<ObjectChange> {
-        let ids = said["data"].as_array().into_iter().flatten().filter_map(|item| item["id"].as_str());
-        let new = |id: &&str| self.guard.objects().lookup(ObjectKind::Item, id).is_none();
-        let item = |id: &str| ObjectChange::Item {
-            key: ObjectKey::of(ObjectKind::Item, id),
-            project: Arc::clone(&caller.key.project),
-            context_tokens: Some(body_bytes).filter(|bytes| *bytes > 0),
-            made_s: None,
-        };
-        ids.take(ITEMS_MAX).filter(new).map(item).collect()
     }
 }
 
@@ -351,11 +305,6 @@ impl Errand {
     }
 }
 
-fn of_id(kind: ObjectKind, id: &Value) -> Option<ObjectReference> {
-    let id = id.as_str().filter(|id| !id.is_empty())?;
-    Some(ObjectReference { kind, id: id.to_owned() })
-}
-
 fn bytes(body: &Bytes) -> u64 {
     u64::try_from(body.len()).unwrap_or(u64::MAX)
 }
@@ -364,14 +313,14 @@ fn bytes(body: &Bytes) -> u64 {
 fn is_json(headers: &HeaderMap, body: &Bytes) -> bool {
     let kind = headers.get(header::CONTENT_TYPE).map_or(&b""[..], |kind| kind.as_bytes());
     let other = ["multipart/", "application/octet-stream"];
-    let is_other = |prefix: &str| kind.len() >= prefix.len() && kind[..prefix.len()].eq_ignore_ascii_case(prefix.as_bytes());
+    let is_other = |prefix: &str| {
+        kind.len() >= prefix.len() && kind[..prefix.len()].eq_ignore_ascii_case(prefix.as_bytes())
+    };
     !body.is_empty() && !other.into_iter().any(is_other)
 }
 
 /// An answer, read whole.
-pub(super) async fn whole(
-    answer: Response<AnswerBody>,
-) -> Result<(http::response::Parts, Bytes), Refusal> {
+pub(super) async fn whole(answer: Response<AnswerBody>) -> Result<(http::response::Parts, Bytes), Refusal> {
     let (mut head, body) = answer.into_parts();
     if headers::is_encoded(&head.headers) {
         tracing::warn!("an answer came compressed, so whose objects it names can't be seen");

@@ -102,7 +102,9 @@ impl Proxy {
         let mut gathered = Gathered::default();
         for page in 1..=PAGES_MAX {
             let next = self.gather(&mut gathered, &bytes, (kind, project, count_max)).await?;
-            let Some(after) = next.filter(|_| page < PAGES_MAX && asked.value("before").is_none()) else { break };
+            let Some(after) = next.filter(|_| page < PAGES_MAX && asked.value("before").is_none()) else {
+                break;
+            };
             let Outgoing { method, suffix, headers, body } = again(asked, asked.after(&after));
             let more = self.upstream.load_full().send(method, &suffix, headers, body).await;
             let more = more.ok().filter(|more| more.status().is_success());
@@ -118,7 +120,7 @@ impl Proxy {
         page: &Bytes,
         (kind, project, count_max): (ObjectKind, &Arc<str>, usize),
     ) -> Result<Option<String>, Refusal> {
-        let Page { data, has_more } = serde_json::from_slice(page).map_err(unreadable)?;
+        let Page { data, has_more } = serde_json::from_slice(page).map_err(|error| unreadable(&error))?;
         let ids: Vec<String> = data.iter().map(|object| id_of(object)).collect();
         let last = ids.last().cloned();
         let owners = self.guard.owners(kind, ids.clone()).await.map_err(|_| Refusal::LedgerUnavailable)?;
@@ -149,8 +151,9 @@ impl Proxy {
             return Ok(answer.map(Answer::Plain));
         }
         let (head, bytes) = whole(answer).await?;
-        let Page { data, .. } = serde_json::from_slice(&bytes).map_err(unreadable)?;
-        let usable: Vec<_> = data.into_iter().filter(|model| self.may_use(rules, caller, &id_of(model))).collect();
+        let Page { data, .. } = serde_json::from_slice(&bytes).map_err(|error| unreadable(&error))?;
+        let usable: Vec<_> =
+            data.into_iter().filter(|model| self.may_use(rules, caller, &id_of(model))).collect();
         let list = serde_json::json!({ "object": "list", "data": usable });
         Ok(Response::from_parts(head, Answer::whole(list.to_string().into())))
     }
@@ -170,7 +173,7 @@ impl Gathered {
     }
 }
 
-fn unreadable(error: serde_json::Error) -> Refusal {
+fn unreadable(error: &serde_json::Error) -> Refusal {
     tracing::warn!(%error, "a list from upstream can't be read, so whose objects it names can't be seen");
     Refusal::UpstreamUnreachable
 }
@@ -182,5 +185,7 @@ fn id_of(object: &RawValue) -> String {
 /// An id as it may stand in a query.
 fn encoded(id: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
-    id.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+    id.bytes()
+        .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .collect()
 }

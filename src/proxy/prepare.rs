@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::domain::{Demand, ObjectKind};
 use crate::domain::demand::WebSearch;
+use crate::domain::{Demand, ObjectKind};
+use crate::guard::Reservation;
 use crate::ledger::entry::Attribution;
 use crate::openai::endpoint::Metered;
 use crate::openai::request::{self, Edit, Invalid, InvalidKind};
@@ -45,15 +46,11 @@ impl Proxy {
     ) -> Result<Prepared, Refusal> {
         let mut parsed = request::parse(endpoint, &body).map_err(refuse_invalid)?;
         let demand = &mut parsed.demand;
-        if endpoint == Metered::Chat && demand.model.contains("-search-") {
-            // These models search the web on every request, asked or not.
-            demand.tools.web_search = Some(WebSearch::Chat);
-        }
+        search_unasked(endpoint, demand);
         let now_s = self.guard.clock().now_s();
         let priced = rules.sheet.find(&demand.model, now_s);
         self.check_model(caller, &demand.model, priced.as_deref())?;
-        self.check_named(&demand.references, Named::InBody, &Self::reach(rules, caller)).await?;
-        let conversation_tokens = self.conversation_tokens(demand);
+        let conversation_tokens = self.check_references(rules, caller, demand).await?;
         let Wishes { max_cost, tags } = headers::wishes(&head.headers)?;
         let attribution =
             Arc::new(self.attribution(caller, endpoint.name(), demand, tags, priced.as_deref()));
@@ -75,14 +72,12 @@ impl Proxy {
             encoding,
         };
         let Admitted { reservation, clamped } = self.admit(rules, &candidate).await?;
-        let known = (&*demand, conversation_tokens);
-        let recording = Recording::begin(&self.guard, &caller.key, endpoint, known, &reservation).await?;
+        let recording = self.record((endpoint, demand, conversation_tokens), caller, &reservation).await?;
         let caps_tools = under_cap && demand.tools.loops && demand.tools.calls_max.is_none();
         let unbounded =
             bounding.max_output_tokens.is_none() && demand.output_max.is_none() && clamped.is_none();
         let cut_at_tokens = (under_cap && unbounded).then(|| reservation.hold().bound.output_tokens);
-        let mut extra = rate_headers(&paced);
-        extra.extend(clamped.map(|tokens| (CLAMPED, HeaderValue::from(tokens))));
+        let extra = extra_headers(&paced, clamped);
         let bill = Bill {
             endpoint,
             sheet: Arc::clone(&rules.sheet),
@@ -103,14 +98,34 @@ impl Proxy {
             tool_calls_max: caps_tools.then_some(rules.admit.tool_calls_max),
         };
         let body = parsed.rewrite(&body, &edit).map_or(body, Bytes::from);
-        let metering = Metering { reservation, bill, hide_usage, cut_at_tokens, extra, recording };
-        Ok(Prepared { body, metering })
+        Ok(Prepared {
+            body,
+            metering: Metering { reservation, bill, hide_usage, cut_at_tokens, extra, recording },
+        })
     }
 
-    /// What is known of the conversation that a request adds to.
-    fn conversation_tokens(&self, demand: &Demand) -> Option<u64> {
-        let of = demand.references.iter().find(|of| of.kind == ObjectKind::Conversation)?;
-        self.guard.objects().lookup(of.kind, &of.id)?.context_tokens
+    /// Refuses a request that names what is not its project's. Returns what is known
+    /// of the conversation that it adds to.
+    async fn check_references(
+        &self,
+        rules: &Rules,
+        caller: &Caller,
+        demand: &Demand,
+    ) -> Result<Option<u64>, Refusal> {
+        let named = &demand.references;
+        self.check_named(named, Named::InBody, &Self::reach(rules, caller)).await?;
+        let conversation = named.iter().find(|of| of.kind == ObjectKind::Conversation);
+        let known = conversation.and_then(|of| self.guard.objects().lookup(of.kind, &of.id));
+        Ok(known.and_then(|known| known.context_tokens))
+    }
+
+    async fn record(
+        &self,
+        (endpoint, demand, held_for): (Metered, &Demand, Option<u64>),
+        caller: &Caller,
+        reservation: &Reservation,
+    ) -> Result<Option<Box<Recording>>, Refusal> {
+        Recording::begin(&self.guard, &caller.key, endpoint, (demand, held_for), reservation).await
     }
 
     /// Whether the key and its project may use a model.
@@ -157,6 +172,20 @@ impl Proxy {
         }
         Ok(paced)
     }
+}
+
+/// Some models search the web on every request, asked or not.
+fn search_unasked(endpoint: Metered, demand: &mut Demand) {
+    if endpoint == Metered::Chat && demand.model.contains("-search-") {
+        demand.tools.web_search = Some(WebSearch::Chat);
+    }
+}
+
+/// What the answer's head says of rates and of a clamped output.
+fn extra_headers(paced: &Paced, clamped: Option<u64>) -> HeaderMap {
+    let mut headers = rate_headers(paced);
+    headers.extend(clamped.map(|tokens| (CLAMPED, HeaderValue::from(tokens))));
+    headers
 }
 
 fn reads_more(demand: &Demand) -> bool {

@@ -77,7 +77,7 @@ impl Recording {
     }
 
     /// Upstream refused the request: nothing was made.
-    pub fn refused(mut self: Box<Self>) {
+    pub fn refused(mut self) {
         if let Some(turn) = self.conversation.take() {
             turn.end(TurnEnd::Nothing);
         }
@@ -101,7 +101,7 @@ impl Recording {
 
     /// Takes up all that an answer has said, in the end. The result resolves when
     /// it is written, and may be dropped if nobody is told.
-    pub fn over(mut self: Box<Self>, answer: &Answer) -> Option<Recorded> {
+    pub fn over(mut self, answer: &Answer) -> Option<Recorded> {
         self.heard(answer, true)
     }
 

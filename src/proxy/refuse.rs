@@ -200,12 +200,7 @@ impl Refusal {
                 format!("This key does not have access to model `{model}`."),
             ),
             Self::ObjectNotFound(of, named) => missing::answer(of, *named),
-            Self::NoSuchModel(model) => client(
-                StatusCode::NOT_FOUND,
-                Some("model_not_found"),
-                Some("model"),
-                format!("The model '{model}' does not exist"),
-            ),
+            Self::NoSuchModel(model) => missing::model(model),
             Self::ConversationChanged => conversation_changed(),
             Self::NotPriced(model) => client(
                 StatusCode::FORBIDDEN,
@@ -256,7 +251,8 @@ fn server(status: StatusCode, code: &'static str, message: &str) -> Answer {
 }
 
 fn conversation_changed() -> Answer {
-    let message = "Another process is currently operating on this conversation. Please retry in a few seconds.";
+    let message =
+        "Another process is currently operating on this conversation. Please retry in a few seconds.";
     let mut answer = client(StatusCode::CONFLICT, Some("conversation_locked"), None, message.to_owned());
     retry(&mut answer.headers, true, Some(1));
     answer

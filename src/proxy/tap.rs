@@ -117,8 +117,7 @@ impl Tap {
         recording: Option<Box<Recording>>,
     ) -> Self {
         let (open, next_look) = (Open::new(metrics), LOOK_EVERY_BYTES);
-        let state =
-            State { upstream, sse, reservation, bill, exchange, visit, open, next_look, recording };
+        let state = State { upstream, sse, reservation, bill, exchange, visit, open, next_look, recording };
         let idle = Box::pin(tokio::time::sleep(manner.idle));
         Self { state: Some(state), idle, last_frame: clock.running(), clock, manner, held_back: None }
     }
@@ -171,7 +170,9 @@ impl Tap {
         if let Some(held_back) = &mut self.held_back {
             std::task::ready!(held_back.recorded.as_mut().poll(cx));
         }
-        Poll::Ready(self.held_back.take().map(|held_back| held_back.events).filter(|events| !events.is_empty()))
+        Poll::Ready(
+            self.held_back.take().map(|held_back| held_back.events).filter(|events| !events.is_empty()),
+        )
     }
 
     /// Whether the stream has been silent for too long. The timer is moved only

@@ -25,6 +25,7 @@ mod hostile_http2;
 mod lists;
 mod metering;
 mod network;
+mod objects;
 mod openapi;
 mod operators;
 mod organization;

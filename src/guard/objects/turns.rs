@@ -133,7 +133,10 @@ impl Turn {
             if turns.open > 0 {
                 return;
             }
-            memory.turns.remove(&self.key).map(|Turns { of, known, .. }| KnownObject { context_tokens: known, ..of })
+            memory
+                .turns
+                .remove(&self.key)
+                .map(|Turns { of, known, .. }| KnownObject { context_tokens: known, ..of })
         };
         if let Some(known) = over {
             // If a crash comes first, its size is unknown, which is too much and not too little.
@@ -145,5 +148,108 @@ impl Turn {
 impl Drop for Turn {
     fn drop(&mut self) {
         self.close(TurnEnd::Unknown);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::guard::objects::Reach;
+    use crate::guard::recovery::Config;
+    use crate::store::{Clerk, Durability, Store};
+
+    fn open(folder: &std::path::Path) -> (Arc<Guard>, Clerk) {
+        let store = Store::open(folder, Durability::Process).unwrap();
+        let config = Config { open_requests_max: 10, zone: "UTC".into() };
+        Guard::open(store, &config, Arc::default(), Arc::default()).unwrap()
+    }
+
+    fn of(id: &str) -> ObjectReference {
+        ObjectReference { kind: ObjectKind::Conversation, id: id.to_owned() }
+    }
+
+    fn made(context_tokens: Option<u64>) -> KnownObject {
+        KnownObject {
+            project: "p".into(),
+            key: "k".into(),
+            context_tokens,
+            container_memory: None,
+            idle_s: 0,
+            created_s: 0,
+            used_s: 0,
+        }
+    }
+
+    fn tokens(guard: &Guard) -> Option<u64> {
+        guard.objects().lookup(ObjectKind::Conversation, "c").unwrap().context_tokens
+    }
+
+    async fn begin(guard: &Arc<Guard>, added_max: u64) -> Turn {
+        let held_for = tokens(guard);
+        guard.begin_turn("c", held_for, added_max, || unreachable!()).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_turn_that_was_alone_measures_its_conversation() {
+        let folder = tempfile::tempdir().unwrap();
+        let (guard, _clerk) = open(folder.path());
+        drop(guard.learn_objects(vec![put(of("c"), made(Some(1_000)))]));
+        let turn = begin(&guard, 500).await;
+        assert_eq!(tokens(&guard), Some(1_500), "what it may add counts at once");
+        turn.end(TurnEnd::Measured(300));
+        assert_eq!(tokens(&guard), Some(300));
+        begin(&guard, 500).await.end(TurnEnd::Nothing);
+        assert_eq!(tokens(&guard), Some(300));
+        drop(begin(&guard, 500).await);
+        assert_eq!(tokens(&guard), Some(800), "what was lost may have added all it could");
+    }
+
+    #[tokio::test]
+    async fn turns_at_once_are_added_up_whichever_ends_first() {
+        for first_ends_first in [true, false] {
+            let folder = tempfile::tempdir().unwrap();
+            let (guard, _clerk) = open(folder.path());
+            drop(guard.learn_objects(vec![put(of("c"), made(Some(100)))]));
+            let (one, two) = (begin(&guard, 500).await, begin(&guard, 500).await);
+            let (first, second) = if first_ends_first { (one, two) } else { (two, one) };
+            first.end(TurnEnd::Measured(150));
+            assert_eq!(tokens(&guard), Some(100 + 150 + 500));
+            second.end(TurnEnd::Measured(170));
+            assert_eq!(tokens(&guard), Some(100 + 150 + 170));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_bound_that_was_made_before_another_turn_is_not_relied_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let (guard, _clerk) = open(folder.path());
+        drop(guard.learn_objects(vec![put(of("c"), made(Some(100)))]));
+        let before = tokens(&guard);
+        let other = begin(&guard, 500).await;
+        let late = guard.begin_turn("c", before, 500, || unreachable!()).await;
+        assert_eq!(late.unwrap_err(), ConversationChanged);
+        other.end(TurnEnd::Measured(90));
+        assert!(guard.begin_turn("c", before, 500, || unreachable!()).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_death_within_a_turn_leaves_a_size_that_is_not_known() {
+        let folder = tempfile::tempdir().unwrap();
+        let (guard, clerk) = open(folder.path());
+        drop(guard.learn_objects(vec![put(of("c"), made(Some(100)))]));
+        let turn = begin(&guard, 500).await;
+        // As a death leaves it: nothing more is written.
+        let copy = tempfile::tempdir().unwrap();
+        for file in std::fs::read_dir(folder.path()).unwrap() {
+            let file = file.unwrap();
+            std::fs::copy(file.path(), copy.path().join(file.file_name())).unwrap();
+        }
+        let (next, _clerk) = open(copy.path());
+        let reach = Reach::Project("p".into());
+        assert_eq!(next.check_objects(&[of("c")], &reach).await.unwrap(), None);
+        assert_eq!(tokens(&next), None);
+        begin(&next, 500).await.end(TurnEnd::Measured(700));
+        assert_eq!(tokens(&next), Some(700), "it is measured again");
+        drop((turn, clerk));
     }
 }

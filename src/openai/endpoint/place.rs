@@ -63,7 +63,9 @@ mod tests {
         assert_eq!(of("/v1/files/file-1/content"), Some((file, Some("file-1"), "/content")));
         let completion = (ObjectKind::ChatCompletion, Some("chatcmpl-1"), "/messages");
         assert_eq!(of("/v1/chat/completions/chatcmpl-1/messages"), Some(completion));
-        for path in ["/v1/models", "/v1/filesystem", "/v1/responses/input_tokens", "/v1/responses/compact", "/"] {
+        for path in
+            ["/v1/models", "/v1/filesystem", "/v1/responses/input_tokens", "/v1/responses/compact", "/"]
+        {
             assert_eq!(of(path), None, "{path}");
         }
         // Every path with an id that is forwarded is about an object, but for models.

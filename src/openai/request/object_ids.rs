@@ -47,7 +47,7 @@ enum At {
     Conversation,
     /// An item, or a list of them.
     Item,
-    /// What a client may fill as it likes.
+    /// What upstream reads no ids in.
     Foreign,
 }
 
@@ -64,9 +64,10 @@ impl At {
             "vector_store_id" | "vector_store_ids" => Self::Id(ObjectKind::VectorStore),
             "skill_id" => Self::Id(ObjectKind::Skill),
             "input" | "items" => Self::Item,
-            // What was cited or found before is repeated in them, and not read again.
-            "annotations" | "results" => Self::Foreign,
-            "metadata" | "attributes" | "arguments" | "parameters" | "schema" => Self::Foreign,
+            // What was cited or found before is repeated in the first two, and not read again.
+            "annotations" | "results" | "metadata" | "attributes" | "arguments" | "parameters" | "schema" => {
+                Self::Foreign
+            }
             _ => Self::Any,
         }
     }

@@ -89,7 +89,9 @@ struct Named<'a> {
 /// All references of a body, or why it is refused.
 pub(super) fn all(parts: [References; 3]) -> Result<Vec<ObjectReference>, String> {
     let mut sum = References::default();
-    parts.into_iter().for_each(|part| sum.merge(part));
+    for part in parts {
+        sum.merge(part);
+    }
     match sum.problem {
         None if sum.found.len() > REFERENCES_MAX => {
             Err(format!("it names more than {REFERENCES_MAX} objects"))

@@ -47,3 +47,9 @@ pub(super) fn answer(of: &ObjectReference, named: Named) -> Answer {
     };
     client(StatusCode::NOT_FOUND, code, param, message)
 }
+
+/// The answer for a model that a path names.
+pub(super) fn model(name: &str) -> Answer {
+    let message = format!("The model '{name}' does not exist");
+    client(StatusCode::NOT_FOUND, Some("model_not_found"), Some("model"), message)
+}
