@@ -81,11 +81,8 @@ impl Memory {
                 used_s: 0,
             });
         }
-        let mut known = self.objects.get(key)?.clone();
-        if let Some(turns) = self.turns.get(&key) {
-            known.context_tokens = turns.context_tokens();
-        }
-        Some(known)
+        // One with open turns is known, whatever has fallen out of memory.
+        self.turns.get(&key).map(Turns::known).or_else(|| self.objects.get(key).cloned())
     }
 
     fn learn(&mut self, change: &ObjectChange) {

@@ -114,10 +114,10 @@ impl Proxy {
     ) -> Result<Response<Answer>, Failed> {
         let held = async {
             let Wishes { tags, max_cost } = headers::wishes(&head.headers)?;
-            let mut errand = self.errand(rules, &head, &body, &caller).await?;
             let attribution =
                 Arc::new(self.attribution(&caller, visit.endpoint, &Demand::default(), tags, None));
             let paced = self.pace(&attribution, Take::default())?;
+            let mut errand = self.errand(rules, &head, &body, &caller).await?;
             let fee = errand.container.as_ref().map_or(Money::ZERO, |used| used.fee);
             let order = Order {
                 attribution,
@@ -152,7 +152,9 @@ impl Proxy {
         if !accepted {
             errand.abandon();
             visit.ended("upstream_error", None);
-            return Ok(answer.map(Answer::Plain));
+            let mut answer = answer.map(Answer::Plain);
+            answer.headers_mut().extend(rate_headers(&paced));
+            return Ok(answer);
         }
         let reach = Self::reach(rules, &caller);
         match self.conclude(rules, errand, answer, (&caller, &reach, &asked)).await {
@@ -309,14 +311,13 @@ fn bytes(body: &Bytes) -> u64 {
     u64::try_from(body.len()).unwrap_or(u64::MAX)
 }
 
-/// Whether upstream may read a body as JSON: everything but forms and raw files.
+/// Whether upstream may read a body as JSON, whatever its head says.
 fn is_json(headers: &HeaderMap, body: &Bytes) -> bool {
-    let kind = headers.get(header::CONTENT_TYPE).map_or(&b""[..], |kind| kind.as_bytes());
-    let other = ["multipart/", "application/octet-stream"];
-    let is_other = |prefix: &str| {
-        kind.len() >= prefix.len() && kind[..prefix.len()].eq_ignore_ascii_case(prefix.as_bytes())
-    };
-    !body.is_empty() && !other.into_iter().any(is_other)
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let kind = kind.to_ascii_lowercase();
+    let begins = body.iter().find(|byte| !byte.is_ascii_whitespace());
+    !kind.starts_with("multipart/")
+        && (kind.contains("json") && !body.is_empty() || matches!(begins, Some(b'{' | b'[')))
 }
 
 /// An answer, read whole.

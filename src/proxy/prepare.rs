@@ -50,13 +50,13 @@ impl Proxy {
         let now_s = self.guard.clock().now_s();
         let priced = rules.sheet.find(&demand.model, now_s);
         self.check_model(caller, &demand.model, priced.as_deref())?;
-        let conversation_tokens = self.check_references(rules, caller, demand).await?;
         let Wishes { max_cost, tags } = headers::wishes(&head.headers)?;
         let attribution =
             Arc::new(self.attribution(caller, endpoint.name(), demand, tags, priced.as_deref()));
         let under_cap = max_cost.is_some() || self.guard.needs_price(&attribution);
         let (price, image_price) = prices(rules, demand, priced, under_cap, now_s)?;
         let paced = self.pace(&attribution, take(demand))?;
+        let conversation_tokens = self.check_references(rules, caller, demand).await?;
         let (encoding, is_priced) = (count::encoding_of(&demand.model), price.is_some());
         let bounding = price.clone().unwrap_or_else(|| rules.sheet.dearest(now_s));
         let candidate = Candidate {

@@ -31,8 +31,10 @@ pub(super) struct Turns {
 }
 
 impl Turns {
-    pub(super) fn context_tokens(&self) -> Option<u64> {
-        Some(self.known?.saturating_add(self.pending))
+    /// The conversation with all that the open turns may add.
+    pub(super) fn known(&self) -> KnownObject {
+        let context_tokens = self.known.map(|known| known.saturating_add(self.pending));
+        KnownObject { context_tokens, ..self.of.clone() }
     }
 }
 
