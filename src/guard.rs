@@ -36,7 +36,7 @@ use crate::keys::Ring;
 use crate::ledger::denial::Denial;
 use crate::ledger::entry::{Attribution, Entry, Hold, Kind};
 use crate::ledger::meter::Reading;
-use crate::ledger::{Admission, Ask, Headroom, Ledger};
+use crate::ledger::{Admission, Ask, Caps, Headroom, Ledger};
 use crate::metrics::Metrics;
 use crate::store::rows::Names;
 use crate::store::{Reader, StoreError, Writer, Written, reader};
@@ -186,9 +186,9 @@ impl Guard {
         self.ledger().headroom(of, client_cap, self.clock.now_ms())
     }
 
-    /// Whether an enforced dollar cap applies, so that a price must be known.
-    pub fn needs_price(&self, of: &Attribution) -> bool {
-        self.ledger().needs_price(of)
+    /// The kinds of enforced caps that a request of this attribution counts on.
+    pub fn caps(&self, of: &Attribution) -> Caps {
+        self.ledger().caps(of)
     }
 
     /// The limits that a request of this attribution counts on, rates aside.

@@ -84,6 +84,15 @@ pub struct Admission {
     pub would_reject: Vec<Arc<Limit>>,
 }
 
+/// The kinds of enforced caps that apply to a request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Caps {
+    /// A cap in dollars, or prepaid credit: a price must be known.
+    pub money: bool,
+    /// A cap in tokens.
+    pub tokens: bool,
+}
+
 /// What the limits leave for one request; `None` is without end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Headroom {
@@ -91,6 +100,8 @@ pub struct Headroom {
     pub cost: Option<Money>,
     /// Input and output tokens together.
     pub tokens: Option<i64>,
+    /// Input tokens.
+    pub input_tokens: Option<i64>,
     /// Output tokens.
     pub output_tokens: Option<i64>,
 }
@@ -202,8 +213,9 @@ impl Ledger {
             match limit.unit {
                 Unit::Usd => left.cost = tighter(left.cost.map(Money::nano)).map(Money::from_nano),
                 Unit::Tokens => left.tokens = tighter(left.tokens),
+                Unit::InputTokens => left.input_tokens = tighter(left.input_tokens),
                 Unit::OutputTokens => left.output_tokens = tighter(left.output_tokens),
-                Unit::InputTokens | Unit::Requests => {}
+                Unit::Requests => {}
             }
         }
         left
@@ -211,12 +223,24 @@ impl Ledger {
 
     /// Whether an enforced dollar cap applies, so that a price must be known.
     pub fn needs_price(&self, of: &Attribution) -> bool {
-        let caps = |metered: &Metered| {
+        self.caps(of).money
+    }
+
+    /// The kinds of enforced caps that a request of this attribution counts on.
+    pub fn caps(&self, of: &Attribution) -> Caps {
+        let mut caps = Caps { money: self.is_prepaid(), tokens: false };
+        for metered in self.reached(of) {
             let limit = &metered.limit;
-            let caps = limit.unit == Unit::Usd && limit.hard.is_some();
-            caps && limit.mode == Mode::Enforce && metered.subject(of).is_some()
-        };
-        self.is_prepaid() || self.reached(of).any(caps)
+            if limit.hard.is_none() || limit.mode != Mode::Enforce || metered.subject(of).is_none() {
+                continue;
+            }
+            match limit.unit {
+                Unit::Usd => caps.money = true,
+                Unit::Tokens | Unit::InputTokens | Unit::OutputTokens => caps.tokens = true,
+                Unit::Requests => {}
+            }
+        }
+        caps
     }
 
     /// The limits in force that a request of this attribution counts on.

@@ -14,6 +14,7 @@ pub mod fake_openai;
 pub mod guard;
 pub mod keys;
 pub mod ledger;
+pub mod media;
 pub mod metrics;
 pub mod net;
 pub mod openai;

@@ -6,6 +6,11 @@
 pub mod bound;
 pub mod cost;
 pub mod count;
+mod facts;
+pub mod image;
+mod image_tool;
+pub mod plan;
+mod price;
 pub mod rates;
 mod raw;
 pub mod sheet;

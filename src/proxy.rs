@@ -8,6 +8,7 @@ pub mod admit;
 pub mod auth;
 pub mod bill;
 pub mod body;
+pub mod count;
 pub mod exchange;
 mod free;
 pub mod headers;

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 const ROWS: &[(&str, u8)] = &[
     ("domain", 0),
     ("sync", 0),
+    ("media", 0),
     ("openai", 1),
     ("pricing", 1),
     ("ledger", 2),

@@ -5,6 +5,7 @@ use http::HeaderValue;
 use crate::admin::InForce;
 use crate::app::StartError;
 use crate::config::{Settings, text};
+use crate::pricing::plan::Policy;
 use crate::pricing::sheet::Sheet;
 use crate::proxy::{Rules, admit, refuse};
 use crate::upstream;
@@ -36,8 +37,14 @@ pub fn of(settings: &Settings) -> Result<(Rules, InForce), StartError> {
             clamp: settings.guard.clamp,
             clamp_output_min: settings.guard.clamp_output_min,
             hold_wait: settings.guard.hold_wait,
-            tool_calls_max: settings.guard.tool_calls_max,
-            default_tier: settings.pricing.default_tier,
+            policy: Policy {
+                output_default: settings.guard.output_default,
+                tool_calls_max: settings.guard.tool_calls_max,
+                tool_context_max: settings.guard.tool_context_max,
+                tools_bound: settings.guard.tools_bound,
+                project_tier: settings.pricing.default_tier,
+            },
+            stored_prompts: settings.guard.stored_prompts,
         },
         drain: settings.guard.drain,
         unknown_as_dearest: settings.pricing.unknown_as_dearest,

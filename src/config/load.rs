@@ -19,6 +19,7 @@ use crate::domain::limit::Mode;
 use crate::domain::{Money, Secret};
 use crate::ledger::account::Terms;
 use crate::openai::endpoint;
+use crate::pricing::bound::ToolsBound;
 use crate::pricing::sheet::Sheet;
 use crate::store::Durability;
 
@@ -263,6 +264,10 @@ fn guard(raw: &Raw, notes: &mut Notes<'_>) -> Option<Guard> {
     let drains =
         notes.one_of("guard.on_disconnect", &raw.on_disconnect, &[("drain", true), ("cancel", false)]);
     let drain_max = notes.duration("guard.drain_max", &raw.drain_max);
+    let bounds = [("practical", ToolsBound::Practical), ("strict", ToolsBound::Strict)];
+    let tools_bound = notes.one_of("guard.tools_bound", &raw.tools_bound, &bounds);
+    let stored = [("refuse", false), ("allow", true)];
+    let stored_prompts = notes.one_of("guard.stored_prompts", &raw.stored_prompts, &stored);
     let open =
         if raw.open_requests_max > 0 { Ok(raw.open_requests_max) } else { Err("must be above zero".into()) };
     Some(Guard {
@@ -270,7 +275,11 @@ fn guard(raw: &Raw, notes: &mut Notes<'_>) -> Option<Guard> {
         clamp_output_min: raw.clamp_output_min,
         hold_wait: hold_wait?,
         drain: drain_max.filter(|_| drains == Some(true)),
+        output_default: raw.output_default,
         tool_calls_max: raw.tool_calls_max,
+        tool_context_max: raw.tool_context_max,
+        tools_bound: tools_bound?,
+        stored_prompts: stored_prompts?,
         open_requests_max: notes.ok("guard.open_requests_max", open)?,
     })
 }

@@ -150,9 +150,20 @@ section! {
         /// `drain` or `cancel`.
         on_disconnect: String = "drain".into(),
         /// How long to read on for a client that has gone.
-        drain_max: String = "60s".into(),
-        /// Hosted tool calls of a request that doesn't bound them.
+        drain_max: String = "10m".into(),
+        /// Output tokens written into requests that name no bound, where a hard limit
+        /// or credit applies; 0 for the model's own maximum.
+        output_default: u64 = 16_384,
+        /// Hosted tool calls written into requests that don't bound them.
         tool_calls_max: u64 = 8,
+        /// The most tokens that one hosted tool call adds to the context.
+        tool_context_max: u64 = 16_000,
+        /// What a request with hosted tools is held at: `practical`, by
+        /// `tool_context_max`, or `strict`, the model's whole window for each turn.
+        tools_bound: String = "practical".into(),
+        /// Stored prompts under a hard limit: `refuse`, or `allow`, held at all that
+        /// such a prompt may carry.
+        stored_prompts: String = "refuse".into(),
         /// Requests open at once.
         open_requests_max: usize = 20_000,
     }

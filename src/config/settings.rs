@@ -11,6 +11,7 @@ use crate::alerts;
 use crate::domain::demand::Tier;
 use crate::domain::{Limit, Secret};
 use crate::ledger::account::Terms;
+use crate::pricing::bound::ToolsBound;
 use crate::pricing::sheet::Override;
 use crate::store::Durability;
 
@@ -137,8 +138,16 @@ pub struct Guard {
     pub hold_wait: Duration,
     /// Whether to read on for a client that has gone, and how long at most.
     pub drain: Option<Duration>,
+    /// Output tokens of a request that names no bound; 0 for the model's maximum.
+    pub output_default: u64,
     /// Hosted tool calls of a request that doesn't bound them.
     pub tool_calls_max: u64,
+    /// The most tokens that one hosted tool call adds to the context.
+    pub tool_context_max: u64,
+    /// What the turns between hosted calls are assumed to read.
+    pub tools_bound: ToolsBound,
+    /// Whether stored prompts may be used under a hard limit.
+    pub stored_prompts: bool,
     /// Requests open at once.
     pub open_requests_max: usize,
 }

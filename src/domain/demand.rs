@@ -4,6 +4,8 @@
 //! into the most it can cost. Nothing here is a guess: a field that could not
 //! be understood is an error long before it becomes a demand.
 
+use std::ops::Range;
+
 use crate::domain::object::ObjectReference;
 use crate::domain::tokens::ContainerMemory;
 
@@ -61,11 +63,40 @@ pub enum WebSearch {
     Chat,
 }
 
+/// How much work an image is asked to be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ImageQuality {
+    /// `low`.
+    Low,
+    /// `medium`.
+    Medium,
+    /// `high`, and what `auto` may come to.
+    #[default]
+    High,
+    /// Any other name.
+    Other,
+}
+
 /// The image generation tool of a request.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ImageTool {
     /// The image model named, if any.
     pub model: Option<String>,
+    /// The quality of each image.
+    pub quality: ImageQuality,
+    /// Pixels of each image; `None` leaves the size to upstream.
+    pub pixels: Option<u64>,
+    /// Previews that a stream shows of each image.
+    pub partial_images: u64,
+}
+
+/// A container that a hosted tool may run in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ContainerDemand {
+    /// One that upstream makes for the request.
+    Made(ContainerMemory),
+    /// One that exists, by its id.
+    Existing(String),
 }
 
 /// Hosted tools that a request offers; each may cost fees or extra turns.
@@ -75,8 +106,8 @@ pub struct ToolDemand {
     pub web_search: Option<WebSearch>,
     /// Whether file search is offered.
     pub file_search: bool,
-    /// Containers that code interpreter or shell tools may start.
-    pub containers: Vec<ContainerMemory>,
+    /// Containers that code interpreter or shell tools may run in.
+    pub containers: Vec<ContainerDemand>,
     /// An image generation tool.
     pub image: Option<ImageTool>,
     /// Whether a tool runs on upstream's side, so that the model may take
@@ -86,20 +117,56 @@ pub struct ToolDemand {
     pub calls_max: Option<u64>,
 }
 
+/// The detail at which an image is read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Detail {
+    /// `low`.
+    Low,
+    /// `high`.
+    High,
+    /// `auto`, `original`, absent, or a name that is not known.
+    #[default]
+    Auto,
+}
+
+/// An image of the input.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Image {
+    /// Width and height in pixels, by the header of an inline image; `None`
+    /// if only upstream can see them.
+    pub size: Option<(u32, u32)>,
+    /// The detail asked for.
+    pub detail: Detail,
+}
+
 /// Input that isn't text in the body.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Media {
-    /// Images, inline or by reference, at full detail.
-    pub images: u64,
-    /// Images asked for at low detail.
-    pub images_low: u64,
-    /// Bytes of base64 that inline images, audio and files take in the body.
-    pub inline_bytes: u64,
-    /// Bytes of base64 of inline audio, a part of `inline_bytes`.
-    pub audio_bytes: u64,
-    /// Files and audio that only upstream can see the size of, or whose inline
-    /// bytes tell nothing of their tokens (a PDF).
+    /// Images, inline or by reference.
+    pub images: Vec<Image>,
+    /// The longest that inline audio can last, in milliseconds.
+    pub audio_ms: u64,
+    /// Where inline documents stand in the body, quotes included. Their pages
+    /// are counted only if a bound without them is too loose.
+    pub documents: Vec<Range<usize>>,
+    /// Files and audio that only upstream can see the size of.
     pub opaque: u64,
+    /// Where the strings of inline images, audio and documents stand in the
+    /// body, quotes included, in ascending order: these bytes are not text.
+    pub inline: Vec<Range<usize>>,
+}
+
+impl Media {
+    /// Bytes of the body that are inline media.
+    pub fn inline_bytes(&self) -> u64 {
+        let bytes = |span: &Range<usize>| u64::try_from(span.len()).unwrap_or(u64::MAX);
+        self.inline.iter().map(bytes).fold(0, u64::saturating_add)
+    }
+
+    /// Whether the input is text of the body alone.
+    pub fn is_empty(&self) -> bool {
+        self.images.is_empty() && self.audio_ms == 0 && self.documents.is_empty() && self.opaque == 0
+    }
 }
 
 /// A metered request, as far as its cost depends on it.
@@ -117,9 +184,11 @@ pub struct Demand {
     pub body_bytes: u64,
     /// Input that isn't text.
     pub media: Media,
-    /// Whether upstream adds context that we can't see (a previous response,
-    /// a conversation, a stored prompt).
+    /// Whether upstream adds context that no reference tells the size of.
     pub server_context: bool,
+    /// Whether a stored prompt fills in what the body does not say: text, media,
+    /// tools, even the model.
+    pub stored_prompt: bool,
     /// The objects at upstream that the body names, in the order of the body.
     pub references: Vec<ObjectReference>,
     /// Whether upstream keeps the answer and names it by an id.
@@ -130,6 +199,8 @@ pub struct Demand {
     pub choices: u64,
     /// Whether the output may contain audio.
     pub audio_output: bool,
+    /// Bytes of a prediction, whose rejected tokens are billed as output.
+    pub prediction_bytes: u64,
     /// Whether the prompt comes back as part of the output (`echo`).
     pub echo: bool,
     /// Whether cache writes may have the long life.

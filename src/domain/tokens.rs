@@ -165,6 +165,9 @@ pub struct Usage {
     pub tokens: Tokens,
     /// Hosted tools, each with a fee of its own.
     pub tools: ToolUse,
+    /// Input tokens of the largest turn, if the request took several; `None` if
+    /// all input was read at once. It decides whether long-context rates apply.
+    pub largest_prompt: Option<u64>,
 }
 
 #[cfg(test)]

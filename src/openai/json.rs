@@ -85,6 +85,13 @@ pub(super) const fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
 }
 
+/// Where `part` stands in `text`, from which it was borrowed.
+pub(super) fn span_of(part: &str, text: &str) -> Option<Range<usize>> {
+    let start = part.as_ptr().addr().checked_sub(text.as_ptr().addr())?;
+    let span = start..start.checked_add(part.len())?;
+    text.get(span.clone()).is_some_and(|there| std::ptr::eq(there, part)).then_some(span)
+}
+
 /// A value as it stands in the text; `null` and absent are told apart.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Raw<'a>(Option<&'a RawValue>);
@@ -120,16 +127,12 @@ impl<'a> Raw<'a> {
 
     /// Where the value stands in `text`, from which it was borrowed.
     pub(super) fn span(self, text: &str) -> Option<Range<usize>> {
-        let value = self.text()?;
-        let start = value.as_ptr().addr().checked_sub(text.as_ptr().addr())?;
-        let span = start..start + value.len();
-        (text.get(span.clone()) == Some(value)).then_some(span)
+        span_of(self.text()?, text)
     }
 
-    /// Bytes the value takes in the text, if it is a string.
-    pub(super) fn string_bytes(self) -> Option<u64> {
-        let text = self.value().filter(|text| text.starts_with('"'))?;
-        u64::try_from(text.len()).ok()
+    /// The value as it stands in the text, quotes included, if it is a string.
+    pub(super) fn quoted(self) -> Option<&'a str> {
+        self.value().filter(|text| text.starts_with('"'))
     }
 }
 
@@ -217,7 +220,7 @@ mod tests {
         let raws: Vec<Raw<'_>> = serde_json::from_str(text).unwrap();
         assert_eq!(raws[1].span(text), Some(4..13));
         assert_eq!(raws[1].string().as_deref(), Some("ab"));
-        assert_eq!(raws[1].string_bytes(), Some(9));
+        assert_eq!(raws[1].quoted(), Some(r#""a\u0062""#));
         assert_eq!(raws[2].value(), None);
         assert_eq!(raws[2].text(), Some("null"));
         assert_eq!(raws[0].span("other"), None);

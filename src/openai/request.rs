@@ -7,6 +7,7 @@
 
 mod content;
 mod fields;
+mod measure;
 mod object_ids;
 mod references;
 mod splice;
@@ -85,7 +86,7 @@ pub fn parse(endpoint: Metered, body: &[u8]) -> Result<Request, Invalid> {
     let outputs = fields.outputs(endpoint)?;
     let usage_asked = splice::usage_asked(fields.stream_options)?;
     let splices = Splices::find(text, &fields, &outputs);
-    let demand = demand(endpoint, fields, &outputs, usage_asked, body.len())?;
+    let demand = demand(endpoint, fields, &outputs, usage_asked, text)?;
     let chatty = matches!(endpoint, Metered::Chat | Metered::Completions);
     Ok(Request { usage_injected: demand.stream && chatty && !usage_asked, demand, splices })
 }
@@ -126,41 +127,43 @@ fn demand(
     fields: Body<'_>,
     outputs: &Outputs<'_>,
     usage_asked: bool,
-    body_bytes: usize,
+    text: &str,
 ) -> Result<Demand, Invalid> {
     if flag(fields.background, "background")? {
         let message = "Background responses are not allowed: their cost can't be followed.".to_owned();
         return Err(Invalid::not_allowed("background", message));
     }
+    let stored_prompt = reads_stored(endpoint) && fields.prompt.is_given;
     let mut demand = Demand {
-        model: model(fields.model)?,
+        model: model(fields.model, stored_prompt)?,
+        stored_prompt,
         stream: flag(fields.stream, "stream")?,
         usage_asked,
         tier: tier(fields.service_tier)?,
-        body_bytes: u64::try_from(body_bytes).unwrap_or(u64::MAX),
+        body_bytes: u64::try_from(text.len()).unwrap_or(u64::MAX),
         choices: choices(endpoint, &fields)?,
         output_max: outputs.asked,
         audio_output: fields.modalities.audio,
         echo: endpoint == Metered::Completions && flag(fields.echo, "echo")?,
         cache_12h: long_cache(fields.prompt_cache_options.0.ttl),
         end_user: end_user(&fields)?,
-        server_context: refers(endpoint, &fields),
         stored: stored(endpoint, fields.store),
+        prediction_bytes: prediction_bytes(endpoint, fields.prediction),
         ..Demand::default()
     };
     let named = named(endpoint, &fields);
-    let Content { media, server_context, offer: brought, references } = match endpoint {
+    let mut content = match endpoint {
         Metered::Chat => fields.messages,
         Metered::Responses | Metered::Compact => fields.input,
         Metered::Completions | Metered::Embeddings => Content::default(),
     };
-    demand.media = media;
-    demand.server_context |= server_context;
+    demand.media = measure::media(&content, text);
+    demand.server_context = content.server_context;
     let calls_max = count(fields.max_tool_calls, "max_tool_calls")?;
     let mut offer = fields.tools;
-    offer.merge(brought);
-    demand.references = references::all([named, references, std::mem::take(&mut offer.references)])
-        .map_err(|problem| Invalid::body(&problem))?;
+    offer.merge(std::mem::take(&mut content.offer));
+    let parts = [named, content.references, std::mem::take(&mut offer.references)];
+    demand.references = references::all(parts).map_err(|problem| Invalid::body(&problem))?;
     demand.tools = tools(endpoint, offer, calls_max)?;
     if endpoint == Metered::Chat && fields.web_search_options.value().is_some() {
         demand.tools.web_search = Some(WebSearch::Chat);
@@ -173,19 +176,22 @@ fn tools(endpoint: Metered, offer: Offer, calls_max: Option<u64>) -> Result<Tool
     if let Some(message) = refused {
         return Err(Invalid::not_allowed("tools", message));
     }
-    if endpoint != Metered::Responses && endpoint != Metered::Compact && tools != ToolDemand::default() {
+    if !reads_stored(endpoint) && tools != ToolDemand::default() {
         let message = "Hosted tools have a known price in /v1/responses only.".to_owned();
         return Err(Invalid::not_allowed("tools", message));
     }
     Ok(ToolDemand { calls_max, ..tools })
 }
 
-/// Whether upstream adds context from its own store.
-fn refers(endpoint: Metered, fields: &Body<'_>) -> bool {
+/// Whether an endpoint takes context from upstream's own store.
+fn reads_stored(endpoint: Metered) -> bool {
     matches!(endpoint, Metered::Responses | Metered::Compact)
-        && (fields.previous_response_id.value().is_some()
-            || fields.conversation.value().is_some()
-            || fields.prompt.is_given)
+}
+
+/// Bytes of a prediction; it is text, or a list of parts of text.
+fn prediction_bytes(endpoint: Metered, prediction: Raw<'_>) -> u64 {
+    let given = prediction.value().filter(|_| endpoint == Metered::Chat);
+    given.map_or(0, |text| u64::try_from(text.len()).unwrap_or(u64::MAX))
 }
 
 /// Whether upstream keeps the answer. A value that can't be read may mean that.
@@ -201,7 +207,7 @@ fn stored(endpoint: Metered, store: Raw<'_>) -> bool {
 /// The objects that the fields of a body name, its items and tools aside.
 fn named(endpoint: Metered, fields: &Body<'_>) -> References {
     let mut named = References::default();
-    if matches!(endpoint, Metered::Responses | Metered::Compact) {
+    if reads_stored(endpoint) {
         named.add(ObjectKind::Response, fields.previous_response_id);
         named.add(ObjectKind::Conversation, fields.conversation);
         named.add_member(ObjectKind::Conversation, fields.conversation);
@@ -225,10 +231,12 @@ fn choices(endpoint: Metered, fields: &Body<'_>) -> Result<u64, Invalid> {
     }
 }
 
-fn model(raw: Raw<'_>) -> Result<String, Invalid> {
+/// The model; a stored prompt may name it in the body's place.
+fn model(raw: Raw<'_>, stored_prompt: bool) -> Result<String, Invalid> {
     match name(raw, "model")? {
         Some(model) if !model.is_empty() => Ok(model),
         Some(_) => Err(Invalid::field("model", "it must not be empty")),
+        None if stored_prompt => Ok(String::new()),
         None => Err(Invalid {
             message: "You must provide a model parameter.".to_owned(),
             param: Some("model"),

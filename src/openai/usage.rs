@@ -81,7 +81,7 @@ impl Body<'_> {
         let figures = self.usage.value().and_then(|text| serde_json::from_str::<Loose<Figures>>(text).ok());
         let tokens = figures.and_then(|Loose(figures)| figures.tokens(endpoint));
         Answer {
-            usage: tokens.map(|tokens| Usage { tokens, tools: tools.clone() }),
+            usage: tokens.map(|tokens| Usage { tokens, tools: tools.clone(), largest_prompt: None }),
             model: named(self.model),
             tier: self.service_tier.string().and_then(|name| Tier::named(&name)),
             object_id: named(self.id),

@@ -2,45 +2,61 @@
 //!
 //! Every token of a byte-level vocabulary is at least one byte of text, and JSON
 //! only lengthens text, so a body has at most as many text tokens as bytes.
-//! What is not text in the body, and what upstream adds, has rules of its own.
+//! Media are measured by their headers. What the guard decides itself (the
+//! output bound and the hosted calls that it writes into the request) is bounded
+//! by what is written.
+//!
+//! Two parts rest on assumptions instead: what a hosted tool adds to the context
+//! ([`ToolsBound::Practical`]), and the memory and number of containers.
 
-use crate::domain::demand::{Bound, Demand, Tier};
+use crate::domain::demand::{Bound, ContainerDemand, Demand, Tier, WebSearch};
+use crate::domain::tokens::ContainerMemory;
 use crate::domain::{Money, Tokens};
 use crate::pricing::cost::{FILE_SEARCH_PICO, search_block, session_pico, web_search_pico};
+use crate::pricing::image_tool;
 use crate::pricing::rates::Rates;
 use crate::pricing::sheet::Price;
 
 /// The largest context in the sheet, for models that name none.
 const INPUT_MAX: u64 = 1_050_000;
 /// The largest output in the sheet, for models that name none.
-const OUTPUT_MAX: u64 = 128_000;
-/// An image of unknown size: a photo of 12 megapixels is 14,364 tokens on the
-/// patch models without a budget.
-const IMAGE_TOKENS: u64 = 15_000;
-/// The tile models' largest image: 85 + 8 tiles of 170.
-const TILED_IMAGE_TOKENS: u64 = 1_445;
-/// The same for gpt-4o-mini: 2,833 + 8 tiles of 5,667.
-const MINI_IMAGE_TOKENS: u64 = 48_169;
-const TILED_LOW_TOKENS: u64 = 85;
-const MINI_LOW_TOKENS: u64 = 2_833;
-/// Audio is 10 tokens a second; the thinnest speech codecs make 1,000 bytes a
-/// second, 1,333 in base64.
-const AUDIO_BYTES_PER_TOKEN: u64 = 100;
-/// What one call of the image tool makes and reads at the most, and partial
-/// images of 100 tokens each.
-const IMAGE_CALL_OUTPUT_TOKENS: u64 = 20_300;
+pub const OUTPUT_MAX: u64 = 128_000;
+/// Audio is 10 tokens a second, so a token lasts 100 milliseconds.
+const AUDIO_MS_PER_TOKEN: u64 = 100;
 /// Embeddings: at most 300,000 tokens summed over a request's inputs.
 const EMBEDDINGS_TOKENS_MAX: u64 = 300_000;
 
-/// What is known of a request beside its demand.
+/// What the turns of a request with hosted tools are assumed to read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ToolsBound {
+    /// Each call adds at most `tool_context_max` tokens to the context: what the
+    /// model writes for it and what it brings. Each turn reads the context so
+    /// far again.
+    #[default]
+    Practical,
+    /// Each turn may fill the model's whole window.
+    Strict,
+}
+
+/// What is known or decided of a request beside its demand.
 #[derive(Clone, Copy, Debug)]
 pub struct BoundInputs {
-    /// The exact tokens of the body's text, if they were counted.
-    pub input_tokens: Option<u64>,
-    /// An output per choice to clamp to.
+    /// Tokens of the body's text, if they were counted.
+    pub text_tokens: Option<u64>,
+    /// Tokens of all that the first turn reads, if upstream counted them.
+    pub prompt_tokens: Option<u64>,
+    /// Tokens of the body's documents, if they were measured.
+    pub document_tokens: Option<u64>,
+    /// Tokens of the context that upstream keeps; `None` if that is unknown.
+    pub context_tokens: Option<u64>,
+    /// An output per choice that is written into the request.
     pub output_max: Option<u64>,
-    /// Hosted tool calls, if the request doesn't bound them.
-    pub tool_calls_max: u64,
+    /// The most hosted tool calls, if the request offers hosted tools.
+    pub tool_calls: u64,
+    /// The most tokens that one hosted call adds to the context.
+    pub tool_context_max: u64,
+    /// What the turns between hosted calls are assumed to read.
+    pub tools_bound: ToolsBound,
     /// The tier that is served when a request names none.
     pub project_tier: Tier,
 }
@@ -49,9 +65,10 @@ pub struct BoundInputs {
 pub fn bound(price: &Price, image_price: Option<&Price>, demand: &Demand, inputs: BoundInputs) -> Bound {
     let parts = Parts::of(price, image_price, demand, inputs);
     let output_tokens = output_per_choice(price, demand, inputs.output_max).saturating_mul(parts.choices);
-    let pico = parts.fixed_pico + i128::from(output_tokens) * i128::from(parts.output_rate);
+    let billed_output = output_tokens.saturating_add(parts.predicted);
+    let pico = parts.fixed_pico.saturating_add(times(billed_output, parts.output_rate));
     let cost = Money::from_pico_rounded_up(pico);
-    Bound { cost, input_tokens: parts.input_tokens, output_tokens }
+    Bound { cost, input_tokens: parts.input_tokens, output_tokens: billed_output }
 }
 
 /// The largest output per choice whose bound stays within `headroom`; zero if
@@ -65,7 +82,8 @@ pub fn affordable_output(
 ) -> u64 {
     let parts = Parts::of(price, image_price, demand, inputs);
     let most = output_per_choice(price, demand, inputs.output_max);
-    let left = i128::from(headroom.nano()) * 1_000 - parts.fixed_pico;
+    let fixed = parts.fixed_pico.saturating_add(times(parts.predicted, parts.output_rate));
+    let left = (i128::from(headroom.nano()) * 1_000).saturating_sub(fixed);
     let per_token = i128::from(parts.output_rate) * i128::from(parts.choices);
     if left < 0 {
         return 0;
@@ -75,71 +93,152 @@ pub fn affordable_output(
     affordable.min(most)
 }
 
+/// What the body's text can cost as input by its bytes, over all turns.
+pub fn text_cost(price: &Price, demand: &Demand, inputs: BoundInputs) -> Money {
+    let tokens = text_bytes(demand).saturating_mul(turns(demand, inputs).prompts);
+    let rates = dearest_rates(price, demand.tier, inputs.project_tier, text_bytes(demand));
+    Money::from_pico_rounded_up(times(tokens, input_rate(&rates, demand)))
+}
+
+/// The input tokens that `room` pays for at the most, at the dearest rate that
+/// one of them may have.
+pub fn affordable_input(price: &Price, demand: &Demand, inputs: BoundInputs, room: Money) -> u64 {
+    let rates = dearest_rates(price, demand.tier, inputs.project_tier, 0);
+    let pico = i128::from(room.nano().max(0)) * 1_000;
+    let tokens = pico.checked_div(i128::from(input_rate(&rates, demand)));
+    tokens.map_or(u64::MAX, |tokens| u64::try_from(tokens).unwrap_or(u64::MAX))
+}
+
+/// Whether the first turn reads something whose size only upstream can tell.
+pub fn reads_unseen(price: &Price, demand: &Demand, inputs: BoundInputs) -> bool {
+    seen_tokens(price, demand, inputs).is_none()
+}
+
+/// The largest number of tokens that one turn may read.
+pub fn window(price: &Price) -> u64 {
+    price.max_input_tokens.unwrap_or(INPUT_MAX)
+}
+
+/// The most input tokens of one turn, by the bound.
+pub fn largest_prompt(price: &Price, demand: &Demand, inputs: BoundInputs) -> u64 {
+    input(price, demand, inputs).largest_prompt
+}
+
+/// Bytes of the body that are text.
+pub fn text_bytes(demand: &Demand) -> u64 {
+    demand.body_bytes.saturating_sub(demand.media.inline_bytes())
+}
+
 /// A bound in its parts: what the output can't change, and the output's rate.
 struct Parts {
     input_tokens: u64,
     fixed_pico: i128,
     output_rate: u64,
     choices: u64,
+    /// Output tokens of rejected predictions.
+    predicted: u64,
 }
 
 impl Parts {
     fn of(price: &Price, image_price: Option<&Price>, demand: &Demand, inputs: BoundInputs) -> Self {
-        let calls = demand.tools.calls_max.unwrap_or(inputs.tool_calls_max);
-        let input_tokens = input_tokens(price, demand, inputs.input_tokens, calls);
-        let rates = dearest_rates(price, demand.tier, inputs.project_tier, input_tokens);
-        let echoed = if demand.echo { input_tokens } else { 0 };
+        let input = input(price, demand, inputs);
+        let rates = dearest_rates(price, demand.tier, inputs.project_tier, input.largest_prompt);
+        let echoed = if demand.echo { input.tokens } else { 0 };
         let output_rate =
             if demand.audio_output { rates.output.max(rates.audio_output) } else { rates.output };
-        let fixed_pico = i128::from(input_tokens) * i128::from(input_rate(&rates, demand))
-            + i128::from(echoed) * i128::from(output_rate)
-            + fees_pico(price, image_price, demand, &rates, calls);
-        Self { input_tokens, fixed_pico, output_rate, choices: demand.choices.max(1) }
+        let output_max = output_per_choice(price, demand, inputs.output_max);
+        let fixed_pico = times(input.tokens, input_rate(&rates, demand))
+            .saturating_add(times(echoed, output_rate))
+            .saturating_add(fees_pico(price, demand, &rates, inputs))
+            .saturating_add(images_pico(image_price, demand, inputs.tool_calls, output_max));
+        let choices = demand.choices.max(1);
+        let predicted = demand.prediction_bytes.saturating_mul(choices);
+        Self { input_tokens: input.tokens, fixed_pico, output_rate, choices, predicted }
     }
+}
+
+fn times(count: u64, rate: u64) -> i128 {
+    i128::from(count).saturating_mul(i128::from(rate))
 }
 
 /// The most output tokens of one choice.
-fn output_per_choice(price: &Price, demand: &Demand, clamp: Option<u64>) -> u64 {
-    let asked = demand.output_max.into_iter().chain(clamp).chain(price.max_output_tokens).min();
+fn output_per_choice(price: &Price, demand: &Demand, written: Option<u64>) -> u64 {
+    let asked = demand.output_max.into_iter().chain(written).chain(price.max_output_tokens).min();
     asked.unwrap_or(OUTPUT_MAX)
 }
 
-/// The most input tokens that can be billed, over all turns.
-fn input_tokens(price: &Price, demand: &Demand, counted: Option<u64>, calls: u64) -> u64 {
-    let window = price.max_input_tokens.unwrap_or(INPUT_MAX);
-    let text = counted.unwrap_or_else(|| demand.body_bytes.saturating_sub(demand.media.inline_bytes));
-    let (image, low) = image_tokens(price);
-    let media = &demand.media;
-    let known = text
-        .saturating_add(media.images.saturating_mul(image))
-        .saturating_add(media.images_low.saturating_mul(low))
-        .saturating_add(media.audio_bytes.div_ceil(AUDIO_BYTES_PER_TOKEN));
-    if demand.tools.loops {
-        // Each turn may fill the window with what the tools have found.
-        return window.saturating_mul(calls.saturating_add(1));
-    }
-    if demand.server_context || media.opaque > 0 {
-        return window;
-    }
-    if price.max_output_tokens.is_none() && demand.output_max == Some(0) {
-        // Embeddings: the window is that of one input of many.
-        return known.min(EMBEDDINGS_TOKENS_MAX);
-    }
-    // A batch of prompts fills the window once for each.
-    known.min(window.saturating_mul(demand.choices.max(1)))
+/// Input tokens over all turns, and those of the largest turn, which decides
+/// whether the rates of a long context apply.
+struct Input {
+    tokens: u64,
+    largest_prompt: u64,
 }
 
-fn image_tokens(price: &Price) -> (u64, u64) {
-    let id = &*price.id;
-    let base = id.strip_prefix("ft:").unwrap_or(id);
-    if base.starts_with("gpt-4o-mini") {
-        return (MINI_IMAGE_TOKENS, MINI_LOW_TOKENS);
+/// How often the context is read, and how often a call has added to it by then.
+struct Turns {
+    prompts: u64,
+    /// Calls that the last turn reads the results of.
+    calls: u64,
+}
+
+fn turns(demand: &Demand, inputs: BoundInputs) -> Turns {
+    let calls = match (demand.tools.loops || demand.stored_prompt, demand.tools.web_search) {
+        (true, _) => inputs.tool_calls,
+        // Chat completions search once for each request.
+        (false, Some(_)) => 1,
+        (false, None) => 0,
+    };
+    Turns { prompts: calls.saturating_add(1), calls }
+}
+
+/// The most input tokens that can be billed.
+fn input(price: &Price, demand: &Demand, inputs: BoundInputs) -> Input {
+    let window = window(price);
+    let turns = turns(demand, inputs);
+    // Whichever is smaller: both are upper bounds.
+    let first = [inputs.prompt_tokens, seen_tokens(price, demand, inputs)].into_iter().flatten().min();
+    let Some(first) = first.filter(|_| !(inputs.tools_bound == ToolsBound::Strict && turns.calls > 0)) else {
+        return Input { tokens: window.saturating_mul(turns.prompts), largest_prompt: window };
+    };
+    if turns.calls > 0 {
+        let most = price.max_input_tokens.unwrap_or(u64::MAX);
+        let added =
+            u128::from(turns.calls) * u128::from(turns.prompts) / 2 * u128::from(inputs.tool_context_max);
+        let read = u128::from(first).saturating_mul(u128::from(turns.prompts)).saturating_add(added);
+        let tokens = u64::try_from(read).unwrap_or(u64::MAX).min(most.saturating_mul(turns.prompts));
+        let last = first.saturating_add(turns.calls.saturating_mul(inputs.tool_context_max));
+        return Input { tokens, largest_prompt: last.min(most) };
     }
-    let patched =
-        base.starts_with("gpt-4.1-mini") || base.starts_with("gpt-4.1-nano") || base.starts_with("o4-mini");
-    let tiled =
-        ["gpt-4o", "gpt-4.1", "gpt-4-turbo", "o1", "o3"].iter().any(|family| base.starts_with(family));
-    if tiled && !patched { (TILED_IMAGE_TOKENS, TILED_LOW_TOKENS) } else { (IMAGE_TOKENS, IMAGE_TOKENS) }
+    let tokens = match price.max_input_tokens {
+        // The window of embeddings is that of one input of many.
+        _ if is_embedding(price, demand) => first.min(EMBEDDINGS_TOKENS_MAX),
+        // A batch of prompts fills the window once for each.
+        Some(window) => first.min(window.saturating_mul(demand.choices.max(1))),
+        None => first,
+    };
+    Input { tokens, largest_prompt: tokens }
+}
+
+fn is_embedding(price: &Price, demand: &Demand) -> bool {
+    price.max_output_tokens.is_none() && demand.output_max == Some(0)
+}
+
+/// Tokens of all that the first turn reads; `None` if only upstream can tell.
+fn seen_tokens(price: &Price, demand: &Demand, inputs: BoundInputs) -> Option<u64> {
+    let media = &demand.media;
+    if demand.stored_prompt || media.opaque > 0 {
+        return None;
+    }
+    let documents = if media.documents.is_empty() { Some(0) } else { inputs.document_tokens };
+    let text = inputs.text_tokens.unwrap_or_else(|| text_bytes(demand));
+    let mut tokens = text
+        .saturating_add(media.audio_ms.div_ceil(AUDIO_MS_PER_TOKEN))
+        .saturating_add(inputs.context_tokens?)
+        .saturating_add(documents?);
+    for image in &media.images {
+        tokens = tokens.saturating_add(price.image_rule.tokens(*image)?);
+    }
+    Some(tokens)
 }
 
 /// The dearest that may be served: a tier asked for may fall back to standard.
@@ -162,41 +261,58 @@ fn input_rate(rates: &Rates, demand: &Demand) -> u64 {
         rate = rate.max(rates.cache_write_12h);
     }
     let media = &demand.media;
-    if media.images > 0
-        || media.images_low > 0
-        || media.opaque > 0
+    let unseen = media.opaque > 0
         || demand.server_context
+        || demand.stored_prompt
         || demand.tools.loops
-    {
+        || !demand.references.is_empty();
+    if unseen || !media.images.is_empty() || !media.documents.is_empty() {
         rate = rate.max(rates.image_input).max(rates.image_cached_input);
     }
-    if media.audio_bytes > 0 || media.opaque > 0 || demand.audio_output {
+    if unseen || media.audio_ms > 0 || demand.audio_output {
         rate = rate.max(rates.audio_input).max(rates.audio_cached_input);
     }
     rate
 }
 
-fn fees_pico(price: &Price, image_price: Option<&Price>, demand: &Demand, rates: &Rates, calls: u64) -> i128 {
+/// The fees of hosted tools, images aside.
+fn fees_pico(price: &Price, demand: &Demand, rates: &Rates, inputs: BoundInputs) -> i128 {
     let tools = &demand.tools;
-    let mut pico = 0;
+    let calls = inputs.tool_calls;
+    let mut pico = 0_i128;
     if let Some(kind) = tools.web_search {
-        let searches = if kind == crate::domain::demand::WebSearch::Chat { 1 } else { calls };
-        let block = i128::from(search_block(price, Some(kind))) * i128::from(rates.input);
-        pico += i128::from(searches) * (i128::from(web_search_pico(price, Some(kind))) + block);
+        let searches = if kind == WebSearch::Chat { 1 } else { calls };
+        let block = times(search_block(price, Some(kind)), rates.input);
+        let each = i128::from(web_search_pico(price, Some(kind))).saturating_add(block);
+        pico = pico.saturating_add(i128::from(searches).saturating_mul(each));
     }
     if tools.file_search {
-        pico += i128::from(calls) * i128::from(FILE_SEARCH_PICO);
+        pico = pico.saturating_add(times(calls, FILE_SEARCH_PICO));
     }
-    // Each call may find its container gone and start another one.
-    let container = tools.containers.iter().copied().max().map_or(0, session_pico);
-    pico += i128::from(calls) * i128::from(container);
-    if let (Some(_), Some(image)) = (&tools.image, image_price) {
-        let tokens =
-            Tokens { image_input: IMAGE_TOKENS, image_output: IMAGE_CALL_OUTPUT_TOKENS, ..Tokens::default() };
-        let rates = dearest_rates(image, demand.tier, Tier::Standard, 0);
-        pico += i128::from(calls) * rates.cost_pico(&tokens);
-    }
-    pico
+    // A tool has one container for the whole request; in the strict bound each
+    // call finds its container gone and starts another one.
+    let sessions = if inputs.tools_bound == ToolsBound::Strict { calls.max(1) } else { 1 };
+    let containers = tools.containers.iter().map(|container| match container {
+        ContainerDemand::Made(memory) => session_pico(*memory),
+        // A container whose memory is unknown may have any.
+        ContainerDemand::Existing(_) => session_pico(ContainerMemory::G64),
+    });
+    containers.fold(pico, |sum, session| sum.saturating_add(times(sessions, session)))
+}
+
+/// What the image tool may cost. Each call makes one image, and reads the images
+/// of the request, one that it made before, and a text that the model wrote.
+fn images_pico(image_price: Option<&Price>, demand: &Demand, calls: u64, output_max: u64) -> i128 {
+    let (Some(tool), Some(price)) = (&demand.tools.image, image_price) else { return 0 };
+    let rates = dearest_rates(price, demand.tier, Tier::Standard, 0);
+    let pictures = u64::try_from(demand.media.images.len()).unwrap_or(u64::MAX).saturating_add(1);
+    let one = Tokens {
+        image_input: pictures.saturating_mul(image_tool::INPUT_TOKENS),
+        image_output: image_tool::output_tokens(tool),
+        ..Tokens::default()
+    };
+    let texts = Tokens { input: output_max, ..Tokens::default() };
+    rates.cost_pico(&one).saturating_mul(i128::from(calls)).saturating_add(rates.cost_pico(&texts))
 }
 
 #[cfg(test)]
@@ -205,7 +321,7 @@ mod tests {
 
     use super::*;
     use crate::domain::Usage;
-    use crate::domain::demand::{Media, ToolDemand, WebSearch};
+    use crate::domain::demand::{Image, Media, ToolDemand, WebSearch};
     use crate::domain::tokens::ToolUse;
     use crate::pricing::cost::cost;
     use crate::pricing::sheet::Sheet;
@@ -213,7 +329,17 @@ mod tests {
     const NOW_S: i64 = 1_795_000_000;
 
     fn inputs() -> BoundInputs {
-        BoundInputs { input_tokens: None, output_max: None, tool_calls_max: 8, project_tier: Tier::Standard }
+        BoundInputs {
+            text_tokens: None,
+            prompt_tokens: None,
+            document_tokens: None,
+            context_tokens: Some(0),
+            output_max: None,
+            tool_calls: 8,
+            tool_context_max: 16_000,
+            tools_bound: ToolsBound::Practical,
+            project_tier: Tier::Standard,
+        }
     }
 
     fn text(body_bytes: u64, output_max: Option<u64>) -> Demand {
@@ -230,8 +356,12 @@ mod tests {
         assert_eq!(twice.cost.to_string(), "0.00027");
         let open = bound(&price, None, &text(1_000, None), inputs());
         assert_eq!(open.output_tokens, 16_384, "the model's own maximum");
-        let stored = bound(&price, None, &Demand { server_context: true, ..text(10, Some(1)) }, inputs());
-        assert_eq!(stored.input_tokens, 128_000);
+        let unknown = BoundInputs { context_tokens: None, ..inputs() };
+        assert_eq!(bound(&price, None, &text(10, Some(1)), unknown).input_tokens, 128_000);
+        let known = BoundInputs { context_tokens: Some(5_000), ..inputs() };
+        assert_eq!(bound(&price, None, &text(10, Some(1)), known).input_tokens, 5_010);
+        let counted = BoundInputs { prompt_tokens: Some(70), ..unknown };
+        assert_eq!(bound(&price, None, &text(10, Some(1)), counted).input_tokens, 70);
     }
 
     #[test]
@@ -251,8 +381,8 @@ mod tests {
             body_bytes in 0u64..2_000_000,
             output_max in prop::option::of(0u64..200_000),
             choices in 1u64..4,
-            images in 0u64..3,
-            audio_bytes in 0u64..50_000,
+            images in 0usize..3,
+            audio_ms in 0u64..50_000,
             cache_12h: bool,
             searches in 0u64..9,
             shares in prop::array::uniform12(0u64..1_000),
@@ -263,9 +393,9 @@ mod tests {
             } else {
                 ToolDemand::default()
             };
-            let media = Media { images, inline_bytes: audio_bytes, audio_bytes, ..Media::default() };
+            let media = Media { images: vec![Image { size: Some((900, 700)), ..Image::default() }; images], audio_ms, ..Media::default() };
             let demand = Demand {
-                tier, choices, cache_12h, media, tools, audio_output: audio_bytes > 0, ..text(body_bytes + audio_bytes, output_max)
+                tier, choices, cache_12h, media, tools, audio_output: audio_ms > 0, ..text(body_bytes, output_max)
             };
             let bound = bound(&price, None, &demand, inputs());
             let tokens = spread(&bound, &demand, shares);
@@ -275,7 +405,9 @@ mod tests {
                 Some(asked) => vec![asked, Tier::Standard],
             };
             for tier in served {
-                let usage = Usage { tokens, tools: ToolUse { web_searches: searches, ..ToolUse::default() } };
+                let tools = ToolUse { web_searches: searches, ..ToolUse::default() };
+                let largest_prompt = Some(largest_prompt(&price, &demand, inputs()).min(tokens.input_total()));
+                let usage = Usage { tokens, tools, largest_prompt };
                 let cost = cost(&price, tier, &usage, &demand.tools, None).total;
                 prop_assert!(cost <= bound.cost, "{cost} > {} at {tier:?} with {tokens:?}", bound.cost);
             }
@@ -303,10 +435,10 @@ mod tests {
             true,
             true,
             demand.cache_12h,
-            demand.media.audio_bytes > 0,
-            demand.media.audio_bytes > 0,
-            demand.media.images > 0,
-            demand.media.images > 0,
+            demand.media.audio_ms > 0,
+            demand.media.audio_ms > 0,
+            !demand.media.images.is_empty(),
+            !demand.media.images.is_empty(),
             true,
             true,
             demand.audio_output,

@@ -1,6 +1,6 @@
 //! What a usage costs: tokens at the served tier, and fees of hosted tools.
 
-use crate::domain::demand::{Tier, ToolDemand, WebSearch};
+use crate::domain::demand::{ContainerDemand, Tier, ToolDemand, WebSearch};
 use crate::domain::tokens::ContainerMemory;
 use crate::domain::{Money, Usage};
 use crate::pricing::sheet::Price;
@@ -9,10 +9,6 @@ use crate::pricing::sheet::Price;
 pub(crate) const WEB_SEARCH_PICO: u64 = 10_000_000_000;
 /// `file_search`: 2.50 dollars a thousand calls (OpenAI's pricing page).
 pub(crate) const FILE_SEARCH_PICO: u64 = 2_500_000_000;
-/// What `web_search` reads is billed as a block of so many input tokens a call
-/// on some small models (OpenAI's pricing page).
-pub(crate) const SEARCH_BLOCK_TOKENS: u64 = 8_000;
-const SEARCH_BLOCK_MODELS: [&str; 2] = ["gpt-4o-mini", "gpt-4.1-mini"];
 
 /// What a request cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +28,8 @@ pub fn cost(
     tools: &ToolDemand,
     image_price: Option<&Price>,
 ) -> Cost {
-    let rates = price.rates(tier, usage.tokens.input_total());
+    let prompt_tokens = usage.largest_prompt.unwrap_or_else(|| usage.tokens.input_total());
+    let rates = price.rates(tier, prompt_tokens);
     let searches = i128::from(usage.tools.web_searches);
     let mut fees = searches * i128::from(web_search_pico(price, tools.web_search));
     fees += searches * i128::from(search_block(price, tools.web_search)) * i128::from(rates.input);
@@ -56,13 +53,17 @@ pub(crate) fn web_search_pico(price: &Price, tool: Option<WebSearch>) -> u64 {
 
 /// The input tokens billed for what one search reads.
 pub(crate) fn search_block(price: &Price, tool: Option<WebSearch>) -> u64 {
-    let small = SEARCH_BLOCK_MODELS.iter().any(|model| price.id.starts_with(model));
-    if small && tool == Some(WebSearch::Current) { SEARCH_BLOCK_TOKENS } else { 0 }
+    if tool == Some(WebSearch::Current) { price.search_block_tokens } else { 0 }
 }
 
 /// A session of the largest container that a request may start.
 fn dearest_container(tools: &ToolDemand) -> u64 {
-    session_pico(tools.containers.iter().copied().max().unwrap_or_default())
+    let memory = |container: &ContainerDemand| match container {
+        ContainerDemand::Made(memory) => *memory,
+        // A container whose memory is unknown may have any.
+        ContainerDemand::Existing(_) => ContainerMemory::G64,
+    };
+    session_pico(tools.containers.iter().map(memory).max().unwrap_or_default())
 }
 
 /// What a container costs in some seconds of its life, by the minute's share of a
@@ -92,7 +93,7 @@ mod tests {
     fn usd(model: &str, tier: Tier, tokens: Tokens, tools: ToolUse, asked: &ToolDemand) -> String {
         let sheet = Sheet::built_in(&[]).unwrap();
         let price = sheet.find(model, 1_795_000_000).unwrap();
-        cost(&price, tier, &Usage { tokens, tools }, asked, None).total.to_string()
+        cost(&price, tier, &Usage { tokens, tools, largest_prompt: None }, asked, None).total.to_string()
     }
 
     #[test]
@@ -132,6 +133,47 @@ mod tests {
     }
 
     #[test]
+    fn long_context_rates_follow_the_largest_turn() {
+        let price = Sheet::built_in(&[]).unwrap().find("gpt-6.1-sol", 1_795_000_000).unwrap();
+        let tokens = Tokens { input: 300_000, ..Tokens::default() };
+        let read = |largest_prompt| {
+            let usage = Usage { tokens, tools: ToolUse::default(), largest_prompt };
+            cost(&price, Tier::Standard, &usage, &ToolDemand::default(), None).total.to_string()
+        };
+        assert_eq!(read(None), "1.2", "at once");
+        assert_eq!(read(Some(100_000)), "0.6", "in three turns");
+        assert_eq!(read(Some(272_001)), "1.2", "one turn is enough");
+    }
+
+    #[test]
+    fn above_the_long_context_step_a_class_without_a_price_is_long_input() {
+        let tokens = Tokens { input: 200_000, cached_input: 100_000, ..Tokens::default() };
+        let asked = ToolDemand::default();
+        assert_eq!(usd("gpt-5.5-pro", Tier::Standard, tokens, ToolUse::default(), &asked), "18");
+        let written = Tokens { cache_write: 100_000, input: 200_000, ..Tokens::default() };
+        assert_eq!(usd("gpt-5.5-pro", Tier::Standard, written, ToolUse::default(), &asked), "18");
+        // A long context's own price of a short life is no less than that of the long life.
+        let long_life = Tokens { cache_write_12h: 300_000, ..Tokens::default() };
+        assert_eq!(usd("gpt-5.6-cyber", Tier::Standard, long_life, ToolUse::default(), &asked), "9.375");
+    }
+
+    #[test]
+    fn cached_images_cost_as_cached_text_where_images_cost_as_text() {
+        let tokens = Tokens {
+            cached_input: 1_000,
+            image_cached_input: 4_000,
+            image_input: 5_000,
+            ..Tokens::default()
+        };
+        let cost = |model| usd(model, Tier::Standard, tokens, ToolUse::default(), &ToolDemand::default());
+        assert_eq!(cost("gpt-4o"), "0.01875");
+        // Where images have a price of their own, cached ones without one cost it.
+        let audio = Tokens { audio_cached_input: 1_000, ..Tokens::default() };
+        let cost = usd("gpt-audio", Tier::Standard, audio, ToolUse::default(), &ToolDemand::default());
+        assert_eq!(cost, "0.032");
+    }
+
+    #[test]
     fn hosted_tools_have_fees_of_their_own() {
         let asked = |web_search| ToolDemand { web_search, ..ToolDemand::default() };
         let searched = ToolUse { web_searches: 2, ..ToolUse::default() };
@@ -144,7 +186,7 @@ mod tests {
         assert_eq!(cost("gpt-5", files, &asked(None)), "0.01");
         let containers = ToolUse { containers: 2, ..ToolUse::default() };
         let big = ToolDemand {
-            containers: vec![ContainerMemory::G1, ContainerMemory::G4],
+            containers: [ContainerMemory::G1, ContainerMemory::G4].map(ContainerDemand::Made).to_vec(),
             ..ToolDemand::default()
         };
         assert_eq!(cost("gpt-5", containers, &big), "0.24");

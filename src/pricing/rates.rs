@@ -73,33 +73,41 @@ pub(crate) fn pico(text: &str) -> Result<u64, String> {
 }
 
 impl NamedRates {
-    /// Complete rates: what is not named costs as much as the class it is a
-    /// part of, or, over some base rates, what it costs there.
+    /// Complete rates. A class that is not named costs as much as the class it is
+    /// a part of; cached images and audio as much as cached text where they cost as
+    /// much as text.
+    ///
+    /// Over the base rates of a shorter context, such a class costs no less than it
+    /// does there: a cached token of a long context without a price of its own is a
+    /// token of that context's input.
     pub fn resolve(&self, base: Option<&Rates>) -> Result<Rates, String> {
-        let read = |named: &Option<String>, over: fn(&Rates) -> u64| match named {
-            Some(text) => pico(text).map(Some),
-            None => Ok(base.map(over)),
+        let read = |named: &Option<String>, whole: u64, shorter: fn(&Rates) -> u64| match named {
+            Some(text) => pico(text),
+            None => Ok(base.map_or(whole, |base| shorter(base).max(whole))),
         };
-        let input = read(&self.input, |r| r.input)?.unwrap_or(0);
-        let cached_input = read(&self.cached_input, |r| r.cached_input)?.unwrap_or(input);
-        let cache_write = read(&self.cache_write, |r| r.cache_write)?.unwrap_or(input);
-        let output = read(&self.output, |r| r.output)?.unwrap_or(0);
-        let audio_input = read(&self.audio_input, |r| r.audio_input)?.unwrap_or(input);
-        let image_input = read(&self.image_input, |r| r.image_input)?.unwrap_or(input);
+        let input = read(&self.input, 0, |r| r.input)?;
+        let cached_input = read(&self.cached_input, input, |r| r.cached_input)?;
+        let cache_write = read(&self.cache_write, input, |r| r.cache_write)?;
+        let output = read(&self.output, 0, |r| r.output)?;
+        let audio_input = read(&self.audio_input, input, |r| r.audio_input)?;
+        let image_input = read(&self.image_input, input, |r| r.image_input)?;
+        let cached = |kind: u64| if kind == input { cached_input } else { kind };
         Ok(Rates {
             input,
             cached_input,
             cache_write,
-            cache_write_12h: read(&self.cache_write_12h, |r| r.cache_write_12h)?.unwrap_or(cache_write),
+            cache_write_12h: read(&self.cache_write_12h, cache_write, |r| r.cache_write_12h)?,
             audio_input,
-            audio_cached_input: read(&self.audio_cached_input, |r| r.audio_cached_input)?
-                .unwrap_or(audio_input),
+            audio_cached_input: read(&self.audio_cached_input, cached(audio_input), |r| {
+                r.audio_cached_input
+            })?,
             image_input,
-            image_cached_input: read(&self.image_cached_input, |r| r.image_cached_input)?
-                .unwrap_or(image_input),
+            image_cached_input: read(&self.image_cached_input, cached(image_input), |r| {
+                r.image_cached_input
+            })?,
             output,
-            audio_output: read(&self.audio_output, |r| r.audio_output)?.unwrap_or(output),
-            image_output: read(&self.image_output, |r| r.image_output)?.unwrap_or(output),
+            audio_output: read(&self.audio_output, output, |r| r.audio_output)?,
+            image_output: read(&self.image_output, output, |r| r.image_output)?,
         })
     }
 }

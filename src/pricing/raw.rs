@@ -9,7 +9,54 @@ use crate::pricing::rates::NamedRates;
 #[derive(Deserialize)]
 pub(super) struct RawSheet {
     pub(super) as_of: String,
+    /// The built-in sheet's, where a sheet has none of its own.
+    pub(super) facts: Option<Vec<RawFacts>>,
+    /// The built-in sheet's, where a sheet has none of its own.
+    pub(super) families: Option<Vec<RawFamily>>,
     pub(super) models: BTreeMap<String, RawModel>,
+}
+
+/// Facts of the models whose names fit a pattern.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawFacts {
+    pub(super) models: Vec<String>,
+    pub(super) tokenizer: Option<String>,
+    pub(super) image: Option<RawImage>,
+    pub(super) may_reason: Option<bool>,
+    pub(super) search_block_tokens: Option<u64>,
+    pub(super) searches_always: Option<bool>,
+    pub(super) regional_uplift: Option<String>,
+}
+
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawImage {
+    pub(super) patches: Option<RawPatches>,
+    pub(super) tiles: Option<RawTiles>,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawPatches {
+    pub(super) thousandths: u64,
+    pub(super) budget: Option<u64>,
+    pub(super) budget_high: Option<u64>,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawTiles {
+    pub(super) base_tokens: u64,
+    pub(super) tile_tokens: u64,
+}
+
+/// Models of which an unknown one may be a version.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawFamily {
+    pub(super) family: String,
+    pub(super) models: Vec<String>,
 }
 
 #[derive(Clone, Deserialize)]
@@ -18,6 +65,8 @@ pub(super) struct RawModel {
     pub(super) max_output_tokens: Option<u64>,
     pub(super) long_above: Option<u64>,
     pub(super) web_search_usd_per_1k_calls: Option<String>,
+    /// What rates are multiplied by at a regional base URL.
+    pub(super) regional_uplift: Option<String>,
     pub(super) rates: RawTiers,
     #[serde(default)]
     pub(super) dated: Vec<RawDated>,

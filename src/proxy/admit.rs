@@ -1,32 +1,40 @@
 //! Admission: fit a request into its limits, or say why it can't be.
 //!
-//! The bound first, which costs nothing; if it does not fit, the input counted
-//! exactly; then the output clamped to what is affordable; then a short wait for
-//! other requests' holds to end; and only then no.
+//! The bound first, which costs nothing. The input is counted exactly where its
+//! bytes would hold more than a twentieth of what is left. If the request does
+//! not fit, its output and its hosted calls are clamped to what is affordable;
+//! then it waits shortly for other requests' holds to end; and only then it is
+//! refused.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::domain::demand::{Bound, Tier};
+use crate::domain::demand::Bound;
 use crate::domain::{Demand, Money};
 use crate::guard::{Guard, Order, Refused, Reservation};
+use crate::ledger::Headroom;
 use crate::ledger::denial::Denial;
 use crate::ledger::entry::Attribution;
-use crate::pricing::bound::{BoundInputs, affordable_output, bound};
-use crate::pricing::count::{self, Encoding};
+use crate::openai::endpoint::Metered;
+use crate::pricing::bound::{BoundInputs, affordable_output, bound, reads_unseen, text_cost};
+use crate::pricing::count::Encoding;
+use crate::pricing::plan::Policy;
 use crate::pricing::sheet::Price;
+use crate::proxy::count::{Countable, Counter};
 use crate::proxy::refuse::Refusal;
 
 /// No request is worth more. As many as may be open at once, with such holds,
 /// are still far from what an amount can be.
 const COST_MAX: Money = Money::from_nano(100_000 * 1_000_000_000);
 const TOKENS_MAX: u64 = 1 << 40;
-
-/// Bodies up to this size are counted where they are. A larger one is handed to
-/// another thread, so that others on this one need not wait.
-const COUNTED_HERE_BYTES_MAX: usize = 4 * 1024;
+/// Text is counted exactly where its bytes would hold more than this part of
+/// what is left.
+const COUNTED_PART: i64 = 20;
+/// What clamped hosted calls leave of the output that was asked for, unless not
+/// even one call would fit.
+const OUTPUT_PART: u64 = 4;
 
 /// How tight admissions are handled.
 #[derive(Clone, Copy, Debug)]
@@ -37,10 +45,11 @@ pub struct Config {
     pub clamp_output_min: u64,
     /// How long to wait for other requests' holds to end.
     pub hold_wait: Duration,
-    /// Hosted tool calls of a request that doesn't bound them.
-    pub tool_calls_max: u64,
-    /// The tier that upstream serves when a request names none.
-    pub default_tier: Tier,
+    /// What is written into requests that leave their cost open.
+    pub policy: Policy,
+    /// Whether stored prompts may be used under a cap, held at all that such a
+    /// prompt may carry.
+    pub stored_prompts: bool,
 }
 
 /// A metered request that wants in.
@@ -60,12 +69,20 @@ pub struct Candidate<'a> {
     pub price_version: Arc<str>,
     /// What the client allows it to cost.
     pub client_cap: Option<Money>,
+    /// Its endpoint.
+    pub endpoint: Metered,
     /// The body as it came.
     pub body: &'a Bytes,
     /// Whether its endpoint has a field that bounds the output.
     pub clampable: bool,
+    /// Whether the client left the number of hosted calls open.
+    pub calls_open: bool,
+    /// What is known of it before anything is counted.
+    pub inputs: BoundInputs,
     /// The tokenizer of its model, if it is published.
     pub encoding: Option<Encoding>,
+    /// Who counts what can't be counted here.
+    pub counter: Counter<'a>,
 }
 
 /// A request that is in.
@@ -73,8 +90,12 @@ pub struct Candidate<'a> {
 pub struct Admitted {
     /// Its hold.
     pub reservation: Reservation,
-    /// The output that it was clamped to.
-    pub clamped: Option<u64>,
+    /// What was known of it when it was admitted.
+    pub inputs: BoundInputs,
+    /// The output for each choice that it was clamped to.
+    pub clamped_output: Option<u64>,
+    /// The hosted calls that it was clamped to.
+    pub clamped_calls: Option<u64>,
 }
 
 /// Admits a candidate, or says why not.
@@ -83,15 +104,18 @@ pub async fn admit(
     config: Config,
     candidate: &Candidate<'_>,
 ) -> Result<Admitted, Refusal> {
-    let mut attempt = Attempt { guard, config, candidate, input_tokens: None };
-    let first = match attempt.reserve(None).await? {
-        Ok(reservation) => return Ok(Admitted { reservation, clamped: None }),
+    let mut attempt = Attempt { guard, config, candidate, inputs: candidate.inputs, counted: false };
+    if attempt.holds_much() {
+        attempt.count_input().await;
+    }
+    let first = match attempt.reserve(attempt.inputs).await? {
+        Ok(reservation) => return Ok(attempt.admitted(reservation, attempt.inputs)),
         Err(denial) => denial,
     };
     if is_hopeless(&first) {
         return Err(Refusal::Denied(first));
     }
-    attempt.count_input().await?;
+    attempt.count_input().await;
     let until = guard.clock().running() + config.hold_wait;
     loop {
         let room = guard.room();
@@ -126,64 +150,130 @@ struct Attempt<'a> {
     guard: &'a Arc<Guard>,
     config: Config,
     candidate: &'a Candidate<'a>,
-    /// The exact input, once counted.
-    input_tokens: Option<u64>,
+    /// What is known of the request by now.
+    inputs: BoundInputs,
+    /// Whether its input has been counted, as far as it can be.
+    counted: bool,
 }
 
 impl Attempt<'_> {
-    /// Tries the request as asked, then with as much output as is affordable.
+    /// Tries the request as asked, then clamped to what is affordable.
     async fn fit(&self) -> Result<Result<Admitted, Denial>, Refusal> {
-        let denial = match self.reserve(None).await? {
-            Ok(reservation) => return Ok(Ok(Admitted { reservation, clamped: None })),
+        let denial = match self.reserve(self.inputs).await? {
+            Ok(reservation) => return Ok(Ok(self.admitted(reservation, self.inputs))),
             Err(denial) => denial,
         };
-        let Some(output) = self.affordable() else { return Ok(Err(denial)) };
-        let reserved = self.reserve(Some(output)).await?;
-        Ok(reserved.map(|reservation| Admitted { reservation, clamped: Some(output) }))
+        let Some(clamped) = self.clamped() else { return Ok(Err(denial)) };
+        let reserved = self.reserve(clamped).await?;
+        Ok(reserved.map(|reservation| self.admitted(reservation, clamped)))
     }
 
-    /// The output to clamp to; `None` if clamping can't help.
-    fn affordable(&self) -> Option<u64> {
-        let Candidate { demand, price, image_price, .. } = *self.candidate;
-        let floor = self.config.clamp_output_min.max(1);
-        let full = self.bound(None);
-        let asked = full.output_tokens / demand.choices.max(1);
-        if !self.config.clamp || !self.candidate.clampable || demand.echo || asked <= floor {
+    fn admitted(&self, reservation: Reservation, inputs: BoundInputs) -> Admitted {
+        let asked = &self.candidate.inputs;
+        let clamped_output = inputs.output_max.filter(|_| inputs.output_max != asked.output_max);
+        let clamped_calls = (inputs.tool_calls != asked.tool_calls).then_some(inputs.tool_calls);
+        Admitted { reservation, inputs, clamped_output, clamped_calls }
+    }
+
+    /// Whether the text's bytes would hold a good part of what is left.
+    fn holds_much(&self) -> bool {
+        let Candidate { price, demand, client_cap, .. } = *self.candidate;
+        let Some(left) = self.headroom(client_cap).cost else { return false };
+        let part = left.nano() / COUNTED_PART;
+        let unseen =
+            || reads_unseen(price, demand, self.inputs) && self.bound(self.inputs).cost.nano() > part;
+        text_cost(price, demand, self.inputs).nano() > part || unseen()
+    }
+
+    fn headroom(&self, client_cap: Option<Money>) -> Headroom {
+        self.guard.headroom(&self.candidate.attribution, client_cap)
+    }
+
+    /// The output and the hosted calls to clamp to; `None` if that can't help.
+    ///
+    /// Calls are given up only where less than a quarter of the output would be
+    /// left with all of them.
+    fn clamped(&self) -> Option<BoundInputs> {
+        let Candidate { demand, client_cap, .. } = *self.candidate;
+        if !self.config.clamp {
             return None;
         }
-        let headroom = self.guard.headroom(&self.candidate.attribution, self.candidate.client_cap);
-        let per_choice = |tokens: i64| u64::try_from(tokens).unwrap_or(0) / demand.choices.max(1);
-        let input = i64::try_from(full.input_tokens).unwrap_or(i64::MAX);
-        let by_cost = headroom
-            .cost
-            .filter(|_| self.candidate.priced)
-            .map(|cost| affordable_output(price, image_price, demand, self.inputs(None), cost));
-        let by_tokens = headroom.tokens.map(|tokens| per_choice(tokens.saturating_sub(input)));
-        let by_output = headroom.output_tokens.map(per_choice);
-        let affordable = [by_cost, by_tokens, by_output].into_iter().flatten().min()?;
+        let floor = self.config.clamp_output_min.max(1);
+        let full = self.bound(self.inputs);
+        let asked = full.output_tokens / demand.choices.max(1);
+        let mut left = self.headroom(client_cap);
+        if self.candidate.calls_open {
+            // Calls that the client did not ask for leave room for its next request.
+            left.cost =
+                left.cost.map(|cost| Money::from_nano(cost.nano() / 2).max(self.one_call(left, floor)));
+        }
+        let with_calls = self.with_calls(left, (asked / OUTPUT_PART).max(floor).min(asked));
+        let can_clamp = self.candidate.clampable && !demand.echo && asked > floor;
+        let output = can_clamp.then(|| self.affordable(left, with_calls, asked)).flatten();
         // At the least the floor is tried, so that the denial is about the
         // smallest request that would be worth sending.
-        (affordable < asked).then(|| affordable.max(floor))
+        let output = output.filter(|output| *output < asked).map(|output| output.max(floor));
+        let clamped = BoundInputs { output_max: output.or(with_calls.output_max), ..with_calls };
+        let changed = output.is_some() || clamped.tool_calls != self.inputs.tool_calls;
+        changed.then_some(clamped)
     }
 
-    fn inputs(&self, output_max: Option<u64>) -> BoundInputs {
-        BoundInputs {
-            input_tokens: self.input_tokens,
-            output_max,
-            tool_calls_max: self.config.tool_calls_max,
-            project_tier: self.config.default_tier,
+    /// What the smallest request costs that makes one hosted call, if it fits.
+    fn one_call(&self, left: Headroom, output: u64) -> Money {
+        let cost = self.bound(BoundInputs { tool_calls: 1, output_max: Some(output), ..self.inputs }).cost;
+        left.cost.map_or(cost, |left| cost.min(left))
+    }
+
+    /// The most hosted calls, one at least, with which `output` tokens fit.
+    fn with_calls(&self, left: Headroom, output: u64) -> BoundInputs {
+        let demand = self.candidate.demand;
+        let with = |tool_calls| BoundInputs { tool_calls, ..self.inputs };
+        if !(demand.tools.loops || demand.stored_prompt) || self.candidate.endpoint != Metered::Responses {
+            return self.inputs;
         }
+        let fits = |calls| self.fits(left, BoundInputs { output_max: Some(output), ..with(calls) });
+        let (mut most, mut least) = (self.inputs.tool_calls.max(1), 1);
+        while least < most {
+            let middle = least + (most - least).div_ceil(2);
+            if fits(middle) { least = middle } else { most = middle - 1 }
+        }
+        with(least)
     }
 
-    fn bound(&self, output_max: Option<u64>) -> Bound {
+    fn fits(&self, left: Headroom, inputs: BoundInputs) -> bool {
+        let bound = self.bound(inputs);
+        let amount = |tokens: u64| i64::try_from(tokens).unwrap_or(i64::MAX);
+        let all = bound.input_tokens.saturating_add(bound.output_tokens);
+        left.cost.is_none_or(|left| bound.cost <= left)
+            && left.tokens.is_none_or(|left| amount(all) <= left)
+            && left.input_tokens.is_none_or(|left| amount(bound.input_tokens) <= left)
+            && left.output_tokens.is_none_or(|left| amount(bound.output_tokens) <= left)
+    }
+
+    /// The most output per choice that fits; `None` if nothing bounds it.
+    fn affordable(&self, left: Headroom, inputs: BoundInputs, asked: u64) -> Option<u64> {
+        let Candidate { demand, price, image_price, .. } = *self.candidate;
+        let full = self.bound(inputs);
+        let per_choice = |tokens: i64| u64::try_from(tokens).unwrap_or(0) / demand.choices.max(1);
+        let input = i64::try_from(full.input_tokens).unwrap_or(i64::MAX);
+        let by_cost = left
+            .cost
+            .filter(|_| self.candidate.priced)
+            .map(|cost| affordable_output(price, image_price, demand, inputs, cost));
+        let by_tokens = left.tokens.map(|tokens| per_choice(tokens.saturating_sub(input)));
+        let by_output = left.output_tokens.map(per_choice);
+        [by_cost, by_tokens, by_output].into_iter().flatten().min().map(|output| output.min(asked))
+    }
+
+    fn bound(&self, inputs: BoundInputs) -> Bound {
         let Candidate { demand, price, image_price, priced, .. } = *self.candidate;
-        let bound = bound(price, image_price, demand, self.inputs(output_max));
+        let bound = bound(price, image_price, demand, inputs);
         if priced { bound } else { Bound { cost: Money::ZERO, ..bound } }
     }
 
-    async fn reserve(&self, output_max: Option<u64>) -> Result<Result<Reservation, Denial>, Refusal> {
+    async fn reserve(&self, inputs: BoundInputs) -> Result<Result<Reservation, Denial>, Refusal> {
         let candidate = self.candidate;
-        let bound = self.bound(output_max);
+        let bound = self.bound(inputs);
         let tokens = bound.input_tokens.saturating_add(bound.output_tokens);
         if bound.cost > COST_MAX || tokens > TOKENS_MAX {
             let message = "The most that this request can cost is beyond reason; ask for less output or fewer tool calls.";
@@ -194,7 +284,7 @@ impl Attempt<'_> {
             bound,
             is_priced: candidate.priced,
             client_cap: candidate.client_cap,
-            tier: candidate.demand.tier.unwrap_or(self.config.default_tier),
+            tier: candidate.demand.tier.unwrap_or(self.config.policy.project_tier),
             price_version: Arc::clone(&candidate.price_version),
             stream: candidate.demand.stream,
         };
@@ -205,19 +295,14 @@ impl Attempt<'_> {
         }
     }
 
-    /// Counts the input exactly, where the model's tokenizer is known.
-    async fn count_input(&mut self) -> Result<(), Refusal> {
-        let Some(encoding) = self.candidate.encoding else { return Ok(()) };
-        let body = self.candidate.body.clone();
-        let skippable = self.candidate.demand.media.inline_bytes;
-        let is_quick = body.len() <= COUNTED_HERE_BYTES_MAX && count::is_loaded(encoding);
-        let counted =
-            move || std::str::from_utf8(&body).ok().map(|text| count::body_upper(encoding, text, skippable));
-        self.input_tokens = if is_quick {
-            counted()
-        } else {
-            tokio::task::spawn_blocking(counted).await.map_err(|_| Refusal::LedgerUnavailable)?
-        };
-        Ok(())
+    /// Counts the input exactly, as far as it can be counted, once.
+    async fn count_input(&mut self) {
+        if std::mem::replace(&mut self.counted, true) {
+            return;
+        }
+        let Candidate { endpoint, demand, body, price, encoding, client_cap, .. } = *self.candidate;
+        let room = self.headroom(client_cap).cost;
+        let countable = Countable { endpoint, demand, body, price, encoding };
+        self.candidate.counter.count(countable, room, &mut self.inputs).await;
     }
 }

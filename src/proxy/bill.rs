@@ -45,6 +45,8 @@ pub struct Bill {
     pub body: Option<Bytes>,
     /// Unix seconds of the admission.
     pub at_s: i64,
+    /// Input tokens of the largest turn that the hold allows for.
+    pub largest_prompt: u64,
     /// Whether upstream reads more than the body's text: earlier turns, files,
     /// images, what tools bring.
     pub reads_more: bool,
@@ -127,7 +129,7 @@ impl Bill {
         let counted = self.counted_input().filter(|_| !self.reads_more);
         let input = counted.map_or(input_tokens, |counted| counted.min(input_tokens));
         let tokens = Tokens { input, output: count().min(output_tokens), ..Tokens::default() };
-        let usage = Usage { tokens, tools: answer.tools_seen.clone() };
+        let usage = Usage { tokens, tools: answer.tools_seen.clone(), largest_prompt: None };
         self.settle(reservation, Basis::Counted, usage, answer, of)
     }
 
@@ -138,7 +140,7 @@ impl Bill {
 
     fn counted_input(&self) -> Option<u64> {
         let body = std::str::from_utf8(self.body.as_ref()?).ok()?;
-        Some(count::body_upper(self.encoding.unwrap_or(Encoding::O200k), body, 0))
+        count::body_upper(self.encoding.unwrap_or(Encoding::O200k), body, &[], u64::MAX)
     }
 
     fn settle(
@@ -152,6 +154,11 @@ impl Bill {
         if self.tools.web_search == Some(WebSearch::Chat) {
             // Chat's usage has no count; a search model searches once a request.
             usage.tools.web_searches = usage.tools.web_searches.max(1);
+        }
+        let input = usage.tokens.input_total();
+        if input <= reservation.hold().bound.input_tokens {
+            // Within the hold, no turn was larger than the hold allows for.
+            usage.largest_prompt = Some(self.largest_prompt.min(input));
         }
         let tier = self.served_tier(answer);
         let served = answer.model.as_deref().and_then(|model| self.sheet.find(model, self.at_s));

@@ -6,17 +6,20 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::domain::demand::WebSearch;
+use crate::domain::demand::{Bound, ContainerDemand, ImageQuality, ImageTool, WebSearch};
+use crate::domain::tokens::ContainerMemory;
 use crate::domain::{Demand, ObjectKind};
 use crate::guard::Reservation;
 use crate::ledger::entry::Attribution;
 use crate::openai::endpoint::Metered;
 use crate::openai::request::{self, Edit, Invalid, InvalidKind};
-use crate::pricing::count;
+use crate::pricing::bound::{BoundInputs, bound, largest_prompt};
+use crate::pricing::plan::Written;
 use crate::pricing::sheet::Price;
 use crate::proxy::admit::{Admitted, Candidate, admit};
 use crate::proxy::auth::Caller;
 use crate::proxy::bill::{self, Bill};
+use crate::proxy::count::Counter;
 use crate::proxy::exchange::Metering;
 use crate::proxy::headers::{self, Wishes};
 use crate::proxy::record::Recording;
@@ -24,9 +27,13 @@ use crate::proxy::refuse::{Named, Refusal};
 use crate::proxy::{Proxy, Rules, bounded, rate_headers};
 use crate::throttle::{Paced, Take};
 
-const CLAMPED: HeaderName = HeaderName::from_static("x-spendguard-clamped-output-tokens");
-/// The image tool's model if a request names none.
-const IMAGE_MODEL: &str = "gpt-image-1";
+/// The output tokens for each choice that the guard wrote into the request.
+const OUTPUT_BOUND: HeaderName = HeaderName::from_static("x-spendguard-output-bound");
+const CLAMPED_OUTPUT: HeaderName = HeaderName::from_static("x-spendguard-clamped-output-tokens");
+const CLAMPED_CALLS: HeaderName = HeaderName::from_static("x-spendguard-clamped-tool-calls");
+/// The image tool's model if a request names none: the dearest of those that are
+/// still served (`gpt-image-1` was shut down on 2026-10-23).
+const IMAGE_MODEL: &str = "gpt-image-1.5";
 
 /// A metered request that has been admitted.
 pub(super) struct Prepared {
@@ -46,19 +53,33 @@ impl Proxy {
     ) -> Result<Prepared, Refusal> {
         let mut parsed = request::parse(endpoint, &body).map_err(refuse_invalid)?;
         let demand = &mut parsed.demand;
-        search_unasked(endpoint, demand);
         let now_s = self.guard.clock().now_s();
         let priced = rules.sheet.find(&demand.model, now_s);
+        if endpoint == Metered::Chat && priced.as_ref().is_some_and(|price| price.searches_always) {
+            demand.tools.web_search = Some(WebSearch::Chat);
+        }
         self.check_model(caller, &demand.model, priced.as_deref())?;
         let Wishes { max_cost, tags } = headers::wishes(&head.headers)?;
         let attribution =
             Arc::new(self.attribution(caller, endpoint.name(), demand, tags, priced.as_deref()));
-        let under_cap = max_cost.is_some() || self.guard.needs_price(&attribution);
-        let (price, image_price) = prices(rules, demand, priced, under_cap, now_s)?;
-        let paced = self.pace(&attribution, take(demand))?;
-        let conversation_tokens = self.check_references(rules, caller, demand).await?;
-        let (encoding, is_priced) = (count::encoding_of(&demand.model), price.is_some());
+        let caps = self.guard.caps(&attribution);
+        let under_money = max_cost.is_some() || caps.money;
+        let is_capped = under_money || caps.tokens;
+        if demand.stored_prompt {
+            fill_stored_prompt(rules, demand, is_capped)?;
+        }
+        let (price, image_price) = prices(rules, demand, priced, under_money, now_s)?;
+        let is_priced = price.is_some();
         let bounding = price.clone().unwrap_or_else(|| rules.sheet.dearest(now_s));
+        let encoding = bounding.tokenizer;
+        let policy = rules.admit.policy;
+        let clampable = !matches!(endpoint, Metered::Compact | Metered::Embeddings);
+        let written =
+            if is_capped { policy.written(&bounding, demand, clampable) } else { Written::default() };
+        let conversation_tokens = self.check_references(rules, caller, demand).await?;
+        let context_tokens = (!demand.server_context && demand.references.is_empty()).then_some(0);
+        let inputs = policy.inputs(demand, written, context_tokens);
+        let paced = self.pace(&attribution, take(&bounding, image_price.as_deref(), demand, inputs))?;
         let candidate = Candidate {
             attribution,
             demand,
@@ -67,17 +88,23 @@ impl Proxy {
             image_price: image_price.as_deref(),
             price_version: Arc::clone(rules.sheet.version()),
             client_cap: max_cost,
+            endpoint,
             body: &body,
-            clampable: !matches!(endpoint, Metered::Compact | Metered::Embeddings),
+            clampable,
+            calls_open: written.tool_calls.is_some(),
+            inputs,
             encoding,
+            counter: Counter { upstream: &self.upstream, authorization: &caller.authorization },
         };
-        let Admitted { reservation, clamped } = self.admit(rules, &candidate).await?;
+        let admitted = self.admit(rules, &candidate).await?;
+        let output_max = admitted.clamped_output.or(written.output_max);
+        let tool_calls_max = admitted.clamped_calls.or(written.tool_calls);
+        // Where nobody knows how long an answer may be, the bound may not be kept.
+        let unbounded = bounding.max_output_tokens.is_none() && demand.output_max.is_none();
+        let extra = extra_headers(&paced, output_max, &admitted);
+        let reservation = admitted.reservation;
         let recording = self.record((endpoint, demand, conversation_tokens), caller, &reservation).await?;
-        let caps_tools = under_cap && demand.tools.loops && demand.tools.calls_max.is_none();
-        let unbounded =
-            bounding.max_output_tokens.is_none() && demand.output_max.is_none() && clamped.is_none();
-        let cut_at_tokens = (under_cap && unbounded).then(|| reservation.hold().bound.output_tokens);
-        let extra = extra_headers(&paced, clamped);
+        let cut_at_tokens = (under_money && unbounded).then(|| reservation.hold().bound.output_tokens);
         let bill = Bill {
             endpoint,
             sheet: Arc::clone(&rules.sheet),
@@ -85,23 +112,18 @@ impl Proxy {
             image_price,
             tools: demand.tools.clone(),
             asked_tier: demand.tier,
-            default_tier: rules.admit.default_tier,
+            default_tier: policy.project_tier,
             encoding,
             body: bill::kept(&body),
             at_s: now_s,
+            largest_prompt: largest_prompt(&bounding, demand, admitted.inputs),
             reads_more: reads_more(demand),
         };
         let hide_usage = parsed.wants_usage_injected();
-        let edit = Edit {
-            include_usage: hide_usage,
-            output_max: clamped,
-            tool_calls_max: caps_tools.then_some(rules.admit.tool_calls_max),
-        };
+        let edit = Edit { include_usage: hide_usage, output_max, tool_calls_max };
         let body = parsed.rewrite(&body, &edit).map_or(body, Bytes::from);
-        Ok(Prepared {
-            body,
-            metering: Metering { reservation, bill, hide_usage, cut_at_tokens, extra, recording },
-        })
+        let metering = Metering { reservation, bill, hide_usage, cut_at_tokens, extra, recording };
+        Ok(Prepared { body, metering })
     }
 
     /// Refuses a request that names what is not its project's. Returns what is known
@@ -174,24 +196,37 @@ impl Proxy {
     }
 }
 
-/// Some models search the web on every request, asked or not.
-fn search_unasked(endpoint: Metered, demand: &mut Demand) {
-    if endpoint == Metered::Chat && demand.model.contains("-search-") {
-        demand.tools.web_search = Some(WebSearch::Chat);
-    }
-}
-
-/// What the answer's head says of rates and of a clamped output.
-fn extra_headers(paced: &Paced, clamped: Option<u64>) -> HeaderMap {
+/// What the answer's head says of rates and of what was written into the request.
+fn extra_headers(paced: &Paced, output_max: Option<u64>, admitted: &Admitted) -> HeaderMap {
     let mut headers = rate_headers(paced);
-    headers.extend(clamped.map(|tokens| (CLAMPED, HeaderValue::from(tokens))));
+    headers.extend(output_max.map(|tokens| (OUTPUT_BOUND, HeaderValue::from(tokens))));
+    headers.extend(admitted.clamped_output.map(|tokens| (CLAMPED_OUTPUT, HeaderValue::from(tokens))));
+    headers.extend(admitted.clamped_calls.map(|calls| (CLAMPED_CALLS, HeaderValue::from(calls))));
     headers
 }
 
 fn reads_more(demand: &Demand) -> bool {
-    let media = &demand.media;
-    let seen = media.images + media.images_low + media.audio_bytes + media.opaque;
-    demand.server_context || demand.tools.loops || seen > 0
+    demand.server_context
+        || demand.stored_prompt
+        || demand.tools.loops
+        || !demand.references.is_empty()
+        || !demand.media.is_empty()
+}
+
+/// Refuses a stored prompt under a cap, unless they are allowed: then it is held
+/// and booked as if it carried every tool there is.
+fn fill_stored_prompt(rules: &Rules, demand: &mut Demand, is_capped: bool) -> Result<(), Refusal> {
+    if is_capped && !rules.admit.stored_prompts {
+        let message = "A stored prompt may carry tools, files and a model that only upstream knows, so it can't be used under a hard limit; send its content instead, or have the operator set guard.stored_prompts = \"allow\".";
+        return Err(Refusal::FieldNotAllowed(message.to_owned(), Some("prompt")));
+    }
+    let tools = &mut demand.tools;
+    tools.web_search = Some(WebSearch::Preview);
+    tools.file_search = true;
+    tools.containers.push(ContainerDemand::Made(ContainerMemory::G64));
+    tools.image.get_or_insert_with(|| ImageTool { quality: ImageQuality::Other, ..ImageTool::default() });
+    tools.loops = true;
+    Ok(())
 }
 
 fn refuse_invalid(invalid: Invalid) -> Refusal {
@@ -201,12 +236,9 @@ fn refuse_invalid(invalid: Invalid) -> Refusal {
     }
 }
 
-/// What a request takes from rates, as OpenAI reckons it: a quarter of its
-/// bytes, and the output it asks for.
-fn take(demand: &Demand) -> Take {
-    let text = demand.body_bytes.saturating_sub(demand.media.inline_bytes);
-    let input_tokens = text.div_ceil(4);
-    let output_tokens = demand.output_max.unwrap_or(0).saturating_mul(demand.choices);
+/// What a request takes from rates: the most tokens that it may use.
+fn take(price: &Price, image_price: Option<&Price>, demand: &Demand, inputs: BoundInputs) -> Take {
+    let Bound { input_tokens, output_tokens, .. } = bound(price, image_price, demand, inputs);
     Take { tokens: input_tokens.saturating_add(output_tokens), input_tokens, output_tokens }
 }
 

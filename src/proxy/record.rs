@@ -3,6 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
+use crate::domain::demand::ContainerDemand;
 use crate::domain::object::KnownObject;
 use crate::domain::tokens::ContainerMemory;
 use crate::domain::{Demand, ObjectKind, ObjectReference};
@@ -68,7 +69,7 @@ impl Recording {
             owner: Arc::clone(owner),
             kind,
             is_stored: demand.stored,
-            container_memory: demand.tools.containers.iter().copied().max(),
+            container_memory: demand.tools.containers.iter().filter_map(made).max(),
             conversation: turn,
             admitted_s,
             is_named: false,
@@ -146,6 +147,14 @@ impl Recording {
         let mut known = before.unwrap_or_else(new);
         known.used_s = known.used_s.max(self.admitted_s);
         put(ObjectReference { kind: ObjectKind::Container, id: id.to_owned() }, known)
+    }
+}
+
+/// The memory of a container that a request has upstream make.
+fn made(container: &ContainerDemand) -> Option<ContainerMemory> {
+    match container {
+        ContainerDemand::Made(memory) => Some(*memory),
+        ContainerDemand::Existing(_) => None,
     }
 }
 

@@ -19,7 +19,7 @@ EMBEDDINGS = "/v1/embeddings"
 PICTURES = {"image_url", "input_image", "computer_screenshot", "image", "image_generation_call"}
 PLAIN_TOOLS = {
     "function", "custom", "computer", "computer_use", "computer_use_preview",
-    "local_shell", "apply_patch", "namespace",
+    "local_shell", "apply_patch",
 }
 
 
@@ -49,7 +49,9 @@ def output_max(endpoint, body):
         return first(body.get("max_completion_tokens"), body.get("max_tokens"))
     if endpoint == COMPLETIONS:
         return first(body.get("max_tokens"), 16)
-    return body.get("max_output_tokens") if endpoint in RESPONSES else 0
+    if endpoint == RESPONSES[1]:
+        return None
+    return body.get("max_output_tokens") if endpoint == RESPONSES[0] else 0
 
 
 def prompts(prompt):
@@ -77,7 +79,7 @@ def exact(endpoint, body):
     """What must be the same to the letter, types included."""
     options = body.get("stream_options")
     return {
-        "model": body.get("model"),
+        "model": first(body.get("model"), ""),
         "stream": first(body.get("stream"), False),
         "usage_asked": first(inner(options, "include_usage"), False),
         "output_max": output_max(endpoint, body),
@@ -87,12 +89,20 @@ def exact(endpoint, body):
     }
 
 
+def offered(tools):
+    """Every tool, those inside of namespaces too."""
+    for tool in tools:
+        if tool.get("type") != "namespace":
+            yield tool
+        yield from offered(tool.get("tools") or [])
+
+
 def at_least(endpoint, body):
     """What the guard may only overrate."""
     content = parts(body.get("messages" if endpoint == CHAT else "input"))
     content = list(content) if endpoint in (CHAT, *RESPONSES) else []
     kinds = [part.get("type") for part in content]
-    tools = body.get("tools") or []
+    tools = list(offered(body.get("tools") or []))
     local = lambda tool: tool.get("type") == "shell" and inner(tool.get("environment"), "type") == "local"
     refers = any(body.get(name) is not None for name in ("previous_response_id", "conversation", "prompt"))
     ttl = inner(body.get("prompt_cache_options"), "ttl")

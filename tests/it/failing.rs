@@ -6,6 +6,7 @@ use http::{Method, StatusCode};
 use serde_json::json;
 
 use crate::harness::{House, UPSTREAM_KEY, call, chat, run};
+use crate::scripted::{Reply, guard_before};
 
 #[test]
 fn an_upstream_that_is_not_there_costs_nothing() {
@@ -40,20 +41,23 @@ fn an_upstream_that_stays_silent_is_charged_its_hold() {
 #[test]
 fn a_stream_without_a_bound_is_cut_where_its_hold_ends() {
     run(async {
-        // A model whose longest answer nobody knows is taken to end by 128,000
-        // tokens; this one doesn't.
+        // Nobody knows how long an answer of this model may be, and its upstream
+        // does not keep the bound that it is given.
         let config = "[[price]]\nmodel = \"wild-1\"\ninput = 1\noutput = 1\n\
                       [[limit]]\nname = \"b\"\nwindow = \"day\"\nhard = 0.5\n";
-        let house = House::with(config).await;
-        let ordered = [("x-fake-chunks", "150000")];
-        let answer = house.chat(&ordered, json!({ "model": "wild-1", "stream": true })).await;
+        let chunk = json!({ "id": "chatcmpl-1", "object": "chat.completion.chunk", "model": "wild-1",
+            "choices": [{ "index": 0, "delta": { "content": " word" } }] });
+        let events = format!("data: {chunk}\n\n").repeat(40_000) + "data: [DONE]\n\n";
+        let (house, asked) = guard_before(config, move |_, _| Reply::Events(events.clone())).await;
+        let answer = house.chat(&[], json!({ "model": "wild-1", "stream": true })).await;
+        assert_eq!(asked.borrow()[0].1["max_completion_tokens"], 16_384);
         let text = String::from_utf8_lossy(&answer.body).into_owned();
         assert_eq!(answer.status, StatusCode::OK, "{text}");
         assert!(!text.contains("[DONE]") && text.contains("\"error\":{"), "{}", &text[text.len() - 300..]);
         house.settled().await;
         let meter = house.meter("b").await;
         let settled: spendguard::domain::Money = meter["settled"].as_str().unwrap().parse().unwrap();
-        assert!(settled.nano() > 127_000_000 && settled.nano() <= 500_000_000, "{settled}");
+        assert!(settled.nano() > 16_000_000 && settled.nano() < 18_000_000, "{settled}");
     });
 }
 
@@ -232,12 +236,15 @@ fn a_client_that_leaves_while_it_waits_for_room_leaves_nothing_held() {
         let asked = json!({ "max_completion_tokens": 200 });
         let first = house.chat(&[("x-fake-latency-ms", "800")], asked.clone());
         let second = async {
-            tokio::time::sleep(Duration::from_millis(200)).await;
+            while house.guard.in_doubt().1 == 0 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
             let bearer = format!("Bearer {}", house.key);
             let headers = [("authorization", bearer.as_str())];
             let body = bytes::Bytes::from(chat(asked.clone()).to_string());
             let waiting = call(&house.proxy, Method::POST, "/v1/chat/completions", &headers, body);
-            assert!(tokio::time::timeout(Duration::from_millis(200), waiting).await.is_err(), "it waits");
+            let early = tokio::time::timeout(Duration::from_millis(200), waiting).await;
+            assert!(early.is_err(), "it waits: {early:?}");
         };
         let (first, ()) = tokio::join!(first, second);
         assert_eq!(first.status, StatusCode::OK);

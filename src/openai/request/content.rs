@@ -1,9 +1,10 @@
-//! Counts what messages and input items hold besides text.
+//! Finds what messages and input items hold besides text.
 //!
-//! Text costs at most its bytes in the body, so it is skipped. Pictures,
-//! sound and files are counted; base64 counts as theirs only where upstream
-//! surely reads it so. What is not understood makes the bound larger: an
-//! unknown kind of part is opaque, a reference is context we can't see.
+//! Text costs at most its bytes in the body, so it is skipped. Images, audio
+//! and documents are noted where they stand, by the parser's own slices of the
+//! body: only the bytes of a field that upstream surely reads as media are not
+//! counted as text. What is not understood makes the bound larger: an unknown
+//! kind of part is opaque, a reference is context of unknown size.
 
 use std::fmt;
 
@@ -14,13 +15,20 @@ use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use super::references::References;
 use super::tools::Offer;
 use crate::domain::ObjectKind;
-use crate::domain::demand::Media;
+use crate::domain::demand::Detail;
 use crate::openai::json::{Loose, Raw, scalars_default};
 
 /// What a message, an item, a part, or a list of them comes to.
 #[derive(Debug, Default)]
-pub(super) struct Content {
-    pub(super) media: Media,
+pub(super) struct Content<'a> {
+    /// Images: the string that holds an inline one, and the detail.
+    pub(super) images: Vec<(Option<&'a str>, Detail)>,
+    /// The strings of inline audio.
+    pub(super) audio: Vec<&'a str>,
+    /// The strings of inline files.
+    pub(super) documents: Vec<&'a str>,
+    /// Parts that only upstream can see the size of.
+    pub(super) opaque: u64,
     /// Whether upstream fills in something that isn't in the body.
     pub(super) server_context: bool,
     /// Tools that items bring along.
@@ -29,27 +37,24 @@ pub(super) struct Content {
     pub(super) references: References,
 }
 
-impl Content {
+impl<'a> Content<'a> {
     fn merge(&mut self, other: Self) {
-        let Media { images, images_low, inline_bytes, audio_bytes, opaque } = other.media;
-        let media = &mut self.media;
-        media.images = media.images.saturating_add(images);
-        media.images_low = media.images_low.saturating_add(images_low);
-        media.inline_bytes = media.inline_bytes.saturating_add(inline_bytes);
-        media.audio_bytes = media.audio_bytes.saturating_add(audio_bytes);
-        media.opaque = media.opaque.saturating_add(opaque);
+        self.images.extend(other.images);
+        self.audio.extend(other.audio);
+        self.documents.extend(other.documents);
+        self.opaque = self.opaque.saturating_add(other.opaque);
         self.server_context |= other.server_context;
         self.offer.merge(other.offer);
         self.references.merge(other.references);
     }
 
-    fn of(node: Node<'_>) -> Self {
+    fn of(node: Node<'a>) -> Self {
         let mut sum = Self::default();
         sum.add_kind(&node);
         sum.references.add(ObjectKind::File, node.file_id);
         sum.references.add(ObjectKind::File, node.file.0.file_id);
         if node.audio.value().is_some() {
-            sum.media.opaque += 1;
+            sum.opaque += 1;
         }
         for inner in [node.content, node.output, node.outputs] {
             sum.merge(inner);
@@ -60,26 +65,17 @@ impl Content {
         sum
     }
 
-    fn add_kind(&mut self, node: &Node<'_>) {
-        let Some(kind) = node.kind.value() else { return self.add_untyped(node) };
-        match kind.trim_matches('"') {
+    fn add_kind(&mut self, node: &Node<'a>) {
+        let Some(kind) = node.kind.string() else { return self.add_untyped(node) };
+        match &*kind {
             "image_url" | "input_image" | "computer_screenshot" | "image" => self.add_image(node),
-            "image_generation_call" => {
-                self.media.images += 1;
-                self.media.inline_bytes += node.result.string_bytes().unwrap_or(0);
-            }
+            "image_generation_call" => self.images.push((node.result.quoted(), Detail::Auto)),
             "input_audio" => self.add_audio(node),
-            "file" | "input_file" => {
-                self.media.opaque += 1;
-                let inline = node.file_data.string_bytes().or(node.file.0.file_data.string_bytes());
-                self.media.inline_bytes += inline.unwrap_or(0);
-            }
-            "item_reference" => {
-                self.server_context = true;
-                self.references.add(ObjectKind::Item, node.id);
-            }
+            "file" | "input_file" => self.add_file(node),
+            "item_reference" => self.references.add(ObjectKind::Item, node.id),
             "web_search_call" | "file_search_call" | "code_interpreter_call" => {
-                self.server_context = true;
+                // Without an id there is nothing that upstream could look up.
+                self.server_context |= node.id.value().is_some();
             }
             "reasoning" | "compaction" => {
                 if node.encrypted_content.value().is_none() {
@@ -88,44 +84,69 @@ impl Content {
                 }
             }
             kind if TEXT_KINDS.contains(&kind) => {}
-            _ => self.media.opaque += 1,
+            _ => self.opaque += 1,
         }
     }
 
     /// A message needs no type, nor does a reference to a stored item.
-    fn add_untyped(&mut self, node: &Node<'_>) {
+    fn add_untyped(&mut self, node: &Node<'a>) {
         let media = [node.file_id, node.file_data, node.file.0.file_data, node.input_audio.0.data];
         if node.image_url.is_given() || media.into_iter().any(|raw| raw.value().is_some()) {
-            self.media.opaque += 1;
+            self.opaque += 1;
         }
         if node.role.value().is_none() && node.id.value().is_some() {
-            self.server_context = true;
             self.references.add(ObjectKind::Item, node.id);
         }
     }
 
-    fn add_image(&mut self, node: &Node<'_>) {
-        let (inline, detail) = match &node.image_url {
-            Link::Text(inline) => (*inline, node.detail),
-            Link::Object(link) => (inline_bytes(link.url), link.detail),
-            Link::Absent => (0, node.detail),
+    fn add_image(&mut self, node: &Node<'a>) {
+        let (url, detail) = match &node.image_url {
+            Link::Text(url) => (url.quoted(), node.detail),
+            Link::Object(link) => (link.url.quoted(), link.detail),
+            Link::Absent => (None, node.detail),
         };
-        match detail.value() {
-            Some("\"low\"") => self.media.images_low += 1,
-            Some(_) | None => self.media.images += 1,
-        }
-        self.media.inline_bytes = self.media.inline_bytes.saturating_add(inline);
+        let detail = match detail.string().as_deref() {
+            Some("low") => Detail::Low,
+            Some("high") => Detail::High,
+            Some(_) | None => Detail::Auto,
+        };
+        self.images.push((url.filter(|url| is_data_url(url)), detail));
     }
 
-    fn add_audio(&mut self, node: &Node<'_>) {
-        match node.input_audio.0.data.string_bytes() {
-            Some(bytes) => {
-                self.media.inline_bytes += bytes;
-                self.media.audio_bytes += bytes;
-            }
-            None => self.media.opaque += 1,
+    fn add_audio(&mut self, node: &Node<'a>) {
+        match node.input_audio.0.data.quoted() {
+            Some(data) => self.audio.push(data),
+            None => self.opaque += 1,
         }
     }
+
+    fn add_file(&mut self, node: &Node<'a>) {
+        match node.file_data.quoted().or(node.file.0.file_data.quoted()) {
+            Some(data) => self.documents.push(data),
+            None => self.opaque += 1,
+        }
+    }
+}
+
+/// Whether a quoted string starts as a data URL does, whatever its spelling.
+fn is_data_url(quoted: &str) -> bool {
+    const SCHEME: &str = "data:";
+    // An escape takes at most six bytes for each character of the scheme.
+    let start = quoted.get(1..).unwrap_or_default();
+    let plain = start.get(..SCHEME.len());
+    plain.is_some_and(|plain| plain.eq_ignore_ascii_case(SCHEME))
+        || start.get(..6 * SCHEME.len()).is_some_and(|start| {
+            start.contains('\\')
+                && serde_json::from_str::<String>(&format!("\"{}\"", whole_escapes(start))).is_ok_and(
+                    |text| text.get(..SCHEME.len()).is_some_and(|s| s.eq_ignore_ascii_case(SCHEME)),
+                )
+        })
+}
+
+/// The text without an escape that its end cuts in two.
+fn whole_escapes(text: &str) -> &str {
+    let tail = text.rfind('\\').filter(|at| text.len() - at < 6);
+    tail.map_or(text, |at| &text[..at])
 }
 
 /// Items and parts that hold nothing but text of the body.
@@ -172,9 +193,12 @@ struct Node<'a> {
     id: Raw<'a>,
     #[serde(borrow)]
     detail: Raw<'a>,
-    content: Content,
-    output: Content,
-    outputs: Content,
+    #[serde(borrow)]
+    content: Content<'a>,
+    #[serde(borrow)]
+    output: Content<'a>,
+    #[serde(borrow)]
+    outputs: Content<'a>,
     #[serde(borrow)]
     image_url: Link<'a>,
     #[serde(borrow)]
@@ -210,13 +234,12 @@ struct File<'a> {
     file_id: Raw<'a>,
 }
 
-/// A picture's address: a string in responses, an object in chat.
+/// An image's address: a string in responses, an object in chat.
 #[derive(Default)]
 enum Link<'a> {
     #[default]
     Absent,
-    /// The bytes of base64 it holds, if it is a data URL.
-    Text(u64),
+    Text(Raw<'a>),
     Object(LinkObject<'a>),
 }
 
@@ -235,41 +258,20 @@ struct LinkObject<'a> {
     detail: Raw<'a>,
 }
 
-const DATA_URL: &str = "data:image/";
-
-fn inline_bytes(url: Raw<'_>) -> u64 {
-    let is_data = url.value().is_some_and(|text| text.trim_start_matches('"').starts_with(DATA_URL));
-    if is_data { url.string_bytes().unwrap_or(0) } else { 0 }
-}
-
 impl<'de: 'a, 'a> Deserialize<'de> for Link<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(LinkVisitor)
+        let raw = Raw::deserialize(deserializer)?;
+        Ok(match raw.value() {
+            Some(text) if text.starts_with('"') => Self::Text(raw),
+            Some(text) if text.starts_with('{') => {
+                Self::Object(serde_json::from_str(text).map_err(serde::de::Error::custom)?)
+            }
+            Some(_) | None => Self::Absent,
+        })
     }
 }
 
-struct LinkVisitor;
-
-impl<'de> Visitor<'de> for LinkVisitor {
-    type Value = Link<'de>;
-
-    scalars_default!();
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("an address")
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<Link<'de>, E> {
-        let inline = if text.starts_with(DATA_URL) { text.len() } else { 0 };
-        Ok(Link::Text(u64::try_from(inline).unwrap_or(0)))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Link<'de>, A::Error> {
-        LinkObject::deserialize(MapAccessDeserializer::new(map)).map(Link::Object)
-    }
-}
-
-impl<'de> Deserialize<'de> for Content {
+impl<'de: 'a, 'a> Deserialize<'de> for Content<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(ContentVisitor)
     }
@@ -278,7 +280,7 @@ impl<'de> Deserialize<'de> for Content {
 struct ContentVisitor;
 
 impl<'de> Visitor<'de> for ContentVisitor {
-    type Value = Content;
+    type Value = Content<'de>;
 
     scalars_default!();
 
@@ -286,19 +288,19 @@ impl<'de> Visitor<'de> for ContentVisitor {
         formatter.write_str("text, or a list of parts")
     }
 
-    fn visit_str<E>(self, _: &str) -> Result<Content, E> {
+    fn visit_str<E>(self, _: &str) -> Result<Content<'de>, E> {
         Ok(Content::default())
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Content, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Content<'de>, A::Error> {
         let mut sum = Content::default();
-        while let Some(part) = seq.next_element::<Content>()? {
+        while let Some(part) = seq.next_element::<Content<'de>>()? {
             sum.merge(part);
         }
         Ok(sum)
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Content, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Content<'de>, A::Error> {
         Node::deserialize(MapAccessDeserializer::new(map)).map(Content::of)
     }
 }

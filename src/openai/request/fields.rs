@@ -59,8 +59,12 @@ pub(super) struct Body<'a> {
     pub(super) modalities: Modalities,
     pub(super) prompt: Prompt,
     pub(super) tools: Offer,
-    pub(super) messages: Content,
-    pub(super) input: Content,
+    #[serde(borrow)]
+    pub(super) prediction: Raw<'a>,
+    #[serde(borrow)]
+    pub(super) messages: Content<'a>,
+    #[serde(borrow)]
+    pub(super) input: Content<'a>,
 }
 
 /// `prompt_cache_options`.
@@ -88,9 +92,11 @@ impl<'a> Body<'a> {
         let older = ("max_tokens", self.max_tokens);
         let responses = ("max_output_tokens", self.max_output_tokens);
         let (name, raw) = match endpoint {
+            // Compaction has no field that bounds its output; what a client writes is not its bound.
+            Metered::Compact => return Ok(Outputs { name: None, raw: Raw::default(), asked: None }),
             Metered::Embeddings => return Ok(Outputs { name: None, raw: Raw::default(), asked: Some(0) }),
             Metered::Completions => older,
-            Metered::Responses | Metered::Compact => responses,
+            Metered::Responses => responses,
             Metered::Chat => {
                 if newer.1.value().is_some() && older.1.value().is_some() {
                     let rule = "give either max_tokens or max_completion_tokens, not both";

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::domain::demand::Media;
+use crate::domain::demand::{Detail, Image};
 
 fn read(endpoint: Metered, body: &Value) -> Result<Request, Invalid> {
     parse(endpoint, body.to_string().as_bytes())
@@ -221,8 +221,11 @@ fn pictures_sound_and_files_in_chat_are_counted() {
         {"type": "file", "file": {"file_id": "file-1"}},
         {"type": "input_smell", "smell": "?"},
     ]}, {"role": "assistant", "audio": {"id": "audio_1"}}, {"role": "tool", "content": "x", "tool_call_id": "c"}]}));
-    let expected = Media { images: 1, images_low: 1, inline_bytes: 28 + 10 + 34, audio_bytes: 10, opaque: 4 };
-    assert_eq!(demand.unwrap().media, expected);
+    let media = demand.unwrap().media;
+    let unseen = |detail| Image { size: None, detail };
+    assert_eq!(media.images, [unseen(Detail::Low), unseen(Detail::Auto)]);
+    assert_eq!((media.inline_bytes(), media.documents.len(), media.opaque), (28 + 10 + 34, 1, 4));
+    assert_eq!(media.audio_ms, 0, "a recording that is too short to be one is opaque");
 }
 
 #[test]
@@ -238,43 +241,94 @@ fn pictures_and_files_in_responses_are_counted_wherever_they_stand() {
         {"type": "function_call", "name": "f", "arguments": "{}", "call_id": "c"},
     ]}))
     .unwrap();
-    let expected = Media { images: 4, images_low: 1, inline_bytes: 3 * 26 + 6, audio_bytes: 0, opaque: 1 };
-    assert_eq!(demand.media, expected);
+    let media = demand.media;
+    assert_eq!((media.images.len(), media.opaque, media.inline_bytes()), (5, 1, 3 * 28 + 6));
     assert!(!demand.server_context);
 }
 
+/// The parts of a body that are left out of its text.
+fn left_out(endpoint: Metered, body: &str) -> Vec<&str> {
+    let media = parse(endpoint, body.as_bytes()).unwrap().demand.media;
+    media.inline.into_iter().map(|span| &body[span]).collect()
+}
+
 #[test]
-fn inline_bytes_never_exceed_the_strings_that_hold_them() {
-    let picture = format!("data:image/png;base64,{}", "A".repeat(100));
-    let body = json!({"model": "m", "messages": [{"content": [{"type": "image_url", "image_url": {"url": picture}}]}]});
-    let escaped = body.to_string().replace("image/png", "image\\/png");
-    let request = parse(Metered::Chat, escaped.as_bytes()).unwrap();
-    assert!(request.demand.media.inline_bytes <= u64::try_from(escaped.len()).unwrap());
-    assert_eq!(request.demand.media.images, 1);
+fn media_is_left_out_of_the_text_in_every_spelling() {
+    for url in [
+        "data:image/png;base64,AAAA",
+        r"data:image\/png;base64,AAAA",
+        r"\u0064ata:image/png;base64,AA\u0041A",
+        r"data:image/png;base64,AA\nAA",
+        "DATA:IMAGE/PNG;BASE64,AAAA",
+    ] {
+        let body = format!(
+            r#"{{"model":"m","messages":[{{"role":"user","content":[{{"type":"image_url","image_url":{{"url":"{url}"}}}}]}}]}}"#
+        );
+        assert_eq!(left_out(Metered::Chat, &body), [format!("\"{url}\"")]);
+        let body = format!(
+            r#"{{"model":"m","input":[{{"role":"user","content":[{{"type":"input_im\u0061ge","image_url":"{url}"}}]}}]}}"#
+        );
+        assert_eq!(left_out(Metered::Responses, &body), [format!("\"{url}\"")]);
+    }
+}
+
+#[test]
+fn only_what_upstream_reads_as_media_is_left_out_of_the_text() {
+    let base64 = "A".repeat(10_000);
+    for part in [
+        json!({"type": "text", "text": base64}),
+        json!({"type": "text", "text": "", "image_url": {"url": format!("data:image/png;base64,{base64}")}}),
+        json!({"type": "image_url", "image_url": {"url": format!("https://example.com/{base64}")}}),
+        json!({"type": "refusal", "refusal": base64, "file_data": base64}),
+    ] {
+        let body = json!({"model": "m", "messages": [{"role": "user", "content": [part]}]}).to_string();
+        assert_eq!(left_out(Metered::Chat, &body), [""; 0], "{part}");
+    }
 }
 
 #[test]
 fn what_upstream_fills_in_is_server_context() {
     for members in [
-        json!({"previous_response_id": "resp_1"}),
-        json!({"conversation": "conv_1"}),
-        json!({"conversation": {"id": "conv_1"}}),
-        json!({"prompt": {"id": "pmpt_1"}}),
-        json!({"prompt": false}),
-        json!({"prompt": 5}),
-        json!({"prompt": -5}),
-        json!({"prompt": 0.5}),
-        json!({"input": [{"type": "item_reference", "id": "msg_1"}]}),
-        json!({"input": [{"id": "msg_1"}]}),
         json!({"input": [{"type": "reasoning", "id": "rs_1", "summary": []}]}),
         json!({"input": [{"type": "web_search_call", "id": "ws_1", "status": "completed"}]}),
     ] {
         assert!(responses(members.clone()).unwrap().server_context, "{members}");
         assert!(asked(Metered::Compact, members).unwrap().server_context);
     }
+    for members in [
+        json!({"previous_response_id": "resp_1"}),
+        json!({"conversation": "conv_1"}),
+        json!({"conversation": {"id": "conv_1"}}),
+        json!({"input": [{"type": "item_reference", "id": "msg_1"}]}),
+        json!({"input": [{"id": "msg_1"}]}),
+    ] {
+        assert_eq!(responses(members.clone()).unwrap().references.len(), 1, "{members}");
+        assert_eq!(asked(Metered::Compact, members).unwrap().references.len(), 1);
+    }
     let plain =
         json!({"input": [{"role": "user", "content": "x", "id": "msg_1"}], "previous_response_id": null});
-    assert!(!responses(plain).unwrap().server_context);
+    let plain = responses(plain).unwrap();
+    assert!(!plain.server_context && plain.references.is_empty());
+}
+
+#[test]
+fn a_stored_prompt_may_stand_for_the_model_too() {
+    for prompt in [json!({"id": "pmpt_1"}), json!(false), json!(5), json!(-5), json!(0.5)] {
+        assert!(responses(json!({"prompt": prompt})).unwrap().stored_prompt, "{prompt}");
+        let bare = read(Metered::Responses, &json!({"prompt": prompt})).unwrap().demand;
+        assert_eq!((bare.stored_prompt, &*bare.model), (true, ""));
+    }
+    assert!(!responses(json!({"prompt": null})).unwrap().stored_prompt);
+    assert!(!asked(Metered::Completions, json!({"prompt": "x"})).unwrap().stored_prompt);
+    assert_eq!(refusal(Metered::Responses, r#"{"prompt":null}"#).param, Some("model"));
+}
+
+#[test]
+fn a_prediction_is_counted_by_its_bytes() {
+    let prediction = json!({"type": "content", "content": "x".repeat(100)});
+    let demand = chat(json!({"prediction": prediction})).unwrap();
+    assert!(demand.prediction_bytes >= 100, "{}", demand.prediction_bytes);
+    assert_eq!(responses(json!({"prediction": prediction})).unwrap().prediction_bytes, 0);
 }
 
 #[test]

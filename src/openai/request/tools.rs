@@ -10,7 +10,7 @@ use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 
 use super::references::References;
 use crate::domain::ObjectKind;
-use crate::domain::demand::{ImageTool, ToolDemand, WebSearch};
+use crate::domain::demand::{ContainerDemand, ImageQuality, ImageTool, ToolDemand, WebSearch};
 use crate::domain::tokens::ContainerMemory;
 use crate::openai::json::{Loose, Object, Raw};
 
@@ -64,7 +64,9 @@ impl Offer {
         self.refused.get_or_insert_with(|| why.to_owned());
     }
 
-    fn add(&mut self, tool: &Tool<'_>) {
+    fn add(&mut self, mut tool: Tool<'_>) {
+        // A namespace holds tools of its own.
+        self.merge(std::mem::take(&mut tool.tools));
         let kind = tool.kind.string().unwrap_or_default();
         self.references.add_list(ObjectKind::VectorStore, tool.vector_store_ids);
         self.references.add(ObjectKind::File, tool.input_image_mask.0.file_id);
@@ -88,7 +90,7 @@ impl Offer {
                 if tool.svg.value().is_some() || tool.output_format.string().as_deref() == Some("svg") {
                     self.refuse("The image_generation tool's svg output has no known price.");
                 }
-                self.draw(Some(ImageTool { model: tool.model.string().map(String::from) }));
+                self.draw(Some(tool.image()));
             }
             _ => {
                 let name: String = kind.chars().take(NAME_CHARS_MAX).collect();
@@ -102,9 +104,11 @@ impl Offer {
         self.references.add(ObjectKind::Container, container.id);
         self.references.add_list(ObjectKind::File, container.file_ids);
         self.references.add_members(ObjectKind::Skill, container.skills);
-        match container.memory {
-            Some(memory) => self.tools.containers.push(memory),
-            None => self.refuse("The container's memory_limit has no known price."),
+        match (container.id.string(), container.memory) {
+            (None, _) if container.id.value().is_some() => self.refuse("A container's id must be a string."),
+            (Some(id), _) => self.tools.containers.push(ContainerDemand::Existing(id.into_owned())),
+            (None, Some(memory)) => self.tools.containers.push(ContainerDemand::Made(memory)),
+            (None, None) => self.refuse("The container's memory_limit has no known price."),
         }
     }
 }
@@ -129,6 +133,36 @@ struct Tool<'a> {
     output_format: Raw<'a>,
     #[serde(borrow)]
     svg: Raw<'a>,
+    #[serde(borrow)]
+    quality: Raw<'a>,
+    #[serde(borrow)]
+    size: Raw<'a>,
+    #[serde(borrow)]
+    partial_images: Raw<'a>,
+    tools: Offer,
+}
+
+impl Tool<'_> {
+    fn image(&self) -> ImageTool {
+        let quality = match self.quality.string().as_deref() {
+            Some("low") => ImageQuality::Low,
+            Some("medium") => ImageQuality::Medium,
+            None | Some("high" | "auto") => ImageQuality::High,
+            Some(_) => ImageQuality::Other,
+        };
+        ImageTool {
+            model: self.model.string().map(String::from),
+            quality,
+            pixels: self.size.string().as_deref().and_then(pixels),
+            partial_images: self.partial_images.value().and_then(|n| n.parse().ok()).unwrap_or(0),
+        }
+    }
+}
+
+/// The pixels of a size such as `1536x1024`; `None` for `auto`.
+fn pixels(size: &str) -> Option<u64> {
+    let (width, height) = size.split_once('x')?;
+    width.parse::<u64>().ok()?.checked_mul(height.parse().ok()?)
 }
 
 /// The mask of an image to be edited.
@@ -162,9 +196,8 @@ impl Default for Container<'_> {
 }
 
 impl<'a> Container<'a> {
-    /// A container named by its id: it may have any memory, so the dearest.
     fn referenced(id: Raw<'a>) -> Self {
-        Self { memory: Some(ContainerMemory::G64), id, ..Self::default() }
+        Self { id, ..Self::default() }
     }
 
     fn is_local(&self) -> bool {
@@ -239,7 +272,7 @@ impl<'de> Visitor<'de> for OfferVisitor {
         let mut offer = Offer::default();
         let mut count = 0_usize;
         while let Some(Object(tool)) = seq.next_element::<Object<Tool<'de>>>()? {
-            offer.add(&tool);
+            offer.add(tool);
             count += 1;
             if count > TOOLS_MAX {
                 return Err(A::Error::custom("too many tools"));

@@ -6,11 +6,13 @@
 use std::sync::{Arc, LazyLock};
 
 use libfuzzer_sys::fuzz_target;
-use spendguard::domain::demand::{Bound, ImageTool, Media, Tier, ToolDemand, WebSearch};
+use spendguard::domain::demand::{
+    Bound, ContainerDemand, Image, ImageTool, Media, Tier, ToolDemand, WebSearch,
+};
 use spendguard::domain::tokens::{ContainerMemory, ToolUse};
 use spendguard::domain::{Demand, Money, Tokens, Usage};
 use spendguard::openai::{Metered, usage};
-use spendguard::pricing::bound::{BoundInputs, affordable_output, bound};
+use spendguard::pricing::bound::{BoundInputs, ToolsBound, affordable_output, bound, largest_prompt};
 use spendguard::pricing::cost::cost;
 use spendguard::pricing::rates::NamedRates;
 use spendguard::pricing::sheet::{Override, Price, Sheet};
@@ -58,22 +60,21 @@ fn demand(knobs: &[usize]) -> Demand {
     let tools = ToolDemand {
         web_search: searches[knobs[0] % 4],
         file_search: flag(1, 0),
-        containers: if flag(1, 1) { vec![memories[knobs[2] % 4]] } else { Vec::new() },
-        image: flag(1, 2).then(|| ImageTool { model: None }),
+        containers: if flag(1, 1) { vec![ContainerDemand::Made(memories[knobs[2] % 4])] } else { Vec::new() },
+        image: flag(1, 2).then(|| ImageTool::default()),
         loops: flag(1, 0) || flag(1, 1) || flag(1, 2) || matches!(knobs[0] % 4, 1 | 2),
         calls_max: flag(1, 3).then(|| amount(3)),
     };
-    let audio_bytes = if flag(1, 4) { amount(4) } else { 0 };
+    let images = usize::from(flag(1, 5)) + usize::from(flag(5, 0));
     let media = Media {
-        images: u64::from(flag(1, 5)),
-        images_low: u64::from(flag(5, 0)),
-        inline_bytes: audio_bytes,
-        audio_bytes,
+        images: vec![Image::default(); images],
+        audio_ms: if flag(1, 4) { amount(4) } else { 0 },
         opaque: u64::from(flag(5, 1)),
+        ..Media::default()
     };
     Demand {
         tier: [None].into_iter().chain(TIERS.map(Some)).nth(knobs[2] % 6).flatten(),
-        body_bytes: amount(4).saturating_add(audio_bytes),
+        body_bytes: amount(4),
         media,
         server_context: flag(5, 2),
         output_max: flag(5, 3).then(|| amount(6)),
@@ -90,8 +91,8 @@ fn demand(knobs: &[usize]) -> Demand {
 fn within(usage: &Usage, demand: &Demand, bound: &Bound, calls: u64) -> Usage {
     let media = &demand.media;
     let hidden = media.opaque > 0 || demand.server_context || demand.tools.loops;
-    let images = media.images + media.images_low > 0 || hidden;
-    let audio = media.audio_bytes > 0 || media.opaque > 0 || demand.audio_output;
+    let images = !media.images.is_empty() || hidden;
+    let audio = media.audio_ms > 0 || hidden || demand.audio_output;
     let allowed = [
         true,
         true,
@@ -120,10 +121,10 @@ fn within(usage: &Usage, demand: &Demand, bound: &Bound, calls: u64) -> Usage {
     let tools = ToolUse {
         web_searches: if tools.web_search.is_some() { usage.tools.web_searches.min(searches_max) } else { 0 },
         file_searches: if tools.file_search { usage.tools.file_searches.min(calls) } else { 0 },
-        containers: if tools.containers.is_empty() { 0 } else { usage.tools.containers.min(calls) },
+        containers: if tools.containers.is_empty() { 0 } else { usage.tools.containers.min(1) },
         image: Tokens::default(),
     };
-    Usage { tokens, tools }
+    Usage { tokens, tools, largest_prompt: None }
 }
 
 /// The tiers at which a request may be served.
@@ -137,10 +138,20 @@ fn servable(asked: Option<Tier>, project_tier: Tier) -> Vec<Tier> {
 
 /// No usage within the bound costs more than the bound.
 fn stays_within(price: &Price, demand: &Demand, used: &Usage, project_tier: Tier, nano: u64) {
-    let inputs = BoundInputs { input_tokens: None, output_max: None, tool_calls_max: 8, project_tier };
+    let inputs = BoundInputs {
+        text_tokens: None,
+        prompt_tokens: None,
+        document_tokens: None,
+        context_tokens: (!demand.server_context).then_some(0),
+        output_max: None,
+        tool_calls: demand.tools.calls_max.unwrap_or(8),
+        tool_context_max: 16_000,
+        tools_bound: ToolsBound::Practical,
+        project_tier,
+    };
     let bounded = bound(price, None, demand, inputs);
-    let calls = demand.tools.calls_max.unwrap_or(inputs.tool_calls_max);
-    let used = within(used, demand, &bounded, calls);
+    let mut used = within(used, demand, &bounded, inputs.tool_calls);
+    used.largest_prompt = Some(largest_prompt(price, demand, inputs).min(used.tokens.input_total()));
     for tier in servable(demand.tier, project_tier) {
         let cost = cost(price, tier, &used, &demand.tools, None);
         assert!(cost.total >= Money::ZERO && cost.tool_fees <= cost.total);

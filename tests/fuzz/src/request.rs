@@ -3,6 +3,8 @@
 //! The guard's understanding of a body is held against that of the second
 //! reader and of `serde_json`, before and after the body is rewritten.
 
+use std::ops::Range;
+
 use serde_json::Value;
 use spendguard::domain::Demand;
 use spendguard::domain::demand::{Tier, WebSearch};
@@ -35,7 +37,7 @@ pub fn case(input: &[u8]) -> Option<Case<'_>> {
 }
 
 /// Fields that the guard interprets in the outermost object.
-const FIELDS: [&str; 23] = [
+const FIELDS: [&str; 24] = [
     "model",
     "stream",
     "stream_options",
@@ -56,6 +58,7 @@ const FIELDS: [&str; 23] = [
     "prompt_cache_options",
     "modalities",
     "prompt",
+    "prediction",
     "tools",
     "messages",
     "input",
@@ -82,16 +85,8 @@ const PARTS: [&str; 13] = [
 const TOOLS: [&str; 6] = ["type", "container", "environment", "model", "output_format", "svg"];
 
 /// Tools that cost nothing of their own.
-const PLAIN_TOOLS: [&str; 8] = [
-    "function",
-    "custom",
-    "computer",
-    "computer_use",
-    "computer_use_preview",
-    "local_shell",
-    "apply_patch",
-    "namespace",
-];
+const PLAIN_TOOLS: [&str; 7] =
+    ["function", "custom", "computer", "computer_use", "computer_use_preview", "local_shell", "apply_patch"];
 
 const IMAGES: [&str; 4] = ["image_url", "input_image", "computer_screenshot", "image"];
 
@@ -147,8 +142,9 @@ fn each_part(node: Option<&Json>, seen: &mut impl FnMut(&Json)) {
 fn understands(endpoint: Metered, request: &Request, read: &Json) {
     let demand = &request.demand;
     let given = |name| read.given(name);
-    assert_eq!(given("model").and_then(Json::as_text).as_ref(), Some(&demand.model));
-    assert!(!demand.model.is_empty() && demand.model.len() <= 256);
+    let model = given("model").and_then(Json::as_text);
+    assert_eq!(model.as_ref().map_or("", String::as_str), demand.model);
+    assert!((demand.stored_prompt || !demand.model.is_empty()) && demand.model.len() <= 256);
     assert_eq!(given("stream") == Some(&Json::Bool(true)), demand.stream);
     let usage_asked = given("stream_options").and_then(|options| options.given("include_usage"));
     assert_eq!(usage_asked == Some(&Json::Bool(true)), demand.usage_asked);
@@ -172,7 +168,8 @@ fn output_max(endpoint: Metered, read: &Json) -> Option<u64> {
     match endpoint {
         Metered::Chat => count("max_completion_tokens").or_else(|| count("max_tokens")),
         Metered::Completions => count("max_tokens").or(Some(16)),
-        Metered::Responses | Metered::Compact => count("max_output_tokens"),
+        Metered::Responses => count("max_output_tokens"),
+        Metered::Compact => None,
         Metered::Embeddings => Some(0),
     }
 }
@@ -209,19 +206,26 @@ fn asks_for_context(endpoint: Metered, demand: &Demand, read: &Json) {
     if !matches!(endpoint, Metered::Responses | Metered::Compact) {
         return;
     }
-    let mut refers =
-        ["previous_response_id", "conversation", "prompt"].iter().any(|name| read.given(name).is_some());
+    assert_eq!(demand.stored_prompt, read.given("prompt").is_some());
+    let named = |json: &Json| json.as_text().is_some_and(|id| demand.references.iter().any(|it| it.id == id));
+    for field in ["previous_response_id", "conversation"] {
+        let given = read.given(field);
+        let id = given.map(|given| given.given("id").unwrap_or(given)).filter(|id| id.as_text().is_some());
+        assert!(id.is_none_or(named), "{field} is missing");
+    }
     each_part(read.get("input"), &mut |part| {
         let kind = part.given("type").and_then(Json::as_text);
-        refers |= kind.as_deref() == Some("item_reference");
+        let id = part.given("id").filter(|id| id.as_text().is_some());
+        if kind.as_deref() == Some("item_reference") {
+            assert!(id.is_none_or(named), "an item that is referred to is missing");
+        }
     });
-    assert!(!refers || demand.server_context || demand.media.opaque > 0, "context is missing");
 }
 
 fn counts_media(endpoint: Metered, demand: &Demand, read: &Json) {
     let media = &demand.media;
-    assert!(media.audio_bytes <= media.inline_bytes);
-    assert!(media.inline_bytes <= demand.body_bytes, "what is inline is within the body");
+    assert!(media.inline_bytes() <= demand.body_bytes, "what is inline is within the body");
+    assert!(media.inline.windows(2).all(|pair| pair[0].end <= pair[1].start), "spans ascend");
     let list = match endpoint {
         Metered::Chat => read.get("messages"),
         Metered::Responses | Metered::Compact => read.get("input"),
@@ -230,14 +234,19 @@ fn counts_media(endpoint: Metered, demand: &Demand, read: &Json) {
     let mut pictures = 0;
     each_part(list, &mut |part| {
         let kind = part.given("type").and_then(Json::as_text);
-        pictures += u64::from(kind.is_some_and(|kind| IMAGES.contains(&kind.as_str())));
+        pictures += usize::from(kind.is_some_and(|kind| IMAGES.contains(&kind.as_str())));
     });
-    assert!(media.images + media.images_low + media.opaque >= pictures, "a picture is missing");
+    assert!(media.images.len() >= pictures, "a picture is missing");
 }
 
 fn knows_tools(endpoint: Metered, demand: &Demand, read: &Json) {
-    for tool in read.get("tools").map(Json::elements).unwrap_or_default() {
+    let mut tools: Vec<&Json> = read.get("tools").map(Json::elements).unwrap_or_default().iter().collect();
+    while let Some(tool) = tools.pop() {
         let kind = tool.given("type").and_then(Json::as_text).expect("a tool has a type");
+        tools.extend(tool.given("tools").map(Json::elements).unwrap_or_default());
+        if kind == "namespace" {
+            continue;
+        }
         let local = tool.given("environment").and_then(|place| place.given("type"));
         if PLAIN_TOOLS.contains(&kind.as_str()) || (kind == "shell" && local == Some(&json::text("local"))) {
             continue;
@@ -262,7 +271,7 @@ fn knows_tools(endpoint: Metered, demand: &Demand, read: &Json) {
 /// Where `serde_json` reads the body at all, it sees the same request.
 fn agrees_with_serde(demand: &Demand, body: &[u8]) {
     let Ok(value) = serde_json::from_slice::<Value>(body) else { return };
-    assert_eq!(value["model"].as_str(), Some(&*demand.model));
+    assert_eq!(value["model"].as_str().unwrap_or_default(), demand.model);
     assert_eq!(value["stream"].as_bool().unwrap_or(false), demand.stream);
     assert_eq!(value["max_tool_calls"].as_u64(), demand.tools.calls_max);
     let user = value["safety_identifier"].as_str().or(value["user"].as_str());
@@ -277,8 +286,8 @@ fn output_field(endpoint: Metered, read: &Json) -> Option<&'static str> {
         Metered::Chat if older || older_only => Some("max_tokens"),
         Metered::Chat => Some("max_completion_tokens"),
         Metered::Completions => Some("max_tokens"),
-        Metered::Responses | Metered::Compact => Some("max_output_tokens"),
-        Metered::Embeddings => None,
+        Metered::Responses => Some("max_output_tokens"),
+        Metered::Compact | Metered::Embeddings => None,
     }
 }
 
@@ -289,10 +298,18 @@ pub fn demand_after(case: &Case<'_>, before: &Demand, body_bytes: usize) -> Dema
     after.body_bytes = u64::try_from(body_bytes).expect("it fits");
     after.usage_asked |= include_usage;
     after.tools.calls_max = tool_calls_max.or(before.tools.calls_max);
-    if case.endpoint != Metered::Embeddings {
+    if !matches!(case.endpoint, Metered::Embeddings | Metered::Compact) {
         after.output_max = output_max.or(before.output_max);
     }
     after
+}
+
+/// A demand without the places in the body, which a rewrite moves.
+fn placeless(mut demand: Demand) -> Demand {
+    let length = |span: &Range<usize>| 0..span.len();
+    demand.media.inline = demand.media.inline.iter().map(length).collect();
+    demand.media.documents = demand.media.documents.iter().map(length).collect();
+    demand
 }
 
 /// The rewritten body is the same request but for the edited fields.
@@ -316,7 +333,7 @@ fn rewrites(case: &Case<'_>, request: &Request, read: Json) {
     let read_after = json::read(&after).expect("what is forwarded is JSON");
     assert_eq!(read_after.sorted(), expected.sorted());
     let again = parse(case.endpoint, &after).expect("what is forwarded can be read again");
-    assert_eq!(again.demand, demand_after(case, &request.demand, after.len()));
+    assert_eq!(placeless(again.demand), placeless(demand_after(case, &request.demand, after.len())));
     assert_eq!(again.rewrite(&after, edit), None, "a second rewrite changes nothing");
     let is_serde = |bytes: &[u8]| serde_json::from_slice::<Value>(bytes).is_ok();
     assert_eq!(is_serde(case.body), is_serde(&after));

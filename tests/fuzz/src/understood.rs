@@ -44,11 +44,11 @@ pub fn understood(case: &Case<'_>) -> Value {
         "end_user": demand.end_user,
         "tool_calls_max": demand.tools.calls_max,
         "loops": demand.tools.loops,
-        "server_context": demand.server_context,
+        "server_context": demand.server_context || demand.stored_prompt || !demand.references.is_empty(),
         "audio_output": demand.audio_output,
         "echo": demand.echo,
         "cache_12h": demand.cache_12h,
-        "media": media.images + media.images_low + media.opaque,
+        "media": media.images.len(),
         "body_bytes": demand.body_bytes,
         "forwarded": hex(&forwarded),
     })

@@ -28,8 +28,8 @@ fn hosted_tools_are_priced_by_kind() {
     let expected = ToolDemand {
         web_search: Some(WebSearch::Current),
         file_search: true,
-        containers: [4, 1, 64, 16, 64].map(memory).to_vec(),
-        image: Some(ImageTool { model: Some("gpt-image-2".to_owned()) }),
+        containers: vec![made(4), made(1), existing(), made(16), existing()],
+        image: Some(ImageTool { model: Some("gpt-image-2".to_owned()), ..ImageTool::default() }),
         loops: true,
         calls_max: Some(3),
     };
@@ -39,13 +39,42 @@ fn hosted_tools_are_priced_by_kind() {
     assert_eq!((preview.web_search, preview.loops), (Some(WebSearch::Preview), true));
 }
 
-fn memory(gibibytes: u8) -> ContainerMemory {
-    match gibibytes {
+fn made(gibibytes: u8) -> ContainerDemand {
+    ContainerDemand::Made(match gibibytes {
         1 => ContainerMemory::G1,
         4 => ContainerMemory::G4,
-        16 => ContainerMemory::G16,
-        _ => ContainerMemory::G64,
-    }
+        _ => ContainerMemory::G16,
+    })
+}
+
+fn existing() -> ContainerDemand {
+    ContainerDemand::Existing("cntr_1".to_owned())
+}
+
+#[test]
+fn what_an_image_may_cost_is_read_from_its_tool() {
+    let image = |tool: Value| responses(json!({"tools": [tool]})).unwrap().tools.image.unwrap();
+    let asked = image(
+        json!({"type": "image_generation", "quality": "low", "size": "1024x1536", "partial_images": 3}),
+    );
+    let expected =
+        ImageTool { model: None, quality: ImageQuality::Low, pixels: Some(1_024 * 1_536), partial_images: 3 };
+    assert_eq!(asked, expected);
+    let open = image(json!({"type": "image_generation", "quality": "auto", "size": "auto"}));
+    assert_eq!(open, ImageTool::default());
+    assert_eq!(image(json!({"type": "image_generation", "quality": "ultra"})).quality, ImageQuality::Other);
+}
+
+#[test]
+fn a_namespace_hides_no_tools() {
+    let inside =
+        |tool: Value| responses(json!({"tools": [{"type": "namespace", "name": "n", "tools": [tool]}]}));
+    assert_eq!(inside(json!({"type": "function", "name": "f"})).unwrap().tools, ToolDemand::default());
+    let searched = inside(json!({"type": "web_search"})).unwrap().tools;
+    assert_eq!((searched.web_search, searched.loops), (Some(WebSearch::Current), true));
+    assert_eq!(inside(json!({"type": "teleport"})).unwrap_err().kind, InvalidKind::NotAllowed);
+    let deep = json!({"type": "namespace", "tools": [{"type": "shell", "environment": {"type": "container_auto", "memory_limit": "64g"}}]});
+    assert_eq!(inside(deep).unwrap().tools.containers, [ContainerDemand::Made(ContainerMemory::G64)]);
 }
 
 #[test]
@@ -55,6 +84,7 @@ fn tools_without_a_price_are_not_allowed() {
         json!({}),
         json!({"type": "image_generation", "svg": {}}),
         json!({"type": "code_interpreter", "container": {"memory_limit": "128g"}}),
+        json!({"type": "shell", "environment": {"container_id": 5}}),
     ] {
         let invalid = responses(json!({"tools": [{"type": "function"}, tool]})).unwrap_err();
         assert_eq!((invalid.kind, invalid.param), (InvalidKind::NotAllowed, Some("tools")), "{invalid}");

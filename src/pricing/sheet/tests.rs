@@ -1,0 +1,186 @@
+//! The built-in sheet, names, dates, regions, families.
+
+use super::*;
+use crate::pricing::rates::{NamedRates, Rates};
+
+const NOW_S: i64 = 1_795_000_000;
+
+fn sheet() -> Sheet {
+    Sheet::built_in(&[]).unwrap()
+}
+
+#[test]
+fn names_resolve_to_their_prices() {
+    for (name, id) in [
+        ("gpt-4o-mini", "gpt-4o-mini"),
+        ("gpt-4o-mini-2024-07-18", "gpt-4o-mini-2024-07-18"),
+        ("gpt-6.1-sol-2026-09-29", "gpt-6.1-sol"),
+        ("ft:gpt-4o-mini-2024-07-18:acme:support:abc", "ft:gpt-4o-mini-2024-07-18"),
+        ("ft:gpt-4o-mini:acme::abc", "ft:gpt-4o-mini-2024-07-18"),
+    ] {
+        assert_eq!(sheet().find(name, NOW_S).map(|p| p.id.to_string()).as_deref(), Some(id), "{name}");
+    }
+    for name in ["gpt-9", "gpt-4o-mini-2024-7-18", "ft:unknown:x", "", "GPT-4o"] {
+        assert!(sheet().find(name, NOW_S).is_none(), "{name}");
+    }
+}
+
+#[test]
+fn published_rates_are_what_the_sheet_says() {
+    let sheet = sheet();
+    let rates = |model: &str, tier, input| *sheet.find(model, NOW_S).unwrap().rates(tier, input);
+    assert_eq!(rates("gpt-4o-mini", Tier::Standard, 0).input, 150_000);
+    assert_eq!(rates("gpt-4o-mini", Tier::Standard, 0).cached_input, 75_000);
+    assert_eq!(rates("gpt-4o-mini", Tier::Priority, 0).output, 1_000_000);
+    assert_eq!(rates("gpt-6.1-sol", Tier::Standard, 272_000).output, 10_000_000);
+    assert_eq!(rates("gpt-6.1-sol", Tier::Standard, 272_001).output, 15_000_000);
+    assert_eq!(rates("gpt-6.1-sol", Tier::Ultrafast, 0).cache_write_12h, 30_000_000);
+    assert_eq!(rates("text-embedding-3-small", Tier::Standard, 0).input, 20_000);
+    assert_eq!(rates("gpt-5.5-pro", Tier::Flex, 300_000).output, 270_000_000, "no long flex: as standard");
+    assert_eq!(rates("gpt-4", Tier::Priority, 0).input, 75_000_000, "no priority: 2.5 times standard");
+}
+
+#[test]
+fn an_override_starts_on_its_date_and_marks_the_version() {
+    let input = |text: &str| NamedRates { input: Some(text.to_owned()), ..NamedRates::default() };
+    let price = Override {
+        model: "gpt-4o-mini".into(),
+        effective_from_s: Some(NOW_S),
+        rates: input("1.5"),
+        ..Override::default()
+    };
+    let sheet = Sheet::built_in(&[price]).unwrap();
+    let rate = |at_s| sheet.find("gpt-4o-mini", at_s).unwrap().rates(Tier::Standard, 0).input;
+    assert_eq!((rate(NOW_S - 1), rate(NOW_S)), (150_000, 1_500_000));
+    assert!(sheet.version().starts_with("2026-11-21+"));
+    let bad = Override { model: "x".into(), rates: input("0.0000001"), ..Override::default() };
+    assert!(Sheet::built_in(&[bad]).unwrap_err().problem.contains("millionth"));
+}
+
+#[test]
+fn nothing_in_the_sheet_is_dearer_than_the_dearest() {
+    let sheet = sheet();
+    let dearest = sheet.dearest(NOW_S);
+    for price in sheet.models(NOW_S) {
+        for tier in [Tier::Flex, Tier::Standard, Tier::Priority, Tier::Ultrafast] {
+            for input in [0, 1_000_000] {
+                let most = dearest.rates(tier, input);
+                assert_eq!(most.dearer(price.rates(tier, input)), *most, "{}", price.id);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_sheet_says_when_it_is_stale() {
+    let sheet = sheet();
+    assert!(!sheet.is_stale(sheet.as_of_s() + 44 * 86_400));
+    assert!(sheet.is_stale(sheet.as_of_s() + 46 * 86_400));
+}
+
+fn rates(sheet: &Sheet, model: &str, day: &str, input_tokens: u64) -> Rates {
+    *sheet.find(model, day_s(day).unwrap()).unwrap().rates(Tier::Standard, input_tokens)
+}
+
+#[test]
+fn a_promotion_ends_with_its_last_sure_day() {
+    let sheet = sheet();
+    for model in ["gpt-5.6-sol", "gpt-5.6", "gpt-5.6-sol-2026-09-01", "daybreak-blue-latest"] {
+        let on = |day| rates(&sheet, model, day, 0);
+        assert_eq!((on("2026-11-21").input, on("2026-11-21").output), (4_000_000, 20_000_000), "{model}");
+        assert_eq!((on("2026-11-22").input, on("2026-11-22").output), (5_000_000, 30_000_000), "{model}");
+        let long = rates(&sheet, model, "2026-11-28", 300_000);
+        assert_eq!((long.input, long.cached_input, long.output), (10_000_000, 1_000_000, 45_000_000));
+    }
+    let price = sheet.find("gpt-5.6-sol", day_s("2026-11-22").unwrap()).unwrap();
+    assert_eq!(price.rates(Tier::Flex, 0).output, 15_000_000);
+    assert_eq!(price.rates(Tier::Priority, 0).cache_write_12h, 25_000_000);
+}
+
+#[test]
+fn what_a_model_costs_from_a_day_on_is_never_cheaper_than_before() {
+    let sheet = sheet();
+    for (id, dates) in &sheet.models {
+        for pair in dates.windows(2) {
+            let [(_, later), (_, earlier)] = pair else { continue };
+            let (new, old) = (later.rates(Tier::Standard, 0), earlier.rates(Tier::Standard, 0));
+            assert_eq!(new.dearer(old), *new, "{id}: an announced fall is not sure");
+        }
+    }
+}
+
+#[test]
+fn a_region_raises_every_rate_of_the_models_it_is_documented_for() {
+    let (plain, european) = (sheet(), sheet().in_region("eu"));
+    assert_eq!(&**european.version(), "2026-11-21+eu");
+    for (model, tenths) in [("gpt-6.1-sol", 11), ("gpt-5.4-mini", 11), ("gpt-4o", 10), ("o3", 10)] {
+        let (without, with) = (plain.find(model, NOW_S).unwrap(), european.find(model, NOW_S).unwrap());
+        for tier in [Tier::Flex, Tier::Standard, Tier::Priority, Tier::Ultrafast] {
+            for input in [0, 1_000_000] {
+                assert_eq!(*with.rates(tier, input), without.rates(tier, input).scaled(tenths), "{model}");
+            }
+        }
+        assert_eq!(with.web_search_pico, without.web_search_pico, "fees of tools have no uplift");
+    }
+    let own = Override {
+        model: "gpt-6.1-sol".into(),
+        rates: NamedRates { input: Some("7".into()), ..NamedRates::default() },
+        ..Override::default()
+    };
+    let overridden = Sheet::built_in(&[own]).unwrap().in_region("us");
+    let price = overridden.find("gpt-6.1-sol", NOW_S).unwrap();
+    assert_eq!(price.rates(Tier::Standard, 0).input, 7_000_000, "an operator's price is what is paid");
+}
+
+#[test]
+fn an_unknown_version_costs_as_the_dearest_of_its_family() {
+    let sheet = sheet();
+    let at_s = day_s("2026-11-28").unwrap();
+    for (unknown, dearest) in [
+        ("gpt-6.2-sol", "gpt-5.6-sol"),
+        ("gpt-6.2-sol-2026-12-01", "gpt-5.6-sol"),
+        ("gpt-6.2-terra", "gpt-5.6-terra"),
+        ("gpt-5.7-mini", "gpt-5.4-mini"),
+        ("gpt-5.6-pro", "gpt-5.5-pro"),
+        ("gpt-6.2", "gpt-6-cyber"),
+    ] {
+        assert!(sheet.find(unknown, at_s).is_none());
+        let price = sheet.family(unknown, at_s).unwrap();
+        assert_eq!(&*price.id, unknown.trim_end_matches("-2026-12-01"));
+        let like = sheet.find(dearest, at_s).unwrap();
+        for tier in [Tier::Flex, Tier::Standard, Tier::Priority, Tier::Ultrafast] {
+            for input in [0, 1_000_000] {
+                let (most, like) = (price.rates(tier, input), like.rates(tier, input));
+                assert_eq!(most.dearer(like), *most, "{unknown} {tier:?}");
+            }
+        }
+        assert_eq!(price.rates(Tier::Standard, 0).output, like.rates(Tier::Standard, 0).output, "{unknown}");
+    }
+    for unknown in ["gpt-9", "mystery", "ft:gpt-6.2-sol:acme::x", "claude-sol", ""] {
+        assert!(sheet.family(unknown, at_s).is_none(), "{unknown}");
+    }
+}
+
+#[test]
+fn the_dearest_of_a_family_is_dearer_than_each_of_it() {
+    let sheet = sheet();
+    for price in sheet.models(NOW_S) {
+        let Some(family) = sheet.family(&price.id, NOW_S) else { continue };
+        for tier in [Tier::Flex, Tier::Standard, Tier::Priority, Tier::Ultrafast] {
+            for input in [0, 272_000, 272_001, 1_000_000] {
+                let (most, one) = (family.rates(tier, input), price.rates(tier, input));
+                assert_eq!(most.dearer(one), *most, "{} {tier:?} {input}", price.id);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_sheet_without_facts_has_those_of_the_built_in_one() {
+    let json = r#"{"as_of": "2026-11-01", "models": {"gpt-4o": {"rates": {"standard": {"input": "3"}}}}}"#;
+    let sheet = Sheet::parse(json, &[]).unwrap();
+    assert!(!sheet.find("gpt-4o", NOW_S).unwrap().may_reason);
+    assert_eq!(sheet.family("gpt-4o-2027", NOW_S).unwrap().rates(Tier::Standard, 0).input, 3_000_000);
+    let bad = r#"{"as_of": "2026-11-01", "models": {}, "families": [{"family": "x", "models": []}]}"#;
+    assert!(Sheet::parse(bad, &[]).unwrap_err().problem.contains("no models"));
+}
