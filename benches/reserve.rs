@@ -2,7 +2,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a benchmark that can't go on has failed")]
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
@@ -10,7 +9,8 @@ use spendguard::domain::demand::{Bound, Tier};
 use spendguard::domain::limit::{Mode, Only, Per, Soft, Source, Unit};
 use spendguard::domain::{Limit, Money, Tokens, Window};
 use spendguard::ledger::entry::{Attribution, Basis, Entry, Hold, Kind};
-use spendguard::ledger::{Ask, Ledger};
+use spendguard::ledger::waiting::Turn;
+use spendguard::ledger::{Ask, Ledger, Past};
 
 const AT_MS: i64 = 1_795_000_000_000;
 
@@ -36,8 +36,8 @@ fn ledger() -> Ledger {
         limit("key-tokens-hour", Per::Key, Unit::Tokens, Window::Hour),
     ];
     let mut ledger = Ledger::new(1);
-    let past = ledger.stage(&limits, AT_MS).into_iter().map(|seeding| (seeding, HashMap::new())).collect();
-    ledger.install(&limits, past, AT_MS);
+    let past = ledger.stage(&limits, AT_MS).iter().map(|seeding| seeding.seed(Past::new())).collect();
+    ledger.install(&limits, past);
     ledger
 }
 
@@ -88,6 +88,7 @@ fn reserve_and_settle(c: &mut Criterion) {
                     client_cap: None,
                     at_ms: AT_MS,
                     unwritten: [0; 5],
+                    turn: Turn::default(),
                 };
                 ledger.decide(&ask).unwrap();
                 let (id, tier) = (ledger.take_id(), Tier::default());

@@ -168,6 +168,7 @@ impl Guard {
             .env("SPENDGUARD_SERVER__LISTEN", "127.0.0.1:0")
             .env("SPENDGUARD_ADMIN__LISTEN", "127.0.0.1:0")
             .env("SPENDGUARD_UPSTREAM__BASE_URL", upstream)
+            .env("SPENDGUARD_UPSTREAM__FORWARD_HEADERS", "x-fake-*")
             .env("SPENDGUARD_STORAGE__PATH", folder.join("data"))
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

@@ -14,16 +14,20 @@ mod document;
 mod error;
 mod extract;
 mod forecast;
+mod host;
 mod keys;
 mod ledger;
 mod limits;
 pub mod metrics;
 mod organization;
 mod paging;
+mod storage;
 mod usage;
 mod view;
 
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use axum::Router;
@@ -53,8 +57,12 @@ pub struct InForce {
     pub text: String,
     /// The time zone of days.
     pub zone: Arc<str>,
+    /// Names that the listener is reached by, beside its address; in lower case.
+    pub hosts: Vec<String>,
     /// Whether caps that will be reached are told.
     pub tells_forecast: bool,
+    /// How long entries are kept; for ever if it is not said.
+    pub keep: Option<Duration>,
     /// When the price sheet was made, in Unix seconds.
     pub prices_as_of_s: i64,
 }
@@ -74,6 +82,8 @@ pub struct Admin {
     pub outbox: Arc<Outbox>,
     /// What looks ahead.
     pub lookout: Arc<Lookout>,
+    /// The address that it listens on.
+    pub address: IpAddr,
     /// What clients put in place of OpenAI's address.
     pub proxy_url: Arc<str>,
     /// Whether it is reached over TLS, so that cookies must be too.
@@ -98,6 +108,7 @@ pub fn router(admin: Admin) -> Router {
         .fallback(|| async { ApiError::not_found("no such path") })
         .method_not_allowed_fallback(|| async { ApiError::method_not_allowed() })
         .layer(axum::extract::DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(axum::middleware::from_fn_with_state(admin.clone(), host::known))
         .with_state(admin)
 }
 

@@ -61,6 +61,8 @@ pub struct App {
     /// The admin token, or where it is.
     pub token: token::Token,
     settings: Settings,
+    /// Those of the start, of which some keys stay in force until the next.
+    started: Settings,
     config_file: Option<PathBuf>,
     in_force: Arc<ArcSwap<InForce>>,
     rules: Arc<ArcSwap<Rules>>,
@@ -117,6 +119,7 @@ impl App {
             admin_task: TaskTracker::new(),
             guard,
             token,
+            started: settings.clone(),
             settings,
             config_file,
             stop,
@@ -133,6 +136,10 @@ impl App {
         app.admin_task.spawn(async move { lookout.run(settings, until).await });
         let (guard, until) = (Arc::clone(&app.guard), stopping.clone());
         app.admin_task.spawn(async move { guard.sum_up_days(until).await });
+        let (guard, until) = (Arc::clone(&app.guard), stopping.clone());
+        app.admin_task.spawn(async move { guard.watch_credit(until).await });
+        let (guard, in_force, until) = (Arc::clone(&app.guard), Arc::clone(&app.in_force), stopping.clone());
+        app.admin_task.spawn(async move { guard.prune_old(|| in_force.load().keep, until).await });
         app.serve_admin(admin_listener, stopping.clone())?;
         app.serve_proxy(listeners, &stopping)?;
         Ok(app)
@@ -148,6 +155,7 @@ impl App {
             token: self.token.hash(),
             attempts: Arc::default(),
             metrics_open: self.admin.ip().is_loopback(),
+            address: self.admin.ip(),
             proxy_url: self.proxy_url().into(),
             tls: self.settings.admin.tls.is_some(),
             in_force: Arc::clone(&self.in_force),
@@ -158,7 +166,7 @@ impl App {
         let router = crate::admin::router(admin);
         let service = service_fn(move |request: Request<Incoming>| router.clone().call(request));
         let serving = Serving {
-            header_timeout: self.settings.server.header_timeout,
+            timeouts: rules::timeouts(&self.settings),
             connections: Arc::new(Semaphore::new(ADMIN_CONNECTIONS_MAX)),
             tls: self.load_tls(self.settings.admin.tls.clone())?,
             stop,
@@ -177,17 +185,22 @@ impl App {
         stop: &watch::Receiver<bool>,
     ) -> Result<(), StartError> {
         let serving = Serving {
-            header_timeout: self.settings.server.header_timeout,
+            timeouts: rules::timeouts(&self.settings),
             connections: Arc::new(Semaphore::new(self.settings.server.connections_max)),
             tls: self.load_tls(self.settings.server.tls.clone())?,
             stop: stop.clone(),
         };
         let ids = Arc::new(RequestIds::new()?);
+        let config = rules::upstream(&self.settings);
         for (number, listener) in listeners.into_iter().enumerate() {
             let proxy = Arc::new(Proxy {
                 guard: Arc::clone(&self.guard),
                 rules: Arc::clone(&self.rules),
-                upstream: ArcSwap::from_pointee(Upstream::new(&rules::upstream(&self.settings), &self.roots)),
+                upstream: ArcSwap::from_pointee(Upstream::through(
+                    self.settings.upstream.proxy.as_ref(),
+                    &config,
+                    &self.roots,
+                )),
                 ids: Arc::clone(&ids),
                 tracker: TaskTracker::new(),
             });

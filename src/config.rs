@@ -4,6 +4,7 @@
 //! other and says for every mistake where it is and how to mend it.
 
 mod alerts;
+mod edge;
 pub mod limits;
 pub mod load;
 mod nearest;

@@ -12,17 +12,23 @@ pub mod days;
 pub mod keyring;
 pub mod limits;
 mod marks;
+pub mod meters;
 pub mod models;
 pub mod objects;
 pub mod observe;
 pub mod organization;
+mod reading;
 pub mod recovery;
 pub mod refused;
 pub mod reservation;
+pub mod retention;
+pub mod self_service;
 pub mod spend_alerts;
 pub mod trail;
+pub mod waiting;
+mod wrong_keys;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
@@ -32,14 +38,17 @@ use crate::domain::demand::{Bound, Tier};
 use crate::domain::{Limit, Money};
 use crate::guard::credit::CreditError;
 use crate::guard::trail::{Actor, Change};
+use crate::guard::waiting::Locked;
 use crate::keys::Ring;
 use crate::ledger::denial::Denial;
 use crate::ledger::entry::{Attribution, Entry, Hold, Kind};
 use crate::ledger::meter::Reading;
+use crate::ledger::waiting::Turn;
 use crate::ledger::{Admission, Ask, Caps, Headroom, Ledger};
 use crate::metrics::Metrics;
 use crate::store::rows::Names;
 use crate::store::{Reader, StoreError, Writer, Written, reader};
+use crate::sync::unpoisoned;
 use crate::throttle::Throttle;
 
 pub use limits::LimitError;
@@ -56,11 +65,13 @@ pub struct Guard {
     reader: Reader,
     /// A second connection, for what may take seconds: nobody else waits for it.
     long_reader: Reader,
+    /// A third, for what keys ask about themselves: operators don't wait for them.
+    key_reader: Reader,
+    self_service: self_service::Open,
+    wrong_keys: wrong_keys::Pace,
     ring: Arc<Ring>,
     clock: Arc<Clock>,
     metrics: Arc<Metrics>,
-    /// Told whenever a hold ends or a cap changes.
-    room: Notify,
     /// The rules as they were written; the lock makes changes one at a time.
     book: tokio::sync::Mutex<limits::Book>,
     /// Makes changes of keys and projects one at a time.
@@ -73,6 +84,8 @@ pub struct Guard {
     accounts: accounts::Accounts,
     /// Makes grants of prepaid credit one at a time.
     grants: tokio::sync::Mutex<()>,
+    /// Makes pruning one at a time.
+    pruning: tokio::sync::Mutex<()>,
     organization: organization::Organization,
     refused: refused::Remembered,
     objects: objects::Objects,
@@ -116,6 +129,15 @@ pub enum AdjustError {
     /// There is no settled entry of that id, and no grant.
     #[error("no settled entry has that id, and no grant")]
     NoSuchEntry,
+    /// It was pruned.
+    #[error(
+        "that entry was pruned: entries before {} are gone, and only their sums are left. Correct a later entry of the \
+         same key instead; its note can say which one is meant", crate::store::verify::at(*before_s)
+    )]
+    Pruned {
+        /// Since when entries are there, in Unix seconds.
+        before_s: i64,
+    },
     /// The grant can't be corrected.
     #[error(transparent)]
     Credit(#[from] CreditError),
@@ -134,14 +156,20 @@ impl Names for Ring {
 }
 
 impl Guard {
-    /// Reserves the bound on every matching meter, or says why not.
+    /// Reserves the bound on every matching meter, or says why not. Those who wait
+    /// for room on one of them are served first.
     ///
     /// When it returns a reservation, the hold is in the database.
     pub async fn reserve(self: &Arc<Self>, order: Order) -> Result<Reservation, Refused> {
+        self.reserve_in_turn(order, Turn::Newcomer).await
+    }
+
+    /// The same for a request whose turn it may be.
+    pub async fn reserve_in_turn(self: &Arc<Self>, order: Order, turn: Turn) -> Result<Reservation, Refused> {
         let slot = self.writer.slot().await.map_err(|error| {
             if matches!(error, StoreError::Full) { Refused::Full } else { Refused::Unavailable }
         })?;
-        let (hold, admission, answer) = self.admit(order)?;
+        let (hold, admission, answer) = self.admit(order, turn)?;
         let reservation = Reservation::new(Arc::clone(self), hold, slot);
         for limit in &admission.would_reject {
             self.metrics.would_have_rejected(&limit.name);
@@ -152,7 +180,7 @@ impl Guard {
     }
 
     /// Decides, applies, and hands the hold to the writer, all under the lock.
-    fn admit(&self, order: Order) -> Result<(Arc<Hold>, Admission, Written), Refused> {
+    fn admit(&self, order: Order, turn: Turn) -> Result<(Arc<Hold>, Admission, Written), Refused> {
         let mut ledger = self.ledger();
         let admitted_ms = self.clock.now_ms();
         let ask = Ask {
@@ -161,8 +189,22 @@ impl Guard {
             client_cap: order.client_cap,
             at_ms: admitted_ms,
             unwritten: self.writer.unwritten(ledger.freed()),
+            turn,
         };
-        let admission = ledger.decide(&ask).map_err(Refused::Denied)?;
+        let admission = match ledger.decide(&ask) {
+            Ok(admission) => admission,
+            Err(denial) => {
+                // There is room where others wait: a window has begun, or the first of
+                // them needs more.
+                if let Some(place) = denial.place().filter(|_| denial.is_queued_only()) {
+                    ledger.queues().call(&place);
+                }
+                if matches!(denial, Denial::TooManyMeters) {
+                    ledger.make_room(&order.attribution, admitted_ms);
+                }
+                return Err(Refused::Denied(denial));
+            }
+        };
         // Asked here, since a cap may have come into force a moment ago.
         if !order.is_priced && ledger.needs_price(&order.attribution) {
             return Err(Refused::Unpriced(Arc::clone(&order.attribution.model)));
@@ -177,6 +219,9 @@ impl Guard {
             stream: order.stream,
         });
         ledger.apply_hold(&hold);
+        if let Turn::Ticket(ticket) = turn {
+            ledger.queues().leave(ticket);
+        }
         let answer = self.writer.push_hold(Arc::clone(&hold), admission.leans);
         Ok((hold, admission, answer))
     }
@@ -200,12 +245,6 @@ impl Guard {
             .collect()
     }
 
-    /// Every limit in force with its current meters, rates aside.
-    pub fn limits(&self) -> Vec<(Arc<Limit>, Vec<Reading>)> {
-        let ledger = self.ledger();
-        ledger.limits(self.clock.now_ms()).map(|(limit, readings)| (Arc::clone(limit), readings)).collect()
-    }
-
     /// The open holds on one limit's current meters: hold, subject, amount.
     pub fn holds_on(&self, limit: &str) -> Vec<(Arc<Hold>, String, i64)> {
         let on_it = self.ledger().holds_on(limit, self.clock.now_ms());
@@ -215,12 +254,7 @@ impl Guard {
     /// Money held for open requests, and how many there are.
     pub fn in_doubt(&self) -> (Money, usize) {
         let ledger = self.ledger();
-        (ledger.in_doubt(), ledger.holds().count())
-    }
-
-    /// Resolves when a hold has ended or a cap has changed since the call.
-    pub fn room(&self) -> tokio::sync::futures::Notified<'_> {
-        self.room.notified()
+        (ledger.in_doubt(), ledger.open())
     }
 
     /// Told whenever there is something new to tell operators.
@@ -243,6 +277,12 @@ impl Guard {
         if found.as_ref().is_some_and(|entry| entry.kind == Kind::Grant) {
             let grant = self.correct_grant(id, amount, note, by).await?;
             return grant.map(|grant| grant.entry()).ok_or(AdjustError::NoSuchEntry);
+        }
+        if found.is_none() {
+            let pruned = self.pruned().await?.filter(|pruned| id <= pruned.last_id);
+            if let Some(pruned) = pruned {
+                return Err(AdjustError::Pruned { before_s: pruned.before_s });
+            }
         }
         let original = found.filter(|entry| entry.kind == Kind::Settle).ok_or(AdjustError::NoSuchEntry)?;
         let slot = self.writer.operators_slot().await?;
@@ -270,7 +310,6 @@ impl Guard {
             let told = self.writer.queue_job(slot_after, move |db| crate::store::trail::insert(db, &row));
             (entry, told)
         };
-        self.room.notify_waiters();
         // It counts already; a failure here must not invite to do it twice.
         if let Err(error) = self.writer.flush().await {
             tracing::warn!(%error, "a correction counts, and is written as soon as the ledger can be");
@@ -279,52 +318,6 @@ impl Guard {
             tracing::warn!(id = entry.id, "a correction counts, but the audit trail does not tell of it");
         }
         Ok(entry)
-    }
-
-    /// Runs a query on a thread of its own, after all that was queued for the
-    /// database before: whoever has been answered finds what he did.
-    pub async fn read<T, F>(&self, work: F) -> Result<T, StoreError>
-    where
-        T: Send + 'static,
-        F: FnOnce(&rusqlite::Connection) -> rusqlite::Result<T> + Send + 'static,
-    {
-        self.read_with(self.reader.clone(), work).await
-    }
-
-    /// The same for a query that may take long, which only others of its kind wait
-    /// for.
-    pub async fn read_long<T, F>(&self, work: F) -> Result<T, StoreError>
-    where
-        T: Send + 'static,
-        F: FnOnce(&rusqlite::Connection) -> rusqlite::Result<T> + Send + 'static,
-    {
-        self.read_with(self.long_reader.clone(), work).await
-    }
-
-    async fn read_with<T, F>(&self, reader: Reader, work: F) -> Result<T, StoreError>
-    where
-        T: Send + 'static,
-        F: FnOnce(&rusqlite::Connection) -> rusqlite::Result<T> + Send + 'static,
-    {
-        // A database that can't be written can still be read.
-        let _ = self.writer.flush().await;
-        let done = tokio::task::spawn_blocking(move || reader.query(work)).await;
-        done.map_err(|_| StoreError::Unavailable)?
-    }
-
-    /// Does work on the database that is no business of the ledger's, after all that
-    /// was queued for it before.
-    pub async fn run<T, F>(&self, work: F) -> Result<T, StoreError>
-    where
-        T: Send + 'static,
-        F: FnOnce(&mut rusqlite::Connection) -> rusqlite::Result<T> + Send + 'static,
-    {
-        self.writer.run(work).await
-    }
-
-    /// Waits until all that was queued before is in the database.
-    pub async fn flush(&self) -> Result<(), StoreError> {
-        self.writer.flush().await
     }
 
     /// The clock.
@@ -357,8 +350,7 @@ impl Guard {
         self.writer.is_healthy()
     }
 
-    fn ledger(&self) -> MutexGuard<'_, Ledger> {
-        // A panic under the lock may have left half a change behind: go no further.
-        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    fn ledger(&self) -> Locked<'_> {
+        Locked::new(unpoisoned(self.ledger.lock()))
     }
 }

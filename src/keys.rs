@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, RwLock};
 
 use arc_swap::ArcSwap;
 use dashmap::DashMap;
@@ -15,6 +15,7 @@ use foldhash::quality::RandomState;
 use sha2::{Digest as _, Sha256};
 
 use crate::domain::{Pattern, Secret, id};
+use crate::sync::unpoisoned;
 
 /// What a virtual key starts with.
 pub const PREFIX: &str = "sk-guard-";
@@ -184,18 +185,18 @@ impl Ring {
 
     /// The project of an id.
     pub fn project(&self, id: &str) -> Option<Project> {
-        self.projects.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
+        unpoisoned(self.projects.read()).get(id).cloned()
     }
 
     /// Puts a project in place of the one with its id.
     pub fn put_project(&self, project: Project) {
-        let mut projects = self.projects.write().unwrap_or_else(PoisonError::into_inner);
+        let mut projects = unpoisoned(self.projects.write());
         projects.insert(Arc::clone(&project.id), project);
     }
 
     /// Every project, in the order of their making.
     pub fn projects(&self) -> Vec<Project> {
-        let projects = self.projects.read().unwrap_or_else(PoisonError::into_inner);
+        let projects = unpoisoned(self.projects.read());
         let mut projects: Vec<_> = projects.values().cloned().collect();
         projects.sort_unstable_by(|a, b| (a.created_s, &a.id).cmp(&(b.created_s, &b.id)));
         projects
@@ -226,7 +227,7 @@ impl Ring {
 
     /// The name of a project; its id if it has none.
     pub fn project_name(&self, id: &str) -> Arc<str> {
-        let projects = self.projects.read().unwrap_or_else(PoisonError::into_inner);
+        let projects = unpoisoned(self.projects.read());
         projects.get(id).map_or_else(|| id.into(), |project| Arc::clone(&project.name))
     }
 

@@ -14,6 +14,8 @@ mod line;
 pub mod meter;
 pub mod reach;
 mod stage;
+pub mod waiting;
+pub mod walk;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,7 +23,7 @@ use std::sync::Arc;
 use foldhash::quality::RandomState;
 
 use crate::domain::demand::Bound;
-use crate::domain::limit::{Mode, Per, Unit};
+use crate::domain::limit::{Mode, Unit};
 use crate::domain::{Limit, Money};
 use crate::ledger::account::{Account, Terms};
 use crate::ledger::denial::{Blocked, Denial};
@@ -29,10 +31,11 @@ use crate::ledger::entry::{Amounts, Attribution, Crossing, Entry, Hold, Kind, re
 use crate::ledger::line::{Line, end_on, hold_on, settle_on};
 use crate::ledger::meter::{Meter, Metered, Reading, Subject};
 use crate::ledger::reach::Reach;
-pub use crate::ledger::stage::{Past, Seeding};
+pub use crate::ledger::stage::{Past, Retired, Seed, Seeding};
+use crate::ledger::waiting::{Place, Queues, Turn, place};
 
-/// As many meters as memory is meant to hold, some 150 bytes each.
-const METERS_MAX: usize = 2_000_000;
+/// Meters looked at for one that there is no room for: some hundred microseconds.
+const CROWDED_PRUNED: usize = 4_096;
 
 /// Limits with their meters, prepaid credit, and the holds that are open.
 #[derive(Debug, Default)]
@@ -49,6 +52,7 @@ pub struct Ledger {
     /// Prepaid credit, once there was a grant.
     account: Option<Account>,
     terms: Terms,
+    queues: Queues,
     /// The latest instant that a request was admitted at, in Unix milliseconds.
     latest_ms: i64,
 }
@@ -72,6 +76,8 @@ pub struct Ask<'a> {
     pub at_ms: i64,
     /// Room that facts have freed which are not in the database yet.
     pub unwritten: Amounts,
+    /// Whose turn it is, where others wait.
+    pub turn: Turn,
 }
 
 /// A request that may spend.
@@ -137,8 +143,8 @@ impl Ledger {
         let mut is_crowded = false;
         let credit = self.credit_verdict(ask).map(|(mode, verdict)| (mode, Unit::Usd, verdict));
         let verdicts = self.reached(ask.attribution).map(|metered| {
-            is_crowded |= metered.meters.len() >= METERS_MAX;
-            (metered.limit.mode, metered.limit.unit, Self::verdict(metered, ask))
+            is_crowded |= metered.is_full(ask.attribution, ask.at_ms.div_euclid(1_000));
+            (metered.limit.mode, metered.limit.unit, self.verdict(metered, ask))
         });
         for (mode, unit, verdict) in verdicts.chain(credit) {
             match (mode, verdict) {
@@ -146,7 +152,7 @@ impl Ledger {
                 (Mode::Shadow, Ok(_)) => {}
                 (Mode::Shadow, Err(denial)) => admission.would_reject.extend(denial.limit().cloned()),
                 (Mode::Enforce, Err(denial)) => {
-                    if worst.as_ref().is_none_or(|known| denial.finality() > known.finality()) {
+                    if worst.as_ref().is_none_or(|known| denial.outweighs(known)) {
                         worst = Some(denial);
                     }
                 }
@@ -166,7 +172,7 @@ impl Ledger {
     }
 
     /// What one limit would have left, or why it would refuse.
-    fn verdict(metered: &Metered, ask: &Ask<'_>) -> Result<i64, Denial> {
+    fn verdict(&self, metered: &Metered, ask: &Ask<'_>) -> Result<i64, Denial> {
         let Some(hard) = metered.limit.hard else { return Ok(i64::MAX) };
         let Some(subject) = metered.subject(ask.attribution) else { return Ok(i64::MAX) };
         let needed = reserved(&ask.bound, metered.limit.unit);
@@ -189,8 +195,11 @@ impl Ledger {
             return blocked(Denial::Exhausted);
         }
         let left = hard.saturating_sub(meter.settled).saturating_sub(meter.held).saturating_sub(needed);
-        if needed == 0 || left >= 0 {
+        if needed == 0 || (left >= 0 && !self.is_behind(metered, &subject, ask.turn)) {
             return Ok(left);
+        }
+        if left >= 0 {
+            return blocked(Denial::Held);
         }
         if needed > hard {
             return blocked(Denial::TooLarge);
@@ -255,22 +264,6 @@ impl Ledger {
         })
     }
 
-    /// Every limit in force with its current meters.
-    pub fn limits(&self, at_ms: i64) -> impl Iterator<Item = (&Arc<Limit>, Vec<Reading>)> {
-        let at_s = at_ms.div_euclid(1_000);
-        self.limits.iter().filter(|limit| limit.in_force).map(move |limit| {
-            let start_s = limit.span(at_s).start_s;
-            let current = limit.meters.keys().filter(|(_, start)| *start == start_s);
-            let mut readings: Vec<_> = current.map(|(s, _)| limit.reading(s.clone(), at_s)).collect();
-            if readings.is_empty() && limit.limit.per == Per::Organization {
-                // Nobody has spent yet; the meter is there all the same.
-                readings.push(limit.reading(Subject::Organization, at_s));
-            }
-            readings.sort_unstable_by(|a, b| a.subject.cmp(&b.subject));
-            (&limit.limit, readings)
-        })
-    }
-
     /// The open holds.
     pub fn holds(&self) -> impl Iterator<Item = &Arc<Hold>> {
         self.holds.values().map(|open| &open.hold)
@@ -288,6 +281,19 @@ impl Ledger {
             Some((Arc::clone(&open.hold), line.subject.clone(), line.amount))
         };
         self.holds.values().filter_map(of).collect()
+    }
+
+    /// How many holds are open.
+    pub fn open(&self) -> usize {
+        self.holds.len()
+    }
+
+    /// Forgets meters of past windows, of limits that a request counts on and that
+    /// have as many as they may.
+    pub fn make_room(&mut self, of: &Attribution, at_ms: i64) {
+        for place in self.reach.places(of).iter() {
+            self.limits[*place].prune(at_ms.div_euclid(1_000), CROWDED_PRUNED);
+        }
     }
 
     /// All room that facts have ever freed, whatever it was freed on.
@@ -328,6 +334,7 @@ impl Ledger {
                 }
                 if let Some(account) = &mut self.account {
                     account.end(&open.hold, entry.cost);
+                    self.queues.call(&Place::Credit);
                 }
             }
             Kind::Adjust => {
@@ -347,6 +354,7 @@ impl Ledger {
                 if let Some(account) = &mut self.account {
                     account.adjust(entry);
                 }
+                self.queues.call_all();
             }
             Kind::Threshold | Kind::Grant => {}
         }
@@ -370,9 +378,12 @@ impl Ledger {
 
     fn end_line(&mut self, line: &Line, entry: &Entry, crossings: &mut Vec<Crossing>) {
         // The limit may have been removed since; then nobody counts on it.
-        let Some(place) = self.by_slot.get(&line.slot) else { return };
-        let limit = &mut self.limits[*place];
+        let Some(place_of) = self.by_slot.get(&line.slot) else { return };
+        let limit = &mut self.limits[*place_of];
         end_on(limit, line, entry.amount(limit.limit.unit), entry.created_ms, crossings);
+        if !self.queues.is_empty() {
+            self.queues.call(&place(&self.limits[*place_of], &line.subject));
+        }
     }
 }
 

@@ -9,9 +9,11 @@
 
 mod audio;
 mod image;
+mod pdf;
 mod reader;
 #[cfg(test)]
 mod spelling;
 
 pub use audio::{AudioLength, audio_length};
 pub use image::{ImageSize, image_size};
+pub use pdf::{PdfFacts, PdfProblem, pdf};

@@ -42,6 +42,7 @@ pub struct Metrics {
     soft_crossings: IntCounterVec,
     alerts: IntCounterVec,
     overrun: Counter,
+    output_bound_hits: IntCounterVec,
     unpriced: IntCounter,
     in_doubt: Gauge,
     overhead: HistogramVec,
@@ -51,6 +52,7 @@ pub struct Metrics {
     streams: IntGauge,
     commit: Histogram,
     queue: IntGauge,
+    waiting: IntGauge,
     reload_failures: IntCounter,
     price_age: IntGauge,
     limit_settled: GaugeVec,
@@ -61,6 +63,8 @@ pub struct Metrics {
     limit_reset: GaugeVec,
     forecast: GaugeVec,
     credit_balance: GaugeVec,
+    storage: GaugeVec,
+    storage_free: GaugeVec,
     limit_reached: GaugeVec,
     key_names: GaugeVec,
 }
@@ -142,6 +146,12 @@ impl Metrics {
                     "Dollars settled beyond their holds.",
                 ))?,
             )?,
+            output_bound_hits: counter_vec(
+                r,
+                "spendguard_output_bound_hits_total",
+                "Answers that ended because of their output bound.",
+                &["model"],
+            )?,
             unpriced: registered(
                 r,
                 IntCounter::new(
@@ -196,6 +206,10 @@ impl Metrics {
                 r,
                 IntGauge::new("spendguard_ledger_queue_entries", "Slots taken in the ledger's queue.")?,
             )?,
+            waiting: registered(
+                r,
+                IntGauge::new("spendguard_waiting_requests", "Requests that wait for room under a limit.")?,
+            )?,
             reload_failures: registered(
                 r,
                 IntCounter::new(
@@ -229,6 +243,18 @@ impl Metrics {
                 &meter,
             )?,
             forecast: gauge_vec(r, "spendguard_forecast_usd", "What the month will come to.", &["bound"])?,
+            storage: gauge_vec(
+                r,
+                "spendguard_storage_bytes",
+                "What the ledger's database and its log take.",
+                &[],
+            )?,
+            storage_free: gauge_vec(
+                r,
+                "spendguard_storage_free_bytes",
+                "What the disk of the ledger has left.",
+                &[],
+            )?,
             credit_balance: gauge_vec(
                 r,
                 "spendguard_credit_balance_usd",
@@ -270,6 +296,11 @@ impl Metrics {
     /// A cost was more than its hold.
     pub fn overran(&self, by: Money) {
         self.overrun.inc_by(dollars(by));
+    }
+
+    /// An answer of a model ended because of its output bound.
+    pub fn hit_output_bound(&self, model: &str) {
+        self.output_bound_hits.with_label_values(&[model]).inc();
     }
 
     /// A request was refused.

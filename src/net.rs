@@ -1,9 +1,11 @@
 //! Sockets: listening, TLS, serving HTTP/1.1 and HTTP/2, and draining.
 
+mod idle;
 pub mod listener;
 mod patience;
 mod streams;
 pub mod tls;
 
+pub use idle::Timeouts;
 pub use listener::{Serving, bind, converse, serve};
 pub use tls::{Tls, TlsError};

@@ -85,8 +85,6 @@ impl Lookout {
     pub async fn run(&self, settings: impl Fn() -> (Arc<str>, bool) + Send, mut stop: watch::Receiver<bool>) {
         while !*stop.borrow() {
             let (zone, tells) = settings();
-            // Credit expires without a request.
-            self.guard.note_low_credit();
             let wait = match look(&self.guard, &zone).await {
                 Ok(outlook) => {
                     if tells {
@@ -123,9 +121,13 @@ async fn look(guard: &Guard, zone: &Arc<str>) -> Result<Outlook, StoreError> {
     let in_month = Days::of(&month, now_s);
     let is_long = |window| matches!(window, Window::Week | Window::Month | Window::Quarter | Window::Year);
     let limits =
-        guard.limits().into_iter().filter(|(limit, _)| limit.hard.is_some() && is_long(limit.window));
-    let limits: Vec<(Days, Arc<Limit>, Vec<Reading>)> =
-        limits.map(|(limit, readings)| (Days::of(&limit, now_s), limit, readings)).collect();
+        guard.in_force().into_iter().filter(|of| of.limit.hard.is_some() && is_long(of.limit.window));
+    let limits: Vec<(Days, Arc<Limit>, Vec<Reading>)> = limits
+        .map(|of| {
+            let fullest = guard.fullest(&of, SUBJECTS_MAX).readings;
+            (Days::of(&of.limit, now_s), of.limit, fullest)
+        })
+        .collect();
     let by_day = |limit: &Limit| Limit { window: Window::Day, ..limit.clone() };
     // A limit's meter knows its window's sum; the month's is added up of its days.
     let mut wanted = vec![(by_day(&month), in_month.first_s().min(in_month.span.start_s))];
@@ -141,9 +143,8 @@ async fn look(guard: &Guard, zone: &Arc<str>) -> Result<Outlook, StoreError> {
     let settled = days.map(|(_, sum)| *sum).fold(0, i64::saturating_add);
     let month = in_month.prospect(&month, Subject::Organization, settled, &past);
     let mut prospects = Vec::new();
-    for ((days, limit, mut readings), past) in limits.into_iter().zip(pasts) {
-        readings.sort_unstable_by_key(|reading| std::cmp::Reverse(reading.meter.settled));
-        for reading in readings.into_iter().take(SUBJECTS_MAX) {
+    for ((days, limit, fullest), past) in limits.into_iter().zip(pasts) {
+        for reading in fullest {
             prospects.push(days.prospect(&limit, reading.subject, reading.meter.settled, &past));
         }
     }

@@ -8,7 +8,7 @@ pub mod cost;
 pub mod count;
 mod facts;
 pub mod image;
-mod image_tool;
+pub mod image_tool;
 pub mod plan;
 mod price;
 pub mod rates;

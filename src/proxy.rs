@@ -8,16 +8,22 @@ pub mod admit;
 pub mod auth;
 pub mod bill;
 pub mod body;
+pub mod conceal;
+pub mod cors;
 pub mod count;
 pub mod exchange;
 mod free;
 pub mod headers;
 mod lists;
-pub mod own;
+mod own;
 mod prepare;
+pub mod query;
+pub mod receive;
 pub mod record;
 pub mod refuse;
+pub mod route;
 pub mod tap;
+pub mod unpack;
 pub mod visit;
 
 use std::sync::Arc;
@@ -26,15 +32,16 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, header};
 use hyper::body::Incoming;
 use tokio_util::task::TaskTracker;
 
 use crate::guard::Guard;
-use crate::openai::endpoint::{self, Endpoint, Own};
+use crate::openai::endpoint::{self, Endpoint};
 use crate::pricing::sheet::Sheet;
 use crate::proxy::auth::Caller;
-use crate::proxy::body::{Answer, Bounds, ReadError};
+use crate::proxy::body::Answer;
+use crate::proxy::cors::{Grant, Preflight};
 use crate::proxy::exchange::{Outgoing, Surviving};
 use crate::proxy::prepare::Prepared;
 use crate::proxy::refuse::Refusal;
@@ -60,6 +67,10 @@ pub struct Rules {
     pub allowed: Vec<(Method, String)>,
     /// Whether projects share the objects that they made at upstream.
     pub shared_objects: bool,
+    /// Headers that the operator forwards beside those of OpenAI's API.
+    pub forwarded: Vec<headers::Forwarded>,
+    /// Pages in browsers that may call.
+    pub cors: cors::Origins,
     /// How tight admissions are handled.
     pub admit: admit::Config,
     /// Whether to read on when a client has gone, and for how long at most.
@@ -93,18 +104,41 @@ type Failed = (Refusal, Visit);
 impl Proxy {
     /// Serves one request.
     pub async fn handle(self: Arc<Self>, request: Request<Incoming>) -> Response<Answer> {
+        let path = request.uri().path();
+        if let Some(answer) = route::root(request.method(), path) {
+            return answer;
+        }
+        if let Some(answer) = route::health(request.method(), path, || self.guard.is_healthy()) {
+            return answer;
+        }
         let rules = self.rules.load_full();
+        let is_framed_oddly = receive::is_framed_oddly(request.headers());
+        let grant = rules.cors.grant(request.headers());
+        let preflight = Preflight::of(request.method(), request.headers());
+        let mut response = match preflight.filter(|_| grant.as_ref().is_some_and(Grant::is_allowed)) {
+            Some(preflight) => preflight.answer(),
+            None => self.answer(&rules, request).await,
+        };
+        if is_framed_oddly {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        if let Some(grant) = grant {
+            grant.put_on(response.headers_mut());
+        }
+        response
+    }
+
+    async fn answer(self: &Arc<Self>, rules: &Arc<Rules>, request: Request<Incoming>) -> Response<Answer> {
         let (clock, metrics) = (Arc::clone(self.guard.clock()), Arc::clone(self.guard.metrics()));
         let visit = Visit::new(&self.ids, clock, metrics);
-        let is_chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
-        let mut response = match self.serve(&rules, request, visit).await {
+        let request_id = visit.request_id.clone();
+        let mut response = match self.serve(rules, request, visit).await {
             Ok(response) => response,
-            Err((refusal, visit)) => self.refuse(&rules, &refusal, visit),
+            Err((refusal, visit)) => self.refuse(rules, &refusal, visit),
         };
-        if is_chunked {
-            // hyper drops a Content-Length beside it unseen. Who believed that one
-            // would see another request in what follows, so nothing may.
-            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        // Every answer can be named in a report: by upstream's id, else by the guard's.
+        if response.headers().get("x-request-id").is_none_or(HeaderValue::is_empty) {
+            response.headers_mut().insert("x-request-id", request_id);
         }
         response
     }
@@ -115,49 +149,44 @@ impl Proxy {
         request: Request<Incoming>,
         mut visit: Visit,
     ) -> Result<Response<Answer>, Failed> {
-        let (head, body) = request.into_parts();
-        if head.method == Method::GET && head.uri.path() == "/" {
-            // A person or a probe that has no key is told what this is, too.
-            visit.endpoint = label(&Endpoint::Own(Own::Root));
-            return Ok(json(own::ROOT.into(), visit));
-        }
-        let caller = well_formed(&head).and_then(|()| {
+        let (mut head, body) = request.into_parts();
+        let caller = receive::well_formed(&head).and_then(|()| {
             auth::caller(&head.headers, &self.guard, rules.upstream_key.as_ref(), rules.pass_through)
         });
-        let caller = match caller {
-            Ok(caller) => caller,
+        let routed = caller.and_then(|caller| {
+            visit.key = Some(Arc::clone(&caller.key));
+            let (endpoint, deployment) = route::routed(rules, &mut head, &caller)?;
+            visit.endpoint = label(&endpoint);
+            Ok((caller, endpoint, deployment))
+        });
+        let (caller, endpoint, deployment) = match routed {
+            Ok(routed) => routed,
             Err(refusal) => {
                 body::discard_unless_awaited(&head.headers, body).await;
+                if refusal.is_wrong_key() {
+                    tokio::time::sleep(self.guard.note_wrong_key()).await;
+                }
                 return Err((refusal, visit));
             }
         };
-        visit.key = Some(Arc::clone(&caller.key));
-        let endpoint = classified(rules, &head.method, head.uri.path());
-        visit.endpoint = label(&endpoint);
+        let body = match receive::read(body, &head, rules).await {
+            Ok(body) => body,
+            Err(refusal) => return Err((refusal, visit)),
+        };
         match endpoint {
             Endpoint::Own(own) => {
                 let query = head.uri.query().unwrap_or_default();
-                match own::answer(&self.guard, own, &caller.key, query).await {
-                    Ok(bytes) => Ok(json(bytes, visit)),
+                match self.own(own, &caller.key, query).await {
+                    Ok((bytes, paced)) => Ok(json(bytes, &paced, visit)),
                     Err(refusal) => Err((refusal, visit)),
                 }
             }
-            Endpoint::Refused => {
-                body::discard_unless_awaited(&head.headers, body).await;
-                let endpoint = format!("{} {}", head.method, bounded(head.uri.path()));
-                Err((Refusal::EndpointNotAllowed(endpoint), visit))
-            }
-            Endpoint::Free(_) => {
-                let body = read(body, rules).await;
-                match body {
-                    // Boxed, so that metered requests don't have its size.
-                    Ok(body) => Box::pin(self.free(rules, (head, body), caller, visit)).await,
-                    Err(refusal) => Err((refusal, visit)),
-                }
-            }
+            Endpoint::Refused => Err((route::refused(&head.method, head.uri.path()), visit)),
+            // Boxed, so that metered requests don't have its size.
+            Endpoint::Free(_) => Box::pin(self.free(rules, (head, body), caller, visit)).await,
             Endpoint::Metered(metered) => {
                 let prepared = async {
-                    let body = read(body, rules).await?;
+                    let body = route::with_deployment(body, deployment.as_deref())?;
                     self.prepare(rules, metered, &head, body, &caller).await
                 };
                 match prepared.await {
@@ -178,11 +207,13 @@ impl Proxy {
         visit: Visit,
     ) -> Result<Response<Answer>, Failed> {
         visit.admitted();
-        let outgoing = outgoing(head, prepared.body, &caller, true);
+        let outgoing = outgoing(rules, head, prepared.body, &caller, Content::Json);
+        let pass_through = caller.key.pass_through;
         let manner = Manner {
             drain: rules.drain,
             idle: rules.answer_idle,
             cut_at_tokens: None,
+            hosted_calls_max: None,
             tracker: self.tracker.clone(),
         };
         let gone = Arc::new(AtomicBool::new(false));
@@ -193,12 +224,32 @@ impl Proxy {
             let answer =
                 exchange::metered(&shard.guard, &upstream, outgoing, metering, manner, visit, &left).await;
             if caller.unseen.is_some() {
-                let is_accepted = answer.as_ref().is_ok_and(|answer| answer.status().is_success());
-                Box::pin(shard.remember(&caller, is_accepted)).await;
+                Box::pin(shard.remember(&caller, is_accepted(&answer))).await;
             }
             answer
         };
-        Surviving::new(exchange, gone, rules.drain, self.tracker.clone()).await
+        let answer = Surviving::new(exchange, gone, rules.drain, self.tracker.clone()).await;
+        self.concealed(rules, answer, pass_through).await
+    }
+
+    /// An answer as the client may see it: what it says of the guard's own account is
+    /// masked, and that upstream refused the guard's own key is no client's fault.
+    async fn concealed(
+        &self,
+        rules: &Rules,
+        answer: Result<Response<Answer>, Failed>,
+        pass_through: bool,
+    ) -> Result<Response<Answer>, Failed> {
+        let answer = answer?;
+        let key = rules.upstream_key.as_ref().filter(|_| !pass_through);
+        let Some(key) = key.and_then(|key| key.to_str().ok()?.strip_prefix("Bearer ")) else {
+            return Ok(answer);
+        };
+        let id = answer.headers().get("x-request-id").cloned();
+        Ok(conceal::answer(answer, key, rules.answer_idle).await.unwrap_or_else(|refusal| {
+            let id = id.unwrap_or(HeaderValue::from_static("req_unknown"));
+            refusal.response(rules.refuse, self.guard.clock().now_s(), &id).map(Answer::whole)
+        }))
     }
 
     /// Lists a client's own key once upstream has accepted it.
@@ -214,7 +265,12 @@ impl Proxy {
         let response = refusal.response(rules.refuse, now_s, &visit.request_id);
         let limit = refusal.limit().map(|limit| &limit.name);
         let key = visit.key.as_ref().map(|key| &key.id);
-        self.guard.note_refusal(key, visit.endpoint, refusal.reason(), limit);
+        if refusal.is_wrong_key() {
+            // A client that tries keys must not push out what operators look for.
+            self.guard.metrics().rejected("", refusal.reason());
+        } else {
+            self.guard.note_refusal(key, visit.endpoint, refusal.reason(), limit);
+        }
         if let Refusal::Denied(denial) = refusal {
             self.guard.note_denial(denial);
         }
@@ -222,6 +278,10 @@ impl Proxy {
         visit.ended("refused", None);
         response.map(Answer::whole)
     }
+}
+
+fn is_accepted(answer: &Result<Response<Answer>, Failed>) -> bool {
+    answer.as_ref().is_ok_and(|answer| answer.status().is_success())
 }
 
 const SHOWN_CHARS_MAX: usize = 200;
@@ -240,55 +300,33 @@ fn label(endpoint: &Endpoint) -> &'static str {
     }
 }
 
-/// What a path is; one that would be refused may be allowed by the operator.
-fn classified(rules: &Rules, method: &Method, path: &str) -> Endpoint {
-    let endpoint = endpoint::classify(method, path);
-    let allowed = |(known, pattern): &(Method, String)| known == method && endpoint::is_of(pattern, path);
-    let is_refused = matches!(endpoint, Endpoint::Refused) && !endpoint::looks_metered(path);
-    if is_refused && rules.allowed.iter().any(allowed) {
-        return Endpoint::Free("allowed");
-    }
-    endpoint
+/// What a body that goes upstream is said to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Content {
+    /// What the client said.
+    AsItCame,
+    /// A metered body was read as JSON, so it is sent as JSON.
+    Json,
 }
 
-/// Refuses what upstream might read as another request than we do.
-fn well_formed(head: &http::request::Parts) -> Result<(), Refusal> {
-    let wrong = |message: &str| Err(Refusal::Invalid(message.to_owned(), None));
-    let h1 = head.version <= Version::HTTP_11;
-    if h1 && head.uri.authority().is_some() {
-        return wrong("The request target must be a path, not a whole URL.");
-    }
-    let mut codings = head.headers.get_all(header::TRANSFER_ENCODING).iter();
-    if codings.next().is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
-        || codings.next().is_some()
-    {
-        return wrong("Transfer-Encoding must be chunked, and nothing else.");
-    }
-    if headers::is_encoded(&head.headers) {
-        return wrong("Compressed request bodies are not accepted.");
-    }
-    if head.headers.get_all(header::AUTHORIZATION).iter().count() > 1 {
-        return wrong("More than one Authorization header was sent.");
-    }
-    Ok(())
-}
-
-async fn read(incoming: Incoming, rules: &Rules) -> Result<Bytes, Refusal> {
-    let max = rules.request_body_bytes_max;
-    body::read(incoming, Bounds::request(max, rules.request_idle)).await.map_err(|error| match error {
-        ReadError::TooLarge => Refusal::TooLarge(max),
-        ReadError::NoRoom => Refusal::Overloaded,
-        ReadError::TooSlow => Refusal::TooSlow,
-        ReadError::Broken(_) => Refusal::Invalid("The request body broke off.".to_owned(), None),
-    })
-}
-
-/// What goes upstream. A metered body was read as JSON, so it is sent as JSON.
-fn outgoing(head: http::request::Parts, body: Bytes, caller: &Caller, as_json: bool) -> Outgoing {
+/// What goes upstream.
+fn outgoing(
+    rules: &Rules,
+    head: http::request::Parts,
+    body: Bytes,
+    caller: &Caller,
+    content: Content,
+) -> Outgoing {
     let suffix = suffix(&head.uri);
     let mut headers = head.headers;
-    headers::to_upstream(&mut headers, caller.authorization.clone(), !caller.key.pass_through);
-    if as_json {
+    let sender = headers::Sender {
+        authorization: &caller.authorization,
+        secret: caller.secret.expose(),
+        own_account: !caller.key.pass_through,
+        more: &rules.forwarded,
+    };
+    headers::to_upstream(&mut headers, &sender);
+    if content == Content::Json {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     }
     Outgoing { method: head.method, suffix, headers, body }
@@ -296,7 +334,7 @@ fn outgoing(head: http::request::Parts, body: Bytes, caller: &Caller, as_json: b
 
 fn suffix(uri: &Uri) -> String {
     let path = endpoint::canonical(uri.path());
-    uri.query().map_or_else(|| path.to_string(), |query| format!("{path}?{query}"))
+    uri.query().map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"))
 }
 
 fn rate_headers(paced: &Paced) -> HeaderMap {
@@ -307,10 +345,10 @@ fn rate_headers(paced: &Paced) -> HeaderMap {
     headers
 }
 
-fn json(bytes: Bytes, mut visit: Visit) -> Response<Answer> {
+fn json(bytes: Bytes, paced: &Paced, mut visit: Visit) -> Response<Answer> {
     let mut response = Response::new(Answer::whole(bytes));
+    response.headers_mut().extend(rate_headers(paced));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response.headers_mut().insert("x-request-id", visit.request_id.clone());
     visit.status = 200;
     visit.ended("ok", None);
     response

@@ -5,6 +5,7 @@
 //! when the head goes out.
 
 mod pool;
+mod tunnel;
 
 use std::fmt;
 use std::pin::Pin;
@@ -15,15 +16,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::uri::{PathAndQuery, Scheme};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body::{Body, Frame, SizeHint};
 use hyper::rt::{Read, Write};
-use hyper_rustls::HttpsConnectorBuilder;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
 use tower_service::Service;
 
 pub use self::pool::AnswerBody;
 use self::pool::{Failure, Pool};
+pub use self::tunnel::HttpProxy;
+use self::tunnel::Tunnel;
 
 /// Where upstream is, and how long to wait for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,8 +44,11 @@ pub struct Config {
 pub struct Upstream {
     pool: Arc<Pool>,
     host: HeaderValue,
-    base_path: Box<str>,
+    /// What stands before a path: the base's path, and before a plain proxy, all of the base.
+    base: Box<str>,
     response_timeout: Duration,
+    /// A proxy that reads requests, and passes them on in plain text.
+    plain_proxy: Option<HttpProxy>,
 }
 
 /// Why there is no answer.
@@ -104,17 +110,28 @@ pub fn roots() -> Arc<rustls::ClientConfig> {
 impl Upstream {
     /// A pool of TCP connections, without any yet.
     pub fn new(config: &Config, roots: &Arc<rustls::ClientConfig>) -> Self {
-        let mut tcp = HttpConnector::new();
-        tcp.set_nodelay(true);
-        tcp.enforce_http(false);
-        // Shared among the addresses of the name, so that a dead one is passed over.
-        tcp.set_connect_timeout(Some(config.connect_timeout));
-        tcp.set_keepalive(Some(Duration::from_secs(60)));
+        Self::over(connector(config, roots), config)
+    }
+
+    /// A pool of connections through a proxy, if there is one.
+    ///
+    /// To an `https` upstream they are tunnels; to an `http` one the proxy gets the
+    /// requests themselves, as proxies take them that allow no tunnel to other ports.
+    pub fn through(proxy: Option<&HttpProxy>, config: &Config, roots: &Arc<rustls::ClientConfig>) -> Self {
+        let Some(proxy) = proxy else { return Self::new(config, roots) };
+        let base = connector(config, roots);
+        if config.base_url.scheme() == Some(&Scheme::HTTP) {
+            let direct = Self::over(base.clone(), config);
+            let pool = Arc::new(Pool::new(base, proxy.url.clone(), config.connect_timeout));
+            let whole = config.base_url.to_string().trim_end_matches('/').into();
+            return Self { pool, base: whole, plain_proxy: Some(proxy.clone()), ..direct };
+        }
+        let tunnel = Tunnel { base, proxy: proxy.clone() };
         let connector = HttpsConnectorBuilder::new()
             .with_tls_config(roots.as_ref().clone())
-            .https_or_http()
+            .https_only()
             .enable_http1()
-            .wrap_connector(tcp);
+            .wrap_connector(tunnel);
         Self::over(connector, config)
     }
 
@@ -130,8 +147,9 @@ impl Upstream {
         Self {
             pool: Arc::new(Pool::new(connector, base.clone(), config.connect_timeout)),
             host: host(base),
-            base_path: base.path().trim_end_matches('/').into(),
+            base: base.path().trim_end_matches('/').into(),
             response_timeout: config.response_timeout,
+            plain_proxy: None,
         }
     }
 
@@ -148,6 +166,8 @@ impl Upstream {
         let unsendable = |detail: String| SendError { kind: SendErrorKind::Broken, sent: false, detail };
         let target = self.target(suffix).map_err(|error| unsendable(error.to_string()))?;
         headers.insert(header::HOST, self.host.clone());
+        let authorization = self.plain_proxy.as_ref().and_then(|proxy| proxy.authorization.clone());
+        headers.extend(authorization.map(|value| (header::PROXY_AUTHORIZATION, value)));
         let mut request = Request::new(Outgoing { bytes: Some(body), asked: Arc::clone(&asked) });
         *request.method_mut() = method;
         *request.uri_mut() = target;
@@ -156,7 +176,7 @@ impl Upstream {
         // A request without a body is never asked for one.
         let sent = || bodyless || asked.load(Ordering::Acquire);
         match answer {
-            Ok(Ok(answer)) => Ok(answer),
+            Ok(Ok(answer)) => self.unless_the_proxys(answer),
             Ok(Err(Failure::Unreachable(cause))) => {
                 Err(SendError { kind: SendErrorKind::Unreachable, sent: false, detail: chain(&*cause) })
             }
@@ -170,10 +190,39 @@ impl Upstream {
         }
     }
 
-    fn target(&self, suffix: &str) -> Result<Uri, http::Error> {
-        let path = PathAndQuery::from_maybe_shared(Bytes::from(format!("{}{suffix}", self.base_path)))?;
-        Ok(Uri::from(path))
+    /// An answer, unless it is a proxy's that passed nothing on.
+    fn unless_the_proxys(&self, answer: Response<AnswerBody>) -> Result<Response<AnswerBody>, SendError> {
+        match &self.plain_proxy {
+            Some(proxy) if answer.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
+                let detail = format!("the proxy {proxy} wants a user and password, or others: 407");
+                Err(SendError { kind: SendErrorKind::Unreachable, sent: false, detail })
+            }
+            Some(_) | None => Ok(answer),
+        }
     }
+
+    fn target(&self, suffix: &str) -> Result<Uri, http::Error> {
+        let text = Bytes::from(format!("{}{suffix}", self.base));
+        if self.plain_proxy.is_some() {
+            return Ok(Uri::from_maybe_shared(text)?);
+        }
+        Ok(Uri::from(PathAndQuery::from_maybe_shared(text)?))
+    }
+}
+
+/// Makes TCP connections, with TLS where the scheme says so.
+fn connector(config: &Config, roots: &Arc<rustls::ClientConfig>) -> HttpsConnector<HttpConnector> {
+    let mut tcp = HttpConnector::new();
+    tcp.set_nodelay(true);
+    tcp.enforce_http(false);
+    // Shared among the addresses of the name, so that a dead one is passed over.
+    tcp.set_connect_timeout(Some(config.connect_timeout));
+    tcp.set_keepalive(Some(Duration::from_secs(60)));
+    HttpsConnectorBuilder::new()
+        .with_tls_config(roots.as_ref().clone())
+        .https_or_http()
+        .enable_http1()
+        .wrap_connector(tcp)
 }
 
 /// What the `Host` header says: a port only where the scheme doesn't.

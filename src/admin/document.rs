@@ -115,7 +115,7 @@ fn complete_operation(path: &str, method: &str, operation: &mut Operation) {
     operation.tags = Some(vec![tag(&parts)]);
     let parameters = operation.parameters.get_or_insert_default();
     for (at, name) in names.iter().enumerate() {
-        let is_it = |known: &RefOr<Parameter>| matches!(known, RefOr::T(known) if known.name == *name);
+        let is_it = |known: &RefOr<Parameter>| matches!(known, RefOr::T(known) if known.name == *name && known.parameter_in == ParameterIn::Path);
         if !parameters.iter().any(is_it) {
             parameters.insert(at, parameter(name).into());
         }

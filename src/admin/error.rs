@@ -72,6 +72,14 @@ impl ApiError {
         Self { status: StatusCode::UNAUTHORIZED, message, param: None, code: "invalid_api_key" }
     }
 
+    pub(crate) fn misdirected() -> Self {
+        let message =
+            "This is not an address of this listener. A name that it is reached by belongs into admin.hosts \
+                       of spendguard's configuration."
+                .to_owned();
+        Self { status: StatusCode::MISDIRECTED_REQUEST, message, param: None, code: "misdirected_request" }
+    }
+
     pub(crate) fn too_many_attempts(seconds: i64) -> Self {
         let message = format!("Too many wrong tokens. A wrong one is told so again in {seconds} seconds.");
         Self { status: StatusCode::TOO_MANY_REQUESTS, message, param: None, code: "rate_limit_exceeded" }
@@ -127,6 +135,7 @@ impl From<KeyError> for ApiError {
             KeyError::SecretTaken
             | KeyError::ProjectTaken(_)
             | KeyError::PassThrough(_)
+            | KeyError::InGrace { .. }
             | KeyError::TooMany(..) => Self::conflict(message),
             KeyError::BadSecret => Self::bad(Some("secret"), message),
             KeyError::BadName => Self::bad(Some("name"), message),
@@ -155,7 +164,7 @@ impl From<LimitError> for ApiError {
 impl From<AdjustError> for ApiError {
     fn from(error: AdjustError) -> Self {
         match error {
-            AdjustError::NoSuchEntry => Self::not_found(error.to_string()),
+            AdjustError::NoSuchEntry | AdjustError::Pruned { .. } => Self::not_found(error.to_string()),
             AdjustError::Credit(error) => error.into(),
             AdjustError::Store(error) => error.into(),
         }

@@ -1,53 +1,113 @@
 //! Limits: what is in force, what it has counted, and why.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::{Extension, Json};
+use serde::Deserialize;
+use utoipa::IntoParams;
 
 use crate::admin::Admin;
 use crate::admin::error::ApiError;
-use crate::admin::extract::{Path, Raw, object};
-use crate::admin::view::{ContributionView, EntryView, ExplainView, HoldView, LimitView, List};
+use crate::admin::extract::{Path, Query, Raw, object};
+use crate::admin::paging::{Paging, page, page_length};
+use crate::admin::view::{
+    ContributionView, EntryView, ExplainView, HoldView, LimitView, List, PrunedPartView,
+};
 use crate::domain::{Limit, Span};
+use crate::guard::meters::Meters;
 use crate::guard::trail::Actor;
 use crate::ledger::entry::{Entry, Hold, entry_id};
-use crate::ledger::meter::{Reading, Subject};
-use crate::store::reader;
+use crate::ledger::meter::Subject;
+use crate::ledger::walk::InForce;
 use crate::store::rule::LimitRule;
+use crate::store::{reader, retention};
 
 /// Entries that an explanation names one by one.
 const EXPLAINED_MAX: usize = 100;
+/// Open holds that an explanation names one by one.
+const HOLDS_MAX: usize = 1_000;
+/// Meters of each limit in a list of limits, the fullest.
+const METERS_LISTED_MAX: usize = 100;
 
-/// Lists all limits that are in force, with their meters, by name.
-#[utoipa::path(get, path = "/limits", responses((status = 200, body = List<LimitView>)))]
-pub(crate) async fn list(State(admin): State<Admin>) -> Json<List<LimitView>> {
-    let limits = everything(&admin).iter().map(|(limit, readings)| LimitView::of(limit, readings)).collect();
-    Json(List::new(limits, false, |limit: &LimitView| limit.name.clone()))
+/// Lists limits that are in force, by name, with the fullest of their meters.
+#[utoipa::path(get, path = "/limits", params(Paging), responses((status = 200, body = List<LimitView>)))]
+pub(crate) async fn list(
+    State(admin): State<Admin>,
+    Query(paging): Query<Paging>,
+) -> Result<Json<List<LimitView>>, ApiError> {
+    let limits = page(everything(&admin), &paging, |listed: &Listed| listed.limit.name.to_string())?;
+    Ok(Json(limits.map(|listed| {
+        let mut meters = listed.fullest(&admin, METERS_LISTED_MAX);
+        meters.readings.sort_unstable_by(|a, b| a.subject.cmp(&b.subject));
+        LimitView::of(&listed.limit, &meters)
+    })))
 }
 
-/// Metered limits with their meters, and rates without.
-pub(super) fn everything(admin: &Admin) -> Vec<(Arc<Limit>, Vec<Reading>)> {
-    let mut limits = admin.guard.limits();
-    limits.extend(admin.guard.throttle().limits().map(|limit| (Arc::clone(limit), Vec::new())));
-    limits.sort_unstable_by(|a, b| a.0.name.cmp(&b.0.name));
+/// A limit that is in force, metered or a rate.
+pub(super) struct Listed {
+    pub(super) limit: Arc<Limit>,
+    /// A rate has no meters.
+    metered: Option<InForce>,
+}
+
+impl Listed {
+    /// Its fullest meters, the fullest first.
+    pub(super) fn fullest(&self, admin: &Admin, count_max: usize) -> Meters {
+        self.metered.as_ref().map(|of| admin.guard.fullest(of, count_max)).unwrap_or_default()
+    }
+
+    /// A page of its meters, by subject.
+    fn page(&self, admin: &Admin, paging: &MeterPaging) -> Result<Meters, ApiError> {
+        let count_max = page_length(paging.limit)?;
+        let page = |of| admin.guard.meters_after(of, paging.after.as_deref(), count_max);
+        Ok(self.metered.as_ref().map(page).unwrap_or_default())
+    }
+}
+
+/// All limits that are in force, by name.
+pub(super) fn everything(admin: &Admin) -> Vec<Listed> {
+    let metered = admin.guard.in_force().into_iter();
+    let metered = metered.map(|of| Listed { limit: Arc::clone(&of.limit), metered: Some(of) });
+    let throttle = admin.guard.throttle();
+    let rates = throttle.limits().map(|limit| Listed { limit: Arc::clone(limit), metered: None });
+    let mut limits: Vec<Listed> = metered.chain(rates).collect();
+    limits.sort_unstable_by(|a, b| a.limit.name.cmp(&b.limit.name));
     limits
 }
 
-fn find(admin: &Admin, name: &str) -> Result<(Arc<Limit>, Vec<Reading>), ApiError> {
-    let found = everything(admin).into_iter().find(|(limit, _)| *limit.name == *name);
-    found.ok_or_else(|| ApiError::not_found(format!("there is no limit {name:?}")))
+/// The limit of that name, if it is in force.
+pub(super) fn named(admin: &Admin, name: &str) -> Option<Listed> {
+    everything(admin).into_iter().find(|listed| *listed.limit.name == *name)
 }
 
-/// Shows a limit with its meters.
-#[utoipa::path(get, path = "/limits/{limit}", responses((status = 200, body = LimitView)))]
+fn find(admin: &Admin, name: &str) -> Result<Listed, ApiError> {
+    named(admin, name).ok_or_else(|| ApiError::not_found(format!("there is no limit {name:?}")))
+}
+
+/// Which of a limit's meters are shown.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct MeterPaging {
+    /// How many meters; 100 if it is not said.
+    #[param(minimum = 1, maximum = 1000)]
+    limit: Option<usize>,
+    /// The subject that the page of meters begins behind.
+    after: Option<String>,
+}
+
+/// Shows a limit with a page of its meters, by subject.
+#[utoipa::path(get, path = "/limits/{limit}", params(MeterPaging), responses((status = 200, body = LimitView)))]
 pub(crate) async fn show(
     State(admin): State<Admin>,
     Path(name): Path<String>,
+    Query(paging): Query<MeterPaging>,
 ) -> Result<Json<LimitView>, ApiError> {
-    let (limit, readings) = find(&admin, &name)?;
-    Ok(Json(LimitView::of(&limit, &readings)))
+    let listed = find(&admin, &name)?;
+    Ok(Json(LimitView::of(&listed.limit, &listed.page(&admin, &paging)?)))
 }
 
 /// Sets a limit. It is in force once this is answered, and counts what its window already holds.
@@ -65,8 +125,8 @@ pub(crate) async fn put(
 ) -> Result<Json<LimitView>, ApiError> {
     let rule: LimitRule = object(&body)?;
     admin.guard.put_limit(&name, &rule, &by).await?;
-    let (limit, readings) = find(&admin, &name)?;
-    Ok(Json(LimitView::of(&limit, &readings)))
+    let listed = find(&admin, &name)?;
+    Ok(Json(LimitView::of(&listed.limit, &listed.page(&admin, &MeterPaging::default())?)))
 }
 
 /// Removes a limit that was made through the API.
@@ -80,16 +140,29 @@ pub(crate) async fn remove(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Explains a limit's numbers by the entries and holds that make them up.
-#[utoipa::path(get, path = "/limits/{limit}/explain", responses((status = 200, body = ExplainView)))]
+/// Explains a limit's numbers by the entries and holds that make them up: those of a
+/// page of its meters, by subject, and the newest entries of all.
+#[utoipa::path(
+    get,
+    path = "/limits/{limit}/explain",
+    params(MeterPaging),
+    responses((status = 200, body = ExplainView)),
+)]
 pub(crate) async fn explain(
     State(admin): State<Admin>,
     Path(name): Path<String>,
+    Query(paging): Query<MeterPaging>,
 ) -> Result<Json<ExplainView>, ApiError> {
     find(&admin, &name)?;
     let sums = admin.guard.sums_from_entries(&name).await?;
-    let (limit, readings) = find(&admin, &name)?;
-    let holds = admin.guard.holds_on(&name);
+    let listed = find(&admin, &name)?;
+    let (limit, meters) = (&listed.limit, listed.page(&admin, &paging)?);
+    let shown: HashSet<&str> = meters.readings.iter().map(|reading| reading.subject.label()).collect();
+    let mut holds = admin.guard.holds_on(&name);
+    let holds_total = holds.len();
+    holds.retain(|(_, subject, _)| shown.contains(&**subject));
+    holds.sort_unstable_by_key(|(hold, ..)| hold.id);
+    holds.truncate(HOLDS_MAX);
     let now_ms = admin.guard.clock().now_ms();
     let hold = |(hold, subject, amount): (Arc<Hold>, String, i64)| HoldView {
         id: entry_id(hold.id),
@@ -99,21 +172,44 @@ pub(crate) async fn explain(
         admitted_at: hold.admitted_ms.div_euclid(1_000),
         age_ms: now_ms.saturating_sub(hold.admitted_ms),
     };
-    let settled =
-        |reading: &Reading| sums.get(&reading.subject).copied().unwrap_or(0) == reading.meter.settled;
-    let agrees = readings.iter().all(settled);
-    let span = readings.first().map(|reading| reading.span);
-    let (entries, entries_total) = contributions(&admin, &limit, span).await?;
+    let (mut agrees, mut span) = (true, None);
+    if let Some(of) = &listed.metered {
+        admin.guard.each_meter(of, |subject, window, meter| {
+            span = Some(window);
+            agrees &= sums.get(subject).copied().unwrap_or(0) == meter.settled;
+        });
+    }
+    let (entries, entries_total) = contributions(&admin, limit, span).await?;
+    let pruned = pruned(&admin, limit, span, &shown).await?;
+    let of_page = sums.iter().filter(|(subject, _)| shown.contains(subject.label()));
     Ok(Json(ExplainView {
         agrees,
         entries,
         entries_total,
-        settled_from_entries: sums
-            .iter()
+        pruned,
+        settled_from_entries: of_page
             .map(|(subject, amount)| (subject.label().to_owned(), limit.unit.decimal(*amount)))
             .collect(),
         holds: holds.into_iter().map(hold).collect(),
-        limit: LimitView::of(&limit, &readings),
+        holds_total,
+        limit: LimitView::of(limit, &meters),
+    }))
+}
+
+/// What of the sums of the meters shown has no entries any more.
+async fn pruned(
+    admin: &Admin,
+    limit: &Arc<Limit>,
+    span: Option<Span>,
+    shown: &HashSet<&str>,
+) -> Result<Option<PrunedPartView>, ApiError> {
+    let Some(span) = span else { return Ok(None) };
+    let (ring, of) = (Arc::clone(admin.guard.ring()), Arc::clone(limit));
+    let found = admin.guard.read_long(move |db| retention::pruned_of(db, &of, span, &*ring)).await?;
+    Ok(found.map(|(before, sums)| {
+        let of_page = sums.into_iter().filter(|(subject, _)| shown.contains(subject.label()));
+        let amount = |(subject, sum): (Subject, i64)| (subject.label().to_owned(), limit.unit.decimal(sum));
+        PrunedPartView { before, settled: of_page.map(amount).collect() }
     }))
 }
 

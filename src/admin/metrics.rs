@@ -71,11 +71,16 @@ fn mirror(admin: &Admin) {
     let metrics = guard.metrics();
     let age_s = guard.clock().now_s().saturating_sub(admin.in_force.load().prices_as_of_s);
     metrics.mirror(guard.in_doubt().0, guard.queued(), age_s);
-    let limits = guard.limits();
-    for (limit, _) in &limits {
-        metrics.in_force(&limit.name);
+    let sizes = guard.storage_sizes();
+    metrics.mirror_storage(sizes.database.saturating_add(sizes.log), sizes.free);
+    metrics.mirror_waiting(guard.waiting());
+    let mut samples = Vec::new();
+    for of in guard.in_force() {
+        metrics.in_force(&of.limit.name);
+        // An end user's name is no label.
+        let count_max = if of.limit.per == Per::User { 1 } else { SUBJECTS_MAX };
+        samples.extend(samples_of(&of.limit, &guard.fullest(&of, count_max).readings));
     }
-    let samples: Vec<_> = limits.iter().flat_map(|(limit, readings)| samples(limit, readings)).collect();
     metrics.mirror_limits(&samples);
     if let Some(outlook) = admin.lookout.known() {
         mirror_outlook(metrics, &outlook);
@@ -98,16 +103,13 @@ fn mirror_outlook(metrics: &Metrics, outlook: &Outlook) {
     }));
 }
 
-/// A limit's series: the fullest meters first, and never an end user's name.
-fn samples(limit: &Limit, readings: &[Reading]) -> Vec<LimitSample> {
-    let mut fullest: Vec<&Reading> = readings.iter().collect();
-    fullest.sort_unstable_by_key(|reading| -(reading.meter.settled.saturating_add(reading.meter.held)));
-    fullest.truncate(if limit.per == Per::User { 1 } else { SUBJECTS_MAX });
+/// A limit's series, and never an end user's name.
+fn samples_of(limit: &Limit, fullest: &[Reading]) -> Vec<LimitSample> {
     let amount = |amount: i64| match limit.unit {
         Unit::Usd => dollars(Money::from_nano(amount)),
         Unit::Tokens | Unit::InputTokens | Unit::OutputTokens | Unit::Requests => float(amount),
     };
-    let sample = |reading: &&Reading| LimitSample {
+    let sample = |reading: &Reading| LimitSample {
         limit: limit.name.to_string(),
         subject: match limit.per {
             Per::User => "fullest_user".to_owned(),

@@ -5,6 +5,7 @@
 pub(crate) mod alerts;
 pub(crate) mod credits;
 pub(crate) mod forecast;
+pub(crate) mod storage;
 pub(crate) mod verification;
 
 use std::collections::BTreeMap;
@@ -14,6 +15,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::domain::{Limit, Secret, Span, Tokens, Window};
+use crate::guard::meters::Meters;
 use crate::keys::{Key, Project};
 use crate::ledger::entry::{Basis, Entry, entry_id};
 use crate::ledger::meter::Reading;
@@ -36,6 +38,12 @@ impl<T> List<T> {
     pub(crate) fn new(data: Vec<T>, has_more: bool, id: impl Fn(&T) -> String) -> Self {
         let (first_id, last_id) = (data.first().map(&id), data.last().map(&id));
         Self { object: "list", data, first_id, last_id, has_more }
+    }
+
+    /// The same of something else.
+    pub(crate) fn map<U>(self, of: impl FnMut(T) -> U) -> List<U> {
+        let Self { object, data, first_id, last_id, has_more } = self;
+        List { object, data: data.into_iter().map(of).collect(), first_id, last_id, has_more }
     }
 
     /// All there is, of things without ids.
@@ -150,8 +158,11 @@ pub(crate) struct LimitView {
     mode: String,
     /// `file`: made by the configuration and changed only there; else `api`.
     source: &'static str,
-    /// One for each that has counted in the window that runs.
+    /// Those that have counted in the window that runs: in a list of limits the fullest,
+    /// else a page of them, by subject.
     meters: Vec<MeterView>,
+    /// How many there are, shown or not.
+    meters_total: usize,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -172,11 +183,12 @@ pub(crate) struct MeterView {
 }
 
 impl LimitView {
-    pub(crate) fn of(limit: &Limit, readings: &[Reading]) -> Self {
+    pub(crate) fn of(limit: &Limit, shown: &Meters) -> Self {
         let LimitRule { per, only, unit, window, zone, soft, hard, mode } = LimitRule::of(limit);
-        let meters = readings.iter().map(|reading| MeterView::of(limit, reading)).collect();
+        let meters = shown.readings.iter().map(|reading| MeterView::of(limit, reading)).collect();
+        let meters_total = shown.total;
         let (object, name, source) = ("guard.limit", limit.name.to_string(), limit.source.name());
-        Self { object, name, per, only, unit, window, zone, soft, hard, mode, source, meters }
+        Self { object, name, per, only, unit, window, zone, soft, hard, mode, source, meters, meters_total }
     }
 }
 
@@ -334,14 +346,28 @@ pub(crate) struct ExplainView {
     pub(crate) limit: LimitView,
     /// The newest entries of the window, with what each adds.
     pub(crate) entries: Vec<ContributionView>,
-    /// How many entries there are, named or not.
+    /// How many entries there are, named or not; without those that were pruned.
     pub(crate) entries_total: usize,
-    /// By subject, the sum of all entries of the window.
+    /// By subject, the sum of all entries of the window, of the meters shown; of those that were pruned, by the sums
+    /// that stay.
     pub(crate) settled_from_entries: BTreeMap<String, String>,
-    /// What running requests hold of it.
+    /// What of it has no entries any more; null where all are there.
+    pub(crate) pruned: Option<PrunedPartView>,
+    /// What running requests hold of the meters shown, the oldest first.
     pub(crate) holds: Vec<HoldView>,
-    /// Whether the meters say the same as the entries.
+    /// How many running requests hold something of it, named or not.
+    pub(crate) holds_total: usize,
+    /// Whether all meters say the same as the entries.
     pub(crate) agrees: bool,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = PrunedPart)]
+pub(crate) struct PrunedPartView {
+    /// Entries admitted before were pruned.
+    pub(crate) before: i64,
+    /// By subject, what those of the window came to, in the limit's unit: a part of `settled_from_entries`.
+    pub(crate) settled: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]

@@ -80,6 +80,7 @@ pub async fn run(seconds: u64) -> Result<(), StartError> {
     std::fs::write(&file, LIMITS)?;
     let environment = [
         ("SPENDGUARD_UPSTREAM__BASE_URL".to_owned(), fake_url.clone()),
+        ("SPENDGUARD_UPSTREAM__FORWARD_HEADERS".to_owned(), "x-fake-*".to_owned()),
         ("SPENDGUARD_STORAGE__PATH".to_owned(), folder.join("data").display().to_string()),
         ("OPENAI_API_KEY".to_owned(), "sk-fake-upstream-key".to_owned()),
     ];

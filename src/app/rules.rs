@@ -1,10 +1,11 @@
 //! From settings to what each row takes.
 
-use http::HeaderValue;
+use http::{HeaderValue, Uri};
 
 use crate::admin::InForce;
 use crate::app::StartError;
-use crate::config::{Settings, text};
+use crate::config::Settings;
+use crate::net::Timeouts;
 use crate::pricing::plan::Policy;
 use crate::pricing::sheet::Sheet;
 use crate::proxy::{Rules, admit, refuse};
@@ -20,8 +21,10 @@ pub fn of(settings: &Settings) -> Result<(Rules, InForce), StartError> {
         Some(json) => Sheet::parse(json, &settings.pricing.overrides)?,
     };
     let in_force = InForce {
-        text: text::in_force(settings),
+        text: settings.text.clone(),
         zone: settings.zone.clone(),
+        hosts: hosts(settings),
+        keep: settings.keep,
         tells_forecast: settings.alerts_forecast,
         prices_as_of_s: sheet.as_of_s(),
     };
@@ -33,6 +36,8 @@ pub fn of(settings: &Settings) -> Result<(Rules, InForce), StartError> {
         pass_through: settings.pass_through,
         allowed: settings.endpoints_allowed.clone(),
         shared_objects: settings.shared_objects,
+        forwarded: settings.upstream.forwarded.clone(),
+        cors: settings.server.cors.clone(),
         admit: admit::Config {
             clamp: settings.guard.clamp,
             clamp_output_min: settings.guard.clamp_output_min,
@@ -59,6 +64,19 @@ fn authorization(key: &crate::domain::Secret) -> Result<HeaderValue, StartError>
         .map_err(|_| "upstream.api_key has characters that no header can carry")?;
     value.set_sensitive(true);
     Ok(value)
+}
+
+/// Names that the admin listener is reached by: those configured, and the one that
+/// messages lead to.
+fn hosts(settings: &Settings) -> Vec<String> {
+    let link = settings.alerts.voice.link.parse::<Uri>().ok();
+    let linked = link.and_then(|link| link.host().map(str::to_ascii_lowercase));
+    settings.admin.hosts.iter().cloned().chain(linked).collect()
+}
+
+/// The time limits of clients' connections.
+pub fn timeouts(settings: &Settings) -> Timeouts {
+    Timeouts { header: settings.server.header_timeout, idle: settings.server.idle_timeout }
 }
 
 /// Where upstream is.

@@ -134,7 +134,9 @@ impl Connection {
             let page = self.get(&format!("{path}?limit=1000{after}")).await?;
             all.extend(page["data"].as_array().cloned().unwrap_or_default());
             match page["last_id"].as_str() {
-                Some(last) if page["has_more"] == true => after = format!("&after={last}"),
+                Some(last) if page["has_more"] == true => {
+                    after = format!("&after={}", segment(last));
+                }
                 _ => return Ok(all),
             }
         }

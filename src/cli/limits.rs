@@ -60,8 +60,8 @@ fn narrowed(only: &[String]) -> Result<Value, Failure> {
 }
 
 async fn list(format: Format, connection: &Connection) -> Result<(), Failure> {
-    let answer = connection.get("/guard/v1/limits").await?;
-    if table::programs(format, &answer["data"]) {
+    let limits = Value::Array(connection.all("/guard/v1/limits").await?);
+    if table::programs(format, &limits) {
         return Ok(());
     }
     let columns = [
@@ -78,9 +78,11 @@ async fn list(format: Format, connection: &Connection) -> Result<(), Failure> {
         ("MODE", false),
         ("SOURCE", false),
     ];
-    let mut rows = Vec::new();
-    for limit in answer["data"].as_array().into_iter().flatten() {
+    let (mut rows, mut unlisted) = (Vec::new(), 0);
+    for limit in limits.as_array().into_iter().flatten() {
         let meters = limit["meters"].as_array().cloned().unwrap_or_default();
+        let total = limit["meters_total"].as_u64().and_then(|total| usize::try_from(total).ok());
+        unlisted += total.unwrap_or(0).saturating_sub(meters.len());
         // A limit without a meter yet still has its line.
         for meter in if meters.is_empty() { vec![Value::Null] } else { meters } {
             let of = |field: &str| text(limit, field);
@@ -101,11 +103,17 @@ async fn list(format: Format, connection: &Connection) -> Result<(), Failure> {
             ]);
         }
     }
-    table::print(format, &columns, &rows)
+    table::print(format, &columns, &rows)?;
+    if unlisted > 0 {
+        say(&format!(
+            "{unlisted} more meters, less full than these, are at /guard/v1/limits/NAME?after=SUBJECT"
+        ));
+    }
+    Ok(())
 }
 
 async fn explain(name: &str, format: Format, connection: &Connection) -> Result<(), Failure> {
-    let explained = connection.get(&format!("/guard/v1/limits/{}/explain", segment(name))).await?;
+    let explained = connection.get(&format!("/guard/v1/limits/{}/explain?limit=1000", segment(name))).await?;
     if table::programs(format, &explained) {
         return Ok(());
     }
@@ -121,8 +129,24 @@ async fn explain(name: &str, format: Format, connection: &Connection) -> Result<
             of("remaining"),
         ));
     }
-    let holds = explained["holds"].as_array().cloned().unwrap_or_default();
-    say(&format!("{} open holds, {} entries; the newest:", holds.len(), explained["entries_total"]));
+    if let Some(pruned) = explained["pruned"].as_object() {
+        let sums = pruned["settled"].as_object().into_iter().flatten();
+        let sums: Vec<_> =
+            sums.map(|(subject, _)| format!("{subject} {}", text(&pruned["settled"], subject))).collect();
+        let before = time(&explained["pruned"], "before");
+        say(&format!("entries before {before} were pruned; of them are: {}", sums.join(", ")));
+    }
+    let meters = explained["meters"].as_array().map_or(0, Vec::len);
+    if explained["meters_total"]
+        .as_u64()
+        .is_some_and(|total| usize::try_from(total).is_ok_and(|t| t > meters))
+    {
+        say(&format!("these are {meters} of {} meters", explained["meters_total"]));
+    }
+    say(&format!(
+        "{} open holds, {} entries; the newest:",
+        explained["holds_total"], explained["entries_total"]
+    ));
     let columns = [
         ("ENTRY", false),
         ("AT", false),

@@ -9,22 +9,25 @@ use std::time::Duration;
 use http::{Method, Uri};
 
 use crate::config::alerts::alerts;
+use crate::config::edge;
 use crate::config::limits::{Problem, limits, prices};
 use crate::config::place::Place;
 use crate::config::raw::{Amount, Raw, SecretSource};
 use crate::config::settings::{Admin, Guard, Pricing, Server, Settings, TlsFiles, Upstream};
-use crate::config::units;
+use crate::config::{text, units};
 use crate::domain::demand::Tier;
 use crate::domain::limit::Mode;
 use crate::domain::{Money, Secret};
 use crate::ledger::account::Terms;
-use crate::openai::endpoint;
+use crate::openai::endpoint::{Endpoint, classify, is_misspelt};
 use crate::pricing::bound::ToolsBound;
 use crate::pricing::sheet::Sheet;
 use crate::store::Durability;
 
-const DEFAULT_UPSTREAM_KEY: &str = "OPENAI_API_KEY";
-const DEFAULT_ADMIN_TOKEN: &str = "SPENDGUARD_ADMIN_TOKEN";
+pub(super) const DEFAULT_UPSTREAM_KEY: &str = "OPENAI_API_KEY";
+/// What `storage.keep` may not be below.
+const KEEP_MIN: Duration = Duration::from_secs(86_400);
+pub(super) const DEFAULT_ADMIN_TOKEN: &str = "SPENDGUARD_ADMIN_TOKEN";
 
 /// What is wrong with a configuration, one line for each mistake.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,7 +76,7 @@ impl Notes<'_> {
         result.map_err(|problem| self.0.push((key.to_owned(), problem))).ok()
     }
 
-    fn one_of<T: Copy>(&mut self, key: &str, text: &str, choices: &[(&str, T)]) -> Option<T> {
+    pub(super) fn one_of<T: Copy>(&mut self, key: &str, text: &str, choices: &[(&str, T)]) -> Option<T> {
         let found = choices.iter().find(|(name, _)| *name == text).map(|(_, value)| *value);
         let names: Vec<_> = choices.iter().map(|(name, _)| format!("{name:?}")).collect();
         self.ok(key, found.ok_or_else(|| format!("{text:?} is not known; use {}", names.join(" or "))))
@@ -112,6 +115,8 @@ fn resolve(
     let (server, admin) = (server(raw, &mut notes), admin(raw, environment, &mut notes));
     let (pricing, guard) = (pricing(raw, overrides, &mut notes), guard(raw, &mut notes));
     let durability = notes.one_of("storage.durability", &raw.storage.durability, &durability);
+    let keep = raw.storage.keep.as_deref().map(keep).transpose();
+    let keep = notes.ok("storage.keep", keep);
     let classic = notes.one_of("errors.code", &raw.errors.code, &[("openai", false), ("classic", true)]);
     let log_json = notes.one_of("log.format", &raw.log.format, &[("text", false), ("json", true)]);
     let level = notes.one_of("log.level", &raw.log.level, &levels);
@@ -120,13 +125,17 @@ fn resolve(
     let scheme = if raw.admin.tls.is_some() { "https" } else { "http" };
     let alerts = alerts(raw, &format!("{scheme}://{}/", raw.admin.listen), environment, &mut notes);
     level?;
+    let proxy = upstream.as_ref().and_then(|upstream| upstream.proxy.as_ref());
+    let text = text::in_force(raw, pass_through?, proxy, environment);
     Some(Settings {
+        text,
         server: server?,
         admin: admin?,
         upstream: upstream?,
         pass_through: pass_through?,
         storage_path: raw.storage.path.clone().into(),
         durability: durability?,
+        keep: keep?,
         zone: zone?,
         pricing: pricing?,
         guard: guard?,
@@ -145,11 +154,24 @@ fn resolve(
     })
 }
 
+/// How long entries are kept: a day at least.
+fn keep(text: &str) -> Result<Duration, String> {
+    let keep = units::duration(text)?;
+    if keep < KEEP_MIN {
+        return Err(format!(
+            "{text:?} is too short; entries of the last day are needed, so keep \"1d\" at least"
+        ));
+    }
+    Ok(keep)
+}
+
 fn server(raw: &Raw, notes: &mut Notes<'_>) -> Option<Server> {
     let raw = &raw.server;
     let listen = address(notes, "server.listen", &raw.listen);
     let body = notes.ok("server.request_body_max", units::bytes(&raw.request_body_max));
     let header_timeout = notes.duration("server.header_timeout", &raw.header_timeout);
+    let idle_timeout = notes.duration("server.idle_timeout", &raw.idle_timeout);
+    let cors = notes.ok("server.cors_origins", edge::origins(&raw.cors_origins));
     let drain = notes.duration("server.drain", &raw.drain);
     let positive =
         if raw.connections_max > 0 { Ok(raw.connections_max) } else { Err("must be above zero".into()) };
@@ -159,6 +181,8 @@ fn server(raw: &Raw, notes: &mut Notes<'_>) -> Option<Server> {
         request_body_bytes_max: body?,
         connections_max: notes.ok("server.connections_max", positive)?,
         header_timeout: header_timeout?,
+        idle_timeout: idle_timeout?,
+        cors: cors?,
         drain: drain?,
     })
 }
@@ -182,12 +206,17 @@ fn admin(raw: &Raw, environment: &HashMap<String, String>, notes: &mut Notes<'_>
     if token.as_ref().is_some_and(|token| token.expose().len() < 16) {
         notes.0.push(("admin.token".into(), "a token needs at least 16 characters".into()));
     }
-    Some(Admin { listen: listen?, tls: raw.admin.tls.as_ref().map(tls), token })
+    let hosts = notes.ok("admin.hosts", edge::hosts(&raw.admin.hosts))?;
+    Some(Admin { listen: listen?, tls: raw.admin.tls.as_ref().map(tls), hosts, token })
 }
 
 fn upstream(raw: &Raw, environment: &HashMap<String, String>, notes: &mut Notes<'_>) -> Option<Upstream> {
     let raw = &raw.upstream;
-    let base_url = notes.ok("upstream.base_url", base_url(&raw.base_url));
+    let base_url = notes.ok("upstream.base_url", edge::upstream_url(&raw.base_url));
+    let proxy = base_url
+        .as_ref()
+        .and_then(|to| notes.ok("upstream.proxy", edge::proxy(raw.proxy.as_deref(), to, environment)));
+    let forwarded = notes.ok("upstream.forward_headers", edge::forwarded(&raw.forward_headers));
     let api_key = match &raw.api_key {
         Some(source) if source.env.as_deref() == Some(DEFAULT_UPSTREAM_KEY) && source.file.is_none() => {
             Some(environment.get(DEFAULT_UPSTREAM_KEY).map(|text| Secret::new(text.trim())))
@@ -204,6 +233,8 @@ fn upstream(raw: &Raw, environment: &HashMap<String, String>, notes: &mut Notes<
         connect_timeout: connect?,
         response_timeout: response?,
         idle_timeout: idle?,
+        proxy: proxy?,
+        forwarded: forwarded?,
     })
 }
 
@@ -318,19 +349,24 @@ fn projects(raw: &Raw, notes: &mut Notes<'_>) -> Vec<(String, String)> {
 
 fn allowed(raw: &Raw, notes: &mut Notes<'_>) -> Option<Vec<(Method, String)>> {
     let entry = |text: &String| {
-        let form = "write each as \"POST /v1/files\" or, for any id, \"POST /v1/evals/{}/runs\"";
-        let (method, path) = text.split_once(' ').ok_or(form)?;
-        let method = method.parse::<Method>().map_err(|_| form)?;
-        if !path.starts_with('/') || path.contains(char::is_whitespace) {
-            return Err(form.to_owned());
-        }
-        if endpoint::looks_metered(path) {
-            return Err(format!(
-                "{path} is a metered path with another base URL, and may not go unmetered; clients' base URL is to end in /v1"
-            ));
-        }
-        Ok((method, path.to_owned()))
+        let (method, path) = text.split_once(' ')?;
+        let method = method.parse::<Method>().ok()?;
+        let is_path = path.starts_with('/') && !path.contains(char::is_whitespace);
+        is_path.then(|| (method, path.to_owned()))
     };
-    let entries: Result<Vec<_>, String> = raw.endpoints.allow.iter().map(entry).collect();
-    notes.ok("endpoints.allow", entries)
+    let entries: Option<Vec<_>> = raw.endpoints.allow.iter().map(entry).collect();
+    if let Some((method, path)) = entries.iter().flatten().find(|(method, path)| is_no_path(method, path)) {
+        let problem = "looks like an endpoint that is metered or free already, and is no path of OpenAI's: \
+                       a client that asks for it needs another base URL, http://ADDRESS/v1";
+        notes.0.push(("endpoints.allow".to_owned(), format!("\"{method} {path}\" {problem}")));
+    }
+    notes.ok(
+        "endpoints.allow",
+        entries.ok_or_else(|| "write each as \"POST /v1/files\"; {} stands for an id".to_owned()),
+    )
+}
+
+/// Whether an entry is only another spelling of a path that needs none.
+fn is_no_path(method: &Method, path: &str) -> bool {
+    classify(method, path) == Endpoint::Refused && is_misspelt(method, path)
 }

@@ -10,6 +10,9 @@ use crate::config::raw::Raw;
 
 const PREFIX: &str = "SPENDGUARD_";
 const SEPARATOR: &str = "__";
+/// Lists of texts, which the environment writes with commas.
+const LISTS: [&str; 4] =
+    ["admin.hosts", "endpoints.allow", "server.cors_origins", "upstream.forward_headers"];
 
 /// A file with its text, to say where in it a mistake is.
 pub(super) struct Place {
@@ -31,16 +34,22 @@ impl Place {
         let path_like =
             environment.keys().filter(|name| name.starts_with(PREFIX) && name.contains(['.', '[']));
         if let Some(name) = path_like.min() {
-            return Err(one(format!("{name}: no such key; lists can't be set by the environment")));
+            return Err(one(format!(
+                "{name}: no such key; an element of a list can't be set by the environment"
+            )));
         }
         let overrides = environment.iter().filter_map(|(name, value)| {
             let key = name.strip_prefix(PREFIX)?;
             key.contains(SEPARATOR).then(|| (key.to_owned(), value.clone()))
         });
-        let source = config::Environment::default()
+        let mut source = config::Environment::default()
             .separator(SEPARATOR)
             .try_parsing(true)
+            .list_separator(",")
             .source(Some(overrides.collect()));
+        for key in LISTS {
+            source = source.with_list_parse_key(key);
+        }
         let merged = config::Config::builder()
             .add_source(config::File::from_str(&self.text, config::FileFormat::Toml))
             .add_source(source)

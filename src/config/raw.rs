@@ -5,12 +5,12 @@ pub mod alerts;
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 macro_rules! section {
     ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $kind:ty = $default:expr),* $(,)? }) => {
         $(#[$doc])*
-        #[derive(Clone, Debug, Deserialize, JsonSchema)]
+        #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
         #[serde(default, deny_unknown_fields)]
         pub struct $name { $($(#[$field_doc])* pub $field: $kind),* }
         impl Default for $name {
@@ -22,7 +22,7 @@ macro_rules! section {
 }
 
 /// The whole file.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Raw {
     /// What clients reach.
@@ -52,12 +52,15 @@ pub struct Raw {
     /// Who pays.
     pub organization: Organization,
     /// Projects.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub project: Vec<Project>,
     /// Limits.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub limit: Vec<Limit>,
     /// Who is told when one is reached.
     pub alerts: alerts::Alerts,
     /// Prices over the sheet's.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub price: Vec<Price>,
 }
 
@@ -74,6 +77,10 @@ section! {
         connections_max: usize = 20_000,
         /// The longest wait for a request's head.
         header_timeout: String = "10s".into(),
+        /// How long a connection may wait for its next request.
+        idle_timeout: String = "75s".into(),
+        /// Origins of pages in browsers that may call; `*` for all.
+        cors_origins: Vec<String> = Vec::new(),
         /// How long running requests may take to finish at the end.
         drain: String = "30s".into(),
     }
@@ -85,6 +92,8 @@ section! {
         listen: String = "127.0.0.1:8081".into(),
         /// Certificate and key; plain HTTP without.
         tls: Option<TlsFiles> = None,
+        /// Names that it is reached by, beside its address and `localhost`; `*` for all.
+        hosts: Vec<String> = Vec::new(),
         /// The admin token; made at the first start if absent.
         token: Option<SecretSource> = None,
     }
@@ -102,6 +111,10 @@ section! {
         response_timeout: String = "10m".into(),
         /// The longest silence within an answer.
         idle_timeout: String = "5m".into(),
+        /// A proxy on the way, over `HTTPS_PROXY` of the environment; `""` for none.
+        proxy: Option<String> = None,
+        /// Headers to forward beside those of OpenAI's API; `*` may stand at the end.
+        forward_headers: Vec<String> = Vec::new(),
     }
 }
 section! {
@@ -118,6 +131,8 @@ section! {
         path: String = "spendguard-data".into(),
         /// `process` or `power`.
         durability: String = "process".into(),
+        /// How long entries are kept, as `400d`; for ever if absent. Sums of quarters of an hour and days stay.
+        keep: Option<String> = None,
     }
 }
 section! {
@@ -215,7 +230,7 @@ section! {
 }
 
 /// A certificate chain and its key, in PEM.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TlsFiles {
     /// File of the certificate chain.
@@ -225,7 +240,7 @@ pub struct TlsFiles {
 }
 
 /// Where a secret is: never in the file itself.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct SecretSource {
     /// An environment variable.
@@ -235,7 +250,7 @@ pub struct SecretSource {
 }
 
 /// A project.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Project {
     /// Its id.
@@ -245,7 +260,7 @@ pub struct Project {
 }
 
 /// An amount: a number, or its decimal text.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Amount {
     /// A whole number.
@@ -268,7 +283,7 @@ impl Amount {
 }
 
 /// A limit.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Limit {
     /// Unique.
@@ -311,16 +326,20 @@ fn enforce() -> String {
 }
 
 /// What a limit is narrowed to.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Only {
     /// Project ids or names.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub project: Vec<String>,
     /// Key ids or names.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub key: Vec<String>,
     /// Model patterns.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub model: Vec<String>,
     /// For each tag, the values that match.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub tag: BTreeMap<String, Vec<String>>,
 }
 
@@ -341,7 +360,7 @@ section! {
 }
 
 /// A price over the sheet's, in US dollars per million tokens.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Price {
     /// The model; `ft:BASE` for fine-tunes.

@@ -57,6 +57,7 @@ pub fn needs_restart(old: &Settings, new: &Settings) -> Vec<&'static str> {
     note(old.server.tls != new.server.tls, "server.tls");
     note(old.server.connections_max != new.server.connections_max, "server.connections_max");
     note(old.server.header_timeout != new.server.header_timeout, "server.header_timeout");
+    note(old.server.idle_timeout != new.server.idle_timeout, "server.idle_timeout");
     note(old.admin.listen != new.admin.listen, "admin.listen");
     note(old.admin.tls != new.admin.tls, "admin.tls");
     note(old.admin.token != new.admin.token, "admin.token");

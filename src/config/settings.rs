@@ -13,11 +13,16 @@ use crate::domain::{Limit, Secret};
 use crate::ledger::account::Terms;
 use crate::pricing::bound::ToolsBound;
 use crate::pricing::sheet::Override;
+use crate::proxy::cors::Origins;
+use crate::proxy::headers::Forwarded;
 use crate::store::Durability;
+use crate::upstream::HttpProxy;
 
 /// Everything that a configuration decides.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// The configuration they were made of: every key in force, as TOML that loads again, without secrets.
+    pub text: String,
     /// The proxy's listener.
     pub server: Server,
     /// The admin listener.
@@ -30,6 +35,8 @@ pub struct Settings {
     pub storage_path: PathBuf,
     /// What a commit survives.
     pub durability: Durability,
+    /// How long entries are kept; for ever without.
+    pub keep: Option<Duration>,
     /// The calendar of windows.
     pub zone: Arc<str>,
     /// Prices.
@@ -84,6 +91,10 @@ pub struct Server {
     pub connections_max: usize,
     /// The longest wait for a request's head.
     pub header_timeout: Duration,
+    /// How long a connection may wait for its next request.
+    pub idle_timeout: Duration,
+    /// Pages in browsers that may call.
+    pub cors: Origins,
     /// How long running requests may take to finish at the end.
     pub drain: Duration,
 }
@@ -95,6 +106,8 @@ pub struct Admin {
     pub listen: SocketAddr,
     /// Certificate and key, if it speaks TLS.
     pub tls: Option<TlsFiles>,
+    /// Names that it is reached by, in lower case.
+    pub hosts: Vec<String>,
     /// The token, if it is configured.
     pub token: Option<Secret>,
 }
@@ -112,6 +125,10 @@ pub struct Upstream {
     pub response_timeout: Duration,
     /// The longest silence within an answer.
     pub idle_timeout: Duration,
+    /// The proxy on the way.
+    pub proxy: Option<HttpProxy>,
+    /// Headers to forward beside those of OpenAI's API.
+    pub forwarded: Vec<Forwarded>,
 }
 
 /// Prices.

@@ -69,6 +69,21 @@ impl Tokens {
         self.input_total().saturating_add(self.output_total())
     }
 
+    /// The input of whichever has more input, and the output of whichever has
+    /// more output; of equals, that of `later`.
+    #[must_use]
+    pub fn or_larger(&self, later: &Self) -> Self {
+        let input = if later.input_total() >= self.input_total() { later } else { self };
+        let output = if later.output_total() >= self.output_total() { later } else { self };
+        Self {
+            output: output.output,
+            reasoning: output.reasoning,
+            audio_output: output.audio_output,
+            image_output: output.image_output,
+            ..*input
+        }
+    }
+
     /// The classes with the names that metrics and exports use.
     pub fn classes(&self) -> [(&'static str, u64); 12] {
         [
@@ -185,5 +200,19 @@ mod tests {
         assert_eq!(all, (1 << 12) - 1);
         tokens += tokens;
         assert_eq!(tokens.total(), 2 * all);
+    }
+
+    #[test]
+    fn the_larger_input_and_the_larger_output_are_chosen_apart() {
+        let t = Tokens::default();
+        let first = Tokens { input: 9, cached_input: 1, output: 1, ..t };
+        let last = Tokens { input: 5, output: 3, reasoning: 4, ..t };
+        let both = Tokens { input: 9, cached_input: 1, output: 3, reasoning: 4, ..t };
+        assert_eq!(first.or_larger(&last), both);
+        assert_eq!(last.or_larger(&first), both);
+        assert_eq!(
+            first.or_larger(&Tokens { input: 10, output: 1, ..t }),
+            Tokens { input: 10, output: 1, ..t }
+        );
     }
 }

@@ -16,10 +16,12 @@ use crate::guard::Guard;
 use crate::ledger::account::Account;
 use crate::ledger::calendar::Windows;
 use crate::ledger::entry::{Hold, entry_id, reserved};
-use crate::ledger::meter::{Reading, Subject, subject};
+use crate::ledger::meter::{Meter, Reading, Subject, subject};
+use crate::ledger::walk::Copied;
+use crate::store::rollup::ROLLUP_S;
 use crate::store::rows::Names;
 use crate::store::verify::{self, Difference, Report};
-use crate::store::{self, StoreError, credit, reader};
+use crate::store::{self, StoreError, credit, reader, retention};
 
 /// How often a difference is looked at again: a hold whose writing has just
 /// failed is in memory until its request hears of it.
@@ -29,7 +31,7 @@ const LOOKS: usize = 3;
 struct Snapshot {
     /// Reads what was written at that instant, whatever is written since.
     db: Connection,
-    limits: Vec<(Arc<Limit>, Vec<Reading>)>,
+    limits: Vec<Copied>,
     account: Option<Account>,
     /// The ids of open holds.
     holds: HashSet<u64>,
@@ -70,8 +72,7 @@ impl Guard {
         let (limits, account, holds, next_id, at_ms, answer) = {
             let ledger = self.ledger();
             let at_ms = self.clock.now_ms();
-            let limits =
-                ledger.limits(at_ms).map(|(limit, readings)| (Arc::clone(limit), readings)).collect();
+            let limits = ledger.copied();
             let holds = ledger.holds().map(|hold| hold.id).collect();
             let (account, next_id) = (ledger.account().cloned(), ledger.next_id());
             (limits, account, holds, next_id, at_ms, self.writer.queue_job(slot, |db| pin(db)))
@@ -82,7 +83,7 @@ impl Guard {
 }
 
 /// A connection of its own, whose reading starts now.
-fn pin(db: &Connection) -> rusqlite::Result<Connection> {
+pub(super) fn pin(db: &Connection) -> rusqlite::Result<Connection> {
     let pinned = store::read_only(Path::new(db.path().unwrap_or_default()))?;
     pinned.execute_batch("BEGIN; SELECT 1 FROM entry LIMIT 1")?;
     Ok(pinned)
@@ -99,9 +100,10 @@ impl Snapshot {
         let mut open = verify::open_holds(&self.db, names)?;
         open.retain(|hold| hold.id < self.next_id);
         let mut found = self.hold_differences(&open)?;
-        for (limit, readings) in &self.limits {
-            self.meter_differences(limit, readings, &open, names, &mut found)?;
-            self.missed_thresholds(limit, readings, &mut found)?;
+        for copied in &self.limits {
+            let (limit, readings) = (&copied.limit, copied.readings(self.at_ms));
+            self.meter_differences(limit, &readings, &open, names, &mut found)?;
+            self.missed_thresholds(limit, &readings, &mut found)?;
         }
         found.extend(self.credit_differences(&open)?);
         Ok(found)
@@ -164,6 +166,10 @@ impl Snapshot {
         found: &mut Vec<Difference>,
     ) -> rusqlite::Result<()> {
         let span = Windows::of(limit).span(self.at_ms.div_euclid(1_000));
+        // A clock that was set back by the age of what is pruned: no sum is of so short a window.
+        if span.end_s.saturating_sub(span.start_s) < ROLLUP_S && span.start_s < self.whole_since_s()? {
+            return Ok(());
+        }
         let settled = reader::settled_by_entries(&self.db, limit, span, names)?;
         let mut held: HashMap<Subject, i64> = HashMap::new();
         for hold in open.iter().filter(|hold| span.contains(hold.admitted_ms.div_euclid(1_000))) {
@@ -173,8 +179,9 @@ impl Snapshot {
         }
         let metered = readings.iter().map(|reading| &reading.subject);
         let subjects: BTreeSet<&Subject> = metered.chain(settled.keys()).chain(held.keys()).collect();
+        let meters: HashMap<&Subject, Meter> = readings.iter().map(|r| (&r.subject, r.meter)).collect();
         for of in subjects {
-            let meter = readings.iter().find(|r| r.subject == *of).map(|r| r.meter).unwrap_or_default();
+            let meter = meters.get(of).copied().unwrap_or_default();
             let of_facts = |sums: &HashMap<Subject, i64>| sums.get(of).copied().unwrap_or(0);
             let settled = (meter.settled, of_facts(&settled), "settled", "its entries");
             let held = (meter.held, of_facts(&held), "held", "its open holds");
@@ -185,6 +192,10 @@ impl Snapshot {
             }
         }
         Ok(())
+    }
+
+    fn whole_since_s(&self) -> rusqlite::Result<i64> {
+        retention::whole_since_s(&self.db)
     }
 
     /// Soft thresholds that a meter is past, though nobody was told.

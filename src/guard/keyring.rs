@@ -30,7 +30,7 @@ pub enum KeyError {
     #[error("another key has this secret")]
     SecretTaken,
     /// The secret can't be sent in a header, or is too short to be one.
-    #[error("a secret needs 8 to 512 visible characters")]
+    #[error("a secret needs 8 to 512 printable ASCII characters, and no space at its ends")]
     BadSecret,
     /// The name is empty or too long.
     #[error("a name needs 1 to 256 characters, not all of them spaces, and no control characters")]
@@ -44,6 +44,17 @@ pub enum KeyError {
     /// The key is a client's own and can't be rotated or edited here.
     #[error("key {0:?} is a pass-through key; only its owner can change it")]
     PassThrough(String),
+    /// The grace of an earlier rotation is not over.
+    #[error(
+        "an earlier secret of key {id:?} is good until {}, and a key has one such secret: rotate again then, or without \
+         a grace, which ends it at once", crate::store::verify::at(*until_s)
+    )]
+    InGrace {
+        /// The key.
+        id: String,
+        /// When it is over, in Unix seconds.
+        until_s: i64,
+    },
     /// The system gave no random numbers.
     #[error("the system gave no random numbers: {0}")]
     Random(#[from] getrandom::Error),
@@ -137,7 +148,8 @@ impl Guard {
         self.put_key(Some(&before), row, by).await
     }
 
-    /// Gives a key a new secret; the old one is honoured for a grace.
+    /// Gives a key a new secret; the old one is honoured for a grace. Without a grace no older secret is
+    /// good any more; while an earlier grace lasts there is no second one.
     pub async fn rotate_key(
         &self,
         id: &str,
@@ -150,8 +162,12 @@ impl Guard {
         if row.pass_through {
             return Err(KeyError::PassThrough(id.to_owned()));
         }
+        let now_s = self.clock.now_s();
+        if let Some((_, until_s)) = row.old.filter(|(_, until_s)| grace_s > 0 && *until_s > now_s) {
+            return Err(KeyError::InGrace { id: id.to_owned(), until_s });
+        }
         let secret = keys::new_secret()?;
-        let until_s = self.clock.now_s().saturating_add(grace_s.max(0));
+        let until_s = now_s.saturating_add(grace_s.max(0));
         row.old = (grace_s > 0).then_some((row.hash, until_s));
         row.hash = KeyHash::of(secret.expose().as_bytes()).0;
         row.redacted = secret.redacted();
@@ -322,6 +338,9 @@ fn checked_models(models: Vec<String>) -> Result<Vec<String>, KeyError> {
 
 fn checked_secret(secret: Secret) -> Result<Secret, KeyError> {
     let text = secret.expose();
-    let fits = (8..=512).contains(&text.len()) && text.chars().all(|c| !c.is_control() && !c.is_whitespace());
+    // Spaces at the ends are lost where a header is read.
+    let is_printable =
+        text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) && text.trim().len() == text.len();
+    let fits = (8..=512).contains(&text.len()) && is_printable;
     if fits { Ok(secret) } else { Err(KeyError::BadSecret) }
 }

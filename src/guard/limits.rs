@@ -2,22 +2,26 @@
 //!
 //! A limit that starts to count must know what its window already holds. Under
 //! the ledger's lock it starts to count what comes, and a job takes its place in
-//! the writer's queue that reads what was before: at that place, exactly all of
-//! the past is in the database and nothing of the future.
+//! the writer's queue that opens a snapshot: at that place, exactly all of the past
+//! is in the database and nothing of the future. The snapshot is read while
+//! requests go on, and then added to what was counted meanwhile.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use rusqlite::Connection;
 
-use crate::domain::Limit;
 use crate::domain::limit::Source;
-use crate::guard::Guard;
+use crate::domain::{Limit, Window};
 use crate::guard::trail::{Actor, Change};
+use crate::guard::{Guard, audit};
+use crate::ledger::calendar::Windows;
 use crate::ledger::meter::Subject;
+use crate::ledger::{Seed, Seeding};
+use crate::store::codec::json_text;
 use crate::store::organization::AlertRow;
 use crate::store::rule::{LimitRule, RuleError};
-use crate::store::{StoreError, past, reader, settings};
+use crate::store::{Slot, StoreError, past, reader, settings};
 use crate::throttle::Throttle;
 
 /// The rules as they were written, by where.
@@ -164,8 +168,9 @@ impl Guard {
     where
         F: FnOnce(&Connection) -> rusqlite::Result<()> + Send + 'static,
     {
-        let text = |limit: &Arc<Limit>| serde_json::to_string(&LimitRule::of(limit)).unwrap_or_default();
-        let texts: Vec<_> = limits.iter().map(|limit| (limit.name.to_string(), text(limit))).collect();
+        let text = |limit: &Arc<Limit>| Ok((limit.name.to_string(), json_text(&LimitRule::of(limit))?));
+        let texts: rusqlite::Result<Vec<_>> = limits.iter().map(text).collect();
+        let texts = texts.map_err(StoreError::from)?;
         let work = move |db: &Connection| {
             texts.iter().try_for_each(|(name, text)| settings::put_limit_rule(db, name, text))?;
             also(db)
@@ -205,42 +210,73 @@ impl Guard {
     /// What each subject of a limit has settled in its window, added up anew
     /// from the entries; empty for rates and limits that don't exist.
     pub async fn sums_from_entries(&self, name: &str) -> Result<HashMap<Subject, i64>, StoreError> {
-        let found = self.limits().into_iter().find(|(limit, _)| *limit.name == *name);
-        let Some((limit, readings)) = found else { return Ok(HashMap::new()) };
-        let Some(span) = readings.first().map(|reading| reading.span) else { return Ok(HashMap::new()) };
-        let ring = Arc::clone(&self.ring);
+        let limit = self.in_force_as(name).map(|of| of.limit).filter(|of| of.window != Window::Request);
+        let Some(limit) = limit else { return Ok(HashMap::new()) };
+        let (span, ring) = (Windows::of(&limit).span(self.clock.now_s()), Arc::clone(&self.ring));
         self.read_long(move |db| reader::settled_by_entries(db, &limit, span, &*ring)).await
     }
 
+    /// Puts the limits of a book in force. Requests go on meanwhile: what the new
+    /// ones have settled before is read from a snapshot, on a thread of its own.
     pub(super) async fn install(&self, book: &Book) -> Result<(), StoreError> {
         let (rates, metered) = in_force(book);
         self.throttle.rcu(|before| Throttle::new(&rates, before));
         let slot = self.writer.operators_slot().await?;
         // Taken before anything has changed, so that what follows can be written.
         let slot_after = self.writer.operators_slot().await?;
-        let answer = {
+        let (seedings, answer) = {
             let mut ledger = self.ledger();
             let seedings = ledger.stage(&metered, self.clock.now_ms());
-            let ring = Arc::clone(&self.ring);
-            self.writer.queue_job(slot, move |db| {
-                let wanted: Vec<_> =
-                    seedings.iter().map(|seeding| (&*seeding.limit, seeding.since_s)).collect();
-                let pasts = past::settled(db, &wanted, &*ring)?;
-                Ok(seedings.into_iter().zip(pasts).collect())
-            })
+            let is_new = !seedings.is_empty();
+            let snapshot = move |db: &mut Connection| is_new.then(|| audit::pin(db)).transpose();
+            (seedings, self.writer.queue_job(slot, snapshot))
         };
-        let past = answer.await.map_err(|_| StoreError::Unavailable)??;
-        let crossings = self.ledger().install(&metered, past, self.clock.now_ms());
-        self.room.notify_waiters();
-        if crossings.is_empty() {
-            return Ok(());
-        }
-        self.writer.push_passed(crossings, slot_after);
-        // The limits are in force by now; thresholds are noted when they can be.
-        if let Err(error) = self.writer.flush().await {
-            tracing::warn!(%error, "thresholds that are already behind are noted as soon as the ledger can be written");
-        }
+        let snapshot = answer.await.map_err(|_| StoreError::Unavailable)??;
+        let seeds = match snapshot {
+            Some(snapshot) => self.past(snapshot, seedings).await?,
+            None => Vec::new(),
+        };
+        let retired = self.ledger().install(&metered, seeds);
+        self.writer.aside(move || drop(retired)).await?;
+        self.note_behind(slot_after).await;
         Ok(())
+    }
+
+    /// What staged limits have settled until the instant of a snapshot.
+    async fn past(&self, snapshot: Connection, seedings: Vec<Seeding>) -> Result<Vec<Seed>, StoreError> {
+        let ring = Arc::clone(&self.ring);
+        let read = move || {
+            let wanted: Vec<_> = seedings.iter().map(|seeding| (&*seeding.limit, seeding.since_s)).collect();
+            let pasts = past::settled(&snapshot, &wanted, &*ring)?;
+            Ok(seedings.iter().zip(pasts).map(|(seeding, past)| seeding.seed(past)).collect())
+        };
+        self.writer.aside(read).await?
+    }
+
+    /// Notes soft thresholds that are already behind, a few at a time. The limits are
+    /// in force by now; what can't be written yet is noted when it can be.
+    async fn note_behind(&self, slot: Slot) {
+        let mut first = Some(slot);
+        for of in self.in_force().into_iter().filter(|of| !of.limit.soft.is_empty()) {
+            let mut walk = of.walk();
+            loop {
+                let (crossings, has_more) = self.ledger().behind(&mut walk, self.clock.now_ms());
+                if !crossings.is_empty() {
+                    let slot = match first.take() {
+                        Some(slot) => Ok(slot),
+                        None => self.writer.operators_slot().await,
+                    };
+                    let pushed = slot.map(|slot| self.writer.push_passed(crossings, slot));
+                    let written = if pushed.is_ok() { self.writer.flush().await } else { pushed };
+                    if let Err(error) = written {
+                        tracing::warn!(%error, "thresholds that are already behind are noted as soon as the ledger can be written");
+                    }
+                }
+                if !has_more {
+                    break;
+                }
+            }
+        }
     }
 }
 

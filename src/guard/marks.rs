@@ -2,13 +2,14 @@
 //! will be reached. Each is a fact once for its window, however often it is seen.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use crate::domain::{Limit, Span, Window};
 use crate::guard::Guard;
 use crate::ledger::denial::{Blocked, Denial};
 use crate::ledger::entry::{Crossing, Mark};
 use crate::ledger::meter::Subject;
+use crate::sync::unpoisoned;
 
 /// How many are remembered. The database knows them all, so forgetting some
 /// costs a write that changes nothing.
@@ -59,7 +60,7 @@ impl Guard {
         let (name, start_s) = (limit.name.to_string(), span.start_s);
         let seen = Noted { limit: name, subject: subject.clone(), mark, hard, start_s };
         let slot = {
-            let mut all = self.seen.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut all = unpoisoned(self.seen.0.lock());
             if all.contains(&seen) {
                 return;
             }

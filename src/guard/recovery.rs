@@ -19,6 +19,8 @@ use crate::guard::objects::Objects;
 use crate::guard::observe::WriterLog;
 use crate::guard::organization::Organization;
 use crate::guard::refused::Remembered;
+use crate::guard::self_service::Open;
+use crate::guard::wrong_keys::Pace;
 use crate::keys::{Key, KeyHash, Project, Ring};
 use crate::ledger::Ledger;
 use crate::ledger::entry::{Basis, Entry, Hold, Kind};
@@ -63,7 +65,7 @@ impl Guard {
         metrics: Arc<Metrics>,
     ) -> Result<(Arc<Self>, Clerk), OpenError> {
         let ring = Arc::new(Ring::default());
-        let (reader, long_reader) = (store.reader()?, store.reader()?);
+        let (reader, long_reader, key_reader) = (store.reader()?, store.reader()?, store.reader()?);
         let objects = Objects::new(store.reader()?);
         fill(&ring, &reader)?;
         let api = stored(reader.query(settings::limit_rules)?, &config.zone).map_err(OpenError::Limit)?;
@@ -84,10 +86,12 @@ impl Guard {
             writer,
             reader,
             long_reader,
+            key_reader,
+            self_service: Open::default(),
+            wrong_keys: Pace::default(),
             ring,
             clock,
             metrics,
-            room: Notify::new(),
             book: tokio::sync::Mutex::new(Book {
                 file: Vec::new(),
                 api,
@@ -100,6 +104,7 @@ impl Guard {
             admin_keys,
             accounts,
             grants: tokio::sync::Mutex::default(),
+            pruning: tokio::sync::Mutex::default(),
             organization,
             refused: Remembered::default(),
             objects,

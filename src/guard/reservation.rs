@@ -49,6 +49,8 @@ pub struct Ending {
     pub ttft: Option<Duration>,
     /// Whether the client went away before the end.
     pub disconnected: bool,
+    /// Whether the answer ended because of its output bound.
+    pub is_at_output_bound: bool,
     /// What there is to say of it.
     pub note: Option<&'static str>,
 }
@@ -89,27 +91,32 @@ impl Reservation {
         self.end(Kind::Settle, Some(basis), ending)
     }
 
-    /// Charges the whole hold: the request was sent and its end is unknown.
+    /// Charges the whole hold, or the ending's cost if that is more: the request was
+    /// sent, and what it used is unknown.
     pub fn assume(mut self, ending: Ending) -> Settled {
         let charged = self.held(ending);
         self.end(Kind::Settle, Some(Basis::Assumed), charged)
     }
 
     /// Drops the hold: upstream did no work that it bills.
-    pub fn release(mut self, ending: Ending) {
+    pub fn release(mut self, ending: Ending) -> Settled {
         let free = Ending { cost: Money::ZERO, tool_fees: Money::ZERO, tokens: Tokens::default(), ..ending };
-        self.end(Kind::Release, None, free);
+        self.end(Kind::Release, None, free)
     }
 
     fn held(&self, ending: Ending) -> Ending {
         let bound = self.hold.bound;
         let tokens = Tokens { input: bound.input_tokens, output: bound.output_tokens, ..Tokens::default() };
-        Ending { cost: bound.cost, tokens, ..ending }
+        Ending { cost: bound.cost.max(ending.cost), tokens, ..ending }
     }
 
     fn end(&mut self, kind: Kind, basis: Option<Basis>, ending: Ending) -> Settled {
+        let is_at_output_bound = ending.is_at_output_bound;
         let entry = Box::new(self.entry(kind, basis, ending));
         self.observe(&entry);
+        if is_at_output_bound {
+            self.guard.metrics.hit_output_bound(model_label(&entry));
+        }
         let cost = entry.cost;
         let remaining = {
             let mut ledger = self.guard.ledger();
@@ -121,7 +128,6 @@ impl Reservation {
             }
             left
         };
-        self.guard.room.notify_waiters();
         Settled { cost, remaining }
     }
 
@@ -158,8 +164,7 @@ impl Reservation {
         let labels = RequestLabels { project: &of.project, key: &of.key, endpoint: &of.endpoint };
         let metrics = &self.guard.metrics;
         if let Some(basis) = entry.basis.filter(|_| !of.model.is_empty() || entry.cost > Money::ZERO) {
-            let model = of.priced_as.as_deref().unwrap_or("other");
-            metrics.settled(labels, model, basis.name(), entry.cost, &entry.tokens);
+            metrics.settled(labels, model_label(entry), basis.name(), entry.cost, &entry.tokens);
         }
         let over = entry.cost - entry.held.cost;
         if over > Money::ZERO {
@@ -167,6 +172,11 @@ impl Reservation {
             tracing::warn!(entry = entry.id, over = %over, "a cost overran its hold");
         }
     }
+}
+
+/// The label of an entry's model: the name of its price, never the client's.
+fn model_label(entry: &Entry) -> &str {
+    entry.attribution.priced_as.as_deref().unwrap_or("other")
 }
 
 impl Drop for Reservation {

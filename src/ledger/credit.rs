@@ -7,6 +7,7 @@ use crate::domain::limit::Mode;
 use crate::ledger::account::{Account, Grant, Terms};
 use crate::ledger::denial::Denial;
 use crate::ledger::entry::Crossing;
+use crate::ledger::waiting::Place;
 use crate::ledger::{Ask, Ledger};
 
 /// The longest that credit may last: a hundred years.
@@ -111,7 +112,13 @@ impl Ledger {
     }
 
     pub(super) fn credit_verdict(&self, ask: &Ask<'_>) -> Option<(Mode, Result<i64, Denial>)> {
-        Some((self.terms.mode, self.account()?.verdict(ask, self.terms)))
+        let account = self.account()?;
+        let left = account.verdict(ask, self.terms);
+        let takes = self.terms.mode == Mode::Enforce && ask.bound.cost > Money::ZERO;
+        let is_behind = takes && self.queues.is_behind(ask.turn, &Place::Credit);
+        let queued = || Denial::CreditHeld(Box::new(account.short(ask, self.terms)));
+        let verdict = left.and_then(|left| if is_behind { Err(queued()) } else { Ok(left) });
+        Some((self.terms.mode, verdict))
     }
 
     /// That the balance is low, if that was not noted yet.

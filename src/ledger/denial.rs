@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use crate::domain::limit::Per;
 use crate::domain::{Limit, Money, Span};
 use crate::ledger::meter::Subject;
+use crate::ledger::waiting::Place;
 
 /// The meter that stood in the way, as it was then. Amounts are in the
 /// limit's unit.
@@ -43,7 +45,8 @@ pub struct Short {
 pub enum Denial {
     /// The cap leaves no room for it in this window.
     Exhausted(Box<Blocked>),
-    /// It would fit if other requests' holds were gone.
+    /// It would fit if other requests' holds were gone, or fits behind others
+    /// that wait.
     Held(Box<Blocked>),
     /// It would not fit even into an untouched window.
     TooLarge(Box<Blocked>),
@@ -77,8 +80,61 @@ impl Denial {
         matches!(self, Self::Held(_) | Self::CreditHeld(_))
     }
 
-    /// How final it is; of several denials the client hears the most final.
-    pub(crate) fn finality(&self) -> u8 {
+    /// Where it is worth waiting for room, if it is.
+    pub fn place(&self) -> Option<Place> {
+        match self {
+            Self::Held(blocked) => {
+                let limit = Arc::clone(&blocked.limit.name);
+                Some(Place::Meter { limit, subject: blocked.subject.clone() })
+            }
+            Self::CreditHeld(_) => Some(Place::Credit),
+            Self::Exhausted(_)
+            | Self::TooLarge(_)
+            | Self::NoCredit(_)
+            | Self::OverClientCap { .. }
+            | Self::TooManyMeters => None,
+        }
+    }
+
+    /// Whether there is room for it, and only others wait for it, too.
+    pub fn is_queued_only(&self) -> bool {
+        match self {
+            Self::Held(blocked) => {
+                let Blocked { hard, settled, held, needed, .. } = **blocked;
+                settled.saturating_add(held).saturating_add(needed) <= hard
+            }
+            Self::CreditHeld(short) => short.held + short.needed <= short.balance,
+            Self::Exhausted(_)
+            | Self::TooLarge(_)
+            | Self::NoCredit(_)
+            | Self::OverClientCap { .. }
+            | Self::TooManyMeters => false,
+        }
+    }
+
+    /// Whether it is the one that counts of two. The client hears the most final;
+    /// of those that a wait may help against, the one that the fewest share, so that
+    /// a request that waits for its own key's room is in no other key's way.
+    pub(crate) fn outweighs(&self, other: &Self) -> bool {
+        let (own, others) = (self.finality(), other.finality());
+        own > others || (own == others && self.breadth() < other.breadth())
+    }
+
+    /// How many share what stands in the way.
+    fn breadth(&self) -> u8 {
+        let Self::Held(blocked) = self else { return u8::from(matches!(self, Self::CreditHeld(_))) * 3 };
+        let limit = &blocked.limit;
+        match limit.per {
+            Per::Key | Per::User => 0,
+            Per::Project | Per::Model | Per::Organization if !limit.only.keys.is_empty() => 0,
+            Per::Project | Per::Model => 1,
+            Per::Organization if !limit.only.projects.is_empty() => 1,
+            Per::Organization => 2,
+        }
+    }
+
+    /// How final it is.
+    fn finality(&self) -> u8 {
         match self {
             Self::Held(_) | Self::CreditHeld(_) => 0,
             Self::TooLarge(_) => 1,

@@ -1,11 +1,13 @@
 //! What one fact does to one meter.
 
-use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use crate::domain::{Limit, Window};
 use crate::ledger::entry::{Crossing, Hold, Mark, reserved};
 use crate::ledger::meter::{Meter, Metered, Subject};
+
+/// Meters of past windows that each hold looks at, to forget them.
+const PRUNED: usize = 32;
 
 /// A hold's part on one meter.
 #[derive(Clone, Debug)]
@@ -25,7 +27,7 @@ pub(super) fn hold_on(metered: &mut Metered, hold: &Hold) -> Option<Line> {
     let at_s = hold.admitted_ms.div_euclid(1_000);
     let start_s = metered.span(at_s).start_s;
     let amount = reserved(&hold.bound, metered.limit.unit);
-    metered.prune(at_s);
+    metered.prune(at_s, PRUNED);
     let meter = metered.meters.entry((subject.clone(), start_s)).or_default();
     meter.held = meter.held.saturating_add(amount);
     Some(Line { slot: metered.slot, subject, start_s, amount })
@@ -40,18 +42,16 @@ pub(super) fn end_on(
     crossings: &mut Vec<Crossing>,
 ) {
     let Metered { limit, thresholds, meters, .. } = metered;
-    let mut place = match meters.entry((line.subject.clone(), line.start_s)) {
-        Entry::Occupied(place) => place,
-        Entry::Vacant(place) => place.insert_entry(Meter::default()),
-    };
-    let meter = place.get_mut();
+    let entry = meters.entry((line.subject.clone(), line.start_s));
+    let place = entry.index();
+    let meter = entry.or_default();
     meter.held = meter.held.saturating_sub(line.amount);
     let before = meter.settled;
     meter.settled = before.saturating_add(amount);
     let after = *meter;
     // Whoever tries keys or names that come to nothing leaves no meter behind.
     if after == Meter::default() {
-        place.remove();
+        meters.swap_remove_index(place);
     }
     let passed = passed(thresholds, before, after.settled);
     crossings.extend(passed.map(|t| crossing(limit, &line.subject, t, line.start_s, after.settled, at_ms)));
@@ -79,18 +79,15 @@ fn passed(thresholds: &[i64], before: i64, after: i64) -> impl Iterator<Item = i
     thresholds.iter().copied().filter(move |threshold| before < *threshold && *threshold <= after)
 }
 
-/// The thresholds that a limit's meters have already passed, in this window or
-/// in one yet to come.
-pub(super) fn behind(metered: &Metered, at_ms: i64) -> Vec<Crossing> {
-    let start_s = metered.span(at_ms.div_euclid(1_000)).start_s;
-    let current = metered.meters.iter().filter(|((_, start), _)| *start >= start_s);
-    let passed = |((subject, start_s), meter): (&(Subject, i64), &Meter)| {
-        let below = metered.thresholds.iter().filter(|t| **t <= meter.settled);
-        below
-            .map(|t| crossing(&metered.limit, subject, *t, *start_s, meter.settled, at_ms))
-            .collect::<Vec<_>>()
-    };
-    current.flat_map(passed).collect()
+/// The thresholds that a meter has already passed.
+pub(super) fn behind<'a>(
+    metered: &'a Metered,
+    (subject, start_s): &'a (Subject, i64),
+    settled: i64,
+    at_ms: i64,
+) -> impl Iterator<Item = Crossing> + 'a {
+    let below = metered.thresholds.iter().filter(move |t| **t <= settled);
+    below.map(move |t| crossing(&metered.limit, subject, *t, *start_s, settled, at_ms))
 }
 
 fn crossing(

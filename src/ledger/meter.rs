@@ -1,9 +1,9 @@
 //! One limit in force with its meters: limit × subject × window start.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use foldhash::quality::RandomState;
+use indexmap::IndexMap;
 
 use crate::domain::limit::{Only, Per};
 use crate::domain::{Limit, Span};
@@ -49,6 +49,17 @@ pub struct Reading {
     pub meter: Meter,
 }
 
+/// Meters by subject and window start. They have places, which change only when
+/// one is removed: the last takes its place. So they can be walked in slices, from
+/// the last place to the first, and none is missed.
+///
+/// Looked up several times a request, so by a hash that is quick; its seed is
+/// random, since clients choose names.
+pub(crate) type Meters = IndexMap<(Subject, i64), Meter, RandomState>;
+
+/// As many meters of one limit as memory is meant to hold, some 150 bytes each.
+const METERS_MAX: usize = 2_000_000;
+
 /// A limit with its meters.
 #[derive(Debug)]
 pub(crate) struct Metered {
@@ -57,18 +68,20 @@ pub(crate) struct Metered {
     pub(crate) thresholds: Vec<i64>,
     /// Staged limits count but don't decide, until their past is known.
     pub(crate) in_force: bool,
-    /// Looked up several times a request, so by a hash that is quick; its seed is
-    /// random, since clients choose names.
-    pub(crate) meters: HashMap<(Subject, i64), Meter, RandomState>,
+    pub(crate) meters: Meters,
     windows: Windows,
+    /// The window since whose start past ones are being forgotten.
     pruned_s: i64,
+    /// The places below this one may have meters of past windows.
+    unpruned: usize,
 }
 
 impl Metered {
     pub(crate) fn new(slot: u32, limit: Arc<Limit>) -> Self {
         let (thresholds, windows) = (limit.thresholds(), Windows::of(&limit));
-        let meters = HashMap::default();
-        Self { slot, limit, thresholds, in_force: false, meters, windows, pruned_s: i64::MIN }
+        let meters = Meters::default();
+        let (pruned_s, unpruned) = (i64::MIN, 0);
+        Self { slot, limit, thresholds, in_force: false, meters, windows, pruned_s, unpruned }
     }
 
     /// The window that holds an instant.
@@ -81,14 +94,27 @@ impl Metered {
         subject(&self.limit, of)
     }
 
-    /// Forgets, once a window, the meters of past ones that nothing is held on.
-    pub(crate) fn prune(&mut self, at_s: i64) {
+    /// Whether a request needs a meter that there is none of yet, and no room for.
+    pub(crate) fn is_full(&self, of: &Attribution, at_s: i64) -> bool {
+        let is_new = |subject| !self.meters.contains_key(&(subject, self.span(at_s).start_s));
+        self.meters.len() >= METERS_MAX && self.subject(of).is_some_and(is_new)
+    }
+
+    /// Forgets meters of past windows that nothing is held on, `count` at a time: the
+    /// first request of a window must not pay for all of the last one.
+    pub(crate) fn prune(&mut self, at_s: i64, count: usize) {
         let start_s = self.span(at_s).start_s;
-        if self.pruned_s >= start_s {
-            return;
+        if self.pruned_s < start_s {
+            (self.pruned_s, self.unpruned) = (start_s, self.meters.len());
         }
-        self.pruned_s = start_s;
-        self.meters.retain(|(_, start), meter| *start >= start_s || meter.held != 0);
+        for _ in 0..count.min(self.unpruned) {
+            self.unpruned -= 1;
+            let is_past =
+                |((_, start), meter): (&(Subject, i64), &Meter)| *start < start_s && meter.held == 0;
+            if self.meters.get_index(self.unpruned).is_some_and(is_past) {
+                self.meters.swap_remove_index(self.unpruned);
+            }
+        }
     }
 
     pub(crate) fn reading(&self, subject: Subject, at_s: i64) -> Reading {

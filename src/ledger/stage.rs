@@ -1,14 +1,17 @@
 //! How a set of limits comes into force: staged, so that it counts what comes;
-//! then told what was before; then it decides.
+//! then its past is added; then it decides.
+//!
+//! There may be as many meters as there are end users, and as many limits as
+//! there are keys. What takes time for each of them is done outside the ledger's
+//! lock: meters are made of the past before, and dropped afterwards.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::domain::{Limit, Window};
 use crate::ledger::Ledger;
-use crate::ledger::entry::Crossing;
-use crate::ledger::line::{behind, hold_on};
-use crate::ledger::meter::{Metered, Subject};
+use crate::ledger::line::hold_on;
+use crate::ledger::meter::{Meter, Metered, Meters, Subject};
 use crate::ledger::reach::Reach;
 
 /// A limit whose past has to be read from the database before it decides.
@@ -26,6 +29,36 @@ pub struct Seeding {
 /// the clock was set back between two runs, there are windows yet to come.
 pub type Past = HashMap<(Subject, i64), i64>;
 
+/// A staged limit's meters as its past makes them.
+#[derive(Debug)]
+pub struct Seed {
+    slot: u32,
+    meters: Meters,
+}
+
+impl Seeding {
+    /// Makes meters of what the database knows of this limit.
+    pub fn seed(&self, past: Past) -> Seed {
+        let meter = |(place, settled)| (place, Meter { settled, held: 0 });
+        Seed { slot: self.slot, meters: past.into_iter().map(meter).collect() }
+    }
+}
+
+/// What was in force, to be dropped where no request waits for it.
+#[derive(Debug)]
+pub struct Retired {
+    _limits: Vec<Metered>,
+}
+
+/// The places of limits by their names; a staged one has the name of another.
+fn by_name(limits: &[Metered]) -> HashMap<Arc<str>, Vec<usize>> {
+    let mut places: HashMap<Arc<str>, Vec<usize>> = HashMap::new();
+    for (place, metered) in limits.iter().enumerate() {
+        places.entry(Arc::clone(&metered.limit.name)).or_default().push(place);
+    }
+    places
+}
+
 impl Ledger {
     /// Stages a new set of limits. What they hold from now on is counted at
     /// once; what the database knows of the returned ones has to be added by
@@ -35,10 +68,12 @@ impl Ledger {
     /// changes usage.
     pub fn stage(&mut self, wanted: &[Arc<Limit>], at_ms: i64) -> Vec<Seeding> {
         self.limits.retain(|metered| metered.in_force);
+        let known = by_name(&self.limits);
         let mut seedings = Vec::new();
         for limit in wanted {
-            let known = self.limits.iter().any(|m| m.limit.name == limit.name && m.limit.counts_like(limit));
-            if known || limit.window == Window::Request {
+            let mut of_name = known.get(&limit.name).into_iter().flatten();
+            let is_known = of_name.any(|place| self.limits[*place].limit.counts_like(limit));
+            if is_known || limit.window == Window::Request {
                 continue;
             }
             let mut metered = self.metered(limit);
@@ -54,36 +89,34 @@ impl Ledger {
     }
 
     /// Puts a staged set in force, with what it has settled in the past.
-    /// Returns the soft thresholds that are already behind.
-    pub fn install(
-        &mut self,
-        wanted: &[Arc<Limit>],
-        past: Vec<(Seeding, Past)>,
-        at_ms: i64,
-    ) -> Vec<Crossing> {
-        for (seeding, sums) in past {
-            let Some(place) = self.by_slot.get(&seeding.slot) else { continue };
+    pub fn install(&mut self, wanted: &[Arc<Limit>], seeds: Vec<Seed>) -> Retired {
+        for Seed { slot, meters } in seeds {
+            let Some(place) = self.by_slot.get(&slot) else { continue };
             let metered = &mut self.limits[*place];
-            for (place, amount) in sums {
-                let meter = metered.meters.entry(place).or_default();
-                meter.settled = meter.settled.saturating_add(amount);
+            // What was counted since it was staged is little beside its past.
+            for (of, Meter { settled, held }) in std::mem::replace(&mut metered.meters, meters) {
+                let meter = metered.meters.entry(of).or_default();
+                meter.settled = meter.settled.saturating_add(settled);
+                meter.held = meter.held.saturating_add(held);
             }
         }
-        let mut old = std::mem::take(&mut self.limits);
+        let known = by_name(&self.limits);
+        let mut old: Vec<Option<Metered>> = std::mem::take(&mut self.limits).into_iter().map(Some).collect();
         for limit in wanted {
-            let same = |m: &Metered| m.limit.name == limit.name && m.limit.counts_like(limit);
-            let mut metered = match old.iter().position(same) {
-                Some(at) => old.swap_remove(at),
-                None => self.metered(limit),
+            let counts_like = |place: &&usize| {
+                old[**place].as_ref().is_some_and(|metered| metered.limit.counts_like(limit))
             };
+            let place = known.get(&limit.name).and_then(|places| places.iter().find(counts_like).copied());
+            let mut metered =
+                place.and_then(|place| old[place].take()).unwrap_or_else(|| self.metered(limit));
             metered.limit = Arc::clone(limit);
             metered.thresholds = limit.thresholds();
             metered.in_force = true;
             self.limits.push(metered);
         }
         self.index();
-        let behind = self.limits.iter().flat_map(|metered| behind(metered, at_ms)).collect();
-        self.numbered(behind)
+        self.queues.call_all();
+        Retired { _limits: old.into_iter().flatten().collect() }
     }
 
     fn index(&mut self) {

@@ -1,6 +1,7 @@
 //! Never past hard, one ending, replay equals live.
 
-use std::collections::HashMap;
+mod meters;
+
 use std::sync::Arc;
 
 use proptest::prelude::*;
@@ -72,8 +73,8 @@ fn ending(hold: &Hold, kind: Kind, cost: i64, tokens: u64, created_ms: i64) -> E
 
 fn in_force(limits: &[Arc<Limit>]) -> Ledger {
     let mut ledger = Ledger::new(1);
-    let past = ledger.stage(limits, START_MS).into_iter().map(|seeding| (seeding, HashMap::new())).collect();
-    ledger.install(limits, past, START_MS);
+    let past = ledger.stage(limits, START_MS).iter().map(|seeding| seeding.seed(Past::new())).collect();
+    ledger.install(limits, past);
     ledger
 }
 
@@ -84,6 +85,7 @@ fn decide(ledger: &Ledger, who: u8, bound: Bound, at_ms: i64) -> Result<Admissio
         client_cap: None,
         at_ms,
         unwritten: Amounts::default(),
+        turn: Turn::default(),
     })
 }
 
@@ -186,10 +188,10 @@ fn replayed(entries: &[Entry], at_ms: i64) -> Ledger {
                 *sums.entry((subject, start_s)).or_default() += entry.amount(seeding.limit.unit);
             }
         }
-        (seeding, sums)
+        seeding.seed(sums)
     });
     let past = past.collect();
-    ledger.install(&limits(), past, at_ms);
+    ledger.install(&limits(), past);
     ledger
 }
 
@@ -231,7 +233,7 @@ fn changing_a_cap_never_changes_usage() {
     let hold = held(&mut ledger, of(0), bound(100, 0), START_MS);
     let raised = [limit("m", Per::Organization, Unit::Usd, Window::Month, Some(200))];
     assert!(ledger.stage(&raised, START_MS).is_empty(), "it counts as before, so nothing is read anew");
-    ledger.install(&raised, Vec::new(), START_MS);
+    ledger.install(&raised, Vec::new());
     assert!(decide(&ledger, 0, bound(100, 0), START_MS).is_ok());
     ledger.apply(&ending(&hold, Kind::Settle, 70, 0, START_MS));
     assert_eq!(readings(&ledger, START_MS)[0].1.meter, Meter { settled: 70, held: 0 });
@@ -242,8 +244,8 @@ fn a_new_limit_counts_the_holds_that_are_open() {
     let mut ledger = in_force(&[]);
     let hold = held(&mut ledger, of(0), bound(80, 0), START_MS);
     let new = [limit("m", Per::Organization, Unit::Usd, Window::Month, Some(100))];
-    let past = ledger.stage(&new, START_MS).into_iter().map(|seeding| (seeding, HashMap::new())).collect();
-    ledger.install(&new, past, START_MS);
+    let past = ledger.stage(&new, START_MS).iter().map(|seeding| seeding.seed(Past::new())).collect();
+    ledger.install(&new, past);
     assert!(matches!(decide(&ledger, 0, bound(30, 0), START_MS), Err(Denial::Held(_))));
     ledger.apply(&ending(&hold, Kind::Release, 0, 0, START_MS));
     assert!(decide(&ledger, 0, bound(100, 0), START_MS).is_ok());
@@ -263,6 +265,7 @@ fn who_needs_room_that_was_just_freed_leans_on_it() {
             client_cap: None,
             at_ms: START_MS,
             unwritten: Amounts::default(),
+            turn: Turn::default(),
         };
         ask.unwritten[Unit::Usd.index()] = unwritten;
         ledger.decide(&ask).unwrap().leans
@@ -280,7 +283,7 @@ fn what_was_spent_in_a_window_yet_to_come_counts_when_it_comes() {
     let tomorrow_ms = START_MS + 86_400_000;
     let start_s = Windows::of(&limits[0]).span(tomorrow_ms / 1_000).start_s;
     let past = Past::from([((Subject::Organization, start_s), 90)]);
-    ledger.install(&limits, vec![(staged.remove(0), past)], START_MS);
+    ledger.install(&limits, vec![staged.remove(0).seed(past)]);
     let hold = held(&mut ledger, of(0), bound(100, 0), START_MS);
     ledger.apply(&ending(&hold, Kind::Settle, 100, 0, START_MS));
     assert!(matches!(decide(&ledger, 0, bound(20, 0), tomorrow_ms), Err(Denial::Exhausted(_))));
@@ -329,7 +332,7 @@ fn a_correction_counts_on_limits_that_are_being_made_and_on_meters_without_spend
     let staged = ledger.stage(&limits, START_MS);
     let adjust = |cost| Entry { kind: Kind::Adjust, cost: Money::from_nano(cost), ..settled.clone() };
     ledger.apply(&adjust(20));
-    ledger.install(&limits, staged.into_iter().map(|seeding| (seeding, HashMap::new())).collect(), START_MS);
+    ledger.install(&limits, staged.iter().map(|seeding| seeding.seed(Past::new())).collect());
     let settled_now =
         |ledger: &Ledger| ledger.limits[0].meters.values().map(|meter| meter.settled).sum::<i64>();
     assert_eq!(settled_now(&ledger), 20);

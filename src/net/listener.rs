@@ -20,8 +20,9 @@ use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::task::TaskTracker;
 
+use crate::net::idle::{Expired, Timeouts, Traffic};
 use crate::net::patience::{Patient, Speaks, stall_max};
-use crate::net::streams::{Heard, Traffic, Watching};
+use crate::net::streams::{Heard, Watching};
 use crate::net::tls::Tls;
 
 const BACKLOG: i32 = 4_096;
@@ -36,8 +37,8 @@ const ACCEPT_BACKOFF: Duration = Duration::from_millis(10);
 /// What the connections of a listener share.
 #[derive(Clone, Debug)]
 pub struct Serving {
-    /// How long a client may take for a request's head, or for TLS.
-    pub header_timeout: Duration,
+    /// How long a client may take, and for how long it may do nothing.
+    pub timeouts: Timeouts,
     /// One permit for each connection that may be open; shared by all shards.
     pub connections: Arc<Semaphore>,
     /// TLS, if the listener speaks it.
@@ -87,7 +88,7 @@ where
 {
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let tracker = TaskTracker::new();
-    let versions = Arc::new(versions(serving.header_timeout));
+    let versions = Arc::new(versions(serving.timeouts.header));
     let mut stop = serving.stop.clone();
     loop {
         let stream = tokio::select! {
@@ -121,7 +122,7 @@ where
 }
 
 /// Serves one connection of a client, whatever it is made of.
-pub async fn converse<I, S, B>(io: I, header_timeout: Duration, stop: watch::Receiver<bool>, service: S)
+pub async fn converse<I, S, B>(io: I, timeouts: Timeouts, stop: watch::Receiver<bool>, service: S)
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: Service<Request<Incoming>, Response = Response<B>> + Send + 'static,
@@ -130,7 +131,7 @@ where
     B: Body<Data = Bytes> + Unpin + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    speak(io, &versions(header_timeout), header_timeout, stop, service).await;
+    speak(io, &versions(timeouts.header), timeouts, stop, service).await;
 }
 
 async fn stopped(stop: &mut watch::Receiver<bool>) {
@@ -148,7 +149,8 @@ fn versions(header_timeout: Duration) -> Versions {
     let mut http1 = http1::Builder::new();
     http1
         .timer(TokioTimer::new())
-        .header_read_timeout(header_timeout)
+        // Also runs between requests, where a connection may wait for longer: see `idle`.
+        .header_read_timeout(None)
         .max_headers(HEADERS_MAX)
         .max_header_size(HEAD_BYTES_MAX)
         .max_buf_size(HEAD_BYTES_MAX);
@@ -175,14 +177,14 @@ where
 {
     // Nagle's algorithm would hold streamed events back.
     let _ = stream.set_nodelay(true);
-    let patience = serving.header_timeout;
+    let timeouts = serving.timeouts;
     let Some(tls) = &serving.tls else {
-        return speak(stream, versions, patience, serving.stop, service).await;
+        return speak(stream, versions, timeouts, serving.stop, service).await;
     };
-    match tokio::time::timeout(patience, tls.acceptor().accept(stream)).await {
+    match tokio::time::timeout(timeouts.header, tls.acceptor().accept(stream)).await {
         Ok(Ok(stream)) => {
             // Boxed, so that connections without TLS don't have its size.
-            Box::pin(speak(stream, versions, patience, serving.stop, service)).await;
+            Box::pin(speak(stream, versions, timeouts, serving.stop, service)).await;
         }
         Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
         Err(_) => tracing::debug!("a TLS handshake took too long"),
@@ -192,7 +194,7 @@ where
 async fn speak<I, S, B>(
     io: I,
     versions: &Versions,
-    patience: Duration,
+    timeouts: Timeouts,
     mut stop: watch::Receiver<bool>,
     service: S,
 ) where
@@ -203,33 +205,32 @@ async fn speak<I, S, B>(
     B: Body<Data = Bytes> + Unpin + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let mut io = Patient::new(io, patience);
+    let traffic = Arc::new(Traffic::default());
+    let mut io = Patient::new(io, timeouts.header, Arc::clone(&traffic));
     let greeting = tokio::select! {
-        greeting = tokio::time::timeout(patience, io.greeting()) => greeting,
+        greeting = tokio::time::timeout(timeouts.header, io.greeting()) => greeting,
         () = stopped(&mut stop) => return,
     };
     let Ok(Ok(speaks)) = greeting else {
         return tracing::debug!("a client said nothing");
     };
     let io = TokioIo::new(io);
+    let counted = Arc::clone(&traffic);
+    let service = service_fn(move |request: Request<Incoming>| {
+        let open = counted.begin();
+        let answer = service.call(request);
+        async move { answer.await.map(|answer| answer.map(|body| Heard::new(body, open))) }
+    });
+    let expired = traffic.expired(timeouts, speaks);
     let ended = match speaks {
         Speaks::Http1 => {
-            // hyper ends those that are idle.
             let connection = versions.http1.serve_connection(io, service);
-            until_stopped(connection, stop, std::future::pending(), patience).await
+            until_stopped(connection, stop, expired, timeouts.header).await
         }
         Speaks::Http2 => {
-            let traffic = Arc::new(Traffic::default());
-            let counted = Arc::clone(&traffic);
-            let service = service_fn(move |request: Request<Incoming>| {
-                let open = counted.begin();
-                let answer = service.call(request);
-                async move { answer.await.map(|answer| answer.map(|body| Heard::new(body, open))) }
-            });
             let connection = versions.http2.serve_connection(io, service);
-            let idle = traffic.idle(patience, stall_max(patience));
             // Boxed, so that connections of HTTP/1.1 don't have its size.
-            Box::pin(until_stopped(connection, stop, idle, patience)).await
+            Box::pin(until_stopped(connection, stop, expired, timeouts.header)).await
         }
     };
     if let Err(error) = ended {
@@ -241,8 +242,8 @@ async fn speak<I, S, B>(
 async fn until_stopped<C: GracefulConnection>(
     connection: C,
     mut stop: watch::Receiver<bool>,
-    idle: impl Future<Output = ()>,
-    patience: Duration,
+    expired: impl Future<Output = Expired>,
+    goodbye_max: Duration,
 ) -> Result<(), C::Error> {
     let mut connection = pin!(connection);
     tokio::select! {
@@ -253,10 +254,14 @@ async fn until_stopped<C: GracefulConnection>(
             connection.as_mut().graceful_shutdown();
             connection.await
         }
-        () = idle => {
+        expired = expired => {
+            if expired == Expired::Reading {
+                tracing::debug!("the head of a request took too long");
+                return Ok(());
+            }
             connection.as_mut().graceful_shutdown();
             // A client that does not say goodbye is left.
-            tokio::time::timeout(patience, connection).await.unwrap_or(Ok(()))
+            tokio::time::timeout(goodbye_max, connection).await.unwrap_or(Ok(()))
         }
     }
 }

@@ -7,12 +7,15 @@
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
+
+use crate::net::idle::Traffic;
 
 /// A client may read nothing for so many times what it may take to greet.
 const STALL_PATIENCE: u32 = 6;
@@ -42,11 +45,12 @@ pub(super) struct Patient<I> {
     /// While a write makes no progress.
     stall: Option<Pin<Box<Sleep>>>,
     stall_max: Duration,
+    traffic: Arc<Traffic>,
 }
 
 impl<I> Patient<I> {
-    pub(super) fn new(inner: I, opening_max: Duration) -> Self {
-        Self { inner, first: Bytes::new(), stall: None, stall_max: stall_max(opening_max) }
+    pub(super) fn new(inner: I, opening_max: Duration, traffic: Arc<Traffic>) -> Self {
+        Self { inner, first: Bytes::new(), stall: None, stall_max: stall_max(opening_max), traffic }
     }
 
     fn watched<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -94,8 +98,14 @@ impl<I: AsyncRead + Unpin> AsyncRead for Patient<I> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.first.is_empty() {
-            return Pin::new(&mut self.inner).poll_read(cx, buf);
+            let before = buf.filled().len();
+            let read = Pin::new(&mut self.inner).poll_read(cx, buf);
+            if buf.filled().len() > before {
+                self.traffic.note_read();
+            }
+            return read;
         }
+        self.traffic.note_read();
         let now = self.first.len().min(buf.remaining());
         buf.put_slice(&self.first[..now]);
         self.first.advance(now);
@@ -145,7 +155,7 @@ mod tests {
 
     async fn heard(parts: &[&[u8]]) -> (Speaks, Vec<u8>) {
         let (ours, mut theirs) = duplex(1 << 16);
-        let mut ours = Patient::new(ours, Duration::from_secs(1));
+        let mut ours = Patient::new(ours, Duration::from_secs(1), Arc::default());
         let say = async {
             for part in parts {
                 theirs.write_all(part).await.unwrap();

@@ -1,4 +1,4 @@
-//! HTTP/2's streams: answers that nobody reads, and connections without any.
+//! HTTP/2's streams: answers that are not read.
 //!
 //! A client can shut a stream's window and keep the connection lively. hyper
 //! then waits within the stream's task and doesn't ask the answer's body, so
@@ -9,8 +9,6 @@
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -19,6 +17,8 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::rt::Executor;
 use hyper_util::rt::TokioExecutor;
 use tokio::time::{Sleep, sleep};
+
+use crate::net::idle::Open;
 
 thread_local! {
     /// What bodies have said since the stream that is being polled began to be.
@@ -77,47 +77,6 @@ async fn watched<F: Future<Output = ()>>(stream: F, stall_max: Duration) {
         }
     })
     .await;
-}
-
-/// The requests of one connection, counted.
-#[derive(Debug, Default)]
-pub(super) struct Traffic {
-    begun: AtomicU64,
-    ended: AtomicU64,
-}
-
-impl Traffic {
-    /// A request has come; it lasts as long as what is returned.
-    pub(super) fn begin(self: &Arc<Self>) -> Open {
-        self.begun.fetch_add(1, Ordering::Relaxed);
-        Open(Arc::clone(self))
-    }
-
-    /// Waits until there has been no request within `first_max`, or none since for
-    /// `idle_max` or up to twice as long.
-    pub(super) async fn idle(&self, first_max: Duration, idle_max: Duration) {
-        let mut begun = 0;
-        let mut wait = first_max;
-        loop {
-            let was_idle = begun == self.ended.load(Ordering::Relaxed);
-            sleep(wait).await;
-            let now_begun = self.begun.load(Ordering::Relaxed);
-            if was_idle && begun == now_begun {
-                return;
-            }
-            (begun, wait) = (now_begun, idle_max);
-        }
-    }
-}
-
-/// A request that has not ended.
-#[derive(Debug)]
-pub(super) struct Open(Arc<Traffic>);
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.0.ended.fetch_add(1, Ordering::Relaxed);
-    }
 }
 
 /// An answer's body that tells its stream what it said.

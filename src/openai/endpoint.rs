@@ -4,15 +4,13 @@
 //! it is refused. Matching is exact on the raw path; nothing is decoded or
 //! normalised, because what upstream makes of `%63hat` or `..` is its affair.
 
-mod patterns;
+mod misspelt;
 mod place;
-
-use std::borrow::Cow;
 
 use http::Method;
 
-pub use self::patterns::{is_of, looks_metered};
-pub use self::place::{Place, place};
+pub use self::misspelt::is_misspelt;
+pub use self::place::{Place, is_of, place};
 
 /// A path that costs money and is metered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -163,9 +161,6 @@ const FREE_DELETE: [&str; 15] = [
     "/v1/skills/{}/versions/{}",
 ];
 
-/// Paths that `HEAD` may reach without cost.
-const FREE_HEAD: [&str; 2] = ["/v1/models", "/v1/models/{}"];
-
 /// Sorts a request by its method and raw path, with or without `/v1`.
 ///
 /// ```
@@ -182,14 +177,13 @@ pub fn classify(method: &Method, path: &str) -> Endpoint {
         Method::POST => posted(path),
         Method::GET => own(path).map_or_else(|| free(&FREE_GET, path), Endpoint::Own),
         Method::DELETE => free(&FREE_DELETE, path),
-        Method::HEAD => free(&FREE_HEAD, path),
         _ => Endpoint::Refused,
     }
 }
 
 /// The path below the API's root: `/v1` is taken off where it is written.
-pub fn canonical(path: &str) -> Cow<'_, str> {
-    Cow::Borrowed(suffix(path))
+pub fn canonical(path: &str) -> &str {
+    suffix(path)
 }
 
 fn suffix(path: &str) -> &str {
@@ -302,11 +296,9 @@ mod tests {
         {
             assert_eq!(get(path), Endpoint::Refused, "{path}");
         }
-        for method in [Method::OPTIONS, Method::PUT, Method::PATCH] {
+        for method in [Method::HEAD, Method::OPTIONS, Method::PUT, Method::PATCH] {
             assert_eq!(classify(&method, "/v1/models"), Endpoint::Refused, "{method}");
         }
-        assert_eq!(classify(&Method::HEAD, "/v1/files"), Endpoint::Refused);
-        assert_eq!(classify(&Method::POST, "/v1/vector_stores/vs_1/search"), Endpoint::Refused);
     }
 
     #[test]
@@ -323,7 +315,6 @@ mod tests {
         ] {
             assert_eq!(classify(&Method::POST, &path.replace("{}", "x_1")), Endpoint::Free(path));
         }
-        assert_eq!(classify(&Method::HEAD, "/v1/models"), Endpoint::Free("/v1/models"));
         assert_eq!(get("/"), Endpoint::Own(Own::Root));
     }
 

@@ -74,6 +74,70 @@ pub(super) fn string_end(bytes: &[u8], from: usize) -> usize {
     bytes.len()
 }
 
+/// The index after the value that starts at `from`; the end of the bytes if it
+/// does not end.
+pub(super) fn value_end(bytes: &[u8], from: usize) -> usize {
+    let mut depth = 0_usize;
+    let mut at = from;
+    while let Some(byte) = bytes.get(at) {
+        match byte {
+            b'"' => {
+                at = string_end(bytes, at + 1);
+                if depth == 0 {
+                    return at;
+                }
+                continue;
+            }
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' if depth <= 1 => return at + depth,
+            b'}' | b']' => depth -= 1,
+            b',' if depth == 0 => return at,
+            byte if depth == 0 && is_space(*byte) => return at,
+            _ => {}
+        }
+        at += 1;
+    }
+    bytes.len()
+}
+
+/// Where the value of an object's own member starts. Nested members of the same
+/// name are passed over, and nothing is parsed.
+pub(super) fn member(object: &[u8], name: &[u8]) -> Option<usize> {
+    let mut at = skip_space(object, 0);
+    if object.get(at) != Some(&b'{') {
+        return None;
+    }
+    loop {
+        let quote = skip_space(object, at + 1);
+        if object.get(quote) != Some(&b'"') {
+            return None;
+        }
+        let end = string_end(object, quote + 1);
+        let value = value_of(object, end)?;
+        if object.get(quote + 1..end.saturating_sub(1)) == Some(name) {
+            return Some(value);
+        }
+        at = skip_space(object, value_end(object, value));
+        if object.get(at) != Some(&b',') {
+            return None;
+        }
+    }
+}
+
+/// Where the value starts of the key that ends at `key_end`.
+pub(super) fn value_of(data: &[u8], key_end: usize) -> Option<usize> {
+    let colon = skip_space(data, key_end);
+    (data.get(colon) == Some(&b':')).then(|| skip_space(data, colon + 1))
+}
+
+/// The inside of the string that starts at `from`, its escapes as they stand.
+pub(super) fn string_at(data: &[u8], from: usize) -> Option<&[u8]> {
+    if data.get(from) != Some(&b'"') {
+        return None;
+    }
+    data.get(from + 1..string_end(data, from + 1).checked_sub(1)?)
+}
+
 /// The index of the first byte from `from` on that isn't JSON whitespace.
 pub(super) fn skip_space(bytes: &[u8], from: usize) -> usize {
     let rest = bytes.get(from..).unwrap_or_default();
@@ -212,6 +276,23 @@ mod tests {
         assert!(is_shallow(format!("\"{}\\\"{}\"", "[".repeat(500), "{".repeat(500)).as_bytes()));
         assert!(is_shallow("[]".repeat(500).as_bytes()));
         assert!(is_shallow(b"\"\\"));
+    }
+
+    #[test]
+    fn a_member_is_found_where_it_is_the_objects_own() {
+        let object = br#" { "a" : {"type":"x","b":[{"type":1}]}, "c":"\"type\":", "d":1.5e3 , "e":null,"type" : "y" } "#;
+        let at = member(object, b"type").unwrap();
+        assert_eq!(string_at(object, at), Some(&b"y"[..]));
+        assert_eq!(&object[at..value_end(object, at)], b"\"y\"");
+        let inner = member(object, b"a").unwrap();
+        assert_eq!(&object[inner..value_end(object, inner)], br#"{"type":"x","b":[{"type":1}]}"#);
+        let number = member(object, b"d").unwrap();
+        assert_eq!(&object[number..value_end(object, number)], b"1.5e3");
+        for other in
+            [&b"[]"[..], b"{", b"{}", b"{\"a", b"{\"type\"", b"{\"a\":\"type", b"", b"{\"a\":1 \"type\":2}"]
+        {
+            assert_eq!(member(other, b"type"), None, "{}", String::from_utf8_lossy(other));
+        }
     }
 
     #[test]

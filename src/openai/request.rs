@@ -111,6 +111,14 @@ impl Invalid {
         Self { message, param: Some(param), kind: InvalidKind::Malformed }
     }
 
+    /// As OpenAI words it.
+    fn below_minimum(param: &'static str, least: u64, got: &str) -> Self {
+        let message = format!(
+            "Invalid '{param}': integer below minimum value. Expected a value >= {least}, but got {got} instead."
+        );
+        Self { message, param: Some(param), kind: InvalidKind::Malformed }
+    }
+
     fn body(why: &str) -> Self {
         let why: String = why.chars().take(MESSAGE_CHARS_MAX).collect();
         let message = format!("We could not parse the JSON body of your request: {why}.");
@@ -216,15 +224,16 @@ fn named(endpoint: Metered, fields: &Body<'_>) -> References {
 }
 
 fn choices(endpoint: Metered, fields: &Body<'_>) -> Result<u64, Invalid> {
-    let asked = |raw: Raw<'_>, param| match count(raw, param)?.unwrap_or(1) {
-        0 => Err(Invalid::field(param, "it must be at least 1")),
+    let asked = |raw: Raw<'_>, param, least| match count(raw, param)?.unwrap_or(1) {
+        few if few < least => Err(Invalid::below_minimum(param, least, "0")),
         many if many > CHOICES_MAX => Err(Invalid::field(param, "it must be at most 128")),
         some => Ok(some),
     };
     match endpoint {
-        Metered::Chat => asked(fields.n, "n"),
+        Metered::Chat => asked(fields.n, "n", 1),
         Metered::Completions => {
-            let each = asked(fields.n, "n")?.max(asked(fields.best_of, "best_of")?);
+            // Of `best_of` OpenAI's specification allows none; one is made at least.
+            let each = asked(fields.n, "n", 1)?.max(asked(fields.best_of, "best_of", 0)?);
             Ok(each.saturating_mul(fields.prompt.prompts.max(1)))
         }
         Metered::Responses | Metered::Compact | Metered::Embeddings => Ok(1),
@@ -298,10 +307,19 @@ fn count(raw: Raw<'_>, param: &'static str) -> Result<Option<u64>, Invalid> {
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
     match text.parse() {
         Ok(number) if digits && number <= COUNT_MAX => Ok(Some(number)),
+        _ if is_negative(text) => {
+            let least = u64::from(param != "best_of");
+            Err(Invalid::below_minimum(param, least, text))
+        }
         Ok(_) | Err(_) => {
             Err(Invalid::field(param, "it must be a whole number, not negative, in plain digits"))
         }
     }
+}
+
+fn is_negative(text: &str) -> bool {
+    let digits = text.strip_prefix('-').unwrap_or_default();
+    (1..=20).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 //! client gets byte for byte what it would have got. Ordinary events are not
 //! parsed, only searched.
 
+mod chunk;
 mod events;
 mod hide;
 mod observer;
@@ -13,11 +14,12 @@ mod text;
 
 use bytes::{Bytes, BytesMut};
 
+use self::chunk::UsageMember;
 use self::events::{Boundary, Event};
-use self::hide::UsageMember;
+
 use self::observer::Observer;
 use super::endpoint::Metered;
-use super::usage::Answer;
+use super::usage::{Answer, Outcome};
 
 /// What must not reach the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,13 +85,29 @@ impl Tap {
     }
 
     /// What the stream has said about itself so far.
-    pub fn answer(&self) -> &Answer {
+    pub fn answer(&self) -> Answer {
         self.observer.answer()
     }
 
     /// Whether an event came that ends the stream, well or badly.
     pub fn is_done(&self) -> bool {
-        self.observer.is_done()
+        self.observer.outcome() != Outcome::Open
+    }
+
+    /// Whether nothing can come that would change what the stream costs: it has
+    /// ended, and either says what was used or has no more to say. After an error
+    /// without usage some servers go on.
+    pub fn is_accountable(&self) -> bool {
+        match self.observer.outcome() {
+            Outcome::Open => false,
+            Outcome::Completed | Outcome::Stopped => true,
+            Outcome::Failed => self.observer.has_usage(),
+        }
+    }
+
+    /// Calls of hosted tools that have started so far.
+    pub fn hosted_calls(&self) -> u64 {
+        self.observer.hosted_calls()
     }
 
     /// Whether any output of the model came.
@@ -120,6 +138,7 @@ impl Tap {
             let event = &frame[from..end];
             if std::mem::take(&mut self.oversized) {
                 self.partial.clear();
+                self.observer.pass_unread();
             } else if self.partial.is_empty() {
                 self.observe(event);
             } else {
@@ -147,6 +166,7 @@ impl Tap {
             if std::mem::take(&mut self.oversized) {
                 out.extend_from_slice(event);
                 self.dropped = false;
+                self.observer.pass_unread();
             } else if self.partial.is_empty() {
                 self.event(event, &mut out);
             } else {
@@ -185,6 +205,8 @@ impl Tap {
     fn observe(&mut self, event: &[u8]) {
         if event.len() <= self.event_bytes_max {
             self.observer.see(&Event::of(event));
+        } else {
+            self.observer.pass_unread();
         }
     }
 
@@ -192,24 +214,15 @@ impl Tap {
     fn event(&mut self, event: &[u8], out: &mut BytesMut) {
         self.dropped = false;
         if event.len() > self.event_bytes_max {
+            self.observer.pass_unread();
             return out.extend_from_slice(event);
         }
         let parts = Event::of(event);
-        let mut gone = 0..0;
         match self.observer.see(&parts) {
-            UsageMember::Null(span) => {
-                if let Some(start) = parts.data_start(event) {
-                    gone = start + span.start..start + span.end;
-                }
-            }
-            UsageMember::Given if hide::is_usage_only(&parts.data) => {
-                self.dropped = true;
-                return;
-            }
-            UsageMember::Given | UsageMember::Absent => {}
+            UsageMember::Given(_) if hide::is_usage_only(&parts.data) => self.dropped = true,
+            UsageMember::Given(span) | UsageMember::Null(span) => parts.write_without(event, span, out),
+            UsageMember::Absent => out.extend_from_slice(event),
         }
-        out.extend_from_slice(&event[..gone.start]);
-        out.extend_from_slice(&event[gone.end..]);
     }
 }
 

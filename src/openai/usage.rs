@@ -1,45 +1,74 @@
-//! Reads what an answer cost, from any of the usage shapes.
+//! Reads what an answer cost, from any of the usage shapes, and how it ended.
 //!
 //! Upstream's figures overlap: cached and cache-write tokens are inside the
 //! input, reasoning is inside the output. Here each token lands in exactly
 //! one class, and the classes add up to the reported totals whatever the
 //! details claim. What is absent, null or odd counts as nothing.
 
+mod calls;
 mod figures;
 mod made;
-
-use std::collections::HashSet;
-use std::fmt;
+mod outcome;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 
+use self::calls::Output;
+pub(in crate::openai) use self::calls::{Call, Calls, Item, Source};
+pub(in crate::openai) use self::figures::Sides;
 use self::figures::{Figures, ToolFigures};
 pub use self::made::{Made, MadeItem};
+use self::outcome::{Choices, Incomplete};
+pub use self::outcome::{Finish, Outcome};
 use super::endpoint::Metered;
-use super::json::{Loose, Object, Raw, scalars_default};
-use crate::domain::Usage;
+use super::json::{Loose, Object, Raw};
 use crate::domain::demand::Tier;
 use crate::domain::tokens::ToolUse;
+use crate::domain::{Tokens, Usage};
 
 /// What an answer says about itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Answer {
     /// What was used; `None` if the answer doesn't say. Zero is an answer.
     pub usage: Option<Usage>,
+    /// Usage that is not all: reported before more output came, or of one side
+    /// only. It used at least so much.
+    pub used_so_far: Option<Tokens>,
+    /// Whether the usage has cache writes and not how long they live.
+    pub hides_cache_life: bool,
     /// The model that served it.
     pub model: Option<String>,
     /// The tier it was served at.
     pub tier: Option<Tier>,
-    /// The id to settle once by.
+    /// Upstream's id of what it made.
     pub object_id: Option<String>,
     /// Hosted tools seen at work, even in an answer without usage.
     pub tools_seen: ToolUse,
+    /// Calls of the image tool; their tokens may be in `tools_seen` or not.
+    pub image_calls: u64,
+    /// Whether a shell ran and nothing says where: in a container if the request
+    /// offered one, else at the client.
+    pub has_unplaced_shell: bool,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Whether the model may have begun to answer.
+    pub has_begun: bool,
+    /// Whether it ended because of its output bound.
+    pub is_at_output_bound: bool,
+    /// Whether a part of it was too large to be read.
+    pub is_partly_unread: bool,
     /// What upstream made beside the answer itself.
     pub made: Made,
 }
 
-/// Reads a whole JSON answer. What isn't JSON says nothing.
+impl Answer {
+    /// Whether it failed before the model had made anything.
+    pub fn failed_at_once(&self) -> bool {
+        self.outcome == Outcome::Failed && !self.has_begun && self.tools_seen == ToolUse::default()
+    }
+}
+
+/// Reads a whole JSON answer. What isn't JSON says nothing, not even that it is
+/// complete.
 ///
 /// Web searches of chat completions are not in the usage; a caller that
 /// offered them adds one.
@@ -56,6 +85,32 @@ pub fn of_json(endpoint: Metered, body: &[u8]) -> Answer {
     read.map(|Object(body): Object<Body<'_>>| body.answer(endpoint)).unwrap_or_default()
 }
 
+/// Whether the body of an error is OpenAI's: an object `error` with a `message`
+/// and a `type`. What stands between answers in other forms.
+pub fn is_error_envelope(body: &[u8]) -> bool {
+    let read = serde_json::from_slice::<Object<Envelope<'_>>>(body);
+    read.is_ok_and(|Object(Envelope { error: Loose(error) })| {
+        let kind = error.kind.text().is_some_and(|text| text == "null" || text.starts_with('"'));
+        error.message.string().is_some() && kind
+    })
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Envelope<'a> {
+    #[serde(borrow)]
+    error: Loose<ErrorMembers<'a>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct ErrorMembers<'a> {
+    #[serde(borrow)]
+    message: Raw<'a>,
+    #[serde(borrow, rename = "type")]
+    kind: Raw<'a>,
+}
+
 /// A whole answer, a chat chunk, or the `response` of a response event.
 #[derive(Deserialize, Default)]
 #[serde(default)]
@@ -69,146 +124,135 @@ pub(super) struct Body<'a> {
     #[serde(borrow)]
     usage: Raw<'a>,
     tool_usage: Loose<ToolFigures>,
-    output: Calls,
+    output: Output,
+    #[serde(borrow)]
+    status: Raw<'a>,
+    #[serde(borrow)]
+    error: Raw<'a>,
+    #[serde(borrow)]
+    incomplete_details: Loose<Incomplete<'a>>,
+    choices: Choices,
 }
 
 impl Body<'_> {
-    /// What it says.
+    /// What it says, taken as a whole answer.
     pub(super) fn answer(self, endpoint: Metered) -> Answer {
-        let tools = self.tool_use();
-        let made = self.output.made;
-        let named = |raw: Raw<'_>| raw.string().filter(|name| !name.is_empty()).map(String::from);
-        let figures = self.usage.value().and_then(|text| serde_json::from_str::<Loose<Figures>>(text).ok());
-        let tokens = figures.and_then(|Loose(figures)| figures.tokens(endpoint));
+        let mut calls = Calls::default();
+        self.add_calls_to(&mut calls);
+        let tools = with_reported(calls.tool_use(), &self.reported_tools());
+        let tokens = self.tokens(endpoint);
+        let is_whole = self.sides(endpoint).are_known();
+        let status = self.status.string().and_then(|status| outcome::of_status(&status));
         Answer {
-            usage: tokens.map(|tokens| Usage { tokens, tools: tools.clone(), largest_prompt: None }),
+            usage: tokens.filter(|_| is_whole).map(|tokens| Usage {
+                tokens,
+                tools: tools.clone(),
+                largest_prompt: None,
+            }),
+            used_so_far: tokens.filter(|_| !is_whole),
+            hides_cache_life: self.hides_cache_life(),
             model: named(self.model),
             tier: self.service_tier.string().and_then(|name| Tier::named(&name)),
             object_id: named(self.id),
             tools_seen: tools,
-            made,
+            image_calls: calls.images(),
+            has_unplaced_shell: calls.has_unplaced_shell(),
+            outcome: self.outcome(),
+            // A response that failed lists no output even if there was some.
+            has_begun: self.has_output() || status.is_some(),
+            is_at_output_bound: self.is_at_output_bound(),
+            is_partly_unread: false,
+            made: self.output.made,
         }
     }
 
-    fn tool_use(&self) -> ToolUse {
-        let mut tools = self.output.tool_use();
+    /// The tokens of its usage; `None` if it has none.
+    pub(super) fn tokens(&self, endpoint: Metered) -> Option<Tokens> {
+        self.figures()?.tokens(endpoint)
+    }
+
+    /// Which sides of its usage are known.
+    pub(super) fn sides(&self, endpoint: Metered) -> Sides {
+        self.figures().map(|figures| figures.sides(endpoint)).unwrap_or_default()
+    }
+
+    pub(super) fn hides_cache_life(&self) -> bool {
+        self.figures().is_some_and(|figures| figures.hides_cache_life())
+    }
+
+    fn figures(&self) -> Option<Figures> {
+        let text = self.usage.value()?;
+        serde_json::from_str::<Loose<Figures>>(text).ok().map(|Loose(figures)| figures)
+    }
+
+    /// The calls that its output lists.
+    pub(super) fn add_calls_to(&self, calls: &mut Calls) {
+        for call in &self.output.calls {
+            calls.add(*call, Source::Listed);
+        }
+    }
+
+    /// What `tool_usage` says.
+    pub(super) fn reported_tools(&self) -> ToolUse {
         let Loose(reported) = &self.tool_usage;
-        if let Some(searches) = reported.web_searches() {
-            tools.web_searches = searches;
-        }
-        tools.image = reported.image();
-        tools
-    }
-}
-
-/// Containers that are told apart in one answer.
-const CONTAINERS_MAX: usize = 10_000;
-
-/// Calls of hosted tools among output items.
-#[derive(Debug, Default)]
-pub(super) struct Calls {
-    web_searches: u64,
-    file_searches: u64,
-    containers: HashSet<String>,
-    /// Items and containers by their ids.
-    pub(in crate::openai) made: Made,
-}
-
-/// One output item, as far as its call is billed.
-#[derive(Deserialize, Default)]
-#[serde(default)]
-pub(super) struct Item<'a> {
-    #[serde(borrow)]
-    id: Raw<'a>,
-    #[serde(borrow, rename = "type")]
-    kind: Raw<'a>,
-    #[serde(borrow)]
-    action: Loose<Typed<'a>>,
-    #[serde(borrow)]
-    container_id: Raw<'a>,
-    #[serde(borrow)]
-    environment: Loose<Environment<'a>>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Typed<'a> {
-    #[serde(borrow, rename = "type")]
-    kind: Raw<'a>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Environment<'a> {
-    #[serde(borrow)]
-    container_id: Raw<'a>,
-}
-
-impl Calls {
-    /// Takes up one output item.
-    pub(super) fn add(&mut self, item: &Item<'_>) {
-        let kind = item.kind.string();
-        self.made.item(item.id, kind.as_deref());
-        match kind.as_deref() {
-            Some("web_search_call") => {
-                let searched = item.action.0.kind.string().as_deref() == Some("search");
-                self.web_searches += u64::from(searched);
-            }
-            Some("file_search_call") => self.file_searches += 1,
-            Some("code_interpreter_call" | "shell_call") => {
-                let id = item.container_id.string().or_else(|| item.environment.0.container_id.string());
-                self.made.container(id.as_deref());
-                if self.containers.len() < CONTAINERS_MAX {
-                    self.containers.extend(id.map(String::from));
-                }
-            }
-            Some(_) | None => {}
-        }
-    }
-
-    /// What the calls come to.
-    pub(super) fn tool_use(&self) -> ToolUse {
         ToolUse {
-            web_searches: self.web_searches,
-            file_searches: self.file_searches,
-            containers: u64::try_from(self.containers.len()).unwrap_or(u64::MAX),
+            web_searches: reported.web_searches(),
+            file_searches: reported.file_searches(),
+            image: reported.image(),
             ..ToolUse::default()
         }
     }
-}
 
-impl<'de> Deserialize<'de> for Calls {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(CallsVisitor)
-    }
-}
-
-struct CallsVisitor;
-
-impl<'de> Visitor<'de> for CallsVisitor {
-    type Value = Calls;
-
-    scalars_default!();
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("output items")
+    /// Whether it has choices or output items.
+    pub(super) const fn has_output(&self) -> bool {
+        self.output.has_items || self.choices.has_any
     }
 
-    fn visit_str<E>(self, _: &str) -> Result<Calls, E> {
-        Ok(Calls::default())
+    /// Takes over what its output names.
+    pub(super) fn take_made(&mut self) -> Made {
+        std::mem::take(&mut self.output.made)
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Calls, A::Error> {
-        let mut calls = Calls::default();
-        while let Some(Loose(item)) = seq.next_element::<Loose<Item<'de>>>()? {
-            calls.add(&item);
+    /// Whether it says that there was an error.
+    pub(super) fn is_error(&self) -> bool {
+        outcome::is_error(self.error)
+    }
+
+    /// How it ended, if it is a whole answer.
+    pub(super) fn outcome(&self) -> Outcome {
+        if self.is_error() {
+            return Outcome::Failed;
         }
-        Ok(calls)
+        let status = self.status.string().and_then(|status| outcome::of_status(&status));
+        status.unwrap_or_else(|| self.choices.finish.outcome())
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Calls, A::Error> {
-        while map.next_entry::<serde::de::IgnoredAny, serde::de::IgnoredAny>()?.is_some() {}
-        Ok(Calls::default())
+    pub(super) fn is_at_output_bound(&self) -> bool {
+        let reason = self.incomplete_details.0.reason.string();
+        self.choices.finish == Finish::Bound || reason.as_deref() == Some("max_output_tokens")
+    }
+
+    /// Takes up the names that it gives; what it doesn't say stays as it was.
+    pub(super) fn name(&self, answer: &mut Answer) {
+        answer.model = named(self.model).or(answer.model.take());
+        answer.object_id = named(self.id).or(answer.object_id.take());
+        let tier = self.service_tier.string().and_then(|name| Tier::named(&name));
+        answer.tier = tier.or(answer.tier.take());
+    }
+}
+
+fn named(raw: Raw<'_>) -> Option<String> {
+    raw.string().filter(|name| !name.is_empty()).map(String::from)
+}
+
+/// The larger of what was seen and what was reported.
+pub(super) fn with_reported(seen: ToolUse, reported: &ToolUse) -> ToolUse {
+    let image = if reported.image.total() > seen.image.total() { reported.image } else { seen.image };
+    ToolUse {
+        web_searches: seen.web_searches.max(reported.web_searches),
+        file_searches: seen.file_searches.max(reported.file_searches),
+        containers: seen.containers.max(reported.containers),
+        image,
     }
 }
 

@@ -1,8 +1,9 @@
 //! What a usage costs: tokens at the served tier, and fees of hosted tools.
 
-use crate::domain::demand::{ContainerDemand, Tier, ToolDemand, WebSearch};
+use crate::domain::demand::{ContainerDemand, ImageTool, Tier, ToolDemand, WebSearch};
 use crate::domain::tokens::ContainerMemory;
-use crate::domain::{Money, Usage};
+use crate::domain::{Money, Tokens, Usage};
+use crate::pricing::image_tool;
 use crate::pricing::sheet::Price;
 
 /// `web_search`: 10 dollars a thousand calls (OpenAI's pricing page).
@@ -40,6 +41,16 @@ pub fn cost(
     }
     let total = Money::from_pico_rounded_up(rates.cost_pico(&usage.tokens) + fees);
     Cost { total, tool_fees: Money::from_pico_rounded_up(fees) }
+}
+
+/// The most that calls of the image tool can have used of which nothing is
+/// reported: each read an image and made one.
+pub(crate) fn unreported_images(tool: &ImageTool, calls: u64) -> Tokens {
+    Tokens {
+        image_input: calls.saturating_mul(image_tool::INPUT_TOKENS),
+        image_output: calls.saturating_mul(image_tool::output_tokens(tool)),
+        ..Tokens::default()
+    }
 }
 
 /// One search, by the kind of tool; the dearer if the request named none.
@@ -86,7 +97,6 @@ pub(crate) fn session_pico(memory: ContainerMemory) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::Tokens;
     use crate::domain::tokens::ToolUse;
     use crate::pricing::sheet::Sheet;
 

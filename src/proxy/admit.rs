@@ -13,10 +13,12 @@ use bytes::Bytes;
 
 use crate::domain::demand::Bound;
 use crate::domain::{Demand, Money};
+use crate::guard::waiting::Wait;
 use crate::guard::{Guard, Order, Refused, Reservation};
 use crate::ledger::Headroom;
 use crate::ledger::denial::Denial;
 use crate::ledger::entry::Attribution;
+use crate::ledger::waiting::Turn;
 use crate::openai::endpoint::Metered;
 use crate::pricing::bound::{BoundInputs, affordable_output, bound, reads_unseen, text_cost};
 use crate::pricing::count::Encoding;
@@ -105,33 +107,27 @@ pub async fn admit(
     candidate: &Candidate<'_>,
 ) -> Result<Admitted, Refusal> {
     let mut attempt = Attempt { guard, config, candidate, inputs: candidate.inputs, counted: false };
-    if attempt.holds_much() {
+    let key = &candidate.attribution.key;
+    // From before its input is counted, so that it keeps its place among others.
+    let mut wait = attempt.holds_much().then(|| guard.wait(key, config.hold_wait));
+    if wait.is_some() {
         attempt.count_input().await;
     }
-    let first = match attempt.reserve(attempt.inputs).await? {
+    let turn = wait.as_ref().map_or(Turn::Newcomer, Wait::turn);
+    let first = match attempt.reserve(attempt.inputs, turn).await? {
         Ok(reservation) => return Ok(attempt.admitted(reservation, attempt.inputs)),
         Err(denial) => denial,
     };
     if is_hopeless(&first) {
         return Err(Refusal::Denied(first));
     }
+    let wait = wait.get_or_insert_with(|| guard.wait(key, config.hold_wait));
     attempt.count_input().await;
-    let until = guard.clock().running() + config.hold_wait;
     loop {
-        let room = guard.room();
-        tokio::pin!(room);
-        // Registered before the attempt, so that no ending in between is missed.
-        room.as_mut().enable();
-        let denial = match attempt.fit().await? {
+        match attempt.fit(wait.turn()).await? {
             Ok(admitted) => return Ok(admitted),
-            Err(denial) => denial,
-        };
-        let left = until.saturating_sub(guard.clock().running());
-        if !denial.is_held() || left.is_zero() {
-            return Err(Refusal::Denied(denial));
+            Err(denial) => wait.after(denial).await.map_err(Refusal::Denied)?,
         }
-        // Whether told or timed out, the next attempt decides.
-        let _ = tokio::time::timeout(left, room).await;
     }
 }
 
@@ -158,13 +154,13 @@ struct Attempt<'a> {
 
 impl Attempt<'_> {
     /// Tries the request as asked, then clamped to what is affordable.
-    async fn fit(&self) -> Result<Result<Admitted, Denial>, Refusal> {
-        let denial = match self.reserve(self.inputs).await? {
+    async fn fit(&self, turn: Turn) -> Result<Result<Admitted, Denial>, Refusal> {
+        let denial = match self.reserve(self.inputs, turn).await? {
             Ok(reservation) => return Ok(Ok(self.admitted(reservation, self.inputs))),
             Err(denial) => denial,
         };
         let Some(clamped) = self.clamped() else { return Ok(Err(denial)) };
-        let reserved = self.reserve(clamped).await?;
+        let reserved = self.reserve(clamped, turn).await?;
         Ok(reserved.map(|reservation| self.admitted(reservation, clamped)))
     }
 
@@ -271,7 +267,7 @@ impl Attempt<'_> {
         if priced { bound } else { Bound { cost: Money::ZERO, ..bound } }
     }
 
-    async fn reserve(&self, inputs: BoundInputs) -> Result<Result<Reservation, Denial>, Refusal> {
+    async fn reserve(&self, inputs: BoundInputs, turn: Turn) -> Result<Result<Reservation, Denial>, Refusal> {
         let candidate = self.candidate;
         let bound = self.bound(inputs);
         let tokens = bound.input_tokens.saturating_add(bound.output_tokens);
@@ -288,7 +284,7 @@ impl Attempt<'_> {
             price_version: Arc::clone(&candidate.price_version),
             stream: candidate.demand.stream,
         };
-        match self.guard.reserve(order).await {
+        match self.guard.reserve_in_turn(order, turn).await {
             Ok(reservation) => Ok(Ok(reservation)),
             Err(Refused::Denied(denial)) => Ok(Err(denial)),
             Err(refused) => Err(refused.into()),

@@ -13,6 +13,8 @@ use crate::guard::recovery::DEFAULT_PROJECT;
 use crate::keys::{Key, KeyHash, is_mistyped};
 use crate::proxy::refuse::Refusal;
 
+/// Where clients of Azure put their key, and many others.
+const KEY_HEADERS: [&str; 2] = ["api-key", "x-api-key"];
 /// Browsers can't set headers on a WebSocket; SDKs put the key in here.
 const SUBPROTOCOL: &str = "openai-insecure-api-key.";
 const SECRET_BYTES_MAX: usize = 512;
@@ -22,6 +24,8 @@ const SECRET_BYTES_MAX: usize = 512;
 pub struct Caller {
     /// The key.
     pub key: Arc<Key>,
+    /// Its secret as it was presented; no header or query may carry it on.
+    pub secret: Secret,
     /// The authorization that upstream gets.
     pub authorization: HeaderValue,
     /// A client's own key that is not on the ring yet: its listed form.
@@ -72,24 +76,36 @@ pub fn caller(
     } else {
         upstream_key.cloned().ok_or_else(bad)?
     };
-    Ok(Caller { key, authorization, unseen })
+    Ok(Caller { key, secret, authorization, unseen })
 }
 
+/// The key that a request carries. `Authorization` goes before the other places,
+/// unless it holds no key.
 fn presented(headers: &HeaderMap) -> Option<Secret> {
-    if let Some(value) = headers.get(header::AUTHORIZATION) {
-        let (scheme, rest) = std::str::from_utf8(value.as_bytes()).ok()?.trim().split_once(' ')?;
-        let rest = rest.trim();
-        return match scheme.to_ascii_lowercase().as_str() {
-            "bearer" => Some(Secret::new(rest)),
-            "basic" => {
-                let decoded = String::from_utf8(BASE64_STANDARD.decode(rest).ok()?).ok()?;
-                decoded.split_once(':').map(|(_, password)| Secret::new(password))
-            }
-            _ => None,
-        };
+    if let Some(secret) = headers.get(header::AUTHORIZATION).and_then(authorized) {
+        return Some(secret);
     }
-    let protocols = headers.get(header::SEC_WEBSOCKET_PROTOCOL)?.to_str().ok()?;
-    protocols.split(',').find_map(|protocol| protocol.trim().strip_prefix(SUBPROTOCOL)).map(Secret::new)
+    let named = KEY_HEADERS.iter().find_map(|name| headers.get(*name));
+    if let Some(key) = named.and_then(|value| std::str::from_utf8(value.as_bytes()).ok()) {
+        return Some(Secret::new(key.trim()));
+    }
+    let protocols = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
+    let mut protocols = protocols.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
+    protocols.find_map(|protocol| protocol.trim().strip_prefix(SUBPROTOCOL)).map(Secret::new)
+}
+
+/// The key in a value of `Authorization`: a bearer token, or a password.
+fn authorized(value: &HeaderValue) -> Option<Secret> {
+    let (scheme, rest) = std::str::from_utf8(value.as_bytes()).ok()?.trim().split_once(' ')?;
+    let rest = rest.trim();
+    if scheme.eq_ignore_ascii_case("bearer") {
+        return Some(Secret::new(rest));
+    }
+    if scheme.eq_ignore_ascii_case("basic") {
+        let decoded = String::from_utf8(BASE64_STANDARD.decode(rest).ok()?).ok()?;
+        return decoded.split_once(':').map(|(_, password)| Secret::new(password));
+    }
+    None
 }
 
 fn unseen_key(hash: KeyHash, secret: &Secret) -> Key {
@@ -138,6 +154,14 @@ mod tests {
         assert_eq!(with(header::AUTHORIZATION, "Basic dXNlcjpzay1ndWFyZC0x"), key);
         assert_eq!(with(header::SEC_WEBSOCKET_PROTOCOL, "realtime, openai-insecure-api-key.sk-guard-1"), key);
         assert_eq!(with(header::AUTHORIZATION, "Digest x"), None);
+        for name in KEY_HEADERS {
+            assert_eq!(with(name.parse().unwrap(), "sk-guard-1"), key);
+        }
+        let spaced = Some("My API Key".to_owned());
+        assert_eq!(with(header::AUTHORIZATION, "Bearer My API Key"), spaced);
+        assert_eq!(with("api-key".parse().unwrap(), " My API Key "), spaced);
+        // `:My API Key`.
+        assert_eq!(with(header::AUTHORIZATION, "Basic Ok15IEFQSSBLZXk="), spaced);
     }
 
     #[test]

@@ -7,11 +7,12 @@ use bytes::Bytes;
 use http::HeaderMap;
 
 use crate::domain::demand::{Bound, Tier, ToolDemand, WebSearch};
+use crate::domain::tokens::ToolUse;
 use crate::domain::{Money, Tokens, Usage};
 use crate::guard::{Ending, Reservation, Settled};
 use crate::ledger::entry::Basis;
 use crate::openai::endpoint::Metered;
-use crate::openai::usage::Answer;
+use crate::openai::usage::{Answer, Outcome};
 use crate::pricing::cost;
 use crate::pricing::count::{self, Encoding};
 use crate::pricing::sheet::{Price, Sheet};
@@ -50,6 +51,8 @@ pub struct Bill {
     /// Whether upstream reads more than the body's text: earlier turns, files,
     /// images, what tools bring.
     pub reads_more: bool,
+    /// Whether cache writes of the long life were asked for.
+    pub cache_12h: bool,
 }
 
 /// What is known of an exchange besides its usage.
@@ -84,15 +87,6 @@ impl Exchange {
     }
 }
 
-/// Families whose output is all there is to see of their work.
-const PLAIN_MODELS: [&str; 6] = ["gpt-3.5", "gpt-4", "chatgpt-4o", "davinci", "babbage", "text-"];
-
-/// Whether a model may bill output that nobody sees.
-fn may_reason(model: &str) -> bool {
-    let base = model.strip_prefix("ft:").unwrap_or(model);
-    !PLAIN_MODELS.iter().any(|family| base.starts_with(family))
-}
-
 /// The part of a body that a bill keeps.
 pub fn kept(body: &Bytes) -> Option<Bytes> {
     if body.len() > KEPT_BODY_BYTES_MAX {
@@ -105,30 +99,37 @@ pub fn kept(body: &Bytes) -> Option<Bytes> {
 }
 
 impl Bill {
-    /// Settles by the usage that upstream reported; if it reported none, by
-    /// what passed: the input counted, and the output as `count` says. What
-    /// broke off may have been reasoned out of sight, so it is charged its hold.
+    /// Ends the hold of an exchange by how its answer ended.
+    ///
+    /// Usage that upstream reported is charged, whatever the ending. Without it:
+    /// an error before any output costs nothing; an answer that did not end well,
+    /// of a model that may have reasoned out of sight, is charged the hold; anything
+    /// else is counted, the input and, by `count`, the output.
     pub fn end(
         &self,
         reservation: Reservation,
         answer: &Answer,
         of: Exchange,
-        is_whole: bool,
         count: impl FnOnce() -> u64,
     ) -> Settled {
         if let Some(usage) = answer.usage.clone() {
             return self.settle(reservation, Basis::Reported, usage, answer, of);
         }
+        if answer.failed_at_once() {
+            let note = Some("it failed before any output");
+            return reservation.release(Ending { note, ..self.ending(answer, of) });
+        }
         let hold = reservation.hold();
-        if !is_whole && may_reason(&hold.attribution.model) {
-            let tier = hold.tier;
-            return reservation.assume(Ending { tier, note: Some("it broke off unreported"), ..of.ending() });
+        let ended_well = answer.outcome == Outcome::Completed;
+        if answer.is_partly_unread || (!ended_well && self.may_reason(answer)) {
+            return self.assume(reservation, answer, of);
         }
         // What is counted includes the answer's form; the bound is what can be billed.
         let Bound { input_tokens, output_tokens, .. } = hold.bound;
         let counted = self.counted_input().filter(|_| !self.reads_more);
         let input = counted.map_or(input_tokens, |counted| counted.min(input_tokens));
-        let tokens = Tokens { input, output: count().min(output_tokens), ..Tokens::default() };
+        let counted = Tokens { input, output: count().min(output_tokens), ..Tokens::default() };
+        let tokens = answer.used_so_far.map_or(counted, |used| counted.or_larger(&used));
         let usage = Usage { tokens, tools: answer.tools_seen.clone(), largest_prompt: None };
         self.settle(reservation, Basis::Counted, usage, answer, of)
     }
@@ -143,43 +144,98 @@ impl Bill {
         count::body_upper(self.encoding.unwrap_or(Encoding::O200k), body, &[], u64::MAX)
     }
 
+    /// Charges the hold; or, if hosted tools were called more often than it covers,
+    /// its tokens and what those calls cost.
+    fn assume(&self, reservation: Reservation, answer: &Answer, of: Exchange) -> Settled {
+        let hold = Arc::clone(reservation.hold());
+        let tools = self.tools_used(answer, answer.tools_seen.clone());
+        let known = if tools == ToolUse::default() {
+            Money::ZERO
+        } else {
+            let Bound { input_tokens: input, output_tokens: output, .. } = hold.bound;
+            let tokens = Tokens { input, output, ..Tokens::default() };
+            let usage = Usage { tokens, tools, largest_prompt: Some(self.largest_prompt.min(input)) };
+            self.cost(answer, hold.tier, &usage).0
+        };
+        let note = Some("it did not end well and reported no usage");
+        let ending = Ending { cost: known, tier: hold.tier, note, ..self.ending(answer, of) };
+        reservation.assume(ending)
+    }
+
     fn settle(
         &self,
         reservation: Reservation,
         basis: Basis,
-        mut usage: Usage,
+        usage: Usage,
         answer: &Answer,
         of: Exchange,
     ) -> Settled {
+        let Usage { mut tokens, tools, .. } = usage;
+        if self.cache_12h && answer.hides_cache_life {
+            // They may all have the long life, which is the dearer one.
+            tokens.cache_write_12h += std::mem::take(&mut tokens.cache_write);
+        }
+        // Within the hold, no turn was larger than the hold allows for.
+        let input = tokens.input_total();
+        let is_within = input <= reservation.hold().bound.input_tokens;
+        let largest_prompt = is_within.then(|| self.largest_prompt.min(input));
+        let usage = Usage { tokens, tools: self.tools_used(answer, tools), largest_prompt };
+        let tier = self.served_tier(answer);
+        let (cost, tool_fees) = self.cost(answer, tier, &usage);
+        tokens += usage.tools.image;
+        reservation.settle(basis, Ending { cost, tool_fees, tokens, tier, ..self.ending(answer, of) })
+    }
+
+    /// What is known of an ending beside its cost.
+    fn ending(&self, answer: &Answer, of: Exchange) -> Ending {
+        Ending {
+            served_model: answer.model.as_deref().map(Into::into),
+            object_id: answer.object_id.clone(),
+            is_at_output_bound: answer.is_at_output_bound,
+            ..of.ending()
+        }
+    }
+
+    /// The hosted tools that are billed: what the answer tells of them, and what it
+    /// leaves out.
+    fn tools_used(&self, answer: &Answer, mut tools: ToolUse) -> ToolUse {
         if self.tools.web_search == Some(WebSearch::Chat) {
             // Chat's usage has no count; a search model searches once a request.
-            usage.tools.web_searches = usage.tools.web_searches.max(1);
+            tools.web_searches = tools.web_searches.max(1);
         }
-        let input = usage.tokens.input_total();
-        if input <= reservation.hold().bound.input_tokens {
-            // Within the hold, no turn was larger than the hold allows for.
-            usage.largest_prompt = Some(self.largest_prompt.min(input));
+        if answer.has_unplaced_shell && !self.tools.containers.is_empty() {
+            tools.containers = tools.containers.max(1);
         }
-        let tier = self.served_tier(answer);
-        let served = answer.model.as_deref().and_then(|model| self.sheet.find(model, self.at_s));
-        let price = self.price.as_ref().map(|asked| served.as_ref().unwrap_or(asked));
-        let cost =
-            price.map(|price| cost::cost(price, tier, &usage, &self.tools, self.image_price.as_deref()));
-        let (total, tool_fees) = cost.map_or((Money::ZERO, Money::ZERO), |cost| (cost.total, cost.tool_fees));
-        let mut tokens = usage.tokens;
-        tokens += usage.tools.image;
-        reservation.settle(
-            basis,
-            Ending {
-                cost: total,
-                tool_fees,
-                tokens,
-                tier,
-                served_model: answer.model.as_deref().map(Into::into),
-                object_id: answer.object_id.clone(),
-                ..of.ending()
-            },
-        )
+        if tools.image == Tokens::default() {
+            tools.image = self
+                .tools
+                .image
+                .as_ref()
+                .map_or(tools.image, |tool| cost::unreported_images(tool, answer.image_calls));
+        }
+        tools
+    }
+
+    /// The cost of a usage at the served model's price, and the tools' part of it.
+    fn cost(&self, answer: &Answer, tier: Tier, usage: &Usage) -> (Money, Money) {
+        let served = self.served_price(answer);
+        let Some(price) = self.price.as_ref().map(|asked| served.as_ref().unwrap_or(asked)) else {
+            return (Money::ZERO, Money::ZERO);
+        };
+        let cost = cost::cost(price, tier, usage, &self.tools, self.image_price.as_deref());
+        (cost.total, cost.tool_fees)
+    }
+
+    fn served_price(&self, answer: &Answer) -> Option<Arc<Price>> {
+        answer.model.as_deref().and_then(|model| self.sheet.find(model, self.at_s))
+    }
+
+    /// Whether output may be billed that is in no answer: by the model asked for or
+    /// the one that served; any that is not known may.
+    fn may_reason(&self, answer: &Answer) -> bool {
+        let served = self.served_price(answer);
+        let known = [self.price.as_ref(), served.as_ref()].into_iter().flatten();
+        known.map(|price| price.may_reason).reduce(|one, other| one || other).unwrap_or(true)
     }
 
     /// The tier that decides the price: the one served, or if the answer does

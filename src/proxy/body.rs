@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::sleep;
 
+use crate::proxy::conceal::Concealed;
 use crate::proxy::tap::Tap;
 use crate::upstream::AnswerBody;
 
@@ -155,6 +156,41 @@ impl Roomy {
     }
 }
 
+/// Bytes that are made here, in the room that clients' bodies share.
+pub struct Buffer(Roomy);
+
+impl Default for Buffer {
+    fn default() -> Self {
+        Self(Roomy { bytes: Vec::new(), room: None })
+    }
+}
+
+impl Buffer {
+    /// How many bytes there are.
+    pub fn filled_bytes(&self) -> usize {
+        self.0.bytes.len()
+    }
+
+    /// Adds bytes, of which there may be so many in all.
+    pub fn push(&mut self, part: &[u8], bytes_max: usize) -> Result<(), ReadError> {
+        let bytes = self.filled_bytes() + part.len();
+        if bytes > bytes_max {
+            return Err(ReadError::TooLarge);
+        }
+        if !self.0.has_room(bytes, Some(&ROOM)) {
+            return Err(ReadError::NoRoom);
+        }
+        self.0.grow(bytes, 0, bytes_max);
+        self.0.bytes.extend_from_slice(part);
+        Ok(())
+    }
+
+    /// All of them. Their room is free again when the last part of them is dropped.
+    pub fn freeze(self) -> Bytes {
+        self.0.freeze()
+    }
+}
+
 impl AsRef<[u8]> for Roomy {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
@@ -194,6 +230,8 @@ pub enum Answer {
     Plain(AnswerBody),
     /// Passed on as it comes, and observed.
     Tapped(Box<Tap>),
+    /// An event stream whose errors may name the operator's account.
+    Concealed(Box<Concealed>),
 }
 
 /// Why an answer's body broke off.
@@ -218,6 +256,7 @@ impl Body for Answer {
             Self::Whole(bytes) => Poll::Ready(slice(bytes).map(|slice| Ok(Frame::data(slice)))),
             Self::Plain(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
             Self::Tapped(tap) => tap.poll_frame(cx),
+            Self::Concealed(events) => events.poll_frame(cx),
         }
     }
 
@@ -225,7 +264,7 @@ impl Body for Answer {
         match self {
             Self::Whole(bytes) => bytes.is_none(),
             Self::Plain(body) => body.is_end_stream(),
-            Self::Tapped(_) => false,
+            Self::Tapped(_) | Self::Concealed(_) => false,
         }
     }
 
@@ -236,7 +275,7 @@ impl Body for Answer {
                 SizeHint::with_exact(u64::try_from(length).unwrap_or(u64::MAX))
             }
             Self::Plain(body) => body.size_hint(),
-            Self::Tapped(_) => SizeHint::default(),
+            Self::Tapped(_) | Self::Concealed(_) => SizeHint::default(),
         }
     }
 }

@@ -14,8 +14,9 @@ use tokio_util::task::TaskTracker;
 use crate::domain::Money;
 use crate::guard::{Ending, Guard, Reservation, Settled};
 use crate::ledger::entry::Basis;
+use crate::openai::endpoint::Metered;
 use crate::openai::sse::{self, Hide};
-use crate::openai::{endpoint::Metered, usage};
+use crate::openai::usage;
 use crate::proxy::bill::{Bill, Exchange};
 use crate::proxy::body::{self, Answer, Bounds};
 use crate::proxy::headers;
@@ -28,6 +29,8 @@ use crate::upstream::{AnswerBody, SendError, SendErrorKind, Upstream};
 /// The largest answer that is read whole; the largest embeddings answer that
 /// OpenAI's limits allow (2,048 inputs of 3,072 floats) is below it.
 const ANSWER_BYTES_MAX: usize = 192 << 20;
+/// The largest error that is read whole; OpenAI's are a few hundred bytes.
+const ERROR_BYTES_MAX: usize = 1 << 20;
 /// The largest event of a stream that is looked into.
 const EVENT_BYTES_MAX: usize = 32 << 20;
 
@@ -55,6 +58,8 @@ pub struct Metering {
     pub hide_usage: bool,
     /// Output tokens at which a stream without a bound is cut.
     pub cut_at_tokens: Option<u64>,
+    /// Calls of hosted tools beyond which a stream is cut.
+    pub hosted_calls_max: Option<u64>,
     /// Headers to put on the answer.
     pub extra: HeaderMap,
     /// What is recorded of what the answer makes at upstream.
@@ -101,7 +106,8 @@ pub async fn metered(
     mut visit: Visit,
     gone: &AtomicBool,
 ) -> Result<Response<Answer>, (Refusal, Visit)> {
-    let Metering { mut reservation, bill, hide_usage, cut_at_tokens, extra, recording } = metering;
+    let Metering { mut reservation, bill, hide_usage, cut_at_tokens, hosted_calls_max, extra, recording } =
+        metering;
     reservation.mark_sent();
     let answer = match send(upstream, outgoing, &mut visit).await {
         Ok(answer) => answer,
@@ -115,18 +121,16 @@ pub async fn metered(
     };
     let (mut head, body) = answer.into_parts();
     let exchange = Exchange::of(head.status.as_u16(), &head.headers);
-    let is_stream = is_event_stream(&head.headers);
+    let is_stream = is_event_stream(&head.headers, reservation.hold().stream);
     headers::to_client(&mut head.headers);
     head.headers.extend(extra);
     visit.status = head.status.as_u16();
     if !head.status.is_success() {
-        // Upstream bills nothing for what it refused.
-        reservation.release(exchange.ending());
-        if let Some(recording) = recording {
+        if let Some(recording) = recording.filter(|_| !head.status.is_server_error()) {
             recording.refused();
         }
-        visit.ended("upstream_error", None);
-        return Ok(Response::from_parts(head, Answer::Plain(body)));
+        let failed = Unserved { reservation, exchange, visit, idle: manner.idle };
+        return failed.pass_on(head, body).await;
     }
     if headers::is_encoded(&head.headers) {
         // It was asked not to be. The usage in it can't be read.
@@ -140,12 +144,12 @@ pub async fn metered(
         let sse = sse::Tap::new(bill.endpoint, hide, EVENT_BYTES_MAX);
         head.headers.remove(header::CONTENT_LENGTH);
         let (clock, metrics) = (Arc::clone(guard.clock()), Arc::clone(guard.metrics()));
-        let manner = Manner { cut_at_tokens, ..manner };
+        let manner = Manner { cut_at_tokens, hosted_calls_max, ..manner };
         let tap = Tap::new(body, sse, reservation, bill, exchange, visit, clock, metrics, manner, recording);
         return Ok(Response::from_parts(head, Answer::Tapped(Box::new(tap))));
     }
     let whole = whole(body, reservation, bill, exchange, manner.idle, gone).await;
-    let (bytes, settled, answer) = match whole {
+    let (bytes, answer, settled) = match whole {
         Ok(whole) => whole,
         Err(refusal) => return Err((refusal, visit)),
     };
@@ -153,9 +157,49 @@ pub async fn metered(
         recorded.await;
     }
     cost_headers(&mut head.headers, settled);
-    let outcome = if gone.load(Ordering::Relaxed) { "disconnected" } else { "ok" };
-    visit.ended(outcome, Some(settled.cost));
+    visit.ended(answer.outcome.label(gone.load(Ordering::Relaxed)), Some(settled.cost));
     Ok(Response::from_parts(head, Answer::whole(bytes)))
+}
+
+/// An exchange that upstream, or something before it, answered with an error.
+struct Unserved {
+    reservation: Reservation,
+    exchange: Exchange,
+    visit: Visit,
+    idle: Duration,
+}
+
+impl Unserved {
+    /// Passes the error on and ends the hold.
+    ///
+    /// Upstream bills nothing for what it refused, and neither for its own errors.
+    /// But a 5xx in another form than OpenAI's is a gateway's on the way, behind
+    /// which the request may have been served: it counts as sent and lost.
+    async fn pass_on(
+        self,
+        head: http::response::Parts,
+        body: AnswerBody,
+    ) -> Result<Response<Answer>, (Refusal, Visit)> {
+        let Self { reservation, exchange, mut visit, idle } = self;
+        if !head.status.is_server_error() {
+            reservation.release(exchange.ending());
+            visit.ended("upstream_error", None);
+            return Ok(Response::from_parts(head, Answer::Plain(body)));
+        }
+        let note = Some("a 5xx that is not OpenAI's");
+        let Ok(bytes) = body::read(body, Bounds::answer(ERROR_BYTES_MAX, idle)).await else {
+            reservation.assume(Ending { note, ..exchange.ending() });
+            return Err((Refusal::UpstreamUnreachable, visit));
+        };
+        let settled = if usage::is_error_envelope(&bytes) {
+            reservation.release(exchange.ending())
+        } else {
+            tracing::warn!(status = exchange.status, "a 5xx is not OpenAI's, so the hold is charged");
+            reservation.assume(Ending { note, ..exchange.ending() })
+        };
+        visit.ended("upstream_error", Some(settled.cost));
+        Ok(Response::from_parts(head, Answer::whole(bytes)))
+    }
 }
 
 /// Reads a JSON answer whole and settles by the usage in it.
@@ -166,7 +210,7 @@ async fn whole(
     mut exchange: Exchange,
     idle: Duration,
     gone: &AtomicBool,
-) -> Result<(Bytes, Settled, usage::Answer), Refusal> {
+) -> Result<(Bytes, usage::Answer, Settled), Refusal> {
     let bytes = match body::read(body, Bounds::answer(ANSWER_BYTES_MAX, idle)).await {
         Ok(bytes) => bytes,
         Err(error) => {
@@ -179,13 +223,13 @@ async fn whole(
     exchange.ttft = Some(reservation.age());
     exchange.disconnected = gone.load(Ordering::Relaxed);
     let answer = usage::of_json(bill.endpoint, &bytes);
-    let settled = bill.end(reservation, &answer, exchange, true, || match bill.endpoint {
+    let settled = bill.end(reservation, &answer, exchange, || match bill.endpoint {
         Metered::Embeddings => 0,
         Metered::Chat | Metered::Completions | Metered::Responses | Metered::Compact => {
             bill.count_output(&String::from_utf8_lossy(&bytes))
         }
     });
-    Ok((bytes, settled, answer))
+    Ok((bytes, answer, settled))
 }
 
 async fn send(
@@ -235,9 +279,12 @@ fn end_unanswered(reservation: Reservation, error: &SendError) {
     }
 }
 
-fn is_event_stream(headers: &HeaderMap) -> bool {
-    let kind = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
-    kind.is_some_and(|kind| kind.len() >= 17 && kind[..17].eq_ignore_ascii_case(b"text/event-stream"))
+/// Whether a body is an event stream. Where one was asked for, anything but JSON is
+/// taken for one: some servers leave the type out, or say `text/plain`.
+fn is_event_stream(headers: &HeaderMap, was_asked: bool) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+    let is = |name: &[u8]| kind.get(..name.len()).is_some_and(|kind| kind.eq_ignore_ascii_case(name));
+    is(b"text/event-stream") || (was_asked && !is(b"application/json"))
 }
 
 fn cost_headers(headers: &mut HeaderMap, settled: Settled) {

@@ -23,7 +23,7 @@ use crate::proxy::headers::{self, Wishes};
 use crate::proxy::record::{CONTAINER_IDLE_S, made_by};
 use crate::proxy::refuse::{Named, Refusal};
 use crate::proxy::visit::Visit;
-use crate::proxy::{Failed, Proxy, Rules, lists, outgoing, rate_headers};
+use crate::proxy::{Content, Failed, Proxy, Rules, lists, outgoing, rate_headers};
 use crate::store::objects::ObjectChange;
 use crate::throttle::Take;
 use crate::upstream::AnswerBody;
@@ -128,7 +128,7 @@ impl Proxy {
                 price_version: "".into(),
                 stream: false,
             };
-            let reservation = match self.guard.reserve(order).await {
+            let reservation = match self.guard.reserve_within(order, rules.admit.hold_wait).await {
                 Ok(reservation) => reservation,
                 Err(refused) => {
                     errand.abandon();
@@ -142,7 +142,7 @@ impl Proxy {
             Err(refusal) => return Err((refusal, visit)),
         };
         visit.admitted();
-        let outgoing = outgoing(head, body, &caller, false);
+        let outgoing = outgoing(rules, head, body, &caller, Content::AsItCame);
         let upstream = self.upstream.load_full();
         let asked = lists::Asked::of(&outgoing);
         let sent = exchange::unbilled(&upstream, outgoing, reservation, visit).await;
@@ -152,9 +152,11 @@ impl Proxy {
         if !accepted {
             errand.abandon();
             visit.ended("upstream_error", None);
-            let mut answer = answer.map(Answer::Plain);
-            answer.headers_mut().extend(rate_headers(&paced));
-            return Ok(answer);
+            let answer = self.concealed(rules, Ok(answer.map(Answer::Plain)), caller.key.pass_through).await;
+            return answer.map(|mut answer| {
+                answer.headers_mut().extend(rate_headers(&paced));
+                answer
+            });
         }
         let reach = Self::reach(rules, &caller);
         match self.conclude(rules, errand, answer, (&caller, &reach, &asked)).await {
@@ -191,6 +193,9 @@ impl Proxy {
         let Some(id) = place.id else {
             errand.effect = match *method {
                 Method::POST => Effect::Makes(place.kind),
+                Method::HEAD => {
+                    return Err(Refusal::EndpointNotAllowed(format!("HEAD {}", super::bounded(path))));
+                }
                 _ if reach == Reach::All => Effect::None,
                 _ => Effect::Lists(place.kind),
             };

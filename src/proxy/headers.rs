@@ -1,13 +1,17 @@
 //! Which headers go on, in both directions, and which stay behind.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
+use memchr::memmem;
 
 use crate::domain::Money;
+use crate::keys;
 use crate::proxy::refuse::Refusal;
 
 const OWN_PREFIX: &str = "x-spendguard-";
+const ACCESS_CONTROL_PREFIX: &str = "access-control-";
 const MAX_COST: &str = "x-spendguard-max-cost-usd";
 const TAGS: &str = "x-spendguard-tags";
 const TAGS_MAX: usize = 8;
@@ -72,24 +76,101 @@ fn tags(text: &str) -> Option<BTreeMap<String, String>> {
     (tags.len() <= TAGS_MAX).then_some(tags)
 }
 
-/// Turns a client's headers into those that upstream gets.
-///
-/// `own_account` says that upstream is called with the guard's key: then the
-/// client may not choose the organization or project that pays.
-pub fn to_upstream(headers: &mut HeaderMap, authorization: HeaderValue, own_account: bool) {
-    drop_hop_by_hop(headers);
-    for name in
-        [header::HOST, header::CONTENT_LENGTH, header::COOKIE, header::EXPECT, header::SEC_WEBSOCKET_PROTOCOL]
-    {
+/// A header that the operator forwards beside those of OpenAI's API.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Forwarded {
+    /// The name in lower case, or what it begins with.
+    pub name: Box<str>,
+    /// Whether `name` is only what it begins with.
+    pub is_prefix: bool,
+}
+
+impl Forwarded {
+    fn matches(&self, name: &str) -> bool {
+        let is_named = if self.is_prefix { name.starts_with(&*self.name) } else { name == &*self.name };
+        is_named && !is_reserved(name)
+    }
+}
+
+impl fmt::Display for Forwarded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.name, if self.is_prefix { "*" } else { "" })
+    }
+}
+
+/// Names that can't be forwarded: they are about one connection, or the guard
+/// writes them itself.
+pub fn is_reserved(name: &str) -> bool {
+    let is_hop_by_hop = HOP_BY_HOP.iter().any(|hop| hop.as_str() == name);
+    is_hop_by_hop
+        || matches!(name, "accept-encoding" | "authorization" | "content-encoding" | "content-length")
+        || matches!(name, "cookie" | "expect" | "host" | "sec-websocket-protocol")
+        || name.starts_with(OWN_PREFIX)
+}
+
+/// Whose headers go upstream, and how upstream is called for them.
+#[derive(Clone, Copy, Debug)]
+pub struct Sender<'a> {
+    /// The authorization that upstream gets.
+    pub authorization: &'a HeaderValue,
+    /// The key that the client presented.
+    pub secret: &'a str,
+    /// Whether upstream is called with the guard's key: then the client may not choose
+    /// the organization or project that pays.
+    pub own_account: bool,
+    /// What the operator forwards beside the headers of OpenAI's API.
+    pub more: &'a [Forwarded],
+}
+
+/// Turns a client's headers into those that upstream gets: of the client's, only
+/// those on the list, and none that holds a key.
+pub fn to_upstream(headers: &mut HeaderMap, sender: &Sender<'_>) {
+    let named = connection_named(headers);
+    let Sender { authorization, secret, own_account, more } = *sender;
+    let mut dropped: Vec<HeaderName> = Vec::with_capacity(8);
+    for (name, value) in headers.iter() {
+        let passes = match name.as_str() {
+            "openai-organization" | "openai-project" => !own_account,
+            text => is_openais(text) || more.iter().any(|header| header.matches(text)),
+        };
+        if !passes || named.contains(name) || holds_key(value.as_bytes(), secret) {
+            dropped.push(name.clone());
+        }
+    }
+    for name in dropped {
         headers.remove(name);
     }
-    if own_account {
-        headers.remove(ORGANIZATION);
-        headers.remove(PROJECT);
-    }
-    drop_own(headers);
-    headers.insert(header::AUTHORIZATION, authorization);
+    headers.insert(header::AUTHORIZATION, authorization.clone());
     headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+}
+
+/// Whether OpenAI's API takes a header, or its official packages and coding agents
+/// send it. Anything else stays behind: a network in front may have added it, and a
+/// client may have put a key in it.
+fn is_openais(name: &str) -> bool {
+    // Byte strings are told apart byte by byte, without comparing each in turn.
+    matches!(
+        name.as_bytes(),
+        b"accept" | b"content-type" | b"user-agent" | b"idempotency-key" | b"x-client-request-id"
+        // Tracing, as W3C has it.
+        | b"traceparent" | b"tracestate"
+        // As `fetch` of Node sends them.
+        | b"accept-language" | b"sec-fetch-mode"
+        // Codex.
+        | b"originator" | b"version" | b"session_id" | b"session-id" | b"thread_id" | b"thread-id"
+        | b"conversation_id" | b"conversation-id" | b"x-responsesapi-include-timing-metrics"
+        // `openai-`, `x-openai-`, `x-stainless-`, `x-codex-`.
+        | [b'o', b'p', b'e', b'n', b'a', b'i', b'-', ..]
+        | [b'x', b'-', b'o', b'p', b'e', b'n', b'a', b'i', b'-', ..]
+        | [b'x', b'-', b's', b't', b'a', b'i', b'n', b'l', b'e', b's', b's', b'-', ..]
+        | [b'x', b'-', b'c', b'o', b'd', b'e', b'x', b'-', ..]
+    )
+}
+
+/// Whether a value holds the caller's key, or any virtual key.
+pub fn holds_key(value: &[u8], secret: &str) -> bool {
+    let holds = |wanted: &[u8]| value.len() >= wanted.len() && memmem::find(value, wanted).is_some();
+    holds(secret.as_bytes()) || holds(keys::PREFIX.as_bytes())
 }
 
 /// Turns upstream's headers into those that the client gets.
@@ -98,7 +179,9 @@ pub fn to_client(headers: &mut HeaderMap) {
     for name in [header::SET_COOKIE, header::ALT_SVC, ORGANIZATION, PROJECT] {
         headers.remove(name);
     }
-    drop_own(headers);
+    // Which pages may read an answer is for `server.cors_origins` to say.
+    drop_prefixed(headers, ACCESS_CONTROL_PREFIX);
+    drop_prefixed(headers, OWN_PREFIX);
 }
 
 /// Whether a body is compressed, so that what it says can't be seen.
@@ -107,73 +190,34 @@ pub fn is_encoded(headers: &HeaderMap) -> bool {
     encodings.iter().any(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity"))
 }
 
-fn drop_own(headers: &mut HeaderMap) {
-    let own = |name: &&HeaderName| name.as_str().starts_with(OWN_PREFIX);
-    while let Some(name) = headers.keys().find(own).cloned() {
+fn drop_prefixed(headers: &mut HeaderMap, prefix: &str) {
+    while let Some(name) = headers.keys().find(|name| name.as_str().starts_with(prefix)).cloned() {
         headers.remove(name);
     }
 }
 
 fn drop_hop_by_hop(headers: &mut HeaderMap) {
-    // What `Connection` names is about this connection too.
-    if headers.contains_key(header::CONNECTION) {
-        let named: Vec<HeaderName> = headers
-            .get_all(header::CONNECTION)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.split(','))
-            .filter_map(|name| name.trim().parse().ok())
-            .collect();
-        for name in named {
-            headers.remove(name);
-        }
+    for name in connection_named(headers) {
+        headers.remove(name);
     }
     for name in &HOP_BY_HOP {
         headers.remove(name);
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn map(pairs: &[(&str, &str)]) -> HeaderMap {
-        let pair = |(name, value): &(&str, &str)| -> (HeaderName, HeaderValue) {
-            (name.parse().unwrap(), value.parse().unwrap())
-        };
-        pairs.iter().map(pair).collect()
-    }
-
-    #[test]
-    fn upstream_never_sees_what_is_the_guards_or_the_connections() {
-        let mut headers = map(&[
-            ("authorization", "Bearer sk-guard-virtual"),
-            ("cookie", "a=b"),
-            ("x-spendguard-tags", "a=b"),
-            ("x-spendguard-max-cost-usd", "1"),
-            ("connection", "keep-alive, x-hop"),
-            ("x-hop", "1"),
-            ("openai-organization", "org-theirs"),
-            ("accept-encoding", "gzip"),
-            ("openai-beta", "assistants=v2"),
-        ]);
-        to_upstream(&mut headers, HeaderValue::from_static("Bearer up"), true);
-        let expected = map(&[
-            ("authorization", "Bearer up"),
-            ("accept-encoding", "identity"),
-            ("openai-beta", "assistants=v2"),
-        ]);
-        assert_eq!(headers, expected);
-    }
-
-    #[test]
-    fn wishes_are_read_or_refused() {
-        let read = wishes(&map(&[(TAGS, "team=search, feature=chat"), (MAX_COST, "0.05")])).unwrap();
-        assert_eq!(read.max_cost, Some(Money::from_nano(50_000_000)));
-        assert_eq!(read.tags.get("feature").map(String::as_str), Some("chat"));
-        for bad in ["team", "=x", "a=b,a=c", "a=1,b=1,c=1,d=1,e=1,f=1,g=1,h=1,i=1"] {
-            assert!(wishes(&map(&[(TAGS, bad)])).is_err(), "{bad}");
-        }
-        assert!(wishes(&map(&[(MAX_COST, "-1")])).is_err());
-    }
+/// What `Connection` names, which is about this connection too.
+fn connection_named(headers: &HeaderMap) -> Vec<HeaderName> {
+    headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        // The usual value, and the name of no header that goes on.
+        .filter(|name| !name.eq_ignore_ascii_case("keep-alive"))
+        .filter_map(|name| name.parse().ok())
+        .collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,8 +16,10 @@ use crate::ledger::entry::Attribution;
 use crate::ledger::meter::Reading;
 use crate::metrics::dollars;
 use crate::openai::endpoint::Own;
+use crate::proxy::Proxy;
 use crate::proxy::refuse::Refusal;
-use crate::store::reader::{self, GroupBy};
+use crate::store::of_key;
+use crate::throttle::{Paced, Take};
 
 /// What front-ends take for "no limit": they ignore limits from ten million up.
 const NO_LIMIT_USD: f64 = 100_000_000.0;
@@ -26,15 +28,35 @@ const NO_LIMIT_USD: f64 = 100_000_000.0;
 const GRANTS_SHOWN: usize = 100;
 
 /// The answer at the address itself.
-pub const ROOT: &str = concat!(
+pub(super) const ROOT: &str = concat!(
     r#"{"object":"guard","name":"spendguard","version":""#,
     env!("CARGO_PKG_VERSION"),
     r#"","message":"spendguard, a spend guard in front of the OpenAI API. Point OPENAI_BASE_URL at this address with /v1."}"#
 );
 
-/// Answers one of the guard's own endpoints as JSON.
-pub async fn answer(guard: &Arc<Guard>, own: Own, key: &Key, query: &str) -> Result<Bytes, Refusal> {
-    let readings = guard.matching(&attribution(guard, key));
+/// The longest time that a key's usage is summed up of, in days.
+const USAGE_DAYS_MAX: i64 = 366;
+const DAY_S: i64 = 86_400;
+
+impl Proxy {
+    /// Answers one of the guard's own endpoints as JSON. It counts on rates as any
+    /// request does.
+    pub(super) async fn own(&self, own: Own, key: &Key, query: &str) -> Result<(Bytes, Paced), Refusal> {
+        let of = attribution(&self.guard, key);
+        let paced = self.pace(&of, Take::default())?;
+        let _open = self.guard.question(&key.id).ok_or(Refusal::Busy)?;
+        Ok((answer(&self.guard, own, key, &of, query).await?, paced))
+    }
+}
+
+async fn answer(
+    guard: &Arc<Guard>,
+    own: Own,
+    key: &Key,
+    of: &Attribution,
+    query: &str,
+) -> Result<Bytes, Refusal> {
+    let readings = guard.matching(of);
     let body = match own {
         Own::Root => return Ok(ROOT.into()),
         Own::Me => me(guard, key, &readings),
@@ -175,14 +197,17 @@ async fn usage(guard: &Arc<Guard>, key: &Key, query: &str) -> Result<Value, Refu
         start.map(|start| start.timestamp().as_second()).ok_or_else(wrong)
     };
     let (since_s, until_s) = (day("start_date")?, day("end_date")?);
-    let wanted = key.id.to_string();
-    let sums =
-        guard.read(move |db| reader::usage(db, &GroupBy::Model, since_s, until_s, |_, key| key == wanted));
+    if until_s.saturating_sub(since_s) > USAGE_DAYS_MAX * DAY_S {
+        let message = format!("From start_date to end_date there may be {USAGE_DAYS_MAX} days.");
+        return Err(Refusal::Invalid(message, Some("end_date")));
+    }
+    let (wanted, span) = (key.id.to_string(), Span { start_s: since_s, end_s: until_s });
+    let sums = guard.read_for_key(move |db| of_key::cost_by_model(db, &wanted, span));
     let sums = sums.await.map_err(|_| Refusal::LedgerUnavailable)?;
     let cents = |cost: Money| dollars(cost) * 100.0;
     let items: Vec<_> =
-        sums.iter().map(|(group, sum)| json!({ "name": group.first(), "cost": cents(sum.cost) })).collect();
-    let total: Money = sums.iter().map(|(_, sum)| sum.cost).sum();
+        sums.iter().map(|(model, cost)| json!({ "name": model, "cost": cents(*cost) })).collect();
+    let total: Money = sums.iter().map(|(_, cost)| *cost).sum();
     Ok(json!({
         "object": "list",
         "daily_costs": [{ "timestamp": since_s, "line_items": items }],

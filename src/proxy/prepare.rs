@@ -118,11 +118,14 @@ impl Proxy {
             at_s: now_s,
             largest_prompt: largest_prompt(&bounding, demand, admitted.inputs),
             reads_more: reads_more(demand),
+            cache_12h: demand.cache_12h,
         };
+        let hosted_calls_max = (is_capped && demand.tools.loops).then_some(admitted.inputs.tool_calls);
         let hide_usage = parsed.wants_usage_injected();
         let edit = Edit { include_usage: hide_usage, output_max, tool_calls_max };
         let body = parsed.rewrite(&body, &edit).map_or(body, Bytes::from);
-        let metering = Metering { reservation, bill, hide_usage, cut_at_tokens, extra, recording };
+        let metering =
+            Metering { reservation, bill, hide_usage, cut_at_tokens, hosted_calls_max, extra, recording };
         Ok(Prepared { body, metering })
     }
 

@@ -86,12 +86,13 @@ impl Recording {
 
     /// Takes up what a stream has said so far. Where that is news, what it said may
     /// go to the client when the result resolves.
-    pub fn heard(&mut self, answer: &Answer, is_done: bool) -> Option<Recorded> {
+    pub fn heard(&mut self, is_done: bool, answer: impl FnOnce() -> Answer) -> Option<Recorded> {
         let is_news = if is_done { !self.is_over } else { self.is_stored && !self.is_named };
-        if !is_news || (!is_done && answer.object_id.is_none()) {
+        if !is_news {
             return None;
         }
-        let changes = if is_done { self.whole(answer) } else { self.named(answer, None) };
+        let answer = answer();
+        let changes = if is_done { self.whole(&answer) } else { self.named(&answer, None) };
         if changes.is_empty() {
             return None;
         }
@@ -103,7 +104,7 @@ impl Recording {
     /// Takes up all that an answer has said, in the end. The result resolves when
     /// it is written, and may be dropped if nobody is told.
     pub fn over(mut self, answer: &Answer) -> Option<Recorded> {
-        self.heard(answer, true)
+        self.heard(true, || answer.clone())
     }
 
     /// The answer by its id, as far as it is kept.

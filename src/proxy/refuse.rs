@@ -4,6 +4,7 @@
 //! and say whether to retry, which OpenAI's own don't.
 
 mod denied;
+mod edge;
 mod missing;
 
 use bytes::Bytes;
@@ -15,6 +16,7 @@ use crate::ledger::denial::Denial;
 use crate::openai::refusal::ErrorBody;
 use crate::throttle::{RateLeft, Throttled};
 
+pub use self::edge::Edge;
 pub use self::missing::Named;
 
 const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
@@ -44,6 +46,8 @@ pub enum Refusal {
     AdminToken,
     /// The path is neither metered nor free.
     EndpointNotAllowed(String),
+    /// Its head says so, or upstream does not accept the guard's key.
+    Edge(Edge),
     /// A field asks for what can't be metered.
     FieldNotAllowed(String, Option<&'static str>),
     /// The key may not use the model.
@@ -66,6 +70,8 @@ pub enum Refusal {
     Denied(Denial),
     /// It comes too fast.
     Throttled(Box<Throttled>),
+    /// The key asks too much of the guard itself at once.
+    Busy,
     /// The ledger can't be written.
     LedgerUnavailable,
     /// As many requests are open as may be.
@@ -103,6 +109,7 @@ impl Refusal {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::NoKey | Self::BadKey(_) | Self::AdminToken => "invalid_api_key",
+            Self::Edge(edge) => edge.reason(),
             Self::EndpointNotAllowed(_) | Self::FieldNotAllowed(..) => "endpoint_not_allowed",
             Self::ModelNotAllowed(_) | Self::NoSuchModel(_) => "model_not_found",
             Self::ObjectNotFound(..) => "object_not_found",
@@ -116,10 +123,15 @@ impl Refusal {
             Self::Denied(Denial::TooLarge(_) | Denial::OverClientCap { .. }) => "request_cost_exceeds_limit",
             Self::Denied(Denial::TooManyMeters) | Self::LedgerUnavailable => "ledger_unavailable",
             Self::Overloaded => "overloaded",
-            Self::Throttled(_) => "rate_limit_exceeded",
+            Self::Throttled(_) | Self::Busy => "rate_limit_exceeded",
             Self::UpstreamUnreachable => "upstream_unreachable",
             Self::UpstreamTimeout => "upstream_timeout",
         }
+    }
+
+    /// Whether it came without a key that opens the proxy.
+    pub fn is_wrong_key(&self) -> bool {
+        matches!(self, Self::NoKey | Self::BadKey(_) | Self::AdminToken)
     }
 
     /// The limit that stood in the way, if it was one.
@@ -131,6 +143,7 @@ impl Refusal {
             | Self::BadKey(_)
             | Self::AdminToken
             | Self::EndpointNotAllowed(_)
+            | Self::Edge(_)
             | Self::FieldNotAllowed(..)
             | Self::ModelNotAllowed(_)
             | Self::ObjectNotFound(..)
@@ -140,6 +153,7 @@ impl Refusal {
             | Self::Invalid(..)
             | Self::TooLarge(_)
             | Self::TooSlow
+            | Self::Busy
             | Self::LedgerUnavailable
             | Self::Overloaded
             | Self::UpstreamUnreachable
@@ -166,6 +180,7 @@ impl Refusal {
         match self {
             Self::Denied(denial) => denied::answer(denial, config, now_s),
             Self::Throttled(throttled) => too_fast(throttled),
+            Self::Busy => busy(),
             Self::LedgerUnavailable => unwritable(),
             Self::Overloaded => unavailable("overloaded", "Too many requests are open at spendguard."),
             Self::UpstreamUnreachable => server(
@@ -190,6 +205,7 @@ impl Refusal {
                      endpoints.allow in spendguard's configuration."
                 ),
             ),
+            Self::Edge(edge) => edge.answer(),
             Self::FieldNotAllowed(message, param) => {
                 client(StatusCode::FORBIDDEN, Some("endpoint_not_allowed"), *param, message.clone())
             }
@@ -274,6 +290,14 @@ fn retry(headers: &mut HeaderMap, should: bool, after_s: Option<i64>) {
     if let Some(after_s) = after_s {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(after_s.max(1)));
     }
+}
+
+fn busy() -> Answer {
+    let message = "Too many questions of this kind are being answered. Please try again in 1s.".to_owned();
+    let mut headers = HeaderMap::new();
+    retry(&mut headers, true, Some(1));
+    let status = StatusCode::TOO_MANY_REQUESTS;
+    Answer { status, message, kind: "requests", param: None, code: Some("rate_limit_exceeded"), headers }
 }
 
 fn too_fast(throttled: &Throttled) -> Answer {

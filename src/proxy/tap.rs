@@ -1,9 +1,10 @@
 //! The tap on an event stream: passes frames on, spots usage, ends the
 //! reservation.
 //!
-//! Whatever happens to the stream, it ends the reservation once: at the end of
-//! the body, at an error, or when the client goes away, by reading on to the end
-//! or by counting what has passed.
+//! Whatever happens to the stream, it ends the reservation once: at the last event,
+//! at the end of the body, at an error, or when the client goes away, by reading on
+//! to the end or by counting what has passed. After the last event the hold is gone,
+//! though both sides may keep the connection open.
 
 use std::future::Future as _;
 use std::pin::Pin;
@@ -42,6 +43,8 @@ pub struct Manner {
     /// Output tokens at which the stream is cut; only for models without a
     /// bound of their own.
     pub cut_at_tokens: Option<u64>,
+    /// Calls of hosted tools beyond which the stream is cut.
+    pub hosted_calls_max: Option<u64>,
     /// Where reading on is run.
     pub tracker: TaskTracker,
 }
@@ -70,18 +73,25 @@ impl std::fmt::Debug for HeldBack {
     }
 }
 
-/// What ends with the stream.
+/// A stream while it lasts.
 #[derive(Debug)]
 struct State {
     upstream: AnswerBody,
     sse: sse::Tap,
+    open: Open,
+    next_look: u64,
+    /// Until the hold has ended.
+    account: Option<Account>,
+    recording: Option<Box<Recording>>,
+}
+
+/// What ends with the hold.
+#[derive(Debug)]
+struct Account {
     reservation: Reservation,
     bill: Bill,
     exchange: Exchange,
     visit: Visit,
-    open: Open,
-    next_look: u64,
-    recording: Option<Box<Recording>>,
 }
 
 /// Counts a stream as open as long as it lives.
@@ -116,8 +126,9 @@ impl Tap {
         manner: Manner,
         recording: Option<Box<Recording>>,
     ) -> Self {
-        let (open, next_look) = (Open::new(metrics), LOOK_EVERY_BYTES);
-        let state = State { upstream, sse, reservation, bill, exchange, visit, open, next_look, recording };
+        let open = Open::new(metrics);
+        let account = Some(Account { reservation, bill, exchange, visit });
+        let state = State { upstream, sse, open, next_look: LOOK_EVERY_BYTES, account, recording };
         let idle = Box::pin(tokio::time::sleep(manner.idle));
         Self { state: Some(state), idle, last_frame: clock.running(), clock, manner, held_back: None }
     }
@@ -135,22 +146,25 @@ impl Tap {
                     let Ok(part) = frame.into_data() else { continue };
                     state.note_first_byte();
                     let out = state.sse.feed(part);
-                    if state.outgrows(self.manner.cut_at_tokens) {
-                        return Poll::Ready(self.cut(&out));
+                    let recorded = state.records();
+                    if state.sse.is_accountable() {
+                        state.settle();
+                    } else if let Some(cut) = state.outgrows(&self.manner) {
+                        return Poll::Ready(self.cut(&out, cut));
                     }
-                    if let Some(recorded) = state.records() {
+                    if let Some(recorded) = recorded {
                         self.held_back = Some(HeldBack { events: out, recorded });
                     } else if !out.is_empty() {
                         return Poll::Ready(Some(Ok(Frame::data(out))));
                     }
                 }
                 Poll::Ready(Some(Err(error))) => {
-                    self.finish(false);
+                    self.finish();
                     return Poll::Ready(Some(Err(error.into())));
                 }
                 Poll::Ready(None) => {
                     let rest = state.sse.finish();
-                    self.finish(false);
+                    self.finish();
                     let frame = (!rest.is_empty()).then(|| Ok(Frame::data(rest)));
                     return Poll::Ready(frame);
                 }
@@ -158,7 +172,7 @@ impl Tap {
                     if self.poll_silence(cx).is_pending() {
                         return Poll::Pending;
                     }
-                    self.finish(false);
+                    self.finish();
                     return Poll::Ready(Some(Err("upstream fell silent".into())));
                 }
             }
@@ -188,109 +202,132 @@ impl Tap {
         }
     }
 
-    fn finish(&mut self, disconnected: bool) {
-        if let Some(state) = self.state.take() {
-            state.end(disconnected);
+    fn finish(&mut self) {
+        if let Some(mut state) = self.state.take() {
+            state.settle();
         }
     }
 
     /// Ends a stream that has outgrown its hold with an error event.
-    fn cut(&mut self, out: &Bytes) -> Option<Result<Frame<Bytes>, AnswerError>> {
-        let state = self.state.take()?;
+    fn cut(&mut self, out: &Bytes, cut: Cut) -> Option<Result<Frame<Bytes>, AnswerError>> {
+        let mut state = self.state.take()?;
+        let endpoint = state.account.as_ref()?.bill.endpoint;
         let error = ErrorBody {
-            message: "The answer reached the amount that was reserved for it, so it was cut off here.",
+            message: cut.message(),
             kind: "insufficient_quota",
             param: None,
             code: Some("insufficient_quota"),
         };
-        let event = match state.bill.endpoint {
-            Metered::Responses => stream_cut_responses(&error, u64::MAX >> 11),
-            Metered::Chat | Metered::Completions | Metered::Compact | Metered::Embeddings => {
-                stream_cut_chat(&error)
-            }
+        let event = match endpoint {
+            Metered::Responses | Metered::Compact => stream_cut_responses(&error, u64::MAX >> 11),
+            Metered::Chat | Metered::Completions | Metered::Embeddings => stream_cut_chat(&error),
         };
         // The client may have the start of an event but not its end.
         let gap: &[u8] = if state.sse.is_mid_event() { b"\n\n" } else { b"" };
         let last = [out.as_ref(), gap, event.as_bytes()].concat();
-        state.end(false);
+        state.settle();
         Some(Ok(Frame::data(last.into())))
+    }
+}
+
+/// Why a stream is cut.
+#[derive(Clone, Copy, Debug)]
+enum Cut {
+    Tokens,
+    HostedCalls,
+}
+
+impl Cut {
+    const fn message(self) -> &'static str {
+        match self {
+            Self::Tokens => "The answer reached the amount that was reserved for it, so it was cut off here.",
+            Self::HostedCalls => {
+                "The answer called hosted tools more often than was reserved for, so it was cut off here."
+            }
+        }
     }
 }
 
 impl State {
     fn note_first_byte(&mut self) {
-        if self.exchange.ttft.is_none() {
-            let age = self.reservation.age();
-            self.exchange.ttft = Some(age);
+        if let Some(account) = self.account.as_mut().filter(|account| account.exchange.ttft.is_none()) {
+            let age = account.reservation.age();
+            account.exchange.ttft = Some(age);
             self.open.0.first_token(age);
         }
     }
 
     /// Takes up the objects that the stream has named.
     fn records(&mut self) -> Option<Recorded> {
-        self.recording.as_mut()?.heard(self.sse.answer(), self.sse.is_done())
+        let sse = &self.sse;
+        self.recording.as_mut()?.heard(sse.is_done(), || sse.answer())
     }
 
-    fn outgrows(&mut self, cut_at_tokens: Option<u64>) -> bool {
-        let Some(most) = cut_at_tokens else { return false };
+    fn outgrows(&mut self, manner: &Manner) -> Option<Cut> {
+        let account = self.account.as_ref()?;
+        if manner.hosted_calls_max.is_some_and(|most| self.sse.hosted_calls() > most) {
+            return Some(Cut::HostedCalls);
+        }
+        let most = manner.cut_at_tokens?;
         if self.sse.transcript_bytes() < self.next_look {
-            return false;
+            return None;
         }
         self.next_look = self.sse.transcript_bytes() + LOOK_EVERY_BYTES;
-        self.bill.count_output(self.sse.transcript()) > most
+        (account.bill.count_output(self.sse.transcript()) > most).then_some(Cut::Tokens)
     }
 
-    /// Ends the reservation by what the stream has told.
-    fn end(self, disconnected: bool) {
-        let Self { sse, reservation, bill, mut exchange, mut visit, recording, .. } = self;
-        exchange.disconnected |= disconnected;
+    /// Ends the hold by what the stream has told, if it hasn't ended.
+    fn settle(&mut self) {
+        let Some(account) = self.account.take() else { return };
+        if let Some(recording) = self.recording.take() {
+            drop(recording.over(&self.sse.answer()));
+        }
+        let Account { reservation, bill, exchange, mut visit } = account;
+        let sse = &self.sse;
         let answer = sse.answer();
-        drop(recording.and_then(|recording| recording.over(answer)));
-        let outcome = if exchange.disconnected { "disconnected" } else { "ok" };
-        let settled = bill.end(reservation, answer, exchange, sse.is_done(), || {
+        let label = answer.outcome.label(exchange.disconnected);
+        let settled = bill.end(reservation, &answer, exchange, || {
             let (text, bytes) = (sse.transcript(), sse.transcript_bytes());
             // Text beyond what is kept counts by its bytes.
             let beyond = bytes.saturating_sub(u64::try_from(text.len()).unwrap_or(0));
             bill.count_output(text).saturating_add(beyond)
         });
-        visit.ended(outcome, Some(settled.cost));
+        visit.ended(label, Some(settled.cost));
     }
 
     /// Reads on to the end for the exact usage, the client being gone.
-    async fn drain(mut self, most: Duration, cut_at_tokens: Option<u64>) {
+    async fn drain(mut self, most: Duration, manner: Manner) {
         let reading = async {
             while let Some(Ok(frame)) = self.upstream.frame().await {
                 if let Ok(part) = frame.into_data() {
                     let _ = self.sse.feed(part);
                 }
-                if self.outgrows(cut_at_tokens) {
-                    break;
-                }
-                if self.sse.is_done() && self.sse.answer().usage.is_some() {
-                    break;
+                if self.sse.is_accountable() || self.outgrows(&manner).is_some() {
+                    return;
                 }
             }
+            let _ = self.sse.finish();
         };
         // At the bound, what has passed until then is counted.
         let _ = tokio::time::timeout(most, reading).await;
-        self.end(true);
+        self.settle();
     }
 }
 
 impl Drop for Tap {
     fn drop(&mut self) {
         let Some(mut state) = self.state.take() else { return };
+        let Some(account) = state.account.as_mut() else { return };
         if state.sse.is_done() {
             // All events went out; the client just did not wait for the end.
-            state.end(false);
-            return;
+            return state.settle();
         }
-        state.exchange.disconnected = true;
+        account.exchange.disconnected = true;
         match (self.manner.drain, tokio::runtime::Handle::try_current()) {
             (Some(most), Ok(runtime)) => {
-                self.manner.tracker.spawn_on(state.drain(most, self.manner.cut_at_tokens), &runtime);
+                self.manner.tracker.spawn_on(state.drain(most, self.manner.clone()), &runtime);
             }
-            _ => state.end(true),
+            _ => state.settle(),
         }
     }
 }

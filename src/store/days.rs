@@ -16,6 +16,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use crate::domain::{Span, Window};
 use crate::ledger::calendar;
+use crate::store::codec::{json_from, json_text};
 use crate::store::rollup::{COLUMNS, ROLLUP_S, RollupKey, RollupSums, Table, row_from, upsert_rollup};
 
 /// Rows that are added at once: some five milliseconds, in which nothing else is
@@ -58,7 +59,9 @@ fn last(db: &Connection) -> rusqlite::Result<Option<Day>> {
 
 fn day_from(row: &Row<'_>) -> rusqlite::Result<Day> {
     let span = Span { start_s: row.get(0)?, end_s: row.get(1)? };
-    let next = row.get_ref(2)?.as_str_or_null()?.and_then(|names| serde_json::from_str(names).ok());
+    let row_of = || format!("the span from {}", span.start_s);
+    let next = row.get_ref(2)?.as_str_or_null()?;
+    let next = next.map(|names| json_from(names, "rollup_day_span.next", row_of)).transpose()?;
     Ok(Day { span, next: next.map(|names| RollupKey { start_s: span.end_s - ROLLUP_S, names }) })
 }
 
@@ -112,7 +115,7 @@ pub(crate) fn sum_up(db: &mut Connection, before_s: i64, zones: &[TimeZone]) -> 
         }
     }
     let next = later.first().filter(|(key, _)| key.start_s == start_s);
-    let next = next.map(|(key, _)| serde_json::to_string(&key.names).unwrap_or_default());
+    let next = next.map(|(key, _)| json_text(&key.names)).transpose()?;
     tx.execute(
         "INSERT INTO rollup_day_span VALUES (?1, ?2, ?3) \
          ON CONFLICT DO UPDATE SET end_s = excluded.end_s, next = excluded.next",
@@ -224,6 +227,31 @@ pub(super) fn each_row(
         }
     }
     Ok(())
+}
+
+/// Times whose sums are in one table.
+pub(super) struct Part {
+    pub(super) table: Table,
+    /// Where its sums start.
+    pub(super) starts: Vec<i64>,
+    /// Of quarters, the first key that no day before sums up.
+    pub(super) from: RollupKey,
+}
+
+/// What a time, widened to whole quarters, is made of: days where they are summed
+/// up, else quarters.
+pub(super) fn parts(db: &Connection, span: Span) -> rusqlite::Result<Vec<Part>> {
+    let days = days(db)?;
+    let starts: Vec<i64> = days.iter().map(|day| day.span.start_s).collect();
+    let part = |Stretch { is_of_days, span, from }: Stretch| {
+        let is_in = |start_s: &i64| span.contains(*start_s);
+        if is_of_days {
+            return Part { table: Table::Days, starts: starts.iter().copied().filter(is_in).collect(), from };
+        }
+        let quarters = std::iter::successors(Some(span.start_s), |start_s| start_s.checked_add(ROLLUP_S));
+        Part { table: Table::Quarters, starts: quarters.take_while(is_in).collect(), from }
+    };
+    Ok(stretches(days, whole_quarters(span), |_| false).into_iter().map(part).collect())
 }
 
 /// Widened to whole quarters.

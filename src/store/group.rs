@@ -6,6 +6,7 @@ use rusqlite::{Connection, params};
 
 use crate::ledger::calendar::Windows;
 use crate::ledger::entry::{Crossing, Entry, Hold, Kind};
+use crate::store::codec::json_text;
 use crate::store::days;
 use crate::store::desk::{Fact, Passed, Pending, Waiting};
 use crate::store::objects::{self, ObjectChange};
@@ -82,12 +83,12 @@ fn write(
     objects::write(db, group.objects)?;
     for waiting in group.holds {
         match &waiting.what {
-            Pending::Hold { hold, leans } => changes.open(hold, *leans),
+            Pending::Hold { hold, leans } => changes.open(hold, *leans)?,
             Pending::Objects(learned) => objects::write(db, learned)?,
         }
     }
     for Fact { entry, crossings, .. } in group.facts {
-        let tags = tags_text(&entry.attribution.tags);
+        let tags = tags_text(&entry.attribution.tags)?;
         insert_entry(db, entry, &tags)?;
         if matches!(entry.kind, Kind::Settle | Kind::Release) {
             changes.end(entry.id, open);
@@ -113,7 +114,7 @@ pub(crate) fn write_endings(db: &Connection, entries: &[Entry]) -> rusqlite::Res
     in_transaction(db, || {
         let summed = days::end(db)?;
         for entry in entries {
-            let tags = tags_text(&entry.attribution.tags);
+            let tags = tags_text(&entry.attribution.tags)?;
             insert_entry(db, entry, &tags)?;
             let mut sums = RollupSums::default();
             sums.add(entry);
@@ -137,17 +138,18 @@ struct HoldChanges {
 }
 
 impl HoldChanges {
-    fn open(&mut self, hold: &Hold, leans: bool) {
-        // A hold has no map with keys other than text, so this can't fail.
-        let mut line = serde_json::to_string(&HoldRow::of(hold)).unwrap_or_default();
+    fn open(&mut self, hold: &Hold, leans: bool) -> rusqlite::Result<()> {
+        let mut line = json_text(&HoldRow::of(hold))?;
         line.push('\n');
         if leans {
-            return self.single.push((hold.id, line));
+            self.single.push((hold.id, line));
+            return Ok(());
         }
         self.first.get_or_insert(hold.id);
         self.last = hold.id;
         self.opened += 1;
         self.lines.push_str(&line);
+        Ok(())
     }
 
     fn end(&mut self, id: u64, open: &OpenBatches) {

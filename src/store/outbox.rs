@@ -1,14 +1,16 @@
 //! What operators are to be told, and how far that has come.
 //!
 //! A crossing is routed once: each channel that is configured then gets a
-//! delivery. A delivery waits until it is sent or given up, across restarts. What
-//! a spend alert tells by e-mail is for its own recipients, as they are then.
+//! delivery, and of e-mail each recipient. A delivery waits until it is sent or
+//! given up, across restarts. What a spend alert tells by e-mail is for its own
+//! recipients, as they are then.
 
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use crate::domain::limit::Unit;
 use crate::ledger::entry::Mark;
+use crate::store::codec::{json_text, unreadable};
 use crate::store::organization::{Channel as Mail, json};
 use crate::store::rows::{int, uint};
 
@@ -47,6 +49,8 @@ pub struct Alert {
 pub struct Delivery {
     /// The name of the channel.
     pub channel: String,
+    /// Of e-mail, whom it is for; older releases had one delivery for all.
+    pub recipient: Option<String>,
     /// `waiting`, `sent`, `given_up` or `dropped`.
     pub state: String,
     /// How often it was tried.
@@ -64,6 +68,8 @@ pub struct Delivery {
 pub struct Due {
     /// What is told.
     pub alert: Alert,
+    /// The channel as the delivery has it, with the recipient of an e-mail.
+    pub channel: String,
     /// How often it was tried.
     pub attempts: u32,
     /// Whom it is for, if not those that the channel is configured for.
@@ -83,6 +89,19 @@ pub enum Outcome {
 
 /// The channel that knows addresses.
 pub const EMAIL: &str = "email";
+/// The name that a recipient's delivery has.
+pub fn email_to(recipient: &str) -> String {
+    format!("{EMAIL}:{recipient}")
+}
+
+/// The recipient that a delivery names.
+pub fn recipient(channel: &str) -> Option<&str> {
+    channel.strip_prefix(EMAIL)?.strip_prefix(':')
+}
+
+/// A delivery of the channel ?1, or of a recipient of it.
+const OF_CHANNEL: &str = "(channel = ?1 OR (channel > ?1 || ':' AND channel < ?1 || ';'))";
+
 /// Why recipients were not told.
 pub const NO_EMAIL: &str = "[alerts.email] is not configured, so its recipients are told nothing";
 
@@ -92,30 +111,40 @@ const ALERT: &str = "crossing.id, mark, limit_name, subject, threshold, window_s
 const DELIVERY: &str = "channel, state, attempts, next_ms, error, mail";
 
 /// Makes deliveries to `channels` of all crossings that have none yet, and drops
-/// those that wait for a channel that is no more.
+/// those that wait for a channel that is no more. Of e-mail there is a name for
+/// each recipient, by [`email_to`].
 pub fn route(db: &mut Connection, channels: &[String], now_ms: i64) -> rusqlite::Result<()> {
     let tx = db.transaction()?;
+    let has_email = channels.iter().any(|channel| recipient(channel).is_some());
     for channel in channels {
         tx.prepare_cached(
-            "INSERT OR IGNORE INTO delivery SELECT crossing.id, ?1, 'waiting', 0, ?2, NULL, \
-                (SELECT spend_alert.channel FROM spend_alert WHERE spend_alert.id = limit_name AND ?1 = ?3) \
-             FROM crossing WHERE is_routed = 0",
+            "INSERT OR IGNORE INTO delivery SELECT crossing.id, ?1, 'waiting', 0, ?2, NULL, NULL FROM crossing \
+             WHERE is_routed = 0 AND NOT (?3 AND EXISTS (SELECT 1 FROM spend_alert WHERE spend_alert.id = limit_name))",
         )?
-        .execute(params![channel, now_ms, EMAIL])?;
+        .execute(params![channel, now_ms, recipient(channel).is_some()])?;
     }
-    // Does nothing where there is such a channel.
-    tx.prepare_cached(
-        "INSERT OR IGNORE INTO delivery SELECT crossing.id, ?1, 'dropped', 0, ?2, ?3, spend_alert.channel \
-         FROM crossing JOIN spend_alert ON spend_alert.id = limit_name WHERE is_routed = 0",
-    )?
-    .execute(params![EMAIL, now_ms, NO_EMAIL])?;
+    if has_email {
+        tx.prepare_cached(
+            "INSERT OR IGNORE INTO delivery SELECT crossing.id, ?1 || ':' || told.value, 'waiting', 0, ?2, NULL, \
+                json_set(spend_alert.channel, '$.recipients', json_array(told.value)) \
+             FROM crossing JOIN spend_alert ON spend_alert.id = limit_name, json_each(spend_alert.channel, '$.recipients') \
+                AS told WHERE is_routed = 0",
+        )?
+        .execute(params![EMAIL, now_ms])?;
+    } else {
+        tx.prepare_cached(
+            "INSERT OR IGNORE INTO delivery SELECT crossing.id, ?1, 'dropped', 0, ?2, ?3, spend_alert.channel \
+             FROM crossing JOIN spend_alert ON spend_alert.id = limit_name WHERE is_routed = 0",
+        )?
+        .execute(params![EMAIL, now_ms, NO_EMAIL])?;
+    }
     tx.prepare_cached("UPDATE crossing SET is_routed = 1 WHERE is_routed = 0")?.execute([])?;
-    let known = serde_json::to_string(channels).unwrap_or_default();
+    let known = json_text(channels)?;
     tx.prepare_cached(
         "UPDATE delivery SET state = 'dropped' WHERE state = 'waiting' \
-         AND channel NOT IN (SELECT value FROM json_each(?1))",
+         AND channel NOT IN (SELECT value FROM json_each(?1)) AND NOT (?2 AND (channel = ?3 OR channel GLOB ?3 || ':*'))",
     )?
-    .execute([known])?;
+    .execute(params![known, has_email, EMAIL])?;
     tx.commit()
 }
 
@@ -129,20 +158,25 @@ pub fn due(
     count_max: usize,
 ) -> rusqlite::Result<Vec<Due>> {
     let sql = format!(
-        "SELECT {ALERT}, attempts, mail FROM delivery JOIN crossing ON crossing.id = crossing \
-         WHERE channel = ?1 AND state = 'waiting' AND (next_ms <= ?2 OR next_ms > ?3) ORDER BY next_ms, crossing.id LIMIT {count_max}"
+        "SELECT {ALERT}, attempts, mail, channel FROM delivery JOIN crossing ON crossing.id = crossing \
+         WHERE {OF_CHANNEL} AND state = 'waiting' AND (next_ms <= ?2 OR next_ms > ?3) ORDER BY next_ms, crossing.id LIMIT {count_max}"
     );
     let mut statement = db.prepare_cached(&sql)?;
     let rows = statement.query_map(params![channel, now_ms, now_ms.saturating_add(wait_max_ms)], |row| {
-        Ok(Due { alert: alert_from(row)?, attempts: row.get(12)?, mail: mail_from(row, 13)? })
+        Ok(Due {
+            alert: alert_from(row)?,
+            attempts: row.get(12)?,
+            mail: mail_from(row, 13)?,
+            channel: row.get(14)?,
+        })
     })?;
     rows.collect()
 }
 
 /// When a channel has something to deliver next, in Unix milliseconds.
 pub fn next_ms(db: &Connection, channel: &str) -> rusqlite::Result<Option<i64>> {
-    let sql = "SELECT min(next_ms) FROM delivery WHERE channel = ?1 AND state = 'waiting'";
-    db.prepare_cached(sql)?.query_row([channel], |row| row.get(0))
+    let sql = format!("SELECT min(next_ms) FROM delivery WHERE {OF_CHANNEL} AND state = 'waiting'");
+    db.prepare_cached(&sql)?.query_row([channel], |row| row.get(0))
 }
 
 /// Notes what came of a try.
@@ -163,11 +197,12 @@ pub fn note(db: &Connection, id: u64, channel: &str, now_ms: i64, outcome: &Outc
 /// What a channel did last, and how many deliveries wait for it.
 pub fn channel_state(db: &Connection, channel: &str) -> rusqlite::Result<(Option<Delivery>, u64)> {
     let last = format!(
-        "SELECT {DELIVERY} FROM delivery WHERE channel = ?1 AND attempts > 0 ORDER BY crossing DESC LIMIT 1"
+        "SELECT {DELIVERY} FROM delivery WHERE {OF_CHANNEL} AND attempts > 0 ORDER BY crossing DESC, \
+         state = 'sent' LIMIT 1"
     );
     let last = db.prepare_cached(&last)?.query_row([channel], delivery_from).optional()?;
-    let waiting = "SELECT count(*) FROM delivery WHERE channel = ?1 AND state = 'waiting'";
-    let waiting = db.prepare_cached(waiting)?.query_row([channel], |row| row.get(0))?;
+    let waiting = format!("SELECT count(*) FROM delivery WHERE {OF_CHANNEL} AND state = 'waiting'");
+    let waiting = db.prepare_cached(&waiting)?.query_row([channel], |row| row.get(0))?;
     Ok((last, uint(waiting)))
 }
 
@@ -192,9 +227,12 @@ pub fn alerts(
 }
 
 fn alert_from(row: &Row<'_>) -> rusqlite::Result<Alert> {
+    let (id, mark, unit) = (row.get::<_, i64>(0)?, row.get_ref(1)?.as_str()?, row.get_ref(9)?.as_str()?);
+    let unknown =
+        |column, name: &str| unreadable(column, format!("alert_{id}"), format!("{name:?} is not known"));
     Ok(Alert {
-        id: uint(row.get(0)?),
-        mark: Mark::named(row.get_ref(1)?.as_str()?).unwrap_or(Mark::Soft),
+        id: uint(id),
+        mark: Mark::named(mark).ok_or_else(|| unknown("crossing.mark", mark))?,
         limit: row.get(2)?,
         subject: row.get(3)?,
         threshold: row.get(4)?,
@@ -202,15 +240,23 @@ fn alert_from(row: &Row<'_>) -> rusqlite::Result<Alert> {
         settled: row.get(6)?,
         at_ms: row.get(7)?,
         window_end_s: row.get(8)?,
-        unit: Unit::named(row.get_ref(9)?.as_str()?).unwrap_or(Unit::Usd),
+        // Of what version 1 wrote it is not known.
+        unit: if unit.is_empty() {
+            Unit::Usd
+        } else {
+            Unit::named(unit).ok_or_else(|| unknown("crossing.unit", unit))?
+        },
         period: row.get(10)?,
         hard: row.get(11)?,
     })
 }
 
 fn delivery_from(row: &Row<'_>) -> rusqlite::Result<Delivery> {
+    let name: String = row.get(0)?;
+    let of = recipient(&name).map(str::to_owned);
     Ok(Delivery {
-        channel: row.get(0)?,
+        channel: if of.is_some() { EMAIL.to_owned() } else { name },
+        recipient: of,
         state: row.get(1)?,
         attempts: row.get(2)?,
         next_ms: row.get(3)?,
@@ -220,5 +266,5 @@ fn delivery_from(row: &Row<'_>) -> rusqlite::Result<Delivery> {
 }
 
 fn mail_from(row: &Row<'_>, at: usize) -> rusqlite::Result<Option<Mail>> {
-    if row.get_ref(at)? == ValueRef::Null { Ok(None) } else { json(row, at).map(Some) }
+    if row.get_ref(at)? == ValueRef::Null { Ok(None) } else { json(row, at, "delivery.mail").map(Some) }
 }

@@ -6,15 +6,15 @@ use crate::store::objects;
 use crate::store::rollup::{self, Table};
 
 /// The version this code reads and writes, kept in `PRAGMA user_version`.
-pub(crate) const VERSION: i64 = 4;
+pub(crate) const VERSION: i64 = 5;
 
 /// What brings a database from each version to the next.
-const STEPS: [&[&str]; 4] =
-    [&[TABLES], &[ALERTS, ORGANIZATION], &[CREDIT, SETTING, DAYS, MAIL], &[objects::TABLES]];
+const STEPS: [&[&str]; 5] =
+    [&[TABLES], &[ALERTS, ORGANIZATION], &[CREDIT, SETTING, DAYS, MAIL], &[PRUNED], &[objects::TABLES]];
 
 /// Every table is append-only but for `api_key`, `project` and `limit_rule`
 /// (an operator's settings), `hold_batch` (emptied as its holds end), `object` and
-/// `object_item` (what upstream keeps).
+/// `object_item` (what upstream keeps). Old rows of `entry` are pruned if operators say so.
 const TABLES: &str = "
 CREATE TABLE entry (
     id INTEGER PRIMARY KEY,
@@ -282,8 +282,23 @@ CREATE TABLE setting (
 ) STRICT, WITHOUT ROWID;
 ";
 
+/// What was pruned, all together: one row, or none while nothing was (see
+/// `store::retention`).
+const PRUNED: &str = "
+CREATE TABLE pruned (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    before_s INTEGER NOT NULL,
+    entries INTEGER NOT NULL,
+    last_id INTEGER NOT NULL,
+    latest_ms INTEGER NOT NULL,
+    requests INTEGER NOT NULL,
+    cost_nano INTEGER NOT NULL,
+    tokens INTEGER NOT NULL
+) STRICT;
+";
+
 /// The tables without which a database is no ledger, and the version each is of.
-pub(crate) const NEEDED: [(i64, &str); 19] = [
+pub(crate) const NEEDED: [(i64, &str); 20] = [
     (1, "entry"),
     (1, "hold_batch"),
     (1, "crossing"),
@@ -301,8 +316,9 @@ pub(crate) const NEEDED: [(i64, &str); 19] = [
     (3, "rollup_day"),
     (3, "rollup_day_user"),
     (3, "rollup_day_span"),
-    (4, "object"),
-    (4, "object_item"),
+    (4, "pruned"),
+    (5, "object"),
+    (5, "object_item"),
 ];
 
 /// Creates the tables of a new database, all or none.

@@ -8,7 +8,9 @@
 //! take long: work for operators, commits that wait for the disk, and trying
 //! again while the database can't be written.
 
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -41,6 +43,8 @@ pub struct Writer {
 pub(super) struct Shared {
     pub(super) handover: Handover,
     freed: Arc<WrittenFreed>,
+    /// Whether the clerk has threads; without, everything goes step by step.
+    has_threads: AtomicBool,
     /// Its lock is kept until the last fact is written.
     store: Store,
 }
@@ -65,6 +69,7 @@ impl Clerk {
     /// everything is written.
     pub fn start(self) -> Result<JoinHandle<()>, StoreError> {
         let Self { shared, checkpoints } = self;
+        shared.has_threads.store(true, Ordering::Relaxed);
         let checkpointing = Arc::downgrade(&shared);
         let thread = spawn("ledger-writer", move || shared.handover.run())?;
         spawn("ledger-checkpoint", move || checkpoint::run(&checkpoints, &checkpointing))?;
@@ -100,7 +105,12 @@ impl Writer {
         let checkpoints = store.connect()?;
         let freed = Arc::new(WrittenFreed::default());
         let desk = Desk::new(store.connect()?, Box::new(observer), Arc::clone(&freed))?;
-        let shared = Arc::new(Shared { handover: Handover::new(desk), freed, store });
+        let shared = Arc::new(Shared {
+            handover: Handover::new(desk),
+            freed,
+            has_threads: AtomicBool::new(false),
+            store,
+        });
         let clerk = Clerk { shared: Arc::clone(&shared), checkpoints };
         let requests = Arc::new(Semaphore::new(requests_max));
         let operators = Arc::new(Semaphore::new(OPERATORS_MAX));
@@ -185,6 +195,11 @@ impl Writer {
         hold.answer.await.unwrap_or(false)
     }
 
+    /// The database's file.
+    pub fn path(&self) -> &Path {
+        &self.shared.store.path
+    }
+
     /// Whether the last group was written.
     pub fn is_healthy(&self) -> bool {
         self.shared.handover.is_healthy()
@@ -218,6 +233,19 @@ impl Writer {
     {
         let slot = self.operators_slot().await?;
         Ok(self.queue_job(slot, work).await.map_err(|_| StoreError::Unavailable)??)
+    }
+
+    /// Does what may take long on a thread that no request runs on; where everything
+    /// goes step by step, at once.
+    pub async fn aside<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> T + Send + 'static,
+    {
+        if self.shared.has_threads.load(Ordering::Relaxed) {
+            return tokio::task::spawn_blocking(work).await.map_err(|_| StoreError::Unavailable);
+        }
+        Ok(work())
     }
 
     /// Waits until all that was queued before is in the database.

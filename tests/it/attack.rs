@@ -121,6 +121,7 @@ impl Real {
             ("SPENDGUARD_ADMIN__LISTEN", "127.0.0.1:0"),
             ("SPENDGUARD_STORAGE__PATH", data.as_str()),
             ("SPENDGUARD_UPSTREAM__BASE_URL", base.as_str()),
+            ("SPENDGUARD_UPSTREAM__FORWARD_HEADERS", "x-fake-*"),
             ("SPENDGUARD_ADMIN_TOKEN", ADMIN_TOKEN),
             ("OPENAI_API_KEY", "sk-upstream"),
         ];

@@ -16,19 +16,26 @@ const SSE: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n";
 
 /// What upstream says: once, and then again and again.
 #[derive(Clone, Default)]
-struct Script {
+pub(crate) struct Script {
     once: Vec<u8>,
     again: Vec<u8>,
     /// Whether it answers as soon as the head is there.
     early: bool,
+    /// Whether it keeps the connection open when it has said all.
+    stays: bool,
 }
 
-fn says(once: impl Into<Vec<u8>>) -> Script {
+/// Says this and keeps the connection open.
+pub(crate) fn says_and_stays(once: impl Into<Vec<u8>>) -> Script {
+    Script { stays: true, ..says(once) }
+}
+
+pub(crate) fn says(once: impl Into<Vec<u8>>) -> Script {
     Script { once: once.into(), ..Script::default() }
 }
 
 fn goes_on(once: impl Into<Vec<u8>>, again: impl Into<Vec<u8>>) -> Script {
-    Script { once: once.into(), again: again.into(), early: false }
+    Script { once: once.into(), again: again.into(), ..Script::default() }
 }
 
 async fn play(mut stream: TcpStream, script: Script, bytes_sent: Arc<AtomicUsize>) {
@@ -40,8 +47,8 @@ async fn play(mut stream: TcpStream, script: Script, bytes_sent: Arc<AtomicUsize
         }
         let text = String::from_utf8_lossy(&asked);
         let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
-        let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
-        if script.early || body.len() >= length.parse().unwrap() {
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+        if script.early || body.len() >= length.map_or(0, |length| length.parse().unwrap()) {
             break;
         }
     }
@@ -49,10 +56,13 @@ async fn play(mut stream: TcpStream, script: Script, bytes_sent: Arc<AtomicUsize
     while !script.again.is_empty() && stream.write_all(&script.again).await.is_ok() {
         bytes_sent.fetch_add(script.again.len(), Ordering::Relaxed);
     }
+    if script.stays {
+        std::future::pending::<()>().await;
+    }
 }
 
 /// A guard before an upstream that plays a script to everybody.
-async fn before(script: Script, config: &str) -> (House, Arc<AtomicUsize>) {
+pub(crate) async fn before(script: Script, config: &str) -> (House, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base_url = format!("http://{}/v1", listener.local_addr().unwrap());
     let bytes_sent = Arc::new(AtomicUsize::new(0));

@@ -25,6 +25,7 @@ pub(crate) struct House {
     pub(crate) proxy_address: std::net::SocketAddr,
     pub(crate) fake_direct: Upstream,
     pub(crate) admin: Upstream,
+    pub(crate) admin_address: std::net::SocketAddr,
     pub(crate) key: String,
     pub(crate) folder: tempfile::TempDir,
     app: App,
@@ -104,6 +105,7 @@ impl House {
             set("ADMIN__LISTEN", "127.0.0.1:0".into()),
             set("STORAGE__PATH", folder.path().join("data").display().to_string()),
             set("UPSTREAM__BASE_URL", base_url),
+            set("UPSTREAM__FORWARD_HEADERS", "x-fake-*".into()),
             set("ADMIN_TOKEN", ADMIN_TOKEN.into()),
         ];
         environment.extend(upstream_key.map(|key| ("OPENAI_API_KEY".to_owned(), key.to_owned())));
@@ -117,6 +119,7 @@ impl House {
             proxy_address: app.proxy,
             fake_direct: client(fake_address),
             admin: client(app.admin),
+            admin_address: app.admin,
             key: String::new(),
             folder,
             app,

@@ -96,7 +96,7 @@ fn a_stream_that_is_read_slowly_but_steadily_is_served_to_its_end() {
 #[test]
 fn a_connection_over_http_2_without_requests_is_let_go() {
     run(async {
-        let house = House::with(&format!("{HASTY}connections_max = 4\n")).await;
+        let house = House::with(&format!("{HASTY}idle_timeout = \"1s\"\nconnections_max = 4\n")).await;
         let target = Target::from(&house);
         let mut silent = Vec::new();
         for _ in 0..8 {

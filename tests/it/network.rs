@@ -114,7 +114,10 @@ fn upstream_is_reached_by_tls_under_a_path_and_only_if_it_is_trusted() {
             Ok::<_, std::convert::Infallible>(http::Response::new(Full::new(Bytes::from(seen))))
         });
         let serving = spendguard::net::Serving {
-            header_timeout: Duration::from_secs(5),
+            timeouts: spendguard::net::Timeouts {
+                header: Duration::from_secs(5),
+                idle: Duration::from_secs(5),
+            },
             connections: Arc::new(tokio::sync::Semaphore::new(10)),
             tls: Some(tls),
             stop,

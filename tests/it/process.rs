@@ -150,6 +150,7 @@ impl Place {
             .env("SPENDGUARD_ADMIN__LISTEN", "127.0.0.1:0")
             .env("SPENDGUARD_STORAGE__PATH", &self.data)
             .env("SPENDGUARD_UPSTREAM__BASE_URL", format!("http://{}/v1", self.fake))
+            .env("SPENDGUARD_UPSTREAM__FORWARD_HEADERS", "x-fake-*")
             .env("SPENDGUARD_ADMIN_TOKEN", ADMIN_TOKEN)
             .env("OPENAI_API_KEY", "sk-upstream");
         command

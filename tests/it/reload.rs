@@ -28,6 +28,7 @@ fn serve(file: &Path, upstream: &str) -> Running {
         ("SPENDGUARD_ADMIN__LISTEN", "127.0.0.1:0"),
         ("SPENDGUARD_STORAGE__PATH", data.as_str()),
         ("SPENDGUARD_UPSTREAM__BASE_URL", upstream),
+        ("SPENDGUARD_UPSTREAM__FORWARD_HEADERS", "x-fake-*"),
         ("SPENDGUARD_KEYS__UNKNOWN", "pass-through"),
     ];
     let process =

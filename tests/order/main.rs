@@ -8,3 +8,4 @@
 
 mod store;
 mod sync;
+mod waiting;

@@ -189,7 +189,7 @@ fn install(ledger: &Mutex<Ledger>, handover: &Handover, limit: &std::sync::Arc<L
     let spent: i64 = told.recv().unwrap();
     let seeding = seedings.remove(0);
     let past: Past = HashMap::from([((desk::EVERYBODY, seeding.since_s), spent)]);
-    ledger.lock().unwrap().install(&wanted, vec![(seeding, past)], desk::AT_MS);
+    ledger.lock().unwrap().install(&wanted, vec![seeding.seed(past)]);
 }
 
 #[test]

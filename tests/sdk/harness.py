@@ -102,6 +102,7 @@ class House:
             "SPENDGUARD_ADMIN_TOKEN": TOKEN,
             "SPENDGUARD_STORAGE__PATH": str(Path(self.folder.name) / "data"),
             "SPENDGUARD_UPSTREAM__BASE_URL": self.fake + "/v1",
+            "SPENDGUARD_UPSTREAM__FORWARD_HEADERS": "x-fake-*",
         } | self.environment
         self.guard_process, lines = start(["serve", "--config", str(config)], environment, "OPENAI_BASE_URL")
         self.proxy, self.admin = address(lines, "proxy listening"), address(lines, "admin listening")

@@ -23,7 +23,35 @@ async function refused(kind, code, call) {
   return error;
 }
 
+// Of the connection, of the key, and of what the guard writes into a body.
+const NOT_COMPARED = ["authorization", "accept-encoding", "connection", "content-length", "host"];
+
+/** The last request that the fake was asked when `call` is made there. */
+async function arrives(baseURL, apiKey, call) {
+  const sdk = new OpenAI({ baseURL, apiKey, maxRetries: 0, timeout: 60_000, defaultHeaders: { "x-client-request-id": "1" } });
+  await call(sdk).catch((error) => assert.ok(error instanceof OpenAI.NotFoundError, String(error)));
+  const { method, uri, headers } = await (await fetch(process.env.DIRECT.replace("/v1", "/__last"))).json();
+  return { method, uri, headers: Object.fromEntries(Object.entries(headers).filter(([name]) => !NOT_COMPARED.includes(name))) };
+}
+
 const tests = {
+  async requests_arrive_as_they_would_directly() {
+    const calls = [
+      (sdk) => sdk.chat.completions.create(ask),
+      (sdk) => sdk.chat.completions.create(ask, { idempotencyKey: "k", headers: { traceparent: "00-1-2-01" } }),
+      (sdk) => sdk.chat.completions.list({ limit: 3, after: "chatcmpl-1", metadata: { team: "search" } }),
+      (sdk) => sdk.responses.create({ model: "gpt-5", input: "hello" }),
+      (sdk) => sdk.responses.retrieve("resp_1", { include: ["file_search_call.results"], starting_after: 4, stream: true }),
+      (sdk) => sdk.embeddings.create({ model: "text-embedding-3-small", input: "x" }),
+      (sdk) => sdk.files.list({ purpose: "batch", limit: 5, order: "asc" }),
+      (sdk) => sdk.vectorStores.files.list("vs_1", { filter: "completed", before: "file-1" }),
+      (sdk) => sdk.models.list(),
+    ];
+    for (const call of calls) {
+      const directly = await arrives(process.env.DIRECT, "sk-direct-0123456789", call);
+      assert.deepEqual(await arrives(process.env.PROXY, process.env.KEY_DEFAULT, call), directly);
+    }
+  },
   async a_chat_answers_with_its_cost() {
     const { data, response } = await client("DEFAULT").chat.completions.create(ask).withResponse();
     assert.ok(data.choices[0].message.content);

@@ -1,6 +1,8 @@
 """The official Python package, unchanged, against the guard."""
 
+import json
 import os
+import urllib.request
 
 import openai
 
@@ -102,8 +104,65 @@ def upstreams_own_errors_pass_through(house):
     refused(house, openai.InternalServerError, "injected", 0, ask)
 
 
+def azures_client_is_served_by_its_deployment(house):
+    azure = openai.AzureOpenAI(azure_endpoint=house.proxy, api_key=house.keys["default"], api_version="2024-10-21")
+    assert azure.chat.completions.create(**ASK).choices[0].message.content
+    named = openai.AzureOpenAI(
+        azure_endpoint=house.proxy, azure_deployment="gpt-4o-mini", api_key=house.keys["default"], api_version="2024-10-21"
+    )
+    assert named.chat.completions.create(**ASK).choices
+    assert azure.responses.create(model="gpt-5", input="hello").output_text
+
+
+# Of the connection, of the key, and of what the guard writes into a body.
+NOT_COMPARED = {"authorization", "accept-encoding", "connection", "content-length", "host"}
+
+
+def arrives(house, base_url, key, call):
+    """The last request that the fake was asked when `call` is made there."""
+    sdk = openai.OpenAI(base_url=base_url, api_key=key, max_retries=0, default_headers={"x-client-request-id": "1"})
+    try:
+        for _ in call(sdk) or ():
+            pass
+    except (openai.NotFoundError, TypeError):
+        pass  # The fake has no such object, or the answer is no list.
+    with urllib.request.urlopen(house.fake + "/__last", timeout=20) as answer:
+        last = json.load(answer)
+    headers = {name: value for name, value in last["headers"].items() if name not in NOT_COMPARED}
+    return last["method"], last["uri"], headers
+
+
+def requests_arrive_as_they_would_directly(house):
+    metadata = {"team": "search"}
+    calls = [
+        lambda sdk: sdk.chat.completions.create(**ASK),
+        lambda sdk: sdk.chat.completions.create(**ASK, stream=True),
+        lambda sdk: sdk.chat.completions.create(**ASK, extra_headers={"idempotency-key": "k", "traceparent": "00-1-2-01"}),
+        lambda sdk: sdk.chat.completions.list(limit=3, after="chatcmpl-1", order="asc", metadata=metadata, model="gpt-4o"),
+        lambda sdk: sdk.responses.create(model="gpt-5", input="hello"),
+        lambda sdk: sdk.beta.responses.create(model="gpt-5", input="hello"),
+        lambda sdk: sdk.responses.retrieve("resp_1", include=["file_search_call.results", "reasoning.encrypted_content"]),
+        lambda sdk: sdk.responses.retrieve("resp_1", stream=True, starting_after=4, include_obfuscation=False),
+        lambda sdk: sdk.responses.input_items.list("resp_1", limit=2, order="desc", after="msg_1"),
+        lambda sdk: sdk.embeddings.create(model="text-embedding-3-small", input="x"),
+        lambda sdk: sdk.moderations.create(input="x"),
+        lambda sdk: sdk.models.list(),
+        lambda sdk: sdk.files.list(purpose="batch", limit=5, after="file-1", order="asc"),
+        lambda sdk: sdk.batches.list(limit=5, after="batch_1"),
+        lambda sdk: sdk.vector_stores.files.list("vs_1", filter="completed", before="file-1"),
+        lambda sdk: sdk.conversations.items.list("conv_1", include=["message.input_image.image_url"], limit=1),
+        lambda sdk: sdk.containers.list(name="box", limit=2),
+    ]
+    for number, call in enumerate(calls):
+        directly = arrives(house, house.fake + "/v1", "sk-direct-0123456789", call)
+        through = arrives(house, house.proxy + "/v1", house.keys["default"], call)
+        assert through == directly, f"call {number}: {through} is not {directly}"
+
+
 def main():
     tests = [
+        requests_arrive_as_they_would_directly,
+        azures_client_is_served_by_its_deployment,
         a_chat_answers_and_its_cost_is_in_the_ledger,
         a_stream_without_usage_has_only_chunks_with_choices,
         a_stream_that_asks_for_usage_gets_it,

@@ -18,7 +18,7 @@ use spendguard::app::rules;
 use spendguard::clock::Clock;
 use spendguard::config::Settings;
 use spendguard::guard::{Guard, recovery};
-use spendguard::net::converse;
+use spendguard::net::{Timeouts, converse};
 use spendguard::proxy::visit::RequestIds;
 use spendguard::proxy::{Proxy, Rules};
 use spendguard::store::{Clerk, Store};
@@ -44,7 +44,7 @@ pub(crate) struct Life {
     proxy: Arc<Proxy>,
     clerk: Arc<Mutex<Clerk>>,
     is_over: Arc<AtomicBool>,
-    header_timeout: Duration,
+    timeouts: Timeouts,
     stop: watch::Sender<bool>,
 }
 
@@ -79,8 +79,8 @@ impl Life {
             tracker: TaskTracker::new(),
         };
         let (stop, _) = watch::channel(false);
-        let header_timeout = settings.server.header_timeout;
-        Self { guard, rules, proxy: Arc::new(proxy), clerk, is_over, header_timeout, stop }
+        let timeouts = rules::timeouts(settings);
+        Self { guard, rules, proxy: Arc::new(proxy), clerk, is_over, timeouts, stop }
     }
 
     /// Serves a connection of a client.
@@ -90,7 +90,7 @@ impl Life {
             let proxy = Arc::clone(&proxy);
             async move { Ok::<_, Infallible>(proxy.handle(request).await) }
         });
-        tasks.spawn(converse(end, self.header_timeout, self.stop.subscribe(), service));
+        tasks.spawn(converse(end, self.timeouts, self.stop.subscribe(), service));
     }
 
     /// Breaks or mends the disk by what only the connection itself can do.

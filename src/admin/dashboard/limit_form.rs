@@ -17,7 +17,7 @@ use crate::admin::dashboard::language::Lang;
 use crate::admin::dashboard::limits::{Which, per, unit};
 use crate::admin::dashboard::page::{Shown, Visit};
 use crate::admin::dashboard::{Desk, parts, see_other};
-use crate::admin::limits::everything;
+use crate::admin::limits::named;
 use crate::domain::Window;
 use crate::domain::limit::{Mode, Per, Source, Unit};
 use crate::guard::LimitError;
@@ -144,10 +144,9 @@ pub(super) async fn edit(
     Extension(visit): Extension<Visit>,
     Query(Which { name }): Query<Which>,
 ) -> Shown {
-    let limits = everything(&desk.admin);
-    let found = limits.iter().find(|(limit, _)| *limit.name == *name && limit.source == Source::Api);
-    let (limit, _) = found.ok_or_else(|| visit.not_found())?;
-    let form = LimitForm::of(&name, LimitRule::of(limit), visit.lang);
+    let found = named(&desk.admin, &name).filter(|listed| listed.limit.source == Source::Api);
+    let limit = found.ok_or_else(|| visit.not_found())?.limit;
+    let form = LimitForm::of(&name, LimitRule::of(&limit), visit.lang);
     Ok(visit.page(visit.words().edit_limit, &view(&desk, &visit, &form, None)))
 }
 
@@ -159,7 +158,7 @@ pub(super) async fn put(
     let (lang, words) = (visit.lang, visit.words());
     let Form(mut form) = sent.unwrap_or_else(|_| Form(LimitForm::blank()));
     form.name = form.name.trim().to_owned();
-    let taken = form.is_new() && everything(&desk.admin).iter().any(|(limit, _)| *limit.name == *form.name);
+    let taken = form.is_new() && named(&desk.admin, &form.name).is_some();
     let problem = if taken {
         Problem { field: "name", text: words.limit_exists }
     } else {

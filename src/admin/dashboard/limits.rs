@@ -3,9 +3,6 @@
 //! Those of the configuration file are shown as its own and can't be changed
 //! here; making and changing the others is [`limit_form`]'s.
 
-use std::cmp::Reverse;
-use std::sync::Arc;
-
 use axum::extract::{Form, Query, State};
 use axum::routing::get;
 use axum::{Extension, Router};
@@ -16,11 +13,11 @@ use crate::admin::dashboard::language::Lang;
 use crate::admin::dashboard::page::{Asked, Shown, Visit, asked};
 use crate::admin::dashboard::parts::Question;
 use crate::admin::dashboard::{Desk, figures, limit_form, parts, see_other};
-use crate::admin::limits::everything;
+use crate::admin::limits::{Listed, everything, named};
 use crate::domain::limit::{Mode, Per, Soft, Source, Unit};
 use crate::domain::{Limit, Window};
 use crate::guard::LimitError;
-use crate::ledger::meter::Reading;
+use crate::guard::meters::Meters;
 use crate::store::rule::LimitRule;
 
 /// Limits on one page.
@@ -58,8 +55,8 @@ async fn list(State(desk): State<Desk>, Extension(visit): Extension<Visit>, want
         @if limits.is_empty() {
             (parts::empty(words.no_limits, words.no_limits_how, &create))
         } @else {
-            @for (limit, readings) in limits.iter().skip(from).take(PAGE) {
-                (card(&desk, &visit, limit, readings))
+            @for listed in limits.iter().skip(from).take(PAGE) {
+                (card(&desk, &visit, listed))
             }
             (parts::pager(visit.lang, before, after))
         }
@@ -67,8 +64,8 @@ async fn list(State(desk): State<Desk>, Extension(visit): Extension<Visit>, want
     Ok(visit.page(words.limits, &body))
 }
 
-fn card(desk: &Desk, visit: &Visit, limit: &Arc<Limit>, readings: &[Reading]) -> Markup {
-    let (lang, words) = (visit.lang, visit.words());
+fn card(desk: &Desk, visit: &Visit, listed: &Listed) -> Markup {
+    let (lang, words, limit) = (visit.lang, visit.words(), &listed.limit);
     html! {
         article.card.limit {
             div.heading.small {
@@ -97,24 +94,23 @@ fn card(desk: &Desk, visit: &Visit, limit: &Arc<Limit>, readings: &[Reading]) ->
             } @else if limit.window == Window::Request {
                 p.muted { (words.request_lead) }
             } @else {
-                div.stack id={ "meters-" (limit.name) } data-live { (meters(desk, lang, limit, readings)) }
+                div.stack id={ "meters-" (limit.name) } data-live { (meters(desk, lang, listed)) }
             }
         }
     }
 }
 
 /// The meters of a limit, the fullest first.
-fn meters(desk: &Desk, lang: Lang, limit: &Limit, readings: &[Reading]) -> Markup {
-    let words = lang.words();
-    let mut readings: Vec<&Reading> = readings.iter().collect();
-    readings.sort_by_key(|reading| Reverse(reading.meter.settled.saturating_add(reading.meter.held)));
-    let unlisted = readings.len().saturating_sub(METERS_MAX);
+fn meters(desk: &Desk, lang: Lang, listed: &Listed) -> Markup {
+    let (words, limit) = (lang.words(), &listed.limit);
+    let Meters { readings, total } = listed.fullest(&desk.admin, METERS_MAX);
+    let unlisted = total.saturating_sub(readings.len());
     html! {
         @if readings.is_empty() {
             p.muted { (words.nothing_counted) }
         } @else {
             ul.gauges {
-                @for reading in readings.iter().take(METERS_MAX) {
+                @for reading in &readings {
                     li {
                         @if limit.per != Per::Organization {
                             p.of { (parts::subject(desk, lang, limit, &reading.subject)) }
@@ -217,9 +213,8 @@ async fn ask_remove(
     Query(Which { name }): Query<Which>,
 ) -> Shown {
     let words = visit.words();
-    let limits = everything(&desk.admin);
-    let found = limits.iter().find(|(limit, _)| *limit.name == *name && limit.source == Source::Api);
-    let (limit, _) = found.ok_or_else(|| visit.not_found())?;
+    let found = named(&desk.admin, &name).filter(|listed| listed.limit.source == Source::Api);
+    let limit = found.ok_or_else(|| visit.not_found())?.limit;
     let question = Question {
         title: words.remove_limit,
         action: "/limits/remove",

@@ -158,10 +158,12 @@ fn ahead(desk: &Desk, lang: Lang, digits: usize) -> (Markup, Markup) {
 fn gauges(desk: &Desk, visit: &Visit) -> Markup {
     let (lang, words) = (visit.lang, visit.words());
     let limits = everything(&desk.admin);
-    let mut meters: Vec<_> = limits
-        .iter()
-        .flat_map(|(limit, readings)| readings.iter().map(move |reading| (limit, reading)))
-        .filter(|(limit, _)| limit.window != Window::Request)
+    let counting = limits.iter().filter(|listed| listed.limit.window != Window::Request);
+    let mut meters: Vec<_> = counting
+        .flat_map(|listed| {
+            let fullest = listed.fullest(&desk.admin, METERS_MAX).readings.into_iter();
+            fullest.map(move |reading| (&listed.limit, reading))
+        })
         .collect();
     let fullness = |limit: &crate::domain::Limit, used: i64| {
         let hard = limit.hard.or_else(|| limit.thresholds().last().copied()).unwrap_or(i64::MAX).max(1);
@@ -180,7 +182,7 @@ fn gauges(desk: &Desk, visit: &Visit) -> Markup {
             p.muted { (words.nothing_counted) }
         } @else {
             ul.gauges {
-                @for (limit, reading) in meters {
+                @for (limit, reading) in &meters {
                     li {
                         p.of {
                             strong { (parts::name(&limit.name)) }

@@ -77,7 +77,7 @@ words! {
     alert_channels_lead no_channels no_channels_how email webhook n_waiting nothing_sent delivered
     not_delivered send_test test_sent test_failed
     // Settings.
-    language_lead this_guard version prices_as_of ledger ledger_sound in_force in_force_lead setting value
+    language_lead this_guard version prices_as_of ledger ledger_sound in_force in_force_lead
 }
 
 #[cfg(test)]

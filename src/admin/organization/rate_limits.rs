@@ -16,7 +16,7 @@ use super::{active_project, limit_name, project};
 use crate::admin::Admin;
 use crate::admin::error::ApiError;
 use crate::admin::extract::{Body, Path, Query};
-use crate::admin::limits::everything;
+use crate::admin::limits::{Listed, everything};
 use crate::admin::paging::{Paging, page};
 use crate::admin::view::List;
 use crate::domain::limit::Source;
@@ -59,7 +59,7 @@ fn rule(number: &Number, project: &str, model: &str, hard: i64) -> LimitRule {
 /// The numbers that are set for a project, by model, in the order of [`NUMBERS`].
 fn set_for(admin: &Admin, project: &str) -> BTreeMap<String, [Option<i64>; 3]> {
     let mut found: BTreeMap<String, [Option<i64>; 3]> = BTreeMap::new();
-    for (limit, _) in everything(admin) {
+    for Listed { limit, .. } in everything(admin) {
         let ([model], Some(hard)) = (&*limit.only.models, limit.hard) else { continue };
         if limit.source != Source::Api {
             continue;

@@ -12,7 +12,7 @@ use super::{Whose, active, known, limit_name};
 use crate::admin::Admin;
 use crate::admin::error::ApiError;
 use crate::admin::extract::{Body, Path};
-use crate::admin::limits::everything;
+use crate::admin::limits::named;
 use crate::domain::limit::Mode;
 use crate::domain::{Limit, Money};
 use crate::guard::spend_alerts::monthly;
@@ -70,9 +70,10 @@ fn name(project: Option<&str>) -> String {
 /// The limit of that name, if it is there, and if it is a spend limit.
 fn find(admin: &Admin, project: Option<&str>) -> Result<Option<(LimitRule, Limit, Vec<Reading>)>, ApiError> {
     let name = name(project);
-    let found = everything(admin).into_iter().find(|(limit, _)| *limit.name == *name);
-    let Some((limit, readings)) = found else { return Ok(None) };
-    let (rule, plain) = (LimitRule::of(&limit), monthly(project, None, None));
+    let Some(listed) = named(admin, &name) else { return Ok(None) };
+    // It is the organization's or one project's: it has one meter.
+    let (limit, readings) = (&listed.limit, listed.fullest(admin, 1).readings);
+    let (rule, plain) = (LimitRule::of(limit), monthly(project, None, None));
     let is_spend_limit = rule.hard.is_some()
         && (&rule.per, &rule.only, &rule.unit, &rule.window)
             == (&plain.per, &plain.only, &plain.unit, &plain.window);

@@ -10,6 +10,7 @@ use crate::domain::demand::{Bound, Tier};
 use crate::ledger::Ledger;
 use crate::ledger::credit::Ungranted;
 use crate::ledger::entry::{Amounts, Basis};
+use crate::ledger::waiting::Turn;
 
 const START_MS: i64 = 1_790_000_000_000;
 const DAY_MS: i64 = 86_400_000;
@@ -61,6 +62,7 @@ impl Life {
             client_cap: None,
             at_ms: self.at_ms,
             unwritten: Amounts::default(),
+            turn: Turn::default(),
         };
         self.ledger.decide(&ask).map(drop)
     }

@@ -1,6 +1,6 @@
 //! Where a path stands among the objects that have owners.
 
-use super::suffix;
+use super::{matches, suffix};
 use crate::domain::ObjectKind;
 
 /// Where the objects of each kind are.
@@ -49,6 +49,12 @@ pub fn place(path: &str) -> Option<Place<'_>> {
     })
 }
 
+/// Whether a path is a pattern's; `{}` in it stands for an id. Either may be
+/// written without `/v1`.
+pub fn is_of(pattern: &str, path: &str) -> bool {
+    matches(suffix(pattern), suffix(path))
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::{FREE_DELETE, FREE_GET, FREE_POST};
@@ -72,5 +78,14 @@ mod tests {
         for path in FREE_GET.iter().chain(&FREE_POST).chain(&FREE_DELETE).filter(|path| path.contains("{}")) {
             assert!(of(path).is_some() || path.starts_with("/v1/models/"), "{path}");
         }
+    }
+
+    #[test]
+    fn braces_stand_for_one_id() {
+        assert!(is_of("/v1/files", "/files") && is_of("/v1/evals/{}/runs", "/evals/e_1/runs"));
+        assert!(
+            !is_of("/v1/evals/{}/runs", "/v1/evals/a/b/runs")
+                && !is_of("/v1/evals/{}/runs", "/v1/evals//runs")
+        );
     }
 }

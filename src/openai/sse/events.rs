@@ -5,7 +5,9 @@
 //! stream is cut into frames.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
+use bytes::BytesMut;
 use memchr::memchr2;
 
 /// The search for ends of events, across frames.
@@ -58,6 +60,10 @@ pub(super) struct Event<'a> {
     pub(super) name: Option<&'a [u8]>,
     /// The `data` lines, joined by LF.
     pub(super) data: Cow<'a, [u8]>,
+    /// Where the first `data` line's value stands in the event.
+    first_at: usize,
+    /// The further ones: where they stand in the event, and where in `data`.
+    more: Vec<(usize, usize)>,
 }
 
 impl<'a> Event<'a> {
@@ -69,14 +75,18 @@ impl<'a> Event<'a> {
         while !rest.is_empty() {
             let end = memchr2(b'\n', b'\r', rest).unwrap_or(rest.len());
             let line = &rest[..end];
+            let line_end = bytes.len() - rest.len() + end;
             rest = rest.get(end + 1..).unwrap_or_default();
             if let Some(data) = field(line, b"data") {
+                let at = line_end - data.len();
                 if has_data {
                     let joined = event.data.to_mut();
                     joined.push(b'\n');
+                    event.more.push((at, joined.len()));
                     joined.extend_from_slice(data);
                 } else {
                     event.data = Cow::Borrowed(data);
+                    event.first_at = at;
                     has_data = true;
                 }
             } else if let Some(name) = field(line, b"event") {
@@ -86,13 +96,19 @@ impl<'a> Event<'a> {
         event
     }
 
-    /// Where the data stands in the bytes the event was taken from, if it is
-    /// one line of them.
-    pub(super) fn data_start(&self, bytes: &[u8]) -> Option<usize> {
-        match &self.data {
-            Cow::Borrowed(data) => data.as_ptr().addr().checked_sub(bytes.as_ptr().addr()),
-            Cow::Owned(_) => None,
+    /// Writes the event, which was taken from `bytes`, without a span of its data.
+    /// Of lines that the span covers, the beginnings and ends stay.
+    pub(super) fn write_without(&self, bytes: &[u8], gone: Range<usize>, out: &mut BytesMut) {
+        let first = std::iter::once((self.first_at, 0));
+        let ends = self.more.iter().map(|(_, start)| start - 1).chain([self.data.len()]);
+        let mut written = 0;
+        for ((at, start), end) in first.chain(self.more.iter().copied()).zip(ends) {
+            let from = gone.start.clamp(start, end) - start;
+            let to = gone.end.clamp(start, end) - start;
+            out.extend_from_slice(&bytes[written..at + from]);
+            written = at + to;
         }
+        out.extend_from_slice(&bytes[written..]);
     }
 }
 
@@ -141,6 +157,20 @@ mod tests {
         assert_eq!(&*event.data, b"a\nb");
         assert!(Event::of(b": only a comment\n\n").data.is_empty());
         assert_eq!(&*Event::of(b"data: cut").data, b"cut");
+    }
+
+    #[test]
+    fn a_span_of_the_data_is_left_out_wherever_its_lines_are() {
+        let without = |text: &str, gone: Range<usize>| {
+            let mut out = BytesMut::new();
+            Event::of(text.as_bytes()).write_without(text.as_bytes(), gone, &mut out);
+            String::from_utf8(out.to_vec()).unwrap()
+        };
+        assert_eq!(without("event: x\ndata: abcdef\n\n", 2..4), "event: x\ndata: abef\n\n");
+        let lines = "data:ab\r\n: c\r\ndata: cd\r\ndata: ef\r\n\r\n";
+        assert_eq!(without(lines, 1..4), "data:a\r\n: c\r\ndata: d\r\ndata: ef\r\n\r\n");
+        assert_eq!(without(lines, 0..8), "data:\r\n: c\r\ndata: \r\ndata: \r\n\r\n");
+        assert_eq!(without(lines, 3..3), lines);
     }
 
     proptest! {

@@ -8,7 +8,8 @@ use std::sync::LazyLock;
 use memchr::memchr;
 use memchr::memmem::Finder;
 
-use crate::openai::json::{skip_space, string_end};
+use crate::openai::json::{skip_space, string_end, value_end, value_of};
+use crate::openai::usage::Finish;
 
 /// The most text that is kept, in bytes.
 const TRANSCRIPT_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -19,9 +20,9 @@ pub(super) struct Transcript {
     text: String,
     bytes: u64,
     seen: bool,
+    finish: Finish,
 }
 
-static CHOICES: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"choices\""));
 static DELTA: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"delta\""));
 
 impl Transcript {
@@ -38,14 +39,20 @@ impl Transcript {
         self.seen
     }
 
-    /// Takes up the text in the choices of a chat or completions chunk.
-    pub(super) fn add_chunk(&mut self, data: &[u8]) {
-        let Some(list) = CHOICES.find(data).and_then(|at| value_of(data, at + CHOICES.needle().len())) else {
-            return;
-        };
+    /// The worst `finish_reason` of the choices so far.
+    pub(super) const fn finish(&self) -> Finish {
+        self.finish
+    }
+
+    /// Takes up the text in the choices of a chat or completions chunk, which start
+    /// at `from`; returns where they end.
+    pub(super) fn add_choices(&mut self, data: &[u8], from: usize) -> usize {
+        if !matches!(data.get(from), Some(b'[' | b'{')) {
+            return value_end(data, from);
+        }
         let mut key: &[u8] = b"";
         let mut depth = 0_usize;
-        let mut at = list;
+        let mut at = from;
         while let Some(byte) = data.get(at) {
             at += 1;
             match byte {
@@ -59,18 +66,21 @@ impl Transcript {
                         self.add(string);
                     } else if key == b"data" {
                         self.seen |= !string.is_empty();
+                    } else if key == b"finish_reason" {
+                        self.finish = self.finish.max(Finish::named(string));
                     }
                 }
                 b'{' | b'[' => depth += 1,
                 b'}' | b']' => {
                     depth = depth.saturating_sub(1);
                     if depth == 0 {
-                        return;
+                        return at;
                     }
                 }
                 _ => {}
             }
         }
+        data.len()
     }
 
     /// Takes up the `delta` of a response event.
@@ -80,6 +90,12 @@ impl Transcript {
             let end = string_end(data, inside);
             self.add(&data[inside..end.saturating_sub(1).max(inside)]);
         }
+    }
+
+    /// Takes up text with the form that it has on the wire.
+    pub(super) fn add_form(&mut self, data: &[u8]) {
+        self.seen = true;
+        self.push(&String::from_utf8_lossy(data));
     }
 
     /// Notes that the model made something which isn't text.
@@ -127,19 +143,15 @@ fn is_written(key: &[u8]) -> bool {
     )
 }
 
-/// Where the value starts of the key that ends at `key_end`.
-fn value_of(data: &[u8], key_end: usize) -> Option<usize> {
-    let colon = skip_space(data, key_end);
-    (data.get(colon) == Some(&b':')).then(|| skip_space(data, colon + 1))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::openai::json::member;
 
     fn chunk(data: &str) -> Transcript {
         let mut transcript = Transcript::default();
-        transcript.add_chunk(data.as_bytes());
+        let at = member(data.as_bytes(), b"choices").unwrap();
+        transcript.add_choices(data.as_bytes(), at);
         transcript
     }
 
@@ -152,6 +164,7 @@ mod tests {
         assert_eq!(transcript.text(), "a\né f{\"x\":r".replace(' ', ""));
         assert_eq!(transcript.bytes(), 11);
         assert!(transcript.seen());
+        assert_eq!(transcript.finish(), Finish::Natural);
     }
 
     #[test]
@@ -183,10 +196,9 @@ mod tests {
 
     #[test]
     fn broken_bytes_do_no_harm() {
-        for data in
-            ["{\"choices\":[{\"delta\":{\"content\":\"a", "{\"choices\"", "\"choices\":\"", "\"delta\":\"\\"]
-        {
-            chunk(data);
+        for data in ["[{\"delta\":{\"content\":\"a", "[", "", "\"delta\":\"\\", "[}]"] {
+            let end = Transcript::default().add_choices(data.as_bytes(), 0);
+            assert!(end <= data.len(), "{data}");
             Transcript::default().add_delta(data.as_bytes());
         }
     }

@@ -2,7 +2,8 @@
 //!
 //! One structure reads all shapes: chat says `prompt_tokens`, responses says
 //! `input_tokens`. Totals win over details: a detail that exceeds what is
-//! left of its total is cut to it.
+//! left of its total is cut to it. Output is at least the total less the input:
+//! some servers leave reasoning out of the output and count it in the total.
 
 use std::fmt;
 
@@ -12,6 +13,27 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use crate::domain::Tokens;
 use crate::openai::endpoint::Metered;
 use crate::openai::json::Loose;
+
+/// Which sides of a usage are known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::openai) struct Sides {
+    /// Whether the input is.
+    pub(in crate::openai) input: bool,
+    /// Whether the output is.
+    pub(in crate::openai) output: bool,
+}
+
+impl Sides {
+    /// Whether both are.
+    pub(in crate::openai) const fn are_known(self) -> bool {
+        self.input && self.output
+    }
+
+    /// What is known here or there.
+    pub(in crate::openai) const fn or(self, other: Self) -> Self {
+        Self { input: self.input || other.input, output: self.output || other.output }
+    }
+}
 
 /// A number of tokens; `None` for whatever isn't a number.
 #[derive(Clone, Copy, Debug, Default)]
@@ -57,7 +79,9 @@ struct CachedDetails {
 
 #[derive(Deserialize, Default)]
 #[serde(default)]
+#[expect(clippy::struct_field_names, reason = "the names are those of the wire")]
 struct WriteDetails {
+    ttl_30m_tokens: Count,
     ttl_12h_tokens: Count,
 }
 
@@ -66,6 +90,7 @@ struct WriteDetails {
 #[serde(default)]
 pub(super) struct ToolFigures {
     web_search: Loose<SearchFigures>,
+    file_search: Loose<SearchFigures>,
     image_gen: Loose<ImageFigures>,
 }
 
@@ -97,14 +122,17 @@ impl Figures {
     /// The tokens by class; `None` if there is no figure at all.
     pub(super) fn tokens(&self, endpoint: Metered) -> Option<Tokens> {
         let total = self.total_tokens.0;
-        let input = self.prompt_tokens.0.or(self.input_tokens.0);
-        let output = self.completion_tokens.0.or(self.output_tokens.0);
+        // Some servers write both names, and zero under one of them.
+        let input = self.prompt_tokens.0.max(self.input_tokens.0);
+        let output = self.completion_tokens.0.max(self.output_tokens.0);
         let (input, output) = match (input, output, total) {
             (None, None, Some(total)) if endpoint == Metered::Embeddings => (total, 0),
             (None, None, _) => return None,
             (Some(input), None, total) => (input, total.unwrap_or(input).saturating_sub(input)),
             (None, Some(output), total) => (total.unwrap_or(output).saturating_sub(output), output),
-            (Some(input), Some(output), _) => (input, output),
+            (Some(input), Some(output), total) => {
+                (input, output.max(total.unwrap_or(0).saturating_sub(input)))
+            }
         };
         let mut tokens = Tokens::default();
         let [prompt, listed] = [&self.prompt_tokens_details.0, &self.input_tokens_details.0];
@@ -118,12 +146,38 @@ impl Figures {
         tokens.output = left;
         Some(tokens)
     }
+
+    /// Whether the input is given, and whether the output is: each by itself or as
+    /// what the other leaves of the total. Embeddings have no output.
+    pub(super) fn sides(&self, endpoint: Metered) -> Sides {
+        let total = self.total_tokens.0.is_some();
+        let input = self.prompt_tokens.0.max(self.input_tokens.0).is_some();
+        let output = self.completion_tokens.0.max(self.output_tokens.0).is_some();
+        let is_embedding = endpoint == Metered::Embeddings;
+        Sides {
+            input: input || (total && (output || is_embedding)),
+            output: output || is_embedding || (total && input),
+        }
+    }
+
+    /// Whether cache writes are reported without how long they live.
+    pub(super) fn hides_cache_life(&self) -> bool {
+        [&self.prompt_tokens_details.0, &self.input_tokens_details.0].into_iter().any(|details| {
+            let Loose(split) = &details.cache_write_tokens_details;
+            details.cache_write_tokens.number() > split.sum()
+        })
+    }
 }
 
 impl ToolFigures {
-    /// Billed web searches, if they are reported.
-    pub(super) fn web_searches(&self) -> Option<u64> {
-        self.web_search.0.num_requests.0
+    /// Billed web searches, as far as they are reported.
+    pub(super) fn web_searches(&self) -> u64 {
+        self.web_search.0.num_requests.number()
+    }
+
+    /// Billed file searches, as far as they are reported.
+    pub(super) fn file_searches(&self) -> u64 {
+        self.file_search.0.num_requests.number()
     }
 
     /// The tokens of the image tool.
@@ -155,13 +209,14 @@ struct Input {
 impl Input {
     fn of(first: &Details, second: &Details) -> Self {
         let pick = |choose: fn(&Details) -> Count| choose(first).or(choose(second)).number();
+        let split = |details: &Details| details.cache_write_tokens_details.0.sum();
         Self {
             audio: pick(|details| details.audio_tokens),
             image: pick(|details| details.image_tokens),
             cached: pick(|details| details.cached_tokens),
             cached_audio: pick(|details| details.cached_tokens_details.0.audio_tokens),
             cached_image: pick(|details| details.cached_tokens_details.0.image()),
-            write: pick(|details| details.cache_write_tokens),
+            write: pick(|details| details.cache_write_tokens).max(split(first).max(split(second))),
             write_12h: pick(|details| details.cache_write_tokens_details.0.ttl_12h_tokens),
         }
     }
@@ -206,6 +261,12 @@ fn shift(kind: &mut u64, claimed: &mut u64, at_most: u64) -> u64 {
     moved
 }
 
+impl WriteDetails {
+    fn sum(&self) -> u64 {
+        self.ttl_30m_tokens.number().saturating_add(self.ttl_12h_tokens.number())
+    }
+}
+
 impl CachedDetails {
     fn image(&self) -> Count {
         self.image_tokens.or(self.cached_image_tokens)
@@ -241,8 +302,9 @@ impl<'de> Visitor<'de> for CountVisitor {
         Ok(Count(Some(number)))
     }
 
+    /// A negative number: some servers write -1 for what they don't know.
     fn visit_i64<E>(self, _: i64) -> Result<Count, E> {
-        Ok(Count(Some(0)))
+        Ok(Count(None))
     }
 
     /// Some servers write whole numbers with a fraction.
@@ -258,8 +320,9 @@ impl<'de> Visitor<'de> for CountVisitor {
         Ok(Count(None))
     }
 
-    fn visit_str<E>(self, _: &str) -> Result<Count, E> {
-        Ok(Count(None))
+    /// Some servers write numbers as text.
+    fn visit_str<E>(self, text: &str) -> Result<Count, E> {
+        Ok(Count(text.trim().parse().ok()))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Count, A::Error> {

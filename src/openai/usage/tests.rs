@@ -70,7 +70,7 @@ fn a_response_is_read_with_its_tools() {
 }
 
 #[test]
-fn reported_tool_usage_goes_before_counting() {
+fn of_reported_and_listed_tools_the_larger_count() {
     let body = json!({"output": [{"type": "web_search_call", "action": {"type": "search"}}],
         "usage": {"input_tokens": 1, "output_tokens": 1},
         "tool_usage": {"web_search": {"num_requests": 7}, "image_gen": {
@@ -79,6 +79,10 @@ fn reported_tool_usage_goes_before_counting() {
             "output_tokens": 60, "output_tokens_details": {"image_tokens": 55, "text_tokens": 5}}}});
     let tools = of_json(Metered::Responses, body.to_string().as_bytes()).usage.unwrap().tools;
     assert_eq!(tools.web_searches, 7);
+    let fewer = json!({"output": [{"type": "web_search_call"}, {"type": "web_search_call", "action": null}],
+        "tool_usage": {"web_search": {"num_requests": 1}, "file_search": {"num_requests": 2}}});
+    let seen = of_json(Metered::Responses, fewer.to_string().as_bytes()).tools_seen;
+    assert_eq!((seen.web_searches, seen.file_searches), (2, 2));
     let image = Tokens {
         input: 6,
         cached_input: 4,
@@ -124,10 +128,79 @@ fn nulls_and_oddities_count_as_nothing() {
         "completion_tokens_details": {"reasoning_tokens": null, "audio_tokens": "x", "image_tokens": -3}});
     let expected = Tokens { input: 9, output: 3, ..Tokens::default() };
     assert_eq!(tokens(Metered::Chat, &figures), expected);
-    let odd = br#"{"id":5,"model":["m"],"service_tier":{},"output":"x","tool_usage":[],"usage":{"input_tokens":2.0}}"#;
+    let odd = br#"{"id":5,"model":["m"],"service_tier":{},"output":"x","tool_usage":[],"usage":{"input_tokens":2.0,"output_tokens":0}}"#;
     let answer = of_json(Metered::Responses, odd);
     assert_eq!((answer.object_id, answer.model, answer.tier), (None, None, None));
     assert_eq!(answer.usage.unwrap().tokens.input, 2);
+}
+
+#[test]
+fn output_is_at_least_the_total_less_the_input() {
+    let figures = json!({"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 410,
+        "completion_tokens_details": {"reasoning_tokens": 300}});
+    let expected = Tokens { input: 100, output: 10, reasoning: 300, ..Tokens::default() };
+    assert_eq!(tokens(Metered::Chat, &figures), expected);
+    let less = json!({"input_tokens": 100, "output_tokens": 10, "total_tokens": 50});
+    assert_eq!(tokens(Metered::Responses, &less), Tokens { input: 100, output: 10, ..Tokens::default() });
+}
+
+#[test]
+fn usage_of_one_side_is_only_the_least_that_was_used() {
+    for (figures, tokens) in [
+        (json!({"prompt_tokens": 9, "completion_tokens": null}), Tokens { input: 9, ..Tokens::default() }),
+        (json!({"prompt_tokens": -1, "completion_tokens": 4}), Tokens { output: 4, ..Tokens::default() }),
+    ] {
+        let answer = of_json(Metered::Chat, json!({"usage": figures}).to_string().as_bytes());
+        assert_eq!((answer.usage, answer.used_so_far), (None, Some(tokens)), "{figures}");
+    }
+    let both = json!({"completion_tokens": 4, "total_tokens": 13});
+    assert_eq!(tokens(Metered::Chat, &both), Tokens { input: 9, output: 4, ..Tokens::default() });
+}
+
+#[test]
+fn figures_under_two_names_or_as_text_are_read() {
+    let figures =
+        json!({"prompt_tokens": 0, "completion_tokens": 0, "input_tokens": "12", "output_tokens": 4.0});
+    assert_eq!(tokens(Metered::Chat, &figures), Tokens { input: 12, output: 4, ..Tokens::default() });
+}
+
+#[test]
+fn cache_writes_say_how_long_they_live_or_that_is_known_to_be_hidden() {
+    let read = |details: &Value| {
+        let usage = json!({"input_tokens": 100, "output_tokens": 0, "input_tokens_details": details});
+        let answer = of_json(Metered::Responses, json!({"usage": usage}).to_string().as_bytes());
+        let tokens = answer.usage.unwrap().tokens;
+        (tokens.cache_write, tokens.cache_write_12h, answer.hides_cache_life)
+    };
+    let split = json!({"ttl_30m_tokens": 5, "ttl_12h_tokens": 6});
+    assert_eq!(read(&json!({"cache_write_tokens": 11, "cache_write_tokens_details": split})), (5, 6, false));
+    assert_eq!(read(&json!({"cache_write_tokens_details": split})), (5, 6, false));
+    assert_eq!(read(&json!({"cache_write_tokens": 11})), (11, 0, true));
+    assert_eq!(read(&json!({"cached_tokens": 11})), (0, 0, false));
+}
+
+#[test]
+fn a_whole_answer_says_how_it_ended() {
+    for (body, outcome, has_begun) in [
+        (json!({"choices": [{"finish_reason": "stop"}]}), Outcome::Completed, true),
+        (
+            json!({"choices": [{"finish_reason": "stop"}, {"finish_reason": "length"}]}),
+            Outcome::Stopped,
+            true,
+        ),
+        (json!({"status": "completed", "error": null, "output": []}), Outcome::Completed, true),
+        (json!({"status": "incomplete", "output": []}), Outcome::Stopped, true),
+        (json!({"status": "failed", "error": {"code": "x"}}), Outcome::Failed, true),
+        (json!({"status": "in_progress"}), Outcome::Open, true),
+        (json!({"error": {"message": "m"}}), Outcome::Failed, false),
+        (json!({"error": {"message": "m"}, "choices": []}), Outcome::Failed, false),
+        (json!({"error": {"message": "m"}, "choices": [{}]}), Outcome::Failed, true),
+        (json!({"data": []}), Outcome::Completed, false),
+        (json!("an answer"), Outcome::Open, false),
+    ] {
+        let answer = of_json(Metered::Responses, body.to_string().as_bytes());
+        assert_eq!((answer.outcome, answer.has_begun), (outcome, has_begun), "{body}");
+    }
 }
 
 #[test]
@@ -151,6 +224,7 @@ proptest! {
         input in 0_u64..1_000_000,
         output in 0_u64..1_000_000,
         details in proptest::collection::vec(proptest::option::of(0_u64..2_000_000), 11),
+        total in proptest::option::of(0_u64..2_000_000),
         chat in any::<bool>(),
     ) {
         let input_details = json!({"cached_tokens": details[0], "audio_tokens": details[1], "image_tokens": details[2],
@@ -159,19 +233,19 @@ proptest! {
             "cached_tokens_details": {"audio_tokens": details[6], "image_tokens": details[7]}});
         let output_details = json!({"reasoning_tokens": details[8], "audio_tokens": details[9], "image_tokens": details[10]});
         let figures = if chat {
-            json!({"prompt_tokens": input, "completion_tokens": output,
+            json!({"prompt_tokens": input, "completion_tokens": output, "total_tokens": total,
                 "prompt_tokens_details": input_details, "completion_tokens_details": output_details})
         } else {
-            json!({"input_tokens": input, "output_tokens": output,
+            json!({"input_tokens": input, "output_tokens": output, "total_tokens": total,
                 "input_tokens_details": input_details, "output_tokens_details": output_details})
         };
         let tokens = tokens(Metered::Chat, &figures);
         prop_assert_eq!(tokens.input_total(), input);
-        prop_assert_eq!(tokens.output_total(), output);
+        prop_assert_eq!(tokens.output_total(), output.max(total.unwrap_or(0).saturating_sub(input)));
         prop_assert!(tokens.cached_total() <= details[0].unwrap_or(0));
         prop_assert!(tokens.reasoning <= details[8].unwrap_or(0));
         let written = tokens.cache_write + tokens.cache_write_12h;
-        prop_assert_eq!(written, details[4].unwrap_or(0).min(input - tokens.cached_total()));
+        prop_assert_eq!(written, details[4].max(details[5]).unwrap_or(0).min(input - tokens.cached_total()));
     }
 
     #[test]

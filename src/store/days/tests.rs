@@ -9,7 +9,7 @@ use crate::domain::Limit;
 use crate::domain::limit::{Mode, Only, Per, Source, Unit};
 use crate::store::reader::{self, GroupBy, Groups};
 use crate::store::rollup::Ids;
-use crate::store::{buckets, past, schema, verify};
+use crate::store::{buckets, of_key, past, schema, verify};
 
 /// Two days before summer time begins in Warsaw: 2026-03-27T00:00:00Z.
 const FIRST_S: i64 = 1_774_569_600;
@@ -79,6 +79,14 @@ fn answers(db: &Connection) -> Vec<String> {
             let by = [(&days, span), (&GroupBy::Key, late), (&GroupBy::User, span)];
             let found: [Groups; 3] = reader::usages(db, by, |_, key| key != "key_3").unwrap();
             answers.push(format!("{found:?}"));
+            if since_s > i64::MIN {
+                let of_key = of_key::cost_by_model(db, "key_2", span).unwrap();
+                let all =
+                    reader::usage(db, &GroupBy::Model, since_s, until_s, |_, key| key == "key_2").unwrap();
+                let all: Vec<_> = all.into_iter().map(|(of, sum)| (of[0].clone(), sum.cost)).collect();
+                assert_eq!(of_key, all, "one key's own rows are those found among all");
+                answers.push(format!("{of_key:?}"));
+            }
         }
     }
     for width_s in [900, 3_600, 86_400] {

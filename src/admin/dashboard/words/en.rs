@@ -254,8 +254,6 @@ pub(in crate::admin::dashboard) const EN: Words = Words {
     ledger_sound: "Can be written",
     in_force: "Configuration in force",
     in_force_lead: "From the configuration file and the environment. Secrets are never shown.",
-    setting: "Setting",
-    value: "Value",
     billing: "Billing",
     billing_lead: "Prepaid credit: what was granted, and what is left of it.",
     credit_balance: "Credit balance",

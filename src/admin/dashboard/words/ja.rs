@@ -254,8 +254,6 @@ pub(in crate::admin::dashboard) const JA: Words = Words {
     ledger_sound: "書き込み可能",
     in_force: "有効な設定",
     in_force_lead: "設定ファイルと環境変数から。シークレットは決して表示されません。",
-    setting: "項目",
-    value: "値",
     billing: "請求",
     billing_lead: "前払いクレジット:付与された額と残高。",
     credit_balance: "クレジット残高",

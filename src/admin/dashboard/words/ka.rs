@@ -254,8 +254,6 @@ pub(in crate::admin::dashboard) const KA: Words = Words {
     ledger_sound: "ჩაწერა შესაძლებელია",
     in_force: "მოქმედი კონფიგურაცია",
     in_force_lead: "კონფიგურაციის ფაილიდან და გარემოდან. საიდუმლოები არასდროს ჩანს.",
-    setting: "პარამეტრი",
-    value: "მნიშვნელობა",
     billing: "ანგარიშსწორება",
     billing_lead: "წინასწარ გადახდილი კრედიტი: რამდენი დაირიცხა და რამდენი დარჩა.",
     credit_balance: "კრედიტის ნაშთი",

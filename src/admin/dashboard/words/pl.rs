@@ -254,8 +254,6 @@ pub(in crate::admin::dashboard) const PL: Words = Words {
     ledger_sound: "Można zapisywać",
     in_force: "Obowiązująca konfiguracja",
     in_force_lead: "Z pliku konfiguracyjnego i środowiska. Sekrety nigdy nie są pokazywane.",
-    setting: "Ustawienie",
-    value: "Wartość",
     billing: "Rozliczenia",
     billing_lead: "Przedpłacone środki: ile przyznano i ile z nich zostało.",
     credit_balance: "Saldo środków",

@@ -1,0 +1,193 @@
+//! How a request waits for room, and how it is woken.
+//!
+//! The ledger keeps the queues. A request that is denied for now joins the one
+//! at the meter in its way, under the lock that endings take, too; so a call
+//! that comes between two attempts is kept by its bell. Dropped, a [`Wait`] is
+//! out of its queue at once and the next request is called.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::{Arc, MutexGuard};
+use std::task::{Wake, Waker};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use crate::guard::{Guard, Order, Refused, Reservation};
+use crate::ledger::Ledger;
+use crate::ledger::denial::{Blocked, Denial};
+use crate::ledger::waiting::{Place, Turn};
+
+/// The ledger, locked. Requests that were called meanwhile are woken when it is
+/// unlocked, so that they don't run into the lock.
+pub(super) struct Locked<'a> {
+    ledger: MutexGuard<'a, Ledger>,
+    // Dropped after the lock.
+    called: Called,
+}
+
+/// Woken when this is dropped.
+struct Called(Vec<Waker>);
+
+impl<'a> Locked<'a> {
+    pub(super) fn new(ledger: MutexGuard<'a, Ledger>) -> Self {
+        Self { ledger, called: Called(Vec::new()) }
+    }
+}
+
+impl Deref for Locked<'_> {
+    type Target = Ledger;
+
+    fn deref(&self) -> &Ledger {
+        &self.ledger
+    }
+}
+
+impl DerefMut for Locked<'_> {
+    fn deref_mut(&mut self) -> &mut Ledger {
+        &mut self.ledger
+    }
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        self.called.0 = self.ledger.queues().take_called();
+    }
+}
+
+impl Drop for Called {
+    fn drop(&mut self) {
+        self.0.drain(..).for_each(Waker::wake);
+    }
+}
+
+/// Keeps one call until it is heard.
+#[derive(Debug, Default)]
+struct Bell(Notify);
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.0.notify_one();
+    }
+}
+
+/// A request's wait for room, from its first denial to its last attempt.
+#[derive(Debug)]
+pub struct Wait {
+    guard: Arc<Guard>,
+    key: Arc<str>,
+    longest: Duration,
+    bell: Arc<Bell>,
+    /// Its place in the order of arrival.
+    ticket: u64,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    /// In no queue yet.
+    Fresh,
+    /// In a queue, until an instant of the guard's running time.
+    Queued { place: Place, until: Duration },
+    /// It has waited as long as it may.
+    Over,
+}
+
+impl Guard {
+    /// A request of a key may wait for room, `longest` in all. It is behind all that
+    /// were here before.
+    pub fn wait(self: &Arc<Self>, key: &Arc<str>, longest: Duration) -> Wait {
+        Wait {
+            guard: Arc::clone(self),
+            key: Arc::clone(key),
+            longest,
+            bell: Arc::default(),
+            ticket: self.ledger().queues().ticket(),
+            state: State::Fresh,
+        }
+    }
+
+    /// Reserves as [`Guard::reserve`] does, waiting in turn for up to `longest` where
+    /// other requests' holds stand in the way.
+    pub async fn reserve_within(
+        self: &Arc<Self>,
+        order: Order,
+        longest: Duration,
+    ) -> Result<Reservation, Refused> {
+        let mut wait: Option<Wait> = None;
+        loop {
+            let turn = wait.as_ref().map_or(Turn::Newcomer, Wait::turn);
+            let denial = match self.reserve_in_turn(order.clone(), turn).await {
+                Err(Refused::Denied(denial)) => denial,
+                ended => return ended,
+            };
+            let wait = wait.get_or_insert_with(|| self.wait(&order.attribution.key, longest));
+            wait.after(denial).await.map_err(Refused::Denied)?;
+        }
+    }
+
+    /// How many requests wait for room.
+    pub fn waiting(&self) -> usize {
+        self.ledger().queues().len()
+    }
+}
+
+impl Wait {
+    /// Whose turn the next attempt is.
+    pub fn turn(&self) -> Turn {
+        match self.state {
+            State::Fresh | State::Queued { .. } => Turn::Ticket(self.ticket),
+            State::Over => Turn::Last,
+        }
+    }
+
+    /// After an attempt was denied: returns when the next one is worth making, or
+    /// the denial, if none is.
+    pub async fn after(&mut self, denial: Denial) -> Result<(), Denial> {
+        let Some(place) = denial.place().filter(|_| !self.longest.is_zero()) else { return Err(denial) };
+        match &mut self.state {
+            State::Fresh => self.join(place).ok_or(denial),
+            State::Queued { place: known, .. } if *known != place => {
+                self.guard.ledger().queues().move_to(self.ticket, place.clone());
+                *known = place;
+                Ok(())
+            }
+            State::Queued { until, .. } => {
+                let until = *until;
+                let left = until.saturating_sub(self.guard.clock.running());
+                let longest = self.until_window_ends(&denial).map_or(left, |rest| rest.min(left));
+                let _ = tokio::time::timeout(longest, self.bell.0.notified()).await;
+                if self.guard.clock.running() >= until {
+                    self.guard.ledger().queues().leave(self.ticket);
+                    self.state = State::Over;
+                }
+                Ok(())
+            }
+            State::Over => Err(denial),
+        }
+    }
+
+    /// Joins a queue, unless too many wait there. The next attempt is made at once:
+    /// what has ended since the last one has called no request.
+    fn join(&mut self, place: Place) -> Option<()> {
+        let waker = Waker::from(Arc::clone(&self.bell));
+        let is_in = self.guard.ledger().queues().join(self.ticket, place.clone(), &self.key, waker);
+        let until = self.guard.clock.running().saturating_add(self.longest);
+        is_in.then(|| self.state = State::Queued { place, until })
+    }
+
+    /// A window that begins has room, and nothing ends with that.
+    fn until_window_ends(&self, denial: &Denial) -> Option<Duration> {
+        let Denial::Held(blocked) = denial else { return None };
+        let Blocked { span, .. } = &**blocked;
+        let rest_ms = span.end_s.saturating_mul(1_000).saturating_sub(self.guard.clock.now_ms());
+        Some(Duration::from_millis(u64::try_from(rest_ms).unwrap_or(0).max(1)))
+    }
+}
+
+impl Drop for Wait {
+    fn drop(&mut self) {
+        if matches!(self.state, State::Queued { .. }) {
+            self.guard.ledger().queues().leave(self.ticket);
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! Where a request goes, by its head alone: health, a WebSocket, the paths of Azure's
+//! clients, and what kind of endpoint a path is.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, header};
+use percent_encoding::percent_decode_str;
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+
+use crate::openai::endpoint::{self, Endpoint};
+use crate::proxy::auth::Caller;
+use crate::proxy::body::Answer;
+use crate::proxy::refuse::{Edge, Refusal};
+use crate::proxy::{Rules, bounded, headers, own, query};
+
+/// The longest name of a deployment, in bytes.
+const DEPLOYMENT_BYTES_MAX: usize = 256;
+const AZURE: &str = "/openai";
+const DEPLOYMENTS: &str = "/deployments/";
+
+/// What a person or a probe is told at the address itself, without a key.
+pub fn root(method: &Method, path: &str) -> Option<Response<Answer>> {
+    if *method != Method::GET || path != "/" {
+        return None;
+    }
+    let mut response = Response::new(Answer::whole(Bytes::from_static(own::ROOT.as_bytes())));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    Some(response)
+}
+
+/// What answers a balancer's question, which needs no key.
+pub fn health(method: &Method, path: &str, is_ready: impl FnOnce() -> bool) -> Option<Response<Answer>> {
+    if !matches!(*method, Method::GET | Method::HEAD) {
+        return None;
+    }
+    let is_well = match path {
+        "/livez" => true,
+        "/readyz" | "/healthz" => is_ready(),
+        _ => return None,
+    };
+    let text: &[u8] = if is_well { b"ok\n" } else { b"the ledger can't be written\n" };
+    let mut response = Response::new(Answer::whole(Bytes::from_static(text)));
+    if !is_well {
+        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    }
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Some(response)
+}
+
+/// Whether a request asks for a WebSocket, which is not served. Other protocols that
+/// a client offers, such as `h2c`, may be ignored: then HTTP/1.1 goes on.
+pub fn wants_websocket(method: &Method, headers: &HeaderMap) -> bool {
+    if *method != Method::GET {
+        return false;
+    }
+    let offers = headers.get_all(header::UPGRADE).iter().filter_map(|value| value.to_str().ok());
+    offers.flat_map(|value| value.split(',')).any(|name| name.trim().eq_ignore_ascii_case("websocket"))
+}
+
+/// What a path asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target<'a> {
+    /// The path, without what Azure's clients put before it.
+    pub path: &'a str,
+    /// The deployment that Azure's clients name in the path: the model.
+    pub deployment: Option<Cow<'a, str>>,
+}
+
+impl<'a> Target<'a> {
+    /// Reads a raw path.
+    pub fn of(path: &'a str) -> Self {
+        let below_azure = path.strip_prefix(AZURE).filter(|rest| rest.starts_with('/'));
+        let deployed = below_azure.and_then(|rest| rest.strip_prefix(DEPLOYMENTS)).and_then(deployment);
+        deployed.unwrap_or(Self { path: below_azure.unwrap_or(path), deployment: None })
+    }
+}
+
+/// `{deployment}/chat/completions`, if the rest is a metered path.
+fn deployment(path: &str) -> Option<Target<'_>> {
+    let (name, _) = path.split_once('/')?;
+    let rest = &path[name.len()..];
+    let is_metered = matches!(endpoint::classify(&Method::POST, rest), Endpoint::Metered(_));
+    let name = percent_decode_str(name).decode_utf8().ok()?;
+    let is_name = (1..=DEPLOYMENT_BYTES_MAX).contains(&name.len())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.:-".contains(&byte));
+    (is_metered && is_name).then_some(Target { path: rest, deployment: Some(name) })
+}
+
+/// What becomes of a request, by its method and path.
+pub fn classified(rules: &Rules, method: &Method, path: &str) -> Result<Endpoint, Refusal> {
+    // What may be read may be asked about.
+    let method = if *method == Method::HEAD { &Method::GET } else { method };
+    let endpoint = endpoint::classify(method, path);
+    if endpoint != Endpoint::Refused {
+        return Ok(endpoint);
+    }
+    if endpoint::is_misspelt(method, path) {
+        return Err(Refusal::Edge(Edge::InvalidUrl(format!("{method} {}", bounded(path)))));
+    }
+    let allowed = |(known, pattern): &(Method, String)| known == method && endpoint::is_of(pattern, path);
+    if rules.allowed.iter().any(allowed) { Ok(Endpoint::Free("allowed")) } else { Ok(Endpoint::Refused) }
+}
+
+/// What becomes of a request, and the deployment that its path names. Its URI becomes
+/// the one that upstream is asked for.
+pub fn routed(
+    rules: &Rules,
+    head: &mut http::request::Parts,
+    caller: &Caller,
+) -> Result<(Endpoint, Option<String>), Refusal> {
+    if wants_websocket(&head.method, &head.headers) {
+        return Err(Refusal::Edge(Edge::NoWebSocket));
+    }
+    let secret = caller.secret.expose();
+    if headers::holds_key(head.uri.path().as_bytes(), secret) {
+        let message = "A key stands in the path. Send it as 'Authorization: Bearer KEY', and nowhere else.";
+        return Err(Refusal::Invalid(message.to_owned(), None));
+    }
+    let target = Target::of(head.uri.path());
+    let endpoint = classified(rules, &head.method, target.path)?;
+    let kind = match endpoint {
+        Endpoint::Metered(_) => query::Kind::Metered,
+        Endpoint::Free("allowed") => query::Kind::Allowed,
+        Endpoint::Free(_) => query::Kind::Free,
+        Endpoint::Own(_) => return Ok((endpoint, None)),
+        Endpoint::Refused => return Err(refused(&head.method, head.uri.path())),
+    };
+    let uri = rewritten(&head.uri, &target, kind, secret);
+    let deployment = target.deployment.map(Cow::into_owned);
+    if let Some(uri) = uri {
+        head.uri = uri;
+    }
+    Ok((endpoint, deployment))
+}
+
+/// The refusal of a path that is neither metered nor free.
+pub fn refused(method: &Method, path: &str) -> Refusal {
+    Refusal::EndpointNotAllowed(format!("{method} {}", bounded(path)))
+}
+
+/// Whether a method has no body: upstream's idea of one could differ from ours.
+pub fn is_bodyless(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD | Method::DELETE | Method::OPTIONS)
+}
+
+/// What a request asks upstream for, where that differs from what it asked for here.
+pub fn rewritten(uri: &Uri, target: &Target<'_>, kind: query::Kind, secret: &str) -> Option<Uri> {
+    if uri.query().is_none() && target.path == uri.path() {
+        return None;
+    }
+    let query = uri.query().and_then(|query| query::to_upstream(query, kind, secret));
+    let path = query.map_or_else(|| target.path.to_owned(), |query| format!("{}?{query}", target.path));
+    path.parse().ok()
+}
+
+#[derive(Deserialize)]
+struct Named<'a> {
+    #[serde(borrow, default, deserialize_with = "written")]
+    model: Option<&'a RawValue>,
+}
+
+/// A value that is there, `null` included.
+fn written<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
+}
+
+/// A body that names the deployment of its path as its model.
+///
+/// One that names none gets it. One that names another is refused: Azure would take
+/// the path's, OpenAI the body's, and they may differ in price.
+pub fn with_deployment(body: Bytes, deployment: Option<&str>) -> Result<Bytes, Refusal> {
+    let Some(deployment) = deployment else { return Ok(body) };
+    // What can't be read, or says something twice, is refused where bodies are read.
+    let Ok(Named { model }) = serde_json::from_slice::<Named<'_>>(&body) else { return Ok(body) };
+    let Some(model) = model else {
+        let Some(start) = body.iter().position(|byte| *byte == b'{') else { return Ok(body) };
+        let rest = &body[start + 1..];
+        let is_empty = rest.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'}');
+        let field = format!("{{\"model\":\"{deployment}\"{}", if is_empty { "" } else { "," });
+        return Ok(Bytes::from([field.as_bytes(), rest].concat()));
+    };
+    if serde_json::from_str::<String>(model.get()).is_ok_and(|model| model == deployment) {
+        return Ok(body);
+    }
+    let message = format!(
+        "The path names the deployment '{deployment}', and the body another model. Here a deployment is a model of \
+         OpenAI: name the same one in both, or none in the body."
+    );
+    Err(Refusal::Invalid(message, Some("model")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_of_azures_clients_are_openais() {
+        let read = |path: &'static str| {
+            let Target { path, deployment } = Target::of(path);
+            (path, deployment.map(Cow::into_owned))
+        };
+        let model = |name: &str| Some(name.to_owned());
+        assert_eq!(read("/openai/deployments/gpt-5/chat/completions"), ("/chat/completions", model("gpt-5")));
+        assert_eq!(
+            read("/openai/deployments/ft%3Agpt-4o%3Aa/embeddings"),
+            ("/embeddings", model("ft:gpt-4o:a"))
+        );
+        assert_eq!(read("/openai/v1/responses"), ("/v1/responses", None));
+        assert_eq!(read("/openai/responses"), ("/responses", None));
+        assert_eq!(read("/openai/v1/models"), ("/v1/models", None));
+        assert_eq!(read("/v1/chat/completions"), ("/v1/chat/completions", None));
+        assert_eq!(read("/openai/deployments/a%2Fb/chat/completions").1, None);
+        assert_eq!(read("/openai/deployments/dall-e-3/images/generations").1, None);
+        assert_eq!(read("/openaix/v1/models"), ("/openaix/v1/models", None));
+    }
+
+    #[test]
+    fn a_deployment_is_the_model_of_a_body_that_names_none() {
+        let with = |body: &'static str| {
+            let body = with_deployment(Bytes::from_static(body.as_bytes()), Some("gpt-5"));
+            body.map(|body| String::from_utf8(body.to_vec()).unwrap()).ok()
+        };
+        assert_eq!(with(r#" {"n":1}"#).as_deref(), Some(r#"{"model":"gpt-5","n":1}"#));
+        assert_eq!(with("{ }").as_deref(), Some(r#"{"model":"gpt-5" }"#));
+        assert_eq!(with(r#"{"model":"gpt\u002d5"}"#).as_deref(), Some(r#"{"model":"gpt\u002d5"}"#));
+        assert_eq!(with(r#"{"model":"gpt-4o"}"#), None);
+        assert_eq!(with(r#"{"model":5}"#), None);
+        assert_eq!(with(r#"{"model":null}"#), None);
+        for left in ["{", r#"{"model":"a","model":"gpt-5"}"#] {
+            assert_eq!(with(left).as_deref(), Some(left), "it is refused where bodies are read");
+        }
+    }
+}
