@@ -42,6 +42,8 @@ enum Effect {
     Removes(ObjectReference),
     /// The answer lists objects of everybody.
     Lists(ObjectKind),
+    /// The head of such an answer, which has its length.
+    AsksForList,
     /// The answer lists models.
     ListsModels,
     /// The answer names files that a batch has made.
@@ -193,10 +195,8 @@ impl Proxy {
         let Some(id) = place.id else {
             errand.effect = match *method {
                 Method::POST => Effect::Makes(place.kind),
-                Method::HEAD => {
-                    return Err(Refusal::EndpointNotAllowed(format!("HEAD {}", super::bounded(path))));
-                }
                 _ if reach == Reach::All => Effect::None,
+                Method::HEAD => Effect::AsksForList,
                 _ => Effect::Lists(place.kind),
             };
             return Ok(errand);
@@ -287,6 +287,11 @@ impl Proxy {
         match effect {
             Effect::None => Ok(answer.map(Answer::Plain)),
             Effect::Lists(kind) => self.list_of_project(asked, kind, answer, reach).await,
+            Effect::AsksForList => {
+                let mut answer = answer.map(Answer::Plain);
+                answer.headers_mut().remove(header::CONTENT_LENGTH);
+                Ok(answer)
+            }
             Effect::ListsModels => self.list_of_models(rules, caller, answer).await,
             Effect::Removes(of) => {
                 // What is not in memory is looked for in the database.

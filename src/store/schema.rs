@@ -385,28 +385,4 @@ mod tests {
         let version: i64 = db.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap();
         assert_eq!(version, VERSION);
     }
-
-    #[test]
-    fn responses_of_a_database_of_version_3_are_known_by_their_entries() {
-        let mut db = Connection::open_in_memory().unwrap();
-        let tx = db.transaction().unwrap();
-        tx.execute_batch(ROLLUP).unwrap();
-        STEPS.iter().take(3).flat_map(|step| *step).for_each(|tables| tx.execute_batch(tables).unwrap());
-        for (id, at_ms, basis) in
-            [(1, 3_000_000_000_i64, "reported"), (2, 3_000_000_001, "assumed"), (3, 1, "reported")]
-        {
-            tx.execute(
-                "INSERT INTO entry VALUES (?1, 'settle', ?2, ?2, 'p', 'k', '', '', '/v1/responses', 'm', '', '', 'default', \
-                 ?3, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, '', 200, NULL, 'resp_' || ?1, 0, NULL, 0, 0, \
-                 NULL, NULL)",
-                (id, at_ms, basis),
-            )
-            .unwrap();
-        }
-        upgrade(&tx, 3).unwrap();
-        let mut known = tx.prepare("SELECT id, project, context_tokens FROM object ORDER BY id").unwrap();
-        let known = known.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).unwrap();
-        let known: Vec<(String, String, Option<i64>)> = known.map(Result::unwrap).collect();
-        assert_eq!(known, [("resp_1".into(), "p".into(), Some(78)), ("resp_2".into(), "p".into(), None)]);
-    }
 }
