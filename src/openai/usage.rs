@@ -7,6 +7,7 @@
 
 mod calls;
 mod figures;
+mod made;
 mod outcome;
 
 use serde::Deserialize;
@@ -15,6 +16,7 @@ use self::calls::Output;
 pub(in crate::openai) use self::calls::{Call, Calls, Item, Source};
 pub(in crate::openai) use self::figures::Sides;
 use self::figures::{Figures, ToolFigures};
+pub use self::made::{Made, MadeItem};
 use self::outcome::{Choices, Incomplete};
 pub use self::outcome::{Finish, Outcome};
 use super::endpoint::Metered;
@@ -54,6 +56,8 @@ pub struct Answer {
     pub is_at_output_bound: bool,
     /// Whether a part of it was too large to be read.
     pub is_partly_unread: bool,
+    /// What upstream made beside the answer itself.
+    pub made: Made,
 }
 
 impl Answer {
@@ -158,6 +162,7 @@ impl Body<'_> {
             has_begun: self.has_output() || status.is_some(),
             is_at_output_bound: self.is_at_output_bound(),
             is_partly_unread: false,
+            made: self.output.made,
         }
     }
 
@@ -201,6 +206,11 @@ impl Body<'_> {
     /// Whether it has choices or output items.
     pub(super) const fn has_output(&self) -> bool {
         self.output.has_items || self.choices.has_any
+    }
+
+    /// Takes over what its output names.
+    pub(super) fn take_made(&mut self) -> Made {
+        std::mem::take(&mut self.output.made)
     }
 
     /// Whether it says that there was an error.

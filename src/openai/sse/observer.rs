@@ -236,6 +236,9 @@ impl Observer {
         self.has_begun = true;
         match serde_json::from_slice::<Object<ResponseEvent<'_>>>(data) {
             Ok(Object(event)) => {
+                if source == Source::Done {
+                    event.item.0.add_to(&mut self.named.made);
+                }
                 if let Some(call) = event.item.0.call() {
                     self.calls.add(call, source);
                 } else if source == Source::Done {
@@ -272,7 +275,8 @@ impl Observer {
             self.named.is_partly_unread = true;
             return;
         };
-        let Loose(body) = event.response;
+        let Loose(mut body) = event.response;
+        self.named.made.merge(body.take_made());
         self.end(body.outcome());
         body.name(&mut self.named);
         body.add_calls_to(&mut self.calls);
