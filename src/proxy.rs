@@ -37,7 +37,7 @@ use crate::domain::Demand;
 use crate::domain::demand::{Bound, Tier};
 use crate::guard::{Guard, Order};
 use crate::openai::endpoint::{self, Endpoint};
-use crate::pricing::sheet::Sheet;
+use crate::pricing::sheet::{Sheet, UnknownModel};
 use crate::proxy::auth::Caller;
 use crate::proxy::body::Answer;
 use crate::proxy::cors::{Grant, Preflight};
@@ -72,8 +72,8 @@ pub struct Rules {
     pub admit: admit::Config,
     /// Whether to read on when a client has gone, and for how long at most.
     pub drain: Option<Duration>,
-    /// Whether a model without a price is charged as the dearest.
-    pub unknown_as_dearest: bool,
+    /// What a model without a price costs.
+    pub unknown_model: UnknownModel,
     /// How refusals are worded.
     pub refuse: refuse::Config,
     /// The prices.

@@ -41,7 +41,8 @@ pub fn in_force(settings: &Settings) -> String {
     line("storage.durability", format!("{:?}", s.durability).to_lowercase());
     line("time.zone", s.zone.to_string());
     line("pricing.sheet", if s.pricing.sheet.is_some() { "from a file" } else { "built-in" }.into());
-    line("pricing.unknown_model", if s.pricing.unknown_as_dearest { "dearest" } else { "refuse" }.into());
+    line("pricing.unknown_model", format!("{:?}", s.pricing.unknown_model).to_lowercase());
+    line("pricing.region", s.pricing.region.clone().unwrap_or_else(|| "global".into()));
     line("guard.when_tight", if s.guard.clamp { "clamp" } else { "reject" }.into());
     line("guard.hold_wait", format!("{:?}", s.guard.hold_wait));
     line(

@@ -33,6 +33,7 @@ mod network;
 mod openapi;
 mod operators;
 mod organization;
+mod prices;
 mod process;
 mod race;
 mod refusals;
