@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use http::{Method, Uri};
@@ -21,10 +21,12 @@ use crate::domain::{Money, Secret};
 use crate::ledger::account::Terms;
 use crate::openai::endpoint::{Endpoint, classify, is_misspelt};
 use crate::pricing::bound::ToolsBound;
-use crate::pricing::sheet::Sheet;
+use crate::pricing::sheet::UnknownModel;
 use crate::proxy::refuse::SpendStatus;
 use crate::store::Durability;
 
+const UNKNOWN_MODELS: [(&str, UnknownModel); 3] =
+    [("family", UnknownModel::Family), ("refuse", UnknownModel::Refuse), ("dearest", UnknownModel::Dearest)];
 pub(super) const DEFAULT_UPSTREAM_KEY: &str = "OPENAI_API_KEY";
 /// What `storage.keep` may not be below.
 const KEEP_MIN: Duration = Duration::from_secs(86_400);
@@ -114,7 +116,8 @@ fn resolve(
     let levels = ["error", "warn", "info", "debug", "trace"].map(|level| (level, ()));
     let durability = [("process", Durability::Process), ("power", Durability::Power)];
     let (server, admin) = (server(raw, &mut notes), admin(raw, environment, &mut notes));
-    let (pricing, guard) = (pricing(raw, overrides, &mut notes), guard(raw, &mut notes));
+    let base_url = upstream.as_ref().map(|upstream| &upstream.base_url);
+    let (pricing, guard) = (pricing(raw, overrides, base_url, &mut notes), guard(raw, &mut notes));
     let durability = notes.one_of("storage.durability", &raw.storage.durability, &durability);
     let keep = raw.storage.keep.as_deref().map(keep).transpose();
     let keep = notes.ok("storage.keep", keep);
@@ -140,6 +143,7 @@ fn resolve(
         keep: keep?,
         zone: zone?,
         pricing: pricing?,
+        files: files(raw),
         guard: guard?,
         credit: credit?,
         classic_codes: classic?,
@@ -266,11 +270,12 @@ pub(super) fn secret(source: &SecretSource, environment: &HashMap<String, String
 fn pricing(
     raw: &Raw,
     overrides: Vec<crate::pricing::sheet::Override>,
+    base_url: Option<&Uri>,
     notes: &mut Notes<'_>,
 ) -> Option<Pricing> {
     let raw = &raw.pricing;
-    let unknown =
-        notes.one_of("pricing.unknown_model", &raw.unknown_model, &[("refuse", false), ("dearest", true)]);
+    let unknown = notes.one_of("pricing.unknown_model", &raw.unknown_model, &UNKNOWN_MODELS);
+    let region = notes.ok("pricing.region", region(raw.region.as_deref(), base_url));
     let tiers = [("default", Tier::Standard), ("priority", Tier::Priority), ("flex", Tier::Flex)];
     let default_tier = notes.one_of("pricing.default_tier", &raw.default_tier, &tiers);
     let sheet = match raw.sheet.as_str() {
@@ -282,13 +287,39 @@ fn pricing(
                 .map(Some)
         }
     }?;
-    let parsed = match &sheet {
-        None => Sheet::built_in(&overrides),
-        Some(json) => Sheet::parse(json, &overrides),
-    };
     let key = if sheet.is_some() { "pricing.sheet" } else { "price" };
-    notes.ok(key, parsed.map_err(|error| error.to_string()))?;
-    Some(Pricing { sheet, overrides, unknown_as_dearest: unknown?, default_tier: default_tier? })
+    let (unknown_model, default_tier) = (unknown?, default_tier?);
+    let pricing = Pricing { sheet, overrides, unknown_model, default_tier, region: region? };
+    notes.ok(key, pricing.sheet().map_err(|error| error.to_string()))?;
+    Some(pricing)
+}
+
+/// The region whose prices count: as it is written, else that of OpenAI's regional
+/// base URLs (`https://eu.api.openai.com/v1`).
+fn region(written: Option<&str>, base_url: Option<&Uri>) -> Result<Option<String>, String> {
+    let is_region =
+        |text: &str| (2..=16).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_lowercase());
+    match written {
+        Some("global") => Ok(None),
+        Some(region) if is_region(region) => Ok(Some(region.to_owned())),
+        Some(other) => Err(format!("{other:?} is no region; write it as \"us\", \"eu\" or \"global\"")),
+        None => {
+            let host = base_url.and_then(Uri::host).map(str::to_ascii_lowercase).unwrap_or_default();
+            let region = host.strip_suffix(".api.openai.com").filter(|region| is_region(region));
+            Ok(region.map(str::to_owned))
+        }
+    }
+}
+
+/// The files that values are read from, beside the configuration and certificates.
+fn files(raw: &Raw) -> Vec<PathBuf> {
+    let alerts = &raw.alerts;
+    let secrets = [raw.upstream.api_key.as_ref(), raw.admin.token.as_ref()].into_iter().flatten();
+    let secrets = secrets.chain(alerts.email.iter().flat_map(|email| &email.password));
+    let secrets = secrets.chain(alerts.webhook.iter().map(|webhook| &webhook.secret));
+    let secrets = secrets.chain(alerts.slack.iter().map(|slack| &slack.url));
+    let sheet = Some(raw.pricing.sheet.as_str()).filter(|sheet| *sheet != "built-in");
+    secrets.filter_map(|source| source.file.as_deref()).chain(sheet).map(PathBuf::from).collect()
 }
 
 fn guard(raw: &Raw, notes: &mut Notes<'_>) -> Option<Guard> {
