@@ -21,11 +21,13 @@ mod limits;
 pub mod metrics;
 mod organization;
 mod paging;
+mod storage;
 mod usage;
 mod view;
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use axum::Router;
@@ -59,6 +61,8 @@ pub struct InForce {
     pub hosts: Vec<String>,
     /// Whether caps that will be reached are told.
     pub tells_forecast: bool,
+    /// How long entries are kept; for ever if it is not said.
+    pub keep: Option<Duration>,
     /// When the price sheet was made, in Unix seconds.
     pub prices_as_of_s: i64,
 }

@@ -28,7 +28,7 @@ use crate::guard::Guard;
 use crate::store::organization::Channel as Mail;
 use crate::store::outbox::{self, Alert, Due, Outcome};
 
-pub use email::{Config as EmailConfig, is_address};
+pub use email::{Config as EmailConfig, MailTls, is_address};
 pub use roster::Listed;
 pub use slack::Config as SlackConfig;
 pub use told::{Telling, Voice};
@@ -67,6 +67,23 @@ pub struct Config {
 pub struct ChannelError {
     channel: String,
     problem: String,
+}
+
+/// Why a message was not taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Unsent {
+    /// For now; it is tried again.
+    Yet(String),
+    /// Its receiver is refused for good, whatever becomes of others.
+    Refused(String),
+}
+
+impl Unsent {
+    fn text(self) -> String {
+        match self {
+            Self::Yet(text) | Self::Refused(text) => text,
+        }
+    }
 }
 
 /// A way to reach operators.
@@ -130,17 +147,46 @@ impl Channels {
 }
 
 impl Channel {
-    /// Tries once to deliver, within a bounded time. It is now `now_s`.
-    /// `mail` is whom an e-mail is for, if not those it is configured for.
-    async fn send(&self, telling: &Telling, mail: Option<&Mail>, now_s: i64) -> Result<(), String> {
+    /// Tries once to deliver, within a bounded time. It is now `now_s`. `recipient` is whom an
+    /// e-mail is for, and `mail` what a spend alert says of it.
+    async fn send(
+        &self,
+        telling: &Telling,
+        recipient: Option<&str>,
+        mail: Option<&Mail>,
+        now_s: i64,
+    ) -> Result<(), Unsent> {
         let sending = async {
             match &self.means {
-                Means::Email(email) => email.send(telling, mail).await,
-                Means::Webhook(webhook) => webhook.send(telling, now_s).await,
-                Means::Slack(slack) => slack.send(telling).await,
+                Means::Email(email) => email.send(telling, recipient, mail).await,
+                Means::Webhook(webhook) => webhook.send(telling, now_s).await.map_err(Unsent::Yet),
+                Means::Slack(slack) => slack.send(telling).await.map_err(Unsent::Yet),
             }
         };
-        timeout(SEND_MAX, sending).await.unwrap_or_else(|_| Err(format!("no answer within {SEND_MAX:?}")))
+        let late = |_| Err(Unsent::Yet(format!("no answer within {SEND_MAX:?}")));
+        timeout(SEND_MAX, sending).await.unwrap_or_else(late)
+    }
+
+    /// Sends a test message to all that it is configured for; the error names those it did not reach.
+    async fn test(&self, telling: &Telling, now_s: i64) -> Result<(), String> {
+        let Means::Email(email) = &self.means else {
+            return self.send(telling, None, None, now_s).await.map_err(Unsent::text);
+        };
+        let mut failed = Vec::new();
+        for recipient in email.recipients() {
+            if let Err(error) = self.send(telling, Some(&recipient), None, now_s).await {
+                failed.push(format!("{recipient}: {}", error.text()));
+            }
+        }
+        if failed.is_empty() { Ok(()) } else { Err(failed.join("; ")) }
+    }
+
+    /// The names that its deliveries have.
+    fn deliveries(&self) -> Vec<String> {
+        match &self.means {
+            Means::Email(email) => email.recipients().map(|recipient| outbox::email_to(&recipient)).collect(),
+            Means::Webhook(_) | Means::Slack(_) => vec![self.name.clone()],
+        }
     }
 }
 
@@ -168,7 +214,7 @@ impl Outbox {
         let telling = Telling::test(&channels.voice, &self.guard);
         let mut results = Vec::new();
         for channel in &channels.all {
-            results.push((channel.name.clone(), channel.send(&telling, None, clock.now_s()).await));
+            results.push((channel.name.clone(), channel.test(&telling, clock.now_s()).await));
         }
         results
     }
@@ -205,7 +251,7 @@ impl Outbox {
         wakes: &[Arc<Notify>],
         stop: &mut watch::Receiver<bool>,
     ) {
-        let names: Vec<String> = channels.all.iter().map(|channel| channel.name.clone()).collect();
+        let names: Vec<String> = channels.all.iter().flat_map(|channel| channel.deliveries()).collect();
         loop {
             let marked = self.guard.marks().notified();
             let (names, now_ms) = (names.clone(), self.guard.clock().now_ms());
@@ -215,7 +261,8 @@ impl Outbox {
             }
             let again = async {
                 match routed {
-                    Ok(()) => std::future::pending().await,
+                    Ok(None) => std::future::pending().await,
+                    Ok(Some(at_ms)) => sleep(wait_until(at_ms, now_ms)).await,
                     Err(_) => sleep(PAUSE).await,
                 }
             };
@@ -227,6 +274,12 @@ impl Outbox {
             }
         }
     }
+}
+
+/// How long to wait for an instant, or for a part of that time.
+fn wait_until(at_ms: i64, now_ms: i64) -> Duration {
+    let wait_ms = at_ms.saturating_sub(now_ms).clamp(0, WAIT_MAX_MS);
+    Duration::from_millis(u64::try_from(wait_ms).unwrap_or(0))
 }
 
 /// Delivers through one channel.
@@ -243,10 +296,7 @@ impl Desk {
         while !*self.over.borrow() {
             let wait = match self.found().await {
                 Ok((due, _)) if !due.is_empty() => self.deliver(due).await,
-                Ok((_, next_ms)) => next_ms.map(|next_ms| {
-                    let wait_ms = next_ms.saturating_sub(self.guard.clock().now_ms()).clamp(0, WAIT_MAX_MS);
-                    Duration::from_millis(u64::try_from(wait_ms).unwrap_or(0))
-                }),
+                Ok((_, next_ms)) => next_ms.map(|next_ms| wait_until(next_ms, self.guard.clock().now_ms())),
                 Err(()) => Some(PAUSE),
             };
             let waited = async {
@@ -273,34 +323,39 @@ impl Desk {
         found.await.map_err(|error| tracing::warn!(%error, "alerts can't be read"))
     }
 
-    /// Delivers one after the other, up to the first that fails: the next one
-    /// would fail too. Returns how long to wait.
+    /// Delivers one after the other, up to the first that fails for now: the next
+    /// one would fail too. Returns how long to wait.
     async fn deliver(&self, due: Vec<Due>) -> Option<Duration> {
-        for Due { alert, attempts, mail } in due {
+        for Due { alert, channel, attempts, mail } in due {
             if *self.over.borrow() {
                 break;
             }
             let telling = Telling::of(&alert, &self.voice, &self.guard);
-            let sent = self.channel.send(&telling, mail.as_ref(), self.guard.clock().now_s()).await;
-            let is_sent = sent.is_ok();
+            let (recipient, now_s) = (outbox::recipient(&channel), self.guard.clock().now_s());
+            let sent = self.channel.send(&telling, recipient, mail.as_ref(), now_s).await;
+            let goes_on = !matches!(sent, Err(Unsent::Yet(_)));
             let outcome = self.outcome(&alert, attempts, sent);
-            self.note(alert.id, outcome).await;
-            if !is_sent {
+            self.note(alert.id, &channel, outcome).await;
+            if !goes_on {
                 return Some(PAUSE);
             }
         }
         Some(Duration::ZERO)
     }
 
-    fn outcome(&self, alert: &Alert, attempts: u32, sent: Result<(), String>) -> Outcome {
+    fn outcome(&self, alert: &Alert, attempts: u32, sent: Result<(), Unsent>) -> Outcome {
         let metrics = self.guard.metrics();
-        let Err(error) = sent else {
-            metrics.alerted(self.channel.kind, "sent");
-            return Outcome::Sent;
+        let (error, is_refused) = match sent {
+            Ok(()) => {
+                metrics.alerted(self.channel.kind, "sent");
+                return Outcome::Sent;
+            }
+            Err(Unsent::Yet(error)) => (error, false),
+            Err(Unsent::Refused(error)) => (error, true),
         };
         let now_ms = self.guard.clock().now_ms();
         let doubled = AGAIN_AFTER_MS.saturating_mul(1 << attempts.min(16));
-        if now_ms.saturating_sub(alert.at_ms) >= GIVE_UP_AFTER_MS {
+        if is_refused || now_ms.saturating_sub(alert.at_ms) >= GIVE_UP_AFTER_MS {
             metrics.alerted(self.channel.kind, "given_up");
             tracing::error!(channel = %self.channel.name, alert = alert.id, %error, "an alert could not be delivered and is given up");
             return Outcome::GivenUp(error);
@@ -311,11 +366,11 @@ impl Desk {
     }
 
     /// Notes an outcome. It goes on trying: what is sent must not be sent again.
-    async fn note(&self, id: u64, outcome: Outcome) {
+    async fn note(&self, id: u64, channel: &str, outcome: Outcome) {
         let noting = async {
             loop {
                 let (name, now_ms, outcome) =
-                    (self.channel.name.clone(), self.guard.clock().now_ms(), outcome.clone());
+                    (channel.to_owned(), self.guard.clock().now_ms(), outcome.clone());
                 let noted = self.guard.run(move |db| outbox::note(db, id, &name, now_ms, &outcome)).await;
                 let Err(error) = noted else { return };
                 tracing::warn!(%error, "what came of an alert can't be written yet");

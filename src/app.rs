@@ -61,6 +61,8 @@ pub struct App {
     /// The admin token, or where it is.
     pub token: token::Token,
     settings: Settings,
+    /// Those of the start, of which some keys stay in force until the next.
+    started: Settings,
     config_file: Option<PathBuf>,
     in_force: Arc<ArcSwap<InForce>>,
     rules: Arc<ArcSwap<Rules>>,
@@ -117,25 +119,36 @@ impl App {
             admin_task: TaskTracker::new(),
             guard,
             token,
+            started: settings.clone(),
             settings,
             config_file,
             stop,
             writer,
         };
-        let (outbox, until) = (Arc::clone(&app.outbox), stopping.clone());
-        app.admin_task.spawn(async move { outbox.run(until).await });
+        app.start_background(&stopping);
+        app.serve_admin(admin_listener, stopping.clone())?;
+        app.serve_proxy(listeners, &stopping)?;
+        Ok(app)
+    }
+
+    /// Starts what goes on beside requests, until it is stopped.
+    fn start_background(&self, stopping: &watch::Receiver<bool>) {
+        let (outbox, until) = (Arc::clone(&self.outbox), stopping.clone());
+        self.admin_task.spawn(async move { outbox.run(until).await });
         let (lookout, in_force, until) =
-            (Arc::clone(&app.lookout), Arc::clone(&app.in_force), stopping.clone());
+            (Arc::clone(&self.lookout), Arc::clone(&self.in_force), stopping.clone());
         let settings = move || {
             let in_force = in_force.load();
             (Arc::clone(&in_force.zone), in_force.tells_forecast)
         };
-        app.admin_task.spawn(async move { lookout.run(settings, until).await });
-        let (guard, until) = (Arc::clone(&app.guard), stopping.clone());
-        app.admin_task.spawn(async move { guard.sum_up_days(until).await });
-        app.serve_admin(admin_listener, stopping.clone())?;
-        app.serve_proxy(listeners, &stopping)?;
-        Ok(app)
+        self.admin_task.spawn(async move { lookout.run(settings, until).await });
+        let (guard, until) = (Arc::clone(&self.guard), stopping.clone());
+        self.admin_task.spawn(async move { guard.sum_up_days(until).await });
+        let (guard, until) = (Arc::clone(&self.guard), stopping.clone());
+        self.admin_task.spawn(async move { guard.watch_credit(until).await });
+        let (guard, in_force, until) =
+            (Arc::clone(&self.guard), Arc::clone(&self.in_force), stopping.clone());
+        self.admin_task.spawn(async move { guard.prune_old(|| in_force.load().keep, until).await });
     }
 
     fn serve_admin(

@@ -11,6 +11,7 @@ mod keys;
 mod ledger;
 mod limits;
 mod prices;
+mod storage;
 mod table;
 mod usage;
 
@@ -41,6 +42,7 @@ pub async fn run(command: Command, connection: &Connection) -> Result<(), Failur
         Command::Credits { command, format } => credits::run(command, format, connection).await,
         Command::Usage(wanted) => usage::run(wanted, connection).await,
         Command::Ledger { command, format } => ledger::run(command, format, connection).await,
+        Command::Storage { command, format } => storage::run(command, format, connection).await,
         Command::Prices { command, format } => prices::run(command, format),
         Command::Alerts { command, format } => alerts::run(command, format, connection).await,
         Command::Serve { .. } | Command::Demo { .. } | Command::Check { .. } | Command::Config { .. } => {

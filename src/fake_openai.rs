@@ -13,7 +13,7 @@ mod stream;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -27,6 +27,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::fake_openai::answers::Api;
 use crate::fake_openai::stream::Events;
 use crate::net::{Serving, Timeouts};
+use crate::sync::unpoisoned;
 
 const BODY_BYTES_MAX: usize = 256 << 20;
 
@@ -77,11 +78,11 @@ pub async fn serve(
 impl Fake {
     /// What each model was served.
     pub fn served(&self) -> BTreeMap<String, Served> {
-        self.models.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        unpoisoned(self.models.lock()).clone()
     }
 
     fn note(&self, model: &str, served: Served) {
-        let mut models = self.models.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut models = unpoisoned(self.models.lock());
         let sum = models.entry(model.to_owned()).or_default();
         sum.requests += served.requests;
         sum.prompt_tokens += served.prompt_tokens;
@@ -98,7 +99,8 @@ impl Fake {
         match head.uri.path() {
             "/__stats" => return answer(StatusCode::OK, &self.stats()),
             "/__last" => {
-                return answer(StatusCode::OK, &self.last.lock().unwrap_or_else(PoisonError::into_inner));
+                let last = unpoisoned(self.last.lock()).clone();
+                return answer(StatusCode::OK, &last);
             }
             _ => {}
         }
@@ -135,7 +137,7 @@ impl Fake {
         let shown =
             if body.len() < 1 << 16 { String::from_utf8_lossy(body).into_owned() } else { String::new() };
         let last = json!({ "method": head.method.as_str(), "uri": head.uri.to_string(), "headers": headers, "body": shown });
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = last;
+        *unpoisoned(self.last.lock()) = last;
     }
 
     fn stats(&self) -> Value {

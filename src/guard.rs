@@ -5,6 +5,7 @@
 //! still under the lock, so that the database's order is the ledger's order.
 
 mod accounts;
+mod adjust;
 pub mod admin_keys;
 pub mod audit;
 pub mod credit;
@@ -14,18 +15,24 @@ pub mod limits;
 mod marks;
 pub mod meters;
 pub mod models;
+pub mod names;
+pub mod objects;
 pub mod observe;
 pub mod organization;
+mod pace;
+mod reading;
 pub mod recovery;
 pub mod refused;
 pub mod reservation;
+pub mod retention;
 pub mod self_service;
 pub mod spend_alerts;
 pub mod trail;
 pub mod waiting;
 mod wrong_keys;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
@@ -33,21 +40,22 @@ use tokio::sync::Notify;
 use crate::clock::Clock;
 use crate::domain::demand::{Bound, Tier};
 use crate::domain::{Limit, Money};
-use crate::guard::credit::CreditError;
-use crate::guard::trail::{Actor, Change};
 use crate::guard::waiting::Locked;
 use crate::keys::Ring;
 use crate::ledger::denial::Denial;
-use crate::ledger::entry::{Attribution, Entry, Hold, Kind};
+use crate::ledger::entry::{Attribution, Hold};
 use crate::ledger::meter::Reading;
 use crate::ledger::waiting::Turn;
 use crate::ledger::{Admission, Ask, Caps, Headroom, Ledger};
 use crate::metrics::Metrics;
 use crate::store::rows::Names;
-use crate::store::{Reader, StoreError, Writer, Written, reader};
-use crate::throttle::Throttle;
+use crate::store::{Reader, StoreError, Writer, Written};
+use crate::sync::unpoisoned;
+use crate::throttle::{Largest, Throttle};
 
+pub use adjust::AdjustError;
 pub use limits::LimitError;
+pub use pace::Paced;
 pub use reservation::{Ending, Reservation, Settled};
 
 /// One ledger with everything around it. Shared by all requests.
@@ -70,6 +78,8 @@ pub struct Guard {
     metrics: Arc<Metrics>,
     /// The rules as they were written; the lock makes changes one at a time.
     book: tokio::sync::Mutex<limits::Book>,
+    /// Names of keys and projects that limits write, to be looked up when they are given.
+    written_names: ArcSwap<HashSet<(names::Named, String)>>,
     /// Makes changes of keys and projects one at a time.
     ring_changes: tokio::sync::Mutex<()>,
     seen: marks::Seen,
@@ -80,8 +90,13 @@ pub struct Guard {
     accounts: accounts::Accounts,
     /// Makes grants of prepaid credit one at a time.
     grants: tokio::sync::Mutex<()>,
+    /// Makes pruning one at a time.
+    pruning: tokio::sync::Mutex<()>,
+    /// Makes corrections of entries one at a time.
+    corrections: tokio::sync::Mutex<()>,
     organization: organization::Organization,
     refused: refused::Remembered,
+    objects: objects::Objects,
 }
 
 /// A request that wants to spend.
@@ -114,20 +129,6 @@ pub enum Refused {
     Unavailable,
     /// As many requests are open as may be.
     Full,
-}
-
-/// Why an entry was not corrected.
-#[derive(Debug, thiserror::Error)]
-pub enum AdjustError {
-    /// There is no settled entry of that id, and no grant.
-    #[error("no settled entry has that id, and no grant")]
-    NoSuchEntry,
-    /// The grant can't be corrected.
-    #[error(transparent)]
-    Credit(#[from] CreditError),
-    /// The database failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
 }
 
 impl Names for Ring {
@@ -217,7 +218,8 @@ impl Guard {
 
     /// The kinds of enforced caps that a request of this attribution counts on.
     pub fn caps(&self, of: &Attribution) -> Caps {
-        self.ledger().caps(of)
+        let caps = self.ledger().caps(of);
+        Caps { tokens: caps.tokens || self.largest_take(of) != Largest::default(), ..caps }
     }
 
     /// The limits that a request of this attribution counts on, rates aside.
@@ -244,113 +246,6 @@ impl Guard {
     /// Told whenever there is something new to tell operators.
     pub fn marks(&self) -> &Arc<Notify> {
         &self.marks
-    }
-
-    /// Adds a correction to a settled entry, in that entry's windows, or to a grant
-    /// of prepaid credit.
-    pub async fn adjust(
-        &self,
-        id: u64,
-        amount: Money,
-        note: String,
-        by: &Actor,
-    ) -> Result<Entry, AdjustError> {
-        self.writer.flush().await?;
-        let ring = Arc::clone(&self.ring);
-        let found = self.read(move |db| reader::entry(db, id, &*ring)).await?;
-        if found.as_ref().is_some_and(|entry| entry.kind == Kind::Grant) {
-            let grant = self.correct_grant(id, amount, note, by).await?;
-            return grant.map(|grant| grant.entry()).ok_or(AdjustError::NoSuchEntry);
-        }
-        let original = found.filter(|entry| entry.kind == Kind::Settle).ok_or(AdjustError::NoSuchEntry)?;
-        let slot = self.writer.operators_slot().await?;
-        let slot_after = self.writer.operators_slot().await?;
-        let (entry, told) = {
-            let mut ledger = self.ledger();
-            let entry = Entry {
-                id: ledger.take_id(),
-                kind: Kind::Adjust,
-                created_ms: self.clock.now_ms(),
-                cost: amount,
-                tool_fees: Money::ZERO,
-                tokens: crate::domain::Tokens::default(),
-                held: Bound::default(),
-                basis: None,
-                corrects: Some(id),
-                note: Some(note),
-                ..original
-            };
-            let crossings = ledger.apply(&entry);
-            let freed = ledger.freed();
-            self.writer.push_entry(Box::new(entry.clone()), crossings, freed, slot);
-            // Right behind the correction, whose row in the ledger it repeats.
-            let row = Change::of_correction(&entry).row(by, entry.created_ms);
-            let told = self.writer.queue_job(slot_after, move |db| crate::store::trail::insert(db, &row));
-            (entry, told)
-        };
-        // It counts already; a failure here must not invite to do it twice.
-        if let Err(error) = self.writer.flush().await {
-            tracing::warn!(%error, "a correction counts, and is written as soon as the ledger can be");
-        }
-        if !matches!(told.await, Ok(Ok(()))) {
-            tracing::warn!(id = entry.id, "a correction counts, but the audit trail does not tell of it");
-        }
-        Ok(entry)
-    }
-
-    /// Runs a query on a thread of its own, after all that was queued for the
-    /// database before: whoever has been answered finds what he did.
-    pub async fn read<T, F>(&self, work: F) -> Result<T, StoreError>
-    where
-        T: Send + 'static,
-        F: FnOnce(&rusqlite::Connection) -> rusqlite::Result<T> + Send + 'static,
-    {
-        self.read_with(self.reader.clone(), work).await
-    }
-
-    /// The same for a query that may take long, which only others of its kind wait
-    /// for.
-    pub async fn read_long<T, F>(&self, work: F) -> Result<T, StoreError>
-    where
-        T: Send + 'static,
-        F: FnOnce(&rusqlite::Connection) -> rusqlite::Result<T> + Send + 'static,
-    {
-        self.read_with(self.long_reader.clone(), work).await
-    }
-
-    /// The same for what a key asks about itself.
-    pub async fn read_for_key<T, F>(&self, work: F) -> Result<T, StoreError>
-    where
-        T: Send + 'static,
-        F: FnOnce(&rusqlite::Connection) -> rusqlite::Result<T> + Send + 'static,
-    {
-        self.read_with(self.key_reader.clone(), work).await
-    }
-
-    async fn read_with<T, F>(&self, reader: Reader, work: F) -> Result<T, StoreError>
-    where
-        T: Send + 'static,
-        F: FnOnce(&rusqlite::Connection) -> rusqlite::Result<T> + Send + 'static,
-    {
-        // A database that can't be written can still be read.
-        let _ = self.writer.flush().await;
-        let done = tokio::task::spawn_blocking(move || reader.query(work)).await;
-        done.map_err(|_| StoreError::Unavailable)?
-    }
-
-    /// Does work on the database that is no business of the ledger's, after all that
-    /// was queued for it before.
-    pub async fn run<T, F>(&self, work: F) -> Result<T, StoreError>
-    where
-        T: Send + 'static,
-        F: FnOnce(&mut rusqlite::Connection) -> rusqlite::Result<T> + Send + 'static,
-    {
-        self.writer.run(work).await
-    }
-
-    /// Waits until all that was queued before is in the database.
-    pub async fn flush(&self) -> Result<(), StoreError> {
-        self.writer.flush().await
     }
 
     /// The clock.
@@ -384,7 +279,6 @@ impl Guard {
     }
 
     fn ledger(&self) -> Locked<'_> {
-        // A panic under the lock may have left half a change behind: go no further.
-        Locked::new(self.ledger.lock().unwrap_or_else(PoisonError::into_inner))
+        Locked::new(unpoisoned(self.ledger.lock()))
     }
 }

@@ -5,16 +5,17 @@
 //! it was before or as it is after, and every request that comes after the
 //! change has been answered sees it as it is after.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, RwLock};
 
 use arc_swap::ArcSwap;
 use dashmap::DashMap;
 use foldhash::quality::RandomState;
 use sha2::{Digest as _, Sha256};
 
-use crate::domain::{Pattern, Secret, id};
+use crate::domain::{Pattern, Secret, id, model};
+use crate::sync::unpoisoned;
 
 /// What a virtual key starts with.
 pub const PREFIX: &str = "sk-guard-";
@@ -81,8 +82,8 @@ impl Key {
     }
 
     /// Whether it may use a model.
-    pub fn allows(&self, model: &str) -> bool {
-        self.models.is_empty() || self.models.iter().any(|pattern| pattern.matches(model))
+    pub fn allows(&self, asked: &str) -> bool {
+        self.models.is_empty() || self.models.iter().any(|rule| model::permits(rule.as_str(), asked))
     }
 }
 
@@ -106,7 +107,7 @@ pub struct Project {
 pub struct ModelRule {
     /// Whether it may use all but those listed, instead of only those.
     pub denies: bool,
-    /// The models' names.
+    /// The models.
     pub models: Vec<String>,
 }
 
@@ -116,11 +117,17 @@ impl ModelRule {
         if denies { "deny_list" } else { "allow_list" }
     }
 
-    /// A model is denied by the name asked for and by the one it is priced as;
-    /// it is allowed by the name asked for alone.
+    /// A model is denied if the name asked for may be one that is listed, or the name it is
+    /// priced as is listed; it is allowed if the name asked for certainly is one.
     fn allows(&self, asked: &str, priced_as: Option<&str>) -> bool {
-        let lists = |name: &str| self.models.iter().any(|listed| listed == name);
-        if self.denies { !lists(asked) && !priced_as.is_some_and(lists) } else { lists(asked) }
+        let denied = |rule: &String| {
+            model::reaches(rule, asked) || priced_as.is_some_and(|id| model::permits(rule, id))
+        };
+        if self.denies {
+            !self.models.iter().any(denied)
+        } else {
+            self.models.iter().any(|rule| model::permits(rule, asked))
+        }
     }
 }
 
@@ -177,6 +184,18 @@ impl Ring {
         keys
     }
 
+    /// The ids of the keys that have one of these names and are not revoked, ascending.
+    pub fn ids_of_active(&self, names: &HashSet<&str>) -> HashMap<String, Vec<String>> {
+        let mut found: HashMap<String, Vec<String>> = HashMap::new();
+        for key in self.by_id.iter().filter(|key| key.revoked_s.is_none() && names.contains(&*key.name)) {
+            found.entry(key.name.to_string()).or_default().push(key.id.to_string());
+        }
+        for ids in found.values_mut() {
+            ids.sort_unstable();
+        }
+        found
+    }
+
     /// Whether there is a key like that.
     pub fn any(&self, is_wanted: impl Fn(&Key) -> bool) -> bool {
         self.by_id.iter().any(|key| is_wanted(key.value()))
@@ -184,18 +203,18 @@ impl Ring {
 
     /// The project of an id.
     pub fn project(&self, id: &str) -> Option<Project> {
-        self.projects.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
+        unpoisoned(self.projects.read()).get(id).cloned()
     }
 
     /// Puts a project in place of the one with its id.
     pub fn put_project(&self, project: Project) {
-        let mut projects = self.projects.write().unwrap_or_else(PoisonError::into_inner);
+        let mut projects = unpoisoned(self.projects.write());
         projects.insert(Arc::clone(&project.id), project);
     }
 
     /// Every project, in the order of their making.
     pub fn projects(&self) -> Vec<Project> {
-        let projects = self.projects.read().unwrap_or_else(PoisonError::into_inner);
+        let projects = unpoisoned(self.projects.read());
         let mut projects: Vec<_> = projects.values().cloned().collect();
         projects.sort_unstable_by(|a, b| (a.created_s, &a.id).cmp(&(b.created_s, &b.id)));
         projects
@@ -226,7 +245,7 @@ impl Ring {
 
     /// The name of a project; its id if it has none.
     pub fn project_name(&self, id: &str) -> Arc<str> {
-        let projects = self.projects.read().unwrap_or_else(PoisonError::into_inner);
+        let projects = unpoisoned(self.projects.read());
         projects.get(id).map_or_else(|| id.into(), |project| Arc::clone(&project.name))
     }
 

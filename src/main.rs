@@ -50,7 +50,7 @@ async fn run(arguments: Cli) -> Result<(), Failure> {
             app::demo::run(seconds).await.map_err(failed)
         }
         Command::Check {} => {
-            say(text::in_force(&settings()?).trim_end());
+            say(settings()?.text.trim_end());
             Ok(())
         }
         Command::Config { .. } => {
@@ -64,6 +64,7 @@ async fn run(arguments: Cli) -> Result<(), Failure> {
         | Command::Credits { .. }
         | Command::Usage(_)
         | Command::Ledger { .. }
+        | Command::Storage { .. }
         | Command::Prices { .. }) => cli::run(command, &connection(&arguments, settings)?).await,
     }
 }

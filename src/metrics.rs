@@ -63,6 +63,8 @@ pub struct Metrics {
     limit_reset: GaugeVec,
     forecast: GaugeVec,
     credit_balance: GaugeVec,
+    storage: GaugeVec,
+    storage_free: GaugeVec,
     limit_reached: GaugeVec,
     key_names: GaugeVec,
 }
@@ -241,6 +243,18 @@ impl Metrics {
                 &meter,
             )?,
             forecast: gauge_vec(r, "spendguard_forecast_usd", "What the month will come to.", &["bound"])?,
+            storage: gauge_vec(
+                r,
+                "spendguard_storage_bytes",
+                "What the ledger's database and its log take.",
+                &[],
+            )?,
+            storage_free: gauge_vec(
+                r,
+                "spendguard_storage_free_bytes",
+                "What the disk of the ledger has left.",
+                &[],
+            )?,
             credit_balance: gauge_vec(
                 r,
                 "spendguard_credit_balance_usd",

@@ -85,8 +85,6 @@ impl Lookout {
     pub async fn run(&self, settings: impl Fn() -> (Arc<str>, bool) + Send, mut stop: watch::Receiver<bool>) {
         while !*stop.borrow() {
             let (zone, tells) = settings();
-            // Credit expires without a request.
-            self.guard.note_low_credit();
             let wait = match look(&self.guard, &zone).await {
                 Ok(outlook) => {
                     if tells {

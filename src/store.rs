@@ -6,6 +6,7 @@
 
 pub mod buckets;
 mod checkpoint;
+pub(crate) mod codec;
 pub mod credit;
 pub(crate) mod days;
 mod desk;
@@ -13,12 +14,15 @@ mod found;
 pub(crate) mod group;
 mod handover;
 mod lock;
+pub mod objects;
 pub mod of_key;
 pub mod organization;
 pub mod outbox;
 pub mod past;
+mod private;
 mod queue;
 pub mod reader;
+pub mod retention;
 pub(crate) mod rollup;
 pub mod rows;
 pub mod rule;
@@ -129,8 +133,8 @@ pub enum StoreError {
         /// What SQLite said.
         source: rusqlite::Error,
     },
-    /// SQLite failed.
-    #[error("the database failed: {0}")]
+    /// SQLite failed, or a value in it can't be read.
+    #[error("the database failed: {}", because(.0))]
     Sqlite(#[from] rusqlite::Error),
     /// The writer is gone or can't write.
     #[error("the ledger can't be written")]
@@ -157,6 +161,14 @@ impl StoreError {
             ) => Self::Unwritable { path, source: error },
             _ => Self::Sqlite(error),
         }
+    }
+}
+
+/// What SQLite said, or which value can't be read.
+fn because(error: &rusqlite::Error) -> String {
+    match error {
+        rusqlite::Error::FromSqlConversionFailure(_, _, cause) => cause.to_string(),
+        error => error.to_string(),
     }
 }
 
@@ -191,6 +203,7 @@ impl Store {
         let at = |source| StoreError::Folder { path: folder.to_owned(), source };
         // Whose keys spent how much is nobody else's business.
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(at)?;
+        private::close(folder);
         let (lock, last_run) = Lock::take(folder)?;
         let path = folder.join(DATABASE);
         let found = found::ledger(&path, last_run)?;
@@ -243,7 +256,9 @@ impl Store {
     fn open_rows(&self) -> rusqlite::Result<(Result<Vec<HoldRow>, String>, u64)> {
         let db = self.connect()?;
         let last: i64 = db.query_row("SELECT COALESCE(MAX(id), 0) FROM entry", [], |row| row.get(0))?;
-        let mut last = u64::try_from(last).unwrap_or(0);
+        // An id that was pruned is not given again.
+        let pruned = retention::pruned(&db)?.map_or(0, |pruned| pruned.last_id);
+        let mut last = u64::try_from(last).unwrap_or(0).max(pruned);
         let mut open = Vec::new();
         for (first_id, text) in rows::hold_batches(&db)? {
             for line in text.lines() {

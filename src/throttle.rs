@@ -1,11 +1,19 @@
-//! Rates: requests or tokens per minute, by token buckets (GCRA).
+//! Rates: requests or tokens per minute, by buckets that refill (GCRA).
 //!
-//! A rate is no budget: it refills, and says when. Money is never kept here.
+//! A rate is no budget: it refills, and says when. Money is never kept here. Requests are
+//! counted when they come (`governor`). Tokens are taken by what a request may use at most,
+//! and what it did not use is given back when it ends.
+
+mod bucket;
 
 use std::num::NonZeroU32;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
+use foldhash::quality::RandomState;
 use governor::clock::{Clock as _, DefaultClock};
 use governor::middleware::StateInformationMiddleware;
 use governor::state::keyed::DashMapStateStore;
@@ -15,10 +23,12 @@ use crate::domain::Limit;
 use crate::domain::limit::{Mode, Unit};
 use crate::ledger::entry::Attribution;
 use crate::ledger::meter::{Subject, subject};
+use crate::throttle::bucket::{Bucket, Taking};
 
-type Bucket = RateLimiter<Subject, DashMapStateStore<Subject>, DefaultClock, StateInformationMiddleware>;
+type Requests = RateLimiter<Subject, DashMapStateStore<Subject>, DefaultClock, StateInformationMiddleware>;
 
-/// The number of subjects of one rate at which idle buckets are swept out.
+/// The number of subjects of one rate from which full buckets are swept out. A bucket is full
+/// again within a minute of its last request, so what is left is what came in a minute.
 const BUCKETS_SWEPT_AT: usize = 100_000;
 
 /// All rate limits in force.
@@ -30,19 +40,50 @@ pub struct Throttle {
 #[derive(Debug)]
 struct Rate {
     limit: Arc<Limit>,
-    burst: u32,
-    bucket: Arc<Bucket>,
+    /// What may be taken in a minute, and at once.
+    size: u64,
+    buckets: Buckets,
 }
 
-/// What a request takes from the rates.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug)]
+enum Buckets {
+    Requests(Arc<RequestBuckets>),
+    Tokens(Arc<TokenBuckets>),
+}
+
+#[derive(Debug)]
+struct RequestBuckets {
+    by_subject: Requests,
+    swept_at: AtomicUsize,
+}
+
+#[derive(Debug)]
+struct TokenBuckets {
+    by_subject: DashMap<Subject, Arc<Mutex<Bucket>>, RandomState>,
+    swept_at: AtomicUsize,
+}
+
+/// Tokens that a request takes from the rates, or has used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Take {
-    /// Tokens that it is reckoned to use, input and output together.
+    /// Input and output together.
     pub tokens: u64,
     /// The input part.
     pub input_tokens: u64,
     /// The output part.
     pub output_tokens: u64,
+}
+
+/// The most tokens that any request may take, by what the rates that apply are of; `None`
+/// is without end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Largest {
+    /// Input and output together.
+    pub tokens: Option<u64>,
+    /// The input part.
+    pub input_tokens: Option<u64>,
+    /// The output part.
+    pub output_tokens: Option<u64>,
 }
 
 /// What is left of a rate, for the `x-ratelimit-*` headers.
@@ -51,9 +92,9 @@ pub struct RateLeft {
     /// Whether it counts requests, not tokens.
     pub of_requests: bool,
     /// The rate per minute.
-    pub limit: u32,
+    pub limit: u64,
     /// What may be taken at once.
-    pub remaining: u32,
+    pub remaining: u64,
     /// Until all may be taken again.
     pub reset: Duration,
 }
@@ -64,7 +105,7 @@ pub struct Throttled {
     /// The limit.
     pub limit: Arc<Limit>,
     /// What the request would take.
-    pub requested: u32,
+    pub requested: u64,
     /// What is left now.
     pub left: RateLeft,
     /// When to come again; `None` if it takes more than a minute's worth.
@@ -74,41 +115,82 @@ pub struct Throttled {
 /// What the rates say of a request.
 #[derive(Debug, Default)]
 pub struct Paced {
-    /// What is left of each rate that applies.
+    /// What is left of the tightest rate of requests, and of the tightest of tokens.
     pub left: Vec<RateLeft>,
     /// Limits in shadow mode that would have refused it.
     pub would_reject: Vec<Arc<Limit>>,
+    /// What it took, to be ended once what it used is known.
+    pub receipt: Receipt,
+}
+
+/// What a request took of tokens per minute.
+#[derive(Debug, Default)]
+#[must_use = "what a request did not use of its rates is given back by ending its receipt"]
+pub struct Receipt {
+    taken: Vec<Taken>,
+}
+
+#[derive(Debug)]
+struct Taken {
+    unit: Unit,
+    size: u64,
+    bucket: Arc<Mutex<Bucket>>,
+    taking: Taking,
 }
 
 impl Throttle {
-    /// The rates among some limits. A rate that was in force before keeps its
-    /// buckets if only its name, cap or mode is the same.
+    /// The rates among some limits. A rate that was in force before keeps its buckets if
+    /// what it counts is the same; one of requests starts afresh if its cap is another.
     pub fn new(limits: &[Arc<Limit>], before: &Self) -> Self {
         let rate = |limit: &Arc<Limit>| {
-            let burst = NonZeroU32::new(u32::try_from(limit.hard?).unwrap_or(u32::MAX))?;
-            let same = |known: &&Rate| known.limit.counts_like(limit) && known.limit.hard == limit.hard;
-            let bucket = before.rates.iter().find(same).map_or_else(
-                || Arc::new(RateLimiter::dashmap(Quota::per_minute(burst)).with_middleware()),
-                |known| Arc::clone(&known.bucket),
-            );
-            Some(Rate { limit: Arc::clone(limit), burst: burst.get(), bucket })
+            let size = u64::try_from(limit.hard?).ok().filter(|size| *size > 0)?;
+            let same = |known: &&Rate| {
+                let is_kept = limit.unit != Unit::Requests || known.size == size;
+                known.limit.counts_like(limit) && is_kept
+            };
+            let known = before.rates.iter().find(same).map(|known| known.buckets.clone());
+            let buckets = known.unwrap_or_else(|| Buckets::of(limit.unit, size));
+            Some(Rate { limit: Arc::clone(limit), size, buckets })
         };
         Self { rates: limits.iter().filter(|limit| limit.is_rate()).filter_map(rate).collect() }
     }
 
     /// Takes a request's part from every rate that applies, or says which one
-    /// has too little.
-    pub fn take(&self, of: &Attribution, take: Take) -> Result<Paced, Box<Throttled>> {
+    /// has too little; then it has taken no tokens. `now` is a running time.
+    pub fn take(&self, of: &Attribution, take: Take, now: Duration) -> Result<Paced, Box<Throttled>> {
         let mut paced = Paced::default();
         for rate in &self.rates {
             let Some(subject) = subject(&rate.limit, of) else { continue };
-            match rate.take(&subject, take) {
-                Ok(left) => paced.left.push(left),
-                Err(throttled) if rate.limit.mode == Mode::Enforce => return Err(throttled),
+            match rate.take(&subject, take, now) {
+                Ok((left, taken)) => {
+                    paced.note(left);
+                    paced.receipt.taken.extend(taken);
+                }
+                Err(throttled) if rate.limit.mode == Mode::Enforce => {
+                    paced.receipt.end(Take::default(), now);
+                    return Err(throttled);
+                }
                 Err(throttled) => paced.would_reject.push(Arc::clone(&throttled.limit)),
             }
         }
         Ok(paced)
+    }
+
+    /// The most that a request of this attribution could ever take: a larger one is refused
+    /// however long it waits.
+    pub fn largest(&self, of: &Attribution) -> Largest {
+        let mut largest = Largest::default();
+        let enforced = self.rates.iter().filter(|rate| rate.limit.mode == Mode::Enforce);
+        for rate in enforced.filter(|rate| subject(&rate.limit, of).is_some()) {
+            let most = match rate.limit.unit {
+                Unit::Tokens => &mut largest.tokens,
+                Unit::InputTokens => &mut largest.input_tokens,
+                Unit::OutputTokens => &mut largest.output_tokens,
+                Unit::Requests | Unit::Usd => continue,
+            };
+            *most = Some(most.map_or(rate.size, |known| known.min(rate.size)));
+        }
+        largest
     }
 
     /// The limits that are kept here.
@@ -117,34 +199,135 @@ impl Throttle {
     }
 }
 
-impl Rate {
-    fn take(&self, subject: &Subject, take: Take) -> Result<RateLeft, Box<Throttled>> {
-        if self.bucket.len() > BUCKETS_SWEPT_AT {
-            self.bucket.retain_recent();
+impl Paced {
+    /// Notes what is left of a rate, if no other of its kind has less.
+    fn note(&mut self, left: RateLeft) {
+        match self.left.iter_mut().find(|known| known.of_requests == left.of_requests) {
+            Some(known) if left.remaining < known.remaining => *known = left,
+            Some(_) => {}
+            None => self.left.push(left),
         }
-        let amount = match self.limit.unit {
-            Unit::Requests | Unit::Usd => 1,
-            Unit::Tokens => take.tokens,
-            Unit::InputTokens => take.input_tokens,
-            Unit::OutputTokens => take.output_tokens,
-        };
-        let requested = u32::try_from(amount).unwrap_or(u32::MAX);
-        let Some(cells) = NonZeroU32::new(requested) else { return Ok(self.left(self.burst)) };
-        let throttled = |retry_after| {
-            let left = self.left(0);
-            Box::new(Throttled { limit: Arc::clone(&self.limit), requested, left, retry_after })
-        };
-        match self.bucket.check_key_n(subject, cells) {
-            Ok(Ok(state)) => Ok(self.left(state.remaining_burst_capacity())),
-            Ok(Err(until)) => Err(throttled(Some(until.wait_time_from(DefaultClock::default().now())))),
-            Err(_) => Err(throttled(None)),
-        }
-    }
-
-    fn left(&self, remaining: u32) -> RateLeft {
-        let missing = u64::from(self.burst.saturating_sub(remaining));
-        let reset = Duration::from_millis(missing * 60_000 / u64::from(self.burst));
-        let of_requests = self.limit.unit == Unit::Requests;
-        RateLeft { of_requests, limit: self.burst, remaining, reset }
     }
 }
+
+impl Receipt {
+    /// Gives back what was taken and not used; what was used beyond it is taken now.
+    pub fn end(&mut self, used: Take, now: Duration) {
+        for Taken { unit, size, bucket, taking } in self.taken.drain(..) {
+            locked(&bucket).end(size, &taking, amount(unit, used), now);
+        }
+    }
+}
+
+impl Buckets {
+    fn of(unit: Unit, size: u64) -> Self {
+        let swept_at = AtomicUsize::new(BUCKETS_SWEPT_AT);
+        if unit != Unit::Requests {
+            return Self::Tokens(Arc::new(TokenBuckets { by_subject: DashMap::default(), swept_at }));
+        }
+        let size = u32::try_from(size).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MAX);
+        let by_subject = RateLimiter::dashmap(Quota::per_minute(size)).with_middleware();
+        Self::Requests(Arc::new(RequestBuckets { by_subject, swept_at }))
+    }
+}
+
+impl RequestBuckets {
+    /// Takes one request: what is left, or how long to wait.
+    fn take(&self, subject: &Subject) -> Result<u64, Duration> {
+        if self.by_subject.len() >= self.swept_at.load(Ordering::Relaxed) {
+            self.by_subject.retain_recent();
+            self.swept_at.store(next_sweep(self.by_subject.len()), Ordering::Relaxed);
+        }
+        match self.by_subject.check_key(subject) {
+            Ok(state) => Ok(state.remaining_burst_capacity().into()),
+            Err(until) => Err(until.wait_time_from(DefaultClock::default().now())),
+        }
+    }
+}
+
+impl TokenBuckets {
+    /// A subject's bucket, which is full if there is none. It is made for what `takes`.
+    fn bucket(&self, subject: &Subject, size: u64, takes: u64, now: Duration) -> Arc<Mutex<Bucket>> {
+        if let Some(bucket) = self.by_subject.get(subject) {
+            return Arc::clone(&bucket);
+        }
+        if takes == 0 {
+            return Arc::default();
+        }
+        if self.by_subject.len() >= self.swept_at.load(Ordering::Relaxed) {
+            // One that a receipt will give back to stays, whatever is in it.
+            let is_used = |bucket: &Arc<Mutex<Bucket>>| {
+                Arc::strong_count(bucket) > 1 || locked(bucket).left(size, now) < size
+            };
+            self.by_subject.retain(|_, bucket| is_used(bucket));
+            self.swept_at.store(next_sweep(self.by_subject.len()), Ordering::Relaxed);
+        }
+        match self.by_subject.entry(subject.clone()) {
+            Entry::Occupied(known) => Arc::clone(known.get()),
+            Entry::Vacant(place) => Arc::clone(&place.insert(Arc::default())),
+        }
+    }
+}
+
+/// Sweeping goes through all buckets, so it waits until they are twice as many.
+fn next_sweep(left: usize) -> usize {
+    left.saturating_mul(2).max(BUCKETS_SWEPT_AT)
+}
+
+impl Rate {
+    fn take(
+        &self,
+        subject: &Subject,
+        take: Take,
+        now: Duration,
+    ) -> Result<(RateLeft, Option<Taken>), Box<Throttled>> {
+        let requested = amount(self.limit.unit, take);
+        let throttled = |remaining, retry_after| {
+            let left = self.left(remaining);
+            Box::new(Throttled { limit: Arc::clone(&self.limit), requested, left, retry_after })
+        };
+        let buckets = match &self.buckets {
+            Buckets::Requests(buckets) => {
+                let left = buckets.take(subject).map_err(|wait| throttled(0, Some(wait)))?;
+                return Ok((self.left(left), None));
+            }
+            Buckets::Tokens(buckets) => buckets,
+        };
+        let bucket = buckets.bucket(subject, self.size, requested, now);
+        let mut locked = locked(&bucket);
+        if requested > self.size {
+            return Err(throttled(locked.left(self.size, now), None));
+        }
+        let taking = locked.take(self.size, requested, now);
+        let left = locked.left(self.size, now);
+        drop(locked);
+        let taking = taking.map_err(|wait| throttled(left, Some(wait)))?;
+        let taken = (requested > 0).then(|| Taken { unit: self.limit.unit, size: self.size, bucket, taking });
+        Ok((self.left(left), taken))
+    }
+
+    fn left(&self, remaining: u64) -> RateLeft {
+        let missing = u128::from(self.size.saturating_sub(remaining));
+        let reset_ms = missing * 60_000 / u128::from(self.size.max(1));
+        let reset = Duration::from_millis(u64::try_from(reset_ms).unwrap_or(u64::MAX));
+        let of_requests = self.limit.unit == Unit::Requests;
+        RateLeft { of_requests, limit: self.size, remaining, reset }
+    }
+}
+
+fn amount(unit: Unit, of: Take) -> u64 {
+    match unit {
+        Unit::Requests | Unit::Usd => 1,
+        Unit::Tokens => of.tokens,
+        Unit::InputTokens => of.input_tokens,
+        Unit::OutputTokens => of.output_tokens,
+    }
+}
+
+fn locked(bucket: &Mutex<Bucket>) -> MutexGuard<'_, Bucket> {
+    // Two counters, each written in one step: a panic elsewhere leaves them whole.
+    bucket.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;

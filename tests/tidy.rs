@@ -36,6 +36,8 @@ const BANNED_NAMES: &[&str] =
     &["manager", "service", "helper", "util", "utils", "common", "misc", "info", "process"];
 /// Where time is read, and where threads are made: each has one home.
 const CLOCK: &str = "src/clock.rs";
+/// Where it is said what a poisoned lock means.
+const LOCKS: &str = "src/sync.rs";
 const SPAWNS: &[&str] =
     &["src/store/writer.rs", "src/app.rs", "src/net/listener.rs", "src/admin.rs", "src/app/demo.rs"];
 
@@ -96,6 +98,9 @@ fn leftovers(path: &str, text: &str) -> Vec<&'static str> {
     let reads_time = ["Instant::", "SystemTime::"].iter().any(|kind| text.contains(&format!("{kind}now()")));
     if reads_time && path != CLOCK {
         found.push("a clock read");
+    }
+    if text.contains("PoisonError") && path != LOCKS {
+        found.push("a poisoned lock that is used all the same");
     }
     let spawns = text.contains("thread::Builder::new()")
         || text.contains("thread::spawn(")
@@ -202,5 +207,6 @@ fn nothing_is_left_lying_about() {
     }
     assert_eq!(leftovers("src/x.rs", &format!("to{}", "do!()")), ["to"]);
     assert_eq!(leftovers("src/x.rs", &format!("Instant::{}", "now()")), ["a clock read"]);
+    assert_eq!(leftovers("src/x.rs", "lock().unwrap_or_else(PoisonError::into_inner)").len(), 1);
     assert!(leftovers(CLOCK, &format!("Instant::{}", "now()")).is_empty());
 }

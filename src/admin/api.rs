@@ -13,7 +13,9 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::admin::{Admin, alerts, credits, document, forecast, keys, ledger, limits, organization, usage};
+use crate::admin::{
+    Admin, alerts, credits, document, forecast, keys, ledger, limits, organization, storage, usage,
+};
 
 fn documented() -> OpenApiRouter<Admin> {
     let guard = OpenApiRouter::new()
@@ -33,6 +35,8 @@ fn documented() -> OpenApiRouter<Admin> {
         .routes(routes!(credits::show, credits::grant))
         .routes(routes!(alerts::list))
         .routes(routes!(alerts::test))
+        .routes(routes!(storage::show))
+        .routes(routes!(storage::prune))
         .routes(routes!(config));
     OpenApiRouter::new().nest("/guard/v1", guard).nest("/v1/organization", organization::routes())
 }
@@ -51,7 +55,8 @@ pub(super) fn routes() -> (Router<Admin>, Router<Admin>) {
 #[schema(as = Config)]
 struct ConfigView {
     object: &'static str,
-    /// The resolved settings as TOML. Secrets are left out.
+    /// Every key in force, as TOML that loads again. Secrets are references to where they are kept; stars stand for
+    /// parts of addresses that may be secret.
     text: String,
 }
 

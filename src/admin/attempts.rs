@@ -4,7 +4,9 @@
 //! paced are the answers to wrong ones, all together.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
+
+use crate::sync::unpoisoned;
 
 /// So many wrong tokens a minute are told so, from whomever; the others wait.
 const FAILURES_MAX: usize = 10;
@@ -21,7 +23,7 @@ impl Attempts {
     /// Notes a wrong token. If there were too many, says in how many seconds the
     /// next may be tried.
     pub(super) fn failed(&self, now_ms: i64) -> Option<i64> {
-        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut failures = unpoisoned(self.failures.lock());
         let since_ms = now_ms.saturating_sub(FAILURES_WITHIN_MS);
         while failures.front().is_some_and(|at_ms| *at_ms <= since_ms) {
             failures.pop_front();

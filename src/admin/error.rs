@@ -135,6 +135,7 @@ impl From<KeyError> for ApiError {
             KeyError::SecretTaken
             | KeyError::ProjectTaken(_)
             | KeyError::PassThrough(_)
+            | KeyError::InGrace { .. }
             | KeyError::TooMany(..) => Self::conflict(message),
             KeyError::BadSecret => Self::bad(Some("secret"), message),
             KeyError::BadName => Self::bad(Some("name"), message),
@@ -150,6 +151,7 @@ impl From<LimitError> for ApiError {
         let message = error.to_string();
         match error {
             LimitError::Rule(rule) => Self::bad(Some(rule.field), message),
+            LimitError::Name(_) => Self::bad(Some("only"), message),
             LimitError::ManagedByFile(_) | LimitError::ManagedAsAlert(_) | LimitError::TooManyAlerts(_) => {
                 Self::conflict(message)
             }
@@ -163,7 +165,8 @@ impl From<LimitError> for ApiError {
 impl From<AdjustError> for ApiError {
     fn from(error: AdjustError) -> Self {
         match error {
-            AdjustError::NoSuchEntry => Self::not_found(error.to_string()),
+            AdjustError::NoSuchEntry | AdjustError::Pruned { .. } => Self::not_found(error.to_string()),
+            AdjustError::BelowZero { .. } => Self::bad(Some("amount_usd"), error.to_string()),
             AdjustError::Credit(error) => error.into(),
             AdjustError::Store(error) => error.into(),
         }

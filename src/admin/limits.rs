@@ -13,15 +13,17 @@ use crate::admin::Admin;
 use crate::admin::error::ApiError;
 use crate::admin::extract::{Path, Query, Raw, object};
 use crate::admin::paging::{Paging, page, page_length};
-use crate::admin::view::{ContributionView, EntryView, ExplainView, HoldView, LimitView, List};
+use crate::admin::view::{
+    ContributionView, EntryView, ExplainView, HoldView, LimitView, List, PrunedPartView,
+};
 use crate::domain::{Limit, Span};
 use crate::guard::meters::Meters;
 use crate::guard::trail::Actor;
 use crate::ledger::entry::{Entry, Hold, entry_id};
 use crate::ledger::meter::Subject;
 use crate::ledger::walk::InForce;
-use crate::store::reader;
 use crate::store::rule::LimitRule;
+use crate::store::{reader, retention};
 
 /// Entries that an explanation names one by one.
 const EXPLAINED_MAX: usize = 100;
@@ -178,17 +180,36 @@ pub(crate) async fn explain(
         });
     }
     let (entries, entries_total) = contributions(&admin, limit, span).await?;
+    let pruned = pruned(&admin, limit, span, &shown).await?;
     let of_page = sums.iter().filter(|(subject, _)| shown.contains(subject.label()));
     Ok(Json(ExplainView {
         agrees,
         entries,
         entries_total,
+        pruned,
         settled_from_entries: of_page
             .map(|(subject, amount)| (subject.label().to_owned(), limit.unit.decimal(*amount)))
             .collect(),
         holds: holds.into_iter().map(hold).collect(),
         holds_total,
         limit: LimitView::of(limit, &meters),
+    }))
+}
+
+/// What of the sums of the meters shown has no entries any more.
+async fn pruned(
+    admin: &Admin,
+    limit: &Arc<Limit>,
+    span: Option<Span>,
+    shown: &HashSet<&str>,
+) -> Result<Option<PrunedPartView>, ApiError> {
+    let Some(span) = span else { return Ok(None) };
+    let (ring, of) = (Arc::clone(admin.guard.ring()), Arc::clone(limit));
+    let found = admin.guard.read_long(move |db| retention::pruned_of(db, &of, span, &*ring)).await?;
+    Ok(found.map(|(before, sums)| {
+        let of_page = sums.into_iter().filter(|(subject, _)| shown.contains(subject.label()));
+        let amount = |(subject, sum): (Subject, i64)| (subject.label().to_owned(), limit.unit.decimal(sum));
+        PrunedPartView { before, settled: of_page.map(amount).collect() }
     }))
 }
 

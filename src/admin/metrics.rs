@@ -12,6 +12,7 @@ use crate::admin::Admin;
 use crate::admin::error::ApiError;
 use crate::domain::limit::{Per, Unit};
 use crate::domain::{Limit, Money, Window};
+use crate::keys::Ring;
 use crate::ledger::account::Balance;
 use crate::ledger::forecast::Forecast;
 use crate::ledger::meter::Reading;
@@ -71,13 +72,15 @@ fn mirror(admin: &Admin) {
     let metrics = guard.metrics();
     let age_s = guard.clock().now_s().saturating_sub(admin.in_force.load().prices_as_of_s);
     metrics.mirror(guard.in_doubt().0, guard.queued(), age_s);
+    let sizes = guard.storage_sizes();
+    metrics.mirror_storage(sizes.database.saturating_add(sizes.log), sizes.free);
     metrics.mirror_waiting(guard.waiting());
     let mut samples = Vec::new();
     for of in guard.in_force() {
         metrics.in_force(&of.limit.name);
         // An end user's name is no label.
         let count_max = if of.limit.per == Per::User { 1 } else { SUBJECTS_MAX };
-        samples.extend(samples_of(&of.limit, &guard.fullest(&of, count_max).readings));
+        samples.extend(samples_of(guard.ring(), &of.limit, &guard.fullest(&of, count_max).readings));
     }
     metrics.mirror_limits(&samples);
     if let Some(outlook) = admin.lookout.known() {
@@ -101,8 +104,14 @@ fn mirror_outlook(metrics: &Metrics, outlook: &Outlook) {
     }));
 }
 
-/// A limit's series, and never an end user's name.
-fn samples_of(limit: &Limit, fullest: &[Reading]) -> Vec<LimitSample> {
+/// A limit's series, and never a name that a client made up: of an end user, of a key or
+/// model that upstream has yet to accept.
+fn samples_of(ring: &Ring, limit: &Limit, fullest: &[Reading]) -> Vec<LimitSample> {
+    let is_accepted = |reading: &&Reading| match limit.per {
+        Per::Key => ring.by_id(reading.subject.label()).is_some(),
+        Per::Model => reading.meter.settled != 0,
+        Per::Organization | Per::Project | Per::User => true,
+    };
     let amount = |amount: i64| match limit.unit {
         Unit::Usd => dollars(Money::from_nano(amount)),
         Unit::Tokens | Unit::InputTokens | Unit::OutputTokens | Unit::Requests => float(amount),
@@ -120,5 +129,5 @@ fn samples_of(limit: &Limit, fullest: &[Reading]) -> Vec<LimitSample> {
         hard: limit.hard.map(amount),
         reset_s: (limit.window != Window::Total).then(|| float(reading.span.end_s)),
     };
-    fullest.iter().map(sample).collect()
+    fullest.iter().filter(is_accepted).map(sample).collect()
 }

@@ -5,6 +5,7 @@
 pub(crate) mod alerts;
 pub(crate) mod credits;
 pub(crate) mod forecast;
+pub(crate) mod storage;
 pub(crate) mod verification;
 
 use std::collections::BTreeMap;
@@ -345,16 +346,28 @@ pub(crate) struct ExplainView {
     pub(crate) limit: LimitView,
     /// The newest entries of the window, with what each adds.
     pub(crate) entries: Vec<ContributionView>,
-    /// How many entries there are, named or not.
+    /// How many entries there are, named or not; without those that were pruned.
     pub(crate) entries_total: usize,
-    /// By subject, the sum of all entries of the window, of the meters shown.
+    /// By subject, the sum of all entries of the window, of the meters shown; of those that were pruned, by the sums
+    /// that stay.
     pub(crate) settled_from_entries: BTreeMap<String, String>,
+    /// What of it has no entries any more; null where all are there.
+    pub(crate) pruned: Option<PrunedPartView>,
     /// What running requests hold of the meters shown, the oldest first.
     pub(crate) holds: Vec<HoldView>,
     /// How many running requests hold something of it, named or not.
     pub(crate) holds_total: usize,
     /// Whether all meters say the same as the entries.
     pub(crate) agrees: bool,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = PrunedPart)]
+pub(crate) struct PrunedPartView {
+    /// Entries admitted before were pruned.
+    pub(crate) before: i64,
+    /// By subject, what those of the window came to, in the limit's unit: a part of `settled_from_entries`.
+    pub(crate) settled: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]

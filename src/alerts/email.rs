@@ -1,14 +1,25 @@
-//! E-mail by SMTP, always within TLS but to this machine itself.
+//! E-mail by SMTP: within TLS, but to this machine itself or where the configuration says so.
 
 use http::Uri;
 use lettre::message::header::ContentType;
 use lettre::message::{Mailbox, Mailboxes};
 use lettre::transport::smtp::authentication::Credentials;
+use lettre::transport::smtp::response::Category;
 use lettre::{Address, AsyncSmtpTransport, AsyncTransport as _, Message, Tokio1Executor};
 
-use crate::alerts::Telling;
+use crate::alerts::{Telling, Unsent};
 use crate::domain::Secret;
 use crate::store::organization::Channel as Mail;
+
+/// Whether mail may go in the clear.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MailTls {
+    /// Only to this machine itself.
+    #[default]
+    Required,
+    /// To the relay, which is in a network of one's own.
+    None,
+}
 
 /// The mailbox of operators.
 #[derive(Clone, Debug)]
@@ -17,6 +28,8 @@ pub struct Config {
     pub smtp: Uri,
     /// The user's password.
     pub password: Option<Secret>,
+    /// Whether mail may go in the clear.
+    pub tls: MailTls,
     /// The sender.
     pub from: Mailbox,
     /// The receivers.
@@ -30,6 +43,7 @@ pub fn is_address(text: &str) -> bool {
 
 pub(super) struct Email {
     transport: AsyncSmtpTransport<Tokio1Executor>,
+    host: String,
     from: Mailbox,
     pub(super) to: Mailboxes,
 }
@@ -46,7 +60,9 @@ impl Email {
         let is_here = matches!(host, "localhost" | "127.0.0.1" | "[::1]");
         let builder = match config.smtp.scheme_str() {
             Some("smtps") => AsyncSmtpTransport::<Tokio1Executor>::relay(host),
-            Some("smtp") if is_here => Ok(AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(host)),
+            Some("smtp") if is_here || config.tls == MailTls::None => {
+                Ok(AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(host))
+            }
             Some("smtp") => AsyncSmtpTransport::<Tokio1Executor>::starttls_relay(host),
             _ => return Err("its smtp must begin with smtp:// or smtps://".to_owned()),
         };
@@ -65,11 +81,23 @@ impl Email {
             (Some(_), None) => return Err("its smtp names a user, so it needs a password".to_owned()),
             (None, Some(_)) => return Err("it has a password, so its smtp must name a user".to_owned()),
         }
-        Ok(Self { transport: builder.build(), from: config.from.clone(), to: config.to.clone() })
+        let (host, from, to) = (host.to_owned(), config.from.clone(), config.to.clone());
+        Ok(Self { transport: builder.build(), host, from, to })
     }
 
-    /// `mail` is whom it is for instead of those it is configured for.
-    pub(super) async fn send(&self, telling: &Telling, mail: Option<&Mail>) -> Result<(), String> {
+    /// The addresses that it is configured for.
+    pub(super) fn recipients(&self) -> impl Iterator<Item = String> {
+        self.to.iter().map(|mailbox| mailbox.email.to_string())
+    }
+
+    /// Sends to one recipient. `mail` is what a spend alert says of it; without a recipient, as older
+    /// releases noted it, it is for all of those or for all that are configured.
+    pub(super) async fn send(
+        &self,
+        telling: &Telling,
+        recipient: Option<&str>,
+        mail: Option<&Mail>,
+    ) -> Result<(), Unsent> {
         let prefix = mail.and_then(|mail| mail.subject_prefix.as_deref()).unwrap_or_default();
         let subject = format!("{prefix} {}", telling.subject);
         let mut message = Message::builder()
@@ -77,19 +105,40 @@ impl Email {
             .subject(subject.trim())
             .message_id(Some(format!("<{}@{}>", telling.id, self.from.email.domain())))
             .header(ContentType::TEXT_PLAIN);
-        for receiver in self.receivers(mail)?.iter() {
-            message = message.to(receiver.clone());
+        for receiver in self.receivers(recipient, mail)? {
+            message = message.to(receiver);
         }
-        let message = message.body(telling.text.clone()).map_err(|error| error.to_string())?;
-        self.transport.send(message).await.map(drop).map_err(|error| error.to_string())
+        let message = message.body(telling.text.clone()).map_err(|error| Unsent::Yet(error.to_string()))?;
+        self.transport.send(message).await.map(drop).map_err(|error| self.unsent(&error))
     }
 
-    fn receivers(&self, mail: Option<&Mail>) -> Result<Mailboxes, String> {
-        let Some(mail) = mail else { return Ok(self.to.clone()) };
-        let address = |text: &String| match text.parse() {
-            Ok(address) => Ok(Mailbox::new(None, address)),
-            Err(_) => Err(format!("{text:?} is no e-mail address")),
+    /// What an error means. A 55x refuses the recipient; all else may pass.
+    fn unsent(&self, error: &lettre::transport::smtp::Error) -> Unsent {
+        let text = error.to_string();
+        if error.is_client() && text.contains("STARTTLS") {
+            return Unsent::Yet(format!(
+                "{} offers no STARTTLS, so mail would go in the clear: use smtps://, or say tls = \"none\" under \
+                 [alerts.email] if it is a relay in your own network",
+                self.host
+            ));
+        }
+        let is_of_mailbox = error.status().is_some_and(|code| code.category == Category::MailSystem);
+        if error.is_permanent() && is_of_mailbox { Unsent::Refused(text) } else { Unsent::Yet(text) }
+    }
+
+    fn receivers(&self, recipient: Option<&str>, mail: Option<&Mail>) -> Result<Vec<Mailbox>, Unsent> {
+        let named: Vec<&str> = match (recipient, mail) {
+            (Some(recipient), _) => vec![recipient],
+            (None, Some(mail)) => mail.recipients.iter().map(String::as_str).collect(),
+            (None, None) => return Ok(self.to.iter().cloned().collect()),
         };
-        mail.recipients.iter().map(address).collect()
+        let mailbox = |text: &str| {
+            // With the name that it is configured with.
+            let known = self.to.iter().find(|known| AsRef::<str>::as_ref(&known.email) == text);
+            let parsed = || text.parse().map(|address| Mailbox::new(None, address));
+            known.cloned().map_or_else(parsed, Ok)
+        };
+        let wrong = |text: &str| Unsent::Refused(format!("{text:?} is no e-mail address"));
+        named.into_iter().map(|text| mailbox(text).map_err(|_| wrong(text))).collect()
     }
 }

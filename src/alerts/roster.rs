@@ -35,6 +35,6 @@ impl Outbox {
         let channels = self.channels.load_full();
         let channel = channels.all.iter().find(|channel| channel.name == name)?;
         let telling = Telling::test(&channels.voice, &self.guard);
-        Some(channel.send(&telling, None, self.guard.clock().now_s()).await)
+        Some(channel.test(&telling, self.guard.clock().now_s()).await)
     }
 }

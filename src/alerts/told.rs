@@ -10,6 +10,8 @@ use crate::keys::Ring;
 use crate::ledger::entry::Mark;
 use crate::store::outbox::Alert;
 
+const HOUR_MS: i64 = 3_600_000;
+
 /// How messages name the guard that sends them.
 #[derive(Clone, Debug, Default)]
 pub struct Voice {
@@ -90,6 +92,27 @@ fn happened(alert: &Alert, whose: &str) -> (&'static str, String, String) {
     }
 }
 
+/// What many crossings have come to that are told together.
+fn happened_often(alert: &Alert, whose: &str) -> (&'static str, String, String) {
+    let Alert { limit, count, .. } = alert;
+    let (kind, _, last) = happened(alert, whose);
+    let what = match alert.mark {
+        Mark::Soft => "soft thresholds were passed",
+        Mark::Hard => "times a meter had no room left and requests were refused",
+        Mark::Forecast => "meters became likely to reach the hard limit",
+        Mark::CreditLow | Mark::CreditUsedUp => "marks of prepaid credit were come to",
+    };
+    let (from, to) = (alert.at_ms.div_euclid(HOUR_MS), alert.at_ms.div_euclid(HOUR_MS) + 1);
+    let subject = format!("Limit {limit}: {count} more alerts in an hour");
+    let text = format!(
+        "From {} to {}, {count} more {what} under the limit \"{limit}\", beyond those that had messages of their own. \
+         `spendguard alerts list` has them all. The last:\n{last}",
+        instant(from * 3_600),
+        instant(to * 3_600),
+    );
+    (kind, subject, text)
+}
+
 /// How long it lasts.
 fn until(alert: &Alert) -> String {
     let is_credit = matches!(alert.mark, Mark::CreditLow | Mark::CreditUsedUp);
@@ -104,26 +127,33 @@ impl Telling {
     /// An alert in words.
     pub fn of(alert: &Alert, voice: &Voice, guard: &Guard) -> Self {
         let (unit, organization) = (alert.unit, guard.organization());
-        let (kind, subject, happened) = happened(alert, &whose(&alert.subject, guard.ring()));
+        let whose = whose(&alert.subject, guard.ring());
+        let is_digest = alert.count > 1;
+        let (kind, subject, happened) =
+            if is_digest { happened_often(alert, &whose) } else { happened(alert, &whose) };
+        let mut data = json!({
+            "limit": alert.limit,
+            "subject": alert.subject,
+            "unit": unit.name(),
+            "threshold": unit.decimal(alert.threshold),
+            "settled": unit.decimal(alert.settled),
+            "hard": alert.hard.map(|hard| unit.decimal(hard)),
+            "window": alert.period,
+            "window_start": alert.window_start_s,
+            "resets_at": (alert.period != "total").then_some(alert.window_end_s),
+            "organization": &*organization,
+            "link": &*voice.link,
+        });
+        if is_digest {
+            data["digest_of"] = alert.count.into();
+        }
         Self {
             id: format!("alert_{}", alert.id),
             kind,
             at_ms: alert.at_ms,
             subject: format!("[{organization}] {subject}"),
             text: format!("{happened}\n{}\n\n{}\n", until(alert), voice.link),
-            data: json!({
-                "limit": alert.limit,
-                "subject": alert.subject,
-                "unit": unit.name(),
-                "threshold": unit.decimal(alert.threshold),
-                "settled": unit.decimal(alert.settled),
-                "hard": alert.hard.map(|hard| unit.decimal(hard)),
-                "window": alert.period,
-                "window_start": alert.window_start_s,
-                "resets_at": (alert.period != "total").then_some(alert.window_end_s),
-                "organization": &*organization,
-                "link": &*voice.link,
-            }),
+            data,
         }
     }
 
@@ -159,4 +189,36 @@ fn whose(subject: &str, ring: &Ring) -> String {
 fn instant(at_s: i64) -> String {
     let text = Timestamp::from_second(at_s).map(|at| at.strftime("%Y-%m-%d %H:%M UTC").to_string());
     text.unwrap_or_else(|_| at_s.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::limit::Unit;
+
+    #[test]
+    fn a_digest_says_how_many_when_and_what_the_last_was() {
+        let alert = Alert {
+            id: 1,
+            mark: Mark::Soft,
+            limit: "users".to_owned(),
+            subject: "ann".to_owned(),
+            threshold: 2_000_000_000,
+            window_start_s: 0,
+            settled: 3_000_000_000,
+            at_ms: 1_795_264_500_000,
+            window_end_s: 1_796_083_200,
+            unit: Unit::Usd,
+            period: "month".to_owned(),
+            hard: None,
+            count: 312,
+        };
+        let (kind, subject, text) = happened_often(&alert, "\"ann\"");
+        assert_eq!((kind, subject.as_str()), ("limit.soft", "Limit users: 312 more alerts in an hour"));
+        assert!(
+            text.starts_with("From 2026-11-21 12:00 UTC to 2026-11-21 13:00 UTC, 312 more soft thresholds"),
+            "{text}"
+        );
+        assert!(text.contains("\"ann\" has settled $3.00, past the soft threshold of $2.00"), "{text}");
+    }
 }

@@ -6,6 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use hmac::{Hmac, KeyInit as _, Mac as _};
+use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use jiff::Timestamp;
 use serde_json::json;
@@ -72,27 +73,31 @@ impl Webhook {
 #[derive(Debug)]
 pub(super) struct Post {
     to: Upstream,
-    suffix: String,
+    /// Path and query, as they are configured.
+    path: String,
     pub(super) host: String,
 }
 
 impl Post {
     pub(super) fn new(url: &Uri, roots: &Arc<rustls::ClientConfig>) -> Self {
+        // The address as it is written, whose path no base would keep whole.
+        let path = url.path_and_query().map_or("/", PathAndQuery::as_str).to_owned();
+        let mut origin = url.clone().into_parts();
+        origin.path_and_query = Some(PathAndQuery::from_static("/"));
         let config = upstream::Config {
-            base_url: url.clone(),
+            base_url: Uri::from_parts(origin).unwrap_or_else(|_| url.clone()),
             connect_timeout: super::SEND_MAX,
             response_timeout: super::SEND_MAX,
         };
-        let suffix = url.query().map_or_else(String::new, |query| format!("?{query}"));
         let host = url.host().unwrap_or_default().to_owned();
-        Self { to: Upstream::new(&config, roots), suffix, host }
+        Self { to: Upstream::new(&config, roots), path, host }
     }
 
     /// Posts a body; an answer of 2xx takes it.
     pub(super) async fn json(&self, mut headers: HeaderMap, body: String) -> Result<(), String> {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(header::USER_AGENT, HeaderValue::from_static("spendguard"));
-        let sent = self.to.send(Method::POST, &self.suffix, headers, Bytes::from(body)).await;
+        let sent = self.to.send(Method::POST, &self.path, headers, Bytes::from(body)).await;
         let status: StatusCode = sent.map_err(|error| error.to_string())?.status();
         if status.is_success() { Ok(()) } else { Err(format!("it answered {status}")) }
     }

@@ -5,7 +5,7 @@
 
 use std::fmt::{self, Write as _};
 use std::io::{self, BufWriter, Stderr, Write as _};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, OnceLock};
 
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
@@ -14,6 +14,8 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
+
+use crate::sync::unpoisoned;
 
 const BUFFER_BYTES: usize = 64 * 1024;
 
@@ -28,7 +30,7 @@ struct Line;
 
 impl io::Write for Line {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        sink().lock().unwrap_or_else(PoisonError::into_inner).write(bytes)
+        unpoisoned(sink().lock()).write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -47,7 +49,7 @@ pub fn start(level: &str, json: bool) {
 /// Writes out what is buffered.
 pub fn flush() {
     // Standard error may be closed; there is nobody left to tell.
-    let _ = sink().lock().unwrap_or_else(PoisonError::into_inner).flush();
+    let _ = unpoisoned(sink().lock()).flush();
 }
 
 /// `2026-11-21T08:00:00.000000Z  INFO request status=200 usd=0.0012`

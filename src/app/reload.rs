@@ -74,10 +74,15 @@ impl App {
     }
 
     async fn apply(&mut self, settings: Settings) -> Result<(), StartError> {
-        let (new_rules, in_force) = rules::of(&settings)?;
+        let (new_rules, mut in_force) = rules::of(&settings)?;
         let channels = Channels::of(&settings.alerts, &self.roots)?;
         for key in needs_restart(&self.settings, &settings) {
             tracing::warn!(key, "this change needs a restart to be in force");
+        }
+        let waiting = needs_restart(&self.started, &settings);
+        if !waiting.is_empty() {
+            let keys = waiting.join(", ");
+            in_force.text = format!("# In force after a restart only: {keys}\n{}", in_force.text);
         }
         self.guard.install_file_organization(settings.organization.as_deref());
         self.guard.install_file_projects(settings.projects.iter().cloned());

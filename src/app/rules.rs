@@ -4,7 +4,7 @@ use http::{HeaderValue, Uri};
 
 use crate::admin::InForce;
 use crate::app::StartError;
-use crate::config::{Settings, text};
+use crate::config::Settings;
 use crate::net::Timeouts;
 use crate::pricing::plan::Policy;
 use crate::proxy::{Rules, admit, refuse};
@@ -17,9 +17,10 @@ const BODY_PATIENCE: u32 = 3;
 pub fn of(settings: &Settings) -> Result<(Rules, InForce), StartError> {
     let sheet = settings.pricing.sheet()?;
     let in_force = InForce {
-        text: text::in_force(settings),
+        text: settings.text.clone(),
         zone: settings.zone.clone(),
         hosts: hosts(settings),
+        keep: settings.keep,
         tells_forecast: settings.alerts_forecast,
         prices_as_of_s: sheet.as_of_s(),
     };
@@ -30,6 +31,7 @@ pub fn of(settings: &Settings) -> Result<(Rules, InForce), StartError> {
         upstream_key: settings.upstream.api_key.as_ref().map(authorization).transpose()?,
         pass_through: settings.pass_through,
         allowed: settings.endpoints_allowed.clone(),
+        shared_objects: settings.shared_objects,
         forwarded: settings.upstream.forwarded.clone(),
         cors: settings.server.cors.clone(),
         admit: admit::Config {
@@ -47,7 +49,11 @@ pub fn of(settings: &Settings) -> Result<(Rules, InForce), StartError> {
         },
         drain: settings.guard.drain,
         unknown_model: settings.pricing.unknown_model,
-        refuse: refuse::Config { classic: settings.classic_codes, show_amounts: settings.show_amounts },
+        refuse: refuse::Config {
+            classic: settings.classic_codes,
+            spend_status: settings.spend_status,
+            show_amounts: settings.show_amounts,
+        },
         sheet: sheet.into(),
     };
     Ok((rules, in_force))

@@ -2,7 +2,7 @@
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::PathBuf;
 
 use crate::app::StartError;
@@ -29,6 +29,15 @@ impl Token {
         }
         let file = settings.storage_path.join(FILE);
         if let Ok(text) = std::fs::read_to_string(&file) {
+            let mode = std::fs::metadata(&file)?.permissions().mode() & 0o777;
+            if mode & 0o077 != 0 {
+                return Err(format!(
+                    "{}: others may read it (its mode is {mode:o}), so they may know the token; remove the file for a new \
+                     one, or keep the token by `chmod 600` if nobody has read it",
+                    file.display()
+                )
+                .into());
+            }
             let secret = Secret::new(text.trim());
             if secret.expose().len() < 16 {
                 return Err(format!(

@@ -1,9 +1,13 @@
 //! The arguments, as clap reads them.
 
+mod storage;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
+
+pub(crate) use storage::StorageCommand;
 
 /// A spend guard in front of the OpenAI API.
 #[derive(Clone, Debug, Parser)]
@@ -117,6 +121,16 @@ pub enum Command {
         /// How to print; an export is CSV if nothing is said.
         #[arg(long, global = true, value_enum)]
         format: Option<Format>,
+    },
+    /// See what the ledger takes of its disk, and prune it.
+    #[command(after_help = "Example: spendguard storage status")]
+    Storage {
+        /// What to do.
+        #[command(subcommand)]
+        command: StorageCommand,
+        /// How to print.
+        #[arg(long, global = true, value_enum, default_value_t)]
+        format: Format,
     },
     /// See the price sheet.
     #[command(after_help = "Example: spendguard prices show gpt-5")]

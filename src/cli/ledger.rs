@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::cli::api::segment;
 use crate::cli::args::LedgerCommand;
 use crate::cli::table::{self, money, text, time};
-use crate::cli::{Connection, Failure, Format, say};
+use crate::cli::{Connection, Failure, Format, complain, say};
 
 const POLL_EVERY: Duration = Duration::from_secs(1);
 const PAGE: usize = 1_000;
@@ -131,7 +131,7 @@ async fn export(
     until: Option<String>,
     connection: &Connection,
 ) -> Result<(), Failure> {
-    let mut window = String::new();
+    let (mut window, since_text) = (String::new(), since.clone());
     for (name, value) in [("since", since), ("until", until)] {
         if let Some(value) = value {
             window.push_str(&format!("&{name}={}", segment(&value)));
@@ -142,6 +142,7 @@ async fn export(
         Format::Jsonl | Format::Json => {}
         Format::Table => return Err(Failure::wrong("an export is csv or jsonl")),
     }
+    say_what_is_pruned(since_text.as_deref(), connection).await?;
     let mut after = String::new();
     loop {
         let (entries, has_more) = page(connection, &format!("limit={PAGE}&order=asc{window}{after}")).await?;
@@ -153,6 +154,24 @@ async fn export(
             _ => return Ok(()),
         }
     }
+}
+
+/// Says on standard error that an export can't be whole, if it reaches back to what was pruned.
+async fn say_what_is_pruned(since: Option<&str>, connection: &Connection) -> Result<(), Failure> {
+    let storage = connection.get("/guard/v1/storage").await?;
+    let Some(before_s) = storage["pruned"]["before"].as_i64() else { return Ok(()) };
+    let before = time(&storage["pruned"], "before");
+    let reaches_back = since.is_none_or(|since| match since.parse::<i64>() {
+        Ok(since_s) => since_s < before_s,
+        // Days compare as their texts do.
+        Err(_) => since < before.as_str(),
+    });
+    if reaches_back {
+        complain(&format!(
+            "entries before {before} were pruned and are not in this export; `spendguard usage` has their sums"
+        ));
+    }
+    Ok(())
 }
 
 /// Prints an entry: in columns, as CSV, or as an object on a line.
@@ -193,12 +212,19 @@ async fn verify(format: Format, connection: &Connection) -> Result<(), Failure> 
         of("meters")
     );
     let is_ok = report["ok"] == true;
+    let pruned = &report["pruned"];
     match format {
         Format::Json | Format::Jsonl => {
             table::programs(format, &report);
         }
         Format::Table => {
             print_differences(&report);
+            if !pruned.is_null() {
+                let (entries, before) = (text(pruned, "entries"), time(pruned, "before"));
+                say(&format!(
+                    "{entries} entries before {before} were pruned; their sums were compared all together"
+                ));
+            }
             if is_ok {
                 say(&format!("ok: {compared}"));
             }

@@ -112,6 +112,14 @@ async fn list(format: Format, connection: &Connection) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Says what of a limit's numbers has no entries any more.
+fn say_what_is_pruned(pruned: &Value) {
+    let Some(sums) = pruned["settled"].as_object() else { return };
+    let sums: Vec<_> =
+        sums.keys().map(|subject| format!("{subject} {}", text(&pruned["settled"], subject))).collect();
+    say(&format!("entries before {} were pruned; of them are: {}", time(pruned, "before"), sums.join(", ")));
+}
+
 async fn explain(name: &str, format: Format, connection: &Connection) -> Result<(), Failure> {
     let explained = connection.get(&format!("/guard/v1/limits/{}/explain?limit=1000", segment(name))).await?;
     if table::programs(format, &explained) {
@@ -129,6 +137,7 @@ async fn explain(name: &str, format: Format, connection: &Connection) -> Result<
             of("remaining"),
         ));
     }
+    say_what_is_pruned(&explained["pruned"]);
     let meters = explained["meters"].as_array().map_or(0, Vec::len);
     if explained["meters_total"]
         .as_u64()

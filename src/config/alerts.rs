@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use http::Uri;
 
-use crate::alerts::{Config, EmailConfig, SlackConfig, Voice, WebhookConfig};
+use crate::alerts::{Config, EmailConfig, MailTls, SlackConfig, Voice, WebhookConfig};
 use crate::config::load::{Notes, base_url, secret};
 use crate::config::raw::{Raw, alerts};
 
@@ -60,6 +60,13 @@ fn email(
     let smtp = notes.ok("alerts.email.smtp", smtp.ok_or_else(wrong));
     let password = raw.password.as_ref().map(|source| secret(source, environment)).transpose();
     let password = notes.ok("alerts.email.password", password);
+    let choices = [("required", MailTls::Required), ("none", MailTls::None)];
+    let tls = notes.one_of("alerts.email.tls", &raw.tls, &choices)?;
+    let needs_tls = raw.password.is_some() || raw.smtp.starts_with("smtps:");
+    if tls == MailTls::None && needs_tls {
+        let problem = "\"none\" contradicts smtps:// and a password, which would go in the clear; leave one of them out";
+        notes.ok::<()>("alerts.email.tls", Err(problem.to_owned()));
+    }
     let no_address = |text: &str| format!("{text:?} is no e-mail address");
     let from = notes.ok("alerts.email.from", raw.from.parse().map_err(|_| no_address(&raw.from)));
     let receivers: Result<Vec<lettre::message::Mailbox>, String> =
@@ -67,5 +74,5 @@ fn email(
     let receivers =
         receivers.and_then(|to| if to.is_empty() { Err("name somebody".to_owned()) } else { Ok(to) });
     let to = notes.ok("alerts.email.to", receivers);
-    Some(EmailConfig { smtp: smtp?, password: password?, from: from?, to: to?.into_iter().collect() })
+    Some(EmailConfig { smtp: smtp?, password: password?, tls, from: from?, to: to?.into_iter().collect() })
 }

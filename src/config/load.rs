@@ -12,22 +12,22 @@ use crate::config::alerts::alerts;
 use crate::config::edge;
 use crate::config::limits::{Problem, limits, prices};
 use crate::config::place::Place;
+use crate::config::pricing::pricing;
 use crate::config::raw::{Amount, Raw, SecretSource};
-use crate::config::settings::{Admin, Guard, Pricing, Server, Settings, TlsFiles, Upstream};
-use crate::config::units;
-use crate::domain::demand::Tier;
+use crate::config::settings::{Admin, Guard, Server, Settings, TlsFiles, Upstream};
+use crate::config::{text, units};
 use crate::domain::limit::Mode;
 use crate::domain::{Money, Secret};
 use crate::ledger::account::Terms;
 use crate::openai::endpoint::{Endpoint, classify, is_misspelt};
 use crate::pricing::bound::ToolsBound;
-use crate::pricing::sheet::UnknownModel;
+use crate::proxy::refuse::SpendStatus;
 use crate::store::Durability;
 
-const UNKNOWN_MODELS: [(&str, UnknownModel); 3] =
-    [("family", UnknownModel::Family), ("refuse", UnknownModel::Refuse), ("dearest", UnknownModel::Dearest)];
-const DEFAULT_UPSTREAM_KEY: &str = "OPENAI_API_KEY";
-const DEFAULT_ADMIN_TOKEN: &str = "SPENDGUARD_ADMIN_TOKEN";
+pub(super) const DEFAULT_UPSTREAM_KEY: &str = "OPENAI_API_KEY";
+/// What `storage.keep` may not be below.
+const KEEP_MIN: Duration = Duration::from_secs(86_400);
+pub(super) const DEFAULT_ADMIN_TOKEN: &str = "SPENDGUARD_ADMIN_TOKEN";
 
 /// What is wrong with a configuration, one line for each mistake.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,7 +76,7 @@ impl Notes<'_> {
         result.map_err(|problem| self.0.push((key.to_owned(), problem))).ok()
     }
 
-    fn one_of<T: Copy>(&mut self, key: &str, text: &str, choices: &[(&str, T)]) -> Option<T> {
+    pub(super) fn one_of<T: Copy>(&mut self, key: &str, text: &str, choices: &[(&str, T)]) -> Option<T> {
         let found = choices.iter().find(|(name, _)| *name == text).map(|(_, value)| *value);
         let names: Vec<_> = choices.iter().map(|(name, _)| format!("{name:?}")).collect();
         self.ok(key, found.ok_or_else(|| format!("{text:?} is not known; use {}", names.join(" or "))))
@@ -116,6 +116,9 @@ fn resolve(
     let base_url = upstream.as_ref().map(|upstream| &upstream.base_url);
     let (pricing, guard) = (pricing(raw, overrides, base_url, &mut notes), guard(raw, &mut notes));
     let durability = notes.one_of("storage.durability", &raw.storage.durability, &durability);
+    let keep = raw.storage.keep.as_deref().map(keep).transpose();
+    let keep = notes.ok("storage.keep", keep);
+    let spend_status = notes.ok("errors.spend_status", spend_status(raw.errors.spend_status));
     let classic = notes.one_of("errors.code", &raw.errors.code, &[("openai", false), ("classic", true)]);
     let log_json = notes.one_of("log.format", &raw.log.format, &[("text", false), ("json", true)]);
     let level = notes.one_of("log.level", &raw.log.level, &levels);
@@ -124,21 +127,28 @@ fn resolve(
     let scheme = if raw.admin.tls.is_some() { "https" } else { "http" };
     let alerts = alerts(raw, &format!("{scheme}://{}/", raw.admin.listen), environment, &mut notes);
     level?;
+    let pricing = pricing?;
+    let proxy = upstream.as_ref().and_then(|upstream| upstream.proxy.as_ref());
+    let text = text::in_force(raw, pass_through?, proxy, pricing.region.as_deref(), environment);
     Some(Settings {
+        text,
         server: server?,
         admin: admin?,
         upstream: upstream?,
         pass_through: pass_through?,
         storage_path: raw.storage.path.clone().into(),
         durability: durability?,
+        keep: keep?,
         zone: zone?,
-        pricing: pricing?,
+        pricing,
         files: files(raw),
         guard: guard?,
         credit: credit?,
         classic_codes: classic?,
+        spend_status: spend_status?,
         show_amounts: raw.errors.show_amounts,
         endpoints_allowed: endpoints_allowed?,
+        shared_objects: raw.endpoints.shared_objects,
         log_json: log_json?,
         log_level: raw.log.level.clone(),
         organization: raw.organization.name.clone(),
@@ -147,6 +157,17 @@ fn resolve(
         alerts: alerts?,
         alerts_forecast: raw.alerts.forecast,
     })
+}
+
+/// How long entries are kept: a day at least.
+fn keep(text: &str) -> Result<Duration, String> {
+    let keep = units::duration(text)?;
+    if keep < KEEP_MIN {
+        return Err(format!(
+            "{text:?} is too short; entries of the last day are needed, so keep \"1d\" at least"
+        ));
+    }
+    Ok(keep)
 }
 
 fn server(raw: &Raw, notes: &mut Notes<'_>) -> Option<Server> {
@@ -244,50 +265,6 @@ pub(super) fn secret(source: &SecretSource, environment: &HashMap<String, String
     if text.is_empty() { Err("the secret is empty".to_owned()) } else { Ok(Secret::new(text)) }
 }
 
-fn pricing(
-    raw: &Raw,
-    overrides: Vec<crate::pricing::sheet::Override>,
-    base_url: Option<&Uri>,
-    notes: &mut Notes<'_>,
-) -> Option<Pricing> {
-    let raw = &raw.pricing;
-    let unknown = notes.one_of("pricing.unknown_model", &raw.unknown_model, &UNKNOWN_MODELS);
-    let region = notes.ok("pricing.region", region(raw.region.as_deref(), base_url));
-    let tiers = [("default", Tier::Standard), ("priority", Tier::Priority), ("flex", Tier::Flex)];
-    let default_tier = notes.one_of("pricing.default_tier", &raw.default_tier, &tiers);
-    let sheet = match raw.sheet.as_str() {
-        "built-in" => Some(None),
-        file => {
-            let read = std::fs::read_to_string(file);
-            notes
-                .ok("pricing.sheet", read.map_err(|error| format!("{file} can't be read: {error}")))
-                .map(Some)
-        }
-    }?;
-    let key = if sheet.is_some() { "pricing.sheet" } else { "price" };
-    let (unknown_model, default_tier) = (unknown?, default_tier?);
-    let pricing = Pricing { sheet, overrides, unknown_model, default_tier, region: region? };
-    notes.ok(key, pricing.sheet().map_err(|error| error.to_string()))?;
-    Some(pricing)
-}
-
-/// The region whose prices count: as it is written, else that of OpenAI's regional
-/// base URLs (`https://eu.api.openai.com/v1`).
-fn region(written: Option<&str>, base_url: Option<&Uri>) -> Result<Option<String>, String> {
-    let is_region =
-        |text: &str| (2..=16).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_lowercase());
-    match written {
-        Some("global") => Ok(None),
-        Some(region) if is_region(region) => Ok(Some(region.to_owned())),
-        Some(other) => Err(format!("{other:?} is no region; write it as \"us\", \"eu\" or \"global\"")),
-        None => {
-            let host = base_url.and_then(Uri::host).map(str::to_ascii_lowercase).unwrap_or_default();
-            let region = host.strip_suffix(".api.openai.com").filter(|region| is_region(region));
-            Ok(region.map(str::to_owned))
-        }
-    }
-}
-
 /// The files that values are read from, beside the configuration and certificates.
 fn files(raw: &Raw) -> Vec<PathBuf> {
     let alerts = &raw.alerts;
@@ -326,6 +303,11 @@ fn guard(raw: &Raw, notes: &mut Notes<'_>) -> Option<Guard> {
     })
 }
 
+fn spend_status(status: u16) -> Result<SpendStatus, String> {
+    let known = SpendStatus::ALL.into_iter().find(|(known, _)| *known == status);
+    known.map(|(_, known)| known).ok_or_else(|| format!("{status} is not one of 429, 402 and 400"))
+}
+
 fn credit(raw: &Raw, notes: &mut Notes<'_>) -> Option<Terms> {
     let raw = &raw.credit;
     let mut amount = |key: &str, amount: &Amount| {
@@ -362,7 +344,8 @@ fn allowed(raw: &Raw, notes: &mut Notes<'_>) -> Option<Vec<(Method, String)>> {
     let entry = |text: &String| {
         let (method, path) = text.split_once(' ')?;
         let method = method.parse::<Method>().ok()?;
-        path.starts_with('/').then(|| (method, path.to_owned()))
+        let is_path = path.starts_with('/') && !path.contains(char::is_whitespace);
+        is_path.then(|| (method, path.to_owned()))
     };
     let entries: Option<Vec<_>> = raw.endpoints.allow.iter().map(entry).collect();
     if let Some((method, path)) = entries.iter().flatten().find(|(method, path)| is_no_path(method, path)) {
@@ -370,7 +353,10 @@ fn allowed(raw: &Raw, notes: &mut Notes<'_>) -> Option<Vec<(Method, String)>> {
                        a client that asks for it needs another base URL, http://ADDRESS/v1";
         notes.0.push(("endpoints.allow".to_owned(), format!("\"{method} {path}\" {problem}")));
     }
-    notes.ok("endpoints.allow", entries.ok_or_else(|| "write each as \"POST /v1/files\"".to_owned()))
+    notes.ok(
+        "endpoints.allow",
+        entries.ok_or_else(|| "write each as \"POST /v1/files\"; {} stands for an id".to_owned()),
+    )
 }
 
 /// Whether an entry is only another spelling of a path that needs none.

@@ -5,12 +5,12 @@ pub mod alerts;
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 macro_rules! section {
     ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $kind:ty = $default:expr),* $(,)? }) => {
         $(#[$doc])*
-        #[derive(Clone, Debug, Deserialize, JsonSchema)]
+        #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
         #[serde(default, deny_unknown_fields)]
         pub struct $name { $($(#[$field_doc])* pub $field: $kind),* }
         impl Default for $name {
@@ -22,7 +22,7 @@ macro_rules! section {
 }
 
 /// The whole file.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Raw {
     /// What clients reach.
@@ -52,12 +52,15 @@ pub struct Raw {
     /// Who pays.
     pub organization: Organization,
     /// Projects.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub project: Vec<Project>,
     /// Limits.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub limit: Vec<Limit>,
     /// Who is told when one is reached.
     pub alerts: alerts::Alerts,
     /// Prices over the sheet's.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub price: Vec<Price>,
 }
 
@@ -128,6 +131,8 @@ section! {
         path: String = "spendguard-data".into(),
         /// `process` or `power`.
         durability: String = "process".into(),
+        /// How long entries are kept, as `400d`; for ever if absent. Sums of quarters of an hour and days stay.
+        keep: Option<String> = None,
     }
 }
 section! {
@@ -183,6 +188,8 @@ section! {
 section! {
     /// Refusals.
     Errors {
+        /// The status of a refusal by a used-up limit or credit: 429, 402 or 400.
+        spend_status: u16 = 429,
         /// `openai` or `classic`.
         code: String = "openai".into(),
         /// Whether messages name amounts.
@@ -192,8 +199,10 @@ section! {
 section! {
     /// Endpoints.
     Endpoints {
-        /// Endpoints to forward unmetered, as `POST /v1/files`.
+        /// Endpoints to forward unmetered, as `POST /v1/files`; `{}` stands for an id.
         allow: Vec<String> = Vec::new(),
+        /// Whether keys may list, read and delete objects that other projects made.
+        shared_objects: bool = false,
     }
 }
 section! {
@@ -225,7 +234,7 @@ section! {
 }
 
 /// A certificate chain and its key, in PEM.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TlsFiles {
     /// File of the certificate chain.
@@ -235,7 +244,7 @@ pub struct TlsFiles {
 }
 
 /// Where a secret is: never in the file itself.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct SecretSource {
     /// An environment variable.
@@ -245,7 +254,7 @@ pub struct SecretSource {
 }
 
 /// A project.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Project {
     /// Its id.
@@ -255,7 +264,7 @@ pub struct Project {
 }
 
 /// An amount: a number, or its decimal text.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Amount {
     /// A whole number.
@@ -278,7 +287,7 @@ impl Amount {
 }
 
 /// A limit.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Limit {
     /// Unique.
@@ -321,16 +330,20 @@ fn enforce() -> String {
 }
 
 /// What a limit is narrowed to.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Only {
     /// Project ids or names.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub project: Vec<String>,
     /// Key ids or names.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub key: Vec<String>,
     /// Model patterns.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub model: Vec<String>,
     /// For each tag, the values that match.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub tag: BTreeMap<String, Vec<String>>,
 }
 
@@ -351,7 +364,7 @@ section! {
 }
 
 /// A price over the sheet's, in US dollars per million tokens.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Price {
     /// The model; `ft:BASE` for fine-tunes.

@@ -15,12 +15,15 @@ use crate::pricing::bound::ToolsBound;
 use crate::pricing::sheet::{Override, Sheet, SheetError, UnknownModel};
 use crate::proxy::cors::Origins;
 use crate::proxy::headers::Forwarded;
+use crate::proxy::refuse::SpendStatus;
 use crate::store::Durability;
 use crate::upstream::HttpProxy;
 
 /// Everything that a configuration decides.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// The configuration they were made of: every key in force, as TOML that loads again, without secrets.
+    pub text: String,
     /// The proxy's listener.
     pub server: Server,
     /// The admin listener.
@@ -33,6 +36,8 @@ pub struct Settings {
     pub storage_path: PathBuf,
     /// What a commit survives.
     pub durability: Durability,
+    /// How long entries are kept; for ever without.
+    pub keep: Option<Duration>,
     /// The calendar of windows.
     pub zone: Arc<str>,
     /// Prices.
@@ -45,10 +50,14 @@ pub struct Settings {
     pub credit: Terms,
     /// Whether spend refusals have the old code.
     pub classic_codes: bool,
+    /// The status of refusals by a used-up limit or credit.
+    pub spend_status: SpendStatus,
     /// Whether refusals name amounts.
     pub show_amounts: bool,
     /// Endpoints that are forwarded unmetered.
     pub endpoints_allowed: Vec<(Method, String)>,
+    /// Whether projects share the objects that they made at upstream.
+    pub shared_objects: bool,
     /// Whether the log is JSON.
     pub log_json: bool,
     /// The log's level.

@@ -110,6 +110,10 @@ fn mistakes_name_file_line_key_and_mend() {
             "[endpoints]\nallow = [\"/v1/files\"]\n".to_owned(),
             "x.toml:2: endpoints.allow: write each as \"POST /v1/files\"",
         ),
+        (
+            "[endpoints]\nallow = [\"POST /v1/evals/{}/runs\", \"POST //v1/responses/\"]\n".to_owned(),
+            "x.toml:2: endpoints.allow: \"POST //v1/responses/\" looks like an endpoint that is metered",
+        ),
     ];
     for (text, expected) in cases {
         let error = with(&text, &[]).unwrap_err();
@@ -142,4 +146,76 @@ fn of_several_mistakes_the_first_is_named() {
         let error = error.unwrap_err();
         assert!(error.starts_with("x.toml:1: limit: invalid type"), "{error}");
     }
+}
+
+/// Every key that the shipped file shows, with its section.
+fn shipped_keys() -> Vec<(String, String)> {
+    let (mut section, mut keys) = (String::new(), Vec::new());
+    for line in SHIPPED.lines() {
+        let line = line.strip_prefix('#').unwrap_or(line);
+        if let Some(name) = line.strip_prefix('[') {
+            name.trim_start_matches('[').split(']').next().unwrap().clone_into(&mut section);
+        } else if let Some((key, _)) = line.split_once(" = ").filter(|(key, _)| !key.contains(' ')) {
+            keys.push((section.clone(), key.to_owned()));
+        }
+    }
+    keys
+}
+
+#[test]
+fn what_is_in_force_names_every_key_and_loads_again_to_the_same() {
+    let environment = [("OPENAI_API_KEY", "sk-upstream-secret"), ("SMTP_PASSWORD", "mail-secret")];
+    for text in [
+        "",
+        "[storage]\nkeep = \"400d\"\n[[limit]]\nname = \"m\"\nwindow = \"month\"\nhard = 24.5\nsoft = [\"50%\", 3]\n",
+    ] {
+        let settings = with(text, &environment).unwrap();
+        let shown = &settings.text;
+        for (section, key) in shipped_keys() {
+            let is_list = ["project", "limit", "price", "alerts.email", "alerts.webhook", "alerts.slack"];
+            if is_list.contains(&section.as_str()) {
+                continue;
+            }
+            let is_set = shown
+                .split(&format!("[{section}]"))
+                .nth(1)
+                .is_some_and(|of| of.contains(&format!("\n{key} = ")));
+            let is_table = shown.contains(&format!("[{section}.{key}]"));
+            assert!(
+                is_set || is_table || shown.contains(&format!("# {section}.{key}\n")),
+                "{section}.{key}: {shown}"
+            );
+        }
+        assert!(!shown.contains("secret"), "{shown}");
+        let again = with(shown, &environment).unwrap_or_else(|error| panic!("{error}\n{shown}"));
+        assert_eq!(&again.text, shown);
+        assert_eq!(format!("{:?}", again.limits), format!("{:?}", settings.limits));
+    }
+}
+
+#[test]
+fn addresses_that_may_be_secrets_are_masked_in_what_is_in_force() {
+    let text = "[alerts.email]\nsmtp = \"smtp://u%40x@mail.example:587\"\npassword = { env = \"SMTP_PASSWORD\" }\n\
+                from = \"a@b.example\"\nto = [\"c@d.example\"]\n[[alerts.webhook]]\n\
+                url = \"https://h.example/hooks/abc?x=1\"\nsecret = { env = \"HOOK\" }\n";
+    let hook = ("HOOK", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
+    let settings = with(text, &[("SMTP_PASSWORD", "pass-word-1"), hook]).unwrap();
+    let shown = &settings.text;
+    assert!(
+        shown.contains("url = \"https://h.example/***\"") && shown.contains("u%40x@mail.example"),
+        "{shown}"
+    );
+    assert!(
+        !shown.contains("hooks/abc") && !shown.contains("pass-word-1") && !shown.contains("MfKQ9r8"),
+        "{shown}"
+    );
+    let again = with(shown, &[("SMTP_PASSWORD", "pass-word-1"), hook]).unwrap();
+    assert_eq!(&again.text, shown);
+}
+
+#[test]
+fn entries_are_kept_for_a_day_at_least() {
+    assert_eq!(with("[storage]\nkeep = \"400d\"\n", &[]).unwrap().keep.unwrap().as_secs(), 400 * 86_400);
+    let refused = with("[storage]\nkeep = \"1h\"\n", &[]).unwrap_err();
+    assert!(refused.starts_with("x.toml:2: storage.keep: \"1h\" is too short"), "{refused}");
 }

@@ -1,95 +1,124 @@
-//! What is in force, for people: `spendguard check` and the admin API.
+//! What is in force, for people and to be loaded again: `spendguard check`, the
+//! Settings page and the admin API.
 
-use std::fmt::Write as _;
+use std::collections::HashMap;
 
-use crate::config::{Settings, raw};
-use crate::domain::Limit;
-use crate::store::rule::LimitRule;
+use serde_json::Value;
+
+use crate::config::load::{DEFAULT_ADMIN_TOKEN, DEFAULT_UPSTREAM_KEY};
+use crate::config::raw::{Raw, SecretSource};
+use crate::upstream::HttpProxy;
+
+/// What stands for a part of an address that may be a secret.
+const MASK: &str = "***";
 
 /// The JSON Schema of the configuration file.
 pub fn schema() -> String {
-    serde_json::to_string_pretty(&schemars::schema_for!(raw::Raw)).unwrap_or_default()
+    serde_json::to_string_pretty(&schemars::schema_for!(Raw)).unwrap_or_default()
 }
 
-/// The resolved settings. A secret is only said to be set.
-pub fn in_force(settings: &Settings) -> String {
-    let set = |is_set: bool| if is_set { "(set)" } else { "(not set)" };
-    let mut text = String::new();
-    let s = settings;
-    let mut line = |key: &str, value: String| {
-        // Writing into a String can't fail.
-        let _ = writeln!(text, "{key:<26} {value}");
+/// The configuration with every key that is in force, as TOML that loads again.
+///
+/// Secrets are what they are in the file: references to where they are kept. In
+/// addresses stars stand for what may be one.
+pub(super) fn in_force(
+    raw: &Raw,
+    pass_through: bool,
+    proxy: Option<&HttpProxy>,
+    region: Option<&str>,
+    environment: &HashMap<String, String>,
+) -> String {
+    let mut raw = raw.clone();
+    raw.pricing.region = Some(region.unwrap_or("global").to_owned());
+    let unknown = if pass_through { "pass-through" } else { "reject" };
+    raw.keys.unknown.get_or_insert_with(|| unknown.to_owned());
+    for (secret, variable) in
+        [(&mut raw.admin.token, DEFAULT_ADMIN_TOKEN), (&mut raw.upstream.api_key, DEFAULT_UPSTREAM_KEY)]
+    {
+        if secret.is_none() && environment.get(variable).is_some_and(|text| !text.trim().is_empty()) {
+            *secret = Some(SecretSource { env: Some(variable.to_owned()), file: None });
+        }
+    }
+    let zone = raw.time.zone.clone();
+    for limit in raw.limit.iter_mut().filter(|limit| limit.zone.is_none()) {
+        limit.zone = Some(zone.clone());
+    }
+    raw.upstream.base_url = without_user(&raw.upstream.base_url);
+    // The environment's proxy is in force as the file's is; its way of writing hides the user.
+    raw.upstream.proxy = proxy.map(ToString::to_string);
+    if let Some(email) = &mut raw.alerts.email {
+        email.smtp = without_password(&email.smtp);
+    }
+    raw.alerts.webhook.iter_mut().for_each(|webhook| webhook.url = origin(&webhook.url));
+    let text = toml_edit::ser::to_string_pretty(&raw);
+    let mut text = text.unwrap_or_else(|error| format!("# it can't be written as TOML: {error}\n"));
+    if raw.limit.is_empty() {
+        text.push_str("\n# There is no [[limit]]: nothing is refused for its cost.\n");
+    }
+    let unset = unset(&raw);
+    if !unset.is_empty() {
+        text.push_str(&format!("\n# Not set:\n{}", unset.concat()));
+    }
+    text
+}
+
+/// The keys of sections that have no value, each as a line of a comment.
+fn unset(raw: &Raw) -> Vec<String> {
+    let schema = schemars::schema_for!(Raw).to_value();
+    let written = serde_json::to_value(raw).unwrap_or_default();
+    let sections = schema["properties"].as_object().into_iter().flatten();
+    let mut lines = Vec::new();
+    for (section, of) in sections {
+        let name = of["$ref"].as_str().and_then(|path| path.rsplit('/').next()).unwrap_or_default();
+        let keys = schema["$defs"][name]["properties"].as_object().into_iter().flatten();
+        let is_unset = |key: &str| written[section][key] == Value::Null;
+        lines.extend(keys.filter(|(key, _)| is_unset(key)).map(|(key, _)| format!("# {section}.{key}\n")));
+    }
+    lines
+}
+
+/// An address with stars for a user and a password in it.
+fn without_user(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    match rest[..end].rfind('@') {
+        Some(at) => format!("{scheme}://{MASK}@{}", &rest[at + 1..]),
+        None => url.to_owned(),
+    }
+}
+
+/// A mail server's address with stars for a password in it; its user is shown.
+fn without_password(url: &str) -> String {
+    let (Some((scheme, rest)), Some((user, host))) = (url.split_once("://"), url.rsplit_once('@')) else {
+        return url.to_owned();
     };
-    line(
-        "server.listen",
-        format!("{}{}", s.server.listen, if s.server.tls.is_some() { " (TLS)" } else { "" }),
-    );
-    line("server.request_body_max", format!("{} bytes", s.server.request_body_bytes_max));
-    line("server.connections_max", s.server.connections_max.to_string());
-    line("server.idle_timeout", format!("{:?}", s.server.idle_timeout));
-    line("server.cors_origins", s.server.cors.to_string());
-    line("server.drain", format!("{:?}", s.server.drain));
-    line("admin.listen", format!("{}{}", s.admin.listen, if s.admin.tls.is_some() { " (TLS)" } else { "" }));
-    line("admin.hosts", list(&s.admin.hosts));
-    line("admin.token", set(s.admin.token.is_some()).into());
-    line("upstream.base_url", s.upstream.base_url.to_string());
-    line("upstream.proxy", s.upstream.proxy.as_ref().map_or("none".into(), ToString::to_string));
-    line("upstream.forward_headers", list(&s.upstream.forwarded));
-    line("upstream.api_key", set(s.upstream.api_key.is_some()).into());
-    line("keys.unknown", if s.pass_through { "pass-through" } else { "reject" }.into());
-    line("storage.path", s.storage_path.display().to_string());
-    line("storage.durability", format!("{:?}", s.durability).to_lowercase());
-    line("time.zone", s.zone.to_string());
-    line("pricing.sheet", if s.pricing.sheet.is_some() { "from a file" } else { "built-in" }.into());
-    line("pricing.unknown_model", format!("{:?}", s.pricing.unknown_model).to_lowercase());
-    line("pricing.region", s.pricing.region.clone().unwrap_or_else(|| "global".into()));
-    line("guard.when_tight", if s.guard.clamp { "clamp" } else { "reject" }.into());
-    line("guard.hold_wait", format!("{:?}", s.guard.hold_wait));
-    line(
-        "guard.on_disconnect",
-        s.guard.drain.map_or("cancel".into(), |most| format!("drain, at most {most:?}")),
-    );
-    line("credit.mode", s.credit.mode.name().into());
-    line("credit.minimum", s.credit.minimum.dollars());
-    line("credit.low_balance", s.credit.low.dollars());
-    line("organization.name", s.organization.clone().unwrap_or_else(|| "(not set)".into()));
-    for (id, name) in &s.projects {
-        line("project", format!("{id} ({name})"));
+    match user.strip_prefix(scheme).and_then(|user| user.strip_prefix("://")?.split_once(':')) {
+        Some((user, _)) => format!("{scheme}://{user}:{MASK}@{host}"),
+        None => format!("{scheme}://{rest}"),
     }
-    for price in &s.pricing.overrides {
-        line("price", price.model.clone());
-    }
-    for limit in &s.limits {
-        line("limit", limit_line(limit));
-    }
-    if let Some(email) = &s.alerts.email {
-        line("alerts.email", email.to.to_string());
-    }
-    for webhook in &s.alerts.webhooks {
-        // Its path may be a secret.
-        line("alerts.webhook", webhook.url.host().unwrap_or_default().to_owned());
-    }
-    line("alerts.slack", set(!s.alerts.slacks.is_empty()).into());
-    if s.limits.is_empty() {
-        line("limit", "none: nothing is refused for its cost".into());
-    }
-    text
 }
 
-fn list(items: &[impl ToString]) -> String {
-    let items: Vec<String> = items.iter().map(ToString::to_string).collect();
-    if items.is_empty() { "none".to_owned() } else { items.join(", ") }
+/// A webhook's address with stars for its path and query, by which some receivers know who may write there.
+fn origin(url: &str) -> String {
+    let url = without_user(url);
+    let Some((scheme, rest)) = url.split_once("://") else { return url };
+    match rest.find(['/', '?']) {
+        Some(at) => format!("{scheme}://{}/{MASK}", &rest[..at]),
+        None => url,
+    }
 }
 
-fn limit_line(limit: &Limit) -> String {
-    let rule = LimitRule::of(limit);
-    let mut text = format!("{}: per {}, {} a {}", limit.name, rule.per, rule.unit, rule.window);
-    if let Some(hard) = limit.hard {
-        text.push_str(&format!(", hard {}", limit.unit.phrase(hard)));
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_part_of_an_address_that_may_be_a_secret_is_shown() {
+        assert_eq!(without_user("https://u:p@h.example:1/v1"), "https://***@h.example:1/v1");
+        assert_eq!(without_user("https://h.example/a@b"), "https://h.example/a@b");
+        assert_eq!(without_password("smtp://u:p@h.example:25"), "smtp://u:***@h.example:25");
+        assert_eq!(without_password("smtp://u%40a@h.example"), "smtp://u%40a@h.example");
+        assert_eq!(origin("https://h.example/hooks/T0/secret?x=1"), "https://h.example/***");
+        assert_eq!(origin("http://127.0.0.1:1"), "http://127.0.0.1:1");
     }
-    if !rule.soft.is_empty() {
-        text.push_str(&format!(", soft {}", rule.soft.join(" ")));
-    }
-    text.push_str(&format!(", {}, {}", limit.zone, rule.mode));
-    text
 }

@@ -110,6 +110,8 @@ pub struct ToolDemand {
     pub containers: Vec<ContainerDemand>,
     /// An image generation tool.
     pub image: Option<ImageTool>,
+    /// MCP servers, each of which puts a list of its tools into the context.
+    pub mcp_servers: u64,
     /// Whether a tool runs on upstream's side, so that the model may take
     /// several turns, each reading the whole context again.
     pub loops: bool,
@@ -191,6 +193,8 @@ pub struct Demand {
     pub stored_prompt: bool,
     /// The objects at upstream that the body names, in the order of the body.
     pub references: Vec<ObjectReference>,
+    /// Whether upstream keeps the answer and names it by an id.
+    pub stored: bool,
     /// The most output tokens for one choice, as asked.
     pub output_max: Option<u64>,
     /// How many choices are generated: `n` or `best_of`, times the prompts.

@@ -66,11 +66,11 @@ pub enum Soft {
 /// Narrows a limit; every part that is given must match.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Only {
-    /// Project ids or names.
+    /// Projects: their ids, in a limit that is in force; names may be written instead.
     pub projects: Vec<String>,
-    /// Key ids or names.
+    /// Keys, in the same way.
     pub keys: Vec<String>,
-    /// Model patterns, matched against the name asked for and the one priced.
+    /// Model patterns; see [`crate::domain::model::reaches`].
     pub models: Vec<Pattern>,
     /// For each tag, the values that match.
     pub tags: BTreeMap<String, Vec<String>>,

@@ -17,23 +17,36 @@ impl Pattern {
         &self.0
     }
 
-    /// Whether a whole name fits, in time linear in name times stars.
+    /// Whether a whole name fits, whatever the case of its ASCII letters.
     ///
     /// ```
     /// use spendguard::domain::Pattern;
-    /// assert!(Pattern::new("gpt-5*").matches("gpt-5-mini"));
+    /// assert!(Pattern::new("gpt-5*").matches("GPT-5-mini"));
     /// assert!(!Pattern::new("gpt-5").matches("gpt-5-mini"));
     /// ```
     pub fn matches(&self, name: &str) -> bool {
-        let Some((first, rest)) = self.0.split_once('*') else { return *self.0 == *name };
-        let Some(mut name) = name.strip_prefix(first) else { return false };
-        let Some((middle, last)) = rest.rsplit_once('*') else { return name.ends_with(rest) };
-        for part in middle.split('*').filter(|part| !part.is_empty()) {
-            let Some(at) = name.find(part) else { return false };
-            name = &name[at + part.len()..];
-        }
-        name.ends_with(last)
+        matches(&self.0, name)
     }
+}
+
+/// Whether a whole name fits a pattern's text, whatever the case of its ASCII letters, in
+/// time of their lengths' product at most.
+pub(super) fn matches(pattern: &str, name: &str) -> bool {
+    let mut name = name.as_bytes();
+    let mut parts = pattern.as_bytes().split(|byte| *byte == b'*');
+    let Some(first) = parts.next() else { return name.is_empty() };
+    let Some(last) = parts.next_back() else { return name.eq_ignore_ascii_case(first) };
+    if !name.get(..first.len()).is_some_and(|start| start.eq_ignore_ascii_case(first)) {
+        return false;
+    }
+    name = &name[first.len()..];
+    for part in parts.filter(|part| !part.is_empty()) {
+        let found = name.windows(part.len()).position(|window| window.eq_ignore_ascii_case(part));
+        let Some(at) = found else { return false };
+        name = &name[at + part.len()..];
+    }
+    let rest = name.len().checked_sub(last.len());
+    rest.is_some_and(|at| name[at..].eq_ignore_ascii_case(last))
 }
 
 impl fmt::Display for Pattern {
@@ -61,6 +74,8 @@ mod tests {
             ("a*b*c", "a-b-b-c", true),
             ("a*b*c", "acb", false),
             ("a**b", "a1b", true),
+            ("GPT-*-Mini", "gpt-5-MINI", true),
+            ("ä*", "äb", true),
         ] {
             assert_eq!(Pattern::new(pattern).matches(name), fits, "{pattern} on {name}");
         }

@@ -1,16 +1,18 @@
 //! Service accounts: owners of keys in a project, made and removed with them.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, RwLock};
 
 use serde_json::json;
 
 use crate::domain::Secret;
 use crate::guard::Guard;
 use crate::guard::keyring::{KeyError, NewKey, checked_name};
+use crate::guard::names::Named;
 use crate::guard::trail::{Actor, Change};
 use crate::keys::{self, Key};
 use crate::store::organization::{self as rows, AccountRow};
 use crate::store::settings::{self, KeyRow};
+use crate::sync::unpoisoned;
 
 /// Service accounts that a project may have.
 const ACCOUNTS_MAX: usize = 1_000;
@@ -29,13 +31,13 @@ impl Accounts {
     }
 
     fn all(&self) -> Vec<Arc<AccountRow>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+        unpoisoned(self.0.read()).clone()
     }
 
     /// Puts an account in place of the one with its id.
     fn put(&self, account: AccountRow) -> Arc<AccountRow> {
         let account = Arc::new(account);
-        let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut all = unpoisoned(self.0.write());
         match all.iter_mut().find(|known| known.id == account.id) {
             Some(known) => *known = Arc::clone(&account),
             None => all.push(Arc::clone(&account)),
@@ -44,7 +46,7 @@ impl Accounts {
     }
 
     fn remove(&self, id: &str) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).retain(|known| known.id != id);
+        unpoisoned(self.0.write()).retain(|known| known.id != id);
     }
 }
 
@@ -197,6 +199,8 @@ impl Guard {
             stored.iter().try_for_each(|row| settings::put_key(db, row))
         };
         self.write(by, changes, work).await?;
-        Ok(key.map(|row| self.install_key(row)))
+        let Some(key) = key.map(|row| self.install_key(row)) else { return Ok(None) };
+        self.has_name(Named::Key, &key.name).await;
+        Ok(Some(key))
     }
 }

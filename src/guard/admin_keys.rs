@@ -5,7 +5,7 @@
 //! is kept, here and in the database.
 
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, RwLock};
 
 use dashmap::DashSet;
 use foldhash::quality::RandomState;
@@ -17,6 +17,7 @@ use crate::guard::keyring::{KeyError, checked_name};
 use crate::guard::trail::{Actor, Change};
 use crate::keys::{self, KeyHash};
 use crate::store::organization::{self as rows, AdminKeyRow};
+use crate::sync::unpoisoned;
 
 /// Admin keys that there may be.
 const KEYS_MAX: usize = 1_000;
@@ -116,7 +117,7 @@ impl AdminKeys {
     }
 
     fn all(&self) -> Vec<Arc<AdminKey>> {
-        self.keys.read().unwrap_or_else(PoisonError::into_inner).clone()
+        unpoisoned(self.keys.read()).clone()
     }
 }
 
@@ -130,7 +131,7 @@ impl Guard {
     pub fn admin_key_of(&self, hash: &KeyHash) -> Option<Arc<AdminKey>> {
         let now_s = self.clock.now_s();
         let valid = |key: &&Arc<AdminKey>| key.expires_s.is_none_or(|end_s| now_s < end_s);
-        let keys = self.admin_keys.keys.read().unwrap_or_else(PoisonError::into_inner);
+        let keys = unpoisoned(self.admin_keys.keys.read());
         keys.iter().find(|key| key.hash.is(hash)).filter(valid).cloned()
     }
 
@@ -185,7 +186,7 @@ impl Guard {
         };
         let key = AdminKey::of(row.clone());
         self.write(by, vec![key.change(true)], move |db| rows::insert_admin_key(db, &row)).await?;
-        let mut keys = self.admin_keys.keys.write().unwrap_or_else(PoisonError::into_inner);
+        let mut keys = unpoisoned(self.admin_keys.keys.write());
         keys.push(Arc::clone(&key));
         self.admin_keys.hashes.insert(key.hash);
         Ok((key, secret))
@@ -198,7 +199,7 @@ impl Guard {
         let key = key.ok_or_else(|| KeyError::NoSuchKey(id.to_owned()))?;
         let gone = id.to_owned();
         self.write(by, vec![key.change(false)], move |db| rows::drop_admin_key(db, &gone)).await?;
-        let mut keys = self.admin_keys.keys.write().unwrap_or_else(PoisonError::into_inner);
+        let mut keys = unpoisoned(self.admin_keys.keys.write());
         keys.retain(|known| known.id != id);
         self.admin_keys.hashes.remove(&key.hash);
         Ok(())

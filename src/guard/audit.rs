@@ -18,9 +18,10 @@ use crate::ledger::calendar::Windows;
 use crate::ledger::entry::{Hold, entry_id, reserved};
 use crate::ledger::meter::{Meter, Reading, Subject, subject};
 use crate::ledger::walk::Copied;
+use crate::store::rollup::ROLLUP_S;
 use crate::store::rows::Names;
 use crate::store::verify::{self, Difference, Report};
-use crate::store::{self, StoreError, credit, reader};
+use crate::store::{self, StoreError, credit, reader, retention};
 
 /// How often a difference is looked at again: a hold whose writing has just
 /// failed is in memory until its request hears of it.
@@ -165,6 +166,10 @@ impl Snapshot {
         found: &mut Vec<Difference>,
     ) -> rusqlite::Result<()> {
         let span = Windows::of(limit).span(self.at_ms.div_euclid(1_000));
+        // A clock that was set back by the age of what is pruned: no sum is of so short a window.
+        if span.end_s.saturating_sub(span.start_s) < ROLLUP_S && span.start_s < self.whole_since_s()? {
+            return Ok(());
+        }
         let settled = reader::settled_by_entries(&self.db, limit, span, names)?;
         let mut held: HashMap<Subject, i64> = HashMap::new();
         for hold in open.iter().filter(|hold| span.contains(hold.admitted_ms.div_euclid(1_000))) {
@@ -187,6 +192,10 @@ impl Snapshot {
             }
         }
         Ok(())
+    }
+
+    fn whole_since_s(&self) -> rusqlite::Result<i64> {
+        retention::whole_since_s(&self.db)
     }
 
     /// Soft thresholds that a meter is past, though nobody was told.

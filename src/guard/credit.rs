@@ -1,8 +1,10 @@
 //! Prepaid credit: grants by operators, and what is noted of the balance.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::json;
+use tokio::sync::watch;
 
 use crate::domain::Money;
 use crate::domain::limit::Mode;
@@ -17,6 +19,8 @@ use crate::store::{Slot, StoreError, credit};
 /// A slip of the keyboard must not become a year's budget.
 const GRANT_MAX: Money = Money::from_nano(1_000_000 * 1_000_000_000);
 const NOTE_CHARS_MAX: usize = 1_000;
+/// How often it is looked whether time alone has made the balance low.
+const LOW_LOOK_EVERY: Duration = Duration::from_secs(60);
 
 /// Why credit was not granted.
 #[derive(Debug, thiserror::Error)]
@@ -161,9 +165,12 @@ impl Guard {
         self.ledger().account().map(|account| account.balance(now_ms))
     }
 
-    /// Notes that the balance is low: it may be so by time alone.
-    pub fn note_low_credit(&self) {
-        self.note_if_free(Ledger::low_credit);
+    /// Looks now and then whether credit is low, until it is stopped: grants expire without a request.
+    pub async fn watch_credit(&self, mut stop: watch::Receiver<bool>) {
+        while !*stop.borrow() {
+            self.note_if_free(Ledger::low_credit);
+            let _ = tokio::time::timeout(LOW_LOOK_EVERY, stop.changed()).await;
+        }
     }
 
     /// Notes that a request was refused for want of credit.

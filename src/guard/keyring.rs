@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use crate::domain::Secret;
 use crate::guard::Guard;
+use crate::guard::names::Named;
 use crate::guard::recovery::{DEFAULT_PROJECT, key_of};
 use crate::guard::trail::{Actor, Change};
 use crate::keys::{self, Key, KeyHash, Project};
@@ -44,6 +45,17 @@ pub enum KeyError {
     /// The key is a client's own and can't be rotated or edited here.
     #[error("key {0:?} is a pass-through key; only its owner can change it")]
     PassThrough(String),
+    /// The grace of an earlier rotation is not over.
+    #[error(
+        "an earlier secret of key {id:?} is good until {}, and a key has one such secret: rotate again then, or without \
+         a grace, which ends it at once", crate::store::verify::at(*until_s)
+    )]
+    InGrace {
+        /// The key.
+        id: String,
+        /// When it is over, in Unix seconds.
+        until_s: i64,
+    },
     /// The system gave no random numbers.
     #[error("the system gave no random numbers: {0}")]
     Random(#[from] getrandom::Error),
@@ -137,7 +149,8 @@ impl Guard {
         self.put_key(Some(&before), row, by).await
     }
 
-    /// Gives a key a new secret; the old one is honoured for a grace.
+    /// Gives a key a new secret; the old one is honoured for a grace. Without a grace no older secret is
+    /// good any more; while an earlier grace lasts there is no second one.
     pub async fn rotate_key(
         &self,
         id: &str,
@@ -150,8 +163,12 @@ impl Guard {
         if row.pass_through {
             return Err(KeyError::PassThrough(id.to_owned()));
         }
+        let now_s = self.clock.now_s();
+        if let Some((_, until_s)) = row.old.filter(|(_, until_s)| grace_s > 0 && *until_s > now_s) {
+            return Err(KeyError::InGrace { id: id.to_owned(), until_s });
+        }
         let secret = keys::new_secret()?;
-        let until_s = self.clock.now_s().saturating_add(grace_s.max(0));
+        let until_s = now_s.saturating_add(grace_s.max(0));
         row.old = (grace_s > 0).then_some((row.hash, until_s));
         row.hash = KeyHash::of(secret.expose().as_bytes()).0;
         row.redacted = secret.redacted();
@@ -189,7 +206,8 @@ impl Guard {
         // A client did it, and no operator: the trail does not tell of it.
         let stored = row.clone();
         self.writer.run(move |db| settings::put_key(db, &stored)).await?;
-        self.install_key(row);
+        let key = self.install_key(row);
+        self.has_name(Named::Key, &key.name).await;
         Ok(())
     }
 
@@ -270,7 +288,9 @@ impl Guard {
     async fn put_key(&self, before: Option<&KeyRow>, row: KeyRow, by: &Actor) -> Result<Arc<Key>, KeyError> {
         let (changes, stored) = (vec![Change::of_key(before, &row)], row.clone());
         self.write(by, changes, move |db| settings::put_key(db, &stored)).await?;
-        Ok(self.install_key(row))
+        let key = self.install_key(row);
+        self.has_name(Named::Key, &key.name).await;
+        Ok(key)
     }
 
     /// Puts a key in force that is in the database.
@@ -295,6 +315,7 @@ impl Guard {
             from_file: false,
         };
         self.ring.put_project(project.clone());
+        self.has_name(Named::Project, &project.name).await;
         Ok(project)
     }
 

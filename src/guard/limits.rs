@@ -13,11 +13,14 @@ use rusqlite::Connection;
 
 use crate::domain::limit::Source;
 use crate::domain::{Limit, Window};
+use crate::guard::names::{self, NameError, Names};
 use crate::guard::trail::{Actor, Change};
 use crate::guard::{Guard, audit};
+use crate::keys::Ring;
 use crate::ledger::calendar::Windows;
 use crate::ledger::meter::Subject;
 use crate::ledger::{Seed, Seeding};
+use crate::store::codec::json_text;
 use crate::store::organization::AlertRow;
 use crate::store::rule::{LimitRule, RuleError};
 use crate::store::{Slot, StoreError, past, reader, settings};
@@ -31,6 +34,8 @@ pub(super) struct Book {
     /// What some limits of the API are besides, in the order of their making.
     pub(super) alerts: Vec<AlertRow>,
     pub(super) zone: Arc<str>,
+    /// What the names stand for that limits write.
+    pub(super) names: Names,
 }
 
 /// Why a limit was not changed.
@@ -39,6 +44,9 @@ pub enum LimitError {
     /// The rule is not one.
     #[error(transparent)]
     Rule(#[from] RuleError),
+    /// It names a key or a project that is not there, or more than one.
+    #[error(transparent)]
+    Name(#[from] NameError),
     /// The configuration file owns a limit of that name.
     #[error("limit {0:?} is managed by the configuration file; change it there")]
     ManagedByFile(String),
@@ -74,9 +82,16 @@ impl Book {
         Ok(())
     }
 
-    fn checked(&self, name: &str, rule: &LimitRule) -> Result<Arc<Limit>, LimitError> {
+    /// A limit of the API, with ids where its rule writes names.
+    fn checked(&self, name: &str, rule: &LimitRule, ring: &Ring) -> Result<Arc<Limit>, LimitError> {
         self.free(name)?;
-        Ok(Arc::new(rule.limit(name, &self.zone)?))
+        let limit = Arc::new(rule.limit(name, &self.zone)?);
+        let mut found = names::look_up(&[limit], &Names::default(), ring);
+        match (found.problems.pop(), found.limits.pop()) {
+            (None, Some(limit)) => Ok(limit),
+            (Some(problem), _) => Err(problem.into()),
+            (None, None) => Err(LimitError::NoSuchLimit(name.to_owned())),
+        }
     }
 
     /// A limit that was made through the API.
@@ -98,20 +113,25 @@ impl Book {
 
 impl Guard {
     /// Puts the configuration file's limits in force beside those of the API,
-    /// all at once. `zone` is the one of limits that name none.
+    /// all at once. `zone` is the one of limits that name none. A name of a key that is not
+    /// there yet waits for it; one that two keys have is an error, and nothing changes.
     pub async fn install_file_limits(
         &self,
         limits: Vec<Arc<Limit>>,
         zone: Arc<str>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<(), LimitError> {
         let mut book = self.book.lock().await;
+        let found = names::look_up(&limits, &book.names, &self.ring);
+        if let Some(problem) = found.ambiguous(&book.names) {
+            return Err(problem.clone().into());
+        }
         let clash = book.api.iter().find(|api| limits.iter().any(|file| file.name == api.name));
         if let Some(limit) = clash {
             tracing::warn!(limit = %limit.name, "the file and the API both have a limit of this name; the file's is in force");
         }
         book.file = limits;
         book.zone = zone;
-        self.install(&book).await
+        Ok(self.install(&mut book).await?)
     }
 
     /// Makes or changes a limit through the API. It is in force when this
@@ -123,10 +143,10 @@ impl Guard {
         by: &Actor,
     ) -> Result<Arc<Limit>, LimitError> {
         let mut book = self.book.lock().await;
-        let limit = book.checked(name, rule)?;
+        let limit = book.checked(name, rule, &self.ring)?;
         let change = book.change(name, Some(&limit));
         self.write_rules(&mut book, &[Arc::clone(&limit)], vec![change], by, |_| Ok(())).await?;
-        self.install(&book).await?;
+        self.install(&mut book).await?;
         Ok(limit)
     }
 
@@ -136,7 +156,7 @@ impl Guard {
         book.free(name)?;
         let change = book.change(name, None);
         self.unwrite_rule(&mut book, name, vec![change], by, |_| Ok(())).await?;
-        Ok(self.install(&book).await?)
+        Ok(self.install(&mut book).await?)
     }
 
     /// Makes or changes several limits that are one thing to their operator:
@@ -148,10 +168,12 @@ impl Guard {
         by: &Actor,
     ) -> Result<(), LimitError> {
         let mut book = self.book.lock().await;
-        let limits =
-            rules.iter().map(|(name, rule)| book.checked(name, rule)).collect::<Result<Vec<_>, _>>()?;
+        let limits = rules
+            .iter()
+            .map(|(name, rule)| book.checked(name, rule, &self.ring))
+            .collect::<Result<Vec<_>, _>>()?;
         self.write_rules(&mut book, &limits, vec![change], by, |_| Ok(())).await?;
-        Ok(self.install(&book).await?)
+        Ok(self.install(&mut book).await?)
     }
 
     /// Writes limits with whatever belongs to them; they are in the book then,
@@ -167,8 +189,9 @@ impl Guard {
     where
         F: FnOnce(&Connection) -> rusqlite::Result<()> + Send + 'static,
     {
-        let text = |limit: &Arc<Limit>| serde_json::to_string(&LimitRule::of(limit)).unwrap_or_default();
-        let texts: Vec<_> = limits.iter().map(|limit| (limit.name.to_string(), text(limit))).collect();
+        let text = |limit: &Arc<Limit>| Ok((limit.name.to_string(), json_text(&LimitRule::of(limit))?));
+        let texts: rusqlite::Result<Vec<_>> = limits.iter().map(text).collect();
+        let texts = texts.map_err(StoreError::from)?;
         let work = move |db: &Connection| {
             texts.iter().try_for_each(|(name, text)| settings::put_limit_rule(db, name, text))?;
             also(db)
@@ -216,8 +239,17 @@ impl Guard {
 
     /// Puts the limits of a book in force. Requests go on meanwhile: what the new
     /// ones have settled before is read from a snapshot, on a thread of its own.
-    pub(super) async fn install(&self, book: &Book) -> Result<(), StoreError> {
-        let (rates, metered) = in_force(book);
+    pub(super) async fn install(&self, book: &mut Book) -> Result<(), StoreError> {
+        let found = names::look_up(&in_force(book), &book.names, &self.ring);
+        for problem in &found.problems {
+            tracing::warn!(%problem, "a limit is in force for what it names by an id alone");
+        }
+        if found.names != book.names {
+            self.remember_names(&found.names).await?;
+            book.names = found.names;
+        }
+        self.written_names.store(Arc::new(found.written));
+        let (rates, metered): (Vec<_>, Vec<_>) = found.limits.into_iter().partition(|limit| limit.is_rate());
         self.throttle.rcu(|before| Throttle::new(&rates, before));
         let slot = self.writer.operators_slot().await?;
         // Taken before anything has changed, so that what follows can be written.
@@ -278,11 +310,10 @@ impl Guard {
     }
 }
 
-/// The rates and the metered limits of a book; of two with one name, the file's.
-fn in_force(book: &Book) -> (Vec<Arc<Limit>>, Vec<Arc<Limit>>) {
+/// The limits of a book; of two with one name, the file's.
+fn in_force(book: &Book) -> Vec<Arc<Limit>> {
     let api = book.api.iter().filter(|api| !book.file.iter().any(|file| file.name == api.name));
-    let all = book.file.iter().chain(api).cloned();
-    all.partition(|limit| limit.is_rate())
+    book.file.iter().chain(api).cloned().collect()
 }
 
 /// The limits that the database keeps, as they were made through the API.

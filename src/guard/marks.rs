@@ -2,13 +2,14 @@
 //! will be reached. Each is a fact once for its window, however often it is seen.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use crate::domain::{Limit, Span, Window};
 use crate::guard::Guard;
 use crate::ledger::denial::{Blocked, Denial};
 use crate::ledger::entry::{Crossing, Mark};
 use crate::ledger::meter::Subject;
+use crate::sync::unpoisoned;
 
 /// How many are remembered. The database knows them all, so forgetting some
 /// costs a write that changes nothing.
@@ -29,7 +30,8 @@ struct Noted {
 }
 
 impl Guard {
-    /// Notes that a request was refused, where that is more than a matter of waiting.
+    /// Notes that a request was refused, where a meter or the credit is nearly used up: not
+    /// because one request asks for much, and not where others' holds are in the way.
     pub fn note_denial(&self, denial: &Denial) {
         match denial {
             Denial::Exhausted(blocked) => self.note_hit(blocked),
@@ -44,7 +46,7 @@ impl Guard {
 
     fn note_hit(&self, blocked: &Blocked) {
         let Blocked { limit, subject, span, settled, .. } = blocked;
-        if limit.window != Window::Request {
+        if limit.window != Window::Request && blocked.is_nearly_used_up() {
             self.note(Mark::Hard, limit, subject, *span, *settled);
         }
     }
@@ -59,7 +61,7 @@ impl Guard {
         let (name, start_s) = (limit.name.to_string(), span.start_s);
         let seen = Noted { limit: name, subject: subject.clone(), mark, hard, start_s };
         let slot = {
-            let mut all = self.seen.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut all = unpoisoned(self.seen.0.lock());
             if all.contains(&seen) {
                 return;
             }

@@ -1,6 +1,6 @@
 //! What the guard says of its writer: metrics and log lines.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -9,6 +9,7 @@ use crate::clock::Clock;
 use crate::ledger::entry::{Crossing, Mark};
 use crate::metrics::Metrics;
 use crate::store::Observer;
+use crate::sync::unpoisoned;
 
 /// Turns what the writer does into metrics and log lines.
 pub(super) struct WriterLog {
@@ -26,11 +27,11 @@ impl WriterLog {
 
 impl Observer for WriterLog {
     fn committing(&self) {
-        *self.began.lock().unwrap_or_else(PoisonError::into_inner) = self.clock.running();
+        *unpoisoned(self.began.lock()) = self.clock.running();
     }
 
     fn committed(&self) {
-        let began = *self.began.lock().unwrap_or_else(PoisonError::into_inner);
+        let began = *unpoisoned(self.began.lock());
         self.metrics.committed(self.clock.running().saturating_sub(began));
     }
 

@@ -3,7 +3,7 @@
 //! A name in the configuration file wins over the one in the database.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, RwLock};
 
 use serde_json::{Value, json};
 
@@ -13,6 +13,7 @@ use crate::guard::keyring::checked_name;
 use crate::guard::trail::{Actor, Change};
 use crate::store::settings;
 use crate::store::{Reader, StoreError};
+use crate::sync::unpoisoned;
 
 /// What an organization is called that nobody has named.
 const UNNAMED: &str = "My organization";
@@ -54,11 +55,12 @@ impl Organization {
     }
 
     fn known(&self) -> Known {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+        unpoisoned(self.0.read()).clone()
     }
 
     fn change(&self, change: impl FnOnce(&mut Known)) {
-        change(&mut self.0.write().unwrap_or_else(PoisonError::into_inner));
+        let mut known = unpoisoned(self.0.write());
+        change(&mut known);
     }
 }
 

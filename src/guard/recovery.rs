@@ -15,6 +15,8 @@ use crate::guard::admin_keys::AdminKeys;
 use crate::guard::limits::{Book, stored};
 use crate::guard::marks::Seen;
 use crate::guard::models::rule_of;
+use crate::guard::names::Names;
+use crate::guard::objects::Objects;
 use crate::guard::observe::WriterLog;
 use crate::guard::organization::Organization;
 use crate::guard::refused::Remembered;
@@ -65,8 +67,10 @@ impl Guard {
     ) -> Result<(Arc<Self>, Clerk), OpenError> {
         let ring = Arc::new(Ring::default());
         let (reader, long_reader, key_reader) = (store.reader()?, store.reader()?, store.reader()?);
+        let objects = Objects::new(store.reader()?);
         fill(&ring, &reader)?;
         let api = stored(reader.query(settings::limit_rules)?, &config.zone).map_err(OpenError::Limit)?;
+        let names = Names::read(&reader)?.map_err(|error| OpenError::Limit(format!("names: {error}")))?;
         let alerts = reader.query(organization::alerts)?;
         let admin_keys = AdminKeys::of(reader.query(organization::admin_keys)?);
         let accounts = Accounts::of(reader.query(organization::accounts)?);
@@ -95,15 +99,20 @@ impl Guard {
                 api,
                 alerts,
                 zone: Arc::clone(&config.zone),
+                names,
             }),
+            written_names: ArcSwap::default(),
             ring_changes: tokio::sync::Mutex::new(()),
             seen: Seen::default(),
             marks,
             admin_keys,
             accounts,
             grants: tokio::sync::Mutex::default(),
+            pruning: tokio::sync::Mutex::default(),
+            corrections: tokio::sync::Mutex::default(),
             organization,
             refused: Remembered::default(),
+            objects,
         };
         Ok((Arc::new(guard), clerk))
     }

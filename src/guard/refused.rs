@@ -1,9 +1,10 @@
 //! The latest refusals, for operators who look: the ledger has no line of them.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use crate::guard::Guard;
+use crate::sync::unpoisoned;
 
 /// How many are remembered.
 const REMEMBERED_MAX: usize = 50;
@@ -40,7 +41,7 @@ impl Guard {
     ) {
         self.metrics.rejected(limit.map_or("", |limit| limit), reason);
         let at_ms = self.clock.now_ms();
-        let mut all = self.refused.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = unpoisoned(self.refused.0.lock());
         let number = all.front().map_or(1, |last| last.number + 1);
         all.truncate(REMEMBERED_MAX - 1);
         all.push_front(Refusal { number, at_ms, key: key.cloned(), endpoint, reason, limit: limit.cloned() });
@@ -48,6 +49,6 @@ impl Guard {
 
     /// The latest refusals since the start, newest first.
     pub fn refusals(&self) -> Vec<Refusal> {
-        self.refused.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+        unpoisoned(self.refused.0.lock()).iter().cloned().collect()
     }
 }

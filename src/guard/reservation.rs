@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use crate::domain::demand::Tier;
 use crate::domain::{Money, Tokens};
-use crate::guard::Guard;
+use crate::guard::{Guard, Paced};
 use crate::ledger::entry::{Basis, Entry, Hold, Kind};
 use crate::metrics::RequestLabels;
 use crate::store::Slot;
+use crate::throttle::Take;
 
 /// A hold that is in the database and has not ended.
 #[derive(Debug)]
@@ -24,6 +25,7 @@ pub struct Reservation {
     slot: Option<Slot>,
     sent: bool,
     admitted_at: Duration,
+    paced: Option<Paced>,
 }
 
 /// How a request ended, as far as it is known.
@@ -67,7 +69,7 @@ pub struct Settled {
 impl Reservation {
     pub(super) fn new(guard: Arc<Guard>, hold: Arc<Hold>, slot: Slot) -> Self {
         let admitted_at = guard.clock.running();
-        Self { guard, hold, slot: Some(slot), sent: false, admitted_at }
+        Self { guard, hold, slot: Some(slot), sent: false, admitted_at, paced: None }
     }
 
     /// The hold.
@@ -78,6 +80,12 @@ impl Reservation {
     /// Time since admission.
     pub fn age(&self) -> Duration {
         self.guard.clock.running().saturating_sub(self.admitted_at)
+    }
+
+    /// Takes charge of what the request took of its rates: at its end, what it did not use
+    /// is given back.
+    pub fn pace(&mut self, paced: Paced) {
+        self.paced = Some(paced);
     }
 
     /// Says that bytes of the request may have reached upstream: from now on
@@ -116,6 +124,9 @@ impl Reservation {
         self.observe(&entry);
         if is_at_output_bound {
             self.guard.metrics.hit_output_bound(model_label(&entry));
+        }
+        if let Some(paced) = self.paced.take() {
+            paced.end(used(&entry.tokens));
         }
         let cost = entry.cost;
         let remaining = {
@@ -161,9 +172,12 @@ impl Reservation {
 
     fn observe(&self, entry: &Entry) {
         let of = &entry.attribution;
-        let labels = RequestLabels { project: &of.project, key: &of.key, endpoint: &of.endpoint };
+        // A key that upstream has not accepted may be made up, and is no label.
+        let is_accepted = (200..300).contains(&entry.status) || self.guard.ring.by_id(&of.key).is_some();
+        let key = if is_accepted { &*of.key } else { "" };
+        let labels = RequestLabels { project: &of.project, key, endpoint: &of.endpoint };
         let metrics = &self.guard.metrics;
-        if let Some(basis) = entry.basis.filter(|_| !of.model.is_empty()) {
+        if let Some(basis) = entry.basis.filter(|_| !of.model.is_empty() || entry.cost > Money::ZERO) {
             metrics.settled(labels, model_label(entry), basis.name(), entry.cost, &entry.tokens);
         }
         let over = entry.cost - entry.held.cost;
@@ -177,6 +191,10 @@ impl Reservation {
 /// The label of an entry's model: the name of its price, never the client's.
 fn model_label(entry: &Entry) -> &str {
     entry.attribution.priced_as.as_deref().unwrap_or("other")
+}
+
+fn used(tokens: &Tokens) -> Take {
+    Take { tokens: tokens.total(), input_tokens: tokens.input_total(), output_tokens: tokens.output_total() }
 }
 
 impl Drop for Reservation {

@@ -2,9 +2,10 @@
 //! limits and spending must not take time from requests or operators.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use crate::guard::Guard;
+use crate::sync::unpoisoned;
 
 /// Questions of one key that are answered at once. A browser asks six.
 const OPEN_PER_KEY_MAX: usize = 6;
@@ -26,7 +27,7 @@ impl Guard {
     /// Lets a key ask something of the guard itself, unless it has as many
     /// questions open as it may, or all keys have.
     pub fn question(self: &Arc<Self>, key: &Arc<str>) -> Option<Question> {
-        let mut open = self.self_service.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = unpoisoned(self.self_service.0.lock());
         let of_key = open.get(key).copied().unwrap_or(0);
         if of_key >= OPEN_PER_KEY_MAX || open.values().sum::<usize>() >= OPEN_MAX {
             return None;
@@ -38,7 +39,7 @@ impl Guard {
 
 impl Drop for Question {
     fn drop(&mut self) {
-        let mut open = self.guard.self_service.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = unpoisoned(self.guard.self_service.0.lock());
         let left = open.get(&self.key).map_or(0, |of_key| of_key.saturating_sub(1));
         if left == 0 {
             open.remove(&self.key);

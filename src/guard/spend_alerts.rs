@@ -134,7 +134,7 @@ impl Guard {
         let gone = id.to_owned();
         self.unwrite_rule(&mut book, id, vec![change], by, move |db| rows::drop_alert(db, &gone)).await?;
         book.alerts.retain(|known| known.id != id);
-        Ok(self.install(&book).await?)
+        Ok(self.install(&mut book).await?)
     }
 
     async fn put_alert(

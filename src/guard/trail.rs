@@ -69,6 +69,17 @@ impl Change {
         }
     }
 
+    /// Entries were pruned.
+    pub(super) fn of_pruning(before_s: i64, entries: u64) -> Self {
+        Self {
+            event: "storage.pruned",
+            resource: "ledger".to_owned(),
+            project: None,
+            before: None,
+            after: Some(json!({ "before": before_s, "entries": entries })),
+        }
+    }
+
     /// A change of a project.
     pub(super) fn of_project(before: Option<&ProjectRow>, after: &ProjectRow) -> Self {
         let event = match before {

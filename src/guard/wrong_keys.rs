@@ -4,10 +4,11 @@
 //! is paced are the answers to wrong ones, all together, which takes no memory
 //! for each address that they come from.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use crate::guard::Guard;
+use crate::sync::unpoisoned;
 
 /// Wrong keys that are answered at once, if there were none for a while.
 const AT_ONCE_MAX: u32 = 100;
@@ -37,7 +38,7 @@ impl Guard {
 
 impl Pace {
     fn note(&self, now: Duration) -> Duration {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = unpoisoned(self.0.lock());
         let passed = now.saturating_sub(state.until).as_millis() / EACH.as_millis();
         let passed = u32::try_from(passed).unwrap_or(u32::MAX);
         if passed >= state.count {

@@ -297,15 +297,15 @@ impl Account {
         if needed == Money::ZERO || left >= Money::ZERO {
             return Ok(left.nano());
         }
-        let short = self.short(ask, terms);
+        let short = Box::new(self.short(ask, terms));
         Err(if needed > short.balance { Denial::NoCredit(short) } else { Denial::CreditHeld(short) })
     }
 
     /// What there is for a request.
-    pub(super) fn short(&self, ask: &Ask<'_>, terms: Terms) -> Box<Short> {
+    pub(super) fn short(&self, ask: &Ask<'_>, terms: Terms) -> Short {
         let figures = self.balance(ask.at_ms);
         let (balance, held) = (self.left(ask.at_ms), figures.held);
-        Box::new(Short { limit: as_limit(&figures, terms), balance, held, needed: ask.bound.cost })
+        Short { limit: as_limit(&figures, terms), balance, held, needed: ask.bound.cost }
     }
 
     /// Granted, and neither spent nor expired.

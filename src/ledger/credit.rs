@@ -116,7 +116,7 @@ impl Ledger {
         let left = account.verdict(ask, self.terms);
         let takes = self.terms.mode == Mode::Enforce && ask.bound.cost > Money::ZERO;
         let is_behind = takes && self.queues.is_behind(ask.turn, &Place::Credit);
-        let queued = || Denial::CreditHeld(account.short(ask, self.terms));
+        let queued = || Denial::CreditHeld(Box::new(account.short(ask, self.terms)));
         let verdict = left.and_then(|left| if is_behind { Err(queued()) } else { Ok(left) });
         Some((self.terms.mode, verdict))
     }

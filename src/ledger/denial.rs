@@ -27,6 +27,19 @@ pub struct Blocked {
     pub needed: i64,
 }
 
+impl Blocked {
+    /// What the cap leaves once other requests' holds have ended: not below zero.
+    pub fn left(&self) -> i64 {
+        self.hard.saturating_sub(self.settled).max(0)
+    }
+
+    /// Whether less than a twentieth of the cap is left. A refusal by a meter that has more
+    /// says something of the request, and nothing of the meter.
+    pub fn is_nearly_used_up(&self) -> bool {
+        self.left() == 0 || i128::from(self.left()) * 20 < i128::from(self.hard)
+    }
+}
+
 /// What prepaid credit there was for a request that needs more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Short {

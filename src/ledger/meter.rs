@@ -6,7 +6,7 @@ use foldhash::quality::RandomState;
 use indexmap::IndexMap;
 
 use crate::domain::limit::{Only, Per};
-use crate::domain::{Limit, Span};
+use crate::domain::{Limit, Pattern, Span, model};
 use crate::ledger::calendar::Windows;
 use crate::ledger::entry::Attribution;
 
@@ -136,23 +136,30 @@ pub fn subject(limit: &Limit, of: &Attribution) -> Option<Subject> {
         Per::Key => Subject::One(Arc::clone(&of.key)),
         Per::User => Subject::One(Arc::clone(of.end_user.as_ref()?)),
         Per::Model if of.model.is_empty() => return None,
-        Per::Model => Subject::One(Arc::clone(of.priced_as.as_ref().unwrap_or(&of.model))),
+        Per::Model => Subject::One(family(of)),
     })
 }
 
-/// Whether a request lies within what a limit is narrowed to.
+/// The model that a request counts on: all snapshots and fine-tunes of one count together,
+/// so that none has a limit of its own beside that of its model.
+fn family(of: &Attribution) -> Arc<str> {
+    let family = model::family(&of.model);
+    let mut known = [Some(&of.model), of.priced_as.as_ref()].into_iter().flatten();
+    known.find(|name| ***name == *family).map_or_else(|| Arc::from(&*family), Arc::clone)
+}
+
+/// Whether a request lies within what a limit is narrowed to. Projects and keys are named
+/// by their ids, so that one that is renamed keeps its limits.
 fn applies(only: &Only, of: &Attribution) -> bool {
-    let named = |names: &[String], id: &str, name: &str| {
-        names.is_empty() || names.iter().any(|wanted| wanted == id || wanted == name)
-    };
+    let named = |ids: &[String], id: &str| ids.is_empty() || ids.iter().any(|wanted| wanted == id);
     let model = || {
-        let priced_as = of.priced_as.as_deref().unwrap_or(&of.model);
-        only.models.is_empty() || only.models.iter().any(|p| p.matches(&of.model) || p.matches(priced_as))
+        let reaches = |rule: &Pattern| {
+            model::reaches(rule.as_str(), &of.model)
+                || of.priced_as.as_deref().is_some_and(|id| rule.matches(id))
+        };
+        only.models.is_empty() || only.models.iter().any(reaches)
     };
     let tagged =
         || only.tags.iter().all(|(tag, values)| of.tags.get(tag).is_some_and(|v| values.contains(v)));
-    named(&only.projects, &of.project, &of.project_name)
-        && named(&only.keys, &of.key, &of.key_name)
-        && model()
-        && tagged()
+    named(&only.projects, &of.project) && named(&only.keys, &of.key) && model() && tagged()
 }

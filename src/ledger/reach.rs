@@ -1,7 +1,7 @@
 //! Which limits may apply to a request, found without asking each of them.
 //!
 //! There may be a limit for every key. One that is narrowed to keys or to
-//! projects is listed under their names; the others are asked every time.
+//! projects is listed under their ids; the others are asked every time.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -26,7 +26,7 @@ impl Reach {
     pub fn of<'a>(limits: impl IntoIterator<Item = &'a Limit>) -> Self {
         let mut reach = Self::default();
         for (place, limit) in limits.into_iter().enumerate() {
-            let (listed, names) = match &limit.only {
+            let (listed, ids) = match &limit.only {
                 only if !only.keys.is_empty() => (&mut reach.by_key, &only.keys),
                 only if !only.projects.is_empty() => (&mut reach.by_project, &only.projects),
                 _ => {
@@ -34,8 +34,8 @@ impl Reach {
                     continue;
                 }
             };
-            for name in names {
-                listed.entry(name.clone()).or_default().push(place);
+            for id in ids {
+                listed.entry(id.clone()).or_default().push(place);
             }
         }
         reach
@@ -44,17 +44,11 @@ impl Reach {
     /// The places of all limits that may apply, ascending, each once. Whether
     /// one does is still its own to say.
     pub fn places(&self, of: &Attribution) -> Cow<'_, [usize]> {
-        let mut found: Vec<usize> = Vec::new();
-        for (listed, names) in
-            [(&self.by_key, [&of.key, &of.key_name]), (&self.by_project, [&of.project, &of.project_name])]
-        {
-            if !listed.is_empty() {
-                found.extend(names.into_iter().filter_map(|name| listed.get(&**name)).flatten());
-            }
-        }
-        if found.is_empty() {
+        let listed = [self.by_key.get(&*of.key), self.by_project.get(&*of.project)];
+        if listed.iter().all(Option::is_none) {
             return Cow::Borrowed(&self.always);
         }
+        let mut found: Vec<usize> = listed.into_iter().flatten().flatten().copied().collect();
         found.extend(&self.always);
         found.sort_unstable();
         found.dedup();
@@ -128,6 +122,7 @@ mod tests {
         let limits = [limit((vec![1], vec![])), limit((vec![], vec![])), limit((vec![], vec![2]))];
         let reach = Reach::of(&limits);
         assert_eq!(*reach.places(&of([0, 0, 0, 0])), [1]);
-        assert_eq!(*reach.places(&of([0, 2, 1, 0])), [0, 1, 2]);
+        assert_eq!(*reach.places(&of([2, 0, 1, 0])), [0, 1, 2]);
+        assert_eq!(*reach.places(&of([0, 2, 0, 1])), [1], "ids count, not names");
     }
 }

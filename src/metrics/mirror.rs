@@ -11,6 +11,16 @@ impl Metrics {
         self.price_age.set(price_age_s);
     }
 
+    /// Sets what the database and its log take, and what their disk has left, in bytes.
+    pub fn mirror_storage(&self, bytes: u64, free_bytes: Option<u64>) {
+        let gauge = |bytes: u64| float(i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.storage.with_label_values::<&str>(&[]).set(gauge(bytes));
+        self.storage_free.reset();
+        if let Some(free_bytes) = free_bytes {
+            self.storage_free.with_label_values::<&str>(&[]).set(gauge(free_bytes));
+        }
+    }
+
     /// Sets how many requests wait for room.
     pub fn mirror_waiting(&self, count: usize) {
         self.waiting.set(i64::try_from(count).unwrap_or(i64::MAX));

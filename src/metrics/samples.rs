@@ -27,7 +27,7 @@ pub struct LimitSample {
 pub struct RequestLabels<'a> {
     /// Id of the project; empty if unknown.
     pub project: &'a str,
-    /// Id of the key; empty if unknown.
+    /// Id of the key; empty if unknown, or if upstream never accepted it.
     pub key: &'a str,
     /// The endpoint, one of a fixed set.
     pub endpoint: &'a str,

@@ -20,7 +20,7 @@ use crate::pricing::sheet::Price;
 /// The largest context in the sheet, for models that name none.
 const INPUT_MAX: u64 = 1_050_000;
 /// The largest output in the sheet, for models that name none.
-pub const OUTPUT_MAX: u64 = 128_000;
+pub const OUTPUT_MAX: u64 = 272_000;
 /// Audio is 10 tokens a second, so a token lasts 100 milliseconds.
 const AUDIO_MS_PER_TOKEN: u64 = 100;
 /// Embeddings: at most 300,000 tokens summed over a request's inputs.
@@ -93,10 +93,11 @@ pub fn affordable_output(
     affordable.min(most)
 }
 
-/// What the body's text can cost as input by its bytes, over all turns.
-pub fn text_cost(price: &Price, demand: &Demand, inputs: BoundInputs) -> Money {
-    let tokens = text_bytes(demand).saturating_mul(turns(demand, inputs).prompts);
-    let rates = dearest_rates(price, demand.tier, inputs.project_tier, text_bytes(demand));
+/// What the text's bytes and the known context can cost as input, over all turns.
+pub fn loose_cost(price: &Price, demand: &Demand, inputs: BoundInputs) -> Money {
+    let first = text_bytes(demand).saturating_add(inputs.context_tokens.unwrap_or(0));
+    let rates = dearest_rates(price, demand.tier, inputs.project_tier, first);
+    let tokens = first.saturating_mul(turns(demand, inputs).prompts);
     Money::from_pico_rounded_up(times(tokens, input_rate(&rates, demand)))
 }
 
@@ -143,7 +144,8 @@ impl Parts {
     fn of(price: &Price, image_price: Option<&Price>, demand: &Demand, inputs: BoundInputs) -> Self {
         let input = input(price, demand, inputs);
         let rates = dearest_rates(price, demand.tier, inputs.project_tier, input.largest_prompt);
-        let echoed = if demand.echo { input.tokens } else { 0 };
+        // Each choice repeats the prompt.
+        let echoed = if demand.echo { input.tokens.saturating_mul(demand.choices.max(1)) } else { 0 };
         let output_rate =
             if demand.audio_output { rates.output.max(rates.audio_output) } else { rates.output };
         let output_max = output_per_choice(price, demand, inputs.output_max);
@@ -197,6 +199,9 @@ fn input(price: &Price, demand: &Demand, inputs: BoundInputs) -> Input {
     let turns = turns(demand, inputs);
     // Whichever is smaller: both are upper bounds.
     let first = [inputs.prompt_tokens, seen_tokens(price, demand, inputs)].into_iter().flatten().min();
+    // Upstream asks the MCP servers for their tools only when the request runs.
+    let listed = demand.tools.mcp_servers.saturating_mul(inputs.tool_context_max);
+    let first = first.map(|first| first.saturating_add(listed));
     let Some(first) = first.filter(|_| !(inputs.tools_bound == ToolsBound::Strict && turns.calls > 0)) else {
         return Input { tokens: window.saturating_mul(turns.prompts), largest_prompt: window };
     };

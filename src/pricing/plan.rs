@@ -43,9 +43,12 @@ impl Policy {
         let open = demand.output_max.is_none() && is_clampable && demand.prediction_bytes == 0;
         let most = price.max_output_tokens;
         let default = if self.output_default == 0 { most.unwrap_or(OUTPUT_MAX) } else { self.output_default };
-        // What is no less than the model's own maximum need not be said.
-        let output_max = Some(default).filter(|default| open && most.is_none_or(|most| *default < most));
         let hosted = demand.tools.loops || demand.stored_prompt;
+        // What is no less than the model's own maximum need not be said, unless there
+        // may be several turns: that maximum is the one of each turn.
+        let is_needed = |default: &u64| hosted || most.is_none_or(|most| *default < most);
+        let default = most.map_or(default, |most| default.min(most));
+        let output_max = Some(default).filter(|default| open && is_needed(default));
         let tool_calls = (hosted && demand.tools.calls_max.is_none()).then_some(self.tool_calls_max);
         Written { output_max, tool_calls }
     }

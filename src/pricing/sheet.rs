@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crate::domain::Pattern;
 use crate::domain::demand::Tier;
+use crate::domain::model::without_day;
 use crate::pricing::facts::FactTable;
 pub use crate::pricing::price::{Override, Price};
 use crate::pricing::raw::{RawFamily, RawModel, RawSheet};
@@ -116,7 +117,7 @@ impl Sheet {
             let dates = self.models.get(name)?;
             dates.iter().find(|(from_s, _)| *from_s <= at_s).map(|(_, price)| Arc::clone(price))
         };
-        let undated = |name: &str| exact(name).or_else(|| exact(without_date(name)?));
+        let undated = |name: &str| exact(name).or_else(|| exact(without_day(name)?));
         if let Some(tuned) = model.strip_prefix("ft:") {
             let base = tuned.split(':').next().unwrap_or(tuned);
             return exact(model)
@@ -133,7 +134,7 @@ impl Sheet {
             UnknownModel::Family => self.family(model, at_s),
             UnknownModel::Refuse => None,
             UnknownModel::Dearest => {
-                let name = without_date(model).unwrap_or(model);
+                let name = without_day(model).unwrap_or(model);
                 Some(Arc::new(Price::dearest(name, self.in_force(at_s))))
             }
         })
@@ -142,7 +143,7 @@ impl Sheet {
     /// The price of a fine-tune whose base is named without its date.
     fn tuned_any(&self, base: &str, at_s: i64) -> Option<Arc<Price>> {
         let name = format!("ft:{base}");
-        let dated = self.models.iter().filter(|(id, _)| without_date(id) == Some(&name));
+        let dated = self.models.iter().filter(|(id, _)| without_day(id) == Some(&name));
         let in_force = dated.filter_map(|(_, dates)| dates.iter().find(|(from_s, _)| *from_s <= at_s));
         in_force.map(|(_, price)| price).max_by_key(|price| price.rates(Tier::Standard, 0).output).cloned()
     }
@@ -158,7 +159,7 @@ impl Sheet {
     /// `None` if no family's name fits, and for fine-tunes: how much more they cost
     /// than their base differs.
     pub fn family(&self, model: &str, at_s: i64) -> Option<Arc<Price>> {
-        let name = without_date(model).unwrap_or(model);
+        let name = without_day(model).unwrap_or(model);
         let family = self.families.iter().find(|family| family.has(name))?;
         let mut members = self.in_force(at_s).filter(|price| family.has(&price.id)).peekable();
         members.peek()?;
@@ -238,16 +239,6 @@ fn day_s(day: &str) -> Result<i64, String> {
     let date = day.parse::<jiff::civil::Date>().map_err(|_| format!("{day:?} is not a date"))?;
     let start = date.to_zoned(jiff::tz::TimeZone::UTC).map_err(|error| error.to_string())?;
     Ok(start.timestamp().as_second())
-}
-
-/// A name without `-YYYY-MM-DD` at its end; `None` if there is none.
-fn without_date(name: &str) -> Option<&str> {
-    let at = name.len().checked_sub(11)?;
-    let date = name.get(at..)?.as_bytes();
-    let fits = |(at, byte): (usize, &u8)| {
-        if matches!(at, 0 | 5 | 8) { *byte == b'-' } else { byte.is_ascii_digit() }
-    };
-    date.iter().enumerate().all(fits).then(|| &name[..at])
 }
 
 #[cfg(test)]

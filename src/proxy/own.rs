@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use crate::domain::limit::{Mode, Unit};
 use crate::domain::{Limit, Money, Span, Window};
-use crate::guard::Guard;
 use crate::guard::credit::Credit;
+use crate::guard::{Guard, Paced};
 use crate::keys::Key;
 use crate::ledger::account::{Balance, GrantReading, grant_id};
 use crate::ledger::entry::Attribution;
@@ -19,13 +19,20 @@ use crate::openai::endpoint::Own;
 use crate::proxy::Proxy;
 use crate::proxy::refuse::Refusal;
 use crate::store::of_key;
-use crate::throttle::{Paced, Take};
+use crate::throttle::Take;
 
 /// What front-ends take for "no limit": they ignore limits from ten million up.
 const NO_LIMIT_USD: f64 = 100_000_000.0;
 
 /// Grants named one by one, the newest.
 const GRANTS_SHOWN: usize = 100;
+
+/// The answer at the address itself.
+pub(super) const ROOT: &str = concat!(
+    r#"{"object":"guard","name":"spendguard","version":""#,
+    env!("CARGO_PKG_VERSION"),
+    r#"","message":"spendguard, a spend guard in front of the OpenAI API. Point OPENAI_BASE_URL at this address with /v1."}"#
+);
 
 /// The longest time that a key's usage is summed up of, in days.
 const USAGE_DAYS_MAX: i64 = 366;
@@ -36,7 +43,7 @@ impl Proxy {
     /// request does.
     pub(super) async fn own(&self, own: Own, key: &Key, query: &str) -> Result<(Bytes, Paced), Refusal> {
         let of = attribution(&self.guard, key);
-        let paced = self.pace(&of, Take::default())?;
+        let paced = self.guard.pace(&of, Take::default()).map_err(Refusal::Throttled)?;
         let _open = self.guard.question(&key.id).ok_or(Refusal::Busy)?;
         Ok((answer(&self.guard, own, key, &of, query).await?, paced))
     }
@@ -51,6 +58,7 @@ async fn answer(
 ) -> Result<Bytes, Refusal> {
     let readings = guard.matching(of);
     let body = match own {
+        Own::Root => return Ok(ROOT.into()),
         Own::Me => me(guard, key, &readings),
         Own::BillingSubscription => subscription(&readings),
         Own::BillingUsage => usage(guard, key, query).await?,

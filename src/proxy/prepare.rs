@@ -6,14 +6,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 
-use crate::domain::Demand;
-use crate::domain::demand::{Bound, ContainerDemand, ImageQuality, ImageTool, WebSearch};
+use crate::domain::demand::{ContainerDemand, ImageQuality, ImageTool, ToolDemand, WebSearch};
 use crate::domain::tokens::ContainerMemory;
+use crate::domain::{Demand, ObjectKind, ObjectReference};
+use crate::guard::Reservation;
 use crate::ledger::Caps;
 use crate::ledger::entry::Attribution;
 use crate::openai::endpoint::Metered;
 use crate::openai::request::{self, Edit, Invalid, InvalidKind};
-use crate::pricing::bound::{BoundInputs, bound, largest_prompt};
+use crate::pricing::bound::largest_prompt;
 use crate::pricing::plan::Written;
 use crate::pricing::sheet::Price;
 use crate::proxy::admit::{Admitted, Candidate, admit};
@@ -22,9 +23,10 @@ use crate::proxy::bill::{self, Bill};
 use crate::proxy::count::Counter;
 use crate::proxy::exchange::Metering;
 use crate::proxy::headers::{self, Wishes};
-use crate::proxy::refuse::Refusal;
+use crate::proxy::pace::pace;
+use crate::proxy::record::Recording;
+use crate::proxy::refuse::{Levers, Named, Refusal};
 use crate::proxy::{Proxy, Rules, bounded, rate_headers};
-use crate::throttle::{Paced, Take};
 
 /// The output tokens for each choice that the guard wrote into the request.
 const OUTPUT_BOUND: HeaderName = HeaderName::from_static("x-spendguard-output-bound");
@@ -57,7 +59,7 @@ impl Proxy {
         if endpoint == Metered::Chat && priced.as_ref().is_some_and(|price| price.searches_always) {
             demand.tools.web_search = Some(WebSearch::Chat);
         }
-        self.check_model(caller, &demand.model, priced.as_deref())?;
+        self.check_models(caller, demand, priced.as_deref())?;
         let Wishes { max_cost, tags } = headers::wishes(&head.headers)?;
         let attribution =
             Arc::new(self.attribution(caller, endpoint.name(), demand, tags, priced.as_deref()));
@@ -75,10 +77,11 @@ impl Proxy {
         let clampable = !matches!(endpoint, Metered::Compact | Metered::Embeddings);
         let written =
             if is_capped { policy.written(&bounding, demand, clampable) } else { Written::default() };
-        let context_tokens = (!demand.server_context && demand.references.is_empty()).then_some(0);
+        let conversation_tokens = self.check_references(rules, caller, demand).await?;
+        self.find_containers(&mut demand.tools);
+        let context_tokens = self.context_tokens(demand);
         let inputs = policy.inputs(demand, written, context_tokens);
-        let paced = self.pace(&attribution, take(&bounding, image_price.as_deref(), demand, inputs))?;
-        let candidate = Candidate {
+        let mut candidate = Candidate {
             attribution,
             demand,
             price: &bounding,
@@ -94,17 +97,19 @@ impl Proxy {
             encoding,
             counter: Counter { upstream: &self.upstream, authorization: &caller.authorization },
         };
+        let paced = pace(&self.guard, rules.admit, &mut candidate).await?;
         let admitted = self.admit(rules, &candidate).await?;
-        let output_max = admitted.clamped_output.or(written.output_max);
+        let output_max = admitted.clamped_output.or(candidate.inputs.output_max);
+        let clamped_output = output_max.filter(|_| output_max != written.output_max);
         let tool_calls_max = admitted.clamped_calls.or(written.tool_calls);
         // Where nobody knows how long an answer may be, the bound may not be kept.
         let unbounded = bounding.max_output_tokens.is_none() && demand.output_max.is_none();
-        let reservation = admitted.reservation;
+        let mut reservation = admitted.reservation;
+        let recording = self.record((endpoint, demand, conversation_tokens), caller, &reservation).await?;
         let cut_at_tokens = (under_money && unbounded).then(|| reservation.hold().bound.output_tokens);
         let mut extra = rate_headers(&paced);
-        extra.extend(output_max.map(|tokens| (OUTPUT_BOUND, HeaderValue::from(tokens))));
-        extra.extend(admitted.clamped_output.map(|tokens| (CLAMPED_OUTPUT, HeaderValue::from(tokens))));
-        extra.extend(admitted.clamped_calls.map(|calls| (CLAMPED_CALLS, HeaderValue::from(calls))));
+        extra.extend(written_headers(output_max, clamped_output, admitted.clamped_calls));
+        reservation.pace(paced);
         let bill = Bill {
             endpoint,
             sheet: Arc::clone(&rules.sheet),
@@ -124,20 +129,83 @@ impl Proxy {
         let hide_usage = parsed.wants_usage_injected();
         let edit = Edit { include_usage: hide_usage, output_max, tool_calls_max };
         let body = parsed.rewrite(&body, &edit).map_or(body, Bytes::from);
-        let metering = Metering { reservation, bill, hide_usage, cut_at_tokens, hosted_calls_max, extra };
+        let metering =
+            Metering { reservation, bill, hide_usage, cut_at_tokens, hosted_calls_max, extra, recording };
         Ok(Prepared { body, metering })
     }
 
-    /// Whether the key and its project may use a model.
-    fn check_model(&self, caller: &Caller, model: &str, priced: Option<&Price>) -> Result<(), Refusal> {
-        let priced_as = priced.map(|price| &*price.id);
-        let is_allowed =
-            caller.key.allows(model) && self.guard.ring().allows(&caller.key.project, model, priced_as);
-        if is_allowed { Ok(()) } else { Err(Refusal::ModelNotAllowed(bounded(model))) }
+    /// Refuses a request that names what is not its project's. Returns what is known
+    /// of the conversation that it adds to.
+    async fn check_references(
+        &self,
+        rules: &Rules,
+        caller: &Caller,
+        demand: &Demand,
+    ) -> Result<Option<u64>, Refusal> {
+        let named = &demand.references;
+        self.check_named(named, Named::InBody, &Self::reach(rules, caller)).await?;
+        let conversation = named.iter().find(|of| of.kind == ObjectKind::Conversation);
+        let known = conversation.and_then(|of| self.guard.objects().lookup(of.kind, &of.id));
+        Ok(known.and_then(|known| known.context_tokens))
+    }
+
+    /// The most tokens that the objects a request names add to its context; `None`
+    /// if that is not known.
+    fn context_tokens(&self, demand: &Demand) -> Option<u64> {
+        if demand.server_context {
+            return None;
+        }
+        let context = |of: &ObjectReference| match of.kind {
+            ObjectKind::Response | ObjectKind::Conversation | ObjectKind::Item => {
+                self.guard.objects().lookup(of.kind, &of.id)?.context_tokens
+            }
+            // Files are parts of their own, and tools bring what they find in the others.
+            ObjectKind::ChatCompletion
+            | ObjectKind::File
+            | ObjectKind::VectorStore
+            | ObjectKind::Container
+            | ObjectKind::Batch
+            | ObjectKind::Skill => Some(0),
+        };
+        demand.references.iter().try_fold(0_u64, |sum, of| Some(sum.saturating_add(context(of)?)))
+    }
+
+    /// Puts the memory of the containers that are known in the place of their ids.
+    fn find_containers(&self, tools: &mut ToolDemand) {
+        for container in &mut tools.containers {
+            let ContainerDemand::Existing(id) = container else { continue };
+            let known = self.guard.objects().lookup(ObjectKind::Container, id);
+            if let Some(memory) = known.and_then(|known| known.container_memory) {
+                *container = ContainerDemand::Made(memory);
+            }
+        }
+    }
+
+    async fn record(
+        &self,
+        (endpoint, demand, held_for): (Metered, &Demand, Option<u64>),
+        caller: &Caller,
+        reservation: &Reservation,
+    ) -> Result<Option<Box<Recording>>, Refusal> {
+        Recording::begin(&self.guard, &caller.key, endpoint, (demand, held_for), reservation).await
+    }
+
+    /// Whether the key and its project may use the model, and the one that the image tool runs.
+    fn check_models(&self, caller: &Caller, demand: &Demand, priced: Option<&Price>) -> Result<(), Refusal> {
+        let check = |model: &str, priced_as: Option<&str>| {
+            let is_allowed =
+                caller.key.allows(model) && self.guard.ring().allows(&caller.key.project, model, priced_as);
+            if is_allowed { Ok(()) } else { Err(Refusal::ModelNotAllowed(bounded(model))) }
+        };
+        check(&demand.model, priced.map(|price| &*price.id))?;
+        let tool = demand.tools.image.as_ref();
+        tool.map_or(Ok(()), |tool| check(tool.model.as_deref().unwrap_or(IMAGE_MODEL), None))
     }
 
     async fn admit(&self, rules: &Rules, candidate: &Candidate<'_>) -> Result<Admitted, Refusal> {
-        let admitted = admit(&self.guard, rules.admit, candidate).await?;
+        let admitted = admit(&self.guard, rules.admit, candidate).await;
+        let levers = Levers::of(candidate.endpoint, candidate.demand);
+        let admitted = admitted.map_err(|refusal| refusal.with_levers(levers))?;
         if !candidate.priced {
             self.guard.metrics().unpriced();
         }
@@ -164,14 +232,17 @@ impl Proxy {
             priced_as: price.map(|price| Arc::clone(&price.id)),
         }
     }
+}
 
-    pub(super) fn pace(&self, of: &Attribution, take: Take) -> Result<Paced, Refusal> {
-        let paced = self.guard.throttle().take(of, take).map_err(Refusal::Throttled)?;
-        for limit in &paced.would_reject {
-            self.guard.metrics().would_have_rejected(&limit.name);
-        }
-        Ok(paced)
-    }
+/// What the answer's head says of bounds that were written into the request.
+fn written_headers(
+    output_max: Option<u64>,
+    clamped_output: Option<u64>,
+    clamped_calls: Option<u64>,
+) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
+    let written =
+        [(OUTPUT_BOUND, output_max), (CLAMPED_OUTPUT, clamped_output), (CLAMPED_CALLS, clamped_calls)];
+    written.into_iter().filter_map(|(name, value)| Some((name, HeaderValue::from(value?))))
 }
 
 fn reads_more(demand: &Demand) -> bool {
@@ -203,12 +274,6 @@ fn refuse_invalid(invalid: Invalid) -> Refusal {
         InvalidKind::Malformed => Refusal::Invalid(invalid.message, invalid.param),
         InvalidKind::NotAllowed => Refusal::FieldNotAllowed(invalid.message, invalid.param),
     }
-}
-
-/// What a request takes from rates: the most tokens that it may use.
-fn take(price: &Price, image_price: Option<&Price>, demand: &Demand, inputs: BoundInputs) -> Take {
-    let Bound { input_tokens, output_tokens, .. } = bound(price, image_price, demand, inputs);
-    Take { tokens: input_tokens.saturating_add(output_tokens), input_tokens, output_tokens }
 }
 
 type Prices = (Option<Arc<Price>>, Option<Arc<Price>>);

@@ -5,27 +5,55 @@
 
 mod denied;
 mod edge;
+mod levers;
+mod missing;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 
-use crate::domain::Limit;
+use crate::domain::{Limit, ObjectReference};
 use crate::guard::Refused;
 use crate::ledger::denial::Denial;
 use crate::openai::refusal::ErrorBody;
 use crate::throttle::{RateLeft, Throttled};
 
 pub use self::edge::Edge;
+pub use self::missing::Named;
 
 const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 const LIMIT: HeaderName = HeaderName::from_static("x-spendguard-limit");
+const RESETS_AT: HeaderName = HeaderName::from_static("x-spendguard-resets-at");
+const REASON: HeaderName = HeaderName::from_static("x-spendguard-reason");
 const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
+
+pub use levers::Levers;
+
+/// The status of a refusal that no retry can help: a used-up limit or credit. Clients that
+/// repeat each 429 whatever it says stop at another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SpendStatus {
+    /// 429, as OpenAI has it today.
+    #[default]
+    TooManyRequests,
+    /// 402.
+    PaymentRequired,
+    /// 400 with the code `billing_hard_limit_reached`, as OpenAI had it for images.
+    BadRequest,
+}
+
+impl SpendStatus {
+    /// Every value with the status that it stands for.
+    pub const ALL: [(u16, Self); 3] =
+        [(429, Self::TooManyRequests), (402, Self::PaymentRequired), (400, Self::BadRequest)];
+}
 
 /// How refusals are worded.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
     /// Whether spend refusals have the old code `insufficient_quota`.
     pub classic: bool,
+    /// The status of spend refusals.
+    pub spend_status: SpendStatus,
     /// Whether messages name amounts of money.
     pub show_amounts: bool,
 }
@@ -50,6 +78,12 @@ pub enum Refusal {
     FieldNotAllowed(String, Option<&'static str>),
     /// The key may not use the model.
     ModelNotAllowed(String),
+    /// An object that it names is not there, or another project's.
+    ObjectNotFound(ObjectReference, Named),
+    /// The model that its path names is not there, or not for the key.
+    NoSuchModel(String),
+    /// A conversation grew while the request on it was admitted.
+    ConversationChanged,
     /// The model has no price, and a dollar limit applies.
     NotPriced(String),
     /// The request can't be understood.
@@ -58,8 +92,8 @@ pub enum Refusal {
     TooLarge(usize),
     /// The body came too slowly.
     TooSlow,
-    /// A limit says no.
-    Denied(Denial),
+    /// A limit says no, to a request that could be made smaller by these.
+    Denied(Denial, Levers),
     /// It comes too fast.
     Throttled(Box<Throttled>),
     /// The key asks too much of the guard itself at once.
@@ -75,6 +109,7 @@ pub enum Refusal {
 }
 
 const NO_KEY: &str = "You didn't provide an API key. Send it as 'Authorization: Bearer KEY'.";
+
 struct Answer {
     status: StatusCode,
     message: String,
@@ -87,7 +122,7 @@ struct Answer {
 impl From<Refused> for Refusal {
     fn from(refused: Refused) -> Self {
         match refused {
-            Refused::Denied(denial) => Self::Denied(denial),
+            Refused::Denied(denial) => Self::denied(denial),
             Refused::Unpriced(model) => Self::NotPriced(model.to_string()),
             Refused::Unavailable => Self::LedgerUnavailable,
             Refused::Full => Self::Overloaded,
@@ -96,21 +131,39 @@ impl From<Refused> for Refusal {
 }
 
 impl Refusal {
+    /// A limit's denial of a request that nothing is known of.
+    pub fn denied(denial: Denial) -> Self {
+        Self::Denied(denial, Levers::default())
+    }
+
+    /// The same, of a request that could be made smaller by these.
+    #[must_use]
+    pub fn with_levers(mut self, levers: Levers) -> Self {
+        if let Self::Denied(_, known) = &mut self {
+            *known = levers;
+        }
+        self
+    }
+
     /// The label of the metric, one of a fixed set.
     pub fn reason(&self) -> &'static str {
         match self {
             Self::NoKey | Self::BadKey(_) | Self::AdminToken => "invalid_api_key",
             Self::Edge(edge) => edge.reason(),
             Self::EndpointNotAllowed(_) | Self::FieldNotAllowed(..) => "endpoint_not_allowed",
-            Self::ModelNotAllowed(_) => "model_not_found",
+            Self::ModelNotAllowed(_) | Self::NoSuchModel(_) => "model_not_found",
+            Self::ObjectNotFound(..) => "object_not_found",
+            Self::ConversationChanged => "conversation_locked",
             Self::NotPriced(_) => "model_not_priced",
             Self::Invalid(..) | Self::TooSlow => "invalid_request",
             Self::TooLarge(_) => "too_large",
-            Self::Denied(Denial::Exhausted(_)) => "spend_limit_exceeded",
-            Self::Denied(Denial::NoCredit(_)) => "credit_balance_exhausted",
-            Self::Denied(Denial::Held(_) | Denial::CreditHeld(_)) => "spend_limit_held",
-            Self::Denied(Denial::TooLarge(_) | Denial::OverClientCap { .. }) => "request_cost_exceeds_limit",
-            Self::Denied(Denial::TooManyMeters) | Self::LedgerUnavailable => "ledger_unavailable",
+            Self::Denied(Denial::Exhausted(_), _) => "spend_limit_exceeded",
+            Self::Denied(Denial::NoCredit(_), _) => "credit_balance_exhausted",
+            Self::Denied(Denial::Held(_) | Denial::CreditHeld(_), _) => "spend_limit_held",
+            Self::Denied(Denial::TooLarge(_) | Denial::OverClientCap { .. }, _) => {
+                "request_cost_exceeds_limit"
+            }
+            Self::Denied(Denial::TooManyMeters, _) | Self::LedgerUnavailable => "ledger_unavailable",
             Self::Overloaded => "overloaded",
             Self::Throttled(_) | Self::Busy => "rate_limit_exceeded",
             Self::UpstreamUnreachable => "upstream_unreachable",
@@ -126,7 +179,7 @@ impl Refusal {
     /// The limit that stood in the way, if it was one.
     pub fn limit(&self) -> Option<&Limit> {
         match self {
-            Self::Denied(denial) => denial.limit().map(|limit| &**limit),
+            Self::Denied(denial, _) => denial.limit().map(|limit| &**limit),
             Self::Throttled(throttled) => Some(&throttled.limit),
             Self::NoKey
             | Self::BadKey(_)
@@ -135,6 +188,9 @@ impl Refusal {
             | Self::Edge(_)
             | Self::FieldNotAllowed(..)
             | Self::ModelNotAllowed(_)
+            | Self::ObjectNotFound(..)
+            | Self::NoSuchModel(_)
+            | Self::ConversationChanged
             | Self::NotPriced(_)
             | Self::Invalid(..)
             | Self::TooLarge(_)
@@ -164,7 +220,7 @@ impl Refusal {
 
     fn answer(&self, config: Config, now_s: i64) -> Answer {
         match self {
-            Self::Denied(denial) => denied::answer(denial, config, now_s),
+            Self::Denied(denial, levers) => denied::answer(denial, *levers, config, now_s),
             Self::Throttled(throttled) => too_fast(throttled),
             Self::Busy => busy(),
             Self::LedgerUnavailable => unwritable(),
@@ -201,6 +257,9 @@ impl Refusal {
                 None,
                 format!("This key does not have access to model `{model}`."),
             ),
+            Self::ObjectNotFound(of, named) => missing::answer(of, *named),
+            Self::NoSuchModel(model) => missing::model(model),
+            Self::ConversationChanged => conversation_changed(),
             Self::NotPriced(model) => client(
                 StatusCode::FORBIDDEN,
                 Some("model_not_priced"),
@@ -249,6 +308,14 @@ fn server(status: StatusCode, code: &'static str, message: &str) -> Answer {
     }
 }
 
+fn conversation_changed() -> Answer {
+    let message =
+        "Another process is currently operating on this conversation. Please retry in a few seconds.";
+    let mut answer = client(StatusCode::CONFLICT, Some("conversation_locked"), None, message.to_owned());
+    retry(&mut answer.headers, true, Some(1));
+    answer
+}
+
 fn unwritable() -> Answer {
     let message = "The spend ledger can't be written right now, so no request is let through.";
     unavailable("ledger_unavailable", message)
@@ -289,15 +356,18 @@ fn too_fast(throttled: &Throttled) -> Answer {
         headers.insert(RETRY_AFTER_MS, HeaderValue::from(ms));
         headers.insert(header::RETRY_AFTER, HeaderValue::from((ms + 999) / 1_000));
         format!(
-            "Rate limit reached for limit \"{}\" on {what}: Limit {}, Requested {requested}. Please try again in {}.",
+            "Rate limit reached for limit \"{}\" on {what}: Limit {}, Used {}, Requested {requested}. Please try \
+             again in {}.",
             limit.name,
             left.limit,
+            left.limit.saturating_sub(left.remaining),
             go_duration(*wait)
         )
     } else {
         headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
         format!(
-            "Request too large for limit \"{}\" on {what}: Limit {}, Requested {requested}.",
+            "Request too large for limit \"{}\" on {what}: Limit {}, Requested {requested}. The input or output tokens \
+             must be reduced in order to run successfully.",
             limit.name, left.limit
         )
     };

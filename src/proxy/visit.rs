@@ -36,6 +36,8 @@ pub struct Visit {
     pub endpoint: &'static str,
     /// The caller's key, once it is known.
     pub key: Option<Arc<Key>>,
+    /// Whether upstream has yet to accept that key, which a client may have made up.
+    pub is_unseen: bool,
     /// The status that the client gets.
     pub status: u16,
     clock: Arc<Clock>,
@@ -50,7 +52,17 @@ impl Visit {
         metrics.inflight().inc();
         let arrived = clock.running();
         let request_id = ids.next();
-        Self { request_id, endpoint: "other", key: None, status: 0, clock, metrics, arrived, ended: false }
+        Self {
+            request_id,
+            endpoint: "other",
+            key: None,
+            is_unseen: false,
+            status: 0,
+            clock,
+            metrics,
+            arrived,
+            ended: false,
+        }
     }
 
     /// Time since the request arrived.
@@ -74,7 +86,9 @@ impl Visit {
             return;
         }
         let (project, key) = self.key.as_ref().map_or(("", ""), |key| (&*key.project, &*key.id));
-        self.metrics.ended(RequestLabels { project, key, endpoint: self.endpoint }, outcome);
+        let is_made_up = self.is_unseen && !(200..300).contains(&self.status);
+        let label = if is_made_up { "" } else { key };
+        self.metrics.ended(RequestLabels { project, key: label, endpoint: self.endpoint }, outcome);
         tracing::info!(
             request = self.request_id.to_str().unwrap_or_default(),
             endpoint = self.endpoint,

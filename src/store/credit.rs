@@ -7,6 +7,7 @@ use rusqlite::{Connection, params};
 use crate::domain::{Money, Span};
 use crate::ledger::account::{Account, Grant};
 use crate::store::days::{self, Reading};
+use crate::store::retention;
 use crate::store::rollup::ROLLUP_S;
 use crate::store::rows::{insert_entry, int, uint};
 
@@ -31,7 +32,9 @@ pub fn insert(db: &Connection, grant: &Grant, latest_ms: i64) -> rusqlite::Resul
 
 /// The latest instant that a request was admitted at, in Unix milliseconds.
 pub fn latest_ms(db: &Connection) -> rusqlite::Result<i64> {
-    db.query_row("SELECT COALESCE(MAX(admitted_ms), 0) FROM entry", [], |row| row.get(0))
+    let latest_ms: i64 =
+        db.query_row("SELECT COALESCE(MAX(admitted_ms), 0) FROM entry", [], |row| row.get(0))?;
+    Ok(retention::pruned(db)?.map_or(latest_ms, |pruned| latest_ms.max(pruned.latest_ms)))
 }
 
 /// The grants in the order of their making, each with the latest instant that a
@@ -114,6 +117,55 @@ impl Since {
              AND admitted_ms < ?2 AND id > ?3 AND COALESCE(corrects, id) > ?3 AND kind IN ('settle', 'adjust')",
         )?;
         statement.query_row([from_ms, until_ms, self.id], |row| row.get(0))
+    }
+}
+
+/// The entries that the account is added up of, where its time is cut within
+/// quarters of an hour: they are not pruned.
+pub(crate) struct EntriesInUse {
+    since: Option<Since>,
+    /// Where quarters start that an expiry cuts, in Unix milliseconds.
+    cut_ms: Vec<i64>,
+}
+
+impl EntriesInUse {
+    pub(crate) fn of(db: &Connection) -> rusqlite::Result<Self> {
+        let grants = grants(db)?;
+        let since = grants
+            .first()
+            .map(|(first, latest_ms)| Since { id: int(first.id), mixed_until_ms: next_quarter(*latest_ms) });
+        let expiries = grants.iter().filter_map(|(grant, _)| grant.expires_s);
+        let cut = expiries.map(|at_s| at_s.saturating_mul(1_000)).filter(|at_ms| at_ms % ROLLUP_MS != 0);
+        Ok(Self { since, cut_ms: cut.map(|at_ms| next_quarter(at_ms) - ROLLUP_MS).collect() })
+    }
+
+    /// Whether an entry is one, or a correction of the entry of that id.
+    pub(crate) fn has(&self, id: u64, admitted_ms: i64) -> bool {
+        let Some(since) = &self.since else { return false };
+        let is_cut = || self.cut_ms.contains(&(next_quarter(admitted_ms) - ROLLUP_MS));
+        int(id) > since.id && (admitted_ms < since.mixed_until_ms || is_cut())
+    }
+
+    /// How many there are that were admitted before a time.
+    pub(crate) fn count_before(&self, db: &Connection, before_s: i64) -> rusqlite::Result<u64> {
+        let Some(since) = &self.since else { return Ok(0) };
+        let mut statement = db.prepare_cached(
+            "SELECT COUNT(*) FROM entry WHERE admitted_ms >= ?1 AND admitted_ms < ?2 AND COALESCE(corrects, id) > ?3 \
+             AND kind IN ('settle', 'release', 'adjust')",
+        )?;
+        let before_ms = before_s.saturating_mul(1_000);
+        let mut count = |from_ms: i64, until_ms: i64| {
+            statement.query_row([from_ms, until_ms.min(before_ms), since.id], |row| row.get(0)).map(uint)
+        };
+        let mut cut: Vec<i64> =
+            self.cut_ms.iter().copied().filter(|at| *at >= since.mixed_until_ms).collect();
+        cut.sort_unstable();
+        cut.dedup();
+        let mut all = count(i64::MIN, since.mixed_until_ms)?;
+        for start_ms in cut {
+            all += count(start_ms, start_ms.saturating_add(ROLLUP_MS))?;
+        }
+        Ok(all)
     }
 }
 

@@ -16,6 +16,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use crate::domain::{Span, Window};
 use crate::ledger::calendar;
+use crate::store::codec::{json_from, json_text};
 use crate::store::rollup::{COLUMNS, ROLLUP_S, RollupKey, RollupSums, Table, row_from, upsert_rollup};
 
 /// Rows that are added at once: some five milliseconds, in which nothing else is
@@ -58,7 +59,9 @@ fn last(db: &Connection) -> rusqlite::Result<Option<Day>> {
 
 fn day_from(row: &Row<'_>) -> rusqlite::Result<Day> {
     let span = Span { start_s: row.get(0)?, end_s: row.get(1)? };
-    let next = row.get_ref(2)?.as_str_or_null()?.and_then(|names| serde_json::from_str(names).ok());
+    let row_of = || format!("the span from {}", span.start_s);
+    let next = row.get_ref(2)?.as_str_or_null()?;
+    let next = next.map(|names| json_from(names, "rollup_day_span.next", row_of)).transpose()?;
     Ok(Day { span, next: next.map(|names| RollupKey { start_s: span.end_s - ROLLUP_S, names }) })
 }
 
@@ -112,7 +115,7 @@ pub(crate) fn sum_up(db: &mut Connection, before_s: i64, zones: &[TimeZone]) -> 
         }
     }
     let next = later.first().filter(|(key, _)| key.start_s == start_s);
-    let next = next.map(|(key, _)| serde_json::to_string(&key.names).unwrap_or_default());
+    let next = next.map(|(key, _)| json_text(&key.names)).transpose()?;
     tx.execute(
         "INSERT INTO rollup_day_span VALUES (?1, ?2, ?3) \
          ON CONFLICT DO UPDATE SET end_s = excluded.end_s, next = excluded.next",

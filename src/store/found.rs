@@ -7,12 +7,13 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
 
 use crate::store::lock::{LOCK, LastRun};
-use crate::store::{StoreError, read_only, schema};
+use crate::store::{StoreError, read_only, retention, schema};
 
 /// A database up to this size is checked whole, in about half a second.
 const CHECKED_WHOLE_BYTES_MAX: i64 = 256 << 20;
@@ -55,6 +56,9 @@ fn make(path: &Path) -> Result<(), StoreError> {
             _ => {}
         }
     }
+    // SQLite gives the log the mode of the file, and takes an empty one for a new database.
+    let file = File::options().write(true).create_new(true).mode(0o600).open(&new);
+    file.map_err(|error| folder(path, error))?;
     let made = || -> rusqlite::Result<()> {
         let mut db = Connection::open(&new)?;
         db.pragma_update(None, "journal_mode", "WAL")?;
@@ -110,7 +114,16 @@ fn check(path: &Path) -> Result<Found, StoreError> {
         if bytes <= CHECKED_WHOLE_BYTES_MAX { quick_check(&db, "") } else { check_in_part(&db, &tables) };
     match wrong.map_err(failed)? {
         Some(what) => Err(damaged(what)),
-        None => Ok(Found { version, has_rollups: tables.iter().any(|table| table == "rollup") }),
+        None => {
+            let has_rollups = tables.iter().any(|table| table == "rollup");
+            if !has_rollups && version >= 4 && retention::pruned(&db).map_err(failed)?.is_some() {
+                return Err(damaged(
+                    "its table \"rollup\" is missing, and old entries that it summed up are pruned"
+                        .to_owned(),
+                ));
+            }
+            Ok(Found { version, has_rollups })
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::store::desk::Desk;
 use crate::store::queue::{Call, Queue};
-use crate::sync::{AtomicBool, Mutex, MutexGuard, Ordering, PoisonError, TryLockError, sleep};
+use crate::sync::{AtomicBool, Mutex, MutexGuard, Ordering, TryLockError, sleep, unpoisoned};
 
 /// How long endings wait for company. Those that a crash catches waiting are
 /// charged at their holds.
@@ -67,7 +67,7 @@ impl Handover {
         while self.queue.is_urgent() {
             let mut desk = match self.desk.try_lock() {
                 Ok(desk) => desk,
-                Err(TryLockError::Poisoned(desk)) => desk.into_inner(),
+                Err(TryLockError::Poisoned(desk)) => unpoisoned(Err(desk)),
                 Err(TryLockError::WouldBlock) => return,
             };
             if desk.is_healthy() {
@@ -95,6 +95,6 @@ impl Handover {
     }
 
     fn desk(&self) -> MutexGuard<'_, Desk> {
-        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+        unpoisoned(self.desk.lock())
     }
 }

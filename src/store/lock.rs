@@ -6,7 +6,7 @@
 
 use std::fs::{File, TryLockError};
 use std::io::{self, Read as _};
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use crate::store::StoreError;
@@ -39,7 +39,8 @@ impl Lock {
         let at = |source| StoreError::Folder { path: folder.to_owned(), source };
         let path = folder.join(LOCK);
         // Not truncated: what it says is read, once nobody else has it.
-        let opened = File::options().read(true).write(true).create(true).truncate(false).open(path);
+        let opened =
+            File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
         let mut file = opened.map_err(at)?;
         file.try_lock().map_err(|error| match error {
             TryLockError::WouldBlock => StoreError::Locked { path: folder.to_owned() },

@@ -4,6 +4,7 @@
 //! each project that has spent then, the key's own rows are looked up: a bounded
 //! number of steps, however many keys and end users there are.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use rusqlite::{CachedStatement, Connection, OptionalExtension as _, params};
@@ -42,7 +43,7 @@ pub fn cost_by_model(db: &Connection, key: &str, span: Span) -> rusqlite::Result
         }
     }
     let mut sums: Vec<_> = sums.into_iter().collect();
-    sums.sort_by(|a, b| b.1.cmp(&a.1));
+    sums.sort_by_key(|(_, cost)| Reverse(*cost));
     Ok(sums)
 }
 

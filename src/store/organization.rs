@@ -2,8 +2,11 @@
 //! spend alerts, and the models that projects may use.
 
 use rusqlite::{Connection, Row, params};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+
+use crate::store::codec::{json_from, json_text};
 
 /// An admin key as it is stored: never its secret, only the SHA-256 of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,11 +93,14 @@ fn all<T>(
     rows.collect()
 }
 
-/// Text that this code wrote; what can't be read is an error, never nothing.
-pub(super) fn json<T: for<'de> Deserialize<'de>>(row: &Row<'_>, at: usize) -> rusqlite::Result<T> {
-    let text = row.get_ref(at)?.as_str()?;
-    serde_json::from_str(text).map_err(|error| {
-        rusqlite::Error::FromSqlConversionFailure(at, rusqlite::types::Type::Text, Box::new(error))
+/// The value of a JSON column; the first column says which row it is.
+pub(super) fn json<T: DeserializeOwned>(
+    row: &Row<'_>,
+    at: usize,
+    column: &'static str,
+) -> rusqlite::Result<T> {
+    json_from(row.get_ref(at)?.as_str()?, column, || {
+        row.get::<_, String>(0).unwrap_or_else(|_| "a row without an id".to_owned())
     })
 }
 
@@ -145,7 +151,7 @@ pub fn accounts(db: &Connection) -> rusqlite::Result<Vec<AccountRow>> {
             id: row.get(0)?,
             project: row.get(1)?,
             name: row.get(2)?,
-            keys: json(row, 3)?,
+            keys: json(row, 3, "service_account.api_keys")?,
             created_s: row.get(4)?,
         })
     })
@@ -153,7 +159,7 @@ pub fn accounts(db: &Connection) -> rusqlite::Result<Vec<AccountRow>> {
 
 /// Writes a service account, new or changed.
 pub fn put_account(db: &Connection, account: &AccountRow) -> rusqlite::Result<()> {
-    let keys = serde_json::to_string(&account.keys).unwrap_or_default();
+    let keys = json_text(&account.keys)?;
     db.execute(
         "INSERT INTO service_account VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (id) DO UPDATE \
          SET name = ?3, api_keys = ?4",
@@ -171,13 +177,13 @@ pub fn drop_account(db: &Connection, id: &str) -> rusqlite::Result<()> {
 /// Every spend alert, in the order of their making.
 pub fn alerts(db: &Connection) -> rusqlite::Result<Vec<AlertRow>> {
     all(db, "SELECT id, project, channel FROM spend_alert ORDER BY rowid", |row| {
-        Ok(AlertRow { id: row.get(0)?, project: row.get(1)?, channel: json(row, 2)? })
+        Ok(AlertRow { id: row.get(0)?, project: row.get(1)?, channel: json(row, 2, "spend_alert.channel")? })
     })
 }
 
 /// Writes a spend alert, new or changed.
 pub fn put_alert(db: &Connection, alert: &AlertRow) -> rusqlite::Result<()> {
-    let channel = serde_json::to_string(&alert.channel).unwrap_or_default();
+    let channel = json_text(&alert.channel)?;
     db.execute(
         "INSERT INTO spend_alert VALUES (?1, ?2, ?3) ON CONFLICT (id) DO UPDATE SET channel = ?3",
         params![alert.id, alert.project, channel],
@@ -194,13 +200,17 @@ pub fn drop_alert(db: &Connection, id: &str) -> rusqlite::Result<()> {
 /// Every project's rule on models.
 pub fn model_rules(db: &Connection) -> rusqlite::Result<Vec<ModelRuleRow>> {
     all(db, "SELECT project, mode, models FROM model_rule", |row| {
-        Ok(ModelRuleRow { project: row.get(0)?, mode: row.get(1)?, models: json(row, 2)? })
+        Ok(ModelRuleRow {
+            project: row.get(0)?,
+            mode: row.get(1)?,
+            models: json(row, 2, "model_rule.models")?,
+        })
     })
 }
 
 /// Writes a project's rule on models, new or changed.
 pub fn put_model_rule(db: &Connection, rule: &ModelRuleRow) -> rusqlite::Result<()> {
-    let models = serde_json::to_string(&rule.models).unwrap_or_default();
+    let models = json_text(&rule.models)?;
     db.execute(
         "INSERT INTO model_rule VALUES (?1, ?2, ?3) ON CONFLICT (project) DO UPDATE SET mode = ?2, models = ?3",
         params![rule.project, rule.mode, models],

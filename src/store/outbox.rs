@@ -1,14 +1,23 @@
 //! What operators are to be told, and how far that has come.
 //!
 //! A crossing is routed once: each channel that is configured then gets a
-//! delivery. A delivery waits until it is sent or given up, across restarts. What
-//! a spend alert tells by e-mail is for its own recipients, as they are then.
+//! delivery, and of e-mail each recipient. A delivery waits until it is sent or
+//! given up, across restarts. What a spend alert tells by e-mail is for its own
+//! recipients, as they are then.
+//!
+//! A limit per user has as many meters as clients invent users. So only the first crossings
+//! of a limit in an hour have messages of their own; the others wait for the end of the
+//! hour, and are told together in one.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use crate::domain::limit::Unit;
 use crate::ledger::entry::Mark;
+use crate::store::codec::{json_text, unreadable};
 use crate::store::organization::{Channel as Mail, json};
 use crate::store::rows::{int, uint};
 
@@ -40,6 +49,8 @@ pub struct Alert {
     pub period: String,
     /// Its cap then.
     pub hard: Option<i64>,
+    /// Crossings that its message tells of, this one included; 1 unless it is a digest.
+    pub count: u64,
 }
 
 /// One channel's part in telling an alert.
@@ -47,6 +58,8 @@ pub struct Alert {
 pub struct Delivery {
     /// The name of the channel.
     pub channel: String,
+    /// Of e-mail, whom it is for; older releases had one delivery for all.
+    pub recipient: Option<String>,
     /// `waiting`, `sent`, `given_up` or `dropped`.
     pub state: String,
     /// How often it was tried.
@@ -64,6 +77,8 @@ pub struct Delivery {
 pub struct Due {
     /// What is told.
     pub alert: Alert,
+    /// The channel as the delivery has it, with the recipient of an e-mail.
+    pub channel: String,
     /// How often it was tried.
     pub attempts: u32,
     /// Whom it is for, if not those that the channel is configured for.
@@ -83,40 +98,131 @@ pub enum Outcome {
 
 /// The channel that knows addresses.
 pub const EMAIL: &str = "email";
+/// The name that a recipient's delivery has.
+pub fn email_to(recipient: &str) -> String {
+    format!("{EMAIL}:{recipient}")
+}
+
+/// The recipient that a delivery names.
+pub fn recipient(channel: &str) -> Option<&str> {
+    channel.strip_prefix(EMAIL)?.strip_prefix(':')
+}
+
+/// A delivery of the channel ?1, or of a recipient of it.
+const OF_CHANNEL: &str = "(channel = ?1 OR (channel > ?1 || ':' AND channel < ?1 || ';'))";
+
 /// Why recipients were not told.
 pub const NO_EMAIL: &str = "[alerts.email] is not configured, so its recipients are told nothing";
 
+/// Crossings of one limit and mark that have messages of their own in an hour.
+pub const OWN_MESSAGES_MAX: u64 = 10;
+const HOUR_MS: i64 = 3_600_000;
+
 const ALERT: &str = "crossing.id, mark, limit_name, subject, threshold, window_start_s, settled, at_ms, window_end_s, \
-                     unit, period, hard";
+                     unit, period, hard, \
+                     (SELECT max(1, count(*)) FROM crossing AS told WHERE told.digest = crossing.id)";
 
 const DELIVERY: &str = "channel, state, attempts, next_ms, error, mail";
 
 /// Makes deliveries to `channels` of all crossings that have none yet, and drops
-/// those that wait for a channel that is no more.
-pub fn route(db: &mut Connection, channels: &[String], now_ms: i64) -> rusqlite::Result<()> {
+/// those that wait for a channel that is no more. Of e-mail there is a name for
+/// each recipient, by [`email_to`]. Returns when the hour ends of crossings that wait
+/// to be told together, in Unix milliseconds.
+pub fn route(db: &mut Connection, channels: &[String], now_ms: i64) -> rusqlite::Result<Option<i64>> {
     let tx = db.transaction()?;
+    put_off(&tx)?;
+    gather(&tx, now_ms)?;
+    let has_email = channels.iter().any(|channel| recipient(channel).is_some());
     for channel in channels {
         tx.prepare_cached(
-            "INSERT OR IGNORE INTO delivery SELECT crossing.id, ?1, 'waiting', 0, ?2, NULL, \
-                (SELECT spend_alert.channel FROM spend_alert WHERE spend_alert.id = limit_name AND ?1 = ?3) \
-             FROM crossing WHERE is_routed = 0",
+            "INSERT OR IGNORE INTO delivery SELECT crossing.id, ?1, 'waiting', 0, ?2, NULL, NULL FROM crossing \
+             WHERE is_routed = 0 AND NOT (?3 AND EXISTS (SELECT 1 FROM spend_alert WHERE spend_alert.id = limit_name))",
         )?
-        .execute(params![channel, now_ms, EMAIL])?;
+        .execute(params![channel, now_ms, recipient(channel).is_some()])?;
     }
-    // Does nothing where there is such a channel.
-    tx.prepare_cached(
-        "INSERT OR IGNORE INTO delivery SELECT crossing.id, ?1, 'dropped', 0, ?2, ?3, spend_alert.channel \
-         FROM crossing JOIN spend_alert ON spend_alert.id = limit_name WHERE is_routed = 0",
-    )?
-    .execute(params![EMAIL, now_ms, NO_EMAIL])?;
+    if has_email {
+        tx.prepare_cached(
+            "INSERT OR IGNORE INTO delivery SELECT crossing.id, ?1 || ':' || told.value, 'waiting', 0, ?2, NULL, \
+                json_set(spend_alert.channel, '$.recipients', json_array(told.value)) \
+             FROM crossing JOIN spend_alert ON spend_alert.id = limit_name, json_each(spend_alert.channel, '$.recipients') \
+                AS told WHERE is_routed = 0",
+        )?
+        .execute(params![EMAIL, now_ms])?;
+    } else {
+        tx.prepare_cached(
+            "INSERT OR IGNORE INTO delivery SELECT crossing.id, ?1, 'dropped', 0, ?2, ?3, spend_alert.channel \
+             FROM crossing JOIN spend_alert ON spend_alert.id = limit_name WHERE is_routed = 0",
+        )?
+        .execute(params![EMAIL, now_ms, NO_EMAIL])?;
+    }
     tx.prepare_cached("UPDATE crossing SET is_routed = 1 WHERE is_routed = 0")?.execute([])?;
-    let known = serde_json::to_string(channels).unwrap_or_default();
+    let known = json_text(channels)?;
     tx.prepare_cached(
         "UPDATE delivery SET state = 'dropped' WHERE state = 'waiting' \
-         AND channel NOT IN (SELECT value FROM json_each(?1))",
+         AND channel NOT IN (SELECT value FROM json_each(?1)) AND NOT (?2 AND (channel = ?3 OR channel GLOB ?3 || ':*'))",
     )?
-    .execute([known])?;
-    tx.commit()
+    .execute(params![known, has_email, EMAIL])?;
+    let first = "SELECT min(at_ms) FROM crossing WHERE is_routed = 2";
+    let first_ms: Option<i64> = tx.prepare_cached(first)?.query_row([], |row| row.get(0))?;
+    tx.commit()?;
+    Ok(first_ms.map(|at_ms| hour(at_ms) + HOUR_MS))
+}
+
+/// Where the hour of an instant starts; both in Unix milliseconds.
+fn hour(at_ms: i64) -> i64 {
+    at_ms.div_euclid(HOUR_MS) * HOUR_MS
+}
+
+/// Puts off new crossings beyond those of their limit, mark and hour that have messages of
+/// their own.
+fn put_off(tx: &Connection) -> rusqlite::Result<()> {
+    let mut unrouted = tx
+        .prepare_cached("SELECT id, limit_name, mark, at_ms FROM crossing WHERE is_routed = 0 ORDER BY id")?;
+    let mut rows = unrouted.query([])?;
+    let mut own: HashMap<(String, String, i64), u64> = HashMap::new();
+    let mut beyond: Vec<i64> = Vec::new();
+    while let Some(row) = rows.next()? {
+        let count = match own.entry((row.get(1)?, row.get(2)?, hour(row.get(3)?))) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(place) => {
+                let (limit, mark, hour_ms) = place.key();
+                let sql = format!(
+                    "SELECT count(*) FROM (SELECT 1 FROM crossing WHERE is_routed = 1 AND digest IS NULL \
+                     AND limit_name = ?1 AND mark = ?2 AND at_ms >= ?3 AND at_ms < ?4 LIMIT {OWN_MESSAGES_MAX})"
+                );
+                let told = params![limit, mark, hour_ms, hour_ms + HOUR_MS];
+                let told: i64 = tx.prepare_cached(&sql)?.query_row(told, |row| row.get(0))?;
+                place.insert(uint(told))
+            }
+        };
+        *count += 1;
+        if *count > OWN_MESSAGES_MAX {
+            beyond.push(row.get(0)?);
+        }
+    }
+    let mut put_off = tx.prepare_cached("UPDATE crossing SET is_routed = 2 WHERE id = ?1")?;
+    beyond.into_iter().try_for_each(|id| put_off.execute([id]).map(drop))
+}
+
+/// Gathers what was put off in an hour that is over: it is told with the last of its limit
+/// and mark, which is routed now.
+fn gather(tx: &Connection, now_ms: i64) -> rusqlite::Result<()> {
+    let mut put_off = tx.prepare_cached(
+        "SELECT max(id), limit_name, mark, at_ms / ?1 FROM crossing WHERE is_routed = 2 AND at_ms / ?1 <> ?2 / ?1 \
+         GROUP BY limit_name, mark, at_ms / ?1",
+    )?;
+    let group = |row: &Row<'_>| -> rusqlite::Result<(i64, String, String, i64)> {
+        Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+    };
+    let groups: Vec<_> = put_off.query_map([HOUR_MS, now_ms], group)?.collect::<Result<_, _>>()?;
+    let mut gathered = tx.prepare_cached(
+        "UPDATE crossing SET digest = ?1, is_routed = (id <> ?1) WHERE is_routed = 2 AND limit_name = ?2 \
+         AND mark = ?3 AND at_ms / ?4 = ?5",
+    )?;
+    for (id, limit, mark, number) in groups {
+        gathered.execute(params![id, limit, mark, HOUR_MS, number])?;
+    }
+    Ok(())
 }
 
 /// What a channel has to deliver by now, the oldest first. What is to wait for
@@ -129,20 +235,25 @@ pub fn due(
     count_max: usize,
 ) -> rusqlite::Result<Vec<Due>> {
     let sql = format!(
-        "SELECT {ALERT}, attempts, mail FROM delivery JOIN crossing ON crossing.id = crossing \
-         WHERE channel = ?1 AND state = 'waiting' AND (next_ms <= ?2 OR next_ms > ?3) ORDER BY next_ms, crossing.id LIMIT {count_max}"
+        "SELECT {ALERT}, attempts, mail, channel FROM delivery JOIN crossing ON crossing.id = crossing \
+         WHERE {OF_CHANNEL} AND state = 'waiting' AND (next_ms <= ?2 OR next_ms > ?3) ORDER BY next_ms, crossing.id LIMIT {count_max}"
     );
     let mut statement = db.prepare_cached(&sql)?;
     let rows = statement.query_map(params![channel, now_ms, now_ms.saturating_add(wait_max_ms)], |row| {
-        Ok(Due { alert: alert_from(row)?, attempts: row.get(12)?, mail: mail_from(row, 13)? })
+        Ok(Due {
+            alert: alert_from(row)?,
+            attempts: row.get(13)?,
+            mail: mail_from(row, 14)?,
+            channel: row.get(15)?,
+        })
     })?;
     rows.collect()
 }
 
 /// When a channel has something to deliver next, in Unix milliseconds.
 pub fn next_ms(db: &Connection, channel: &str) -> rusqlite::Result<Option<i64>> {
-    let sql = "SELECT min(next_ms) FROM delivery WHERE channel = ?1 AND state = 'waiting'";
-    db.prepare_cached(sql)?.query_row([channel], |row| row.get(0))
+    let sql = format!("SELECT min(next_ms) FROM delivery WHERE {OF_CHANNEL} AND state = 'waiting'");
+    db.prepare_cached(&sql)?.query_row([channel], |row| row.get(0))
 }
 
 /// Notes what came of a try.
@@ -163,15 +274,17 @@ pub fn note(db: &Connection, id: u64, channel: &str, now_ms: i64, outcome: &Outc
 /// What a channel did last, and how many deliveries wait for it.
 pub fn channel_state(db: &Connection, channel: &str) -> rusqlite::Result<(Option<Delivery>, u64)> {
     let last = format!(
-        "SELECT {DELIVERY} FROM delivery WHERE channel = ?1 AND attempts > 0 ORDER BY crossing DESC LIMIT 1"
+        "SELECT {DELIVERY} FROM delivery WHERE {OF_CHANNEL} AND attempts > 0 ORDER BY crossing DESC, \
+         state = 'sent' LIMIT 1"
     );
     let last = db.prepare_cached(&last)?.query_row([channel], delivery_from).optional()?;
-    let waiting = "SELECT count(*) FROM delivery WHERE channel = ?1 AND state = 'waiting'";
-    let waiting = db.prepare_cached(waiting)?.query_row([channel], |row| row.get(0))?;
+    let waiting = format!("SELECT count(*) FROM delivery WHERE {OF_CHANNEL} AND state = 'waiting'");
+    let waiting = db.prepare_cached(&waiting)?.query_row([channel], |row| row.get(0))?;
     Ok((last, uint(waiting)))
 }
 
-/// The newest alerts before an id, newest first, with their deliveries.
+/// The newest alerts before an id, newest first, with the deliveries of the messages that
+/// tell them.
 pub fn alerts(
     db: &Connection,
     before: Option<u64>,
@@ -180,7 +293,10 @@ pub fn alerts(
     let sql = format!("SELECT {ALERT} FROM crossing WHERE id < ?1 ORDER BY id DESC LIMIT {count_max}");
     let mut statement = db.prepare_cached(&sql)?;
     let alerts = statement.query_map([before.map_or(i64::MAX, int)], alert_from)?;
-    let of = format!("SELECT {DELIVERY} FROM delivery WHERE crossing = ?1 ORDER BY channel");
+    let of = format!(
+        "SELECT {DELIVERY} FROM delivery WHERE crossing = \
+         (SELECT coalesce(digest, id) FROM crossing WHERE id = ?1) ORDER BY channel"
+    );
     let mut of = db.prepare_cached(&of)?;
     alerts
         .map(|alert| {
@@ -192,9 +308,12 @@ pub fn alerts(
 }
 
 fn alert_from(row: &Row<'_>) -> rusqlite::Result<Alert> {
+    let (id, mark, unit) = (row.get::<_, i64>(0)?, row.get_ref(1)?.as_str()?, row.get_ref(9)?.as_str()?);
+    let unknown =
+        |column, name: &str| unreadable(column, format!("alert_{id}"), format!("{name:?} is not known"));
     Ok(Alert {
-        id: uint(row.get(0)?),
-        mark: Mark::named(row.get_ref(1)?.as_str()?).unwrap_or(Mark::Soft),
+        id: uint(id),
+        mark: Mark::named(mark).ok_or_else(|| unknown("crossing.mark", mark))?,
         limit: row.get(2)?,
         subject: row.get(3)?,
         threshold: row.get(4)?,
@@ -202,15 +321,24 @@ fn alert_from(row: &Row<'_>) -> rusqlite::Result<Alert> {
         settled: row.get(6)?,
         at_ms: row.get(7)?,
         window_end_s: row.get(8)?,
-        unit: Unit::named(row.get_ref(9)?.as_str()?).unwrap_or(Unit::Usd),
+        // Of what version 1 wrote it is not known.
+        unit: if unit.is_empty() {
+            Unit::Usd
+        } else {
+            Unit::named(unit).ok_or_else(|| unknown("crossing.unit", unit))?
+        },
         period: row.get(10)?,
         hard: row.get(11)?,
+        count: uint(row.get(12)?),
     })
 }
 
 fn delivery_from(row: &Row<'_>) -> rusqlite::Result<Delivery> {
+    let name: String = row.get(0)?;
+    let of = recipient(&name).map(str::to_owned);
     Ok(Delivery {
-        channel: row.get(0)?,
+        channel: if of.is_some() { EMAIL.to_owned() } else { name },
+        recipient: of,
         state: row.get(1)?,
         attempts: row.get(2)?,
         next_ms: row.get(3)?,
@@ -220,5 +348,61 @@ fn delivery_from(row: &Row<'_>) -> rusqlite::Result<Delivery> {
 }
 
 fn mail_from(row: &Row<'_>, at: usize) -> rusqlite::Result<Option<Mail>> {
-    if row.get_ref(at)? == ValueRef::Null { Ok(None) } else { json(row, at).map(Some) }
+    if row.get_ref(at)? == ValueRef::Null { Ok(None) } else { json(row, at, "delivery.mail").map(Some) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::schema;
+
+    fn crossed(db: &Connection, limit: &str, mark: &str, subjects: std::ops::Range<u32>, at_ms: i64) {
+        for subject in subjects {
+            let id = db.query_row("SELECT coalesce(max(id), 0) + 1 FROM crossing", [], |row| row.get(0));
+            let row = params![id.unwrap_or(1_i64), mark, limit, subject.to_string(), at_ms];
+            db.execute(
+                "INSERT INTO crossing VALUES (?1, ?2, ?3, ?4, 5, 0, 9, 7, 'usd', 'day', 10, ?5, 0, NULL)",
+                row,
+            )
+            .unwrap();
+        }
+    }
+
+    /// What a channel has to deliver: the limit, the mark and how many crossings.
+    fn told(db: &Connection) -> Vec<(String, &'static str, u64)> {
+        let due = due(db, "hook", i64::MAX / 2, i64::MAX / 2, 1_000).unwrap();
+        due.into_iter().map(|Due { alert, .. }| (alert.limit, alert.mark.name(), alert.count)).collect()
+    }
+
+    fn count(db: &Connection) -> u64 {
+        told(db).len().try_into().unwrap()
+    }
+
+    #[test]
+    fn beyond_some_messages_an_hour_a_limit_is_told_of_in_one_digest() {
+        let mut db = Connection::open_in_memory().unwrap();
+        schema::create(&mut db).unwrap();
+        let channels = ["hook".to_owned()];
+        crossed(&db, "users", "soft", 0..8, 10);
+        assert_eq!(route(&mut db, &channels, 20).unwrap(), None);
+        crossed(&db, "users", "soft", 8..500, 30);
+        crossed(&db, "users", "hard", 0..3, 30);
+        crossed(&db, "other", "soft", 0..1, 30);
+        assert_eq!(route(&mut db, &channels, 40).unwrap(), Some(HOUR_MS));
+        assert_eq!(count(&db), OWN_MESSAGES_MAX + 3 + 1, "another mark or limit is told of all the same");
+        assert!(told(&db).iter().all(|(.., count)| *count == 1));
+
+        assert_eq!(route(&mut db, &channels, HOUR_MS - 1).unwrap(), Some(HOUR_MS));
+        assert_eq!(count(&db), OWN_MESSAGES_MAX + 4);
+        crossed(&db, "users", "soft", 500..501, HOUR_MS);
+        assert_eq!(route(&mut db, &channels, HOUR_MS).unwrap(), None);
+        let digests: Vec<_> = told(&db).into_iter().filter(|(.., count)| *count > 1).collect();
+        assert_eq!(digests, [("users".to_owned(), "soft", 490)]);
+        assert_eq!(count(&db), OWN_MESSAGES_MAX + 6, "the next hour has messages of its own again");
+
+        let (put_off, deliveries) = alerts(&db, Some(300), 1).unwrap().remove(0);
+        assert_eq!((put_off.count, deliveries.len()), (1, 1), "it shows the delivery of the digest");
+        assert_eq!(route(&mut db, &channels, 2 * HOUR_MS).unwrap(), None);
+        assert_eq!(count(&db), OWN_MESSAGES_MAX + 6, "each is told once");
+    }
 }

@@ -38,10 +38,28 @@ pub fn settled(db: &Connection, wanted: &[(&Limit, i64)], names: &dyn Names) -> 
         }
     }
     let summed: Vec<(&Limit, i64)> = by_rollups.iter().map(|place| wanted[*place]).collect();
-    for (place, past) in by_rollups.into_iter().zip(of_rollups(db, &summed, names)?) {
+    for (place, past) in by_rollups.into_iter().zip(of_rollups(db, &summed, i64::MAX, names)?) {
         pasts[place] = past;
     }
     Ok(pasts)
+}
+
+/// What each subject of a limit has settled in a part of one window that is made
+/// of whole quarters of an hour.
+pub(crate) fn within(
+    db: &Connection,
+    limit: &Limit,
+    part: Span,
+    names: &dyn Names,
+) -> rusqlite::Result<HashMap<Subject, i64>> {
+    let mut sums = HashMap::new();
+    for past in of_rollups(db, &[(limit, part.start_s)], part.end_s, names)? {
+        for ((subject, _), amount) in past {
+            let sum: &mut i64 = sums.entry(subject).or_default();
+            *sum = sum.saturating_add(amount);
+        }
+    }
+    Ok(sums)
 }
 
 fn of_entries(db: &Connection, limit: &Limit, since_s: i64, names: &dyn Names) -> rusqlite::Result<Past> {
@@ -68,13 +86,18 @@ struct Target {
     amount: i64,
 }
 
-fn of_rollups(db: &Connection, wanted: &[(&Limit, i64)], names: &dyn Names) -> rusqlite::Result<Vec<Past>> {
+fn of_rollups(
+    db: &Connection,
+    wanted: &[(&Limit, i64)],
+    until_s: i64,
+    names: &dyn Names,
+) -> rusqlite::Result<Vec<Past>> {
     let windows: Vec<Windows> = wanted.iter().map(|(limit, _)| Windows::of(limit)).collect();
     let reach = Reach::of(wanted.iter().map(|(limit, _)| *limit));
     let mut pasts: Vec<Past> = wanted.iter().map(|_| Past::new()).collect();
     let Some(first_s) = wanted.iter().map(|(_, since_s)| *since_s).min() else { return Ok(pasts) };
     let mut known: HashMap<Vec<u8>, Vec<Target>, RandomState> = HashMap::default();
-    let (mut of, span) = (Vec::new(), Span { start_s: first_s, end_s: i64::MAX });
+    let (mut of, span) = (Vec::new(), Span { start_s: first_s, end_s: until_s });
     let reading = Reading { columns: COLUMNS, by_user: needs_users(wanted), span };
     days::each_row(db, reading, cuts(wanted), |row| {
         let start_s = row.get(21)?;

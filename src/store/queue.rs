@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use crate::store::desk::{Record, Waiting};
-use crate::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use crate::sync::{Condvar, Mutex, MutexGuard, unpoisoned};
 
 /// Records in one group, which bounds how long holds wait for it: about 1 ms.
 const GROUP_MAX: usize = 128;
@@ -76,11 +76,11 @@ impl Queue {
     /// Waits until the thread is called; returns whether the queue is closed.
     pub(super) fn wait(&self, linger: Duration) -> bool {
         let idle = |state: &mut State| state.call == Call::None;
-        let mut state = self.bell.wait_while(self.state(), idle).unwrap_or_else(PoisonError::into_inner);
+        let mut state = unpoisoned(self.bell.wait_while(self.state(), idle));
         if state.call == Call::Soon {
             let unhurried = |state: &mut State| state.call == Call::Soon;
             let waited = self.bell.wait_timeout_while(state, linger, unhurried);
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            state = unpoisoned(waited).0;
         }
         state.call = Call::None;
         state.closed
@@ -104,6 +104,6 @@ impl Queue {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        unpoisoned(self.state.lock())
     }
 }

@@ -4,7 +4,7 @@
 //! month costs little; `verify` proves both against entries.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension as _, Row, params_from_iter};
@@ -12,9 +12,11 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params_from_iter};
 use crate::domain::{Limit, Money, Span, Tokens};
 use crate::ledger::entry::{Basis, Entry, Kind};
 use crate::ledger::meter::{Subject, subject};
-use crate::store::StoreError;
 use crate::store::days::{self, Reading};
+use crate::store::rollup::ROLLUP_S;
 use crate::store::rows::{ENTRY_COLUMNS, Names, entry_from, int, tags_from, tokens_from, uint};
+use crate::store::{StoreError, past, retention};
+use crate::sync::unpoisoned;
 
 /// A read-only connection; clones share it.
 #[derive(Clone, Debug)]
@@ -84,8 +86,7 @@ impl Reader {
 
     /// Runs a query on the shared connection. It blocks: not for the proxy.
     pub fn query<T>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
-        // A poisoned lock means that a query panicked; the connection is sound.
-        let db = self.db.lock().unwrap_or_else(PoisonError::into_inner);
+        let db = unpoisoned(self.db.lock());
         Ok(work(&db)?)
     }
 }
@@ -124,6 +125,15 @@ pub fn entries(db: &Connection, filter: &EntryFilter, names: &dyn Names) -> rusq
 pub fn entry(db: &Connection, id: u64, names: &dyn Names) -> rusqlite::Result<Option<Entry>> {
     let sql = format!("SELECT {ENTRY_COLUMNS} FROM entry WHERE id = ?1");
     db.prepare_cached(&sql)?.query_row([int(id)], |row| entry_from(row, names)).optional()
+}
+
+/// What corrections have added to the cost of an entry, in sum.
+pub fn corrected_by(db: &Connection, id: u64) -> rusqlite::Result<Money> {
+    let sql = "SELECT cost_nano FROM entry WHERE corrects = ?1 AND kind = ?2";
+    let mut statement = db.prepare_cached(sql)?;
+    let costs =
+        statement.query_map((int(id), Kind::Adjust.name()), |row| row.get(0).map(Money::from_nano))?;
+    costs.sum()
 }
 
 /// Sums of usage by group.
@@ -199,7 +209,7 @@ impl GroupBy {
             Self::Endpoint => one(5),
             Self::Model => one(if row.get_ref(7)?.as_str()?.is_empty() { 6 } else { 7 }),
             Self::Tag => {
-                let tags = tags_from(row.get_ref(4)?.as_str()?);
+                let tags = tags_from(row.get_ref(4)?.as_str()?)?;
                 Ok(tags.into_iter().map(|(tag, value)| vec![tag, value]).collect())
             }
             Self::Day(days) => {
@@ -227,15 +237,24 @@ impl GroupBy {
 }
 
 /// What each subject of a limit has settled in one window, from the entries:
-/// slower, and independent of the rollups.
+/// slower, and independent of the rollups as far as entries were not pruned.
 pub fn settled_by_entries(
     db: &Connection,
     limit: &Limit,
     span: Span,
     names: &dyn Names,
 ) -> rusqlite::Result<HashMap<Subject, i64>> {
-    let mut sums = HashMap::new();
-    each_settled(db, limit, span, names, |subject, entry| {
+    let whole_since_s = retention::whole_since_s(db)?;
+    let before = Span { end_s: span.end_s.min(whole_since_s), ..span };
+    // Sums tell nothing shorter apart than a quarter of an hour.
+    let is_short = span.end_s.saturating_sub(span.start_s) < ROLLUP_S;
+    let mut sums = if before.start_s < before.end_s && !is_short {
+        past::within(db, limit, before, names)?
+    } else {
+        HashMap::new()
+    };
+    let since = Span { start_s: span.start_s.max(whole_since_s), ..span };
+    each_settled(db, limit, since, names, |subject, entry| {
         let sum: &mut i64 = sums.entry(subject).or_default();
         *sum = sum.saturating_add(entry.amount(limit.unit));
     })?;

@@ -131,7 +131,7 @@ pub(crate) fn rebuilt(
         let entry = entry_from(row, &Ids)?;
         look(&entry);
         if matches!(entry.kind, Kind::Settle | Kind::Adjust) {
-            let tags = tags_text(&entry.attribution.tags);
+            let tags = tags_text(&entry.attribution.tags)?;
             rebuilt.entry(RollupKey::of(&entry, tags)).or_default().add(&entry);
         }
     }
@@ -139,7 +139,7 @@ pub(crate) fn rebuilt(
 }
 
 /// Rollups know projects and keys by their ids alone.
-pub(super) struct Ids;
+pub(crate) struct Ids;
 
 impl Names for Ids {
     fn project(&self, id: &str) -> Arc<str> {

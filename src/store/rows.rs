@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::domain::demand::{Bound, Tier};
 use crate::domain::{Money, Tokens};
 use crate::ledger::entry::{Attribution, Basis, Entry, Hold, Kind};
+use crate::store::codec::{json_from, json_text};
 
 /// A count as SQLite holds it.
 pub(crate) fn int(count: u64) -> i64 {
@@ -21,13 +22,16 @@ pub(crate) fn uint(stored: i64) -> u64 {
 }
 
 /// Tags as JSON text; the empty text for none.
-pub(crate) fn tags_text(tags: &BTreeMap<String, String>) -> String {
-    if tags.is_empty() { String::new() } else { serde_json::to_string(tags).unwrap_or_default() }
+pub(crate) fn tags_text(tags: &BTreeMap<String, String>) -> rusqlite::Result<String> {
+    if tags.is_empty() { Ok(String::new()) } else { json_text(tags) }
 }
 
 /// Tags from their text.
-pub(crate) fn tags_from(text: &str) -> BTreeMap<String, String> {
-    if text.is_empty() { BTreeMap::new() } else { serde_json::from_str(text).unwrap_or_default() }
+pub(crate) fn tags_from(text: &str) -> rusqlite::Result<BTreeMap<String, String>> {
+    if text.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    json_from(text, "tags", || format!("an entry, or the sum of some, with the tags {text}"))
 }
 
 /// A hold as one line of JSON in `hold_batch`.
@@ -209,7 +213,7 @@ pub(crate) fn attribution_from(
         project,
         key,
         end_user: some(text(2)?),
-        tags: Arc::new(tags_from(row.get_ref(first + 3)?.as_str()?)),
+        tags: Arc::new(tags_from(row.get_ref(first + 3)?.as_str()?)?),
         endpoint: text(4)?.to_string().into(),
         model: text(5)?,
         priced_as: some(text(6)?),

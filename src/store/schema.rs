@@ -2,16 +2,24 @@
 
 use rusqlite::{Connection, Transaction};
 
+use crate::store::objects;
 use crate::store::rollup::{self, Table};
 
 /// The version this code reads and writes, kept in `PRAGMA user_version`.
-pub(crate) const VERSION: i64 = 3;
+pub(crate) const VERSION: i64 = 5;
 
 /// What brings a database from each version to the next.
-const STEPS: [&[&str]; 3] = [&[TABLES], &[ALERTS, ORGANIZATION], &[CREDIT, SETTING, DAYS, MAIL]];
+const STEPS: [&[&str]; 5] = [
+    &[TABLES],
+    &[ALERTS, ORGANIZATION],
+    &[CREDIT, SETTING, DAYS, MAIL],
+    &[PRUNED, CORRECTIONS, DIGEST],
+    &[objects::TABLES],
+];
 
 /// Every table is append-only but for `api_key`, `project` and `limit_rule`
-/// (an operator's settings), and `hold_batch` (emptied as its holds end).
+/// (an operator's settings), `hold_batch` (emptied as its holds end), `object` and
+/// `object_item` (what upstream keeps). Old rows of `entry` are pruned if operators say so.
 const TABLES: &str = "
 CREATE TABLE entry (
     id INTEGER PRIMARY KEY,
@@ -207,6 +215,18 @@ const DAYS: &str = concat!(
 /// Who is told by a delivery, if not those that its channel is configured for.
 const MAIL: &str = "ALTER TABLE delivery ADD COLUMN mail TEXT;";
 
+/// The corrections of an entry, to be summed up before another is made.
+const CORRECTIONS: &str = "CREATE INDEX entry_corrects ON entry (corrects) WHERE corrects IS NOT NULL;";
+
+/// The crossing in whose message this one is told with others. Until the end of its hour
+/// it waits for that, with `is_routed` 2.
+const DIGEST: &str = "
+ALTER TABLE crossing ADD COLUMN digest INTEGER;
+CREATE INDEX crossing_own ON crossing (limit_name, mark, at_ms) WHERE is_routed = 1 AND digest IS NULL;
+CREATE INDEX crossing_put_off ON crossing (at_ms) WHERE is_routed = 2;
+CREATE INDEX crossing_digest ON crossing (digest) WHERE digest IS NOT NULL;
+";
+
 /// What the organization's API keeps beside keys, projects and limits: settings
 /// all of them, but for `audit`, which is append-only.
 const ORGANIZATION: &str = "
@@ -279,8 +299,23 @@ CREATE TABLE setting (
 ) STRICT, WITHOUT ROWID;
 ";
 
+/// What was pruned, all together: one row, or none while nothing was (see
+/// `store::retention`).
+const PRUNED: &str = "
+CREATE TABLE pruned (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    before_s INTEGER NOT NULL,
+    entries INTEGER NOT NULL,
+    last_id INTEGER NOT NULL,
+    latest_ms INTEGER NOT NULL,
+    requests INTEGER NOT NULL,
+    cost_nano INTEGER NOT NULL,
+    tokens INTEGER NOT NULL
+) STRICT;
+";
+
 /// The tables without which a database is no ledger, and the version each is of.
-pub(crate) const NEEDED: [(i64, &str); 17] = [
+pub(crate) const NEEDED: [(i64, &str); 20] = [
     (1, "entry"),
     (1, "hold_batch"),
     (1, "crossing"),
@@ -298,6 +333,9 @@ pub(crate) const NEEDED: [(i64, &str); 17] = [
     (3, "rollup_day"),
     (3, "rollup_day_user"),
     (3, "rollup_day_span"),
+    (4, "pruned"),
+    (5, "object"),
+    (5, "object_item"),
 ];
 
 /// Creates the tables of a new database, all or none.

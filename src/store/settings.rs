@@ -2,6 +2,8 @@
 
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
+use crate::store::codec::{json_from, json_text};
+
 /// A key as it is stored: never its secret, only the SHA-256 of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyRow {
@@ -64,16 +66,17 @@ pub fn each_key(db: &Connection, mut each: impl FnMut(KeyRow)) -> rusqlite::Resu
 }
 
 fn key_from(row: &Row<'_>) -> rusqlite::Result<KeyRow> {
-    let models: String = row.get(5)?;
+    let id: String = row.get(0)?;
+    let models = row.get_ref(5)?.as_str()?;
     let old_hash: Option<[u8; 32]> = row.get(10)?;
     let old_until: Option<i64> = row.get(11)?;
     Ok(KeyRow {
-        id: row.get(0)?,
+        models: json_from(models, "api_key.models", || id.clone())?,
+        id,
         hash: row.get(1)?,
         name: row.get(2)?,
         project: row.get(3)?,
         redacted: row.get(4)?,
-        models: serde_json::from_str(&models).unwrap_or_default(),
         pass_through: row.get(6)?,
         created_s: row.get(7)?,
         expires_s: row.get(8)?,
@@ -84,7 +87,7 @@ fn key_from(row: &Row<'_>) -> rusqlite::Result<KeyRow> {
 
 /// Writes a key, new or changed.
 pub fn put_key(db: &Connection, key: &KeyRow) -> rusqlite::Result<()> {
-    let models = serde_json::to_string(&key.models).unwrap_or_default();
+    let models = json_text(&key.models)?;
     let (old_hash, old_until) = key.old.unzip();
     db.prepare_cached(
         "INSERT INTO api_key VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) ON CONFLICT (id) DO UPDATE \

@@ -18,6 +18,7 @@ use rusqlite::Connection;
 
 use crate::domain::Money;
 use crate::ledger::entry::Kind;
+use crate::store::retention::{self, Pruned};
 use crate::store::rollup;
 
 pub(crate) use holds::open_holds;
@@ -50,6 +51,8 @@ pub struct Report {
     pub rollups: u64,
     /// Open holds found.
     pub holds: u64,
+    /// What was pruned, so that it could only be compared as a whole.
+    pub pruned: Option<Pruned>,
     /// Limits whose meters were compared.
     pub limits: usize,
     /// What does not agree; empty if all does.
@@ -71,7 +74,7 @@ impl Report {
 
 /// Reads every entry and compares with it all that follows from entries.
 pub(crate) fn verify(db: &Connection) -> rusqlite::Result<Report> {
-    let mut report = Report::default();
+    let mut report = Report { pruned: retention::pruned(db)?, ..Report::default() };
     integrity(db, &mut report)?;
     let (mut lines, mut granted) = (Vec::new(), BTreeMap::new());
     let rebuilt = rollup::rebuilt(db, |entry| {

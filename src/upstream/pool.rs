@@ -8,7 +8,7 @@ use std::error::Error;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
@@ -22,6 +22,7 @@ use hyper::rt::{Read, Write};
 use tower_service::Service;
 
 use crate::clock::Clock;
+use crate::sync::unpoisoned;
 use crate::upstream::Outgoing;
 
 const IDLE_CONNECTIONS_MAX: usize = 4_096;
@@ -227,7 +228,7 @@ impl Idle {
     }
 
     fn waiting(&self) -> MutexGuard<'_, VecDeque<(Line, Duration)>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        unpoisoned(self.waiting.lock())
     }
 }
 

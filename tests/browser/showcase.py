@@ -7,12 +7,15 @@ history is written into the ledger's tables while no guard runs; the next one ma
 its sums from it.
 """
 
+import contextlib
 import os
 import random
 import sqlite3
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "sdk"))
@@ -111,10 +114,10 @@ class Showcase(harness.House):
     def chat(self, key, model="gpt-4o-mini"):
         body = '{"model": "%s", "max_completion_tokens": 400, "messages": [{"role": "user", "content": "Where is my order?"}]}' % model
         headers = {"authorization": f"Bearer {self.keys[key]}", "content-type": "application/json"}
-        command = ["curl", "-s", "-o", "/dev/null", "-d", body, self.proxy + "/v1/chat/completions"]
-        for name, value in headers.items():
-            command += ["-H", f"{name}: {value}"]
-        subprocess.run(command, check=True)
+        request = urllib.request.Request(self.proxy + "/v1/chat/completions", data=body.encode(), headers=headers)
+        # Refusals belong to what the pages show.
+        with contextlib.suppress(urllib.error.HTTPError), urllib.request.urlopen(request, timeout=20) as answer:
+            answer.read()
 
 
 if __name__ == "__main__":

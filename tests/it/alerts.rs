@@ -1,5 +1,6 @@
 //! Alerts: who is told, how often, and what a channel that fails does to others.
 
+mod addresses;
 mod mail;
 mod outage;
 

@@ -5,7 +5,8 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use http::StatusCode;
+use http::{Method, StatusCode};
+use rusqlite::Connection;
 use serde_json::json;
 use spendguard::clock::Clock;
 use spendguard::guard::Guard;
@@ -339,5 +340,39 @@ fn an_index_of_the_log_that_is_gone_is_made_anew() {
         assert_eq!(opened(folder.path()).await.unwrap(), 4, "one that is garbage, too");
         // None is in the copy of the files that every other test here opens.
         assert_eq!(opened_files(&whole).await.unwrap(), 4);
+    });
+}
+
+#[test]
+fn a_stored_value_that_cannot_be_read_stops_the_start_and_is_named_with_the_remedy() {
+    run(async {
+        let (_fake, fake) = Process::fake();
+        let place = Place::new(&fake, "");
+        let guard = place.serve();
+        guard.make_key().await;
+        let limited = json!({ "window": "month", "hard": "5" });
+        guard.ask(Method::PUT, "/guard/v1/limits/api", Some(limited)).await;
+        guard.process.kill();
+        let forge = |sql: &str| {
+            assert_eq!(Connection::open(place.database()).unwrap().execute(sql, []), Ok(1), "{sql}")
+        };
+        let lock = place.data.join("lock");
+        for (table, column, good) in [("api_key", "models", "[]"), ("limit_rule", "rule", "")] {
+            let good = if good.is_empty() {
+                let sql = format!("SELECT {column} FROM {table}");
+                Connection::open(place.database()).unwrap().query_row(&sql, [], |row| row.get(0)).unwrap()
+            } else {
+                good.to_owned()
+            };
+            // An empty list of models allows every model, so it must not stand for what can't be read.
+            forge(&format!("UPDATE {table} SET {column} = '[\"gpt-4o'"));
+            let _ = std::fs::remove_file(&lock);
+            let said = place.refused();
+            let named = if table == "api_key" { "api_key.models of key_" } else { "limit \"api\"" };
+            assert!(said.contains(named) && said.contains("can't be read"), "{said}");
+            forge(&format!("UPDATE {table} SET {column} = '{good}'"));
+            let _ = std::fs::remove_file(&lock);
+        }
+        place.serve().process.kill();
     });
 }

@@ -201,11 +201,15 @@ fn hostile_names_are_shown_as_they_are_and_break_nothing() {
         for user in [HOSTILE, &long] {
             house.chat(&[], json!({ "user": user })).await;
         }
-        let rule = json!({ "per": "user", "window": "month", "hard": "1", "only": { "key": [HOSTILE, &long, "test"] } });
-        house.admin(Method::PUT, "/guard/v1/limits/m", Some(rule)).await;
+        let only = json!({ "key": ["test"], "tag": { HOSTILE: [HOSTILE, &long] } });
+        for (name, only) in [("m", json!({ "key": ["test", HOSTILE] })), ("n", only)] {
+            let rule = json!({ "per": "user", "window": "month", "hard": "1", "only": only });
+            let made = house.admin(Method::PUT, &format!("/guard/v1/limits/{name}"), Some(rule)).await;
+            assert_eq!(made.status, StatusCode::OK, "{made:?}");
+        }
         house.settled().await;
         let mut browser = Browser::signed_in(&house).await;
-        let paths = PAGES.into_iter().chain(["/usage?by=user", "/usage?by=key", "/limits/edit?name=m"]);
+        let paths = PAGES.into_iter().chain(["/usage?by=user", "/usage?by=key", "/limits/edit?name=n"]);
         let mut shown = 0;
         for path in paths {
             let page = browser.page(path).await;

@@ -28,8 +28,8 @@ const ONLY: [&str; 6] = [
 ];
 
 /// A limit as this test knows it.
-struct Rule {
-    name: String,
+pub(crate) struct Rule {
+    pub(crate) name: String,
     unit: &'static str,
     per: &'static str,
     window: &'static str,
@@ -39,7 +39,7 @@ struct Rule {
 
 /// Every unit with every subject, over every window in turn, and every way to
 /// narrow with every window.
-fn rules() -> Vec<Rule> {
+pub(crate) fn rules() -> Vec<Rule> {
     let mut rules = Vec::new();
     let mut rule = |unit, per, only, zone: usize| {
         let n = rules.len();
@@ -58,7 +58,7 @@ fn rules() -> Vec<Rule> {
     rules
 }
 
-fn config(rules: &[Rule]) -> String {
+pub(crate) fn config(rules: &[Rule]) -> String {
     let mut text = "[[project]]\nid = \"search\"\nname = \"Search\"\n".to_owned();
     for Rule { name, unit, per, window, zone, only } in rules {
         let hard = if *unit == "usd" { "100000" } else { "100000000000" };
@@ -73,7 +73,7 @@ fn config(rules: &[Rule]) -> String {
 
 /// Requests of two keys in two projects, of users and tags and models, some of
 /// them refused by upstream; and corrections.
-async fn traffic(house: &House) -> Vec<String> {
+pub(crate) async fn traffic(house: &House) -> Vec<String> {
     let second = house.make_key(json!({ "name": "second", "project_id": "search" })).await;
     let keys = vec![house.key.clone(), second["value"].as_str().unwrap().to_owned()];
     for n in 0..24 {
@@ -93,9 +93,11 @@ async fn traffic(house: &House) -> Vec<String> {
         call(&house.proxy, Method::POST, "/v1/chat/completions", &headers, body.to_string().into()).await;
     }
     house.settled().await;
-    for (entry, usd) in
-        house.entries().await.iter().filter(|e| e["kind"] == "settle").zip(["1.5", "-0.25", "0.000000007"])
-    {
+    for (entry, usd) in house.entries().await.iter().filter(|e| e["kind"] == "settle").zip([
+        "1.5",
+        "-0.000000003",
+        "0.000000007",
+    ]) {
         let path = format!("/guard/v1/ledger/{}/adjust", entry["id"].as_str().unwrap());
         let made = house.admin(Method::POST, &path, Some(json!({ "amount_usd": usd, "note": "test" }))).await;
         assert_eq!(made.status, StatusCode::CREATED);
@@ -104,7 +106,7 @@ async fn traffic(house: &House) -> Vec<String> {
 }
 
 /// Has all of it happened before, too: hours, days and years ago.
-fn repeat_in_the_past(db: &Connection) {
+pub(crate) fn repeat_in_the_past(db: &Connection) {
     let columns: Vec<String> = db
         .prepare("SELECT name FROM pragma_table_info('entry')")
         .unwrap()

@@ -89,7 +89,23 @@ impl House {
         upstream_key: Option<&str>,
         config: &str,
     ) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        let mut house = Self::started(tempfile::tempdir().unwrap(), base_url, upstream_key, config).await;
+        let made = house.make_key(json!({ "name": "test" })).await;
+        made["value"].as_str().unwrap().clone_into(&mut house.key);
+        house
+    }
+
+    /// A guard on the database of one that was closed; it has no key.
+    pub(crate) async fn reopened(folder: tempfile::TempDir, config: &str) -> Self {
+        Self::started(folder, None, Some(UPSTREAM_KEY), config).await
+    }
+
+    async fn started(
+        folder: tempfile::TempDir,
+        base_url: Option<&str>,
+        upstream_key: Option<&str>,
+        config: &str,
+    ) -> Self {
         let listener = spendguard::net::bind("127.0.0.1:0".parse().unwrap(), 1).unwrap().remove(0);
         let fake_address = listener.local_addr().unwrap();
         let (stop_fake, stop) = watch::channel(false);
@@ -110,8 +126,18 @@ impl House {
         ];
         environment.extend(upstream_key.map(|key| ("OPENAI_API_KEY".to_owned(), key.to_owned())));
         let settings = spendguard::config::load(Some(&file), environment).unwrap();
-        let app = App::start(settings, None).await.unwrap();
-        let mut house = Self {
+        let mut app = App::start(settings.clone(), None).await;
+        // The lock of one that was closed is free a moment later.
+        for _ in 0..100 {
+            let is_locked = app.as_ref().is_err_and(|error| error.to_string().contains("lock"));
+            if !is_locked {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            app = App::start(settings.clone(), None).await;
+        }
+        let app = app.unwrap();
+        Self {
             guard: Arc::clone(&app.guard),
             fake,
             fake_address,
@@ -124,10 +150,7 @@ impl House {
             folder,
             app,
             stop_fake,
-        };
-        let made = house.make_key(json!({ "name": "test" })).await;
-        made["value"].as_str().unwrap().clone_into(&mut house.key);
-        house
+        }
     }
 
     /// Where the fake is, as a base URL.

@@ -1,7 +1,7 @@
 //! What operators do: keys, limits, corrections, proof, metrics, secrets.
 
 use http::{Method, StatusCode};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::harness::{ADMIN_TOKEN, House, UPSTREAM_KEY, call, run};
 
@@ -25,6 +25,31 @@ fn a_key_is_shown_once_and_a_revoked_one_is_refused_at_once() {
         assert_eq!(models().await.status, StatusCode::OK, "within its grace");
         house.admin(Method::DELETE, &format!("/guard/v1/keys/{id}"), None).await;
         assert_eq!(models().await.status, StatusCode::UNAUTHORIZED);
+    });
+}
+
+#[test]
+fn a_second_grace_within_the_first_is_refused_and_none_ends_the_first() {
+    run(async {
+        let house = House::with("").await;
+        let made = house.make_key(json!({ "name": "team-a" })).await;
+        let path = format!("/guard/v1/keys/{}/rotate", made["id"].as_str().unwrap());
+        let rotate =
+            |grace_s: i64| house.admin(Method::POST, &path, Some(json!({ "grace_seconds": grace_s })));
+        let works = async |secret: &Value| {
+            let bearer = format!("Bearer {}", secret.as_str().unwrap());
+            let headers = [("authorization", bearer.as_str())];
+            let answer = call(&house.proxy, Method::GET, "/v1/models", &headers, bytes::Bytes::new());
+            answer.await.status == StatusCode::OK
+        };
+        let (first, second) = (made["value"].clone(), rotate(60).await.json()["value"].clone());
+        let refused = rotate(60).await;
+        assert_eq!(refused.status, StatusCode::CONFLICT, "{refused:?}");
+        let message = refused.json()["error"]["message"].as_str().unwrap().to_owned();
+        assert!(message.contains("is good until 20") && message.contains("without a grace"), "{message}");
+        assert!(works(&first).await && works(&second).await, "what was promised is kept");
+        let third = rotate(0).await.json()["value"].clone();
+        assert!(!works(&first).await && !works(&second).await && works(&third).await);
     });
 }
 

@@ -22,17 +22,140 @@ async fn exhaust(house: &House) -> crate::harness::Answer {
 #[test]
 fn a_used_up_organization_limit_is_final_and_says_which() {
     run(async {
-        let house = House::with(MINI).await;
-        let answer = exhaust(&house).await;
+        let house = House::with("[[limit]]\nname = \"budget\"\nwindow = \"month\"\nhard = 0\n").await;
+        let answer = house.chat(&[], json!({})).await;
         assert_eq!(answer.status, StatusCode::TOO_MANY_REQUESTS);
         let error = &answer.json()["error"];
         assert_eq!(error["type"], "insufficient_quota");
         assert_eq!(error["code"], "organization_spend_limit_exceeded");
         assert_eq!(answer.header("x-should-retry"), "false");
         assert_eq!(answer.header("x-spendguard-limit"), "budget");
-        assert!(answer.header("retry-after").parse::<u64>().unwrap() > 0);
+        assert_eq!(answer.header("x-spendguard-reason"), "");
+        // Many clients sleep for as long as they are told.
+        assert_eq!(answer.header("retry-after"), "");
+        let resets_s: i64 = answer.header("x-spendguard-resets-at").parse().unwrap();
+        let at = jiff::Timestamp::from_second(resets_s).unwrap();
+        assert!(resets_s > house.guard.clock().now_s());
+        let message = error["message"].as_str().unwrap();
+        assert!(message.starts_with("Your organization reached its enforced spend limit."), "{message}");
+        assert!(message.contains("\"budget\"") && message.contains(&at.to_string()), "{message}");
         assert!(answer.header("x-request-id").starts_with("req_"));
-        assert!(error["message"].as_str().unwrap().contains("budget"), "{error}");
+    });
+}
+
+#[test]
+fn a_limit_whose_window_ends_within_a_minute_says_when_to_come_again() {
+    run(async {
+        let house = House::with("[[limit]]\nname = \"m\"\nwindow = \"minute\"\nhard = 0\n").await;
+        let answer = house.chat(&[], json!({})).await;
+        let wait_s: i64 = answer.header("retry-after").parse().unwrap();
+        assert!((1..=60).contains(&wait_s), "{wait_s}");
+        let resets_s: i64 = answer.header("x-spendguard-resets-at").parse().unwrap();
+        assert!((0..=1).contains(&(resets_s - house.guard.clock().now_s() - wait_s).abs()));
+        assert_eq!(answer.header("x-should-retry"), "false");
+    });
+}
+
+/// A limit that a request of 200 tokens fits in, and one of 10,000 does not.
+const DAY: &str = "[[limit]]\nname = \"day\"\nper = \"key\"\nwindow = \"day\"\nhard = 0.01\n[guard]\nwhen_tight = \"reject\"\n";
+
+#[test]
+fn a_request_larger_than_what_is_left_is_told_what_it_needs_and_what_to_lower() {
+    run(async {
+        let house = House::with(DAY).await;
+        let spent = house
+            .chat(&[("x-fake-completion-tokens", "1000")], json!({ "max_completion_tokens": 1000 }))
+            .await;
+        let left = spent.header("x-spendguard-remaining-usd").to_owned();
+        let answer = house.chat(&[], json!({ "max_completion_tokens": 16_000 })).await;
+        assert_eq!(answer.status, StatusCode::TOO_MANY_REQUESTS, "{answer:?}");
+        assert_eq!(answer.code(), "project_spend_limit_exceeded");
+        assert_eq!(answer.header("x-spendguard-reason"), "request_exceeds_remaining");
+        assert_eq!(answer.header("x-should-retry"), "false");
+        let message = answer.json()["error"]["message"].as_str().unwrap().to_owned();
+        assert!(message.starts_with("This request may need up to $0.0096"), "{message}");
+        assert!(message.contains(&format!("limit \"day\" (per key, per day) has ${left} left")), "{message}");
+        assert!(message.ends_with("Lower max_completion_tokens or send less input."), "{message}");
+        let tools = json!({ "model": "gpt-5.1", "input": "x", "tools": [{ "type": "web_search" }], "max_output_tokens": 16 });
+        let tools = house.post("/v1/responses", &[], &tools).await;
+        let message = tools.json()["error"]["message"].as_str().unwrap().to_owned();
+        assert!(
+            message.ends_with("Lower max_tool_calls or max_output_tokens, or send less input."),
+            "{message}"
+        );
+        // That one client asked for much is no alert.
+        let alerts = house.admin(Method::GET, "/guard/v1/alerts", None).await.json();
+        assert_eq!(alerts["data"], json!([]));
+    });
+}
+
+#[test]
+fn a_meter_with_less_than_a_twentieth_left_alerts_when_it_refuses() {
+    run(async {
+        let house = House::with(DAY).await;
+        let refused = async || {
+            let answer = house.chat(&[], json!({ "max_completion_tokens": 16_000 })).await;
+            assert_eq!(answer.code(), "project_spend_limit_exceeded");
+            house.guard.flush().await.unwrap();
+            house.admin(Method::GET, "/guard/v1/alerts", None).await.json()["data"].as_array().unwrap().len()
+        };
+        let spend = async |tokens: &str, max: u32| {
+            let answer = house
+                .chat(&[("x-fake-completion-tokens", tokens)], json!({ "max_completion_tokens": max }))
+                .await;
+            assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+        };
+        spend("15500", 16_000).await;
+        assert_eq!(refused().await, 0, "a fourteenth is left");
+        spend("500", 500).await;
+        assert_eq!(refused().await, 1);
+    });
+}
+
+#[test]
+fn refusals_that_no_retry_helps_have_the_configured_status() {
+    run(async {
+        let limit = "[[limit]]\nname = \"l\"\nwindow = \"month\"\nhard = 0\n";
+        for (status, kind, code) in [
+            (402, "insufficient_quota", "organization_spend_limit_exceeded"),
+            (400, "invalid_request_error", "billing_hard_limit_reached"),
+        ] {
+            let house = House::with(&format!("[errors]\nspend_status = {status}\n{limit}")).await;
+            let answer = house.chat(&[], json!({})).await;
+            assert_eq!(answer.status, status);
+            assert_eq!((&answer.json()["error"]["type"], answer.code().as_str()), (&json!(kind), code));
+            assert_eq!(
+                (answer.header("x-should-retry"), answer.header("x-spendguard-limit")),
+                ("false", "l")
+            );
+        }
+        let house = House::with(&format!("[errors]\nspend_status = 402\ncode = \"classic\"\n{limit}")).await;
+        assert_eq!(house.chat(&[], json!({})).await.code(), "insufficient_quota");
+
+        let small = "[credit]\nminimum = 0.0001\n[guard]\nwhen_tight = \"reject\"\nhold_wait = \"0s\"\n";
+        let house = House::with(&format!("[errors]\nspend_status = 400\n{small}")).await;
+        let grant = json!({ "amount_usd": "0.0002", "note": "x" });
+        house.admin(Method::POST, "/guard/v1/credits", Some(grant)).await;
+        let answer = house.chat(&[], json!({ "max_completion_tokens": 10_000 })).await;
+        assert_eq!(
+            (answer.status, answer.code().as_str()),
+            (StatusCode::BAD_REQUEST, "billing_hard_limit_reached")
+        );
+        assert_eq!(answer.header("x-spendguard-reason"), "request_exceeds_remaining");
+        let message = answer.json()["error"]["message"].as_str().unwrap().to_owned();
+        assert!(message.starts_with("You exceeded your current quota"), "{message}");
+        assert!(message.contains("$0.0002 of prepaid credit is left"), "{message}");
+        // Other requests' holds end soon: those may be repeated whatever is configured.
+        let slow = house.chat(&[("x-fake-latency-ms", "1000")], json!({ "max_completion_tokens": 250 }));
+        let beside = async {
+            while house.guard.in_doubt().1 == 0 {
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
+            house.chat(&[], json!({ "max_completion_tokens": 250 })).await
+        };
+        let (slow, held) = tokio::join!(slow, beside);
+        assert_eq!((slow.status, held.status), (StatusCode::OK, StatusCode::TOO_MANY_REQUESTS));
+        assert_eq!((held.code().as_str(), held.header("x-should-retry")), ("spend_limit_held", "true"));
     });
 }
 

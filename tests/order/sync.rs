@@ -5,7 +5,12 @@ use std::time::Duration;
 
 pub(crate) use shuttle::sync::atomic::{AtomicBool, Ordering};
 pub(crate) use shuttle::sync::{Mutex, MutexGuard};
-pub(crate) use std::sync::{PoisonError, TryLockError};
+pub(crate) use std::sync::TryLockError;
+
+/// A panic is the test's own end.
+pub(crate) fn unpoisoned<G>(locked: LockResult<G>) -> G {
+    locked.unwrap()
+}
 
 /// Sleeping is letting others go on.
 pub(crate) fn sleep(_: Duration) {

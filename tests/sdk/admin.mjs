@@ -103,7 +103,8 @@ const tests = {
     assert.deepEqual([result.input_tokens, result.output_tokens], [answer.usage.prompt_tokens, answer.usage.completion_tokens]);
     const [cost] = (await org.usage.costs(of)).data[0].results;
     assert.ok(cost.amount.value > 0 && cost.amount.currency === "usd");
-    await refused(OpenAI.BadRequestError, () => org.usage.completions({ ...of, group_by: ["user_id"] }));
+    const [grouped] = (await org.usage.completions({ ...of, group_by: ["user_id", "service_tier"] })).data[0].results;
+    assert.deepEqual([grouped.user_id, grouped.service_tier, grouped.num_model_requests], [null, null, 1]);
   },
   async audit_logs_tell_of_all_that() {
     const project = await org.projects.create({ name: "Watched" });

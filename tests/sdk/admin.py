@@ -159,7 +159,8 @@ def usage_and_costs_are_those_of_the_ledger(house):
     assert all(not bucket.results for ask in empty for bucket in ask(start_time=midnight).data)
     first = org.usage.costs(start_time=midnight - 5 * 86_400, limit=2)
     assert first.has_more and org.usage.costs(start_time=midnight - 5 * 86_400, limit=2, page=first.next_page).data
-    refused(openai.BadRequestError, lambda: org.usage.completions(start_time=midnight, group_by=["user_id"]))
+    [grouped] = org.usage.completions(**of, group_by=["user_id", "service_tier"]).data[0].results
+    assert (grouped.user_id, grouped.service_tier) == (None, None) and grouped.num_model_requests > 0, grouped
 
 
 def audit_logs_tell_of_all_that(house):

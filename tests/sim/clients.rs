@@ -14,11 +14,12 @@ use serde_json::json;
 use tokio::time::{sleep, timeout};
 
 use crate::chance::Chance;
+use crate::drawn;
 use crate::openai::RATES;
 use crate::world::World;
 
 /// Statuses that the contract has; any other is a fault.
-const STATUSES: [u16; 8] = [200, 400, 408, 429, 500, 502, 503, 504];
+const STATUSES: [u16; 10] = [200, 400, 403, 404, 408, 429, 500, 502, 503, 504];
 
 /// Runs one client until the world's work is over.
 pub(crate) async fn run(world: Arc<World>, name: usize, mut chance: Chance) {
@@ -55,6 +56,20 @@ async fn dial(world: &Arc<World>) -> Option<SendRequest<Full<Bytes>>> {
 }
 
 fn request(world: &World, name: &str, chance: &mut Chance) -> Request<Full<Bytes>> {
+    let drawn =
+        if chance.percent(world.drawn_percent) { drawn::request(&world.account, name, chance) } else { None };
+    let (path, body) = drawn.unwrap_or_else(|| ("/v1/chat/completions", plain(name, chance)));
+    let mut request = Request::post(path)
+        .header("authorization", format!("Bearer {}", world.keys()[chance.one(&[0, 1])]))
+        .header("x-spendguard-tags", format!("name={name}"));
+    if chance.percent(5) {
+        request = request.header("x-spendguard-max-cost-usd", "0.00005");
+    }
+    request.body(Full::new(body.into())).unwrap()
+}
+
+/// A plain chat completion.
+fn plain(name: &str, chance: &mut Chance) -> String {
     let model = chance.one(&RATES).0;
     let words = vec!["hello"; usize::try_from(chance.within(1, 40)).unwrap()].join(" ");
     let mut body =
@@ -72,13 +87,7 @@ fn request(world: &World, name: &str, chance: &mut Chance) -> Request<Full<Bytes
     if chance.percent(50) {
         put("user", json!(format!("user{}", chance.within(1, 3))));
     }
-    let mut request = Request::post("/v1/chat/completions")
-        .header("authorization", format!("Bearer {}", world.keys()[chance.one(&[0, 1])]))
-        .header("x-spendguard-tags", format!("name={name}"));
-    if chance.percent(5) {
-        request = request.header("x-spendguard-max-cost-usd", "0.00005");
-    }
-    request.body(Full::new(body.to_string().into())).unwrap()
+    body.to_string()
 }
 
 /// Asks and reads the answer; whether the connection can be used again.

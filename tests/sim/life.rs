@@ -37,6 +37,13 @@ pub(crate) const NO_COMMIT: u64 = 1;
 pub(crate) const INTERRUPTED: u64 = 2;
 pub(crate) const FULL: u64 = 3;
 
+/// Keeps what is pruned, in the database itself, so that it dies and rises with it.
+const ARCHIVE: &str = "
+CREATE TABLE IF NOT EXISTS archive AS SELECT * FROM entry WHERE 0;
+CREATE TRIGGER IF NOT EXISTS archived BEFORE DELETE ON entry BEGIN
+    INSERT INTO archive SELECT * FROM entry WHERE id = OLD.id;
+END;";
+
 /// A guard that is serving.
 pub(crate) struct Life {
     pub(crate) guard: Arc<Guard>,
@@ -57,6 +64,7 @@ impl Life {
         let clock = Arc::new(clock(world, base_ms));
         let (guard, clerk) = Guard::open(store, &config, clock, Arc::default()).unwrap();
         let (clerk, is_over) = (Arc::new(Mutex::new(clerk)), Arc::new(AtomicBool::new(false)));
+        lock(&clerk).disturb(|db| db.execute_batch(ARCHIVE).unwrap());
         lock(&clerk).disturb(|db| break_as_told(db, Arc::clone(&world.disk), now()));
         let steps = steps(Arc::clone(&clerk), Arc::clone(&is_over), world.fork());
         world.tasks.spawn(steps);
@@ -106,6 +114,12 @@ impl Life {
     /// Moves the log into the database, as the checkpoint's thread would.
     pub(crate) fn checkpoint(&self) {
         lock(&self.clerk).checkpoint();
+    }
+
+    /// Puts back what was pruned, for a look at all entries there ever were.
+    pub(crate) fn unarchive(&self) {
+        let back = "DROP TRIGGER archived; INSERT OR IGNORE INTO entry SELECT * FROM archive";
+        lock(&self.clerk).disturb(|db| db.execute_batch(back).unwrap());
     }
 
     /// Ends it as kill -9 does: nothing of it is heard of any more.

@@ -1,5 +1,8 @@
 //! Upstream: answers late, partly, twice or never, and keeps the true account.
 //!
+//! Requests that were drawn from the whole space are answered and billed in
+//! `drawn`; this is how the plain ones are.
+//!
 //! It bills as OpenAI does: nothing for what it refused, the whole answer if it
 //! made one, and of a stream that broke off what it had delivered by then. An
 //! answer without usage has no hidden output: the guard can only count what it
@@ -15,6 +18,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio::time::sleep;
 
 use crate::chance::Chance;
+use crate::drawn;
 use crate::wire::{End, Mark};
 
 /// Rates in picodollars a token, as in the price sheet: model, input, cached
@@ -24,7 +28,32 @@ pub(crate) const RATES: [(&str, u64, u64, u64); 2] =
 
 /// What one request really cost.
 #[derive(Clone, Debug)]
-pub(crate) struct Bill {
+pub(crate) enum Bill {
+    /// Of a plain request.
+    Plain(PlainBill),
+    /// By the oracle: what is certain, and each word that was delivered.
+    Drawn { fixed_pico: u128, word_pico: u128, words: Arc<AtomicU64> },
+}
+
+impl Bill {
+    pub(crate) fn pico(&self) -> u128 {
+        match self {
+            Self::Plain(bill) => bill.pico().into(),
+            Self::Drawn { fixed_pico, word_pico, words } => {
+                fixed_pico + word_pico * u128::from(words.load(Ordering::Relaxed))
+            }
+        }
+    }
+
+    /// Whether a cost that was reported must be this one to the nano-dollar.
+    pub(crate) const fn is_exact(&self) -> bool {
+        matches!(self, Self::Plain(_))
+    }
+}
+
+/// What a plain request really cost.
+#[derive(Clone, Debug)]
+pub(crate) struct PlainBill {
     model: &'static str,
     /// Input and cached input, once it is certain that they are billed.
     input: Option<(u64, u64)>,
@@ -34,8 +63,8 @@ pub(crate) struct Bill {
     words: Arc<AtomicU64>,
 }
 
-impl Bill {
-    pub(crate) fn pico(&self) -> u64 {
+impl PlainBill {
+    fn pico(&self) -> u64 {
         let Some((input, cached)) = self.input else { return 0 };
         let (_, rate, cached_rate, output_rate) =
             RATES.into_iter().find(|rate| rate.0 == self.model).unwrap();
@@ -45,22 +74,69 @@ impl Bill {
     }
 }
 
-/// All bills, by the name of the request.
-#[derive(Default)]
-pub(crate) struct Account(Mutex<BTreeMap<String, Vec<Bill>>>);
+/// All bills, by the name of the request, and the world in which they are made.
+pub(crate) struct Account {
+    bills: Mutex<BTreeMap<String, Vec<Bill>>>,
+    /// The most that each drawn request can cost, in picodollars, and what became of it.
+    most: Mutex<BTreeMap<String, (u128, String)>>,
+    world: Mutex<oracle::World>,
+    made: Mutex<Vec<String>>,
+}
+
+fn locked<T>(of: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 impl Account {
+    pub(crate) fn new(world: oracle::World) -> Self {
+        Self {
+            bills: Mutex::default(),
+            most: Mutex::default(),
+            world: Mutex::new(world),
+            made: Mutex::default(),
+        }
+    }
+
     pub(crate) fn bills(&self) -> BTreeMap<String, Vec<Bill>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        locked(&self.bills).clone()
     }
 
-    pub(crate) fn pico(&self) -> u64 {
-        self.bills().values().flatten().map(Bill::pico).sum()
+    pub(crate) fn pico(&self) -> u128 {
+        locked(&self.bills).values().flatten().map(Bill::pico).sum()
     }
 
-    fn open(&self, name: &str, bill: Bill) {
-        let mut bills = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        bills.entry(name.to_owned()).or_default().push(bill);
+    pub(crate) fn open(&self, name: &str, bill: Bill) {
+        locked(&self.bills).entry(name.to_owned()).or_default().push(bill);
+    }
+
+    /// Notes the most that a request can cost, and what became of it.
+    pub(crate) fn most(&self, name: &str, pico: u128, story: String) {
+        locked(&self.most).insert(name.to_owned(), (pico, story));
+    }
+
+    /// The most that each request can cost, in picodollars, and what became of it.
+    pub(crate) fn all_most(&self) -> BTreeMap<String, (u128, String)> {
+        locked(&self.most).clone()
+    }
+
+    pub(crate) fn world(&self) -> oracle::World {
+        locked(&self.world).clone()
+    }
+
+    /// Sets the day.
+    pub(crate) fn set_date(&self, date: String) {
+        locked(&self.world).date = date;
+    }
+
+    /// Notes a response that upstream keeps, and its tokens.
+    pub(crate) fn made(&self, id: String, tokens: u64) {
+        locked(&self.world).responses.insert(id.clone(), tokens);
+        locked(&self.made).push(id);
+    }
+
+    /// Ids of the responses that were made here.
+    pub(crate) fn responses(&self) -> Vec<String> {
+        locked(&self.made).clone()
     }
 }
 
@@ -101,8 +177,16 @@ impl Fate {
 /// Serves one connection until it breaks.
 pub(crate) async fn serve(mut end: End, account: Arc<Account>, mut chance: Chance) {
     let mut unread = Vec::new();
-    while let Some(body) = request(&mut end, &mut unread).await {
-        if answer(&mut end, &account, &mut chance, &body).await.is_none() {
+    while let Some((path, bytes)) = request(&mut end, &mut unread).await {
+        let body: Value = serde_json::from_slice(&bytes).unwrap();
+        let answered = if path.ends_with("/responses/input_tokens") {
+            drawn::count(&mut end, &account, &bytes)
+        } else if let Some(known) = drawn::known(&path, &body) {
+            drawn::answer(&mut end, &account, &mut chance, known, &bytes).await
+        } else {
+            answer(&mut end, &account, &mut chance, &body).await
+        };
+        if answered.is_none() {
             return;
         }
         if chance.percent(4) {
@@ -113,17 +197,18 @@ pub(crate) async fn serve(mut end: End, account: Arc<Account>, mut chance: Chanc
     }
 }
 
-/// The body of the next request; none at the end of the connection.
-async fn request(end: &mut End, unread: &mut Vec<u8>) -> Option<Value> {
+/// Path and body of the next request; none at the end of the connection.
+async fn request(end: &mut End, unread: &mut Vec<u8>) -> Option<(String, Vec<u8>)> {
     loop {
         if let Some(at) = unread.windows(4).position(|four| four == b"\r\n\r\n") {
             let head = String::from_utf8_lossy(&unread[..at]).to_ascii_lowercase();
+            let path = head.split(' ').nth(1).unwrap().to_owned();
             let length = head.lines().find_map(|line| line.strip_prefix("content-length:"));
             let length: usize = length.map_or(0, |length| length.trim().parse().unwrap());
             if unread.len() >= at + 4 + length {
-                let body = serde_json::from_slice(&unread[at + 4..at + 4 + length]).unwrap();
+                let body = unread[at + 4..at + 4 + length].to_vec();
                 unread.drain(..at + 4 + length);
-                return Some(body);
+                return Some((path, body));
             }
         }
         if end.read_buf(unread).await.ok()? == 0 {
@@ -134,7 +219,7 @@ async fn request(end: &mut End, unread: &mut Vec<u8>) -> Option<Value> {
 
 struct Asked<'a> {
     name: &'a str,
-    bill: Bill,
+    bill: PlainBill,
     input: (u64, u64),
     words: u64,
     with_usage: bool,
@@ -149,7 +234,7 @@ fn asked<'a>(body: &'a Value, chance: &mut Chance) -> Asked<'a> {
     let input = u64::try_from(text.split(' ').count()).unwrap();
     Asked {
         name: text.split(' ').next().unwrap(),
-        bill: Bill { model, input: None, reasoning, words: Arc::default() },
+        bill: PlainBill { model, input: None, reasoning, words: Arc::default() },
         input: (input, input / 4),
         words,
         with_usage: body["stream_options"]["include_usage"] == true,
@@ -180,11 +265,11 @@ async fn answer(end: &mut End, account: &Account, chance: &mut Chance, body: &Va
     if body["stream"] == true
         && matches!(fate, Fate::Answer | Fate::WithoutUsage | Fate::Partly | Fate::Twice)
     {
-        account.open(asked.name, asked.bill.clone());
+        account.open(asked.name, Bill::Plain(asked.bill.clone()));
         return stream(end, chance, fate, &asked).await;
     }
     asked.bill.words.store(asked.words, Ordering::Relaxed);
-    account.open(asked.name, asked.bill.clone());
+    account.open(asked.name, Bill::Plain(asked.bill.clone()));
     let text = object(&asked, fate != Fate::WithoutUsage).to_string();
     match fate {
         Fate::Never => {
@@ -215,7 +300,7 @@ async fn answer(end: &mut End, account: &Account, chance: &mut Chance, body: &Va
     }
 }
 
-fn head(status: &str, length: usize) -> String {
+pub(crate) fn head(status: &str, length: usize) -> String {
     format!("HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n")
 }
 

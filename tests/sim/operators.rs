@@ -12,6 +12,7 @@ use spendguard::domain::Money;
 use spendguard::guard::trail::Actor;
 use spendguard::ledger::entry::Kind;
 use spendguard::store::reader::{self, EntryFilter};
+use spendguard::store::retention::PruneError;
 use spendguard::store::rule::LimitRule;
 use tokio::time::{sleep, timeout};
 
@@ -39,25 +40,28 @@ pub(crate) fn eve_ms(chance: &mut Chance) -> i64 {
 }
 
 /// Settings as chance writes them.
-pub(crate) fn settings(chance: &mut Chance, cancels: bool) -> Settings {
+pub(crate) fn settings(chance: &mut Chance, world: &World) -> Settings {
     let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), config(chance, cancels)).unwrap();
+    std::fs::write(file.path(), config(chance, world)).unwrap();
     let environment =
         [("SPENDGUARD_UPSTREAM__BASE_URL", "http://upstream.test/v1"), ("OPENAI_API_KEY", "sk-upstream")];
     let environment = environment.map(|(key, value)| (key.to_owned(), value.to_owned()));
     spendguard::config::load(Some(file.path()), environment).unwrap()
 }
 
-fn config(chance: &mut Chance, cancels: bool) -> String {
+fn config(chance: &mut Chance, world: &World) -> String {
     let durability = chance.one(&["process", "power"]);
     let tight = chance.one(&["clamp", "reject"]);
     let wait = chance.one(&["0s", "100ms", "2s"]);
-    let on_disconnect = if cancels { "cancel" } else { "drain" };
+    let on_disconnect = if world.cancels { "cancel" } else { "drain" };
+    let prompts = chance.one(&["refuse", "allow"]);
+    let (output, calls) = (chance.one(&[500, 16_384]), chance.one(&[1, 2, 8]));
     let mut text = format!(
         "[server]\nheader_timeout = \"3s\"\n[storage]\ndurability = \"{durability}\"\n\
          [upstream]\nresponse_timeout = \"20s\"\nidle_timeout = \"10s\"\n\
          [guard]\nwhen_tight = \"{tight}\"\nclamp_output_min = 16\nhold_wait = \"{wait}\"\n\
-         on_disconnect = \"{on_disconnect}\"\ndrain_max = \"15s\"\n\
+         on_disconnect = \"{on_disconnect}\"\ndrain_max = \"15s\"\nstored_prompts = \"{prompts}\"\n\
+         output_default = {output}\ntool_calls_max = {calls}\n\
          [credit]\nminimum = 0.00001\nlow_balance = 0.0005\n\
          [[limit]]\nname = \"{AUDIT}\"\nwindow = \"total\"\nsoft = [0.001]\n"
     );
@@ -66,7 +70,11 @@ fn config(chance: &mut Chance, cancels: bool) -> String {
         let window = chance.one(&["minute", "hour", "day", "month", "year", "total"]);
         let zone = chance.one(&["UTC", "Asia/Tokyo", "Europe/Warsaw"]);
         // A minute of tokens or requests is a rate: the throttle's, not the ledger's.
-        let (unit, hard) = if window == "minute" { ("usd", dollars(chance)) } else { amount(chance) };
+        let (unit, hard) = if window == "minute" {
+            ("usd", dollars(chance, world.scale))
+        } else {
+            amount(chance, world.scale)
+        };
         let only = chance.one(&["", "", "", "only = { model = [\"gpt-5*\"] }\n"]);
         text += &format!(
             "[[limit]]\nname = \"limit-{number}\"\nper = \"{per}\"\nunit = \"{unit}\"\nwindow = \"{window}\"\n\
@@ -76,17 +84,18 @@ fn config(chance: &mut Chance, cancels: bool) -> String {
     text
 }
 
-fn amount(chance: &mut Chance) -> (&'static str, String) {
+fn amount(chance: &mut Chance, scale: u64) -> (&'static str, String) {
     match chance.within(0, 5) {
-        0 => ("tokens", chance.within(2_000, 30_000).to_string()),
-        1 => ("output_tokens", chance.within(1_000, 20_000).to_string()),
+        0 => ("tokens", (chance.within(2_000, 30_000) * scale).to_string()),
+        1 => ("output_tokens", (chance.within(1_000, 20_000) * scale).to_string()),
         2 => ("requests", chance.within(5, 60).to_string()),
-        _ => ("usd", dollars(chance)),
+        _ => ("usd", dollars(chance, scale)),
     }
 }
 
-fn dollars(chance: &mut Chance) -> String {
-    format!("0.{:05}", chance.within(20, 1_500))
+fn dollars(chance: &mut Chance, scale: u64) -> String {
+    let amount = chance.within(20, 1_500) * scale;
+    format!("{}.{:05}", amount / 100_000, amount % 100_000)
 }
 
 /// Does one thing after another until the world rests.
@@ -113,6 +122,7 @@ async fn act(world: &Arc<World>, chance: &mut Chance) {
         6 => turn_the_clock(world, chance),
         7 => drop(world.with_life(crate::life::Life::checkpoint)),
         8..=10 => world.die_after(chance.within(1, 80)),
+        11 if world.corrects && chance.percent(50) => prune(world).await,
         11 | 12 => sum_up(world).await,
         14..=17 => grant(world, chance).await,
         _ => world.die_now(),
@@ -121,7 +131,7 @@ async fn act(world: &Arc<World>, chance: &mut Chance) {
 
 /// A changed configuration comes into force.
 async fn reload(world: &World, chance: &mut Chance) {
-    let settings = settings(chance, world.cancels);
+    let settings = settings(chance, world);
     let Some(guard) = world.guard() else { return };
     let (rules, _) = rules::of(&settings).unwrap();
     world.with_life(|life| life.rules.store(Arc::new(rules)));
@@ -136,7 +146,7 @@ async fn reload(world: &World, chance: &mut Chance) {
 async fn put_limit(world: &World, chance: &mut Chance) {
     let Some(guard) = world.guard() else { return };
     world.changing(true);
-    let (unit, hard) = amount(chance);
+    let (unit, hard) = amount(chance, world.scale);
     let window = chance.one(&["hour", "day", "total"]);
     let rule =
         json!({ "per": chance.one(&["organization", "user"]), "unit": unit, "window": window, "hard": hard });
@@ -153,7 +163,7 @@ async fn put_limit(world: &World, chance: &mut Chance) {
 /// Credit is granted, for ever or for seconds.
 async fn grant(world: &World, chance: &mut Chance) {
     let Some(guard) = world.guard() else { return };
-    let amount = Money::from_nano(i64::try_from(chance.within(100_000, 15_000_000)).unwrap());
+    let amount = Money::from_nano(i64::try_from(chance.within(100_000, 15_000_000) * world.scale).unwrap());
     let lives_s = i64::try_from(chance.within(1, 60)).unwrap();
     let expires_s = chance.percent(60).then(|| guard.clock().now_s() + lives_s);
     let done = guard.grant(amount, "credit".to_owned(), expires_s, &Actor::guard()).await;
@@ -186,6 +196,16 @@ async fn sum_up(world: &World) {
         steps += 1;
     }
     world.trace(&format!("days are summed up in {steps} steps"));
+}
+
+/// More than a day passes, and what is older than one is pruned. As corrections do, it reads on a real thread.
+/// What goes is archived by a trigger (see `life`), for the last look at all entries.
+async fn prune(world: &World) {
+    let Some(guard) = world.guard() else { return };
+    world.clock_off_ms.fetch_add(26 * 3_600_000, Ordering::Relaxed);
+    let done = guard.prune(guard.clock().now_s() - 86_400, PATIENCE, &Actor::guard()).await;
+    world.check(!matches!(done, Err(PruneError::Unlike { .. })), || format!("pruning: {done:?}"));
+    world.trace(&format!("a day passes, and entries are pruned: {}", done.is_ok()));
 }
 
 /// The disk fails for a while.

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use oracle::world::{Broken, TextCount};
 use spendguard::config::Settings;
 use spendguard::domain::Money;
 use spendguard::domain::limit::Mode;
@@ -45,6 +46,12 @@ pub(crate) struct World {
     pub(crate) corrects: bool,
     /// Whether they grant credit.
     pub(crate) is_prepaid: bool,
+    /// How many requests in a hundred are of any kind; the others are plain.
+    pub(crate) drawn_percent: u64,
+    /// How much larger amounts are than plain requests need.
+    pub(crate) scale: u64,
+    /// Whether upstream keeps to what the guard assumes of it.
+    is_sound: bool,
     keys: OnceLock<[String; 2]>,
     resting: AtomicBool,
     is_loud: bool,
@@ -63,8 +70,9 @@ struct State {
     settings: Option<Settings>,
     /// The rules are being changed: meters may come, and be past their caps.
     is_changing: bool,
-    /// Of each meter, its last total and the largest since the rules changed.
-    totals: BTreeMap<(String, String, i64), (i64, i64)>,
+    /// Of each meter, its last total, the largest since the rules changed, and
+    /// what was held.
+    totals: BTreeMap<(String, String, i64), (i64, i64, i64)>,
     statuses: Statuses,
     trace: DefaultHasher,
     fault: Option<String>,
@@ -99,8 +107,16 @@ impl World {
             trace: DefaultHasher::new(),
             fault: None,
         };
+        let broken = (seed % 5 == 4).then(|| chance.one(&Broken::ALL));
+        let mut upstream = oracle::World { broken, ..oracle::World::furnished() };
+        // Each text is of words that are a token each; so a count of it is exact.
+        upstream.assumed.text = TextCount::Pieces;
+        let scale = chance.one(&[1, 100, 2_000]);
         Arc::new(Self {
-            account: Arc::default(),
+            account: Arc::new(Account::new(upstream)),
+            drawn_percent: if scale == 1 { chance.one(&[0, 20]) } else { 60 },
+            scale,
+            is_sound: broken.is_none(),
             tasks: TaskTracker::new(),
             died: Notify::new(),
             clock_off_ms: Arc::default(),
@@ -296,27 +312,31 @@ impl World {
                 }
                 let key = (limit.name.to_string(), subject, reading.span.start_s);
                 let known = state.totals.get(&key).copied();
-                let peak = known.map_or(total, |(_, peak)| peak.max(total));
-                state.totals.insert(key, (total, peak));
+                let peak = known.map_or(total, |(_, peak, _)| peak.max(total));
+                state.totals.insert(key, (total, peak, meter.held));
                 let Some(hard) = limit.hard.filter(|_| limit.mode == Mode::Enforce) else { continue };
                 // What another life, with other limits, has settled in a window that
                 // comes now is only looked at.
-                let known = known.map(|(last, peak)| if has_died { peak } else { last });
+                let held = known.map(|(.., held)| held);
+                let known = known.map(|(last, peak, _)| if has_died { peak } else { last });
                 let most = known.unwrap_or(meter.settled).max(hard);
-                if (!is_changing && total > most) || meter.held < 0 {
+                // Where an assumption is broken, one request may overrun its hold; then
+                // nothing more is admitted.
+                let is_admitted = self.is_sound || held.is_some_and(|held| meter.held > held);
+                if (!is_changing && total > most && is_admitted) || meter.held < 0 {
                     let text = format!("{}: {meter:?} of {hard}, after {known:?}", limit.name);
                     self.fail(state, text);
                 }
             }
         }
         // Corrections may take what was never there.
-        let credit = guard.credit_balance().filter(|_| !self.corrects);
+        let credit = guard.credit_balance().filter(|_| !self.corrects && self.is_sound);
         if credit.is_some_and(|balance| balance.available < Money::ZERO) {
             self.fail(state, format!("credit is overdrawn: {credit:?}"));
         }
         let billed = self.account.pico().div_ceil(1_000);
-        let covered = covered.filter(|_| !self.cancels && !is_changing);
-        if covered.is_some_and(|covered| u64::try_from(covered).unwrap() < billed) {
+        let covered = covered.filter(|_| !self.cancels && !is_changing && self.is_sound);
+        if covered.is_some_and(|covered| u128::try_from(covered).unwrap() < billed) {
             let text = format!("upstream bills {billed} nano-dollars, the ledger covers {covered:?}");
             self.fail(state, text);
         }
@@ -325,6 +345,11 @@ impl World {
     fn fail(&self, state: &mut State, text: String) {
         self.tell(state, &format!("FAULT {text}"));
         state.fault.get_or_insert(text);
+    }
+
+    /// Whether upstream keeps to what the guard assumes of it.
+    pub(crate) const fn is_sound(&self) -> bool {
+        self.is_sound
     }
 
     /// Notes a fault unless something holds.

@@ -129,6 +129,7 @@ impl Problem {
             "soft" => words.bad_soft,
             "zone" => words.bad_zone,
             "tag" => words.bad_tag,
+            "only" => words.bad_only,
             _ => words.bad_choice,
         };
         Self { field, text }
@@ -168,6 +169,7 @@ pub(super) async fn put(
                 Ok(_) => return Ok(see_other("/limits")),
                 Err(LimitError::Store(error)) => return Err(visit.unavailable(&error)),
                 Err(LimitError::Rule(error)) => Problem::at(error.field, lang),
+                Err(LimitError::Name(_)) => Problem::at("only", lang),
                 Err(LimitError::ManagedByFile(_)) => Problem { field: "name", text: words.limit_of_file },
                 Err(LimitError::ManagedAsAlert(_)) => Problem { field: "name", text: words.limit_is_alert },
                 Err(

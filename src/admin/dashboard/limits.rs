@@ -242,6 +242,7 @@ async fn remove(
             | LimitError::NoSuchAlert(_)
             | LimitError::TooManyAlerts(_)
             | LimitError::Random(_)
+            | LimitError::Name(_)
             | LimitError::Rule(_),
         ) => Err(visit.not_found()),
     }

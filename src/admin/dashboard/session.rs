@@ -3,12 +3,13 @@
 //! Only hashes of the cookies' values are kept. A restart signs everybody out.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use axum::http::{HeaderMap, HeaderValue, header};
 
 use crate::domain::Secret;
 use crate::keys::{self, KeyHash};
+use crate::sync::unpoisoned;
 
 /// The cookie that says who is signed in.
 pub(super) const SESSION: &str = "spendguard_session";
@@ -122,7 +123,7 @@ impl Sessions {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        unpoisoned(self.inner.lock())
     }
 }
 

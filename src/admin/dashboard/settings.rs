@@ -254,21 +254,12 @@ fn state(desk: &Desk, visit: &Visit) -> Markup {
     }
 }
 
-/// The settings as the guard resolved them; a secret is only said to be set.
+/// The configuration in force, as a file of it would be written.
 fn configuration(desk: &Desk, visit: &Visit) -> Markup {
-    let words = visit.words();
     let in_force = desk.admin.in_force.load();
-    let lines = in_force.text.lines().filter_map(|line| line.split_once(' '));
     html! {
-        div.scroll tabindex="0" role="region" aria-label=(words.in_force) {
-            table.settings lang="en" {
-                thead { tr { th scope="col" lang=(visit.lang.code()) { (words.setting) } th scope="col" lang=(visit.lang.code()) { (words.value) } } }
-                tbody {
-                    @for (key, value) in lines {
-                        tr { th scope="row" { code { (key) } } td { bdi { (value.trim()) } } }
-                    }
-                }
-            }
+        div.scroll tabindex="0" role="region" aria-label=(visit.words().in_force) {
+            pre lang="en" dir="ltr" { code { (in_force.text) } }
         }
     }
 }

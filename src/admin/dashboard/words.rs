@@ -56,7 +56,7 @@ words! {
     limits_lead new_limit edit_limit no_limits no_limits_how nothing_counted no_hard_limit shadow shadow_hint
     from_file rate rate_lead request_lead counted_per soft_limit soft_limit_hint hard_limit hard_limit_hint
     limit_name_hint narrow_down narrow_down_hint time_zone_hint remove_limit remove_limit_lead
-    bad_limit_name bad_hard bad_soft bad_zone bad_tag bad_choice limit_exists limit_of_file limit_is_alert
+    bad_limit_name bad_hard bad_soft bad_zone bad_tag bad_only bad_choice limit_exists limit_of_file limit_is_alert
     // Activity.
     activity_lead refused nothing_refused look_further no_activity_how kind basis client_left
     kind_settle kind_release kind_adjust kind_threshold kind_grant basis_reported basis_counted basis_assumed
@@ -77,7 +77,7 @@ words! {
     alert_channels_lead no_channels no_channels_how email webhook n_waiting nothing_sent delivered
     not_delivered send_test test_sent test_failed
     // Settings.
-    language_lead this_guard version prices_as_of ledger ledger_sound in_force in_force_lead setting value
+    language_lead this_guard version prices_as_of ledger ledger_sound in_force in_force_lead
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ use crate::domain::Money;
 use crate::openai::endpoint::Metered;
 use crate::store::buckets::{Line, each_line};
 use crate::store::reader::UsageSum;
+use crate::store::retention::{Pruned, ROLLUP_S};
 
 /// The end of the year 9999.
 const TIME_MAX_S: i64 = 253_402_300_800;
@@ -73,19 +74,19 @@ struct Kind {
 
 const COMPLETIONS: Kind = Kind {
     endpoints: &[Metered::Chat, Metered::Completions, Metered::Responses, Metered::Compact],
-    groups: &["project_id", "api_key_id", "model", "batch", "api_source"],
+    groups: &["project_id", "api_key_id", "model", "batch", "api_source", "user_id", "service_tier"],
     shows: is_used,
     view: |group, sum| ResultView::Completions(Box::new(CompletionsView::of(group, sum))),
 };
 const EMBEDDINGS: Kind = Kind {
     endpoints: &[Metered::Embeddings],
-    groups: &["project_id", "api_key_id", "model"],
+    groups: &["project_id", "api_key_id", "model", "user_id"],
     shows: is_used,
     view: |group, sum| ResultView::Embeddings(EmbeddingsView::of(group, sum)),
 };
 const COSTS: Kind = Kind {
     endpoints: &[],
-    groups: &["project_id", "api_key_id", "line_item", "api_source"],
+    groups: &["project_id", "api_key_id", "line_item", "api_source", "user_id"],
     shows: |sum| sum.cost != Money::ZERO,
     view: |group, sum| ResultView::Costs(CostsView::of(group, sum)),
 };
@@ -201,6 +202,7 @@ impl Wanted {
             && fits(&self.models, item)
     }
 
+    /// The guard has no users, and its sums don't tell tiers apart: where results are grouped by them, they are null.
     fn group(&self, line: &Line<'_>, item: &str) -> Group {
         let by = |name: &str| self.group_by.iter().any(|by| by == name);
         Group {
@@ -220,15 +222,10 @@ fn no_users(param: &'static str) -> ApiError {
 
 impl Kind {
     fn check(&self, by: &str) -> Result<(), ApiError> {
-        match by {
-            by if self.groups.contains(&by) => Ok(()),
-            "user_id" => Err(no_users("group_by")),
-            "service_tier" => {
-                let why = "the guard's sums don't tell tiers apart; its ledger does, at /guard/v1/ledger";
-                Err(ApiError::unsupported(Some("group_by"), why))
-            }
-            _ => Err(ApiError::bad(Some("group_by"), format!("use {}", self.groups.join(", ")))),
+        if self.groups.contains(&by) {
+            return Ok(());
         }
+        Err(ApiError::bad(Some("group_by"), format!("use {}", self.groups.join(", "))))
     }
 
     fn is_of(&self, line: &Line<'_>) -> bool {
@@ -241,6 +238,13 @@ type Sums = BTreeMap<(i64, Group), UsageSum>;
 /// The sums of a page, or nothing if there are too many.
 async fn sums(admin: &Admin, kind: Kind, wanted: Wanted, frame: &Frame) -> Result<Option<Sums>, ApiError> {
     let &Frame { start_s, end_s, width_s, .. } = frame;
+    if width_s % ROLLUP_S != 0
+        && let Some(Pruned { before_s, .. }) =
+            admin.guard.pruned().await?.filter(|gone| start_s < gone.before_s)
+    {
+        let why = "entries before that were pruned, and sums don't tell minutes apart: use 1h or 1d";
+        return Err(ApiError::bad(Some("start_time"), format!("start at {before_s} or later; {why}")));
+    }
     let summed = admin.guard.read(move |db| {
         let mut sums = Sums::new();
         each_line(db, width_s, start_s, end_s, |line| {

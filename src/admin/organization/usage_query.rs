@@ -48,7 +48,8 @@ pub(super) struct UsageQuery {
     models: Option<Vec<String>>,
     /// `true`: only of batches, of which the guard has none; `false`: only of the rest.
     batch: Option<bool>,
-    /// `project_id`, `api_key_id` or `model`; of completions `batch` and `api_source` too.
+    /// `project_id`, `api_key_id`, `model` or `user_id`; of completions `batch`, `api_source` and `service_tier` too.
+    /// Users and tiers are null, since sums don't tell them apart.
     #[param(max_items = 100)]
     group_by: Option<Vec<String>>,
 }
@@ -65,7 +66,7 @@ pub(super) struct CostsQuery {
     /// Only of these.
     #[param(max_items = 100)]
     line_items: Option<Vec<String>>,
-    /// `project_id`, `api_key_id`, `line_item` or `api_source`.
+    /// `project_id`, `api_key_id`, `line_item`, `api_source` or `user_id`, which is null.
     #[param(max_items = 100)]
     group_by: Option<Vec<String>>,
 }

@@ -31,7 +31,7 @@ pub(crate) struct AlertView {
 #[schema(as = Delivery)]
 struct DeliveryView {
     channel: String,
-    /// To whom it goes instead of those that are configured.
+    /// Of e-mail, to whom it goes: each recipient has a delivery.
     #[serde(skip_serializing_if = "Option::is_none")]
     recipients: Option<Vec<String>>,
     /// `waiting`, `sent`, `failed`, or `dropped` with its channel.
@@ -79,8 +79,11 @@ impl DeliveryView {
         let at_s = delivery.next_ms.div_euclid(1_000);
         Self {
             channel: delivery.channel.clone(),
-            recipients: delivery.mail.as_ref().map(|mail| mail.recipients.clone()),
-            state: delivery.state.clone(),
+            recipients: match &delivery.recipient {
+                Some(recipient) => Some(vec![recipient.clone()]),
+                None => delivery.mail.as_ref().map(|mail| mail.recipients.clone()),
+            },
+            state: if delivery.state == "given_up" { "failed".to_owned() } else { delivery.state.clone() },
             attempts: delivery.attempts,
             sent_at: (delivery.state == "sent").then_some(at_s),
             next_attempt_at: (delivery.state == "waiting").then_some(at_s),

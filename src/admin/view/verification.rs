@@ -3,6 +3,7 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::admin::view::storage::PrunedView;
 use crate::store::verify::{Difference, Report};
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -14,6 +15,8 @@ pub(crate) struct VerificationView {
     /// How many were read.
     entries: u64,
     rollups: u64,
+    /// What was pruned, whose sums could only be compared all together; null while nothing was.
+    pruned: Option<PrunedView>,
     holds: u64,
     meters: usize,
     differences: Vec<DifferenceView>,
@@ -48,6 +51,7 @@ impl VerificationView {
             ok: report.differences.is_empty(),
             entries: report.entries,
             rollups: report.rollups,
+            pruned: report.pruned.as_ref().map(PrunedView::of),
             holds: report.holds,
             meters: report.limits,
             differences: report.differences.into_iter().map(view).collect(),

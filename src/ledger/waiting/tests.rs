@@ -211,6 +211,8 @@ fn so_many_of_a_key_may_wait_and_so_many_in_all() {
     queues.leave(tickets[7]);
     assert_eq!(queues.len(), WAITING_MAX - 1, "it leaves once");
     assert!(join(&mut queues, 99).is_some());
-    tickets.into_iter().for_each(|ticket| queues.leave(ticket));
+    for ticket in tickets {
+        queues.leave(ticket);
+    }
     assert!(join(&mut queues, 0).is_some() && queues.of_key[&key(0)] == 1);
 }

@@ -38,6 +38,7 @@ impl Offer {
         self.references.merge(references);
         self.tools.file_search |= tools.file_search;
         self.tools.loops |= tools.loops;
+        self.tools.mcp_servers = self.tools.mcp_servers.saturating_add(tools.mcp_servers);
         self.tools.containers.extend(tools.containers);
         self.search(tools.web_search);
         self.draw(tools.image);
@@ -82,7 +83,8 @@ impl Offer {
             "web_search" | "web_search_2025_08_26" => self.search(Some(WebSearch::Current)),
             "web_search_preview" | "web_search_preview_2025_03_11" => self.search(Some(WebSearch::Preview)),
             "file_search" => self.tools.file_search = true,
-            "mcp" | "tool_search" => {}
+            "mcp" => self.tools.mcp_servers = self.tools.mcp_servers.saturating_add(1),
+            "tool_search" => {}
             "code_interpreter" => self.contain(&tool.container),
             "shell" if tool.environment.is_local() => return,
             "shell" => self.contain(&tool.environment),

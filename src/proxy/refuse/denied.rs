@@ -1,58 +1,111 @@
-//! How a denial is worded: which limit, how far it is, when it resets.
+//! How a denial is worded: which limit, how far it is, when it resets, what to lower.
 
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use jiff::Timestamp;
 
 use crate::domain::limit::Per;
-use crate::domain::{Limit, Span, Window};
+use crate::domain::{Limit, Money, Span, Window};
 use crate::ledger::denial::{Blocked, Denial, Short};
-use crate::proxy::refuse::{Answer, Config, client, retry, unwritable};
+use crate::proxy::refuse::levers::Levers;
+use crate::proxy::refuse::{Answer, Config, REASON, RESETS_AT, SpendStatus, client, retry, unwritable};
 
-pub(super) fn answer(denial: &Denial, config: Config, now_s: i64) -> Answer {
+/// A used-up limit says when to come again only if that is as near, in seconds: many
+/// clients sleep for as long as they are told.
+const RETRY_AFTER_S_MAX: i64 = 60;
+const EXCEEDS_REMAINING: HeaderValue = HeaderValue::from_static("request_exceeds_remaining");
+
+pub(super) fn answer(denial: &Denial, levers: Levers, config: Config, now_s: i64) -> Answer {
     match denial {
+        Denial::Exhausted(blocked) if blocked.left() > 0 => exceeds_remaining(blocked, levers, config, now_s),
         Denial::Exhausted(blocked) => exhausted(blocked, config, now_s),
         Denial::Held(blocked) => held(blocked, config),
-        Denial::TooLarge(blocked) => {
-            let limit = &blocked.limit;
-            let mut message = format!("This request could exceed limit \"{}\" by itself.", limit.name);
-            if config.show_amounts {
-                let (needed, hard) = (limit.unit.phrase(blocked.needed), limit.unit.phrase(blocked.hard));
-                message.push_str(&format!(" It may cost up to {needed}; the limit is {hard}."));
-            }
-            message.push_str(" Ask for less output or send less input.");
-            client(StatusCode::BAD_REQUEST, Some("request_cost_exceeds_limit"), None, message)
-        }
+        Denial::TooLarge(blocked) => too_large(blocked, levers, config),
         Denial::OverClientCap { cap, needed } => {
             let (cap, needed) = (cap.dollars(), needed.dollars());
-            let message =
+            let mut message =
                 format!("This request may cost up to {needed}, x-spendguard-max-cost-usd allows {cap}.");
+            message.push_str(&levers.advice());
             client(StatusCode::BAD_REQUEST, Some("request_cost_exceeds_limit"), None, message)
         }
-        Denial::NoCredit(short) => no_credit(short, config),
+        Denial::NoCredit(short) => no_credit(short, levers, config),
         Denial::CreditHeld(short) => credit_held(short, config),
         Denial::TooManyMeters => unwritable(),
     }
 }
 
+fn too_large(blocked: &Blocked, levers: Levers, config: Config) -> Answer {
+    let limit = &blocked.limit;
+    let mut message = format!("This request could exceed limit \"{}\" by itself.", limit.name);
+    if config.show_amounts {
+        let (needed, hard) = (limit.unit.phrase(blocked.needed), limit.unit.phrase(blocked.hard));
+        message.push_str(&format!(" It may need up to {needed}; the limit is {hard}."));
+    }
+    message.push_str(&levers.advice());
+    client(StatusCode::BAD_REQUEST, Some("request_cost_exceeds_limit"), None, message)
+}
+
 fn exhausted(blocked: &Blocked, config: Config, now_s: i64) -> Answer {
-    let Blocked { limit, span, hard, settled, .. } = blocked;
-    let (whose, code) = match limit.per {
+    let Blocked { limit, hard, settled, .. } = blocked;
+    let (whose, _) = whose(limit);
+    let mut message = format!("Your {whose} reached its enforced spend limit. Limit {}", named(limit));
+    if config.show_amounts {
+        message.push_str(&format!(
+            " has used {} of {}",
+            limit.unit.phrase(*settled),
+            limit.unit.phrase(*hard)
+        ));
+    }
+    message.push_str(&format!("; {}.", resets(blocked)));
+    of_limit(blocked, message, config, now_s)
+}
+
+/// Something is left, though not enough for this request: what it needs, what there is, and
+/// what to lower.
+fn exceeds_remaining(blocked: &Blocked, levers: Levers, config: Config, now_s: i64) -> Answer {
+    let Blocked { limit, hard, settled, held, needed, .. } = blocked;
+    let phrase = |amount: i64| limit.unit.phrase(amount);
+    let mut message = if config.show_amounts {
+        let mut message = format!(
+            "This request may need up to {}, and limit {} has {} left: {} of {} is used",
+            phrase(*needed),
+            named(limit),
+            phrase(blocked.left()),
+            phrase(*settled),
+            phrase(*hard)
+        );
+        if *held > 0 {
+            message.push_str(&format!(", and {} is held by other requests", phrase(*held)));
+        }
+        message
+    } else {
+        format!("This request may need more than limit {} has left", named(limit))
+    };
+    message.push_str(&format!("; {}.{}", resets(blocked), levers.advice()));
+    let mut answer = of_limit(blocked, message, config, now_s);
+    answer.headers.insert(REASON, EXCEEDS_REMAINING);
+    answer
+}
+
+/// A refusal by a limit whose window has to end first.
+fn of_limit(blocked: &Blocked, message: String, config: Config, now_s: i64) -> Answer {
+    let (_, code) = whose(&blocked.limit);
+    let mut answer = spent(message, code, config);
+    if let Some(end_s) = window_end(blocked) {
+        let left_s = end_s.saturating_sub(now_s);
+        if left_s <= RETRY_AFTER_S_MAX {
+            answer.headers.insert(header::RETRY_AFTER, HeaderValue::from(left_s.max(1)));
+        }
+        answer.headers.insert(RESETS_AT, HeaderValue::from(end_s));
+    }
+    answer
+}
+
+/// Whose limit it is in OpenAI's words, and the code for that.
+fn whose(limit: &Limit) -> (&'static str, &'static str) {
+    match limit.per {
         Per::Organization => ("organization", "organization_spend_limit_exceeded"),
         Per::Project | Per::Key | Per::User | Per::Model => ("project", "project_spend_limit_exceeded"),
-    };
-    let mut message = format!("Your {whose} reached its enforced spend limit. Limit \"{}\"", limit.name);
-    message.push_str(&format!(" (per {}, {})", limit.per, window(limit)));
-    if config.show_amounts {
-        let unit = limit.unit;
-        message.push_str(&format!(" has used {} of {}", unit.phrase(*settled), unit.phrase(*hard)));
-        message.push_str(&format!(", this request may need {}", unit.phrase(blocked.needed)));
     }
-    message.push_str(&resets(*span));
-    let code = if config.classic { "insufficient_quota" } else { code };
-    let after_s = (span.end_s != i64::MAX).then(|| span.end_s.saturating_sub(now_s));
-    let mut headers = HeaderMap::new();
-    retry(&mut headers, false, after_s);
-    quota(message, code, headers)
 }
 
 fn held(blocked: &Blocked, config: Config) -> Answer {
@@ -67,18 +120,31 @@ fn held(blocked: &Blocked, config: Config) -> Answer {
     held_for_now(message)
 }
 
-fn no_credit(short: &Short, config: Config) -> Answer {
-    let mut message =
-        "You exceeded your current quota: prepaid credit does not suffice for this request.".to_owned();
-    if config.show_amounts {
+fn no_credit(short: &Short, levers: Levers, config: Config) -> Answer {
+    let is_used_up = short.balance <= Money::ZERO;
+    let mut message = "You exceeded your current quota: ".to_owned();
+    if is_used_up {
+        message.push_str("prepaid credit is used up.");
+    } else if config.show_amounts {
         let (left, needed) = (short.balance.dollars(), short.needed.dollars());
-        message.push_str(&format!(" {left} is left, it may need {needed}."));
+        message
+            .push_str(&format!("this request may need up to {needed}, and {left} of prepaid credit is left"));
+        if short.held > Money::ZERO {
+            message.push_str(&format!(", of which other requests hold {}", short.held.dollars()));
+        }
+        message.push('.');
+    } else {
+        message.push_str("this request may need more prepaid credit than is left.");
     }
-    message.push_str(" Ask whoever runs spendguard to add credit.");
-    let code = if config.classic { "insufficient_quota" } else { "credit_balance_exhausted" };
-    let mut headers = HeaderMap::new();
-    retry(&mut headers, false, None);
-    quota(message, code, headers)
+    if !is_used_up {
+        message.push_str(&levers.advice());
+    }
+    message.push_str(" More credit can be added by an operator of spendguard.");
+    let mut answer = spent(message, "credit_balance_exhausted", config);
+    if !is_used_up {
+        answer.headers.insert(REASON, EXCEEDS_REMAINING);
+    }
+    answer
 }
 
 fn credit_held(short: &Short, config: Config) -> Answer {
@@ -90,16 +156,33 @@ fn credit_held(short: &Short, config: Config) -> Answer {
     held_for_now(message)
 }
 
+/// The one refusal of a limit that a retry may help: 429 whatever is configured.
 fn held_for_now(mut message: String) -> Answer {
     message.push_str(" Try again in a moment.");
     let mut headers = HeaderMap::new();
     retry(&mut headers, true, Some(1));
-    quota(message, "spend_limit_held", headers)
+    let (status, code) = (StatusCode::TOO_MANY_REQUESTS, Some("spend_limit_held"));
+    Answer { status, message, kind: "insufficient_quota", param: None, code, headers }
 }
 
-fn quota(message: String, code: &'static str, headers: HeaderMap) -> Answer {
-    let status = StatusCode::TOO_MANY_REQUESTS;
-    Answer { status, message, kind: "insufficient_quota", param: None, code: Some(code), headers }
+/// A refusal that no retry can help.
+fn spent(message: String, code: &'static str, config: Config) -> Answer {
+    let mut headers = HeaderMap::new();
+    retry(&mut headers, false, None);
+    let code = if config.classic { "insufficient_quota" } else { code };
+    let (status, kind, code) = match config.spend_status {
+        SpendStatus::TooManyRequests => (StatusCode::TOO_MANY_REQUESTS, "insufficient_quota", code),
+        SpendStatus::PaymentRequired => (StatusCode::PAYMENT_REQUIRED, "insufficient_quota", code),
+        SpendStatus::BadRequest => {
+            (StatusCode::BAD_REQUEST, "invalid_request_error", "billing_hard_limit_reached")
+        }
+    };
+    Answer { status, message, kind, param: None, code: Some(code), headers }
+}
+
+/// A limit by its name, and what it counts.
+fn named(limit: &Limit) -> String {
+    format!("\"{}\" (per {}, {})", limit.name, limit.per, window(limit))
 }
 
 fn window(limit: &Limit) -> String {
@@ -116,9 +199,13 @@ fn window(limit: &Limit) -> String {
     }
 }
 
-fn resets(span: Span) -> String {
-    match Timestamp::from_second(span.end_s) {
-        Ok(at) if span.end_s != i64::MAX => format!("; it resets at {at}."),
-        _ => "; it does not reset.".to_owned(),
-    }
+/// When the window of a meter ends, in Unix seconds, if it does.
+fn window_end(blocked: &Blocked) -> Option<i64> {
+    let Span { end_s, .. } = blocked.span;
+    (end_s != i64::MAX && blocked.limit.window != Window::Request).then_some(end_s)
+}
+
+fn resets(blocked: &Blocked) -> String {
+    let at = window_end(blocked).and_then(|end_s| Timestamp::from_second(end_s).ok());
+    at.map_or_else(|| "it does not reset".to_owned(), |at| format!("it resets at {at}"))
 }

@@ -4,7 +4,8 @@ use rusqlite::Connection;
 
 use crate::domain::{Money, Tokens};
 use crate::ledger::entry::{Basis, Entry, Kind, entry_id};
-use crate::store::rows::uint;
+use crate::store::retention;
+use crate::store::rows::{int, uint};
 use crate::store::verify::{Difference, Report, at, usd};
 
 /// Notes what an entry says that can't be true.
@@ -91,9 +92,13 @@ pub(super) fn corrections(db: &Connection, report: &mut Report) -> rusqlite::Res
         "SELECT a.id, a.corrects, a.cost_nano, a.api_key, a.admitted_ms / 1000, e.kind, e.api_key, e.admitted_ms / 1000 \
          FROM entry a LEFT JOIN entry e ON e.id = a.corrects WHERE a.kind = 'adjust' AND (e.id IS NULL \
          OR e.kind <> 'settle' OR (a.api_key, a.project, a.end_user, a.tags, a.model, a.admitted_ms) \
-         <> (e.api_key, e.project, e.end_user, e.tags, e.model, e.admitted_ms))",
+         <> (e.api_key, e.project, e.end_user, e.tags, e.model, e.admitted_ms)) \
+         AND NOT (e.id IS NULL AND a.admitted_ms / 1000 < ?1 AND a.corrects <= ?2)",
     )?;
-    let mut rows = statement.query([])?;
+    // What was pruned may have been corrected just before.
+    let pruned =
+        retention::pruned(db)?.map_or((i64::MIN, 0), |pruned| (pruned.before_s, int(pruned.last_id)));
+    let mut rows = statement.query(pruned)?;
     while let Some(row) = rows.next()? {
         let (id, corrects): (i64, Option<i64>) = (row.get(0)?, row.get(1)?);
         let (cost, key): (i64, String) = (row.get(2)?, row.get(3)?);

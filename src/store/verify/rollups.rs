@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use rusqlite::{Connection, params};
 
 use crate::ledger::entry::entry_id;
+use crate::store::retention::{self, Pruned, Total};
 use crate::store::rollup::{COLUMNS, ROLLUP_S, RollupKey, RollupSums, row_from};
 use crate::store::rows::{int, uint};
 use crate::store::verify::days::Expected;
@@ -16,6 +17,9 @@ pub(super) fn compare(
     report: &mut Report,
 ) -> rusqlite::Result<()> {
     let mut unlike = Vec::new();
+    // Sums whose entries were pruned can only be proven all together.
+    let pruned = retention::pruned(db)?.unwrap_or(Pruned { before_s: i64::MIN, ..Pruned::default() });
+    let (mut stored_before, mut expected_before) = (Total::default(), pruned.total);
     let mut days = Expected::new(db)?;
     let mut statement = db.prepare(&format!("SELECT {COLUMNS} FROM rollup"))?;
     let mut rows = statement.query([])?;
@@ -24,15 +28,27 @@ pub(super) fn compare(
         let (key, stored) = row_from(row)?;
         days.add(&key, &stored);
         let expected = rebuilt.remove(&key).unwrap_or_default();
-        if stored != expected {
+        if key.start_s < pruned.before_s {
+            stored_before.add(&stored);
+            expected_before.add(&expected);
+        } else if stored != expected {
             unlike.push((key, stored, expected));
         }
+    }
+    rebuilt.retain(|key, sums| {
+        if key.start_s < pruned.before_s {
+            expected_before.add(sums);
+        }
+        key.start_s >= pruned.before_s
+    });
+    if stored_before != expected_before {
+        report.note(|| unlike_before(pruned.before_s, stored_before, expected_before));
     }
     unlike.extend(rebuilt.into_iter().map(|(key, expected)| (key, RollupSums::default(), expected)));
     unlike.sort_by(|a, b| a.0.cmp(&b.0));
     for (key, stored, expected) in &unlike {
         let entries = entries_of(db, key)?;
-        report.note(|| difference(key, stored, expected, &entries));
+        report.note(|| difference(key, (stored, expected), &entries, pruned.entries > 0));
     }
     days.compare(db, report)
 }
@@ -60,7 +76,31 @@ fn entries_of(db: &Connection, key: &RollupKey) -> rusqlite::Result<String> {
     })
 }
 
-fn difference(key: &RollupKey, stored: &RollupSums, expected: &RollupSums, entries: &str) -> Difference {
+/// Sums before a time against what was pruned and what is left of their entries.
+fn unlike_before(before_s: i64, stored: Total, expected: Total) -> Difference {
+    let total = |of: Total| format!("{} requests, {}, {} tokens", of.requests, usd(of.cost_nano), of.tokens);
+    Difference {
+        kind: "rollup",
+        about: format!("before {}", at(before_s)),
+        what: format!(
+            "all rollups before {}, where entries were pruned, say {}; what was pruned and what is left of the entries add \
+             up to {}",
+            at(before_s),
+            total(stored),
+            total(expected)
+        ),
+        meaning: "usage lists show it; limits whose window reaches back so far start with it after a restart"
+            .to_owned(),
+        mend: "one of them was changed after it was written: put back a backup".to_owned(),
+    }
+}
+
+fn difference(
+    key: &RollupKey,
+    (stored, expected): (&RollupSums, &RollupSums),
+    entries: &str,
+    is_pruned: bool,
+) -> Difference {
     let [project, api_key, user, tags, endpoint, model, _, served] = &key.names;
     let sums = |sums: &RollupSums| {
         format!("{} requests, {}, {} tokens", sums.requests, usd(sums.cost_nano), sums.tokens.total())
@@ -81,9 +121,14 @@ fn difference(key: &RollupKey, stored: &RollupSums, expected: &RollupSums, entri
             sums(expected)
         ),
         meaning: meaning(stored, expected),
-        mend: "entries are the truth: stop the guard, run `sqlite3 spendguard.db 'DROP TABLE rollup'` and start it, \
-               which makes rollups anew; if entries were changed by hand, put back a backup"
-            .to_owned(),
+        mend: if is_pruned {
+            "put back a backup: rollups can't be made from entries any more, since older ones were pruned"
+                .to_owned()
+        } else {
+            "entries are the truth: stop the guard, run `sqlite3 spendguard.db 'DROP TABLE rollup'` and start it, which \
+             makes the rollups from them; if entries were changed by hand, put back a backup"
+                .to_owned()
+        },
     }
 }
 

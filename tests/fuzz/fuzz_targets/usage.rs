@@ -72,6 +72,7 @@ fn demand(knobs: &[usize]) -> Demand {
         containers: if flag(1, 1) { vec![ContainerDemand::Made(memories[knobs[2] % 4])] } else { Vec::new() },
         image: flag(1, 2).then(|| ImageTool::default()),
         loops: flag(1, 0) || flag(1, 1) || flag(1, 2) || matches!(knobs[0] % 4, 1 | 2),
+        mcp_servers: 0,
         calls_max: flag(1, 3).then(|| amount(3)),
     };
     let images = usize::from(flag(1, 5)) + usize::from(flag(5, 0));

@@ -3,8 +3,10 @@
 //! `json` is a second reader of JSON, written apart from the guard's: it keeps
 //! members that stand twice and surrogates that stand alone. `request` holds
 //! what the guard understood of a body against what that reader sees, and
-//! `understood` prints it for Python to do the same.
+//! `understood` prints it for Python to do the same. `bound` holds what the guard
+//! would hold against the oracle.
 
+pub mod bound;
 pub mod json;
 pub mod request;
 pub mod understood;

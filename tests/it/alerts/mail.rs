@@ -26,7 +26,11 @@ struct Server {
 
 impl Server {
     async fn listen(&self) -> u16 {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        self.listen_at("127.0.0.1").await
+    }
+
+    async fn listen_at(&self, address: &str) -> u16 {
+        let listener = tokio::net::TcpListener::bind((address, 0)).await.unwrap();
         let (port, server) = (listener.local_addr().unwrap().port(), self.clone());
         // The test's own tasks; they end with the test's runtime.
         tokio::task::spawn_local(async move {
@@ -121,12 +125,17 @@ async fn spend(house: &House) {
     assert!(adjusted.status.is_success(), "{adjusted:?}");
 }
 
-/// The mail delivery of a limit's alert.
-async fn delivery(house: &House, limit: &str) -> Value {
+/// The mail deliveries of a limit's alert, by their recipients.
+async fn deliveries(house: &House, limit: &str) -> Vec<Value> {
     let all = alerts(house).await;
     let alert = all.iter().find(|alert| alert["limit"] == limit).unwrap();
-    let deliveries = alert["deliveries"].as_array().unwrap();
-    deliveries.iter().find(|delivery| delivery["channel"] == "email").unwrap().clone()
+    let all = alert["deliveries"].as_array().unwrap().iter();
+    all.filter(|delivery| delivery["channel"] == "email").cloned().collect()
+}
+
+/// The first of them.
+async fn delivery(house: &House, limit: &str) -> Value {
+    deliveries(house, limit).await.remove(0)
 }
 
 #[test]
@@ -137,34 +146,46 @@ fn a_spend_alert_is_mailed_to_its_own_recipients_and_told_to_other_channels_too(
         let id =
             make_spend_alert(&house, json!(["cfo@acme.example", "b@acme.example"]), Some("Budget:")).await;
         spend(&house).await;
-        let took = server.after(2).await;
+        let took = server.after(3).await;
         let receivers: Vec<_> = took.iter().map(|(receivers, _)| receivers.join(" ")).collect();
-        assert_eq!(receivers, ["cfo@acme.example b@acme.example", "ops@acme.example"], "{took:?}");
-        assert!(took[0].1.contains("Subject: Budget: [") && took[0].1.contains(&id), "{}", took[0].1);
-        assert!(took[1].1.contains("monthly") && !took[1].1.contains("Budget:"), "{}", took[1].1);
+        assert_eq!(receivers, ["b@acme.example", "cfo@acme.example", "ops@acme.example"], "{took:?}");
+        for (_, mail) in &took[..2] {
+            assert!(mail.contains("Subject: Budget: [") && mail.contains(&id), "{mail}");
+        }
+        assert!(took[2].1.contains("monthly") && !took[2].1.contains("Budget:"), "{}", took[2].1);
         let mut heard: Vec<Value> =
             receiver.after(2).await.into_iter().map(|(_, body)| body["data"]["limit"].clone()).collect();
         heard.sort_by_key(ToString::to_string);
         assert_eq!(heard, [json!(id), json!("monthly")]);
-        let own = delivery(&house, &id).await;
-        assert_eq!((&own["state"], &own["attempts"]), (&json!("sent"), &json!(1)), "{own}");
-        assert_eq!(own["recipients"], json!(["cfo@acme.example", "b@acme.example"]));
-        assert_eq!(delivery(&house, "monthly").await.get("recipients"), None);
+        let own = deliveries(&house, &id).await;
+        for (own, recipient) in own.iter().zip(["b@acme.example", "cfo@acme.example"]) {
+            assert_eq!((&own["state"], &own["attempts"]), (&json!("sent"), &json!(1)), "{own}");
+            assert_eq!(own["recipients"], json!([recipient]));
+        }
+        assert_eq!(
+            (own.len(), &delivery(&house, "monthly").await["recipients"]),
+            (2, &json!(["ops@acme.example"]))
+        );
     });
 }
 
 #[test]
-fn a_mail_that_its_server_refuses_is_tried_again_by_itself() {
+fn a_recipient_that_is_refused_is_shown_as_failed_and_stops_no_other() {
     run(async {
         let server = Server { refuses: "gone@acme.example", ..Server::default() };
         let receiver = Receiver::default();
         let (house, _folder) = house(Some(&server), &receiver, LIMIT).await;
-        let bad = make_spend_alert(&house, json!(["gone@acme.example"]), None).await;
+        let bad = make_spend_alert(&house, json!(["gone@acme.example", "boss@acme.example"]), None).await;
         let good = make_spend_alert(&house, json!(["cfo@acme.example"]), None).await;
         spend(&house).await;
-        assert_eq!(server.after(2).await.len(), 2);
-        let refused = delivery(&house, &bad).await;
-        assert_eq!((&refused["state"], &refused["attempts"]), (&json!("waiting"), &json!(1)), "{refused}");
+        assert_eq!(server.after(3).await.len(), 3);
+        let both = deliveries(&house, &bad).await;
+        assert_eq!(
+            (&both[0]["recipients"], &both[0]["state"]),
+            (&json!(["boss@acme.example"]), &json!("sent"))
+        );
+        let refused = &both[1];
+        assert_eq!((&refused["state"], &refused["attempts"]), (&json!("failed"), &json!(1)), "{refused}");
         assert!(refused["error"].as_str().unwrap().contains("nobody of that name"), "{refused}");
         assert_eq!(delivery(&house, &good).await["state"], "sent");
         assert_eq!(delivery(&house, "monthly").await["state"], "sent");
@@ -211,5 +232,66 @@ fn a_mail_server_that_hangs_is_given_up_after_half_a_minute_and_holds_up_nobody(
         let hung = delivery(&house, "monthly").await;
         assert_eq!(hung["state"], "waiting", "{hung}");
         assert!(hung["error"].is_string() && hung["next_attempt_at"].is_i64(), "{hung}");
+    });
+}
+
+#[test]
+fn of_two_recipients_that_are_configured_each_has_a_delivery() {
+    run(async {
+        let server = Server { refuses: "gone@acme.example", ..Server::default() };
+        let receiver = Receiver::default();
+        let config = format!(
+            "{LIMIT}[alerts.email]\nsmtp = \"smtp://127.0.0.1:{}\"\nfrom = \"guard@acme.example\"\n\
+             to = [\"gone@acme.example\", \"Ops <ops@acme.example>\"]\n",
+            server.listen().await
+        );
+        let (house, _folder) = super::house(&[&receiver], &config).await;
+        spend(&house).await;
+        let took = server.after(1).await;
+        assert_eq!(took.len(), 1, "{took:?}");
+        assert!(
+            took[0].0 == ["ops@acme.example"] && took[0].1.contains("To: Ops <ops@acme.example>"),
+            "{took:?}"
+        );
+        let states: Vec<Value> = deliveries(&house, "monthly")
+            .await
+            .iter()
+            .map(|of| json!([of["recipients"][0], of["state"]]))
+            .collect();
+        assert_eq!(json!(states), json!([["gone@acme.example", "failed"], ["ops@acme.example", "sent"]]));
+        let tested = house.admin(Method::POST, "/guard/v1/alerts/test", None).await.json();
+        let of_mail =
+            tested["data"].as_array().unwrap().iter().find(|test| test["channel"] == "email").unwrap();
+        let error = of_mail["error"].as_str().unwrap();
+        assert!(error.starts_with("gone@acme.example: ") && !error.contains("ops@"), "{tested}");
+    });
+}
+
+#[test]
+fn a_relay_without_tls_is_told_of_and_used_only_where_the_configuration_says_so() {
+    run(async {
+        for (tls, state) in [("", "waiting"), ("tls = \"none\"\n", "sent")] {
+            let (server, receiver) = (Server::default(), Receiver::default());
+            // Not this machine's own address, to which mail may always go in the clear.
+            let config = format!(
+                "{LIMIT}[alerts.email]\nsmtp = \"smtp://127.0.0.2:{}\"\nfrom = \"guard@acme.example\"\n\
+                 to = [\"ops@acme.example\"]\n{tls}",
+                server.listen_at("127.0.0.2").await
+            );
+            let (house, _folder) = super::house(&[&receiver], &config).await;
+            spend(&house).await;
+            let mut told = delivery(&house, "monthly").await;
+            for _ in 0..500 {
+                if told["attempts"] != 0 {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                told = delivery(&house, "monthly").await;
+            }
+            assert_eq!(told["state"], state, "{told}");
+            let says = |text: &str| told["error"].as_str().is_some_and(|error| error.contains(text));
+            assert_eq!(says("offers no STARTTLS") && says("tls = \"none\""), tls.is_empty(), "{told}");
+            assert_eq!(server.took.lock().unwrap().is_empty(), tls.is_empty());
+        }
     });
 }

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
 
+use serde_json::json;
 use spendguard::alerts::{Channels, Outbox};
 use spendguard::clock::Clock;
 use spendguard::domain::Money;
 use spendguard::domain::demand::{Bound, Tier};
 use spendguard::guard::{Ending, Guard, Order, recovery};
-use spendguard::ledger::entry::Basis;
+use spendguard::ledger::entry::{Attribution, Basis};
 use spendguard::store::outbox::{self, Delivery};
 use spendguard::store::{Durability, Store};
 use spendguard::upstream::roots;
@@ -33,6 +34,10 @@ struct Office {
 
 impl Office {
     async fn open(folder: &std::path::Path, url: &str, now_ms: i64) -> Self {
+        Self::with(LIMIT, folder, url, now_ms).await
+    }
+
+    async fn with(limits: &str, folder: &std::path::Path, url: &str, now_ms: i64) -> Self {
         let now_ms = Arc::new(AtomicI64::new(now_ms));
         let told = Arc::clone(&now_ms);
         let clock = Clock::with_wall(move || {
@@ -43,7 +48,7 @@ impl Office {
         let config = folder.join("spendguard.toml");
         let webhook =
             format!("[[alerts.webhook]]\nurl = {url:?}\nsecret = {{ file = \"{}\" }}\n", secret.display());
-        std::fs::write(&config, format!("{LIMIT}{webhook}")).unwrap();
+        std::fs::write(&config, format!("{limits}{webhook}")).unwrap();
         let settings = spendguard::config::load(Some(&config), []).unwrap();
         let store = Store::open(&folder.join("data"), Durability::Process).unwrap();
         let config = recovery::Config { open_requests_max: 10, zone: "UTC".into() };
@@ -60,8 +65,13 @@ impl Office {
 
     /// Spends something, which crosses the soft threshold.
     async fn spend(&self) {
+        self.spend_as(None).await;
+    }
+
+    async fn spend_as(&self, user: Option<&str>) {
+        let end_user = user.map(Arc::from);
         let order = Order {
-            attribution: Arc::default(),
+            attribution: Arc::new(Attribution { end_user, ..Attribution::default() }),
             bound: Bound { cost: Money::from_nano(9_000), input_tokens: 200, output_tokens: 100 },
             is_priced: true,
             client_cap: None,
@@ -195,6 +205,37 @@ fn a_clock_that_jumps_days_ahead_still_tells_what_waits() {
         office.set(NOON_MS + 10 * DAY_MS);
         let sent = office.tried(2).await;
         assert_eq!(sent.state, "sent", "old news, but never told: {sent:?}");
+        let _ = office.stop.send(true);
+    });
+}
+
+#[test]
+fn of_invented_users_a_limit_sends_ten_messages_an_hour_and_one_of_all_the_others() {
+    run(async {
+        let receiver = Receiver::default();
+        let (url, folder) = (receiver.listen().await, tempfile::tempdir().unwrap());
+        let limits = LIMIT.replace("window =", "per = \"user\"\nwindow =");
+        let office = Office::with(&limits, folder.path(), &url, NOON_MS).await;
+        for user in 0..35 {
+            office.spend_as(Some(&format!("invented-{user}"))).await;
+        }
+        assert_eq!(receiver.after(10).await.len(), 10);
+        office.set(NOON_MS + HOUR_MS - 1);
+        office.guard.marks().notify_one();
+        assert_eq!(receiver.after(10).await.len(), 10);
+        office.set(NOON_MS + HOUR_MS);
+        office.guard.marks().notify_one();
+        let got = receiver.after(11).await;
+        assert_eq!(got.len(), 11);
+        let (_, digest) = &got[10];
+        assert_eq!(
+            (&digest["type"], &digest["data"]["digest_of"]),
+            (&json!("limit.soft"), &json!(25)),
+            "{digest}"
+        );
+        let found = office.guard.read(|db| outbox::alerts(db, None, 100)).await.unwrap();
+        assert_eq!(found.len(), 35, "each is a fact all the same");
+        assert!(found.iter().all(|(_, deliveries)| deliveries.len() == 1 && deliveries[0].state == "sent"));
         let _ = office.stop.send(true);
     });
 }

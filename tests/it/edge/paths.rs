@@ -1,4 +1,4 @@
-//! Paths: health, wrong base URLs, Azure's clients, methods, WebSockets.
+//! Paths: health, wrong base URLs, clients of Azure, methods, upgrades.
 
 use bytes::Bytes;
 use http::{Method, StatusCode};

@@ -30,6 +30,7 @@ fn hosted_tools_are_priced_by_kind() {
         file_search: true,
         containers: vec![made(4), made(1), existing(), made(16), existing()],
         image: Some(ImageTool { model: Some("gpt-image-2".to_owned()), ..ImageTool::default() }),
+        mcp_servers: 1,
         loops: true,
         calls_max: Some(3),
     };

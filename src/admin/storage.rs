@@ -1,0 +1,75 @@
+//! What the ledger takes of its disk, and pruning it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::{Extension, Json};
+use serde::Deserialize;
+use utoipa::ToSchema;
+
+use crate::admin::Admin;
+use crate::admin::error::ApiError;
+use crate::admin::extract::Body;
+use crate::admin::usage::instant_s;
+use crate::admin::view::storage::{PruningView, StorageView};
+use crate::guard::retention::Progress;
+use crate::guard::trail::Actor;
+use crate::store::retention::PruneError;
+
+/// How long one request prunes; who wants more asks again.
+const PRUNE_MAX: Duration = Duration::from_secs(10);
+
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Pruning {
+    /// Unix seconds, or a day such as `2026-01-01`: entries admitted before go. Those of the last day stay.
+    #[schema(example = "2026-01-01")]
+    before: String,
+    /// Only says how many would go.
+    #[serde(default)]
+    dry_run: bool,
+}
+
+/// Shows what the ledger takes, how far back its entries reach, and what its disk has left.
+#[utoipa::path(get, path = "/storage", responses((status = 200, body = StorageView)))]
+pub(crate) async fn show(State(admin): State<Admin>) -> Result<Json<StorageView>, ApiError> {
+    let keep = admin.in_force.load().keep;
+    Ok(Json(StorageView::of(&admin.guard.storage().await?, keep)))
+}
+
+/// Prunes old entries for at most ten seconds; their sums stay. Ask again as long as `has_more` is true.
+#[utoipa::path(
+    post,
+    path = "/storage/prune",
+    request_body = Pruning,
+    responses((status = 200, body = PruningView)),
+)]
+pub(crate) async fn prune(
+    State(admin): State<Admin>,
+    Extension(actor): Extension<Actor>,
+    Body(body): Body<Pruning>,
+) -> Result<Json<PruningView>, ApiError> {
+    let Pruning { before, dry_run } = body;
+    let zone = Arc::clone(&admin.in_force.load().zone);
+    let wanted_s = instant_s(&before, &zone, "before")?;
+    if wanted_s > admin.guard.clock().now_s() {
+        return Err(ApiError::bad(Some("before"), format!("{before:?} is yet to come; nothing was pruned")));
+    }
+    let progress = if dry_run {
+        let entries = admin.guard.prunable(wanted_s).await?;
+        Progress { before_s: admin.guard.prunable_before_s(wanted_s), entries, has_more: false }
+    } else {
+        admin.guard.prune(wanted_s, PRUNE_MAX, &actor).await?
+    };
+    Ok(Json(PruningView::of(progress, dry_run)))
+}
+
+impl From<PruneError> for ApiError {
+    fn from(error: PruneError) -> Self {
+        match error {
+            PruneError::Unlike { .. } => Self::conflict(error.to_string()),
+            PruneError::Store(error) => error.into(),
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! The arguments of `spendguard storage`.
+
+use clap::Subcommand;
+
+/// `spendguard storage …`.
+#[derive(Clone, Debug, Subcommand)]
+pub enum StorageCommand {
+    /// Sizes, rows, how far back entries reach, and what the disk has left.
+    #[command(after_help = "Example: spendguard storage status --format json")]
+    Status,
+    /// Delete old entries; the sums of their quarters of an hour and days stay.
+    #[command(after_help = "Example: spendguard storage prune --before 2026-01-01 --dry-run")]
+    Prune {
+        /// The first day, or Unix second, whose entries stay.
+        #[arg(long)]
+        before: String,
+        /// Only say how many entries would go.
+        #[arg(long)]
+        dry_run: bool,
+    },
+}

@@ -1,0 +1,69 @@
+//! Rates of tokens: a request takes the most that it may use.
+//!
+//! Where its bytes would take too much, its text is counted first. An output that the
+//! client left open is shortened to what a whole minute has, since a larger request
+//! would be refused however long it waits.
+
+use std::sync::Arc;
+
+use crate::domain::demand::Bound;
+use crate::guard::{Guard, Paced};
+use crate::pricing::bound::{bound, reads_unseen};
+use crate::proxy::admit::{Candidate, Config};
+use crate::proxy::count::Countable;
+use crate::proxy::refuse::Refusal;
+use crate::throttle::{Largest, Take};
+
+/// Text is counted where its bytes would take more than this part of a minute's tokens.
+const COUNTED_PART: u64 = 20;
+
+/// Takes a candidate's part from its rates, and makes it smaller for that where it can be.
+pub(super) async fn pace(
+    guard: &Arc<Guard>,
+    config: Config,
+    candidate: &mut Candidate<'_>,
+) -> Result<Paced, Refusal> {
+    let largest = guard.largest_take(&candidate.attribution);
+    if largest != Largest::default() {
+        if is_to_count(candidate, largest) {
+            let Candidate { endpoint, demand, body, price, encoding, .. } = *candidate;
+            let countable = Countable { endpoint, demand, body, price, encoding };
+            candidate.counter.count(countable, None, &mut candidate.inputs).await;
+        }
+        if config.clamp {
+            shorten(candidate, largest, config.clamp_output_min.max(1));
+        }
+    }
+    guard.pace(&candidate.attribution, take(candidate)).map_err(Refusal::Throttled)
+}
+
+/// Whether the exact count may let it pass that its bytes would not. Upstream is asked only
+/// if the request could not pass at all otherwise.
+fn is_to_count(candidate: &Candidate<'_>, largest: Largest) -> bool {
+    let Candidate { demand, price, inputs, encoding, .. } = *candidate;
+    let Take { tokens, input_tokens, .. } = take(candidate);
+    let most = [largest.tokens, largest.input_tokens].into_iter().flatten().min();
+    let is_much = most.is_some_and(|most| input_tokens > most / COUNTED_PART);
+    let is_too_much = largest.tokens.is_some_and(|most| tokens > most)
+        || largest.input_tokens.is_some_and(|most| input_tokens > most);
+    is_too_much || (is_much && encoding.is_some() && !reads_unseen(price, demand, inputs))
+}
+
+/// Shortens an open output so that the request fits into a minute, down to `floor` tokens.
+fn shorten(candidate: &mut Candidate<'_>, largest: Largest, floor: u64) {
+    let demand = candidate.demand;
+    let is_open = demand.output_max.is_none() && candidate.clampable && demand.prediction_bytes == 0;
+    let Take { input_tokens, output_tokens, .. } = take(candidate);
+    let by_tokens = largest.tokens.map(|most| most.saturating_sub(input_tokens));
+    let Some(room) = [by_tokens, largest.output_tokens].into_iter().flatten().min() else { return };
+    if is_open && !demand.echo && output_tokens > room {
+        candidate.inputs.output_max = Some((room / demand.choices.max(1)).max(floor));
+    }
+}
+
+/// The most tokens that a candidate may use.
+fn take(candidate: &Candidate<'_>) -> Take {
+    let Candidate { price, image_price, demand, inputs, .. } = *candidate;
+    let Bound { input_tokens, output_tokens, .. } = bound(price, image_price, demand, inputs);
+    Take { tokens: input_tokens.saturating_add(output_tokens), input_tokens, output_tokens }
+}

@@ -1,0 +1,67 @@
+//! What a client can lower so that its request may cost less.
+
+use crate::domain::Demand;
+use crate::openai::endpoint::Metered;
+
+/// The fields of a request that its bound depends on, by their names on the wire.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Levers {
+    /// The field that bounds hosted tool calls, if the request offers such tools.
+    tool_calls: Option<&'static str>,
+    /// The field that bounds the output.
+    output: Option<&'static str>,
+    /// The field that asks for several answers, if it does.
+    choices: Option<&'static str>,
+}
+
+impl Levers {
+    /// The fields of a request.
+    pub fn of(endpoint: Metered, demand: &Demand) -> Self {
+        let output = match endpoint {
+            Metered::Chat => Some("max_completion_tokens"),
+            Metered::Completions => Some("max_tokens"),
+            Metered::Responses => Some("max_output_tokens"),
+            Metered::Compact | Metered::Embeddings => None,
+        };
+        Self {
+            tool_calls: demand.tools.loops.then_some("max_tool_calls"),
+            output,
+            choices: (demand.choices > 1 && matches!(endpoint, Metered::Chat | Metered::Completions))
+                .then_some("n"),
+        }
+    }
+
+    /// A sentence that tells what to lower.
+    pub(super) fn advice(self) -> String {
+        let fields: Vec<&str> = [self.tool_calls, self.output, self.choices].into_iter().flatten().collect();
+        match fields.as_slice() {
+            [] => " Send less input.".to_owned(),
+            [first] => format!(" Lower {first} or send less input."),
+            [first, rest @ ..] => format!(" Lower {first} or {}, or send less input.", rest.join(" or ")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_advice_names_the_fields_that_help() {
+        let plain = Demand { choices: 1, ..Demand::default() };
+        let mut tools = plain.clone();
+        tools.tools.loops = true;
+        for (endpoint, demand, advice) in [
+            (Metered::Embeddings, &plain, " Send less input."),
+            (Metered::Chat, &plain, " Lower max_completion_tokens or send less input."),
+            (Metered::Responses, &tools, " Lower max_tool_calls or max_output_tokens, or send less input."),
+            (
+                Metered::Chat,
+                &Demand { choices: 4, ..tools.clone() },
+                " Lower max_tool_calls or max_completion_tokens or n, or send less input.",
+            ),
+        ] {
+            assert_eq!(Levers::of(endpoint, demand).advice(), advice);
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! The parts of a prompt: text, pictures, audio, documents, and what upstream adds.
+
+use serde_json::{Map, Value};
+
+use super::{ANSWER_TOKENS, MESSAGE_TOKENS};
+use crate::prices::Model;
+use crate::text::Text;
+use crate::world::{Endpoint, File, World};
+use crate::{base64, image, media};
+
+/// Pixels of a rendered page: A4 at 150 dots per inch.
+const PAGE: (u64, u64) = (1_240, 1_754);
+
+pub(super) struct Parts<'a> {
+    world: &'a World,
+    model: &'static Model,
+    pub(super) text: Text,
+    pub(super) exact: u64,
+    pub(super) pictures: Vec<u64>,
+    pub(super) pictures_named: Vec<u64>,
+    pub(super) audio: u64,
+    pub(super) documents: u64,
+    pub(super) kept: u64,
+    pub(super) prompts: u64,
+    pub(super) is_possible: bool,
+}
+
+impl<'a> Parts<'a> {
+    pub(super) fn new(world: &'a World, model: &'static Model) -> Self {
+        Self {
+            world,
+            model,
+            text: Text::default(),
+            exact: 0,
+            pictures: Vec::new(),
+            pictures_named: Vec::new(),
+            audio: 0,
+            documents: 0,
+            kept: 0,
+            prompts: 1,
+            is_possible: true,
+        }
+    }
+
+    pub(super) fn read(&mut self, endpoint: Endpoint, body: &Value) {
+        match endpoint {
+            Endpoint::Chat => self.chat(body),
+            Endpoint::Completions => {
+                self.prompts(&body["prompt"], self.model.input_max.unwrap_or(super::INPUT_MAX));
+                self.words(&body["suffix"]);
+            }
+            Endpoint::Responses | Endpoint::Compact => self.responses(body),
+            Endpoint::Embeddings => self.prompts(&body["input"], self.model.input_max.unwrap_or(8_192)),
+        }
+    }
+
+    pub(super) fn picture(&self, size: (u64, u64), detail: &str) -> u64 {
+        image::tokens(self.model, size, detail)
+    }
+
+    fn chat(&mut self, body: &Value) {
+        self.exact += ANSWER_TOKENS;
+        for message in body["messages"].as_array().into_iter().flatten() {
+            self.exact += MESSAGE_TOKENS;
+            let Some(members) = message.as_object() else { continue };
+            for (key, member) in members {
+                match (key.as_str(), member) {
+                    ("role", _) => {}
+                    ("content", _) => self.content(member),
+                    ("audio", _) => self.referred(&member["id"]),
+                    _ => self.text.add(Text::of_json(member)),
+                }
+            }
+        }
+        for schema in ["tools", "functions", "response_format", "tool_choice"] {
+            self.schema(&body[schema]);
+        }
+    }
+
+    fn responses(&mut self, body: &Value) {
+        self.exact += ANSWER_TOKENS;
+        self.words(&body["instructions"]);
+        for schema in ["tools", "tool_choice", "text"] {
+            self.schema(&body[schema]);
+        }
+        match &body["input"] {
+            Value::String(text) => {
+                self.exact += MESSAGE_TOKENS;
+                self.text.add(Text::of(text));
+            }
+            Value::Array(items) => items.iter().for_each(|item| self.item(item)),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => {}
+        }
+        for variable in body["prompt"]["variables"].as_object().into_iter().flat_map(Map::values) {
+            self.content(variable);
+            if variable.is_object() {
+                self.part(variable);
+            }
+        }
+        let context = |id: &str, of: &std::collections::BTreeMap<String, u64>| of.get(id).copied();
+        if let Some(id) = body["previous_response_id"].as_str() {
+            self.known(context(id, &self.world.responses));
+        }
+        let conversation = body["conversation"].as_str().or_else(|| body["conversation"]["id"].as_str());
+        if let Some(id) = conversation {
+            self.known(context(id, &self.world.conversations));
+        }
+    }
+
+    fn item(&mut self, item: &Value) {
+        self.exact += MESSAGE_TOKENS;
+        match item["type"].as_str() {
+            Some("item_reference") => return self.referred(&item["id"]),
+            Some("image_generation_call") => return self.pixels(item["result"].as_str(), "auto"),
+            _ => {}
+        }
+        let Some(members) = item.as_object() else { return };
+        for (key, member) in members {
+            match key.as_str() {
+                "type" | "role" | "id" | "status" => {}
+                "content" | "output" => {
+                    self.content(member);
+                    if member.is_object() {
+                        self.part(member);
+                    }
+                }
+                _ => self.text.add(Text::of_json(member)),
+            }
+        }
+    }
+
+    /// Content: a text, or parts.
+    fn content(&mut self, content: &Value) {
+        match content {
+            Value::String(text) => self.text.add(Text::of(text)),
+            Value::Array(parts) => parts.iter().for_each(|part| self.part(part)),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => {}
+        }
+    }
+
+    fn part(&mut self, part: &Value) {
+        let detail = |value: &Value| value.as_str().unwrap_or("auto").to_owned();
+        match part["type"].as_str() {
+            Some("image_url") => {
+                let (url, detail) = (&part["image_url"]["url"], detail(&part["image_url"]["detail"]));
+                self.named_or_inline(url.as_str(), None, &detail);
+            }
+            Some("input_image" | "computer_screenshot") => {
+                let (url, id) = (part["image_url"].as_str(), part["file_id"].as_str());
+                self.named_or_inline(url, id, &detail(&part["detail"]));
+            }
+            Some("input_audio") => {
+                let data = part["input_audio"]["data"].as_str().map(base64::decode);
+                let played_ms = data.and_then(|file| media::sound_ms(&file)).unwrap_or(0);
+                self.audio = self.audio.saturating_add(played_ms.div_ceil(100));
+            }
+            Some("file") => self.file(&part["file"]),
+            Some("input_file") => self.file(part),
+            _ => self.text.add(Text::of_json(part)),
+        }
+    }
+
+    fn named_or_inline(&mut self, url: Option<&str>, id: Option<&str>, detail: &str) {
+        if let Some(id) = id {
+            self.is_possible &= matches!(self.world.files.get(id), Some(File::Picture { .. }));
+            self.named(detail);
+        } else if url.is_some_and(|url| url.get(..5).is_some_and(|start| start.eq_ignore_ascii_case("data:")))
+        {
+            let data = url.and_then(|url| url.split_once(',')).map(|(_, data)| data);
+            self.pixels(data, detail);
+        } else if url.is_some() {
+            self.named(detail);
+        }
+    }
+
+    /// A picture of unknown size: what the model makes of the largest, or what is assumed.
+    fn named(&mut self, detail: &str) {
+        let most = image::most(self.model, detail).unwrap_or(u64::MAX);
+        self.pictures_named.push(most.min(self.world.assumed.picture_tokens_max));
+    }
+
+    /// A picture that is in the request; one that can't be read is rejected upstream.
+    fn pixels(&mut self, data: Option<&str>, detail: &str) {
+        let size = data.and_then(|data| media::pixels(&base64::decode(data)));
+        if let Some(size) = size {
+            self.pictures.push(self.picture(size, detail));
+        }
+    }
+
+    fn file(&mut self, file: &Value) {
+        if let Some(data) = file["file_data"].as_str() {
+            let data = data.split_once(";base64,").map_or(data, |(_, data)| data);
+            let bytes = base64::decode(data);
+            let (pages, text) = media::pdf(&bytes).unwrap_or((0, u64::try_from(bytes.len()).unwrap_or(0)));
+            let page = self.picture(PAGE, "high");
+            self.documents = self.documents.saturating_add(pages.saturating_mul(page) + text);
+        } else if let Some(id) = file["file_id"].as_str() {
+            match self.world.files.get(id) {
+                Some(File::Document { tokens }) => self.documents += tokens,
+                Some(File::Picture { .. }) | None => self.is_possible = false,
+            }
+        } else if file["file_url"].is_string() {
+            self.documents += self.model.input_max.unwrap_or(super::INPUT_MAX);
+        }
+    }
+
+    fn referred(&mut self, id: &Value) {
+        if let Some(id) = id.as_str() {
+            self.known(self.world.items.get(id).copied());
+        }
+    }
+
+    fn known(&mut self, tokens: Option<u64>) {
+        self.is_possible &= tokens.is_some();
+        self.kept += tokens.unwrap_or(0);
+    }
+
+    fn words(&mut self, text: &Value) {
+        match text {
+            Value::String(text) => self.text.add(Text::of(text)),
+            Value::Array(items) => items.iter().for_each(|item| self.item(item)),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => {}
+        }
+    }
+
+    fn schema(&mut self, schema: &Value) {
+        if !schema.is_null() {
+            self.text.add(Text::of_json(schema));
+        }
+    }
+
+    /// Prompts of /completions and inputs of /embeddings: texts or token arrays, one or several.
+    fn prompts(&mut self, value: &Value, each_max: u64) {
+        let cut = |text: Text| Text { bytes: text.bytes.min(each_max), pieces: text.pieces.min(each_max) };
+        let length = |items: &[Value]| u64::try_from(items.len()).unwrap_or(u64::MAX);
+        match value {
+            Value::String(text) => self.text.add(cut(Text::of(text))),
+            Value::Array(items) if items.first().is_some_and(Value::is_number) => {
+                self.exact += length(items).min(each_max);
+            }
+            Value::Array(items) => {
+                self.prompts = length(items).max(1);
+                for item in items {
+                    match item {
+                        Value::String(text) => self.text.add(cut(Text::of(text))),
+                        Value::Array(tokens) => self.exact += length(tokens).min(each_max),
+                        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => {}
+                    }
+                }
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => {}
+        }
+    }
+}

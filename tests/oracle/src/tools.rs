@@ -1,0 +1,158 @@
+//! Hosted tools that a request offers, wherever it offers them.
+
+use serde_json::Value;
+
+use crate::ask::memory_of;
+use crate::image;
+use crate::prices::{
+    CATALOGUE_DAY, FILE_SEARCH_PICO, Memory, Model, Place, Rates, Tier, WEB_SEARCH_PICO,
+    WEB_SEARCH_PREVIEW_PICO, find, models,
+};
+use crate::world::{Endpoint, World};
+
+/// A tool that makes pictures.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageTool {
+    /// Model that it names.
+    pub model: Option<String>,
+    /// Tokens of one picture.
+    pub output: u64,
+}
+
+impl ImageTool {
+    /// Rates of its model; of the dearest that is not shut down where it names none.
+    pub fn rates(&self, place: Place<'_>) -> Rates {
+        let rates = |model: &Model| model.rates(Tier::Standard, false, place);
+        if let Some(model) = self.model.as_deref().and_then(find) {
+            return rates(model);
+        }
+        // The catalogue says nothing of the days before it was made.
+        let day = place.date.max(CATALOGUE_DAY);
+        let is_open = |model: &&Model| {
+            model.mode == "image_generation" && model.shutdown.as_deref().is_none_or(|end| end > day)
+        };
+        let of_all = models().filter(is_open).map(rates);
+        of_all.max_by_key(|rates| rates.image_out).expect("a model that makes pictures")
+    }
+}
+
+/// What is offered.
+#[derive(Clone, Debug, Default)]
+pub struct Tools {
+    /// Fee of a web search, if one is offered.
+    pub search_pico: Option<u128>,
+    /// Fee of the one search of a chat completion.
+    pub chat_search_pico: Option<u128>,
+    /// Whether file search is offered.
+    pub file_search: bool,
+    /// Containers: id, if it was named, and memory.
+    pub containers: Vec<(Option<String>, Memory)>,
+    /// Tools that make pictures.
+    pub images: Vec<ImageTool>,
+    /// MCP servers.
+    pub mcp_servers: u64,
+    /// Whether another hosted tool, without a fee, is offered.
+    pub is_other: bool,
+    /// Whether upstream can offer all of them.
+    pub is_possible: bool,
+}
+
+impl Tools {
+    /// Reads all tools of a body.
+    pub fn read(world: &World, endpoint: Endpoint, body: &Value, model: &Model) -> Self {
+        let mut tools = Self { is_possible: true, ..Self::default() };
+        match endpoint {
+            Endpoint::Chat => {
+                if body["web_search_options"].is_object() || model.always_searches() {
+                    let is_preview = model.name.starts_with("gpt-4o");
+                    let fee = if is_preview { WEB_SEARCH_PREVIEW_PICO } else { WEB_SEARCH_PICO };
+                    tools.chat_search_pico = Some(fee);
+                }
+            }
+            Endpoint::Responses => {
+                each(&body["tools"], &mut |tool| tools.add(world, tool, model));
+                for item in body["input"].as_array().into_iter().flatten() {
+                    if item["type"] == "additional_tools" {
+                        each(&item["tools"], &mut |tool| tools.add(world, tool, model));
+                    }
+                }
+            }
+            // None of the others runs tools.
+            Endpoint::Completions | Endpoint::Compact | Endpoint::Embeddings => {}
+        }
+        tools
+    }
+
+    /// Adds one tool.
+    pub fn add(&mut self, world: &World, tool: &Value, model: &Model) {
+        let kind = tool["type"].as_str().unwrap_or_default();
+        match kind {
+            _ if kind.starts_with("web_search") => {
+                let is_dear = kind.starts_with("web_search_preview") && !model.reasons();
+                let fee = if is_dear { WEB_SEARCH_PREVIEW_PICO } else { WEB_SEARCH_PICO };
+                self.search_pico = self.search_pico.max(Some(fee));
+            }
+            "file_search" => self.file_search = true,
+            "code_interpreter" => match &tool["container"] {
+                Value::String(id) => self.container(world, Some(id)),
+                container => self.made(memory_of(container)),
+            },
+            "shell" => {
+                let environment = &tool["environment"];
+                match environment["type"].as_str() {
+                    Some("local") => {}
+                    Some("container_reference") => {
+                        self.container(world, environment["container_id"].as_str());
+                    }
+                    _ => self.made(memory_of(environment)),
+                }
+            }
+            "image_generation" => {
+                let text = |name: &str| tool[name].as_str().unwrap_or("auto");
+                let partial = tool["partial_images"].as_u64().unwrap_or(0).min(3);
+                self.images.push(ImageTool {
+                    model: tool["model"].as_str().map(str::to_owned),
+                    output: image::generated(text("size"), text("quality")) + 100 * partial,
+                });
+                self.is_possible &= tool["model"].as_str().is_none_or(|model| find(model).is_some());
+            }
+            "mcp" => self.mcp_servers += 1,
+            "tool_search" => self.is_other = true,
+            "namespace" => each(&tool["tools"], &mut |tool| self.add(world, tool, model)),
+            // What the client runs costs tokens alone.
+            _ => {}
+        }
+    }
+
+    fn made(&mut self, memory: Option<Memory>) {
+        self.is_possible &= memory.is_some();
+        self.containers.extend(memory.map(|memory| (None, memory)));
+    }
+
+    fn container(&mut self, world: &World, id: Option<&str>) {
+        let memory = id.and_then(|id| world.containers.get(id));
+        self.is_possible &= memory.is_some();
+        self.containers.extend(memory.map(|memory| (id.map(str::to_owned), *memory)));
+    }
+
+    /// Whether calls of them are answered by upstream itself, in turns that read the context again.
+    pub fn loops(&self) -> bool {
+        self.search_pico.is_some()
+            || self.chat_search_pico.is_some()
+            || self.file_search
+            || !self.containers.is_empty()
+            || !self.images.is_empty()
+            || self.mcp_servers > 0
+            || self.is_other
+    }
+
+    /// Largest fee of one call, in picodollars: pictures aside.
+    pub fn fee_max_pico(&self) -> u128 {
+        let search = self.search_pico.unwrap_or(0);
+        search.max(if self.file_search { FILE_SEARCH_PICO } else { 0 })
+    }
+}
+
+fn each(tools: &Value, work: &mut dyn FnMut(&Value)) {
+    tools.as_array().into_iter().flatten().for_each(work);
+}

@@ -1,0 +1,126 @@
+//! Requests of all kinds, answered and billed as the oracle of OpenAI's bill says.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use oracle::answer::answer as rendered;
+use oracle::draw::{self, Sizes};
+use oracle::outcome::{End as Ending, Outcome};
+use oracle::{Ask, Endpoint, maximum};
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+use crate::chance::Chance;
+use crate::openai::{Account, Bill, head};
+use crate::wire::{End, Mark};
+
+/// Larger bodies are counted on real threads, whose order no seed decides.
+const BODY_BYTES_MAX: usize = 4_000;
+
+/// A request of any kind: its path and its body. None if it is too large.
+pub(crate) fn request(account: &Account, name: &str, chance: &mut Chance) -> Option<(&'static str, String)> {
+    let mut dice = oracle::Chance::of_seed(chance.next());
+    let endpoint = dice.one(&Endpoint::ALL);
+    let mut request = draw::request(&mut dice, endpoint, Sizes::SMALL);
+    // Upstream knows the request by it.
+    request["metadata"] = json!({ "name": name });
+    if request["previous_response_id"].is_string() {
+        let known = account.responses();
+        if !known.is_empty() {
+            request["previous_response_id"] = json!(known[dice.index(known.len())]);
+        }
+    }
+    let body = draw::spell(&mut dice, &request);
+    (body.len() <= BODY_BYTES_MAX).then_some((endpoint.path(), body))
+}
+
+/// The endpoint and the name of a request that was drawn.
+pub(crate) fn known(path: &str, body: &Value) -> Option<(Endpoint, String)> {
+    let endpoint = Endpoint::ALL.into_iter().find(|endpoint| endpoint.path() == path)?;
+    Some((endpoint, body["metadata"]["name"].as_str()?.to_owned()))
+}
+
+/// Counts the input of a request, for free.
+pub(crate) fn count(end: &mut End, account: &Account, body: &[u8]) -> Option<()> {
+    let world = account.world();
+    let counted = Ask::read(&world, Endpoint::Responses, body).filter(|ask| ask.is_possible);
+    match counted {
+        Some(ask) => {
+            // What an MCP server lists is not known before it is asked.
+            let listed = ask.tools.mcp_servers * world.assumed.mcp_tokens_max;
+            let tokens = ask.prompt_max(&world) - listed;
+            let text = json!({ "object": "response.input_tokens", "input_tokens": tokens }).to_string();
+            end.send(format!("{}{text}", head("200 OK", text.len())).as_bytes(), None).ok()
+        }
+        None => refused(end),
+    }
+}
+
+fn refused(end: &mut End) -> Option<()> {
+    let error = json!({ "message": "no", "type": "invalid_request_error", "param": null, "code": null });
+    let text = json!({ "error": error }).to_string();
+    end.send(format!("{}{text}", head("404 Not Found", text.len())).as_bytes(), None).ok()
+}
+
+/// Answers a request; none if the connection is over.
+pub(crate) async fn answer(
+    end: &mut End,
+    account: &Account,
+    chance: &mut Chance,
+    (endpoint, name): (Endpoint, String),
+    body: &[u8],
+) -> Option<()> {
+    let world = account.world();
+    let Some(ask) = Ask::read(&world, endpoint, body) else { return refused(end) };
+    let outcome = Outcome::draw(&mut oracle::Chance::of_seed(chance.next()), &world, &ask);
+    account.most(&name, maximum::of(&world, &ask), format!("{ask:?}\n  {outcome:?}"));
+    sleep(Duration::from_millis(chance.one(&[0, 1, 10, 100, 900]))).await;
+    let charge = |words| outcome.charge(&world, &ask, words);
+    let delivered = Arc::new(AtomicU64::new(0));
+    // A stream that breaks off costs what was delivered until then.
+    let is_stream = ask.stream && !matches!(outcome.end, Ending::Gateway | Ending::Rejected | Ending::Lost);
+    let cut = Outcome { end: if is_stream { Ending::Cut } else { outcome.end }, ..outcome.clone() };
+    let word_pico = if is_stream && outcome.words > 0 && charge(outcome.words) > 0 {
+        cut.charge(&world, &ask, 1) - cut.charge(&world, &ask, 0)
+    } else {
+        0
+    };
+    let fixed_pico = charge(outcome.words) - word_pico * u128::from(outcome.words);
+    if charge(outcome.words) > 0 {
+        account.open(&name, Bill::Drawn { fixed_pico, word_pico, words: Arc::clone(&delivered) });
+    }
+    let answer = rendered(&outcome, &ask, &name);
+    if endpoint == Endpoint::Responses && outcome.end == Ending::Completed {
+        account.made(format!("resp_{name}"), outcome.largest + outcome.used.output);
+    }
+    if outcome.end == Ending::Lost {
+        return None;
+    }
+    if !is_stream {
+        let text = &answer.parts[0].text;
+        let status = match answer.status {
+            200 => "200 OK",
+            504 => "504 Gateway Timeout",
+            _ => "400 Bad Request",
+        };
+        let length = text.len() + if answer.is_cut { 10 } else { 0 };
+        let head = head(status, length).replace("application/json", answer.content_type);
+        end.send(format!("{head}{text}").as_bytes(), None).ok()?;
+        return (!answer.is_cut).then_some(());
+    }
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+    end.send(head.as_bytes(), None).ok()?;
+    let pause = Duration::from_millis(chance.one(&[0, 0, 1, 30]));
+    for part in &answer.parts {
+        let mark = Mark(Arc::clone(&delivered), part.words);
+        end.send(format!("{:x}\r\n{}\r\n", part.text.len(), part.text).as_bytes(), Some(mark)).ok()?;
+        if !pause.is_zero() {
+            sleep(pause).await;
+        }
+    }
+    if answer.is_cut {
+        return None;
+    }
+    end.send(b"0\r\n\r\n", None).ok()
+}
