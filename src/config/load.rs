@@ -12,21 +12,18 @@ use crate::config::alerts::alerts;
 use crate::config::edge;
 use crate::config::limits::{Problem, limits, prices};
 use crate::config::place::Place;
+use crate::config::pricing::pricing;
 use crate::config::raw::{Amount, Raw, SecretSource};
-use crate::config::settings::{Admin, Guard, Pricing, Server, Settings, TlsFiles, Upstream};
+use crate::config::settings::{Admin, Guard, Server, Settings, TlsFiles, Upstream};
 use crate::config::{text, units};
-use crate::domain::demand::Tier;
 use crate::domain::limit::Mode;
 use crate::domain::{Money, Secret};
 use crate::ledger::account::Terms;
 use crate::openai::endpoint::{Endpoint, classify, is_misspelt};
 use crate::pricing::bound::ToolsBound;
-use crate::pricing::sheet::UnknownModel;
 use crate::proxy::refuse::SpendStatus;
 use crate::store::Durability;
 
-const UNKNOWN_MODELS: [(&str, UnknownModel); 3] =
-    [("family", UnknownModel::Family), ("refuse", UnknownModel::Refuse), ("dearest", UnknownModel::Dearest)];
 pub(super) const DEFAULT_UPSTREAM_KEY: &str = "OPENAI_API_KEY";
 /// What `storage.keep` may not be below.
 const KEEP_MIN: Duration = Duration::from_secs(86_400);
@@ -130,8 +127,9 @@ fn resolve(
     let scheme = if raw.admin.tls.is_some() { "https" } else { "http" };
     let alerts = alerts(raw, &format!("{scheme}://{}/", raw.admin.listen), environment, &mut notes);
     level?;
+    let pricing = pricing?;
     let proxy = upstream.as_ref().and_then(|upstream| upstream.proxy.as_ref());
-    let text = text::in_force(raw, pass_through?, proxy, environment);
+    let text = text::in_force(raw, pass_through?, proxy, pricing.region.as_deref(), environment);
     Some(Settings {
         text,
         server: server?,
@@ -142,7 +140,7 @@ fn resolve(
         durability: durability?,
         keep: keep?,
         zone: zone?,
-        pricing: pricing?,
+        pricing,
         files: files(raw),
         guard: guard?,
         credit: credit?,
@@ -265,50 +263,6 @@ pub(super) fn secret(source: &SecretSource, environment: &HashMap<String, String
     };
     let text = text.trim();
     if text.is_empty() { Err("the secret is empty".to_owned()) } else { Ok(Secret::new(text)) }
-}
-
-fn pricing(
-    raw: &Raw,
-    overrides: Vec<crate::pricing::sheet::Override>,
-    base_url: Option<&Uri>,
-    notes: &mut Notes<'_>,
-) -> Option<Pricing> {
-    let raw = &raw.pricing;
-    let unknown = notes.one_of("pricing.unknown_model", &raw.unknown_model, &UNKNOWN_MODELS);
-    let region = notes.ok("pricing.region", region(raw.region.as_deref(), base_url));
-    let tiers = [("default", Tier::Standard), ("priority", Tier::Priority), ("flex", Tier::Flex)];
-    let default_tier = notes.one_of("pricing.default_tier", &raw.default_tier, &tiers);
-    let sheet = match raw.sheet.as_str() {
-        "built-in" => Some(None),
-        file => {
-            let read = std::fs::read_to_string(file);
-            notes
-                .ok("pricing.sheet", read.map_err(|error| format!("{file} can't be read: {error}")))
-                .map(Some)
-        }
-    }?;
-    let key = if sheet.is_some() { "pricing.sheet" } else { "price" };
-    let (unknown_model, default_tier) = (unknown?, default_tier?);
-    let pricing = Pricing { sheet, overrides, unknown_model, default_tier, region: region? };
-    notes.ok(key, pricing.sheet().map_err(|error| error.to_string()))?;
-    Some(pricing)
-}
-
-/// The region whose prices count: as it is written, else that of OpenAI's regional
-/// base URLs (`https://eu.api.openai.com/v1`).
-fn region(written: Option<&str>, base_url: Option<&Uri>) -> Result<Option<String>, String> {
-    let is_region =
-        |text: &str| (2..=16).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_lowercase());
-    match written {
-        Some("global") => Ok(None),
-        Some(region) if is_region(region) => Ok(Some(region.to_owned())),
-        Some(other) => Err(format!("{other:?} is no region; write it as \"us\", \"eu\" or \"global\"")),
-        None => {
-            let host = base_url.and_then(Uri::host).map(str::to_ascii_lowercase).unwrap_or_default();
-            let region = host.strip_suffix(".api.openai.com").filter(|region| is_region(region));
-            Ok(region.map(str::to_owned))
-        }
-    }
 }
 
 /// The files that values are read from, beside the configuration and certificates.
