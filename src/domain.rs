@@ -17,7 +17,7 @@ pub mod window;
 pub use demand::Demand;
 pub use limit::Limit;
 pub use money::Money;
-pub use object::{ObjectKind, ObjectReference};
+pub use object::{KnownObject, ObjectKind, ObjectReference};
 pub use pattern::Pattern;
 pub use secret::Secret;
 pub use tokens::{Tokens, Usage};

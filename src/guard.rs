@@ -16,6 +16,7 @@ mod marks;
 pub mod meters;
 pub mod models;
 pub mod names;
+pub mod objects;
 pub mod observe;
 pub mod organization;
 mod pace;
@@ -95,6 +96,7 @@ pub struct Guard {
     corrections: tokio::sync::Mutex<()>,
     organization: organization::Organization,
     refused: refused::Remembered,
+    objects: objects::Objects,
 }
 
 /// A request that wants to spend.

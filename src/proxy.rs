@@ -12,12 +12,15 @@ pub mod conceal;
 pub mod cors;
 pub mod count;
 pub mod exchange;
+mod free;
 pub mod headers;
+mod lists;
 mod own;
 mod pace;
 mod prepare;
 pub mod query;
 pub mod receive;
+pub mod record;
 pub mod refuse;
 pub mod route;
 pub mod tap;
@@ -34,9 +37,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, header};
 use hyper::body::Incoming;
 use tokio_util::task::TaskTracker;
 
-use crate::domain::Demand;
-use crate::domain::demand::{Bound, Tier};
-use crate::guard::{Guard, Order, Paced};
+use crate::guard::{Guard, Paced};
 use crate::openai::endpoint::{self, Endpoint};
 use crate::pricing::sheet::Sheet;
 use crate::proxy::auth::Caller;
@@ -47,7 +48,6 @@ use crate::proxy::prepare::Prepared;
 use crate::proxy::refuse::Refusal;
 use crate::proxy::tap::Manner;
 use crate::proxy::visit::{RequestIds, Visit};
-use crate::throttle::Take;
 use crate::upstream::Upstream;
 
 /// The rules that one configuration makes; a reload replaces them whole.
@@ -65,6 +65,8 @@ pub struct Rules {
     pub pass_through: bool,
     /// Endpoints that the operator forwards unmetered.
     pub allowed: Vec<(Method, String)>,
+    /// Whether projects share the objects that they made at upstream.
+    pub shared_objects: bool,
     /// Headers that the operator forwards beside those of OpenAI's API.
     pub forwarded: Vec<headers::Forwarded>,
     /// Pages in browsers that may call.
@@ -103,6 +105,9 @@ impl Proxy {
     /// Serves one request.
     pub async fn handle(self: Arc<Self>, request: Request<Incoming>) -> Response<Answer> {
         let path = request.uri().path();
+        if let Some(answer) = route::root(request.method(), path) {
+            return answer;
+        }
         if let Some(answer) = route::health(request.method(), path, || self.guard.is_healthy()) {
             return answer;
         }
@@ -178,7 +183,7 @@ impl Proxy {
             }
             Endpoint::Refused => Err((route::refused(&head.method, head.uri.path()), visit)),
             // Boxed, so that metered requests don't have its size.
-            Endpoint::Free(_) => Box::pin(self.free(rules, head, body, caller, visit)).await,
+            Endpoint::Free(_) => Box::pin(self.free(rules, (head, body), caller, visit)).await,
             Endpoint::Metered(metered) => {
                 let prepared = async {
                     let body = route::with_deployment(body, deployment.as_deref())?;
@@ -190,51 +195,6 @@ impl Proxy {
                 }
             }
         }
-    }
-
-    /// Forwards what costs nothing: it counts as a request, and no more.
-    async fn free(
-        &self,
-        rules: &Rules,
-        head: http::request::Parts,
-        body: Bytes,
-        caller: Caller,
-        visit: Visit,
-    ) -> Result<Response<Answer>, Failed> {
-        let held = async {
-            let wishes = headers::wishes(&head.headers)?;
-            let demand = Demand::default();
-            let attribution = Arc::new(self.attribution(&caller, visit.endpoint, &demand, wishes.tags, None));
-            let paced = self.guard.pace(&attribution, Take::default()).map_err(Refusal::Throttled)?;
-            let order = Order {
-                attribution,
-                bound: Bound::default(),
-                is_priced: true,
-                client_cap: None,
-                tier: Tier::default(),
-                price_version: "".into(),
-                stream: false,
-            };
-            let wait = self.rules.load().admit.hold_wait;
-            let mut reservation = self.guard.reserve_within(order, wait).await?;
-            let rates = rate_headers(&paced);
-            reservation.pace(paced);
-            Ok((reservation, rates))
-        };
-        let (reservation, rates) = match held.await {
-            Ok(held) => held,
-            Err(refusal) => return Err((refusal, visit)),
-        };
-        visit.admitted();
-        let outgoing = outgoing(rules, head, body, &caller, Content::AsItCame);
-        let upstream = self.upstream.load_full();
-        let answer = exchange::unbilled(&upstream, outgoing, reservation, visit).await;
-        self.remember(&caller, is_accepted(&answer)).await;
-        let answer = self.concealed(rules, answer, caller.key.pass_through).await;
-        answer.map(|mut answer| {
-            answer.headers_mut().extend(rates);
-            answer
-        })
     }
 
     /// Sends an admitted request; the exchange outlives a client that leaves.

@@ -14,6 +14,7 @@ mod found;
 pub(crate) mod group;
 mod handover;
 mod lock;
+pub mod objects;
 pub mod of_key;
 pub mod organization;
 pub mod outbox;

@@ -35,6 +35,7 @@ pub fn of(settings: &Settings) -> Result<(Rules, InForce), StartError> {
         upstream_key: settings.upstream.api_key.as_ref().map(authorization).transpose()?,
         pass_through: settings.pass_through,
         allowed: settings.endpoints_allowed.clone(),
+        shared_objects: settings.shared_objects,
         forwarded: settings.upstream.forwarded.clone(),
         cors: settings.server.cors.clone(),
         admit: admit::Config {

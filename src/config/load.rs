@@ -146,6 +146,7 @@ fn resolve(
         spend_status: spend_status?,
         show_amounts: raw.errors.show_amounts,
         endpoints_allowed: endpoints_allowed?,
+        shared_objects: raw.endpoints.shared_objects,
         log_json: log_json?,
         log_level: raw.log.level.clone(),
         organization: raw.organization.name.clone(),
@@ -358,7 +359,8 @@ fn allowed(raw: &Raw, notes: &mut Notes<'_>) -> Option<Vec<(Method, String)>> {
     let entry = |text: &String| {
         let (method, path) = text.split_once(' ')?;
         let method = method.parse::<Method>().ok()?;
-        path.starts_with('/').then(|| (method, path.to_owned()))
+        let is_path = path.starts_with('/') && !path.contains(char::is_whitespace);
+        is_path.then(|| (method, path.to_owned()))
     };
     let entries: Option<Vec<_>> = raw.endpoints.allow.iter().map(entry).collect();
     if let Some((method, path)) = entries.iter().flatten().find(|(method, path)| is_no_path(method, path)) {
@@ -366,7 +368,10 @@ fn allowed(raw: &Raw, notes: &mut Notes<'_>) -> Option<Vec<(Method, String)>> {
                        a client that asks for it needs another base URL, http://ADDRESS/v1";
         notes.0.push(("endpoints.allow".to_owned(), format!("\"{method} {path}\" {problem}")));
     }
-    notes.ok("endpoints.allow", entries.ok_or_else(|| "write each as \"POST /v1/files\"".to_owned()))
+    notes.ok(
+        "endpoints.allow",
+        entries.ok_or_else(|| "write each as \"POST /v1/files\"; {} stands for an id".to_owned()),
+    )
 }
 
 /// Whether an entry is only another spelling of a path that needs none.

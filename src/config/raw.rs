@@ -197,8 +197,10 @@ section! {
 section! {
     /// Endpoints.
     Endpoints {
-        /// Endpoints to forward unmetered, as `POST /v1/files`.
+        /// Endpoints to forward unmetered, as `POST /v1/files`; `{}` stands for an id.
         allow: Vec<String> = Vec::new(),
+        /// Whether keys may list, read and delete objects that other projects made.
+        shared_objects: bool = false,
     }
 }
 section! {

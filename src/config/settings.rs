@@ -54,6 +54,8 @@ pub struct Settings {
     pub show_amounts: bool,
     /// Endpoints that are forwarded unmetered.
     pub endpoints_allowed: Vec<(Method, String)>,
+    /// Whether projects share the objects that they made at upstream.
+    pub shared_objects: bool,
     /// Whether the log is JSON.
     pub log_json: bool,
     /// The log's level.

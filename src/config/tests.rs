@@ -110,6 +110,10 @@ fn mistakes_name_file_line_key_and_mend() {
             "[endpoints]\nallow = [\"/v1/files\"]\n".to_owned(),
             "x.toml:2: endpoints.allow: write each as \"POST /v1/files\"",
         ),
+        (
+            "[endpoints]\nallow = [\"POST /v1/evals/{}/runs\", \"POST //v1/responses/\"]\n".to_owned(),
+            "x.toml:2: endpoints.allow: \"POST //v1/responses/\" looks like an endpoint that is metered",
+        ),
     ];
     for (text, expected) in cases {
         let error = with(&text, &[]).unwrap_err();

@@ -193,6 +193,8 @@ pub struct Demand {
     pub stored_prompt: bool,
     /// The objects at upstream that the body names, in the order of the body.
     pub references: Vec<ObjectReference>,
+    /// Whether upstream keeps the answer and names it by an id.
+    pub stored: bool,
     /// The most output tokens for one choice, as asked.
     pub output_max: Option<u64>,
     /// How many choices are generated: `n` or `best_of`, times the prompts.

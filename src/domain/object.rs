@@ -3,6 +3,10 @@
 //! A response, a conversation, a file: each belongs to the project whose key
 //! made it, and a request may refer to it instead of sending its content.
 
+use std::sync::Arc;
+
+use crate::domain::tokens::ContainerMemory;
+
 /// The kinds of objects that have owners.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ObjectKind {
@@ -22,8 +26,78 @@ pub enum ObjectKind {
     Batch,
     /// A skill (`skill_…`).
     Skill,
+    /// An upload in parts (`upload_…`).
+    Upload,
+    /// An evaluation (`eval_…`).
+    Eval,
+    /// A fine-tuning job (`ftjob-…`).
+    FineTuningJob,
+    /// A video (`video_…`).
+    Video,
     /// One item of a stored response or conversation (`msg_…`, `rs_…`, …).
     Item,
+}
+
+impl ObjectKind {
+    /// Every kind.
+    pub const ALL: [Self; 13] = [
+        Self::Response,
+        Self::Conversation,
+        Self::ChatCompletion,
+        Self::File,
+        Self::VectorStore,
+        Self::Container,
+        Self::Batch,
+        Self::Skill,
+        Self::Upload,
+        Self::Eval,
+        Self::FineTuningJob,
+        Self::Video,
+        Self::Item,
+    ];
+
+    /// The name in the database.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Response => "response",
+            Self::Conversation => "conversation",
+            Self::ChatCompletion => "chat.completion",
+            Self::File => "file",
+            Self::VectorStore => "vector_store",
+            Self::Container => "container",
+            Self::Batch => "batch",
+            Self::Skill => "skill",
+            Self::Upload => "upload",
+            Self::Eval => "eval",
+            Self::FineTuningJob => "fine_tuning.job",
+            Self::Video => "video",
+            Self::Item => "item",
+        }
+    }
+}
+
+/// The longest id that is remembered or looked up, in bytes. Upstream's have
+/// about 60; gateways that put more into an id stay below 400.
+pub const OBJECT_ID_BYTES_MAX: usize = 512;
+
+/// What the guard knows of an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownObject {
+    /// Id of the project whose key made it.
+    pub project: Arc<str>,
+    /// Id of that key.
+    pub key: Arc<str>,
+    /// The most tokens that it adds to the context of a request that refers to
+    /// it; `None` if that is not known.
+    pub context_tokens: Option<u64>,
+    /// The memory of a container; `None` for other kinds, and if it is not known.
+    pub container_memory: Option<ContainerMemory>,
+    /// How long a container lives after its last use, in seconds; 0 for other kinds.
+    pub idle_s: i64,
+    /// When it was made, in Unix seconds.
+    pub created_s: i64,
+    /// When it was last used, in Unix seconds; containers only.
+    pub used_s: i64,
 }
 
 /// An object that a request body names instead of sending its content.

@@ -143,6 +143,23 @@ pub enum ContainerMemory {
     G64,
 }
 
+impl ContainerMemory {
+    /// The memory by its name on the wire; `None` if there is no such size.
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::G1, Self::G4, Self::G16, Self::G64].into_iter().find(|memory| memory.name() == name)
+    }
+
+    /// The name on the wire.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::G1 => "1g",
+            Self::G4 => "4g",
+            Self::G16 => "16g",
+            Self::G64 => "64g",
+        }
+    }
+}
+
 /// What upstream's hosted tools did for one request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ToolUse {

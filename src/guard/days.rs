@@ -18,11 +18,13 @@ const PAUSE: Duration = Duration::from_millis(20);
 const AGE_S: i64 = 60;
 
 impl Guard {
-    /// Sums up days until it is stopped.
+    /// Sums up days, and forgets objects that upstream has forgotten, until it is
+    /// stopped.
     pub async fn sum_up_days(&self, mut stop: watch::Receiver<bool>) {
         while !*stop.borrow() {
             let wait = match self.sum_up_some().await {
                 Ok(true) => PAUSE,
+                Ok(false) if matches!(self.forget_objects().await, Ok(true)) => PAUSE,
                 Ok(false) => EVERY,
                 Err(error) => {
                     tracing::warn!(%error, "days can't be summed up; what looks back far is slower meanwhile");

@@ -16,6 +16,7 @@ use crate::guard::limits::{Book, stored};
 use crate::guard::marks::Seen;
 use crate::guard::models::rule_of;
 use crate::guard::names::Names;
+use crate::guard::objects::Objects;
 use crate::guard::observe::WriterLog;
 use crate::guard::organization::Organization;
 use crate::guard::refused::Remembered;
@@ -66,6 +67,7 @@ impl Guard {
     ) -> Result<(Arc<Self>, Clerk), OpenError> {
         let ring = Arc::new(Ring::default());
         let (reader, long_reader, key_reader) = (store.reader()?, store.reader()?, store.reader()?);
+        let objects = Objects::new(store.reader()?);
         fill(&ring, &reader)?;
         let api = stored(reader.query(settings::limit_rules)?, &config.zone).map_err(OpenError::Limit)?;
         let names = Names::read(&reader)?.map_err(|error| OpenError::Limit(format!("names: {error}")))?;
@@ -110,6 +112,7 @@ impl Guard {
             corrections: tokio::sync::Mutex::default(),
             organization,
             refused: Remembered::default(),
+            objects,
         };
         Ok((Arc::new(guard), clerk))
     }

@@ -177,7 +177,7 @@ impl Reservation {
         let key = if is_accepted { &*of.key } else { "" };
         let labels = RequestLabels { project: &of.project, key, endpoint: &of.endpoint };
         let metrics = &self.guard.metrics;
-        if let Some(basis) = entry.basis.filter(|_| !of.model.is_empty()) {
+        if let Some(basis) = entry.basis.filter(|_| !of.model.is_empty() || entry.cost > Money::ZERO) {
             metrics.settled(labels, model_label(entry), basis.name(), entry.cost, &entry.tokens);
         }
         let over = entry.cost - entry.held.cost;

@@ -5,10 +5,12 @@
 //! normalised, because what upstream makes of `%63hat` or `..` is its affair.
 
 mod misspelt;
+mod place;
 
 use http::Method;
 
 pub use self::misspelt::is_misspelt;
+pub use self::place::{Place, is_of, place};
 
 /// A path that costs money and is metered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -45,6 +47,8 @@ impl Metered {
 /// A path that spendguard answers itself, with the virtual key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Own {
+    /// `GET /`: what this is, in a line.
+    Root,
     /// `GET /spendguard/me`.
     Me,
     /// `GET /dashboard/billing/subscription`.
@@ -68,11 +72,25 @@ pub enum Endpoint {
     Refused,
 }
 
-/// The longest id in a path, in bytes.
-const ID_BYTES_MAX: usize = 256;
+/// The longest id in a path, in bytes: one that is longer than any of upstream's is
+/// still an id, of nothing.
+const ID_BYTES_MAX: usize = 16 << 10;
 
-/// Paths that `POST` may reach without cost.
-const FREE_POST: [&str; 2] = ["/v1/moderations", "/v1/responses/input_tokens"];
+/// Paths that `POST` may reach without cost; `{}` stands for an id.
+const FREE_POST: [&str; 12] = [
+    "/v1/moderations",
+    "/v1/responses/input_tokens",
+    "/v1/responses/{}/cancel",
+    "/v1/chat/completions/{}",
+    "/v1/conversations",
+    "/v1/conversations/{}",
+    "/v1/conversations/{}/items",
+    "/v1/batches/{}/cancel",
+    "/v1/vector_stores/{}",
+    "/v1/skills",
+    "/v1/skills/{}",
+    "/v1/skills/{}/versions",
+];
 
 /// Paths that `GET` may reach without cost; `{}` stands for an id.
 const FREE_GET: [&str; 46] = [
@@ -151,6 +169,9 @@ const FREE_DELETE: [&str; 15] = [
 /// assert_eq!(endpoint, Endpoint::Metered(Metered::Chat));
 /// ```
 pub fn classify(method: &Method, path: &str) -> Endpoint {
+    if *method == Method::GET && path == "/" {
+        return Endpoint::Own(Own::Root);
+    }
     let path = suffix(path);
     match *method {
         Method::POST => posted(path),
@@ -259,7 +280,6 @@ mod tests {
             "/v1/images/generations",
             "/v1/audio/speech",
             "/v1/batches",
-            "/v1/responses/resp_1/cancel",
             "/v1/realtime/client_secrets",
             "/v1/fine_tuning/jobs",
             "/v1/vector_stores",
@@ -282,10 +302,26 @@ mod tests {
     }
 
     #[test]
+    fn what_costs_nothing_by_nature_is_free() {
+        for path in [
+            "/v1/conversations",
+            "/v1/conversations/{}",
+            "/v1/conversations/{}/items",
+            "/v1/chat/completions/{}",
+            "/v1/responses/{}/cancel",
+            "/v1/batches/{}/cancel",
+            "/v1/vector_stores/{}",
+            "/v1/skills",
+        ] {
+            assert_eq!(classify(&Method::POST, &path.replace("{}", "x_1")), Endpoint::Free(path));
+        }
+        assert_eq!(get("/"), Endpoint::Own(Own::Root));
+    }
+
+    #[test]
     fn tricks_with_the_path_are_refused() {
         for path in [
             "",
-            "/",
             "/v1",
             "/v1/",
             "v1/models",
@@ -313,7 +349,7 @@ mod tests {
     proptest! {
         #[test]
         fn only_ids_and_known_words_pass(path in "(/v1)?(/[a-z._%:-]{0,6}){0,5}") {
-            if get(&path) != Endpoint::Refused {
+            if path != "/" && get(&path) != Endpoint::Refused {
                 let segments: Vec<_> = path.split('/').skip(1).collect();
                 prop_assert!(segments.iter().all(|segment| is_id(segment)), "{}", path);
             }

@@ -8,6 +8,7 @@
 mod content;
 mod fields;
 mod measure;
+mod object_ids;
 mod references;
 mod splice;
 mod tools;
@@ -16,6 +17,7 @@ use std::borrow::Cow;
 
 use self::content::Content;
 use self::fields::{Body, Outputs};
+pub use self::object_ids::object_ids;
 use self::references::References;
 pub use self::splice::Edit;
 use self::splice::Splices;
@@ -23,7 +25,7 @@ use self::tools::Offer;
 use super::endpoint::Metered;
 use super::json::{self, Object, Raw};
 use crate::domain::demand::{Tier, ToolDemand, WebSearch};
-use crate::domain::{Demand, ObjectKind};
+use crate::domain::{Demand, ObjectKind, ObjectReference};
 
 /// A metered request, read.
 #[derive(Clone, Debug)]
@@ -153,6 +155,7 @@ fn demand(
         echo: endpoint == Metered::Completions && flag(fields.echo, "echo")?,
         cache_12h: long_cache(fields.prompt_cache_options.0.ttl),
         end_user: end_user(&fields)?,
+        stored: stored(endpoint, fields.store),
         prediction_bytes: prediction_bytes(endpoint, fields.prediction),
         ..Demand::default()
     };
@@ -197,6 +200,16 @@ fn reads_stored(endpoint: Metered) -> bool {
 fn prediction_bytes(endpoint: Metered, prediction: Raw<'_>) -> u64 {
     let given = prediction.value().filter(|_| endpoint == Metered::Chat);
     given.map_or(0, |text| u64::try_from(text.len()).unwrap_or(u64::MAX))
+}
+
+/// Whether upstream keeps the answer. A value that can't be read may mean that.
+fn stored(endpoint: Metered, store: Raw<'_>) -> bool {
+    match endpoint {
+        Metered::Responses => store.flag() != Some(false),
+        Metered::Chat => store.value().is_some_and(|store| store != "false"),
+        Metered::Compact => true,
+        Metered::Completions | Metered::Embeddings => false,
+    }
 }
 
 /// The objects that the fields of a body name, its items and tools aside.

@@ -7,6 +7,7 @@
 
 mod calls;
 mod figures;
+mod made;
 mod outcome;
 
 use serde::Deserialize;
@@ -15,6 +16,7 @@ use self::calls::Output;
 pub(in crate::openai) use self::calls::{Call, Calls, Item, Source};
 pub(in crate::openai) use self::figures::Sides;
 use self::figures::{Figures, ToolFigures};
+pub use self::made::{Made, MadeItem};
 use self::outcome::{Choices, Incomplete};
 pub use self::outcome::{Finish, Outcome};
 use super::endpoint::Metered;
@@ -54,6 +56,8 @@ pub struct Answer {
     pub is_at_output_bound: bool,
     /// Whether a part of it was too large to be read.
     pub is_partly_unread: bool,
+    /// What upstream made beside the answer itself.
+    pub made: Made,
 }
 
 impl Answer {
@@ -135,7 +139,7 @@ impl Body<'_> {
     pub(super) fn answer(self, endpoint: Metered) -> Answer {
         let mut calls = Calls::default();
         self.add_calls_to(&mut calls);
-        let tools = with_reported(calls.tool_use(), &self.reported_tools());
+        let tools = with_reported(&calls.tool_use(), &self.reported_tools());
         let tokens = self.tokens(endpoint);
         let is_whole = self.sides(endpoint).are_known();
         let status = self.status.string().and_then(|status| outcome::of_status(&status));
@@ -158,6 +162,7 @@ impl Body<'_> {
             has_begun: self.has_output() || status.is_some(),
             is_at_output_bound: self.is_at_output_bound(),
             is_partly_unread: false,
+            made: self.output.made,
         }
     }
 
@@ -203,6 +208,11 @@ impl Body<'_> {
         self.output.has_items || self.choices.has_any
     }
 
+    /// Takes over what its output names.
+    pub(super) fn take_made(&mut self) -> Made {
+        std::mem::take(&mut self.output.made)
+    }
+
     /// Whether it says that there was an error.
     pub(super) fn is_error(&self) -> bool {
         outcome::is_error(self.error)
@@ -236,7 +246,7 @@ fn named(raw: Raw<'_>) -> Option<String> {
 }
 
 /// The larger of what was seen and what was reported.
-pub(super) fn with_reported(seen: ToolUse, reported: &ToolUse) -> ToolUse {
+pub(super) fn with_reported(seen: &ToolUse, reported: &ToolUse) -> ToolUse {
     let image = if reported.image.total() > seen.image.total() { reported.image } else { seen.image };
     ToolUse {
         web_searches: seen.web_searches.max(reported.web_searches),

@@ -93,10 +93,11 @@ pub fn affordable_output(
     affordable.min(most)
 }
 
-/// What the body's text can cost as input by its bytes, over all turns.
-pub fn text_cost(price: &Price, demand: &Demand, inputs: BoundInputs) -> Money {
-    let tokens = text_bytes(demand).saturating_mul(turns(demand, inputs).prompts);
-    let rates = dearest_rates(price, demand.tier, inputs.project_tier, text_bytes(demand));
+/// What the text's bytes and the known context can cost as input, over all turns.
+pub fn loose_cost(price: &Price, demand: &Demand, inputs: BoundInputs) -> Money {
+    let first = text_bytes(demand).saturating_add(inputs.context_tokens.unwrap_or(0));
+    let rates = dearest_rates(price, demand.tier, inputs.project_tier, first);
+    let tokens = first.saturating_mul(turns(demand, inputs).prompts);
     Money::from_pico_rounded_up(times(tokens, input_rate(&rates, demand)))
 }
 

@@ -77,6 +77,13 @@ fn dearest_container(tools: &ToolDemand) -> u64 {
     session_pico(tools.containers.iter().map(memory).max().unwrap_or_default())
 }
 
+/// What a container costs in some seconds of its life, by the minute's share of a
+/// session of twenty minutes.
+pub fn container_life(memory: ContainerMemory, seconds: i64) -> Money {
+    let minutes = (i128::from(seconds.max(0)) + 59) / 60;
+    Money::from_pico_rounded_up(i128::from(session_pico(memory)) * minutes / 20)
+}
+
 /// A session of twenty minutes, by memory (OpenAI's pricing page).
 pub(crate) fn session_pico(memory: ContainerMemory) -> u64 {
     match memory {

@@ -20,7 +20,7 @@ use crate::ledger::denial::Denial;
 use crate::ledger::entry::Attribution;
 use crate::ledger::waiting::Turn;
 use crate::openai::endpoint::Metered;
-use crate::pricing::bound::{BoundInputs, affordable_output, bound, reads_unseen, text_cost};
+use crate::pricing::bound::{BoundInputs, affordable_output, bound, loose_cost, reads_unseen};
 use crate::pricing::count::Encoding;
 use crate::pricing::plan::Policy;
 use crate::pricing::sheet::Price;
@@ -171,14 +171,14 @@ impl Attempt<'_> {
         Admitted { reservation, inputs, clamped_output, clamped_calls }
     }
 
-    /// Whether the text's bytes would hold a good part of what is left.
+    /// Whether the text's bytes or the context would hold a good part of what is left.
     fn holds_much(&self) -> bool {
         let Candidate { price, demand, client_cap, .. } = *self.candidate;
         let Some(left) = self.headroom(client_cap).cost else { return false };
         let part = left.nano() / COUNTED_PART;
         let unseen =
             || reads_unseen(price, demand, self.inputs) && self.bound(self.inputs).cost.nano() > part;
-        text_cost(price, demand, self.inputs).nano() > part || unseen()
+        loose_cost(price, demand, self.inputs).nano() > part || unseen()
     }
 
     fn headroom(&self, client_cap: Option<Money>) -> Headroom {

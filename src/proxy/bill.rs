@@ -117,7 +117,7 @@ impl Bill {
         }
         if answer.failed_at_once() {
             let note = Some("it failed before any output");
-            return reservation.release(Ending { note, ..self.ending(answer, of) });
+            return reservation.release(Ending { note, ..ending(answer, of) });
         }
         let hold = reservation.hold();
         let ended_well = answer.outcome == Outcome::Completed;
@@ -158,7 +158,7 @@ impl Bill {
             self.cost(answer, hold.tier, &usage).0
         };
         let note = Some("it did not end well and reported no usage");
-        let ending = Ending { cost: known, tier: hold.tier, note, ..self.ending(answer, of) };
+        let ending = Ending { cost: known, tier: hold.tier, note, ..ending(answer, of) };
         reservation.assume(ending)
     }
 
@@ -183,17 +183,7 @@ impl Bill {
         let tier = self.served_tier(answer);
         let (cost, tool_fees) = self.cost(answer, tier, &usage);
         tokens += usage.tools.image;
-        reservation.settle(basis, Ending { cost, tool_fees, tokens, tier, ..self.ending(answer, of) })
-    }
-
-    /// What is known of an ending beside its cost.
-    fn ending(&self, answer: &Answer, of: Exchange) -> Ending {
-        Ending {
-            served_model: answer.model.as_deref().map(Into::into),
-            object_id: answer.object_id.clone(),
-            is_at_output_bound: answer.is_at_output_bound,
-            ..of.ending()
-        }
+        reservation.settle(basis, Ending { cost, tool_fees, tokens, tier, ..ending(answer, of) })
     }
 
     /// The hosted tools that are billed: what the answer tells of them, and what it
@@ -244,5 +234,15 @@ impl Bill {
         answer
             .tier
             .unwrap_or_else(|| self.asked_tier.map_or(self.default_tier, |asked| asked.max(Tier::Standard)))
+    }
+}
+
+/// What is known of an ending beside its cost.
+fn ending(answer: &Answer, of: Exchange) -> Ending {
+    Ending {
+        served_model: answer.model.as_deref().map(Into::into),
+        object_id: answer.object_id.clone(),
+        is_at_output_bound: answer.is_at_output_bound,
+        ..of.ending()
     }
 }

@@ -82,7 +82,9 @@ impl Counter<'_> {
         if let Some(encoding) = of.encoding {
             inputs.text_tokens = text(of, encoding, limit).await;
         }
-        let unseen = bound::reads_unseen(of.price, of.demand, *inputs);
+        // What is known of stored context is the most that it may be.
+        let unseen = bound::reads_unseen(of.price, of.demand, *inputs)
+            || inputs.context_tokens.is_some_and(|context| context > 0);
         let body = match of.endpoint {
             Metered::Responses | Metered::Compact if unseen || of.encoding.is_none() => whole(of.body),
             Metered::Chat | Metered::Completions | Metered::Embeddings if of.encoding.is_none() => {

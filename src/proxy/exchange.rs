@@ -13,12 +13,14 @@ use tokio_util::task::TaskTracker;
 
 use crate::domain::Money;
 use crate::guard::{Ending, Guard, Reservation, Settled};
+use crate::ledger::entry::Basis;
 use crate::openai::endpoint::Metered;
 use crate::openai::sse::{self, Hide};
-use crate::openai::usage::{self, Outcome};
+use crate::openai::usage;
 use crate::proxy::bill::{Bill, Exchange};
 use crate::proxy::body::{self, Answer, Bounds};
 use crate::proxy::headers;
+use crate::proxy::record::Recording;
 use crate::proxy::refuse::Refusal;
 use crate::proxy::tap::{Manner, Tap};
 use crate::proxy::visit::Visit;
@@ -60,15 +62,18 @@ pub struct Metering {
     pub hosted_calls_max: Option<u64>,
     /// Headers to put on the answer.
     pub extra: HeaderMap,
+    /// What is recorded of what the answer makes at upstream.
+    pub recording: Option<Box<Recording>>,
 }
 
-/// Sends a request that isn't billed, and passes the answer on unseen.
+/// Sends a request that isn't billed but for what was held for it, and gives the
+/// answer as it comes.
 pub async fn unbilled(
     upstream: &Upstream,
     outgoing: Outgoing,
     mut reservation: Reservation,
     mut visit: Visit,
-) -> Result<Response<Answer>, (Refusal, Visit)> {
+) -> Result<(Response<AnswerBody>, Visit), (Refusal, Visit)> {
     reservation.mark_sent();
     let answer = match send(upstream, outgoing, &mut visit).await {
         Ok(answer) => answer,
@@ -80,14 +85,15 @@ pub async fn unbilled(
     let (mut head, body) = answer.into_parts();
     let exchange = Exchange::of(head.status.as_u16(), &head.headers);
     if head.status.is_success() {
-        reservation.settle(crate::ledger::entry::Basis::Reported, exchange.ending());
+        let fee = reservation.hold().bound.cost;
+        let basis = if fee > Money::ZERO { Basis::Counted } else { Basis::Reported };
+        reservation.settle(basis, Ending { cost: fee, tool_fees: fee, ..exchange.ending() });
     } else {
         reservation.release(exchange.ending());
     }
     headers::to_client(&mut head.headers);
     visit.status = head.status.as_u16();
-    visit.ended(if head.status.is_success() { "ok" } else { "upstream_error" }, None);
-    Ok(Response::from_parts(head, Answer::Plain(body)))
+    Ok((Response::from_parts(head, body), visit))
 }
 
 /// Sends a metered request, passes the answer on as it comes, and settles it.
@@ -100,12 +106,16 @@ pub async fn metered(
     mut visit: Visit,
     gone: &AtomicBool,
 ) -> Result<Response<Answer>, (Refusal, Visit)> {
-    let Metering { mut reservation, bill, hide_usage, cut_at_tokens, hosted_calls_max, extra } = metering;
+    let Metering { mut reservation, bill, hide_usage, cut_at_tokens, hosted_calls_max, extra, recording } =
+        metering;
     reservation.mark_sent();
     let answer = match send(upstream, outgoing, &mut visit).await {
         Ok(answer) => answer,
         Err((error, refusal)) => {
             end_unanswered(reservation, &error);
+            if let Some(recording) = recording.filter(|_| !error.sent) {
+                recording.refused();
+            }
             return Err((refusal, visit));
         }
     };
@@ -116,6 +126,9 @@ pub async fn metered(
     head.headers.extend(extra);
     visit.status = head.status.as_u16();
     if !head.status.is_success() {
+        if let Some(recording) = recording.filter(|_| !head.status.is_server_error()) {
+            recording.refused();
+        }
         let failed = Unserved { reservation, exchange, visit, idle: manner.idle };
         return failed.pass_on(head, body).await;
     }
@@ -132,16 +145,19 @@ pub async fn metered(
         head.headers.remove(header::CONTENT_LENGTH);
         let (clock, metrics) = (Arc::clone(guard.clock()), Arc::clone(guard.metrics()));
         let manner = Manner { cut_at_tokens, hosted_calls_max, ..manner };
-        let tap = Tap::new(body, sse, reservation, bill, exchange, visit, clock, metrics, manner);
+        let tap = Tap::new(body, sse, reservation, bill, exchange, visit, clock, metrics, manner, recording);
         return Ok(Response::from_parts(head, Answer::Tapped(Box::new(tap))));
     }
     let whole = whole(body, reservation, bill, exchange, manner.idle, gone).await;
-    let (bytes, said, settled) = match whole {
+    let (bytes, answer, settled) = match whole {
         Ok(whole) => whole,
         Err(refusal) => return Err((refusal, visit)),
     };
+    if let Some(recorded) = recording.and_then(|recording| recording.over(&answer)) {
+        recorded.await;
+    }
     cost_headers(&mut head.headers, settled);
-    visit.ended(said.label(gone.load(Ordering::Relaxed)), Some(settled.cost));
+    visit.ended(answer.outcome.label(gone.load(Ordering::Relaxed)), Some(settled.cost));
     Ok(Response::from_parts(head, Answer::whole(bytes)))
 }
 
@@ -194,7 +210,7 @@ async fn whole(
     mut exchange: Exchange,
     idle: Duration,
     gone: &AtomicBool,
-) -> Result<(Bytes, Outcome, Settled), Refusal> {
+) -> Result<(Bytes, usage::Answer, Settled), Refusal> {
     let bytes = match body::read(body, Bounds::answer(ANSWER_BYTES_MAX, idle)).await {
         Ok(bytes) => bytes,
         Err(error) => {
@@ -213,7 +229,7 @@ async fn whole(
             bill.count_output(&String::from_utf8_lossy(&bytes))
         }
     });
-    Ok((bytes, answer.outcome, settled))
+    Ok((bytes, answer, settled))
 }
 
 async fn send(

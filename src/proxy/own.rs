@@ -27,6 +27,13 @@ const NO_LIMIT_USD: f64 = 100_000_000.0;
 /// Grants named one by one, the newest.
 const GRANTS_SHOWN: usize = 100;
 
+/// The answer at the address itself.
+pub(super) const ROOT: &str = concat!(
+    r#"{"object":"guard","name":"spendguard","version":""#,
+    env!("CARGO_PKG_VERSION"),
+    r#"","message":"spendguard, a spend guard in front of the OpenAI API. Point OPENAI_BASE_URL at this address with /v1."}"#
+);
+
 /// The longest time that a key's usage is summed up of, in days.
 const USAGE_DAYS_MAX: i64 = 366;
 const DAY_S: i64 = 86_400;
@@ -51,6 +58,7 @@ async fn answer(
 ) -> Result<Bytes, Refusal> {
     let readings = guard.matching(of);
     let body = match own {
+        Own::Root => return Ok(ROOT.into()),
         Own::Me => me(guard, key, &readings),
         Own::BillingSubscription => subscription(&readings),
         Own::BillingUsage => usage(guard, key, query).await?,

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 
-use crate::domain::Demand;
-use crate::domain::demand::{ContainerDemand, ImageQuality, ImageTool, WebSearch};
+use crate::domain::demand::{ContainerDemand, ImageQuality, ImageTool, ToolDemand, WebSearch};
 use crate::domain::tokens::ContainerMemory;
+use crate::domain::{Demand, ObjectKind, ObjectReference};
+use crate::guard::Reservation;
 use crate::ledger::entry::Attribution;
 use crate::openai::endpoint::Metered;
 use crate::openai::request::{self, Edit, Invalid, InvalidKind};
@@ -22,7 +23,8 @@ use crate::proxy::count::Counter;
 use crate::proxy::exchange::Metering;
 use crate::proxy::headers::{self, Wishes};
 use crate::proxy::pace::pace;
-use crate::proxy::refuse::{Levers, Refusal};
+use crate::proxy::record::Recording;
+use crate::proxy::refuse::{Levers, Named, Refusal};
 use crate::proxy::{Proxy, Rules, bounded, rate_headers};
 
 /// The output tokens for each choice that the guard wrote into the request.
@@ -74,7 +76,9 @@ impl Proxy {
         let clampable = !matches!(endpoint, Metered::Compact | Metered::Embeddings);
         let written =
             if is_capped { policy.written(&bounding, demand, clampable) } else { Written::default() };
-        let context_tokens = (!demand.server_context && demand.references.is_empty()).then_some(0);
+        let conversation_tokens = self.check_references(rules, caller, demand).await?;
+        self.find_containers(&mut demand.tools);
+        let context_tokens = self.context_tokens(demand);
         let inputs = policy.inputs(demand, written, context_tokens);
         let mut candidate = Candidate {
             attribution,
@@ -100,12 +104,11 @@ impl Proxy {
         // Where nobody knows how long an answer may be, the bound may not be kept.
         let unbounded = bounding.max_output_tokens.is_none() && demand.output_max.is_none();
         let mut reservation = admitted.reservation;
+        let recording = self.record((endpoint, demand, conversation_tokens), caller, &reservation).await?;
         let cut_at_tokens = (under_money && unbounded).then(|| reservation.hold().bound.output_tokens);
         let mut extra = rate_headers(&paced);
+        extra.extend(written_headers(output_max, clamped_output, admitted.clamped_calls));
         reservation.pace(paced);
-        extra.extend(output_max.map(|tokens| (OUTPUT_BOUND, HeaderValue::from(tokens))));
-        extra.extend(clamped_output.map(|tokens| (CLAMPED_OUTPUT, HeaderValue::from(tokens))));
-        extra.extend(admitted.clamped_calls.map(|calls| (CLAMPED_CALLS, HeaderValue::from(calls))));
         let bill = Bill {
             endpoint,
             sheet: Arc::clone(&rules.sheet),
@@ -125,8 +128,65 @@ impl Proxy {
         let hide_usage = parsed.wants_usage_injected();
         let edit = Edit { include_usage: hide_usage, output_max, tool_calls_max };
         let body = parsed.rewrite(&body, &edit).map_or(body, Bytes::from);
-        let metering = Metering { reservation, bill, hide_usage, cut_at_tokens, hosted_calls_max, extra };
+        let metering =
+            Metering { reservation, bill, hide_usage, cut_at_tokens, hosted_calls_max, extra, recording };
         Ok(Prepared { body, metering })
+    }
+
+    /// Refuses a request that names what is not its project's. Returns what is known
+    /// of the conversation that it adds to.
+    async fn check_references(
+        &self,
+        rules: &Rules,
+        caller: &Caller,
+        demand: &Demand,
+    ) -> Result<Option<u64>, Refusal> {
+        let named = &demand.references;
+        self.check_named(named, Named::InBody, &Self::reach(rules, caller)).await?;
+        let conversation = named.iter().find(|of| of.kind == ObjectKind::Conversation);
+        let known = conversation.and_then(|of| self.guard.objects().lookup(of.kind, &of.id));
+        Ok(known.and_then(|known| known.context_tokens))
+    }
+
+    /// The most tokens that the objects a request names add to its context; `None`
+    /// if that is not known.
+    fn context_tokens(&self, demand: &Demand) -> Option<u64> {
+        if demand.server_context {
+            return None;
+        }
+        let context = |of: &ObjectReference| match of.kind {
+            ObjectKind::Response | ObjectKind::Conversation | ObjectKind::Item => {
+                self.guard.objects().lookup(of.kind, &of.id)?.context_tokens
+            }
+            // Files are parts of their own, and tools bring what they find in the others.
+            ObjectKind::ChatCompletion
+            | ObjectKind::File
+            | ObjectKind::VectorStore
+            | ObjectKind::Container
+            | ObjectKind::Batch
+            | ObjectKind::Skill => Some(0),
+        };
+        demand.references.iter().try_fold(0_u64, |sum, of| Some(sum.saturating_add(context(of)?)))
+    }
+
+    /// Puts the memory of the containers that are known in the place of their ids.
+    fn find_containers(&self, tools: &mut ToolDemand) {
+        for container in &mut tools.containers {
+            let ContainerDemand::Existing(id) = container else { continue };
+            let known = self.guard.objects().lookup(ObjectKind::Container, id);
+            if let Some(memory) = known.and_then(|known| known.container_memory) {
+                *container = ContainerDemand::Made(memory);
+            }
+        }
+    }
+
+    async fn record(
+        &self,
+        (endpoint, demand, held_for): (Metered, &Demand, Option<u64>),
+        caller: &Caller,
+        reservation: &Reservation,
+    ) -> Result<Option<Box<Recording>>, Refusal> {
+        Recording::begin(&self.guard, &caller.key, endpoint, (demand, held_for), reservation).await
     }
 
     /// Whether the key and its project may use the model, and the one that the image tool runs.
@@ -171,6 +231,17 @@ impl Proxy {
             priced_as: price.map(|price| Arc::clone(&price.id)),
         }
     }
+}
+
+/// What the answer's head says of bounds that were written into the request.
+fn written_headers(
+    output_max: Option<u64>,
+    clamped_output: Option<u64>,
+    clamped_calls: Option<u64>,
+) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
+    let written =
+        [(OUTPUT_BOUND, output_max), (CLAMPED_OUTPUT, clamped_output), (CLAMPED_CALLS, clamped_calls)];
+    written.into_iter().filter_map(|(name, value)| Some((name, HeaderValue::from(value?))))
 }
 
 fn reads_more(demand: &Demand) -> bool {

@@ -6,17 +6,19 @@
 mod denied;
 mod edge;
 mod levers;
+mod missing;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 
-use crate::domain::Limit;
+use crate::domain::{Limit, ObjectReference};
 use crate::guard::Refused;
 use crate::ledger::denial::Denial;
 use crate::openai::refusal::ErrorBody;
 use crate::throttle::{RateLeft, Throttled};
 
 pub use self::edge::Edge;
+pub use self::missing::Named;
 
 const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 const LIMIT: HeaderName = HeaderName::from_static("x-spendguard-limit");
@@ -76,6 +78,12 @@ pub enum Refusal {
     FieldNotAllowed(String, Option<&'static str>),
     /// The key may not use the model.
     ModelNotAllowed(String),
+    /// An object that it names is not there, or another project's.
+    ObjectNotFound(ObjectReference, Named),
+    /// The model that its path names is not there, or not for the key.
+    NoSuchModel(String),
+    /// A conversation grew while the request on it was admitted.
+    ConversationChanged,
     /// The model has no price, and a dollar limit applies.
     NotPriced(String),
     /// The request can't be understood.
@@ -101,6 +109,7 @@ pub enum Refusal {
 }
 
 const NO_KEY: &str = "You didn't provide an API key. Send it as 'Authorization: Bearer KEY'.";
+
 struct Answer {
     status: StatusCode,
     message: String,
@@ -142,7 +151,9 @@ impl Refusal {
             Self::NoKey | Self::BadKey(_) | Self::AdminToken => "invalid_api_key",
             Self::Edge(edge) => edge.reason(),
             Self::EndpointNotAllowed(_) | Self::FieldNotAllowed(..) => "endpoint_not_allowed",
-            Self::ModelNotAllowed(_) => "model_not_found",
+            Self::ModelNotAllowed(_) | Self::NoSuchModel(_) => "model_not_found",
+            Self::ObjectNotFound(..) => "object_not_found",
+            Self::ConversationChanged => "conversation_locked",
             Self::NotPriced(_) => "model_not_priced",
             Self::Invalid(..) | Self::TooSlow => "invalid_request",
             Self::TooLarge(_) => "too_large",
@@ -177,6 +188,9 @@ impl Refusal {
             | Self::Edge(_)
             | Self::FieldNotAllowed(..)
             | Self::ModelNotAllowed(_)
+            | Self::ObjectNotFound(..)
+            | Self::NoSuchModel(_)
+            | Self::ConversationChanged
             | Self::NotPriced(_)
             | Self::Invalid(..)
             | Self::TooLarge(_)
@@ -243,6 +257,9 @@ impl Refusal {
                 None,
                 format!("This key does not have access to model `{model}`."),
             ),
+            Self::ObjectNotFound(of, named) => missing::answer(of, *named),
+            Self::NoSuchModel(model) => missing::model(model),
+            Self::ConversationChanged => conversation_changed(),
             Self::NotPriced(model) => client(
                 StatusCode::FORBIDDEN,
                 Some("model_not_priced"),
@@ -289,6 +306,14 @@ fn server(status: StatusCode, code: &'static str, message: &str) -> Answer {
         code: Some(code),
         headers: HeaderMap::new(),
     }
+}
+
+fn conversation_changed() -> Answer {
+    let message =
+        "Another process is currently operating on this conversation. Please retry in a few seconds.";
+    let mut answer = client(StatusCode::CONFLICT, Some("conversation_locked"), None, message.to_owned());
+    retry(&mut answer.headers, true, Some(1));
+    answer
 }
 
 fn unwritable() -> Answer {

@@ -13,12 +13,22 @@ use crate::openai::endpoint::{self, Endpoint};
 use crate::proxy::auth::Caller;
 use crate::proxy::body::Answer;
 use crate::proxy::refuse::{Edge, Refusal};
-use crate::proxy::{Rules, bounded, headers, query};
+use crate::proxy::{Rules, bounded, headers, own, query};
 
 /// The longest name of a deployment, in bytes.
 const DEPLOYMENT_BYTES_MAX: usize = 256;
 const AZURE: &str = "/openai";
 const DEPLOYMENTS: &str = "/deployments/";
+
+/// What a person or a probe is told at the address itself, without a key.
+pub fn root(method: &Method, path: &str) -> Option<Response<Answer>> {
+    if *method != Method::GET || path != "/" {
+        return None;
+    }
+    let mut response = Response::new(Answer::whole(Bytes::from_static(own::ROOT.as_bytes())));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    Some(response)
+}
 
 /// What answers a balancer's question, which needs no key.
 pub fn health(method: &Method, path: &str, is_ready: impl FnOnce() -> bool) -> Option<Response<Answer>> {
@@ -91,9 +101,7 @@ pub fn classified(rules: &Rules, method: &Method, path: &str) -> Result<Endpoint
     if endpoint::is_misspelt(method, path) {
         return Err(Refusal::Edge(Edge::InvalidUrl(format!("{method} {}", bounded(path)))));
     }
-    let allowed = |(known, wanted): &(Method, String)| {
-        known == method && endpoint::canonical(wanted) == endpoint::canonical(path)
-    };
+    let allowed = |(known, pattern): &(Method, String)| known == method && endpoint::is_of(pattern, path);
     if rules.allowed.iter().any(allowed) { Ok(Endpoint::Free("allowed")) } else { Ok(Endpoint::Refused) }
 }
 

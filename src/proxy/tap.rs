@@ -26,6 +26,7 @@ use crate::openai::refusal::{ErrorBody, stream_cut_chat, stream_cut_responses};
 use crate::openai::sse;
 use crate::proxy::bill::{Bill, Exchange};
 use crate::proxy::body::AnswerError;
+use crate::proxy::record::{Recorded, Recording};
 use crate::proxy::visit::Visit;
 use crate::upstream::AnswerBody;
 
@@ -56,6 +57,20 @@ pub struct Tap {
     last_frame: Duration,
     clock: Arc<Clock>,
     manner: Manner,
+    /// Events that name an object, which may pass when it is recorded.
+    held_back: Option<HeldBack>,
+}
+
+/// Events, and what they wait for.
+struct HeldBack {
+    events: Bytes,
+    recorded: Recorded,
+}
+
+impl std::fmt::Debug for HeldBack {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HeldBack").field("bytes", &self.events.len()).finish_non_exhaustive()
+    }
 }
 
 /// A stream while it lasts.
@@ -67,6 +82,7 @@ struct State {
     next_look: u64,
     /// Until the hold has ended.
     account: Option<Account>,
+    recording: Option<Box<Recording>>,
 }
 
 /// What ends with the hold.
@@ -108,17 +124,21 @@ impl Tap {
         clock: Arc<Clock>,
         metrics: Arc<Metrics>,
         manner: Manner,
+        recording: Option<Box<Recording>>,
     ) -> Self {
         let open = Open::new(metrics);
         let account = Some(Account { reservation, bill, exchange, visit });
-        let state = State { upstream, sse, open, next_look: LOOK_EVERY_BYTES, account };
+        let state = State { upstream, sse, open, next_look: LOOK_EVERY_BYTES, account, recording };
         let idle = Box::pin(tokio::time::sleep(manner.idle));
-        Self { state: Some(state), idle, last_frame: clock.running(), clock, manner }
+        Self { state: Some(state), idle, last_frame: clock.running(), clock, manner, held_back: None }
     }
 
     /// The next frame for the client.
     pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
         loop {
+            if let Some(events) = std::task::ready!(self.poll_held_back(cx)) {
+                return Poll::Ready(Some(Ok(Frame::data(events))));
+            }
             let Some(state) = self.state.as_mut() else { return Poll::Ready(None) };
             match Pin::new(&mut state.upstream).poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => {
@@ -126,12 +146,15 @@ impl Tap {
                     let Ok(part) = frame.into_data() else { continue };
                     state.note_first_byte();
                     let out = state.sse.feed(part);
+                    let recorded = state.records();
                     if state.sse.is_accountable() {
                         state.settle();
                     } else if let Some(cut) = state.outgrows(&self.manner) {
                         return Poll::Ready(self.cut(&out, cut));
                     }
-                    if !out.is_empty() {
+                    if let Some(recorded) = recorded {
+                        self.held_back = Some(HeldBack { events: out, recorded });
+                    } else if !out.is_empty() {
                         return Poll::Ready(Some(Ok(Frame::data(out))));
                     }
                 }
@@ -154,6 +177,16 @@ impl Tap {
                 }
             }
         }
+    }
+
+    /// What was held back until an object was recorded, once it is.
+    fn poll_held_back(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        if let Some(held_back) = &mut self.held_back {
+            std::task::ready!(held_back.recorded.as_mut().poll(cx));
+        }
+        Poll::Ready(
+            self.held_back.take().map(|held_back| held_back.events).filter(|events| !events.is_empty()),
+        )
     }
 
     /// Whether the stream has been silent for too long. The timer is moved only
@@ -224,6 +257,12 @@ impl State {
         }
     }
 
+    /// Takes up the objects that the stream has named.
+    fn records(&mut self) -> Option<Recorded> {
+        let sse = &self.sse;
+        self.recording.as_mut()?.heard(sse.is_done(), || sse.answer())
+    }
+
     fn outgrows(&mut self, manner: &Manner) -> Option<Cut> {
         let account = self.account.as_ref()?;
         if manner.hosted_calls_max.is_some_and(|most| self.sse.hosted_calls() > most) {
@@ -240,6 +279,9 @@ impl State {
     /// Ends the hold by what the stream has told, if it hasn't ended.
     fn settle(&mut self) {
         let Some(account) = self.account.take() else { return };
+        if let Some(recording) = self.recording.take() {
+            drop(recording.over(&self.sse.answer()));
+        }
         let Account { reservation, bill, exchange, mut visit } = account;
         let sse = &self.sse;
         let answer = sse.answer();

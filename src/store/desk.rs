@@ -15,7 +15,8 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use crate::domain::limit::Unit;
 use crate::ledger::entry::{Amounts, Crossing, Entry, Hold};
 use crate::store::days;
-use crate::store::group::{OpenBatches, commit};
+use crate::store::group::{Group, OpenBatches, commit};
+use crate::store::objects::ObjectChange;
 use crate::store::rollup::RollupKey;
 use crate::store::schema::VERSION;
 
@@ -29,13 +30,21 @@ const BUSY_MAX: Duration = Duration::from_millis(50);
 
 pub(super) type Job = Box<dyn FnOnce(&mut Connection) + Send>;
 
-/// A hold, and who is to be told whether it is in the database. It is followed
-/// by the ending that owns the slot.
+/// What a request may wait for, and where to say whether it is in the database.
 pub(super) struct Waiting {
-    pub(super) hold: Arc<Hold>,
+    pub(super) what: Pending,
     pub(super) written: oneshot::Sender<bool>,
-    /// Whether it was queued among the facts, not ahead of them.
-    pub(super) leans: bool,
+}
+
+pub(super) enum Pending {
+    /// A hold. It is followed by the ending that owns the slot.
+    Hold {
+        hold: Arc<Hold>,
+        /// Whether it was queued among the facts, not ahead of them.
+        leans: bool,
+    },
+    /// What an open request has learned of objects: a few records for each.
+    Objects(Vec<ObjectChange>),
 }
 
 /// An entry, with the thresholds it crossed; a crossing is written once,
@@ -111,6 +120,8 @@ pub(super) struct Desk {
     backlog: Vec<Fact>,
     /// The same of thresholds; when they are written among facts changes nothing.
     passed: Vec<Passed>,
+    /// The same of objects, in their order.
+    objects: Vec<ObjectChange>,
     /// Holds that could not be written; their releases need not be either.
     refused: HashSet<u64>,
     healthy: bool,
@@ -124,8 +135,8 @@ impl Desk {
     ) -> rusqlite::Result<Self> {
         db.busy_timeout(BUSY_MAX)?;
         let (open, summed) = (OpenBatches::default(), days::end(&db)?);
-        let (backlog, passed, refused) = (Vec::new(), Vec::new(), HashSet::new());
-        Ok(Self { db, observer, open, summed, freed, backlog, passed, refused, healthy: true })
+        let (backlog, passed, objects, refused) = (Vec::new(), Vec::new(), Vec::new(), HashSet::new());
+        Ok(Self { db, observer, open, summed, freed, backlog, passed, objects, refused, healthy: true })
     }
 
     /// Hands out the connection.
@@ -135,7 +146,7 @@ impl Desk {
 
     /// Whether there is nothing that could not be written.
     pub(super) fn is_clear(&self) -> bool {
-        self.backlog.is_empty() && self.passed.is_empty()
+        self.backlog.is_empty() && self.passed.is_empty() && self.objects.is_empty()
     }
 
     /// Whether the last attempt to write succeeded.
@@ -162,7 +173,7 @@ impl Desk {
                     self.commit(&mut holds, &mut facts);
                     // It counts on what came before it. Dropped, it tells its
                     // asker that the ledger can't be written.
-                    if facts.is_empty() && self.passed.is_empty() {
+                    if facts.is_empty() && self.passed.is_empty() && self.objects.is_empty() {
                         job(&mut self.db);
                         // Of what can't be read, everything is taken to be behind it.
                         let all = |_| RollupKey { start_s: i64::MAX, ..RollupKey::default() };
@@ -181,11 +192,12 @@ impl Desk {
         if !self.refused.is_empty() {
             facts.retain(|fact| !self.refused.remove(&fact.entry.id));
         }
-        if holds.is_empty() && facts.is_empty() && self.passed.is_empty() {
+        if holds.is_empty() && facts.is_empty() && self.passed.is_empty() && self.objects.is_empty() {
             return;
         }
         self.observer.committing();
-        let written = commit(&self.db, &self.summed, holds, facts, &self.passed, &mut self.open);
+        let group = Group { holds, facts, passed: &self.passed, objects: &self.objects };
+        let written = commit(&self.db, &self.summed, &group, &mut self.open);
         self.note(written.as_ref().err());
         if let Ok(crossed) = &written {
             self.observer.committed();
@@ -194,14 +206,20 @@ impl Desk {
             }
             facts.clear();
             self.passed.clear();
+            self.objects.clear();
             if let Some(freed) = freed {
                 self.freed.note(freed);
             }
-        } else {
-            self.refused.extend(holds.iter().map(|waiting| waiting.hold.id));
         }
-        for waiting in holds.drain(..) {
-            let _ = waiting.written.send(written.is_ok());
+        for Waiting { what, written: tell } in holds.drain(..) {
+            if written.is_err() {
+                match what {
+                    Pending::Hold { hold, .. } => drop(self.refused.insert(hold.id)),
+                    // Upstream has made them, whether that can be written or not.
+                    Pending::Objects(changes) => self.objects.extend(changes),
+                }
+            }
+            let _ = tell.send(written.is_ok());
         }
     }
 

@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, HashSet};
 use rusqlite::{Connection, params};
 
 use crate::ledger::calendar::Windows;
-use crate::ledger::entry::{Crossing, Entry, Kind};
+use crate::ledger::entry::{Crossing, Entry, Hold, Kind};
 use crate::store::codec::json_text;
 use crate::store::days;
-use crate::store::desk::{Fact, Passed, Waiting};
+use crate::store::desk::{Fact, Passed, Pending, Waiting};
+use crate::store::objects::{self, ObjectChange};
 use crate::store::rollup::{RollupKey, RollupSums};
 use crate::store::rows::{HoldRow, insert_entry, int, tags_text};
 
@@ -33,17 +34,24 @@ impl OpenBatches {
     }
 }
 
+/// What is written in one transaction.
+pub(super) struct Group<'a> {
+    pub(super) holds: &'a [Waiting],
+    pub(super) facts: &'a [Fact],
+    pub(super) passed: &'a [Passed],
+    /// Objects that could not be written before.
+    pub(super) objects: &'a [ObjectChange],
+}
+
 /// Writes all in one transaction; `summed` is where the sums of days end.
 /// Returns which crossings are new.
 pub(super) fn commit(
     db: &Connection,
     summed: &RollupKey,
-    holds: &[Waiting],
-    facts: &[Fact],
-    passed: &[Passed],
+    group: &Group<'_>,
     open: &mut OpenBatches,
 ) -> rusqlite::Result<Vec<Crossing>> {
-    let (changes, crossed) = in_transaction(db, || write(db, summed, holds, facts, passed, open))?;
+    let (changes, crossed) = in_transaction(db, || write(db, summed, group, open))?;
     changes.note(open);
     Ok(crossed)
 }
@@ -66,18 +74,20 @@ fn in_transaction<T>(db: &Connection, work: impl FnOnce() -> rusqlite::Result<T>
 fn write(
     db: &Connection,
     summed: &RollupKey,
-    holds: &[Waiting],
-    facts: &[Fact],
-    passed: &[Passed],
+    group: &Group<'_>,
     open: &OpenBatches,
 ) -> rusqlite::Result<(HoldChanges, Vec<Crossing>)> {
     let mut changes = HoldChanges::default();
     let mut rollups: BTreeMap<RollupKey, RollupSums> = BTreeMap::new();
     let mut crossed = Vec::new();
-    for waiting in holds {
-        changes.open(waiting)?;
+    objects::write(db, group.objects)?;
+    for waiting in group.holds {
+        match &waiting.what {
+            Pending::Hold { hold, leans } => changes.open(hold, *leans)?,
+            Pending::Objects(learned) => objects::write(db, learned)?,
+        }
     }
-    for Fact { entry, crossings, .. } in facts {
+    for Fact { entry, crossings, .. } in group.facts {
         let tags = tags_text(&entry.attribution.tags)?;
         insert_entry(db, entry, &tags)?;
         if matches!(entry.kind, Kind::Settle | Kind::Release) {
@@ -88,7 +98,7 @@ fn write(
         }
         crossed.extend(insert_crossings(db, crossings)?);
     }
-    for Passed { crossings, .. } in passed {
+    for Passed { crossings, .. } in group.passed {
         crossed.extend(insert_crossings(db, crossings)?);
     }
     for (key, sums) in &rollups {
@@ -128,10 +138,10 @@ struct HoldChanges {
 }
 
 impl HoldChanges {
-    fn open(&mut self, Waiting { hold, leans, .. }: &Waiting) -> rusqlite::Result<()> {
+    fn open(&mut self, hold: &Hold, leans: bool) -> rusqlite::Result<()> {
         let mut line = json_text(&HoldRow::of(hold))?;
         line.push('\n');
-        if *leans {
+        if leans {
             self.single.push((hold.id, line));
             return Ok(());
         }

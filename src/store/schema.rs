@@ -2,18 +2,24 @@
 
 use rusqlite::{Connection, Transaction};
 
+use crate::store::objects;
 use crate::store::rollup::{self, Table};
 
 /// The version this code reads and writes, kept in `PRAGMA user_version`.
-pub(crate) const VERSION: i64 = 4;
+pub(crate) const VERSION: i64 = 5;
 
 /// What brings a database from each version to the next.
-const STEPS: [&[&str]; 4] =
-    [&[TABLES], &[ALERTS, ORGANIZATION], &[CREDIT, SETTING, DAYS, MAIL], &[PRUNED, CORRECTIONS, DIGEST]];
+const STEPS: [&[&str]; 5] = [
+    &[TABLES],
+    &[ALERTS, ORGANIZATION],
+    &[CREDIT, SETTING, DAYS, MAIL],
+    &[PRUNED, CORRECTIONS, DIGEST],
+    &[objects::TABLES],
+];
 
 /// Every table is append-only but for `api_key`, `project` and `limit_rule`
-/// (an operator's settings), and `hold_batch` (emptied as its holds end). Old rows
-/// of `entry` are pruned if operators say so.
+/// (an operator's settings), `hold_batch` (emptied as its holds end), `object` and
+/// `object_item` (what upstream keeps). Old rows of `entry` are pruned if operators say so.
 const TABLES: &str = "
 CREATE TABLE entry (
     id INTEGER PRIMARY KEY,
@@ -309,7 +315,7 @@ CREATE TABLE pruned (
 ";
 
 /// The tables without which a database is no ledger, and the version each is of.
-pub(crate) const NEEDED: [(i64, &str); 18] = [
+pub(crate) const NEEDED: [(i64, &str); 20] = [
     (1, "entry"),
     (1, "hold_batch"),
     (1, "crossing"),
@@ -328,6 +334,8 @@ pub(crate) const NEEDED: [(i64, &str); 18] = [
     (3, "rollup_day_user"),
     (3, "rollup_day_span"),
     (4, "pruned"),
+    (5, "object"),
+    (5, "object_item"),
 ];
 
 /// Creates the tables of a new database, all or none.

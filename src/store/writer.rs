@@ -18,8 +18,9 @@ use rusqlite::Connection;
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::ledger::entry::{Amounts, Crossing, Entry, Hold};
-use crate::store::desk::{Desk, Fact, Job, Observer, Passed, Record, Slot, Waiting, WrittenFreed};
+use crate::store::desk::{Desk, Fact, Job, Observer, Passed, Pending, Record, Slot, Waiting, WrittenFreed};
 use crate::store::handover::Handover;
+use crate::store::objects::ObjectChange;
 use crate::store::queue::Call;
 use crate::store::{Durability, Store, StoreError, checkpoint};
 
@@ -48,7 +49,7 @@ pub(super) struct Shared {
     store: Store,
 }
 
-/// A hold on its way into the database.
+/// A hold or an object on its way into the database.
 #[derive(Debug)]
 pub struct Written {
     answer: oneshot::Receiver<bool>,
@@ -137,7 +138,7 @@ impl Writer {
     /// them or after them: a crash that lost them would lose it too.
     pub fn push_hold(&self, hold: Arc<Hold>, leans: bool) -> Written {
         let (written, answer) = oneshot::channel();
-        let waiting = Waiting { hold, written, leans };
+        let waiting = Waiting { what: Pending::Hold { hold, leans }, written };
         let queue = &self.shared.handover.queue;
         // Where a commit is cheap, who waits for it makes it.
         let is_own = !leans && !self.shared.waits_for_disk();
@@ -146,6 +147,18 @@ impl Writer {
         } else {
             queue.push_hold(waiting, if is_own { Call::None } else { Call::Now });
         }
+        Written { answer, is_own }
+    }
+
+    /// Queues what was learned of objects. It shares the next commit of holds; who
+    /// waits for it with [`Writer::written`] makes that commit, as for a hold. It is
+    /// written in the end even if the answer says that it can't be now.
+    pub fn push_objects(&self, changes: Vec<ObjectChange>) -> Written {
+        let (written, answer) = oneshot::channel();
+        let is_own = !self.shared.waits_for_disk();
+        let call = if is_own { Call::Soon } else { Call::Now };
+        let waiting = Waiting { what: Pending::Objects(changes), written };
+        self.shared.handover.queue.push_hold(waiting, call);
         Written { answer, is_own }
     }
 
@@ -171,8 +184,8 @@ impl Writer {
         self.shared.handover.queue.push(Record::Passed(passed), Call::Now);
     }
 
-    /// Waits until a hold that was queued is in the database; `false` if it
-    /// can't be written.
+    /// Waits until a hold or an object that was queued is in the database; `false`
+    /// if it can't be written.
     pub async fn written(&self, hold: Written) -> bool {
         if hold.is_own {
             // What else is ready on this thread gets to queue its own.

@@ -31,6 +31,7 @@ mod limits;
 mod lists;
 mod metering;
 mod network;
+mod objects;
 mod openapi;
 mod operators;
 mod organization;

@@ -78,7 +78,10 @@ impl<'a> Content<'a> {
                 self.server_context |= node.id.value().is_some();
             }
             "reasoning" | "compaction" => {
-                self.server_context |= node.encrypted_content.value().is_none();
+                if node.encrypted_content.value().is_none() {
+                    self.server_context = true;
+                    self.references.add(ObjectKind::Item, node.id);
+                }
             }
             kind if TEXT_KINDS.contains(&kind) => {}
             _ => self.opaque += 1,

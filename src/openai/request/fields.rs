@@ -43,6 +43,8 @@ pub(super) struct Body<'a> {
     #[serde(borrow)]
     pub(super) background: Raw<'a>,
     #[serde(borrow)]
+    pub(super) store: Raw<'a>,
+    #[serde(borrow)]
     pub(super) previous_response_id: Raw<'a>,
     #[serde(borrow)]
     pub(super) conversation: Raw<'a>,

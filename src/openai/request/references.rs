@@ -4,6 +4,8 @@
 //! and what it brings into the context can be bounded. A value that is not a
 //! string is left to upstream, which refuses it.
 
+use std::borrow::Cow;
+
 use serde::Deserialize;
 
 use crate::domain::{ObjectKind, ObjectReference};
@@ -24,7 +26,13 @@ pub(super) struct References {
 impl References {
     /// Adds the id that `raw` holds, if it is a string.
     pub(super) fn add(&mut self, kind: ObjectKind, raw: Raw<'_>) {
-        let Some(id) = raw.string() else { return };
+        if let Some(id) = raw.string() {
+            self.add_id(kind, id);
+        }
+    }
+
+    /// Adds an id.
+    pub(super) fn add_id(&mut self, kind: ObjectKind, id: Cow<'_, str>) {
         if id.len() > ID_BYTES_MAX {
             self.problem.get_or_insert_with(|| format!("an id is longer than {ID_BYTES_MAX} bytes"));
         } else if self.found.len() == REFERENCES_MAX {
@@ -81,7 +89,9 @@ struct Named<'a> {
 /// All references of a body, or why it is refused.
 pub(super) fn all(parts: [References; 3]) -> Result<Vec<ObjectReference>, String> {
     let mut sum = References::default();
-    parts.into_iter().for_each(|part| sum.merge(part));
+    for part in parts {
+        sum.merge(part);
+    }
     match sum.problem {
         None if sum.found.len() > REFERENCES_MAX => {
             Err(format!("it names more than {REFERENCES_MAX} objects"))

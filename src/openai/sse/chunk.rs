@@ -94,16 +94,13 @@ impl Walk {
             let key_end = string_end(data, key + 1);
             let Some(value) = value_of(data, key_end) else { return found };
             let is_choices = data.get(key + 1..key_end.saturating_sub(1)) == Some(b"choices");
-            let end = match read_choices.take_if(|_| is_choices) {
-                Some(read) => {
-                    self.remember(&data[..value], found);
-                    read(value)
-                }
-                None => {
-                    let end = value_end(data, value);
-                    found.note(data, key..key_end, value..end);
-                    end
-                }
+            let end = if let Some(read) = read_choices.take_if(|_| is_choices) {
+                self.remember(&data[..value], found);
+                read(value)
+            } else {
+                let end = value_end(data, value);
+                found.note(data, key..key_end, value..end);
+                end
             };
             let Some(next) = after_comma(data, end) else { return found };
             at = next;

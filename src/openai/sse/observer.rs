@@ -82,7 +82,7 @@ impl Observer {
 
     /// What the stream has said about itself.
     pub(super) fn answer(&self) -> Answer {
-        let tools = with_reported(self.calls.tool_use(), &self.tools_reported);
+        let tools = with_reported(&self.calls.tool_use(), &self.tools_reported);
         let known = self.reported.as_ref().filter(|reported| self.is_last_word(reported));
         let usage = known.map(|reported| Usage {
             tokens: reported.tokens,
@@ -236,6 +236,9 @@ impl Observer {
         self.has_begun = true;
         match serde_json::from_slice::<Object<ResponseEvent<'_>>>(data) {
             Ok(Object(event)) => {
+                if source == Source::Done {
+                    event.item.0.add_to(&mut self.named.made);
+                }
                 if let Some(call) = event.item.0.call() {
                     self.calls.add(call, source);
                 } else if source == Source::Done {
@@ -272,7 +275,8 @@ impl Observer {
             self.named.is_partly_unread = true;
             return;
         };
-        let Loose(body) = event.response;
+        let Loose(mut body) = event.response;
+        self.named.made.merge(body.take_made());
         self.end(body.outcome());
         body.name(&mut self.named);
         body.add_calls_to(&mut self.calls);
@@ -288,7 +292,7 @@ impl Observer {
 
     /// Takes up the usage in a body, if there is any.
     fn report(&mut self, body: &Body<'_>, alone: bool) {
-        self.tools_reported = with_reported(std::mem::take(&mut self.tools_reported), &body.reported_tools());
+        self.tools_reported = with_reported(&self.tools_reported, &body.reported_tools());
         let Some(tokens) = body.tokens(self.endpoint) else { return };
         let before = self.reported.as_ref();
         self.reported = Some(Reported {

@@ -12,6 +12,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
+use super::Made;
 use crate::domain::tokens::ToolUse;
 use crate::openai::json::{Loose, Raw, scalars_default};
 
@@ -224,6 +225,16 @@ struct Environment<'a> {
 }
 
 impl Item<'_> {
+    /// Adds what the item is called, and the container it ran in.
+    pub(in crate::openai) fn add_to(&self, made: &mut Made) {
+        let kind = self.kind.string();
+        made.item(self.id, kind.as_deref());
+        if matches!(kind.as_deref(), Some("code_interpreter_call" | "shell_call")) {
+            let container = self.container_id.string().or_else(|| self.environment.0.container_id.string());
+            made.container(container.as_deref());
+        }
+    }
+
     /// The hosted call that the item is, if it is one.
     pub(in crate::openai) fn call(&self) -> Option<Call> {
         let tool = Tool::named(self.kind.string()?.as_bytes())?;
@@ -250,6 +261,8 @@ pub(in crate::openai) struct Output {
     pub(in crate::openai) has_items: bool,
     /// Its calls.
     pub(in crate::openai) calls: Vec<Call>,
+    /// What it names.
+    pub(in crate::openai) made: Made,
 }
 
 impl<'de> Deserialize<'de> for Output {
@@ -278,6 +291,7 @@ impl<'de> Visitor<'de> for OutputVisitor {
         while let Some(Loose(item)) = seq.next_element::<Loose<Item<'de>>>()? {
             output.has_items = true;
             output.calls.extend(item.call());
+            item.add_to(&mut output.made);
         }
         Ok(output)
     }

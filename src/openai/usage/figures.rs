@@ -79,7 +79,6 @@ struct CachedDetails {
 
 #[derive(Deserialize, Default)]
 #[serde(default)]
-#[expect(clippy::struct_field_names, reason = "the names are those of the wire")]
 struct WriteDetails {
     ttl_30m_tokens: Count,
     ttl_12h_tokens: Count,

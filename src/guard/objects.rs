@@ -1,0 +1,345 @@
+//! The index of objects: which project each belongs to, and what it holds.
+//!
+//! A lookup on a request's way is one in memory. Memory has a bound; what falls
+//! out of it is read from the database when it is named again, before the request
+//! goes on. What is learned of an object is written before a client learns of it.
+
+mod turns;
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::domain::object::{KnownObject, OBJECT_ID_BYTES_MAX};
+use crate::domain::{ObjectKind, ObjectReference};
+use crate::guard::Guard;
+use crate::store::objects::{
+    self as rows, CONTAINER_GRACE_S, KnownItem, ObjectChange, ObjectKey, RESPONSE_LIFE_S,
+};
+use crate::store::{Reader, StoreError, Written};
+
+use self::turns::Turns;
+pub use self::turns::{ConversationChanged, Turn, TurnEnd};
+
+/// Objects in memory, and as many items: some 50 MB when both are full.
+const IN_MEMORY_MAX: usize = 200_000;
+
+/// The index of objects.
+#[derive(Debug)]
+pub struct Objects {
+    memory: Mutex<Memory>,
+    /// A connection of its own: nothing that takes long is read on it.
+    reader: Reader,
+}
+
+#[derive(Debug, Default)]
+struct Memory {
+    objects: Recent<ObjectKey, KnownObject>,
+    items: Recent<ObjectKey, KnownItem>,
+    /// Conversations that open requests add to.
+    turns: HashMap<ObjectKey, Turns>,
+}
+
+/// Whose objects a request may name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Those of this project.
+    Project(Arc<str>),
+    /// All: projects share them, or upstream knows whose they are.
+    All,
+}
+
+impl Objects {
+    pub(super) fn new(reader: Reader) -> Self {
+        Self { memory: Mutex::default(), reader }
+    }
+
+    /// What is known of an object, of what is in memory.
+    ///
+    /// All that a request names is there once [`Guard::check_objects`] has let it
+    /// through. The context of a conversation includes what requests that are open
+    /// may still add to it.
+    pub fn lookup(&self, kind: ObjectKind, id: &str) -> Option<KnownObject> {
+        self.memory().find(kind, ObjectKey::of(kind, id))
+    }
+
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Memory {
+    fn find(&mut self, kind: ObjectKind, key: ObjectKey) -> Option<KnownObject> {
+        if kind == ObjectKind::Item {
+            return self.items.get(key).map(|item| KnownObject {
+                project: Arc::clone(&item.project),
+                key: "".into(),
+                context_tokens: item.context_tokens,
+                container_memory: None,
+                idle_s: 0,
+                created_s: 0,
+                used_s: 0,
+            });
+        }
+        // One with open turns is known, whatever has fallen out of memory.
+        self.turns.get(&key).map(Turns::known).or_else(|| self.objects.get(key).cloned())
+    }
+
+    fn learn(&mut self, change: &ObjectChange) {
+        match change {
+            ObjectChange::Put { of, known, .. } => {
+                self.objects.put(ObjectKey::of(of.kind, &of.id), known.clone());
+            }
+            ObjectChange::Item { key, project, context_tokens, .. } => {
+                let project = Arc::clone(project);
+                self.items.put(*key, KnownItem { project, context_tokens: *context_tokens });
+            }
+            ObjectChange::Remove(of) => self.objects.remove(ObjectKey::of(of.kind, &of.id)),
+        }
+    }
+}
+
+/// When upstream forgets an object that is in this state.
+fn expires_s(kind: ObjectKind, known: &KnownObject) -> Option<i64> {
+    match kind {
+        ObjectKind::Response => Some(known.created_s.saturating_add(RESPONSE_LIFE_S)),
+        ObjectKind::Container => {
+            Some(known.used_s.saturating_add(known.idle_s).saturating_add(CONTAINER_GRACE_S))
+        }
+        ObjectKind::Conversation
+        | ObjectKind::ChatCompletion
+        | ObjectKind::File
+        | ObjectKind::VectorStore
+        | ObjectKind::Batch
+        | ObjectKind::Skill
+        | ObjectKind::Upload
+        | ObjectKind::Eval
+        | ObjectKind::FineTuningJob
+        | ObjectKind::Video
+        | ObjectKind::Item => None,
+    }
+}
+
+/// The change that writes what is known of an object.
+pub fn put(of: ObjectReference, known: KnownObject) -> ObjectChange {
+    let expires_s = expires_s(of.kind, &known);
+    ObjectChange::Put { of, known, expires_s }
+}
+
+impl Guard {
+    /// The index of objects.
+    pub fn objects(&self) -> &Objects {
+        &self.objects
+    }
+
+    /// Finds the first object that a request names and may not reach: another
+    /// project's, or one that is not known. Afterwards all that it may reach and
+    /// that is known is in memory.
+    pub async fn check_objects(
+        &self,
+        named: &[ObjectReference],
+        reach: &Reach,
+    ) -> Result<Option<usize>, StoreError> {
+        let mut missing = Vec::new();
+        {
+            let mut memory = self.objects.memory();
+            for (at, of) in named.iter().enumerate() {
+                match (memory.find(of.kind, ObjectKey::of(of.kind, &of.id)), reach) {
+                    (Some(known), Reach::Project(project)) if known.project != *project => {
+                        return Ok(Some(at));
+                    }
+                    (Some(_), _) => {}
+                    // Too long to have been remembered.
+                    (None, Reach::Project(_)) if of.id.len() > OBJECT_ID_BYTES_MAX => return Ok(Some(at)),
+                    (None, Reach::All) if of.kind == ObjectKind::Item => {}
+                    (None, _) => missing.push((at, of.clone())),
+                }
+            }
+        }
+        if missing.is_empty() {
+            return Ok(None);
+        }
+        let found = self.read_objects(missing, reach.clone()).await?;
+        let mut memory = self.objects.memory();
+        for (of, found) in found.known {
+            let key = ObjectKey::of(of.kind, &of.id);
+            match found {
+                Found::Object(known) => memory.objects.put_missing(key, known),
+                Found::Item(item) => memory.items.put_missing(key, item),
+            }
+        }
+        Ok(found.unreachable)
+    }
+
+    /// Reads objects up to the first that may not be reached, on a thread of its own.
+    async fn read_objects(
+        &self,
+        missing: Vec<(usize, ObjectReference)>,
+        reach: Reach,
+    ) -> Result<FoundObjects, StoreError> {
+        let (reader, now_s) = (self.objects.reader.clone(), self.clock.now_s());
+        let work = move || {
+            reader.query(|db| {
+                let mut known = Vec::new();
+                for (at, of) in missing {
+                    let found = find(db, &of, now_s)?;
+                    let may_reach = match &reach {
+                        Reach::All => true,
+                        Reach::Project(project) => {
+                            found.as_ref().is_some_and(|found| found.project() == project)
+                        }
+                    };
+                    if !may_reach {
+                        return Ok(FoundObjects { known, unreachable: Some(at) });
+                    }
+                    known.extend(found.map(|found| (of, found)));
+                }
+                Ok(FoundObjects { known, unreachable: None })
+            })
+        };
+        tokio::task::spawn_blocking(work).await.map_err(|_| StoreError::Unavailable)?
+    }
+
+    /// The projects that objects of a kind belong to, in the order of their ids.
+    pub async fn owners(
+        &self,
+        kind: ObjectKind,
+        ids: Vec<String>,
+    ) -> Result<Vec<Option<Arc<str>>>, StoreError> {
+        let (reader, now_s) = (self.objects.reader.clone(), self.clock.now_s());
+        let owner = |id: &String| self.objects.lookup(kind, id).map(|known| known.project);
+        let in_memory: Vec<_> = ids.iter().map(owner).collect();
+        if in_memory.iter().all(Option::is_some) {
+            return Ok(in_memory);
+        }
+        let work = move || {
+            reader.query(|db| {
+                let each = ids.into_iter().zip(in_memory).map(|(id, known)| match known {
+                    Some(project) => Ok(Some(project)),
+                    None => Ok(find(db, &ObjectReference { kind, id }, now_s)?
+                        .map(|found| Arc::clone(found.project()))),
+                });
+                each.collect()
+            })
+        };
+        tokio::task::spawn_blocking(work).await.map_err(|_| StoreError::Unavailable)?
+    }
+
+    /// Takes up what was learned of objects: at once in memory, and on its way into
+    /// the database. Who waits for that with [`Guard::objects_written`] may tell a
+    /// client of them.
+    pub fn learn_objects(&self, changes: Vec<ObjectChange>) -> Written {
+        {
+            let mut memory = self.objects.memory();
+            for change in &changes {
+                memory.learn(change);
+            }
+        }
+        self.writer.push_objects(changes)
+    }
+
+    /// Waits until objects are in the database. If that can't be written now, they
+    /// are known in memory, and written as soon as it can be.
+    pub async fn objects_written(&self, written: Written) {
+        let _ = self.writer.written(written).await;
+    }
+
+    /// Removes what upstream has forgotten by now, in small steps.
+    pub(super) async fn forget_objects(&self) -> Result<bool, StoreError> {
+        let now_s = self.clock.now_s();
+        self.writer.run(move |db| rows::forget(db, now_s)).await
+    }
+}
+
+/// An object or an item as the database has it.
+enum Found {
+    Object(KnownObject),
+    Item(KnownItem),
+}
+
+/// What was found, and where it was stopped.
+struct FoundObjects {
+    known: Vec<(ObjectReference, Found)>,
+    unreachable: Option<usize>,
+}
+
+impl Found {
+    fn project(&self) -> &Arc<str> {
+        match self {
+            Self::Object(known) => &known.project,
+            Self::Item(item) => &item.project,
+        }
+    }
+}
+
+fn find(db: &rusqlite::Connection, of: &ObjectReference, now_s: i64) -> rusqlite::Result<Option<Found>> {
+    if of.id.len() > OBJECT_ID_BYTES_MAX {
+        return Ok(None);
+    }
+    if of.kind == ObjectKind::Item {
+        let item = rows::find_item(db, ObjectKey::of(of.kind, &of.id), now_s)?;
+        return Ok(item.map(Found::Item));
+    }
+    Ok(rows::find(db, of)?.map(Found::Object))
+}
+
+/// A map that keeps what was used of late: when the newer half is full, the
+/// older half goes.
+#[derive(Debug)]
+struct Recent<K, V> {
+    newer: HashMap<K, V>,
+    older: HashMap<K, V>,
+}
+
+impl<K, V> Default for Recent<K, V> {
+    fn default() -> Self {
+        Self { newer: HashMap::new(), older: HashMap::new() }
+    }
+}
+
+impl<K: Copy + Eq + Hash, V> Recent<K, V> {
+    fn get(&mut self, key: K) -> Option<&V> {
+        if let Some(value) = self.older.remove(&key) {
+            self.put(key, value);
+        }
+        self.newer.get(&key)
+    }
+
+    fn put(&mut self, key: K, value: V) {
+        if self.newer.len() >= IN_MEMORY_MAX / 2 && !self.newer.contains_key(&key) {
+            self.older = std::mem::take(&mut self.newer);
+        }
+        self.older.remove(&key);
+        self.newer.insert(key, value);
+    }
+
+    /// What was learned while the database was read is newer than what it said.
+    fn put_missing(&mut self, key: K, value: V) {
+        if self.get(key).is_none() {
+            self.put(key, value);
+        }
+    }
+
+    fn remove(&mut self, key: K) {
+        self.newer.remove(&key);
+        self.older.remove(&key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_used_of_late_stays_within_the_bound() {
+        let mut map: Recent<usize, usize> = Recent::default();
+        for n in 0..IN_MEMORY_MAX * 2 {
+            map.put(n, n);
+            assert_eq!(map.get(0), Some(&0), "it is used all the time");
+            assert!(map.newer.len() + map.older.len() <= IN_MEMORY_MAX);
+        }
+        assert_eq!(map.get(1), None);
+        map.remove(0);
+        assert_eq!(map.get(0), None);
+    }
+}

@@ -1,0 +1,354 @@
+//! What is forwarded without being metered: whose objects it is about, and what
+//! becomes of them.
+
+mod learned;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Response, header};
+
+use crate::domain::demand::{Bound, Tier};
+use crate::domain::object::KnownObject;
+use crate::domain::tokens::ContainerMemory;
+use crate::domain::{Demand, Money, ObjectKind, ObjectReference};
+use crate::guard::Order;
+use crate::guard::objects::{Reach, Turn, TurnEnd, put};
+use crate::openai::{endpoint, request};
+use crate::pricing::cost;
+use crate::proxy::auth::Caller;
+use crate::proxy::body::{self, Answer, Bounds};
+use crate::proxy::exchange::{self, Outgoing};
+use crate::proxy::headers::{self, Wishes};
+use crate::proxy::record::{CONTAINER_IDLE_S, made_by};
+use crate::proxy::refuse::{Named, Refusal};
+use crate::proxy::visit::Visit;
+use crate::proxy::{Content, Failed, Proxy, Rules, lists, outgoing, rate_headers};
+use crate::store::objects::ObjectChange;
+use crate::throttle::Take;
+use crate::upstream::AnswerBody;
+
+/// The largest answer that is read for the ids in it.
+const READ_BYTES_MAX: usize = 32 << 20;
+
+/// What a request does to the index of objects.
+#[derive(Debug)]
+enum Effect {
+    /// Nothing.
+    None,
+    /// The answer names an object that was made.
+    Makes(ObjectKind),
+    /// The object is gone once upstream says so.
+    Removes(ObjectReference),
+    /// The answer lists objects of everybody.
+    Lists(ObjectKind),
+    /// The head of such an answer, which has its length.
+    AsksForList,
+    /// The answer lists models.
+    ListsModels,
+    /// The answer names files that a batch has made.
+    ShowsBatch,
+    /// The answer lists items of an object of the caller's.
+    ShowsItems,
+}
+
+/// A free request that may be sent.
+#[derive(Debug)]
+struct Errand {
+    effect: Effect,
+    /// The conversation that it adds to.
+    turn: Option<Turn>,
+    /// The container that it keeps alive.
+    container: Option<ContainerUse>,
+    body_bytes: u64,
+}
+
+/// A use of a container, which makes it live on.
+#[derive(Debug)]
+struct ContainerUse {
+    of: ObjectReference,
+    known: KnownObject,
+    fee: Money,
+}
+
+impl Proxy {
+    /// Whose objects a request may name. Of a client's own key, upstream knows
+    /// itself what it may reach.
+    pub(super) fn reach(rules: &Rules, caller: &Caller) -> Reach {
+        if rules.shared_objects || caller.key.pass_through {
+            Reach::All
+        } else {
+            Reach::Project(Arc::clone(&caller.key.project))
+        }
+    }
+
+    /// Refuses a request that names an object it may not reach.
+    pub(super) async fn check_named(
+        &self,
+        named: &[ObjectReference],
+        place: Named,
+        reach: &Reach,
+    ) -> Result<(), Refusal> {
+        if named.is_empty() {
+            return Ok(());
+        }
+        match self.guard.check_objects(named, reach).await {
+            Ok(None) => Ok(()),
+            Ok(Some(at)) => Err(named
+                .get(at)
+                .cloned()
+                .map_or(Refusal::LedgerUnavailable, |of| Refusal::ObjectNotFound(of, place))),
+            Err(error) => {
+                tracing::warn!(%error, "the index of objects can't be read");
+                Err(Refusal::LedgerUnavailable)
+            }
+        }
+    }
+
+    /// Forwards what is not metered: it counts as a request, and costs at most what
+    /// keeps a container alive.
+    pub(super) async fn free(
+        &self,
+        rules: &Rules,
+        (head, body): (http::request::Parts, Bytes),
+        caller: Caller,
+        visit: Visit,
+    ) -> Result<Response<Answer>, Failed> {
+        let held = async {
+            let Wishes { tags, max_cost } = headers::wishes(&head.headers)?;
+            let attribution =
+                Arc::new(self.attribution(&caller, visit.endpoint, &Demand::default(), tags, None));
+            let paced = self.guard.pace(&attribution, Take::default()).map_err(Refusal::Throttled)?;
+            let mut errand = self.errand(rules, &head, &body, &caller).await?;
+            let fee = errand.container.as_ref().map_or(Money::ZERO, |used| used.fee);
+            let order = Order {
+                attribution,
+                bound: Bound { cost: fee, ..Bound::default() },
+                is_priced: true,
+                client_cap: max_cost.filter(|_| fee > Money::ZERO),
+                tier: Tier::default(),
+                price_version: "".into(),
+                stream: false,
+            };
+            let mut reservation = match self.guard.reserve_within(order, rules.admit.hold_wait).await {
+                Ok(reservation) => reservation,
+                Err(refused) => {
+                    errand.abandon();
+                    return Err(refused.into());
+                }
+            };
+            let rates = rate_headers(&paced);
+            reservation.pace(paced);
+            Ok((reservation, rates, errand))
+        };
+        let (reservation, rates, mut errand) = match held.await {
+            Ok(held) => held,
+            Err(refusal) => return Err((refusal, visit)),
+        };
+        visit.admitted();
+        let outgoing = outgoing(rules, head, body, &caller, Content::AsItCame);
+        let upstream = self.upstream.load_full();
+        let asked = lists::Asked::of(&outgoing);
+        let sent = exchange::unbilled(&upstream, outgoing, reservation, visit).await;
+        let accepted = sent.as_ref().is_ok_and(|(answer, _)| answer.status().is_success());
+        self.remember(&caller, accepted).await;
+        let (answer, mut visit) = sent?;
+        if !accepted {
+            errand.abandon();
+            visit.ended("upstream_error", None);
+            let answer = self.concealed(rules, Ok(answer.map(Answer::Plain)), caller.key.pass_through).await;
+            return answer.map(|mut answer| {
+                answer.headers_mut().extend(rates);
+                answer
+            });
+        }
+        let reach = Self::reach(rules, &caller);
+        match self.conclude(rules, errand, answer, (&caller, &reach, &asked)).await {
+            Ok(mut answer) => {
+                visit.ended("ok", None);
+                answer.headers_mut().extend(rates);
+                Ok(answer)
+            }
+            Err(refusal) => Err((refusal, visit)),
+        }
+    }
+
+    /// What a free request does with objects, once it is clear that it may.
+    async fn errand(
+        &self,
+        rules: &Rules,
+        head: &http::request::Parts,
+        body: &Bytes,
+        caller: &Caller,
+    ) -> Result<Errand, Refusal> {
+        let (path, method) = (head.uri.path(), &head.method);
+        let reach = Self::reach(rules, caller);
+        let mut errand =
+            Errand { effect: Effect::None, turn: None, container: None, body_bytes: bytes(body) };
+        if *method == Method::POST && is_json(&head.headers, body) {
+            let named =
+                request::object_ids(body).map_err(|invalid| Refusal::Invalid(invalid.message, None))?;
+            self.check_named(&named, Named::InBody, &reach).await?;
+        }
+        let Some(place) = endpoint::place(path) else {
+            errand.effect = self.model_effect(rules, (method, path), caller)?;
+            return Ok(errand);
+        };
+        let Some(id) = place.id else {
+            errand.effect = match *method {
+                Method::POST => Effect::Makes(place.kind),
+                _ if reach == Reach::All => Effect::None,
+                Method::HEAD => Effect::AsksForList,
+                _ => Effect::Lists(place.kind),
+            };
+            return Ok(errand);
+        };
+        let of = ObjectReference { kind: place.kind, id: id.to_owned() };
+        self.check_named(std::slice::from_ref(&of), Named::InPath, &reach).await?;
+        let is_whole = place.below.is_empty();
+        errand.effect = match (method, place.kind) {
+            (&Method::DELETE, _) if is_whole => Effect::Removes(of.clone()),
+            (&Method::GET, ObjectKind::Batch) if is_whole => Effect::ShowsBatch,
+            (&Method::POST, ObjectKind::Upload) if place.below == "/complete" => {
+                Effect::Makes(ObjectKind::File)
+            }
+            (&Method::POST, ObjectKind::Video) if place.below == "/remix" => Effect::Makes(ObjectKind::Video),
+            (&(Method::GET | Method::POST), ObjectKind::Conversation) if place.below == "/items" => {
+                Effect::ShowsItems
+            }
+            (&Method::GET, ObjectKind::Response) if place.below == "/input_items" => Effect::ShowsItems,
+            _ => Effect::None,
+        };
+        if *method == Method::POST && place.kind == ObjectKind::Conversation && !is_whole {
+            let maker = || made_by(&caller.key, self.guard.clock().now_s());
+            let begun = self.guard.begin_turn(id, None, errand.body_bytes, maker).await;
+            errand.turn = Some(begun.map_err(|_| Refusal::ConversationChanged)?);
+        }
+        if place.kind == ObjectKind::Container && !(is_whole && *method == Method::DELETE) {
+            errand.container = Some(self.use_container(of, caller));
+        }
+        Ok(errand)
+    }
+
+    fn model_effect(
+        &self,
+        rules: &Rules,
+        (method, path): (&Method, &str),
+        caller: &Caller,
+    ) -> Result<Effect, Refusal> {
+        let path = endpoint::canonical(path);
+        let Some(rest) = path.strip_prefix("/models") else { return Ok(Effect::None) };
+        let Some(model) = rest.strip_prefix('/') else {
+            return Ok(if *method == Method::GET { Effect::ListsModels } else { Effect::None });
+        };
+        // A fine-tuned model is the organization's: none of its keys has made it.
+        let may_delete = *method != Method::DELETE || Self::reach(rules, caller) == Reach::All;
+        if may_delete && self.may_use(rules, caller, model) {
+            return Ok(Effect::None);
+        }
+        Err(Refusal::NoSuchModel(super::bounded(model)))
+    }
+
+    /// Whether a key and its project may use a model.
+    pub(super) fn may_use(&self, rules: &Rules, caller: &Caller, model: &str) -> bool {
+        let priced = rules.sheet.find(model, self.guard.clock().now_s());
+        let priced_as = priced.as_deref().map(|price| &*price.id);
+        caller.key.allows(model) && self.guard.ring().allows(&caller.key.project, model, priced_as)
+    }
+
+    /// A container lives on from each use for as long as it may be idle, and upstream
+    /// bills that by the minute. All up to then has been charged before; the fee is
+    /// for the time that this use adds.
+    fn use_container(&self, of: ObjectReference, caller: &Caller) -> ContainerUse {
+        let now_s = self.guard.clock().now_s();
+        let known = self.guard.objects().lookup(of.kind, &of.id);
+        let mut known =
+            known.unwrap_or_else(|| KnownObject { idle_s: CONTAINER_IDLE_S, ..made_by(&caller.key, now_s) });
+        let added_s = now_s.saturating_sub(known.used_s).clamp(0, known.idle_s);
+        known.used_s = known.used_s.max(now_s);
+        let memory = known.container_memory.unwrap_or(ContainerMemory::G64);
+        ContainerUse { of, known, fee: cost::container_life(memory, added_s) }
+    }
+
+    /// Does what the answer to a request that upstream accepted calls for.
+    async fn conclude(
+        &self,
+        rules: &Rules,
+        errand: Errand,
+        answer: Response<AnswerBody>,
+        (caller, reach, asked): (&Caller, &Reach, &lists::Asked),
+    ) -> Result<Response<Answer>, Refusal> {
+        let Errand { effect, turn, container, body_bytes } = errand;
+        if let Some(turn) = turn {
+            turn.end(TurnEnd::Unknown);
+        }
+        if let Some(ContainerUse { of, known, .. }) = container {
+            let written = self.guard.learn_objects(vec![put(of, known)]);
+            self.guard.objects_written(written).await;
+        }
+        match effect {
+            Effect::None => Ok(answer.map(Answer::Plain)),
+            Effect::Lists(kind) => self.list_of_project(asked, kind, answer, reach).await,
+            Effect::AsksForList => {
+                let mut answer = answer.map(Answer::Plain);
+                answer.headers_mut().remove(header::CONTENT_LENGTH);
+                Ok(answer)
+            }
+            Effect::ListsModels => self.list_of_models(rules, caller, answer).await,
+            Effect::Removes(of) => {
+                // What is not in memory is looked for in the database.
+                let written = self.guard.learn_objects(vec![ObjectChange::Remove(of)]);
+                self.guard.objects_written(written).await;
+                Ok(answer.map(Answer::Plain))
+            }
+            Effect::Makes(kind) => {
+                self.learn_from(answer, |said| self.made(kind, said, caller, body_bytes)).await
+            }
+            Effect::ShowsBatch => self.learn_from(answer, |said| self.batch_files(said, caller)).await,
+            Effect::ShowsItems => self.learn_from(answer, |said| self.items(said, caller, body_bytes)).await,
+        }
+    }
+}
+
+impl Errand {
+    /// Upstream did nothing.
+    fn abandon(&mut self) {
+        if let Some(turn) = self.turn.take() {
+            turn.end(TurnEnd::Nothing);
+        }
+    }
+}
+
+fn bytes(body: &Bytes) -> u64 {
+    u64::try_from(body.len()).unwrap_or(u64::MAX)
+}
+
+/// Whether upstream may read a body as JSON, whatever its head says.
+fn is_json(headers: &HeaderMap, body: &Bytes) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let kind = kind.to_ascii_lowercase();
+    let begins = body.iter().find(|byte| !byte.is_ascii_whitespace());
+    !kind.starts_with("multipart/")
+        && (kind.contains("json") && !body.is_empty() || matches!(begins, Some(b'{' | b'[')))
+}
+
+/// An answer, read whole.
+pub(super) async fn whole(answer: Response<AnswerBody>) -> Result<(http::response::Parts, Bytes), Refusal> {
+    let (mut head, body) = answer.into_parts();
+    if headers::is_encoded(&head.headers) {
+        tracing::warn!("an answer came compressed, so whose objects it names can't be seen");
+        return Err(Refusal::UpstreamUnreachable);
+    }
+    let bounds = Bounds::answer(READ_BYTES_MAX, std::time::Duration::from_secs(60));
+    let bytes = body::read(body, bounds).await.map_err(|error| {
+        tracing::warn!(?error, "an answer broke off");
+        Refusal::UpstreamUnreachable
+    })?;
+    head.headers.remove(header::CONTENT_LENGTH);
+    Ok((head, bytes))
+}
+
+/// What goes upstream for another page.
+pub(super) fn again(of: &lists::Asked, suffix: String) -> Outgoing {
+    Outgoing { method: Method::GET, suffix, headers: of.headers.clone(), body: Bytes::new() }
+}

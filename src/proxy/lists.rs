@@ -1,0 +1,191 @@
+//! Lists that upstream has of all projects, as one project may see them.
+//!
+//! Upstream's pages are read until there are as many objects of the project as were
+//! asked for, so that a page is never shorter than the client's paging expects.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, Response};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::domain::ObjectKind;
+use crate::guard::objects::Reach;
+use crate::proxy::auth::Caller;
+use crate::proxy::body::Answer;
+use crate::proxy::exchange::Outgoing;
+use crate::proxy::free::{again, whole};
+use crate::proxy::refuse::Refusal;
+use crate::proxy::{Proxy, Rules};
+use crate::upstream::AnswerBody;
+
+/// Pages of upstream's that are read for one of the client's.
+const PAGES_MAX: usize = 50;
+/// What upstream gives on a page at most, files aside.
+const PAGE_MAX: usize = 100;
+/// What a page has that names no length: of files, and of others.
+const FILES_DEFAULT: usize = 10_000;
+const OTHERS_DEFAULT: usize = 20;
+
+/// How a list was asked for.
+#[derive(Debug)]
+pub(super) struct Asked {
+    path: String,
+    /// Name and value, as they were written.
+    query: Vec<(String, String)>,
+    pub(super) headers: HeaderMap,
+}
+
+#[derive(Deserialize)]
+struct Page<'a> {
+    #[serde(borrow)]
+    data: Vec<&'a RawValue>,
+    has_more: Option<bool>,
+}
+
+#[derive(Deserialize)]
+struct Named {
+    id: Option<String>,
+}
+
+/// What has been gathered of a list.
+#[derive(Default)]
+struct Gathered {
+    /// Each object with its id, as upstream wrote it.
+    objects: Vec<(String, Box<RawValue>)>,
+    has_more: bool,
+}
+
+impl Asked {
+    pub(super) fn of(outgoing: &Outgoing) -> Self {
+        let (path, query) = outgoing.suffix.split_once('?').unwrap_or((&outgoing.suffix, ""));
+        let pairs = query.split('&').filter(|pair| !pair.is_empty());
+        let pair = |pair: &str| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            (name.to_owned(), value.to_owned())
+        };
+        Self { path: path.to_owned(), query: pairs.map(pair).collect(), headers: outgoing.headers.clone() }
+    }
+
+    fn value(&self, name: &str) -> Option<&str> {
+        self.query.iter().find(|(known, _)| known == name).map(|(_, value)| &**value)
+    }
+
+    fn count_max(&self, kind: ObjectKind) -> usize {
+        let default = if kind == ObjectKind::File { FILES_DEFAULT } else { OTHERS_DEFAULT };
+        let asked = self.value("limit").and_then(|limit| limit.parse().ok());
+        asked.unwrap_or(default).clamp(1, FILES_DEFAULT)
+    }
+
+    /// The same list after an object.
+    fn after(&self, id: &str) -> String {
+        let kept = self.query.iter().filter(|(name, _)| name != "after" && name != "limit");
+        let mut query: Vec<String> = kept.map(|(name, value)| format!("{name}={value}")).collect();
+        query.push(format!("limit={PAGE_MAX}&after={}", encoded(id)));
+        format!("{}?{}", self.path, query.join("&"))
+    }
+}
+
+impl Proxy {
+    /// Gives of a list what belongs to the caller's project.
+    pub(super) async fn list_of_project(
+        &self,
+        asked: &Asked,
+        kind: ObjectKind,
+        answer: Response<AnswerBody>,
+        reach: &Reach,
+    ) -> Result<Response<Answer>, Refusal> {
+        let Reach::Project(project) = reach else { return Ok(answer.map(Answer::Plain)) };
+        let count_max = asked.count_max(kind);
+        let (head, mut bytes) = whole(answer).await?;
+        let mut gathered = Gathered::default();
+        for page in 1..=PAGES_MAX {
+            let next = self.gather(&mut gathered, &bytes, (kind, project, count_max)).await?;
+            let Some(after) = next.filter(|_| page < PAGES_MAX && asked.value("before").is_none()) else {
+                break;
+            };
+            let Outgoing { method, suffix, headers, body } = again(asked, asked.after(&after));
+            let more = self.upstream.load_full().send(method, &suffix, headers, body).await;
+            let more = more.ok().filter(|more| more.status().is_success());
+            bytes = whole(more.ok_or(Refusal::UpstreamUnreachable)?).await?.1;
+        }
+        Ok(Response::from_parts(head, Answer::whole(gathered.page())))
+    }
+
+    /// Takes up a page. Returns where the next one begins, if it is needed.
+    async fn gather(
+        &self,
+        gathered: &mut Gathered,
+        page: &Bytes,
+        (kind, project, count_max): (ObjectKind, &Arc<str>, usize),
+    ) -> Result<Option<String>, Refusal> {
+        let Page { data, has_more } = serde_json::from_slice(page).map_err(|error| unreadable(&error))?;
+        let ids: Vec<String> = data.iter().map(|object| id_of(object)).collect();
+        let last = ids.last().cloned();
+        let owners = self.guard.owners(kind, ids.clone()).await.map_err(|_| Refusal::LedgerUnavailable)?;
+        gathered.has_more = has_more == Some(true);
+        for ((id, object), owner) in ids.into_iter().zip(data).zip(owners) {
+            if owner.as_ref() != Some(project) {
+                continue;
+            }
+            if gathered.objects.len() == count_max {
+                gathered.has_more = true;
+                return Ok(None);
+            }
+            gathered.objects.push((id, object.to_owned()));
+        }
+        let is_wanted = gathered.has_more && gathered.objects.len() < count_max;
+        Ok(last.filter(|_| is_wanted))
+    }
+
+    /// Gives the models that the caller may use.
+    pub(super) async fn list_of_models(
+        &self,
+        rules: &Rules,
+        caller: &Caller,
+        answer: Response<AnswerBody>,
+    ) -> Result<Response<Answer>, Refusal> {
+        let is_free = caller.key.models.is_empty();
+        if is_free && self.guard.ring().model_rule(&caller.key.project).is_none() {
+            return Ok(answer.map(Answer::Plain));
+        }
+        let (head, bytes) = whole(answer).await?;
+        let Page { data, .. } = serde_json::from_slice(&bytes).map_err(|error| unreadable(&error))?;
+        let usable: Vec<_> =
+            data.into_iter().filter(|model| self.may_use(rules, caller, &id_of(model))).collect();
+        let list = serde_json::json!({ "object": "list", "data": usable });
+        Ok(Response::from_parts(head, Answer::whole(list.to_string().into())))
+    }
+}
+
+impl Gathered {
+    fn page(self) -> Bytes {
+        // A page without an object can't be gone on from.
+        let has_more = self.has_more && !self.objects.is_empty();
+        let id = |object: Option<&(String, Box<RawValue>)>| object.map(|(id, _)| id.clone());
+        let (first_id, last_id) = (id(self.objects.first()), id(self.objects.last()));
+        let data: Vec<_> = self.objects.iter().map(|(_, object)| object).collect();
+        let page = serde_json::json!({
+            "object": "list", "data": data, "first_id": first_id, "last_id": last_id, "has_more": has_more,
+        });
+        page.to_string().into()
+    }
+}
+
+fn unreadable(error: &serde_json::Error) -> Refusal {
+    tracing::warn!(%error, "a list from upstream can't be read, so whose objects it names can't be seen");
+    Refusal::UpstreamUnreachable
+}
+
+fn id_of(object: &RawValue) -> String {
+    serde_json::from_str::<Named>(object.get()).ok().and_then(|named| named.id).unwrap_or_default()
+}
+
+/// An id as it may stand in a query.
+fn encoded(id: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
+    id.bytes()
+        .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .collect()
+}

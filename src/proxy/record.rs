@@ -1,0 +1,173 @@
+//! Recording what a metered answer makes at upstream, before its client learns of it.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use crate::domain::demand::ContainerDemand;
+use crate::domain::object::KnownObject;
+use crate::domain::tokens::ContainerMemory;
+use crate::domain::{Demand, ObjectKind, ObjectReference};
+use crate::guard::objects::{Turn, TurnEnd, put};
+use crate::guard::{Guard, Reservation};
+use crate::keys::Key;
+use crate::openai::endpoint::Metered;
+use crate::openai::usage::{Answer, MadeItem};
+use crate::proxy::refuse::Refusal;
+use crate::store::objects::{ObjectChange, ObjectKey};
+
+/// How long a container lives after its last use unless asked otherwise, in
+/// seconds (OpenAI's documentation of code interpreter).
+pub(super) const CONTAINER_IDLE_S: i64 = 20 * 60;
+
+/// Resolves when what was learned is in the database.
+pub type Recorded = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// What is to be recorded of one answer.
+#[derive(Debug)]
+pub struct Recording {
+    guard: Arc<Guard>,
+    owner: Arc<Key>,
+    kind: ObjectKind,
+    /// Whether upstream keeps the answer.
+    is_stored: bool,
+    /// The memory of containers that the answer starts.
+    container_memory: Option<ContainerMemory>,
+    conversation: Option<Turn>,
+    admitted_s: i64,
+    is_named: bool,
+    is_over: bool,
+}
+
+impl Recording {
+    /// What an admitted request may make, if it may make anything. A turn on a
+    /// conversation begins; `held_for` is what was known of the conversation before
+    /// the bound was made.
+    pub async fn begin(
+        guard: &Arc<Guard>,
+        owner: &Arc<Key>,
+        endpoint: Metered,
+        (demand, held_for): (&Demand, Option<u64>),
+        reservation: &Reservation,
+    ) -> Result<Option<Box<Self>>, Refusal> {
+        let is_conversation = |of: &&ObjectReference| of.kind == ObjectKind::Conversation;
+        let conversation = demand.references.iter().find(is_conversation);
+        if !demand.stored && conversation.is_none() && demand.tools.containers.is_empty() {
+            return Ok(None);
+        }
+        let hold = reservation.hold();
+        let admitted_s = hold.admitted_ms.div_euclid(1_000);
+        let mut turn = None;
+        if let Some(of) = conversation {
+            let added_max = hold.bound.input_tokens.saturating_add(hold.bound.output_tokens);
+            let maker = || made_by(owner, admitted_s);
+            let begun = guard.begin_turn(&of.id, held_for, added_max, maker).await;
+            turn = Some(begun.map_err(|_| Refusal::ConversationChanged)?);
+        }
+        let kind = if endpoint == Metered::Chat { ObjectKind::ChatCompletion } else { ObjectKind::Response };
+        Ok(Some(Box::new(Self {
+            guard: Arc::clone(guard),
+            owner: Arc::clone(owner),
+            kind,
+            is_stored: demand.stored,
+            container_memory: demand.tools.containers.iter().filter_map(made).max(),
+            conversation: turn,
+            admitted_s,
+            is_named: false,
+            is_over: false,
+        })))
+    }
+
+    /// Upstream refused the request: nothing was made.
+    pub fn refused(mut self) {
+        if let Some(turn) = self.conversation.take() {
+            turn.end(TurnEnd::Nothing);
+        }
+    }
+
+    /// Takes up what a stream has said so far. Where that is news, what it said may
+    /// go to the client when the result resolves.
+    pub fn heard(&mut self, is_done: bool, answer: impl FnOnce() -> Answer) -> Option<Recorded> {
+        let is_news = if is_done { !self.is_over } else { self.is_stored && !self.is_named };
+        if !is_news {
+            return None;
+        }
+        let answer = answer();
+        let changes = if is_done { self.whole(&answer) } else { self.named(&answer, None) };
+        if changes.is_empty() {
+            return None;
+        }
+        let guard = Arc::clone(&self.guard);
+        let written = guard.learn_objects(changes);
+        Some(Box::pin(async move { guard.objects_written(written).await }))
+    }
+
+    /// Takes up all that an answer has said, in the end. The result resolves when
+    /// it is written, and may be dropped if nobody is told.
+    pub fn over(mut self, answer: &Answer) -> Option<Recorded> {
+        self.heard(true, || answer.clone())
+    }
+
+    /// The answer by its id, as far as it is kept.
+    fn named(&mut self, answer: &Answer, context_tokens: Option<u64>) -> Vec<ObjectChange> {
+        let id = answer.object_id.as_ref().filter(|_| self.is_stored);
+        let Some(id) = id else { return Vec::new() };
+        self.is_named = true;
+        let known = KnownObject { context_tokens, ..made_by(&self.owner, self.admitted_s) };
+        vec![put(ObjectReference { kind: self.kind, id: id.clone() }, known)]
+    }
+
+    fn whole(&mut self, answer: &Answer) -> Vec<ObjectChange> {
+        self.is_over = true;
+        let used = answer.usage.as_ref().map(|usage| (usage.tokens.total(), usage.tokens.output_total()));
+        let mut changes = self.named(answer, used.map(|(total, _)| total));
+        let in_conversation = self.conversation.is_some();
+        if self.is_stored || in_conversation {
+            let item = |MadeItem { id, is_output }: &MadeItem| ObjectChange::Item {
+                key: ObjectKey::of(ObjectKind::Item, id),
+                project: Arc::clone(&self.owner.project),
+                context_tokens: used.map(|(total, output)| if *is_output { output } else { total }),
+                made_s: (!in_conversation).then_some(self.admitted_s),
+            };
+            changes.extend(answer.made.items.iter().map(item));
+        }
+        changes.extend(answer.made.containers.iter().map(|id| self.container(id)));
+        if let Some(turn) = self.conversation.take() {
+            turn.end(used.map_or(TurnEnd::Unknown, |(total, _)| TurnEnd::Measured(total)));
+        }
+        changes
+    }
+
+    /// A container that the answer used: its life is paid for from admission on.
+    fn container(&self, id: &str) -> ObjectChange {
+        let before = self.guard.objects().lookup(ObjectKind::Container, id);
+        let new = || KnownObject {
+            container_memory: self.container_memory,
+            idle_s: CONTAINER_IDLE_S,
+            ..made_by(&self.owner, self.admitted_s)
+        };
+        let mut known = before.unwrap_or_else(new);
+        known.used_s = known.used_s.max(self.admitted_s);
+        put(ObjectReference { kind: ObjectKind::Container, id: id.to_owned() }, known)
+    }
+}
+
+/// The memory of a container that a request has upstream make.
+fn made(container: &ContainerDemand) -> Option<ContainerMemory> {
+    match container {
+        ContainerDemand::Made(memory) => Some(*memory),
+        ContainerDemand::Existing(_) => None,
+    }
+}
+
+/// An object that a key has made, of which nothing else is known.
+pub(super) fn made_by(owner: &Key, created_s: i64) -> KnownObject {
+    KnownObject {
+        project: Arc::clone(&owner.project),
+        key: Arc::clone(&owner.id),
+        context_tokens: None,
+        container_memory: None,
+        idle_s: 0,
+        created_s,
+        used_s: 0,
+    }
+}

@@ -1,0 +1,335 @@
+//! The objects that upstream keeps, and which project each belongs to.
+//!
+//! A row for each object, and a smaller one for each item of a stored answer.
+//! Rows are written before a client learns of the object, and go when upstream
+//! forgets it. Nothing of an object's content is here.
+
+use std::sync::Arc;
+
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
+use sha2::{Digest as _, Sha256};
+
+use crate::domain::object::KnownObject;
+use crate::domain::tokens::ContainerMemory;
+use crate::domain::{ObjectKind, ObjectReference};
+use crate::store::rows::{int, uint};
+
+/// A day, in seconds.
+const DAY_S: i64 = 24 * 60 * 60;
+/// How long upstream keeps a stored response: 30 days (OpenAI's documentation
+/// of conversation state), and one more for clocks that differ.
+pub const RESPONSE_LIFE_S: i64 = 31 * DAY_S;
+/// How long a container is remembered after it can be used no more.
+pub const CONTAINER_GRACE_S: i64 = DAY_S;
+/// Items are kept by periods of ten days, so that those of a period that is
+/// over are neighbours and are found without an index of their own.
+const PERIOD_S: i64 = 10 * DAY_S;
+/// The period of items that stay until their conversation is deleted.
+const FOREVER: i64 = (1 << 15) - 1;
+/// The bits of an item's key that come from its id.
+const ITEM_BITS: u32 = 48;
+/// Rows that are removed at once.
+const REMOVED_MAX: i64 = 500;
+
+/// The tables. Responses that were stored before there were any are known from
+/// their entries.
+pub(super) const TABLES: &str = "
+CREATE TABLE object (
+    kind TEXT NOT NULL,
+    id TEXT NOT NULL,
+    project TEXT NOT NULL,
+    api_key TEXT NOT NULL,
+    context_tokens INTEGER,
+    memory TEXT,
+    idle_s INTEGER NOT NULL,
+    created_s INTEGER NOT NULL,
+    used_s INTEGER NOT NULL,
+    expires_s INTEGER,
+    PRIMARY KEY (kind, id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX object_expires ON object (expires_s) WHERE expires_s IS NOT NULL;
+CREATE TABLE object_item (
+    id INTEGER PRIMARY KEY,
+    project TEXT NOT NULL,
+    context_tokens INTEGER
+) STRICT;
+INSERT OR IGNORE INTO object
+    SELECT 'response', object_id, project, api_key,
+        CASE basis WHEN 'reported' THEN input + cached_input + cache_write + cache_write_12h + audio_input
+            + audio_cached_input + image_input + image_cached_input + output + reasoning + audio_output + image_output END,
+        NULL, 0, admitted_ms / 1000, 0, admitted_ms / 1000 + 2678400
+    FROM entry
+    WHERE admitted_ms > (SELECT MAX(admitted_ms) FROM entry) - 2678400000
+        AND endpoint = '/v1/responses' AND kind = 'settle' AND object_id IS NOT NULL;
+";
+
+/// An object's key in memory; the low bits are an item's in the database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ObjectKey(u128);
+
+impl ObjectKey {
+    /// The key of an object. Nobody can choose an id that has the key of another.
+    pub fn of(kind: ObjectKind, id: &str) -> Self {
+        let mut hash = Sha256::new();
+        hash.update(kind.name());
+        hash.update([0]);
+        hash.update(id);
+        let digest: [u8; 32] = hash.finalize().into();
+        Self(digest.iter().take(16).fold(0, |key, byte| (key << 8) | u128::from(*byte)))
+    }
+
+    /// An item's key in a period.
+    fn in_period(self, period: i64) -> i64 {
+        let low = i64::try_from(self.0 & ((1 << ITEM_BITS) - 1)).unwrap_or(0);
+        (period << ITEM_BITS) | low
+    }
+}
+
+/// What is known of an item.
+#[derive(Clone, Debug)]
+pub struct KnownItem {
+    /// Id of the project that it came back to.
+    pub project: Arc<str>,
+    /// The most tokens that it adds to a context, if that is known.
+    pub context_tokens: Option<u64>,
+}
+
+/// What is to be written of objects.
+#[derive(Clone, Debug)]
+pub enum ObjectChange {
+    /// An object was made, or more is known of it. Its owner stays the first one.
+    Put {
+        /// The object.
+        of: ObjectReference,
+        /// What is known of it.
+        known: KnownObject,
+        /// When upstream forgets it, in Unix seconds; `None` for never.
+        expires_s: Option<i64>,
+    },
+    /// An item came back to a key of a project.
+    Item {
+        /// Its key.
+        key: ObjectKey,
+        /// The project.
+        project: Arc<str>,
+        /// The most tokens that it adds to a context, if that is known.
+        context_tokens: Option<u64>,
+        /// When its answer was made, in Unix seconds; `None` if it stays.
+        made_s: Option<i64>,
+    },
+    /// An object was deleted.
+    Remove(ObjectReference),
+}
+
+/// Writes changes, in their order.
+pub(crate) fn write(db: &Connection, changes: &[ObjectChange]) -> rusqlite::Result<()> {
+    changes.iter().try_for_each(|change| match change {
+        ObjectChange::Put { of, known, expires_s } => put(db, of, known, *expires_s),
+        ObjectChange::Item { key, project, context_tokens, made_s } => {
+            let period = made_s.map_or(FOREVER, |made_s| made_s.div_euclid(PERIOD_S));
+            db.prepare_cached("INSERT OR IGNORE INTO object_item VALUES (?1, ?2, ?3)")?
+                .execute(params![key.in_period(period), project, context_tokens.map(int)])
+                .map(drop)
+        }
+        ObjectChange::Remove(of) => db
+            .prepare_cached("DELETE FROM object WHERE kind = ?1 AND id = ?2")?
+            .execute(params![of.kind.name(), of.id])
+            .map(drop),
+    })
+}
+
+fn put(
+    db: &Connection,
+    of: &ObjectReference,
+    known: &KnownObject,
+    expires_s: Option<i64>,
+) -> rusqlite::Result<()> {
+    db.prepare_cached(
+        "INSERT INTO object VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT DO UPDATE SET \
+         context_tokens = excluded.context_tokens, memory = excluded.memory, idle_s = excluded.idle_s, \
+         used_s = excluded.used_s, expires_s = excluded.expires_s",
+    )?
+    .execute(params![
+        of.kind.name(),
+        of.id,
+        known.project,
+        known.key,
+        known.context_tokens.map(int),
+        known.container_memory.map(ContainerMemory::name),
+        known.idle_s,
+        known.created_s,
+        known.used_s,
+        expires_s,
+    ])
+    .map(drop)
+}
+
+/// What is known of an object.
+pub fn find(db: &Connection, of: &ObjectReference) -> rusqlite::Result<Option<KnownObject>> {
+    db.prepare_cached(
+        "SELECT project, api_key, context_tokens, memory, idle_s, created_s, used_s FROM object \
+         WHERE kind = ?1 AND id = ?2",
+    )?
+    .query_row(params![of.kind.name(), of.id], known_from)
+    .optional()
+}
+
+/// What is known of an item.
+pub fn find_item(db: &Connection, key: ObjectKey, now_s: i64) -> rusqlite::Result<Option<KnownItem>> {
+    let now = now_s.div_euclid(PERIOD_S);
+    let oldest = (now_s - RESPONSE_LIFE_S).div_euclid(PERIOD_S);
+    let mut statement = db.prepare_cached("SELECT project, context_tokens FROM object_item WHERE id = ?1")?;
+    for period in (oldest..=now + 1).rev().chain([FOREVER]) {
+        let found = statement.query_row([key.in_period(period)], |row| {
+            Ok(KnownItem { project: row.get(0)?, context_tokens: row.get::<_, Option<i64>>(1)?.map(uint) })
+        });
+        let found = found.optional()?;
+        if found.is_some() {
+            return Ok(found);
+        }
+    }
+    Ok(None)
+}
+
+/// Removes some rows of what upstream has forgotten by `now_s`; returns whether
+/// there may be more.
+pub(crate) fn forget(db: &Connection, now_s: i64) -> rusqlite::Result<bool> {
+    let objects = db
+        .prepare_cached(
+            "DELETE FROM object WHERE (kind, id) IN \
+             (SELECT kind, id FROM object WHERE expires_s < ?1 ORDER BY expires_s LIMIT ?2)",
+        )?
+        .execute([now_s, REMOVED_MAX])?;
+    let oldest = (now_s - RESPONSE_LIFE_S).div_euclid(PERIOD_S).clamp(0, FOREVER);
+    let items = db
+        .prepare_cached(
+            "DELETE FROM object_item WHERE id IN (SELECT id FROM object_item WHERE id < ?1 LIMIT ?2)",
+        )?
+        .execute([oldest << ITEM_BITS, REMOVED_MAX])?;
+    Ok(int(u64::try_from(objects.max(items)).unwrap_or(u64::MAX)) >= REMOVED_MAX)
+}
+
+fn known_from(row: &Row<'_>) -> rusqlite::Result<KnownObject> {
+    let memory: Option<String> = row.get(3)?;
+    Ok(KnownObject {
+        project: row.get(0)?,
+        key: row.get(1)?,
+        context_tokens: row.get::<_, Option<i64>>(2)?.map(uint),
+        // A size that can't be read is not known, which is taken for the dearest.
+        container_memory: memory.as_deref().and_then(ContainerMemory::named),
+        idle_s: row.get(4)?,
+        created_s: row.get(5)?,
+        used_s: row.get(6)?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::schema;
+
+    const NOW_S: i64 = 1_795_000_000;
+
+    fn database() -> Connection {
+        let mut db = Connection::open_in_memory().unwrap();
+        schema::create(&mut db).unwrap();
+        db
+    }
+
+    fn of(id: &str) -> ObjectReference {
+        ObjectReference { kind: ObjectKind::Response, id: id.to_owned() }
+    }
+
+    fn known(project: &str, context_tokens: Option<u64>) -> KnownObject {
+        KnownObject {
+            project: project.into(),
+            key: "k".into(),
+            context_tokens,
+            container_memory: Some(ContainerMemory::G16),
+            idle_s: 1,
+            created_s: 2,
+            used_s: 3,
+        }
+    }
+
+    #[test]
+    fn an_object_keeps_its_first_owner_whatever_is_learned_later() {
+        let db = database();
+        let put = |known| ObjectChange::Put { of: of("resp_1"), known, expires_s: None };
+        write(&db, &[put(known("a", None)), put(known("b", Some(5)))]).unwrap();
+        assert_eq!(find(&db, &of("resp_1")).unwrap(), Some(known("a", Some(5))));
+        assert_eq!(find(&db, &of("resp_2")).unwrap(), None);
+        write(&db, &[ObjectChange::Remove(of("resp_1"))]).unwrap();
+        assert_eq!(find(&db, &of("resp_1")).unwrap(), None);
+    }
+
+    #[test]
+    fn what_upstream_has_forgotten_goes_in_small_steps_and_nothing_else() {
+        let db = database();
+        let many: i64 = 1_200;
+        let mut changes = Vec::new();
+        let key = |n: i64| ObjectKey::of(ObjectKind::Item, &format!("msg_{n}"));
+        for n in 0..many {
+            let expires_s = Some(NOW_S - 1);
+            changes.push(ObjectChange::Put {
+                of: of(&format!("resp_{n}")),
+                known: known("a", None),
+                expires_s,
+            });
+            let made_s = Some(NOW_S - RESPONSE_LIFE_S - 2 * PERIOD_S);
+            changes.push(ObjectChange::Item {
+                key: key(n),
+                project: "a".into(),
+                context_tokens: Some(7),
+                made_s,
+            });
+        }
+        let fresh = [(many, Some(NOW_S)), (many + 1, Some(NOW_S - 30 * DAY_S)), (many + 2, None)];
+        for (n, made_s) in fresh {
+            changes.push(ObjectChange::Item {
+                key: key(n),
+                project: "a".into(),
+                context_tokens: None,
+                made_s,
+            });
+        }
+        let kept = |id: &str, expires_s| ObjectChange::Put { of: of(id), known: known("a", None), expires_s };
+        changes.extend([kept("resp_new", Some(NOW_S + 1)), kept("resp_forever", None)]);
+        write(&db, &changes).unwrap();
+        let mut steps = 1;
+        while forget(&db, NOW_S).unwrap() {
+            steps += 1;
+        }
+        assert_eq!(steps, 3);
+        let count = |table: &str| -> i64 {
+            db.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap()
+        };
+        assert_eq!((count("object"), count("object_item")), (2, 3));
+        for (n, _) in fresh {
+            assert!(find_item(&db, key(n), NOW_S).unwrap().is_some(), "{n}");
+        }
+        assert!(find_item(&db, key(0), NOW_S).unwrap().is_none());
+    }
+
+    #[test]
+    fn responses_that_were_made_before_there_was_an_index_are_known_by_their_entries() {
+        let tx = database();
+        tx.execute_batch("DROP TABLE object; DROP TABLE object_item").unwrap();
+        for (id, at_ms, basis) in
+            [(1, 3_000_000_000_i64, "reported"), (2, 3_000_000_001, "assumed"), (3, 1, "reported")]
+        {
+            tx.execute(
+                "INSERT INTO entry VALUES (?1, 'settle', ?2, ?2, 'p', 'k', '', '', '/v1/responses', 'm', '', '', 'default', \
+                 ?3, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, '', 200, NULL, 'resp_' || ?1, 0, NULL, 0, 0, \
+                 NULL, NULL)",
+                (id, at_ms, basis),
+            )
+            .unwrap();
+        }
+        tx.execute_batch(TABLES).unwrap();
+        let mut known = tx.prepare("SELECT id, project, context_tokens FROM object ORDER BY id").unwrap();
+        let known = known.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).unwrap();
+        let known: Vec<(String, String, Option<i64>)> = known.map(Result::unwrap).collect();
+        assert_eq!(known, [("resp_1".into(), "p".into(), Some(78)), ("resp_2".into(), "p".into(), None)]);
+    }
+}
