@@ -123,6 +123,7 @@ impl Proxy {
             largest_prompt: largest_prompt(&bounding, demand, admitted.inputs),
             reads_more: reads_more(demand),
             cache_12h: demand.cache_12h,
+            pictures: u64::try_from(demand.media.images.len()).unwrap_or(u64::MAX),
         };
         let hosted_calls_max = (is_capped && demand.tools.loops).then_some(admitted.inputs.tool_calls);
         let hide_usage = parsed.wants_usage_injected();
@@ -164,7 +165,11 @@ impl Proxy {
             | ObjectKind::VectorStore
             | ObjectKind::Container
             | ObjectKind::Batch
-            | ObjectKind::Skill => Some(0),
+            | ObjectKind::Skill
+            | ObjectKind::Upload
+            | ObjectKind::Eval
+            | ObjectKind::FineTuningJob
+            | ObjectKind::Video => Some(0),
         };
         demand.references.iter().try_fold(0_u64, |sum, of| Some(sum.saturating_add(context(of)?)))
     }
