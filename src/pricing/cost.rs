@@ -45,9 +45,12 @@ pub fn cost(
 
 /// The most that calls of the image tool can have used of which nothing is
 /// reported: each read an image and made one.
-pub(crate) fn unreported_images(tool: &ImageTool, calls: u64) -> Tokens {
+///
+/// Each call reads the `pictures` of the request, and one that was made before.
+pub(crate) fn unreported_images(tool: &ImageTool, calls: u64, pictures: u64) -> Tokens {
+    let read = pictures.saturating_add(1).saturating_mul(image_tool::INPUT_TOKENS);
     Tokens {
-        image_input: calls.saturating_mul(image_tool::INPUT_TOKENS),
+        image_input: calls.saturating_mul(read),
         image_output: calls.saturating_mul(image_tool::output_tokens(tool)),
         ..Tokens::default()
     }

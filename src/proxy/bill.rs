@@ -53,6 +53,8 @@ pub struct Bill {
     pub reads_more: bool,
     /// Whether cache writes of the long life were asked for.
     pub cache_12h: bool,
+    /// Pictures of the request, which the image tool may read.
+    pub pictures: u64,
 }
 
 /// What is known of an exchange besides its usage.
@@ -197,11 +199,10 @@ impl Bill {
             tools.containers = tools.containers.max(1);
         }
         if tools.image == Tokens::default() {
-            tools.image = self
-                .tools
-                .image
-                .as_ref()
-                .map_or(tools.image, |tool| cost::unreported_images(tool, answer.image_calls));
+            tools.image =
+                self.tools.image.as_ref().map_or(tools.image, |tool| {
+                    cost::unreported_images(tool, answer.image_calls, self.pictures)
+                });
         }
         tools
     }
@@ -209,7 +210,7 @@ impl Bill {
     /// The cost of a usage at the served model's price, and the tools' part of it.
     fn cost(&self, answer: &Answer, tier: Tier, usage: &Usage) -> (Money, Money) {
         let served = self.served_price(answer);
-        let Some(price) = self.price.as_ref().map(|asked| served.as_ref().unwrap_or(asked)) else {
+        let Some(price) = served.as_ref().or(self.price.as_ref()) else {
             return (Money::ZERO, Money::ZERO);
         };
         let cost = cost::cost(price, tier, usage, &self.tools, self.image_price.as_deref());

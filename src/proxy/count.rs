@@ -82,6 +82,10 @@ impl Counter<'_> {
         if let Some(encoding) = of.encoding {
             inputs.text_tokens = text(of, encoding, limit).await;
         }
+        if of.demand.stored_prompt {
+            // What it fills in is not counted with the body.
+            return;
+        }
         // What is known of stored context is the most that it may be.
         let unseen = bound::reads_unseen(of.price, of.demand, *inputs)
             || inputs.context_tokens.is_some_and(|context| context > 0);

@@ -124,6 +124,7 @@ impl Proxy {
             largest_prompt: largest_prompt(&bounding, demand, admitted.inputs),
             reads_more: reads_more(demand),
             cache_12h: demand.cache_12h,
+            pictures: u64::try_from(demand.media.images.len()).unwrap_or(u64::MAX),
         };
         let hosted_calls_max = (is_capped && demand.tools.loops).then_some(admitted.inputs.tool_calls);
         let hide_usage = parsed.wants_usage_injected();

@@ -55,6 +55,7 @@ fn config(chance: &mut Chance, world: &World) -> String {
     let wait = chance.one(&["0s", "100ms", "2s"]);
     let on_disconnect = if world.cancels { "cancel" } else { "drain" };
     let prompts = chance.one(&["refuse", "allow"]);
+    let shared = chance.one(&["true", "false"]);
     let (output, calls) = (chance.one(&[500, 16_384]), chance.one(&[1, 2, 8]));
     let mut text = format!(
         "[server]\nheader_timeout = \"3s\"\n[storage]\ndurability = \"{durability}\"\n\
@@ -62,7 +63,7 @@ fn config(chance: &mut Chance, world: &World) -> String {
          [guard]\nwhen_tight = \"{tight}\"\nclamp_output_min = 16\nhold_wait = \"{wait}\"\n\
          on_disconnect = \"{on_disconnect}\"\ndrain_max = \"15s\"\nstored_prompts = \"{prompts}\"\n\
          output_default = {output}\ntool_calls_max = {calls}\n\
-         [credit]\nminimum = 0.00001\nlow_balance = 0.0005\n\
+         [endpoints]\nshared_objects = {shared}\n[credit]\nminimum = 0.00001\nlow_balance = 0.0005\n\
          [[limit]]\nname = \"{AUDIT}\"\nwindow = \"total\"\nsoft = [0.001]\n"
     );
     for number in 0..chance.within(1, 4) {

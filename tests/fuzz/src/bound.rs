@@ -74,7 +74,15 @@ fn context_tokens(world: &World, demand: &Demand) -> Option<u64> {
         ObjectKind::Response => world.responses.get(&reference.id).copied(),
         ObjectKind::Conversation => world.conversations.get(&reference.id).copied(),
         ObjectKind::Item => world.items.get(&reference.id).copied(),
-        _ => Some(0),
+        ObjectKind::VectorStore | ObjectKind::Container => Some(0),
+        ObjectKind::ChatCompletion
+        | ObjectKind::File
+        | ObjectKind::Batch
+        | ObjectKind::Skill
+        | ObjectKind::Upload
+        | ObjectKind::Eval
+        | ObjectKind::FineTuningJob
+        | ObjectKind::Video => None,
     };
     let known: Option<u64> = demand.references.iter().map(of).sum();
     known.filter(|_| !demand.server_context)

@@ -65,6 +65,8 @@ pub struct Ask {
     pub tools: Tools,
     /// Hosted calls, at the most.
     pub calls_max: u64,
+    /// Whether it leaves its cost open: hosted tools without a bound of calls or of output.
+    pub is_open: bool,
     /// Whether the answer is a stream.
     pub stream: bool,
     /// Whether a chat stream ends with usage.
@@ -130,6 +132,7 @@ impl Ask {
                     tiers(world, model, &body["service_tier"])
                 }
             },
+            is_open: false,
             calls_max: body["max_tool_calls"].as_u64().unwrap_or(world.assumed.calls_max),
             is_possible: parts.is_possible && tools.is_possible,
             tools,
@@ -138,7 +141,9 @@ impl Ask {
         };
         ask.kept += ask.tools.mcp_servers * world.assumed.mcp_tokens_max;
         let is_bounded = body["max_output_tokens"].as_u64().is_some();
-        if endpoint == Endpoint::Responses && ask.tools.loops() && !is_bounded {
+        let is_hosted = endpoint == Endpoint::Responses && ask.tools.loops();
+        ask.is_open = is_hosted && !(is_bounded && body["max_tool_calls"].is_u64());
+        if is_hosted && !is_bounded {
             // The model's maximum is that of one turn.
             ask.output_max = ask.output_max.saturating_mul(ask.calls_max.saturating_add(1));
         }

@@ -268,8 +268,8 @@ impl Outcome {
             self.used.write = if chance.percent(40) { text } else { chance.within(0, text) };
             self.used.cached = chance.within(0, text - self.used.write);
         }
-        // An echo is output that has been read.
-        if ask.echo {
+        // An echo is output that has been read, where usage says so.
+        if ask.echo && self.report.usage != UsageForm::Absent {
             self.used.output += ask.choices * first;
         }
     }
