@@ -11,8 +11,9 @@ use crate::domain::limit::Mode;
 use crate::guard::Guard;
 use crate::guard::trail::{Actor, Change};
 use crate::ledger::Ledger;
-use crate::ledger::account::{Balance, Grant, GrantReading, Terms, grant_id};
+use crate::ledger::account::{Balance, Grant, GrantReading, Terms};
 use crate::ledger::credit::Ungranted;
+use crate::ledger::credit::grant_id;
 use crate::ledger::entry::Crossing;
 use crate::store::{Slot, StoreError, credit};
 

@@ -389,11 +389,6 @@ fn as_limit(balance: &Balance, terms: Terms) -> Arc<Limit> {
     })
 }
 
-/// The id of a grant, as it is shown everywhere.
-pub fn grant_id(id: u64) -> String {
-    format!("grant_{id}")
-}
-
 /// Where the stretch ends in which a grant may last be spent.
 fn end_ms(expires_s: Option<i64>) -> i64 {
     expires_s.map_or(i64::MAX, |expires_s| expires_s.saturating_mul(1_000))

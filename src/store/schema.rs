@@ -1,7 +1,10 @@
 //! The tables, and the version that says which of them a database has.
 
+mod corrections;
+
 use rusqlite::{Connection, Transaction};
 
+use self::corrections::{CORRECTIONS, DIGEST};
 use crate::store::objects;
 use crate::store::rollup::{self, Table};
 
@@ -214,18 +217,6 @@ const DAYS: &str = concat!(
 
 /// Who is told by a delivery, if not those that its channel is configured for.
 const MAIL: &str = "ALTER TABLE delivery ADD COLUMN mail TEXT;";
-
-/// The corrections of an entry, to be summed up before another is made.
-const CORRECTIONS: &str = "CREATE INDEX entry_corrects ON entry (corrects) WHERE corrects IS NOT NULL;";
-
-/// The crossing in whose message this one is told with others. Until the end of its hour
-/// it waits for that, with `is_routed` 2.
-const DIGEST: &str = "
-ALTER TABLE crossing ADD COLUMN digest INTEGER;
-CREATE INDEX crossing_own ON crossing (limit_name, mark, at_ms) WHERE is_routed = 1 AND digest IS NULL;
-CREATE INDEX crossing_put_off ON crossing (at_ms) WHERE is_routed = 2;
-CREATE INDEX crossing_digest ON crossing (digest) WHERE digest IS NOT NULL;
-";
 
 /// What the organization's API keeps beside keys, projects and limits: settings
 /// all of them, but for `audit`, which is append-only.

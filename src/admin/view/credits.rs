@@ -5,7 +5,8 @@ use utoipa::ToSchema;
 
 use crate::domain::Money;
 use crate::guard::credit::Credit;
-use crate::ledger::account::{GrantReading, grant_id};
+use crate::ledger::account::GrantReading;
+use crate::ledger::credit::grant_id;
 
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Credits)]

@@ -1,0 +1,71 @@
+//! Prices over the sheet's, as they are written in the file.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::config::raw::Amount;
+
+section! {
+    /// Rates in US dollars per million tokens.
+    PriceRates {
+        /// Text input.
+        input: Option<Amount> = None,
+        /// Text input read from a cache.
+        cached_input: Option<Amount> = None,
+        /// Text input written to a cache.
+        cache_write: Option<Amount> = None,
+        /// Text input written to a cache for 12 hours.
+        cache_write_12h: Option<Amount> = None,
+        /// Text output, reasoning included.
+        output: Option<Amount> = None,
+    }
+}
+
+/// A price over the sheet's, in US dollars per million tokens.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Price {
+    /// The model; `ft:BASE` for fine-tunes.
+    pub model: String,
+    /// From which day of UTC.
+    #[serde(default)]
+    pub effective_from: Option<String>,
+    /// Text input.
+    pub input: Amount,
+    /// Text input read from a cache.
+    #[serde(default)]
+    pub cached_input: Option<Amount>,
+    /// Text input written to a cache.
+    #[serde(default)]
+    pub cache_write: Option<Amount>,
+    /// Text input written to a cache for 12 hours.
+    #[serde(default)]
+    pub cache_write_12h: Option<Amount>,
+    /// Audio input.
+    #[serde(default)]
+    pub audio_input: Option<Amount>,
+    /// Image input.
+    #[serde(default)]
+    pub image_input: Option<Amount>,
+    /// Text output, reasoning included.
+    #[serde(default)]
+    pub output: Option<Amount>,
+    /// Audio output.
+    #[serde(default)]
+    pub audio_output: Option<Amount>,
+    /// Image output.
+    #[serde(default)]
+    pub image_output: Option<Amount>,
+    /// Rates of a long context.
+    #[serde(default)]
+    pub long: Option<PriceRates>,
+    /// Input tokens above which they apply.
+    #[serde(default)]
+    pub long_context_above_input_tokens: Option<u64>,
+    /// The most input tokens the model takes.
+    #[serde(default)]
+    pub max_input_tokens: Option<u64>,
+    /// The most output tokens the model makes.
+    #[serde(default)]
+    pub max_output_tokens: Option<u64>,
+}

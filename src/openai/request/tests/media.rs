@@ -1,0 +1,85 @@
+//! Which media a body holds, and which of its bytes are no text.
+
+use serde_json::json;
+
+use super::{chat, responses};
+use crate::domain::demand::{Detail, Image};
+use crate::openai::Metered;
+use crate::openai::request::parse;
+
+#[test]
+fn pictures_sound_and_files_in_chat_are_counted() {
+    let picture = "data:image/png;base64,AAAA";
+    let demand = chat(json!({"messages": [{"role": "user", "content": [
+        {"type": "text", "text": "data:image/png;base64,this is text", "image_url": "data:image/png;base64,no"},
+        {"type": "image_url", "image_url": {"url": picture, "detail": "low"}},
+        {"image_url": {"url": "https://example.com/a.png"}, "type": "image_url"},
+        {"type": "input_audio", "input_audio": {"data": "UklGRg==", "format": "wav"}},
+        {"type": "file", "file": {"file_data": "data:application/pdf;base64,JVBE", "filename": "a.pdf"}},
+        {"type": "file", "file": {"file_id": "file-1"}},
+        {"type": "input_smell", "smell": "?"},
+    ]}, {"role": "assistant", "audio": {"id": "audio_1"}}, {"role": "tool", "content": "x", "tool_call_id": "c"}]}));
+    let media = demand.unwrap().media;
+    let unseen = |detail| Image { size: None, detail };
+    assert_eq!(media.images, [unseen(Detail::Low), unseen(Detail::Auto)]);
+    assert_eq!((media.inline_bytes(), media.documents.len(), media.opaque), (28 + 10 + 34, 1, 4));
+    assert_eq!(media.audio_ms, 0, "a recording that is too short to be one is opaque");
+}
+
+#[test]
+fn pictures_and_files_in_responses_are_counted_wherever_they_stand() {
+    let picture = "data:image/png;base64,AAAA";
+    let demand = responses(json!({"input": [
+        {"role": "user", "content": [{"type": "input_image", "image_url": picture, "detail": "low"},
+            {"type": "input_image", "file_id": "file-1"}, {"type": "input_file", "file_url": "https://example.com/a"}]},
+        {"type": "function_call_output", "call_id": "c", "output": [{"type": "input_image", "image_url": picture}]},
+        {"type": "computer_call_output", "call_id": "c", "output": {"type": "computer_screenshot", "image_url": picture}},
+        {"type": "image_generation_call", "id": "ig_1", "result": "QUJD", "status": "completed"},
+        {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "gAAA"},
+        {"type": "function_call", "name": "f", "arguments": "{}", "call_id": "c"},
+    ]}))
+    .unwrap();
+    let media = demand.media;
+    assert_eq!((media.images.len(), media.opaque, media.inline_bytes()), (5, 1, 3 * 28 + 6));
+    assert!(!demand.server_context);
+}
+
+/// The parts of a body that are left out of its text.
+fn left_out(endpoint: Metered, body: &str) -> Vec<&str> {
+    let media = parse(endpoint, body.as_bytes()).unwrap().demand.media;
+    media.inline.into_iter().map(|span| &body[span]).collect()
+}
+
+#[test]
+fn media_is_left_out_of_the_text_in_every_spelling() {
+    for url in [
+        "data:image/png;base64,AAAA",
+        r"data:image\/png;base64,AAAA",
+        r"\u0064ata:image/png;base64,AA\u0041A",
+        r"data:image/png;base64,AA\nAA",
+        "DATA:IMAGE/PNG;BASE64,AAAA",
+    ] {
+        let body = format!(
+            r#"{{"model":"m","messages":[{{"role":"user","content":[{{"type":"image_url","image_url":{{"url":"{url}"}}}}]}}]}}"#
+        );
+        assert_eq!(left_out(Metered::Chat, &body), [format!("\"{url}\"")]);
+        let body = format!(
+            r#"{{"model":"m","input":[{{"role":"user","content":[{{"type":"input_im\u0061ge","image_url":"{url}"}}]}}]}}"#
+        );
+        assert_eq!(left_out(Metered::Responses, &body), [format!("\"{url}\"")]);
+    }
+}
+
+#[test]
+fn only_what_upstream_reads_as_media_is_left_out_of_the_text() {
+    let base64 = "A".repeat(10_000);
+    for part in [
+        json!({"type": "text", "text": base64}),
+        json!({"type": "text", "text": "", "image_url": {"url": format!("data:image/png;base64,{base64}")}}),
+        json!({"type": "image_url", "image_url": {"url": format!("https://example.com/{base64}")}}),
+        json!({"type": "refusal", "refusal": base64, "file_data": base64}),
+    ] {
+        let body = json!({"model": "m", "messages": [{"role": "user", "content": [part]}]}).to_string();
+        assert_eq!(left_out(Metered::Chat, &body), [""; 0], "{part}");
+    }
+}

@@ -1,0 +1,139 @@
+//! No usage within a bound costs more than the bound.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::domain::Usage;
+use crate::domain::demand::{Image, Media, ToolDemand, WebSearch};
+use crate::domain::tokens::ToolUse;
+use crate::pricing::cost::cost;
+use crate::pricing::sheet::Sheet;
+
+const NOW_S: i64 = 1_795_000_000;
+
+fn inputs() -> BoundInputs {
+    BoundInputs {
+        text_tokens: None,
+        prompt_tokens: None,
+        document_tokens: None,
+        context_tokens: Some(0),
+        output_max: None,
+        tool_calls: 8,
+        tool_context_max: 16_000,
+        tools_bound: ToolsBound::Practical,
+        project_tier: Tier::Standard,
+    }
+}
+
+fn text(body_bytes: u64, output_max: Option<u64>) -> Demand {
+    Demand { body_bytes, output_max, choices: 1, ..Demand::default() }
+}
+
+#[test]
+fn a_plain_request_is_bounded_by_its_bytes_and_its_output() {
+    let price = Sheet::built_in(&[]).unwrap().find("gpt-4o-mini", NOW_S).unwrap();
+    let plain = bound(&price, None, &text(1_000, Some(100)), inputs());
+    assert_eq!((plain.input_tokens, plain.output_tokens), (1_000, 100));
+    assert_eq!(plain.cost.to_string(), "0.00021");
+    let twice = bound(&price, None, &Demand { choices: 2, ..text(1_000, Some(100)) }, inputs());
+    assert_eq!(twice.cost.to_string(), "0.00027");
+    let open = bound(&price, None, &text(1_000, None), inputs());
+    assert_eq!(open.output_tokens, 16_384, "the model's own maximum");
+    let unknown = BoundInputs { context_tokens: None, ..inputs() };
+    assert_eq!(bound(&price, None, &text(10, Some(1)), unknown).input_tokens, 128_000);
+    let known = BoundInputs { context_tokens: Some(5_000), ..inputs() };
+    assert_eq!(bound(&price, None, &text(10, Some(1)), known).input_tokens, 5_010);
+    let counted = BoundInputs { prompt_tokens: Some(70), ..unknown };
+    assert_eq!(bound(&price, None, &text(10, Some(1)), counted).input_tokens, 70);
+}
+
+#[test]
+fn a_flex_request_is_bounded_by_the_standard_it_may_fall_back_to() {
+    let price = Sheet::built_in(&[]).unwrap().find("gpt-6.1-sol", NOW_S).unwrap();
+    let asked = |tier| bound(&price, None, &Demand { tier, ..text(1_000, Some(1_000)) }, inputs()).cost;
+    assert_eq!(asked(Some(Tier::Flex)), asked(None));
+    assert!(asked(Some(Tier::Priority)) > asked(None));
+    assert!(asked(Some(Tier::Ultrafast)) > asked(Some(Tier::Priority)));
+}
+
+proptest! {
+    #[test]
+    fn no_usage_within_the_bound_costs_more_than_the_bound(
+        model in prop::sample::select(vec!["gpt-4o-mini", "gpt-6.1-sol", "gpt-5.5-pro", "gpt-4", "gpt-audio", "gpt-6-luna"]),
+        tier in prop::sample::select(vec![None, Some(Tier::Flex), Some(Tier::Standard), Some(Tier::Priority), Some(Tier::Ultrafast)]),
+        body_bytes in 0u64..2_000_000,
+        output_max in prop::option::of(0u64..200_000),
+        choices in 1u64..4,
+        images in 0usize..3,
+        audio_ms in 0u64..50_000,
+        cache_12h: bool,
+        searches in 0u64..9,
+        shares in prop::array::uniform12(0u64..1_000),
+    ) {
+        let price = Sheet::built_in(&[]).unwrap().find(model, NOW_S).unwrap();
+        let tools = if searches > 0 {
+            ToolDemand { web_search: Some(WebSearch::Preview), loops: true, ..ToolDemand::default() }
+        } else {
+            ToolDemand::default()
+        };
+        let media = Media { images: vec![Image { size: Some((900, 700)), ..Image::default() }; images], audio_ms, ..Media::default() };
+        let demand = Demand {
+            tier, choices, cache_12h, media, tools, audio_output: audio_ms > 0, ..text(body_bytes, output_max)
+        };
+        let bound = bound(&price, None, &demand, inputs());
+        let tokens = spread(&bound, &demand, shares);
+        let served = match tier {
+            None => vec![Tier::Standard],
+            Some(Tier::Ultrafast) => vec![Tier::Ultrafast, Tier::Priority, Tier::Standard],
+            Some(asked) => vec![asked, Tier::Standard],
+        };
+        for tier in served {
+            let tools = ToolUse { web_searches: searches, ..ToolUse::default() };
+            let largest_prompt = Some(largest_prompt(&price, &demand, inputs()).min(tokens.input_total()));
+            let usage = Usage { tokens, tools, largest_prompt };
+            let cost = cost(&price, tier, &usage, &demand.tools, None).total;
+            prop_assert!(cost <= bound.cost, "{cost} > {} at {tier:?} with {tokens:?}", bound.cost);
+        }
+    }
+
+    #[test]
+    fn what_is_affordable_fits_and_one_token_more_does_not(
+        body_bytes in 0u64..100_000, choices in 1u64..5, nano in 0i64..10_000_000_000,
+    ) {
+        let price = Sheet::built_in(&[]).unwrap().find("gpt-6.1-sol", NOW_S).unwrap();
+        let demand = Demand { choices, ..text(body_bytes, None) };
+        let headroom = Money::from_nano(nano);
+        let output = affordable_output(&price, None, &demand, inputs(), headroom);
+        let cost = |output| bound(&price, None, &demand, BoundInputs { output_max: Some(output), ..inputs() }).cost;
+        if output > 0 { prop_assert!(cost(output) <= headroom); }
+        if output < 128_000 { prop_assert!(cost(output + 1) > headroom); }
+    }
+}
+
+/// Spreads a bound's tokens over the classes that the demand allows.
+fn spread(bound: &Bound, demand: &Demand, shares: [u64; 12]) -> Tokens {
+    let mut tokens = Tokens::default();
+    let allowed = [
+        true,
+        true,
+        true,
+        demand.cache_12h,
+        demand.media.audio_ms > 0,
+        demand.media.audio_ms > 0,
+        !demand.media.images.is_empty(),
+        !demand.media.images.is_empty(),
+        true,
+        true,
+        demand.audio_output,
+        false,
+    ];
+    let weight =
+        |range: std::ops::Range<usize>| -> u64 { range.filter(|n| allowed[*n]).map(|n| shares[n]).sum() };
+    let (input, output) = (weight(0..8).max(1), weight(8..12).max(1));
+    for (n, class) in tokens.classes_mut().into_iter().enumerate().filter(|(n, _)| allowed[*n]) {
+        let (total, weights) =
+            if n < 8 { (bound.input_tokens, input) } else { (bound.output_tokens, output) };
+        *class = total * shares[n] / weights;
+    }
+    tokens
+}
