@@ -37,7 +37,7 @@ impl Proxy {
     pub(super) async fn own(&self, own: Own, key: &Key, query: &str) -> Result<(Bytes, Paced), Refusal> {
         let of = attribution(&self.guard, key);
         let paced = self.pace(&of, Take::default())?;
-        let _open = self.guard.question(&key.id).ok_or(Refusal::Busy)?;
+        let _open = self.guard.question(&key.id).await.ok_or(Refusal::Busy)?;
         Ok((answer(&self.guard, own, key, &of, query).await?, paced))
     }
 }
