@@ -1,50 +1,97 @@
 //! What keys ask of the guard itself, bounded: a key's questions about its own
 //! limits and spending must not take time from requests or operators.
+//!
+//! Those beyond the bound wait their turn for a while. Refused at once, a client
+//! that asks again at once would cost more than the answer.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::guard::Guard;
 use crate::sync::unpoisoned;
 
 /// Questions of one key that are answered at once. A browser asks six.
 const OPEN_PER_KEY_MAX: usize = 6;
+/// Questions of one key that are answered or wait.
+const ASKED_PER_KEY_MAX: usize = 128;
 /// Questions that are answered at once in all.
 const OPEN_MAX: usize = 24;
+/// How long one waits for its turn.
+const WAIT: Duration = Duration::from_secs(2);
 
-/// The questions that are being answered, counted by key.
-#[derive(Debug, Default)]
-pub(super) struct Open(Mutex<HashMap<Arc<str>, usize>>);
+/// The questions that are answered or wait.
+#[derive(Debug)]
+pub(super) struct Open {
+    all: Arc<Semaphore>,
+    /// Of keys that have some.
+    keys: Mutex<HashMap<Arc<str>, OfKey>>,
+}
+
+/// The questions of one key.
+#[derive(Debug)]
+struct OfKey {
+    places: Arc<Semaphore>,
+    asked: usize,
+}
+
+impl Default for Open {
+    fn default() -> Self {
+        Self { all: Arc::new(Semaphore::new(OPEN_MAX)), keys: Mutex::default() }
+    }
+}
 
 /// A question that may be answered; dropped when it has been.
 #[derive(Debug)]
 pub struct Question {
+    // Given back before the key is forgotten.
+    _places: [OwnedSemaphorePermit; 2],
+    _asked: Asked,
+}
+
+/// A question that is counted.
+#[derive(Debug)]
+struct Asked {
     guard: Arc<Guard>,
     key: Arc<str>,
 }
 
 impl Guard {
-    /// Lets a key ask something of the guard itself, unless it has as many
-    /// questions open as it may, or all keys have.
-    pub fn question(self: &Arc<Self>, key: &Arc<str>) -> Option<Question> {
-        let mut open = unpoisoned(self.self_service.0.lock());
-        let of_key = open.get(key).copied().unwrap_or(0);
-        if of_key >= OPEN_PER_KEY_MAX || open.values().sum::<usize>() >= OPEN_MAX {
+    /// Lets a key ask something of the guard itself, once there is a place for it;
+    /// `None` if too many wait, or none comes free in time.
+    pub async fn question(self: &Arc<Self>, key: &Arc<str>) -> Option<Question> {
+        let (asked, places) = self.asked(key)?;
+        let both = async {
+            let of_key = places.acquire_owned().await.ok()?;
+            Some([of_key, Arc::clone(&self.self_service.all).acquire_owned().await.ok()?])
+        };
+        let places = tokio::time::timeout(WAIT, both).await.ok()??;
+        Some(Question { _places: places, _asked: asked })
+    }
+
+    /// Counts a question of a key, unless it has asked as many as it may.
+    fn asked(self: &Arc<Self>, key: &Arc<str>) -> Option<(Asked, Arc<Semaphore>)> {
+        let mut keys = unpoisoned(self.self_service.keys.lock());
+        let new = || OfKey { places: Arc::new(Semaphore::new(OPEN_PER_KEY_MAX)), asked: 0 };
+        let of_key = keys.entry(Arc::clone(key)).or_insert_with(new);
+        if of_key.asked >= ASKED_PER_KEY_MAX {
             return None;
         }
-        open.insert(Arc::clone(key), of_key + 1);
-        Some(Question { guard: Arc::clone(self), key: Arc::clone(key) })
+        of_key.asked += 1;
+        Some((Asked { guard: Arc::clone(self), key: Arc::clone(key) }, Arc::clone(&of_key.places)))
     }
 }
 
-impl Drop for Question {
+impl Drop for Asked {
     fn drop(&mut self) {
-        let mut open = unpoisoned(self.guard.self_service.0.lock());
-        let left = open.get(&self.key).map_or(0, |of_key| of_key.saturating_sub(1));
-        if left == 0 {
-            open.remove(&self.key);
-        } else {
-            open.insert(Arc::clone(&self.key), left);
+        let mut keys = unpoisoned(self.guard.self_service.keys.lock());
+        if let Some(of_key) = keys.get_mut(&self.key) {
+            of_key.asked -= 1;
+            if of_key.asked == 0 {
+                keys.remove(&self.key);
+            }
         }
     }
 }

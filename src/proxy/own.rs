@@ -45,7 +45,7 @@ impl Proxy {
     pub(super) async fn own(&self, own: Own, key: &Key, query: &str) -> Result<(Bytes, Paced), Refusal> {
         let of = attribution(&self.guard, key);
         let paced = self.guard.pace(&of, Take::default()).map_err(Refusal::Throttled)?;
-        let _open = self.guard.question(&key.id).ok_or(Refusal::Busy)?;
+        let _open = self.guard.question(&key.id).await.ok_or(Refusal::Busy)?;
         Ok((answer(&self.guard, own, key, &of, query).await?, paced))
     }
 }

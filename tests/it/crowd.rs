@@ -227,7 +227,10 @@ fn a_key_has_so_many_questions_open_and_operators_wait_for_none_of_them() {
         let house = House::with("").await;
         assert_eq!(house.chat(&[], json!({})).await.status, StatusCode::OK);
         let key = house.guard.ring().keys()[0].id.clone();
-        let open: Vec<_> = (0..6).map(|_| house.guard.question(&key).unwrap()).collect();
+        let mut open = Vec::new();
+        for _ in 0..6 {
+            open.push(house.guard.question(&key).await.unwrap());
+        }
         let bearer = format!("Bearer {}", house.key);
         let headers = [("authorization", bearer.as_str())];
         let me = async || call(&house.proxy, Method::GET, "/v1/spendguard/me", &headers, Bytes::new()).await;
@@ -237,10 +240,18 @@ fn a_key_has_so_many_questions_open_and_operators_wait_for_none_of_them() {
             (StatusCode::TOO_MANY_REQUESTS, "rate_limit_exceeded".into())
         );
         assert_eq!((refused.header("retry-after"), refused.header("x-should-retry")), ("1", "true"));
-        let others: Vec<_> =
-            (0..18).map(|n| house.guard.question(&format!("key_{n}").into()).unwrap()).collect();
-        assert!(house.guard.question(&"key_18".into()).is_none(), "there is a bound for all of them");
-        drop((open, others));
+        // One that waits is answered when another has been.
+        let freed = async {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            open.pop();
+        };
+        let (waited, ()) = tokio::join!(me(), freed);
+        assert_eq!(waited.status, StatusCode::OK);
+        for number in 0..19 {
+            open.push(house.guard.question(&format!("key_{number}").into()).await.unwrap());
+        }
+        assert!(house.guard.question(&"key_19".into()).await.is_none(), "there is a bound for all of them");
+        drop(open);
         assert_eq!(me().await.status, StatusCode::OK);
         // A question that takes its time is answered by a reader of its own.
         let (send, received) = std::sync::mpsc::sync_channel::<()>(1);
