@@ -9,6 +9,7 @@ pub mod limits;
 pub mod load;
 mod nearest;
 mod place;
+mod pricing;
 pub mod raw;
 pub mod reload;
 pub mod settings;

@@ -97,6 +97,9 @@ pub struct Caps {
     pub money: bool,
     /// A cap in tokens.
     pub tokens: bool,
+    /// A limit in dollars of whatever mode, with a cap or only thresholds, or a
+    /// credit account: what a request costs is shown.
+    pub shows_money: bool,
 }
 
 /// What the limits leave for one request; `None` is without end.
@@ -237,10 +240,15 @@ impl Ledger {
 
     /// The kinds of enforced caps that a request of this attribution counts on.
     pub fn caps(&self, of: &Attribution) -> Caps {
-        let mut caps = Caps { money: self.is_prepaid(), tokens: false };
+        let mut caps =
+            Caps { money: self.is_prepaid(), tokens: false, shows_money: self.account().is_some() };
         for metered in self.reached(of) {
             let limit = &metered.limit;
-            if limit.hard.is_none() || limit.mode != Mode::Enforce || metered.subject(of).is_none() {
+            if metered.subject(of).is_none() {
+                continue;
+            }
+            caps.shows_money |= limit.unit == Unit::Usd;
+            if limit.hard.is_none() || limit.mode != Mode::Enforce {
                 continue;
             }
             match limit.unit {

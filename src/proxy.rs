@@ -39,7 +39,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::guard::{Guard, Paced};
 use crate::openai::endpoint::{self, Endpoint};
-use crate::pricing::sheet::Sheet;
+use crate::pricing::sheet::{Sheet, UnknownModel};
 use crate::proxy::auth::Caller;
 use crate::proxy::body::Answer;
 use crate::proxy::cors::{Grant, Preflight};
@@ -75,8 +75,8 @@ pub struct Rules {
     pub admit: admit::Config,
     /// Whether to read on when a client has gone, and for how long at most.
     pub drain: Option<Duration>,
-    /// Whether a model without a price is charged as the dearest.
-    pub unknown_as_dearest: bool,
+    /// What a model without a price costs.
+    pub unknown_model: UnknownModel,
     /// How refusals are worded.
     pub refuse: refuse::Config,
     /// The prices.

@@ -28,7 +28,10 @@ impl App {
             tokio::select! {
                 _ = terminate.recv() => return Ok(()),
                 _ = interrupt.recv() => return Ok(()),
-                _ = hang_up.recv() => self.reload().await,
+                _ = hang_up.recv() => {
+                    self.reload().await;
+                    watch.follow(self.watched());
+                }
                 _ = look.tick() => {
                     log::flush();
                     if self.writer.is_finished() || self.shards.iter().any(std::thread::JoinHandle::is_finished) {
@@ -36,6 +39,7 @@ impl App {
                     }
                     if watch.changed() {
                         self.reload().await;
+                        watch.follow(self.watched());
                     }
                 }
             }
@@ -45,7 +49,7 @@ impl App {
     fn watched(&self) -> Vec<PathBuf> {
         let tls = [&self.settings.server.tls, &self.settings.admin.tls];
         let files = tls.into_iter().flatten().flat_map(|files| [files.cert.clone(), files.key.clone()]);
-        self.config_file.iter().cloned().chain(files).collect()
+        self.config_file.iter().cloned().chain(files).chain(self.settings.files.iter().cloned()).collect()
     }
 
     /// Reads the configuration again; a bad one changes nothing.

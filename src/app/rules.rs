@@ -7,7 +7,6 @@ use crate::app::StartError;
 use crate::config::Settings;
 use crate::net::Timeouts;
 use crate::pricing::plan::Policy;
-use crate::pricing::sheet::Sheet;
 use crate::proxy::{Rules, admit, refuse};
 use crate::upstream;
 
@@ -16,10 +15,7 @@ const BODY_PATIENCE: u32 = 3;
 
 /// The proxy's rules, and what the admin listener shows of them.
 pub fn of(settings: &Settings) -> Result<(Rules, InForce), StartError> {
-    let sheet = match &settings.pricing.sheet {
-        None => Sheet::built_in(&settings.pricing.overrides)?,
-        Some(json) => Sheet::parse(json, &settings.pricing.overrides)?,
-    };
+    let sheet = settings.pricing.sheet()?;
     let in_force = InForce {
         text: settings.text.clone(),
         zone: settings.zone.clone(),
@@ -52,7 +48,7 @@ pub fn of(settings: &Settings) -> Result<(Rules, InForce), StartError> {
             stored_prompts: settings.guard.stored_prompts,
         },
         drain: settings.guard.drain,
-        unknown_as_dearest: settings.pricing.unknown_as_dearest,
+        unknown_model: settings.pricing.unknown_model,
         refuse: refuse::Config {
             classic: settings.classic_codes,
             spend_status: settings.spend_status,

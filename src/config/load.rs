@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use http::{Method, Uri};
@@ -12,16 +12,15 @@ use crate::config::alerts::alerts;
 use crate::config::edge;
 use crate::config::limits::{Problem, limits, prices};
 use crate::config::place::Place;
+use crate::config::pricing::pricing;
 use crate::config::raw::{Amount, Raw, SecretSource};
-use crate::config::settings::{Admin, Guard, Pricing, Server, Settings, TlsFiles, Upstream};
+use crate::config::settings::{Admin, Guard, Server, Settings, TlsFiles, Upstream};
 use crate::config::{text, units};
-use crate::domain::demand::Tier;
 use crate::domain::limit::Mode;
 use crate::domain::{Money, Secret};
 use crate::ledger::account::Terms;
 use crate::openai::endpoint::{Endpoint, classify, is_misspelt};
 use crate::pricing::bound::ToolsBound;
-use crate::pricing::sheet::Sheet;
 use crate::proxy::refuse::SpendStatus;
 use crate::store::Durability;
 
@@ -114,7 +113,8 @@ fn resolve(
     let levels = ["error", "warn", "info", "debug", "trace"].map(|level| (level, ()));
     let durability = [("process", Durability::Process), ("power", Durability::Power)];
     let (server, admin) = (server(raw, &mut notes), admin(raw, environment, &mut notes));
-    let (pricing, guard) = (pricing(raw, overrides, &mut notes), guard(raw, &mut notes));
+    let base_url = upstream.as_ref().map(|upstream| &upstream.base_url);
+    let (pricing, guard) = (pricing(raw, overrides, base_url, &mut notes), guard(raw, &mut notes));
     let durability = notes.one_of("storage.durability", &raw.storage.durability, &durability);
     let keep = raw.storage.keep.as_deref().map(keep).transpose();
     let keep = notes.ok("storage.keep", keep);
@@ -127,8 +127,9 @@ fn resolve(
     let scheme = if raw.admin.tls.is_some() { "https" } else { "http" };
     let alerts = alerts(raw, &format!("{scheme}://{}/", raw.admin.listen), environment, &mut notes);
     level?;
+    let pricing = pricing?;
     let proxy = upstream.as_ref().and_then(|upstream| upstream.proxy.as_ref());
-    let text = text::in_force(raw, pass_through?, proxy, environment);
+    let text = text::in_force(raw, pass_through?, proxy, pricing.region.as_deref(), environment);
     Some(Settings {
         text,
         server: server?,
@@ -139,7 +140,8 @@ fn resolve(
         durability: durability?,
         keep: keep?,
         zone: zone?,
-        pricing: pricing?,
+        pricing,
+        files: files(raw),
         guard: guard?,
         credit: credit?,
         classic_codes: classic?,
@@ -263,32 +265,15 @@ pub(super) fn secret(source: &SecretSource, environment: &HashMap<String, String
     if text.is_empty() { Err("the secret is empty".to_owned()) } else { Ok(Secret::new(text)) }
 }
 
-fn pricing(
-    raw: &Raw,
-    overrides: Vec<crate::pricing::sheet::Override>,
-    notes: &mut Notes<'_>,
-) -> Option<Pricing> {
-    let raw = &raw.pricing;
-    let unknown =
-        notes.one_of("pricing.unknown_model", &raw.unknown_model, &[("refuse", false), ("dearest", true)]);
-    let tiers = [("default", Tier::Standard), ("priority", Tier::Priority), ("flex", Tier::Flex)];
-    let default_tier = notes.one_of("pricing.default_tier", &raw.default_tier, &tiers);
-    let sheet = match raw.sheet.as_str() {
-        "built-in" => Some(None),
-        file => {
-            let read = std::fs::read_to_string(file);
-            notes
-                .ok("pricing.sheet", read.map_err(|error| format!("{file} can't be read: {error}")))
-                .map(Some)
-        }
-    }?;
-    let parsed = match &sheet {
-        None => Sheet::built_in(&overrides),
-        Some(json) => Sheet::parse(json, &overrides),
-    };
-    let key = if sheet.is_some() { "pricing.sheet" } else { "price" };
-    notes.ok(key, parsed.map_err(|error| error.to_string()))?;
-    Some(Pricing { sheet, overrides, unknown_as_dearest: unknown?, default_tier: default_tier? })
+/// The files that values are read from, beside the configuration and certificates.
+fn files(raw: &Raw) -> Vec<PathBuf> {
+    let alerts = &raw.alerts;
+    let secrets = [raw.upstream.api_key.as_ref(), raw.admin.token.as_ref()].into_iter().flatten();
+    let secrets = secrets.chain(alerts.email.iter().flat_map(|email| &email.password));
+    let secrets = secrets.chain(alerts.webhook.iter().map(|webhook| &webhook.secret));
+    let secrets = secrets.chain(alerts.slack.iter().map(|slack| &slack.url));
+    let sheet = Some(raw.pricing.sheet.as_str()).filter(|sheet| *sheet != "built-in");
+    secrets.filter_map(|source| source.file.as_deref()).chain(sheet).map(PathBuf::from).collect()
 }
 
 fn guard(raw: &Raw, notes: &mut Notes<'_>) -> Option<Guard> {

@@ -147,8 +147,10 @@ section! {
     Pricing {
         /// `built-in`, or a file of the same form.
         sheet: String = "built-in".into(),
-        /// `refuse` or `dearest`.
-        unknown_model: String = "refuse".into(),
+        /// `family`, `refuse` or `dearest`.
+        unknown_model: String = "family".into(),
+        /// A region such as `us`, or `global`; by default that of `upstream.base_url`.
+        region: Option<String> = None,
         /// The tier that upstream serves when a request names none.
         default_tier: String = "default".into(),
     }

@@ -12,7 +12,7 @@ use crate::domain::demand::Tier;
 use crate::domain::{Limit, Secret};
 use crate::ledger::account::Terms;
 use crate::pricing::bound::ToolsBound;
-use crate::pricing::sheet::Override;
+use crate::pricing::sheet::{Override, Sheet, SheetError, UnknownModel};
 use crate::proxy::cors::Origins;
 use crate::proxy::headers::Forwarded;
 use crate::proxy::refuse::SpendStatus;
@@ -42,6 +42,8 @@ pub struct Settings {
     pub zone: Arc<str>,
     /// Prices.
     pub pricing: Pricing,
+    /// The files that values were read from: secrets, a price sheet.
+    pub files: Vec<PathBuf>,
     /// Admission and ends of requests.
     pub guard: Guard,
     /// Prepaid credit.
@@ -141,10 +143,23 @@ pub struct Pricing {
     pub sheet: Option<String>,
     /// The operator's prices.
     pub overrides: Vec<Override>,
-    /// Whether a model without a price is charged as the dearest.
-    pub unknown_as_dearest: bool,
+    /// What a model without a price costs.
+    pub unknown_model: UnknownModel,
+    /// The region whose prices count; `None` where there is no uplift.
+    pub region: Option<String>,
     /// The tier that upstream serves when a request names none.
     pub default_tier: Tier,
+}
+
+impl Pricing {
+    /// The sheet in force.
+    pub fn sheet(&self) -> Result<Sheet, SheetError> {
+        let sheet = match &self.sheet {
+            None => Sheet::built_in(&self.overrides),
+            Some(json) => Sheet::parse(json, &self.overrides),
+        }?;
+        Ok(self.region.iter().fold(sheet, |sheet, region| sheet.in_region(region)))
+    }
 }
 
 /// Admission and ends of requests.

@@ -25,9 +25,11 @@ pub(super) fn in_force(
     raw: &Raw,
     pass_through: bool,
     proxy: Option<&HttpProxy>,
+    region: Option<&str>,
     environment: &HashMap<String, String>,
 ) -> String {
     let mut raw = raw.clone();
+    raw.pricing.region = Some(region.unwrap_or("global").to_owned());
     let unknown = if pass_through { "pass-through" } else { "reject" };
     raw.keys.unknown.get_or_insert_with(|| unknown.to_owned());
     for (secret, variable) in

@@ -39,6 +39,18 @@ pub struct Sheet {
     families: Vec<Family>,
 }
 
+/// What a model without a price of its own costs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UnknownModel {
+    /// As the dearest of its family, if it is a version of a known one.
+    #[default]
+    Family,
+    /// It has no price.
+    Refuse,
+    /// As the dearest model of the sheet.
+    Dearest,
+}
+
 /// Models of which an unknown one may be a version.
 #[derive(Clone, Debug)]
 struct Family(Vec<Pattern>);
@@ -113,6 +125,19 @@ impl Sheet {
                 .or_else(|| self.tuned_any(base, at_s));
         }
         undated(model)
+    }
+
+    /// The price of a model, or what one without a price of its own costs; that is
+    /// under the model's own name, without a date.
+    pub fn price_of(&self, model: &str, at_s: i64, unknown: UnknownModel) -> Option<Arc<Price>> {
+        self.find(model, at_s).or_else(|| match unknown {
+            UnknownModel::Family => self.family(model, at_s),
+            UnknownModel::Refuse => None,
+            UnknownModel::Dearest => {
+                let name = without_day(model).unwrap_or(model);
+                Some(Arc::new(Price::dearest(name, self.in_force(at_s))))
+            }
+        })
     }
 
     /// The price of a fine-tune whose base is named without its date.

@@ -10,6 +10,7 @@ use crate::domain::demand::{ContainerDemand, ImageQuality, ImageTool, ToolDemand
 use crate::domain::tokens::ContainerMemory;
 use crate::domain::{Demand, ObjectKind, ObjectReference};
 use crate::guard::Reservation;
+use crate::ledger::Caps;
 use crate::ledger::entry::Attribution;
 use crate::openai::endpoint::Metered;
 use crate::openai::request::{self, Edit, Invalid, InvalidKind};
@@ -54,7 +55,7 @@ impl Proxy {
         let mut parsed = request::parse(endpoint, &body).map_err(refuse_invalid)?;
         let demand = &mut parsed.demand;
         let now_s = self.guard.clock().now_s();
-        let priced = rules.sheet.find(&demand.model, now_s);
+        let priced = rules.sheet.price_of(&demand.model, now_s, rules.unknown_model);
         if endpoint == Metered::Chat && priced.as_ref().is_some_and(|price| price.searches_always) {
             demand.tools.web_search = Some(WebSearch::Chat);
         }
@@ -68,7 +69,7 @@ impl Proxy {
         if demand.stored_prompt {
             fill_stored_prompt(rules, demand, is_capped)?;
         }
-        let (price, image_price) = prices(rules, demand, priced, under_money, now_s)?;
+        let (price, image_price) = prices(rules, demand, priced, Caps { money: under_money, ..caps }, now_s)?;
         let is_priced = price.is_some();
         let bounding = price.clone().unwrap_or_else(|| rules.sheet.dearest(now_s));
         let encoding = bounding.tokenizer;
@@ -155,21 +156,14 @@ impl Proxy {
         if demand.server_context {
             return None;
         }
-        let context = |of: &ObjectReference| match of.kind {
-            ObjectKind::Response | ObjectKind::Conversation | ObjectKind::Item => {
-                self.guard.objects().lookup(of.kind, &of.id)?.context_tokens
+        let context = |of: &ObjectReference| {
+            let is_context =
+                matches!(of.kind, ObjectKind::Response | ObjectKind::Conversation | ObjectKind::Item);
+            if !is_context {
+                // Files are parts of their own, and tools bring what they find in the others.
+                return Some(0);
             }
-            // Files are parts of their own, and tools bring what they find in the others.
-            ObjectKind::ChatCompletion
-            | ObjectKind::File
-            | ObjectKind::VectorStore
-            | ObjectKind::Container
-            | ObjectKind::Batch
-            | ObjectKind::Skill
-            | ObjectKind::Upload
-            | ObjectKind::Eval
-            | ObjectKind::FineTuningJob
-            | ObjectKind::Video => Some(0),
+            self.guard.objects().lookup(of.kind, &of.id)?.context_tokens
         };
         demand.references.iter().try_fold(0_u64, |sum, of| Some(sum.saturating_add(context(of)?)))
     }
@@ -283,24 +277,23 @@ fn refuse_invalid(invalid: Invalid) -> Refusal {
 type Prices = (Option<Arc<Price>>, Option<Arc<Price>>);
 
 /// The prices of the model and of the image tool's model. Under a dollar cap
-/// both must be known.
+/// both must be known. Where limits only show what is spent, a model without a
+/// price is the dearest one, so that no alert is missed.
 fn prices(
     rules: &Rules,
     demand: &Demand,
     priced: Option<Arc<Price>>,
-    under_cap: bool,
+    caps: Caps,
     now_s: i64,
 ) -> Result<Prices, Refusal> {
-    let price = match priced {
-        None if rules.unknown_as_dearest => Some(rules.sheet.dearest(now_s)),
-        None if under_cap => return Err(Refusal::NotPriced(bounded(&demand.model))),
-        found => found,
+    let known = |priced: Option<Arc<Price>>, model: &str| match priced {
+        None if caps.money => Err(Refusal::NotPriced(bounded(model))),
+        None if caps.shows_money => Ok(Some(rules.sheet.dearest(now_s))),
+        found => Ok(found),
     };
+    let price = known(priced, &demand.model)?;
     let Some(tool) = &demand.tools.image else { return Ok((price, None)) };
     let image_model = tool.model.as_deref().unwrap_or(IMAGE_MODEL);
-    let image_price = rules.sheet.find(image_model, now_s);
-    if image_price.is_none() && under_cap {
-        return Err(Refusal::NotPriced(bounded(image_model)));
-    }
-    Ok((price, image_price))
+    let image_price = rules.sheet.price_of(image_model, now_s, rules.unknown_model);
+    Ok((price, known(image_price, image_model)?))
 }

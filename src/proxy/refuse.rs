@@ -266,7 +266,7 @@ impl Refusal {
                 Some("model"),
                 format!(
                     "Model `{model}` has no price, so it can't be used under a dollar limit. Add a [[price]] for it \
-                     to spendguard's configuration, or set pricing.unknown_model = \"dearest\"."
+                     to spendguard's configuration, update its price sheet, or set pricing.unknown_model = \"dearest\"."
                 ),
             ),
             Self::Invalid(message, param) => client(StatusCode::BAD_REQUEST, None, *param, message.clone()),

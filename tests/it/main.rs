@@ -35,6 +35,7 @@ mod objects;
 mod openapi;
 mod operators;
 mod organization;
+mod prices;
 mod private;
 mod process;
 mod race;

@@ -13,7 +13,7 @@ use spendguard::upstream::Upstream;
 use crate::harness::{Answer, House, call, chat, client, run};
 use crate::process::Process;
 
-struct Running {
+pub(crate) struct Running {
     process: Process,
     proxy: Upstream,
     admin: Upstream,
@@ -21,7 +21,7 @@ struct Running {
 
 /// The real binary with a configuration file, in front of a house's fake; its
 /// clients send keys of their own.
-fn serve(file: &Path, upstream: &str) -> Running {
+pub(crate) fn serve(file: &Path, upstream: &str) -> Running {
     let data = file.with_extension("data").display().to_string();
     let environment = [
         ("SPENDGUARD_SERVER__LISTEN", "127.0.0.1:0"),
@@ -57,7 +57,7 @@ impl Running {
         panic!("it never answered {status}");
     }
 
-    async fn metrics(&self) -> String {
+    pub(crate) async fn metrics(&self) -> String {
         let answer = call(&self.admin, Method::GET, "/metrics", &[], Bytes::new()).await;
         String::from_utf8_lossy(&answer.body).into_owned()
     }
