@@ -337,9 +337,10 @@ impl World {
         let billed = self.account.pico().div_ceil(1_000);
         let covered = covered.filter(|_| !self.cancels && !is_changing && self.is_sound);
         if covered.is_some_and(|covered| u128::try_from(covered).unwrap() < billed) {
-            let bills = self.account.bills();
-            let of = |bills: &Vec<crate::openai::Bill>| bills.iter().map(crate::openai::Bill::pico).sum::<u128>();
-            let dearest = bills.iter().max_by_key(|(_, bills)| of(bills)).map(|(name, _)| name.clone());
+            let sum =
+                |bills: &[crate::openai::Bill]| bills.iter().map(crate::openai::Bill::pico).sum::<u128>();
+            let bills = self.account.bills().into_iter().map(|(name, bills)| (sum(&bills), name));
+            let dearest = bills.max().map(|(_, name)| name);
             let story = self.account.all_most().remove(&dearest.clone().unwrap_or_default());
             let text = format!(
                 "upstream bills {billed} nano-dollars, the ledger covers {covered:?}; the dearest is {dearest:?}: {story:?}"
