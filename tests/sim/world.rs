@@ -111,6 +111,8 @@ impl World {
         let mut upstream = oracle::World { broken, ..oracle::World::furnished() };
         // Each text is of words that are a token each; so a count of it is exact.
         upstream.assumed.text = TextCount::Pieces;
+        // What no cap bounds makes one hosted call, which every configuration holds.
+        upstream.assumed.calls_max = 1;
         let scale = chance.one(&[1, 100, 2_000]);
         Arc::new(Self {
             account: Arc::new(Account::new(upstream)),
