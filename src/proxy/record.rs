@@ -69,7 +69,7 @@ impl Recording {
             owner: Arc::clone(owner),
             kind,
             is_stored: demand.stored,
-            container_memory: demand.tools.containers.iter().filter_map(made).max(),
+            container_memory: memory_of_all(&demand.tools.containers),
             conversation: turn,
             admitted_s,
             is_named: false,
@@ -149,6 +149,13 @@ impl Recording {
         known.used_s = known.used_s.max(self.admitted_s);
         put(ObjectReference { kind: ObjectKind::Container, id: id.to_owned() }, known)
     }
+}
+
+/// The largest memory of a request's containers; `None` where one of them may have
+/// any, since an answer does not say which of them it names.
+fn memory_of_all(containers: &[ContainerDemand]) -> Option<ContainerMemory> {
+    let memories: Option<Vec<ContainerMemory>> = containers.iter().map(made).collect();
+    memories?.into_iter().max()
 }
 
 /// The memory of a container that a request has upstream make.

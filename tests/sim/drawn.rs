@@ -72,7 +72,10 @@ pub(crate) async fn answer(
     body: &[u8],
 ) -> Option<()> {
     let world = account.world();
-    let Some(ask) = Ask::read(&world, endpoint, body) else { return refused(end) };
+    let Some(mut ask) = Ask::read(&world, endpoint, body) else { return refused(end) };
+    if ask.is_open {
+        ask.output_max = ask.output_max.min(ask.model.output_max.unwrap_or(u64::MAX));
+    }
     let outcome = Outcome::draw(&mut oracle::Chance::of_seed(chance.next()), &world, &ask);
     // Without a cap the guard writes no bound of calls, and holds what is usual.
     let most = if ask.is_open { 0 } else { maximum::of(&world, &ask) };

@@ -111,6 +111,8 @@ impl World {
         let mut upstream = oracle::World { broken, ..oracle::World::furnished() };
         // Each text is of words that are a token each; so a count of it is exact.
         upstream.assumed.text = TextCount::Pieces;
+        // What no cap bounds makes one hosted call, which every configuration holds.
+        upstream.assumed.calls_max = 1;
         let scale = chance.one(&[1, 100, 2_000]);
         Arc::new(Self {
             account: Arc::new(Account::new(upstream)),
@@ -337,7 +339,14 @@ impl World {
         let billed = self.account.pico().div_ceil(1_000);
         let covered = covered.filter(|_| !self.cancels && !is_changing && self.is_sound);
         if covered.is_some_and(|covered| u128::try_from(covered).unwrap() < billed) {
-            let text = format!("upstream bills {billed} nano-dollars, the ledger covers {covered:?}");
+            let sum =
+                |bills: &[crate::openai::Bill]| bills.iter().map(crate::openai::Bill::pico).sum::<u128>();
+            let bills = self.account.bills().into_iter().map(|(name, bills)| (sum(&bills), name));
+            let dearest = bills.max().map(|(_, name)| name);
+            let story = self.account.all_most().remove(&dearest.clone().unwrap_or_default());
+            let text = format!(
+                "upstream bills {billed} nano-dollars, the ledger covers {covered:?}; the dearest is {dearest:?}: {story:?}"
+            );
             self.fail(state, text);
         }
     }

@@ -17,7 +17,7 @@ fn rule(model: &Model, detail: &str) -> Rule {
         Rule::Tiles { base: 2_833, tile: 5_667 }
     } else if name.contains("-nano") {
         patches(Some(1_536), 246)
-    } else if name.contains("-mini") {
+    } else if name.contains("-mini") && !name.starts_with("o1") && !name.starts_with("o3") {
         patches(Some(1_536), 162)
     } else if name.starts_with("gpt-5.4") {
         patches(Some(if detail == "original" { 10_000 } else { 2_500 }), 120)
