@@ -8,7 +8,7 @@ mod bucket;
 
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use dashmap::DashMap;
@@ -23,6 +23,7 @@ use crate::domain::Limit;
 use crate::domain::limit::{Mode, Unit};
 use crate::ledger::entry::Attribution;
 use crate::ledger::meter::{Subject, subject};
+use crate::sync::unpoisoned;
 use crate::throttle::bucket::{Bucket, Taking};
 
 type Requests = RateLimiter<Subject, DashMapStateStore<Subject>, DefaultClock, StateInformationMiddleware>;
@@ -326,7 +327,7 @@ fn amount(unit: Unit, of: Take) -> u64 {
 
 fn locked(bucket: &Mutex<Bucket>) -> MutexGuard<'_, Bucket> {
     // Two counters, each written in one step: a panic elsewhere leaves them whole.
-    bucket.lock().unwrap_or_else(PoisonError::into_inner)
+    unpoisoned(bucket.lock())
 }
 
 #[cfg(test)]

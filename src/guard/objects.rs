@@ -8,7 +8,7 @@ mod turns;
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::domain::object::{KnownObject, OBJECT_ID_BYTES_MAX};
 use crate::domain::{ObjectKind, ObjectReference};
@@ -17,6 +17,7 @@ use crate::store::objects::{
     self as rows, CONTAINER_GRACE_S, KnownItem, ObjectChange, ObjectKey, RESPONSE_LIFE_S,
 };
 use crate::store::{Reader, StoreError, Written};
+use crate::sync::unpoisoned;
 
 use self::turns::Turns;
 pub use self::turns::{ConversationChanged, Turn, TurnEnd};
@@ -64,7 +65,7 @@ impl Objects {
     }
 
     fn memory(&self) -> MutexGuard<'_, Memory> {
-        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+        unpoisoned(self.memory.lock())
     }
 }
 

@@ -9,6 +9,7 @@ mod levers;
 mod missing;
 mod rates;
 
+use self::rates::go_duration;
 pub use self::rates::rate_headers;
 
 use bytes::Bytes;
@@ -18,7 +19,7 @@ use crate::domain::{Limit, ObjectReference};
 use crate::guard::Refused;
 use crate::ledger::denial::Denial;
 use crate::openai::refusal::ErrorBody;
-use crate::throttle::{RateLeft, Throttled};
+use crate::throttle::Throttled;
 
 pub use self::edge::Edge;
 pub use self::missing::Named;

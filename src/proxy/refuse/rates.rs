@@ -19,7 +19,7 @@ pub fn rate_headers(headers: &mut HeaderMap, left: &RateLeft) {
 }
 
 /// A duration as Go prints it and OpenAI sends it: `120ms`, `1.146s`, `6m0s`.
-fn go_duration(duration: std::time::Duration) -> String {
+pub(super) fn go_duration(duration: std::time::Duration) -> String {
     let ms = duration.as_millis();
     if ms < 1_000 {
         return format!("{ms}ms");
