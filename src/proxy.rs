@@ -155,6 +155,7 @@ impl Proxy {
         });
         let routed = caller.and_then(|caller| {
             visit.key = Some(Arc::clone(&caller.key));
+            visit.is_unseen = caller.unseen.is_some();
             let (endpoint, deployment) = route::routed(rules, &mut head, &caller)?;
             visit.endpoint = label(&endpoint);
             Ok((caller, endpoint, deployment))

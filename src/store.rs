@@ -166,10 +166,10 @@ impl StoreError {
 
 /// What SQLite said, or which value can't be read.
 fn because(error: &rusqlite::Error) -> String {
-    match error {
-        rusqlite::Error::FromSqlConversionFailure(_, _, cause) => cause.to_string(),
-        error => error.to_string(),
+    if let rusqlite::Error::FromSqlConversionFailure(_, _, cause) = error {
+        return cause.to_string();
     }
+    error.to_string()
 }
 
 fn mend(source: &io::Error) -> &'static str {

@@ -28,7 +28,6 @@ fn a_hold_covers_the_most_that_openai_could_charge() {
         let case = bound::case(&mut chance, sizes);
         faults.extend(bound::below(&sheets, &case, knows).map(|fault| (seed, fault)));
     }
-    let text: String =
-        faults.iter().take(20).map(|(seed, fault)| format!("seed {seed}: {fault}\n")).collect();
-    assert!(faults.is_empty(), "{} faults:\n{text}", faults.len());
+    let lines: Vec<_> = faults.iter().take(20).map(|(seed, fault)| format!("seed {seed}: {fault}")).collect();
+    assert!(faults.is_empty(), "{} faults:\n{}", faults.len(), lines.join("\n"));
 }

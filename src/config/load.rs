@@ -100,15 +100,7 @@ fn resolve(
         .ok("time.zone", zone.map_err(|_| "no such IANA time zone; write it as \"Europe/Warsaw\"".into()));
     let upstream = upstream(raw, environment, &mut notes);
     let has_key = upstream.as_ref().is_some_and(|upstream| upstream.api_key.is_some());
-    let pass_through = match raw.keys.unknown.as_deref() {
-        None => Some(!has_key),
-        Some(text) => notes.one_of("keys.unknown", text, &[("reject", false), ("pass-through", true)]),
-    };
-    if pass_through == Some(false) && !has_key {
-        let problem =
-            "rejecting unknown keys needs upstream.api_key: without it only clients' own keys can work";
-        notes.0.push(("keys.unknown".into(), problem.into()));
-    }
+    let pass_through = pass_through(raw, has_key, &mut notes);
     let projects = projects(raw, &mut notes);
     let levels = ["error", "warn", "info", "debug", "trace"].map(|level| (level, ()));
     let durability = [("process", Durability::Process), ("power", Durability::Power)];
@@ -157,6 +149,20 @@ fn resolve(
         alerts: alerts?,
         alerts_forecast: raw.alerts.forecast,
     })
+}
+
+/// Whether clients may send their own keys; it follows from whether the guard has one.
+fn pass_through(raw: &Raw, has_key: bool, notes: &mut Notes<'_>) -> Option<bool> {
+    let pass_through = match raw.keys.unknown.as_deref() {
+        None => Some(!has_key),
+        Some(text) => notes.one_of("keys.unknown", text, &[("reject", false), ("pass-through", true)]),
+    };
+    if pass_through == Some(false) && !has_key {
+        let problem =
+            "rejecting unknown keys needs upstream.api_key: without it only clients' own keys can work";
+        notes.0.push(("keys.unknown".into(), problem.into()));
+    }
+    pass_through
 }
 
 /// How long entries are kept: a day at least.

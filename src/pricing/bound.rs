@@ -9,7 +9,7 @@
 //! Two parts rest on assumptions instead: what a hosted tool adds to the context
 //! ([`ToolsBound::Practical`]), and the memory and number of containers.
 
-use crate::domain::demand::{Bound, ContainerDemand, Demand, Tier, WebSearch};
+use crate::domain::demand::{Bound, ContainerDemand, Demand, Image, Tier, WebSearch};
 use crate::domain::tokens::ContainerMemory;
 use crate::domain::{Money, Tokens};
 use crate::pricing::cost::{FILE_SEARCH_PICO, search_block, session_pico, web_search_pico};
@@ -244,6 +244,13 @@ fn seen_tokens(price: &Price, demand: &Demand, inputs: BoundInputs) -> Option<u6
         tokens = tokens.saturating_add(price.image_rule.tokens(*image)?);
     }
     Some(tokens)
+}
+
+/// The most tokens of a page of a document that is read as an image.
+pub fn page_tokens(price: &Price) -> u64 {
+    /// A page of unknown size, where the model has no budget for an image.
+    const PAGE_TOKENS: u64 = 15_000;
+    price.image_rule.tokens(Image::default()).unwrap_or(PAGE_TOKENS).min(PAGE_TOKENS)
 }
 
 /// The dearest that may be served: a tier asked for may fall back to standard.

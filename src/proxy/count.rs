@@ -1,6 +1,7 @@
 //! Counting a request's input exactly, when its bytes would hold too much.
 //!
-//! Text is counted here where the model's vocabulary is published. What only upstream can see (its own vocabulary, stored context,
+//! Text is counted here where the model's vocabulary is published, PDFs by their
+//! pages and text. What only upstream can see (its own vocabulary, stored context,
 //! an image behind a URL) is counted by `POST /responses/input_tokens`, which is
 //! free. A count that fails leaves the bound as it was: the request is then
 //! admitted by its bytes or not at all.
@@ -16,6 +17,7 @@ use serde_json::value::RawValue;
 use tokio::sync::Semaphore;
 
 use crate::domain::{Demand, Money};
+use crate::media;
 use crate::openai::endpoint::Metered;
 use crate::pricing::bound::{self, BoundInputs};
 use crate::pricing::count::{self, Encoding, Part};
@@ -78,6 +80,9 @@ pub struct Countable<'a> {
 impl Counter<'_> {
     /// Counts what can be counted, as far as `room` could pay for it.
     pub async fn count(&self, of: Countable<'_>, room: Option<Money>, inputs: &mut BoundInputs) {
+        if !of.demand.media.documents.is_empty() {
+            inputs.document_tokens = documents(of).await;
+        }
         let limit = limit(of, room, *inputs);
         if let Some(encoding) = of.encoding {
             inputs.text_tokens = text(of, encoding, limit).await;
@@ -90,11 +95,12 @@ impl Counter<'_> {
         let unseen = bound::reads_unseen(of.price, of.demand, *inputs)
             || inputs.context_tokens.is_some_and(|context| context > 0);
         let body = match of.endpoint {
-            Metered::Responses | Metered::Compact if unseen || of.encoding.is_none() => whole(of.body),
-            Metered::Chat | Metered::Completions | Metered::Embeddings if of.encoding.is_none() => {
-                strings(of, limit)
+            Metered::Responses | Metered::Compact => {
+                (unseen || of.encoding.is_none()).then(|| whole(of.body)).flatten()
             }
-            _ => return,
+            Metered::Chat | Metered::Completions | Metered::Embeddings => {
+                of.encoding.is_none().then(|| strings(of, limit)).flatten()
+            }
         };
         let Some(Question { body, besides }) = body else { return };
         let Some(tokens) = self.ask(body).await else { return };
@@ -157,6 +163,22 @@ async fn text(of: Countable<'_>, encoding: Encoding, limit: u64) -> Option<u64> 
         return counted();
     }
     aside(counted).await
+}
+
+/// The documents' tokens, by their pages and the text that they can hold; `None` if
+/// one of them can't be measured.
+async fn documents(of: Countable<'_>) -> Option<u64> {
+    let (body, spans) = (of.body.clone(), of.demand.media.documents.clone());
+    let page_tokens = bound::page_tokens(of.price);
+    aside(move || {
+        let text = std::str::from_utf8(&body).ok()?;
+        spans.iter().try_fold(0_u64, |sum, span| {
+            let facts = media::pdf(text.get(span.clone())?).ok()?;
+            let pages = u64::from(facts.pages).saturating_mul(page_tokens);
+            Some(sum.saturating_add(pages).saturating_add(facts.text_bytes_max))
+        })
+    })
+    .await
 }
 
 /// Runs a long count on a thread of its own, one at a time.

@@ -4,16 +4,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::domain::demand::{ContainerDemand, ImageQuality, ImageTool, ToolDemand, WebSearch};
 use crate::domain::tokens::ContainerMemory;
 use crate::domain::{Demand, ObjectKind, ObjectReference};
-use crate::guard::Reservation;
+use crate::guard::{Paced, Reservation};
 use crate::ledger::Caps;
 use crate::ledger::entry::Attribution;
 use crate::openai::endpoint::Metered;
-use crate::openai::request::{self, Edit, Invalid, InvalidKind};
+use crate::openai::request::{self, Edit, Invalid, InvalidKind, Request};
 use crate::pricing::bound::largest_prompt;
 use crate::pricing::plan::Written;
 use crate::pricing::sheet::Price;
@@ -52,40 +52,29 @@ impl Proxy {
         body: Bytes,
         caller: &Caller,
     ) -> Result<Prepared, Refusal> {
-        let mut parsed = request::parse(endpoint, &body).map_err(refuse_invalid)?;
-        let demand = &mut parsed.demand;
         let now_s = self.guard.clock().now_s();
-        let priced = rules.sheet.price_of(&demand.model, now_s, rules.unknown_model);
-        if endpoint == Metered::Chat && priced.as_ref().is_some_and(|price| price.searches_always) {
-            demand.tools.web_search = Some(WebSearch::Chat);
-        }
-        self.check_models(caller, demand, priced.as_deref())?;
+        let (mut parsed, priced) = self.understand(rules, endpoint, (&body, now_s), caller)?;
+        let demand = &mut parsed.demand;
         let Wishes { max_cost, tags } = headers::wishes(&head.headers)?;
         let attribution =
             Arc::new(self.attribution(caller, endpoint.name(), demand, tags, priced.as_deref()));
         let caps = self.guard.caps(&attribution);
-        let under_money = max_cost.is_some() || caps.money;
-        let is_capped = under_money || caps.tokens;
-        if demand.stored_prompt {
-            fill_stored_prompt(rules, demand, is_capped)?;
-        }
-        let (price, image_price) = prices(rules, demand, priced, Caps { money: under_money, ..caps }, now_s)?;
-        let is_priced = price.is_some();
+        let caps = Caps { money: max_cost.is_some() || caps.money, ..caps };
+        let is_capped = caps.money || caps.tokens;
+        fill_stored_prompt(rules, demand, is_capped)?;
+        let (price, image_price) = prices(rules, demand, priced, caps, now_s)?;
         let bounding = price.clone().unwrap_or_else(|| rules.sheet.dearest(now_s));
-        let encoding = bounding.tokenizer;
         let policy = rules.admit.policy;
         let clampable = !matches!(endpoint, Metered::Compact | Metered::Embeddings);
         let written =
             if is_capped { policy.written(&bounding, demand, clampable) } else { Written::default() };
         let conversation_tokens = self.check_references(rules, caller, demand).await?;
         self.find_containers(&mut demand.tools);
-        let context_tokens = self.context_tokens(demand);
-        let inputs = policy.inputs(demand, written, context_tokens);
         let mut candidate = Candidate {
             attribution,
             demand,
             price: &bounding,
-            priced: is_priced,
+            priced: price.is_some(),
             image_price: image_price.as_deref(),
             price_version: Arc::clone(rules.sheet.version()),
             client_cap: max_cost,
@@ -93,46 +82,78 @@ impl Proxy {
             body: &body,
             clampable,
             calls_open: written.tool_calls.is_some(),
-            inputs,
-            encoding,
+            inputs: policy.inputs(demand, written, self.context_tokens(demand)),
+            encoding: bounding.tokenizer,
             counter: Counter { upstream: &self.upstream, authorization: &caller.authorization },
         };
         let paced = pace(&self.guard, rules.admit, &mut candidate).await?;
         let admitted = self.admit(rules, &candidate).await?;
         let output_max = admitted.clamped_output.or(candidate.inputs.output_max);
         let clamped_output = output_max.filter(|_| output_max != written.output_max);
-        let tool_calls_max = admitted.clamped_calls.or(written.tool_calls);
-        // Where nobody knows how long an answer may be, the bound may not be kept.
-        let unbounded = bounding.max_output_tokens.is_none() && demand.output_max.is_none();
         let mut reservation = admitted.reservation;
         let recording = self.record((endpoint, demand, conversation_tokens), caller, &reservation).await?;
-        let cut_at_tokens = (under_money && unbounded).then(|| reservation.hold().bound.output_tokens);
-        let mut extra = rate_headers(&paced);
-        extra.extend(written_headers(output_max, clamped_output, admitted.clamped_calls));
+        // Where nobody knows how long an answer may be, the bound may not be kept.
+        let cuts = caps.money && bounding.max_output_tokens.is_none() && demand.output_max.is_none();
+        let cut_at_tokens = cuts.then(|| reservation.hold().bound.output_tokens);
+        let hosted_calls_max = (is_capped && demand.tools.loops).then_some(admitted.inputs.tool_calls);
+        let extra = extra_headers(&paced, [output_max, clamped_output, admitted.clamped_calls]);
         reservation.pace(paced);
         let bill = Bill {
+            encoding: bounding.tokenizer,
+            body: bill::kept(&body),
+            largest_prompt: largest_prompt(&bounding, demand, admitted.inputs),
+            ..Self::bill(rules, endpoint, demand, (price, image_price), now_s)
+        };
+        let tool_calls_max = admitted.clamped_calls.or(written.tool_calls);
+        let edit = Edit { include_usage: parsed.wants_usage_injected(), output_max, tool_calls_max };
+        let body = parsed.rewrite(&body, &edit).map_or(body, Bytes::from);
+        let hide_usage = edit.include_usage;
+        let metering =
+            Metering { reservation, bill, hide_usage, cut_at_tokens, hosted_calls_max, extra, recording };
+        Ok(Prepared { body, metering })
+    }
+
+    /// Reads a body, finds the price of its model, and checks that the caller may use it.
+    fn understand(
+        &self,
+        rules: &Rules,
+        endpoint: Metered,
+        (body, now_s): (&Bytes, i64),
+        caller: &Caller,
+    ) -> Result<(Request, Option<Arc<Price>>), Refusal> {
+        let mut parsed = request::parse(endpoint, body).map_err(refuse_invalid)?;
+        let priced = rules.sheet.price_of(&parsed.demand.model, now_s, rules.unknown_model);
+        if endpoint == Metered::Chat && priced.as_ref().is_some_and(|price| price.searches_always) {
+            parsed.demand.tools.web_search = Some(WebSearch::Chat);
+        }
+        self.check_models(caller, &parsed.demand, priced.as_deref())?;
+        Ok((parsed, priced))
+    }
+
+    /// All that decides the cost of a request, what is counted of its body aside.
+    fn bill(
+        rules: &Rules,
+        endpoint: Metered,
+        demand: &Demand,
+        (price, image_price): Prices,
+        now_s: i64,
+    ) -> Bill {
+        Bill {
             endpoint,
             sheet: Arc::clone(&rules.sheet),
             price,
             image_price,
             tools: demand.tools.clone(),
             asked_tier: demand.tier,
-            default_tier: policy.project_tier,
-            encoding,
-            body: bill::kept(&body),
+            default_tier: rules.admit.policy.project_tier,
+            encoding: None,
+            body: None,
             at_s: now_s,
-            largest_prompt: largest_prompt(&bounding, demand, admitted.inputs),
+            largest_prompt: u64::MAX,
             reads_more: reads_more(demand),
             cache_12h: demand.cache_12h,
             pictures: u64::try_from(demand.media.images.len()).unwrap_or(u64::MAX),
-        };
-        let hosted_calls_max = (is_capped && demand.tools.loops).then_some(admitted.inputs.tool_calls);
-        let hide_usage = parsed.wants_usage_injected();
-        let edit = Edit { include_usage: hide_usage, output_max, tool_calls_max };
-        let body = parsed.rewrite(&body, &edit).map_or(body, Bytes::from);
-        let metering =
-            Metering { reservation, bill, hide_usage, cut_at_tokens, hosted_calls_max, extra, recording };
-        Ok(Prepared { body, metering })
+        }
     }
 
     /// Refuses a request that names what is not its project's. Returns what is known
@@ -232,15 +253,13 @@ impl Proxy {
     }
 }
 
-/// What the answer's head says of bounds that were written into the request.
-fn written_headers(
-    output_max: Option<u64>,
-    clamped_output: Option<u64>,
-    clamped_calls: Option<u64>,
-) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
-    let written =
-        [(OUTPUT_BOUND, output_max), (CLAMPED_OUTPUT, clamped_output), (CLAMPED_CALLS, clamped_calls)];
-    written.into_iter().filter_map(|(name, value)| Some((name, HeaderValue::from(value?))))
+/// What the answer's head says of rates, and of what was written into the request:
+/// the output bound, the output and the hosted calls that it was clamped to.
+fn extra_headers(paced: &Paced, written: [Option<u64>; 3]) -> HeaderMap {
+    let mut headers = rate_headers(paced);
+    let named = [OUTPUT_BOUND, CLAMPED_OUTPUT, CLAMPED_CALLS].into_iter().zip(written);
+    headers.extend(named.filter_map(|(name, value)| Some((name, HeaderValue::from(value?)))));
+    headers
 }
 
 fn reads_more(demand: &Demand) -> bool {
@@ -254,6 +273,9 @@ fn reads_more(demand: &Demand) -> bool {
 /// Refuses a stored prompt under a cap, unless they are allowed: then it is held
 /// and booked as if it carried every tool there is.
 fn fill_stored_prompt(rules: &Rules, demand: &mut Demand, is_capped: bool) -> Result<(), Refusal> {
+    if !demand.stored_prompt {
+        return Ok(());
+    }
     if is_capped && !rules.admit.stored_prompts {
         let message = "A stored prompt may carry tools, files and a model that only upstream knows, so it can't be used under a hard limit; send its content instead, or have the operator set guard.stored_prompts = \"allow\".";
         return Err(Refusal::FieldNotAllowed(message.to_owned(), Some("prompt")));

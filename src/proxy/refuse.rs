@@ -280,10 +280,7 @@ impl Refusal {
                 None,
                 format!("The request body is larger than {max} bytes (server.request_body_max)."),
             ),
-            Self::TooSlow => {
-                let message = "The request body did not arrive in time.".to_owned();
-                client(StatusCode::REQUEST_TIMEOUT, None, None, message)
-            }
+            Self::TooSlow => too_slow(),
         }
     }
 }
@@ -336,6 +333,11 @@ fn retry(headers: &mut HeaderMap, should: bool, after_s: Option<i64>) {
     if let Some(after_s) = after_s {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(after_s.max(1)));
     }
+}
+
+fn too_slow() -> Answer {
+    let message = "The request body did not arrive in time.".to_owned();
+    client(StatusCode::REQUEST_TIMEOUT, None, None, message)
 }
 
 fn busy() -> Answer {

@@ -112,19 +112,15 @@ fn check(path: &Path) -> Result<Found, StoreError> {
     let bytes = number("PRAGMA page_count")?.saturating_mul(number("PRAGMA page_size")?);
     let wrong =
         if bytes <= CHECKED_WHOLE_BYTES_MAX { quick_check(&db, "") } else { check_in_part(&db, &tables) };
-    match wrong.map_err(failed)? {
-        Some(what) => Err(damaged(what)),
-        None => {
-            let has_rollups = tables.iter().any(|table| table == "rollup");
-            if !has_rollups && version >= 4 && retention::pruned(&db).map_err(failed)?.is_some() {
-                return Err(damaged(
-                    "its table \"rollup\" is missing, and old entries that it summed up are pruned"
-                        .to_owned(),
-                ));
-            }
-            Ok(Found { version, has_rollups })
-        }
+    if let Some(what) = wrong.map_err(failed)? {
+        return Err(damaged(what));
     }
+    let has_rollups = tables.iter().any(|table| table == "rollup");
+    if !has_rollups && version >= 4 && retention::pruned(&db).map_err(failed)?.is_some() {
+        let what = "its table \"rollup\" is missing, and old entries that it summed up are pruned";
+        return Err(damaged(what.to_owned()));
+    }
+    Ok(Found { version, has_rollups })
 }
 
 fn tables(db: &Connection) -> rusqlite::Result<Vec<String>> {

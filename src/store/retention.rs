@@ -308,13 +308,16 @@ fn ended_before(db: &Connection, before_s: i64) -> rusqlite::Result<usize> {
     Ok(count)
 }
 
+/// Amounts by subject.
+type Sums = Vec<(Subject, i64)>;
+
 /// What of a window's sums has no entries any more, by subject.
 pub(crate) fn pruned_of(
     db: &Connection,
     limit: &Limit,
     window: Span,
     names: &dyn Names,
-) -> rusqlite::Result<Option<(i64, Vec<(Subject, i64)>)>> {
+) -> rusqlite::Result<Option<(i64, Sums)>> {
     let whole_since_s = whole_since_s(db)?;
     let before = Span { end_s: window.end_s.min(whole_since_s), ..window };
     if before.start_s >= before.end_s {

@@ -39,7 +39,8 @@ fn amount(text: &Value) -> Money {
 }
 
 async fn cost(tools: Value, events: &str) -> String {
-    let (house, _) = before(says(format!("{SSE}{events}")), "").await;
+    let shared = "[endpoints]\nshared_objects = true\n";
+    let (house, _) = before(says(format!("{SSE}{events}")), shared).await;
     house.post("/v1/responses", &[], &asks(tools)).await;
     house.settled().await;
     house.entries().await[0]["cost_usd"].as_str().unwrap().to_owned()

@@ -23,10 +23,12 @@ async fn entry_of(house: &House, model: &str) -> Value {
 }
 
 /// What an entry cost, as a share of the list price of gpt-5.6-sol: 5 dollars for a
-/// million tokens in, 30 for a million out.
+/// million tokens in, half a dollar for those from a cache, 30 for a million out.
 fn at_list_price(entry: &Value) -> f64 {
     let tokens = |class: &str| entry["usage"][class].as_f64().unwrap();
-    let list = (5.0 * tokens("input_tokens") + 30.0 * tokens("output_tokens")) / 1e6;
+    let cached = tokens("cached_input_tokens");
+    let input = 5.0 * (tokens("input_tokens") - cached) + 0.5 * cached;
+    let list = (input + 30.0 * tokens("output_tokens")) / 1e6;
     entry["cost_usd"].as_str().unwrap().parse::<f64>().unwrap() / list
 }
 

@@ -1,3 +1,5 @@
+//! Who waits is served in turn, whatever the others do.
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Wake;

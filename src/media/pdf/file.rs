@@ -80,13 +80,12 @@ impl File {
             }
             let mut next = Vec::new();
             for object in resolved {
-                match object {
-                    Object::Reference(number) => {
-                        for at in self.versions(number) {
-                            next.push(self.object(*at)?);
-                        }
+                if let Object::Reference(number) = object {
+                    for at in self.versions(number) {
+                        next.push(self.object(*at)?);
                     }
-                    other => next.push(other),
+                } else {
+                    next.push(object);
                 }
             }
             resolved = next;
@@ -110,9 +109,10 @@ impl File {
         let mut filters = Vec::new();
         for value in dict.values(b"Filter").chain(dict.values(b"F")) {
             for filter in self.resolve(value)? {
-                match filter {
-                    Object::Array(items) => filters.extend(items),
-                    other => filters.push(other),
+                if let Object::Array(items) = filter {
+                    filters.extend(items);
+                } else {
+                    filters.push(filter);
                 }
             }
         }
@@ -135,11 +135,11 @@ impl File {
         for filter in &filters {
             let Object::Name(name) = filter else { return Err(PdfProblem::Unsupported) };
             let decoded = decode(name, data.as_deref().unwrap_or(raw), self.decoded_left())?;
-            self.spend(&self.decoded, decoded.len(), DECODED_BYTES_MAX)?;
+            spend(&self.decoded, decoded.len(), DECODED_BYTES_MAX)?;
             data = Some(decoded);
         }
         if data.is_none() {
-            self.spend(&self.decoded, raw.len(), DECODED_BYTES_MAX)?;
+            spend(&self.decoded, raw.len(), DECODED_BYTES_MAX)?;
         }
         Ok(Some(data.unwrap_or_else(|| raw.to_vec())))
     }
@@ -158,7 +158,7 @@ impl File {
             }
         }
         let raw = &rest[..length.min(rest.len())];
-        self.spend(&self.read, raw.len(), READ_BYTES_MAX)?;
+        spend(&self.read, raw.len(), READ_BYTES_MAX)?;
         Ok(raw)
     }
 
@@ -183,7 +183,7 @@ impl File {
         let mut lexer = Lexer::new(&self.sources[at.source], at.at);
         let object = lexer.next().unwrap_or(Object::Keyword(Vec::new()));
         let bytes = (lexer.position() - at.at).max(READING_BYTES_MIN);
-        self.spend(&self.read, bytes, READ_BYTES_MAX)?;
+        spend(&self.read, bytes, READ_BYTES_MAX)?;
         if matches!(object, Object::Number(_)) && is_reference(&lexer) {
             // An object that is nothing but a reference to another one.
             return Err(PdfProblem::Unsupported);
@@ -193,12 +193,6 @@ impl File {
 
     fn decoded_left(&self) -> usize {
         DECODED_BYTES_MAX - self.decoded.get()
-    }
-
-    /// Takes part of a budget; a file that needs more is too large.
-    fn spend(&self, spent: &Cell<usize>, bytes: usize, most: usize) -> Result<(), PdfProblem> {
-        spent.set(spent.get().saturating_add(bytes).min(most));
-        if spent.get() < most { Ok(()) } else { Err(PdfProblem::TooLarge) }
     }
 
     fn find_objects(&mut self) -> Result<(), PdfProblem> {
@@ -320,4 +314,10 @@ impl TrimEnd for [u8] {
         let length = self.iter().rposition(|byte| !byte.is_ascii_digit()).map_or(0, |last| last + 1);
         (length < self.len()).then(|| &self[..length])
     }
+}
+
+/// Takes part of a budget; a file that needs more is too large.
+fn spend(spent: &Cell<usize>, bytes: usize, most: usize) -> Result<(), PdfProblem> {
+    spent.set(spent.get().saturating_add(bytes).min(most));
+    if spent.get() < most { Ok(()) } else { Err(PdfProblem::TooLarge) }
 }

@@ -187,24 +187,26 @@ impl<'a> Lexer<'a> {
             return items;
         }
         while let Some(item) = self.object(depth + 1) {
-            match &item {
-                Object::Keyword(word) if word == end => break,
-                Object::Keyword(word) if word == b"R" => {
-                    let reference = match items.as_slice() {
-                        [.., Object::Number(number), Object::Number(_)] => u32::try_from(*number).ok(),
-                        _ => None,
-                    };
-                    if let Some(number) = reference {
-                        items.truncate(items.len() - 2);
-                        items.push(Object::Reference(number));
-                    }
-                }
-                // What belongs to the object around it: this one was never closed.
-                Object::Keyword(word) if word == b"endobj" || word == b"stream" => {
-                    self.at -= word.len();
-                    break;
-                }
-                _ => items.push(item),
+            let is = |text: &[u8]| matches!(&item, Object::Keyword(word) if word == text);
+            if is(end) {
+                break;
+            }
+            // What belongs to the object around it: this one was never closed.
+            if let Some(word) = [&b"endobj"[..], b"stream"].into_iter().find(|word| is(word)) {
+                self.at -= word.len();
+                break;
+            }
+            if !is(b"R") {
+                items.push(item);
+                continue;
+            }
+            let reference = match items.as_slice() {
+                [.., Object::Number(number), Object::Number(_)] => u32::try_from(*number).ok(),
+                _ => None,
+            };
+            if let Some(number) = reference {
+                items.truncate(items.len() - 2);
+                items.push(Object::Reference(number));
             }
         }
         items

@@ -101,13 +101,11 @@ impl Document {
             let mut lexer = Lexer::new(&data, 0);
             let mut is_mapping = false;
             while let Some(object) = lexer.next() {
-                match &object {
-                    Object::Keyword(word) if word.starts_with(b"beginbf") => is_mapping = true,
-                    Object::Keyword(word) if word.starts_with(b"endbf") => is_mapping = false,
-                    other if is_mapping => other.each(&mut |text| {
-                        self.expansion = self.expansion.max(unicode_bytes(text));
-                    }),
-                    _ => {}
+                let word = if let Object::Keyword(word) = &object { word.as_slice() } else { b"" };
+                if word.starts_with(b"beginbf") || word.starts_with(b"endbf") {
+                    is_mapping = word.starts_with(b"beginbf");
+                } else if is_mapping {
+                    object.each(&mut |text| self.expansion = self.expansion.max(unicode_bytes(text)));
                 }
             }
         }
@@ -141,17 +139,12 @@ impl Document {
 
 /// The bytes of UTF-8 that a string of UTF-16 is.
 fn unicode_bytes(text: &Object) -> u64 {
-    match text {
-        Object::Text { hex: Some(hex), .. } => {
-            let units =
-                hex.chunks(2).map(|pair| u16::from(pair[0]) << 8 | u16::from(*pair.get(1).unwrap_or(&0)));
-            let character = |unit: Result<char, _>| unit.unwrap_or(char::REPLACEMENT_CHARACTER).len_utf8();
-            let bytes: usize = char::decode_utf16(units).map(character).sum();
-            u64::try_from(bytes).unwrap_or(u64::MAX)
-        }
-        Object::Text { bytes, hex: None } => bytes.saturating_mul(CHARACTER_BYTES),
-        _ => 0,
-    }
+    let Object::Text { bytes, hex } = text else { return 0 };
+    let Some(hex) = hex else { return bytes.saturating_mul(CHARACTER_BYTES) };
+    let units = hex.chunks(2).map(|pair| u16::from(pair[0]) << 8 | u16::from(*pair.get(1).unwrap_or(&0)));
+    let character = |unit: Result<char, _>| unit.unwrap_or(char::REPLACEMENT_CHARACTER).len_utf8();
+    let bytes: usize = char::decode_utf16(units).map(character).sum();
+    u64::try_from(bytes).unwrap_or(u64::MAX)
 }
 
 /// The bytes of UTF-8 that a glyph's name can stand for (Adobe's glyph list):

@@ -44,10 +44,11 @@ impl Document {
                     references.extend(items);
                 }
             }
-            parts.extend(references.into_iter().filter_map(|part| match part {
-                Object::Reference(number) => Some(number),
-                _ => None,
-            }));
+            parts.extend(
+                references.into_iter().filter_map(|part| {
+                    if let Object::Reference(number) = part { Some(number) } else { None }
+                }),
+            );
         }
         let mut text = self.text(&parts, names, 0)?;
         for annotations in page.values(b"Annots") {

@@ -67,7 +67,8 @@ fn is_whole(settings: &Settings, file: &Path, environment: &[(String, String)]) 
     }
     // Variables are in it already; what they name as a secret is still needed.
     std::fs::write(file, shown).expect("the file can be written");
-    let again = load(Some(file), environment.iter().cloned()).unwrap_or_else(|error| panic!("{error}\n{shown}"));
+    let again =
+        load(Some(file), environment.iter().cloned()).unwrap_or_else(|error| panic!("{error}\n{shown}"));
     assert_eq!(&again.text, shown);
 }
 

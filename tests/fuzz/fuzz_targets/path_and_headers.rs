@@ -123,7 +123,12 @@ fn callers_are_known(of: &HeaderMap, pass_through: bool) {
 fn nothing_leaks(of: &HeaderMap, own_account: bool) {
     let own = |headers: &HeaderMap| headers.keys().any(|key| key.as_str().starts_with("x-spendguard-"));
     let mut sent = of.clone();
-    let sender = headers::Sender { authorization: &UPSTREAM, secret: "sk-guard-of-the-client", own_account, more: &[] };
+    let sender = headers::Sender {
+        authorization: &UPSTREAM,
+        secret: "sk-guard-of-the-client",
+        own_account,
+        more: &[],
+    };
     headers::to_upstream(&mut sent, &sender);
     let holds_key = |value: &HeaderValue| headers::holds_key(value.as_bytes(), sender.secret);
     assert!(!sent.values().any(holds_key));

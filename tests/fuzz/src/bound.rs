@@ -88,6 +88,18 @@ fn context_tokens(world: &World, demand: &Demand) -> Option<u64> {
     known.filter(|_| !demand.server_context)
 }
 
+/// What a guard in a world writes into requests that leave their cost open.
+fn policy(world: &World) -> Policy {
+    let is_fast = matches!(world.project_tier, prices::Tier::Priority);
+    Policy {
+        output_default: OUTPUT_DEFAULT,
+        tool_calls_max: CALLS_MAX,
+        tool_context_max: world.assumed.call_tokens_max,
+        tools_bound: ToolsBound::Practical,
+        project_tier: if is_fast { Tier::Priority } else { Tier::Standard },
+    }
+}
+
 /// What can be wrong with a case: none if its hold covers all that it can cost.
 ///
 /// `knows` says whether the guard knows the objects that the request names. What
@@ -110,19 +122,7 @@ pub fn below(sheets: &Sheets, case: &Case, knows: bool) -> Option<String> {
         Some(tool) => Some(sheet.find(tool.model.as_deref().unwrap_or("gpt-image-1.5"), AT_S)?),
         None => None,
     };
-    let project_tier = match case.world.project_tier {
-        prices::Tier::Priority => Tier::Priority,
-        prices::Tier::Flex | prices::Tier::Standard | prices::Tier::Scale | prices::Tier::Ultrafast => {
-            Tier::Standard
-        }
-    };
-    let policy = Policy {
-        output_default: OUTPUT_DEFAULT,
-        tool_calls_max: CALLS_MAX,
-        tool_context_max: case.world.assumed.call_tokens_max,
-        tools_bound: ToolsBound::Practical,
-        project_tier,
-    };
+    let policy = policy(&case.world);
     let written = policy.written(&price, demand, !matches!(endpoint, Metered::Compact | Metered::Embeddings));
     let nothing = !demand.server_context && demand.references.is_empty();
     let context = if knows { context_tokens(&case.world, demand) } else { nothing.then_some(0) };

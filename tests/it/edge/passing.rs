@@ -116,7 +116,7 @@ fn a_virtual_key_goes_upstream_in_no_header_and_no_query() {
 #[test]
 fn parameters_of_the_api_go_on_and_unknown_ones_are_dropped() {
     run(async {
-        let house = House::with("").await;
+        let house = House::with("[endpoints]\nshared_objects = true\n").await;
         let bearer = format!("Bearer {}", house.key);
         let path =
             "/v1/responses/resp_1?include%5B%5D=file_search_call.results&stream=true&starting_after=7&utm=x";

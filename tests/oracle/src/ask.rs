@@ -89,18 +89,17 @@ impl Ask {
         let mut parts = Parts::new(world, model);
         parts.read(endpoint, &body);
         let mut tools = Tools::read(world, endpoint, &body, model);
-        if let Some(template) = template {
-            parts.is_possible &= template.is_some();
-            if let Some(template) = template {
-                parts.kept += template.tokens;
-                for size in &template.pictures {
-                    parts.pictures.push(parts.picture(*size, "auto"));
-                }
-                template.tools.iter().for_each(|tool| tools.add(world, tool, model));
+        parts.is_possible &= template.is_none_or(|found| found.is_some());
+        if let Some(template) = template.flatten() {
+            parts.kept += template.tokens;
+            parts.pictures.extend(
+                template.pictures.iter().map(|size| parts.picture(*size, "auto")).collect::<Vec<_>>(),
+            );
+            for tool in &template.tools {
+                tools.add(world, tool, model);
             }
         }
         let output_max = output_max(endpoint, &body, model);
-        let answers = |name: &str| body[name].as_u64().unwrap_or(1).max(1);
         let mut ask = Self {
             endpoint,
             model,
@@ -114,17 +113,10 @@ impl Ask {
             kept: parts.kept,
             prompts: parts.prompts,
             output_max,
-            choices: match endpoint {
-                Endpoint::Chat => answers("n"),
-                Endpoint::Completions => answers("n").max(answers("best_of")),
-                Endpoint::Responses | Endpoint::Compact | Endpoint::Embeddings => 1,
-            },
+            choices: choices(endpoint, &body),
             predicted: predicted(endpoint, &body),
             echo: endpoint == Endpoint::Completions && body["echo"] == true,
-            audio_out: endpoint == Endpoint::Chat
-                && body["modalities"]
-                    .as_array()
-                    .is_some_and(|kinds| kinds.iter().any(|kind| kind == "audio")),
+            audio_out: endpoint == Endpoint::Chat && speaks(&body),
             ttl_12h: body["prompt_cache_options"]["ttl"] == "12h",
             tiers: match endpoint {
                 Endpoint::Completions | Endpoint::Embeddings => vec![Tier::Standard],
@@ -143,10 +135,9 @@ impl Ask {
         let is_bounded = body["max_output_tokens"].as_u64().is_some();
         let is_hosted = endpoint == Endpoint::Responses && ask.tools.loops();
         ask.is_open = is_hosted && !(is_bounded && body["max_tool_calls"].is_u64());
-        if is_hosted && !is_bounded {
-            // The model's maximum is that of one turn.
-            ask.output_max = ask.output_max.saturating_mul(ask.calls_max.saturating_add(1));
-        }
+        // The model's maximum is that of one turn.
+        let turns = if is_hosted && !is_bounded { ask.calls_max.saturating_add(1) } else { 1 };
+        ask.output_max = ask.output_max.saturating_mul(turns);
         Some(ask)
     }
 
@@ -163,6 +154,21 @@ impl Ask {
         let sum = text.saturating_add(pictures).saturating_add(named).saturating_add(self.audio);
         if self.endpoint == Endpoint::Embeddings { sum.min(EMBEDDED_MAX) } else { sum }
     }
+}
+
+/// How many answers are made.
+fn choices(endpoint: Endpoint, body: &Value) -> u64 {
+    let answers = |name: &str| body[name].as_u64().unwrap_or(1).max(1);
+    match endpoint {
+        Endpoint::Chat => answers("n"),
+        Endpoint::Completions => answers("n").max(answers("best_of")),
+        Endpoint::Responses | Endpoint::Compact | Endpoint::Embeddings => 1,
+    }
+}
+
+/// Whether the answer may be sound.
+fn speaks(body: &Value) -> bool {
+    body["modalities"].as_array().is_some_and(|kinds| kinds.iter().any(|kind| kind == "audio"))
 }
 
 /// Tokens of one answer, at the most.

@@ -194,19 +194,19 @@ impl Picture {
                 let (w, h) = side(16_383);
                 let mut data = vec![0x30, 0x01, 0x00, 0x9D, 0x01, 0x2A];
                 data.extend([w.to_le_bytes(), h.to_le_bytes()].iter().flat_map(|side| &side[..2]));
-                riff(b"WEBP", &[(b"VP8 ", &[&data, filling].concat())])
+                riff(*b"WEBP", &[(b"VP8 ", &[&data, filling].concat())])
             }
             Self::WebpLossless => {
                 let (w, h) = side(16_384);
                 let bits = (w - 1) | (h - 1) << 14;
                 let data = [&[0x2F][..], &bits.to_le_bytes(), filling].concat();
-                riff(b"WEBP", &[(b"VP8L", &data)])
+                riff(*b"WEBP", &[(b"VP8L", &data)])
             }
             Self::WebpCanvas => {
                 let (w, h) = side(1 << 24);
                 let mut canvas = vec![0; 4];
                 canvas.extend([w - 1, h - 1].iter().flat_map(|side| side.to_le_bytes()[..3].to_vec()));
-                riff(b"WEBP", &[(b"VP8X", &canvas), (b"VP8L", &[0x2F, 0, 0, 0, 0])])
+                riff(*b"WEBP", &[(b"VP8X", &canvas), (b"VP8L", &[0x2F, 0, 0, 0, 0])])
             }
         }
     }
@@ -284,7 +284,7 @@ fn gif_file((width, height): (u32, u32), filling: &[u8]) -> Vec<u8> {
     file
 }
 
-fn riff(kind: &[u8; 4], chunks: &[(&[u8; 4], &[u8])]) -> Vec<u8> {
+fn riff(kind: [u8; 4], chunks: &[(&[u8; 4], &[u8])]) -> Vec<u8> {
     let mut body = kind.to_vec();
     for (name, data) in chunks {
         body.extend(*name);
@@ -306,7 +306,7 @@ pub fn wav_file(rate_hz: u32, bits: u16, bytes: usize) -> Vec<u8> {
     format.extend((rate_hz * block).to_le_bytes());
     format.extend([u8::try_from(block).expect("few bytes"), 0]);
     format.extend(bits.to_le_bytes());
-    riff(b"WAVE", &[(b"fmt ", &format), (b"data", &vec![0x80; bytes])])
+    riff(*b"WAVE", &[(b"fmt ", &format), (b"data", &vec![0x80; bytes])])
 }
 
 /// An MP3 of 8 kbit/s, the slowest there is: frames of 72 bytes that play 72 ms each.

@@ -32,7 +32,9 @@ impl Text {
             }
             Value::Array(items) => {
                 sum.bytes = 1 + size(items.len()).max(1);
-                items.iter().for_each(|item| sum.add(Self::of_json(item)));
+                for item in items {
+                    sum.add(Self::of_json(item));
+                }
             }
             Value::Object(members) => {
                 sum.bytes = 1 + size(members.len()).max(1);

@@ -143,7 +143,7 @@ fn what_could_not_be_read_is_said() {
     let twice = "data: {\"type\":\"response.completed\",\"response\":{\"usage\":{},\"usage\":{}}}\n\n";
     for stream in [&long, twice] {
         let answer = seen(Metered::Responses, stream);
-        assert!(answer.is_partly_unread && answer.has_begun | answer.usage.is_none(), "{:.80}", stream);
+        assert!(answer.is_partly_unread && answer.has_begun | answer.usage.is_none(), "{stream:.80}");
     }
     let mut frames = Tap::new(Metered::Responses, Hide::Nothing, 50);
     run(&mut frames, long.as_bytes(), &[40, 40, 40]);
