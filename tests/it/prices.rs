@@ -22,14 +22,15 @@ async fn entry_of(house: &House, model: &str) -> Value {
     house.entries().await[0].clone()
 }
 
-/// What an entry cost, as a share of the list price of gpt-5.6-sol: 5 dollars for a
+/// What an entry cost, in millionths of the list price of gpt-5.6-sol: 5 dollars for a
 /// million tokens in, half a dollar for those from a cache, 30 for a million out.
-fn at_list_price(entry: &Value) -> f64 {
-    let tokens = |class: &str| entry["usage"][class].as_f64().unwrap();
+fn at_list_price(entry: &Value) -> i64 {
+    let tokens = |class: &str| entry["usage"][class].as_i64().unwrap();
     let cached = tokens("cached_input_tokens");
-    let input = 5.0 * (tokens("input_tokens") - cached) + 0.5 * cached;
-    let list = (input + 30.0 * tokens("output_tokens")) / 1e6;
-    entry["cost_usd"].as_str().unwrap().parse::<f64>().unwrap() / list
+    let input = 5_000 * (tokens("input_tokens") - cached) + 500 * cached;
+    let list_nano = input + 30_000 * tokens("output_tokens");
+    let cost = entry["cost_usd"].as_str().unwrap().parse::<spendguard::domain::Money>().unwrap();
+    cost.nano() * 1_000_000 / list_nano
 }
 
 async fn cost_of(house: &House, model: &str) -> f64 {
@@ -41,10 +42,11 @@ fn an_unknown_version_of_a_known_family_is_charged_as_its_dearest() {
     run(async {
         let house = House::with(HARD).await;
         let dearest = at_list_price(&entry_of(&house, "gpt-5.6-sol").await);
+        assert_eq!(dearest, 1_000_000);
         assert!(at_list_price(&entry_of(&house, "gpt-6.1-sol").await) < dearest);
         for unknown in ["gpt-6.2-sol", "gpt-6.2-sol-2026-12-01"] {
             let share = at_list_price(&entry_of(&house, unknown).await);
-            assert!((share - dearest).abs() < 1e-9, "{unknown}: {share}");
+            assert_eq!(share, dearest, "{unknown}");
         }
         let refused = house.chat(&[], json!({ "model": "nobody-knows-1" })).await;
         assert_eq!(refused.code(), "model_not_priced");

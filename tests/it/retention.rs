@@ -84,7 +84,7 @@ fn count(db: &Connection, sql: &str) -> i64 {
 #[test]
 fn after_pruning_limits_usage_and_verification_say_what_they_said_before_and_after_a_restart_too() {
     run(async {
-        let Kept { place, guard, rules, _folder, _fake } = kept("").await;
+        let Kept { place, guard, rules, _folder, _fake } = Box::pin(kept("")).await;
         let db = Connection::open(place.database()).unwrap();
         let before_s = (now_s() - 6 * DAY_S) / 900 * 900;
         let old = format!("SELECT COUNT(*) FROM entry WHERE admitted_ms < {before_s} * 1000");
@@ -118,7 +118,7 @@ fn after_pruning_limits_usage_and_verification_say_what_they_said_before_and_aft
 fn what_was_pruned_is_named_where_its_entries_are_asked_for() {
     run(async {
         let limit = "[[limit]]\nname = \"all\"\nwindow = \"total\"\nhard = 1000000\n";
-        let Kept { place, guard, _folder, _fake, .. } = kept(limit).await;
+        let Kept { place, guard, _folder, _fake, .. } = Box::pin(kept(limit)).await;
         let db = Connection::open(place.database()).unwrap();
         let old = format!(
             "SELECT id FROM entry WHERE kind = 'settle' AND admitted_ms < {} * 1000",
@@ -152,7 +152,7 @@ fn what_was_pruned_is_named_where_its_entries_are_asked_for() {
 #[test]
 fn entries_older_than_storage_keep_go_by_themselves_and_their_sums_stay() {
     run(async {
-        let Kept { place, guard, _folder, _fake, .. } = kept("[storage]\nkeep = \"6d\"\n").await;
+        let Kept { place, guard, _folder, _fake, .. } = Box::pin(kept("[storage]\nkeep = \"6d\"\n")).await;
         let db = Connection::open(place.database()).unwrap();
         let old =
             format!("SELECT COUNT(*) FROM entry WHERE admitted_ms < {} * 1000", now_s() - 6 * DAY_S - 900);
@@ -196,7 +196,7 @@ fn a_day_that_is_none_or_yet_to_come_prunes_nothing() {
 #[test]
 fn a_ledger_whose_sums_are_gone_with_their_entries_pruned_is_damaged_and_not_begun_again() {
     run(async {
-        let Kept { place, guard, _folder, _fake, .. } = kept("").await;
+        let Kept { place, guard, _folder, _fake, .. } = Box::pin(kept("")).await;
         prune(&guard, now_s() - 6 * DAY_S, false).await;
         guard.process.kill();
         Connection::open(place.database()).unwrap().execute_batch("DROP TABLE rollup").unwrap();
@@ -230,22 +230,17 @@ fn sizes_and_free_space_are_metrics() {
 #[test]
 fn requests_go_on_while_a_large_ledger_is_pruned() {
     run(async {
-        let Kept { guard, _folder, _fake, .. } = kept("").await;
+        let Kept { guard, _folder, _fake, .. } = Box::pin(kept("")).await;
         let key = guard.make_key().await;
         let before_s = now_s() - 6 * DAY_S;
-        let (done, slowest) = tokio::join!(prune(&guard, before_s, false), async {
-            let mut slowest = Duration::ZERO;
+        let (done, ()) = tokio::join!(prune(&guard, before_s, false), async {
             for _ in 0..20 {
-                let began = std::time::Instant::now();
-                assert_eq!(guard.chat(&key, &[], json!({})).await.status, StatusCode::OK);
-                slowest = slowest.max(began.elapsed());
+                let asked = guard.chat(&key, &[], json!({}));
+                let answer = tokio::time::timeout(Duration::from_secs(2), asked).await;
+                assert_eq!(answer.expect("it waits for no pruning").status, StatusCode::OK);
             }
-            slowest
         });
-        assert!(
-            done["entries"].as_i64() > Some(100) && slowest < Duration::from_secs(2),
-            "{done}, {slowest:?}"
-        );
+        assert!(done["entries"].as_i64() > Some(100), "{done}");
         guard.verify().await;
     });
 }

@@ -166,7 +166,7 @@ fn the_environments_proxy_is_used_and_its_password_is_not_shown() {
         assert!(asked.borrow()[0].starts_with("CONNECT api.openai.com:443 HTTP/1.1\r\n"), "{asked:?}");
         let environment: Vec<_> = environment.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
         let settings = spendguard::config::load(None, environment).unwrap();
-        let shown = settings.text.to_string();
+        let shown = settings.text.clone();
         assert!(shown.contains(&format!("http://****@{address}")) && !shown.contains("hunter2"), "{shown}");
     });
 }
