@@ -250,7 +250,7 @@ fn seen_tokens(price: &Price, demand: &Demand, inputs: BoundInputs) -> Option<u6
 pub fn page_tokens(price: &Price) -> u64 {
     /// A page of unknown size, where the model has no budget for an image.
     const PAGE_TOKENS: u64 = 15_000;
-    price.image_rule.tokens(Image::default()).unwrap_or(PAGE_TOKENS).min(PAGE_TOKENS)
+    price.image_rule.tokens(Image::default()).unwrap_or(PAGE_TOKENS)
 }
 
 /// The dearest that may be served: a tier asked for may fall back to standard.

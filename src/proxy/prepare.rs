@@ -266,6 +266,7 @@ fn reads_more(demand: &Demand) -> bool {
     demand.server_context
         || demand.stored_prompt
         || demand.tools.loops
+        || demand.tools.web_search.is_some()
         || !demand.references.is_empty()
         || !demand.media.is_empty()
 }

@@ -88,6 +88,8 @@ class Prometheus:
             with urllib.request.urlopen(f"{self.base}/api/v1/{path}?{query}", timeout=10) as answer:
                 return json.load(answer)["data"]
         except urllib.error.HTTPError as error:
+            if error.code == 503:  # It is still starting.
+                raise
             raise AssertionError(f"{parameters}: {error.read().decode()}") from error
 
     def value(self, query):

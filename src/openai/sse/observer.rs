@@ -105,9 +105,11 @@ impl Observer {
 
     /// Usage may be that of the stream so far: it is the whole usage only if it has
     /// both sides, nothing was written after it, and, if it came beside choices,
-    /// they have ended.
+    /// they have ended. A stream that failed did not come to its end: reasoning may
+    /// have gone on unseen.
     fn is_last_word(&self, reported: &Reported) -> bool {
-        let has_ended = self.outcome != Outcome::Open || self.transcript.finish() != Finish::None;
+        let has_ended = matches!(self.outcome, Outcome::Completed | Outcome::Stopped)
+            || self.transcript.finish() != Finish::None;
         reported.sides.are_known()
             && reported.at_bytes == self.transcript.bytes()
             && (reported.alone || has_ended)

@@ -1,7 +1,7 @@
 //! OpenAI's bill, modelled apart from the guard.
 //!
 //! For a request, and for what upstream did with it: [`charge`](outcome::Outcome::charge) says what
-//! OpenAI charges, [`maximum`] what it could have charged at the most. Both were written from OpenAI's
+//! OpenAI charges, [`maximum()`] what it could have charged at the most. Both were written from OpenAI's
 //! published formats and prices, and share no code with the guard: a fault that is in both is
 //! unlikely. [`draw`] makes requests of all kinds, hostile ones included, and
 //! [`answer`] the bytes that upstream would send.
