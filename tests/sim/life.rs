@@ -151,14 +151,23 @@ async fn steps(clerk: Arc<Mutex<Clerk>>, is_over: Arc<AtomicBool>, mut chance: C
 /// how far they get, follows from the time, not from how often SQLite asks.
 fn break_as_told(db: &mut Connection, disk: Arc<AtomicU64>, began: Instant) {
     let commits = Arc::clone(&disk);
-    db.commit_hook(Some(move || commits.load(Ordering::Relaxed) == NO_COMMIT)).unwrap();
+    // SQLite asks a last time when a COMMIT has been done: an interrupt then would call a
+    // transaction failed that is written, which no disk does.
+    let is_committing = Arc::new(AtomicBool::new(false));
+    let committing = Arc::clone(&is_committing);
+    let on_commit = move || {
+        committing.store(true, Ordering::Relaxed);
+        commits.load(Ordering::Relaxed) == NO_COMMIT
+    };
+    db.commit_hook(Some(on_commit)).unwrap();
     let (mut at, mut asked) = (Duration::ZERO, 0);
     let interrupt = move || {
+        let has_committed = is_committing.swap(false, Ordering::Relaxed);
         let before = std::mem::replace(&mut at, now().duration_since(began));
         asked = if at == before { asked + 1 } else { 0 };
         let mut chance = Chance::new(u64::try_from(at.as_micros()).unwrap());
         let is_bad = chance.percent(50) && asked >= chance.within(0, 5);
-        disk.load(Ordering::Relaxed) == INTERRUPTED && is_bad
+        disk.load(Ordering::Relaxed) == INTERRUPTED && is_bad && !has_committed
     };
     db.progress_handler(40, Some(interrupt)).unwrap();
 }
