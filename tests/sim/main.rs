@@ -3,6 +3,7 @@
 //!     cargo test --test sim                    # as many as CI runs
 //!     cargo test --test sim -- --seeds 5000    # as many as you like
 //!     cargo test --test sim -- --seed 17       # one, saying what happens
+//!     cargo test --test sim -- --drawn         # with requests of all kinds, billed by the oracle
 //!
 //! A world that fails names its seed. The first even ones are run twice, since a
 //! failure that doesn't come again could not be looked into. Odd ones have
@@ -78,6 +79,7 @@ fn main() -> ExitCode {
     for encoding in [Encoding::O200k, Encoding::Cl100k] {
         count::text(encoding, "");
     }
+    world::DRAWS.store(has("--drawn"), Ordering::Relaxed);
     if let Some(seed) = number("--seed") {
         let outcome = run(seed, true);
         println!("{outcome:#?}");
