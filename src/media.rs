@@ -17,3 +17,4 @@ mod spelling;
 pub use audio::{AudioLength, audio_length};
 pub use image::{ImageSize, image_size};
 pub use pdf::{PdfFacts, PdfProblem, pdf};
+pub use reader::is_data_url;

@@ -14,6 +14,8 @@ const URL_HEAD_BYTES_MAX: usize = 1_024;
 const SKIP_CHARS: usize = 4_096;
 /// The value of what is not in an alphabet.
 const NONE: u8 = 0xff;
+/// What a data URL starts with.
+const SCHEME: &[u8] = b"data:";
 
 /// The decoded bytes of a JSON string of base64.
 ///
@@ -236,6 +238,16 @@ impl Seek for MediaReader<'_> {
     }
 }
 
+/// Whether a JSON string token starts as a data URL does, in whatever spelling.
+pub fn is_data_url(json_string: &str) -> bool {
+    let Some(inside) = json_string.strip_prefix('"') else { return false };
+    let start = std::iter::successors(next_character(inside.as_bytes(), 0), |(_, at)| {
+        next_character(inside.as_bytes(), *at)
+    });
+    let start = start.map(|(character, _)| character.to_ascii_lowercase());
+    start.take(SCHEME.len()).eq(SCHEME.iter().copied())
+}
+
 /// The base64 inside of a string: all of it, or what follows the head of a data
 /// URL; `None` for a data URL of another encoding.
 fn payload(inside: &[u8]) -> Option<&[u8]> {
@@ -247,14 +259,14 @@ fn payload(inside: &[u8]) -> Option<&[u8]> {
         };
         at = after;
         head.push(character.to_ascii_lowercase());
-        if !b"data:".starts_with(&head[..head.len().min(5)]) {
+        if !SCHEME.starts_with(&head[..head.len().min(SCHEME.len())]) {
             return Some(inside);
         }
         if character == b',' {
             return head.ends_with(b";base64,").then_some(&inside[at..]);
         }
     }
-    if head.len() < 5 { Some(inside) } else { None }
+    if head.len() < SCHEME.len() { Some(inside) } else { None }
 }
 
 /// One character of a JSON string and the place after it; `None` at the end,

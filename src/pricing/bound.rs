@@ -184,7 +184,7 @@ struct Turns {
 }
 
 fn turns(demand: &Demand, inputs: BoundInputs) -> Turns {
-    let calls = match (demand.tools.loops || demand.stored_prompt, demand.tools.web_search) {
+    let calls = match (demand.tools.loops, demand.tools.web_search) {
         (true, _) => inputs.tool_calls,
         // Chat completions search once for each request.
         (false, Some(_)) => 1,
@@ -273,11 +273,8 @@ fn input_rate(rates: &Rates, demand: &Demand) -> u64 {
         rate = rate.max(rates.cache_write_12h);
     }
     let media = &demand.media;
-    let unseen = media.opaque > 0
-        || demand.server_context
-        || demand.stored_prompt
-        || demand.tools.loops
-        || !demand.references.is_empty();
+    let unseen =
+        media.opaque > 0 || demand.server_context || demand.tools.loops || !demand.references.is_empty();
     if unseen || !media.images.is_empty() || !media.documents.is_empty() {
         rate = rate.max(rates.image_input).max(rates.image_cached_input);
     }

@@ -43,7 +43,7 @@ impl Policy {
         let open = demand.output_max.is_none() && is_clampable && demand.prediction_bytes == 0;
         let most = price.max_output_tokens;
         let default = if self.output_default == 0 { most.unwrap_or(OUTPUT_MAX) } else { self.output_default };
-        let hosted = demand.tools.loops || demand.stored_prompt;
+        let hosted = demand.tools.loops;
         // What is no less than the model's own maximum need not be said, unless there
         // may be several turns: that maximum is the one of each turn.
         let is_needed = |default: &u64| hosted || most.is_none_or(|most| *default < most);

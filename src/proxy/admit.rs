@@ -87,6 +87,14 @@ pub struct Candidate<'a> {
     pub counter: Counter<'a>,
 }
 
+impl<'a> Candidate<'a> {
+    /// What of it is counted.
+    pub(super) fn countable(&self) -> Countable<'a> {
+        let Self { endpoint, demand, body, price, encoding, .. } = *self;
+        Countable { endpoint, demand, body, price, encoding }
+    }
+}
+
 /// A request that is in.
 #[derive(Debug)]
 pub struct Admitted {
@@ -224,7 +232,7 @@ impl Attempt<'_> {
     fn with_calls(&self, left: Headroom, output: u64) -> BoundInputs {
         let demand = self.candidate.demand;
         let with = |tool_calls| BoundInputs { tool_calls, ..self.inputs };
-        if !(demand.tools.loops || demand.stored_prompt) || self.candidate.endpoint != Metered::Responses {
+        if !demand.tools.loops || self.candidate.endpoint != Metered::Responses {
             return self.inputs;
         }
         let fits = |calls| self.fits(left, BoundInputs { output_max: Some(output), ..with(calls) });
@@ -296,9 +304,7 @@ impl Attempt<'_> {
         if std::mem::replace(&mut self.counted, true) {
             return;
         }
-        let Candidate { endpoint, demand, body, price, encoding, client_cap, .. } = *self.candidate;
-        let room = self.headroom(client_cap).cost;
-        let countable = Countable { endpoint, demand, body, price, encoding };
-        self.candidate.counter.count(countable, room, &mut self.inputs).await;
+        let room = self.headroom(self.candidate.client_cap).cost;
+        self.candidate.counter.count(self.candidate.countable(), room, &mut self.inputs).await;
     }
 }

@@ -78,13 +78,13 @@ pub struct Countable<'a> {
 }
 
 impl Counter<'_> {
-    /// Counts what can be counted, as far as `room` could pay for it.
+    /// Counts what can be counted and is not known yet, as far as `room` could pay for it.
     pub async fn count(&self, of: Countable<'_>, room: Option<Money>, inputs: &mut BoundInputs) {
-        if !of.demand.media.documents.is_empty() {
+        if !of.demand.media.documents.is_empty() && inputs.document_tokens.is_none() {
             inputs.document_tokens = documents(of).await;
         }
         let limit = limit(of, room, *inputs);
-        if let Some(encoding) = of.encoding {
+        if let Some(encoding) = of.encoding.filter(|_| inputs.text_tokens.is_none()) {
             inputs.text_tokens = text(of, encoding, limit).await;
         }
         if of.demand.stored_prompt {
@@ -96,10 +96,12 @@ impl Counter<'_> {
             || inputs.context_tokens.is_some_and(|context| context > 0);
         let body = match of.endpoint {
             Metered::Responses | Metered::Compact => {
-                (unseen || of.encoding.is_none()).then(|| whole(of.body)).flatten()
+                let is_open = inputs.prompt_tokens.is_none() && (unseen || of.encoding.is_none());
+                is_open.then(|| whole(of.body)).flatten()
             }
             Metered::Chat | Metered::Completions | Metered::Embeddings => {
-                of.encoding.is_none().then(|| strings(of, limit)).flatten()
+                let is_open = inputs.text_tokens.is_none() && of.encoding.is_none();
+                is_open.then(|| strings(of, limit)).flatten()
             }
         };
         let Some(Question { body, besides }) = body else { return };

@@ -10,7 +10,6 @@ use crate::domain::demand::Bound;
 use crate::guard::{Guard, Paced};
 use crate::pricing::bound::{bound, reads_unseen};
 use crate::proxy::admit::{Candidate, Config};
-use crate::proxy::count::Countable;
 use crate::proxy::refuse::Refusal;
 use crate::throttle::{Largest, Take};
 
@@ -26,9 +25,7 @@ pub(super) async fn pace(
     let largest = guard.largest_take(&candidate.attribution);
     if largest != Largest::default() {
         if is_to_count(candidate, largest) {
-            let Candidate { endpoint, demand, body, price, encoding, .. } = *candidate;
-            let countable = Countable { endpoint, demand, body, price, encoding };
-            candidate.counter.count(countable, None, &mut candidate.inputs).await;
+            candidate.counter.count(candidate.countable(), None, &mut candidate.inputs).await;
         }
         if config.clamp {
             shorten(candidate, largest, config.clamp_output_min.max(1));

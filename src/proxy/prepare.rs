@@ -264,7 +264,6 @@ fn extra_headers(paced: &Paced, written: [Option<u64>; 3]) -> HeaderMap {
 
 fn reads_more(demand: &Demand) -> bool {
     demand.server_context
-        || demand.stored_prompt
         || demand.tools.loops
         || demand.tools.web_search.is_some()
         || !demand.references.is_empty()
@@ -272,7 +271,7 @@ fn reads_more(demand: &Demand) -> bool {
 }
 
 /// Refuses a stored prompt under a cap, unless they are allowed: then it is held
-/// and booked as if it carried every tool there is.
+/// and booked as if it carried every tool there is; so it offers hosted tools.
 fn fill_stored_prompt(rules: &Rules, demand: &mut Demand, is_capped: bool) -> Result<(), Refusal> {
     if !demand.stored_prompt {
         return Ok(());

@@ -16,6 +16,7 @@ use super::references::References;
 use super::tools::Offer;
 use crate::domain::ObjectKind;
 use crate::domain::demand::Detail;
+use crate::media;
 use crate::openai::json::{Loose, Raw, scalars_default};
 
 /// What a message, an item, a part, or a list of them comes to.
@@ -110,7 +111,7 @@ impl<'a> Content<'a> {
             Some("high") => Detail::High,
             Some(_) | None => Detail::Auto,
         };
-        self.images.push((url.filter(|url| is_data_url(url)), detail));
+        self.images.push((url.filter(|url| media::is_data_url(url)), detail));
     }
 
     fn add_audio(&mut self, node: &Node<'a>) {
@@ -126,27 +127,6 @@ impl<'a> Content<'a> {
             None => self.opaque += 1,
         }
     }
-}
-
-/// Whether a quoted string starts as a data URL does, whatever its spelling.
-fn is_data_url(quoted: &str) -> bool {
-    const SCHEME: &str = "data:";
-    // An escape takes at most six bytes for each character of the scheme.
-    let start = quoted.get(1..).unwrap_or_default();
-    let plain = start.get(..SCHEME.len());
-    plain.is_some_and(|plain| plain.eq_ignore_ascii_case(SCHEME))
-        || start.get(..6 * SCHEME.len()).is_some_and(|start| {
-            start.contains('\\')
-                && serde_json::from_str::<String>(&format!("\"{}\"", whole_escapes(start))).is_ok_and(
-                    |text| text.get(..SCHEME.len()).is_some_and(|s| s.eq_ignore_ascii_case(SCHEME)),
-                )
-        })
-}
-
-/// The text without an escape that its end cuts in two.
-fn whole_escapes(text: &str) -> &str {
-    let tail = text.rfind('\\').filter(|at| text.len() - at < 6);
-    tail.map_or(text, |at| &text[..at])
 }
 
 /// Items and parts that hold nothing but text of the body.
