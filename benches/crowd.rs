@@ -14,9 +14,10 @@
 #![expect(clippy::unwrap_used, reason = "a benchmark that can't go on has failed")]
 #![expect(clippy::print_stdout, reason = "its rows are what it is for")]
 
-use std::io::{BufRead as _, BufReader};
+#[path = "support/running.rs"]
+mod running;
+
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
@@ -32,6 +33,8 @@ use spendguard::upstream::{Config, Upstream, roots};
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
+use self::running::Running;
+
 const TOKEN: &str = "crowd-admin-token-0123456789abcdef";
 const SUMS: i64 = 300_000;
 const RATE_MS: u64 = 2;
@@ -44,59 +47,6 @@ const LIMITS: &str = "
 /// What crowds, by its name, and how many connections do it.
 const CROWDS: [(&str, usize); 6] =
     [("waiting", 1_000), ("scrape", 1), ("limit", 1), ("text", 4), ("questions", 40), ("wrong-keys", 100)];
-
-/// The running guard, ended with this value.
-struct Guard {
-    process: Child,
-    proxy: String,
-    admin: String,
-}
-
-impl Guard {
-    fn start(folder: &Path, upstream: &str) -> Self {
-        let config = folder.join("spendguard.toml");
-        std::fs::write(&config, LIMITS).unwrap();
-        let mut process = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/target/release/spendguard"))
-            .args(["serve", "--config", config.to_str().unwrap()])
-            .env("OPENAI_API_KEY", "sk-upstream")
-            .env("SPENDGUARD_ADMIN_TOKEN", TOKEN)
-            .env("SPENDGUARD_SERVER__LISTEN", "127.0.0.1:0")
-            .env("SPENDGUARD_ADMIN__LISTEN", "127.0.0.1:0")
-            .env("SPENDGUARD_UPSTREAM__BASE_URL", upstream)
-            .env("SPENDGUARD_STORAGE__PATH", folder.join("data"))
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("the guard is built first");
-        let lines = BufReader::new(process.stdout.take().unwrap()).lines().map_while(Result::ok);
-        let (mut proxy, mut admin) = (String::new(), String::new());
-        for line in lines {
-            let address = line.rsplit(' ').next().unwrap_or_default().to_owned();
-            match &line {
-                line if line.starts_with("proxy listening") => proxy = address,
-                line if line.starts_with("admin listening") => admin = address,
-                line if line.contains("OPENAI_BASE_URL") => break,
-                _ => {}
-            }
-        }
-        Self { process, proxy, admin }
-    }
-
-    /// CPU time until now, in milliseconds.
-    fn cpu_ms(&self) -> u64 {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.id())).unwrap();
-        let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
-        (fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()) * 10
-    }
-}
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        // By a signal, so that it closes its database, which is filled then.
-        let _ = Command::new("kill").arg(self.process.id().to_string()).status();
-        let _ = self.process.wait();
-    }
-}
 
 /// Read once, since a thousand clients need them.
 static ROOTS: OnceLock<Arc<rustls::ClientConfig>> = OnceLock::new();
@@ -171,7 +121,7 @@ async fn crowd(what: &str, number: usize, proxy: &Upstream, admin: &Upstream, te
 fn crowding(
     what: &'static str,
     count: usize,
-    guard: &Guard,
+    guard: &Running,
     stop: Arc<AtomicBool>,
 ) -> std::thread::JoinHandle<Value> {
     let (proxy, admin) = (guard.proxy.clone(), guard.admin.clone());
@@ -203,7 +153,7 @@ fn crowding(
 }
 
 /// The latencies of a steady load, sorted, in microseconds.
-async fn steady(guard: &Guard, clock: &Clock, seconds: u64) -> Vec<u64> {
+async fn steady(guard: &Running, clock: &Clock, seconds: u64) -> Vec<u64> {
     let proxy = Arc::new(client(&guard.proxy));
     let (took, wrong) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicU64::new(0)));
     let requests = TaskTracker::new();
@@ -267,7 +217,7 @@ async fn main() {
         let (_stop, stop) = watch::channel(false);
         runtime.block_on(fake_openai::serve(listener, Arc::new(Fake::default()), stop))
     });
-    let guard = Guard::start(folder.path(), &upstream);
+    let guard = Running::start(folder.path(), LIMITS, TOKEN, &upstream);
     for name in ["steady", "tight", "poor"] {
         let made = json!({ "name": name, "secret": secret(name) }).to_string();
         assert_eq!(
@@ -277,7 +227,7 @@ async fn main() {
     }
     drop(guard);
     fill(folder.path(), clock.now_s());
-    let guard = Guard::start(folder.path(), &upstream);
+    let guard = Running::start(folder.path(), LIMITS, TOKEN, &upstream);
     steady(&guard, &clock, 2).await;
     println!(
         "| beside | p50 alone, µs | p99 alone | p50 beside | p99 beside | p99 by alone | CPU ms | answers |"
@@ -291,9 +241,9 @@ async fn main() {
         let stop = Arc::new(AtomicBool::new(false));
         let others = crowding(what, count, &guard, Arc::clone(&stop));
         tokio::time::sleep(Duration::from_secs(1)).await;
-        let cpu_ms = guard.cpu_ms();
+        let cpu_ticks = guard.cpu_ticks();
         let beside = steady(&guard, &clock, seconds).await;
-        let cpu_ms = guard.cpu_ms() - cpu_ms;
+        let cpu_ms = (guard.cpu_ticks() - cpu_ticks) * 10;
         stop.store(true, Ordering::Relaxed);
         let answers = tokio::task::spawn_blocking(|| others.join().unwrap()).await.unwrap();
         let at = |of: &[u64], share: usize| of[of.len() * share / 1_000];

@@ -10,9 +10,9 @@
 #![expect(clippy::unwrap_used, reason = "a benchmark that can't go on has failed")]
 #![expect(clippy::print_stdout, reason = "its rows are what it is for")]
 
-use std::io::{BufRead as _, BufReader};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+#[path = "support/running.rs"]
+mod running;
+
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -28,6 +28,8 @@ use spendguard::fake_openai::{self, Fake};
 use spendguard::upstream::{Config, Upstream, roots};
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
+
+use self::running::Running;
 
 /// Nano-dollars per token of gpt-4o-mini (input, cached input, output), as
 /// `config/prices.json` has them: whole numbers, so that nothing is rounded.
@@ -144,60 +146,21 @@ impl Soak {
     }
 }
 
-/// The running guard, ended with this value.
-struct Guard {
-    process: Child,
-    proxy: String,
-    admin: String,
-}
+const LIMITS: &str = "
+[[limit]]\nname = \"org-month\"\nwindow = \"month\"\nsoft = [\"50%\"]\nhard = 1000000
+[[limit]]\nname = \"project-day\"\nper = \"project\"\nwindow = \"day\"\nhard = 1000000
+[[limit]]\nname = \"key-tokens-hour\"\nper = \"key\"\nunit = \"tokens\"\nwindow = \"hour\"\nhard = 1000000000000
+[[limit]]\nname = \"spent\"\nonly = { key = [\"spent\"] }\nunit = \"requests\"\nwindow = \"total\"\nhard = 0
+";
 
-impl Guard {
-    fn start(folder: &Path, upstream: &str) -> Self {
-        let config = folder.join("spendguard.toml");
-        let limits = "
-            [[limit]]\nname = \"org-month\"\nwindow = \"month\"\nsoft = [\"50%\"]\nhard = 1000000
-            [[limit]]\nname = \"project-day\"\nper = \"project\"\nwindow = \"day\"\nhard = 1000000
-            [[limit]]\nname = \"key-tokens-hour\"\nper = \"key\"\nunit = \"tokens\"\nwindow = \"hour\"\nhard = 1000000000000
-            [[limit]]\nname = \"spent\"\nonly = { key = [\"spent\"] }\nunit = \"requests\"\nwindow = \"total\"\nhard = 0
-        ";
-        std::fs::write(&config, limits).unwrap();
-        let mut process = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/target/release/spendguard"))
-            .args(["serve", "--config", config.to_str().unwrap()])
-            .env("OPENAI_API_KEY", "sk-upstream")
-            .env("SPENDGUARD_ADMIN_TOKEN", TOKEN)
-            .env("SPENDGUARD_SERVER__LISTEN", "127.0.0.1:0")
-            .env("SPENDGUARD_ADMIN__LISTEN", "127.0.0.1:0")
-            .env("SPENDGUARD_UPSTREAM__BASE_URL", upstream)
-            .env("SPENDGUARD_UPSTREAM__FORWARD_HEADERS", "x-fake-*")
-            .env("SPENDGUARD_STORAGE__PATH", folder.join("data"))
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("cargo build --release comes first");
-        let lines = BufReader::new(process.stdout.take().unwrap()).lines().map_while(Result::ok);
-        let (mut proxy, mut admin) = (String::new(), String::new());
-        for line in lines {
-            let address = line.rsplit(' ').next().unwrap_or_default().to_owned();
-            match &line {
-                line if line.starts_with("proxy listening") => proxy = address,
-                line if line.starts_with("admin listening") => admin = address,
-                line if line.contains("OPENAI_BASE_URL") => break,
-                _ => {}
-            }
-        }
-        Self { process, proxy, admin }
-    }
-
+impl Running {
     /// Resident memory in MiB, open files, and CPU seconds until now.
     fn figures(&self) -> (u64, usize, u64) {
-        let proc = format!("/proc/{}", self.process.id());
+        let proc = self.proc();
         let status = std::fs::read_to_string(format!("{proc}/status")).unwrap();
         let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
         let kib: u64 = resident.trim().trim_end_matches(" kB").parse().unwrap();
-        let stat = std::fs::read_to_string(format!("{proc}/stat")).unwrap();
-        let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
-        let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
-        (kib / 1024, std::fs::read_dir(format!("{proc}/fd")).unwrap().count(), ticks / 100)
+        (kib / 1024, std::fs::read_dir(format!("{proc}/fd")).unwrap().count(), self.cpu_ticks() / 100)
     }
 
     /// What the admin API says.
@@ -221,19 +184,12 @@ impl Guard {
     }
 }
 
-impl Drop for Guard {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
 fn client(url: &str, wait: Duration) -> Upstream {
     let config = Config { base_url: url.parse().unwrap(), connect_timeout: wait, response_timeout: wait };
     Upstream::new(&config, &roots())
 }
 
-fn row(minute: u64, of: &mut Minute, guard: &Guard, cpu_before: &mut u64) {
+fn row(minute: u64, of: &mut Minute, guard: &Running, cpu_before: &mut u64) {
     of.latencies_us.sort_unstable();
     let at = |share: usize| of.latencies_us.get(of.latencies_us.len() * share / 1_000).copied().unwrap_or(0);
     let (mib, files, cpu) = guard.figures();
@@ -261,7 +217,7 @@ fn number(name: &str, default: u64) -> u64 {
     at.map_or(default, |at| arguments[at + 1].parse().expect("a whole number"))
 }
 
-async fn load(soak: &Arc<Soak>, guard: &Guard, minutes: u64, rate: u64) -> u64 {
+async fn load(soak: &Arc<Soak>, guard: &Running, minutes: u64, rate: u64) -> u64 {
     let requests = TaskTracker::new();
     let mut tick = tokio::time::interval(Duration::from_millis(1));
     let (mut asked, mut cpu, mut wrong, mut told) = (0, 0, 0, 0);
@@ -309,7 +265,7 @@ async fn main() {
     let fake = Arc::new(Fake::default());
     let serving = TaskTracker::new();
     serving.spawn(fake_openai::serve(listener, Arc::clone(&fake), stop));
-    let guard = Guard::start(folder.path(), &upstream);
+    let guard = Running::start(folder.path(), LIMITS, TOKEN, &upstream);
     let mut keys = Vec::new();
     for number in 0..20 {
         keys.push(guard.key(&format!("program-{number}")).await);
