@@ -46,12 +46,12 @@ use crate::ledger::denial::Denial;
 use crate::ledger::entry::{Attribution, Hold};
 use crate::ledger::meter::Reading;
 use crate::ledger::waiting::Turn;
-use crate::ledger::{Admission, Ask, Caps, Headroom, Ledger};
+use crate::ledger::{Admission, Ask, Headroom, Ledger};
 use crate::metrics::Metrics;
 use crate::store::rows::Names;
 use crate::store::{Reader, StoreError, Writer, Written};
 use crate::sync::unpoisoned;
-use crate::throttle::{Largest, Throttle};
+use crate::throttle::Throttle;
 
 pub use adjust::AdjustError;
 pub use limits::LimitError;
@@ -191,7 +191,7 @@ impl Guard {
             }
         };
         // Asked here, since a cap may have come into force a moment ago.
-        if !order.is_priced && ledger.needs_price(&order.attribution) {
+        if !order.is_priced && ledger.needs_price(&order.attribution, admitted_ms) {
             return Err(Refused::Unpriced(Arc::clone(&order.attribution.model)));
         }
         let hold = Arc::new(Hold {
@@ -214,12 +214,6 @@ impl Guard {
     /// What the limits leave for a request of this attribution.
     pub fn headroom(&self, of: &Attribution, client_cap: Option<Money>) -> Headroom {
         self.ledger().headroom(of, client_cap, self.clock.now_ms())
-    }
-
-    /// The kinds of enforced caps that a request of this attribution counts on.
-    pub fn caps(&self, of: &Attribution) -> Caps {
-        let caps = self.ledger().caps(of);
-        Caps { tokens: caps.tokens || self.largest_take(of) != Largest::default(), ..caps }
     }
 
     /// The limits that a request of this attribution counts on, rates aside.

@@ -90,22 +90,10 @@ pub struct Admission {
     pub would_reject: Vec<Arc<Limit>>,
 }
 
-/// The kinds of enforced caps that apply to a request.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Caps {
-    /// A cap in dollars, or prepaid credit: a price must be known.
-    pub money: bool,
-    /// A cap in tokens.
-    pub tokens: bool,
-    /// A limit in dollars of whatever mode, with a cap or only thresholds, or a
-    /// credit account: what a request costs is shown.
-    pub shows_money: bool,
-}
-
-/// What the limits leave for one request; `None` is without end.
+/// What the enforced limits leave for one request; `None` where none applies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Headroom {
-    /// Dollars.
+    /// Dollars: of caps, of prepaid credit, and of what the client allows.
     pub cost: Option<Money>,
     /// Input and output tokens together.
     pub tokens: Option<i64>,
@@ -113,6 +101,16 @@ pub struct Headroom {
     pub input_tokens: Option<i64>,
     /// Output tokens.
     pub output_tokens: Option<i64>,
+    /// Whether a limit in dollars of whatever mode, with a cap or only thresholds,
+    /// or a credit account shows what the request costs.
+    pub shows_cost: bool,
+}
+
+impl Headroom {
+    /// Whether a cap in dollars or in tokens applies.
+    pub fn is_capped(&self) -> bool {
+        self.cost.is_some() || self.tokens.or(self.input_tokens).or(self.output_tokens).is_some()
+    }
 }
 
 impl Ledger {
@@ -217,12 +215,18 @@ impl Ledger {
     pub fn headroom(&self, of: &Attribution, client_cap: Option<Money>, at_ms: i64) -> Headroom {
         let credit = self.enforced_credit(at_ms);
         let cost = [client_cap, credit].into_iter().flatten().min();
-        let mut left = Headroom { cost, ..Headroom::default() };
-        for (limit, reading) in self.matching(of, at_ms).filter(|(limit, _)| limit.mode == Mode::Enforce) {
-            let Some(hard) = limit.hard else { continue };
-            let room = hard.saturating_sub(reading.meter.settled).saturating_sub(reading.meter.held).max(0);
+        let mut left = Headroom { cost, shows_cost: self.account().is_some(), ..Headroom::default() };
+        for metered in self.reached(of) {
+            let Some(subject) = metered.subject(of) else { continue };
+            let Limit { unit, mode, hard, .. } = *metered.limit;
+            left.shows_cost |= unit == Unit::Usd;
+            let Some(hard) = hard.filter(|_| mode == Mode::Enforce && unit != Unit::Requests) else {
+                continue;
+            };
+            let meter = metered.reading(subject, at_ms.div_euclid(1_000)).meter;
+            let room = hard.saturating_sub(meter.settled).saturating_sub(meter.held).max(0);
             let tighter = |known: Option<i64>| Some(known.map_or(room, |known| known.min(room)));
-            match limit.unit {
+            match unit {
                 Unit::Usd => left.cost = tighter(left.cost.map(Money::nano)).map(Money::from_nano),
                 Unit::Tokens => left.tokens = tighter(left.tokens),
                 Unit::InputTokens => left.input_tokens = tighter(left.input_tokens),
@@ -234,30 +238,8 @@ impl Ledger {
     }
 
     /// Whether an enforced dollar cap applies, so that a price must be known.
-    pub fn needs_price(&self, of: &Attribution) -> bool {
-        self.caps(of).money
-    }
-
-    /// The kinds of enforced caps that a request of this attribution counts on.
-    pub fn caps(&self, of: &Attribution) -> Caps {
-        let mut caps =
-            Caps { money: self.is_prepaid(), tokens: false, shows_money: self.account().is_some() };
-        for metered in self.reached(of) {
-            let limit = &metered.limit;
-            if metered.subject(of).is_none() {
-                continue;
-            }
-            caps.shows_money |= limit.unit == Unit::Usd;
-            if limit.hard.is_none() || limit.mode != Mode::Enforce {
-                continue;
-            }
-            match limit.unit {
-                Unit::Usd => caps.money = true,
-                Unit::Tokens | Unit::InputTokens | Unit::OutputTokens => caps.tokens = true,
-                Unit::Requests => {}
-            }
-        }
-        caps
+    pub fn needs_price(&self, of: &Attribution, at_ms: i64) -> bool {
+        self.headroom(of, None, at_ms).cost.is_some()
     }
 
     /// The limits in force that a request of this attribution counts on.

@@ -5,6 +5,7 @@
 //! hold once.
 
 pub mod admit;
+pub mod aside;
 pub mod auth;
 pub mod bill;
 pub mod body;
@@ -187,7 +188,12 @@ impl Proxy {
             Endpoint::Free(_) => Box::pin(self.free(rules, (head, body), caller, visit)).await,
             Endpoint::Metered(metered) => {
                 let prepared = async {
-                    let body = route::with_deployment(body, deployment.as_deref())?;
+                    let body = match deployment {
+                        Some(named) => {
+                            aside::parsed(&body, move |body| route::with_deployment(body, &named)).await?
+                        }
+                        None => body,
+                    };
                     self.prepare(rules, metered, &head, body, &caller).await
                 };
                 match prepared.await {
@@ -246,8 +252,13 @@ impl Proxy {
         let Some(key) = key.and_then(|key| key.to_str().ok()?.strip_prefix("Bearer ")) else {
             return Ok(answer);
         };
+        if answer.status().is_success() {
+            return Ok(conceal::answer(answer, key));
+        }
         let id = answer.headers().get("x-request-id").cloned();
-        Ok(conceal::answer(answer, key, rules.answer_idle).await.unwrap_or_else(|refusal| {
+        // Boxed, so that requests that succeed don't have its size.
+        let error = Box::pin(conceal::error(answer, key, rules.answer_idle)).await;
+        Ok(error.unwrap_or_else(|refusal| {
             let id = id.unwrap_or(HeaderValue::from_static("req_unknown"));
             refusal.response(rules.refuse, self.guard.clock().now_s(), &id).map(Answer::whole)
         }))

@@ -105,11 +105,6 @@ impl Ledger {
         self.terms
     }
 
-    /// Whether requests are refused without credit.
-    pub(super) fn is_prepaid(&self) -> bool {
-        self.terms.mode == Mode::Enforce && self.account().is_some()
-    }
-
     /// What prepaid credit leaves, if it is asked.
     pub(super) fn enforced_credit(&self, at_ms: i64) -> Option<Money> {
         let account = self.account().filter(|_| self.terms.mode == Mode::Enforce)?;

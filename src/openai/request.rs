@@ -10,18 +10,19 @@ mod fields;
 mod measure;
 mod object_ids;
 mod references;
+mod sparse;
 mod splice;
 mod tools;
 
 use std::borrow::Cow;
 
-use self::content::Content;
+use self::content::Found;
 use self::fields::{Body, Outputs};
 pub use self::object_ids::object_ids;
 use self::references::References;
 pub use self::splice::Edit;
 use self::splice::Splices;
-use self::tools::Offer;
+use self::tools::Offered;
 use super::endpoint::Metered;
 use super::json::{self, Object, Raw};
 use crate::domain::demand::{Tier, ToolDemand, WebSearch};
@@ -161,15 +162,16 @@ fn demand(
     };
     let named = named(endpoint, &fields);
     let mut content = match endpoint {
-        Metered::Chat => fields.messages,
-        Metered::Responses | Metered::Compact => fields.input,
-        Metered::Completions | Metered::Embeddings => Content::default(),
+        Metered::Chat => fields.messages.into_inner(),
+        Metered::Responses | Metered::Compact => fields.input.into_inner(),
+        Metered::Completions | Metered::Embeddings => Found::default(),
     };
     demand.media = measure::media(&content, text);
     demand.server_context = content.server_context;
     let calls_max = count(fields.max_tool_calls, "max_tool_calls")?;
     let mut offer = fields.tools;
     offer.merge(std::mem::take(&mut content.offer));
+    let mut offer = offer.into_inner();
     let parts = [named, content.references, std::mem::take(&mut offer.references)];
     demand.references = references::all(parts).map_err(|problem| Invalid::body(&problem))?;
     demand.tools = tools(endpoint, offer, calls_max)?;
@@ -179,8 +181,8 @@ fn demand(
     Ok(demand)
 }
 
-fn tools(endpoint: Metered, offer: Offer, calls_max: Option<u64>) -> Result<ToolDemand, Invalid> {
-    let Offer { tools, refused, .. } = offer;
+fn tools(endpoint: Metered, offer: Offered, calls_max: Option<u64>) -> Result<ToolDemand, Invalid> {
+    let Offered { tools, refused, .. } = offer;
     if let Some(message) = refused {
         return Err(Invalid::not_allowed("tools", message));
     }

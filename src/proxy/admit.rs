@@ -26,6 +26,7 @@ use crate::pricing::plan::Policy;
 use crate::pricing::sheet::Price;
 use crate::proxy::count::{Countable, Counter};
 use crate::proxy::refuse::Refusal;
+use crate::throttle::Largest;
 
 /// No request is worth more. As many as may be open at once, with such holds,
 /// are still far from what an amount can be.
@@ -71,6 +72,10 @@ pub struct Candidate<'a> {
     pub price_version: Arc<str>,
     /// What the client allows it to cost.
     pub client_cap: Option<Money>,
+    /// What the limits left for it when it came.
+    pub left: Headroom,
+    /// The most tokens that it could ever take from its rates.
+    pub largest: Largest,
     /// Its endpoint.
     pub endpoint: Metered,
     /// The body as it came.
@@ -181,16 +186,17 @@ impl Attempt<'_> {
 
     /// Whether the text's bytes or the context would hold a good part of what is left.
     fn holds_much(&self) -> bool {
-        let Candidate { price, demand, client_cap, .. } = *self.candidate;
-        let Some(left) = self.headroom(client_cap).cost else { return false };
+        let Candidate { price, demand, left, .. } = *self.candidate;
+        let Some(left) = left.cost else { return false };
         let part = left.nano() / COUNTED_PART;
         let unseen =
             || reads_unseen(price, demand, self.inputs) && self.bound(self.inputs).cost.nano() > part;
         loose_cost(price, demand, self.inputs).nano() > part || unseen()
     }
 
-    fn headroom(&self, client_cap: Option<Money>) -> Headroom {
-        self.guard.headroom(&self.candidate.attribution, client_cap)
+    /// What the limits leave for it now.
+    fn headroom(&self) -> Headroom {
+        self.guard.headroom(&self.candidate.attribution, self.candidate.client_cap)
     }
 
     /// The output and the hosted calls to clamp to; `None` if that can't help.
@@ -198,14 +204,14 @@ impl Attempt<'_> {
     /// Calls are given up only where less than a quarter of the output would be
     /// left with all of them.
     fn clamped(&self) -> Option<BoundInputs> {
-        let Candidate { demand, client_cap, .. } = *self.candidate;
+        let demand = self.candidate.demand;
         if !self.config.clamp {
             return None;
         }
         let floor = self.config.clamp_output_min.max(1);
         let full = self.bound(self.inputs);
         let asked = full.output_tokens / demand.choices.max(1);
-        let mut left = self.headroom(client_cap);
+        let mut left = self.headroom();
         if self.candidate.calls_open {
             // Calls that the client did not ask for leave room for its next request.
             left.cost =
@@ -304,7 +310,8 @@ impl Attempt<'_> {
         if std::mem::replace(&mut self.counted, true) {
             return;
         }
-        let room = self.headroom(self.candidate.client_cap).cost;
-        self.candidate.counter.count(self.candidate.countable(), room, &mut self.inputs).await;
+        let room = self.headroom().cost;
+        // Boxed, so that requests that need no count don't have its size.
+        Box::pin(self.candidate.counter.count(self.candidate.countable(), room, &mut self.inputs)).await;
     }
 }

@@ -37,29 +37,32 @@ const ENDS: [&[u8]; 3] = [b"\n\n", b"\r\n\r\n", b"\r\r"];
 /// The longest of these with the word, but for a byte: `"type": "error"`.
 const SEEN_BYTES_MAX: usize = 14;
 
-/// An answer of upstream to the guard's own key, as its client may see it.
+/// An answer that succeeded, as its client may see it.
+pub fn answer(answer: Response<Answer>, upstream_key: &str) -> Response<Answer> {
+    let (mut head, body) = answer.into_parts();
+    let body = if is_event_stream(&head.headers) {
+        Answer::Concealed(Box::new(Concealed::of(body)))
+    } else if let Answer::Whole(Some(bytes)) = &body
+        && mark_at(bytes).is_some()
+    {
+        Answer::whole(masked(bytes, upstream_key).into())
+    } else {
+        body
+    };
+    set_length(&mut head.headers, &body);
+    Response::from_parts(head, body)
+}
+
+/// An error of upstream, as its client may see it.
 ///
 /// A refused key is the operator's matter: `Err` says so, and the log has upstream's
 /// words, masked.
-pub async fn answer(
+pub async fn error(
     answer: Response<Answer>,
     upstream_key: &str,
     idle: Duration,
 ) -> Result<Response<Answer>, Refusal> {
     let (mut head, body) = answer.into_parts();
-    if head.status.is_success() {
-        let body = if is_event_stream(&head.headers) {
-            Answer::Concealed(Box::new(Concealed::of(body)))
-        } else if let Answer::Whole(Some(bytes)) = &body
-            && mark_at(bytes).is_some()
-        {
-            Answer::whole(masked(bytes, upstream_key).into())
-        } else {
-            body
-        };
-        set_length(&mut head.headers, &body);
-        return Ok(Response::from_parts(head, body));
-    }
     let error = match body {
         Answer::Plain(body) => {
             body::read(body, Bounds::answer(ERROR_BYTES_MAX, idle)).await.unwrap_or_default()

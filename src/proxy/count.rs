@@ -14,7 +14,6 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, header};
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use tokio::sync::Semaphore;
 
 use crate::domain::{Demand, Money};
 use crate::media;
@@ -22,15 +21,13 @@ use crate::openai::endpoint::Metered;
 use crate::pricing::bound::{self, BoundInputs};
 use crate::pricing::count::{self, Encoding, Part};
 use crate::pricing::sheet::Price;
+use crate::proxy::aside::aside;
 use crate::proxy::body::{self, Bounds};
 use crate::upstream::Upstream;
 
 /// Bodies up to this size are counted where they are. A larger one is handed to
 /// another thread, so that others on this one need not wait.
 const COUNTED_HERE_BYTES_MAX: usize = 4 * 1024;
-/// Long counts that run at once, in the whole process: one leaves the other
-/// cores to everybody else.
-static LONG_COUNTS: Semaphore = Semaphore::const_new(1);
 /// The longest wait for a long count to begin, and for upstream's count.
 const COUNT_WAIT: Duration = Duration::from_secs(5);
 /// The largest answer of upstream's count that is read.
@@ -164,7 +161,7 @@ async fn text(of: Countable<'_>, encoding: Encoding, limit: u64) -> Option<u64> 
     if of.body.len() <= COUNTED_HERE_BYTES_MAX && count::is_loaded(encoding) {
         return counted();
     }
-    aside(counted).await
+    beside(&of, counted).await
 }
 
 /// The documents' tokens, by their pages and the text that they can hold; `None` if
@@ -172,7 +169,7 @@ async fn text(of: Countable<'_>, encoding: Encoding, limit: u64) -> Option<u64> 
 async fn documents(of: Countable<'_>) -> Option<u64> {
     let (body, spans) = (of.body.clone(), of.demand.media.documents.clone());
     let page_tokens = bound::page_tokens(of.price);
-    aside(move || {
+    beside(&of, move || {
         let text = std::str::from_utf8(&body).ok()?;
         spans.iter().try_fold(0_u64, |sum, span| {
             let facts = media::pdf(text.get(span.clone())?).ok()?;
@@ -183,17 +180,12 @@ async fn documents(of: Countable<'_>) -> Option<u64> {
     .await
 }
 
-/// Runs a long count on a thread of its own, one at a time.
-async fn aside<F>(work: F) -> Option<u64>
+/// Runs a long count on another thread; `None` if its turn does not come in time.
+async fn beside<F>(of: &Countable<'_>, count: F) -> Option<u64>
 where
     F: FnOnce() -> Option<u64> + Send + 'static,
 {
-    let permit = tokio::time::timeout(COUNT_WAIT, LONG_COUNTS.acquire()).await.ok()?.ok()?;
-    let done = tokio::task::spawn_blocking(move || {
-        let _permit = permit;
-        work()
-    });
-    done.await.ok().flatten()
+    tokio::time::timeout(COUNT_WAIT, aside(of.body.len(), count)).await.ok().flatten()
 }
 
 /// The fields of a request to `/responses` that its count depends on.

@@ -101,13 +101,13 @@ pub async fn metered(
     guard: &Guard,
     upstream: &Upstream,
     outgoing: Outgoing,
-    metering: Metering,
+    metering: Box<Metering>,
     manner: Manner,
     mut visit: Visit,
     gone: &AtomicBool,
 ) -> Result<Response<Answer>, (Refusal, Visit)> {
     let Metering { mut reservation, bill, hide_usage, cut_at_tokens, hosted_calls_max, extra, recording } =
-        metering;
+        *metering;
     reservation.mark_sent();
     let answer = match send(upstream, outgoing, &mut visit).await {
         Ok(answer) => answer,
@@ -130,7 +130,8 @@ pub async fn metered(
             recording.refused();
         }
         let failed = Unserved { reservation, exchange, visit, idle: manner.idle };
-        return failed.pass_on(head, body).await;
+        // Boxed, so that requests that succeed don't have its size.
+        return Box::pin(failed.pass_on(head, body)).await;
     }
     if headers::is_encoded(&head.headers) {
         // It was asked not to be. The usage in it can't be read.

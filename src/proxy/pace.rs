@@ -22,10 +22,10 @@ pub(super) async fn pace(
     config: Config,
     candidate: &mut Candidate<'_>,
 ) -> Result<Paced, Refusal> {
-    let largest = guard.largest_take(&candidate.attribution);
+    let largest = candidate.largest;
     if largest != Largest::default() {
         if is_to_count(candidate, largest) {
-            candidate.counter.count(candidate.countable(), None, &mut candidate.inputs).await;
+            Box::pin(candidate.counter.count(candidate.countable(), None, &mut candidate.inputs)).await;
         }
         if config.clamp {
             shorten(candidate, largest, config.clamp_output_min.max(1));

@@ -10,10 +10,10 @@ use crate::domain::demand::{ContainerDemand, ImageQuality, ImageTool, ToolDemand
 use crate::domain::tokens::ContainerMemory;
 use crate::domain::{Demand, ObjectKind, ObjectReference};
 use crate::guard::{Paced, Reservation};
-use crate::ledger::Caps;
+use crate::ledger::Headroom;
 use crate::ledger::entry::Attribution;
 use crate::openai::endpoint::Metered;
-use crate::openai::request::{self, Edit, Invalid, InvalidKind, Request};
+use crate::openai::request::{self, Edit, Invalid, InvalidKind};
 use crate::pricing::bound::largest_prompt;
 use crate::pricing::plan::Written;
 use crate::pricing::sheet::Price;
@@ -26,7 +26,8 @@ use crate::proxy::headers::{self, Wishes};
 use crate::proxy::pace::pace;
 use crate::proxy::record::Recording;
 use crate::proxy::refuse::{Levers, Named, Refusal};
-use crate::proxy::{Proxy, Rules, bounded, rate_headers};
+use crate::proxy::{Proxy, Rules, aside, bounded, rate_headers};
+use crate::throttle::Largest;
 
 /// The output tokens for each choice that the guard wrote into the request.
 const OUTPUT_BOUND: HeaderName = HeaderName::from_static("x-spendguard-output-bound");
@@ -39,7 +40,7 @@ const IMAGE_MODEL: &str = "gpt-image-1.5";
 /// A metered request that has been admitted.
 pub(super) struct Prepared {
     pub(super) body: Bytes,
-    pub(super) metering: Metering,
+    pub(super) metering: Box<Metering>,
 }
 
 impl Proxy {
@@ -53,16 +54,18 @@ impl Proxy {
         caller: &Caller,
     ) -> Result<Prepared, Refusal> {
         let now_s = self.guard.clock().now_s();
-        let (mut parsed, priced) = self.understand(rules, endpoint, (&body, now_s), caller)?;
+        let parsed = aside::parsed(&body, move |body| request::parse(endpoint, body)).await;
+        let mut parsed = parsed.map_err(refuse_invalid)?;
         let demand = &mut parsed.demand;
+        let priced = self.understand(rules, endpoint, demand, caller, now_s)?;
         let Wishes { max_cost, tags } = headers::wishes(&head.headers)?;
         let attribution =
             Arc::new(self.attribution(caller, endpoint.name(), demand, tags, priced.as_deref()));
-        let caps = self.guard.caps(&attribution);
-        let caps = Caps { money: max_cost.is_some() || caps.money, ..caps };
-        let is_capped = caps.money || caps.tokens;
+        let left = self.guard.headroom(&attribution, max_cost);
+        let largest = self.guard.largest_take(&attribution);
+        let is_capped = left.is_capped() || largest != Largest::default();
         fill_stored_prompt(rules, demand, is_capped)?;
-        let (price, image_price) = prices(rules, demand, priced, caps, now_s)?;
+        let (price, image_price) = prices(rules, demand, priced, left, now_s)?;
         let bounding = price.clone().unwrap_or_else(|| rules.sheet.dearest(now_s));
         let policy = rules.admit.policy;
         let clampable = !matches!(endpoint, Metered::Compact | Metered::Embeddings);
@@ -78,6 +81,8 @@ impl Proxy {
             image_price: image_price.as_deref(),
             price_version: Arc::clone(rules.sheet.version()),
             client_cap: max_cost,
+            left,
+            largest,
             endpoint,
             body: &body,
             clampable,
@@ -93,7 +98,7 @@ impl Proxy {
         let mut reservation = admitted.reservation;
         let recording = self.record((endpoint, demand, conversation_tokens), caller, &reservation).await?;
         // Where nobody knows how long an answer may be, the bound may not be kept.
-        let cuts = caps.money && bounding.max_output_tokens.is_none() && demand.output_max.is_none();
+        let cuts = left.cost.is_some() && bounding.max_output_tokens.is_none() && demand.output_max.is_none();
         let cut_at_tokens = cuts.then(|| reservation.hold().bound.output_tokens);
         let hosted_calls_max = (is_capped && demand.tools.loops).then_some(admitted.inputs.tool_calls);
         let extra = extra_headers(&paced, [output_max, clamped_output, admitted.clamped_calls]);
@@ -110,24 +115,24 @@ impl Proxy {
         let hide_usage = edit.include_usage;
         let metering =
             Metering { reservation, bill, hide_usage, cut_at_tokens, hosted_calls_max, extra, recording };
-        Ok(Prepared { body, metering })
+        Ok(Prepared { body, metering: Box::new(metering) })
     }
 
-    /// Reads a body, finds the price of its model, and checks that the caller may use it.
+    /// Finds the price of a request's model, and checks that the caller may use it.
     fn understand(
         &self,
         rules: &Rules,
         endpoint: Metered,
-        (body, now_s): (&Bytes, i64),
+        demand: &mut Demand,
         caller: &Caller,
-    ) -> Result<(Request, Option<Arc<Price>>), Refusal> {
-        let mut parsed = request::parse(endpoint, body).map_err(refuse_invalid)?;
-        let priced = rules.sheet.price_of(&parsed.demand.model, now_s, rules.unknown_model);
+        now_s: i64,
+    ) -> Result<Option<Arc<Price>>, Refusal> {
+        let priced = rules.sheet.price_of(&demand.model, now_s, rules.unknown_model);
         if endpoint == Metered::Chat && priced.as_ref().is_some_and(|price| price.searches_always) {
-            parsed.demand.tools.web_search = Some(WebSearch::Chat);
+            demand.tools.web_search = Some(WebSearch::Chat);
         }
-        self.check_models(caller, &parsed.demand, priced.as_deref())?;
-        Ok((parsed, priced))
+        self.check_models(caller, demand, priced.as_deref())?;
+        Ok(priced)
     }
 
     /// All that decides the cost of a request, what is counted of its body aside.
@@ -305,12 +310,12 @@ fn prices(
     rules: &Rules,
     demand: &Demand,
     priced: Option<Arc<Price>>,
-    caps: Caps,
+    left: Headroom,
     now_s: i64,
 ) -> Result<Prices, Refusal> {
     let known = |priced: Option<Arc<Price>>, model: &str| match priced {
-        None if caps.money => Err(Refusal::NotPriced(bounded(model))),
-        None if caps.shows_money => Ok(Some(rules.sheet.dearest(now_s))),
+        None if left.cost.is_some() => Err(Refusal::NotPriced(bounded(model))),
+        None if left.shows_cost => Ok(Some(rules.sheet.dearest(now_s))),
         found => Ok(found),
     };
     let price = known(priced, &demand.model)?;

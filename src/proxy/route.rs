@@ -172,19 +172,18 @@ fn written<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de Raw
 ///
 /// One that names none gets it. One that names another is refused: Azure would take
 /// the path's, OpenAI the body's, and they may differ in price.
-pub fn with_deployment(body: Bytes, deployment: Option<&str>) -> Result<Bytes, Refusal> {
-    let Some(deployment) = deployment else { return Ok(body) };
+pub fn with_deployment(body: &Bytes, deployment: &str) -> Result<Bytes, Refusal> {
     // What can't be read, or says something twice, is refused where bodies are read.
-    let Ok(Named { model }) = serde_json::from_slice::<Named<'_>>(&body) else { return Ok(body) };
+    let Ok(Named { model }) = serde_json::from_slice::<Named<'_>>(body) else { return Ok(body.clone()) };
     let Some(model) = model else {
-        let Some(start) = body.iter().position(|byte| *byte == b'{') else { return Ok(body) };
+        let Some(start) = body.iter().position(|byte| *byte == b'{') else { return Ok(body.clone()) };
         let rest = &body[start + 1..];
         let is_empty = rest.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'}');
         let field = format!("{{\"model\":\"{deployment}\"{}", if is_empty { "" } else { "," });
         return Ok(Bytes::from([field.as_bytes(), rest].concat()));
     };
     if serde_json::from_str::<String>(model.get()).is_ok_and(|model| model == deployment) {
-        return Ok(body);
+        return Ok(body.clone());
     }
     let message = format!(
         "The path names the deployment '{deployment}', and the body another model. Here a deployment is a model of \
@@ -221,7 +220,7 @@ mod tests {
     #[test]
     fn a_deployment_is_the_model_of_a_body_that_names_none() {
         let with = |body: &'static str| {
-            let body = with_deployment(Bytes::from_static(body.as_bytes()), Some("gpt-5"));
+            let body = with_deployment(&Bytes::from_static(body.as_bytes()), "gpt-5");
             body.map(|body| String::from_utf8(body.to_vec()).unwrap()).ok()
         };
         assert_eq!(with(r#" {"n":1}"#).as_deref(), Some(r#"{"model":"gpt-5","n":1}"#));

@@ -10,8 +10,8 @@ use bytes::Bytes;
 use flate2::read::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 use http::{HeaderMap, header};
 use ruzstd::decoding::StreamingDecoder;
-use tokio::sync::Semaphore;
 
+use crate::proxy::aside::aside;
 use crate::proxy::body::{self, ReadError};
 use crate::proxy::refuse::{Edge, Refusal};
 
@@ -22,9 +22,6 @@ const SMALL_BYTES: usize = 1 << 20;
 /// The largest compressed body that is unpacked where requests are served; a larger
 /// one would keep others waiting.
 const AT_ONCE_BYTES_MAX: usize = 4 << 10;
-/// Larger bodies that are unpacked at once, in the whole process: one leaves the other
-/// cores to requests that are not compressed.
-static TURNS: Semaphore = Semaphore::const_new(1);
 /// What is unpacked at a time.
 const STEP_BYTES: usize = 64 << 10;
 
@@ -66,10 +63,8 @@ pub async fn unpacked(packed: Bytes, coding: Coding, bytes_max: usize) -> Result
     if packed.len() <= AT_ONCE_BYTES_MAX {
         return unpack(&packed, coding, bytes_max);
     }
-    // Never closed.
-    let _turn = TURNS.acquire().await.map_err(|_| Unpacked::NoRoom)?;
-    let task = tokio::task::spawn_blocking(move || unpack(&packed, coding, bytes_max));
-    task.await.unwrap_or(Err(Unpacked::Broken))
+    let at_most = packed.len().saturating_mul(RATIO_MAX).min(bytes_max);
+    aside(at_most, move || unpack(&packed, coding, bytes_max)).await
 }
 
 /// Why a body can't be unpacked.

@@ -13,15 +13,20 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 
 use super::references::References;
+use super::sparse::{Merge, Sparse};
 use super::tools::Offer;
 use crate::domain::ObjectKind;
 use crate::domain::demand::Detail;
 use crate::media;
 use crate::openai::json::{Loose, Raw, scalars_default};
 
-/// What a message, an item, a part, or a list of them comes to.
+/// A message, an item, a part, or a list of them; empty as long as it holds nothing
+/// but text of the body, which most of them do.
+pub(super) type Content<'a> = Sparse<Found<'a>>;
+
+/// What a message, an item, a part, or a list of them comes to besides text.
 #[derive(Debug, Default)]
-pub(super) struct Content<'a> {
+pub(super) struct Found<'a> {
     /// Images: the string that holds an inline one, and the detail.
     pub(super) images: Vec<(Option<&'a str>, Detail)>,
     /// The strings of inline audio.
@@ -38,7 +43,7 @@ pub(super) struct Content<'a> {
     pub(super) references: References,
 }
 
-impl<'a> Content<'a> {
+impl Merge for Found<'_> {
     fn merge(&mut self, other: Self) {
         self.images.extend(other.images);
         self.audio.extend(other.audio);
@@ -48,44 +53,58 @@ impl<'a> Content<'a> {
         self.offer.merge(other.offer);
         self.references.merge(other.references);
     }
+}
 
+impl<'a> Content<'a> {
     fn of(node: Node<'a>) -> Self {
         let mut sum = Self::default();
         sum.add_kind(&node);
-        sum.references.add(ObjectKind::File, node.file_id);
-        sum.references.add(ObjectKind::File, node.file.0.file_id);
+        sum.add_reference(ObjectKind::File, node.file_id);
+        sum.add_reference(ObjectKind::File, node.file.0.file_id);
         if node.audio.value().is_some() {
-            sum.opaque += 1;
+            sum.add_opaque();
         }
         for inner in [node.content, node.output, node.outputs] {
             sum.merge(inner);
         }
         if matches!(node.kind.string().as_deref(), Some("additional_tools" | "tool_search_output")) {
-            sum.offer.merge(node.tools);
+            sum.get().offer.merge(node.tools);
         }
         sum
+    }
+
+    fn add_opaque(&mut self) {
+        self.get().opaque += 1;
+    }
+
+    fn add_reference(&mut self, kind: ObjectKind, id: Raw<'_>) {
+        if id.value().is_some() {
+            self.get().references.add(kind, id);
+        }
     }
 
     fn add_kind(&mut self, node: &Node<'a>) {
         let Some(kind) = node.kind.string() else { return self.add_untyped(node) };
         match &*kind {
             "image_url" | "input_image" | "computer_screenshot" | "image" => self.add_image(node),
-            "image_generation_call" => self.images.push((node.result.quoted(), Detail::Auto)),
+            "image_generation_call" => self.get().images.push((node.result.quoted(), Detail::Auto)),
             "input_audio" => self.add_audio(node),
             "file" | "input_file" => self.add_file(node),
-            "item_reference" => self.references.add(ObjectKind::Item, node.id),
+            "item_reference" => self.add_reference(ObjectKind::Item, node.id),
             "web_search_call" | "file_search_call" | "code_interpreter_call" => {
                 // Without an id there is nothing that upstream could look up.
-                self.server_context |= node.id.value().is_some();
+                if node.id.value().is_some() {
+                    self.get().server_context = true;
+                }
             }
             "reasoning" | "compaction" => {
                 if node.encrypted_content.value().is_none() {
-                    self.server_context = true;
-                    self.references.add(ObjectKind::Item, node.id);
+                    self.get().server_context = true;
+                    self.add_reference(ObjectKind::Item, node.id);
                 }
             }
             kind if TEXT_KINDS.contains(&kind) => {}
-            _ => self.opaque += 1,
+            _ => self.add_opaque(),
         }
     }
 
@@ -93,10 +112,10 @@ impl<'a> Content<'a> {
     fn add_untyped(&mut self, node: &Node<'a>) {
         let media = [node.file_id, node.file_data, node.file.0.file_data, node.input_audio.0.data];
         if node.image_url.is_given() || media.into_iter().any(|raw| raw.value().is_some()) {
-            self.opaque += 1;
+            self.add_opaque();
         }
-        if node.role.value().is_none() && node.id.value().is_some() {
-            self.references.add(ObjectKind::Item, node.id);
+        if node.role.value().is_none() {
+            self.add_reference(ObjectKind::Item, node.id);
         }
     }
 
@@ -111,20 +130,20 @@ impl<'a> Content<'a> {
             Some("high") => Detail::High,
             Some(_) | None => Detail::Auto,
         };
-        self.images.push((url.filter(|url| media::is_data_url(url)), detail));
+        self.get().images.push((url.filter(|url| media::is_data_url(url)), detail));
     }
 
     fn add_audio(&mut self, node: &Node<'a>) {
         match node.input_audio.0.data.quoted() {
-            Some(data) => self.audio.push(data),
-            None => self.opaque += 1,
+            Some(data) => self.get().audio.push(data),
+            None => self.add_opaque(),
         }
     }
 
     fn add_file(&mut self, node: &Node<'a>) {
         match node.file_data.quoted().or(node.file.0.file_data.quoted()) {
-            Some(data) => self.documents.push(data),
-            None => self.opaque += 1,
+            Some(data) => self.get().documents.push(data),
+            None => self.add_opaque(),
         }
     }
 }

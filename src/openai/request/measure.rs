@@ -5,13 +5,13 @@
 
 use std::ops::Range;
 
-use super::content::Content;
+use super::content::Found;
 use crate::domain::demand::{Image, Media};
 use crate::media;
 use crate::openai::json::span_of;
 
 /// The media of a body.
-pub(super) fn media(content: &Content<'_>, text: &str) -> Media {
+pub(super) fn media(content: &Found<'_>, text: &str) -> Media {
     let images = content.images.iter().map(|(inline, detail)| {
         let size = inline.and_then(media::image_size).map(|size| (size.width, size.height));
         Image { size, detail: *detail }

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 
 use super::references::References;
+use super::sparse::{Merge, Sparse};
 use crate::domain::ObjectKind;
 use crate::domain::demand::{ContainerDemand, ImageQuality, ImageTool, ToolDemand, WebSearch};
 use crate::domain::tokens::ContainerMemory;
@@ -20,9 +21,12 @@ const TOOLS_MAX: usize = 1024;
 /// The most a name from the client takes in a message, in characters.
 const NAME_CHARS_MAX: usize = 64;
 
+/// A list of tools; empty as long as there is none.
+pub(super) type Offer = Sparse<Offered>;
+
 /// What a list of tools comes to.
 #[derive(Debug, Default)]
-pub(super) struct Offer {
+pub(super) struct Offered {
     /// The tools with a price.
     pub(super) tools: ToolDemand,
     /// Why the list can't be let through.
@@ -31,9 +35,8 @@ pub(super) struct Offer {
     pub(super) references: References,
 }
 
-impl Offer {
-    /// Takes up another list of the same request.
-    pub(super) fn merge(&mut self, other: Self) {
+impl Merge for Offered {
+    fn merge(&mut self, other: Self) {
         let Self { tools, refused, references } = other;
         self.references.merge(references);
         self.tools.file_search |= tools.file_search;
@@ -46,7 +49,9 @@ impl Offer {
             self.refused = refused;
         }
     }
+}
 
+impl Offered {
     fn search(&mut self, kind: Option<WebSearch>) {
         if kind == Some(WebSearch::Preview) || self.tools.web_search.is_none() {
             self.tools.web_search = kind.or(self.tools.web_search);
@@ -67,7 +72,7 @@ impl Offer {
 
     fn add(&mut self, mut tool: Tool<'_>) {
         // A namespace holds tools of its own.
-        self.merge(std::mem::take(&mut tool.tools));
+        self.merge(std::mem::take(&mut tool.tools).into_inner());
         let kind = tool.kind.string().unwrap_or_default();
         self.references.add_list(ObjectKind::VectorStore, tool.vector_store_ids);
         self.references.add(ObjectKind::File, tool.input_image_mask.0.file_id);
@@ -271,7 +276,7 @@ impl<'de> Visitor<'de> for OfferVisitor {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Offer, A::Error> {
-        let mut offer = Offer::default();
+        let mut offer = Offered::default();
         let mut count = 0_usize;
         while let Some(Object(tool)) = seq.next_element::<Object<Tool<'de>>>()? {
             offer.add(tool);
@@ -280,7 +285,7 @@ impl<'de> Visitor<'de> for OfferVisitor {
                 return Err(A::Error::custom("too many tools"));
             }
         }
-        Ok(offer)
+        Ok(Sparse::new(offer))
     }
 }
 
