@@ -11,11 +11,24 @@ use crate::scripted::{Reply, guard_before, response};
 /// The budget of the README.
 const MONTHLY: &str = "[[limit]]\nname = \"m\"\nwindow = \"month\"\nsoft = [12.00]\nhard = 24.00\n";
 
+/// The input of a request that is answered, so that others can continue its answer.
+const FIRST_INPUT: &str = "a first question";
+/// The id of that answer.
+const FIRST_ID: &str = "resp_1";
+
 /// How many of `count` requests are upstream at once, none of them answered.
 async fn at_once(path: &'static str, body: Value, count: usize) -> usize {
     let (house, asked) = guard_before(MONTHLY, |path, body| {
+        if body["input"] == FIRST_INPUT {
+            return Reply::Json(response("gpt-6.1-sol", 3_000, 500));
+        }
         if path.ends_with("/input_tokens") {
-            // As OpenAI's tokenizers count plain English.
+            if body["previous_response_id"].is_string() {
+                // No count is needed: what the ledger knows of that answer is enough.
+                return Reply::Json(json!({}));
+            }
+            // As OpenAI's tokenizers count plain English. Base64 makes up for the pictures of a
+            // document's pages.
             return Reply::Json(
                 json!({ "object": "response.input_tokens", "input_tokens": text_bytes(body) / 4 }),
             );
@@ -23,6 +36,11 @@ async fn at_once(path: &'static str, body: Value, count: usize) -> usize {
         Reply::Silence
     })
     .await;
+    if body["previous_response_id"] == FIRST_ID {
+        let first = json!({ "model": body["model"], "input": FIRST_INPUT });
+        assert_eq!(house.post(path, &[], &first).await.status, StatusCode::OK);
+        asked.borrow_mut().clear();
+    }
     let bearer = format!("Bearer {}", house.key);
     let bytes = bytes::Bytes::from(body.to_string());
     let refused = std::rc::Rc::new(std::cell::Cell::new(0));
@@ -69,6 +87,16 @@ fn response_with(model: &str, tool: Value) -> Value {
     json!({ "model": model, "input": english(500), "tools": [tool] })
 }
 
+/// A document of so many pages, each with so many tokens of text, inline.
+fn document(pages: usize, page_tokens: usize) -> Value {
+    let file = oracle::media::pdf_file(pages, &english(page_tokens));
+    let data = format!("data:application/pdf;base64,{}", BASE64_STANDARD.encode(file));
+    json!([{ "role": "user", "content": [
+        { "type": "input_file", "filename": "a.pdf", "file_data": data },
+        { "type": "input_text", "text": "What does it say?" },
+    ] }])
+}
+
 macro_rules! fit_at_once {
     ($($name:ident: $path:literal, $body:expr, $least:literal;)*) => { $(
         #[test]
@@ -93,6 +121,9 @@ fit_at_once! {
     a_hundred_code_interpreters_fit_it: "/v1/responses",
         response_with("gpt-5-mini", json!({ "type": "code_interpreter", "container": { "type": "auto" } })), 100;
     twelve_image_tools_fit_it: "/v1/responses", response_with("gpt-5-mini", json!({ "type": "image_generation" })), 12;
+    a_hundred_that_continue_an_answer_fit_it: "/v1/responses",
+        json!({ "model": "gpt-6.1-sol", "previous_response_id": FIRST_ID, "input": english(100) }), 100;
+    forty_documents_of_ten_pages_fit_it: "/v1/responses", json!({ "model": "gpt-6.1-sol", "input": document(10, 500) }), 40;
 }
 
 /// A house with one limit, before an upstream that answers with this usage.
