@@ -106,18 +106,16 @@ impl Proxy {
     /// Serves one request.
     pub async fn handle(self: Arc<Self>, request: Request<Incoming>) -> Response<Answer> {
         let path = request.uri().path();
-        if let Some(answer) = route::root(request.method(), path) {
-            return answer;
-        }
-        if let Some(answer) = route::health(request.method(), path, || self.guard.is_healthy()) {
-            return answer;
+        let health = || route::health(request.method(), path, || self.guard.is_healthy());
+        if let Some(answer) = route::root(request.method(), path).or_else(health) {
+            return self.identified(answer);
         }
         let rules = self.rules.load_full();
         let is_framed_oddly = receive::is_framed_oddly(request.headers());
         let grant = rules.cors.grant(request.headers());
         let preflight = Preflight::of(request.method(), request.headers());
         let mut response = match preflight.filter(|_| grant.as_ref().is_some_and(Grant::is_allowed)) {
-            Some(preflight) => preflight.answer(),
+            Some(preflight) => self.identified(preflight.answer()),
             None => self.answer(&rules, request).await,
         };
         if is_framed_oddly {
@@ -126,6 +124,12 @@ impl Proxy {
         if let Some(grant) = grant {
             grant.put_on(response.headers_mut());
         }
+        response
+    }
+
+    /// An answer of the guard's own with an id, as all others have.
+    fn identified(&self, mut response: Response<Answer>) -> Response<Answer> {
+        response.headers_mut().insert("x-request-id", self.ids.next());
         response
     }
 

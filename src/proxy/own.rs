@@ -23,7 +23,7 @@ use crate::store::of_key;
 use crate::throttle::Take;
 
 /// What front-ends take for "no limit": they ignore limits from ten million up.
-const NO_LIMIT_USD: f64 = 100_000_000.0;
+const NO_LIMIT: Money = Money::from_nano(100_000_000 * 1_000_000_000);
 
 /// Grants named one by one, the newest.
 const GRANTS_SHOWN: usize = 100;
@@ -132,7 +132,7 @@ fn tightest(readings: &Readings) -> Option<(&Limit, Reading, Money)> {
 
 fn subscription(readings: &Readings) -> Value {
     let tight = tightest(readings);
-    let hard = tight.as_ref().map_or(NO_LIMIT_USD, |(_, _, hard)| dollars(*hard));
+    let hard = dollars(tight.as_ref().map_or(NO_LIMIT, |(_, _, hard)| *hard));
     let first_soft = tight.as_ref().and_then(|(limit, ..)| limit.thresholds().first().copied());
     let soft = first_soft.map_or(hard, |soft| dollars(Money::from_nano(soft)));
     json!({
@@ -150,7 +150,6 @@ fn subscription(readings: &Readings) -> Value {
 }
 
 /// Prepaid credit, or the tightest dollar cap in its place if that leaves less.
-#[expect(clippy::float_arithmetic, reason = "the old endpoint speaks floats")]
 fn grants(guard: &Guard, readings: &Readings) -> Value {
     let capped = tightest(readings).map(|(_, reading, hard)| {
         let used = Money::from_nano(reading.meter.settled.saturating_add(reading.meter.held));
@@ -161,12 +160,10 @@ fn grants(guard: &Guard, readings: &Readings) -> Value {
         ((granted - expired, available.max(Money::ZERO)), credit.grants)
     });
     let (granted, left, grants) = match (credit, capped) {
-        (Some(((granted, left), grants)), None) => (dollars(granted), dollars(left), grants),
-        (Some(((granted, left), grants)), Some((_, room))) if left <= room => {
-            (dollars(granted), dollars(left), grants)
-        }
-        (_, Some((hard, room))) => (dollars(hard), dollars(room), Vec::new()),
-        (None, None) => (NO_LIMIT_USD, NO_LIMIT_USD, Vec::new()),
+        (Some(((granted, left), grants)), None) => (granted, left, grants),
+        (Some(((granted, left), grants)), Some((_, room))) if left <= room => (granted, left, grants),
+        (_, Some((hard, room))) => (hard, room, Vec::new()),
+        (None, None) => (NO_LIMIT, NO_LIMIT, Vec::new()),
     };
     let grant = |reading: &GrantReading| {
         json!({
@@ -180,9 +177,9 @@ fn grants(guard: &Guard, readings: &Readings) -> Value {
     };
     json!({
         "object": "credit_summary",
-        "total_granted": granted,
-        "total_used": granted - left,
-        "total_available": left,
+        "total_granted": dollars(granted),
+        "total_used": dollars(granted - left),
+        "total_available": dollars(left),
         "grants": { "object": "list", "data": grants.iter().rev().take(GRANTS_SHOWN).map(grant).collect::<Vec<_>>() },
     })
 }

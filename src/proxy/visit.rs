@@ -21,7 +21,8 @@ impl RequestIds {
         Ok(Self(AtomicU64::new(getrandom::u64()?)))
     }
 
-    fn next(&self) -> HeaderValue {
+    /// The next one.
+    pub fn next(&self) -> HeaderValue {
         let id = self.0.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9E37_79B9_7F4A_7C15);
         HeaderValue::from_str(&format!("req_{id:016x}")).expect("hexadecimal digits fit a header")
     }

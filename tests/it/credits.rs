@@ -238,6 +238,9 @@ fn a_key_sees_the_credit_that_it_depends_on() {
         // A limit that leaves less is the one that counts.
         grant(&house, json!({ "amount_usd": "500" })).await;
         assert_eq!(ask("/dashboard/billing/credit_grants").await["total_available"], 100.0);
+        let answer = house.chat(&[], json!({})).await;
+        let cost: f64 = answer.header("x-spendguard-cost-usd").parse().unwrap();
+        assert_eq!(ask("/dashboard/billing/credit_grants").await["total_used"], cost);
     });
 }
 
