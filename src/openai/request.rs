@@ -273,7 +273,7 @@ fn tier(raw: Raw<'_>) -> Result<Option<Tier>, Invalid> {
 
 /// Every life but the known short one is taken for the dearest.
 fn long_cache(ttl: Raw<'_>) -> bool {
-    ttl.value().is_some_and(|ttl| ttl != "\"30m\"")
+    ttl.value().is_some() && ttl.string().as_deref() != Some("30m")
 }
 
 fn flag(raw: Raw<'_>, param: &'static str) -> Result<bool, Invalid> {

@@ -271,6 +271,8 @@ fn chat_extras_are_read() {
     assert_eq!(demand.tools.web_search, Some(WebSearch::Chat));
     let plain = chat(json!({"modalities": ["text"], "prompt_cache_options": {"ttl": "30m"}})).unwrap();
     assert!(!plain.audio_output && !plain.cache_12h);
+    let escaped = br#"{"model":"m","messages":[],"prompt_cache_options":{"ttl":"30\u006d"}}"#;
+    assert!(!parse(Metered::Chat, escaped).unwrap().demand.cache_12h, "however it is spelled");
 }
 
 #[test]

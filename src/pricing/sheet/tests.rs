@@ -98,6 +98,18 @@ fn a_promotion_ends_with_its_last_sure_day() {
 }
 
 #[test]
+fn a_preview_search_costs_less_of_a_model_that_reasons() {
+    let sheet = sheet();
+    let fee = |model: &str| sheet.find(model, NOW_S).unwrap().web_search_pico;
+    for model in ["gpt-5.4", "gpt-5", "gpt-5.1-codex", "gpt-6.1-sol", "gpt-6-cyber", "o1", "o3-mini"] {
+        assert_eq!(fee(model), 10_000_000_000, "{model}");
+    }
+    for model in ["gpt-4o", "gpt-4.1", "gpt-5.1-chat-latest", "gpt-4o-search-preview"] {
+        assert_eq!(fee(model), 25_000_000_000, "{model}");
+    }
+}
+
+#[test]
 fn what_a_model_costs_from_a_day_on_is_never_cheaper_than_before() {
     let sheet = sheet();
     for (id, dates) in &sheet.models {
