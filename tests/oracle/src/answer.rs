@@ -103,7 +103,11 @@ fn chat(outcome: &Outcome, ask: &Ask, id: &str) -> Value {
         .enumerate()
         .map(|(index, words)| {
             let text = said(words);
-            if is_chat {
+            if let Some(function) = &outcome.function {
+                let call = json!({ "id": "call_1", "type": "function", "function": { "name": function, "arguments": text } });
+                let message = json!({ "role": "assistant", "content": null, "tool_calls": [call] });
+                json!({ "index": index, "message": message, "finish_reason": "tool_calls" })
+            } else if is_chat {
                 let message = json!({ "role": "assistant", "content": text });
                 json!({ "index": index, "message": message, "finish_reason": "stop" })
             } else {
@@ -220,18 +224,29 @@ impl Chunks<'_> {
 fn chunks(outcome: &Outcome, ask: &Ask, id: &str) -> Vec<Part> {
     let is_chat = ask.endpoint == Endpoint::Chat;
     let delta = |index: usize, text: &str, finish: Option<&str>| {
-        if is_chat {
+        if outcome.function.is_some() {
+            let delta = json!({ "tool_calls": [{ "index": 0, "function": { "arguments": text } }] });
+            json!([{ "index": index, "delta": delta, "finish_reason": finish }])
+        } else if is_chat {
             json!([{ "index": index, "delta": { "content": text }, "finish_reason": finish }])
         } else {
             json!([{ "index": index, "text": text, "finish_reason": finish }])
         }
     };
+    let finish = if outcome.function.is_some() { "tool_calls" } else { "stop" };
     let failed = data(&json!({ "error": error("server_error") }), 0);
     if outcome.end == End::FailedAtOnce {
         return vec![failed];
     }
     let mut chunks = Chunks { outcome, ask, id, sent: 0 };
-    let mut parts: Vec<Part> = (0..2).map(|_| data(&chunks.chunk(&delta(0, "", None), 0), 0)).collect();
+    let begun = |at| match &outcome.function {
+        Some(function) if at == 0 => {
+            let call = json!({ "index": 0, "id": "call_1", "type": "function", "function": { "name": function, "arguments": "" } });
+            json!([{ "index": 0, "delta": { "tool_calls": [call] }, "finish_reason": null }])
+        }
+        _ => delta(0, "", None),
+    };
+    let mut parts: Vec<Part> = (0..2).map(|at| data(&chunks.chunk(&begun(at), 0), 0)).collect();
     let mut so_far = 0;
     for (index, words) in shares(outcome, ask).into_iter().enumerate() {
         for _ in 0..words {
@@ -244,7 +259,7 @@ fn chunks(outcome: &Outcome, ask: &Ask, id: &str) -> Vec<Part> {
         return parts;
     }
     let has_usage = ask.usage_asked && outcome.report.usage != UsageForm::Absent;
-    let mut last = chunks.chunk(&delta(0, "", Some("stop")), so_far);
+    let mut last = chunks.chunk(&delta(0, "", Some(finish)), so_far);
     if has_usage && outcome.report.place != UsagePlace::Last {
         last["usage"] = usage(outcome, ask.endpoint);
     }

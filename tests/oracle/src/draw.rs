@@ -152,7 +152,7 @@ impl Hand<'_> {
             request.insert("audio".to_owned(), json!({ "voice": "alloy", "format": "wav" }));
         }
         if self.chance.percent(20) {
-            request.insert("tools".to_owned(), json!([self.function()]));
+            request.insert("tools".to_owned(), json!([{ "type": "function", "function": self.function() }]));
         }
         request
     }

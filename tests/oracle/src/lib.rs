@@ -20,6 +20,7 @@ pub mod outcome;
 pub mod prices;
 pub mod text;
 pub mod tools;
+pub mod upstream;
 pub mod world;
 
 pub use ask::Ask;

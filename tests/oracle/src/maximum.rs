@@ -47,7 +47,8 @@ fn at(world: &World, ask: &Ask, tier: Tier) -> u128 {
     let is_long = ask.model.long_above.is_some_and(|above| judged > above.into());
     let rates = ask.model.rates(tier, is_long, world.place());
     let turns = u128::from(calls(ask)) + 1;
-    tokens(world, ask, rates, input) + fees(world, ask, turns - 1)
+    let blocks = (turns - 1) * u128::from(ask.tools.search_block);
+    tokens(world, ask, rates, input) + blocks * rates.input + fees(world, ask, turns - 1)
 }
 
 fn tokens(world: &World, ask: &Ask, rates: Rates, input: u128) -> u128 {

@@ -14,6 +14,8 @@ pub const CATALOGUE_DAY: &str = "2026-11-21";
 pub const WEB_SEARCH_PICO: u128 = 10_000_000_000;
 /// Fee of a preview search on a model that does not reason: 25 USD per 1,000 calls.
 pub const WEB_SEARCH_PREVIEW_PICO: u128 = 25_000_000_000;
+/// Input tokens that one search of a small model is billed for, whatever it read.
+pub const SEARCH_BLOCK_TOKENS: u64 = 8_000;
 /// Fee of a file search: 2.50 USD per 1,000 calls.
 pub const FILE_SEARCH_PICO: u128 = 2_500_000_000;
 
@@ -155,7 +157,9 @@ impl std::fmt::Debug for Model {
     }
 }
 
-/// Day until which the promotional price of `gpt-5.6-sol` was promised.
+/// Models at a promotional price: `gpt-5.6-sol` under all of its names.
+const PROMOTED: [&str; 4] = ["gpt-5.6", "gpt-5.6-sol", "daybreak-blue-latest", "gpt-daybreak-blue-latest"];
+/// Day until which that price was promised.
 const PROMOTION_LAST_DAY: &str = "2026-11-21";
 
 impl Model {
@@ -164,6 +168,12 @@ impl Model {
         let reasons =
             ["o1", "o3", "o4", "gpt-5", "gpt-6", "codex", "daybreak", "gpt-daybreak", "gpt-rosalind"];
         reasons.iter().any(|start| self.name.starts_with(start)) && !self.name.contains("-chat")
+    }
+
+    /// Input tokens that one web search is billed for beside its fee.
+    pub fn search_block(&self) -> u64 {
+        let is_small = ["gpt-4o-mini", "gpt-4.1-mini"].iter().any(|start| self.name.starts_with(start));
+        if is_small { SEARCH_BLOCK_TOKENS } else { 0 }
     }
 
     /// Whether each request searches the web, asked or not.
@@ -195,7 +205,7 @@ impl Model {
             }
             (None, Tier::Flex | Tier::Standard | Tier::Scale) => long_of(standard, standard_long),
         };
-        let rates = if self.name == "gpt-5.6-sol" && place.date > PROMOTION_LAST_DAY {
+        let rates = if PROMOTED.contains(&&*self.name) && place.date > PROMOTION_LAST_DAY {
             // 5 and 30 USD in place of 4 and 20.
             rates.map(|rate| rate * 5 / 4, |rate| rate * 3 / 2)
         } else {

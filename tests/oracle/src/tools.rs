@@ -41,6 +41,8 @@ impl ImageTool {
 pub struct Tools {
     /// Fee of a web search, if one is offered.
     pub search_pico: Option<u128>,
+    /// Input tokens that one web search is billed for beside its fee.
+    pub search_block: u64,
     /// Fee of the one search of a chat completion.
     pub chat_search_pico: Option<u128>,
     /// Whether file search is offered.
@@ -49,6 +51,8 @@ pub struct Tools {
     pub containers: Vec<(Option<String>, Memory)>,
     /// Tools that make pictures.
     pub images: Vec<ImageTool>,
+    /// Functions that the client runs, by name.
+    pub functions: Vec<String>,
     /// MCP servers.
     pub mcp_servers: u64,
     /// Whether another hosted tool, without a fee, is offered.
@@ -63,6 +67,7 @@ impl Tools {
         let mut tools = Self { is_possible: true, ..Self::default() };
         match endpoint {
             Endpoint::Chat => {
+                each(&body["tools"], &mut |tool| tools.function(&tool["function"]));
                 if body["web_search_options"].is_object() || model.always_searches() {
                     let is_preview = model.name.starts_with("gpt-4o");
                     let fee = if is_preview { WEB_SEARCH_PREVIEW_PICO } else { WEB_SEARCH_PICO };
@@ -90,7 +95,10 @@ impl Tools {
             _ if kind.starts_with("web_search") => {
                 let is_dear = kind.starts_with("web_search_preview") && !model.reasons();
                 let fee = if is_dear { WEB_SEARCH_PREVIEW_PICO } else { WEB_SEARCH_PICO };
-                self.search_pico = self.search_pico.max(Some(fee));
+                let block = if kind.starts_with("web_search_preview") { 0 } else { model.search_block() };
+                if self.search_pico.is_none_or(|dearest| dearest < fee) {
+                    (self.search_pico, self.search_block) = (Some(fee), block);
+                }
             }
             "file_search" => self.file_search = true,
             "code_interpreter" => match &tool["container"] {
@@ -116,12 +124,17 @@ impl Tools {
                 });
                 self.is_possible &= tool["model"].as_str().is_none_or(|model| find(model).is_some());
             }
+            "function" => self.function(tool),
             "mcp" => self.mcp_servers += 1,
             "tool_search" => self.is_other = true,
             "namespace" => each(&tool["tools"], &mut |tool| self.add(world, tool, model)),
             // What the client runs costs tokens alone.
             _ => {}
         }
+    }
+
+    fn function(&mut self, function: &Value) {
+        self.functions.extend(function["name"].as_str().map(str::to_owned));
     }
 
     fn made(&mut self, memory: Option<Memory>) {

@@ -200,6 +200,7 @@ fn outcome(used: Used) -> Outcome {
         used,
         largest: used.input,
         words: 0,
+        function: None,
         calls: Vec::new(),
         search_pico: USD / 100,
         chat_search_pico: 0,
@@ -283,4 +284,19 @@ fn an_answer_says_what_was_used_where_the_report_puts_it() {
     assert_eq!(last["response"]["output"], json!([]));
     assert_eq!(last["response"]["usage"]["input_tokens"], 1_000);
     assert_eq!(parts.iter().filter(|part| part.text.contains("item.done")).count(), 2);
+}
+
+#[test]
+fn a_search_of_a_small_model_is_billed_for_a_block_of_input() {
+    let body = responses("gpt-4.1-mini", &json!([{ "type": "web_search" }])).to_string();
+    let world = World::furnished();
+    let ask = Ask::read(&world, Endpoint::Responses, body.as_bytes()).expect("a known model");
+    let searched =
+        Outcome { calls: vec![Call::Search; 2], ..outcome(Used { input: 1_000, ..Used::default() }) };
+    // 0.40 USD per million tokens, and 10 USD per thousand searches.
+    assert_eq!(searched.charge(&world, &ask, 0), 17_000 * 400_000 + 2 * USD / 100);
+    let preview = responses("gpt-4.1-mini", &json!([{ "type": "web_search_preview" }])).to_string();
+    let ask = Ask::read(&world, Endpoint::Responses, preview.as_bytes()).expect("a known model");
+    let searched = Outcome { search_pico: USD / 40, ..searched };
+    assert_eq!(searched.charge(&world, &ask, 0), 1_000 * 400_000 + 2 * USD / 40);
 }

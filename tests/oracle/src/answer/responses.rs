@@ -81,7 +81,12 @@ fn items(outcome: &Outcome) -> Vec<Value> {
             }
         })
         .collect();
-    if outcome.words > 0 {
+    if let Some(function) = &outcome.function {
+        items.push(json!({
+            "id": "fc_1", "type": "function_call", "status": "completed", "call_id": "call_1", "name": function,
+            "arguments": said(outcome.words),
+        }));
+    } else if outcome.words > 0 {
         let content = json!([{ "type": "output_text", "text": said(outcome.words), "annotations": [] }]);
         items.push(json!({
             "id": "msg_1", "type": "message", "status": "completed", "role": "assistant", "content": content,
@@ -110,10 +115,15 @@ pub(super) fn events(outcome: &Outcome, ask: &Ask, id: &str) -> Vec<Part> {
         let mut started = item.clone();
         started["status"] = json!("in_progress");
         events.push("response.output_item.added", json!({ "output_index": at, "item": started }), 0);
-        if item["type"] == "message" {
+        let deltas = match item["type"].as_str() {
+            Some("message") => "response.output_text.delta",
+            Some("function_call") => "response.function_call_arguments.delta",
+            _ => "",
+        };
+        if !deltas.is_empty() {
             for _ in 0..outcome.words {
-                let delta = json!({ "item_id": "msg_1", "output_index": at, "delta": " hello" });
-                events.push("response.output_text.delta", delta, 1);
+                let delta = json!({ "item_id": item["id"], "output_index": at, "delta": " hello" });
+                events.push(deltas, delta, 1);
             }
         }
         events.push("response.output_item.done", json!({ "output_index": at, "item": item }), 0);
