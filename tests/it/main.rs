@@ -8,6 +8,7 @@ mod alerts;
 mod attack;
 mod bad_input;
 mod bad_upstream;
+mod billed;
 mod bound;
 mod commands;
 mod crash;
