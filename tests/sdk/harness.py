@@ -57,10 +57,10 @@ hard = 600
 """
 
 
-def start(arguments, environment, prefix):
-    """Starts the binary and returns the process and the lines up to PREFIX."""
+def start(arguments, environment, prefix, binary=BINARY):
+    """Starts a program and returns the process and the lines up to PREFIX."""
     process = subprocess.Popen(
-        [BINARY, *arguments], env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        [binary, *arguments], env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
     lines = []
     for line in process.stdout:
@@ -83,11 +83,14 @@ class House:
 
     def __enter__(self):
         self.folder = tempfile.TemporaryDirectory()
-        self.fake_process, lines = start(["demo", "--upstream-only"], {}, "listening")
-        self.fake = address(lines, "fake OpenAI")
+        self.start_upstream()
         self.start_guard()
         self.furnish()
         return self
+
+    def start_upstream(self):
+        self.fake_process, lines = start(["demo", "--upstream-only"], {}, "listening")
+        self.fake = address(lines, "fake OpenAI")
 
     def furnish(self):
         """Makes a key in each project."""
@@ -124,6 +127,12 @@ class House:
             process.terminate()
             process.wait(30)
         self.folder.cleanup()
+
+    def run(self, command):
+        """Runs a command with the places of this house in its environment; its exit code."""
+        places = {"PROXY": self.proxy + "/v1", "DIRECT": self.fake + "/v1", "ADMIN": self.admin, "ADMIN_TOKEN": TOKEN}
+        places |= {f"KEY_{name.upper()}": key for name, key in self.keys.items()}
+        return subprocess.run(command, env={**os.environ, **places}, timeout=300).returncode
 
     def api(self, method, path, body=None):
         data = json.dumps(body).encode() if body is not None else None
@@ -169,6 +178,4 @@ def end(name, tests, failed):
 
 if __name__ == "__main__":
     with House() as house:
-        places = {"PROXY": house.proxy + "/v1", "DIRECT": house.fake + "/v1", "ADMIN": house.admin, "ADMIN_TOKEN": TOKEN}
-        places |= {f"KEY_{name.upper()}": key for name, key in house.keys.items()}
-        sys.exit(subprocess.run(sys.argv[1:], env={**os.environ, **places}, timeout=300).returncode)
+        sys.exit(house.run(sys.argv[1:]))
