@@ -34,6 +34,9 @@ name = "Chatbot"
 [[project]]
 id = "search"
 name = "Search"
+[[project]]
+id = "interns"
+name = "Interns"
 [[limit]]
 name = "monthly-budget"
 window = "month"
@@ -49,7 +52,7 @@ hard = 0.0015
 [[limit]]
 name = "requests-per-minute"
 per = "key"
-only = { key = ["intern"] }
+only = { project = ["interns"] }
 unit = "requests"
 window = "minute"
 hard = 6
@@ -78,18 +81,21 @@ pub async fn run(seconds: u64) -> Result<(), StartError> {
     std::fs::create_dir_all(&folder)?;
     let file = folder.join("spendguard.toml");
     std::fs::write(&file, LIMITS)?;
+    // Where it listens may be chosen; what a real guard of this machine uses is none of its affair.
+    let listens = ["SPENDGUARD_SERVER__LISTEN", "SPENDGUARD_ADMIN__LISTEN"];
+    let chosen = listens.into_iter().filter_map(|key| Some((key.to_owned(), std::env::var(key).ok()?)));
     let environment = [
         ("SPENDGUARD_UPSTREAM__BASE_URL".to_owned(), fake_url.clone()),
         ("SPENDGUARD_UPSTREAM__FORWARD_HEADERS".to_owned(), "x-fake-*".to_owned()),
         ("SPENDGUARD_STORAGE__PATH".to_owned(), folder.join("data").display().to_string()),
         ("OPENAI_API_KEY".to_owned(), "sk-fake-upstream-key".to_owned()),
     ];
-    let settings = config::load(Some(&file), environment)?;
+    let settings = config::load(Some(&file), environment.into_iter().chain(chosen))?;
     let app = App::start(settings, None).await?;
     say(&format!("a fake OpenAI answers at {fake_url}; nothing here costs money"));
     app.announce();
     let mut keys = Vec::new();
-    for (name, project) in [("web", "chatbot"), ("indexer", "search"), ("intern", "search")] {
+    for (name, project) in [("web", "chatbot"), ("indexer", "search"), ("intern", "interns")] {
         let new = NewKey { name: name.to_owned(), project: Some(project.to_owned()), ..NewKey::default() };
         let (key, secret) = app.guard.create_key(new, &Actor::guard()).await?;
         say(&format!("key {name:<8} in {project:<8} {} {}", key.id, secret.expose()));

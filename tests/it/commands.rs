@@ -1,7 +1,7 @@
 //! The command line against a running guard: each command, what it prints, and
 //! its exit code.
 
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
@@ -174,4 +174,24 @@ fn a_guard_that_is_not_there_and_a_wrong_token_are_told_apart() {
         assert_eq!(done.status.code(), Some(1));
         assert!(String::from_utf8(done.stderr).unwrap().contains("admin token"));
     }));
+}
+
+#[test]
+fn the_demo_starts_without_a_warning() {
+    let said = tempfile::NamedTempFile::new().unwrap();
+    let mut demo = Command::new(SPENDGUARD)
+        .args(["demo", "--seconds", "0"])
+        .env("SPENDGUARD_SERVER__LISTEN", "127.0.0.1:0")
+        .env("SPENDGUARD_ADMIN__LISTEN", "127.0.0.1:0")
+        .env_remove("RUST_LOG")
+        .stdout(Stdio::piped())
+        .stderr(said.reopen().unwrap())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(demo.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert!(lines.any(|line| line.contains("the traffic is over")));
+    Command::new("kill").args(["-s", "TERM", &demo.id().to_string()]).status().unwrap();
+    assert!(demo.wait().unwrap().success());
+    let said = std::fs::read_to_string(said.path()).unwrap();
+    assert!(!said.contains("WARN") && !said.contains("ERROR"), "{said}");
 }
