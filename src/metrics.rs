@@ -65,6 +65,7 @@ pub struct Metrics {
     credit_balance: GaugeVec,
     storage: GaugeVec,
     storage_free: GaugeVec,
+    storage_pruned: IntCounter,
     limit_reached: GaugeVec,
     key_names: GaugeVec,
 }
@@ -255,6 +256,13 @@ impl Metrics {
                 "What the disk of the ledger has left.",
                 &[],
             )?,
+            storage_pruned: registered(
+                r,
+                IntCounter::new(
+                    "spendguard_storage_pruned_entries_total",
+                    "Old entries that were pruned; their sums stay.",
+                )?,
+            )?,
             credit_balance: gauge_vec(
                 r,
                 "spendguard_credit_balance_usd",
@@ -326,6 +334,11 @@ impl Metrics {
     /// A metered request went through without a price.
     pub fn unpriced(&self) {
         self.unpriced.inc();
+    }
+
+    /// So many old entries were pruned.
+    pub fn pruned(&self, entries: u64) {
+        self.storage_pruned.inc_by(entries);
     }
 
     /// The guard itself took so long for a phase of a request.

@@ -171,7 +171,9 @@ impl Guard {
             };
             from_ms = from_ms.max(step.next_from_ms());
             let began = self.clock.running();
-            *entries += self.writer.run(move |db| retention::delete(db, &step)).await?;
+            let gone = self.writer.run(move |db| retention::delete(db, &step)).await?;
+            self.metrics.pruned(gone);
+            *entries += gone;
             let took = self.clock.running().saturating_sub(began);
             tokio::time::sleep(PAUSE.max(took * PAUSE_FACTOR)).await;
         }

@@ -9,7 +9,7 @@ use rusqlite::Connection;
 use serde_json::{Value, json};
 
 use crate::explain::{Rule, config, repeat_in_the_past, rules, traffic};
-use crate::harness::{ADMIN_TOKEN, House, run};
+use crate::harness::{ADMIN_TOKEN, House, call, run};
 use crate::process::{Place, Process, SPENDGUARD, Serving};
 
 const DAY_S: i64 = 86_400;
@@ -96,6 +96,9 @@ fn after_pruning_limits_usage_and_verification_say_what_they_said_before_and_aft
         let done = prune(&guard, before_s, false).await;
         assert_eq!((&done["entries"], &done["has_more"]), (&json!(oldest), &json!(false)), "{done}");
         assert_eq!(count(&db, &old), 0);
+        let metrics = call(&guard.admin, Method::GET, "/metrics", &[], bytes::Bytes::new()).await.body;
+        let counted = format!("spendguard_storage_pruned_entries_total {oldest}\n");
+        assert!(String::from_utf8_lossy(&metrics).contains(&counted), "{counted}");
         assert_eq!(said(&guard, &rules).await, expected);
         guard.verify().await;
         let verified = cli(&guard, &["ledger", "verify"]);
