@@ -26,6 +26,17 @@ fn no_file_is_a_configuration() {
 }
 
 #[test]
+fn a_regional_base_url_decides_the_region_unless_one_is_written() {
+    let region = |text: &str| with(text, &[]).unwrap().pricing.region;
+    assert_eq!(region(""), None);
+    let regional = "[upstream]\nbase_url = \"https://EU.api.openai.com/v1\"\n";
+    assert_eq!(region(regional).as_deref(), Some("eu"));
+    assert_eq!(region(&format!("{regional}[pricing]\nregion = \"global\"\n")), None);
+    assert_eq!(region("[upstream]\nbase_url = \"https://llm.acme.example/v1\"\n"), None);
+    assert_eq!(region("[pricing]\nregion = \"us\"\n").as_deref(), Some("us"));
+}
+
+#[test]
 fn the_shipped_file_changes_nothing_and_every_example_in_it_works() {
     assert!(with(SHIPPED, &[]).unwrap().limits.is_empty());
     let uncommented: String = SHIPPED

@@ -222,6 +222,21 @@ fn items_of_a_stored_stream_can_be_named_again() {
 }
 
 #[test]
+fn a_container_that_is_named_by_its_id_costs_what_it_was_made_with() {
+    run(async {
+        let two = Two::new().await;
+        let tool =
+            |container: Value| json!({ "tools": [{ "type": "code_interpreter", "container": container }] });
+        let made = two.respond(&two.a, tool(json!({ "type": "auto" }))).await.json();
+        let container = &made["output"][2]["container_id"];
+        assert_eq!(two.respond(&two.a, tool(container.clone())).await.status, StatusCode::OK);
+        let costs: Vec<_> = two.house.entries().await.iter().map(|entry| entry["cost_usd"].clone()).collect();
+        // 100 tokens in, 20 out, and a session of 1 GB.
+        assert_eq!(costs, ["0.030325", "0.030325"]);
+    });
+}
+
+#[test]
 fn what_is_known_of_an_object_is_what_its_answer_said() {
     use spendguard::domain::ObjectKind as Kind;
     use spendguard::domain::tokens::ContainerMemory;

@@ -11,7 +11,7 @@ use spendguard::store::past;
 use spendguard::upstream::Upstream;
 
 use crate::harness::{Answer, House, call, chat, client, run};
-use crate::process::Process;
+use crate::process::{Place, Process};
 
 pub(crate) struct Running {
     process: Process,
@@ -160,6 +160,34 @@ fn a_changed_file_is_in_force_at_once_and_a_bad_one_never() {
         std::fs::write(&file, limit("100")).unwrap();
         running.process.signal("HUP");
         running.becomes(StatusCode::OK).await;
+    });
+}
+
+#[test]
+fn a_secret_whose_file_changes_is_in_force_without_a_signal() {
+    run(async {
+        let (_fake, fake) = Process::fake();
+        let place = Place::new(&fake, "");
+        let secret = place.folder.path().join("upstream-key");
+        std::fs::write(&secret, "sk-old").unwrap();
+        place.configure(&format!("[upstream]\napi_key = {{ file = {:?} }}\n", secret.display().to_string()));
+        let guard = place.serve();
+        let key = guard.make_key().await;
+        let fake = client(&fake);
+        let sent = async || {
+            assert_eq!(guard.chat(&key, &[], json!({})).await.status, StatusCode::OK);
+            let last = call(&fake, Method::GET, "/__last", &[], Bytes::new()).await.json();
+            last["headers"]["authorization"].as_str().unwrap().to_owned()
+        };
+        assert_eq!(sent().await, "Bearer sk-old");
+        std::fs::write(&secret, "sk-new").unwrap();
+        for _ in 0..100 {
+            if sent().await == "Bearer sk-new" {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        panic!("the old key still goes upstream");
     });
 }
 
