@@ -81,7 +81,7 @@ pub async fn run(seconds: u64) -> Result<(), StartError> {
     std::fs::create_dir_all(&folder)?;
     let file = folder.join("spendguard.toml");
     std::fs::write(&file, LIMITS)?;
-    // Where it listens may be chosen; what a real guard of this machine uses is none of its affair.
+    // Only the listeners may be chosen: the rest of the environment belongs to a real guard.
     let listens = ["SPENDGUARD_SERVER__LISTEN", "SPENDGUARD_ADMIN__LISTEN"];
     let chosen = listens.into_iter().filter_map(|key| Some((key.to_owned(), std::env::var(key).ok()?)));
     let environment = [

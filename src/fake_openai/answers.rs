@@ -137,14 +137,20 @@ impl Made {
         }
     }
 
+    /// The text of a response's message, as a part of it.
+    pub(super) fn part(&self) -> Value {
+        json!({ "type": "output_text", "text": self.text(), "annotations": [], "logprobs": [] })
+    }
+
+    /// The message of a response at its end.
+    pub(super) fn message(&self) -> Value {
+        let content = [self.part()];
+        json!({ "type": "message", "id": "msg_fake", "status": "completed", "role": "assistant", "content": content })
+    }
+
     /// A Responses object in a state.
     pub(super) fn response(&self, status: &str, usage: &Value) -> Value {
-        let output = if status == "completed" {
-            json!([{ "type": "message", "id": "msg_fake", "status": "completed", "role": "assistant",
-                "content": [{ "type": "output_text", "text": self.text(), "annotations": [] }] }])
-        } else {
-            json!([])
-        };
+        let output = if status == "completed" { vec![self.message()] } else { Vec::new() };
         json!({
             "id": self.id, "object": "response", "created_at": CREATED_S, "status": status, "error": null,
             "incomplete_details": null, "instructions": null, "model": self.model, "output": output,

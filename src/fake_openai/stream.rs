@@ -1,4 +1,4 @@
-//! The fake's event streams: one event a frame, in OpenAI's exact form.
+//! The fake's event streams, in OpenAI's exact form. A frame has one event, or those that come at once.
 
 use std::future::Future as _;
 use std::pin::Pin;
@@ -97,30 +97,48 @@ impl Events {
     }
 
     fn next_response(&mut self) -> Option<String> {
-        let (kind, mut event) = match self.stage {
+        let of_item = |key: &str, value: Value| json!({ "output_index": 0, key: value });
+        let of_part = |key: &str, value: Value| json!({ "item_id": "msg_fake", "output_index": 0, "content_index": 0, "logprobs": [], key: value });
+        let events = match self.stage {
             Stage::Start => {
                 self.stage = Stage::Words;
-                ("response.created", json!({ "response": self.made.response("in_progress", &Value::Null) }))
+                let (mut message, mut part) = (self.made.message(), self.made.part());
+                (message["status"], message["content"]) = (json!("in_progress"), json!([]));
+                part["text"] = json!("");
+                vec![
+                    (
+                        "response.created",
+                        json!({ "response": self.made.response("in_progress", &Value::Null) }),
+                    ),
+                    ("response.output_item.added", of_item("item", message)),
+                    ("response.content_part.added", of_part("part", part)),
+                ]
             }
             Stage::Words if self.words < self.made.completion_tokens => {
                 self.words += 1;
-                let delta = word(self.words - 1);
-                let place = json!({ "item_id": "msg_fake", "output_index": 0, "content_index": 0, "delta": delta, "logprobs": [] });
-                ("response.output_text.delta", place)
+                vec![("response.output_text.delta", of_part("delta", json!(word(self.words - 1))))]
             }
             Stage::Words | Stage::Usage | Stage::Done => {
                 self.stage = Stage::Over;
-                (
-                    "response.completed",
-                    json!({ "response": self.made.response("completed", &self.made.usage()) }),
-                )
+                let (message, part) = (self.made.message(), self.made.part());
+                let response = self.made.response("completed", &self.made.usage());
+                vec![
+                    ("response.output_text.done", of_part("text", part["text"].clone())),
+                    ("response.content_part.done", of_part("part", part)),
+                    ("response.output_item.done", of_item("item", message)),
+                    ("response.completed", json!({ "response": response })),
+                ]
             }
             Stage::Over => return None,
         };
+        Some(events.into_iter().map(|(kind, event)| self.event(kind, event)).collect())
+    }
+
+    fn event(&mut self, kind: &str, mut event: Value) -> String {
         event["type"] = json!(kind);
         event["sequence_number"] = json!(self.sequence);
         self.sequence += 1;
-        Some(format!("event: {kind}\ndata: {event}\n\n"))
+        format!("event: {kind}\ndata: {event}\n\n")
     }
 }
 

@@ -154,7 +154,7 @@ async fn compare(endings: Endings, from: u64) -> Vec<Bill> {
 }
 
 #[test]
-fn whatever_is_asked_and_answered_is_held_and_booked_in_full() {
+fn every_request_is_held_and_booked_in_full_however_it_is_answered() {
     run(async {
         for from in batches() {
             let bills = compare(Endings::Any, from).await;

@@ -78,6 +78,11 @@ const tests = {
     assert.equal(last.type, "response.completed");
     assert.equal(last.response.output[0].content[0].text, whole.output_text);
   },
+  async the_stream_helpers_gather_what_was_said() {
+    const response = await client("DEFAULT").responses.stream({ model: "gpt-5", input: "hello" }).finalResponse();
+    const completion = await client("DEFAULT").chat.completions.stream(ask).finalChatCompletion();
+    assert.equal(completion.choices[0].message.content, response.output_text);
+  },
   async embeddings_and_models_answer() {
     assert.ok((await client("DEFAULT").embeddings.create({ model: "text-embedding-3-small", input: "x" })).data.length);
     assert.equal((await client("DEFAULT").models.list()).data.length, 3);

@@ -60,6 +60,16 @@ def responses_answer_whole_and_streamed(house):
     assert events[-1].response.output_text == answer.output_text
 
 
+def the_stream_helpers_gather_what_was_said(house):
+    sdk = client(house, "default")
+    with sdk.responses.stream(model="gpt-5", input="hello") as stream:
+        said = "".join(event.delta for event in stream if event.type == "response.output_text.delta")
+        assert stream.get_final_response().output_text == said != ""
+    with sdk.chat.completions.stream(**ASK) as stream:
+        said = "".join(event.delta for event in stream if event.type == "content.delta")
+        assert stream.get_final_completion().choices[0].message.content == said != ""
+
+
 def embeddings_models_and_moderations_answer(house):
     sdk = client(house, "default")
     assert sdk.embeddings.create(model="text-embedding-3-small", input="x").data[0].embedding
@@ -167,6 +177,7 @@ def main():
         a_stream_without_usage_has_only_chunks_with_choices,
         a_stream_that_asks_for_usage_gets_it,
         responses_answer_whole_and_streamed,
+        the_stream_helpers_gather_what_was_said,
         embeddings_models_and_moderations_answer,
         a_hard_limit_is_one_rate_limit_error_and_one_request,
         a_request_too_large_for_any_budget_is_a_bad_request,

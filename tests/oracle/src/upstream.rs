@@ -152,7 +152,7 @@ impl Account {
         let number = u64::try_from(state.bills.len()).expect("a count");
         let asked: Value = serde_json::from_slice(body).ok()?;
         let name = asked["metadata"]["name"].as_str().map_or_else(|| number.to_string(), str::to_owned);
-        // What a stored prompt carries, only upstream knows.
+        // Only upstream knows what a stored prompt carries.
         let is_seen = asked["prompt"]["id"].is_null();
         let mut chance = Chance::of_seed(self.seed ^ name.parse().unwrap_or(number));
         let mut outcome = self.outcome(&mut chance, &state.world, &ask);
@@ -210,11 +210,11 @@ fn is_exact(outcome: &Outcome, ask: &Ask) -> bool {
     let is_standard = outcome.tier == Tier::Standard;
     let says_pictures = outcome.drawn.is_none() || (report.calls == CallsForm::Both && is_standard);
     let says_pages = !outcome.calls.contains(&Call::Page) || report.calls != CallsForm::BareItems;
-    // Which of several containers ran, and what one is that was made elsewhere, no answer says.
+    // No answer says which of several containers ran, nor how large one is that was made elsewhere.
     let containers = &ask.tools.containers;
     let says_containers = outcome.containers.is_empty()
         || containers.iter().all(|(id, memory)| id.is_none() && *memory == containers[0].1);
-    // How large the largest of several prompts was, no answer says either.
+    // Nor does it say how large the largest of several prompts was.
     let is_long_at_once = ask.model.long_above.is_some_and(|above| outcome.used.input > above);
     let says_length = !is_long_at_once || outcome.calls.is_empty();
     // A model that is not for search takes no search in a chat.
