@@ -23,6 +23,7 @@ fn order() -> Order {
             endpoint: "/v1/chat/completions".into(),
             model: "gpt-5".into(),
             priced_as: Some("gpt-5".into()),
+            image_model: None,
         }),
         bound: Bound { cost: Money::from_nano(9_000), input_tokens: 200, output_tokens: 100 },
         is_priced: true,

@@ -52,6 +52,7 @@ fn attribution(key: usize) -> Arc<Attribution> {
         endpoint: "/v1/chat/completions".into(),
         model: "gpt-5".into(),
         priced_as: Some("gpt-5".into()),
+        image_model: None,
     })
 }
 

@@ -55,7 +55,7 @@ use crate::throttle::Throttle;
 
 pub use adjust::AdjustError;
 pub use limits::LimitError;
-pub use pace::Paced;
+pub use pace::{Paced, Standing};
 pub use reservation::{Ending, Reservation, Settled};
 
 /// One ledger with everything around it. Shared by all requests.

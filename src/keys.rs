@@ -120,14 +120,17 @@ impl ModelRule {
     /// A model is denied if the name asked for may be one that is listed, or the name it is
     /// priced as is listed; it is allowed if the name asked for certainly is one.
     fn allows(&self, asked: &str, priced_as: Option<&str>) -> bool {
-        let denied = |rule: &String| {
-            model::reaches(rule, asked) || priced_as.is_some_and(|id| model::permits(rule, id))
-        };
         if self.denies {
-            !self.models.iter().any(denied)
+            let is_listed = |id: &str| self.models.iter().any(|rule| model::permits(rule, id));
+            self.denied(asked).is_none() && !priced_as.is_some_and(is_listed)
         } else {
             self.models.iter().any(|rule| model::permits(rule, asked))
         }
+    }
+
+    /// The first of those denied that a model may be.
+    fn denied(&self, asked: &str) -> Option<&String> {
+        self.models.iter().filter(|_| self.denies).find(|rule| model::reaches(rule, asked))
     }
 }
 
@@ -241,6 +244,11 @@ impl Ring {
     /// priced as.
     pub fn allows(&self, project: &str, asked: &str, priced_as: Option<&str>) -> bool {
         self.model_rules.load().get(project).is_none_or(|rule| rule.allows(asked, priced_as))
+    }
+
+    /// What a project is denied that a model may be, whose name may be a pattern.
+    pub fn denied(&self, project: &str, asked: &str) -> Option<String> {
+        self.model_rules.load().get(project)?.denied(asked).cloned()
     }
 
     /// The name of a project; its id if it has none.

@@ -10,6 +10,7 @@ pub mod credit;
 pub mod denial;
 pub mod entry;
 pub mod forecast;
+mod headroom;
 mod line;
 pub mod meter;
 pub mod reach;
@@ -28,6 +29,7 @@ use crate::domain::{Limit, Money};
 use crate::ledger::account::{Account, Terms};
 use crate::ledger::denial::{Blocked, Denial};
 use crate::ledger::entry::{Amounts, Attribution, Crossing, Entry, Hold, Kind, reserved};
+pub use crate::ledger::headroom::Headroom;
 use crate::ledger::line::{Line, end_on, hold_on, settle_on};
 use crate::ledger::meter::{Meter, Metered, Reading, Subject};
 use crate::ledger::reach::Reach;
@@ -90,26 +92,12 @@ pub struct Admission {
     pub would_reject: Vec<Arc<Limit>>,
 }
 
-/// What the enforced limits leave for one request; `None` where none applies.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Headroom {
-    /// Dollars: of caps, of prepaid credit, and of what the client allows.
-    pub cost: Option<Money>,
-    /// Input and output tokens together.
-    pub tokens: Option<i64>,
-    /// Input tokens.
-    pub input_tokens: Option<i64>,
-    /// Output tokens.
-    pub output_tokens: Option<i64>,
-    /// Whether a limit in dollars of whatever mode, with a cap or only thresholds,
-    /// or a credit account shows what the request costs.
-    pub shows_cost: bool,
-}
-
-impl Headroom {
-    /// Whether a cap in dollars or in tokens applies.
-    pub fn is_capped(&self) -> bool {
-        self.cost.is_some() || self.tokens.or(self.input_tokens).or(self.output_tokens).is_some()
+impl Admission {
+    /// Notes a limit in shadow mode, once for all of its meters.
+    fn note_shadow(&mut self, limit: Option<&Arc<Limit>>) {
+        let last = self.would_reject.last();
+        let new = limit.filter(|limit| last.is_none_or(|last| !Arc::ptr_eq(last, limit)));
+        self.would_reject.extend(new.cloned());
     }
 }
 
@@ -143,15 +131,17 @@ impl Ledger {
         let mut worst: Option<Denial> = None;
         let mut is_crowded = false;
         let credit = self.credit_verdict(ask).map(|(mode, verdict)| (mode, Unit::Usd, verdict));
-        let verdicts = self.reached(ask.attribution).map(|metered| {
+        let verdicts = self.reached(ask.attribution).flat_map(|metered| {
             is_crowded |= metered.is_full(ask.attribution, ask.at_ms.div_euclid(1_000));
-            (metered.limit.mode, metered.limit.unit, self.verdict(metered, ask))
+            let subjects = metered.subjects(ask.attribution);
+            subjects
+                .map(move |whose| (metered.limit.mode, metered.limit.unit, self.verdict(metered, whose, ask)))
         });
         for (mode, unit, verdict) in verdicts.chain(credit) {
             match (mode, verdict) {
                 (Mode::Enforce, Ok(left)) => admission.leans |= left < ask.unwritten[unit.index()],
                 (Mode::Shadow, Ok(_)) => {}
-                (Mode::Shadow, Err(denial)) => admission.would_reject.extend(denial.limit().cloned()),
+                (Mode::Shadow, Err(denial)) => admission.note_shadow(denial.limit()),
                 (Mode::Enforce, Err(denial)) => {
                     if worst.as_ref().is_none_or(|known| denial.outweighs(known)) {
                         worst = Some(denial);
@@ -172,10 +162,9 @@ impl Ledger {
         limits.filter(|limit| limit.in_force)
     }
 
-    /// What one limit would have left, or why it would refuse.
-    fn verdict(&self, metered: &Metered, ask: &Ask<'_>) -> Result<i64, Denial> {
+    /// What one limit would have left on a meter, or why it would refuse.
+    fn verdict(&self, metered: &Metered, subject: Subject, ask: &Ask<'_>) -> Result<i64, Denial> {
         let Some(hard) = metered.limit.hard else { return Ok(i64::MAX) };
-        let Some(subject) = metered.subject(ask.attribution) else { return Ok(i64::MAX) };
         let needed = reserved(&ask.bound, metered.limit.unit);
         let Reading { subject, span, meter } = metered.reading(subject, ask.at_ms.div_euclid(1_000));
         let blocked = |kind: fn(Box<Blocked>) -> Denial| {
@@ -211,46 +200,15 @@ impl Ledger {
         blocked(Denial::Held)
     }
 
-    /// What the enforced limits leave for a request of this attribution.
-    pub fn headroom(&self, of: &Attribution, client_cap: Option<Money>, at_ms: i64) -> Headroom {
-        let credit = self.enforced_credit(at_ms);
-        let cost = [client_cap, credit].into_iter().flatten().min();
-        let mut left = Headroom { cost, shows_cost: self.account().is_some(), ..Headroom::default() };
-        for metered in self.reached(of) {
-            let Some(subject) = metered.subject(of) else { continue };
-            let Limit { unit, mode, hard, .. } = *metered.limit;
-            left.shows_cost |= unit == Unit::Usd;
-            let Some(hard) = hard.filter(|_| mode == Mode::Enforce && unit != Unit::Requests) else {
-                continue;
-            };
-            let meter = metered.reading(subject, at_ms.div_euclid(1_000)).meter;
-            let room = hard.saturating_sub(meter.settled).saturating_sub(meter.held).max(0);
-            let tighter = |known: Option<i64>| Some(known.map_or(room, |known| known.min(room)));
-            match unit {
-                Unit::Usd => left.cost = tighter(left.cost.map(Money::nano)).map(Money::from_nano),
-                Unit::Tokens => left.tokens = tighter(left.tokens),
-                Unit::InputTokens => left.input_tokens = tighter(left.input_tokens),
-                Unit::OutputTokens => left.output_tokens = tighter(left.output_tokens),
-                Unit::Requests => {}
-            }
-        }
-        left
-    }
-
-    /// Whether an enforced dollar cap applies, so that a price must be known.
-    pub fn needs_price(&self, of: &Attribution, at_ms: i64) -> bool {
-        self.headroom(of, None, at_ms).cost.is_some()
-    }
-
     /// The limits in force that a request of this attribution counts on.
     pub fn matching<'a>(
         &'a self,
         of: &'a Attribution,
         at_ms: i64,
     ) -> impl Iterator<Item = (&'a Arc<Limit>, Reading)> + 'a {
-        self.reached(of).filter_map(move |limit| {
-            let subject = limit.subject(of)?;
-            Some((&limit.limit, limit.reading(subject, at_ms.div_euclid(1_000))))
+        let at_s = at_ms.div_euclid(1_000);
+        self.reached(of).flat_map(move |limit| {
+            limit.subjects(of).map(move |subject| (&limit.limit, limit.reading(subject, at_s)))
         })
     }
 
@@ -299,7 +257,10 @@ impl Ledger {
     /// Applies a hold: its amounts are held on every matching meter.
     pub fn apply_hold(&mut self, hold: &Arc<Hold>) {
         let places = self.reach.places(&hold.attribution);
-        let lines = places.iter().filter_map(|place| hold_on(&mut self.limits[*place], hold)).collect();
+        let mut lines = Vec::with_capacity(places.len());
+        for place in places.iter() {
+            hold_on(&mut self.limits[*place], hold, &mut lines);
+        }
         self.in_doubt = self.in_doubt + hold.bound.cost;
         self.latest_ms = self.latest_ms.max(hold.admitted_ms);
         if let Some(account) = &mut self.account {
@@ -320,7 +281,7 @@ impl Ledger {
                     self.free(unit, reserved(&open.hold.bound, unit).saturating_sub(entry.amount(unit)));
                 }
                 for line in &open.lines {
-                    self.end_line(line, entry, &mut crossings);
+                    self.end_line(line, &open.hold, entry, &mut crossings);
                 }
                 if let Some(account) = &mut self.account {
                     account.end(&open.hold, entry.cost);
@@ -332,14 +293,15 @@ impl Ledger {
                 let at_s = entry.admitted_ms.div_euclid(1_000);
                 for place in self.reach.places(&entry.attribution).iter() {
                     let limit = &mut self.limits[*place];
-                    let Some(subject) = limit.subject(&entry.attribution) else { continue };
-                    let start_s = limit.span(at_s).start_s;
-                    let now_s = entry.created_ms.div_euclid(1_000);
-                    if !limit.in_force || limit.span(now_s).start_s == start_s {
-                        limit.meters.entry((subject.clone(), start_s)).or_default();
+                    for subject in limit.subjects(&entry.attribution) {
+                        let start_s = limit.span(at_s).start_s;
+                        let now_s = entry.created_ms.div_euclid(1_000);
+                        if !limit.in_force || limit.span(now_s).start_s == start_s {
+                            limit.meters.entry((subject.clone(), start_s)).or_default();
+                        }
+                        let amount = if limit.limit.unit == Unit::Usd { entry.cost.nano() } else { 0 };
+                        settle_on(limit, &subject, start_s, amount, entry.created_ms, &mut crossings);
                     }
-                    let amount = if limit.limit.unit == Unit::Usd { entry.cost.nano() } else { 0 };
-                    settle_on(limit, &subject, start_s, amount, entry.created_ms, &mut crossings);
                 }
                 if let Some(account) = &mut self.account {
                     account.adjust(entry);
@@ -366,11 +328,15 @@ impl Ledger {
         crossings
     }
 
-    fn end_line(&mut self, line: &Line, entry: &Entry, crossings: &mut Vec<Crossing>) {
+    fn end_line(&mut self, line: &Line, hold: &Hold, entry: &Entry, crossings: &mut Vec<Crossing>) {
         // The limit may have been removed since; then nobody counts on it.
         let Some(place_of) = self.by_slot.get(&line.slot) else { return };
         let limit = &mut self.limits[*place_of];
-        end_on(limit, line, entry.amount(limit.limit.unit), entry.created_ms, crossings);
+        // A request that was held for a picture and made none does not count on its model.
+        let counts = Arc::ptr_eq(&hold.attribution, &entry.attribution)
+            || limit.subjects(&entry.attribution).any(|subject| subject == line.subject);
+        let amount = if counts { entry.amount(limit.limit.unit) } else { 0 };
+        end_on(limit, line, amount, entry.created_ms, crossings);
         if !self.queues.is_empty() {
             self.queues.call(&place(&self.limits[*place_of], &line.subject));
         }

@@ -16,6 +16,7 @@ pub mod exchange;
 mod free;
 pub mod headers;
 mod lists;
+mod models;
 mod own;
 mod pace;
 mod prepare;
@@ -355,7 +356,7 @@ fn suffix(uri: &Uri) -> String {
 
 fn rate_headers(paced: &Paced) -> HeaderMap {
     let mut headers = HeaderMap::new();
-    for left in &paced.left {
+    for left in paced.left() {
         refuse::rate_headers(&mut headers, left);
     }
     headers

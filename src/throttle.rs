@@ -20,9 +20,9 @@ use governor::state::keyed::DashMapStateStore;
 use governor::{Quota, RateLimiter};
 
 use crate::domain::Limit;
-use crate::domain::limit::{Mode, Unit};
+use crate::domain::limit::{Mode, Per, Unit};
 use crate::ledger::entry::Attribution;
-use crate::ledger::meter::{Subject, subject};
+use crate::ledger::meter::{Subject, subjects};
 use crate::sync::unpoisoned;
 use crate::throttle::bucket::{Bucket, Taking};
 
@@ -156,22 +156,39 @@ impl Throttle {
         Self { rates: limits.iter().filter(|limit| limit.is_rate()).filter_map(rate).collect() }
     }
 
-    /// Takes a request's part from every rate that applies, or says which one
-    /// has too little; then it has taken no tokens. `now` is a running time.
-    pub fn take(&self, of: &Attribution, take: Take, now: Duration) -> Result<Paced, Box<Throttled>> {
+    /// Takes one request from every rate of requests that applies, or says which one
+    /// has none left. `now` is a running time.
+    pub fn take_request(&self, of: &Attribution, now: Duration) -> Result<Paced, Box<Throttled>> {
+        self.take_of(|unit| unit == Unit::Requests, of, Take::default(), now)
+    }
+
+    /// Takes a request's part from every rate of tokens that applies, or says which one
+    /// has too little; then it has taken nothing.
+    pub fn take_tokens(&self, of: &Attribution, take: Take, now: Duration) -> Result<Paced, Box<Throttled>> {
+        self.take_of(|unit| unit != Unit::Requests, of, take, now)
+    }
+
+    fn take_of(
+        &self,
+        is_asked: fn(Unit) -> bool,
+        of: &Attribution,
+        take: Take,
+        now: Duration,
+    ) -> Result<Paced, Box<Throttled>> {
         let mut paced = Paced::default();
-        for rate in &self.rates {
-            let Some(subject) = subject(&rate.limit, of) else { continue };
-            match rate.take(&subject, take, now) {
-                Ok((left, taken)) => {
-                    paced.note(left);
-                    paced.receipt.taken.extend(taken);
+        for rate in self.rates.iter().filter(|rate| is_asked(rate.limit.unit)) {
+            for subject in subjects(&rate.limit, of) {
+                match rate.take(&subject, take, now) {
+                    Ok((left, taken)) => {
+                        paced.note(left);
+                        paced.receipt.taken.extend(taken);
+                    }
+                    Err(throttled) if rate.limit.mode == Mode::Enforce => {
+                        paced.receipt.end(Take::default(), now);
+                        return Err(throttled);
+                    }
+                    Err(throttled) => paced.would_reject.push(Arc::clone(&throttled.limit)),
                 }
-                Err(throttled) if rate.limit.mode == Mode::Enforce => {
-                    paced.receipt.end(Take::default(), now);
-                    return Err(throttled);
-                }
-                Err(throttled) => paced.would_reject.push(Arc::clone(&throttled.limit)),
             }
         }
         Ok(paced)
@@ -182,7 +199,7 @@ impl Throttle {
     pub fn largest(&self, of: &Attribution) -> Largest {
         let mut largest = Largest::default();
         let enforced = self.rates.iter().filter(|rate| rate.limit.mode == Mode::Enforce);
-        for rate in enforced.filter(|rate| subject(&rate.limit, of).is_some()) {
+        for rate in enforced.filter(|rate| rate.counts(of)) {
             let most = match rate.limit.unit {
                 Unit::Tokens => &mut largest.tokens,
                 Unit::InputTokens => &mut largest.input_tokens,
@@ -194,6 +211,13 @@ impl Throttle {
         largest
     }
 
+    /// Whether a rate counts each model by itself, and may refuse a request.
+    pub fn counts_by_model(&self, of: &Attribution) -> bool {
+        let counts =
+            |rate: &Rate| rate.limit.per == Per::Model && rate.limit.mode == Mode::Enforce && rate.counts(of);
+        self.rates.iter().any(counts)
+    }
+
     /// The limits that are kept here.
     pub fn limits(&self) -> impl Iterator<Item = &Arc<Limit>> {
         self.rates.iter().map(|rate| &rate.limit)
@@ -201,6 +225,13 @@ impl Throttle {
 }
 
 impl Paced {
+    /// Adds what other rates say.
+    pub fn merge(&mut self, other: Self) {
+        other.left.into_iter().for_each(|left| self.note(left));
+        self.would_reject.extend(other.would_reject);
+        self.receipt.taken.extend(other.receipt.taken);
+    }
+
     /// Notes what is left of a rate, if no other of its kind has less.
     fn note(&mut self, left: RateLeft) {
         match self.left.iter_mut().find(|known| known.of_requests == left.of_requests) {
@@ -276,6 +307,11 @@ fn next_sweep(left: usize) -> usize {
 }
 
 impl Rate {
+    /// Whether it applies to a request.
+    fn counts(&self, of: &Attribution) -> bool {
+        subjects(&self.limit, of).next().is_some()
+    }
+
     fn take(
         &self,
         subject: &Subject,

@@ -5,10 +5,18 @@
 //! these forms, and a request asks for it by another. So a rule that restricts
 //! reaches every name that may be the model it names, and a rule that permits
 //! allows only names that certainly are.
+//!
+//! Where only upstream knows which model runs, the name is a pattern, as [`ANY`] is: it
+//! stands for each name that fits it.
 
 use std::borrow::Cow;
 
-use crate::domain::pattern::matches;
+use crate::domain::pattern::{matches, overlap};
+
+/// The name of a model that only upstream knows.
+pub const ANY: &str = "*";
+/// The name of an image tool's model that only upstream knows.
+pub const ANY_IMAGE: &str = "*gpt-image*";
 
 const TUNED: &str = "ft:";
 /// What the name of a fine-tune's checkpoint has between the fine-tune and its step.
@@ -17,7 +25,8 @@ const CHECKPOINT: &str = ":ckpt-";
 /// Whether a rule that restricts, such as a limit or a deny list, reaches a model.
 ///
 /// It does if the name asked for matches as it is, without its date, or by the
-/// base it is a fine-tune of; and if the rule names a snapshot of the alias asked for.
+/// base it is a fine-tune of; and if the rule names a snapshot of the alias asked for. Of
+/// a name that is a pattern it reaches any name that fits.
 ///
 /// ```
 /// use spendguard::domain::model::reaches;
@@ -29,6 +38,9 @@ const CHECKPOINT: &str = ":ckpt-";
 /// ```
 pub fn reaches(rule: &str, asked: &str) -> bool {
     let asked = asked.trim();
+    if asked.contains('*') {
+        return overlap(rule.trim(), asked);
+    }
     let alias = without_date(rule.trim());
     let is_alias = |name: &str| alias.is_some_and(|alias| alias.eq_ignore_ascii_case(name));
     let Some(base) = base(asked) else {
@@ -140,6 +152,12 @@ mod tests {
             ("ft:gpt-4o", "gpt-4o", false),
             ("gpt-4o", "", false),
             ("", "gpt-4o", false),
+            ("gpt-4o", ANY, true),
+            ("gpt-4o-2024-08-06", ANY, true),
+            ("gpt-5*", ANY, true),
+            ("gpt-image-1-2025-04-23", ANY_IMAGE, true),
+            ("chatgpt-image-latest", ANY_IMAGE, true),
+            ("gpt-4o", ANY_IMAGE, false),
         ] {
             assert_eq!(reaches(rule, asked), is_reached, "{rule} and {asked}");
         }
@@ -159,6 +177,9 @@ mod tests {
             ("ft:gpt-4o:acme::id", "ft:gpt-4o:acme::id", true),
             ("ft:gpt-4o:acme::id", "ft:gpt-4o:acme::id-2024-08-06", false),
             ("*", "anything", true),
+            ("*", ANY, true),
+            ("gpt-*", ANY, false),
+            ("gpt-image-1", ANY_IMAGE, false),
         ] {
             assert_eq!(permits(rule, asked), is_allowed, "{rule} and {asked}");
         }

@@ -49,6 +49,25 @@ pub(super) fn matches(pattern: &str, name: &str) -> bool {
     rest.is_some_and(|at| name[at..].eq_ignore_ascii_case(last))
 }
 
+/// Whether some name fits both of two patterns, whatever the case of its ASCII letters,
+/// in time of their lengths' product.
+pub(super) fn overlap(one: &str, other: &str) -> bool {
+    let (one, other) = (one.as_bytes(), other.as_bytes());
+    // For each place in `other`: whether the rests of both from there on overlap.
+    let mut below: Vec<bool> = (0..=other.len()).map(|at| other[at..].iter().all(|b| *b == b'*')).collect();
+    for byte in one.iter().rev() {
+        let mut row = vec![*byte == b'*' && below[other.len()]; other.len() + 1];
+        for (at, other_byte) in other.iter().enumerate().rev() {
+            row[at] = match (byte, other_byte) {
+                (b'*', _) | (_, b'*') => below[at] || row[at + 1],
+                _ => byte.eq_ignore_ascii_case(other_byte) && below[at + 1],
+            };
+        }
+        below = row;
+    }
+    below[0]
+}
+
 impl fmt::Display for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -78,6 +97,42 @@ mod tests {
             ("ä*", "äb", true),
         ] {
             assert_eq!(Pattern::new(pattern).matches(name), fits, "{pattern} on {name}");
+        }
+    }
+
+    #[test]
+    fn two_patterns_overlap_where_a_name_fits_both() {
+        for (one, other, both) in [
+            ("*", "*", true),
+            ("*", "", true),
+            ("*", "gpt-5", true),
+            ("gpt-5", "gpt-5", true),
+            ("GPT-5", "gpt-5", true),
+            ("gpt-5", "gpt-5-mini", false),
+            ("gpt-5*", "*-mini", true),
+            ("gpt-5*", "gpt-4*", false),
+            ("*gpt-image*", "gpt-image-1", true),
+            ("*gpt-image*", "chatgpt-image-latest", true),
+            ("*gpt-image*", "gpt-image-1*", true),
+            ("*gpt-image*", "*-1", true),
+            ("*gpt-image*", "gpt-4o", false),
+            ("*gpt-image*", "gpt-*", true),
+            ("a*b", "*c", false),
+            ("a*b", "ab", true),
+            ("a*", "*b*", true),
+            ("", "a", false),
+        ] {
+            assert_eq!(overlap(one, other), both, "{one} and {other}");
+            assert_eq!(overlap(other, one), both, "{other} and {one}");
+        }
+    }
+
+    #[test]
+    fn a_plain_name_overlaps_a_pattern_that_it_fits() {
+        for pattern in ["*", "gpt-5*", "*-mini", "gpt-*-mini", "a*ab", "a*b*c", "a**b", ""] {
+            for name in ["", "gpt-5", "gpt-5-mini", "ab", "aab", "a-b-b-c", "acb", "a1b"] {
+                assert_eq!(overlap(pattern, name), matches(pattern, name), "{pattern} on {name}");
+            }
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::guard::Guard;
 use crate::ledger::account::Account;
 use crate::ledger::calendar::Windows;
 use crate::ledger::entry::{Hold, entry_id, reserved};
-use crate::ledger::meter::{Meter, Reading, Subject, subject};
+use crate::ledger::meter::{Meter, Reading, Subject, subjects};
 use crate::ledger::walk::Copied;
 use crate::store::rollup::ROLLUP_S;
 use crate::store::rows::Names;
@@ -173,9 +173,10 @@ impl Snapshot {
         let settled = reader::settled_by_entries(&self.db, limit, span, names)?;
         let mut held: HashMap<Subject, i64> = HashMap::new();
         for hold in open.iter().filter(|hold| span.contains(hold.admitted_ms.div_euclid(1_000))) {
-            let Some(subject) = subject(limit, &hold.attribution) else { continue };
-            let sum = held.entry(subject).or_default();
-            *sum = sum.saturating_add(reserved(&hold.bound, limit.unit));
+            for subject in subjects(limit, &hold.attribution) {
+                let sum = held.entry(subject).or_default();
+                *sum = sum.saturating_add(reserved(&hold.bound, limit.unit));
+            }
         }
         let metered = readings.iter().map(|reading| &reading.subject);
         let subjects: BTreeSet<&Subject> = metered.chain(settled.keys()).chain(held.keys()).collect();

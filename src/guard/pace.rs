@@ -3,49 +3,97 @@
 use std::sync::Arc;
 
 use crate::clock::Clock;
+use crate::domain::Money;
 use crate::guard::Guard;
+use crate::ledger::Headroom;
 use crate::ledger::entry::Attribution;
-use crate::throttle::{Largest, RateLeft, Receipt, Take, Throttled};
+use crate::throttle::{self, Largest, RateLeft, Take, Throttled};
 
-/// A request that the rates let pass, with what it took of tokens per minute.
+/// A request that the rates let pass, as far as they were asked, with what it took of
+/// tokens per minute.
 ///
 /// It belongs to the request's reservation ([`crate::guard::Reservation::pace`]), which
 /// replaces what was taken by what was used, however the request ends. Dropped without
 /// one, it gives all back: nothing was sent.
 #[derive(Debug)]
 pub struct Paced {
-    /// What is left of the tightest rates.
-    pub left: Vec<RateLeft>,
-    receipt: Receipt,
+    rates: throttle::Paced,
     clock: Arc<Clock>,
 }
 
+/// How a request stands with the caps and rates that apply to it.
+#[derive(Clone, Copy, Debug)]
+pub struct Standing {
+    /// What the caps leave; `by_model` is of rates, too.
+    pub left: Headroom,
+    /// The most tokens that it could ever take from its rates.
+    pub largest: Largest,
+}
+
+impl Standing {
+    /// Whether a cap or a rate bounds its dollars or tokens.
+    pub fn is_capped(&self) -> bool {
+        self.left.is_capped() || self.largest != Largest::default()
+    }
+}
+
 impl Guard {
-    /// Takes a request's part from every rate that applies. Of tokens that is the most that
-    /// it may use.
-    pub fn pace(&self, of: &Attribution, take: Take) -> Result<Paced, Box<Throttled>> {
-        let paced = self.throttle.load().take(of, take, self.clock.running())?;
-        for limit in &paced.would_reject {
-            self.metrics.would_have_rejected(&limit.name);
-        }
-        Ok(Paced { left: paced.left, receipt: paced.receipt, clock: Arc::clone(&self.clock) })
+    /// How a request of this attribution stands.
+    pub fn standing(&self, of: &Attribution, client_cap: Option<Money>) -> Standing {
+        let mut left = self.headroom(of, client_cap);
+        let rates = self.throttle.load();
+        left.by_model |= rates.counts_by_model(of);
+        Standing { left, largest: rates.largest(of) }
     }
 
-    /// The most tokens that a request of this attribution could ever take from its rates.
-    pub fn largest_take(&self, of: &Attribution) -> Largest {
-        self.throttle.load().largest(of)
+    /// Takes a request from every rate of requests that applies, before anything is looked
+    /// up for it. It stays taken, whatever becomes of the request.
+    pub fn pace_request(&self, of: &Attribution) -> Result<Paced, Box<Throttled>> {
+        let rates = self.throttle.load().take_request(of, self.clock.running())?;
+        self.note_shadow(&rates);
+        Ok(Paced { rates, clock: Arc::clone(&self.clock) })
+    }
+
+    /// Takes a paced request's part from every rate of tokens that applies: the most that
+    /// it may use.
+    pub fn pace_tokens(
+        &self,
+        mut paced: Paced,
+        of: &Attribution,
+        take: Take,
+    ) -> Result<Paced, Box<Throttled>> {
+        let rates = self.throttle.load().take_tokens(of, take, self.clock.running())?;
+        self.note_shadow(&rates);
+        paced.rates.merge(rates);
+        Ok(paced)
+    }
+
+    /// Takes a request that uses no tokens from every rate that applies.
+    pub fn pace(&self, of: &Attribution) -> Result<Paced, Box<Throttled>> {
+        self.pace_tokens(self.pace_request(of)?, of, Take::default())
+    }
+
+    fn note_shadow(&self, rates: &throttle::Paced) {
+        for limit in &rates.would_reject {
+            self.metrics.would_have_rejected(&limit.name);
+        }
     }
 }
 
 impl Paced {
+    /// What is left of the tightest rates.
+    pub fn left(&self) -> &[RateLeft] {
+        &self.rates.left
+    }
+
     /// Replaces what was taken by what was used.
     pub(super) fn end(mut self, used: Take) {
-        self.receipt.end(used, self.clock.running());
+        self.rates.receipt.end(used, self.clock.running());
     }
 }
 
 impl Drop for Paced {
     fn drop(&mut self) {
-        self.receipt.end(Take::default(), self.clock.running());
+        self.rates.receipt.end(Take::default(), self.clock.running());
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::domain::demand::Tier;
 use crate::domain::{Money, Tokens};
 use crate::guard::{Guard, Paced};
-use crate::ledger::entry::{Basis, Entry, Hold, Kind};
+use crate::ledger::entry::{Attribution, Basis, Entry, Hold, Kind};
 use crate::metrics::RequestLabels;
 use crate::store::Slot;
 use crate::throttle::Take;
@@ -53,6 +53,8 @@ pub struct Ending {
     pub disconnected: bool,
     /// Whether the answer ended because of its output bound.
     pub is_at_output_bound: bool,
+    /// Whether it made no picture, though its image tool may have been held for.
+    pub made_no_picture: bool,
     /// What there is to say of it.
     pub note: Option<&'static str>,
 }
@@ -142,6 +144,16 @@ impl Reservation {
         Settled { cost, remaining }
     }
 
+    /// For whom and what it counts in the end: on the image tool's model only if that
+    /// may have run.
+    fn attribution(&self, made_no_picture: bool) -> Arc<Attribution> {
+        let of = &self.hold.attribution;
+        if of.image_model.is_none() || !made_no_picture {
+            return Arc::clone(of);
+        }
+        Arc::new(Attribution { image_model: None, ..Attribution::clone(of) })
+    }
+
     fn entry(&self, kind: Kind, basis: Option<Basis>, ending: Ending) -> Entry {
         let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         Entry {
@@ -149,7 +161,7 @@ impl Reservation {
             kind,
             created_ms: self.guard.clock.now_ms(),
             admitted_ms: self.hold.admitted_ms,
-            attribution: Arc::clone(&self.hold.attribution),
+            attribution: self.attribution(ending.made_no_picture),
             held: self.hold.bound,
             cost: ending.cost,
             tool_fees: ending.tool_fees,

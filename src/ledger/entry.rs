@@ -31,10 +31,14 @@ pub struct Attribution {
     pub tags: Arc<Tags>,
     /// The endpoint, by its path.
     pub endpoint: Cow<'static, str>,
-    /// The model asked for, as written; empty on free endpoints.
+    /// The model asked for, as written; empty on free endpoints, and
+    /// [`crate::domain::model::ANY`] where only upstream knows it.
     pub model: Arc<str>,
     /// The model of the price sheet that the name resolves to.
     pub priced_as: Option<Arc<str>>,
+    /// The model of its image generation tool: of a hold, where the request offers
+    /// one; of an entry, where a picture may have been made.
+    pub image_model: Option<Arc<str>>,
 }
 
 /// A hold: what a request may cost, reserved before it goes upstream.

@@ -18,19 +18,20 @@ pub(super) struct Line {
     pub(super) amount: i64,
 }
 
-/// Holds a request's amount on its meter of one limit.
-pub(super) fn hold_on(metered: &mut Metered, hold: &Hold) -> Option<Line> {
+/// Holds a request's amount on its meters of one limit.
+pub(super) fn hold_on(metered: &mut Metered, hold: &Hold, lines: &mut Vec<Line>) {
     if metered.limit.window == Window::Request {
-        return None;
+        return;
     }
-    let subject = metered.subject(&hold.attribution)?;
     let at_s = hold.admitted_ms.div_euclid(1_000);
-    let start_s = metered.span(at_s).start_s;
-    let amount = reserved(&hold.bound, metered.limit.unit);
-    metered.prune(at_s, PRUNED);
-    let meter = metered.meters.entry((subject.clone(), start_s)).or_default();
-    meter.held = meter.held.saturating_add(amount);
-    Some(Line { slot: metered.slot, subject, start_s, amount })
+    for subject in metered.subjects(&hold.attribution) {
+        let start_s = metered.span(at_s).start_s;
+        let amount = reserved(&hold.bound, metered.limit.unit);
+        metered.prune(at_s, PRUNED);
+        let meter = metered.meters.entry((subject.clone(), start_s)).or_default();
+        meter.held = meter.held.saturating_add(amount);
+        lines.push(Line { slot: metered.slot, subject, start_s, amount });
+    }
 }
 
 /// Replaces a hold's part on its meter by what it came to.

@@ -89,15 +89,15 @@ impl Metered {
         self.windows.span(at_s)
     }
 
-    /// Whose meter a request counts on, if the limit applies to it.
-    pub(crate) fn subject(&self, of: &Attribution) -> Option<Subject> {
-        subject(&self.limit, of)
+    /// Whose meters a request counts on; none if the limit does not apply to it.
+    pub(crate) fn subjects(&self, of: &Attribution) -> impl Iterator<Item = Subject> + use<> {
+        subjects(&self.limit, of)
     }
 
     /// Whether a request needs a meter that there is none of yet, and no room for.
     pub(crate) fn is_full(&self, of: &Attribution, at_s: i64) -> bool {
         let is_new = |subject| !self.meters.contains_key(&(subject, self.span(at_s).start_s));
-        self.meters.len() >= METERS_MAX && self.subject(of).is_some_and(is_new)
+        self.meters.len() >= METERS_MAX && self.subjects(of).any(is_new)
     }
 
     /// Forgets meters of past windows that nothing is held on, `count` at a time: the
@@ -125,41 +125,52 @@ impl Metered {
     }
 }
 
-/// Whose meter of a limit a request counts on, if the limit applies to it.
-pub fn subject(limit: &Limit, of: &Attribution) -> Option<Subject> {
-    if !applies(&limit.only, of) {
-        return None;
-    }
-    Some(match limit.per {
-        Per::Organization => Subject::Organization,
-        Per::Project => Subject::One(Arc::clone(&of.project)),
-        Per::Key => Subject::One(Arc::clone(&of.key)),
-        Per::User => Subject::One(Arc::clone(of.end_user.as_ref()?)),
-        Per::Model if of.model.is_empty() => return None,
-        Per::Model => Subject::One(family(of)),
-    })
+/// Whose meters of a limit a request counts on: one where the limit applies to it, and of
+/// a limit per model one for each model that it runs.
+pub fn subjects(limit: &Limit, of: &Attribution) -> impl Iterator<Item = Subject> + use<> {
+    let one = |whose: &Arc<str>| [Some(Subject::One(Arc::clone(whose))), None];
+    let found = match (reached(&limit.only, of), limit.per) {
+        ([false, false], _) => [None, None],
+        (_, Per::Organization) => [Some(Subject::Organization), None],
+        (_, Per::Project) => one(&of.project),
+        (_, Per::Key) => one(&of.key),
+        (_, Per::User) => of.end_user.as_ref().map_or([None, None], one),
+        ([asked, image], Per::Model) => {
+            let asked = (asked && !of.model.is_empty()).then(|| family(of));
+            let image = of.image_model.as_deref().filter(|_| image).map(|name| family_of(name, of));
+            let image = image.filter(|image| asked.as_ref() != Some(image));
+            [asked.map(Subject::One), image.map(Subject::One)]
+        }
+    };
+    found.into_iter().flatten()
 }
 
 /// The model that a request counts on: all snapshots and fine-tunes of one count together,
 /// so that none has a limit of its own beside that of its model.
 fn family(of: &Attribution) -> Arc<str> {
-    let family = model::family(&of.model);
-    let mut known = [Some(&of.model), of.priced_as.as_ref()].into_iter().flatten();
+    family_of(&of.model, of)
+}
+
+fn family_of(name: &str, of: &Attribution) -> Arc<str> {
+    let family = model::family(name);
+    let mut known = [Some(&of.model), of.priced_as.as_ref(), of.image_model.as_ref()].into_iter().flatten();
     known.find(|name| ***name == *family).map_or_else(|| Arc::from(&*family), Arc::clone)
 }
 
-/// Whether a request lies within what a limit is narrowed to. Projects and keys are named
-/// by their ids, so that one that is renamed keeps its limits.
-fn applies(only: &Only, of: &Attribution) -> bool {
+/// Which of the two models of a request, the one asked for and that of its image tool, lie
+/// within what a limit is narrowed to; neither if the request does not. Projects and keys
+/// are named by their ids, so that one that is renamed keeps its limits.
+fn reached(only: &Only, of: &Attribution) -> [bool; 2] {
     let named = |ids: &[String], id: &str| ids.is_empty() || ids.iter().any(|wanted| wanted == id);
-    let model = || {
-        let reaches = |rule: &Pattern| {
-            model::reaches(rule.as_str(), &of.model)
-                || of.priced_as.as_deref().is_some_and(|id| rule.matches(id))
-        };
-        only.models.is_empty() || only.models.iter().any(reaches)
-    };
     let tagged =
         || only.tags.iter().all(|(tag, values)| of.tags.get(tag).is_some_and(|v| values.contains(v)));
-    named(&only.projects, &of.project) && named(&only.keys, &of.key) && model() && tagged()
+    if !(named(&only.projects, &of.project) && named(&only.keys, &of.key) && tagged()) {
+        return [false, false];
+    }
+    let any = |reaches: &dyn Fn(&Pattern) -> bool| only.models.is_empty() || only.models.iter().any(reaches);
+    let asked = any(&|rule| {
+        model::reaches(rule.as_str(), &of.model) || of.priced_as.as_deref().is_some_and(|id| rule.matches(id))
+    });
+    let image = of.image_model.as_deref();
+    [asked, image.is_some_and(|image| any(&|rule| model::reaches(rule.as_str(), image)))]
 }

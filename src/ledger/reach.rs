@@ -67,7 +67,7 @@ mod tests {
     use crate::domain::Window;
     use crate::domain::limit::{Mode, Only, Per, Source, Unit};
     use crate::ledger::entry::Tags;
-    use crate::ledger::meter::subject;
+    use crate::ledger::meter::subjects;
 
     fn limit((keys, projects): (Vec<u8>, Vec<u8>)) -> Limit {
         let names = |of: Vec<u8>| of.into_iter().map(|who| format!("name-{who}")).collect();
@@ -97,6 +97,7 @@ mod tests {
             endpoint: "/v1/chat/completions".into(),
             model: "gpt-5".into(),
             priced_as: None,
+            image_model: None,
         }
     }
 
@@ -110,7 +111,7 @@ mod tests {
             let (reach, of) = (Reach::of(&limits), of(who));
             let reached = reach.places(&of).into_owned();
             prop_assert!(reached.is_sorted_by(|a, b| a < b));
-            let applies = |place: &usize| subject(&limits[*place], &of).is_some();
+            let applies = |place: &usize| subjects(&limits[*place], &of).next().is_some();
             let all: Vec<usize> = (0..limits.len()).filter(applies).collect();
             let applicable: Vec<usize> = reached.into_iter().filter(applies).collect();
             prop_assert_eq!(applicable, all);

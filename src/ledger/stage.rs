@@ -78,7 +78,7 @@ impl Ledger {
             }
             let mut metered = self.metered(limit);
             for open in self.holds.values_mut() {
-                open.lines.extend(hold_on(&mut metered, &open.hold));
+                hold_on(&mut metered, &open.hold, &mut open.lines);
             }
             let since_s = metered.span(at_ms.div_euclid(1_000)).start_s;
             seedings.push(Seeding { slot: metered.slot, limit: Arc::clone(limit), since_s });

@@ -12,7 +12,7 @@ use crate::domain::limit::{Only, Per, Soft, Source};
 use crate::domain::{Tokens, Window};
 use crate::ledger::calendar::Windows;
 use crate::ledger::entry::{Basis, Tags};
-use crate::ledger::meter::subject;
+use crate::ledger::meter::subjects;
 
 const START_MS: i64 = 1_790_000_000_000;
 
@@ -42,6 +42,7 @@ fn of(who: u8) -> Arc<Attribution> {
         endpoint: "/v1/chat/completions".into(),
         model: "gpt-5".into(),
         priced_as: None,
+        image_model: None,
     })
 }
 
@@ -182,10 +183,10 @@ fn replayed(entries: &[Entry], at_ms: i64) -> Ledger {
         let (mut sums, windows) = (Past::new(), Windows::of(&seeding.limit));
         for entry in entries {
             let start_s = windows.span(entry.admitted_ms.div_euclid(1_000)).start_s;
-            if let Some(subject) = subject(&seeding.limit, &entry.attribution)
-                && start_s >= seeding.since_s
-            {
-                *sums.entry((subject, start_s)).or_default() += entry.amount(seeding.limit.unit);
+            for subject in subjects(&seeding.limit, &entry.attribution) {
+                if start_s >= seeding.since_s {
+                    *sums.entry((subject, start_s)).or_default() += entry.amount(seeding.limit.unit);
+                }
             }
         }
         seeding.seed(sums)

@@ -190,6 +190,8 @@ fn tools(endpoint: Metered, offer: Offered, calls_max: Option<u64>) -> Result<To
         let message = "Hosted tools have a known price in /v1/responses only.".to_owned();
         return Err(Invalid::not_allowed("tools", message));
     }
+    let image_model = tools.image.as_ref().and_then(|tool| tool.model.as_deref());
+    image_model.map_or(Ok(()), |model| check_name(model, "tools"))?;
     Ok(ToolDemand { calls_max, ..tools })
 }
 
@@ -245,7 +247,7 @@ fn choices(endpoint: Metered, fields: &Body<'_>) -> Result<u64, Invalid> {
 /// The model; a stored prompt may name it in the body's place.
 fn model(raw: Raw<'_>, stored_prompt: bool) -> Result<String, Invalid> {
     match name(raw, "model")? {
-        Some(model) if !model.is_empty() => Ok(model),
+        Some(model) if !model.trim().is_empty() => Ok(model),
         Some(_) => Err(Invalid::field("model", "it must not be empty")),
         None if stored_prompt => Ok(String::new()),
         None => Err(Invalid {
@@ -294,13 +296,18 @@ fn string<'a>(raw: Raw<'a>, param: &'static str) -> Result<Option<Cow<'a, str>>,
 
 fn name(raw: Raw<'_>, param: &'static str) -> Result<Option<String>, Invalid> {
     let Some(name) = string(raw, param)? else { return Ok(None) };
+    check_name(&name, param)?;
+    Ok(Some(name.into_owned()))
+}
+
+fn check_name(name: &str, param: &'static str) -> Result<(), Invalid> {
     if name.len() > NAME_BYTES_MAX {
-        return Err(Invalid::field(param, "it must be at most 256 bytes long"));
+        return Err(Invalid::field(param, "a name must be at most 256 bytes long"));
     }
     if name.chars().any(char::is_control) {
-        return Err(Invalid::field(param, "it must hold no control characters"));
+        return Err(Invalid::field(param, "a name must hold no control characters"));
     }
-    Ok(Some(name.into_owned()))
+    Ok(())
 }
 
 /// A plain whole number, in the one spelling that nobody reads otherwise.

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use crate::domain::demand::Bound;
 use crate::domain::{Demand, Money};
 use crate::guard::waiting::Wait;
-use crate::guard::{Guard, Order, Refused, Reservation};
+use crate::guard::{Guard, Order, Refused, Reservation, Standing};
 use crate::ledger::Headroom;
 use crate::ledger::denial::Denial;
 use crate::ledger::entry::Attribution;
@@ -26,7 +26,6 @@ use crate::pricing::plan::Policy;
 use crate::pricing::sheet::Price;
 use crate::proxy::count::{Countable, Counter};
 use crate::proxy::refuse::Refusal;
-use crate::throttle::Largest;
 
 /// No request is worth more. As many as may be open at once, with such holds,
 /// are still far from what an amount can be.
@@ -72,10 +71,8 @@ pub struct Candidate<'a> {
     pub price_version: Arc<str>,
     /// What the client allows it to cost.
     pub client_cap: Option<Money>,
-    /// What the limits left for it when it came.
-    pub left: Headroom,
-    /// The most tokens that it could ever take from its rates.
-    pub largest: Largest,
+    /// How it stood with its limits when it came.
+    pub standing: Standing,
     /// Its endpoint.
     pub endpoint: Metered,
     /// The body as it came.
@@ -186,8 +183,8 @@ impl Attempt<'_> {
 
     /// Whether the text's bytes or the context would hold a good part of what is left.
     fn holds_much(&self) -> bool {
-        let Candidate { price, demand, left, .. } = *self.candidate;
-        let Some(left) = left.cost else { return false };
+        let Candidate { price, demand, standing, .. } = *self.candidate;
+        let Some(left) = standing.left.cost else { return false };
         let part = left.nano() / COUNTED_PART;
         let unseen =
             || reads_unseen(price, demand, self.inputs) && self.bound(self.inputs).cost.nano() > part;

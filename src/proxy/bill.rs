@@ -185,7 +185,9 @@ impl Bill {
         let tier = self.served_tier(answer);
         let (cost, tool_fees) = self.cost(answer, tier, &usage);
         tokens += usage.tools.image;
-        reservation.settle(basis, Ending { cost, tool_fees, tokens, tier, ..ending(answer, of) })
+        let made_no_picture = usage.tools.image == Tokens::default() && answer.image_calls == 0;
+        reservation
+            .settle(basis, Ending { cost, tool_fees, tokens, tier, made_no_picture, ..ending(answer, of) })
     }
 
     /// The hosted tools that are billed: what the answer tells of them, and what it

@@ -25,7 +25,6 @@ use crate::proxy::refuse::{Named, Refusal};
 use crate::proxy::visit::Visit;
 use crate::proxy::{Content, Failed, Proxy, Rules, aside, lists, outgoing, rate_headers};
 use crate::store::objects::ObjectChange;
-use crate::throttle::Take;
 use crate::upstream::AnswerBody;
 
 /// The largest answer that is read for the ids in it.
@@ -118,7 +117,7 @@ impl Proxy {
             let Wishes { tags, max_cost } = headers::wishes(&head.headers)?;
             let attribution =
                 Arc::new(self.attribution(&caller, visit.endpoint, &Demand::default(), tags, None));
-            let paced = self.guard.pace(&attribution, Take::default()).map_err(Refusal::Throttled)?;
+            let paced = self.guard.pace(&attribution).map_err(Refusal::Throttled)?;
             let mut errand = self.errand(rules, &head, &body, &caller).await?;
             let fee = errand.container.as_ref().map_or(Money::ZERO, |used| used.fee);
             let order = Order {

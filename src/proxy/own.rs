@@ -20,7 +20,6 @@ use crate::openai::endpoint::Own;
 use crate::proxy::Proxy;
 use crate::proxy::refuse::Refusal;
 use crate::store::of_key;
-use crate::throttle::Take;
 
 /// What front-ends take for "no limit": they ignore limits from ten million up.
 const NO_LIMIT: Money = Money::from_nano(100_000_000 * 1_000_000_000);
@@ -44,7 +43,7 @@ impl Proxy {
     /// request does.
     pub(super) async fn own(&self, own: Own, key: &Key, query: &str) -> Result<(Bytes, Paced), Refusal> {
         let of = attribution(&self.guard, key);
-        let paced = self.guard.pace(&of, Take::default()).map_err(Refusal::Throttled)?;
+        let paced = self.guard.pace(&of).map_err(Refusal::Throttled)?;
         let _open = self.guard.question(&key.id).await.ok_or(Refusal::Busy)?;
         Ok((answer(&self.guard, own, key, &of, query).await?, paced))
     }
@@ -79,6 +78,7 @@ fn attribution(guard: &Guard, key: &Key) -> Attribution {
         endpoint: "".into(),
         model: "".into(),
         priced_as: None,
+        image_model: None,
     }
 }
 

@@ -1,4 +1,5 @@
-//! Rates of tokens: a request takes the most that it may use.
+//! Rates of tokens: a request takes the most that it may use, once it was counted by those
+//! of requests.
 //!
 //! Where its bytes would take too much, its text is counted first. An output that the
 //! client left open is shortened to what a whole minute has, since a larger request
@@ -21,8 +22,9 @@ pub(super) async fn pace(
     guard: &Arc<Guard>,
     config: Config,
     candidate: &mut Candidate<'_>,
+    paced: Paced,
 ) -> Result<Paced, Refusal> {
-    let largest = candidate.largest;
+    let largest = candidate.standing.largest;
     if largest != Largest::default() {
         if is_to_count(candidate, largest) {
             Box::pin(candidate.counter.count(candidate.countable(), None, &mut candidate.inputs)).await;
@@ -31,7 +33,7 @@ pub(super) async fn pace(
             shorten(candidate, largest, config.clamp_output_min.max(1));
         }
     }
-    guard.pace(&candidate.attribution, take(candidate)).map_err(Refusal::Throttled)
+    guard.pace_tokens(paced, &candidate.attribution, take(candidate)).map_err(Refusal::Throttled)
 }
 
 /// Whether the exact count may let it pass that its bytes would not. Upstream is asked only

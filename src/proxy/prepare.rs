@@ -6,11 +6,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::domain::demand::{ContainerDemand, ImageQuality, ImageTool, ToolDemand, WebSearch};
-use crate::domain::tokens::ContainerMemory;
+use crate::domain::demand::{ContainerDemand, ToolDemand, WebSearch};
 use crate::domain::{Demand, ObjectKind, ObjectReference};
 use crate::guard::{Paced, Reservation};
-use crate::ledger::Headroom;
 use crate::ledger::entry::Attribution;
 use crate::openai::endpoint::Metered;
 use crate::openai::request::{self, Edit, Invalid, InvalidKind};
@@ -23,19 +21,16 @@ use crate::proxy::bill::{self, Bill};
 use crate::proxy::count::Counter;
 use crate::proxy::exchange::Metering;
 use crate::proxy::headers::{self, Wishes};
+use crate::proxy::models::{self, Prices};
 use crate::proxy::pace::pace;
 use crate::proxy::record::Recording;
 use crate::proxy::refuse::{Levers, Named, Refusal};
-use crate::proxy::{Proxy, Rules, aside, bounded, rate_headers};
-use crate::throttle::Largest;
+use crate::proxy::{Proxy, Rules, aside, rate_headers};
 
 /// The output tokens for each choice that the guard wrote into the request.
 const OUTPUT_BOUND: HeaderName = HeaderName::from_static("x-spendguard-output-bound");
 const CLAMPED_OUTPUT: HeaderName = HeaderName::from_static("x-spendguard-clamped-output-tokens");
 const CLAMPED_CALLS: HeaderName = HeaderName::from_static("x-spendguard-clamped-tool-calls");
-/// The image tool's model if a request names none: the dearest of those that are
-/// still served (`gpt-image-1` was shut down on 2026-10-23).
-const IMAGE_MODEL: &str = "gpt-image-1.5";
 
 /// A metered request that has been admitted.
 pub(super) struct Prepared {
@@ -61,16 +56,17 @@ impl Proxy {
         let Wishes { max_cost, tags } = headers::wishes(&head.headers)?;
         let attribution =
             Arc::new(self.attribution(caller, endpoint.name(), demand, tags, priced.as_deref()));
-        let left = self.guard.headroom(&attribution, max_cost);
-        let largest = self.guard.largest_take(&attribution);
-        let is_capped = left.is_capped() || largest != Largest::default();
-        fill_stored_prompt(rules, demand, is_capped)?;
-        let (price, image_price) = prices(rules, demand, priced, left, now_s)?;
+        let standing = self.guard.standing(&attribution, max_cost);
+        models::refuse_unknown(rules, demand, &standing)?;
+        let is_capped = standing.is_capped();
+        let (price, image_price) = models::prices(rules, demand, priced, standing.left, now_s)?;
         let bounding = price.clone().unwrap_or_else(|| rules.sheet.dearest(now_s));
         let policy = rules.admit.policy;
         let clampable = !matches!(endpoint, Metered::Compact | Metered::Embeddings);
         let written =
             if is_capped { policy.written(&bounding, demand, clampable) } else { Written::default() };
+        // Before anything is looked up, so that made-up ids are paced as well.
+        let paced = self.guard.pace_request(&attribution).map_err(Refusal::Throttled)?;
         let conversation_tokens = self.check_references(rules, caller, demand).await?;
         self.find_containers(&mut demand.tools);
         let mut candidate = Candidate {
@@ -81,8 +77,7 @@ impl Proxy {
             image_price: image_price.as_deref(),
             price_version: Arc::clone(rules.sheet.version()),
             client_cap: max_cost,
-            left,
-            largest,
+            standing,
             endpoint,
             body: &body,
             clampable,
@@ -91,14 +86,16 @@ impl Proxy {
             encoding: bounding.tokenizer,
             counter: Counter { upstream: &self.upstream, authorization: &caller.authorization },
         };
-        let paced = pace(&self.guard, rules.admit, &mut candidate).await?;
+        let paced = pace(&self.guard, rules.admit, &mut candidate, paced).await?;
         let admitted = self.admit(rules, &candidate).await?;
         let output_max = admitted.clamped_output.or(candidate.inputs.output_max);
         let clamped_output = output_max.filter(|_| output_max != written.output_max);
         let mut reservation = admitted.reservation;
         let recording = self.record((endpoint, demand, conversation_tokens), caller, &reservation).await?;
         // Where nobody knows how long an answer may be, the bound may not be kept.
-        let cuts = left.cost.is_some() && bounding.max_output_tokens.is_none() && demand.output_max.is_none();
+        let cuts = standing.left.cost.is_some()
+            && bounding.max_output_tokens.is_none()
+            && demand.output_max.is_none();
         let cut_at_tokens = cuts.then(|| reservation.hold().bound.output_tokens);
         let hosted_calls_max = (is_capped && demand.tools.loops).then_some(admitted.inputs.tool_calls);
         let extra = extra_headers(&paced, [output_max, clamped_output, admitted.clamped_calls]);
@@ -131,6 +128,7 @@ impl Proxy {
         if endpoint == Metered::Chat && priced.as_ref().is_some_and(|price| price.searches_always) {
             demand.tools.web_search = Some(WebSearch::Chat);
         }
+        models::fill_stored_prompt(demand);
         self.check_models(caller, demand, priced.as_deref())?;
         Ok(priced)
     }
@@ -214,18 +212,6 @@ impl Proxy {
         Recording::begin(&self.guard, &caller.key, endpoint, (demand, held_for), reservation).await
     }
 
-    /// Whether the key and its project may use the model, and the one that the image tool runs.
-    fn check_models(&self, caller: &Caller, demand: &Demand, priced: Option<&Price>) -> Result<(), Refusal> {
-        let check = |model: &str, priced_as: Option<&str>| {
-            let is_allowed =
-                caller.key.allows(model) && self.guard.ring().allows(&caller.key.project, model, priced_as);
-            if is_allowed { Ok(()) } else { Err(Refusal::ModelNotAllowed(bounded(model))) }
-        };
-        check(&demand.model, priced.map(|price| &*price.id))?;
-        let tool = demand.tools.image.as_ref();
-        tool.map_or(Ok(()), |tool| check(tool.model.as_deref().unwrap_or(IMAGE_MODEL), None))
-    }
-
     async fn admit(&self, rules: &Rules, candidate: &Candidate<'_>) -> Result<Admitted, Refusal> {
         let admitted = admit(&self.guard, rules.admit, candidate).await;
         let levers = Levers::of(candidate.endpoint, candidate.demand);
@@ -252,8 +238,9 @@ impl Proxy {
             end_user: demand.end_user.as_deref().map(Into::into),
             tags: Arc::new(tags),
             endpoint: endpoint.into(),
-            model: demand.model.as_str().into(),
+            model: models::asked(demand).into(),
             priced_as: price.map(|price| Arc::clone(&price.id)),
+            image_model: models::of_images(demand).map(Into::into),
         }
     }
 }
@@ -275,52 +262,9 @@ fn reads_more(demand: &Demand) -> bool {
         || !demand.media.is_empty()
 }
 
-/// Refuses a stored prompt under a cap, unless they are allowed: then it is held
-/// and booked as if it carried every tool there is; so it offers hosted tools.
-fn fill_stored_prompt(rules: &Rules, demand: &mut Demand, is_capped: bool) -> Result<(), Refusal> {
-    if !demand.stored_prompt {
-        return Ok(());
-    }
-    if is_capped && !rules.admit.stored_prompts {
-        let message = "A stored prompt may carry tools, files and a model that only upstream knows, so it can't be used under a hard limit; send its content instead, or have the operator set guard.stored_prompts = \"allow\".";
-        return Err(Refusal::FieldNotAllowed(message.to_owned(), Some("prompt")));
-    }
-    let tools = &mut demand.tools;
-    tools.web_search = Some(WebSearch::Preview);
-    tools.file_search = true;
-    tools.containers.push(ContainerDemand::Made(ContainerMemory::G64));
-    tools.image.get_or_insert_with(|| ImageTool { quality: ImageQuality::Other, ..ImageTool::default() });
-    tools.loops = true;
-    Ok(())
-}
-
 fn refuse_invalid(invalid: Invalid) -> Refusal {
     match invalid.kind {
         InvalidKind::Malformed => Refusal::Invalid(invalid.message, invalid.param),
         InvalidKind::NotAllowed => Refusal::FieldNotAllowed(invalid.message, invalid.param),
     }
-}
-
-type Prices = (Option<Arc<Price>>, Option<Arc<Price>>);
-
-/// The prices of the model and of the image tool's model. Under a dollar cap
-/// both must be known. Where limits only show what is spent, a model without a
-/// price is the dearest one, so that no alert is missed.
-fn prices(
-    rules: &Rules,
-    demand: &Demand,
-    priced: Option<Arc<Price>>,
-    left: Headroom,
-    now_s: i64,
-) -> Result<Prices, Refusal> {
-    let known = |priced: Option<Arc<Price>>, model: &str| match priced {
-        None if left.cost.is_some() => Err(Refusal::NotPriced(bounded(model))),
-        None if left.shows_cost => Ok(Some(rules.sheet.dearest(now_s))),
-        found => Ok(found),
-    };
-    let price = known(priced, &demand.model)?;
-    let Some(tool) = &demand.tools.image else { return Ok((price, None)) };
-    let image_model = tool.model.as_deref().unwrap_or(IMAGE_MODEL);
-    let image_price = rules.sheet.price_of(image_model, now_s, rules.unknown_model);
-    Ok((price, known(image_price, image_model)?))
 }

@@ -11,7 +11,7 @@ use crate::domain::{Limit, Span, Window};
 use crate::ledger::Past;
 use crate::ledger::calendar::Windows;
 use crate::ledger::entry::Attribution;
-use crate::ledger::meter::{Subject, subject};
+use crate::ledger::meter::{Subject, subjects};
 use crate::ledger::reach::Reach;
 use crate::store::days::{self, Reading};
 use crate::store::reader::each_settled;
@@ -170,10 +170,11 @@ fn settle(pasts: &mut [Past], targets: impl Iterator<Item = Target>) {
 
 fn targets(wanted: &[(&Limit, i64)], reach: &Reach, of: &Attribution) -> Vec<Target> {
     let target = |limit: &usize| {
-        let subject = subject(wanted[*limit].0, of)?;
-        Some(Target { limit: *limit, subject, span: Span { start_s: 0, end_s: 0 }, amount: 0 })
+        let limit = *limit;
+        let none = Span { start_s: 0, end_s: 0 };
+        subjects(wanted[limit].0, of).map(move |subject| Target { limit, subject, span: none, amount: 0 })
     };
-    reach.places(of).iter().filter_map(target).collect()
+    reach.places(of).iter().flat_map(target).collect()
 }
 
 fn amount(row: &Row<'_>, unit: Unit) -> rusqlite::Result<i64> {

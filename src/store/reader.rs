@@ -11,7 +11,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params_from_iter};
 
 use crate::domain::{Limit, Money, Span, Tokens};
 use crate::ledger::entry::{Basis, Entry, Kind};
-use crate::ledger::meter::{Subject, subject};
+use crate::ledger::meter::{Subject, subjects};
 use crate::store::days::{self, Reading};
 use crate::store::rollup::ROLLUP_S;
 use crate::store::rows::{ENTRY_COLUMNS, Names, entry_from, int, tags_from, tokens_from, uint};
@@ -276,7 +276,7 @@ pub fn counted(
             return;
         }
         count += 1;
-        newest.insert(entry.id, (subject, entry));
+        newest.insert((entry.id, subject.clone()), (subject, entry));
         if newest.len() > count_max {
             newest.pop_first();
         }
@@ -284,7 +284,7 @@ pub fn counted(
     Ok((newest.into_values().rev().collect(), count))
 }
 
-/// Hands out each entry that a limit counts, with its subject.
+/// Hands out each entry that a limit counts, with its subject; once for each of several.
 pub(super) fn each_settled(
     db: &Connection,
     limit: &Limit,
@@ -301,8 +301,13 @@ pub(super) fn each_settled(
     let mut rows = statement.query([ms(span.start_s), ms(span.end_s)])?;
     while let Some(row) = rows.next()? {
         let entry = entry_from(row, names)?;
-        if let Some(subject) = subject(limit, &entry.attribution) {
-            each(subject, entry);
+        let mut subjects = subjects(limit, &entry.attribution).peekable();
+        while let Some(subject) = subjects.next() {
+            if subjects.peek().is_none() {
+                each(subject, entry);
+                break;
+            }
+            each(subject, entry.clone());
         }
     }
     Ok(())

@@ -13,7 +13,7 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 
 use crate::domain::{Limit, Span};
 use crate::ledger::entry::{Entry, Kind};
-use crate::ledger::meter::{Subject, subject};
+use crate::ledger::meter::{Subject, subjects};
 use crate::store::credit::EntriesInUse;
 use crate::store::rollup::{self, COLUMNS, Ids, RollupKey, RollupSums};
 use crate::store::rows::{ENTRY_COLUMNS, HoldRow, Names, entry_from, int, tags_text, uint};
@@ -325,7 +325,7 @@ pub(crate) fn pruned_of(
     }
     let mut sums = past::within(db, limit, before, names)?;
     each_entry(db, before, |entry| {
-        if let Some(subject) = subject(limit, &entry.attribution) {
+        for subject in subjects(limit, &entry.attribution) {
             let sum: &mut i64 = sums.entry(subject).or_default();
             *sum = sum.saturating_sub(entry.amount(limit.unit));
         }

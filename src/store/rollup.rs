@@ -9,7 +9,7 @@ use rusqlite::{Connection, Row, params};
 
 use crate::domain::Tokens;
 use crate::ledger::entry::{Entry, Kind};
-use crate::store::rows::{ENTRY_COLUMNS, Names, entry_from, int, tags_text, tokens_from, uint};
+use crate::store::rows::{ENTRY_COLUMNS, Names, entry_from, int, priced_text, tags_text, tokens_from, uint};
 
 /// A rollup's stretch of time: every time zone's hours and days are made of
 /// whole quarters of an hour.
@@ -60,7 +60,7 @@ impl RollupKey {
             tags,
             of.endpoint.to_string(),
             of.model.to_string(),
-            of.priced_as.as_deref().unwrap_or("").to_owned(),
+            priced_text(of).into_owned(),
             entry.served_model.as_deref().unwrap_or("").to_owned(),
         ];
         Self { start_s, names }

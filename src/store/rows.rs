@@ -1,5 +1,6 @@
 //! How facts become rows and text, and come back.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -49,6 +50,8 @@ pub(crate) struct HoldRow {
     model: Arc<str>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     priced_as: Option<Arc<str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    image_model: Option<Arc<str>>,
     cost: i64,
     input: u64,
     output: u64,
@@ -70,6 +73,7 @@ impl HoldRow {
             endpoint: of.endpoint.to_string(),
             model: Arc::clone(&of.model),
             priced_as: of.priced_as.clone(),
+            image_model: of.image_model.clone(),
             cost: hold.bound.cost.nano(),
             input: hold.bound.input_tokens,
             output: hold.bound.output_tokens,
@@ -90,6 +94,7 @@ impl HoldRow {
             endpoint: self.endpoint.into(),
             model: self.model,
             priced_as: self.priced_as,
+            image_model: self.image_model,
         });
         let bound =
             Bound { cost: Money::from_nano(self.cost), input_tokens: self.input, output_tokens: self.output };
@@ -150,7 +155,7 @@ pub(crate) fn insert_entry(db: &Connection, entry: &Entry, tags: &str) -> rusqli
         tags,
         &*of.endpoint,
         &*of.model,
-        of.priced_as.as_deref().unwrap_or(""),
+        priced_text(of),
         entry.served_model.as_deref().unwrap_or(""),
         entry.tier.name(),
         entry.basis.map_or("", Basis::name),
@@ -194,6 +199,13 @@ pub(crate) fn tokens_from(row: &Row<'_>, first: usize) -> rusqlite::Result<Token
     Ok(tokens)
 }
 
+/// What stands in the column `priced_as`: the name that the model is priced as and, behind
+/// a tab, the model of the image tool. In one column, so that sums keep their keys.
+pub(crate) fn priced_text(of: &Attribution) -> Cow<'_, str> {
+    let priced_as = of.priced_as.as_deref().unwrap_or("");
+    of.image_model.as_deref().map_or(Cow::Borrowed(priced_as), |image| format!("{priced_as}\t{image}").into())
+}
+
 fn some(text: Arc<str>) -> Option<Arc<str>> {
     if text.is_empty() { None } else { Some(text) }
 }
@@ -206,7 +218,9 @@ pub(crate) fn attribution_from(
     names: &dyn Names,
 ) -> rusqlite::Result<Attribution> {
     let text = |offset: usize| row.get::<_, Arc<str>>(first + offset);
-    let (project, key) = (text(0)?, text(1)?);
+    let (project, key, priced) = (text(0)?, text(1)?, text(6)?);
+    let image_model = priced.split_once('\t').map(|(_, image)| Arc::from(image));
+    let priced_as = priced.split_once('\t').map_or_else(|| Arc::clone(&priced), |(name, _)| name.into());
     Ok(Attribution {
         project_name: names.project(&project),
         key_name: names.key(&key),
@@ -216,7 +230,8 @@ pub(crate) fn attribution_from(
         tags: Arc::new(tags_from(row.get_ref(first + 3)?.as_str()?)?),
         endpoint: text(4)?.to_string().into(),
         model: text(5)?,
-        priced_as: some(text(6)?),
+        priced_as: some(priced_as),
+        image_model,
     })
 }
 

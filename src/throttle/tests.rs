@@ -37,7 +37,7 @@ fn each_rate_of_tokens_gets_back_its_own_part() {
         rate("out", Unit::OutputTokens, 800),
     ];
     let throttle = Throttle::new(&limits, &Throttle::default());
-    let take = |take| throttle.take(&key("a"), take, NOW);
+    let take = |take| throttle.take_tokens(&key("a"), take, NOW);
     let mut paced = take(tokens(300, 600)).unwrap();
     assert_eq!(
         paced.left,
@@ -54,9 +54,9 @@ fn a_request_that_one_rate_refuses_takes_nothing_of_the_others() {
     let limits = [rate("all", Unit::Tokens, 1_000), rate("out", Unit::OutputTokens, 100)];
     let throttle = Throttle::new(&limits, &Throttle::default());
     for _ in 0..10 {
-        assert_eq!(&*throttle.take(&key("a"), tokens(0, 101), NOW).unwrap_err().limit.name, "out");
+        assert_eq!(&*throttle.take_tokens(&key("a"), tokens(0, 101), NOW).unwrap_err().limit.name, "out");
     }
-    assert!(throttle.take(&key("a"), tokens(900, 100), NOW).is_ok());
+    assert!(throttle.take_tokens(&key("a"), tokens(900, 100), NOW).is_ok());
 }
 
 #[test]
@@ -69,33 +69,33 @@ fn what_can_never_pass_is_known_beforehand_and_refused_without_a_time() {
     let throttle = Throttle::new(&limits, &Throttle::default());
     assert_eq!(throttle.largest(&key("a")), Largest { tokens: Some(700), ..Largest::default() });
     assert_eq!(throttle.largest(&key("b")).output_tokens, Some(2));
-    assert!(throttle.take(&key("a"), tokens(700, 0), NOW).is_ok());
-    let refused = throttle.take(&key("c"), tokens(701, 0), NOW).unwrap_err();
+    assert!(throttle.take_tokens(&key("a"), tokens(700, 0), NOW).is_ok());
+    let refused = throttle.take_tokens(&key("c"), tokens(701, 0), NOW).unwrap_err();
     assert_eq!((&*refused.limit.name, refused.requested, refused.retry_after), ("tight", 701, None));
 }
 
 #[test]
 fn another_cap_forgets_nothing_that_was_taken() {
     let before = Throttle::new(&[rate("tpm", Unit::Tokens, 1_000)], &Throttle::default());
-    let mut paced = before.take(&key("a"), tokens(900, 0), NOW).unwrap();
+    let mut paced = before.take_tokens(&key("a"), tokens(900, 0), NOW).unwrap();
     let after = Throttle::new(&[rate("renamed", Unit::Tokens, 1_200)], &before);
-    assert_eq!(after.take(&key("a"), tokens(301, 0), NOW).unwrap_err().left.remaining, 300);
+    assert_eq!(after.take_tokens(&key("a"), tokens(301, 0), NOW).unwrap_err().left.remaining, 300);
     paced.receipt.end(tokens(100, 0), NOW);
-    assert!(after.take(&key("a"), tokens(1_100, 0), NOW).is_ok());
+    assert!(after.take_tokens(&key("a"), tokens(1_100, 0), NOW).is_ok());
 }
 
 #[test]
 fn buckets_of_keys_that_are_gone_are_swept_out() {
     let throttle = Throttle::new(&[rate("tpm", Unit::Tokens, 1_000)], &Throttle::default());
     let Buckets::Tokens(buckets) = &throttle.rates[0].buckets else { panic!("a rate of tokens") };
-    let mut open = throttle.take(&key("open"), tokens(500, 0), NOW).unwrap();
+    let mut open = throttle.take_tokens(&key("open"), tokens(500, 0), NOW).unwrap();
     for number in 1..BUCKETS_SWEPT_AT {
-        drop(throttle.take(&key(&number.to_string()), tokens(1, 0), NOW));
+        drop(throttle.take_tokens(&key(&number.to_string()), tokens(1, 0), NOW));
     }
     let later = NOW + Duration::from_secs(60);
-    drop(throttle.take(&key("next"), tokens(1, 0), later));
+    drop(throttle.take_tokens(&key("next"), tokens(1, 0), later));
     assert_eq!(buckets.by_subject.len(), 2, "one is still to give back to, one has just been made");
     open.receipt.end(tokens(0, 0), later);
-    drop(throttle.take(&key("free"), Take::default(), later));
+    drop(throttle.take_tokens(&key("free"), Take::default(), later));
     assert_eq!(buckets.by_subject.len(), 2, "what takes nothing needs no bucket");
 }

@@ -31,6 +31,7 @@ mod hostile_http2;
 mod limits;
 mod lists;
 mod metering;
+mod models;
 mod network;
 mod objects;
 mod openapi;

@@ -359,3 +359,29 @@ fn the_address_itself_says_what_this_is() {
         assert_eq!((head.status, head.body.len()), (StatusCode::OK, 0));
     });
 }
+
+#[test]
+fn a_flood_of_unknown_ids_is_paced_before_anything_is_looked_up() {
+    run(async {
+        let rate = "[[limit]]\nname = \"rpm\"\nper = \"key\"\nunit = \"requests\"\nwindow = \"minute\"\nhard = 5\n\
+                    [[limit]]\nname = \"tpm\"\nper = \"key\"\nunit = \"tokens\"\nwindow = \"minute\"\nhard = 100000\n";
+        let two = Two::with(rate).await;
+        for number in 0..5 {
+            let refused =
+                two.respond(&two.a, json!({ "previous_response_id": format!("resp_{number}") })).await;
+            assert_eq!(refused.status, StatusCode::NOT_FOUND, "{refused:?}");
+            assert!(refused.json()["error"]["message"].as_str().unwrap().contains(&format!("resp_{number}")));
+        }
+        let refused = two.respond(&two.a, json!({ "previous_response_id": "resp_5" })).await;
+        assert_eq!(
+            (refused.status, refused.code().as_str()),
+            (StatusCode::TOO_MANY_REQUESTS, "rate_limit_exceeded")
+        );
+        assert!(refused.json()["error"]["message"].as_str().unwrap().contains("\"rpm\""), "{refused:?}");
+        // Neither the other key nor the tokens of this one have paid for it.
+        let answer = two.respond(&two.b, json!({})).await;
+        assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+        assert_eq!(answer.header("x-ratelimit-remaining-requests"), "4");
+        assert!(!answer.header("x-ratelimit-remaining-tokens").is_empty(), "{answer:?}");
+    });
+}

@@ -158,7 +158,7 @@ impl Tool<'_> {
             Some(_) => ImageQuality::Other,
         };
         ImageTool {
-            model: self.model.string().map(String::from),
+            model: self.model.string().filter(|model| !model.trim().is_empty()).map(String::from),
             quality,
             pixels: self.size.string().as_deref().and_then(pixels),
             partial_images: self.partial_images.value().and_then(|n| n.parse().ok()).unwrap_or(0),

@@ -32,6 +32,7 @@ fn entry(id: u64, admitted_ms: i64) -> Entry {
         endpoint: "/chat/completions".into(),
         model: "gpt-4o".into(),
         priced_as: None,
+        image_model: None,
     };
     Entry {
         id,

@@ -1,0 +1,137 @@
+//! Which models a request runs beside the one it names, and whether its key and its
+//! limits let it.
+//!
+//! A stored prompt may name the model in the request's place, and may carry an image
+//! generation tool; a tool may leave its model to upstream. Such a model is known by a
+//! pattern. Rules that restrict reach all that fits it, and where a rule needs the one
+//! model, the request is refused.
+
+use std::sync::Arc;
+
+use crate::domain::demand::{ContainerDemand, ImageQuality, ImageTool, WebSearch};
+use crate::domain::tokens::ContainerMemory;
+use crate::domain::{Demand, model};
+use crate::guard::Standing;
+use crate::ledger::Headroom;
+use crate::pricing::sheet::Price;
+use crate::proxy::auth::Caller;
+use crate::proxy::refuse::Refusal;
+use crate::proxy::{Proxy, Rules, bounded};
+
+/// The image tool's model if a request names none: the dearest of those that are
+/// still served (`gpt-image-1` was shut down on 2026-10-23).
+const IMAGE_MODEL: &str = "gpt-image-1.5";
+
+const STORED_PROMPT: &str = "A stored prompt may carry tools, files and a model that only upstream knows, so it can't be used under a hard limit; send its content instead, or have the operator set guard.stored_prompts = \"allow\".";
+const NO_MODEL: &str = "Only upstream knows the model of this stored prompt, and the models or limits of this key depend on it. Name a model in the request.";
+const NO_IMAGE_MODEL: &str = "Only upstream knows which model the image_generation tool would run, and a limit counts each model by itself. Name the image_generation tool's model in the request.";
+const PROMPT_DRAWS: &str = "A stored prompt may carry an image_generation tool whose model only upstream knows, and a limit counts each model by itself. Send the prompt's content instead.";
+
+/// The prices of the model and of the image tool's model.
+pub(super) type Prices = (Option<Arc<Price>>, Option<Arc<Price>>);
+
+/// The model that a request asks for, as rules know it.
+pub(super) fn asked(demand: &Demand) -> &str {
+    if demand.model.is_empty() && demand.stored_prompt { model::ANY } else { &demand.model }
+}
+
+/// The model of its image tool, as rules know it; `None` if it offers none.
+pub(super) fn of_images(demand: &Demand) -> Option<&str> {
+    let tool = demand.tools.image.as_ref()?;
+    let named = tool.model.as_deref().filter(|_| !demand.stored_prompt);
+    Some(named.unwrap_or(model::ANY_IMAGE))
+}
+
+/// Takes a stored prompt as if it carried every tool there is.
+pub(super) fn fill_stored_prompt(demand: &mut Demand) {
+    if !demand.stored_prompt {
+        return;
+    }
+    let tools = &mut demand.tools;
+    tools.web_search = Some(WebSearch::Preview);
+    tools.file_search = true;
+    tools.containers.push(ContainerDemand::Made(ContainerMemory::G64));
+    tools.image.get_or_insert_with(|| ImageTool { quality: ImageQuality::Other, ..ImageTool::default() });
+    tools.loops = true;
+}
+
+/// Refuses what only upstream knows where a cap depends on it: stored prompts unless
+/// they are allowed, and models that are not named.
+pub(super) fn refuse_unknown(rules: &Rules, demand: &Demand, standing: &Standing) -> Result<(), Refusal> {
+    let (is_capped, by_model) = (standing.is_capped(), standing.left.by_model);
+    let no = |message: &str, param| Err(Refusal::FieldNotAllowed(message.to_owned(), Some(param)));
+    if demand.stored_prompt && is_capped && !rules.admit.stored_prompts {
+        return no(STORED_PROMPT, "prompt");
+    }
+    if asked(demand) == model::ANY && (is_capped || by_model) {
+        return no(NO_MODEL, "model");
+    }
+    match of_images(demand) {
+        Some(model::ANY_IMAGE) if by_model => {
+            if demand.stored_prompt {
+                no(PROMPT_DRAWS, "prompt")
+            } else {
+                no(NO_IMAGE_MODEL, "tools")
+            }
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The prices of a request's models. Under a dollar cap both must be known. Where
+/// limits only show what is spent, a model without a price is the dearest one, so
+/// that no alert is missed.
+pub(super) fn prices(
+    rules: &Rules,
+    demand: &Demand,
+    priced: Option<Arc<Price>>,
+    left: Headroom,
+    now_s: i64,
+) -> Result<Prices, Refusal> {
+    let known = |priced: Option<Arc<Price>>, model: &str| match priced {
+        None if left.cost.is_some() => Err(Refusal::NotPriced(bounded(model))),
+        None if left.shows_cost => Ok(Some(rules.sheet.dearest(now_s))),
+        found => Ok(found),
+    };
+    let price = known(priced, &demand.model)?;
+    let image_model = match of_images(demand) {
+        None => return Ok((price, None)),
+        Some(model::ANY_IMAGE) => IMAGE_MODEL,
+        Some(named) => named,
+    };
+    let image_price = rules.sheet.price_of(image_model, now_s, rules.unknown_model);
+    Ok((price, known(image_price, image_model)?))
+}
+
+impl Proxy {
+    /// Refuses a model that the key or its project may not use, the image tool's too.
+    pub(super) fn check_models(
+        &self,
+        caller: &Caller,
+        demand: &Demand,
+        priced: Option<&Price>,
+    ) -> Result<(), Refusal> {
+        let asked = asked(demand);
+        if !self.allows(caller, asked, priced.map(|price| &*price.id)) {
+            return Err(if asked == model::ANY {
+                Refusal::FieldNotAllowed(NO_MODEL.to_owned(), Some("model"))
+            } else {
+                Refusal::ModelNotAllowed(bounded(asked))
+            });
+        }
+        let Some(image) = of_images(demand) else { return Ok(()) };
+        if image != model::ANY_IMAGE {
+            let is_allowed = self.allows(caller, image, None);
+            return if is_allowed { Ok(()) } else { Err(Refusal::ModelNotAllowed(bounded(image))) };
+        }
+        if !self.allows(caller, IMAGE_MODEL, None) {
+            return Err(Refusal::ModelNotAllowed(IMAGE_MODEL.to_owned()));
+        }
+        let denied = self.guard.ring().denied(&caller.key.project, image);
+        denied.map_or(Ok(()), |rule| Err(Refusal::ModelNotAllowed(bounded(&rule))))
+    }
+
+    fn allows(&self, caller: &Caller, model: &str, priced_as: Option<&str>) -> bool {
+        caller.key.allows(model) && self.guard.ring().allows(&caller.key.project, model, priced_as)
+    }
+}
