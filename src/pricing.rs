@@ -14,3 +14,4 @@ mod price;
 pub mod rates;
 mod raw;
 pub mod sheet;
+pub mod turns;

@@ -221,13 +221,7 @@ impl Proxy {
         visit.admitted();
         let outgoing = outgoing(rules, head, prepared.body, &caller, Content::Json);
         let pass_through = caller.key.pass_through;
-        let manner = Manner {
-            drain: rules.drain,
-            idle: rules.answer_idle,
-            cut_at_tokens: None,
-            hosted_calls_max: None,
-            tracker: self.tracker.clone(),
-        };
+        let manner = Manner { drain: rules.drain, idle: rules.answer_idle, tracker: self.tracker.clone() };
         let gone = Arc::new(AtomicBool::new(false));
         let (shard, left) = (Arc::clone(self), Arc::clone(&gone));
         let exchange = async move {

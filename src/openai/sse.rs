@@ -6,6 +6,7 @@
 //! client gets byte for byte what it would have got. Ordinary events are not
 //! parsed, only searched.
 
+mod brought;
 mod chunk;
 mod events;
 mod hide;
@@ -14,6 +15,7 @@ mod text;
 
 use bytes::{Bytes, BytesMut};
 
+pub use self::brought::Brought;
 use self::chunk::UsageMember;
 use self::events::{Boundary, Event};
 
@@ -108,6 +110,16 @@ impl Tap {
     /// Calls of hosted tools that have started so far.
     pub fn hosted_calls(&self) -> u64 {
         self.observer.hosted_calls()
+    }
+
+    /// Keeps what hosted tools bring from now on, to be taken by [`Tap::brought`].
+    pub fn watch_context(&mut self) {
+        self.observer.watch_context();
+    }
+
+    /// What hosted tools have brought since it was asked last.
+    pub fn brought(&mut self) -> Vec<Brought> {
+        self.observer.brought()
     }
 
     /// Whether any output of the model came.

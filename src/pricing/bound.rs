@@ -120,6 +120,11 @@ pub fn window(price: &Price) -> u64 {
     price.max_input_tokens.unwrap_or(INPUT_MAX)
 }
 
+/// The most input tokens of all turns together, by the bound.
+pub fn input_tokens(price: &Price, demand: &Demand, inputs: BoundInputs) -> u64 {
+    input(price, demand, inputs).tokens
+}
+
 /// The most input tokens of one turn, by the bound.
 pub fn largest_prompt(price: &Price, demand: &Demand, inputs: BoundInputs) -> u64 {
     input(price, demand, inputs).largest_prompt
@@ -197,11 +202,7 @@ fn turns(demand: &Demand, inputs: BoundInputs) -> Turns {
 fn input(price: &Price, demand: &Demand, inputs: BoundInputs) -> Input {
     let window = window(price);
     let turns = turns(demand, inputs);
-    // Whichever is smaller: both are upper bounds.
-    let first = [inputs.prompt_tokens, seen_tokens(price, demand, inputs)].into_iter().flatten().min();
-    // Upstream asks the MCP servers for their tools only when the request runs.
-    let listed = demand.tools.mcp_servers.saturating_mul(inputs.tool_context_max);
-    let first = first.map(|first| first.saturating_add(listed));
+    let first = first_turn(price, demand, inputs);
     let Some(first) = first.filter(|_| !(inputs.tools_bound == ToolsBound::Strict && turns.calls > 0)) else {
         return Input { tokens: window.saturating_mul(turns.prompts), largest_prompt: window };
     };
@@ -222,6 +223,15 @@ fn input(price: &Price, demand: &Demand, inputs: BoundInputs) -> Input {
         None => first,
     };
     Input { tokens, largest_prompt: tokens }
+}
+
+/// The most input tokens of the first turn; `None` if only upstream can tell.
+pub fn first_turn(price: &Price, demand: &Demand, inputs: BoundInputs) -> Option<u64> {
+    // Whichever is smaller: both are upper bounds.
+    let first = [inputs.prompt_tokens, seen_tokens(price, demand, inputs)].into_iter().flatten().min();
+    // Upstream asks the MCP servers for their tools only when the request runs.
+    let listed = demand.tools.mcp_servers.saturating_mul(inputs.tool_context_max);
+    first.map(|first| first.saturating_add(listed))
 }
 
 fn is_embedding(price: &Price, demand: &Demand) -> bool {

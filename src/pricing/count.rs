@@ -95,7 +95,6 @@ pub fn parts<'a>(body: &'a str, media: &'a [Range<usize>]) -> impl Iterator<Item
 /// An upper bound of the tokens of a JSON string; `None` if it is more than
 /// `limit`.
 fn string_upper(tokenizer: &Tokenizer, string: &str, limit: u64) -> Option<u64> {
-    let within = |tokens: u64| (tokens <= limit).then_some(tokens);
     let bytes = u64::try_from(string.len()).unwrap_or(u64::MAX);
     if bytes <= 2 {
         return Some(0);
@@ -104,13 +103,22 @@ fn string_upper(tokenizer: &Tokenizer, string: &str, limit: u64) -> Option<u64> 
     let plain = plain.and_then(|string| string.strip_prefix('"')?.strip_suffix('"')).map(Cow::Borrowed);
     let Some(text) = plain.or_else(|| serde_json::from_str(string).ok().map(Cow::Owned)) else {
         // What can't be decoded is counted by its bytes.
-        return within(bytes);
+        return (bytes <= limit).then_some(bytes);
     };
+    pieces(tokenizer, &text, limit)
+}
+
+/// An upper bound of the tokens of a text; `None` if it is more than `limit`.
+pub fn text_within(encoding: Encoding, text: &str, limit: u64) -> Option<u64> {
+    pieces(tokenizer(encoding), text, limit)
+}
+
+fn pieces(tokenizer: &Tokenizer, text: &str, limit: u64) -> Option<u64> {
     let least = u64::try_from(text.len() / TOKEN_BYTES_MAX).unwrap_or(u64::MAX);
     if least > limit {
         return None;
     }
-    let (mut tokens, mut rest) = (0_u64, &*text);
+    let (mut tokens, mut rest) = (0_u64, text);
     while !rest.is_empty() {
         let (piece, after) = rest.split_at(rest.floor_char_boundary(PIECE_BYTES));
         rest = after;
@@ -118,7 +126,9 @@ fn string_upper(tokenizer: &Tokenizer, string: &str, limit: u64) -> Option<u64> 
         if !rest.is_empty() {
             tokens = tokens.saturating_add(TOKENS_PER_CUT);
         }
-        within(tokens)?;
+        if tokens > limit {
+            return None;
+        }
     }
     Some(tokens)
 }

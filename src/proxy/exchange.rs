@@ -22,7 +22,7 @@ use crate::proxy::body::{self, Answer, Bounds};
 use crate::proxy::headers;
 use crate::proxy::record::Recording;
 use crate::proxy::refuse::Refusal;
-use crate::proxy::tap::{Manner, Tap};
+use crate::proxy::tap::{Cuts, Manner, Tap};
 use crate::proxy::visit::Visit;
 use crate::upstream::{AnswerBody, SendError, SendErrorKind, Upstream};
 
@@ -56,10 +56,8 @@ pub struct Metering {
     pub bill: Bill,
     /// Whether usage was asked for that the client did not ask for.
     pub hide_usage: bool,
-    /// Output tokens at which a stream without a bound is cut.
-    pub cut_at_tokens: Option<u64>,
-    /// Calls of hosted tools beyond which a stream is cut.
-    pub hosted_calls_max: Option<u64>,
+    /// Where a stream is cut.
+    pub cuts: Cuts,
     /// Headers to put on the answer.
     pub extra: HeaderMap,
     /// What is recorded of what the answer makes at upstream.
@@ -106,8 +104,7 @@ pub async fn metered(
     mut visit: Visit,
     gone: &AtomicBool,
 ) -> Result<Response<Answer>, (Refusal, Visit)> {
-    let Metering { mut reservation, bill, hide_usage, cut_at_tokens, hosted_calls_max, extra, recording } =
-        *metering;
+    let Metering { mut reservation, bill, hide_usage, cuts, extra, recording } = *metering;
     reservation.mark_sent();
     let answer = match send(upstream, outgoing, &mut visit).await {
         Ok(answer) => answer,
@@ -145,8 +142,8 @@ pub async fn metered(
         let sse = sse::Tap::new(bill.endpoint, hide, EVENT_BYTES_MAX);
         head.headers.remove(header::CONTENT_LENGTH);
         let (clock, metrics) = (Arc::clone(guard.clock()), Arc::clone(guard.metrics()));
-        let manner = Manner { cut_at_tokens, hosted_calls_max, ..manner };
-        let tap = Tap::new(body, sse, reservation, bill, exchange, visit, clock, metrics, manner, recording);
+        let tap =
+            Tap::new(body, sse, reservation, bill, exchange, visit, clock, metrics, manner, cuts, recording);
         return Ok(Response::from_parts(head, Answer::Tapped(Box::new(tap))));
     }
     let whole = whole(body, reservation, bill, exchange, manner.idle, gone).await;

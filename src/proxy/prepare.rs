@@ -8,13 +8,14 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::domain::demand::{ContainerDemand, ToolDemand, WebSearch};
 use crate::domain::{Demand, ObjectKind, ObjectReference};
-use crate::guard::{Paced, Reservation};
+use crate::guard::{Paced, Reservation, Standing};
 use crate::ledger::entry::Attribution;
 use crate::openai::endpoint::Metered;
 use crate::openai::request::{self, Edit, Invalid, InvalidKind};
-use crate::pricing::bound::largest_prompt;
+use crate::pricing::bound::{BoundInputs, largest_prompt};
 use crate::pricing::plan::Written;
 use crate::pricing::sheet::Price;
+use crate::pricing::turns::Turns;
 use crate::proxy::admit::{Admitted, Candidate, admit};
 use crate::proxy::auth::Caller;
 use crate::proxy::bill::{self, Bill};
@@ -25,6 +26,7 @@ use crate::proxy::models::{self, Prices};
 use crate::proxy::pace::pace;
 use crate::proxy::record::Recording;
 use crate::proxy::refuse::{Levers, Named, Refusal};
+use crate::proxy::tap::Cuts;
 use crate::proxy::{Proxy, Rules, aside, rate_headers};
 
 /// The output tokens for each choice that the guard wrote into the request.
@@ -92,12 +94,8 @@ impl Proxy {
         let clamped_output = output_max.filter(|_| output_max != written.output_max);
         let mut reservation = admitted.reservation;
         let recording = self.record((endpoint, demand, conversation_tokens), caller, &reservation).await?;
-        // Where nobody knows how long an answer may be, the bound may not be kept.
-        let cuts = standing.left.cost.is_some()
-            && bounding.max_output_tokens.is_none()
-            && demand.output_max.is_none();
-        let cut_at_tokens = cuts.then(|| reservation.hold().bound.output_tokens);
-        let hosted_calls_max = (is_capped && demand.tools.loops).then_some(admitted.inputs.tool_calls);
+        let output_tokens = reservation.hold().bound.output_tokens;
+        let cuts = cuts(&standing, (&bounding, demand), admitted.inputs, output_tokens);
         let extra = extra_headers(&paced, [output_max, clamped_output, admitted.clamped_calls]);
         reservation.pace(paced);
         let bill = Bill {
@@ -110,8 +108,7 @@ impl Proxy {
         let edit = Edit { include_usage: parsed.wants_usage_injected(), output_max, tool_calls_max };
         let body = parsed.rewrite(&body, &edit).map_or(body, Bytes::from);
         let hide_usage = edit.include_usage;
-        let metering =
-            Metering { reservation, bill, hide_usage, cut_at_tokens, hosted_calls_max, extra, recording };
+        let metering = Metering { reservation, bill, hide_usage, cuts, extra, recording };
         Ok(Prepared { body, metering: Box::new(metering) })
     }
 
@@ -252,6 +249,23 @@ fn extra_headers(paced: &Paced, written: [Option<u64>; 3]) -> HeaderMap {
     let named = [OUTPUT_BOUND, CLAMPED_OUTPUT, CLAMPED_CALLS].into_iter().zip(written);
     headers.extend(named.filter_map(|(name, value)| Some((name, HeaderValue::from(value?)))));
     headers
+}
+
+/// Where a stream is cut, as its hold allows no more.
+fn cuts(
+    standing: &Standing,
+    (price, demand): (&Price, &Demand),
+    inputs: BoundInputs,
+    output_tokens: u64,
+) -> Cuts {
+    // Where nobody knows how long an answer may be, the bound may not be kept.
+    let is_open = price.max_output_tokens.is_none() && demand.output_max.is_none();
+    let hosted = standing.is_capped() && demand.tools.loops;
+    Cuts {
+        output_tokens: (standing.left.cost.is_some() && is_open).then_some(output_tokens),
+        hosted_calls: hosted.then_some(inputs.tool_calls),
+        turns: Turns::of(price, demand, inputs).filter(|_| hosted),
+    }
 }
 
 fn reads_more(demand: &Demand) -> bool {

@@ -23,7 +23,9 @@ use crate::guard::Reservation;
 use crate::metrics::Metrics;
 use crate::openai::endpoint::Metered;
 use crate::openai::refusal::{ErrorBody, stream_cut_chat, stream_cut_responses};
-use crate::openai::sse;
+use crate::openai::sse::{self, Brought};
+use crate::pricing::count::{self, Encoding};
+use crate::pricing::turns::Turns;
 use crate::proxy::bill::{Bill, Exchange};
 use crate::proxy::body::AnswerError;
 use crate::proxy::record::{Recorded, Recording};
@@ -40,13 +42,19 @@ pub struct Manner {
     pub drain: Option<Duration>,
     /// The longest silence of a stream.
     pub idle: Duration,
-    /// Output tokens at which the stream is cut; only for models without a
-    /// bound of their own.
-    pub cut_at_tokens: Option<u64>,
-    /// Calls of hosted tools beyond which the stream is cut.
-    pub hosted_calls_max: Option<u64>,
     /// Where reading on is run.
     pub tracker: TaskTracker,
+}
+
+/// Where a stream is cut, because its hold ends there.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Cuts {
+    /// Output tokens; only for models without a bound of their own.
+    pub output_tokens: Option<u64>,
+    /// Calls of hosted tools.
+    pub hosted_calls: Option<u64>,
+    /// What the turns between those calls read.
+    pub turns: Option<Turns>,
 }
 
 /// An answer's event stream on its way through.
@@ -83,6 +91,7 @@ struct State {
     /// Until the hold has ended.
     account: Option<Account>,
     recording: Option<Box<Recording>>,
+    cuts: Cuts,
 }
 
 /// What ends with the hold.
@@ -116,7 +125,7 @@ impl Tap {
     #[expect(clippy::too_many_arguments, reason = "each is one thing that ends with the stream")]
     pub fn new(
         upstream: AnswerBody,
-        sse: sse::Tap,
+        mut sse: sse::Tap,
         reservation: Reservation,
         bill: Bill,
         exchange: Exchange,
@@ -124,11 +133,15 @@ impl Tap {
         clock: Arc<Clock>,
         metrics: Arc<Metrics>,
         manner: Manner,
+        cuts: Cuts,
         recording: Option<Box<Recording>>,
     ) -> Self {
+        if cuts.turns.is_some() {
+            sse.watch_context();
+        }
         let open = Open::new(metrics);
         let account = Some(Account { reservation, bill, exchange, visit });
-        let state = State { upstream, sse, open, next_look: LOOK_EVERY_BYTES, account, recording };
+        let state = State { upstream, sse, open, next_look: LOOK_EVERY_BYTES, account, recording, cuts };
         let idle = Box::pin(tokio::time::sleep(manner.idle));
         Self { state: Some(state), idle, last_frame: clock.running(), clock, manner, held_back: None }
     }
@@ -149,7 +162,7 @@ impl Tap {
                     let recorded = state.records();
                     if state.sse.is_accountable() {
                         state.settle();
-                    } else if let Some(cut) = state.outgrows(&self.manner) {
+                    } else if let Some(cut) = state.outgrows() {
                         return Poll::Ready(self.cut(&out, cut));
                     }
                     if let Some(recorded) = recorded {
@@ -235,6 +248,7 @@ impl Tap {
 enum Cut {
     Tokens,
     HostedCalls,
+    Context,
 }
 
 impl Cut {
@@ -243,6 +257,10 @@ impl Cut {
             Self::Tokens => "The answer reached the amount that was reserved for it, so it was cut off here.",
             Self::HostedCalls => {
                 "The answer called hosted tools more often than was reserved for, so it was cut off here."
+            }
+            Self::Context => {
+                "Hosted tools brought more into the context than was reserved for, so the answer was cut off here. \
+                 Ask for fewer tool calls, or have the operator raise guard.tool_context_max."
             }
         }
     }
@@ -263,12 +281,19 @@ impl State {
         self.recording.as_mut()?.heard(sse.is_done(), || sse.answer())
     }
 
-    fn outgrows(&mut self, manner: &Manner) -> Option<Cut> {
+    fn outgrows(&mut self) -> Option<Cut> {
         let account = self.account.as_ref()?;
-        if manner.hosted_calls_max.is_some_and(|most| self.sse.hosted_calls() > most) {
+        if self.cuts.hosted_calls.is_some_and(|most| self.sse.hosted_calls() > most) {
             return Some(Cut::HostedCalls);
         }
-        let most = manner.cut_at_tokens?;
+        let encoding = account.bill.encoding.unwrap_or(Encoding::O200k);
+        if let Some(turns) = &mut self.cuts.turns {
+            note_brought(turns, self.sse.brought(), encoding);
+            if turns.are_outgrown() {
+                return Some(Cut::Context);
+            }
+        }
+        let most = self.cuts.output_tokens?;
         if self.sse.transcript_bytes() < self.next_look {
             return None;
         }
@@ -296,13 +321,13 @@ impl State {
     }
 
     /// Reads on to the end for the exact usage, the client being gone.
-    async fn drain(mut self, most: Duration, manner: Manner) {
+    async fn drain(mut self, most: Duration) {
         let reading = async {
             while let Some(Ok(frame)) = self.upstream.frame().await {
                 if let Ok(part) = frame.into_data() {
                     let _ = self.sse.feed(part);
                 }
-                if self.sse.is_accountable() || self.outgrows(&manner).is_some() {
+                if self.sse.is_accountable() || self.outgrows().is_some() {
                     return;
                 }
             }
@@ -311,6 +336,19 @@ impl State {
         // At the bound, what has passed until then is counted.
         let _ = tokio::time::timeout(most, reading).await;
         self.settle();
+    }
+}
+
+/// Counts what hosted tools have brought into the context.
+fn note_brought(turns: &mut Turns, brought: Vec<Brought>, encoding: Encoding) {
+    let most = turns.countable();
+    let tokens = |text: &str| count::text_within(encoding, text, most).unwrap_or(u64::MAX);
+    for brought in brought {
+        match brought {
+            Brought::ByCall(shown) => turns.call(shown.as_deref().map(tokens)),
+            Brought::ByOutput(text) => turns.add(tokens(&text)),
+            Brought::ByList(text) => turns.list(tokens(&text)),
+        }
     }
 }
 
@@ -325,7 +363,7 @@ impl Drop for Tap {
         account.exchange.disconnected = true;
         match (self.manner.drain, tokio::runtime::Handle::try_current()) {
             (Some(most), Ok(runtime)) => {
-                self.manner.tracker.spawn_on(state.drain(most, self.manner.clone()), &runtime);
+                self.manner.tracker.spawn_on(state.drain(most), &runtime);
             }
             _ => state.settle(),
         }

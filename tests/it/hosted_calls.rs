@@ -180,3 +180,85 @@ fn a_stream_with_more_hosted_calls_than_were_reserved_is_cut_and_charged() {
         }
     });
 }
+
+fn words(count: usize) -> String {
+    "word ".repeat(count)
+}
+
+fn logs(id: &str, count: usize) -> String {
+    let outputs = json!([{ "type": "logs", "logs": words(count) }]);
+    let mut call =
+        json!({ "type": "code_interpreter_call", "id": id, "container_id": "cntr_1", "code": "run()" });
+    call["outputs"] = outputs;
+    done(call)
+}
+
+fn shelled(count: usize) -> String {
+    let output =
+        json!([{ "stdout": words(count), "stderr": "", "outcome": { "type": "exit", "exit_code": 0 } }]);
+    let call = json!({ "type": "shell_call", "id": "sh_1", "action": { "commands": ["cat"] } });
+    let answer = json!({ "type": "shell_call_output", "id": "sho_1", "output": output });
+    format!("{}{}", done(call), done(answer))
+}
+
+fn called(count: usize) -> String {
+    let mut call = json!({ "type": "mcp_call", "id": "mcp_1", "name": "read", "arguments": "{}" });
+    call["output"] = json!(words(count));
+    done(call)
+}
+
+fn listed(count: usize) -> String {
+    let tools = json!([{ "name": "read", "description": words(count), "input_schema": {} }]);
+    done(json!({ "type": "mcp_list_tools", "id": "mcpl_1", "server_label": "s", "tools": tools }))
+}
+
+fn searched(count: usize) -> String {
+    let results = json!([{ "file_id": "file_1", "text": words(count) }]);
+    done(json!({ "type": "file_search_call", "id": "fs_1", "queries": ["x"], "results": results }))
+}
+
+#[test]
+fn a_stream_whose_context_grows_beyond_its_hold_is_cut_before_the_next_turn() {
+    run(async {
+        // Two calls are paid for, each with 1,000 tokens: 3,000 beyond the first turn's, read again by each.
+        let config = "[guard]\ntool_context_max = 1000\n[endpoints]\nshared_objects = true\n\
+                      [[limit]]\nname = \"m\"\nwindow = \"month\"\nhard = 100\n";
+        let code = json!([{ "type": "code_interpreter", "container": { "type": "auto" } }]);
+        let shell = json!([{ "type": "shell", "environment": { "type": "container_auto" } }]);
+        let server = json!([{ "type": "mcp", "server_label": "s", "server_url": "https://mcp.example" }]);
+        let files = json!([{ "type": "file_search", "vector_store_ids": ["vs_1"] }]);
+        let both = |first, second| format!("{}{}", logs("ci_1", first), logs("ci_2", second));
+        for (name, tools, events, is_cut) in [
+            ("as much as was held", &code, both(900, 900), false),
+            ("bytes are not tokens", &code, both(990, 990), false),
+            ("a large output after a small one", &code, both(100, 2_600), false),
+            ("the last turn alone", &code, both(900, 2_600), true),
+            ("one large output", &code, logs("ci_1", 6_000), true),
+            ("the same output twice", &code, logs("ci_1", 990).repeat(9), false),
+            ("a shell's output", &shell, shelled(6_000), true),
+            ("an MCP call's output", &server, called(9_000), true),
+            ("an MCP server's list", &server, listed(9_000), true),
+            ("a short list", &server, listed(900), false),
+            ("files that were found", &files, searched(6_000), true),
+        ] {
+            let mut asked = asks(tools.clone());
+            asked["max_tool_calls"] = json!(2);
+            let script = if is_cut {
+                // The stream goes on, so that only the guard can have ended it.
+                crate::bad_upstream::says_and_stays(format!("{SSE}{events}"))
+            } else {
+                says(format!("{SSE}{events}{}", completed(json!({}))))
+            };
+            let (house, _) = before(script, config).await;
+            let answer = house.post("/v1/responses", &[], &asked).await;
+            let text = String::from_utf8_lossy(&answer.body).into_owned();
+            let last = text.trim_end().rsplit("\n\n").next().unwrap();
+            assert_eq!(last.starts_with("event: error\ndata: {\"type\":\"error\""), is_cut, "{name}: {last}");
+            assert_eq!(last.contains("brought more"), is_cut, "{name}: {last}");
+            house.settled().await;
+            let entry = &house.entries().await[0];
+            let (basis, is_held) = (&entry["basis"], entry["cost_usd"] == entry["held_usd"]);
+            assert_eq!((basis == "assumed", is_held), (is_cut, is_cut), "{name}: {entry}");
+        }
+    });
+}

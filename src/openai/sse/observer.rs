@@ -6,6 +6,7 @@
 use memchr::memchr;
 use serde::Deserialize;
 
+use super::brought::Brought;
 use super::chunk::{Members, UsageMember, Walk};
 use super::events::Event;
 use super::text::Transcript;
@@ -38,6 +39,8 @@ pub(super) struct Observer {
     introductions_left: u8,
     has_begun: bool,
     outcome: Outcome,
+    /// What hosted tools brought and nobody has taken; `None` if it is not kept.
+    brought: Option<Vec<Brought>>,
 }
 
 /// The usage reported so far.
@@ -77,7 +80,16 @@ impl Observer {
             introductions_left: INTRODUCTIONS_MAX,
             has_begun: false,
             outcome: Outcome::Open,
+            brought: None,
         }
+    }
+
+    pub(super) fn watch_context(&mut self) {
+        self.brought.get_or_insert_default();
+    }
+
+    pub(super) fn brought(&mut self) -> Vec<Brought> {
+        self.brought.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// What the stream has said about itself.
@@ -238,16 +250,26 @@ impl Observer {
         self.has_begun = true;
         match serde_json::from_slice::<Object<ResponseEvent<'_>>>(data) {
             Ok(Object(event)) => {
+                let call = event.item.0.call();
                 if source == Source::Done {
                     event.item.0.add_to(&mut self.named.made);
+                    if !call.is_some_and(|call| self.calls.has(call, source)) {
+                        self.keep_brought(data);
+                    }
                 }
-                if let Some(call) = event.item.0.call() {
+                if let Some(call) = call {
                     self.calls.add(call, source);
                 } else if source == Source::Done {
                     self.add_untold(data);
                 }
             }
             Err(_) => self.named.is_partly_unread = true,
+        }
+    }
+
+    fn keep_brought(&mut self, data: &[u8]) {
+        if let Some(kept) = &mut self.brought {
+            kept.extend(Brought::of(data));
         }
     }
 

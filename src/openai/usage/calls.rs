@@ -131,6 +131,12 @@ impl Calls {
         }
     }
 
+    /// Whether a source has reported a call before.
+    pub(in crate::openai) fn has(&self, call: Call, source: Source) -> bool {
+        let known = call.id.and_then(|id| self.known.get(&id));
+        known.is_some_and(|known| known.sources & source.bit() != 0)
+    }
+
     /// Calls that were started, billed or not.
     pub(in crate::openai) fn started(&self) -> u64 {
         let unnamed = |source| self.unnamed_of(|_, of, _| of == source);
