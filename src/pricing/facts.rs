@@ -160,8 +160,11 @@ mod tests {
             ("gpt-5.5", Detail::Auto, 12_000),
             ("gpt-5.4", Detail::High, 3_000),
             ("gpt-5.4", Detail::Auto, 12_000),
-            ("gpt-5.4-mini", Detail::Auto, 2_489),
+            ("gpt-5.4-mini", Detail::Auto, 4_050),
+            ("gpt-5.4-nano", Detail::Low, 6_150),
+            ("gpt-5-mini", Detail::Auto, 2_489),
             ("gpt-5-nano", Detail::Auto, 3_779),
+            ("o4-mini", Detail::Auto, 2_642),
             ("gpt-4.1-mini", Detail::High, 2_489),
             ("gpt-4o", Detail::High, 765),
             ("gpt-4o", Detail::Low, 85),
@@ -169,7 +172,10 @@ mod tests {
             ("o3", Detail::Auto, 765),
             ("gpt-4o-mini", Detail::High, 25_501),
             ("gpt-4o-mini", Detail::Low, 2_833),
-            ("gpt-5", Detail::Auto, 14_100),
+            ("gpt-5", Detail::Auto, 3_000),
+            ("gpt-5.1-codex-max", Detail::Auto, 3_000),
+            ("gpt-5.2-pro", Detail::High, 3_000),
+            ("gpt-5.3-codex", Detail::Auto, 3_000),
         ] {
             let rule = sheet.find(model, NOW_S).unwrap().image_rule;
             assert_eq!(

@@ -15,6 +15,13 @@ fn rule(model: &Model, detail: &str) -> Rule {
     let patches = |patches_max, hundredths| Rule::Patches { patches_max, hundredths };
     if name.starts_with("gpt-4o-mini") {
         Rule::Tiles { base: 2_833, tile: 5_667 }
+    } else if name.starts_with("gpt-5.4-nano") {
+        // 1,536 as published, 2,500 as users have measured it.
+        patches(Some(2_500), 246)
+    } else if name.starts_with("gpt-5.4-mini") {
+        patches(Some(2_500), 162)
+    } else if name.starts_with("gpt-5.2") || name.starts_with("gpt-5.3") {
+        patches(Some(1_536), 120)
     } else if name.contains("-nano") {
         patches(Some(1_536), 246)
     } else if name.contains("-mini") && !name.starts_with("o1") && !name.starts_with("o3") {
