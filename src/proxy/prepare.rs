@@ -11,7 +11,7 @@ use crate::domain::{Demand, ObjectKind, ObjectReference};
 use crate::guard::{Paced, Reservation, Standing};
 use crate::ledger::entry::Attribution;
 use crate::openai::endpoint::Metered;
-use crate::openai::request::{self, Edit, Invalid, InvalidKind};
+use crate::openai::request::{self, Edit, Invalid, InvalidKind, Request};
 use crate::pricing::bound::{BoundInputs, largest_prompt};
 use crate::pricing::plan::Written;
 use crate::pricing::sheet::Price;
@@ -51,8 +51,7 @@ impl Proxy {
         caller: &Caller,
     ) -> Result<Prepared, Refusal> {
         let now_s = self.guard.clock().now_s();
-        let parsed = aside::parsed(&body, move |body| request::parse(endpoint, body)).await;
-        let mut parsed = parsed.map_err(refuse_invalid)?;
+        let mut parsed = parse(endpoint, &body).await?;
         let demand = &mut parsed.demand;
         let priced = self.understand(rules, endpoint, demand, caller, now_s)?;
         let Wishes { max_cost, tags } = headers::wishes(&head.headers)?;
@@ -274,6 +273,11 @@ fn reads_more(demand: &Demand) -> bool {
         || demand.tools.web_search.is_some()
         || !demand.references.is_empty()
         || !demand.media.is_empty()
+}
+
+async fn parse(endpoint: Metered, body: &Bytes) -> Result<Request, Refusal> {
+    let parsed = aside::parsed(body, move |body| request::parse(endpoint, body)).await;
+    parsed.map_err(refuse_invalid)
 }
 
 fn refuse_invalid(invalid: Invalid) -> Refusal {
