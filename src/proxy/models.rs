@@ -27,6 +27,9 @@ const NO_MODEL: &str = "Only upstream knows the model of this stored prompt, and
 const NO_IMAGE_MODEL: &str = "Only upstream knows which model the image_generation tool would run, and a limit counts each model by itself. Name the image_generation tool's model in the request.";
 const PROMPT_DRAWS: &str = "A stored prompt may carry an image_generation tool whose model only upstream knows, and a limit counts each model by itself. Send the prompt's content instead.";
 
+const PROMPT_MAY_DRAW: &str = ", which an image_generation tool of the stored prompt may run";
+const TOOL_NAMES_NONE: &str = ", which the image_generation tool may run, as it names no model";
+
 /// The prices of the model and of the image tool's model.
 pub(super) type Prices = (Option<Arc<Price>>, Option<Arc<Price>>);
 
@@ -116,19 +119,20 @@ impl Proxy {
             return Err(if asked == model::ANY {
                 Refusal::FieldNotAllowed(NO_MODEL.to_owned(), Some("model"))
             } else {
-                Refusal::ModelNotAllowed(bounded(asked))
+                Refusal::ModelNotAllowed(bounded(asked), "")
             });
         }
         let Some(image) = of_images(demand) else { return Ok(()) };
         if image != model::ANY_IMAGE {
             let is_allowed = self.allows(caller, image, None);
-            return if is_allowed { Ok(()) } else { Err(Refusal::ModelNotAllowed(bounded(image))) };
+            return if is_allowed { Ok(()) } else { Err(Refusal::ModelNotAllowed(bounded(image), "")) };
         }
+        let why = if demand.stored_prompt { PROMPT_MAY_DRAW } else { TOOL_NAMES_NONE };
         if !self.allows(caller, IMAGE_MODEL, None) {
-            return Err(Refusal::ModelNotAllowed(IMAGE_MODEL.to_owned()));
+            return Err(Refusal::ModelNotAllowed(IMAGE_MODEL.to_owned(), why));
         }
         let denied = self.guard.ring().denied(&caller.key.project, image);
-        denied.map_or(Ok(()), |rule| Err(Refusal::ModelNotAllowed(bounded(&rule))))
+        denied.map_or(Ok(()), |rule| Err(Refusal::ModelNotAllowed(bounded(&rule), why)))
     }
 
     fn allows(&self, caller: &Caller, model: &str, priced_as: Option<&str>) -> bool {

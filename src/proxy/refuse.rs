@@ -80,8 +80,8 @@ pub enum Refusal {
     Edge(Edge),
     /// A field asks for what can't be metered.
     FieldNotAllowed(String, Option<&'static str>),
-    /// The key may not use the model.
-    ModelNotAllowed(String),
+    /// The key may not use the model; and how the request comes to it, if it does not name it.
+    ModelNotAllowed(String, &'static str),
     /// An object that it names is not there, or another project's.
     ObjectNotFound(ObjectReference, Named),
     /// The model that its path names is not there, or not for the key.
@@ -155,7 +155,7 @@ impl Refusal {
             Self::NoKey | Self::BadKey(_) | Self::AdminToken => "invalid_api_key",
             Self::Edge(edge) => edge.reason(),
             Self::EndpointNotAllowed(_) | Self::FieldNotAllowed(..) => "endpoint_not_allowed",
-            Self::ModelNotAllowed(_) | Self::NoSuchModel(_) => "model_not_found",
+            Self::ModelNotAllowed(..) | Self::NoSuchModel(_) => "model_not_found",
             Self::ObjectNotFound(..) => "object_not_found",
             Self::ConversationChanged => "conversation_locked",
             Self::NotPriced(_) => "model_not_priced",
@@ -191,7 +191,7 @@ impl Refusal {
             | Self::EndpointNotAllowed(_)
             | Self::Edge(_)
             | Self::FieldNotAllowed(..)
-            | Self::ModelNotAllowed(_)
+            | Self::ModelNotAllowed(..)
             | Self::ObjectNotFound(..)
             | Self::NoSuchModel(_)
             | Self::ConversationChanged
@@ -255,11 +255,11 @@ impl Refusal {
             Self::FieldNotAllowed(message, param) => {
                 client(StatusCode::FORBIDDEN, Some("endpoint_not_allowed"), *param, message.clone())
             }
-            Self::ModelNotAllowed(model) => client(
+            Self::ModelNotAllowed(model, why) => client(
                 StatusCode::FORBIDDEN,
                 Some("model_not_found"),
                 None,
-                format!("This key does not have access to model `{model}`."),
+                format!("This key does not have access to model `{model}`{why}."),
             ),
             Self::ObjectNotFound(of, named) => missing::answer(of, *named),
             Self::NoSuchModel(model) => missing::model(model),
