@@ -21,11 +21,13 @@ mod limits;
 pub mod metrics;
 mod organization;
 mod paging;
+pub(crate) mod prices;
 mod storage;
 mod usage;
 mod view;
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,6 +48,7 @@ use crate::guard::admin_keys::{AdminKey, Role};
 use crate::guard::trail::Actor;
 use crate::keys::KeyHash;
 use crate::outlook::Lookout;
+use crate::pricing::sheet::Sheet;
 
 /// The largest body of an admin request.
 const BODY_BYTES_MAX: usize = 1 << 20;
@@ -63,8 +66,10 @@ pub struct InForce {
     pub tells_forecast: bool,
     /// How long entries are kept; for ever if it is not said.
     pub keep: Option<Duration>,
-    /// When the price sheet was made, in Unix seconds.
-    pub prices_as_of_s: i64,
+    /// The price sheet.
+    pub sheet: Arc<Sheet>,
+    /// The file that it was read from, if it is not the built-in one.
+    pub sheet_file: Option<PathBuf>,
 }
 
 /// What the admin API works on.

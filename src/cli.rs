@@ -31,6 +31,7 @@ mod print {
 
 pub use api::{Connection, Failure};
 pub use args::{Cli, Command, Format};
+pub use prices::run as prices;
 pub use print::{complain, say};
 
 /// Runs a command against a running guard.
@@ -43,11 +44,12 @@ pub async fn run(command: Command, connection: &Connection) -> Result<(), Failur
         Command::Usage(wanted) => usage::run(wanted, connection).await,
         Command::Ledger { command, format } => ledger::run(command, format, connection).await,
         Command::Storage { command, format } => storage::run(command, format, connection).await,
-        Command::Prices { command, format } => prices::run(command, format),
         Command::Alerts { command, format } => alerts::run(command, format, connection).await,
-        Command::Serve { .. } | Command::Demo { .. } | Command::Check { .. } | Command::Config { .. } => {
-            Err(Failure::wrong("this command does not talk to a guard"))
-        }
+        Command::Serve { .. }
+        | Command::Demo { .. }
+        | Command::Check { .. }
+        | Command::Config { .. }
+        | Command::Prices { .. } => Err(Failure::wrong("this command does not talk to a guard")),
     }
 }
 

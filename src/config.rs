@@ -16,7 +16,8 @@ pub mod settings;
 pub mod text;
 pub mod units;
 
-pub use load::{ConfigError, load};
+pub use edge::way_to;
+pub use load::{ConfigError, load, sheet_file};
 pub use settings::Settings;
 
 #[cfg(test)]

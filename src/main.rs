@@ -57,6 +57,9 @@ async fn run(arguments: Cli) -> Result<(), Failure> {
             say(&text::schema());
             Ok(())
         }
+        Command::Prices { command, format } => {
+            cli::prices(command, format, &arguments, || connection(&arguments, settings)).await
+        }
         command @ (Command::Keys { .. }
         | Command::Alerts { .. }
         | Command::Projects { .. }
@@ -64,8 +67,7 @@ async fn run(arguments: Cli) -> Result<(), Failure> {
         | Command::Credits { .. }
         | Command::Usage(_)
         | Command::Ledger { .. }
-        | Command::Storage { .. }
-        | Command::Prices { .. }) => cli::run(command, &connection(&arguments, settings)?).await,
+        | Command::Storage { .. }) => cli::run(command, &connection(&arguments, settings)?).await,
     }
 }
 

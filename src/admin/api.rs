@@ -14,7 +14,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::admin::{
-    Admin, alerts, credits, document, forecast, keys, ledger, limits, organization, storage, usage,
+    Admin, alerts, credits, document, forecast, keys, ledger, limits, organization, prices, storage, usage,
 };
 
 fn documented() -> OpenApiRouter<Admin> {
@@ -35,6 +35,7 @@ fn documented() -> OpenApiRouter<Admin> {
         .routes(routes!(credits::show, credits::grant))
         .routes(routes!(alerts::list))
         .routes(routes!(alerts::test))
+        .routes(routes!(prices::show))
         .routes(routes!(storage::show))
         .routes(routes!(storage::prune))
         .routes(routes!(config));

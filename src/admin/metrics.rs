@@ -70,7 +70,7 @@ fn open_metrics(families: &[MetricFamily], text: &str) -> String {
 fn mirror(admin: &Admin) {
     let guard = &admin.guard;
     let metrics = guard.metrics();
-    let age_s = guard.clock().now_s().saturating_sub(admin.in_force.load().prices_as_of_s);
+    let age_s = admin.in_force.load().sheet.age_s(guard.clock().now_s());
     metrics.mirror(guard.in_doubt().0, guard.queued(), age_s);
     let sizes = guard.storage_sizes();
     metrics.mirror_storage(sizes.database.saturating_add(sizes.log), sizes.free);

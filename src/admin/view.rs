@@ -258,8 +258,10 @@ pub(crate) struct EntryView {
     end_user: Option<String>,
     tags: BTreeMap<String, String>,
     endpoint: String,
-    /// The model that was asked for.
+    /// The model that was asked for; `*` where only OpenAI knew it, by a stored prompt.
     model: String,
+    /// The model of the image generation tool, if that may have been called; `*gpt-image*` where only OpenAI knew it.
+    image_model: Option<String>,
     /// The model that answered.
     served_model: Option<String>,
     service_tier: &'static str,
@@ -305,6 +307,7 @@ impl EntryView {
             tags: of.tags.as_ref().clone(),
             endpoint: of.endpoint.to_string(),
             model: of.model.to_string(),
+            image_model: of.image_model.as_deref().map(str::to_owned),
             served_model: entry.served_model.as_deref().map(str::to_owned),
             service_tier: entry.tier.name(),
             status: entry.status,

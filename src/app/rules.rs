@@ -1,5 +1,7 @@
 //! From settings to what each row takes.
 
+use std::sync::Arc;
+
 use http::{HeaderValue, Uri};
 
 use crate::admin::InForce;
@@ -15,14 +17,15 @@ const BODY_PATIENCE: u32 = 3;
 
 /// The proxy's rules, and what the admin listener shows of them.
 pub fn of(settings: &Settings) -> Result<(Rules, InForce), StartError> {
-    let sheet = settings.pricing.sheet()?;
+    let sheet = Arc::new(settings.pricing.sheet()?);
     let in_force = InForce {
         text: settings.text.clone(),
         zone: settings.zone.clone(),
         hosts: hosts(settings),
         keep: settings.keep,
         tells_forecast: settings.alerts_forecast,
-        prices_as_of_s: sheet.as_of_s(),
+        sheet: Arc::clone(&sheet),
+        sheet_file: settings.pricing.file.clone(),
     };
     let rules = Rules {
         request_body_bytes_max: settings.server.request_body_bytes_max,
@@ -54,7 +57,7 @@ pub fn of(settings: &Settings) -> Result<(Rules, InForce), StartError> {
             spend_status: settings.spend_status,
             show_amounts: settings.show_amounts,
         },
-        sheet: sheet.into(),
+        sheet,
     };
     Ok((rules, in_force))
 }

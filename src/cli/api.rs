@@ -23,17 +23,19 @@ pub struct Failure {
     pub message: String,
     /// 1 failed, 2 wrong usage or configuration.
     pub code: u8,
+    /// Whether no guard could be asked.
+    pub is_unreachable: bool,
 }
 
 impl Failure {
     /// The command could not do its work.
     pub fn failed(message: impl Into<String>) -> Self {
-        Self { message: message.into(), code: 1 }
+        Self { message: message.into(), code: 1, is_unreachable: false }
     }
 
     /// The command was called wrongly.
     pub fn wrong(message: impl Into<String>) -> Self {
-        Self { message: message.into(), code: 2 }
+        Self { message: message.into(), code: 2, is_unreachable: false }
     }
 
     /// The code to exit with.
@@ -88,9 +90,9 @@ impl Connection {
         body: Option<Value>,
     ) -> Result<Value, Failure> {
         let token = self.token.as_ref().map_err(|why| {
-            Failure::wrong(format!(
-                "no admin token found ({why}); pass --token-file or set SPENDGUARD_ADMIN_TOKEN"
-            ))
+            let message =
+                format!("no admin token found ({why}); pass --token-file or set SPENDGUARD_ADMIN_TOKEN");
+            Failure { is_unreachable: true, ..Failure::wrong(message) }
         })?;
         let mut headers = HeaderMap::new();
         let bearer = HeaderValue::from_str(&format!("Bearer {}", token.expose()));
@@ -103,10 +105,9 @@ impl Connection {
         }
         let bytes = body.map_or_else(Bytes::new, |body| Bytes::from(body.to_string()));
         let answer = self.client.send(method, path, headers, bytes).await.map_err(|error| {
-            Failure::failed(format!(
-                "no guard answers at {} ({error}); is `spendguard serve` running?",
-                self.url
-            ))
+            let url = &self.url;
+            let message = format!("no guard answers at {url} ({error}); is `spendguard serve` running?");
+            Failure { is_unreachable: true, ..Failure::failed(message) }
         })?;
         let status = answer.status();
         let read = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await;
@@ -123,7 +124,8 @@ impl Connection {
             return Ok(value);
         }
         let message = value["error"]["message"].as_str().unwrap_or("no reason given");
-        Err(Failure { message: message.to_owned(), code: if status.as_u16() == 400 { 2 } else { 1 } })
+        let code = if status.as_u16() == 400 { 2 } else { 1 };
+        Err(Failure { code, ..Failure::failed(message) })
     }
 
     /// All pages of a list.

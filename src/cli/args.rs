@@ -1,5 +1,6 @@
 //! The arguments, as clap reads them.
 
+mod prices;
 mod storage;
 
 use std::net::SocketAddr;
@@ -7,6 +8,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+pub(crate) use prices::{PricesCommand, UpdateArgs};
 pub(crate) use storage::StorageCommand;
 
 /// A spend guard in front of the OpenAI API.
@@ -342,23 +344,6 @@ pub enum LedgerCommand {
     /// Compare all that the ledger says twice, and explain what differs.
     #[command(after_help = "Example: spendguard ledger verify")]
     Verify,
-}
-
-/// `spendguard prices …`.
-#[derive(Clone, Debug, Subcommand)]
-pub enum PricesCommand {
-    /// All models with their standard rates.
-    #[command(after_help = "Example: spendguard prices list")]
-    List,
-    /// One model with all its rates.
-    #[command(after_help = "Example: spendguard prices show gpt-6.1-sol")]
-    Show {
-        /// The model, by any of its names.
-        model: String,
-    },
-    /// Whether the sheet is fresh.
-    #[command(after_help = "Example: spendguard prices check")]
-    Check,
 }
 
 /// `spendguard credits …`.

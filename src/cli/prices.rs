@@ -1,42 +1,82 @@
-//! `spendguard prices …`: the sheet that comes with this binary.
+//! `spendguard prices …`: the sheet in force, and a newer one in its place.
 
-use serde_json::json;
+mod replace;
+mod update;
 
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::admin::prices::PricesView;
 use crate::cli::args::PricesCommand;
-use crate::cli::{Failure, Format, say, table};
+use crate::cli::{Cli, Connection, Failure, Format, say, table};
 use crate::clock::Clock;
+use crate::config::{self, Settings};
 use crate::domain::demand::Tier;
 use crate::pricing::rates::Rates;
 use crate::pricing::sheet::{Price, Sheet};
 
-pub(super) fn run(command: PricesCommand, format: Format) -> Result<(), Failure> {
-    let sheet = Sheet::built_in(&[]).map_err(|error| Failure::failed(error.to_string()))?;
+/// Runs a command on prices. `connect` finds the guard, which only `check` asks.
+pub async fn run(
+    command: PricesCommand,
+    format: Format,
+    arguments: &Cli,
+    connect: impl Fn() -> Result<Connection, Failure>,
+) -> Result<(), Failure> {
+    let config = arguments.config.as_deref();
     let now_s = Clock::default().now_s();
     match command {
-        PricesCommand::List => list(format, &sheet, now_s),
+        PricesCommand::List => list(format, &sheet(config)?, now_s),
         PricesCommand::Show { model } => {
-            let price = sheet.find(&model, now_s);
+            let price = sheet(config)?.find(&model, now_s);
             let price =
                 price.ok_or_else(|| Failure::failed(format!("the sheet has no price for {model:?}")))?;
             show(format, &price)
         }
-        PricesCommand::Check => {
-            let days = sheet.age_s(now_s) / 86_400;
-            let is_stale = sheet.is_stale(now_s);
-            let answer = json!({ "version": sheet.version(), "age_days": days, "stale": is_stale });
-            let told = format!("price sheet {} is {days} days old", sheet.version());
-            let is_told = table::programs(format, &answer);
-            if is_stale {
-                return Err(Failure::failed(format!(
-                    "{told}; prices have probably changed, update spendguard or add [[price]]s"
-                )));
+        PricesCommand::Update(wanted) => update::update(&wanted, format, config).await,
+        PricesCommand::Check => match connect()?.get("/guard/v1/prices").await {
+            Ok(answer) => check(format, &answer, "of the running guard"),
+            // A guard that was named is asked for, and no other.
+            Err(failure) if failure.is_unreachable && arguments.admin_url.is_none() => {
+                let settings = settings(config)?;
+                let (sheet, file) = (sheet(config)?, settings.pricing.file.as_deref());
+                let view = PricesView::of(&sheet, file, now_s);
+                check(format, &serde_json::json!(view), "of the configuration, as no guard could be asked")
             }
-            if !is_told {
-                say(&told);
-            }
-            Ok(())
-        }
+            Err(failure) => Err(failure),
+        },
     }
+}
+
+fn settings(config: Option<&Path>) -> Result<Settings, Failure> {
+    config::load(config, std::env::vars()).map_err(|error| Failure::wrong(error.to_string()))
+}
+
+/// The sheet of the configuration, with its prices and its region.
+fn sheet(config: Option<&Path>) -> Result<Sheet, Failure> {
+    settings(config)?.pricing.sheet().map_err(|error| Failure::failed(error.to_string()))
+}
+
+/// Judges a sheet by what the admin API says of it.
+fn check(format: Format, answer: &Value, whose: &str) -> Result<(), Failure> {
+    let (version, days) = (table::text(answer, "version"), table::text(answer, "age_days"));
+    let from = answer["file"].as_str().map_or("built-in".to_owned(), str::to_owned);
+    let is_printed = table::programs(format, answer);
+    let said = format!("price sheet {version} ({from}), {whose}, is {days} days old");
+    if answer["stale"] == true {
+        return Err(Failure::failed(format!(
+            "{said}; prices have probably changed: spendguard prices update, or add [[price]]s"
+        )));
+    }
+    if !is_printed {
+        say(&said);
+    }
+    Ok(())
+}
+
+/// The day of an instant in Unix seconds.
+fn day_of(at_s: i64) -> String {
+    jiff::Timestamp::from_second(at_s).map_or_else(|_| at_s.to_string(), |at| at.strftime("%F").to_string())
 }
 
 /// Picodollars per token as dollars per million tokens.

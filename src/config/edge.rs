@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use http::{HeaderName, HeaderValue, Uri};
 use hyper_util::client::proxy::matcher::Matcher;
 
+use crate::config::Settings;
 use crate::config::load::base_url;
 use crate::proxy::cors::Origins;
 use crate::proxy::headers::{Forwarded, is_reserved};
@@ -76,6 +77,19 @@ fn without_user(text: &str) -> String {
     match text[start..end].rfind('@') {
         Some(at) => format!("{}{}", &text[..start], &text[start + at + 1..]),
         None => text.to_owned(),
+    }
+}
+
+/// The proxy on the way to an address that is not upstream's: the configured one, else
+/// what the environment says for that address.
+pub fn way_to(
+    to: &Uri,
+    settings: &Settings,
+    environment: impl IntoIterator<Item = (String, String)>,
+) -> Result<Option<HttpProxy>, String> {
+    match &settings.upstream.proxy {
+        Some(configured) => Ok(Some(configured.clone())),
+        None => proxy(None, to, &environment.into_iter().collect()),
     }
 }
 

@@ -50,13 +50,7 @@ pub fn load(
     environment: impl IntoIterator<Item = (String, String)>,
 ) -> Result<Settings, ConfigError> {
     let environment: HashMap<String, String> = environment.into_iter().collect();
-    let one = |line: String| ConfigError { lines: vec![line] };
-    let text = match path {
-        Some(path) => std::fs::read_to_string(path)
-            .map_err(|error| one(format!("{}: can't be read: {error}", path.display())))?,
-        None => String::new(),
-    };
-    let place = Place { path: path.map(Path::to_owned), text };
+    let place = Place::of(path)?;
     let raw = place.read(&environment)?;
     let mut problems = Vec::new();
     let settings = resolve(&raw, &environment, &mut problems);
@@ -66,6 +60,17 @@ pub fn load(
             lines: problems.iter().map(|problem| place.line(problem, &environment)).collect(),
         }),
     }
+}
+
+/// The file that a configuration reads its price sheet from, whatever is in it; `None`
+/// where the built-in sheet counts.
+pub fn sheet_file(
+    path: Option<&Path>,
+    environment: impl IntoIterator<Item = (String, String)>,
+) -> Result<Option<PathBuf>, ConfigError> {
+    let environment: HashMap<String, String> = environment.into_iter().collect();
+    let raw = Place::of(path)?.read(&environment)?;
+    Ok(sheet_of(&raw).map(PathBuf::from))
 }
 
 /// Notes a problem at a key, and goes on with nothing.
@@ -278,8 +283,11 @@ fn files(raw: &Raw) -> Vec<PathBuf> {
     let secrets = secrets.chain(alerts.email.iter().flat_map(|email| &email.password));
     let secrets = secrets.chain(alerts.webhook.iter().map(|webhook| &webhook.secret));
     let secrets = secrets.chain(alerts.slack.iter().map(|slack| &slack.url));
-    let sheet = Some(raw.pricing.sheet.as_str()).filter(|sheet| *sheet != "built-in");
-    secrets.filter_map(|source| source.file.as_deref()).chain(sheet).map(PathBuf::from).collect()
+    secrets.filter_map(|source| source.file.as_deref()).chain(sheet_of(raw)).map(PathBuf::from).collect()
+}
+
+fn sheet_of(raw: &Raw) -> Option<&str> {
+    Some(raw.pricing.sheet.as_str()).filter(|sheet| *sheet != "built-in")
 }
 
 fn guard(raw: &Raw, notes: &mut Notes<'_>) -> Option<Guard> {

@@ -1,7 +1,7 @@
 //! A configuration's text, and where in it something is.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::config::limits::Problem;
 use crate::config::load::ConfigError;
@@ -21,6 +21,15 @@ pub(super) struct Place {
 }
 
 impl Place {
+    /// A file's text; none without a file.
+    pub(super) fn of(path: Option<&Path>) -> Result<Self, ConfigError> {
+        let text = path.map_or(Ok(String::new()), std::fs::read_to_string).map_err(|error| {
+            let name = path.unwrap_or(Path::new("")).display().to_string();
+            ConfigError { lines: vec![format!("{name}: can't be read: {error}")] }
+        })?;
+        Ok(Self { path: path.map(Path::to_owned), text })
+    }
+
     pub(super) fn read(&self, environment: &HashMap<String, String>) -> Result<Raw, ConfigError> {
         let one = |line: String| ConfigError { lines: vec![line] };
         let document: Result<toml_edit::Document<String>, _> = self.text.parse();

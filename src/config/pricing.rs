@@ -1,5 +1,7 @@
 //! `[pricing]`: which sheet counts, for which region, and for models that it lacks.
 
+use std::path::PathBuf;
+
 use http::Uri;
 
 use crate::config::load::Notes;
@@ -34,7 +36,8 @@ pub(super) fn pricing(
     }?;
     let key = if sheet.is_some() { "pricing.sheet" } else { "price" };
     let (unknown_model, default_tier) = (unknown?, default_tier?);
-    let pricing = Pricing { sheet, overrides, unknown_model, default_tier, region: region? };
+    let file = sheet.is_some().then(|| PathBuf::from(&raw.sheet));
+    let pricing = Pricing { file, sheet, overrides, unknown_model, default_tier, region: region? };
     notes.ok(key, pricing.sheet().map_err(|error| error.to_string()))?;
     Some(pricing)
 }

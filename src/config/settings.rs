@@ -139,7 +139,9 @@ pub struct Upstream {
 /// Prices.
 #[derive(Clone, Debug)]
 pub struct Pricing {
-    /// The text of a sheet over the built-in one.
+    /// The file of a sheet in place of the built-in one.
+    pub file: Option<PathBuf>,
+    /// Its text.
     pub sheet: Option<String>,
     /// The operator's prices.
     pub overrides: Vec<Override>,

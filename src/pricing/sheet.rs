@@ -3,6 +3,8 @@
 //! A sheet never changes. A request keeps the one it was admitted under, so
 //! that a reload in mid-stream can't change what it costs.
 
+mod changes;
+
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
@@ -14,6 +16,10 @@ use crate::pricing::facts::FactTable;
 pub use crate::pricing::price::{Override, Price};
 use crate::pricing::raw::{RawFamily, RawModel, RawSheet};
 
+pub use self::changes::{Change, Changes};
+
+/// The name of a sheet's file in the data folder, where the configuration names none.
+pub const FILE: &str = "prices.json";
 const BUILT_IN: &str = include_str!("../../config/prices.json");
 /// A sheet older than this is stale: OpenAI's prices have changed about once a
 /// month since July 2026.
@@ -113,10 +119,7 @@ impl Sheet {
     /// The name itself; without a date at its end; for a fine-tune
     /// `ft:BASE:…`, `ft:BASE`, with and without the base's date.
     pub fn find(&self, model: &str, at_s: i64) -> Option<Arc<Price>> {
-        let exact = |name: &str| {
-            let dates = self.models.get(name)?;
-            dates.iter().find(|(from_s, _)| *from_s <= at_s).map(|(_, price)| Arc::clone(price))
-        };
+        let exact = |name: &str| self.find_exactly(name, at_s);
         let undated = |name: &str| exact(name).or_else(|| exact(without_day(name)?));
         if let Some(tuned) = model.strip_prefix("ft:") {
             let base = tuned.split(':').next().unwrap_or(tuned);
@@ -125,6 +128,11 @@ impl Sheet {
                 .or_else(|| self.tuned_any(base, at_s));
         }
         undated(model)
+    }
+
+    fn find_exactly(&self, id: &str, at_s: i64) -> Option<Arc<Price>> {
+        let dates = self.models.get(id)?;
+        dates.iter().find(|(from_s, _)| *from_s <= at_s).map(|(_, price)| Arc::clone(price))
     }
 
     /// The price of a model, or what one without a price of its own costs; that is

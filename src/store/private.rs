@@ -6,6 +6,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
+use crate::pricing::sheet;
 use crate::store::DATABASE;
 use crate::store::lock::LOCK;
 
@@ -24,8 +25,8 @@ pub(super) fn close(folder: &Path) {
         if is_of_ledger {
             close_one(&entry.path());
         }
-        // The token's file is looked at by those who read it.
-        is_shared |= !is_of_ledger && name != "admin-token";
+        // The token's file is looked at by those who read it, and prices are no secret.
+        is_shared |= !is_of_ledger && name != "admin-token" && name != sheet::FILE;
     }
     if !is_shared {
         close_one(folder);

@@ -37,6 +37,7 @@ mod objects;
 mod openapi;
 mod operators;
 mod organization;
+mod price_updates;
 mod prices;
 mod private;
 mod process;

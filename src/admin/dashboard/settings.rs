@@ -240,7 +240,7 @@ fn state(desk: &Desk, visit: &Visit) -> Markup {
             div { dt { (words.version) } dd { (env!("CARGO_PKG_VERSION")) } }
             div { dt { (words.time_zone) } dd { (in_force.zone) } }
             div { dt { (words.prices_as_of) } dd {
-                (figures::day(lang, figures::date_of(in_force.prices_as_of_s, &jiff::tz::TimeZone::UTC)))
+                (figures::day(lang, figures::date_of(in_force.sheet.as_of_s(), &jiff::tz::TimeZone::UTC)))
             } }
             div { dt { (words.ledger) } dd {
                 @if guard.is_healthy() { (parts::badge("green", words.ledger_sound)) }
