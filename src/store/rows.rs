@@ -267,3 +267,37 @@ pub(crate) fn entry_from(row: &Row<'_>, names: &dyn Names) -> rusqlite::Result<E
         note: row.get(40)?,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::rollup::Ids;
+
+    #[test]
+    fn a_hold_comes_back_from_its_line_as_it_was() {
+        let attribution = Attribution {
+            project: "proj".into(),
+            project_name: "proj".into(),
+            key: "key".into(),
+            key_name: "key".into(),
+            end_user: Some("anna".into()),
+            tags: Arc::new(BTreeMap::from([("team".to_owned(), "search".to_owned())])),
+            endpoint: "/responses".into(),
+            model: "gpt-5".into(),
+            priced_as: Some("gpt-5".into()),
+            image_model: Some("gpt-image-1.5".into()),
+        };
+        let bound = Bound { cost: Money::from_nano(1), input_tokens: 2, output_tokens: 3 };
+        let hold = Hold {
+            id: 7,
+            admitted_ms: 9,
+            attribution: Arc::new(attribution),
+            bound,
+            tier: Tier::Priority,
+            price_version: "2026-11-21".into(),
+            stream: true,
+        };
+        let line = json_text(&HoldRow::of(&hold)).unwrap();
+        assert_eq!(serde_json::from_str::<HoldRow>(&line).unwrap().hold(&Ids), hold);
+    }
+}

@@ -29,7 +29,7 @@ pub enum PricesCommand {
 pub struct UpdateArgs {
     /// A file of the form of config/prices.json, or its https:// address.
     pub source: String,
-    /// SHA-256 of the sheet, as whoever made it says: 64 hexadecimal digits.
+    /// SHA-256 of the sheet, as its maker says: 64 hexadecimal digits.
     #[arg(long, value_parser = sha256)]
     pub sha256: String,
     /// Take a sheet that is older than the one in force.

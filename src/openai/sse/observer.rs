@@ -39,7 +39,7 @@ pub(super) struct Observer {
     introductions_left: u8,
     has_begun: bool,
     outcome: Outcome,
-    /// What hosted tools brought and nobody has taken; `None` if it is not kept.
+    /// What hosted tools brought and was not taken yet; `None` if it is not kept.
     brought: Option<Vec<Brought>>,
 }
 
