@@ -153,10 +153,23 @@ impl HoldChanges {
     }
 
     fn end(&mut self, id: u64, open: &OpenBatches) {
-        let own = self.first.filter(|first| *first <= id && id <= self.last);
-        if let Some(first) = open.of(id).map(|(first, _)| first).or(own) {
+        if let Some(first) = self.batch_of(id, open) {
             *self.ended.entry(first).or_default() += 1;
         }
+    }
+
+    /// The first id of the batch that holds an id. The ids of a batch may enclose
+    /// that of a hold with a batch of its own, which may end in the group that opens it.
+    fn batch_of(&self, id: u64, open: &OpenBatches) -> Option<u64> {
+        if self.is_single(id) {
+            return Some(id);
+        }
+        let own = self.first.filter(|first| *first <= id && id <= self.last);
+        open.of(id).map(|(first, _)| first).or(own)
+    }
+
+    fn is_single(&self, id: u64) -> bool {
+        self.single.iter().any(|(single, _)| *single == id)
     }
 
     /// Writes the new batch and deletes those that are over.
@@ -178,7 +191,11 @@ impl HoldChanges {
     }
 
     fn left(&self, first: u64, open: &OpenBatches) -> usize {
-        if self.first == Some(first) { self.opened } else { open.of(first).map_or(0, |(_, left)| left) }
+        match () {
+            () if self.is_single(first) => 1,
+            () if self.first == Some(first) => self.opened,
+            () => open.of(first).map_or(0, |(_, left)| left),
+        }
     }
 
     /// Notes the changes once the transaction has committed.
@@ -231,3 +248,6 @@ fn insert_crossings(db: &Connection, crossings: &[Crossing]) -> rusqlite::Result
     }
     Ok(new)
 }
+
+#[cfg(test)]
+mod tests;
