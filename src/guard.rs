@@ -7,6 +7,7 @@
 mod accounts;
 mod adjust;
 pub mod admin_keys;
+mod aside;
 pub mod audit;
 pub mod credit;
 pub mod days;
@@ -94,6 +95,7 @@ pub struct Guard {
     pruning: tokio::sync::Mutex<()>,
     /// Makes corrections of entries one at a time.
     corrections: tokio::sync::Mutex<()>,
+    aside: aside::Turns,
     organization: organization::Organization,
     refused: refused::Remembered,
     objects: objects::Objects,

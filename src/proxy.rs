@@ -5,7 +5,6 @@
 //! hold once.
 
 pub mod admit;
-pub mod aside;
 pub mod auth;
 pub mod bill;
 pub mod body;
@@ -176,7 +175,7 @@ impl Proxy {
                 return Err((refusal, visit));
             }
         };
-        let body = match receive::read(body, &head, rules).await {
+        let body = match receive::read(&self.guard, body, &head, rules).await {
             Ok(body) => body,
             Err(refusal) => return Err((refusal, visit)),
         };
@@ -195,7 +194,7 @@ impl Proxy {
                 let prepared = async {
                     let body = match deployment {
                         Some(named) => {
-                            aside::parsed(&body, move |body| route::with_deployment(body, &named)).await?
+                            self.guard.parsed(&body, move |body| route::with_deployment(body, &named)).await?
                         }
                         None => body,
                     };

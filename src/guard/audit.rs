@@ -49,8 +49,8 @@ impl Guard {
             let snapshot = self.snapshot().await?;
             let names = Arc::clone(&self.ring);
             let limits = snapshot.limits.len();
-            let compared = tokio::task::spawn_blocking(move || snapshot.compare(look == 0, &*names));
-            let (whole, found) = compared.await.map_err(|_| StoreError::Unavailable)??;
+            let compared = self.writer.aside(move || snapshot.compare(look == 0, &*names));
+            let (whole, found) = compared.await??;
             if let Some(whole) = whole {
                 report = Report { limits, ..whole };
                 live = found;

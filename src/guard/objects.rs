@@ -198,7 +198,7 @@ impl Guard {
                 Ok(FoundObjects { known, unreachable: None })
             })
         };
-        tokio::task::spawn_blocking(work).await.map_err(|_| StoreError::Unavailable)?
+        self.writer.aside(work).await?
     }
 
     /// The projects that objects of a kind belong to, in the order of their ids.
@@ -223,7 +223,7 @@ impl Guard {
                 each.collect()
             })
         };
-        tokio::task::spawn_blocking(work).await.map_err(|_| StoreError::Unavailable)?
+        self.writer.aside(work).await?
     }
 
     /// Takes up what was learned of objects: at once in memory, and on its way into

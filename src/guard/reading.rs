@@ -40,8 +40,7 @@ impl Guard {
     {
         // A database that can't be written can still be read.
         let _ = self.writer.flush().await;
-        let done = tokio::task::spawn_blocking(move || reader.query(work)).await;
-        done.map_err(|_| StoreError::Unavailable)?
+        self.writer.aside(move || reader.query(work)).await?
     }
 
     /// Does work on the database that is no business of the ledger's, after all that

@@ -110,6 +110,7 @@ impl Guard {
             grants: tokio::sync::Mutex::default(),
             pruning: tokio::sync::Mutex::default(),
             corrections: tokio::sync::Mutex::default(),
+            aside: super::aside::Turns::default(),
             organization,
             refused: Remembered::default(),
             objects,

@@ -7,6 +7,7 @@
 //! admitted by its bytes or not at all.
 
 use std::fmt::Write as _;
+use std::ops::Range;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -16,12 +17,12 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::domain::{Demand, Money};
+use crate::guard::Guard;
 use crate::media;
 use crate::openai::endpoint::Metered;
 use crate::pricing::bound::{self, BoundInputs};
 use crate::pricing::count::{self, Encoding, Part};
 use crate::pricing::sheet::Price;
-use crate::proxy::aside::aside;
 use crate::proxy::body::{self, Bounds};
 use crate::upstream::Upstream;
 
@@ -50,9 +51,11 @@ const COUNTED_FIELDS: [&str; 11] = [
     "parallel_tool_calls",
 ];
 
-/// Where upstream counts, and for whom.
+/// Where a count is made, and for whom.
 #[derive(Clone, Copy, Debug)]
 pub struct Counter<'a> {
+    /// The guard, whose threads make long counts.
+    pub guard: &'a Guard,
     /// The way to upstream.
     pub upstream: &'a ArcSwap<Upstream>,
     /// The authorization that upstream gets.
@@ -78,11 +81,11 @@ impl Counter<'_> {
     /// Counts what can be counted and is not known yet, as far as `room` could pay for it.
     pub async fn count(&self, of: Countable<'_>, room: Option<Money>, inputs: &mut BoundInputs) {
         if !of.demand.media.documents.is_empty() && inputs.document_tokens.is_none() {
-            inputs.document_tokens = documents(of).await;
+            inputs.document_tokens = documents(self.guard, of).await;
         }
         let limit = limit(of, room, *inputs);
         if let Some(encoding) = of.encoding.filter(|_| inputs.text_tokens.is_none()) {
-            inputs.text_tokens = text(of, encoding, limit).await;
+            inputs.text_tokens = text(self.guard, of, encoding, limit).await;
         }
         if of.demand.stored_prompt {
             // What it fills in is not counted with the body.
@@ -94,11 +97,11 @@ impl Counter<'_> {
         let body = match of.endpoint {
             Metered::Responses | Metered::Compact => {
                 let is_open = inputs.prompt_tokens.is_none() && (unseen || of.encoding.is_none());
-                is_open.then(|| whole(of.body)).flatten()
+                if is_open { self.guard.parsed(of.body, whole).await } else { None }
             }
             Metered::Chat | Metered::Completions | Metered::Embeddings => {
                 let is_open = inputs.text_tokens.is_none() && of.encoding.is_none();
-                is_open.then(|| strings(of, limit)).flatten()
+                if is_open { self.strings(of, limit).await } else { None }
             }
         };
         let Some(Question { body, besides }) = body else { return };
@@ -108,6 +111,11 @@ impl Counter<'_> {
             Metered::Responses | Metered::Compact => inputs.prompt_tokens = counted,
             Metered::Chat | Metered::Completions | Metered::Embeddings => inputs.text_tokens = counted,
         }
+    }
+
+    async fn strings(&self, of: Countable<'_>, limit: u64) -> Option<Question> {
+        let (model, media) = (of.demand.model.clone(), of.demand.media.inline.clone());
+        self.guard.parsed(of.body, move |body| strings(body, &model, &media, limit)).await
     }
 
     /// Upstream's count of a request; `None` if it gives none.
@@ -152,7 +160,7 @@ fn limit(of: Countable<'_>, room: Option<Money>, inputs: BoundInputs) -> u64 {
 }
 
 /// The text's tokens, counted here.
-async fn text(of: Countable<'_>, encoding: Encoding, limit: u64) -> Option<u64> {
+async fn text(guard: &Guard, of: Countable<'_>, encoding: Encoding, limit: u64) -> Option<u64> {
     let (body, media) = (of.body.clone(), of.demand.media.inline.clone());
     let counted = move || {
         let text = std::str::from_utf8(&body).ok()?;
@@ -161,31 +169,31 @@ async fn text(of: Countable<'_>, encoding: Encoding, limit: u64) -> Option<u64> 
     if of.body.len() <= COUNTED_HERE_BYTES_MAX && count::is_loaded(encoding) {
         return counted();
     }
-    beside(&of, counted).await
+    beside(guard, of.body.len(), counted).await
 }
 
 /// The documents' tokens, by their pages and the text that they can hold; `None` if
 /// one of them can't be measured.
-async fn documents(of: Countable<'_>) -> Option<u64> {
+async fn documents(guard: &Guard, of: Countable<'_>) -> Option<u64> {
     let (body, spans) = (of.body.clone(), of.demand.media.documents.clone());
     let page_tokens = bound::page_tokens(of.price);
-    beside(&of, move || {
+    let counted = move || {
         let text = std::str::from_utf8(&body).ok()?;
         spans.iter().try_fold(0_u64, |sum, span| {
             let facts = media::pdf(text.get(span.clone())?).ok()?;
             let pages = u64::from(facts.pages).saturating_mul(page_tokens);
             Some(sum.saturating_add(pages).saturating_add(facts.text_bytes_max))
         })
-    })
-    .await
+    };
+    beside(guard, of.body.len(), counted).await
 }
 
-/// Runs a long count on another thread; `None` if its turn does not come in time.
-async fn beside<F>(of: &Countable<'_>, count: F) -> Option<u64>
+/// Runs a long count on another thread; `None` if it is not done in time.
+async fn beside<F>(guard: &Guard, bytes: usize, count: F) -> Option<u64>
 where
     F: FnOnce() -> Option<u64> + Send + 'static,
 {
-    tokio::time::timeout(COUNT_WAIT, aside(of.body.len(), count)).await.ok().flatten()
+    tokio::time::timeout(COUNT_WAIT, guard.aside(bytes, count)).await.ok().flatten()
 }
 
 /// The fields of a request to `/responses` that its count depends on.
@@ -203,12 +211,12 @@ fn whole(body: &Bytes) -> Option<Question> {
 
 /// Every longer string of a request to another endpoint as a message of its own;
 /// the rest counts by its bytes.
-fn strings(of: Countable<'_>, limit: u64) -> Option<Question> {
-    let text = std::str::from_utf8(of.body).ok()?;
-    let model = serde_json::to_string(&of.demand.model).ok()?;
+fn strings(body: &Bytes, model: &str, media: &[Range<usize>], limit: u64) -> Option<Question> {
+    let text = std::str::from_utf8(body).ok()?;
+    let model = serde_json::to_string(model).ok()?;
     let (mut out, mut besides) = (format!("{{\"model\":{model},\"input\":["), 0_u64);
     let empty = out.len();
-    for part in count::parts(text, &of.demand.media.inline) {
+    for part in count::parts(text, media) {
         match part {
             Part::String(string) if string.len() >= SENT_STRING_BYTES_MIN => {
                 let comma = if out.len() > empty { "," } else { "" };

@@ -23,7 +23,7 @@ use crate::proxy::headers::{self, Wishes};
 use crate::proxy::record::{CONTAINER_IDLE_S, made_by};
 use crate::proxy::refuse::{Named, Refusal};
 use crate::proxy::visit::Visit;
-use crate::proxy::{Content, Failed, Proxy, Rules, aside, lists, outgoing, rate_headers};
+use crate::proxy::{Content, Failed, Proxy, Rules, lists, outgoing, rate_headers};
 use crate::store::objects::ObjectChange;
 use crate::upstream::AnswerBody;
 
@@ -185,7 +185,7 @@ impl Proxy {
         let mut errand =
             Errand { effect: Effect::None, turn: None, container: None, body_bytes: bytes(body) };
         if *method == Method::POST && is_json(&head.headers, body) {
-            let named = aside::parsed(body, |body| request::object_ids(body)).await;
+            let named = self.guard.parsed(body, |body| request::object_ids(body)).await;
             let named = named.map_err(|invalid| Refusal::Invalid(invalid.message, None))?;
             self.check_named(&named, Named::InBody, &reach).await?;
         }

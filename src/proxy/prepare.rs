@@ -27,7 +27,7 @@ use crate::proxy::pace::pace;
 use crate::proxy::record::Recording;
 use crate::proxy::refuse::{Levers, Named, Refusal};
 use crate::proxy::tap::Cuts;
-use crate::proxy::{Proxy, Rules, aside, rate_headers};
+use crate::proxy::{Proxy, Rules, rate_headers};
 
 /// The output tokens for each choice that the guard wrote into the request.
 const OUTPUT_BOUND: HeaderName = HeaderName::from_static("x-spendguard-output-bound");
@@ -51,7 +51,7 @@ impl Proxy {
         caller: &Caller,
     ) -> Result<Prepared, Refusal> {
         let now_s = self.guard.clock().now_s();
-        let mut parsed = parse(endpoint, &body).await?;
+        let mut parsed = self.parse(endpoint, &body).await?;
         let demand = &mut parsed.demand;
         let priced = self.understand(rules, endpoint, demand, caller, now_s)?;
         let Wishes { max_cost, tags } = headers::wishes(&head.headers)?;
@@ -85,7 +85,11 @@ impl Proxy {
             calls_open: written.tool_calls.is_some(),
             inputs: policy.inputs(demand, written, self.context_tokens(demand)),
             encoding: bounding.tokenizer,
-            counter: Counter { upstream: &self.upstream, authorization: &caller.authorization },
+            counter: Counter {
+                guard: &self.guard,
+                upstream: &self.upstream,
+                authorization: &caller.authorization,
+            },
         };
         let paced = pace(&self.guard, rules.admit, &mut candidate, paced).await?;
         let admitted = self.admit(rules, &candidate).await?;
@@ -109,6 +113,11 @@ impl Proxy {
         let hide_usage = edit.include_usage;
         let metering = Metering { reservation, bill, hide_usage, cuts, extra, recording };
         Ok(Prepared { body, metering: Box::new(metering) })
+    }
+
+    async fn parse(&self, endpoint: Metered, body: &Bytes) -> Result<Request, Refusal> {
+        let parsed = self.guard.parsed(body, move |body| request::parse(endpoint, body)).await;
+        parsed.map_err(refuse_invalid)
     }
 
     /// Finds the price of a request's model, and checks that the caller may use it.
@@ -273,11 +282,6 @@ fn reads_more(demand: &Demand) -> bool {
         || demand.tools.web_search.is_some()
         || !demand.references.is_empty()
         || !demand.media.is_empty()
-}
-
-async fn parse(endpoint: Metered, body: &Bytes) -> Result<Request, Refusal> {
-    let parsed = aside::parsed(body, move |body| request::parse(endpoint, body)).await;
-    parsed.map_err(refuse_invalid)
 }
 
 fn refuse_invalid(invalid: Invalid) -> Refusal {

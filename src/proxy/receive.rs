@@ -5,6 +5,7 @@ use http::{HeaderMap, Version, header};
 use http_body::Body as _;
 use hyper::body::Incoming;
 
+use crate::guard::Guard;
 use crate::proxy::body::{self, Bounds, ReadError};
 use crate::proxy::cors::Preflight;
 use crate::proxy::refuse::{Edge, Refusal};
@@ -40,7 +41,12 @@ pub fn well_formed(head: &http::request::Parts) -> Result<(), Refusal> {
 }
 
 /// Reads a body within its bounds, unpacked.
-pub async fn read(incoming: Incoming, head: &http::request::Parts, rules: &Rules) -> Result<Bytes, Refusal> {
+pub async fn read(
+    guard: &Guard,
+    incoming: Incoming,
+    head: &http::request::Parts,
+    rules: &Rules,
+) -> Result<Bytes, Refusal> {
     let no_body = || Refusal::Invalid(format!("A {} request has no body here.", head.method), None);
     let is_bodyless = route::is_bodyless(&head.method);
     if is_bodyless && incoming.size_hint().lower() > 0 {
@@ -59,7 +65,7 @@ pub async fn read(incoming: Incoming, head: &http::request::Parts, rules: &Rules
         return Err(no_body());
     }
     let Some(coding) = Coding::of(&head.headers)?.filter(|_| !body.is_empty()) else { return Ok(body) };
-    unpack::unpacked(body, coding, max).await.map_err(|error| match error {
+    unpack::unpacked(guard, body, coding, max).await.map_err(|error| match error {
         Unpacked::TooLarge => Refusal::TooLarge(max),
         Unpacked::NoRoom => Refusal::Overloaded,
         Unpacked::TooDense => {

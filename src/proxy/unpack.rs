@@ -11,7 +11,7 @@ use flate2::read::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 use http::{HeaderMap, header};
 use ruzstd::decoding::StreamingDecoder;
 
-use crate::proxy::aside::aside;
+use crate::guard::Guard;
 use crate::proxy::body::{self, ReadError};
 use crate::proxy::refuse::{Edge, Refusal};
 
@@ -59,12 +59,17 @@ impl Coding {
 }
 
 /// Unpacks a body of at most so many bytes.
-pub async fn unpacked(packed: Bytes, coding: Coding, bytes_max: usize) -> Result<Bytes, Unpacked> {
+pub async fn unpacked(
+    guard: &Guard,
+    packed: Bytes,
+    coding: Coding,
+    bytes_max: usize,
+) -> Result<Bytes, Unpacked> {
     if packed.len() <= AT_ONCE_BYTES_MAX {
         return unpack(&packed, coding, bytes_max);
     }
     let at_most = packed.len().saturating_mul(RATIO_MAX).min(bytes_max);
-    aside(at_most, move || unpack(&packed, coding, bytes_max)).await
+    guard.aside(at_most, move || unpack(&packed, coding, bytes_max)).await
 }
 
 /// Why a body can't be unpacked.

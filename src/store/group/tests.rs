@@ -24,6 +24,7 @@ fn hold(id: u64) -> Hold {
         endpoint: "/chat/completions".into(),
         model: "gpt-4o".into(),
         priced_as: None,
+        image_model: None,
     };
     Hold {
         id,

@@ -1,0 +1,69 @@
+//! Work that grows with a request's body, on a thread beside those that serve requests.
+//!
+//! Each core serves its requests on one thread, so that a body of many megabytes
+//! that is parsed, unpacked or counted there would delay every other request on
+//! it. One piece of short work and one of long work run at a time, first come first
+//! served: the other cores stay free for requests, and an ordinary image does not
+//! wait behind the largest bodies.
+
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+
+use crate::guard::Guard;
+
+/// Work on a body up to this size is short: some milliseconds.
+const SHORT_BYTES_MAX: usize = 1 << 20;
+/// Bodies up to this size are parsed on the thread that serves their request: it
+/// takes less than a millisecond.
+const PARSED_HERE_BYTES_MAX: usize = 128 << 10;
+
+/// Whose turn it is. The queues have no bound of their own: the memory that bodies
+/// share is their bound.
+#[derive(Debug)]
+pub(super) struct Turns {
+    short: Arc<Semaphore>,
+    long: Arc<Semaphore>,
+}
+
+impl Default for Turns {
+    fn default() -> Self {
+        let one = || Arc::new(Semaphore::new(1));
+        Self { short: one(), long: one() }
+    }
+}
+
+impl Guard {
+    /// Runs work on a body of that size on another thread, when its turn has come.
+    ///
+    /// A panic of the work goes on in the caller.
+    pub async fn aside<T, F>(&self, bytes: usize, work: F) -> T
+    where
+        T: Send + 'static,
+        F: FnOnce() -> T + Send + 'static,
+    {
+        let turns = if bytes <= SHORT_BYTES_MAX { &self.aside.short } else { &self.aside.long };
+        let turn = Arc::clone(turns).acquire_owned().await.expect("it is never closed");
+        let done = self.writer.aside(move || {
+            // Kept until the work has ended, also when its client has gone.
+            let _turn = turn;
+            work()
+        });
+        done.await.expect("the work aside did not panic")
+    }
+
+    /// Parses a body, on another thread if it is large.
+    pub async fn parsed<B, T, F>(&self, body: &B, parse: F) -> T
+    where
+        B: AsRef<[u8]> + Clone + Send + 'static,
+        T: Send + 'static,
+        F: FnOnce(&B) -> T + Send + 'static,
+    {
+        let bytes = body.as_ref().len();
+        if bytes <= PARSED_HERE_BYTES_MAX {
+            return parse(body);
+        }
+        let body = body.clone();
+        self.aside(bytes, move || parse(&body)).await
+    }
+}
