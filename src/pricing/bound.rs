@@ -9,10 +9,9 @@
 //! Two parts rest on assumptions instead: what a hosted tool adds to the context
 //! ([`ToolsBound::Practical`]), and the memory and number of containers.
 
-use crate::domain::demand::{Bound, ContainerDemand, Demand, Image, Tier, WebSearch};
-use crate::domain::tokens::ContainerMemory;
+use crate::domain::demand::{Bound, Demand, Image, Tier, WebSearch};
 use crate::domain::{Money, Tokens};
-use crate::pricing::cost::{FILE_SEARCH_PICO, search_block, session_pico, web_search_pico};
+use crate::pricing::cost::{FILE_SEARCH_PICO, offered_pico, search_block, web_search_pico};
 use crate::pricing::image_tool;
 use crate::pricing::rates::Rates;
 use crate::pricing::sheet::Price;
@@ -59,6 +58,14 @@ pub struct BoundInputs {
     pub tools_bound: ToolsBound,
     /// The tier that is served when a request names none.
     pub project_tier: Tier,
+}
+
+impl BoundInputs {
+    /// Containers that one tool may start. It has one for the whole request; in the
+    /// strict bound each call finds its container gone and starts another one.
+    pub fn sessions(&self) -> u64 {
+        if self.tools_bound == ToolsBound::Strict { self.tool_calls.max(1) } else { 1 }
+    }
 }
 
 /// The most that a request can be billed for.
@@ -308,15 +315,8 @@ fn fees_pico(price: &Price, demand: &Demand, rates: &Rates, inputs: BoundInputs)
     if tools.file_search {
         pico = pico.saturating_add(times(calls, FILE_SEARCH_PICO));
     }
-    // A tool has one container for the whole request; in the strict bound each
-    // call finds its container gone and starts another one.
-    let sessions = if inputs.tools_bound == ToolsBound::Strict { calls.max(1) } else { 1 };
-    let containers = tools.containers.iter().map(|container| match container {
-        ContainerDemand::Made(memory) => session_pico(*memory),
-        // A container whose memory is unknown may have any.
-        ContainerDemand::Existing(_) => session_pico(ContainerMemory::G64),
-    });
-    containers.fold(pico, |sum, session| sum.saturating_add(times(sessions, session)))
+    let containers = tools.containers.iter().map(offered_pico);
+    containers.fold(pico, |sum, session| sum.saturating_add(times(inputs.sessions(), session)))
 }
 
 /// What the image tool may cost. Each call makes one image, and reads the images

@@ -20,22 +20,28 @@ pub struct Cost {
     pub tool_fees: Money,
 }
 
-/// The cost of a usage. `image_price` is that of the image tool's model; its
-/// tokens are free of charge only where there is none.
-pub fn cost(
-    price: &Price,
-    tier: Tier,
-    usage: &Usage,
-    tools: &ToolDemand,
-    image_price: Option<&Price>,
-) -> Cost {
+/// The hosted tools that a request offered, as far as they decide a cost.
+#[derive(Clone, Copy, Debug)]
+pub struct Offer<'a> {
+    /// The tools.
+    pub tools: &'a ToolDemand,
+    /// The price of the image tool's model; its tokens are free of charge only
+    /// where there is none.
+    pub image_price: Option<&'a Price>,
+    /// Containers that one tool may have started.
+    pub sessions: u64,
+}
+
+/// The cost of a usage.
+pub fn cost(price: &Price, tier: Tier, usage: &Usage, offer: Offer<'_>) -> Cost {
+    let Offer { tools, image_price, sessions } = offer;
     let prompt_tokens = usage.largest_prompt.unwrap_or_else(|| usage.tokens.input_total());
     let rates = price.rates(tier, prompt_tokens);
     let searches = i128::from(usage.tools.web_searches);
     let mut fees = searches * i128::from(web_search_pico(price, tools.web_search));
     fees += searches * i128::from(search_block(price, tools.web_search)) * i128::from(rates.input);
     fees += i128::from(usage.tools.file_searches) * i128::from(FILE_SEARCH_PICO);
-    fees += i128::from(usage.tools.containers) * i128::from(dearest_container(tools));
+    fees += containers_pico(&tools.containers, usage.tools.containers, sessions);
     if let Some(image) = image_price {
         fees += image.rates(tier, 0).cost_pico(&usage.tools.image);
     }
@@ -70,14 +76,29 @@ pub(crate) fn search_block(price: &Price, tool: Option<WebSearch>) -> u64 {
     if tool == Some(WebSearch::Current) { price.search_block_tokens } else { 0 }
 }
 
-/// A session of the largest container that a request may start.
-fn dearest_container(tools: &ToolDemand) -> u64 {
-    let memory = |container: &ContainerDemand| match container {
+/// What the containers that ran cost. An answer does not say which tool started
+/// which, so they are the dearest that the offered tools can have started; where
+/// they are more than that, each is the dearest.
+fn containers_pico(offered: &[ContainerDemand], used: u64, sessions: u64) -> i128 {
+    let mut prices: Vec<u64> = offered.iter().map(offered_pico).collect();
+    prices.sort_unstable_by(|one, other| other.cmp(one));
+    let dearest = prices.first().copied().unwrap_or_else(|| session_pico(ContainerMemory::default()));
+    let (mut left, mut sum) = (used, 0_i128);
+    for price in prices {
+        let of_it = left.min(sessions);
+        left -= of_it;
+        sum = sum.saturating_add(i128::from(of_it).saturating_mul(i128::from(price)));
+    }
+    if left == 0 { sum } else { i128::from(used).saturating_mul(i128::from(dearest)) }
+}
+
+/// A session of a container that a request offers, at the most.
+pub(crate) fn offered_pico(container: &ContainerDemand) -> u64 {
+    session_pico(match container {
         ContainerDemand::Made(memory) => *memory,
         // A container whose memory is unknown may have any.
         ContainerDemand::Existing(_) => ContainerMemory::G64,
-    };
-    session_pico(tools.containers.iter().map(memory).max().unwrap_or_default())
+    })
 }
 
 /// What a container costs in some seconds of its life, by the minute's share of a
@@ -88,7 +109,7 @@ pub fn container_life(memory: ContainerMemory, seconds: i64) -> Money {
 }
 
 /// A session of twenty minutes, by memory (OpenAI's pricing page).
-pub(crate) fn session_pico(memory: ContainerMemory) -> u64 {
+fn session_pico(memory: ContainerMemory) -> u64 {
     match memory {
         ContainerMemory::G1 => 30_000_000_000,
         ContainerMemory::G4 => 120_000_000_000,
@@ -106,7 +127,8 @@ mod tests {
     fn usd(model: &str, tier: Tier, tokens: Tokens, tools: ToolUse, asked: &ToolDemand) -> String {
         let sheet = Sheet::built_in(&[]).unwrap();
         let price = sheet.find(model, 1_795_000_000).unwrap();
-        cost(&price, tier, &Usage { tokens, tools, largest_prompt: None }, asked, None).total.to_string()
+        let offer = Offer { tools: asked, image_price: None, sessions: 1 };
+        cost(&price, tier, &Usage { tokens, tools, largest_prompt: None }, offer).total.to_string()
     }
 
     #[test]
@@ -151,7 +173,8 @@ mod tests {
         let tokens = Tokens { input: 300_000, ..Tokens::default() };
         let read = |largest_prompt| {
             let usage = Usage { tokens, tools: ToolUse::default(), largest_prompt };
-            cost(&price, Tier::Standard, &usage, &ToolDemand::default(), None).total.to_string()
+            let offer = Offer { tools: &ToolDemand::default(), image_price: None, sessions: 1 };
+            cost(&price, Tier::Standard, &usage, offer).total.to_string()
         };
         assert_eq!(read(None), "1.2", "at once");
         assert_eq!(read(Some(100_000)), "0.6", "in three turns");
@@ -197,11 +220,22 @@ mod tests {
         assert_eq!(cost("gpt-4o-mini", searched, &asked(Some(WebSearch::Current))), "0.0224");
         let files = ToolUse { file_searches: 4, ..ToolUse::default() };
         assert_eq!(cost("gpt-5", files, &asked(None)), "0.01");
-        let containers = ToolUse { containers: 2, ..ToolUse::default() };
-        let big = ToolDemand {
-            containers: [ContainerMemory::G1, ContainerMemory::G4].map(ContainerDemand::Made).to_vec(),
-            ..ToolDemand::default()
+    }
+
+    #[test]
+    fn containers_that_ran_are_the_dearest_that_the_tools_can_have_started() {
+        use ContainerMemory::{G1, G4, G64};
+        let usd = |offered: &[ContainerMemory], used, sessions| {
+            let offered: Vec<_> = offered.iter().copied().map(ContainerDemand::Made).collect();
+            Money::from_pico_rounded_up(containers_pico(&offered, used, sessions)).to_string()
         };
-        assert_eq!(cost("gpt-5", containers, &big), "0.24");
+        assert_eq!(usd(&[G1, G4], 1, 1), "0.12");
+        assert_eq!(usd(&[G1, G4], 2, 1), "0.15", "one of each");
+        assert_eq!(usd(&[G1, G4], 3, 1), "0.36", "a tool has started more than one");
+        assert_eq!(usd(&[G1, G64, G1], 3, 1), "1.98");
+        assert_eq!(usd(&[G1, G4], 2, 8), "0.24", "one tool may have started both");
+        assert_eq!(usd(&[], 2, 1), "0.06", "nothing that was offered starts one");
+        let unknown = [ContainerDemand::Existing("cntr_1".to_owned())];
+        assert_eq!(containers_pico(&unknown, 1, 1), i128::from(session_pico(G64)));
     }
 }

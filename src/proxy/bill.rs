@@ -13,7 +13,7 @@ use crate::guard::{Ending, Reservation, Settled};
 use crate::ledger::entry::Basis;
 use crate::openai::endpoint::Metered;
 use crate::openai::usage::{Answer, Outcome};
-use crate::pricing::cost;
+use crate::pricing::cost::{self, Offer};
 use crate::pricing::count::{self, Encoding};
 use crate::pricing::sheet::{Price, Sheet};
 
@@ -36,6 +36,8 @@ pub struct Bill {
     pub image_price: Option<Arc<Price>>,
     /// The hosted tools asked for.
     pub tools: ToolDemand,
+    /// Containers that one tool may start.
+    pub sessions: u64,
     /// The tier asked for.
     pub asked_tier: Option<Tier>,
     /// The tier that an answer was served at if it doesn't say.
@@ -55,6 +57,8 @@ pub struct Bill {
     pub cache_12h: bool,
     /// Pictures of the request, which the image tool may read.
     pub pictures: u64,
+    /// Whether output may be sound, whose tokens can't be counted.
+    pub audio_output: bool,
 }
 
 /// What is known of an exchange besides its usage.
@@ -105,8 +109,9 @@ impl Bill {
     ///
     /// Usage that upstream reported is charged, whatever the ending. Without it:
     /// an error before any output costs nothing; an answer that did not end well,
-    /// of a model that may have reasoned out of sight, is charged the hold; anything
-    /// else is counted, the input and, by `count`, the output.
+    /// of a model that may have reasoned out of sight, is charged the hold, and so is
+    /// one that may be sound; anything else is counted, the input and, by `count`,
+    /// the output.
     pub fn end(
         &self,
         reservation: Reservation,
@@ -123,7 +128,8 @@ impl Bill {
         }
         let hold = reservation.hold();
         let ended_well = answer.outcome == Outcome::Completed;
-        if answer.is_partly_unread || (!ended_well && self.may_reason(answer)) {
+        let is_hidden = self.audio_output || (!ended_well && self.may_reason(answer));
+        if answer.is_partly_unread || is_hidden {
             return self.assume(reservation, answer, of);
         }
         // What is counted includes the answer's form; the bound is what can be billed.
@@ -215,7 +221,9 @@ impl Bill {
         let Some(price) = served.as_ref().or(self.price.as_ref()) else {
             return (Money::ZERO, Money::ZERO);
         };
-        let cost = cost::cost(price, tier, usage, &self.tools, self.image_price.as_deref());
+        let image_price = self.image_price.as_deref();
+        let offer = Offer { tools: &self.tools, image_price, sessions: self.sessions };
+        let cost = cost::cost(price, tier, usage, offer);
         (cost.total, cost.tool_fees)
     }
 

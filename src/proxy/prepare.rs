@@ -105,6 +105,7 @@ impl Proxy {
             encoding: bounding.tokenizer,
             body: bill::kept(&body),
             largest_prompt: largest_prompt(&bounding, demand, admitted.inputs),
+            sessions: admitted.inputs.sessions(),
             ..Self::bill(rules, endpoint, demand, (price, image_price), now_s)
         };
         let tool_calls_max = admitted.clamped_calls.or(written.tool_calls);
@@ -152,6 +153,7 @@ impl Proxy {
             price,
             image_price,
             tools: demand.tools.clone(),
+            sessions: 1,
             asked_tier: demand.tier,
             default_tier: rules.admit.policy.project_tier,
             encoding: None,
@@ -161,6 +163,7 @@ impl Proxy {
             reads_more: reads_more(demand),
             cache_12h: demand.cache_12h,
             pictures: u64::try_from(demand.media.images.len()).unwrap_or(u64::MAX),
+            audio_output: demand.audio_output,
         }
     }
 

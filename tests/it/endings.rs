@@ -159,6 +159,22 @@ fn a_stream_that_fails_after_output_is_charged_its_hold_if_the_model_may_reason(
 }
 
 #[test]
+fn spoken_output_without_usage_is_charged_its_hold_however_it_ends() {
+    run(async {
+        let mut asked = asks(CHAT, "gpt-audio", true);
+        asked["modalities"] = json!(["text", "audio"]);
+        asked["audio"] = json!({ "voice": "alloy", "format": "pcm16" });
+        let sound = chunk(
+            json!({ "choices": [{ "index": 0, "delta": { "audio": { "id": "a", "data": "UklG" } } }] }),
+        );
+        for end in ["", ERROR, "data: [DONE]\n\n"] {
+            let (_, end) = ended(CHAT, &asked, stream(&format!("{sound}{end}"))).await;
+            assert_eq!(end, HELD);
+        }
+    });
+}
+
+#[test]
 fn a_response_that_does_not_end_well_without_usage_is_charged_its_hold() {
     run(async {
         let delta = event("response.output_text.delta", json!({ "delta": "hi" }));

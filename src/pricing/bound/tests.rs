@@ -4,9 +4,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::domain::Usage;
-use crate::domain::demand::{Image, Media, ToolDemand, WebSearch};
-use crate::domain::tokens::ToolUse;
-use crate::pricing::cost::cost;
+use crate::domain::demand::{ContainerDemand, Image, Media, ToolDemand, WebSearch};
+use crate::domain::tokens::{ContainerMemory, ToolUse};
+use crate::pricing::cost::{Offer, cost};
 use crate::pricing::sheet::Sheet;
 
 const NOW_S: i64 = 1_795_000_000;
@@ -68,19 +68,25 @@ proptest! {
         audio_ms in 0u64..50_000,
         cache_12h: bool,
         searches in 0u64..9,
+        memories in prop::collection::vec(prop::sample::select(vec![ContainerMemory::G1, ContainerMemory::G4, ContainerMemory::G64]), 0..4),
+        used in 0u64..9,
+        tools_bound in prop::sample::select(vec![ToolsBound::Practical, ToolsBound::Strict]),
         shares in prop::array::uniform12(0u64..1_000),
     ) {
         let price = Sheet::built_in(&[]).unwrap().find(model, NOW_S).unwrap();
-        let tools = if searches > 0 {
-            ToolDemand { web_search: Some(WebSearch::Preview), loops: true, ..ToolDemand::default() }
-        } else {
-            ToolDemand::default()
+        let tools = ToolDemand {
+            web_search: (searches > 0).then_some(WebSearch::Preview),
+            loops: searches > 0 || !memories.is_empty(),
+            containers: memories.into_iter().map(ContainerDemand::Made).collect(),
+            ..ToolDemand::default()
         };
+        let inputs = BoundInputs { tools_bound, ..inputs() };
+        let started = inputs.sessions() * u64::try_from(tools.containers.len()).unwrap();
         let media = Media { images: vec![Image { size: Some((900, 700)), ..Image::default() }; images], audio_ms, ..Media::default() };
         let demand = Demand {
             tier, choices, cache_12h, media, tools, audio_output: audio_ms > 0, ..text(body_bytes, output_max)
         };
-        let bound = bound(&price, None, &demand, inputs());
+        let bound = bound(&price, None, &demand, inputs);
         let tokens = spread(&bound, &demand, shares);
         let served = match tier {
             None => vec![Tier::Standard],
@@ -88,10 +94,11 @@ proptest! {
             Some(asked) => vec![asked, Tier::Standard],
         };
         for tier in served {
-            let tools = ToolUse { web_searches: searches, ..ToolUse::default() };
-            let largest_prompt = Some(largest_prompt(&price, &demand, inputs()).min(tokens.input_total()));
+            let tools = ToolUse { web_searches: searches, containers: used.min(started), ..ToolUse::default() };
+            let largest_prompt = Some(largest_prompt(&price, &demand, inputs).min(tokens.input_total()));
             let usage = Usage { tokens, tools, largest_prompt };
-            let cost = cost(&price, tier, &usage, &demand.tools, None).total;
+            let offer = Offer { tools: &demand.tools, image_price: None, sessions: inputs.sessions() };
+            let cost = cost(&price, tier, &usage, offer).total;
             prop_assert!(cost <= bound.cost, "{cost} > {} at {tier:?} with {tokens:?}", bound.cost);
         }
     }

@@ -13,7 +13,7 @@ use spendguard::domain::tokens::{ContainerMemory, ToolUse};
 use spendguard::domain::{Demand, Money, Tokens, Usage};
 use spendguard::openai::{Metered, usage};
 use spendguard::pricing::bound::{BoundInputs, ToolsBound, affordable_output, bound, largest_prompt};
-use spendguard::pricing::cost::cost;
+use spendguard::pricing::cost::{Offer, cost};
 use spendguard::pricing::rates::NamedRates;
 use spendguard::pricing::sheet::{Override, Price, Sheet};
 use spendguard_fuzz::json::{self, Json};
@@ -69,9 +69,13 @@ fn demand(knobs: &[usize]) -> Demand {
     let tools = ToolDemand {
         web_search: searches[knobs[0] % 4],
         file_search: flag(1, 0),
-        containers: if flag(1, 1) { vec![ContainerDemand::Made(memories[knobs[2] % 4])] } else { Vec::new() },
+        containers: [(1, 2), (6, 6)]
+            .into_iter()
+            .filter(|(bit, _)| flag(1, *bit))
+            .map(|(_, at)| ContainerDemand::Made(memories[knobs[at] % 4]))
+            .collect(),
         image: flag(1, 2).then(|| ImageTool::default()),
-        loops: flag(1, 0) || flag(1, 1) || flag(1, 2) || matches!(knobs[0] % 4, 1 | 2),
+        loops: flag(1, 0) || flag(1, 1) || flag(1, 2) || flag(1, 6) || matches!(knobs[0] % 4, 1 | 2),
         mcp_servers: 0,
         calls_max: flag(1, 3).then(|| amount(3)),
     };
@@ -131,7 +135,7 @@ fn within(usage: &Usage, demand: &Demand, bound: &Bound, calls: u64) -> Usage {
     let tools = ToolUse {
         web_searches: if tools.web_search.is_some() { usage.tools.web_searches.min(searches_max) } else { 0 },
         file_searches: if tools.file_search { usage.tools.file_searches.min(calls) } else { 0 },
-        containers: if tools.containers.is_empty() { 0 } else { usage.tools.containers.min(1) },
+        containers: usage.tools.containers.min(u64::try_from(tools.containers.len()).expect("two")),
         image: Tokens::default(),
     };
     Usage { tokens, tools, largest_prompt: None }
@@ -163,7 +167,7 @@ fn stays_within(price: &Price, demand: &Demand, used: &Usage, project_tier: Tier
     let mut used = within(used, demand, &bounded, inputs.tool_calls);
     used.largest_prompt = Some(largest_prompt(price, demand, inputs).min(used.tokens.input_total()));
     for tier in servable(demand.tier, project_tier) {
-        let cost = cost(price, tier, &used, &demand.tools, None);
+        let cost = cost(price, tier, &used, Offer { tools: &demand.tools, image_price: None, sessions: 1 });
         assert!(cost.total >= Money::ZERO && cost.tool_fees <= cost.total);
         assert!(cost.total <= bounded.cost, "{} > {} at {tier:?}", cost.total, bounded.cost);
     }
@@ -189,7 +193,8 @@ fuzz_target!(|input: &[u8]| {
     }
     let demand = demand(&knobs[3..]);
     for tier in TIERS {
-        let cost = cost(price, tier, &used, &demand.tools, Some(image_price));
+        let offer = Offer { tools: &demand.tools, image_price: Some(image_price), sessions: 1 };
+        let cost = cost(price, tier, &used, offer);
         assert!(cost.total >= Money::ZERO && cost.tool_fees <= cost.total);
     }
     stays_within(price, &demand, &used, TIERS[knobs[2] % 5], used.tokens.total());
