@@ -16,6 +16,8 @@ pub struct Part {
     pub text: String,
     /// Words of the answer that it shows.
     pub words: u64,
+    /// Stages of the charge that it shows: calls that begin, or have been answered.
+    pub stages: usize,
 }
 
 /// An answer; none of its parts are sent if the connection is lost before.
@@ -36,7 +38,7 @@ pub fn answer(outcome: &Outcome, ask: &Ask, id: &str) -> Answer {
     let whole = |status, content_type, text: String| Answer {
         status,
         content_type,
-        parts: vec![Part { text, words: outcome.words }],
+        parts: vec![Part { text, words: outcome.words, stages: 0 }],
         is_cut: false,
     };
     match outcome.end {
@@ -179,7 +181,7 @@ fn streamed(outcome: &Outcome, ask: &Ask, id: &str) -> Answer {
 }
 
 fn data(value: &Value, words: u64) -> Part {
-    Part { text: format!("data: {value}\n\n"), words }
+    Part { text: format!("data: {value}\n\n"), words, stages: 0 }
 }
 
 struct Chunks<'a> {
@@ -269,7 +271,7 @@ fn chunks(outcome: &Outcome, ask: &Ask, id: &str) -> Vec<Part> {
         last["usage"] = usage(outcome, ask.endpoint);
         parts.push(data(&last, 0));
     }
-    parts.push(Part { text: "data: [DONE]\n\n".to_owned(), words: 0 });
+    parts.push(Part { text: "data: [DONE]\n\n".to_owned(), words: 0, stages: 0 });
     parts
 }
 

@@ -1,11 +1,10 @@
 //! What upstream did with a request, and what it charges for that.
 
+mod charge;
 mod draw;
 
-use crate::ask::Ask;
-use crate::prices::{FILE_SEARCH_PICO, Memory, Rates, Tier};
+use crate::prices::{Memory, Tier};
 use crate::tools::ImageTool;
-use crate::world::World;
 
 /// How an answer ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,6 +154,8 @@ pub struct Outcome {
     pub model: String,
     /// Tokens of all turns.
     pub used: Used,
+    /// Tokens of the prompt of each turn.
+    pub prompts: Vec<u64>,
     /// Tokens of the largest prompt.
     pub largest: u64,
     /// Words that the answer shows, each a token, in all choices together.
@@ -179,64 +180,4 @@ pub struct Outcome {
     pub cut_percent: u64,
     /// How it is reported.
     pub report: Report,
-}
-
-impl Outcome {
-    fn is_long(&self, ask: &Ask) -> bool {
-        ask.model.long_above.is_some_and(|above| self.largest > above)
-    }
-
-    /// What OpenAI charges, in picodollars, if so many words were delivered before a cut.
-    pub fn charge(&self, world: &World, ask: &Ask, words_delivered: u64) -> u128 {
-        if matches!(self.end, End::Rejected | End::FailedAtOnce) {
-            return 0;
-        }
-        let mut used = self.used;
-        if self.end == End::Cut {
-            used.output = used.output - self.words + words_delivered.min(self.words);
-        }
-        let rates = ask.model.rates(self.tier, self.is_long(ask), world.place());
-        let searches = self.calls.iter().filter(|call| **call == Call::Search).count();
-        let blocks = u128::try_from(searches).expect("a count") * u128::from(ask.tools.search_block);
-        tokens_pico(ask, used, rates) + blocks * rates.input + self.fees_pico(world)
-    }
-
-    /// Id of the container in which a call ran.
-    pub fn container_of(&self, call: &Call) -> Option<&str> {
-        let Call::Code(at) = call else { return None };
-        self.containers.iter().find(|session| session.index == *at).map(|session| &*session.id)
-    }
-
-    fn fees_pico(&self, world: &World) -> u128 {
-        let mut sum = self.chat_search_pico;
-        for call in &self.calls {
-            sum += match call {
-                Call::Search => self.search_pico,
-                Call::File => FILE_SEARCH_PICO,
-                Call::Page | Call::Code(_) | Call::Picture | Call::Mcp => 0,
-            };
-        }
-        for container in &self.containers {
-            sum += (container.memory.session_pico() * u128::from(container.minutes)).div_ceil(20);
-        }
-        if let Some((tool, drawn)) = &self.drawn {
-            let rates = tool.rates(world.place());
-            sum += u128::from(drawn.text_in) * rates.input
-                + u128::from(drawn.image_in) * rates.image_in
-                + u128::from(drawn.image_out) * rates.image_out;
-        }
-        sum
-    }
-}
-
-/// Cost of tokens, in picodollars.
-pub fn tokens_pico(ask: &Ask, used: Used, rates: Rates) -> u128 {
-    let write = if ask.ttl_12h { rates.write_12h } else { rates.write };
-    let plain = used.input - used.cached - used.write - used.audio_in;
-    u128::from(plain) * rates.input
-        + u128::from(used.cached) * rates.cached
-        + u128::from(used.write) * write
-        + u128::from(used.audio_in) * rates.audio_in
-        + u128::from(used.output - used.audio_out) * rates.output
-        + u128::from(used.audio_out) * rates.audio_out
 }

@@ -111,11 +111,16 @@ pub enum Broken {
     Picture,
     /// The answer is longer than the request allows.
     Output,
+    /// A tool loses its container and starts another one within a request.
+    Sessions,
+    /// MCP servers list more tools than was assumed.
+    Lists,
 }
 
 impl Broken {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::CallTokens, Self::Calls, Self::Picture, Self::Output];
+    pub const ALL: [Self; 6] =
+        [Self::CallTokens, Self::Calls, Self::Picture, Self::Output, Self::Sessions, Self::Lists];
 }
 
 /// Everything outside of a request that its cost depends on.

@@ -198,6 +198,7 @@ fn outcome(used: Used) -> Outcome {
         tier: Tier::Standard,
         model: "gpt-5".to_owned(),
         used,
+        prompts: vec![used.input],
         largest: used.input,
         words: 0,
         function: None,
@@ -299,4 +300,17 @@ fn a_search_of_a_small_model_is_billed_for_a_block_of_input() {
     let ask = Ask::read(&world, Endpoint::Responses, preview.as_bytes()).expect("a known model");
     let searched = Outcome { search_pico: USD / 40, ..searched };
     assert_eq!(searched.charge(&world, &ask, 0), 1_000 * 400_000 + 2 * USD / 40);
+}
+
+#[test]
+fn a_stream_with_hosted_calls_costs_more_with_each_call() {
+    let world = World::furnished();
+    let body = responses("gpt-5", &json!([{ "type": "web_search" }]));
+    let ask = Ask::read(&world, Endpoint::Responses, body.to_string().as_bytes()).expect("a known model");
+    let mut made = outcome(Used { input: 1_000 + 3_000, output: 100, ..Used::default() });
+    (made.prompts, made.largest, made.calls) = (vec![1_000, 3_000], 3_000, vec![Call::Search]);
+    let answer = 100 * 10_000_000;
+    let begun = 1_000 * 1_250_000 + answer;
+    assert_eq!(made.stages(&world, &ask), [begun, begun + USD / 100, begun + USD / 100 + 3_000 * 1_250_000]);
+    assert_eq!(made.stages(&world, &ask).last(), Some(&made.charge(&world, &ask, 0)));
 }

@@ -3,7 +3,7 @@
 use oracle::answer::answer;
 use oracle::draw::{Sizes, body};
 use oracle::outcome::End;
-use oracle::world::TextCount;
+use oracle::world::{Broken, TextCount};
 use oracle::{Ask, Chance, Endpoint, Outcome, World, maximum};
 
 const SEEDS: u64 = 1_500;
@@ -30,6 +30,16 @@ fn no_outcome_costs_more_than_the_maximum() {
             let words: u64 = answer.parts.iter().map(|part| part.words).sum();
             let is_whole = !matches!(outcome.end, End::Cut | End::FailedAtOnce | End::Lost);
             assert!(words == outcome.words || !is_whole, "seed {seed}: {outcome:?}");
+            let stages = outcome.stages(&world, &ask);
+            assert!(stages.is_sorted(), "seed {seed}: {stages:?} of {outcome:?}");
+            let whole = Outcome { end: if charge > 0 { End::Cut } else { outcome.end }, ..outcome.clone() };
+            assert_eq!(stages.last(), Some(&whole.charge(&world, &ask, 0)), "seed {seed}: {outcome:?}");
+            let shown: usize = answer.parts.iter().map(|part| part.stages).sum();
+            let is_shown = ask.endpoint == Endpoint::Responses && ask.stream && is_whole && charge > 0;
+            assert!(
+                !is_shown || outcome.end == End::Gateway || shown + 1 == stages.len(),
+                "seed {seed}: {outcome:?}"
+            );
         }
     }
     assert!(charged > 5_000 && streams > 1_000, "{charged} were charged, {streams} were streams");
@@ -37,17 +47,22 @@ fn no_outcome_costs_more_than_the_maximum() {
 
 #[test]
 fn broken_assumptions_cost_more_than_the_maximum() {
-    for broken in oracle::world::Broken::ALL {
+    for broken in Broken::ALL {
         let over = (0..SEEDS).filter(|seed| {
             let mut chance = Chance::of_seed(*seed);
             let world = World { broken: Some(broken), ..World::furnished() };
             let endpoint = chance.one(&Endpoint::ALL);
             let body = body(&mut chance, endpoint, Sizes::SMALL);
             let Some(ask) = Ask::read(&world, endpoint, &body) else { return false };
-            let outcome = Outcome::draw(&mut chance, &world, &ask);
-            outcome.charge(&world, &ask, outcome.words) > maximum::of(&world, &ask)
+            (0..10).any(|_| {
+                let outcome = Outcome::draw(&mut chance, &world, &ask);
+                outcome.charge(&world, &ask, outcome.words) > maximum::of(&world, &ask)
+            })
         });
-        assert!(over.count() > 5, "{broken:?}");
+        // Few requests have containers that are dearer than the context they may read.
+        let least = if broken == Broken::Sessions { 1 } else { 6 };
+        let count = over.count();
+        assert!(count >= least, "{broken:?}: {count}");
     }
 }
 

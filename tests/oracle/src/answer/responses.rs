@@ -69,7 +69,7 @@ fn items(outcome: &Outcome) -> Vec<Value> {
                 Call::File => item("file_search_call"),
                 Call::Code(_) => {
                     let mut item = item("code_interpreter_call");
-                    item["container_id"] = json!(outcome.container_of(call));
+                    item["container_id"] = json!(outcome.container_of(at));
                     item
                 }
                 Call::Picture => {
@@ -120,6 +120,8 @@ pub(super) fn events(outcome: &Outcome, ask: &Ask, id: &str) -> Vec<Part> {
             Some("function_call") => "response.function_call_arguments.delta",
             _ => "",
         };
+        let stages = usize::from(deltas.is_empty());
+        events.show(stages);
         if !deltas.is_empty() {
             for _ in 0..outcome.words {
                 let delta = json!({ "item_id": item["id"], "output_index": at, "delta": " hello" });
@@ -127,6 +129,7 @@ pub(super) fn events(outcome: &Outcome, ask: &Ask, id: &str) -> Vec<Part> {
             }
         }
         events.push("response.output_item.done", json!({ "output_index": at, "item": item }), 0);
+        events.show(stages);
     }
     if outcome.end == End::Failed && outcome.report.crlf {
         events.push("error", json!({ "error": error("server_error") }), 0);
@@ -160,6 +163,11 @@ impl Events {
         let mut part = data(&event, words);
         part.text.insert_str(0, &format!("event: {kind}\n"));
         self.parts.push(part);
+    }
+
+    /// Says that the last event shows so many stages of the charge.
+    fn show(&mut self, stages: usize) {
+        self.parts.last_mut().expect("an event").stages = stages;
     }
 
     fn failed(&mut self, outcome: &Outcome, ask: &Ask, id: &str) {

@@ -23,6 +23,7 @@ impl Outcome {
             tier: chance.one(&ask.tiers),
             model: served(chance, ask),
             used: Used::default(),
+            prompts: Vec::new(),
             largest: first,
             words: 0,
             function: None,
@@ -39,7 +40,7 @@ impl Outcome {
         outcome.answer(chance, world, ask);
         outcome.read(chance, world, ask, first);
         outcome.draw_pictures(chance, world, ask);
-        outcome.fill_containers(chance, ask);
+        outcome.fill_containers(chance, world, ask);
         outcome.fit_report(ask);
         outcome.call_function(chance, ask);
         outcome
@@ -90,6 +91,7 @@ impl Outcome {
             if turn > 0 {
                 prompt = prompt.saturating_add(chance.within(0, step_max)).min(ask.window());
             }
+            self.prompts.push(prompt);
             self.used.input += prompt;
             self.largest = self.largest.max(prompt);
             self.used.audio_in += ask.audio.min(prompt);
@@ -122,16 +124,18 @@ impl Outcome {
         self.drawn = Some((tool.clone(), drawn));
     }
 
-    fn fill_containers(&mut self, chance: &mut Chance, ask: &Ask) {
+    fn fill_containers(&mut self, chance: &mut Chance, world: &World, ask: &Ask) {
+        let is_lost = loses_containers(world, ask);
         for (at, (id, memory)) in ask.tools.containers.iter().enumerate() {
+            let mut run = |id: String| {
+                let minutes = if is_lost { 20 } else { chance.within(5, 20) };
+                self.containers.push(Session { index: at, id, memory: *memory, minutes });
+            };
             if self.calls.contains(&Call::Code(at)) {
-                let id = id.clone().unwrap_or_else(|| format!("cntr_new_{at}"));
-                self.containers.push(Session {
-                    index: at,
-                    id,
-                    memory: *memory,
-                    minutes: chance.within(5, 20),
-                });
+                run(id.clone().unwrap_or_else(|| format!("cntr_new_{at}")));
+            }
+            if is_lost && id.is_none() {
+                run(format!("cntr_again_{at}"));
             }
         }
     }
@@ -151,6 +155,7 @@ impl Outcome {
             let used = Used { input: first, output: self.words, ..Used::default() };
             *self = Self {
                 used,
+                prompts: vec![first],
                 largest: first,
                 calls: Vec::new(),
                 drawn: None,
@@ -185,6 +190,14 @@ fn end(chance: &mut Chance, ask: &Ask) -> End {
     }
 }
 
+/// Whether each container that is made for the request is lost, and made once more.
+fn loses_containers(world: &World, ask: &Ask) -> bool {
+    let offered = &ask.tools.containers;
+    let calls = u64::try_from(2 * offered.len()).expect("few");
+    let is_made = offered.iter().any(|(id, _)| id.is_none());
+    world.broken == Some(Broken::Sessions) && is_made && calls <= maximum::calls(ask)
+}
+
 fn calls(chance: &mut Chance, world: &World, ask: &Ask) -> Vec<Call> {
     let tools = &ask.tools;
     let mut kinds = Vec::new();
@@ -197,6 +210,9 @@ fn calls(chance: &mut Chance, world: &World, ask: &Ask) -> Vec<Call> {
     kinds.extend((tools.mcp_servers > 0).then_some(Call::Mcp));
     if kinds.is_empty() {
         return kinds;
+    }
+    if loses_containers(world, ask) {
+        return (0..tools.containers.len()).flat_map(|at| [Call::Code(at), Call::Code(at)]).collect();
     }
     let most = maximum::calls(ask).min(16);
     let count = if chance.percent(30) { most } else { chance.within(0, most) };
@@ -213,7 +229,8 @@ fn first_prompt(chance: &mut Chance, world: &World, ask: &Ask) -> u64 {
     let named_max = if world.broken == Some(Broken::Picture) { 400_000 } else { 0 };
     let named: u64 = ask.pictures_named.iter().map(|most| chance.within(0, (*most).max(named_max))).sum();
     let pictures = ask.pictures.iter().fold(0_u64, |sum, tokens| sum.saturating_add(*tokens));
-    let listed = chance.within(0, ask.tools.mcp_servers * world.assumed.mcp_tokens_max);
+    let times = if world.broken == Some(Broken::Lists) { 40 } else { 1 };
+    let listed = chance.within(0, ask.tools.mcp_servers * world.assumed.mcp_tokens_max * times);
     let kept = ask.kept - ask.tools.mcp_servers * world.assumed.mcp_tokens_max + listed;
     let sum = text + ask.exact + named + kept;
     sum.saturating_add(pictures).saturating_add(ask.documents).saturating_add(ask.audio)
