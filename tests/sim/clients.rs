@@ -15,7 +15,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::chance::Chance;
 use crate::drawn;
-use crate::openai::RATES;
+use crate::openai::MODELS;
 use crate::world::World;
 
 /// Statuses that the contract has; any other is a fault.
@@ -70,7 +70,7 @@ fn request(world: &World, name: &str, chance: &mut Chance) -> Request<Full<Bytes
 
 /// A plain chat completion.
 fn plain(name: &str, chance: &mut Chance) -> String {
-    let model = chance.one(&RATES).0;
+    let model = chance.one(&MODELS);
     let words = vec!["hello"; usize::try_from(chance.within(1, 40)).unwrap()].join(" ");
     let mut body =
         json!({ "model": model, "messages": [{ "role": "user", "content": format!("{name} {words}") }] });

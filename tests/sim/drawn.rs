@@ -1,10 +1,9 @@
 //! Requests of all kinds, answered and billed as the oracle of OpenAI's bill says.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use oracle::answer::answer as rendered;
+use oracle::answer::{Answer, answer as rendered};
 use oracle::draw::{self, Sizes};
 use oracle::outcome::{End as Ending, Outcome};
 use oracle::{Ask, Endpoint, maximum};
@@ -12,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use crate::chance::Chance;
-use crate::openai::{Account, Bill, head};
+use crate::openai::{Account, Bill, DrawnBill, head};
 use crate::wire::{End, Mark};
 
 /// Larger bodies are counted on real threads, whose order no seed decides.
@@ -21,7 +20,9 @@ const BODY_BYTES_MAX: usize = 4_000;
 /// A request of any kind: its path and its body. None if it is too large.
 pub(crate) fn request(account: &Account, name: &str, chance: &mut Chance) -> Option<(&'static str, String)> {
     let mut dice = oracle::Chance::of_seed(chance.next());
-    let endpoint = dice.one(&Endpoint::ALL);
+    // Most of what can be broken is hosted tools'.
+    let is_broken = account.world().broken.is_some() && dice.percent(60);
+    let endpoint = if is_broken { Endpoint::Responses } else { dice.one(&Endpoint::ALL) };
     let mut request = draw::request(&mut dice, endpoint, Sizes::SMALL);
     // Upstream knows the request by it.
     request["metadata"] = json!({ "name": name });
@@ -81,19 +82,10 @@ pub(crate) async fn answer(
     let most = if ask.is_open { 0 } else { maximum::of(&world, &ask) };
     account.most(&name, most, format!("{ask:?}\n  {outcome:?}"));
     sleep(Duration::from_millis(chance.one(&[0, 1, 10, 100, 900]))).await;
-    let charge = |words| outcome.charge(&world, &ask, words);
-    let delivered = Arc::new(AtomicU64::new(0));
-    // A stream that breaks off costs what was delivered until then.
     let is_stream = ask.stream && !matches!(outcome.end, Ending::Gateway | Ending::Rejected | Ending::Lost);
-    let cut = Outcome { end: if is_stream { Ending::Cut } else { outcome.end }, ..outcome.clone() };
-    let word_pico = if is_stream && outcome.words > 0 && charge(outcome.words) > 0 {
-        cut.charge(&world, &ask, 1) - cut.charge(&world, &ask, 0)
-    } else {
-        0
-    };
-    let fixed_pico = charge(outcome.words) - word_pico * u128::from(outcome.words);
-    if charge(outcome.words) > 0 {
-        account.open(&name, Bill::Drawn { fixed_pico, word_pico, words: Arc::clone(&delivered) });
+    let bill = billed(&outcome, &world, &ask, is_stream);
+    if outcome.charge(&world, &ask, outcome.words) > 0 {
+        account.open(&name, Bill::Drawn(bill.clone()));
     }
     let answer = rendered(&outcome, &ask, &name);
     if endpoint == Endpoint::Responses && outcome.end == Ending::Completed {
@@ -114,18 +106,46 @@ pub(crate) async fn answer(
         end.send(format!("{head}{text}").as_bytes(), None).ok()?;
         return (!answer.is_cut).then_some(());
     }
+    stream(end, chance, &answer, &bill).await.filter(|()| !answer.is_cut)
+}
+
+/// What a request costs by the oracle: a stream what was delivered of it, anything else all
+/// at once.
+fn billed(outcome: &Outcome, world: &oracle::World, ask: &Ask, is_stream: bool) -> DrawnBill {
+    let charge = outcome.charge(world, ask, outcome.words);
+    let at_once = DrawnBill {
+        is_stream,
+        is_cut: outcome.end == Ending::Cut,
+        stages_pico: vec![charge],
+        stage: Arc::default(),
+        word_pico: 0,
+        words: Arc::default(),
+    };
+    if !is_stream || charge == 0 {
+        return at_once;
+    }
+    let cut = Outcome { end: Ending::Cut, ..outcome.clone() };
+    let word_pico = if outcome.words > 0 { cut.charge(world, ask, 1) - cut.charge(world, ask, 0) } else { 0 };
+    let is_shown = ask.endpoint == Endpoint::Responses;
+    let stages_pico = if is_shown { outcome.stages(world, ask) } else { vec![cut.charge(world, ask, 0)] };
+    DrawnBill { stages_pico, word_pico, ..at_once }
+}
+
+/// Sends the events of a stream; none if the guard has left it.
+async fn stream(end: &mut End, chance: &mut Chance, answer: &Answer, bill: &DrawnBill) -> Option<()> {
     let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
     end.send(head.as_bytes(), None).ok()?;
     let pause = Duration::from_millis(chance.one(&[0, 0, 1, 30]));
     for part in &answer.parts {
-        let mark = Mark(Arc::clone(&delivered), part.words);
+        let stages = u64::try_from(part.stages).unwrap();
+        let mark = Mark(vec![(Arc::clone(&bill.words), part.words), (Arc::clone(&bill.stage), stages)]);
         end.send(format!("{:x}\r\n{}\r\n", part.text.len(), part.text).as_bytes(), Some(mark)).ok()?;
         if !pause.is_zero() {
             sleep(pause).await;
         }
     }
     if answer.is_cut {
-        return None;
+        return Some(());
     }
     end.send(b"0\r\n\r\n", None).ok()
 }

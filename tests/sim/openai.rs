@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use oracle::prices::Rates;
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt as _;
 use tokio::time::sleep;
@@ -21,27 +22,57 @@ use crate::chance::Chance;
 use crate::drawn;
 use crate::wire::{End, Mark};
 
-/// Rates in picodollars a token, as in the price sheet: model, input, cached
-/// input, output.
-pub(crate) const RATES: [(&str, u64, u64, u64); 2] =
-    [("gpt-4o-mini", 150_000, 75_000, 600_000), ("gpt-5-mini", 250_000, 25_000, 2_000_000)];
+/// Models of plain requests; one of them thinks before it answers.
+pub(crate) const MODELS: [&str; 2] = ["gpt-4o-mini", "gpt-5-mini"];
 
 /// What one request really cost.
 #[derive(Clone, Debug)]
 pub(crate) enum Bill {
     /// Of a plain request.
     Plain(PlainBill),
-    /// By the oracle: what is certain, and each word that was delivered.
-    Drawn { fixed_pico: u128, word_pico: u128, words: Arc<AtomicU64> },
+    /// Of any kind of request.
+    Drawn(DrawnBill),
+}
+
+/// What a request of any kind costs by the oracle: the stage that its answer has come to,
+/// and each word that was delivered.
+#[derive(Clone, Debug)]
+pub(crate) struct DrawnBill {
+    pub(crate) is_stream: bool,
+    /// Whether upstream itself breaks it off.
+    pub(crate) is_cut: bool,
+    pub(crate) stages_pico: Vec<u128>,
+    pub(crate) stage: Arc<AtomicU64>,
+    pub(crate) word_pico: u128,
+    pub(crate) words: Arc<AtomicU64>,
+}
+
+impl DrawnBill {
+    /// Whether it is a stream that the guard did not let come to its end.
+    pub(crate) fn was_left(&self) -> bool {
+        let stage = usize::try_from(self.stage.load(Ordering::Relaxed)).unwrap();
+        self.is_stream && !self.is_cut && stage + 1 < self.stages_pico.len()
+    }
+
+    fn pico(&self) -> u128 {
+        let stage = usize::try_from(self.stage.load(Ordering::Relaxed)).unwrap();
+        self.stages_pico[stage] + self.word_pico * u128::from(self.words.load(Ordering::Relaxed))
+    }
 }
 
 impl Bill {
     pub(crate) fn pico(&self) -> u128 {
         match self {
-            Self::Plain(bill) => bill.pico().into(),
-            Self::Drawn { fixed_pico, word_pico, words } => {
-                fixed_pico + word_pico * u128::from(words.load(Ordering::Relaxed))
-            }
+            Self::Plain(bill) => bill.pico(),
+            Self::Drawn(bill) => bill.pico(),
+        }
+    }
+
+    /// The bill of a request that is no plain one.
+    pub(crate) const fn drawn(&self) -> Option<&DrawnBill> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Drawn(bill) => Some(bill),
         }
     }
 
@@ -55,6 +86,8 @@ impl Bill {
 #[derive(Clone, Debug)]
 pub(crate) struct PlainBill {
     model: &'static str,
+    /// By the oracle's prices.
+    rates: Rates,
     /// Input and cached input, once it is certain that they are billed.
     input: Option<(u64, u64)>,
     /// Output that nobody sees.
@@ -64,13 +97,12 @@ pub(crate) struct PlainBill {
 }
 
 impl PlainBill {
-    fn pico(&self) -> u64 {
+    fn pico(&self) -> u128 {
         let Some((input, cached)) = self.input else { return 0 };
-        let (_, rate, cached_rate, output_rate) =
-            RATES.into_iter().find(|rate| rate.0 == self.model).unwrap();
-        (input - cached) * rate
-            + cached * cached_rate
-            + (self.reasoning + self.words.load(Ordering::Relaxed)) * output_rate
+        let output = self.reasoning + self.words.load(Ordering::Relaxed);
+        u128::from(input - cached) * self.rates.input
+            + u128::from(cached) * self.rates.cached
+            + u128::from(output) * self.rates.output
     }
 }
 
@@ -225,16 +257,18 @@ struct Asked<'a> {
     with_usage: bool,
 }
 
-fn asked<'a>(body: &'a Value, chance: &mut Chance) -> Asked<'a> {
+fn asked<'a>(account: &Account, body: &'a Value, chance: &mut Chance) -> Asked<'a> {
     let text = body["messages"][0]["content"].as_str().unwrap();
-    let model = RATES.iter().find(|rate| Some(rate.0) == body["model"].as_str()).unwrap().0;
+    let model = MODELS.into_iter().find(|model| Some(*model) == body["model"].as_str()).unwrap();
+    let world = account.world();
+    let rates = oracle::prices::find(model).unwrap().rates(world.project_tier, false, world.place());
     let most = body["max_completion_tokens"].as_u64().unwrap_or(80);
     let reasoning = if model == "gpt-5-mini" { chance.within(0, most / 2) } else { 0 };
     let words = chance.within(0, (most - reasoning).min(80));
     let input = u64::try_from(text.split(' ').count()).unwrap();
     Asked {
         name: text.split(' ').next().unwrap(),
-        bill: PlainBill { model, input: None, reasoning, words: Arc::default() },
+        bill: PlainBill { model, rates, input: None, reasoning, words: Arc::default() },
         input: (input, input / 4),
         words,
         with_usage: body["stream_options"]["include_usage"] == true,
@@ -243,7 +277,7 @@ fn asked<'a>(body: &'a Value, chance: &mut Chance) -> Asked<'a> {
 
 /// Answers a request; none if the connection is over.
 async fn answer(end: &mut End, account: &Account, chance: &mut Chance, body: &Value) -> Option<()> {
-    let mut asked = asked(body, chance);
+    let mut asked = asked(account, body, chance);
     let fate = Fate::drawn(chance);
     sleep(Duration::from_millis(chance.one(&[0, 1, 10, 100, 900]))).await;
     if matches!(fate, Fate::Refuse | Fate::Fail) {
@@ -350,7 +384,7 @@ async fn stream(end: &mut End, chance: &mut Chance, fate: Fate, asked: &Asked<'_
         if word == cut_after {
             return None;
         }
-        let mark = Mark(Arc::clone(&asked.bill.words), 1);
+        let mark = Mark::of(&asked.bill.words, 1);
         end.send(chunk(&event(&json!({ "content": " hello" }))).as_bytes(), Some(mark)).ok()?;
         if !pause.is_zero() {
             sleep(pause).await;

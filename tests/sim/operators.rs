@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use oracle::prices::Tier;
 use serde_json::json;
 use spendguard::app::rules;
 use spendguard::config::Settings;
@@ -57,15 +58,24 @@ fn config(chance: &mut Chance, world: &World) -> String {
     let prompts = chance.one(&["refuse", "allow"]);
     let shared = chance.one(&["true", "false"]);
     let (output, calls) = (chance.one(&[500, 16_384]), chance.one(&[1, 2, 8]));
+    let tools = chance.one(&["practical", "practical", "practical", "strict"]);
+    let upstream = world.account.world();
+    let tier = if upstream.project_tier == Tier::Priority { "priority" } else { "default" };
+    let region = if upstream.is_regional { "region = \"us\"\n" } else { "" };
     let mut text = format!(
         "[server]\nheader_timeout = \"3s\"\n[storage]\ndurability = \"{durability}\"\n\
          [upstream]\nresponse_timeout = \"20s\"\nidle_timeout = \"10s\"\n\
          [guard]\nwhen_tight = \"{tight}\"\nclamp_output_min = 16\nhold_wait = \"{wait}\"\n\
          on_disconnect = \"{on_disconnect}\"\ndrain_max = \"15s\"\nstored_prompts = \"{prompts}\"\n\
-         output_default = {output}\ntool_calls_max = {calls}\n\
+         output_default = {output}\ntool_calls_max = {calls}\ntools_bound = \"{tools}\"\n\
+         [pricing]\ndefault_tier = \"{tier}\"\n{region}\
          [endpoints]\nshared_objects = {shared}\n[credit]\nminimum = 0.00001\nlow_balance = 0.0005\n\
          [[limit]]\nname = \"{AUDIT}\"\nwindow = \"total\"\nsoft = [0.001]\n"
     );
+    if !world.is_sound() {
+        // So that each request has its calls bounded, and each stream is cut that has more.
+        text += "[[limit]]\nname = \"ample\"\nwindow = \"total\"\nhard = 1000000\n";
+    }
     for number in 0..chance.within(1, 4) {
         let per = chance.one(&["organization", "project", "key", "user", "model"]);
         let window = chance.one(&["minute", "hour", "day", "month", "year", "total"]);

@@ -24,9 +24,16 @@ const ON_THE_WAY_MAX: usize = 32 * 1024;
 /// Told of each read and write; may cut the connection on the spot.
 pub(crate) type Watch = Arc<dyn Fn() + Send + Sync>;
 
-/// Counts what has been delivered of something.
+/// Counts what has been delivered, each of some things.
 #[derive(Clone, Debug)]
-pub(crate) struct Mark(pub(crate) Arc<AtomicU64>, pub(crate) u64);
+pub(crate) struct Mark(pub(crate) Vec<(Arc<AtomicU64>, u64)>);
+
+impl Mark {
+    /// A mark of one thing.
+    pub(crate) fn of(counter: &Arc<AtomicU64>, count: u64) -> Self {
+        Self(vec![(Arc::clone(counter), count)])
+    }
+}
 
 struct Parcel {
     at: Instant,
@@ -164,7 +171,7 @@ impl AsyncRead for End {
         let end = parcel.bytes.len().min(part);
         buf.put_slice(&parcel.bytes.drain(..end).collect::<Vec<u8>>());
         if parcel.bytes.is_empty() {
-            if let Some(Mark(counter, count)) = &parcel.mark {
+            for (counter, count) in parcel.mark.iter().flat_map(|Mark(counts)| counts) {
                 counter.fetch_add(*count, Ordering::Relaxed);
             }
             lane.parcels.pop_front();

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use oracle::prices::Tier;
 use oracle::world::{Broken, TextCount};
 use spendguard::config::Settings;
 use spendguard::domain::Money;
@@ -24,14 +25,11 @@ use tokio_util::task::TaskTracker;
 use crate::chance::Chance;
 use crate::clients::Statuses;
 use crate::life::Life;
-use crate::openai::Account;
+use crate::openai::{Account, Bill, DrawnBill};
 use crate::wire::{End, Scissors, connection, now};
 
 /// The limit without a cap that everything counts on.
 pub(crate) const AUDIT: &str = "audit";
-
-/// Whether worlds draw requests of all kinds, billed by the oracle, beside plain ones.
-pub(crate) static DRAWS: AtomicBool = AtomicBool::new(false);
 
 /// What a seed makes.
 pub(crate) struct World {
@@ -53,8 +51,8 @@ pub(crate) struct World {
     pub(crate) drawn_percent: u64,
     /// How much larger amounts are than plain requests need.
     pub(crate) scale: u64,
-    /// Whether upstream keeps to what the guard assumes of it.
-    is_sound: bool,
+    /// What of that which the guard assumes of upstream does not hold.
+    broken: Option<Broken>,
     keys: OnceLock<[String; 2]>,
     resting: AtomicBool,
     is_loud: bool,
@@ -77,6 +75,8 @@ struct State {
     /// what was held.
     totals: BTreeMap<(String, String, i64), (i64, i64, i64)>,
     statuses: Statuses,
+    overruns: u64,
+    cuts: u64,
     trace: DefaultHasher,
     fault: Option<String>,
 }
@@ -89,6 +89,9 @@ pub(crate) struct Outcome {
     pub(crate) events: u64,
     pub(crate) requests: u64,
     pub(crate) statuses: Statuses,
+    /// Costs that were more than their holds, and streams that were cut by the guard.
+    pub(crate) overruns: u64,
+    pub(crate) cuts: u64,
     pub(crate) digest: u64,
 }
 
@@ -107,26 +110,26 @@ impl World {
             is_changing: true,
             totals: BTreeMap::new(),
             statuses: Statuses::new(),
+            overruns: 0,
+            cuts: 0,
             trace: DefaultHasher::new(),
             fault: None,
         };
-        let draws = DRAWS.load(Ordering::Relaxed);
-        let broken = (draws && seed % 5 == 4).then(|| chance.one(&Broken::ALL));
+        let broken = (seed % 5 == 4).then(|| chance.one(&Broken::ALL));
         let mut upstream = oracle::World { broken, ..oracle::World::furnished() };
+        upstream.is_regional = chance.percent(20);
+        upstream.project_tier = chance.one(&[Tier::Standard, Tier::Standard, Tier::Priority]);
         // Each text is of words that are a token each; so a count of it is exact.
         upstream.assumed.text = TextCount::Pieces;
         // What no cap bounds makes one hosted call, which every configuration holds.
         upstream.assumed.calls_max = 1;
-        let scale = if draws { chance.one(&[1, 100, 2_000]) } else { 1 };
+        // Where an assumption is broken, requests get as far as that shows.
+        let scale = if broken.is_some() { 2_000 } else { chance.one(&[1, 100, 2_000]) };
         Arc::new(Self {
             account: Arc::new(Account::new(upstream)),
-            drawn_percent: match (draws, scale) {
-                (false, _) => 0,
-                (true, 1) => chance.one(&[0, 20]),
-                (true, _) => 60,
-            },
+            drawn_percent: if scale == 1 { chance.one(&[0, 20]) } else { 60 },
             scale,
-            is_sound: broken.is_none(),
+            broken,
             tasks: TaskTracker::new(),
             died: Notify::new(),
             clock_off_ms: Arc::default(),
@@ -332,7 +335,7 @@ impl World {
                 let most = known.unwrap_or(meter.settled).max(hard);
                 // Where an assumption is broken, one request may overrun its hold; then
                 // nothing more is admitted.
-                let is_admitted = self.is_sound || held.is_some_and(|held| meter.held > held);
+                let is_admitted = self.is_sound() || held.is_some_and(|held| meter.held > held);
                 if (!is_changing && total > most && is_admitted) || meter.held < 0 {
                     let text = format!("{}: {meter:?} of {hard}, after {known:?}", limit.name);
                     self.fail(state, text);
@@ -340,15 +343,14 @@ impl World {
             }
         }
         // Corrections may take what was never there.
-        let credit = guard.credit_balance().filter(|_| !self.corrects && self.is_sound);
+        let credit = guard.credit_balance().filter(|_| !self.corrects && self.is_sound());
         if credit.is_some_and(|balance| balance.available < Money::ZERO) {
             self.fail(state, format!("credit is overdrawn: {credit:?}"));
         }
         let billed = self.account.pico().div_ceil(1_000);
-        let covered = covered.filter(|_| !self.cancels && !is_changing && self.is_sound);
+        let covered = covered.filter(|_| !self.cancels && !is_changing && self.is_sound());
         if covered.is_some_and(|covered| u128::try_from(covered).unwrap() < billed) {
-            let sum =
-                |bills: &[crate::openai::Bill]| bills.iter().map(crate::openai::Bill::pico).sum::<u128>();
+            let sum = |bills: &[Bill]| bills.iter().map(Bill::pico).sum::<u128>();
             let bills = self.account.bills().into_iter().map(|(name, bills)| (sum(&bills), name));
             let dearest = bills.max().map(|(_, name)| name);
             let story = self.account.all_most().remove(&dearest.clone().unwrap_or_default());
@@ -366,7 +368,23 @@ impl World {
 
     /// Whether upstream keeps to what the guard assumes of it.
     pub(crate) const fn is_sound(&self) -> bool {
-        self.is_sound
+        self.broken.is_none()
+    }
+
+    /// Whether the guard sees that the assumption is broken where no usage is reported:
+    /// hosted calls are events of a stream.
+    pub(crate) fn is_seen(&self, bill: &DrawnBill) -> bool {
+        self.broken == Some(Broken::Calls) && bill.is_stream
+    }
+
+    /// Notes a cost that was more than its hold.
+    pub(crate) fn overran(&self) {
+        self.state().overruns += 1;
+    }
+
+    /// Notes a stream that the guard cut.
+    pub(crate) fn cut(&self) {
+        self.state().cuts += 1;
     }
 
     /// Notes a fault unless something holds.
@@ -401,6 +419,8 @@ impl World {
             events: state.events,
             requests: state.statuses.values().sum(),
             statuses: state.statuses.clone(),
+            overruns: state.overruns,
+            cuts: state.cuts,
             digest: state.trace.finish(),
         }
     }
