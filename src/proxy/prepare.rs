@@ -12,7 +12,7 @@ use crate::guard::{Paced, Reservation, Standing};
 use crate::ledger::entry::Attribution;
 use crate::openai::endpoint::Metered;
 use crate::openai::request::{self, Edit, Invalid, InvalidKind, Request};
-use crate::pricing::bound::{BoundInputs, largest_prompt};
+use crate::pricing::bound::largest_prompt;
 use crate::pricing::plan::Written;
 use crate::pricing::sheet::Price;
 use crate::pricing::turns::Turns;
@@ -59,17 +59,15 @@ impl Proxy {
             Arc::new(self.attribution(caller, endpoint.name(), demand, tags, priced.as_deref()));
         let standing = self.guard.standing(&attribution, max_cost);
         models::refuse_unknown(rules, demand, &standing)?;
-        let is_capped = standing.is_capped();
         let (price, image_price) = models::prices(rules, demand, priced, standing.left, now_s)?;
         let bounding = price.clone().unwrap_or_else(|| rules.sheet.dearest(now_s));
         let policy = rules.admit.policy;
         let clampable = !matches!(endpoint, Metered::Compact | Metered::Embeddings);
-        let written =
-            if is_capped { policy.written(&bounding, demand, clampable) } else { Written::default() };
+        let written = standing.is_capped().then(|| policy.written(&bounding, demand, clampable));
+        let written = written.unwrap_or_default();
         // Before anything is looked up, so that made-up ids are paced as well.
         let paced = self.guard.pace_request(&attribution).map_err(Refusal::Throttled)?;
         let conversation_tokens = self.check_references(rules, caller, demand).await?;
-        self.find_containers(&mut demand.tools);
         let mut candidate = Candidate {
             attribution,
             demand,
@@ -94,12 +92,10 @@ impl Proxy {
         let paced = pace(&self.guard, rules.admit, &mut candidate, paced).await?;
         let admitted = self.admit(rules, &candidate).await?;
         let output_max = admitted.clamped_output.or(candidate.inputs.output_max);
-        let clamped_output = output_max.filter(|_| output_max != written.output_max);
+        let cuts = cuts(&standing, (&bounding, demand), &admitted);
         let mut reservation = admitted.reservation;
         let recording = self.record((endpoint, demand, conversation_tokens), caller, &reservation).await?;
-        let output_tokens = reservation.hold().bound.output_tokens;
-        let cuts = cuts(&standing, (&bounding, demand), admitted.inputs, output_tokens);
-        let extra = extra_headers(&paced, [output_max, clamped_output, admitted.clamped_calls]);
+        let extra = extra_headers(&paced, written, output_max, admitted.clamped_calls);
         reservation.pace(paced);
         let bill = Bill {
             encoding: bounding.tokenizer,
@@ -111,8 +107,7 @@ impl Proxy {
         let tool_calls_max = admitted.clamped_calls.or(written.tool_calls);
         let edit = Edit { include_usage: parsed.wants_usage_injected(), output_max, tool_calls_max };
         let body = parsed.rewrite(&body, &edit).map_or(body, Bytes::from);
-        let hide_usage = edit.include_usage;
-        let metering = Metering { reservation, bill, hide_usage, cuts, extra, recording };
+        let metering = Metering { reservation, bill, hide_usage: edit.include_usage, cuts, extra, recording };
         Ok(Prepared { body, metering: Box::new(metering) })
     }
 
@@ -167,18 +162,20 @@ impl Proxy {
         }
     }
 
-    /// Refuses a request that names what is not its project's. Returns what is known
-    /// of the conversation that it adds to.
+    /// Refuses a request that names what is not its project's, and puts what is known of
+    /// its containers in their place. Returns what is known of the conversation that it
+    /// adds to.
     async fn check_references(
         &self,
         rules: &Rules,
         caller: &Caller,
-        demand: &Demand,
+        demand: &mut Demand,
     ) -> Result<Option<u64>, Refusal> {
         let named = &demand.references;
         self.check_named(named, Named::InBody, &Self::reach(rules, caller)).await?;
         let conversation = named.iter().find(|of| of.kind == ObjectKind::Conversation);
         let known = conversation.and_then(|of| self.guard.objects().lookup(of.kind, &of.id));
+        self.find_containers(&mut demand.tools);
         Ok(known.and_then(|known| known.context_tokens))
     }
 
@@ -253,29 +250,28 @@ impl Proxy {
     }
 }
 
-/// What the answer's head says of rates, and of what was written into the request:
-/// the output bound, the output and the hosted calls that it was clamped to.
-fn extra_headers(paced: &Paced, written: [Option<u64>; 3]) -> HeaderMap {
+/// What the answer's head says of rates, and of what the request was sent with: the output
+/// bound, and the output and the hosted calls that it was clamped to, beyond what was
+/// `written` into it.
+fn extra_headers(paced: &Paced, written: Written, output: Option<u64>, calls: Option<u64>) -> HeaderMap {
     let mut headers = rate_headers(paced);
-    let named = [OUTPUT_BOUND, CLAMPED_OUTPUT, CLAMPED_CALLS].into_iter().zip(written);
+    let clamped = output.filter(|_| output != written.output_max);
+    let named = [(OUTPUT_BOUND, output), (CLAMPED_OUTPUT, clamped), (CLAMPED_CALLS, calls)].into_iter();
     headers.extend(named.filter_map(|(name, value)| Some((name, HeaderValue::from(value?)))));
     headers
 }
 
 /// Where a stream is cut, as its hold allows no more.
-fn cuts(
-    standing: &Standing,
-    (price, demand): (&Price, &Demand),
-    inputs: BoundInputs,
-    output_tokens: u64,
-) -> Cuts {
+fn cuts(standing: &Standing, (price, demand): (&Price, &Demand), admitted: &Admitted) -> Cuts {
+    let Admitted { reservation, inputs, .. } = admitted;
     // Where nobody knows how long an answer may be, the bound may not be kept.
     let is_open = price.max_output_tokens.is_none() && demand.output_max.is_none();
     let hosted = standing.is_capped() && demand.tools.loops;
     Cuts {
-        output_tokens: (standing.left.cost.is_some() && is_open).then_some(output_tokens),
+        output_tokens: (standing.left.cost.is_some() && is_open)
+            .then(|| reservation.hold().bound.output_tokens),
         hosted_calls: hosted.then_some(inputs.tool_calls),
-        turns: Turns::of(price, demand, inputs).filter(|_| hosted),
+        turns: Turns::of(price, demand, *inputs).filter(|_| hosted),
     }
 }
 
