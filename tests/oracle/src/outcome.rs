@@ -80,7 +80,8 @@ pub struct Session {
     pub id: String,
     /// Its memory.
     pub memory: Memory,
-    /// Minutes that are billed: from 5 to 20.
+    /// Minutes that are billed: from 5 to 20; none where another tool has the same
+    /// container, which is billed once.
     pub minutes: u64,
 }
 

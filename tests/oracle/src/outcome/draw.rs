@@ -128,7 +128,9 @@ impl Outcome {
         let is_lost = loses_containers(world, ask);
         for (at, (id, memory)) in ask.tools.containers.iter().enumerate() {
             let mut run = |id: String| {
+                let is_shared = self.containers.iter().any(|session| session.id == id);
                 let minutes = if is_lost { 20 } else { chance.within(5, 20) };
+                let minutes = if is_shared { 0 } else { minutes };
                 self.containers.push(Session { index: at, id, memory: *memory, minutes });
             };
             if self.calls.contains(&Call::Code(at)) {
