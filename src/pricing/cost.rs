@@ -52,10 +52,12 @@ pub fn cost(price: &Price, tier: Tier, usage: &Usage, offer: Offer<'_>) -> Cost 
 /// The most that calls of the image tool can have used of which nothing is
 /// reported: each read an image and made one.
 ///
-/// Each call reads the `pictures` of the request, and one that was made before.
-pub(crate) fn unreported_images(tool: &ImageTool, calls: u64, pictures: u64) -> Tokens {
+/// Each call reads the `pictures` of the request, and one that was made before. The
+/// texts of all calls are a part of the model's `output`.
+pub(crate) fn unreported_images(tool: &ImageTool, calls: u64, pictures: u64, output: u64) -> Tokens {
     let read = pictures.saturating_add(1).saturating_mul(image_tool::INPUT_TOKENS);
     Tokens {
+        input: if calls > 0 { output } else { 0 },
         image_input: calls.saturating_mul(read),
         image_output: calls.saturating_mul(image_tool::output_tokens(tool)),
         ..Tokens::default()

@@ -1,6 +1,5 @@
 //! How many tokens the image generation tool costs for each of its calls.
 
-use crate::domain::Tokens;
 use crate::domain::demand::{ImageQuality, ImageTool};
 
 /// Tokens of an image that the image tool reads: 6,240 at high fidelity in the
@@ -31,16 +30,6 @@ pub(super) fn output_tokens(tool: &ImageTool) -> u64 {
     let scaled = u128::from(largest).saturating_mul(u128::from(pixels)).div_ceil(u128::from(LARGEST_PIXELS));
     let previews = tool.partial_images.saturating_mul(PARTIAL_IMAGE_TOKENS);
     u64::try_from(scaled).unwrap_or(u64::MAX).saturating_add(previews)
-}
-
-/// The most that calls of the tool can have used of which nothing is reported:
-/// each an image that it read and one that it made.
-pub fn unreported(tool: &ImageTool, calls: u64) -> Tokens {
-    Tokens {
-        image_input: calls.saturating_mul(INPUT_TOKENS),
-        image_output: calls.saturating_mul(output_tokens(tool)),
-        ..Tokens::default()
-    }
 }
 
 #[cfg(test)]

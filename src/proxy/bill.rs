@@ -156,7 +156,7 @@ impl Bill {
     /// its tokens and what those calls cost.
     fn assume(&self, reservation: Reservation, answer: &Answer, of: Exchange) -> Settled {
         let hold = Arc::clone(reservation.hold());
-        let tools = self.tools_used(answer, answer.tools_seen.clone());
+        let tools = self.tools_used(answer, answer.tools_seen.clone(), hold.bound.output_tokens);
         let known = if tools == ToolUse::default() {
             Money::ZERO
         } else {
@@ -187,7 +187,8 @@ impl Bill {
         let input = tokens.input_total();
         let is_within = input <= reservation.hold().bound.input_tokens;
         let largest_prompt = is_within.then(|| self.largest_prompt.min(input));
-        let usage = Usage { tokens, tools: self.tools_used(answer, tools), largest_prompt };
+        let tools = self.tools_used(answer, tools, tokens.output_total());
+        let usage = Usage { tokens, tools, largest_prompt };
         let tier = self.served_tier(answer);
         let (cost, tool_fees) = self.cost(answer, tier, &usage);
         tokens += usage.tools.image;
@@ -198,7 +199,9 @@ impl Bill {
 
     /// The hosted tools that are billed: what the answer tells of them, and what it
     /// leaves out.
-    fn tools_used(&self, answer: &Answer, mut tools: ToolUse) -> ToolUse {
+    ///
+    /// The model wrote no more than `output` tokens, what it had drawn included.
+    fn tools_used(&self, answer: &Answer, mut tools: ToolUse, output: u64) -> ToolUse {
         if self.tools.web_search == Some(WebSearch::Chat) {
             // Chat's usage has no count; a search model searches once a request.
             tools.web_searches = tools.web_searches.max(1);
@@ -207,10 +210,9 @@ impl Bill {
             tools.containers = tools.containers.max(1);
         }
         if tools.image == Tokens::default() {
-            tools.image =
-                self.tools.image.as_ref().map_or(tools.image, |tool| {
-                    cost::unreported_images(tool, answer.image_calls, self.pictures)
-                });
+            tools.image = self.tools.image.as_ref().map_or(tools.image, |tool| {
+                cost::unreported_images(tool, answer.image_calls, self.pictures, output)
+            });
         }
         tools
     }
