@@ -67,3 +67,54 @@ impl Guard {
         self.aside(bytes, move || parse(&body)).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::guard::recovery::Config;
+    use crate::store::{Durability, Store};
+
+    const LONG_BYTES: usize = SHORT_BYTES_MAX + 1;
+
+    fn open(folder: &std::path::Path) -> Arc<Guard> {
+        let store = Store::open(folder, Durability::Process).unwrap();
+        let config = Config { open_requests_max: 10, zone: "UTC".into() };
+        let (guard, clerk) = Guard::open(store, &config, Arc::default(), Arc::default()).unwrap();
+        clerk.start().unwrap();
+        guard
+    }
+
+    #[tokio::test]
+    async fn short_work_does_not_wait_for_long_work_and_the_thread_stays_free() {
+        let folder = tempfile::tempdir().unwrap();
+        let guard = open(folder.path());
+        let (finish, finished) = mpsc::channel::<()>();
+        let long = guard.aside(LONG_BYTES, move || finished.recv().unwrap());
+        let short = async {
+            assert_eq!(guard.aside(SHORT_BYTES_MAX, || 7).await, 7);
+            finish.send(()).unwrap();
+        };
+        tokio::join!(long, short);
+    }
+
+    #[tokio::test]
+    async fn pieces_of_long_work_run_one_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let guard = open(folder.path());
+        let running = Arc::new(AtomicUsize::new(0));
+        let piece = || {
+            let running = Arc::clone(&running);
+            guard.aside(LONG_BYTES, move || {
+                let others = running.fetch_add(1, Ordering::SeqCst);
+                std::thread::sleep(std::time::Duration::from_millis(20));
+                running.fetch_sub(1, Ordering::SeqCst);
+                others
+            })
+        };
+        let others = tokio::join!(piece(), piece(), piece());
+        assert_eq!(others, (0, 0, 0));
+    }
+}
