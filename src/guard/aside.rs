@@ -91,7 +91,7 @@ mod tests {
     async fn short_work_does_not_wait_for_long_work_and_the_thread_stays_free() {
         let folder = tempfile::tempdir().unwrap();
         let guard = open(folder.path());
-        let (finish, finished) = mpsc::channel::<()>();
+        let (finish, finished) = mpsc::sync_channel::<()>(1);
         let long = guard.aside(LONG_BYTES, move || finished.recv().unwrap());
         let short = async {
             assert_eq!(guard.aside(SHORT_BYTES_MAX, || 7).await, 7);
