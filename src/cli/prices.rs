@@ -39,8 +39,7 @@ pub async fn run(
             // A guard that was named is asked for, and no other.
             Err(failure) if failure.is_unreachable && arguments.admin_url.is_none() => {
                 let settings = settings(config)?;
-                let (sheet, file) = (sheet(config)?, settings.pricing.file.as_deref());
-                let view = PricesView::of(&sheet, file, now_s);
+                let view = PricesView::of(&sheet_of(&settings)?, settings.pricing.file.as_deref(), now_s);
                 check(format, &serde_json::json!(view), "of the configuration, as no guard could be asked")
             }
             Err(failure) => Err(failure),
@@ -54,7 +53,11 @@ fn settings(config: Option<&Path>) -> Result<Settings, Failure> {
 
 /// The sheet of the configuration, with its prices and its region.
 fn sheet(config: Option<&Path>) -> Result<Sheet, Failure> {
-    settings(config)?.pricing.sheet().map_err(|error| Failure::failed(error.to_string()))
+    sheet_of(&settings(config)?)
+}
+
+fn sheet_of(settings: &Settings) -> Result<Sheet, Failure> {
+    settings.pricing.sheet().map_err(|error| Failure::failed(error.to_string()))
 }
 
 /// Judges a sheet by what the admin API says of it.

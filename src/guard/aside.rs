@@ -8,6 +8,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tokio::sync::Semaphore;
 
 use crate::guard::Guard;
@@ -53,18 +54,16 @@ impl Guard {
     }
 
     /// Parses a body, on another thread if it is large.
-    pub async fn parsed<B, T, F>(&self, body: &B, parse: F) -> T
+    pub async fn parsed<T, F>(&self, body: &Bytes, parse: F) -> T
     where
-        B: AsRef<[u8]> + Clone + Send + 'static,
         T: Send + 'static,
-        F: FnOnce(&B) -> T + Send + 'static,
+        F: FnOnce(&Bytes) -> T + Send + 'static,
     {
-        let bytes = body.as_ref().len();
-        if bytes <= PARSED_HERE_BYTES_MAX {
+        if body.len() <= PARSED_HERE_BYTES_MAX {
             return parse(body);
         }
         let body = body.clone();
-        self.aside(bytes, move || parse(&body)).await
+        self.aside(body.len(), move || parse(&body)).await
     }
 }
 

@@ -12,7 +12,7 @@ use crate::guard::{Paced, Reservation, Standing};
 use crate::ledger::entry::Attribution;
 use crate::openai::endpoint::Metered;
 use crate::openai::request::{self, Edit, Invalid, InvalidKind, Request};
-use crate::pricing::bound::largest_prompt;
+use crate::pricing::bound::{BoundInputs, largest_prompt};
 use crate::pricing::plan::Written;
 use crate::pricing::sheet::Price;
 use crate::pricing::turns::Turns;
@@ -97,13 +97,8 @@ impl Proxy {
         let recording = self.record((endpoint, demand, conversation_tokens), caller, &reservation).await?;
         let extra = extra_headers(&paced, written, output_max, admitted.clamped_calls);
         reservation.pace(paced);
-        let bill = Bill {
-            encoding: bounding.tokenizer,
-            body: bill::kept(&body),
-            largest_prompt: largest_prompt(&bounding, demand, admitted.inputs),
-            sessions: admitted.inputs.sessions(),
-            ..Self::bill(rules, endpoint, demand, (price, image_price), now_s)
-        };
+        let prices = (price.clone(), image_price.clone());
+        let bill = Self::bill(rules, &candidate, admitted.inputs, prices, now_s);
         let tool_calls_max = admitted.clamped_calls.or(written.tool_calls);
         let edit = Edit { include_usage: parsed.wants_usage_injected(), output_max, tool_calls_max };
         let body = parsed.rewrite(&body, &edit).map_or(body, Bytes::from);
@@ -134,27 +129,28 @@ impl Proxy {
         Ok(priced)
     }
 
-    /// All that decides the cost of a request, what is counted of its body aside.
+    /// All that decides the cost of a request as it was admitted.
     fn bill(
         rules: &Rules,
-        endpoint: Metered,
-        demand: &Demand,
+        candidate: &Candidate<'_>,
+        inputs: BoundInputs,
         (price, image_price): Prices,
         now_s: i64,
     ) -> Bill {
+        let Candidate { endpoint, demand, encoding, price: bounding, body, .. } = *candidate;
         Bill {
             endpoint,
             sheet: Arc::clone(&rules.sheet),
             price,
             image_price,
             tools: demand.tools.clone(),
-            sessions: 1,
+            sessions: inputs.sessions(),
             asked_tier: demand.tier,
             default_tier: rules.admit.policy.project_tier,
-            encoding: None,
-            body: None,
+            encoding,
+            body: bill::kept(body),
             at_s: now_s,
-            largest_prompt: u64::MAX,
+            largest_prompt: largest_prompt(bounding, demand, inputs),
             reads_more: reads_more(demand),
             cache_12h: demand.cache_12h,
             pictures: u64::try_from(demand.media.images.len()).unwrap_or(u64::MAX),
@@ -264,7 +260,7 @@ fn extra_headers(paced: &Paced, written: Written, output: Option<u64>, calls: Op
 /// Where a stream is cut, as its hold allows no more.
 fn cuts(standing: &Standing, (price, demand): (&Price, &Demand), admitted: &Admitted) -> Cuts {
     let Admitted { reservation, inputs, .. } = admitted;
-    // Where nobody knows how long an answer may be, the bound may not be kept.
+    // An answer of a model without a maximum may outgrow what was held for it.
     let is_open = price.max_output_tokens.is_none() && demand.output_max.is_none();
     let hosted = standing.is_capped() && demand.tools.loops;
     Cuts {

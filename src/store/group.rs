@@ -191,11 +191,10 @@ impl HoldChanges {
     }
 
     fn left(&self, first: u64, open: &OpenBatches) -> usize {
-        match () {
-            () if self.is_single(first) => 1,
-            () if self.first == Some(first) => self.opened,
-            () => open.of(first).map_or(0, |(_, left)| left),
+        if self.is_single(first) {
+            return 1;
         }
+        if self.first == Some(first) { self.opened } else { open.of(first).map_or(0, |(_, left)| left) }
     }
 
     /// Notes the changes once the transaction has committed.

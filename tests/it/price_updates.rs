@@ -27,20 +27,20 @@ fn digest(bytes: &[u8]) -> String {
 }
 
 /// A folder with a configuration, and commands that are typed beside it.
-struct Desk {
+struct Workspace {
     folder: tempfile::TempDir,
     environment: Vec<(String, String)>,
 }
 
-impl Desk {
+impl Workspace {
     fn new(config: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let desk = Self { folder, environment: Vec::new() };
-        std::fs::create_dir(desk.path("data")).unwrap();
+        let workspace = Self { folder, environment: Vec::new() };
+        std::fs::create_dir(workspace.path("data")).unwrap();
         let nowhere = "[admin]\nlisten = \"127.0.0.1:1\"\n";
-        let text = format!("[storage]\npath = '{}'\n{nowhere}{config}", desk.path("data").display());
-        std::fs::write(desk.path("spendguard.toml"), text).unwrap();
-        desk
+        let text = format!("[storage]\npath = '{}'\n{nowhere}{config}", workspace.path("data").display());
+        std::fs::write(workspace.path("spendguard.toml"), text).unwrap();
+        workspace
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -79,24 +79,24 @@ fn of_file(folder: &Path) -> String {
 
 #[test]
 fn a_sheet_is_put_in_place_only_if_it_is_the_one_that_was_meant() {
-    let desk = Desk::new("");
-    let in_place = desk.path("prices.json");
-    let config = std::fs::read_to_string(desk.path("spendguard.toml")).unwrap();
-    std::fs::write(desk.path("spendguard.toml"), config + &of_file(desk.folder.path())).unwrap();
+    let workspace = Workspace::new("");
+    let in_place = workspace.path("prices.json");
+    let config = std::fs::read_to_string(workspace.path("spendguard.toml")).unwrap();
+    std::fs::write(workspace.path("spendguard.toml"), config + &of_file(workspace.folder.path())).unwrap();
     let (first, second) = (sheet("2026-10-01", "0.15"), sheet("2026-11-21", "0.30"));
     // No file is there yet: the configuration can't be loaded, and must not have to be.
-    let (code, text) = desk.update_file(&first, &[]);
+    let (code, text) = workspace.update_file(&first, &[]);
     assert!(
         code == 1 && text.contains("older than the one in force"),
         "than the built-in one: {code} {text}"
     );
-    let (code, text) = desk.update_file(&first, &["--older"]);
+    let (code, text) = workspace.update_file(&first, &["--older"]);
     assert_eq!(code, 0, "{text}");
     assert_eq!(std::fs::read_to_string(&in_place).unwrap(), first);
     // The wrong digest, no sheet, an older one, a sheet without models: nothing is written.
-    let other = desk.path("other.json");
+    let other = workspace.path("other.json");
     std::fs::write(&other, &second).unwrap();
-    let (code, text) = desk.update(other.to_str().unwrap(), "something else", &[]);
+    let (code, text) = workspace.update(other.to_str().unwrap(), "something else", &[]);
     assert!(
         code == 1 && text.contains(&digest(second.as_bytes())) && text.contains("nothing was written"),
         "{text}"
@@ -104,11 +104,11 @@ fn a_sheet_is_put_in_place_only_if_it_is_the_one_that_was_meant() {
     let empty = r#"{"as_of": "2026-11-21", "models": {}}"#;
     for (text, why) in [("{}", "no price sheet"), (empty, "no models"), (&sheet("2026-09-30", "1"), "older")]
     {
-        let (code, said) = desk.update_file(text, &[]);
+        let (code, said) = workspace.update_file(text, &[]);
         assert!(code == 1 && said.contains(why), "{why}: {said}");
     }
     assert_eq!(std::fs::read_to_string(&in_place).unwrap(), first);
-    let (code, text) = desk.update_file(&second, &[]);
+    let (code, text) = workspace.update_file(&second, &[]);
     assert_eq!(code, 0, "{text}");
     for part in [
         "2026-10-01 (2 models) → 2026-11-21 (2 models)",
@@ -118,18 +118,18 @@ fn a_sheet_is_put_in_place_only_if_it_is_the_one_that_was_meant() {
     }
     assert_eq!(std::fs::read_to_string(&in_place).unwrap(), second);
     // For programs.
-    let (code, text) = desk.update_file(&sheet("2026-11-22", "0.30"), &["--format", "json"]);
+    let (code, text) = workspace.update_file(&sheet("2026-11-22", "0.30"), &["--format", "json"]);
     let said: Value = serde_json::from_str(&text).unwrap();
     assert_eq!(
         (code, &said["after"], &said["changed"]),
         (0, &json!({ "as_of": "2026-11-22", "models": 2 }), &json!([]))
     );
-    let (code, text) = desk.types(&["prices", "update", "x", "--sha256", "12"]);
+    let (code, text) = workspace.types(&["prices", "update", "x", "--sha256", "12"]);
     assert!(code == 2 && text.contains("64 hexadecimal digits"), "{text}");
-    let (code, text) = desk.update("http://127.0.0.1:1/prices.json", "", &[]);
+    let (code, text) = workspace.update("http://127.0.0.1:1/prices.json", "", &[]);
     assert!(code == 2 && text.contains("https:// only"), "{text}");
     // What the configuration has no line for is put into the data folder.
-    let bare = Desk::new("");
+    let bare = Workspace::new("");
     let (code, text) = bare.update_file(&sheet("2099-01-01", "1"), &[]);
     let written = bare.path("data").join("prices.json");
     assert!(
@@ -162,8 +162,8 @@ fn a_running_guard_takes_up_a_new_sheet_and_check_judges_the_one_it_has_in_force
             (code, &said["stale"], &said["file"]),
             (1, &json!(true), &json!(in_place.to_str().unwrap()))
         );
-        let desk = Desk::new(&of_file(folder.path()));
-        let (code, text) = desk.update_file(&sheet("2099-01-01", "0.30"), &[]);
+        let workspace = Workspace::new(&of_file(folder.path()));
+        let (code, text) = workspace.update_file(&sheet("2099-01-01", "0.30"), &[]);
         assert_eq!(code, 0, "{text}");
         for _ in 0..100 {
             if check().0 == 0 {
@@ -177,12 +177,14 @@ fn a_running_guard_takes_up_a_new_sheet_and_check_judges_the_one_it_has_in_force
         let shown = guard.ask(Method::GET, "/guard/v1/prices", None).await;
         assert_eq!(shown, said);
         // Without a guard it is the configuration's, and a guard that was named must answer.
-        let (code, text) = desk.types(&["prices", "check"]);
+        let (code, text) = workspace.types(&["prices", "check"]);
         assert!(code == 0 && text.contains("of the configuration, as no guard could be asked"), "{text}");
         let named = ["prices", "check", "--admin-url", "http://127.0.0.1:1"];
-        let (code, text) =
-            Desk { environment: vec![("SPENDGUARD_ADMIN_TOKEN".into(), ADMIN_TOKEN.into())], ..desk }
-                .types(&named);
+        let (code, text) = Workspace {
+            environment: vec![("SPENDGUARD_ADMIN_TOKEN".into(), ADMIN_TOKEN.into())],
+            ..workspace
+        }
+        .types(&named);
         assert!(code == 1 && text.contains("no guard answers"), "{text}");
     });
 }
@@ -224,7 +226,7 @@ async fn serve(files: Vec<At>) -> (String, tempfile::TempDir) {
 #[test]
 fn a_sheet_is_fetched_by_https_and_from_where_that_leads_on_to() {
     run(async {
-        let mut desk = Desk::new("");
+        let mut workspace = Workspace::new("");
         let text = sheet("2099-01-01", "1");
         let (address, trusted) = serve(vec![
             ("/latest", Err("/v1/prices.json".to_owned())),
@@ -233,30 +235,30 @@ fn a_sheet_is_fetched_by_https_and_from_where_that_leads_on_to() {
             ("/round", Err("/round".to_owned())),
         ])
         .await;
-        desk.environment =
+        workspace.environment =
             vec![("SSL_CERT_FILE".to_owned(), trusted.path().join("cert.pem").display().to_string())];
-        let update = |desk: Desk, path: &str| {
+        let update = |workspace: Workspace, path: &str| {
             let (source, text) = (format!("https://{address}{path}"), text.clone());
             async move {
                 let typed = tokio::task::spawn_blocking(move || {
-                    let done = desk.update(&source, &text, &[]);
-                    (done, desk)
+                    let done = workspace.update(&source, &text, &[]);
+                    (done, workspace)
                 });
                 typed.await.unwrap()
             }
         };
         for (path, why) in [("/plain", "not https://"), ("/round", "leads on and on"), ("/nothing", "404")] {
-            let ((code, said), back) = update(desk, path).await;
-            desk = back;
+            let ((code, said), back) = update(workspace, path).await;
+            workspace = back;
             assert!(
                 code == 1 && said.contains(why) && said.contains("nothing was written"),
                 "{path}: {said}"
             );
         }
-        let ((code, said), desk) = update(desk, "/latest").await;
+        let ((code, said), workspace) = update(workspace, "/latest").await;
         assert_eq!(code, 0, "{said}");
-        assert_eq!(std::fs::read_to_string(desk.path("data").join("prices.json")).unwrap(), text);
-        let untrusted = Desk { environment: Vec::new(), ..desk };
+        assert_eq!(std::fs::read_to_string(workspace.path("data").join("prices.json")).unwrap(), text);
+        let untrusted = Workspace { environment: Vec::new(), ..workspace };
         let ((code, said), _) = update(untrusted, "/latest").await;
         assert!(code == 1 && said.contains("nothing was written"), "{said}");
     });
