@@ -164,7 +164,7 @@ impl Parts {
         let fixed_pico = times(input.tokens, input_rate(&rates, demand))
             .saturating_add(times(echoed, output_rate))
             .saturating_add(fees_pico(price, demand, &rates, inputs))
-            .saturating_add(images_pico(image_price, demand, inputs.tool_calls, output_max));
+            .saturating_add(images_pico(image_price, demand, inputs, output_max));
         let choices = demand.choices.max(1);
         let predicted = demand.prediction_bytes.saturating_mul(choices);
         Self { input_tokens: input.tokens, fixed_pico, output_rate, choices, predicted }
@@ -321,9 +321,9 @@ fn fees_pico(price: &Price, demand: &Demand, rates: &Rates, inputs: BoundInputs)
 
 /// What the image tool may cost. Each call makes one image, and reads the images
 /// of the request, one that it made before, and a text that the model wrote.
-fn images_pico(image_price: Option<&Price>, demand: &Demand, calls: u64, output_max: u64) -> i128 {
+fn images_pico(image_price: Option<&Price>, demand: &Demand, inputs: BoundInputs, output_max: u64) -> i128 {
     let (Some(tool), Some(price)) = (&demand.tools.image, image_price) else { return 0 };
-    let rates = dearest_rates(price, demand.tier, Tier::Standard, 0);
+    let rates = dearest_rates(price, demand.tier, inputs.project_tier, 0);
     let pictures = u64::try_from(demand.media.images.len()).unwrap_or(u64::MAX).saturating_add(1);
     let one = Tokens {
         image_input: pictures.saturating_mul(image_tool::INPUT_TOKENS),
@@ -331,7 +331,10 @@ fn images_pico(image_price: Option<&Price>, demand: &Demand, calls: u64, output_
         ..Tokens::default()
     };
     let texts = Tokens { input: output_max, ..Tokens::default() };
-    rates.cost_pico(&one).saturating_mul(i128::from(calls)).saturating_add(rates.cost_pico(&texts))
+    rates
+        .cost_pico(&one)
+        .saturating_mul(i128::from(inputs.tool_calls))
+        .saturating_add(rates.cost_pico(&texts))
 }
 
 #[cfg(test)]

@@ -4,9 +4,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::domain::Usage;
-use crate::domain::demand::{ContainerDemand, Image, Media, ToolDemand, WebSearch};
+use crate::domain::demand::{ContainerDemand, Image, ImageTool, Media, ToolDemand, WebSearch};
 use crate::domain::tokens::{ContainerMemory, ToolUse};
-use crate::pricing::cost::{Offer, cost};
+use crate::pricing::cost::{Offer, cost, unreported_images};
 use crate::pricing::sheet::Sheet;
 
 const NOW_S: i64 = 1_795_000_000;
@@ -71,33 +71,43 @@ proptest! {
         memories in prop::collection::vec(prop::sample::select(vec![ContainerMemory::G1, ContainerMemory::G4, ContainerMemory::G64]), 0..4),
         used in 0u64..9,
         tools_bound in prop::sample::select(vec![ToolsBound::Practical, ToolsBound::Strict]),
+        project_tier in prop::sample::select(vec![Tier::Standard, Tier::Flex, Tier::Priority, Tier::Scale]),
+        pictures in 0u64..9,
         shares in prop::array::uniform12(0u64..1_000),
     ) {
-        let price = Sheet::built_in(&[]).unwrap().find(model, NOW_S).unwrap();
+        let sheet = Sheet::built_in(&[]).unwrap();
+        let price = sheet.find(model, NOW_S).unwrap();
+        let image = (pictures > 0).then(ImageTool::default);
+        let image_price = image.as_ref().map(|_| sheet.find("gpt-image-2", NOW_S).unwrap());
         let tools = ToolDemand {
             web_search: (searches > 0).then_some(WebSearch::Preview),
-            loops: searches > 0 || !memories.is_empty(),
+            loops: searches > 0 || pictures > 0 || !memories.is_empty(),
+            image,
             containers: memories.into_iter().map(ContainerDemand::Made).collect(),
             ..ToolDemand::default()
         };
-        let inputs = BoundInputs { tools_bound, ..inputs() };
+        let inputs = BoundInputs { tools_bound, project_tier, ..inputs() };
         let started = inputs.sessions() * u64::try_from(tools.containers.len()).unwrap();
         let media = Media { images: vec![Image { size: Some((900, 700)), ..Image::default() }; images], audio_ms, ..Media::default() };
         let demand = Demand {
             tier, choices, cache_12h, media, tools, audio_output: audio_ms > 0, ..text(body_bytes, output_max)
         };
-        let bound = bound(&price, None, &demand, inputs);
+        let bound = bound(&price, image_price.as_deref(), &demand, inputs);
         let tokens = spread(&bound, &demand, shares);
         let served = match tier {
-            None => vec![Tier::Standard],
+            None => vec![project_tier, Tier::Standard],
             Some(Tier::Ultrafast) => vec![Tier::Ultrafast, Tier::Priority, Tier::Standard],
             Some(asked) => vec![asked, Tier::Standard],
         };
         for tier in served {
-            let tools = ToolUse { web_searches: searches, containers: used.min(started), ..ToolUse::default() };
+            let image = demand.tools.image.as_ref().map_or_else(Tokens::default, |tool| {
+                let sent = u64::try_from(images).unwrap();
+                unreported_images(tool, pictures.min(inputs.tool_calls), sent, bound.output_tokens / choices)
+            });
+            let tools = ToolUse { web_searches: searches, containers: used.min(started), image, ..ToolUse::default() };
             let largest_prompt = Some(largest_prompt(&price, &demand, inputs).min(tokens.input_total()));
             let usage = Usage { tokens, tools, largest_prompt };
-            let offer = Offer { tools: &demand.tools, image_price: None, sessions: inputs.sessions() };
+            let offer = Offer { tools: &demand.tools, image_price: image_price.as_deref(), sessions: inputs.sessions() };
             let cost = cost(&price, tier, &usage, offer).total;
             prop_assert!(cost <= bound.cost, "{cost} > {} at {tier:?} with {tokens:?}", bound.cost);
         }
