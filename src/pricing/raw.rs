@@ -61,6 +61,10 @@ pub(super) struct RawFamily {
 
 #[derive(Clone, Deserialize)]
 pub(super) struct RawModel {
+    /// What it is for; `image_generation` for models that the image tool may run.
+    pub(super) mode: Option<String>,
+    /// The day from which on it is not served.
+    pub(super) shutdown: Option<String>,
     pub(super) max_input_tokens: Option<u64>,
     pub(super) max_output_tokens: Option<u64>,
     pub(super) long_above: Option<u64>,

@@ -5,9 +5,11 @@
 
 mod changes;
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
+
+use sha2::{Digest as _, Sha256};
 
 use crate::domain::Pattern;
 use crate::domain::demand::Tier;
@@ -43,6 +45,8 @@ pub struct Sheet {
     models: HashMap<Arc<str>, Vec<(i64, Arc<Price>)>>,
     facts: FactTable,
     families: Vec<Family>,
+    /// The models that the image tool may run, and until when each is served.
+    image_models: Vec<(Arc<str>, i64)>,
 }
 
 /// What a model without a price of its own costs.
@@ -79,10 +83,14 @@ impl Sheet {
         let raw = read(json).map_err(|problem| wrong("prices", problem))?;
         let as_of_s = day_s(&raw.as_of).map_err(|problem| wrong("prices", problem))?;
         let (facts, families) = beside_rates(&raw).map_err(|problem| wrong("prices", problem))?;
-        let mut models = HashMap::new();
+        let (mut models, mut image_models) = (HashMap::new(), Vec::new());
         for (id, model) in &raw.models {
             let id: Arc<str> = id.as_str().into();
             let dated = dated(&id, model, &facts).map_err(|problem| wrong(&id, problem))?;
+            if model.mode.as_deref() == Some("image_generation") {
+                let end_s = model.shutdown.as_deref().map_or(Ok(i64::MAX), day_s);
+                image_models.push((Arc::clone(&id), end_s.map_err(|problem| wrong(&id, problem))?));
+            }
             models.insert(id, dated);
         }
         for price in overrides {
@@ -94,7 +102,8 @@ impl Sheet {
             dates.retain(|(known_s, _)| *known_s < from_s);
             dates.insert(0, (from_s, Arc::new(resolved)));
         }
-        Ok(Self { version: version(&raw.as_of, json, overrides), as_of_s, models, facts, families })
+        let version = version(&raw.as_of, json, overrides);
+        Ok(Self { version, as_of_s, models, facts, families, image_models })
     }
 
     /// The sheet where requests go to a region: each model's rates are raised by
@@ -159,6 +168,18 @@ impl Sheet {
     /// A price that no model of the sheet exceeds in any rate.
     pub fn dearest(&self, at_s: i64) -> Arc<Price> {
         Arc::new(Price::dearest("dearest", self.in_force(at_s)))
+    }
+
+    /// The dearest model for images that is still served: what an image tool that names no
+    /// model may run. Of a sheet whose last is shut down, the dearest of all; `None` if a
+    /// sheet has no such model.
+    pub fn dearest_image_model(&self, at_s: i64) -> Option<Arc<Price>> {
+        let priced = |(id, end_s): &(Arc<str>, i64)| Some((*end_s > at_s, self.find_exactly(id, at_s)?));
+        let key = |(is_served, price): &(bool, Arc<Price>)| {
+            let name = (price.id.len(), Arc::clone(&price.id));
+            (*is_served, price.rates(Tier::Standard, 0).image_output, Reverse(name))
+        };
+        self.image_models.iter().filter_map(priced).max_by_key(key).map(|(_, price)| price)
     }
 
     /// The price of an unknown version of a known family, under its own name: in
@@ -228,7 +249,7 @@ fn dated(id: &Arc<str>, model: &RawModel, facts: &FactTable) -> Result<Vec<(i64,
     for block in &model.dated {
         dates.push((day_s(&block.effective_from)?, price(&block.rates)?));
     }
-    dates.sort_unstable_by_key(|(from_s, _)| std::cmp::Reverse(*from_s));
+    dates.sort_unstable_by_key(|(from_s, _)| Reverse(*from_s));
     Ok(dates)
 }
 
@@ -236,10 +257,8 @@ fn version(as_of: &str, json: &str, overrides: &[Override]) -> Arc<str> {
     if overrides.is_empty() && json == BUILT_IN {
         return as_of.into();
     }
-    let mut hasher = DefaultHasher::new();
-    json.hash(&mut hasher);
-    format!("{overrides:?}").hash(&mut hasher);
-    format!("{as_of}+{:08x}", hasher.finish() & 0xffff_ffff).into()
+    let [a, b, c, d, ..]: [u8; 32] = Sha256::digest(format!("{json}{overrides:?}")).into();
+    format!("{as_of}+{:08x}", u32::from_be_bytes([a, b, c, d])).into()
 }
 
 /// A day of UTC as the Unix seconds it starts at.

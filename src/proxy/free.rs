@@ -248,13 +248,6 @@ impl Proxy {
         Err(Refusal::NoSuchModel(super::bounded(model)))
     }
 
-    /// Whether a key and its project may use a model.
-    pub(super) fn may_use(&self, rules: &Rules, caller: &Caller, model: &str) -> bool {
-        let priced = rules.sheet.find(model, self.guard.clock().now_s());
-        let priced_as = priced.as_deref().map(|price| &*price.id);
-        caller.key.allows(model) && self.guard.ring().allows(&caller.key.project, model, priced_as)
-    }
-
     /// A container lives on from each use for as long as it may be idle, and upstream
     /// bills that by the minute. All up to then has been charged before; the fee is
     /// for the time that this use adds.

@@ -18,10 +18,6 @@ use crate::proxy::auth::Caller;
 use crate::proxy::refuse::Refusal;
 use crate::proxy::{Proxy, Rules, bounded};
 
-/// The image tool's model if a request names none: the dearest of those that are
-/// still served (`gpt-image-1` was shut down on 2026-10-23).
-const IMAGE_MODEL: &str = "gpt-image-1.5";
-
 const STORED_PROMPT: &str = "A stored prompt may carry tools, files and a model that only upstream knows, so it can't be used under a hard limit; send its content instead, or have the operator set guard.stored_prompts = \"allow\".";
 const NO_MODEL: &str = "Only upstream knows the model of this stored prompt, and the models or limits of this key depend on it. Name a model in the request.";
 const NO_IMAGE_MODEL: &str = "Only upstream knows which model the image_generation tool would run, and a limit counts each model by itself. Name the image_generation tool's model in the request.";
@@ -97,12 +93,12 @@ pub(super) fn prices(
         found => Ok(found),
     };
     let price = known(priced, &demand.model)?;
-    let image_model = match of_images(demand) {
-        None => return Ok((price, None)),
-        Some(model::ANY_IMAGE) => IMAGE_MODEL,
-        Some(named) => named,
+    let Some(image_model) = of_images(demand) else { return Ok((price, None)) };
+    let image_price = if image_model == model::ANY_IMAGE {
+        rules.sheet.dearest_image_model(now_s)
+    } else {
+        rules.sheet.price_of(image_model, now_s, rules.unknown_model)
     };
-    let image_price = rules.sheet.price_of(image_model, now_s, rules.unknown_model);
     Ok((price, known(image_price, image_model)?))
 }
 
@@ -110,12 +106,13 @@ impl Proxy {
     /// Refuses a model that the key or its project may not use, the image tool's too.
     pub(super) fn check_models(
         &self,
+        rules: &Rules,
         caller: &Caller,
         demand: &Demand,
         priced: Option<&Price>,
     ) -> Result<(), Refusal> {
         let asked = asked(demand);
-        if !self.allows(caller, asked, priced.map(|price| &*price.id)) {
+        if !self.allows(caller, asked, priced) {
             return Err(if asked == model::ANY {
                 Refusal::FieldNotAllowed(NO_MODEL.to_owned(), Some("model"))
             } else {
@@ -124,18 +121,26 @@ impl Proxy {
         }
         let Some(image) = of_images(demand) else { return Ok(()) };
         if image != model::ANY_IMAGE {
-            let is_allowed = self.allows(caller, image, None);
+            let is_allowed = self.may_use(rules, caller, image);
             return if is_allowed { Ok(()) } else { Err(Refusal::ModelNotAllowed(bounded(image), "")) };
         }
         let why = if demand.stored_prompt { PROMPT_MAY_DRAW } else { TOOL_NAMES_NONE };
-        if !self.allows(caller, IMAGE_MODEL, None) {
-            return Err(Refusal::ModelNotAllowed(IMAGE_MODEL.to_owned(), why));
+        let dearest = rules.sheet.dearest_image_model(self.guard.clock().now_s());
+        if let Some(dearest) = dearest.filter(|price| !self.allows(caller, &price.id, Some(price))) {
+            return Err(Refusal::ModelNotAllowed(dearest.id.to_string(), why));
         }
         let denied = self.guard.ring().denied(&caller.key.project, image);
         denied.map_or(Ok(()), |rule| Err(Refusal::ModelNotAllowed(bounded(&rule), why)))
     }
 
-    fn allows(&self, caller: &Caller, model: &str, priced_as: Option<&str>) -> bool {
+    /// Whether a key and its project may use a model.
+    pub(super) fn may_use(&self, rules: &Rules, caller: &Caller, model: &str) -> bool {
+        let priced = rules.sheet.price_of(model, self.guard.clock().now_s(), rules.unknown_model);
+        self.allows(caller, model, priced.as_deref())
+    }
+
+    fn allows(&self, caller: &Caller, model: &str, priced: Option<&Price>) -> bool {
+        let priced_as = priced.map(|price| &*price.id);
         caller.key.allows(model) && self.guard.ring().allows(&caller.key.project, model, priced_as)
     }
 }

@@ -111,7 +111,8 @@ impl Proxy {
         parsed.map_err(refuse_invalid)
     }
 
-    /// Finds the price of a request's model, and checks that the caller may use it.
+    /// Finds the price of a request's model, adds what the request implies without saying
+    /// it, and checks that the caller may use its models.
     fn understand(
         &self,
         rules: &Rules,
@@ -125,7 +126,7 @@ impl Proxy {
             demand.tools.web_search = Some(WebSearch::Chat);
         }
         models::fill_stored_prompt(demand);
-        self.check_models(caller, demand, priced.as_deref())?;
+        self.check_models(rules, caller, demand, priced.as_deref())?;
         Ok(priced)
     }
 

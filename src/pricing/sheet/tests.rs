@@ -10,6 +10,21 @@ fn sheet() -> Sheet {
 }
 
 #[test]
+fn an_image_tool_without_a_model_is_the_dearest_that_is_served_that_day() {
+    let sheet = Sheet::built_in(&[]).unwrap();
+    let id = |day: &str| sheet.dearest_image_model(day_s(day).unwrap()).unwrap().id.to_string();
+    assert_eq!(id("2026-10-22"), "gpt-image-1");
+    assert_eq!(id("2026-11-28"), "gpt-image-1.5");
+    assert_eq!(id("2026-12-01"), "gpt-image-2");
+    let gone = r#"{"as_of": "2026-11-21", "models": {"gpt-image-1": {"mode": "image_generation",
+        "shutdown": "2026-10-23", "rates": {"standard": {"input": "5", "image_output": "40"}}}}}"#;
+    let gone = Sheet::parse(gone, &[]).unwrap().dearest_image_model(day_s("2026-11-28").unwrap());
+    assert_eq!(gone.map(|price| price.id.to_string()).as_deref(), Some("gpt-image-1"), "no other is known");
+    let none = Sheet::parse(r#"{"as_of": "2026-11-21", "models": {}}"#, &[]).unwrap();
+    assert_eq!(none.dearest_image_model(0), None);
+}
+
+#[test]
 fn names_resolve_to_their_prices() {
     for (name, id) in [
         ("gpt-4o-mini", "gpt-4o-mini"),
