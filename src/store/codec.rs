@@ -27,6 +27,16 @@ pub(crate) fn unreadable(column: &'static str, row: String, why: String) -> rusq
     rusqlite::Error::FromSqlConversionFailure(0, Type::Text, Box::new(Unreadable { column, row, why }))
 }
 
+/// The value that a column names.
+pub(crate) fn named_from<T>(
+    name: &str,
+    column: &'static str,
+    row: impl FnOnce() -> String,
+    named: fn(&str) -> Option<T>,
+) -> rusqlite::Result<T> {
+    named(name).ok_or_else(|| unreadable(column, row(), format!("{name:?} is not known")))
+}
+
 /// A value as the text of a column.
 pub(crate) fn json_text<T: Serialize + ?Sized>(value: &T) -> rusqlite::Result<String> {
     serde_json::to_string(value).map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))

@@ -174,18 +174,17 @@ impl HoldChanges {
 
     /// Writes the new batch and deletes those that are over.
     fn write(&self, db: &Connection, open: &OpenBatches) -> rusqlite::Result<()> {
-        let mut insert = db.prepare_cached("INSERT INTO hold_batch VALUES (?1, ?2)")?;
+        let insert = |first: u64, lines: &str| -> rusqlite::Result<usize> {
+            db.prepare_cached("INSERT INTO hold_batch VALUES (?1, ?2)")?.execute(params![int(first), lines])
+        };
         if let Some(first) = self.first {
-            insert.execute(params![int(first), self.lines])?;
+            insert(first, &self.lines)?;
         }
         for (id, line) in &self.single {
-            insert.execute(params![int(*id), line])?;
+            insert(*id, line)?;
         }
-        let mut delete = db.prepare_cached("DELETE FROM hold_batch WHERE first_id = ?1")?;
-        for (first, ended) in &self.ended {
-            if self.left(*first, open) == *ended {
-                delete.execute([int(*first)])?;
-            }
+        for (first, _) in self.ended.iter().filter(|(first, ended)| self.left(**first, open) == **ended) {
+            db.prepare_cached("DELETE FROM hold_batch WHERE first_id = ?1")?.execute([int(*first)])?;
         }
         Ok(())
     }

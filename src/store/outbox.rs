@@ -14,7 +14,7 @@ pub use self::digest::OWN_MESSAGES_MAX;
 use self::digest::{HOUR_MS, gather, hour, put_off};
 use crate::domain::limit::Unit;
 use crate::ledger::entry::Mark;
-use crate::store::codec::{json_text, unreadable};
+use crate::store::codec::{json_text, named_from};
 use crate::store::organization::{Channel as Mail, json};
 use crate::store::rows::{int, uint};
 
@@ -245,11 +245,10 @@ pub fn alerts(
 
 fn alert_from(row: &Row<'_>) -> rusqlite::Result<Alert> {
     let (id, mark, unit) = (row.get::<_, i64>(0)?, row.get_ref(1)?.as_str()?, row.get_ref(9)?.as_str()?);
-    let unknown =
-        |column, name: &str| unreadable(column, format!("alert_{id}"), format!("{name:?} is not known"));
+    let row_of = || format!("alert_{id}");
     Ok(Alert {
         id: uint(id),
-        mark: Mark::named(mark).ok_or_else(|| unknown("crossing.mark", mark))?,
+        mark: named_from(mark, "crossing.mark", row_of, Mark::named)?,
         limit: row.get(2)?,
         subject: row.get(3)?,
         threshold: row.get(4)?,
@@ -261,7 +260,7 @@ fn alert_from(row: &Row<'_>) -> rusqlite::Result<Alert> {
         unit: if unit.is_empty() {
             Unit::Usd
         } else {
-            Unit::named(unit).ok_or_else(|| unknown("crossing.unit", unit))?
+            named_from(unit, "crossing.unit", row_of, Unit::named)?
         },
         period: row.get(10)?,
         hard: row.get(11)?,

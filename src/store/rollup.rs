@@ -118,18 +118,24 @@ pub(crate) fn row_from(row: &Row<'_>) -> rusqlite::Result<(RollupKey, RollupSums
     Ok((key, sums))
 }
 
-/// What the rollups have to say, added up anew from every entry, each of which
-/// is shown to `look`.
+/// What the rollups have to say, added up anew from every entry. Each is shown to
+/// `look`, also one that can't be read, which is left out unless `look` fails by it.
 pub(crate) fn rebuilt(
     db: &Connection,
-    mut look: impl FnMut(&Entry),
+    mut look: impl FnMut(rusqlite::Result<&Entry>) -> rusqlite::Result<()>,
 ) -> rusqlite::Result<HashMap<RollupKey, RollupSums>> {
     let mut rebuilt: HashMap<RollupKey, RollupSums> = HashMap::new();
     let mut statement = db.prepare(&format!("SELECT {ENTRY_COLUMNS} FROM entry"))?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
-        let entry = entry_from(row, &Ids)?;
-        look(&entry);
+        let entry = match entry_from(row, &Ids) {
+            Ok(entry) => entry,
+            Err(error) => {
+                look(Err(error))?;
+                continue;
+            }
+        };
+        look(Ok(&entry))?;
         if matches!(entry.kind, Kind::Settle | Kind::Adjust) {
             let tags = tags_text(&entry.attribution.tags)?;
             rebuilt.entry(RollupKey::of(&entry, tags)).or_default().add(&entry);
@@ -156,22 +162,20 @@ static UPSERT: LazyLock<[String; 3]> =
     LazyLock::new(|| [Table::Quarters, Table::Days, Table::DaysByUser].map(upsert));
 
 fn upsert(table: Table) -> String {
-    let sum = |name: &str| {
-        format!("{name} = CAST(max(-{SUM_MAX}, min({SUM_MAX}, {name} + excluded.{name})) AS INTEGER), ")
-    };
+    let count = |name: &str| format!("{name} = min({name} + excluded.{name}, {SUM_MAX}), ");
     let values = vec!["?"; 24].join(", ");
-    let classes = Tokens::default().classes();
-    let sums: String =
-        ["requests", "cost_nano"].into_iter().chain(classes.map(|(class, _)| class)).map(sum).collect();
+    let classes = Tokens::default().classes().map(|(class, _)| class);
+    let counts: String = ["requests"].into_iter().chain(classes).map(count).collect();
     format!(
-        "INSERT INTO {} VALUES ({values}) ON CONFLICT DO UPDATE SET {sums}\
+        "INSERT INTO {} VALUES ({values}) ON CONFLICT DO UPDATE SET {counts}\
+         cost_nano = max(min(cost_nano + excluded.cost_nano, {SUM_MAX}), -{SUM_MAX}), \
          last_ms = max(last_ms, excluded.last_ms)",
         table.name()
     )
 }
 
-/// As a float, which SQLite makes of a sum that is too large, it is the same.
-const SUM_MAX: i64 = 1 << 62;
+/// The end of the range of sums: two of them can be added without overflow.
+const SUM_MAX: i64 = i64::MAX / 2;
 
 pub(crate) fn upsert_rollup(
     db: &Connection,
@@ -186,7 +190,8 @@ pub(crate) fn upsert_rollup(
         Table::DaysByUser => days_by_user,
     })?;
     let n = &key.names;
-    let t = sums.tokens.classes().map(|(_, count)| int(count));
+    let count = |count: u64| int(count).min(SUM_MAX);
+    let t = sums.tokens.classes().map(|(_, tokens)| count(tokens));
     statement.execute(params![
         key.start_s,
         n[0],
@@ -197,8 +202,8 @@ pub(crate) fn upsert_rollup(
         n[5],
         n[6],
         n[7],
-        int(sums.requests),
-        sums.cost_nano,
+        count(sums.requests),
+        sums.cost_nano.clamp(-SUM_MAX, SUM_MAX),
         t[0],
         t[1],
         t[2],
@@ -236,6 +241,6 @@ mod tests {
         let row = db.query_row("SELECT requests, cost_nano, output FROM rollup", [], |row| {
             Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
         });
-        assert_eq!(row.unwrap(), (4, SUM_MAX - i64::MAX, SUM_MAX));
+        assert_eq!(row.unwrap(), (4, 0, SUM_MAX));
     }
 }

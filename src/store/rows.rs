@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::domain::demand::{Bound, Tier};
 use crate::domain::{Money, Tokens};
 use crate::ledger::entry::{Attribution, Basis, Entry, Hold, Kind};
-use crate::store::codec::{json_from, json_text};
+use crate::store::codec::{json_from, json_text, named_from};
 
 /// A count as SQLite holds it.
 pub(crate) fn int(count: u64) -> i64 {
@@ -55,9 +55,28 @@ pub(crate) struct HoldRow {
     cost: i64,
     input: u64,
     output: u64,
-    tier: String,
+    #[serde(with = "by_name")]
+    tier: Tier,
     price: Arc<str>,
     stream: bool,
+}
+
+/// A tier as its name.
+mod by_name {
+    use serde::de::{Deserialize as _, Deserializer, Error as _};
+    use serde::ser::Serializer;
+
+    use crate::domain::demand::Tier;
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands it out so")]
+    pub(super) fn serialize<S: Serializer>(tier: &Tier, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(tier.name())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Tier, D::Error> {
+        let name = std::borrow::Cow::<str>::deserialize(deserializer)?;
+        Tier::named(&name).ok_or_else(|| D::Error::custom(format_args!("the tier {name:?} is not known")))
+    }
 }
 
 impl HoldRow {
@@ -77,7 +96,7 @@ impl HoldRow {
             cost: hold.bound.cost.nano(),
             input: hold.bound.input_tokens,
             output: hold.bound.output_tokens,
-            tier: hold.tier.name().to_owned(),
+            tier: hold.tier,
             price: Arc::clone(&hold.price_version),
             stream: hold.stream,
         }
@@ -103,7 +122,7 @@ impl HoldRow {
             admitted_ms: self.at,
             attribution,
             bound,
-            tier: Tier::named(&self.tier).unwrap_or_default(),
+            tier: self.tier,
             price_version: self.price,
             stream: self.stream,
         }
@@ -238,15 +257,18 @@ pub(crate) fn attribution_from(
 /// An entry from the columns of [`ENTRY_COLUMNS`].
 pub(crate) fn entry_from(row: &Row<'_>, names: &dyn Names) -> rusqlite::Result<Entry> {
     let text = |at: usize| row.get_ref(at)?.as_str().map_err(rusqlite::Error::from);
+    let id: i64 = row.get(0)?;
+    let row_of = || format!("entry {id}");
+    let basis = Some(text(13)?).filter(|basis| !basis.is_empty());
     Ok(Entry {
-        id: uint(row.get(0)?),
-        kind: Kind::named(text(1)?).unwrap_or(Kind::Settle),
+        id: uint(id),
+        kind: named_from(text(1)?, "entry.kind", row_of, Kind::named)?,
         created_ms: row.get(2)?,
         admitted_ms: row.get(3)?,
         attribution: Arc::new(attribution_from(row, 4, names)?),
         served_model: some(row.get(11)?),
-        tier: Tier::named(text(12)?).unwrap_or_default(),
-        basis: Basis::named(text(13)?),
+        tier: named_from(text(12)?, "entry.tier", row_of, Tier::named)?,
+        basis: basis.map(|basis| named_from(basis, "entry.basis", row_of, Basis::named)).transpose()?,
         cost: Money::from_nano(row.get(14)?),
         tool_fees: Money::from_nano(row.get(15)?),
         held: Bound {
@@ -274,6 +296,27 @@ mod tests {
     use crate::store::rollup::Ids;
 
     #[test]
+    fn a_name_that_is_not_known_is_an_error_that_says_where_it_stands() {
+        let mut db = Connection::open_in_memory().unwrap();
+        crate::store::schema::create(&mut db).unwrap();
+        let zeros = vec!["0"; 41].join(", ");
+        db.execute(&format!("INSERT INTO entry VALUES ({zeros})"), []).unwrap();
+        let fill =
+            "UPDATE entry SET id = 7, tags = '', kind = 'settle', tier = 'default', basis = 'reported'";
+        let said = |change: &str| {
+            db.execute(fill, []).unwrap();
+            db.execute(&format!("UPDATE entry SET {change}"), []).unwrap();
+            let sql = format!("SELECT {ENTRY_COLUMNS} FROM entry");
+            db.query_row(&sql, [], |row| entry_from(row, &Ids)).map_err(|error| error.to_string())
+        };
+        assert_eq!(said("basis = ''").unwrap().basis, None);
+        for column in ["kind", "tier", "basis"] {
+            let error = said(&format!("{column} = 'odd'")).unwrap_err();
+            assert!(error.contains(&format!("entry.{column} of entry 7 can't be read")), "{error}");
+        }
+    }
+
+    #[test]
     fn a_hold_comes_back_from_its_line_as_it_was() {
         let attribution = Attribution {
             project: "proj".into(),
@@ -298,6 +341,8 @@ mod tests {
             stream: true,
         };
         let line = json_text(&HoldRow::of(&hold)).unwrap();
+        let odd = line.replace("\"priority\"", "\"odd\"");
+        assert!(odd != line && serde_json::from_str::<HoldRow>(&odd).is_err(), "{odd}");
         assert_eq!(serde_json::from_str::<HoldRow>(&line).unwrap().hold(&Ids), hold);
     }
 }

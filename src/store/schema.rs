@@ -351,7 +351,7 @@ pub(crate) fn rebuild_rollups(db: &mut Connection) -> rusqlite::Result<usize> {
     let tx = db.transaction()?;
     tx.execute_batch(ROLLUP)?;
     tx.execute_batch("DELETE FROM rollup_day; DELETE FROM rollup_day_user; DELETE FROM rollup_day_span")?;
-    let rebuilt = rollup::rebuilt(&tx, |_| {})?;
+    let rebuilt = rollup::rebuilt(&tx, |entry| entry.map(drop))?;
     for (key, sums) in &rebuilt {
         rollup::upsert_rollup(&tx, Table::Quarters, key, sums)?;
     }

@@ -79,6 +79,14 @@ pub(crate) fn verify(db: &Connection) -> rusqlite::Result<Report> {
     let (mut lines, mut granted) = (Vec::new(), BTreeMap::new());
     let rebuilt = rollup::rebuilt(db, |entry| {
         report.entries += 1;
+        let entry = match entry {
+            Ok(entry) => entry,
+            Err(error @ rusqlite::Error::FromSqlConversionFailure(..)) => {
+                report.note(|| entries::unreadable(&error));
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
         entries::look(entry, &mut report);
         let note = || entry.note.clone().unwrap_or_default();
         match entry.kind {
@@ -86,9 +94,9 @@ pub(crate) fn verify(db: &Connection) -> rusqlite::Result<Report> {
             Kind::Grant => drop(granted.insert(entry.id, note())),
             Kind::Settle | Kind::Release | Kind::Adjust => {}
         }
+        Ok(())
     })?;
     rollups::compare(db, rebuilt, &mut report)?;
-    entries::of_unknown_kind(db, &mut report)?;
     entries::corrections(db, &mut report)?;
     holds::compare(db, &mut report)?;
     crossings::compare(db, lines, &mut report)?;

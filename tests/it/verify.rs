@@ -102,6 +102,8 @@ fn entries_that_cannot_be_true_are_explained() {
         let text = found("entry", &with("kind = 'release', basis = ''")).await;
         says(&text, &["is a release, yet costs 0.0000", "no limit counts it", "backup"]);
         let text = found("entry", &with("basis = 'guessed'")).await;
+        says(&text, &["entry.basis of entry 1 can't be read", "\\\"guessed\\\" is not known"]);
+        let text = found("entry", &with("basis = ''")).await;
         says(&text, &["on what basis", "limits count"]);
         let text = found("entry", &with("basis = 'assumed', cost_nano = 3")).await;
         says(&text, &["charged its hold", "costs 0.000000003 USD where", "were held"]);
@@ -110,7 +112,7 @@ fn entries_that_cannot_be_true_are_explained() {
         let text = found("entry", &with("tool_fees_nano = 1000000000")).await;
         says(&text, &["of which 1 USD are fees of tools"]);
         let text = found("entry", &with("kind = 'gift'")).await;
-        says(&text, &["is of a kind \\\"gift\\\"", "not one"]);
+        says(&text, &["entry.kind of entry 1 can't be read", "\\\"gift\\\" is not known"]);
         let text = found("entry", "UPDATE entry SET input = 9 WHERE kind = 'adjust'").await;
         says(&text, &["is a correction of money, yet has 9 tokens"]);
         let text = found("entry", "UPDATE entry SET cost_nano = 9 WHERE kind = 'threshold'").await;
@@ -226,7 +228,7 @@ fn holds_that_nobody_owns_or_nobody_wrote_are_explained() {
         house.guard.flush().await.unwrap();
         let db = Connection::open(house.folder.path().join("data/spendguard.db")).unwrap();
         let row = "SELECT id, '{\"id\":' || id || ',\"at\":0,\"project\":\"\",\"key\":\"\",\"endpoint\":\"\",\"model\":\"\",\
-                   \"cost\":0,\"input\":0,\"output\":0,\"tier\":\"\",\"price\":\"\",\"stream\":false}' FROM entry \
+                   \"cost\":0,\"input\":0,\"output\":0,\"tier\":\"default\",\"price\":\"\",\"stream\":false}' FROM entry \
                    WHERE kind = 'settle'";
         db.execute(&format!("INSERT INTO hold_batch {row}"), []).unwrap();
         let all = differences(&house).await;

@@ -62,29 +62,15 @@ fn doubt(entry: &Entry) -> Option<(String, String)> {
     }
 }
 
-/// Entries of a kind that nobody writes; they would be taken for settled ones.
-pub(super) fn of_unknown_kind(db: &Connection, report: &mut Report) -> rusqlite::Result<()> {
-    let mut statement = db.prepare(
-        "SELECT id, kind, api_key, cost_nano FROM entry WHERE kind NOT IN ('settle', 'release', 'adjust', 'threshold', \
-         'grant')",
-    )?;
-    let mut rows = statement.query([])?;
-    while let Some(row) = rows.next()? {
-        let (id, kind): (i64, String) = (row.get(0)?, row.get(1)?);
-        let (key, cost): (String, i64) = (row.get(2)?, row.get(3)?);
-        report.note(|| Difference {
-            kind: "entry",
-            about: format!("{} kind", entry_id(uint(id))),
-            what: format!(
-                "entry {} of key {key} over {} is of a kind {kind:?} that is not one",
-                entry_id(uint(id)),
-                usd(cost)
-            ),
-            meaning: format!("limits that are in force don't count its {}, rollups may", usd(cost)),
-            mend: "it was changed after it was written: put back a backup".to_owned(),
-        });
+/// An entry that can't be read, as the error says.
+pub(super) fn unreadable(error: &rusqlite::Error) -> Difference {
+    Difference {
+        kind: "entry",
+        about: error.to_string(),
+        what: error.to_string(),
+        meaning: "limits that are in force don't count it, sums of the past may".to_owned(),
+        mend: "it was changed after it was written: put back a backup".to_owned(),
     }
-    Ok(())
 }
 
 /// Corrections whose entry is not there, is not settled, or is another's.
