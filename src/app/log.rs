@@ -76,8 +76,8 @@ struct Fields<'a> {
     written: fmt::Result,
 }
 
-impl Fields<'_> {
-    fn put(&mut self, field: &Field, value: fmt::Arguments<'_>) {
+impl<'a> Fields<'a> {
+    fn put(&mut self, field: &Field, value: impl FnOnce(&mut OneLine<'a>) -> fmt::Result) {
         let (name, line) = (field.name(), &mut self.line);
         self.written = self.written.and_then(|()| {
             line.0.write_char(' ')?;
@@ -85,22 +85,19 @@ impl Fields<'_> {
                 line.0.write_str(name)?;
                 line.0.write_char('=')?;
             }
-            line.write_fmt(value)
+            value(line)
         });
     }
 }
 
 impl Visit for Fields<'_> {
     fn record_str(&mut self, field: &Field, value: &str) {
-        if value.bytes().any(|byte| byte == b' ' || byte == b'"') || value.is_empty() {
-            self.put(field, format_args!("{value:?}"));
-        } else {
-            self.put(field, format_args!("{value}"));
-        }
+        let is_quoted = value.is_empty() || memchr::memchr2(b' ', b'"', value.as_bytes()).is_some();
+        self.put(field, |line| if is_quoted { write!(line, "{value:?}") } else { line.write_str(value) });
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.put(field, format_args!("{value:?}"));
+        self.put(field, |line| write!(line, "{value:?}"));
     }
 }
 

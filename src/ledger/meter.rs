@@ -90,7 +90,7 @@ impl Metered {
     }
 
     /// Whose meters a request counts on; none if the limit does not apply to it.
-    pub(crate) fn subjects(&self, of: &Attribution) -> impl Iterator<Item = Subject> + use<> {
+    pub(crate) fn subjects(&self, of: &Attribution) -> Subjects {
         subjects(&self.limit, of)
     }
 
@@ -125,11 +125,24 @@ impl Metered {
     }
 }
 
+/// Whose meters of a limit a request counts on, one after another.
+#[derive(Debug)]
+pub struct Subjects([Option<Subject>; 2]);
+
+impl Iterator for Subjects {
+    type Item = Subject;
+
+    fn next(&mut self) -> Option<Subject> {
+        let [first, second] = &mut self.0;
+        first.take().or_else(|| second.take())
+    }
+}
+
 /// Whose meters of a limit a request counts on: one where the limit applies to it, and of
 /// a limit per model one for each model that it runs.
-pub fn subjects(limit: &Limit, of: &Attribution) -> impl Iterator<Item = Subject> + use<> {
+pub fn subjects(limit: &Limit, of: &Attribution) -> Subjects {
     let one = |whose: &Arc<str>| [Some(Subject::One(Arc::clone(whose))), None];
-    let found = match (reached(&limit.only, of), limit.per) {
+    Subjects(match (reached(&limit.only, of), limit.per) {
         ([false, false], _) => [None, None],
         (_, Per::Organization) => [Some(Subject::Organization), None],
         (_, Per::Project) => one(&of.project),
@@ -141,8 +154,7 @@ pub fn subjects(limit: &Limit, of: &Attribution) -> impl Iterator<Item = Subject
             let image = image.filter(|image| asked.as_ref() != Some(image));
             [asked.map(Subject::One), image.map(Subject::One)]
         }
-    };
-    found.into_iter().flatten()
+    })
 }
 
 /// The model that a request counts on: all snapshots and fine-tunes of one count together,

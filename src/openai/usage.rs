@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 use self::calls::Output;
 pub(in crate::openai) use self::calls::{Call, Calls, Item, Source};
-pub(in crate::openai) use self::figures::Sides;
+pub(in crate::openai) use self::figures::{Counted, Sides};
 use self::figures::{Figures, ToolFigures};
 pub use self::made::{Made, MadeItem};
 use self::outcome::{Choices, Incomplete};
@@ -140,8 +140,9 @@ impl Body<'_> {
         let mut calls = Calls::default();
         self.add_calls_to(&mut calls);
         let tools = with_reported(&calls.tool_use(), &self.reported_tools());
-        let tokens = self.tokens(endpoint);
-        let is_whole = self.sides(endpoint).are_known();
+        let counted = self.counted(endpoint);
+        let is_whole = counted.is_some_and(|counted| counted.sides.are_known());
+        let tokens = counted.map(|counted| counted.tokens);
         let status = self.status.string().and_then(|status| outcome::of_status(&status));
         Answer {
             usage: tokens.filter(|_| is_whole).map(|tokens| Usage {
@@ -150,7 +151,7 @@ impl Body<'_> {
                 largest_prompt: None,
             }),
             used_so_far: tokens.filter(|_| !is_whole),
-            hides_cache_life: self.hides_cache_life(),
+            hides_cache_life: counted.is_some_and(|counted| counted.hides_cache_life),
             model: named(self.model),
             tier: self.service_tier.string().and_then(|name| Tier::named(&name)),
             object_id: named(self.id),
@@ -166,23 +167,10 @@ impl Body<'_> {
         }
     }
 
-    /// The tokens of its usage; `None` if it has none.
-    pub(super) fn tokens(&self, endpoint: Metered) -> Option<Tokens> {
-        self.figures()?.tokens(endpoint)
-    }
-
-    /// Which sides of its usage are known.
-    pub(super) fn sides(&self, endpoint: Metered) -> Sides {
-        self.figures().map(|figures| figures.sides(endpoint)).unwrap_or_default()
-    }
-
-    pub(super) fn hides_cache_life(&self) -> bool {
-        self.figures().is_some_and(|figures| figures.hides_cache_life())
-    }
-
-    fn figures(&self) -> Option<Figures> {
-        let text = self.usage.value()?;
-        serde_json::from_str::<Loose<Figures>>(text).ok().map(|Loose(figures)| figures)
+    /// What its usage says; `None` if it has none.
+    pub(super) fn counted(&self, endpoint: Metered) -> Option<Counted> {
+        let Loose(figures) = serde_json::from_str::<Loose<Figures>>(self.usage.value()?).ok()?;
+        figures.counted(endpoint)
     }
 
     /// The calls that its output lists.

@@ -11,14 +11,10 @@ use crate::keys;
 use crate::proxy::refuse::Refusal;
 
 const OWN_PREFIX: &str = "x-spendguard-";
-const ACCESS_CONTROL_PREFIX: &str = "access-control-";
 const MAX_COST: &str = "x-spendguard-max-cost-usd";
 const TAGS: &str = "x-spendguard-tags";
 const TAGS_MAX: usize = 8;
 const TAG_BYTES_MAX: usize = 64;
-
-const ORGANIZATION: HeaderName = HeaderName::from_static("openai-organization");
-const PROJECT: HeaderName = HeaderName::from_static("openai-project");
 
 /// Headers that are about one connection (RFC 9110, section 7.6.1).
 const HOP_BY_HOP: [HeaderName; 9] = [
@@ -127,19 +123,13 @@ pub struct Sender<'a> {
 pub fn to_upstream(headers: &mut HeaderMap, sender: &Sender<'_>) {
     let named = connection_named(headers);
     let Sender { authorization, secret, own_account, more } = *sender;
-    let mut dropped: Vec<HeaderName> = Vec::with_capacity(8);
-    for (name, value) in headers.iter() {
+    drop_each(headers, |name, value| {
         let passes = match name.as_str() {
             "openai-organization" | "openai-project" => !own_account,
             text => is_openais(text) || more.iter().any(|header| header.matches(text)),
         };
-        if !passes || named.contains(name) || holds_key(value.as_bytes(), secret) {
-            dropped.push(name.clone());
-        }
-    }
-    for name in dropped {
-        headers.remove(name);
-    }
+        !passes || named.contains(name) || holds_key(value.as_bytes(), secret)
+    });
     headers.insert(header::AUTHORIZATION, authorization.clone());
     headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
 }
@@ -175,34 +165,30 @@ pub fn holds_key(value: &[u8], secret: &str) -> bool {
 
 /// Turns upstream's headers into those that the client gets.
 pub fn to_client(headers: &mut HeaderMap) {
-    drop_hop_by_hop(headers);
-    for name in [header::SET_COOKIE, header::ALT_SVC, ORGANIZATION, PROJECT] {
+    let named = connection_named(headers);
+    drop_each(headers, |name, _| {
+        let text = name.as_str();
+        HOP_BY_HOP.contains(name)
+            || matches!(text, "set-cookie" | "alt-svc" | "openai-organization" | "openai-project")
+            // Which pages may read an answer is for `server.cors_origins` to say.
+            || text.starts_with("access-control-")
+            || text.starts_with(OWN_PREFIX)
+            || named.contains(name)
+    });
+}
+
+/// Removes the headers that a test picks.
+fn drop_each(headers: &mut HeaderMap, is_dropped: impl Fn(&HeaderName, &HeaderValue) -> bool) {
+    let dropped = headers.iter().filter(|(name, value)| is_dropped(name, value));
+    for name in dropped.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
         headers.remove(name);
     }
-    // Which pages may read an answer is for `server.cors_origins` to say.
-    drop_prefixed(headers, ACCESS_CONTROL_PREFIX);
-    drop_prefixed(headers, OWN_PREFIX);
 }
 
 /// Whether a body is compressed, so that what it says can't be seen.
 pub fn is_encoded(headers: &HeaderMap) -> bool {
     let encodings = headers.get_all(header::CONTENT_ENCODING);
     encodings.iter().any(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity"))
-}
-
-fn drop_prefixed(headers: &mut HeaderMap, prefix: &str) {
-    while let Some(name) = headers.keys().find(|name| name.as_str().starts_with(prefix)).cloned() {
-        headers.remove(name);
-    }
-}
-
-fn drop_hop_by_hop(headers: &mut HeaderMap) {
-    for name in connection_named(headers) {
-        headers.remove(name);
-    }
-    for name in &HOP_BY_HOP {
-        headers.remove(name);
-    }
 }
 
 /// What `Connection` names, which is about this connection too.

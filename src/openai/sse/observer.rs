@@ -14,7 +14,9 @@ use crate::domain::tokens::ToolUse;
 use crate::domain::{Tokens, Usage};
 use crate::openai::endpoint::Metered;
 use crate::openai::json::{Loose, Object, member, string_at};
-use crate::openai::usage::{Answer, Body, Call, Calls, Finish, Item, Outcome, Sides, Source, with_reported};
+use crate::openai::usage::{
+    Answer, Body, Call, Calls, Counted, Finish, Item, Outcome, Sides, Source, with_reported,
+};
 
 /// How many events of a response are parsed in search of its id and its model.
 const INTRODUCTIONS_MAX: u8 = 4;
@@ -317,12 +319,12 @@ impl Observer {
     /// Takes up the usage in a body, if there is any.
     fn report(&mut self, body: &Body<'_>, alone: bool) {
         self.tools_reported = with_reported(&self.tools_reported, &body.reported_tools());
-        let Some(tokens) = body.tokens(self.endpoint) else { return };
+        let Some(Counted { tokens, sides, hides_cache_life }) = body.counted(self.endpoint) else { return };
         let before = self.reported.as_ref();
         self.reported = Some(Reported {
             tokens: before.map_or(tokens, |before| before.tokens.or_larger(&tokens)),
-            sides: body.sides(self.endpoint).or(before.map(|before| before.sides).unwrap_or_default()),
-            hides_cache_life: body.hides_cache_life(),
+            sides: sides.or(before.map(|before| before.sides).unwrap_or_default()),
+            hides_cache_life,
             alone,
             at_bytes: self.transcript.bytes(),
         });

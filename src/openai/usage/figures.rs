@@ -35,6 +35,17 @@ impl Sides {
     }
 }
 
+/// What a usage says.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::openai) struct Counted {
+    /// The tokens by class.
+    pub(in crate::openai) tokens: Tokens,
+    /// Which sides are known.
+    pub(in crate::openai) sides: Sides,
+    /// Whether cache writes are reported without how long they live.
+    pub(in crate::openai) hides_cache_life: bool,
+}
+
 /// A number of tokens; `None` for whatever isn't a number.
 #[derive(Clone, Copy, Debug, Default)]
 struct Count(Option<u64>);
@@ -118,8 +129,13 @@ struct OutputDetails {
 }
 
 impl Figures {
-    /// The tokens by class; `None` if there is no figure at all.
-    pub(super) fn tokens(&self, endpoint: Metered) -> Option<Tokens> {
+    /// What they say; `None` if there is no figure at all.
+    pub(super) fn counted(&self, endpoint: Metered) -> Option<Counted> {
+        let tokens = self.tokens(endpoint)?;
+        Some(Counted { tokens, sides: self.sides(endpoint), hides_cache_life: self.hides_cache_life() })
+    }
+
+    fn tokens(&self, endpoint: Metered) -> Option<Tokens> {
         let total = self.total_tokens.0;
         // Some servers write both names, and zero under one of them.
         let input = self.prompt_tokens.0.max(self.input_tokens.0);
@@ -148,7 +164,7 @@ impl Figures {
 
     /// Whether the input is given, and whether the output is: each by itself or as
     /// what the other leaves of the total. Embeddings have no output.
-    pub(super) fn sides(&self, endpoint: Metered) -> Sides {
+    fn sides(&self, endpoint: Metered) -> Sides {
         let total = self.total_tokens.0.is_some();
         let input = self.prompt_tokens.0.max(self.input_tokens.0).is_some();
         let output = self.completion_tokens.0.max(self.output_tokens.0).is_some();
@@ -159,8 +175,7 @@ impl Figures {
         }
     }
 
-    /// Whether cache writes are reported without how long they live.
-    pub(super) fn hides_cache_life(&self) -> bool {
+    fn hides_cache_life(&self) -> bool {
         [&self.prompt_tokens_details.0, &self.input_tokens_details.0].into_iter().any(|details| {
             let Loose(split) = &details.cache_write_tokens_details;
             details.cache_write_tokens.number() > split.sum()
