@@ -42,6 +42,17 @@ pub struct Turns {
     listed: u64,
 }
 
+/// What a stream shows of the context that hosted tools add, in tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Added {
+    /// By a call that is done: the turn that made it is over. `None` if it is not shown.
+    Call(Option<u64>),
+    /// By what an earlier call has brought.
+    Output(u64),
+    /// By a list of tools of an MCP server, which all turns read.
+    List(u64),
+}
+
 impl Turns {
     /// The turns of a request with hosted tools; `None` if no context outgrows its hold:
     /// without such tools, or where each turn is held at the model's window.
@@ -68,22 +79,17 @@ impl Turns {
         self.allowed.all
     }
 
-    /// Takes up a call that is done: the turn that made it is over. `brought` is what it
-    /// adds to the context; `None` if the stream does not show it.
-    pub fn call(&mut self, brought: Option<u64>) {
-        self.read = self.read.saturating_add(self.next().saturating_sub(self.allowed.first));
-        self.over = self.over.saturating_add(1);
-        self.add(brought.unwrap_or(self.allowed.unseen));
-    }
-
-    /// Takes up what an earlier call has brought.
-    pub fn add(&mut self, tokens: u64) {
-        self.added = self.added.saturating_add(tokens);
-    }
-
-    /// Takes up a list of tools of an MCP server, which all turns read.
-    pub fn list(&mut self, tokens: u64) {
-        self.listed = self.listed.saturating_add(tokens);
+    /// Takes up what was added to the context.
+    pub fn take(&mut self, added: Added) {
+        match added {
+            Added::Call(shown) => {
+                self.read = self.read.saturating_add(self.next().saturating_sub(self.allowed.first));
+                self.over = self.over.saturating_add(1);
+                self.added = self.added.saturating_add(shown.unwrap_or(self.allowed.unseen));
+            }
+            Added::Output(tokens) => self.added = self.added.saturating_add(tokens),
+            Added::List(tokens) => self.listed = self.listed.saturating_add(tokens),
+        }
     }
 
     /// Whether the next turn would read more than the hold allows for.
@@ -121,7 +127,7 @@ mod tests {
                 let mut turns = turns(calls);
                 for _ in 0..calls {
                     assert!(!turns.are_outgrown());
-                    turns.call(brought);
+                    turns.take(Added::Call(brought));
                 }
                 assert!(!turns.are_outgrown(), "{calls} calls");
             }
@@ -131,30 +137,30 @@ mod tests {
     #[test]
     fn one_token_more_than_the_hold_has_outgrows_it() {
         let mut just = turns(2);
-        just.call(Some(1_500));
-        just.call(Some(0));
+        just.take(Added::Call(Some(1_500)));
+        just.take(Added::Call(Some(0)));
         assert!(!just.are_outgrown(), "1,500 are read twice: 3,000");
-        just.add(1);
+        just.take(Added::Output(1));
         assert!(just.are_outgrown());
         // What was held for calls that are not made may be used by one that brings more.
         let mut one = turns(2);
-        one.call(Some(8_000));
+        one.take(Added::Call(Some(8_000)));
         assert!(!one.are_outgrown(), "the third turn's 5,000 and all 3,000");
-        one.add(1);
+        one.take(Added::Output(1));
         assert!(one.are_outgrown());
     }
 
     #[test]
     fn a_list_is_read_by_every_turn_and_counts_beyond_what_was_held_for_lists() {
         let mut turns = turns(1);
-        turns.list(2_000);
-        turns.call(Some(1_000));
+        turns.take(Added::List(2_000));
+        turns.take(Added::Call(Some(1_000)));
         assert!(!turns.are_outgrown());
         let mut turns = self::turns(1);
-        turns.list(2_500);
-        turns.call(Some(0));
+        turns.take(Added::List(2_500));
+        turns.take(Added::Call(Some(0)));
         assert!(!turns.are_outgrown(), "500 are read twice");
-        turns.list(1);
+        turns.take(Added::List(1));
         assert!(turns.are_outgrown());
     }
 
@@ -162,9 +168,9 @@ mod tests {
     fn a_turn_above_which_tokens_cost_more_outgrows_a_hold_at_the_lower_rates() {
         let mut turns = turns(8);
         turns.allowed.largest = Some(20_000);
-        turns.call(Some(15_000));
+        turns.take(Added::Call(Some(15_000)));
         assert!(!turns.are_outgrown());
-        turns.add(1);
+        turns.take(Added::Output(1));
         assert!(turns.are_outgrown());
     }
 
@@ -173,7 +179,7 @@ mod tests {
         let mut turns = turns(2);
         turns.allowed.all = 3 * 50_000;
         for _ in 0..2 {
-            turns.call(Some(u64::MAX));
+            turns.take(Added::Call(Some(u64::MAX)));
             assert!(!turns.are_outgrown());
         }
     }

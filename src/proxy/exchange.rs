@@ -96,7 +96,7 @@ pub async fn unbilled(
 
 /// Sends a metered request, passes the answer on as it comes, and settles it.
 pub async fn metered(
-    guard: &Guard,
+    guard: &Arc<Guard>,
     upstream: &Upstream,
     outgoing: Outgoing,
     metering: Box<Metering>,
@@ -141,9 +141,8 @@ pub async fn metered(
         let hide = if hide_usage { Hide::InjectedUsage } else { Hide::Nothing };
         let sse = sse::Tap::new(bill.endpoint, hide, EVENT_BYTES_MAX);
         head.headers.remove(header::CONTENT_LENGTH);
-        let (clock, metrics) = (Arc::clone(guard.clock()), Arc::clone(guard.metrics()));
-        let tap =
-            Tap::new(body, sse, reservation, bill, exchange, visit, clock, metrics, manner, cuts, recording);
+        let guard = Arc::clone(guard);
+        let tap = Tap::new(body, sse, reservation, bill, exchange, visit, guard, manner, cuts, recording);
         return Ok(Response::from_parts(head, Answer::Tapped(Box::new(tap))));
     }
     let whole = whole(body, reservation, bill, exchange, manner.idle, gone).await;

@@ -6,7 +6,7 @@
 //! to the end or by counting what has passed. After the last event the hold is gone,
 //! though both sides may keep the connection open.
 
-use std::future::Future as _;
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -18,14 +18,13 @@ use http_body_util::BodyExt as _;
 use tokio::time::Sleep;
 use tokio_util::task::TaskTracker;
 
-use crate::clock::Clock;
-use crate::guard::Reservation;
+use crate::guard::{Guard, Reservation};
 use crate::metrics::Metrics;
 use crate::openai::endpoint::Metered;
 use crate::openai::refusal::{ErrorBody, stream_cut_chat, stream_cut_responses};
 use crate::openai::sse::{self, Brought};
 use crate::pricing::count::{self, Encoding};
-use crate::pricing::turns::Turns;
+use crate::pricing::turns::{Added, Turns};
 use crate::proxy::bill::{Bill, Exchange};
 use crate::proxy::body::AnswerError;
 use crate::proxy::record::{Recorded, Recording};
@@ -34,6 +33,12 @@ use crate::upstream::AnswerBody;
 
 /// Text between two looks at whether an unbounded stream outgrows its hold.
 const LOOK_EVERY_BYTES: u64 = 4_096;
+/// Text of hosted tools up to this size is counted on the thread that serves the request:
+/// it takes a few milliseconds.
+const COUNTED_HERE_BYTES_MAX: usize = 64 << 10;
+
+/// Counts what hosted tools have brought, on another thread.
+type Counting = Pin<Box<dyn Future<Output = Vec<Added>> + Send>>;
 
 /// What a tap does beside passing frames on.
 #[derive(Clone, Debug)]
@@ -63,16 +68,17 @@ pub struct Tap {
     state: Option<State>,
     idle: Pin<Box<Sleep>>,
     last_frame: Duration,
-    clock: Arc<Clock>,
+    guard: Arc<Guard>,
     manner: Manner,
-    /// Events that name an object, which may pass when it is recorded.
+    /// Events that may not pass yet.
     held_back: Option<HeldBack>,
 }
 
-/// Events, and what they wait for.
+/// Events that may pass when what hosted tools have brought is counted, and the objects
+/// that they name are recorded.
 struct HeldBack {
     events: Bytes,
-    recorded: Recorded,
+    recorded: Option<Recorded>,
 }
 
 impl std::fmt::Debug for HeldBack {
@@ -82,7 +88,6 @@ impl std::fmt::Debug for HeldBack {
 }
 
 /// A stream while it lasts.
-#[derive(Debug)]
 struct State {
     upstream: AnswerBody,
     sse: sse::Tap,
@@ -92,6 +97,16 @@ struct State {
     account: Option<Account>,
     recording: Option<Box<Recording>>,
     cuts: Cuts,
+    counting: Option<Counting>,
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("State")
+            .field("account", &self.account)
+            .field("cuts", &self.cuts)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What ends with the hold.
@@ -130,8 +145,7 @@ impl Tap {
         bill: Bill,
         exchange: Exchange,
         visit: Visit,
-        clock: Arc<Clock>,
-        metrics: Arc<Metrics>,
+        guard: Arc<Guard>,
         manner: Manner,
         cuts: Cuts,
         recording: Option<Box<Recording>>,
@@ -139,33 +153,37 @@ impl Tap {
         if cuts.turns.is_some() {
             sse.watch_context();
         }
-        let open = Open::new(metrics);
+        let open = Open::new(Arc::clone(guard.metrics()));
         let account = Some(Account { reservation, bill, exchange, visit });
-        let state = State { upstream, sse, open, next_look: LOOK_EVERY_BYTES, account, recording, cuts };
+        let (next_look, counting) = (LOOK_EVERY_BYTES, None);
+        let state = State { upstream, sse, open, next_look, account, recording, cuts, counting };
         let idle = Box::pin(tokio::time::sleep(manner.idle));
-        Self { state: Some(state), idle, last_frame: clock.running(), clock, manner, held_back: None }
+        Self { state: Some(state), idle, last_frame: guard.clock().running(), guard, manner, held_back: None }
     }
 
     /// The next frame for the client.
     pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
         loop {
             if let Some(events) = std::task::ready!(self.poll_held_back(cx)) {
-                return Poll::Ready(Some(Ok(Frame::data(events))));
+                return Poll::Ready(Some(Ok(events)));
             }
             let Some(state) = self.state.as_mut() else { return Poll::Ready(None) };
             match Pin::new(&mut state.upstream).poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => {
-                    self.last_frame = self.clock.running();
+                    self.last_frame = self.guard.clock().running();
                     let Ok(part) = frame.into_data() else { continue };
                     state.note_first_byte();
                     let out = state.sse.feed(part);
                     let recorded = state.records();
                     if state.sse.is_accountable() {
                         state.settle();
-                    } else if let Some(cut) = state.outgrows() {
-                        return Poll::Ready(self.cut(&out, cut));
+                    } else {
+                        state.note_brought(&self.guard);
+                        if let Some(cut) = state.outgrows() {
+                            return Poll::Ready(self.cut(&out, cut).map(Ok));
+                        }
                     }
-                    if let Some(recorded) = recorded {
+                    if recorded.is_some() || state.counting.is_some() {
                         self.held_back = Some(HeldBack { events: out, recorded });
                     } else if !out.is_empty() {
                         return Poll::Ready(Some(Ok(Frame::data(out))));
@@ -192,14 +210,22 @@ impl Tap {
         }
     }
 
-    /// What was held back until an object was recorded, once it is.
-    fn poll_held_back(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
-        if let Some(held_back) = &mut self.held_back {
-            std::task::ready!(held_back.recorded.as_mut().poll(cx));
+    /// What was held back, once it may pass.
+    fn poll_held_back(&mut self, cx: &mut Context<'_>) -> Poll<Option<Frame<Bytes>>> {
+        let Some(held_back) = &mut self.held_back else { return Poll::Ready(None) };
+        if let Some(recorded) = &mut held_back.recorded {
+            std::task::ready!(recorded.as_mut().poll(cx));
+            held_back.recorded = None;
         }
-        Poll::Ready(
-            self.held_back.take().map(|held_back| held_back.events).filter(|events| !events.is_empty()),
-        )
+        let cut = match &mut self.state {
+            Some(state) => std::task::ready!(state.poll_counted(cx)),
+            None => None,
+        };
+        let events = self.held_back.take().map(|held_back| held_back.events).unwrap_or_default();
+        if let Some(cut) = cut {
+            return Poll::Ready(self.cut(&events, cut));
+        }
+        Poll::Ready(Some(events).filter(|events| !events.is_empty()).map(Frame::data))
     }
 
     /// Whether the stream has been silent for too long. The timer is moved only
@@ -207,7 +233,7 @@ impl Tap {
     fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             std::task::ready!(self.idle.as_mut().poll(cx));
-            let silent = self.clock.running().saturating_sub(self.last_frame);
+            let silent = self.guard.clock().running().saturating_sub(self.last_frame);
             if silent >= self.manner.idle {
                 return Poll::Ready(());
             }
@@ -222,7 +248,7 @@ impl Tap {
     }
 
     /// Ends a stream that has outgrown its hold with an error event.
-    fn cut(&mut self, out: &Bytes, cut: Cut) -> Option<Result<Frame<Bytes>, AnswerError>> {
+    fn cut(&mut self, out: &Bytes, cut: Cut) -> Option<Frame<Bytes>> {
         let mut state = self.state.take()?;
         let endpoint = state.account.as_ref()?.bill.endpoint;
         let error = ErrorBody {
@@ -239,7 +265,7 @@ impl Tap {
         let gap: &[u8] = if state.sse.is_mid_event() { b"\n\n" } else { b"" };
         let last = [out.as_ref(), gap, event.as_bytes()].concat();
         state.settle();
-        Some(Ok(Frame::data(last.into())))
+        Some(Frame::data(last.into()))
     }
 }
 
@@ -281,17 +307,44 @@ impl State {
         self.recording.as_mut()?.heard(sse.is_done(), || sse.answer())
     }
 
+    /// Takes up what hosted tools have brought into the context; of long texts, begins to
+    /// count them.
+    fn note_brought(&mut self, guard: &Arc<Guard>) {
+        let (Some(turns), Some(account)) = (&mut self.cuts.turns, &self.account) else { return };
+        let brought = self.sse.brought();
+        let bytes = brought.iter().map(Brought::bytes).sum();
+        let (encoding, most) = (account.bill.encoding.unwrap_or(Encoding::O200k), turns.countable());
+        if bytes <= COUNTED_HERE_BYTES_MAX {
+            for added in counted(brought, encoding, most) {
+                turns.take(added);
+            }
+            return;
+        }
+        let guard = Arc::clone(guard);
+        let count = move || counted(brought, encoding, most);
+        self.counting = Some(Box::pin(async move { guard.aside(bytes, count).await }));
+    }
+
+    /// Takes up what was counted, and says whether the stream outgrows its hold by it.
+    fn poll_counted(&mut self, cx: &mut Context<'_>) -> Poll<Option<Cut>> {
+        let Some(counting) = &mut self.counting else { return Poll::Ready(None) };
+        let added = std::task::ready!(counting.as_mut().poll(cx));
+        self.counting = None;
+        if let Some(turns) = &mut self.cuts.turns {
+            for added in added {
+                turns.take(added);
+            }
+        }
+        Poll::Ready(self.outgrows())
+    }
+
     fn outgrows(&mut self) -> Option<Cut> {
         let account = self.account.as_ref()?;
         if self.cuts.hosted_calls.is_some_and(|most| self.sse.hosted_calls() > most) {
             return Some(Cut::HostedCalls);
         }
-        let encoding = account.bill.encoding.unwrap_or(Encoding::O200k);
-        if let Some(turns) = &mut self.cuts.turns {
-            note_brought(turns, self.sse.brought(), encoding);
-            if turns.are_outgrown() {
-                return Some(Cut::Context);
-            }
+        if self.cuts.turns.as_ref().is_some_and(Turns::are_outgrown) {
+            return Some(Cut::Context);
         }
         let most = self.cuts.output_tokens?;
         if self.sse.transcript_bytes() < self.next_look {
@@ -321,14 +374,17 @@ impl State {
     }
 
     /// Reads on to the end for the exact usage, the client being gone.
-    async fn drain(mut self, most: Duration) {
+    async fn drain(mut self, guard: Arc<Guard>, most: Duration) {
         let reading = async {
-            while let Some(Ok(frame)) = self.upstream.frame().await {
+            loop {
+                let cut = std::future::poll_fn(|cx| self.poll_counted(cx)).await;
+                if cut.is_some() || self.sse.is_accountable() || self.outgrows().is_some() {
+                    return;
+                }
+                let Some(Ok(frame)) = self.upstream.frame().await else { break };
                 if let Ok(part) = frame.into_data() {
                     let _ = self.sse.feed(part);
-                }
-                if self.sse.is_accountable() || self.outgrows().is_some() {
-                    return;
+                    self.note_brought(&guard);
                 }
             }
             let _ = self.sse.finish();
@@ -339,17 +395,15 @@ impl State {
     }
 }
 
-/// Counts what hosted tools have brought into the context.
-fn note_brought(turns: &mut Turns, brought: Vec<Brought>, encoding: Encoding) {
-    let most = turns.countable();
+/// The tokens of what hosted tools have brought; more than `most` of one are not counted.
+fn counted(brought: Vec<Brought>, encoding: Encoding, most: u64) -> Vec<Added> {
     let tokens = |text: &str| count::text_within(encoding, text, most).unwrap_or(u64::MAX);
-    for brought in brought {
-        match brought {
-            Brought::ByCall(shown) => turns.call(shown.as_deref().map(tokens)),
-            Brought::ByOutput(text) => turns.add(tokens(&text)),
-            Brought::ByList(text) => turns.list(tokens(&text)),
-        }
-    }
+    let added = |brought| match brought {
+        Brought::ByCall(shown) => Added::Call(shown.as_deref().map(tokens)),
+        Brought::ByOutput(text) => Added::Output(tokens(&text)),
+        Brought::ByList(text) => Added::List(tokens(&text)),
+    };
+    brought.into_iter().map(added).collect()
 }
 
 impl Drop for Tap {
@@ -363,7 +417,7 @@ impl Drop for Tap {
         account.exchange.disconnected = true;
         match (self.manner.drain, tokio::runtime::Handle::try_current()) {
             (Some(most), Ok(runtime)) => {
-                self.manner.tracker.spawn_on(state.drain(most), &runtime);
+                self.manner.tracker.spawn_on(state.drain(Arc::clone(&self.guard), most), &runtime);
             }
             _ => state.settle(),
         }

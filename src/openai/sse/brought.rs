@@ -64,6 +64,14 @@ struct Part<'a> {
 }
 
 impl Brought {
+    /// The bytes of what is shown.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::ByCall(shown) => shown.as_deref().map_or(0, str::len),
+            Self::ByOutput(text) | Self::ByList(text) => text.len(),
+        }
+    }
+
     /// What the event of an item that is done shows; `None` if it is not of a hosted tool.
     pub(super) fn of(data: &[u8]) -> Option<Self> {
         let Object(DoneEvent { item: Loose(item) }) = serde_json::from_slice(data).ok()?;
