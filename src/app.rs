@@ -8,6 +8,7 @@ pub mod demo;
 pub mod log;
 mod reload;
 pub mod rules;
+mod runtime;
 mod token;
 
 use std::convert::Infallible;
@@ -39,6 +40,8 @@ use crate::proxy::visit::RequestIds;
 use crate::proxy::{Proxy, Rules};
 use crate::store::Store;
 use crate::upstream::{self, Upstream};
+
+pub use self::runtime::runtime;
 
 /// The admin listener's connections: people and scrapers, not clients.
 const ADMIN_CONNECTIONS_MAX: usize = 1_000;
@@ -309,7 +312,7 @@ fn bound(address: SocketAddr, count: usize, key: &str) -> Result<Vec<std::net::T
 
 /// One shard: serves until stopped, then waits for its requests, bounded.
 fn run_shard(proxy: Arc<Proxy>, listener: std::net::TcpListener, serving: Serving, drain: Duration) {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let runtime = match runtime() {
         Ok(runtime) => runtime,
         Err(error) => return tracing::error!(%error, "a shard could not start"),
     };

@@ -10,7 +10,7 @@ use spendguard::config::{self, Settings, text};
 
 fn main() -> ExitCode {
     let arguments = Cli::parse();
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let runtime = match app::runtime() {
         Ok(runtime) => runtime,
         Err(error) => {
             complain(&format!("error: no runtime: {error}"));

@@ -25,6 +25,9 @@ const STEP_BYTES: usize = 64 << 10;
 /// As much memory is asked for at a mere announcement: a client can announce
 /// what it never sends.
 const TRUSTED_BYTES_MAX: usize = 1 << 20;
+/// After each so much of a body, other requests of the thread have their turn: reading a
+/// body of megabytes that has all arrived would else delay them by milliseconds.
+const TURN_BYTES: usize = 128 << 10;
 /// What a large answer is passed on in, so that HTTP/2 has no more than that of
 /// it in its own hands.
 const SLICE_BYTES: usize = 64 << 10;
@@ -80,7 +83,7 @@ where
     let mut first = Bytes::new();
     let mut all = Roomy { bytes: Vec::new(), room: None };
     let mut time = pin!(sleep(bounds.idle));
-    let mut brought = 0;
+    let (mut brought, mut in_turn) = (0, 0);
     loop {
         let frame = tokio::select! {
             biased;
@@ -93,6 +96,11 @@ where
         if brought >= bounds.step_bytes {
             brought = 0;
             time.set(sleep(bounds.idle));
+        }
+        in_turn += part.len();
+        if in_turn >= TURN_BYTES {
+            in_turn = 0;
+            tokio::task::yield_now().await;
         }
         let bytes = first.len() + all.bytes.len() + part.len();
         let fits = bytes <= bounds.bytes_max;
