@@ -6,8 +6,9 @@
 //! output bound and the hosted calls that it writes into the request) is bounded
 //! by what is written.
 //!
-//! Two parts rest on assumptions instead: what a hosted tool adds to the context
-//! ([`ToolsBound::Practical`]), and the memory and number of containers.
+//! Some parts rest on assumptions about OpenAI, such as what a hosted tool adds to
+//! the context ([`ToolsBound::Practical`]). The table "What a request holds" in
+//! `README.md` names them all.
 
 use crate::domain::demand::{Bound, Demand, Image, Tier, WebSearch};
 use crate::domain::{Money, Tokens};
