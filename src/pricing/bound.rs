@@ -109,8 +109,8 @@ pub fn loose_cost(price: &Price, demand: &Demand, inputs: BoundInputs) -> Money 
     Money::from_pico_rounded_up(times(tokens, input_rate(&rates, demand)))
 }
 
-/// The input tokens that `room` pays for at the most, at the dearest rate that
-/// one of them may have.
+/// The most input tokens that `room` pays for, at the rates of a short context: never
+/// fewer than those whose bound fits.
 pub fn affordable_input(price: &Price, demand: &Demand, inputs: BoundInputs, room: Money) -> u64 {
     let rates = dearest_rates(price, demand.tier, inputs.project_tier, 0);
     let pico = i128::from(room.nano().max(0)) * 1_000;

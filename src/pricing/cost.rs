@@ -6,9 +6,9 @@ use crate::domain::{Money, Tokens, Usage};
 use crate::pricing::image_tool;
 use crate::pricing::sheet::Price;
 
-/// `web_search`: 10 dollars a thousand calls (OpenAI's pricing page).
-pub(crate) const WEB_SEARCH_PICO: u64 = 10_000_000_000;
-/// `file_search`: 2.50 dollars a thousand calls (OpenAI's pricing page).
+/// One call of `web_search`, in picodollars: 10 dollars a thousand (OpenAI's pricing page).
+pub(crate) const CURRENT_SEARCH_PICO: u64 = 10_000_000_000;
+/// One call of `file_search`, in picodollars: 2.50 dollars a thousand (OpenAI's pricing page).
 pub(crate) const FILE_SEARCH_PICO: u64 = 2_500_000_000;
 
 /// What a request cost.
@@ -25,8 +25,8 @@ pub struct Cost {
 pub struct Offer<'a> {
     /// The tools.
     pub tools: &'a ToolDemand,
-    /// The price of the image tool's model; its tokens are free of charge only
-    /// where there is none.
+    /// The price of the image tool's model. `None` if no image tool is offered or its
+    /// model has no price; its tokens then cost nothing.
     pub image_price: Option<&'a Price>,
     /// Containers that one tool may have started.
     pub sessions: u64,
@@ -67,9 +67,9 @@ pub(crate) fn unreported_images(tool: &ImageTool, calls: u64, pictures: u64, out
 /// One search, by the kind of tool; the dearer if the request named none.
 pub(crate) fn web_search_pico(price: &Price, tool: Option<WebSearch>) -> u64 {
     match tool {
-        Some(WebSearch::Current) => WEB_SEARCH_PICO,
+        Some(WebSearch::Current) => CURRENT_SEARCH_PICO,
         Some(WebSearch::Preview | WebSearch::Chat) => price.web_search_pico,
-        None => price.web_search_pico.max(WEB_SEARCH_PICO),
+        None => price.web_search_pico.max(CURRENT_SEARCH_PICO),
     }
 }
 

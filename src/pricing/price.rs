@@ -13,8 +13,9 @@ use crate::pricing::raw::{RawModel, RawTiers};
 const PRIORITY_TENTHS: u64 = 25;
 /// Ultrafast costs six times standard wherever both are published.
 const ULTRAFAST_TENTHS: u64 = 60;
-/// Thousand calls of web search for a model that names no fee of its own.
-const WEB_SEARCH_PICO: u64 = 25_000_000_000;
+/// One call of `web_search_preview` or of a chat search, in picodollars: 25 dollars a
+/// thousand, for models that name no fee.
+const PREVIEW_SEARCH_PICO: u64 = 25_000_000_000;
 
 /// A price that the operator sets, over the sheet's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -44,7 +45,7 @@ pub struct Price {
     pub max_output_tokens: Option<u64>,
     /// Input tokens above which the long rates apply to the whole request.
     pub long_above: Option<u64>,
-    /// A web search call by the preview or the chat tool, in picodollars.
+    /// One call of `web_search_preview` or of a chat search, in picodollars.
     pub web_search_pico: u64,
     /// The vocabulary; `None` if it is not published.
     pub tokenizer: Option<Encoding>,
@@ -85,7 +86,7 @@ impl Price {
             max_output_tokens: model.max_output_tokens,
             long_above: model.long_above,
             // Dollars for a thousand calls are a thousandth of dollars for a million.
-            web_search_pico: fee.map(pico).transpose()?.map_or(WEB_SEARCH_PICO, |rate| rate * 1_000),
+            web_search_pico: fee.map(pico).transpose()?.map_or(PREVIEW_SEARCH_PICO, |rate| rate * 1_000),
             ..Self::with(id, facts, &tiers(rates)?)
         })
     }
@@ -143,7 +144,7 @@ impl Price {
             max_input_tokens: None,
             max_output_tokens: None,
             long_above: None,
-            web_search_pico: WEB_SEARCH_PICO,
+            web_search_pico: PREVIEW_SEARCH_PICO,
             tokenizer: facts.tokenizer,
             image_rule: facts.image_rule,
             may_reason: facts.may_reason,

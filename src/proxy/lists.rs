@@ -1,7 +1,9 @@
 //! Lists that upstream has of all projects, as one project may see them.
 //!
 //! Upstream's pages are read until there are as many objects of the project as were
-//! asked for, so that a page is never shorter than the client's paging expects.
+//! asked for, so that a page is as long as the client's paging expects. It may be
+//! shorter where the client pages backwards (`before`), which reads one page of
+//! upstream's, and where `PAGES_MAX` of them have too few objects of the project.
 
 use std::sync::Arc;
 
