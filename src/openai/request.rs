@@ -139,7 +139,7 @@ fn demand(
     text: &str,
 ) -> Result<Demand, Invalid> {
     if flag(fields.background, "background")? {
-        let message = "Background responses are not allowed: their cost can't be followed.".to_owned();
+        let message = "Background responses are not metered yet. Send the request without `background`; its answer can be streamed.".to_owned();
         return Err(Invalid::not_allowed("background", message));
     }
     let stored_prompt = reads_stored(endpoint) && fields.prompt.is_given;
@@ -187,7 +187,7 @@ fn tools(endpoint: Metered, offer: Offered, calls_max: Option<u64>) -> Result<To
         return Err(Invalid::not_allowed("tools", message));
     }
     if !reads_stored(endpoint) && tools != ToolDemand::default() {
-        let message = "Hosted tools have a known price in /v1/responses only.".to_owned();
+        let message = "Hosted tools are priced in /v1/responses only. Send this request there.".to_owned();
         return Err(Invalid::not_allowed("tools", message));
     }
     let image_model = tools.image.as_ref().and_then(|tool| tool.model.as_deref());

@@ -280,13 +280,17 @@ enum Cut {
 impl Cut {
     const fn message(self) -> &'static str {
         match self {
-            Self::Tokens => "The answer reached the amount that was reserved for it, so it was cut off here.",
+            Self::Tokens => {
+                "spendguard ended this answer: its output reached what was reserved. Set max_output_tokens or \
+                 max_completion_tokens."
+            }
             Self::HostedCalls => {
-                "The answer called hosted tools more often than was reserved for, so it was cut off here."
+                "spendguard ended this answer: it made more hosted tool calls than were reserved for. Ask for more \
+                 with max_tool_calls."
             }
             Self::Context => {
-                "Hosted tools brought more into the context than was reserved for, so the answer was cut off here. \
-                 Ask for fewer tool calls, or have the operator raise guard.tool_context_max."
+                "spendguard ended this answer: hosted tools brought more into the context than was reserved for. Ask \
+                 for fewer tool calls, or have the operator raise guard.tool_context_max."
             }
         }
     }

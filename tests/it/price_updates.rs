@@ -247,7 +247,11 @@ fn a_sheet_is_fetched_by_https_and_from_where_that_leads_on_to() {
                 typed.await.unwrap()
             }
         };
-        for (path, why) in [("/plain", "not https://"), ("/round", "leads on and on"), ("/nothing", "404")] {
+        for (path, why) in [
+            ("/plain", "redirects to http://127.0.0.1:1/prices.json; only https:// is followed"),
+            ("/round", "more than 5 redirects"),
+            ("/nothing", "404"),
+        ] {
             let ((code, said), back) = update(workspace, path).await;
             workspace = back;
             assert!(

@@ -27,7 +27,7 @@ use crate::upstream::{self, Upstream, roots};
 /// The largest sheet that is read; the built-in one is a fiftieth of that.
 const SHEET_BYTES_MAX: usize = 8 << 20;
 const TIMEOUT: Duration = Duration::from_secs(60);
-/// Addresses that one leads on to, as releases on GitHub do.
+/// Redirects that are followed: a release on GitHub has some.
 const REDIRECTS_MAX: usize = 5;
 
 /// Where the sheet goes, and what the configuration has there now.
@@ -117,7 +117,7 @@ async fn read(source: &str, settings: &Settings) -> Result<Bytes, Failure> {
     Ok(bytes.into())
 }
 
-/// Fetches an address, and those that it leads on to.
+/// Fetches a URL, and follows its redirects.
 async fn fetch(source: &str, settings: &Settings) -> Result<Bytes, String> {
     let mut url: Uri = source.parse().map_err(|error| format!("{error}"))?;
     for _ in 0..=REDIRECTS_MAX {
@@ -135,7 +135,7 @@ async fn fetch(source: &str, settings: &Settings) -> Result<Bytes, String> {
         };
         url = led_on(&url, next)?;
     }
-    Err("it leads on and on".to_owned())
+    Err(format!("more than {REDIRECTS_MAX} redirects"))
 }
 
 async fn get(url: &Uri, settings: &Settings) -> Result<http::Response<upstream::AnswerBody>, String> {
@@ -151,9 +151,9 @@ async fn get(url: &Uri, settings: &Settings) -> Result<http::Response<upstream::
     sent.map_err(|error| error.to_string())
 }
 
-/// The address that a redirect leads to; one without a host is of the same host.
+/// The URL that a redirect names; one without a host is of the same host.
 fn led_on(from: &Uri, to: &str) -> Result<Uri, String> {
-    let to: Uri = to.parse().map_err(|_| format!("it leads on to {to:?}, which is no address"))?;
+    let to: Uri = to.parse().map_err(|_| format!("redirects to {to:?}, which is not a valid URL"))?;
     match (to.scheme(), to.host()) {
         (Some(scheme), Some(_)) if *scheme == Scheme::HTTPS => Ok(to),
         (None, None) => {
@@ -161,7 +161,7 @@ fn led_on(from: &Uri, to: &str) -> Result<Uri, String> {
             parts.path_and_query = to.into_parts().path_and_query;
             Uri::from_parts(parts).map_err(|error| error.to_string())
         }
-        _ => Err(format!("it leads on to {to}, which is not https://")),
+        _ => Err(format!("redirects to {to}; only https:// is followed")),
     }
 }
 

@@ -101,7 +101,7 @@ impl Offered {
             }
             _ => {
                 let name: String = kind.chars().take(NAME_CHARS_MAX).collect();
-                self.refuse(&format!("The tool type '{name}' has no known price."));
+                self.refuse(&format!("The tool type '{name}' has no known price. Remove it from `tools`."));
             }
         }
         self.tools.loops = true;
