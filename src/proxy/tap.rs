@@ -6,6 +6,8 @@
 //! to the end or by counting what has passed. After the last event the hold is gone,
 //! though both sides may keep the connection open.
 
+mod cuts;
+
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -20,16 +22,17 @@ use tokio_util::task::TaskTracker;
 
 use crate::guard::{Guard, Reservation};
 use crate::metrics::Metrics;
-use crate::openai::endpoint::Metered;
-use crate::openai::refusal::{ErrorBody, stream_cut_chat, stream_cut_responses};
 use crate::openai::sse::{self, Brought};
-use crate::pricing::count::{self, Encoding};
+use crate::pricing::count::Encoding;
 use crate::pricing::turns::{Added, Turns};
 use crate::proxy::bill::{Bill, Exchange};
 use crate::proxy::body::AnswerError;
 use crate::proxy::record::{Recorded, Recording};
 use crate::proxy::visit::Visit;
 use crate::upstream::AnswerBody;
+
+pub use self::cuts::Cuts;
+use self::cuts::{Cut, counted};
 
 /// Text between two looks at whether an unbounded stream outgrows its hold.
 const LOOK_EVERY_BYTES: u64 = 4_096;
@@ -49,17 +52,6 @@ pub struct Manner {
     pub idle: Duration,
     /// Where reading on is run.
     pub tracker: TaskTracker,
-}
-
-/// Where a stream is cut, because its hold ends there.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Cuts {
-    /// Output tokens; only for models without a bound of their own.
-    pub output_tokens: Option<u64>,
-    /// Calls of hosted tools.
-    pub hosted_calls: Option<u64>,
-    /// What the turns between those calls read.
-    pub turns: Option<Turns>,
 }
 
 /// An answer's event stream on its way through.
@@ -251,48 +243,12 @@ impl Tap {
     fn cut(&mut self, out: &Bytes, cut: Cut) -> Option<Frame<Bytes>> {
         let mut state = self.state.take()?;
         let endpoint = state.account.as_ref()?.bill.endpoint;
-        let error = ErrorBody {
-            message: cut.message(),
-            kind: "insufficient_quota",
-            param: None,
-            code: Some("insufficient_quota"),
-        };
-        let event = match endpoint {
-            Metered::Responses | Metered::Compact => stream_cut_responses(&error, u64::MAX >> 11),
-            Metered::Chat | Metered::Completions | Metered::Embeddings => stream_cut_chat(&error),
-        };
+        let event = cut.event(endpoint);
         // The client may have the start of an event but not its end.
         let gap: &[u8] = if state.sse.is_mid_event() { b"\n\n" } else { b"" };
         let last = [out.as_ref(), gap, event.as_bytes()].concat();
         state.settle();
         Some(Frame::data(last.into()))
-    }
-}
-
-/// Why a stream is cut.
-#[derive(Clone, Copy, Debug)]
-enum Cut {
-    Tokens,
-    HostedCalls,
-    Context,
-}
-
-impl Cut {
-    const fn message(self) -> &'static str {
-        match self {
-            Self::Tokens => {
-                "spendguard ended this answer: its output reached what was reserved. Set max_output_tokens or \
-                 max_completion_tokens."
-            }
-            Self::HostedCalls => {
-                "spendguard ended this answer: it made more hosted tool calls than were reserved for. Ask for more \
-                 with max_tool_calls."
-            }
-            Self::Context => {
-                "spendguard ended this answer: hosted tools brought more into the context than was reserved for. Ask \
-                 for fewer tool calls, or have the operator raise guard.tool_context_max."
-            }
-        }
     }
 }
 
@@ -397,17 +353,6 @@ impl State {
         let _ = tokio::time::timeout(most, reading).await;
         self.settle();
     }
-}
-
-/// The tokens of what hosted tools have brought; more than `most` of one are not counted.
-fn counted(brought: Vec<Brought>, encoding: Encoding, most: u64) -> Vec<Added> {
-    let tokens = |text: &str| count::text_within(encoding, text, most).unwrap_or(u64::MAX);
-    let added = |brought| match brought {
-        Brought::ByCall(shown) => Added::Call(shown.as_deref().map(tokens)),
-        Brought::ByOutput(text) => Added::Output(tokens(&text)),
-        Brought::ByList(text) => Added::List(tokens(&text)),
-    };
-    brought.into_iter().map(added).collect()
 }
 
 impl Drop for Tap {

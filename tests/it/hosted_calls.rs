@@ -159,7 +159,7 @@ fn a_stream_with_more_hosted_calls_than_were_reserved_is_cut_and_charged() {
             let text = String::from_utf8_lossy(&answer.body).into_owned();
             let last = text.trim_end().rsplit("\n\n").next().unwrap();
             assert_eq!(last.starts_with("event: error\ndata: {\"type\":\"error\""), is_cut, "{text}");
-            assert_eq!(last.contains("hosted tools"), is_cut, "{text}");
+            assert_eq!(last.contains("more hosted tool calls"), is_cut, "{text}");
             house.settled().await;
             let entry = &house.entries().await[0];
             let (cost, held) = (amount(&entry["cost_usd"]), amount(&entry["held_usd"]));
@@ -201,10 +201,16 @@ fn shelled(count: usize) -> String {
     format!("{}{}", done(call), done(answer))
 }
 
+fn answered(output: &str) -> String {
+    done(json!({ "type": "mcp_call", "id": "mcp_1", "name": "read", "arguments": "{}", "output": output }))
+}
+
 fn called(count: usize) -> String {
-    let mut call = json!({ "type": "mcp_call", "id": "mcp_1", "name": "read", "arguments": "{}" });
-    call["output"] = json!(words(count));
-    done(call)
+    answered(&words(count))
+}
+
+fn blank(bytes: usize) -> String {
+    answered(&" ".repeat(bytes))
 }
 
 fn listed(count: usize) -> String {
@@ -237,6 +243,9 @@ fn a_stream_whose_context_grows_beyond_its_hold_is_cut_before_the_next_turn() {
             ("the same output twice", &code, logs("ci_1", 990).repeat(9), false),
             ("a shell's output", &shell, shelled(6_000), true),
             ("an MCP call's output", &server, called(9_000), true),
+            // These are counted beside the thread of the request.
+            ("an MCP call's output of 100 KiB", &server, called(20_480), true),
+            ("as much of few tokens", &server, blank(102_400), false),
             ("an MCP server's list", &server, listed(9_000), true),
             ("a short list", &server, listed(900), false),
             ("files that were found", &files, searched(6_000), true),
