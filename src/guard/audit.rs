@@ -93,7 +93,11 @@ impl Snapshot {
     /// What differs in the whole database, if that is wanted, and from memory.
     fn compare(&self, whole: bool, names: &dyn Names) -> rusqlite::Result<(Option<Report>, Vec<Difference>)> {
         let report = if whole { Some(verify::verify(&self.db)?) } else { None };
-        Ok((report, self.differences(names)?))
+        match self.differences(names) {
+            // With an entry that can't be read, which the report names, no meter can be compared.
+            Err(rusqlite::Error::FromSqlConversionFailure(..)) => Ok((report, Vec::new())),
+            found => Ok((report, found?)),
+        }
     }
 
     fn differences(&self, names: &dyn Names) -> rusqlite::Result<Vec<Difference>> {
