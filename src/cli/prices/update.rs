@@ -4,6 +4,8 @@
 //! configuration sets over it, and put in place whole: a guard that runs sees the old
 //! one or the new one.
 
+use std::fs::File;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -109,8 +111,10 @@ async fn read(source: &str, settings: &Settings) -> Result<Bytes, Failure> {
     if source.starts_with("https://") {
         return fetch(source, settings).await.map_err(|why| refused(&format!("{source}: {why}")));
     }
-    let bytes =
-        std::fs::read(source).map_err(|error| refused(&format!("{source} can't be read: {error}")))?;
+    let mut bytes = Vec::new();
+    let most = u64::try_from(SHEET_BYTES_MAX).unwrap_or(u64::MAX).saturating_add(1);
+    let read = File::open(source).and_then(|file| file.take(most).read_to_end(&mut bytes));
+    read.map_err(|error| refused(&format!("{source} can't be read: {error}")))?;
     if bytes.len() > SHEET_BYTES_MAX {
         return Err(refused(&format!("{source} is larger than {SHEET_BYTES_MAX} bytes")));
     }
