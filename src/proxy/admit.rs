@@ -33,7 +33,7 @@ const COST_MAX: Money = Money::from_nano(100_000 * 1_000_000_000);
 const TOKENS_MAX: u64 = 1 << 40;
 /// Text is counted exactly where its bytes would hold more than this part of
 /// what is left.
-const COUNTED_PART: i64 = 20;
+pub(super) const COUNTED_PART: u32 = 20;
 /// What clamped hosted calls leave of the output that was asked for, unless not
 /// even one call would fit.
 const OUTPUT_PART: u64 = 4;
@@ -185,7 +185,7 @@ impl Attempt<'_> {
     fn holds_much(&self) -> bool {
         let Candidate { price, demand, standing, .. } = *self.candidate;
         let Some(left) = standing.left.cost else { return false };
-        let part = left.nano() / COUNTED_PART;
+        let part = left.nano() / i64::from(COUNTED_PART);
         let unseen =
             || reads_unseen(price, demand, self.inputs) && self.bound(self.inputs).cost.nano() > part;
         loose_cost(price, demand, self.inputs).nano() > part || unseen()

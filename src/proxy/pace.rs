@@ -10,12 +10,9 @@ use std::sync::Arc;
 use crate::domain::demand::Bound;
 use crate::guard::{Guard, Paced};
 use crate::pricing::bound::{bound, reads_unseen};
-use crate::proxy::admit::{Candidate, Config};
+use crate::proxy::admit::{COUNTED_PART, Candidate, Config};
 use crate::proxy::refuse::Refusal;
 use crate::throttle::{Largest, Take};
-
-/// Text is counted where its bytes would take more than this part of a minute's tokens.
-const COUNTED_PART: u64 = 20;
 
 /// Takes a candidate's part from its rates, and makes it smaller for that where it can be.
 pub(super) async fn pace(
@@ -42,7 +39,7 @@ fn is_to_count(candidate: &Candidate<'_>, largest: Largest) -> bool {
     let Candidate { demand, price, inputs, encoding, .. } = *candidate;
     let Take { tokens, input_tokens, .. } = take(candidate);
     let most = [largest.tokens, largest.input_tokens].into_iter().flatten().min();
-    let is_much = most.is_some_and(|most| input_tokens > most / COUNTED_PART);
+    let is_much = most.is_some_and(|most| input_tokens > most / u64::from(COUNTED_PART));
     let is_too_much = largest.tokens.is_some_and(|most| tokens > most)
         || largest.input_tokens.is_some_and(|most| input_tokens > most);
     is_too_much || (is_much && encoding.is_some() && !reads_unseen(price, demand, inputs))

@@ -48,6 +48,14 @@ fn a_plain_request_is_bounded_by_its_bytes_and_its_output() {
 }
 
 #[test]
+fn a_model_of_unknown_size_is_as_large_as_the_largest_of_the_sheet() {
+    let models = Sheet::built_in(&[]).unwrap().models(NOW_S);
+    let largest = |size: fn(&Price) -> Option<u64>| models.iter().filter_map(|price| size(price)).max();
+    assert_eq!(largest(|price| price.max_input_tokens), Some(INPUT_MAX));
+    assert_eq!(largest(|price| price.max_output_tokens), Some(OUTPUT_MAX));
+}
+
+#[test]
 fn a_flex_request_is_bounded_by_the_standard_it_may_fall_back_to() {
     let price = Sheet::built_in(&[]).unwrap().find("gpt-6.1-sol", NOW_S).unwrap();
     let asked = |tier| bound(&price, None, &Demand { tier, ..text(1_000, Some(1_000)) }, inputs()).cost;
