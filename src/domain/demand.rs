@@ -199,6 +199,8 @@ pub struct Demand {
     pub output_max: Option<u64>,
     /// How many choices are generated: `n` or `best_of`, times the prompts.
     pub choices: u64,
+    /// Whether more of them are generated than are shown.
+    pub has_unseen_choices: bool,
     /// Whether the output may contain audio.
     pub audio_output: bool,
     /// Bytes of a prediction, whose rejected tokens are billed as output.

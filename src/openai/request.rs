@@ -151,6 +151,8 @@ fn demand(
         tier: tier(fields.service_tier)?,
         body_bytes: u64::try_from(text.len()).unwrap_or(u64::MAX),
         choices: choices(endpoint, &fields)?,
+        has_unseen_choices: count(fields.best_of, "best_of")?.unwrap_or(1)
+            > count(fields.n, "n")?.unwrap_or(1),
         output_max: outputs.asked,
         audio_output: fields.modalities.audio,
         echo: endpoint == Metered::Completions && flag(fields.echo, "echo")?,

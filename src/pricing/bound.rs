@@ -72,11 +72,21 @@ impl BoundInputs {
 /// The most that a request can be billed for.
 pub fn bound(price: &Price, image_price: Option<&Price>, demand: &Demand, inputs: BoundInputs) -> Bound {
     let parts = Parts::of(price, image_price, demand, inputs);
-    let output_tokens = output_per_choice(price, demand, inputs.output_max).saturating_mul(parts.choices);
-    let billed_output = output_tokens.saturating_add(parts.predicted);
-    let pico = parts.fixed_pico.saturating_add(times(billed_output, parts.output_rate));
-    let cost = Money::from_pico_rounded_up(pico);
-    Bound { cost, input_tokens: parts.input_tokens, output_tokens: billed_output }
+    let written = output_per_choice(price, demand, inputs.output_max).saturating_mul(parts.choices);
+    let pico = parts.fixed_pico.saturating_add(times(written, parts.output_rate));
+    Bound {
+        cost: Money::from_pico_rounded_up(pico),
+        input_tokens: parts.model.0.saturating_add(parts.images.input_total()),
+        output_tokens: written.saturating_add(parts.model.1).saturating_add(parts.images.output_total()),
+    }
+}
+
+/// The most input and output tokens of the model itself: those of a bound without the image
+/// tool's.
+pub fn model_tokens(price: &Price, demand: &Demand, inputs: BoundInputs) -> (u64, u64) {
+    let (input, output) = Parts::of(price, None, demand, inputs).model;
+    let written = output_per_choice(price, demand, inputs.output_max).saturating_mul(demand.choices.max(1));
+    (input, output.saturating_add(written))
 }
 
 /// The largest output per choice whose bound stays within `headroom`; zero if
@@ -90,8 +100,7 @@ pub fn affordable_output(
 ) -> u64 {
     let parts = Parts::of(price, image_price, demand, inputs);
     let most = output_per_choice(price, demand, inputs.output_max);
-    let fixed = parts.fixed_pico.saturating_add(times(parts.predicted, parts.output_rate));
-    let left = (i128::from(headroom.nano()) * 1_000).saturating_sub(fixed);
+    let left = (i128::from(headroom.nano()) * 1_000).saturating_sub(parts.fixed_pico);
     let per_token = i128::from(parts.output_rate) * i128::from(parts.choices);
     if left < 0 {
         return 0;
@@ -145,30 +154,32 @@ pub fn text_bytes(demand: &Demand) -> u64 {
 
 /// A bound in its parts: what the output can't change, and the output's rate.
 struct Parts {
-    input_tokens: u64,
+    /// Input tokens of the model, and its output tokens beside what it writes: a prompt that
+    /// each choice repeats, and rejected predictions.
+    model: (u64, u64),
+    /// Tokens of the image tool.
+    images: Tokens,
     fixed_pico: i128,
     output_rate: u64,
     choices: u64,
-    /// Output tokens of rejected predictions.
-    predicted: u64,
 }
 
 impl Parts {
     fn of(price: &Price, image_price: Option<&Price>, demand: &Demand, inputs: BoundInputs) -> Self {
         let input = input(price, demand, inputs);
         let rates = dearest_rates(price, demand.tier, inputs.project_tier, input.largest_prompt);
-        // Each choice repeats the prompt.
-        let echoed = if demand.echo { input.tokens.saturating_mul(demand.choices.max(1)) } else { 0 };
+        let choices = demand.choices.max(1);
+        let echoed = if demand.echo { input.tokens } else { 0 };
+        let beside = echoed.saturating_add(demand.prediction_bytes).saturating_mul(choices);
         let output_rate =
             if demand.audio_output { rates.output.max(rates.audio_output) } else { rates.output };
-        let output_max = output_per_choice(price, demand, inputs.output_max);
+        let images = image_tokens(demand, inputs, output_per_choice(price, demand, inputs.output_max));
+        let image_rates = image_price.map(|price| dearest_rates(price, demand.tier, inputs.project_tier, 0));
         let fixed_pico = times(input.tokens, input_rate(&rates, demand))
-            .saturating_add(times(echoed, output_rate))
+            .saturating_add(times(beside, output_rate))
             .saturating_add(fees_pico(price, demand, &rates, inputs))
-            .saturating_add(images_pico(image_price, demand, inputs, output_max));
-        let choices = demand.choices.max(1);
-        let predicted = demand.prediction_bytes.saturating_mul(choices);
-        Self { input_tokens: input.tokens, fixed_pico, output_rate, choices, predicted }
+            .saturating_add(image_rates.map_or(0, |rates| rates.cost_pico(&images)));
+        Self { model: (input.tokens, beside), images, fixed_pico, output_rate, choices }
     }
 }
 
@@ -177,7 +188,7 @@ fn times(count: u64, rate: u64) -> i128 {
 }
 
 /// The most output tokens of one choice.
-fn output_per_choice(price: &Price, demand: &Demand, written: Option<u64>) -> u64 {
+pub fn output_per_choice(price: &Price, demand: &Demand, written: Option<u64>) -> u64 {
     let asked = demand.output_max.into_iter().chain(written).chain(price.max_output_tokens).min();
     asked.unwrap_or(OUTPUT_MAX)
 }
@@ -320,22 +331,18 @@ fn fees_pico(price: &Price, demand: &Demand, rates: &Rates, inputs: BoundInputs)
     containers.fold(pico, |sum, session| sum.saturating_add(times(inputs.sessions(), session)))
 }
 
-/// What the image tool may cost. Each call makes one image, and reads the images
-/// of the request, one that it made before, and a text that the model wrote.
-fn images_pico(image_price: Option<&Price>, demand: &Demand, inputs: BoundInputs, output_max: u64) -> i128 {
-    let (Some(tool), Some(price)) = (&demand.tools.image, image_price) else { return 0 };
-    let rates = dearest_rates(price, demand.tier, inputs.project_tier, 0);
+/// What the image tool may use. Each call makes one image, and reads the images of the
+/// request, one that it made before, and a text that the model wrote.
+fn image_tokens(demand: &Demand, inputs: BoundInputs, output_max: u64) -> Tokens {
+    let Some(tool) = &demand.tools.image else { return Tokens::default() };
+    let calls = inputs.tool_calls;
     let pictures = u64::try_from(demand.media.images.len()).unwrap_or(u64::MAX).saturating_add(1);
-    let one = Tokens {
-        image_input: pictures.saturating_mul(image_tool::INPUT_TOKENS),
-        image_output: image_tool::output_tokens(tool),
+    Tokens {
+        input: output_max,
+        image_input: pictures.saturating_mul(image_tool::INPUT_TOKENS).saturating_mul(calls),
+        image_output: image_tool::output_tokens(tool).saturating_mul(calls),
         ..Tokens::default()
-    };
-    let texts = Tokens { input: output_max, ..Tokens::default() };
-    rates
-        .cost_pico(&one)
-        .saturating_mul(i128::from(inputs.tool_calls))
-        .saturating_add(rates.cost_pico(&texts))
+    }
 }
 
 #[cfg(test)]

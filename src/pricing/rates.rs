@@ -88,7 +88,9 @@ impl NamedRates {
         let input = read(&self.input, 0, |r| r.input)?;
         let cached_input = read(&self.cached_input, input, |r| r.cached_input)?;
         let cache_write = read(&self.cache_write, input, |r| r.cache_write)?;
-        let output = read(&self.output, 0, |r| r.output)?;
+        // Of a model for images, text that it writes costs no more than what it draws.
+        let drawn = self.image_output.as_deref().map_or(Ok(0), pico)?;
+        let output = read(&self.output, drawn, |r| r.output)?;
         let audio_input = read(&self.audio_input, input, |r| r.audio_input)?;
         let image_input = read(&self.image_input, input, |r| r.image_input)?;
         let cached = |kind: u64| if kind == input { cached_input } else { kind };

@@ -20,7 +20,9 @@ use crate::ledger::denial::Denial;
 use crate::ledger::entry::Attribution;
 use crate::ledger::waiting::Turn;
 use crate::openai::endpoint::Metered;
-use crate::pricing::bound::{BoundInputs, affordable_output, bound, loose_cost, reads_unseen};
+use crate::pricing::bound::{
+    BoundInputs, affordable_output, bound, loose_cost, output_per_choice, reads_unseen,
+};
 use crate::pricing::count::Encoding;
 use crate::pricing::plan::Policy;
 use crate::pricing::sheet::Price;
@@ -206,8 +208,7 @@ impl Attempt<'_> {
             return None;
         }
         let floor = self.config.clamp_output_min.max(1);
-        let full = self.bound(self.inputs);
-        let asked = full.output_tokens / demand.choices.max(1);
+        let asked = output_per_choice(self.candidate.price, demand, self.inputs.output_max);
         let mut left = self.headroom();
         if self.candidate.calls_open {
             // Calls that the client did not ask for leave room for its next request.
@@ -260,9 +261,12 @@ impl Attempt<'_> {
     /// The most output per choice that fits; `None` if nothing bounds it.
     fn affordable(&self, left: Headroom, inputs: BoundInputs, asked: u64) -> Option<u64> {
         let Candidate { demand, price, image_price, .. } = *self.candidate;
-        let full = self.bound(inputs);
-        let per_choice = |tokens: i64| u64::try_from(tokens).unwrap_or(0) / demand.choices.max(1);
-        let input = i64::try_from(full.input_tokens).unwrap_or(i64::MAX);
+        // What a bound has beside the output that may be shortened.
+        let rest = self.bound(BoundInputs { output_max: Some(0), ..inputs });
+        let amount = |tokens: u64| i64::try_from(tokens).unwrap_or(i64::MAX);
+        let (input, beside) = (amount(rest.input_tokens), amount(rest.output_tokens));
+        let per_choice =
+            |tokens: i64| u64::try_from(tokens.saturating_sub(beside)).unwrap_or(0) / demand.choices.max(1);
         let by_cost = left
             .cost
             .filter(|_| self.candidate.priced)

@@ -6,9 +6,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::HeaderMap;
 
-use crate::domain::demand::{Bound, Tier, ToolDemand, WebSearch};
+use crate::domain::demand::{Tier, ToolDemand, WebSearch};
 use crate::domain::tokens::ToolUse;
-use crate::domain::{Money, Tokens, Usage};
+use crate::domain::{Demand, Money, Tokens, Usage};
 use crate::guard::{Ending, Reservation, Settled};
 use crate::ledger::entry::Basis;
 use crate::openai::endpoint::Metered;
@@ -48,6 +48,8 @@ pub struct Bill {
     pub body: Option<Bytes>,
     /// Unix seconds of the admission.
     pub at_s: i64,
+    /// The most input and output tokens of the model that the hold allows for.
+    pub model_tokens: (u64, u64),
     /// Input tokens of the largest turn that the hold allows for.
     pub largest_prompt: u64,
     /// Whether upstream reads more than the body's text: earlier turns, files,
@@ -57,8 +59,8 @@ pub struct Bill {
     pub cache_12h: bool,
     /// Pictures of the request, which the image tool may read.
     pub pictures: u64,
-    /// Whether output may be sound, whose tokens can't be counted.
-    pub audio_output: bool,
+    /// Whether it may be billed for what no text of its shows; see [`is_uncountable`].
+    pub is_uncountable: bool,
 }
 
 /// What is known of an exchange besides its usage.
@@ -93,6 +95,14 @@ impl Exchange {
     }
 }
 
+/// Whether a request may be billed for tokens that can't be counted without usage: sound, what
+/// only upstream can see the size of, rejected predictions, choices that are not shown.
+pub fn is_uncountable(demand: &Demand) -> bool {
+    let media = &demand.media;
+    let is_unseen = demand.prediction_bytes > 0 || demand.has_unseen_choices;
+    demand.audio_output || media.audio_ms > 0 || media.opaque > 0 || is_unseen
+}
+
 /// The part of a body that a bill keeps.
 pub fn kept(body: &Bytes) -> Option<Bytes> {
     if body.len() > KEPT_BODY_BYTES_MAX {
@@ -110,7 +120,7 @@ impl Bill {
     /// Usage that upstream reported is charged, whatever the ending. Without it:
     /// an error before any output costs nothing; an answer that did not end well,
     /// of a model that may have reasoned out of sight, is charged the hold, and so is
-    /// one that may be sound; anything else is counted, the input and, by `count`,
+    /// one whose tokens can't be counted; anything else is counted, the input and, by `count`,
     /// the output.
     pub fn end(
         &self,
@@ -126,14 +136,13 @@ impl Bill {
             let note = Some("it failed before any output");
             return reservation.release(Ending { note, ..ending(answer, of) });
         }
-        let hold = reservation.hold();
         let ended_well = answer.outcome == Outcome::Completed;
-        let is_hidden = self.audio_output || (!ended_well && self.may_reason(answer));
+        let is_hidden = self.is_uncountable || (!ended_well && self.may_reason(answer));
         if answer.is_partly_unread || is_hidden {
             return self.assume(reservation, answer, of);
         }
         // What is counted includes the answer's form; the bound is what can be billed.
-        let Bound { input_tokens, output_tokens, .. } = hold.bound;
+        let (input_tokens, output_tokens) = self.model_tokens;
         let counted = self.counted_input().filter(|_| !self.reads_more);
         let input = counted.map_or(input_tokens, |counted| counted.min(input_tokens));
         let counted = Tokens { input, output: count().min(output_tokens), ..Tokens::default() };
@@ -156,11 +165,11 @@ impl Bill {
     /// its tokens and what those calls cost.
     fn assume(&self, reservation: Reservation, answer: &Answer, of: Exchange) -> Settled {
         let hold = Arc::clone(reservation.hold());
-        let tools = self.tools_used(answer, answer.tools_seen.clone(), hold.bound.output_tokens);
+        let (input, output) = self.model_tokens;
+        let tools = self.tools_used(answer, answer.tools_seen.clone(), output);
         let known = if tools == ToolUse::default() {
             Money::ZERO
         } else {
-            let Bound { input_tokens: input, output_tokens: output, .. } = hold.bound;
             let tokens = Tokens { input, output, ..Tokens::default() };
             let usage = Usage { tokens, tools, largest_prompt: Some(self.largest_prompt.min(input)) };
             self.cost(answer, hold.tier, &usage).0
@@ -185,7 +194,7 @@ impl Bill {
         }
         // Within the hold, no turn was larger than the hold allows for.
         let input = tokens.input_total();
-        let is_within = input <= reservation.hold().bound.input_tokens;
+        let is_within = input <= self.model_tokens.0;
         let largest_prompt = is_within.then(|| self.largest_prompt.min(input));
         let tools = self.tools_used(answer, tools, tokens.output_total());
         let usage = Usage { tokens, tools, largest_prompt };

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::domain::demand::Bound;
 use crate::guard::{Guard, Paced};
-use crate::pricing::bound::{bound, reads_unseen};
+use crate::pricing::bound::{bound, output_per_choice, reads_unseen};
 use crate::proxy::admit::{COUNTED_PART, Candidate, Config};
 use crate::proxy::refuse::Refusal;
 use crate::throttle::{Largest, Take};
@@ -49,11 +49,14 @@ fn is_to_count(candidate: &Candidate<'_>, largest: Largest) -> bool {
 fn shorten(candidate: &mut Candidate<'_>, largest: Largest, floor: u64) {
     let demand = candidate.demand;
     let is_open = demand.output_max.is_none() && candidate.clampable && demand.prediction_bytes == 0;
-    let Take { input_tokens, output_tokens, .. } = take(candidate);
-    let by_tokens = largest.tokens.map(|most| most.saturating_sub(input_tokens));
+    let asked = take(candidate);
+    let by_tokens = largest.tokens.map(|most| most.saturating_sub(asked.input_tokens));
     let Some(room) = [by_tokens, largest.output_tokens].into_iter().flatten().min() else { return };
-    if is_open && !demand.echo && output_tokens > room {
-        candidate.inputs.output_max = Some((room / demand.choices.max(1)).max(floor));
+    if is_open && !demand.echo && asked.output_tokens > room {
+        let written = output_per_choice(candidate.price, demand, candidate.inputs.output_max);
+        let beside = asked.output_tokens.saturating_sub(written.saturating_mul(demand.choices.max(1)));
+        let each = room.saturating_sub(beside) / demand.choices.max(1);
+        candidate.inputs.output_max = Some(each.max(floor));
     }
 }
 

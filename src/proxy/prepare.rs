@@ -12,7 +12,7 @@ use crate::guard::{Paced, Reservation, Standing};
 use crate::ledger::entry::Attribution;
 use crate::openai::endpoint::Metered;
 use crate::openai::request::{self, Edit, Invalid, InvalidKind, Request};
-use crate::pricing::bound::{BoundInputs, largest_prompt};
+use crate::pricing::bound::{BoundInputs, largest_prompt, model_tokens};
 use crate::pricing::plan::Written;
 use crate::pricing::sheet::Price;
 use crate::pricing::turns::Turns;
@@ -151,11 +151,12 @@ impl Proxy {
             encoding,
             body: bill::kept(body),
             at_s: now_s,
+            model_tokens: model_tokens(bounding, demand, inputs),
             largest_prompt: largest_prompt(bounding, demand, inputs),
             reads_more: reads_more(demand),
             cache_12h: demand.cache_12h,
             pictures: u64::try_from(demand.media.images.len()).unwrap_or(u64::MAX),
-            audio_output: demand.audio_output,
+            is_uncountable: bill::is_uncountable(demand),
         }
     }
 
@@ -260,13 +261,13 @@ fn extra_headers(paced: &Paced, written: Written, output: Option<u64>, calls: Op
 
 /// Where a stream is cut, as its hold allows no more.
 fn cuts(standing: &Standing, (price, demand): (&Price, &Demand), admitted: &Admitted) -> Cuts {
-    let Admitted { reservation, inputs, .. } = admitted;
+    let inputs = &admitted.inputs;
     // An answer of a model without a maximum may outgrow what was held for it.
     let is_open = price.max_output_tokens.is_none() && demand.output_max.is_none();
     let hosted = standing.is_capped() && demand.tools.loops;
     Cuts {
         output_tokens: (standing.left.cost.is_some() && is_open)
-            .then(|| reservation.hold().bound.output_tokens),
+            .then(|| model_tokens(price, demand, *inputs).1),
         hosted_calls: hosted.then_some(inputs.tool_calls),
         turns: Turns::of(price, demand, *inputs).filter(|_| hosted),
     }

@@ -111,6 +111,39 @@ fn a_stream_that_upstream_cuts_is_counted_and_breaks_for_the_client_too() {
 }
 
 #[test]
+fn a_cut_stream_is_charged_its_hold_where_no_text_shows_what_was_billed() {
+    run(async {
+        let house = House::with("").await;
+        let ordered = [("x-fake-chunks", "40"), ("x-fake-cut-after", "25"), ("x-fake-chunk-delay-ms", "1")];
+        let wav = "UklGRiQAAABXQVZFZm10IBAAAAABAAEAQB8AAEAfAAABAAgAZGF0YQAAAAA=";
+        let sound = json!([{ "type": "input_audio", "input_audio": { "data": wav, "format": "wav" } }]);
+        let spoken = json!([{ "role": "user", "content": sound }]);
+        for (what, more) in [
+            ("rejected tokens", json!({ "prediction": { "type": "content", "content": "as before" } })),
+            ("tokens of sound", json!({ "messages": spoken })),
+        ] {
+            let mut body = chat(json!({ "stream": true, "model": "gpt-4o" }));
+            body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            let answer = house.post("/v1/chat/completions", &ordered, &body).await;
+            assert_eq!(answer.status, StatusCode::OK, "{what}: {answer:?}");
+            house.settled().await;
+            let entry = &house.entries().await[0];
+            assert_eq!(
+                (&entry["basis"], &entry["cost_usd"]),
+                (&json!("assumed"), &entry["held_usd"]),
+                "{what}: {entry}"
+            );
+        }
+        let body = json!({ "model": "gpt-3.5-turbo-instruct", "prompt": "x", "n": 1, "best_of": 3, "stream": false });
+        let answer = house.post("/v1/completions", &[("x-fake-no-usage", "1")], &body).await;
+        assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+        house.settled().await;
+        let entry = &house.entries().await[0];
+        assert_eq!((&entry["basis"], &entry["cost_usd"]), (&json!("assumed"), &entry["held_usd"]), "{entry}");
+    });
+}
+
+#[test]
 fn a_drain_finishes_running_streams_before_the_end() {
     run(async {
         let house = House::with("").await;

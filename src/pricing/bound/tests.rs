@@ -81,6 +81,7 @@ proptest! {
         tools_bound in prop::sample::select(vec![ToolsBound::Practical, ToolsBound::Strict]),
         project_tier in prop::sample::select(vec![Tier::Standard, Tier::Flex, Tier::Priority, Tier::Scale]),
         pictures in 0u64..9,
+        echo: bool,
         shares in prop::array::uniform12(0u64..1_000),
     ) {
         let sheet = Sheet::built_in(&[]).unwrap();
@@ -98,10 +99,10 @@ proptest! {
         let started = inputs.sessions() * u64::try_from(tools.containers.len()).unwrap();
         let media = Media { images: vec![Image { size: Some((900, 700)), ..Image::default() }; images], audio_ms, ..Media::default() };
         let demand = Demand {
-            tier, choices, cache_12h, media, tools, audio_output: audio_ms > 0, ..text(body_bytes, output_max)
+            tier, choices, cache_12h, media, tools, echo, audio_output: audio_ms > 0, ..text(body_bytes, output_max)
         };
         let bound = bound(&price, image_price.as_deref(), &demand, inputs);
-        let tokens = spread(&bound, &demand, shares);
+        let tokens = spread(model_tokens(&price, &demand, inputs), &demand, shares);
         let served = match tier {
             None => vec![project_tier, Tier::Standard],
             Some(Tier::Ultrafast) => vec![Tier::Ultrafast, Tier::Priority, Tier::Standard],
@@ -110,9 +111,13 @@ proptest! {
         for tier in served {
             let image = demand.tools.image.as_ref().map_or_else(Tokens::default, |tool| {
                 let sent = u64::try_from(images).unwrap();
-                unreported_images(tool, pictures.min(inputs.tool_calls), sent, bound.output_tokens / choices)
+                unreported_images(tool, pictures.min(inputs.tool_calls), sent, output_per_choice(&price, &demand, None))
             });
             let tools = ToolUse { web_searches: searches, containers: used.min(started), image, ..ToolUse::default() };
+            let used = tokens.input_total() + tools.image.input_total();
+            prop_assert!(used <= bound.input_tokens, "{used} > {} input tokens", bound.input_tokens);
+            let used = tokens.output_total() + tools.image.output_total();
+            prop_assert!(used <= bound.output_tokens, "{used} > {} output tokens", bound.output_tokens);
             let largest_prompt = Some(largest_prompt(&price, &demand, inputs).min(tokens.input_total()));
             let usage = Usage { tokens, tools, largest_prompt };
             let offer = Offer { tools: &demand.tools, image_price: image_price.as_deref(), sessions: inputs.sessions() };
@@ -135,8 +140,8 @@ proptest! {
     }
 }
 
-/// Spreads a bound's tokens over the classes that the demand allows.
-fn spread(bound: &Bound, demand: &Demand, shares: [u64; 12]) -> Tokens {
+/// Spreads the model's tokens over the classes that the demand allows.
+fn spread((most_input, most_output): (u64, u64), demand: &Demand, shares: [u64; 12]) -> Tokens {
     let mut tokens = Tokens::default();
     let allowed = [
         true,
@@ -156,8 +161,7 @@ fn spread(bound: &Bound, demand: &Demand, shares: [u64; 12]) -> Tokens {
         |range: std::ops::Range<usize>| -> u64 { range.filter(|n| allowed[*n]).map(|n| shares[n]).sum() };
     let (input, output) = (weight(0..8).max(1), weight(8..12).max(1));
     for (n, class) in tokens.classes_mut().into_iter().enumerate().filter(|(n, _)| allowed[*n]) {
-        let (total, weights) =
-            if n < 8 { (bound.input_tokens, input) } else { (bound.output_tokens, output) };
+        let (total, weights) = if n < 8 { (most_input, input) } else { (most_output, output) };
         *class = total * shares[n] / weights;
     }
     tokens
