@@ -39,7 +39,7 @@ use crate::outlook::Lookout;
 use crate::proxy::visit::RequestIds;
 use crate::proxy::{Proxy, Rules};
 use crate::store::Store;
-use crate::upstream::{self, Upstream};
+use crate::upstream;
 
 pub use self::runtime::runtime;
 
@@ -72,7 +72,6 @@ pub struct App {
     outbox: Arc<Outbox>,
     lookout: Arc<Lookout>,
     roots: Arc<rustls::ClientConfig>,
-    proxies: Vec<Arc<Proxy>>,
     tls: Vec<Arc<Tls>>,
     stop: watch::Sender<bool>,
     shards: Vec<JoinHandle<()>>,
@@ -98,13 +97,13 @@ impl App {
         guard.install_file_projects(settings.projects.iter().cloned());
         guard.install_file_limits(settings.limits.clone(), Arc::clone(&settings.zone)).await?;
         guard.set_credit_terms(settings.credit).await?;
-        let (rules, in_force) = rules::of(&settings)?;
         let token = token::Token::of(&settings)?;
         guard.know_admin_token(token.hash());
         let roots = upstream::roots();
         let outbox = Outbox::new(Arc::clone(&guard), Channels::of(&settings.alerts, &roots)?);
         let (stop, stopping) = watch::channel(false);
         let shards = std::thread::available_parallelism().map_or(1, usize::from);
+        let (rules, in_force) = rules::of(&settings, rules::upstreams(&settings, None, shards, &roots))?;
         let listeners = bound(settings.server.listen, shards, "server.listen")?;
         let admin_listener = bound(settings.admin.listen, 1, "admin.listen")?;
         let admin_listener = admin_listener.into_iter().next().ok_or("no admin listener")?;
@@ -116,7 +115,6 @@ impl App {
             outbox: Arc::new(outbox),
             lookout: Arc::new(Lookout::new(Arc::clone(&guard))),
             roots,
-            proxies: Vec::new(),
             tls: Vec::new(),
             shards: Vec::new(),
             admin_task: TaskTracker::new(),
@@ -200,20 +198,14 @@ impl App {
             stop: stop.clone(),
         };
         let ids = Arc::new(RequestIds::new()?);
-        let config = rules::upstream(&self.settings);
         for (number, listener) in listeners.into_iter().enumerate() {
             let proxy = Arc::new(Proxy {
                 guard: Arc::clone(&self.guard),
                 rules: Arc::clone(&self.rules),
-                upstream: ArcSwap::from_pointee(Upstream::through(
-                    self.settings.upstream.proxy.as_ref(),
-                    &config,
-                    &self.roots,
-                )),
+                shard: number,
                 ids: Arc::clone(&ids),
                 tracker: TaskTracker::new(),
             });
-            self.proxies.push(Arc::clone(&proxy));
             let (serving, drain) = (serving.clone(), self.settings.server.drain);
             let name = format!("proxy-{number}");
             let body = move || run_shard(proxy, listener, serving, drain);
@@ -265,8 +257,7 @@ impl App {
     /// Stops taking work, lets what is running finish, and settles everything.
     pub async fn shut_down(self) {
         let _ = self.stop.send(true);
-        let Self { guard, shards, admin_task, proxies, writer, settings, outbox, lookout, .. } = self;
-        drop(proxies);
+        let Self { guard, shards, admin_task, writer, settings, outbox, lookout, .. } = self;
         let joined = tokio::task::spawn_blocking(move || {
             for shard in shards {
                 if shard.join().is_err() {

@@ -23,6 +23,7 @@ pub mod query;
 pub mod receive;
 pub mod record;
 pub mod refuse;
+mod room;
 pub mod route;
 pub mod tap;
 pub mod unpack;
@@ -60,6 +61,10 @@ pub struct Rules {
     pub request_idle: Duration,
     /// The longest silence of an answer.
     pub answer_idle: Duration,
+    /// Where requests go: a pool of connections for each shard. Here, beside the key that is
+    /// sent there, so that no request takes the key of one configuration to the address of
+    /// another.
+    pub upstreams: Arc<[Arc<Upstream>]>,
     /// The authorization of the guard's own upstream key.
     pub upstream_key: Option<HeaderValue>,
     /// Whether clients may send their own OpenAI keys.
@@ -84,15 +89,15 @@ pub struct Rules {
     pub sheet: Arc<Sheet>,
 }
 
-/// One shard of the proxy: shared state, and a pool of upstream connections.
+/// One shard of the proxy: shared state, and its number.
 #[derive(Debug)]
 pub struct Proxy {
     /// The guard.
     pub guard: Arc<Guard>,
     /// The rules in force.
     pub rules: Arc<ArcSwap<Rules>>,
-    /// Where requests go.
-    pub upstream: ArcSwap<Upstream>,
+    /// Which shard it is, from 0 on.
+    pub shard: usize,
     /// Ids of requests.
     pub ids: Arc<RequestIds>,
     /// Owner of the exchanges that outlive their clients.
@@ -103,6 +108,11 @@ pub struct Proxy {
 type Failed = (Refusal, Visit);
 
 impl Proxy {
+    /// This shard's connections to where requests go.
+    fn upstream<'a>(&self, rules: &'a Rules) -> &'a Arc<Upstream> {
+        &rules.upstreams[self.shard]
+    }
+
     /// Serves one request.
     pub async fn handle(self: Arc<Self>, request: Request<Incoming>) -> Response<Answer> {
         let path = request.uri().path();
@@ -175,7 +185,7 @@ impl Proxy {
                 return Err((refusal, visit));
             }
         };
-        let body = match receive::read(&self.guard, body, &head, rules).await {
+        let body = match receive::read(&self.guard, body, &head, rules, &caller).await {
             Ok(body) => body,
             Err(refusal) => return Err((refusal, visit)),
         };
@@ -223,8 +233,8 @@ impl Proxy {
         let manner = Manner { drain: rules.drain, idle: rules.answer_idle, tracker: self.tracker.clone() };
         let gone = Arc::new(AtomicBool::new(false));
         let (shard, left) = (Arc::clone(self), Arc::clone(&gone));
+        let upstream = Arc::clone(self.upstream(rules));
         let exchange = async move {
-            let upstream = shard.upstream.load_full();
             let metering = prepared.metering;
             let answer =
                 exchange::metered(&shard.guard, &upstream, outgoing, metering, manner, visit, &left).await;

@@ -156,6 +156,13 @@ impl Throttle {
         Self { rates: limits.iter().filter(|limit| limit.is_rate()).filter_map(rate).collect() }
     }
 
+    /// Some rates, and those in force that none of them has the name of.
+    pub fn with(&self, limits: &[Arc<Limit>]) -> Vec<Arc<Limit>> {
+        let is_new = |known: &&Arc<Limit>| limits.iter().any(|limit| limit.name == known.name);
+        let kept = self.rates.iter().map(|rate| &rate.limit).filter(|known| !is_new(known));
+        limits.iter().chain(kept).cloned().collect()
+    }
+
     /// Takes one request from every rate of requests that applies, or says which one
     /// has none left. `now` is a running time.
     pub fn take_request(&self, of: &Attribution, now: Duration) -> Result<Paced, Box<Throttled>> {

@@ -10,7 +10,6 @@ use crate::alerts::Channels;
 use crate::app::{App, StartError, log, rules};
 use crate::config::reload::{Watch, needs_restart};
 use crate::config::{self, Settings};
-use crate::upstream::Upstream;
 
 /// How often files are looked at and the log is flushed.
 const LOOK_EVERY: Duration = Duration::from_millis(300);
@@ -74,7 +73,9 @@ impl App {
     }
 
     async fn apply(&mut self, settings: Settings) -> Result<(), StartError> {
-        let (new_rules, mut in_force) = rules::of(&settings)?;
+        let known = Arc::clone(&self.rules.load().upstreams);
+        let upstreams = rules::upstreams(&settings, Some((&self.settings, &known)), known.len(), &self.roots);
+        let (new_rules, mut in_force) = rules::of(&settings, upstreams)?;
         let channels = Channels::of(&settings.alerts, &self.roots)?;
         for key in needs_restart(&self.settings, &settings) {
             tracing::warn!(key, "this change needs a restart to be in force");
@@ -84,16 +85,11 @@ impl App {
             let keys = waiting.join(", ");
             in_force.text = format!("# In force after a restart only: {keys}\n{}", in_force.text);
         }
+        self.guard.check_file_limits(&settings.limits).await?;
         self.guard.install_file_organization(settings.organization.as_deref());
         self.guard.install_file_projects(settings.projects.iter().cloned());
         self.guard.install_file_limits(settings.limits.clone(), Arc::clone(&settings.zone)).await?;
         self.guard.set_credit_terms(settings.credit).await?;
-        let (config, way) = (rules::upstream(&settings), &settings.upstream.proxy);
-        if config != rules::upstream(&self.settings) || *way != self.settings.upstream.proxy {
-            for proxy in &self.proxies {
-                proxy.upstream.store(Arc::new(Upstream::through(way.as_ref(), &config, &self.roots)));
-            }
-        }
         self.outbox.change(channels);
         self.rules.store(Arc::new(new_rules));
         self.in_force.store(Arc::new(in_force));

@@ -10,13 +10,13 @@ use crate::config::Settings;
 use crate::net::Timeouts;
 use crate::pricing::plan::Policy;
 use crate::proxy::{Rules, admit, refuse};
-use crate::upstream;
+use crate::upstream::{self, Upstream};
 
 /// A body may be silent for so many times the time limit of a head.
 const BODY_PATIENCE: u32 = 3;
 
 /// The proxy's rules, and what the admin listener shows of them.
-pub fn of(settings: &Settings) -> Result<(Rules, InForce), StartError> {
+pub fn of(settings: &Settings, upstreams: Arc<[Arc<Upstream>]>) -> Result<(Rules, InForce), StartError> {
     let sheet = Arc::new(settings.pricing.sheet()?);
     let in_force = InForce {
         text: settings.text.clone(),
@@ -31,6 +31,7 @@ pub fn of(settings: &Settings) -> Result<(Rules, InForce), StartError> {
         request_body_bytes_max: settings.server.request_body_bytes_max,
         request_idle: settings.server.header_timeout * BODY_PATIENCE,
         answer_idle: settings.upstream.idle_timeout,
+        upstreams,
         upstream_key: settings.upstream.api_key.as_ref().map(authorization).transpose()?,
         pass_through: settings.pass_through,
         allowed: settings.endpoints_allowed.clone(),
@@ -80,6 +81,22 @@ fn hosts(settings: &Settings) -> Vec<String> {
 /// The time limits of clients' connections.
 pub fn timeouts(settings: &Settings) -> Timeouts {
     Timeouts { header: settings.server.header_timeout, idle: settings.server.idle_timeout }
+}
+
+/// Pools of connections to upstream, one for each shard: those that there are, if the new
+/// settings lead to the same place in the same way.
+pub fn upstreams(
+    settings: &Settings,
+    known: Option<(&Settings, &Arc<[Arc<Upstream>]>)>,
+    shards: usize,
+    roots: &Arc<rustls::ClientConfig>,
+) -> Arc<[Arc<Upstream>]> {
+    let way = |of: &Settings| (upstream(of), of.upstream.proxy.clone());
+    if let Some((_, pools)) = known.filter(|(before, _)| way(before) == way(settings)) {
+        return Arc::clone(pools);
+    }
+    let (config, proxy) = way(settings);
+    (0..shards).map(|_| Arc::new(Upstream::through(proxy.as_ref(), &config, roots))).collect()
 }
 
 /// Where upstream is.

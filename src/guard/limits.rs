@@ -112,6 +112,14 @@ impl Book {
 }
 
 impl Guard {
+    /// Whether the configuration file's limits can be put in force: none of the names that
+    /// they write is that of two keys.
+    pub async fn check_file_limits(&self, limits: &[Arc<Limit>]) -> Result<(), LimitError> {
+        let book = self.book.lock().await;
+        let found = names::look_up(limits, &book.names, &self.ring);
+        found.ambiguous(&book.names).map_or(Ok(()), |problem| Err(problem.clone().into()))
+    }
+
     /// Puts the configuration file's limits in force beside those of the API,
     /// all at once. `zone` is the one of limits that name none. A name of a key that is not
     /// there yet waits for it; one that two keys have is an error, and nothing changes.
@@ -250,7 +258,8 @@ impl Guard {
         }
         self.written_names.store(Arc::new(found.written));
         let (rates, metered): (Vec<_>, Vec<_>) = found.limits.into_iter().partition(|limit| limit.is_rate());
-        self.throttle.rcu(|before| Throttle::new(&rates, before));
+        // A limit that becomes a rate, or is one no more, is in force as both for as long as it takes.
+        self.throttle.rcu(|before| Throttle::new(&before.with(&rates), before));
         let slot = self.writer.operators_slot().await?;
         // Taken before anything has changed, so that what follows can be written.
         let slot_after = self.writer.operators_slot().await?;
@@ -267,6 +276,7 @@ impl Guard {
             None => Vec::new(),
         };
         let retired = self.ledger().install(&metered, seeds);
+        self.throttle.rcu(|before| Throttle::new(&rates, before));
         self.writer.aside(move || drop(retired)).await?;
         self.note_behind(slot_after).await;
         Ok(())

@@ -1,6 +1,7 @@
 //! Bodies: reading one whole within bounds, and the types of what is sent.
 
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -9,19 +10,16 @@ use http::{HeaderMap, header};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
-use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::sleep;
 
 use crate::proxy::conceal::Concealed;
+use crate::proxy::room::{Room, STEP_BYTES};
 use crate::proxy::tap::Tap;
 use crate::upstream::AnswerBody;
 
 /// What is read away of a body that is refused.
 const DISCARDED_BYTES_MAX: usize = 16 << 20;
 const DISCARD_TIME_MAX: Duration = Duration::from_secs(2);
-/// A client must bring so much, or the rest, within the wait for a part: else a
-/// byte now and then would hold a connection and what it brought for ever.
-const STEP_BYTES: usize = 64 << 10;
 /// As much memory is asked for at a mere announcement: a client can announce
 /// what it never sends.
 const TRUSTED_BYTES_MAX: usize = 1 << 20;
@@ -31,23 +29,23 @@ const TURN_BYTES: usize = 128 << 10;
 /// What a large answer is passed on in, so that HTTP/2 has no more than that of
 /// it in its own hands.
 const SLICE_BYTES: usize = 64 << 10;
-/// Whole steps of all request bodies that are being read or are on their way
-/// upstream: 1 GiB. One for the process, whose memory it is about.
-static ROOM: Semaphore = Semaphore::const_new((1 << 30) / STEP_BYTES);
 
 /// What a body that is read whole is bound by.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct Bounds {
     bytes_max: usize,
     idle: Duration,
+    /// A sender must bring so much, or the rest, within `idle`: else a byte now and
+    /// then would hold a connection and what it brought for ever.
     step_bytes: usize,
-    room: Option<&'static Semaphore>,
+    room: Option<Room>,
 }
 
 impl Bounds {
-    /// A client's: it has to keep a pace, and shares room with others.
-    pub fn request(bytes_max: usize, idle: Duration) -> Self {
-        Self { bytes_max, idle, step_bytes: STEP_BYTES, room: Some(&ROOM) }
+    /// A client's: it has to keep a pace, and shares room with others, of its key and of
+    /// all.
+    pub fn request(bytes_max: usize, idle: Duration, key: Arc<str>) -> Self {
+        Self { bytes_max, idle, step_bytes: STEP_BYTES, room: Some(Room::of(key)) }
     }
 
     /// Upstream's: any byte is a sign of life, and it is paid for.
@@ -75,14 +73,15 @@ pub async fn read<B>(mut body: B, bounds: Bounds) -> Result<Bytes, ReadError>
 where
     B: Body<Data = Bytes, Error = hyper::Error> + Unpin,
 {
+    let Bounds { bytes_max, idle, step_bytes, room } = bounds;
     let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
-    if announced > bounds.bytes_max {
+    if announced > bytes_max {
         discard(body).await;
         return Err(ReadError::TooLarge);
     }
     let mut first = Bytes::new();
-    let mut all = Roomy { bytes: Vec::new(), room: None };
-    let mut time = pin!(sleep(bounds.idle));
+    let mut all = Roomy { bytes: Vec::new(), room };
+    let mut time = pin!(sleep(idle));
     let (mut brought, mut in_turn) = (0, 0);
     loop {
         let frame = tokio::select! {
@@ -93,9 +92,9 @@ where
         let Some(frame) = frame else { break };
         let Ok(part) = frame.map_err(ReadError::Broken)?.into_data() else { continue };
         brought += part.len();
-        if brought >= bounds.step_bytes {
+        if brought >= step_bytes {
             brought = 0;
-            time.set(sleep(bounds.idle));
+            time.set(sleep(idle));
         }
         in_turn += part.len();
         if in_turn >= TURN_BYTES {
@@ -103,8 +102,8 @@ where
             tokio::task::yield_now().await;
         }
         let bytes = first.len() + all.bytes.len() + part.len();
-        let fits = bytes <= bounds.bytes_max;
-        if !fits || !all.has_room(bytes, bounds.room) {
+        let fits = bytes <= bytes_max;
+        if !fits || !all.has_room(bytes) {
             drop(all);
             discard(body).await;
             return Err(if fits { ReadError::NoRoom } else { ReadError::TooLarge });
@@ -112,7 +111,7 @@ where
         if first.is_empty() && all.bytes.is_empty() {
             first = part;
         } else {
-            all.grow(bytes, announced, bounds.bytes_max);
+            all.grow(bytes, announced, bytes_max);
             all.bytes.extend_from_slice(&std::mem::take(&mut first));
             all.bytes.extend_from_slice(&part);
         }
@@ -124,7 +123,7 @@ where
 /// them is dropped.
 struct Roomy {
     bytes: Vec<u8>,
-    room: Option<SemaphorePermit<'static>>,
+    room: Option<Room>,
 }
 
 impl Roomy {
@@ -143,20 +142,9 @@ impl Roomy {
         self.bytes.reserve_exact(wanted.clamp(bytes, bytes_max) - self.bytes.len());
     }
 
-    /// Takes room for all whole steps of so many bytes, if there is enough.
-    fn has_room(&mut self, bytes: usize, room: Option<&'static Semaphore>) -> bool {
-        let Some(room) = room else { return true };
-        let taken = self.room.as_ref().map_or(0, SemaphorePermit::num_permits);
-        let more = u32::try_from((bytes / STEP_BYTES).saturating_sub(taken)).unwrap_or(u32::MAX);
-        if more == 0 {
-            return true;
-        }
-        let Ok(permit) = room.try_acquire_many(more) else { return false };
-        match &mut self.room {
-            Some(room) => room.merge(permit),
-            None => self.room = Some(permit),
-        }
-        true
+    /// Takes room for so many bytes, if there is enough.
+    fn has_room(&mut self, bytes: usize) -> bool {
+        self.room.as_mut().is_none_or(|room| room.grow(bytes))
     }
 
     fn freeze(self) -> Bytes {
@@ -167,13 +155,12 @@ impl Roomy {
 /// Bytes that are made here, in the room that clients' bodies share.
 pub struct Buffer(Roomy);
 
-impl Default for Buffer {
-    fn default() -> Self {
-        Self(Roomy { bytes: Vec::new(), room: None })
-    }
-}
-
 impl Buffer {
+    /// An empty one, for a request of that key.
+    pub fn of(key: Arc<str>) -> Self {
+        Self(Roomy { bytes: Vec::new(), room: Some(Room::of(key)) })
+    }
+
     /// How many bytes there are.
     pub fn filled_bytes(&self) -> usize {
         self.0.bytes.len()
@@ -185,7 +172,7 @@ impl Buffer {
         if bytes > bytes_max {
             return Err(ReadError::TooLarge);
         }
-        if !self.0.has_room(bytes, Some(&ROOM)) {
+        if !self.0.has_room(bytes) {
             return Err(ReadError::NoRoom);
         }
         self.0.grow(bytes, 0, bytes_max);

@@ -10,7 +10,6 @@ use std::fmt::Write as _;
 use std::ops::Range;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, header};
 use serde::Deserialize;
@@ -57,7 +56,7 @@ pub struct Counter<'a> {
     /// The guard, whose threads make long counts.
     pub guard: &'a Guard,
     /// The way to upstream.
-    pub upstream: &'a ArcSwap<Upstream>,
+    pub upstream: &'a Upstream,
     /// The authorization that upstream gets.
     pub authorization: &'a HeaderValue,
 }
@@ -125,8 +124,8 @@ impl Counter<'_> {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         let asked = async {
-            let upstream = self.upstream.load_full();
-            let answer = upstream.send(Method::POST, "/responses/input_tokens", headers, body).await.ok()?;
+            let answer =
+                self.upstream.send(Method::POST, "/responses/input_tokens", headers, body).await.ok()?;
             if !answer.status().is_success() {
                 tracing::debug!(status = answer.status().as_u16(), "upstream did not count the input");
                 return None;

@@ -146,9 +146,8 @@ impl Proxy {
         };
         visit.admitted();
         let outgoing = outgoing(rules, head, body, &caller, Content::AsItCame);
-        let upstream = self.upstream.load_full();
         let asked = lists::Asked::of(&outgoing);
-        let sent = exchange::unbilled(&upstream, outgoing, reservation, visit).await;
+        let sent = exchange::unbilled(self.upstream(rules), outgoing, reservation, visit).await;
         let accepted = sent.as_ref().is_ok_and(|(answer, _)| answer.status().is_success());
         self.remember(&caller, accepted).await;
         let (answer, mut visit) = sent?;
@@ -280,7 +279,9 @@ impl Proxy {
         }
         match effect {
             Effect::None => Ok(answer.map(Answer::Plain)),
-            Effect::Lists(kind) => self.list_of_project(asked, kind, answer, reach).await,
+            Effect::Lists(kind) => {
+                self.list_of_project(asked, kind, answer, reach, self.upstream(rules)).await
+            }
             Effect::AsksForList => {
                 let mut answer = answer.map(Answer::Plain);
                 answer.headers_mut().remove(header::CONTENT_LENGTH);

@@ -20,7 +20,7 @@ use crate::proxy::exchange::Outgoing;
 use crate::proxy::free::{again, whole};
 use crate::proxy::refuse::Refusal;
 use crate::proxy::{Proxy, Rules};
-use crate::upstream::AnswerBody;
+use crate::upstream::{AnswerBody, Upstream};
 
 /// Pages of upstream's that are read for one of the client's.
 const PAGES_MAX: usize = 50;
@@ -97,6 +97,7 @@ impl Proxy {
         kind: ObjectKind,
         answer: Response<AnswerBody>,
         reach: &Reach,
+        upstream: &Upstream,
     ) -> Result<Response<Answer>, Refusal> {
         let Reach::Project(project) = reach else { return Ok(answer.map(Answer::Plain)) };
         let count_max = asked.count_max(kind);
@@ -108,7 +109,7 @@ impl Proxy {
                 break;
             };
             let Outgoing { method, suffix, headers, body } = again(asked, asked.after(&after));
-            let more = self.upstream.load_full().send(method, &suffix, headers, body).await;
+            let more = upstream.send(method, &suffix, headers, body).await;
             let more = more.ok().filter(|more| more.status().is_success());
             bytes = whole(more.ok_or(Refusal::UpstreamUnreachable)?).await?.1;
         }

@@ -85,7 +85,7 @@ impl Proxy {
             encoding: bounding.tokenizer,
             counter: Counter {
                 guard: &self.guard,
-                upstream: &self.upstream,
+                upstream: self.upstream(rules),
                 authorization: &caller.authorization,
             },
         };

@@ -1,11 +1,14 @@
 //! What a request must be to be read at all, and its body.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::{HeaderMap, Version, header};
 use http_body::Body as _;
 use hyper::body::Incoming;
 
 use crate::guard::Guard;
+use crate::proxy::auth::Caller;
 use crate::proxy::body::{self, Bounds, ReadError};
 use crate::proxy::cors::Preflight;
 use crate::proxy::refuse::{Edge, Refusal};
@@ -46,6 +49,7 @@ pub async fn read(
     incoming: Incoming,
     head: &http::request::Parts,
     rules: &Rules,
+    caller: &Caller,
 ) -> Result<Bytes, Refusal> {
     let no_body = || Refusal::Invalid(format!("A {} request has no body here.", head.method), None);
     let is_bodyless = route::is_bodyless(&head.method);
@@ -54,7 +58,9 @@ pub async fn read(
         return Err(no_body());
     }
     let max = rules.request_body_bytes_max;
-    let read = body::read(incoming, Bounds::request(max, rules.request_idle)).await;
+    // A client may make up as many keys as it likes: these are taken for one.
+    let key = caller.unseen.as_ref().map_or_else(|| Arc::clone(&caller.key.id), |_| "".into());
+    let read = body::read(incoming, Bounds::request(max, rules.request_idle, Arc::clone(&key))).await;
     let body = read.map_err(|error| match error {
         ReadError::TooLarge => Refusal::TooLarge(max),
         ReadError::NoRoom => Refusal::Overloaded,
@@ -65,7 +71,7 @@ pub async fn read(
         return Err(no_body());
     }
     let Some(coding) = Coding::of(&head.headers)?.filter(|_| !body.is_empty()) else { return Ok(body) };
-    unpack::unpacked(guard, body, coding, max).await.map_err(|error| match error {
+    unpack::unpacked(guard, body, coding, max, key).await.map_err(|error| match error {
         Unpacked::TooLarge => Refusal::TooLarge(max),
         Unpacked::NoRoom => Refusal::Overloaded,
         Unpacked::TooDense => {

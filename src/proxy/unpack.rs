@@ -5,6 +5,7 @@
 //! form it may be: else a few kilobytes would take 64 MiB of memory and their time.
 
 use std::io::{self, Read};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use flate2::read::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
@@ -64,12 +65,14 @@ pub async fn unpacked(
     packed: Bytes,
     coding: Coding,
     bytes_max: usize,
+    key: Arc<str>,
 ) -> Result<Bytes, Unpacked> {
+    let into = body::Buffer::of(key);
     if packed.len() <= AT_ONCE_BYTES_MAX {
-        return unpack(&packed, coding, bytes_max);
+        return unpack(&packed, coding, bytes_max, into);
     }
     let at_most = packed.len().saturating_mul(RATIO_MAX).min(bytes_max);
-    guard.aside(at_most, move || unpack(&packed, coding, bytes_max)).await
+    guard.aside(at_most, move || unpack(&packed, coding, bytes_max, into)).await
 }
 
 /// Why a body can't be unpacked.
@@ -85,19 +88,23 @@ pub enum Unpacked {
     Broken,
 }
 
-fn unpack(packed: &[u8], coding: Coding, bytes_max: usize) -> Result<Bytes, Unpacked> {
+fn unpack(packed: &[u8], coding: Coding, bytes_max: usize, into: body::Buffer) -> Result<Bytes, Unpacked> {
     match coding {
-        Coding::Gzip => all_of(MultiGzDecoder::new(packed), packed.len(), bytes_max),
-        Coding::Deflate if is_zlib(packed) => all_of(ZlibDecoder::new(packed), packed.len(), bytes_max),
-        Coding::Deflate => all_of(DeflateDecoder::new(packed), packed.len(), bytes_max),
-        Coding::Zstd => all_of(Frames { rest: packed, frame: None }, packed.len(), bytes_max),
+        Coding::Gzip => all_of(MultiGzDecoder::new(packed), packed.len(), bytes_max, into),
+        Coding::Deflate if is_zlib(packed) => all_of(ZlibDecoder::new(packed), packed.len(), bytes_max, into),
+        Coding::Deflate => all_of(DeflateDecoder::new(packed), packed.len(), bytes_max, into),
+        Coding::Zstd => all_of(Frames { rest: packed, frame: None }, packed.len(), bytes_max, into),
     }
 }
 
-fn all_of(mut decoder: impl Read, packed_bytes: usize, bytes_max: usize) -> Result<Bytes, Unpacked> {
+fn all_of(
+    mut decoder: impl Read,
+    packed_bytes: usize,
+    bytes_max: usize,
+    mut all: body::Buffer,
+) -> Result<Bytes, Unpacked> {
     let dense_max = packed_bytes.saturating_mul(RATIO_MAX).max(SMALL_BYTES);
     let mut step = vec![0; STEP_BYTES.min(dense_max)];
-    let mut all = body::Buffer::default();
     loop {
         let count = decoder.read(&mut step).map_err(|_| Unpacked::Broken)?;
         if count == 0 {
@@ -157,6 +164,10 @@ mod tests {
 
     use super::*;
 
+    fn unpacked(packed: &[u8], coding: Coding, bytes_max: usize) -> Result<Bytes, Unpacked> {
+        unpack(packed, coding, bytes_max, body::Buffer::of("key_1".into()))
+    }
+
     fn gzip(text: &[u8]) -> Vec<u8> {
         let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
         encoder.write_all(text).unwrap();
@@ -177,14 +188,14 @@ mod tests {
             (Coding::Deflate, deflate.finish().unwrap()),
             (Coding::Zstd, zstd),
         ] {
-            assert_eq!(unpack(&packed, coding, 1_000).unwrap(), text, "{coding:?}");
+            assert_eq!(unpacked(&packed, coding, 1_000).unwrap(), text, "{coding:?}");
             let twice = [packed.as_slice(), &packed].concat();
             if coding != Coding::Deflate {
-                assert_eq!(unpack(&twice, coding, 1_000).unwrap(), [text, text].concat(), "{coding:?}");
+                assert_eq!(unpacked(&twice, coding, 1_000).unwrap(), [text, text].concat(), "{coding:?}");
             }
-            assert_eq!(unpack(&packed, coding, text.len() - 1), Err(Unpacked::TooLarge), "{coding:?}");
+            assert_eq!(unpacked(&packed, coding, text.len() - 1), Err(Unpacked::TooLarge), "{coding:?}");
             for end in 1..packed.len() {
-                let cut = unpack(&packed[..end], coding, 1_000);
+                let cut = unpacked(&packed[..end], coding, 1_000);
                 assert!(cut.as_ref().is_err() || cut.unwrap() != text, "{coding:?} without its end at {end}");
             }
         }
@@ -194,11 +205,11 @@ mod tests {
     fn a_bomb_is_given_up_early() {
         let bomb = gzip(&vec![b' '; 32 << 20]);
         assert!(bomb.len() < 40 << 10);
-        assert_eq!(unpack(&bomb, Coding::Gzip, 64 << 20), Err(Unpacked::TooDense));
+        assert_eq!(unpacked(&bomb, Coding::Gzip, 64 << 20), Err(Unpacked::TooDense));
         let bomb = compress_to_vec(vec![b' '; 32 << 20].as_slice(), CompressionLevel::Fastest);
-        assert_eq!(unpack(&bomb, Coding::Zstd, 64 << 20), Err(Unpacked::TooDense));
+        assert_eq!(unpacked(&bomb, Coding::Zstd, 64 << 20), Err(Unpacked::TooDense));
         assert_eq!(
-            unpack(&gzip(&vec![b' '; 900 << 10]), Coding::Gzip, 64 << 20).map(|body| body.len()),
+            unpacked(&gzip(&vec![b' '; 900 << 10]), Coding::Gzip, 64 << 20).map(|body| body.len()),
             Ok(900 << 10)
         );
     }

@@ -76,13 +76,14 @@ impl Life {
         while guard.set_credit_terms(settings.credit).await.is_err() {
             sleep(Duration::from_millis(100)).await;
         }
-        let (rules, _) = rules::of(settings).unwrap();
-        let rules = Arc::new(ArcSwap::from_pointee(rules));
         let dial = Dial { world: Arc::downgrade(world), life };
+        let upstream = Arc::new(Upstream::over(dial, &rules::upstream(settings)));
+        let (rules, _) = rules::of(settings, Arc::new([upstream])).unwrap();
+        let rules = Arc::new(ArcSwap::from_pointee(rules));
         let proxy = Proxy {
             guard: Arc::clone(&guard),
             rules: Arc::clone(&rules),
-            upstream: ArcSwap::from_pointee(Upstream::over(dial, &rules::upstream(settings))),
+            shard: 0,
             ids: Arc::new(RequestIds::new().unwrap()),
             tracker: TaskTracker::new(),
         };

@@ -144,8 +144,11 @@ async fn act(world: &Arc<World>, chance: &mut Chance) {
 async fn reload(world: &World, chance: &mut Chance) {
     let settings = settings(chance, world);
     let Some(guard) = world.guard() else { return };
-    let (rules, _) = rules::of(&settings).unwrap();
-    world.with_life(|life| life.rules.store(Arc::new(rules)));
+    world.with_life(|life| {
+        let upstreams = Arc::clone(&life.rules.load().upstreams);
+        let (rules, _) = rules::of(&settings, upstreams).unwrap();
+        life.rules.store(Arc::new(rules));
+    });
     world.changing(true);
     world.put_settings(settings.clone());
     let done = guard.install_file_limits(settings.limits, settings.zone).await;
