@@ -91,6 +91,8 @@ pub struct Guard {
     accounts: accounts::Accounts,
     /// Makes grants of prepaid credit one at a time.
     grants: tokio::sync::Mutex<()>,
+    /// Makes verifying one at a time: it reads every entry.
+    verifying: Arc<tokio::sync::Mutex<()>>,
     /// Makes pruning one at a time.
     pruning: tokio::sync::Mutex<()>,
     /// Makes corrections of entries one at a time.

@@ -41,15 +41,21 @@ struct Snapshot {
 }
 
 impl Guard {
-    /// Compares all that is said twice, in the database and in memory.
+    /// Compares all that is said twice, in the database and in memory; one at a time.
     pub async fn verify(&self) -> Result<Report, StoreError> {
+        // Kept by the work itself, which goes on when its asker has left.
+        let alone = Arc::new(Arc::clone(&self.verifying).lock_owned().await);
         let mut report = Report::default();
         let mut live: Vec<Difference> = Vec::new();
         for look in 0..LOOKS {
             let snapshot = self.snapshot().await?;
             let names = Arc::clone(&self.ring);
             let limits = snapshot.limits.len();
-            let compared = self.writer.aside(move || snapshot.compare(look == 0, &*names));
+            let alone = Arc::clone(&alone);
+            let compared = self.writer.aside(move || {
+                let _alone = alone;
+                snapshot.compare(look == 0, &*names)
+            });
             let (whole, found) = compared.await??;
             if let Some(whole) = whole {
                 report = Report { limits, ..whole };

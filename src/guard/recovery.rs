@@ -108,6 +108,7 @@ impl Guard {
             admin_keys,
             accounts,
             grants: tokio::sync::Mutex::default(),
+            verifying: Arc::default(),
             pruning: tokio::sync::Mutex::default(),
             corrections: tokio::sync::Mutex::default(),
             aside: super::aside::Turns::default(),

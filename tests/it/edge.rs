@@ -31,9 +31,9 @@ async fn ask(house: &House, method: Method, path: &str, headers: &[(&str, &str)]
 
 /// A server that answers each request with the same bytes and ends the connection.
 /// What it was asked is kept as it came.
-struct Scripted {
-    base_url: String,
-    asked: Rc<RefCell<Vec<String>>>,
+pub(crate) struct Scripted {
+    pub(crate) base_url: String,
+    pub(crate) asked: Rc<RefCell<Vec<String>>>,
 }
 
 impl Scripted {
@@ -62,7 +62,7 @@ impl Scripted {
     }
 
     /// An answer of JSON with a status line's end, such as `401 Unauthorized`.
-    async fn says_json(status: &str, json: &Value) -> Self {
+    pub(crate) async fn says_json(status: &str, json: &Value) -> Self {
         let body = json.to_string();
         let head = format!(
             "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",

@@ -158,7 +158,12 @@ impl Place {
 
     /// Starts a guard and waits until it serves.
     pub(crate) fn serve(&self) -> Serving {
-        let process = Process::of(self.command(), "OPENAI_BASE_URL");
+        Self::serve_by(self.command())
+    }
+
+    /// The same by another command.
+    pub(crate) fn serve_by(command: Command) -> Serving {
+        let process = Process::of(command, "OPENAI_BASE_URL");
         let admin_address = process.address("admin listening");
         let proxy = client(process.address("proxy listening"));
         Serving { proxy, admin: client(&admin_address), admin_address, process }

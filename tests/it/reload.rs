@@ -9,7 +9,10 @@ use serde_json::json;
 use spendguard::ledger::meter::Subject;
 use spendguard::store::past;
 use spendguard::upstream::Upstream;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
+use crate::edge::Scripted;
 use crate::harness::{Answer, House, call, chat, client, run};
 use crate::process::{Place, Process};
 
@@ -131,6 +134,54 @@ fn limits_that_come_into_force_together_learn_what_each_would_alone() {
         }
         // All but the others' limit have something; the minute may just be over.
         assert_eq!(settled, 4);
+    });
+}
+
+#[test]
+fn a_request_takes_its_key_to_the_address_that_the_key_was_configured_for() {
+    run(async {
+        let usage = json!({ "prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2 });
+        let answer = json!({ "id": "chatcmpl-1", "model": "gpt-4o-mini", "choices": [], "usage": usage });
+        let first = Scripted::says_json("200 OK", &answer).await;
+        let second = Scripted::says_json("200 OK", &answer).await;
+        let place = Place::new("", "");
+        let configure = |upstream: &Scripted, key: &str| {
+            let file = place.data.with_file_name(key);
+            std::fs::write(&file, key).unwrap();
+            let (url, file) = (&upstream.base_url, file.display());
+            place
+                .configure(&format!("[upstream]\nbase_url = \"{url}\"\napi_key = {{ file = \"{file}\" }}\n"));
+        };
+        configure(&first, "sk-of-the-first");
+        let mut command = place.command();
+        command.env_remove("SPENDGUARD_UPSTREAM__BASE_URL").env_remove("OPENAI_API_KEY");
+        let guard = Place::serve_by(command);
+        let key = guard.make_key().await;
+        let body = chat(json!({})).to_string();
+        let (begin, end) = body.split_at(body.len() / 2);
+        let head = format!(
+            "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\nConnection: close\r\n\
+             Content-Length: {}\r\n\r\n",
+            body.len()
+        );
+        let mut slow = TcpStream::connect(guard.process.address("proxy listening")).await.unwrap();
+        slow.write_all((head + begin).as_bytes()).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        configure(&second, "sk-of-the-second");
+        while second.asked.borrow().is_empty() {
+            guard.chat(&key, &[], json!({})).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        slow.write_all(end.as_bytes()).await.unwrap();
+        let mut answered = String::new();
+        slow.read_to_string(&mut answered).await.unwrap();
+        assert!(answered.starts_with("HTTP/1.1 200"), "{answered}");
+        let keys = |upstream: &Scripted| {
+            let asked = upstream.asked.borrow();
+            asked.iter().map(|head| head.contains("sk-of-the-first")).collect::<Vec<_>>()
+        };
+        assert!(keys(&first).into_iter().all(|is_first| is_first));
+        assert!(!keys(&second).contains(&true), "the new address got the key of the old one");
     });
 }
 
