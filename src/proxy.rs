@@ -197,9 +197,10 @@ impl Proxy {
                     Err(refusal) => Err((refusal, visit)),
                 }
             }
-            Endpoint::Refused => Err((route::refused(&head.method, head.uri.path()), visit)),
             // Boxed, so that metered requests don't have its size.
-            Endpoint::Free(_) => Box::pin(self.free(rules, (head, body), caller, visit)).await,
+            Endpoint::Free(_) | Endpoint::Allowed => {
+                Box::pin(self.free(rules, (head, body), caller, visit)).await
+            }
             Endpoint::Metered(metered) => {
                 let prepared = async {
                     let body = match deployment {
@@ -315,8 +316,8 @@ fn label(endpoint: &Endpoint) -> &'static str {
     match endpoint {
         Endpoint::Metered(metered) => metered.name(),
         Endpoint::Free(label) => label,
+        Endpoint::Allowed => "allowed",
         Endpoint::Own(_) => "own",
-        Endpoint::Refused => "refused",
     }
 }
 

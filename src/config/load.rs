@@ -19,7 +19,7 @@ use crate::config::{text, units};
 use crate::domain::limit::Mode;
 use crate::domain::{Money, Secret};
 use crate::ledger::account::Terms;
-use crate::openai::endpoint::{Endpoint, classify, is_misspelt};
+use crate::openai::endpoint::{Remedy, classify, is_misspelt, reason};
 use crate::pricing::bound::ToolsBound;
 use crate::proxy::refuse::SpendStatus;
 use crate::store::Durability;
@@ -362,10 +362,10 @@ fn allowed(raw: &Raw, notes: &mut Notes<'_>) -> Option<Vec<(Method, String)>> {
         is_path.then(|| (method, path.to_owned()))
     };
     let entries: Option<Vec<_>> = raw.endpoints.allow.iter().map(entry).collect();
-    if let Some((method, path)) = entries.iter().flatten().find(|(method, path)| is_no_path(method, path)) {
-        let problem = "looks like an endpoint that is metered or free already, and is no path of OpenAI's: \
-                       a client that asks for it needs another base URL, http://ADDRESS/v1";
-        notes.0.push(("endpoints.allow".to_owned(), format!("\"{method} {path}\" {problem}")));
+    for (method, path) in entries.iter().flatten() {
+        if let Some(problem) = unopenable(method, path) {
+            notes.0.push(("endpoints.allow".to_owned(), format!("\"{method} {path}\" {problem}")));
+        }
     }
     notes.ok(
         "endpoints.allow",
@@ -373,7 +373,14 @@ fn allowed(raw: &Raw, notes: &mut Notes<'_>) -> Option<Vec<(Method, String)>> {
     )
 }
 
-/// Whether an entry is only another spelling of a path that needs none.
-fn is_no_path(method: &Method, path: &str) -> bool {
-    classify(method, path) == Endpoint::Refused && is_misspelt(method, path)
+/// Why an entry can't be opened: it is only another spelling of a path that needs none, or
+/// would lead past every limit.
+fn unopenable(method: &Method, path: &str) -> Option<String> {
+    if classify(method, path).is_none() && is_misspelt(method, path) {
+        let problem = "looks like an endpoint that is metered or free already, and is no path of OpenAI's: \
+                       a client that asks for it needs another base URL, http://ADDRESS/v1";
+        return Some(problem.to_owned());
+    }
+    let reason = reason(method, &path.replace("{}", "id"));
+    (reason.remedy == Remedy::Never).then(|| format!("can't be forwarded unmetered. {reason}"))
 }

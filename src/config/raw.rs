@@ -203,7 +203,8 @@ section! {
 section! {
     /// Endpoints.
     Endpoints {
-        /// Endpoints to forward unmetered, as `POST /v1/files`; `{}` stands for an id.
+        /// Endpoints to forward unmetered, as `POST /v1/files`; `{}` stands for an id. Those
+        /// that lead past every limit, as by secrets for clients, can't be opened.
         allow: Vec<String> = Vec::new(),
         /// Whether keys may list, read and delete objects that other projects made.
         shared_objects: bool = false,

@@ -230,3 +230,21 @@ fn entries_are_kept_for_a_day_at_least() {
     let refused = with("[storage]\nkeep = \"1h\"\n", &[]).unwrap_err();
     assert!(refused.starts_with("x.toml:2: storage.keep: \"1h\" is too short"), "{refused}");
 }
+
+#[test]
+fn an_endpoint_that_leads_past_every_limit_can_not_be_allowed() {
+    for (allow, expected) in [
+        (
+            "\"POST /v1/files\", \"POST /v1/realtime/client_secrets\"",
+            "x.toml:2: endpoints.allow: \"POST /v1/realtime/client_secrets\" can't be forwarded unmetered. It makes a \
+             secret that talks to OpenAI directly, past every limit.",
+        ),
+        (
+            "\"POST /v1/realtime/calls/{}/accept\"",
+            "x.toml:2: endpoints.allow: \"POST /v1/realtime/calls/{}/accept\" can't be forwarded unmetered. Its audio",
+        ),
+    ] {
+        let error = with(&format!("[endpoints]\nallow = [{allow}]\n"), &[]).unwrap_err();
+        assert!(error.starts_with(expected), "{error}");
+    }
+}

@@ -1,4 +1,4 @@
-//! Sorts a method and path into metered, free, our own, or refused.
+//! Sorts a method and path into metered, free, our own, or refused, and says why.
 //!
 //! The lists are closed: a path that isn't written here can't be priced, so
 //! it is refused. Matching is exact on the raw path; nothing is decoded or
@@ -6,11 +6,13 @@
 
 mod misspelt;
 mod place;
+mod refused;
 
 use http::Method;
 
 pub use self::misspelt::is_misspelt;
 pub use self::place::{Place, is_of, place};
+pub use self::refused::{Reason, Remedy, reason};
 
 /// A path that costs money and is metered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -59,17 +61,17 @@ pub enum Own {
     BillingCreditGrants,
 }
 
-/// What becomes of a request, by its method and path alone.
+/// What becomes of a request that is served, by its method and path alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Endpoint {
     /// Priced and limited.
     Metered(Metered),
     /// Forwarded and counted as a request; a label from a closed set.
     Free(&'static str),
+    /// Forwarded unmetered, since the operator says so; `classify` knows of none.
+    Allowed,
     /// Answered here.
     Own(Own),
-    /// Not forwarded.
-    Refused,
 }
 
 /// The longest id in a path, in bytes: one that is longer than any of upstream's is
@@ -161,23 +163,24 @@ const FREE_DELETE: [&str; 15] = [
     "/v1/skills/{}/versions/{}",
 ];
 
-/// Sorts a request by its method and raw path, with or without `/v1`.
+/// Sorts a request by its method and raw path, with or without `/v1`; `None` is not
+/// served.
 ///
 /// ```
 /// use spendguard::openai::endpoint::{Endpoint, Metered, classify};
 /// let endpoint = classify(&http::Method::POST, "/v1/chat/completions");
-/// assert_eq!(endpoint, Endpoint::Metered(Metered::Chat));
+/// assert_eq!(endpoint, Some(Endpoint::Metered(Metered::Chat)));
 /// ```
-pub fn classify(method: &Method, path: &str) -> Endpoint {
+pub fn classify(method: &Method, path: &str) -> Option<Endpoint> {
     if *method == Method::GET && path == "/" {
-        return Endpoint::Own(Own::Root);
+        return Some(Endpoint::Own(Own::Root));
     }
     let path = suffix(path);
     match *method {
         Method::POST => posted(path),
-        Method::GET => own(path).map_or_else(|| free(&FREE_GET, path), Endpoint::Own),
+        Method::GET => own(path).map(Endpoint::Own).or_else(|| free(&FREE_GET, path)),
         Method::DELETE => free(&FREE_DELETE, path),
-        _ => Endpoint::Refused,
+        _ => None,
     }
 }
 
@@ -190,9 +193,9 @@ fn suffix(path: &str) -> &str {
     path.strip_prefix("/v1").filter(|rest| rest.starts_with('/')).unwrap_or(path)
 }
 
-fn posted(path: &str) -> Endpoint {
+fn posted(path: &str) -> Option<Endpoint> {
     let metered = Metered::ALL.into_iter().find(|metered| suffix(metered.name()) == path);
-    metered.map_or_else(|| free(&FREE_POST, path), Endpoint::Metered)
+    metered.map(Endpoint::Metered).or_else(|| free(&FREE_POST, path))
 }
 
 fn own(path: &str) -> Option<Own> {
@@ -205,11 +208,8 @@ fn own(path: &str) -> Option<Own> {
     })
 }
 
-fn free(patterns: &'static [&'static str], path: &str) -> Endpoint {
-    patterns
-        .iter()
-        .find(|pattern| matches(suffix(pattern), path))
-        .map_or(Endpoint::Refused, |pattern| Endpoint::Free(pattern))
+fn free(patterns: &'static [&'static str], path: &str) -> Option<Endpoint> {
+    patterns.iter().find(|pattern| matches(suffix(pattern), path)).map(|pattern| Endpoint::Free(pattern))
 }
 
 fn matches(pattern: &str, path: &str) -> bool {
@@ -235,7 +235,7 @@ mod tests {
 
     use super::*;
 
-    fn get(path: &str) -> Endpoint {
+    fn get(path: &str) -> Option<Endpoint> {
         classify(&Method::GET, path)
     }
 
@@ -243,8 +243,8 @@ mod tests {
     fn metered_paths_are_known_with_and_without_their_prefix() {
         for metered in Metered::ALL {
             let bare = metered.name().strip_prefix("/v1").unwrap();
-            assert_eq!(classify(&Method::POST, metered.name()), Endpoint::Metered(metered));
-            assert_eq!(classify(&Method::POST, bare), Endpoint::Metered(metered));
+            assert_eq!(classify(&Method::POST, metered.name()), Some(Endpoint::Metered(metered)));
+            assert_eq!(classify(&Method::POST, bare), Some(Endpoint::Metered(metered)));
             assert_eq!(canonical(metered.name()), bare);
             assert_eq!(canonical(bare), bare);
         }
@@ -252,25 +252,31 @@ mod tests {
 
     #[test]
     fn reading_and_deleting_what_exists_is_free() {
-        assert_eq!(get("/v1/models"), Endpoint::Free("/v1/models"));
-        assert_eq!(get("/models/ft:gpt-4o:acme::a1"), Endpoint::Free("/v1/models/{}"));
-        assert_eq!(get("/v1/responses/resp_1/input_items"), Endpoint::Free("/v1/responses/{}/input_items"));
-        assert_eq!(classify(&Method::DELETE, "/v1/files/file-1"), Endpoint::Free("/v1/files/{}"));
-        assert_eq!(classify(&Method::POST, "/v1/moderations"), Endpoint::Free("/v1/moderations"));
+        assert_eq!(get("/v1/models"), Some(Endpoint::Free("/v1/models")));
+        assert_eq!(get("/models/ft:gpt-4o:acme::a1"), Some(Endpoint::Free("/v1/models/{}")));
+        assert_eq!(
+            get("/v1/responses/resp_1/input_items"),
+            Some(Endpoint::Free("/v1/responses/{}/input_items"))
+        );
+        assert_eq!(classify(&Method::DELETE, "/v1/files/file-1"), Some(Endpoint::Free("/v1/files/{}")));
+        assert_eq!(classify(&Method::POST, "/v1/moderations"), Some(Endpoint::Free("/v1/moderations")));
         let counted = classify(&Method::POST, "/v1/responses/input_tokens");
-        assert_eq!(counted, Endpoint::Free("/v1/responses/input_tokens"));
+        assert_eq!(counted, Some(Endpoint::Free("/v1/responses/input_tokens")));
     }
 
     #[test]
     fn own_paths_answer_only_to_get() {
         for prefix in ["", "/v1"] {
-            assert_eq!(get(&format!("{prefix}/spendguard/me")), Endpoint::Own(Own::Me));
-            assert_eq!(get(&format!("{prefix}/dashboard/billing/usage")), Endpoint::Own(Own::BillingUsage));
+            assert_eq!(get(&format!("{prefix}/spendguard/me")), Some(Endpoint::Own(Own::Me)));
+            assert_eq!(
+                get(&format!("{prefix}/dashboard/billing/usage")),
+                Some(Endpoint::Own(Own::BillingUsage))
+            );
             let subscription = format!("{prefix}/dashboard/billing/subscription");
-            assert_eq!(get(&subscription), Endpoint::Own(Own::BillingSubscription));
-            assert_eq!(classify(&Method::POST, &subscription), Endpoint::Refused);
+            assert_eq!(get(&subscription), Some(Endpoint::Own(Own::BillingSubscription)));
+            assert_eq!(classify(&Method::POST, &subscription), None);
             let grants = format!("{prefix}/dashboard/billing/credit_grants");
-            assert_eq!(get(&grants), Endpoint::Own(Own::BillingCreditGrants));
+            assert_eq!(get(&grants), Some(Endpoint::Own(Own::BillingCreditGrants)));
         }
     }
 
@@ -289,15 +295,15 @@ mod tests {
             "/v1/threads/runs",
             "/v1/decisions",
         ] {
-            assert_eq!(classify(&Method::POST, path), Endpoint::Refused, "{path}");
+            assert_eq!(classify(&Method::POST, path), None, "{path}");
         }
         for path in
             ["/v1/organization/costs", "/v1/projects", "/v1/realtime", "/v1/live/sessions", "/v1/responses"]
         {
-            assert_eq!(get(path), Endpoint::Refused, "{path}");
+            assert_eq!(get(path), None, "{path}");
         }
         for method in [Method::HEAD, Method::OPTIONS, Method::PUT, Method::PATCH] {
-            assert_eq!(classify(&method, "/v1/models"), Endpoint::Refused, "{method}");
+            assert_eq!(classify(&method, "/v1/models"), None, "{method}");
         }
     }
 
@@ -313,9 +319,9 @@ mod tests {
             "/v1/vector_stores/{}",
             "/v1/skills",
         ] {
-            assert_eq!(classify(&Method::POST, &path.replace("{}", "x_1")), Endpoint::Free(path));
+            assert_eq!(classify(&Method::POST, &path.replace("{}", "x_1")), Some(Endpoint::Free(path)));
         }
-        assert_eq!(get("/"), Endpoint::Own(Own::Root));
+        assert_eq!(get("/"), Some(Endpoint::Own(Own::Root)));
     }
 
     #[test]
@@ -341,15 +347,15 @@ mod tests {
             "/v1/files/f/content/",
             "http://host/v1/models",
         ] {
-            assert_eq!(get(path), Endpoint::Refused, "{path}");
-            assert_eq!(classify(&Method::POST, path), Endpoint::Refused, "{path}");
+            assert_eq!(get(path), None, "{path}");
+            assert_eq!(classify(&Method::POST, path), None, "{path}");
         }
     }
 
     proptest! {
         #[test]
         fn only_ids_and_known_words_pass(path in "(/v1)?(/[a-z._%:-]{0,6}){0,5}") {
-            if path != "/" && get(&path) != Endpoint::Refused {
+            if path != "/" && get(&path).is_some() {
                 let segments: Vec<_> = path.split('/').skip(1).collect();
                 prop_assert!(segments.iter().all(|segment| is_id(segment)), "{}", path);
             }

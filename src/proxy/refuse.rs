@@ -18,6 +18,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use crate::domain::{Limit, ObjectReference};
 use crate::guard::Refused;
 use crate::ledger::denial::Denial;
+use crate::openai::endpoint::Reason;
 use crate::openai::refusal::ErrorBody;
 use crate::throttle::Throttled;
 
@@ -74,8 +75,8 @@ pub enum Refusal {
     BadKey(String),
     /// It carries an admin token, which is not repeated.
     AdminToken,
-    /// The path is neither metered nor free.
-    EndpointNotAllowed(String),
+    /// The path is not served: method and path, and why.
+    EndpointNotAllowed(String, Reason),
     /// Its head says so, or upstream does not accept the guard's key.
     Edge(Edge),
     /// A field asks for what can't be metered.
@@ -154,7 +155,7 @@ impl Refusal {
         match self {
             Self::NoKey | Self::BadKey(_) | Self::AdminToken => "invalid_api_key",
             Self::Edge(edge) => edge.reason(),
-            Self::EndpointNotAllowed(_) | Self::FieldNotAllowed(..) => "endpoint_not_allowed",
+            Self::EndpointNotAllowed(..) | Self::FieldNotAllowed(..) => "endpoint_not_allowed",
             Self::ModelNotAllowed(..) | Self::NoSuchModel(_) => "model_not_found",
             Self::ObjectNotFound(..) => "object_not_found",
             Self::ConversationChanged => "conversation_locked",
@@ -188,7 +189,7 @@ impl Refusal {
             Self::NoKey
             | Self::BadKey(_)
             | Self::AdminToken
-            | Self::EndpointNotAllowed(_)
+            | Self::EndpointNotAllowed(..)
             | Self::Edge(_)
             | Self::FieldNotAllowed(..)
             | Self::ModelNotAllowed(..)
@@ -242,14 +243,11 @@ impl Refusal {
                 key(format!("Incorrect API key provided: {masked}. It is unknown, revoked or expired."))
             }
             Self::AdminToken => key(ADMIN_TOKEN.to_owned()),
-            Self::EndpointNotAllowed(endpoint) => client(
+            Self::EndpointNotAllowed(endpoint, reason) => client(
                 StatusCode::FORBIDDEN,
                 Some("endpoint_not_allowed"),
                 None,
-                format!(
-                    "{endpoint} is refused: it can't be metered. Its operator can forward it unmetered with \
-                     endpoints.allow in spendguard's configuration."
-                ),
+                format!("{endpoint} is refused: {reason}"),
             ),
             Self::Edge(edge) => edge.answer(),
             Self::FieldNotAllowed(message, param) => {

@@ -9,7 +9,7 @@ use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use crate::openai::endpoint::{self, Endpoint};
+use crate::openai::endpoint::{self, Endpoint, Remedy};
 use crate::proxy::auth::Caller;
 use crate::proxy::body::Answer;
 use crate::proxy::refuse::{Edge, Refusal};
@@ -83,26 +83,31 @@ impl<'a> Target<'a> {
 fn deployment(path: &str) -> Option<Target<'_>> {
     let (name, _) = path.split_once('/')?;
     let rest = &path[name.len()..];
-    let is_metered = matches!(endpoint::classify(&Method::POST, rest), Endpoint::Metered(_));
+    let is_metered = matches!(endpoint::classify(&Method::POST, rest), Some(Endpoint::Metered(_)));
     let name = percent_decode_str(name).decode_utf8().ok()?;
     let is_name = (1..=DEPLOYMENT_BYTES_MAX).contains(&name.len())
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.:-".contains(&byte));
     (is_metered && is_name).then_some(Target { path: rest, deployment: Some(name) })
 }
 
-/// What becomes of a request, by its method and path.
-pub fn classified(rules: &Rules, method: &Method, path: &str) -> Result<Endpoint, Refusal> {
+/// What becomes of a request, by its method and what its path asks for.
+fn classified(rules: &Rules, head: &http::request::Parts, path: &str) -> Result<Endpoint, Refusal> {
     // What may be read may be asked about.
-    let method = if *method == Method::HEAD { &Method::GET } else { method };
-    let endpoint = endpoint::classify(method, path);
-    if endpoint != Endpoint::Refused {
+    let method = if head.method == Method::HEAD { &Method::GET } else { &head.method };
+    if let Some(endpoint) = endpoint::classify(method, path) {
         return Ok(endpoint);
     }
+    let shown = format!("{} {}", head.method, bounded(head.uri.path()));
     if endpoint::is_misspelt(method, path) {
-        return Err(Refusal::Edge(Edge::InvalidUrl(format!("{method} {}", bounded(path)))));
+        return Err(Refusal::Edge(Edge::InvalidUrl(shown)));
     }
+    let reason = endpoint::reason(method, path);
     let allowed = |(known, pattern): &(Method, String)| known == method && endpoint::is_of(pattern, path);
-    if rules.allowed.iter().any(allowed) { Ok(Endpoint::Free("allowed")) } else { Ok(Endpoint::Refused) }
+    // A `{}` in an entry may stand for a word of a path that nothing opens.
+    if reason.remedy != Remedy::Never && rules.allowed.iter().any(allowed) {
+        return Ok(Endpoint::Allowed);
+    }
+    Err(Refusal::EndpointNotAllowed(shown, reason))
 }
 
 /// What becomes of a request, and the deployment that its path names. Its URI becomes
@@ -121,13 +126,12 @@ pub fn routed(
         return Err(Refusal::Invalid(message.to_owned(), None));
     }
     let target = Target::of(head.uri.path());
-    let endpoint = classified(rules, &head.method, target.path)?;
+    let endpoint = classified(rules, head, target.path)?;
     let kind = match endpoint {
         Endpoint::Metered(_) => query::Kind::Metered,
-        Endpoint::Free("allowed") => query::Kind::Allowed,
+        Endpoint::Allowed => query::Kind::Allowed,
         Endpoint::Free(_) => query::Kind::Free,
         Endpoint::Own(_) => return Ok((endpoint, None)),
-        Endpoint::Refused => return Err(refused(&head.method, head.uri.path())),
     };
     let uri = rewritten(&head.uri, &target, kind, secret);
     let deployment = target.deployment.map(Cow::into_owned);
@@ -135,11 +139,6 @@ pub fn routed(
         head.uri = uri;
     }
     Ok((endpoint, deployment))
-}
-
-/// The refusal of a path that is neither metered nor free.
-pub fn refused(method: &Method, path: &str) -> Refusal {
-    Refusal::EndpointNotAllowed(format!("{method} {}", bounded(path)))
 }
 
 /// Whether a method has no body: upstream's idea of one could differ from ours.

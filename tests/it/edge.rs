@@ -5,6 +5,7 @@ mod browsers;
 mod listener;
 mod passing;
 mod paths;
+mod refused;
 mod tunnel;
 mod upstreams_words;
 

@@ -4,12 +4,10 @@
 //! it asks for a path that upstream doesn't have either. Such a path must not be
 //! opened by the operator: a server that is more lenient would read the metered one.
 
-use std::borrow::Cow;
-
 use http::Method;
 use percent_encoding::percent_decode_str;
 
-use crate::openai::endpoint::{Endpoint, Metered, classify, suffix};
+use crate::openai::endpoint::{Metered, classify, suffix};
 
 /// What base URLs end in, rightly or wrongly.
 const BASE_SEGMENTS: [&str; 3] = ["v1", "api", "openai"];
@@ -22,6 +20,14 @@ const BASE_SEGMENTS: [&str; 3] = ["v1", "api", "openai"];
 /// assert!(!is_misspelt(&http::Method::POST, "/v1/images/variations"));
 /// ```
 pub fn is_misspelt(method: &Method, path: &str) -> bool {
+    let spelt = spelt(path);
+    // Ids are told apart by case, so the path is not compared with what was asked.
+    classify(method, after_a_whole_endpoint(&spelt)).is_some()
+}
+
+/// A path as a lenient server may read it, in lower case and without what base URLs
+/// end in.
+pub(super) fn spelt(path: &str) -> String {
     let decoded = percent_decode_str(path).decode_utf8_lossy().to_ascii_lowercase();
     let mut segments = decoded.split('/').filter(|segment| !segment.is_empty() && *segment != ".");
     let mut spelt = String::new();
@@ -31,19 +37,17 @@ pub fn is_misspelt(method: &Method, path: &str) -> bool {
             spelt.push_str(segment);
         }
     }
-    let spelt = after_a_whole_endpoint(&spelt);
-    // Ids are told apart by case, so the path is not compared with what was asked.
-    classify(method, &spelt) != Endpoint::Refused
+    spelt
 }
 
 /// What follows in a path whose base URL was a whole endpoint, as in
 /// `/chat/completions/chat/completions`.
-fn after_a_whole_endpoint(path: &str) -> Cow<'_, str> {
+fn after_a_whole_endpoint(path: &str) -> &str {
     let rest = Metered::ALL.into_iter().find_map(|metered| {
         let rest = path.strip_prefix(suffix(metered.name()))?;
         Metered::ALL.into_iter().any(|asked| suffix(asked.name()) == rest).then_some(rest)
     });
-    Cow::Borrowed(rest.unwrap_or(path))
+    rest.unwrap_or(path)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use crate::proxy::refuse::{Answer, client, retry, server};
 
 const NO_WEBSOCKET: &str =
-    "WebSockets are not served here. Send the same request with POST over HTTP; its answer can be streamed.";
+    "WebSockets are not metered yet. Use POST /v1/responses with \"stream\": true, over HTTP.";
 const ORIGIN_NOT_ALLOWED: &str = "Pages of this origin may not call spendguard. Its operator can allow them with \
                                   server.cors_origins.";
 const UNKNOWN_CODING: &str = "The request body is compressed in a way that is not known here. Send it as it is, or with one \

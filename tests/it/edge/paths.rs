@@ -158,7 +158,8 @@ fn a_websocket_is_refused_so_that_clients_go_on_over_http_at_once() {
             let (head, body) = answer.split_once("\r\n\r\n").unwrap();
             assert!(head.starts_with("HTTP/1.1 426 "), "{answer}");
             assert!(!head.to_ascii_lowercase().contains("\nupgrade:"), "{head}");
-            assert!(body.contains("\"invalid_request_error\"") && body.contains("POST"), "{body}");
+            assert!(body.contains("\"invalid_request_error\""), "{body}");
+            assert!(body.contains("WebSockets are not metered yet. Use POST /v1/responses with"), "{body}");
         }
         let without_key = target.request("GET /v1/responses", upgrade, "").replace(&target.key, "sk-none");
         assert!(target.raw(&without_key).await.starts_with("HTTP/1.1 401"));
