@@ -188,7 +188,7 @@ impl Guard {
                 if let Some(place) = denial.place().filter(|_| denial.is_queued_only()) {
                     ledger.queues().call(&place);
                 }
-                if matches!(denial, Denial::TooManyMeters) {
+                if matches!(denial, Denial::TooManyMeters(_)) {
                     ledger.make_room(&order.attribution, admitted_ms);
                 }
                 return Err(Refused::Denied(denial));

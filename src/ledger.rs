@@ -129,10 +129,12 @@ impl Ledger {
         }
         let mut admission = Admission::default();
         let mut worst: Option<Denial> = None;
-        let mut is_crowded = false;
+        let mut crowded = None;
         let credit = self.credit_verdict(ask).map(|(mode, verdict)| (mode, Unit::Usd, verdict));
         let verdicts = self.reached(ask.attribution).flat_map(|metered| {
-            is_crowded |= metered.is_full(ask.attribution, ask.at_ms.div_euclid(1_000));
+            if metered.is_full(ask.attribution, ask.at_ms.div_euclid(1_000)) {
+                crowded = Some(&metered.limit);
+            }
             let subjects = metered.subjects(ask.attribution);
             subjects
                 .map(move |whose| (metered.limit.mode, metered.limit.unit, self.verdict(metered, whose, ask)))
@@ -149,9 +151,7 @@ impl Ledger {
                 }
             }
         }
-        if worst.is_none() && is_crowded {
-            worst = Some(Denial::TooManyMeters);
-        }
+        let worst = worst.or_else(|| crowded.map(|limit| Denial::TooManyMeters(Arc::clone(limit))));
         worst.map_or(Ok(admission), Err)
     }
 

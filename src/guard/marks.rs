@@ -40,7 +40,7 @@ impl Guard {
             | Denial::TooLarge(_)
             | Denial::OverClientCap { .. }
             | Denial::CreditHeld(_)
-            | Denial::TooManyMeters => {}
+            | Denial::TooManyMeters(_) => {}
         }
     }
 

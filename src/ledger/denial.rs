@@ -74,8 +74,8 @@ pub enum Denial {
     NoCredit(Box<Short>),
     /// It would if other requests' holds were gone.
     CreditHeld(Box<Short>),
-    /// There are as many meters as memory is meant to hold.
-    TooManyMeters,
+    /// The limit has as many meters as memory is meant to hold, and the request needs another.
+    TooManyMeters(Arc<Limit>),
 }
 
 impl Denial {
@@ -84,7 +84,8 @@ impl Denial {
         match self {
             Self::Exhausted(blocked) | Self::Held(blocked) | Self::TooLarge(blocked) => Some(&blocked.limit),
             Self::NoCredit(short) | Self::CreditHeld(short) => Some(&short.limit),
-            Self::OverClientCap { .. } | Self::TooManyMeters => None,
+            Self::TooManyMeters(limit) => Some(limit),
+            Self::OverClientCap { .. } => None,
         }
     }
 
@@ -105,7 +106,7 @@ impl Denial {
             | Self::TooLarge(_)
             | Self::NoCredit(_)
             | Self::OverClientCap { .. }
-            | Self::TooManyMeters => None,
+            | Self::TooManyMeters(_) => None,
         }
     }
 
@@ -121,7 +122,7 @@ impl Denial {
             | Self::TooLarge(_)
             | Self::NoCredit(_)
             | Self::OverClientCap { .. }
-            | Self::TooManyMeters => false,
+            | Self::TooManyMeters(_) => false,
         }
     }
 
@@ -152,7 +153,7 @@ impl Denial {
             Self::Held(_) | Self::CreditHeld(_) => 0,
             Self::TooLarge(_) => 1,
             Self::Exhausted(_) | Self::NoCredit(_) => 2,
-            Self::OverClientCap { .. } | Self::TooManyMeters => 3,
+            Self::OverClientCap { .. } | Self::TooManyMeters(_) => 3,
         }
     }
 }

@@ -58,7 +58,7 @@ pub struct Reading {
 pub(crate) type Meters = IndexMap<(Subject, i64), Meter, RandomState>;
 
 /// As many meters of one limit as memory is meant to hold, some 150 bytes each.
-const METERS_MAX: usize = 2_000_000;
+pub const METERS_MAX: usize = 2_000_000;
 
 /// A limit with its meters.
 #[derive(Debug)]

@@ -149,7 +149,7 @@ fn is_hopeless(denial: &Denial) -> bool {
     match denial {
         Denial::Exhausted(blocked) => blocked.settled >= blocked.hard,
         Denial::NoCredit(short) => short.balance <= Money::ZERO,
-        Denial::TooManyMeters => true,
+        Denial::TooManyMeters(_) => true,
         Denial::Held(_) | Denial::CreditHeld(_) | Denial::TooLarge(_) | Denial::OverClientCap { .. } => false,
     }
 }

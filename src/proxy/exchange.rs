@@ -21,7 +21,7 @@ use crate::proxy::bill::{Bill, Exchange};
 use crate::proxy::body::{self, Answer, Bounds};
 use crate::proxy::headers;
 use crate::proxy::record::Recording;
-use crate::proxy::refuse::Refusal;
+use crate::proxy::refuse::{Billed, NoAnswer, Refusal};
 use crate::proxy::tap::{Cuts, Manner, Tap};
 use crate::proxy::visit::Visit;
 use crate::upstream::{AnswerBody, SendError, SendErrorKind, Upstream};
@@ -33,6 +33,8 @@ const ANSWER_BYTES_MAX: usize = 192 << 20;
 const ERROR_BYTES_MAX: usize = 1 << 20;
 /// The largest event of a stream that is looked into.
 const EVENT_BYTES_MAX: usize = 32 << 20;
+/// The end of an answer to a metered request is lost.
+const BROKEN_OFF: Refusal = Refusal::Upstream(NoAnswer::Unreachable(Billed::Perhaps));
 
 /// What goes upstream.
 #[derive(Debug)]
@@ -75,9 +77,9 @@ pub async fn unbilled(
     reservation.mark_sent();
     let answer = match send(upstream, outgoing, &mut visit).await {
         Ok(answer) => answer,
-        Err((error, refusal)) => {
+        Err(error) => {
             end_unanswered(reservation, &error);
-            return Err((refusal, visit));
+            return Err((Refusal::Upstream(NoAnswer::of(&error, Billed::No)), visit));
         }
     };
     let (mut head, body) = answer.into_parts();
@@ -108,12 +110,13 @@ pub async fn metered(
     reservation.mark_sent();
     let answer = match send(upstream, outgoing, &mut visit).await {
         Ok(answer) => answer,
-        Err((error, refusal)) => {
+        Err(error) => {
             end_unanswered(reservation, &error);
+            let billed = if error.sent { Billed::Perhaps } else { Billed::No };
             if let Some(recording) = recording.filter(|_| !error.sent) {
                 recording.refused();
             }
-            return Err((refusal, visit));
+            return Err((Refusal::Upstream(NoAnswer::of(&error, billed)), visit));
         }
     };
     let (mut head, body) = answer.into_parts();
@@ -186,7 +189,7 @@ impl Unserved {
         let note = Some("a 5xx that is not OpenAI's");
         let Ok(bytes) = body::read(body, Bounds::answer(ERROR_BYTES_MAX, idle)).await else {
             reservation.assume(Ending { note, ..exchange.ending() });
-            return Err((Refusal::UpstreamUnreachable, visit));
+            return Err((BROKEN_OFF, visit));
         };
         let settled = if usage::is_error_envelope(&bytes) {
             reservation.release(exchange.ending())
@@ -214,7 +217,7 @@ async fn whole(
             // It was sent and its end is lost: the hold is charged.
             tracing::warn!(?error, "an answer broke off");
             reservation.assume(exchange.ending());
-            return Err(Refusal::UpstreamUnreachable);
+            return Err(BROKEN_OFF);
         }
     };
     exchange.ttft = Some(reservation.age());
@@ -233,21 +236,14 @@ async fn send(
     upstream: &Upstream,
     outgoing: Outgoing,
     visit: &mut Visit,
-) -> Result<Response<AnswerBody>, (SendError, Refusal)> {
+) -> Result<Response<AnswerBody>, SendError> {
     let Outgoing { method, suffix, headers, body } = outgoing;
     let began = visit.age();
     let answer = upstream.send(method, &suffix, headers, body).await.and_then(final_one);
     let took = visit.age().saturating_sub(began);
     let status = answer.as_ref().map_or("none", |answer| class(answer.status().as_u16()));
     visit.upstream_answered(status, took);
-    answer.map_err(|error| {
-        tracing::warn!(%error, sent = error.sent, "no answer from upstream");
-        let refusal = match error.kind {
-            SendErrorKind::TimedOut => Refusal::UpstreamTimeout,
-            SendErrorKind::Unreachable | SendErrorKind::Broken => Refusal::UpstreamUnreachable,
-        };
-        (error, refusal)
-    })
+    answer.inspect_err(|error| tracing::warn!(%error, sent = error.sent, "no answer from upstream"))
 }
 
 /// What follows a 101 is no HTTP, and nobody asked for it.

@@ -21,7 +21,7 @@ use crate::proxy::body::{self, Answer, Bounds};
 use crate::proxy::exchange::{self, Outgoing};
 use crate::proxy::headers::{self, Wishes};
 use crate::proxy::record::{CONTAINER_IDLE_S, made_by};
-use crate::proxy::refuse::{Named, Refusal};
+use crate::proxy::refuse::{Billed, Named, NoAnswer, Refusal};
 use crate::proxy::visit::Visit;
 use crate::proxy::{Content, Failed, Proxy, Rules, lists, outgoing, rate_headers};
 use crate::store::objects::ObjectChange;
@@ -330,12 +330,12 @@ pub(super) async fn whole(answer: Response<AnswerBody>) -> Result<(http::respons
     let (mut head, body) = answer.into_parts();
     if headers::is_encoded(&head.headers) {
         tracing::warn!("an answer came compressed, so whose objects it names can't be seen");
-        return Err(Refusal::UpstreamUnreachable);
+        return Err(Refusal::Upstream(NoAnswer::Unreadable));
     }
     let bounds = Bounds::answer(READ_BYTES_MAX, std::time::Duration::from_secs(60));
     let bytes = body::read(body, bounds).await.map_err(|error| {
         tracing::warn!(?error, "an answer broke off");
-        Refusal::UpstreamUnreachable
+        Refusal::Upstream(NoAnswer::Unreachable(Billed::No))
     })?;
     head.headers.remove(header::CONTENT_LENGTH);
     Ok((head, bytes))

@@ -18,7 +18,7 @@ use crate::proxy::auth::Caller;
 use crate::proxy::body::Answer;
 use crate::proxy::exchange::Outgoing;
 use crate::proxy::free::{again, whole};
-use crate::proxy::refuse::Refusal;
+use crate::proxy::refuse::{Billed, NoAnswer, Refusal};
 use crate::proxy::{Proxy, Rules};
 use crate::upstream::{AnswerBody, Upstream};
 
@@ -111,7 +111,7 @@ impl Proxy {
             let Outgoing { method, suffix, headers, body } = again(asked, asked.after(&after));
             let more = upstream.send(method, &suffix, headers, body).await;
             let more = more.ok().filter(|more| more.status().is_success());
-            bytes = whole(more.ok_or(Refusal::UpstreamUnreachable)?).await?.1;
+            bytes = whole(more.ok_or(Refusal::Upstream(NoAnswer::Unreachable(Billed::No)))?).await?.1;
         }
         Ok(Response::from_parts(head, Answer::whole(gathered.page())))
     }
@@ -178,7 +178,7 @@ impl Gathered {
 
 fn unreadable(error: &serde_json::Error) -> Refusal {
     tracing::warn!(%error, "a list from upstream can't be read, so whose objects it names can't be seen");
-    Refusal::UpstreamUnreachable
+    Refusal::Upstream(NoAnswer::Unreadable)
 }
 
 fn id_of(object: &RawValue) -> String {

@@ -63,7 +63,7 @@ pub async fn read(
     let read = body::read(incoming, Bounds::request(max, rules.request_idle, Arc::clone(&key))).await;
     let body = read.map_err(|error| match error {
         ReadError::TooLarge => Refusal::TooLarge(max),
-        ReadError::NoRoom => Refusal::Overloaded,
+        ReadError::NoRoom => Refusal::NoRoom,
         ReadError::TooSlow => Refusal::TooSlow,
         ReadError::Broken(_) => Refusal::Invalid("The request body broke off.".to_owned(), None),
     })?;
@@ -73,7 +73,7 @@ pub async fn read(
     let Some(coding) = Coding::of(&head.headers)?.filter(|_| !body.is_empty()) else { return Ok(body) };
     unpack::unpacked(guard, body, coding, max, key).await.map_err(|error| match error {
         Unpacked::TooLarge => Refusal::TooLarge(max),
-        Unpacked::NoRoom => Refusal::Overloaded,
+        Unpacked::NoRoom => Refusal::NoRoom,
         Unpacked::TooDense => {
             let message =
                 "The request body is too many times larger than its compressed form. Send it as it is.";

@@ -8,6 +8,7 @@ mod edge;
 mod levers;
 mod missing;
 mod rates;
+mod upstream;
 
 use self::rates::go_duration;
 pub use self::rates::rate_headers;
@@ -24,6 +25,7 @@ use crate::throttle::Throttled;
 
 pub use self::edge::Edge;
 pub use self::missing::Named;
+pub use self::upstream::{Billed, NoAnswer};
 
 const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 const LIMIT: HeaderName = HeaderName::from_static("x-spendguard-limit");
@@ -107,12 +109,14 @@ pub enum Refusal {
     LedgerUnavailable,
     /// As many requests are open as may be.
     Overloaded,
-    /// Upstream can't be reached, or broke off.
-    UpstreamUnreachable,
-    /// Upstream did not answer in time.
-    UpstreamTimeout,
+    /// Other requests' bodies take the memory that there is for them.
+    NoRoom,
+    /// There is no answer of upstream's to pass on.
+    Upstream(NoAnswer),
 }
 
+const NO_ROOM: &str = "The memory for request bodies is taken by other requests. Try again in a moment, or send a smaller \
+                       body.";
 const NO_KEY: &str = "You didn't provide an API key. Send it as 'Authorization: Bearer KEY'.";
 
 struct Answer {
@@ -168,11 +172,10 @@ impl Refusal {
             Self::Denied(Denial::TooLarge(_) | Denial::OverClientCap { .. }, _) => {
                 "request_cost_exceeds_limit"
             }
-            Self::Denied(Denial::TooManyMeters, _) | Self::LedgerUnavailable => "ledger_unavailable",
-            Self::Overloaded => "overloaded",
+            Self::LedgerUnavailable => "ledger_unavailable",
+            Self::Denied(Denial::TooManyMeters(_), _) | Self::Overloaded | Self::NoRoom => "overloaded",
             Self::Throttled(_) | Self::Busy => "rate_limit_exceeded",
-            Self::UpstreamUnreachable => "upstream_unreachable",
-            Self::UpstreamTimeout => "upstream_timeout",
+            Self::Upstream(no_answer) => no_answer.reason(),
         }
     }
 
@@ -203,8 +206,8 @@ impl Refusal {
             | Self::Busy
             | Self::LedgerUnavailable
             | Self::Overloaded
-            | Self::UpstreamUnreachable
-            | Self::UpstreamTimeout => None,
+            | Self::NoRoom
+            | Self::Upstream(_) => None,
         }
     }
 
@@ -230,14 +233,8 @@ impl Refusal {
             Self::Busy => busy(),
             Self::LedgerUnavailable => unwritable(),
             Self::Overloaded => unavailable("overloaded", "Too many requests are open at spendguard."),
-            Self::UpstreamUnreachable => server(
-                StatusCode::BAD_GATEWAY,
-                "upstream_unreachable",
-                "OpenAI could not be reached or broke off.",
-            ),
-            Self::UpstreamTimeout => {
-                server(StatusCode::GATEWAY_TIMEOUT, "upstream_timeout", "OpenAI did not answer in time.")
-            }
+            Self::NoRoom => unavailable("overloaded", NO_ROOM),
+            Self::Upstream(no_answer) => no_answer.answer(),
             Self::NoKey => key(NO_KEY.to_owned()),
             Self::BadKey(masked) => {
                 key(format!("Incorrect API key provided: {masked}. It is unknown, revoked or expired."))
@@ -378,3 +375,6 @@ fn too_fast(throttled: &Throttled) -> Answer {
     let status = StatusCode::TOO_MANY_REQUESTS;
     Answer { status, message, kind, param: None, code: Some("rate_limit_exceeded"), headers }
 }
+
+#[cfg(test)]
+mod tests;

@@ -19,6 +19,11 @@ fn an_upstream_that_is_not_there_costs_nothing() {
             (answer.status, answer.code().as_str()),
             (StatusCode::BAD_GATEWAY, "upstream_unreachable")
         );
+        assert_eq!(
+            answer.json()["error"]["message"],
+            "The upstream API could not be reached or broke off.",
+            "nothing was sent"
+        );
         let entry = &house.entries().await[0];
         assert_eq!((&entry["kind"], &entry["cost_usd"]), (&json!("release"), &json!("0")), "{entry}");
     });
@@ -32,6 +37,10 @@ fn an_upstream_that_stays_silent_is_charged_its_hold() {
         assert_eq!(
             (answer.status, answer.code().as_str()),
             (StatusCode::GATEWAY_TIMEOUT, "upstream_timeout")
+        );
+        assert_eq!(
+            answer.json()["error"]["message"],
+            "The upstream API did not answer in time. The request may have been billed."
         );
         let entry = &house.entries().await[0];
         assert_eq!((&entry["basis"], &entry["cost_usd"]), (&json!("assumed"), &entry["held_usd"]), "{entry}");

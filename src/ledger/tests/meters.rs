@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::*;
-use crate::ledger::meter::Subject;
+use crate::ledger::meter::{METERS_MAX, Subject};
 
 const DAY_MS: i64 = 86_400_000;
 
@@ -99,4 +99,28 @@ fn what_was_counted_while_the_past_was_read_is_added_to_it() {
     assert_eq!(readings(&ledger, START_MS)[0].1.meter, Meter { settled: 103, held: 7 });
     ledger.apply(&ending(&meanwhile, Kind::Settle, 7, 0, START_MS));
     assert_eq!(readings(&ledger, START_MS)[0].1.meter, Meter { settled: 110, held: 0 });
+}
+
+#[test]
+fn a_limit_with_as_many_meters_as_memory_is_meant_to_hold_refuses_new_users_by_its_name() {
+    let mut ledger = of_users(Vec::new(), 1);
+    let subject = Subject::One("user-0".into());
+    let starts = (0..).map(|start_s| ((subject.clone(), start_s), Meter::default()));
+    ledger.limits[0].meters.extend(starts.take(METERS_MAX - 1));
+    let decide = |number| {
+        let attribution = user(number);
+        let ask = Ask {
+            attribution: &attribution,
+            bound: bound(1, 0),
+            client_cap: None,
+            at_ms: START_MS,
+            unwritten: Amounts::default(),
+            turn: Turn::default(),
+        };
+        ledger.decide(&ask)
+    };
+    assert!(decide(0).is_ok(), "it has a meter");
+    let Err(denial) = decide(1) else { panic!("there is no room for another") };
+    let limit = denial.limit().map(|limit| &*limit.name);
+    assert!(matches!(denial, Denial::TooManyMeters(_)) && limit == Some("users"), "{denial:?}");
 }

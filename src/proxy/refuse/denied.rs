@@ -6,8 +6,9 @@ use jiff::Timestamp;
 use crate::domain::limit::Per;
 use crate::domain::{Limit, Money, Span, Window};
 use crate::ledger::denial::{Blocked, Denial, Short};
+use crate::ledger::meter::METERS_MAX;
 use crate::proxy::refuse::levers::Levers;
-use crate::proxy::refuse::{Answer, Config, REASON, RESETS_AT, SpendStatus, client, retry, unwritable};
+use crate::proxy::refuse::{Answer, Config, REASON, RESETS_AT, SpendStatus, client, retry, server};
 
 /// A used-up limit says when to come again only if that is as near, in seconds: many
 /// clients sleep for as long as they are told.
@@ -29,8 +30,45 @@ pub(super) fn answer(denial: &Denial, levers: Levers, config: Config, now_s: i64
         }
         Denial::NoCredit(short) => no_credit(short, levers, config),
         Denial::CreditHeld(short) => credit_held(short, config),
-        Denial::TooManyMeters => unwritable(),
+        Denial::TooManyMeters(limit) => too_many_meters(limit),
     }
+}
+
+/// A limit that counts each apart, and can't take up another one.
+fn too_many_meters(limit: &Limit) -> Answer {
+    let until = match limit.window {
+        Window::Total => "",
+        Window::Request
+        | Window::Minute
+        | Window::Hour
+        | Window::Day
+        | Window::Week
+        | Window::Month
+        | Window::Quarter
+        | Window::Year => " until its window ends",
+    };
+    let message = format!(
+        "Limit \"{}\" counts as many {}s as the guard keeps apart ({}), so new ones are refused{until}.",
+        limit.name,
+        limit.per,
+        grouped(METERS_MAX)
+    );
+    let mut answer = server(StatusCode::SERVICE_UNAVAILABLE, "overloaded", &message);
+    retry(&mut answer.headers, false, None);
+    answer
+}
+
+/// A count with a comma before each three digits.
+fn grouped(count: usize) -> String {
+    let digits = count.to_string();
+    let mut grouped = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    grouped
 }
 
 fn too_large(blocked: &Blocked, levers: Levers, config: Config) -> Answer {

@@ -10,8 +10,8 @@ const ORIGIN_NOT_ALLOWED: &str = "Pages of this origin may not call spendguard. 
                                   server.cors_origins.";
 const UNKNOWN_CODING: &str = "The request body is compressed in a way that is not known here. Send it as it is, or with one \
                               Content-Encoding of gzip, deflate or zstd.";
-const KEY_REFUSED: &str = "OpenAI did not accept the key that spendguard calls it with. Only spendguard's operator can change \
-                           that; its log says more.";
+const KEY_REFUSED: &str = "The upstream API did not accept the key that spendguard calls it with. Only spendguard's operator \
+                           can change that; its log says more.";
 
 /// Why a request is refused before its body counts, or after upstream's first word.
 #[derive(Clone, Debug, PartialEq, Eq)]

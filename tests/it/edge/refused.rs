@@ -4,8 +4,8 @@ use bytes::Bytes;
 use http::{Method, StatusCode};
 use serde_json::json;
 
-use crate::edge::last;
-use crate::harness::{Answer, House, call, run};
+use crate::edge::{Scripted, ask, last};
+use crate::harness::{Answer, House, UPSTREAM_KEY, call, run};
 
 const ALLOW: &str = " An operator can forward it unmetered with endpoints.allow.";
 const NEVER: &str = "";
@@ -196,5 +196,26 @@ fn an_id_in_an_entry_opens_no_path_that_leads_past_every_limit() {
             );
         }
         assert_eq!(last(&house).await["uri"], "/v1/new/sessions", "upstream saw no other");
+    });
+}
+
+#[test]
+fn a_list_that_can_not_be_read_says_so() {
+    run(async {
+        let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n";
+        for answer in [format!("{head}Content-Encoding: gzip\r\n\r\n\x1f"), format!("{head}\r\n[]")] {
+            let upstream = Scripted::says(answer).await;
+            let house = House::in_front_of(Some(&upstream.base_url), Some(UPSTREAM_KEY), "").await;
+            let bearer = format!("Bearer {}", house.key);
+            let answer = ask(&house, Method::GET, "/v1/files", &[("authorization", bearer.as_str())]).await;
+            assert_eq!(
+                (answer.status, answer.code().as_str()),
+                (StatusCode::BAD_GATEWAY, "upstream_unreachable")
+            );
+            assert_eq!(
+                answer.json()["error"]["message"],
+                "The upstream API's answer could not be read, so spendguard can't tell whose objects it names."
+            );
+        }
     });
 }
