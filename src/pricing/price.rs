@@ -155,14 +155,15 @@ impl Price {
         }
     }
 
-    /// The same price under another name, with what is known of that name.
+    /// The same price under another name. What is known of that name counts where it is
+    /// no cheaper: the facts of a new model follow from its name only by a guess.
     pub(super) fn renamed(self, id: &str, facts: &FactTable) -> Self {
         let known = facts.of(id);
         Self {
             id: id.into(),
-            tokenizer: known.tokenizer,
-            image_rule: known.image_rule,
-            may_reason: known.may_reason,
+            tokenizer: self.tokenizer.filter(|mine| known.tokenizer == Some(*mine)),
+            image_rule: self.image_rule.dearer(&known.image_rule),
+            may_reason: self.may_reason || known.may_reason,
             search_block_tokens: known.search_block_tokens,
             searches_always: known.searches_always,
             ..self

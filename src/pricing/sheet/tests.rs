@@ -189,6 +189,18 @@ fn an_unknown_version_costs_as_the_dearest_of_its_family() {
 }
 
 #[test]
+fn a_picture_for_an_unknown_version_takes_no_fewer_tokens_than_for_one_of_its_family() {
+    use crate::domain::demand::{Detail, Image};
+    let sheet = sheet();
+    let picture = Image { size: Some((1_024, 1_024)), detail: Detail::Auto };
+    for (name, tokens) in [("gpt-6.9-mini", 1_659), ("gpt-6.9-nano", 2_520)] {
+        let price = sheet.family(name, NOW_S).unwrap();
+        assert!(price.image_rule.tokens(picture).unwrap() >= tokens, "{name}: {:?}", price.image_rule);
+        assert!(price.may_reason, "{name}");
+    }
+}
+
+#[test]
 fn the_dearest_of_a_family_is_dearer_than_each_of_it() {
     let sheet = sheet();
     for price in sheet.models(NOW_S) {
