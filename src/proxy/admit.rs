@@ -216,7 +216,9 @@ impl Attempt<'_> {
                 left.cost.map(|cost| Money::from_nano(cost.nano() / 2).max(self.one_call(left, floor)));
         }
         let with_calls = self.with_calls(left, (asked / OUTPUT_PART).max(floor).min(asked));
-        let can_clamp = self.candidate.clampable && !demand.echo && asked > floor;
+        // Beside a prediction OpenAI takes no output bound.
+        let takes_bound = self.candidate.clampable && demand.prediction_bytes == 0;
+        let can_clamp = takes_bound && !demand.echo && asked > floor;
         let output = can_clamp.then(|| self.affordable(left, with_calls, asked)).flatten();
         // At the least the floor is tried, so that the denial is about the
         // smallest request that would be worth sending.
