@@ -48,7 +48,12 @@ impl Policy {
         // may be several turns: that maximum is the one of each turn.
         let is_needed = |default: &u64| hosted || most.is_none_or(|most| *default < most);
         let default = most.map_or(default, |most| default.min(most));
-        let output_max = Some(default).filter(|default| open && is_needed(default));
+        let default = Some(default).filter(|default| open && is_needed(default));
+        // What is asked for bounds all turns together, so more than the model's maximum,
+        // which is all that is held, would allow for several such turns.
+        let asked = demand.output_max.filter(|_| hosted && is_clampable);
+        let lowered = most.filter(|most| asked.is_some_and(|asked| asked > *most));
+        let output_max = default.or(lowered);
         let tool_calls = (hosted && demand.tools.calls_max.is_none()).then_some(self.tool_calls_max);
         Written { output_max, tool_calls }
     }
