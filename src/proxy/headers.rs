@@ -13,6 +13,7 @@ use crate::proxy::refuse::Refusal;
 const OWN_PREFIX: &str = "x-spendguard-";
 const MAX_COST: &str = "x-spendguard-max-cost-usd";
 const TAGS: &str = "x-spendguard-tags";
+const BETA: HeaderName = HeaderName::from_static("openai-beta");
 const TAGS_MAX: usize = 8;
 const TAG_BYTES_MAX: usize = 64;
 
@@ -130,8 +131,36 @@ pub fn to_upstream(headers: &mut HeaderMap, sender: &Sender<'_>) {
         };
         !passes || named.contains(name) || holds_key(value.as_bytes(), secret)
     });
+    if !more.iter().any(|header| header.matches(BETA.as_str())) {
+        keep_known_betas(headers);
+    }
     headers.insert(header::AUTHORIZATION, authorization.clone());
     headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+}
+
+/// Leaves of `openai-beta` what is known. Another value may let a request cost what its
+/// body does not show.
+fn keep_known_betas(headers: &mut HeaderMap) {
+    let values =
+        || headers.get_all(BETA).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    if values().all(|value| is_known_beta(value.trim_ascii())) {
+        return;
+    }
+    let known = values().map(<[u8]>::trim_ascii).filter(|value| is_known_beta(value));
+    let kept = HeaderValue::from_bytes(&known.collect::<Vec<_>>().join(&b","[..]));
+    headers.remove(BETA);
+    if let Some(kept) = kept.ok().filter(|kept| !kept.is_empty()) {
+        headers.insert(BETA, kept);
+    }
+}
+
+/// Whether a value of `openai-beta` is sent by OpenAI's packages or coding agents, and
+/// what it lets a request do is known: the body's `multi_agent` is read, and the others
+/// are about paths that have rules of their own, or about how a request is sent.
+fn is_known_beta(value: &[u8]) -> bool {
+    let name = value.split(|byte| *byte == b'=').next().unwrap_or_default();
+    matches!(name, b"assistants" | b"agents" | b"chatkit_beta" | b"realtime" | b"responses_websockets")
+        || matches!(value, b"responses=experimental" | b"responses=v1" | b"responses_multi_agent=v1")
 }
 
 /// Whether OpenAI's API takes a header, or its official packages and coding agents

@@ -44,6 +44,30 @@ fn what_openais_api_takes_goes_on_as_it_came() {
 }
 
 #[test]
+fn only_betas_that_are_known_go_on() {
+    for (sent, kept) in [
+        ("assistants=v2", Some("assistants=v2")),
+        ("realtime=v1, responses=experimental", Some("realtime=v1, responses=experimental")),
+        ("responses_websockets=2026-02-06", Some("responses_websockets=2026-02-06")),
+        ("responses_multi_agent=v1", Some("responses_multi_agent=v1")),
+        ("responses_swarm=v1", None),
+        ("responses_swarm=v1 , assistants=v2,responses_multi_agent=v2", Some("assistants=v2")),
+        ("", None),
+    ] {
+        let kept: Vec<_> = kept.map(|kept| ("openai-beta", kept)).into_iter().collect();
+        assert_eq!(upstream_gets(&[("openai-beta", sent)], true, &[]), map(&kept), "{sent}");
+    }
+    let two = map(&[("openai-beta", "assistants=v2"), ("openai-beta", "swarm=v1")]);
+    let mut headers: HeaderMap = two.into_iter().map(|(_, value)| (BETA, value)).collect();
+    headers.append(BETA, HeaderValue::from_static("assistants=v2"));
+    keep_known_betas(&mut headers);
+    assert_eq!(headers, map(&[("openai-beta", "assistants=v2")]));
+    let more = [Forwarded { name: "openai-beta".into(), is_prefix: false }];
+    let sent = [("openai-beta", "swarm=v1")];
+    assert_eq!(upstream_gets(&sent, true, &more), map(&sent), "the operator's choice");
+}
+
+#[test]
 fn nothing_else_reaches_upstream() {
     let kept = [
         ("authorization", "Bearer sk-guard-virtual"),
