@@ -18,7 +18,8 @@ impl Levers {
     /// The fields of a request.
     pub fn of(endpoint: Metered, demand: &Demand) -> Self {
         let output = match endpoint {
-            Metered::Chat => Some("max_completion_tokens"),
+            // Beside a prediction OpenAI takes no output bound.
+            Metered::Chat => (demand.prediction_bytes == 0).then_some("max_completion_tokens"),
             Metered::Completions => Some("max_tokens"),
             Metered::Responses => Some("max_output_tokens"),
             Metered::Compact | Metered::Embeddings => None,
