@@ -88,6 +88,8 @@ pub struct ImageTool {
     pub pixels: Option<u64>,
     /// Previews that a stream shows of each image.
     pub partial_images: u64,
+    /// Frames of each image beyond its first, as a GIF has them.
+    pub extra_frames: u64,
 }
 
 /// A container that a hosted tool may run in.
@@ -141,6 +143,27 @@ pub struct Image {
     pub detail: Detail,
 }
 
+/// What a document is sent as, by its name and its media type.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DocumentKind {
+    /// A PDF, or nothing that says otherwise.
+    #[default]
+    Pdf,
+    /// Plain text.
+    Text,
+    /// Another kind, or its name and its media type contradict each other.
+    Other,
+}
+
+/// A document in the body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Document {
+    /// Where its string stands in the body, quotes included.
+    pub span: Range<usize>,
+    /// What it is sent as.
+    pub kind: DocumentKind,
+}
+
 /// Input that isn't text in the body.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Media {
@@ -148,9 +171,9 @@ pub struct Media {
     pub images: Vec<Image>,
     /// The longest that inline audio can last, in milliseconds.
     pub audio_ms: u64,
-    /// Where inline documents stand in the body, quotes included. Their pages
-    /// are counted only if a bound without them is too loose.
-    pub documents: Vec<Range<usize>>,
+    /// Inline documents. Their pages are counted only if a bound without them is too
+    /// loose.
+    pub documents: Vec<Document>,
     /// Files and audio that only upstream can see the size of.
     pub opaque: u64,
     /// Where the strings of inline images, audio and documents stand in the
@@ -209,6 +232,11 @@ pub struct Demand {
     pub echo: bool,
     /// Whether cache writes may have the long life.
     pub cache_12h: bool,
+    /// Whether upstream may run any number of agents beside the one that answers.
+    pub subagents: bool,
+    /// The context, in tokens, from which upstream compacts it before it goes on; `None`
+    /// if it doesn't.
+    pub compacted_at: Option<u64>,
     /// Hosted tools.
     pub tools: ToolDemand,
     /// `safety_identifier`, else `user`.

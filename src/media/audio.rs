@@ -25,6 +25,27 @@ pub struct AudioLength {
     pub millis: u64,
     /// Where it is from.
     pub basis: LengthBasis,
+    /// What the file is by its first bytes.
+    pub format: AudioFormat,
+}
+
+/// A format of audio that is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AudioFormat {
+    /// RIFF WAVE.
+    Wav,
+    /// MPEG audio.
+    Mp3,
+}
+
+impl AudioFormat {
+    /// The name on the wire.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Wav => "wav",
+            Self::Mp3 => "mp3",
+        }
+    }
 }
 
 /// How the length of an audio file is known.
@@ -91,7 +112,11 @@ fn wav(reader: &mut MediaReader<'_>) -> Option<AudioLength> {
     }
     let slowest = slowest?;
     let basis = if slowest == fastest { LengthBasis::Measured } else { LengthBasis::Longest };
-    Some(AudioLength { millis: (reader.bytes_max().saturating_mul(1_000)).div_ceil(slowest), basis })
+    Some(AudioLength {
+        millis: (reader.bytes_max().saturating_mul(1_000)).div_ceil(slowest),
+        basis,
+        format: AudioFormat::Wav,
+    })
 }
 
 /// Reads a `fmt ` chunk; also how much of it was read. `None` if its samples
@@ -164,7 +189,7 @@ fn mp3(mut reader: MediaReader<'_>) -> Option<AudioLength> {
     let measured = first.map_or(0, |first| samples.saturating_mul(1_000).div_ceil(first.rate));
     let longest = rest.saturating_mul(MP3_BYTE_US).div_ceil(1_000);
     let basis = if rest == 0 { LengthBasis::Measured } else { LengthBasis::Longest };
-    Some(AudioLength { millis: measured.saturating_add(longest), basis })
+    Some(AudioLength { millis: measured.saturating_add(longest), basis, format: AudioFormat::Mp3 })
 }
 
 /// Passes over an `ID3v2` tag at the start, which every decoder does.

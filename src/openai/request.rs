@@ -6,6 +6,7 @@
 //! are.
 
 mod content;
+mod document;
 mod fields;
 mod measure;
 mod object_ids;
@@ -13,11 +14,12 @@ mod references;
 mod sparse;
 mod splice;
 mod tools;
+mod turns;
 
 use std::borrow::Cow;
 
 use self::content::Found;
-use self::fields::{Body, Outputs};
+use self::fields::{Body, CacheOptions, Outputs};
 pub use self::object_ids::object_ids;
 use self::references::References;
 pub use self::splice::Edit;
@@ -156,7 +158,9 @@ fn demand(
         output_max: outputs.asked,
         audio_output: fields.modalities.audio,
         echo: endpoint == Metered::Completions && flag(fields.echo, "echo")?,
-        cache_12h: long_cache(fields.prompt_cache_options.0.ttl),
+        cache_12h: long_cache(fields.prompt_cache_options.0.ttl) || fields.prompt.cache_12h,
+        subagents: reads_stored(endpoint) && turns::runs_subagents(fields.multi_agent),
+        compacted_at: turns::compacted_at(fields.context_management).filter(|_| reads_stored(endpoint)),
         end_user: end_user(&fields)?,
         stored: stored(endpoint, fields.store),
         prediction_bytes: prediction_bytes(endpoint, fields.prediction),
@@ -170,6 +174,7 @@ fn demand(
     };
     demand.media = measure::media(&content, text);
     demand.server_context = content.server_context;
+    demand.cache_12h |= content.cache_12h;
     let calls_max = count(fields.max_tool_calls, "max_tool_calls")?;
     let mut offer = fields.tools;
     offer.merge(std::mem::take(&mut content.offer));
@@ -278,6 +283,13 @@ fn tier(raw: Raw<'_>) -> Result<Option<Tier>, Invalid> {
 /// Every life but the known short one is taken for the dearest.
 fn long_cache(ttl: Raw<'_>) -> bool {
     ttl.value().is_some() && ttl.string().as_deref() != Some("30m")
+}
+
+/// Whether a cache breakpoint has a life of its own that is not the short one.
+fn long_breakpoint(breakpoint: Raw<'_>) -> bool {
+    let Some(text) = breakpoint.value() else { return false };
+    let read = serde_json::from_str::<Object<CacheOptions<'_>>>(text);
+    read.map_or(true, |Object(options)| long_cache(options.ttl))
 }
 
 fn flag(raw: Raw<'_>, param: &'static str) -> Result<bool, Invalid> {

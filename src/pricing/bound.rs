@@ -10,6 +10,8 @@
 //! the context ([`ToolsBound::Practical`]). The table "What a request holds" in
 //! `README.md` names them all.
 
+mod compaction;
+
 use crate::domain::demand::{Bound, Demand, Image, Tier, WebSearch};
 use crate::domain::{Money, Tokens};
 use crate::pricing::cost::{FILE_SEARCH_PICO, offered_pico, search_block, web_search_pico};
@@ -137,14 +139,20 @@ pub fn window(price: &Price) -> u64 {
     price.max_input_tokens.unwrap_or(INPUT_MAX)
 }
 
-/// The most input tokens of all turns together, by the bound.
+/// The most input tokens of all turns together, by the bound; compaction aside.
 pub fn input_tokens(price: &Price, demand: &Demand, inputs: BoundInputs) -> u64 {
     input(price, demand, inputs).tokens
 }
 
 /// The most input tokens of one turn, by the bound.
 pub fn largest_prompt(price: &Price, demand: &Demand, inputs: BoundInputs) -> u64 {
-    input(price, demand, inputs).largest_prompt
+    let passes = compaction::passes(price, demand, inputs);
+    input(price, demand, inputs).largest_prompt.max(passes.largest)
+}
+
+/// Tokens of the body's audio whose length is known.
+pub fn audio_tokens(demand: &Demand) -> u64 {
+    demand.media.audio_ms.div_ceil(AUDIO_MS_PER_TOKEN)
 }
 
 /// Bytes of the body that are text.
@@ -154,8 +162,8 @@ pub fn text_bytes(demand: &Demand) -> u64 {
 
 /// A bound in its parts: what the output can't change, and the output's rate.
 struct Parts {
-    /// Input tokens of the model, and its output tokens beside what it writes: a prompt that
-    /// each choice repeats, and rejected predictions.
+    /// Input tokens of the model, and its output tokens that no output bound covers: a prompt
+    /// that each choice repeats, rejected predictions, what compaction writes.
     model: (u64, u64),
     /// Tokens of the image tool.
     images: Tokens,
@@ -166,11 +174,15 @@ struct Parts {
 
 impl Parts {
     fn of(price: &Price, image_price: Option<&Price>, demand: &Demand, inputs: BoundInputs) -> Self {
-        let input = input(price, demand, inputs);
-        let rates = dearest_rates(price, demand.tier, inputs.project_tier, input.largest_prompt);
+        let passes = compaction::passes(price, demand, inputs);
+        let mut input = input(price, demand, inputs);
+        input.tokens = input.tokens.saturating_add(passes.read);
+        let largest = input.largest_prompt.max(passes.largest);
+        let rates = dearest_rates(price, demand.tier, inputs.project_tier, largest);
         let choices = demand.choices.max(1);
         let echoed = if demand.echo { input.tokens } else { 0 };
-        let beside = echoed.saturating_add(demand.prediction_bytes).saturating_mul(choices);
+        let repeated = echoed.saturating_add(demand.prediction_bytes).saturating_mul(choices);
+        let beside = repeated.saturating_add(passes.written);
         let output_rate =
             if demand.audio_output { rates.output.max(rates.audio_output) } else { rates.output };
         let images = image_tokens(demand, inputs, output_per_choice(price, demand, inputs.output_max));
@@ -266,7 +278,7 @@ fn seen_tokens(price: &Price, demand: &Demand, inputs: BoundInputs) -> Option<u6
     let documents = if media.documents.is_empty() { Some(0) } else { inputs.document_tokens };
     let text = inputs.text_tokens.unwrap_or_else(|| text_bytes(demand));
     let mut tokens = text
-        .saturating_add(media.audio_ms.div_ceil(AUDIO_MS_PER_TOKEN))
+        .saturating_add(audio_tokens(demand))
         .saturating_add(inputs.context_tokens?)
         .saturating_add(documents?);
     for image in &media.images {

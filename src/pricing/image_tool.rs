@@ -14,7 +14,7 @@ const LARGEST_TOKENS: [u64; 3] = [408, 1_584, 6_240];
 /// Tokens of an image at a quality that is not known by name.
 const UNKNOWN_QUALITY_TOKENS: u64 = 20_300;
 
-/// The most tokens of one image that the image tool makes, previews included.
+/// The most tokens of one image that the image tool makes, all its frames and previews included.
 ///
 /// A size that is not named is taken for the largest of `gpt-image-1`; a larger
 /// one costs as many tokens more as it has pixels more.
@@ -29,7 +29,8 @@ pub(super) fn output_tokens(tool: &ImageTool) -> u64 {
     let pixels = tool.pixels.unwrap_or(LARGEST_PIXELS).max(LARGEST_PIXELS);
     let scaled = u128::from(largest).saturating_mul(u128::from(pixels)).div_ceil(u128::from(LARGEST_PIXELS));
     let previews = tool.partial_images.saturating_mul(PARTIAL_IMAGE_TOKENS);
-    u64::try_from(scaled).unwrap_or(u64::MAX).saturating_add(previews)
+    let frame = u64::try_from(scaled).unwrap_or(u64::MAX).saturating_add(previews);
+    frame.saturating_mul(tool.extra_frames.saturating_add(1))
 }
 
 #[cfg(test)]
@@ -45,6 +46,8 @@ mod tests {
         assert_eq!(tool(ImageQuality::Other, None), 20_300);
         let previews = ImageTool { partial_images: 3, ..ImageTool::default() };
         assert_eq!(output_tokens(&previews), 6_540);
+        let moving = ImageTool { extra_frames: 15, ..ImageTool::default() };
+        assert_eq!(output_tokens(&moving), 16 * 6_240);
         let beyond = ImageTool { pixels: Some(u64::MAX), partial_images: u64::MAX, ..ImageTool::default() };
         assert_eq!(output_tokens(&beyond), u64::MAX);
     }

@@ -96,10 +96,11 @@ impl Exchange {
 }
 
 /// Whether a request may be billed for tokens that can't be counted without usage: sound, what
-/// only upstream can see the size of, rejected predictions, choices that are not shown.
+/// only upstream can see the size of, rejected predictions, what compaction writes, choices that
+/// are not shown.
 pub fn is_uncountable(demand: &Demand) -> bool {
     let media = &demand.media;
-    let is_unseen = demand.prediction_bytes > 0 || demand.has_unseen_choices;
+    let is_unseen = demand.prediction_bytes > 0 || demand.compacted_at.is_some() || demand.has_unseen_choices;
     demand.audio_output || media.audio_ms > 0 || media.opaque > 0 || is_unseen
 }
 

@@ -6,21 +6,22 @@
 //! free. A count that fails leaves the bound as it was: the request is then
 //! admitted by its bytes or not at all.
 
-use std::fmt::Write as _;
-use std::ops::Range;
+mod question;
+
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, header};
 use serde::Deserialize;
-use serde_json::value::RawValue;
 
+use self::question::Question;
+use crate::domain::demand::{Document, DocumentKind};
 use crate::domain::{Demand, Money};
 use crate::guard::Guard;
-use crate::media;
+use crate::media::{self, PdfProblem};
 use crate::openai::endpoint::Metered;
 use crate::pricing::bound::{self, BoundInputs};
-use crate::pricing::count::{self, Encoding, Part};
+use crate::pricing::count::{self, Encoding};
 use crate::pricing::sheet::Price;
 use crate::proxy::body::{self, Bounds};
 use crate::upstream::Upstream;
@@ -32,24 +33,6 @@ const COUNTED_HERE_BYTES_MAX: usize = 4 * 1024;
 const COUNT_WAIT: Duration = Duration::from_secs(5);
 /// The largest answer of upstream's count that is read.
 const COUNT_ANSWER_BYTES_MAX: usize = 64 * 1024;
-/// Strings shorter than this are counted by their bytes, and not sent.
-const SENT_STRING_BYTES_MIN: usize = 64;
-/// The fields of a request that its count depends on, as
-/// `POST /responses/input_tokens` takes them.
-const COUNTED_FIELDS: [&str; 11] = [
-    "model",
-    "input",
-    "instructions",
-    "tools",
-    "tool_choice",
-    "text",
-    "reasoning",
-    "truncation",
-    "previous_response_id",
-    "conversation",
-    "parallel_tool_calls",
-];
-
 /// Where a count is made, and for whom.
 #[derive(Clone, Copy, Debug)]
 pub struct Counter<'a> {
@@ -96,25 +79,38 @@ impl Counter<'_> {
         let body = match of.endpoint {
             Metered::Responses | Metered::Compact => {
                 let is_open = inputs.prompt_tokens.is_none() && (unseen || of.encoding.is_none());
-                if is_open { self.guard.parsed(of.body, whole).await } else { None }
+                if is_open { self.guard.parsed(of.body, question::whole).await } else { None }
+            }
+            Metered::Chat if unseen && inputs.prompt_tokens.is_none() => {
+                self.chat(of, inputs.text_tokens, limit).await
             }
             Metered::Chat | Metered::Completions | Metered::Embeddings => {
                 let is_open = inputs.text_tokens.is_none() && of.encoding.is_none();
                 if is_open { self.strings(of, limit).await } else { None }
             }
         };
-        let Some(Question { body, besides }) = body else { return };
+        let Some(Question { body, besides, is_whole }) = body else { return };
         let Some(tokens) = self.ask(body).await else { return };
         let counted = Some(tokens.saturating_add(besides));
-        match of.endpoint {
-            Metered::Responses | Metered::Compact => inputs.prompt_tokens = counted,
-            Metered::Chat | Metered::Completions | Metered::Embeddings => inputs.text_tokens = counted,
+        if is_whole {
+            inputs.prompt_tokens = counted;
+        } else {
+            inputs.text_tokens = counted;
         }
     }
 
     async fn strings(&self, of: Countable<'_>, limit: u64) -> Option<Question> {
         let (model, media) = (of.demand.model.clone(), of.demand.media.inline.clone());
-        self.guard.parsed(of.body, move |body| strings(body, &model, &media, limit)).await
+        self.guard.parsed(of.body, move |body| question::strings(body, &model, &media, limit)).await
+    }
+
+    /// The pictures and files of a chat, and its text where that is not counted yet.
+    async fn chat(&self, of: Countable<'_>, text: Option<u64>, limit: u64) -> Option<Question> {
+        let (model, media) = (of.demand.model.clone(), of.demand.media.clone());
+        let audio = bound::audio_tokens(of.demand);
+        let asked = move |body: &Bytes| question::chat(body, &model, &media, text, limit);
+        let question = self.guard.parsed(of.body, asked).await?;
+        Some(Question { besides: question.besides.saturating_add(audio), ..question })
     }
 
     /// Upstream's count of a request; `None` if it gives none.
@@ -144,12 +140,6 @@ struct Counted {
     input_tokens: u64,
 }
 
-/// What upstream is asked to count, and tokens that come on top.
-struct Question {
-    body: Bytes,
-    besides: u64,
-}
-
 /// The most tokens that are worth counting: more are not affordable, or more
 /// than the model reads.
 fn limit(of: Countable<'_>, room: Option<Money>, inputs: BoundInputs) -> u64 {
@@ -174,17 +164,39 @@ async fn text(guard: &Guard, of: Countable<'_>, encoding: Encoding, limit: u64) 
 /// The documents' tokens, by their pages and the text that they can hold; `None` if
 /// one of them can't be measured.
 async fn documents(guard: &Guard, of: Countable<'_>) -> Option<u64> {
-    let (body, spans) = (of.body.clone(), of.demand.media.documents.clone());
+    let (body, documents) = (of.body.clone(), of.demand.media.documents.clone());
     let page_tokens = bound::page_tokens(of.price);
     let counted = move || {
         let text = std::str::from_utf8(&body).ok()?;
-        spans.iter().try_fold(0_u64, |sum, span| {
-            let facts = media::pdf(text.get(span.clone())?).ok()?;
-            let pages = u64::from(facts.pages).saturating_mul(page_tokens);
-            Some(sum.saturating_add(pages).saturating_add(facts.text_bytes_max))
-        })
+        let tokens = |document| document_tokens(text, document, page_tokens);
+        documents.iter().try_fold(0_u64, |sum, document| Some(sum.saturating_add(tokens(document)?)))
     };
     beside(guard, of.body.len(), counted).await
+}
+
+/// The most tokens of a document; `None` if it can't be measured.
+fn document_tokens(body: &str, document: &Document, page_tokens: u64) -> Option<u64> {
+    let data = body.get(document.span.clone())?;
+    let by_pages = || {
+        media::pdf(data).map(|facts| {
+            u64::from(facts.pages).saturating_mul(page_tokens).saturating_add(facts.text_bytes_max)
+        })
+    };
+    match document.kind {
+        DocumentKind::Pdf => by_pages().ok(),
+        DocumentKind::Text => {
+            // Three quarters of base64 are bytes. One byte of another encoding, or one that
+            // is none, is at most three of UTF-8.
+            let bytes = u64::try_from(data.len()).unwrap_or(u64::MAX);
+            let text = bytes.saturating_mul(9).div_ceil(4);
+            match by_pages() {
+                Ok(pages) => Some(text.max(pages)),
+                Err(PdfProblem::NotPdf) => Some(text),
+                Err(_) => None,
+            }
+        }
+        DocumentKind::Other => None,
+    }
 }
 
 /// Runs a long count on another thread; `None` if it is not done in time.
@@ -193,38 +205,4 @@ where
     F: FnOnce() -> Option<u64> + Send + 'static,
 {
     tokio::time::timeout(COUNT_WAIT, guard.aside(bytes, count)).await.ok().flatten()
-}
-
-/// The fields of a request to `/responses` that its count depends on.
-fn whole(body: &Bytes) -> Option<Question> {
-    let fields: std::collections::BTreeMap<&str, &RawValue> = serde_json::from_slice(body).ok()?;
-    let mut out = String::from("{");
-    for name in COUNTED_FIELDS {
-        let Some(value) = fields.get(name) else { continue };
-        let comma = if out.len() > 1 { "," } else { "" };
-        write!(out, "{comma}\"{name}\":{}", value.get()).ok()?;
-    }
-    out.push('}');
-    Some(Question { body: out.into(), besides: 0 })
-}
-
-/// Every longer string of a request to another endpoint as a message of its own;
-/// the rest counts by its bytes.
-fn strings(body: &Bytes, model: &str, media: &[Range<usize>], limit: u64) -> Option<Question> {
-    let text = std::str::from_utf8(body).ok()?;
-    let model = serde_json::to_string(model).ok()?;
-    let (mut out, mut besides) = (format!("{{\"model\":{model},\"input\":["), 0_u64);
-    let empty = out.len();
-    for part in count::parts(text, media) {
-        match part {
-            Part::String(string) if string.len() >= SENT_STRING_BYTES_MIN => {
-                let comma = if out.len() > empty { "," } else { "" };
-                write!(out, "{comma}{{\"role\":\"user\",\"content\":{string}}}").ok()?;
-            }
-            Part::String(string) => besides = besides.saturating_add(u64::try_from(string.len()).ok()?),
-            Part::Structure(bytes) => besides = besides.saturating_add(bytes),
-        }
-    }
-    out.push_str("]}");
-    (besides <= limit && out.len() > empty + 2).then(|| Question { body: out.into(), besides })
 }

@@ -19,6 +19,7 @@ use crate::proxy::refuse::Refusal;
 use crate::proxy::{Proxy, Rules, bounded};
 
 const STORED_PROMPT: &str = "A stored prompt may carry tools, files and a model that only upstream knows, so it can't be used under a hard limit; send its content instead, or have the operator set guard.stored_prompts = \"allow\".";
+const SUBAGENTS: &str = "With `multi_agent`, upstream may run any number of agents, so that nothing bounds what the request costs, and it can't be used under a hard limit or credit. Send the request without `multi_agent`.";
 const NO_MODEL: &str = "Only upstream knows the model of this stored prompt, and the models or limits of this key depend on it. Name a model in the request.";
 const NO_IMAGE_MODEL: &str = "Only upstream knows which model the image_generation tool would run, and a limit counts each model by itself. Name the image_generation tool's model in the request.";
 const PROMPT_DRAWS: &str = "A stored prompt may carry an image_generation tool whose model only upstream knows, and a limit counts each model by itself. Send the prompt's content instead.";
@@ -61,6 +62,9 @@ pub(super) fn refuse_unknown(rules: &Rules, demand: &Demand, standing: &Standing
     let no = |message: &str, param| Err(Refusal::FieldNotAllowed(message.to_owned(), Some(param)));
     if demand.stored_prompt && is_capped && !rules.admit.stored_prompts {
         return no(STORED_PROMPT, "prompt");
+    }
+    if demand.subagents && is_capped {
+        return no(SUBAGENTS, "multi_agent");
     }
     if asked(demand) == model::ANY && (is_capped || by_model) {
         return no(NO_MODEL, "model");

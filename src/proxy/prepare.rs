@@ -275,6 +275,7 @@ fn cuts(standing: &Standing, (price, demand): (&Price, &Demand), admitted: &Admi
 
 fn reads_more(demand: &Demand) -> bool {
     demand.server_context
+        || demand.compacted_at.is_some()
         || demand.tools.loops
         || demand.tools.web_search.is_some()
         || !demand.references.is_empty()

@@ -15,8 +15,9 @@ use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use super::references::References;
 use super::sparse::{Merge, Sparse};
 use super::tools::Offer;
+use super::{document, long_breakpoint};
 use crate::domain::ObjectKind;
-use crate::domain::demand::Detail;
+use crate::domain::demand::{Detail, DocumentKind};
 use crate::media;
 use crate::openai::json::{Loose, Raw, scalars_default};
 
@@ -29,14 +30,16 @@ pub(super) type Content<'a> = Sparse<Found<'a>>;
 pub(super) struct Found<'a> {
     /// Images: the string that holds an inline one, and the detail.
     pub(super) images: Vec<(Option<&'a str>, Detail)>,
-    /// The strings of inline audio.
-    pub(super) audio: Vec<&'a str>,
-    /// The strings of inline files.
-    pub(super) documents: Vec<&'a str>,
+    /// The strings of inline audio, and the format that each is sent as.
+    pub(super) audio: Vec<(&'a str, Raw<'a>)>,
+    /// The strings of inline files, and what each is sent as.
+    pub(super) documents: Vec<(&'a str, DocumentKind)>,
     /// Parts that only upstream can see the size of.
     pub(super) opaque: u64,
     /// Whether upstream fills in something that isn't in the body.
     pub(super) server_context: bool,
+    /// Whether a cache breakpoint has the long life.
+    pub(super) cache_12h: bool,
     /// Tools that items bring along.
     pub(super) offer: Offer,
     /// Objects that parts and items name.
@@ -50,6 +53,7 @@ impl Merge for Found<'_> {
         self.documents.extend(other.documents);
         self.opaque = self.opaque.saturating_add(other.opaque);
         self.server_context |= other.server_context;
+        self.cache_12h |= other.cache_12h;
         self.offer.merge(other.offer);
         self.references.merge(other.references);
     }
@@ -63,6 +67,9 @@ impl<'a> Content<'a> {
         sum.add_reference(ObjectKind::File, node.file.0.file_id);
         if node.audio.value().is_some() {
             sum.add_opaque();
+        }
+        if long_breakpoint(node.prompt_cache_breakpoint) {
+            sum.get().cache_12h = true;
         }
         for inner in [node.content, node.output, node.outputs] {
             sum.merge(inner);
@@ -131,19 +138,32 @@ impl<'a> Content<'a> {
             Some(_) | None => Detail::Auto,
         };
         self.get().images.push((url.filter(|url| media::is_data_url(url)), detail));
+        if node.image_url.is_given() && node.file_id.value().is_some() {
+            // Of two sources, upstream may read either.
+            self.get().images.push((None, detail));
+        }
     }
 
     fn add_audio(&mut self, node: &Node<'a>) {
         match node.input_audio.0.data.quoted() {
-            Some(data) => self.get().audio.push(data),
+            Some(data) => self.get().audio.push((data, node.input_audio.0.format)),
             None => self.add_opaque(),
         }
     }
 
     fn add_file(&mut self, node: &Node<'a>) {
-        match node.file_data.quoted().or(node.file.0.file_data.quoted()) {
-            Some(data) => self.get().documents.push(data),
-            None => self.add_opaque(),
+        let file = &node.file.0;
+        let sources = [(node.file_data, node.filename), (file.file_data, file.filename)];
+        let mut is_inline = false;
+        for (data, filename) in sources {
+            let Some(data) = data.quoted() else { continue };
+            self.get().documents.push((data, document::kind(data, filename)));
+            is_inline = true;
+        }
+        // Of several sources, upstream may read any.
+        let named = [node.file_id, node.file_url, file.file_id, file.file_url];
+        if !is_inline || named.into_iter().any(|source| source.value().is_some()) {
+            self.add_opaque();
         }
     }
 }
@@ -203,11 +223,17 @@ struct Node<'a> {
     #[serde(borrow)]
     input_audio: Loose<Audio<'a>>,
     #[serde(borrow)]
-    file: Loose<File<'a>>,
+    file: Loose<Attachment<'a>>,
     #[serde(borrow)]
     file_id: Raw<'a>,
     #[serde(borrow)]
     file_data: Raw<'a>,
+    #[serde(borrow)]
+    file_url: Raw<'a>,
+    #[serde(borrow)]
+    filename: Raw<'a>,
+    #[serde(borrow)]
+    prompt_cache_breakpoint: Raw<'a>,
     #[serde(borrow)]
     audio: Raw<'a>,
     #[serde(borrow)]
@@ -222,15 +248,21 @@ struct Node<'a> {
 struct Audio<'a> {
     #[serde(borrow)]
     data: Raw<'a>,
+    #[serde(borrow)]
+    format: Raw<'a>,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(default)]
-struct File<'a> {
+struct Attachment<'a> {
     #[serde(borrow)]
     file_data: Raw<'a>,
     #[serde(borrow)]
     file_id: Raw<'a>,
+    #[serde(borrow)]
+    file_url: Raw<'a>,
+    #[serde(borrow)]
+    filename: Raw<'a>,
 }
 
 /// An image's address: a string in responses, an object in chat.

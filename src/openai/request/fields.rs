@@ -3,10 +3,12 @@
 //! One structure for all endpoints: a field that an endpoint doesn't have is
 //! still read, and may then not stand twice either.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 
 use super::content::Content;
 use super::tools::Offer;
@@ -44,6 +46,10 @@ pub(super) struct Body<'a> {
     pub(super) background: Raw<'a>,
     #[serde(borrow)]
     pub(super) store: Raw<'a>,
+    #[serde(borrow)]
+    pub(super) multi_agent: Raw<'a>,
+    #[serde(borrow)]
+    pub(super) context_management: Raw<'a>,
     #[serde(borrow)]
     pub(super) previous_response_id: Raw<'a>,
     #[serde(borrow)]
@@ -154,17 +160,26 @@ pub(super) struct Prompt {
     pub(super) prompts: u64,
     /// Whether there is anything but `null`.
     pub(super) is_given: bool,
+    /// Whether a variable of a stored prompt has a cache breakpoint of the long life.
+    pub(super) cache_12h: bool,
 }
 
 impl Prompt {
     /// Whatever isn't a list: it may not be a prompt, but it isn't nothing.
-    const ONE: Self = Self { prompts: 1, is_given: true };
+    const ONE: Self = Self { prompts: 1, is_given: true, cache_12h: false };
 }
 
 impl<'de> Deserialize<'de> for Prompt {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(PromptVisitor)
     }
+}
+
+/// Whether a variable has a cache breakpoint of the long life, or can't be read.
+fn has_long_breakpoint(variables: Raw<'_>) -> bool {
+    let Some(text) = variables.value() else { return false };
+    let read = serde_json::from_str::<BTreeMap<Cow<'_, str>, Content<'_>>>(text);
+    read.map_or(true, |parts| parts.into_values().any(|part| part.into_inner().cache_12h))
 }
 
 struct PromptVisitor;
@@ -208,11 +223,14 @@ impl<'de> Visitor<'de> for PromptVisitor {
             tokens |= is_token;
             texts += u64::from(!is_token);
         }
-        Ok(Prompt { prompts: texts + u64::from(tokens), is_given: true })
+        Ok(Prompt { prompts: texts + u64::from(tokens), ..Prompt::ONE })
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Prompt, A::Error> {
-        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        Ok(Prompt::ONE)
+        let mut cache_12h = false;
+        while let Some((key, value)) = map.next_entry::<Cow<'de, str>, Raw<'de>>()? {
+            cache_12h |= key == "variables" && has_long_breakpoint(value);
+        }
+        Ok(Prompt { cache_12h, ..Prompt::ONE })
     }
 }

@@ -21,6 +21,10 @@ const TOOLS_MAX: usize = 1024;
 /// The most a name from the client takes in a message, in characters.
 const NAME_CHARS_MAX: usize = 64;
 
+/// The most frames of a GIF, and those of one that names no number.
+const FRAMES_MAX: u64 = 16;
+const FRAMES_DEFAULT: u64 = 9;
+
 /// A list of tools; empty as long as there is none.
 pub(super) type Offer = Sparse<Offered>;
 
@@ -139,6 +143,8 @@ struct Tool<'a> {
     #[serde(borrow)]
     output_format: Raw<'a>,
     #[serde(borrow)]
+    frame_count: Raw<'a>,
+    #[serde(borrow)]
     svg: Raw<'a>,
     #[serde(borrow)]
     quality: Raw<'a>,
@@ -162,6 +168,21 @@ impl Tool<'_> {
             quality,
             pixels: self.size.string().as_deref().and_then(pixels),
             partial_images: self.partial_images.value().and_then(|n| n.parse().ok()).unwrap_or(0),
+            extra_frames: self.frames().saturating_sub(1),
+        }
+    }
+
+    /// The frames of each image: those of a GIF as OpenAI has them, the most of what is not
+    /// understood.
+    fn frames(&self) -> u64 {
+        if let Some(asked) = self.frame_count.value() {
+            let asked = asked.parse().ok().filter(|asked| (2..=FRAMES_MAX).contains(asked));
+            return asked.unwrap_or(FRAMES_MAX);
+        }
+        match (self.output_format.value(), self.output_format.string().as_deref()) {
+            (None, _) | (_, Some("png" | "jpeg" | "webp")) => 1,
+            (_, Some("gif")) => FRAMES_DEFAULT,
+            _ => FRAMES_MAX,
         }
     }
 }

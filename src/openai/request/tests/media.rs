@@ -44,6 +44,30 @@ fn pictures_and_files_in_responses_are_counted_wherever_they_stand() {
     assert!(!demand.server_context);
 }
 
+#[test]
+fn a_part_with_two_sources_is_both() {
+    let picture = "data:image/png;base64,AAAA";
+    let media = responses(json!({"input": [{"role": "user", "content": [
+        {"type": "input_image", "image_url": picture, "file_id": "file-1", "detail": "low"},
+        {"type": "input_image", "image_url": "https://example.com/a.png", "file_id": "file-1"},
+        {"type": "input_file", "file_data": "JVBE", "file_id": "file-1"},
+        {"type": "input_file", "file_data": "JVBE", "file_url": "https://example.com/a.pdf"},
+    ]}]}))
+    .unwrap()
+    .media;
+    assert_eq!((media.images.len(), media.documents.len(), media.opaque), (4, 2, 2));
+}
+
+#[test]
+fn a_sound_of_another_format_than_it_is_sent_as_is_opaque() {
+    let wav = "UklGRiwAAABXQVZFZm10IBAAAAABAAEAgD4AAAB9AAACABAAZGF0YQgAAAAAAAAAAAAAAA==";
+    for (format, opaque) in [(json!("wav"), 0), (json!("mp3"), 1), (json!("flac"), 1), (json!(null), 0)] {
+        let part = json!({"type": "input_audio", "input_audio": {"data": wav, "format": format}});
+        let media = chat(json!({"messages": [{"role": "user", "content": [part]}]})).unwrap().media;
+        assert_eq!((media.opaque, media.audio_ms > 0), (opaque, opaque == 0), "{format}");
+    }
+}
+
 /// The parts of a body that are left out of its text.
 fn left_out(endpoint: Metered, body: &str) -> Vec<&str> {
     let media = parse(endpoint, body.as_bytes()).unwrap().demand.media;

@@ -58,8 +58,13 @@ fn what_an_image_may_cost_is_read_from_its_tool() {
     let asked = image(
         json!({"type": "image_generation", "quality": "low", "size": "1024x1536", "partial_images": 3}),
     );
-    let expected =
-        ImageTool { model: None, quality: ImageQuality::Low, pixels: Some(1_024 * 1_536), partial_images: 3 };
+    let expected = ImageTool {
+        model: None,
+        quality: ImageQuality::Low,
+        pixels: Some(1_024 * 1_536),
+        partial_images: 3,
+        extra_frames: 0,
+    };
     assert_eq!(asked, expected);
     let open = image(json!({"type": "image_generation", "quality": "auto", "size": "auto"}));
     assert_eq!(open, ImageTool::default());
