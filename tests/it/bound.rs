@@ -75,15 +75,15 @@ fn text_bytes(value: &Value) -> usize {
 }
 
 /// Plain English of so many tokens.
-fn english(tokens: usize) -> String {
+pub(crate) fn english(tokens: usize) -> String {
     "all the words of a text ".repeat(tokens / 6)
 }
 
-fn chat_of(model: &str, tokens: usize) -> Value {
+pub(crate) fn chat_of(model: &str, tokens: usize) -> Value {
     json!({ "model": model, "messages": [{ "role": "user", "content": english(tokens) }] })
 }
 
-fn response_with(model: &str, tool: Value) -> Value {
+pub(crate) fn response_with(model: &str, tool: Value) -> Value {
     json!({ "model": model, "input": english(500), "tools": [tool] })
 }
 
@@ -95,6 +95,19 @@ fn document(pages: usize, page_tokens: usize) -> Value {
         { "type": "input_file", "filename": "a.pdf", "file_data": data },
         { "type": "input_text", "text": "What does it say?" },
     ] }])
+}
+
+/// A question about a part, to a model of an unpublished vocabulary.
+fn chat_with(part: Value) -> Value {
+    let question = json!({ "type": "text", "text": "What does it show?" });
+    json!({ "model": "gpt-6.1-sol", "messages": [{ "role": "user", "content": [question, part] }] })
+}
+
+/// A document that only upstream can read.
+fn letter() -> Value {
+    let kind = "application/vnd.openxmlformats-officedocument.wordprocessingml.document";
+    let data = BASE64_STANDARD.encode([&b"PK\x03\x04"[..], &[7; 3_000]].concat());
+    json!({ "type": "file", "file": { "filename": "a.docx", "file_data": format!("data:{kind};base64,{data}") } })
 }
 
 macro_rules! fit_at_once {
@@ -123,11 +136,17 @@ fit_at_once! {
     twelve_image_tools_fit_it: "/v1/responses", response_with("gpt-5-mini", json!({ "type": "image_generation" })), 12;
     a_hundred_that_continue_an_answer_fit_it: "/v1/responses",
         json!({ "model": "gpt-6.1-sol", "previous_response_id": FIRST_ID, "input": english(100) }), 100;
+    a_hundred_chats_with_a_picture_by_url_fit_it: "/v1/chat/completions", chat_with(picture("https://example.com/a.png")), 100;
+    a_hundred_chats_with_a_letter_fit_it: "/v1/chat/completions", chat_with(letter()), 100;
     forty_documents_of_ten_pages_fit_it: "/v1/responses", json!({ "model": "gpt-6.1-sol", "input": document(10, 500) }), 40;
 }
 
 /// A house with one limit, before an upstream that answers with this usage.
-async fn billing(config: &str, input_tokens: u64, output_tokens: u64) -> (House, crate::scripted::Asked) {
+pub(crate) async fn billing(
+    config: &str,
+    input_tokens: u64,
+    output_tokens: u64,
+) -> (House, crate::scripted::Asked) {
     guard_before(config, move |path, body| {
         if path.ends_with("/input_tokens") {
             return Reply::Json(json!({ "input_tokens": input_tokens }));
@@ -145,7 +164,7 @@ async fn billing(config: &str, input_tokens: u64, output_tokens: u64) -> (House,
     .await
 }
 
-fn limit(hard: &str) -> String {
+pub(crate) fn limit(hard: &str) -> String {
     format!("[[limit]]\nname = \"m\"\nwindow = \"month\"\nhard = {hard}\n")
 }
 
@@ -193,13 +212,13 @@ fn an_output_default_of_zero_is_the_models_own_maximum() {
 }
 
 /// What the newest entry held, in nano-dollars.
-async fn held_nano(house: &House) -> i64 {
+pub(crate) async fn held_nano(house: &House) -> i64 {
     let held = house.entries().await[0]["held_usd"].as_str().unwrap().parse::<spendguard::domain::Money>();
     held.unwrap().nano()
 }
 
 /// A PNG of one colour: its header, and as many bytes more as are asked for.
-fn png(width: u32, height: u32, filler: usize) -> String {
+pub(crate) fn png(width: u32, height: u32, filler: usize) -> String {
     let mut bytes = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR".to_vec();
     bytes.extend(width.to_be_bytes());
     bytes.extend(height.to_be_bytes());
@@ -210,7 +229,7 @@ fn png(width: u32, height: u32, filler: usize) -> String {
     format!("data:image/png;base64,{}", BASE64_STANDARD.encode(bytes))
 }
 
-fn picture(url: &str) -> Value {
+pub(crate) fn picture(url: &str) -> Value {
     json!({ "type": "image_url", "image_url": { "url": url } })
 }
 

@@ -16,6 +16,7 @@ mod credits;
 mod crowd;
 mod damage;
 mod dashboard;
+mod dearer;
 mod disk;
 mod edge;
 mod endings;

@@ -49,6 +49,10 @@ pub struct Ask {
     pub prompts: u64,
     /// Tokens of one answer, at the most.
     pub output_max: u64,
+    /// Tokens of one turn, at the most.
+    pub output_turn_max: u64,
+    /// Context at which it is compacted before the next turn, if at all.
+    pub compacted_at: Option<u64>,
     /// Answers to each prompt.
     pub choices: u64,
     /// Text that was predicted: rejected tokens of it are billed beside the answer.
@@ -113,11 +117,13 @@ impl Ask {
             kept: parts.kept,
             prompts: parts.prompts,
             output_max,
+            output_turn_max: model.output_max.unwrap_or(OUTPUT_MAX),
+            compacted_at: compacted_at(endpoint, &body),
             choices: choices(endpoint, &body),
             predicted: predicted(endpoint, &body),
             echo: endpoint == Endpoint::Completions && body["echo"] == true,
             audio_out: endpoint == Endpoint::Chat && speaks(&body),
-            ttl_12h: body["prompt_cache_options"]["ttl"] == "12h",
+            ttl_12h: parts.ttl_12h || body["prompt_cache_options"]["ttl"] == "12h",
             tiers: match endpoint {
                 Endpoint::Completions | Endpoint::Embeddings => vec![Tier::Standard],
                 Endpoint::Chat | Endpoint::Responses | Endpoint::Compact => {
@@ -132,13 +138,24 @@ impl Ask {
             usage_asked: body["stream_options"]["include_usage"] == true,
         };
         ask.kept += ask.tools.mcp_servers * world.assumed.mcp_tokens_max;
-        let is_bounded = body["max_output_tokens"].as_u64().is_some();
-        let is_hosted = endpoint == Endpoint::Responses && ask.tools.loops();
-        ask.is_open = is_hosted && !(is_bounded && body["max_tool_calls"].is_u64());
-        // The model's maximum is that of one turn.
-        let turns = if is_hosted && !is_bounded { ask.calls_max.saturating_add(1) } else { 1 };
-        ask.output_max = ask.output_max.saturating_mul(turns);
+        ask.bound_turns(&body);
         Some(ask)
+    }
+
+    /// The output of all turns, where hosted tools make several.
+    fn bound_turns(&mut self, body: &Value) {
+        if self.endpoint != Endpoint::Responses || !self.tools.loops() {
+            return;
+        }
+        let asked = body["max_output_tokens"].as_u64();
+        self.is_open = asked.is_none() || !body["max_tool_calls"].is_u64();
+        // The model's maximum is that of one turn; what is asked for bounds all of them.
+        let turns = self.output_turn_max.saturating_mul(self.calls_max.saturating_add(1));
+        self.output_max = match (asked, self.model.output_max) {
+            (Some(asked), Some(_)) => asked.min(turns),
+            (Some(asked), None) => asked,
+            (None, _) => turns,
+        };
     }
 
     /// Tokens that one prompt may have.
@@ -164,6 +181,13 @@ fn choices(endpoint: Endpoint, body: &Value) -> u64 {
         Endpoint::Completions => answers("n").max(answers("best_of")),
         Endpoint::Responses | Endpoint::Compact | Endpoint::Embeddings => 1,
     }
+}
+
+/// Tokens of the context at which upstream compacts it; none where it was not asked to.
+fn compacted_at(endpoint: Endpoint, body: &Value) -> Option<u64> {
+    let entries = body["context_management"].as_array().filter(|_| endpoint == Endpoint::Responses)?;
+    let compacting = entries.iter().filter(|entry| entry["type"] == "compaction");
+    compacting.map(|entry| entry["compact_threshold"].as_u64().unwrap_or(0)).min()
 }
 
 /// Whether the answer may be sound.

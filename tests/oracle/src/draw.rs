@@ -227,6 +227,13 @@ impl Hand<'_> {
         }
         self.put(&mut request, 10, "store", false);
         self.put(&mut request, 10, "truncation", "auto");
+        if self.chance.percent(10) {
+            let mut entry = json!({ "type": "compaction" });
+            if self.chance.percent(80) {
+                entry["compact_threshold"] = json!(self.chance.one(&[1_000, 10_000, 200_000, 2_000_000]));
+            }
+            request.insert("context_management".to_owned(), json!([entry]));
+        }
         request
     }
 

@@ -41,25 +41,45 @@ pub fn turns(world: &World, ask: &Ask) -> (u128, u64) {
     (sum, largest)
 }
 
+/// Passes that compact the context: how many, what they read, and the largest context of them. Each
+/// comes between two turns, or after the last one, and reads what is there by then.
+fn passes(world: &World, ask: &Ask) -> (u128, u128, u64) {
+    let Some(at) = ask.compacted_at else { return (0, 0, 0) };
+    let (first, window, step) = (ask.prompt_max(world), ask.window(), world.assumed.call_tokens_max);
+    let contexts = (0..=calls(ask)).map(|turn| {
+        let before = first.saturating_add(step.saturating_mul(turn));
+        before.saturating_add(ask.output_max).min(window)
+    });
+    let compacted = contexts.filter(|context| *context >= at);
+    compacted.fold((0, 0, 0), |(count, sum, largest), context| {
+        (count + 1, sum + u128::from(context), context.max(largest))
+    })
+}
+
 fn at(world: &World, ask: &Ask, tier: Tier) -> u128 {
     let (input, largest) = turns(world, ask);
+    let (passes, read, largest_read) = passes(world, ask);
+    let (input, largest) = (input + read, largest.max(largest_read));
     let judged = if world.assumed.is_long_by_turn { u128::from(largest) } else { input };
     let is_long = ask.model.long_above.is_some_and(|above| judged > above.into());
     let rates = ask.model.rates(tier, is_long, world.place());
     let turns = u128::from(calls(ask)) + 1;
     let blocks = (turns - 1) * u128::from(ask.tools.search_block);
-    tokens(world, ask, rates, input) + blocks * rates.input + fees(world, ask, turns - 1)
+    let written = passes * u128::from(ask.output_turn_max) * rates.output;
+    tokens(world, ask, rates, (turns + passes, input))
+        + written
+        + blocks * rates.input
+        + fees(world, ask, turns - 1)
 }
 
-fn tokens(world: &World, ask: &Ask, rates: Rates, input: u128) -> u128 {
+fn tokens(world: &World, ask: &Ask, rates: Rates, (reads, input): (u128, u128)) -> u128 {
     let window = u128::from(ask.window());
-    let turns = u128::from(calls(ask)) + 1;
     let write = if ask.ttl_12h { rates.write_12h.max(rates.write) } else { rates.write };
     let dearest = rates.input.max(rates.cached).max(write);
-    let audio = turns * u128::from(ask.audio).min(window);
+    let audio = reads * u128::from(ask.audio).min(window);
     let pictures =
         ask.pictures.iter().chain(&ask.pictures_named).fold(0, |sum, tokens| sum + u128::from(*tokens));
-    let pictures = turns * pictures.min(window);
+    let pictures = reads * pictures.min(window);
     let mut cost = input * dearest;
     cost += audio * rates.audio_in.saturating_sub(dearest);
     cost += pictures * rates.image_in.saturating_sub(dearest);

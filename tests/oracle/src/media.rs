@@ -112,10 +112,12 @@ fn webp(file: &[u8]) -> Option<(u64, u64)> {
     size
 }
 
-/// Milliseconds that a sound plays, at the most; none if no decoder could read it.
-pub fn sound_ms(file: &[u8]) -> Option<u64> {
+/// Milliseconds that a sound plays, at the most; none if no decoder could read it. One that is
+/// sent as an MP3 may be read as one, whatever it begins with.
+pub fn sound_ms(file: &[u8], is_sent_as_mp3: bool) -> Option<u64> {
     if file.starts_with(b"RIFF") && file.get(8..12) == Some(b"WAVE") {
-        return wav_ms(file);
+        let as_mp3 = u64::try_from(file.len()).ok().filter(|_| is_sent_as_mp3);
+        return wav_ms(file).max(as_mp3);
     }
     let is_mp3 = file.starts_with(b"ID3") || (file.first() == Some(&0xFF) && *file.get(1)? & 0xE0 == 0xE0);
     // No MP3 has less than 8 kbit/s: a byte plays a millisecond.
@@ -373,11 +375,12 @@ mod tests {
 
     #[test]
     fn sounds_last_as_long_as_their_rate_says() {
-        assert_eq!(sound_ms(&wav_file(8_000, 8, 80_000)), Some(10_000));
-        assert_eq!(sound_ms(&wav_file(24_000, 16, 480_000)), Some(10_000));
-        assert_eq!(sound_ms(&wav_file(8, 8, 80_000)), Some(10_000_000), "an odd rate");
-        assert_eq!(sound_ms(&mp3_file(10)), Some(720));
-        assert_eq!(sound_ms(b"no sound"), None);
+        assert_eq!(sound_ms(&wav_file(8_000, 8, 80_000), false), Some(10_000));
+        assert_eq!(sound_ms(&wav_file(24_000, 16, 480_000), false), Some(10_000));
+        assert_eq!(sound_ms(&wav_file(8, 8, 80_000), false), Some(10_000_000), "an odd rate");
+        assert_eq!(sound_ms(&mp3_file(10), true), Some(720));
+        assert_eq!(sound_ms(&wav_file(48_000, 16, 100_000), true), Some(100_044), "as an MP3 of 8 kbit/s");
+        assert_eq!(sound_ms(b"no sound", true), None);
     }
 
     #[test]

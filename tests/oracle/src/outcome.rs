@@ -157,6 +157,8 @@ pub struct Outcome {
     pub used: Used,
     /// Tokens of the prompt of each turn.
     pub prompts: Vec<u64>,
+    /// Tokens that were read to compact the context; they are parts of the input.
+    pub compacted: u64,
     /// Tokens of the largest prompt.
     pub largest: u64,
     /// Words that the answer shows, each a token, in all choices together.

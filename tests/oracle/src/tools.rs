@@ -118,9 +118,14 @@ impl Tools {
             "image_generation" => {
                 let text = |name: &str| tool[name].as_str().unwrap_or("auto");
                 let partial = tool["partial_images"].as_u64().unwrap_or(0).min(3);
+                // A GIF is made frame by frame: 2 to 16, 9 where none are asked for.
+                let is_gif = text("output_format") == "gif";
+                let frames = if is_gif { tool["frame_count"].as_u64().unwrap_or(9) } else { 1 };
+                self.is_possible &= !is_gif || (2..=16).contains(&frames);
                 self.images.push(ImageTool {
                     model: tool["model"].as_str().map(str::to_owned),
-                    output: image::generated(text("size"), text("quality")) + 100 * partial,
+                    output: frames.min(16)
+                        * (image::generated(text("size"), text("quality")) + 100 * partial),
                 });
                 self.is_possible &= tool["model"].as_str().is_none_or(|model| find(model).is_some());
             }

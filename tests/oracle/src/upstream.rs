@@ -216,7 +216,7 @@ fn is_exact(outcome: &Outcome, ask: &Ask) -> bool {
         || containers.iter().all(|(id, memory)| id.is_none() && *memory == containers[0].1);
     // Nor does it say how large the largest of several prompts was.
     let is_long_at_once = ask.model.long_above.is_some_and(|above| outcome.used.input > above);
-    let says_length = !is_long_at_once || outcome.calls.is_empty();
+    let says_length = !is_long_at_once || (outcome.calls.is_empty() && outcome.compacted == 0);
     // A model that is not for search takes no search in a chat.
     let may_search = ask.tools.chat_search_pico.is_none() || ask.model.always_searches();
     let is_sound = outcome.end == End::Completed && ask.is_possible && may_search;

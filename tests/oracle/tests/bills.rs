@@ -199,6 +199,7 @@ fn outcome(used: Used) -> Outcome {
         model: "gpt-5".to_owned(),
         used,
         prompts: vec![used.input],
+        compacted: 0,
         largest: used.input,
         words: 0,
         function: None,

@@ -22,6 +22,8 @@ pub(super) struct Parts<'a> {
     pub(super) documents: u64,
     pub(super) kept: u64,
     pub(super) prompts: u64,
+    /// Whether a cache breakpoint of a part asks for twelve hours.
+    pub(super) ttl_12h: bool,
     pub(super) is_possible: bool,
 }
 
@@ -38,6 +40,7 @@ impl<'a> Parts<'a> {
             documents: 0,
             kept: 0,
             prompts: 1,
+            ttl_12h: false,
             is_possible: true,
         }
     }
@@ -140,6 +143,7 @@ impl<'a> Parts<'a> {
 
     fn part(&mut self, part: &Value) {
         let detail = |value: &Value| value.as_str().unwrap_or("auto").to_owned();
+        self.ttl_12h |= part["prompt_cache_breakpoint"]["ttl"] == "12h";
         match part["type"].as_str() {
             Some("image_url") => {
                 let (url, detail) = (&part["image_url"]["url"], detail(&part["image_url"]["detail"]));
@@ -151,7 +155,8 @@ impl<'a> Parts<'a> {
             }
             Some("input_audio") => {
                 let data = part["input_audio"]["data"].as_str().map(base64::decode);
-                let played_ms = data.and_then(|file| media::sound_ms(&file)).unwrap_or(0);
+                let is_mp3 = part["input_audio"]["format"] == "mp3";
+                let played_ms = data.and_then(|file| media::sound_ms(&file, is_mp3)).unwrap_or(0);
                 self.audio = self.audio.saturating_add(played_ms.div_ceil(100));
             }
             Some("file") => self.file(&part["file"]),
@@ -189,11 +194,17 @@ impl<'a> Parts<'a> {
 
     fn file(&mut self, file: &Value) {
         if let Some(data) = file["file_data"].as_str() {
-            let data = data.split_once(";base64,").map_or(data, |(_, data)| data);
+            let (kind, data) = data.split_once(";base64,").unwrap_or(("", data));
             let bytes = base64::decode(data);
-            let (pages, text) = media::pdf(&bytes).unwrap_or((0, u64::try_from(bytes.len()).unwrap_or(0)));
+            let length = u64::try_from(bytes.len()).unwrap_or(0);
+            let (pages, shown) = media::pdf(&bytes).unwrap_or((0, length));
+            // What is sent as a text may be read as one, whatever its bytes are.
+            let name = file["filename"].as_str().unwrap_or_default();
+            let is_text = kind.contains("text/") || name.rsplit('.').next() == Some("txt");
+            let text = if is_text { length } else { 0 };
             let page = self.picture(PAGE, "high");
-            self.documents = self.documents.saturating_add(pages.saturating_mul(page) + text);
+            let read = (pages.saturating_mul(page) + shown).max(text);
+            self.documents = self.documents.saturating_add(read);
         } else if let Some(id) = file["file_id"].as_str() {
             match self.world.files.get(id) {
                 Some(File::Document { tokens }) => self.documents += tokens,

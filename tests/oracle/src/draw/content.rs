@@ -102,6 +102,7 @@ impl Hand<'_> {
                 ("wav", wav_file(rate, 8, bytes))
             }
         };
+        let format = if self.chance.percent(8) { "mp3" } else { format };
         let data = self.data(&file);
         json!({ "type": "input_audio", "input_audio": { "data": data, "format": format } })
     }
@@ -117,7 +118,15 @@ impl Hand<'_> {
             _ => {
                 let pages = usize::try_from(self.chance.magnitude(self.sizes.file_max.min(2_000) / 100))
                     .expect("few");
-                let file = pdf_file(pages + 1, "a page of some words");
+                let mut file = pdf_file(pages + 1, "a page of some words");
+                if self.chance.percent(10) {
+                    // Comments, which are nothing to a reader of PDF.
+                    let comment =
+                        usize::try_from(self.chance.magnitude(self.sizes.file_max)).expect("a length");
+                    file.extend(vec![b'%'; comment]);
+                    let data = self.data(&file);
+                    return json!({ "filename": "a.txt", "file_data": format!("data:text/plain;base64,{data}") });
+                }
                 let data = self.data(&file);
                 json!({ "filename": "a.pdf", "file_data": format!("data:application/pdf;base64,{data}") })
             }
@@ -126,6 +135,22 @@ impl Hand<'_> {
 
     /// A content part of a chat message.
     pub(super) fn chat_part(&mut self) -> Value {
+        let part = self.unmarked_chat_part();
+        self.marked(part)
+    }
+
+    /// A part, which may end a prefix that is to be cached.
+    fn marked(&mut self, mut part: Value) -> Value {
+        if self.chance.percent(8) {
+            part["prompt_cache_breakpoint"] = json!({ "mode": "explicit" });
+            if self.chance.percent(70) {
+                part["prompt_cache_breakpoint"]["ttl"] = json!(self.chance.one(&["30m", "12h"]));
+            }
+        }
+        part
+    }
+
+    fn unmarked_chat_part(&mut self) -> Value {
         match self.chance.within(0, 9) {
             0..=3 => json!({ "type": "text", "text": self.text() }),
             4..=7 => {
@@ -143,12 +168,21 @@ impl Hand<'_> {
 
     /// A content part of a response's input.
     pub(super) fn input_part(&mut self) -> Value {
+        let part = self.unmarked_input_part();
+        self.marked(part)
+    }
+
+    fn unmarked_input_part(&mut self) -> Value {
         match self.chance.within(0, 9) {
             0..=3 => json!({ "type": "input_text", "text": self.text() }),
             4..=7 => {
                 let (address, is_id) = self.picture();
                 let mut part = json!({ "type": "input_image" });
                 part[if is_id { "file_id" } else { "image_url" }] = json!(address);
+                if self.chance.percent(5) {
+                    let (other, is_id) = self.picture();
+                    part[if is_id { "file_id" } else { "image_url" }] = json!(other);
+                }
                 if self.chance.percent(60) {
                     part["detail"] = json!(self.detail());
                 }

@@ -74,6 +74,12 @@ impl Hand<'_> {
             tool["size"] = json!(self.chance.one(&["1024x1024", "1536x1024", "3840x2160", "auto"]));
         }
         if self.chance.percent(20) {
+            tool["output_format"] = json!("gif");
+            if self.chance.percent(60) {
+                tool["frame_count"] = json!(self.chance.within(2, 16));
+            }
+        }
+        if self.chance.percent(20) {
             tool["partial_images"] = json!(self.chance.within(0, 3));
         }
         tool

@@ -45,7 +45,7 @@ impl Outcome {
         part.calls.truncate(calls);
         part.prompts.truncate(turns);
         let used = &mut part.used;
-        used.input = part.prompts.iter().sum();
+        used.input = part.prompts.iter().sum::<u64>() + part.compacted;
         used.audio_in = used.audio_in.min(part.prompts.iter().map(|prompt| ask.audio.min(*prompt)).sum());
         used.write = used.write.min(used.input - used.audio_in);
         used.cached = used.cached.min(used.input - used.audio_in - used.write);

@@ -24,6 +24,7 @@ impl Outcome {
             model: served(chance, ask),
             used: Used::default(),
             prompts: Vec::new(),
+            compacted: 0,
             largest: first,
             words: 0,
             function: None,
@@ -41,6 +42,7 @@ impl Outcome {
         outcome.read(chance, world, ask, first);
         outcome.draw_pictures(chance, world, ask);
         outcome.fill_containers(chance, world, ask);
+        outcome.compact(chance, ask);
         outcome.fit_report(ask);
         outcome.call_function(chance, ask);
         outcome
@@ -107,6 +109,18 @@ impl Outcome {
         }
     }
 
+    /// Passes that compact the context: each reads it, and writes what replaces it.
+    fn compact(&mut self, chance: &mut Chance, ask: &Ask) {
+        let Some(at) = ask.compacted_at else { return };
+        for prompt in self.prompts.clone().into_iter().filter(|prompt| *prompt >= at) {
+            if chance.percent(70) {
+                self.compacted += prompt;
+                self.used.input += prompt;
+                self.used.output += chance.magnitude(ask.output_turn_max);
+            }
+        }
+    }
+
     fn draw_pictures(&mut self, chance: &mut Chance, world: &World, ask: &Ask) {
         let made = u64::try_from(self.calls.iter().filter(|call| **call == Call::Picture).count());
         let made = made.expect("a count");
@@ -158,6 +172,7 @@ impl Outcome {
             *self = Self {
                 used,
                 prompts: vec![first],
+                compacted: 0,
                 largest: first,
                 calls: Vec::new(),
                 drawn: None,
