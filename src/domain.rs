@@ -5,6 +5,7 @@
 
 pub mod demand;
 pub mod id;
+pub mod kept;
 pub mod limit;
 pub mod model;
 pub mod money;
@@ -15,6 +16,7 @@ pub mod tokens;
 pub mod window;
 
 pub use demand::Demand;
+pub use kept::{KeptContext, KeptSize, Rendering};
 pub use limit::Limit;
 pub use money::Money;
 pub use object::{KnownObject, ObjectKind, ObjectReference};

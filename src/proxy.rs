@@ -20,6 +20,7 @@ mod own;
 mod pace;
 mod prepare;
 pub mod query;
+pub mod reading;
 pub mod receive;
 pub mod record;
 pub mod refuse;

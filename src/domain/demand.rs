@@ -216,6 +216,11 @@ pub struct Demand {
     pub stored_prompt: bool,
     /// The objects at upstream that the body names, in the order of the body.
     pub references: Vec<ObjectReference>,
+    /// The options that decide how much of kept context is read, in one text; empty
+    /// if the request leaves them to the model.
+    pub rendering: String,
+    /// Whether upstream may leave out a part of what does not fit into the window.
+    pub truncates: bool,
     /// Whether upstream keeps the answer and names it by an id.
     pub stored: bool,
     /// The most output tokens for one choice, as asked.

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use crate::domain::kept::KeptContext;
 use crate::domain::tokens::ContainerMemory;
 
 /// The kinds of objects that have owners.
@@ -87,9 +88,8 @@ pub struct KnownObject {
     pub project: Arc<str>,
     /// Id of that key.
     pub key: Arc<str>,
-    /// The most tokens that it adds to the context of a request that refers to
-    /// it; `None` if that is not known.
-    pub context_tokens: Option<u64>,
+    /// What it adds to the context of a request that refers to it.
+    pub context: KeptContext,
     /// The memory of a container; `None` for other kinds, and if it is not known.
     pub container_memory: Option<ContainerMemory>,
     /// How long a container lives after its last use, in seconds; 0 for other kinds.

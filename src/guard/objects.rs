@@ -20,9 +20,9 @@ use crate::store::{Reader, StoreError, Written};
 use crate::sync::unpoisoned;
 
 use self::turns::Turns;
-pub use self::turns::{ConversationChanged, Turn, TurnEnd};
+pub use self::turns::{ConversationChanged, HeldFor, Turn, TurnEnd};
 
-/// Objects in memory, and as many items: some 50 MB when both are full.
+/// Objects in memory, and as many items: some 80 MB when both are full.
 const IN_MEMORY_MAX: usize = 200_000;
 
 /// The index of objects.
@@ -39,6 +39,10 @@ struct Memory {
     items: Recent<ObjectKey, KnownItem>,
     /// Conversations that open requests add to.
     turns: HashMap<ObjectKey, Turns>,
+    /// The number of the last turn that began or ended on a conversation.
+    changes: Recent<ObjectKey, u64>,
+    /// Turns that ever began or ended.
+    changed: u64,
 }
 
 /// Whose objects a request may name.
@@ -64,6 +68,12 @@ impl Objects {
         self.memory().find(kind, ObjectKey::of(kind, id))
     }
 
+    /// The number of the last change of a conversation; one that is compared with it
+    /// later tells whether there was another one since.
+    pub fn change_of(&self, conversation: &str) -> u64 {
+        self.memory().change_of(ObjectKey::of(ObjectKind::Conversation, conversation))
+    }
+
     fn memory(&self) -> MutexGuard<'_, Memory> {
         unpoisoned(self.memory.lock())
     }
@@ -75,7 +85,7 @@ impl Memory {
             return self.items.get(key).map(|item| KnownObject {
                 project: Arc::clone(&item.project),
                 key: "".into(),
-                context_tokens: item.context_tokens,
+                context: item.context.clone(),
                 container_memory: None,
                 idle_s: 0,
                 created_s: 0,
@@ -86,14 +96,24 @@ impl Memory {
         self.turns.get(&key).map(Turns::known).or_else(|| self.objects.get(key).cloned())
     }
 
+    fn change_of(&mut self, conversation: ObjectKey) -> u64 {
+        self.changes.get(conversation).copied().unwrap_or(0)
+    }
+
+    /// Notes that a turn on a conversation begins or ends.
+    fn change(&mut self, conversation: ObjectKey) {
+        self.changed = self.changed.saturating_add(1);
+        self.changes.put(conversation, self.changed);
+    }
+
     fn learn(&mut self, change: &ObjectChange) {
         match change {
             ObjectChange::Put { of, known, .. } => {
                 self.objects.put(ObjectKey::of(of.kind, &of.id), known.clone());
             }
-            ObjectChange::Item { key, project, context_tokens, .. } => {
-                let project = Arc::clone(project);
-                self.items.put(*key, KnownItem { project, context_tokens: *context_tokens });
+            ObjectChange::Item { key, project, context, .. } => {
+                let (project, context) = (Arc::clone(project), context.clone());
+                self.items.put(*key, KnownItem { project, context });
             }
             ObjectChange::Remove(of) => self.objects.remove(ObjectKey::of(of.kind, &of.id)),
         }

@@ -8,6 +8,7 @@
 mod content;
 mod document;
 mod fields;
+mod kept;
 mod measure;
 mod object_ids;
 mod references;
@@ -20,6 +21,7 @@ use std::borrow::Cow;
 
 use self::content::Found;
 use self::fields::{Body, CacheOptions, Outputs};
+pub use self::kept::kept_items;
 pub use self::object_ids::object_ids;
 use self::references::References;
 pub use self::splice::Edit;
@@ -164,6 +166,8 @@ fn demand(
         end_user: end_user(&fields)?,
         stored: stored(endpoint, fields.store),
         prediction_bytes: prediction_bytes(endpoint, fields.prediction),
+        rendering: kept::rendering(&fields),
+        truncates: fields.truncation.value().is_some_and(|mode| mode != "\"disabled\""),
         ..Demand::default()
     };
     let named = named(endpoint, &fields);
@@ -172,6 +176,8 @@ fn demand(
         Metered::Responses | Metered::Compact => fields.input.into_inner(),
         Metered::Completions | Metered::Embeddings => Found::default(),
     };
+    let is_kept = demand.stored || fields.conversation.value().is_some();
+    kept::refuse_tools(&content, is_kept && reads_stored(endpoint), "input")?;
     demand.media = measure::media(&content, text);
     demand.server_context = content.server_context;
     demand.cache_12h |= content.cache_12h;

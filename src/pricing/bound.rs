@@ -51,6 +51,8 @@ pub struct BoundInputs {
     pub document_tokens: Option<u64>,
     /// Tokens of the context that upstream keeps; `None` if that is unknown.
     pub context_tokens: Option<u64>,
+    /// Pictures in that context; `None` if that is unknown.
+    pub context_pictures: Option<u64>,
     /// An output per choice that is written into the request.
     pub output_max: Option<u64>,
     /// The most hosted tool calls, if the request offers hosted tools.
@@ -132,6 +134,14 @@ pub fn affordable_input(price: &Price, demand: &Demand, inputs: BoundInputs, roo
 /// Whether the first turn reads something whose size only upstream can tell.
 pub fn reads_unseen(price: &Price, demand: &Demand, inputs: BoundInputs) -> bool {
     seen_tokens(price, demand, inputs).is_none()
+}
+
+/// Whether all that the request names and sends, and its answer, fit into the window,
+/// by what is seen of it here.
+pub fn fits_window(price: &Price, demand: &Demand, inputs: BoundInputs) -> bool {
+    let unseen = BoundInputs { prompt_tokens: None, ..inputs };
+    let output = output_per_choice(price, demand, inputs.output_max);
+    largest_prompt(price, demand, unseen).saturating_add(output) <= window(price)
 }
 
 /// The largest number of tokens that one turn may read.
@@ -258,8 +268,13 @@ fn input(price: &Price, demand: &Demand, inputs: BoundInputs) -> Input {
 
 /// The most input tokens of the first turn; `None` if only upstream can tell.
 pub fn first_turn(price: &Price, demand: &Demand, inputs: BoundInputs) -> Option<u64> {
-    // Whichever is smaller: both are upper bounds.
-    let first = [inputs.prompt_tokens, seen_tokens(price, demand, inputs)].into_iter().flatten().min();
+    let seen = seen_tokens(price, demand, inputs);
+    let first = match inputs.prompt_tokens {
+        // What was recorded of a context may be less than what is read of it now.
+        Some(counted) if inputs.context_tokens != Some(0) => Some(counted),
+        // Whichever is smaller: both are upper bounds.
+        counted => [counted, seen].into_iter().flatten().min(),
+    };
     // Upstream asks the MCP servers for their tools only when the request runs.
     let listed = demand.tools.mcp_servers.saturating_mul(inputs.tool_context_max);
     first.map(|first| first.saturating_add(listed))
@@ -343,12 +358,18 @@ fn fees_pico(price: &Price, demand: &Demand, rates: &Rates, inputs: BoundInputs)
     containers.fold(pico, |sum, session| sum.saturating_add(times(inputs.sessions(), session)))
 }
 
-/// What the image tool may use. Each call makes one image, and reads the images of the
+/// Pictures that the image tool may read of a request and of kept context.
+pub fn pictures(demand: &Demand, inputs: BoundInputs) -> u64 {
+    let own = u64::try_from(demand.media.images.len()).unwrap_or(u64::MAX);
+    own.saturating_add(inputs.context_pictures.unwrap_or(image_tool::UNSEEN_PICTURES))
+}
+
+/// What the image tool may use. Each call makes one image, and reads the pictures of the
 /// request, one that it made before, and a text that the model wrote.
 fn image_tokens(demand: &Demand, inputs: BoundInputs, output_max: u64) -> Tokens {
     let Some(tool) = &demand.tools.image else { return Tokens::default() };
     let calls = inputs.tool_calls;
-    let pictures = u64::try_from(demand.media.images.len()).unwrap_or(u64::MAX).saturating_add(1);
+    let pictures = pictures(demand, inputs).saturating_add(1);
     Tokens {
         input: output_max,
         image_input: pictures.saturating_mul(image_tool::INPUT_TOKENS).saturating_mul(calls),

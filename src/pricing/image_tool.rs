@@ -5,6 +5,9 @@ use crate::domain::demand::{ImageQuality, ImageTool};
 /// Tokens of an image that the image tool reads: 6,240 at high fidelity in the
 /// largest format of `gpt-image-1`, and tiles of less than a thousand.
 pub(super) const INPUT_TOKENS: u64 = 7_200;
+/// Pictures that the tool reads of a context of which it is not known how many it
+/// holds: as many as `POST /images/edits` takes.
+pub(super) const UNSEEN_PICTURES: u64 = 16;
 /// Tokens of each preview of an image.
 const PARTIAL_IMAGE_TOKENS: u64 = 100;
 /// Pixels of the largest image that `gpt-image-1` makes, 1536 by 1024.

@@ -4,8 +4,8 @@
 //! hosted calls gets the configured ones, so that upstream is asked for exactly
 //! what is held.
 
-use crate::domain::Demand;
 use crate::domain::demand::Tier;
+use crate::domain::{Demand, KeptSize};
 use crate::pricing::bound::{BoundInputs, OUTPUT_MAX, ToolsBound};
 use crate::pricing::sheet::Price;
 
@@ -58,14 +58,15 @@ impl Policy {
         Written { output_max, tool_calls }
     }
 
-    /// What is known of a request before anything was counted. `context_tokens`
-    /// is what upstream adds from its own store, if that is known.
-    pub fn inputs(&self, demand: &Demand, written: Written, context_tokens: Option<u64>) -> BoundInputs {
+    /// What is known of a request before anything was counted. `context` is what
+    /// upstream adds from its own store.
+    pub fn inputs(&self, demand: &Demand, written: Written, context: KeptSize) -> BoundInputs {
         BoundInputs {
             text_tokens: None,
             prompt_tokens: None,
             document_tokens: None,
-            context_tokens,
+            context_tokens: context.tokens,
+            context_pictures: context.pictures,
             output_max: written.output_max,
             tool_calls: written.tool_calls.or(demand.tools.calls_max).unwrap_or(self.tool_calls_max),
             tool_context_max: self.tool_context_max,

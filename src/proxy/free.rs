@@ -11,15 +11,16 @@ use http::{HeaderMap, Method, Response, header};
 use crate::domain::demand::{Bound, Tier};
 use crate::domain::object::KnownObject;
 use crate::domain::tokens::ContainerMemory;
-use crate::domain::{Demand, Money, ObjectKind, ObjectReference};
+use crate::domain::{Demand, KeptContext, Money, ObjectKind, ObjectReference};
 use crate::guard::Order;
-use crate::guard::objects::{Reach, Turn, TurnEnd, put};
+use crate::guard::objects::{HeldFor, Reach, Turn, TurnEnd, put};
 use crate::openai::{endpoint, request};
 use crate::pricing::cost;
 use crate::proxy::auth::Caller;
 use crate::proxy::body::{self, Answer, Bounds};
 use crate::proxy::exchange::{self, Outgoing};
 use crate::proxy::headers::{self, Wishes};
+use crate::proxy::prepare::refuse_invalid;
 use crate::proxy::record::{CONTAINER_IDLE_S, made_by};
 use crate::proxy::refuse::{Billed, Named, NoAnswer, Refusal};
 use crate::proxy::visit::Visit;
@@ -59,7 +60,8 @@ struct Errand {
     turn: Option<Turn>,
     /// The container that it keeps alive.
     container: Option<ContainerUse>,
-    body_bytes: u64,
+    /// What the items in its body add to a context.
+    items: KeptContext,
 }
 
 /// A use of a container, which makes it live on.
@@ -182,7 +184,7 @@ impl Proxy {
         let (path, method) = (head.uri.path(), &head.method);
         let reach = Self::reach(rules, caller);
         let mut errand =
-            Errand { effect: Effect::None, turn: None, container: None, body_bytes: bytes(body) };
+            Errand { effect: Effect::None, turn: None, container: None, items: KeptContext::default() };
         if *method == Method::POST && is_json(&head.headers, body) {
             let named = self.guard.parsed(body, |body| request::object_ids(body)).await;
             let named = named.map_err(|invalid| Refusal::Invalid(invalid.message, None))?;
@@ -192,6 +194,9 @@ impl Proxy {
             errand.effect = self.model_effect(rules, (method, path), caller)?;
             return Ok(errand);
         };
+        if *method == Method::POST && place.kind == ObjectKind::Conversation {
+            errand.items = self.items_of(&head.headers, body).await?;
+        }
         let Some(id) = place.id else {
             errand.effect = match *method {
                 Method::POST => Effect::Makes(place.kind),
@@ -219,13 +224,25 @@ impl Proxy {
         };
         if *method == Method::POST && place.kind == ObjectKind::Conversation && !is_whole {
             let maker = || made_by(&caller.key, self.guard.clock().now_s());
-            let begun = self.guard.begin_turn(id, None, errand.body_bytes, maker).await;
+            let begun = self.guard.begin_turn(id, HeldFor::AnySize, errand.items.clone(), maker).await;
             errand.turn = Some(begun.map_err(|_| Refusal::ConversationChanged)?);
         }
         if place.kind == ObjectKind::Container && !(is_whole && *method == Method::DELETE) {
             errand.container = Some(self.use_container(of, caller));
         }
         Ok(errand)
+    }
+
+    /// What a body puts into a conversation; of what is no JSON nothing is known.
+    async fn items_of(&self, headers: &HeaderMap, body: &Bytes) -> Result<KeptContext, Refusal> {
+        if body.is_empty() {
+            return Ok(KeptContext::nothing());
+        }
+        if !is_json(headers, body) {
+            return Ok(KeptContext::default());
+        }
+        let kept = self.guard.parsed(body, |body| request::kept_items(body)).await;
+        kept.map_err(refuse_invalid)
     }
 
     fn model_effect(
@@ -269,7 +286,7 @@ impl Proxy {
         answer: Response<AnswerBody>,
         (caller, reach, asked): (&Caller, &Reach, &lists::Asked),
     ) -> Result<Response<Answer>, Refusal> {
-        let Errand { effect, turn, container, body_bytes } = errand;
+        let Errand { effect, turn, container, items } = errand;
         if let Some(turn) = turn {
             turn.end(TurnEnd::Unknown);
         }
@@ -294,11 +311,9 @@ impl Proxy {
                 self.guard.objects_written(written).await;
                 Ok(answer.map(Answer::Plain))
             }
-            Effect::Makes(kind) => {
-                self.learn_from(answer, |said| self.made(kind, said, caller, body_bytes)).await
-            }
+            Effect::Makes(kind) => self.learn_from(answer, |said| self.made(kind, said, caller, items)).await,
             Effect::ShowsBatch => self.learn_from(answer, |said| self.batch_files(said, caller)).await,
-            Effect::ShowsItems => self.learn_from(answer, |said| self.items(said, caller, body_bytes)).await,
+            Effect::ShowsItems => self.learn_from(answer, |said| self.items(said, caller, &items)).await,
         }
     }
 }
@@ -310,10 +325,6 @@ impl Errand {
             turn.end(TurnEnd::Nothing);
         }
     }
-}
-
-fn bytes(body: &Bytes) -> u64 {
-    u64::try_from(body.len()).unwrap_or(u64::MAX)
 }
 
 /// Whether upstream may read a body as JSON, whatever its head says.

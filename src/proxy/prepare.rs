@@ -7,12 +7,12 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::domain::demand::{ContainerDemand, ToolDemand, WebSearch};
-use crate::domain::{Demand, ObjectKind, ObjectReference};
-use crate::guard::{Paced, Reservation, Standing};
+use crate::domain::{Demand, ObjectKind};
+use crate::guard::{Paced, Standing};
 use crate::ledger::entry::Attribution;
 use crate::openai::endpoint::Metered;
 use crate::openai::request::{self, Edit, Invalid, InvalidKind, Request};
-use crate::pricing::bound::{BoundInputs, largest_prompt, model_tokens};
+use crate::pricing::bound::{BoundInputs, largest_prompt, model_tokens, pictures};
 use crate::pricing::plan::Written;
 use crate::pricing::sheet::Price;
 use crate::pricing::turns::Turns;
@@ -24,7 +24,8 @@ use crate::proxy::exchange::Metering;
 use crate::proxy::headers::{self, Wishes};
 use crate::proxy::models::{self, Prices};
 use crate::proxy::pace::pace;
-use crate::proxy::record::Recording;
+use crate::proxy::reading::Reading;
+use crate::proxy::record::{Asked, Recording};
 use crate::proxy::refuse::{Levers, Named, Refusal};
 use crate::proxy::tap::Cuts;
 use crate::proxy::{Proxy, Rules, rate_headers};
@@ -67,7 +68,8 @@ impl Proxy {
         let written = written.unwrap_or_default();
         // Before anything is looked up, so that made-up ids are paced as well.
         let paced = self.guard.pace_request(&attribution).map_err(Refusal::Throttled)?;
-        let conversation_tokens = self.check_references(rules, caller, demand).await?;
+        self.check_references(rules, caller, demand).await?;
+        let reading = Reading::of(self.guard.objects(), &rules.sheet, (demand, price.as_deref()), now_s);
         let mut candidate = Candidate {
             attribution,
             demand,
@@ -81,7 +83,7 @@ impl Proxy {
             body: &body,
             clampable,
             calls_open: written.tool_calls.is_some(),
-            inputs: policy.inputs(demand, written, self.context_tokens(demand)),
+            inputs: policy.inputs(demand, written, reading.size()),
             encoding: bounding.tokenizer,
             counter: Counter {
                 guard: &self.guard,
@@ -94,7 +96,9 @@ impl Proxy {
         let output_max = admitted.clamped_output.or(candidate.inputs.output_max);
         let cuts = cuts(&standing, (&bounding, demand), &admitted);
         let mut reservation = admitted.reservation;
-        let recording = self.record((endpoint, demand, conversation_tokens), caller, &reservation).await?;
+        let reading = reading.held(&bounding, demand, admitted.inputs);
+        let asked = Asked { endpoint, demand, drawn_max: admitted.inputs.tool_calls };
+        let recording = Recording::begin(&self.guard, &caller.key, asked, reading, &reservation).await?;
         let extra = extra_headers(&paced, written, output_max, admitted.clamped_calls);
         reservation.pace(paced);
         let prices = (price.clone(), image_price.clone());
@@ -155,44 +159,22 @@ impl Proxy {
             largest_prompt: largest_prompt(bounding, demand, inputs),
             reads_more: reads_more(demand),
             cache_12h: demand.cache_12h,
-            pictures: u64::try_from(demand.media.images.len()).unwrap_or(u64::MAX),
+            pictures: pictures(demand, inputs),
             is_uncountable: bill::is_uncountable(demand),
         }
     }
 
     /// Refuses a request that names what is not its project's, and puts what is known of
-    /// its containers in their place. Returns what is known of the conversation that it
-    /// adds to.
+    /// its containers in their place.
     async fn check_references(
         &self,
         rules: &Rules,
         caller: &Caller,
         demand: &mut Demand,
-    ) -> Result<Option<u64>, Refusal> {
-        let named = &demand.references;
-        self.check_named(named, Named::InBody, &Self::reach(rules, caller)).await?;
-        let conversation = named.iter().find(|of| of.kind == ObjectKind::Conversation);
-        let known = conversation.and_then(|of| self.guard.objects().lookup(of.kind, &of.id));
+    ) -> Result<(), Refusal> {
+        self.check_named(&demand.references, Named::InBody, &Self::reach(rules, caller)).await?;
         self.find_containers(&mut demand.tools);
-        Ok(known.and_then(|known| known.context_tokens))
-    }
-
-    /// The most tokens that the objects a request names add to its context; `None`
-    /// if that is not known.
-    fn context_tokens(&self, demand: &Demand) -> Option<u64> {
-        if demand.server_context {
-            return None;
-        }
-        let context = |of: &ObjectReference| {
-            let is_context =
-                matches!(of.kind, ObjectKind::Response | ObjectKind::Conversation | ObjectKind::Item);
-            if !is_context {
-                // Files are parts of their own, and tools bring what they find in the others.
-                return Some(0);
-            }
-            self.guard.objects().lookup(of.kind, &of.id)?.context_tokens
-        };
-        demand.references.iter().try_fold(0_u64, |sum, of| Some(sum.saturating_add(context(of)?)))
+        Ok(())
     }
 
     /// Puts the memory of the containers that are known in the place of their ids.
@@ -204,15 +186,6 @@ impl Proxy {
                 *container = ContainerDemand::Made(memory);
             }
         }
-    }
-
-    async fn record(
-        &self,
-        (endpoint, demand, held_for): (Metered, &Demand, Option<u64>),
-        caller: &Caller,
-        reservation: &Reservation,
-    ) -> Result<Option<Box<Recording>>, Refusal> {
-        Recording::begin(&self.guard, &caller.key, endpoint, (demand, held_for), reservation).await
     }
 
     async fn admit(&self, rules: &Rules, candidate: &Candidate<'_>) -> Result<Admitted, Refusal> {
@@ -282,7 +255,7 @@ fn reads_more(demand: &Demand) -> bool {
         || !demand.media.is_empty()
 }
 
-fn refuse_invalid(invalid: Invalid) -> Refusal {
+pub(super) fn refuse_invalid(invalid: Invalid) -> Refusal {
     match invalid.kind {
         InvalidKind::Malformed => Refusal::Invalid(invalid.message, invalid.param),
         InvalidKind::NotAllowed => Refusal::FieldNotAllowed(invalid.message, invalid.param),

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use crate::domain::demand::ContainerDemand;
 use crate::domain::object::KnownObject;
 use crate::domain::tokens::ContainerMemory;
-use crate::domain::{Demand, ObjectKind, ObjectReference};
-use crate::guard::objects::{Turn, TurnEnd, put};
+use crate::domain::{Demand, KeptContext, ObjectKind, ObjectReference};
+use crate::guard::objects::{HeldFor, Turn, TurnEnd, put};
 use crate::guard::{Guard, Reservation};
 use crate::keys::Key;
 use crate::openai::endpoint::Metered;
 use crate::openai::usage::{Answer, MadeItem};
+use crate::proxy::reading::Reading;
 use crate::proxy::refuse::Refusal;
 use crate::store::objects::{ObjectChange, ObjectKey};
 
@@ -33,20 +34,31 @@ pub struct Recording {
     /// The memory of containers that the answer starts.
     container_memory: Option<ContainerMemory>,
     conversation: Option<Turn>,
+    reading: Reading,
     admitted_s: i64,
     is_named: bool,
     is_over: bool,
 }
 
+/// What was asked for, as far as it decides what is recorded.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// The endpoint.
+    pub endpoint: Metered,
+    /// The request.
+    pub demand: &'a Demand,
+    /// The most pictures that hosted tools draw.
+    pub drawn_max: u64,
+}
+
 impl Recording {
     /// What an admitted request may make, if it may make anything. A turn on a
-    /// conversation begins; `held_for` is what was known of the conversation before
-    /// the bound was made.
+    /// conversation begins.
     pub async fn begin(
         guard: &Arc<Guard>,
         owner: &Arc<Key>,
-        endpoint: Metered,
-        (demand, held_for): (&Demand, Option<u64>),
+        Asked { endpoint, demand, drawn_max }: Asked<'_>,
+        (reading, held_for): (Reading, HeldFor),
         reservation: &Reservation,
     ) -> Result<Option<Box<Self>>, Refusal> {
         let is_conversation = |of: &&ObjectReference| of.kind == ObjectKind::Conversation;
@@ -58,7 +70,9 @@ impl Recording {
         let admitted_s = hold.admitted_ms.div_euclid(1_000);
         let mut turn = None;
         if let Some(of) = conversation {
-            let added_max = hold.bound.input_tokens.saturating_add(hold.bound.output_tokens);
+            let tokens = hold.bound.input_tokens.saturating_add(hold.bound.output_tokens);
+            let drawn_max = if demand.tools.image.is_some() { drawn_max } else { 0 };
+            let added_max = reading.added_max(tokens, drawn_max);
             let maker = || made_by(owner, admitted_s);
             let begun = guard.begin_turn(&of.id, held_for, added_max, maker).await;
             turn = Some(begun.map_err(|_| Refusal::ConversationChanged)?);
@@ -71,6 +85,7 @@ impl Recording {
             is_stored: demand.stored,
             container_memory: memory_of_all(&demand.tools.containers),
             conversation: turn,
+            reading,
             admitted_s,
             is_named: false,
             is_over: false,
@@ -92,7 +107,12 @@ impl Recording {
             return None;
         }
         let answer = answer();
-        let changes = if is_done { self.whole(&answer) } else { self.named(&answer, None) };
+        let changes = if is_done {
+            self.whole(&answer)
+        } else {
+            // Until its end, nothing is known of what it holds.
+            self.named(&answer, KeptContext::default())
+        };
         if changes.is_empty() {
             return None;
         }
@@ -108,31 +128,37 @@ impl Recording {
     }
 
     /// The answer by its id, as far as it is kept.
-    fn named(&mut self, answer: &Answer, context_tokens: Option<u64>) -> Vec<ObjectChange> {
+    fn named(&mut self, answer: &Answer, context: KeptContext) -> Vec<ObjectChange> {
         let id = answer.object_id.as_ref().filter(|_| self.is_stored);
         let Some(id) = id else { return Vec::new() };
         self.is_named = true;
-        let known = KnownObject { context_tokens, ..made_by(&self.owner, self.admitted_s) };
+        let known = KnownObject { context, ..made_by(&self.owner, self.admitted_s) };
         vec![put(ObjectReference { kind: self.kind, id: id.clone() }, known)]
     }
 
     fn whole(&mut self, answer: &Answer) -> Vec<ObjectChange> {
         self.is_over = true;
         let used = answer.usage.as_ref().map(|usage| (usage.tokens.total(), usage.tokens.output_total()));
-        let mut changes = self.named(answer, used.map(|(total, _)| total));
+        let (total, output) = used.unzip();
+        let reading = &self.reading;
+        let whole = reading.measured(answer, total);
+        let written = reading.measured(answer, output);
+        let of_answer = KeptContext { pictures: reading.pictures_of_all(answer), ..whole.clone() };
+        let added = KeptContext { pictures: reading.pictures_added(answer), ..whole };
+        let mut changes = self.named(answer, of_answer.clone());
         let in_conversation = self.conversation.is_some();
         if self.is_stored || in_conversation {
             let item = |MadeItem { id, is_output }: &MadeItem| ObjectChange::Item {
                 key: ObjectKey::of(ObjectKind::Item, id),
                 project: Arc::clone(&self.owner.project),
-                context_tokens: used.map(|(total, output)| if *is_output { output } else { total }),
+                context: if *is_output { written.clone() } else { of_answer.clone() },
                 made_s: (!in_conversation).then_some(self.admitted_s),
             };
             changes.extend(answer.made.items.iter().map(item));
         }
         changes.extend(answer.made.containers.iter().map(|id| self.container(id)));
         if let Some(turn) = self.conversation.take() {
-            turn.end(used.map_or(TurnEnd::Unknown, |(total, _)| TurnEnd::Measured(total)));
+            turn.end(if used.is_some() { TurnEnd::Measured(added) } else { TurnEnd::Unknown });
         }
         changes
     }
@@ -171,7 +197,7 @@ pub(super) fn made_by(owner: &Key, created_s: i64) -> KnownObject {
     KnownObject {
         project: Arc::clone(&owner.project),
         key: Arc::clone(&owner.id),
-        context_tokens: None,
+        context: KeptContext::default(),
         container_memory: None,
         idle_s: 0,
         created_s,

@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::domain::object::KnownObject;
 use crate::domain::tokens::ContainerMemory;
-use crate::domain::{ObjectKind, ObjectReference};
+use crate::domain::{KeptContext, ObjectKind, ObjectReference, Rendering};
 use crate::store::rows::{int, uint};
 
 /// A day, in seconds.
@@ -63,6 +63,15 @@ INSERT OR IGNORE INTO object
         AND endpoint = '/v1/responses' AND kind = 'settle' AND object_id IS NOT NULL;
 ";
 
+/// What the tokens of a context were measured under (`domain::Rendering`), and its
+/// pictures. Without the first, tokens that were recorded before are not known.
+pub(super) const RENDERINGS: &str = "
+ALTER TABLE object ADD COLUMN rendering TEXT;
+ALTER TABLE object ADD COLUMN pictures INTEGER;
+ALTER TABLE object_item ADD COLUMN rendering TEXT;
+ALTER TABLE object_item ADD COLUMN pictures INTEGER;
+";
+
 /// An object's key in memory; the low bits are an item's in the database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ObjectKey(u128);
@@ -90,8 +99,8 @@ impl ObjectKey {
 pub struct KnownItem {
     /// Id of the project that it came back to.
     pub project: Arc<str>,
-    /// The most tokens that it adds to a context, if that is known.
-    pub context_tokens: Option<u64>,
+    /// What it adds to the context of a request that refers to it.
+    pub context: KeptContext,
 }
 
 /// What is to be written of objects.
@@ -112,8 +121,8 @@ pub enum ObjectChange {
         key: ObjectKey,
         /// The project.
         project: Arc<str>,
-        /// The most tokens that it adds to a context, if that is known.
-        context_tokens: Option<u64>,
+        /// What it adds to the context of a request that refers to it.
+        context: KeptContext,
         /// When its answer was made, in Unix seconds; `None` if it stays.
         made_s: Option<i64>,
     },
@@ -125,10 +134,11 @@ pub enum ObjectChange {
 pub(crate) fn write(db: &Connection, changes: &[ObjectChange]) -> rusqlite::Result<()> {
     changes.iter().try_for_each(|change| match change {
         ObjectChange::Put { of, known, expires_s } => put(db, of, known, *expires_s),
-        ObjectChange::Item { key, project, context_tokens, made_s } => {
+        ObjectChange::Item { key, project, context, made_s } => {
             let period = made_s.map_or(FOREVER, |made_s| made_s.div_euclid(PERIOD_S));
-            db.prepare_cached("INSERT OR IGNORE INTO object_item VALUES (?1, ?2, ?3)")?
-                .execute(params![key.in_period(period), project, context_tokens.map(int)])
+            let (tokens, rendering, pictures) = columns(context);
+            db.prepare_cached("INSERT OR IGNORE INTO object_item VALUES (?1, ?2, ?3, ?4, ?5)")?
+                .execute(params![key.in_period(period), project, tokens, rendering, pictures])
                 .map(drop)
         }
         ObjectChange::Remove(of) => db
@@ -144,31 +154,49 @@ fn put(
     known: &KnownObject,
     expires_s: Option<i64>,
 ) -> rusqlite::Result<()> {
+    let (tokens, rendering, pictures) = columns(&known.context);
     db.prepare_cached(
-        "INSERT INTO object VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT DO UPDATE SET \
-         context_tokens = excluded.context_tokens, memory = excluded.memory, idle_s = excluded.idle_s, \
-         used_s = excluded.used_s, expires_s = excluded.expires_s",
+        "INSERT INTO object VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) ON CONFLICT DO UPDATE \
+         SET context_tokens = excluded.context_tokens, memory = excluded.memory, idle_s = excluded.idle_s, \
+         used_s = excluded.used_s, expires_s = excluded.expires_s, rendering = excluded.rendering, \
+         pictures = excluded.pictures",
     )?
     .execute(params![
         of.kind.name(),
         of.id,
         known.project,
         known.key,
-        known.context_tokens.map(int),
+        tokens,
         known.container_memory.map(ContainerMemory::name),
         known.idle_s,
         known.created_s,
         known.used_s,
         expires_s,
+        rendering,
+        pictures,
     ])
     .map(drop)
+}
+
+/// The columns of a context: tokens, rendering, pictures.
+fn columns(context: &KeptContext) -> (Option<i64>, Option<&str>, Option<i64>) {
+    let tokens = context.tokens.map(int);
+    (tokens, tokens.map(|_| context.rendering.name()), context.pictures.map(int))
+}
+
+fn context_from(row: &Row<'_>, from: usize) -> rusqlite::Result<KeptContext> {
+    let rendering: Option<String> = row.get(from + 1)?;
+    let rendering = rendering.as_deref().map(Rendering::named);
+    let tokens = row.get::<_, Option<i64>>(from)?.filter(|_| rendering.is_some()).map(uint);
+    let pictures = row.get::<_, Option<i64>>(from + 2)?.map(uint);
+    Ok(KeptContext { tokens, rendering: rendering.unwrap_or_default(), pictures })
 }
 
 /// What is known of an object.
 pub fn find(db: &Connection, of: &ObjectReference) -> rusqlite::Result<Option<KnownObject>> {
     db.prepare_cached(
-        "SELECT project, api_key, context_tokens, memory, idle_s, created_s, used_s FROM object \
-         WHERE kind = ?1 AND id = ?2",
+        "SELECT project, api_key, memory, idle_s, created_s, used_s, context_tokens, rendering, pictures \
+         FROM object WHERE kind = ?1 AND id = ?2",
     )?
     .query_row(params![of.kind.name(), of.id], known_from)
     .optional()
@@ -178,10 +206,12 @@ pub fn find(db: &Connection, of: &ObjectReference) -> rusqlite::Result<Option<Kn
 pub fn find_item(db: &Connection, key: ObjectKey, now_s: i64) -> rusqlite::Result<Option<KnownItem>> {
     let now = now_s.div_euclid(PERIOD_S);
     let oldest = (now_s - RESPONSE_LIFE_S).div_euclid(PERIOD_S);
-    let mut statement = db.prepare_cached("SELECT project, context_tokens FROM object_item WHERE id = ?1")?;
+    let mut statement = db.prepare_cached(
+        "SELECT project, context_tokens, rendering, pictures FROM object_item WHERE id = ?1",
+    )?;
     for period in (oldest..=now + 1).rev().chain([FOREVER]) {
         let found = statement.query_row([key.in_period(period)], |row| {
-            Ok(KnownItem { project: row.get(0)?, context_tokens: row.get::<_, Option<i64>>(1)?.map(uint) })
+            Ok(KnownItem { project: row.get(0)?, context: context_from(row, 1)? })
         });
         let found = found.optional()?;
         if found.is_some() {
@@ -210,126 +240,18 @@ pub(crate) fn forget(db: &Connection, now_s: i64) -> rusqlite::Result<bool> {
 }
 
 fn known_from(row: &Row<'_>) -> rusqlite::Result<KnownObject> {
-    let memory: Option<String> = row.get(3)?;
+    let memory: Option<String> = row.get(2)?;
     Ok(KnownObject {
         project: row.get(0)?,
         key: row.get(1)?,
-        context_tokens: row.get::<_, Option<i64>>(2)?.map(uint),
+        context: context_from(row, 6)?,
         // A size that can't be read is not known, which is taken for the dearest.
         container_memory: memory.as_deref().and_then(ContainerMemory::named),
-        idle_s: row.get(4)?,
-        created_s: row.get(5)?,
-        used_s: row.get(6)?,
+        idle_s: row.get(3)?,
+        created_s: row.get(4)?,
+        used_s: row.get(5)?,
     })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::store::schema;
-
-    const NOW_S: i64 = 1_795_000_000;
-
-    fn database() -> Connection {
-        let mut db = Connection::open_in_memory().unwrap();
-        schema::create(&mut db).unwrap();
-        db
-    }
-
-    fn of(id: &str) -> ObjectReference {
-        ObjectReference { kind: ObjectKind::Response, id: id.to_owned() }
-    }
-
-    fn known(project: &str, context_tokens: Option<u64>) -> KnownObject {
-        KnownObject {
-            project: project.into(),
-            key: "k".into(),
-            context_tokens,
-            container_memory: Some(ContainerMemory::G16),
-            idle_s: 1,
-            created_s: 2,
-            used_s: 3,
-        }
-    }
-
-    #[test]
-    fn an_object_keeps_its_first_owner_whatever_is_learned_later() {
-        let db = database();
-        let put = |known| ObjectChange::Put { of: of("resp_1"), known, expires_s: None };
-        write(&db, &[put(known("a", None)), put(known("b", Some(5)))]).unwrap();
-        assert_eq!(find(&db, &of("resp_1")).unwrap(), Some(known("a", Some(5))));
-        assert_eq!(find(&db, &of("resp_2")).unwrap(), None);
-        write(&db, &[ObjectChange::Remove(of("resp_1"))]).unwrap();
-        assert_eq!(find(&db, &of("resp_1")).unwrap(), None);
-    }
-
-    #[test]
-    fn what_upstream_has_forgotten_goes_in_small_steps_and_nothing_else() {
-        let db = database();
-        let many: i64 = 1_200;
-        let mut changes = Vec::new();
-        let key = |n: i64| ObjectKey::of(ObjectKind::Item, &format!("msg_{n}"));
-        for n in 0..many {
-            let expires_s = Some(NOW_S - 1);
-            changes.push(ObjectChange::Put {
-                of: of(&format!("resp_{n}")),
-                known: known("a", None),
-                expires_s,
-            });
-            let made_s = Some(NOW_S - RESPONSE_LIFE_S - 2 * PERIOD_S);
-            changes.push(ObjectChange::Item {
-                key: key(n),
-                project: "a".into(),
-                context_tokens: Some(7),
-                made_s,
-            });
-        }
-        let fresh = [(many, Some(NOW_S)), (many + 1, Some(NOW_S - 30 * DAY_S)), (many + 2, None)];
-        for (n, made_s) in fresh {
-            changes.push(ObjectChange::Item {
-                key: key(n),
-                project: "a".into(),
-                context_tokens: None,
-                made_s,
-            });
-        }
-        let kept = |id: &str, expires_s| ObjectChange::Put { of: of(id), known: known("a", None), expires_s };
-        changes.extend([kept("resp_new", Some(NOW_S + 1)), kept("resp_forever", None)]);
-        write(&db, &changes).unwrap();
-        let mut steps = 1;
-        while forget(&db, NOW_S).unwrap() {
-            steps += 1;
-        }
-        assert_eq!(steps, 3);
-        let count = |table: &str| -> i64 {
-            db.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap()
-        };
-        assert_eq!((count("object"), count("object_item")), (2, 3));
-        for (n, _) in fresh {
-            assert!(find_item(&db, key(n), NOW_S).unwrap().is_some(), "{n}");
-        }
-        assert!(find_item(&db, key(0), NOW_S).unwrap().is_none());
-    }
-
-    #[test]
-    fn responses_that_were_made_before_there_was_an_index_are_known_by_their_entries() {
-        let tx = database();
-        tx.execute_batch("DROP TABLE object; DROP TABLE object_item").unwrap();
-        for (id, at_ms, basis) in
-            [(1, 3_000_000_000_i64, "reported"), (2, 3_000_000_001, "assumed"), (3, 1, "reported")]
-        {
-            tx.execute(
-                "INSERT INTO entry VALUES (?1, 'settle', ?2, ?2, 'p', 'k', '', '', '/v1/responses', 'm', '', '', 'default', \
-                 ?3, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, '', 200, NULL, 'resp_' || ?1, 0, NULL, 0, 0, \
-                 NULL, NULL)",
-                (id, at_ms, basis),
-            )
-            .unwrap();
-        }
-        tx.execute_batch(TABLES).unwrap();
-        let mut known = tx.prepare("SELECT id, project, context_tokens FROM object ORDER BY id").unwrap();
-        let known = known.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).unwrap();
-        let known: Vec<(String, String, Option<i64>)> = known.map(Result::unwrap).collect();
-        assert_eq!(known, [("resp_1".into(), "p".into(), Some(78)), ("resp_2".into(), "p".into(), None)]);
-    }
-}
+mod tests;

@@ -9,15 +9,16 @@ use crate::store::objects;
 use crate::store::rollup::{self, Table};
 
 /// The version this code reads and writes, kept in `PRAGMA user_version`.
-pub(crate) const VERSION: i64 = 5;
+pub(crate) const VERSION: i64 = 6;
 
 /// What brings a database from each version to the next.
-const STEPS: [&[&str]; 5] = [
+const STEPS: [&[&str]; 6] = [
     &[TABLES],
     &[ALERTS, ORGANIZATION],
     &[CREDIT, SETTING, DAYS, MAIL],
     &[PRUNED, CORRECTIONS, DIGEST],
     &[objects::TABLES],
+    &[objects::RENDERINGS],
 ];
 
 /// Every table is append-only but for `api_key`, `project` and `limit_rule`

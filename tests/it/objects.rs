@@ -1,5 +1,6 @@
 //! Objects have owners: what came back to a key is its project's alone.
 
+mod context;
 mod crash;
 mod lists;
 mod upstream;
@@ -177,6 +178,8 @@ fn a_body_may_name_only_what_is_its_projects_own() {
             json!({ "input": [{ "type": "item_reference", "id": message }] }),
             json!({ "input": [{ "id": message }] }),
             json!({ "input": [{ "type": "reasoning", "id": reasoning, "summary": [] }] }),
+            json!({ "input": [{ "type": "image_generation_call", "id": message }] }),
+            json!({ "input": [{ "type": "code_interpreter_call", "id": message }] }),
             json!({ "input": content(json!({ "type": "input_file", "file_id": file })) }),
             json!({ "input": content(json!({ "type": "input_image", "file_id": file })) }),
             json!({ "tools": [{ "type": "file_search", "vector_store_ids": [store] }] }),
@@ -246,17 +249,17 @@ fn what_is_known_of_an_object_is_what_its_answer_said() {
         let answer = two.respond(&two.a, tool).await.json();
         let known = |kind, id: &Value| two.house.guard.objects().lookup(kind, id.as_str().unwrap());
         let found = known(Kind::Response, &answer["id"]).unwrap();
-        assert_eq!((&*found.project, found.context_tokens), ("a", Some(120)));
+        assert_eq!((&*found.project, found.context.tokens), ("a", Some(120)));
         let container = known(Kind::Container, &answer["output"][2]["container_id"]).unwrap();
         assert_eq!((&*container.project, container.container_memory), ("a", Some(ContainerMemory::G4)));
-        assert_eq!(known(Kind::Item, &answer["output"][1]["id"]).unwrap().context_tokens, Some(20));
+        assert_eq!(known(Kind::Item, &answer["output"][1]["id"]).unwrap().context.tokens, Some(20));
         let conv = json!(two.make(&two.a, "/v1/conversations", json!({ "items": [] })).await);
-        assert_eq!(known(Kind::Conversation, &conv).unwrap().context_tokens, Some(12));
+        assert_eq!(known(Kind::Conversation, &conv).unwrap().context.tokens, Some(12));
         let path = format!("/v1/conversations/{}/items", conv.as_str().unwrap());
         two.post(&two.a, &path, json!({ "items": [1] })).await;
-        assert_eq!(known(Kind::Conversation, &conv).unwrap().context_tokens, Some(25));
+        assert_eq!(known(Kind::Conversation, &conv).unwrap().context.tokens, Some(25));
         assert_eq!(two.respond(&two.a, json!({ "conversation": conv })).await.status, StatusCode::OK);
-        assert_eq!(known(Kind::Conversation, &conv).unwrap().context_tokens, Some(120));
+        assert_eq!(known(Kind::Conversation, &conv).unwrap().context.tokens, Some(120));
         let unstored = two.respond(&two.a, json!({ "store": false })).await.json();
         assert_eq!(known(Kind::Response, &unstored["id"]), None);
     });

@@ -4,11 +4,12 @@
 //! that the size of the conversation is not known, so that a crash can't leave one
 //! that is too small; the next turn that is alone on it measures it again.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::put;
 use crate::domain::object::KnownObject;
-use crate::domain::{ObjectKind, ObjectReference};
+use crate::domain::{KeptContext, ObjectKind, ObjectReference, Rendering};
 use crate::guard::Guard;
 use crate::store::objects::ObjectKey;
 
@@ -17,15 +18,27 @@ use crate::store::objects::ObjectKey;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConversationChanged;
 
+/// The conversation that a turn's bound allows for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HeldFor {
+    /// One of any size.
+    AnySize,
+    /// One of at most so many tokens, read under a rendering: what
+    /// [`super::Objects::lookup`] said when the bound was made.
+    Tokens(u64, Rendering),
+    /// What upstream counted after this change of it ([`super::Objects::change_of`]),
+    /// while no other turn was open.
+    Counted(u64),
+}
+
 /// A conversation with open turns.
 #[derive(Debug)]
 pub(super) struct Turns {
     of: KnownObject,
-    /// Tokens that it holds without the open turns.
-    known: Option<u64>,
-    /// Tokens that the open turns may add.
-    pending: u64,
-    open: usize,
+    /// What it holds without the open turns.
+    known: KeptContext,
+    /// What each open turn may add, by its number.
+    open: BTreeMap<u64, KeptContext>,
     /// How many turns were ever begun while it was open.
     begun: u64,
 }
@@ -33,8 +46,8 @@ pub(super) struct Turns {
 impl Turns {
     /// The conversation with all that the open turns may add.
     pub(super) fn known(&self) -> KnownObject {
-        let context_tokens = self.known.map(|known| known.saturating_add(self.pending));
-        KnownObject { context_tokens, ..self.of.clone() }
+        let context = self.open.values().fold(self.known.clone(), |sum, added| sum.plus(added));
+        KnownObject { context, ..self.of.clone() }
     }
 }
 
@@ -44,35 +57,34 @@ pub struct Turn {
     guard: Arc<Guard>,
     conversation: ObjectReference,
     key: ObjectKey,
-    added_max: u64,
-    /// How many turns had been begun; `None` if others were open by then.
-    alone_at: Option<u64>,
+    number: u64,
+    /// Whether no other turn was open when it began.
+    was_alone: bool,
     is_open: bool,
 }
 
 /// How a turn ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TurnEnd {
     /// It added nothing.
     Nothing,
-    /// It read the whole conversation and added to it: input and output tokens.
-    Measured(u64),
+    /// It read the whole conversation and added to it: the tokens of input and
+    /// output, and the pictures that it added.
+    Measured(KeptContext),
     /// It may have added all that it could.
     Unknown,
 }
 
 impl Guard {
-    /// Begins a turn that adds at most `added_max` tokens to a conversation.
+    /// Begins a turn that adds at most `added_max` to a conversation.
     ///
-    /// `held_for` is what [`super::Objects::lookup`] said of the conversation when
-    /// the turn's bound was made; `None` if the bound covers any size. `maker` is
-    /// what is known of a conversation that is not in the index. When this returns,
-    /// the database knows that the conversation is changing.
+    /// `maker` is what is known of a conversation that is not in the index. When this
+    /// returns, the database knows that the conversation is changing.
     pub async fn begin_turn(
         self: &Arc<Self>,
         id: &str,
-        held_for: Option<u64>,
-        added_max: u64,
+        held_for: HeldFor,
+        added_max: KeptContext,
         maker: impl FnOnce() -> KnownObject,
     ) -> Result<Turn, ConversationChanged> {
         let conversation = ObjectReference { kind: ObjectKind::Conversation, id: id.to_owned() };
@@ -80,26 +92,35 @@ impl Guard {
         let (turn, of) = {
             let mut memory = self.objects.memory();
             let known = memory.find(conversation.kind, key);
-            let now = known.as_ref().and_then(|known| known.context_tokens);
-            if held_for.is_some_and(|held_for| now.is_none_or(|now| now > held_for)) {
+            let covers = match held_for {
+                HeldFor::AnySize => true,
+                HeldFor::Tokens(held_for, rendering) => {
+                    let now = known.as_ref().and_then(|known| known.context.under(&rendering).tokens);
+                    now.is_some_and(|now| now <= held_for)
+                }
+                HeldFor::Counted(change) => {
+                    memory.change_of(key) == change && !memory.turns.contains_key(&key)
+                }
+            };
+            if !covers {
                 return Err(ConversationChanged);
             }
             let of = known.unwrap_or_else(maker);
+            memory.change(key);
             let turns = memory.turns.entry(key).or_insert_with(|| Turns {
-                known: of.context_tokens,
+                known: of.context.clone(),
                 of: of.clone(),
-                pending: 0,
-                open: 0,
+                open: BTreeMap::new(),
                 begun: 0,
             });
-            turns.open += 1;
+            let was_alone = turns.open.is_empty();
             turns.begun += 1;
-            turns.pending = turns.pending.saturating_add(added_max);
-            let alone_at = (turns.open == 1).then_some(turns.begun);
+            let number = turns.begun;
+            turns.open.insert(number, added_max);
             let guard = Arc::clone(self);
-            (Turn { guard, conversation: conversation.clone(), key, added_max, alone_at, is_open: true }, of)
+            (Turn { guard, conversation: conversation.clone(), key, number, was_alone, is_open: true }, of)
         };
-        let changing = KnownObject { context_tokens: None, ..of };
+        let changing = KnownObject { context: KeptContext::default(), ..of };
         let written = self.writer.push_objects(vec![put(conversation, changing)]);
         self.objects_written(written).await;
         Ok(turn)
@@ -118,27 +139,25 @@ impl Turn {
         }
         let over = {
             let mut memory = self.guard.objects.memory();
+            memory.change(self.key);
             let Some(turns) = memory.turns.get_mut(&self.key) else { return };
-            turns.open = turns.open.saturating_sub(1);
-            turns.pending = turns.pending.saturating_sub(self.added_max);
+            let added_max = turns.open.remove(&self.number).unwrap_or_default();
+            let was_alone = self.was_alone && self.number == turns.begun;
             match end {
                 TurnEnd::Nothing => {}
-                // It has read all that there is, so that is known again.
-                TurnEnd::Measured(tokens) if self.alone_at == Some(turns.begun) => turns.known = Some(tokens),
-                TurnEnd::Measured(tokens) => {
-                    turns.known = turns.known.map(|known| known.saturating_add(tokens));
+                TurnEnd::Measured(measured) => {
+                    let sum = turns.known.plus(&measured);
+                    // Alone, it has read all that there is, so that its size is known again.
+                    turns.known =
+                        if was_alone { KeptContext { pictures: sum.pictures, ..measured } } else { sum };
                 }
-                TurnEnd::Unknown => {
-                    turns.known = turns.known.map(|known| known.saturating_add(self.added_max));
-                }
+                TurnEnd::Unknown => turns.known = turns.known.plus(&added_max),
             }
-            if turns.open > 0 {
+            if !turns.open.is_empty() {
                 return;
             }
-            memory
-                .turns
-                .remove(&self.key)
-                .map(|Turns { of, known, .. }| KnownObject { context_tokens: known, ..of })
+            let over = memory.turns.remove(&self.key);
+            over.map(|Turns { of, known, .. }| KnownObject { context: known, ..of })
         };
         if let Some(known) = over {
             // If a crash comes first, its size is unknown, which is too much and not too little.
@@ -170,11 +189,15 @@ mod tests {
         ObjectReference { kind: ObjectKind::Conversation, id: id.to_owned() }
     }
 
-    fn made(context_tokens: Option<u64>) -> KnownObject {
+    fn on_model(tokens: u64) -> KeptContext {
+        KeptContext { tokens: Some(tokens), rendering: Rendering::of("m", ""), pictures: Some(1) }
+    }
+
+    fn made(context: KeptContext) -> KnownObject {
         KnownObject {
             project: "p".into(),
             key: "k".into(),
-            context_tokens,
+            context,
             container_memory: None,
             idle_s: 0,
             created_s: 0,
@@ -183,22 +206,26 @@ mod tests {
     }
 
     fn tokens(guard: &Guard) -> Option<u64> {
-        guard.objects().lookup(ObjectKind::Conversation, "c").unwrap().context_tokens
+        guard.objects().lookup(ObjectKind::Conversation, "c").unwrap().context.tokens
+    }
+
+    fn held_for(guard: &Guard) -> HeldFor {
+        tokens(guard).map_or(HeldFor::AnySize, |tokens| HeldFor::Tokens(tokens, Rendering::of("m", "")))
     }
 
     async fn begin(guard: &Arc<Guard>, added_max: u64) -> Turn {
-        let held_for = tokens(guard);
-        guard.begin_turn("c", held_for, added_max, || unreachable!()).await.unwrap()
+        let held_for = held_for(guard);
+        guard.begin_turn("c", held_for, on_model(added_max), || unreachable!()).await.unwrap()
     }
 
     #[tokio::test]
     async fn a_turn_that_was_alone_measures_its_conversation() {
         let folder = tempfile::tempdir().unwrap();
         let (guard, _clerk) = open(folder.path());
-        drop(guard.learn_objects(vec![put(of("c"), made(Some(1_000)))]));
+        drop(guard.learn_objects(vec![put(of("c"), made(on_model(1_000)))]));
         let turn = begin(&guard, 500).await;
         assert_eq!(tokens(&guard), Some(1_500), "what it may add counts at once");
-        turn.end(TurnEnd::Measured(300));
+        turn.end(TurnEnd::Measured(on_model(300)));
         assert_eq!(tokens(&guard), Some(300));
         begin(&guard, 500).await.end(TurnEnd::Nothing);
         assert_eq!(tokens(&guard), Some(300));
@@ -211,12 +238,12 @@ mod tests {
         for first_ends_first in [true, false] {
             let folder = tempfile::tempdir().unwrap();
             let (guard, _clerk) = open(folder.path());
-            drop(guard.learn_objects(vec![put(of("c"), made(Some(100)))]));
+            drop(guard.learn_objects(vec![put(of("c"), made(on_model(100)))]));
             let (one, two) = (begin(&guard, 500).await, begin(&guard, 500).await);
             let (first, second) = if first_ends_first { (one, two) } else { (two, one) };
-            first.end(TurnEnd::Measured(150));
+            first.end(TurnEnd::Measured(on_model(150)));
             assert_eq!(tokens(&guard), Some(100 + 150 + 500));
-            second.end(TurnEnd::Measured(170));
+            second.end(TurnEnd::Measured(on_model(170)));
             assert_eq!(tokens(&guard), Some(100 + 150 + 170));
         }
     }
@@ -225,20 +252,20 @@ mod tests {
     async fn a_bound_that_was_made_before_another_turn_is_not_relied_on() {
         let folder = tempfile::tempdir().unwrap();
         let (guard, _clerk) = open(folder.path());
-        drop(guard.learn_objects(vec![put(of("c"), made(Some(100)))]));
-        let before = tokens(&guard);
+        drop(guard.learn_objects(vec![put(of("c"), made(on_model(100)))]));
+        let before = held_for(&guard);
         let other = begin(&guard, 500).await;
-        let late = guard.begin_turn("c", before, 500, || unreachable!()).await;
+        let late = guard.begin_turn("c", before.clone(), on_model(500), || unreachable!()).await;
         assert_eq!(late.unwrap_err(), ConversationChanged);
-        other.end(TurnEnd::Measured(90));
-        assert!(guard.begin_turn("c", before, 500, || unreachable!()).await.is_ok());
+        other.end(TurnEnd::Measured(on_model(90)));
+        assert!(guard.begin_turn("c", before.clone(), on_model(500), || unreachable!()).await.is_ok());
     }
 
     #[tokio::test]
     async fn a_death_within_a_turn_leaves_a_size_that_is_not_known() {
         let folder = tempfile::tempdir().unwrap();
         let (guard, clerk) = open(folder.path());
-        drop(guard.learn_objects(vec![put(of("c"), made(Some(100)))]));
+        drop(guard.learn_objects(vec![put(of("c"), made(on_model(100)))]));
         let turn = begin(&guard, 500).await;
         // As a death leaves it: nothing more is written.
         let copy = tempfile::tempdir().unwrap();
@@ -250,8 +277,49 @@ mod tests {
         let reach = Reach::Project("p".into());
         assert_eq!(next.check_objects(&[of("c")], &reach).await.unwrap(), None);
         assert_eq!(tokens(&next), None);
-        begin(&next, 500).await.end(TurnEnd::Measured(700));
+        begin(&next, 500).await.end(TurnEnd::Measured(on_model(700)));
         assert_eq!(tokens(&next), Some(700), "it is measured again");
         drop((turn, clerk));
+    }
+
+    #[tokio::test]
+    async fn a_count_is_not_relied_on_once_another_turn_began_or_ended() {
+        let folder = tempfile::tempdir().unwrap();
+        let (guard, _clerk) = open(folder.path());
+        drop(guard.learn_objects(vec![put(of("c"), made(KeptContext::default()))]));
+        let begin_counted = async |change| {
+            let begun = guard.begin_turn("c", HeldFor::Counted(change), on_model(500), || unreachable!());
+            begun.await.map(|turn| turn.end(TurnEnd::Nothing))
+        };
+        let change = || guard.objects().change_of("c");
+        let idle = change();
+        let other = begin(&guard, 500).await;
+        let during = change();
+        assert_eq!(begin_counted(idle).await, Err(ConversationChanged), "another turn is open");
+        assert_eq!(begin_counted(during).await, Err(ConversationChanged), "it may add to it after the count");
+        other.end(TurnEnd::Unknown);
+        assert_eq!(begin_counted(during).await, Err(ConversationChanged), "it has added to it since");
+        assert_eq!(begin_counted(change()).await, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn turns_of_different_models_leave_a_size_that_is_not_known_but_for_pictures() {
+        let folder = tempfile::tempdir().unwrap();
+        let (guard, _clerk) = open(folder.path());
+        drop(guard.learn_objects(vec![put(of("c"), made(on_model(100)))]));
+        let elsewhere = KeptContext { rendering: Rendering::of("other", ""), ..on_model(70) };
+        let one = begin(&guard, 500).await;
+        let two =
+            guard.begin_turn("c", HeldFor::AnySize, elsewhere.clone(), || unreachable!()).await.unwrap();
+        assert_eq!(tokens(&guard), None);
+        two.end(TurnEnd::Measured(elsewhere.clone()));
+        one.end(TurnEnd::Measured(on_model(50)));
+        let known = guard.objects().lookup(ObjectKind::Conversation, "c").unwrap().context;
+        assert_eq!((known.tokens, known.pictures), (None, Some(3)));
+        let alone =
+            guard.begin_turn("c", HeldFor::AnySize, elsewhere.clone(), || unreachable!()).await.unwrap();
+        alone.end(TurnEnd::Measured(elsewhere.clone()));
+        let known = guard.objects().lookup(ObjectKind::Conversation, "c").unwrap().context;
+        assert_eq!(known, KeptContext { pictures: Some(4), ..elsewhere }, "it is measured again");
     }
 }

@@ -94,7 +94,13 @@ impl<'a> Content<'a> {
         let Some(kind) = node.kind.string() else { return self.add_untyped(node) };
         match &*kind {
             "image_url" | "input_image" | "computer_screenshot" | "image" => self.add_image(node),
-            "image_generation_call" => self.get().images.push((node.result.quoted(), Detail::Auto)),
+            "image_generation_call" => {
+                self.get().images.push((node.result.quoted(), Detail::Auto));
+                if node.result.value().is_none() {
+                    // The picture that upstream keeps of that call.
+                    self.add_reference(ObjectKind::Item, node.id);
+                }
+            }
             "input_audio" => self.add_audio(node),
             "file" | "input_file" => self.add_file(node),
             "item_reference" => self.add_reference(ObjectKind::Item, node.id),
@@ -102,6 +108,9 @@ impl<'a> Content<'a> {
                 // Without an id there is nothing that upstream could look up.
                 if node.id.value().is_some() {
                     self.get().server_context = true;
+                }
+                if [node.action, node.queries, node.code].into_iter().all(|raw| raw.value().is_none()) {
+                    self.add_reference(ObjectKind::Item, node.id);
                 }
             }
             "reasoning" | "compaction" => {
@@ -240,6 +249,12 @@ struct Node<'a> {
     result: Raw<'a>,
     #[serde(borrow)]
     encrypted_content: Raw<'a>,
+    #[serde(borrow)]
+    action: Raw<'a>,
+    #[serde(borrow)]
+    queries: Raw<'a>,
+    #[serde(borrow)]
+    code: Raw<'a>,
     tools: Offer,
 }
 

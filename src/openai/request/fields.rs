@@ -62,6 +62,12 @@ pub(super) struct Body<'a> {
     pub(super) user: Raw<'a>,
     #[serde(borrow)]
     pub(super) prompt_cache_options: Loose<CacheOptions<'a>>,
+    #[serde(borrow)]
+    pub(super) truncation: Raw<'a>,
+    #[serde(borrow)]
+    pub(super) reasoning: Loose<Reasoning<'a>>,
+    #[serde(borrow)]
+    pub(super) image: Raw<'a>,
     pub(super) modalities: Modalities,
     pub(super) prompt: Prompt,
     pub(super) tools: Offer,
@@ -79,6 +85,15 @@ pub(super) struct Body<'a> {
 pub(super) struct CacheOptions<'a> {
     #[serde(borrow)]
     pub(super) ttl: Raw<'a>,
+}
+
+/// `reasoning`.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+pub(super) struct Reasoning<'a> {
+    /// Which turns' reasoning is read again.
+    #[serde(borrow)]
+    pub(super) context: Raw<'a>,
 }
 
 /// The field that bounds the output, and what it says.

@@ -134,6 +134,8 @@ struct Item<'a> {
     kind: Option<Raw<'a>>,
     has_role: bool,
     has_content: bool,
+    has_result: bool,
+    has_call: bool,
     ids: Vec<Raw<'a>>,
 }
 
@@ -144,6 +146,10 @@ impl<'de> Item<'de> {
             "id" => self.ids.push(map.next_value()?),
             "role" => self.has_role = map.next_value::<Raw<'de>>()?.value().is_some(),
             "encrypted_content" => self.has_content = map.next_value::<Raw<'de>>()?.value().is_some(),
+            "action" | "queries" | "code" => {
+                self.has_call |= map.next_value::<Raw<'de>>()?.value().is_some();
+            }
+            "result" => self.has_result = map.next_value::<Raw<'de>>()?.value().is_some(),
             _ => return Ok(false),
         }
         Ok(true)
@@ -153,6 +159,8 @@ impl<'de> Item<'de> {
         match self.kind.and_then(Raw::string).as_deref() {
             Some("item_reference") => true,
             Some("reasoning" | "compaction") => !self.has_content,
+            Some("image_generation_call") => !self.has_result,
+            Some("web_search_call" | "file_search_call" | "code_interpreter_call") => !self.has_call,
             Some(_) => false,
             None => !self.has_role,
         }
@@ -176,6 +184,8 @@ mod tests {
         let body = r#"{"previous_response_id":"resp_1","conversation":{"id":"conv_1"},"file_ids":["file-1","file-\u0032"],
             "items":[{"type":"item_reference","id":"msg_1"},{"id":"rs_1"},{"type":"reasoning","id":"rs_2","summary":[]},
                 {"type":"reasoning","id":"rs_3","encrypted_content":"x"},
+                {"type":"image_generation_call","id":"ig_1"},{"type":"image_generation_call","id":"ig_2","result":"x"},
+                {"type":"file_search_call","id":"fs_1"},{"type":"file_search_call","id":"fs_2","queries":["x"]},
                 {"type":"message","id":"msg_2","role":"user","content":[{"type":"input_file","file_id":"file-3"},
                     {"type":"output_text","text":"","annotations":[{"type":"file_citation","file_id":"file-cited"}]}]}],
             "tools":[{"type":"file_search","vector_store_ids":["vs_1"]},{"type":"function","parameters":{"file_id":"a"}}],
@@ -192,6 +202,8 @@ mod tests {
             of(ObjectKind::Item, "msg_1"),
             of(ObjectKind::Item, "rs_1"),
             of(ObjectKind::Item, "rs_2"),
+            of(ObjectKind::Item, "ig_1"),
+            of(ObjectKind::Item, "fs_1"),
         ];
         expected.sort_unstable();
         assert_eq!(found(body), expected);

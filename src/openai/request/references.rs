@@ -69,6 +69,11 @@ impl References {
         }
     }
 
+    /// Whether nothing is named.
+    pub(super) fn is_empty(&self) -> bool {
+        self.found.is_empty() && self.problem.is_none()
+    }
+
     /// Adds what another part of the same body names.
     pub(super) fn merge(&mut self, other: Self) {
         self.found.extend(other.found);

@@ -29,6 +29,11 @@ impl<T: Default + Merge> Sparse<T> {
         self.0.get_or_insert_default()
     }
 
+    /// The value so far, if there is anything in it.
+    pub(super) fn peek(&self) -> Option<&T> {
+        self.0.as_deref()
+    }
+
     /// Adds another part of the same body.
     pub(super) fn merge(&mut self, other: Self) {
         match (&mut self.0, other.0) {

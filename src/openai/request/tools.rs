@@ -56,6 +56,11 @@ impl Merge for Offered {
 }
 
 impl Offered {
+    /// Whether any of the tools runs at upstream, or is of a kind that is not known.
+    pub(super) fn is_hosted(&self) -> bool {
+        self.tools.loops || self.refused.is_some()
+    }
+
     fn search(&mut self, kind: Option<WebSearch>) {
         if kind == Some(WebSearch::Preview) || self.tools.web_search.is_none() {
             self.tools.web_search = kind.or(self.tools.web_search);

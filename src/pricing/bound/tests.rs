@@ -17,6 +17,7 @@ fn inputs() -> BoundInputs {
         prompt_tokens: None,
         document_tokens: None,
         context_tokens: Some(0),
+        context_pictures: Some(0),
         output_max: None,
         tool_calls: 8,
         tool_context_max: 16_000,

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::whole;
 use crate::domain::tokens::ContainerMemory;
-use crate::domain::{ObjectKind, ObjectReference};
+use crate::domain::{KeptContext, ObjectKind, ObjectReference};
 use crate::guard::objects::put;
 use crate::proxy::Proxy;
 use crate::proxy::auth::Caller;
@@ -42,11 +42,11 @@ impl Proxy {
         kind: ObjectKind,
         said: &Value,
         caller: &Caller,
-        body_bytes: u64,
+        items: KeptContext,
     ) -> Vec<ObjectChange> {
         let mut known = made_by(&caller.key, self.guard.clock().now_s());
         if kind == ObjectKind::Conversation {
-            known.context_tokens = Some(body_bytes);
+            known.context = items;
         } else if kind == ObjectKind::Container {
             known.container_memory = said["memory_limit"].as_str().and_then(ContainerMemory::named);
             let idle_s = said["expires_after"]["minutes"].as_i64().map(|minutes| minutes.saturating_mul(60));
@@ -66,13 +66,13 @@ impl Proxy {
         files.into_iter().flatten().filter(new).map(|of| put(of, known.clone())).collect()
     }
 
-    pub(super) fn items(&self, said: &Value, caller: &Caller, body_bytes: u64) -> Vec<ObjectChange> {
+    pub(super) fn items(&self, said: &Value, caller: &Caller, context: &KeptContext) -> Vec<ObjectChange> {
         let ids = said["data"].as_array().into_iter().flatten().filter_map(|item| item["id"].as_str());
         let new = |id: &&str| self.guard.objects().lookup(ObjectKind::Item, id).is_none();
         let item = |id: &str| ObjectChange::Item {
             key: ObjectKey::of(ObjectKind::Item, id),
             project: Arc::clone(&caller.key.project),
-            context_tokens: Some(body_bytes).filter(|bytes| *bytes > 0),
+            context: context.clone(),
             made_s: None,
         };
         ids.take(ITEMS_MAX).filter(new).map(item).collect()

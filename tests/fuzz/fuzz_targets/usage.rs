@@ -157,6 +157,7 @@ fn stays_within(price: &Price, demand: &Demand, used: &Usage, project_tier: Tier
         prompt_tokens: None,
         document_tokens: None,
         context_tokens: (!demand.server_context).then_some(0),
+        context_pictures: Some(0),
         output_max: None,
         tool_calls: demand.tools.calls_max.unwrap_or(8),
         tool_context_max: 16_000,

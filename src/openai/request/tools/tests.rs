@@ -102,7 +102,7 @@ fn tools_without_a_price_are_not_allowed() {
 #[test]
 fn items_can_not_smuggle_tools_in() {
     let item = json!({"type": "additional_tools", "role": "developer", "tools": [{"type": "web_search"}]});
-    let demand = responses(json!({"input": [item]})).unwrap();
+    let demand = responses(json!({"input": [item], "store": false})).unwrap();
     assert_eq!(demand.tools.web_search, Some(WebSearch::Current));
     let listed = json!({"type": "mcp_list_tools", "id": "m", "server_label": "s", "tools": [{"name": "f"}]});
     assert_eq!(responses(json!({"input": [listed]})).unwrap().tools, ToolDemand::default());

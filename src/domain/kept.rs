@@ -1,0 +1,129 @@
+//! What an object at upstream adds to the context of a request that refers to it.
+//!
+//! Upstream's usage tells how many tokens a context was to one model under some
+//! options. To another model the same context is another number: pictures are cut
+//! and text is split otherwise, earlier reasoning is read or left out. So each size
+//! is kept with what it was measured under, and tells nothing about anything else.
+
+use std::sync::Arc;
+
+/// What the number of tokens of a context depends on: the price of the model, and
+/// the options of the request that decide what of the context is read.
+///
+/// The default one is that of a text by its bytes: no byte-level vocabulary makes
+/// more tokens of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rendering(Arc<str>);
+
+impl Rendering {
+    /// That of a model, by the name of its price, under some options.
+    pub fn of(model: &str, options: &str) -> Self {
+        Self(if options.is_empty() { model.into() } else { format!("{model} {options}").into() })
+    }
+
+    /// The one of this name, as [`Rendering::name`] gives it.
+    pub fn named(name: &str) -> Self {
+        Self(name.into())
+    }
+
+    /// Its name in the database; empty for bytes of text.
+    pub fn name(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether it is that of bytes of text, which hold for every model.
+    fn is_bytes(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// What an object holds, as far as the cost of a request that reads it depends on
+/// it. By default nothing is known of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeptContext {
+    /// The most tokens that it adds under `rendering`; `None` if that is not known.
+    pub tokens: Option<u64>,
+    /// What the tokens were measured under.
+    pub rendering: Rendering,
+    /// The most pictures in it, which an image tool may read; `None` if that is not
+    /// known.
+    pub pictures: Option<u64>,
+}
+
+/// What of a kept context one request reads; `None` is what is not known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KeptSize {
+    /// The most tokens.
+    pub tokens: Option<u64>,
+    /// The most pictures.
+    pub pictures: Option<u64>,
+}
+
+impl KeptContext {
+    /// A context without anything in it.
+    pub fn nothing() -> Self {
+        Self::text(0)
+    }
+
+    /// So many bytes of text.
+    pub fn text(bytes: u64) -> Self {
+        Self { tokens: Some(bytes), rendering: Rendering::default(), pictures: Some(0) }
+    }
+
+    /// What a request reads of it under a rendering.
+    pub fn under(&self, rendering: &Rendering) -> KeptSize {
+        let holds = self.rendering.is_bytes() || self.rendering == *rendering;
+        KeptSize { tokens: self.tokens.filter(|_| holds), pictures: self.pictures }
+    }
+
+    /// Both together.
+    #[must_use]
+    pub fn plus(&self, other: &Self) -> Self {
+        let sum = |one: Option<u64>, other: Option<u64>| Some(one?.saturating_add(other?));
+        let pictures = sum(self.pictures, other.pictures);
+        let measured = if self.rendering.is_bytes() { other } else { self };
+        let tokens = sum(self.under(&measured.rendering).tokens, other.under(&measured.rendering).tokens);
+        let rendering = tokens.map(|_| measured.rendering.clone()).unwrap_or_default();
+        Self { tokens, rendering, pictures }
+    }
+}
+
+impl KeptSize {
+    /// A context without anything in it.
+    pub const NOTHING: Self = Self { tokens: Some(0), pictures: Some(0) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn measured(tokens: u64, model: &str) -> KeptContext {
+        KeptContext { tokens: Some(tokens), rendering: Rendering::of(model, ""), pictures: Some(1) }
+    }
+
+    #[test]
+    fn a_size_holds_only_under_what_it_was_measured_under() {
+        let small = measured(920, "gpt-4o");
+        assert_eq!(small.under(&Rendering::of("gpt-4o", "")).tokens, Some(920));
+        for other in [Rendering::of("gpt-6.1-sol", ""), Rendering::of("gpt-4o", "all_turns")] {
+            assert_eq!(small.under(&other), KeptSize { tokens: None, pictures: Some(1) });
+            assert_eq!(KeptContext::text(7).under(&other).tokens, Some(7), "bytes hold for every model");
+        }
+    }
+
+    #[test]
+    fn contexts_add_up_where_they_were_measured_alike() {
+        let one = measured(10, "a");
+        for (other, tokens, pictures) in [
+            (measured(5, "a"), Some(15), Some(2)),
+            (measured(5, "b"), None, Some(2)),
+            (KeptContext::text(3), Some(13), Some(1)),
+            (KeptContext::default(), None, None),
+        ] {
+            for sum in [one.plus(&other), other.plus(&one)] {
+                assert_eq!((sum.tokens, sum.pictures), (tokens, pictures), "{other:?}");
+                assert_eq!(sum.under(&Rendering::of("a", "")).tokens, tokens, "{other:?}");
+            }
+        }
+    }
+}
