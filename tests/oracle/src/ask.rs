@@ -45,6 +45,8 @@ pub struct Ask {
     pub documents: u64,
     /// Tokens that upstream adds from what it keeps.
     pub kept: u64,
+    /// Size, where it is known, and detail of each picture, those of kept context first.
+    pub sizes: Vec<(Option<(u64, u64)>, String)>,
     /// Prompts of a request, each with an answer of its own.
     pub prompts: u64,
     /// Tokens of one answer, at the most.
@@ -115,6 +117,7 @@ impl Ask {
             audio: parts.audio,
             documents: parts.documents,
             kept: parts.kept,
+            sizes: parts.sizes,
             prompts: parts.prompts,
             output_max,
             output_turn_max: model.output_max.unwrap_or(OUTPUT_MAX),

@@ -102,7 +102,8 @@ fn fees(world: &World, ask: &Ask, calls: u128) -> u128 {
         .iter()
         .map(|tool| {
             let rates = tool.rates(world.place());
-            let pictures = ask.pictures.len() + ask.pictures_named.len();
+            // A picture of kept context is read like one of the request.
+            let pictures = ask.sizes.len().max(ask.pictures.len() + ask.pictures_named.len());
             let pictures = u128::try_from(pictures).expect("a count") * u128::from(REFERENCE_TOKENS);
             u128::from(tool.output) * rates.image_out + pictures * rates.image_in
         })

@@ -15,7 +15,7 @@ use crate::chance::Chance;
 use crate::maximum;
 use crate::outcome::{Call, CallsForm, End, Outcome, UsageForm};
 use crate::prices::Tier;
-use crate::world::{Endpoint, World};
+use crate::world::{Endpoint, Kept, World};
 
 /// Minutes that a container lives that nobody deletes: it ends 20 minutes after its last use.
 const CONTAINER_MINUTES: u64 = 20;
@@ -175,7 +175,12 @@ impl Account {
         state.bills.push(bill);
         if endpoint == Endpoint::Responses && outcome.end == End::Completed {
             let id = format!("resp_{name}");
-            state.world.responses.insert(id.clone(), outcome.largest + outcome.used.output);
+            let kept = Kept {
+                model: ask.model.name.clone(),
+                tokens: outcome.largest + outcome.used.output,
+                pictures: ask.sizes.clone(),
+            };
+            state.world.kept.insert(id.clone(), kept);
             state.made.push(id);
         }
         Some(answer)

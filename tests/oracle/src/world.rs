@@ -61,6 +61,17 @@ pub struct Template {
     pub tools: Vec<Value>,
 }
 
+/// A response that upstream keeps, by what its model made of it and what others make of it.
+#[derive(Clone, Debug, Default)]
+pub struct Kept {
+    /// Model that answered.
+    pub model: String,
+    /// Tokens that this model read and wrote.
+    pub tokens: u64,
+    /// Width and height of its pictures, where they are known, and their detail.
+    pub pictures: Vec<(Option<(u64, u64)>, String)>,
+}
+
 /// How the tokens of a text are counted where the vocabulary is not at hand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TextCount {
@@ -134,6 +145,8 @@ pub struct World {
     pub project_tier: Tier,
     /// Tokens of context behind each response id.
     pub responses: BTreeMap<String, u64>,
+    /// Responses that were made here, by id; other models read them otherwise.
+    pub kept: BTreeMap<String, Kept>,
     /// Tokens of each conversation.
     pub conversations: BTreeMap<String, u64>,
     /// Tokens of each item that can be referred to by id.
@@ -157,6 +170,7 @@ impl Default for World {
             is_regional: false,
             project_tier: Tier::Standard,
             responses: BTreeMap::new(),
+            kept: BTreeMap::new(),
             conversations: BTreeMap::new(),
             items: BTreeMap::new(),
             files: BTreeMap::new(),

@@ -3,9 +3,9 @@
 use serde_json::{Map, Value};
 
 use super::{ANSWER_TOKENS, MESSAGE_TOKENS};
-use crate::prices::Model;
+use crate::prices::{Model, find};
 use crate::text::Text;
-use crate::world::{Endpoint, File, World};
+use crate::world::{Endpoint, File, Kept, World};
 use crate::{base64, image, media};
 
 /// Pixels of a rendered page: A4 at 150 dots per inch.
@@ -21,6 +21,8 @@ pub(super) struct Parts<'a> {
     pub(super) audio: u64,
     pub(super) documents: u64,
     pub(super) kept: u64,
+    /// Size, where it is known, and detail of each picture, those of kept context first.
+    pub(super) sizes: Vec<(Option<(u64, u64)>, String)>,
     pub(super) prompts: u64,
     /// Whether a cache breakpoint of a part asks for twelve hours.
     pub(super) ttl_12h: bool,
@@ -39,6 +41,7 @@ impl<'a> Parts<'a> {
             audio: 0,
             documents: 0,
             kept: 0,
+            sizes: Vec::new(),
             prompts: 1,
             ttl_12h: false,
             is_possible: true,
@@ -102,11 +105,30 @@ impl<'a> Parts<'a> {
         }
         let context = |id: &str, of: &std::collections::BTreeMap<String, u64>| of.get(id).copied();
         if let Some(id) = body["previous_response_id"].as_str() {
-            self.known(context(id, &self.world.responses));
+            match self.world.kept.get(id) {
+                Some(kept) => self.reread(kept),
+                None => self.known(context(id, &self.world.responses)),
+            }
         }
         let conversation = body["conversation"].as_str().or_else(|| body["conversation"]["id"].as_str());
         if let Some(id) = conversation {
             self.known(context(id, &self.world.conversations));
+        }
+    }
+
+    /// A response that was made here. Its own model reads what it read; another one cuts
+    /// each picture by its own rule.
+    fn reread(&mut self, kept: &Kept) {
+        self.kept += kept.tokens;
+        self.sizes.extend(kept.pictures.iter().cloned());
+        let Some(made_by) = find(&kept.model).filter(|model| model.name != self.model.name) else { return };
+        for (size, detail) in &kept.pictures {
+            let named_max = self.world.assumed.picture_tokens_max;
+            let tokens = |model: &Model| {
+                let named = || image::most(model, detail).unwrap_or(u64::MAX).min(named_max);
+                size.map_or_else(named, |size| image::tokens(model, size, detail))
+            };
+            self.kept = self.kept.saturating_add(tokens(self.model).saturating_sub(tokens(made_by)));
         }
     }
 
@@ -182,6 +204,7 @@ impl<'a> Parts<'a> {
     fn named(&mut self, detail: &str) {
         let most = image::most(self.model, detail).unwrap_or(u64::MAX);
         self.pictures_named.push(most.min(self.world.assumed.picture_tokens_max));
+        self.sizes.push((None, detail.to_owned()));
     }
 
     /// A picture that is in the request; one that can't be read is rejected upstream.
@@ -189,6 +212,7 @@ impl<'a> Parts<'a> {
         let size = data.and_then(|data| media::pixels(&base64::decode(data)));
         if let Some(size) = size {
             self.pictures.push(self.picture(size, detail));
+            self.sizes.push((Some(size), detail.to_owned()));
         }
     }
 
