@@ -2,8 +2,10 @@
 //!
 //! Row 1: pure functions and sans-I/O state over bytes. `endpoint` sorts
 //! paths, `request` reads a body into a demand and splices it, `usage` reads
-//! what an answer cost, `sse` watches streams, `refusal` writes error bodies.
+//! what an answer cost, `sse` watches streams, `account` finds what an answer says of
+//! upstream's account, `refusal` writes error bodies.
 
+pub mod account;
 pub mod endpoint;
 mod json;
 pub mod refusal;

@@ -200,7 +200,16 @@ impl Proxy {
             }
             // Boxed, so that metered requests don't have its size.
             Endpoint::Free(_) | Endpoint::Allowed => {
-                Box::pin(self.free(rules, (head, body), caller, visit)).await
+                let pass_through = caller.key.pass_through;
+                let shows_content = endpoint::shows_content(head.uri.path());
+                let free = async {
+                    let answer = self.free(rules, (head, body), caller, visit).await?;
+                    if shows_content && answer.status().is_success() {
+                        return Ok(answer);
+                    }
+                    self.concealed(rules, Ok(answer), pass_through).await
+                };
+                Box::pin(free).await
             }
             Endpoint::Metered(metered) => {
                 let prepared = async {

@@ -11,7 +11,7 @@ mod refused;
 use http::Method;
 
 pub use self::misspelt::is_misspelt;
-pub use self::place::{Place, is_of, place};
+pub use self::place::{Place, is_of, place, shows_content};
 pub use self::refused::{Reason, Remedy, reason};
 
 /// A path that costs money and is metered.

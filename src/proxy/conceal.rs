@@ -1,9 +1,11 @@
-//! What upstream's errors say of its account, and who may see it.
+//! What upstream's answers say of its account, and who may see it.
 //!
-//! OpenAI's error texts name the organization, the project and the key that pay. With
-//! the guard's own key these are the operator's. They are masked in error answers, and
-//! in the error events of a stream; nothing else of a stream is touched.
+//! OpenAI's error texts name the organization, the project and the key that pay, and some
+//! objects have a field for the organization. With the guard's own key these are the
+//! operator's. They are masked in error answers, and where [`account`] finds them in
+//! others; nothing else of an answer is touched.
 
+use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -13,7 +15,9 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use http_body::{Body as _, Frame};
 use memchr::memmem;
 
+use crate::openai::account;
 use crate::proxy::body::{self, Answer, AnswerError, Bounds};
+use crate::proxy::headers;
 use crate::proxy::refuse::{Edge, Refusal};
 
 /// The largest error that is read whole; one that is larger is no error of OpenAI's,
@@ -25,32 +29,46 @@ const BEGINNINGS: [&[u8]; 4] = [b"org-", b"proj_", b"sk-", b"sess-"];
 const MASK: &[u8] = b"***";
 /// The longest name that is waited for when it is cut in two by the end of a part.
 const NAME_BYTES_MAX: usize = 512;
-/// The word that everything with an error has in it.
-const ERROR: &[u8] = b"error";
-/// What stands before and after it in an event with an error, or a whole answer with one.
-const AROUND: [(&[u8], &[u8]); 4] =
-    [(b"\"", b"\":{"), (b"\"", b"\": {"), (b"\"type\":\"", b"\""), (b"\"type\": \"", b"\"")];
-/// What stands before it in a line of an event that is an error.
-const LINES: [&[u8]; 2] = [b"event: ", b"event:"];
-/// What events end in.
-const ENDS: [&[u8]; 3] = [b"\n\n", b"\r\n\r\n", b"\r\r"];
-/// The longest of these with the word, but for a byte: `"type": "error"`.
-const SEEN_BYTES_MAX: usize = 14;
-
 /// An answer that succeeded, as its client may see it.
 pub fn answer(answer: Response<Answer>, upstream_key: &str) -> Response<Answer> {
     let (mut head, body) = answer.into_parts();
-    let body = if is_event_stream(&head.headers) {
-        Answer::Concealed(Box::new(Concealed::of(body)))
-    } else if let Answer::Whole(Some(bytes)) = &body
-        && mark_at(bytes).is_some()
-    {
-        Answer::whole(masked(bytes, upstream_key).into())
-    } else {
-        body
+    let body = match body {
+        Answer::Whole(Some(bytes)) => Answer::whole(masked_within(bytes, upstream_key)),
+        Answer::Tapped(tap) => concealed(Answer::Tapped(tap), account::Texts::of_events(), upstream_key),
+        // What is compressed can't be looked through. It was asked not to be.
+        Answer::Plain(body) if !body.is_end_stream() && !headers::is_encoded(&head.headers) => {
+            head.headers.remove(header::CONTENT_LENGTH);
+            concealed(Answer::Plain(body), account::Texts::of_any(), upstream_key)
+        }
+        body @ (Answer::Whole(None) | Answer::Plain(_) | Answer::Concealed(_)) => body,
     };
     set_length(&mut head.headers, &body);
     Response::from_parts(head, body)
+}
+
+fn concealed(body: Answer, texts: account::Texts, upstream_key: &str) -> Answer {
+    let key = upstream_key.into();
+    Answer::Concealed(Box::new(Concealed {
+        inner: Box::new(body),
+        masker: Masker { texts, key, kept: Vec::new() },
+    }))
+}
+
+/// A whole answer in which what it says of the account is masked.
+fn masked_within(answer: Bytes, upstream_key: &str) -> Bytes {
+    let texts = account::texts(&answer);
+    if texts.is_empty() {
+        return answer;
+    }
+    let mut out = Vec::with_capacity(answer.len());
+    let mut from = 0;
+    for text in texts {
+        out.extend_from_slice(&answer[from..text.start]);
+        mask(&answer[text.clone()], upstream_key, &mut out);
+        from = text.end;
+    }
+    out.extend_from_slice(&answer[from..]);
+    out.into()
 }
 
 /// An error of upstream, as its client may see it.
@@ -94,29 +112,28 @@ fn set_length(headers: &mut HeaderMap, body: &Answer) {
     }
 }
 
-fn is_event_stream(headers: &HeaderMap) -> bool {
-    let kind = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
-    kind.is_some_and(|kind| kind.len() >= 17 && kind[..17].eq_ignore_ascii_case(b"text/event-stream"))
-}
-
 /// A text in which names of accounts and keys are masked.
 fn masked(text: &[u8], upstream_key: &str) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len());
+    mask(text, upstream_key, &mut out);
+    out
+}
+
+fn mask(text: &[u8], upstream_key: &str, out: &mut Vec<u8>) {
     let mut rest = text;
     let key = upstream_key.as_bytes();
     while let Some(at) = memmem::find(rest, key).filter(|_| !key.is_empty()) {
-        mask_names(&rest[..at], &mut out);
+        mask_names(&rest[..at], out);
         out.extend_from_slice(MASK);
         rest = &rest[at + key.len()..];
     }
-    mask_names(rest, &mut out);
-    out
+    mask_names(rest, out);
 }
 
 fn mask_names(text: &[u8], out: &mut Vec<u8>) {
     let mut at = 0;
     while at < text.len() {
-        let is_start = at == 0 || !is_of_name(text[at - 1]);
+        let is_start = at == 0 || !is_of_name(text[at - 1]) || ends_with_escape(&text[..at]);
         let beginning = BEGINNINGS.iter().find(|beginning| is_start && text[at..].starts_with(beginning));
         let Some(beginning) = beginning else {
             out.push(text[at]);
@@ -133,34 +150,38 @@ fn mask_names(text: &[u8], out: &mut Vec<u8>) {
     }
 }
 
+/// Whether a text ends with a line's end or another control character as JSON writes it.
+fn ends_with_escape(text: &[u8]) -> bool {
+    matches!(text, [.., b'\\', b'b' | b'f' | b'n' | b'r' | b't'])
+}
+
 /// Keys in errors are starred by OpenAI itself, their ends left to be seen.
 fn is_of_name(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-_*.".contains(&byte)
 }
 
-/// An event stream whose error events are masked.
+/// An answer that passes as it comes, with what it says of the account masked.
 #[derive(Debug)]
 pub struct Concealed {
     inner: Box<Answer>,
-    events: Events,
+    masker: Masker,
 }
 
-/// Where in a stream of events it is.
-#[derive(Debug, Default)]
-struct Events {
-    /// The end of what has passed, so that a mark or an end cut in two is found.
-    seen: Vec<u8>,
-    /// Within an event that has an error in it.
-    is_error: bool,
+/// Masks an answer that comes in parts.
+struct Masker {
+    texts: account::Texts,
+    key: Box<str>,
     /// The start of a name whose end has not come.
     kept: Vec<u8>,
 }
 
-impl Concealed {
-    fn of(inner: Answer) -> Self {
-        Self { inner: Box::new(inner), events: Events::default() }
+impl fmt::Debug for Masker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Masker").field("texts", &self.texts).finish_non_exhaustive()
     }
+}
 
+impl Concealed {
     /// The next frame for the client.
     pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
         loop {
@@ -170,11 +191,11 @@ impl Concealed {
                 Some(Ok(Err(_))) => continue,
                 Some(Err(error)) => return Poll::Ready(Some(Err(error))),
                 None => {
-                    let rest = self.events.finish();
+                    let rest = self.masker.finish();
                     return Poll::Ready((!rest.is_empty()).then(|| Ok(Frame::data(rest.into()))));
                 }
             };
-            let out = self.events.feed(part);
+            let out = self.masker.feed(part);
             if !out.is_empty() {
                 return Poll::Ready(Some(Ok(Frame::data(out))));
             }
@@ -182,95 +203,41 @@ impl Concealed {
     }
 }
 
-impl Events {
+impl Masker {
     fn feed(&mut self, part: Bytes) -> Bytes {
-        if !self.is_error && self.error_at(&part).is_none() {
-            self.remember(&part);
+        let texts = self.texts.find(&part);
+        if texts.is_empty() && self.kept.is_empty() {
             return part;
         }
-        let (mut out, mut rest) = (Vec::with_capacity(part.len()), &part[..]);
-        loop {
-            if self.is_error {
-                let mut text = std::mem::take(&mut self.kept);
-                if let Some(end) = self.end_of_event(rest) {
-                    text.extend_from_slice(&rest[..end]);
-                    mask_names(&text, &mut out);
-                    self.is_error = false;
-                    self.seen.clear();
-                    rest = &rest[end..];
-                    continue;
-                }
-                text.extend_from_slice(rest);
-                self.kept = text.split_off(text.len() - unfinished(&text));
-                mask_names(&text, &mut out);
-                break;
-            }
-            let Some(at) = self.error_at(rest) else {
-                out.extend_from_slice(rest);
-                break;
-            };
-            let start = start_of_event(&rest[..at]);
-            out.extend_from_slice(&rest[..start]);
-            rest = &rest[start..];
-            self.is_error = true;
+        let mut out = Vec::with_capacity(self.kept.len() + part.len());
+        if texts.first().is_none_or(|text| text.start > 0) {
+            out.append(&mut self.finish());
         }
-        self.remember(rest);
+        let mut from = 0;
+        for span in texts {
+            out.extend_from_slice(&part[from..span.start]);
+            from = span.end;
+            let mut text = std::mem::take(&mut self.kept);
+            text.extend_from_slice(&part[span]);
+            if from == part.len() && self.texts.is_within() {
+                self.kept = text.split_off(text.len() - unfinished(&text));
+            }
+            mask(&text, &self.key, &mut out);
+        }
+        out.extend_from_slice(&part[from..]);
         out.into()
     }
 
+    /// What was kept, masked.
     fn finish(&mut self) -> Vec<u8> {
-        let mut out = Vec::new();
-        mask_names(&std::mem::take(&mut self.kept), &mut out);
-        out
-    }
-
-    /// Where a part says that there is an error in its event.
-    fn error_at(&self, part: &[u8]) -> Option<usize> {
-        let start = &part[..part.len().min(SEEN_BYTES_MAX)];
-        if !self.seen.is_empty()
-            && mark_at(&[&self.seen, start].concat()).is_some_and(|at| at < self.seen.len())
-        {
-            return Some(0);
-        }
-        mark_at(part)
-    }
-
-    fn end_of_event(&self, part: &[u8]) -> Option<usize> {
-        let joined = [&self.seen, part].concat();
-        let ends = ENDS.iter().filter_map(|end| {
-            let found = memmem::find_iter(&joined, end).map(|at| at + end.len());
-            found.into_iter().find(|at| *at > self.seen.len())
-        });
-        ends.min().map(|at| at - self.seen.len())
-    }
-
-    fn remember(&mut self, part: &[u8]) {
-        self.seen.extend_from_slice(&part[part.len().saturating_sub(SEEN_BYTES_MAX)..]);
-        let beyond = self.seen.len().saturating_sub(SEEN_BYTES_MAX);
-        self.seen.drain(..beyond);
+        masked(&std::mem::take(&mut self.kept), &self.key)
     }
 }
 
-/// Where a text has what only an event with an error has.
-fn mark_at(text: &[u8]) -> Option<usize> {
-    memmem::find_iter(text, ERROR).find_map(|at| {
-        let (before, after) = (&text[..at], &text[at + ERROR.len()..]);
-        let around = AROUND.iter().find(|(left, right)| before.ends_with(left) && after.starts_with(right));
-        // Within the texts of a model, ends of lines are escaped.
-        let is_line = |line: &[u8]| line.last().is_none_or(|last| matches!(last, b'\n' | b'\r'));
-        let starts = LINES.iter().find(|start| before.strip_suffix(**start).is_some_and(is_line));
-        around.map(|(left, _)| at - left.len()).or(starts.map(|start| at - start.len()))
-    })
-}
-
-/// Where the last event begins.
-fn start_of_event(text: &[u8]) -> usize {
-    ENDS.iter().filter_map(|end| memmem::rfind(text, end).map(|at| at + end.len())).max().unwrap_or(0)
-}
-
-/// How many bytes at the end may be the start of a name that goes on.
+/// How many bytes at the end may be the start of a name or key that goes on.
 fn unfinished(text: &[u8]) -> usize {
-    let name = text.iter().rev().take_while(|byte| is_of_name(**byte)).count();
+    let goes_on = |byte: &&u8| !byte.is_ascii_whitespace() && !b"\"'`,;".contains(byte);
+    let name = text.iter().rev().take_while(goes_on).count();
     if name <= NAME_BYTES_MAX { name } else { 0 }
 }
 
@@ -278,13 +245,13 @@ fn unfinished(text: &[u8]) -> usize {
 mod tests {
     use super::*;
 
-    fn mask(text: &str) -> String {
+    fn shown(text: &str) -> String {
         String::from_utf8(masked(text.as_bytes(), "upstream-secret")).unwrap()
     }
 
     #[test]
     fn accounts_and_keys_in_errors_are_masked_and_nothing_else() {
-        for (text, shown) in [
+        for (text, expected) in [
             (
                 "Rate limit reached for gpt-4o in organization org-AbC123 on",
                 "Rate limit reached for gpt-4o in organization org-*** on",
@@ -294,13 +261,15 @@ mod tests {
             ("sk-proj-a_b-c\"}", "sk-***\"}"),
             ("key upstream-secret was", "key *** was"),
             ("a task-list, desk-top, org- and sk-", "a task-list, desk-top, org- and sk-"),
+            ("first line\\norg-AbC123", "first line\\norg-***"),
         ] {
-            assert_eq!(mask(text), shown);
+            assert_eq!(shown(text), expected);
         }
     }
 
     fn through(text: &str, step: usize) -> String {
-        let mut events = Events::default();
+        let mut events =
+            Masker { texts: account::Texts::of_any(), key: "upstream-secret".into(), kept: Vec::new() };
         let mut out = Vec::new();
         for part in text.as_bytes().chunks(step) {
             out.extend_from_slice(&events.feed(Bytes::copy_from_slice(part)));
@@ -339,6 +308,66 @@ mod tests {
                         "{step}"
                     );
                 }
+            }
+        }
+    }
+    /// An answer to a request with a function that has a field `error`, and its model's text.
+    const ECHOED: &str = concat!(
+        r#"{"id":"resp_1","error":null,"tools":[{"type":"function","name":"edit","parameters":{"type":"object","#,
+        r#""properties":{"error":{"type":"string","description":"see org-mode"},"organization_id":"org-x"}}}],"#,
+        r#""text":{"format":{"type":"json_schema","schema":{"error": {"title":"proj_dir sk-learn"}}}},"#,
+        r#""output":[{"type":"mcp_call","error":"proj_dir"},{"type":"function_call","arguments":"edit proj_dir/x.py, "#,
+        r#"then org-mode and sk-learn: {\"error\":{\"org-x\":1}}"}],"metadata":{"error":"org-mode"}}"#,
+    );
+
+    #[test]
+    fn fields_of_the_same_names_that_are_not_upstreams_own_pass_as_they_came() {
+        let whole = |text: &str| masked_within(Bytes::copy_from_slice(text.as_bytes()), "upstream-secret");
+        assert_eq!(whole(ECHOED), ECHOED);
+        let created = format!(
+            "event: response.created\ndata: {{\"type\":\"response.created\",\"response\":{ECHOED}}}\n\n"
+        );
+        for step in [1, 7, 64, created.len()] {
+            assert_eq!(through(&created, step), created, "{step}");
+        }
+        // The error of the same answer is upstream's own.
+        let secret = r#""error":{"code":"x","message":"in org-secret1"}"#;
+        let failed = ECHOED.replace(r#""error":null"#, secret);
+        let shown = failed.replace("org-secret1", "org-***");
+        assert_eq!(whole(&failed), shown);
+        let event = |response: &str| {
+            format!("data: {{\"type\":\"response.failed\",\"response\":{response}}}\r\n\r\n")
+        };
+        for step in [1, 2, 3, 50, 10_000] {
+            assert_eq!(through(&event(&failed), step), event(&shown), "{step}");
+        }
+    }
+
+    #[test]
+    fn every_place_where_upstream_names_its_account_is_masked() {
+        for (text, shown) in [
+            (
+                r#"{"id":"resp_1","error":{"message":"in org-s, sk-a"}}"#,
+                r#"{"id":"resp_1","error":{"message":"in org-***, sk-***"}}"#,
+            ),
+            (
+                r#"{"last_error": {"message":"proj_s"} , "x":"proj_dir"}"#,
+                r#"{"last_error": {"message":"proj_***"} , "x":"proj_dir"}"#,
+            ),
+            (
+                r#"{"object":"batch","errors":{"data":[{"message":"org-s"},{"message":"org-t"}]},"metadata":{"a":"org-chart"}}"#,
+                r#"{"object":"batch","errors":{"data":[{"message":"org-***"},{"message":"org-***"}]},"metadata":{"a":"org-chart"}}"#,
+            ),
+            (
+                r#"{"data":[{"organization_id":"org-s","error":{}},{"organization_id":"org-t","hyperparameters":{"organization_id":"org-x"}}]}"#,
+                r#"{"data":[{"organization_id":"org-***","error":{}},{"organization_id":"org-***","hyperparameters":{"organization_id":"org-x"}}]}"#,
+            ),
+            (r#"{"error":"key upstream-secret"}"#, r#"{"error":"key ***"}"#),
+        ] {
+            let whole = masked_within(Bytes::copy_from_slice(text.as_bytes()), "upstream-secret");
+            assert_eq!(whole, shown);
+            for step in 1..=text.len() {
+                assert_eq!(through(text, step), shown, "{step}");
             }
         }
     }

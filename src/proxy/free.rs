@@ -156,11 +156,9 @@ impl Proxy {
         if !accepted {
             errand.abandon();
             visit.ended("upstream_error", None);
-            let answer = self.concealed(rules, Ok(answer.map(Answer::Plain)), caller.key.pass_through).await;
-            return answer.map(|mut answer| {
-                answer.headers_mut().extend(rates);
-                answer
-            });
+            let mut answer = answer.map(Answer::Plain);
+            answer.headers_mut().extend(rates);
+            return Ok(answer);
         }
         let reach = Self::reach(rules, &caller);
         match self.conclude(rules, errand, answer, (&caller, &reach, &asked)).await {

@@ -49,6 +49,16 @@ pub fn place(path: &str) -> Option<Place<'_>> {
     })
 }
 
+/// Whether what a path shows is a file's content, or the items of a client and a model:
+/// nothing of it is upstream's own words.
+pub fn shows_content(path: &str) -> bool {
+    place(path).is_some_and(|Place { kind, below, .. }| match kind {
+        ObjectKind::Conversation => below == "/items" || below.starts_with("/items/"),
+        ObjectKind::Response => below == "/input_items",
+        _ => below.ends_with("/content"),
+    })
+}
+
 /// Whether a path is a pattern's; `{}` in it stands for an id. Either may be
 /// written without `/v1`.
 pub fn is_of(pattern: &str, path: &str) -> bool {
@@ -77,6 +87,19 @@ mod tests {
         // Every path with an id that is forwarded is about an object, but for models.
         for path in FREE_GET.iter().chain(&FREE_POST).chain(&FREE_DELETE).filter(|path| path.contains("{}")) {
             assert!(of(path).is_some() || path.starts_with("/v1/models/"), "{path}");
+        }
+    }
+
+    #[test]
+    fn files_and_items_are_content() {
+        for path in ["/v1/files/f/content", "/skills/s/versions/1/content", "/v1/conversations/c/items/i"] {
+            assert!(shows_content(path), "{path}");
+        }
+        assert!(shows_content("/responses/r/input_items") && shows_content("/v1/conversations/c/items"));
+        for path in
+            ["/v1/responses/r", "/v1/batches", "/v1/files/content", "/v1/fine_tuning/jobs", "/content"]
+        {
+            assert!(!shows_content(path), "{path}");
         }
     }
 

@@ -63,7 +63,7 @@ fn errors_within_a_stream_are_masked_and_the_rest_is_as_it_came() {
             text.contains("event: error\ndata: {") && text.contains("organization org-*** and"),
             "{text}"
         );
-        hides_all(&text.replace(UPSTREAM_KEY, "sk-***"));
+        hides_all(&text);
     });
 }
 
@@ -78,6 +78,107 @@ fn a_failed_response_is_masked_too() {
         assert_eq!(answer.status, StatusCode::OK);
         hides_all(&String::from_utf8_lossy(&answer.body));
         assert_eq!(answer.json()["status"], "failed");
+    });
+}
+
+#[test]
+fn free_answers_name_the_account_no_more_than_metered_ones() {
+    let mut response =
+        json!({ "id": "resp_1", "object": "response", "status": "failed", "model": "gpt-5", "output": [] });
+    response["error"] = error("server_error")["error"].clone();
+    response["tools"] = json!([{ "type": "function", "parameters": { "error": { "title": "org-chart" } } }]);
+    let failed = json!({ "type": "response.failed", "response": response });
+    let events = format!("event: response.failed\ndata: {failed}\n\n");
+    let job = json!({ "id": "ftjob-1", "organization_id": "org-Acme0123", "error": error("x")["error"] });
+    let batch = json!({ "id": "batch_1", "errors": { "object": "list", "data": [error("x")["error"]] } });
+    let list = |object: &Value| json!({ "object": "list", "data": [object], "has_more": false });
+    run(async move {
+        for (path, kind, body) in [
+            ("/v1/responses/resp_1", "application/json", response.to_string()),
+            ("/v1/responses/resp_1?stream=true", "text/event-stream", events.clone()),
+            ("/v1/responses/resp_1?stream=true", "text/plain", events),
+            ("/v1/batches/batch_1", "application/json", batch.to_string()),
+            ("/v1/batches", "application/json", list(&batch).to_string()),
+            ("/v1/fine_tuning/jobs/ftjob-1", "application/json", job.to_string()),
+            ("/v1/fine_tuning/jobs", "application/json", list(&job).to_string()),
+        ] {
+            let length = body.len();
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n");
+            let upstream = Scripted::says(format!("{head}Connection: close\r\n\r\n{body}")).await;
+            let shared = "[endpoints]\nshared_objects = true\n";
+            let house = House::in_front_of(Some(&upstream.base_url), Some(UPSTREAM_KEY), shared).await;
+            let bearer = format!("Bearer {}", house.key);
+            let answer =
+                call(&house.proxy, Method::GET, path, &[("authorization", &bearer)], Bytes::new()).await;
+            assert_eq!(answer.status, StatusCode::OK, "{path}");
+            let text = String::from_utf8_lossy(&answer.body).into_owned();
+            hides_all(&text);
+            let expected = SECRETS.iter().fold(body, |text, secret| {
+                let kind =
+                    ["org-", "proj_", "sk-"].into_iter().find(|kind| secret.starts_with(kind)).unwrap();
+                text.replace(secret, &format!("{kind}***"))
+            });
+            assert_eq!(text.replace(" and *** on ", " and sk-*** on "), expected, "{path} {kind}");
+        }
+    });
+}
+
+#[test]
+fn a_files_content_and_items_pass_as_they_are() {
+    run(async {
+        let text = "{\"error\":{\"message\":\"edit proj_dir/x.py\"},\"organization_id\":\"org-mode\"}";
+        let upstream = Scripted::says(format!(
+            "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n{text}"
+        ))
+        .await;
+        let shared = "[endpoints]\nshared_objects = true\n";
+        let house = House::in_front_of(Some(&upstream.base_url), Some(UPSTREAM_KEY), shared).await;
+        let bearer = format!("Bearer {}", house.key);
+        for path in ["/v1/files/file-1/content", "/v1/conversations/conv_1/items/i_1"] {
+            let answer =
+                call(&house.proxy, Method::GET, path, &[("authorization", &bearer)], Bytes::new()).await;
+            assert_eq!(String::from_utf8_lossy(&answer.body), text, "{path}");
+        }
+    });
+}
+
+#[test]
+fn a_stream_without_a_content_type_is_masked_too() {
+    run(async {
+        let failed = format!("data: {}\n\n", error("server_error"));
+        let upstream = Scripted::says(format!("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{failed}")).await;
+        let house = House::in_front_of(Some(&upstream.base_url), Some(UPSTREAM_KEY), "").await;
+        let answer = house.chat(&[], json!({ "stream": true })).await;
+        hides_all(&String::from_utf8_lossy(&answer.body));
+    });
+}
+
+#[test]
+fn a_schema_with_a_field_named_error_leaves_the_answer_as_it_came() {
+    run(async {
+        let arguments = "edit proj_dir/x.py, then org-mode and sk-learn";
+        let parameters = json!({ "type": "object", "properties": { "error": { "type": "string" } } });
+        let response = json!({
+            "id": "resp_1", "object": "response", "status": "completed", "model": "gpt-5", "error": null,
+            "output": [{ "type": "function_call", "name": "edit", "arguments": arguments }],
+            "tools": [{ "type": "function", "name": "edit", "parameters": parameters }],
+            "usage": { "input_tokens": 5, "output_tokens": 5, "total_tokens": 10 },
+        });
+        let upstream = Scripted::says_json("200 OK", &response).await;
+        let house = House::in_front_of(Some(&upstream.base_url), Some(UPSTREAM_KEY), "").await;
+        let asked = json!({ "model": "gpt-5", "input": "x", "tools": response["tools"] });
+        let answer = house.post("/v1/responses", &[], &asked).await;
+        assert_eq!(answer.json(), response);
+        let created = json!({ "type": "response.created", "response": response });
+        let completed = json!({ "type": "response.completed", "response": response });
+        let events = format!("data: {created}\n\ndata: {completed}\n\n");
+        let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n";
+        let upstream = Scripted::says(format!("{head}{events}")).await;
+        let house = House::in_front_of(Some(&upstream.base_url), Some(UPSTREAM_KEY), "").await;
+        let mut streamed = asked.clone();
+        streamed["stream"] = json!(true);
+        let answer = house.post("/v1/responses", &[], &streamed).await;
+        assert_eq!(String::from_utf8_lossy(&answer.body), events);
     });
 }
 
