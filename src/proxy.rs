@@ -271,13 +271,19 @@ impl Proxy {
         let Some(key) = key.and_then(|key| key.to_str().ok()?.strip_prefix("Bearer ")) else {
             return Ok(answer);
         };
-        if answer.status().is_success() {
+        let is_success = answer.status().is_success();
+        let is_plain = matches!(answer.body(), Answer::Plain(_));
+        if is_success && !is_plain {
             return Ok(conceal::answer(answer, key));
         }
         let id = answer.headers().get("x-request-id").cloned();
-        // Boxed, so that requests that succeed don't have its size.
-        let error = Box::pin(conceal::error(answer, key, rules.answer_idle)).await;
-        Ok(error.unwrap_or_else(|refusal| {
+        // Boxed, so that metered requests that succeed don't have its size.
+        let concealed = if is_success {
+            Box::pin(conceal::plain(answer, key, rules.answer_idle)).await
+        } else {
+            Box::pin(conceal::error(answer, key, rules.answer_idle)).await
+        };
+        Ok(concealed.unwrap_or_else(|refusal| {
             let id = id.unwrap_or(HeaderValue::from_static("req_unknown"));
             refusal.response(rules.refuse, self.guard.clock().now_s(), &id).map(Answer::whole)
         }))

@@ -29,16 +29,14 @@ const BEGINNINGS: [&[u8]; 4] = [b"org-", b"proj_", b"sk-", b"sess-"];
 const MASK: &[u8] = b"***";
 /// The longest name that is waited for when it is cut in two by the end of a part.
 const NAME_BYTES_MAX: usize = 512;
-/// An answer that succeeded, as its client may see it.
+/// An answer that succeeded, whole or a stream that is observed, as its client may see it.
 pub fn answer(answer: Response<Answer>, upstream_key: &str) -> Response<Answer> {
     let (mut head, body) = answer.into_parts();
     let body = match body {
         Answer::Whole(Some(bytes)) => Answer::whole(masked_within(bytes, upstream_key)),
-        Answer::Tapped(tap) => concealed(Answer::Tapped(tap), account::Texts::of_events(), upstream_key),
-        // What is compressed can't be looked through. It was asked not to be.
-        Answer::Plain(body) if !body.is_end_stream() && !headers::is_encoded(&head.headers) => {
-            head.headers.remove(header::CONTENT_LENGTH);
-            concealed(Answer::Plain(body), account::Texts::of_any(), upstream_key)
+        Answer::Tapped(tap) => {
+            let masker = Masker::new(account::Texts::of_events(), upstream_key);
+            Answer::Concealed(Box::new(Concealed { inner: Box::new(Answer::Tapped(tap)), masker }))
         }
         body @ (Answer::Whole(None) | Answer::Plain(_) | Answer::Concealed(_)) => body,
     };
@@ -46,12 +44,34 @@ pub fn answer(answer: Response<Answer>, upstream_key: &str) -> Response<Answer> 
     Response::from_parts(head, body)
 }
 
-fn concealed(body: Answer, texts: account::Texts, upstream_key: &str) -> Answer {
-    let key = upstream_key.into();
-    Answer::Concealed(Box::new(Concealed {
-        inner: Box::new(body),
-        masker: Masker { texts, key, kept: Vec::new() },
-    }))
+/// An answer that succeeded and passes as it comes, as its client may see it. A small one
+/// is read whole, so that its length is still announced.
+pub async fn plain(
+    answer: Response<Answer>,
+    upstream_key: &str,
+    idle: Duration,
+) -> Result<Response<Answer>, Refusal> {
+    let (mut head, body) = answer.into_parts();
+    let body = match body {
+        // What is compressed can't be looked through. It was asked not to be.
+        Answer::Plain(body) if !body.is_end_stream() && !headers::is_encoded(&head.headers) => body,
+        body => return Ok(Response::from_parts(head, body)),
+    };
+    let mut masker = Masker::new(account::Texts::of_any(), upstream_key);
+    let length = body.size_hint().exact().and_then(|length| usize::try_from(length).ok());
+    let body = if length.is_some_and(|length| length <= ERROR_BYTES_MAX) {
+        let bytes = body::read(body, Bounds::answer(ERROR_BYTES_MAX, idle)).await.map_err(|error| {
+            tracing::warn!(?error, "an answer broke off");
+            Refusal::UpstreamUnreachable
+        })?;
+        let (masked, rest) = (masker.feed(bytes), masker.finish());
+        Answer::whole(if rest.is_empty() { masked } else { [&masked[..], &rest].concat().into() })
+    } else {
+        head.headers.remove(header::CONTENT_LENGTH);
+        Answer::Concealed(Box::new(Concealed { inner: Box::new(Answer::Plain(body)), masker }))
+    };
+    set_length(&mut head.headers, &body);
+    Ok(Response::from_parts(head, body))
 }
 
 /// A whole answer in which what it says of the account is masked.
@@ -204,6 +224,10 @@ impl Concealed {
 }
 
 impl Masker {
+    fn new(texts: account::Texts, upstream_key: &str) -> Self {
+        Self { texts, key: upstream_key.into(), kept: Vec::new() }
+    }
+
     fn feed(&mut self, part: Bytes) -> Bytes {
         let texts = self.texts.find(&part);
         if texts.is_empty() && self.kept.is_empty() {
@@ -268,8 +292,7 @@ mod tests {
     }
 
     fn through(text: &str, step: usize) -> String {
-        let mut events =
-            Masker { texts: account::Texts::of_any(), key: "upstream-secret".into(), kept: Vec::new() };
+        let mut events = Masker::new(account::Texts::of_any(), "upstream-secret");
         let mut out = Vec::new();
         for part in text.as_bytes().chunks(step) {
             out.extend_from_slice(&events.feed(Bytes::copy_from_slice(part)));
