@@ -110,6 +110,9 @@ pub struct ToolDemand {
     pub file_search: bool,
     /// Containers that code interpreter or shell tools may run in.
     pub containers: Vec<ContainerDemand>,
+    /// The largest memory of the containers that the context names: a tool that lets
+    /// upstream choose may run in one of them.
+    pub context_container: Option<ContainerMemory>,
     /// An image generation tool.
     pub image: Option<ImageTool>,
     /// MCP servers, each of which puts a list of its tools into the context.

@@ -57,6 +57,12 @@ impl ObjectKind {
         Self::Item,
     ];
 
+    /// Whether an object of this kind is upstream's own, by its id. OpenAI's skills begin
+    /// with `openai-`; one that was uploaded begins with `skill_`.
+    pub fn is_upstreams_own(self, id: &str) -> bool {
+        self == Self::Skill && id.starts_with("openai-")
+    }
+
     /// The name in the database.
     pub const fn name(self) -> &'static str {
         match self {
@@ -90,7 +96,8 @@ pub struct KnownObject {
     pub key: Arc<str>,
     /// What it adds to the context of a request that refers to it.
     pub context: KeptContext,
-    /// The memory of a container; `None` for other kinds, and if it is not known.
+    /// The memory of a container, or the largest memory of those that a response and
+    /// what it goes on from ran in; `None` for other kinds, and if it is not known.
     pub container_memory: Option<ContainerMemory>,
     /// How long a container lives after its last use, in seconds; 0 for other kinds.
     pub idle_s: i64,
@@ -100,6 +107,13 @@ pub struct KnownObject {
     pub used_s: i64,
 }
 
+impl KnownObject {
+    /// The most memory that a container has.
+    pub fn memory_max(&self) -> ContainerMemory {
+        self.container_memory.unwrap_or(ContainerMemory::G64)
+    }
+}
+
 /// An object that a request body names instead of sending its content.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectReference {
@@ -107,4 +121,11 @@ pub struct ObjectReference {
     pub kind: ObjectKind,
     /// The id as the client wrote it, unescaped; at most 256 bytes.
     pub id: String,
+}
+
+impl ObjectReference {
+    /// Whether it is upstream's own, which belongs to no project and is there for all.
+    pub fn is_upstreams_own(&self) -> bool {
+        self.kind.is_upstreams_own(&self.id)
+    }
 }

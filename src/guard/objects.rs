@@ -164,7 +164,7 @@ impl Guard {
         let mut missing = Vec::new();
         {
             let mut memory = self.objects.memory();
-            for (at, of) in named.iter().enumerate() {
+            for (at, of) in named.iter().enumerate().filter(|(_, of)| !of.is_upstreams_own()) {
                 match (memory.find(of.kind, ObjectKey::of(of.kind, &of.id)), reach) {
                     (Some(known), Reach::Project(project)) if known.project != *project => {
                         return Ok(Some(at));
@@ -219,6 +219,32 @@ impl Guard {
             })
         };
         self.writer.aside(work).await?
+    }
+
+    /// Takes up a use of a container at `now_s`. Returns the seconds that it adds to the
+    /// container's life, in whole minutes, and what is known of the container then; `new`
+    /// is what is known of one that is not in memory.
+    ///
+    /// Each minute is added once, by the first of the uses that want it.
+    pub fn use_container(
+        &self,
+        of: &ObjectReference,
+        now_s: i64,
+        new: impl FnOnce() -> KnownObject,
+    ) -> (i64, KnownObject, Written) {
+        let mut memory = self.objects.memory();
+        let key = ObjectKey::of(of.kind, &of.id);
+        let mut known = memory.find(of.kind, key).unwrap_or_else(new);
+        let since_s = now_s.saturating_sub(known.used_s).clamp(0, known.idle_s);
+        let added_s = since_s.saturating_add(59) / 60 * 60;
+        if added_s > 0 {
+            known.used_s = now_s.saturating_sub(since_s).saturating_add(added_s);
+        }
+        let change = put(of.clone(), known.clone());
+        memory.learn(&change);
+        // Before another use can be taken up, so that the last one is written last.
+        let written = self.writer.push_objects(vec![change]);
+        (added_s, known, written)
     }
 
     /// The projects that objects of a kind belong to, in the order of their ids.

@@ -180,6 +180,11 @@ impl<'a> Raw<'a> {
         Some(Cow::Borrowed(inner))
     }
 
+    /// Whether there is a value that is neither `null` nor an empty string.
+    pub(super) fn has_content(self) -> bool {
+        self.value().is_some_and(|text| text != "\"\"")
+    }
+
     /// The flag, if the value is one.
     pub(super) fn flag(self) -> Option<bool> {
         match self.value()? {

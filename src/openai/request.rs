@@ -160,7 +160,7 @@ fn demand(
         output_max: outputs.asked,
         audio_output: fields.modalities.audio,
         echo: endpoint == Metered::Completions && flag(fields.echo, "echo")?,
-        cache_12h: long_cache(fields.prompt_cache_options.0.ttl) || fields.prompt.cache_12h,
+        cache_12h: long_cache(fields.prompt_cache_options.0.ttl),
         subagents: reads_stored(endpoint) && turns::runs_subagents(fields.multi_agent),
         compacted_at: turns::compacted_at(fields.context_management).filter(|_| reads_stored(endpoint)),
         end_user: end_user(&fields)?,
@@ -173,7 +173,11 @@ fn demand(
     let named = named(endpoint, &fields);
     let mut content = match endpoint {
         Metered::Chat => fields.messages.into_inner(),
-        Metered::Responses | Metered::Compact => fields.input.into_inner(),
+        Metered::Responses | Metered::Compact => {
+            let mut content = fields.input;
+            content.merge(fields.prompt.variables);
+            content.into_inner()
+        }
         Metered::Completions | Metered::Embeddings => Found::default(),
     };
     let is_kept = demand.stored || fields.conversation.value().is_some();

@@ -14,7 +14,7 @@ mod compaction;
 
 use crate::domain::demand::{Bound, Demand, Image, Tier, WebSearch};
 use crate::domain::{Money, Tokens};
-use crate::pricing::cost::{FILE_SEARCH_PICO, offered_pico, search_block, web_search_pico};
+use crate::pricing::cost::{FILE_SEARCH_PICO, offered_pico, search_block, session_pico, web_search_pico};
 use crate::pricing::image_tool;
 use crate::pricing::rates::Rates;
 use crate::pricing::sheet::Price;
@@ -354,7 +354,8 @@ fn fees_pico(price: &Price, demand: &Demand, rates: &Rates, inputs: BoundInputs)
     if tools.file_search {
         pico = pico.saturating_add(times(calls, FILE_SEARCH_PICO));
     }
-    let containers = tools.containers.iter().map(offered_pico);
+    let reused = tools.context_container.map_or(0, session_pico);
+    let containers = tools.containers.iter().map(|container| offered_pico(container).max(reused));
     containers.fold(pico, |sum, session| sum.saturating_add(times(inputs.sessions(), session)))
 }
 

@@ -111,7 +111,7 @@ pub fn container_life(memory: ContainerMemory, seconds: i64) -> Money {
 }
 
 /// A session of twenty minutes, by memory (OpenAI's pricing page).
-fn session_pico(memory: ContainerMemory) -> u64 {
+pub(crate) fn session_pico(memory: ContainerMemory) -> u64 {
     match memory {
         ContainerMemory::G1 => 30_000_000_000,
         ContainerMemory::G4 => 120_000_000_000,

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 
 use crate::domain::demand::{Tier, ToolDemand, WebSearch};
-use crate::domain::tokens::ToolUse;
+use crate::domain::tokens::{ContainerMemory, ToolUse};
 use crate::domain::{Demand, Money, Tokens, Usage};
 use crate::guard::{Ending, Reservation, Settled};
 use crate::ledger::entry::Basis;
@@ -20,6 +20,8 @@ use crate::pricing::sheet::{Price, Sheet};
 /// Bodies up to this size are kept until the end, to count their input exactly
 /// if upstream reports no usage; a larger one is charged by its bytes.
 const KEPT_BODY_BYTES_MAX: usize = 256 * 1024;
+/// A session of a container, in seconds.
+const SESSION_S: i64 = 20 * 60;
 /// The size of hyper's read buffers.
 const SHARED_BODY_BYTES_MAX: usize = 8 * 1024;
 
@@ -38,6 +40,9 @@ pub struct Bill {
     pub tools: ToolDemand,
     /// Containers that one tool may start.
     pub sessions: u64,
+    /// The memory of each container that the answer names and that was there before;
+    /// `None` as long as nobody has looked.
+    pub reused: Option<Vec<ContainerMemory>>,
     /// The tier asked for.
     pub asked_tier: Option<Tier>,
     /// The tier that an answer was served at if it doesn't say.
@@ -235,8 +240,14 @@ impl Bill {
         };
         let image_price = self.image_price.as_deref();
         let offer = Offer { tools: &self.tools, image_price, sessions: self.sessions };
-        let cost = cost::cost(price, tier, usage, offer);
-        (cost.total, cost.tool_fees)
+        // A container that was there before costs what it was made with, whatever was asked for.
+        let reused = self.reused.as_deref().unwrap_or_default();
+        let mut usage = usage.clone();
+        usage.tools.containers =
+            usage.tools.containers.saturating_sub(u64::try_from(reused.len()).unwrap_or(u64::MAX));
+        let cost = cost::cost(price, tier, &usage, offer);
+        let reused: Money = reused.iter().map(|memory| cost::container_life(*memory, SESSION_S)).sum();
+        (cost.total + reused, cost.tool_fees + reused)
     }
 
     fn served_price(&self, answer: &Answer) -> Option<Arc<Price>> {

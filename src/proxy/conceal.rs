@@ -18,7 +18,7 @@ use memchr::memmem;
 use crate::openai::account;
 use crate::proxy::body::{self, Answer, AnswerError, Bounds};
 use crate::proxy::headers;
-use crate::proxy::refuse::{Edge, Refusal};
+use crate::proxy::refuse::{Billed, Edge, NoAnswer, Refusal};
 
 /// The largest error that is read whole; one that is larger is no error of OpenAI's,
 /// and its body is left out.
@@ -62,7 +62,7 @@ pub async fn plain(
     let body = if length.is_some_and(|length| length <= ERROR_BYTES_MAX) {
         let bytes = body::read(body, Bounds::answer(ERROR_BYTES_MAX, idle)).await.map_err(|error| {
             tracing::warn!(?error, "an answer broke off");
-            Refusal::UpstreamUnreachable
+            Refusal::Upstream(NoAnswer::Unreachable(Billed::No))
         })?;
         let (masked, rest) = (masker.feed(bytes), masker.finish());
         Answer::whole(if rest.is_empty() { masked } else { [&masked[..], &rest].concat().into() })

@@ -66,12 +66,12 @@ pub struct Metering {
     pub recording: Option<Box<Recording>>,
 }
 
-/// Sends a request that isn't billed but for what was held for it, and gives the
-/// answer as it comes.
+/// Sends a request that isn't billed but for a fee, and gives the answer as it comes.
+/// The fee is asked for once upstream has served the request, and no more than is held.
 pub async fn unbilled(
     upstream: &Upstream,
     outgoing: Outgoing,
-    mut reservation: Reservation,
+    (mut reservation, fee): (Reservation, impl FnOnce() -> Money),
     mut visit: Visit,
 ) -> Result<(Response<AnswerBody>, Visit), (Refusal, Visit)> {
     reservation.mark_sent();
@@ -85,7 +85,7 @@ pub async fn unbilled(
     let (mut head, body) = answer.into_parts();
     let exchange = Exchange::of(head.status.as_u16(), &head.headers);
     if head.status.is_success() {
-        let fee = reservation.hold().bound.cost;
+        let fee = fee();
         let basis = if fee > Money::ZERO { Basis::Counted } else { Basis::Reported };
         reservation.settle(basis, Ending { cost: fee, tool_fees: fee, ..exchange.ending() });
     } else {
@@ -148,7 +148,7 @@ pub async fn metered(
         let tap = Tap::new(body, sse, reservation, bill, exchange, visit, guard, manner, cuts, recording);
         return Ok(Response::from_parts(head, Answer::Tapped(Box::new(tap))));
     }
-    let whole = whole(body, reservation, bill, exchange, manner.idle, gone).await;
+    let whole = whole(body, reservation, bill, exchange, (manner.idle, gone), recording.as_deref()).await;
     let (bytes, answer, settled) = match whole {
         Ok(whole) => whole,
         Err(refusal) => return Err((refusal, visit)),
@@ -206,10 +206,10 @@ impl Unserved {
 async fn whole(
     body: AnswerBody,
     reservation: Reservation,
-    bill: Bill,
+    mut bill: Bill,
     mut exchange: Exchange,
-    idle: Duration,
-    gone: &AtomicBool,
+    (idle, gone): (Duration, &AtomicBool),
+    recording: Option<&Recording>,
 ) -> Result<(Bytes, usage::Answer, Settled), Refusal> {
     let bytes = match body::read(body, Bounds::answer(ANSWER_BYTES_MAX, idle)).await {
         Ok(bytes) => bytes,
@@ -223,6 +223,7 @@ async fn whole(
     exchange.ttft = Some(reservation.age());
     exchange.disconnected = gone.load(Ordering::Relaxed);
     let answer = usage::of_json(bill.endpoint, &bytes);
+    bill.reused = recording.map(|recording| recording.reused(&answer));
     let settled = bill.end(reservation, &answer, exchange, || match bill.endpoint {
         Metered::Embeddings => 0,
         Metered::Chat | Metered::Completions | Metered::Responses | Metered::Compact => {

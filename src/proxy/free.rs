@@ -13,7 +13,7 @@ use crate::domain::object::KnownObject;
 use crate::domain::tokens::ContainerMemory;
 use crate::domain::{Demand, KeptContext, Money, ObjectKind, ObjectReference};
 use crate::guard::Order;
-use crate::guard::objects::{HeldFor, Reach, Turn, TurnEnd, put};
+use crate::guard::objects::{HeldFor, Reach, Turn, TurnEnd};
 use crate::openai::{endpoint, request};
 use crate::pricing::cost;
 use crate::proxy::auth::Caller;
@@ -25,6 +25,7 @@ use crate::proxy::record::{CONTAINER_IDLE_S, made_by};
 use crate::proxy::refuse::{Billed, Named, NoAnswer, Refusal};
 use crate::proxy::visit::Visit;
 use crate::proxy::{Content, Failed, Proxy, Rules, lists, outgoing, rate_headers};
+use crate::store::Written;
 use crate::store::objects::ObjectChange;
 use crate::upstream::AnswerBody;
 
@@ -68,8 +69,11 @@ struct Errand {
 #[derive(Debug)]
 struct ContainerUse {
     of: ObjectReference,
-    known: KnownObject,
-    fee: Money,
+    at_s: i64,
+    /// The most that it costs.
+    fee_max: Money,
+    /// Resolves when it is in the database.
+    written: Option<Written>,
 }
 
 impl Proxy {
@@ -121,7 +125,7 @@ impl Proxy {
                 Arc::new(self.attribution(&caller, visit.endpoint, &Demand::default(), tags, None));
             let paced = self.guard.pace(&attribution).map_err(Refusal::Throttled)?;
             let mut errand = self.errand(rules, &head, &body, &caller).await?;
-            let fee = errand.container.as_ref().map_or(Money::ZERO, |used| used.fee);
+            let fee = errand.container.as_ref().map_or(Money::ZERO, |used| used.fee_max);
             let order = Order {
                 attribution,
                 bound: Bound { cost: fee, ..Bound::default() },
@@ -149,7 +153,9 @@ impl Proxy {
         visit.admitted();
         let outgoing = outgoing(rules, head, body, &caller, Content::AsItCame);
         let asked = lists::Asked::of(&outgoing);
-        let sent = exchange::unbilled(self.upstream(rules), outgoing, reservation, visit).await;
+        let used = errand.container.as_mut();
+        let fee = || used.map_or(Money::ZERO, |used| self.charge_use(used, &caller));
+        let sent = exchange::unbilled(self.upstream(rules), outgoing, (reservation, fee), visit).await;
         let accepted = sent.as_ref().is_ok_and(|(answer, _)| answer.status().is_success());
         self.remember(&caller, accepted).await;
         let (answer, mut visit) = sent?;
@@ -263,17 +269,27 @@ impl Proxy {
     }
 
     /// A container lives on from each use for as long as it may be idle, and upstream
-    /// bills that by the minute. All up to then has been charged before; the fee is
-    /// for the time that this use adds.
+    /// bills that by the minute. All up to then has been charged before; what is held is
+    /// for the time that this use adds if no other is charged first.
     fn use_container(&self, of: ObjectReference, caller: &Caller) -> ContainerUse {
-        let now_s = self.guard.clock().now_s();
+        let at_s = self.guard.clock().now_s();
         let known = self.guard.objects().lookup(of.kind, &of.id);
-        let mut known =
-            known.unwrap_or_else(|| KnownObject { idle_s: CONTAINER_IDLE_S, ..made_by(&caller.key, now_s) });
-        let added_s = now_s.saturating_sub(known.used_s).clamp(0, known.idle_s);
-        known.used_s = known.used_s.max(now_s);
-        let memory = known.container_memory.unwrap_or(ContainerMemory::G64);
-        ContainerUse { of, known, fee: cost::container_life(memory, added_s) }
+        let known = known.unwrap_or_else(|| Self::unknown_container(caller, at_s));
+        let added_s = at_s.saturating_sub(known.used_s).clamp(0, known.idle_s);
+        ContainerUse { of, at_s, fee_max: container_life(&known, added_s), written: None }
+    }
+
+    /// Takes up a use that upstream has served; returns its fee. Of uses at once, which
+    /// were all held for, the first pays for the time that they add.
+    fn charge_use(&self, used: &mut ContainerUse, caller: &Caller) -> Money {
+        let new = || Self::unknown_container(caller, used.at_s);
+        let (added_s, known, written) = self.guard.use_container(&used.of, used.at_s, new);
+        used.written = Some(written);
+        container_life(&known, added_s).min(used.fee_max)
+    }
+
+    fn unknown_container(caller: &Caller, now_s: i64) -> KnownObject {
+        KnownObject { idle_s: CONTAINER_IDLE_S, ..made_by(&caller.key, now_s) }
     }
 
     /// Does what the answer to a request that upstream accepted calls for.
@@ -288,8 +304,7 @@ impl Proxy {
         if let Some(turn) = turn {
             turn.end(TurnEnd::Unknown);
         }
-        if let Some(ContainerUse { of, known, .. }) = container {
-            let written = self.guard.learn_objects(vec![put(of, known)]);
+        if let Some(written) = container.and_then(|used| used.written) {
             self.guard.objects_written(written).await;
         }
         match effect {
@@ -323,6 +338,11 @@ impl Errand {
             turn.end(TurnEnd::Nothing);
         }
     }
+}
+
+/// What some seconds of a container's life cost.
+fn container_life(known: &KnownObject, seconds: i64) -> Money {
+    cost::container_life(known.container_memory.unwrap_or(ContainerMemory::G64), seconds)
 }
 
 /// Whether upstream may read a body as JSON, whatever its head says.

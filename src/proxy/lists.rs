@@ -3,7 +3,8 @@
 //! Upstream's pages are read until there are as many objects of the project as were
 //! asked for, so that a page is as long as the client's paging expects. It may be
 //! shorter where the client pages backwards (`before`), which reads one page of
-//! upstream's, and where `PAGES_MAX` of them have too few objects of the project.
+//! upstream's, and where `PAGES_MAX` of them have too few objects of the project; where
+//! they have none and more follow, the answer is an error and not an end of the list.
 
 use std::sync::Arc;
 
@@ -18,7 +19,7 @@ use crate::proxy::auth::Caller;
 use crate::proxy::body::Answer;
 use crate::proxy::exchange::Outgoing;
 use crate::proxy::free::{again, whole};
-use crate::proxy::refuse::{Billed, NoAnswer, Refusal};
+use crate::proxy::refuse::{Billed, Edge, NoAnswer, Refusal};
 use crate::proxy::{Proxy, Rules};
 use crate::upstream::{AnswerBody, Upstream};
 
@@ -74,6 +75,11 @@ impl Asked {
         self.query.iter().find(|(known, _)| known == name).map(|(_, value)| &**value)
     }
 
+    /// What a page of upstream's has at most.
+    fn page_max(kind: ObjectKind) -> usize {
+        if kind == ObjectKind::File { FILES_DEFAULT } else { PAGE_MAX }
+    }
+
     fn count_max(&self, kind: ObjectKind) -> usize {
         let default = if kind == ObjectKind::File { FILES_DEFAULT } else { OTHERS_DEFAULT };
         let asked = self.value("limit").and_then(|limit| limit.parse().ok());
@@ -81,10 +87,10 @@ impl Asked {
     }
 
     /// The same list after an object.
-    fn after(&self, id: &str) -> String {
+    fn after(&self, id: &str, kind: ObjectKind) -> String {
         let kept = self.query.iter().filter(|(name, _)| name != "after" && name != "limit");
         let mut query: Vec<String> = kept.map(|(name, value)| format!("{name}={value}")).collect();
-        query.push(format!("limit={PAGE_MAX}&after={}", encoded(id)));
+        query.push(format!("limit={}&after={}", Self::page_max(kind), encoded(id)));
         format!("{}?{}", self.path, query.join("&"))
     }
 }
@@ -108,10 +114,14 @@ impl Proxy {
             let Some(after) = next.filter(|_| page < PAGES_MAX && asked.value("before").is_none()) else {
                 break;
             };
-            let Outgoing { method, suffix, headers, body } = again(asked, asked.after(&after));
+            let Outgoing { method, suffix, headers, body } = again(asked, asked.after(&after, kind));
             let more = upstream.send(method, &suffix, headers, body).await;
             let more = more.ok().filter(|more| more.status().is_success());
             bytes = whole(more.ok_or(Refusal::Upstream(NoAnswer::Unreachable(Billed::No)))?).await?.1;
+        }
+        if gathered.objects.is_empty() && gathered.has_more && asked.value("before").is_none() {
+            // Clients take a page without an object for the last one.
+            return Err(Refusal::Edge(Edge::ListTooLong));
         }
         Ok(Response::from_parts(head, Answer::whole(gathered.page())))
     }
@@ -129,7 +139,7 @@ impl Proxy {
         let owners = self.guard.owners(kind, ids.clone()).await.map_err(|_| Refusal::LedgerUnavailable)?;
         gathered.has_more = has_more == Some(true);
         for ((id, object), owner) in ids.into_iter().zip(data).zip(owners) {
-            if owner.as_ref() != Some(project) {
+            if owner.as_ref() != Some(project) && !kind.is_upstreams_own(&id) {
                 continue;
             }
             if gathered.objects.len() == count_max {

@@ -7,7 +7,8 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::domain::demand::{ContainerDemand, ToolDemand, WebSearch};
-use crate::domain::{Demand, ObjectKind};
+use crate::domain::tokens::ContainerMemory;
+use crate::domain::{Demand, ObjectKind, ObjectReference};
 use crate::guard::{Paced, Standing};
 use crate::ledger::entry::Attribution;
 use crate::openai::endpoint::Metered;
@@ -150,6 +151,7 @@ impl Proxy {
             image_price,
             tools: demand.tools.clone(),
             sessions: inputs.sessions(),
+            reused: None,
             asked_tier: demand.tier,
             default_tier: rules.admit.policy.project_tier,
             encoding,
@@ -173,8 +175,19 @@ impl Proxy {
         demand: &mut Demand,
     ) -> Result<(), Refusal> {
         self.check_named(&demand.references, Named::InBody, &Self::reach(rules, caller)).await?;
+        demand.tools.context_container = self.context_container(&demand.references);
         self.find_containers(&mut demand.tools);
         Ok(())
+    }
+
+    /// The largest memory of the containers that a request's context is known to name.
+    fn context_container(&self, named: &[ObjectReference]) -> Option<ContainerMemory> {
+        let memory = |of: &ObjectReference| match of.kind {
+            ObjectKind::Container => Some(self.guard.objects().lookup(of.kind, &of.id)?.memory_max()),
+            ObjectKind::Response => self.guard.objects().lookup(of.kind, &of.id)?.container_memory,
+            _ => None,
+        };
+        named.iter().filter_map(memory).max()
     }
 
     /// Puts the memory of the containers that are known in the place of their ids.

@@ -33,6 +33,8 @@ pub struct Recording {
     is_stored: bool,
     /// The memory of containers that the answer starts.
     container_memory: Option<ContainerMemory>,
+    /// The largest memory of the containers that the context names.
+    context_container: Option<ContainerMemory>,
     conversation: Option<Turn>,
     reading: Reading,
     admitted_s: i64,
@@ -84,6 +86,7 @@ impl Recording {
             kind,
             is_stored: demand.stored,
             container_memory: memory_of_all(&demand.tools.containers),
+            context_container: demand.tools.context_container,
             conversation: turn,
             reading,
             admitted_s,
@@ -97,6 +100,12 @@ impl Recording {
         if let Some(turn) = self.conversation.take() {
             turn.end(TurnEnd::Nothing);
         }
+    }
+
+    /// The memory of each container that the answer names and that was known before.
+    pub fn reused(&self, answer: &Answer) -> Vec<ContainerMemory> {
+        let lookup = |id: &String| self.guard.objects().lookup(ObjectKind::Container, id);
+        answer.made.containers.iter().filter_map(lookup).map(|known| known.memory_max()).collect()
     }
 
     /// Takes up what a stream has said so far. Where that is news, what it said may
@@ -132,7 +141,11 @@ impl Recording {
         let id = answer.object_id.as_ref().filter(|_| self.is_stored);
         let Some(id) = id else { return Vec::new() };
         self.is_named = true;
-        let known = KnownObject { context, ..made_by(&self.owner, self.admitted_s) };
+        let made = (!answer.made.containers.is_empty())
+            .then(|| self.container_memory.unwrap_or(ContainerMemory::G64));
+        let container_memory =
+            made.into_iter().chain(self.reused(answer)).chain(self.context_container).max();
+        let known = KnownObject { context, container_memory, ..made_by(&self.owner, self.admitted_s) };
         vec![put(ObjectReference { kind: self.kind, id: id.clone() }, known)]
     }
 

@@ -264,7 +264,11 @@ impl State {
     /// Takes up the objects that the stream has named.
     fn records(&mut self) -> Option<Recorded> {
         let sse = &self.sse;
-        self.recording.as_mut()?.heard(sse.is_done(), || sse.answer())
+        let recording = self.recording.as_mut()?;
+        if sse.is_done() {
+            find_reused(self.account.as_mut(), recording, sse);
+        }
+        recording.heard(sse.is_done(), || sse.answer())
     }
 
     /// Takes up what hosted tools have brought into the context; of long texts, begins to
@@ -316,8 +320,9 @@ impl State {
 
     /// Ends the hold by what the stream has told, if it hasn't ended.
     fn settle(&mut self) {
-        let Some(account) = self.account.take() else { return };
+        let Some(mut account) = self.account.take() else { return };
         if let Some(recording) = self.recording.take() {
+            find_reused(Some(&mut account), &recording, &self.sse);
             drop(recording.over(&self.sse.answer()));
         }
         let Account { reservation, bill, exchange, mut visit } = account;
@@ -352,6 +357,14 @@ impl State {
         // At the bound, what has passed until then is counted.
         let _ = tokio::time::timeout(most, reading).await;
         self.settle();
+    }
+}
+
+/// Finds which containers of an answer were there before, the first time that it is asked:
+/// afterwards the answer's own are recorded.
+fn find_reused(account: Option<&mut Account>, recording: &Recording, sse: &sse::Tap) {
+    if let Some(Account { bill, .. }) = account.filter(|account| account.bill.reused.is_none()) {
+        bill.reused = Some(recording.reused(&sse.answer()));
     }
 }
 

@@ -19,8 +19,9 @@ const DAY_S: i64 = 24 * 60 * 60;
 /// How long upstream keeps a stored response: 30 days (OpenAI's documentation
 /// of conversation state), and one more for clocks that differ.
 pub const RESPONSE_LIFE_S: i64 = 31 * DAY_S;
-/// How long a container is remembered after it can be used no more.
-pub const CONTAINER_GRACE_S: i64 = DAY_S;
+/// How long a container is remembered after it can be used no more: clients repeat
+/// items that name it for as long as they go on from them.
+pub const CONTAINER_GRACE_S: i64 = RESPONSE_LIFE_S;
 /// Items are kept by periods of ten days, so that those of a period that is
 /// over are neighbours and are found without an index of their own.
 const PERIOD_S: i64 = 10 * DAY_S;

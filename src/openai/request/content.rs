@@ -65,6 +65,9 @@ impl<'a> Content<'a> {
         sum.add_kind(&node);
         sum.add_reference(ObjectKind::File, node.file_id);
         sum.add_reference(ObjectKind::File, node.file.0.file_id);
+        // A container that a call ran in may be the one that the next call runs in.
+        sum.add_reference(ObjectKind::Container, node.container_id);
+        sum.add_reference(ObjectKind::Container, node.environment.0.container_id);
         if node.audio.value().is_some() {
             sum.add_opaque();
         }
@@ -114,7 +117,7 @@ impl<'a> Content<'a> {
                 }
             }
             "reasoning" | "compaction" => {
-                if node.encrypted_content.value().is_none() {
+                if !node.encrypted_content.has_content() {
                     self.get().server_context = true;
                     self.add_reference(ObjectKind::Item, node.id);
                 }
@@ -255,7 +258,19 @@ struct Node<'a> {
     queries: Raw<'a>,
     #[serde(borrow)]
     code: Raw<'a>,
+    #[serde(borrow)]
+    container_id: Raw<'a>,
+    #[serde(borrow)]
+    environment: Loose<Environment<'a>>,
     tools: Offer,
+}
+
+/// Where a call of the shell ran.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Environment<'a> {
+    #[serde(borrow)]
+    container_id: Raw<'a>,
 }
 
 #[derive(Deserialize, Default)]

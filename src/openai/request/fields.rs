@@ -4,11 +4,10 @@
 //! still read, and may then not stand twice either.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::content::Content;
 use super::tools::Offer;
@@ -69,7 +68,8 @@ pub(super) struct Body<'a> {
     #[serde(borrow)]
     pub(super) image: Raw<'a>,
     pub(super) modalities: Modalities,
-    pub(super) prompt: Prompt,
+    #[serde(borrow)]
+    pub(super) prompt: Prompt<'a>,
     pub(super) tools: Offer,
     #[serde(borrow)]
     pub(super) prediction: Raw<'a>,
@@ -170,67 +170,62 @@ impl<'de> Visitor<'de> for ModalitiesVisitor {
 
 /// `prompt`: texts or tokens in completions, a stored prompt in responses.
 #[derive(Default)]
-pub(super) struct Prompt {
+pub(super) struct Prompt<'a> {
     /// How many prompts there are.
     pub(super) prompts: u64,
     /// Whether there is anything but `null`.
     pub(super) is_given: bool,
-    /// Whether a variable of a stored prompt has a cache breakpoint of the long life.
-    pub(super) cache_12h: bool,
+    /// What upstream puts into a stored prompt.
+    pub(super) variables: Content<'a>,
 }
 
-impl Prompt {
+impl Prompt<'_> {
     /// Whatever isn't a list: it may not be a prompt, but it isn't nothing.
-    const ONE: Self = Self { prompts: 1, is_given: true, cache_12h: false };
+    fn one() -> Self {
+        Self { prompts: 1, is_given: true, ..Self::default() }
+    }
 }
 
-impl<'de> Deserialize<'de> for Prompt {
+impl<'de: 'a, 'a> Deserialize<'de> for Prompt<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(PromptVisitor)
     }
 }
 
-/// Whether a variable has a cache breakpoint of the long life, or can't be read.
-fn has_long_breakpoint(variables: Raw<'_>) -> bool {
-    let Some(text) = variables.value() else { return false };
-    let read = serde_json::from_str::<BTreeMap<Cow<'_, str>, Content<'_>>>(text);
-    read.map_or(true, |parts| parts.into_values().any(|part| part.into_inner().cache_12h))
-}
-
 struct PromptVisitor;
 
 impl<'de> Visitor<'de> for PromptVisitor {
-    type Value = Prompt;
+    type Value = Prompt<'de>;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("a prompt")
     }
 
-    fn visit_unit<E>(self) -> Result<Prompt, E> {
+    fn visit_unit<E>(self) -> Result<Prompt<'de>, E> {
         Ok(Prompt::default())
     }
 
-    fn visit_bool<E>(self, _: bool) -> Result<Prompt, E> {
-        Ok(Prompt::ONE)
+    fn visit_bool<E>(self, _: bool) -> Result<Prompt<'de>, E> {
+        Ok(Prompt::one())
     }
 
-    fn visit_i64<E>(self, _: i64) -> Result<Prompt, E> {
-        Ok(Prompt::ONE)
+    fn visit_i64<E>(self, _: i64) -> Result<Prompt<'de>, E> {
+        Ok(Prompt::one())
     }
 
-    fn visit_u64<E>(self, _: u64) -> Result<Prompt, E> {
-        Ok(Prompt::ONE)
+    fn visit_u64<E>(self, _: u64) -> Result<Prompt<'de>, E> {
+        Ok(Prompt::one())
     }
 
-    fn visit_f64<E>(self, _: f64) -> Result<Prompt, E> {
-        Ok(Prompt::ONE)
+    fn visit_f64<E>(self, _: f64) -> Result<Prompt<'de>, E> {
+        Ok(Prompt::one())
     }
 
-    fn visit_str<E>(self, _: &str) -> Result<Prompt, E> {
-        Ok(Prompt::ONE)
+    fn visit_str<E>(self, _: &str) -> Result<Prompt<'de>, E> {
+        Ok(Prompt::one())
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Prompt, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Prompt<'de>, A::Error> {
         let (mut texts, mut tokens) = (0_u64, false);
         while let Some(element) = seq.next_element::<Raw<'de>>()? {
             let is_token =
@@ -238,14 +233,46 @@ impl<'de> Visitor<'de> for PromptVisitor {
             tokens |= is_token;
             texts += u64::from(!is_token);
         }
-        Ok(Prompt { prompts: texts + u64::from(tokens), ..Prompt::ONE })
+        Ok(Prompt { prompts: texts + u64::from(tokens), ..Prompt::one() })
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Prompt, A::Error> {
-        let mut cache_12h = false;
-        while let Some((key, value)) = map.next_entry::<Cow<'de, str>, Raw<'de>>()? {
-            cache_12h |= key == "variables" && has_long_breakpoint(value);
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Prompt<'de>, A::Error> {
+        let mut prompt = Prompt::one();
+        while let Some(name) = map.next_key::<Cow<'de, str>>()? {
+            if name == "variables" {
+                prompt.variables.merge(map.next_value::<Loose<Variables<'de>>>()?.0.0);
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
         }
-        Ok(Prompt { cache_12h, ..Prompt::ONE })
+        Ok(prompt)
+    }
+}
+
+/// The variables of a stored prompt: each is a text or a part, by a name of the client's.
+#[derive(Default)]
+struct Variables<'a>(Content<'a>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Variables<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(VariablesVisitor).map(Self)
+    }
+}
+
+struct VariablesVisitor;
+
+impl<'de> Visitor<'de> for VariablesVisitor {
+    type Value = Content<'de>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("variables by their names")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Content<'de>, A::Error> {
+        let mut sum = Content::default();
+        while map.next_key::<IgnoredAny>()?.is_some() {
+            sum.merge(map.next_value::<Content<'de>>()?);
+        }
+        Ok(sum)
     }
 }

@@ -63,6 +63,7 @@ impl At {
             }
             "vector_store_id" | "vector_store_ids" => Self::Id(ObjectKind::VectorStore),
             "skill_id" => Self::Id(ObjectKind::Skill),
+            "container_id" => Self::Id(ObjectKind::Container),
             "input" | "items" => Self::Item,
             // What was cited or found before is repeated in the first two, and not read again.
             "annotations" | "results" | "metadata" | "attributes" | "arguments" | "parameters" | "schema" => {
@@ -145,7 +146,7 @@ impl<'de> Item<'de> {
             "type" => self.kind = Some(map.next_value()?),
             "id" => self.ids.push(map.next_value()?),
             "role" => self.has_role = map.next_value::<Raw<'de>>()?.value().is_some(),
-            "encrypted_content" => self.has_content = map.next_value::<Raw<'de>>()?.value().is_some(),
+            "encrypted_content" => self.has_content = map.next_value::<Raw<'de>>()?.has_content(),
             "action" | "queries" | "code" => {
                 self.has_call |= map.next_value::<Raw<'de>>()?.value().is_some();
             }
@@ -186,6 +187,9 @@ mod tests {
                 {"type":"reasoning","id":"rs_3","encrypted_content":"x"},
                 {"type":"image_generation_call","id":"ig_1"},{"type":"image_generation_call","id":"ig_2","result":"x"},
                 {"type":"file_search_call","id":"fs_1"},{"type":"file_search_call","id":"fs_2","queries":["x"]},
+                {"type":"reasoning","id":"rs_4","encrypted_content":""},
+                {"type":"code_interpreter_call","id":"ci_1","container_id":"cntr_1","outputs":[]},
+                {"type":"shell_call","environment":{"type":"container_reference","container_id":"cntr_2"}},
                 {"type":"message","id":"msg_2","role":"user","content":[{"type":"input_file","file_id":"file-3"},
                     {"type":"output_text","text":"","annotations":[{"type":"file_citation","file_id":"file-cited"}]}]}],
             "tools":[{"type":"file_search","vector_store_ids":["vs_1"]},{"type":"function","parameters":{"file_id":"a"}}],
@@ -204,6 +208,9 @@ mod tests {
             of(ObjectKind::Item, "rs_2"),
             of(ObjectKind::Item, "ig_1"),
             of(ObjectKind::Item, "fs_1"),
+            of(ObjectKind::Item, "rs_4"),
+            of(ObjectKind::Container, "cntr_1"),
+            of(ObjectKind::Container, "cntr_2"),
         ];
         expected.sort_unstable();
         assert_eq!(found(body), expected);

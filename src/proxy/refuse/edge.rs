@@ -13,6 +13,9 @@ const UNKNOWN_CODING: &str = "The request body is compressed in a way that is no
 const KEY_REFUSED: &str = "The upstream API did not accept the key that spendguard calls it with. Only spendguard's operator \
                            can change that; its log says more.";
 
+const LIST_TOO_LONG: &str = "Too many objects of other projects stand before the next one of yours in this list. Read what \
+                             you need by its id, or ask spendguard's operator for a project of its own at OpenAI.";
+
 /// Why a request is refused before its body counts, or after upstream's first word.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Edge {
@@ -26,6 +29,8 @@ pub enum Edge {
     OriginNotAllowed,
     /// Upstream does not accept the guard's own key.
     UpstreamKeyRefused,
+    /// In as much of a list as is read, nothing is the caller's, and more follows.
+    ListTooLong,
 }
 
 impl Edge {
@@ -36,6 +41,7 @@ impl Edge {
             Self::NoWebSocket => "endpoint_not_allowed",
             Self::OriginNotAllowed => "origin_not_allowed",
             Self::UpstreamKeyRefused => "upstream_key_refused",
+            Self::ListTooLong => "list_too_long",
         }
     }
 
@@ -63,6 +69,11 @@ impl Edge {
             }
             Self::UpstreamKeyRefused => {
                 let mut answer = server(StatusCode::BAD_GATEWAY, "upstream_key_refused", KEY_REFUSED);
+                retry(&mut answer.headers, false, None);
+                answer
+            }
+            Self::ListTooLong => {
+                let mut answer = server(StatusCode::BAD_GATEWAY, "list_too_long", LIST_TOO_LONG);
                 retry(&mut answer.headers, false, None);
                 answer
             }

@@ -74,6 +74,7 @@ fn demand(knobs: &[usize]) -> Demand {
             .filter(|(bit, _)| flag(1, *bit))
             .map(|(_, at)| ContainerDemand::Made(memories[knobs[at] % 4]))
             .collect(),
+        context_container: None,
         image: flag(1, 2).then(|| ImageTool::default()),
         loops: flag(1, 0) || flag(1, 1) || flag(1, 2) || flag(1, 6) || matches!(knobs[0] % 4, 1 | 2),
         mcp_servers: 0,

@@ -61,6 +61,28 @@ fn paging_goes_through_all_of_ones_own_and_nothing_else() {
 }
 
 #[test]
+fn ones_own_behind_thousands_of_others_are_not_an_end_of_the_list() {
+    run(async {
+        let two = Two::new().await;
+        for _ in 0..5_100 {
+            two.kept.make("vector_stores", json!({}));
+            two.kept.make("files", json!({}));
+        }
+        two.make(&two.a, "/v1/vector_stores", json!({})).await;
+        let file = two.make(&two.a, "/v1/files", json!({})).await;
+        let page = two.get(&two.a, "/v1/vector_stores").await;
+        assert_eq!(
+            (page.status, page.code().as_str()),
+            (StatusCode::BAD_GATEWAY, "list_too_long"),
+            "{page:?}"
+        );
+        assert_eq!(page.header("x-should-retry"), "false");
+        // Of files, upstream gives more on a page.
+        assert_eq!(ids(&two.get(&two.a, "/v1/files").await.json()), [file]);
+    });
+}
+
+#[test]
 fn models_are_those_that_the_key_may_use() {
     run(async {
         let two = Two::new().await;

@@ -82,7 +82,9 @@ impl Kept {
             json!({ "type": "message", "id": format!("msg_{id}"), "role": "assistant", "content": [] }),
         ];
         if container {
-            let container_id = self.make("containers", json!({}));
+            let reused = &asked["metadata"]["container"];
+            let container_id =
+                if reused.is_string() { reused.clone() } else { json!(self.make("containers", json!({}))) };
             output.push(json!({ "type": "code_interpreter_call", "id": format!("ci_{id}"), "container_id": container_id }));
         }
         let usage = json!({ "input_tokens": 100, "output_tokens": 20, "total_tokens": 120 });

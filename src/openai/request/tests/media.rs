@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::{chat, responses};
+use crate::domain::ObjectKind;
 use crate::domain::demand::{Detail, Image};
 use crate::openai::Metered;
 use crate::openai::request::parse;
@@ -65,6 +66,22 @@ fn a_sound_of_another_format_than_it_is_sent_as_is_opaque() {
         let part = json!({"type": "input_audio", "input_audio": {"data": wav, "format": format}});
         let media = chat(json!({"messages": [{"role": "user", "content": [part]}]})).unwrap().media;
         assert_eq!((media.opaque, media.audio_ms > 0), (opaque, opaque == 0), "{format}");
+    }
+}
+
+#[test]
+fn variables_of_a_stored_prompt_are_content() {
+    let demand = responses(json!({"prompt": {"id": "pmpt_1", "version": "2", "variables": {
+        "city": "Tbilisi",
+        "picture": {"type": "input_image", "image_url": "data:image/png;base64,AAAA"},
+        "type": {"type": "input_file", "file_id": "file-1"},
+    }}}))
+    .unwrap();
+    assert_eq!((demand.media.images.len(), demand.media.opaque), (1, 1));
+    let named = demand.references.iter().map(|of| (of.kind, &*of.id));
+    assert!(named.eq([(ObjectKind::File, "file-1")]));
+    for odd in [json!(null), json!("x"), json!([]), json!({"a": null, "b": 5})] {
+        assert!(responses(json!({"prompt": {"id": "pmpt_1", "variables": odd}})).is_ok(), "{odd}");
     }
 }
 

@@ -29,6 +29,7 @@ fn hosted_tools_are_priced_by_kind() {
         web_search: Some(WebSearch::Current),
         file_search: true,
         containers: vec![made(4), made(1), existing(), made(16), existing()],
+        context_container: None,
         image: Some(ImageTool { model: Some("gpt-image-2".to_owned()), ..ImageTool::default() }),
         mcp_servers: 1,
         loops: true,
