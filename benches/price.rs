@@ -9,6 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use serde_json::json;
+use spendguard::domain::KeptSize;
 use spendguard::domain::demand::Tier;
 use spendguard::media;
 use spendguard::openai::{Metered, request};
@@ -55,7 +56,7 @@ fn bounds(c: &mut Criterion) {
                 let read = request::parse(Metered::Chat, &body).unwrap();
                 let price = sheet.find(&read.demand.model, 1_795_000_000).unwrap();
                 let written = policy.written(&price, &read.demand, true);
-                bound(&price, None, &read.demand, policy.inputs(&read.demand, written, Some(0)))
+                bound(&price, None, &read.demand, policy.inputs(&read.demand, written, KeptSize::NOTHING))
             });
         });
     }

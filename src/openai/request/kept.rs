@@ -7,6 +7,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::content::{Content, Found};
 use super::fields::Body;
+use super::tools::Offered;
 use super::{Invalid, measure};
 use crate::domain::KeptContext;
 use crate::openai::json::{self, Object};
@@ -44,7 +45,7 @@ pub fn kept_items(body: &[u8]) -> Result<KeptContext, Invalid> {
 /// Refuses items that bring hosted tools along where upstream keeps them: later
 /// requests would use them without naming them.
 pub(super) fn refuse_tools(found: &Found<'_>, is_kept: bool, param: &'static str) -> Result<(), Invalid> {
-    if !is_kept || !found.offer.peek().is_some_and(|offered| offered.is_hosted()) {
+    if !is_kept || !found.offer.peek().is_some_and(Offered::is_hosted) {
         return Ok(());
     }
     let message = format!(

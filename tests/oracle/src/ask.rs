@@ -105,7 +105,6 @@ impl Ask {
                 tools.add(world, tool, model);
             }
         }
-        let output_max = output_max(endpoint, &body, model);
         let mut ask = Self {
             endpoint,
             model,
@@ -119,7 +118,7 @@ impl Ask {
             kept: parts.kept,
             sizes: parts.sizes,
             prompts: parts.prompts,
-            output_max,
+            output_max: output_max(endpoint, &body, model),
             output_turn_max: model.output_max.unwrap_or(OUTPUT_MAX),
             compacted_at: compacted_at(endpoint, &body),
             choices: choices(endpoint, &body),
