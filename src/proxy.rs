@@ -200,16 +200,7 @@ impl Proxy {
             }
             // Boxed, so that metered requests don't have its size.
             Endpoint::Free(_) | Endpoint::Allowed => {
-                let pass_through = caller.key.pass_through;
-                let shows_content = endpoint::shows_content(head.uri.path());
-                let free = async {
-                    let answer = self.free(rules, (head, body), caller, visit).await?;
-                    if shows_content && answer.status().is_success() {
-                        return Ok(answer);
-                    }
-                    self.concealed(rules, Ok(answer), pass_through).await
-                };
-                Box::pin(free).await
+                Box::pin(self.forward_free(rules, (head, body), caller, visit)).await
             }
             Endpoint::Metered(metered) => {
                 let prepared = async {
@@ -227,6 +218,23 @@ impl Proxy {
                 }
             }
         }
+    }
+
+    /// Forwards what is not metered, and conceals what its answer says of the account.
+    async fn forward_free(
+        &self,
+        rules: &Rules,
+        (head, body): (http::request::Parts, Bytes),
+        caller: Caller,
+        visit: Visit,
+    ) -> Result<Response<Answer>, Failed> {
+        let pass_through = caller.key.pass_through;
+        let shows_content = endpoint::shows_content(head.uri.path());
+        let answer = self.free(rules, (head, body), caller, visit).await?;
+        if shows_content && answer.status().is_success() {
+            return Ok(answer);
+        }
+        self.concealed(rules, Ok(answer), pass_through).await
     }
 
     /// Sends an admitted request; the exchange outlives a client that leaves.

@@ -230,10 +230,9 @@ impl Document {
         let is_object = byte == b'{';
         let below = match (self.level(), self.depth) {
             _ if self.text_at.is_some() => Level::Other,
-            (_, 0) if is_object => Level::Object,
             (Level::Object, 1) if is_object && self.name.get() == b"response" => Level::Object,
             (Level::Object, 1) if !is_object && self.name.get() == b"data" => Level::List,
-            (Level::List, _) if is_object => Level::Object,
+            (_, 0) | (Level::List, _) if is_object => Level::Object,
             _ => Level::Other,
         };
         if let Some(level) = self.levels.get_mut(self.depth) {

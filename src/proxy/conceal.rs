@@ -55,7 +55,9 @@ pub async fn plain(
     let body = match body {
         // What is compressed can't be looked through. It was asked not to be.
         Answer::Plain(body) if !body.is_end_stream() && !headers::is_encoded(&head.headers) => body,
-        body => return Ok(Response::from_parts(head, body)),
+        body @ (Answer::Plain(_) | Answer::Whole(_) | Answer::Tapped(_) | Answer::Concealed(_)) => {
+            return Ok(Response::from_parts(head, body));
+        }
     };
     let mut masker = Masker::new(account::Texts::of_any(), upstream_key);
     let length = body.size_hint().exact().and_then(|length| usize::try_from(length).ok());

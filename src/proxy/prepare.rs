@@ -182,10 +182,13 @@ impl Proxy {
 
     /// The largest memory of the containers that a request's context is known to name.
     fn context_container(&self, named: &[ObjectReference]) -> Option<ContainerMemory> {
-        let memory = |of: &ObjectReference| match of.kind {
-            ObjectKind::Container => Some(self.guard.objects().lookup(of.kind, &of.id)?.memory_max()),
-            ObjectKind::Response => self.guard.objects().lookup(of.kind, &of.id)?.container_memory,
-            _ => None,
+        let memory = |of: &ObjectReference| {
+            let is_container = of.kind == ObjectKind::Container;
+            if !is_container && of.kind != ObjectKind::Response {
+                return None;
+            }
+            let known = self.guard.objects().lookup(of.kind, &of.id)?;
+            if is_container { Some(known.memory_max()) } else { known.container_memory }
         };
         named.iter().filter_map(memory).max()
     }

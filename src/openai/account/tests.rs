@@ -38,7 +38,7 @@ fn what_is_not_json_ends_without_a_text() {
     for answer in ["", "]]]}}}", "{\"error\"}", "[{\"error\":1}]", "{\"a\":[\"error\",{\"error\":1}]}"] {
         assert!(texts(answer.as_bytes()).is_empty(), "{answer}");
     }
-    assert_eq!(texts(b"{\"error\":\"cut"), [9..13]);
+    assert_eq!(texts(b"{\"error\":\"cut").first(), Some(&(9..13)));
     let deep = format!("{}{{\"error\":1", "[".repeat(10_000));
     assert!(texts(deep.as_bytes()).is_empty());
 }

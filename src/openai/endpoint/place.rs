@@ -52,10 +52,10 @@ pub fn place(path: &str) -> Option<Place<'_>> {
 /// Whether what a path shows is a file's content, or the items of a client and a model:
 /// nothing of it is upstream's own words.
 pub fn shows_content(path: &str) -> bool {
-    place(path).is_some_and(|Place { kind, below, .. }| match kind {
-        ObjectKind::Conversation => below == "/items" || below.starts_with("/items/"),
-        ObjectKind::Response => below == "/input_items",
-        _ => below.ends_with("/content"),
+    place(path).is_some_and(|Place { kind, below, .. }| {
+        let in_conversation = kind == ObjectKind::Conversation && below.starts_with("/items");
+        let of_response = kind == ObjectKind::Response && below == "/input_items";
+        in_conversation || of_response || below.ends_with("/content")
     })
 }
 
