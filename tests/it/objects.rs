@@ -265,7 +265,7 @@ fn a_container_that_is_used_again_costs_what_it_was_made_with_whatever_is_asked_
             let (first, container) = (id("resp_"), id("cntr_"));
             let again = json!({ "previous_response_id": first, "metadata": { "container": container } });
             two.respond(&two.a, asked("1g", again)).await;
-            let call = json!({ "type": "code_interpreter_call", "id": "ci_1", "container_id": container });
+            let call = json!({ "type": "code_interpreter_call", "id": "ci_1", "code": "run()", "container_id": container });
             let repeated = json!({ "input": [call], "metadata": { "container": container } });
             two.respond(&two.a, asked("1g", repeated)).await;
             two.respond(&two.a, asked("1g", json!({}))).await;

@@ -188,7 +188,7 @@ mod tests {
                 {"type":"image_generation_call","id":"ig_1"},{"type":"image_generation_call","id":"ig_2","result":"x"},
                 {"type":"file_search_call","id":"fs_1"},{"type":"file_search_call","id":"fs_2","queries":["x"]},
                 {"type":"reasoning","id":"rs_4","encrypted_content":""},
-                {"type":"code_interpreter_call","id":"ci_1","container_id":"cntr_1","outputs":[]},
+                {"type":"code_interpreter_call","id":"ci_1","code":"x","container_id":"cntr_1","outputs":[]},
                 {"type":"shell_call","environment":{"type":"container_reference","container_id":"cntr_2"}},
                 {"type":"message","id":"msg_2","role":"user","content":[{"type":"input_file","file_id":"file-3"},
                     {"type":"output_text","text":"","annotations":[{"type":"file_citation","file_id":"file-cited"}]}]}],
