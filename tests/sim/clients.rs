@@ -19,7 +19,7 @@ use crate::openai::MODELS;
 use crate::world::World;
 
 /// Statuses that the contract has; any other is a fault.
-const STATUSES: [u16; 10] = [200, 400, 403, 404, 408, 429, 500, 502, 503, 504];
+const STATUSES: [u16; 11] = [200, 400, 403, 404, 408, 409, 429, 500, 502, 503, 504];
 
 /// Runs one client until the world's work is over.
 pub(crate) async fn run(world: Arc<World>, name: usize, mut chance: Chance) {

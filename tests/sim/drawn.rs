@@ -114,6 +114,7 @@ pub(crate) async fn answer(
 fn billed(outcome: &Outcome, world: &oracle::World, ask: &Ask, is_stream: bool) -> DrawnBill {
     let charge = outcome.charge(world, ask, outcome.words);
     let at_once = DrawnBill {
+        is_long: ask.model.long_above.is_some_and(|above| outcome.largest > above),
         is_stream,
         is_cut: outcome.end == Ending::Cut,
         stages_pico: vec![charge],

@@ -41,6 +41,8 @@ pub(crate) struct DrawnBill {
     pub(crate) is_stream: bool,
     /// Whether upstream itself breaks it off.
     pub(crate) is_cut: bool,
+    /// Whether a turn is so large that the rates of long contexts count.
+    pub(crate) is_long: bool,
     pub(crate) stages_pico: Vec<u128>,
     pub(crate) stage: Arc<AtomicU64>,
     pub(crate) word_pico: u128,

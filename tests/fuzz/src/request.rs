@@ -308,7 +308,9 @@ pub fn demand_after(case: &Case<'_>, before: &Demand, body_bytes: usize) -> Dema
 fn placeless(mut demand: Demand) -> Demand {
     let length = |span: &Range<usize>| 0..span.len();
     demand.media.inline = demand.media.inline.iter().map(length).collect();
-    demand.media.documents = demand.media.documents.iter().map(length).collect();
+    for document in &mut demand.media.documents {
+        document.span = length(&document.span);
+    }
     demand
 }
 

@@ -140,6 +140,8 @@ impl Outcome {
 
     fn fill_containers(&mut self, chance: &mut Chance, world: &World, ask: &Ask) {
         let is_lost = loses_containers(world, ask);
+        // No two containers of upstream's have one id.
+        let unique = chance.within(0, u64::MAX >> 1);
         for (at, (id, memory)) in ask.tools.containers.iter().enumerate() {
             let mut run = |id: String| {
                 let is_shared = self.containers.iter().any(|session| session.id == id);
@@ -148,10 +150,10 @@ impl Outcome {
                 self.containers.push(Session { index: at, id, memory: *memory, minutes });
             };
             if self.calls.contains(&Call::Code(at)) {
-                run(id.clone().unwrap_or_else(|| format!("cntr_new_{at}")));
+                run(id.clone().unwrap_or_else(|| format!("cntr_new_{unique}_{at}")));
             }
             if is_lost && id.is_none() {
-                run(format!("cntr_again_{at}"));
+                run(format!("cntr_again_{unique}_{at}"));
             }
         }
     }
