@@ -71,7 +71,8 @@ pub struct Ask {
     pub tools: Tools,
     /// Hosted calls, at the most.
     pub calls_max: u64,
-    /// Whether it leaves its cost open: hosted tools without a bound of calls or of output.
+    /// Whether it leaves its cost open: hosted tools without a bound of calls, or of output
+    /// within what the model makes in one turn.
     pub is_open: bool,
     /// Whether the answer is a stream.
     pub stream: bool,
@@ -150,7 +151,8 @@ impl Ask {
             return;
         }
         let asked = body["max_output_tokens"].as_u64();
-        self.is_open = asked.is_none() || !body["max_tool_calls"].is_u64();
+        let is_bounded = asked.is_some_and(|asked| self.model.output_max.is_none_or(|most| asked <= most));
+        self.is_open = !(is_bounded && body["max_tool_calls"].is_u64());
         // The model's maximum is that of one turn; what is asked for bounds all of them.
         let turns = self.output_turn_max.saturating_mul(self.calls_max.saturating_add(1));
         self.output_max = match (asked, self.model.output_max) {
