@@ -57,7 +57,9 @@ impl Turns {
     /// The turns of a request with hosted tools; `None` if no context outgrows its hold:
     /// without such tools, or where each turn is held at the model's window.
     pub fn of(price: &Price, demand: &Demand, inputs: BoundInputs) -> Option<Self> {
-        let first = first_turn(price, demand, inputs)?;
+        // What is more than the window is refused upstream, or is less than it was taken for.
+        let most = price.max_input_tokens.unwrap_or(u64::MAX);
+        let first = first_turn(price, demand, inputs)?.min(most);
         if !demand.tools.loops || inputs.tools_bound == ToolsBound::Strict {
             return None;
         }
@@ -172,6 +174,31 @@ mod tests {
         assert!(!turns.are_outgrown());
         turns.take(Added::Output(1));
         assert!(turns.are_outgrown());
+    }
+
+    #[test]
+    fn a_first_turn_that_is_taken_for_more_than_the_window_cuts_nothing() {
+        use crate::domain::demand::{Tier, ToolDemand};
+        use crate::pricing::sheet::Sheet;
+        let price = Sheet::built_in(&[]).unwrap().find("gpt-4o-mini", 1_795_000_000).unwrap();
+        let tools = ToolDemand { loops: true, ..ToolDemand::default() };
+        let demand = Demand { body_bytes: 400_000, choices: 1, tools, ..Demand::default() };
+        let inputs = BoundInputs {
+            text_tokens: None,
+            prompt_tokens: None,
+            document_tokens: None,
+            context_tokens: Some(0),
+            output_max: Some(100),
+            tool_calls: 8,
+            tool_context_max: 16_000,
+            tools_bound: ToolsBound::Practical,
+            project_tier: Tier::Standard,
+        };
+        let mut turns = Turns::of(&price, &demand, inputs).unwrap();
+        for _ in 0..8 {
+            turns.take(Added::Call(Some(5_000)));
+            assert!(!turns.are_outgrown(), "{turns:?}");
+        }
     }
 
     #[test]
