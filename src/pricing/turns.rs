@@ -188,6 +188,7 @@ mod tests {
             prompt_tokens: None,
             document_tokens: None,
             context_tokens: Some(0),
+            context_pictures: Some(0),
             output_max: Some(100),
             tool_calls: 8,
             tool_context_max: 16_000,
