@@ -187,6 +187,12 @@ impl Model {
         self.tiers.get(name).is_some_and(|(_, long)| !is_long || long.is_some())
     }
 
+    /// Whether a tier has a rate of its own for what is kept in the cache for twelve hours.
+    pub fn publishes_12h(&self, tier: Tier) -> bool {
+        let name = if tier == Tier::Scale { "standard" } else { tier_name(tier) };
+        self.tiers.get(name).is_some_and(|(rates, _)| rates.write_12h != rates.write)
+    }
+
     /// Rates at a tier. A tier without published rates costs what the standard tier costs, the
     /// priority tier 2.5 times of it; where a tier has no long rates, each class costs the dearer of
     /// that tier's rate and the standard tier's long rate.

@@ -197,7 +197,8 @@ impl Account {
             outcome = Outcome::draw(chance, world, ask);
         }
         if self.endings == Endings::Reported {
-            for session in &mut outcome.containers {
+            // One that two tools share is billed once.
+            for session in outcome.containers.iter_mut().filter(|session| session.minutes > 0) {
                 session.minutes = CONTAINER_MINUTES;
             }
         }
@@ -222,10 +223,13 @@ fn is_exact(outcome: &Outcome, ask: &Ask) -> bool {
     // Nor does it say how large the largest of several prompts was.
     let is_long_at_once = ask.model.long_above.is_some_and(|above| outcome.used.input > above);
     let says_length = !is_long_at_once || (outcome.calls.is_empty() && outcome.compacted == 0);
+    // Nor is a price published of twelve hours in each model's cache.
+    let is_kept_long = ask.ttl_12h && outcome.used.write > 0;
+    let says_cache = !is_kept_long || ask.model.publishes_12h(outcome.tier);
     // A model that is not for search takes no search in a chat.
     let may_search = ask.tools.chat_search_pico.is_none() || ask.model.always_searches();
     let is_sound = outcome.end == End::Completed && ask.is_possible && may_search;
-    is_sound && is_whole && says_pictures && says_pages && says_containers && says_length
+    is_sound && is_whole && says_pictures && says_pages && says_containers && says_length && says_cache
 }
 
 /// Path and body of the next request; none at the end of the connection.
