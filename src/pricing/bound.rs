@@ -88,9 +88,26 @@ pub fn bound(price: &Price, image_price: Option<&Price>, demand: &Demand, inputs
 /// The most input and output tokens of the model itself: those of a bound without the image
 /// tool's.
 pub fn model_tokens(price: &Price, demand: &Demand, inputs: BoundInputs) -> (u64, u64) {
-    let (input, output) = Parts::of(price, None, demand, inputs).model;
+    let Model { input, beside } = model(price, demand, inputs);
     let written = output_per_choice(price, demand, inputs.output_max).saturating_mul(demand.choices.max(1));
-    (input, output.saturating_add(written))
+    (input.tokens, beside.saturating_add(written))
+}
+
+/// What the model itself reads over all turns, and its output that no output bound covers: a
+/// prompt that each choice repeats, rejected predictions, what compaction writes.
+struct Model {
+    input: Input,
+    beside: u64,
+}
+
+fn model(price: &Price, demand: &Demand, inputs: BoundInputs) -> Model {
+    let passes = compaction::passes(price, demand, inputs);
+    let mut input = input(price, demand, inputs);
+    input.tokens = input.tokens.saturating_add(passes.read);
+    input.largest_prompt = input.largest_prompt.max(passes.largest);
+    let echoed = if demand.echo { input.tokens } else { 0 };
+    let repeated = echoed.saturating_add(demand.prediction_bytes).saturating_mul(demand.choices.max(1));
+    Model { input, beside: repeated.saturating_add(passes.written) }
 }
 
 /// The largest output per choice whose bound stays within `headroom`; zero if
@@ -172,8 +189,7 @@ pub fn text_bytes(demand: &Demand) -> u64 {
 
 /// A bound in its parts: what the output can't change, and the output's rate.
 struct Parts {
-    /// Input tokens of the model, and its output tokens that no output bound covers: a prompt
-    /// that each choice repeats, rejected predictions, what compaction writes.
+    /// Input tokens of the model, and its output tokens that no output bound covers.
     model: (u64, u64),
     /// Tokens of the image tool.
     images: Tokens,
@@ -184,15 +200,9 @@ struct Parts {
 
 impl Parts {
     fn of(price: &Price, image_price: Option<&Price>, demand: &Demand, inputs: BoundInputs) -> Self {
-        let passes = compaction::passes(price, demand, inputs);
-        let mut input = input(price, demand, inputs);
-        input.tokens = input.tokens.saturating_add(passes.read);
-        let largest = input.largest_prompt.max(passes.largest);
-        let rates = dearest_rates(price, demand.tier, inputs.project_tier, largest);
+        let Model { input, beside } = model(price, demand, inputs);
+        let rates = dearest_rates(price, demand.tier, inputs.project_tier, input.largest_prompt);
         let choices = demand.choices.max(1);
-        let echoed = if demand.echo { input.tokens } else { 0 };
-        let repeated = echoed.saturating_add(demand.prediction_bytes).saturating_mul(choices);
-        let beside = repeated.saturating_add(passes.written);
         let output_rate =
             if demand.audio_output { rates.output.max(rates.audio_output) } else { rates.output };
         let images = image_tokens(demand, inputs, output_per_choice(price, demand, inputs.output_max));
