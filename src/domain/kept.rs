@@ -59,6 +59,11 @@ pub struct KeptSize {
     pub pictures: Option<u64>,
 }
 
+/// Both together; `None` if one of them is not known.
+pub fn sum(one: Option<u64>, other: Option<u64>) -> Option<u64> {
+    Some(one?.saturating_add(other?))
+}
+
 impl KeptContext {
     /// A context without anything in it.
     pub fn nothing() -> Self {
@@ -79,7 +84,6 @@ impl KeptContext {
     /// Both together.
     #[must_use]
     pub fn plus(&self, other: &Self) -> Self {
-        let sum = |one: Option<u64>, other: Option<u64>| Some(one?.saturating_add(other?));
         let pictures = sum(self.pictures, other.pictures);
         let measured = if self.rendering.is_bytes() { other } else { self };
         let tokens = sum(self.under(&measured.rendering).tokens, other.under(&measured.rendering).tokens);

@@ -82,6 +82,12 @@ impl Book {
         Ok(())
     }
 
+    /// Whether no name that limits of the file write is that of two keys.
+    fn check_names(&self, limits: &[Arc<Limit>], ring: &Ring) -> Result<(), LimitError> {
+        let found = names::look_up(limits, &self.names, ring);
+        found.ambiguous(&self.names).map_or(Ok(()), |problem| Err(problem.clone().into()))
+    }
+
     /// A limit of the API, with ids where its rule writes names.
     fn checked(&self, name: &str, rule: &LimitRule, ring: &Ring) -> Result<Arc<Limit>, LimitError> {
         self.free(name)?;
@@ -115,9 +121,7 @@ impl Guard {
     /// Whether the configuration file's limits can be put in force: none of the names that
     /// they write is that of two keys.
     pub async fn check_file_limits(&self, limits: &[Arc<Limit>]) -> Result<(), LimitError> {
-        let book = self.book.lock().await;
-        let found = names::look_up(limits, &book.names, &self.ring);
-        found.ambiguous(&book.names).map_or(Ok(()), |problem| Err(problem.clone().into()))
+        self.book.lock().await.check_names(limits, &self.ring)
     }
 
     /// Puts the configuration file's limits in force beside those of the API,
@@ -129,10 +133,7 @@ impl Guard {
         zone: Arc<str>,
     ) -> Result<(), LimitError> {
         let mut book = self.book.lock().await;
-        let found = names::look_up(&limits, &book.names, &self.ring);
-        if let Some(problem) = found.ambiguous(&book.names) {
-            return Err(problem.clone().into());
-        }
+        book.check_names(&limits, &self.ring)?;
         let clash = book.api.iter().find(|api| limits.iter().any(|file| file.name == api.name));
         if let Some(limit) = clash {
             tracing::warn!(limit = %limit.name, "the file and the API both have a limit of this name; the file's is in force");

@@ -173,8 +173,7 @@ pub fn input_tokens(price: &Price, demand: &Demand, inputs: BoundInputs) -> u64 
 
 /// The most input tokens of one turn, by the bound.
 pub fn largest_prompt(price: &Price, demand: &Demand, inputs: BoundInputs) -> u64 {
-    let passes = compaction::passes(price, demand, inputs);
-    input(price, demand, inputs).largest_prompt.max(passes.largest)
+    model(price, demand, inputs).input.largest_prompt
 }
 
 /// Tokens of the body's audio whose length is known.

@@ -41,7 +41,7 @@ pub struct Bill {
     /// Containers that one tool may start.
     pub sessions: u64,
     /// The memory of each container that the answer names and that was there before;
-    /// `None` as long as nobody has looked.
+    /// `None` until the index of objects has been asked.
     pub reused: Option<Vec<ContainerMemory>>,
     /// The tier asked for.
     pub asked_tier: Option<Tier>,

@@ -10,7 +10,6 @@ use http::{HeaderMap, Method, Response, header};
 
 use crate::domain::demand::{Bound, Tier};
 use crate::domain::object::KnownObject;
-use crate::domain::tokens::ContainerMemory;
 use crate::domain::{Demand, KeptContext, Money, ObjectKind, ObjectReference};
 use crate::guard::Order;
 use crate::guard::objects::{HeldFor, Reach, Turn, TurnEnd};
@@ -342,7 +341,7 @@ impl Errand {
 
 /// What some seconds of a container's life cost.
 fn container_life(known: &KnownObject, seconds: i64) -> Money {
-    cost::container_life(known.container_memory.unwrap_or(ContainerMemory::G64), seconds)
+    cost::container_life(known.memory_max(), seconds)
 }
 
 /// Whether upstream may read a body as JSON, whatever its head says.

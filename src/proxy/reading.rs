@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use crate::domain::kept::sum;
 use crate::domain::{Demand, KeptContext, KeptSize, ObjectKind, ObjectReference, Rendering};
 use crate::guard::objects::{HeldFor, Objects};
 use crate::openai::usage::Answer;
@@ -125,8 +126,4 @@ impl Reading {
 /// their own, and tools bring what they find in the others.
 fn is_context(of: &ObjectReference) -> bool {
     matches!(of.kind, ObjectKind::Response | ObjectKind::Conversation | ObjectKind::Item)
-}
-
-fn sum(one: Option<u64>, other: Option<u64>) -> Option<u64> {
-    Some(one?.saturating_add(other?))
 }
