@@ -7,6 +7,8 @@
 
 use std::sync::Arc;
 
+use crate::domain::tokens::ContainerMemory;
+
 /// What the number of tokens of a context depends on: the price of the model, and
 /// the options of the request that decide what of the context is read.
 ///
@@ -17,8 +19,8 @@ pub struct Rendering(Arc<str>);
 
 impl Rendering {
     /// That of a model, by the name of its price, under some options.
-    pub fn of(model: &str, options: &str) -> Self {
-        Self(if options.is_empty() { model.into() } else { format!("{model} {options}").into() })
+    pub fn of(model: &Arc<str>, options: &str) -> Self {
+        Self(if options.is_empty() { Arc::clone(model) } else { format!("{model} {options}").into() })
     }
 
     /// The one of this name, as [`Rendering::name`] gives it.
@@ -39,7 +41,7 @@ impl Rendering {
 
 /// What an object holds, as far as the cost of a request that reads it depends on
 /// it. By default nothing is known of it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeptContext {
     /// The most tokens that it adds under `rendering`; `None` if that is not known.
     pub tokens: Option<u64>,
@@ -48,15 +50,27 @@ pub struct KeptContext {
     /// The most pictures in it, which an image tool may read; `None` if that is not
     /// known.
     pub pictures: Option<u64>,
+    /// The largest memory of the containers that its calls ran in, in which later calls
+    /// may run; `None` if there are none, and the largest of all if that is not known.
+    pub container: Option<ContainerMemory>,
 }
 
-/// What of a kept context one request reads; `None` is what is not known.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+impl Default for KeptContext {
+    fn default() -> Self {
+        let rendering = Rendering::default();
+        Self { tokens: None, rendering, pictures: None, container: Some(ContainerMemory::G64) }
+    }
+}
+
+/// What of a kept context one request reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeptSize {
-    /// The most tokens.
+    /// The most tokens; `None` if that is not known.
     pub tokens: Option<u64>,
-    /// The most pictures.
+    /// The most pictures; `None` if that is not known.
     pub pictures: Option<u64>,
+    /// The largest memory of its containers, as in [`KeptContext::container`].
+    pub container: Option<ContainerMemory>,
 }
 
 /// Both together; `None` if one of them is not known.
@@ -72,13 +86,13 @@ impl KeptContext {
 
     /// So many bytes of text.
     pub fn text(bytes: u64) -> Self {
-        Self { tokens: Some(bytes), rendering: Rendering::default(), pictures: Some(0) }
+        Self { tokens: Some(bytes), rendering: Rendering::default(), pictures: Some(0), container: None }
     }
 
     /// What a request reads of it under a rendering.
     pub fn under(&self, rendering: &Rendering) -> KeptSize {
         let holds = self.rendering.is_bytes() || self.rendering == *rendering;
-        KeptSize { tokens: self.tokens.filter(|_| holds), pictures: self.pictures }
+        KeptSize { tokens: self.tokens.filter(|_| holds), pictures: self.pictures, container: self.container }
     }
 
     /// Both together.
@@ -88,13 +102,13 @@ impl KeptContext {
         let measured = if self.rendering.is_bytes() { other } else { self };
         let tokens = sum(self.under(&measured.rendering).tokens, other.under(&measured.rendering).tokens);
         let rendering = tokens.map(|_| measured.rendering.clone()).unwrap_or_default();
-        Self { tokens, rendering, pictures }
+        Self { tokens, rendering, pictures, container: self.container.max(other.container) }
     }
 }
 
 impl KeptSize {
     /// A context without anything in it.
-    pub const NOTHING: Self = Self { tokens: Some(0), pictures: Some(0) };
+    pub const NOTHING: Self = Self { tokens: Some(0), pictures: Some(0), container: None };
 }
 
 #[cfg(test)]
@@ -102,15 +116,17 @@ mod tests {
     use super::*;
 
     fn measured(tokens: u64, model: &str) -> KeptContext {
-        KeptContext { tokens: Some(tokens), rendering: Rendering::of(model, ""), pictures: Some(1) }
+        let rendering = Rendering::of(&model.into(), "");
+        KeptContext { tokens: Some(tokens), rendering, pictures: Some(1), container: None }
     }
 
     #[test]
     fn a_size_holds_only_under_what_it_was_measured_under() {
         let small = measured(920, "gpt-4o");
-        assert_eq!(small.under(&Rendering::of("gpt-4o", "")).tokens, Some(920));
-        for other in [Rendering::of("gpt-6.1-sol", ""), Rendering::of("gpt-4o", "all_turns")] {
-            assert_eq!(small.under(&other), KeptSize { tokens: None, pictures: Some(1) });
+        assert_eq!(small.under(&Rendering::of(&"gpt-4o".into(), "")).tokens, Some(920));
+        for other in [Rendering::of(&"gpt-6.1-sol".into(), ""), Rendering::of(&"gpt-4o".into(), "all_turns")]
+        {
+            assert_eq!(small.under(&other), KeptSize { tokens: None, pictures: Some(1), container: None });
             assert_eq!(KeptContext::text(7).under(&other).tokens, Some(7), "bytes hold for every model");
         }
     }
@@ -126,7 +142,7 @@ mod tests {
         ] {
             for sum in [one.plus(&other), other.plus(&one)] {
                 assert_eq!((sum.tokens, sum.pictures), (tokens, pictures), "{other:?}");
-                assert_eq!(sum.under(&Rendering::of("a", "")).tokens, tokens, "{other:?}");
+                assert_eq!(sum.under(&Rendering::of(&"a".into(), "")).tokens, tokens, "{other:?}");
             }
         }
     }

@@ -96,8 +96,7 @@ pub struct KnownObject {
     pub key: Arc<str>,
     /// What it adds to the context of a request that refers to it.
     pub context: KeptContext,
-    /// The memory of a container, or the largest memory of those that a response and
-    /// what it goes on from ran in; `None` for other kinds, and if it is not known.
+    /// The memory of a container; `None` for other kinds, and if it is not known.
     pub container_memory: Option<ContainerMemory>,
     /// How long a container lives after its last use, in seconds; 0 for other kinds.
     pub idle_s: i64,

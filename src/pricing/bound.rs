@@ -75,39 +75,50 @@ impl BoundInputs {
 
 /// The most that a request can be billed for.
 pub fn bound(price: &Price, image_price: Option<&Price>, demand: &Demand, inputs: BoundInputs) -> Bound {
-    let parts = Parts::of(price, image_price, demand, inputs);
-    let written = output_per_choice(price, demand, inputs.output_max).saturating_mul(parts.choices);
-    let pico = parts.fixed_pico.saturating_add(times(written, parts.output_rate));
+    let Parts { model, images, fixed_pico, output_rate } = Parts::of(price, image_price, demand, inputs);
+    let pico = fixed_pico.saturating_add(times(model.written, output_rate));
     Bound {
         cost: Money::from_pico_rounded_up(pico),
-        input_tokens: parts.model.0.saturating_add(parts.images.input_total()),
-        output_tokens: written.saturating_add(parts.model.1).saturating_add(parts.images.output_total()),
+        input_tokens: model.input.saturating_add(images.input_total()),
+        output_tokens: model.output().saturating_add(images.output_total()),
     }
 }
 
-/// The most input and output tokens of the model itself: those of a bound without the image
-/// tool's.
-pub fn model_tokens(price: &Price, demand: &Demand, inputs: BoundInputs) -> (u64, u64) {
-    let Model { input, beside } = model(price, demand, inputs);
-    let written = output_per_choice(price, demand, inputs.output_max).saturating_mul(demand.choices.max(1));
-    (input.tokens, beside.saturating_add(written))
-}
-
-/// What the model itself reads over all turns, and its output that no output bound covers: a
-/// prompt that each choice repeats, rejected predictions, what compaction writes.
-struct Model {
-    input: Input,
+/// The most tokens of the model itself: those of a bound without the image tool's.
+#[derive(Clone, Copy, Debug)]
+pub struct ModelTokens {
+    /// Input of all turns together.
+    pub input: u64,
+    /// Input of the largest turn.
+    pub largest_prompt: u64,
+    /// Output of all choices.
+    written: u64,
+    /// Output that no output bound covers: a prompt that each choice repeats, rejected
+    /// predictions, what compaction writes.
     beside: u64,
 }
 
-fn model(price: &Price, demand: &Demand, inputs: BoundInputs) -> Model {
-    let passes = compaction::passes(price, demand, inputs);
-    let mut input = input(price, demand, inputs);
-    input.tokens = input.tokens.saturating_add(passes.read);
-    input.largest_prompt = input.largest_prompt.max(passes.largest);
-    let echoed = if demand.echo { input.tokens } else { 0 };
-    let repeated = echoed.saturating_add(demand.prediction_bytes).saturating_mul(demand.choices.max(1));
-    Model { input, beside: repeated.saturating_add(passes.written) }
+impl ModelTokens {
+    /// Those of a request.
+    pub fn of(price: &Price, demand: &Demand, inputs: BoundInputs) -> Self {
+        let passes = compaction::passes(price, demand, inputs);
+        let Input { tokens, largest_prompt } = input(price, demand, inputs);
+        let input = tokens.saturating_add(passes.read);
+        let choices = demand.choices.max(1);
+        let echoed = if demand.echo { input } else { 0 };
+        let repeated = echoed.saturating_add(demand.prediction_bytes).saturating_mul(choices);
+        Self {
+            input,
+            largest_prompt: largest_prompt.max(passes.largest),
+            written: output_per_choice(price, demand, inputs.output_max).saturating_mul(choices),
+            beside: repeated.saturating_add(passes.written),
+        }
+    }
+
+    /// All output.
+    pub const fn output(&self) -> u64 {
+        self.written.saturating_add(self.beside)
+    }
 }
 
 /// The largest output per choice whose bound stays within `headroom`; zero if
@@ -122,7 +133,7 @@ pub fn affordable_output(
     let parts = Parts::of(price, image_price, demand, inputs);
     let most = output_per_choice(price, demand, inputs.output_max);
     let left = (i128::from(headroom.nano()) * 1_000).saturating_sub(parts.fixed_pico);
-    let per_token = i128::from(parts.output_rate) * i128::from(parts.choices);
+    let per_token = i128::from(parts.output_rate) * i128::from(demand.choices.max(1));
     if left < 0 {
         return 0;
     }
@@ -173,7 +184,7 @@ pub fn input_tokens(price: &Price, demand: &Demand, inputs: BoundInputs) -> u64 
 
 /// The most input tokens of one turn, by the bound.
 pub fn largest_prompt(price: &Price, demand: &Demand, inputs: BoundInputs) -> u64 {
-    model(price, demand, inputs).input.largest_prompt
+    ModelTokens::of(price, demand, inputs).largest_prompt
 }
 
 /// Tokens of the body's audio whose length is known.
@@ -188,29 +199,26 @@ pub fn text_bytes(demand: &Demand) -> u64 {
 
 /// A bound in its parts: what the output can't change, and the output's rate.
 struct Parts {
-    /// Input tokens of the model, and its output tokens that no output bound covers.
-    model: (u64, u64),
+    model: ModelTokens,
     /// Tokens of the image tool.
     images: Tokens,
     fixed_pico: i128,
     output_rate: u64,
-    choices: u64,
 }
 
 impl Parts {
     fn of(price: &Price, image_price: Option<&Price>, demand: &Demand, inputs: BoundInputs) -> Self {
-        let Model { input, beside } = model(price, demand, inputs);
-        let rates = dearest_rates(price, demand.tier, inputs.project_tier, input.largest_prompt);
-        let choices = demand.choices.max(1);
+        let model = ModelTokens::of(price, demand, inputs);
+        let rates = dearest_rates(price, demand.tier, inputs.project_tier, model.largest_prompt);
         let output_rate =
             if demand.audio_output { rates.output.max(rates.audio_output) } else { rates.output };
         let images = image_tokens(demand, inputs, output_per_choice(price, demand, inputs.output_max));
         let image_rates = image_price.map(|price| dearest_rates(price, demand.tier, inputs.project_tier, 0));
-        let fixed_pico = times(input.tokens, input_rate(&rates, demand))
-            .saturating_add(times(beside, output_rate))
+        let fixed_pico = times(model.input, input_rate(&rates, demand))
+            .saturating_add(times(model.beside, output_rate))
             .saturating_add(fees_pico(price, demand, &rates, inputs))
             .saturating_add(image_rates.map_or(0, |rates| rates.cost_pico(&images)));
-        Self { model: (input.tokens, beside), images, fixed_pico, output_rate, choices }
+        Self { model, images, fixed_pico, output_rate }
     }
 }
 

@@ -121,7 +121,7 @@ pub async fn admit(
     let mut attempt = Attempt { guard, config, candidate, inputs: candidate.inputs, counted: false };
     let key = &candidate.attribution.key;
     // From before its input is counted, so that it keeps its place among others.
-    let mut wait = attempt.holds_much().then(|| guard.wait(key, config.hold_wait));
+    let wait = attempt.holds_much().then(|| guard.wait(key, config.hold_wait));
     if wait.is_some() {
         attempt.count_input().await;
     }
@@ -133,14 +133,9 @@ pub async fn admit(
     if is_hopeless(&first) {
         return Err(Refusal::denied(first));
     }
-    let wait = wait.get_or_insert_with(|| guard.wait(key, config.hold_wait));
-    attempt.count_input().await;
-    loop {
-        match attempt.fit(wait.turn()).await? {
-            Ok(admitted) => return Ok(admitted),
-            Err(denial) => wait.after(denial).await.map_err(Refusal::denied)?,
-        }
-    }
+    let wait = wait.unwrap_or_else(|| guard.wait(key, config.hold_wait));
+    // Boxed, so that requests that fit at once don't have its size.
+    Box::pin(attempt.wait_until_it_fits(wait)).await
 }
 
 /// Whether no smaller request could pass either, so that counting exactly would
@@ -165,6 +160,17 @@ struct Attempt<'a> {
 }
 
 impl Attempt<'_> {
+    /// Counts the request, and tries it until it fits or need wait no longer.
+    async fn wait_until_it_fits(mut self, mut wait: Wait) -> Result<Admitted, Refusal> {
+        self.count_input().await;
+        loop {
+            match self.fit(wait.turn()).await? {
+                Ok(admitted) => return Ok(admitted),
+                Err(denial) => wait.after(denial).await.map_err(Refusal::denied)?,
+            }
+        }
+    }
+
     /// Tries the request as asked, then clamped to what is affordable.
     async fn fit(&self, turn: Turn) -> Result<Result<Admitted, Denial>, Refusal> {
         let denial = match self.reserve(self.inputs, turn).await? {

@@ -13,6 +13,7 @@ use crate::guard::{Ending, Reservation, Settled};
 use crate::ledger::entry::Basis;
 use crate::openai::endpoint::Metered;
 use crate::openai::usage::{Answer, Outcome};
+use crate::pricing::bound::ModelTokens;
 use crate::pricing::cost::{self, Offer};
 use crate::pricing::count::{self, Encoding};
 use crate::pricing::sheet::{Price, Sheet};
@@ -53,10 +54,8 @@ pub struct Bill {
     pub body: Option<Bytes>,
     /// Unix seconds of the admission.
     pub at_s: i64,
-    /// The most input and output tokens of the model that the hold allows for.
-    pub model_tokens: (u64, u64),
-    /// Input tokens of the largest turn that the hold allows for.
-    pub largest_prompt: u64,
+    /// The most tokens of the model that the hold allows for.
+    pub model_tokens: ModelTokens,
     /// Whether upstream reads more than the body's text: earlier turns, files,
     /// images, what tools bring.
     pub reads_more: bool,
@@ -148,10 +147,10 @@ impl Bill {
             return self.assume(reservation, answer, of);
         }
         // What is counted includes the answer's form; the bound is what can be billed.
-        let (input_tokens, output_tokens) = self.model_tokens;
+        let most = self.model_tokens;
         let counted = self.counted_input().filter(|_| !self.reads_more);
-        let input = counted.map_or(input_tokens, |counted| counted.min(input_tokens));
-        let counted = Tokens { input, output: count().min(output_tokens), ..Tokens::default() };
+        let input = counted.map_or(most.input, |counted| counted.min(most.input));
+        let counted = Tokens { input, output: count().min(most.output()), ..Tokens::default() };
         let tokens = answer.used_so_far.map_or(counted, |used| counted.or_larger(&used));
         let usage = Usage { tokens, tools: answer.tools_seen.clone(), largest_prompt: None };
         self.settle(reservation, Basis::Counted, usage, answer, of)
@@ -171,13 +170,14 @@ impl Bill {
     /// its tokens and what those calls cost.
     fn assume(&self, reservation: Reservation, answer: &Answer, of: Exchange) -> Settled {
         let hold = Arc::clone(reservation.hold());
-        let (input, output) = self.model_tokens;
+        let (input, output) = (self.model_tokens.input, self.model_tokens.output());
         let tools = self.tools_used(answer, answer.tools_seen.clone(), output);
-        let known = if tools == ToolUse::default() {
+        let known = if tools == ToolUse::default() && self.reused().is_empty() {
             Money::ZERO
         } else {
             let tokens = Tokens { input, output, ..Tokens::default() };
-            let usage = Usage { tokens, tools, largest_prompt: Some(self.largest_prompt.min(input)) };
+            let usage =
+                Usage { tokens, tools, largest_prompt: Some(self.model_tokens.largest_prompt.min(input)) };
             self.cost(answer, hold.tier, &usage).0
         };
         let note = Some("it did not end well and reported no usage");
@@ -200,8 +200,8 @@ impl Bill {
         }
         // Within the hold, no turn was larger than the hold allows for.
         let input = tokens.input_total();
-        let is_within = input <= self.model_tokens.0;
-        let largest_prompt = is_within.then(|| self.largest_prompt.min(input));
+        let is_within = input <= self.model_tokens.input;
+        let largest_prompt = is_within.then(|| self.model_tokens.largest_prompt.min(input));
         let tools = self.tools_used(answer, tools, tokens.output_total());
         let usage = Usage { tokens, tools, largest_prompt };
         let tier = self.served_tier(answer);
@@ -213,7 +213,7 @@ impl Bill {
     }
 
     /// The hosted tools that are billed: what the answer tells of them, and what it
-    /// leaves out.
+    /// leaves out, without the containers that were there before.
     ///
     /// The model wrote no more than `output` tokens, what it had drawn included.
     fn tools_used(&self, answer: &Answer, mut tools: ToolUse, output: u64) -> ToolUse {
@@ -229,7 +229,13 @@ impl Bill {
                 cost::unreported_images(tool, answer.image_calls, self.pictures, output)
             });
         }
+        tools.containers =
+            tools.containers.saturating_sub(u64::try_from(self.reused().len()).unwrap_or(u64::MAX));
         tools
+    }
+
+    fn reused(&self) -> &[ContainerMemory] {
+        self.reused.as_deref().unwrap_or_default()
     }
 
     /// The cost of a usage at the served model's price, and the tools' part of it.
@@ -241,12 +247,8 @@ impl Bill {
         let image_price = self.image_price.as_deref();
         let offer = Offer { tools: &self.tools, image_price, sessions: self.sessions };
         // A container that was there before costs what it was made with, whatever was asked for.
-        let reused = self.reused.as_deref().unwrap_or_default();
-        let mut usage = usage.clone();
-        usage.tools.containers =
-            usage.tools.containers.saturating_sub(u64::try_from(reused.len()).unwrap_or(u64::MAX));
-        let cost = cost::cost(price, tier, &usage, offer);
-        let reused: Money = reused.iter().map(|memory| cost::container_life(*memory, SESSION_S)).sum();
+        let reused: Money = self.reused().iter().map(|memory| cost::container_life(*memory, SESSION_S)).sum();
+        let cost = cost::cost(price, tier, usage, offer);
         (cost.total + reused, cost.tool_fees + reused)
     }
 

@@ -101,19 +101,18 @@ pub async fn metered(
     guard: &Arc<Guard>,
     upstream: &Upstream,
     outgoing: Outgoing,
-    metering: Box<Metering>,
+    mut metering: Box<Metering>,
     manner: Manner,
     mut visit: Visit,
     gone: &AtomicBool,
 ) -> Result<Response<Answer>, (Refusal, Visit)> {
-    let Metering { mut reservation, bill, hide_usage, cuts, extra, recording } = *metering;
-    reservation.mark_sent();
+    metering.reservation.mark_sent();
     let answer = match send(upstream, outgoing, &mut visit).await {
         Ok(answer) => answer,
         Err(error) => {
-            end_unanswered(reservation, &error);
+            end_unanswered(metering.reservation, &error);
             let billed = if error.sent { Billed::Perhaps } else { Billed::No };
-            if let Some(recording) = recording.filter(|_| !error.sent) {
+            if let Some(recording) = metering.recording.filter(|_| !error.sent) {
                 recording.refused();
             }
             return Err((Refusal::Upstream(NoAnswer::of(&error, billed)), visit));
@@ -121,26 +120,28 @@ pub async fn metered(
     };
     let (mut head, body) = answer.into_parts();
     let exchange = Exchange::of(head.status.as_u16(), &head.headers);
-    let is_stream = is_event_stream(&head.headers, reservation.hold().stream);
+    let is_stream = is_event_stream(&head.headers, metering.reservation.hold().stream);
     headers::to_client(&mut head.headers);
-    head.headers.extend(extra);
+    head.headers.extend(std::mem::take(&mut metering.extra));
     visit.status = head.status.as_u16();
     if !head.status.is_success() {
-        if let Some(recording) = recording.filter(|_| !head.status.is_server_error()) {
+        if let Some(recording) = metering.recording.filter(|_| !head.status.is_server_error()) {
             recording.refused();
         }
-        let failed = Unserved { reservation, exchange, visit, idle: manner.idle };
+        let failed = Unserved { reservation: metering.reservation, exchange, visit, idle: manner.idle };
         // Boxed, so that requests that succeed don't have its size.
         return Box::pin(failed.pass_on(head, body)).await;
     }
     if headers::is_encoded(&head.headers) {
         // It was asked not to be. The usage in it can't be read.
         tracing::warn!("an answer came compressed, so it is charged its hold");
-        let settled = reservation.assume(Ending { note: Some("it came compressed"), ..exchange.ending() });
+        let ending = Ending { note: Some("it came compressed"), ..exchange.ending() };
+        let settled = metering.reservation.assume(ending);
         visit.ended("ok", Some(settled.cost));
         return Ok(Response::from_parts(head, Answer::Plain(body)));
     }
     if is_stream {
+        let Metering { reservation, bill, hide_usage, cuts, recording, .. } = *metering;
         let hide = if hide_usage { Hide::InjectedUsage } else { Hide::Nothing };
         let sse = sse::Tap::new(bill.endpoint, hide, EVENT_BYTES_MAX);
         head.headers.remove(header::CONTENT_LENGTH);
@@ -148,16 +149,12 @@ pub async fn metered(
         let tap = Tap::new(body, sse, reservation, bill, exchange, visit, guard, manner, cuts, recording);
         return Ok(Response::from_parts(head, Answer::Tapped(Box::new(tap))));
     }
-    let whole = whole(body, reservation, bill, exchange, (manner.idle, gone), recording.as_deref()).await;
-    let (bytes, answer, settled) = match whole {
+    let (bytes, outcome, settled) = match whole(body, metering, exchange, (manner.idle, gone)).await {
         Ok(whole) => whole,
         Err(refusal) => return Err((refusal, visit)),
     };
-    if let Some(recorded) = recording.and_then(|recording| recording.over(&answer)) {
-        recorded.await;
-    }
     cost_headers(&mut head.headers, settled);
-    visit.ended(answer.outcome.label(gone.load(Ordering::Relaxed)), Some(settled.cost));
+    visit.ended(outcome.label(gone.load(Ordering::Relaxed)), Some(settled.cost));
     Ok(Response::from_parts(head, Answer::whole(bytes)))
 }
 
@@ -202,35 +199,39 @@ impl Unserved {
     }
 }
 
-/// Reads a JSON answer whole and settles by the usage in it.
+/// Reads a JSON answer whole, settles by the usage in it, and records what it makes.
 async fn whole(
     body: AnswerBody,
-    reservation: Reservation,
-    mut bill: Bill,
+    metering: Box<Metering>,
     mut exchange: Exchange,
     (idle, gone): (Duration, &AtomicBool),
-    recording: Option<&Recording>,
-) -> Result<(Bytes, usage::Answer, Settled), Refusal> {
+) -> Result<(Bytes, usage::Outcome, Settled), Refusal> {
     let bytes = match body::read(body, Bounds::answer(ANSWER_BYTES_MAX, idle)).await {
         Ok(bytes) => bytes,
         Err(error) => {
             // It was sent and its end is lost: the hold is charged.
             tracing::warn!(?error, "an answer broke off");
-            reservation.assume(exchange.ending());
+            metering.reservation.assume(exchange.ending());
             return Err(BROKEN_OFF);
         }
     };
+    let Metering { reservation, mut bill, recording, .. } = *metering;
     exchange.ttft = Some(reservation.age());
     exchange.disconnected = gone.load(Ordering::Relaxed);
     let answer = usage::of_json(bill.endpoint, &bytes);
-    bill.reused = recording.map(|recording| recording.reused(&answer));
+    bill.reused = recording.as_ref().map(|recording| recording.reused(&answer));
     let settled = bill.end(reservation, &answer, exchange, || match bill.endpoint {
         Metered::Embeddings => 0,
         Metered::Chat | Metered::Completions | Metered::Responses | Metered::Compact => {
             bill.count_output(&String::from_utf8_lossy(&bytes))
         }
     });
-    Ok((bytes, answer, settled))
+    let outcome = answer.outcome;
+    if let Some(recorded) = recording.and_then(|recording| recording.over(&answer)) {
+        drop(answer);
+        recorded.await;
+    }
+    Ok((bytes, outcome, settled))
 }
 
 async fn send(

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::domain::demand::{ContainerDemand, ToolDemand, WebSearch};
+use crate::domain::demand::{ContainerDemand, WebSearch};
 use crate::domain::tokens::ContainerMemory;
 use crate::domain::{Demand, ObjectKind, ObjectReference};
 use crate::guard::{Paced, Standing};
 use crate::ledger::entry::Attribution;
 use crate::openai::endpoint::Metered;
 use crate::openai::request::{self, Edit, Invalid, InvalidKind, Request};
-use crate::pricing::bound::{BoundInputs, largest_prompt, model_tokens, pictures};
+use crate::pricing::bound::{BoundInputs, ModelTokens, pictures};
 use crate::pricing::plan::Written;
 use crate::pricing::sheet::Price;
 use crate::pricing::turns::Turns;
@@ -69,8 +69,9 @@ impl Proxy {
         let written = written.unwrap_or_default();
         // Before anything is looked up, so that made-up ids are paced as well.
         let paced = self.guard.pace_request(&attribution).map_err(Refusal::Throttled)?;
-        self.check_references(rules, caller, demand).await?;
+        self.check_named(&demand.references, Named::InBody, &Self::reach(rules, caller)).await?;
         let reading = Reading::of(self.guard.objects(), &rules.sheet, (demand, price.as_deref()), now_s);
+        self.find_containers(demand, reading.size().container);
         let mut candidate = Candidate {
             attribution,
             demand,
@@ -157,8 +158,7 @@ impl Proxy {
             encoding,
             body: bill::kept(body),
             at_s: now_s,
-            model_tokens: model_tokens(bounding, demand, inputs),
-            largest_prompt: largest_prompt(bounding, demand, inputs),
+            model_tokens: ModelTokens::of(bounding, demand, inputs),
             reads_more: reads_more(demand),
             cache_12h: demand.cache_12h,
             pictures: pictures(demand, inputs),
@@ -166,39 +166,17 @@ impl Proxy {
         }
     }
 
-    /// Refuses a request that names what is not its project's, and puts what is known of
-    /// its containers in their place.
-    async fn check_references(
-        &self,
-        rules: &Rules,
-        caller: &Caller,
-        demand: &mut Demand,
-    ) -> Result<(), Refusal> {
-        self.check_named(&demand.references, Named::InBody, &Self::reach(rules, caller)).await?;
-        demand.tools.context_container = self.context_container(&demand.references);
-        self.find_containers(&mut demand.tools);
-        Ok(())
-    }
-
-    /// The largest memory of the containers that a request's context is known to name.
-    fn context_container(&self, named: &[ObjectReference]) -> Option<ContainerMemory> {
-        let memory = |of: &ObjectReference| {
-            let is_container = of.kind == ObjectKind::Container;
-            if !is_container && of.kind != ObjectKind::Response {
-                return None;
-            }
-            let known = self.guard.objects().lookup(of.kind, &of.id)?;
-            if is_container { Some(known.memory_max()) } else { known.container_memory }
-        };
-        named.iter().filter_map(memory).max()
-    }
-
-    /// Puts the memory of the containers that are known in the place of their ids.
-    fn find_containers(&self, tools: &mut ToolDemand) {
-        for container in &mut tools.containers {
+    /// Puts what is known of the containers that a request names into its tools; `kept` is
+    /// the largest memory of those in the context that upstream keeps.
+    fn find_containers(&self, demand: &mut Demand, kept: Option<ContainerMemory>) {
+        let lookup = |id: &str| self.guard.objects().lookup(ObjectKind::Container, id);
+        let is_container = |of: &&ObjectReference| of.kind == ObjectKind::Container;
+        let named = demand.references.iter().filter(is_container);
+        let named = named.map(|of| lookup(&of.id).map_or(ContainerMemory::G64, |known| known.memory_max()));
+        demand.tools.context_container = named.max().max(kept);
+        for container in &mut demand.tools.containers {
             let ContainerDemand::Existing(id) = container else { continue };
-            let known = self.guard.objects().lookup(ObjectKind::Container, id);
-            if let Some(memory) = known.and_then(|known| known.container_memory) {
+            if let Some(memory) = lookup(id).and_then(|known| known.container_memory) {
                 *container = ContainerDemand::Made(memory);
             }
         }
@@ -256,9 +234,9 @@ fn cuts(standing: &Standing, (price, demand): (&Price, &Demand), admitted: &Admi
     let hosted = standing.is_capped() && demand.tools.loops;
     Cuts {
         output_tokens: (standing.left.cost.is_some() && is_open)
-            .then(|| model_tokens(price, demand, *inputs).1),
+            .then(|| ModelTokens::of(price, demand, *inputs).output()),
         hosted_calls: hosted.then_some(inputs.tool_calls),
-        turns: Turns::of(price, demand, *inputs).filter(|_| hosted),
+        turns: if hosted { Turns::of(price, demand, *inputs) } else { None },
     }
 }
 

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use crate::domain::kept::sum;
+use crate::domain::tokens::ContainerMemory;
 use crate::domain::{Demand, KeptContext, KeptSize, ObjectKind, ObjectReference, Rendering};
 use crate::guard::objects::{HeldFor, Objects};
 use crate::openai::usage::Answer;
@@ -92,23 +93,26 @@ impl Reading {
     }
 
     /// What it adds to its conversation at the most, where it is held at so many
-    /// tokens and may draw so many pictures.
-    pub fn added_max(&self, tokens: u64, drawn: u64) -> KeptContext {
+    /// tokens, may draw so many pictures, and names containers of at most this memory.
+    pub fn added_max(&self, tokens: u64, drawn: u64, container: Option<ContainerMemory>) -> KeptContext {
         KeptContext {
             tokens: Some(tokens).filter(|_| self.is_whole),
             rendering: self.rendering.clone(),
             pictures: sum(self.named_pictures, Some(self.pictures.saturating_add(drawn))),
+            container,
         }
     }
 
-    /// So many tokens of its answer's usage, by the model that served it, and no pictures.
+    /// So many tokens of its answer's usage, by the model that served it, without pictures
+    /// and containers.
     pub fn measured(&self, answer: &Answer, tokens: Option<u64>) -> KeptContext {
         let served = answer.model.as_deref().and_then(|model| self.sheet.find(model, self.at_s));
         let rendering = match served {
             Some(price) if price.id != self.model => Rendering::of(&price.id, &self.options),
             Some(_) | None => self.rendering.clone(),
         };
-        KeptContext { tokens: tokens.filter(|_| self.is_whole), rendering, pictures: Some(0) }
+        let tokens = tokens.filter(|_| self.is_whole);
+        KeptContext { tokens, rendering, ..KeptContext::nothing() }
     }
 
     /// The pictures that it adds to what it read, those drawn for its answer included.

@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use crate::domain::demand::ContainerDemand;
+use crate::domain::demand::{ContainerDemand, ToolDemand};
 use crate::domain::object::KnownObject;
 use crate::domain::tokens::ContainerMemory;
 use crate::domain::{Demand, KeptContext, ObjectKind, ObjectReference};
@@ -59,28 +59,38 @@ impl Recording {
     pub async fn begin(
         guard: &Arc<Guard>,
         owner: &Arc<Key>,
+        asked: Asked<'_>,
+        reading: (Reading, HeldFor),
+        reservation: &Reservation,
+    ) -> Result<Option<Box<Self>>, Refusal> {
+        let Demand { stored, tools, .. } = asked.demand;
+        if !stored && tools.containers.is_empty() && conversation_of(asked.demand).is_none() {
+            return Ok(None);
+        }
+        // Boxed, so that requests that make nothing don't have its size.
+        Box::pin(Self::begun(guard, owner, asked, reading, reservation)).await.map(Some)
+    }
+
+    async fn begun(
+        guard: &Arc<Guard>,
+        owner: &Arc<Key>,
         Asked { endpoint, demand, drawn_max }: Asked<'_>,
         (reading, held_for): (Reading, HeldFor),
         reservation: &Reservation,
-    ) -> Result<Option<Box<Self>>, Refusal> {
-        let is_conversation = |of: &&ObjectReference| of.kind == ObjectKind::Conversation;
-        let conversation = demand.references.iter().find(is_conversation);
-        if !demand.stored && conversation.is_none() && demand.tools.containers.is_empty() {
-            return Ok(None);
-        }
+    ) -> Result<Box<Self>, Refusal> {
         let hold = reservation.hold();
         let admitted_s = hold.admitted_ms.div_euclid(1_000);
         let mut turn = None;
-        if let Some(of) = conversation {
+        if let Some(of) = conversation_of(demand) {
             let tokens = hold.bound.input_tokens.saturating_add(hold.bound.output_tokens);
             let drawn_max = if demand.tools.image.is_some() { drawn_max } else { 0 };
-            let added_max = reading.added_max(tokens, drawn_max);
+            let added_max = reading.added_max(tokens, drawn_max, containers_of(&demand.tools));
             let maker = || made_by(owner, admitted_s);
             let begun = guard.begin_turn(&of.id, held_for, added_max, maker).await;
             turn = Some(begun.map_err(|_| Refusal::ConversationChanged)?);
         }
         let kind = if endpoint == Metered::Chat { ObjectKind::ChatCompletion } else { ObjectKind::Response };
-        Ok(Some(Box::new(Self {
+        Ok(Box::new(Self {
             guard: Arc::clone(guard),
             owner: Arc::clone(owner),
             kind,
@@ -92,7 +102,7 @@ impl Recording {
             admitted_s,
             is_named: false,
             is_over: false,
-        })))
+        }))
     }
 
     /// Upstream refused the request: nothing was made.
@@ -141,11 +151,7 @@ impl Recording {
         let id = answer.object_id.as_ref().filter(|_| self.is_stored);
         let Some(id) = id else { return Vec::new() };
         self.is_named = true;
-        let made = (!answer.made.containers.is_empty())
-            .then(|| self.container_memory.unwrap_or(ContainerMemory::G64));
-        let container_memory =
-            made.into_iter().chain(self.reused(answer)).chain(self.context_container).max();
-        let known = KnownObject { context, container_memory, ..made_by(&self.owner, self.admitted_s) };
+        let known = KnownObject { context, ..made_by(&self.owner, self.admitted_s) };
         vec![put(ObjectReference { kind: self.kind, id: id.clone() }, known)]
     }
 
@@ -154,8 +160,9 @@ impl Recording {
         let used = answer.usage.as_ref().map(|usage| (usage.tokens.total(), usage.tokens.output_total()));
         let (total, output) = used.unzip();
         let reading = &self.reading;
-        let whole = reading.measured(answer, total);
-        let written = reading.measured(answer, output);
+        let container = self.container_of(answer);
+        let whole = KeptContext { container, ..reading.measured(answer, total) };
+        let written = KeptContext { container, ..reading.measured(answer, output) };
         let of_answer = KeptContext { pictures: reading.pictures_of_all(answer), ..whole.clone() };
         let added = KeptContext { pictures: reading.pictures_added(answer), ..whole };
         let mut changes = self.named(answer, of_answer.clone());
@@ -176,6 +183,13 @@ impl Recording {
         changes
     }
 
+    /// The largest memory of the containers that the answer and its context name.
+    fn container_of(&self, answer: &Answer) -> Option<ContainerMemory> {
+        let made = (!answer.made.containers.is_empty())
+            .then(|| self.container_memory.unwrap_or(ContainerMemory::G64));
+        made.into_iter().chain(self.reused(answer)).chain(self.context_container).max()
+    }
+
     /// A container that the answer used: its life is paid for from admission on.
     fn container(&self, id: &str) -> ObjectChange {
         let before = self.guard.objects().lookup(ObjectKind::Container, id);
@@ -188,6 +202,19 @@ impl Recording {
         known.used_s = known.used_s.max(self.admitted_s);
         put(ObjectReference { kind: ObjectKind::Container, id: id.to_owned() }, known)
     }
+}
+
+/// The conversation that a request adds to.
+fn conversation_of(demand: &Demand) -> Option<&ObjectReference> {
+    demand.references.iter().find(|of| of.kind == ObjectKind::Conversation)
+}
+
+/// The largest memory of the containers that a request with these tools may leave in its
+/// conversation.
+fn containers_of(tools: &ToolDemand) -> Option<ContainerMemory> {
+    let own = (!tools.containers.is_empty())
+        .then(|| memory_of_all(&tools.containers).unwrap_or(ContainerMemory::G64));
+    own.max(tools.context_container)
 }
 
 /// The largest memory of a request's containers; `None` where one of them may have

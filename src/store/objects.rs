@@ -64,13 +64,16 @@ INSERT OR IGNORE INTO object
         AND endpoint = '/v1/responses' AND kind = 'settle' AND object_id IS NOT NULL;
 ";
 
-/// What the tokens of a context were measured under (`domain::Rendering`), and its
-/// pictures. Without the first, tokens that were recorded before are not known.
+/// What the tokens of a context were measured under (`domain::Rendering`), its pictures,
+/// and the memory of its containers: empty where there are none. What is null is not known;
+/// of responses, no memory meant that there was no container.
 pub(super) const RENDERINGS: &str = "
 ALTER TABLE object ADD COLUMN rendering TEXT;
 ALTER TABLE object ADD COLUMN pictures INTEGER;
 ALTER TABLE object_item ADD COLUMN rendering TEXT;
 ALTER TABLE object_item ADD COLUMN pictures INTEGER;
+ALTER TABLE object_item ADD COLUMN memory TEXT;
+UPDATE object SET memory = '' WHERE kind = 'response' AND memory IS NULL;
 ";
 
 /// An object's key in memory; the low bits are an item's in the database.
@@ -138,8 +141,15 @@ pub(crate) fn write(db: &Connection, changes: &[ObjectChange]) -> rusqlite::Resu
         ObjectChange::Item { key, project, context, made_s } => {
             let period = made_s.map_or(FOREVER, |made_s| made_s.div_euclid(PERIOD_S));
             let (tokens, rendering, pictures) = columns(context);
-            db.prepare_cached("INSERT OR IGNORE INTO object_item VALUES (?1, ?2, ?3, ?4, ?5)")?
-                .execute(params![key.in_period(period), project, tokens, rendering, pictures])
+            db.prepare_cached("INSERT OR IGNORE INTO object_item VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
+                .execute(params![
+                    key.in_period(period),
+                    project,
+                    tokens,
+                    rendering,
+                    pictures,
+                    memory_name(context)
+                ])
                 .map(drop)
         }
         ObjectChange::Remove(of) => db
@@ -156,6 +166,9 @@ fn put(
     expires_s: Option<i64>,
 ) -> rusqlite::Result<()> {
     let (tokens, rendering, pictures) = columns(&known.context);
+    let is_container = of.kind == ObjectKind::Container;
+    let own = known.container_memory.map(ContainerMemory::name);
+    let memory = if is_container { own } else { Some(memory_name(&known.context)) };
     db.prepare_cached(
         "INSERT INTO object VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) ON CONFLICT DO UPDATE \
          SET context_tokens = excluded.context_tokens, memory = excluded.memory, idle_s = excluded.idle_s, \
@@ -168,7 +181,7 @@ fn put(
         known.project,
         known.key,
         tokens,
-        known.container_memory.map(ContainerMemory::name),
+        memory,
         known.idle_s,
         known.created_s,
         known.used_s,
@@ -185,21 +198,33 @@ fn columns(context: &KeptContext) -> (Option<i64>, Option<&str>, Option<i64>) {
     (tokens, tokens.map(|_| context.rendering.name()), context.pictures.map(int))
 }
 
+/// The memory of a context's containers by its name; empty if there are none.
+fn memory_name(context: &KeptContext) -> &'static str {
+    context.container.map_or("", ContainerMemory::name)
+}
+
+/// A context from the columns `context_tokens`, `rendering`, `pictures` and `memory`.
 fn context_from(row: &Row<'_>, from: usize) -> rusqlite::Result<KeptContext> {
     let rendering: Option<String> = row.get(from + 1)?;
     let rendering = rendering.as_deref().map(Rendering::named);
     let tokens = row.get::<_, Option<i64>>(from)?.filter(|_| rendering.is_some()).map(uint);
     let pictures = row.get::<_, Option<i64>>(from + 2)?.map(uint);
-    Ok(KeptContext { tokens, rendering: rendering.unwrap_or_default(), pictures })
+    let memory: Option<String> = row.get(from + 3)?;
+    let container = match memory.as_deref() {
+        Some("") => None,
+        // A size that can't be read is not known, which is taken for the dearest.
+        memory => memory.and_then(ContainerMemory::named).or(KeptContext::default().container),
+    };
+    Ok(KeptContext { tokens, rendering: rendering.unwrap_or_default(), pictures, container })
 }
 
 /// What is known of an object.
 pub fn find(db: &Connection, of: &ObjectReference) -> rusqlite::Result<Option<KnownObject>> {
     db.prepare_cached(
-        "SELECT project, api_key, memory, idle_s, created_s, used_s, context_tokens, rendering, pictures \
+        "SELECT project, api_key, idle_s, created_s, used_s, context_tokens, rendering, pictures, memory \
          FROM object WHERE kind = ?1 AND id = ?2",
     )?
-    .query_row(params![of.kind.name(), of.id], known_from)
+    .query_row(params![of.kind.name(), of.id], |row| known_from(of.kind, row))
     .optional()
 }
 
@@ -208,7 +233,7 @@ pub fn find_item(db: &Connection, key: ObjectKey, now_s: i64) -> rusqlite::Resul
     let now = now_s.div_euclid(PERIOD_S);
     let oldest = (now_s - RESPONSE_LIFE_S).div_euclid(PERIOD_S);
     let mut statement = db.prepare_cached(
-        "SELECT project, context_tokens, rendering, pictures FROM object_item WHERE id = ?1",
+        "SELECT project, context_tokens, rendering, pictures, memory FROM object_item WHERE id = ?1",
     )?;
     for period in (oldest..=now + 1).rev().chain([FOREVER]) {
         let found = statement.query_row([key.in_period(period)], |row| {
@@ -240,17 +265,18 @@ pub(crate) fn forget(db: &Connection, now_s: i64) -> rusqlite::Result<bool> {
     Ok(int(u64::try_from(objects.max(items)).unwrap_or(u64::MAX)) >= REMOVED_MAX)
 }
 
-fn known_from(row: &Row<'_>) -> rusqlite::Result<KnownObject> {
-    let memory: Option<String> = row.get(2)?;
+fn known_from(kind: ObjectKind, row: &Row<'_>) -> rusqlite::Result<KnownObject> {
+    let is_container = kind == ObjectKind::Container;
+    let memory = row.get::<_, Option<String>>(8)?.filter(|_| is_container);
     Ok(KnownObject {
         project: row.get(0)?,
         key: row.get(1)?,
-        context: context_from(row, 6)?,
+        context: context_from(row, 5)?,
         // A size that can't be read is not known, which is taken for the dearest.
         container_memory: memory.as_deref().and_then(ContainerMemory::named),
-        idle_s: row.get(3)?,
-        created_s: row.get(4)?,
-        used_s: row.get(5)?,
+        idle_s: row.get(2)?,
+        created_s: row.get(3)?,
+        used_s: row.get(4)?,
     })
 }
 

@@ -148,8 +148,11 @@ impl Turn {
                 TurnEnd::Measured(measured) => {
                     let sum = turns.known.plus(&measured);
                     // Alone, it has read all that there is, so that its size is known again.
-                    turns.known =
-                        if was_alone { KeptContext { pictures: sum.pictures, ..measured } } else { sum };
+                    turns.known = if was_alone {
+                        KeptContext { tokens: measured.tokens, rendering: measured.rendering, ..sum }
+                    } else {
+                        sum
+                    };
                 }
                 TurnEnd::Unknown => turns.known = turns.known.plus(&added_max),
             }
@@ -190,7 +193,8 @@ mod tests {
     }
 
     fn on_model(tokens: u64) -> KeptContext {
-        KeptContext { tokens: Some(tokens), rendering: Rendering::of("m", ""), pictures: Some(1) }
+        let rendering = Rendering::of(&"m".into(), "");
+        KeptContext { tokens: Some(tokens), rendering, pictures: Some(1), container: None }
     }
 
     fn made(context: KeptContext) -> KnownObject {
@@ -210,7 +214,8 @@ mod tests {
     }
 
     fn held_for(guard: &Guard) -> HeldFor {
-        tokens(guard).map_or(HeldFor::AnySize, |tokens| HeldFor::Tokens(tokens, Rendering::of("m", "")))
+        tokens(guard)
+            .map_or(HeldFor::AnySize, |tokens| HeldFor::Tokens(tokens, Rendering::of(&"m".into(), "")))
     }
 
     async fn begin(guard: &Arc<Guard>, added_max: u64) -> Turn {
@@ -307,7 +312,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (guard, _clerk) = open(folder.path());
         drop(guard.learn_objects(vec![put(of("c"), made(on_model(100)))]));
-        let elsewhere = KeptContext { rendering: Rendering::of("other", ""), ..on_model(70) };
+        let elsewhere = KeptContext { rendering: Rendering::of(&"other".into(), ""), ..on_model(70) };
         let one = begin(&guard, 500).await;
         let two =
             guard.begin_turn("c", HeldFor::AnySize, elsewhere.clone(), || unreachable!()).await.unwrap();

@@ -112,7 +112,13 @@ impl<'a> Content<'a> {
                 if node.id.value().is_some() {
                     self.get().server_context = true;
                 }
-                if [node.action, node.queries, node.code].into_iter().all(|raw| raw.value().is_none()) {
+                let has = |raw: Raw<'_>| raw.value().is_some();
+                let is_whole = match &*kind {
+                    // Of a call without its container, upstream may know in which it ran.
+                    "code_interpreter_call" => has(node.code) && has(node.container_id),
+                    _ => has(node.action) || has(node.queries),
+                };
+                if !is_whole {
                     self.add_reference(ObjectKind::Item, node.id);
                 }
             }

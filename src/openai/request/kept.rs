@@ -39,7 +39,8 @@ pub fn kept_items(body: &[u8]) -> Result<KeptContext, Invalid> {
     let is_text = is_here && media.is_empty();
     let bytes = u64::try_from(body.len()).unwrap_or(u64::MAX);
     let pictures = is_here.then(|| u64::try_from(media.images.len()).unwrap_or(u64::MAX));
-    Ok(KeptContext { tokens: is_text.then_some(bytes), pictures, ..KeptContext::default() })
+    let container = KeptContext::default().container.filter(|_| !is_here);
+    Ok(KeptContext { tokens: is_text.then_some(bytes), pictures, container, ..KeptContext::default() })
 }
 
 /// Refuses items that bring hosted tools along where upstream keeps them: later

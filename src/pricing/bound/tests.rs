@@ -103,7 +103,8 @@ proptest! {
             tier, choices, cache_12h, media, tools, echo, audio_output: audio_ms > 0, ..text(body_bytes, output_max)
         };
         let bound = bound(&price, image_price.as_deref(), &demand, inputs);
-        let tokens = spread(model_tokens(&price, &demand, inputs), &demand, shares);
+        let most = ModelTokens::of(&price, &demand, inputs);
+        let tokens = spread((most.input, most.output()), &demand, shares);
         let served = match tier {
             None => vec![project_tier, Tier::Standard],
             Some(Tier::Ultrafast) => vec![Tier::Ultrafast, Tier::Priority, Tier::Standard],
@@ -119,7 +120,7 @@ proptest! {
             prop_assert!(used <= bound.input_tokens, "{used} > {} input tokens", bound.input_tokens);
             let used = tokens.output_total() + tools.image.output_total();
             prop_assert!(used <= bound.output_tokens, "{used} > {} output tokens", bound.output_tokens);
-            let largest_prompt = Some(largest_prompt(&price, &demand, inputs).min(tokens.input_total()));
+            let largest_prompt = Some(most.largest_prompt.min(tokens.input_total()));
             let usage = Usage { tokens, tools, largest_prompt };
             let offer = Offer { tools: &demand.tools, image_price: image_price.as_deref(), sessions: inputs.sessions() };
             let cost = cost(&price, tier, &usage, offer).total;

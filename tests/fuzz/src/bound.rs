@@ -126,7 +126,7 @@ pub fn below(sheets: &Sheets, case: &Case, knows: bool) -> Option<String> {
     let written = policy.written(&price, demand, !matches!(endpoint, Metered::Compact | Metered::Embeddings));
     let nothing = !demand.server_context && demand.references.is_empty();
     let context = if knows { context_tokens(&case.world, demand) } else { nothing.then_some(0) };
-    let inputs = policy.inputs(demand, written, KeptSize { tokens: context, pictures: Some(0) });
+    let inputs = policy.inputs(demand, written, KeptSize { tokens: context, ..KeptSize::NOTHING });
     let edit = Edit {
         include_usage: is_injected,
         output_max: written.output_max,

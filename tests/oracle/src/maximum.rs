@@ -2,7 +2,7 @@
 
 use crate::ask::Ask;
 use crate::image::REFERENCE_TOKENS;
-use crate::prices::{Rates, Tier};
+use crate::prices::{Memory, Rates, Tier};
 use crate::world::{Endpoint, World};
 
 /// The most that a request can cost, in picodollars; none if its body or its model is unknown.
@@ -112,7 +112,6 @@ fn fees(world: &World, ask: &Ask, calls: u128) -> u128 {
     // What is drawn was written by the model first: no more than its output.
     let drawn: u128 = tools.images.iter().map(|tool| tool.rates(world.place()).input).max().unwrap_or(0);
     let drawn = if calls > 0 { drawn * output(world, ask) } else { 0 };
-    let containers =
-        if calls > 0 { tools.containers.iter().map(|(_, memory)| memory.session_pico()).sum() } else { 0 };
+    let containers = if calls > 0 { tools.memories().map(Memory::session_pico).sum() } else { 0 };
     calls * tools.fee_max_pico().max(images) + drawn + containers + tools.chat_search_pico.unwrap_or(0)
 }

@@ -71,6 +71,17 @@ pub struct Drawn {
     pub image_out: u64,
 }
 
+/// A pass that compacted the context, and its tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pass {
+    /// Turn after which it came.
+    pub turn: usize,
+    /// What it read.
+    pub read: u64,
+    /// What it wrote.
+    pub wrote: u64,
+}
+
 /// A container that was used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Session {
@@ -157,8 +168,8 @@ pub struct Outcome {
     pub used: Used,
     /// Tokens of the prompt of each turn.
     pub prompts: Vec<u64>,
-    /// Tokens that were read to compact the context; they are parts of the input.
-    pub compacted: u64,
+    /// Passes that compacted the context; their tokens are parts of those of all turns.
+    pub passes: Vec<Pass>,
     /// Tokens of the largest prompt.
     pub largest: u64,
     /// Words that the answer shows, each a token, in all choices together.

@@ -49,6 +49,8 @@ pub struct Tools {
     pub file_search: bool,
     /// Containers: id, if it was named, and memory.
     pub containers: Vec<(Option<String>, Memory)>,
+    /// The largest container of kept context, in which a tool may run that names none.
+    pub kept_container: Option<(String, Memory)>,
     /// Tools that make pictures.
     pub images: Vec<ImageTool>,
     /// Functions that the client runs, by name.
@@ -64,7 +66,9 @@ pub struct Tools {
 impl Tools {
     /// Reads all tools of a body.
     pub fn read(world: &World, endpoint: Endpoint, body: &Value, model: &Model) -> Self {
-        let mut tools = Self { is_possible: true, ..Self::default() };
+        let before = body["previous_response_id"].as_str().and_then(|id| world.kept.get(id));
+        let kept_container = before.and_then(|kept| kept.container.clone());
+        let mut tools = Self { is_possible: true, kept_container, ..Self::default() };
         match endpoint {
             Endpoint::Chat => {
                 each(&body["tools"], &mut |tool| tools.function(&tool["function"]));
@@ -162,6 +166,15 @@ impl Tools {
             || !self.images.is_empty()
             || self.mcp_servers > 0
             || self.is_other
+    }
+
+    /// Memory of the dearest container that each tool may run in.
+    pub fn memories(&self) -> impl Iterator<Item = Memory> {
+        let kept = self.kept_container.as_ref().map(|(_, memory)| *memory);
+        self.containers.iter().map(move |(id, memory)| match id {
+            Some(_) => *memory,
+            None => kept.map_or(*memory, |kept| kept.max(*memory)),
+        })
     }
 
     /// Largest fee of one call, in picodollars: pictures aside.

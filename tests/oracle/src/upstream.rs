@@ -14,7 +14,7 @@ use crate::ask::Ask;
 use crate::chance::Chance;
 use crate::maximum;
 use crate::outcome::{Call, CallsForm, End, Outcome, UsageForm};
-use crate::prices::Tier;
+use crate::prices::{Memory, Tier};
 use crate::world::{Endpoint, Kept, World};
 
 /// Minutes that a container lives that nobody deletes: it ends 20 minutes after its last use.
@@ -179,6 +179,7 @@ impl Account {
                 model: ask.model.name.clone(),
                 tokens: outcome.largest + outcome.used.output,
                 pictures: ask.sizes.clone(),
+                container: largest(&outcome, &ask),
             };
             state.world.kept.insert(id.clone(), kept);
             state.made.push(id);
@@ -206,6 +207,12 @@ impl Account {
     }
 }
 
+/// The largest container that an answer and what it goes on from ran in.
+fn largest(outcome: &Outcome, ask: &Ask) -> Option<(String, Memory)> {
+    let ran = outcome.containers.iter().map(|session| (session.id.clone(), session.memory));
+    ran.chain(ask.tools.kept_container.clone()).max_by_key(|(_, memory)| *memory)
+}
+
 /// Whether an answer ends well and says all that its charge follows from, so that no other amount may be
 /// booked for it.
 fn is_exact(outcome: &Outcome, ask: &Ask) -> bool {
@@ -222,7 +229,7 @@ fn is_exact(outcome: &Outcome, ask: &Ask) -> bool {
         || containers.iter().all(|(id, memory)| id.is_none() && *memory == containers[0].1);
     // Nor does it say how large the largest of several prompts was.
     let is_long_at_once = ask.model.long_above.is_some_and(|above| outcome.used.input > above);
-    let says_length = !is_long_at_once || (outcome.calls.is_empty() && outcome.compacted == 0);
+    let says_length = !is_long_at_once || (outcome.calls.is_empty() && outcome.passes.is_empty());
     // Nor is a price published of twelve hours in each model's cache.
     let is_kept_long = ask.ttl_12h && outcome.used.write > 0;
     let says_cache = !is_kept_long || ask.model.publishes_12h(outcome.tier);

@@ -70,6 +70,8 @@ pub struct Kept {
     pub tokens: u64,
     /// Width and height of its pictures, where they are known, and their detail.
     pub pictures: Vec<(Option<(u64, u64)>, String)>,
+    /// The largest container that its calls, or those before it, ran in: later ones may run there.
+    pub container: Option<(String, Memory)>,
 }
 
 /// How the tokens of a text are counted where the vocabulary is not at hand.

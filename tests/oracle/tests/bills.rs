@@ -3,7 +3,7 @@
 use oracle::answer::answer;
 use oracle::ask::Ask;
 use oracle::media::{Picture, wav_file};
-use oracle::outcome::{Call, CallsForm, Drawn, End, Outcome, Report, Session, Used};
+use oracle::outcome::{Call, CallsForm, Drawn, End, Outcome, Pass, Report, Session, Used};
 use oracle::prices::{Memory, Tier};
 use oracle::{Endpoint, World, base64, maximum};
 use serde_json::{Value, json};
@@ -199,7 +199,7 @@ fn outcome(used: Used) -> Outcome {
         model: "gpt-5".to_owned(),
         used,
         prompts: vec![used.input],
-        compacted: 0,
+        passes: Vec::new(),
         largest: used.input,
         words: 0,
         function: None,
@@ -246,6 +246,23 @@ fn answers_cost_what_was_used() {
     assert_eq!(charged("gpt-5.5-pro", &pro), 18 * USD);
     pro.containers = vec![Session { index: 0, id: "c".to_owned(), memory: Memory::G64, minutes: 5 }];
     assert_eq!(charged("gpt-5.5-pro", &pro), 18 * USD + USD * 48 / 100);
+}
+
+#[test]
+fn a_stage_of_a_stream_costs_the_compaction_of_its_own_turns() {
+    let world = World::furnished();
+    let body = responses("gpt-5", &json!([])).to_string();
+    let ask = Ask::read(&world, Endpoint::Responses, body.as_bytes()).expect("a known model");
+    let mut compacted = outcome(Used { input: 2_000 + 2_500, output: 30 + 70, ..Used::default() });
+    compacted.prompts = vec![1_000, 1_000];
+    compacted.calls = vec![Call::Page];
+    let pass = |turn, read, wrote| Pass { turn, read, wrote };
+    compacted.passes = vec![pass(0, 1_000, 30), pass(1, 1_500, 70)];
+    let (input, output) = (1_250_000, 10_000_000);
+    assert_eq!(
+        compacted.stages(&world, &ask),
+        [2_000 * input + 30 * output, 2_000 * input + 30 * output, 4_500 * input + 100 * output]
+    );
 }
 
 #[test]

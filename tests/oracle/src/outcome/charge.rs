@@ -1,6 +1,6 @@
 //! What OpenAI charges for an outcome, whole or as far as its answer has come.
 
-use super::{Call, Drawn, End, Outcome, Session, Used};
+use super::{Call, Drawn, End, Outcome, Pass, Session, Used};
 use crate::ask::Ask;
 use crate::prices::{FILE_SEARCH_PICO, Rates};
 use crate::world::World;
@@ -44,8 +44,11 @@ impl Outcome {
         }
         part.calls.truncate(calls);
         part.prompts.truncate(turns);
+        let (passes, later): (Vec<Pass>, Vec<Pass>) = self.passes.iter().partition(|pass| pass.turn < turns);
+        part.passes = passes;
         let used = &mut part.used;
-        used.input = part.prompts.iter().sum::<u64>() + part.compacted;
+        used.input = part.prompts.iter().sum::<u64>() + part.passes.iter().map(|pass| pass.read).sum::<u64>();
+        used.output -= later.iter().map(|pass| pass.wrote).sum::<u64>();
         used.audio_in = used.audio_in.min(part.prompts.iter().map(|prompt| ask.audio.min(*prompt)).sum());
         used.write = used.write.min(used.input - used.audio_in);
         used.cached = used.cached.min(used.input - used.audio_in - used.write);

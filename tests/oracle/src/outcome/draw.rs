@@ -1,11 +1,11 @@
 //! What upstream may do with a request, drawn at random within its maximum.
 
-use super::{Call, CallsForm, Drawn, End, Outcome, Report, Session, UsageForm, UsagePlace, Used};
+use super::{Call, CallsForm, Drawn, End, Outcome, Pass, Report, Session, UsageForm, UsagePlace, Used};
 use crate::ask::Ask;
 use crate::chance::Chance;
 use crate::image::REFERENCE_TOKENS;
 use crate::maximum;
-use crate::prices::Tier;
+use crate::prices::{Memory, Tier};
 use crate::tools::ImageTool;
 use crate::world::{Broken, Endpoint, TextCount, World};
 
@@ -24,7 +24,7 @@ impl Outcome {
             model: served(chance, ask),
             used: Used::default(),
             prompts: Vec::new(),
-            compacted: 0,
+            passes: Vec::new(),
             largest: first,
             words: 0,
             function: None,
@@ -112,11 +112,12 @@ impl Outcome {
     /// Passes that compact the context: each reads it, and writes what replaces it.
     fn compact(&mut self, chance: &mut Chance, ask: &Ask) {
         let Some(at) = ask.compacted_at else { return };
-        for prompt in self.prompts.clone().into_iter().filter(|prompt| *prompt >= at) {
+        for (turn, read) in self.prompts.iter().copied().enumerate().filter(|(_, prompt)| *prompt >= at) {
             if chance.percent(70) {
-                self.compacted += prompt;
-                self.used.input += prompt;
-                self.used.output += chance.magnitude(ask.output_turn_max);
+                let wrote = chance.magnitude(ask.output_turn_max);
+                self.passes.push(Pass { turn, read, wrote });
+                self.used.input += read;
+                self.used.output += wrote;
             }
         }
     }
@@ -143,17 +144,21 @@ impl Outcome {
         // No two containers of upstream's have one id.
         let unique = chance.within(0, u64::MAX >> 1);
         for (at, (id, memory)) in ask.tools.containers.iter().enumerate() {
-            let mut run = |id: String| {
+            let mut run = |chance: &mut Chance, id: String, memory: Memory| {
                 let is_shared = self.containers.iter().any(|session| session.id == id);
                 let minutes = if is_lost { 20 } else { chance.within(5, 20) };
                 let minutes = if is_shared { 0 } else { minutes };
-                self.containers.push(Session { index: at, id, memory: *memory, minutes });
+                self.containers.push(Session { index: at, id, memory, minutes });
             };
             if self.calls.contains(&Call::Code(at)) {
-                run(id.clone().unwrap_or_else(|| format!("cntr_new_{unique}_{at}")));
+                let kept = ask.tools.kept_container.clone().filter(|_| id.is_none() && chance.percent(50));
+                let new = || (format!("cntr_new_{unique}_{at}"), *memory);
+                let named = id.clone().map(|id| (id, *memory));
+                let (id, memory) = kept.or(named).unwrap_or_else(new);
+                run(chance, id, memory);
             }
             if is_lost && id.is_none() {
-                run(format!("cntr_again_{unique}_{at}"));
+                run(chance, format!("cntr_again_{unique}_{at}"), *memory);
             }
         }
     }
@@ -174,7 +179,7 @@ impl Outcome {
             *self = Self {
                 used,
                 prompts: vec![first],
-                compacted: 0,
+                passes: Vec::new(),
                 largest: first,
                 calls: Vec::new(),
                 drawn: None,
