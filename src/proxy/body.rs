@@ -13,7 +13,7 @@ use hyper::body::Incoming;
 use tokio::time::sleep;
 
 use crate::proxy::conceal::Concealed;
-use crate::proxy::room::{Room, STEP_BYTES};
+use crate::proxy::room::{Pool, Room, STEP_BYTES};
 use crate::proxy::tap::Tap;
 use crate::upstream::AnswerBody;
 
@@ -23,6 +23,10 @@ const DISCARD_TIME_MAX: Duration = Duration::from_secs(2);
 /// As much memory is asked for at a mere announcement: a client can announce
 /// what it never sends.
 const TRUSTED_BYTES_MAX: usize = 1 << 20;
+/// An answer up to this size needs no room: most have some kilobytes.
+const SMALL_ANSWER_BYTES: usize = 4 << 20;
+/// How often an answer that waits for room looks for it.
+const ROOM_LOOK: Duration = Duration::from_millis(50);
 /// After each so much of a body, other requests of the thread have their turn: reading a
 /// body of megabytes that has all arrived would else delay them by milliseconds.
 const TURN_BYTES: usize = 128 << 10;
@@ -39,18 +43,32 @@ pub struct Bounds {
     /// then would hold a connection and what it brought for ever.
     step_bytes: usize,
     room: Option<Room>,
+    /// Whether it waits for room instead of being lost.
+    waits: bool,
 }
 
 impl Bounds {
     /// A client's: it has to keep a pace, and shares room with others, of its key and of
     /// all.
     pub fn request(bytes_max: usize, idle: Duration, key: Arc<str>) -> Self {
-        Self { bytes_max, idle, step_bytes: STEP_BYTES, room: Some(Room::of(key)) }
+        Self {
+            bytes_max,
+            idle,
+            step_bytes: STEP_BYTES,
+            room: Some(Room::of(Pool::Requests, key)),
+            waits: false,
+        }
     }
 
-    /// Upstream's: any byte is a sign of life, and it is paid for.
+    /// Upstream's: any byte is a sign of life.
     pub fn answer(bytes_max: usize, idle: Duration) -> Self {
-        Self { bytes_max, idle, step_bytes: 1, room: None }
+        Self { bytes_max, idle, step_bytes: 1, room: None, waits: false }
+    }
+
+    /// Upstream's to a request of that key: it is paid for, so one that is large waits for
+    /// room instead of being lost, for `idle` at the most.
+    pub fn paid_answer(bytes_max: usize, idle: Duration, key: Arc<str>) -> Self {
+        Self { room: Some(Room::of(Pool::Answers, key)), waits: true, ..Self::answer(bytes_max, idle) }
     }
 }
 
@@ -73,7 +91,7 @@ pub async fn read<B>(mut body: B, bounds: Bounds) -> Result<Bytes, ReadError>
 where
     B: Body<Data = Bytes, Error = hyper::Error> + Unpin,
 {
-    let Bounds { bytes_max, idle, step_bytes, room } = bounds;
+    let Bounds { bytes_max, idle, step_bytes, room, waits } = bounds;
     let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     if announced > bytes_max {
         discard(body).await;
@@ -103,7 +121,15 @@ where
         }
         let bytes = first.len() + all.bytes.len() + part.len();
         let fits = bytes <= bytes_max;
-        if !fits || !all.has_room(bytes) {
+        let has_room = if waits {
+            // All of it at once: those that have some of it and wait for more might wait for
+            // each other.
+            let most = if announced >= bytes { announced } else { bytes_max };
+            bytes <= SMALL_ANSWER_BYTES || all.has_room(most) || Box::pin(all.room_in_time(most, idle)).await
+        } else {
+            all.has_room(bytes)
+        };
+        if !fits || !has_room {
             drop(all);
             discard(body).await;
             return Err(if fits { ReadError::NoRoom } else { ReadError::TooLarge });
@@ -147,8 +173,23 @@ impl Roomy {
         self.room.as_mut().is_none_or(|room| room.grow(bytes))
     }
 
-    fn freeze(self) -> Bytes {
-        if self.room.is_some() { Bytes::from_owner(self) } else { Bytes::from(self.bytes) }
+    /// Waits for room for so many bytes, and takes it.
+    async fn room_in_time(&mut self, bytes: usize, most: Duration) -> bool {
+        let wait = async {
+            while !self.has_room(bytes) {
+                sleep(ROOM_LOOK).await;
+            }
+        };
+        tokio::time::timeout(most, wait).await.is_ok()
+    }
+
+    fn freeze(mut self) -> Bytes {
+        let bytes = self.bytes.len();
+        let is_roomy = self.room.as_mut().is_some_and(|room| {
+            room.shrink(bytes);
+            room.is_taken()
+        });
+        if is_roomy { Bytes::from_owner(self) } else { Bytes::from(self.bytes) }
     }
 }
 
@@ -158,7 +199,7 @@ pub struct Buffer(Roomy);
 impl Buffer {
     /// An empty one, for a request of that key.
     pub fn of(key: Arc<str>) -> Self {
-        Self(Roomy { bytes: Vec::new(), room: Some(Room::of(key)) })
+        Self(Roomy { bytes: Vec::new(), room: Some(Room::of(Pool::Requests, key)) })
     }
 
     /// How many bytes there are.
@@ -279,5 +320,40 @@ fn slice(bytes: &mut Option<Bytes>) -> Option<Bytes> {
     match bytes {
         Some(bytes) if bytes.len() > SLICE_BYTES => Some(bytes.split_to(SLICE_BYTES)),
         _ => bytes.take(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::Full;
+
+    use super::*;
+
+    const LARGE_BYTES: usize = SMALL_ANSWER_BYTES + 1;
+
+    async fn read_answer(key: &str, bytes: usize, patience: Duration) -> Result<usize, ReadError> {
+        let body = Full::new(Bytes::from(vec![b'x'; bytes])).map_err(|never| match never {});
+        let bounds = Bounds::paid_answer(192 << 20, patience, key.into());
+        read(body, bounds).await.map(|bytes| bytes.len())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_large_answer_waits_for_room_and_other_keys_and_small_answers_do_not() {
+        let patience = Duration::from_secs(60);
+        let mut taken = Room::of(Pool::Answers, "crowded".into());
+        assert!(taken.grow(512 << 20), "all that the key may have");
+        let lost = read_answer("crowded", LARGE_BYTES, patience).await;
+        assert!(matches!(lost, Err(ReadError::NoRoom)), "{lost:?}");
+        assert_eq!(read_answer("other", LARGE_BYTES, patience).await.unwrap(), LARGE_BYTES);
+        assert_eq!(read_answer("crowded", SMALL_ANSWER_BYTES, patience).await.unwrap(), SMALL_ANSWER_BYTES);
+        let waits = read_answer("crowded", LARGE_BYTES, patience);
+        let makes_room = async {
+            sleep(patience / 2).await;
+            drop(taken);
+        };
+        let (read, ()) = tokio::join!(waits, makes_room);
+        assert_eq!(read.unwrap(), LARGE_BYTES);
+        let mut all = Room::of(Pool::Answers, "crowded".into());
+        assert!(all.grow(512 << 20), "what was read is given back");
     }
 }

@@ -206,7 +206,8 @@ async fn whole(
     mut exchange: Exchange,
     (idle, gone): (Duration, &AtomicBool),
 ) -> Result<(Bytes, usage::Outcome, Settled), Refusal> {
-    let bytes = match body::read(body, Bounds::answer(ANSWER_BYTES_MAX, idle)).await {
+    let key = Arc::clone(&metering.reservation.hold().attribution.key);
+    let bytes = match body::read(body, Bounds::paid_answer(ANSWER_BYTES_MAX, idle, key)).await {
         Ok(bytes) => bytes,
         Err(error) => {
             // It was sent and its end is lost: the hold is charged.

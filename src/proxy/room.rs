@@ -1,4 +1,5 @@
-//! The memory that the bodies of all requests share, and what one key may have of it.
+//! The memory that the bodies of all requests share, and that all large answers share, and
+//! what one key may have of each.
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
@@ -7,12 +8,21 @@ use crate::sync::unpoisoned;
 
 /// What room is taken in.
 pub(super) const STEP_BYTES: usize = 64 << 10;
-/// All there is: 1 GiB for the process, whose memory it is about.
+/// All there is of each: 1 GiB for the process, whose memory it is about.
 const STEPS: usize = (1 << 30) / STEP_BYTES;
 /// What the bodies of one key take at most, so that it can't keep out those of others.
 const STEPS_OF_KEY: usize = STEPS / 2;
 
-static TAKEN: LazyLock<Mutex<Taken>> = LazyLock::new(Mutex::default);
+static TAKEN: [LazyLock<Mutex<Taken>>; 2] = [LazyLock::new(Mutex::default), LazyLock::new(Mutex::default)];
+
+/// What shares the same room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pool {
+    /// Bodies of requests.
+    Requests,
+    /// Answers.
+    Answers,
+}
 
 /// Steps that are taken, in all and by key.
 #[derive(Default)]
@@ -21,14 +31,20 @@ struct Taken {
     by_key: HashMap<Arc<str>, usize>,
 }
 
-fn taken() -> MutexGuard<'static, Taken> {
-    unpoisoned(TAKEN.lock())
+fn taken(pool: Pool) -> MutexGuard<'static, Taken> {
+    let [requests, answers] = &TAKEN;
+    let taken = match pool {
+        Pool::Requests => requests,
+        Pool::Answers => answers,
+    };
+    unpoisoned(taken.lock())
 }
 
 /// The room of one body: whole steps; what is below one needs none. It is free again when
 /// this is dropped.
 #[derive(Debug)]
 pub(super) struct Room {
+    pool: Pool,
     /// The id of the key; one for all keys that upstream has yet to accept.
     key: Arc<str>,
     steps: usize,
@@ -36,8 +52,8 @@ pub(super) struct Room {
 
 impl Room {
     /// No room yet.
-    pub(super) fn of(key: Arc<str>) -> Self {
-        Self { key, steps: 0 }
+    pub(super) fn of(pool: Pool, key: Arc<str>) -> Self {
+        Self { pool, key, steps: 0 }
     }
 
     /// Takes room for so many bytes in all, if there is enough.
@@ -46,7 +62,7 @@ impl Room {
         if more == 0 {
             return true;
         }
-        let mut taken = taken();
+        let mut taken = taken(self.pool);
         let of_key = taken.by_key.get(&self.key).copied().unwrap_or(0);
         if taken.all + more > STEPS || of_key + more > STEPS_OF_KEY {
             return false;
@@ -58,19 +74,33 @@ impl Room {
     }
 }
 
-impl Drop for Room {
-    fn drop(&mut self) {
-        if self.steps == 0 {
+impl Room {
+    /// Whether any of it is taken.
+    pub(super) fn is_taken(&self) -> bool {
+        self.steps > 0
+    }
+
+    /// Gives back what so many bytes don't need.
+    pub(super) fn shrink(&mut self, bytes: usize) {
+        let less = self.steps.saturating_sub(bytes / STEP_BYTES);
+        if less == 0 {
             return;
         }
-        let mut taken = taken();
-        taken.all -= self.steps;
-        let left = taken.by_key.get(&self.key).map_or(0, |of_key| of_key - self.steps);
+        self.steps -= less;
+        let mut taken = taken(self.pool);
+        taken.all -= less;
+        let left = taken.by_key.get(&self.key).map_or(0, |of_key| of_key - less);
         if left == 0 {
             taken.by_key.remove(&self.key);
         } else {
             taken.by_key.insert(Arc::clone(&self.key), left);
         }
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.shrink(0);
     }
 }
 
@@ -80,7 +110,7 @@ mod tests {
 
     #[test]
     fn a_key_takes_its_part_and_leaves_the_rest_to_others() {
-        let of = |key: &str| Room::of(key.into());
+        let of = |key: &str| Room::of(Pool::Requests, key.into());
         let (mut first, mut second, mut other, mut third) = (of("a"), of("a"), of("b"), of("c"));
         assert!(first.grow(STEP_BYTES - 1), "less than a step needs no room");
         assert!(first.grow((STEPS_OF_KEY - 1) * STEP_BYTES));
@@ -88,10 +118,13 @@ mod tests {
         assert!(!second.grow(2 * STEP_BYTES), "the key has its part");
         assert!(other.grow(STEPS_OF_KEY * STEP_BYTES));
         assert!(!third.grow(STEP_BYTES), "all is taken");
+        assert!(Room::of(Pool::Answers, "a".into()).grow(STEP_BYTES), "answers have their own");
         drop(first);
         assert!(second.grow(2 * STEP_BYTES) && third.grow(STEP_BYTES));
+        other.shrink(STEP_BYTES);
+        assert!(third.grow((STEPS_OF_KEY - 2) * STEP_BYTES), "what was given back is free");
         drop((second, other, third));
         assert!(of("a").grow(STEPS_OF_KEY * STEP_BYTES), "all of it is free again");
-        assert!(taken().by_key.is_empty());
+        assert!(taken(Pool::Requests).by_key.is_empty());
     }
 }
