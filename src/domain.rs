@@ -16,7 +16,7 @@ pub mod tokens;
 pub mod window;
 
 pub use demand::Demand;
-pub use kept::{KeptContext, KeptSize, Rendering};
+pub use kept::{KeptContainers, KeptContext, KeptSize, Rendering};
 pub use limit::Limit;
 pub use money::Money;
 pub use object::{KnownObject, ObjectKind, ObjectReference};

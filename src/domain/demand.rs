@@ -97,8 +97,10 @@ pub struct ImageTool {
 pub enum ContainerDemand {
     /// One that upstream makes for the request.
     Made(ContainerMemory),
-    /// One that exists, by its id.
+    /// One that exists and of which nothing more is known, by its id.
     Existing(String),
+    /// One that exists, by its memory.
+    Found(ContainerMemory),
 }
 
 /// Hosted tools that a request offers; each may cost fees or extra turns.

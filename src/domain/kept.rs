@@ -41,7 +41,7 @@ impl Rendering {
 
 /// What an object holds, as far as the cost of a request that reads it depends on
 /// it. By default nothing is known of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeptContext {
     /// The most tokens that it adds under `rendering`; `None` if that is not known.
     pub tokens: Option<u64>,
@@ -50,15 +50,34 @@ pub struct KeptContext {
     /// The most pictures in it, which an image tool may read; `None` if that is not
     /// known.
     pub pictures: Option<u64>,
-    /// The largest memory of the containers that its calls ran in, in which later calls
-    /// may run; `None` if there are none, and the largest of all if that is not known.
-    pub container: Option<ContainerMemory>,
+    /// The containers that its calls ran in.
+    pub containers: KeptContainers,
 }
 
-impl Default for KeptContext {
+/// The containers that the calls of a context ran in: later calls may run there. By
+/// default nothing is known of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeptContainers {
+    /// The largest memory of them; `None` if there are none.
+    pub largest: Option<ContainerMemory>,
+    /// Whether the index of objects knows each of them.
+    pub are_indexed: bool,
+}
+
+impl Default for KeptContainers {
     fn default() -> Self {
-        let rendering = Rendering::default();
-        Self { tokens: None, rendering, pictures: None, container: Some(ContainerMemory::G64) }
+        Self { largest: Some(ContainerMemory::G64), are_indexed: false }
+    }
+}
+
+impl KeptContainers {
+    /// No containers.
+    pub const NONE: Self = Self { largest: None, are_indexed: true };
+
+    /// Both together.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self { largest: self.largest.max(other.largest), are_indexed: self.are_indexed && other.are_indexed }
     }
 }
 
@@ -69,8 +88,8 @@ pub struct KeptSize {
     pub tokens: Option<u64>,
     /// The most pictures; `None` if that is not known.
     pub pictures: Option<u64>,
-    /// The largest memory of its containers, as in [`KeptContext::container`].
-    pub container: Option<ContainerMemory>,
+    /// The containers that its calls ran in.
+    pub containers: KeptContainers,
 }
 
 /// Both together; `None` if one of them is not known.
@@ -86,13 +105,18 @@ impl KeptContext {
 
     /// So many bytes of text.
     pub fn text(bytes: u64) -> Self {
-        Self { tokens: Some(bytes), rendering: Rendering::default(), pictures: Some(0), container: None }
+        let containers = KeptContainers::NONE;
+        Self { tokens: Some(bytes), rendering: Rendering::default(), pictures: Some(0), containers }
     }
 
     /// What a request reads of it under a rendering.
     pub fn under(&self, rendering: &Rendering) -> KeptSize {
         let holds = self.rendering.is_bytes() || self.rendering == *rendering;
-        KeptSize { tokens: self.tokens.filter(|_| holds), pictures: self.pictures, container: self.container }
+        KeptSize {
+            tokens: self.tokens.filter(|_| holds),
+            pictures: self.pictures,
+            containers: self.containers,
+        }
     }
 
     /// Both together.
@@ -102,13 +126,13 @@ impl KeptContext {
         let measured = if self.rendering.is_bytes() { other } else { self };
         let tokens = sum(self.under(&measured.rendering).tokens, other.under(&measured.rendering).tokens);
         let rendering = tokens.map(|_| measured.rendering.clone()).unwrap_or_default();
-        Self { tokens, rendering, pictures, container: self.container.max(other.container) }
+        Self { tokens, rendering, pictures, containers: self.containers.plus(other.containers) }
     }
 }
 
 impl KeptSize {
     /// A context without anything in it.
-    pub const NOTHING: Self = Self { tokens: Some(0), pictures: Some(0), container: None };
+    pub const NOTHING: Self = Self { tokens: Some(0), pictures: Some(0), containers: KeptContainers::NONE };
 }
 
 #[cfg(test)]
@@ -117,7 +141,7 @@ mod tests {
 
     fn measured(tokens: u64, model: &str) -> KeptContext {
         let rendering = Rendering::of(&model.into(), "");
-        KeptContext { tokens: Some(tokens), rendering, pictures: Some(1), container: None }
+        KeptContext { tokens: Some(tokens), rendering, pictures: Some(1), ..KeptContext::nothing() }
     }
 
     #[test]
@@ -126,7 +150,10 @@ mod tests {
         assert_eq!(small.under(&Rendering::of(&"gpt-4o".into(), "")).tokens, Some(920));
         for other in [Rendering::of(&"gpt-6.1-sol".into(), ""), Rendering::of(&"gpt-4o".into(), "all_turns")]
         {
-            assert_eq!(small.under(&other), KeptSize { tokens: None, pictures: Some(1), container: None });
+            assert_eq!(
+                small.under(&other),
+                KeptSize { tokens: None, pictures: Some(1), ..KeptSize::NOTHING }
+            );
             assert_eq!(KeptContext::text(7).under(&other).tokens, Some(7), "bytes hold for every model");
         }
     }

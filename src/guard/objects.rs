@@ -172,7 +172,6 @@ impl Guard {
                     (Some(_), _) => {}
                     // Too long to have been remembered.
                     (None, Reach::Project(_)) if of.id.len() > OBJECT_ID_BYTES_MAX => return Ok(Some(at)),
-                    (None, Reach::All) if of.kind == ObjectKind::Item => {}
                     (None, _) => missing.push((at, of.clone())),
                 }
             }

@@ -11,13 +11,16 @@
 //! `README.md` names them all.
 
 mod compaction;
+mod model;
 
-use crate::domain::demand::{Bound, Demand, Image, Tier, WebSearch};
+use crate::domain::demand::{Bound, ContainerDemand, Demand, Image, Tier, WebSearch};
 use crate::domain::{Money, Tokens};
 use crate::pricing::cost::{FILE_SEARCH_PICO, offered_pico, search_block, session_pico, web_search_pico};
 use crate::pricing::image_tool;
 use crate::pricing::rates::Rates;
 use crate::pricing::sheet::Price;
+
+pub use self::model::ModelTokens;
 
 /// The largest context in the sheet, for models that name none.
 const INPUT_MAX: u64 = 1_050_000;
@@ -81,43 +84,6 @@ pub fn bound(price: &Price, image_price: Option<&Price>, demand: &Demand, inputs
         cost: Money::from_pico_rounded_up(pico),
         input_tokens: model.input.saturating_add(images.input_total()),
         output_tokens: model.output().saturating_add(images.output_total()),
-    }
-}
-
-/// The most tokens of the model itself: those of a bound without the image tool's.
-#[derive(Clone, Copy, Debug)]
-pub struct ModelTokens {
-    /// Input of all turns together.
-    pub input: u64,
-    /// Input of the largest turn.
-    pub largest_prompt: u64,
-    /// Output of all choices.
-    written: u64,
-    /// Output that no output bound covers: a prompt that each choice repeats, rejected
-    /// predictions, what compaction writes.
-    beside: u64,
-}
-
-impl ModelTokens {
-    /// Those of a request.
-    pub fn of(price: &Price, demand: &Demand, inputs: BoundInputs) -> Self {
-        let passes = compaction::passes(price, demand, inputs);
-        let Input { tokens, largest_prompt } = input(price, demand, inputs);
-        let input = tokens.saturating_add(passes.read);
-        let choices = demand.choices.max(1);
-        let echoed = if demand.echo { input } else { 0 };
-        let repeated = echoed.saturating_add(demand.prediction_bytes).saturating_mul(choices);
-        Self {
-            input,
-            largest_prompt: largest_prompt.max(passes.largest),
-            written: output_per_choice(price, demand, inputs.output_max).saturating_mul(choices),
-            beside: repeated.saturating_add(passes.written),
-        }
-    }
-
-    /// All output.
-    pub const fn output(&self) -> u64 {
-        self.written.saturating_add(self.beside)
     }
 }
 
@@ -372,7 +338,11 @@ fn fees_pico(price: &Price, demand: &Demand, rates: &Rates, inputs: BoundInputs)
         pico = pico.saturating_add(times(calls, FILE_SEARCH_PICO));
     }
     let reused = tools.context_container.map_or(0, session_pico);
-    let containers = tools.containers.iter().map(|container| offered_pico(container).max(reused));
+    let containers = tools.containers.iter().map(|container| match container {
+        // Upstream may run it in one of the context instead.
+        ContainerDemand::Made(_) => offered_pico(container).max(reused),
+        ContainerDemand::Existing(_) | ContainerDemand::Found(_) => offered_pico(container),
+    });
     containers.fold(pico, |sum, session| sum.saturating_add(times(inputs.sessions(), session)))
 }
 

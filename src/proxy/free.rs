@@ -1,6 +1,7 @@
 //! What is forwarded without being metered: whose objects it is about, and what
 //! becomes of them.
 
+mod containers;
 mod learned;
 
 use std::sync::Arc;
@@ -9,24 +10,24 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Response, header};
 
 use crate::domain::demand::{Bound, Tier};
-use crate::domain::object::KnownObject;
-use crate::domain::{Demand, KeptContext, Money, ObjectKind, ObjectReference};
+use crate::domain::tokens::ContainerMemory;
+use crate::domain::{Demand, KeptContainers, KeptContext, Money, ObjectKind, ObjectReference};
 use crate::guard::Order;
 use crate::guard::objects::{HeldFor, Reach, Turn, TurnEnd};
 use crate::openai::{endpoint, request};
-use crate::pricing::cost;
 use crate::proxy::auth::Caller;
 use crate::proxy::body::{self, Answer, Bounds};
 use crate::proxy::exchange::{self, Outgoing};
 use crate::proxy::headers::{self, Wishes};
 use crate::proxy::prepare::refuse_invalid;
-use crate::proxy::record::{CONTAINER_IDLE_S, made_by};
+use crate::proxy::record::made_by;
 use crate::proxy::refuse::{Billed, Named, NoAnswer, Refusal};
 use crate::proxy::visit::Visit;
 use crate::proxy::{Content, Failed, Proxy, Rules, lists, outgoing, rate_headers};
-use crate::store::Written;
 use crate::store::objects::ObjectChange;
 use crate::upstream::AnswerBody;
+
+use self::containers::ContainerUse;
 
 /// The largest answer that is read for the ids in it.
 const READ_BYTES_MAX: usize = 32 << 20;
@@ -62,17 +63,6 @@ struct Errand {
     container: Option<ContainerUse>,
     /// What the items in its body add to a context.
     items: KeptContext,
-}
-
-/// A use of a container, which makes it live on.
-#[derive(Debug)]
-struct ContainerUse {
-    of: ObjectReference,
-    at_s: i64,
-    /// The most that it costs.
-    fee_max: Money,
-    /// Resolves when it is in the database.
-    written: Option<Written>,
 }
 
 impl Proxy {
@@ -159,7 +149,10 @@ impl Proxy {
         self.remember(&caller, accepted).await;
         let (answer, mut visit) = sent?;
         if !accepted {
-            errand.abandon();
+            // What a gateway answers in upstream's place says nothing of what was done.
+            if answer.status().is_client_error() {
+                errand.abandon();
+            }
             visit.ended("upstream_error", None);
             let mut answer = answer.map(Answer::Plain);
             answer.headers_mut().extend(rates);
@@ -188,17 +181,19 @@ impl Proxy {
         let reach = Self::reach(rules, caller);
         let mut errand =
             Errand { effect: Effect::None, turn: None, container: None, items: KeptContext::default() };
+        let mut containers = KeptContainers::NONE;
         if *method == Method::POST && is_json(&head.headers, body) {
             let named = self.guard.parsed(body, |body| request::object_ids(body)).await;
             let named = named.map_err(|invalid| Refusal::Invalid(invalid.message, None))?;
             self.check_named(&named, Named::InBody, &reach).await?;
+            containers = self.containers_of(&named);
         }
         let Some(place) = endpoint::place(path) else {
             errand.effect = self.model_effect(rules, (method, path), caller)?;
             return Ok(errand);
         };
         if *method == Method::POST && place.kind == ObjectKind::Conversation {
-            errand.items = self.items_of(&head.headers, body).await?;
+            errand.items = self.items_of(&head.headers, body, containers).await?;
         }
         let Some(id) = place.id else {
             errand.effect = match *method {
@@ -227,8 +222,15 @@ impl Proxy {
         };
         if *method == Method::POST && place.kind == ObjectKind::Conversation && !is_whole {
             let maker = || made_by(&caller.key, self.guard.clock().now_s());
-            let begun = self.guard.begin_turn(id, HeldFor::AnySize, errand.items.clone(), maker).await;
+            let begun = self
+                .guard
+                .begin_turn(id, (HeldFor::AnySize, Some(ContainerMemory::G64)), errand.items.clone(), maker)
+                .await;
             errand.turn = Some(begun.map_err(|_| Refusal::ConversationChanged)?);
+        }
+        if *method == Method::GET && matches!(errand.effect, Effect::ShowsItems) {
+            // No item has run in another container than those of what it is an item of.
+            errand.items.containers = self.containers_of(std::slice::from_ref(&of));
         }
         if place.kind == ObjectKind::Container && !(is_whole && *method == Method::DELETE) {
             errand.container = Some(self.use_container(of, caller));
@@ -236,8 +238,14 @@ impl Proxy {
         Ok(errand)
     }
 
-    /// What a body puts into a conversation; of what is no JSON nothing is known.
-    async fn items_of(&self, headers: &HeaderMap, body: &Bytes) -> Result<KeptContext, Refusal> {
+    /// What a body that names these containers puts into a conversation; of what is no JSON
+    /// nothing is known.
+    async fn items_of(
+        &self,
+        headers: &HeaderMap,
+        body: &Bytes,
+        containers: KeptContainers,
+    ) -> Result<KeptContext, Refusal> {
         if body.is_empty() {
             return Ok(KeptContext::nothing());
         }
@@ -245,7 +253,7 @@ impl Proxy {
             return Ok(KeptContext::default());
         }
         let kept = self.guard.parsed(body, |body| request::kept_items(body)).await;
-        kept.map_err(refuse_invalid)
+        kept.map(|kept| KeptContext { containers, ..kept }).map_err(refuse_invalid)
     }
 
     fn model_effect(
@@ -265,30 +273,6 @@ impl Proxy {
             return Ok(Effect::None);
         }
         Err(Refusal::NoSuchModel(super::bounded(model)))
-    }
-
-    /// A container lives on from each use for as long as it may be idle, and upstream
-    /// bills that by the minute. All up to then has been charged before; what is held is
-    /// for the time that this use adds if no other is charged first.
-    fn use_container(&self, of: ObjectReference, caller: &Caller) -> ContainerUse {
-        let at_s = self.guard.clock().now_s();
-        let known = self.guard.objects().lookup(of.kind, &of.id);
-        let known = known.unwrap_or_else(|| Self::unknown_container(caller, at_s));
-        let added_s = at_s.saturating_sub(known.used_s).clamp(0, known.idle_s);
-        ContainerUse { of, at_s, fee_max: container_life(&known, added_s), written: None }
-    }
-
-    /// Takes up a use that upstream has served; returns its fee. Of uses at once, which
-    /// were all held for, the first pays for the time that they add.
-    fn charge_use(&self, used: &mut ContainerUse, caller: &Caller) -> Money {
-        let new = || Self::unknown_container(caller, used.at_s);
-        let (added_s, known, written) = self.guard.use_container(&used.of, used.at_s, new);
-        used.written = Some(written);
-        container_life(&known, added_s).min(used.fee_max)
-    }
-
-    fn unknown_container(caller: &Caller, now_s: i64) -> KnownObject {
-        KnownObject { idle_s: CONTAINER_IDLE_S, ..made_by(&caller.key, now_s) }
     }
 
     /// Does what the answer to a request that upstream accepted calls for.
@@ -337,11 +321,6 @@ impl Errand {
             turn.end(TurnEnd::Nothing);
         }
     }
-}
-
-/// What some seconds of a container's life cost.
-fn container_life(known: &KnownObject, seconds: i64) -> Money {
-    cost::container_life(known.memory_max(), seconds)
 }
 
 /// Whether upstream may read a body as JSON, whatever its head says.

@@ -71,7 +71,7 @@ impl Proxy {
         let paced = self.guard.pace_request(&attribution).map_err(Refusal::Throttled)?;
         self.check_named(&demand.references, Named::InBody, &Self::reach(rules, caller)).await?;
         let reading = Reading::of(self.guard.objects(), &rules.sheet, (demand, price.as_deref()), now_s);
-        self.find_containers(demand, reading.size().container);
+        self.find_containers(demand, reading.size().containers.largest);
         let mut candidate = Candidate {
             attribution,
             demand,
@@ -177,7 +177,7 @@ impl Proxy {
         for container in &mut demand.tools.containers {
             let ContainerDemand::Existing(id) = container else { continue };
             if let Some(memory) = lookup(id).and_then(|known| known.container_memory) {
-                *container = ContainerDemand::Made(memory);
+                *container = ContainerDemand::Found(memory);
             }
         }
     }

@@ -7,8 +7,7 @@
 use std::sync::Arc;
 
 use crate::domain::kept::sum;
-use crate::domain::tokens::ContainerMemory;
-use crate::domain::{Demand, KeptContext, KeptSize, ObjectKind, ObjectReference, Rendering};
+use crate::domain::{Demand, KeptContainers, KeptContext, KeptSize, ObjectKind, ObjectReference, Rendering};
 use crate::guard::objects::{HeldFor, Objects};
 use crate::openai::usage::Answer;
 use crate::pricing::bound::{BoundInputs, fits_window};
@@ -93,13 +92,13 @@ impl Reading {
     }
 
     /// What it adds to its conversation at the most, where it is held at so many
-    /// tokens, may draw so many pictures, and names containers of at most this memory.
-    pub fn added_max(&self, tokens: u64, drawn: u64, container: Option<ContainerMemory>) -> KeptContext {
+    /// tokens, may draw so many pictures, and may run in these containers.
+    pub fn added_max(&self, tokens: u64, drawn: u64, containers: KeptContainers) -> KeptContext {
         KeptContext {
             tokens: Some(tokens).filter(|_| self.is_whole),
             rendering: self.rendering.clone(),
             pictures: sum(self.named_pictures, Some(self.pictures.saturating_add(drawn))),
-            container,
+            containers,
         }
     }
 

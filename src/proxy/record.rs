@@ -1,9 +1,10 @@
 //! Recording what a metered answer makes at upstream, before its client learns of it.
 
+mod containers;
+
 use std::pin::Pin;
 use std::sync::Arc;
 
-use crate::domain::demand::{ContainerDemand, ToolDemand};
 use crate::domain::object::KnownObject;
 use crate::domain::tokens::ContainerMemory;
 use crate::domain::{Demand, KeptContext, ObjectKind, ObjectReference};
@@ -15,6 +16,8 @@ use crate::openai::usage::{Answer, MadeItem};
 use crate::proxy::reading::Reading;
 use crate::proxy::refuse::Refusal;
 use crate::store::objects::{ObjectChange, ObjectKey};
+
+use self::containers::Containers;
 
 /// How long a container lives after its last use unless asked otherwise, in
 /// seconds (OpenAI's documentation of code interpreter).
@@ -31,10 +34,7 @@ pub struct Recording {
     kind: ObjectKind,
     /// Whether upstream keeps the answer.
     is_stored: bool,
-    /// The memory of containers that the answer starts.
-    container_memory: Option<ContainerMemory>,
-    /// The largest memory of the containers that the context names.
-    context_container: Option<ContainerMemory>,
+    containers: Containers,
     conversation: Option<Turn>,
     reading: Reading,
     admitted_s: i64,
@@ -80,13 +80,14 @@ impl Recording {
     ) -> Result<Box<Self>, Refusal> {
         let hold = reservation.hold();
         let admitted_s = hold.admitted_ms.div_euclid(1_000);
+        let containers = Containers::of(&demand.tools, reading.size().containers);
         let mut turn = None;
         if let Some(of) = conversation_of(demand) {
             let tokens = hold.bound.input_tokens.saturating_add(hold.bound.output_tokens);
             let drawn_max = if demand.tools.image.is_some() { drawn_max } else { 0 };
-            let added_max = reading.added_max(tokens, drawn_max, containers_of(&demand.tools));
+            let added_max = reading.added_max(tokens, drawn_max, containers.left_max());
             let maker = || made_by(owner, admitted_s);
-            let begun = guard.begin_turn(&of.id, held_for, added_max, maker).await;
+            let begun = guard.begin_turn(&of.id, (held_for, containers.held_max()), added_max, maker).await;
             turn = Some(begun.map_err(|_| Refusal::ConversationChanged)?);
         }
         let kind = if endpoint == Metered::Chat { ObjectKind::ChatCompletion } else { ObjectKind::Response };
@@ -95,8 +96,7 @@ impl Recording {
             owner: Arc::clone(owner),
             kind,
             is_stored: demand.stored,
-            container_memory: memory_of_all(&demand.tools.containers),
-            context_container: demand.tools.context_container,
+            containers,
             conversation: turn,
             reading,
             admitted_s,
@@ -112,10 +112,10 @@ impl Recording {
         }
     }
 
-    /// The memory of each container that the answer names and that was known before.
+    /// The memory of each container that the answer ran in and that may have been there
+    /// before.
     pub fn reused(&self, answer: &Answer) -> Vec<ContainerMemory> {
-        let lookup = |id: &String| self.guard.objects().lookup(ObjectKind::Container, id);
-        answer.made.containers.iter().filter_map(lookup).map(|known| known.memory_max()).collect()
+        self.containers.reused(answer, self.guard.objects())
     }
 
     /// Takes up what a stream has said so far. Where that is news, what it said may
@@ -160,9 +160,9 @@ impl Recording {
         let used = answer.usage.as_ref().map(|usage| (usage.tokens.total(), usage.tokens.output_total()));
         let (total, output) = used.unzip();
         let reading = &self.reading;
-        let container = self.container_of(answer);
-        let whole = KeptContext { container, ..reading.measured(answer, total) };
-        let written = KeptContext { container, ..reading.measured(answer, output) };
+        let containers = self.containers.after(answer, self.guard.objects());
+        let whole = KeptContext { containers, ..reading.measured(answer, total) };
+        let written = KeptContext { containers, ..reading.measured(answer, output) };
         let of_answer = KeptContext { pictures: reading.pictures_of_all(answer), ..whole.clone() };
         let added = KeptContext { pictures: reading.pictures_added(answer), ..whole };
         let mut changes = self.named(answer, of_answer.clone());
@@ -183,18 +183,11 @@ impl Recording {
         changes
     }
 
-    /// The largest memory of the containers that the answer and its context name.
-    fn container_of(&self, answer: &Answer) -> Option<ContainerMemory> {
-        let made = (!answer.made.containers.is_empty())
-            .then(|| self.container_memory.unwrap_or(ContainerMemory::G64));
-        made.into_iter().chain(self.reused(answer)).chain(self.context_container).max()
-    }
-
     /// A container that the answer used: its life is paid for from admission on.
     fn container(&self, id: &str) -> ObjectChange {
         let before = self.guard.objects().lookup(ObjectKind::Container, id);
         let new = || KnownObject {
-            container_memory: self.container_memory,
+            container_memory: Some(self.containers.of_unknown()),
             idle_s: CONTAINER_IDLE_S,
             ..made_by(&self.owner, self.admitted_s)
         };
@@ -207,29 +200,6 @@ impl Recording {
 /// The conversation that a request adds to.
 fn conversation_of(demand: &Demand) -> Option<&ObjectReference> {
     demand.references.iter().find(|of| of.kind == ObjectKind::Conversation)
-}
-
-/// The largest memory of the containers that a request with these tools may leave in its
-/// conversation.
-fn containers_of(tools: &ToolDemand) -> Option<ContainerMemory> {
-    let own = (!tools.containers.is_empty())
-        .then(|| memory_of_all(&tools.containers).unwrap_or(ContainerMemory::G64));
-    own.max(tools.context_container)
-}
-
-/// The largest memory of a request's containers; `None` where one of them may have
-/// any, since an answer does not say which of them it names.
-fn memory_of_all(containers: &[ContainerDemand]) -> Option<ContainerMemory> {
-    let memories: Option<Vec<ContainerMemory>> = containers.iter().map(made).collect();
-    memories?.into_iter().max()
-}
-
-/// The memory of a container that a request has upstream make.
-fn made(container: &ContainerDemand) -> Option<ContainerMemory> {
-    match container {
-        ContainerDemand::Made(memory) => Some(*memory),
-        ContainerDemand::Existing(_) => None,
-    }
 }
 
 /// An object that a key has made, of which nothing else is known.

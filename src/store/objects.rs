@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::domain::object::KnownObject;
 use crate::domain::tokens::ContainerMemory;
-use crate::domain::{KeptContext, ObjectKind, ObjectReference, Rendering};
+use crate::domain::{KeptContainers, KeptContext, ObjectKind, ObjectReference, Rendering};
 use crate::store::rows::{int, uint};
 
 /// A day, in seconds.
@@ -65,15 +65,16 @@ INSERT OR IGNORE INTO object
 ";
 
 /// What the tokens of a context were measured under (`domain::Rendering`), its pictures,
-/// and the memory of its containers: empty where there are none. What is null is not known;
-/// of responses, no memory meant that there was no container.
+/// and the largest memory of its containers: empty where there are none, and after `≤` where
+/// the index may not know each of them. What was recorded before has none: a container that
+/// runs then ends some twenty minutes later, unless it is used by its id.
 pub(super) const RENDERINGS: &str = "
 ALTER TABLE object ADD COLUMN rendering TEXT;
 ALTER TABLE object ADD COLUMN pictures INTEGER;
 ALTER TABLE object_item ADD COLUMN rendering TEXT;
 ALTER TABLE object_item ADD COLUMN pictures INTEGER;
-ALTER TABLE object_item ADD COLUMN memory TEXT;
-UPDATE object SET memory = '' WHERE kind = 'response' AND memory IS NULL;
+ALTER TABLE object_item ADD COLUMN memory TEXT NOT NULL DEFAULT '';
+UPDATE object SET memory = '' WHERE kind IN ('response', 'conversation') AND memory IS NULL;
 ";
 
 /// An object's key in memory; the low bits are an item's in the database.
@@ -148,7 +149,7 @@ pub(crate) fn write(db: &Connection, changes: &[ObjectChange]) -> rusqlite::Resu
                     tokens,
                     rendering,
                     pictures,
-                    memory_name(context)
+                    containers_text(context.containers)
                 ])
                 .map(drop)
         }
@@ -168,7 +169,8 @@ fn put(
     let (tokens, rendering, pictures) = columns(&known.context);
     let is_container = of.kind == ObjectKind::Container;
     let own = known.container_memory.map(ContainerMemory::name);
-    let memory = if is_container { own } else { Some(memory_name(&known.context)) };
+    let own = own.map(str::to_owned);
+    let memory = if is_container { own } else { Some(containers_text(known.context.containers)) };
     db.prepare_cached(
         "INSERT INTO object VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) ON CONFLICT DO UPDATE \
          SET context_tokens = excluded.context_tokens, memory = excluded.memory, idle_s = excluded.idle_s, \
@@ -198,9 +200,27 @@ fn columns(context: &KeptContext) -> (Option<i64>, Option<&str>, Option<i64>) {
     (tokens, tokens.map(|_| context.rendering.name()), context.pictures.map(int))
 }
 
-/// The memory of a context's containers by its name; empty if there are none.
-fn memory_name(context: &KeptContext) -> &'static str {
-    context.container.map_or("", ContainerMemory::name)
+/// Stands before the memory of containers that the index may not know.
+const AT_MOST: char = '≤';
+
+/// The largest memory of a context's containers, as the column has it.
+fn containers_text(containers: KeptContainers) -> String {
+    let name = containers.largest.map_or("", ContainerMemory::name);
+    if containers.are_indexed { name.to_owned() } else { format!("{AT_MOST}{name}") }
+}
+
+/// What is null or can't be read is not known.
+fn containers_from(text: Option<&str>) -> KeptContainers {
+    let Some(text) = text else { return KeptContainers::default() };
+    let name = text.strip_prefix(AT_MOST);
+    let are_indexed = name.is_none();
+    match name.unwrap_or(text) {
+        "" => KeptContainers { largest: None, are_indexed },
+        name => ContainerMemory::named(name).map_or_else(KeptContainers::default, |memory| KeptContainers {
+            largest: Some(memory),
+            are_indexed,
+        }),
+    }
 }
 
 /// A context from the columns `context_tokens`, `rendering`, `pictures` and `memory`.
@@ -210,12 +230,8 @@ fn context_from(row: &Row<'_>, from: usize) -> rusqlite::Result<KeptContext> {
     let tokens = row.get::<_, Option<i64>>(from)?.filter(|_| rendering.is_some()).map(uint);
     let pictures = row.get::<_, Option<i64>>(from + 2)?.map(uint);
     let memory: Option<String> = row.get(from + 3)?;
-    let container = match memory.as_deref() {
-        Some("") => None,
-        // A size that can't be read is not known, which is taken for the dearest.
-        memory => memory.and_then(ContainerMemory::named).or(KeptContext::default().container),
-    };
-    Ok(KeptContext { tokens, rendering: rendering.unwrap_or_default(), pictures, container })
+    let containers = containers_from(memory.as_deref());
+    Ok(KeptContext { tokens, rendering: rendering.unwrap_or_default(), pictures, containers })
 }
 
 /// What is known of an object.

@@ -2,13 +2,15 @@
 //!
 //! A request on a conversation is a turn. While one is open, the database says
 //! that the size of the conversation is not known, so that a crash can't leave one
-//! that is too small; the next turn that is alone on it measures it again.
+//! that is too small; the next turn that is alone on it measures its tokens again. Its
+//! containers become no smaller: any of them may still run.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::put;
 use crate::domain::object::KnownObject;
+use crate::domain::tokens::ContainerMemory;
 use crate::domain::{KeptContext, ObjectKind, ObjectReference, Rendering};
 use crate::guard::Guard;
 use crate::store::objects::ObjectKey;
@@ -76,20 +78,21 @@ pub enum TurnEnd {
 }
 
 impl Guard {
-    /// Begins a turn that adds at most `added_max` to a conversation.
+    /// Begins a turn that adds at most `added_max` to a conversation, and that is held for
+    /// containers of it up to `container_max`.
     ///
     /// `maker` is what is known of a conversation that is not in the index. When this
     /// returns, the database knows that the conversation is changing.
     pub async fn begin_turn(
         self: &Arc<Self>,
         id: &str,
-        held_for: HeldFor,
+        (held_for, container_max): (HeldFor, Option<ContainerMemory>),
         added_max: KeptContext,
         maker: impl FnOnce() -> KnownObject,
     ) -> Result<Turn, ConversationChanged> {
         let conversation = ObjectReference { kind: ObjectKind::Conversation, id: id.to_owned() };
         let key = ObjectKey::of(conversation.kind, id);
-        let (turn, of) = {
+        let (turn, changing) = {
             let mut memory = self.objects.memory();
             let known = memory.find(conversation.kind, key);
             let covers = match held_for {
@@ -102,10 +105,12 @@ impl Guard {
                     memory.change_of(key) == change && !memory.turns.contains_key(&key)
                 }
             };
-            if !covers {
+            let container = known.as_ref().and_then(|known| known.context.containers.largest);
+            if !covers || container > container_max {
                 return Err(ConversationChanged);
             }
             let of = known.unwrap_or_else(maker);
+            let containers = of.context.containers.plus(added_max.containers);
             memory.change(key);
             let turns = memory.turns.entry(key).or_insert_with(|| Turns {
                 known: of.context.clone(),
@@ -118,9 +123,13 @@ impl Guard {
             let number = turns.begun;
             turns.open.insert(number, added_max);
             let guard = Arc::clone(self);
-            (Turn { guard, conversation: conversation.clone(), key, number, was_alone, is_open: true }, of)
+            let changing =
+                KnownObject { context: KeptContext { containers, ..KeptContext::default() }, ..of };
+            (
+                Turn { guard, conversation: conversation.clone(), key, number, was_alone, is_open: true },
+                changing,
+            )
         };
-        let changing = KnownObject { context: KeptContext::default(), ..of };
         let written = self.writer.push_objects(vec![put(conversation, changing)]);
         self.objects_written(written).await;
         Ok(turn)
@@ -178,14 +187,28 @@ impl Drop for Turn {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::KeptContainers;
     use crate::guard::objects::Reach;
     use crate::guard::recovery::Config;
     use crate::store::{Clerk, Durability, Store};
+
+    /// Held for containers of any size.
+    const ANY: Option<ContainerMemory> = Some(ContainerMemory::G64);
 
     fn open(folder: &std::path::Path) -> (Arc<Guard>, Clerk) {
         let store = Store::open(folder, Durability::Process).unwrap();
         let config = Config { open_requests_max: 10, zone: "UTC".into() };
         Guard::open(store, &config, Arc::default(), Arc::default()).unwrap()
+    }
+
+    /// A folder as it is now, as a death would leave it.
+    fn copied(folder: &tempfile::TempDir) -> tempfile::TempDir {
+        let copy = tempfile::tempdir().unwrap();
+        for file in std::fs::read_dir(folder.path()).unwrap() {
+            let file = file.unwrap();
+            std::fs::copy(file.path(), copy.path().join(file.file_name())).unwrap();
+        }
+        copy
     }
 
     fn of(id: &str) -> ObjectReference {
@@ -194,7 +217,7 @@ mod tests {
 
     fn on_model(tokens: u64) -> KeptContext {
         let rendering = Rendering::of(&"m".into(), "");
-        KeptContext { tokens: Some(tokens), rendering, pictures: Some(1), container: None }
+        KeptContext { tokens: Some(tokens), rendering, pictures: Some(1), ..KeptContext::nothing() }
     }
 
     fn made(context: KeptContext) -> KnownObject {
@@ -220,7 +243,7 @@ mod tests {
 
     async fn begin(guard: &Arc<Guard>, added_max: u64) -> Turn {
         let held_for = held_for(guard);
-        guard.begin_turn("c", held_for, on_model(added_max), || unreachable!()).await.unwrap()
+        guard.begin_turn("c", (held_for, ANY), on_model(added_max), || unreachable!()).await.unwrap()
     }
 
     #[tokio::test]
@@ -260,10 +283,39 @@ mod tests {
         drop(guard.learn_objects(vec![put(of("c"), made(on_model(100)))]));
         let before = held_for(&guard);
         let other = begin(&guard, 500).await;
-        let late = guard.begin_turn("c", before.clone(), on_model(500), || unreachable!()).await;
+        let late = guard.begin_turn("c", (before.clone(), ANY), on_model(500), || unreachable!()).await;
         assert_eq!(late.unwrap_err(), ConversationChanged);
         other.end(TurnEnd::Measured(on_model(90)));
-        assert!(guard.begin_turn("c", before.clone(), on_model(500), || unreachable!()).await.is_ok());
+        assert!(guard.begin_turn("c", (before.clone(), ANY), on_model(500), || unreachable!()).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_bound_that_was_made_before_a_turn_with_a_larger_container_is_not_relied_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let (guard, clerk) = open(folder.path());
+        drop(guard.learn_objects(vec![put(of("c"), made(KeptContext::default()))]));
+        drop(guard.learn_objects(vec![put(of("c"), made(on_model(100)))]));
+        let begin = async |container_max, containers| {
+            let added = KeptContext { containers, ..on_model(500) };
+            guard.begin_turn("c", (HeldFor::AnySize, container_max), added, || unreachable!()).await
+        };
+        let four = KeptContainers { largest: Some(ContainerMemory::G4), are_indexed: true };
+        let first = begin(None, four).await.unwrap();
+        assert_eq!(begin(None, KeptContainers::NONE).await.unwrap_err(), ConversationChanged);
+        let second = begin(four.largest, KeptContainers::NONE).await.unwrap();
+        drop((first, second));
+        let kept =
+            |guard: &Guard| guard.objects().lookup(ObjectKind::Conversation, "c").unwrap().context.containers;
+        assert_eq!(kept(&guard), four, "they stay");
+        let open_turn = begin(four.largest, KeptContainers::NONE).await.unwrap();
+        // As a death leaves it: nothing more is written.
+        clerk.step();
+        let copy = copied(&folder);
+        let (next, _clerk) = open(copy.path());
+        let reach = Reach::Project("p".into());
+        assert_eq!(next.check_objects(&[of("c")], &reach).await.unwrap(), None);
+        assert_eq!(kept(&next), four, "a death makes no others of them");
+        drop((open_turn, clerk));
     }
 
     #[tokio::test]
@@ -273,11 +325,7 @@ mod tests {
         drop(guard.learn_objects(vec![put(of("c"), made(on_model(100)))]));
         let turn = begin(&guard, 500).await;
         // As a death leaves it: nothing more is written.
-        let copy = tempfile::tempdir().unwrap();
-        for file in std::fs::read_dir(folder.path()).unwrap() {
-            let file = file.unwrap();
-            std::fs::copy(file.path(), copy.path().join(file.file_name())).unwrap();
-        }
+        let copy = copied(&folder);
         let (next, _clerk) = open(copy.path());
         let reach = Reach::Project("p".into());
         assert_eq!(next.check_objects(&[of("c")], &reach).await.unwrap(), None);
@@ -293,7 +341,8 @@ mod tests {
         let (guard, _clerk) = open(folder.path());
         drop(guard.learn_objects(vec![put(of("c"), made(KeptContext::default()))]));
         let begin_counted = async |change| {
-            let begun = guard.begin_turn("c", HeldFor::Counted(change), on_model(500), || unreachable!());
+            let begun =
+                guard.begin_turn("c", (HeldFor::Counted(change), ANY), on_model(500), || unreachable!());
             begun.await.map(|turn| turn.end(TurnEnd::Nothing))
         };
         let change = || guard.objects().change_of("c");
@@ -314,15 +363,19 @@ mod tests {
         drop(guard.learn_objects(vec![put(of("c"), made(on_model(100)))]));
         let elsewhere = KeptContext { rendering: Rendering::of(&"other".into(), ""), ..on_model(70) };
         let one = begin(&guard, 500).await;
-        let two =
-            guard.begin_turn("c", HeldFor::AnySize, elsewhere.clone(), || unreachable!()).await.unwrap();
+        let two = guard
+            .begin_turn("c", (HeldFor::AnySize, ANY), elsewhere.clone(), || unreachable!())
+            .await
+            .unwrap();
         assert_eq!(tokens(&guard), None);
         two.end(TurnEnd::Measured(elsewhere.clone()));
         one.end(TurnEnd::Measured(on_model(50)));
         let known = guard.objects().lookup(ObjectKind::Conversation, "c").unwrap().context;
         assert_eq!((known.tokens, known.pictures), (None, Some(3)));
-        let alone =
-            guard.begin_turn("c", HeldFor::AnySize, elsewhere.clone(), || unreachable!()).await.unwrap();
+        let alone = guard
+            .begin_turn("c", (HeldFor::AnySize, ANY), elsewhere.clone(), || unreachable!())
+            .await
+            .unwrap();
         alone.end(TurnEnd::Measured(elsewhere.clone()));
         let known = guard.objects().lookup(ObjectKind::Conversation, "c").unwrap().context;
         assert_eq!(known, KeptContext { pictures: Some(4), ..elsewhere }, "it is measured again");

@@ -18,7 +18,8 @@ const OPTION_BYTES_MAX: usize = 32;
 /// Reads what a free request puts into a conversation.
 ///
 /// Text is at most as many tokens as it has bytes. What is anything else to
-/// different models, or stands somewhere else, is not known.
+/// different models, or stands somewhere else, is not known. Of containers nothing is
+/// said: those of the objects that it names are theirs.
 ///
 /// ```
 /// use spendguard::openai::request;
@@ -39,8 +40,8 @@ pub fn kept_items(body: &[u8]) -> Result<KeptContext, Invalid> {
     let is_text = is_here && media.is_empty();
     let bytes = u64::try_from(body.len()).unwrap_or(u64::MAX);
     let pictures = is_here.then(|| u64::try_from(media.images.len()).unwrap_or(u64::MAX));
-    let container = KeptContext::default().container.filter(|_| !is_here);
-    Ok(KeptContext { tokens: is_text.then_some(bytes), pictures, container, ..KeptContext::default() })
+    let tokens = is_text.then_some(bytes);
+    Ok(KeptContext { tokens, pictures, ..KeptContext::nothing() })
 }
 
 /// Refuses items that bring hosted tools along where upstream keeps them: later

@@ -253,6 +253,8 @@ impl Observer {
         match serde_json::from_slice::<Object<ResponseEvent<'_>>>(data) {
             Ok(Object(event)) => {
                 let call = event.item.0.call();
+                // While it runs, its container is billed already.
+                event.item.0.add_container_to(&mut self.named.made);
                 if source == Source::Done {
                     event.item.0.add_to(&mut self.named.made);
                     if !call.is_some_and(|call| self.calls.has(call, source)) {

@@ -233,9 +233,13 @@ struct Environment<'a> {
 impl Item<'_> {
     /// Adds what the item is called, and the container it ran in.
     pub(in crate::openai) fn add_to(&self, made: &mut Made) {
-        let kind = self.kind.string();
-        made.item(self.id, kind.as_deref());
-        if matches!(kind.as_deref(), Some("code_interpreter_call" | "shell_call")) {
+        made.item(self.id, self.kind.string().as_deref());
+        self.add_container_to(made);
+    }
+
+    /// Adds the container that the item ran in, or runs in.
+    pub(in crate::openai) fn add_container_to(&self, made: &mut Made) {
+        if matches!(self.kind.string().as_deref(), Some("code_interpreter_call" | "shell_call")) {
             let container = self.container_id.string().or_else(|| self.environment.0.container_id.string());
             made.container(container.as_deref());
         }

@@ -23,7 +23,7 @@ fn known(project: &str, tokens: Option<u64>) -> KnownObject {
             tokens,
             rendering: Rendering::named(if tokens.is_some() { "m" } else { "" }),
             pictures: Some(9),
-            container: Some(ContainerMemory::G16),
+            containers: KeptContainers { largest: Some(ContainerMemory::G16), are_indexed: false },
         },
         container_memory: None,
         idle_s: 1,
@@ -121,8 +121,8 @@ fn the_size_of_a_context_that_was_recorded_without_its_rendering_is_not_known() 
     db.execute("INSERT INTO object_item VALUES (?1, 'p', 20)", [row]).unwrap();
     db.execute_batch(RENDERINGS).unwrap();
     let unknown = KeptContext::default();
-    let without_container = KeptContext { container: None, ..unknown.clone() };
-    assert_eq!(find(&db, &response).unwrap().unwrap().context, without_container);
+    let unknown = KeptContext { containers: KeptContainers::NONE, ..unknown };
+    assert_eq!(find(&db, &response).unwrap().unwrap().context, unknown);
     assert_eq!(find_item(&db, item, NOW_S).unwrap().unwrap().context, unknown);
     let known = known("p", Some(7));
     write(&db, &[ObjectChange::Put { of: response.clone(), known: known.clone(), expires_s: None }]).unwrap();

@@ -83,8 +83,11 @@ impl Kept {
         ];
         if container {
             let reused = &asked["metadata"]["container"];
-            let container_id =
-                if reused.is_string() { reused.clone() } else { json!(self.make("containers", json!({}))) };
+            let container_id = match reused.as_str() {
+                Some("unnamed") => Value::Null,
+                Some(_) => reused.clone(),
+                None => json!(self.make("containers", json!({}))),
+            };
             output.push(json!({ "type": "code_interpreter_call", "id": format!("ci_{id}"), "container_id": container_id }));
         }
         let usage = json!({ "input_tokens": 100, "output_tokens": 20, "total_tokens": 120 });
@@ -97,7 +100,9 @@ impl Kept {
         ];
         events.extend(output.iter().map(|item| json!({ "type": "response.output_item.done", "item": item })));
         let hangs = asked["metadata"]["hang"] == "yes";
-        if !hangs {
+        if asked["metadata"]["ends"] == "early" {
+            events.truncate(1);
+        } else if !hangs {
             events.push(
                 json!({ "type": "response.completed", "response": response("completed", &output, &usage) }),
             );

@@ -1,0 +1,42 @@
+//! The most tokens of the model itself.
+
+use super::{BoundInputs, Input, compaction, input, output_per_choice};
+use crate::domain::Demand;
+use crate::pricing::sheet::Price;
+
+/// The most tokens of the model itself: those of a bound without the image tool's.
+#[derive(Clone, Copy, Debug)]
+pub struct ModelTokens {
+    /// Input of all turns together.
+    pub input: u64,
+    /// Input of the largest turn.
+    pub largest_prompt: u64,
+    /// Output of all choices.
+    pub(super) written: u64,
+    /// Output that no output bound covers: a prompt that each choice repeats, rejected
+    /// predictions, what compaction writes.
+    pub(super) beside: u64,
+}
+
+impl ModelTokens {
+    /// Those of a request.
+    pub fn of(price: &Price, demand: &Demand, inputs: BoundInputs) -> Self {
+        let passes = compaction::passes(price, demand, inputs);
+        let Input { tokens, largest_prompt } = input(price, demand, inputs);
+        let input = tokens.saturating_add(passes.read);
+        let choices = demand.choices.max(1);
+        let echoed = if demand.echo { input } else { 0 };
+        let repeated = echoed.saturating_add(demand.prediction_bytes).saturating_mul(choices);
+        Self {
+            input,
+            largest_prompt: largest_prompt.max(passes.largest),
+            written: output_per_choice(price, demand, inputs.output_max).saturating_mul(choices),
+            beside: repeated.saturating_add(passes.written),
+        }
+    }
+
+    /// All output.
+    pub const fn output(&self) -> u64 {
+        self.written.saturating_add(self.beside)
+    }
+}

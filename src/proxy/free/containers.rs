@@ -1,0 +1,78 @@
+//! The containers that free requests name, and what keeping one alive costs.
+
+use crate::domain::object::KnownObject;
+use crate::domain::tokens::ContainerMemory;
+use crate::domain::{KeptContainers, Money, ObjectKind, ObjectReference};
+use crate::pricing::cost;
+use crate::proxy::Proxy;
+use crate::proxy::auth::Caller;
+use crate::proxy::record::{CONTAINER_IDLE_S, made_by};
+use crate::store::Written;
+
+/// A use of a container, which makes it live on.
+#[derive(Debug)]
+pub(super) struct ContainerUse {
+    pub(super) of: ObjectReference,
+    pub(super) at_s: i64,
+    /// The most that it costs.
+    pub(super) fee_max: Money,
+    /// Resolves when it is in the database.
+    pub(super) written: Option<Written>,
+}
+
+impl Proxy {
+    /// The containers of objects that a request names.
+    pub(super) fn containers_of(&self, named: &[ObjectReference]) -> KeptContainers {
+        let of = |of: &ObjectReference| {
+            let known = self.guard.objects().lookup(of.kind, &of.id);
+            match of.kind {
+                ObjectKind::Container => {
+                    let largest = known.as_ref().map_or(ContainerMemory::G64, KnownObject::memory_max);
+                    KeptContainers { largest: Some(largest), are_indexed: known.is_some() }
+                }
+                ObjectKind::Item | ObjectKind::Response | ObjectKind::Conversation => {
+                    known.map(|known| known.context.containers).unwrap_or_default()
+                }
+                ObjectKind::ChatCompletion
+                | ObjectKind::File
+                | ObjectKind::VectorStore
+                | ObjectKind::Batch
+                | ObjectKind::Skill
+                | ObjectKind::Upload
+                | ObjectKind::Eval
+                | ObjectKind::FineTuningJob
+                | ObjectKind::Video => KeptContainers::NONE,
+            }
+        };
+        named.iter().map(of).fold(KeptContainers::NONE, KeptContainers::plus)
+    }
+
+    /// A container lives on from each use for as long as it may be idle, and upstream
+    /// bills that by the minute. All up to then has been charged before; what is held is
+    /// for the time that this use adds if no other is charged first.
+    pub(super) fn use_container(&self, of: ObjectReference, caller: &Caller) -> ContainerUse {
+        let at_s = self.guard.clock().now_s();
+        let known = self.guard.objects().lookup(of.kind, &of.id);
+        let known = known.unwrap_or_else(|| Self::unknown_container(caller, at_s));
+        let added_s = at_s.saturating_sub(known.used_s).clamp(0, known.idle_s);
+        ContainerUse { of, at_s, fee_max: container_life(&known, added_s), written: None }
+    }
+
+    /// Takes up a use that upstream has served; returns its fee. Of uses at once, which
+    /// were all held for, the first pays for the time that they add.
+    pub(super) fn charge_use(&self, used: &mut ContainerUse, caller: &Caller) -> Money {
+        let new = || Self::unknown_container(caller, used.at_s);
+        let (added_s, known, written) = self.guard.use_container(&used.of, used.at_s, new);
+        used.written = Some(written);
+        container_life(&known, added_s).min(used.fee_max)
+    }
+
+    fn unknown_container(caller: &Caller, now_s: i64) -> KnownObject {
+        KnownObject { idle_s: CONTAINER_IDLE_S, ..made_by(&caller.key, now_s) }
+    }
+}
+
+/// What some seconds of a container's life cost.
+fn container_life(known: &KnownObject, seconds: i64) -> Money {
+    cost::container_life(known.memory_max(), seconds)
+}

@@ -1,0 +1,88 @@
+//! In which containers an answer ran: those that were made for it, and those of its context.
+
+use crate::domain::ObjectKind;
+use crate::domain::demand::{ContainerDemand, ToolDemand};
+use crate::domain::kept::KeptContainers;
+use crate::domain::object::KnownObject;
+use crate::domain::tokens::{ContainerMemory, ToolUse};
+use crate::guard::objects::Objects;
+use crate::openai::usage::{Answer, Outcome};
+
+/// The containers that a request may run in.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Containers {
+    /// The largest memory of those that its tools offer; `None` without such tools.
+    offered: Option<ContainerMemory>,
+    /// Those that its context names.
+    context: KeptContainers,
+}
+
+impl Containers {
+    /// Those of a request with these tools, and this kept context.
+    pub(super) fn of(tools: &ToolDemand, kept: KeptContainers) -> Self {
+        let memory = |container: &ContainerDemand| match container {
+            ContainerDemand::Made(memory) | ContainerDemand::Found(memory) => *memory,
+            ContainerDemand::Existing(_) => ContainerMemory::G64,
+        };
+        let context = KeptContainers { largest: tools.context_container.max(kept.largest), ..kept };
+        Self { offered: tools.containers.iter().map(memory).max(), context }
+    }
+
+    /// The largest of the context that is held for: any, where no tool may run in one.
+    pub(super) fn held_max(self) -> Option<ContainerMemory> {
+        if self.offered.is_none() { Some(ContainerMemory::G64) } else { self.context.largest }
+    }
+
+    /// All that the context may name once the answer is there, as long as nothing is known
+    /// of the answer.
+    pub(super) fn left_max(self) -> KeptContainers {
+        let largest = self.offered.max(self.context.largest);
+        KeptContainers { largest, are_indexed: self.offered.is_none() && self.context.are_indexed }
+    }
+
+    /// The memory of a container that an answer names and that the index does not know: it
+    /// was made for it, or the index does not know those of the context.
+    pub(super) fn of_unknown(self) -> ContainerMemory {
+        let context = self.context.largest.filter(|_| !self.context.are_indexed);
+        self.offered.max(context).unwrap_or(ContainerMemory::G64)
+    }
+
+    /// The memory of each container that an answer ran in and that may have been there
+    /// before: those that the index knows, and those that are not named or not known, where
+    /// the context has a larger one than the tools offer.
+    pub(super) fn reused(self, answer: &Answer, objects: &Objects) -> Vec<ContainerMemory> {
+        let named = &answer.made.containers;
+        let known = named.iter().map(|id| objects.lookup(ObjectKind::Container, id));
+        let found = |known: Option<KnownObject>| match known {
+            Some(known) => Some(known.memory_max()),
+            None => Some(self.of_unknown()).filter(|memory| self.offered < Some(*memory)),
+        };
+        let mut memories: Vec<ContainerMemory> = known.filter_map(found).collect();
+        if self.has_unnamed(answer) {
+            memories.extend(self.context.largest.filter(|memory| self.offered < Some(*memory)));
+        }
+        memories
+    }
+
+    /// Those that the context names after an answer.
+    pub(super) fn after(self, answer: &Answer, objects: &Objects) -> KeptContainers {
+        let is_lost = answer.outcome != Outcome::Completed || self.has_unnamed(answer);
+        if is_lost && self.offered.is_some() {
+            return self.left_max();
+        }
+        let memory = |id: &String| {
+            let known = objects.lookup(ObjectKind::Container, id);
+            known.map_or_else(|| self.of_unknown(), |known| known.memory_max())
+        };
+        let largest = answer.made.containers.iter().map(memory).max().max(self.context.largest);
+        KeptContainers { largest, ..self.context }
+    }
+
+    /// Whether an answer ran in a container that it does not name.
+    fn has_unnamed(self, answer: &Answer) -> bool {
+        let used = answer.usage.as_ref().map(|usage| &usage.tools);
+        let ran = |tools: &ToolUse| tools.containers > 0;
+        let has_run = answer.has_unplaced_shell || ran(&answer.tools_seen) || used.is_some_and(ran);
+        self.offered.is_some() && answer.made.containers.is_empty() && has_run
+    }
+}
