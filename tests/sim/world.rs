@@ -208,7 +208,7 @@ impl World {
         state.is_changing = is_changing;
         if let Some(guard) = state.life.as_ref().map(|life| Arc::clone(&life.guard)) {
             state.totals.clear();
-            self.look(&mut state, &guard, true, false);
+            self.look(&mut state, &guard, true);
         }
     }
 
@@ -272,7 +272,7 @@ impl World {
         }
         state.events += 1;
         let is_changing = state.is_changing;
-        self.look(&mut state, &guard, is_changing, false);
+        self.look(&mut state, &guard, is_changing);
         if state.dies_at.is_some_and(|at| at <= state.events) {
             state.dies_at = None;
             self.die(&mut state);
@@ -294,6 +294,11 @@ impl World {
         if std::mem::replace(&mut state.is_changing, false) {
             state.totals.clear();
         }
+        // A death undoes the last endings: there may be what was held before them, and no more.
+        // A meter shows that when its window comes, if the clock was set back.
+        for (last, peak, _) in state.totals.values_mut() {
+            *last = *peak;
+        }
         if let Some(life) = state.life.take() {
             life.end();
         }
@@ -302,18 +307,17 @@ impl World {
         self.died.notify_one();
     }
 
-    /// Looks at a guard that has just risen under the same rules. A death undoes
-    /// the last endings, so there may be what was held before them, and no more.
+    /// Looks at a guard that has just risen under the same rules.
     pub(crate) fn look_risen(&self) {
         let mut state = self.state();
         if let Some(guard) = state.life.as_ref().map(|life| Arc::clone(&life.guard)) {
-            self.look(&mut state, &guard, false, true);
+            self.look(&mut state, &guard, false);
         }
     }
 
     /// Every meter: nothing is admitted past a cap, and all that upstream bills
     /// is covered.
-    fn look(&self, state: &mut State, guard: &Guard, is_changing: bool, has_died: bool) {
+    fn look(&self, state: &mut State, guard: &Guard, is_changing: bool) {
         let mut covered = None;
         for (limit, readings) in guard.limits() {
             for reading in readings {
@@ -331,7 +335,7 @@ impl World {
                 // What another life, with other limits, has settled in a window that
                 // comes now is only looked at.
                 let held = known.map(|(.., held)| held);
-                let known = known.map(|(last, peak, _)| if has_died { peak } else { last });
+                let known = known.map(|(last, ..)| last);
                 let most = known.unwrap_or(meter.settled).max(hard);
                 // Where an assumption is broken, one request may overrun its hold; then
                 // nothing more is admitted.
