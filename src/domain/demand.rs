@@ -103,6 +103,16 @@ pub enum ContainerDemand {
     Found(ContainerMemory),
 }
 
+impl ContainerDemand {
+    /// The most memory that it has: any, if that is not known.
+    pub const fn memory_max(&self) -> ContainerMemory {
+        match self {
+            Self::Made(memory) | Self::Found(memory) => *memory,
+            Self::Existing(_) => ContainerMemory::G64,
+        }
+    }
+}
+
 /// Hosted tools that a request offers; each may cost fees or extra turns.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ToolDemand {

@@ -63,6 +63,12 @@ impl ObjectKind {
         self == Self::Skill && id.starts_with("openai-")
     }
 
+    /// Whether what an object of this kind holds is read as a part of the context: files
+    /// are parts of their own, and tools bring what they find in the others.
+    pub const fn is_context(self) -> bool {
+        matches!(self, Self::Response | Self::Conversation | Self::Item)
+    }
+
     /// The name in the database.
     pub const fn name(self) -> &'static str {
         match self {

@@ -96,11 +96,7 @@ fn containers_pico(offered: &[ContainerDemand], used: u64, sessions: u64) -> i12
 
 /// A session of a container that a request offers, at the most.
 pub(crate) fn offered_pico(container: &ContainerDemand) -> u64 {
-    session_pico(match container {
-        ContainerDemand::Made(memory) | ContainerDemand::Found(memory) => *memory,
-        // A container whose memory is unknown may have any.
-        ContainerDemand::Existing(_) => ContainerMemory::G64,
-    })
+    session_pico(container.memory_max())
 }
 
 /// What a container costs in some seconds of its life, by the minute's share of a

@@ -11,7 +11,7 @@ use http::{HeaderMap, Method, Response, header};
 
 use crate::domain::demand::{Bound, Tier};
 use crate::domain::tokens::ContainerMemory;
-use crate::domain::{Demand, KeptContainers, KeptContext, Money, ObjectKind, ObjectReference};
+use crate::domain::{Demand, KeptContext, Money, ObjectKind, ObjectReference};
 use crate::guard::Order;
 use crate::guard::objects::{HeldFor, Reach, Turn, TurnEnd};
 use crate::openai::{endpoint, request};
@@ -181,19 +181,18 @@ impl Proxy {
         let reach = Self::reach(rules, caller);
         let mut errand =
             Errand { effect: Effect::None, turn: None, container: None, items: KeptContext::default() };
-        let mut containers = KeptContainers::NONE;
+        let mut named = Vec::new();
         if *method == Method::POST && is_json(&head.headers, body) {
-            let named = self.guard.parsed(body, |body| request::object_ids(body)).await;
-            let named = named.map_err(|invalid| Refusal::Invalid(invalid.message, None))?;
+            let found = self.guard.parsed(body, |body| request::object_ids(body)).await;
+            named = found.map_err(|invalid| Refusal::Invalid(invalid.message, None))?;
             self.check_named(&named, Named::InBody, &reach).await?;
-            containers = self.containers_of(&named);
         }
         let Some(place) = endpoint::place(path) else {
             errand.effect = self.model_effect(rules, (method, path), caller)?;
             return Ok(errand);
         };
         if *method == Method::POST && place.kind == ObjectKind::Conversation {
-            errand.items = self.items_of(&head.headers, body, containers).await?;
+            errand.items = self.items_of(&head.headers, body, &named).await?;
         }
         let Some(id) = place.id else {
             errand.effect = match *method {
@@ -238,13 +237,13 @@ impl Proxy {
         Ok(errand)
     }
 
-    /// What a body that names these containers puts into a conversation; of what is no JSON
+    /// What a body that names these objects puts into a conversation; of what is no JSON
     /// nothing is known.
     async fn items_of(
         &self,
         headers: &HeaderMap,
         body: &Bytes,
-        containers: KeptContainers,
+        named: &[ObjectReference],
     ) -> Result<KeptContext, Refusal> {
         if body.is_empty() {
             return Ok(KeptContext::nothing());
@@ -253,7 +252,8 @@ impl Proxy {
             return Ok(KeptContext::default());
         }
         let kept = self.guard.parsed(body, |body| request::kept_items(body)).await;
-        kept.map(|kept| KeptContext { containers, ..kept }).map_err(refuse_invalid)
+        let with_containers = |kept| KeptContext { containers: self.containers_of(named), ..kept };
+        kept.map(with_containers).map_err(refuse_invalid)
     }
 
     fn model_effect(

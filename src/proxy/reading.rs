@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use crate::domain::kept::sum;
-use crate::domain::{Demand, KeptContainers, KeptContext, KeptSize, ObjectKind, ObjectReference, Rendering};
+use crate::domain::{Demand, KeptContainers, KeptContext, KeptSize, ObjectKind, Rendering};
 use crate::guard::objects::{HeldFor, Objects};
 use crate::openai::usage::Answer;
 use crate::pricing::bound::{BoundInputs, fits_window};
@@ -46,7 +46,7 @@ impl Reading {
         let rendering = Rendering::of(&model, &demand.rendering);
         let (mut named, mut conversation) = (KeptContext::nothing(), None);
         let mut named_pictures = Some(0_u64);
-        for of in demand.references.iter().filter(|of| is_context(of)) {
+        for of in demand.references.iter().filter(|of| of.kind.is_context()) {
             // Before the size, so that a change in between is seen.
             let change = (of.kind == ObjectKind::Conversation).then(|| objects.change_of(&of.id));
             let context = objects.lookup(of.kind, &of.id).map(|known| known.context).unwrap_or_default();
@@ -123,10 +123,4 @@ impl Reading {
     pub fn pictures_of_all(&self, answer: &Answer) -> Option<u64> {
         sum(self.size.pictures, Some(self.pictures.saturating_add(answer.image_calls)))
     }
-}
-
-/// Whether what an object holds is read as a part of the context: files are parts of
-/// their own, and tools bring what they find in the others.
-fn is_context(of: &ObjectReference) -> bool {
-    matches!(of.kind, ObjectKind::Response | ObjectKind::Conversation | ObjectKind::Item)
 }

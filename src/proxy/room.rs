@@ -13,7 +13,8 @@ const STEPS: usize = (1 << 30) / STEP_BYTES;
 /// What the bodies of one key take at most, so that it can't keep out those of others.
 const STEPS_OF_KEY: usize = STEPS / 2;
 
-static TAKEN: [LazyLock<Mutex<Taken>>; 2] = [LazyLock::new(Mutex::default), LazyLock::new(Mutex::default)];
+static BY_REQUESTS: LazyLock<Mutex<Taken>> = LazyLock::new(Mutex::default);
+static BY_ANSWERS: LazyLock<Mutex<Taken>> = LazyLock::new(Mutex::default);
 
 /// What shares the same room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,12 +33,10 @@ struct Taken {
 }
 
 fn taken(pool: Pool) -> MutexGuard<'static, Taken> {
-    let [requests, answers] = &TAKEN;
-    let taken = match pool {
-        Pool::Requests => requests,
-        Pool::Answers => answers,
-    };
-    unpoisoned(taken.lock())
+    unpoisoned(match pool {
+        Pool::Requests => BY_REQUESTS.lock(),
+        Pool::Answers => BY_ANSWERS.lock(),
+    })
 }
 
 /// The room of one body: whole steps; what is below one needs none. It is free again when
@@ -72,9 +71,7 @@ impl Room {
         self.steps += more;
         true
     }
-}
 
-impl Room {
     /// Whether any of it is taken.
     pub(super) fn is_taken(&self) -> bool {
         self.steps > 0

@@ -39,11 +39,7 @@ pub(crate) fn named_from<T>(
 
 /// A value as the text of a column.
 pub(crate) fn json_text<T: Serialize + ?Sized>(value: &T) -> rusqlite::Result<String> {
-    let failed = |error| rusqlite::Error::ToSqlConversionFailure(error);
-    // Most are a few hundred bytes, and would else be moved three times while they grow.
-    let mut text = Vec::with_capacity(512);
-    serde_json::to_writer(&mut text, value).map_err(|error| failed(Box::new(error)))?;
-    String::from_utf8(text).map_err(|error| failed(Box::new(error)))
+    serde_json::to_string(value).map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))
 }
 
 /// The value of a column's text.

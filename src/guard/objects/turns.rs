@@ -293,7 +293,6 @@ mod tests {
     async fn a_bound_that_was_made_before_a_turn_with_a_larger_container_is_not_relied_on() {
         let folder = tempfile::tempdir().unwrap();
         let (guard, clerk) = open(folder.path());
-        drop(guard.learn_objects(vec![put(of("c"), made(KeptContext::default()))]));
         drop(guard.learn_objects(vec![put(of("c"), made(on_model(100)))]));
         let begin = async |container_max, containers| {
             let added = KeptContext { containers, ..on_model(500) };

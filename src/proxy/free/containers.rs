@@ -24,24 +24,15 @@ impl Proxy {
     /// The containers of objects that a request names.
     pub(super) fn containers_of(&self, named: &[ObjectReference]) -> KeptContainers {
         let of = |of: &ObjectReference| {
-            let known = self.guard.objects().lookup(of.kind, &of.id);
-            match of.kind {
-                ObjectKind::Container => {
-                    let largest = known.as_ref().map_or(ContainerMemory::G64, KnownObject::memory_max);
-                    KeptContainers { largest: Some(largest), are_indexed: known.is_some() }
-                }
-                ObjectKind::Item | ObjectKind::Response | ObjectKind::Conversation => {
-                    known.map(|known| known.context.containers).unwrap_or_default()
-                }
-                ObjectKind::ChatCompletion
-                | ObjectKind::File
-                | ObjectKind::VectorStore
-                | ObjectKind::Batch
-                | ObjectKind::Skill
-                | ObjectKind::Upload
-                | ObjectKind::Eval
-                | ObjectKind::FineTuningJob
-                | ObjectKind::Video => KeptContainers::NONE,
+            let known = || self.guard.objects().lookup(of.kind, &of.id);
+            if of.kind == ObjectKind::Container {
+                let known = known();
+                let largest = known.as_ref().map_or(ContainerMemory::G64, KnownObject::memory_max);
+                KeptContainers { largest: Some(largest), are_indexed: known.is_some() }
+            } else if of.kind.is_context() {
+                known().map(|known| known.context.containers).unwrap_or_default()
+            } else {
+                KeptContainers::NONE
             }
         };
         named.iter().map(of).fold(KeptContainers::NONE, KeptContainers::plus)

@@ -20,12 +20,8 @@ pub(super) struct Containers {
 impl Containers {
     /// Those of a request with these tools, and this kept context.
     pub(super) fn of(tools: &ToolDemand, kept: KeptContainers) -> Self {
-        let memory = |container: &ContainerDemand| match container {
-            ContainerDemand::Made(memory) | ContainerDemand::Found(memory) => *memory,
-            ContainerDemand::Existing(_) => ContainerMemory::G64,
-        };
         let context = KeptContainers { largest: tools.context_container.max(kept.largest), ..kept };
-        Self { offered: tools.containers.iter().map(memory).max(), context }
+        Self { offered: tools.containers.iter().map(ContainerDemand::memory_max).max(), context }
     }
 
     /// The largest of the context that is held for: any, where no tool may run in one.

@@ -95,6 +95,12 @@ async fn amounts(two: &Two) -> Vec<(f64, f64)> {
 /// A session of 64 GB, which these requests cost or hold if they may run in one.
 const LARGEST: f64 = 1.92;
 
+async fn all_cost_the_largest(two: &Two) {
+    for (held, cost) in amounts(two).await {
+        assert!((LARGEST..=held).contains(&cost), "{cost} of {held}");
+    }
+}
+
 #[test]
 fn a_container_of_kept_context_is_held_and_costs_what_it_was_made_with() {
     run(async {
@@ -111,9 +117,7 @@ fn a_container_of_kept_context_is_held_and_costs_what_it_was_made_with() {
             more["metadata"] = json!({ "container": container });
             two.respond(&two.a, asked("1g", more)).await;
         }
-        for (held, cost) in amounts(&two).await {
-            assert!((LARGEST..=held).contains(&cost), "{cost} of {held}");
-        }
+        all_cost_the_largest(&two).await;
     });
 }
 
@@ -152,9 +156,7 @@ fn a_call_that_names_no_container_may_have_run_in_the_largest_of_its_context() {
             let more = json!({ "conversation": conversation, "metadata": unnamed });
             two.respond(&two.a, asked(memory, more)).await;
         }
-        for (held, cost) in amounts(&two).await {
-            assert!((LARGEST..=held).contains(&cost), "{cost} of {held}");
-        }
+        all_cost_the_largest(&two).await;
     });
 }
 
