@@ -309,3 +309,18 @@ fn connect(path: &Path, durability: Durability) -> rusqlite::Result<Connection> 
     db.set_prepared_statement_cache_capacity(32);
     Ok(db)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sqlite_takes_no_lock_of_the_process_to_allocate() {
+        let db = Connection::open_in_memory().unwrap();
+        let mut options = db.prepare("PRAGMA compile_options").unwrap();
+        let options: rusqlite::Result<Vec<String>> =
+            options.query_map([], |row| row.get(0)).unwrap().collect();
+        let options = options.unwrap();
+        assert!(options.iter().any(|option| option == "DEFAULT_MEMSTATUS=0"), "{options:?}");
+    }
+}
