@@ -12,7 +12,7 @@ use serde_json::json;
 use spendguard::domain::KeptSize;
 use spendguard::domain::demand::Tier;
 use spendguard::media;
-use spendguard::openai::{Metered, request};
+use spendguard::openai::CHAT;
 use spendguard::pricing::bound::{ToolsBound, bound};
 use spendguard::pricing::plan::Policy;
 use spendguard::pricing::sheet::Sheet;
@@ -53,7 +53,7 @@ fn bounds(c: &mut Criterion) {
         group.throughput(Throughput::Bytes(u64::try_from(body.len()).unwrap()));
         group.bench_function(name, |b| {
             b.iter(|| {
-                let read = request::parse(Metered::Chat, &body).unwrap();
+                let read = CHAT.read(&body).unwrap();
                 let price = sheet.find(&read.demand.model, 1_795_000_000).unwrap();
                 let written = policy.written(&price, &read.demand, true);
                 bound(&price, None, &read.demand, policy.inputs(&read.demand, written, KeptSize::NOTHING))

@@ -4,8 +4,8 @@
 
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use spendguard::openai::Metered;
-use spendguard::openai::sse::{Hide, Tap};
+use spendguard::openai::CHAT;
+use spendguard::openai::sse::Hide;
 
 const EVENTS: usize = 5_000;
 
@@ -32,7 +32,7 @@ fn taps(c: &mut Criterion) {
             };
             group.bench_function(format!("{name}, {frames}"), |b| {
                 b.iter_batched(
-                    || (Tap::new(Metered::Chat, hide, 32 << 20), frames_of().collect::<Vec<_>>()),
+                    || (CHAT.tap(hide, 32 << 20), frames_of().collect::<Vec<_>>()),
                     |(mut tap, frames)| {
                         let passed: usize = frames.into_iter().map(|frame| tap.feed(frame).len()).sum();
                         assert!(tap.answer().usage.is_some() && passed > 0);

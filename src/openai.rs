@@ -8,12 +8,14 @@
 pub mod account;
 pub mod endpoint;
 mod json;
+pub mod operation;
 pub mod refusal;
 pub mod request;
 pub mod sse;
 pub mod usage;
 
-pub use endpoint::{Endpoint, Metered, Own};
+pub use endpoint::{Endpoint, Own};
+pub use operation::{CHAT, COMPACT, COMPLETIONS, EMBEDDINGS, OPERATIONS, Operation, RESPONSES};
 pub use request::{Edit, Invalid, InvalidKind, Request};
 pub use sse::{Hide, Tap};
 pub use usage::Answer;

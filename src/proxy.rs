@@ -202,7 +202,7 @@ impl Proxy {
             Endpoint::Free(_) | Endpoint::Allowed => {
                 Box::pin(self.forward_free(rules, (head, body), caller, visit)).await
             }
-            Endpoint::Metered(metered) => {
+            Endpoint::Metered(operation) => {
                 let prepared = async {
                     let body = match deployment {
                         Some(named) => {
@@ -210,7 +210,7 @@ impl Proxy {
                         }
                         None => body,
                     };
-                    self.prepare(rules, metered, &head, body, &caller).await
+                    self.prepare(rules, operation, &head, body, &caller).await
                 };
                 match prepared.await {
                     Ok(prepared) => self.forward(rules, head, prepared, caller, visit).await,
@@ -338,7 +338,7 @@ fn bounded(text: &str) -> String {
 
 fn label(endpoint: &Endpoint) -> &'static str {
     match endpoint {
-        Endpoint::Metered(metered) => metered.name(),
+        Endpoint::Metered(operation) => operation.path,
         Endpoint::Free(label) => label,
         Endpoint::Allowed => "allowed",
         Endpoint::Own(_) => "own",

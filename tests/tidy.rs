@@ -122,6 +122,29 @@ fn modules_import_only_downward() {
     assert!(upward("src/guard.rs", "use crate::ledger::Ledger;").is_empty());
 }
 
+/// The operations that a file names; its own tests may.
+fn operations_named(text: &str) -> Vec<&'static str> {
+    let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
+    let names = ["CHAT", "COMPLETIONS", "RESPONSES", "COMPACT", "EMBEDDINGS"];
+    let lines = || code.lines().filter(|line| line.contains("openai::") || line.contains("operation::"));
+    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let is_named = |name: &&str| lines().any(|line| line.split(|c| !is_word(c)).any(|word| word == *name));
+    names.into_iter().filter(is_named).collect()
+}
+
+#[test]
+fn operations_are_told_apart_only_where_they_are_described() {
+    for (path, text) in sources() {
+        if !path.starts_with("src/openai") {
+            let named = operations_named(&text);
+            assert!(named.is_empty(), "{path} names {named:?}; ask an Operation for what differs");
+        }
+    }
+    assert_eq!(operations_named("use crate::openai::{CHAT, Operation};"), ["CHAT"]);
+    assert_eq!(operations_named("    operation == &openai::RESPONSES"), ["RESPONSES"]);
+    assert!(operations_named("#[cfg(test)]\nmod tests {\n    use crate::openai::CHAT;").is_empty());
+}
+
 #[test]
 fn every_module_has_a_row() {
     for path in sources().keys() {

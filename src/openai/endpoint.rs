@@ -10,41 +10,11 @@ mod refused;
 
 use http::Method;
 
+use crate::openai::operation::{OPERATIONS, Operation};
+
 pub use self::misspelt::is_misspelt;
 pub use self::place::{Place, is_of, place, shows_content};
 pub use self::refused::{Reason, Remedy, reason};
-
-/// A path that costs money and is metered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Metered {
-    /// `POST /chat/completions`.
-    Chat,
-    /// `POST /completions`, the legacy text completions.
-    Completions,
-    /// `POST /responses`.
-    Responses,
-    /// `POST /responses/compact`.
-    Compact,
-    /// `POST /embeddings`.
-    Embeddings,
-}
-
-impl Metered {
-    /// Every metered endpoint.
-    pub const ALL: [Self; 5] =
-        [Self::Chat, Self::Completions, Self::Responses, Self::Compact, Self::Embeddings];
-
-    /// The name that ledger entries and metrics use.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Chat => "/v1/chat/completions",
-            Self::Completions => "/v1/completions",
-            Self::Responses => "/v1/responses",
-            Self::Compact => "/v1/responses/compact",
-            Self::Embeddings => "/v1/embeddings",
-        }
-    }
-}
 
 /// A path that spendguard answers itself, with the virtual key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -65,7 +35,7 @@ pub enum Own {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Endpoint {
     /// Priced and limited.
-    Metered(Metered),
+    Metered(&'static Operation),
     /// Forwarded and counted as a request; a label from a closed set.
     Free(&'static str),
     /// Forwarded unmetered, since the operator says so; `classify` knows of none.
@@ -167,9 +137,10 @@ const FREE_DELETE: [&str; 15] = [
 /// served.
 ///
 /// ```
-/// use spendguard::openai::endpoint::{Endpoint, Metered, classify};
+/// use spendguard::openai::CHAT;
+/// use spendguard::openai::endpoint::{Endpoint, classify};
 /// let endpoint = classify(&http::Method::POST, "/v1/chat/completions");
-/// assert_eq!(endpoint, Some(Endpoint::Metered(Metered::Chat)));
+/// assert_eq!(endpoint, Some(Endpoint::Metered(&CHAT)));
 /// ```
 pub fn classify(method: &Method, path: &str) -> Option<Endpoint> {
     if *method == Method::GET && path == "/" {
@@ -194,7 +165,7 @@ fn suffix(path: &str) -> &str {
 }
 
 fn posted(path: &str) -> Option<Endpoint> {
-    let metered = Metered::ALL.into_iter().find(|metered| suffix(metered.name()) == path);
+    let metered = OPERATIONS.into_iter().find(|operation| suffix(operation.path) == path);
     metered.map(Endpoint::Metered).or_else(|| free(&FREE_POST, path))
 }
 
@@ -241,11 +212,11 @@ mod tests {
 
     #[test]
     fn metered_paths_are_known_with_and_without_their_prefix() {
-        for metered in Metered::ALL {
-            let bare = metered.name().strip_prefix("/v1").unwrap();
-            assert_eq!(classify(&Method::POST, metered.name()), Some(Endpoint::Metered(metered)));
+        for metered in OPERATIONS {
+            let bare = metered.path.strip_prefix("/v1").unwrap();
+            assert_eq!(classify(&Method::POST, metered.path), Some(Endpoint::Metered(metered)));
             assert_eq!(classify(&Method::POST, bare), Some(Endpoint::Metered(metered)));
-            assert_eq!(canonical(metered.name()), bare);
+            assert_eq!(canonical(metered.path), bare);
             assert_eq!(canonical(bare), bare);
         }
     }

@@ -19,17 +19,17 @@ mod turns;
 
 use std::borrow::Cow;
 
-use self::content::Found;
-use self::fields::{Body, CacheOptions, Outputs};
+pub(in crate::openai) use self::content::Found;
+use self::fields::CacheOptions;
+pub(in crate::openai) use self::fields::{Body, Outputs};
 pub use self::kept::kept_items;
 pub use self::object_ids::object_ids;
 use self::references::References;
 pub use self::splice::Edit;
 use self::splice::Splices;
 use self::tools::Offered;
-use super::endpoint::Metered;
 use super::json::{self, Object, Raw};
-use crate::domain::demand::{Tier, ToolDemand, WebSearch};
+use crate::domain::demand::{Tier, ToolDemand};
 use crate::domain::{Demand, ObjectKind, ObjectReference};
 
 /// A metered request, read.
@@ -70,30 +70,40 @@ const CHOICES_MAX: u64 = 128;
 const NAME_BYTES_MAX: usize = 256;
 /// The most of a parser's message that is passed on, in characters.
 const MESSAGE_CHARS_MAX: usize = 200;
-/// What upstream gives a legacy completion that names no bound.
-const COMPLETION_TOKENS_DEFAULT: u64 = 16;
 
-/// Reads a body.
-///
-/// ```
-/// use spendguard::openai::{Metered, request};
-/// let body = br#"{"model":"gpt-5","messages":[],"max_completion_tokens":9}"#;
-/// let read = request::parse(Metered::Chat, body).expect("it is well formed");
-/// assert_eq!(read.demand.output_max, Some(9));
-/// ```
-pub fn parse(endpoint: Metered, body: &[u8]) -> Result<Request, Invalid> {
+/// How the JSON body of an operation that generates is read: what differs between them.
+pub(in crate::openai) struct Form {
+    /// The output bound.
+    pub(in crate::openai) outputs: for<'a> fn(&Body<'a>) -> Result<Outputs<'a>, Invalid>,
+    /// How many outputs are made.
+    pub(in crate::openai) choices: fn(&Body<'_>) -> Result<u64, Invalid>,
+    /// What is in the messages, or in the input.
+    pub(in crate::openai) content: for<'a> fn(&mut Body<'a>) -> Found<'a>,
+    /// Whether upstream keeps the answer, by the field `store`.
+    pub(in crate::openai) is_stored: fn(Raw<'_>) -> bool,
+    /// What no other has.
+    pub(in crate::openai) also: fn(&Body<'_>, &mut Demand),
+    /// Whether it can repeat its prompt in the answer.
+    pub(in crate::openai) has_echo: bool,
+    /// Whether it reads context from upstream's own store, and may have hosted tools.
+    pub(in crate::openai) reads_kept_context: bool,
+    /// Whether usage of a stream has to be asked for, in `stream_options`.
+    pub(in crate::openai) has_stream_options: bool,
+}
+
+/// Reads the body of an operation.
+pub(in crate::openai) fn read(form: &Form, body: &[u8]) -> Result<Request, Invalid> {
     let text = std::str::from_utf8(body).map_err(|_| Invalid::body("it is not valid UTF-8"))?;
     if !json::is_shallow(body) {
         return Err(Invalid::body(&format!("it is nested deeper than {} levels", json::DEPTH_MAX)));
     }
     let Object(fields) =
         serde_json::from_str::<Object<Body<'_>>>(text).map_err(|error| Invalid::body(&error.to_string()))?;
-    let outputs = fields.outputs(endpoint)?;
+    let outputs = (form.outputs)(&fields)?;
     let usage_asked = splice::usage_asked(fields.stream_options)?;
     let splices = Splices::find(text, &fields, &outputs);
-    let demand = demand(endpoint, fields, &outputs, usage_asked, text)?;
-    let chatty = matches!(endpoint, Metered::Chat | Metered::Completions);
-    Ok(Request { usage_injected: demand.stream && chatty && !usage_asked, demand, splices })
+    let demand = demand(form, fields, &outputs, usage_asked, text)?;
+    Ok(Request { usage_injected: demand.stream && form.has_stream_options && !usage_asked, demand, splices })
 }
 
 impl Request {
@@ -111,7 +121,7 @@ impl Request {
 }
 
 impl Invalid {
-    fn field(param: &'static str, rule: &str) -> Self {
+    pub(in crate::openai) fn field(param: &'static str, rule: &str) -> Self {
         let message = format!("Invalid value for '{param}': {rule}.");
         Self { message, param: Some(param), kind: InvalidKind::Malformed }
     }
@@ -136,8 +146,8 @@ impl Invalid {
 }
 
 fn demand(
-    endpoint: Metered,
-    fields: Body<'_>,
+    form: &Form,
+    mut fields: Body<'_>,
     outputs: &Outputs<'_>,
     usage_asked: bool,
     text: &str,
@@ -146,7 +156,7 @@ fn demand(
         let message = "Background responses are not metered yet. Send the request without `background`; its answer can be streamed.".to_owned();
         return Err(Invalid::not_allowed("background", message));
     }
-    let stored_prompt = reads_stored(endpoint) && fields.prompt.is_given;
+    let stored_prompt = form.reads_kept_context && fields.prompt.is_given;
     let mut demand = Demand {
         model: model(fields.model, stored_prompt)?,
         stored_prompt,
@@ -154,56 +164,45 @@ fn demand(
         usage_asked,
         tier: tier(fields.service_tier)?,
         body_bytes: u64::try_from(text.len()).unwrap_or(u64::MAX),
-        choices: choices(endpoint, &fields)?,
+        choices: (form.choices)(&fields)?,
         has_unseen_choices: count(fields.best_of, "best_of")?.unwrap_or(1)
             > count(fields.n, "n")?.unwrap_or(1),
         output_max: outputs.asked,
         audio_output: fields.modalities.audio,
-        echo: endpoint == Metered::Completions && flag(fields.echo, "echo")?,
+        echo: form.has_echo && flag(fields.echo, "echo")?,
         cache_12h: long_cache(fields.prompt_cache_options.0.ttl),
-        subagents: reads_stored(endpoint) && turns::runs_subagents(fields.multi_agent),
-        compacted_at: turns::compacted_at(fields.context_management).filter(|_| reads_stored(endpoint)),
+        subagents: form.reads_kept_context && turns::runs_subagents(fields.multi_agent),
+        compacted_at: turns::compacted_at(fields.context_management).filter(|_| form.reads_kept_context),
         end_user: end_user(&fields)?,
-        stored: stored(endpoint, fields.store),
-        prediction_bytes: prediction_bytes(endpoint, fields.prediction),
+        stored: (form.is_stored)(fields.store),
         rendering: kept::rendering(&fields),
         truncates: fields.truncation.value().is_some_and(|mode| mode != "\"disabled\""),
         ..Demand::default()
     };
-    let named = named(endpoint, &fields);
-    let mut content = match endpoint {
-        Metered::Chat => fields.messages.into_inner(),
-        Metered::Responses | Metered::Compact => {
-            let mut content = fields.input;
-            content.merge(fields.prompt.variables);
-            content.into_inner()
-        }
-        Metered::Completions | Metered::Embeddings => Found::default(),
-    };
+    let named = named(form, &fields);
+    let mut content = (form.content)(&mut fields);
     let is_kept = demand.stored || fields.conversation.value().is_some();
-    kept::refuse_tools(&content, is_kept && reads_stored(endpoint), "input")?;
+    kept::refuse_tools(&content, is_kept && form.reads_kept_context, "input")?;
     demand.media = measure::media(&content, text);
     demand.server_context = content.server_context;
     demand.cache_12h |= content.cache_12h;
     let calls_max = count(fields.max_tool_calls, "max_tool_calls")?;
-    let mut offer = fields.tools;
+    let mut offer = std::mem::take(&mut fields.tools);
     offer.merge(std::mem::take(&mut content.offer));
     let mut offer = offer.into_inner();
     let parts = [named, content.references, std::mem::take(&mut offer.references)];
     demand.references = references::all(parts).map_err(|problem| Invalid::body(&problem))?;
-    demand.tools = tools(endpoint, offer, calls_max)?;
-    if endpoint == Metered::Chat && fields.web_search_options.value().is_some() {
-        demand.tools.web_search = Some(WebSearch::Chat);
-    }
+    demand.tools = tools(form, offer, calls_max)?;
+    (form.also)(&fields, &mut demand);
     Ok(demand)
 }
 
-fn tools(endpoint: Metered, offer: Offered, calls_max: Option<u64>) -> Result<ToolDemand, Invalid> {
+fn tools(form: &Form, offer: Offered, calls_max: Option<u64>) -> Result<ToolDemand, Invalid> {
     let Offered { tools, refused, .. } = offer;
     if let Some(message) = refused {
         return Err(Invalid::not_allowed("tools", message));
     }
-    if !reads_stored(endpoint) && tools != ToolDemand::default() {
+    if !form.reads_kept_context && tools != ToolDemand::default() {
         let message = "Hosted tools are priced in /v1/responses only. Send this request there.".to_owned();
         return Err(Invalid::not_allowed("tools", message));
     }
@@ -212,31 +211,10 @@ fn tools(endpoint: Metered, offer: Offered, calls_max: Option<u64>) -> Result<To
     Ok(ToolDemand { calls_max, ..tools })
 }
 
-/// Whether an endpoint takes context from upstream's own store.
-fn reads_stored(endpoint: Metered) -> bool {
-    matches!(endpoint, Metered::Responses | Metered::Compact)
-}
-
-/// Bytes of a prediction; it is text, or a list of parts of text.
-fn prediction_bytes(endpoint: Metered, prediction: Raw<'_>) -> u64 {
-    let given = prediction.value().filter(|_| endpoint == Metered::Chat);
-    given.map_or(0, |text| u64::try_from(text.len()).unwrap_or(u64::MAX))
-}
-
-/// Whether upstream keeps the answer. A value that can't be read may mean that.
-fn stored(endpoint: Metered, store: Raw<'_>) -> bool {
-    match endpoint {
-        Metered::Responses => store.flag() != Some(false),
-        Metered::Chat => store.value().is_some_and(|store| store != "false"),
-        Metered::Compact => true,
-        Metered::Completions | Metered::Embeddings => false,
-    }
-}
-
 /// The objects that the fields of a body name, its items and tools aside.
-fn named(endpoint: Metered, fields: &Body<'_>) -> References {
+fn named(form: &Form, fields: &Body<'_>) -> References {
     let mut named = References::default();
-    if reads_stored(endpoint) {
+    if form.reads_kept_context {
         named.add(ObjectKind::Response, fields.previous_response_id);
         named.add(ObjectKind::Conversation, fields.conversation);
         named.add_member(ObjectKind::Conversation, fields.conversation);
@@ -244,20 +222,12 @@ fn named(endpoint: Metered, fields: &Body<'_>) -> References {
     named
 }
 
-fn choices(endpoint: Metered, fields: &Body<'_>) -> Result<u64, Invalid> {
-    let asked = |raw: Raw<'_>, param, least| match count(raw, param)?.unwrap_or(1) {
+/// A number of choices, of which `least` may be asked for; one if it is not given.
+pub(in crate::openai) fn choices(raw: Raw<'_>, param: &'static str, least: u64) -> Result<u64, Invalid> {
+    match count(raw, param)?.unwrap_or(1) {
         few if few < least => Err(Invalid::below_minimum(param, least, "0")),
         many if many > CHOICES_MAX => Err(Invalid::field(param, "it must be at most 128")),
         some => Ok(some),
-    };
-    match endpoint {
-        Metered::Chat => asked(fields.n, "n", 1),
-        Metered::Completions => {
-            // Of `best_of` OpenAI's specification allows none; one is made at least.
-            let each = asked(fields.n, "n", 1)?.max(asked(fields.best_of, "best_of", 0)?);
-            Ok(each.saturating_mul(fields.prompt.prompts.max(1)))
-        }
-        Metered::Responses | Metered::Compact | Metered::Embeddings => Ok(1),
     }
 }
 

@@ -20,8 +20,16 @@ use self::chunk::UsageMember;
 use self::events::{Boundary, Event};
 
 use self::observer::Observer;
-use super::endpoint::Metered;
 use super::usage::{Answer, Outcome};
+
+/// How a stream is told in events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventForm {
+    /// Chunks of one kind, `[DONE]` at the end.
+    Chunks,
+    /// Events of many types, each with a name of its own.
+    Typed,
+}
 
 /// What must not reach the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +57,7 @@ pub struct Tap {
 
 impl Tap {
     /// A tap for one stream; larger events pass unread and unedited.
-    pub fn new(endpoint: Metered, hide: Hide, event_bytes_max: usize) -> Self {
+    pub fn new(form: EventForm, hide: Hide, event_bytes_max: usize) -> Self {
         Self {
             hide,
             event_bytes_max,
@@ -57,7 +65,7 @@ impl Tap {
             partial: BytesMut::new(),
             oversized: false,
             dropped: false,
-            observer: Observer::new(endpoint),
+            observer: Observer::new(form),
         }
     }
 

@@ -19,7 +19,6 @@ use self::figures::{Figures, ToolFigures};
 pub use self::made::{Made, MadeItem};
 use self::outcome::{Choices, Incomplete};
 pub use self::outcome::{Finish, Outcome};
-use super::endpoint::Metered;
 use super::json::{Loose, Object, Raw};
 use crate::domain::demand::Tier;
 use crate::domain::tokens::ToolUse;
@@ -67,22 +66,20 @@ impl Answer {
     }
 }
 
-/// Reads a whole JSON answer. What isn't JSON says nothing, not even that it is
-/// complete.
-///
-/// Web searches of chat completions are not in the usage; a caller that
-/// offered them adds one.
-///
-/// ```
-/// use spendguard::openai::{Metered, usage};
-/// let body = br#"{"usage":{"prompt_tokens":19,"completion_tokens":10}}"#;
-/// let used = usage::of_json(Metered::Chat, body).usage.expect("it is there");
-/// assert_eq!((used.tokens.input, used.tokens.output), (19, 10));
-/// ```
-pub fn of_json(endpoint: Metered, body: &[u8]) -> Answer {
+/// What an operation answers with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AnswerForm {
+    /// What a model has written, which is its output.
+    Text,
+    /// Vectors: there is no output that costs.
+    Vectors,
+}
+
+/// Reads a whole JSON answer.
+pub(super) fn of_json(form: AnswerForm, body: &[u8]) -> Answer {
     // Checked as text once, not with each value that is borrowed from it.
     let read = std::str::from_utf8(body).ok().and_then(|text| serde_json::from_str(text).ok());
-    read.map(|Object(body): Object<Body<'_>>| body.answer(endpoint)).unwrap_or_default()
+    read.map(|Object(body): Object<Body<'_>>| body.answer(form)).unwrap_or_default()
 }
 
 /// Whether the body of an error is OpenAI's: an object `error` with a `message`
@@ -136,11 +133,11 @@ pub(super) struct Body<'a> {
 
 impl Body<'_> {
     /// What it says, taken as a whole answer.
-    pub(super) fn answer(self, endpoint: Metered) -> Answer {
+    pub(super) fn answer(self, form: AnswerForm) -> Answer {
         let mut calls = Calls::default();
         self.add_calls_to(&mut calls);
         let tools = with_reported(&calls.tool_use(), &self.reported_tools());
-        let counted = self.counted(endpoint);
+        let counted = self.counted(form);
         let is_whole = counted.is_some_and(|counted| counted.sides.are_known());
         let tokens = counted.map(|counted| counted.tokens);
         let status = self.status.string().and_then(|status| outcome::of_status(&status));
@@ -168,9 +165,9 @@ impl Body<'_> {
     }
 
     /// What its usage says; `None` if it has none.
-    pub(super) fn counted(&self, endpoint: Metered) -> Option<Counted> {
+    pub(super) fn counted(&self, form: AnswerForm) -> Option<Counted> {
         let Loose(figures) = serde_json::from_str::<Loose<Figures>>(self.usage.value()?).ok()?;
-        figures.counted(endpoint)
+        figures.counted(form)
     }
 
     /// The calls that its output lists.

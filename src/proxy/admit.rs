@@ -19,7 +19,7 @@ use crate::ledger::Headroom;
 use crate::ledger::denial::Denial;
 use crate::ledger::entry::Attribution;
 use crate::ledger::waiting::Turn;
-use crate::openai::endpoint::Metered;
+use crate::openai::operation::Operation;
 use crate::pricing::bound::{
     BoundInputs, affordable_output, bound, loose_cost, output_per_choice, reads_unseen,
 };
@@ -75,12 +75,10 @@ pub struct Candidate<'a> {
     pub client_cap: Option<Money>,
     /// How it stood with its limits when it came.
     pub standing: Standing,
-    /// Its endpoint.
-    pub endpoint: Metered,
+    /// Its operation.
+    pub operation: &'static Operation,
     /// The body as it came.
     pub body: &'a Bytes,
-    /// Whether its endpoint has a field that bounds the output.
-    pub clampable: bool,
     /// Whether the client left the number of hosted calls open.
     pub calls_open: bool,
     /// What is known of it before anything is counted.
@@ -94,8 +92,8 @@ pub struct Candidate<'a> {
 impl<'a> Candidate<'a> {
     /// What of it is counted.
     pub(super) fn countable(&self) -> Countable<'a> {
-        let Self { endpoint, demand, body, price, encoding, .. } = *self;
-        Countable { endpoint, demand, body, price, encoding }
+        let Self { operation, demand, body, price, encoding, .. } = *self;
+        Countable { operation, demand, body, price, encoding }
     }
 }
 
@@ -223,7 +221,7 @@ impl Attempt<'_> {
         }
         let with_calls = self.with_calls(left, (asked / OUTPUT_PART).max(floor).min(asked));
         // Beside a prediction OpenAI takes no output bound.
-        let takes_bound = self.candidate.clampable && demand.prediction_bytes == 0;
+        let takes_bound = self.candidate.operation.output_field.is_some() && demand.prediction_bytes == 0;
         let can_clamp = takes_bound && !demand.echo && asked > floor;
         let output = can_clamp.then(|| self.affordable(left, with_calls, asked)).flatten();
         // At the least the floor is tried, so that the denial is about the
@@ -244,7 +242,7 @@ impl Attempt<'_> {
     fn with_calls(&self, left: Headroom, output: u64) -> BoundInputs {
         let demand = self.candidate.demand;
         let with = |tool_calls| BoundInputs { tool_calls, ..self.inputs };
-        if !demand.tools.loops || self.candidate.endpoint != Metered::Responses {
+        if !demand.tools.loops || !self.candidate.operation.has_tool_calls_max {
             return self.inputs;
         }
         let fits = |calls| self.fits(left, BoundInputs { output_max: Some(output), ..with(calls) });

@@ -11,7 +11,7 @@ use crate::domain::tokens::{ContainerMemory, ToolUse};
 use crate::domain::{Demand, Money, Tokens, Usage};
 use crate::guard::{Ending, Reservation, Settled};
 use crate::ledger::entry::Basis;
-use crate::openai::endpoint::Metered;
+use crate::openai::operation::Operation;
 use crate::openai::usage::{Answer, Outcome};
 use crate::pricing::bound::ModelTokens;
 use crate::pricing::cost::{self, Offer};
@@ -29,8 +29,8 @@ const SHARED_BODY_BYTES_MAX: usize = 8 * 1024;
 /// All that decides the cost of one request, pinned at its admission.
 #[derive(Debug)]
 pub struct Bill {
-    /// The endpoint; free ones are not billed at all.
-    pub endpoint: Metered,
+    /// The operation.
+    pub operation: &'static Operation,
     /// The sheet in force at admission.
     pub sheet: Arc<Sheet>,
     /// The price of the model asked for; `None` if it has none.

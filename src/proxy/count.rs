@@ -19,7 +19,7 @@ use crate::domain::demand::{Document, DocumentKind};
 use crate::domain::{Demand, Money};
 use crate::guard::Guard;
 use crate::media::{self, PdfProblem};
-use crate::openai::endpoint::Metered;
+use crate::openai::operation::{InputCount, Operation};
 use crate::pricing::bound::{self, BoundInputs};
 use crate::pricing::count::{self, Encoding};
 use crate::pricing::sheet::Price;
@@ -47,8 +47,8 @@ pub struct Counter<'a> {
 /// A request whose input is to be counted.
 #[derive(Clone, Copy, Debug)]
 pub struct Countable<'a> {
-    /// Its endpoint.
-    pub endpoint: Metered,
+    /// Its operation.
+    pub operation: &'static Operation,
     /// What it asks for.
     pub demand: &'a Demand,
     /// The body as it came.
@@ -76,15 +76,15 @@ impl Counter<'_> {
         // What is known of stored context is the most that it may be.
         let unseen = bound::reads_unseen(of.price, of.demand, *inputs)
             || inputs.context_tokens.is_some_and(|context| context > 0);
-        let body = match of.endpoint {
-            Metered::Responses | Metered::Compact => {
+        let body = match of.operation.count {
+            InputCount::Body => {
                 let is_open = inputs.prompt_tokens.is_none() && (unseen || of.encoding.is_none());
                 if is_open { self.guard.parsed(of.body, question::whole).await } else { None }
             }
-            Metered::Chat if unseen && inputs.prompt_tokens.is_none() => {
+            InputCount::Messages if unseen && inputs.prompt_tokens.is_none() => {
                 self.chat(of, inputs.text_tokens, limit).await
             }
-            Metered::Chat | Metered::Completions | Metered::Embeddings => {
+            InputCount::Messages | InputCount::Strings => {
                 let is_open = inputs.text_tokens.is_none() && of.encoding.is_none();
                 if is_open { self.strings(of, limit).await } else { None }
             }

@@ -14,8 +14,7 @@ use tokio_util::task::TaskTracker;
 use crate::domain::Money;
 use crate::guard::{Ending, Guard, Reservation, Settled};
 use crate::ledger::entry::Basis;
-use crate::openai::endpoint::Metered;
-use crate::openai::sse::{self, Hide};
+use crate::openai::sse::Hide;
 use crate::openai::usage;
 use crate::proxy::bill::{Bill, Exchange};
 use crate::proxy::body::{self, Answer, Bounds};
@@ -143,7 +142,7 @@ pub async fn metered(
     if is_stream {
         let Metering { reservation, bill, hide_usage, cuts, recording, .. } = *metering;
         let hide = if hide_usage { Hide::InjectedUsage } else { Hide::Nothing };
-        let sse = sse::Tap::new(bill.endpoint, hide, EVENT_BYTES_MAX);
+        let sse = bill.operation.tap(hide, EVENT_BYTES_MAX);
         head.headers.remove(header::CONTENT_LENGTH);
         let guard = Arc::clone(guard);
         let tap = Tap::new(body, sse, reservation, bill, exchange, visit, guard, manner, cuts, recording);
@@ -219,13 +218,13 @@ async fn whole(
     let Metering { reservation, mut bill, recording, .. } = *metering;
     exchange.ttft = Some(reservation.age());
     exchange.disconnected = gone.load(Ordering::Relaxed);
-    let answer = usage::of_json(bill.endpoint, &bytes);
+    let answer = bill.operation.answer(&bytes);
     bill.reused = recording.as_ref().map(|recording| recording.reused(&answer));
-    let settled = bill.end(reservation, &answer, exchange, || match bill.endpoint {
-        Metered::Embeddings => 0,
-        Metered::Chat | Metered::Completions | Metered::Responses | Metered::Compact => {
-            bill.count_output(&String::from_utf8_lossy(&bytes))
+    let settled = bill.end(reservation, &answer, exchange, || {
+        if !bill.operation.answers_text {
+            return 0;
         }
+        bill.count_output(&String::from_utf8_lossy(&bytes))
     });
     let outcome = answer.outcome;
     if let Some(recorded) = recording.and_then(|recording| recording.over(&answer)) {

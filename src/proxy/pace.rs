@@ -48,7 +48,9 @@ fn is_to_count(candidate: &Candidate<'_>, largest: Largest) -> bool {
 /// Shortens an open output so that the request fits into a minute, down to `floor` tokens.
 fn shorten(candidate: &mut Candidate<'_>, largest: Largest, floor: u64) {
     let demand = candidate.demand;
-    let is_open = demand.output_max.is_none() && candidate.clampable && demand.prediction_bytes == 0;
+    let is_open = demand.output_max.is_none()
+        && candidate.operation.output_field.is_some()
+        && demand.prediction_bytes == 0;
     let asked = take(candidate);
     let by_tokens = largest.tokens.map(|most| most.saturating_sub(asked.input_tokens));
     let Some(room) = [by_tokens, largest.output_tokens].into_iter().flatten().min() else { return };

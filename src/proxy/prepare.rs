@@ -11,8 +11,8 @@ use crate::domain::tokens::ContainerMemory;
 use crate::domain::{Demand, ObjectKind, ObjectReference};
 use crate::guard::{Paced, Standing};
 use crate::ledger::entry::Attribution;
-use crate::openai::endpoint::Metered;
-use crate::openai::request::{self, Edit, Invalid, InvalidKind, Request};
+use crate::openai::operation::Operation;
+use crate::openai::request::{Edit, Invalid, InvalidKind, Request};
 use crate::pricing::bound::{BoundInputs, ModelTokens, pictures};
 use crate::pricing::plan::Written;
 use crate::pricing::sheet::Price;
@@ -47,24 +47,23 @@ impl Proxy {
     pub(super) async fn prepare(
         &self,
         rules: &Rules,
-        endpoint: Metered,
+        operation: &'static Operation,
         head: &http::request::Parts,
         body: Bytes,
         caller: &Caller,
     ) -> Result<Prepared, Refusal> {
         let now_s = self.guard.clock().now_s();
-        let mut parsed = self.parse(endpoint, &body).await?;
+        let mut parsed = self.parse(operation, &body).await?;
         let demand = &mut parsed.demand;
-        let priced = self.understand(rules, endpoint, demand, caller, now_s)?;
+        let priced = self.understand(rules, operation, demand, caller, now_s)?;
         let Wishes { max_cost, tags } = headers::wishes(&head.headers)?;
-        let attribution =
-            Arc::new(self.attribution(caller, endpoint.name(), demand, tags, priced.as_deref()));
+        let attribution = Arc::new(self.attribution(caller, operation.path, demand, tags, priced.as_deref()));
         let standing = self.guard.standing(&attribution, max_cost);
         models::refuse_unknown(rules, demand, &standing)?;
         let (price, image_price) = models::prices(rules, demand, priced, standing.left, now_s)?;
         let bounding = price.clone().unwrap_or_else(|| rules.sheet.dearest(now_s));
         let policy = rules.admit.policy;
-        let clampable = !matches!(endpoint, Metered::Compact | Metered::Embeddings);
+        let clampable = operation.output_field.is_some();
         let written = standing.is_capped().then(|| policy.written(&bounding, demand, clampable));
         let written = written.unwrap_or_default();
         // Before anything is looked up, so that made-up ids are paced as well.
@@ -81,9 +80,8 @@ impl Proxy {
             price_version: Arc::clone(rules.sheet.version()),
             client_cap: max_cost,
             standing,
-            endpoint,
+            operation,
             body: &body,
-            clampable,
             calls_open: written.tool_calls.is_some(),
             inputs: policy.inputs(demand, written, reading.size()),
             encoding: bounding.tokenizer,
@@ -99,7 +97,7 @@ impl Proxy {
         let cuts = cuts(&standing, (&bounding, demand), &admitted);
         let mut reservation = admitted.reservation;
         let reading = reading.held(&bounding, demand, admitted.inputs);
-        let asked = Asked { endpoint, demand, drawn_max: admitted.inputs.tool_calls };
+        let asked = Asked { operation, demand, drawn_max: admitted.inputs.tool_calls };
         let recording = Recording::begin(&self.guard, &caller.key, asked, reading, &reservation).await?;
         let extra = extra_headers(&paced, written, output_max, admitted.clamped_calls);
         reservation.pace(paced);
@@ -112,8 +110,8 @@ impl Proxy {
         Ok(Prepared { body, metering: Box::new(metering) })
     }
 
-    async fn parse(&self, endpoint: Metered, body: &Bytes) -> Result<Request, Refusal> {
-        let parsed = self.guard.parsed(body, move |body| request::parse(endpoint, body)).await;
+    async fn parse(&self, operation: &'static Operation, body: &Bytes) -> Result<Request, Refusal> {
+        let parsed = self.guard.parsed(body, move |body| operation.read(body)).await;
         parsed.map_err(refuse_invalid)
     }
 
@@ -122,13 +120,13 @@ impl Proxy {
     fn understand(
         &self,
         rules: &Rules,
-        endpoint: Metered,
+        operation: &'static Operation,
         demand: &mut Demand,
         caller: &Caller,
         now_s: i64,
     ) -> Result<Option<Arc<Price>>, Refusal> {
         let priced = rules.sheet.price_of(&demand.model, now_s, rules.unknown_model);
-        if endpoint == Metered::Chat && priced.as_ref().is_some_and(|price| price.searches_always) {
+        if operation.searches && priced.as_ref().is_some_and(|price| price.searches_always) {
             demand.tools.web_search = Some(WebSearch::Chat);
         }
         models::fill_stored_prompt(demand);
@@ -144,9 +142,9 @@ impl Proxy {
         (price, image_price): Prices,
         now_s: i64,
     ) -> Bill {
-        let Candidate { endpoint, demand, encoding, price: bounding, body, .. } = *candidate;
+        let Candidate { operation, demand, encoding, price: bounding, body, .. } = *candidate;
         Bill {
-            endpoint,
+            operation,
             sheet: Arc::clone(&rules.sheet),
             price,
             image_price,
@@ -184,7 +182,7 @@ impl Proxy {
 
     async fn admit(&self, rules: &Rules, candidate: &Candidate<'_>) -> Result<Admitted, Refusal> {
         let admitted = admit(&self.guard, rules.admit, candidate).await;
-        let levers = Levers::of(candidate.endpoint, candidate.demand);
+        let levers = Levers::of(candidate.operation, candidate.demand);
         let admitted = admitted.map_err(|refusal| refusal.with_levers(levers))?;
         if !candidate.priced {
             self.guard.metrics().unpriced();

@@ -11,7 +11,7 @@ use crate::domain::{Demand, KeptContext, ObjectKind, ObjectReference};
 use crate::guard::objects::{HeldFor, Turn, TurnEnd, put};
 use crate::guard::{Guard, Reservation};
 use crate::keys::Key;
-use crate::openai::endpoint::Metered;
+use crate::openai::operation::Operation;
 use crate::openai::usage::{Answer, MadeItem};
 use crate::proxy::reading::Reading;
 use crate::proxy::refuse::Refusal;
@@ -45,8 +45,8 @@ pub struct Recording {
 /// What was asked for, as far as it decides what is recorded.
 #[derive(Clone, Copy, Debug)]
 pub struct Asked<'a> {
-    /// The endpoint.
-    pub endpoint: Metered,
+    /// Its operation.
+    pub operation: &'static Operation,
     /// The request.
     pub demand: &'a Demand,
     /// The most pictures that hosted tools draw.
@@ -74,7 +74,7 @@ impl Recording {
     async fn begun(
         guard: &Arc<Guard>,
         owner: &Arc<Key>,
-        Asked { endpoint, demand, drawn_max }: Asked<'_>,
+        Asked { operation, demand, drawn_max }: Asked<'_>,
         (reading, held_for): (Reading, HeldFor),
         reservation: &Reservation,
     ) -> Result<Box<Self>, Refusal> {
@@ -90,11 +90,10 @@ impl Recording {
             let begun = guard.begin_turn(&of.id, (held_for, containers.held_max()), added_max, maker).await;
             turn = Some(begun.map_err(|_| Refusal::ConversationChanged)?);
         }
-        let kind = if endpoint == Metered::Chat { ObjectKind::ChatCompletion } else { ObjectKind::Response };
         Ok(Box::new(Self {
             guard: Arc::clone(guard),
             owner: Arc::clone(owner),
-            kind,
+            kind: operation.kept_as,
             is_stored: demand.stored,
             containers,
             conversation: turn,

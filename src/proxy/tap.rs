@@ -242,8 +242,7 @@ impl Tap {
     /// Ends a stream that has outgrown its hold with an error event.
     fn cut(&mut self, out: &Bytes, cut: Cut) -> Option<Frame<Bytes>> {
         let mut state = self.state.take()?;
-        let endpoint = state.account.as_ref()?.bill.endpoint;
-        let event = cut.event(endpoint);
+        let event = cut.event(state.account.as_ref()?.bill.operation);
         // The client may have the start of an event but not its end.
         let gap: &[u8] = if state.sse.is_mid_event() { b"\n\n" } else { b"" };
         let last = [out.as_ref(), gap, event.as_bytes()].concat();

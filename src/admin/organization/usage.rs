@@ -17,7 +17,7 @@ use crate::admin::Admin;
 use crate::admin::error::ApiError;
 use crate::admin::extract::{Path, Query};
 use crate::domain::Money;
-use crate::openai::endpoint::Metered;
+use crate::openai::operation::{OPERATIONS, Report};
 use crate::store::buckets::{Line, each_line};
 use crate::store::reader::UsageSum;
 use crate::store::retention::{Pruned, ROLLUP_S};
@@ -47,7 +47,7 @@ const USAGE_WIDTHS: &[Width] = &[
 const COST_WIDTHS: &[Width] = &[Width { name: DAY, s: 86_400, default: 7, max: 180 }];
 
 /// Every kind of usage that OpenAI counts, with what the guard knows of it: how
-/// it is shown, and the endpoints whose spending it is. Of the others it knows
+/// it is shown, and what the operations are reported as whose spending it is. Of the others it knows
 /// costs, not how many images, seconds or sessions they were for.
 const KINDS: &[(&str, Option<Kind>)] = &[
     ("completions", Some(COMPLETIONS)),
@@ -65,7 +65,8 @@ const KINDS: &[(&str, Option<Kind>)] = &[
 
 #[derive(Clone, Copy)]
 struct Kind {
-    endpoints: &'static [Metered],
+    /// The operations whose spending it shows; `None`: all.
+    report: Option<Report>,
     groups: &'static [&'static str],
     /// Whether there is something to show.
     shows: fn(&UsageSum) -> bool,
@@ -73,19 +74,19 @@ struct Kind {
 }
 
 const COMPLETIONS: Kind = Kind {
-    endpoints: &[Metered::Chat, Metered::Completions, Metered::Responses, Metered::Compact],
+    report: Some(Report::Completions),
     groups: &["project_id", "api_key_id", "model", "batch", "api_source", "user_id", "service_tier"],
     shows: is_used,
     view: |group, sum| ResultView::Completions(Box::new(CompletionsView::of(group, sum))),
 };
 const EMBEDDINGS: Kind = Kind {
-    endpoints: &[Metered::Embeddings],
+    report: Some(Report::Embeddings),
     groups: &["project_id", "api_key_id", "model", "user_id"],
     shows: is_used,
     view: |group, sum| ResultView::Embeddings(EmbeddingsView::of(group, sum)),
 };
 const COSTS: Kind = Kind {
-    endpoints: &[],
+    report: None,
     groups: &["project_id", "api_key_id", "line_item", "api_source", "user_id"],
     shows: |sum| sum.cost != Money::ZERO,
     view: |group, sum| ResultView::Costs(CostsView::of(group, sum)),
@@ -229,7 +230,9 @@ impl Kind {
     }
 
     fn is_of(&self, line: &Line<'_>) -> bool {
-        self.endpoints.is_empty() || self.endpoints.iter().any(|endpoint| endpoint.name() == line.endpoint)
+        self.report.is_none_or(|report| {
+            OPERATIONS.iter().any(|operation| operation.report == report && *operation.path == *line.endpoint)
+        })
     }
 }
 

@@ -7,7 +7,8 @@
 use http::Method;
 use percent_encoding::percent_decode_str;
 
-use crate::openai::endpoint::{Metered, classify, suffix};
+use crate::openai::endpoint::{classify, suffix};
+use crate::openai::operation::OPERATIONS;
 
 /// What base URLs end in, rightly or wrongly.
 const BASE_SEGMENTS: [&str; 3] = ["v1", "api", "openai"];
@@ -43,9 +44,9 @@ pub(super) fn spelt(path: &str) -> String {
 /// What follows in a path whose base URL was a whole endpoint, as in
 /// `/chat/completions/chat/completions`.
 fn after_a_whole_endpoint(path: &str) -> &str {
-    let rest = Metered::ALL.into_iter().find_map(|metered| {
-        let rest = path.strip_prefix(suffix(metered.name()))?;
-        Metered::ALL.into_iter().any(|asked| suffix(asked.name()) == rest).then_some(rest)
+    let rest = OPERATIONS.into_iter().find_map(|operation| {
+        let rest = path.strip_prefix(suffix(operation.path))?;
+        OPERATIONS.into_iter().any(|asked| suffix(asked.path) == rest).then_some(rest)
     });
     rest.unwrap_or(path)
 }

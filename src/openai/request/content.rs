@@ -23,11 +23,11 @@ use crate::openai::json::{Loose, Raw, scalars_default};
 
 /// A message, an item, a part, or a list of them; empty as long as it holds nothing
 /// but text of the body, which most of them do.
-pub(super) type Content<'a> = Sparse<Found<'a>>;
+pub(in crate::openai) type Content<'a> = Sparse<Found<'a>>;
 
 /// What a message, an item, a part, or a list of them comes to besides text.
 #[derive(Debug, Default)]
-pub(super) struct Found<'a> {
+pub(in crate::openai) struct Found<'a> {
     /// Images: the string that holds an inline one, and the detail.
     pub(super) images: Vec<(Option<&'a str>, Detail)>,
     /// The strings of inline audio, and the format that each is sent as.

@@ -11,14 +11,13 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::content::Content;
 use super::tools::Offer;
-use super::{COMPLETION_TOKENS_DEFAULT, Invalid, count};
-use crate::openai::endpoint::Metered;
+use super::{Invalid, count};
 use crate::openai::json::{Loose, Raw};
 
 /// Everything in a body that we interpret.
 #[derive(Deserialize, Default)]
 #[serde(default)]
-pub(super) struct Body<'a> {
+pub(in crate::openai) struct Body<'a> {
     #[serde(borrow)]
     pub(super) model: Raw<'a>,
     #[serde(borrow)]
@@ -28,19 +27,19 @@ pub(super) struct Body<'a> {
     #[serde(borrow)]
     pub(super) service_tier: Raw<'a>,
     #[serde(borrow)]
-    pub(super) max_tokens: Raw<'a>,
+    pub(in crate::openai) max_tokens: Raw<'a>,
     #[serde(borrow)]
-    pub(super) max_completion_tokens: Raw<'a>,
+    pub(in crate::openai) max_completion_tokens: Raw<'a>,
     #[serde(borrow)]
-    pub(super) max_output_tokens: Raw<'a>,
+    pub(in crate::openai) max_output_tokens: Raw<'a>,
     #[serde(borrow)]
     pub(super) max_tool_calls: Raw<'a>,
     #[serde(borrow)]
-    pub(super) n: Raw<'a>,
+    pub(in crate::openai) n: Raw<'a>,
     #[serde(borrow)]
-    pub(super) best_of: Raw<'a>,
+    pub(in crate::openai) best_of: Raw<'a>,
     #[serde(borrow)]
-    pub(super) echo: Raw<'a>,
+    pub(in crate::openai) echo: Raw<'a>,
     #[serde(borrow)]
     pub(super) background: Raw<'a>,
     #[serde(borrow)]
@@ -54,7 +53,7 @@ pub(super) struct Body<'a> {
     #[serde(borrow)]
     pub(super) conversation: Raw<'a>,
     #[serde(borrow)]
-    pub(super) web_search_options: Raw<'a>,
+    pub(in crate::openai) web_search_options: Raw<'a>,
     #[serde(borrow)]
     pub(super) safety_identifier: Raw<'a>,
     #[serde(borrow)]
@@ -69,14 +68,14 @@ pub(super) struct Body<'a> {
     pub(super) image: Raw<'a>,
     pub(super) modalities: Modalities,
     #[serde(borrow)]
-    pub(super) prompt: Prompt<'a>,
+    pub(in crate::openai) prompt: Prompt<'a>,
     pub(super) tools: Offer,
     #[serde(borrow)]
-    pub(super) prediction: Raw<'a>,
+    pub(in crate::openai) prediction: Raw<'a>,
     #[serde(borrow)]
-    pub(super) messages: Content<'a>,
+    pub(in crate::openai) messages: Content<'a>,
     #[serde(borrow)]
-    pub(super) input: Content<'a>,
+    pub(in crate::openai) input: Content<'a>,
 }
 
 /// `prompt_cache_options`.
@@ -97,40 +96,29 @@ pub(super) struct Reasoning<'a> {
 }
 
 /// The field that bounds the output, and what it says.
-pub(super) struct Outputs<'a> {
-    /// Its name; `None` where an endpoint has no such field.
+pub(in crate::openai) struct Outputs<'a> {
+    /// Its name; `None` where an operation has no such field.
     pub(super) name: Option<&'static str>,
     /// Where it stands, if it does.
     pub(super) raw: Raw<'a>,
-    /// The bound, the endpoint's own default included.
+    /// The bound, the operation's own default included.
     pub(super) asked: Option<u64>,
 }
 
-impl<'a> Body<'a> {
-    /// The output bound by the endpoint's rules.
-    pub(super) fn outputs(&self, endpoint: Metered) -> Result<Outputs<'a>, Invalid> {
-        let newer = ("max_completion_tokens", self.max_completion_tokens);
-        let older = ("max_tokens", self.max_tokens);
-        let responses = ("max_output_tokens", self.max_output_tokens);
-        let (name, raw) = match endpoint {
-            // Compaction has no field that bounds its output; what a client writes is not its bound.
-            Metered::Compact => return Ok(Outputs { name: None, raw: Raw::default(), asked: None }),
-            Metered::Embeddings => return Ok(Outputs { name: None, raw: Raw::default(), asked: Some(0) }),
-            Metered::Completions => older,
-            Metered::Responses => responses,
-            Metered::Chat => {
-                if newer.1.value().is_some() && older.1.value().is_some() {
-                    let rule = "give either max_tokens or max_completion_tokens, not both";
-                    return Err(Invalid::field("max_tokens", rule));
-                }
-                let chosen = [newer, older].into_iter().find(|(_, raw)| raw.value().is_some());
-                let written = [newer, older].into_iter().find(|(_, raw)| raw.text().is_some());
-                chosen.or(written).unwrap_or(newer)
-            }
-        };
-        let asked = count(raw, name)?;
-        let default = (endpoint == Metered::Completions).then_some(COMPLETION_TOKENS_DEFAULT);
-        Ok(Outputs { name: Some(name), raw, asked: asked.or(default) })
+impl<'a> Outputs<'a> {
+    /// A field, and what it says.
+    pub(in crate::openai) fn field(name: &'static str, raw: Raw<'a>) -> Result<Self, Invalid> {
+        Ok(Self { name: Some(name), raw, asked: count(raw, name)? })
+    }
+
+    /// The same with a bound for requests that name none.
+    pub(in crate::openai) fn or(self, default: u64) -> Self {
+        Self { asked: self.asked.or(Some(default)), ..self }
+    }
+
+    /// A bound that no field says.
+    pub(in crate::openai) fn without_field(asked: Option<u64>) -> Self {
+        Self { name: None, raw: Raw::default(), asked }
     }
 }
 
@@ -170,13 +158,13 @@ impl<'de> Visitor<'de> for ModalitiesVisitor {
 
 /// `prompt`: texts or tokens in completions, a stored prompt in responses.
 #[derive(Default)]
-pub(super) struct Prompt<'a> {
+pub(in crate::openai) struct Prompt<'a> {
     /// How many prompts there are.
-    pub(super) prompts: u64,
+    pub(in crate::openai) prompts: u64,
     /// Whether there is anything but `null`.
     pub(super) is_given: bool,
     /// What upstream puts into a stored prompt.
-    pub(super) variables: Content<'a>,
+    pub(in crate::openai) variables: Content<'a>,
 }
 
 impl Prompt<'_> {

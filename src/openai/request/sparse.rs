@@ -4,10 +4,10 @@
 ///
 /// It is moved once for each level of the body: so it is no larger than a pointer.
 #[derive(Debug)]
-pub(super) struct Sparse<T>(Option<Box<T>>);
+pub(in crate::openai) struct Sparse<T>(Option<Box<T>>);
 
 /// What can be added up.
-pub(super) trait Merge {
+pub(in crate::openai) trait Merge {
     /// Adds another part of the same body.
     fn merge(&mut self, other: Self);
 }
@@ -35,7 +35,7 @@ impl<T: Default + Merge> Sparse<T> {
     }
 
     /// Adds another part of the same body.
-    pub(super) fn merge(&mut self, other: Self) {
+    pub(in crate::openai) fn merge(&mut self, other: Self) {
         match (&mut self.0, other.0) {
             (_, None) => {}
             (Some(sum), Some(part)) => sum.merge(*part),
@@ -44,7 +44,7 @@ impl<T: Default + Merge> Sparse<T> {
     }
 
     /// The sum.
-    pub(super) fn into_inner(self) -> T {
+    pub(in crate::openai) fn into_inner(self) -> T {
         self.0.map_or_else(T::default, |sum| *sum)
     }
 }

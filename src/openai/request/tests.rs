@@ -6,28 +6,30 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::domain::demand::WebSearch;
+use crate::openai::{CHAT, COMPACT, COMPLETIONS, EMBEDDINGS, OPERATIONS, Operation, RESPONSES};
 
-fn read(endpoint: Metered, body: &Value) -> Result<Request, Invalid> {
-    parse(endpoint, body.to_string().as_bytes())
+fn read(endpoint: &'static Operation, body: &Value) -> Result<Request, Invalid> {
+    endpoint.read(body.to_string().as_bytes())
 }
 
 pub(super) fn chat(members: Value) -> Result<Demand, Invalid> {
-    asked(Metered::Chat, members)
+    asked(&CHAT, members)
 }
 
 pub(super) fn responses(members: Value) -> Result<Demand, Invalid> {
-    asked(Metered::Responses, members)
+    asked(&RESPONSES, members)
 }
 
-fn asked(endpoint: Metered, members: Value) -> Result<Demand, Invalid> {
+fn asked(endpoint: &'static Operation, members: Value) -> Result<Demand, Invalid> {
     let mut body = json!({"model": "m"});
     body.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
     drop(members);
     read(endpoint, &body).map(|request| request.demand)
 }
 
-fn refusal(endpoint: Metered, body: &str) -> Invalid {
-    match parse(endpoint, body.as_bytes()) {
+fn refusal(endpoint: &'static Operation, body: &str) -> Invalid {
+    match endpoint.read(body.as_bytes()) {
         Ok(request) => panic!("{body} was read as {:?}", request.demand),
         Err(invalid) => invalid,
     }
@@ -37,7 +39,7 @@ fn refusal(endpoint: Metered, body: &str) -> Invalid {
 fn a_plain_chat_is_read() {
     let body = br#"{"model":"gpt-5","messages":[{"role":"user","content":"hi"}],"stream":true,"n":2,
         "max_completion_tokens":7,"service_tier":"flex","user":"u","safety_identifier":"s\u00e9"}"#;
-    let request = parse(Metered::Chat, body).unwrap();
+    let request = CHAT.read(body).unwrap();
     let expected = Demand {
         model: "gpt-5".to_owned(),
         stream: true,
@@ -78,12 +80,10 @@ fn a_field_that_stands_twice_is_refused() {
         r#"{"model":"m","tools":[{"type":"function","type":"web_search"}]}"#,
         r#"{"model":"m","prompt_cache_options":{"ttl":"30m","ttl":"12h"}}"#,
     ] {
-        assert_eq!(refusal(Metered::Chat, body).kind, InvalidKind::Malformed, "{body}");
+        assert_eq!(refusal(&CHAT, body).kind, InvalidKind::Malformed, "{body}");
     }
-    assert!(
-        refusal(Metered::Chat, r#"{"model":"a","model":"b"}"#).message.contains("duplicate field `model`")
-    );
-    assert!(parse(Metered::Chat, br#"{"model":"m","metadata":{"a":1},"metadata":{}}"#).is_ok());
+    assert!(refusal(&CHAT, r#"{"model":"a","model":"b"}"#).message.contains("duplicate field `model`"));
+    assert!(CHAT.read(br#"{"model":"m","metadata":{"a":1},"metadata":{}}"#).is_ok());
 }
 
 #[test]
@@ -92,11 +92,11 @@ fn numbers_have_one_spelling() {
         for number in
             ["1e3", "1.0", "\"5\"", "-1", "-0", "9007199254740993", "99999999999999999999999", "true", "[]"]
         {
-            let invalid = refusal(Metered::Chat, &format!(r#"{{"model":"m","{field}":{number}}}"#));
+            let invalid = refusal(&CHAT, &format!(r#"{{"model":"m","{field}":{number}}}"#));
             assert_eq!(invalid.param, Some(field), "{field}: {number}");
         }
         for broken in ["01", "+1", "1."] {
-            refusal(Metered::Chat, &format!(r#"{{"model":"m","{field}":{broken}}}"#));
+            refusal(&CHAT, &format!(r#"{{"model":"m","{field}":{broken}}}"#));
         }
     }
     assert_eq!(chat(json!({"max_tokens": 1_u64 << 53})).unwrap().output_max, Some(1 << 53));
@@ -140,11 +140,11 @@ fn what_is_not_one_object_in_utf8_is_refused() {
         r#"{"model":"m","modalities":"audio"}"#,
         &deep,
     ] {
-        assert_eq!(refusal(Metered::Chat, body).kind, InvalidKind::Malformed, "{body}");
+        assert_eq!(refusal(&CHAT, body).kind, InvalidKind::Malformed, "{body}");
     }
     let mut bytes = br#"{"model":"m","x":"?"}"#.to_vec();
     bytes[18] = 0xff;
-    let invalid = parse(Metered::Chat, &bytes).unwrap_err();
+    let invalid = CHAT.read(&bytes).unwrap_err();
     assert!(invalid.message.contains("UTF-8"), "{invalid}");
 }
 
@@ -152,20 +152,20 @@ fn what_is_not_one_object_in_utf8_is_refused() {
 fn nesting_can_not_exhaust_the_stack() {
     for open in ["[", r#"{"content":["#, r#"{"a":"#] {
         for body in [open.repeat(1_000_000), format!(r#"{{"model":"m","input":{}"#, open.repeat(1_000_000))] {
-            let invalid = refusal(Metered::Responses, &body);
+            let invalid = refusal(&RESPONSES, &body);
             assert!(invalid.message.contains("nested deeper"), "{invalid}");
         }
     }
     let nested = format!(r#"{{"model":"m","input":{}{}}}"#, r#"[{"content":"#.repeat(60), "}]".repeat(60));
-    refusal(Metered::Responses, &nested);
+    refusal(&RESPONSES, &nested);
     let fits = format!(r#"{{"model":"m","input":{}0{}}}"#, r#"[{"content":"#.repeat(60), "}]".repeat(60));
-    parse(Metered::Responses, fits.as_bytes()).unwrap();
+    RESPONSES.read(fits.as_bytes()).unwrap();
 }
 
 #[test]
 fn messages_about_broken_bodies_stay_short() {
     let body = format!(r#"{{"model":"m","modalities":"{}"}}"#, "é".repeat(100_000));
-    assert!(refusal(Metered::Chat, &body).message.len() < 600);
+    assert!(refusal(&CHAT, &body).message.len() < 600);
 }
 
 #[test]
@@ -188,7 +188,7 @@ fn models_and_users_are_short_plain_strings() {
         let invalid = chat(members).unwrap_err();
         assert_eq!((invalid.param, invalid.kind), (Some(param), InvalidKind::Malformed));
     }
-    assert_eq!(refusal(Metered::Embeddings, "{}").param, Some("model"));
+    assert_eq!(refusal(&EMBEDDINGS, "{}").param, Some("model"));
     assert_eq!(chat(json!({"user": "u"})).unwrap().end_user.as_deref(), Some("u"));
 }
 
@@ -200,14 +200,14 @@ fn usage_is_injected_only_into_streams_that_lack_it() {
         let request = read(endpoint, &body).unwrap();
         (request.wants_usage_injected(), request.demand.usage_asked)
     };
-    assert_eq!(wants(Metered::Chat, json!({"stream": true})), (true, false));
-    assert_eq!(wants(Metered::Completions, json!({"stream": true})), (true, false));
-    assert_eq!(wants(Metered::Responses, json!({"stream": true})), (false, false));
-    assert_eq!(wants(Metered::Chat, json!({"stream": false})), (false, false));
+    assert_eq!(wants(&CHAT, json!({"stream": true})), (true, false));
+    assert_eq!(wants(&COMPLETIONS, json!({"stream": true})), (true, false));
+    assert_eq!(wants(&RESPONSES, json!({"stream": true})), (false, false));
+    assert_eq!(wants(&CHAT, json!({"stream": false})), (false, false));
     let asks = json!({"stream": true, "stream_options": {"include_usage": true}});
-    assert_eq!(wants(Metered::Chat, asks), (false, true));
+    assert_eq!(wants(&CHAT, asks), (false, true));
     let refuses = json!({"stream": true, "stream_options": {"include_usage": false}});
-    assert_eq!(wants(Metered::Chat, refuses), (true, false));
+    assert_eq!(wants(&CHAT, refuses), (true, false));
 }
 
 #[test]
@@ -217,7 +217,7 @@ fn what_upstream_fills_in_is_server_context() {
         json!({"input": [{"type": "web_search_call", "id": "ws_1", "status": "completed"}]}),
     ] {
         assert!(responses(members.clone()).unwrap().server_context, "{members}");
-        assert!(asked(Metered::Compact, members).unwrap().server_context);
+        assert!(asked(&COMPACT, members).unwrap().server_context);
     }
     for members in [
         json!({"previous_response_id": "resp_1"}),
@@ -227,7 +227,7 @@ fn what_upstream_fills_in_is_server_context() {
         json!({"input": [{"id": "msg_1"}]}),
     ] {
         assert_eq!(responses(members.clone()).unwrap().references.len(), 1, "{members}");
-        assert_eq!(asked(Metered::Compact, members).unwrap().references.len(), 1);
+        assert_eq!(asked(&COMPACT, members).unwrap().references.len(), 1);
     }
     let plain =
         json!({"input": [{"role": "user", "content": "x", "id": "msg_1"}], "previous_response_id": null});
@@ -239,12 +239,12 @@ fn what_upstream_fills_in_is_server_context() {
 fn a_stored_prompt_may_stand_for_the_model_too() {
     for prompt in [json!({"id": "pmpt_1"}), json!(false), json!(5), json!(-5), json!(0.5)] {
         assert!(responses(json!({"prompt": prompt})).unwrap().stored_prompt, "{prompt}");
-        let bare = read(Metered::Responses, &json!({"prompt": prompt})).unwrap().demand;
+        let bare = read(&RESPONSES, &json!({"prompt": prompt})).unwrap().demand;
         assert_eq!((bare.stored_prompt, &*bare.model), (true, ""));
     }
     assert!(!responses(json!({"prompt": null})).unwrap().stored_prompt);
-    assert!(!asked(Metered::Completions, json!({"prompt": "x"})).unwrap().stored_prompt);
-    assert_eq!(refusal(Metered::Responses, r#"{"prompt":null}"#).param, Some("model"));
+    assert!(!asked(&COMPLETIONS, json!({"prompt": "x"})).unwrap().stored_prompt);
+    assert_eq!(refusal(&RESPONSES, r#"{"prompt":null}"#).param, Some("model"));
 }
 
 #[test]
@@ -272,12 +272,12 @@ fn chat_extras_are_read() {
     let plain = chat(json!({"modalities": ["text"], "prompt_cache_options": {"ttl": "30m"}})).unwrap();
     assert!(!plain.audio_output && !plain.cache_12h);
     let escaped = br#"{"model":"m","messages":[],"prompt_cache_options":{"ttl":"30\u006d"}}"#;
-    assert!(!parse(Metered::Chat, escaped).unwrap().demand.cache_12h, "however it is spelled");
+    assert!(!CHAT.read(escaped).unwrap().demand.cache_12h, "however it is spelled");
 }
 
 #[test]
 fn completions_count_their_prompts() {
-    let completions = |members| asked(Metered::Completions, members).unwrap();
+    let completions = |members| asked(&COMPLETIONS, members).unwrap();
     for (prompt, prompts) in [
         (json!("x"), 1),
         (json!(["x", "y", "z"]), 3),
@@ -296,9 +296,9 @@ fn completions_count_their_prompts() {
 
 #[test]
 fn embeddings_have_no_output() {
-    let demand = asked(Metered::Embeddings, json!({"input": [[1, 2], [3]], "max_tokens": 5})).unwrap();
+    let demand = asked(&EMBEDDINGS, json!({"input": [[1, 2], [3]], "max_tokens": 5})).unwrap();
     assert_eq!((demand.output_max, demand.choices), (Some(0), 1));
-    assert_eq!(asked(Metered::Compact, json!({"input": "x"})).unwrap().output_max, None);
+    assert_eq!(asked(&COMPACT, json!({"input": "x"})).unwrap().output_max, None);
 }
 
 pub(super) fn any_json() -> impl Strategy<Value = Value> {
@@ -320,15 +320,15 @@ pub(super) fn any_json() -> impl Strategy<Value = Value> {
 proptest! {
     #[test]
     fn no_bytes_make_it_panic(body in proptest::collection::vec(any::<u8>(), 0..200)) {
-        for endpoint in Metered::ALL {
-            let _ = parse(endpoint, &body);
+        for endpoint in OPERATIONS {
+            let _ = endpoint.read(&body);
         }
     }
 
     #[test]
     fn no_json_makes_it_panic(messages in any_json(), tools in any_json(), prompt in any_json()) {
         let body = json!({"model": "m", "messages": messages, "input": messages, "tools": tools, "prompt": prompt});
-        for endpoint in Metered::ALL {
+        for endpoint in OPERATIONS {
             let _ = read(endpoint, &body);
         }
     }
@@ -345,7 +345,7 @@ fn every_object_that_a_body_names_is_found() {
             {"type":"code_interpreter","container":{"type":"auto","file_ids":["file-3"]}},
             {"type":"shell","environment":{"type":"container_auto","skills":[{"type":"skill_reference","skill_id":"skill_1"}]}},
             {"type":"shell","environment":{"type":"container_reference","container_id":"cntr_2"}}]}"#;
-    let found = parse(Metered::Responses, body.as_bytes()).unwrap().demand.references;
+    let found = RESPONSES.read(body.as_bytes()).unwrap().demand.references;
     let mut found: Vec<_> = found.iter().map(|reference| (reference.kind, reference.id.as_str())).collect();
     found.sort_unstable();
     let mut expected = [
@@ -365,9 +365,9 @@ fn every_object_that_a_body_names_is_found() {
     expected.sort_unstable();
     assert_eq!(found, expected);
     let chat = br#"{"model":"gpt-5","messages":[{"role":"user","content":[{"type":"file","file":{"file_id":"file-9"}}]}]}"#;
-    assert_eq!(parse(Metered::Chat, chat).unwrap().demand.references[0].id, "file-9");
+    assert_eq!(CHAT.read(chat).unwrap().demand.references[0].id, "file-9");
     let twice = r#"{"model":"gpt-5","conversation":{"id":"conv_1","id":"conv_2"},"input":""}"#;
-    assert!(parse(Metered::Responses, twice.as_bytes()).is_err(), "an id that stands twice is two ids");
+    assert!(RESPONSES.read(twice.as_bytes()).is_err(), "an id that stands twice is two ids");
     let long = format!(r#"{{"model":"gpt-5","previous_response_id":"{}"}}"#, "x".repeat(10_000));
-    assert!(parse(Metered::Responses, long.as_bytes()).unwrap_err().message.contains("longer than 256"));
+    assert!(RESPONSES.read(long.as_bytes()).unwrap_err().message.contains("longer than 256"));
 }

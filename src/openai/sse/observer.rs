@@ -12,10 +12,10 @@ use super::events::Event;
 use super::text::Transcript;
 use crate::domain::tokens::ToolUse;
 use crate::domain::{Tokens, Usage};
-use crate::openai::endpoint::Metered;
 use crate::openai::json::{Loose, Object, member, string_at};
+use crate::openai::sse::EventForm;
 use crate::openai::usage::{
-    Answer, Body, Call, Calls, Counted, Finish, Item, Outcome, Sides, Source, with_reported,
+    Answer, AnswerForm, Body, Call, Calls, Counted, Finish, Item, Outcome, Sides, Source, with_reported,
 };
 
 /// How many events of a response are parsed in search of its id and its model.
@@ -26,7 +26,7 @@ const TIER_BYTES_MAX: usize = 32;
 /// What the events have said so far.
 #[derive(Debug)]
 pub(super) struct Observer {
-    endpoint: Metered,
+    form: EventForm,
     chunks: Walk,
     /// Names only; the rest is put together when it is asked for.
     named: Answer,
@@ -68,9 +68,9 @@ struct ResponseEvent<'a> {
 }
 
 impl Observer {
-    pub(super) fn new(endpoint: Metered) -> Self {
+    pub(super) fn new(form: EventForm) -> Self {
         Self {
-            endpoint,
+            form,
             chunks: Walk::default(),
             named: Answer::default(),
             tier_written: Vec::new(),
@@ -158,12 +158,12 @@ impl Observer {
         if event.data.is_empty() {
             return UsageMember::Absent;
         }
-        match self.endpoint {
-            Metered::Responses | Metered::Compact => {
+        match self.form {
+            EventForm::Typed => {
                 self.see_response(event);
                 UsageMember::Absent
             }
-            Metered::Chat | Metered::Completions | Metered::Embeddings => self.see_chunk(event),
+            EventForm::Chunks => self.see_chunk(event),
         }
     }
 
@@ -321,7 +321,9 @@ impl Observer {
     /// Takes up the usage in a body, if there is any.
     fn report(&mut self, body: &Body<'_>, alone: bool) {
         self.tools_reported = with_reported(&self.tools_reported, &body.reported_tools());
-        let Some(Counted { tokens, sides, hides_cache_life }) = body.counted(self.endpoint) else { return };
+        let Some(Counted { tokens, sides, hides_cache_life }) = body.counted(AnswerForm::Text) else {
+            return;
+        };
         let before = self.reported.as_ref();
         self.reported = Some(Reported {
             tokens: before.map_or(tokens, |before| before.tokens.or_larger(&tokens)),

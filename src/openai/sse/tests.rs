@@ -8,6 +8,7 @@ mod hiding;
 use super::*;
 use crate::domain::Tokens;
 use crate::domain::demand::Tier;
+use crate::openai::{CHAT, OPERATIONS, Operation, RESPONSES};
 
 const EVENT_BYTES_MAX: usize = 1 << 20;
 const USAGE: &str = r#"{"prompt_tokens":19,"completion_tokens":10,"total_tokens":29,"prompt_tokens_details":{"cached_tokens":9}}"#;
@@ -44,7 +45,7 @@ fn chat(texts: &[&str], usage: bool, end: &str) -> String {
 }
 
 fn tap(hide: Hide) -> Tap {
-    Tap::new(Metered::Chat, hide, EVENT_BYTES_MAX)
+    CHAT.tap(hide, EVENT_BYTES_MAX)
 }
 
 #[test]
@@ -148,13 +149,13 @@ fn an_oversized_event_passes_unread() {
     let stream = format!("{long}{}", chat(&["a"], true, "\n"));
     let expected = format!("{long}{}", chat(&["a"], false, "\n"));
     for cuts in [vec![], vec![10; 200], vec![900, 1, 1, 200]] {
-        let mut tap = Tap::new(Metered::Chat, Hide::InjectedUsage, long.len() - 1);
+        let mut tap = CHAT.tap(Hide::InjectedUsage, long.len() - 1);
         assert_eq!(run(&mut tap, stream.as_bytes(), &cuts), expected.as_bytes());
         assert_eq!(tap.answer().usage.as_ref().unwrap().tokens.total(), 29);
-        let mut tap = Tap::new(Metered::Chat, Hide::InjectedUsage, long.len());
+        let mut tap = CHAT.tap(Hide::InjectedUsage, long.len());
         assert_ne!(run(&mut tap, stream.as_bytes(), &cuts), expected.as_bytes());
     }
-    let mut tap = Tap::new(Metered::Chat, Hide::Nothing, 40);
+    let mut tap = CHAT.tap(Hide::Nothing, 40);
     tap.feed(Bytes::from_static(&[b'x'; 50]));
     assert!(tap.is_mid_event() && tap.partial.is_empty());
     tap.feed(Bytes::from_static(b"\n\ndata: [DONE]\n\n"));
@@ -199,7 +200,7 @@ fn a_response_stream_tells_its_usage() {
              \"service_tier\":\"priority\",\"output\":[{{\"type\":\"file_search_call\"}}],\
              \"usage\":{{\"input_tokens\":36,\"output_tokens\":87}}}}}}\n\n"
         );
-        let mut tap = Tap::new(Metered::Responses, Hide::Nothing, EVENT_BYTES_MAX);
+        let mut tap = RESPONSES.tap(Hide::Nothing, EVENT_BYTES_MAX);
         run(&mut tap, responses(&ending).as_bytes(), &[100, 1, 50]);
         let answer = tap.answer();
         let usage = answer.usage.as_ref().unwrap();
@@ -214,7 +215,7 @@ fn a_response_stream_tells_its_usage() {
 
 #[test]
 fn a_cut_response_stream_still_tells_who_and_what() {
-    let mut tap = Tap::new(Metered::Responses, Hide::Nothing, EVENT_BYTES_MAX);
+    let mut tap = RESPONSES.tap(Hide::Nothing, EVENT_BYTES_MAX);
     run(&mut tap, responses("event: response.output_text.delta\ndata: {\"ty").as_bytes(), &[]);
     let answer = tap.answer();
     assert_eq!((answer.object_id.as_deref(), answer.model.as_deref()), (Some("resp_1"), Some("gpt-5")));
@@ -230,7 +231,7 @@ fn failure_without_usage_and_errors_end_a_response() {
         "data: {\"sequence_number\":1,\"type\":\"response.failed\"}\n\n",
         "event: error\ndata: {\"type\":\"error\",\"code\":\"c\"}\n\n",
     ] {
-        let mut tap = Tap::new(Metered::Responses, Hide::Nothing, EVENT_BYTES_MAX);
+        let mut tap = RESPONSES.tap(Hide::Nothing, EVENT_BYTES_MAX);
         run(&mut tap, responses(ending).as_bytes(), &[]);
         assert!(tap.is_done() && tap.answer().usage.is_none(), "{ending}");
     }
@@ -238,7 +239,7 @@ fn failure_without_usage_and_errors_end_a_response() {
 
 #[test]
 fn sound_is_output_but_no_text() {
-    let mut tap = Tap::new(Metered::Responses, Hide::Nothing, EVENT_BYTES_MAX);
+    let mut tap = RESPONSES.tap(Hide::Nothing, EVENT_BYTES_MAX);
     run(
         &mut tap,
         b"event: response.audio.delta\ndata: {\"type\":\"response.audio.delta\",\"delta\":\"UklG\"}\n\n",
@@ -288,9 +289,9 @@ proptest! {
         cuts in proptest::collection::vec(0_usize..30, 0..12),
         event_bytes_max in 0_usize..60,
     ) {
-        for endpoint in Metered::ALL {
+        for endpoint in OPERATIONS {
             for hide in [Hide::Nothing, Hide::InjectedUsage] {
-                let mut tap = Tap::new(endpoint, hide, event_bytes_max);
+                let mut tap = endpoint.tap(hide, event_bytes_max);
                 prop_assert_eq!(run(&mut tap, bytes.as_bytes(), &cuts), bytes.as_bytes());
                 prop_assert!(tap.partial.len() <= event_bytes_max);
             }

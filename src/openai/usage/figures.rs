@@ -11,8 +11,8 @@ use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use crate::domain::Tokens;
-use crate::openai::endpoint::Metered;
 use crate::openai::json::Loose;
+use crate::openai::usage::AnswerForm;
 
 /// Which sides of a usage are known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -130,18 +130,18 @@ struct OutputDetails {
 
 impl Figures {
     /// What they say; `None` if there is no figure at all.
-    pub(super) fn counted(&self, endpoint: Metered) -> Option<Counted> {
-        let tokens = self.tokens(endpoint)?;
-        Some(Counted { tokens, sides: self.sides(endpoint), hides_cache_life: self.hides_cache_life() })
+    pub(super) fn counted(&self, form: AnswerForm) -> Option<Counted> {
+        let tokens = self.tokens(form)?;
+        Some(Counted { tokens, sides: self.sides(form), hides_cache_life: self.hides_cache_life() })
     }
 
-    fn tokens(&self, endpoint: Metered) -> Option<Tokens> {
+    fn tokens(&self, form: AnswerForm) -> Option<Tokens> {
         let total = self.total_tokens.0;
         // Some servers write both names, and zero under one of them.
         let input = self.prompt_tokens.0.max(self.input_tokens.0);
         let output = self.completion_tokens.0.max(self.output_tokens.0);
         let (input, output) = match (input, output, total) {
-            (None, None, Some(total)) if endpoint == Metered::Embeddings => (total, 0),
+            (None, None, Some(total)) if form == AnswerForm::Vectors => (total, 0),
             (None, None, _) => return None,
             (Some(input), None, total) => (input, total.unwrap_or(input).saturating_sub(input)),
             (None, Some(output), total) => (total.unwrap_or(output).saturating_sub(output), output),
@@ -163,15 +163,15 @@ impl Figures {
     }
 
     /// Whether the input is given, and whether the output is: each by itself or as
-    /// what the other leaves of the total. Embeddings have no output.
-    fn sides(&self, endpoint: Metered) -> Sides {
+    /// what the other leaves of the total. Vectors are no output.
+    fn sides(&self, form: AnswerForm) -> Sides {
         let total = self.total_tokens.0.is_some();
         let input = self.prompt_tokens.0.max(self.input_tokens.0).is_some();
         let output = self.completion_tokens.0.max(self.output_tokens.0).is_some();
-        let is_embedding = endpoint == Metered::Embeddings;
+        let has_no_output = form == AnswerForm::Vectors;
         Sides {
-            input: input || (total && (output || is_embedding)),
-            output: output || is_embedding || (total && input),
+            input: input || (total && (output || has_no_output)),
+            output: output || has_no_output || (total && input),
         }
     }
 

@@ -5,9 +5,10 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::domain::Tokens;
+use crate::openai::{CHAT, EMBEDDINGS, OPERATIONS, Operation, RESPONSES};
 
-fn tokens(endpoint: Metered, usage: &Value) -> Tokens {
-    of_json(endpoint, json!({"usage": usage}).to_string().as_bytes()).usage.expect("usage is given").tokens
+fn tokens(endpoint: &'static Operation, usage: &Value) -> Tokens {
+    endpoint.answer(json!({"usage": usage}).to_string().as_bytes()).usage.expect("usage is given").tokens
 }
 
 #[test]
@@ -17,7 +18,7 @@ fn a_chat_answer_is_read() {
         "usage":{"prompt_tokens":100,"completion_tokens":50,"total_tokens":150,
         "prompt_tokens_details":{"cached_tokens":30,"audio_tokens":10,"text_tokens":90,"cache_write_tokens":5},
         "completion_tokens_details":{"reasoning_tokens":20,"audio_tokens":4,"rejected_prediction_tokens":3}}}"#;
-    let answer = of_json(Metered::Chat, body);
+    let answer = CHAT.answer(body);
     assert_eq!(answer.object_id.as_deref(), Some("chatcmpl-1"));
     assert_eq!(answer.model.as_deref(), Some("gpt-5-2025-08-07"));
     assert_eq!(answer.tier, Some(Tier::Priority));
@@ -52,7 +53,7 @@ fn a_response_is_read_with_its_tools() {
             "input_tokens_details": {"cached_tokens": 8385, "cache_write_tokens": 89,
                 "cache_write_tokens_details": {"ttl_30m_tokens": 80, "ttl_12h_tokens": 9}},
             "output_tokens_details": {"reasoning_tokens": 7}}});
-    let answer = of_json(Metered::Responses, body.to_string().as_bytes());
+    let answer = RESPONSES.answer(body.to_string().as_bytes());
     let usage = answer.usage.unwrap();
     let expected = Tokens {
         input: 3,
@@ -77,11 +78,11 @@ fn of_reported_and_listed_tools_the_larger_count() {
             "input_tokens": 50, "input_tokens_details": {"image_tokens": 40, "text_tokens": 10},
             "cached_tokens": 12, "cached_tokens_details": {"cached_image_tokens": 8, "cached_text_tokens": 4},
             "output_tokens": 60, "output_tokens_details": {"image_tokens": 55, "text_tokens": 5}}}});
-    let tools = of_json(Metered::Responses, body.to_string().as_bytes()).usage.unwrap().tools;
+    let tools = RESPONSES.answer(body.to_string().as_bytes()).usage.unwrap().tools;
     assert_eq!(tools.web_searches, 7);
     let fewer = json!({"output": [{"type": "web_search_call"}, {"type": "web_search_call", "action": null}],
         "tool_usage": {"web_search": {"num_requests": 1}, "file_search": {"num_requests": 2}}});
-    let seen = of_json(Metered::Responses, fewer.to_string().as_bytes()).tools_seen;
+    let seen = RESPONSES.answer(fewer.to_string().as_bytes()).tools_seen;
     assert_eq!((seen.web_searches, seen.file_searches), (2, 2));
     let image = Tokens {
         input: 6,
@@ -98,7 +99,7 @@ fn of_reported_and_listed_tools_the_larger_count() {
 #[test]
 fn image_output_without_details_is_pictures() {
     let body = json!({"tool_usage": {"image_gen": {"input_tokens": 5, "output_tokens": 60}}});
-    let answer = of_json(Metered::Responses, body.to_string().as_bytes());
+    let answer = RESPONSES.answer(body.to_string().as_bytes());
     assert_eq!(answer.usage, None);
     assert_eq!((answer.tools_seen.image.input, answer.tools_seen.image.image_output), (5, 60));
 }
@@ -106,8 +107,8 @@ fn image_output_without_details_is_pictures() {
 #[test]
 fn embeddings_say_one_number() {
     let figures = json!({"prompt_tokens": 8, "total_tokens": 8});
-    assert_eq!(tokens(Metered::Embeddings, &figures), Tokens { input: 8, ..Tokens::default() });
-    assert_eq!(tokens(Metered::Embeddings, &json!({"total_tokens": 8})).input, 8);
+    assert_eq!(tokens(&EMBEDDINGS, &figures), Tokens { input: 8, ..Tokens::default() });
+    assert_eq!(tokens(&EMBEDDINGS, &json!({"total_tokens": 8})).input, 8);
 }
 
 #[test]
@@ -115,10 +116,9 @@ fn no_usage_is_not_zero_usage() {
     for body in
         ["{}", r#"{"usage":null}"#, r#"{"usage":{}}"#, r#"{"usage":"x"}"#, r#"{"usage":[1]}"#, "[]", "no", ""]
     {
-        assert_eq!(of_json(Metered::Chat, body.as_bytes()).usage, None, "{body}");
+        assert_eq!(CHAT.answer(body.as_bytes()).usage, None, "{body}");
     }
-    let zero =
-        of_json(Metered::Chat, br#"{"usage":{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0}}"#);
+    let zero = CHAT.answer(br#"{"usage":{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0}}"#);
     assert_eq!(zero.usage, Some(Usage::default()));
 }
 
@@ -127,9 +127,9 @@ fn nulls_and_oddities_count_as_nothing() {
     let figures = json!({"prompt_tokens": 9, "completion_tokens": null, "total_tokens": 12, "prompt_tokens_details": null,
         "completion_tokens_details": {"reasoning_tokens": null, "audio_tokens": "x", "image_tokens": -3}});
     let expected = Tokens { input: 9, output: 3, ..Tokens::default() };
-    assert_eq!(tokens(Metered::Chat, &figures), expected);
+    assert_eq!(tokens(&CHAT, &figures), expected);
     let odd = br#"{"id":5,"model":["m"],"service_tier":{},"output":"x","tool_usage":[],"usage":{"input_tokens":2.0,"output_tokens":0}}"#;
-    let answer = of_json(Metered::Responses, odd);
+    let answer = RESPONSES.answer(odd);
     assert_eq!((answer.object_id, answer.model, answer.tier), (None, None, None));
     assert_eq!(answer.usage.unwrap().tokens.input, 2);
 }
@@ -139,9 +139,9 @@ fn output_is_at_least_the_total_less_the_input() {
     let figures = json!({"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 410,
         "completion_tokens_details": {"reasoning_tokens": 300}});
     let expected = Tokens { input: 100, output: 10, reasoning: 300, ..Tokens::default() };
-    assert_eq!(tokens(Metered::Chat, &figures), expected);
+    assert_eq!(tokens(&CHAT, &figures), expected);
     let less = json!({"input_tokens": 100, "output_tokens": 10, "total_tokens": 50});
-    assert_eq!(tokens(Metered::Responses, &less), Tokens { input: 100, output: 10, ..Tokens::default() });
+    assert_eq!(tokens(&RESPONSES, &less), Tokens { input: 100, output: 10, ..Tokens::default() });
 }
 
 #[test]
@@ -150,25 +150,25 @@ fn usage_of_one_side_is_only_the_least_that_was_used() {
         (json!({"prompt_tokens": 9, "completion_tokens": null}), Tokens { input: 9, ..Tokens::default() }),
         (json!({"prompt_tokens": -1, "completion_tokens": 4}), Tokens { output: 4, ..Tokens::default() }),
     ] {
-        let answer = of_json(Metered::Chat, json!({"usage": figures}).to_string().as_bytes());
+        let answer = CHAT.answer(json!({"usage": figures}).to_string().as_bytes());
         assert_eq!((answer.usage, answer.used_so_far), (None, Some(tokens)), "{figures}");
     }
     let both = json!({"completion_tokens": 4, "total_tokens": 13});
-    assert_eq!(tokens(Metered::Chat, &both), Tokens { input: 9, output: 4, ..Tokens::default() });
+    assert_eq!(tokens(&CHAT, &both), Tokens { input: 9, output: 4, ..Tokens::default() });
 }
 
 #[test]
 fn figures_under_two_names_or_as_text_are_read() {
     let figures =
         json!({"prompt_tokens": 0, "completion_tokens": 0, "input_tokens": "12", "output_tokens": 4.0});
-    assert_eq!(tokens(Metered::Chat, &figures), Tokens { input: 12, output: 4, ..Tokens::default() });
+    assert_eq!(tokens(&CHAT, &figures), Tokens { input: 12, output: 4, ..Tokens::default() });
 }
 
 #[test]
 fn cache_writes_say_how_long_they_live_or_that_is_known_to_be_hidden() {
     let read = |details: &Value| {
         let usage = json!({"input_tokens": 100, "output_tokens": 0, "input_tokens_details": details});
-        let answer = of_json(Metered::Responses, json!({"usage": usage}).to_string().as_bytes());
+        let answer = RESPONSES.answer(json!({"usage": usage}).to_string().as_bytes());
         let tokens = answer.usage.unwrap().tokens;
         (tokens.cache_write, tokens.cache_write_12h, answer.hides_cache_life)
     };
@@ -198,7 +198,7 @@ fn a_whole_answer_says_how_it_ended() {
         (json!({"data": []}), Outcome::Completed, false),
         (json!("an answer"), Outcome::Open, false),
     ] {
-        let answer = of_json(Metered::Responses, body.to_string().as_bytes());
+        let answer = RESPONSES.answer(body.to_string().as_bytes());
         assert_eq!((answer.outcome, answer.has_begun), (outcome, has_begun), "{body}");
     }
 }
@@ -215,7 +215,7 @@ fn cached_tokens_spill_from_text_into_pictures() {
         output: 1,
         ..Tokens::default()
     };
-    assert_eq!(tokens(Metered::Chat, &figures), expected);
+    assert_eq!(tokens(&CHAT, &figures), expected);
 }
 
 proptest! {
@@ -239,7 +239,7 @@ proptest! {
             json!({"input_tokens": input, "output_tokens": output, "total_tokens": total,
                 "input_tokens_details": input_details, "output_tokens_details": output_details})
         };
-        let tokens = tokens(Metered::Chat, &figures);
+        let tokens = tokens(&CHAT, &figures);
         prop_assert_eq!(tokens.input_total(), input);
         prop_assert_eq!(tokens.output_total(), output.max(total.unwrap_or(0).saturating_sub(input)));
         prop_assert!(tokens.cached_total() <= details[0].unwrap_or(0));
@@ -250,8 +250,8 @@ proptest! {
 
     #[test]
     fn no_answer_makes_it_panic(body in "\\PC{0,60}") {
-        for endpoint in Metered::ALL {
-            let _ = of_json(endpoint, body.as_bytes());
+        for endpoint in OPERATIONS {
+            let _ = endpoint.answer(body.as_bytes());
         }
     }
 }

@@ -260,12 +260,11 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::openai::Metered;
-    use crate::openai::request;
+    use crate::openai::CHAT;
 
     fn asked(body: &Value, text_tokens: Option<u64>) -> Option<(Value, u64)> {
         let body = Bytes::from(body.to_string());
-        let media = request::parse(Metered::Chat, &body).unwrap().demand.media;
+        let media = CHAT.read(&body).unwrap().demand.media;
         let question = chat(&body, "m", &media, text_tokens, u64::MAX)?;
         assert!(question.is_whole);
         Some((serde_json::from_slice(&question.body).unwrap(), question.besides))

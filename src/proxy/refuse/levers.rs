@@ -1,7 +1,7 @@
 //! What a client can lower so that its request may cost less.
 
 use crate::domain::Demand;
-use crate::openai::endpoint::Metered;
+use crate::openai::operation::Operation;
 
 /// The fields of a request that its bound depends on, by their names on the wire.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -16,19 +16,12 @@ pub struct Levers {
 
 impl Levers {
     /// The fields of a request.
-    pub fn of(endpoint: Metered, demand: &Demand) -> Self {
-        let output = match endpoint {
-            // Beside a prediction OpenAI takes no output bound.
-            Metered::Chat => (demand.prediction_bytes == 0).then_some("max_completion_tokens"),
-            Metered::Completions => Some("max_tokens"),
-            Metered::Responses => Some("max_output_tokens"),
-            Metered::Compact | Metered::Embeddings => None,
-        };
+    pub fn of(operation: &Operation, demand: &Demand) -> Self {
         Self {
             tool_calls: demand.tools.loops.then_some("max_tool_calls"),
-            output,
-            choices: (demand.choices > 1 && matches!(endpoint, Metered::Chat | Metered::Completions))
-                .then_some("n"),
+            // Beside a prediction OpenAI takes no output bound.
+            output: operation.output_field.filter(|_| demand.prediction_bytes == 0),
+            choices: (demand.choices > 1 && operation.has_choices).then_some("n"),
         }
     }
 
@@ -46,23 +39,24 @@ impl Levers {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::openai::{CHAT, EMBEDDINGS, RESPONSES};
 
     #[test]
     fn the_advice_names_the_fields_that_help() {
         let plain = Demand { choices: 1, ..Demand::default() };
         let mut tools = plain.clone();
         tools.tools.loops = true;
-        for (endpoint, demand, advice) in [
-            (Metered::Embeddings, &plain, " Send less input."),
-            (Metered::Chat, &plain, " Lower max_completion_tokens or send less input."),
-            (Metered::Responses, &tools, " Lower max_tool_calls or max_output_tokens, or send less input."),
+        for (operation, demand, advice) in [
+            (&EMBEDDINGS, &plain, " Send less input."),
+            (&CHAT, &plain, " Lower max_completion_tokens or send less input."),
+            (&RESPONSES, &tools, " Lower max_tool_calls or max_output_tokens, or send less input."),
             (
-                Metered::Chat,
+                &CHAT,
                 &Demand { choices: 4, ..tools.clone() },
                 " Lower max_tool_calls or max_completion_tokens or n, or send less input.",
             ),
         ] {
-            assert_eq!(Levers::of(endpoint, demand).advice(), advice);
+            assert_eq!(Levers::of(operation, demand).advice(), advice);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Where a stream is cut, because its hold ends there, and what its client is told.
 
-use crate::openai::endpoint::Metered;
-use crate::openai::refusal::{ErrorBody, stream_cut_chat, stream_cut_responses};
+use crate::openai::operation::Operation;
+use crate::openai::refusal::ErrorBody;
 use crate::openai::sse::Brought;
 use crate::pricing::count::{self, Encoding};
 use crate::pricing::turns::{Added, Turns};
@@ -55,16 +55,13 @@ impl Cut {
     }
 
     /// The last event of such a stream.
-    pub(super) fn event(self, endpoint: Metered) -> String {
+    pub(super) fn event(self, operation: &Operation) -> String {
         let error = ErrorBody {
             message: self.message(),
             kind: "insufficient_quota",
             param: None,
             code: Some("insufficient_quota"),
         };
-        match endpoint {
-            Metered::Responses | Metered::Compact => stream_cut_responses(&error, u64::MAX >> 11),
-            Metered::Chat | Metered::Completions | Metered::Embeddings => stream_cut_chat(&error),
-        }
+        operation.cut_event(&error)
     }
 }

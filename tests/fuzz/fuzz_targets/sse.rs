@@ -9,8 +9,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
+use oracle::Endpoint;
 use serde_json::Value;
-use spendguard::openai::{Answer, Hide, Metered, Tap};
+use spendguard::openai::{Answer, Hide, Tap};
+use spendguard_fuzz::bound::operation;
 use spendguard_fuzz::knobs;
 
 /// Counts the bytes in use, so that growth can be seen.
@@ -111,12 +113,12 @@ fn object(event: &[u8]) -> Option<Value> {
 }
 
 /// An event by itself loses what was injected, and nothing else.
-fn hides_only_usage(endpoint: Metered, event: &[u8]) {
-    let out = run(Tap::new(endpoint, Hide::InjectedUsage, 1 << 20), event, || event.len()).out;
+fn hides_only_usage(endpoint: Endpoint, event: &[u8]) {
+    let out = run(operation(endpoint).tap(Hide::InjectedUsage, 1 << 20), event, || event.len()).out;
     let mentions = event.windows(7).any(|bytes| bytes == b"\"usage\"");
     assert!(mentions || out == event, "an event that says nothing of usage passes as it is");
     // Usage is injected into these streams only.
-    let chatty = matches!(endpoint, Metered::Chat | Metered::Completions);
+    let chatty = matches!(endpoint, Endpoint::Chat | Endpoint::Completions);
     let Some(mut before) = object(event).filter(|_| mentions && chatty) else { return };
     let is_given = |name: &str| !before[name].is_null();
     let has_choices = is_given("choices") && before["choices"].as_array().is_none_or(|list| !list.is_empty());
@@ -130,9 +132,9 @@ fn hides_only_usage(endpoint: Metered, event: &[u8]) {
 }
 
 /// However long a stream lasts, a tap holds one event and what it has learned.
-fn stays_small(endpoint: Metered, hide: Hide, event_bytes_max: usize, stream: &[u8]) {
+fn stays_small(endpoint: Endpoint, hide: Hide, event_bytes_max: usize, stream: &[u8]) {
     let before = IN_USE.load(Ordering::Relaxed);
-    let mut tap = Tap::new(endpoint, hide, event_bytes_max);
+    let mut tap = operation(endpoint).tap(hide, event_bytes_max);
     let frame = Bytes::copy_from_slice(stream);
     for _ in 0..REPEATS {
         drop(tap.feed(frame.clone()));
@@ -146,10 +148,10 @@ fn stays_small(endpoint: Metered, hide: Hide, event_bytes_max: usize, stream: &[
 
 fuzz_target!(|input: &[u8]| {
     let Some(([endpoint, hide, limit, first, second, third], stream)) = knobs::<6>(input) else { return };
-    let endpoint = Metered::ALL[endpoint % Metered::ALL.len()];
+    let endpoint = Endpoint::ALL[endpoint % Endpoint::ALL.len()];
     let hide = [Hide::Nothing, Hide::InjectedUsage][hide % 2];
     let event_bytes_max = EVENT_BYTES_MAX[limit % EVENT_BYTES_MAX.len()];
-    let tap = || Tap::new(endpoint, hide, event_bytes_max);
+    let tap = || operation(endpoint).tap(hide, event_bytes_max);
     let whole = run(tap(), stream, || stream.len());
     assert_eq!(run(tap(), stream, || 1), whole, "byte by byte it is the same");
     let mut cuts = [first + 1, second + 1, third + 1].into_iter().cycle();

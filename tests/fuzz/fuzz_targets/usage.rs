@@ -6,16 +6,17 @@
 use std::sync::{Arc, LazyLock};
 
 use libfuzzer_sys::fuzz_target;
+use oracle::Endpoint;
 use spendguard::domain::demand::{
     Bound, ContainerDemand, Image, ImageTool, Media, Tier, ToolDemand, WebSearch,
 };
 use spendguard::domain::tokens::{ContainerMemory, ToolUse};
 use spendguard::domain::{Demand, Money, Tokens, Usage};
-use spendguard::openai::{Metered, usage};
 use spendguard::pricing::bound::{BoundInputs, ToolsBound, affordable_output, bound, largest_prompt};
 use spendguard::pricing::cost::{Offer, cost};
 use spendguard::pricing::rates::NamedRates;
 use spendguard::pricing::sheet::{Override, Price, Sheet};
+use spendguard_fuzz::bound::operation;
 use spendguard_fuzz::json::{self, Json};
 use spendguard_fuzz::knobs;
 
@@ -183,10 +184,10 @@ fn stays_within(price: &Price, demand: &Demand, used: &Usage, project_tier: Tier
 
 fuzz_target!(|input: &[u8]| {
     let Some((knobs, body)) = knobs::<10>(input) else { return };
-    let endpoint = Metered::ALL[knobs[0] % Metered::ALL.len()];
+    let endpoint = Endpoint::ALL[knobs[0] % Endpoint::ALL.len()];
     let price = &PRICES[(knobs[1] + 256 * knobs[2]) % PRICES.len()];
     let image_price = &PRICES[knobs[3] % PRICES.len()];
-    let answer = usage::of_json(endpoint, body);
+    let answer = operation(endpoint).answer(body);
     let Some(used) = answer.usage else { return };
     assert_eq!(used.tools, answer.tools_seen);
     // What is skipped in an answer need not be UTF-8.

@@ -9,8 +9,8 @@ use oracle::world::TextCount;
 use oracle::{Chance, Endpoint, World, draw, maximum, prices};
 use spendguard::domain::demand::{Tier, WebSearch};
 use spendguard::domain::{Demand, KeptSize, ObjectKind};
-use spendguard::openai::Metered;
-use spendguard::openai::request::{self, Edit};
+use spendguard::openai::request::Edit;
+use spendguard::openai::{OPERATIONS, Operation};
 use spendguard::pricing::bound::{BoundInputs, ToolsBound, bound};
 use spendguard::pricing::count;
 use spendguard::pricing::plan::Policy;
@@ -58,14 +58,10 @@ pub fn case(chance: &mut Chance, sizes: draw::Sizes) -> Case {
     Case { endpoint, body, world }
 }
 
-fn metered(endpoint: Endpoint) -> Metered {
-    match endpoint {
-        Endpoint::Chat => Metered::Chat,
-        Endpoint::Completions => Metered::Completions,
-        Endpoint::Responses => Metered::Responses,
-        Endpoint::Compact => Metered::Compact,
-        Endpoint::Embeddings => Metered::Embeddings,
-    }
+/// What the guard knows of an endpoint.
+pub fn operation(endpoint: Endpoint) -> &'static Operation {
+    let found = OPERATIONS.into_iter().find(|operation| operation.path == endpoint.path());
+    found.expect("the guard meters it")
 }
 
 /// The tokens of all objects that a request names, if they are known.
@@ -105,13 +101,12 @@ fn policy(world: &World) -> Policy {
 /// `knows` says whether the guard knows the objects that the request names. What
 /// the guard refuses, or has no price for, is covered.
 pub fn below(sheets: &Sheets, case: &Case, knows: bool) -> Option<String> {
-    let endpoint = metered(case.endpoint);
-    let mut parsed = request::parse(endpoint, &case.body).ok()?;
+    let mut parsed = operation(case.endpoint).read(&case.body).ok()?;
     let is_injected = parsed.wants_usage_injected();
     let demand = &mut parsed.demand;
     let sheet = if case.world.is_regional { &sheets.regional } else { &sheets.plain };
     let price = sheet.find(&demand.model, AT_S)?;
-    if endpoint == Metered::Chat && price.searches_always {
+    if case.endpoint == Endpoint::Chat && price.searches_always {
         demand.tools.web_search = Some(WebSearch::Chat);
     }
     if demand.stored_prompt {
@@ -123,7 +118,8 @@ pub fn below(sheets: &Sheets, case: &Case, knows: bool) -> Option<String> {
         None => None,
     };
     let policy = policy(&case.world);
-    let written = policy.written(&price, demand, !matches!(endpoint, Metered::Compact | Metered::Embeddings));
+    let written =
+        policy.written(&price, demand, !matches!(case.endpoint, Endpoint::Compact | Endpoint::Embeddings));
     let nothing = !demand.server_context && demand.references.is_empty();
     let context = if knows { context_tokens(&case.world, demand) } else { nothing.then_some(0) };
     let inputs = policy.inputs(demand, written, KeptSize { tokens: context, ..KeptSize::NOTHING });

@@ -5,17 +5,18 @@
 
 use std::ops::Range;
 
+use oracle::Endpoint;
 use serde_json::Value;
 use spendguard::domain::Demand;
 use spendguard::domain::demand::{Tier, WebSearch};
-use spendguard::openai::Metered;
-use spendguard::openai::request::{Edit, Request, parse};
+use spendguard::openai::request::{Edit, Request};
 
+use crate::bound::operation;
 use crate::json::{self, Json};
 
 /// What an input asks for: the first two bytes choose, the rest is the body.
 pub struct Case<'a> {
-    pub endpoint: Metered,
+    pub endpoint: Endpoint,
     pub edit: Edit,
     pub body: &'a [u8],
 }
@@ -26,7 +27,7 @@ const AMOUNTS: [u64; 5] = [9, 0, 1, 256, 1 << 53];
 /// Takes an input apart.
 pub fn case(input: &[u8]) -> Option<Case<'_>> {
     let ([endpoint, edits], body) = crate::knobs::<2>(input)?;
-    let endpoint = Metered::ALL[endpoint % Metered::ALL.len()];
+    let endpoint = Endpoint::ALL[endpoint % Endpoint::ALL.len()];
     let amount = AMOUNTS[(edits / 8) % AMOUNTS.len()];
     let edit = Edit {
         include_usage: edits & 1 != 0,
@@ -92,7 +93,7 @@ const IMAGES: [&str; 4] = ["image_url", "input_image", "computer_screenshot", "i
 
 /// Checks an input; what the guard refuses may be anything.
 pub fn check(case: &Case<'_>) {
-    let Ok(request) = parse(case.endpoint, case.body) else { return };
+    let Ok(request) = operation(case.endpoint).read(case.body) else { return };
     let read = json::read(case.body).expect("what the guard reads is JSON");
     assert!(matches!(read, Json::Object(_)), "a body is an object");
     reads_one_way(&read);
@@ -139,7 +140,7 @@ fn each_part(node: Option<&Json>, seen: &mut impl FnMut(&Json)) {
 }
 
 /// The demand is what the second reader sees.
-fn understands(endpoint: Metered, request: &Request, read: &Json) {
+fn understands(endpoint: Endpoint, request: &Request, read: &Json) {
     let demand = &request.demand;
     let given = |name| read.given(name);
     let model = given("model").and_then(Json::as_text);
@@ -155,7 +156,7 @@ fn understands(endpoint: Metered, request: &Request, read: &Json) {
     assert_eq!(demand.end_user, end_user);
     assert_eq!(demand.tier.map(Tier::name), tier(read).as_deref());
     assert_ne!(given("background"), Some(&Json::Bool(true)));
-    let chatty = matches!(endpoint, Metered::Chat | Metered::Completions);
+    let chatty = matches!(endpoint, Endpoint::Chat | Endpoint::Completions);
     let injects = demand.stream && chatty && !demand.usage_asked;
     assert_eq!(request.wants_usage_injected(), injects);
     asks_for_context(endpoint, demand, read);
@@ -163,23 +164,23 @@ fn understands(endpoint: Metered, request: &Request, read: &Json) {
     knows_tools(endpoint, demand, read);
 }
 
-fn output_max(endpoint: Metered, read: &Json) -> Option<u64> {
+fn output_max(endpoint: Endpoint, read: &Json) -> Option<u64> {
     let count = |name| read.given(name).map(|value| value.as_count().expect("a bound is plain digits"));
     match endpoint {
-        Metered::Chat => count("max_completion_tokens").or_else(|| count("max_tokens")),
-        Metered::Completions => count("max_tokens").or(Some(16)),
-        Metered::Responses => count("max_output_tokens"),
-        Metered::Compact => None,
-        Metered::Embeddings => Some(0),
+        Endpoint::Chat => count("max_completion_tokens").or_else(|| count("max_tokens")),
+        Endpoint::Completions => count("max_tokens").or(Some(16)),
+        Endpoint::Responses => count("max_output_tokens"),
+        Endpoint::Compact => None,
+        Endpoint::Embeddings => Some(0),
     }
 }
 
-fn choices(endpoint: Metered, read: &Json) -> u64 {
+fn choices(endpoint: Endpoint, read: &Json) -> u64 {
     let count = |name| read.given(name).map_or(1, |value| value.as_count().expect("plain digits"));
     match endpoint {
-        Metered::Chat => count("n"),
-        Metered::Completions => count("n").max(count("best_of")) * prompts(read.get("prompt")),
-        Metered::Responses | Metered::Compact | Metered::Embeddings => 1,
+        Endpoint::Chat => count("n"),
+        Endpoint::Completions => count("n").max(count("best_of")) * prompts(read.get("prompt")),
+        Endpoint::Responses | Endpoint::Compact | Endpoint::Embeddings => 1,
     }
 }
 
@@ -202,8 +203,8 @@ fn tier(read: &Json) -> Option<String> {
     })
 }
 
-fn asks_for_context(endpoint: Metered, demand: &Demand, read: &Json) {
-    if !matches!(endpoint, Metered::Responses | Metered::Compact) {
+fn asks_for_context(endpoint: Endpoint, demand: &Demand, read: &Json) {
+    if !matches!(endpoint, Endpoint::Responses | Endpoint::Compact) {
         return;
     }
     assert_eq!(demand.stored_prompt, read.given("prompt").is_some());
@@ -222,14 +223,14 @@ fn asks_for_context(endpoint: Metered, demand: &Demand, read: &Json) {
     });
 }
 
-fn counts_media(endpoint: Metered, demand: &Demand, read: &Json) {
+fn counts_media(endpoint: Endpoint, demand: &Demand, read: &Json) {
     let media = &demand.media;
     assert!(media.inline_bytes() <= demand.body_bytes, "what is inline is within the body");
     assert!(media.inline.windows(2).all(|pair| pair[0].end <= pair[1].start), "spans ascend");
     let list = match endpoint {
-        Metered::Chat => read.get("messages"),
-        Metered::Responses | Metered::Compact => read.get("input"),
-        Metered::Completions | Metered::Embeddings => return,
+        Endpoint::Chat => read.get("messages"),
+        Endpoint::Responses | Endpoint::Compact => read.get("input"),
+        Endpoint::Completions | Endpoint::Embeddings => return,
     };
     let mut pictures = 0;
     each_part(list, &mut |part| {
@@ -239,7 +240,7 @@ fn counts_media(endpoint: Metered, demand: &Demand, read: &Json) {
     assert!(media.images.len() >= pictures, "a picture is missing");
 }
 
-fn knows_tools(endpoint: Metered, demand: &Demand, read: &Json) {
+fn knows_tools(endpoint: Endpoint, demand: &Demand, read: &Json) {
     let mut tools: Vec<&Json> = read.get("tools").map(Json::elements).unwrap_or_default().iter().collect();
     while let Some(tool) = tools.pop() {
         let kind = tool.given("type").and_then(Json::as_text).expect("a tool has a type");
@@ -252,7 +253,7 @@ fn knows_tools(endpoint: Metered, demand: &Demand, read: &Json) {
             continue;
         }
         let tools = &demand.tools;
-        assert!(matches!(endpoint, Metered::Responses | Metered::Compact), "{kind} has no price here");
+        assert!(matches!(endpoint, Endpoint::Responses | Endpoint::Compact), "{kind} has no price here");
         assert!(tools.loops, "{kind} makes turns");
         match kind.as_str() {
             "web_search_preview" | "web_search_preview_2025_03_11" => {
@@ -279,15 +280,15 @@ fn agrees_with_serde(demand: &Demand, body: &[u8]) {
 }
 
 /// The output field that an edit sets, and what the guard then expects.
-fn output_field(endpoint: Metered, read: &Json) -> Option<&'static str> {
+fn output_field(endpoint: Endpoint, read: &Json) -> Option<&'static str> {
     let older = read.given("max_tokens").is_some();
     let older_only = read.get("max_completion_tokens").is_none() && read.get("max_tokens").is_some();
     match endpoint {
-        Metered::Chat if older || older_only => Some("max_tokens"),
-        Metered::Chat => Some("max_completion_tokens"),
-        Metered::Completions => Some("max_tokens"),
-        Metered::Responses => Some("max_output_tokens"),
-        Metered::Compact | Metered::Embeddings => None,
+        Endpoint::Chat if older || older_only => Some("max_tokens"),
+        Endpoint::Chat => Some("max_completion_tokens"),
+        Endpoint::Completions => Some("max_tokens"),
+        Endpoint::Responses => Some("max_output_tokens"),
+        Endpoint::Compact | Endpoint::Embeddings => None,
     }
 }
 
@@ -298,7 +299,7 @@ pub fn demand_after(case: &Case<'_>, before: &Demand, body_bytes: usize) -> Dema
     after.body_bytes = u64::try_from(body_bytes).expect("it fits");
     after.usage_asked |= include_usage;
     after.tools.calls_max = tool_calls_max.or(before.tools.calls_max);
-    if !matches!(case.endpoint, Metered::Embeddings | Metered::Compact) {
+    if !matches!(case.endpoint, Endpoint::Embeddings | Endpoint::Compact) {
         after.output_max = output_max.or(before.output_max);
     }
     after
@@ -334,7 +335,7 @@ fn rewrites(case: &Case<'_>, request: &Request, read: Json) {
     let after = rewritten.unwrap_or_else(|| case.body.to_vec());
     let read_after = json::read(&after).expect("what is forwarded is JSON");
     assert_eq!(read_after.sorted(), expected.sorted());
-    let again = parse(case.endpoint, &after).expect("what is forwarded can be read again");
+    let again = operation(case.endpoint).read(&after).expect("what is forwarded can be read again");
     assert_eq!(placeless(again.demand.clone()), placeless(demand_after(case, &request.demand, after.len())));
     assert_eq!(again.rewrite(&after, edit), None, "a second rewrite changes nothing");
     let is_serde = |bytes: &[u8]| serde_json::from_slice::<Value>(bytes).is_ok();

@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 use spendguard::domain::demand::Tier;
-use spendguard::openai::request::parse;
 
+use crate::bound::operation;
 use crate::request::{Case, demand_after};
 
 /// The variable that makes the target `request` print its lines.
@@ -22,8 +22,8 @@ fn hex(bytes: &[u8]) -> String {
 
 /// The demand as the guard would have it be, and the bytes that it sends.
 pub fn understood(case: &Case<'_>) -> Value {
-    let endpoint = case.endpoint.name();
-    let request = match parse(case.endpoint, case.body) {
+    let endpoint = case.endpoint.path();
+    let request = match operation(case.endpoint).read(case.body) {
         Ok(request) => request,
         Err(why) => {
             return json!({"accepted": false, "endpoint": endpoint, "why": why.message});

@@ -1,8 +1,8 @@
 //! What is known of kept items, and which are refused.
 
 use super::*;
-use crate::openai::endpoint::Metered;
-use crate::openai::request::{InvalidKind, parse};
+use crate::openai::RESPONSES;
+use crate::openai::request::InvalidKind;
 
 fn kept(items: &str) -> Result<KeptContext, Invalid> {
     kept_items(format!("{{\"items\":[{items}]}}").as_bytes())
@@ -64,7 +64,7 @@ fn hosted_tools_are_kept_nowhere() {
             assert_eq!(refused.kind, InvalidKind::NotAllowed, "{item}");
             assert!(refused.message.ends_with("Send tools with the request that uses them."), "{refused}");
             let response = |more: &str| {
-                parse(Metered::Responses, format!(r#"{{"model":"gpt-5","input":[{item}]{more}}}"#).as_bytes())
+                RESPONSES.read(format!(r#"{{"model":"gpt-5","input":[{item}]{more}}}"#).as_bytes())
             };
             for kept in ["", r#","store":true"#, r#","store":false,"conversation":"conv_1""#] {
                 assert!(response(kept).is_err(), "{item} {kept}");
@@ -83,7 +83,7 @@ fn hosted_tools_are_kept_nowhere() {
 fn what_decides_how_context_is_read_is_in_the_rendering() {
     let rendering = |more: &str| {
         let body = format!(r#"{{"model":"gpt-5","input":"hi"{more}}}"#);
-        parse(Metered::Responses, body.as_bytes()).unwrap().demand.rendering
+        RESPONSES.read(body.as_bytes()).unwrap().demand.rendering
     };
     assert_eq!(rendering(""), "");
     assert_eq!(rendering(r#","reasoning":{"effort":"low"}"#), "");

@@ -4,12 +4,11 @@ use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
 use super::*;
-use crate::openai::endpoint::Metered;
-use crate::openai::request::parse;
 use crate::openai::request::tests::any_json;
+use crate::openai::{CHAT, COMPACT, COMPLETIONS, EMBEDDINGS, OPERATIONS, Operation, RESPONSES};
 
-fn rewritten(endpoint: Metered, body: &str, edit: &Edit) -> Option<String> {
-    let request = parse(endpoint, body.as_bytes()).unwrap();
+fn rewritten(endpoint: &'static Operation, body: &str, edit: &Edit) -> Option<String> {
+    let request = endpoint.read(body.as_bytes()).unwrap();
     request.rewrite(body.as_bytes(), edit).map(|bytes| String::from_utf8(bytes).unwrap())
 }
 
@@ -35,30 +34,27 @@ fn edits_touch_their_field_and_nothing_else() {
             r#"{"model":"m","stream_options":{"a":1,"include_\u0075sage" : true}}"#,
         ),
     ] {
-        assert_eq!(rewritten(Metered::Chat, body, &usage).as_deref(), Some(after));
-        assert_eq!(rewritten(Metered::Chat, after, &usage), None);
+        assert_eq!(rewritten(&CHAT, body, &usage).as_deref(), Some(after));
+        assert_eq!(rewritten(&CHAT, after, &usage), None);
     }
     let output = Edit { output_max: Some(9), ..Edit::default() };
     for (endpoint, body, after) in [
-        (Metered::Chat, r#"{"model":"m"}"#, r#"{"max_completion_tokens":9,"model":"m"}"#),
-        (Metered::Chat, r#"{"model":"m","max_tokens": 50 }"#, r#"{"model":"m","max_tokens": 9 }"#),
-        (Metered::Chat, r#"{"model":"m","max_tokens":null}"#, r#"{"model":"m","max_tokens":9}"#),
-        (Metered::Completions, r#"{"model":"m"}"#, r#"{"max_tokens":9,"model":"m"}"#),
-        (Metered::Responses, r#"{"model":"m"}"#, r#"{"max_output_tokens":9,"model":"m"}"#),
+        (&CHAT, r#"{"model":"m"}"#, r#"{"max_completion_tokens":9,"model":"m"}"#),
+        (&CHAT, r#"{"model":"m","max_tokens": 50 }"#, r#"{"model":"m","max_tokens": 9 }"#),
+        (&CHAT, r#"{"model":"m","max_tokens":null}"#, r#"{"model":"m","max_tokens":9}"#),
+        (&COMPLETIONS, r#"{"model":"m"}"#, r#"{"max_tokens":9,"model":"m"}"#),
+        (&RESPONSES, r#"{"model":"m"}"#, r#"{"max_output_tokens":9,"model":"m"}"#),
     ] {
         assert_eq!(rewritten(endpoint, body, &output).as_deref(), Some(after));
         assert_eq!(rewritten(endpoint, after, &output), None);
     }
-    for endpoint in [Metered::Embeddings, Metered::Compact] {
+    for endpoint in [&EMBEDDINGS, &COMPACT] {
         assert_eq!(rewritten(endpoint, r#"{"model":"m","max_output_tokens":10}"#, &output), None);
     }
     let calls = Edit { tool_calls_max: Some(2), ..Edit::default() };
     let body = r#"{"model":"m","max_tool_calls":4}"#;
-    assert_eq!(
-        rewritten(Metered::Responses, body, &calls).as_deref(),
-        Some(r#"{"model":"m","max_tool_calls":2}"#)
-    );
-    assert_eq!(rewritten(Metered::Responses, body, &Edit::default()), None);
+    assert_eq!(rewritten(&RESPONSES, body, &calls).as_deref(), Some(r#"{"model":"m","max_tool_calls":2}"#));
+    assert_eq!(rewritten(&RESPONSES, body, &Edit::default()), None);
 }
 
 fn any_body() -> impl Strategy<Value = Map<String, Value>> {
@@ -93,12 +89,12 @@ proptest! {
         include_usage in any::<bool>(),
         output_max in proptest::option::of(0_u64..100),
         tool_calls_max in proptest::option::of(0_u64..100),
-        endpoint in proptest::sample::select(Metered::ALL.to_vec()),
+        endpoint in proptest::sample::select(OPERATIONS.to_vec()),
     ) {
         let mut expected = Value::Object(body);
         let text = if pretty { serde_json::to_string_pretty(&expected) } else { serde_json::to_string(&expected) }.unwrap();
         let edit = Edit { include_usage, output_max, tool_calls_max };
-        let request = parse(endpoint, text.as_bytes()).unwrap();
+        let request = endpoint.read(text.as_bytes()).unwrap();
         let after = request.rewrite(text.as_bytes(), &edit);
         if include_usage {
             if !expected["stream_options"].is_object() {
@@ -106,11 +102,11 @@ proptest! {
             }
             expected["stream_options"]["include_usage"] = json!(true);
         }
-        let field = match endpoint {
-            Metered::Chat => Some("max_completion_tokens"),
-            Metered::Completions => Some("max_tokens"),
-            Metered::Responses => Some("max_output_tokens"),
-            Metered::Compact | Metered::Embeddings => None,
+        let field = match endpoint.path {
+            "/v1/chat/completions" => Some("max_completion_tokens"),
+            "/v1/completions" => Some("max_tokens"),
+            "/v1/responses" => Some("max_output_tokens"),
+            _ => None,
         };
         if let (Some(field), Some(max)) = (field, output_max) {
             expected[field] = json!(max);
@@ -122,7 +118,7 @@ proptest! {
         prop_assert_eq!(after.is_some(), changed);
         let after = after.unwrap_or_else(|| text.clone().into_bytes());
         prop_assert_eq!(serde_json::from_slice::<Value>(&after).unwrap(), expected);
-        let again = parse(endpoint, &after).unwrap();
+        let again = endpoint.read(&after).unwrap();
         prop_assert_eq!(again.rewrite(&after, &edit), None);
     }
 }

@@ -5,8 +5,7 @@ use serde_json::json;
 use super::{chat, responses};
 use crate::domain::ObjectKind;
 use crate::domain::demand::{Detail, Image};
-use crate::openai::Metered;
-use crate::openai::request::parse;
+use crate::openai::{CHAT, Operation, RESPONSES};
 
 #[test]
 fn pictures_sound_and_files_in_chat_are_counted() {
@@ -86,8 +85,8 @@ fn variables_of_a_stored_prompt_are_content() {
 }
 
 /// The parts of a body that are left out of its text.
-fn left_out(endpoint: Metered, body: &str) -> Vec<&str> {
-    let media = parse(endpoint, body.as_bytes()).unwrap().demand.media;
+fn left_out<'a>(endpoint: &Operation, body: &'a str) -> Vec<&'a str> {
+    let media = endpoint.read(body.as_bytes()).unwrap().demand.media;
     media.inline.into_iter().map(|span| &body[span]).collect()
 }
 
@@ -103,11 +102,11 @@ fn media_is_left_out_of_the_text_in_every_spelling() {
         let body = format!(
             r#"{{"model":"m","messages":[{{"role":"user","content":[{{"type":"image_url","image_url":{{"url":"{url}"}}}}]}}]}}"#
         );
-        assert_eq!(left_out(Metered::Chat, &body), [format!("\"{url}\"")]);
+        assert_eq!(left_out(&CHAT, &body), [format!("\"{url}\"")]);
         let body = format!(
             r#"{{"model":"m","input":[{{"role":"user","content":[{{"type":"input_im\u0061ge","image_url":"{url}"}}]}}]}}"#
         );
-        assert_eq!(left_out(Metered::Responses, &body), [format!("\"{url}\"")]);
+        assert_eq!(left_out(&RESPONSES, &body), [format!("\"{url}\"")]);
     }
 }
 
@@ -121,6 +120,6 @@ fn only_what_upstream_reads_as_media_is_left_out_of_the_text() {
         json!({"type": "refusal", "refusal": base64, "file_data": base64}),
     ] {
         let body = json!({"model": "m", "messages": [{"role": "user", "content": [part]}]}).to_string();
-        assert_eq!(left_out(Metered::Chat, &body), [""; 0], "{part}");
+        assert_eq!(left_out(&CHAT, &body), [""; 0], "{part}");
     }
 }

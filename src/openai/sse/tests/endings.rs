@@ -3,8 +3,8 @@
 use super::*;
 use crate::openai::usage::Outcome;
 
-fn seen(endpoint: Metered, stream: &str) -> Answer {
-    let mut tap = Tap::new(endpoint, Hide::Nothing, EVENT_BYTES_MAX);
+fn seen(endpoint: &'static Operation, stream: &str) -> Answer {
+    let mut tap = endpoint.tap(Hide::Nothing, EVENT_BYTES_MAX);
     run(&mut tap, stream.as_bytes(), &[30, 1, 7]);
     tap.answer()
 }
@@ -34,14 +34,14 @@ fn a_tier_is_learned_wherever_a_chunk_names_it() {
         ),
         (usage.clone(), None),
     ] {
-        assert_eq!(seen(Metered::Chat, &stream).tier, tier, "{stream}");
+        assert_eq!(seen(&CHAT, &stream).tier, tier, "{stream}");
     }
 }
 
 #[test]
 fn a_model_and_an_id_are_learned_however_late_they_come() {
     let stream = "data: {\"id\":\"\",\"model\":null,\"choices\":[]}\n\n".repeat(20) + &chunk(TEXT);
-    let answer = seen(Metered::Chat, &stream);
+    let answer = seen(&CHAT, &stream);
     assert_eq!((answer.object_id.as_deref(), answer.model.as_deref()), (Some("c"), Some("gpt-5.1")));
 }
 
@@ -53,13 +53,13 @@ fn an_error_is_one_wherever_it_stands_and_null_is_none() {
                 "data: {{\"error\":{error},\"choices\":[],\"usage\":{{\"prompt_tokens\":1000,\"completion_tokens\":500}}}}\n\n"
             )
             + DONE;
-        let answer = seen(Metered::Chat, &stream);
+        let answer = seen(&CHAT, &stream);
         assert_eq!(answer.outcome, Outcome::Completed, "{stream}");
         assert_eq!(answer.usage.unwrap().tokens.total(), 1_500);
     }
     let last = chunk(&format!("{TEXT},\"error\":{{\"code\":502}}"));
     for stream in [last.clone(), last + DONE, chunk(&TEXT.replace("null", "\"error\"")) + DONE] {
-        let answer = seen(Metered::Chat, &stream);
+        let answer = seen(&CHAT, &stream);
         assert_eq!((answer.outcome, answer.has_begun), (Outcome::Failed, true), "{stream}");
     }
 }
@@ -80,7 +80,7 @@ fn a_chat_stream_ends_as_its_choices_do() {
             false,
         ),
     ] {
-        let answer = seen(Metered::Chat, &stream);
+        let answer = seen(&CHAT, &stream);
         assert_eq!((answer.outcome, answer.is_at_output_bound), (outcome, is_at_bound), "{stream}");
     }
 }
@@ -100,21 +100,21 @@ fn an_event_is_what_its_type_says_and_else_its_name() {
         (format!("event: response.incomplete\ndata: {{{usage}}}\n\n"), Outcome::Stopped),
         (format!("data: {{{usage},\"type\":\"response.failed\"}}\n\n"), Outcome::Failed),
     ] {
-        let answer = seen(Metered::Responses, &event);
+        let answer = seen(&RESPONSES, &event);
         assert_eq!(answer.outcome, outcome, "{event}");
         assert_eq!(answer.usage.unwrap().tokens.total(), 7, "{event}");
     }
     let delta =
         "event: response.completed\ndata: {\"type\":\"response.output_text.delta\",\"delta\":\"a\"}\n\n";
-    let answer = seen(Metered::Responses, delta);
+    let answer = seen(&RESPONSES, delta);
     assert_eq!((answer.outcome, answer.has_begun), (Outcome::Open, true));
     let quiet = "event: keepalive\ndata: {\"type\":\"keepalive\",\"error\":null}\n\n";
-    assert_eq!(seen(Metered::Responses, quiet), Answer::default());
+    assert_eq!(seen(&RESPONSES, quiet), Answer::default());
 }
 
 #[test]
 fn hosted_calls_are_counted_from_their_start() {
-    let mut tap = Tap::new(Metered::Responses, Hide::Nothing, EVENT_BYTES_MAX);
+    let mut tap = RESPONSES.tap(Hide::Nothing, EVENT_BYTES_MAX);
     let item = |state: &str, kind: &str, id: &str| {
         format!(
             "data: {{\"type\":\"response.output_item.{state}\",\"item\":{{\"type\":\"{kind}\",\"id\":\"{id}\"}}}}\n\n"
@@ -142,10 +142,10 @@ fn what_could_not_be_read_is_said() {
     let long = format!("data: {}{item}\n\n", " ".repeat(EVENT_BYTES_MAX));
     let twice = "data: {\"type\":\"response.completed\",\"response\":{\"usage\":{},\"usage\":{}}}\n\n";
     for stream in [&long, twice] {
-        let answer = seen(Metered::Responses, stream);
+        let answer = seen(&RESPONSES, stream);
         assert!(answer.is_partly_unread && answer.has_begun | answer.usage.is_none(), "{stream:.80}");
     }
-    let mut frames = Tap::new(Metered::Responses, Hide::Nothing, 50);
+    let mut frames = RESPONSES.tap(Hide::Nothing, 50);
     run(&mut frames, long.as_bytes(), &[40, 40, 40]);
     assert!(frames.answer().is_partly_unread);
 }
@@ -156,7 +156,7 @@ fn output_that_no_delta_told_of_is_text_too() {
     let delta = r#"{"type":"response.output_text.delta","delta":"hello there"}"#;
     let last = r#"{"type":"response.completed","response":{"output":[{"type":"message","content":[{"text":"hello there"}]}]}}"#;
     let transcript = |events: &[&str]| {
-        let mut tap = Tap::new(Metered::Responses, Hide::Nothing, EVENT_BYTES_MAX);
+        let mut tap = RESPONSES.tap(Hide::Nothing, EVENT_BYTES_MAX);
         for event in events {
             run(&mut tap, format!("data: {event}\n\n").as_bytes(), &[]);
         }

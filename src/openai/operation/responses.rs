@@ -1,0 +1,43 @@
+//! `POST /responses`.
+
+use crate::domain::ObjectKind;
+use crate::openai::operation::{InputCount, Operation, Report};
+use crate::openai::request::{self, Body, Form, Found, Outputs};
+use crate::openai::sse::EventForm;
+use crate::openai::usage::{self, AnswerForm};
+
+/// Responses.
+pub static RESPONSES: Operation = Operation {
+    path: "/v1/responses",
+    report: Report::Completions,
+    kept_as: ObjectKind::Response,
+    output_field: Some(OUTPUT),
+    has_choices: false,
+    has_tool_calls_max: true,
+    searches: false,
+    answers_text: true,
+    count: InputCount::Body,
+    events: EventForm::Typed,
+    read: |body| request::read(&FORM, body),
+    answer: |body| usage::of_json(AnswerForm::Text, body),
+};
+
+const OUTPUT: &str = "max_output_tokens";
+const FORM: Form = Form {
+    outputs: |body| Outputs::field(OUTPUT, body.max_output_tokens),
+    choices: |_| Ok(1),
+    content: input,
+    // Unless it says otherwise; a value that can't be read may not.
+    is_stored: |store| store.flag() != Some(false),
+    also: |_, _| {},
+    has_echo: false,
+    reads_kept_context: true,
+    has_stream_options: false,
+};
+
+/// The input, and what is put into a stored prompt.
+pub(super) fn input<'a>(body: &mut Body<'a>) -> Found<'a> {
+    let mut content = std::mem::take(&mut body.input);
+    content.merge(std::mem::take(&mut body.prompt.variables));
+    content.into_inner()
+}
