@@ -10,6 +10,7 @@ pub mod load;
 mod nearest;
 mod place;
 mod pricing;
+mod problems;
 pub mod raw;
 pub mod reload;
 pub mod settings;
@@ -17,7 +18,8 @@ pub mod text;
 pub mod units;
 
 pub use edge::way_to;
-pub use load::{ConfigError, load, sheet_file};
+pub use load::{load, sheet_file};
+pub use problems::ConfigError;
 pub use settings::Settings;
 
 #[cfg(test)]

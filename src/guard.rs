@@ -28,6 +28,7 @@ pub mod reservation;
 pub mod retention;
 pub mod self_service;
 pub mod spend_alerts;
+mod stored_key;
 pub mod trail;
 pub mod waiting;
 mod wrong_keys;

@@ -17,6 +17,8 @@ use sha2::{Digest as _, Sha256};
 use crate::domain::{Pattern, Secret, id, model};
 use crate::sync::unpoisoned;
 
+/// The project of keys that name none.
+pub const DEFAULT_PROJECT: &str = "default";
 /// What a virtual key starts with.
 pub const PREFIX: &str = "sk-guard-";
 const RANDOM_CHARS: usize = 40;

@@ -5,6 +5,7 @@
 //! hold once.
 
 pub mod admit;
+pub mod answer;
 pub mod auth;
 pub mod bill;
 pub mod body;
@@ -15,6 +16,7 @@ pub mod exchange;
 mod free;
 pub mod headers;
 mod lists;
+mod mask;
 mod models;
 mod own;
 mod pace;
@@ -43,8 +45,8 @@ use tokio_util::task::TaskTracker;
 use crate::guard::{Guard, Paced};
 use crate::openai::endpoint::{self, Endpoint};
 use crate::pricing::sheet::{Sheet, UnknownModel};
+use crate::proxy::answer::Answer;
 use crate::proxy::auth::Caller;
-use crate::proxy::body::Answer;
 use crate::proxy::cors::{Grant, Preflight};
 use crate::proxy::exchange::{Outgoing, Surviving};
 use crate::proxy::prepare::Prepared;
@@ -327,13 +329,6 @@ impl Proxy {
 
 fn is_accepted(answer: &Result<Response<Answer>, Failed>) -> bool {
     answer.as_ref().is_ok_and(|answer| answer.status().is_success())
-}
-
-const SHOWN_CHARS_MAX: usize = 200;
-
-/// A client's text as far as it is shown back.
-fn bounded(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(SHOWN_CHARS_MAX).collect()
 }
 
 fn label(endpoint: &Endpoint) -> &'static str {

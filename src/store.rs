@@ -10,6 +10,7 @@ pub(crate) mod codec;
 pub mod credit;
 pub(crate) mod days;
 mod desk;
+mod facts;
 mod found;
 pub(crate) mod group;
 mod handover;
@@ -20,6 +21,7 @@ pub mod organization;
 pub mod outbox;
 pub mod past;
 mod private;
+pub mod pruned;
 mod queue;
 pub mod reader;
 pub mod retention;
@@ -44,7 +46,8 @@ use crate::ledger::entry::{Entry, Hold};
 use crate::store::lock::Lock;
 use crate::store::rows::{HoldRow, Names};
 
-pub use desk::{Observer, Slot};
+pub use desk::Observer;
+pub use facts::Slot;
 pub use reader::Reader;
 pub use writer::{Clerk, Writer, Written};
 
@@ -257,7 +260,7 @@ impl Store {
         let db = self.connect()?;
         let last: i64 = db.query_row("SELECT COALESCE(MAX(id), 0) FROM entry", [], |row| row.get(0))?;
         // An id that was pruned is not given again.
-        let pruned = retention::pruned(&db)?.map_or(0, |pruned| pruned.last_id);
+        let pruned = pruned::pruned(&db)?.map_or(0, |pruned| pruned.last_id);
         let mut last = u64::try_from(last).unwrap_or(0).max(pruned);
         let mut open = Vec::new();
         for (first_id, text) in rows::hold_batches(&db)? {

@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -120,6 +120,141 @@ fn modules_import_only_downward() {
     assert_eq!(upward("src/ledger/x.rs", "use crate::guard::Guard;"), ["guard"]);
     assert_eq!(upward("src/openai/x.rs", "let x = crate::pricing::bound();"), ["pricing"]);
     assert!(upward("src/guard.rs", "use crate::ledger::Ledger;").is_empty());
+}
+
+/// A module's path, such as `["store", "days"]` of `src/store/days.rs`.
+fn place(path: &str) -> Vec<&str> {
+    path.trim_start_matches("src/").trim_end_matches(".rs").split('/').collect()
+}
+
+/// Code without comments and its own tests.
+fn code(text: &str) -> String {
+    let before = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
+    before.lines().map(|line| line.split("//").next().unwrap()).collect::<Vec<_>>().join("\n")
+}
+
+/// The paths that a `use` tree or an expression names, groups taken apart.
+fn paths(text: &str) -> Vec<String> {
+    let starts = ["crate::", "super::", "self::"];
+    let is_part = |c: char| c.is_ascii_alphanumeric() || "_:".contains(c);
+    let mut found = Vec::new();
+    for start in starts {
+        for (at, _) in text.match_indices(start) {
+            if text[..at].ends_with(is_part) {
+                continue;
+            }
+            let path: String = text[at..].chars().take_while(|c| is_part(*c)).collect();
+            match text[at + path.len()..].strip_prefix('{') {
+                Some(group) => found.extend(in_group(&path, group)),
+                None => found.push(path),
+            }
+        }
+    }
+    found
+}
+
+/// The paths of a group, up to the brace that closes it.
+fn in_group(before: &str, group: &str) -> Vec<String> {
+    let (mut depth, mut end) = (1, group.len());
+    let mut parts = vec![String::new()];
+    for (at, c) in group.char_indices() {
+        depth += i32::from(c == '{') - i32::from(c == '}');
+        if depth == 0 {
+            end = at;
+            break;
+        }
+        match c {
+            ',' if depth == 1 => parts.push(String::new()),
+            c => parts.last_mut().unwrap().push(c),
+        }
+    }
+    assert!(end < group.len(), "a group is closed");
+    let part = |part: &String| match part.trim().split_once('{') {
+        Some((path, rest)) => in_group(&format!("{before}{path}"), rest),
+        None => vec![format!("{before}{}", part.trim())],
+    };
+    parts.iter().flat_map(part).collect()
+}
+
+/// The module that a path leads to from another one, as far as it names modules.
+fn target<'a>(from: &[&'a str], path: &'a str, known: &BTreeSet<Vec<&str>>) -> Vec<&'a str> {
+    let mut place: Vec<&str> = from.to_vec();
+    for (at, word) in path.split("::").enumerate() {
+        match word {
+            "crate" if at == 0 => place.clear(),
+            "self" => {}
+            "super" => drop(place.pop()),
+            word => {
+                place.push(word);
+                if !known.contains(&place) {
+                    place.pop();
+                    break;
+                }
+            }
+        }
+    }
+    place
+}
+
+/// Who imports whom among the modules of one folder, each with all that is below it.
+fn siblings(sources: &BTreeMap<String, String>) -> BTreeMap<Vec<&str>, BTreeSet<(&str, &str)>> {
+    let known: BTreeSet<Vec<&str>> = sources.keys().map(|path| place(path)).collect();
+    let mut found: BTreeMap<Vec<&str>, BTreeSet<(&str, &str)>> = BTreeMap::new();
+    for (path, text) in sources {
+        let from = place(path);
+        if from.contains(&"tests") {
+            continue;
+        }
+        for named in paths(&code(text)) {
+            let to = target(&from, &named, &known);
+            let to: Vec<&str> = to.iter().filter_map(|word| known_word(&known, word)).collect();
+            let common = from.iter().zip(&to).take_while(|(a, b)| a == b).count();
+            if common < from.len() && common < to.len() {
+                found.entry(from[..common].to_vec()).or_default().insert((from[common], to[common]));
+            }
+        }
+    }
+    found
+}
+
+/// A word of a path as the sources have it, which live longer.
+fn known_word<'a>(known: &BTreeSet<Vec<&'a str>>, word: &str) -> Option<&'a str> {
+    known.iter().flatten().copied().find(|known| *known == word)
+}
+
+/// Some modules that import each other in a circle, if there are any.
+fn circle<'a>(edges: &BTreeSet<(&'a str, &'a str)>) -> Option<Vec<&'a str>> {
+    let mut left: BTreeSet<&str> = edges.iter().map(|(from, _)| *from).collect();
+    loop {
+        let imports = |module: &str, left: &BTreeSet<&str>| {
+            edges.iter().any(|(from, to)| *from == module && left.contains(to))
+        };
+        let free: Vec<&str> = left.iter().copied().filter(|module| !imports(module, &left)).collect();
+        if free.is_empty() {
+            return Some(left.into_iter().collect()).filter(|circle: &Vec<&str>| !circle.is_empty());
+        }
+        left.retain(|module| !free.contains(module));
+    }
+}
+
+#[test]
+fn no_modules_of_a_folder_import_each_other_in_a_circle() {
+    for (folder, edges) in siblings(&sources()) {
+        // Rows say what is above what there.
+        let folder = folder.join("/");
+        assert_eq!(circle(&edges), None, "in src/{folder}");
+    }
+    let file = |path: &str, text: &str| (path.to_owned(), text.to_owned());
+    let three = [
+        file("src/a.rs", "pub mod b; pub mod c;"),
+        file("src/a/b.rs", "use crate::a::{c::d::D, e};"),
+        file("src/a/c.rs", "use super::b::B;"),
+    ];
+    let three = three.into();
+    let edges = siblings(&three).remove(&vec!["a"]).unwrap().into_iter();
+    assert_eq!(edges.collect::<Vec<_>>(), [("b", "c"), ("c", "b")]);
+    assert_eq!(circle(&[("a", "b"), ("b", "c"), ("c", "b")].into()), Some(vec!["a", "b", "c"]));
+    assert_eq!(circle(&[("a", "b"), ("b", "c")].into()), None);
 }
 
 /// The operations that a file names; its own tests may.

@@ -17,6 +17,7 @@ mod language;
 mod limit_form;
 mod limits;
 mod login;
+mod names;
 mod overview;
 mod page;
 mod parts;
@@ -86,7 +87,7 @@ const PAGES: &[Page] = &[
         path: "/limits",
         name: |words| words.limits,
         icon: "M12 3 4.500 6v5.500c0 4.500 3 7.800 7.500 9.500 4.500-1.700 7.500-5 7.500-9.500V6zM9 12l2.200 2.200L15.500 10",
-        routes: limits::routes,
+        routes: || limits::routes().merge(limit_form::routes()),
     },
     Page {
         path: "/billing",
@@ -98,7 +99,7 @@ const PAGES: &[Page] = &[
         path: "/activity",
         name: |words| words.activity,
         icon: "M3 12h4l3-8 4 16 3-8h4",
-        routes: activity::routes,
+        routes: || activity::routes().merge(audit::routes()),
     },
     Page {
         path: "/settings",

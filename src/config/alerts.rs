@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use http::Uri;
 
 use crate::alerts::{Config, EmailConfig, MailTls, SlackConfig, Voice, WebhookConfig};
-use crate::config::load::{Notes, base_url, secret};
+use crate::config::problems::{Notes, base_url, secret};
 use crate::config::raw::{Raw, alerts};
 
 /// Where alerts go. `admin` is the address of the admin listener.

@@ -8,7 +8,7 @@ use http::{HeaderName, HeaderValue, Uri};
 use hyper_util::client::proxy::matcher::Matcher;
 
 use crate::config::Settings;
-use crate::config::load::base_url;
+use crate::config::problems::base_url;
 use crate::proxy::cors::Origins;
 use crate::proxy::headers::{Forwarded, is_reserved};
 use crate::upstream::HttpProxy;

@@ -2,18 +2,18 @@
 //! mistake with its place and mend.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use http::{Method, Uri};
+use http::Method;
 
 use crate::config::alerts::alerts;
 use crate::config::edge;
 use crate::config::limits::{Problem, limits, prices};
 use crate::config::place::Place;
 use crate::config::pricing::pricing;
-use crate::config::raw::{Amount, Raw, SecretSource};
+use crate::config::problems::{ConfigError, DEFAULT_ADMIN_TOKEN, DEFAULT_UPSTREAM_KEY, Notes, secret};
+use crate::config::raw::{Amount, Raw};
 use crate::config::settings::{Admin, Guard, Server, Settings, TlsFiles, Upstream};
 use crate::config::{text, units};
 use crate::domain::limit::Mode;
@@ -24,26 +24,8 @@ use crate::pricing::bound::ToolsBound;
 use crate::proxy::refuse::SpendStatus;
 use crate::store::Durability;
 
-pub(super) const DEFAULT_UPSTREAM_KEY: &str = "OPENAI_API_KEY";
 /// What `storage.keep` may not be below.
 const KEEP_MIN: Duration = Duration::from_secs(86_400);
-pub(super) const DEFAULT_ADMIN_TOKEN: &str = "SPENDGUARD_ADMIN_TOKEN";
-
-/// What is wrong with a configuration, one line for each mistake.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConfigError {
-    /// `file:line: key: what is wrong; what would be right`.
-    pub lines: Vec<String>,
-}
-
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.lines.join("\n"))
-    }
-}
-
-impl std::error::Error for ConfigError {}
-
 /// The settings of a file, or of none, under an environment.
 pub fn load(
     path: Option<&Path>,
@@ -73,25 +55,6 @@ pub fn sheet_file(
     Ok(sheet_of(&raw).map(PathBuf::from))
 }
 
-/// Notes a problem at a key, and goes on with nothing.
-pub(super) struct Notes<'a>(&'a mut Vec<Problem>);
-
-impl Notes<'_> {
-    pub(super) fn ok<T>(&mut self, key: &str, result: Result<T, String>) -> Option<T> {
-        result.map_err(|problem| self.0.push((key.to_owned(), problem))).ok()
-    }
-
-    pub(super) fn one_of<T: Copy>(&mut self, key: &str, text: &str, choices: &[(&str, T)]) -> Option<T> {
-        let found = choices.iter().find(|(name, _)| *name == text).map(|(_, value)| *value);
-        let names: Vec<_> = choices.iter().map(|(name, _)| format!("{name:?}")).collect();
-        self.ok(key, found.ok_or_else(|| format!("{text:?} is not known; use {}", names.join(" or "))))
-    }
-
-    fn duration(&mut self, key: &str, text: &str) -> Option<Duration> {
-        self.ok(key, units::duration(text))
-    }
-}
-
 fn resolve(
     raw: &Raw,
     environment: &HashMap<String, String>,
@@ -99,7 +62,7 @@ fn resolve(
 ) -> Option<Settings> {
     let limits = limits(&raw.limit, &raw.time.zone, problems);
     let overrides = prices(&raw.price, problems);
-    let mut notes = Notes(problems);
+    let mut notes = Notes::new(problems);
     let zone = jiff::tz::TimeZone::get(&raw.time.zone).map(|_| raw.time.zone.as_str().into());
     let zone = notes
         .ok("time.zone", zone.map_err(|_| "no such IANA time zone; write it as \"Europe/Warsaw\"".into()));
@@ -165,7 +128,7 @@ fn pass_through(raw: &Raw, has_key: bool, notes: &mut Notes<'_>) -> Option<bool>
     if pass_through == Some(false) && !has_key {
         let problem =
             "rejecting unknown keys needs upstream.api_key: without it only clients' own keys can work";
-        notes.0.push(("keys.unknown".into(), problem.into()));
+        notes.note("keys.unknown", problem.into());
     }
     pass_through
 }
@@ -220,7 +183,7 @@ fn admin(raw: &Raw, environment: &HashMap<String, String>, notes: &mut Notes<'_>
     };
     let token = token?;
     if token.as_ref().is_some_and(|token| token.expose().len() < 16) {
-        notes.0.push(("admin.token".into(), "a token needs at least 16 characters".into()));
+        notes.note("admin.token", "a token needs at least 16 characters".into());
     }
     let hosts = notes.ok("admin.hosts", edge::hosts(&raw.admin.hosts))?;
     Some(Admin { listen: listen?, tls: raw.admin.tls.as_ref().map(tls), hosts, token })
@@ -252,28 +215,6 @@ fn upstream(raw: &Raw, environment: &HashMap<String, String>, notes: &mut Notes<
         proxy: proxy?,
         forwarded: forwarded?,
     })
-}
-
-pub(super) fn base_url(text: &str) -> Result<Uri, String> {
-    let wrong = || format!("{text:?} is no base URL; write it as \"https://api.openai.com/v1\"");
-    let url: Uri = text.parse().map_err(|_| wrong())?;
-    let known =
-        matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some() && url.query().is_none();
-    if known { Ok(url) } else { Err(wrong()) }
-}
-
-pub(super) fn secret(source: &SecretSource, environment: &HashMap<String, String>) -> Result<Secret, String> {
-    let text = match (&source.env, &source.file) {
-        (Some(name), None) => {
-            environment.get(name).cloned().ok_or_else(|| format!("the environment has no {name}; set it"))?
-        }
-        (None, Some(file)) => {
-            std::fs::read_to_string(file).map_err(|error| format!("{file} can't be read: {error}"))?
-        }
-        _ => return Err("give either { env = \"NAME\" } or { file = \"PATH\" }".to_owned()),
-    };
-    let text = text.trim();
-    if text.is_empty() { Err("the secret is empty".to_owned()) } else { Ok(Secret::new(text)) }
 }
 
 /// The files that values are read from, beside the configuration and certificates.
@@ -341,13 +282,13 @@ fn projects(raw: &Raw, notes: &mut Notes<'_>) -> Vec<(String, String)> {
     let mut projects: Vec<(String, String)> = Vec::new();
     for (at, project) in raw.project.iter().enumerate() {
         if projects.iter().any(|(id, _)| *id == project.id) {
-            notes.0.push((format!("project[{at}].id"), "another project has this id; ids are unique".into()));
+            notes.note(&format!("project[{at}].id"), "another project has this id; ids are unique".into());
         }
         if project.id.is_empty() || project.id.len() > 64 || project.name.is_empty() {
-            notes.0.push((
-                format!("project[{at}].id"),
+            notes.note(
+                &format!("project[{at}].id"),
                 "a project needs an id of 1 to 64 characters and a name".into(),
-            ));
+            );
         }
         projects.push((project.id.clone(), project.name.clone()));
     }
@@ -364,7 +305,7 @@ fn allowed(raw: &Raw, notes: &mut Notes<'_>) -> Option<Vec<(Method, String)>> {
     let entries: Option<Vec<_>> = raw.endpoints.allow.iter().map(entry).collect();
     for (method, path) in entries.iter().flatten() {
         if let Some(problem) = unopenable(method, path) {
-            notes.0.push(("endpoints.allow".to_owned(), format!("\"{method} {path}\" {problem}")));
+            notes.note("endpoints.allow", format!("\"{method} {path}\" {problem}"));
         }
     }
     notes.ok(

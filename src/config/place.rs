@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use crate::config::limits::Problem;
-use crate::config::load::ConfigError;
 use crate::config::nearest::nearest;
+use crate::config::problems::ConfigError;
 use crate::config::raw::Raw;
 
 const PREFIX: &str = "SPENDGUARD_";

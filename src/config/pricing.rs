@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use http::Uri;
 
-use crate::config::load::Notes;
+use crate::config::problems::Notes;
 use crate::config::raw::Raw;
 use crate::config::settings::Pricing;
 use crate::domain::demand::Tier;

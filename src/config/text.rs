@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
-use crate::config::load::{DEFAULT_ADMIN_TOKEN, DEFAULT_UPSTREAM_KEY};
+use crate::config::problems::{DEFAULT_ADMIN_TOKEN, DEFAULT_UPSTREAM_KEY};
 use crate::config::raw::{Raw, SecretSource};
 use crate::upstream::HttpProxy;
 

@@ -19,7 +19,7 @@ pub enum AdjustError {
     /// It was pruned.
     #[error(
         "that entry was pruned: entries before {} are gone, and only their sums are left. Correct a later entry of the \
-         same key instead; its note can say which one is meant", crate::store::verify::at(*before_s)
+         same key instead; its note can say which one is meant", crate::ledger::calendar::utc(*before_s)
     )]
     Pruned {
         /// Since when entries are there, in Unix seconds.

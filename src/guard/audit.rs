@@ -14,14 +14,14 @@ use rusqlite::{Connection, OptionalExtension as _};
 use crate::domain::{Limit, Money};
 use crate::guard::Guard;
 use crate::ledger::account::Account;
-use crate::ledger::calendar::Windows;
+use crate::ledger::calendar::{self, Windows};
 use crate::ledger::entry::{Hold, entry_id, reserved};
 use crate::ledger::meter::{Meter, Reading, Subject, subjects};
 use crate::ledger::walk::Copied;
 use crate::store::rollup::ROLLUP_S;
 use crate::store::rows::Names;
 use crate::store::verify::{self, Difference, Report};
-use crate::store::{self, StoreError, credit, reader, retention};
+use crate::store::{self, StoreError, credit, pruned, reader};
 
 /// How often a difference is looked at again: a hold whose writing has just
 /// failed is in memory until its request hears of it.
@@ -130,7 +130,7 @@ impl Snapshot {
                 what: format!(
                     "hold {id} of {cost} USD for key {}, admitted {}, is open, and no request that is running owns it",
                     hold.attribution.key,
-                    verify::at(hold.admitted_ms.div_euclid(1_000))
+                    calendar::utc(hold.admitted_ms.div_euclid(1_000))
                 ),
                 meaning: format!("limits don't count it now; the next start would charge {cost} USD for it"),
                 mend: "if nothing was spent on it, correct its entry after the next start with `spendguard ledger adjust`"
@@ -198,7 +198,14 @@ impl Snapshot {
             let held = (meter.held, of_facts(&held), "held", "its open holds");
             for (says, facts, which, of_what) in [settled, held] {
                 if says != facts {
-                    found.push(unlike(limit, of, which, (says, facts), of_what, &verify::at(span.start_s)));
+                    found.push(unlike(
+                        limit,
+                        of,
+                        which,
+                        (says, facts),
+                        of_what,
+                        &calendar::utc(span.start_s),
+                    ));
                 }
             }
         }
@@ -206,7 +213,7 @@ impl Snapshot {
     }
 
     fn whole_since_s(&self) -> rusqlite::Result<i64> {
-        retention::whole_since_s(&self.db)
+        pruned::whole_since_s(&self.db)
     }
 
     /// Soft thresholds that a meter is past, though nobody was told.

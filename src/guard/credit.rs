@@ -13,8 +13,7 @@ use crate::guard::trail::{Actor, Change};
 use crate::ledger::Ledger;
 use crate::ledger::account::{Balance, Grant, GrantReading, Terms};
 use crate::ledger::credit::Ungranted;
-use crate::ledger::credit::grant_id;
-use crate::ledger::entry::Crossing;
+use crate::ledger::entry::{Crossing, grant_id};
 use crate::store::{Slot, StoreError, credit};
 
 /// A slip of the keyboard must not become a year's budget.

@@ -6,9 +6,9 @@ use std::sync::atomic::Ordering;
 use crate::domain::Secret;
 use crate::guard::Guard;
 use crate::guard::names::Named;
-use crate::guard::recovery::{DEFAULT_PROJECT, key_of};
+use crate::guard::stored_key::key_of;
 use crate::guard::trail::{Actor, Change};
-use crate::keys::{self, Key, KeyHash, Project};
+use crate::keys::{self, DEFAULT_PROJECT, Key, KeyHash, Project};
 use crate::store::StoreError;
 use crate::store::settings::{self, KeyRow, ProjectRow};
 
@@ -48,7 +48,7 @@ pub enum KeyError {
     /// The grace of an earlier rotation is not over.
     #[error(
         "an earlier secret of key {id:?} is good until {}, and a key has one such secret: rotate again then, or without \
-         a grace, which ends it at once", crate::store::verify::at(*until_s)
+         a grace, which ends it at once", crate::ledger::calendar::utc(*until_s)
     )]
     InGrace {
         /// The key.

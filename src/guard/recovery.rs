@@ -1,14 +1,14 @@
 //! Opening a guard: what the last run left open is charged before anything
 //! new is admitted.
 
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 
 use crate::clock::Clock;
-use crate::domain::{Money, Pattern, Tokens};
+use crate::domain::{Money, Tokens};
 use crate::guard::Guard;
 use crate::guard::accounts::Accounts;
 use crate::guard::admin_keys::AdminKeys;
@@ -21,17 +21,15 @@ use crate::guard::observe::WriterLog;
 use crate::guard::organization::Organization;
 use crate::guard::refused::Remembered;
 use crate::guard::self_service::Open;
+use crate::guard::stored_key::key_of;
 use crate::guard::wrong_keys::Pace;
-use crate::keys::{Key, KeyHash, Project, Ring};
+use crate::keys::{Project, Ring};
 use crate::ledger::Ledger;
 use crate::ledger::entry::{Basis, Entry, Hold, Kind};
 use crate::metrics::Metrics;
-use crate::store::settings::{self, KeyRow};
+use crate::store::settings;
 use crate::store::{Clerk, Store, StoreError, Writer, credit, organization, reader};
 use crate::throttle::Throttle;
-
-/// The project of keys that name none.
-pub const DEFAULT_PROJECT: &str = "default";
 
 /// Why a guard could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -142,23 +140,6 @@ fn fill(ring: &Ring, reader: &crate::store::Reader) -> Result<(), StoreError> {
             }
         })
     })
-}
-
-pub(super) fn key_of(row: KeyRow, last_used_ms: i64) -> Key {
-    Key {
-        id: row.id.into(),
-        name: row.name.into(),
-        project: row.project.into(),
-        redacted: row.redacted.into(),
-        models: row.models.iter().map(|text| Pattern::new(text)).collect(),
-        pass_through: row.pass_through,
-        created_s: row.created_s,
-        expires_s: row.expires_s,
-        revoked_s: row.revoked_s,
-        hash: KeyHash(row.hash),
-        old: row.old.map(|(hash, until_s)| (KeyHash(hash), until_s)),
-        last_used_ms: AtomicI64::new(last_used_ms),
-    }
 }
 
 /// Settles the holds that were open at a crash in full; returns the next id.

@@ -11,8 +11,9 @@ use tokio::sync::watch;
 
 use crate::guard::Guard;
 use crate::guard::trail::{Actor, Change};
-use crate::store::retention::{self, PruneError, Pruned, quarter_start_s};
-use crate::store::verify::at;
+use crate::ledger::calendar::utc;
+use crate::store::pruned::{self, Pruned};
+use crate::store::retention::{self, PruneError, quarter_start_s};
 use crate::store::{StoreError, trail};
 
 /// How often it is looked for entries that are old enough.
@@ -95,7 +96,7 @@ impl Guard {
                     tracing::error!(%error, "old entries can't be pruned; the database grows meanwhile");
                 }
                 if entries > 0 {
-                    tracing::info!(entries, before = %at(before_s), "old entries were pruned");
+                    tracing::info!(entries, before = %utc(before_s), "old entries were pruned");
                 }
             }
             let _ = tokio::time::timeout(EVERY, stop.changed()).await;
@@ -142,7 +143,7 @@ impl Guard {
 
     /// What was pruned, if anything was.
     pub async fn pruned(&self) -> Result<Option<Pruned>, StoreError> {
-        self.read(retention::pruned).await
+        self.read(pruned::pruned).await
     }
 
     /// Prunes until there is no more to prune, or until it is stopped between two steps. Adds how many
@@ -199,7 +200,7 @@ impl Guard {
                 entries: count("SELECT COUNT(*) FROM entry INDEXED BY entry_admitted")?,
                 rollups: count("SELECT COUNT(*) FROM rollup")?,
                 oldest_ms: db.query_row("SELECT MIN(admitted_ms) FROM entry", [], |row| row.get(0))?,
-                pruned: retention::pruned(db)?,
+                pruned: pruned::pruned(db)?,
             })
         })
         .await

@@ -11,9 +11,8 @@ use std::sync::Arc;
 use crate::domain::limit::{Mode, Only, Per, Source, Unit};
 use crate::domain::{Limit, Money, Window};
 use crate::ledger::Ask;
-use crate::ledger::credit::grant_id;
 use crate::ledger::denial::{Denial, Short};
-use crate::ledger::entry::{Crossing, Entry, Hold, Kind, Mark};
+use crate::ledger::entry::{Crossing, Entry, Hold, Kind, Mark, grant_id};
 
 /// What the account is called where limits are named. No limit can be: their
 /// names have no spaces.

@@ -98,6 +98,11 @@ fn dates(window: Window, today: Date) -> Result<(Date, Date), jiff::Error> {
     }
 }
 
+/// An instant in Unix seconds as text, in UTC.
+pub fn utc(at_s: i64) -> String {
+    jiff::Timestamp::from_second(at_s).map_or_else(|_| at_s.to_string(), |at| at.to_string())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

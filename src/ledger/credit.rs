@@ -27,11 +27,6 @@ pub enum Ungranted {
     TooMany,
 }
 
-/// The id of a grant, as it is shown everywhere.
-pub fn grant_id(id: u64) -> String {
-    format!("grant_{id}")
-}
-
 /// An instant in Unix milliseconds as text.
 fn instant(at_ms: i64) -> String {
     jiff::Timestamp::from_millisecond(at_ms).map_or_else(|_| at_ms.to_string(), |at| at.to_string())

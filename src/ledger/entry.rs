@@ -182,6 +182,11 @@ pub fn entry_id(id: u64) -> String {
     format!("ent_{id}")
 }
 
+/// The id of a grant, as it is shown everywhere.
+pub fn grant_id(id: u64) -> String {
+    format!("grant_{id}")
+}
+
 /// The amount that a hold reserves on a meter of that unit.
 pub fn reserved(bound: &Bound, unit: Unit) -> i64 {
     let tokens = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);

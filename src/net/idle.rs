@@ -14,8 +14,6 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use crate::net::patience::Speaks;
-
 /// The time limits of a client's connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Timeouts {
@@ -24,6 +22,13 @@ pub struct Timeouts {
     pub header: Duration,
     /// For a connection between two requests.
     pub idle: Duration,
+}
+
+/// Which HTTP a client speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Speaks {
+    Http1,
+    Http2,
 }
 
 /// What a connection without a request was doing when its time was over.

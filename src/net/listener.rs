@@ -20,8 +20,8 @@ use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::task::TaskTracker;
 
-use crate::net::idle::{Expired, Timeouts, Traffic};
-use crate::net::patience::{Patient, Speaks, stall_max};
+use crate::net::idle::{Expired, Speaks, Timeouts, Traffic};
+use crate::net::patience::{Patient, stall_max};
 use crate::net::streams::{Heard, Watching};
 use crate::net::tls::Tls;
 

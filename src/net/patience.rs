@@ -15,7 +15,7 @@ use bytes::{Buf as _, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
-use crate::net::idle::Traffic;
+use crate::net::idle::{Speaks, Traffic};
 
 /// A client may read nothing for so many times what it may take to greet.
 const STALL_PATIENCE: u32 = 6;
@@ -28,13 +28,6 @@ const FIRST_READ_BYTES: usize = 8 * 1024;
 /// For how long a client may read nothing that is there to be read.
 pub(super) fn stall_max(opening_max: Duration) -> Duration {
     opening_max * STALL_PATIENCE
-}
-
-/// Which HTTP a client speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Speaks {
-    Http1,
-    Http2,
 }
 
 /// A stream with a time limit for each stall of a write.

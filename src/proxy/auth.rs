@@ -9,8 +9,7 @@ use http::{HeaderMap, HeaderValue, header};
 
 use crate::domain::Secret;
 use crate::guard::Guard;
-use crate::guard::recovery::DEFAULT_PROJECT;
-use crate::keys::{Key, KeyHash, is_mistyped};
+use crate::keys::{DEFAULT_PROJECT, Key, KeyHash, is_mistyped};
 use crate::proxy::refuse::Refusal;
 
 /// Where clients of Azure put their key, and many others.

@@ -1,21 +1,17 @@
-//! Bodies: reading one whole within bounds, and the types of what is sent.
+//! Bodies: reading one whole within bounds.
 
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, header};
-use http_body::{Body, Frame, SizeHint};
+use http_body::Body;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use tokio::time::sleep;
 
-use crate::proxy::conceal::Concealed;
 use crate::proxy::room::{Pool, Room, STEP_BYTES};
-use crate::proxy::tap::Tap;
-use crate::upstream::AnswerBody;
 
 /// What is read away of a body that is refused.
 const DISCARDED_BYTES_MAX: usize = 16 << 20;
@@ -30,9 +26,6 @@ const ROOM_LOOK: Duration = Duration::from_millis(50);
 /// After each so much of a body, other requests of the thread have their turn: reading a
 /// body of megabytes that has all arrived would else delay them by milliseconds.
 const TURN_BYTES: usize = 128 << 10;
-/// What a large answer is passed on in, so that HTTP/2 has no more than that of
-/// it in its own hands.
-const SLICE_BYTES: usize = 64 << 10;
 
 /// What a body that is read whole is bound by.
 #[derive(Debug)]
@@ -257,71 +250,8 @@ async fn discard(mut body: impl Body<Data = Bytes> + Unpin) {
     let _ = tokio::time::timeout(DISCARD_TIME_MAX, reading).await;
 }
 
-/// The body of an answer.
-#[derive(Debug)]
-pub enum Answer {
-    /// Known whole.
-    Whole(Option<Bytes>),
-    /// Passed on as it comes, unseen: what isn't metered.
-    Plain(AnswerBody),
-    /// Passed on as it comes, and observed.
-    Tapped(Box<Tap>),
-    /// An event stream whose errors may name the operator's account.
-    Concealed(Box<Concealed>),
-}
-
 /// Why an answer's body broke off.
 pub type AnswerError = Box<dyn std::error::Error + Send + Sync>;
-
-impl Answer {
-    /// A whole body.
-    pub fn whole(bytes: Bytes) -> Self {
-        Self::Whole(Some(bytes).filter(|bytes| !bytes.is_empty()))
-    }
-}
-
-impl Body for Answer {
-    type Data = Bytes;
-    type Error = AnswerError;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
-        match self.get_mut() {
-            Self::Whole(bytes) => Poll::Ready(slice(bytes).map(|slice| Ok(Frame::data(slice)))),
-            Self::Plain(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
-            Self::Tapped(tap) => tap.poll_frame(cx),
-            Self::Concealed(events) => events.poll_frame(cx),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Whole(bytes) => bytes.is_none(),
-            Self::Plain(body) => body.is_end_stream(),
-            Self::Tapped(_) | Self::Concealed(_) => false,
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Whole(bytes) => {
-                let length = bytes.as_ref().map_or(0, Bytes::len);
-                SizeHint::with_exact(u64::try_from(length).unwrap_or(u64::MAX))
-            }
-            Self::Plain(body) => body.size_hint(),
-            Self::Tapped(_) | Self::Concealed(_) => SizeHint::default(),
-        }
-    }
-}
-
-fn slice(bytes: &mut Option<Bytes>) -> Option<Bytes> {
-    match bytes {
-        Some(bytes) if bytes.len() > SLICE_BYTES => Some(bytes.split_to(SLICE_BYTES)),
-        _ => bytes.take(),
-    }
-}
 
 #[cfg(test)]
 mod tests {

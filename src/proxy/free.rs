@@ -15,22 +15,19 @@ use crate::domain::{Demand, KeptContext, Money, ObjectKind, ObjectReference};
 use crate::guard::Order;
 use crate::guard::objects::{HeldFor, Reach, Turn, TurnEnd};
 use crate::openai::{endpoint, request};
+use crate::proxy::answer::Answer;
 use crate::proxy::auth::Caller;
-use crate::proxy::body::{self, Answer, Bounds};
-use crate::proxy::exchange::{self, Outgoing};
+use crate::proxy::exchange;
 use crate::proxy::headers::{self, Wishes};
 use crate::proxy::prepare::refuse_invalid;
 use crate::proxy::record::made_by;
-use crate::proxy::refuse::{Billed, Named, NoAnswer, Refusal};
+use crate::proxy::refuse::{Named, Refusal, bounded};
 use crate::proxy::visit::Visit;
 use crate::proxy::{Content, Failed, Proxy, Rules, lists, outgoing, rate_headers};
 use crate::store::objects::ObjectChange;
 use crate::upstream::AnswerBody;
 
 use self::containers::ContainerUse;
-
-/// The largest answer that is read for the ids in it.
-const READ_BYTES_MAX: usize = 32 << 20;
 
 /// What a request does to the index of objects.
 #[derive(Debug)]
@@ -272,7 +269,7 @@ impl Proxy {
         if may_delete && self.may_use(rules, caller, model) {
             return Ok(Effect::None);
         }
-        Err(Refusal::NoSuchModel(super::bounded(model)))
+        Err(Refusal::NoSuchModel(bounded(model)))
     }
 
     /// Does what the answer to a request that upstream accepted calls for.
@@ -330,25 +327,4 @@ fn is_json(headers: &HeaderMap, body: &Bytes) -> bool {
     let begins = body.iter().find(|byte| !byte.is_ascii_whitespace());
     !kind.starts_with("multipart/")
         && (kind.contains("json") && !body.is_empty() || matches!(begins, Some(b'{' | b'[')))
-}
-
-/// An answer, read whole.
-pub(super) async fn whole(answer: Response<AnswerBody>) -> Result<(http::response::Parts, Bytes), Refusal> {
-    let (mut head, body) = answer.into_parts();
-    if headers::is_encoded(&head.headers) {
-        tracing::warn!("an answer came compressed, so whose objects it names can't be seen");
-        return Err(Refusal::Upstream(NoAnswer::Unreadable));
-    }
-    let bounds = Bounds::answer(READ_BYTES_MAX, std::time::Duration::from_secs(60));
-    let bytes = body::read(body, bounds).await.map_err(|error| {
-        tracing::warn!(?error, "an answer broke off");
-        Refusal::Upstream(NoAnswer::Unreachable(Billed::No))
-    })?;
-    head.headers.remove(header::CONTENT_LENGTH);
-    Ok((head, bytes))
-}
-
-/// What goes upstream for another page.
-pub(super) fn again(of: &lists::Asked, suffix: String) -> Outgoing {
-    Outgoing { method: Method::GET, suffix, headers: of.headers.clone(), body: Bytes::new() }
 }

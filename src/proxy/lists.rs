@@ -9,16 +9,17 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, Response};
+use http::{HeaderMap, Method, Response, header};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::domain::ObjectKind;
 use crate::guard::objects::Reach;
+use crate::proxy::answer::Answer;
 use crate::proxy::auth::Caller;
-use crate::proxy::body::Answer;
+use crate::proxy::body::{self, Bounds};
 use crate::proxy::exchange::Outgoing;
-use crate::proxy::free::{again, whole};
+use crate::proxy::headers;
 use crate::proxy::refuse::{Billed, Edge, NoAnswer, Refusal};
 use crate::proxy::{Proxy, Rules};
 use crate::upstream::{AnswerBody, Upstream};
@@ -30,6 +31,9 @@ const PAGE_MAX: usize = 100;
 /// What a page has that names no length: of files, and of others.
 const FILES_DEFAULT: usize = 10_000;
 const OTHERS_DEFAULT: usize = 20;
+
+/// The largest answer that is read for the ids in it.
+const READ_BYTES_MAX: usize = 32 << 20;
 
 /// How a list was asked for.
 #[derive(Debug)]
@@ -201,4 +205,25 @@ fn encoded(id: &str) -> String {
     id.bytes()
         .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
         .collect()
+}
+
+/// An answer, read whole.
+pub(super) async fn whole(answer: Response<AnswerBody>) -> Result<(http::response::Parts, Bytes), Refusal> {
+    let (mut head, body) = answer.into_parts();
+    if headers::is_encoded(&head.headers) {
+        tracing::warn!("an answer came compressed, so whose objects it names can't be seen");
+        return Err(Refusal::Upstream(NoAnswer::Unreadable));
+    }
+    let bounds = Bounds::answer(READ_BYTES_MAX, std::time::Duration::from_secs(60));
+    let bytes = body::read(body, bounds).await.map_err(|error| {
+        tracing::warn!(?error, "an answer broke off");
+        Refusal::Upstream(NoAnswer::Unreachable(Billed::No))
+    })?;
+    head.headers.remove(header::CONTENT_LENGTH);
+    Ok((head, bytes))
+}
+
+/// What goes upstream for another page.
+fn again(of: &Asked, suffix: String) -> Outgoing {
+    Outgoing { method: Method::GET, suffix, headers: of.headers.clone(), body: Bytes::new() }
 }

@@ -15,8 +15,8 @@ use crate::guard::Standing;
 use crate::ledger::Headroom;
 use crate::pricing::sheet::Price;
 use crate::proxy::auth::Caller;
-use crate::proxy::refuse::Refusal;
-use crate::proxy::{Proxy, Rules, bounded};
+use crate::proxy::refuse::{Refusal, bounded};
+use crate::proxy::{Proxy, Rules};
 
 const STORED_PROMPT: &str = "A stored prompt may carry tools, files and a model that only upstream knows, so it can't be used under a hard limit; send its content instead, or have the operator set guard.stored_prompts = \"allow\".";
 const SUBAGENTS: &str = "With `multi_agent`, upstream may run any number of agents, so that nothing bounds what the request costs, and it can't be used under a hard limit or credit. Send the request without `multi_agent`.";

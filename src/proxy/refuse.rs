@@ -376,5 +376,13 @@ fn too_fast(throttled: &Throttled) -> Answer {
     Answer { status, message, kind, param: None, code: Some("rate_limit_exceeded"), headers }
 }
 
+/// A client's text is shown back up to this length, in characters.
+const SHOWN_CHARS_MAX: usize = 200;
+
+/// A client's text as far as it is shown back.
+pub(super) fn bounded(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(SHOWN_CHARS_MAX).collect()
+}
+
 #[cfg(test)]
 mod tests;

@@ -10,10 +10,10 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use crate::openai::endpoint::{self, Endpoint, Remedy};
+use crate::proxy::answer::Answer;
 use crate::proxy::auth::Caller;
-use crate::proxy::body::Answer;
-use crate::proxy::refuse::{Edge, Refusal};
-use crate::proxy::{Rules, bounded, headers, own, query};
+use crate::proxy::refuse::{Edge, Refusal, bounded};
+use crate::proxy::{Rules, headers, own, query};
 
 /// The longest name of a deployment, in bytes.
 const DEPLOYMENT_BYTES_MAX: usize = 256;

@@ -10,18 +10,17 @@ use std::time::Duration;
 use rusqlite::Connection;
 
 use crate::store::handover::Handover;
-use crate::store::writer::Shared;
 
 const EVERY: Duration = Duration::from_secs(1);
 /// Pages in the log from which on it is made to start anew: 32 MiB.
 const RESTARTED_AT_PAGES: i64 = 8_192;
 
 /// Runs until the writer is gone.
-pub(super) fn run(db: &Connection, writer: &Weak<Shared>) {
+pub(super) fn run(db: &Connection, writer: &Weak<impl AsRef<Handover>>) {
     loop {
         std::thread::sleep(EVERY);
         let Some(writer) = writer.upgrade() else { return };
-        once(db, &writer.handover);
+        once(db, (*writer).as_ref());
     }
 }
 

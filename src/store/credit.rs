@@ -7,7 +7,7 @@ use rusqlite::{Connection, params};
 use crate::domain::{Money, Span};
 use crate::ledger::account::{Account, Grant};
 use crate::store::days::{self, Reading};
-use crate::store::retention;
+use crate::store::pruned;
 use crate::store::rollup::ROLLUP_S;
 use crate::store::rows::{insert_entry, int, uint};
 
@@ -34,7 +34,7 @@ pub fn insert(db: &Connection, grant: &Grant, latest_ms: i64) -> rusqlite::Resul
 pub fn latest_ms(db: &Connection) -> rusqlite::Result<i64> {
     let latest_ms: i64 =
         db.query_row("SELECT COALESCE(MAX(admitted_ms), 0) FROM entry", [], |row| row.get(0))?;
-    Ok(retention::pruned(db)?.map_or(latest_ms, |pruned| latest_ms.max(pruned.latest_ms)))
+    Ok(pruned::pruned(db)?.map_or(latest_ms, |pruned| latest_ms.max(pruned.latest_ms)))
 }
 
 /// The grants in the order of their making, each with the latest instant that a

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::Connection;
 
 use crate::store::lock::{LOCK, LastRun};
-use crate::store::{StoreError, read_only, retention, schema};
+use crate::store::{StoreError, pruned, read_only, schema};
 
 /// A database up to this size is checked whole, in about half a second.
 const CHECKED_WHOLE_BYTES_MAX: i64 = 256 << 20;
@@ -116,7 +116,7 @@ fn check(path: &Path) -> Result<Found, StoreError> {
         return Err(damaged(what));
     }
     let has_rollups = tables.iter().any(|table| table == "rollup");
-    if !has_rollups && version >= 4 && retention::pruned(&db).map_err(failed)?.is_some() {
+    if !has_rollups && version >= 4 && pruned::pruned(&db).map_err(failed)?.is_some() {
         let what = "its table \"rollup\" is missing, and old entries that it summed up are pruned";
         return Err(damaged(what.to_owned()));
     }

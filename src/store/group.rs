@@ -8,7 +8,7 @@ use crate::ledger::calendar::Windows;
 use crate::ledger::entry::{Crossing, Entry, Hold, Kind};
 use crate::store::codec::json_text;
 use crate::store::days;
-use crate::store::desk::{Fact, Passed, Pending, Waiting};
+use crate::store::facts::{Fact, Passed, Pending, Waiting};
 use crate::store::objects::{self, ObjectChange};
 use crate::store::rollup::{RollupKey, RollupSums};
 use crate::store::rows::{HoldRow, insert_entry, int, tags_text};

@@ -10,13 +10,12 @@ use crate::domain::limit::{Per, Unit};
 use crate::domain::{Limit, Span, Window};
 use crate::ledger::Past;
 use crate::ledger::calendar::Windows;
-use crate::ledger::entry::Attribution;
+use crate::ledger::entry::{Attribution, Entry};
 use crate::ledger::meter::{Subject, subjects};
 use crate::ledger::reach::Reach;
 use crate::store::days::{self, Reading};
-use crate::store::reader::each_settled;
 use crate::store::rollup::ROLLUP_S;
-use crate::store::rows::{Names, attribution_from, int, tokens_from};
+use crate::store::rows::{ENTRY_COLUMNS, Names, attribution_from, entry_from, int, tokens_from};
 
 /// Whom spending was for, in the columns that say so.
 const DIMENSIONS: usize = 7;
@@ -70,6 +69,35 @@ fn of_entries(db: &Connection, limit: &Limit, since_s: i64, names: &dyn Names) -
         add(&mut past, subject, start_s, entry.amount(limit.unit));
     })?;
     Ok(past)
+}
+
+/// Hands out each entry that a limit counts, with its subject; once for each of several.
+pub(super) fn each_settled(
+    db: &Connection,
+    limit: &Limit,
+    span: Span,
+    names: &dyn Names,
+    mut each: impl FnMut(Subject, Entry),
+) -> rusqlite::Result<()> {
+    let sql = format!(
+        "SELECT {ENTRY_COLUMNS} FROM entry WHERE admitted_ms >= ?1 AND admitted_ms < ?2 \
+         AND kind IN ('settle', 'adjust')"
+    );
+    let mut statement = db.prepare_cached(&sql)?;
+    let ms = |s: i64| s.saturating_mul(1_000);
+    let mut rows = statement.query([ms(span.start_s), ms(span.end_s)])?;
+    while let Some(row) = rows.next()? {
+        let entry = entry_from(row, names)?;
+        let mut subjects = subjects(limit, &entry.attribution).peekable();
+        while let Some(subject) = subjects.next() {
+            if subjects.peek().is_none() {
+                each(subject, entry);
+                break;
+            }
+            each(subject, entry.clone());
+        }
+    }
+    Ok(())
 }
 
 fn add(past: &mut Past, subject: Subject, start_s: i64, amount: i64) {

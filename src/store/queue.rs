@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use crate::store::desk::{Record, Waiting};
+use crate::store::facts::{Record, Waiting};
 use crate::sync::{Condvar, Mutex, MutexGuard, unpoisoned};
 
 /// Records in one group, which bounds how long holds wait for it: about 1 ms.

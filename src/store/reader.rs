@@ -11,11 +11,12 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params_from_iter};
 
 use crate::domain::{Limit, Money, Span, Tokens};
 use crate::ledger::entry::{Basis, Entry, Kind};
-use crate::ledger::meter::{Subject, subjects};
+use crate::ledger::meter::Subject;
 use crate::store::days::{self, Reading};
+use crate::store::past::each_settled;
 use crate::store::rollup::ROLLUP_S;
 use crate::store::rows::{ENTRY_COLUMNS, Names, entry_from, int, tags_from, tokens_from, uint};
-use crate::store::{StoreError, past, retention};
+use crate::store::{StoreError, past, pruned};
 use crate::sync::unpoisoned;
 
 /// A read-only connection; clones share it.
@@ -244,7 +245,7 @@ pub fn settled_by_entries(
     span: Span,
     names: &dyn Names,
 ) -> rusqlite::Result<HashMap<Subject, i64>> {
-    let whole_since_s = retention::whole_since_s(db)?;
+    let whole_since_s = pruned::whole_since_s(db)?;
     let before = Span { end_s: span.end_s.min(whole_since_s), ..span };
     // Sums tell nothing shorter apart than a quarter of an hour.
     let is_short = span.end_s.saturating_sub(span.start_s) < ROLLUP_S;
@@ -282,35 +283,6 @@ pub fn counted(
         }
     })?;
     Ok((newest.into_values().rev().collect(), count))
-}
-
-/// Hands out each entry that a limit counts, with its subject; once for each of several.
-pub(super) fn each_settled(
-    db: &Connection,
-    limit: &Limit,
-    span: Span,
-    names: &dyn Names,
-    mut each: impl FnMut(Subject, Entry),
-) -> rusqlite::Result<()> {
-    let sql = format!(
-        "SELECT {ENTRY_COLUMNS} FROM entry WHERE admitted_ms >= ?1 AND admitted_ms < ?2 \
-         AND kind IN ('settle', 'adjust')"
-    );
-    let mut statement = db.prepare_cached(&sql)?;
-    let ms = |s: i64| s.saturating_mul(1_000);
-    let mut rows = statement.query([ms(span.start_s), ms(span.end_s)])?;
-    while let Some(row) = rows.next()? {
-        let entry = entry_from(row, names)?;
-        let mut subjects = subjects(limit, &entry.attribution).peekable();
-        while let Some(subject) = subjects.next() {
-            if subjects.peek().is_none() {
-                each(subject, entry);
-                break;
-            }
-            each(subject, entry.clone());
-        }
-    }
-    Ok(())
 }
 
 /// Hands out the ids of keys with Unix milliseconds at which they were used; a

@@ -1,4 +1,4 @@
-//! What is pruned of the past, and what a database says of it afterwards.
+//! What is pruned of the past.
 //!
 //! Entries that are old enough go, in steps of a few rows; the sums of their
 //! quarters of an hour and days stay, and so does what they came to in all. A
@@ -9,12 +9,13 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, params};
 
 use crate::domain::{Limit, Span};
 use crate::ledger::entry::{Entry, Kind};
 use crate::ledger::meter::{Subject, subjects};
 use crate::store::credit::EntriesInUse;
+use crate::store::pruned::{Total, whole_since_s};
 use crate::store::rollup::{self, COLUMNS, Ids, RollupKey, RollupSums};
 use crate::store::rows::{ENTRY_COLUMNS, HoldRow, Names, entry_from, int, tags_text, uint};
 use crate::store::{StoreError, past};
@@ -32,47 +33,13 @@ const PRUNABLE: &str = "kind IN ('settle', 'release', 'adjust')";
 const PRUNABLE_CROSSING: &str = "window_end_s <= ?1 AND at_ms < 1000 * ?1 AND is_routed = 1 AND NOT EXISTS \
     (SELECT 1 FROM delivery WHERE delivery.crossing = crossing.id AND state = 'waiting')";
 
-/// What was pruned, all together.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Pruned {
-    /// Entries admitted before were pruned, in Unix seconds; the end of a quarter of an hour.
-    pub before_s: i64,
-    /// How many are gone.
-    pub entries: u64,
-    /// The greatest id among them.
-    pub last_id: u64,
-    /// The latest instant that one of them was admitted at, in Unix milliseconds.
-    pub latest_ms: i64,
-    /// What they came to.
-    pub total: Total,
-}
-
-/// What entries come to, whoever they are of.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Total {
-    /// Settled requests.
-    pub requests: u64,
-    /// What they cost, corrections included, in nano-dollars.
-    pub cost_nano: i64,
-    /// Tokens of all classes.
-    pub tokens: u64,
-}
-
-impl Total {
-    pub(crate) fn add(&mut self, sums: &RollupSums) {
-        self.requests = self.requests.saturating_add(sums.requests);
-        self.cost_nano = self.cost_nano.saturating_add(sums.cost_nano);
-        self.tokens = self.tokens.saturating_add(sums.tokens.total());
-    }
-}
-
 /// Why nothing more is pruned.
 #[derive(Debug, thiserror::Error)]
 pub enum PruneError {
     /// The sums of a quarter of an hour are not those of its entries.
     #[error(
         "the sums of the quarter of an hour from {} differ from its entries, which are the only proof of what is right; \
-         nothing of it is pruned. `spendguard ledger verify` says what differs", crate::store::verify::at(*start_s)
+         nothing of it is pruned. `spendguard ledger verify` says what differs", crate::ledger::calendar::utc(*start_s)
     )]
     Unlike {
         /// Where it starts, in Unix seconds.
@@ -81,29 +48,6 @@ pub enum PruneError {
     /// The database failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-}
-
-/// What was pruned of a database, if anything was.
-pub fn pruned(db: &Connection) -> rusqlite::Result<Option<Pruned>> {
-    let sql = "SELECT before_s, entries, last_id, latest_ms, requests, cost_nano, tokens FROM pruned";
-    db.prepare_cached(sql)?
-        .query_row([], |row| {
-            let total =
-                Total { requests: uint(row.get(4)?), cost_nano: row.get(5)?, tokens: uint(row.get(6)?) };
-            Ok(Pruned {
-                before_s: row.get(0)?,
-                entries: uint(row.get(1)?),
-                last_id: uint(row.get(2)?),
-                latest_ms: row.get(3)?,
-                total,
-            })
-        })
-        .optional()
-}
-
-/// Since when all entries are there, in Unix seconds.
-pub(crate) fn whole_since_s(db: &Connection) -> rusqlite::Result<i64> {
-    Ok(pruned(db)?.map_or(i64::MIN, |pruned| pruned.before_s))
 }
 
 /// The start of the quarter of an hour that an instant is in.

@@ -18,7 +18,7 @@ use rusqlite::Connection;
 
 use crate::domain::Money;
 use crate::ledger::entry::Kind;
-use crate::store::retention::{self, Pruned};
+use crate::store::pruned::{self, Pruned};
 use crate::store::rollup;
 
 pub(crate) use holds::open_holds;
@@ -74,7 +74,7 @@ impl Report {
 
 /// Reads every entry and compares with it all that follows from entries.
 pub(crate) fn verify(db: &Connection) -> rusqlite::Result<Report> {
-    let mut report = Report { pruned: retention::pruned(db)?, ..Report::default() };
+    let mut report = Report { pruned: pruned::pruned(db)?, ..Report::default() };
     integrity(db, &mut report)?;
     let (mut lines, mut granted) = (Vec::new(), BTreeMap::new());
     let rebuilt = rollup::rebuilt(db, |entry| {
@@ -122,11 +122,6 @@ fn integrity(db: &Connection, report: &mut Report) -> rusqlite::Result<()> {
         }
     }
     Ok(())
-}
-
-/// An instant as text.
-pub(crate) fn at(seconds: i64) -> String {
-    jiff::Timestamp::from_second(seconds).map_or_else(|_| seconds.to_string(), |at| at.to_string())
 }
 
 fn usd(nano: i64) -> String {

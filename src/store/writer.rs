@@ -18,7 +18,8 @@ use rusqlite::Connection;
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::ledger::entry::{Amounts, Crossing, Entry, Hold};
-use crate::store::desk::{Desk, Fact, Job, Observer, Passed, Pending, Record, Slot, Waiting, WrittenFreed};
+use crate::store::desk::{Desk, Observer};
+use crate::store::facts::{Fact, Job, Passed, Pending, Record, Slot, Waiting, WrittenFreed};
 use crate::store::handover::Handover;
 use crate::store::objects::ObjectChange;
 use crate::store::queue::Call;
@@ -55,6 +56,12 @@ pub struct Written {
     answer: oneshot::Receiver<bool>,
     /// Whether who waits for it writes it.
     is_own: bool,
+}
+
+impl AsRef<Handover> for Shared {
+    fn as_ref(&self) -> &Handover {
+        &self.handover
+    }
 }
 
 /// Who writes what nobody waits for: by threads of its own, or step by step.

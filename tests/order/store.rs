@@ -1,6 +1,10 @@
 //! The library's queue and hand-over, with a desk that writes into a list.
 
 pub(crate) mod desk;
+/// What is queued is the desk's here.
+mod facts {
+    pub(super) use crate::store::desk::{Record, Waiting};
+}
 #[path = "../../src/store/handover.rs"]
 mod handover;
 #[path = "../../src/store/queue.rs"]

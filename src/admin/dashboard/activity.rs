@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use crate::admin::dashboard::language::Lang;
 use crate::admin::dashboard::page::{Asked, Instead, Shown, Visit, asked};
-use crate::admin::dashboard::{Desk, audit, figures, parts, refusals};
+use crate::admin::dashboard::{Desk, figures, names, parts, refusals};
 use crate::ledger::entry::{Basis, Entry, Kind, entry_id};
 use crate::store::reader::{self, EntryFilter};
 
@@ -21,7 +21,7 @@ const PAGE: usize = 30;
 const LOOKED_AT_MAX: u64 = 200_000;
 
 pub(super) fn routes() -> Router<Desk> {
-    Router::new().route("/activity", get(show)).route("/activity/audit", get(audit::show))
+    Router::new().route("/activity", get(show))
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -161,15 +161,15 @@ fn table(desk: &Desk, lang: Lang, entries: &[Entry]) -> Markup {
                         th scope="row" data-label=(words.time) { (parts::time(lang, entry.created_ms.div_euclid(1_000))) }
                         td data-label=(words.kind) { (kind_badge(lang, entry)) }
                         @if matches!(entry.kind, Kind::Threshold | Kind::Grant) {
-                            td.note colspan="6" lang="en" { (parts::note(entry.note.as_deref().unwrap_or_default())) }
+                            td.note colspan="6" lang="en" { (names::note(entry.note.as_deref().unwrap_or_default())) }
                         } @else {
                             td data-label=(words.key) {
-                                a href=(parts::link("/activity", &[("key", &of.key)])) { (parts::name(&ring.key_name(&of.key))) }
-                                span.sub { (parts::name(&ring.project_name(&of.project))) }
+                                a href=(parts::link("/activity", &[("key", &of.key)])) { (names::name(&ring.key_name(&of.key))) }
+                                span.sub { (names::name(&ring.project_name(&of.project))) }
                             }
                             td data-label=(words.model) {
-                                (parts::name(entry.served_model.as_deref().unwrap_or(&of.model)))
-                                span.sub { (parts::name(&of.endpoint)) }
+                                (names::name(entry.served_model.as_deref().unwrap_or(&of.model)))
+                                span.sub { (names::name(&of.endpoint)) }
                             }
                             td data-label=(words.status) {
                                 @if entry.status > 0 { (entry.status) } @else { "–" }

@@ -1,13 +1,14 @@
 //! The audit trail: who changed what, and when.
 
-use axum::Extension;
 use axum::extract::State;
+use axum::routing::get;
+use axum::{Extension, Router};
 use maud::{Markup, html};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::admin::dashboard::page::{Asked, Shown, Visit, asked};
-use crate::admin::dashboard::{Desk, activity, figures, parts};
+use crate::admin::dashboard::{Desk, activity, figures, names, parts};
 use crate::guard::trail::Actor;
 use crate::store::trail::{AuditRow, TrailFilter};
 
@@ -16,16 +17,16 @@ const PAGE: usize = 30;
 /// Fields of one change that are named.
 const FIELDS_MAX: usize = 20;
 
+pub(super) fn routes() -> Router<Desk> {
+    Router::new().route("/activity/audit", get(show))
+}
+
 #[derive(Debug, Default, Deserialize)]
-pub(super) struct Wanted {
+struct Wanted {
     before: Option<i64>,
 }
 
-pub(super) async fn show(
-    State(desk): State<Desk>,
-    Extension(visit): Extension<Visit>,
-    wanted: Asked<Wanted>,
-) -> Shown {
+async fn show(State(desk): State<Desk>, Extension(visit): Extension<Visit>, wanted: Asked<Wanted>) -> Shown {
     let words = visit.words();
     let below = asked(wanted).before;
     let filter = TrailFilter { below, count_max: PAGE + 1, ..TrailFilter::default() };
@@ -77,7 +78,7 @@ fn actor(visit: &Visit, row: &AuditRow) -> Markup {
     match row.actor.as_str() {
         id if id == Actor::configured().id => html! { (words.admin_token) },
         id if id == Actor::guard().id => html! { (words.this_guard) },
-        _ => parts::name(&row.actor_name),
+        _ => names::name(&row.actor_name),
     }
 }
 
@@ -106,7 +107,7 @@ fn what(desk: &Desk, visit: &Visit, row: &AuditRow) -> Markup {
         "ledger" => (words.ledger, row.resource.clone()),
         other => (other, resource),
     };
-    html! { (parts::badge(tone, done)) " " (kind) span.sub { (parts::name(&name)) } }
+    html! { (parts::badge(tone, done)) " " (kind) span.sub { (names::name(&name)) } }
 }
 
 /// The name that a change tells.
@@ -159,7 +160,7 @@ fn value(visit: &Visit, field: &str, value: Option<&Value>) -> Markup {
     let instant = value.as_i64().filter(|_| field.ends_with("_at") || field.ends_with("_until"));
     match (instant, value) {
         (Some(at_s), _) if !figures::machine(at_s).is_empty() => parts::time(visit.lang, at_s),
-        (_, Value::String(text)) => parts::name(text),
-        (_, other) => parts::name(&other.to_string()),
+        (_, Value::String(text)) => names::name(text),
+        (_, other) => names::name(&other.to_string()),
     }
 }

@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use crate::admin::dashboard::language::Lang;
 use crate::admin::dashboard::page::{Asked, Shown, Visit, asked};
-use crate::admin::dashboard::{Desk, figures, parts, see_other};
+use crate::admin::dashboard::{Desk, figures, names, parts, see_other};
 use crate::domain::Money;
 use crate::domain::limit::Mode;
 use crate::guard::credit::{Credit, CreditError};
@@ -98,7 +98,7 @@ fn history(lang: Lang, grants: &[GrantReading], from: usize) -> Markup {
                         tr {
                             th scope="row" { (parts::time(lang, grant.created_ms.div_euclid(1_000))) }
                             td data-label=(words.note) {
-                                @if grant.note.is_empty() { span.muted { "–" } } @else { (parts::name(&grant.note)) }
+                                @if grant.note.is_empty() { span.muted { "–" } } @else { (names::name(&grant.note)) }
                             }
                             td data-label=(words.status) { (state(lang, reading)) }
                             td data-label=(words.expires) {

@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 use crate::admin::dashboard::page::{Asked, Shown, Visit, asked};
 use crate::admin::dashboard::parts::Question;
-use crate::admin::dashboard::{Desk, figures, parts, see_other};
+use crate::admin::dashboard::{Desk, figures, names, parts, see_other};
 use crate::domain::Money;
 use crate::guard::keyring::{KeyError, NewKey};
 use crate::keys::Key;
@@ -100,9 +100,9 @@ fn table(desk: &Desk, visit: &Visit, keys: &[Arc<Key>], spent: &HashMap<String, 
                     @for key in keys {
                         @let used_ms = key.last_used_ms.load(Ordering::Relaxed);
                         tr {
-                            th scope="row" { (parts::name(&key.name)) }
-                            td data-label=(words.secret) { code.secret { (parts::name(&key.redacted)) } }
-                            td data-label=(words.project) { (parts::name(&desk.admin.guard.ring().project_name(&key.project))) }
+                            th scope="row" { (names::name(&key.name)) }
+                            td data-label=(words.secret) { code.secret { (names::name(&key.redacted)) } }
+                            td data-label=(words.project) { (names::name(&desk.admin.guard.ring().project_name(&key.project))) }
                             td data-label=(words.status) { (parts::key_state(lang, key, now_s)) }
                             td data-label=(words.created) { (parts::date(lang, key.created_s)) }
                             td data-label=(words.last_used) {
@@ -114,7 +114,7 @@ fn table(desk: &Desk, visit: &Visit, keys: &[Arc<Key>], spent: &HashMap<String, 
                             td.actions {
                                 @if visit.may_change && key.revoked_s.is_none() {
                                     a.button.small.danger href=(parts::link("/keys/revoke", &[("id", &key.id)])) {
-                                        (words.revoke) span.unseen { " " (parts::name(&key.name)) }
+                                        (words.revoke) span.unseen { " " (names::name(&key.name)) }
                                     }
                                 }
                             }
@@ -244,7 +244,7 @@ async fn created(
             p { (words.key_created_lead) }
             p.notice.warn { (words.shown_once) }
             div.field {
-                label for="secret" { (parts::name(&key.name)) }
+                label for="secret" { (names::name(&key.name)) }
                 div.copy {
                     input #secret.mono readonly value=(secret.expose()) data-select spellcheck="false" autocomplete="off";
                     button.button type="button" data-copy="secret" data-done=(words.copied) hidden { (words.copy) }
@@ -269,7 +269,7 @@ async fn ask_revoke(
         action: "/keys/revoke",
         back: "/keys",
         field: ("id", &key.id),
-        what: html! { strong { (parts::name(&key.name)) } " " code.secret { (parts::name(&key.redacted)) } },
+        what: html! { strong { (names::name(&key.name)) } " " code.secret { (names::name(&key.redacted)) } },
         lead: words.revoke_key_lead,
         yes: words.revoke,
     };

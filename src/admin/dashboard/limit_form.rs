@@ -5,10 +5,11 @@
 
 use std::collections::BTreeMap;
 
-use axum::Extension;
 use axum::extract::rejection::FormRejection;
 use axum::extract::{Form, Query, State};
 use axum::http::StatusCode;
+use axum::routing::{get, post};
+use axum::{Extension, Router};
 use maud::{Markup, html};
 use serde::Deserialize;
 
@@ -16,17 +17,21 @@ use crate::admin::dashboard::figures::{self, is_spaced};
 use crate::admin::dashboard::language::Lang;
 use crate::admin::dashboard::limits::{Which, per, unit};
 use crate::admin::dashboard::page::{Shown, Visit};
-use crate::admin::dashboard::{Desk, parts, see_other};
+use crate::admin::dashboard::{Desk, names, parts, see_other};
 use crate::admin::limits::named;
 use crate::domain::Window;
 use crate::domain::limit::{Mode, Per, Source, Unit};
 use crate::guard::LimitError;
 use crate::store::rule::{LimitRule, OnlyRule};
 
+pub(super) fn routes() -> Router<Desk> {
+    Router::new().route("/limits", post(put)).route("/limits/new", get(new)).route("/limits/edit", get(edit))
+}
+
 /// The fields as they are typed.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct LimitForm {
+struct LimitForm {
     /// `new` for one that must not be there yet.
     is: String,
     name: String,
@@ -136,11 +141,11 @@ impl Problem {
     }
 }
 
-pub(super) async fn new(State(desk): State<Desk>, Extension(visit): Extension<Visit>) -> Shown {
+async fn new(State(desk): State<Desk>, Extension(visit): Extension<Visit>) -> Shown {
     Ok(visit.page(visit.words().new_limit, &view(&desk, &visit, &LimitForm::blank(), None)))
 }
 
-pub(super) async fn edit(
+async fn edit(
     State(desk): State<Desk>,
     Extension(visit): Extension<Visit>,
     Query(Which { name }): Query<Which>,
@@ -151,7 +156,7 @@ pub(super) async fn edit(
     Ok(visit.page(visit.words().edit_limit, &view(&desk, &visit, &form, None)))
 }
 
-pub(super) async fn put(
+async fn put(
     State(desk): State<Desk>,
     Extension(visit): Extension<Visit>,
     sent: Result<Form<LimitForm>, FormRejection>,
@@ -205,7 +210,7 @@ fn view(desk: &Desk, visit: &Visit, form: &LimitForm, problem: Option<&Problem>)
                 (text("name", words.name, &form.name, words.limit_name_hint))
             } @else {
                 input type="hidden" name="name" value=(form.name);
-                p { strong { (parts::name(&form.name)) } }
+                p { strong { (names::name(&form.name)) } }
             }
             div.pair {
                 (choice("unit", words.unit, &form.unit, &units))

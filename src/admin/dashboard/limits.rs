@@ -1,7 +1,7 @@
 //! Limits: what is in force and how far it is used; removing one.
 //!
 //! Those of the configuration file are shown as its own and can't be changed
-//! here; making and changing the others is [`limit_form`]'s.
+//! here; making and changing the others is `limit_form`'s.
 
 use axum::extract::{Form, Query, State};
 use axum::routing::get;
@@ -12,7 +12,7 @@ use serde::Deserialize;
 use crate::admin::dashboard::language::Lang;
 use crate::admin::dashboard::page::{Asked, Shown, Visit, asked};
 use crate::admin::dashboard::parts::Question;
-use crate::admin::dashboard::{Desk, figures, limit_form, parts, see_other};
+use crate::admin::dashboard::{Desk, figures, names, parts, see_other};
 use crate::admin::limits::{Listed, everything, named};
 use crate::domain::limit::{Mode, Per, Soft, Source, Unit};
 use crate::domain::{Limit, Window};
@@ -28,11 +28,7 @@ const METERS_MAX: usize = 8;
 const ONLY_MAX: usize = 20;
 
 pub(super) fn routes() -> Router<Desk> {
-    Router::new()
-        .route("/limits", get(list).post(limit_form::put))
-        .route("/limits/new", get(limit_form::new))
-        .route("/limits/edit", get(limit_form::edit))
-        .route("/limits/remove", get(ask_remove).post(remove))
+    Router::new().route("/limits", get(list)).route("/limits/remove", get(ask_remove).post(remove))
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -70,7 +66,7 @@ fn card(desk: &Desk, visit: &Visit, listed: &Listed) -> Markup {
         article.card.limit {
             div.heading.small {
                 div {
-                    h2 { (parts::name(&limit.name)) }
+                    h2 { (names::name(&limit.name)) }
                     p.badges {
                         @if limit.mode == Mode::Shadow { (parts::badge("violet", words.shadow)) }
                         @if limit.source == Source::File { (parts::badge("grey", words.from_file)) }
@@ -160,7 +156,7 @@ fn rule(lang: Lang, limit: &Limit) -> Markup {
                 div { dt { (words.only) " " (name) } dd {
                     @for (at, value) in values.iter().take(ONLY_MAX).enumerate() {
                         @if at > 0 { ", " }
-                        (parts::name(value))
+                        (names::name(value))
                     }
                     @if values.len() > ONLY_MAX { ", …" }
                 } }
@@ -220,7 +216,7 @@ async fn ask_remove(
         action: "/limits/remove",
         back: "/limits",
         field: ("name", &limit.name),
-        what: html! { strong { (parts::name(&limit.name)) } },
+        what: html! { strong { (names::name(&limit.name)) } },
         lead: words.remove_limit_lead,
         yes: words.remove,
     };

@@ -9,7 +9,7 @@ use maud::{Markup, html};
 use crate::admin::dashboard::chart::{self, Bar};
 use crate::admin::dashboard::language::Lang;
 use crate::admin::dashboard::page::{Shown, Visit};
-use crate::admin::dashboard::{Desk, figures, first_steps, parts};
+use crate::admin::dashboard::{Desk, figures, first_steps, names, parts};
 use crate::admin::limits::everything;
 use crate::admin::usage::days;
 use crate::domain::{Money, Span, Window};
@@ -185,7 +185,7 @@ fn gauges(desk: &Desk, visit: &Visit) -> Markup {
                 @for (limit, reading) in &meters {
                     li {
                         p.of {
-                            strong { (parts::name(&limit.name)) }
+                            strong { (names::name(&limit.name)) }
                             " · " (parts::subject(desk, lang, limit, &reading.subject))
                             " · " (figures::window(lang, limit.window))
                         }
@@ -217,7 +217,7 @@ fn top(
                     @for (group, sum) in sums.iter().take(TOP_MAX) {
                         li {
                             div.said {
-                                (parts::name(&named(group.first().map_or("", String::as_str))))
+                                (names::name(&named(group.first().map_or("", String::as_str))))
                                 (parts::money(lang, sum.cost, digits))
                             }
                             (chart::part(sum.cost.nano(), whole.nano()))

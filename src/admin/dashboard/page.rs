@@ -10,7 +10,7 @@ use maud::{DOCTYPE, Markup, html};
 
 use crate::admin::dashboard::language::Lang;
 use crate::admin::dashboard::words::Words;
-use crate::admin::dashboard::{PAGES, SIGN_OUT, assets, figures, parts};
+use crate::admin::dashboard::{PAGES, SIGN_OUT, assets, figures, names};
 use crate::guard::trail::Actor;
 use crate::keys::KeyHash;
 use crate::store::StoreError;
@@ -108,7 +108,7 @@ impl Visit {
                 a.skip href="#main" { (words.skip) }
                 header.side {
                     a.brand href="/" { (mark()) "spendguard" }
-                    p.organization { (parts::name(&self.organization)) }
+                    p.organization { (names::name(&self.organization)) }
                     nav aria-label=(words.navigation) {
                         ul {
                             @for page in PAGES {

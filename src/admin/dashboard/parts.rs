@@ -5,22 +5,16 @@ use std::collections::HashMap;
 use jiff::tz::TimeZone;
 use maud::{Markup, html};
 
-use crate::admin::dashboard::Desk;
 use crate::admin::dashboard::chart::Gauge;
-use crate::admin::dashboard::figures;
 use crate::admin::dashboard::language::Lang;
 use crate::admin::dashboard::page::{Instead, Visit};
+use crate::admin::dashboard::{Desk, figures, names};
 use crate::domain::limit::{Per, Unit};
 use crate::domain::{Limit, Money, Window};
 use crate::keys::Key;
 use crate::ledger::calendar;
 use crate::ledger::meter::{Reading, Subject};
 use crate::store::reader::{self, GroupBy};
-
-/// Longer names are cut on pages; they are whole in their titles.
-const NAME_CHARS_MAX: usize = 60;
-/// Even there, not without end.
-const TITLE_CHARS_MAX: usize = 1_000;
 
 /// A heading with what can be done beside it.
 pub(super) fn heading(title: &str, lead: Option<&str>, actions: &Markup) -> Markup {
@@ -44,21 +38,6 @@ pub(super) fn time(lang: Lang, at_s: i64) -> Markup {
 pub(super) fn date(lang: Lang, at_s: i64) -> Markup {
     let day = figures::day(lang, figures::date_of(at_s, &TimeZone::UTC));
     html! { time datetime=(figures::machine(at_s)) data-day { (day) } }
-}
-
-/// A name that a stranger may have chosen: cut, and apart from the words
-/// around it, whichever way it is written.
-pub(super) fn name(text: &str) -> Markup {
-    let cut = |most: usize| text.chars().take(most).collect::<String>();
-    if text.chars().nth(NAME_CHARS_MAX).is_none() {
-        return html! { bdi.name { (text) } };
-    }
-    html! { bdi.name title=(cut(TITLE_CHARS_MAX)) { (cut(NAME_CHARS_MAX)) "…" } }
-}
-
-/// A sentence with such a name in it, cut only where it has no end.
-pub(super) fn note(text: &str) -> Markup {
-    html! { bdi.name { (text.chars().take(TITLE_CHARS_MAX).collect::<String>()) } }
 }
 
 /// A small label; its tone is said by the text too.
@@ -122,9 +101,9 @@ pub(super) fn subject(desk: &Desk, lang: Lang, limit: &Limit, of: &Subject) -> M
     let ring = desk.admin.guard.ring();
     let Subject::One(id) = of else { return html! { (lang.words().whole_organization) } };
     match limit.per {
-        Per::Project => name(&ring.project_name(id)),
-        Per::Key => name(&ring.key_name(id)),
-        Per::Organization | Per::User | Per::Model => name(id),
+        Per::Project => names::name(&ring.project_name(id)),
+        Per::Key => names::name(&ring.key_name(id)),
+        Per::Organization | Per::User | Per::Model => names::name(id),
     }
 }
 

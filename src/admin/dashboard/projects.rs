@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use crate::admin::dashboard::page::{Asked, Shown, Visit, asked};
 use crate::admin::dashboard::parts::Question;
-use crate::admin::dashboard::{Desk, figures, parts, see_other};
+use crate::admin::dashboard::{Desk, figures, names, parts, see_other};
 use crate::domain::Money;
 use crate::guard::keyring::KeyError;
 use crate::keys::Project;
@@ -82,7 +82,7 @@ fn table(desk: &Desk, visit: &Visit, projects: &[Project], spent: &HashMap<Strin
                 tbody {
                     @for project in projects {
                         tr {
-                            th scope="row" { (parts::name(&project.name)) span.sub { code { (parts::name(&project.id)) } } }
+                            th scope="row" { (names::name(&project.name)) span.sub { code { (names::name(&project.id)) } } }
                             td data-label=(words.status) { (state(visit, project)) }
                             td data-label=(words.created) { (parts::date(lang, project.created_s)) }
                             td.number data-label=(words.api_keys) {
@@ -115,14 +115,14 @@ fn actions(visit: &Visit, project: &Project) -> Markup {
     html! {
         @if project.archived_s.is_none() {
             a.button.small href=(parts::link("/keys/new", &[("project", &project.id)])) {
-                "+ " (words.key) span.unseen { " " (parts::name(&project.name)) }
+                "+ " (words.key) span.unseen { " " (names::name(&project.name)) }
             }
             @if !project.from_file {
                 " " a.button.small href=(link("/projects/rename")) {
-                    (words.rename) span.unseen { " " (parts::name(&project.name)) }
+                    (words.rename) span.unseen { " " (names::name(&project.name)) }
                 }
                 " " a.button.small.danger href=(link("/projects/archive")) {
-                    (words.archive) span.unseen { " " (parts::name(&project.name)) }
+                    (words.archive) span.unseen { " " (names::name(&project.name)) }
                 }
             }
         }
@@ -232,7 +232,7 @@ async fn ask_archive(
         action: "/projects/archive",
         back: "/projects",
         field: ("id", &id),
-        what: html! { strong { (parts::name(&project.name)) } " · " (figures::counted(lang, words.n_keys, keys)) },
+        what: html! { strong { (names::name(&project.name)) } " · " (figures::counted(lang, words.n_keys, keys)) },
         lead: words.archive_project_lead,
         yes: words.archive,
     };

@@ -7,7 +7,7 @@ use maud::{Markup, html};
 use prometheus::proto::{Metric, MetricFamily};
 
 use crate::admin::dashboard::language::Lang;
-use crate::admin::dashboard::{Desk, figures, parts};
+use crate::admin::dashboard::{Desk, figures, names, parts};
 
 /// The metric that counts them.
 const REFUSALS: &str = "spendguard_rejections_total";
@@ -35,7 +35,7 @@ pub(super) fn card(desk: &Desk, lang: Lang) -> Markup {
                     ul.refusals {
                         @for (limit, reason, count) in counted.iter().take(COUNTED_MAX) {
                             li {
-                                @if !limit.is_empty() { strong { (parts::name(limit)) } " " }
+                                @if !limit.is_empty() { strong { (names::name(limit)) } " " }
                                 code { (reason) } " "
                                 span.count { (figures::number(lang, *count)) }
                             }
@@ -83,13 +83,13 @@ fn latest(desk: &Desk, lang: Lang) -> Markup {
                         td data-label=(words.reason) { span { code { (refusal.reason) } " " span.small.muted { (refusal.endpoint) } } }
                         td data-label=(words.key) {
                             @match &refusal.key {
-                                Some(key) => (parts::name(&ring.key_name(key))),
+                                Some(key) => (names::name(&ring.key_name(key))),
                                 None => "–",
                             }
                         }
                         td data-label=(words.limit) {
                             @match &refusal.limit {
-                                Some(limit) => (parts::name(limit)),
+                                Some(limit) => (names::name(limit)),
                                 None => "–",
                             }
                         }

@@ -10,7 +10,7 @@ use maud::{Markup, html};
 use serde::Deserialize;
 
 use crate::admin::dashboard::page::{self, Asked, Instead, Shown, Visit, asked};
-use crate::admin::dashboard::{Desk, figures, parts, see_other};
+use crate::admin::dashboard::{Desk, figures, names, parts, see_other};
 use crate::alerts::Listed;
 use crate::domain::limit::Source;
 use crate::guard::organization::RenameError;
@@ -79,7 +79,7 @@ fn organization(desk: &Desk, visit: &Visit, wrong: Option<&(String, &'static str
     let of_file = desk.admin.guard.organization_named_by() == Some(Source::File);
     if of_file || !visit.may_change {
         return html! {
-            p { strong { (parts::name(&visit.organization)) } " "
+            p { strong { (names::name(&visit.organization)) } " "
                 @if of_file { (parts::badge("grey", words.from_file)) } }
             @if of_file { p.hint { (words.named_by_file) " " code { "[organization] name" } } }
         };
@@ -173,7 +173,7 @@ fn channel_state(visit: &Visit, channel: &Listed, last: Option<&Delivery>, waiti
     };
     html! {
         div {
-            p { strong { (kind) } " " (parts::name(&channel.place)) }
+            p { strong { (kind) } " " (names::name(&channel.place)) }
             p.small.muted {
                 code { (channel.name) }
                 @if waiting > 0 { " · " (figures::counted(lang, words.n_waiting, waiting)) }
@@ -188,7 +188,7 @@ fn channel_state(visit: &Visit, channel: &Listed, last: Option<&Delivery>, waiti
                 },
                 Some(last) => {
                     (parts::badge("red", words.not_delivered))
-                    p.small lang="en" { (parts::note(last.error.as_deref().unwrap_or_default())) }
+                    p.small lang="en" { (names::note(last.error.as_deref().unwrap_or_default())) }
                 },
             }
         }
@@ -210,7 +210,7 @@ fn outcome_of_test(visit: &Visit, outcome: &Result<(), String>) -> Markup {
     html! {
         @match outcome {
             Ok(()) => p.notice.good role="status" { (words.test_sent) },
-            Err(error) => p.notice.bad role="alert" { (words.test_failed) " " span lang="en" { (parts::note(error)) } },
+            Err(error) => p.notice.bad role="alert" { (words.test_failed) " " span lang="en" { (names::note(error)) } },
         }
     }
 }

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use crate::admin::dashboard::chart;
 use crate::admin::dashboard::overview::{by_day, day_chart, total};
 use crate::admin::dashboard::page::{Asked, Instead, Shown, Visit, asked};
-use crate::admin::dashboard::{Desk, figures, parts};
+use crate::admin::dashboard::{Desk, figures, names, parts};
 use crate::admin::usage::days;
 use crate::domain::Span;
 use crate::store::reader::{self, GroupBy, UsageSum};
@@ -247,7 +247,7 @@ fn filters(desk: &Desk, visit: &Visit, question: &Question) -> Markup {
         }
         @if !question.key.is_empty() {
             p.chips {
-                span.badge.grey { (words.key) ": " (parts::name(&desk.admin.guard.ring().key_name(&question.key))) }
+                span.badge.grey { (words.key) ": " (names::name(&desk.admin.guard.ring().key_name(&question.key))) }
                 a href=(question.link(question.first, question.last, "")) { (words.show_all) }
             }
         }
@@ -272,7 +272,7 @@ fn table(visit: &Visit, question: &Question, groups: &[(String, UsageSum)]) -> M
                 tbody {
                     @for (name, sum) in groups {
                         tr {
-                            th scope="row" { (parts::name(name)) }
+                            th scope="row" { (names::name(name)) }
                             td.number { (figures::number(lang, sum.requests)) }
                             td.number { (figures::number(lang, sum.tokens.input_total())) }
                             td.number { (figures::number(lang, sum.tokens.output_total())) }

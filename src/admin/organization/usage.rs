@@ -19,8 +19,9 @@ use crate::admin::extract::{Path, Query};
 use crate::domain::Money;
 use crate::openai::operation::{OPERATIONS, Report};
 use crate::store::buckets::{Line, each_line};
+use crate::store::pruned::Pruned;
 use crate::store::reader::UsageSum;
-use crate::store::retention::{Pruned, ROLLUP_S};
+use crate::store::rollup::ROLLUP_S;
 
 /// The end of the year 9999.
 const TIME_MAX_S: i64 = 253_402_300_800;

@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 use crate::domain::Money;
 use crate::guard::credit::Credit;
 use crate::ledger::account::GrantReading;
-use crate::ledger::credit::grant_id;
+use crate::ledger::entry::grant_id;
 
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Credits)]

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 use crate::domain::Money;
 use crate::guard::retention::{Progress, Storage};
-use crate::store::retention::Pruned;
+use crate::store::pruned::Pruned;
 
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Storage)]

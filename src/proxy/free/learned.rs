@@ -5,13 +5,13 @@ use std::sync::Arc;
 use http::Response;
 use serde_json::Value;
 
-use super::whole;
 use crate::domain::tokens::ContainerMemory;
 use crate::domain::{KeptContext, ObjectKind, ObjectReference};
 use crate::guard::objects::put;
 use crate::proxy::Proxy;
+use crate::proxy::answer::Answer;
 use crate::proxy::auth::Caller;
-use crate::proxy::body::Answer;
+use crate::proxy::lists::whole;
 use crate::proxy::record::{CONTAINER_IDLE_S, made_by};
 use crate::proxy::refuse::Refusal;
 use crate::store::objects::{ObjectChange, ObjectKey};

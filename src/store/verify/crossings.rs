@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use rusqlite::Connection;
 
+use crate::ledger::calendar::utc;
 use crate::ledger::entry::entry_id;
 use crate::store::rows::uint;
-use crate::store::verify::{Difference, Report, at};
+use crate::store::verify::{Difference, Report};
 
 /// Compares crossings with the `lines` of the ledger: id and note.
 pub(super) fn compare(
@@ -32,8 +33,8 @@ pub(super) fn compare(
             what: format!(
                 "limit {limit:?}, {subject}: the {mark} threshold {threshold} of the window from {} was come to {} with \
                  {settled} settled (nano-dollars, tokens or requests), and the ledger has no line of it",
-                at(start_s),
-                at(at_ms.div_euclid(1_000))
+                utc(start_s),
+                utc(at_ms.div_euclid(1_000))
             ),
             meaning: "no limit counts it; `ledger tail` and exports don't show that it was crossed".to_owned(),
             mend: "none is needed for limits; put back a backup if the list must be complete".to_owned(),

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use rusqlite::Connection;
 
+use crate::ledger::calendar::utc;
 use crate::store::days::{self, Day};
 use crate::store::rollup::{COLUMNS, RollupKey, RollupSums, Table, row_from};
-use crate::store::verify::{Difference, Report, at, usd};
+use crate::store::verify::{Difference, Report, usd};
 
 type Sums = BTreeMap<RollupKey, RollupSums>;
 
@@ -63,10 +64,10 @@ fn difference(table: Table, key: &RollupKey, stored: &RollupSums, expected: &Rol
     let of = format!("key {api_key}, project {project}, {endpoint}, model {model}{user}");
     Difference {
         kind: "day",
-        about: format!("{} {} {of}", table.name(), at(key.start_s)),
+        about: format!("{} {} {of}", table.name(), utc(key.start_s)),
         what: format!(
             "the day from {} of {of} says {} in {}; its rollups add up to {}",
-            at(key.start_s),
+            utc(key.start_s),
             sums(stored),
             table.name(),
             sums(expected)

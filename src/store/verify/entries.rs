@@ -3,16 +3,17 @@
 use rusqlite::Connection;
 
 use crate::domain::{Money, Tokens};
+use crate::ledger::calendar::utc;
 use crate::ledger::entry::{Basis, Entry, Kind, entry_id};
-use crate::store::retention;
+use crate::store::pruned;
 use crate::store::rows::{int, uint};
-use crate::store::verify::{Difference, Report, at, usd};
+use crate::store::verify::{Difference, Report, usd};
 
 /// Notes what an entry says that can't be true.
 pub(super) fn look(entry: &Entry, report: &mut Report) {
     if let Some((what, meaning)) = doubt(entry) {
         let of = &entry.attribution;
-        let when = at(entry.admitted_ms.div_euclid(1_000));
+        let when = utc(entry.admitted_ms.div_euclid(1_000));
         report.note(|| Difference {
             kind: "entry",
             about: entry_id(entry.id),
@@ -83,8 +84,7 @@ pub(super) fn corrections(db: &Connection, report: &mut Report) -> rusqlite::Res
          AND NOT (e.id IS NULL AND a.admitted_ms / 1000 < ?1 AND a.corrects <= ?2)",
     )?;
     // What was pruned may have been corrected just before.
-    let pruned =
-        retention::pruned(db)?.map_or((i64::MIN, 0), |pruned| (pruned.before_s, int(pruned.last_id)));
+    let pruned = pruned::pruned(db)?.map_or((i64::MIN, 0), |pruned| (pruned.before_s, int(pruned.last_id)));
     let mut rows = statement.query(pruned)?;
     while let Some(row) = rows.next()? {
         let (id, corrects): (i64, Option<i64>) = (row.get(0)?, row.get(1)?);
@@ -95,7 +95,7 @@ pub(super) fn corrections(db: &Connection, report: &mut Report) -> rusqlite::Res
             None => "which is not there".to_owned(),
             Some("settle") => {
                 let (of, then): (String, i64) = (row.get(6)?, row.get(7)?);
-                format!("which is of key {of} and was admitted {}", at(then))
+                format!("which is of key {of} and was admitted {}", utc(then))
             }
             Some(kind) => format!("which is of kind {kind}, not a settled request"),
         };
@@ -106,7 +106,7 @@ pub(super) fn corrections(db: &Connection, report: &mut Report) -> rusqlite::Res
                 "correction {} of {} counts for key {key} at {}; it corrects {target}, {is}",
                 entry_id(uint(id)),
                 usd(cost),
-                at(counted)
+                utc(counted)
             ),
             meaning: format!("limits of key {key} count {} in that window that nothing there explains", usd(cost)),
             mend: format!(

@@ -4,12 +4,13 @@ use std::collections::HashMap;
 
 use rusqlite::{Connection, params};
 
+use crate::ledger::calendar::utc;
 use crate::ledger::entry::entry_id;
-use crate::store::retention::{self, Pruned, Total};
+use crate::store::pruned::{self, Pruned, Total};
 use crate::store::rollup::{COLUMNS, ROLLUP_S, RollupKey, RollupSums, row_from};
 use crate::store::rows::{int, uint};
 use crate::store::verify::days::Expected;
-use crate::store::verify::{Difference, Report, at, usd};
+use crate::store::verify::{Difference, Report, usd};
 
 pub(super) fn compare(
     db: &Connection,
@@ -18,7 +19,7 @@ pub(super) fn compare(
 ) -> rusqlite::Result<()> {
     let mut unlike = Vec::new();
     // Sums whose entries were pruned can only be proven all together.
-    let pruned = retention::pruned(db)?.unwrap_or(Pruned { before_s: i64::MIN, ..Pruned::default() });
+    let pruned = pruned::pruned(db)?.unwrap_or(Pruned { before_s: i64::MIN, ..Pruned::default() });
     let (mut stored_before, mut expected_before) = (Total::default(), pruned.total);
     let mut days = Expected::new(db)?;
     let mut statement = db.prepare(&format!("SELECT {COLUMNS} FROM rollup"))?;
@@ -81,11 +82,11 @@ fn unlike_before(before_s: i64, stored: Total, expected: Total) -> Difference {
     let total = |of: Total| format!("{} requests, {}, {} tokens", of.requests, usd(of.cost_nano), of.tokens);
     Difference {
         kind: "rollup",
-        about: format!("before {}", at(before_s)),
+        about: format!("before {}", utc(before_s)),
         what: format!(
             "all rollups before {}, where entries were pruned, say {}; what was pruned and what is left of the entries add \
              up to {}",
-            at(before_s),
+            utc(before_s),
             total(stored),
             total(expected)
         ),
@@ -113,10 +114,10 @@ fn difference(
     }
     Difference {
         kind: "rollup",
-        about: format!("{} {of}", at(key.start_s)),
+        about: format!("{} {of}", utc(key.start_s)),
         what: format!(
             "the rollup from {} of {of} says {}; {entries} add up to {}",
-            at(key.start_s),
+            utc(key.start_s),
             sums(stored),
             sums(expected)
         ),
