@@ -10,6 +10,7 @@ mod credits;
 mod keys;
 mod ledger;
 mod limits;
+mod manual;
 mod prices;
 mod storage;
 mod table;
@@ -31,6 +32,7 @@ mod print {
 
 pub use api::{Connection, Failure};
 pub use args::{Cli, Command, Format};
+pub use manual::{completions, pages};
 pub use prices::run as prices;
 pub use print::{complain, say};
 
@@ -49,7 +51,9 @@ pub async fn run(command: Command, connection: &Connection) -> Result<(), Failur
         | Command::Demo { .. }
         | Command::Check { .. }
         | Command::Config { .. }
-        | Command::Prices { .. } => Err(Failure::wrong("this command does not talk to a guard")),
+        | Command::Prices { .. }
+        | Command::Completions { .. }
+        | Command::Man { .. } => Err(Failure::wrong("this command does not talk to a guard")),
     }
 }
 

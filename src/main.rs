@@ -1,6 +1,6 @@
 //! The `spendguard` binary: arguments, logging, run, exit code.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -57,6 +57,11 @@ async fn run(arguments: Cli) -> Result<(), Failure> {
             say(&text::schema());
             Ok(())
         }
+        Command::Completions { shell } => {
+            say(cli::completions(shell).trim_end());
+            Ok(())
+        }
+        Command::Man { folder } => cli::pages(&folder),
         Command::Prices { command, format } => {
             cli::prices(command, format, &arguments, || connection(&arguments, settings)).await
         }
@@ -79,14 +84,14 @@ fn connection(
 ) -> Result<Connection, Failure> {
     let (token_file, token) = (arguments.token_file.clone(), std::env::var("SPENDGUARD_ADMIN_TOKEN").ok());
     if let Some(url) = arguments.admin_url.clone().filter(|_| token_file.is_some() || token.is_some()) {
-        return Connection::find(url, token_file, token, PathBuf::new());
+        return Connection::find(url, token_file, token, Path::new(""));
     }
     let settings = settings()?;
     let scheme = if settings.admin.tls.is_some() { "https" } else { "http" };
     let url = arguments.admin_url.clone().unwrap_or_else(|| format!("{scheme}://{}", settings.admin.listen));
     let token = settings.admin.token.map(|token| token.expose().to_owned());
     let data_file = settings.storage_path.join("admin-token");
-    Connection::find(url, token_file, token, data_file)
+    Connection::find(url, token_file, token, &data_file)
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "it is mapped over, by value")]

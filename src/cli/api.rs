@@ -1,6 +1,6 @@
 //! Talking to the admin API of a running guard.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -59,20 +59,24 @@ impl Connection {
         url: String,
         token_file: Option<PathBuf>,
         environment: Option<String>,
-        data_file: PathBuf,
+        data_file: &Path,
     ) -> Result<Self, Failure> {
         let base_url =
             url.parse().map_err(|_| Failure::wrong(format!("{url:?} is no URL for --admin-url")))?;
         let config = Config { base_url, connect_timeout: Duration::from_secs(5), response_timeout: TIMEOUT };
-        let read = |file: PathBuf| {
-            let text =
-                std::fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?;
-            Ok(Secret::new(text.trim()))
-        };
+        let read = |file: &Path| std::fs::read_to_string(file).map(|text| Secret::new(text.trim()));
         let token = match (token_file, environment) {
-            (Some(file), _) => read(file),
+            (Some(file), _) => read(&file)
+                .map_err(|error| format!("the token file {} can't be read: {error}", file.display())),
             (None, Some(token)) => Ok(Secret::new(token.trim())),
-            (None, None) => read(data_file),
+            (None, None) => read(data_file).map_err(|error| {
+                format!(
+                    "no admin token found: there is no --token-file, no SPENDGUARD_ADMIN_TOKEN in the environment, no \
+                     [admin] token in the configuration, and {} can't be read ({error}). On the guard's machine name its \
+                     configuration with --config; elsewhere pass --token-file or set SPENDGUARD_ADMIN_TOKEN",
+                    data_file.display()
+                )
+            }),
         };
         Ok(Self { client: Upstream::new(&config, &roots()), url, token })
     }
@@ -89,11 +93,8 @@ impl Connection {
         path: &str,
         body: Option<Value>,
     ) -> Result<Value, Failure> {
-        let token = self.token.as_ref().map_err(|why| {
-            let message =
-                format!("no admin token found ({why}); pass --token-file or set SPENDGUARD_ADMIN_TOKEN");
-            Failure { is_unreachable: true, ..Failure::wrong(message) }
-        })?;
+        let token =
+            self.token.as_ref().map_err(|why| Failure { is_unreachable: true, ..Failure::wrong(why) })?;
         let mut headers = HeaderMap::new();
         let bearer = HeaderValue::from_str(&format!("Bearer {}", token.expose()));
         headers.insert(

@@ -6,7 +6,12 @@ mod storage;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use clap::builder::PossibleValuesParser;
 use clap::{Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+use crate::domain::Window;
+use crate::domain::limit::{Per, Unit};
 
 pub(crate) use prices::{PricesCommand, UpdateArgs};
 pub(crate) use storage::StorageCommand;
@@ -154,6 +159,18 @@ pub enum Command {
         #[arg(long, global = true, value_enum, default_value_t)]
         format: Format,
     },
+    /// Print the completions of a shell.
+    #[command(after_help = "Example: spendguard completions bash > /etc/bash_completion.d/spendguard")]
+    Completions {
+        /// Which shell.
+        shell: Shell,
+    },
+    /// Write a man page for each command into a folder.
+    #[command(after_help = "Example: spendguard man /usr/local/share/man/man1")]
+    Man {
+        /// The folder, which must be there.
+        folder: PathBuf,
+    },
 }
 
 /// `spendguard config …`.
@@ -248,13 +265,13 @@ pub enum LimitsCommand {
         /// Its name.
         name: String,
         /// For whom it counts separately.
-        #[arg(long, default_value = "organization")]
+        #[arg(long, default_value = "organization", value_parser = PossibleValuesParser::new(Per::ALL.map(Per::name)))]
         per: String,
         /// What it counts.
-        #[arg(long, default_value = "usd")]
+        #[arg(long, default_value = "usd", value_parser = PossibleValuesParser::new(Unit::ALL.map(Unit::name)))]
         unit: String,
-        /// Over which window.
-        #[arg(long)]
+        /// Over which window of the calendar; `request` caps each request.
+        #[arg(long, value_parser = PossibleValuesParser::new(Window::ALL.map(Window::name)))]
         window: String,
         /// The cap.
         #[arg(long)]

@@ -191,3 +191,47 @@ fn the_demo_starts_without_a_warning() {
     let said = std::fs::read_to_string(said.path()).unwrap();
     assert!(!said.contains("WARN") && !said.contains("ERROR"), "{said}");
 }
+
+#[test]
+fn help_names_the_values_that_a_limit_may_have_and_a_wrong_one_ends_with_2() {
+    let nowhere = Terminal { admin: "127.0.0.1:1".to_owned() };
+    let window = "[possible values: minute, hour, day, week, month, quarter, year, total, request]";
+    let per = "[possible values: organization, project, key, user, model]";
+    let unit = "[possible values: usd, tokens, input_tokens, output_tokens, requests]";
+    let help = nowhere.says("limits set --help", &[]);
+    let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+    for values in [window, per, unit] {
+        assert!(help.contains(values), "{values} in {help}");
+    }
+    nowhere.fails(2, "limits set budget --window fortnight", "possible values: minute");
+}
+
+#[test]
+fn shells_get_completions_and_man_gets_a_page_for_each_command() {
+    let nowhere = Terminal { admin: "127.0.0.1:1".to_owned() };
+    for shell in ["bash", "zsh", "fish"] {
+        nowhere.says(&format!("completions {shell}"), &["spendguard", "rotate", "explain"]);
+    }
+    let folder = tempfile::tempdir().unwrap();
+    nowhere.says(&format!("man {}", folder.path().display()), &[]);
+    let page = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
+    assert!(page("spendguard.1").contains("spend guard in front of the OpenAI API"));
+    assert!(page("spendguard-limits-set.1").contains("quarter"), "with the values of a window");
+    nowhere.fails(1, &format!("man {}", folder.path().join("missing").display()), "missing");
+}
+
+#[test]
+fn without_a_token_the_places_that_were_looked_at_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let done = Command::new(SPENDGUARD)
+        .args(["keys", "list"])
+        .current_dir(folder.path())
+        .env_remove("SPENDGUARD_ADMIN_TOKEN")
+        .output()
+        .unwrap();
+    let text = String::from_utf8(done.stderr).unwrap();
+    assert_eq!(done.status.code(), Some(2), "{text}");
+    for place in ["--token-file", "SPENDGUARD_ADMIN_TOKEN", "[admin] token", "spendguard-data/admin-token"] {
+        assert!(text.contains(place), "{place} in {text}");
+    }
+}
