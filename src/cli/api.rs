@@ -1,5 +1,6 @@
 //! Talking to the admin API of a running guard.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -70,11 +71,16 @@ impl Connection {
                 .map_err(|error| format!("the token file {} can't be read: {error}", file.display())),
             (None, Some(token)) => Ok(Secret::new(token.trim())),
             (None, None) => read(data_file).map_err(|error| {
+                let file = std::path::absolute(data_file).unwrap_or_else(|_| data_file.to_owned());
+                let remedy = if error.kind() == io::ErrorKind::NotFound {
+                    "Name the guard's configuration with --config, or pass --token-file, or set SPENDGUARD_ADMIN_TOKEN"
+                } else {
+                    "Run the command as a user who may read it, or pass --token-file, or set SPENDGUARD_ADMIN_TOKEN"
+                };
                 format!(
                     "no admin token found: there is no --token-file, no SPENDGUARD_ADMIN_TOKEN in the environment, no \
-                     [admin] token in the configuration, and {} can't be read ({error}). On the guard's machine name its \
-                     configuration with --config; elsewhere pass --token-file or set SPENDGUARD_ADMIN_TOKEN",
-                    data_file.display()
+                     [admin] token in the configuration, and {} can't be read ({error}). {remedy}",
+                    file.display()
                 )
             }),
         };

@@ -26,6 +26,7 @@ use crate::store::Durability;
 
 /// What `storage.keep` may not be below.
 const KEEP_MIN: Duration = Duration::from_secs(86_400);
+
 /// The settings of a file, or of none, under an environment.
 pub fn load(
     path: Option<&Path>,

@@ -1,4 +1,4 @@
-//! What can be wrong with a configuration: noted key by key, told all at once.
+//! What can be wrong with a configuration: noted key by key, reported all at once.
 
 use std::collections::HashMap;
 use std::fmt;

@@ -1,8 +1,8 @@
 //! The ways to spend that are metered: one file for each operation, and one row of the table.
 //!
-//! What differs between operations is said here. Everything outside of this row asks an
-//! [`Operation`] for what it needs to know, and never which one it is. A new operation is a
-//! file beside these and a row in [`OPERATIONS`].
+//! What differs between operations is said here. All other modules ask an [`Operation`] for
+//! what they need to know, and never which one it is. A new operation is a file beside
+//! these and a row in [`OPERATIONS`].
 
 mod chat;
 mod compact;
@@ -17,7 +17,7 @@ use crate::domain::ObjectKind;
 use crate::openai::refusal::{self, ErrorBody};
 use crate::openai::request::{Invalid, Request};
 use crate::openai::sse::{EventForm, Hide, Tap};
-use crate::openai::usage::Answer;
+use crate::openai::usage::{self, Answer, AnswerForm};
 
 pub use self::chat::CHAT;
 pub use self::compact::COMPACT;
@@ -29,15 +29,15 @@ pub use self::responses::RESPONSES;
 pub static OPERATIONS: [&Operation; 5] = [&CHAT, &COMPLETIONS, &RESPONSES, &COMPACT, &EMBEDDINGS];
 
 /// A metered operation: where it is, how its body and answers are read, and what can be
-/// done about its cost. No two have one path.
+/// done about its cost. No two have the same path.
 pub struct Operation {
     /// Its path, with `/v1`: its name in ledger entries, metrics and logs. Its method is
     /// `POST`.
     pub path: &'static str,
     /// How OpenAI's usage API reports it.
-    pub report: Report,
-    /// The kind of object that an answer is which upstream keeps.
-    pub kept_as: ObjectKind,
+    pub usage_report: UsageReport,
+    /// The kind of object that upstream can keep an answer as; `None` if it keeps none.
+    pub kept_as: Option<ObjectKind>,
     /// The field that bounds the output, where it has one.
     pub output_field: Option<&'static str>,
     /// Whether it has `n`, the number of choices.
@@ -46,19 +46,18 @@ pub struct Operation {
     pub has_tool_calls_max: bool,
     /// Whether the models that always search the web do so here.
     pub searches: bool,
-    /// Whether its answers are text, which can be counted.
-    pub answers_text: bool,
+    /// What its answers consist of.
+    pub answers: AnswerForm,
     /// How upstream is asked to count its input.
     pub count: InputCount,
-    /// How its streams are told.
+    /// The form of its event streams.
     events: EventForm,
     read: fn(&[u8]) -> Result<Request, Invalid>,
-    answer: fn(&[u8]) -> Answer,
 }
 
 /// A kind of usage in OpenAI's usage API, which has a path for each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Report {
+pub enum UsageReport {
     /// `/organization/usage/completions`.
     Completions,
     /// `/organization/usage/embeddings`.
@@ -100,13 +99,12 @@ impl Operation {
     /// assert_eq!((used.tokens.input, used.tokens.output), (19, 10));
     /// ```
     pub fn answer(&self, body: &[u8]) -> Answer {
-        (self.answer)(body)
+        usage::of_json(self.answers, body)
     }
 
-    /// Watches a stream of its events, none of which is looked into beyond
-    /// `event_bytes_max`.
+    /// Watches an event stream. Events of more than `event_bytes_max` pass unread.
     pub fn tap(&self, hide: Hide, event_bytes_max: usize) -> Tap {
-        Tap::new(self.events, hide, event_bytes_max)
+        Tap::new(self.events, self.answers, hide, event_bytes_max)
     }
 
     /// The last event of a stream that is cut.

@@ -72,7 +72,7 @@ const NAME_BYTES_MAX: usize = 256;
 const MESSAGE_CHARS_MAX: usize = 200;
 
 /// How the JSON body of an operation that generates is read: what differs between them.
-pub(in crate::openai) struct Form {
+pub(in crate::openai) struct BodyRules {
     /// The output bound.
     pub(in crate::openai) outputs: for<'a> fn(&Body<'a>) -> Result<Outputs<'a>, Invalid>,
     /// How many outputs are made.
@@ -81,7 +81,7 @@ pub(in crate::openai) struct Form {
     pub(in crate::openai) content: for<'a> fn(&mut Body<'a>) -> Found<'a>,
     /// Whether upstream keeps the answer, by the field `store`.
     pub(in crate::openai) is_stored: fn(Raw<'_>) -> bool,
-    /// What no other has.
+    /// Sets what only this operation has.
     pub(in crate::openai) also: fn(&Body<'_>, &mut Demand),
     /// Whether it can repeat its prompt in the answer.
     pub(in crate::openai) has_echo: bool,
@@ -92,18 +92,18 @@ pub(in crate::openai) struct Form {
 }
 
 /// Reads the body of an operation.
-pub(in crate::openai) fn read(form: &Form, body: &[u8]) -> Result<Request, Invalid> {
+pub(in crate::openai) fn read(rules: &BodyRules, body: &[u8]) -> Result<Request, Invalid> {
     let text = std::str::from_utf8(body).map_err(|_| Invalid::body("it is not valid UTF-8"))?;
     if !json::is_shallow(body) {
         return Err(Invalid::body(&format!("it is nested deeper than {} levels", json::DEPTH_MAX)));
     }
     let Object(fields) =
         serde_json::from_str::<Object<Body<'_>>>(text).map_err(|error| Invalid::body(&error.to_string()))?;
-    let outputs = (form.outputs)(&fields)?;
+    let outputs = (rules.outputs)(&fields)?;
     let usage_asked = splice::usage_asked(fields.stream_options)?;
     let splices = Splices::find(text, &fields, &outputs);
-    let demand = demand(form, fields, &outputs, usage_asked, text)?;
-    Ok(Request { usage_injected: demand.stream && form.has_stream_options && !usage_asked, demand, splices })
+    let demand = demand(rules, fields, &outputs, usage_asked, text)?;
+    Ok(Request { usage_injected: demand.stream && rules.has_stream_options && !usage_asked, demand, splices })
 }
 
 impl Request {
@@ -146,7 +146,7 @@ impl Invalid {
 }
 
 fn demand(
-    form: &Form,
+    rules: &BodyRules,
     mut fields: Body<'_>,
     outputs: &Outputs<'_>,
     usage_asked: bool,
@@ -156,7 +156,7 @@ fn demand(
         let message = "Background responses are not metered yet. Send the request without `background`; its answer can be streamed.".to_owned();
         return Err(Invalid::not_allowed("background", message));
     }
-    let stored_prompt = form.reads_kept_context && fields.prompt.is_given;
+    let stored_prompt = rules.reads_kept_context && fields.prompt.is_given;
     let mut demand = Demand {
         model: model(fields.model, stored_prompt)?,
         stored_prompt,
@@ -164,25 +164,25 @@ fn demand(
         usage_asked,
         tier: tier(fields.service_tier)?,
         body_bytes: u64::try_from(text.len()).unwrap_or(u64::MAX),
-        choices: (form.choices)(&fields)?,
+        choices: (rules.choices)(&fields)?,
         has_unseen_choices: count(fields.best_of, "best_of")?.unwrap_or(1)
             > count(fields.n, "n")?.unwrap_or(1),
         output_max: outputs.asked,
         audio_output: fields.modalities.audio,
-        echo: form.has_echo && flag(fields.echo, "echo")?,
+        echo: rules.has_echo && flag(fields.echo, "echo")?,
         cache_12h: long_cache(fields.prompt_cache_options.0.ttl),
-        subagents: form.reads_kept_context && turns::runs_subagents(fields.multi_agent),
-        compacted_at: turns::compacted_at(fields.context_management).filter(|_| form.reads_kept_context),
+        subagents: rules.reads_kept_context && turns::runs_subagents(fields.multi_agent),
+        compacted_at: turns::compacted_at(fields.context_management).filter(|_| rules.reads_kept_context),
         end_user: end_user(&fields)?,
-        stored: (form.is_stored)(fields.store),
+        stored: (rules.is_stored)(fields.store),
         rendering: kept::rendering(&fields),
         truncates: fields.truncation.value().is_some_and(|mode| mode != "\"disabled\""),
         ..Demand::default()
     };
-    let named = named(form, &fields);
-    let mut content = (form.content)(&mut fields);
+    let named = named(rules, &fields);
+    let mut content = (rules.content)(&mut fields);
     let is_kept = demand.stored || fields.conversation.value().is_some();
-    kept::refuse_tools(&content, is_kept && form.reads_kept_context, "input")?;
+    kept::refuse_tools(&content, is_kept && rules.reads_kept_context, "input")?;
     demand.media = measure::media(&content, text);
     demand.server_context = content.server_context;
     demand.cache_12h |= content.cache_12h;
@@ -192,17 +192,17 @@ fn demand(
     let mut offer = offer.into_inner();
     let parts = [named, content.references, std::mem::take(&mut offer.references)];
     demand.references = references::all(parts).map_err(|problem| Invalid::body(&problem))?;
-    demand.tools = tools(form, offer, calls_max)?;
-    (form.also)(&fields, &mut demand);
+    demand.tools = tools(rules, offer, calls_max)?;
+    (rules.also)(&fields, &mut demand);
     Ok(demand)
 }
 
-fn tools(form: &Form, offer: Offered, calls_max: Option<u64>) -> Result<ToolDemand, Invalid> {
+fn tools(rules: &BodyRules, offer: Offered, calls_max: Option<u64>) -> Result<ToolDemand, Invalid> {
     let Offered { tools, refused, .. } = offer;
     if let Some(message) = refused {
         return Err(Invalid::not_allowed("tools", message));
     }
-    if !form.reads_kept_context && tools != ToolDemand::default() {
+    if !rules.reads_kept_context && tools != ToolDemand::default() {
         let message = "Hosted tools are priced in /v1/responses only. Send this request there.".to_owned();
         return Err(Invalid::not_allowed("tools", message));
     }
@@ -212,9 +212,9 @@ fn tools(form: &Form, offer: Offered, calls_max: Option<u64>) -> Result<ToolDema
 }
 
 /// The objects that the fields of a body name, its items and tools aside.
-fn named(form: &Form, fields: &Body<'_>) -> References {
+fn named(rules: &BodyRules, fields: &Body<'_>) -> References {
     let mut named = References::default();
-    if form.reads_kept_context {
+    if rules.reads_kept_context {
         named.add(ObjectKind::Response, fields.previous_response_id);
         named.add(ObjectKind::Conversation, fields.conversation);
         named.add_member(ObjectKind::Conversation, fields.conversation);

@@ -20,9 +20,9 @@ use self::chunk::UsageMember;
 use self::events::{Boundary, Event};
 
 use self::observer::Observer;
-use super::usage::{Answer, Outcome};
+use super::usage::{Answer, AnswerForm, Outcome};
 
-/// How a stream is told in events.
+/// The form of an event stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventForm {
     /// Chunks of one kind, `[DONE]` at the end.
@@ -57,7 +57,7 @@ pub struct Tap {
 
 impl Tap {
     /// A tap for one stream; larger events pass unread and unedited.
-    pub fn new(form: EventForm, hide: Hide, event_bytes_max: usize) -> Self {
+    pub fn new(form: EventForm, answers: AnswerForm, hide: Hide, event_bytes_max: usize) -> Self {
         Self {
             hide,
             event_bytes_max,
@@ -65,7 +65,7 @@ impl Tap {
             partial: BytesMut::new(),
             oversized: false,
             dropped: false,
-            observer: Observer::new(form),
+            observer: Observer::new(form, answers),
         }
     }
 

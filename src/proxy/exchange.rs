@@ -15,7 +15,7 @@ use crate::domain::Money;
 use crate::guard::{Ending, Guard, Reservation, Settled};
 use crate::ledger::entry::Basis;
 use crate::openai::sse::Hide;
-use crate::openai::usage;
+use crate::openai::usage::{self, AnswerForm};
 use crate::proxy::answer::Answer;
 use crate::proxy::bill::{Bill, Exchange};
 use crate::proxy::body::{self, Bounds};
@@ -222,7 +222,7 @@ async fn whole(
     let answer = bill.operation.answer(&bytes);
     bill.reused = recording.as_ref().map(|recording| recording.reused(&answer));
     let settled = bill.end(reservation, &answer, exchange, || {
-        if !bill.operation.answers_text {
+        if bill.operation.answers == AnswerForm::Vectors {
             return 0;
         }
         bill.count_output(&String::from_utf8_lossy(&bytes))

@@ -31,7 +31,7 @@ pub type Recorded = Pin<Box<dyn Future<Output = ()> + Send>>;
 pub struct Recording {
     guard: Arc<Guard>,
     owner: Arc<Key>,
-    kind: ObjectKind,
+    kind: Option<ObjectKind>,
     /// Whether upstream keeps the answer.
     is_stored: bool,
     containers: Containers,
@@ -148,10 +148,10 @@ impl Recording {
     /// The answer by its id, as far as it is kept.
     fn named(&mut self, answer: &Answer, context: KeptContext) -> Vec<ObjectChange> {
         let id = answer.object_id.as_ref().filter(|_| self.is_stored);
-        let Some(id) = id else { return Vec::new() };
+        let (Some(id), Some(kind)) = (id, self.kind) else { return Vec::new() };
         self.is_named = true;
         let known = KnownObject { context, ..made_by(&self.owner, self.admitted_s) };
-        vec![put(ObjectReference { kind: self.kind, id: id.clone() }, known)]
+        vec![put(ObjectReference { kind, id: id.clone() }, known)]
     }
 
     fn whole(&mut self, answer: &Answer) -> Vec<ObjectChange> {

@@ -10,8 +10,8 @@ use crate::domain::limit::Unit;
 use crate::ledger::entry::{Amounts, Crossing, Entry, Hold};
 use crate::store::objects::ObjectChange;
 
-/// A place in the writer's bounded queue. Who is going to write owns one
-/// beforehand, so that he can always write; it is free again afterwards.
+/// A place in the writer's bounded queue. A writer owns one beforehand, so
+/// that it can always write; it is free again afterwards.
 pub type Slot = OwnedSemaphorePermit;
 
 pub(super) type Job = Box<dyn FnOnce(&mut Connection) + Send>;

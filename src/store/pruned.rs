@@ -20,7 +20,7 @@ pub struct Pruned {
     pub total: Total,
 }
 
-/// What entries come to, whoever they are of.
+/// What entries of all keys come to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Total {
     /// Settled requests.

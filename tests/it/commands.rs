@@ -195,7 +195,7 @@ fn the_demo_starts_without_a_warning() {
 #[test]
 fn help_names_the_values_that_a_limit_may_have_and_a_wrong_one_ends_with_2() {
     let nowhere = Terminal { admin: "127.0.0.1:1".to_owned() };
-    let window = "[possible values: minute, hour, day, week, month, quarter, year, total, request]";
+    let window = "[possible values: request, minute, hour, day, week, month, quarter, year, total]";
     let per = "[possible values: organization, project, key, user, model]";
     let unit = "[possible values: usd, tokens, input_tokens, output_tokens, requests]";
     let help = nowhere.says("limits set --help", &[]);
@@ -203,7 +203,7 @@ fn help_names_the_values_that_a_limit_may_have_and_a_wrong_one_ends_with_2() {
     for values in [window, per, unit] {
         assert!(help.contains(values), "{values} in {help}");
     }
-    nowhere.fails(2, "limits set budget --window fortnight", "possible values: minute");
+    nowhere.fails(2, "limits set budget --window fortnight", "possible values: request, minute");
 }
 
 #[test]

@@ -17,7 +17,7 @@ use crate::admin::Admin;
 use crate::admin::error::ApiError;
 use crate::admin::extract::{Path, Query};
 use crate::domain::Money;
-use crate::openai::operation::{OPERATIONS, Report};
+use crate::openai::operation::{OPERATIONS, UsageReport};
 use crate::store::buckets::{Line, each_line};
 use crate::store::pruned::Pruned;
 use crate::store::reader::UsageSum;
@@ -67,7 +67,7 @@ const KINDS: &[(&str, Option<Kind>)] = &[
 #[derive(Clone, Copy)]
 struct Kind {
     /// The operations whose spending it shows; `None`: all.
-    report: Option<Report>,
+    of: Option<UsageReport>,
     groups: &'static [&'static str],
     /// Whether there is something to show.
     shows: fn(&UsageSum) -> bool,
@@ -75,19 +75,19 @@ struct Kind {
 }
 
 const COMPLETIONS: Kind = Kind {
-    report: Some(Report::Completions),
+    of: Some(UsageReport::Completions),
     groups: &["project_id", "api_key_id", "model", "batch", "api_source", "user_id", "service_tier"],
     shows: is_used,
     view: |group, sum| ResultView::Completions(Box::new(CompletionsView::of(group, sum))),
 };
 const EMBEDDINGS: Kind = Kind {
-    report: Some(Report::Embeddings),
+    of: Some(UsageReport::Embeddings),
     groups: &["project_id", "api_key_id", "model", "user_id"],
     shows: is_used,
     view: |group, sum| ResultView::Embeddings(EmbeddingsView::of(group, sum)),
 };
 const COSTS: Kind = Kind {
-    report: None,
+    of: None,
     groups: &["project_id", "api_key_id", "line_item", "api_source", "user_id"],
     shows: |sum| sum.cost != Money::ZERO,
     view: |group, sum| ResultView::Costs(CostsView::of(group, sum)),
@@ -231,8 +231,10 @@ impl Kind {
     }
 
     fn is_of(&self, line: &Line<'_>) -> bool {
-        self.report.is_none_or(|report| {
-            OPERATIONS.iter().any(|operation| operation.report == report && *operation.path == *line.endpoint)
+        self.of.is_none_or(|kind| {
+            OPERATIONS
+                .iter()
+                .any(|operation| operation.usage_report == kind && *operation.path == *line.endpoint)
         })
     }
 }

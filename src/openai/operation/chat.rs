@@ -3,29 +3,28 @@
 use crate::domain::demand::WebSearch;
 use crate::domain::{Demand, ObjectKind};
 use crate::openai::json::Raw;
-use crate::openai::operation::{InputCount, Operation, Report};
-use crate::openai::request::{self, Body, Form, Invalid, Outputs};
+use crate::openai::operation::{InputCount, Operation, UsageReport};
+use crate::openai::request::{self, Body, BodyRules, Invalid, Outputs};
 use crate::openai::sse::EventForm;
-use crate::openai::usage::{self, AnswerForm};
+use crate::openai::usage::AnswerForm;
 
 /// Chat completions.
 pub static CHAT: Operation = Operation {
     path: "/v1/chat/completions",
-    report: Report::Completions,
-    kept_as: ObjectKind::ChatCompletion,
+    usage_report: UsageReport::Completions,
+    kept_as: Some(ObjectKind::ChatCompletion),
     output_field: Some(OUTPUT),
     has_choices: true,
     has_tool_calls_max: false,
     searches: true,
-    answers_text: true,
+    answers: AnswerForm::Text,
     count: InputCount::Messages,
     events: EventForm::Chunks,
-    read: |body| request::read(&FORM, body),
-    answer: |body| usage::of_json(AnswerForm::Text, body),
+    read: |body| request::read(&RULES, body),
 };
 
 const OUTPUT: &str = "max_completion_tokens";
-const FORM: Form = Form {
+const RULES: BodyRules = BodyRules {
     outputs,
     choices: |body| request::choices(body.n, "n", 1),
     content: |body| std::mem::take(&mut body.messages).into_inner(),

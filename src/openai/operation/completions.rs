@@ -1,31 +1,29 @@
 //! `POST /completions`, the legacy text completions.
 
-use crate::domain::ObjectKind;
-use crate::openai::operation::{InputCount, Operation, Report};
-use crate::openai::request::{self, Body, Form, Found, Invalid, Outputs};
+use crate::openai::operation::{InputCount, Operation, UsageReport};
+use crate::openai::request::{self, Body, BodyRules, Found, Invalid, Outputs};
 use crate::openai::sse::EventForm;
-use crate::openai::usage::{self, AnswerForm};
+use crate::openai::usage::AnswerForm;
 
 /// Legacy completions.
 pub static COMPLETIONS: Operation = Operation {
     path: "/v1/completions",
-    report: Report::Completions,
-    kept_as: ObjectKind::Response,
+    usage_report: UsageReport::Completions,
+    kept_as: None,
     output_field: Some(OUTPUT),
     has_choices: true,
     has_tool_calls_max: false,
     searches: false,
-    answers_text: true,
+    answers: AnswerForm::Text,
     count: InputCount::Strings,
     events: EventForm::Chunks,
-    read: |body| request::read(&FORM, body),
-    answer: |body| usage::of_json(AnswerForm::Text, body),
+    read: |body| request::read(&RULES, body),
 };
 
 const OUTPUT: &str = "max_tokens";
 /// What upstream gives a request that names no bound.
 const OUTPUT_DEFAULT: u64 = 16;
-const FORM: Form = Form {
+const RULES: BodyRules = BodyRules {
     outputs: |body| Ok(Outputs::field(OUTPUT, body.max_tokens)?.or(OUTPUT_DEFAULT)),
     choices,
     content: |_| Found::default(),
@@ -37,8 +35,8 @@ const FORM: Form = Form {
 };
 
 fn choices(body: &Body<'_>) -> Result<u64, Invalid> {
+    let shown = request::choices(body.n, "n", 1)?;
     // Of `best_of` OpenAI's specification allows none; one is made at least.
-    let best_of = request::choices(body.best_of, "best_of", 0)?;
-    let each = request::choices(body.n, "n", 1)?.max(best_of);
+    let each = shown.max(request::choices(body.best_of, "best_of", 0)?);
     Ok(each.saturating_mul(body.prompt.prompts.max(1)))
 }

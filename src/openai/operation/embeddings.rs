@@ -1,28 +1,26 @@
 //! `POST /embeddings`.
 
-use crate::domain::ObjectKind;
-use crate::openai::operation::{InputCount, Operation, Report};
-use crate::openai::request::{self, Form, Found, Outputs};
+use crate::openai::operation::{InputCount, Operation, UsageReport};
+use crate::openai::request::{self, BodyRules, Found, Outputs};
 use crate::openai::sse::EventForm;
-use crate::openai::usage::{self, AnswerForm};
+use crate::openai::usage::AnswerForm;
 
 /// Embeddings, which have no output that costs.
 pub static EMBEDDINGS: Operation = Operation {
     path: "/v1/embeddings",
-    report: Report::Embeddings,
-    kept_as: ObjectKind::Response,
+    usage_report: UsageReport::Embeddings,
+    kept_as: None,
     output_field: None,
     has_choices: false,
     has_tool_calls_max: false,
     searches: false,
-    answers_text: false,
+    answers: AnswerForm::Vectors,
     count: InputCount::Strings,
     events: EventForm::Chunks,
-    read: |body| request::read(&FORM, body),
-    answer: |body| usage::of_json(AnswerForm::Vectors, body),
+    read: |body| request::read(&RULES, body),
 };
 
-const FORM: Form = Form {
+const RULES: BodyRules = BodyRules {
     outputs: |_| Ok(Outputs::without_field(Some(0))),
     choices: |_| Ok(1),
     content: |_| Found::default(),

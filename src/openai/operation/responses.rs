@@ -1,29 +1,28 @@
 //! `POST /responses`.
 
 use crate::domain::ObjectKind;
-use crate::openai::operation::{InputCount, Operation, Report};
-use crate::openai::request::{self, Body, Form, Found, Outputs};
+use crate::openai::operation::{InputCount, Operation, UsageReport};
+use crate::openai::request::{self, Body, BodyRules, Found, Outputs};
 use crate::openai::sse::EventForm;
-use crate::openai::usage::{self, AnswerForm};
+use crate::openai::usage::AnswerForm;
 
 /// Responses.
 pub static RESPONSES: Operation = Operation {
     path: "/v1/responses",
-    report: Report::Completions,
-    kept_as: ObjectKind::Response,
+    usage_report: UsageReport::Completions,
+    kept_as: Some(ObjectKind::Response),
     output_field: Some(OUTPUT),
     has_choices: false,
     has_tool_calls_max: true,
     searches: false,
-    answers_text: true,
+    answers: AnswerForm::Text,
     count: InputCount::Body,
     events: EventForm::Typed,
-    read: |body| request::read(&FORM, body),
-    answer: |body| usage::of_json(AnswerForm::Text, body),
+    read: |body| request::read(&RULES, body),
 };
 
 const OUTPUT: &str = "max_output_tokens";
-const FORM: Form = Form {
+const RULES: BodyRules = BodyRules {
     outputs: |body| Outputs::field(OUTPUT, body.max_output_tokens),
     choices: |_| Ok(1),
     content: input,

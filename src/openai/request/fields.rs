@@ -39,7 +39,7 @@ pub(in crate::openai) struct Body<'a> {
     #[serde(borrow)]
     pub(in crate::openai) best_of: Raw<'a>,
     #[serde(borrow)]
-    pub(in crate::openai) echo: Raw<'a>,
+    pub(super) echo: Raw<'a>,
     #[serde(borrow)]
     pub(super) background: Raw<'a>,
     #[serde(borrow)]

@@ -27,6 +27,7 @@ const TIER_BYTES_MAX: usize = 32;
 #[derive(Debug)]
 pub(super) struct Observer {
     form: EventForm,
+    answers: AnswerForm,
     chunks: Walk,
     /// Names only; the rest is put together when it is asked for.
     named: Answer,
@@ -68,9 +69,10 @@ struct ResponseEvent<'a> {
 }
 
 impl Observer {
-    pub(super) fn new(form: EventForm) -> Self {
+    pub(super) fn new(form: EventForm, answers: AnswerForm) -> Self {
         Self {
             form,
+            answers,
             chunks: Walk::default(),
             named: Answer::default(),
             tier_written: Vec::new(),
@@ -321,7 +323,7 @@ impl Observer {
     /// Takes up the usage in a body, if there is any.
     fn report(&mut self, body: &Body<'_>, alone: bool) {
         self.tools_reported = with_reported(&self.tools_reported, &body.reported_tools());
-        let Some(Counted { tokens, sides, hides_cache_life }) = body.counted(AnswerForm::Text) else {
+        let Some(Counted { tokens, sides, hides_cache_life }) = body.counted(self.answers) else {
             return;
         };
         let before = self.reported.as_ref();
