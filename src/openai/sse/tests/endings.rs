@@ -1,6 +1,7 @@
 //! What events say of how a stream ended, and what it is called.
 
 use super::*;
+use crate::openai::EMBEDDINGS;
 use crate::openai::usage::Outcome;
 
 fn seen(endpoint: &'static Operation, stream: &str) -> Answer {
@@ -166,4 +167,12 @@ fn output_that_no_delta_told_of_is_text_too() {
     assert_eq!(transcript(&[delta, item, item, last]), format!("hello there{item}"));
     assert_eq!(transcript(&[item, last]), item);
     assert_eq!(transcript(&[last]), last);
+}
+
+#[test]
+fn vectors_that_come_in_events_are_counted_by_their_total_and_have_no_output() {
+    let stream =
+        "data: {\"model\":\"text-embedding-3-small\",\"usage\":{\"total_tokens\":8}}\n\ndata: [DONE]\n\n";
+    assert_eq!(seen(&EMBEDDINGS, stream).usage.unwrap().tokens, Tokens { input: 8, ..Tokens::default() });
+    assert_eq!(seen(&CHAT, stream).usage, None, "a text has an output, which is not known");
 }
