@@ -60,8 +60,7 @@ fn sources() -> BTreeMap<String, String> {
 }
 
 fn module(path: &str) -> &str {
-    let inside = path.strip_prefix("src/").unwrap_or(path);
-    inside.split('/').next().unwrap_or(inside).trim_end_matches(".rs")
+    place(path)[0]
 }
 
 fn row(module: &str) -> Option<u8> {
@@ -70,8 +69,8 @@ fn row(module: &str) -> Option<u8> {
 
 /// The modules that a file names with `crate::`.
 fn imports(text: &str) -> Vec<String> {
-    let words = text.match_indices("crate::").map(|(at, word)| &text[at + word.len()..]);
-    words.map(|rest| rest.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect()).collect()
+    let first = |path: String| Some(path.strip_prefix("crate::")?.split("::").next()?.to_owned());
+    paths(text).into_iter().filter_map(first).collect()
 }
 
 fn upward(path: &str, text: &str) -> Vec<String> {
@@ -119,6 +118,7 @@ fn modules_import_only_downward() {
     }
     assert_eq!(upward("src/ledger/x.rs", "use crate::guard::Guard;"), ["guard"]);
     assert_eq!(upward("src/openai/x.rs", "let x = crate::pricing::bound();"), ["pricing"]);
+    assert_eq!(upward("src/ledger/x.rs", "use crate::{guard, domain::Money};"), ["guard"]);
     assert!(upward("src/guard.rs", "use crate::ledger::Ledger;").is_empty());
 }
 
@@ -176,8 +176,8 @@ fn in_group(before: &str, group: &str) -> Vec<String> {
     parts.iter().flat_map(part).collect()
 }
 
-/// The module that a path leads to from another one, as far as it names modules or what a
-/// module gives on of those below it.
+/// The module that a path leads to from another one, as far as it names modules, or what a
+/// module re-exports of those below it.
 fn target(from: &[&str], path: &str, known: &Known<'_>) -> Vec<String> {
     let mut place: Vec<String> = from.iter().map(|word| (*word).to_owned()).collect();
     for (at, word) in path.split("::").enumerate() {
@@ -186,7 +186,7 @@ fn target(from: &[&str], path: &str, known: &Known<'_>) -> Vec<String> {
             "self" => {}
             "super" => drop(place.pop()),
             word => {
-                let below = known.given_on(&place, word).unwrap_or(word).to_owned();
+                let below = known.reexported(&place, word).unwrap_or(word).to_owned();
                 place.push(below);
                 if !known.is_module(&place) {
                     place.pop();
@@ -198,16 +198,16 @@ fn target(from: &[&str], path: &str, known: &Known<'_>) -> Vec<String> {
     place
 }
 
-/// The modules, and the names that each gives on of modules below it.
+/// The modules, and the names that each re-exports of modules below it.
 struct Known<'a> {
     modules: BTreeSet<Vec<&'a str>>,
-    given_on: BTreeMap<(Vec<String>, String), String>,
+    reexported: BTreeMap<(Vec<String>, String), String>,
 }
 
 impl<'a> Known<'a> {
     fn of(sources: &'a BTreeMap<String, String>) -> Self {
         let modules: BTreeSet<Vec<&str>> = sources.keys().map(|path| place(path)).collect();
-        let mut given_on = BTreeMap::new();
+        let mut reexported = BTreeMap::new();
         for (path, text) in sources {
             for line in code(text).split("pub use ").skip(1) {
                 let tree = line.split(';').next().unwrap().trim().trim_start_matches("self::");
@@ -218,20 +218,20 @@ impl<'a> Known<'a> {
                 for one in all {
                     if let (Some((below, _)), Some(name)) = (one.split_once("::"), one.rsplit("::").next()) {
                         let at = place(path).into_iter().map(str::to_owned).collect();
-                        given_on.insert((at, name.to_owned()), below.to_owned());
+                        reexported.insert((at, name.to_owned()), below.to_owned());
                     }
                 }
             }
         }
-        Self { modules, given_on }
+        Self { modules, reexported }
     }
 
     fn is_module(&self, place: &[String]) -> bool {
         self.modules.iter().any(|module| module.iter().eq(place.iter()))
     }
 
-    fn given_on(&self, place: &[String], name: &str) -> Option<&str> {
-        self.given_on.get(&(place.to_vec(), name.to_owned())).map(String::as_str)
+    fn reexported(&self, place: &[String], name: &str) -> Option<&str> {
+        self.reexported.get(&(place.to_vec(), name.to_owned())).map(String::as_str)
     }
 }
 
@@ -289,7 +289,7 @@ fn modules_of_a_folder_do_not_import_each_other_in_cycles() {
     assert_eq!(cycle(&[edge("a", "b"), edge("b", "c")].into()), None);
 }
 
-/// The names of the operations, as `src/openai/operation.rs` gives them on.
+/// The names of the operations, as `src/openai/operation.rs` re-exports them.
 fn operations(sources: &BTreeMap<String, String>) -> BTreeSet<String> {
     let lines = sources["src/openai/operation.rs"].lines();
     let names = lines.filter_map(|line| line.strip_prefix("pub use self::")?.strip_suffix(';'));

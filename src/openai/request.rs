@@ -93,10 +93,7 @@ pub(in crate::openai) struct BodyRules {
 
 /// Reads the body of an operation.
 pub(in crate::openai) fn read(rules: &BodyRules, body: &[u8]) -> Result<Request, Invalid> {
-    let text = std::str::from_utf8(body).map_err(|_| Invalid::body("it is not valid UTF-8"))?;
-    if !json::is_shallow(body) {
-        return Err(Invalid::body(&format!("it is nested deeper than {} levels", json::DEPTH_MAX)));
-    }
+    let text = text(body)?;
     let Object(fields) =
         serde_json::from_str::<Object<Body<'_>>>(text).map_err(|error| Invalid::body(&error.to_string()))?;
     let outputs = (rules.outputs)(&fields)?;
@@ -104,6 +101,15 @@ pub(in crate::openai) fn read(rules: &BodyRules, body: &[u8]) -> Result<Request,
     let splices = Splices::find(text, &fields, &outputs);
     let demand = demand(rules, fields, &outputs, usage_asked, text)?;
     Ok(Request { usage_injected: demand.stream && rules.has_stream_options && !usage_asked, demand, splices })
+}
+
+/// A body as text that any JSON reader can take apart.
+fn text(body: &[u8]) -> Result<&str, Invalid> {
+    let text = std::str::from_utf8(body).map_err(|_| Invalid::body("it is not valid UTF-8"))?;
+    if !json::is_shallow(body) {
+        return Err(Invalid::body(&format!("it is nested deeper than {} levels", json::DEPTH_MAX)));
+    }
+    Ok(text)
 }
 
 impl Request {

@@ -31,9 +31,8 @@ pub type Recorded = Pin<Box<dyn Future<Output = ()> + Send>>;
 pub struct Recording {
     guard: Arc<Guard>,
     owner: Arc<Key>,
-    kind: Option<ObjectKind>,
-    /// Whether upstream keeps the answer.
-    is_stored: bool,
+    /// What upstream keeps the answer as; `None` if it keeps none.
+    kept_as: Option<ObjectKind>,
     containers: Containers,
     conversation: Option<Turn>,
     reading: Reading,
@@ -93,8 +92,7 @@ impl Recording {
         Ok(Box::new(Self {
             guard: Arc::clone(guard),
             owner: Arc::clone(owner),
-            kind: operation.kept_as,
-            is_stored: demand.stored,
+            kept_as: operation.kept_as.filter(|_| demand.stored),
             containers,
             conversation: turn,
             reading,
@@ -120,7 +118,7 @@ impl Recording {
     /// Takes up what a stream has said so far. Where that is news, what it said may
     /// go to the client when the result resolves.
     pub fn heard(&mut self, is_done: bool, answer: impl FnOnce() -> Answer) -> Option<Recorded> {
-        let is_news = if is_done { !self.is_over } else { self.is_stored && !self.is_named };
+        let is_news = if is_done { !self.is_over } else { self.kept_as.is_some() && !self.is_named };
         if !is_news {
             return None;
         }
@@ -147,8 +145,7 @@ impl Recording {
 
     /// The answer by its id, as far as it is kept.
     fn named(&mut self, answer: &Answer, context: KeptContext) -> Vec<ObjectChange> {
-        let id = answer.object_id.as_ref().filter(|_| self.is_stored);
-        let (Some(id), Some(kind)) = (id, self.kind) else { return Vec::new() };
+        let (Some(id), Some(kind)) = (&answer.object_id, self.kept_as) else { return Vec::new() };
         self.is_named = true;
         let known = KnownObject { context, ..made_by(&self.owner, self.admitted_s) };
         vec![put(ObjectReference { kind, id: id.clone() }, known)]
@@ -166,7 +163,7 @@ impl Recording {
         let added = KeptContext { pictures: reading.pictures_added(answer), ..whole };
         let mut changes = self.named(answer, of_answer.clone());
         let in_conversation = self.conversation.is_some();
-        if self.is_stored || in_conversation {
+        if self.kept_as.is_some() || in_conversation {
             let item = |MadeItem { id, is_output }: &MadeItem| ObjectChange::Item {
                 key: ObjectKey::of(ObjectKind::Item, id),
                 project: Arc::clone(&self.owner.project),

@@ -10,7 +10,7 @@ use super::fields::Body;
 use super::tools::Offered;
 use super::{Invalid, measure};
 use crate::domain::KeptContext;
-use crate::openai::json::{self, Object};
+use crate::openai::json::Object;
 
 /// The longest value of an option that stands in a rendering as it is, in bytes.
 const OPTION_BYTES_MAX: usize = 32;
@@ -27,10 +27,7 @@ const OPTION_BYTES_MAX: usize = 32;
 /// assert_eq!((kept.tokens, kept.pictures), (Some(45), Some(0)));
 /// ```
 pub fn kept_items(body: &[u8]) -> Result<KeptContext, Invalid> {
-    let text = std::str::from_utf8(body).map_err(|_| Invalid::body("it is not valid UTF-8"))?;
-    if !json::is_shallow(body) {
-        return Err(Invalid::body(&format!("it is nested deeper than {} levels", json::DEPTH_MAX)));
-    }
+    let text = super::text(body)?;
     let Object(Items { items }) =
         serde_json::from_str::<Object<Items<'_>>>(text).map_err(|error| Invalid::body(&error.to_string()))?;
     let found = items.into_inner();

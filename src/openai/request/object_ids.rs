@@ -22,10 +22,7 @@ use crate::openai::json::{self, Raw};
 /// assert_eq!(found[0].id, "msg_1");
 /// ```
 pub fn object_ids(body: &[u8]) -> Result<Vec<ObjectReference>, Invalid> {
-    let text = std::str::from_utf8(body).map_err(|_| Invalid::body("it is not valid UTF-8"))?;
-    if !json::is_shallow(body) {
-        return Err(Invalid::body(&format!("it is nested deeper than {} levels", json::DEPTH_MAX)));
-    }
+    let text = super::text(body)?;
     let mut found = References::default();
     let mut reader = serde_json::Deserializer::from_str(text);
     let walk = Walk { found: &mut found, at: At::Any };
