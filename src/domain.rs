@@ -1,4 +1,4 @@
-//! Values of the trade: money, tokens, demands, limits, windows, ids, secrets.
+//! Values of the trade: money, quantities, demands, limits, windows, ids, secrets.
 //!
 //! Row 0: standard library only. No I/O, no clock, no serialisation. Whoever
 //! stores or shows these values maps them at its own edge.
@@ -11,8 +11,9 @@ pub mod model;
 pub mod money;
 pub mod object;
 pub mod pattern;
+pub mod quantity;
 pub mod secret;
-pub mod tokens;
+pub mod usage;
 pub mod window;
 
 pub use demand::Demand;
@@ -21,6 +22,7 @@ pub use limit::Limit;
 pub use money::Money;
 pub use object::{KnownObject, ObjectKind, ObjectReference};
 pub use pattern::Pattern;
+pub use quantity::{Class, Quantities};
 pub use secret::Secret;
-pub use tokens::{Tokens, Usage};
+pub use usage::Usage;
 pub use window::{Span, Window};

@@ -17,7 +17,7 @@ use prometheus::{
     IntGauge, Opts, Registry,
 };
 
-use crate::domain::{Money, Tokens};
+use crate::domain::{Money, Quantities};
 use crate::metrics::register::{counter_vec, float_vec, gauge_vec, histogram_vec, registered};
 
 pub use samples::{LimitSample, RequestLabels};
@@ -293,11 +293,11 @@ impl Metrics {
     }
 
     /// Money and tokens have been settled.
-    pub fn settled(&self, of: RequestLabels<'_>, model: &str, basis: &str, cost: Money, tokens: &Tokens) {
+    pub fn settled(&self, of: RequestLabels<'_>, model: &str, basis: &str, cost: Money, used: &Quantities) {
         let key = self.key_label(of.key);
         self.spend.with_label_values(&[of.project, key, model, basis]).inc_by(dollars(cost.max(Money::ZERO)));
-        for (class, count) in tokens.classes().into_iter().filter(|(_, count)| *count > 0) {
-            self.tokens.with_label_values(&[of.project, key, model, class]).inc_by(count);
+        for (class, count) in used.non_zero().filter(|(class, _)| class.is_token()) {
+            self.tokens.with_label_values(&[of.project, key, model, class.name()]).inc_by(count);
         }
     }
 

@@ -22,6 +22,7 @@ pub mod outbox;
 pub mod past;
 mod private;
 pub mod pruned;
+mod quantities;
 mod queue;
 pub mod reader;
 pub mod retention;

@@ -129,7 +129,7 @@ fn view(admin: &Admin, by: &GroupBy, zone: &TimeZone, group: &[String], sum: &Us
     UsageGroupView {
         group,
         requests: sum.requests,
-        usage: UsageView::of(&sum.tokens),
+        usage: UsageView::of(&sum.quantities),
         cost_usd: sum.cost.to_string(),
     }
 }

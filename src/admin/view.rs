@@ -14,7 +14,7 @@ use std::sync::atomic::Ordering;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::domain::{Limit, Secret, Span, Tokens, Window};
+use crate::domain::{Class, Limit, Quantities, Secret, Span, Window};
 use crate::guard::meters::Meters;
 use crate::keys::{Key, Project};
 use crate::ledger::entry::{Basis, Entry, entry_id};
@@ -225,18 +225,18 @@ pub(crate) struct UsageView {
 }
 
 impl UsageView {
-    pub(crate) fn of(tokens: &Tokens) -> Self {
-        let shown = ["input", "cached_input", "cache_write", "output", "reasoning"];
-        let rare = |(class, count): &(&'static str, u64)| *count > 0 && !shown.contains(class);
-        let name = |(class, count): (&str, u64)| (format!("{class}_tokens"), count);
+    pub(crate) fn of(used: &Quantities) -> Self {
+        let shown = [Class::Input, Class::CachedInput, Class::CacheWrite, Class::Output, Class::Reasoning];
+        let other = |(class, _): &(Class, u64)| class.is_token() && !shown.contains(class);
+        let name = |(class, count): (Class, u64)| (format!("{}_tokens", class.name()), count);
         Self {
-            input_tokens: tokens.input_total(),
-            cached_input_tokens: tokens.cached_total(),
-            cache_write_tokens: tokens.cache_write.saturating_add(tokens.cache_write_12h),
-            output_tokens: tokens.output_total(),
-            reasoning_tokens: tokens.reasoning,
-            total_tokens: tokens.total(),
-            other: tokens.classes().into_iter().filter(rare).map(name).collect(),
+            input_tokens: used.input_tokens_total(),
+            cached_input_tokens: used.cached_tokens_total(),
+            cache_write_tokens: used[Class::CacheWrite].saturating_add(used[Class::CacheWrite12h]),
+            output_tokens: used.output_tokens_total(),
+            reasoning_tokens: used[Class::Reasoning],
+            total_tokens: used.tokens_total(),
+            other: used.non_zero().filter(other).map(name).collect(),
         }
     }
 }
@@ -315,7 +315,7 @@ impl EntryView {
             cost_usd: entry.cost.to_string(),
             tool_fees_usd: entry.tool_fees.to_string(),
             held_usd: entry.held.cost.to_string(),
-            usage: UsageView::of(&entry.tokens),
+            usage: UsageView::of(&entry.quantities),
             price_version: entry.price_version.to_string(),
             object_id: entry.object_id.clone(),
             upstream_request_id: entry.upstream_request_id.clone(),

@@ -12,6 +12,7 @@ use crate::cli::args::PricesCommand;
 use crate::cli::{Cli, Connection, Failure, Format, say, table};
 use crate::clock::Clock;
 use crate::config::{self, Settings};
+use crate::domain::Class;
 use crate::domain::demand::Tier;
 use crate::pricing::rates::Rates;
 use crate::pricing::sheet::{Price, Sheet};
@@ -98,7 +99,7 @@ const COLUMNS: [table::Column; 6] = [
 ];
 
 fn row(price: &Price, name: &str, rates: &Rates) -> Vec<String> {
-    let cells = [rates.input, rates.cached_input, rates.cache_write, rates.output].map(usd);
+    let cells = [Class::Input, Class::CachedInput, Class::CacheWrite, Class::Output].map(|class| usd(rates[class]));
     [price.id.to_string(), name.to_owned()].into_iter().chain(cells).collect()
 }
 

@@ -1,10 +1,11 @@
 //! From the file's limits and prices to those of the domain.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::config::raw;
-use crate::domain::Limit;
 use crate::domain::limit::Source;
+use crate::domain::{Class, Limit};
 use crate::pricing::rates::NamedRates;
 use crate::pricing::sheet::Override;
 use crate::store::rule::{LimitRule, OnlyRule};
@@ -76,28 +77,30 @@ pub(super) fn prices(raw: &[raw::Price], problems: &mut Vec<Problem>) -> Vec<Ove
 }
 
 fn rates(price: &raw::Price) -> NamedRates {
-    let text = |amount: &Option<raw::Amount>| amount.as_ref().map(raw::Amount::text);
     let long = price.long.as_ref().map(|long| {
-        Box::new(NamedRates {
-            input: text(&long.input),
-            cached_input: text(&long.cached_input),
-            cache_write: text(&long.cache_write),
-            cache_write_12h: text(&long.cache_write_12h),
-            output: text(&long.output),
-            ..NamedRates::default()
-        })
+        let classes = named([
+            (Class::Input, &long.input),
+            (Class::CachedInput, &long.cached_input),
+            (Class::CacheWrite, &long.cache_write),
+            (Class::CacheWrite12h, &long.cache_write_12h),
+            (Class::Output, &long.output),
+        ]);
+        Box::new(NamedRates { classes, long: None })
     });
-    NamedRates {
-        input: Some(price.input.text()),
-        cached_input: text(&price.cached_input),
-        cache_write: text(&price.cache_write),
-        cache_write_12h: text(&price.cache_write_12h),
-        audio_input: text(&price.audio_input),
-        image_input: text(&price.image_input),
-        output: text(&price.output),
-        audio_output: text(&price.audio_output),
-        image_output: text(&price.image_output),
-        long,
-        ..NamedRates::default()
-    }
+    let mut classes = named([
+        (Class::CachedInput, &price.cached_input),
+        (Class::CacheWrite, &price.cache_write),
+        (Class::CacheWrite12h, &price.cache_write_12h),
+        (Class::AudioInput, &price.audio_input),
+        (Class::ImageInput, &price.image_input),
+        (Class::Output, &price.output),
+        (Class::AudioOutput, &price.audio_output),
+        (Class::ImageOutput, &price.image_output),
+    ]);
+    classes.insert(Class::Input, price.input.text());
+    NamedRates { classes, long }
+}
+
+fn named<const N: usize>(rates: [(Class, &Option<raw::Amount>); N]) -> BTreeMap<Class, String> {
+    rates.into_iter().filter_map(|(class, rate)| Some((class, rate.as_ref()?.text()))).collect()
 }

@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use crate::domain::object::ObjectReference;
-use crate::domain::tokens::ContainerMemory;
+use crate::domain::usage::ContainerMemory;
 
 /// The service tier a request asks for or an answer was served at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use crate::domain::tokens::ContainerMemory;
+use crate::domain::usage::ContainerMemory;
 
 /// What the number of tokens of a context depends on: the price of the model, and
 /// the options of the request that decide what of the context is read.

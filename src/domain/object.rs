@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use crate::domain::kept::KeptContext;
-use crate::domain::tokens::ContainerMemory;
+use crate::domain::usage::ContainerMemory;
 
 /// The kinds of objects that have owners.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::domain::demand::Bound;
-use crate::domain::{Money, Tokens};
+use crate::domain::{Money, Quantities};
 use crate::guard::Guard;
 use crate::guard::credit::CreditError;
 use crate::guard::trail::{Actor, Change};
@@ -101,7 +101,7 @@ impl Guard {
                 created_ms: self.clock.now_ms(),
                 cost: amount,
                 tool_fees: Money::ZERO,
-                tokens: Tokens::default(),
+                quantities: Quantities::default(),
                 held: Bound::default(),
                 basis: None,
                 corrects: Some(original.id),

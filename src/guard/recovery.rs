@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 
 use crate::clock::Clock;
-use crate::domain::{Money, Tokens};
+use crate::domain::{Class, Money};
 use crate::guard::Guard;
 use crate::guard::accounts::Accounts;
 use crate::guard::admin_keys::AdminKeys;
@@ -169,7 +169,7 @@ fn assumed(hold: &Hold, now_ms: i64) -> Entry {
         held: bound,
         cost: bound.cost,
         tool_fees: Money::ZERO,
-        tokens: Tokens { input: bound.input_tokens, output: bound.output_tokens, ..Tokens::default() },
+        quantities: [(Class::Input, bound.input_tokens), (Class::Output, bound.output_tokens)].into(),
         basis: Some(Basis::Assumed),
         served_model: None,
         tier: hold.tier,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::domain::demand::Tier;
-use crate::domain::{Money, Tokens};
+use crate::domain::{Class, Money, Quantities};
 use crate::guard::{Guard, Paced};
 use crate::ledger::entry::{Attribution, Basis, Entry, Hold, Kind};
 use crate::metrics::RequestLabels;
@@ -36,7 +36,7 @@ pub struct Ending {
     /// The hosted tools' part of it.
     pub tool_fees: Money,
     /// What was used.
-    pub tokens: Tokens,
+    pub quantities: Quantities,
     /// The model that answered.
     pub served_model: Option<Arc<str>>,
     /// The tier it was served at.
@@ -110,14 +110,14 @@ impl Reservation {
 
     /// Drops the hold: upstream did no work that it bills.
     pub fn release(mut self, ending: Ending) -> Settled {
-        let free = Ending { cost: Money::ZERO, tool_fees: Money::ZERO, tokens: Tokens::default(), ..ending };
+        let free = Ending { cost: Money::ZERO, tool_fees: Money::ZERO, quantities: Quantities::default(), ..ending };
         self.end(Kind::Release, None, free)
     }
 
     fn held(&self, ending: Ending) -> Ending {
         let bound = self.hold.bound;
-        let tokens = Tokens { input: bound.input_tokens, output: bound.output_tokens, ..Tokens::default() };
-        Ending { cost: bound.cost.max(ending.cost), tokens, ..ending }
+        let quantities = [(Class::Input, bound.input_tokens), (Class::Output, bound.output_tokens)].into();
+        Ending { cost: bound.cost.max(ending.cost), quantities, ..ending }
     }
 
     fn end(&mut self, kind: Kind, basis: Option<Basis>, ending: Ending) -> Settled {
@@ -128,7 +128,7 @@ impl Reservation {
             self.guard.metrics.hit_output_bound(model_label(&entry));
         }
         if let Some(paced) = self.paced.take() {
-            paced.end(used(&entry.tokens));
+            paced.end(used(&entry.quantities));
         }
         let cost = entry.cost;
         let remaining = {
@@ -165,7 +165,7 @@ impl Reservation {
             held: self.hold.bound,
             cost: ending.cost,
             tool_fees: ending.tool_fees,
-            tokens: ending.tokens,
+            quantities: ending.quantities,
             basis,
             served_model: ending.served_model,
             tier: ending.tier,
@@ -190,7 +190,7 @@ impl Reservation {
         let labels = RequestLabels { project: &of.project, key, endpoint: &of.endpoint };
         let metrics = &self.guard.metrics;
         if let Some(basis) = entry.basis.filter(|_| !of.model.is_empty() || entry.cost > Money::ZERO) {
-            metrics.settled(labels, model_label(entry), basis.name(), entry.cost, &entry.tokens);
+            metrics.settled(labels, model_label(entry), basis.name(), entry.cost, &entry.quantities);
         }
         let over = entry.cost - entry.held.cost;
         if over > Money::ZERO {
@@ -205,8 +205,12 @@ fn model_label(entry: &Entry) -> &str {
     entry.attribution.priced_as.as_deref().unwrap_or("other")
 }
 
-fn used(tokens: &Tokens) -> Take {
-    Take { tokens: tokens.total(), input_tokens: tokens.input_total(), output_tokens: tokens.output_total() }
+fn used(quantities: &Quantities) -> Take {
+    Take {
+        tokens: quantities.tokens_total(),
+        input_tokens: quantities.input_tokens_total(),
+        output_tokens: quantities.output_tokens_total(),
+    }
 }
 
 impl Drop for Reservation {

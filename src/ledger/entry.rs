@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::domain::demand::{Bound, Tier};
 use crate::domain::limit::Unit;
-use crate::domain::{Limit, Money, Tokens};
+use crate::domain::{Limit, Money, Quantities};
 
 /// Tags that a client puts on a request, by name.
 pub type Tags = BTreeMap<String, String>;
@@ -105,8 +105,8 @@ pub struct Entry {
     pub cost: Money,
     /// The hosted tools' part of the cost.
     pub tool_fees: Money,
-    /// What was used, by class.
-    pub tokens: Tokens,
+    /// What was used, each in the class that it was charged at.
+    pub quantities: Quantities,
     /// How the cost is known; `None` unless it is a settlement.
     pub basis: Option<Basis>,
     /// The model that answered.
@@ -147,7 +147,7 @@ impl Entry {
             held: Bound::default(),
             cost: Money::ZERO,
             tool_fees: Money::ZERO,
-            tokens: Tokens::default(),
+            quantities: Quantities::default(),
             basis: None,
             served_model: None,
             tier: Tier::default(),
@@ -169,9 +169,9 @@ impl Entry {
         let tokens = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
         match unit {
             Unit::Usd => self.cost.nano(),
-            Unit::Tokens => tokens(self.tokens.total()),
-            Unit::InputTokens => tokens(self.tokens.input_total()),
-            Unit::OutputTokens => tokens(self.tokens.output_total()),
+            Unit::Tokens => tokens(self.quantities.tokens_total()),
+            Unit::InputTokens => tokens(self.quantities.input_tokens_total()),
+            Unit::OutputTokens => tokens(self.quantities.output_tokens_total()),
             Unit::Requests => i64::from(self.kind == Kind::Settle),
         }
     }

@@ -21,17 +21,17 @@ use self::outcome::{Choices, Incomplete};
 pub use self::outcome::{Finish, Outcome};
 use super::json::{Loose, Object, Raw};
 use crate::domain::demand::Tier;
-use crate::domain::tokens::ToolUse;
-use crate::domain::{Tokens, Usage};
+use crate::domain::usage::ToolUse;
+use crate::domain::{Class, Quantities};
 
 /// What an answer says about itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Answer {
-    /// What was used; `None` if the answer doesn't say. Zero is an answer.
-    pub usage: Option<Usage>,
+    /// The tokens that the model used; `None` if the answer doesn't say. Zero is an answer.
+    pub usage: Option<Quantities>,
     /// Usage that is not all: reported before more output came, or of one side
     /// only. It used at least so much.
-    pub used_so_far: Option<Tokens>,
+    pub used_so_far: Option<Quantities>,
     /// Whether the usage has cache writes and not how long they live.
     pub hides_cache_life: bool,
     /// The model that served it.
@@ -142,11 +142,7 @@ impl Body<'_> {
         let tokens = counted.map(|counted| counted.tokens);
         let status = self.status.string().and_then(|status| outcome::of_status(&status));
         Answer {
-            usage: tokens.filter(|_| is_whole).map(|tokens| Usage {
-                tokens,
-                tools: tools.clone(),
-                largest_prompt: None,
-            }),
+            usage: tokens.filter(|_| is_whole),
             used_so_far: tokens.filter(|_| !is_whole),
             hides_cache_life: counted.is_some_and(|counted| counted.hides_cache_life),
             model: named(self.model),
@@ -180,12 +176,10 @@ impl Body<'_> {
     /// What `tool_usage` says.
     pub(super) fn reported_tools(&self) -> ToolUse {
         let Loose(reported) = &self.tool_usage;
-        ToolUse {
-            web_searches: reported.web_searches(),
-            file_searches: reported.file_searches(),
-            image: reported.image(),
-            ..ToolUse::default()
-        }
+        let mut quantities = reported.image();
+        quantities[Class::WebSearchCalls] = reported.web_searches();
+        quantities[Class::FileSearchCalls] = reported.file_searches();
+        ToolUse { quantities, containers: 0 }
     }
 
     /// Whether it has choices or output items.
@@ -230,15 +224,16 @@ fn named(raw: Raw<'_>) -> Option<String> {
     raw.string().filter(|name| !name.is_empty()).map(String::from)
 }
 
-/// The larger of what was seen and what was reported.
+/// The larger of what was seen and what was reported: of each class of calls by itself, of
+/// the image tool's tokens in all.
 pub(super) fn with_reported(seen: &ToolUse, reported: &ToolUse) -> ToolUse {
-    let image = if reported.image.total() > seen.image.total() { reported.image } else { seen.image };
-    ToolUse {
-        web_searches: seen.web_searches.max(reported.web_searches),
-        file_searches: seen.file_searches.max(reported.file_searches),
-        containers: seen.containers.max(reported.containers),
-        image,
+    let (seen_tokens, reported_tokens) = (&seen.quantities, &reported.quantities);
+    let is_more = reported_tokens.tokens_total() > seen_tokens.tokens_total();
+    let mut quantities = if is_more { reported_tokens } else { seen_tokens }.only(Class::is_token);
+    for class in Class::ALL.into_iter().filter(|class| !class.is_token()) {
+        quantities[class] = seen.quantities[class].max(reported.quantities[class]);
     }
+    ToolUse { quantities, containers: seen.containers.max(reported.containers) }
 }
 
 #[cfg(test)]

@@ -14,8 +14,9 @@ mod compaction;
 mod model;
 
 use crate::domain::demand::{Bound, ContainerDemand, Demand, Image, Tier, WebSearch};
-use crate::domain::{Money, Tokens};
-use crate::pricing::cost::{FILE_SEARCH_PICO, offered_pico, search_block, session_pico, web_search_pico};
+use crate::domain::quantity::Direction;
+use crate::domain::{Class, Money, Quantities};
+use crate::pricing::cost::{search_block, search_class};
 use crate::pricing::image_tool;
 use crate::pricing::rates::Rates;
 use crate::pricing::sheet::Price;
@@ -82,8 +83,8 @@ pub fn bound(price: &Price, image_price: Option<&Price>, demand: &Demand, inputs
     let pico = fixed_pico.saturating_add(times(model.written, output_rate));
     Bound {
         cost: Money::from_pico_rounded_up(pico),
-        input_tokens: model.input.saturating_add(images.input_total()),
-        output_tokens: model.output().saturating_add(images.output_total()),
+        input_tokens: model.input.saturating_add(images.input_tokens_total()),
+        output_tokens: model.output().saturating_add(images.output_tokens_total()),
     }
 }
 
@@ -113,7 +114,7 @@ pub fn loose_cost(price: &Price, demand: &Demand, inputs: BoundInputs) -> Money 
     let first = text_bytes(demand).saturating_add(inputs.context_tokens.unwrap_or(0));
     let rates = dearest_rates(price, demand.tier, inputs.project_tier, first);
     let tokens = first.saturating_mul(turns(demand, inputs).prompts);
-    Money::from_pico_rounded_up(times(tokens, input_rate(&rates, demand)))
+    Money::from_pico_rounded_up(times(tokens, dearest_rate(&rates, demand, Direction::Input)))
 }
 
 /// The most input tokens that `room` pays for, at the rates of a short context: never
@@ -121,7 +122,7 @@ pub fn loose_cost(price: &Price, demand: &Demand, inputs: BoundInputs) -> Money 
 pub fn affordable_input(price: &Price, demand: &Demand, inputs: BoundInputs, room: Money) -> u64 {
     let rates = dearest_rates(price, demand.tier, inputs.project_tier, 0);
     let pico = i128::from(room.nano().max(0)) * 1_000;
-    let tokens = pico.checked_div(i128::from(input_rate(&rates, demand)));
+    let tokens = pico.checked_div(i128::from(dearest_rate(&rates, demand, Direction::Input)));
     tokens.map_or(u64::MAX, |tokens| u64::try_from(tokens).unwrap_or(u64::MAX))
 }
 
@@ -167,7 +168,7 @@ pub fn text_bytes(demand: &Demand) -> u64 {
 struct Parts {
     model: ModelTokens,
     /// Tokens of the image tool.
-    images: Tokens,
+    images: Quantities,
     fixed_pico: i128,
     output_rate: u64,
 }
@@ -176,11 +177,10 @@ impl Parts {
     fn of(price: &Price, image_price: Option<&Price>, demand: &Demand, inputs: BoundInputs) -> Self {
         let model = ModelTokens::of(price, demand, inputs);
         let rates = dearest_rates(price, demand.tier, inputs.project_tier, model.largest_prompt);
-        let output_rate =
-            if demand.audio_output { rates.output.max(rates.audio_output) } else { rates.output };
+        let output_rate = dearest_rate(&rates, demand, Direction::Output);
         let images = image_tokens(demand, inputs, output_per_choice(price, demand, inputs.output_max));
         let image_rates = image_price.map(|price| dearest_rates(price, demand.tier, inputs.project_tier, 0));
-        let fixed_pico = times(model.input, input_rate(&rates, demand))
+        let fixed_pico = times(model.input, dearest_rate(&rates, demand, Direction::Input))
             .saturating_add(times(model.beside, output_rate))
             .saturating_add(fees_pico(price, demand, &rates, inputs))
             .saturating_add(image_rates.map_or(0, |rates| rates.cost_pico(&images)));
@@ -305,22 +305,35 @@ fn dearest_rates(price: &Price, asked: Option<Tier>, project_tier: Tier, input_t
     }
 }
 
-/// The dearest class that an input token of the request may be in.
-fn input_rate(rates: &Rates, demand: &Demand) -> u64 {
-    let mut rate = rates.input.max(rates.cached_input).max(rates.cache_write);
-    if demand.cache_12h {
-        rate = rate.max(rates.cache_write_12h);
-    }
+/// The dearest class that a token of the request's input, or output, may be in.
+fn dearest_rate(rates: &Rates, demand: &Demand, direction: Direction) -> u64 {
+    let of_direction = Class::tokens().filter(|class| class.direction() == direction);
+    of_direction.filter(|class| may_have(demand, *class)).map(|class| rates[class]).max().unwrap_or(0)
+}
+
+/// Whether tokens that the model reads or writes may be of a class.
+fn may_have(demand: &Demand, class: Class) -> bool {
     let media = &demand.media;
     let unseen =
         media.opaque > 0 || demand.server_context || demand.tools.loops || !demand.references.is_empty();
-    if unseen || !media.images.is_empty() || !media.documents.is_empty() {
-        rate = rate.max(rates.image_input).max(rates.image_cached_input);
+    match class {
+        Class::Input | Class::CachedInput | Class::CacheWrite | Class::Output | Class::Reasoning => true,
+        Class::CacheWrite12h => demand.cache_12h,
+        Class::ImageInput | Class::ImageCachedInput => {
+            unseen || !media.images.is_empty() || !media.documents.is_empty()
+        }
+        Class::AudioInput | Class::AudioCachedInput => unseen || media.audio_ms > 0 || demand.audio_output,
+        Class::AudioOutput => demand.audio_output,
+        // Pictures are drawn by the image tool, on a model of its own.
+        Class::ImageOutput
+        | Class::WebSearchCalls
+        | Class::WebSearchPreviewCalls
+        | Class::FileSearchCalls
+        | Class::Container1gSessions
+        | Class::Container4gSessions
+        | Class::Container16gSessions
+        | Class::Container64gSessions => false,
     }
-    if unseen || media.audio_ms > 0 || demand.audio_output {
-        rate = rate.max(rates.audio_input).max(rates.audio_cached_input);
-    }
-    rate
 }
 
 /// The fees of hosted tools, images aside.
@@ -330,18 +343,21 @@ fn fees_pico(price: &Price, demand: &Demand, rates: &Rates, inputs: BoundInputs)
     let mut pico = 0_i128;
     if let Some(kind) = tools.web_search {
         let searches = if kind == WebSearch::Chat { 1 } else { calls };
-        let block = times(search_block(price, Some(kind)), rates.input);
-        let each = i128::from(web_search_pico(price, Some(kind))).saturating_add(block);
+        let read = times(search_block(price, Some(kind)), rates[Class::Input]);
+        let each = i128::from(rates[search_class(rates, Some(kind))]).saturating_add(read);
         pico = pico.saturating_add(i128::from(searches).saturating_mul(each));
     }
     if tools.file_search {
-        pico = pico.saturating_add(times(calls, FILE_SEARCH_PICO));
+        pico = pico.saturating_add(times(calls, rates[Class::FileSearchCalls]));
     }
-    let reused = tools.context_container.map_or(0, session_pico);
-    let containers = tools.containers.iter().map(|container| match container {
-        // Upstream may run it in one of the context instead.
-        ContainerDemand::Made(_) => offered_pico(container).max(reused),
-        ContainerDemand::Existing(_) | ContainerDemand::Found(_) => offered_pico(container),
+    let reused = tools.context_container.map_or(0, |memory| rates[memory.session()]);
+    let containers = tools.containers.iter().map(|container| {
+        let own = rates[container.memory_max().session()];
+        match container {
+            // Upstream may run it in one of the context instead.
+            ContainerDemand::Made(_) => own.max(reused),
+            ContainerDemand::Existing(_) | ContainerDemand::Found(_) => own,
+        }
     });
     containers.fold(pico, |sum, session| sum.saturating_add(times(inputs.sessions(), session)))
 }
@@ -354,16 +370,15 @@ pub fn pictures(demand: &Demand, inputs: BoundInputs) -> u64 {
 
 /// What the image tool may use. Each call makes one image, and reads the pictures of the
 /// request, one that it made before, and a text that the model wrote.
-fn image_tokens(demand: &Demand, inputs: BoundInputs, output_max: u64) -> Tokens {
-    let Some(tool) = &demand.tools.image else { return Tokens::default() };
+fn image_tokens(demand: &Demand, inputs: BoundInputs, output_max: u64) -> Quantities {
+    let Some(tool) = &demand.tools.image else { return Quantities::default() };
     let calls = inputs.tool_calls;
     let pictures = pictures(demand, inputs).saturating_add(1);
-    Tokens {
-        input: output_max,
-        image_input: pictures.saturating_mul(image_tool::INPUT_TOKENS).saturating_mul(calls),
-        image_output: image_tool::output_tokens(tool).saturating_mul(calls),
-        ..Tokens::default()
-    }
+    Quantities::from([
+        (Class::Input, output_max),
+        (Class::ImageInput, pictures.saturating_mul(image_tool::INPUT_TOKENS).saturating_mul(calls)),
+        (Class::ImageOutput, image_tool::output_tokens(tool).saturating_mul(calls)),
+    ])
 }
 
 #[cfg(test)]

@@ -1,23 +1,23 @@
 //! What a usage costs: tokens at the served tier, and fees of hosted tools.
 
+use std::cmp::Reverse;
+
 use crate::domain::demand::{ContainerDemand, ImageTool, Tier, ToolDemand, WebSearch};
-use crate::domain::tokens::ContainerMemory;
-use crate::domain::{Money, Tokens, Usage};
+use crate::domain::usage::{ContainerMemory, ToolUse};
+use crate::domain::{Class, Money, Quantities, Usage};
 use crate::pricing::image_tool;
+use crate::pricing::rates::Rates;
 use crate::pricing::sheet::Price;
 
-/// One call of `web_search`, in picodollars: 10 dollars a thousand (OpenAI's pricing page).
-pub(crate) const CURRENT_SEARCH_PICO: u64 = 10_000_000_000;
-/// One call of `file_search`, in picodollars: 2.50 dollars a thousand (OpenAI's pricing page).
-pub(crate) const FILE_SEARCH_PICO: u64 = 2_500_000_000;
-
 /// What a request cost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cost {
     /// All of it.
     pub total: Money,
     /// The hosted tools' part.
     pub tool_fees: Money,
+    /// What it is for, each in the class that it was charged at.
+    pub quantities: Quantities,
 }
 
 /// The hosted tools that a request offered, as far as they decide a cost.
@@ -30,23 +30,38 @@ pub struct Offer<'a> {
     pub image_price: Option<&'a Price>,
     /// Containers that one tool may have started.
     pub sessions: u64,
+    /// Containers that ran and were there before. Each costs what it was made with,
+    /// whatever was asked for.
+    pub reused: &'a [ContainerMemory],
 }
 
 /// The cost of a usage.
 pub fn cost(price: &Price, tier: Tier, usage: &Usage, offer: Offer<'_>) -> Cost {
-    let Offer { tools, image_price, sessions } = offer;
-    let prompt_tokens = usage.largest_prompt.unwrap_or_else(|| usage.tokens.input_total());
+    let prompt_tokens = usage.largest_prompt.unwrap_or_else(|| usage.tokens.input_tokens_total());
     let rates = price.rates(tier, prompt_tokens);
-    let searches = i128::from(usage.tools.web_searches);
-    let mut fees = searches * i128::from(web_search_pico(price, tools.web_search));
-    fees += searches * i128::from(search_block(price, tools.web_search)) * i128::from(rates.input);
-    fees += i128::from(usage.tools.file_searches) * i128::from(FILE_SEARCH_PICO);
-    fees += containers_pico(&tools.containers, usage.tools.containers, sessions);
-    if let Some(image) = image_price {
-        fees += image.rates(tier, 0).cost_pico(&usage.tools.image);
+    let tools = charged(rates, &usage.tools, offer);
+    let mut fees = rates.cost_pico(&tools.only(|class| !class.is_token()));
+    let read = i128::from(search_block(price, offer.tools.web_search)) * i128::from(rates[Class::Input]);
+    fees += i128::from(tools[Class::WebSearchCalls]) * read;
+    if let Some(image) = offer.image_price {
+        fees += image.rates(tier, 0).cost_pico(&tools.only(Class::is_token));
     }
     let total = Money::from_pico_rounded_up(rates.cost_pico(&usage.tokens) + fees);
-    Cost { total, tool_fees: Money::from_pico_rounded_up(fees) }
+    let mut quantities = usage.tokens;
+    quantities += tools;
+    Cost { total, tool_fees: Money::from_pico_rounded_up(fees), quantities }
+}
+
+/// What hosted tools used, each in the class that it is charged at.
+fn charged(rates: &Rates, used: &ToolUse, offer: Offer<'_>) -> Quantities {
+    let mut charged = used.quantities;
+    let searches = std::mem::take(&mut charged[Class::WebSearchCalls]);
+    charged.add(search_class(rates, offer.tools.web_search), searches);
+    charged += sessions(rates, &offer.tools.containers, used.containers, offer.sessions);
+    for memory in offer.reused {
+        charged.add(memory.session(), 1);
+    }
+    charged
 }
 
 /// The most that calls of the image tool can have used of which nothing is
@@ -54,22 +69,23 @@ pub fn cost(price: &Price, tier: Tier, usage: &Usage, offer: Offer<'_>) -> Cost 
 ///
 /// Each call reads the `pictures` of the request, and one that was made before. The
 /// texts of all calls are a part of the model's `output`.
-pub(crate) fn unreported_images(tool: &ImageTool, calls: u64, pictures: u64, output: u64) -> Tokens {
+pub(crate) fn unreported_images(tool: &ImageTool, calls: u64, pictures: u64, output: u64) -> Quantities {
     let read = pictures.saturating_add(1).saturating_mul(image_tool::INPUT_TOKENS);
-    Tokens {
-        input: if calls > 0 { output } else { 0 },
-        image_input: calls.saturating_mul(read),
-        image_output: calls.saturating_mul(image_tool::output_tokens(tool)),
-        ..Tokens::default()
-    }
+    Quantities::from([
+        (Class::Input, if calls > 0 { output } else { 0 }),
+        (Class::ImageInput, calls.saturating_mul(read)),
+        (Class::ImageOutput, calls.saturating_mul(image_tool::output_tokens(tool))),
+    ])
 }
 
-/// One search, by the kind of tool; the dearer if the request named none.
-pub(crate) fn web_search_pico(price: &Price, tool: Option<WebSearch>) -> u64 {
+/// The class of searches by the kind of tool; the dearer if the request named none.
+pub(crate) fn search_class(rates: &Rates, tool: Option<WebSearch>) -> Class {
+    let (current, preview) = (Class::WebSearchCalls, Class::WebSearchPreviewCalls);
     match tool {
-        Some(WebSearch::Current) => CURRENT_SEARCH_PICO,
-        Some(WebSearch::Preview | WebSearch::Chat) => price.web_search_pico,
-        None => price.web_search_pico.max(CURRENT_SEARCH_PICO),
+        Some(WebSearch::Current) => current,
+        Some(WebSearch::Preview | WebSearch::Chat) => preview,
+        None if rates[preview] < rates[current] => current,
+        None => preview,
     }
 }
 
@@ -78,48 +94,33 @@ pub(crate) fn search_block(price: &Price, tool: Option<WebSearch>) -> u64 {
     if tool == Some(WebSearch::Current) { price.search_block_tokens } else { 0 }
 }
 
-/// What the containers that ran cost. An answer does not say which tool started
+/// The sessions of containers that ran. An answer does not say which tool started
 /// which, so they are the dearest that the offered tools can have started; where
 /// they are more than that, each is the dearest.
-fn containers_pico(offered: &[ContainerDemand], used: u64, sessions: u64) -> i128 {
-    let mut prices: Vec<u64> = offered.iter().map(offered_pico).collect();
-    prices.sort_unstable_by(|one, other| other.cmp(one));
-    let dearest = prices.first().copied().unwrap_or_else(|| session_pico(ContainerMemory::default()));
-    let (mut left, mut sum) = (used, 0_i128);
-    for price in prices {
-        let of_it = left.min(sessions);
+fn sessions(rates: &Rates, offered: &[ContainerDemand], used: u64, per_tool: u64) -> Quantities {
+    let mut classes: Vec<Class> = offered.iter().map(|container| container.memory_max().session()).collect();
+    classes.sort_unstable_by_key(|class| Reverse(rates[*class]));
+    let dearest = classes.first().copied().unwrap_or_else(|| ContainerMemory::default().session());
+    let (mut left, mut sessions) = (used, Quantities::default());
+    for class in classes {
+        let of_it = left.min(per_tool);
         left -= of_it;
-        sum = sum.saturating_add(i128::from(of_it).saturating_mul(i128::from(price)));
+        sessions.add(class, of_it);
     }
-    if left == 0 { sum } else { i128::from(used).saturating_mul(i128::from(dearest)) }
-}
-
-/// A session of a container that a request offers, at the most.
-pub(crate) fn offered_pico(container: &ContainerDemand) -> u64 {
-    session_pico(container.memory_max())
+    if left == 0 { sessions } else { [(dearest, used)].into() }
 }
 
 /// What a container costs in some seconds of its life, by the minute's share of a
 /// session of twenty minutes.
-pub fn container_life(memory: ContainerMemory, seconds: i64) -> Money {
+pub fn container_life(fees: &Rates, memory: ContainerMemory, seconds: i64) -> Money {
     let minutes = (i128::from(seconds.max(0)) + 59) / 60;
-    Money::from_pico_rounded_up(i128::from(session_pico(memory)) * minutes / 20)
-}
-
-/// A session of twenty minutes, by memory (OpenAI's pricing page).
-pub(crate) fn session_pico(memory: ContainerMemory) -> u64 {
-    match memory {
-        ContainerMemory::G1 => 30_000_000_000,
-        ContainerMemory::G4 => 120_000_000_000,
-        ContainerMemory::G16 => 480_000_000_000,
-        ContainerMemory::G64 => 1_920_000_000_000,
-    }
+    Money::from_pico_rounded_up(i128::from(fees[memory.session()]) * minutes / 20)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::tokens::ToolUse;
+    use crate::domain::usage::ToolUse;
     use crate::pricing::sheet::Sheet;
 
     fn usd(model: &str, tier: Tier, tokens: Tokens, tools: ToolUse, asked: &ToolDemand) -> String {

@@ -4,10 +4,9 @@
 //! is newer than the guard needs no newer guard. For a name that no pattern fits,
 //! each fact is the one that costs most.
 
-use crate::domain::Pattern;
+use crate::domain::{Money, Pattern};
 use crate::pricing::count::Encoding;
 use crate::pricing::image::{ImageRule, PatchRule, TileRule};
-use crate::pricing::rates::pico;
 use crate::pricing::raw::{RawFacts, RawImage};
 
 /// What is known of a model beside its rates.
@@ -113,9 +112,9 @@ fn image_rule(raw: &RawImage) -> Result<ImageRule, String> {
 /// What rates are multiplied by, in tenths: `"1.1"` is 11.
 pub(super) fn uplift_tenths(text: &str) -> Result<u64, String> {
     // A number of the same form as an amount of dollars.
-    let millionths = pico(text)?;
-    let tenths = millionths / 100_000;
-    if !(10..=100).contains(&tenths) || millionths % 100_000 != 0 {
+    let nano = text.parse::<Money>().map_err(|error| format!("{text:?} is {error}"))?.nano();
+    let tenths = u64::try_from(nano / 100_000_000).unwrap_or(0);
+    if !(10..=100).contains(&tenths) || nano % 100_000_000 != 0 {
         return Err(format!("{text:?} is no uplift: a number from 1 to 10 with one digit after the point"));
     }
     Ok(tenths)

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::domain::Class;
 use crate::domain::demand::Tier;
 use crate::pricing::count::Encoding;
 use crate::pricing::facts::{FactTable, Facts, uplift_tenths};
@@ -13,9 +14,6 @@ use crate::pricing::raw::{RawModel, RawTiers};
 const PRIORITY_TENTHS: u64 = 25;
 /// Ultrafast costs six times standard wherever both are published.
 const ULTRAFAST_TENTHS: u64 = 60;
-/// One call of `web_search_preview` or of a chat search, in picodollars: 25 dollars a
-/// thousand, for models that name no fee.
-const PREVIEW_SEARCH_PICO: u64 = 25_000_000_000;
 
 /// A price that the operator sets, over the sheet's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -45,8 +43,6 @@ pub struct Price {
     pub max_output_tokens: Option<u64>,
     /// Input tokens above which the long rates apply to the whole request.
     pub long_above: Option<u64>,
-    /// One call of `web_search_preview` or of a chat search, in picodollars.
-    pub web_search_pico: u64,
     /// The vocabulary; `None` if it is not published.
     pub tokenizer: Option<Encoding>,
     /// How many tokens an image takes.
@@ -75,9 +71,12 @@ impl Price {
         id: &Arc<str>,
         model: &RawModel,
         rates: &RawTiers,
-        facts: &FactTable,
+        (facts, fees): (&FactTable, &Rates),
     ) -> Result<Self, String> {
-        let fee = model.web_search_usd_per_1k_calls.as_deref();
+        let mut fees = *fees;
+        if let Some(fee) = &model.web_search_usd_per_1k_calls {
+            fees[Class::WebSearchPreviewCalls] = pico(fee, Class::WebSearchPreviewCalls)?;
+        }
         let uplift = model.regional_uplift.as_deref().map(uplift_tenths).transpose()?;
         let mut facts = facts.of(id);
         facts.uplift_tenths = uplift.unwrap_or(facts.uplift_tenths);
@@ -85,16 +84,14 @@ impl Price {
             max_input_tokens: model.max_input_tokens,
             max_output_tokens: model.max_output_tokens,
             long_above: model.long_above,
-            // Dollars for a thousand calls are a thousandth of dollars for a million.
-            web_search_pico: fee.map(pico).transpose()?.map_or(PREVIEW_SEARCH_PICO, |rate| rate * 1_000),
-            ..Self::with(id, facts, &tiers(rates)?)
+            ..Self::with(id, facts, &tiers(rates, &fees)?)
         })
     }
 
     /// The price that an operator sets. It is what the operator pays, wherever
     /// requests go, so that no region changes it.
-    pub(super) fn of_override(price: &Override, facts: &FactTable) -> Result<Self, String> {
-        if price.rates.input.is_none() {
+    pub(super) fn of_override(price: &Override, facts: &FactTable, fees: &Rates) -> Result<Self, String> {
+        if !price.rates.classes.contains_key(&Class::Input) {
             return Err("a price needs at least input".to_owned());
         }
         let raw = RawTiers { standard: price.rates.clone(), ..RawTiers::default() };
@@ -103,13 +100,13 @@ impl Price {
             max_input_tokens: price.max_input_tokens,
             max_output_tokens: price.max_output_tokens,
             long_above: price.long_above,
-            ..Self::with(&price.model.as_str().into(), facts, &tiers(&raw)?)
+            ..Self::with(&price.model.as_str().into(), facts, &tiers(&raw, fees)?)
         })
     }
 
     /// A price that none of some prices exceeds in anything.
-    pub(super) fn dearest<'a>(id: &str, prices: impl Iterator<Item = &'a Self>) -> Self {
-        let none = TierRates { base: Rates::default(), long: Rates::default() };
+    pub(super) fn dearest<'a>(id: &str, fees: &Rates, prices: impl Iterator<Item = &'a Self>) -> Self {
+        let none = TierRates { base: *fees, long: *fees };
         let of_none = Self::with(&id.into(), Facts::dearest(), &[none; 4]);
         let dearest = prices.fold(None, |dearest: Option<Self>, price| {
             Some(dearest.map_or_else(|| price.clone(), |dearest| dearest.dearer(price)))
@@ -127,7 +124,6 @@ impl Price {
             max_input_tokens: self.max_input_tokens.max(other.max_input_tokens),
             max_output_tokens: self.max_output_tokens.max(other.max_output_tokens),
             long_above: self.long_above.into_iter().chain(other.long_above).min(),
-            web_search_pico: self.web_search_pico.max(other.web_search_pico),
             tokenizer: self.tokenizer.filter(|mine| other.tokenizer == Some(*mine)),
             image_rule: self.image_rule.dearer(&other.image_rule),
             may_reason: self.may_reason || other.may_reason,
@@ -144,7 +140,6 @@ impl Price {
             max_input_tokens: None,
             max_output_tokens: None,
             long_above: None,
-            web_search_pico: PREVIEW_SEARCH_PICO,
             tokenizer: facts.tokenizer,
             image_rule: facts.image_rule,
             may_reason: facts.may_reason,
@@ -193,11 +188,11 @@ impl Price {
 }
 
 /// The rates of all tiers. A tier that is not published costs: flex as
-/// standard; priority 2.5 and ultrafast 6 times standard.
-fn tiers(raw: &RawTiers) -> Result<[TierRates; 4], String> {
-    let base = raw.standard.resolve(None)?;
+/// standard; priority 2.5 and ultrafast 6 times standard. Fees are those of standard.
+fn tiers(raw: &RawTiers, fees: &Rates) -> Result<[TierRates; 4], String> {
+    let base = raw.standard.resolve(fees, None)?;
     let long = |named: &NamedRates, base: &Rates| {
-        named.long.as_ref().map(|long| long.resolve(Some(base))).transpose()
+        named.long.as_ref().map(|long| long.resolve(base, Some(base))).transpose()
     };
     let standard_long = long(&raw.standard, &base)?;
     let standard = TierRates { base, long: standard_long.unwrap_or(base) };
@@ -205,7 +200,7 @@ fn tiers(raw: &RawTiers) -> Result<[TierRates; 4], String> {
         let Some(named) = named else {
             return Ok(TierRates { base: base.scaled(tenths), long: standard.long.scaled(tenths) });
         };
-        let own = named.resolve(None)?;
+        let own = named.resolve(&base, None)?;
         let unpublished =
             if standard_long.is_some() { standard.long.scaled(tenths).dearer(&own) } else { own };
         Ok::<_, String>(TierRates { base: own, long: long(named, &own)?.unwrap_or(unpublished) })

@@ -1,183 +1,150 @@
-//! Rates of one model at one tier, in picodollars per token.
+//! Rates of one model at one tier, in picodollars per unit of each class.
+
+use std::collections::BTreeMap;
+use std::ops::{Index, IndexMut};
 
 use serde::Deserialize;
 
-use crate::domain::{Money, Tokens};
+use crate::domain::quantity::Measure;
+use crate::domain::{Class, Money, Quantities};
 
-/// Picodollars per token, for every class of tokens.
+/// Picodollars per unit, for every class.
 ///
 /// A dollar per million tokens is a million picodollars per token.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Rates {
-    /// Text input.
-    pub input: u64,
-    /// Text input read from a cache.
-    pub cached_input: u64,
-    /// Text input written to a cache.
-    pub cache_write: u64,
-    /// Text input written to a cache with the long life.
-    pub cache_write_12h: u64,
-    /// Audio input.
-    pub audio_input: u64,
-    /// Audio input read from a cache.
-    pub audio_cached_input: u64,
-    /// Image input.
-    pub image_input: u64,
-    /// Image input read from a cache.
-    pub image_cached_input: u64,
-    /// Text output, reasoning included.
-    pub output: u64,
-    /// Audio output.
-    pub audio_output: u64,
-    /// Image output.
-    pub image_output: u64,
-}
+pub struct Rates([u64; Class::ALL.len()]);
 
-/// The rates that a sheet or an override names: US dollars per million tokens.
+/// The rates that a sheet or an override names, as US dollars in decimal text: per million
+/// tokens, per thousand calls, per session.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "RawRates")]
 pub struct NamedRates {
-    /// Text input.
-    pub input: Option<String>,
-    /// Text input read from a cache.
-    pub cached_input: Option<String>,
-    /// Text input written to a cache.
-    pub cache_write: Option<String>,
-    /// Text input written to a cache with the long life.
-    pub cache_write_12h: Option<String>,
-    /// Audio input.
-    pub audio_input: Option<String>,
-    /// Audio input read from a cache.
-    pub audio_cached_input: Option<String>,
-    /// Image input.
-    pub image_input: Option<String>,
-    /// Image input read from a cache.
-    pub image_cached_input: Option<String>,
-    /// Text output.
-    pub output: Option<String>,
-    /// Audio output.
-    pub audio_output: Option<String>,
-    /// Image output.
-    pub image_output: Option<String>,
+    /// By class.
+    pub classes: BTreeMap<Class, String>,
     /// The rates of a long context.
     pub long: Option<Box<NamedRates>>,
 }
 
-/// Dollars per million tokens as picodollars per token.
-pub(crate) fn pico(text: &str) -> Result<u64, String> {
+/// Rates as they are written: by the names of classes.
+#[derive(Deserialize)]
+struct RawRates {
+    long: Option<Box<NamedRates>>,
+    #[serde(flatten)]
+    classes: BTreeMap<String, Option<String>>,
+}
+
+impl TryFrom<RawRates> for NamedRates {
+    type Error = String;
+
+    fn try_from(raw: RawRates) -> Result<Self, String> {
+        let classes = raw.classes.into_iter().filter_map(|(name, rate)| Some((name, rate?)));
+        Ok(Self { classes: by_class(classes)?, long: raw.long })
+    }
+}
+
+/// What is written by the names of classes.
+pub(super) fn by_class(
+    named: impl IntoIterator<Item = (String, String)>,
+) -> Result<BTreeMap<Class, String>, String> {
+    let class = |name: &str| Class::named(name).ok_or_else(|| format!("there is no class {name:?}"));
+    named.into_iter().map(|(name, rate)| Ok((class(&name)?, rate))).collect()
+}
+
+/// Dollars for as many units of a class as its prices are given for, as picodollars per unit.
+pub(super) fn pico(text: &str, class: Class) -> Result<u64, String> {
+    let units = match class.measure() {
+        Measure::Tokens => 1_000_000,
+        Measure::Calls => 1_000,
+        Measure::Sessions => 1,
+    };
     let nano = text.parse::<Money>().map_err(|error| format!("{text:?} is {error}"))?.nano();
-    if nano < 0 || nano % 1_000 != 0 {
+    let pico = i128::from(nano) * 1_000;
+    if nano < 0 || pico % units != 0 {
         return Err(format!("{text:?} is negative or finer than a millionth of a dollar"));
     }
-    Ok((nano / 1_000).unsigned_abs())
+    u64::try_from(pico / units).map_err(|_| format!("{text:?} is too much"))
 }
 
 impl NamedRates {
-    /// Complete rates. A class that is not named costs as much as the class it is
+    /// Complete rates. A class of tokens that is not named costs as much as the class it is
     /// a part of; cached images and audio as much as cached text where they cost as
-    /// much as text.
+    /// much as text. What is not of tokens costs as in `fees`.
     ///
-    /// Over the base rates of a shorter context, such a class costs no less than it
-    /// does there: a cached token of a long context without a price of its own is a
+    /// Over the base rates of a shorter context, such a class of tokens costs no less than
+    /// it does there: a cached token of a long context without a price of its own is a
     /// token of that context's input.
-    pub fn resolve(&self, base: Option<&Rates>) -> Result<Rates, String> {
-        let read = |named: &Option<String>, whole: u64, shorter: fn(&Rates) -> u64| match named {
-            Some(text) => pico(text),
-            None => Ok(base.map_or(whole, |base| shorter(base).max(whole))),
-        };
-        let input = read(&self.input, 0, |r| r.input)?;
-        let cached_input = read(&self.cached_input, input, |r| r.cached_input)?;
-        let cache_write = read(&self.cache_write, input, |r| r.cache_write)?;
+    pub(super) fn resolve(&self, fees: &Rates, base: Option<&Rates>) -> Result<Rates, String> {
+        let named = |class| self.classes.get(&class).map(|text| pico(text, class)).transpose();
         // Of a model for images, text that it writes costs no more than what it draws.
-        let drawn = self.image_output.as_deref().map_or(Ok(0), pico)?;
-        let output = read(&self.output, drawn, |r| r.output)?;
-        let audio_input = read(&self.audio_input, input, |r| r.audio_input)?;
-        let image_input = read(&self.image_input, input, |r| r.image_input)?;
-        let cached = |kind: u64| if kind == input { cached_input } else { kind };
-        Ok(Rates {
-            input,
-            cached_input,
-            cache_write,
-            cache_write_12h: read(&self.cache_write_12h, cache_write, |r| r.cache_write_12h)?,
-            audio_input,
-            audio_cached_input: read(&self.audio_cached_input, cached(audio_input), |r| {
-                r.audio_cached_input
-            })?,
-            image_input,
-            image_cached_input: read(&self.image_cached_input, cached(image_input), |r| {
-                r.image_cached_input
-            })?,
-            output,
-            audio_output: read(&self.audio_output, output, |r| r.audio_output)?,
-            image_output: read(&self.image_output, output, |r| r.image_output)?,
-        })
+        let drawn = named(Class::ImageOutput)?.unwrap_or(0);
+        let mut rates = *fees;
+        for class in Class::ALL {
+            let cached = |kind| if rates[kind] == rates[Class::Input] { Class::CachedInput } else { kind };
+            let whole = match class {
+                Class::Input => 0,
+                Class::CachedInput | Class::CacheWrite | Class::AudioInput | Class::ImageInput => {
+                    rates[Class::Input]
+                }
+                Class::CacheWrite12h => rates[Class::CacheWrite],
+                Class::AudioCachedInput => rates[cached(Class::AudioInput)],
+                Class::ImageCachedInput => rates[cached(Class::ImageInput)],
+                Class::Output => drawn,
+                Class::Reasoning | Class::AudioOutput | Class::ImageOutput => rates[Class::Output],
+                Class::WebSearchCalls
+                | Class::WebSearchPreviewCalls
+                | Class::FileSearchCalls
+                | Class::Container1gSessions
+                | Class::Container4gSessions
+                | Class::Container16gSessions
+                | Class::Container64gSessions => fees[class],
+            };
+            // Reasoning is output at whatever the context's output costs.
+            let is_no_less = class.is_token() && class != Class::Reasoning;
+            let shorter = base.filter(|_| is_no_less).map_or(0, |base| base[class]);
+            rates[class] = named(class)?.unwrap_or(whole.max(shorter));
+        }
+        Ok(rates)
     }
 }
 
 impl Rates {
-    fn all(&self) -> [u64; 11] {
-        [
-            self.input,
-            self.cached_input,
-            self.cache_write,
-            self.cache_write_12h,
-            self.audio_input,
-            self.audio_cached_input,
-            self.image_input,
-            self.image_cached_input,
-            self.output,
-            self.audio_output,
-            self.image_output,
-        ]
-    }
-
-    fn of(all: [u64; 11]) -> Self {
-        let [input, cached_input, cache_write, cache_write_12h, audio_input, audio_cached_input, ..] = all;
-        let [.., image_input, image_cached_input, output, audio_output, image_output] = all;
-        Self {
-            input,
-            cached_input,
-            cache_write,
-            cache_write_12h,
-            audio_input,
-            audio_cached_input,
-            image_input,
-            image_cached_input,
-            output,
-            audio_output,
-            image_output,
-        }
-    }
-
+    /// Every rate of tokens times `tenths` / 10, rounded up; other rates stay.
     #[must_use]
-    /// Every rate times `tenths` / 10, rounded up.
     pub fn scaled(&self, tenths: u64) -> Self {
-        Self::of(self.all().map(|rate| rate.saturating_mul(tenths).div_ceil(10)))
+        let mut scaled = *self;
+        for class in Class::tokens() {
+            scaled[class] = self[class].saturating_mul(tenths).div_ceil(10);
+        }
+        scaled
     }
 
-    #[must_use]
     /// The dearer of two, rate by rate.
+    #[must_use]
     pub fn dearer(&self, other: &Self) -> Self {
-        let mut all = self.all();
-        for (mine, theirs) in all.iter_mut().zip(other.all()) {
+        let mut dearer = *self;
+        for (mine, theirs) in dearer.0.iter_mut().zip(other.0) {
             *mine = (*mine).max(theirs);
         }
-        Self::of(all)
+        dearer
     }
 
-    /// The exact cost of some tokens, in picodollars.
-    pub fn cost_pico(&self, tokens: &Tokens) -> i128 {
-        let part = |count: u64, rate: u64| i128::from(count) * i128::from(rate);
-        part(tokens.input, self.input)
-            + part(tokens.cached_input, self.cached_input)
-            + part(tokens.cache_write, self.cache_write)
-            + part(tokens.cache_write_12h, self.cache_write_12h)
-            + part(tokens.audio_input, self.audio_input)
-            + part(tokens.audio_cached_input, self.audio_cached_input)
-            + part(tokens.image_input, self.image_input)
-            + part(tokens.image_cached_input, self.image_cached_input)
-            + part(tokens.output.saturating_add(tokens.reasoning), self.output)
-            + part(tokens.audio_output, self.audio_output)
-            + part(tokens.image_output, self.image_output)
+    /// The exact cost of some quantities, in picodollars.
+    pub fn cost_pico(&self, quantities: &Quantities) -> i128 {
+        let part = |(class, count)| i128::from(count).saturating_mul(i128::from(self[class]));
+        quantities.non_zero().map(part).fold(0, i128::saturating_add)
+    }
+}
+
+impl Index<Class> for Rates {
+    type Output = u64;
+
+    fn index(&self, class: Class) -> &u64 {
+        &self.0[class.index()]
+    }
+}
+
+impl IndexMut<Class> for Rates {
+    fn index_mut(&mut self, class: Class) -> &mut u64 {
+        &mut self.0[class.index()]
     }
 }

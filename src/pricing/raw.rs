@@ -9,6 +9,10 @@ use crate::pricing::rates::NamedRates;
 #[derive(Deserialize)]
 pub(super) struct RawSheet {
     pub(super) as_of: String,
+    /// What costs the same on every model that names no price of its own, by class; of a class
+    /// that is not named, the built-in sheet's.
+    #[serde(default)]
+    pub(super) fees: BTreeMap<String, String>,
     /// The built-in sheet's, where a sheet has none of its own.
     pub(super) facts: Option<Vec<RawFacts>>,
     /// The built-in sheet's, where a sheet has none of its own.

@@ -6,16 +6,17 @@
 mod changes;
 
 use std::cmp::Reverse;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
-use crate::domain::Pattern;
+use crate::domain::{Class, Pattern};
 use crate::domain::demand::Tier;
 use crate::domain::model::without_day;
 use crate::pricing::facts::FactTable;
 pub use crate::pricing::price::{Override, Price};
+use crate::pricing::rates::{self, Rates};
 use crate::pricing::raw::{RawFamily, RawModel, RawSheet};
 
 pub use self::changes::{Change, Changes};
@@ -43,6 +44,8 @@ pub struct Sheet {
     as_of_s: i64,
     /// By model, the newest first.
     models: HashMap<Arc<str>, Vec<(i64, Arc<Price>)>>,
+    /// Rates of what is not of tokens, where a model has none of its own.
+    fees: Rates,
     facts: FactTable,
     families: Vec<Family>,
     /// The models that the image tool may run, and until when each is served.
@@ -82,11 +85,11 @@ impl Sheet {
         let wrong = |model: &str, problem: String| SheetError { model: model.to_owned(), problem };
         let raw = read(json).map_err(|problem| wrong("prices", problem))?;
         let as_of_s = day_s(&raw.as_of).map_err(|problem| wrong("prices", problem))?;
-        let (facts, families) = beside_rates(&raw).map_err(|problem| wrong("prices", problem))?;
+        let Beside { fees, facts, families } = beside_models(&raw).map_err(|problem| wrong("prices", problem))?;
         let (mut models, mut image_models) = (HashMap::new(), Vec::new());
         for (id, model) in &raw.models {
             let id: Arc<str> = id.as_str().into();
-            let dated = dated(&id, model, &facts).map_err(|problem| wrong(&id, problem))?;
+            let dated = dated(&id, model, (&facts, &fees)).map_err(|problem| wrong(&id, problem))?;
             if model.mode.as_deref() == Some("image_generation") {
                 let end_s = model.shutdown.as_deref().map_or(Ok(i64::MAX), day_s);
                 image_models.push((Arc::clone(&id), end_s.map_err(|problem| wrong(&id, problem))?));
@@ -95,7 +98,7 @@ impl Sheet {
         }
         for price in overrides {
             let resolved =
-                Price::of_override(price, &facts).map_err(|problem| wrong(&price.model, problem))?;
+                Price::of_override(price, &facts, &fees).map_err(|problem| wrong(&price.model, problem))?;
             let from_s = price.effective_from_s.unwrap_or(i64::MIN);
             let dates = models.entry(Arc::clone(&resolved.id)).or_insert_with(Vec::new);
             // From its date on, the operator's price is over all of the sheet's.
@@ -103,7 +106,7 @@ impl Sheet {
             dates.insert(0, (from_s, Arc::new(resolved)));
         }
         let version = version(&raw.as_of, json, overrides);
-        Ok(Self { version, as_of_s, models, facts, families, image_models })
+        Ok(Self { version, as_of_s, models, fees, facts, families, image_models })
     }
 
     /// The sheet where requests go to a region: each model's rates are raised by
@@ -152,7 +155,7 @@ impl Sheet {
             UnknownModel::Refuse => None,
             UnknownModel::Dearest => {
                 let name = without_day(model).unwrap_or(model);
-                Some(Arc::new(Price::dearest(name, self.in_force(at_s))))
+                Some(Arc::new(Price::dearest(name, &self.fees, self.in_force(at_s))))
             }
         })
     }
@@ -162,12 +165,12 @@ impl Sheet {
         let name = format!("ft:{base}");
         let dated = self.models.iter().filter(|(id, _)| without_day(id) == Some(&name));
         let in_force = dated.filter_map(|(_, dates)| dates.iter().find(|(from_s, _)| *from_s <= at_s));
-        in_force.map(|(_, price)| price).max_by_key(|price| price.rates(Tier::Standard, 0).output).cloned()
+        in_force.map(|(_, price)| price).max_by_key(|price| price.rates(Tier::Standard, 0)[Class::Output]).cloned()
     }
 
     /// A price that no model of the sheet exceeds in any rate.
     pub fn dearest(&self, at_s: i64) -> Arc<Price> {
-        Arc::new(Price::dearest("dearest", self.in_force(at_s)))
+        Arc::new(Price::dearest("dearest", &self.fees, self.in_force(at_s)))
     }
 
     /// The dearest model for images that is still served: what an image tool that names no
@@ -177,7 +180,7 @@ impl Sheet {
         let priced = |(id, end_s): &(Arc<str>, i64)| Some((*end_s > at_s, self.find_exactly(id, at_s)?));
         let key = |(is_served, price): &(bool, Arc<Price>)| {
             let name = (price.id.len(), Arc::clone(&price.id));
-            (*is_served, price.rates(Tier::Standard, 0).image_output, Reverse(name))
+            (*is_served, price.rates(Tier::Standard, 0)[Class::ImageOutput], Reverse(name))
         };
         self.image_models.iter().filter_map(priced).max_by_key(key).map(|(_, price)| price)
     }
@@ -192,7 +195,7 @@ impl Sheet {
         let family = self.families.iter().find(|family| family.has(name))?;
         let mut members = self.in_force(at_s).filter(|price| family.has(&price.id)).peekable();
         members.peek()?;
-        let dearest = Price::dearest(name, members);
+        let dearest = Price::dearest(name, &self.fees, members);
         Some(Arc::new(dearest.renamed(name, &self.facts)))
     }
 
@@ -207,6 +210,11 @@ impl Sheet {
         let mut prices: Vec<_> = self.models.keys().filter_map(|id| self.find(id, at_s)).collect();
         prices.sort_unstable_by(|a, b| a.id.cmp(&b.id));
         prices
+    }
+
+    /// Rates of what is not of tokens, where a model has none of its own.
+    pub fn fees(&self) -> &Rates {
+        &self.fees
     }
 
     /// When the sheet was made, in Unix seconds.
@@ -229,22 +237,46 @@ fn read(json: &str) -> Result<RawSheet, String> {
     serde_json::from_str(json).map_err(|error| error.to_string())
 }
 
-/// Facts and families; those of the built-in sheet where a sheet has none.
-fn beside_rates(raw: &RawSheet) -> Result<(FactTable, Vec<Family>), String> {
-    let built_in = if raw.facts.is_none() || raw.families.is_none() { Some(read(BUILT_IN)?) } else { None };
-    let facts = raw.facts.as_ref().or_else(|| built_in.as_ref()?.facts.as_ref());
-    let families = raw.families.as_ref().or_else(|| built_in.as_ref()?.families.as_ref());
+/// What a sheet says beside its models.
+struct Beside {
+    fees: Rates,
+    facts: FactTable,
+    families: Vec<Family>,
+}
+
+/// Fees, facts and families; those of the built-in sheet where a sheet has none.
+fn beside_models(raw: &RawSheet) -> Result<Beside, String> {
+    let built_in = read(BUILT_IN)?;
+    let facts = raw.facts.as_ref().or(built_in.facts.as_ref());
+    let families = raw.families.as_ref().or(built_in.families.as_ref());
     let family = |raw: &RawFamily| match raw.models.as_slice() {
         [] => Err(format!("family {:?} has no models", raw.family)),
         models => Ok(Family(models.iter().map(|pattern| Pattern::new(pattern)).collect())),
     };
     let facts = FactTable::parse(facts.map_or(&[], Vec::as_slice))?;
-    Ok((facts, families.into_iter().flatten().map(family).collect::<Result<_, _>>()?))
+    let families = families.into_iter().flatten().map(family).collect::<Result<_, _>>()?;
+    Ok(Beside { fees: fees(&raw.fees, &built_in.fees)?, facts, families })
+}
+
+/// The rates of what is not of tokens: a sheet's own, else the built-in sheet's.
+fn fees(own: &BTreeMap<String, String>, built_in: &BTreeMap<String, String>) -> Result<Rates, String> {
+    let named = |fees: &BTreeMap<String, String>| rates::by_class(fees.clone());
+    let (own, built_in) = (named(own)?, named(built_in)?);
+    if let Some(class) = own.keys().find(|class| class.is_token()) {
+        return Err(format!("fees: {} is priced by model", class.name()));
+    }
+    let mut fees = Rates::default();
+    for class in Class::ALL.into_iter().filter(|class| !class.is_token()) {
+        let fee = own.get(&class).or(built_in.get(&class));
+        let fee = fee.ok_or_else(|| format!("fees: {} has no price", class.name()))?;
+        fees[class] = rates::pico(fee, class)?;
+    }
+    Ok(fees)
 }
 
 /// All dates of a model, the newest first.
-fn dated(id: &Arc<str>, model: &RawModel, facts: &FactTable) -> Result<Vec<(i64, Arc<Price>)>, String> {
-    let price = |rates| Price::of_model(id, model, rates, facts).map(Arc::new);
+fn dated(id: &Arc<str>, model: &RawModel, beside: (&FactTable, &Rates)) -> Result<Vec<(i64, Arc<Price>)>, String> {
+    let price = |rates| Price::of_model(id, model, rates, beside).map(Arc::new);
     let mut dates = vec![(i64::MIN, price(&model.rates)?)];
     for block in &model.dated {
         dates.push((day_s(&block.effective_from)?, price(&block.rates)?));

@@ -7,22 +7,20 @@ use bytes::Bytes;
 use http::HeaderMap;
 
 use crate::domain::demand::{Tier, ToolDemand, WebSearch};
-use crate::domain::tokens::{ContainerMemory, ToolUse};
-use crate::domain::{Demand, Money, Tokens, Usage};
+use crate::domain::usage::{ContainerMemory, ToolUse};
+use crate::domain::{Class, Demand, Money, Quantities, Usage};
 use crate::guard::{Ending, Reservation, Settled};
 use crate::ledger::entry::Basis;
 use crate::openai::operation::Operation;
 use crate::openai::usage::{Answer, Outcome};
 use crate::pricing::bound::ModelTokens;
-use crate::pricing::cost::{self, Offer};
+use crate::pricing::cost::{self, Cost, Offer};
 use crate::pricing::count::{self, Encoding};
 use crate::pricing::sheet::{Price, Sheet};
 
 /// Bodies up to this size are kept until the end, to count their input exactly
 /// if upstream reports no usage; a larger one is charged by its bytes.
 const KEPT_BODY_BYTES_MAX: usize = 256 * 1024;
-/// A session of a container, in seconds.
-const SESSION_S: i64 = 20 * 60;
 /// The size of hyper's read buffers.
 const SHARED_BODY_BYTES_MAX: usize = 8 * 1024;
 
@@ -134,8 +132,8 @@ impl Bill {
         of: Exchange,
         count: impl FnOnce() -> u64,
     ) -> Settled {
-        if let Some(usage) = answer.usage.clone() {
-            return self.settle(reservation, Basis::Reported, usage, answer, of);
+        if let Some(tokens) = answer.usage {
+            return self.settle(reservation, Basis::Reported, tokens, answer, of);
         }
         if answer.failed_at_once() {
             let note = Some("it failed before any output");
@@ -150,10 +148,10 @@ impl Bill {
         let most = self.model_tokens;
         let counted = self.counted_input().filter(|_| !self.reads_more);
         let input = counted.map_or(most.input, |counted| counted.min(most.input));
-        let counted = Tokens { input, output: count().min(most.output()), ..Tokens::default() };
+        let output = count().min(most.output());
+        let counted = Quantities::from([(Class::Input, input), (Class::Output, output)]);
         let tokens = answer.used_so_far.map_or(counted, |used| counted.or_larger(&used));
-        let usage = Usage { tokens, tools: answer.tools_seen.clone(), largest_prompt: None };
-        self.settle(reservation, Basis::Counted, usage, answer, of)
+        self.settle(reservation, Basis::Counted, tokens, answer, of)
     }
 
     /// Output tokens of a text, by the model's tokenizer or the newest known.
@@ -171,14 +169,14 @@ impl Bill {
     fn assume(&self, reservation: Reservation, answer: &Answer, of: Exchange) -> Settled {
         let hold = Arc::clone(reservation.hold());
         let (input, output) = (self.model_tokens.input, self.model_tokens.output());
-        let tools = self.tools_used(answer, answer.tools_seen.clone(), output);
+        let tools = self.tools_used(answer, output);
         let known = if tools == ToolUse::default() && self.reused().is_empty() {
             Money::ZERO
         } else {
-            let tokens = Tokens { input, output, ..Tokens::default() };
+            let tokens = [(Class::Input, input), (Class::Output, output)].into();
             let usage =
                 Usage { tokens, tools, largest_prompt: Some(self.model_tokens.largest_prompt.min(input)) };
-            self.cost(answer, hold.tier, &usage).0
+            self.cost(answer, hold.tier, &usage).total
         };
         let note = Some("it did not end well and reported no usage");
         let ending = Ending { cost: known, tier: hold.tier, note, ..ending(answer, of) };
@@ -189,45 +187,46 @@ impl Bill {
         &self,
         reservation: Reservation,
         basis: Basis,
-        usage: Usage,
+        mut tokens: Quantities,
         answer: &Answer,
         of: Exchange,
     ) -> Settled {
-        let Usage { mut tokens, tools, .. } = usage;
         if self.cache_12h && answer.hides_cache_life {
             // They may all have the long life, which is the dearer one.
-            tokens.cache_write_12h += std::mem::take(&mut tokens.cache_write);
+            let written = std::mem::take(&mut tokens[Class::CacheWrite]);
+            tokens.add(Class::CacheWrite12h, written);
         }
         // Within the hold, no turn was larger than the hold allows for.
-        let input = tokens.input_total();
+        let input = tokens.input_tokens_total();
         let is_within = input <= self.model_tokens.input;
         let largest_prompt = is_within.then(|| self.model_tokens.largest_prompt.min(input));
-        let tools = self.tools_used(answer, tools, tokens.output_total());
+        let tools = self.tools_used(answer, tokens.output_tokens_total());
         let usage = Usage { tokens, tools, largest_prompt };
         let tier = self.served_tier(answer);
-        let (cost, tool_fees) = self.cost(answer, tier, &usage);
-        tokens += usage.tools.image;
-        let made_no_picture = usage.tools.image == Tokens::default() && answer.image_calls == 0;
-        reservation
-            .settle(basis, Ending { cost, tool_fees, tokens, tier, made_no_picture, ..ending(answer, of) })
+        let Cost { total: cost, tool_fees, quantities } = self.cost(answer, tier, &usage);
+        let made_no_picture = !has_image_tokens(&usage.tools) && answer.image_calls == 0;
+        let ending =
+            Ending { cost, tool_fees, quantities, tier, made_no_picture, ..ending(answer, of) };
+        reservation.settle(basis, ending)
     }
 
     /// The hosted tools that are billed: what the answer tells of them, and what it
     /// leaves out, without the containers that were there before.
     ///
     /// The model wrote no more than `output` tokens, what it had drawn included.
-    fn tools_used(&self, answer: &Answer, mut tools: ToolUse, output: u64) -> ToolUse {
+    fn tools_used(&self, answer: &Answer, output: u64) -> ToolUse {
+        let mut tools = answer.tools_seen;
         if self.tools.web_search == Some(WebSearch::Chat) {
             // Chat's usage has no count; a search model searches once a request.
-            tools.web_searches = tools.web_searches.max(1);
+            let searches = &mut tools.quantities[Class::WebSearchCalls];
+            *searches = (*searches).max(1);
         }
         if answer.has_unplaced_shell && !self.tools.containers.is_empty() {
             tools.containers = tools.containers.max(1);
         }
-        if tools.image == Tokens::default() {
-            tools.image = self.tools.image.as_ref().map_or(tools.image, |tool| {
-                cost::unreported_images(tool, answer.image_calls, self.pictures, output)
-            });
+        if let Some(tool) = self.tools.image.as_ref().filter(|_| !has_image_tokens(&tools)) {
+            tools.quantities +=
+                cost::unreported_images(tool, answer.image_calls, self.pictures, output);
         }
         tools.containers =
             tools.containers.saturating_sub(u64::try_from(self.reused().len()).unwrap_or(u64::MAX));
@@ -238,18 +237,17 @@ impl Bill {
         self.reused.as_deref().unwrap_or_default()
     }
 
-    /// The cost of a usage at the served model's price, and the tools' part of it.
-    fn cost(&self, answer: &Answer, tier: Tier, usage: &Usage) -> (Money, Money) {
+    /// The cost of a usage at the served model's price.
+    fn cost(&self, answer: &Answer, tier: Tier, usage: &Usage) -> Cost {
         let served = self.served_price(answer);
         let Some(price) = served.as_ref().or(self.price.as_ref()) else {
-            return (Money::ZERO, Money::ZERO);
+            let mut quantities = usage.tokens;
+            quantities += usage.tools.quantities;
+            return Cost { quantities, ..Cost::default() };
         };
         let image_price = self.image_price.as_deref();
-        let offer = Offer { tools: &self.tools, image_price, sessions: self.sessions };
-        // A container that was there before costs what it was made with, whatever was asked for.
-        let reused: Money = self.reused().iter().map(|memory| cost::container_life(*memory, SESSION_S)).sum();
-        let cost = cost::cost(price, tier, usage, offer);
-        (cost.total + reused, cost.tool_fees + reused)
+        let (tools, sessions, reused) = (&self.tools, self.sessions, self.reused());
+        cost::cost(price, tier, usage, Offer { tools, image_price, sessions, reused })
     }
 
     fn served_price(&self, answer: &Answer) -> Option<Arc<Price>> {
@@ -271,6 +269,11 @@ impl Bill {
             .tier
             .unwrap_or_else(|| self.asked_tier.map_or(self.default_tier, |asked| asked.max(Tier::Standard)))
     }
+}
+
+/// Whether tokens of the image tool are known.
+fn has_image_tokens(tools: &ToolUse) -> bool {
+    tools.quantities.tokens_total() > 0
 }
 
 /// What is known of an ending beside its cost.

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Response, header};
 
 use crate::domain::demand::{Bound, Tier};
-use crate::domain::tokens::ContainerMemory;
+use crate::domain::usage::ContainerMemory;
 use crate::domain::{Demand, KeptContext, Money, ObjectKind, ObjectReference};
 use crate::guard::Order;
 use crate::guard::objects::{HeldFor, Reach, Turn, TurnEnd};
@@ -140,7 +140,7 @@ impl Proxy {
         let outgoing = outgoing(rules, head, body, &caller, Content::AsItCame);
         let asked = lists::Asked::of(&outgoing);
         let used = errand.container.as_mut();
-        let fee = || used.map_or(Money::ZERO, |used| self.charge_use(used, &caller));
+        let fee = || used.map_or(Money::ZERO, |used| self.charge_use(used, &caller, rules.sheet.fees()));
         let sent = exchange::unbilled(self.upstream(rules), outgoing, (reservation, fee), visit).await;
         let accepted = sent.as_ref().is_ok_and(|(answer, _)| answer.status().is_success());
         self.remember(&caller, accepted).await;
@@ -229,7 +229,7 @@ impl Proxy {
             errand.items.containers = self.containers_of(std::slice::from_ref(&of));
         }
         if place.kind == ObjectKind::Container && !(is_whole && *method == Method::DELETE) {
-            errand.container = Some(self.use_container(of, caller));
+            errand.container = Some(self.use_container(of, caller, rules.sheet.fees()));
         }
         Ok(errand)
     }

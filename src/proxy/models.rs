@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use crate::domain::demand::{ContainerDemand, ImageQuality, ImageTool, WebSearch};
-use crate::domain::tokens::ContainerMemory;
+use crate::domain::usage::ContainerMemory;
 use crate::domain::{Demand, model};
 use crate::guard::Standing;
 use crate::ledger::Headroom;

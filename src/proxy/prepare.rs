@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::domain::demand::{ContainerDemand, WebSearch};
-use crate::domain::tokens::ContainerMemory;
+use crate::domain::usage::ContainerMemory;
 use crate::domain::{Demand, ObjectKind, ObjectReference};
 use crate::guard::{Paced, Standing};
 use crate::ledger::entry::Attribution;

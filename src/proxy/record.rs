@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use crate::domain::object::KnownObject;
-use crate::domain::tokens::ContainerMemory;
+use crate::domain::usage::ContainerMemory;
 use crate::domain::{Demand, KeptContext, ObjectKind, ObjectReference};
 use crate::guard::objects::{HeldFor, Turn, TurnEnd, put};
 use crate::guard::{Guard, Reservation};
@@ -153,7 +153,7 @@ impl Recording {
 
     fn whole(&mut self, answer: &Answer) -> Vec<ObjectChange> {
         self.is_over = true;
-        let used = answer.usage.as_ref().map(|usage| (usage.tokens.total(), usage.tokens.output_total()));
+        let used = answer.usage.map(|tokens| (tokens.tokens_total(), tokens.output_tokens_total()));
         let (total, output) = used.unzip();
         let reading = &self.reading;
         let containers = self.containers.after(answer, self.guard.objects());

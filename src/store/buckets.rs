@@ -5,11 +5,12 @@
 
 use rusqlite::{Connection, Row};
 
-use crate::domain::{Money, Span, Tokens};
+use crate::domain::{Money, Quantities, Span};
 use crate::ledger::entry::Kind;
 use crate::store::days::{self, Reading};
+use crate::store::quantities::{self, quantities_from, quantity_columns};
 use crate::store::rollup::ROLLUP_S;
-use crate::store::rows::{tokens_from, uint};
+use crate::store::rows::uint;
 
 /// What was spent at one time for one key on one model.
 #[derive(Debug)]
@@ -29,12 +30,14 @@ pub struct Line<'a> {
     /// What they cost, corrections included.
     pub cost: Money,
     /// What they used.
-    pub tokens: Tokens,
+    pub quantities: Quantities,
 }
 
-const COLUMNS: &str = "project, api_key, endpoint, model, served_model, cost_nano, input, cached_input, cache_write, \
-    cache_write_12h, audio_input, audio_cached_input, image_input, image_cached_input, output, reasoning, \
-    audio_output, image_output";
+const COLUMNS: &str =
+    concat!("project, api_key, endpoint, model, served_model, cost_nano, ", quantity_columns!());
+const QUANTITIES_AT: usize = 6;
+/// The first column behind them.
+const BEHIND: usize = QUANTITIES_AT + quantities::COLUMNS;
 
 /// Hands out lines of spending that was admitted from `since_s` on and before
 /// `until_s`, until `each` wants no more.
@@ -76,13 +79,13 @@ fn line<'a>(row: &'a Row<'_>, scale: i64) -> rusqlite::Result<Line<'a>> {
     let text = |at: usize| Ok::<_, rusqlite::Error>(row.get_ref(at)?.as_str()?);
     let (asked, served) = (text(3)?, text(4)?);
     Ok(Line {
-        at_s: row.get::<_, i64>(18)?.div_euclid(scale),
+        at_s: row.get::<_, i64>(BEHIND)?.div_euclid(scale),
         project: text(0)?,
         key: text(1)?,
         endpoint: text(2)?,
         model: if served.is_empty() { asked } else { served },
-        requests: uint(row.get(19)?),
+        requests: uint(row.get(BEHIND + 1)?),
         cost: Money::from_nano(row.get(5)?),
-        tokens: tokens_from(row, 6)?,
+        quantities: quantities_from(row, QUANTITIES_AT)?,
     })
 }

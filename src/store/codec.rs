@@ -1,4 +1,4 @@
-//! JSON texts and names in columns: written whole, read whole or not at all.
+//! Counts, JSON texts and names in columns: written whole, read whole or not at all.
 //!
 //! What can't be read is an error that names its row, never nothing: an empty
 //! list of models, for one, allows every model.
@@ -6,6 +6,16 @@
 use rusqlite::types::Type;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+/// A count as SQLite holds it.
+pub(crate) fn int(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+/// A count from what SQLite holds.
+pub(crate) fn uint(stored: i64) -> u64 {
+    u64::try_from(stored).unwrap_or(0)
+}
 
 /// A stored value that this release can't read.
 #[derive(Debug, thiserror::Error)]

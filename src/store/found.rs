@@ -116,7 +116,7 @@ fn check(path: &Path) -> Result<Found, StoreError> {
         return Err(damaged(what));
     }
     let has_rollups = tables.iter().any(|table| table == "rollup");
-    if !has_rollups && version >= 4 && pruned::pruned(&db).map_err(failed)?.is_some() {
+    if !has_rollups && version >= 4 && pruned::is_any(&db).map_err(failed)? {
         let what = "its table \"rollup\" is missing, and old entries that it summed up are pruned";
         return Err(damaged(what.to_owned()));
     }

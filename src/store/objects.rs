@@ -10,7 +10,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use sha2::{Digest as _, Sha256};
 
 use crate::domain::object::KnownObject;
-use crate::domain::tokens::ContainerMemory;
+use crate::domain::usage::ContainerMemory;
 use crate::domain::{KeptContainers, KeptContext, ObjectKind, ObjectReference, Rendering};
 use crate::store::rows::{int, uint};
 

@@ -14,8 +14,9 @@ use crate::ledger::entry::{Attribution, Entry};
 use crate::ledger::meter::{Subject, subjects};
 use crate::ledger::reach::Reach;
 use crate::store::days::{self, Reading};
+use crate::store::quantities::{quantities_from, quantity_columns};
 use crate::store::rollup::ROLLUP_S;
-use crate::store::rows::{ENTRY_COLUMNS, Names, attribution_from, entry_from, int, tokens_from};
+use crate::store::rows::{ENTRY_COLUMNS, Names, attribution_from, entry_from, int};
 
 /// Whom spending was for, in the columns that say so.
 const DIMENSIONS: usize = 7;
@@ -128,7 +129,7 @@ fn of_rollups(
     let (mut of, span) = (Vec::new(), Span { start_s: first_s, end_s: until_s });
     let reading = Reading { columns: COLUMNS, by_user: needs_users(wanted), span };
     days::each_row(db, reading, cuts(wanted), |row| {
-        let start_s = row.get(21)?;
+        let start_s = row.get(START_S_AT)?;
         of.clear();
         for column in 0..DIMENSIONS {
             // No text holds this byte, so no two attributions look alike.
@@ -161,9 +162,12 @@ fn of_rollups(
     Ok(pasts)
 }
 
-const COLUMNS: &str = "project, api_key, end_user, tags, endpoint, model, priced_as, requests, cost_nano, input, \
-    cached_input, cache_write, cache_write_12h, audio_input, audio_cached_input, image_input, image_cached_input, \
-    output, reasoning, audio_output, image_output, start_s";
+const COLUMNS: &str = concat!(
+    "project, api_key, end_user, tags, endpoint, model, priced_as, requests, cost_nano, start_s, ",
+    quantity_columns!()
+);
+const START_S_AT: usize = 9;
+const QUANTITIES_AT: usize = 10;
 
 /// Whether one of the limits asks who the end user is, or for a tag.
 fn needs_users(wanted: &[(&Limit, i64)]) -> bool {
@@ -209,8 +213,8 @@ fn amount(row: &Row<'_>, unit: Unit) -> rusqlite::Result<i64> {
     match unit {
         Unit::Usd => row.get(8),
         Unit::Requests => row.get(7),
-        Unit::Tokens => Ok(int(tokens_from(row, 9)?.total())),
-        Unit::InputTokens => Ok(int(tokens_from(row, 9)?.input_total())),
-        Unit::OutputTokens => Ok(int(tokens_from(row, 9)?.output_total())),
+        Unit::Tokens => Ok(int(quantities_from(row, QUANTITIES_AT)?.tokens_total())),
+        Unit::InputTokens => Ok(int(quantities_from(row, QUANTITIES_AT)?.input_tokens_total())),
+        Unit::OutputTokens => Ok(int(quantities_from(row, QUANTITIES_AT)?.output_tokens_total())),
     }
 }

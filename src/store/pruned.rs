@@ -2,6 +2,8 @@
 
 use rusqlite::{Connection, OptionalExtension as _};
 
+use crate::domain::Quantities;
+use crate::store::quantities::{others, others_from};
 use crate::store::rollup::RollupSums;
 use crate::store::rows::uint;
 
@@ -29,23 +31,30 @@ pub struct Total {
     pub cost_nano: i64,
     /// Tokens of all classes.
     pub tokens: u64,
+    /// Quantities of the other classes.
+    pub others: Quantities,
 }
 
 impl Total {
     pub(crate) fn add(&mut self, sums: &RollupSums) {
         self.requests = self.requests.saturating_add(sums.requests);
         self.cost_nano = self.cost_nano.saturating_add(sums.cost_nano);
-        self.tokens = self.tokens.saturating_add(sums.tokens.total());
+        self.tokens = self.tokens.saturating_add(sums.quantities.tokens_total());
+        self.others += others(&sums.quantities);
     }
 }
 
 /// What was pruned of a database, if anything was.
 pub fn pruned(db: &Connection) -> rusqlite::Result<Option<Pruned>> {
-    let sql = "SELECT before_s, entries, last_id, latest_ms, requests, cost_nano, tokens FROM pruned";
+    let sql = "SELECT before_s, entries, last_id, latest_ms, requests, cost_nano, tokens, other_quantities FROM pruned";
     db.prepare_cached(sql)?
         .query_row([], |row| {
-            let total =
-                Total { requests: uint(row.get(4)?), cost_nano: row.get(5)?, tokens: uint(row.get(6)?) };
+            let total = Total {
+                requests: uint(row.get(4)?),
+                cost_nano: row.get(5)?,
+                tokens: uint(row.get(6)?),
+                others: others_from(row, 7)?,
+            };
             Ok(Pruned {
                 before_s: row.get(0)?,
                 entries: uint(row.get(1)?),
@@ -55,6 +64,11 @@ pub fn pruned(db: &Connection) -> rusqlite::Result<Option<Pruned>> {
             })
         })
         .optional()
+}
+
+/// Whether anything was, also of a database of an earlier version.
+pub(crate) fn is_any(db: &Connection) -> rusqlite::Result<bool> {
+    db.prepare_cached("SELECT 1 FROM pruned")?.exists([])
 }
 
 /// Since when all entries are there, in Unix seconds.

@@ -9,13 +9,14 @@ use std::sync::{Arc, Mutex};
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension as _, Row, params_from_iter};
 
-use crate::domain::{Limit, Money, Span, Tokens};
+use crate::domain::{Limit, Money, Quantities, Span};
 use crate::ledger::entry::{Basis, Entry, Kind};
 use crate::ledger::meter::Subject;
 use crate::store::days::{self, Reading};
 use crate::store::past::each_settled;
+use crate::store::quantities::{quantities_from, quantity_columns};
 use crate::store::rollup::ROLLUP_S;
-use crate::store::rows::{ENTRY_COLUMNS, Names, entry_from, int, tags_from, tokens_from, uint};
+use crate::store::rows::{ENTRY_COLUMNS, Names, entry_from, int, tags_from, uint};
 use crate::store::{StoreError, past, pruned};
 use crate::sync::unpoisoned;
 
@@ -77,7 +78,7 @@ pub struct UsageSum {
     /// What they cost, corrections included.
     pub cost: Money,
     /// What they used.
-    pub tokens: Tokens,
+    pub quantities: Quantities,
 }
 
 impl Reader {
@@ -178,15 +179,15 @@ pub fn usages<const N: usize>(
             return Ok(true);
         }
         let start_s = row.get(0)?;
-        let (requests, cost, tokens) =
-            (uint(row.get(8)?), Money::from_nano(row.get(9)?), tokens_from(row, 10)?);
+        let (requests, cost, quantities) =
+            (uint(row.get(8)?), Money::from_nano(row.get(9)?), quantities_from(row, 10)?);
         for ((by, _), sums) in questions.iter().zip(&mut sums).filter(|((_, span), _)| span.contains(start_s))
         {
             for group in by.groups(row, start_s)? {
                 let sum = sums.entry(group).or_default();
                 sum.requests += requests;
                 sum.cost = sum.cost + cost;
-                sum.tokens += tokens;
+                sum.quantities += quantities;
             }
         }
         Ok(true)
@@ -195,9 +196,10 @@ pub fn usages<const N: usize>(
     Ok(std::array::from_fn(|_| ordered.next().unwrap_or_default()))
 }
 
-const USAGE_COLUMNS: &str = "start_s, project, api_key, end_user, tags, endpoint, model, served_model, requests, \
-    cost_nano, input, cached_input, cache_write, cache_write_12h, audio_input, audio_cached_input, image_input, \
-    image_cached_input, output, reasoning, audio_output, image_output";
+const USAGE_COLUMNS: &str = concat!(
+    "start_s, project, api_key, end_user, tags, endpoint, model, served_model, requests, cost_nano, ",
+    quantity_columns!()
+);
 
 impl GroupBy {
     /// The groups that a row of [`USAGE_COLUMNS`] is of.

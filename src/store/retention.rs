@@ -15,7 +15,8 @@ use crate::domain::{Limit, Span};
 use crate::ledger::entry::{Entry, Kind};
 use crate::ledger::meter::{Subject, subjects};
 use crate::store::credit::EntriesInUse;
-use crate::store::pruned::{Total, whole_since_s};
+use crate::store::pruned::{Total, pruned, whole_since_s};
+use crate::store::quantities::others_text;
 use crate::store::rollup::{self, COLUMNS, Ids, RollupKey, RollupSums};
 use crate::store::rows::{ENTRY_COLUMNS, HoldRow, Names, entry_from, int, tags_text, uint};
 use crate::store::{StoreError, past};
@@ -208,13 +209,14 @@ pub(crate) fn delete(db: &mut Connection, step: &Step) -> rusqlite::Result<u64> 
         return Err(rusqlite::Error::StatementChangedRows(gone));
     }
     let last_id = step.ids.iter().max().copied().unwrap_or(0);
-    let Total { requests, cost_nano, tokens } = step.total;
+    let Total { requests, cost_nano, tokens, mut others } = step.total;
+    others += pruned(&tx)?.unwrap_or_default().total.others;
     tx.prepare_cached(
-        "INSERT INTO pruned VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO UPDATE SET \
+        "INSERT INTO pruned VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT DO UPDATE SET \
          before_s = max(before_s, excluded.before_s), entries = entries + excluded.entries, \
          last_id = max(last_id, excluded.last_id), latest_ms = max(latest_ms, excluded.latest_ms), \
          requests = requests + excluded.requests, cost_nano = cost_nano + excluded.cost_nano, \
-         tokens = tokens + excluded.tokens",
+         tokens = tokens + excluded.tokens, other_quantities = excluded.other_quantities",
     )?
     .execute(params![
         step.before_s.unwrap_or(i64::MIN),
@@ -223,7 +225,8 @@ pub(crate) fn delete(db: &mut Connection, step: &Step) -> rusqlite::Result<u64> 
         step.latest_ms,
         int(requests),
         cost_nano,
-        int(tokens)
+        int(tokens),
+        others_text(&others)?
     ])?;
     tx.commit()?;
     Ok(u64::try_from(gone).unwrap_or(u64::MAX))

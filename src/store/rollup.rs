@@ -5,20 +5,28 @@
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
-use crate::domain::Tokens;
+use crate::domain::{Class, Quantities};
 use crate::ledger::entry::{Entry, Kind};
-use crate::store::rows::{ENTRY_COLUMNS, Names, entry_from, int, priced_text, tags_text, tokens_from, uint};
+use crate::store::quantities::{self, IN_COLUMNS, others, others_from, others_text, quantities_from, quantity_columns};
+use crate::store::rows::{ENTRY_COLUMNS, Names, entry_from, int, priced_text, tags_text, uint};
 
 /// A rollup's stretch of time: every time zone's hours and days are made of
 /// whole quarters of an hour.
 pub(crate) const ROLLUP_S: i64 = 900;
 
 /// The columns of a row, in the order in which it is read and written.
-pub(crate) const COLUMNS: &str = "start_s, project, api_key, end_user, tags, endpoint, model, priced_as, \
-    served_model, requests, cost_nano, input, cached_input, cache_write, cache_write_12h, audio_input, \
-    audio_cached_input, image_input, image_cached_input, output, reasoning, audio_output, image_output, last_ms";
+pub(crate) const COLUMNS: &str = concat!(
+    "start_s, project, api_key, end_user, tags, endpoint, model, priced_as, served_model, requests, cost_nano, ",
+    quantity_columns!(),
+    ", last_ms"
+);
+
+/// The first of the columns of quantities.
+const QUANTITIES_AT: usize = 11;
+/// The last column.
+const LAST_MS_AT: usize = QUANTITIES_AT + quantities::COLUMNS;
 
 /// The tables of sums, all of the same columns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,7 +91,7 @@ impl RollupKey {
 pub(crate) struct RollupSums {
     pub(crate) requests: u64,
     pub(crate) cost_nano: i64,
-    pub(crate) tokens: Tokens,
+    pub(crate) quantities: Quantities,
     pub(crate) last_ms: i64,
 }
 
@@ -91,14 +99,14 @@ impl RollupSums {
     pub(crate) fn add(&mut self, entry: &Entry) {
         self.requests += u64::from(entry.kind == Kind::Settle);
         self.cost_nano = self.cost_nano.saturating_add(entry.cost.nano());
-        self.tokens += entry.tokens;
+        self.quantities += entry.quantities;
         self.last_ms = self.last_ms.max(entry.admitted_ms);
     }
 
     pub(crate) fn merge(&mut self, other: &Self) {
         self.requests = self.requests.saturating_add(other.requests);
         self.cost_nano = self.cost_nano.saturating_add(other.cost_nano);
-        self.tokens += other.tokens;
+        self.quantities += other.quantities;
         self.last_ms = self.last_ms.max(other.last_ms);
     }
 }
@@ -112,8 +120,8 @@ pub(crate) fn row_from(row: &Row<'_>) -> rusqlite::Result<(RollupKey, RollupSums
     let sums = RollupSums {
         requests: uint(row.get(9)?),
         cost_nano: row.get(10)?,
-        tokens: tokens_from(row, 11)?,
-        last_ms: row.get(23)?,
+        quantities: quantities_from(row, QUANTITIES_AT)?,
+        last_ms: row.get(LAST_MS_AT)?,
     };
     Ok((key, sums))
 }
@@ -156,18 +164,18 @@ impl Names for Ids {
     }
 }
 
-/// Adds to a row. A sum stops at an end of its range: whatever an entry says, it
-/// can be written, and nothing behind it is kept waiting.
+/// Adds to a row, whose `other_quantities` were added to before. A sum stops at an end of its
+/// range: whatever an entry says, it can be written, and nothing behind it is kept waiting.
 static UPSERT: LazyLock<[String; 3]> =
     LazyLock::new(|| [Table::Quarters, Table::Days, Table::DaysByUser].map(upsert));
 
 fn upsert(table: Table) -> String {
     let count = |name: &str| format!("{name} = min({name} + excluded.{name}, {SUM_MAX}), ");
-    let values = vec!["?"; 24].join(", ");
-    let classes = Tokens::default().classes().map(|(class, _)| class);
-    let counts: String = ["requests"].into_iter().chain(classes).map(count).collect();
+    let values = vec!["?"; LAST_MS_AT + 1].join(", ");
+    let counts: String = ["requests"].into_iter().chain(IN_COLUMNS.map(Class::name)).map(count).collect();
     format!(
-        "INSERT INTO {} VALUES ({values}) ON CONFLICT DO UPDATE SET {counts}\
+        "INSERT INTO {} ({COLUMNS}) VALUES ({values}) ON CONFLICT DO UPDATE SET {counts}\
+         other_quantities = coalesce(excluded.other_quantities, other_quantities), \
          cost_nano = max(min(cost_nano + excluded.cost_nano, {SUM_MAX}), -{SUM_MAX}), \
          last_ms = max(last_ms, excluded.last_ms)",
         table.name()
@@ -184,14 +192,15 @@ pub(crate) fn upsert_rollup(
     sums: &RollupSums,
 ) -> rusqlite::Result<()> {
     let [quarters, days, days_by_user] = &*UPSERT;
+    let n = &key.names;
+    let count = |count: u64| int(count).min(SUM_MAX);
+    let q = IN_COLUMNS.map(|class| count(sums.quantities[class]));
+    let others = others_text(&others_with(db, table, key, sums)?)?;
     let mut statement = db.prepare_cached(match table {
         Table::Quarters => quarters,
         Table::Days => days,
         Table::DaysByUser => days_by_user,
     })?;
-    let n = &key.names;
-    let count = |count: u64| int(count).min(SUM_MAX);
-    let t = sums.tokens.classes().map(|(_, tokens)| count(tokens));
     statement.execute(params![
         key.start_s,
         n[0],
@@ -204,21 +213,45 @@ pub(crate) fn upsert_rollup(
         n[7],
         count(sums.requests),
         sums.cost_nano.clamp(-SUM_MAX, SUM_MAX),
-        t[0],
-        t[1],
-        t[2],
-        t[3],
-        t[4],
-        t[5],
-        t[6],
-        t[7],
-        t[8],
-        t[9],
-        t[10],
-        t[11],
+        q[0],
+        q[1],
+        q[2],
+        q[3],
+        q[4],
+        q[5],
+        q[6],
+        q[7],
+        q[8],
+        q[9],
+        q[10],
+        q[11],
+        others,
         sums.last_ms,
     ])?;
     Ok(())
+}
+
+/// What the sparse column of a row says once these sums are added to it. Few have any.
+fn others_with(
+    db: &Connection,
+    table: Table,
+    key: &RollupKey,
+    sums: &RollupSums,
+) -> rusqlite::Result<Quantities> {
+    let mut others = others(&sums.quantities);
+    if others.is_zero() {
+        return Ok(others);
+    }
+    let sql = format!(
+        "SELECT other_quantities FROM {} WHERE (start_s, project, api_key, end_user, tags, endpoint, model, priced_as, \
+         served_model) = (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+        table.name()
+    );
+    let n = &key.names;
+    let of = params![key.start_s, n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7]];
+    let stored = db.prepare_cached(&sql)?.query_row(of, |row| others_from(row, 0)).optional()?;
+    others += stored.unwrap_or_default();
+    Ok(others.at_most(uint(SUM_MAX)))
 }
 
 #[cfg(test)]
@@ -232,15 +265,36 @@ mod tests {
         schema::create(&mut db).unwrap();
         let key = RollupKey { start_s: 0, names: Default::default() };
         let mut sums = RollupSums { requests: 1, cost_nano: i64::MAX, ..RollupSums::default() };
-        sums.tokens.output = u64::MAX;
+        sums.quantities = [(Class::Output, u64::MAX), (Class::FileSearchCalls, u64::MAX)].into();
         for _ in 0..3 {
             upsert_rollup(&db, Table::Quarters, &key, &sums).unwrap();
         }
         sums.cost_nano = -i64::MAX;
         upsert_rollup(&db, Table::Quarters, &key, &sums).unwrap();
-        let row = db.query_row("SELECT requests, cost_nano, output FROM rollup", [], |row| {
-            Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
-        });
-        assert_eq!(row.unwrap(), (4, 0, SUM_MAX));
+        let sql = format!("SELECT {COLUMNS} FROM rollup");
+        let (_, sums) = db.query_row(&sql, [], row_from).unwrap();
+        let end = uint(SUM_MAX);
+        assert_eq!((sums.requests, sums.cost_nano), (4, 0));
+        assert_eq!(sums.quantities, [(Class::Output, end), (Class::FileSearchCalls, end)].into());
+    }
+
+    #[test]
+    fn what_has_no_column_of_its_own_is_added_up_beside_the_rest() {
+        let mut db = Connection::open_in_memory().unwrap();
+        schema::create(&mut db).unwrap();
+        let key = RollupKey { start_s: 0, names: Default::default() };
+        for added in [
+            Quantities::from([(Class::Input, 1)]),
+            [(Class::WebSearchCalls, 2)].into(),
+            [(Class::Input, 3)].into(),
+            [(Class::WebSearchCalls, 4), (Class::Container4gSessions, 1)].into(),
+        ] {
+            let sums = RollupSums { quantities: added, ..RollupSums::default() };
+            upsert_rollup(&db, Table::Days, &key, &sums).unwrap();
+        }
+        let sql = format!("SELECT {COLUMNS} FROM rollup_day");
+        let (_, sums) = db.query_row(&sql, [], row_from).unwrap();
+        let all = [(Class::Input, 4), (Class::WebSearchCalls, 6), (Class::Container4gSessions, 1)];
+        assert_eq!(sums.quantities, all.into());
     }
 }

@@ -2,25 +2,17 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use rusqlite::{Connection, Row, params};
 use serde::{Deserialize, Serialize};
 
 use crate::domain::demand::{Bound, Tier};
-use crate::domain::{Money, Tokens};
+use crate::domain::Money;
 use crate::ledger::entry::{Attribution, Basis, Entry, Hold, Kind};
+pub(crate) use crate::store::codec::{int, uint};
 use crate::store::codec::{json_from, json_text, named_from};
-
-/// A count as SQLite holds it.
-pub(crate) fn int(count: u64) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
-}
-
-/// A count from what SQLite holds.
-pub(crate) fn uint(stored: i64) -> u64 {
-    u64::try_from(stored).unwrap_or(0)
-}
+use crate::store::quantities::{self, IN_COLUMNS, others_text, quantities_from, quantity_columns};
 
 /// Tags as JSON text; the empty text for none.
 pub(crate) fn tags_text(tags: &BTreeMap<String, String>) -> rusqlite::Result<String> {
@@ -149,20 +141,28 @@ pub trait Names {
     fn key(&self, id: &str) -> Arc<str>;
 }
 
-pub(crate) const ENTRY_COLUMNS: &str = "id, kind, created_ms, admitted_ms, project, api_key, end_user, tags, \
-    endpoint, model, priced_as, served_model, tier, basis, cost_nano, tool_fees_nano, held_nano, held_input, \
-    held_output, input, cached_input, cache_write, cache_write_12h, audio_input, audio_cached_input, image_input, \
-    image_cached_input, output, reasoning, audio_output, image_output, price_version, status, \
-    upstream_request_id, object_id, duration_ms, ttft_ms, stream, disconnected, corrects, note";
+pub(crate) const ENTRY_COLUMNS: &str = concat!(
+    "id, kind, created_ms, admitted_ms, project, api_key, end_user, tags, endpoint, model, priced_as, \
+     served_model, tier, basis, cost_nano, tool_fees_nano, held_nano, held_input, held_output, ",
+    quantity_columns!(),
+    ", price_version, status, upstream_request_id, object_id, duration_ms, ttft_ms, stream, disconnected, \
+     corrects, note"
+);
+
+/// The first column behind the quantities.
+const BEHIND: usize = QUANTITIES_AT + quantities::COLUMNS;
+/// The first of the columns of quantities.
+const QUANTITIES_AT: usize = 19;
+
+static INSERT_ENTRY: LazyLock<String> = LazyLock::new(|| {
+    let values = vec!["?"; BEHIND + 10].join(", ");
+    format!("INSERT INTO entry ({ENTRY_COLUMNS}) VALUES ({values})")
+});
 
 pub(crate) fn insert_entry(db: &Connection, entry: &Entry, tags: &str) -> rusqlite::Result<()> {
-    let mut statement = db.prepare_cached(
-        "INSERT INTO entry VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, \
-         ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35, ?36, ?37, \
-         ?38, ?39, ?40, ?41)",
-    )?;
+    let mut statement = db.prepare_cached(&INSERT_ENTRY)?;
     let of = &entry.attribution;
-    let t = entry.tokens.classes().map(|(_, count)| int(count));
+    let q = IN_COLUMNS.map(|class| int(entry.quantities[class]));
     statement.execute(params![
         int(entry.id),
         entry.kind.name(),
@@ -183,18 +183,19 @@ pub(crate) fn insert_entry(db: &Connection, entry: &Entry, tags: &str) -> rusqli
         entry.held.cost.nano(),
         int(entry.held.input_tokens),
         int(entry.held.output_tokens),
-        t[0],
-        t[1],
-        t[2],
-        t[3],
-        t[4],
-        t[5],
-        t[6],
-        t[7],
-        t[8],
-        t[9],
-        t[10],
-        t[11],
+        q[0],
+        q[1],
+        q[2],
+        q[3],
+        q[4],
+        q[5],
+        q[6],
+        q[7],
+        q[8],
+        q[9],
+        q[10],
+        q[11],
+        others_text(&entry.quantities)?,
         &*entry.price_version,
         entry.status,
         entry.upstream_request_id,
@@ -207,15 +208,6 @@ pub(crate) fn insert_entry(db: &Connection, entry: &Entry, tags: &str) -> rusqli
         entry.note,
     ])?;
     Ok(())
-}
-
-/// The token classes from the column `first` on.
-pub(crate) fn tokens_from(row: &Row<'_>, first: usize) -> rusqlite::Result<Tokens> {
-    let mut tokens = Tokens::default();
-    for (offset, class) in tokens.classes_mut().into_iter().enumerate() {
-        *class = uint(row.get(first + offset)?);
-    }
-    Ok(tokens)
 }
 
 /// What stands in the column `priced_as`: the name that the model is priced as and, behind
@@ -276,17 +268,17 @@ pub(crate) fn entry_from(row: &Row<'_>, names: &dyn Names) -> rusqlite::Result<E
             input_tokens: uint(row.get(17)?),
             output_tokens: uint(row.get(18)?),
         },
-        tokens: tokens_from(row, 19)?,
-        price_version: row.get(31)?,
-        status: row.get(32)?,
-        upstream_request_id: row.get(33)?,
-        object_id: row.get(34)?,
-        duration_ms: uint(row.get(35)?),
-        ttft_ms: row.get::<_, Option<i64>>(36)?.map(uint),
-        stream: row.get(37)?,
-        disconnected: row.get(38)?,
-        corrects: row.get::<_, Option<i64>>(39)?.map(uint),
-        note: row.get(40)?,
+        quantities: quantities_from(row, QUANTITIES_AT)?,
+        price_version: row.get(BEHIND)?,
+        status: row.get(BEHIND + 1)?,
+        upstream_request_id: row.get(BEHIND + 2)?,
+        object_id: row.get(BEHIND + 3)?,
+        duration_ms: uint(row.get(BEHIND + 4)?),
+        ttft_ms: row.get::<_, Option<i64>>(BEHIND + 5)?.map(uint),
+        stream: row.get(BEHIND + 6)?,
+        disconnected: row.get(BEHIND + 7)?,
+        corrects: row.get::<_, Option<i64>>(BEHIND + 8)?.map(uint),
+        note: row.get(BEHIND + 9)?,
     })
 }
 
@@ -299,10 +291,10 @@ mod tests {
     fn a_name_that_is_not_known_is_an_error_that_says_where_it_stands() {
         let mut db = Connection::open_in_memory().unwrap();
         crate::store::schema::create(&mut db).unwrap();
-        let zeros = vec!["0"; 41].join(", ");
+        let zeros = vec!["0"; 42].join(", ");
         db.execute(&format!("INSERT INTO entry VALUES ({zeros})"), []).unwrap();
         let fill =
-            "UPDATE entry SET id = 7, tags = '', kind = 'settle', tier = 'default', basis = 'reported'";
+            "UPDATE entry SET id = 7, tags = '', kind = 'settle', tier = 'default', basis = 'reported', other_quantities = NULL";
         let said = |change: &str| {
             db.execute(fill, []).unwrap();
             db.execute(&format!("UPDATE entry SET {change}"), []).unwrap();

@@ -9,16 +9,17 @@ use crate::store::objects;
 use crate::store::rollup::{self, Table};
 
 /// The version this code reads and writes, kept in `PRAGMA user_version`.
-pub(crate) const VERSION: i64 = 6;
+pub(crate) const VERSION: i64 = 7;
 
 /// What brings a database from each version to the next.
-const STEPS: [&[&str]; 6] = [
+const STEPS: [&[&str]; 7] = [
     &[TABLES],
     &[ALERTS, ORGANIZATION],
     &[CREDIT, SETTING, DAYS, MAIL],
     &[PRUNED, CORRECTIONS, DIGEST],
     &[objects::TABLES],
     &[objects::RENDERINGS],
+    &[OTHER_QUANTITIES],
 ];
 
 /// Every table is append-only but for `api_key`, `project` and `limit_rule`
@@ -201,6 +202,8 @@ macro_rules! sums {
 
 /// Derived from `entry`: dropped by hand, it is rebuilt at the next start.
 const ROLLUP: &str = sums!("rollup");
+/// Its part of [`OTHER_QUANTITIES`]; by itself, since the table may be missing.
+const OTHER_QUANTITIES_OF_ROLLUP: &str = "ALTER TABLE rollup ADD COLUMN other_quantities TEXT;";
 
 /// Derived from `rollup` (see `store::days`): emptied by hand, they are filled
 /// again. A span says what they sum up: all before its end or, where its last
@@ -306,6 +309,15 @@ CREATE TABLE pruned (
 ) STRICT;
 ";
 
+/// Quantities of classes that have no column of their own (see `store::quantities`). What was
+/// written before says nothing of them.
+const OTHER_QUANTITIES: &str = "
+ALTER TABLE entry ADD COLUMN other_quantities TEXT;
+ALTER TABLE rollup_day ADD COLUMN other_quantities TEXT;
+ALTER TABLE rollup_day_user ADD COLUMN other_quantities TEXT;
+ALTER TABLE pruned ADD COLUMN other_quantities TEXT;
+";
+
 /// The tables without which a database is no ledger, and the version each is of.
 pub(crate) const NEEDED: [(i64, &str); 20] = [
     (1, "entry"),
@@ -333,8 +345,8 @@ pub(crate) const NEEDED: [(i64, &str); 20] = [
 /// Creates the tables of a new database, all or none.
 pub(crate) fn create(db: &mut Connection) -> rusqlite::Result<()> {
     let tx = db.transaction()?;
-    tx.execute_batch(ROLLUP)?;
     upgrade(&tx, 0)?;
+    create_rollups(&tx)?;
     tx.commit()
 }
 
@@ -344,13 +356,21 @@ pub(crate) fn upgrade(tx: &Transaction<'_>, version: i64) -> rusqlite::Result<()
     for step in STEPS.iter().skip(usize::try_from(version).unwrap_or(STEPS.len())) {
         step.iter().try_for_each(|tables| tx.execute_batch(tables))?;
     }
+    if version < 7 && tx.table_exists(None, Table::Quarters.name())? {
+        tx.execute_batch(OTHER_QUANTITIES_OF_ROLLUP)?;
+    }
     tx.pragma_update(None, "user_version", VERSION)
+}
+
+fn create_rollups(tx: &Transaction<'_>) -> rusqlite::Result<()> {
+    tx.execute_batch(ROLLUP)?;
+    tx.execute_batch(OTHER_QUANTITIES_OF_ROLLUP)
 }
 
 /// Makes the table of rollups anew from the entries; returns its rows.
 pub(crate) fn rebuild_rollups(db: &mut Connection) -> rusqlite::Result<usize> {
     let tx = db.transaction()?;
-    tx.execute_batch(ROLLUP)?;
+    create_rollups(&tx)?;
     tx.execute_batch("DELETE FROM rollup_day; DELETE FROM rollup_day_user; DELETE FROM rollup_day_span")?;
     let rebuilt = rollup::rebuilt(&tx, |entry| entry.map(drop))?;
     for (key, sums) in &rebuilt {

@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 
 use rusqlite::Connection;
 
-use crate::domain::Money;
+use crate::domain::{Money, Quantities};
 use crate::ledger::entry::Kind;
 use crate::store::pruned::{self, Pruned};
 use crate::store::rollup;
@@ -122,6 +122,13 @@ fn integrity(db: &Connection, report: &mut Report) -> rusqlite::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Sums in words.
+fn sums(requests: u64, cost_nano: i64, tokens: u64, quantities: &Quantities) -> String {
+    let others = quantities.non_zero().filter(|(class, _)| !class.is_token());
+    let others: String = others.map(|(class, count)| format!(", {count} {}", class.name())).collect();
+    format!("{requests} requests, {}, {tokens} tokens{others}", usd(cost_nano))
 }
 
 fn usd(nano: i64) -> String {

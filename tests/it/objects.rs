@@ -256,7 +256,7 @@ fn openais_own_skills_are_there_for_every_project() {
 #[test]
 fn what_is_known_of_an_object_is_what_its_answer_said() {
     use spendguard::domain::ObjectKind as Kind;
-    use spendguard::domain::tokens::ContainerMemory;
+    use spendguard::domain::usage::ContainerMemory;
     run(async {
         let two = Two::new().await;
         let tool = json!({ "tools": [{ "type": "code_interpreter", "container": { "type": "auto", "memory_limit": "4g" } }] });

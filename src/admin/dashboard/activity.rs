@@ -175,8 +175,8 @@ fn table(desk: &Desk, lang: Lang, entries: &[Entry]) -> Markup {
                                 @if entry.status > 0 { (entry.status) } @else { "–" }
                                 @if entry.disconnected { span.sub { (words.client_left) } }
                             }
-                            td.number data-label=(words.input_tokens) { (figures::number(lang, entry.tokens.input_total())) }
-                            td.number data-label=(words.output_tokens) { (figures::number(lang, entry.tokens.output_total())) }
+                            td.number data-label=(words.input_tokens) { (figures::number(lang, entry.quantities.input_tokens_total())) }
+                            td.number data-label=(words.output_tokens) { (figures::number(lang, entry.quantities.output_tokens_total())) }
                             td.number data-label=(words.cost) { (parts::money(lang, entry.cost, 6)) }
                         }
                     }

@@ -113,7 +113,7 @@ pub(super) fn total<'a>(sums: impl Iterator<Item = &'a UsageSum>) -> UsageSum {
     sums.fold(UsageSum::default(), |mut total, sum| {
         total.requests += sum.requests;
         total.cost = total.cost + sum.cost;
-        total.tokens += sum.tokens;
+        total.quantities += sum.quantities;
         total
     })
 }

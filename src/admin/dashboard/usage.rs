@@ -14,7 +14,7 @@ use crate::admin::dashboard::overview::{by_day, day_chart, total};
 use crate::admin::dashboard::page::{Asked, Instead, Shown, Visit, asked};
 use crate::admin::dashboard::{Desk, figures, names, parts};
 use crate::admin::usage::days;
-use crate::domain::Span;
+use crate::domain::{Class, Span};
 use crate::store::reader::{self, GroupBy, UsageSum};
 
 /// The longest stretch on one page.
@@ -146,11 +146,11 @@ async fn show(State(desk): State<Desk>, Extension(visit): Extension<Visit>, want
         dl.tiles {
             (parts::tile(words.spend, &parts::money(lang, all.cost, digits), &html! {}))
             (parts::tile(words.requests, &number(all.requests), &html! {}))
-            (parts::tile(words.input_tokens, &number(all.tokens.input_total()), &html! {
-                (words.of_them_cached) " " (figures::number(lang, all.tokens.cached_total()))
+            (parts::tile(words.input_tokens, &number(all.quantities.input_tokens_total()), &html! {
+                (words.of_them_cached) " " (figures::number(lang, all.quantities.cached_tokens_total()))
             }))
-            (parts::tile(words.output_tokens, &number(all.tokens.output_total()), &html! {
-                (words.of_them_reasoning) " " (figures::number(lang, all.tokens.reasoning))
+            (parts::tile(words.output_tokens, &number(all.quantities.output_tokens_total()), &html! {
+                (words.of_them_reasoning) " " (figures::number(lang, all.quantities[Class::Reasoning]))
             }))
         }
         @if all == UsageSum::default() {
@@ -274,8 +274,8 @@ fn table(visit: &Visit, question: &Question, groups: &[(String, UsageSum)]) -> M
                         tr {
                             th scope="row" { (names::name(name)) }
                             td.number { (figures::number(lang, sum.requests)) }
-                            td.number { (figures::number(lang, sum.tokens.input_total())) }
-                            td.number { (figures::number(lang, sum.tokens.output_total())) }
+                            td.number { (figures::number(lang, sum.quantities.input_tokens_total())) }
+                            td.number { (figures::number(lang, sum.quantities.output_tokens_total())) }
                             td.number { (parts::money(lang, sum.cost, digits)) }
                             td.wide {
                                 span.percent { (figures::percent(lang, sum.cost.nano(), whole.nano())) }

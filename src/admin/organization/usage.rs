@@ -95,7 +95,7 @@ const COSTS: Kind = Kind {
 
 /// A correction of a cost alone is no usage.
 fn is_used(sum: &UsageSum) -> bool {
-    sum.requests > 0 || sum.tokens.total() > 0
+    sum.requests > 0 || sum.quantities.tokens_total() > 0
 }
 
 /// What is asked for.
@@ -261,7 +261,7 @@ async fn sums(admin: &Admin, kind: Kind, wanted: Wanted, frame: &Frame) -> Resul
                 let sum = sums.entry((bucket_s, wanted.group(&line, item))).or_default();
                 sum.requests = sum.requests.saturating_add(line.requests);
                 sum.cost = sum.cost + line.cost;
-                sum.tokens += line.tokens;
+                sum.quantities += line.quantities;
             }
             sums.len() <= GROUPS_MAX
         })?;

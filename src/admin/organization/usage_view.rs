@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use crate::domain::Money;
+use crate::domain::{Class, Money};
 use crate::store::reader::UsageSum;
 
 /// A page of buckets.
@@ -80,28 +80,28 @@ pub(super) struct Group {
 
 impl CompletionsView {
     pub(super) fn of(group: Group, sum: &UsageSum) -> Self {
-        let t = &sum.tokens;
+        let q = &sum.quantities;
         Self {
             object: "organization.usage.completions.result",
-            input_tokens: t.input_total(),
-            output_tokens: t.output_total(),
+            input_tokens: q.input_tokens_total(),
+            output_tokens: q.output_tokens_total(),
             num_model_requests: sum.requests,
-            input_cached_tokens: t.cached_total(),
-            input_uncached_tokens: [t.input, t.audio_input, t.image_input]
+            input_cached_tokens: q.cached_tokens_total(),
+            input_uncached_tokens: [q[Class::Input], q[Class::AudioInput], q[Class::ImageInput]]
                 .into_iter()
                 .fold(0, u64::saturating_add),
-            input_cache_write_tokens: t.cache_write.saturating_add(t.cache_write_12h),
-            input_cache_write_30m_tokens: t.cache_write,
-            input_cache_write_12h_tokens: t.cache_write_12h,
-            input_text_tokens: t.input,
-            input_audio_tokens: t.audio_input,
-            input_image_tokens: t.image_input,
-            input_cached_text_tokens: t.cached_input,
-            input_cached_audio_tokens: t.audio_cached_input,
-            input_cached_image_tokens: t.image_cached_input,
-            output_text_tokens: t.output.saturating_add(t.reasoning),
-            output_audio_tokens: t.audio_output,
-            output_image_tokens: t.image_output,
+            input_cache_write_tokens: q[Class::CacheWrite].saturating_add(q[Class::CacheWrite12h]),
+            input_cache_write_30m_tokens: q[Class::CacheWrite],
+            input_cache_write_12h_tokens: q[Class::CacheWrite12h],
+            input_text_tokens: q[Class::Input],
+            input_audio_tokens: q[Class::AudioInput],
+            input_image_tokens: q[Class::ImageInput],
+            input_cached_text_tokens: q[Class::CachedInput],
+            input_cached_audio_tokens: q[Class::AudioCachedInput],
+            input_cached_image_tokens: q[Class::ImageCachedInput],
+            output_text_tokens: q[Class::Output].saturating_add(q[Class::Reasoning]),
+            output_audio_tokens: q[Class::AudioOutput],
+            output_image_tokens: q[Class::ImageOutput],
             project_id: group.project,
             api_key_id: group.key,
             model: group.model,
@@ -130,7 +130,7 @@ impl EmbeddingsView {
     pub(super) fn of(group: Group, sum: &UsageSum) -> Self {
         Self {
             object: "organization.usage.embeddings.result",
-            input_tokens: sum.tokens.input_total(),
+            input_tokens: sum.quantities.input_tokens_total(),
             num_model_requests: sum.requests,
             project_id: group.project,
             api_key_id: group.key,
@@ -167,7 +167,7 @@ struct AmountView {
 
 impl CostsView {
     pub(super) fn of(group: Group, sum: &UsageSum) -> Self {
-        let tokens = group.model.as_ref().map(|_| sum.tokens.total()).filter(|total| *total > 0);
+        let tokens = group.model.as_ref().map(|_| sum.quantities.tokens_total()).filter(|total| *total > 0);
         Self {
             object: "organization.costs.result",
             amount: AmountView { value: number(sum.cost), currency: "usd" },

@@ -22,6 +22,7 @@ use crate::cli::{Failure, Format, complain, say, table};
 use crate::clock::Clock;
 use crate::config::settings::Pricing;
 use crate::config::{self, Settings};
+use crate::domain::Class;
 use crate::domain::demand::Tier;
 use crate::pricing::sheet::{Change, Changes, FILE, Price, Sheet};
 use crate::upstream::{self, Upstream, roots};
@@ -218,11 +219,11 @@ fn report(format: Format, target: &Target, after: &Sheet) {
 
 fn shown(price: &Price) -> Value {
     let rates = price.rates(Tier::Standard, 0);
-    json!({ "model": *price.id, "input": usd(rates.input), "output": usd(rates.output) })
+    json!({ "model": *price.id, "input": usd(rates[Class::Input]), "output": usd(rates[Class::Output]) })
 }
 
 /// The standard rates in dollars per million tokens.
 fn rates(price: &Price) -> String {
     let rates = price.rates(Tier::Standard, 0);
-    format!("{} in, {} out", usd(rates.input), usd(rates.output))
+    format!("{} in, {} out", usd(rates[Class::Input]), usd(rates[Class::Output]))
 }

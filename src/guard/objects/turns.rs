@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::put;
 use crate::domain::object::KnownObject;
-use crate::domain::tokens::ContainerMemory;
+use crate::domain::usage::ContainerMemory;
 use crate::domain::{KeptContext, ObjectKind, ObjectReference, Rendering};
 use crate::guard::Guard;
 use crate::store::objects::ObjectKey;

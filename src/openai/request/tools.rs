@@ -12,7 +12,7 @@ use super::references::References;
 use super::sparse::{Merge, Sparse};
 use crate::domain::ObjectKind;
 use crate::domain::demand::{ContainerDemand, ImageQuality, ImageTool, ToolDemand, WebSearch};
-use crate::domain::tokens::ContainerMemory;
+use crate::domain::usage::ContainerMemory;
 use crate::openai::json::{Loose, Object, Raw};
 
 /// The most tools in one list; upstream takes 128.

@@ -10,8 +10,8 @@ use super::brought::Brought;
 use super::chunk::{Members, UsageMember, Walk};
 use super::events::Event;
 use super::text::Transcript;
-use crate::domain::tokens::ToolUse;
-use crate::domain::{Tokens, Usage};
+use crate::domain::usage::ToolUse;
+use crate::domain::Quantities;
 use crate::openai::json::{Loose, Object, member, string_at};
 use crate::openai::sse::EventForm;
 use crate::openai::usage::{
@@ -49,7 +49,7 @@ pub(super) struct Observer {
 /// The usage reported so far.
 #[derive(Debug)]
 struct Reported {
-    tokens: Tokens,
+    tokens: Quantities,
     sides: Sides,
     hides_cache_life: bool,
     /// Whether it came by itself, as OpenAI's does at the end.
@@ -100,11 +100,7 @@ impl Observer {
     pub(super) fn answer(&self) -> Answer {
         let tools = with_reported(&self.calls.tool_use(), &self.tools_reported);
         let known = self.reported.as_ref().filter(|reported| self.is_last_word(reported));
-        let usage = known.map(|reported| Usage {
-            tokens: reported.tokens,
-            tools: tools.clone(),
-            largest_prompt: None,
-        });
+        let usage = known.map(|reported| reported.tokens);
         Answer {
             used_so_far: self.reported.as_ref().filter(|_| usage.is_none()).map(|reported| reported.tokens),
             usage,

@@ -13,7 +13,8 @@ use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::Made;
-use crate::domain::tokens::ToolUse;
+use crate::domain::Class;
+use crate::domain::usage::ToolUse;
 use crate::openai::json::{Loose, Raw, scalars_default};
 
 /// Calls and containers that are told apart in one answer. Calls beyond that
@@ -159,10 +160,12 @@ impl Calls {
     /// even if no report names it.
     pub(in crate::openai) fn tool_use(&self) -> ToolUse {
         ToolUse {
-            web_searches: self.billed(Tool::WebSearch),
-            file_searches: self.billed(Tool::FileSearch),
+            quantities: [
+                (Class::WebSearchCalls, self.billed(Tool::WebSearch)),
+                (Class::FileSearchCalls, self.billed(Tool::FileSearch)),
+            ]
+            .into(),
             containers: count(self.containers.len()).max(self.billed(Tool::Code).min(1)),
-            ..ToolUse::default()
         }
     }
 

@@ -10,7 +10,7 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use crate::domain::Tokens;
+use crate::domain::{Class, Quantities};
 use crate::openai::json::Loose;
 use crate::openai::usage::AnswerForm;
 
@@ -39,7 +39,7 @@ impl Sides {
 #[derive(Clone, Copy, Debug)]
 pub(in crate::openai) struct Counted {
     /// The tokens by class.
-    pub(in crate::openai) tokens: Tokens,
+    pub(in crate::openai) tokens: Quantities,
     /// Which sides are known.
     pub(in crate::openai) sides: Sides,
     /// Whether cache writes are reported without how long they live.
@@ -135,7 +135,7 @@ impl Figures {
         Some(Counted { tokens, sides: self.sides(form), hides_cache_life: self.hides_cache_life() })
     }
 
-    fn tokens(&self, form: AnswerForm) -> Option<Tokens> {
+    fn tokens(&self, form: AnswerForm) -> Option<Quantities> {
         let total = self.total_tokens.0;
         // Some servers write both names, and zero under one of them.
         let input = self.prompt_tokens.0.max(self.input_tokens.0);
@@ -149,16 +149,16 @@ impl Figures {
                 (input, output.max(total.unwrap_or(0).saturating_sub(input)))
             }
         };
-        let mut tokens = Tokens::default();
+        let mut tokens = Quantities::default();
         let [prompt, listed] = [&self.prompt_tokens_details.0, &self.input_tokens_details.0];
         Input::of(prompt, listed).sort(input, &mut tokens);
         let [completion, listed] = [&self.completion_tokens_details.0, &self.output_tokens_details.0];
         let pick = |choose: fn(&Details) -> Count| choose(completion).or(choose(listed));
         let mut left = output;
-        tokens.reasoning = take(&mut left, pick(|details| details.reasoning_tokens));
-        tokens.audio_output = take(&mut left, pick(|details| details.audio_tokens));
-        tokens.image_output = take(&mut left, pick(|details| details.image_tokens));
-        tokens.output = left;
+        tokens[Class::Reasoning] = take(&mut left, pick(|details| details.reasoning_tokens));
+        tokens[Class::AudioOutput] = take(&mut left, pick(|details| details.audio_tokens));
+        tokens[Class::ImageOutput] = take(&mut left, pick(|details| details.image_tokens));
+        tokens[Class::Output] = left;
         Some(tokens)
     }
 
@@ -195,16 +195,16 @@ impl ToolFigures {
     }
 
     /// The tokens of the image tool.
-    pub(super) fn image(&self) -> Tokens {
+    pub(super) fn image(&self) -> Quantities {
         let Loose(figures) = &self.image_gen;
-        let mut tokens = Tokens::default();
+        let mut tokens = Quantities::default();
         let mut input = Input::of(&figures.input_tokens_details.0, &Details::default());
         input.cached = input.cached.max(figures.cached_tokens.number());
         input.cached_image = input.cached_image.max(figures.cached_tokens_details.0.image().number());
         input.sort(figures.input_tokens.number(), &mut tokens);
         let mut left = figures.output_tokens.number();
-        tokens.output = take(&mut left, figures.output_tokens_details.0.text_tokens);
-        tokens.image_output = left;
+        tokens[Class::Output] = take(&mut left, figures.output_tokens_details.0.text_tokens);
+        tokens[Class::ImageOutput] = left;
         tokens
     }
 }
@@ -236,27 +236,27 @@ impl Input {
     }
 
     /// Sorts `total` tokens into the classes of the input.
-    fn sort(&self, total: u64, tokens: &mut Tokens) {
+    fn sort(&self, total: u64, tokens: &mut Quantities) {
         let mut text = total;
         let mut audio = take(&mut text, Count(Some(self.audio)));
         let mut image = take(&mut text, Count(Some(self.image)));
         let mut cached = self.cached;
         // Split by kind where upstream says how; else text was cached first.
-        tokens.audio_cached_input = shift(&mut audio, &mut cached, self.cached_audio);
-        tokens.image_cached_input = shift(&mut image, &mut cached, self.cached_image);
-        tokens.cached_input = shift(&mut text, &mut cached, u64::MAX);
-        tokens.image_cached_input += shift(&mut image, &mut cached, u64::MAX);
-        tokens.audio_cached_input += shift(&mut audio, &mut cached, u64::MAX);
+        tokens[Class::AudioCachedInput] = shift(&mut audio, &mut cached, self.cached_audio);
+        tokens[Class::ImageCachedInput] = shift(&mut image, &mut cached, self.cached_image);
+        tokens[Class::CachedInput] = shift(&mut text, &mut cached, u64::MAX);
+        tokens[Class::ImageCachedInput] += shift(&mut image, &mut cached, u64::MAX);
+        tokens[Class::AudioCachedInput] += shift(&mut audio, &mut cached, u64::MAX);
         // A write has one price, of whatever kind the tokens are.
         let mut write = self.write;
         let mut written = shift(&mut text, &mut write, u64::MAX);
         written += shift(&mut image, &mut write, u64::MAX);
         written += shift(&mut audio, &mut write, u64::MAX);
-        tokens.cache_write_12h = take(&mut written, Count(Some(self.write_12h)));
-        tokens.cache_write = written;
-        tokens.input = text;
-        tokens.image_input = image;
-        tokens.audio_input = audio;
+        tokens[Class::CacheWrite12h] = take(&mut written, Count(Some(self.write_12h)));
+        tokens[Class::CacheWrite] = written;
+        tokens[Class::Input] = text;
+        tokens[Class::ImageInput] = image;
+        tokens[Class::AudioInput] = audio;
     }
 }
 

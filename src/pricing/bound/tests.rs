@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::domain::Usage;
 use crate::domain::demand::{ContainerDemand, Image, ImageTool, Media, ToolDemand, WebSearch};
-use crate::domain::tokens::{ContainerMemory, ToolUse};
+use crate::domain::usage::{ContainerMemory, ToolUse};
 use crate::pricing::cost::{Offer, cost, unreported_images};
 use crate::pricing::sheet::Sheet;
 

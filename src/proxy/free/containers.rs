@@ -1,9 +1,10 @@
 //! The containers that free requests name, and what keeping one alive costs.
 
 use crate::domain::object::KnownObject;
-use crate::domain::tokens::ContainerMemory;
+use crate::domain::usage::ContainerMemory;
 use crate::domain::{KeptContainers, Money, ObjectKind, ObjectReference};
 use crate::pricing::cost;
+use crate::pricing::rates::Rates;
 use crate::proxy::Proxy;
 use crate::proxy::auth::Caller;
 use crate::proxy::record::{CONTAINER_IDLE_S, made_by};
@@ -41,21 +42,26 @@ impl Proxy {
     /// A container lives on from each use for as long as it may be idle, and upstream
     /// bills that by the minute. All up to then has been charged before; what is held is
     /// for the time that this use adds if no other is charged first.
-    pub(super) fn use_container(&self, of: ObjectReference, caller: &Caller) -> ContainerUse {
+    pub(super) fn use_container(
+        &self,
+        of: ObjectReference,
+        caller: &Caller,
+        fees: &Rates,
+    ) -> ContainerUse {
         let at_s = self.guard.clock().now_s();
         let known = self.guard.objects().lookup(of.kind, &of.id);
         let known = known.unwrap_or_else(|| Self::unknown_container(caller, at_s));
         let added_s = at_s.saturating_sub(known.used_s).clamp(0, known.idle_s);
-        ContainerUse { of, at_s, fee_max: container_life(&known, added_s), written: None }
+        ContainerUse { of, at_s, fee_max: container_life(fees, &known, added_s), written: None }
     }
 
     /// Takes up a use that upstream has served; returns its fee. Of uses at once, which
     /// were all held for, the first pays for the time that they add.
-    pub(super) fn charge_use(&self, used: &mut ContainerUse, caller: &Caller) -> Money {
+    pub(super) fn charge_use(&self, used: &mut ContainerUse, caller: &Caller, fees: &Rates) -> Money {
         let new = || Self::unknown_container(caller, used.at_s);
         let (added_s, known, written) = self.guard.use_container(&used.of, used.at_s, new);
         used.written = Some(written);
-        container_life(&known, added_s).min(used.fee_max)
+        container_life(fees, &known, added_s).min(used.fee_max)
     }
 
     fn unknown_container(caller: &Caller, now_s: i64) -> KnownObject {
@@ -64,6 +70,6 @@ impl Proxy {
 }
 
 /// What some seconds of a container's life cost.
-fn container_life(known: &KnownObject, seconds: i64) -> Money {
-    cost::container_life(known.memory_max(), seconds)
+fn container_life(fees: &Rates, known: &KnownObject, seconds: i64) -> Money {
+    cost::container_life(fees, known.memory_max(), seconds)
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::Response;
 use serde_json::Value;
 
-use crate::domain::tokens::ContainerMemory;
+use crate::domain::usage::ContainerMemory;
 use crate::domain::{KeptContext, ObjectKind, ObjectReference};
 use crate::guard::objects::put;
 use crate::proxy::Proxy;

@@ -4,7 +4,7 @@ use crate::domain::ObjectKind;
 use crate::domain::demand::{ContainerDemand, ToolDemand};
 use crate::domain::kept::KeptContainers;
 use crate::domain::object::KnownObject;
-use crate::domain::tokens::{ContainerMemory, ToolUse};
+use crate::domain::usage::ContainerMemory;
 use crate::guard::objects::Objects;
 use crate::openai::usage::{Answer, Outcome};
 
@@ -76,9 +76,7 @@ impl Containers {
 
     /// Whether an answer ran in a container that it does not name.
     fn has_unnamed(self, answer: &Answer) -> bool {
-        let used = answer.usage.as_ref().map(|usage| &usage.tools);
-        let ran = |tools: &ToolUse| tools.containers > 0;
-        let has_run = answer.has_unplaced_shell || ran(&answer.tools_seen) || used.is_some_and(ran);
+        let has_run = answer.has_unplaced_shell || answer.tools_seen.containers > 0;
         self.offered.is_some() && answer.made.containers.is_empty() && has_run
     }
 }

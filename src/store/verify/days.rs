@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use crate::ledger::calendar::utc;
 use crate::store::days::{self, Day};
 use crate::store::rollup::{COLUMNS, RollupKey, RollupSums, Table, row_from};
-use crate::store::verify::{Difference, Report, usd};
+use crate::store::verify::{Difference, Report, sums};
 
 type Sums = BTreeMap<RollupKey, RollupSums>;
 
@@ -57,9 +57,7 @@ impl Expected {
 
 fn difference(table: Table, key: &RollupKey, stored: &RollupSums, expected: &RollupSums) -> Difference {
     let [project, api_key, user, _, endpoint, model, ..] = &key.names;
-    let sums = |sums: &RollupSums| {
-        format!("{} requests, {}, {} tokens", sums.requests, usd(sums.cost_nano), sums.tokens.total())
-    };
+    let said = |of: &RollupSums| sums(of.requests, of.cost_nano, of.quantities.tokens_total(), &of.quantities);
     let user = if user.is_empty() { String::new() } else { format!(", end user {user}") };
     let of = format!("key {api_key}, project {project}, {endpoint}, model {model}{user}");
     Difference {
@@ -68,9 +66,9 @@ fn difference(table: Table, key: &RollupKey, stored: &RollupSums, expected: &Rol
         what: format!(
             "the day from {} of {of} says {} in {}; its rollups add up to {}",
             utc(key.start_s),
-            sums(stored),
+            said(stored),
             table.name(),
-            sums(expected)
+            said(expected)
         ),
         meaning: "the dashboard, forecasts and usage lists show it; limits that are made or changed for this time, and all \
                   limits after a restart, would start with it"

@@ -2,7 +2,7 @@
 
 use rusqlite::Connection;
 
-use crate::domain::{Money, Tokens};
+use crate::domain::Money;
 use crate::ledger::calendar::utc;
 use crate::ledger::entry::{Basis, Entry, Kind, entry_id};
 use crate::store::pruned;
@@ -29,10 +29,10 @@ pub(super) fn look(entry: &Entry, report: &mut Report) {
 /// What is wrong with an entry, and what that means for limits.
 fn doubt(entry: &Entry) -> Option<(String, String)> {
     let (cost, held) = (usd(entry.cost.nano()), usd(entry.held.cost.nano()));
-    let used = entry.tokens != Tokens::default();
+    let used = !entry.quantities.is_zero();
     match entry.kind {
         Kind::Release if entry.cost != Money::ZERO || used => Some((
-            format!("is a release, yet costs {cost} and {} tokens", entry.tokens.total()),
+            format!("is a release, yet costs {cost} and {} tokens", entry.quantities.tokens_total()),
             format!("no limit counts it; if upstream bills it, limits are {cost} too low"),
         )),
         Kind::Settle if entry.basis.is_none() => Some((
@@ -52,11 +52,11 @@ fn doubt(entry: &Entry) -> Option<(String, String)> {
             format!("limits count {cost}, which is too little if the fees are right"),
         )),
         Kind::Adjust if used => Some((
-            format!("is a correction of money, yet has {} tokens", entry.tokens.total()),
+            format!("is a correction of money, yet has {} tokens", entry.quantities.tokens_total()),
             "limits in tokens would count them after a restart, and don't now".to_owned(),
         )),
         Kind::Threshold | Kind::Grant if entry.cost != Money::ZERO || used => Some((
-            format!("notes a {}, yet costs {cost} and {} tokens", entry.kind.name(), entry.tokens.total()),
+            format!("notes a {}, yet costs {cost} and {} tokens", entry.kind.name(), entry.quantities.tokens_total()),
             "no limit counts it".to_owned(),
         )),
         Kind::Release | Kind::Settle | Kind::Adjust | Kind::Threshold | Kind::Grant => None,

@@ -10,7 +10,7 @@ use crate::store::pruned::{self, Pruned, Total};
 use crate::store::rollup::{COLUMNS, ROLLUP_S, RollupKey, RollupSums, row_from};
 use crate::store::rows::{int, uint};
 use crate::store::verify::days::Expected;
-use crate::store::verify::{Difference, Report, usd};
+use crate::store::verify::{Difference, Report, sums, usd};
 
 pub(super) fn compare(
     db: &Connection,
@@ -79,7 +79,7 @@ fn entries_of(db: &Connection, key: &RollupKey) -> rusqlite::Result<String> {
 
 /// Sums before a time against what was pruned and what is left of their entries.
 fn unlike_before(before_s: i64, stored: Total, expected: Total) -> Difference {
-    let total = |of: Total| format!("{} requests, {}, {} tokens", of.requests, usd(of.cost_nano), of.tokens);
+    let total = |of: Total| sums(of.requests, of.cost_nano, of.tokens, &of.others);
     Difference {
         kind: "rollup",
         about: format!("before {}", utc(before_s)),
@@ -103,9 +103,7 @@ fn difference(
     is_pruned: bool,
 ) -> Difference {
     let [project, api_key, user, tags, endpoint, model, _, served] = &key.names;
-    let sums = |sums: &RollupSums| {
-        format!("{} requests, {}, {} tokens", sums.requests, usd(sums.cost_nano), sums.tokens.total())
-    };
+    let said = |of: &RollupSums| sums(of.requests, of.cost_nano, of.quantities.tokens_total(), &of.quantities);
     let mut of = format!("key {api_key}, project {project}, {endpoint}");
     for (what, name) in [("model", model), ("served by", served), ("end user", user), ("tags", tags)] {
         if !name.is_empty() {
@@ -118,8 +116,8 @@ fn difference(
         what: format!(
             "the rollup from {} of {of} says {}; {entries} add up to {}",
             utc(key.start_s),
-            sums(stored),
-            sums(expected)
+            said(stored),
+            said(expected)
         ),
         meaning: meaning(stored, expected),
         mend: if is_pruned {
@@ -145,12 +143,12 @@ fn meaning(stored: &RollupSums, expected: &RollupSums) -> String {
         by if by > 0 => Some(format!("{} too high, and refuse so much too early", usd(by))),
         by => Some(format!("{} too low, and let so much too much through", usd(by.saturating_neg()))),
     };
-    let tokens = int(stored.tokens.total()).saturating_sub(int(expected.tokens.total()));
+    let tokens = int(stored.quantities.tokens_total()).saturating_sub(int(expected.quantities.tokens_total()));
     let requests = int(stored.requests).saturating_sub(int(expected.requests));
     let parts: Vec<String> =
         [cost, more("requests", requests), more("tokens", tokens)].into_iter().flatten().collect();
     if parts.is_empty() {
-        return "no limit is affected: only which class the tokens are of, or when the key was last used"
+        return "no limit is affected: only how much there is of each class, or when the key was last used"
             .to_owned();
     }
     format!(

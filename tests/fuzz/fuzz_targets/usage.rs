@@ -10,7 +10,7 @@ use oracle::Endpoint;
 use spendguard::domain::demand::{
     Bound, ContainerDemand, Image, ImageTool, Media, Tier, ToolDemand, WebSearch,
 };
-use spendguard::domain::tokens::{ContainerMemory, ToolUse};
+use spendguard::domain::usage::{ContainerMemory, ToolUse};
 use spendguard::domain::{Demand, Money, Tokens, Usage};
 use spendguard::pricing::bound::{BoundInputs, ToolsBound, affordable_output, bound, largest_prompt};
 use spendguard::pricing::cost::{Offer, cost};
