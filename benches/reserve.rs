@@ -7,7 +7,7 @@ use std::sync::Arc;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use spendguard::domain::demand::{Bound, Tier};
 use spendguard::domain::limit::{Mode, Only, Per, Soft, Source, Unit};
-use spendguard::domain::{Limit, Money, Tokens, Window};
+use spendguard::domain::{Class, Limit, Money, Quantities, Window};
 use spendguard::ledger::entry::{Attribution, Basis, Entry, Hold, Kind};
 use spendguard::ledger::waiting::Turn;
 use spendguard::ledger::{Ask, Ledger, Past};
@@ -61,7 +61,7 @@ fn settled(hold: &Hold) -> Entry {
         attribution: Arc::clone(&hold.attribution),
         held: hold.bound,
         cost: Money::from_nano(1_500),
-        tokens: Tokens { input: 100, output: 20, ..Tokens::default() },
+        quantities: Quantities::from([(Class::Input, 100), (Class::Output, 20)]),
         basis: Some(Basis::Reported),
         price_version: Arc::clone(&hold.price_version),
         status: 200,

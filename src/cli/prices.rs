@@ -99,7 +99,8 @@ const COLUMNS: [table::Column; 6] = [
 ];
 
 fn row(price: &Price, name: &str, rates: &Rates) -> Vec<String> {
-    let cells = [Class::Input, Class::CachedInput, Class::CacheWrite, Class::Output].map(|class| usd(rates[class]));
+    let cells =
+        [Class::Input, Class::CachedInput, Class::CacheWrite, Class::Output].map(|class| usd(rates[class]));
     [price.id.to_string(), name.to_owned()].into_iter().chain(cells).collect()
 }
 

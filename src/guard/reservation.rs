@@ -110,7 +110,8 @@ impl Reservation {
 
     /// Drops the hold: upstream did no work that it bills.
     pub fn release(mut self, ending: Ending) -> Settled {
-        let free = Ending { cost: Money::ZERO, tool_fees: Money::ZERO, quantities: Quantities::default(), ..ending };
+        let free =
+            Ending { cost: Money::ZERO, tool_fees: Money::ZERO, quantities: Quantities::default(), ..ending };
         self.end(Kind::Release, None, free)
     }
 

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::domain::demand::Tier;
 use crate::domain::limit::{Only, Per, Soft, Source};
-use crate::domain::{Tokens, Window};
+use crate::domain::{Class, Quantities, Window};
 use crate::ledger::calendar::Windows;
 use crate::ledger::entry::{Basis, Tags};
 use crate::ledger::meter::subjects;
@@ -64,7 +64,7 @@ fn ending(hold: &Hold, kind: Kind, cost: i64, tokens: u64, created_ms: i64) -> E
         attribution: Arc::clone(&hold.attribution),
         held: hold.bound,
         cost: Money::from_nano(cost),
-        tokens: Tokens { input: tokens, output: tokens, ..Tokens::default() },
+        quantities: Quantities::from([(Class::Input, tokens), (Class::Output, tokens)]),
         basis: Some(Basis::Reported),
         status: 200,
         note: None,

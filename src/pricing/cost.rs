@@ -120,45 +120,63 @@ pub fn container_life(fees: &Rates, memory: ContainerMemory, seconds: i64) -> Mo
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::usage::ToolUse;
     use crate::pricing::sheet::Sheet;
 
-    fn usd(model: &str, tier: Tier, tokens: Tokens, tools: ToolUse, asked: &ToolDemand) -> String {
+    fn usd(model: &str, tier: Tier, tokens: Quantities, tools: ToolUse, asked: &ToolDemand) -> String {
         let sheet = Sheet::built_in(&[]).unwrap();
         let price = sheet.find(model, 1_795_000_000).unwrap();
-        let offer = Offer { tools: asked, image_price: None, sessions: 1 };
+        let offer = Offer { tools: asked, image_price: None, sessions: 1, reused: &[] };
         cost(&price, tier, &Usage { tokens, tools, largest_prompt: None }, offer).total.to_string()
     }
 
     #[test]
     fn published_examples_cost_what_they_should() {
-        let t = Tokens::default();
         let cases = [
-            ("gpt-4o-mini", Tier::Standard, Tokens { input: 1_000_000, ..t }, "0.15"),
-            ("gpt-4o-mini", Tier::Standard, Tokens { input: 19, output: 10, ..t }, "0.00000885"),
+            ("gpt-4o-mini", Tier::Standard, Quantities::from([(Class::Input, 1_000_000)]), "0.15"),
+            (
+                "gpt-4o-mini",
+                Tier::Standard,
+                Quantities::from([(Class::Input, 19), (Class::Output, 10)]),
+                "0.00000885",
+            ),
             (
                 "gpt-4o",
                 Tier::Standard,
-                Tokens { input: 500, cached_input: 500, output: 100, ..t },
+                Quantities::from([(Class::Input, 500), (Class::CachedInput, 500), (Class::Output, 100)]),
                 "0.002875",
             ),
-            ("gpt-4o", Tier::Priority, Tokens { input: 1_000, output: 1_000, ..t }, "0.02125"),
+            (
+                "gpt-4o",
+                Tier::Priority,
+                Quantities::from([(Class::Input, 1_000), (Class::Output, 1_000)]),
+                "0.02125",
+            ),
             (
                 "gpt-6.1-sol",
                 Tier::Flex,
-                Tokens { input: 3, cached_input: 8_385, cache_write: 89, ..t },
+                Quantities::from([(Class::Input, 3), (Class::CachedInput, 8_385), (Class::CacheWrite, 89)]),
                 "0.0005335",
             ),
-            ("gpt-6.1-sol", Tier::Standard, Tokens { input: 272_001, output: 1, ..t }, "1.088019"),
             (
                 "gpt-6.1-sol",
                 Tier::Standard,
-                Tokens { input: 1_000, reasoning: 900, output: 100, ..t },
+                Quantities::from([(Class::Input, 272_001), (Class::Output, 1)]),
+                "1.088019",
+            ),
+            (
+                "gpt-6.1-sol",
+                Tier::Standard,
+                Quantities::from([(Class::Input, 1_000), (Class::Reasoning, 900), (Class::Output, 100)]),
                 "0.012",
             ),
-            ("gpt-6-luna", Tier::Standard, Tokens { cache_write_12h: 1_000, ..t }, "0.00025"),
-            ("text-embedding-3-small", Tier::Standard, Tokens { input: 1, ..t }, "0.00000002"),
-            ("gpt-audio", Tier::Standard, Tokens { audio_input: 1_000, audio_output: 1_000, ..t }, "0.096"),
+            ("gpt-6-luna", Tier::Standard, Quantities::from([(Class::CacheWrite12h, 1_000)]), "0.00025"),
+            ("text-embedding-3-small", Tier::Standard, Quantities::from([(Class::Input, 1)]), "0.00000002"),
+            (
+                "gpt-audio",
+                Tier::Standard,
+                Quantities::from([(Class::AudioInput, 1_000), (Class::AudioOutput, 1_000)]),
+                "0.096",
+            ),
         ];
         for (model, tier, tokens, expected) in cases {
             let asked = ToolDemand::default();
@@ -169,10 +187,10 @@ mod tests {
     #[test]
     fn long_context_rates_follow_the_largest_turn() {
         let price = Sheet::built_in(&[]).unwrap().find("gpt-6.1-sol", 1_795_000_000).unwrap();
-        let tokens = Tokens { input: 300_000, ..Tokens::default() };
+        let tokens = Quantities::from([(Class::Input, 300_000)]);
         let read = |largest_prompt| {
             let usage = Usage { tokens, tools: ToolUse::default(), largest_prompt };
-            let offer = Offer { tools: &ToolDemand::default(), image_price: None, sessions: 1 };
+            let offer = Offer { tools: &ToolDemand::default(), image_price: None, sessions: 1, reused: &[] };
             cost(&price, Tier::Standard, &usage, offer).total.to_string()
         };
         assert_eq!(read(None), "1.2", "at once");
@@ -182,28 +200,27 @@ mod tests {
 
     #[test]
     fn above_the_long_context_step_a_class_without_a_price_is_long_input() {
-        let tokens = Tokens { input: 200_000, cached_input: 100_000, ..Tokens::default() };
+        let tokens = Quantities::from([(Class::Input, 200_000), (Class::CachedInput, 100_000)]);
         let asked = ToolDemand::default();
         assert_eq!(usd("gpt-5.5-pro", Tier::Standard, tokens, ToolUse::default(), &asked), "18");
-        let written = Tokens { cache_write: 100_000, input: 200_000, ..Tokens::default() };
+        let written = Quantities::from([(Class::CacheWrite, 100_000), (Class::Input, 200_000)]);
         assert_eq!(usd("gpt-5.5-pro", Tier::Standard, written, ToolUse::default(), &asked), "18");
         // A long context's own price of a short life is no less than that of the long life.
-        let long_life = Tokens { cache_write_12h: 300_000, ..Tokens::default() };
+        let long_life = Quantities::from([(Class::CacheWrite12h, 300_000)]);
         assert_eq!(usd("gpt-5.6-cyber", Tier::Standard, long_life, ToolUse::default(), &asked), "9.375");
     }
 
     #[test]
     fn cached_images_cost_as_cached_text_where_images_cost_as_text() {
-        let tokens = Tokens {
-            cached_input: 1_000,
-            image_cached_input: 4_000,
-            image_input: 5_000,
-            ..Tokens::default()
-        };
+        let tokens = Quantities::from([
+            (Class::CachedInput, 1_000),
+            (Class::ImageCachedInput, 4_000),
+            (Class::ImageInput, 5_000),
+        ]);
         let cost = |model| usd(model, Tier::Standard, tokens, ToolUse::default(), &ToolDemand::default());
         assert_eq!(cost("gpt-4o"), "0.01875");
         // Where images have a price of their own, cached ones without one cost it.
-        let audio = Tokens { audio_cached_input: 1_000, ..Tokens::default() };
+        let audio = Quantities::from([(Class::AudioCachedInput, 1_000)]);
         let cost = usd("gpt-audio", Tier::Standard, audio, ToolUse::default(), &ToolDemand::default());
         assert_eq!(cost, "0.032");
     }
@@ -211,22 +228,25 @@ mod tests {
     #[test]
     fn hosted_tools_have_fees_of_their_own() {
         let asked = |web_search| ToolDemand { web_search, ..ToolDemand::default() };
-        let searched = ToolUse { web_searches: 2, ..ToolUse::default() };
-        let none = Tokens::default();
+        let calls = |class, count| ToolUse { quantities: [(class, count)].into(), containers: 0 };
+        let searched = calls(Class::WebSearchCalls, 2);
+        let none = Quantities::default();
         let cost = |model, tools, asked: &ToolDemand| usd(model, Tier::Standard, none, tools, asked);
-        assert_eq!(cost("gpt-5", searched.clone(), &asked(Some(WebSearch::Current))), "0.02");
-        assert_eq!(cost("gpt-4o", searched.clone(), &asked(Some(WebSearch::Preview))), "0.05");
+        assert_eq!(cost("gpt-5", searched, &asked(Some(WebSearch::Current))), "0.02");
+        assert_eq!(cost("gpt-4o", searched, &asked(Some(WebSearch::Preview))), "0.05");
         assert_eq!(cost("gpt-4o-mini", searched, &asked(Some(WebSearch::Current))), "0.0224");
-        let files = ToolUse { file_searches: 4, ..ToolUse::default() };
+        let files = calls(Class::FileSearchCalls, 4);
         assert_eq!(cost("gpt-5", files, &asked(None)), "0.01");
     }
 
     #[test]
     fn containers_that_ran_are_the_dearest_that_the_tools_can_have_started() {
         use ContainerMemory::{G1, G4, G64};
-        let usd = |offered: &[ContainerMemory], used, sessions| {
+        let sheet = Sheet::built_in(&[]).unwrap();
+        let usd = |offered: &[ContainerMemory], used, per_tool| {
             let offered: Vec<_> = offered.iter().copied().map(ContainerDemand::Made).collect();
-            Money::from_pico_rounded_up(containers_pico(&offered, used, sessions)).to_string()
+            let sessions = sessions(sheet.fees(), &offered, used, per_tool);
+            Money::from_pico_rounded_up(sheet.fees().cost_pico(&sessions)).to_string()
         };
         assert_eq!(usd(&[G1, G4], 1, 1), "0.12");
         assert_eq!(usd(&[G1, G4], 2, 1), "0.15", "one of each");
@@ -235,6 +255,38 @@ mod tests {
         assert_eq!(usd(&[G1, G4], 2, 8), "0.24", "one tool may have started both");
         assert_eq!(usd(&[], 2, 1), "0.06", "nothing that was offered starts one");
         let unknown = [ContainerDemand::Existing("cntr_1".to_owned())];
-        assert_eq!(containers_pico(&unknown, 1, 1), i128::from(session_pico(G64)));
+        let largest = [(Class::Container64gSessions, 1)].into();
+        assert_eq!(sessions(sheet.fees(), &unknown, 1, 1), largest);
+    }
+
+    #[test]
+    fn what_is_charged_is_in_the_class_whose_rate_it_costs() {
+        let sheet = Sheet::built_in(&[]).unwrap();
+        let price = sheet.find("gpt-4o", 1_795_000_000).unwrap();
+        let image_price = sheet.find("gpt-image-1", 1_795_000_000).unwrap();
+        let quantities =
+            [(Class::WebSearchCalls, 2), (Class::FileSearchCalls, 3), (Class::ImageOutput, 70)].into();
+        let tools = ToolUse { quantities, containers: 1 };
+        let usage = Usage { tokens: [(Class::Input, 9)].into(), tools, largest_prompt: None };
+        let asked = ToolDemand {
+            web_search: Some(WebSearch::Preview),
+            containers: vec![ContainerDemand::Made(ContainerMemory::G4)],
+            ..ToolDemand::default()
+        };
+        let reused = &[ContainerMemory::G16];
+        let offer = Offer { tools: &asked, image_price: Some(&image_price), sessions: 1, reused };
+        let cost = cost(&price, Tier::Standard, &usage, offer);
+        let charged = [
+            (Class::Input, 9),
+            (Class::ImageOutput, 70),
+            (Class::WebSearchPreviewCalls, 2),
+            (Class::FileSearchCalls, 3),
+            (Class::Container4gSessions, 1),
+            (Class::Container16gSessions, 1),
+        ];
+        assert_eq!(cost.quantities, charged.into());
+        // 2 x 0.025, 3 x 0.0025, 0.12, 0.48, and 70 tokens at 40 a million.
+        assert_eq!(cost.tool_fees.to_string(), "0.6603");
+        assert_eq!((cost.total - cost.tool_fees).to_string(), "0.0000225", "9 tokens at 2.5 a million");
     }
 }

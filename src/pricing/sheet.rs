@@ -11,9 +11,9 @@ use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
-use crate::domain::{Class, Pattern};
 use crate::domain::demand::Tier;
 use crate::domain::model::without_day;
+use crate::domain::{Class, Pattern};
 use crate::pricing::facts::FactTable;
 pub use crate::pricing::price::{Override, Price};
 use crate::pricing::rates::{self, Rates};
@@ -85,7 +85,8 @@ impl Sheet {
         let wrong = |model: &str, problem: String| SheetError { model: model.to_owned(), problem };
         let raw = read(json).map_err(|problem| wrong("prices", problem))?;
         let as_of_s = day_s(&raw.as_of).map_err(|problem| wrong("prices", problem))?;
-        let Beside { fees, facts, families } = beside_models(&raw).map_err(|problem| wrong("prices", problem))?;
+        let Beside { fees, facts, families } =
+            beside_models(&raw).map_err(|problem| wrong("prices", problem))?;
         let (mut models, mut image_models) = (HashMap::new(), Vec::new());
         for (id, model) in &raw.models {
             let id: Arc<str> = id.as_str().into();
@@ -165,7 +166,10 @@ impl Sheet {
         let name = format!("ft:{base}");
         let dated = self.models.iter().filter(|(id, _)| without_day(id) == Some(&name));
         let in_force = dated.filter_map(|(_, dates)| dates.iter().find(|(from_s, _)| *from_s <= at_s));
-        in_force.map(|(_, price)| price).max_by_key(|price| price.rates(Tier::Standard, 0)[Class::Output]).cloned()
+        in_force
+            .map(|(_, price)| price)
+            .max_by_key(|price| price.rates(Tier::Standard, 0)[Class::Output])
+            .cloned()
     }
 
     /// A price that no model of the sheet exceeds in any rate.
@@ -275,7 +279,11 @@ fn fees(own: &BTreeMap<String, String>, built_in: &BTreeMap<String, String>) -> 
 }
 
 /// All dates of a model, the newest first.
-fn dated(id: &Arc<str>, model: &RawModel, beside: (&FactTable, &Rates)) -> Result<Vec<(i64, Arc<Price>)>, String> {
+fn dated(
+    id: &Arc<str>,
+    model: &RawModel,
+    beside: (&FactTable, &Rates),
+) -> Result<Vec<(i64, Arc<Price>)>, String> {
     let price = |rates| Price::of_model(id, model, rates, beside).map(Arc::new);
     let mut dates = vec![(i64::MIN, price(&model.rates)?)];
     for block in &model.dated {

@@ -205,8 +205,7 @@ impl Bill {
         let tier = self.served_tier(answer);
         let Cost { total: cost, tool_fees, quantities } = self.cost(answer, tier, &usage);
         let made_no_picture = !has_image_tokens(&usage.tools) && answer.image_calls == 0;
-        let ending =
-            Ending { cost, tool_fees, quantities, tier, made_no_picture, ..ending(answer, of) };
+        let ending = Ending { cost, tool_fees, quantities, tier, made_no_picture, ..ending(answer, of) };
         reservation.settle(basis, ending)
     }
 
@@ -225,8 +224,7 @@ impl Bill {
             tools.containers = tools.containers.max(1);
         }
         if let Some(tool) = self.tools.image.as_ref().filter(|_| !has_image_tokens(&tools)) {
-            tools.quantities +=
-                cost::unreported_images(tool, answer.image_calls, self.pictures, output);
+            tools.quantities += cost::unreported_images(tool, answer.image_calls, self.pictures, output);
         }
         tools.containers =
             tools.containers.saturating_sub(u64::try_from(self.reused().len()).unwrap_or(u64::MAX));

@@ -9,7 +9,9 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use crate::domain::{Class, Quantities};
 use crate::ledger::entry::{Entry, Kind};
-use crate::store::quantities::{self, IN_COLUMNS, others, others_from, others_text, quantities_from, quantity_columns};
+use crate::store::quantities::{
+    self, IN_COLUMNS, others, others_from, others_text, quantities_from, quantity_columns,
+};
 use crate::store::rows::{ENTRY_COLUMNS, Names, entry_from, int, priced_text, tags_text, uint};
 
 /// A rollup's stretch of time: every time zone's hours and days are made of

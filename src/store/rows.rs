@@ -7,8 +7,8 @@ use std::sync::{Arc, LazyLock};
 use rusqlite::{Connection, Row, params};
 use serde::{Deserialize, Serialize};
 
-use crate::domain::demand::{Bound, Tier};
 use crate::domain::Money;
+use crate::domain::demand::{Bound, Tier};
 use crate::ledger::entry::{Attribution, Basis, Entry, Hold, Kind};
 pub(crate) use crate::store::codec::{int, uint};
 use crate::store::codec::{json_from, json_text, named_from};
@@ -293,8 +293,7 @@ mod tests {
         crate::store::schema::create(&mut db).unwrap();
         let zeros = vec!["0"; 42].join(", ");
         db.execute(&format!("INSERT INTO entry VALUES ({zeros})"), []).unwrap();
-        let fill =
-            "UPDATE entry SET id = 7, tags = '', kind = 'settle', tier = 'default', basis = 'reported', other_quantities = NULL";
+        let fill = "UPDATE entry SET id = 7, tags = '', kind = 'settle', tier = 'default', basis = 'reported', other_quantities = NULL";
         let said = |change: &str| {
             db.execute(fill, []).unwrap();
             db.execute(&format!("UPDATE entry SET {change}"), []).unwrap();

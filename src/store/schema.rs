@@ -381,37 +381,4 @@ pub(crate) fn rebuild_rollups(db: &mut Connection) -> rusqlite::Result<usize> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_database_of_version_1_keeps_its_crossings_with_their_lines_and_tells_nobody() {
-        let mut db = Connection::open_in_memory().unwrap();
-        let tx = db.transaction().unwrap();
-        tx.execute_batch(ROLLUP).unwrap();
-        tx.execute_batch(TABLES).unwrap();
-        // Two thresholds passed at once, and one whose line is gone.
-        for (threshold, subject, at_ms) in [(10, "org", 5), (20, "org", 5), (10, "key_1", 6)] {
-            let crossing = ("monthly", subject, threshold, 0, 25, at_ms);
-            tx.execute("INSERT INTO crossing VALUES (?1, ?2, ?3, ?4, ?5, ?6)", crossing).unwrap();
-        }
-        for id in [7, 8] {
-            tx.execute(
-                "INSERT INTO entry VALUES (?1, 'threshold', 5, 5, '', '', '', '', '', '', '', '', 'default', '', 0, 0, 0, \
-                 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, '', 0, NULL, NULL, 0, NULL, 0, 0, NULL, \
-                 'monthly: org crossed something')",
-                [id],
-            )
-            .unwrap();
-        }
-        upgrade(&tx, 1).unwrap();
-        tx.commit().unwrap();
-        let mut kept = db.prepare("SELECT id, threshold, mark, is_routed FROM crossing ORDER BY id").unwrap();
-        let kept =
-            kept.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))).unwrap();
-        let kept: Vec<(i64, i64, String, bool)> = kept.map(Result::unwrap).collect();
-        assert_eq!(kept, [(7, 10, "soft".to_owned(), true), (8, 20, "soft".to_owned(), true)]);
-        let version: i64 = db.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap();
-        assert_eq!(version, VERSION);
-    }
-}
+mod tests;

@@ -32,7 +32,7 @@ fn spent_before(house: &House, days: i64, nano: i64) {
         let start_s = (today - day) * 86_400 + 3_600;
         db.execute(
             "INSERT INTO rollup VALUES (?1, 'default', 'key_x', '', '', '', 'm', '', '', 1, ?2, 0, 0, 0, 0, 0, 0, 0, 0, \
-             0, 0, 0, 0, 0)",
+             0, 0, 0, 0, 0, NULL)",
             (start_s, nano),
         )
         .unwrap();

@@ -122,6 +122,32 @@ fn a_container_costs_a_session_once_code_runs_in_it() {
 }
 
 #[test]
+fn what_is_charged_for_hosted_tools_is_kept_by_class_beside_the_tokens() {
+    run(async {
+        let tools = json!([
+            { "type": "web_search" }, { "type": "file_search", "vector_store_ids": ["vs_1"] },
+            { "type": "code_interpreter", "container": { "type": "auto", "memory_limit": "4g" } },
+        ]);
+        let searched = done(json!({ "type": "file_search_call", "id": "fs_1" }));
+        let ran = done(json!({ "type": "code_interpreter_call", "id": "ci_1", "container_id": "cntr_1" }));
+        let events = format!("{}{}{searched}{ran}", done(search("ws_1")), done(search("ws_2")));
+        let shared = "[endpoints]\nshared_objects = true\n";
+        let (house, _) = before(says(format!("{SSE}{events}{}", completed(json!({})))), shared).await;
+        house.post("/v1/responses", &[], &asks(tools)).await;
+        house.settled().await;
+        let entry = &house.entries().await[0];
+        assert_eq!(amount(&entry["tool_fees_usd"]).to_string(), "0.1425", "2 x 0.01, 0.0025, 0.12");
+        assert_eq!(entry["usage"].as_object().unwrap().len(), 6, "only tokens are shown: {entry}");
+        let db = rusqlite::Connection::open(house.folder.path().join("data/spendguard.db")).unwrap();
+        let kept = r#"{"container_4g_sessions":1,"file_search_calls":1,"web_search_calls":2}"#;
+        for table in ["entry", "rollup"] {
+            let sql = format!("SELECT other_quantities FROM {table}");
+            assert_eq!(db.query_row(&sql, [], |row| row.get::<_, String>(0)).unwrap(), kept, "{table}");
+        }
+    });
+}
+
+#[test]
 fn a_picture_without_reported_tokens_is_not_free() {
     run(async {
         let tools = json!([{ "type": "image_generation", "model": "gpt-image-1" }]);

@@ -66,12 +66,14 @@ fn a_rollup_with_too_much_or_too_little_is_explained() {
         );
         let text = found("rollup", "UPDATE rollup SET cost_nano = cost_nano - 250000000, requests = 1").await;
         says(&text, &["1 requests", "0.25 USD too low", "too much through", "1 requests too few"]);
+        let text = found("rollup", r#"UPDATE rollup SET other_quantities = '{"file_search_calls":7}'"#).await;
+        says(&text, &["tokens, 7 file_search_calls; its 3 entries", "no limit is affected"]);
         let text = found("rollup", "DELETE FROM rollup").await;
         says(&text, &["says 0 requests, 0 USD", "add up to 2 requests, 0.5"]);
         let text = found("rollup", "INSERT INTO rollup SELECT 900, project, 'ghost', end_user, tags, endpoint, model, priced_as, \
             served_model, requests, cost_nano, input, cached_input, cache_write, cache_write_12h, audio_input, \
-            audio_cached_input, image_input, image_cached_input, output, reasoning, audio_output, image_output, last_ms \
-            FROM rollup").await;
+            audio_cached_input, image_input, image_cached_input, output, reasoning, audio_output, image_output, last_ms, \
+            other_quantities FROM rollup").await;
         says(&text, &["1970-01-01T00:15:00Z", "key ghost", "no entries", "add up to 0 requests"]);
     });
 }
@@ -115,6 +117,8 @@ fn entries_that_cannot_be_true_are_explained() {
         says(&text, &["entry.kind of entry 1 can't be read", "\\\"gift\\\" is not known"]);
         let text = found("entry", "UPDATE entry SET input = 9 WHERE kind = 'adjust'").await;
         says(&text, &["is a correction of money, yet has 9 tokens"]);
+        let text = found("entry", &with(r#"other_quantities = '{"wishes":1}'"#)).await;
+        says(&text, &["the column other_quantities of", "\\\"wishes\\\" is not known"]);
         let text = found("entry", "UPDATE entry SET cost_nano = 9 WHERE kind = 'threshold'").await;
         says(&text, &["notes a threshold, yet costs"]);
     });

@@ -287,7 +287,7 @@ async fn settle_up(world: &World, guard: &Arc<Guard>) {
         let is_known = world.is_sound() || is_reported || drawn.clone().any(|bill| world.is_seen(bill));
         // Usage is the sum of all turns: within what was held, it does not tell how large one was.
         let hides_turn = !world.is_sound()
-            && entry.tokens.input_total() <= entry.held.input_tokens
+            && entry.quantities.input_tokens_total() <= entry.held.input_tokens
             && drawn.clone().any(|bill| bill.is_long);
         let is_exempt = (world.cancels && entry.disconnected) || !is_known || hides_turn;
         world.check(booked >= billed || is_exempt, || {

@@ -5,7 +5,7 @@ mod lives;
 use std::sync::Arc;
 
 use super::*;
-use crate::domain::Tokens;
+use crate::domain::Quantities;
 use crate::domain::demand::{Bound, Tier};
 use crate::ledger::Ledger;
 use crate::ledger::credit::Ungranted;
@@ -94,7 +94,7 @@ impl Life {
             admitted_ms: hold.admitted_ms,
             held: hold.bound,
             cost: usd(cents),
-            tokens: Tokens::default(),
+            quantities: Quantities::default(),
             basis: Some(Basis::Reported),
             ..Entry::note(hold.id, kind, self.at_ms, String::new())
         };

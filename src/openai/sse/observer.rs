@@ -10,8 +10,8 @@ use super::brought::Brought;
 use super::chunk::{Members, UsageMember, Walk};
 use super::events::Event;
 use super::text::Transcript;
-use crate::domain::usage::ToolUse;
 use crate::domain::Quantities;
+use crate::domain::usage::ToolUse;
 use crate::openai::json::{Loose, Object, member, string_at};
 use crate::openai::sse::EventForm;
 use crate::openai::usage::{

@@ -6,8 +6,8 @@ mod endings;
 mod hiding;
 
 use super::*;
-use crate::domain::Tokens;
 use crate::domain::demand::Tier;
+use crate::domain::{Class, Quantities};
 use crate::openai::{CHAT, OPERATIONS, Operation, RESPONSES};
 
 const EVENT_BYTES_MAX: usize = 1 << 20;
@@ -57,8 +57,8 @@ fn a_chat_stream_tells_its_usage() {
     assert_eq!(answer.object_id.as_deref(), Some("chatcmpl-1"));
     assert_eq!(answer.model.as_deref(), Some("gpt-5-2025-08-07"));
     assert_eq!(answer.tier, Some(Tier::Standard));
-    let expected = Tokens { input: 10, cached_input: 9, output: 10, ..Tokens::default() };
-    assert_eq!(answer.usage.as_ref().unwrap().tokens, expected);
+    let expected = Quantities::from([(Class::Input, 10), (Class::CachedInput, 9), (Class::Output, 10)]);
+    assert_eq!(answer.usage.unwrap(), expected);
     assert_eq!(tap.transcript(), "Hello \"wörld\"\n");
     assert_eq!(tap.transcript_bytes(), 15);
     assert!(tap.is_done() && tap.seen_output() && !tap.is_mid_event());
@@ -114,7 +114,7 @@ fn usage_is_seen_even_if_its_lines_are_split() {
         b"data:{\"choices\":[],\ndata: \"usage\":{\"prompt_tokens\":1,\"completion_tokens\":0}}\n\n",
         &[],
     );
-    assert_eq!(tap.answer().usage.as_ref().unwrap().tokens.input, 1);
+    assert_eq!(tap.answer().usage.unwrap()[Class::Input], 1);
 }
 
 #[test]
@@ -151,7 +151,7 @@ fn an_oversized_event_passes_unread() {
     for cuts in [vec![], vec![10; 200], vec![900, 1, 1, 200]] {
         let mut tap = CHAT.tap(Hide::InjectedUsage, long.len() - 1);
         assert_eq!(run(&mut tap, stream.as_bytes(), &cuts), expected.as_bytes());
-        assert_eq!(tap.answer().usage.as_ref().unwrap().tokens.total(), 29);
+        assert_eq!(tap.answer().usage.unwrap().tokens_total(), 29);
         let mut tap = CHAT.tap(Hide::InjectedUsage, long.len());
         assert_ne!(run(&mut tap, stream.as_bytes(), &cuts), expected.as_bytes());
     }
@@ -203,11 +203,13 @@ fn a_response_stream_tells_its_usage() {
         let mut tap = RESPONSES.tap(Hide::Nothing, EVENT_BYTES_MAX);
         run(&mut tap, responses(&ending).as_bytes(), &[100, 1, 50]);
         let answer = tap.answer();
-        let usage = answer.usage.as_ref().unwrap();
-        assert_eq!((usage.tokens.input, usage.tokens.output, usage.tools.file_searches), (36, 87, 1));
+        assert_eq!(answer.usage.unwrap(), [(Class::Input, 36), (Class::Output, 87)].into());
         assert_eq!(answer.model.as_deref(), Some("gpt-5-x"));
         assert_eq!(answer.tier, Some(Tier::Priority));
-        assert_eq!((answer.tools_seen.containers, answer.tools_seen.file_searches), (1, 1));
+        assert_eq!(
+            (answer.tools_seen.containers, answer.tools_seen.quantities[Class::FileSearchCalls]),
+            (1, 1)
+        );
         assert_eq!(tap.transcript(), "Hi é{}");
         assert!(tap.is_done());
     }
@@ -277,7 +279,7 @@ proptest! {
         let mut watching = tap(Hide::Nothing);
         prop_assert_eq!(run(&mut watching, stream.as_bytes(), &cuts), stream.as_bytes());
         for tap in [hiding, watching] {
-            prop_assert_eq!(tap.answer().usage.as_ref().unwrap().tokens.total(), 29);
+            prop_assert_eq!(tap.answer().usage.unwrap().tokens_total(), 29);
             prop_assert_eq!(tap.transcript(), texts.concat());
             prop_assert!(tap.is_done());
         }

@@ -4,11 +4,11 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::domain::Tokens;
+use crate::domain::{Class, Quantities};
 use crate::openai::{CHAT, EMBEDDINGS, OPERATIONS, Operation, RESPONSES};
 
-fn tokens(endpoint: &'static Operation, usage: &Value) -> Tokens {
-    endpoint.answer(json!({"usage": usage}).to_string().as_bytes()).usage.expect("usage is given").tokens
+fn tokens(endpoint: &'static Operation, usage: &Value) -> Quantities {
+    endpoint.answer(json!({"usage": usage}).to_string().as_bytes()).usage.expect("usage is given")
 }
 
 #[test]
@@ -22,17 +22,16 @@ fn a_chat_answer_is_read() {
     assert_eq!(answer.object_id.as_deref(), Some("chatcmpl-1"));
     assert_eq!(answer.model.as_deref(), Some("gpt-5-2025-08-07"));
     assert_eq!(answer.tier, Some(Tier::Priority));
-    let expected = Tokens {
-        input: 55,
-        cached_input: 30,
-        cache_write: 5,
-        audio_input: 10,
-        output: 26,
-        reasoning: 20,
-        audio_output: 4,
-        ..Tokens::default()
-    };
-    assert_eq!(answer.usage.unwrap().tokens, expected);
+    let expected = Quantities::from([
+        (Class::Input, 55),
+        (Class::CachedInput, 30),
+        (Class::CacheWrite, 5),
+        (Class::AudioInput, 10),
+        (Class::Output, 26),
+        (Class::Reasoning, 20),
+        (Class::AudioOutput, 4),
+    ]);
+    assert_eq!(answer.usage.unwrap(), expected);
 }
 
 #[test]
@@ -54,19 +53,17 @@ fn a_response_is_read_with_its_tools() {
                 "cache_write_tokens_details": {"ttl_30m_tokens": 80, "ttl_12h_tokens": 9}},
             "output_tokens_details": {"reasoning_tokens": 7}}});
     let answer = RESPONSES.answer(body.to_string().as_bytes());
-    let usage = answer.usage.unwrap();
-    let expected = Tokens {
-        input: 3,
-        cached_input: 8385,
-        cache_write: 80,
-        cache_write_12h: 9,
-        output: 80,
-        reasoning: 7,
-        ..Tokens::default()
-    };
-    assert_eq!(usage.tokens, expected);
-    let tools = ToolUse { web_searches: 2, file_searches: 1, containers: 2, image: Tokens::default() };
-    assert_eq!(usage.tools, tools);
+    let expected = Quantities::from([
+        (Class::Input, 3),
+        (Class::CachedInput, 8385),
+        (Class::CacheWrite, 80),
+        (Class::CacheWrite12h, 9),
+        (Class::Output, 80),
+        (Class::Reasoning, 7),
+    ]);
+    assert_eq!(answer.usage.unwrap(), expected);
+    let calls = [(Class::WebSearchCalls, 2), (Class::FileSearchCalls, 1)];
+    let tools = ToolUse { quantities: calls.into(), containers: 2 };
     assert_eq!(answer.tools_seen, tools);
 }
 
@@ -78,22 +75,21 @@ fn of_reported_and_listed_tools_the_larger_count() {
             "input_tokens": 50, "input_tokens_details": {"image_tokens": 40, "text_tokens": 10},
             "cached_tokens": 12, "cached_tokens_details": {"cached_image_tokens": 8, "cached_text_tokens": 4},
             "output_tokens": 60, "output_tokens_details": {"image_tokens": 55, "text_tokens": 5}}}});
-    let tools = RESPONSES.answer(body.to_string().as_bytes()).usage.unwrap().tools;
-    assert_eq!(tools.web_searches, 7);
+    let tools = RESPONSES.answer(body.to_string().as_bytes()).tools_seen.quantities;
+    assert_eq!(tools[Class::WebSearchCalls], 7);
     let fewer = json!({"output": [{"type": "web_search_call"}, {"type": "web_search_call", "action": null}],
         "tool_usage": {"web_search": {"num_requests": 1}, "file_search": {"num_requests": 2}}});
-    let seen = RESPONSES.answer(fewer.to_string().as_bytes()).tools_seen;
-    assert_eq!((seen.web_searches, seen.file_searches), (2, 2));
-    let image = Tokens {
-        input: 6,
-        cached_input: 4,
-        image_input: 32,
-        image_cached_input: 8,
-        output: 5,
-        image_output: 55,
-        ..Tokens::default()
-    };
-    assert_eq!(tools.image, image);
+    let seen = RESPONSES.answer(fewer.to_string().as_bytes()).tools_seen.quantities;
+    assert_eq!(seen, [(Class::WebSearchCalls, 2), (Class::FileSearchCalls, 2)].into());
+    let image = Quantities::from([
+        (Class::Input, 6),
+        (Class::CachedInput, 4),
+        (Class::ImageInput, 32),
+        (Class::ImageCachedInput, 8),
+        (Class::Output, 5),
+        (Class::ImageOutput, 55),
+    ]);
+    assert_eq!(tools.only(Class::is_token), image);
 }
 
 #[test]
@@ -101,14 +97,14 @@ fn image_output_without_details_is_pictures() {
     let body = json!({"tool_usage": {"image_gen": {"input_tokens": 5, "output_tokens": 60}}});
     let answer = RESPONSES.answer(body.to_string().as_bytes());
     assert_eq!(answer.usage, None);
-    assert_eq!((answer.tools_seen.image.input, answer.tools_seen.image.image_output), (5, 60));
+    assert_eq!(answer.tools_seen.quantities, [(Class::Input, 5), (Class::ImageOutput, 60)].into());
 }
 
 #[test]
 fn embeddings_say_one_number() {
     let figures = json!({"prompt_tokens": 8, "total_tokens": 8});
-    assert_eq!(tokens(&EMBEDDINGS, &figures), Tokens { input: 8, ..Tokens::default() });
-    assert_eq!(tokens(&EMBEDDINGS, &json!({"total_tokens": 8})).input, 8);
+    assert_eq!(tokens(&EMBEDDINGS, &figures), Quantities::from([(Class::Input, 8)]));
+    assert_eq!(tokens(&EMBEDDINGS, &json!({"total_tokens": 8}))[Class::Input], 8);
 }
 
 #[test]
@@ -119,49 +115,49 @@ fn no_usage_is_not_zero_usage() {
         assert_eq!(CHAT.answer(body.as_bytes()).usage, None, "{body}");
     }
     let zero = CHAT.answer(br#"{"usage":{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0}}"#);
-    assert_eq!(zero.usage, Some(Usage::default()));
+    assert_eq!(zero.usage, Some(Quantities::default()));
 }
 
 #[test]
 fn nulls_and_oddities_count_as_nothing() {
     let figures = json!({"prompt_tokens": 9, "completion_tokens": null, "total_tokens": 12, "prompt_tokens_details": null,
         "completion_tokens_details": {"reasoning_tokens": null, "audio_tokens": "x", "image_tokens": -3}});
-    let expected = Tokens { input: 9, output: 3, ..Tokens::default() };
+    let expected = Quantities::from([(Class::Input, 9), (Class::Output, 3)]);
     assert_eq!(tokens(&CHAT, &figures), expected);
     let odd = br#"{"id":5,"model":["m"],"service_tier":{},"output":"x","tool_usage":[],"usage":{"input_tokens":2.0,"output_tokens":0}}"#;
     let answer = RESPONSES.answer(odd);
     assert_eq!((answer.object_id, answer.model, answer.tier), (None, None, None));
-    assert_eq!(answer.usage.unwrap().tokens.input, 2);
+    assert_eq!(answer.usage.unwrap()[Class::Input], 2);
 }
 
 #[test]
 fn output_is_at_least_the_total_less_the_input() {
     let figures = json!({"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 410,
         "completion_tokens_details": {"reasoning_tokens": 300}});
-    let expected = Tokens { input: 100, output: 10, reasoning: 300, ..Tokens::default() };
+    let expected = Quantities::from([(Class::Input, 100), (Class::Output, 10), (Class::Reasoning, 300)]);
     assert_eq!(tokens(&CHAT, &figures), expected);
     let less = json!({"input_tokens": 100, "output_tokens": 10, "total_tokens": 50});
-    assert_eq!(tokens(&RESPONSES, &less), Tokens { input: 100, output: 10, ..Tokens::default() });
+    assert_eq!(tokens(&RESPONSES, &less), Quantities::from([(Class::Input, 100), (Class::Output, 10)]));
 }
 
 #[test]
 fn usage_of_one_side_is_only_the_least_that_was_used() {
     for (figures, tokens) in [
-        (json!({"prompt_tokens": 9, "completion_tokens": null}), Tokens { input: 9, ..Tokens::default() }),
-        (json!({"prompt_tokens": -1, "completion_tokens": 4}), Tokens { output: 4, ..Tokens::default() }),
+        (json!({"prompt_tokens": 9, "completion_tokens": null}), Quantities::from([(Class::Input, 9)])),
+        (json!({"prompt_tokens": -1, "completion_tokens": 4}), Quantities::from([(Class::Output, 4)])),
     ] {
         let answer = CHAT.answer(json!({"usage": figures}).to_string().as_bytes());
         assert_eq!((answer.usage, answer.used_so_far), (None, Some(tokens)), "{figures}");
     }
     let both = json!({"completion_tokens": 4, "total_tokens": 13});
-    assert_eq!(tokens(&CHAT, &both), Tokens { input: 9, output: 4, ..Tokens::default() });
+    assert_eq!(tokens(&CHAT, &both), Quantities::from([(Class::Input, 9), (Class::Output, 4)]));
 }
 
 #[test]
 fn figures_under_two_names_or_as_text_are_read() {
     let figures =
         json!({"prompt_tokens": 0, "completion_tokens": 0, "input_tokens": "12", "output_tokens": 4.0});
-    assert_eq!(tokens(&CHAT, &figures), Tokens { input: 12, output: 4, ..Tokens::default() });
+    assert_eq!(tokens(&CHAT, &figures), Quantities::from([(Class::Input, 12), (Class::Output, 4)]));
 }
 
 #[test]
@@ -169,8 +165,8 @@ fn cache_writes_say_how_long_they_live_or_that_is_known_to_be_hidden() {
     let read = |details: &Value| {
         let usage = json!({"input_tokens": 100, "output_tokens": 0, "input_tokens_details": details});
         let answer = RESPONSES.answer(json!({"usage": usage}).to_string().as_bytes());
-        let tokens = answer.usage.unwrap().tokens;
-        (tokens.cache_write, tokens.cache_write_12h, answer.hides_cache_life)
+        let tokens = answer.usage.unwrap();
+        (tokens[Class::CacheWrite], tokens[Class::CacheWrite12h], answer.hides_cache_life)
     };
     let split = json!({"ttl_30m_tokens": 5, "ttl_12h_tokens": 6});
     assert_eq!(read(&json!({"cache_write_tokens": 11, "cache_write_tokens_details": split})), (5, 6, false));
@@ -207,14 +203,13 @@ fn a_whole_answer_says_how_it_ended() {
 fn cached_tokens_spill_from_text_into_pictures() {
     let figures = json!({"prompt_tokens": 100, "completion_tokens": 1,
         "prompt_tokens_details": {"cached_tokens": 90, "image_tokens": 80, "audio_tokens": 5}});
-    let expected = Tokens {
-        cached_input: 15,
-        image_input: 5,
-        image_cached_input: 75,
-        audio_input: 5,
-        output: 1,
-        ..Tokens::default()
-    };
+    let expected = Quantities::from([
+        (Class::CachedInput, 15),
+        (Class::ImageInput, 5),
+        (Class::ImageCachedInput, 75),
+        (Class::AudioInput, 5),
+        (Class::Output, 1),
+    ]);
     assert_eq!(tokens(&CHAT, &figures), expected);
 }
 
@@ -240,12 +235,12 @@ proptest! {
                 "input_tokens_details": input_details, "output_tokens_details": output_details})
         };
         let tokens = tokens(&CHAT, &figures);
-        prop_assert_eq!(tokens.input_total(), input);
-        prop_assert_eq!(tokens.output_total(), output.max(total.unwrap_or(0).saturating_sub(input)));
-        prop_assert!(tokens.cached_total() <= details[0].unwrap_or(0));
-        prop_assert!(tokens.reasoning <= details[8].unwrap_or(0));
-        let written = tokens.cache_write + tokens.cache_write_12h;
-        prop_assert_eq!(written, details[4].max(details[5]).unwrap_or(0).min(input - tokens.cached_total()));
+        prop_assert_eq!(tokens.input_tokens_total(), input);
+        prop_assert_eq!(tokens.output_tokens_total(), output.max(total.unwrap_or(0).saturating_sub(input)));
+        prop_assert!(tokens.cached_tokens_total() <= details[0].unwrap_or(0));
+        prop_assert!(tokens[Class::Reasoning] <= details[8].unwrap_or(0));
+        let written = tokens[Class::CacheWrite] + tokens[Class::CacheWrite12h];
+        prop_assert_eq!(written, details[4].max(details[5]).unwrap_or(0).min(input - tokens.cached_tokens_total()));
     }
 
     #[test]

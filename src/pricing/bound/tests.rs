@@ -111,18 +111,21 @@ proptest! {
             Some(asked) => vec![asked, Tier::Standard],
         };
         for tier in served {
-            let image = demand.tools.image.as_ref().map_or_else(Tokens::default, |tool| {
+            let image = demand.tools.image.as_ref().map_or_else(Quantities::default, |tool| {
                 let sent = u64::try_from(images).unwrap();
                 unreported_images(tool, pictures.min(inputs.tool_calls), sent, output_per_choice(&price, &demand, None))
             });
-            let tools = ToolUse { web_searches: searches, containers: used.min(started), image, ..ToolUse::default() };
-            let used = tokens.input_total() + tools.image.input_total();
+            let used_input = tokens.input_tokens_total() + image.input_tokens_total();
+            let used_output = tokens.output_tokens_total() + image.output_tokens_total();
+            let mut tools = ToolUse { quantities: image, containers: used.min(started) };
+            tools.quantities[Class::WebSearchCalls] = searches;
+            let used = used_input;
             prop_assert!(used <= bound.input_tokens, "{used} > {} input tokens", bound.input_tokens);
-            let used = tokens.output_total() + tools.image.output_total();
+            let used = used_output;
             prop_assert!(used <= bound.output_tokens, "{used} > {} output tokens", bound.output_tokens);
-            let largest_prompt = Some(most.largest_prompt.min(tokens.input_total()));
+            let largest_prompt = Some(most.largest_prompt.min(tokens.input_tokens_total()));
             let usage = Usage { tokens, tools, largest_prompt };
-            let offer = Offer { tools: &demand.tools, image_price: image_price.as_deref(), sessions: inputs.sessions() };
+            let offer = Offer { tools: &demand.tools, image_price: image_price.as_deref(), sessions: inputs.sessions(), reused: &[] };
             let cost = cost(&price, tier, &usage, offer).total;
             prop_assert!(cost <= bound.cost, "{cost} > {} at {tier:?} with {tokens:?}", bound.cost);
         }
@@ -143,28 +146,27 @@ proptest! {
 }
 
 /// Spreads the model's tokens over the classes that the demand allows.
-fn spread((most_input, most_output): (u64, u64), demand: &Demand, shares: [u64; 12]) -> Tokens {
-    let mut tokens = Tokens::default();
-    let allowed = [
-        true,
-        true,
-        true,
-        demand.cache_12h,
-        demand.media.audio_ms > 0,
-        demand.media.audio_ms > 0,
-        !demand.media.images.is_empty(),
-        !demand.media.images.is_empty(),
-        true,
-        true,
-        demand.audio_output,
-        false,
+fn spread((most_input, most_output): (u64, u64), demand: &Demand, shares: [u64; 12]) -> Quantities {
+    let (has_audio, has_images) = (demand.media.audio_ms > 0, !demand.media.images.is_empty());
+    let input = [
+        (Class::Input, true),
+        (Class::CachedInput, true),
+        (Class::CacheWrite, true),
+        (Class::CacheWrite12h, demand.cache_12h),
+        (Class::AudioInput, has_audio),
+        (Class::AudioCachedInput, has_audio),
+        (Class::ImageInput, has_images),
+        (Class::ImageCachedInput, has_images),
     ];
-    let weight =
-        |range: std::ops::Range<usize>| -> u64 { range.filter(|n| allowed[*n]).map(|n| shares[n]).sum() };
-    let (input, output) = (weight(0..8).max(1), weight(8..12).max(1));
-    for (n, class) in tokens.classes_mut().into_iter().enumerate().filter(|(n, _)| allowed[*n]) {
-        let (total, weights) = if n < 8 { (most_input, input) } else { (most_output, output) };
-        *class = total * shares[n] / weights;
+    let output = [(Class::Output, true), (Class::Reasoning, true), (Class::AudioOutput, demand.audio_output)];
+    let mut tokens = Quantities::default();
+    let (of_input, of_output) = shares.split_at(input.len());
+    for (most, classes, shares) in [(most_input, &input[..], of_input), (most_output, &output, of_output)] {
+        let allowed = || classes.iter().zip(shares).filter(|((_, is_allowed), _)| *is_allowed);
+        let weights: u64 = allowed().map(|(_, share)| share).sum();
+        for ((class, _), share) in allowed() {
+            tokens[*class] = most * share / weights.max(1);
+        }
     }
     tokens
 }

@@ -1,12 +1,27 @@
 //! The built-in sheet, names, dates, regions, families.
 
 use super::*;
+use crate::domain::Quantities;
 use crate::pricing::rates::{NamedRates, Rates};
 
 const NOW_S: i64 = 1_795_000_000;
 
 fn sheet() -> Sheet {
     Sheet::built_in(&[]).unwrap()
+}
+
+/// A rate of text input alone.
+fn named(input: &str) -> NamedRates {
+    NamedRates { classes: [(Class::Input, input.to_owned())].into(), long: None }
+}
+
+/// One unit of each class that is not of tokens.
+fn one_of_each_fee() -> Quantities {
+    let mut quantities = Quantities::default();
+    for class in Class::ALL.into_iter().filter(|class| !class.is_token()) {
+        quantities[class] = 1;
+    }
+    quantities
 }
 
 #[test]
@@ -44,31 +59,38 @@ fn names_resolve_to_their_prices() {
 fn published_rates_are_what_the_sheet_says() {
     let sheet = sheet();
     let rates = |model: &str, tier, input| *sheet.find(model, NOW_S).unwrap().rates(tier, input);
-    assert_eq!(rates("gpt-4o-mini", Tier::Standard, 0).input, 150_000);
-    assert_eq!(rates("gpt-4o-mini", Tier::Standard, 0).cached_input, 75_000);
-    assert_eq!(rates("gpt-4o-mini", Tier::Priority, 0).output, 1_000_000);
-    assert_eq!(rates("gpt-6.1-sol", Tier::Standard, 272_000).output, 10_000_000);
-    assert_eq!(rates("gpt-6.1-sol", Tier::Standard, 272_001).output, 15_000_000);
-    assert_eq!(rates("gpt-6.1-sol", Tier::Ultrafast, 0).cache_write_12h, 30_000_000);
-    assert_eq!(rates("text-embedding-3-small", Tier::Standard, 0).input, 20_000);
-    assert_eq!(rates("gpt-5.5-pro", Tier::Flex, 300_000).output, 270_000_000, "no long flex: as standard");
-    assert_eq!(rates("gpt-4", Tier::Priority, 0).input, 75_000_000, "no priority: 2.5 times standard");
+    assert_eq!(rates("gpt-4o-mini", Tier::Standard, 0)[Class::Input], 150_000);
+    assert_eq!(rates("gpt-4o-mini", Tier::Standard, 0)[Class::CachedInput], 75_000);
+    assert_eq!(rates("gpt-4o-mini", Tier::Priority, 0)[Class::Output], 1_000_000);
+    assert_eq!(rates("gpt-6.1-sol", Tier::Standard, 272_000)[Class::Output], 10_000_000);
+    assert_eq!(rates("gpt-6.1-sol", Tier::Standard, 272_001)[Class::Output], 15_000_000);
+    assert_eq!(rates("gpt-6.1-sol", Tier::Ultrafast, 0)[Class::CacheWrite12h], 30_000_000);
+    assert_eq!(rates("text-embedding-3-small", Tier::Standard, 0)[Class::Input], 20_000);
+    assert_eq!(
+        rates("gpt-5.5-pro", Tier::Flex, 300_000)[Class::Output],
+        270_000_000,
+        "no long flex: as standard"
+    );
+    assert_eq!(
+        rates("gpt-4", Tier::Priority, 0)[Class::Input],
+        75_000_000,
+        "no priority: 2.5 times standard"
+    );
 }
 
 #[test]
 fn an_override_starts_on_its_date_and_marks_the_version() {
-    let input = |text: &str| NamedRates { input: Some(text.to_owned()), ..NamedRates::default() };
     let price = Override {
         model: "gpt-4o-mini".into(),
         effective_from_s: Some(NOW_S),
-        rates: input("1.5"),
+        rates: named("1.5"),
         ..Override::default()
     };
     let sheet = Sheet::built_in(&[price]).unwrap();
-    let rate = |at_s| sheet.find("gpt-4o-mini", at_s).unwrap().rates(Tier::Standard, 0).input;
+    let rate = |at_s| sheet.find("gpt-4o-mini", at_s).unwrap().rates(Tier::Standard, 0)[Class::Input];
     assert_eq!((rate(NOW_S - 1), rate(NOW_S)), (150_000, 1_500_000));
     assert!(sheet.version().starts_with("2026-11-21+"));
-    let bad = Override { model: "x".into(), rates: input("0.0000001"), ..Override::default() };
+    let bad = Override { model: "x".into(), rates: named("0.0000001"), ..Override::default() };
     assert!(Sheet::built_in(&[bad]).unwrap_err().problem.contains("millionth"));
 }
 
@@ -102,20 +124,33 @@ fn a_promotion_ends_with_its_last_sure_day() {
     let sheet = sheet();
     for model in ["gpt-5.6-sol", "gpt-5.6", "gpt-5.6-sol-2026-09-01", "daybreak-blue-latest"] {
         let on = |day| rates(&sheet, model, day, 0);
-        assert_eq!((on("2026-11-21").input, on("2026-11-21").output), (4_000_000, 20_000_000), "{model}");
-        assert_eq!((on("2026-11-22").input, on("2026-11-22").output), (5_000_000, 30_000_000), "{model}");
+        assert_eq!(
+            (on("2026-11-21")[Class::Input], on("2026-11-21")[Class::Output]),
+            (4_000_000, 20_000_000),
+            "{model}"
+        );
+        assert_eq!(
+            (on("2026-11-22")[Class::Input], on("2026-11-22")[Class::Output]),
+            (5_000_000, 30_000_000),
+            "{model}"
+        );
         let long = rates(&sheet, model, "2026-11-28", 300_000);
-        assert_eq!((long.input, long.cached_input, long.output), (10_000_000, 1_000_000, 45_000_000));
+        assert_eq!(
+            (long[Class::Input], long[Class::CachedInput], long[Class::Output]),
+            (10_000_000, 1_000_000, 45_000_000)
+        );
     }
     let price = sheet.find("gpt-5.6-sol", day_s("2026-11-22").unwrap()).unwrap();
-    assert_eq!(price.rates(Tier::Flex, 0).output, 15_000_000);
-    assert_eq!(price.rates(Tier::Priority, 0).cache_write_12h, 25_000_000);
+    assert_eq!(price.rates(Tier::Flex, 0)[Class::Output], 15_000_000);
+    assert_eq!(price.rates(Tier::Priority, 0)[Class::CacheWrite12h], 25_000_000);
 }
 
 #[test]
 fn a_preview_search_costs_less_of_a_model_that_reasons() {
     let sheet = sheet();
-    let fee = |model: &str| sheet.find(model, NOW_S).unwrap().web_search_pico;
+    let fee = |model: &str| {
+        sheet.find(model, NOW_S).unwrap().rates(Tier::Standard, 0)[Class::WebSearchPreviewCalls]
+    };
     for model in ["gpt-5.4", "gpt-5", "gpt-5.1-codex", "gpt-6.1-sol", "gpt-6-cyber", "o1", "o3-mini"] {
         assert_eq!(fee(model), 10_000_000_000, "{model}");
     }
@@ -147,16 +182,17 @@ fn a_region_raises_every_rate_of_the_models_it_is_documented_for() {
                 assert_eq!(*with.rates(tier, input), without.rates(tier, input).scaled(tenths), "{model}");
             }
         }
-        assert_eq!(with.web_search_pico, without.web_search_pico, "fees of tools have no uplift");
+        let fees = |price: &Price| price.rates(Tier::Priority, 0).cost_pico(&one_of_each_fee());
+        assert_eq!(fees(&with), fees(&without), "fees of tools have no uplift");
     }
-    let own = Override {
-        model: "gpt-6.1-sol".into(),
-        rates: NamedRates { input: Some("7".into()), ..NamedRates::default() },
-        ..Override::default()
-    };
+    let own = Override { model: "gpt-6.1-sol".into(), rates: named("7"), ..Override::default() };
     let overridden = Sheet::built_in(&[own]).unwrap().in_region("us");
     let price = overridden.find("gpt-6.1-sol", NOW_S).unwrap();
-    assert_eq!(price.rates(Tier::Standard, 0).input, 7_000_000, "an operator's price is what is paid");
+    assert_eq!(
+        price.rates(Tier::Standard, 0)[Class::Input],
+        7_000_000,
+        "an operator's price is what is paid"
+    );
 }
 
 #[test]
@@ -181,7 +217,11 @@ fn an_unknown_version_costs_as_the_dearest_of_its_family() {
                 assert_eq!(most.dearer(like), *most, "{unknown} {tier:?}");
             }
         }
-        assert_eq!(price.rates(Tier::Standard, 0).output, like.rates(Tier::Standard, 0).output, "{unknown}");
+        assert_eq!(
+            price.rates(Tier::Standard, 0)[Class::Output],
+            like.rates(Tier::Standard, 0)[Class::Output],
+            "{unknown}"
+        );
     }
     for unknown in ["gpt-9", "mystery", "ft:gpt-6.2-sol:acme::x", "claude-sol", ""] {
         assert!(sheet.family(unknown, at_s).is_none(), "{unknown}");
@@ -219,7 +259,33 @@ fn a_sheet_without_facts_has_those_of_the_built_in_one() {
     let json = r#"{"as_of": "2026-11-01", "models": {"gpt-4o": {"rates": {"standard": {"input": "3"}}}}}"#;
     let sheet = Sheet::parse(json, &[]).unwrap();
     assert!(!sheet.find("gpt-4o", NOW_S).unwrap().may_reason);
-    assert_eq!(sheet.family("gpt-4o-2027", NOW_S).unwrap().rates(Tier::Standard, 0).input, 3_000_000);
+    assert_eq!(sheet.family("gpt-4o-2027", NOW_S).unwrap().rates(Tier::Standard, 0)[Class::Input], 3_000_000);
     let bad = r#"{"as_of": "2026-11-01", "models": {}, "families": [{"family": "x", "models": []}]}"#;
     assert!(Sheet::parse(bad, &[]).unwrap_err().problem.contains("no models"));
+}
+
+#[test]
+fn fees_are_those_of_the_sheet_then_of_the_built_in_one() {
+    let with = |fees: &str| {
+        let models = r#"{"gpt-4o": {"rates": {"standard": {"input": "3"}, "priority": {"input": "4"}}}}"#;
+        Sheet::parse(&format!(r#"{{"as_of": "2026-11-01", "models": {models}, "fees": {fees}}}"#), &[])
+    };
+    let own = with(r#"{"file_search_calls": "3", "container_1g_sessions": "0.05"}"#).unwrap();
+    assert_eq!(own.fees()[Class::FileSearchCalls], 3_000_000_000);
+    assert_eq!(own.fees()[Class::Container1gSessions], 50_000_000_000);
+    assert_eq!(own.fees()[Class::WebSearchCalls], sheet().fees()[Class::WebSearchCalls]);
+    let price = own.find("gpt-4o", NOW_S).unwrap();
+    for tier in [Tier::Flex, Tier::Standard, Tier::Priority, Tier::Ultrafast] {
+        let rates = price.rates(tier, 0);
+        assert_eq!(rates.cost_pico(&one_of_each_fee()), own.fees().cost_pico(&one_of_each_fee()), "{tier:?}");
+    }
+    for (fees, problem) in [
+        (r#"{"input": "1"}"#, "fees: input is priced by model"),
+        (r#"{"sessions": "1"}"#, "there is no class \"sessions\""),
+        (r#"{"file_search_calls": "-1"}"#, "negative"),
+        (r#"{"container_64g_sessions": "9000000000"}"#, "too much"),
+    ] {
+        let error = with(fees).unwrap_err();
+        assert!(error.model == "prices" && error.problem.contains(problem), "{error}");
+    }
 }

@@ -42,12 +42,7 @@ impl Proxy {
     /// A container lives on from each use for as long as it may be idle, and upstream
     /// bills that by the minute. All up to then has been charged before; what is held is
     /// for the time that this use adds if no other is charged first.
-    pub(super) fn use_container(
-        &self,
-        of: ObjectReference,
-        caller: &Caller,
-        fees: &Rates,
-    ) -> ContainerUse {
+    pub(super) fn use_container(&self, of: ObjectReference, caller: &Caller, fees: &Rates) -> ContainerUse {
         let at_s = self.guard.clock().now_s();
         let known = self.guard.objects().lookup(of.kind, &of.id);
         let known = known.unwrap_or_else(|| Self::unknown_container(caller, at_s));

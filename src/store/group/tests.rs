@@ -8,7 +8,7 @@ use tokio::sync::{Semaphore, oneshot};
 
 use super::*;
 use crate::domain::demand::{Bound, Tier};
-use crate::domain::{Money, Tokens};
+use crate::domain::{Money, Quantities};
 use crate::ledger::entry::{Amounts, Attribution};
 use crate::store::rows::hold_batches;
 use crate::store::schema;
@@ -48,7 +48,7 @@ fn release(id: u64) -> Entry {
         held: hold.bound,
         cost: Money::ZERO,
         tool_fees: Money::ZERO,
-        tokens: Tokens::default(),
+        quantities: Quantities::default(),
         basis: None,
         served_model: None,
         tier: hold.tier,

@@ -97,7 +97,7 @@ fn responses_that_were_made_before_there_was_an_index_are_known_by_their_entries
         tx.execute(
             "INSERT INTO entry VALUES (?1, 'settle', ?2, ?2, 'p', 'k', '', '', '/v1/responses', 'm', '', '', 'default', \
              ?3, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, '', 200, NULL, 'resp_' || ?1, 0, NULL, 0, 0, \
-             NULL, NULL)",
+             NULL, NULL, NULL)",
             (id, at_ms, basis),
         )
         .unwrap();

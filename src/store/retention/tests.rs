@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::*;
 use crate::domain::demand::{Bound, Tier};
 use crate::domain::limit::{Mode, Only, Per, Source, Unit};
-use crate::domain::{Limit, Money, Tokens, Window};
+use crate::domain::{Class, Limit, Money, Quantities, Window};
 use crate::ledger::account::{Account, Grant};
 use crate::ledger::entry::{Attribution, Basis};
 use crate::store::{credit, group, schema, verify};
@@ -43,7 +43,7 @@ fn entry(id: u64, admitted_ms: i64) -> Entry {
         held: Bound::default(),
         cost: Money::from_nano(1_000 + i64::try_from(id).unwrap()),
         tool_fees: Money::ZERO,
-        tokens: Tokens { input: id, ..Tokens::default() },
+        quantities: Quantities::from([(Class::Input, id), (Class::FileSearchCalls, id % 2)]),
         basis: Some(Basis::Reported),
         served_model: None,
         tier: Tier::default(),
@@ -137,6 +137,21 @@ fn of_a_window_that_is_pruned_in_part_the_sums_are_the_same_and_the_lost_part_is
 }
 
 #[test]
+fn what_has_no_column_of_its_own_is_proven_too_where_its_entries_are_gone() {
+    let mut db = database();
+    let ids = 1..=100;
+    let entries: Vec<Entry> = ids.map(|id| entry(id, FIRST_S * 1_000 + i64::try_from(id).unwrap())).collect();
+    write(&db, &entries);
+    assert_eq!(prune(&mut db, FIRST_S + 3_600), 100);
+    assert_eq!(pruned(&db).unwrap().unwrap().total.others, [(Class::FileSearchCalls, 50)].into());
+    assert_eq!(differences(&db), []);
+    db.execute("UPDATE rollup SET other_quantities = NULL WHERE api_key = 'key_0'", []).unwrap();
+    let found: Vec<String> = differences(&db).into_iter().map(|found| found.what).collect();
+    assert!(found[0].contains("34 file_search_calls; what was pruned"), "{found:?}");
+    assert!(found[0].contains("50 file_search_calls"), "{found:?}");
+}
+
+#[test]
 fn a_quarter_of_an_hour_whose_sums_are_not_those_of_its_entries_is_kept_as_proof() {
     let mut db = database();
     write(&db, &[entry(1, FIRST_S * 1_000), entry(2, FIRST_S * 1_000 + HOUR_MS)]);
@@ -177,7 +192,7 @@ fn credit_comes_to_the_same_after_a_restart_however_much_is_pruned() {
             kind: Kind::Adjust,
             corrects: Some(corrected.id),
             cost,
-            tokens: Tokens::default(),
+            quantities: Quantities::default(),
             ..corrected
         });
         write(&db, &after);
@@ -230,7 +245,7 @@ fn a_threshold_goes_with_its_line_once_its_window_is_over_and_it_was_told() {
         let line = Entry {
             kind: Kind::Threshold,
             cost: Money::ZERO,
-            tokens: Tokens::default(),
+            quantities: Quantities::default(),
             ..entry(uint(id), FIRST_S * 1_000)
         };
         crate::store::rows::insert_entry(&db, &line, "").unwrap();

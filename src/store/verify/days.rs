@@ -57,7 +57,8 @@ impl Expected {
 
 fn difference(table: Table, key: &RollupKey, stored: &RollupSums, expected: &RollupSums) -> Difference {
     let [project, api_key, user, _, endpoint, model, ..] = &key.names;
-    let said = |of: &RollupSums| sums(of.requests, of.cost_nano, of.quantities.tokens_total(), &of.quantities);
+    let said =
+        |of: &RollupSums| sums(of.requests, of.cost_nano, of.quantities.tokens_total(), &of.quantities);
     let user = if user.is_empty() { String::new() } else { format!(", end user {user}") };
     let of = format!("key {api_key}, project {project}, {endpoint}, model {model}{user}");
     Difference {

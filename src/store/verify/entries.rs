@@ -56,7 +56,11 @@ fn doubt(entry: &Entry) -> Option<(String, String)> {
             "limits in tokens would count them after a restart, and don't now".to_owned(),
         )),
         Kind::Threshold | Kind::Grant if entry.cost != Money::ZERO || used => Some((
-            format!("notes a {}, yet costs {cost} and {} tokens", entry.kind.name(), entry.quantities.tokens_total()),
+            format!(
+                "notes a {}, yet costs {cost} and {} tokens",
+                entry.kind.name(),
+                entry.quantities.tokens_total()
+            ),
             "no limit counts it".to_owned(),
         )),
         Kind::Release | Kind::Settle | Kind::Adjust | Kind::Threshold | Kind::Grant => None,

@@ -103,7 +103,8 @@ fn difference(
     is_pruned: bool,
 ) -> Difference {
     let [project, api_key, user, tags, endpoint, model, _, served] = &key.names;
-    let said = |of: &RollupSums| sums(of.requests, of.cost_nano, of.quantities.tokens_total(), &of.quantities);
+    let said =
+        |of: &RollupSums| sums(of.requests, of.cost_nano, of.quantities.tokens_total(), &of.quantities);
     let mut of = format!("key {api_key}, project {project}, {endpoint}");
     for (what, name) in [("model", model), ("served by", served), ("end user", user), ("tags", tags)] {
         if !name.is_empty() {
@@ -143,7 +144,8 @@ fn meaning(stored: &RollupSums, expected: &RollupSums) -> String {
         by if by > 0 => Some(format!("{} too high, and refuse so much too early", usd(by))),
         by => Some(format!("{} too low, and let so much too much through", usd(by.saturating_neg()))),
     };
-    let tokens = int(stored.quantities.tokens_total()).saturating_sub(int(expected.quantities.tokens_total()));
+    let tokens =
+        int(stored.quantities.tokens_total()).saturating_sub(int(expected.quantities.tokens_total()));
     let requests = int(stored.requests).saturating_sub(int(expected.requests));
     let parts: Vec<String> =
         [cost, more("requests", requests), more("tokens", tokens)].into_iter().flatten().collect();

@@ -138,7 +138,7 @@ fn within(usage: &Usage, demand: &Demand, bound: &Bound, calls: u64) -> Usage {
         web_searches: if tools.web_search.is_some() { usage.tools.web_searches.min(searches_max) } else { 0 },
         file_searches: if tools.file_search { usage.tools.file_searches.min(calls) } else { 0 },
         containers: usage.tools.containers.min(u64::try_from(tools.containers.len()).expect("two")),
-        image: Tokens::default(),
+        image: Quantities::default(),
     };
     Usage { tokens, tools, largest_prompt: None }
 }

@@ -19,7 +19,7 @@ fn spent_by_users(house: &House, users: i64) {
     db.execute_batch("BEGIN IMMEDIATE").unwrap();
     let insert = format!(
         "INSERT INTO rollup VALUES ({}, 'default', 'key_past', 'user-' || ?1, '', '/v1/chat/completions', \
-         'gpt-4o-mini', 'gpt-4o-mini', '', 1, ?1, {columns})",
+         'gpt-4o-mini', 'gpt-4o-mini', '', 1, ?1, {columns}, NULL)",
         now_s.div_euclid(900) * 900
     );
     let mut insert = db.prepare(&insert).unwrap();

@@ -56,7 +56,7 @@ fn an_error_is_one_wherever_it_stands_and_null_is_none() {
             + DONE;
         let answer = seen(&CHAT, &stream);
         assert_eq!(answer.outcome, Outcome::Completed, "{stream}");
-        assert_eq!(answer.usage.unwrap().tokens.total(), 1_500);
+        assert_eq!(answer.usage.unwrap().tokens_total(), 1_500);
     }
     let last = chunk(&format!("{TEXT},\"error\":{{\"code\":502}}"));
     for stream in [last.clone(), last + DONE, chunk(&TEXT.replace("null", "\"error\"")) + DONE] {
@@ -103,7 +103,7 @@ fn an_event_is_what_its_type_says_and_else_its_name() {
     ] {
         let answer = seen(&RESPONSES, &event);
         assert_eq!(answer.outcome, outcome, "{event}");
-        assert_eq!(answer.usage.unwrap().tokens.total(), 7, "{event}");
+        assert_eq!(answer.usage.unwrap().tokens_total(), 7, "{event}");
     }
     let delta =
         "event: response.completed\ndata: {\"type\":\"response.output_text.delta\",\"delta\":\"a\"}\n\n";
@@ -173,6 +173,6 @@ fn output_that_no_delta_told_of_is_text_too() {
 fn vectors_that_come_in_events_are_counted_by_their_total_and_have_no_output() {
     let stream =
         "data: {\"model\":\"text-embedding-3-small\",\"usage\":{\"total_tokens\":8}}\n\ndata: [DONE]\n\n";
-    assert_eq!(seen(&EMBEDDINGS, stream).usage.unwrap().tokens, Tokens { input: 8, ..Tokens::default() });
+    assert_eq!(seen(&EMBEDDINGS, stream).usage.unwrap(), Quantities::from([(Class::Input, 8)]));
     assert_eq!(seen(&CHAT, stream).usage, None, "a text has an output, which is not known");
 }

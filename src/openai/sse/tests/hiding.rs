@@ -3,14 +3,14 @@
 use super::*;
 
 /// What a client gets that did not ask for usage.
-fn hidden(stream: &str, cuts: &[usize]) -> (String, Option<Tokens>) {
+fn hidden(stream: &str, cuts: &[usize]) -> (String, Option<Quantities>) {
     let mut tap = tap(Hide::InjectedUsage);
     let out = run(&mut tap, stream.as_bytes(), cuts);
-    (String::from_utf8(out).unwrap(), tap.answer().usage.map(|usage| usage.tokens))
+    (String::from_utf8(out).unwrap(), tap.answer().usage)
 }
 
-fn used(input: u64, output: u64) -> Tokens {
-    Tokens { input, output, ..Tokens::default() }
+fn used(input: u64, output: u64) -> Quantities {
+    Quantities::from([(Class::Input, input), (Class::Output, output)])
 }
 
 #[test]
@@ -77,7 +77,7 @@ fn usage_that_more_output_follows_is_only_the_least_that_was_used() {
         let mut tap = tap(Hide::Nothing);
         run(&mut tap, stream.as_bytes(), &[]);
         let answer = tap.answer();
-        let got = (answer.usage.map(|usage| usage.tokens), answer.used_so_far);
+        let got = (answer.usage, answer.used_so_far);
         assert_eq!(got, (usage, so_far), "{stream}");
     }
 }
