@@ -1,6 +1,7 @@
 //! Rates of one model at one tier, in picodollars per unit of each class.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::ops::{Index, IndexMut};
 
 use serde::Deserialize;
@@ -16,13 +17,29 @@ pub struct Rates([u64; Class::ALL.len()]);
 
 /// The rates that a sheet or an override names, as US dollars in decimal text: per million
 /// tokens, per thousand calls, per session.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "RawRates")]
 pub struct NamedRates {
     /// By class.
     pub classes: BTreeMap<Class, String>,
     /// The rates of a long context.
     pub long: Option<Box<NamedRates>>,
+}
+
+/// A sheet's version is made of this text too, and no upgrade may change it: so the first
+/// classes are in it whether they are named or not, and others only if they are.
+impl fmt::Debug for NamedRates {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = formatter.debug_struct("NamedRates");
+        for class in Class::ALL {
+            let named = self.classes.get(&class);
+            let is_first = class <= Class::ImageOutput && class != Class::Reasoning;
+            if is_first || named.is_some() {
+                text.field(class.name(), &named);
+            }
+        }
+        text.field("long", &self.long).finish()
+    }
 }
 
 /// Rates as they are written: by the names of classes.
@@ -146,5 +163,46 @@ impl Index<Class> for Rates {
 impl IndexMut<Class> for Rates {
     fn index_mut(&mut self, class: Class) -> &mut u64 {
         &mut self.0[class.index()]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_that_versions_are_made_of_stays_what_it_was() {
+        let named = |classes: &[(Class, &str)], long| {
+            let classes = classes.iter().map(|(class, rate)| (*class, (*rate).to_owned())).collect();
+            NamedRates { classes, long }
+        };
+        let long = Some(Box::new(named(&[(Class::Output, "2")], None)));
+        let none = "cache_write: None, cache_write_12h: None, audio_input: None, audio_cached_input: None, \
+                    image_input: None, image_cached_input: None";
+        assert_eq!(
+            format!("{:?}", named(&[(Class::Input, "1.5")], long)),
+            format!(
+                "NamedRates {{ input: Some(\"1.5\"), cached_input: None, {none}, output: None, audio_output: None, \
+                 image_output: None, long: Some(NamedRates {{ input: None, cached_input: None, {none}, \
+                 output: Some(\"2\"), audio_output: None, image_output: None, long: None }}) }}"
+            )
+        );
+        let fee = format!("{:?}", named(&[(Class::FileSearchCalls, "3")], None));
+        assert!(fee.contains("image_output: None, file_search_calls: Some(\"3\"), long: None"), "{fee}");
+    }
+
+    #[test]
+    fn reasoning_costs_as_output_unless_it_has_a_rate_of_its_own() {
+        let rates = |json: &str| {
+            let named: NamedRates = serde_json::from_str(json).unwrap();
+            let base = named.resolve(&Rates::default(), None).unwrap();
+            let long = named.long.as_ref().map(|long| long.resolve(&base, Some(&base)).unwrap());
+            (base[Class::Reasoning], long.map(|long| long[Class::Reasoning]))
+        };
+        let cheaper = r#"{"input": "1", "output": "8", "long": {"input": "2", "output": "4"}}"#;
+        assert_eq!(rates(cheaper), (8_000_000, Some(4_000_000)), "as the output of that context");
+        assert_eq!(rates(r#"{"output": "8", "reasoning": "9"}"#), (9_000_000, None));
+        let unknown = serde_json::from_str::<NamedRates>(r#"{"input": "1", "imput": "2"}"#).unwrap_err();
+        assert!(unknown.to_string().contains("there is no class \"imput\""), "{unknown}");
     }
 }

@@ -150,10 +150,11 @@ fn check_in_part(db: &Connection, tables: &[String]) -> rusqlite::Result<Option<
     for order in ["id", "admitted_ms"] {
         let sql = format!("SELECT * FROM entry ORDER BY {order} DESC LIMIT {CHECKED_ENTRIES}");
         let mut statement = db.prepare(&sql)?;
+        let last = statement.column_count() - 1;
         let mut rows = statement.query([])?;
         // Read to its last column, a row has been read whole.
         while let Some(row) = rows.next()? {
-            row.get_ref("note")?;
+            row.get_ref(last)?;
         }
     }
     Ok(None)

@@ -95,7 +95,7 @@ class Showcase(harness.House):
         rows.sort(key=lambda row: row[0])
         database = sqlite3.connect(Path(self.folder.name) / "data" / "spendguard.db")
         columns = [column[1] for column in database.execute("PRAGMA table_info(entry)")]
-        nullable = {"ttft_ms", "corrects", "note", "upstream_request_id", "object_id"}
+        nullable = {"ttft_ms", "corrects", "note", "upstream_request_id", "object_id", "other_quantities"}
         texts = {"kind", "project", "api_key", "end_user", "tags", "endpoint", "model", "priced_as", "served_model"}
         texts |= {"tier", "basis", "price_version"}
         for number, (at, project, key, model, cost, chance) in enumerate(rows, 1):

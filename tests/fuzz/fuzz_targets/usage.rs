@@ -10,8 +10,9 @@ use oracle::Endpoint;
 use spendguard::domain::demand::{
     Bound, ContainerDemand, Image, ImageTool, Media, Tier, ToolDemand, WebSearch,
 };
+use spendguard::domain::quantity::Direction;
 use spendguard::domain::usage::{ContainerMemory, ToolUse};
-use spendguard::domain::{Demand, Money, Tokens, Usage};
+use spendguard::domain::{Class, Demand, Money, Quantities, Usage};
 use spendguard::pricing::bound::{BoundInputs, ToolsBound, affordable_output, bound, largest_prompt};
 use spendguard::pricing::cost::{Offer, cost};
 use spendguard::pricing::rates::NamedRates;
@@ -26,8 +27,8 @@ const AMOUNTS: [u64; 6] = [0, 1, 100, 20_000, 400_000, 1 << 53];
 
 /// Every price of the sheet, and one as dear as a configuration may make it.
 static PRICES: LazyLock<Vec<Arc<Price>>> = LazyLock::new(|| {
-    let most = || Some("9000000000".to_owned());
-    let rates = NamedRates { input: most(), output: most(), ..NamedRates::default() };
+    let most = |class| (class, "9000000000".to_owned());
+    let rates = NamedRates { classes: [most(Class::Input), most(Class::Output)].into(), long: None };
     let dearest = Override { model: "gpt-4o-mini-dearest".into(), rates, ..Override::default() };
     let sheet = Sheet::built_in(&[dearest]).expect("the sheet is whole");
     sheet.models(AT_S)
@@ -42,22 +43,22 @@ fn figure(usage: &Json, names: [&str; 2]) -> Option<u64> {
 
 /// Reported totals are what the classes add up to, whatever the details say;
 /// output is at least the total less the input.
-fn adds_up(answer: &Json, tokens: &Tokens) {
+fn adds_up(answer: &Json, tokens: &Quantities) {
     let Some(usage) = answer.given("usage") else { panic!("usage was made up") };
     let input = figure(usage, ["prompt_tokens", "input_tokens"]);
     if let Some(input) = input {
-        assert_eq!(tokens.input_total(), input);
+        assert_eq!(tokens.input_tokens_total(), input);
     }
     if let Some(output) = figure(usage, ["completion_tokens", "output_tokens"]) {
-        assert!(tokens.output_total() >= output);
+        assert!(tokens.output_tokens_total() >= output);
         let total = usage.given("total_tokens").map(Json::as_count);
         if let (Some(input), None | Some(Some(_))) = (input, total) {
             let rest = total.flatten().unwrap_or(0).saturating_sub(input);
-            assert_eq!(tokens.output_total(), output.max(rest));
+            assert_eq!(tokens.output_tokens_total(), output.max(rest));
         }
     }
-    let classes = tokens.classes().into_iter().map(|(_, count)| u128::from(count)).sum::<u128>();
-    let totals = u128::from(tokens.input_total()) + u128::from(tokens.output_total());
+    let classes = tokens.non_zero().map(|(_, count)| u128::from(count)).sum::<u128>();
+    let totals = u128::from(tokens.input_tokens_total()) + u128::from(tokens.output_tokens_total());
     assert_eq!(classes, totals, "each token is in one class");
 }
 
@@ -127,18 +128,20 @@ fn within(usage: &Usage, demand: &Demand, bound: &Bound, calls: u64) -> Usage {
     // An echo is output that the bound counts beside the output.
     let echoed = if demand.echo { bound.input_tokens } else { 0 };
     let mut left = [bound.input_tokens, bound.output_tokens.saturating_add(echoed)];
-    for (at, (class, allowed)) in tokens.classes_mut().into_iter().zip(allowed).enumerate() {
-        let left = &mut left[usize::from(at >= 8)];
-        *class = if allowed { (*class).min(*left) } else { 0 };
-        *left -= *class;
+    assert_eq!(Class::tokens().count(), allowed.len());
+    for (class, allowed) in Class::tokens().zip(allowed) {
+        let left = &mut left[usize::from(class.direction() == Direction::Output)];
+        tokens[class] = if allowed { tokens[class].min(*left) } else { 0 };
+        *left -= tokens[class];
     }
     let tools = &demand.tools;
     let searches_max = if tools.web_search == Some(WebSearch::Chat) { 1 } else { calls };
+    let used = &usage.tools.quantities;
+    let searches = if tools.web_search.is_some() { used[Class::WebSearchCalls].min(searches_max) } else { 0 };
+    let file_searches = if tools.file_search { used[Class::FileSearchCalls].min(calls) } else { 0 };
     let tools = ToolUse {
-        web_searches: if tools.web_search.is_some() { usage.tools.web_searches.min(searches_max) } else { 0 },
-        file_searches: if tools.file_search { usage.tools.file_searches.min(calls) } else { 0 },
+        quantities: [(Class::WebSearchCalls, searches), (Class::FileSearchCalls, file_searches)].into(),
         containers: usage.tools.containers.min(u64::try_from(tools.containers.len()).expect("two")),
-        image: Quantities::default(),
     };
     Usage { tokens, tools, largest_prompt: None }
 }
@@ -168,9 +171,14 @@ fn stays_within(price: &Price, demand: &Demand, used: &Usage, project_tier: Tier
     };
     let bounded = bound(price, None, demand, inputs);
     let mut used = within(used, demand, &bounded, inputs.tool_calls);
-    used.largest_prompt = Some(largest_prompt(price, demand, inputs).min(used.tokens.input_total()));
+    used.largest_prompt = Some(largest_prompt(price, demand, inputs).min(used.tokens.input_tokens_total()));
     for tier in servable(demand.tier, project_tier) {
-        let cost = cost(price, tier, &used, Offer { tools: &demand.tools, image_price: None, sessions: 1 });
+        let cost = cost(
+            price,
+            tier,
+            &used,
+            Offer { tools: &demand.tools, image_price: None, sessions: 1, reused: &[] },
+        );
         assert!(cost.total >= Money::ZERO && cost.tool_fees <= cost.total);
         assert!(cost.total <= bounded.cost, "{} > {} at {tier:?}", cost.total, bounded.cost);
     }
@@ -188,17 +196,17 @@ fuzz_target!(|input: &[u8]| {
     let price = &PRICES[(knobs[1] + 256 * knobs[2]) % PRICES.len()];
     let image_price = &PRICES[knobs[3] % PRICES.len()];
     let answer = operation(endpoint).answer(body);
-    let Some(used) = answer.usage else { return };
-    assert_eq!(used.tools, answer.tools_seen);
+    let Some(tokens) = answer.usage else { return };
+    let used = Usage { tokens, tools: answer.tools_seen, largest_prompt: None };
     // What is skipped in an answer need not be UTF-8.
     if std::str::from_utf8(body).is_ok() {
         adds_up(&json::read(body).expect("what has usage is JSON"), &used.tokens);
     }
     let demand = demand(&knobs[3..]);
     for tier in TIERS {
-        let offer = Offer { tools: &demand.tools, image_price: Some(image_price), sessions: 1 };
+        let offer = Offer { tools: &demand.tools, image_price: Some(image_price), sessions: 1, reused: &[] };
         let cost = cost(price, tier, &used, offer);
         assert!(cost.total >= Money::ZERO && cost.tool_fees <= cost.total);
     }
-    stays_within(price, &demand, &used, TIERS[knobs[2] % 5], used.tokens.total());
+    stays_within(price, &demand, &used, TIERS[knobs[2] % 5], used.tokens.tokens_total());
 });
