@@ -83,9 +83,8 @@ pub(crate) fn search_class(rates: &Rates, tool: Option<WebSearch>) -> Class {
     let (current, preview) = (Class::WebSearchCalls, Class::WebSearchPreviewCalls);
     match tool {
         Some(WebSearch::Current) => current,
-        Some(WebSearch::Preview | WebSearch::Chat) => preview,
         None if rates[preview] < rates[current] => current,
-        None => preview,
+        Some(WebSearch::Preview | WebSearch::Chat) | None => preview,
     }
 }
 

@@ -126,9 +126,11 @@ fn integrity(db: &Connection, report: &mut Report) -> rusqlite::Result<()> {
 
 /// Sums in words.
 fn sums(requests: u64, cost_nano: i64, tokens: u64, quantities: &Quantities) -> String {
-    let others = quantities.non_zero().filter(|(class, _)| !class.is_token());
-    let others: String = others.map(|(class, count)| format!(", {count} {}", class.name())).collect();
-    format!("{requests} requests, {}, {tokens} tokens{others}", usd(cost_nano))
+    let mut said = format!("{requests} requests, {}, {tokens} tokens", usd(cost_nano));
+    for (class, count) in quantities.non_zero().filter(|(class, _)| !class.is_token()) {
+        said.push_str(&format!(", {count} {}", class.name()));
+    }
+    said
 }
 
 fn usd(nano: i64) -> String {
