@@ -153,7 +153,7 @@ async fn signed_in(State(desk): State<Desk>, request: Request, next: Next) -> Re
     let Some((found, visitor)) = desk.visitor(headers) else { return login::redirect(&path) };
     desk.admin.note_use(&visitor).await;
     let lang = Lang::of(headers);
-    let (organization, may_change) = (desk.admin.guard.organization(), visitor.may_change());
+    let (organization, may_change) = (desk.admin.directory.organization(), visitor.may_change());
     let Found { id: session, csrf, .. } = found;
     let visit = Visit { lang, session, csrf, path, by: visitor.actor(), may_change, organization };
     if request.method().is_safe() {

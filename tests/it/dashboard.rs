@@ -112,7 +112,7 @@ fn a_form_without_its_token_changes_nothing() {
             }
         }
         browser.page("/").await;
-        assert_eq!((house.guard.ring().keys().len(), house.guard.limits().len()), (1, 0));
+        assert_eq!((house.guard.ring().keys().len(), house.books.limits().len()), (1, 0));
         assert!(house.guard.ring().keys()[0].revoked_s.is_none());
         let untied = browser.send(Method::POST, "/login", &format!("token={ADMIN_TOKEN}&csrf=x")).await;
         assert_eq!(untied.status, StatusCode::FORBIDDEN);
@@ -304,7 +304,7 @@ fn a_limit_made_by_the_form_refuses_requests_until_it_is_removed() {
         assert!(browser.page("/activity").await.contains(">spend_limit_exceeded<"));
         let again = browser.submit("/limits/new", "/limits", &limit("5", "", "new", "m")).await;
         assert_eq!(again.status, StatusCode::UNPROCESSABLE_ENTITY, "a new one does not take another's place");
-        assert_eq!(house.guard.limits().iter().find(|(l, _)| &*l.name == "m").unwrap().0.hard, Some(1_000));
+        assert_eq!(house.books.limits().iter().find(|(l, _)| &*l.name == "m").unwrap().0.hard, Some(1_000));
         let edited = browser.submit("/limits/edit?name=m", "/limits", &limit("5", "", "", "m")).await;
         assert_eq!(edited.status, StatusCode::SEE_OTHER);
         assert_eq!(house.chat(&[], json!({})).await.status, StatusCode::OK, "a raised cap admits at once");
@@ -318,7 +318,7 @@ fn a_limit_made_by_the_form_refuses_requests_until_it_is_removed() {
         assert!(browser.page("/limits").await.contains("Managed by the file"));
         assert_eq!(browser.get("/limits/edit?name=of-file").await.status, StatusCode::NOT_FOUND);
         browser.submit("/limits/remove?name=m", "/limits/remove", &[("name", "m")]).await;
-        assert!(!house.guard.limits().iter().any(|(limit, _)| &*limit.name == "m"));
+        assert!(!house.books.limits().iter().any(|(limit, _)| &*limit.name == "m"));
     });
 }
 
@@ -357,7 +357,7 @@ fn credit_is_added_and_its_history_shown() {
             assert_eq!(sent.status, StatusCode::UNPROCESSABLE_ENTITY, "{amount}");
             assert!(text(&sent).contains("Enter an amount from $5.00"), "{amount}: {}", text(&sent));
         }
-        assert!(house.guard.credit().is_none());
+        assert!(house.rulebook.credit().is_none());
         let sent = [("amount", "25.5"), ("note", HOSTILE), ("days", "30")];
         let made = browser.submit("/billing/add", "/billing", &sent).await;
         assert_eq!((made.status, made.header("location")), (StatusCode::SEE_OTHER, "/billing"));
@@ -368,7 +368,7 @@ fn credit_is_added_and_its_history_shown() {
         }
         let lines = browser.page("/activity?kind=grant").await;
         assert!(lines.contains("$25.50 granted") && !lines.contains("href=\"/activity?key="), "{lines}");
-        let reading = &house.guard.credit().unwrap().grants[0];
+        let reading = &house.rulebook.credit().unwrap().grants[0];
         assert_eq!(reading.grant.note, HOSTILE);
         let lives_s = reading.grant.expires_s.unwrap() - reading.grant.created_ms / 1_000;
         assert!((30 * 86_400 - 1..=30 * 86_400 + 1).contains(&lives_s), "{lives_s}");

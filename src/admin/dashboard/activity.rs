@@ -1,7 +1,5 @@
 //! Activity: the newest lines of the ledger, and what was refused.
 
-use std::sync::Arc;
-
 use axum::extract::State;
 use axum::routing::get;
 use axum::{Extension, Router};
@@ -12,7 +10,7 @@ use crate::admin::dashboard::language::Lang;
 use crate::admin::dashboard::page::{Asked, Instead, Shown, Visit, asked};
 use crate::admin::dashboard::{Desk, figures, names, parts, refusals};
 use crate::ledger::entry::{Basis, Entry, Kind, entry_id};
-use crate::store::reader::{self, EntryFilter};
+use crate::store::reports::EntryFilter;
 
 /// Lines on one page.
 const PAGE: usize = 30;
@@ -99,14 +97,7 @@ async fn read(desk: &Desk, visit: &Visit, wanted: &Wanted) -> Result<Part, Inste
         count_max: PAGE + 1,
         ..EntryFilter::default()
     };
-    let ring = Arc::clone(desk.admin.guard.ring());
-    let found = desk.admin.guard.read(move |db| {
-        let newest = EntryFilter { after: filter.after, count_max: 1, ..EntryFilter::default() };
-        let newest = reader::entries(db, &newest, &*ring)?.first().map_or(0, |entry| entry.id);
-        let from = newest.saturating_sub(LOOKED_AT_MAX);
-        let entries = reader::entries(db, &EntryFilter { from: Some(from), ..filter }, &*ring)?;
-        Ok((entries, from))
-    });
+    let found = desk.admin.books.reports().newest_entries(filter, LOOKED_AT_MAX);
     let (mut entries, from) = found.await.map_err(|error| visit.unavailable(&error))?;
     let more = entries.len() > PAGE;
     entries.truncate(PAGE);

@@ -9,8 +9,8 @@ use serde_json::{Map, Value};
 
 use crate::admin::dashboard::page::{Asked, Shown, Visit, asked};
 use crate::admin::dashboard::{Desk, activity, figures, names, parts};
-use crate::guard::trail::Actor;
-use crate::store::trail::{AuditRow, TrailFilter};
+use crate::guard::audit::Actor;
+use crate::store::records::{AuditFilter, AuditRow};
 
 /// Lines on one page.
 const PAGE: usize = 30;
@@ -29,8 +29,8 @@ struct Wanted {
 async fn show(State(desk): State<Desk>, Extension(visit): Extension<Visit>, wanted: Asked<Wanted>) -> Shown {
     let words = visit.words();
     let below = asked(wanted).before;
-    let filter = TrailFilter { below, count_max: PAGE + 1, ..TrailFilter::default() };
-    let mut rows = desk.admin.guard.trail(filter).await.map_err(|error| visit.unavailable(&error))?;
+    let filter = AuditFilter { below, count_max: PAGE + 1, ..AuditFilter::default() };
+    let mut rows = desk.admin.directory.audit_log(filter).await.map_err(|error| visit.unavailable(&error))?;
     let more = rows.len() > PAGE;
     rows.truncate(PAGE);
     let last = rows.last().map(|row| row.id).filter(|_| more);

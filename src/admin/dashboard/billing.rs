@@ -13,8 +13,8 @@ use crate::admin::dashboard::page::{Asked, Shown, Visit, asked};
 use crate::admin::dashboard::{Desk, figures, names, parts, see_other};
 use crate::domain::Money;
 use crate::domain::limit::Mode;
-use crate::guard::credit::{Credit, CreditError};
 use crate::ledger::account::GrantReading;
+use crate::rulebook::credit::{Credit, CreditError};
 
 /// Grants on one page.
 const PAGE: usize = 50;
@@ -37,7 +37,7 @@ async fn show(State(desk): State<Desk>, Extension(visit): Extension<Visit>, want
     let add = html! {
         @if visit.may_change { a.button.primary href="/billing/add" { "+ " (words.add_credit) } }
     };
-    let credit = desk.admin.guard.credit();
+    let credit = desk.admin.rulebook.credit();
     let body = html! {
         (parts::heading(words.billing, Some(words.billing_lead), &add))
         @match &credit {
@@ -146,12 +146,12 @@ async fn add(State(desk): State<Desk>, Extension(visit): Extension<Visit>) -> Sh
 
 fn form(desk: &Desk, visit: &Visit, sent: &GrantForm, problem: Option<&str>) -> Markup {
     let (lang, words) = (visit.lang, visit.words());
-    let least = figures::exact(lang, desk.admin.guard.credit_terms().minimum);
+    let least = figures::exact(lang, desk.admin.rulebook.credit_terms().minimum);
     let lives: Vec<_> = LIVES
         .iter()
         .map(|days| (*days, figures::counted(lang, words.n_days, days.parse().unwrap_or(0))))
         .collect();
-    let is_shadow = desk.admin.guard.credit_terms().mode == Mode::Shadow;
+    let is_shadow = desk.admin.rulebook.credit_terms().mode == Mode::Shadow;
     let lead = if is_shadow { words.credit_shadow } else { words.add_credit_lead };
     html! {
         (parts::heading(words.add_credit, Some(lead), &html! {}))
@@ -191,16 +191,17 @@ async fn grant(
 ) -> Shown {
     let words = visit.words();
     let sent = sent.map(|Form(sent)| sent).unwrap_or_default();
-    let guard = &desk.admin.guard;
+    let rulebook = &desk.admin.rulebook;
     let days: Option<i64> = LIVES.contains(&sent.days.as_str()).then(|| sent.days.parse().ok()).flatten();
-    let expires_s = days.map(|days| guard.clock().now_s().saturating_add(days.saturating_mul(DAY_S)));
+    let expires_s =
+        days.map(|days| desk.admin.guard.clock().now_s().saturating_add(days.saturating_mul(DAY_S)));
     let typed =
         if figures::is_spaced(visit.lang) { sent.amount.replace(',', ".") } else { sent.amount.clone() };
     let done = match typed.trim().parse::<Money>() {
-        Ok(amount) => guard.grant(amount, sent.note.trim().to_owned(), expires_s, &visit.by).await,
+        Ok(amount) => rulebook.grant(amount, sent.note.trim().to_owned(), expires_s, &visit.by).await,
         Err(_) => Err(CreditError::TooMuch),
     };
-    let least = || figures::exact(visit.lang, guard.credit_terms().minimum);
+    let least = || figures::exact(visit.lang, rulebook.credit_terms().minimum);
     let problem = match done {
         Ok(_) => return Ok(see_other("/billing")),
         Err(CreditError::TooLittle(_) | CreditError::TooMuch) => words.bad_credit.replace("{what}", &least()),

@@ -30,7 +30,7 @@ const STEPS: &[Step] = &[
         title: |words| words.step_name,
         how: |words| words.organization_hint,
         path: Some("/settings"),
-        is_done: |desk| desk.admin.guard.organization_named_by().is_some(),
+        is_done: |desk| desk.admin.directory.organization_named_by().is_some(),
     },
     Step {
         name: "key",
@@ -58,14 +58,14 @@ const STEPS: &[Step] = &[
         title: |words| words.add_credit,
         how: |words| words.add_credit_lead,
         path: Some("/billing/add"),
-        is_done: |desk| desk.admin.guard.credit_balance().is_some(),
+        is_done: |desk| desk.admin.rulebook.credit_balance().is_some(),
     },
 ];
 
 /// What is still to be done, for those who can do it.
 pub(super) fn card(desk: &Desk, visit: &Visit) -> Markup {
     let words = visit.words();
-    let aside = desk.admin.guard.first_steps_aside();
+    let aside = desk.admin.directory.first_steps_aside();
     let is_open = |step: &Step| !aside.contains(step.name) && !(step.is_done)(desk);
     if !visit.may_change || !STEPS.iter().any(is_open) {
         return html! {};
@@ -149,7 +149,7 @@ pub(super) async fn skip(
     if steps.is_empty() {
         return Err(visit.not_found());
     }
-    let done = desk.admin.guard.put_first_steps_aside(&steps, &visit.by).await;
+    let done = desk.admin.directory.put_first_steps_aside(&steps, &visit.by).await;
     done.map_err(|error| visit.unavailable(&error))?;
     Ok(see_other("/"))
 }

@@ -15,10 +15,10 @@ use serde::Deserialize;
 use crate::admin::dashboard::page::{Asked, Shown, Visit, asked};
 use crate::admin::dashboard::parts::Question;
 use crate::admin::dashboard::{Desk, figures, names, parts, see_other};
+use crate::directory::keyring::{KeyError, NewKey};
 use crate::domain::Money;
-use crate::guard::keyring::{KeyError, NewKey};
 use crate::keys::Key;
-use crate::store::reader::GroupBy;
+use crate::store::reports::GroupBy;
 
 /// Keys on one page.
 const PAGE: usize = 50;
@@ -204,7 +204,7 @@ async fn create(
         models: sent.models.split([' ', ',']).filter(|model| !model.is_empty()).map(str::to_owned).collect(),
         secret: None,
     };
-    let problem = match desk.admin.guard.create_key(key, &visit.by).await {
+    let problem = match desk.admin.directory.create_key(key, &visit.by).await {
         Ok((key, secret)) => {
             let now_ms = desk.admin.guard.clock().now_ms();
             desk.sessions.keep(&visit.session, Arc::clone(&key.id), secret, now_ms);
@@ -281,7 +281,7 @@ async fn revoke(
     Extension(visit): Extension<Visit>,
     Form(Which { id }): Form<Which>,
 ) -> Shown {
-    match desk.admin.guard.revoke_key(&id, &visit.by).await {
+    match desk.admin.directory.revoke_key(&id, &visit.by).await {
         Ok(_) => Ok(see_other("/keys")),
         Err(KeyError::Store(error)) => Err(visit.unavailable(&error)),
         Err(_) => Err(visit.not_found()),

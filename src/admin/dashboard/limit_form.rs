@@ -21,8 +21,8 @@ use crate::admin::dashboard::{Desk, names, parts, see_other};
 use crate::admin::limits::named;
 use crate::domain::Window;
 use crate::domain::limit::{Mode, Per, Source, Unit};
-use crate::guard::LimitError;
-use crate::store::rule::{LimitRule, OnlyRule};
+use crate::rulebook::limits::LimitError;
+use crate::rulebook::rule::{LimitRule, OnlyRule};
 
 pub(super) fn routes() -> Router<Desk> {
     Router::new().route("/limits", post(put)).route("/limits/new", get(new)).route("/limits/edit", get(edit))
@@ -170,7 +170,7 @@ async fn put(
     } else {
         match form.rule(lang) {
             Err(field) => Problem::at(field, lang),
-            Ok(rule) => match desk.admin.guard.put_limit(&form.name, &rule, &visit.by).await {
+            Ok(rule) => match desk.admin.rulebook.put_limit(&form.name, &rule, &visit.by).await {
                 Ok(_) => return Ok(see_other("/limits")),
                 Err(LimitError::Store(error)) => return Err(visit.unavailable(&error)),
                 Err(LimitError::Rule(error)) => Problem::at(error.field, lang),

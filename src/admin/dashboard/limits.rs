@@ -14,11 +14,11 @@ use crate::admin::dashboard::page::{Asked, Shown, Visit, asked};
 use crate::admin::dashboard::parts::Question;
 use crate::admin::dashboard::{Desk, figures, names, parts, see_other};
 use crate::admin::limits::{Listed, everything, named};
+use crate::books::meters::Meters;
 use crate::domain::limit::{Mode, Per, Soft, Source, Unit};
 use crate::domain::{Limit, Window};
-use crate::guard::LimitError;
-use crate::guard::meters::Meters;
-use crate::store::rule::LimitRule;
+use crate::rulebook::limits::LimitError;
+use crate::rulebook::rule::LimitRule;
 
 /// Limits on one page.
 const PAGE: usize = 30;
@@ -228,7 +228,7 @@ async fn remove(
     Extension(visit): Extension<Visit>,
     Form(Which { name }): Form<Which>,
 ) -> Shown {
-    match desk.admin.guard.remove_limit(&name, &visit.by).await {
+    match desk.admin.rulebook.remove_limit(&name, &visit.by).await {
         Ok(()) => Ok(see_other("/limits")),
         Err(LimitError::Store(error)) => Err(visit.unavailable(&error)),
         Err(

@@ -14,7 +14,7 @@ use crate::admin::limits::everything;
 use crate::admin::usage::days;
 use crate::domain::{Money, Span, Window};
 use crate::ledger::calendar;
-use crate::store::reader::{self, GroupBy, UsageSum};
+use crate::store::reports::{GroupBy, UsageFilter, UsageSum};
 
 /// Days in the chart.
 const DAYS: i64 = 30;
@@ -51,7 +51,7 @@ async fn show(State(desk): State<Desk>, Extension(visit): Extension<Visit>) -> S
     let body = html! {
         (parts::heading(words.overview, None, &parts::live_switch(lang)))
         (first_steps::card(&desk, &visit))
-        @if !desk.admin.guard.is_healthy() {
+        @if !desk.admin.guard.core().is_healthy() {
             p.notice.bad role="alert" { (words.ledger_unavailable) }
         }
         dl.tiles #tiles data-live {
@@ -95,14 +95,10 @@ async fn read(
     let until_s = now_s.saturating_add(1);
     let first = calendar::span(Window::Day, zone, now_s.saturating_sub((DAYS - 1) * DAY_S));
     let spans = days(zone, first.start_s, until_s).unwrap_or_default();
-    let asked = spans.clone();
-    let found = desk.admin.guard.read(move |db| {
-        let all = |_: &str, _: &str| true;
-        let days = Span { start_s: first.start_s, end_s: until_s };
-        let month = Span { end_s: until_s, ..month };
-        let by = [(&GroupBy::Day(asked), days), (&GroupBy::Key, month), (&GroupBy::Model, month)];
-        reader::usages(db, by, all)
-    });
+    let days = Span { start_s: first.start_s, end_s: until_s };
+    let month = Span { end_s: until_s, ..month };
+    let by = [(GroupBy::Day(spans.clone()), days), (GroupBy::Key, month), (GroupBy::Model, month)];
+    let found = desk.admin.books.reports().usage(by, UsageFilter::default());
     let [days, keys, models] = found.await.map_err(|error| visit.unavailable(&error))?;
     let month = total(keys.iter().map(|(_, sum)| sum));
     Ok(Sums { days: by_day(&spans, &days), month, keys, models })
@@ -147,7 +143,8 @@ pub(super) fn day_chart(lang: Lang, label: &str, days: &[(Span, UsageSum)], zone
 /// What the month is likely to cost, and the range of that.
 fn ahead(desk: &Desk, lang: Lang, digits: usize) -> (Markup, Markup) {
     let words = lang.words();
-    let Some(forecast) = desk.admin.lookout.known().and_then(|outlook| outlook.month.forecast) else {
+    let Some(forecast) = desk.admin.forecaster.known().and_then(|projections| projections.month.forecast)
+    else {
         return (html! { "–" }, html! { (words.no_forecast) });
     };
     let amount = |nano: i64| parts::money(lang, Money::from_nano(nano), digits);

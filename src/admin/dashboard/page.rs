@@ -11,7 +11,7 @@ use maud::{DOCTYPE, Markup, html};
 use crate::admin::dashboard::language::Lang;
 use crate::admin::dashboard::words::Words;
 use crate::admin::dashboard::{PAGES, SIGN_OUT, assets, figures, names};
-use crate::guard::trail::Actor;
+use crate::guard::audit::Actor;
 use crate::keys::KeyHash;
 use crate::store::StoreError;
 

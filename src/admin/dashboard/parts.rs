@@ -10,11 +10,11 @@ use crate::admin::dashboard::language::Lang;
 use crate::admin::dashboard::page::{Instead, Visit};
 use crate::admin::dashboard::{Desk, figures, names};
 use crate::domain::limit::{Per, Unit};
-use crate::domain::{Limit, Money, Window};
+use crate::domain::{Limit, Money, Span, Window};
 use crate::keys::Key;
 use crate::ledger::calendar;
 use crate::ledger::meter::{Reading, Subject};
-use crate::store::reader::{self, GroupBy};
+use crate::store::reports::{GroupBy, UsageFilter};
 
 /// A heading with what can be done beside it.
 pub(super) fn heading(title: &str, lead: Option<&str>, actions: &Markup) -> Markup {
@@ -197,8 +197,9 @@ pub(super) async fn spent_this_month(
     let now_s = desk.admin.guard.clock().now_s();
     let start_s = calendar::span(Window::Month, &zone(desk), now_s).start_s;
     let until_s = now_s.saturating_add(1);
-    let sums = desk.admin.guard.read(move |db| reader::usage(db, &by, start_s, until_s, |_, _| true));
-    let sums = sums.await.map_err(|error| visit.unavailable(&error))?;
+    let span = Span { start_s, end_s: until_s };
+    let sums = desk.admin.books.reports().usage([(by, span)], UsageFilter::default());
+    let [sums] = sums.await.map_err(|error| visit.unavailable(&error))?;
     Ok(sums.into_iter().map(|(group, sum)| (group.concat(), sum.cost)).collect())
 }
 

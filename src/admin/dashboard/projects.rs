@@ -13,10 +13,10 @@ use serde::Deserialize;
 use crate::admin::dashboard::page::{Asked, Shown, Visit, asked};
 use crate::admin::dashboard::parts::Question;
 use crate::admin::dashboard::{Desk, figures, names, parts, see_other};
+use crate::directory::keyring::KeyError;
 use crate::domain::Money;
-use crate::guard::keyring::KeyError;
 use crate::keys::Project;
-use crate::store::reader::GroupBy;
+use crate::store::reports::GroupBy;
 
 /// Projects on one page.
 const PAGE: usize = 50;
@@ -201,12 +201,12 @@ async fn put(
     sent: Result<Form<ProjectForm>, FormRejection>,
 ) -> Shown {
     let sent = sent.map(|Form(sent)| sent).unwrap_or_default();
-    let (name, guard) = (sent.name.trim().to_owned(), &desk.admin.guard);
+    let (name, directory) = (sent.name.trim().to_owned(), &desk.admin.directory);
     let done = if sent.id.is_empty() {
-        guard.create_project(None, name, &visit.by).await
+        directory.create_project(None, name, &visit.by).await
     } else {
         changeable(&desk, &sent.id).ok_or_else(|| visit.not_found())?;
-        guard.rename_project(&sent.id, name, &visit.by).await
+        directory.rename_project(&sent.id, name, &visit.by).await
     };
     match done {
         Ok(_) => Ok(see_other("/projects")),
@@ -244,7 +244,7 @@ async fn archive(
     Extension(visit): Extension<Visit>,
     Form(Which { id }): Form<Which>,
 ) -> Shown {
-    match desk.admin.guard.archive_project(&id, &visit.by).await {
+    match desk.admin.directory.archive_project(&id, &visit.by).await {
         Ok(_) => Ok(see_other("/projects")),
         Err(KeyError::Store(error)) => Err(visit.unavailable(&error)),
         Err(_) => Err(visit.not_found()),

@@ -77,7 +77,7 @@ fn latest(desk: &Desk, lang: Lang) -> Markup {
                 th scope="col" { (words.limit) }
             } }
             tbody {
-                @for refusal in desk.admin.guard.refusals().iter().take(LATEST_MAX) {
+                @for refusal in desk.admin.guard.rejections().iter().take(LATEST_MAX) {
                     tr id={ "refusal-" (refusal.number) } {
                         th scope="row" { (parts::time(lang, refusal.at_ms.div_euclid(1_000))) }
                         td data-label=(words.reason) { span { code { (refusal.reason) } " " span.small.muted { (refusal.endpoint) } } }

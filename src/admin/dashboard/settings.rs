@@ -12,9 +12,9 @@ use serde::Deserialize;
 use crate::admin::dashboard::page::{self, Asked, Instead, Shown, Visit, asked};
 use crate::admin::dashboard::{Desk, figures, names, parts, see_other};
 use crate::alerts::Listed;
+use crate::directory::organization::RenameError;
 use crate::domain::limit::Source;
-use crate::guard::organization::RenameError;
-use crate::store::outbox::{self, Delivery};
+use crate::store::outbox::Delivery;
 
 pub(super) fn routes() -> Router<Desk> {
     Router::new()
@@ -76,7 +76,7 @@ async fn view(desk: &Desk, visit: &Visit, news: &News) -> Result<Markup, Instead
 /// The organization's name, to be changed unless the file gives it.
 fn organization(desk: &Desk, visit: &Visit, wrong: Option<&(String, &'static str)>) -> Markup {
     let words = visit.words();
-    let of_file = desk.admin.guard.organization_named_by() == Some(Source::File);
+    let of_file = desk.admin.directory.organization_named_by() == Some(Source::File);
     if of_file || !visit.may_change {
         return html! {
             p { strong { (names::name(&visit.organization)) } " "
@@ -116,7 +116,7 @@ async fn rename(
 ) -> Shown {
     let words = visit.words();
     let name = sent.map(|Form(sent)| sent.name.trim().to_owned()).unwrap_or_default();
-    let problem = match desk.admin.guard.rename_organization(name.clone(), &visit.by).await {
+    let problem = match desk.admin.directory.rename_organization(name.clone(), &visit.by).await {
         Ok(()) => return Ok(see_other("/settings?saved=name")),
         Err(RenameError::Store(error)) => return Err(visit.unavailable(&error)),
         Err(RenameError::BadName) => words.bad_name,
@@ -136,9 +136,7 @@ async fn channels(
     let words = visit.words();
     let listed = desk.admin.outbox.listed();
     let names: Vec<String> = listed.iter().map(|channel| channel.name.clone()).collect();
-    let states = desk.admin.guard.read(move |db| {
-        names.iter().map(|name| outbox::channel_state(db, name)).collect::<Result<Vec<_>, _>>()
-    });
+    let states = desk.admin.books.reports().channel_states(names);
     let states = states.await.map_err(|error| visit.unavailable(&error))?;
     let found = tested.filter(|(name, _)| listed.iter().any(|channel| channel.name == *name));
     Ok(html! {
@@ -243,7 +241,7 @@ fn state(desk: &Desk, visit: &Visit) -> Markup {
                 (figures::day(lang, figures::date_of(in_force.sheet.as_of_s(), &jiff::tz::TimeZone::UTC)))
             } }
             div { dt { (words.ledger) } dd {
-                @if guard.is_healthy() { (parts::badge("green", words.ledger_sound)) }
+                @if guard.core().is_healthy() { (parts::badge("green", words.ledger_sound)) }
                 @else { (parts::badge("red", words.ledger_unavailable)) }
             } }
             div { dt { (words.held_now) } dd {

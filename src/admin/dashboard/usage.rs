@@ -15,7 +15,7 @@ use crate::admin::dashboard::page::{Asked, Instead, Shown, Visit, asked};
 use crate::admin::dashboard::{Desk, figures, names, parts};
 use crate::admin::usage::days;
 use crate::domain::Span;
-use crate::store::reader::{self, GroupBy, UsageSum};
+use crate::store::reports::{GroupBy, UsageFilter, UsageSum};
 
 /// The longest stretch on one page.
 const DAYS_MAX: i32 = 366;
@@ -182,13 +182,10 @@ async fn read(desk: &Desk, visit: &Visit, question: &Question, zone: &TimeZone) 
         By::User => GroupBy::User,
         By::Day => by_days.clone(),
     };
-    let (key, project) = (question.key.clone(), question.project.clone());
-    let sums = desk.admin.guard.read(move |db| {
-        let fits = |wanted: &str, id: &str| wanted.is_empty() || wanted == id;
-        let keep = |in_project: &str, of_key: &str| fits(&project, in_project) && fits(&key, of_key);
-        let span = Span { start_s: since_s, end_s: until_s };
-        reader::usages(db, [(&by_days, span), (&by, span)], keep)
-    });
+    let given = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
+    let filter = UsageFilter { key: given(&question.key), project: given(&question.project) };
+    let span = Span { start_s: since_s, end_s: until_s };
+    let sums = desk.admin.books.reports().usage([(by_days, span), (by, span)], filter);
     let [days, groups] = sums.await.map_err(|error| visit.unavailable(&error))?;
     let ring = desk.admin.guard.ring();
     let named = |group: String| match question.by {

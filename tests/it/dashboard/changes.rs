@@ -19,7 +19,7 @@ fn the_organization_is_named_here_unless_the_file_names_it() {
         let saved = browser.submit("/settings", "/settings/organization", &[("name", " Acme ")]).await;
         assert_eq!(saved.header("location"), "/settings?saved=name", "{saved:?}");
         assert!(seen(&browser.page("/usage").await).contains(&"Acme".to_owned()), "on every page");
-        assert_eq!(house.guard.organization_named_by(), Some(Source::Api));
+        assert_eq!(house.directory.organization_named_by(), Some(Source::Api));
         let tested = text(&browser.submit("/settings", "/settings/test", &[("channel", "webhook-1")]).await);
         assert!(tested.contains("The test was accepted"), "{tested}");
         let told = receiver.after(1).await;
@@ -42,7 +42,7 @@ fn the_organization_is_named_here_unless_the_file_names_it() {
         assert!(page.contains("Managed by the file") && !page.contains("action=\"/settings/organization\""));
         let refused = browser.submit("/settings", "/settings/organization", &[("name", "Acme")]).await;
         assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY);
-        assert_eq!(&*house.guard.organization(), "Of the file");
+        assert_eq!(&*house.directory.organization(), "Of the file");
     });
 }
 
@@ -157,6 +157,6 @@ fn activity_shows_who_was_refused_last_and_by_what() {
         let cells = seen(&page);
         let named = |text: &str| cells.iter().filter(|cell| *cell == text).count();
         assert_eq!((named("test"), named("spend_limit_exceeded")), (5, 6), "{cells:?}");
-        assert_eq!(house.guard.refusals().len(), 50, "no more are remembered");
+        assert_eq!(house.guard.rejections().len(), 50, "no more are remembered");
     });
 }
