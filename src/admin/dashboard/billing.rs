@@ -9,8 +9,8 @@ use maud::{Markup, html};
 use serde::Deserialize;
 
 use crate::admin::dashboard::language::Lang;
-use crate::admin::dashboard::page::{Asked, Shown, Visit, asked};
-use crate::admin::dashboard::{Desk, figures, names, parts, see_other};
+use crate::admin::dashboard::page::{PageQuery, PageRequest, PageResult, query_or_default};
+use crate::admin::dashboard::{Dashboard, figures, names, parts, see_other};
 use crate::domain::Money;
 use crate::domain::limit::Mode;
 use crate::guard::credit::{Credit, CreditError};
@@ -22,30 +22,34 @@ const PAGE: usize = 50;
 const LIVES: [&str; 4] = ["30", "90", "180", "365"];
 const DAY_S: i64 = 86_400;
 
-pub(super) fn routes() -> Router<Desk> {
+pub(super) fn routes() -> Router<Dashboard> {
     Router::new().route("/billing", get(show).post(grant)).route("/billing/add", get(add))
 }
 
 #[derive(Debug, Default, Deserialize)]
-struct Wanted {
+struct GrantListQuery {
     from: Option<usize>,
 }
 
-async fn show(State(desk): State<Desk>, Extension(visit): Extension<Visit>, wanted: Asked<Wanted>) -> Shown {
-    let words = visit.words();
-    let from = asked(wanted).from.unwrap_or(0);
+async fn show(
+    State(dashboard): State<Dashboard>,
+    Extension(request): Extension<PageRequest>,
+    wanted: PageQuery<GrantListQuery>,
+) -> PageResult {
+    let words = request.words();
+    let from = query_or_default(wanted).from.unwrap_or(0);
     let add = html! {
-        @if visit.may_change { a.button.primary href="/billing/add" { "+ " (words.add_credit) } }
+        @if request.may_change { a.button.primary href="/billing/add" { "+ " (words.add_credit) } }
     };
-    let credit = desk.admin.guard.credit();
+    let credit = dashboard.admin.guard.credit();
     let body = html! {
         (parts::heading(words.billing, Some(words.billing_lead), &add))
         @match &credit {
-            Some(credit) => (account(visit.lang, credit, from)),
+            Some(credit) => (account(request.lang, credit, from)),
             None => (parts::empty(words.no_credit, words.no_credit_how, &add)),
         }
     };
-    Ok(visit.page(words.billing, &body))
+    Ok(request.page(words.billing, &body))
 }
 
 fn account(lang: Lang, credit: &Credit, from: usize) -> Markup {
@@ -139,24 +143,24 @@ struct GrantForm {
     days: String,
 }
 
-async fn add(State(desk): State<Desk>, Extension(visit): Extension<Visit>) -> Shown {
-    let body = form(&desk, &visit, &GrantForm::default(), None);
-    Ok(visit.page(visit.words().add_credit, &body))
+async fn add(State(dashboard): State<Dashboard>, Extension(request): Extension<PageRequest>) -> PageResult {
+    let body = form(&dashboard, &request, &GrantForm::default(), None);
+    Ok(request.page(request.words().add_credit, &body))
 }
 
-fn form(desk: &Desk, visit: &Visit, sent: &GrantForm, problem: Option<&str>) -> Markup {
-    let (lang, words) = (visit.lang, visit.words());
-    let least = figures::exact(lang, desk.admin.guard.credit_terms().minimum);
+fn form(dashboard: &Dashboard, request: &PageRequest, sent: &GrantForm, problem: Option<&str>) -> Markup {
+    let (lang, words) = (request.lang, request.words());
+    let least = figures::exact(lang, dashboard.admin.guard.credit_terms().minimum);
     let lives: Vec<_> = LIVES
         .iter()
         .map(|days| (*days, figures::counted(lang, words.n_days, days.parse().unwrap_or(0))))
         .collect();
-    let is_shadow = desk.admin.guard.credit_terms().mode == Mode::Shadow;
+    let is_shadow = dashboard.admin.guard.credit_terms().mode == Mode::Shadow;
     let lead = if is_shadow { words.credit_shadow } else { words.add_credit_lead };
     html! {
         (parts::heading(words.add_credit, Some(lead), &html! {}))
         form.card.narrow method="post" action="/billing" {
-            (visit.proof())
+            (request.csrf_field())
             @if let Some(problem) = problem { p.notice.bad role="alert" { (problem) } }
             div.field {
                 label for="amount" { (words.amount) " (" (words.us_dollars) ")" }
@@ -185,30 +189,30 @@ fn form(desk: &Desk, visit: &Visit, sent: &GrantForm, problem: Option<&str>) -> 
 }
 
 async fn grant(
-    State(desk): State<Desk>,
-    Extension(visit): Extension<Visit>,
+    State(dashboard): State<Dashboard>,
+    Extension(request): Extension<PageRequest>,
     sent: Result<Form<GrantForm>, FormRejection>,
-) -> Shown {
-    let words = visit.words();
+) -> PageResult {
+    let words = request.words();
     let sent = sent.map(|Form(sent)| sent).unwrap_or_default();
-    let guard = &desk.admin.guard;
+    let guard = &dashboard.admin.guard;
     let days: Option<i64> = LIVES.contains(&sent.days.as_str()).then(|| sent.days.parse().ok()).flatten();
     let expires_s = days.map(|days| guard.clock().now_s().saturating_add(days.saturating_mul(DAY_S)));
     let typed =
-        if figures::is_spaced(visit.lang) { sent.amount.replace(',', ".") } else { sent.amount.clone() };
+        if figures::is_spaced(request.lang) { sent.amount.replace(',', ".") } else { sent.amount.clone() };
     let done = match typed.trim().parse::<Money>() {
-        Ok(amount) => guard.grant(amount, sent.note.trim().to_owned(), expires_s, &visit.by).await,
+        Ok(amount) => guard.grant(amount, sent.note.trim().to_owned(), expires_s, &request.actor).await,
         Err(_) => Err(CreditError::TooMuch),
     };
-    let least = || figures::exact(visit.lang, guard.credit_terms().minimum);
+    let least = || figures::exact(request.lang, guard.credit_terms().minimum);
     let problem = match done {
         Ok(_) => return Ok(see_other("/billing")),
         Err(CreditError::TooLittle(_) | CreditError::TooMuch) => words.bad_credit.replace("{what}", &least()),
         Err(CreditError::LongNote | CreditError::BeyondGrant { .. } | CreditError::Ungranted(_)) => {
             words.not_done.to_owned()
         }
-        Err(CreditError::Store(error)) => return Err(visit.unavailable(&error)),
+        Err(CreditError::Store(error)) => return Err(request.unavailable(&error)),
     };
-    let body = form(&desk, &visit, &sent, Some(&problem));
-    Ok(visit.with_status(StatusCode::UNPROCESSABLE_ENTITY, words.add_credit, &body))
+    let body = form(&dashboard, &request, &sent, Some(&problem));
+    Ok(request.with_status(StatusCode::UNPROCESSABLE_ENTITY, words.add_credit, &body))
 }

@@ -7,8 +7,8 @@ use maud::{Markup, html};
 
 use crate::admin::dashboard::chart::Gauge;
 use crate::admin::dashboard::language::Lang;
-use crate::admin::dashboard::page::{Instead, Visit};
-use crate::admin::dashboard::{Desk, figures, names};
+use crate::admin::dashboard::page::{ErrorPage, PageRequest};
+use crate::admin::dashboard::{Dashboard, figures, names};
 use crate::domain::limit::{Per, Unit};
 use crate::domain::{Limit, Money, Window};
 use crate::keys::Key;
@@ -50,33 +50,34 @@ pub(super) fn empty(title: &str, text: &str, action: &Markup) -> Markup {
     html! { div.empty { p.title { (title) } p.muted { (text) } (action) } }
 }
 
-/// What is asked before something goes.
-pub(super) struct Question<'a> {
+/// A page that asks before something is removed for good.
+pub(super) struct Confirmation<'a> {
     pub(super) title: &'a str,
-    /// Where it is done, and where one goes instead.
+    /// Where the form is sent, and where Cancel leads.
     pub(super) action: &'a str,
     pub(super) back: &'a str,
-    /// The field that says what goes.
+    /// The hidden field with the id of what is removed.
     pub(super) field: (&'a str, &'a str),
-    /// The same for people, and what it means.
-    pub(super) what: Markup,
-    pub(super) lead: &'a str,
-    pub(super) yes: &'a str,
+    /// What is removed, by name.
+    pub(super) subject: Markup,
+    /// What removing it means.
+    pub(super) consequence: &'a str,
+    pub(super) confirm: &'a str,
 }
 
-/// Asks before something goes.
-pub(super) fn question(visit: &Visit, asked: &Question<'_>) -> Markup {
-    let Question { title, action, back, field: (field, value), what, lead, yes } = asked;
+/// Asks before something is removed for good.
+pub(super) fn confirmation(request: &PageRequest, page: &Confirmation<'_>) -> Markup {
+    let Confirmation { title, action, back, field: (field, value), subject, consequence, confirm } = page;
     html! {
         (heading(title, None, &html! {}))
         form.card.narrow method="post" action=(action) {
-            (visit.proof())
+            (request.csrf_field())
             input type="hidden" name=(field) value=(value);
-            p { (what) }
-            p.notice.warn { (lead) }
+            p { (subject) }
+            p.notice.warn { (consequence) }
             div.actions {
-                button.button.danger.filled type="submit" { (yes) }
-                a.button href=(back) { (visit.words().cancel) }
+                button.button.danger.filled type="submit" { (confirm) }
+                a.button href=(back) { (request.words().cancel) }
             }
         }
     }
@@ -97,8 +98,8 @@ pub(super) fn money(lang: Lang, amount: Money, decimals: usize) -> Markup {
 }
 
 /// Whose meter it is, by name.
-pub(super) fn subject(desk: &Desk, lang: Lang, limit: &Limit, of: &Subject) -> Markup {
-    let ring = desk.admin.guard.ring();
+pub(super) fn subject(dashboard: &Dashboard, lang: Lang, limit: &Limit, of: &Subject) -> Markup {
+    let ring = dashboard.admin.guard.ring();
     let Subject::One(id) = of else { return html! { (lang.words().whole_organization) } };
     match limit.per {
         Per::Project => names::name(&ring.project_name(id)),
@@ -190,15 +191,15 @@ pub(super) fn live_switch(lang: Lang) -> Markup {
 
 /// What was spent this month, by group.
 pub(super) async fn spent_this_month(
-    desk: &Desk,
-    visit: &Visit,
+    dashboard: &Dashboard,
+    request: &PageRequest,
     by: GroupBy,
-) -> Result<HashMap<String, Money>, Instead> {
-    let now_s = desk.admin.guard.clock().now_s();
-    let start_s = calendar::span(Window::Month, &zone(desk), now_s).start_s;
+) -> Result<HashMap<String, Money>, ErrorPage> {
+    let now_s = dashboard.admin.guard.clock().now_s();
+    let start_s = calendar::span(Window::Month, &zone(dashboard), now_s).start_s;
     let until_s = now_s.saturating_add(1);
-    let sums = desk.admin.guard.read(move |db| reader::usage(db, &by, start_s, until_s, |_, _| true));
-    let sums = sums.await.map_err(|error| visit.unavailable(&error))?;
+    let sums = dashboard.admin.guard.read(move |db| reader::usage(db, &by, start_s, until_s, |_, _| true));
+    let sums = sums.await.map_err(|error| request.unavailable(&error))?;
     Ok(sums.into_iter().map(|(group, sum)| (group.concat(), sum.cost)).collect())
 }
 
@@ -226,8 +227,8 @@ pub(super) fn options<'a>(chosen: &str, all: impl IntoIterator<Item = (&'a str, 
 }
 
 /// The guard's own time zone.
-pub(super) fn zone(desk: &Desk) -> TimeZone {
-    TimeZone::get(&desk.admin.in_force.load().zone).unwrap_or(TimeZone::UTC)
+pub(super) fn zone(dashboard: &Dashboard) -> TimeZone {
+    TimeZone::get(&dashboard.admin.in_force.load().zone).unwrap_or(TimeZone::UTC)
 }
 
 #[cfg(test)]

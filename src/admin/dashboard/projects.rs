@@ -10,9 +10,9 @@ use axum::{Extension, Router};
 use maud::{Markup, html};
 use serde::Deserialize;
 
-use crate::admin::dashboard::page::{Asked, Shown, Visit, asked};
-use crate::admin::dashboard::parts::Question;
-use crate::admin::dashboard::{Desk, figures, names, parts, see_other};
+use crate::admin::dashboard::page::{PageQuery, PageRequest, PageResult, query_or_default};
+use crate::admin::dashboard::parts::Confirmation;
+use crate::admin::dashboard::{Dashboard, figures, names, parts, see_other};
 use crate::domain::Money;
 use crate::guard::keyring::KeyError;
 use crate::keys::Project;
@@ -21,7 +21,7 @@ use crate::store::reader::GroupBy;
 /// Projects on one page.
 const PAGE: usize = 50;
 
-pub(super) fn routes() -> Router<Desk> {
+pub(super) fn routes() -> Router<Dashboard> {
     Router::new()
         .route("/projects", get(list).post(put))
         .route("/projects/new", get(new))
@@ -30,45 +30,54 @@ pub(super) fn routes() -> Router<Desk> {
 }
 
 #[derive(Debug, Default, Deserialize)]
-struct Wanted {
+struct ProjectListQuery {
     from: Option<usize>,
 }
 
-async fn list(State(desk): State<Desk>, Extension(visit): Extension<Visit>, wanted: Asked<Wanted>) -> Shown {
-    let (lang, words) = (visit.lang, visit.words());
-    let from = asked(wanted).from.unwrap_or(0);
-    let mut projects = desk.admin.guard.ring().projects();
+async fn list(
+    State(dashboard): State<Dashboard>,
+    Extension(request): Extension<PageRequest>,
+    wanted: PageQuery<ProjectListQuery>,
+) -> PageResult {
+    let (lang, words) = (request.lang, request.words());
+    let from = query_or_default(wanted).from.unwrap_or(0);
+    let mut projects = dashboard.admin.guard.ring().projects();
     // Those that are in use come first.
     projects.sort_by_key(|project| project.archived_s.is_some());
     let found = projects.len();
     let shown: Vec<_> = projects.into_iter().skip(from).take(PAGE).collect();
-    let spent = parts::spent_this_month(&desk, &visit, GroupBy::Project).await?;
+    let spent = parts::spent_this_month(&dashboard, &request, GroupBy::Project).await?;
     let at = |from: usize| parts::link("/projects", &[("from", &from.to_string())]);
     let before = (from > 0).then(|| at(from.saturating_sub(PAGE)));
     let after = (found > from.saturating_add(PAGE)).then(|| at(from + PAGE));
     let create = html! {
-        @if visit.may_change { a.button.primary href="/projects/new" { "+ " (words.create_project) } }
+        @if request.may_change { a.button.primary href="/projects/new" { "+ " (words.create_project) } }
     };
     let body = html! {
         (parts::heading(words.projects, Some(words.projects_lead), &create))
-        (table(&desk, &visit, &shown, &spent))
+        (table(&dashboard, &request, &shown, &spent))
         (parts::pager(lang, before, after))
     };
-    Ok(visit.page(words.projects, &body))
+    Ok(request.page(words.projects, &body))
 }
 
 /// How many keys of each project may still be used.
-fn keys_of(desk: &Desk) -> HashMap<String, u64> {
+fn keys_of(dashboard: &Dashboard) -> HashMap<String, u64> {
     let mut counts = HashMap::new();
-    for key in desk.admin.guard.ring().keys().iter().filter(|key| key.revoked_s.is_none()) {
+    for key in dashboard.admin.guard.ring().keys().iter().filter(|key| key.revoked_s.is_none()) {
         *counts.entry(key.project.to_string()).or_default() += 1;
     }
     counts
 }
 
-fn table(desk: &Desk, visit: &Visit, projects: &[Project], spent: &HashMap<String, Money>) -> Markup {
-    let (lang, words) = (visit.lang, visit.words());
-    let keys = keys_of(desk);
+fn table(
+    dashboard: &Dashboard,
+    request: &PageRequest,
+    projects: &[Project],
+    spent: &HashMap<String, Money>,
+) -> Markup {
+    let (lang, words) = (request.lang, request.words());
+    let keys = keys_of(dashboard);
     let cost = |project: &Project| spent.get(&*project.id).copied().unwrap_or_default();
     let digits = figures::decimals(projects.iter().map(&cost).max().unwrap_or_default());
     html! {
@@ -83,7 +92,7 @@ fn table(desk: &Desk, visit: &Visit, projects: &[Project], spent: &HashMap<Strin
                     @for project in projects {
                         tr {
                             th scope="row" { (names::name(&project.name)) span.sub { code { (names::name(&project.id)) } } }
-                            td data-label=(words.status) { (state(visit, project)) }
+                            td data-label=(words.status) { (state(request, project)) }
                             td data-label=(words.created) { (parts::date(lang, project.created_s)) }
                             td.number data-label=(words.api_keys) {
                                 (figures::number(lang, keys.get(&*project.id).copied().unwrap_or(0)))
@@ -91,7 +100,7 @@ fn table(desk: &Desk, visit: &Visit, projects: &[Project], spent: &HashMap<Strin
                             td.number data-label=(words.spend_this_month) {
                                 a href=(parts::link("/usage", &[("project", &project.id)])) { (parts::money(lang, cost(project), digits)) }
                             }
-                            td.actions { @if visit.may_change { (actions(visit, project)) } }
+                            td.actions { @if request.may_change { (actions(request, project)) } }
                         }
                     }
                 }
@@ -100,8 +109,8 @@ fn table(desk: &Desk, visit: &Visit, projects: &[Project], spent: &HashMap<Strin
     }
 }
 
-fn state(visit: &Visit, project: &Project) -> Markup {
-    let words = visit.words();
+fn state(request: &PageRequest, project: &Project) -> Markup {
+    let words = request.words();
     html! {
         @if project.archived_s.is_some() { (parts::badge("grey", words.archived)) }
         @else { (parts::badge("green", words.active)) }
@@ -109,8 +118,8 @@ fn state(visit: &Visit, project: &Project) -> Markup {
     }
 }
 
-fn actions(visit: &Visit, project: &Project) -> Markup {
-    let words = visit.words();
+fn actions(request: &PageRequest, project: &Project) -> Markup {
+    let words = request.words();
     let link = |path: &str| parts::link(path, &[("id", &project.id)]);
     html! {
         @if project.archived_s.is_none() {
@@ -139,44 +148,44 @@ struct ProjectForm {
 }
 
 impl ProjectForm {
-    const fn title(&self, visit: &Visit) -> &'static str {
-        let words = visit.words();
+    const fn title(&self, request: &PageRequest) -> &'static str {
+        let words = request.words();
         if self.id.is_empty() { words.create_project } else { words.rename_project }
     }
 }
 
-async fn new(Extension(visit): Extension<Visit>) -> Shown {
+async fn new(Extension(request): Extension<PageRequest>) -> PageResult {
     let blank = ProjectForm::default();
-    Ok(visit.page(blank.title(&visit), &form(&visit, &blank, None)))
+    Ok(request.page(blank.title(&request), &form(&request, &blank, None)))
 }
 
 #[derive(Debug, Deserialize)]
-struct Which {
+struct ProjectId {
     id: String,
 }
 
 /// A project that can be changed here.
-fn changeable(desk: &Desk, id: &str) -> Option<Project> {
-    let project = desk.admin.guard.ring().project(id)?;
+fn changeable(dashboard: &Dashboard, id: &str) -> Option<Project> {
+    let project = dashboard.admin.guard.ring().project(id)?;
     Some(project).filter(|project| !project.from_file && project.archived_s.is_none())
 }
 
 async fn ask_rename(
-    State(desk): State<Desk>,
-    Extension(visit): Extension<Visit>,
-    Query(Which { id }): Query<Which>,
-) -> Shown {
-    let project = changeable(&desk, &id).ok_or_else(|| visit.not_found())?;
+    State(dashboard): State<Dashboard>,
+    Extension(request): Extension<PageRequest>,
+    Query(ProjectId { id }): Query<ProjectId>,
+) -> PageResult {
+    let project = changeable(&dashboard, &id).ok_or_else(|| request.not_found())?;
     let known = ProjectForm { id, name: project.name.to_string() };
-    Ok(visit.page(known.title(&visit), &form(&visit, &known, None)))
+    Ok(request.page(known.title(&request), &form(&request, &known, None)))
 }
 
-fn form(visit: &Visit, sent: &ProjectForm, problem: Option<&str>) -> Markup {
-    let words = visit.words();
+fn form(request: &PageRequest, sent: &ProjectForm, problem: Option<&str>) -> Markup {
+    let words = request.words();
     html! {
-        (parts::heading(sent.title(visit), None, &html! {}))
+        (parts::heading(sent.title(request), None, &html! {}))
         form.card.narrow method="post" action="/projects" {
-            (visit.proof())
+            (request.csrf_field())
             input type="hidden" name="id" value=(sent.id);
             @if let Some(problem) = problem { p.notice.bad role="alert" { (problem) } }
             div.field {
@@ -196,57 +205,57 @@ fn form(visit: &Visit, sent: &ProjectForm, problem: Option<&str>) -> Markup {
 }
 
 async fn put(
-    State(desk): State<Desk>,
-    Extension(visit): Extension<Visit>,
+    State(dashboard): State<Dashboard>,
+    Extension(request): Extension<PageRequest>,
     sent: Result<Form<ProjectForm>, FormRejection>,
-) -> Shown {
+) -> PageResult {
     let sent = sent.map(|Form(sent)| sent).unwrap_or_default();
-    let (name, guard) = (sent.name.trim().to_owned(), &desk.admin.guard);
+    let (name, guard) = (sent.name.trim().to_owned(), &dashboard.admin.guard);
     let done = if sent.id.is_empty() {
-        guard.create_project(None, name, &visit.by).await
+        guard.create_project(None, name, &request.actor).await
     } else {
-        changeable(&desk, &sent.id).ok_or_else(|| visit.not_found())?;
-        guard.rename_project(&sent.id, name, &visit.by).await
+        changeable(&dashboard, &sent.id).ok_or_else(|| request.not_found())?;
+        guard.rename_project(&sent.id, name, &request.actor).await
     };
     match done {
         Ok(_) => Ok(see_other("/projects")),
         Err(KeyError::BadName) => {
-            let body = form(&visit, &sent, Some(visit.words().bad_name));
-            Ok(visit.with_status(StatusCode::UNPROCESSABLE_ENTITY, sent.title(&visit), &body))
+            let body = form(&request, &sent, Some(request.words().bad_name));
+            Ok(request.with_status(StatusCode::UNPROCESSABLE_ENTITY, sent.title(&request), &body))
         }
-        Err(KeyError::Store(error)) => Err(visit.unavailable(&error)),
-        Err(_) => Err(visit.not_found()),
+        Err(KeyError::Store(error)) => Err(request.unavailable(&error)),
+        Err(_) => Err(request.not_found()),
     }
 }
 
 async fn ask_archive(
-    State(desk): State<Desk>,
-    Extension(visit): Extension<Visit>,
-    Query(Which { id }): Query<Which>,
-) -> Shown {
-    let (lang, words) = (visit.lang, visit.words());
-    let project = changeable(&desk, &id).ok_or_else(|| visit.not_found())?;
-    let keys = keys_of(&desk).get(&id).copied().unwrap_or(0);
-    let question = Question {
+    State(dashboard): State<Dashboard>,
+    Extension(request): Extension<PageRequest>,
+    Query(ProjectId { id }): Query<ProjectId>,
+) -> PageResult {
+    let (lang, words) = (request.lang, request.words());
+    let project = changeable(&dashboard, &id).ok_or_else(|| request.not_found())?;
+    let keys = keys_of(&dashboard).get(&id).copied().unwrap_or(0);
+    let confirmation = Confirmation {
         title: words.archive_project,
         action: "/projects/archive",
         back: "/projects",
         field: ("id", &id),
-        what: html! { strong { (names::name(&project.name)) } " · " (figures::counted(lang, words.n_keys, keys)) },
-        lead: words.archive_project_lead,
-        yes: words.archive,
+        subject: html! { strong { (names::name(&project.name)) } " · " (figures::counted(lang, words.n_keys, keys)) },
+        consequence: words.archive_project_lead,
+        confirm: words.archive,
     };
-    Ok(visit.page(words.archive_project, &parts::question(&visit, &question)))
+    Ok(request.page(words.archive_project, &parts::confirmation(&request, &confirmation)))
 }
 
 async fn archive(
-    State(desk): State<Desk>,
-    Extension(visit): Extension<Visit>,
-    Form(Which { id }): Form<Which>,
-) -> Shown {
-    match desk.admin.guard.archive_project(&id, &visit.by).await {
+    State(dashboard): State<Dashboard>,
+    Extension(request): Extension<PageRequest>,
+    Form(ProjectId { id }): Form<ProjectId>,
+) -> PageResult {
+    match dashboard.admin.guard.archive_project(&id, &request.actor).await {
         Ok(_) => Ok(see_other("/projects")),
-        Err(KeyError::Store(error)) => Err(visit.unavailable(&error)),
-        Err(_) => Err(visit.not_found()),
+        Err(KeyError::Store(error)) => Err(request.unavailable(&error)),
+        Err(_) => Err(request.not_found()),
     }
 }

@@ -41,7 +41,7 @@ struct Inner {
 
 /// An open session.
 #[derive(Clone, Debug)]
-pub(super) struct Found {
+pub(super) struct OpenSession {
     pub(super) id: KeyHash,
     /// The hash of the token that opened it.
     pub(super) token: KeyHash,
@@ -76,11 +76,11 @@ impl Sessions {
     }
 
     /// The session of a cookie's value, if it is still open.
-    pub(super) fn find(&self, value: &str, now_ms: i64) -> Option<Found> {
+    pub(super) fn find(&self, value: &str, now_ms: i64) -> Option<OpenSession> {
         let id = KeyHash::of(value.as_bytes());
         let inner = self.lock();
         let session = inner.open.get(&id).filter(|session| session.is_open(now_ms))?;
-        Some(Found { id, token: session.token, csrf: Arc::clone(&session.csrf) })
+        Some(OpenSession { id, token: session.token, csrf: Arc::clone(&session.csrf) })
     }
 
     /// Ends a session.

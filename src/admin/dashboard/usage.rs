@@ -11,8 +11,8 @@ use serde::Deserialize;
 
 use crate::admin::dashboard::chart;
 use crate::admin::dashboard::overview::{by_day, day_chart, total};
-use crate::admin::dashboard::page::{Asked, Instead, Shown, Visit, asked};
-use crate::admin::dashboard::{Desk, figures, names, parts};
+use crate::admin::dashboard::page::{ErrorPage, PageQuery, PageRequest, PageResult, query_or_default};
+use crate::admin::dashboard::{Dashboard, figures, names, parts};
 use crate::admin::usage::days;
 use crate::domain::Span;
 use crate::store::reader::{self, GroupBy, UsageSum};
@@ -23,12 +23,12 @@ const DAYS_DEFAULT: i64 = 30;
 /// Rows of a table; the rest is summed up in one.
 const ROWS_MAX: usize = 100;
 
-pub(super) fn routes() -> Router<Desk> {
+pub(super) fn routes() -> Router<Dashboard> {
     Router::new().route("/usage", get(show))
 }
 
 #[derive(Debug, Default, Deserialize)]
-struct Wanted {
+struct UsageQuery {
     by: Option<String>,
     since: Option<String>,
     until: Option<String>,
@@ -55,8 +55,8 @@ impl By {
         (Self::Day, "day"),
     ];
 
-    fn name(self, visit: &Visit) -> &'static str {
-        let words = visit.words();
+    fn name(self, request: &PageRequest) -> &'static str {
+        let words = request.words();
         match self {
             Self::Model => words.model,
             Self::Key => words.key,
@@ -81,7 +81,7 @@ struct Question {
 }
 
 impl Question {
-    fn of(wanted: Wanted, today: Date) -> Self {
+    fn of(wanted: UsageQuery, today: Date) -> Self {
         let date = |text: Option<String>| text.and_then(|text| text.parse::<Date>().ok());
         let asked = wanted.since.is_some() || wanted.until.is_some();
         let last = date(wanted.until);
@@ -128,12 +128,16 @@ struct Found {
     groups: Vec<(String, UsageSum)>,
 }
 
-async fn show(State(desk): State<Desk>, Extension(visit): Extension<Visit>, wanted: Asked<Wanted>) -> Shown {
-    let (lang, words) = (visit.lang, visit.words());
-    let zone = parts::zone(&desk);
-    let today = figures::date_of(desk.admin.guard.clock().now_s(), &zone);
-    let question = Question::of(asked(wanted), today);
-    let found = read(&desk, &visit, &question, &zone).await?;
+async fn show(
+    State(dashboard): State<Dashboard>,
+    Extension(request): Extension<PageRequest>,
+    wanted: PageQuery<UsageQuery>,
+) -> PageResult {
+    let (lang, words) = (request.lang, request.words());
+    let zone = parts::zone(&dashboard);
+    let today = figures::date_of(dashboard.admin.guard.clock().now_s(), &zone);
+    let question = Question::of(query_or_default(wanted), today);
+    let found = read(&dashboard, &request, &question, &zone).await?;
     let all = total(found.days.iter().map(|(_, sum)| sum));
     let digits = figures::decimals(all.cost);
     let number = |count| html! { (figures::number(lang, count)) };
@@ -142,7 +146,7 @@ async fn show(State(desk): State<Desk>, Extension(visit): Extension<Visit>, want
         @if question.mended {
             p.notice.warn role="alert" { (words.bad_days.replace("{n}", &DAYS_MAX.to_string())) }
         }
-        (filters(&desk, &visit, &question))
+        (filters(&dashboard, &request, &question))
         dl.tiles {
             (parts::tile(words.spend, &parts::money(lang, all.cost, digits), &html! {}))
             (parts::tile(words.requests, &number(all.requests), &html! {}))
@@ -161,15 +165,20 @@ async fn show(State(desk): State<Desk>, Extension(visit): Extension<Visit>, want
                 (day_chart(lang, words.spend_per_day, &found.days, &zone))
             }
             section {
-                h2 { (words.by_what.replace("{what}", question.by.name(&visit))) }
-                (table(&visit, &question, &found.groups))
+                h2 { (words.by_what.replace("{what}", question.by.name(&request))) }
+                (table(&request, &question, &found.groups))
             }
         }
     };
-    Ok(visit.page(words.usage, &body))
+    Ok(request.page(words.usage, &body))
 }
 
-async fn read(desk: &Desk, visit: &Visit, question: &Question, zone: &TimeZone) -> Result<Found, Instead> {
+async fn read(
+    dashboard: &Dashboard,
+    request: &PageRequest,
+    question: &Question,
+    zone: &TimeZone,
+) -> Result<Found, ErrorPage> {
     let start = |date: Date| date.to_zoned(zone.clone()).map_or(Timestamp::UNIX_EPOCH, |at| at.timestamp());
     let since_s = start(question.first).as_second();
     let until_s = start(question.last.tomorrow().unwrap_or(question.last)).as_second();
@@ -183,19 +192,19 @@ async fn read(desk: &Desk, visit: &Visit, question: &Question, zone: &TimeZone) 
         By::Day => by_days.clone(),
     };
     let (key, project) = (question.key.clone(), question.project.clone());
-    let sums = desk.admin.guard.read(move |db| {
+    let sums = dashboard.admin.guard.read(move |db| {
         let fits = |wanted: &str, id: &str| wanted.is_empty() || wanted == id;
         let keep = |in_project: &str, of_key: &str| fits(&project, in_project) && fits(&key, of_key);
         let span = Span { start_s: since_s, end_s: until_s };
         reader::usages(db, [(&by_days, span), (&by, span)], keep)
     });
-    let [days, groups] = sums.await.map_err(|error| visit.unavailable(&error))?;
-    let ring = desk.admin.guard.ring();
+    let [days, groups] = sums.await.map_err(|error| request.unavailable(&error))?;
+    let ring = dashboard.admin.guard.ring();
     let named = |group: String| match question.by {
         By::Key => ring.key_name(&group).to_string(),
         By::Project => ring.project_name(&group).to_string(),
-        By::User if group.is_empty() => visit.words().no_end_user.to_owned(),
-        By::Day => figures::day(visit.lang, figures::date_of(group.parse().unwrap_or(0), zone)),
+        By::User if group.is_empty() => request.words().no_end_user.to_owned(),
+        By::Day => figures::day(request.lang, figures::date_of(group.parse().unwrap_or(0), zone)),
         By::Model | By::User => group,
     };
     let mut groups: Vec<_> = groups.into_iter().map(|(group, sum)| (named(group.concat()), sum)).collect();
@@ -204,13 +213,13 @@ async fn read(desk: &Desk, visit: &Visit, question: &Question, zone: &TimeZone) 
     }
     if groups.len() > ROWS_MAX && question.by != By::Day {
         let rest = total(groups.split_off(ROWS_MAX).iter().map(|(_, sum)| sum));
-        groups.push((visit.words().the_rest.to_owned(), rest));
+        groups.push((request.words().the_rest.to_owned(), rest));
     }
     Ok(Found { days: by_day(&spans, &days), groups })
 }
 
-fn filters(desk: &Desk, visit: &Visit, question: &Question) -> Markup {
-    let (lang, words) = (visit.lang, visit.words());
+fn filters(dashboard: &Dashboard, request: &PageRequest, question: &Question) -> Markup {
+    let (lang, words) = (request.lang, request.words());
     let today = question.today;
     let back = |days: i64| today.checked_sub((days - 1).days()).unwrap_or(today);
     let last_month = today.first_of_month().yesterday().unwrap_or(today);
@@ -220,8 +229,8 @@ fn filters(desk: &Desk, visit: &Visit, question: &Question) -> Markup {
         (words.this_month.to_owned(), today.first_of_month(), today),
         (words.last_month.to_owned(), last_month.first_of_month(), last_month),
     ];
-    let projects = desk.admin.guard.ring().projects();
-    let bys = By::ALL.map(|(by, value)| (value, by.name(visit)));
+    let projects = dashboard.admin.guard.ring().projects();
+    let bys = By::ALL.map(|(by, value)| (value, by.name(request)));
     html! {
         nav.presets aria-label=(words.days) {
             @for (name, first, last) in &presets {
@@ -247,22 +256,22 @@ fn filters(desk: &Desk, visit: &Visit, question: &Question) -> Markup {
         }
         @if !question.key.is_empty() {
             p.chips {
-                span.badge.grey { (words.key) ": " (names::name(&desk.admin.guard.ring().key_name(&question.key))) }
+                span.badge.grey { (words.key) ": " (names::name(&dashboard.admin.guard.ring().key_name(&question.key))) }
                 a href=(question.link(question.first, question.last, "")) { (words.show_all) }
             }
         }
     }
 }
 
-fn table(visit: &Visit, question: &Question, groups: &[(String, UsageSum)]) -> Markup {
-    let (lang, words) = (visit.lang, visit.words());
+fn table(request: &PageRequest, question: &Question, groups: &[(String, UsageSum)]) -> Markup {
+    let (lang, words) = (request.lang, request.words());
     let whole = total(groups.iter().map(|(_, sum)| sum)).cost;
     let digits = figures::decimals(whole);
     html! {
         div.scroll tabindex="0" role="region" aria-label=(words.usage) {
             table {
                 thead { tr {
-                    th scope="col" { (question.by.name(visit)) }
+                    th scope="col" { (question.by.name(request)) }
                     th.number scope="col" { (words.requests) }
                     th.number scope="col" { (words.input_tokens) }
                     th.number scope="col" { (words.output_tokens) }

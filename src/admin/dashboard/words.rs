@@ -73,7 +73,7 @@ words! {
     billing billing_lead credit_balance granted spent expires credit_history no_credit no_credit_how add_credit
     add_credit_lead amount amount_hint note note_hint bad_credit credit_shadow credit_used_up
     // Settings of the organization and of alerts.
-    only_looks organization organization_hint named_by_file save_changes saved alert_channels
+    read_only organization organization_hint named_by_file save_changes saved alert_channels
     alert_channels_lead no_channels no_channels_how email webhook n_waiting nothing_sent delivered
     not_delivered send_test test_sent test_failed
     // Settings.

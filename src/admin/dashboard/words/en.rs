@@ -228,7 +228,7 @@ pub(in crate::admin::dashboard) const EN: Words = Words {
     step_call_how: "Point a program at the guard and give it the key; nothing else changes.",
     skip_step: "Skip",
     hide_steps: "Hide these steps",
-    only_looks: "Your admin key is read-only: it shows everything and changes nothing.",
+    read_only: "Your admin key is read-only: it shows everything and changes nothing.",
     organization: "Organization",
     organization_hint: "Appears here and in every alert.",
     named_by_file: "The configuration file gives the name; change it there.",

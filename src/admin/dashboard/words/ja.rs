@@ -228,7 +228,7 @@ pub(in crate::admin::dashboard) const JA: Words = Words {
     step_call_how: "プログラムの接続先をガードに変え、キーを設定するだけです。ほかの変更は不要です。",
     skip_step: "スキップ",
     hide_steps: "この案内を隠す",
-    only_looks: "お使いの管理キーは閲覧専用のため、変更はできません。",
+    read_only: "お使いの管理キーは閲覧専用のため、変更はできません。",
     organization: "組織",
     organization_hint: "この画面とすべてのアラートに表示されます。",
     named_by_file: "名前は設定ファイルで指定されています。ファイルで変更してください。",

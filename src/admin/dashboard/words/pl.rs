@@ -228,7 +228,7 @@ pub(in crate::admin::dashboard) const PL: Words = Words {
     step_call_how: "Skieruj program do strażnika i podaj mu klucz; nic więcej się nie zmienia.",
     skip_step: "Pomiń",
     hide_steps: "Ukryj te kroki",
-    only_looks: "Twój klucz administratora pozwala tylko oglądać; niczego nie zmieni.",
+    read_only: "Twój klucz administratora pozwala tylko oglądać; niczego nie zmieni.",
     organization: "Organizacja",
     organization_hint: "Widoczna tutaj i w każdym alercie.",
     named_by_file: "Nazwa pochodzi z pliku konfiguracyjnego; zmień ją tam.",
