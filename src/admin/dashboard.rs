@@ -25,6 +25,7 @@ mod projects;
 mod refusals;
 mod session;
 mod settings;
+mod sort;
 mod usage;
 mod words;
 

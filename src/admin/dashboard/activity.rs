@@ -166,7 +166,7 @@ fn table(dashboard: &Dashboard, lang: Lang, entries: &[Entry]) -> Markup {
                 @for entry in entries {
                     @let of = &entry.attribution;
                     tr title=(entry_id(entry.id)) id=(entry_id(entry.id)) {
-                        th scope="row" data-label=(words.time) { (parts::time(lang, entry.created_ms.div_euclid(1_000))) }
+                        th scope="row" data-label=(words.time) { (parts::event_time(lang, entry.created_ms.div_euclid(1_000))) }
                         td data-label=(words.kind) { (kind_badge(lang, entry)) }
                         @if matches!(entry.kind, Kind::Threshold | Kind::Grant) {
                             td.note colspan="6" lang="en" { (names::note(entry.note.as_deref().unwrap_or_default())) }

@@ -29,10 +29,10 @@ struct AuditQuery {
 async fn show(
     State(dashboard): State<Dashboard>,
     Extension(request): Extension<PageRequest>,
-    wanted: PageQuery<AuditQuery>,
+    query: PageQuery<AuditQuery>,
 ) -> PageResult {
     let words = request.words();
-    let below = query_or_default(wanted).before;
+    let below = query_or_default(query).before;
     let filter = TrailFilter { below, count_max: PAGE + 1, ..TrailFilter::default() };
     let mut rows = dashboard.admin.guard.trail(filter).await.map_err(|error| request.unavailable(&error))?;
     let more = rows.len() > PAGE;
@@ -65,7 +65,7 @@ fn table(dashboard: &Dashboard, request: &PageRequest, rows: &[AuditRow]) -> Mar
                 tbody {
                     @for row in rows {
                         tr title=(row.event) {
-                            th scope="row" { (parts::time(lang, row.at_ms.div_euclid(1_000))) }
+                            th scope="row" { (parts::event_time(lang, row.at_ms.div_euclid(1_000))) }
                             td data-label=(words.who) { div { (actor(request, row)) } }
                             td data-label=(words.what) { div { (what(dashboard, request, row)) } }
                             td data-label=(words.before_after) { (difference(request, row)) }
@@ -163,7 +163,7 @@ fn value(request: &PageRequest, field: &str, value: Option<&Value>) -> Markup {
     let Some(value) = value.filter(|value| has_value(Some(value))) else { return html! { "–" } };
     let instant = value.as_i64().filter(|_| field.ends_with("_at") || field.ends_with("_until"));
     match (instant, value) {
-        (Some(at_s), _) if !figures::machine(at_s).is_empty() => parts::time(request.lang, at_s),
+        (Some(at_s), _) if !figures::rfc3339(at_s).is_empty() => parts::time(request.lang, at_s),
         (_, Value::String(text)) => names::name(text),
         (_, other) => names::name(&other.to_string()),
     }

@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use crate::admin::dashboard::language::Lang;
 use crate::admin::dashboard::page::{PageQuery, PageRequest, PageResult, query_or_default};
+use crate::admin::dashboard::sort::{Column, Direction, Sorting, by_name};
 use crate::admin::dashboard::{Dashboard, figures, names, parts, see_other};
 use crate::domain::Money;
 use crate::domain::limit::Mode;
@@ -29,15 +30,31 @@ pub(super) fn routes() -> Router<Dashboard> {
 #[derive(Debug, Default, Deserialize)]
 struct GrantListQuery {
     from: Option<usize>,
+    sort: Option<String>,
+    dir: Option<String>,
+}
+
+const COLUMNS: &[Column<GrantReading>] = &[
+    Column::time("created", |words| words.created, |a, b| a.grant.created_ms.cmp(&b.grant.created_ms)),
+    Column::text("note", |words| words.note, |a, b| by_name(&a.grant.note, &b.grant.note)),
+    Column::fixed(|words| words.status, ""),
+    Column::time("expires", |words| words.expires, |a, b| expiry(a).cmp(&expiry(b))),
+    Column::number("spent", |words| words.spent, |a, b| a.used.cmp(&b.used)),
+    Column::number("amount", |words| words.amount, |a, b| a.grant.amount.cmp(&b.grant.amount)),
+];
+
+/// When a grant expires; one that never does is the last.
+fn expiry(reading: &GrantReading) -> i64 {
+    reading.grant.expires_s.unwrap_or(i64::MAX)
 }
 
 async fn show(
     State(dashboard): State<Dashboard>,
     Extension(request): Extension<PageRequest>,
-    wanted: PageQuery<GrantListQuery>,
+    query: PageQuery<GrantListQuery>,
 ) -> PageResult {
     let words = request.words();
-    let from = query_or_default(wanted).from.unwrap_or(0);
+    let query = query_or_default(query);
     let add = html! {
         @if request.may_change { a.button.primary href="/billing/add" { "+ " (words.add_credit) } }
     };
@@ -45,23 +62,20 @@ async fn show(
     let body = html! {
         (parts::heading(words.billing, Some(words.billing_lead), &add))
         @match &credit {
-            Some(credit) => (account(request.lang, credit, from)),
+            Some(credit) => (account(request.lang, credit, &query)),
             None => (parts::empty(words.no_credit, words.no_credit_how, &add)),
         }
     };
     Ok(request.page(words.billing, &body))
 }
 
-fn account(lang: Lang, credit: &Credit, from: usize) -> Markup {
+fn account(lang: Lang, credit: &Credit, query: &GrantListQuery) -> Markup {
     let words = lang.words();
     let balance = credit.balance;
     let left = balance.left();
     let tile = |name, amount: Money| {
         parts::tile(name, &parts::money(lang, amount, figures::decimals(amount)), &html! {})
     };
-    let at = |from: usize| parts::link("/billing", &[("from", &from.to_string())]);
-    let before = (from > 0).then(|| at(from.saturating_sub(PAGE)));
-    let after = (credit.grants.len() > from.saturating_add(PAGE)).then(|| at(from + PAGE));
     html! {
         @if credit.mode == Mode::Shadow {
             p.notice { (words.credit_shadow) }
@@ -78,26 +92,29 @@ fn account(lang: Lang, credit: &Credit, from: usize) -> Markup {
         }
         section.card aria-labelledby="history" {
             h2 #history { (words.credit_history) }
-            (history(lang, &credit.grants, from))
-            (parts::pager(lang, before, after))
+            (history(lang, &credit.grants, query))
         }
     }
 }
 
-/// The grants, newest first.
-fn history(lang: Lang, grants: &[GrantReading], from: usize) -> Markup {
+/// The grants, newest first unless another order is chosen.
+fn history(lang: Lang, grants: &[GrantReading], query: &GrantListQuery) -> Markup {
     let words = lang.words();
     let digits = figures::decimals(grants.iter().map(|reading| reading.used).max().unwrap_or_default());
+    let newest_first = Some(("created", Direction::Descending));
+    let sorting = Sorting::of(COLUMNS, newest_first, query.sort.as_deref(), query.dir.as_deref());
+    let from = query.from.unwrap_or(0);
+    let (before, after) = parts::neighbours(from, PAGE, grants.len());
+    let rows = sorting.page(grants.iter().rev().cloned().collect(), from, PAGE);
+    let order = sorting.query();
+    let at = |from: usize| parts::link("/billing", &[("from", &from.to_string()), order[0], order[1]]);
+    let in_order = |sort: &str, dir: &str| parts::link("/billing", &[("sort", sort), ("dir", dir)]);
     html! {
         div.scroll tabindex="0" role="region" aria-label=(words.credit_history) {
-            table.cards {
-                thead { tr {
-                    th scope="col" { (words.created) } th scope="col" { (words.note) } th scope="col" { (words.status) }
-                    th scope="col" { (words.expires) } th.number scope="col" { (words.spent) }
-                    th.number scope="col" { (words.amount) }
-                } }
+            table.cards.sortable {
+                thead { tr { (sorting.headings(words, in_order)) } }
                 tbody {
-                    @for reading in grants.iter().rev().skip(from).take(PAGE) {
+                    @for reading in &rows {
                         @let grant = &reading.grant;
                         tr {
                             th scope="row" { (parts::time(lang, grant.created_ms.div_euclid(1_000))) }
@@ -118,6 +135,7 @@ fn history(lang: Lang, grants: &[GrantReading], from: usize) -> Markup {
                 }
             }
         }
+        (parts::pager(lang, before.map(at), after.map(at)))
     }
 }
 

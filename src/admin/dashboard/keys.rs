@@ -14,6 +14,7 @@ use serde::Deserialize;
 
 use crate::admin::dashboard::page::{PageQuery, PageRequest, PageResult, query_or_default};
 use crate::admin::dashboard::parts::Confirmation;
+use crate::admin::dashboard::sort::{Column, Direction, Sorting, by_name};
 use crate::admin::dashboard::{Dashboard, figures, names, parts, see_other};
 use crate::domain::Money;
 use crate::guard::keyring::{KeyError, NewKey};
@@ -38,87 +39,126 @@ pub(super) fn routes() -> Router<Dashboard> {
 struct KeyListQuery {
     q: Option<String>,
     from: Option<usize>,
+    sort: Option<String>,
+    dir: Option<String>,
+}
+
+/// A key as the list shows it.
+struct KeyRow {
+    key: Arc<Key>,
+    project: Arc<str>,
+    spent: Money,
+}
+
+impl KeyRow {
+    fn used_ms(&self) -> i64 {
+        self.key.last_used_ms.load(Ordering::Relaxed)
+    }
+}
+
+const COLUMNS: &[Column<KeyRow>] = &[
+    Column::text("name", |words| words.name, |a, b| by_name(&a.key.name, &b.key.name)),
+    Column::fixed(|words| words.secret, ""),
+    Column::text("project", |words| words.project, |a, b| by_name(&a.project, &b.project)),
+    Column::fixed(|words| words.status, ""),
+    Column::time("created", |words| words.created, |a, b| a.key.created_s.cmp(&b.key.created_s)),
+    Column::time("used", |words| words.last_used, |a, b| a.used_ms().cmp(&b.used_ms())),
+    Column::number("spend", |words| words.spend_this_month, |a, b| a.spent.cmp(&b.spent)),
+];
+
+/// The keys in which a search finds its text, newest first.
+fn found(dashboard: &Dashboard, search: &str, spent: &HashMap<String, Money>) -> Vec<KeyRow> {
+    let ring = dashboard.admin.guard.ring();
+    let lower = search.to_lowercase();
+    let matches = |key: &Key| {
+        key.name.to_lowercase().contains(&lower) || *key.id == *search || key.redacted.ends_with(search)
+    };
+    let row = |key: Arc<Key>| KeyRow {
+        project: ring.project_name(&key.project),
+        spent: spent.get(&*key.id).copied().unwrap_or_default(),
+        key,
+    };
+    ring.keys().into_iter().rev().filter(|key| matches(key)).map(row).collect()
 }
 
 async fn list(
     State(dashboard): State<Dashboard>,
     Extension(request): Extension<PageRequest>,
-    wanted: PageQuery<KeyListQuery>,
+    query: PageQuery<KeyListQuery>,
 ) -> PageResult {
     let (lang, words) = (request.lang, request.words());
-    let KeyListQuery { q, from } = query_or_default(wanted);
+    let KeyListQuery { q, from, sort, dir } = query_or_default(query);
     let (search, from) = (q.unwrap_or_default(), from.unwrap_or(0));
-    let mut keys = dashboard.admin.guard.ring().keys();
-    let total = keys.len();
-    keys.reverse();
-    let lower = search.to_lowercase();
-    keys.retain(|key| {
-        key.name.to_lowercase().contains(&lower) || *key.id == *search || key.redacted.ends_with(&search)
-    });
-    let found = keys.len();
-    let keys: Vec<_> = keys.into_iter().skip(from).take(PAGE).collect();
+    let newest_first = Some(("created", Direction::Descending));
+    let sorting = Sorting::of(COLUMNS, newest_first, sort.as_deref(), dir.as_deref());
     let spent = parts::spent_this_month(&dashboard, &request, GroupBy::Key).await?;
-    let at = |from: usize| parts::link("/keys", &[("q", &search), ("from", &from.to_string())]);
-    let before = (from > 0).then(|| at(from.saturating_sub(PAGE)));
-    let after = (found > from.saturating_add(PAGE)).then(|| at(from + PAGE));
+    let has_keys = dashboard.admin.guard.ring().any(|_| true);
+    let rows = found(&dashboard, &search, &spent);
+    let (before, after) = parts::neighbours(from, PAGE, rows.len());
+    let rows = sorting.page(rows, from, PAGE);
+    let order = sorting.query();
+    let at = |from: usize| {
+        parts::link("/keys", &[("q", &search), ("from", &from.to_string()), order[0], order[1]])
+    };
+    let in_order =
+        |sort: &str, dir: &str| parts::link("/keys", &[("q", &search), ("sort", sort), ("dir", dir)]);
     let create = html! {
         @if request.may_change { a.button.primary href="/keys/new" { "+ " (words.create_key) } }
     };
     let body = html! {
         (parts::heading(words.api_keys, Some(words.api_keys_lead), &create))
-        @if total > PAGE || !search.is_empty() {
-            form.filters method="get" action="/keys" role="search" {
-                div.field {
-                    label for="q" { (words.search_keys) }
-                    input #q type="search" name="q" value=(search) maxlength="256";
-                }
-                button.button type="submit" { (words.apply) }
-            }
-        }
-        @if total == 0 {
+        @if before.is_some() || after.is_some() || !search.is_empty() { (search_form(&request, &search, order)) }
+        @if !has_keys {
             (parts::empty(words.no_keys, words.no_keys_how, &create))
-        } @else if keys.is_empty() {
+        } @else if rows.is_empty() {
             (parts::empty(words.nothing_found, words.nothing_found_how, &html! { a.button href="/keys" { (words.show_all) } }))
         } @else {
-            (table(&dashboard, &request, &keys, &spent))
-            (parts::pager(lang, before, after))
+            (table(&dashboard, &request, &rows, &sorting.headings(words, in_order)))
+            (parts::pager(lang, before.map(at), after.map(at)))
         }
     };
     Ok(request.page(words.api_keys, &body))
 }
 
-fn table(
-    dashboard: &Dashboard,
-    request: &PageRequest,
-    keys: &[Arc<Key>],
-    spent: &HashMap<String, Money>,
-) -> Markup {
+fn search_form(request: &PageRequest, search: &str, order: [(&str, &str); 2]) -> Markup {
+    let words = request.words();
+    html! {
+        form.filters method="get" action="/keys" role="search" {
+            div.field {
+                label for="q" { (words.search_keys) }
+                input #q type="search" name="q" value=(search) maxlength="256";
+            }
+            @for (name, value) in order.into_iter().filter(|(_, value)| !value.is_empty()) {
+                input type="hidden" name=(name) value=(value);
+            }
+            button.button type="submit" { (words.apply) }
+        }
+    }
+}
+
+fn table(dashboard: &Dashboard, request: &PageRequest, rows: &[KeyRow], headings: &Markup) -> Markup {
     let (lang, words) = (request.lang, request.words());
     let now_s = dashboard.admin.guard.clock().now_s();
-    let cost = |key: &Key| spent.get(&*key.id).copied().unwrap_or_default();
-    let digits = figures::decimals(keys.iter().map(|key| cost(key)).max().unwrap_or_default());
+    let digits = figures::decimals(rows.iter().map(|row| row.spent).max().unwrap_or_default());
     html! {
         div.scroll tabindex="0" role="region" aria-label=(words.api_keys) {
-            table.cards {
-                thead { tr {
-                    th scope="col" { (words.name) } th scope="col" { (words.secret) } th scope="col" { (words.project) }
-                    th scope="col" { (words.status) } th scope="col" { (words.created) } th scope="col" { (words.last_used) }
-                    th.number scope="col" { (words.spend_this_month) } th scope="col" { span.unseen { (words.actions) } }
-                } }
+            table.cards.sortable {
+                thead { tr { (headings) th scope="col" { span.unseen { (words.actions) } } } }
                 tbody {
-                    @for key in keys {
-                        @let used_ms = key.last_used_ms.load(Ordering::Relaxed);
+                    @for row in rows {
+                        @let key = &row.key;
                         tr {
                             th scope="row" { (names::name(&key.name)) }
                             td data-label=(words.secret) { code.secret { (names::name(&key.redacted)) } }
-                            td data-label=(words.project) { (names::name(&dashboard.admin.guard.ring().project_name(&key.project))) }
+                            td data-label=(words.project) { (names::name(&row.project)) }
                             td data-label=(words.status) { (parts::key_state(lang, key, now_s)) }
                             td data-label=(words.created) { (parts::date(lang, key.created_s)) }
                             td data-label=(words.last_used) {
-                                @if used_ms > 0 { (parts::time(lang, used_ms.div_euclid(1_000))) } @else { span.muted { (words.never) } }
+                                @if row.used_ms() > 0 { (parts::time(lang, row.used_ms().div_euclid(1_000))) }
+                                @else { span.muted { (words.never) } }
                             }
                             td.number data-label=(words.spend_this_month) {
-                                a href=(parts::link("/usage", &[("key", &key.id)])) { (parts::money(lang, cost(key), digits)) }
+                                a href=(parts::link("/usage", &[("key", &key.id)])) { (parts::money(lang, row.spent, digits)) }
                             }
                             td.actions {
                                 @if request.may_change && key.revoked_s.is_none() {

@@ -39,14 +39,13 @@ struct LimitListQuery {
 async fn list(
     State(dashboard): State<Dashboard>,
     Extension(request): Extension<PageRequest>,
-    wanted: PageQuery<LimitListQuery>,
+    query: PageQuery<LimitListQuery>,
 ) -> PageResult {
     let words = request.words();
-    let from = query_or_default(wanted).from.unwrap_or(0);
+    let from = query_or_default(query).from.unwrap_or(0);
     let limits = everything(&dashboard.admin);
     let at = |from: usize| parts::link("/limits", &[("from", &from.to_string())]);
-    let before = (from > 0).then(|| at(from.saturating_sub(PAGE)));
-    let after = (limits.len() > from.saturating_add(PAGE)).then(|| at(from + PAGE));
+    let (before, after) = parts::neighbours(from, PAGE, limits.len());
     let create = html! {
         @if request.may_change { a.button.primary href="/limits/new" { "+ " (words.new_limit) } }
     };
@@ -58,7 +57,7 @@ async fn list(
             @for listed in limits.iter().skip(from).take(PAGE) {
                 (card(&dashboard, &request, listed))
             }
-            (parts::pager(request.lang, before, after))
+            (parts::pager(request.lang, before.map(at), after.map(at)))
         }
     };
     Ok(request.page(words.limits, &body))

@@ -136,7 +136,7 @@ pub(super) fn day_chart(lang: Lang, label: &str, days: &[(Span, UsageSum)], zone
         let cost = figures::money(lang, sum.cost, figures::decimals(sum.cost));
         Bar {
             label: figures::short_day(lang, date),
-            cost: sum.cost,
+            parts: vec![sum.cost],
             title: format!("{}\n{cost}\n{requests}", figures::day(lang, date)),
         }
     };

@@ -16,7 +16,7 @@ use crate::ledger::calendar;
 use crate::ledger::meter::{Reading, Subject};
 use crate::store::reader::{self, GroupBy};
 
-/// A heading with what can be done beside it.
+/// A page's heading, with its actions beside it.
 pub(super) fn heading(title: &str, lead: Option<&str>, actions: &Markup) -> Markup {
     html! {
         div.heading {
@@ -31,13 +31,23 @@ pub(super) fn heading(title: &str, lead: Option<&str>, actions: &Markup) -> Mark
 
 /// An instant: UTC here, made local by the script.
 pub(super) fn time(lang: Lang, at_s: i64) -> Markup {
-    html! { time datetime=(figures::machine(at_s)) { (figures::moment(lang, at_s)) } }
+    html! { time datetime=(figures::rfc3339(at_s)) { (figures::moment(lang, at_s)) } }
+}
+
+/// An instant to the second with its day below it, for lists of events.
+pub(super) fn event_time(lang: Lang, at_s: i64) -> Markup {
+    let day = figures::day(lang, figures::date_of(at_s, &TimeZone::UTC));
+    let machine = figures::rfc3339(at_s);
+    html! {
+        time datetime=(machine) data-clock { (figures::clock(at_s)) }
+        time.sub datetime=(machine) data-day { (day) }
+    }
 }
 
 /// The day of an instant, for narrow columns.
 pub(super) fn date(lang: Lang, at_s: i64) -> Markup {
     let day = figures::day(lang, figures::date_of(at_s, &TimeZone::UTC));
-    html! { time datetime=(figures::machine(at_s)) data-day { (day) } }
+    html! { time datetime=(figures::rfc3339(at_s)) data-day { (day) } }
 }
 
 /// A small label; its tone is said by the text too.
@@ -45,7 +55,7 @@ pub(super) fn badge(tone: &str, text: &str) -> Markup {
     html! { span.badge.(tone) { (text) } }
 }
 
-/// What stands where there is nothing yet.
+/// The text in place of an empty list.
 pub(super) fn empty(title: &str, text: &str, action: &Markup) -> Markup {
     html! { div.empty { p.title { (title) } p.muted { (text) } (action) } }
 }
@@ -97,7 +107,7 @@ pub(super) fn money(lang: Lang, amount: Money, decimals: usize) -> Markup {
     html! { span.money title=(exact) { @if vanishes { (exact) } @else { (shown) } } }
 }
 
-/// Whose meter it is, by name.
+/// The subject of a meter, by name.
 pub(super) fn subject(dashboard: &Dashboard, lang: Lang, limit: &Limit, of: &Subject) -> Markup {
     let ring = dashboard.admin.guard.ring();
     let Subject::One(id) = of else { return html! { (lang.words().whole_organization) } };
@@ -142,7 +152,7 @@ pub(super) fn meter(lang: Lang, limit: &Limit, reading: &Reading) -> Markup {
     }
 }
 
-/// An amount in a limit's unit as somebody wrote it, with all its decimals.
+/// An amount in a limit's unit, with all its decimals.
 pub(super) fn whole_amount(lang: Lang, unit: Unit, hard: i64) -> String {
     match unit {
         Unit::Usd => figures::exact(lang, Money::from_nano(hard)),
@@ -168,6 +178,12 @@ pub(super) fn key_state(lang: Lang, key: &Key, now_s: i64) -> Markup {
     }
 }
 
+/// Where the pages before and after one begin, if there are any.
+pub(super) fn neighbours(from: usize, page: usize, total: usize) -> (Option<usize>, Option<usize>) {
+    let next = from.saturating_add(page);
+    ((from > 0).then(|| from.saturating_sub(page)), (total > next).then_some(next))
+}
+
 /// A link to an earlier and a later part of a list, where there are any.
 pub(super) fn pager(lang: Lang, before: Option<String>, after: Option<String>) -> Markup {
     let words = lang.words();
@@ -181,7 +197,7 @@ pub(super) fn pager(lang: Lang, before: Option<String>, after: Option<String>) -
     }
 }
 
-/// Stops and starts what a script keeps up to date; without one it isn't there.
+/// Pauses the parts of a page that a script keeps up to date; hidden without scripts.
 pub(super) fn live_switch(lang: Lang) -> Markup {
     let words = lang.words();
     html! {
@@ -189,7 +205,7 @@ pub(super) fn live_switch(lang: Lang) -> Markup {
     }
 }
 
-/// What was spent this month, by group.
+/// This month's spend, by group.
 pub(super) async fn spent_this_month(
     dashboard: &Dashboard,
     request: &PageRequest,
@@ -203,17 +219,17 @@ pub(super) async fn spent_this_month(
     Ok(sums.into_iter().map(|(group, sum)| (group.concat(), sum.cost)).collect())
 }
 
-/// A text as it may stand in a query.
+/// A text, encoded for a query.
 pub(super) fn encoded(text: &str) -> String {
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~".contains(byte);
     let code = |byte: u8| if plain(&byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
     text.bytes().map(code).collect()
 }
 
-/// A path with those of its questions that have an answer.
+/// A path with the parts of its query that have a value.
 pub(super) fn link(path: &str, query: &[(&str, &str)]) -> String {
-    let asked = query.iter().filter(|(_, value)| !value.is_empty());
-    let pairs: Vec<_> = asked.map(|(name, value)| format!("{name}={}", encoded(value))).collect();
+    let given = query.iter().filter(|(_, value)| !value.is_empty());
+    let pairs: Vec<_> = given.map(|(name, value)| format!("{name}={}", encoded(value))).collect();
     if pairs.is_empty() { path.to_owned() } else { format!("{path}?{}", pairs.join("&")) }
 }
 

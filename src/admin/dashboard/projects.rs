@@ -12,6 +12,7 @@ use serde::Deserialize;
 
 use crate::admin::dashboard::page::{PageQuery, PageRequest, PageResult, query_or_default};
 use crate::admin::dashboard::parts::Confirmation;
+use crate::admin::dashboard::sort::{Column, Sorting, by_name};
 use crate::admin::dashboard::{Dashboard, figures, names, parts, see_other};
 use crate::domain::Money;
 use crate::guard::keyring::KeyError;
@@ -32,31 +33,56 @@ pub(super) fn routes() -> Router<Dashboard> {
 #[derive(Debug, Default, Deserialize)]
 struct ProjectListQuery {
     from: Option<usize>,
+    sort: Option<String>,
+    dir: Option<String>,
 }
+
+/// A project as the list shows it.
+struct ProjectRow {
+    project: Project,
+    keys: u64,
+    spent: Money,
+}
+
+const COLUMNS: &[Column<ProjectRow>] = &[
+    Column::text("name", |words| words.name, |a, b| by_name(&a.project.name, &b.project.name)),
+    Column::fixed(|words| words.status, ""),
+    Column::time("created", |words| words.created, |a, b| a.project.created_s.cmp(&b.project.created_s)),
+    Column::number("keys", |words| words.api_keys, |a, b| a.keys.cmp(&b.keys)),
+    Column::number("spend", |words| words.spend_this_month, |a, b| a.spent.cmp(&b.spent)),
+];
 
 async fn list(
     State(dashboard): State<Dashboard>,
     Extension(request): Extension<PageRequest>,
-    wanted: PageQuery<ProjectListQuery>,
+    query: PageQuery<ProjectListQuery>,
 ) -> PageResult {
-    let (lang, words) = (request.lang, request.words());
-    let from = query_or_default(wanted).from.unwrap_or(0);
-    let mut projects = dashboard.admin.guard.ring().projects();
-    // Those that are in use come first.
-    projects.sort_by_key(|project| project.archived_s.is_some());
-    let found = projects.len();
-    let shown: Vec<_> = projects.into_iter().skip(from).take(PAGE).collect();
+    let words = request.words();
+    let ProjectListQuery { from, sort, dir } = query_or_default(query);
+    let from = from.unwrap_or(0);
+    let sorting = Sorting::of(COLUMNS, None, sort.as_deref(), dir.as_deref());
     let spent = parts::spent_this_month(&dashboard, &request, GroupBy::Project).await?;
-    let at = |from: usize| parts::link("/projects", &[("from", &from.to_string())]);
-    let before = (from > 0).then(|| at(from.saturating_sub(PAGE)));
-    let after = (found > from.saturating_add(PAGE)).then(|| at(from + PAGE));
+    let keys = keys_of(&dashboard);
+    let mut projects = dashboard.admin.guard.ring().projects();
+    // Archived projects come last.
+    projects.sort_by_key(|project| project.archived_s.is_some());
+    let (before, after) = parts::neighbours(from, PAGE, projects.len());
+    let row = |project: Project| ProjectRow {
+        keys: keys.get(&*project.id).copied().unwrap_or(0),
+        spent: spent.get(&*project.id).copied().unwrap_or_default(),
+        project,
+    };
+    let rows = sorting.page(projects.into_iter().map(row).collect(), from, PAGE);
+    let order = sorting.query();
+    let at = |from: usize| parts::link("/projects", &[("from", &from.to_string()), order[0], order[1]]);
+    let in_order = |sort: &str, dir: &str| parts::link("/projects", &[("sort", sort), ("dir", dir)]);
     let create = html! {
         @if request.may_change { a.button.primary href="/projects/new" { "+ " (words.create_project) } }
     };
     let body = html! {
         (parts::heading(words.projects, Some(words.projects_lead), &create))
-        (table(&dashboard, &request, &shown, &spent))
-        (parts::pager(lang, before, after))
+        (table(&request, &rows, &sorting.headings(words, in_order)))
+        (parts::pager(request.lang, before.map(at), after.map(at)))
     };
     Ok(request.page(words.projects, &body))
 }
@@ -70,35 +96,22 @@ fn keys_of(dashboard: &Dashboard) -> HashMap<String, u64> {
     counts
 }
 
-fn table(
-    dashboard: &Dashboard,
-    request: &PageRequest,
-    projects: &[Project],
-    spent: &HashMap<String, Money>,
-) -> Markup {
+fn table(request: &PageRequest, rows: &[ProjectRow], headings: &Markup) -> Markup {
     let (lang, words) = (request.lang, request.words());
-    let keys = keys_of(dashboard);
-    let cost = |project: &Project| spent.get(&*project.id).copied().unwrap_or_default();
-    let digits = figures::decimals(projects.iter().map(&cost).max().unwrap_or_default());
+    let digits = figures::decimals(rows.iter().map(|row| row.spent).max().unwrap_or_default());
     html! {
         div.scroll tabindex="0" role="region" aria-label=(words.projects) {
-            table.cards {
-                thead { tr {
-                    th scope="col" { (words.name) } th scope="col" { (words.status) }
-                    th scope="col" { (words.created) } th.number scope="col" { (words.api_keys) }
-                    th.number scope="col" { (words.spend_this_month) } th scope="col" { span.unseen { (words.actions) } }
-                } }
+            table.cards.sortable {
+                thead { tr { (headings) th scope="col" { span.unseen { (words.actions) } } } }
                 tbody {
-                    @for project in projects {
+                    @for ProjectRow { project, keys, spent } in rows {
                         tr {
                             th scope="row" { (names::name(&project.name)) span.sub { code { (names::name(&project.id)) } } }
                             td data-label=(words.status) { (state(request, project)) }
                             td data-label=(words.created) { (parts::date(lang, project.created_s)) }
-                            td.number data-label=(words.api_keys) {
-                                (figures::number(lang, keys.get(&*project.id).copied().unwrap_or(0)))
-                            }
+                            td.number data-label=(words.api_keys) { (figures::number(lang, *keys)) }
                             td.number data-label=(words.spend_this_month) {
-                                a href=(parts::link("/usage", &[("project", &project.id)])) { (parts::money(lang, cost(project), digits)) }
+                                a href=(parts::link("/usage", &[("project", &project.id)])) { (parts::money(lang, *spent, digits)) }
                             }
                             td.actions { @if request.may_change { (actions(request, project)) } }
                         }

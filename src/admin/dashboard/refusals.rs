@@ -79,7 +79,7 @@ fn latest(dashboard: &Dashboard, lang: Lang) -> Markup {
             tbody {
                 @for refusal in dashboard.admin.guard.refusals().iter().take(LATEST_MAX) {
                     tr id={ "refusal-" (refusal.number) } {
-                        th scope="row" { (parts::time(lang, refusal.at_ms.div_euclid(1_000))) }
+                        th scope="row" { (parts::event_time(lang, refusal.at_ms.div_euclid(1_000))) }
                         td data-label=(words.reason) { span { code { (refusal.reason) } " " span.small.muted { (refusal.endpoint) } } }
                         td data-label=(words.key) {
                             @match &refusal.key {

@@ -41,9 +41,9 @@ struct Outcome {
 async fn show(
     State(dashboard): State<Dashboard>,
     Extension(request): Extension<PageRequest>,
-    wanted: PageQuery<SettingsQuery>,
+    query: PageQuery<SettingsQuery>,
 ) -> PageResult {
-    let outcome = Outcome { saved: query_or_default(wanted).saved.is_some(), ..Outcome::default() };
+    let outcome = Outcome { saved: query_or_default(query).saved.is_some(), ..Outcome::default() };
     Ok(request.page(request.words().settings, &view(&dashboard, &request, &outcome).await?))
 }
 

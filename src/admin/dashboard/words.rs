@@ -51,7 +51,8 @@ words! {
     expired revoked key_name_hint expires_after no_expiry models_allowed models_allowed_hint bad_name no_such_project
     key_created key_created_lead shown_once copy copied done revoke revoke_key revoke_key_lead
     // Usage.
-    bad_days of_them_cached of_them_reasoning by_what no_end_user the_rest from_day to_day group_by
+    bad_days of_them_cached of_them_reasoning no_end_user the_rest from_day to_day group_by totals total
+    values_per_day download_csv
     // Limits.
     limits_lead new_limit edit_limit no_limits no_limits_how nothing_counted no_hard_limit shadow shadow_hint
     from_file rate rate_lead request_lead counted_per soft_limit soft_limit_hint hard_limit hard_limit_hint
