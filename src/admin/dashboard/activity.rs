@@ -1,4 +1,4 @@
-//! Activity: the newest lines of the ledger, and what was refused.
+//! Activity: the newest entries of the ledger, and rejected requests.
 
 use std::sync::Arc;
 
@@ -14,11 +14,11 @@ use crate::admin::dashboard::{Dashboard, figures, names, parts, refusals};
 use crate::ledger::entry::{Basis, Entry, Kind, entry_id};
 use crate::store::reader::{self, EntryFilter};
 
-/// Lines on one page.
+/// Entries on one page.
 const PAGE: usize = 30;
-/// How many lines are looked at for those that fit a filter; whoever wants to
-/// see further asks for the lines before.
-const LOOKED_AT_MAX: u64 = 200_000;
+/// The most entries that are searched for those that fit a filter. A link leads
+/// on to those before.
+const SEARCHED_MAX: u64 = 200_000;
 
 pub(super) fn routes() -> Router<Dashboard> {
     Router::new().route("/activity", get(show))
@@ -33,10 +33,10 @@ struct ActivityQuery {
     before: Option<u64>,
 }
 
-/// A part of the ledger.
+/// A page of the ledger.
 struct EntryPage {
     entries: Vec<Entry>,
-    /// Where the part before this one begins, if there is any.
+    /// The id before which the next page begins, if there is one.
     before: Option<u64>,
 }
 
@@ -80,7 +80,7 @@ async fn show(
     Ok(request.page(words.activity, &body))
 }
 
-/// What is spent and refused, and what operators do.
+/// The tabs: requests, and the audit log.
 pub(super) fn tabs(request: &PageRequest) -> Markup {
     let words = request.words();
     html! {
@@ -111,7 +111,7 @@ async fn read(
     let found = dashboard.admin.guard.read(move |db| {
         let newest = EntryFilter { after: filter.after, count_max: 1, ..EntryFilter::default() };
         let newest = reader::entries(db, &newest, &*ring)?.first().map_or(0, |entry| entry.id);
-        let from = newest.saturating_sub(LOOKED_AT_MAX);
+        let from = newest.saturating_sub(SEARCHED_MAX);
         let entries = reader::entries(db, &EntryFilter { from: Some(from), ..filter }, &*ring)?;
         Ok((entries, from))
     });

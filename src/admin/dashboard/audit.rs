@@ -1,4 +1,4 @@
-//! The audit trail: who changed what, and when.
+//! The audit log: every change with its operator and its time.
 
 use axum::extract::State;
 use axum::routing::get;
@@ -12,7 +12,7 @@ use crate::admin::dashboard::{Dashboard, activity, figures, names, parts};
 use crate::guard::trail::Actor;
 use crate::store::trail::{AuditRow, TrailFilter};
 
-/// Lines on one page.
+/// Changes on one page.
 const PAGE: usize = 30;
 /// Fields of one change that are named.
 const FIELDS_MAX: usize = 20;
@@ -86,12 +86,12 @@ fn actor(request: &PageRequest, row: &AuditRow) -> Markup {
     }
 }
 
-/// What was done to what, in words; the event's own name is in the row's title.
+/// The change in words; the event's own name is in the row's title.
 fn what(dashboard: &Dashboard, request: &PageRequest, row: &AuditRow) -> Markup {
     let (words, ring) = (request.words(), dashboard.admin.guard.ring());
     let (of, done) = row.event.rsplit_once('.').unwrap_or((&row.event, ""));
     let (tone, done) = match done {
-        "created" => ("green", words.was_created),
+        "created" | "granted" => ("green", words.was_created),
         "deleted" => ("red", words.was_removed),
         "archived" => ("grey", words.was_archived),
         "adjusted" => ("amber", words.kind_adjust),
@@ -108,19 +108,20 @@ fn what(dashboard: &Dashboard, request: &PageRequest, row: &AuditRow) -> Markup 
         "spend_alert" => (words.spend_alert, resource),
         "model_permissions" => (words.model_permissions, ring.project_name(&row.resource).to_string()),
         "organization" => (words.organization, request.organization.to_string()),
+        "credit" => (words.credit, row.resource.clone()),
         "ledger" => (words.ledger, row.resource.clone()),
         other => (other, resource),
     };
     html! { (parts::badge(tone, done)) " " (kind) span.sub { (names::name(&name)) } }
 }
 
-/// The name that a change tells.
+/// The name of the object in a change.
 fn name_in(text: &str) -> Option<String> {
     let value: Value = serde_json::from_str(text).ok()?;
     value.get("name")?.as_str().map(str::to_owned)
 }
 
-/// The fields that are not as they were.
+/// The fields that changed.
 fn difference(request: &PageRequest, row: &AuditRow) -> Markup {
     let object = |text: &Option<String>| {
         let value = text.as_deref().and_then(|text| serde_json::from_str::<Map<String, Value>>(text).ok());
@@ -149,7 +150,7 @@ fn difference(request: &PageRequest, row: &AuditRow) -> Markup {
     }
 }
 
-/// Whether there is anything in it.
+/// Whether a value is there and not empty.
 fn has_value(value: Option<&Value>) -> bool {
     match value {
         None | Some(Value::Null) => false,

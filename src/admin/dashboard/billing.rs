@@ -1,4 +1,4 @@
-//! Billing: prepaid credit, what is left of it, and where it came from.
+//! Billing: prepaid credit, its balance and its grants.
 
 use axum::extract::rejection::FormRejection;
 use axum::extract::{Form, State};
@@ -125,7 +125,7 @@ fn history(lang: Lang, grants: &[GrantReading], query: &GrantListQuery) -> Marku
                             td data-label=(words.expires) {
                                 @match grant.expires_s {
                                     Some(at_s) => (parts::date(lang, at_s)),
-                                    None => span.muted { (words.never) },
+                                    None => span.muted { (words.no_expiry) },
                                 }
                             }
                             td.number data-label=(words.spent) { (parts::money(lang, reading.used, digits)) }

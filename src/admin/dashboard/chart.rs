@@ -117,7 +117,7 @@ pub(super) fn legend(series: &[String]) -> Markup {
     }
 }
 
-/// What the lines stand for, beside the bars. It is as wide as its longest amount.
+/// The amounts of the grid lines, beside the bars; as wide as the longest amount.
 fn axis(lang: Lang, lines: &[(i64, i64)], digits: usize) -> Markup {
     let amount = |nano: i64| figures::money(lang, Money::from_nano(nano), digits);
     let longest = lines.iter().map(|(line, _)| amount(*line).chars().count()).max().unwrap_or(0);
@@ -153,13 +153,13 @@ pub(super) struct Gauge {
 }
 
 impl Gauge {
-    /// What the whole width stands for.
+    /// The amount of the whole width.
     fn whole(&self) -> i64 {
         let soft = self.soft.iter().copied().max().unwrap_or(0);
         self.hard.unwrap_or_else(|| soft.max(self.settled.saturating_add(self.held))).max(1)
     }
 
-    /// How alarming it is, as the stylesheet names it.
+    /// Its state, by the stylesheet's names.
     pub(super) fn state(&self) -> &'static str {
         let used = self.settled.saturating_add(self.held);
         if self.hard.is_some_and(|hard| used >= hard) {
@@ -168,7 +168,7 @@ impl Gauge {
         if self.soft.iter().any(|soft| self.settled >= *soft) { "warned" } else { "calm" }
     }
 
-    /// The bar. What it says in colours is said in words beside it.
+    /// The bar. The text beside it has the same figures.
     pub(super) fn bar(&self, label: &str) -> Markup {
         let whole = self.whole();
         html! {

@@ -1,7 +1,7 @@
 //! Figures as each language writes them: numbers, money, shares, days, times.
 //!
-//! Whole numbers throughout. What is rounded for the eye is exact in a title
-//! beside it, or on the page it leads to.
+//! Whole numbers throughout. A rounded amount is exact in its title, or
+//! on the page that it leads to.
 
 use jiff::Timestamp;
 use jiff::civil::Date;

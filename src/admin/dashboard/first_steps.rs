@@ -13,7 +13,7 @@ use crate::admin::dashboard::words::Words;
 use crate::admin::dashboard::{Dashboard, parts, see_other};
 use crate::admin::limits::everything;
 
-/// One step. Whoever adds one adds it to [`STEPS`].
+/// One step; a new one is a row in [`STEPS`].
 struct Step {
     /// Under which name it is put aside.
     name: &'static str,
@@ -64,7 +64,7 @@ const STEPS: &[Step] = &[
     },
 ];
 
-/// What is still to be done, for those who can do it.
+/// The open steps, for operators who may change something.
 pub(super) fn card(dashboard: &Dashboard, request: &PageRequest) -> Markup {
     let words = request.words();
     let aside = dashboard.admin.guard.first_steps_aside();
@@ -112,7 +112,7 @@ fn line(dashboard: &Dashboard, request: &PageRequest, step: &Step, aside: &BTree
     }
 }
 
-/// What a program's environment needs.
+/// The environment that a program needs.
 fn environment(dashboard: &Dashboard, request: &PageRequest) -> Markup {
     let words = request.words();
     html! {

@@ -1,4 +1,4 @@
-//! API keys: the list, a new one whose secret is shown once, an end to one.
+//! API keys: the list, creating a key whose secret is shown once, revoking one.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -187,13 +187,14 @@ struct NewForm {
     models: String,
 }
 
-/// The form, with what a link fills in.
+/// The form, with the values of the query.
 async fn new(
     State(dashboard): State<Dashboard>,
     Extension(request): Extension<PageRequest>,
-    known: PageQuery<NewForm>,
+    filled_in: PageQuery<NewForm>,
 ) -> PageResult {
-    Ok(request.page(request.words().create_key, &form(&dashboard, &request, &query_or_default(known), None)))
+    Ok(request
+        .page(request.words().create_key, &form(&dashboard, &request, &query_or_default(filled_in), None)))
 }
 
 fn form(dashboard: &Dashboard, request: &PageRequest, sent: &NewForm, problem: Option<&str>) -> Markup {
@@ -280,7 +281,7 @@ struct KeyId {
     id: String,
 }
 
-/// The secret of the key just made: here once, and nowhere again.
+/// The secret of a new key, shown this once.
 async fn created(
     State(dashboard): State<Dashboard>,
     Extension(request): Extension<PageRequest>,

@@ -1,7 +1,7 @@
 //! The form that makes and changes a limit.
 //!
-//! What it sends becomes the same text form that the API takes, so that both
-//! are checked in one place; what is wrong is said at the field it is about.
+//! Its fields become the text form that the API takes, so that both are checked
+//! in one place. An error is shown at its field.
 
 use std::collections::BTreeMap;
 
@@ -119,13 +119,13 @@ impl LimitForm {
     }
 }
 
-/// What is wrong, and at which field.
-struct Problem {
+/// An error of a field.
+struct FormError {
     field: &'static str,
     text: &'static str,
 }
 
-impl Problem {
+impl FormError {
     fn at(field: &'static str, lang: Lang) -> Self {
         let words = lang.words();
         let text = match field {
@@ -166,17 +166,17 @@ async fn put(
     form.name = form.name.trim().to_owned();
     let taken = form.is_new() && named(&dashboard.admin, &form.name).is_some();
     let problem = if taken {
-        Problem { field: "name", text: words.limit_exists }
+        FormError { field: "name", text: words.limit_exists }
     } else {
         match form.rule(lang) {
-            Err(field) => Problem::at(field, lang),
+            Err(field) => FormError::at(field, lang),
             Ok(rule) => match dashboard.admin.guard.put_limit(&form.name, &rule, &request.actor).await {
                 Ok(_) => return Ok(see_other("/limits")),
                 Err(LimitError::Store(error)) => return Err(request.unavailable(&error)),
-                Err(LimitError::Rule(error)) => Problem::at(error.field, lang),
-                Err(LimitError::Name(_)) => Problem::at("only", lang),
-                Err(LimitError::ManagedByFile(_)) => Problem { field: "name", text: words.limit_of_file },
-                Err(LimitError::ManagedAsAlert(_)) => Problem { field: "name", text: words.limit_is_alert },
+                Err(LimitError::Rule(error)) => FormError::at(error.field, lang),
+                Err(LimitError::Name(_)) => FormError::at("only", lang),
+                Err(LimitError::ManagedByFile(_)) => FormError { field: "name", text: words.limit_of_file },
+                Err(LimitError::ManagedAsAlert(_)) => FormError { field: "name", text: words.limit_is_alert },
                 Err(
                     LimitError::NoSuchLimit(_)
                     | LimitError::NoSuchAlert(_)
@@ -191,7 +191,12 @@ async fn put(
     Ok(request.with_status(StatusCode::UNPROCESSABLE_ENTITY, title, &body))
 }
 
-fn view(dashboard: &Dashboard, request: &PageRequest, form: &LimitForm, problem: Option<&Problem>) -> Markup {
+fn view(
+    dashboard: &Dashboard,
+    request: &PageRequest,
+    form: &LimitForm,
+    problem: Option<&FormError>,
+) -> Markup {
     let (lang, words) = (request.lang, request.words());
     let pers = Per::ALL.map(|value| (value.name(), per(lang, value)));
     let units = Unit::ALL.map(|value| (value.name(), unit(lang, value)));
@@ -246,7 +251,7 @@ fn is_narrowed(form: &LimitForm) -> bool {
     [&form.projects, &form.keys, &form.models, &form.tags].into_iter().any(|text| !text.is_empty())
 }
 
-fn input(name: &str, label: &str, value: &str, hint: &str, problem: Option<&Problem>) -> Markup {
+fn input(name: &str, label: &str, value: &str, hint: &str, problem: Option<&FormError>) -> Markup {
     let is_wrong = problem.is_some_and(|problem| problem.field == name);
     let described = if is_wrong { format!("{name}-hint problem") } else { format!("{name}-hint") };
     html! {

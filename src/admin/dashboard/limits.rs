@@ -1,4 +1,4 @@
-//! Limits: what is in force and how far it is used; removing one.
+//! Limits: those in force and their usage; removing one.
 //!
 //! Those of the configuration file are shown as its own and can't be changed
 //! here; making and changing the others is `limit_form`'s.
@@ -125,7 +125,7 @@ fn meters(dashboard: &Dashboard, lang: Lang, listed: &Listed) -> Markup {
     }
 }
 
-/// The rule in words: what it counts, for whom, and from where it warns.
+/// The rule of a limit: its caps, its window, its unit, and its filters.
 fn rule(lang: Lang, limit: &Limit) -> Markup {
     let words = lang.words();
     let text = LimitRule::of(limit);
@@ -143,20 +143,20 @@ fn rule(lang: Lang, limit: &Limit) -> Markup {
     ];
     html! {
         dl.rule {
-            div { dt { (words.window) } dd { (figures::window(lang, limit.window)) " · " (limit.zone) } }
-            div { dt { (words.counted_per) } dd { (per(lang, limit.per)) } }
-            div { dt { (words.unit) } dd { (unit(lang, limit.unit)) } }
-            div { dt { (words.soft_limit) } dd {
-                @if limit.soft.is_empty() { (words.none) } @else { (soft(lang, limit).join(" · ")) }
-            } }
             div { dt { (words.hard_limit) } dd {
                 @match limit.hard {
                     Some(hard) => (parts::whole_amount(lang, limit.unit, hard)),
                     None => (words.none),
                 }
             } }
+            div { dt { (words.soft_limit) } dd {
+                @if limit.soft.is_empty() { (words.none) } @else { (soft(lang, limit).join(" · ")) }
+            } }
+            div { dt { (words.window) } dd { (figures::window(lang, limit.window)) " · " (limit.zone) } }
+            div { dt { (words.counted_per) } dd { (per(lang, limit.per)) } }
+            div { dt { (words.unit) } dd { (unit(lang, limit.unit)) } }
             @for (name, values) in narrowed.into_iter().filter(|(_, values)| !values.is_empty()) {
-                div { dt { (words.only) " " (name) } dd {
+                div { dt { (words.only) ": " (name) } dd {
                     @for (at, value) in values.iter().take(ONLY_MAX).enumerate() {
                         @if at > 0 { ", " }
                         (names::name(value))
@@ -189,7 +189,7 @@ pub(super) const fn per(lang: Lang, per: Per) -> &'static str {
     }
 }
 
-/// What a limit counts, in words.
+/// The name of a limit's unit.
 pub(super) const fn unit(lang: Lang, unit: Unit) -> &'static str {
     let words = lang.words();
     match unit {

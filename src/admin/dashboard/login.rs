@@ -24,7 +24,7 @@ pub(super) struct ReturnTo {
     next: Option<String>,
 }
 
-/// To the log-in, and from there back to where one wanted to be.
+/// Leads to the log-in, and from there back to the page.
 pub(super) fn redirect(path: &str) -> Response {
     match known_page(Some(path)) {
         "/" => see_other("/login"),
@@ -32,9 +32,9 @@ pub(super) fn redirect(path: &str) -> Response {
     }
 }
 
-/// A page of ours, whatever a link says: nobody is led elsewhere.
+/// The page of a path, or Overview: a link can't lead to another site.
 fn known_page(path: Option<&str>) -> &'static str {
-    PAGES.iter().map(|page| page.path).find(|known| Some(*known) == path).unwrap_or("/")
+    PAGES.iter().map(|page| page.path).find(|page| Some(*page) == path).unwrap_or("/")
 }
 
 pub(super) async fn form(
@@ -122,7 +122,7 @@ pub(super) async fn sign_in(
     let hash = KeyHash::of(token.as_bytes());
     if token.len() > TOKEN_BYTES_MAX || dashboard.admin.visitor_with(&hash).is_none() {
         dashboard.sessions.failed(now_ms);
-        tracing::warn!("somebody gave the dashboard a wrong admin token");
+        tracing::warn!("a log-in to the dashboard had a wrong admin token");
         return again(StatusCode::UNAUTHORIZED, words.wrong_token);
     }
     let Ok(value) = dashboard.sessions.open(hash, now_ms) else {
@@ -146,7 +146,7 @@ pub(super) async fn sign_out(
     response
 }
 
-/// A link, since it changes nothing but what this browser is shown.
+/// Chooses the language by a link: it changes nothing but this browser's pages.
 pub(super) async fn choose_language(
     State(dashboard): State<Dashboard>,
     Path(code): Path<String>,

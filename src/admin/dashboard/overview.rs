@@ -1,4 +1,4 @@
-//! Overview: what was spent, how far the limits are, the last days.
+//! Overview: this month's spend, the fullest limits, the last 30 days.
 
 use axum::extract::State;
 use axum::routing::{get, post};
@@ -28,7 +28,7 @@ pub(super) fn routes() -> Router<Dashboard> {
     Router::new().route("/", get(show)).route("/first-steps", post(first_steps::skip))
 }
 
-/// What this page reads from the ledger.
+/// The sums on this page.
 struct Sums {
     days: Vec<(Span, UsageSum)>,
     month: UsageSum,
@@ -45,7 +45,7 @@ async fn show(State(dashboard): State<Dashboard>, Extension(request): Extension<
     let today = sums.days.last().map(|(_, sum)| *sum).unwrap_or_default();
     let (held, open) = dashboard.admin.guard.in_doubt();
     let digits = figures::decimals(sums.month.cost);
-    let (pace, range) = ahead(&dashboard, lang, digits);
+    let (expected, range) = forecast(&dashboard, lang, digits);
     let requests = |sum: &UsageSum| figures::counted(lang, words.n_requests, sum.requests);
     let open = figures::counted(lang, words.n_open, u64::try_from(open).unwrap_or(u64::MAX));
     let body = html! {
@@ -57,7 +57,7 @@ async fn show(State(dashboard): State<Dashboard>, Extension(request): Extension<
         dl.tiles #tiles data-live {
             (parts::tile(words.this_month, &parts::money(lang, sums.month.cost, digits), &html! { (requests(&sums.month)) }))
             (parts::tile(words.today, &parts::money(lang, today.cost, digits), &html! { (requests(&today)) }))
-            (parts::tile(words.at_this_pace, &pace, &range))
+            (parts::tile(words.month_forecast, &expected, &range))
             (parts::tile(words.held_now, &parts::money(lang, held, digits), &html! { (open) }))
         }
         section.card aria-labelledby="limits" {
@@ -108,7 +108,7 @@ async fn read(
     Ok(Sums { days: by_day(&spans, &days), month, keys, models })
 }
 
-/// All sums added up.
+/// The sum of all sums.
 pub(super) fn total<'a>(sums: impl Iterator<Item = &'a UsageSum>) -> UsageSum {
     sums.fold(UsageSum::default(), |mut total, sum| {
         total.requests += sum.requests;
@@ -128,7 +128,7 @@ pub(super) fn by_day(spans: &[Span], sums: &[(Vec<String>, UsageSum)]) -> Vec<(S
     spans.iter().map(of).collect()
 }
 
-/// The chart of days, which is a table for whoever can't see it.
+/// The chart of days; each bar's title has its values.
 pub(super) fn day_chart(lang: Lang, label: &str, days: &[(Span, UsageSum)], zone: &TimeZone) -> Markup {
     let bar = |(span, sum): &(Span, UsageSum)| {
         let date = figures::date_of(span.start_s, zone);
@@ -144,14 +144,14 @@ pub(super) fn day_chart(lang: Lang, label: &str, days: &[(Span, UsageSum)], zone
     chart::bars(lang, label, &bars)
 }
 
-/// What the month is likely to cost, and the range of that.
-fn ahead(dashboard: &Dashboard, lang: Lang, digits: usize) -> (Markup, Markup) {
+/// The month's expected spend, and its likely range.
+fn forecast(dashboard: &Dashboard, lang: Lang, digits: usize) -> (Markup, Markup) {
     let words = lang.words();
     let Some(forecast) = dashboard.admin.lookout.known().and_then(|outlook| outlook.month.forecast) else {
         return (html! { "–" }, html! { (words.no_forecast) });
     };
     let amount = |nano: i64| parts::money(lang, Money::from_nano(nano), digits);
-    let range = html! { (words.by_month_end) ", " (amount(forecast.low)) " – " (amount(forecast.high)) };
+    let range = html! { (words.forecast_range) " " (amount(forecast.low)) " – " (amount(forecast.high)) };
     (amount(forecast.expected), range)
 }
 

@@ -15,7 +15,7 @@ use crate::guard::trail::Actor;
 use crate::keys::KeyHash;
 use crate::store::StoreError;
 
-/// What stands after a path's question mark; nonsense there is nothing there.
+/// The query of a page's address. One that can't be read counts as empty.
 pub(super) type PageQuery<T> = Result<Query<T>, QueryRejection>;
 
 pub(super) fn query_or_default<T: Default>(query: PageQuery<T>) -> T {

@@ -98,8 +98,8 @@ pub(super) fn tile(name: &str, value: &Markup, below: &Markup) -> Markup {
     html! { div.card.tile { dt { (name) } dd.figure { (value) } dd.muted { (below) } } }
 }
 
-/// An amount whose exact value is in its title. One that would look like
-/// nothing, and is not, is shown exactly.
+/// An amount whose exact value is in its title. One that would be rounded to
+/// zero is shown exactly.
 pub(super) fn money(lang: Lang, amount: Money, decimals: usize) -> Markup {
     let exact = figures::exact(lang, amount);
     let shown = figures::money(lang, amount, decimals);
@@ -118,7 +118,7 @@ pub(super) fn subject(dashboard: &Dashboard, lang: Lang, limit: &Limit, of: &Sub
     }
 }
 
-/// A meter as a bar with its words: settled, held, and what remains.
+/// A meter as a bar with its amounts: settled, held, remaining.
 pub(super) fn meter(lang: Lang, limit: &Limit, reading: &Reading) -> Markup {
     let words = lang.words();
     let meter = reading.meter;

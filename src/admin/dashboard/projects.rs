@@ -1,4 +1,4 @@
-//! Projects: what each spends, a new one, another name, an end to one.
+//! Projects: the list with each one's spend; creating, renaming and archiving.
 
 use std::collections::HashMap;
 
@@ -189,8 +189,8 @@ async fn ask_rename(
     Query(ProjectId { id }): Query<ProjectId>,
 ) -> PageResult {
     let project = changeable(&dashboard, &id).ok_or_else(|| request.not_found())?;
-    let known = ProjectForm { id, name: project.name.to_string() };
-    Ok(request.page(known.title(&request), &form(&request, &known, None)))
+    let renamed = ProjectForm { id, name: project.name.to_string() };
+    Ok(request.page(renamed.title(&request), &form(&request, &renamed, None)))
 }
 
 fn form(request: &PageRequest, sent: &ProjectForm, problem: Option<&str>) -> Markup {

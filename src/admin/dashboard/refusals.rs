@@ -1,4 +1,4 @@
-//! What was refused: counts by limit and reason, and the latest one by one.
+//! Rejected requests: counts by limit and reason, and the latest one by one.
 //!
 //! A refused request leaves no line in the ledger, since nothing was spent, so
 //! all of this begins with the guard's start.
@@ -16,7 +16,7 @@ const COUNTED_MAX: usize = 20;
 /// Refusals shown one by one.
 const LATEST_MAX: usize = 5;
 
-/// What was refused since the start.
+/// The requests rejected since startup.
 pub(super) fn card(dashboard: &Dashboard, lang: Lang) -> Markup {
     let words = lang.words();
     let mut counted = counted(dashboard);

@@ -1,5 +1,5 @@
 //! Settings: the organization, alert channels, the language, how the guard is,
-//! and what configuration is in force.
+//! and the configuration in force.
 
 use axum::extract::rejection::FormRejection;
 use axum::extract::{Form, State};
@@ -28,13 +28,13 @@ struct SettingsQuery {
     saved: Option<String>,
 }
 
-/// What came of what was asked for.
+/// The result of a form on this page.
 #[derive(Default)]
-struct Outcome {
+struct FormResult {
     saved: bool,
-    /// What was typed as a name, and what is wrong with it.
+    /// A rejected name, and the error.
     name: Option<(String, &'static str)>,
-    /// The channel that was tested, and what came of it.
+    /// The channel that was tested, and the result.
     tested: Option<(String, Result<(), String>)>,
 }
 
@@ -43,22 +43,26 @@ async fn show(
     Extension(request): Extension<PageRequest>,
     query: PageQuery<SettingsQuery>,
 ) -> PageResult {
-    let outcome = Outcome { saved: query_or_default(query).saved.is_some(), ..Outcome::default() };
-    Ok(request.page(request.words().settings, &view(&dashboard, &request, &outcome).await?))
+    let result = FormResult { saved: query_or_default(query).saved.is_some(), ..FormResult::default() };
+    Ok(request.page(request.words().settings, &view(&dashboard, &request, &result).await?))
 }
 
-async fn view(dashboard: &Dashboard, request: &PageRequest, outcome: &Outcome) -> Result<Markup, ErrorPage> {
+async fn view(
+    dashboard: &Dashboard,
+    request: &PageRequest,
+    result: &FormResult,
+) -> Result<Markup, ErrorPage> {
     let words = request.words();
     Ok(html! {
         (parts::heading(words.settings, None, &html! {}))
-        @if outcome.saved { p.notice.good role="status" { (words.saved) } }
+        @if result.saved { p.notice.good role="status" { (words.saved) } }
         section.card aria-labelledby="organization" {
             h2 #organization { (words.organization) }
-            (organization(dashboard, request, outcome.name.as_ref()))
+            (organization(dashboard, request, result.name.as_ref()))
         }
         section.card aria-labelledby="channels" {
             h2 #channels { (words.alert_channels) }
-            (channels(dashboard, request, outcome.tested.as_ref()).await?)
+            (channels(dashboard, request, result.tested.as_ref()).await?)
         }
         section.card {
             h2 { (words.language) }
@@ -130,12 +134,12 @@ async fn rename(
         Err(RenameError::BadName) => words.bad_name,
         Err(RenameError::ManagedByFile) => words.named_by_file,
     };
-    let outcome = Outcome { name: Some((name, problem)), ..Outcome::default() };
-    let body = view(&dashboard, &request, &outcome).await?;
+    let result = FormResult { name: Some((name, problem)), ..FormResult::default() };
+    let body = view(&dashboard, &request, &result).await?;
     Ok(request.with_status(StatusCode::UNPROCESSABLE_ENTITY, words.settings, &body))
 }
 
-/// Where alerts go, and how that goes.
+/// The alert channels and the state of each.
 async fn channels(
     dashboard: &Dashboard,
     request: &PageRequest,
@@ -234,8 +238,8 @@ async fn test(
     Form(TestForm { channel }): Form<TestForm>,
 ) -> PageResult {
     let outcome = dashboard.admin.outbox.test_one(&channel).await.ok_or_else(|| request.not_found())?;
-    let outcome = Outcome { tested: Some((channel, outcome)), ..Outcome::default() };
-    Ok(request.page(request.words().settings, &view(&dashboard, &request, &outcome).await?))
+    let result = FormResult { tested: Some((channel, outcome)), ..FormResult::default() };
+    Ok(request.page(request.words().settings, &view(&dashboard, &request, &result).await?))
 }
 
 fn state(dashboard: &Dashboard, request: &PageRequest) -> Markup {

@@ -120,7 +120,7 @@ impl<T> Sorting<T> {
         Self { columns, chosen: from_query.or(default), is_from_query: from_query.is_some() }
     }
 
-    /// What keeps this order in the query of a link; empty values for the default.
+    /// The query parameters of this order; empty for the default.
     pub(super) fn query(&self) -> [(&'static str, &'static str); 2] {
         let (key, dir) =
             self.chosen.filter(|_| self.is_from_query).map_or(("", ""), |(key, d)| (key, d.name()));

@@ -1,5 +1,5 @@
-// What a browser adds to pages that can be read without it: times in the
-// viewer's own zone, buttons that copy, and figures that keep up with the guard.
+// Adds to pages that can be read without it: times in the viewer's own zone,
+// buttons that copy, and parts that are kept up to date.
 "use strict";
 
 // Not every browser knows every language, so the page says how a day is written.
@@ -50,7 +50,7 @@ for (const field of document.querySelectorAll("input[data-select]")) {
   field.addEventListener("focus", () => field.select());
 }
 
-// Live parts: the page is fetched again and what has changed is put in its place.
+// Live parts: the page is fetched again, and the parts that changed are replaced.
 // One fetch at a time, only while the page is visible, and never for more than a
 // twentieth of the time, so that many open pages don't keep a guard busy.
 const LOOK_EVERY_MS = 3_000;

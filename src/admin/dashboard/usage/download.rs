@@ -86,7 +86,7 @@ fn as_text(text: &str) -> String {
     if text.starts_with(FORMULA_STARTS) { format!("'{text}") } else { text.to_owned() }
 }
 
-/// The answer with a file, named by what it has and of which days.
+/// The answer with a file, named by its content and its days.
 fn file(request: &PageRequest, selection: &Selection, content: &str, rows: &[Vec<String>]) -> PageResult {
     let body = csv_of(rows).map_err(|error| {
         tracing::error!(%error, "a CSV file could not be written");

@@ -24,7 +24,7 @@ pub(in crate::admin::dashboard) struct UsageQuery {
     dir: Option<String>,
 }
 
-/// What usage is grouped by.
+/// The dimension that usage is grouped by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Dimension {
     Model,
