@@ -21,7 +21,7 @@ fn the_organization_is_named_here_unless_the_file_names_it() {
         assert!(seen(&browser.page("/usage").await).contains(&"Acme".to_owned()), "on every page");
         assert_eq!(house.guard.organization_named_by(), Some(Source::Api));
         let tested = text(&browser.submit("/settings", "/settings/test", &[("channel", "webhook-1")]).await);
-        assert!(tested.contains("The test was accepted"), "{tested}");
+        assert!(tested.contains("The channel accepted the test"), "{tested}");
         let told = receiver.after(1).await;
         assert_eq!(
             (told.len(), &told[0].1["data"]["organization"]),

@@ -173,9 +173,10 @@ fn tables_are_sorted_by_links_that_keep_the_rest_of_the_query() {
         assert_eq!(names(&keys), ["Z", FORMULA, "a", "test"]);
         let keys = browser.page("/keys?sort=name&dir=asc").await;
         assert_eq!(names(&keys), [FORMULA, "a", "test", "Z"]);
-        for query in ["", "?sort=secret&dir=asc", "?sort=%3Cscript%3E", "?dir=desc", "?sort=created&dir=x"] {
+        let unsorted = names(&browser.page("/keys").await);
+        for query in ["?sort=secret&dir=asc", "?sort=%3Cscript%3E", "?dir=desc", "?sort=created&dir=x"] {
             let keys = browser.page(&format!("/keys{query}")).await;
-            assert_eq!(names(&keys), ["Z", FORMULA, "a", "test"], "{query}: the newest first");
+            assert_eq!(names(&keys), unsorted, "{query}: the page's own order");
         }
         let found = browser.page("/keys?q=a&sort=name&dir=desc").await;
         assert!(found.contains("href=\"/keys?q=a&amp;sort=name&amp;dir=asc\""), "{found}");
@@ -219,7 +220,7 @@ fn events_have_their_seconds() {
             let clock = text.strip_suffix(" UTC").map(|clock| clock.split(':').collect::<Vec<_>>());
             clock.is_some_and(|parts| parts.len() == 3 && parts.iter().all(|part| part.len() == 2))
         };
-        for (path, events) in [("/activity", 2), ("/activity/audit", 1)] {
+        for (path, events) in [("/activity", 3), ("/activity/audit", 1)] {
             let page = browser.page(path).await;
             assert_eq!(seen(&page).iter().filter(|text| is_clock(text)).count(), events, "{path}: {page}");
         }
