@@ -69,6 +69,15 @@ pub struct UsageSum {
     pub tokens: Tokens,
 }
 
+impl UsageSum {
+    /// Adds another sum.
+    pub fn add(&mut self, other: &Self) {
+        self.requests = self.requests.saturating_add(other.requests);
+        self.cost = self.cost + other.cost;
+        self.tokens += other.tokens;
+    }
+}
+
 /// Selects usage; an absent field selects all.
 #[derive(Clone, Debug, Default)]
 pub struct UsageFilter {
@@ -88,6 +97,15 @@ impl UsageFilter {
 
 /// Sums of usage by group.
 pub type Groups = Vec<(Vec<String>, UsageSum)>;
+
+/// Usage by group, and how the days of its span share in it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DailyUsage {
+    /// The sums of the whole span, the costliest first.
+    pub groups: Groups,
+    /// Each day's sum, and its spend by the costliest groups; the last has the rest.
+    pub days: Vec<(UsageSum, Vec<Money>)>,
+}
 
 /// What was spent at one time for one key on one model.
 #[derive(Debug)]

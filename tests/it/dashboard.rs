@@ -2,6 +2,7 @@
 
 mod browser;
 mod changes;
+mod usage;
 mod visitors;
 
 use bytes::Bytes;
@@ -56,7 +57,7 @@ fn a_session_begins_with_the_token_and_ends_with_signing_out() {
         assert_eq!(field(&browser.page(path).await, "next"), "/", "nobody is led elsewhere");
         let wrong = browser.sign_in("wrong").await;
         assert_eq!(wrong.status, StatusCode::UNAUTHORIZED);
-        assert!(text(&wrong).contains("That is neither the admin token nor an admin key."));
+        assert!(text(&wrong).contains("Incorrect token. Enter the admin token or an admin key."));
         assert!(!browser.cookies.iter().any(|(name, _)| name == "spendguard_session"));
         assert_eq!(browser.sign_in(ADMIN_TOKEN).await.status, StatusCode::SEE_OTHER);
         browser.page("/").await;
@@ -83,7 +84,7 @@ fn wrong_tokens_are_throttled_and_those_inside_stay_inside() {
             StatusCode::TOO_MANY_REQUESTS,
             "the right one too, else one could guess on"
         );
-        assert!(text(&barred).contains("Too many wrong tokens"), "{barred:?}");
+        assert!(text(&barred).contains("Too many failed attempts"), "{barred:?}");
         let wait: u64 = barred.header("retry-after").parse().unwrap();
         assert!((1..=60).contains(&wait));
         inside.page("/").await;
@@ -315,7 +316,7 @@ fn a_limit_made_by_the_form_refuses_requests_until_it_is_removed() {
         }
         let of_file = browser.submit("/limits/new", "/limits", &limit("9", "", "", "of-file")).await;
         assert_eq!(of_file.status, StatusCode::UNPROCESSABLE_ENTITY);
-        assert!(browser.page("/limits").await.contains("Managed by the file"));
+        assert!(browser.page("/limits").await.contains("From configuration file"));
         assert_eq!(browser.get("/limits/edit?name=of-file").await.status, StatusCode::NOT_FOUND);
         browser.submit("/limits/remove?name=m", "/limits/remove", &[("name", "m")]).await;
         assert!(!house.books.limits().iter().any(|(limit, _)| &*limit.name == "m"));
@@ -342,7 +343,7 @@ fn usage_and_activity_show_what_was_spent_page_by_page() {
         assert_eq!(older.matches("<tr title=\"ent_").count(), 5);
         assert!(!older.contains("rel=\"next\""));
         let none = browser.page("/activity?kind=adjust").await;
-        assert!(none.contains("Nothing found") && !none.contains("<tr title="));
+        assert!(none.contains("No results") && !none.contains("<tr title="));
     });
 }
 

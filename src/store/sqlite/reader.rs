@@ -15,7 +15,7 @@ use crate::ledger::meter::Subject;
 use crate::store::StoreError;
 use crate::store::records::Names;
 use crate::store::reports::ROLLUP_S;
-use crate::store::reports::{EntryFilter, GroupBy, Groups, UsageSum};
+use crate::store::reports::{DailyUsage, EntryFilter, GroupBy, Groups, UsageFilter, UsageSum};
 use crate::store::sqlite::codec::{ENTRY_COLUMNS, entry_from, int, tags_from, tokens_from, uint};
 use crate::store::sqlite::days::{self, Reading};
 use crate::store::sqlite::history::each_settled;
@@ -131,6 +131,33 @@ pub(super) fn usages<const N: usize>(
     })?;
     let mut ordered = questions.iter().zip(sums).map(|((by, _), sums)| by.ordered(sums));
     Ok(std::array::from_fn(|_| ordered.next().unwrap_or_default()))
+}
+
+/// Usage in a span by group, and each day's share in the costliest groups. Day by day, so
+/// that no more than one day's groups are in memory.
+pub(super) fn daily_usage(
+    db: &Connection,
+    by: Option<&GroupBy>,
+    span: Span,
+    days: &[Span],
+    series_max: usize,
+    filter: &UsageFilter,
+) -> rusqlite::Result<DailyUsage> {
+    let selects = |project: &str, key: &str| filter.selects(project, key);
+    let sums_of = |by: &GroupBy, span: Span| usages(db, [(by, span)], selects).map(|[groups]| groups);
+    let groups = by.map(|by| sums_of(by, span)).transpose()?.unwrap_or_default();
+    let series: Vec<_> = groups.iter().take(series_max).map(|(group, _)| group).collect();
+    let day = |day: &Span| {
+        let (mut all, mut spend) = (UsageSum::default(), vec![Money::ZERO; series.len() + 1]);
+        for (group, sum) in sums_of(by.unwrap_or(&GroupBy::Project), *day)? {
+            let at = series.iter().position(|name| **name == group).unwrap_or(series.len());
+            spend[at] = spend[at] + sum.cost;
+            all.add(&sum);
+        }
+        Ok((all, spend))
+    };
+    let days = days.iter().map(day).collect::<rusqlite::Result<_>>()?;
+    Ok(DailyUsage { groups, days })
 }
 
 const USAGE_COLUMNS: &str = "start_s, project, api_key, end_user, tags, endpoint, model, served_model, requests, \

@@ -18,7 +18,8 @@ use crate::store::objects::StoredObject;
 use crate::store::outbox::{Alert, Delivery, Due};
 use crate::store::records::{AuditFilter, AuditRow, Names};
 use crate::store::reports::{
-    EntryFilter, GroupBy, Groups, PruneError, PruneStep, Pruned, Sizes, Storage, UsageFilter, UsageRow,
+    DailyUsage, EntryFilter, GroupBy, Groups, PruneError, PruneStep, Pruned, Sizes, Storage, UsageFilter,
+    UsageRow,
 };
 use crate::store::sqlite::handle::Handle;
 use crate::store::sqlite::reader::{self, Reader};
@@ -99,6 +100,22 @@ impl Reports {
         self.ask(&self.quick, move |db, _| {
             let questions = questions.each_ref().map(|(by, span)| (by, *span));
             reader::usages(db, questions, |project, key| filter.selects(project, key))
+        })
+        .await
+    }
+
+    /// Usage in a span by group, and each day's share in the first `series_max` groups;
+    /// without a grouping, of the days alone.
+    pub async fn daily_usage(
+        &self,
+        by: Option<GroupBy>,
+        span: Span,
+        days: Vec<Span>,
+        series_max: usize,
+        filter: UsageFilter,
+    ) -> Result<DailyUsage, StoreError> {
+        self.ask(&self.quick, move |db, _| {
+            reader::daily_usage(db, by.as_ref(), span, &days, series_max, &filter)
         })
         .await
     }

@@ -163,7 +163,7 @@ fn hostile_names_of_organization_projects_and_operators_are_shown_and_not_run() 
             for (from, to) in [("/settings", "/settings/organization"), ("/projects/new", "/projects")] {
                 let answer = browser.submit(from, to, &[("name", name)]).await;
                 assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY, "{to} {name}");
-                assert!(text(&answer).contains("A name needs 1 to 256 characters"), "{to}");
+                assert!(text(&answer).contains("Enter a name of 1 to 256 characters"), "{to}");
             }
         }
         browser.submit("/settings", "/settings/organization", &[("name", HOSTILE)]).await;
