@@ -7,12 +7,13 @@ use std::sync::Arc;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use spendguard::domain::Money;
 use spendguard::domain::demand::{Bound, Tier};
-use spendguard::guard::{Ending, Guard, Order, recovery};
+use spendguard::guard::{Ending, Guard, ReserveRequest};
 use spendguard::ledger::entry::{Attribution, Basis};
+use spendguard::startup;
 use spendguard::store::{Durability, Store};
 
-fn order() -> Order {
-    Order {
+fn request() -> ReserveRequest {
+    ReserveRequest {
         attribution: Arc::new(Attribution {
             project: "default".into(),
             project_name: "default".into(),
@@ -40,13 +41,13 @@ fn commits(c: &mut Criterion) {
     for durability in [Durability::Process, Durability::Power] {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path(), durability).unwrap();
-        let config = recovery::Config { open_requests_max: 1_000, zone: "UTC".into() };
-        let (guard, clerk) = Guard::open(store, &config, Arc::default(), Arc::default()).unwrap();
-        clerk.start().unwrap();
+        let config = startup::Config { open_requests_max: 1_000, zone: "UTC".into() };
+        let (opened, writer) = startup::open(store, &config, Arc::default(), Arc::default()).unwrap();
+        writer.start().unwrap();
         for at_once in [1_u64, 64] {
             group.throughput(Throughput::Elements(at_once));
             group.bench_function(format!("reserve and settle, {at_once} at once, {durability:?}"), |b| {
-                b.iter(|| runtime.block_on(round(&guard, at_once)));
+                b.iter(|| runtime.block_on(round(&opened.guard, at_once)));
             });
         }
     }
@@ -59,7 +60,7 @@ async fn round(guard: &Arc<Guard>, at_once: u64) {
     for _ in 0..at_once {
         let guard = Arc::clone(guard);
         tasks.spawn_local(async move {
-            let reservation = guard.reserve(order()).await.unwrap();
+            let reservation = guard.reserve(request()).await.unwrap();
             reservation
                 .settle(Basis::Reported, Ending { cost: Money::from_nano(1_500), ..Ending::default() });
         });

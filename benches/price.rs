@@ -12,10 +12,10 @@ use serde_json::json;
 use spendguard::domain::KeptSize;
 use spendguard::domain::demand::Tier;
 use spendguard::media;
-use spendguard::openai::CHAT;
 use spendguard::pricing::bound::{ToolsBound, bound};
 use spendguard::pricing::plan::Policy;
 use spendguard::pricing::sheet::Sheet;
+use spendguard::protocol::openai::CHAT;
 
 /// A conversation of so many bytes of text.
 fn text(bytes: usize) -> Vec<u8> {

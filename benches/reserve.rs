@@ -36,7 +36,7 @@ fn ledger() -> Ledger {
         limit("key-tokens-hour", Per::Key, Unit::Tokens, Window::Hour),
     ];
     let mut ledger = Ledger::new(1);
-    let past = ledger.stage(&limits, AT_MS).iter().map(|seeding| seeding.seed(Past::new())).collect();
+    let past = ledger.stage(&limits, AT_MS).iter().map(|backfill| backfill.history(Past::new())).collect();
     ledger.install(&limits, past);
     ledger
 }
@@ -88,7 +88,7 @@ fn reserve_and_settle(c: &mut Criterion) {
                     bound,
                     client_cap: None,
                     at_ms: AT_MS,
-                    unwritten: [0; 5],
+                    unwritten_releases: [0; 5],
                     turn: Turn::default(),
                 };
                 ledger.decide(&ask).unwrap();

@@ -4,8 +4,8 @@
 
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use spendguard::openai::CHAT;
-use spendguard::openai::sse::Hide;
+use spendguard::protocol::openai::CHAT;
+use spendguard::protocol::openai::sse::Hide;
 
 const EVENTS: usize = 5_000;
 

@@ -43,12 +43,15 @@ use tokio_util::task::TaskTracker;
 use crate::admin::attempts::Attempts;
 use crate::admin::error::ApiError;
 use crate::alerts::Outbox;
+use crate::books::Books;
+use crate::books::forecast::Forecaster;
+use crate::directory::Directory;
+use crate::directory::admin_keys::{AdminKey, Role};
 use crate::guard::Guard;
-use crate::guard::admin_keys::{AdminKey, Role};
-use crate::guard::trail::Actor;
+use crate::guard::audit::Actor;
 use crate::keys::KeyHash;
-use crate::outlook::Lookout;
 use crate::pricing::sheet::Sheet;
+use crate::rulebook::Rulebook;
 
 /// The largest body of an admin request.
 const BODY_BYTES_MAX: usize = 1 << 20;
@@ -75,8 +78,14 @@ pub struct InForce {
 /// What the admin API works on.
 #[derive(Clone, Debug)]
 pub struct Admin {
-    /// The guard.
+    /// Admission.
     pub guard: Arc<Guard>,
+    /// Keys, projects, the organization.
+    pub directory: Arc<Directory>,
+    /// Limits and credit.
+    pub rulebook: Arc<Rulebook>,
+    /// The past.
+    pub books: Arc<Books>,
     /// SHA-256 of the admin token.
     pub token: KeyHash,
     /// Wrong tokens of late.
@@ -85,8 +94,8 @@ pub struct Admin {
     pub metrics_open: bool,
     /// What tells operators.
     pub outbox: Arc<Outbox>,
-    /// What looks ahead.
-    pub lookout: Arc<Lookout>,
+    /// Projections of what is to come.
+    pub forecaster: Arc<Forecaster>,
     /// The address that it listens on.
     pub address: IpAddr,
     /// What clients put in place of OpenAI's address.
@@ -169,12 +178,12 @@ impl Admin {
         if hash.is(&self.token) {
             return Some(Visitor::WithToken);
         }
-        self.guard.admin_key_of(hash).map(Visitor::WithKey)
+        self.directory.admin_key_of(hash).map(Visitor::WithKey)
     }
 
     async fn note_use(&self, visitor: &Visitor) {
         if let Visitor::WithKey(key) = visitor {
-            self.guard.note_admin_key_use(key).await;
+            self.directory.note_admin_key_use(key).await;
         }
     }
 
@@ -194,7 +203,7 @@ impl Admin {
 }
 
 async fn readyz(State(admin): State<Admin>) -> Response {
-    if admin.guard.is_healthy() {
+    if admin.guard.core().is_healthy() {
         return "ok\n".into_response();
     }
     (StatusCode::SERVICE_UNAVAILABLE, "the ledger can't be written\n").into_response()

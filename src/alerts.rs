@@ -1,14 +1,14 @@
-//! Telling operators: an outbox of alerts, delivered by e-mail, webhook, Slack.
+//! Message operators: an outbox of alerts, delivered by e-mail, webhook, Slack.
 //!
 //! What is to be told is in the database, with what each channel has done about
 //! it, so that nothing is lost with the process. A channel that fails is tried
 //! again, ever more seldom; it holds up no other. A death between sending and
 //! noting sends a message again, under the same id.
 
+mod channels;
 mod email;
-mod roster;
+mod message;
 mod slack;
-mod told;
 mod webhook;
 
 use std::fmt;
@@ -24,14 +24,14 @@ use tokio::time::{sleep, timeout};
 use crate::alerts::email::Email;
 use crate::alerts::slack::Slack;
 use crate::alerts::webhook::Webhook;
-use crate::guard::Guard;
-use crate::store::organization::Channel as Mail;
+use crate::startup::Opened;
 use crate::store::outbox::{self, Alert, Due, Outcome};
+use crate::store::records::Channel as Mail;
 
+pub use channels::Listed;
 pub use email::{Config as EmailConfig, MailTls, is_address};
-pub use roster::Listed;
+pub use message::{Branding, Message};
 pub use slack::Config as SlackConfig;
-pub use told::{Telling, Voice};
 pub use webhook::Config as WebhookConfig;
 
 /// The longest try.
@@ -58,7 +58,7 @@ pub struct Config {
     /// Slack's incoming webhooks.
     pub slacks: Vec<SlackConfig>,
     /// How messages name the guard.
-    pub voice: Voice,
+    pub branding: Branding,
 }
 
 /// Why a channel can't be used as it is configured.
@@ -92,26 +92,26 @@ pub struct Channel {
     /// Its name, as `webhook-1`: by its kind, and its place among those.
     pub name: String,
     kind: &'static str,
-    means: Means,
+    transport: Transport,
 }
 
 #[derive(Debug)]
-enum Means {
+enum Transport {
     Email(Email),
     Webhook(Webhook),
     Slack(Slack),
 }
 
-/// All channels, and the voice they speak with.
+/// All channels, and the branding they speak with.
 #[derive(Debug, Default)]
 pub struct Channels {
     all: Vec<Arc<Channel>>,
-    voice: Voice,
+    branding: Branding,
 }
 
 /// Delivers what there is to tell.
 pub struct Outbox {
-    guard: Arc<Guard>,
+    opened: Opened,
     channels: ArcSwap<Channels>,
     changed: Notify,
 }
@@ -126,23 +126,23 @@ impl Channels {
     /// The channels of a configuration; `roots` are what TLS trusts.
     pub fn of(config: &Config, roots: &Arc<rustls::ClientConfig>) -> Result<Self, ChannelError> {
         let mut all = Vec::new();
-        let mut add = |kind: &'static str, name: String, means: Result<Means, String>| {
-            let means = means.map_err(|problem| ChannelError { channel: name.clone(), problem })?;
-            all.push(Arc::new(Channel { name, kind, means }));
+        let mut add = |kind: &'static str, name: String, transport: Result<Transport, String>| {
+            let transport = transport.map_err(|problem| ChannelError { channel: name.clone(), problem })?;
+            all.push(Arc::new(Channel { name, kind, transport }));
             Ok(())
         };
         if let Some(email) = &config.email {
-            add(outbox::EMAIL, outbox::EMAIL.to_owned(), Email::new(email).map(Means::Email))?;
+            add(outbox::EMAIL, outbox::EMAIL.to_owned(), Email::new(email).map(Transport::Email))?;
         }
         for (at, webhook) in config.webhooks.iter().enumerate() {
-            let means = Webhook::new(webhook, roots).map(Means::Webhook);
-            add("webhook", format!("webhook-{}", at + 1), means)?;
+            let transport = Webhook::new(webhook, roots).map(Transport::Webhook);
+            add("webhook", format!("webhook-{}", at + 1), transport)?;
         }
         for (at, slack) in config.slacks.iter().enumerate() {
-            let means = Slack::new(slack, roots).map(Means::Slack);
-            add("slack", format!("slack-{}", at + 1), means)?;
+            let transport = Slack::new(slack, roots).map(Transport::Slack);
+            add("slack", format!("slack-{}", at + 1), transport)?;
         }
-        Ok(Self { all, voice: config.voice.clone() })
+        Ok(Self { all, branding: config.branding.clone() })
     }
 }
 
@@ -151,16 +151,16 @@ impl Channel {
     /// e-mail is for, and `mail` what a spend alert says of it.
     async fn send(
         &self,
-        telling: &Telling,
+        message: &Message,
         recipient: Option<&str>,
         mail: Option<&Mail>,
         now_s: i64,
     ) -> Result<(), Unsent> {
         let sending = async {
-            match &self.means {
-                Means::Email(email) => email.send(telling, recipient, mail).await,
-                Means::Webhook(webhook) => webhook.send(telling, now_s).await.map_err(Unsent::Yet),
-                Means::Slack(slack) => slack.send(telling).await.map_err(Unsent::Yet),
+            match &self.transport {
+                Transport::Email(email) => email.send(message, recipient, mail).await,
+                Transport::Webhook(webhook) => webhook.send(message, now_s).await.map_err(Unsent::Yet),
+                Transport::Slack(slack) => slack.send(message).await.map_err(Unsent::Yet),
             }
         };
         let late = |_| Err(Unsent::Yet(format!("no answer within {SEND_MAX:?}")));
@@ -168,13 +168,13 @@ impl Channel {
     }
 
     /// Sends a test message to all that it is configured for; the error names those it did not reach.
-    async fn test(&self, telling: &Telling, now_s: i64) -> Result<(), String> {
-        let Means::Email(email) = &self.means else {
-            return self.send(telling, None, None, now_s).await.map_err(Unsent::text);
+    async fn test(&self, message: &Message, now_s: i64) -> Result<(), String> {
+        let Transport::Email(email) = &self.transport else {
+            return self.send(message, None, None, now_s).await.map_err(Unsent::text);
         };
         let mut failed = Vec::new();
         for recipient in email.recipients() {
-            if let Err(error) = self.send(telling, Some(&recipient), None, now_s).await {
+            if let Err(error) = self.send(message, Some(&recipient), None, now_s).await {
                 failed.push(format!("{recipient}: {}", error.text()));
             }
         }
@@ -183,17 +183,19 @@ impl Channel {
 
     /// The names that its deliveries have.
     fn deliveries(&self) -> Vec<String> {
-        match &self.means {
-            Means::Email(email) => email.recipients().map(|recipient| outbox::email_to(&recipient)).collect(),
-            Means::Webhook(_) | Means::Slack(_) => vec![self.name.clone()],
+        match &self.transport {
+            Transport::Email(email) => {
+                email.recipients().map(|recipient| outbox::email_to(&recipient)).collect()
+            }
+            Transport::Webhook(_) | Transport::Slack(_) => vec![self.name.clone()],
         }
     }
 }
 
 impl Outbox {
-    /// An outbox of a guard's alerts.
-    pub fn new(guard: Arc<Guard>, channels: Channels) -> Self {
-        Self { guard, channels: ArcSwap::from_pointee(channels), changed: Notify::new() }
+    /// An outbox of a ledger's alerts.
+    pub fn new(opened: Opened, channels: Channels) -> Self {
+        Self { opened, channels: ArcSwap::from_pointee(channels), changed: Notify::new() }
     }
 
     /// Delivers to other channels from now on.
@@ -210,11 +212,11 @@ impl Outbox {
     /// Sends a test message through each channel: its name, and what came of it.
     pub async fn test(&self) -> Vec<(String, Result<(), String>)> {
         let channels = self.channels.load_full();
-        let clock = self.guard.clock();
-        let telling = Telling::test(&channels.voice, &self.guard);
+        let clock = self.opened.guard.clock();
+        let message = Message::test(&channels.branding, &self.opened.directory);
         let mut results = Vec::new();
         for channel in &channels.all {
-            results.push((channel.name.clone(), channel.test(&telling, clock.now_s()).await));
+            results.push((channel.name.clone(), channel.test(&message, clock.now_s()).await));
         }
         results
     }
@@ -224,24 +226,24 @@ impl Outbox {
         while !*stop.borrow() {
             let channels = self.channels.load_full();
             let (over, is_over) = watch::channel(false);
-            let mut desks = JoinSet::new();
+            let mut workers = JoinSet::new();
             let mut wakes = Vec::new();
             for channel in &channels.all {
                 let wake = Arc::new(Notify::new());
                 wakes.push(Arc::clone(&wake));
-                let desk = Desk {
-                    guard: Arc::clone(&self.guard),
+                let worker = Worker {
+                    opened: self.opened.clone(),
                     channel: Arc::clone(channel),
-                    voice: channels.voice.clone(),
+                    branding: channels.branding.clone(),
                     wake,
                     over: is_over.clone(),
                 };
-                desks.spawn(desk.run());
+                workers.spawn(worker.run());
             }
             self.route_until_changed(&channels, &wakes, &mut stop).await;
             // What is being sent is sent, and noted, before anyone else may send it.
             let _ = over.send(true);
-            while desks.join_next().await.is_some() {}
+            while workers.join_next().await.is_some() {}
         }
     }
 
@@ -253,9 +255,9 @@ impl Outbox {
     ) {
         let names: Vec<String> = channels.all.iter().flat_map(|channel| channel.deliveries()).collect();
         loop {
-            let marked = self.guard.marks().notified();
-            let (names, now_ms) = (names.clone(), self.guard.clock().now_ms());
-            let routed = self.guard.run(move |db| outbox::route(db, &names, now_ms)).await;
+            let marked = self.opened.guard.core().crossed().notified();
+            let (names, now_ms) = (names.clone(), self.opened.guard.clock().now_ms());
+            let routed = self.opened.records.route_alerts(names, now_ms).await;
             for wake in wakes {
                 wake.notify_one();
             }
@@ -283,20 +285,22 @@ fn wait_until(at_ms: i64, now_ms: i64) -> Duration {
 }
 
 /// Delivers through one channel.
-struct Desk {
-    guard: Arc<Guard>,
+struct Worker {
+    opened: Opened,
     channel: Arc<Channel>,
-    voice: Voice,
+    branding: Branding,
     wake: Arc<Notify>,
     over: watch::Receiver<bool>,
 }
 
-impl Desk {
+impl Worker {
     async fn run(mut self) {
         while !*self.over.borrow() {
             let wait = match self.found().await {
                 Ok((due, _)) if !due.is_empty() => self.deliver(due).await,
-                Ok((_, next_ms)) => next_ms.map(|next_ms| wait_until(next_ms, self.guard.clock().now_ms())),
+                Ok((_, next_ms)) => {
+                    next_ms.map(|next_ms| wait_until(next_ms, self.opened.guard.clock().now_ms()))
+                }
                 Err(()) => Some(PAUSE),
             };
             let waited = async {
@@ -315,11 +319,8 @@ impl Desk {
 
     /// What is due, and when the next will be.
     async fn found(&self) -> Result<(Vec<Due>, Option<i64>), ()> {
-        let (name, now_ms) = (self.channel.name.clone(), self.guard.clock().now_ms());
-        let found = self.guard.read(move |db| {
-            let due = outbox::due(db, &name, now_ms, AGAIN_AFTER_MS_MAX, BATCH)?;
-            Ok((due, outbox::next_ms(db, &name)?))
-        });
+        let (name, now_ms) = (self.channel.name.clone(), self.opened.guard.clock().now_ms());
+        let found = self.opened.reports.due_alerts(name, now_ms, AGAIN_AFTER_MS_MAX, BATCH);
         found.await.map_err(|error| tracing::warn!(%error, "alerts can't be read"))
     }
 
@@ -330,9 +331,9 @@ impl Desk {
             if *self.over.borrow() {
                 break;
             }
-            let telling = Telling::of(&alert, &self.voice, &self.guard);
-            let (recipient, now_s) = (outbox::recipient(&channel), self.guard.clock().now_s());
-            let sent = self.channel.send(&telling, recipient, mail.as_ref(), now_s).await;
+            let message = Message::of(&alert, &self.branding, &self.opened.directory);
+            let (recipient, now_s) = (outbox::recipient(&channel), self.opened.guard.clock().now_s());
+            let sent = self.channel.send(&message, recipient, mail.as_ref(), now_s).await;
             let goes_on = !matches!(sent, Err(Unsent::Yet(_)));
             let outcome = self.outcome(&alert, attempts, sent);
             self.note(alert.id, &channel, outcome).await;
@@ -344,7 +345,7 @@ impl Desk {
     }
 
     fn outcome(&self, alert: &Alert, attempts: u32, sent: Result<(), Unsent>) -> Outcome {
-        let metrics = self.guard.metrics();
+        let metrics = self.opened.guard.metrics();
         let (error, is_refused) = match sent {
             Ok(()) => {
                 metrics.alerted(self.channel.kind, "sent");
@@ -353,7 +354,7 @@ impl Desk {
             Err(Unsent::Yet(error)) => (error, false),
             Err(Unsent::Refused(error)) => (error, true),
         };
-        let now_ms = self.guard.clock().now_ms();
+        let now_ms = self.opened.guard.clock().now_ms();
         let doubled = AGAIN_AFTER_MS.saturating_mul(1 << attempts.min(16));
         if is_refused || now_ms.saturating_sub(alert.at_ms) >= GIVE_UP_AFTER_MS {
             metrics.alerted(self.channel.kind, "given_up");
@@ -370,8 +371,8 @@ impl Desk {
         let noting = async {
             loop {
                 let (name, now_ms, outcome) =
-                    (channel.to_owned(), self.guard.clock().now_ms(), outcome.clone());
-                let noted = self.guard.run(move |db| outbox::note(db, id, &name, now_ms, &outcome)).await;
+                    (channel.to_owned(), self.opened.guard.clock().now_ms(), outcome.clone());
+                let noted = self.opened.records.note_delivery(id, name, now_ms, outcome).await;
                 let Err(error) = noted else { return };
                 tracing::warn!(%error, "what came of an alert can't be written yet");
                 sleep(PAUSE).await;

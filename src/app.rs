@@ -29,15 +29,15 @@ use tower_service::Service as _;
 
 use crate::admin::{Admin, InForce};
 use crate::alerts::{Channels, Outbox};
+use crate::books::forecast::Forecaster;
 use crate::cli::say;
 use crate::clock::Clock;
 use crate::config::Settings;
-use crate::guard::{Guard, recovery};
 use crate::metrics::Metrics;
 use crate::net::{Serving, Tls};
-use crate::outlook::Lookout;
 use crate::proxy::visit::RequestIds;
 use crate::proxy::{Proxy, Rules};
+use crate::startup::{self, Opened};
 use crate::store::Store;
 use crate::upstream;
 
@@ -55,8 +55,8 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 
 /// A guard that is serving.
 pub struct App {
-    /// The guard.
-    pub guard: Arc<Guard>,
+    /// The ledger, by the parts that work on it.
+    pub opened: Opened,
     /// Where the proxy listens.
     pub proxy: SocketAddr,
     /// Where the admin listener listens.
@@ -70,7 +70,7 @@ pub struct App {
     in_force: Arc<ArcSwap<InForce>>,
     rules: Arc<ArcSwap<Rules>>,
     outbox: Arc<Outbox>,
-    lookout: Arc<Lookout>,
+    forecaster: Arc<Forecaster>,
     roots: Arc<rustls::ClientConfig>,
     tls: Vec<Arc<Tls>>,
     stop: watch::Sender<bool>,
@@ -87,20 +87,21 @@ impl App {
     pub async fn start(settings: Settings, config_file: Option<PathBuf>) -> Result<Self, StartError> {
         let (clock, metrics) = (Arc::new(Clock::default()), Arc::new(Metrics::default()));
         let store = Store::open(&settings.storage_path, settings.durability)?;
-        let config = recovery::Config {
+        let config = startup::Config {
             open_requests_max: settings.guard.open_requests_max,
             zone: Arc::clone(&settings.zone),
         };
-        let (guard, clerk) = Guard::open(store, &config, clock, metrics)?;
-        let writer = clerk.start()?;
-        guard.install_file_organization(settings.organization.as_deref());
-        guard.install_file_projects(settings.projects.iter().cloned());
-        guard.install_file_limits(settings.limits.clone(), Arc::clone(&settings.zone)).await?;
-        guard.set_credit_terms(settings.credit).await?;
+        let (opened, writer) = startup::open(store, &config, clock, metrics)?;
+        let writer = writer.start()?;
+        let Opened { directory, rulebook, .. } = &opened;
+        directory.install_file_organization(settings.organization.as_deref());
+        directory.install_file_projects(settings.projects.iter().cloned());
+        rulebook.install_file_limits(settings.limits.clone(), Arc::clone(&settings.zone)).await?;
+        rulebook.set_credit_terms(settings.credit).await?;
         let token = token::Token::of(&settings)?;
-        guard.know_admin_token(token.hash());
+        directory.know_admin_token(token.hash());
         let roots = upstream::roots();
-        let outbox = Outbox::new(Arc::clone(&guard), Channels::of(&settings.alerts, &roots)?);
+        let outbox = Outbox::new(opened.clone(), Channels::of(&settings.alerts, &roots)?);
         let (stop, stopping) = watch::channel(false);
         let shards = std::thread::available_parallelism().map_or(1, usize::from);
         let (rules, in_force) = rules::of(&settings, rules::upstreams(&settings, None, shards, &roots))?;
@@ -113,12 +114,12 @@ impl App {
             in_force: Arc::new(ArcSwap::from_pointee(in_force)),
             rules: Arc::new(ArcSwap::from_pointee(rules)),
             outbox: Arc::new(outbox),
-            lookout: Arc::new(Lookout::new(Arc::clone(&guard))),
+            forecaster: Arc::new(Forecaster::new(Arc::clone(&opened.books))),
             roots,
             tls: Vec::new(),
             shards: Vec::new(),
             admin_task: TaskTracker::new(),
-            guard,
+            opened,
             token,
             started: settings.clone(),
             settings,
@@ -136,20 +137,20 @@ impl App {
     fn start_background(&self, stopping: &watch::Receiver<bool>) {
         let (outbox, until) = (Arc::clone(&self.outbox), stopping.clone());
         self.admin_task.spawn(async move { outbox.run(until).await });
-        let (lookout, in_force, until) =
-            (Arc::clone(&self.lookout), Arc::clone(&self.in_force), stopping.clone());
+        let (forecaster, in_force, until) =
+            (Arc::clone(&self.forecaster), Arc::clone(&self.in_force), stopping.clone());
         let settings = move || {
             let in_force = in_force.load();
             (Arc::clone(&in_force.zone), in_force.tells_forecast)
         };
-        self.admin_task.spawn(async move { lookout.run(settings, until).await });
-        let (guard, until) = (Arc::clone(&self.guard), stopping.clone());
-        self.admin_task.spawn(async move { guard.sum_up_days(until).await });
-        let (guard, until) = (Arc::clone(&self.guard), stopping.clone());
-        self.admin_task.spawn(async move { guard.watch_credit(until).await });
-        let (guard, in_force, until) =
-            (Arc::clone(&self.guard), Arc::clone(&self.in_force), stopping.clone());
-        self.admin_task.spawn(async move { guard.prune_old(|| in_force.load().keep, until).await });
+        self.admin_task.spawn(async move { forecaster.run(settings, until).await });
+        let (books, until) = (Arc::clone(&self.opened.books), stopping.clone());
+        self.admin_task.spawn(async move { books.sum_up_days(until).await });
+        let (rulebook, until) = (Arc::clone(&self.opened.rulebook), stopping.clone());
+        self.admin_task.spawn(async move { rulebook.watch_credit(until).await });
+        let (books, in_force, until) =
+            (Arc::clone(&self.opened.books), Arc::clone(&self.in_force), stopping.clone());
+        self.admin_task.spawn(async move { books.prune_old(|| in_force.load().keep, until).await });
     }
 
     fn serve_admin(
@@ -158,7 +159,10 @@ impl App {
         stop: watch::Receiver<bool>,
     ) -> Result<(), StartError> {
         let admin = Admin {
-            guard: Arc::clone(&self.guard),
+            guard: Arc::clone(&self.opened.guard),
+            directory: Arc::clone(&self.opened.directory),
+            rulebook: Arc::clone(&self.opened.rulebook),
+            books: Arc::clone(&self.opened.books),
             token: self.token.hash(),
             attempts: Arc::default(),
             metrics_open: self.admin.ip().is_loopback(),
@@ -167,7 +171,7 @@ impl App {
             tls: self.settings.admin.tls.is_some(),
             in_force: Arc::clone(&self.in_force),
             outbox: Arc::clone(&self.outbox),
-            lookout: Arc::clone(&self.lookout),
+            forecaster: Arc::clone(&self.forecaster),
             tracker: self.admin_task.clone(),
         };
         let router = crate::admin::router(admin);
@@ -200,7 +204,10 @@ impl App {
         let ids = Arc::new(RequestIds::new()?);
         for (number, listener) in listeners.into_iter().enumerate() {
             let proxy = Arc::new(Proxy {
-                guard: Arc::clone(&self.guard),
+                guard: Arc::clone(&self.opened.guard),
+                directory: Arc::clone(&self.opened.directory),
+                rulebook: Arc::clone(&self.opened.rulebook),
+                reports: self.opened.reports.clone(),
                 rules: Arc::clone(&self.rules),
                 shard: number,
                 ids: Arc::clone(&ids),
@@ -257,7 +264,7 @@ impl App {
     /// Stops taking work, lets what is running finish, and settles everything.
     pub async fn shut_down(self) {
         let _ = self.stop.send(true);
-        let Self { guard, shards, admin_task, writer, settings, outbox, lookout, .. } = self;
+        let Self { opened, shards, admin_task, writer, settings, outbox, forecaster, .. } = self;
         let joined = tokio::task::spawn_blocking(move || {
             for shard in shards {
                 if shard.join().is_err() {
@@ -273,7 +280,7 @@ impl App {
         let _ =
             tokio::time::timeout(Duration::from_secs(2).min(settings.server.drain), admin_task.wait()).await;
         let flushed = async {
-            while let Err(error) = guard.flush().await {
+            while let Err(error) = opened.guard.core().flush().await {
                 tracing::warn!(%error, "what is settled can't be written yet");
                 tokio::time::sleep(FLUSH_AGAIN_AFTER).await;
             }
@@ -283,7 +290,7 @@ impl App {
         } else {
             tracing::error!("not all could be written; what is missing is charged at its holds");
         }
-        drop((guard, outbox, lookout));
+        drop((opened, outbox, forecaster));
         // The writer ends once nobody can send to it. Admin tasks that were cut off can until
         // the runtime ends, so it is not waited for as long as it takes.
         let ended = tokio::task::spawn_blocking(move || writer.join());

@@ -5,16 +5,16 @@
 //! equals live by construction. No I/O, no clock: time is an argument.
 
 pub mod account;
+mod activation;
 pub mod calendar;
 pub mod credit;
 pub mod denial;
 pub mod entry;
 pub mod forecast;
 mod headroom;
-mod line;
+pub mod limit_index;
 pub mod meter;
-pub mod reach;
-mod stage;
+mod meter_hold;
 pub mod waiting;
 pub mod walk;
 
@@ -27,13 +27,13 @@ use crate::domain::demand::Bound;
 use crate::domain::limit::{Mode, Unit};
 use crate::domain::{Limit, Money};
 use crate::ledger::account::{Account, Terms};
+pub use crate::ledger::activation::{Backfill, History, Past, Retired};
 use crate::ledger::denial::{Blocked, Denial};
 use crate::ledger::entry::{Amounts, Attribution, Crossing, Entry, Hold, Kind, reserved};
 pub use crate::ledger::headroom::Headroom;
-use crate::ledger::line::{Line, end_on, hold_on, settle_on};
+use crate::ledger::limit_index::LimitIndex;
 use crate::ledger::meter::{Meter, Metered, Reading, Subject};
-use crate::ledger::reach::Reach;
-pub use crate::ledger::stage::{Past, Retired, Seed, Seeding};
+use crate::ledger::meter_hold::{MeterHold, end_on, hold_on, settle_on};
 use crate::ledger::waiting::{Place, Queues, Turn, place};
 
 /// Meters looked at for one that there is no room for: some hundred microseconds.
@@ -44,13 +44,13 @@ const CROWDED_PRUNED: usize = 4_096;
 pub struct Ledger {
     limits: Vec<Metered>,
     /// By places in `limits`, as is the next; made anew with every change of it.
-    reach: Reach,
+    index: LimitIndex,
     by_slot: HashMap<u32, usize, RandomState>,
     holds: HashMap<u64, OpenHold, RandomState>,
     next_id: u64,
     next_slot: u32,
     in_doubt: Money,
-    freed: Amounts,
+    released: Amounts,
     /// Prepaid credit, once there was a grant.
     account: Option<Account>,
     terms: Terms,
@@ -62,7 +62,7 @@ pub struct Ledger {
 #[derive(Debug)]
 struct OpenHold {
     hold: Arc<Hold>,
-    lines: Vec<Line>,
+    meter_holds: Vec<MeterHold>,
 }
 
 /// A request that wants to spend.
@@ -76,8 +76,8 @@ pub struct Ask<'a> {
     pub client_cap: Option<Money>,
     /// When, in Unix milliseconds.
     pub at_ms: i64,
-    /// Room that facts have freed which are not in the database yet.
-    pub unwritten: Amounts,
+    /// Room that facts have released which are not in the database yet.
+    pub unwritten_releases: Amounts,
     /// Whose turn it is, where others wait.
     pub turn: Turn,
 }
@@ -87,7 +87,7 @@ pub struct Ask<'a> {
 pub struct Admission {
     /// Whether it may need room that is only free if those facts are not lost:
     /// then its hold must not be written ahead of them.
-    pub leans: bool,
+    pub depends_on_unwritten: bool,
     /// Limits in shadow mode that would have refused it.
     pub would_reject: Vec<Arc<Limit>>,
 }
@@ -141,7 +141,9 @@ impl Ledger {
         });
         for (mode, unit, verdict) in verdicts.chain(credit) {
             match (mode, verdict) {
-                (Mode::Enforce, Ok(left)) => admission.leans |= left < ask.unwritten[unit.index()],
+                (Mode::Enforce, Ok(left)) => {
+                    admission.depends_on_unwritten |= left < ask.unwritten_releases[unit.index()];
+                }
                 (Mode::Shadow, Ok(_)) => {}
                 (Mode::Shadow, Err(denial)) => admission.note_shadow(denial.limit()),
                 (Mode::Enforce, Err(denial)) => {
@@ -157,7 +159,7 @@ impl Ledger {
 
     /// The limits in force that may apply to a request of this attribution.
     fn reached<'a>(&'a self, of: &Attribution) -> impl Iterator<Item = &'a Metered> + use<'a> {
-        let places = self.reach.places(of);
+        let places = self.index.places(of);
         let limits = (0..places.len()).map(move |at| &self.limits[places[at]]);
         limits.filter(|limit| limit.in_force)
     }
@@ -223,10 +225,11 @@ impl Ledger {
             return Vec::new();
         };
         let start_s = metered.span(at_ms.div_euclid(1_000)).start_s;
-        let on_it = |line: &&Line| line.slot == metered.slot && line.start_s == start_s;
+        let on_it =
+            |meter_hold: &&MeterHold| meter_hold.slot == metered.slot && meter_hold.start_s == start_s;
         let of = |open: &OpenHold| {
-            let line = open.lines.iter().find(on_it)?;
-            Some((Arc::clone(&open.hold), line.subject.clone(), line.amount))
+            let meter_hold = open.meter_holds.iter().find(on_it)?;
+            Some((Arc::clone(&open.hold), meter_hold.subject.clone(), meter_hold.amount))
         };
         self.holds.values().filter_map(of).collect()
     }
@@ -239,14 +242,14 @@ impl Ledger {
     /// Forgets meters of past windows, of limits that a request counts on and that
     /// have as many as they may.
     pub fn make_room(&mut self, of: &Attribution, at_ms: i64) {
-        for place in self.reach.places(of).iter() {
+        for place in self.index.places(of).iter() {
             self.limits[*place].prune(at_ms.div_euclid(1_000), CROWDED_PRUNED);
         }
     }
 
-    /// All room that facts have ever freed, whatever it was freed on.
-    pub fn freed(&self) -> Amounts {
-        self.freed
+    /// All room that facts have ever released, whatever it was released on.
+    pub fn released(&self) -> Amounts {
+        self.released
     }
 
     /// Money held for requests whose end is not known yet.
@@ -256,17 +259,17 @@ impl Ledger {
 
     /// Applies a hold: its amounts are held on every matching meter.
     pub fn apply_hold(&mut self, hold: &Arc<Hold>) {
-        let places = self.reach.places(&hold.attribution);
-        let mut lines = Vec::with_capacity(places.len());
+        let places = self.index.places(&hold.attribution);
+        let mut meter_holds = Vec::with_capacity(places.len());
         for place in places.iter() {
-            hold_on(&mut self.limits[*place], hold, &mut lines);
+            hold_on(&mut self.limits[*place], hold, &mut meter_holds);
         }
         self.in_doubt = self.in_doubt + hold.bound.cost;
         self.latest_ms = self.latest_ms.max(hold.admitted_ms);
         if let Some(account) = &mut self.account {
             account.hold(hold);
         }
-        self.holds.insert(hold.id, OpenHold { hold: Arc::clone(hold), lines });
+        self.holds.insert(hold.id, OpenHold { hold: Arc::clone(hold), meter_holds });
     }
 
     /// Applies an entry. An ending replaces its hold; a correction is added to
@@ -280,8 +283,8 @@ impl Ledger {
                 for unit in Unit::ALL {
                     self.free(unit, reserved(&open.hold.bound, unit).saturating_sub(entry.amount(unit)));
                 }
-                for line in &open.lines {
-                    self.end_line(line, &open.hold, entry, &mut crossings);
+                for meter_hold in &open.meter_holds {
+                    self.end_meter_hold(meter_hold, &open.hold, entry, &mut crossings);
                 }
                 if let Some(account) = &mut self.account {
                     account.end(&open.hold, entry.cost);
@@ -291,7 +294,7 @@ impl Ledger {
             Kind::Adjust => {
                 self.free(Unit::Usd, entry.cost.nano().saturating_neg());
                 let at_s = entry.admitted_ms.div_euclid(1_000);
-                for place in self.reach.places(&entry.attribution).iter() {
+                for place in self.index.places(&entry.attribution).iter() {
                     let limit = &mut self.limits[*place];
                     for subject in limit.subjects(&entry.attribution) {
                         let start_s = limit.span(at_s).start_s;
@@ -317,8 +320,8 @@ impl Ledger {
     }
 
     fn free(&mut self, unit: Unit, amount: i64) {
-        let freed = &mut self.freed[unit.index()];
-        *freed = freed.wrapping_add(amount.max(0));
+        let released = &mut self.released[unit.index()];
+        *released = released.wrapping_add(amount.max(0));
     }
 
     fn numbered(&mut self, mut crossings: Vec<Crossing>) -> Vec<Crossing> {
@@ -328,17 +331,23 @@ impl Ledger {
         crossings
     }
 
-    fn end_line(&mut self, line: &Line, hold: &Hold, entry: &Entry, crossings: &mut Vec<Crossing>) {
+    fn end_meter_hold(
+        &mut self,
+        meter_hold: &MeterHold,
+        hold: &Hold,
+        entry: &Entry,
+        crossings: &mut Vec<Crossing>,
+    ) {
         // The limit may have been removed since; then nobody counts on it.
-        let Some(place_of) = self.by_slot.get(&line.slot) else { return };
+        let Some(place_of) = self.by_slot.get(&meter_hold.slot) else { return };
         let limit = &mut self.limits[*place_of];
         // A request that was held for a picture and made none does not count on its model.
         let counts = Arc::ptr_eq(&hold.attribution, &entry.attribution)
-            || limit.subjects(&entry.attribution).any(|subject| subject == line.subject);
+            || limit.subjects(&entry.attribution).any(|subject| subject == meter_hold.subject);
         let amount = if counts { entry.amount(limit.limit.unit) } else { 0 };
-        end_on(limit, line, amount, entry.created_ms, crossings);
+        end_on(limit, meter_hold, amount, entry.created_ms, crossings);
         if !self.queues.is_empty() {
-            self.queues.call(&place(&self.limits[*place_of], &line.subject));
+            self.queues.call(&place(&self.limits[*place_of], &meter_hold.subject));
         }
     }
 }

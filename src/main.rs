@@ -47,7 +47,7 @@ async fn run(arguments: Cli) -> Result<(), Failure> {
         }
         Command::Demo { seconds, .. } => {
             log::start("warn", false);
-            app::demo::run(seconds).await.map_err(failed)
+            Box::pin(app::demo::run(seconds)).await.map_err(failed)
         }
         Command::Check {} => {
             say(settings()?.text.trim_end());

@@ -42,9 +42,10 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, header};
 use hyper::body::Incoming;
 use tokio_util::task::TaskTracker;
 
+use crate::directory::Directory;
 use crate::guard::{Guard, Paced};
-use crate::openai::endpoint::{self, Endpoint};
 use crate::pricing::sheet::{Sheet, UnknownModel};
+use crate::protocol::openai::endpoint::{self, Endpoint};
 use crate::proxy::answer::Answer;
 use crate::proxy::auth::Caller;
 use crate::proxy::cors::{Grant, Preflight};
@@ -53,6 +54,8 @@ use crate::proxy::prepare::Prepared;
 use crate::proxy::refuse::Refusal;
 use crate::proxy::tap::Manner;
 use crate::proxy::visit::{RequestIds, Visit};
+use crate::rulebook::Rulebook;
+use crate::store::Reports;
 use crate::upstream::Upstream;
 
 /// The rules that one configuration makes; a reload replaces them whole.
@@ -95,8 +98,14 @@ pub struct Rules {
 /// One shard of the proxy: shared state, and its number.
 #[derive(Debug)]
 pub struct Proxy {
-    /// The guard.
+    /// Admission.
     pub guard: Arc<Guard>,
+    /// Whose key a request has.
+    pub directory: Arc<Directory>,
+    /// Credit, for keys that ask.
+    pub rulebook: Arc<Rulebook>,
+    /// What a key has spent, for keys that ask.
+    pub reports: Reports,
     /// The rules in force.
     pub rules: Arc<ArcSwap<Rules>>,
     /// Which shard it is, from 0 on.
@@ -119,7 +128,7 @@ impl Proxy {
     /// Serves one request.
     pub async fn handle(self: Arc<Self>, request: Request<Incoming>) -> Response<Answer> {
         let path = request.uri().path();
-        let health = || route::health(request.method(), path, || self.guard.is_healthy());
+        let health = || route::health(request.method(), path, || self.guard.core().is_healthy());
         if let Some(answer) = route::root(request.method(), path).or_else(health) {
             return self.identified(answer);
         }
@@ -169,7 +178,7 @@ impl Proxy {
     ) -> Result<Response<Answer>, Failed> {
         let (mut head, body) = request.into_parts();
         let caller = receive::well_formed(&head).and_then(|()| {
-            auth::caller(&head.headers, &self.guard, rules.upstream_key.as_ref(), rules.pass_through)
+            auth::caller(&head.headers, &self.directory, rules.upstream_key.as_ref(), rules.pass_through)
         });
         let routed = caller.and_then(|caller| {
             visit.key = Some(Arc::clone(&caller.key));
@@ -302,7 +311,7 @@ impl Proxy {
     /// Lists a client's own key once upstream has accepted it.
     async fn remember(&self, caller: &Caller, is_accepted: bool) {
         let Some(redacted) = caller.unseen.clone().filter(|_| is_accepted) else { return };
-        if let Err(error) = self.guard.remember_pass_through(caller.key.hash, redacted).await {
+        if let Err(error) = self.directory.remember_pass_through(caller.key.hash, redacted).await {
             tracing::warn!(%error, "a pass-through key could not be listed");
         }
     }
@@ -316,10 +325,10 @@ impl Proxy {
             // A client that tries keys must not push out what operators look for.
             self.guard.metrics().rejected("", refusal.reason());
         } else {
-            self.guard.note_refusal(key, visit.endpoint, refusal.reason(), limit);
+            self.guard.note_rejection(key, visit.endpoint, refusal.reason(), limit);
         }
         if let Refusal::Denied(denial, _) = refusal {
-            self.guard.note_denial(denial);
+            self.guard.core().note_denial(denial);
         }
         visit.status = response.status().as_u16();
         visit.ended("refused", None);

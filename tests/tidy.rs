@@ -11,7 +11,7 @@ const ROWS: &[(&str, u8)] = &[
     ("domain", 0),
     ("sync", 0),
     ("media", 0),
-    ("openai", 1),
+    ("protocol", 1),
     ("pricing", 1),
     ("ledger", 2),
     ("clock", 3),
@@ -20,16 +20,19 @@ const ROWS: &[(&str, u8)] = &[
     ("throttle", 3),
     ("metrics", 3),
     ("guard", 4),
-    ("outlook", 5),
-    ("net", 5),
-    ("upstream", 5),
-    ("alerts", 6),
-    ("fake_openai", 6),
-    ("proxy", 6),
-    ("admin", 7),
-    ("config", 8),
-    ("cli", 9),
-    ("app", 10),
+    ("rulebook", 5),
+    ("directory", 6),
+    ("books", 6),
+    ("net", 6),
+    ("upstream", 6),
+    ("startup", 7),
+    ("alerts", 8),
+    ("fake_openai", 8),
+    ("proxy", 8),
+    ("admin", 9),
+    ("config", 10),
+    ("cli", 11),
+    ("app", 12),
 ];
 const LINES_MAX: usize = 400;
 const BANNED_NAMES: &[&str] =
@@ -39,7 +42,7 @@ const CLOCK: &str = "src/clock.rs";
 /// Where it is said what a poisoned lock means.
 const LOCKS: &str = "src/sync.rs";
 const SPAWNS: &[&str] =
-    &["src/store/writer.rs", "src/app.rs", "src/net/listener.rs", "src/admin.rs", "src/app/demo.rs"];
+    &["src/store/sqlite/journal.rs", "src/app.rs", "src/net/listener.rs", "src/admin.rs", "src/app/demo.rs"];
 
 fn sources() -> BTreeMap<String, String> {
     fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
@@ -117,7 +120,7 @@ fn modules_import_only_downward() {
         assert!(up.is_empty(), "{path} imports up or sideways: {up:?}");
     }
     assert_eq!(upward("src/ledger/x.rs", "use crate::guard::Guard;"), ["guard"]);
-    assert_eq!(upward("src/openai/x.rs", "let x = crate::pricing::bound();"), ["pricing"]);
+    assert_eq!(upward("src/protocol/openai/x.rs", "let x = crate::pricing::bound();"), ["pricing"]);
     assert_eq!(upward("src/ledger/x.rs", "use crate::{guard, domain::Money};"), ["guard"]);
     assert!(upward("src/guard.rs", "use crate::ledger::Ledger;").is_empty());
 }
@@ -289,9 +292,9 @@ fn modules_of_a_folder_do_not_import_each_other_in_cycles() {
     assert_eq!(cycle(&[edge("a", "b"), edge("b", "c")].into()), None);
 }
 
-/// The names of the operations, as `src/openai/operation.rs` re-exports them.
+/// The names of the operations, as `src/protocol/openai/operation.rs` re-exports them.
 fn operations(sources: &BTreeMap<String, String>) -> BTreeSet<String> {
-    let lines = sources["src/openai/operation.rs"].lines();
+    let lines = sources["src/protocol/openai/operation.rs"].lines();
     let names = lines.filter_map(|line| line.strip_prefix("pub use self::")?.strip_suffix(';'));
     names.map(|path| path.rsplit("::").next().unwrap().to_owned()).collect()
 }
@@ -318,18 +321,19 @@ fn operations_are_told_apart_only_where_they_are_described() {
     assert!(operations.len() >= 5 && operations.contains("CHAT"), "{operations:?}");
     for (path, text) in &sources {
         // Tests in a file of their own, and the one that plays upstream, may.
-        let may =
-            path.starts_with("src/openai") || path.starts_with("src/fake_openai") || path.contains("/tests");
+        let may = path.starts_with("src/protocol/openai")
+            || path.starts_with("src/fake_openai")
+            || path.contains("/tests");
         let named = operations_named(text, &operations);
         assert!(may || named.is_empty(), "{path} names {named:?}; ask an Operation for what differs");
     }
     assert_eq!(
-        operations_named("use crate::openai::{\n    CHAT,\n    Operation,\n};", &operations),
+        operations_named("use crate::protocol::openai::{\n    CHAT,\n    Operation,\n};", &operations),
         ["CHAT"]
     );
     assert_eq!(operations_named("    operation == &openai::RESPONSES", &operations), ["RESPONSES"]);
     assert_eq!(operations_named("path == \"/v1/responses\"", &operations), ["\"/v1/responses\""]);
-    let in_tests = "#[cfg(test)]\nmod tests {\n    use crate::openai::CHAT;";
+    let in_tests = "#[cfg(test)]\nmod tests {\n    use crate::protocol::openai::CHAT;";
     assert!(operations_named(in_tests, &operations).is_empty());
 }
 

@@ -11,7 +11,6 @@ use crate::admin::extract::Query;
 use crate::admin::paging::page_length;
 use crate::admin::view::List;
 use crate::admin::view::alerts::{AlertView, TestView};
-use crate::store::outbox;
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -36,7 +35,7 @@ pub(crate) async fn list(
         digits.parse().map_err(|_| ApiError::bad(Some("after"), format!("{id:?} is no id of an alert")))
     };
     let before = wanted.after.as_ref().map(number).transpose()?;
-    let mut found = admin.guard.read(move |db| outbox::alerts(db, before, count + 1)).await?;
+    let mut found = admin.books.reports().alerts(before, count + 1).await?;
     let has_more = found.len() > count;
     found.truncate(count);
     let views = found.iter().map(|(alert, deliveries)| AlertView::of(alert, deliveries)).collect();

@@ -11,10 +11,10 @@ use crate::admin::error::ApiError;
 use crate::admin::extract::Body;
 use crate::admin::view::credits::{CreditsView, GrantView};
 use crate::domain::Money;
-use crate::guard::credit::CreditError;
-use crate::guard::trail::Actor;
+use crate::guard::audit::Actor;
 use crate::ledger::account::GrantReading;
 use crate::ledger::credit::Ungranted;
+use crate::rulebook::credit::CreditError;
 
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -33,7 +33,7 @@ pub(crate) struct NewGrant {
 /// Shows prepaid credit: the account in figures, and its grants.
 #[utoipa::path(get, path = "/credits", responses((status = 200, body = CreditsView)))]
 pub(crate) async fn show(State(admin): State<Admin>) -> Json<CreditsView> {
-    Json(CreditsView::of(admin.guard.credit()))
+    Json(CreditsView::of(admin.rulebook.credit()))
 }
 
 /// Grants prepaid credit. From the first grant on, requests without credit are refused.
@@ -47,7 +47,7 @@ pub(crate) async fn grant(
     let amount: Money = amount_usd
         .parse()
         .map_err(|error| ApiError::bad(Some("amount_usd"), format!("{amount_usd:?} is {error}")))?;
-    let grant = admin.guard.grant(amount, note, expires_at, &actor).await?;
+    let grant = admin.rulebook.grant(amount, note, expires_at, &actor).await?;
     let left = grant.amount;
     let unspent = GrantReading { grant, used: Money::ZERO, left, is_expired: false };
     Ok((StatusCode::CREATED, Json(GrantView::of(&unspent))))

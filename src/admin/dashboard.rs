@@ -1,9 +1,9 @@
-//! The dashboard: what operators look at in a browser.
+//! The dashboard: the operators' pages in a browser.
 //!
-//! Pages are made on the server, in the language of whoever reads them, and
-//! can be read without scripts. Nothing comes from anywhere else, and nothing
-//! inline is run: the content security policy says so. Whoever adds a page
-//! adds it to [`PAGES`]; its session and the check of its forms come with that.
+//! The server renders every page in the reader's language, and every page can
+//! be read without scripts. The content security policy allows nothing from
+//! another origin and nothing inline. A new page is a row in [`PAGES`]; the
+//! session and the check of its forms come with that.
 
 mod activity;
 mod assets;
@@ -25,6 +25,7 @@ mod projects;
 mod refusals;
 mod session;
 mod settings;
+mod sort;
 mod usage;
 mod words;
 
@@ -41,20 +42,20 @@ use axum::routing::{get, post};
 use crate::admin::{Admin, BODY_BYTES_MAX, Visitor, made_whole};
 
 use language::Lang;
-use page::Visit;
-use session::{Found, Sessions, same};
+use page::PageRequest;
+use session::{OpenSession, Sessions, same};
 use words::Words;
 
 /// One page of the dashboard.
 struct Page {
-    /// Where it is; its other routes are below.
+    /// Its path; its other routes are below it.
     path: &'static str,
-    /// What it is called.
+    /// Its title in the navigation.
     name: fn(&Words) -> &'static str,
     /// The outline of its icon, 24 units wide and high.
     icon: &'static str,
-    /// Everything that it answers.
-    routes: fn() -> Router<Desk>,
+    /// All of its routes.
+    routes: fn() -> Router<Dashboard>,
 }
 
 /// Every page, in the order of the navigation: the one place that lists them.
@@ -109,23 +110,23 @@ const PAGES: &[Page] = &[
     },
 ];
 
-/// What every page works on.
+/// The state that every page works on.
 #[derive(Clone, Debug)]
-struct Desk {
+struct Dashboard {
     admin: Admin,
     sessions: Arc<Sessions>,
 }
 
-/// What those may do, too, who change nothing else.
+/// The one form that a read-only admin key may send.
 const SIGN_OUT: &str = "/logout";
 
-impl Desk {
-    /// Who is signed in. A session ends with the admin key that opened it.
-    fn visitor(&self, headers: &HeaderMap) -> Option<(Found, Visitor)> {
+impl Dashboard {
+    /// Finds the session and its admin key. A session ends with the admin key that opened it.
+    fn visitor(&self, headers: &HeaderMap) -> Option<(OpenSession, Visitor)> {
         let value = session::presented(headers)?;
-        let found = self.sessions.find(&value, self.admin.guard.clock().now_ms())?;
-        let visitor = self.admin.visitor_with(&found.token)?;
-        Some((found, visitor))
+        let session = self.sessions.find(&value, self.admin.guard.clock().now_ms())?;
+        let visitor = self.admin.visitor_with(&session.token)?;
+        Some((session, visitor))
     }
 }
 
@@ -134,56 +135,57 @@ const CSP: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-
 
 /// All routes of the dashboard.
 pub(super) fn router(admin: Admin) -> Router<Admin> {
-    let desk = Desk { admin, sessions: Arc::default() };
+    let dashboard = Dashboard { admin, sessions: Arc::default() };
     let pages = PAGES.iter().fold(Router::new(), |router, page| router.merge((page.routes)()));
     pages
         .route(SIGN_OUT, post(login::sign_out))
-        .layer(from_fn_with_state(desk.clone(), signed_in))
+        .layer(from_fn_with_state(dashboard.clone(), require_session))
         .route("/login", get(login::form).post(login::sign_in))
         .route("/language/{code}", get(login::choose_language))
-        .layer(from_fn(guarded))
+        .layer(from_fn(harden_all))
         .merge(assets::routes())
-        .with_state(desk)
+        .with_state(dashboard)
 }
 
-/// Lets in who has a session, and changes only what a page of ours asked for.
-async fn signed_in(State(desk): State<Desk>, request: Request, next: Next) -> Response {
+/// Requires a session, and for a change the token that the form was given.
+async fn require_session(State(dashboard): State<Dashboard>, request: Request, next: Next) -> Response {
     let headers = request.headers();
     let path = request.uri().path().to_owned();
-    let Some((found, visitor)) = desk.visitor(headers) else { return login::redirect(&path) };
-    desk.admin.note_use(&visitor).await;
+    let Some((session, visitor)) = dashboard.visitor(headers) else { return login::redirect(&path) };
+    dashboard.admin.note_use(&visitor).await;
     let lang = Lang::of(headers);
-    let (organization, may_change) = (desk.admin.guard.organization(), visitor.may_change());
-    let Found { id: session, csrf, .. } = found;
-    let visit = Visit { lang, session, csrf, path, by: visitor.actor(), may_change, organization };
+    let (organization, may_change) = (dashboard.admin.directory.organization(), visitor.may_change());
+    let OpenSession { id: session, csrf, .. } = session;
+    let page = PageRequest { lang, session, csrf, path, actor: visitor.actor(), may_change, organization };
     if request.method().is_safe() {
         let mut request = request;
-        request.extensions_mut().insert(visit);
+        request.extensions_mut().insert(page);
         return next.run(request).await;
     }
     // The form is read here, so that no page can forget to check it.
     let (head, body) = request.into_parts();
     let Ok(body) = axum::body::to_bytes(body, BODY_BYTES_MAX).await else {
-        return visit.refused(StatusCode::PAYLOAD_TOO_LARGE, lang.words().form_too_large);
+        return page.error_page(StatusCode::PAYLOAD_TOO_LARGE, lang.words().form_too_large);
     };
-    if !session::form_field(&body, "csrf").is_some_and(|given| same(given, visit.csrf.as_bytes())) {
-        return visit.refused(StatusCode::FORBIDDEN, lang.words().form_stale);
+    if !session::form_field(&body, "csrf").is_some_and(|given| same(given, page.csrf.as_bytes())) {
+        return page.error_page(StatusCode::FORBIDDEN, lang.words().form_stale);
     }
-    if !visit.may_change && visit.path != SIGN_OUT {
-        return visit.refused(StatusCode::FORBIDDEN, lang.words().only_looks);
+    if !page.may_change && page.path != SIGN_OUT {
+        return page.error_page(StatusCode::FORBIDDEN, lang.words().read_only);
     }
     let mut request = Request::from_parts(head, Body::from(body));
-    request.extensions_mut().insert(visit);
-    made_whole(&desk.admin, request, next).await
+    request.extensions_mut().insert(page);
+    made_whole(&dashboard.admin, request, next).await
 }
 
-/// Says of each answer what a browser may do with it.
-async fn guarded(request: Request, next: Next) -> Response {
+/// Sets the security headers of every answer, which no cache may store.
+async fn harden_all(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     harden(response.headers_mut(), "no-store");
     response
 }
 
+/// Sets the security headers of an answer, and how caches may store it.
 fn harden(headers: &mut HeaderMap, cache: &'static str) {
     let set: [(HeaderName, &'static str); 5] = [
         (header::CONTENT_SECURITY_POLICY, CSP),

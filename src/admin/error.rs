@@ -7,8 +7,9 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::guard::keyring::KeyError;
-use crate::guard::{AdjustError, LimitError};
+use crate::books::adjust::AdjustError;
+use crate::directory::keyring::KeyError;
+use crate::rulebook::limits::LimitError;
 use crate::store::StoreError;
 
 const MESSAGE_CHARS_MAX: usize = 1_000;

@@ -11,9 +11,9 @@ use crate::admin::error::ApiError;
 use crate::admin::extract::{Body, Path, Query, Raw, object};
 use crate::admin::paging::{Paging, page};
 use crate::admin::view::{KeyView, List, ProjectView};
+use crate::directory::keyring::{KeyChange, NewKey};
 use crate::domain::Secret;
-use crate::guard::keyring::{KeyChange, NewKey};
-use crate::guard::trail::Actor;
+use crate::guard::audit::Actor;
 
 /// A hundred years.
 const EXPIRES_S_MAX: i64 = 3_155_760_000;
@@ -52,7 +52,7 @@ pub(crate) async fn create(
         models: body.models,
         secret: body.secret.map(Secret::new),
     };
-    let (key, secret) = admin.guard.create_key(new, &by).await?;
+    let (key, secret) = admin.directory.create_key(new, &by).await?;
     let view = KeyView::of(&key, admin.guard.clock().now_s()).with_value(&secret);
     Ok((StatusCode::CREATED, Json(view)))
 }
@@ -129,7 +129,7 @@ pub(crate) async fn change(
         models: body.models,
         expires_in_s: body.expires_in_seconds,
     };
-    let key = admin.guard.change_key(&id, change, &by).await?;
+    let key = admin.directory.change_key(&id, change, &by).await?;
     Ok(Json(KeyView::of(&key, admin.guard.clock().now_s())))
 }
 
@@ -140,7 +140,7 @@ pub(crate) async fn revoke(
     Extension(by): Extension<Actor>,
     Path(id): Path<String>,
 ) -> Result<Json<KeyView>, ApiError> {
-    let key = admin.guard.revoke_key(&id, &by).await?;
+    let key = admin.directory.revoke_key(&id, &by).await?;
     Ok(Json(KeyView::of(&key, admin.guard.clock().now_s())))
 }
 
@@ -173,7 +173,7 @@ pub(crate) async fn rotate(
     if body.grace_seconds < 0 {
         return Err(ApiError::bad(Some("grace_seconds"), "must not be negative"));
     }
-    let (key, secret) = admin.guard.rotate_key(&id, body.grace_seconds, &by).await?;
+    let (key, secret) = admin.directory.rotate_key(&id, body.grace_seconds, &by).await?;
     Ok(Json(KeyView::of(&key, admin.guard.clock().now_s()).with_value(&secret)))
 }
 
@@ -198,7 +198,7 @@ pub(crate) async fn create_project(
     Extension(by): Extension<Actor>,
     Body(body): Body<CreateProject>,
 ) -> Result<(StatusCode, Json<ProjectView>), ApiError> {
-    let project = admin.guard.create_project(body.id, body.name, &by).await?;
+    let project = admin.directory.create_project(body.id, body.name, &by).await?;
     Ok((StatusCode::CREATED, Json(ProjectView::of(&project))))
 }
 
@@ -222,6 +222,6 @@ pub(crate) async fn archive_project(
     if admin.guard.ring().project(&id).is_none() {
         return Err(ApiError::not_found(format!("there is no project {id:?}")));
     }
-    let project = admin.guard.archive_project(&id, &by).await?;
+    let project = admin.directory.archive_project(&id, &by).await?;
     Ok(Json(ProjectView::of(&project)))
 }

@@ -16,9 +16,9 @@ use crate::admin::usage::instant_s;
 use crate::admin::view::verification::VerificationView;
 use crate::admin::view::{EntryView, List};
 use crate::domain::Money;
-use crate::guard::trail::Actor;
+use crate::guard::audit::Actor;
 use crate::ledger::entry::{Basis, Kind};
-use crate::store::reader::{self, EntryFilter};
+use crate::store::reports::EntryFilter;
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -79,9 +79,7 @@ pub(crate) async fn list(
         project: wanted.project_id,
         ..EntryFilter::default()
     };
-    let ring = Arc::clone(admin.guard.ring());
-    // A filter that fits few may read all of them.
-    let mut entries = admin.guard.read_long(move |db| reader::entries(db, &filter, &*ring)).await?;
+    let mut entries = admin.books.reports().entries(filter).await?;
     let has_more = entries.len() > count;
     entries.truncate(count);
     let views = entries.iter().map(EntryView::of).collect();
@@ -125,12 +123,12 @@ pub(crate) async fn adjust(
     if note.trim().is_empty() || note.chars().count() > 1_000 {
         return Err(ApiError::bad(Some("note"), "say in 1 to 1000 characters why"));
     }
-    let entry = admin.guard.adjust(number(&id, "id")?, by, note, &actor).await?;
+    let entry = admin.books.adjust(number(&id, "id")?, by, note, &actor).await?;
     Ok((StatusCode::CREATED, Json(EntryView::of(&entry))))
 }
 
 /// Compares all that the ledger says twice, and explains what differs.
 #[utoipa::path(get, path = "/ledger/verify", responses((status = 200, body = VerificationView)))]
 pub(crate) async fn verify(State(admin): State<Admin>) -> Result<Json<VerificationView>, ApiError> {
-    Ok(Json(VerificationView::of(admin.guard.verify().await?)))
+    Ok(Json(VerificationView::of(admin.books.verify().await?)))
 }

@@ -16,14 +16,13 @@ use crate::admin::paging::{Paging, page, page_length};
 use crate::admin::view::{
     ContributionView, EntryView, ExplainView, HoldView, LimitView, List, PrunedPartView,
 };
+use crate::books::meters::Meters;
 use crate::domain::{Limit, Span};
-use crate::guard::meters::Meters;
-use crate::guard::trail::Actor;
+use crate::guard::audit::Actor;
 use crate::ledger::entry::{Entry, Hold, entry_id};
 use crate::ledger::meter::Subject;
 use crate::ledger::walk::InForce;
-use crate::store::rule::LimitRule;
-use crate::store::{reader, retention};
+use crate::rulebook::rule::LimitRule;
 
 /// Entries that an explanation names one by one.
 const EXPLAINED_MAX: usize = 100;
@@ -56,22 +55,22 @@ pub(super) struct Listed {
 impl Listed {
     /// Its fullest meters, the fullest first.
     pub(super) fn fullest(&self, admin: &Admin, count_max: usize) -> Meters {
-        self.metered.as_ref().map(|of| admin.guard.fullest(of, count_max)).unwrap_or_default()
+        self.metered.as_ref().map(|of| admin.books.fullest(of, count_max)).unwrap_or_default()
     }
 
     /// A page of its meters, by subject.
     fn page(&self, admin: &Admin, paging: &MeterPaging) -> Result<Meters, ApiError> {
         let count_max = page_length(paging.limit)?;
-        let page = |of| admin.guard.meters_after(of, paging.after.as_deref(), count_max);
+        let page = |of| admin.books.meters_after(of, paging.after.as_deref(), count_max);
         Ok(self.metered.as_ref().map(page).unwrap_or_default())
     }
 }
 
 /// All limits that are in force, by name.
 pub(super) fn everything(admin: &Admin) -> Vec<Listed> {
-    let metered = admin.guard.in_force().into_iter();
+    let metered = admin.guard.core().in_force().into_iter();
     let metered = metered.map(|of| Listed { limit: Arc::clone(&of.limit), metered: Some(of) });
-    let throttle = admin.guard.throttle();
+    let throttle = admin.guard.rates();
     let rates = throttle.limits().map(|limit| Listed { limit: Arc::clone(limit), metered: None });
     let mut limits: Vec<Listed> = metered.chain(rates).collect();
     limits.sort_unstable_by(|a, b| a.limit.name.cmp(&b.limit.name));
@@ -124,7 +123,7 @@ pub(crate) async fn put(
     Raw(body): Raw,
 ) -> Result<Json<LimitView>, ApiError> {
     let rule: LimitRule = object(&body)?;
-    admin.guard.put_limit(&name, &rule, &by).await?;
+    admin.rulebook.put_limit(&name, &rule, &by).await?;
     let listed = find(&admin, &name)?;
     Ok(Json(LimitView::of(&listed.limit, &listed.page(&admin, &MeterPaging::default())?)))
 }
@@ -136,7 +135,7 @@ pub(crate) async fn remove(
     Extension(by): Extension<Actor>,
     Path(name): Path<String>,
 ) -> Result<StatusCode, ApiError> {
-    admin.guard.remove_limit(&name, &by).await?;
+    admin.rulebook.remove_limit(&name, &by).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -154,7 +153,7 @@ pub(crate) async fn explain(
     Query(paging): Query<MeterPaging>,
 ) -> Result<Json<ExplainView>, ApiError> {
     find(&admin, &name)?;
-    let sums = admin.guard.sums_from_entries(&name).await?;
+    let sums = admin.books.sums_from_entries(&name).await?;
     let listed = find(&admin, &name)?;
     let (limit, meters) = (&listed.limit, listed.page(&admin, &paging)?);
     let shown: HashSet<&str> = meters.readings.iter().map(|reading| reading.subject.label()).collect();
@@ -174,7 +173,7 @@ pub(crate) async fn explain(
     };
     let (mut agrees, mut span) = (true, None);
     if let Some(of) = &listed.metered {
-        admin.guard.each_meter(of, |subject, window, meter| {
+        admin.books.each_meter(of, |subject, window, meter| {
             span = Some(window);
             agrees &= sums.get(subject).copied().unwrap_or(0) == meter.settled;
         });
@@ -204,8 +203,7 @@ async fn pruned(
     shown: &HashSet<&str>,
 ) -> Result<Option<PrunedPartView>, ApiError> {
     let Some(span) = span else { return Ok(None) };
-    let (ring, of) = (Arc::clone(admin.guard.ring()), Arc::clone(limit));
-    let found = admin.guard.read_long(move |db| retention::pruned_of(db, &of, span, &*ring)).await?;
+    let found = admin.books.reports().pruned_of(Arc::clone(limit), span).await?;
     Ok(found.map(|(before, sums)| {
         let of_page = sums.into_iter().filter(|(subject, _)| shown.contains(subject.label()));
         let amount = |(subject, sum): (Subject, i64)| (subject.label().to_owned(), limit.unit.decimal(sum));
@@ -219,9 +217,7 @@ async fn contributions(
     span: Option<Span>,
 ) -> Result<(Vec<ContributionView>, usize), ApiError> {
     let Some(span) = span else { return Ok((Vec::new(), 0)) };
-    let (ring, of) = (Arc::clone(admin.guard.ring()), Arc::clone(limit));
-    let found =
-        admin.guard.read_long(move |db| reader::counted(db, &of, span, EXPLAINED_MAX, &*ring)).await?;
+    let found = admin.books.reports().counted(Arc::clone(limit), span, EXPLAINED_MAX).await?;
     let view = |(subject, entry): (Subject, Entry)| ContributionView {
         subject: subject.label().to_owned(),
         amount: limit.unit.decimal(entry.amount(limit.unit)),

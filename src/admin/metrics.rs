@@ -10,6 +10,7 @@ use prometheus::{Encoder as _, TextEncoder};
 
 use crate::admin::Admin;
 use crate::admin::error::ApiError;
+use crate::books::forecast::{Projection, Projections};
 use crate::domain::limit::{Per, Unit};
 use crate::domain::{Limit, Money, Window};
 use crate::keys::Ring;
@@ -17,7 +18,6 @@ use crate::ledger::account::Balance;
 use crate::ledger::forecast::Forecast;
 use crate::ledger::meter::Reading;
 use crate::metrics::{LimitSample, Metrics, dollars, float};
-use crate::outlook::{Outlook, Prospect};
 
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -71,35 +71,35 @@ fn mirror(admin: &Admin) {
     let guard = &admin.guard;
     let metrics = guard.metrics();
     let age_s = admin.in_force.load().sheet.age_s(guard.clock().now_s());
-    metrics.mirror(guard.in_doubt().0, guard.queued(), age_s);
-    let sizes = guard.storage_sizes();
+    metrics.mirror(guard.in_doubt().0, guard.core().open_slots(), age_s);
+    let sizes = admin.books.reports().sizes();
     metrics.mirror_storage(sizes.database.saturating_add(sizes.log), sizes.free);
     metrics.mirror_waiting(guard.waiting());
     let mut samples = Vec::new();
-    for of in guard.in_force() {
+    for of in guard.core().in_force() {
         metrics.in_force(&of.limit.name);
         // An end user's name is no label.
         let count_max = if of.limit.per == Per::User { 1 } else { SUBJECTS_MAX };
-        samples.extend(samples_of(guard.ring(), &of.limit, &guard.fullest(&of, count_max).readings));
+        samples.extend(samples_of(guard.ring(), &of.limit, &admin.books.fullest(&of, count_max).readings));
     }
     metrics.mirror_limits(&samples);
-    if let Some(outlook) = admin.lookout.known() {
-        mirror_outlook(metrics, &outlook);
+    if let Some(projections) = admin.forecaster.known() {
+        mirror_projections(metrics, &projections);
     }
-    metrics.mirror_credit(guard.credit_balance().map(Balance::left));
+    metrics.mirror_credit(admin.rulebook.credit_balance().map(Balance::left));
     let keys = guard.ring().keys();
     metrics.mirror_keys(keys.iter().map(|key| (&*key.id, &*key.name)));
 }
 
-fn mirror_outlook(metrics: &Metrics, outlook: &Outlook) {
-    if let Some(Forecast { low, expected, high, .. }) = outlook.month.forecast {
+fn mirror_projections(metrics: &Metrics, projections: &Projections) {
+    if let Some(Forecast { low, expected, high, .. }) = projections.month.forecast {
         for (bound, amount) in [("low", low), ("expected", expected), ("high", high)] {
             metrics.mirror_forecast(bound, Money::from_nano(amount));
         }
     }
     // End users' names are no labels.
-    let shown = outlook.limits.iter().filter(|prospect| prospect.limit.per != Per::User);
-    metrics.mirror_reached(shown.filter_map(|Prospect { limit, subject, forecast, .. }| {
+    let shown = projections.limits.iter().filter(|projection| projection.limit.per != Per::User);
+    metrics.mirror_reached(shown.filter_map(|Projection { limit, subject, forecast, .. }| {
         Some(([&*limit.name, subject.label(), limit.unit.name()], forecast.as_ref()?.reached_s?))
     }));
 }

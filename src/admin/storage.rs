@@ -13,9 +13,9 @@ use crate::admin::error::ApiError;
 use crate::admin::extract::Body;
 use crate::admin::usage::instant_s;
 use crate::admin::view::storage::{PruningView, StorageView};
-use crate::guard::retention::Progress;
-use crate::guard::trail::Actor;
-use crate::store::retention::PruneError;
+use crate::books::retention::Progress;
+use crate::guard::audit::Actor;
+use crate::store::reports::PruneError;
 
 /// How long one request prunes; who wants more asks again.
 const PRUNE_MAX: Duration = Duration::from_secs(10);
@@ -35,7 +35,7 @@ pub(crate) struct Pruning {
 #[utoipa::path(get, path = "/storage", responses((status = 200, body = StorageView)))]
 pub(crate) async fn show(State(admin): State<Admin>) -> Result<Json<StorageView>, ApiError> {
     let keep = admin.in_force.load().keep;
-    Ok(Json(StorageView::of(&admin.guard.storage().await?, keep)))
+    Ok(Json(StorageView::of(&admin.books.reports().storage().await?, keep)))
 }
 
 /// Prunes old entries for at most ten seconds; their sums stay. Ask again as long as `has_more` is true.
@@ -57,10 +57,10 @@ pub(crate) async fn prune(
         return Err(ApiError::bad(Some("before"), format!("{before:?} is yet to come; nothing was pruned")));
     }
     let progress = if dry_run {
-        let entries = admin.guard.prunable(wanted_s).await?;
-        Progress { before_s: admin.guard.prunable_before_s(wanted_s), entries, has_more: false }
+        let entries = admin.books.prunable(wanted_s).await?;
+        Progress { before_s: admin.books.prunable_before_s(wanted_s), entries, has_more: false }
     } else {
-        admin.guard.prune(wanted_s, PRUNE_MAX, &actor).await?
+        admin.books.prune(wanted_s, PRUNE_MAX, &actor).await?
     };
     Ok(Json(PruningView::of(progress, dry_run)))
 }

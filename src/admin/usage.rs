@@ -17,7 +17,7 @@ use crate::admin::extract::Query;
 use crate::admin::view::{List, UsageGroupView, UsageView};
 use crate::domain::{Span, Window};
 use crate::ledger::calendar;
-use crate::store::reader::{self, GroupBy, UsageSum};
+use crate::store::reports::{GroupBy, UsageFilter, UsageSum};
 
 /// The longest stretch of days that is asked for at once.
 const DAYS_MAX: usize = 3_700;
@@ -65,14 +65,10 @@ pub(crate) async fn usage(
     let since_s = time(&wanted.since, "since", month.start_s)?;
     let until_s = time(&wanted.until, "until", now_s.saturating_add(1))?;
     let by = group_by(wanted.group_by.as_deref().unwrap_or("key"), &zone, since_s, until_s)?;
-    let (asked, key, project) = (by.clone(), wanted.key_id, wanted.project_id);
-    let sums = admin.guard.read(move |db| {
-        let fits = |wanted: &Option<String>, id: &str| wanted.as_ref().is_none_or(|wanted| wanted == id);
-        reader::usage(db, &asked, since_s, until_s, |in_project, of_key| {
-            fits(&project, in_project) && fits(&key, of_key)
-        })
-    });
-    let groups = sums.await?.into_iter().map(|(group, sum)| view(&admin, &by, &zone, &group, &sum)).collect();
+    let filter = UsageFilter { key: wanted.key_id, project: wanted.project_id };
+    let span = Span { start_s: since_s, end_s: until_s };
+    let [sums] = admin.books.reports().usage([(by.clone(), span)], filter).await?;
+    let groups = sums.into_iter().map(|(group, sum)| view(&admin, &by, &zone, &group, &sum)).collect();
     Ok(Json(List::whole(groups)))
 }
 

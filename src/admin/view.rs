@@ -14,12 +14,12 @@ use std::sync::atomic::Ordering;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::books::meters::Meters;
 use crate::domain::{Class, Limit, Quantities, Secret, Span, Window};
-use crate::guard::meters::Meters;
 use crate::keys::{Key, Project};
 use crate::ledger::entry::{Basis, Entry, entry_id};
 use crate::ledger::meter::Reading;
-use crate::store::rule::{LimitRule, OnlyRule};
+use crate::rulebook::rule::{LimitRule, OnlyRule};
 
 /// A page of a list.
 #[derive(Debug, Serialize, ToSchema)]

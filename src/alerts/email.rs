@@ -5,11 +5,11 @@ use lettre::message::header::ContentType;
 use lettre::message::{Mailbox, Mailboxes};
 use lettre::transport::smtp::authentication::Credentials;
 use lettre::transport::smtp::response::Category;
-use lettre::{Address, AsyncSmtpTransport, AsyncTransport as _, Message, Tokio1Executor};
+use lettre::{Address, AsyncSmtpTransport, AsyncTransport as _, Tokio1Executor};
 
-use crate::alerts::{Telling, Unsent};
+use crate::alerts::{Message, Unsent};
 use crate::domain::Secret;
-use crate::store::organization::Channel as Mail;
+use crate::store::records::Channel as Mail;
 
 /// Whether mail may go in the clear.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -94,25 +94,25 @@ impl Email {
     /// releases noted it, it is for all of those or for all that are configured.
     pub(super) async fn send(
         &self,
-        telling: &Telling,
+        message: &Message,
         recipient: Option<&str>,
         mail: Option<&Mail>,
     ) -> Result<(), Unsent> {
         let prefix = mail.and_then(|mail| mail.subject_prefix.as_deref()).unwrap_or_default();
-        let subject = format!("{prefix} {}", telling.subject);
-        let mut message = Message::builder()
+        let subject = format!("{prefix} {}", message.subject);
+        let mut email = lettre::Message::builder()
             .from(self.from.clone())
             .subject(subject.trim())
-            .message_id(Some(format!("<{}@{}>", telling.id, self.from.email.domain())))
+            .message_id(Some(format!("<{}@{}>", message.id, self.from.email.domain())))
             .header(ContentType::TEXT_PLAIN);
         for receiver in self.receivers(recipient, mail)? {
-            message = message.to(receiver);
+            email = email.to(receiver);
         }
-        let message = message.body(telling.text.clone()).map_err(|error| Unsent::Yet(error.to_string()))?;
-        self.transport.send(message).await.map(drop).map_err(|error| self.unsent(&error))
+        let email = email.body(message.text.clone()).map_err(|error| Unsent::Yet(error.to_string()))?;
+        self.transport.send(email).await.map(drop).map_err(|error| self.unsent(&error))
     }
 
-    /// What an error means. A 55x refuses the recipient; all else may pass.
+    /// What an error transport. A 55x refuses the recipient; all else may pass.
     fn unsent(&self, error: &lettre::transport::smtp::Error) -> Unsent {
         let text = error.to_string();
         if error.is_client() && text.contains("STARTTLS") {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::{HeaderMap, Uri};
 use serde_json::json;
 
-use crate::alerts::Telling;
+use crate::alerts::Message;
 use crate::alerts::webhook::Post;
 use crate::domain::Secret;
 
@@ -28,8 +28,8 @@ impl Slack {
         if is_known { Ok(Self { to: Post::new(&url, roots) }) } else { Err("its url is none".to_owned()) }
     }
 
-    pub(super) async fn send(&self, telling: &Telling) -> Result<(), String> {
-        let text = format!("*{}*\n{}", escaped(&telling.subject), escaped(&telling.text));
+    pub(super) async fn send(&self, message: &Message) -> Result<(), String> {
+        let text = format!("*{}*\n{}", escaped(&message.subject), escaped(&message.text));
         self.to.json(HeaderMap::new(), json!({ "text": text }).to_string()).await
     }
 }

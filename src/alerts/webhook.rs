@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use serde_json::json;
 use sha2::Sha256;
 
-use crate::alerts::Telling;
+use crate::alerts::Message;
 use crate::domain::Secret;
 use crate::upstream::{self, Upstream};
 
@@ -53,15 +53,15 @@ impl Webhook {
         Ok(format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes())))
     }
 
-    pub(super) async fn send(&self, telling: &Telling, now_s: i64) -> Result<(), String> {
-        let at = Timestamp::from_millisecond(telling.at_ms).map_err(|error| error.to_string())?;
-        let body = json!({ "type": telling.kind, "timestamp": at.to_string(), "data": telling.data });
+    pub(super) async fn send(&self, message: &Message, now_s: i64) -> Result<(), String> {
+        let at = Timestamp::from_millisecond(message.at_ms).map_err(|error| error.to_string())?;
+        let body = json!({ "type": message.kind, "timestamp": at.to_string(), "data": message.data });
         let body = body.to_string();
         // A receiver refuses old signatures, so each try has the time of its own.
-        let (now_s, signature) = (now_s.to_string(), self.signature(&telling.id, now_s, &body)?);
+        let (now_s, signature) = (now_s.to_string(), self.signature(&message.id, now_s, &body)?);
         let mut headers = HeaderMap::new();
         for (name, value) in
-            [("webhook-id", &telling.id), ("webhook-timestamp", &now_s), ("webhook-signature", &signature)]
+            [("webhook-id", &message.id), ("webhook-timestamp", &now_s), ("webhook-signature", &signature)]
         {
             headers.insert(name, HeaderValue::from_str(value).map_err(|error| error.to_string())?);
         }

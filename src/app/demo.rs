@@ -16,10 +16,10 @@ use tokio::sync::watch;
 use crate::app::{App, StartError};
 use crate::cli::say;
 use crate::config;
+use crate::directory::keyring::NewKey;
 use crate::domain::{Money, Secret};
 use crate::fake_openai::{self, Fake};
-use crate::guard::keyring::NewKey;
-use crate::guard::trail::Actor;
+use crate::guard::audit::Actor;
 use crate::upstream::{Config, Upstream, roots};
 
 const FOLDER: &str = "spendguard-demo";
@@ -97,11 +97,11 @@ pub async fn run(seconds: u64) -> Result<(), StartError> {
     let mut keys = Vec::new();
     for (name, project) in [("web", "chatbot"), ("indexer", "search"), ("intern", "interns")] {
         let new = NewKey { name: name.to_owned(), project: Some(project.to_owned()), ..NewKey::default() };
-        let (key, secret) = app.guard.create_key(new, &Actor::guard()).await?;
+        let (key, secret) = app.opened.directory.create_key(new, &Actor::guard()).await?;
         say(&format!("key {name:<8} in {project:<8} {} {}", key.id, secret.expose()));
         keys.push((name, secret));
     }
-    app.guard.grant(CREDIT, "a first purchase".to_owned(), None, &Actor::guard()).await?;
+    app.opened.rulebook.grant(CREDIT, "a first purchase".to_owned(), None, &Actor::guard()).await?;
     say(&format!(
         "look around, in another terminal: export SPENDGUARD_ADMIN_URL=http://{} SPENDGUARD_ADMIN_TOKEN={}",
         app.admin,

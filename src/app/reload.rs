@@ -66,7 +66,7 @@ impl App {
         match applied {
             Ok(()) => tracing::info!("the configuration was read again and is in force"),
             Err(error) => {
-                self.guard.metrics().reload_failed();
+                self.opened.guard.metrics().reload_failed();
                 tracing::error!(%error, "the changed configuration is refused; the old one stays in force");
             }
         }
@@ -85,11 +85,11 @@ impl App {
             let keys = waiting.join(", ");
             in_force.text = format!("# In force after a restart only: {keys}\n{}", in_force.text);
         }
-        self.guard.check_file_limits(&settings.limits).await?;
-        self.guard.install_file_organization(settings.organization.as_deref());
-        self.guard.install_file_projects(settings.projects.iter().cloned());
-        self.guard.install_file_limits(settings.limits.clone(), Arc::clone(&settings.zone)).await?;
-        self.guard.set_credit_terms(settings.credit).await?;
+        self.opened.rulebook.check_file_limits(&settings.limits).await?;
+        self.opened.directory.install_file_organization(settings.organization.as_deref());
+        self.opened.directory.install_file_projects(settings.projects.iter().cloned());
+        self.opened.rulebook.install_file_limits(settings.limits.clone(), Arc::clone(&settings.zone)).await?;
+        self.opened.rulebook.set_credit_terms(settings.credit).await?;
         self.outbox.change(channels);
         self.rules.store(Arc::new(new_rules));
         self.in_force.store(Arc::new(in_force));

@@ -73,7 +73,7 @@ fn authorization(key: &crate::domain::Secret) -> Result<HeaderValue, StartError>
 /// Names that the admin listener is reached by: those configured, and the one that
 /// messages lead to.
 fn hosts(settings: &Settings) -> Vec<String> {
-    let link = settings.alerts.voice.link.parse::<Uri>().ok();
+    let link = settings.alerts.branding.link.parse::<Uri>().ok();
     let linked = link.and_then(|link| link.host().map(str::to_ascii_lowercase));
     settings.admin.hosts.iter().cloned().chain(linked).collect()
 }

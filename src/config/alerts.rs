@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use http::Uri;
 
-use crate::alerts::{Config, EmailConfig, MailTls, SlackConfig, Voice, WebhookConfig};
+use crate::alerts::{Branding, Config, EmailConfig, MailTls, SlackConfig, WebhookConfig};
 use crate::config::problems::{Notes, base_url, secret};
 use crate::config::raw::{Raw, alerts};
 
@@ -16,7 +16,7 @@ pub(super) fn alerts(
     notes: &mut Notes<'_>,
 ) -> Option<Config> {
     let link = raw.alerts.link.clone().unwrap_or_else(|| admin.to_owned());
-    let voice = Voice { link: link.into() };
+    let branding = Branding { link: link.into() };
     let email = raw.alerts.email.as_ref().map(|raw| email(raw, environment, notes));
     let webhooks = raw.alerts.webhook.iter().enumerate().map(|(at, raw)| {
         let url = notes.ok(&format!("alerts.webhook[{at}].url"), webhook_url(&raw.url));
@@ -36,7 +36,7 @@ pub(super) fn alerts(
         },
         webhooks: webhooks.into_iter().collect::<Option<_>>()?,
         slacks: slacks.into_iter().collect::<Option<_>>()?,
-        voice,
+        branding,
     })
 }
 

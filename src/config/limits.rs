@@ -8,7 +8,7 @@ use crate::domain::limit::Source;
 use crate::domain::{Class, Limit};
 use crate::pricing::rates::NamedRates;
 use crate::pricing::sheet::Override;
-use crate::store::rule::{LimitRule, OnlyRule};
+use crate::rulebook::rule::{LimitRule, OnlyRule};
 
 /// A mistake: the key it is at, and what is wrong.
 pub type Problem = (String, String);

@@ -19,8 +19,8 @@ use crate::config::{text, units};
 use crate::domain::limit::Mode;
 use crate::domain::{Money, Secret};
 use crate::ledger::account::Terms;
-use crate::openai::endpoint::{Remedy, classify, is_misspelt, reason};
 use crate::pricing::bound::ToolsBound;
+use crate::protocol::openai::endpoint::{Remedy, classify, is_misspelt, reason};
 use crate::proxy::refuse::SpendStatus;
 use crate::store::Durability;
 

@@ -1,309 +1,160 @@
-//! What the guard keeps in memory, proven against the database.
-//!
-//! Under the ledger's lock the meters are copied and a job takes its place in
-//! the writer's queue, which opens a snapshot: at that place the database has
-//! exactly the facts that the meters have. So they can be compared at leisure,
-//! while requests go on.
+//! Who changed what: each change is written together with its row of the audit log.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
-use std::path::Path;
 use std::sync::Arc;
 
-use rusqlite::{Connection, OptionalExtension as _};
+use serde_json::{Value, json};
 
-use crate::domain::{Limit, Money};
-use crate::guard::Guard;
-use crate::ledger::account::Account;
-use crate::ledger::calendar::{self, Windows};
-use crate::ledger::entry::{Hold, entry_id, reserved};
-use crate::ledger::meter::{Meter, Reading, Subject, subjects};
-use crate::ledger::walk::Copied;
-use crate::store::rollup::ROLLUP_S;
-use crate::store::rows::Names;
-use crate::store::verify::{self, Difference, Report};
-use crate::store::{self, StoreError, credit, pruned, reader};
+use crate::clock::Clock;
+use crate::ledger::entry::{Entry, entry_id};
+use crate::store::records::{AuditRow, KeyRow, ProjectRow, RecordChange};
+use crate::store::{Records, StoreError};
 
-/// How often a difference is looked at again: a hold whose writing has just
-/// failed is in memory until its request hears of it.
-const LOOKS: usize = 3;
-
-/// Memory and database at one instant.
-struct Snapshot {
-    /// Reads what was written at that instant, whatever is written since.
-    db: Connection,
-    limits: Vec<Copied>,
-    account: Option<Account>,
-    /// The ids of open holds.
-    holds: HashSet<u64>,
-    /// Holds from this id on were admitted later.
-    next_id: u64,
-    at_ms: i64,
+/// Who changes something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Actor {
+    /// Id of the token, by which the audit log finds its changes.
+    pub id: String,
+    /// Its name, for people.
+    pub name: String,
 }
 
-impl Guard {
-    /// Compares all that is said twice, in the database and in memory; one at a time.
-    pub async fn verify(&self) -> Result<Report, StoreError> {
-        // Kept by the work itself, which goes on when its asker has left.
-        let alone = Arc::new(Arc::clone(&self.verifying).lock_owned().await);
-        let mut report = Report::default();
-        let mut live: Vec<Difference> = Vec::new();
-        for look in 0..LOOKS {
-            let snapshot = self.snapshot().await?;
-            let names = Arc::clone(&self.ring);
-            let limits = snapshot.limits.len();
-            let alone = Arc::clone(&alone);
-            let compared = self.writer.aside(move || {
-                let _alone = alone;
-                snapshot.compare(look == 0, &*names)
-            });
-            let (whole, found) = compared.await??;
-            if let Some(whole) = whole {
-                report = Report { limits, ..whole };
-                live = found;
-            } else {
-                live.retain(|known| found.iter().any(|f| (f.kind, &f.about) == (known.kind, &known.about)));
-            }
-            if live.is_empty() {
-                break;
-            }
-        }
-        for difference in live {
-            report.note(|| difference);
-        }
-        Ok(report)
+impl Actor {
+    /// Who holds the configured admin token.
+    pub fn configured() -> Self {
+        Self { id: "configured".to_owned(), name: "the configured admin token".to_owned() }
     }
 
-    async fn snapshot(&self) -> Result<Snapshot, StoreError> {
-        let slot = self.writer.operators_slot().await?;
-        let (limits, account, holds, next_id, at_ms, answer) = {
-            let ledger = self.ledger();
-            let at_ms = self.clock.now_ms();
-            let limits = ledger.copied();
-            let holds = ledger.holds().map(|hold| hold.id).collect();
-            let (account, next_id) = (ledger.account().cloned(), ledger.next_id());
-            (limits, account, holds, next_id, at_ms, self.writer.queue_job(slot, |db| pin(db)))
+    /// The program itself, where nobody asked for a change.
+    pub fn guard() -> Self {
+        Self { id: "guard".to_owned(), name: "the guard itself".to_owned() }
+    }
+}
+
+/// What the audit log says of one change. Never a secret.
+#[derive(Clone, Debug)]
+pub struct Change {
+    /// What happened, such as `project.created`.
+    pub event: &'static str,
+    /// Id of what was changed.
+    pub resource: String,
+    /// The project it is about.
+    pub project: Option<String>,
+    /// What was, unless it was made.
+    pub before: Option<Value>,
+    /// What is, unless it is gone.
+    pub after: Option<Value>,
+}
+
+impl Change {
+    /// A change of a key, told apart by what was and what is.
+    pub fn of_key(before: Option<&KeyRow>, after: &KeyRow) -> Self {
+        let event = match before {
+            None => "api_key.created",
+            Some(_) if after.revoked_s.is_some() => "api_key.deleted",
+            Some(_) => "api_key.updated",
         };
-        let db = answer.await.map_err(|_| StoreError::Unavailable)??;
-        Ok(Snapshot { db, limits, account, holds, next_id, at_ms })
+        let said = |row: &KeyRow| {
+            json!({
+                "name": row.name, "project_id": row.project, "redacted_value": row.redacted, "models": row.models,
+                "expires_at": row.expires_s, "revoked_at": row.revoked_s,
+                "old_secret_until": row.old.map(|(_, until_s)| until_s),
+            })
+        };
+        Self {
+            event,
+            resource: after.id.clone(),
+            project: Some(after.project.clone()),
+            before: before.map(said),
+            after: Some(said(after)),
+        }
+    }
+
+    /// Entries were pruned.
+    pub fn of_pruning(before_s: i64, entries: u64) -> Self {
+        Self {
+            event: "storage.pruned",
+            resource: "ledger".to_owned(),
+            project: None,
+            before: None,
+            after: Some(json!({ "before": before_s, "entries": entries })),
+        }
+    }
+
+    /// A change of a project.
+    pub fn of_project(before: Option<&ProjectRow>, after: &ProjectRow) -> Self {
+        let event = match before {
+            None => "project.created",
+            Some(before) if before.archived_s != after.archived_s => "project.archived",
+            Some(_) => "project.updated",
+        };
+        let said = |row: &ProjectRow| json!({ "name": row.name, "archived_at": row.archived_s });
+        Self {
+            event,
+            resource: after.id.clone(),
+            project: Some(after.id.clone()),
+            before: before.map(said),
+            after: Some(said(after)),
+        }
+    }
+
+    /// A correction of an entry.
+    pub fn of_correction(entry: &Entry) -> Self {
+        let said =
+            json!({ "entry": entry_id(entry.id), "amount_usd": entry.cost.to_string(), "note": entry.note });
+        Self {
+            event: "ledger.adjusted",
+            resource: entry.corrects.map(entry_id).unwrap_or_default(),
+            project: Some(entry.attribution.project.to_string()),
+            before: None,
+            after: Some(said),
+        }
+    }
+
+    /// Its row of the audit log.
+    pub fn row(self, by: &Actor, at_ms: i64) -> AuditRow {
+        AuditRow {
+            id: 0,
+            at_ms,
+            actor: by.id.clone(),
+            actor_name: by.name.clone(),
+            event: self.event.to_owned(),
+            project: self.project,
+            resource: self.resource,
+            before: self.before.map(|before| before.to_string()),
+            after: self.after.map(|after| after.to_string()),
+        }
     }
 }
 
-/// A connection of its own, whose reading starts now.
-pub(super) fn pin(db: &Connection) -> rusqlite::Result<Connection> {
-    let pinned = store::read_only(Path::new(db.path().unwrap_or_default()))?;
-    pinned.execute_batch("BEGIN; SELECT 1 FROM entry LIMIT 1")?;
-    Ok(pinned)
+/// Writes what operators change, each change with its row of the audit log.
+#[derive(Clone, Debug)]
+pub struct AuditedRecords {
+    records: Records,
+    clock: Arc<Clock>,
 }
 
-impl Snapshot {
-    /// What differs in the whole database, if that is wanted, and from memory.
-    fn compare(&self, whole: bool, names: &dyn Names) -> rusqlite::Result<(Option<Report>, Vec<Difference>)> {
-        let report = if whole { Some(verify::verify(&self.db)?) } else { None };
-        match self.differences(names) {
-            // With an entry that can't be read, which the report names, no meter can be compared.
-            Err(rusqlite::Error::FromSqlConversionFailure(..)) => Ok((report, Vec::new())),
-            found => Ok((report, found?)),
-        }
+impl AuditedRecords {
+    /// Writes through a store's records, by a clock.
+    pub fn new(records: Records, clock: Arc<Clock>) -> Self {
+        Self { records, clock }
     }
 
-    fn differences(&self, names: &dyn Names) -> rusqlite::Result<Vec<Difference>> {
-        let mut open = verify::open_holds(&self.db, names)?;
-        open.retain(|hold| hold.id < self.next_id);
-        let mut found = self.hold_differences(&open)?;
-        for copied in &self.limits {
-            let (limit, readings) = (&copied.limit, copied.readings(self.at_ms));
-            self.meter_differences(limit, &readings, &open, names, &mut found)?;
-            self.missed_thresholds(limit, &readings, &mut found)?;
-        }
-        found.extend(self.credit_differences(&open)?);
-        Ok(found)
-    }
-
-    /// Holds that only the database or only memory knows.
-    fn hold_differences(&self, open: &[Hold]) -> rusqlite::Result<Vec<Difference>> {
-        let mut found = Vec::new();
-        for hold in open.iter().filter(|hold| !self.holds.contains(&hold.id)) {
-            let (id, cost) = (entry_id(hold.id), hold.bound.cost);
-            found.push(Difference {
-                kind: "hold",
-                about: id.clone(),
-                what: format!(
-                    "hold {id} of {cost} USD for key {}, admitted {}, is open, and no request that is running owns it",
-                    hold.attribution.key,
-                    calendar::utc(hold.admitted_ms.div_euclid(1_000))
-                ),
-                meaning: format!("limits don't count it now; the next start would charge {cost} USD for it"),
-                mend: "if nothing was spent on it, correct its entry after the next start with `spendguard ledger adjust`"
-                    .to_owned(),
-            });
-        }
-        let stored: HashSet<u64> = open.iter().map(|hold| hold.id).collect();
-        let mut ended = self.db.prepare("SELECT kind FROM entry WHERE id = ?1")?;
-        let unstored: BTreeSet<u64> = self.holds.difference(&stored).copied().collect();
-        for hold in unstored {
-            let row = i64::try_from(hold).unwrap_or(i64::MAX);
-            let kind: Option<String> = ended.query_row([row], |row| row.get(0)).optional()?;
-            let id = entry_id(hold);
-            found.push(match kind {
-                Some(kind) => Difference {
-                    kind: "hold",
-                    about: id.clone(),
-                    what: format!(
-                        "hold {id} belongs to a running request, and has an entry ({kind}) already"
-                    ),
-                    meaning: "its real ending can't be written, and nothing that comes after it".to_owned(),
-                    mend: format!("remove the entry {id}, which no request has made"),
-                },
-                None => Difference {
-                    kind: "hold",
-                    about: id.clone(),
-                    what: format!("hold {id} belongs to a running request, and is not in the database"),
-                    meaning: "limits count it, but if the guard died now it would be forgotten".to_owned(),
-                    mend: "nothing, once its request has ended; find out who changes the database".to_owned(),
-                },
-            });
-        }
-        Ok(found)
-    }
-
-    /// Meters against the sums of entries and of open holds.
-    fn meter_differences(
+    /// Writes changes with their rows of the audit log: all, or nothing. A change that
+    /// leaves all as it was gets no row.
+    pub async fn write(
         &self,
-        limit: &Arc<Limit>,
-        readings: &[Reading],
-        open: &[Hold],
-        names: &dyn Names,
-        found: &mut Vec<Difference>,
-    ) -> rusqlite::Result<()> {
-        let span = Windows::of(limit).span(self.at_ms.div_euclid(1_000));
-        // A clock that was set back by the age of what is pruned: no sum is of so short a window.
-        if span.end_s.saturating_sub(span.start_s) < ROLLUP_S && span.start_s < self.whole_since_s()? {
-            return Ok(());
-        }
-        let settled = reader::settled_by_entries(&self.db, limit, span, names)?;
-        let mut held: HashMap<Subject, i64> = HashMap::new();
-        for hold in open.iter().filter(|hold| span.contains(hold.admitted_ms.div_euclid(1_000))) {
-            for subject in subjects(limit, &hold.attribution) {
-                let sum = held.entry(subject).or_default();
-                *sum = sum.saturating_add(reserved(&hold.bound, limit.unit));
-            }
-        }
-        let metered = readings.iter().map(|reading| &reading.subject);
-        let subjects: BTreeSet<&Subject> = metered.chain(settled.keys()).chain(held.keys()).collect();
-        let meters: HashMap<&Subject, Meter> = readings.iter().map(|r| (&r.subject, r.meter)).collect();
-        for of in subjects {
-            let meter = meters.get(of).copied().unwrap_or_default();
-            let of_facts = |sums: &HashMap<Subject, i64>| sums.get(of).copied().unwrap_or(0);
-            let settled = (meter.settled, of_facts(&settled), "settled", "its entries");
-            let held = (meter.held, of_facts(&held), "held", "its open holds");
-            for (says, facts, which, of_what) in [settled, held] {
-                if says != facts {
-                    found.push(unlike(
-                        limit,
-                        of,
-                        which,
-                        (says, facts),
-                        of_what,
-                        &calendar::utc(span.start_s),
-                    ));
-                }
-            }
-        }
-        Ok(())
+        by: &Actor,
+        changes: Vec<Change>,
+        records: Vec<RecordChange>,
+    ) -> Result<(), StoreError> {
+        let at_ms = self.clock.now_ms();
+        let changed = changes.into_iter().filter(|change| change.before != change.after);
+        let rows: Vec<AuditRow> = changed.map(|change| change.row(by, at_ms)).collect();
+        self.records.write(records, rows).await
     }
 
-    fn whole_since_s(&self) -> rusqlite::Result<i64> {
-        pruned::whole_since_s(&self.db)
-    }
-
-    /// Soft thresholds that a meter is past, though nobody was told.
-    fn missed_thresholds(
-        &self,
-        limit: &Arc<Limit>,
-        readings: &[Reading],
-        found: &mut Vec<Difference>,
-    ) -> rusqlite::Result<()> {
-        let mut noted = self.db.prepare_cached(
-            "SELECT 1 FROM crossing WHERE limit_name = ?1 AND subject = ?2 AND mark = 'soft' AND threshold = ?3 \
-             AND window_start_s = ?4",
-        )?;
-        for reading in readings {
-            for threshold in limit.thresholds().into_iter().filter(|t| *t <= reading.meter.settled) {
-                let (of, start_s) = (reading.subject.label(), reading.span.start_s);
-                if noted.exists((&*limit.name, of, threshold, start_s))? {
-                    continue;
-                }
-                let (soft, settled) =
-                    (limit.unit.phrase(threshold), limit.unit.phrase(reading.meter.settled));
-                found.push(Difference {
-                    kind: "crossing",
-                    about: format!("{} {of} {threshold} {start_s}", limit.name),
-                    what: format!(
-                        "limit {:?}, {of}: {settled} are settled, past {soft}, and that is not noted",
-                        limit.name
-                    ),
-                    meaning: "the limit holds, but nobody was told of the threshold".to_owned(),
-                    mend: "a reload of the configuration or a restart notes it".to_owned(),
-                });
-            }
-        }
-        Ok(())
-    }
-
-    /// Prepaid credit in memory against its grants, entries and open holds.
-    fn credit_differences(&self, open: &[Hold]) -> rusqlite::Result<Vec<Difference>> {
-        let mut stored = credit::account(&self.db)?;
-        if let Some(account) = &mut stored {
-            for hold in open {
-                account.hold(hold);
-            }
-        }
-        let figures = |account: &Option<Account>| {
-            account.as_ref().map(|account| account.balance(self.at_ms)).unwrap_or_default()
-        };
-        let (says, facts) = (figures(&self.account), figures(&stored));
-        let parts = [
-            ("granted", says.granted, facts.granted),
-            ("used", says.used, facts.used),
-            ("expired", says.expired, facts.expired),
-            ("held", says.held, facts.held),
-        ];
-        let unlike = parts.into_iter().filter(|(_, says, facts)| says != facts);
-        let difference = |(which, says, facts): (&str, Money, Money)| Difference {
-            kind: "credit",
-            about: which.to_owned(),
-            what: format!(
-                "prepaid credit: the account says {says} USD {which}, grants, entries and open holds add up to {facts}"
-            ),
-            meaning: "requests are refused too early, or let through without credit".to_owned(),
-            mend: "restart the guard, which makes the account anew from the ledger".to_owned(),
-        };
-        Ok(unlike.map(difference).collect())
-    }
-}
-
-fn unlike(
-    limit: &Limit,
-    of: &Subject,
-    which: &str,
-    (says, facts): (i64, i64),
-    of_what: &str,
-    from: &str,
-) -> Difference {
-    let (name, by) = (&limit.name, limit.unit.phrase(says.saturating_sub(facts).saturating_abs()));
-    let does = if says > facts { "refuses so much too early" } else { "lets so much too much through" };
-    Difference {
-        kind: "meter",
-        about: format!("{name} {} {which}", of.label()),
-        what: format!(
-            "limit {name:?}, {}, window from {from}: the meter says {} {which}, {of_what} add up to {}",
-            of.label(),
-            limit.unit.phrase(says),
-            limit.unit.phrase(facts),
-        ),
-        meaning: format!("the limit is off by {by} in this window, and {does}"),
-        mend: "restart the guard, which makes meters anew from the ledger; if a key or project was renamed that the limit \
-               names, that is the reason"
-            .to_owned(),
+    /// Writes changes that no operator has made.
+    pub async fn write_unaudited(&self, records: Vec<RecordChange>) -> Result<(), StoreError> {
+        self.records.write(records, Vec::new()).await
     }
 }

@@ -14,9 +14,9 @@ use crate::domain::object::{KnownObject, OBJECT_ID_BYTES_MAX};
 use crate::domain::{ObjectKind, ObjectReference};
 use crate::guard::Guard;
 use crate::store::objects::{
-    self as rows, CONTAINER_GRACE_S, KnownItem, ObjectChange, ObjectKey, RESPONSE_LIFE_S,
+    CONTAINER_GRACE_S, KnownItem, ObjectChange, ObjectKey, RESPONSE_LIFE_S, StoredObject,
 };
-use crate::store::{Reader, StoreError, Written};
+use crate::store::{StoreError, WriteAck};
 use crate::sync::unpoisoned;
 
 use self::turns::Turns;
@@ -26,11 +26,9 @@ pub use self::turns::{ConversationChanged, HeldFor, Turn, TurnEnd};
 const IN_MEMORY_MAX: usize = 200_000;
 
 /// The index of objects.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Objects {
     memory: Mutex<Memory>,
-    /// A connection of its own: nothing that takes long is read on it.
-    reader: Reader,
 }
 
 #[derive(Debug, Default)]
@@ -55,10 +53,6 @@ pub enum Reach {
 }
 
 impl Objects {
-    pub(super) fn new(reader: Reader) -> Self {
-        Self { memory: Mutex::default(), reader }
-    }
-
     /// What is known of an object, of what is in memory.
     ///
     /// All that a request names is there once [`Guard::check_objects`] has let it
@@ -179,45 +173,29 @@ impl Guard {
         if missing.is_empty() {
             return Ok(None);
         }
-        let found = self.read_objects(missing, reach.clone()).await?;
+        let named = missing.iter().map(|(_, of)| of.clone()).collect();
+        let may_reach = {
+            let reach = reach.clone();
+            move |found: Option<&StoredObject>| match &reach {
+                Reach::All => true,
+                Reach::Project(project) => found.is_some_and(|found| found.project() == project),
+            }
+        };
+        let is_last = may_reach.clone();
+        let found = self.reports.objects(named, self.clock().now_s(), move |found| !is_last(found)).await?;
         let mut memory = self.objects.memory();
-        for (of, found) in found.known {
+        for ((at, of), found) in missing.into_iter().zip(found) {
+            if !may_reach(found.as_ref()) {
+                return Ok(Some(at));
+            }
             let key = ObjectKey::of(of.kind, &of.id);
             match found {
-                Found::Object(known) => memory.objects.put_missing(key, known),
-                Found::Item(item) => memory.items.put_missing(key, item),
+                Some(StoredObject::Object(known)) => memory.objects.put_missing(key, known),
+                Some(StoredObject::Item(item)) => memory.items.put_missing(key, item),
+                None => {}
             }
         }
-        Ok(found.unreachable)
-    }
-
-    /// Reads objects up to the first that may not be reached, on a thread of its own.
-    async fn read_objects(
-        &self,
-        missing: Vec<(usize, ObjectReference)>,
-        reach: Reach,
-    ) -> Result<FoundObjects, StoreError> {
-        let (reader, now_s) = (self.objects.reader.clone(), self.clock.now_s());
-        let work = move || {
-            reader.query(|db| {
-                let mut known = Vec::new();
-                for (at, of) in missing {
-                    let found = find(db, &of, now_s)?;
-                    let may_reach = match &reach {
-                        Reach::All => true,
-                        Reach::Project(project) => {
-                            found.as_ref().is_some_and(|found| found.project() == project)
-                        }
-                    };
-                    if !may_reach {
-                        return Ok(FoundObjects { known, unreachable: Some(at) });
-                    }
-                    known.extend(found.map(|found| (of, found)));
-                }
-                Ok(FoundObjects { known, unreachable: None })
-            })
-        };
-        self.writer.aside(work).await?
+        Ok(None)
     }
 
     /// Takes up a use of a container at `now_s`. Returns the seconds that it adds to the
@@ -230,7 +208,7 @@ impl Guard {
         of: &ObjectReference,
         now_s: i64,
         new: impl FnOnce() -> KnownObject,
-    ) -> (i64, KnownObject, Written) {
+    ) -> (i64, KnownObject, WriteAck) {
         let mut memory = self.objects.memory();
         let key = ObjectKey::of(of.kind, &of.id);
         let mut known = memory.find(of.kind, key).unwrap_or_else(new);
@@ -242,7 +220,7 @@ impl Guard {
         let change = put(of.clone(), known.clone());
         memory.learn(&change);
         // Before another use can be taken up, so that the last one is written last.
-        let written = self.writer.push_objects(vec![change]);
+        let written = self.core.push_objects(vec![change]);
         (added_s, known, written)
     }
 
@@ -252,81 +230,38 @@ impl Guard {
         kind: ObjectKind,
         ids: Vec<String>,
     ) -> Result<Vec<Option<Arc<str>>>, StoreError> {
-        let (reader, now_s) = (self.objects.reader.clone(), self.clock.now_s());
         let owner = |id: &String| self.objects.lookup(kind, id).map(|known| known.project);
-        let in_memory: Vec<_> = ids.iter().map(owner).collect();
-        if in_memory.iter().all(Option::is_some) {
-            return Ok(in_memory);
+        let mut owners: Vec<_> = ids.iter().map(owner).collect();
+        let unknown: Vec<usize> = (0..ids.len()).filter(|at| owners[*at].is_none()).collect();
+        if unknown.is_empty() {
+            return Ok(owners);
         }
-        let work = move || {
-            reader.query(|db| {
-                let each = ids.into_iter().zip(in_memory).map(|(id, known)| match known {
-                    Some(project) => Ok(Some(project)),
-                    None => Ok(find(db, &ObjectReference { kind, id }, now_s)?
-                        .map(|found| Arc::clone(found.project()))),
-                });
-                each.collect()
-            })
-        };
-        self.writer.aside(work).await?
+        let named = unknown.iter().map(|at| ObjectReference { kind, id: ids[*at].clone() }).collect();
+        let found = self.reports.objects(named, self.clock().now_s(), |_| false).await?;
+        for (at, found) in unknown.into_iter().zip(found) {
+            owners[at] = found.map(|found| Arc::clone(found.project()));
+        }
+        Ok(owners)
     }
 
     /// Takes up what was learned of objects: at once in memory, and on its way into
     /// the database. Who waits for that with [`Guard::objects_written`] may tell a
     /// client of them.
-    pub fn learn_objects(&self, changes: Vec<ObjectChange>) -> Written {
+    pub fn learn_objects(&self, changes: Vec<ObjectChange>) -> WriteAck {
         {
             let mut memory = self.objects.memory();
             for change in &changes {
                 memory.learn(change);
             }
         }
-        self.writer.push_objects(changes)
+        self.core.push_objects(changes)
     }
 
     /// Waits until objects are in the database. If that can't be written now, they
     /// are known in memory, and written as soon as it can be.
-    pub async fn objects_written(&self, written: Written) {
-        let _ = self.writer.written(written).await;
+    pub async fn objects_written(&self, written: WriteAck) {
+        let _ = self.core.written(written).await;
     }
-
-    /// Removes what upstream has forgotten by now, in small steps.
-    pub(super) async fn forget_objects(&self) -> Result<bool, StoreError> {
-        let now_s = self.clock.now_s();
-        self.writer.run(move |db| rows::forget(db, now_s)).await
-    }
-}
-
-/// An object or an item as the database has it.
-enum Found {
-    Object(KnownObject),
-    Item(KnownItem),
-}
-
-/// What was found, and where it was stopped.
-struct FoundObjects {
-    known: Vec<(ObjectReference, Found)>,
-    unreachable: Option<usize>,
-}
-
-impl Found {
-    fn project(&self) -> &Arc<str> {
-        match self {
-            Self::Object(known) => &known.project,
-            Self::Item(item) => &item.project,
-        }
-    }
-}
-
-fn find(db: &rusqlite::Connection, of: &ObjectReference, now_s: i64) -> rusqlite::Result<Option<Found>> {
-    if of.id.len() > OBJECT_ID_BYTES_MAX {
-        return Ok(None);
-    }
-    if of.kind == ObjectKind::Item {
-        let item = rows::find_item(db, ObjectKey::of(of.kind, &of.id), now_s)?;
-        return Ok(item.map(Found::Item));
-    }
-    Ok(rows::find(db, of)?.map(Found::Object))
 }
 
 /// A map that keeps what was used of late: when the newer half is full, the

@@ -41,7 +41,7 @@ impl Guard {
     /// How a request of this attribution stands.
     pub fn standing(&self, of: &Attribution, client_cap: Option<Money>) -> Standing {
         let mut left = self.headroom(of, client_cap);
-        let rates = self.throttle.load();
+        let rates = self.rates();
         left.by_model |= rates.counts_by_model(of);
         Standing { left, largest: rates.largest(of) }
     }
@@ -49,9 +49,9 @@ impl Guard {
     /// Takes a request from every rate of requests that applies, before anything is looked
     /// up for it. It stays taken, whatever becomes of the request.
     pub fn pace_request(&self, of: &Attribution) -> Result<Paced, Box<Throttled>> {
-        let rates = self.throttle.load().take_request(of, self.clock.running())?;
-        self.note_shadow(&rates);
-        Ok(Paced { rates, clock: Arc::clone(&self.clock) })
+        let rates = self.rates().take_request(of, self.clock().running())?;
+        self.core.note_shadow(&rates.would_reject);
+        Ok(Paced { rates, clock: Arc::clone(self.clock()) })
     }
 
     /// Takes a paced request's part from every rate of tokens that applies: the most that
@@ -62,8 +62,8 @@ impl Guard {
         of: &Attribution,
         take: Take,
     ) -> Result<Paced, Box<Throttled>> {
-        let rates = self.throttle.load().take_tokens(of, take, self.clock.running())?;
-        self.note_shadow(&rates);
+        let rates = self.rates().take_tokens(of, take, self.clock().running())?;
+        self.core.note_shadow(&rates.would_reject);
         paced.rates.merge(rates);
         Ok(paced)
     }
@@ -71,12 +71,6 @@ impl Guard {
     /// Takes a request that uses no tokens from every rate that applies.
     pub fn pace(&self, of: &Attribution) -> Result<Paced, Box<Throttled>> {
         self.pace_tokens(self.pace_request(of)?, of, Take::default())
-    }
-
-    fn note_shadow(&self, rates: &throttle::Paced) {
-        for limit in &rates.would_reject {
-            self.metrics.would_have_rejected(&limit.name);
-        }
     }
 }
 

@@ -70,7 +70,7 @@ pub struct Settled {
 
 impl Reservation {
     pub(super) fn new(guard: Arc<Guard>, hold: Arc<Hold>, slot: Slot) -> Self {
-        let admitted_at = guard.clock.running();
+        let admitted_at = guard.clock().running();
         Self { guard, hold, slot: Some(slot), sent: false, admitted_at, paced: None }
     }
 
@@ -81,7 +81,7 @@ impl Reservation {
 
     /// Time since admission.
     pub fn age(&self) -> Duration {
-        self.guard.clock.running().saturating_sub(self.admitted_at)
+        self.guard.clock().running().saturating_sub(self.admitted_at)
     }
 
     /// Takes charge of what the request took of its rates: at its end, what it did not use
@@ -126,22 +126,13 @@ impl Reservation {
         let entry = Box::new(self.entry(kind, basis, ending));
         self.observe(&entry);
         if is_at_output_bound {
-            self.guard.metrics.hit_output_bound(model_label(&entry));
+            self.guard.metrics().hit_output_bound(model_label(&entry));
         }
         if let Some(paced) = self.paced.take() {
             paced.end(used(&entry.quantities));
         }
         let cost = entry.cost;
-        let remaining = {
-            let mut ledger = self.guard.ledger();
-            let crossings = ledger.apply(&entry);
-            let left = ledger.headroom(&entry.attribution, None, entry.created_ms).cost;
-            if let Some(slot) = self.slot.take() {
-                let freed = ledger.freed();
-                self.guard.writer.push_entry(entry, crossings, freed, slot);
-            }
-            left
-        };
+        let remaining = self.guard.core.end(entry, self.slot.take());
         Settled { cost, remaining }
     }
 
@@ -160,7 +151,7 @@ impl Reservation {
         Entry {
             id: self.hold.id,
             kind,
-            created_ms: self.guard.clock.now_ms(),
+            created_ms: self.guard.clock().now_ms(),
             admitted_ms: self.hold.admitted_ms,
             attribution: self.attribution(ending.made_no_picture),
             held: self.hold.bound,
@@ -189,7 +180,7 @@ impl Reservation {
         let is_accepted = (200..300).contains(&entry.status) || self.guard.ring.by_id(&of.key).is_some();
         let key = if is_accepted { &*of.key } else { "" };
         let labels = RequestLabels { project: &of.project, key, endpoint: &of.endpoint };
-        let metrics = &self.guard.metrics;
+        let metrics = self.guard.metrics();
         if let Some(basis) = entry.basis.filter(|_| !of.model.is_empty() || entry.cost > Money::ZERO) {
             metrics.settled(labels, model_label(entry), basis.name(), entry.cost, &entry.quantities);
         }

@@ -12,14 +12,14 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use crate::guard::{Guard, Order, Refused, Reservation};
+use crate::guard::{Denied, Guard, Reservation, ReserveRequest};
 use crate::ledger::Ledger;
 use crate::ledger::denial::{Blocked, Denial};
 use crate::ledger::waiting::{Place, Turn};
 
 /// The ledger, locked. Requests that were called meanwhile are woken when it is
 /// unlocked, so that they don't run into the lock.
-pub(super) struct Locked<'a> {
+pub(crate) struct Locked<'a> {
     ledger: MutexGuard<'a, Ledger>,
     // Dropped after the lock.
     called: Called,
@@ -101,7 +101,7 @@ impl Guard {
             key: Arc::clone(key),
             longest,
             bell: Arc::default(),
-            ticket: self.ledger().queues().ticket(),
+            ticket: self.core.ledger().queues().ticket(),
             state: State::Fresh,
         }
     }
@@ -110,24 +110,24 @@ impl Guard {
     /// other requests' holds stand in the way.
     pub async fn reserve_within(
         self: &Arc<Self>,
-        order: Order,
+        request: ReserveRequest,
         longest: Duration,
-    ) -> Result<Reservation, Refused> {
+    ) -> Result<Reservation, Denied> {
         let mut wait: Option<Wait> = None;
         loop {
             let turn = wait.as_ref().map_or(Turn::Newcomer, Wait::turn);
-            let denial = match self.reserve_in_turn(order.clone(), turn).await {
-                Err(Refused::Denied(denial)) => denial,
+            let denial = match self.reserve_in_turn(request.clone(), turn).await {
+                Err(Denied::Denied(denial)) => denial,
                 ended => return ended,
             };
-            let wait = wait.get_or_insert_with(|| self.wait(&order.attribution.key, longest));
-            wait.after(denial).await.map_err(Refused::Denied)?;
+            let wait = wait.get_or_insert_with(|| self.wait(&request.attribution.key, longest));
+            wait.after(denial).await.map_err(Denied::Denied)?;
         }
     }
 
     /// How many requests wait for room.
     pub fn waiting(&self) -> usize {
-        self.ledger().queues().len()
+        self.core.ledger().queues().len()
     }
 }
 
@@ -147,17 +147,17 @@ impl Wait {
         match &mut self.state {
             State::Fresh => self.join(place).ok_or(denial),
             State::Queued { place: known, .. } if *known != place => {
-                self.guard.ledger().queues().move_to(self.ticket, place.clone());
+                self.guard.core.ledger().queues().move_to(self.ticket, place.clone());
                 *known = place;
                 Ok(())
             }
             State::Queued { until, .. } => {
                 let until = *until;
-                let left = until.saturating_sub(self.guard.clock.running());
+                let left = until.saturating_sub(self.guard.clock().running());
                 let longest = self.until_window_ends(&denial).map_or(left, |rest| rest.min(left));
                 let _ = tokio::time::timeout(longest, self.bell.0.notified()).await;
-                if self.guard.clock.running() >= until {
-                    self.guard.ledger().queues().leave(self.ticket);
+                if self.guard.clock().running() >= until {
+                    self.guard.core.ledger().queues().leave(self.ticket);
                     self.state = State::Over;
                 }
                 Ok(())
@@ -170,8 +170,8 @@ impl Wait {
     /// what has ended since the last one has called no request.
     fn join(&mut self, place: Place) -> Option<()> {
         let waker = Waker::from(Arc::clone(&self.bell));
-        let is_in = self.guard.ledger().queues().join(self.ticket, place.clone(), &self.key, waker);
-        let until = self.guard.clock.running().saturating_add(self.longest);
+        let is_in = self.guard.core.ledger().queues().join(self.ticket, place.clone(), &self.key, waker);
+        let until = self.guard.clock().running().saturating_add(self.longest);
         is_in.then(|| self.state = State::Queued { place, until })
     }
 
@@ -179,7 +179,7 @@ impl Wait {
     fn until_window_ends(&self, denial: &Denial) -> Option<Duration> {
         let Denial::Held(blocked) = denial else { return None };
         let Blocked { span, .. } = &**blocked;
-        let rest_ms = span.end_s.saturating_mul(1_000).saturating_sub(self.guard.clock.now_ms());
+        let rest_ms = span.end_s.saturating_mul(1_000).saturating_sub(self.guard.clock().now_ms());
         Some(Duration::from_millis(u64::try_from(rest_ms).unwrap_or(0).max(1)))
     }
 }
@@ -187,7 +187,7 @@ impl Wait {
 impl Drop for Wait {
     fn drop(&mut self) {
         if matches!(self.state, State::Queued { .. }) {
-            self.guard.ledger().queues().leave(self.ticket);
+            self.guard.core.ledger().queues().leave(self.ticket);
         }
     }
 }

@@ -32,7 +32,7 @@ struct State {
 impl Guard {
     /// Notes a wrong key, and says how long its answer is to wait.
     pub fn note_wrong_key(&self) -> Duration {
-        self.wrong_keys.note(self.clock.running())
+        self.wrong_keys.note(self.clock().running())
     }
 }
 

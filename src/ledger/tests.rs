@@ -74,7 +74,7 @@ fn ending(hold: &Hold, kind: Kind, cost: i64, tokens: u64, created_ms: i64) -> E
 
 fn in_force(limits: &[Arc<Limit>]) -> Ledger {
     let mut ledger = Ledger::new(1);
-    let past = ledger.stage(limits, START_MS).iter().map(|seeding| seeding.seed(Past::new())).collect();
+    let past = ledger.stage(limits, START_MS).iter().map(|backfill| backfill.history(Past::new())).collect();
     ledger.install(limits, past);
     ledger
 }
@@ -85,7 +85,7 @@ fn decide(ledger: &Ledger, who: u8, bound: Bound, at_ms: i64) -> Result<Admissio
         bound,
         client_cap: None,
         at_ms,
-        unwritten: Amounts::default(),
+        unwritten_releases: Amounts::default(),
         turn: Turn::default(),
     })
 }
@@ -179,17 +179,17 @@ proptest! {
 /// A new ledger that learns the past from entries alone, as after a restart.
 fn replayed(entries: &[Entry], at_ms: i64) -> Ledger {
     let mut ledger = Ledger::new(1);
-    let past = ledger.stage(&limits(), at_ms).into_iter().map(|seeding| {
-        let (mut sums, windows) = (Past::new(), Windows::of(&seeding.limit));
+    let past = ledger.stage(&limits(), at_ms).into_iter().map(|backfill| {
+        let (mut sums, windows) = (Past::new(), Windows::of(&backfill.limit));
         for entry in entries {
             let start_s = windows.span(entry.admitted_ms.div_euclid(1_000)).start_s;
-            for subject in subjects(&seeding.limit, &entry.attribution) {
-                if start_s >= seeding.since_s {
-                    *sums.entry((subject, start_s)).or_default() += entry.amount(seeding.limit.unit);
+            for subject in subjects(&backfill.limit, &entry.attribution) {
+                if start_s >= backfill.since_s {
+                    *sums.entry((subject, start_s)).or_default() += entry.amount(backfill.limit.unit);
                 }
             }
         }
-        seeding.seed(sums)
+        backfill.history(sums)
     });
     let past = past.collect();
     ledger.install(&limits(), past);
@@ -245,7 +245,7 @@ fn a_new_limit_counts_the_holds_that_are_open() {
     let mut ledger = in_force(&[]);
     let hold = held(&mut ledger, of(0), bound(80, 0), START_MS);
     let new = [limit("m", Per::Organization, Unit::Usd, Window::Month, Some(100))];
-    let past = ledger.stage(&new, START_MS).iter().map(|seeding| seeding.seed(Past::new())).collect();
+    let past = ledger.stage(&new, START_MS).iter().map(|backfill| backfill.history(Past::new())).collect();
     ledger.install(&new, past);
     assert!(matches!(decide(&ledger, 0, bound(30, 0), START_MS), Err(Denial::Held(_))));
     ledger.apply(&ending(&hold, Kind::Release, 0, 0, START_MS));
@@ -257,22 +257,26 @@ fn who_needs_room_that_was_just_freed_leans_on_it() {
     let mut ledger = one(100);
     let hold = held(&mut ledger, of(0), bound(60, 0), START_MS);
     ledger.apply(&ending(&hold, Kind::Settle, 10, 0, START_MS));
-    let freed = ledger.freed()[Unit::Usd.index()];
-    assert_eq!(freed, 50);
-    let leans = |needed: i64, unwritten: i64| {
+    let released = ledger.released()[Unit::Usd.index()];
+    assert_eq!(released, 50);
+    let depends_on_unwritten = |needed: i64, unwritten_releases: i64| {
         let mut ask = Ask {
             attribution: &of(0),
             bound: bound(needed, 0),
             client_cap: None,
             at_ms: START_MS,
-            unwritten: Amounts::default(),
+            unwritten_releases: Amounts::default(),
             turn: Turn::default(),
         };
-        ask.unwritten[Unit::Usd.index()] = unwritten;
-        ledger.decide(&ask).unwrap().leans
+        ask.unwritten_releases[Unit::Usd.index()] = unwritten_releases;
+        ledger.decide(&ask).unwrap().depends_on_unwritten
     };
     // If the ending were lost, 60 would be charged instead of 10.
-    assert!(!leans(40, freed) && leans(41, freed) && !leans(90, 0));
+    assert!(
+        !depends_on_unwritten(40, released)
+            && depends_on_unwritten(41, released)
+            && !depends_on_unwritten(90, 0)
+    );
 }
 
 #[test]
@@ -284,7 +288,7 @@ fn what_was_spent_in_a_window_yet_to_come_counts_when_it_comes() {
     let tomorrow_ms = START_MS + 86_400_000;
     let start_s = Windows::of(&limits[0]).span(tomorrow_ms / 1_000).start_s;
     let past = Past::from([((Subject::Organization, start_s), 90)]);
-    ledger.install(&limits, vec![staged.remove(0).seed(past)]);
+    ledger.install(&limits, vec![staged.remove(0).history(past)]);
     let hold = held(&mut ledger, of(0), bound(100, 0), START_MS);
     ledger.apply(&ending(&hold, Kind::Settle, 100, 0, START_MS));
     assert!(matches!(decide(&ledger, 0, bound(20, 0), tomorrow_ms), Err(Denial::Exhausted(_))));
@@ -333,7 +337,7 @@ fn a_correction_counts_on_limits_that_are_being_made_and_on_meters_without_spend
     let staged = ledger.stage(&limits, START_MS);
     let adjust = |cost| Entry { kind: Kind::Adjust, cost: Money::from_nano(cost), ..settled.clone() };
     ledger.apply(&adjust(20));
-    ledger.install(&limits, staged.iter().map(|seeding| seeding.seed(Past::new())).collect());
+    ledger.install(&limits, staged.iter().map(|backfill| backfill.history(Past::new())).collect());
     let settled_now =
         |ledger: &Ledger| ledger.limits[0].meters.values().map(|meter| meter.settled).sum::<i64>();
     assert_eq!(settled_now(&ledger), 20);

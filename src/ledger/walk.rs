@@ -8,8 +8,8 @@ use crate::domain::{Limit, Span};
 use crate::ledger::Ledger;
 use crate::ledger::calendar::Windows;
 use crate::ledger::entry::Crossing;
-use crate::ledger::line::behind;
 use crate::ledger::meter::{Meter, Metered, Meters, Reading, Subject};
+use crate::ledger::meter_hold::behind;
 
 /// Meters of one slice: some twenty microseconds.
 const SLICE: usize = 1_024;

@@ -8,7 +8,7 @@
 //!
 //! Some parts rest on assumptions about OpenAI, such as what a hosted tool adds to
 //! the context ([`ToolsBound::Practical`]). The table "What a request holds" in
-//! `README.md` names them all.
+//! `docs/metering.md` names them all.
 
 mod compaction;
 mod model;

@@ -14,18 +14,18 @@ use bytes::Bytes;
 use crate::domain::demand::Bound;
 use crate::domain::{Demand, Money};
 use crate::guard::waiting::Wait;
-use crate::guard::{Guard, Order, Refused, Reservation, Standing};
+use crate::guard::{Denied, Guard, Reservation, ReserveRequest, Standing};
 use crate::ledger::Headroom;
 use crate::ledger::denial::Denial;
 use crate::ledger::entry::Attribution;
 use crate::ledger::waiting::Turn;
-use crate::openai::operation::Operation;
 use crate::pricing::bound::{
     BoundInputs, affordable_output, bound, loose_cost, output_per_choice, reads_unseen,
 };
 use crate::pricing::count::Encoding;
 use crate::pricing::plan::Policy;
 use crate::pricing::sheet::Price;
+use crate::protocol::openai::operation::Operation;
 use crate::proxy::count::{Countable, Counter};
 use crate::proxy::refuse::Refusal;
 
@@ -296,7 +296,7 @@ impl Attempt<'_> {
             let message = "The most that this request can cost is beyond reason; ask for less output or fewer tool calls.";
             return Err(Refusal::Invalid(message.to_owned(), None));
         }
-        let order = Order {
+        let order = ReserveRequest {
             attribution: Arc::clone(&candidate.attribution),
             bound,
             is_priced: candidate.priced,
@@ -307,7 +307,7 @@ impl Attempt<'_> {
         };
         match self.guard.reserve_in_turn(order, turn).await {
             Ok(reservation) => Ok(Ok(reservation)),
-            Err(Refused::Denied(denial)) => Ok(Err(denial)),
+            Err(Denied::Denied(denial)) => Ok(Err(denial)),
             Err(refused) => Err(refused.into()),
         }
     }

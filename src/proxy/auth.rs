@@ -7,8 +7,8 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use http::{HeaderMap, HeaderValue, header};
 
+use crate::directory::Directory;
 use crate::domain::Secret;
-use crate::guard::Guard;
 use crate::keys::{DEFAULT_PROJECT, Key, KeyHash, is_mistyped};
 use crate::proxy::refuse::Refusal;
 
@@ -36,7 +36,7 @@ pub struct Caller {
 /// Without an upstream key of the guard's own, only pass-through keys can work.
 pub fn caller(
     headers: &HeaderMap,
-    guard: &Guard,
+    directory: &Directory,
     upstream_key: Option<&HeaderValue>,
     pass_through: bool,
 ) -> Result<Caller, Refusal> {
@@ -48,20 +48,20 @@ pub fn caller(
         return Err(Refusal::BadKey(masked(&secret)));
     }
     let hash = KeyHash::of(text.as_bytes());
-    let now_ms = guard.clock().now_ms();
+    let now_ms = directory.clock().now_ms();
     let bad = || {
-        if guard.is_of_admin(&hash) { Refusal::AdminToken } else { Refusal::BadKey(masked(&secret)) }
+        if directory.is_of_admin(&hash) { Refusal::AdminToken } else { Refusal::BadKey(masked(&secret)) }
     };
-    let (key, unseen) = match guard.ring().find(&hash) {
+    let (key, unseen) = match directory.ring().find(&hash) {
         Some(key) => (key, None),
-        None if pass_through && !text.starts_with(crate::keys::PREFIX) && !guard.is_of_admin(&hash) => {
+        None if pass_through && !text.starts_with(crate::keys::PREFIX) && !directory.is_of_admin(&hash) => {
             (Arc::new(unseen_key(hash, &secret)), Some(secret.redacted()))
         }
         None => return Err(bad()),
     };
-    let active = guard.ring().project(&key.project).is_none_or(|project| project.archived_s.is_none());
+    let active = directory.ring().project(&key.project).is_none_or(|project| project.archived_s.is_none());
     // One that was taken for a client's own key before it became an admin token.
-    if key.pass_through && guard.is_of_admin(&hash) {
+    if key.pass_through && directory.is_of_admin(&hash) {
         return Err(Refusal::AdminToken);
     }
     if !active || !key.is_valid(&hash, now_ms.div_euclid(1_000)) {
@@ -165,16 +165,16 @@ mod tests {
 
     #[test]
     fn a_key_with_control_characters_is_no_key() {
-        use crate::guard::recovery;
+        use crate::startup;
         use crate::store::{Durability, Store};
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path(), Durability::Process).unwrap();
-        let config = recovery::Config { open_requests_max: 1, zone: "UTC".into() };
-        let (guard, _writer) = Guard::open(store, &config, Arc::default(), Arc::default()).unwrap();
+        let config = startup::Config { open_requests_max: 1, zone: "UTC".into() };
+        let (opened, _writer) = startup::open(store, &config, Arc::default(), Arc::default()).unwrap();
         let listed = |key: &str| {
             let value = HeaderValue::from_str(&format!("Bearer {key}")).unwrap();
             let headers = HeaderMap::from_iter([(header::AUTHORIZATION, value)]);
-            caller(&headers, &guard, None, true).ok().and_then(|caller| caller.unseen)
+            caller(&headers, &opened.directory, None, true).ok().and_then(|caller| caller.unseen)
         };
         assert_eq!(listed("sk-proj-abcdefgh").as_deref(), Some("sk-proj-…efgh"));
         assert_eq!(listed("sk-proj-abcde\t\th"), None);

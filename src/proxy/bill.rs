@@ -11,12 +11,12 @@ use crate::domain::usage::{ContainerMemory, ToolUse};
 use crate::domain::{Class, Demand, Money, Quantities, Usage};
 use crate::guard::{Ending, Reservation, Settled};
 use crate::ledger::entry::Basis;
-use crate::openai::operation::Operation;
-use crate::openai::usage::{Answer, Outcome};
 use crate::pricing::bound::ModelTokens;
 use crate::pricing::cost::{self, Cost, Offer};
 use crate::pricing::count::{self, Encoding};
 use crate::pricing::sheet::{Price, Sheet};
+use crate::protocol::openai::operation::Operation;
+use crate::protocol::openai::usage::{Answer, Outcome};
 
 /// Bodies up to this size are kept until the end, to count their input exactly
 /// if upstream reports no usage; a larger one is charged by its bytes.

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use http_body::Body as _;
 
-use crate::openai::account;
+use crate::protocol::openai::account;
 use crate::proxy::answer::{Answer, Concealed};
 use crate::proxy::body::{self, Bounds};
 use crate::proxy::headers;

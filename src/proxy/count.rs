@@ -19,10 +19,10 @@ use crate::domain::demand::{Document, DocumentKind};
 use crate::domain::{Demand, Money};
 use crate::guard::Guard;
 use crate::media::{self, PdfProblem};
-use crate::openai::operation::{InputCount, Operation};
 use crate::pricing::bound::{self, BoundInputs};
 use crate::pricing::count::{self, Encoding};
 use crate::pricing::sheet::Price;
+use crate::protocol::openai::operation::{InputCount, Operation};
 use crate::proxy::body::{self, Bounds};
 use crate::upstream::Upstream;
 
@@ -204,5 +204,5 @@ async fn beside<F>(guard: &Guard, bytes: usize, count: F) -> Option<u64>
 where
     F: FnOnce() -> Option<u64> + Send + 'static,
 {
-    tokio::time::timeout(COUNT_WAIT, guard.aside(bytes, count)).await.ok().flatten()
+    tokio::time::timeout(COUNT_WAIT, guard.offload(bytes, count)).await.ok().flatten()
 }

@@ -12,9 +12,9 @@ use http::{HeaderMap, Method, Response, header};
 use crate::domain::demand::{Bound, Tier};
 use crate::domain::usage::ContainerMemory;
 use crate::domain::{Demand, KeptContext, Money, ObjectKind, ObjectReference};
-use crate::guard::Order;
+use crate::guard::ReserveRequest;
 use crate::guard::objects::{HeldFor, Reach, Turn, TurnEnd};
-use crate::openai::{endpoint, request};
+use crate::protocol::openai::{endpoint, request};
 use crate::proxy::answer::Answer;
 use crate::proxy::auth::Caller;
 use crate::proxy::exchange;
@@ -112,7 +112,7 @@ impl Proxy {
             let paced = self.guard.pace(&attribution).map_err(Refusal::Throttled)?;
             let mut errand = self.errand(rules, &head, &body, &caller).await?;
             let fee = errand.container.as_ref().map_or(Money::ZERO, |used| used.fee_max);
-            let order = Order {
+            let order = ReserveRequest {
                 attribution,
                 bound: Bound { cost: fee, ..Bound::default() },
                 is_priced: true,

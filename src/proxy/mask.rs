@@ -5,7 +5,7 @@ use std::fmt;
 use bytes::Bytes;
 use memchr::memmem;
 
-use crate::openai::account;
+use crate::protocol::openai::account;
 
 /// How the names of accounts and keys begin.
 const BEGINNINGS: [&[u8]; 4] = [b"org-", b"proj_", b"sk-", b"sess-"];

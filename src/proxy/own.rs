@@ -8,17 +8,18 @@ use serde_json::{Value, json};
 
 use crate::domain::limit::{Mode, Unit};
 use crate::domain::{Limit, Money, Span, Window};
-use crate::guard::credit::Credit;
 use crate::guard::{Guard, Paced};
 use crate::keys::Key;
 use crate::ledger::account::{Balance, GrantReading};
 use crate::ledger::entry::{Attribution, grant_id};
 use crate::ledger::meter::Reading;
 use crate::metrics::dollars;
-use crate::openai::endpoint::Own;
+use crate::protocol::openai::endpoint::Own;
 use crate::proxy::Proxy;
 use crate::proxy::refuse::Refusal;
-use crate::store::of_key;
+use crate::rulebook::Rulebook;
+use crate::rulebook::credit::Credit;
+use crate::store::Reports;
 
 /// What front-ends take for "no limit": they ignore limits from ten million up.
 const NO_LIMIT: Money = Money::from_nano(100_000_000 * 1_000_000_000);
@@ -44,26 +45,20 @@ impl Proxy {
         let of = attribution(&self.guard, key);
         let paced = self.guard.pace(&of).map_err(Refusal::Throttled)?;
         let _open = self.guard.question(&key.id).await.ok_or(Refusal::Busy)?;
-        Ok((answer(&self.guard, own, key, &of, query).await?, paced))
+        Ok((self.own_answer(own, key, &of, query).await?, paced))
     }
-}
 
-async fn answer(
-    guard: &Arc<Guard>,
-    own: Own,
-    key: &Key,
-    of: &Attribution,
-    query: &str,
-) -> Result<Bytes, Refusal> {
-    let readings = guard.matching(of);
-    let body = match own {
-        Own::Root => return Ok(ROOT.into()),
-        Own::Me => me(guard, key, &readings),
-        Own::BillingSubscription => subscription(&readings),
-        Own::BillingUsage => usage(guard, key, query).await?,
-        Own::BillingCreditGrants => grants(guard, &readings),
-    };
-    Ok(Bytes::from(body.to_string()))
+    async fn own_answer(&self, own: Own, key: &Key, of: &Attribution, query: &str) -> Result<Bytes, Refusal> {
+        let readings = self.guard.matching(of);
+        let body = match own {
+            Own::Root => return Ok(ROOT.into()),
+            Own::Me => me(&self.rulebook, key, &readings),
+            Own::BillingSubscription => subscription(&readings),
+            Own::BillingUsage => usage(&self.reports, key, query).await?,
+            Own::BillingCreditGrants => grants(&self.rulebook, &readings),
+        };
+        Ok(Bytes::from(body.to_string()))
+    }
 }
 
 fn attribution(guard: &Guard, key: &Key) -> Attribution {
@@ -84,11 +79,11 @@ fn attribution(guard: &Guard, key: &Key) -> Attribution {
 type Readings = [(Arc<Limit>, Reading)];
 
 /// Prepaid credit, if requests are refused without it.
-fn prepaid(guard: &Guard) -> Option<Credit> {
-    guard.credit().filter(|credit| credit.mode == Mode::Enforce)
+fn prepaid(rulebook: &Rulebook) -> Option<Credit> {
+    rulebook.credit().filter(|credit| credit.mode == Mode::Enforce)
 }
 
-fn me(guard: &Guard, key: &Key, readings: &Readings) -> Value {
+fn me(rulebook: &Rulebook, key: &Key, readings: &Readings) -> Value {
     let limit = |(limit, reading): &(Arc<Limit>, Reading)| {
         let decimal = |amount: i64| limit.unit.decimal(amount);
         let meter = reading.meter;
@@ -104,8 +99,8 @@ fn me(guard: &Guard, key: &Key, readings: &Readings) -> Value {
             "resets_at": resets_at(limit, reading.span),
         })
     };
-    let is_enforced = guard.credit_terms().mode == Mode::Enforce;
-    let balance = guard.credit_balance().filter(|_| is_enforced);
+    let is_enforced = rulebook.credit_terms().mode == Mode::Enforce;
+    let balance = rulebook.credit_balance().filter(|_| is_enforced);
     json!({
         "object": "guard.me",
         "key": { "id": *key.id, "name": *key.name, "project_id": *key.project },
@@ -149,12 +144,12 @@ fn subscription(readings: &Readings) -> Value {
 }
 
 /// Prepaid credit, or the tightest dollar cap in its place if that leaves less.
-fn grants(guard: &Guard, readings: &Readings) -> Value {
+fn grants(rulebook: &Rulebook, readings: &Readings) -> Value {
     let capped = tightest(readings).map(|(_, reading, hard)| {
         let used = Money::from_nano(reading.meter.settled.saturating_add(reading.meter.held));
         (hard, (hard - used).max(Money::ZERO))
     });
-    let credit = prepaid(guard).map(|credit| {
+    let credit = prepaid(rulebook).map(|credit| {
         let Balance { granted, expired, available, .. } = credit.balance;
         ((granted - expired, available.max(Money::ZERO)), credit.grants)
     });
@@ -185,7 +180,7 @@ fn grants(guard: &Guard, readings: &Readings) -> Value {
 
 /// The key's spend between two days of UTC, the end exclusive, in cents.
 #[expect(clippy::float_arithmetic, reason = "the old endpoint speaks floats")]
-async fn usage(guard: &Arc<Guard>, key: &Key, query: &str) -> Result<Value, Refusal> {
+async fn usage(reports: &Reports, key: &Key, query: &str) -> Result<Value, Refusal> {
     let day = |name: &'static str| {
         let value = query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
         let date = value.and_then(|text| text.parse::<jiff::civil::Date>().ok());
@@ -199,7 +194,7 @@ async fn usage(guard: &Arc<Guard>, key: &Key, query: &str) -> Result<Value, Refu
         return Err(Refusal::Invalid(message, Some("end_date")));
     }
     let (wanted, span) = (key.id.to_string(), Span { start_s: since_s, end_s: until_s });
-    let sums = guard.read_for_key(move |db| of_key::cost_by_model(db, &wanted, span));
+    let sums = reports.cost_by_model(wanted, span);
     let sums = sums.await.map_err(|_| Refusal::LedgerUnavailable)?;
     let cents = |cost: Money| dollars(cost) * 100.0;
     let items: Vec<_> =

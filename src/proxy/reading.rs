@@ -9,9 +9,9 @@ use std::sync::Arc;
 use crate::domain::kept::sum;
 use crate::domain::{Demand, KeptContainers, KeptContext, KeptSize, ObjectKind, Rendering};
 use crate::guard::objects::{HeldFor, Objects};
-use crate::openai::usage::Answer;
 use crate::pricing::bound::{BoundInputs, fits_window};
 use crate::pricing::sheet::{Price, Sheet};
+use crate::protocol::openai::usage::Answer;
 
 /// What a request reads of kept context, and what it leaves.
 #[derive(Clone, Debug)]

@@ -17,10 +17,10 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 
 use crate::domain::{Limit, ObjectReference};
-use crate::guard::Refused;
+use crate::guard::Denied;
 use crate::ledger::denial::Denial;
-use crate::openai::endpoint::Reason;
-use crate::openai::refusal::ErrorBody;
+use crate::protocol::openai::endpoint::Reason;
+use crate::protocol::openai::refusal::ErrorBody;
 use crate::throttle::Throttled;
 
 pub use self::edge::Edge;
@@ -128,13 +128,13 @@ struct Answer {
     headers: HeaderMap,
 }
 
-impl From<Refused> for Refusal {
-    fn from(refused: Refused) -> Self {
+impl From<Denied> for Refusal {
+    fn from(refused: Denied) -> Self {
         match refused {
-            Refused::Denied(denial) => Self::denied(denial),
-            Refused::Unpriced(model) => Self::NotPriced(model.to_string()),
-            Refused::Unavailable => Self::LedgerUnavailable,
-            Refused::Full => Self::Overloaded,
+            Denied::Denied(denial) => Self::denied(denial),
+            Denied::Unpriced(model) => Self::NotPriced(model.to_string()),
+            Denied::Unavailable => Self::LedgerUnavailable,
+            Denied::Full => Self::Overloaded,
         }
     }
 }

@@ -9,7 +9,7 @@ use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use crate::openai::endpoint::{self, Endpoint, Remedy};
+use crate::protocol::openai::endpoint::{self, Endpoint, Remedy};
 use crate::proxy::answer::Answer;
 use crate::proxy::auth::Caller;
 use crate::proxy::refuse::{Edge, Refusal, bounded};

@@ -22,9 +22,9 @@ use tokio_util::task::TaskTracker;
 
 use crate::guard::{Guard, Reservation};
 use crate::metrics::Metrics;
-use crate::openai::sse::{self, Brought};
 use crate::pricing::count::Encoding;
 use crate::pricing::turns::{Added, Turns};
+use crate::protocol::openai::sse::{self, Brought};
 use crate::proxy::bill::{Bill, Exchange};
 use crate::proxy::body::AnswerError;
 use crate::proxy::record::{Recorded, Recording};
@@ -285,7 +285,7 @@ impl State {
         }
         let guard = Arc::clone(guard);
         let count = move || counted(brought, encoding, most);
-        self.counting = Some(Box::pin(async move { guard.aside(bytes, count).await }));
+        self.counting = Some(Box::pin(async move { guard.offload(bytes, count).await }));
     }
 
     /// Takes up what was counted, and says whether the stream outgrows its hold by it.

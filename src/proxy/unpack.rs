@@ -72,7 +72,7 @@ pub async fn unpacked(
         return unpack(&packed, coding, bytes_max, into);
     }
     let at_most = packed.len().saturating_mul(RATIO_MAX).min(bytes_max);
-    guard.aside(at_most, move || unpack(&packed, coding, bytes_max, into)).await
+    guard.offload(at_most, move || unpack(&packed, coding, bytes_max, into)).await
 }
 
 /// Why a body can't be unpacked.

@@ -1,8 +1,9 @@
-// The dashboard in a real browser: what only a browser can show.
+// The dashboard in a real browser: scripts, downloads, widths and the keyboard.
 //
 // Run by tests/sdk/harness.py, which starts the guard and says where it is.
 
 import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
 import { chromium } from "playwright-core";
 
 const { ADMIN, ADMIN_TOKEN, PROXY, KEY_DEFAULT, KEY_EMPTY, CHROMIUM = "/usr/bin/chromium" } = process.env;
@@ -178,6 +179,42 @@ const tests = {
     return page;
   },
 
+  async "usage has its values on hover, in a table and in a file, in the order that is chosen"() {
+    const page = await visitor();
+    await chat(KEY_DEFAULT);
+    await page.goto("/usage");
+    await page.getByRole("navigation", { name: "Group by" }).getByRole("link", { name: "Key" }).click();
+    await page.waitForURL(/by=key/);
+    const today = await page.locator(".plot .bar title").last().textContent();
+    assert.match(today, /^\w+ \d+, \d{4}\n\$[\d.]+ · \d+ requests?\n/);
+    await page.getByText("Values per day").click();
+    const cells = await page.locator("#days tbody tr").last().locator("th, td").allTextContents();
+    assert.ok(today.includes(`\n${cells[2]} · ${cells[1]} request`), `${cells} in ${today}`);
+    for (const order of ["descending", "ascending"]) {
+      await page.locator("#groups").getByRole("link", { name: "Requests" }).click();
+      await page.locator(`#groups th[aria-sort="${order}"]`, { hasText: "Requests" }).waitFor();
+    }
+    const names = await page.locator("#groups tbody th").allTextContents();
+    const started = page.waitForEvent("download");
+    await page.locator("#groups").getByRole("link", { name: "Download CSV" }).click();
+    const download = await started;
+    assert.match(download.suggestedFilename(), /^spendguard-usage-key-\d{4}-\d\d-\d\d-to-\d{4}-\d\d-\d\d\.csv$/);
+    const lines = (await readFile(await download.path(), "utf8")).split("\r\n");
+    assert.equal(lines[0], "\ufeffKey,Requests,Input tokens,Output tokens,Spend (USD),Share");
+    assert.deepEqual(lines.slice(1, -1).map((line) => line.split(",")[0]), names);
+    return page;
+  },
+
+  async "usage is grouped and sorted without scripts, also on a phone"() {
+    const page = await visitor({ javaScriptEnabled: false, viewport: PHONE });
+    await page.goto("/usage?by=model");
+    await page.getByRole("link", { name: "Project", exact: true }).click();
+    await page.locator("#groups").getByRole("link", { name: "Input tokens" }).click();
+    await page.locator('#groups th[aria-sort="descending"]', { hasText: "Input tokens" }).waitFor();
+    assert.match(page.url(), /by=project&.*sort=input&dir=desc/);
+    return page;
+  },
+
   async "a page whose session is over leads to the log-in"() {
     const page = await visitor();
     await page.goto("/limits");
@@ -203,7 +240,8 @@ const tests = {
     await page.goto("/activity");
     const time = page.locator("td time, th time").first();
     const hour = new Date(await time.getAttribute("datetime")).getUTCHours();
-    const shown = (await time.textContent()).split(", ").at(-1);
+    const shown = await time.textContent();
+    assert.match(shown, /^\d\d:\d\d:\d\d$/);
     assert.equal(Number(shown.split(":")[0]), (hour + 9) % 24, shown);
     return page;
   },

@@ -174,9 +174,9 @@ fn without_a_channel_alerts_are_listed_and_told_to_nobody_later() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         assert_eq!(alerts(&house).await[0]["deliveries"], json!([]));
-        let unrouted = house.guard.read(|db| {
-            db.query_row("SELECT count(*) FROM crossing WHERE is_routed = 0", [], |row| row.get::<_, i64>(0))
-        });
-        assert_eq!(unrouted.await.unwrap(), 0);
+        house.guard.core().flush().await.unwrap();
+        let db = rusqlite::Connection::open(house.folder.path().join("data/spendguard.db")).unwrap();
+        let unrouted = "SELECT count(*) FROM crossing WHERE is_routed = 0";
+        assert_eq!(db.query_row(unrouted, [], |row| row.get::<_, i64>(0)).unwrap(), 0);
     });
 }

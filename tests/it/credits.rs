@@ -249,7 +249,7 @@ fn a_low_balance_and_a_refusal_are_told_once_for_each_grant() {
     run(async {
         let house = House::with(SMALL).await;
         let told = async || {
-            house.guard.flush().await.unwrap();
+            house.guard.core().flush().await.unwrap();
             let alerts = house.admin(Method::GET, "/guard/v1/alerts", None).await.json();
             let kinds: Vec<String> = alerts["data"]
                 .as_array()

@@ -9,9 +9,8 @@ use http::{Method, StatusCode};
 use rusqlite::Connection;
 use serde_json::json;
 use spendguard::clock::Clock;
-use spendguard::guard::Guard;
-use spendguard::guard::recovery::Config;
 use spendguard::metrics::Metrics;
+use spendguard::startup::{self, Config};
 use spendguard::store::{Durability, Store, StoreError};
 
 use crate::crash::Chance;
@@ -100,13 +99,13 @@ async fn stopped(requests: usize) -> Files {
 async fn opened(folder: &Path) -> Result<u64, StoreError> {
     let store = Store::open(folder, Durability::Process)?;
     let config = Config { open_requests_max: 10, zone: "UTC".into() };
-    let (guard, clerk) =
-        Guard::open(store, &config, Arc::new(Clock::default()), Arc::new(Metrics::default())).unwrap();
-    let thread = clerk.start().unwrap();
-    let report = guard.verify().await.unwrap();
+    let (opened, writer) =
+        startup::open(store, &config, Arc::new(Clock::default()), Arc::new(Metrics::default())).unwrap();
+    let thread = writer.start().unwrap();
+    let report = opened.books.verify().await.unwrap();
     assert!(report.differences.is_empty(), "{:#?}", report.differences);
     assert_eq!(report.holds, 0, "what was open is charged");
-    drop(guard);
+    drop(opened);
     tokio::task::spawn_blocking(move || thread.join().unwrap()).await.unwrap();
     Ok(report.entries)
 }

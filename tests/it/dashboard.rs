@@ -2,6 +2,7 @@
 
 mod browser;
 mod changes;
+mod usage;
 mod visitors;
 
 use bytes::Bytes;
@@ -56,7 +57,7 @@ fn a_session_begins_with_the_token_and_ends_with_signing_out() {
         assert_eq!(field(&browser.page(path).await, "next"), "/", "nobody is led elsewhere");
         let wrong = browser.sign_in("wrong").await;
         assert_eq!(wrong.status, StatusCode::UNAUTHORIZED);
-        assert!(text(&wrong).contains("That is neither the admin token nor an admin key."));
+        assert!(text(&wrong).contains("Incorrect token. Enter the admin token or an admin key."));
         assert!(!browser.cookies.iter().any(|(name, _)| name == "spendguard_session"));
         assert_eq!(browser.sign_in(ADMIN_TOKEN).await.status, StatusCode::SEE_OTHER);
         browser.page("/").await;
@@ -83,7 +84,7 @@ fn wrong_tokens_are_throttled_and_those_inside_stay_inside() {
             StatusCode::TOO_MANY_REQUESTS,
             "the right one too, else one could guess on"
         );
-        assert!(text(&barred).contains("Too many wrong tokens"), "{barred:?}");
+        assert!(text(&barred).contains("Too many failed attempts"), "{barred:?}");
         let wait: u64 = barred.header("retry-after").parse().unwrap();
         assert!((1..=60).contains(&wait));
         inside.page("/").await;
@@ -112,7 +113,7 @@ fn a_form_without_its_token_changes_nothing() {
             }
         }
         browser.page("/").await;
-        assert_eq!((house.guard.ring().keys().len(), house.guard.limits().len()), (1, 0));
+        assert_eq!((house.guard.ring().keys().len(), house.books.limits().len()), (1, 0));
         assert!(house.guard.ring().keys()[0].revoked_s.is_none());
         let untied = browser.send(Method::POST, "/login", &format!("token={ADMIN_TOKEN}&csrf=x")).await;
         assert_eq!(untied.status, StatusCode::FORBIDDEN);
@@ -304,7 +305,7 @@ fn a_limit_made_by_the_form_refuses_requests_until_it_is_removed() {
         assert!(browser.page("/activity").await.contains(">spend_limit_exceeded<"));
         let again = browser.submit("/limits/new", "/limits", &limit("5", "", "new", "m")).await;
         assert_eq!(again.status, StatusCode::UNPROCESSABLE_ENTITY, "a new one does not take another's place");
-        assert_eq!(house.guard.limits().iter().find(|(l, _)| &*l.name == "m").unwrap().0.hard, Some(1_000));
+        assert_eq!(house.books.limits().iter().find(|(l, _)| &*l.name == "m").unwrap().0.hard, Some(1_000));
         let edited = browser.submit("/limits/edit?name=m", "/limits", &limit("5", "", "", "m")).await;
         assert_eq!(edited.status, StatusCode::SEE_OTHER);
         assert_eq!(house.chat(&[], json!({})).await.status, StatusCode::OK, "a raised cap admits at once");
@@ -315,10 +316,10 @@ fn a_limit_made_by_the_form_refuses_requests_until_it_is_removed() {
         }
         let of_file = browser.submit("/limits/new", "/limits", &limit("9", "", "", "of-file")).await;
         assert_eq!(of_file.status, StatusCode::UNPROCESSABLE_ENTITY);
-        assert!(browser.page("/limits").await.contains("Managed by the file"));
+        assert!(browser.page("/limits").await.contains("From configuration file"));
         assert_eq!(browser.get("/limits/edit?name=of-file").await.status, StatusCode::NOT_FOUND);
         browser.submit("/limits/remove?name=m", "/limits/remove", &[("name", "m")]).await;
-        assert!(!house.guard.limits().iter().any(|(limit, _)| &*limit.name == "m"));
+        assert!(!house.books.limits().iter().any(|(limit, _)| &*limit.name == "m"));
     });
 }
 
@@ -342,7 +343,7 @@ fn usage_and_activity_show_what_was_spent_page_by_page() {
         assert_eq!(older.matches("<tr title=\"ent_").count(), 5);
         assert!(!older.contains("rel=\"next\""));
         let none = browser.page("/activity?kind=adjust").await;
-        assert!(none.contains("Nothing found") && !none.contains("<tr title="));
+        assert!(none.contains("No results") && !none.contains("<tr title="));
     });
 }
 
@@ -357,7 +358,7 @@ fn credit_is_added_and_its_history_shown() {
             assert_eq!(sent.status, StatusCode::UNPROCESSABLE_ENTITY, "{amount}");
             assert!(text(&sent).contains("Enter an amount from $5.00"), "{amount}: {}", text(&sent));
         }
-        assert!(house.guard.credit().is_none());
+        assert!(house.rulebook.credit().is_none());
         let sent = [("amount", "25.5"), ("note", HOSTILE), ("days", "30")];
         let made = browser.submit("/billing/add", "/billing", &sent).await;
         assert_eq!((made.status, made.header("location")), (StatusCode::SEE_OTHER, "/billing"));
@@ -368,7 +369,7 @@ fn credit_is_added_and_its_history_shown() {
         }
         let lines = browser.page("/activity?kind=grant").await;
         assert!(lines.contains("$25.50 granted") && !lines.contains("href=\"/activity?key="), "{lines}");
-        let reading = &house.guard.credit().unwrap().grants[0];
+        let reading = &house.rulebook.credit().unwrap().grants[0];
         assert_eq!(reading.grant.note, HOSTILE);
         let lives_s = reading.grant.expires_s.unwrap() - reading.grant.created_ms / 1_000;
         assert!((30 * 86_400 - 1..=30 * 86_400 + 1).contains(&lives_s), "{lives_s}");

@@ -85,7 +85,7 @@ fn a_ledger_that_cannot_be_written_admits_nobody_and_loses_no_ending() {
             assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
             assert_eq!(answer.header("x-should-retry"), "true");
             assert_eq!(house.fake.served(), before, "nothing was forwarded");
-            assert!(!house.guard.is_healthy());
+            assert!(!house.guard.core().is_healthy());
             tokio::time::sleep(Duration::from_millis(500)).await;
             db.execute_batch("ROLLBACK").unwrap();
         };
@@ -96,7 +96,7 @@ fn a_ledger_that_cannot_be_written_admits_nobody_and_loses_no_ending() {
         assert_eq!(entries.len(), 1, "what was refused left nothing: {entries:?}");
         assert_eq!(entries[0]["basis"], "reported");
         assert_eq!(house.chat(&[], json!({})).await.status, StatusCode::OK, "it goes on by itself");
-        assert!(house.guard.is_healthy());
+        assert!(house.guard.core().is_healthy());
     });
 }
 
@@ -118,11 +118,11 @@ fn a_limit_made_while_the_ledger_cannot_be_written_does_not_forget_what_waits() 
             std::fs::write(&file, text).unwrap();
             spendguard::config::load(Some(&file), []).unwrap().limits
         };
-        let made = house.guard.install_file_limits(limits(), "UTC".into()).await;
+        let made = house.rulebook.install_file_limits(limits(), "UTC".into()).await;
         assert!(made.is_err(), "it does not know yet what was spent");
         db.execute_batch("ROLLBACK").unwrap();
-        house.guard.flush().await.unwrap();
-        house.guard.install_file_limits(limits(), "UTC".into()).await.unwrap();
+        house.guard.core().flush().await.unwrap();
+        house.rulebook.install_file_limits(limits(), "UTC".into()).await.unwrap();
         assert_eq!(house.meter("new").await["settled"], cost);
     });
 }

@@ -1,10 +1,10 @@
-//! The outlook: from the days before to what is told of the days to come.
+//! The projections: from the days before to what is told of the days to come.
 
 use std::sync::Arc;
 
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
-use spendguard::outlook::Lookout;
+use spendguard::books::forecast::Forecaster;
 use tokio::sync::watch;
 
 use crate::harness::{House, run};
@@ -57,11 +57,11 @@ fn days_before_tell_what_is_to_come_and_a_cap_that_will_be_reached_is_told_once(
         spent_before(&house, 8, 10_000_000_000);
         let now_s = house.guard.clock().now_s();
         for _ in 0..2 {
-            let lookout = Lookout::new(Arc::clone(&house.guard));
+            let forecaster = Forecaster::new(Arc::clone(&house.books));
             let (_stop, stopping) = watch::channel(false);
             let looked = tokio::select! {
-                () = lookout.run(|| ("UTC".into(), true), stopping) => None,
-                looked = lookout.latest() => looked,
+                () = forecaster.run(|| ("UTC".into(), true), stopping) => None,
+                looked = forecaster.latest() => looked,
             };
             let looked = looked.unwrap();
             let [wide, yearly] = &looked.limits[..] else { panic!("{looked:?}") };
@@ -75,7 +75,7 @@ fn days_before_tell_what_is_to_come_and_a_cap_that_will_be_reached_is_told_once(
             assert_eq!(wide.forecast.unwrap().reached_s, None);
             assert!(looked.month.forecast.unwrap().expected > looked.month.settled);
         }
-        house.guard.flush().await.unwrap();
+        house.guard.core().flush().await.unwrap();
         let told = alerts(&house).await;
         assert_eq!(told.len(), 1, "{told:?}");
         assert_eq!((&told[0]["kind"], &told[0]["limit"]), (&json!("forecast"), &json!("yearly")));
@@ -87,14 +87,14 @@ fn a_few_days_are_too_few_to_wake_somebody() {
     run(async {
         let house = House::with(LIMITS).await;
         spent_before(&house, 6, 10_000_000_000);
-        let lookout = Lookout::new(Arc::clone(&house.guard));
+        let forecaster = Forecaster::new(Arc::clone(&house.books));
         let (_stop, stopping) = watch::channel(false);
         let looked = tokio::select! {
-            () = lookout.run(|| ("UTC".into(), true), stopping) => None,
-            looked = lookout.latest() => looked,
+            () = forecaster.run(|| ("UTC".into(), true), stopping) => None,
+            looked = forecaster.latest() => looked,
         };
         assert!(looked.unwrap().limits.iter().any(|limit| limit.forecast.unwrap().reached_s.is_some()));
-        house.guard.flush().await.unwrap();
+        house.guard.core().flush().await.unwrap();
         assert_eq!(alerts(&house).await.len(), 0);
     });
 }

@@ -8,8 +8,11 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 use spendguard::app::App;
+use spendguard::books::Books;
+use spendguard::directory::Directory;
 use spendguard::fake_openai::{self, Fake};
 use spendguard::guard::Guard;
+use spendguard::rulebook::Rulebook;
 use spendguard::upstream::{Config, Upstream, roots};
 use tokio::sync::watch;
 
@@ -19,6 +22,9 @@ pub(crate) const UPSTREAM_KEY: &str = "sk-upstream-secret-of-the-test";
 /// A running guard with its fake upstream and a key.
 pub(crate) struct House {
     pub(crate) guard: Arc<Guard>,
+    pub(crate) directory: Arc<Directory>,
+    pub(crate) rulebook: Arc<Rulebook>,
+    pub(crate) books: Arc<Books>,
     pub(crate) fake: Arc<Fake>,
     fake_address: std::net::SocketAddr,
     pub(crate) proxy: Upstream,
@@ -126,7 +132,7 @@ impl House {
         ];
         environment.extend(upstream_key.map(|key| ("OPENAI_API_KEY".to_owned(), key.to_owned())));
         let settings = spendguard::config::load(Some(&file), environment).unwrap();
-        let mut app = App::start(settings.clone(), None).await;
+        let mut app = Box::pin(App::start(settings.clone(), None)).await;
         // The lock of one that was closed is free a moment later.
         for _ in 0..100 {
             let is_locked = app.as_ref().is_err_and(|error| error.to_string().contains("lock"));
@@ -134,11 +140,14 @@ impl House {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
-            app = App::start(settings.clone(), None).await;
+            app = Box::pin(App::start(settings.clone(), None)).await;
         }
         let app = app.unwrap();
         Self {
-            guard: Arc::clone(&app.guard),
+            guard: Arc::clone(&app.opened.guard),
+            directory: Arc::clone(&app.opened.directory),
+            rulebook: Arc::clone(&app.opened.rulebook),
+            books: Arc::clone(&app.opened.books),
             fake,
             fake_address,
             proxy: client(app.proxy),

@@ -361,7 +361,8 @@ fn a_name_that_two_keys_have_or_none_is_an_error_that_says_so() {
         std::fs::write(&file, BY_NAME.replace("test", "twin")).unwrap();
         let limits =
             spendguard::config::load(Some(&file), [("OPENAI_API_KEY".to_owned(), "sk-x".to_owned())]);
-        let error = house.guard.install_file_limits(limits.unwrap().limits, "UTC".into()).await.unwrap_err();
+        let error =
+            house.rulebook.install_file_limits(limits.unwrap().limits, "UTC".into()).await.unwrap_err();
         assert!(error.to_string().contains(&ids[0]), "{error}");
         let left = house.admin(Method::GET, "/guard/v1/limits", None).await.json();
         assert_eq!(left["data"].as_array().unwrap().len(), 1, "nothing has changed: {left}");

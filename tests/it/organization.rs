@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
-use spendguard::guard::{Guard, recovery};
+use spendguard::startup::{self, Opened};
 use spendguard::store::{Durability, Store, StoreError};
 
 use crate::harness::{ADMIN_TOKEN, Answer, House, call, chat, run};
@@ -306,14 +306,15 @@ fn all_of_it_survives_a_restart_and_no_secret_is_in_a_file() {
             assert!(!seen.contains(secret.as_str().unwrap()), "{secret}");
         }
         let store = reopened(&data).await;
-        let config = recovery::Config { open_requests_max: 1, zone: "UTC".into() };
-        let (guard, _clerk) = Guard::open(store, &config, Arc::default(), Arc::default()).unwrap();
+        let config = startup::Config { open_requests_max: 1, zone: "UTC".into() };
+        let (opened, _writer) = startup::open(store, &config, Arc::default(), Arc::default()).unwrap();
         let key = spendguard::keys::KeyHash::of(admin["value"].as_str().unwrap().as_bytes());
-        assert_eq!(guard.admin_key_of(&key).unwrap().role.name(), "read_only");
-        let known = guard.spend_alerts(None).await.remove(0);
+        let Opened { guard, directory, rulebook, .. } = opened;
+        assert_eq!(directory.admin_key_of(&key).unwrap().role.name(), "read_only");
+        let known = rulebook.spend_alerts(None).await.remove(0);
         assert_eq!((json!(known.id), known.threshold.nano()), (alert["id"].clone(), 1_230_000_000));
         assert_eq!(known.channel.recipients, ["finance@example.com"]);
-        assert_eq!(json!(guard.accounts("default")[0].keys), json!([account["api_key"]["id"]]));
+        assert_eq!(json!(directory.accounts("default")[0].keys), json!([account["api_key"]["id"]]));
         assert!(!guard.ring().allows("default", "gpt-4o", None));
     });
 }

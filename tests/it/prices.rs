@@ -18,7 +18,7 @@ async fn entry_of(house: &House, model: &str) -> Value {
     let answer = house.chat(&[], json!({ "model": model, "max_tokens": 20 })).await;
     assert_eq!(answer.status, StatusCode::OK, "{model}: {}", answer.json());
     house.settled().await;
-    house.guard.flush().await.unwrap();
+    house.guard.core().flush().await.unwrap();
     house.entries().await[0].clone()
 }
 

@@ -104,12 +104,12 @@ fn limits_within_limits_hold_in_whatever_order_they_trip() {
         }
         house.settled().await;
         assert!(tripped.len() >= 3, "they tripped: {tripped:?}");
-        for (limit, readings) in house.guard.limits() {
+        for (limit, readings) in house.books.limits() {
             for reading in &readings {
                 let (hard, meter) = (limit.hard.unwrap(), reading.meter);
                 assert!(meter.settled <= hard && meter.held == 0, "{}: {meter:?} of {hard}", limit.name);
             }
-            let sums = house.guard.sums_from_entries(&limit.name).await.unwrap();
+            let sums = house.books.sums_from_entries(&limit.name).await.unwrap();
             let agree = |reading: &Reading| sums.get(&reading.subject) == Some(&reading.meter.settled);
             assert!(readings.iter().all(agree), "{}: {readings:?} and {sums:?}", limit.name);
         }

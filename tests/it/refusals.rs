@@ -96,7 +96,7 @@ fn a_meter_with_less_than_a_twentieth_left_alerts_when_it_refuses() {
         let refused = async || {
             let answer = house.chat(&[], json!({ "max_completion_tokens": 16_000 })).await;
             assert_eq!(answer.code(), "project_spend_limit_exceeded");
-            house.guard.flush().await.unwrap();
+            house.guard.core().flush().await.unwrap();
             house.admin(Method::GET, "/guard/v1/alerts", None).await.json()["data"].as_array().unwrap().len()
         };
         let spend = async |tokens: &str, max: u32| {

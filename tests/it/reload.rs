@@ -7,7 +7,6 @@ use bytes::Bytes;
 use http::{Method, StatusCode};
 use serde_json::json;
 use spendguard::ledger::meter::Subject;
-use spendguard::store::past;
 use spendguard::upstream::Upstream;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -76,20 +75,20 @@ fn a_new_limit_learns_what_was_spent_in_windows_to_come() {
         // As a clock leaves it that was ahead, and has been set back since.
         let house = House::with("").await;
         house.chat(&[], json!({})).await;
-        house.guard.flush().await.unwrap();
+        house.guard.core().flush().await.unwrap();
         let db = rusqlite::Connection::open(house.folder.path().join("data/spendguard.db")).unwrap();
         db.execute_batch("UPDATE entry SET admitted_ms = admitted_ms + 86400000; UPDATE rollup SET start_s = start_s + 86400")
             .unwrap();
         let cost = db.query_row("SELECT sum(cost_nano) FROM entry", [], |row| row.get::<_, i64>(0)).unwrap();
         // The same again today, so that only the window tells the two apart.
         house.chat(&[], json!({})).await;
-        house.guard.flush().await.unwrap();
+        house.guard.core().flush().await.unwrap();
         let rule = json!({ "window": "day", "hard": "1" });
         house.admin(Method::PUT, "/guard/v1/limits/new", Some(rule)).await;
-        let (limit, readings) = house.guard.limits().remove(0);
-        let (today, ring) = (readings[0].span, std::sync::Arc::clone(house.guard.ring()));
-        let wanted = move |db: &_| past::settled(db, &[(&*limit, today.start_s)], &*ring);
-        let past = house.guard.read(wanted).await.unwrap();
+        let (limit, readings) = house.books.limits().remove(0);
+        let today = readings[0].span;
+        let past =
+            house.books.reports().history(vec![(limit.as_ref().clone(), today.start_s)]).await.unwrap();
         let in_window = |start_s: i64| ((Subject::Organization, start_s), cost);
         assert_eq!(past, [[in_window(today.start_s), in_window(today.end_s)].into()]);
     });
@@ -103,7 +102,7 @@ fn limits_that_come_into_force_together_learn_what_each_would_alone() {
             let tags = format!("team=t{number}");
             house.chat(&[("x-spendguard-tags", &tags)], json!({ "model": model, "user": "ann" })).await;
         }
-        house.guard.flush().await.unwrap();
+        house.guard.core().flush().await.unwrap();
         // One rollup is moved to yesterday, so that windows differ.
         let db = rusqlite::Connection::open(house.folder.path().join("data/spendguard.db")).unwrap();
         db.execute_batch(
@@ -121,10 +120,10 @@ fn limits_that_come_into_force_together_learn_what_each_would_alone() {
         std::fs::write(&file, config).unwrap();
         let key = ("OPENAI_API_KEY".to_owned(), "sk-x".to_owned());
         let limits = spendguard::config::load(Some(&file), [key]).unwrap().limits;
-        house.guard.install_file_limits(limits, "UTC".into()).await.unwrap();
+        house.rulebook.install_file_limits(limits, "UTC".into()).await.unwrap();
         let mut settled = 0;
-        for (limit, readings) in house.guard.limits() {
-            let sums = house.guard.sums_from_entries(&limit.name).await.unwrap();
+        for (limit, readings) in house.books.limits() {
+            let sums = house.books.sums_from_entries(&limit.name).await.unwrap();
             for reading in &readings {
                 let sum = sums.get(&reading.subject).copied().unwrap_or(0);
                 assert_eq!(reading.meter.settled, sum, "{}", limit.name);

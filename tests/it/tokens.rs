@@ -74,7 +74,7 @@ fn an_admin_token_never_goes_upstream() {
         assert!(house.fake.served().is_empty(), "{:?}", house.fake.served());
         // One that went through as a client's own key before it became a token.
         assert_eq!(chat_with(&house, "Bearer sk-proj-own-key-of-a-client").await.status, StatusCode::OK);
-        house.guard.know_admin_token(KeyHash::of(b"sk-proj-own-key-of-a-client"));
+        house.directory.know_admin_token(KeyHash::of(b"sk-proj-own-key-of-a-client"));
         is_told(&chat_with(&house, "Bearer sk-proj-own-key-of-a-client").await);
         let served = house.fake.served();
         assert_eq!(served["gpt-4o-mini"].requests, 1, "{served:?}");

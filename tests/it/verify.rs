@@ -197,7 +197,7 @@ fn holds_that_nobody_owns_or_nobody_wrote_are_explained() {
             while house.guard.in_doubt().1 == 0 {
                 tokio::time::sleep(std::time::Duration::from_millis(5)).await;
             }
-            house.guard.flush().await.unwrap();
+            house.guard.core().flush().await.unwrap();
             assert_eq!(differences(&house).await, Vec::<Value>::new(), "an open hold is none");
             let db = Connection::open(house.folder.path().join("data/spendguard.db")).unwrap();
             let (first, holds): (i64, String) = db
@@ -229,7 +229,7 @@ fn holds_that_nobody_owns_or_nobody_wrote_are_explained() {
         let ordered = [("x-fake-latency-ms", "2500")];
         let (answer, ()) = tokio::join!(house.chat(&ordered, json!({})), forge);
         assert_eq!(answer.status, StatusCode::OK);
-        house.guard.flush().await.unwrap();
+        house.guard.core().flush().await.unwrap();
         let db = Connection::open(house.folder.path().join("data/spendguard.db")).unwrap();
         let row = "SELECT id, '{\"id\":' || id || ',\"at\":0,\"project\":\"\",\"key\":\"\",\"endpoint\":\"\",\"model\":\"\",\
                    \"cost\":0,\"input\":0,\"output\":0,\"tier\":\"default\",\"price\":\"\",\"stream\":false}' FROM entry \

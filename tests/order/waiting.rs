@@ -11,7 +11,7 @@ use spendguard::ledger::entry::{Entry, Hold, Kind};
 use spendguard::ledger::waiting::{Place, Turn};
 use spendguard::ledger::{Ask, Ledger, Past};
 
-use crate::store::desk;
+use crate::store::sqlite::commit_connection;
 
 const ORDERS: usize = 5_000;
 
@@ -53,11 +53,18 @@ fn with<T>(ledger: &Mutex<Ledger>, work: impl FnOnce(&mut Ledger) -> T) -> T {
 
 fn reserve(ledger: &mut Ledger, cost: i64, turn: Turn) -> Result<u64, Denial> {
     let bound = Bound { cost: Money::from_nano(cost), input_tokens: 0, output_tokens: 0 };
-    let of = desk::hold(0).attribution;
-    let ask = Ask { attribution: &of, bound, client_cap: None, at_ms: desk::AT_MS, unwritten: [0; 5], turn };
+    let of = commit_connection::hold(0).attribution;
+    let ask = Ask {
+        attribution: &of,
+        bound,
+        client_cap: None,
+        at_ms: commit_connection::AT_MS,
+        unwritten_releases: [0; 5],
+        turn,
+    };
     ledger.decide(&ask)?;
     let id = ledger.take_id();
-    ledger.apply_hold(&std::sync::Arc::new(Hold { bound, ..desk::hold(id) }));
+    ledger.apply_hold(&std::sync::Arc::new(Hold { bound, ..commit_connection::hold(id) }));
     if let Turn::Ticket(ticket) = turn {
         ledger.queues().leave(ticket);
     }
@@ -92,17 +99,19 @@ fn request(ledger: &Mutex<Ledger>, cost: i64, leaves: bool) {
         }
     };
     thread::yield_now();
-    with(ledger, |ledger| ledger.apply(&Entry { cost: Money::ZERO, ..desk::entry(id, Kind::Release) }));
+    with(ledger, |ledger| {
+        ledger.apply(&Entry { cost: Money::ZERO, ..commit_connection::entry(id, Kind::Release) })
+    });
 }
 
 #[test]
 fn every_request_that_waits_is_called_even_if_one_leaves_when_its_turn_has_come() {
     shuttle::check_random(
         || {
-            let limit = desk::limit();
+            let limit = commit_connection::limit();
             let mut ledger = Ledger::new(1);
-            let seedings = ledger.stage(std::slice::from_ref(&limit), desk::AT_MS);
-            let past = seedings.iter().map(|seeding| seeding.seed(Past::new()));
+            let backfills = ledger.stage(std::slice::from_ref(&limit), commit_connection::AT_MS);
+            let past = backfills.iter().map(|backfill| backfill.history(Past::new()));
             ledger.install(&[limit], past.collect());
             let ledger = Arc::new(Mutex::new(ledger));
             // There is room for 1,000.

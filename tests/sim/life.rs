@@ -17,11 +17,11 @@ use rusqlite::Connection;
 use spendguard::app::rules;
 use spendguard::clock::Clock;
 use spendguard::config::Settings;
-use spendguard::guard::{Guard, recovery};
 use spendguard::net::{Timeouts, converse};
 use spendguard::proxy::visit::RequestIds;
 use spendguard::proxy::{Proxy, Rules};
-use spendguard::store::{Clerk, Store};
+use spendguard::startup::{self, Opened};
+use spendguard::store::{BackgroundWriter, Store};
 use spendguard::upstream::Upstream;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
@@ -46,10 +46,10 @@ END;";
 
 /// A guard that is serving.
 pub(crate) struct Life {
-    pub(crate) guard: Arc<Guard>,
+    pub(crate) opened: Opened,
     pub(crate) rules: Arc<ArcSwap<Rules>>,
     proxy: Arc<Proxy>,
-    clerk: Arc<Mutex<Clerk>>,
+    writer: Arc<Mutex<BackgroundWriter>>,
     is_over: Arc<AtomicBool>,
     timeouts: Timeouts,
     stop: watch::Sender<bool>,
@@ -60,20 +60,22 @@ impl Life {
     pub(crate) async fn start(world: &Arc<World>, settings: &Settings, base_ms: i64) -> Self {
         let life = world.next_life();
         let store = Store::open(&world.folder(), settings.durability).unwrap();
-        let config = recovery::Config { open_requests_max: 50, zone: Arc::clone(&settings.zone) };
+        let config = startup::Config { open_requests_max: 50, zone: Arc::clone(&settings.zone) };
         let clock = Arc::new(clock(world, base_ms));
-        let (guard, clerk) = Guard::open(store, &config, clock, Arc::default()).unwrap();
-        let (clerk, is_over) = (Arc::new(Mutex::new(clerk)), Arc::new(AtomicBool::new(false)));
-        lock(&clerk).disturb(|db| db.execute_batch(ARCHIVE).unwrap());
-        lock(&clerk).disturb(|db| break_as_told(db, Arc::clone(&world.disk), now()));
-        let steps = steps(Arc::clone(&clerk), Arc::clone(&is_over), world.fork());
+        let (opened, writer) = startup::open(store, &config, clock, Arc::default()).unwrap();
+        let (writer, is_over) = (Arc::new(Mutex::new(writer)), Arc::new(AtomicBool::new(false)));
+        lock(&writer).disturb(|db| db.execute_batch(ARCHIVE).unwrap());
+        lock(&writer).disturb(|db| break_as_told(db, Arc::clone(&world.disk), now()));
+        let steps = steps(Arc::clone(&writer), Arc::clone(&is_over), world.fork());
         world.tasks.spawn(steps);
-        guard.install_file_projects(settings.projects.iter().cloned());
+        let Opened { directory, rulebook, .. } = &opened;
+        directory.install_file_projects(settings.projects.iter().cloned());
         // The disk may fail in the middle of a start, which is then begun again.
-        while guard.install_file_limits(settings.limits.clone(), Arc::clone(&settings.zone)).await.is_err() {
+        while rulebook.install_file_limits(settings.limits.clone(), Arc::clone(&settings.zone)).await.is_err()
+        {
             sleep(Duration::from_millis(100)).await;
         }
-        while guard.set_credit_terms(settings.credit).await.is_err() {
+        while rulebook.set_credit_terms(settings.credit).await.is_err() {
             sleep(Duration::from_millis(100)).await;
         }
         let dial = Dial { world: Arc::downgrade(world), life };
@@ -81,7 +83,10 @@ impl Life {
         let (rules, _) = rules::of(settings, Arc::new([upstream])).unwrap();
         let rules = Arc::new(ArcSwap::from_pointee(rules));
         let proxy = Proxy {
-            guard: Arc::clone(&guard),
+            guard: Arc::clone(&opened.guard),
+            directory: Arc::clone(&opened.directory),
+            rulebook: Arc::clone(&opened.rulebook),
+            reports: opened.reports.clone(),
             rules: Arc::clone(&rules),
             shard: 0,
             ids: Arc::new(RequestIds::new().unwrap()),
@@ -89,7 +94,7 @@ impl Life {
         };
         let (stop, _) = watch::channel(false);
         let timeouts = rules::timeouts(settings);
-        Self { guard, rules, proxy: Arc::new(proxy), clerk, is_over, timeouts, stop }
+        Self { opened, rules, proxy: Arc::new(proxy), writer, is_over, timeouts, stop }
     }
 
     /// Serves a connection of a client.
@@ -104,7 +109,7 @@ impl Life {
 
     /// Breaks or mends the disk by what only the connection itself can do.
     pub(crate) fn page_count_max(&self, most: Option<u32>) {
-        lock(&self.clerk).disturb(|db| {
+        lock(&self.writer).disturb(|db| {
             let pages: u32 = db.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap_or(0);
             let most = most.map_or(i64::from(u32::MAX) - 1, |more| i64::from(pages + more));
             // The answer is the new bound.
@@ -114,13 +119,13 @@ impl Life {
 
     /// Moves the log into the database, as the checkpoint's thread would.
     pub(crate) fn checkpoint(&self) {
-        lock(&self.clerk).checkpoint();
+        lock(&self.writer).checkpoint();
     }
 
     /// Puts back what was pruned, for a look at all entries there ever were.
     pub(crate) fn unarchive(&self) {
         let back = "DROP TRIGGER archived; INSERT OR IGNORE INTO entry SELECT * FROM archive";
-        lock(&self.clerk).disturb(|db| db.execute_batch(back).unwrap());
+        lock(&self.writer).disturb(|db| db.execute_batch(back).unwrap());
     }
 
     /// Ends it as kill -9 does: nothing of it is heard of any more.
@@ -139,11 +144,11 @@ fn clock(world: &Arc<World>, base_ms: i64) -> Clock {
 }
 
 /// What the writer's threads do, in simulated time.
-async fn steps(clerk: Arc<Mutex<Clerk>>, is_over: Arc<AtomicBool>, mut chance: Chance) {
+async fn steps(writer: Arc<Mutex<BackgroundWriter>>, is_over: Arc<AtomicBool>, mut chance: Chance) {
     while !is_over.load(Ordering::Relaxed) {
         sleep(Duration::from_millis(chance.within(1, 25))).await;
         if !is_over.load(Ordering::Relaxed) {
-            lock(&clerk).step();
+            lock(&writer).step();
         }
     }
 }
@@ -198,16 +203,16 @@ impl tower_service::Service<Uri> for Dial {
 
 /// What must hold whenever nothing is under way: the books agree with each
 /// other and with what the limits count.
-pub(crate) async fn audit(world: &World, guard: &Arc<Guard>) {
-    while guard.flush().await.is_err() {
+pub(crate) async fn audit(world: &World, Opened { guard, books, .. }: &Opened) {
+    while guard.core().flush().await.is_err() {
         sleep(Duration::from_millis(100)).await;
     }
-    let report = guard.verify().await.unwrap();
+    let report = books.verify().await.unwrap();
     world.check(report.differences.is_empty(), || format!("verify: {:?}", report.differences));
-    for (limit, readings) in guard.limits() {
-        let sums = guard.sums_from_entries(&limit.name).await.unwrap();
+    for (limit, readings) in books.limits() {
+        let sums = books.sums_from_entries(&limit.name).await.unwrap();
         // A window may have turned over meanwhile.
-        let now = guard.limits().into_iter().find(|(other, _)| other.name == limit.name);
+        let now = books.limits().into_iter().find(|(other, _)| other.name == limit.name);
         let span = now.and_then(|(_, readings)| readings.first().map(|reading| reading.span));
         for reading in readings.into_iter().filter(|reading| Some(reading.span) == span) {
             let sum = sums.get(&reading.subject).copied().unwrap_or(0);
@@ -218,6 +223,6 @@ pub(crate) async fn audit(world: &World, guard: &Arc<Guard>) {
     }
 }
 
-fn lock(clerk: &Mutex<Clerk>) -> MutexGuard<'_, Clerk> {
-    clerk.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(writer: &Mutex<BackgroundWriter>) -> MutexGuard<'_, BackgroundWriter> {
+    writer.lock().unwrap_or_else(PoisonError::into_inner)
 }

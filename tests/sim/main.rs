@@ -29,12 +29,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use spendguard::guard::Guard;
-use spendguard::guard::keyring::NewKey;
-use spendguard::guard::trail::Actor;
+use spendguard::directory::keyring::NewKey;
+use spendguard::guard::audit::Actor;
 use spendguard::ledger::entry::{Basis, Entry, Kind};
 use spendguard::pricing::count::{self, Encoding};
-use spendguard::store::reader::{self, EntryFilter};
+use spendguard::startup::Opened;
+use spendguard::store::Reports;
+use spendguard::store::reports::EntryFilter;
 use tokio::time::{sleep, timeout, timeout_at};
 use tokio_util::task::TaskTracker;
 
@@ -184,7 +185,7 @@ async fn scenario(world: &Arc<World>) {
     let life = Life::start(world, &settings, base_ms).await;
     world.put_settings(settings);
     let new = || NewKey { name: "k".to_owned(), ..NewKey::default() };
-    let make = async || life.guard.create_key(new(), &Actor::guard()).await;
+    let make = async || life.opened.directory.create_key(new(), &Actor::guard()).await;
     let mut keys = [make().await.unwrap(), make().await.unwrap()];
     // Ids are drawn by lot, and when a page of an index is full depends on their order.
     keys.sort_by(|(a, _), (b, _)| a.id.cmp(&b.id));
@@ -201,7 +202,7 @@ async fn scenario(world: &Arc<World>) {
         rise(world, &mut chance, base_ms).await;
     }
     world.rest();
-    if world.guard().is_none() {
+    if world.opened().is_none() {
         // It died at the last instant.
         rise(world, &mut chance, base_ms).await;
     }
@@ -219,11 +220,11 @@ async fn rise(world: &Arc<World>, chance: &mut Chance, base_ms: i64) {
     let is_same = same.is_some();
     let settings = same.unwrap_or_else(|| operators::settings(chance, world));
     let life = Life::start(world, &settings, base_ms).await;
-    audit(world, &life.guard).await;
+    audit(world, &life.opened).await;
     // It read on real threads; from a new instant on, order is the seed's again.
     sleep(Duration::from_millis(1)).await;
     world.put_settings(settings);
-    world.check(life.guard.in_doubt().1 == 0, || "a guard starts with open holds".to_owned());
+    world.check(life.opened.guard.in_doubt().1 == 0, || "a guard starts with open holds".to_owned());
     world.begin(life);
     if is_same {
         world.look_risen();
@@ -235,7 +236,8 @@ async fn rise(world: &Arc<World>, chance: &mut Chance, base_ms: i64) {
 
 /// Lets everything end, and looks at what is left.
 async fn rest(world: &Arc<World>) {
-    let guard = world.guard().unwrap();
+    let opened = world.opened().unwrap();
+    let Opened { guard, books, .. } = &opened;
     let rested = async {
         while guard.in_doubt().1 > 0 {
             sleep(Duration::from_millis(100)).await;
@@ -243,12 +245,12 @@ async fn rest(world: &Arc<World>) {
     };
     let rested = timeout(REST_MAX, rested).await;
     world.check(rested.is_ok(), || format!("a hold outlives its request: {:?}", guard.in_doubt()));
-    for (limit, readings) in guard.limits() {
+    for (limit, readings) in books.limits() {
         let held = readings.iter().any(|reading| reading.meter.held != 0);
         world.check(!held, || format!("{}: something is held for nobody: {readings:?}", limit.name));
     }
-    audit(world, &guard).await;
-    settle_up(world, &guard).await;
+    audit(world, &opened).await;
+    settle_up(world, &opened.reports).await;
 }
 
 /// Whether the guard itself ended the exchange, with its client there.
@@ -257,12 +259,11 @@ fn is_served(entry: &Entry) -> bool {
 }
 
 /// The ledger against the true account, request by request.
-async fn settle_up(world: &World, guard: &Arc<Guard>) {
-    let ring = Arc::clone(guard.ring());
+async fn settle_up(world: &World, reports: &Reports) {
     let filter = EntryFilter { count_max: 1_000_000, ..EntryFilter::default() };
     // With those that were pruned.
     world.with_life(Life::unarchive);
-    let entries = guard.read(move |db| reader::entries(db, &filter, &*ring)).await.unwrap();
+    let entries = reports.entries(filter).await.unwrap();
     let ended = |entry: &&Entry| matches!(entry.kind, Kind::Settle | Kind::Release);
     let all_most = world.account.all_most();
     let story = |name: &str| all_most.get(name).map(|(_, story)| story.clone()).unwrap_or_default();

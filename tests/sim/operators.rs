@@ -10,11 +10,11 @@ use serde_json::json;
 use spendguard::app::rules;
 use spendguard::config::Settings;
 use spendguard::domain::Money;
-use spendguard::guard::trail::Actor;
+use spendguard::guard::audit::Actor;
 use spendguard::ledger::entry::Kind;
-use spendguard::store::reader::{self, EntryFilter};
-use spendguard::store::retention::PruneError;
-use spendguard::store::rule::LimitRule;
+use spendguard::rulebook::rule::LimitRule;
+use spendguard::store::reports::EntryFilter;
+use spendguard::store::reports::PruneError;
 use tokio::time::{sleep, timeout};
 
 use crate::chance::Chance;
@@ -143,7 +143,7 @@ async fn act(world: &Arc<World>, chance: &mut Chance) {
 /// A changed configuration comes into force.
 async fn reload(world: &World, chance: &mut Chance) {
     let settings = settings(chance, world);
-    let Some(guard) = world.guard() else { return };
+    let Some(opened) = world.opened() else { return };
     world.with_life(|life| {
         let upstreams = Arc::clone(&life.rules.load().upstreams);
         let (rules, _) = rules::of(&settings, upstreams).unwrap();
@@ -151,14 +151,14 @@ async fn reload(world: &World, chance: &mut Chance) {
     });
     world.changing(true);
     world.put_settings(settings.clone());
-    let done = guard.install_file_limits(settings.limits, settings.zone).await;
+    let done = opened.rulebook.install_file_limits(settings.limits, settings.zone).await;
     world.trace(&format!("limits changed: {}", done.is_ok()));
     world.changing(false);
 }
 
 /// A limit of the API comes or goes.
 async fn put_limit(world: &World, chance: &mut Chance) {
-    let Some(guard) = world.guard() else { return };
+    let Some(opened) = world.opened() else { return };
     world.changing(true);
     let (unit, hard) = amount(chance, world.scale);
     let window = chance.one(&["hour", "day", "total"]);
@@ -166,9 +166,9 @@ async fn put_limit(world: &World, chance: &mut Chance) {
         json!({ "per": chance.one(&["organization", "user"]), "unit": unit, "window": window, "hard": hard });
     let rule: LimitRule = serde_json::from_value(rule).unwrap();
     let done = if chance.percent(70) {
-        guard.put_limit("from-api", &rule, &Actor::guard()).await.is_ok()
+        opened.rulebook.put_limit("from-api", &rule, &Actor::guard()).await.is_ok()
     } else {
-        guard.remove_limit("from-api", &Actor::guard()).await.is_ok()
+        opened.rulebook.remove_limit("from-api", &Actor::guard()).await.is_ok()
     };
     world.trace(&format!("limit put or removed: {done}"));
     world.changing(false);
@@ -176,37 +176,36 @@ async fn put_limit(world: &World, chance: &mut Chance) {
 
 /// Credit is granted, for ever or for seconds.
 async fn grant(world: &World, chance: &mut Chance) {
-    let Some(guard) = world.guard() else { return };
+    let Some(opened) = world.opened() else { return };
     let amount = Money::from_nano(i64::try_from(chance.within(100_000, 15_000_000) * world.scale).unwrap());
     let lives_s = i64::try_from(chance.within(1, 60)).unwrap();
-    let expires_s = chance.percent(60).then(|| guard.clock().now_s() + lives_s);
-    let done = guard.grant(amount, "credit".to_owned(), expires_s, &Actor::guard()).await;
+    let expires_s = chance.percent(60).then(|| opened.guard.clock().now_s() + lives_s);
+    let done = opened.rulebook.grant(amount, "credit".to_owned(), expires_s, &Actor::guard()).await;
     world.trace(&format!("{amount} granted until {expires_s:?}: {}", done.is_ok()));
 }
 
 /// A settled entry is corrected, upward: what was billed stays covered.
 async fn correct(world: &World, chance: &mut Chance) {
-    let Some(guard) = world.guard() else { return };
+    let Some(opened) = world.opened() else { return };
     // One of the first: what is read on another thread must not depend on how
     // fast that thread is.
     let oldest = EntryFilter { ascending: true, count_max: 10, ..EntryFilter::default() };
     let filter = EntryFilter { kind: Some(Kind::Settle), ..oldest };
-    let ring = Arc::clone(guard.ring());
-    let Ok(entries) = guard.read(move |db| reader::entries(db, &filter, &*ring)).await else { return };
+    let Ok(entries) = opened.reports.entries(filter).await else { return };
     let at = usize::try_from(chance.within(0, 9)).unwrap();
     let Some(entry) = entries.get(at) else { return };
     world.changing(true);
     let by = Money::from_nano(i64::try_from(chance.within(1, 20_000)).unwrap());
-    let done = guard.adjust(entry.id, by, "a correction".to_owned(), &Actor::guard()).await;
+    let done = opened.books.adjust(entry.id, by, "a correction".to_owned(), &Actor::guard()).await;
     world.trace(&format!("corrected: {}", done.is_ok()));
     world.changing(false);
 }
 
 /// Days are summed up as far as they can be.
 async fn sum_up(world: &World) {
-    let Some(guard) = world.guard() else { return };
+    let Some(opened) = world.opened() else { return };
     let mut steps = 0;
-    while matches!(guard.sum_up_some().await, Ok(true)) {
+    while matches!(opened.books.sum_up_some().await, Ok(true)) {
         steps += 1;
     }
     world.trace(&format!("days are summed up in {steps} steps"));
@@ -215,9 +214,9 @@ async fn sum_up(world: &World) {
 /// More than a day passes, and what is older than one is pruned. As corrections do, it reads on a real thread.
 /// What goes is archived by a trigger (see `life`), for the last look at all entries.
 async fn prune(world: &World) {
-    let Some(guard) = world.guard() else { return };
+    let Some(opened) = world.opened() else { return };
     world.clock_off_ms.fetch_add(26 * 3_600_000, Ordering::Relaxed);
-    let done = guard.prune(guard.clock().now_s() - 86_400, PATIENCE, &Actor::guard()).await;
+    let done = opened.books.prune(opened.guard.clock().now_s() - 86_400, PATIENCE, &Actor::guard()).await;
     world.check(!matches!(done, Err(PruneError::Unlike { .. })), || format!("pruning: {done:?}"));
     world.trace(&format!("a day passes, and entries are pruned: {}", done.is_ok()));
 }

@@ -17,7 +17,7 @@ use oracle::world::{Broken, TextCount};
 use spendguard::config::Settings;
 use spendguard::domain::Money;
 use spendguard::domain::limit::Mode;
-use spendguard::guard::Guard;
+use spendguard::startup::Opened;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
@@ -167,8 +167,8 @@ impl World {
     }
 
     /// The guard that lives, if one does.
-    pub(crate) fn guard(&self) -> Option<Arc<Guard>> {
-        self.state().life.as_ref().map(|life| Arc::clone(&life.guard))
+    pub(crate) fn opened(&self) -> Option<Opened> {
+        self.state().life.as_ref().map(|life| life.opened.clone())
     }
 
     pub(crate) fn with_life<T>(&self, work: impl FnOnce(&Life) -> T) -> Option<T> {
@@ -206,9 +206,9 @@ impl World {
     pub(crate) fn changing(&self, is_changing: bool) {
         let mut state = self.state();
         state.is_changing = is_changing;
-        if let Some(guard) = state.life.as_ref().map(|life| Arc::clone(&life.guard)) {
+        if let Some(opened) = state.life.as_ref().map(|life| life.opened.clone()) {
             state.totals.clear();
-            self.look(&mut state, &guard, true);
+            self.look(&mut state, &opened, true);
         }
     }
 
@@ -266,13 +266,13 @@ impl World {
     /// The guard has read or written: look at it, and maybe let it die.
     fn event(&self, life: u64) {
         let mut state = self.state();
-        let Some(guard) = state.life.as_ref().map(|life| Arc::clone(&life.guard)) else { return };
+        let Some(opened) = state.life.as_ref().map(|life| life.opened.clone()) else { return };
         if state.lives != life {
             return;
         }
         state.events += 1;
         let is_changing = state.is_changing;
-        self.look(&mut state, &guard, is_changing);
+        self.look(&mut state, &opened, is_changing);
         if state.dies_at.is_some_and(|at| at <= state.events) {
             state.dies_at = None;
             self.die(&mut state);
@@ -310,16 +310,16 @@ impl World {
     /// Looks at a guard that has just risen under the same rules.
     pub(crate) fn look_risen(&self) {
         let mut state = self.state();
-        if let Some(guard) = state.life.as_ref().map(|life| Arc::clone(&life.guard)) {
-            self.look(&mut state, &guard, false);
+        if let Some(opened) = state.life.as_ref().map(|life| life.opened.clone()) {
+            self.look(&mut state, &opened, false);
         }
     }
 
     /// Every meter: nothing is admitted past a cap, and all that upstream bills
     /// is covered.
-    fn look(&self, state: &mut State, guard: &Guard, is_changing: bool) {
+    fn look(&self, state: &mut State, Opened { rulebook, books, .. }: &Opened, is_changing: bool) {
         let mut covered = None;
-        for (limit, readings) in guard.limits() {
+        for (limit, readings) in books.limits() {
             for reading in readings {
                 let meter = reading.meter;
                 let total = meter.settled + meter.held;
@@ -347,7 +347,7 @@ impl World {
             }
         }
         // Corrections may take what was never there.
-        let credit = guard.credit_balance().filter(|_| !self.corrects && self.is_sound());
+        let credit = rulebook.credit_balance().filter(|_| !self.corrects && self.is_sound());
         if credit.is_some_and(|balance| balance.available < Money::ZERO) {
             self.fail(state, format!("credit is overdrawn: {credit:?}"));
         }

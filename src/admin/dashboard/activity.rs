@@ -1,6 +1,4 @@
-//! Activity: the newest lines of the ledger, and what was refused.
-
-use std::sync::Arc;
+//! Activity: the newest entries of the ledger, and rejected requests.
 
 use axum::extract::State;
 use axum::routing::get;
@@ -9,23 +7,23 @@ use maud::{Markup, html};
 use serde::Deserialize;
 
 use crate::admin::dashboard::language::Lang;
-use crate::admin::dashboard::page::{Asked, Instead, Shown, Visit, asked};
-use crate::admin::dashboard::{Desk, figures, names, parts, refusals};
+use crate::admin::dashboard::page::{ErrorPage, PageQuery, PageRequest, PageResult, query_or_default};
+use crate::admin::dashboard::{Dashboard, figures, names, parts, refusals};
 use crate::ledger::entry::{Basis, Entry, Kind, entry_id};
-use crate::store::reader::{self, EntryFilter};
+use crate::store::reports::EntryFilter;
 
-/// Lines on one page.
+/// Entries on one page.
 const PAGE: usize = 30;
-/// How many lines are looked at for those that fit a filter; whoever wants to
-/// see further asks for the lines before.
-const LOOKED_AT_MAX: u64 = 200_000;
+/// The most entries that are searched for those that fit a filter. A link leads
+/// on to those before.
+const SEARCHED_MAX: u64 = 200_000;
 
-pub(super) fn routes() -> Router<Desk> {
+pub(super) fn routes() -> Router<Dashboard> {
     Router::new().route("/activity", get(show))
 }
 
 #[derive(Debug, Default, Deserialize)]
-struct Wanted {
+struct ActivityQuery {
     kind: Option<String>,
     basis: Option<String>,
     project: Option<String>,
@@ -33,20 +31,24 @@ struct Wanted {
     before: Option<u64>,
 }
 
-/// A part of the ledger.
-struct Part {
+/// A page of the ledger.
+struct EntryPage {
     entries: Vec<Entry>,
-    /// Where the part before this one begins, if there is any.
+    /// The id before which the next page begins, if there is one.
     before: Option<u64>,
 }
 
-async fn show(State(desk): State<Desk>, Extension(visit): Extension<Visit>, wanted: Asked<Wanted>) -> Shown {
-    let (lang, words) = (visit.lang, visit.words());
-    let wanted = asked(wanted);
-    let part = read(&desk, &visit, &wanted).await?;
+async fn show(
+    State(dashboard): State<Dashboard>,
+    Extension(request): Extension<PageRequest>,
+    query: PageQuery<ActivityQuery>,
+) -> PageResult {
+    let (lang, words) = (request.lang, request.words());
+    let query = query_or_default(query);
+    let page = read(&dashboard, &request, &query).await?;
     let text = |text: &Option<String>| text.clone().unwrap_or_default();
-    let (kind, basis) = (text(&wanted.kind), text(&wanted.basis));
-    let (project, key) = (text(&wanted.project), text(&wanted.key));
+    let (kind, basis) = (text(&query.kind), text(&query.basis));
+    let (project, key) = (text(&query.project), text(&query.key));
     let at = |before: &str| {
         let query = [
             ("kind", &*kind),
@@ -57,84 +59,81 @@ async fn show(State(desk): State<Desk>, Extension(visit): Extension<Visit>, want
         ];
         parts::link("/activity", &query)
     };
-    let older = part.before.map(|before| at(&before.to_string()));
-    let newest = wanted.before.map(|_| at(""));
+    let older = page.before.map(|before| at(&before.to_string()));
+    let newest = query.before.map(|_| at(""));
     let body = html! {
         (parts::heading(words.activity, Some(words.activity_lead), &parts::live_switch(lang)))
-        (tabs(&visit))
-        (refusals::card(&desk, lang))
-        (filters(&desk, &visit, &wanted))
+        (tabs(&request))
+        (refusals::card(&dashboard, lang))
+        (filters(&dashboard, &request, &query))
         div.scroll #entries data-live tabindex="0" role="region" aria-label=(words.activity) {
-            @if part.entries.is_empty() {
+            @if page.entries.is_empty() {
                 (parts::empty(words.nothing_found, if older.is_some() { words.look_further } else { words.no_activity_how }, &html! {}))
             } @else {
-                (table(&desk, lang, &part.entries))
+                (table(&dashboard, lang, &page.entries))
             }
         }
         (parts::pager(lang, newest, older))
     };
-    Ok(visit.page(words.activity, &body))
+    Ok(request.page(words.activity, &body))
 }
 
-/// What is spent and refused, and what operators do.
-pub(super) fn tabs(visit: &Visit) -> Markup {
-    let words = visit.words();
+/// The tabs: requests, and the audit log.
+pub(super) fn tabs(request: &PageRequest) -> Markup {
+    let words = request.words();
     html! {
         nav.tabs aria-label=(words.activity) {
             @for (path, name) in [("/activity", words.requests), ("/activity/audit", words.audit_trail)] {
-                a href=(path) aria-current=[(visit.path == path).then_some("page")] { (name) }
+                a href=(path) aria-current=[(request.path == path).then_some("page")] { (name) }
             }
         }
     }
 }
 
-async fn read(desk: &Desk, visit: &Visit, wanted: &Wanted) -> Result<Part, Instead> {
+async fn read(
+    dashboard: &Dashboard,
+    request: &PageRequest,
+    query: &ActivityQuery,
+) -> Result<EntryPage, ErrorPage> {
     let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
     let filter = EntryFilter {
-        key: given(&wanted.key),
-        project: given(&wanted.project),
-        basis: wanted.basis.as_deref().and_then(Basis::named),
-        kind: wanted.kind.as_deref().and_then(Kind::named),
-        after: wanted.before,
+        key: given(&query.key),
+        project: given(&query.project),
+        basis: query.basis.as_deref().and_then(Basis::named),
+        kind: query.kind.as_deref().and_then(Kind::named),
+        after: query.before,
         count_max: PAGE + 1,
         ..EntryFilter::default()
     };
-    let ring = Arc::clone(desk.admin.guard.ring());
-    let found = desk.admin.guard.read(move |db| {
-        let newest = EntryFilter { after: filter.after, count_max: 1, ..EntryFilter::default() };
-        let newest = reader::entries(db, &newest, &*ring)?.first().map_or(0, |entry| entry.id);
-        let from = newest.saturating_sub(LOOKED_AT_MAX);
-        let entries = reader::entries(db, &EntryFilter { from: Some(from), ..filter }, &*ring)?;
-        Ok((entries, from))
-    });
-    let (mut entries, from) = found.await.map_err(|error| visit.unavailable(&error))?;
+    let found = dashboard.admin.books.reports().newest_entries(filter, SEARCHED_MAX);
+    let (mut entries, from) = found.await.map_err(|error| request.unavailable(&error))?;
     let more = entries.len() > PAGE;
     entries.truncate(PAGE);
     let last = entries.last().map(|entry| entry.id).filter(|_| more);
-    Ok(Part { before: last.or((from > 0).then_some(from)), entries })
+    Ok(EntryPage { before: last.or((from > 0).then_some(from)), entries })
 }
 
-fn filters(desk: &Desk, visit: &Visit, wanted: &Wanted) -> Markup {
-    let (lang, words) = (visit.lang, visit.words());
+fn filters(dashboard: &Dashboard, request: &PageRequest, query: &ActivityQuery) -> Markup {
+    let (lang, words) = (request.lang, request.words());
     let kinds = [Kind::Settle, Kind::Release, Kind::Adjust, Kind::Threshold, Kind::Grant]
         .map(|kind| (kind.name(), kind_name(lang, kind)));
     let bases = [Basis::Reported, Basis::Counted, Basis::Assumed]
         .map(|basis| (basis.name(), basis_name(lang, basis)));
-    let projects = desk.admin.guard.ring().projects();
+    let projects = dashboard.admin.guard.ring().projects();
     let chosen = |text: &Option<String>| text.clone().unwrap_or_default();
     html! {
         form.filters method="get" action="/activity" {
             div.field { label for="kind" { (words.kind) } select #kind name="kind" {
-                option value="" { (words.all) } (parts::options(&chosen(&wanted.kind), kinds))
+                option value="" { (words.all) } (parts::options(&chosen(&query.kind), kinds))
             } }
             div.field { label for="basis" { (words.basis) } select #basis name="basis" {
-                option value="" { (words.all) } (parts::options(&chosen(&wanted.basis), bases))
+                option value="" { (words.all) } (parts::options(&chosen(&query.basis), bases))
             } }
             div.field { label for="project" { (words.project) } select #project name="project" {
                 option value="" { (words.all) }
-                (parts::options(&chosen(&wanted.project), projects.iter().map(|project| (&*project.id, &*project.name))))
+                (parts::options(&chosen(&query.project), projects.iter().map(|project| (&*project.id, &*project.name))))
             } }
-            @if let Some(key) = wanted.key.as_deref().filter(|key| !key.is_empty()) {
+            @if let Some(key) = query.key.as_deref().filter(|key| !key.is_empty()) {
                 input type="hidden" name="key" value=(key);
             }
             button.button type="submit" { (words.apply) }
@@ -143,9 +142,9 @@ fn filters(desk: &Desk, visit: &Visit, wanted: &Wanted) -> Markup {
     }
 }
 
-fn table(desk: &Desk, lang: Lang, entries: &[Entry]) -> Markup {
+fn table(dashboard: &Dashboard, lang: Lang, entries: &[Entry]) -> Markup {
     let words = lang.words();
-    let ring = desk.admin.guard.ring();
+    let ring = dashboard.admin.guard.ring();
     html! {
         table.cards.dense {
             thead { tr {
@@ -158,7 +157,7 @@ fn table(desk: &Desk, lang: Lang, entries: &[Entry]) -> Markup {
                 @for entry in entries {
                     @let of = &entry.attribution;
                     tr title=(entry_id(entry.id)) id=(entry_id(entry.id)) {
-                        th scope="row" data-label=(words.time) { (parts::time(lang, entry.created_ms.div_euclid(1_000))) }
+                        th scope="row" data-label=(words.time) { (parts::event_time(lang, entry.created_ms.div_euclid(1_000))) }
                         td data-label=(words.kind) { (kind_badge(lang, entry)) }
                         @if matches!(entry.kind, Kind::Threshold | Kind::Grant) {
                             td.note colspan="6" lang="en" { (names::note(entry.note.as_deref().unwrap_or_default())) }

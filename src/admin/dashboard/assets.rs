@@ -6,7 +6,7 @@ use axum::Router;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::routing::get;
 
-use crate::admin::dashboard::{Desk, harden};
+use crate::admin::dashboard::{Dashboard, harden};
 use crate::domain::id;
 use crate::keys::KeyHash;
 
@@ -18,7 +18,7 @@ const ICON: &str = include_str!("assets/icon.svg");
 pub(super) static VERSION: LazyLock<String> =
     LazyLock::new(|| id::base62(KeyHash::of([STYLE, SCRIPT, ICON].concat().as_bytes()).0, 10));
 
-pub(super) fn routes() -> Router<Desk> {
+pub(super) fn routes() -> Router<Dashboard> {
     Router::new()
         .route("/assets/style.css", get(|| async { file("text/css; charset=utf-8", STYLE) }))
         .route("/assets/script.js", get(|| async { file("text/javascript; charset=utf-8", SCRIPT) }))

@@ -1,4 +1,4 @@
-//! The audit trail: who changed what, and when.
+//! The audit log: every change with its operator and its time.
 
 use axum::extract::State;
 use axum::routing::get;
@@ -7,30 +7,35 @@ use maud::{Markup, html};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::admin::dashboard::page::{Asked, Shown, Visit, asked};
-use crate::admin::dashboard::{Desk, activity, figures, names, parts};
-use crate::guard::trail::Actor;
-use crate::store::trail::{AuditRow, TrailFilter};
+use crate::admin::dashboard::page::{PageQuery, PageRequest, PageResult, query_or_default};
+use crate::admin::dashboard::{Dashboard, activity, figures, names, parts};
+use crate::guard::audit::Actor;
+use crate::store::records::{AuditFilter, AuditRow};
 
-/// Lines on one page.
+/// Changes on one page.
 const PAGE: usize = 30;
 /// Fields of one change that are named.
 const FIELDS_MAX: usize = 20;
 
-pub(super) fn routes() -> Router<Desk> {
+pub(super) fn routes() -> Router<Dashboard> {
     Router::new().route("/activity/audit", get(show))
 }
 
 #[derive(Debug, Default, Deserialize)]
-struct Wanted {
+struct AuditQuery {
     before: Option<i64>,
 }
 
-async fn show(State(desk): State<Desk>, Extension(visit): Extension<Visit>, wanted: Asked<Wanted>) -> Shown {
-    let words = visit.words();
-    let below = asked(wanted).before;
-    let filter = TrailFilter { below, count_max: PAGE + 1, ..TrailFilter::default() };
-    let mut rows = desk.admin.guard.trail(filter).await.map_err(|error| visit.unavailable(&error))?;
+async fn show(
+    State(dashboard): State<Dashboard>,
+    Extension(request): Extension<PageRequest>,
+    query: PageQuery<AuditQuery>,
+) -> PageResult {
+    let words = request.words();
+    let below = query_or_default(query).before;
+    let filter = AuditFilter { below, count_max: PAGE + 1, ..AuditFilter::default() };
+    let mut rows =
+        dashboard.admin.directory.audit_log(filter).await.map_err(|error| request.unavailable(&error))?;
     let more = rows.len() > PAGE;
     rows.truncate(PAGE);
     let last = rows.last().map(|row| row.id).filter(|_| more);
@@ -38,19 +43,19 @@ async fn show(State(desk): State<Desk>, Extension(visit): Extension<Visit>, want
     let newest = below.map(|_| "/activity/audit".to_owned());
     let body = html! {
         (parts::heading(words.activity, Some(words.audit_lead), &html! {}))
-        (activity::tabs(&visit))
+        (activity::tabs(&request))
         @if rows.is_empty() {
             (parts::empty(words.no_changes, words.no_changes_how, &html! {}))
         } @else {
-            (table(&desk, &visit, &rows))
+            (table(&dashboard, &request, &rows))
         }
-        (parts::pager(visit.lang, newest, older))
+        (parts::pager(request.lang, newest, older))
     };
-    Ok(visit.page(words.audit_trail, &body))
+    Ok(request.page(words.audit_trail, &body))
 }
 
-fn table(desk: &Desk, visit: &Visit, rows: &[AuditRow]) -> Markup {
-    let (lang, words) = (visit.lang, visit.words());
+fn table(dashboard: &Dashboard, request: &PageRequest, rows: &[AuditRow]) -> Markup {
+    let (lang, words) = (request.lang, request.words());
     html! {
         div.scroll tabindex="0" role="region" aria-label=(words.audit_trail) {
             table.cards.trail {
@@ -61,10 +66,10 @@ fn table(desk: &Desk, visit: &Visit, rows: &[AuditRow]) -> Markup {
                 tbody {
                     @for row in rows {
                         tr title=(row.event) {
-                            th scope="row" { (parts::time(lang, row.at_ms.div_euclid(1_000))) }
-                            td data-label=(words.who) { div { (actor(visit, row)) } }
-                            td data-label=(words.what) { div { (what(desk, visit, row)) } }
-                            td data-label=(words.before_after) { (difference(visit, row)) }
+                            th scope="row" { (parts::event_time(lang, row.at_ms.div_euclid(1_000))) }
+                            td data-label=(words.who) { div { (actor(request, row)) } }
+                            td data-label=(words.what) { div { (what(dashboard, request, row)) } }
+                            td data-label=(words.before_after) { (difference(request, row)) }
                         }
                     }
                 }
@@ -73,8 +78,8 @@ fn table(desk: &Desk, visit: &Visit, rows: &[AuditRow]) -> Markup {
     }
 }
 
-fn actor(visit: &Visit, row: &AuditRow) -> Markup {
-    let words = visit.words();
+fn actor(request: &PageRequest, row: &AuditRow) -> Markup {
+    let words = request.words();
     match row.actor.as_str() {
         id if id == Actor::configured().id => html! { (words.admin_token) },
         id if id == Actor::guard().id => html! { (words.this_guard) },
@@ -82,12 +87,12 @@ fn actor(visit: &Visit, row: &AuditRow) -> Markup {
     }
 }
 
-/// What was done to what, in words; the event's own name is in the row's title.
-fn what(desk: &Desk, visit: &Visit, row: &AuditRow) -> Markup {
-    let (words, ring) = (visit.words(), desk.admin.guard.ring());
+/// The change in words; the event's own name is in the row's title.
+fn what(dashboard: &Dashboard, request: &PageRequest, row: &AuditRow) -> Markup {
+    let (words, ring) = (request.words(), dashboard.admin.guard.ring());
     let (of, done) = row.event.rsplit_once('.').unwrap_or((&row.event, ""));
     let (tone, done) = match done {
-        "created" => ("green", words.was_created),
+        "created" | "granted" => ("green", words.was_created),
         "deleted" => ("red", words.was_removed),
         "archived" => ("grey", words.was_archived),
         "adjusted" => ("amber", words.kind_adjust),
@@ -103,21 +108,22 @@ fn what(desk: &Desk, visit: &Visit, row: &AuditRow) -> Markup {
         "service_account" => (words.service_account, resource),
         "spend_alert" => (words.spend_alert, resource),
         "model_permissions" => (words.model_permissions, ring.project_name(&row.resource).to_string()),
-        "organization" => (words.organization, visit.organization.to_string()),
+        "organization" => (words.organization, request.organization.to_string()),
+        "credit" => (words.credit, row.resource.clone()),
         "ledger" => (words.ledger, row.resource.clone()),
         other => (other, resource),
     };
     html! { (parts::badge(tone, done)) " " (kind) span.sub { (names::name(&name)) } }
 }
 
-/// The name that a change tells.
+/// The name of the object in a change.
 fn name_in(text: &str) -> Option<String> {
     let value: Value = serde_json::from_str(text).ok()?;
     value.get("name")?.as_str().map(str::to_owned)
 }
 
-/// The fields that are not as they were.
-fn difference(visit: &Visit, row: &AuditRow) -> Markup {
+/// The fields that changed.
+fn difference(request: &PageRequest, row: &AuditRow) -> Markup {
     let object = |text: &Option<String>| {
         let value = text.as_deref().and_then(|text| serde_json::from_str::<Map<String, Value>>(text).ok());
         value.unwrap_or_default()
@@ -129,7 +135,7 @@ fn difference(visit: &Visit, row: &AuditRow) -> Markup {
     let was_there = row.before.is_some() && row.after.is_some();
     let differs = |field: &&&String| {
         let (was, is) = (before.get(**field), after.get(**field));
-        was != is && (said(was) || said(is))
+        was != is && (has_value(was) || has_value(is))
     };
     let fields: Vec<_> = fields.iter().filter(differs).collect();
     html! {
@@ -137,16 +143,16 @@ fn difference(visit: &Visit, row: &AuditRow) -> Markup {
             @for field in fields.iter().take(FIELDS_MAX) {
                 li {
                     code { (field) } " "
-                    @if was_there { (value(visit, field, before.get(**field))) " → " (value(visit, field, after.get(**field))) }
-                    @else { (value(visit, field, after.get(**field).or(before.get(**field)))) }
+                    @if was_there { (value(request, field, before.get(**field))) " → " (value(request, field, after.get(**field))) }
+                    @else { (value(request, field, after.get(**field).or(before.get(**field)))) }
                 }
             }
         }
     }
 }
 
-/// Whether there is anything in it.
-fn said(value: Option<&Value>) -> bool {
+/// Whether a value is there and not empty.
+fn has_value(value: Option<&Value>) -> bool {
     match value {
         None | Some(Value::Null) => false,
         Some(Value::Array(all)) => !all.is_empty(),
@@ -155,11 +161,11 @@ fn said(value: Option<&Value>) -> bool {
     }
 }
 
-fn value(visit: &Visit, field: &str, value: Option<&Value>) -> Markup {
-    let Some(value) = value.filter(|value| said(Some(value))) else { return html! { "–" } };
+fn value(request: &PageRequest, field: &str, value: Option<&Value>) -> Markup {
+    let Some(value) = value.filter(|value| has_value(Some(value))) else { return html! { "–" } };
     let instant = value.as_i64().filter(|_| field.ends_with("_at") || field.ends_with("_until"));
     match (instant, value) {
-        (Some(at_s), _) if !figures::machine(at_s).is_empty() => parts::time(visit.lang, at_s),
+        (Some(at_s), _) if !figures::rfc3339(at_s).is_empty() => parts::time(request.lang, at_s),
         (_, Value::String(text)) => names::name(text),
         (_, other) => names::name(&other.to_string()),
     }

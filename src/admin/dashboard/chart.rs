@@ -7,6 +7,7 @@ use maud::{Markup, html};
 
 use crate::admin::dashboard::figures::{self, share};
 use crate::admin::dashboard::language::Lang;
+use crate::admin::dashboard::names;
 use crate::domain::Money;
 
 const HEIGHT: i64 = 220;
@@ -19,26 +20,29 @@ const LETTER: usize = 7;
 /// Days named below, at most.
 const LABELS_MAX: usize = 6;
 
+/// Colours of parts in the stylesheet; those beyond share the last one.
+const COLOURS: usize = 8;
+
 /// One bar.
 pub(super) struct Bar {
-    /// What stands below it.
+    /// The text below it.
     pub(super) label: String,
-    /// Its height.
-    pub(super) cost: Money,
-    /// What it says when pointed at.
+    /// Its parts from the ground up; the nth is in the nth colour.
+    pub(super) parts: Vec<Money>,
+    /// The text that is shown on hover and read out.
     pub(super) title: String,
 }
 
-/// A bar for each day.
+impl Bar {
+    fn height(&self) -> i64 {
+        self.parts.iter().fold(0, |sum, part| sum.saturating_add(part.nano().max(0)))
+    }
+}
+
+/// A chart with a bar for each day.
 pub(super) fn bars(lang: Lang, label: &str, bars: &[Bar]) -> Markup {
-    let most = bars.iter().map(|bar| bar.cost.nano()).max().unwrap_or(0);
-    let top = round_top(most);
+    let top = round_top(bars.iter().map(Bar::height).max().unwrap_or(0));
     let ground = HEIGHT - FOOT;
-    let tall = |nano: i64| {
-        let exact = i128::from(nano.max(0)) * i128::from(ground - HEAD) / i128::from(top);
-        // What is there is seen, however little.
-        i64::try_from(exact).unwrap_or(0).max(i64::from(nano > 0) * 2)
-    };
     let count = i64::try_from(bars.len()).unwrap_or(1).max(1);
     let place = |at: usize, twentieths: i64| {
         let at = i64::try_from(at).unwrap_or(0);
@@ -55,12 +59,13 @@ pub(super) fn bars(lang: Lang, label: &str, bars: &[Bar]) -> Markup {
                     line.grid x1="0" x2="100%" y1=(at) y2=(at) {}
                 }
                 @for (at, bar) in bars.iter().enumerate() {
-                    @let height = tall(bar.cost.nano());
                     g.bar {
-                        rect.hit x=(place(at, 0)) y=(HEAD) width=(share(1, count)) height=(ground - HEAD) {}
-                        rect.fill x=(place(at, 3)) y=(ground - height) width=(share(14, count * 20))
-                            height=(height) rx="2" {}
                         title { (bar.title) }
+                        rect.hit x=(place(at, 0)) y=(HEAD) width=(share(1, count)) height=(ground - HEAD) {}
+                        @for (colour, from, height) in stack(bar, top, ground - HEAD) {
+                            rect class={ "fill c" (colour) } x=(place(at, 3)) y=(ground - from - height)
+                                width=(share(14, count * 20)) height=(height) {}
+                        }
                     }
                     @if at % every == every / 2 {
                         text.axis.middle.odd[(at / every) % 2 == 1] x=(place(at, 10)) y=(HEIGHT - 6) { (bar.label) }
@@ -71,7 +76,48 @@ pub(super) fn bars(lang: Lang, label: &str, bars: &[Bar]) -> Markup {
     }
 }
 
-/// What the lines stand for, beside the bars. It is as wide as its longest amount.
+/// The visible parts of a bar: colour, distance from the ground, and height.
+fn stack(bar: &Bar, top: i64, room: i64) -> Vec<(usize, i64, i64)> {
+    let level = |nano: i64| {
+        let exact = i128::from(nano) * i128::from(room) / i128::from(top);
+        i64::try_from(exact).unwrap_or(0)
+    };
+    let (mut drawn, mut sum) = (Vec::new(), 0_i64);
+    for (colour, part) in bar.parts.iter().enumerate() {
+        let from = level(sum);
+        sum = sum.saturating_add(part.nano().max(0));
+        let height = level(sum) - from;
+        if height > 0 {
+            drawn.push((colour.min(COLOURS - 1), from, height));
+        }
+    }
+    // A day with any spend is visible, however little.
+    if drawn.is_empty() && sum > 0 {
+        let largest = bar.parts.iter().enumerate().max_by_key(|(_, part)| part.nano());
+        drawn.push((largest.map_or(0, |(colour, _)| colour.min(COLOURS - 1)), 0, 2));
+    }
+    drawn
+}
+
+/// The names of a chart's parts, each with its colour.
+pub(super) fn legend(series: &[String]) -> Markup {
+    html! {
+        @if !series.is_empty() {
+            ul.legend {
+                @for (colour, name) in series.iter().enumerate() {
+                    li {
+                        svg.swatch aria-hidden="true" width="10" height="10" {
+                            rect class={ "fill c" (colour.min(COLOURS - 1)) } width="10" height="10" rx="2" {}
+                        }
+                        (names::name(name))
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The amounts of the grid lines, beside the bars; as wide as the longest amount.
 fn axis(lang: Lang, lines: &[(i64, i64)], digits: usize) -> Markup {
     let amount = |nano: i64| figures::money(lang, Money::from_nano(nano), digits);
     let longest = lines.iter().map(|(line, _)| amount(*line).chars().count()).max().unwrap_or(0);
@@ -107,13 +153,13 @@ pub(super) struct Gauge {
 }
 
 impl Gauge {
-    /// What the whole width stands for.
+    /// The amount of the whole width.
     fn whole(&self) -> i64 {
         let soft = self.soft.iter().copied().max().unwrap_or(0);
         self.hard.unwrap_or_else(|| soft.max(self.settled.saturating_add(self.held))).max(1)
     }
 
-    /// How alarming it is, as the stylesheet names it.
+    /// Its state, by the stylesheet's names.
     pub(super) fn state(&self) -> &'static str {
         let used = self.settled.saturating_add(self.held);
         if self.hard.is_some_and(|hard| used >= hard) {
@@ -122,7 +168,7 @@ impl Gauge {
         if self.soft.iter().any(|soft| self.settled >= *soft) { "warned" } else { "calm" }
     }
 
-    /// The bar. What it says in colours is said in words beside it.
+    /// The bar. The text beside it has the same figures.
     pub(super) fn bar(&self, label: &str) -> Markup {
         let whole = self.whole();
         html! {
@@ -159,6 +205,25 @@ mod tests {
             assert_eq!(round_top(nano), top);
         }
         assert!(round_top(i64::MAX) == i64::MAX);
+    }
+
+    #[test]
+    fn the_parts_of_a_bar_meet_and_together_are_as_high_as_their_sum() {
+        let bar = |parts: &[i64]| Bar {
+            label: String::new(),
+            parts: parts.iter().copied().map(Money::from_nano).collect(),
+            title: String::new(),
+        };
+        assert_eq!(stack(&bar(&[333, 0, 333, 334]), 1_000, 100), [(0, 0, 33), (2, 33, 33), (3, 66, 34)]);
+        assert_eq!(stack(&bar(&[0, 1]), 1_000, 100), [(1, 0, 2)], "however little, it is visible");
+        assert_eq!(stack(&bar(&[0, 0]), 1_000, 100), []);
+        assert_eq!(
+            stack(&bar(&[-5, 500]), 1_000, 100),
+            [(1, 0, 50)],
+            "a correction below zero has no height"
+        );
+        let many: Vec<_> = stack(&bar(&[10; 12]), 120, 120).iter().map(|part| part.0).collect();
+        assert_eq!(many, [0, 1, 2, 3, 4, 5, 6, 7, 7, 7, 7, 7]);
     }
 
     #[test]

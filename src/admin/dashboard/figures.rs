@@ -1,7 +1,7 @@
 //! Figures as each language writes them: numbers, money, shares, days, times.
 //!
-//! Whole numbers throughout. What is rounded for the eye is exact in a title
-//! beside it, or on the page it leads to.
+//! Whole numbers throughout. A rounded amount is exact in its title, or
+//! on the page that it leads to.
 
 use jiff::Timestamp;
 use jiff::civil::Date;
@@ -105,10 +105,12 @@ pub(super) fn share(part: i64, whole: i64) -> String {
     format!("{}.{:02}%", hundredths / 100, hundredths % 100)
 }
 
-/// A share as a percentage for people, rounded down, so that 100% is all.
+/// A share as a percentage for people, rounded down, so that 100% is all and 0% is nothing.
 pub(super) fn percent(lang: Lang, part: i64, whole: i64) -> String {
-    let percent = if whole <= 0 { 0 } else { i128::from(part).max(0) * 100 / i128::from(whole) };
-    let percent = number(lang, u64::try_from(percent).unwrap_or(0));
+    let exact = if whole <= 0 { 0 } else { i128::from(part).max(0) * 100 / i128::from(whole) };
+    let less = if exact == 0 && part > 0 && whole > 0 { "<1" } else { "" };
+    let percent = number(lang, u64::try_from(exact).unwrap_or(0));
+    let percent = if less.is_empty() { percent.as_str() } else { less };
     if is_spaced(lang) { format!("{percent}{NARROW}%") } else { format!("{percent}%") }
 }
 
@@ -142,15 +144,22 @@ fn month(lang: Lang, date: Date) -> &'static str {
     lang.words().months.split(' ').nth(at).unwrap_or_default()
 }
 
-/// An instant in UTC, for whoever has no script that knows his zone.
+/// A time of day in UTC, to the second. The script replaces it by the viewer's own.
+pub(super) fn clock(at_s: i64) -> String {
+    let Some(at) = Timestamp::from_second(at_s).ok() else { return String::new() };
+    let at = at.to_zoned(TimeZone::UTC);
+    format!("{:02}:{:02}:{:02} UTC", at.hour(), at.minute(), at.second())
+}
+
+/// An instant in UTC, to the minute. The script replaces it by the viewer's own.
 pub(super) fn moment(lang: Lang, at_s: i64) -> String {
     let Some(at) = Timestamp::from_second(at_s).ok() else { return String::new() };
     let at = at.to_zoned(TimeZone::UTC);
     format!("{}, {:02}:{:02} UTC", day(lang, at.date()), at.hour(), at.minute())
 }
 
-/// The instant for machines.
-pub(super) fn machine(at_s: i64) -> String {
+/// The instant in RFC 3339.
+pub(super) fn rfc3339(at_s: i64) -> String {
     Timestamp::from_second(at_s).map(|at| at.to_string()).unwrap_or_default()
 }
 
@@ -218,5 +227,7 @@ mod tests {
         assert_eq!(share(-1, 1), "0.00%");
         assert_eq!(share(1, 0), "0.00%");
         assert_eq!(percent(Lang::En, 999, 1_000), "99%");
+        assert_eq!(percent(Lang::Pl, 1, 1_000), "<1\u{a0}%");
+        assert_eq!(percent(Lang::En, 0, 1_000), "0%");
     }
 }

@@ -30,7 +30,7 @@ impl Lang {
         }
     }
 
-    /// What those who speak it call it.
+    /// Its name in the language itself.
     pub(super) const fn own_name(self) -> &'static str {
         match self {
             Self::En => "English",

@@ -1,7 +1,7 @@
 //! The form that makes and changes a limit.
 //!
-//! What it sends becomes the same text form that the API takes, so that both
-//! are checked in one place; what is wrong is said at the field it is about.
+//! Its fields become the text form that the API takes, so that both are checked
+//! in one place. An error is shown at its field.
 
 use std::collections::BTreeMap;
 
@@ -15,16 +15,16 @@ use serde::Deserialize;
 
 use crate::admin::dashboard::figures::{self, is_spaced};
 use crate::admin::dashboard::language::Lang;
-use crate::admin::dashboard::limits::{Which, per, unit};
-use crate::admin::dashboard::page::{Shown, Visit};
-use crate::admin::dashboard::{Desk, names, parts, see_other};
+use crate::admin::dashboard::limits::{LimitName, per, unit};
+use crate::admin::dashboard::page::{PageRequest, PageResult};
+use crate::admin::dashboard::{Dashboard, names, parts, see_other};
 use crate::admin::limits::named;
 use crate::domain::Window;
 use crate::domain::limit::{Mode, Per, Source, Unit};
-use crate::guard::LimitError;
-use crate::store::rule::{LimitRule, OnlyRule};
+use crate::rulebook::limits::LimitError;
+use crate::rulebook::rule::{LimitRule, OnlyRule};
 
-pub(super) fn routes() -> Router<Desk> {
+pub(super) fn routes() -> Router<Dashboard> {
     Router::new().route("/limits", post(put)).route("/limits/new", get(new)).route("/limits/edit", get(edit))
 }
 
@@ -119,13 +119,13 @@ impl LimitForm {
     }
 }
 
-/// What is wrong, and at which field.
-struct Problem {
+/// An error of a field.
+struct FormError {
     field: &'static str,
     text: &'static str,
 }
 
-impl Problem {
+impl FormError {
     fn at(field: &'static str, lang: Lang) -> Self {
         let words = lang.words();
         let text = match field {
@@ -141,67 +141,72 @@ impl Problem {
     }
 }
 
-async fn new(State(desk): State<Desk>, Extension(visit): Extension<Visit>) -> Shown {
-    Ok(visit.page(visit.words().new_limit, &view(&desk, &visit, &LimitForm::blank(), None)))
+async fn new(State(dashboard): State<Dashboard>, Extension(request): Extension<PageRequest>) -> PageResult {
+    Ok(request.page(request.words().new_limit, &view(&dashboard, &request, &LimitForm::blank(), None)))
 }
 
 async fn edit(
-    State(desk): State<Desk>,
-    Extension(visit): Extension<Visit>,
-    Query(Which { name }): Query<Which>,
-) -> Shown {
-    let found = named(&desk.admin, &name).filter(|listed| listed.limit.source == Source::Api);
-    let limit = found.ok_or_else(|| visit.not_found())?.limit;
-    let form = LimitForm::of(&name, LimitRule::of(&limit), visit.lang);
-    Ok(visit.page(visit.words().edit_limit, &view(&desk, &visit, &form, None)))
+    State(dashboard): State<Dashboard>,
+    Extension(request): Extension<PageRequest>,
+    Query(LimitName { name }): Query<LimitName>,
+) -> PageResult {
+    let found = named(&dashboard.admin, &name).filter(|listed| listed.limit.source == Source::Api);
+    let limit = found.ok_or_else(|| request.not_found())?.limit;
+    let form = LimitForm::of(&name, LimitRule::of(&limit), request.lang);
+    Ok(request.page(request.words().edit_limit, &view(&dashboard, &request, &form, None)))
 }
 
 async fn put(
-    State(desk): State<Desk>,
-    Extension(visit): Extension<Visit>,
+    State(dashboard): State<Dashboard>,
+    Extension(request): Extension<PageRequest>,
     sent: Result<Form<LimitForm>, FormRejection>,
-) -> Shown {
-    let (lang, words) = (visit.lang, visit.words());
+) -> PageResult {
+    let (lang, words) = (request.lang, request.words());
     let Form(mut form) = sent.unwrap_or_else(|_| Form(LimitForm::blank()));
     form.name = form.name.trim().to_owned();
-    let taken = form.is_new() && named(&desk.admin, &form.name).is_some();
+    let taken = form.is_new() && named(&dashboard.admin, &form.name).is_some();
     let problem = if taken {
-        Problem { field: "name", text: words.limit_exists }
+        FormError { field: "name", text: words.limit_exists }
     } else {
         match form.rule(lang) {
-            Err(field) => Problem::at(field, lang),
-            Ok(rule) => match desk.admin.guard.put_limit(&form.name, &rule, &visit.by).await {
+            Err(field) => FormError::at(field, lang),
+            Ok(rule) => match dashboard.admin.rulebook.put_limit(&form.name, &rule, &request.actor).await {
                 Ok(_) => return Ok(see_other("/limits")),
-                Err(LimitError::Store(error)) => return Err(visit.unavailable(&error)),
-                Err(LimitError::Rule(error)) => Problem::at(error.field, lang),
-                Err(LimitError::Name(_)) => Problem::at("only", lang),
-                Err(LimitError::ManagedByFile(_)) => Problem { field: "name", text: words.limit_of_file },
-                Err(LimitError::ManagedAsAlert(_)) => Problem { field: "name", text: words.limit_is_alert },
+                Err(LimitError::Store(error)) => return Err(request.unavailable(&error)),
+                Err(LimitError::Rule(error)) => FormError::at(error.field, lang),
+                Err(LimitError::Name(_)) => FormError::at("only", lang),
+                Err(LimitError::ManagedByFile(_)) => FormError { field: "name", text: words.limit_of_file },
+                Err(LimitError::ManagedAsAlert(_)) => FormError { field: "name", text: words.limit_is_alert },
                 Err(
                     LimitError::NoSuchLimit(_)
                     | LimitError::NoSuchAlert(_)
                     | LimitError::TooManyAlerts(_)
                     | LimitError::Random(_),
-                ) => return Err(visit.not_found()),
+                ) => return Err(request.not_found()),
             },
         }
     };
     let title = if form.is_new() { words.new_limit } else { words.edit_limit };
-    let body = view(&desk, &visit, &form, Some(&problem));
-    Ok(visit.with_status(StatusCode::UNPROCESSABLE_ENTITY, title, &body))
+    let body = view(&dashboard, &request, &form, Some(&problem));
+    Ok(request.with_status(StatusCode::UNPROCESSABLE_ENTITY, title, &body))
 }
 
-fn view(desk: &Desk, visit: &Visit, form: &LimitForm, problem: Option<&Problem>) -> Markup {
-    let (lang, words) = (visit.lang, visit.words());
+fn view(
+    dashboard: &Dashboard,
+    request: &PageRequest,
+    form: &LimitForm,
+    problem: Option<&FormError>,
+) -> Markup {
+    let (lang, words) = (request.lang, request.words());
     let pers = Per::ALL.map(|value| (value.name(), per(lang, value)));
     let units = Unit::ALL.map(|value| (value.name(), unit(lang, value)));
     let windows = Window::ALL.map(|value| (value.name(), figures::window(lang, value)));
     let text = |name, label, value, hint| input(name, label, value, hint, problem);
-    let zone = desk.admin.in_force.load().zone.to_string();
+    let zone = dashboard.admin.in_force.load().zone.to_string();
     html! {
         (parts::heading(if form.is_new() { words.new_limit } else { words.edit_limit }, None, &html! {}))
         form.card.narrow method="post" action="/limits" {
-            (visit.proof())
+            (request.csrf_field())
             input type="hidden" name="is" value=(form.is);
             @if let Some(problem) = problem {
                 p.notice.bad role="alert" id="problem" { (problem.text) }
@@ -246,7 +251,7 @@ fn is_narrowed(form: &LimitForm) -> bool {
     [&form.projects, &form.keys, &form.models, &form.tags].into_iter().any(|text| !text.is_empty())
 }
 
-fn input(name: &str, label: &str, value: &str, hint: &str, problem: Option<&Problem>) -> Markup {
+fn input(name: &str, label: &str, value: &str, hint: &str, problem: Option<&FormError>) -> Markup {
     let is_wrong = problem.is_some_and(|problem| problem.field == name);
     let described = if is_wrong { format!("{name}-hint problem") } else { format!("{name}-hint") };
     html! {

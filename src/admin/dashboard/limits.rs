@@ -1,4 +1,4 @@
-//! Limits: what is in force and how far it is used; removing one.
+//! Limits: those in force and their usage; removing one.
 //!
 //! Those of the configuration file are shown as its own and can't be changed
 //! here; making and changing the others is `limit_form`'s.
@@ -10,15 +10,15 @@ use maud::{Markup, html};
 use serde::Deserialize;
 
 use crate::admin::dashboard::language::Lang;
-use crate::admin::dashboard::page::{Asked, Shown, Visit, asked};
-use crate::admin::dashboard::parts::Question;
-use crate::admin::dashboard::{Desk, figures, names, parts, see_other};
+use crate::admin::dashboard::page::{PageQuery, PageRequest, PageResult, query_or_default};
+use crate::admin::dashboard::parts::Confirmation;
+use crate::admin::dashboard::{Dashboard, figures, names, parts, see_other};
 use crate::admin::limits::{Listed, everything, named};
+use crate::books::meters::Meters;
 use crate::domain::limit::{Mode, Per, Soft, Source, Unit};
 use crate::domain::{Limit, Window};
-use crate::guard::LimitError;
-use crate::guard::meters::Meters;
-use crate::store::rule::LimitRule;
+use crate::rulebook::limits::LimitError;
+use crate::rulebook::rule::LimitRule;
 
 /// Limits on one page.
 const PAGE: usize = 30;
@@ -27,41 +27,44 @@ const METERS_MAX: usize = 8;
 /// Things that a limit is narrowed to, named one by one.
 const ONLY_MAX: usize = 20;
 
-pub(super) fn routes() -> Router<Desk> {
+pub(super) fn routes() -> Router<Dashboard> {
     Router::new().route("/limits", get(list)).route("/limits/remove", get(ask_remove).post(remove))
 }
 
 #[derive(Debug, Default, Deserialize)]
-struct Wanted {
+struct LimitListQuery {
     from: Option<usize>,
 }
 
-async fn list(State(desk): State<Desk>, Extension(visit): Extension<Visit>, wanted: Asked<Wanted>) -> Shown {
-    let words = visit.words();
-    let from = asked(wanted).from.unwrap_or(0);
-    let limits = everything(&desk.admin);
+async fn list(
+    State(dashboard): State<Dashboard>,
+    Extension(request): Extension<PageRequest>,
+    query: PageQuery<LimitListQuery>,
+) -> PageResult {
+    let words = request.words();
+    let from = query_or_default(query).from.unwrap_or(0);
+    let limits = everything(&dashboard.admin);
     let at = |from: usize| parts::link("/limits", &[("from", &from.to_string())]);
-    let before = (from > 0).then(|| at(from.saturating_sub(PAGE)));
-    let after = (limits.len() > from.saturating_add(PAGE)).then(|| at(from + PAGE));
+    let (before, after) = parts::neighbours(from, PAGE, limits.len());
     let create = html! {
-        @if visit.may_change { a.button.primary href="/limits/new" { "+ " (words.new_limit) } }
+        @if request.may_change { a.button.primary href="/limits/new" { "+ " (words.new_limit) } }
     };
     let body = html! {
-        (parts::heading(words.limits, Some(words.limits_lead), &html! { (parts::live_switch(visit.lang)) (create) }))
+        (parts::heading(words.limits, Some(words.limits_lead), &html! { (parts::live_switch(request.lang)) (create) }))
         @if limits.is_empty() {
             (parts::empty(words.no_limits, words.no_limits_how, &create))
         } @else {
             @for listed in limits.iter().skip(from).take(PAGE) {
-                (card(&desk, &visit, listed))
+                (card(&dashboard, &request, listed))
             }
-            (parts::pager(visit.lang, before, after))
+            (parts::pager(request.lang, before.map(at), after.map(at)))
         }
     };
-    Ok(visit.page(words.limits, &body))
+    Ok(request.page(words.limits, &body))
 }
 
-fn card(desk: &Desk, visit: &Visit, listed: &Listed) -> Markup {
-    let (lang, words, limit) = (visit.lang, visit.words(), &listed.limit);
+fn card(dashboard: &Dashboard, request: &PageRequest, listed: &Listed) -> Markup {
+    let (lang, words, limit) = (request.lang, request.words(), &listed.limit);
     html! {
         article.card.limit {
             div.heading.small {
@@ -73,7 +76,7 @@ fn card(desk: &Desk, visit: &Visit, listed: &Listed) -> Markup {
                         @if limit.is_rate() { (parts::badge("blue", words.rate)) }
                     }
                 }
-                @if visit.may_change && limit.source == Source::Api {
+                @if request.may_change && limit.source == Source::Api {
                     div.actions {
                         a.button.small href=(parts::link("/limits/edit", &[("name", &limit.name)])) {
                             (words.edit) span.unseen { " " (limit.name) }
@@ -90,16 +93,16 @@ fn card(desk: &Desk, visit: &Visit, listed: &Listed) -> Markup {
             } @else if limit.window == Window::Request {
                 p.muted { (words.request_lead) }
             } @else {
-                div.stack id={ "meters-" (limit.name) } data-live { (meters(desk, lang, listed)) }
+                div.stack id={ "meters-" (limit.name) } data-live { (meters(dashboard, lang, listed)) }
             }
         }
     }
 }
 
 /// The meters of a limit, the fullest first.
-fn meters(desk: &Desk, lang: Lang, listed: &Listed) -> Markup {
+fn meters(dashboard: &Dashboard, lang: Lang, listed: &Listed) -> Markup {
     let (words, limit) = (lang.words(), &listed.limit);
-    let Meters { readings, total } = listed.fullest(&desk.admin, METERS_MAX);
+    let Meters { readings, total } = listed.fullest(&dashboard.admin, METERS_MAX);
     let unlisted = total.saturating_sub(readings.len());
     html! {
         @if readings.is_empty() {
@@ -109,7 +112,7 @@ fn meters(desk: &Desk, lang: Lang, listed: &Listed) -> Markup {
                 @for reading in &readings {
                     li {
                         @if limit.per != Per::Organization {
-                            p.of { (parts::subject(desk, lang, limit, &reading.subject)) }
+                            p.of { (parts::subject(dashboard, lang, limit, &reading.subject)) }
                         }
                         (parts::meter(lang, limit, reading))
                     }
@@ -122,7 +125,7 @@ fn meters(desk: &Desk, lang: Lang, listed: &Listed) -> Markup {
     }
 }
 
-/// The rule in words: what it counts, for whom, and from where it warns.
+/// The rule of a limit: its caps, its window, its unit, and its filters.
 fn rule(lang: Lang, limit: &Limit) -> Markup {
     let words = lang.words();
     let text = LimitRule::of(limit);
@@ -140,20 +143,20 @@ fn rule(lang: Lang, limit: &Limit) -> Markup {
     ];
     html! {
         dl.rule {
-            div { dt { (words.window) } dd { (figures::window(lang, limit.window)) " · " (limit.zone) } }
-            div { dt { (words.counted_per) } dd { (per(lang, limit.per)) } }
-            div { dt { (words.unit) } dd { (unit(lang, limit.unit)) } }
-            div { dt { (words.soft_limit) } dd {
-                @if limit.soft.is_empty() { (words.none) } @else { (soft(lang, limit).join(" · ")) }
-            } }
             div { dt { (words.hard_limit) } dd {
                 @match limit.hard {
                     Some(hard) => (parts::whole_amount(lang, limit.unit, hard)),
                     None => (words.none),
                 }
             } }
+            div { dt { (words.soft_limit) } dd {
+                @if limit.soft.is_empty() { (words.none) } @else { (soft(lang, limit).join(" · ")) }
+            } }
+            div { dt { (words.window) } dd { (figures::window(lang, limit.window)) " · " (limit.zone) } }
+            div { dt { (words.counted_per) } dd { (per(lang, limit.per)) } }
+            div { dt { (words.unit) } dd { (unit(lang, limit.unit)) } }
             @for (name, values) in narrowed.into_iter().filter(|(_, values)| !values.is_empty()) {
-                div { dt { (words.only) " " (name) } dd {
+                div { dt { (words.only) ": " (name) } dd {
                     @for (at, value) in values.iter().take(ONLY_MAX).enumerate() {
                         @if at > 0 { ", " }
                         (names::name(value))
@@ -186,7 +189,7 @@ pub(super) const fn per(lang: Lang, per: Per) -> &'static str {
     }
 }
 
-/// What a limit counts, in words.
+/// The name of a limit's unit.
 pub(super) const fn unit(lang: Lang, unit: Unit) -> &'static str {
     let words = lang.words();
     match unit {
@@ -199,38 +202,38 @@ pub(super) const fn unit(lang: Lang, unit: Unit) -> &'static str {
 }
 
 #[derive(Debug, Deserialize)]
-pub(super) struct Which {
+pub(super) struct LimitName {
     pub(super) name: String,
 }
 
 async fn ask_remove(
-    State(desk): State<Desk>,
-    Extension(visit): Extension<Visit>,
-    Query(Which { name }): Query<Which>,
-) -> Shown {
-    let words = visit.words();
-    let found = named(&desk.admin, &name).filter(|listed| listed.limit.source == Source::Api);
-    let limit = found.ok_or_else(|| visit.not_found())?.limit;
-    let question = Question {
+    State(dashboard): State<Dashboard>,
+    Extension(request): Extension<PageRequest>,
+    Query(LimitName { name }): Query<LimitName>,
+) -> PageResult {
+    let words = request.words();
+    let found = named(&dashboard.admin, &name).filter(|listed| listed.limit.source == Source::Api);
+    let limit = found.ok_or_else(|| request.not_found())?.limit;
+    let confirmation = Confirmation {
         title: words.remove_limit,
         action: "/limits/remove",
         back: "/limits",
         field: ("name", &limit.name),
-        what: html! { strong { (names::name(&limit.name)) } },
-        lead: words.remove_limit_lead,
-        yes: words.remove,
+        subject: html! { strong { (names::name(&limit.name)) } },
+        consequence: words.remove_limit_lead,
+        confirm: words.remove,
     };
-    Ok(visit.page(words.remove_limit, &parts::question(&visit, &question)))
+    Ok(request.page(words.remove_limit, &parts::confirmation(&request, &confirmation)))
 }
 
 async fn remove(
-    State(desk): State<Desk>,
-    Extension(visit): Extension<Visit>,
-    Form(Which { name }): Form<Which>,
-) -> Shown {
-    match desk.admin.guard.remove_limit(&name, &visit.by).await {
+    State(dashboard): State<Dashboard>,
+    Extension(request): Extension<PageRequest>,
+    Form(LimitName { name }): Form<LimitName>,
+) -> PageResult {
+    match dashboard.admin.rulebook.remove_limit(&name, &request.actor).await {
         Ok(()) => Ok(see_other("/limits")),
-        Err(LimitError::Store(error)) => Err(visit.unavailable(&error)),
+        Err(LimitError::Store(error)) => Err(request.unavailable(&error)),
         Err(
             LimitError::NoSuchLimit(_)
             | LimitError::ManagedByFile(_)
@@ -240,6 +243,6 @@ async fn remove(
             | LimitError::Random(_)
             | LimitError::Name(_)
             | LimitError::Rule(_),
-        ) => Err(visit.not_found()),
+        ) => Err(request.not_found()),
     }
 }

@@ -9,9 +9,9 @@ use maud::{Markup, html};
 use serde::Deserialize;
 
 use crate::admin::dashboard::language::{COOKIE, Lang};
-use crate::admin::dashboard::page::{self, Asked, Visit, asked};
+use crate::admin::dashboard::page::{self, PageQuery, PageRequest, query_or_default};
 use crate::admin::dashboard::session::{self, same, set_cookie};
-use crate::admin::dashboard::{Desk, PAGES, see_other};
+use crate::admin::dashboard::{Dashboard, PAGES, see_other};
 use crate::keys::{self, KeyHash};
 
 /// A token longer than this is none of ours, and is not looked at.
@@ -20,34 +20,38 @@ const LANGUAGE_LIFE_S: i64 = 365 * 24 * 3_600;
 const FORM_LIFE_S: i64 = 3_600;
 
 #[derive(Debug, Default, Deserialize)]
-pub(super) struct Back {
+pub(super) struct ReturnTo {
     next: Option<String>,
 }
 
-/// To the log-in, and from there back to where one wanted to be.
+/// Leads to the log-in, and from there back to the page.
 pub(super) fn redirect(path: &str) -> Response {
-    match ours(Some(path)) {
+    match known_page(Some(path)) {
         "/" => see_other("/login"),
         path => see_other(&format!("/login?next={path}")),
     }
 }
 
-/// A page of ours, whatever a link says: nobody is led elsewhere.
-fn ours(path: Option<&str>) -> &'static str {
-    PAGES.iter().map(|page| page.path).find(|known| Some(*known) == path).unwrap_or("/")
+/// The page of a path, or Overview: a link can't lead to another site.
+fn known_page(path: Option<&str>) -> &'static str {
+    PAGES.iter().map(|page| page.path).find(|page| Some(*page) == path).unwrap_or("/")
 }
 
-pub(super) async fn form(State(desk): State<Desk>, back: Asked<Back>, headers: HeaderMap) -> Response {
-    let next = ours(asked(back).next.as_deref());
-    if desk.visitor(&headers).is_some() {
+pub(super) async fn form(
+    State(dashboard): State<Dashboard>,
+    return_to: PageQuery<ReturnTo>,
+    headers: HeaderMap,
+) -> Response {
+    let next = known_page(query_or_default(return_to).next.as_deref());
+    if dashboard.visitor(&headers).is_some() {
         return see_other(next);
     }
-    answer(&desk, &headers, next, StatusCode::OK, None)
+    answer(&dashboard, &headers, next, StatusCode::OK, None)
 }
 
 /// The log-in form, tied to the browser by a cookie beside a field.
 fn answer(
-    desk: &Desk,
+    dashboard: &Dashboard,
     headers: &HeaderMap,
     next: &'static str,
     status: StatusCode,
@@ -56,8 +60,9 @@ fn answer(
     let lang = Lang::of(headers);
     let Ok(tie) = keys::new_id("") else { return StatusCode::INTERNAL_SERVER_ERROR.into_response() };
     let body = view(lang, &tie, next, problem);
-    let mut response = (status, page::bare(lang, lang.words().sign_in, "/login", &body)).into_response();
-    add_cookie(&mut response, set_cookie(session::FORM, &tie, FORM_LIFE_S, desk.admin.tls));
+    let mut response =
+        (status, page::signed_out(lang, lang.words().sign_in, "/login", &body)).into_response();
+    add_cookie(&mut response, set_cookie(session::FORM, &tie, FORM_LIFE_S, dashboard.admin.tls));
     response
 }
 
@@ -93,17 +98,21 @@ struct SignIn {
     next: Option<String>,
 }
 
-pub(super) async fn sign_in(State(desk): State<Desk>, headers: HeaderMap, request: Request) -> Response {
+pub(super) async fn sign_in(
+    State(dashboard): State<Dashboard>,
+    headers: HeaderMap,
+    request: Request,
+) -> Response {
     let words = Lang::of(&headers).words();
     let sent = Form::<SignIn>::from_request(request, &()).await.map(|Form(sent)| sent).unwrap_or_default();
-    let next = ours(sent.next.as_deref());
-    let again = |status, problem: &str| answer(&desk, &headers, next, status, Some(problem));
+    let next = known_page(sent.next.as_deref());
+    let again = |status, problem: &str| answer(&dashboard, &headers, next, status, Some(problem));
     let tied = session::cookie(&headers, session::FORM);
     if !tied.is_some_and(|tie| same(sent.csrf.as_bytes(), tie.as_bytes())) {
         return again(StatusCode::FORBIDDEN, words.form_stale);
     }
-    let now_ms = desk.admin.guard.clock().now_ms();
-    if let Some(seconds) = desk.sessions.barred_s(now_ms) {
+    let now_ms = dashboard.admin.guard.clock().now_ms();
+    if let Some(seconds) = dashboard.sessions.barred_s(now_ms) {
         let text = words.too_many_attempts.replace("{n}", &seconds.to_string());
         let mut response = again(StatusCode::TOO_MANY_REQUESTS, &text);
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
@@ -111,43 +120,43 @@ pub(super) async fn sign_in(State(desk): State<Desk>, headers: HeaderMap, reques
     }
     let token = sent.token.trim();
     let hash = KeyHash::of(token.as_bytes());
-    if token.len() > TOKEN_BYTES_MAX || desk.admin.visitor_with(&hash).is_none() {
-        desk.sessions.failed(now_ms);
-        tracing::warn!("somebody gave the dashboard a wrong admin token");
+    if token.len() > TOKEN_BYTES_MAX || dashboard.admin.visitor_with(&hash).is_none() {
+        dashboard.sessions.failed(now_ms);
+        tracing::warn!("a log-in to the dashboard had a wrong admin token");
         return again(StatusCode::UNAUTHORIZED, words.wrong_token);
     }
-    let Ok(value) = desk.sessions.open(hash, now_ms) else {
+    let Ok(value) = dashboard.sessions.open(hash, now_ms) else {
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();
     };
     let mut response = see_other(next);
-    let secure = desk.admin.tls;
+    let secure = dashboard.admin.tls;
     add_cookie(&mut response, set_cookie(session::SESSION, &value, session::life_s(), secure));
     add_cookie(&mut response, set_cookie(session::FORM, "", 0, secure));
     response
 }
 
 pub(super) async fn sign_out(
-    State(desk): State<Desk>,
-    Extension(visit): Extension<Visit>,
+    State(dashboard): State<Dashboard>,
+    Extension(request): Extension<PageRequest>,
     _: Bytes,
 ) -> Response {
-    desk.sessions.close(&visit.session);
+    dashboard.sessions.close(&request.session);
     let mut response = see_other("/login");
-    add_cookie(&mut response, set_cookie(session::SESSION, "", 0, desk.admin.tls));
+    add_cookie(&mut response, set_cookie(session::SESSION, "", 0, dashboard.admin.tls));
     response
 }
 
-/// A link, since it changes nothing but what this browser is shown.
+/// Chooses the language by a link: it changes nothing but this browser's pages.
 pub(super) async fn choose_language(
-    State(desk): State<Desk>,
+    State(dashboard): State<Dashboard>,
     Path(code): Path<String>,
-    back: Asked<Back>,
+    return_to: PageQuery<ReturnTo>,
 ) -> Response {
-    let back = asked(back).next;
+    let back = query_or_default(return_to).next;
     let to_login = back.as_deref() == Some("/login");
-    let mut response = see_other(if to_login { "/login" } else { ours(back.as_deref()) });
+    let mut response = see_other(if to_login { "/login" } else { known_page(back.as_deref()) });
     if let Some(lang) = Lang::named(&code) {
-        add_cookie(&mut response, set_cookie(COOKIE, lang.code(), LANGUAGE_LIFE_S, desk.admin.tls));
+        add_cookie(&mut response, set_cookie(COOKIE, lang.code(), LANGUAGE_LIFE_S, dashboard.admin.tls));
     }
     response
 }

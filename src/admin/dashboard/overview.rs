@@ -1,4 +1,4 @@
-//! Overview: what was spent, how far the limits are, the last days.
+//! Overview: this month's spend, the fullest limits, the last 30 days.
 
 use axum::extract::State;
 use axum::routing::{get, post};
@@ -8,13 +8,13 @@ use maud::{Markup, html};
 
 use crate::admin::dashboard::chart::{self, Bar};
 use crate::admin::dashboard::language::Lang;
-use crate::admin::dashboard::page::{Shown, Visit};
-use crate::admin::dashboard::{Desk, figures, first_steps, names, parts};
+use crate::admin::dashboard::page::{PageRequest, PageResult};
+use crate::admin::dashboard::{Dashboard, figures, first_steps, names, parts};
 use crate::admin::limits::everything;
 use crate::admin::usage::days;
 use crate::domain::{Money, Span, Window};
 use crate::ledger::calendar;
-use crate::store::reader::{self, GroupBy, UsageSum};
+use crate::store::reports::{GroupBy, UsageFilter, UsageSum};
 
 /// Days in the chart.
 const DAYS: i64 = 30;
@@ -24,11 +24,11 @@ const METERS_MAX: usize = 6;
 /// Keys and models named.
 const TOP_MAX: usize = 5;
 
-pub(super) fn routes() -> Router<Desk> {
+pub(super) fn routes() -> Router<Dashboard> {
     Router::new().route("/", get(show)).route("/first-steps", post(first_steps::skip))
 }
 
-/// What this page reads from the ledger.
+/// The sums on this page.
 struct Sums {
     days: Vec<(Span, UsageSum)>,
     month: UsageSum,
@@ -36,28 +36,28 @@ struct Sums {
     models: Vec<(Vec<String>, UsageSum)>,
 }
 
-async fn show(State(desk): State<Desk>, Extension(visit): Extension<Visit>) -> Shown {
-    let (lang, words) = (visit.lang, visit.words());
-    let zone = parts::zone(&desk);
-    let now_s = desk.admin.guard.clock().now_s();
+async fn show(State(dashboard): State<Dashboard>, Extension(request): Extension<PageRequest>) -> PageResult {
+    let (lang, words) = (request.lang, request.words());
+    let zone = parts::zone(&dashboard);
+    let now_s = dashboard.admin.guard.clock().now_s();
     let month = calendar::span(Window::Month, &zone, now_s);
-    let sums = read(&desk, &visit, &zone, month, now_s).await?;
+    let sums = read(&dashboard, &request, &zone, month, now_s).await?;
     let today = sums.days.last().map(|(_, sum)| *sum).unwrap_or_default();
-    let (held, open) = desk.admin.guard.in_doubt();
+    let (held, open) = dashboard.admin.guard.in_doubt();
     let digits = figures::decimals(sums.month.cost);
-    let (pace, range) = ahead(&desk, lang, digits);
+    let (expected, range) = forecast(&dashboard, lang, digits);
     let requests = |sum: &UsageSum| figures::counted(lang, words.n_requests, sum.requests);
     let open = figures::counted(lang, words.n_open, u64::try_from(open).unwrap_or(u64::MAX));
     let body = html! {
         (parts::heading(words.overview, None, &parts::live_switch(lang)))
-        (first_steps::card(&desk, &visit))
-        @if !desk.admin.guard.is_healthy() {
+        (first_steps::card(&dashboard, &request))
+        @if !dashboard.admin.guard.core().is_healthy() {
             p.notice.bad role="alert" { (words.ledger_unavailable) }
         }
         dl.tiles #tiles data-live {
             (parts::tile(words.this_month, &parts::money(lang, sums.month.cost, digits), &html! { (requests(&sums.month)) }))
             (parts::tile(words.today, &parts::money(lang, today.cost, digits), &html! { (requests(&today)) }))
-            (parts::tile(words.at_this_pace, &pace, &range))
+            (parts::tile(words.month_forecast, &expected, &range))
             (parts::tile(words.held_now, &parts::money(lang, held, digits), &html! { (open) }))
         }
         section.card aria-labelledby="limits" {
@@ -65,7 +65,7 @@ async fn show(State(desk): State<Desk>, Extension(visit): Extension<Visit>) -> S
                 h2 #limits { (words.limits) }
                 a href="/limits" { (words.all_limits) }
             }
-            div #gauges data-live { (gauges(&desk, &visit)) }
+            div #gauges data-live { (gauges(&dashboard, &request)) }
         }
         section.card aria-labelledby="days" {
             h2 #days { (words.last_days.replace("{n}", &DAYS.to_string())) }
@@ -78,37 +78,33 @@ async fn show(State(desk): State<Desk>, Extension(visit): Extension<Visit>) -> S
             }
         }
         div.columns #tops data-live {
-            (top(lang, words.top_keys, "/usage?by=key", &sums.keys, |id| desk.admin.guard.ring().key_name(id).to_string()))
+            (top(lang, words.top_keys, "/usage?by=key", &sums.keys, |id| dashboard.admin.guard.ring().key_name(id).to_string()))
             (top(lang, words.top_models, "/usage?by=model", &sums.models, str::to_owned))
         }
     };
-    Ok(visit.page(words.overview, &body))
+    Ok(request.page(words.overview, &body))
 }
 
 async fn read(
-    desk: &Desk,
-    visit: &Visit,
+    dashboard: &Dashboard,
+    request: &PageRequest,
     zone: &TimeZone,
     month: Span,
     now_s: i64,
-) -> Result<Sums, crate::admin::dashboard::page::Instead> {
+) -> Result<Sums, crate::admin::dashboard::page::ErrorPage> {
     let until_s = now_s.saturating_add(1);
     let first = calendar::span(Window::Day, zone, now_s.saturating_sub((DAYS - 1) * DAY_S));
     let spans = days(zone, first.start_s, until_s).unwrap_or_default();
-    let asked = spans.clone();
-    let found = desk.admin.guard.read(move |db| {
-        let all = |_: &str, _: &str| true;
-        let days = Span { start_s: first.start_s, end_s: until_s };
-        let month = Span { end_s: until_s, ..month };
-        let by = [(&GroupBy::Day(asked), days), (&GroupBy::Key, month), (&GroupBy::Model, month)];
-        reader::usages(db, by, all)
-    });
-    let [days, keys, models] = found.await.map_err(|error| visit.unavailable(&error))?;
+    let days = Span { start_s: first.start_s, end_s: until_s };
+    let month = Span { end_s: until_s, ..month };
+    let by = [(GroupBy::Day(spans.clone()), days), (GroupBy::Key, month), (GroupBy::Model, month)];
+    let found = dashboard.admin.books.reports().usage(by, UsageFilter::default());
+    let [days, keys, models] = found.await.map_err(|error| request.unavailable(&error))?;
     let month = total(keys.iter().map(|(_, sum)| sum));
     Ok(Sums { days: by_day(&spans, &days), month, keys, models })
 }
 
-/// All sums added up.
+/// The sum of all sums.
 pub(super) fn total<'a>(sums: impl Iterator<Item = &'a UsageSum>) -> UsageSum {
     sums.fold(UsageSum::default(), |mut total, sum| {
         total.requests += sum.requests;
@@ -128,7 +124,7 @@ pub(super) fn by_day(spans: &[Span], sums: &[(Vec<String>, UsageSum)]) -> Vec<(S
     spans.iter().map(of).collect()
 }
 
-/// The chart of days, which is a table for whoever can't see it.
+/// The chart of days; each bar's title has its values.
 pub(super) fn day_chart(lang: Lang, label: &str, days: &[(Span, UsageSum)], zone: &TimeZone) -> Markup {
     let bar = |(span, sum): &(Span, UsageSum)| {
         let date = figures::date_of(span.start_s, zone);
@@ -136,7 +132,7 @@ pub(super) fn day_chart(lang: Lang, label: &str, days: &[(Span, UsageSum)], zone
         let cost = figures::money(lang, sum.cost, figures::decimals(sum.cost));
         Bar {
             label: figures::short_day(lang, date),
-            cost: sum.cost,
+            parts: vec![sum.cost],
             title: format!("{}\n{cost}\n{requests}", figures::day(lang, date)),
         }
     };
@@ -144,24 +140,26 @@ pub(super) fn day_chart(lang: Lang, label: &str, days: &[(Span, UsageSum)], zone
     chart::bars(lang, label, &bars)
 }
 
-/// What the month is likely to cost, and the range of that.
-fn ahead(desk: &Desk, lang: Lang, digits: usize) -> (Markup, Markup) {
+/// The month's expected spend, and its likely range.
+fn forecast(dashboard: &Dashboard, lang: Lang, digits: usize) -> (Markup, Markup) {
     let words = lang.words();
-    let Some(forecast) = desk.admin.lookout.known().and_then(|outlook| outlook.month.forecast) else {
+    let Some(forecast) =
+        dashboard.admin.forecaster.known().and_then(|projections| projections.month.forecast)
+    else {
         return (html! { "–" }, html! { (words.no_forecast) });
     };
     let amount = |nano: i64| parts::money(lang, Money::from_nano(nano), digits);
-    let range = html! { (words.by_month_end) ", " (amount(forecast.low)) " – " (amount(forecast.high)) };
+    let range = html! { (words.forecast_range) " " (amount(forecast.low)) " – " (amount(forecast.high)) };
     (amount(forecast.expected), range)
 }
 
-fn gauges(desk: &Desk, visit: &Visit) -> Markup {
-    let (lang, words) = (visit.lang, visit.words());
-    let limits = everything(&desk.admin);
+fn gauges(dashboard: &Dashboard, request: &PageRequest) -> Markup {
+    let (lang, words) = (request.lang, request.words());
+    let limits = everything(&dashboard.admin);
     let counting = limits.iter().filter(|listed| listed.limit.window != Window::Request);
     let mut meters: Vec<_> = counting
         .flat_map(|listed| {
-            let fullest = listed.fullest(&desk.admin, METERS_MAX).readings.into_iter();
+            let fullest = listed.fullest(&dashboard.admin, METERS_MAX).readings.into_iter();
             fullest.map(move |reading| (&listed.limit, reading))
         })
         .collect();
@@ -176,7 +174,7 @@ fn gauges(desk: &Desk, visit: &Visit) -> Markup {
     html! {
         @if limits.is_empty() {
             (parts::empty(words.no_limits, words.no_limits_how, &html! {
-                @if visit.may_change { a.button.primary href="/limits/new" { (words.new_limit) } }
+                @if request.may_change { a.button.primary href="/limits/new" { (words.new_limit) } }
             }))
         } @else if meters.is_empty() {
             p.muted { (words.nothing_counted) }
@@ -186,7 +184,7 @@ fn gauges(desk: &Desk, visit: &Visit) -> Markup {
                     li {
                         p.of {
                             strong { (names::name(&limit.name)) }
-                            " · " (parts::subject(desk, lang, limit, &reading.subject))
+                            " · " (parts::subject(dashboard, lang, limit, &reading.subject))
                             " · " (figures::window(lang, limit.window))
                         }
                         (parts::meter(lang, limit, reading))

@@ -1,4 +1,4 @@
-//! The frame around every page, and who is looking at it.
+//! The frame around every page, and the request that it answers.
 
 use std::sync::Arc;
 
@@ -11,55 +11,55 @@ use maud::{DOCTYPE, Markup, html};
 use crate::admin::dashboard::language::Lang;
 use crate::admin::dashboard::words::Words;
 use crate::admin::dashboard::{PAGES, SIGN_OUT, assets, figures, names};
-use crate::guard::trail::Actor;
+use crate::guard::audit::Actor;
 use crate::keys::KeyHash;
 use crate::store::StoreError;
 
-/// What stands after a path's question mark; nonsense there is nothing there.
-pub(super) type Asked<T> = Result<Query<T>, QueryRejection>;
+/// The query of a page's address. One that can't be read counts as empty.
+pub(super) type PageQuery<T> = Result<Query<T>, QueryRejection>;
 
-pub(super) fn asked<T: Default>(query: Asked<T>) -> T {
+pub(super) fn query_or_default<T: Default>(query: PageQuery<T>) -> T {
     query.map(|Query(query)| query).unwrap_or_default()
 }
 
-/// Who is looking, and at what.
+/// A request for a page by someone who is signed in.
 #[derive(Clone, Debug)]
-pub(super) struct Visit {
+pub(super) struct PageRequest {
     pub(super) lang: Lang,
-    /// The session.
+    /// The hash of the session's cookie.
     pub(super) session: KeyHash,
-    /// What each of its forms carries, so that no other page can send one.
+    /// The token that each form carries, so that no other site can send one.
     pub(super) csrf: Arc<str>,
-    /// The path that was asked for.
+    /// The path of the page.
     pub(super) path: String,
-    /// Whose changes these are.
-    pub(super) by: Actor,
-    /// Whether these may change anything.
+    /// The operator that changes are recorded for.
+    pub(super) actor: Actor,
+    /// Whether this operator may change anything.
     pub(super) may_change: bool,
-    /// What the organization is called.
+    /// The organization's name.
     pub(super) organization: Arc<str>,
 }
 
-/// An answer in place of the page that was asked for.
+/// An answer in place of the page: an error, or a redirect.
 #[derive(Debug)]
-pub(super) struct Instead(Box<Response>);
+pub(super) struct ErrorPage(Box<Response>);
 
-impl IntoResponse for Instead {
+impl IntoResponse for ErrorPage {
     fn into_response(self) -> Response {
         *self.0
     }
 }
 
-impl From<Response> for Instead {
+impl From<Response> for ErrorPage {
     fn from(response: Response) -> Self {
         Self(Box::new(response))
     }
 }
 
-/// What a page's handler returns.
-pub(super) type Shown = Result<Response, Instead>;
+/// The result of a page's handler.
+pub(super) type PageResult = Result<Response, ErrorPage>;
 
-impl Visit {
+impl PageRequest {
     pub(super) const fn words(&self) -> &'static Words {
         self.lang.words()
     }
@@ -73,13 +73,13 @@ impl Visit {
         (status, self.frame(title, body)).into_response()
     }
 
-    /// The field that proves a form to be ours.
-    pub(super) fn proof(&self) -> Markup {
+    /// The hidden field that proves that a form is one of these pages.
+    pub(super) fn csrf_field(&self) -> Markup {
         html! { input type="hidden" name="csrf" value=(self.csrf); }
     }
 
-    /// A page that says why there is nothing else to see.
-    pub(super) fn refused(&self, status: StatusCode, why: &str) -> Response {
+    /// A page that says why the request was not carried out.
+    pub(super) fn error_page(&self, status: StatusCode, why: &str) -> Response {
         let body = html! {
             h1 { (self.words().not_done) }
             p.notice.bad role="alert" { (why) }
@@ -88,14 +88,14 @@ impl Visit {
         self.with_status(status, self.words().not_done, &body)
     }
 
-    pub(super) fn not_found(&self) -> Instead {
-        self.refused(StatusCode::NOT_FOUND, self.words().no_such_thing).into()
+    pub(super) fn not_found(&self) -> ErrorPage {
+        self.error_page(StatusCode::NOT_FOUND, self.words().no_such_thing).into()
     }
 
-    /// The ledger can't be read or written.
-    pub(super) fn unavailable(&self, error: &StoreError) -> Instead {
+    /// The page for a database that can't be read or written.
+    pub(super) fn unavailable(&self, error: &StoreError) -> ErrorPage {
         tracing::error!(%error, "the dashboard could not use the database");
-        self.refused(StatusCode::SERVICE_UNAVAILABLE, self.words().ledger_unavailable).into()
+        self.error_page(StatusCode::SERVICE_UNAVAILABLE, self.words().ledger_unavailable).into()
     }
 
     fn frame(&self, title: &str, body: &Markup) -> Html<String> {
@@ -123,7 +123,7 @@ impl Visit {
                     div.foot {
                         (languages(self.lang, section.unwrap_or("/")))
                         form method="post" action=(SIGN_OUT) {
-                            (self.proof())
+                            (self.csrf_field())
                             button.button.quiet type="submit" { (words.sign_out) }
                         }
                     }
@@ -134,8 +134,8 @@ impl Visit {
     }
 }
 
-/// A page for those who are not signed in.
-pub(super) fn bare(lang: Lang, title: &str, path: &str, body: &Markup) -> Html<String> {
+/// A page for a browser that is not signed in.
+pub(super) fn signed_out(lang: Lang, title: &str, path: &str, body: &Markup) -> Html<String> {
     document(lang, title, &html! { main #main { (body) (languages(lang, path)) } })
 }
 

@@ -7,16 +7,16 @@ use maud::{Markup, html};
 
 use crate::admin::dashboard::chart::Gauge;
 use crate::admin::dashboard::language::Lang;
-use crate::admin::dashboard::page::{Instead, Visit};
-use crate::admin::dashboard::{Desk, figures, names};
+use crate::admin::dashboard::page::{ErrorPage, PageRequest};
+use crate::admin::dashboard::{Dashboard, figures, names};
 use crate::domain::limit::{Per, Unit};
-use crate::domain::{Limit, Money, Window};
+use crate::domain::{Limit, Money, Span, Window};
 use crate::keys::Key;
 use crate::ledger::calendar;
 use crate::ledger::meter::{Reading, Subject};
-use crate::store::reader::{self, GroupBy};
+use crate::store::reports::{GroupBy, UsageFilter};
 
-/// A heading with what can be done beside it.
+/// A page's heading, with its actions beside it.
 pub(super) fn heading(title: &str, lead: Option<&str>, actions: &Markup) -> Markup {
     html! {
         div.heading {
@@ -31,13 +31,23 @@ pub(super) fn heading(title: &str, lead: Option<&str>, actions: &Markup) -> Mark
 
 /// An instant: UTC here, made local by the script.
 pub(super) fn time(lang: Lang, at_s: i64) -> Markup {
-    html! { time datetime=(figures::machine(at_s)) { (figures::moment(lang, at_s)) } }
+    html! { time datetime=(figures::rfc3339(at_s)) { (figures::moment(lang, at_s)) } }
+}
+
+/// An instant to the second with its day below it, for lists of events.
+pub(super) fn event_time(lang: Lang, at_s: i64) -> Markup {
+    let day = figures::day(lang, figures::date_of(at_s, &TimeZone::UTC));
+    let machine = figures::rfc3339(at_s);
+    html! {
+        time datetime=(machine) data-clock { (figures::clock(at_s)) }
+        time.sub datetime=(machine) data-day { (day) }
+    }
 }
 
 /// The day of an instant, for narrow columns.
 pub(super) fn date(lang: Lang, at_s: i64) -> Markup {
     let day = figures::day(lang, figures::date_of(at_s, &TimeZone::UTC));
-    html! { time datetime=(figures::machine(at_s)) data-day { (day) } }
+    html! { time datetime=(figures::rfc3339(at_s)) data-day { (day) } }
 }
 
 /// A small label; its tone is said by the text too.
@@ -45,38 +55,39 @@ pub(super) fn badge(tone: &str, text: &str) -> Markup {
     html! { span.badge.(tone) { (text) } }
 }
 
-/// What stands where there is nothing yet.
+/// The text in place of an empty list.
 pub(super) fn empty(title: &str, text: &str, action: &Markup) -> Markup {
     html! { div.empty { p.title { (title) } p.muted { (text) } (action) } }
 }
 
-/// What is asked before something goes.
-pub(super) struct Question<'a> {
+/// A page that asks before something is removed for good.
+pub(super) struct Confirmation<'a> {
     pub(super) title: &'a str,
-    /// Where it is done, and where one goes instead.
+    /// Where the form is sent, and where Cancel leads.
     pub(super) action: &'a str,
     pub(super) back: &'a str,
-    /// The field that says what goes.
+    /// The hidden field with the id of what is removed.
     pub(super) field: (&'a str, &'a str),
-    /// The same for people, and what it means.
-    pub(super) what: Markup,
-    pub(super) lead: &'a str,
-    pub(super) yes: &'a str,
+    /// What is removed, by name.
+    pub(super) subject: Markup,
+    /// What removing it means.
+    pub(super) consequence: &'a str,
+    pub(super) confirm: &'a str,
 }
 
-/// Asks before something goes.
-pub(super) fn question(visit: &Visit, asked: &Question<'_>) -> Markup {
-    let Question { title, action, back, field: (field, value), what, lead, yes } = asked;
+/// Asks before something is removed for good.
+pub(super) fn confirmation(request: &PageRequest, page: &Confirmation<'_>) -> Markup {
+    let Confirmation { title, action, back, field: (field, value), subject, consequence, confirm } = page;
     html! {
         (heading(title, None, &html! {}))
         form.card.narrow method="post" action=(action) {
-            (visit.proof())
+            (request.csrf_field())
             input type="hidden" name=(field) value=(value);
-            p { (what) }
-            p.notice.warn { (lead) }
+            p { (subject) }
+            p.notice.warn { (consequence) }
             div.actions {
-                button.button.danger.filled type="submit" { (yes) }
-                a.button href=(back) { (visit.words().cancel) }
+                button.button.danger.filled type="submit" { (confirm) }
+                a.button href=(back) { (request.words().cancel) }
             }
         }
     }
@@ -87,8 +98,8 @@ pub(super) fn tile(name: &str, value: &Markup, below: &Markup) -> Markup {
     html! { div.card.tile { dt { (name) } dd.figure { (value) } dd.muted { (below) } } }
 }
 
-/// An amount whose exact value is in its title. One that would look like
-/// nothing, and is not, is shown exactly.
+/// An amount whose exact value is in its title. One that would be rounded to
+/// zero is shown exactly.
 pub(super) fn money(lang: Lang, amount: Money, decimals: usize) -> Markup {
     let exact = figures::exact(lang, amount);
     let shown = figures::money(lang, amount, decimals);
@@ -96,9 +107,9 @@ pub(super) fn money(lang: Lang, amount: Money, decimals: usize) -> Markup {
     html! { span.money title=(exact) { @if vanishes { (exact) } @else { (shown) } } }
 }
 
-/// Whose meter it is, by name.
-pub(super) fn subject(desk: &Desk, lang: Lang, limit: &Limit, of: &Subject) -> Markup {
-    let ring = desk.admin.guard.ring();
+/// The subject of a meter, by name.
+pub(super) fn subject(dashboard: &Dashboard, lang: Lang, limit: &Limit, of: &Subject) -> Markup {
+    let ring = dashboard.admin.guard.ring();
     let Subject::One(id) = of else { return html! { (lang.words().whole_organization) } };
     match limit.per {
         Per::Project => names::name(&ring.project_name(id)),
@@ -107,7 +118,7 @@ pub(super) fn subject(desk: &Desk, lang: Lang, limit: &Limit, of: &Subject) -> M
     }
 }
 
-/// A meter as a bar with its words: settled, held, and what remains.
+/// A meter as a bar with its amounts: settled, held, remaining.
 pub(super) fn meter(lang: Lang, limit: &Limit, reading: &Reading) -> Markup {
     let words = lang.words();
     let meter = reading.meter;
@@ -141,7 +152,7 @@ pub(super) fn meter(lang: Lang, limit: &Limit, reading: &Reading) -> Markup {
     }
 }
 
-/// An amount in a limit's unit as somebody wrote it, with all its decimals.
+/// An amount in a limit's unit, with all its decimals.
 pub(super) fn whole_amount(lang: Lang, unit: Unit, hard: i64) -> String {
     match unit {
         Unit::Usd => figures::exact(lang, Money::from_nano(hard)),
@@ -167,6 +178,12 @@ pub(super) fn key_state(lang: Lang, key: &Key, now_s: i64) -> Markup {
     }
 }
 
+/// Where the pages before and after one begin, if there are any.
+pub(super) fn neighbours(from: usize, page: usize, total: usize) -> (Option<usize>, Option<usize>) {
+    let next = from.saturating_add(page);
+    ((from > 0).then(|| from.saturating_sub(page)), (total > next).then_some(next))
+}
+
 /// A link to an earlier and a later part of a list, where there are any.
 pub(super) fn pager(lang: Lang, before: Option<String>, after: Option<String>) -> Markup {
     let words = lang.words();
@@ -180,7 +197,7 @@ pub(super) fn pager(lang: Lang, before: Option<String>, after: Option<String>) -
     }
 }
 
-/// Stops and starts what a script keeps up to date; without one it isn't there.
+/// Pauses the parts of a page that a script keeps up to date; hidden without scripts.
 pub(super) fn live_switch(lang: Lang) -> Markup {
     let words = lang.words();
     html! {
@@ -188,31 +205,32 @@ pub(super) fn live_switch(lang: Lang) -> Markup {
     }
 }
 
-/// What was spent this month, by group.
+/// This month's spend, by group.
 pub(super) async fn spent_this_month(
-    desk: &Desk,
-    visit: &Visit,
+    dashboard: &Dashboard,
+    request: &PageRequest,
     by: GroupBy,
-) -> Result<HashMap<String, Money>, Instead> {
-    let now_s = desk.admin.guard.clock().now_s();
-    let start_s = calendar::span(Window::Month, &zone(desk), now_s).start_s;
+) -> Result<HashMap<String, Money>, ErrorPage> {
+    let now_s = dashboard.admin.guard.clock().now_s();
+    let start_s = calendar::span(Window::Month, &zone(dashboard), now_s).start_s;
     let until_s = now_s.saturating_add(1);
-    let sums = desk.admin.guard.read(move |db| reader::usage(db, &by, start_s, until_s, |_, _| true));
-    let sums = sums.await.map_err(|error| visit.unavailable(&error))?;
+    let span = Span { start_s, end_s: until_s };
+    let sums = dashboard.admin.books.reports().usage([(by, span)], UsageFilter::default());
+    let [sums] = sums.await.map_err(|error| request.unavailable(&error))?;
     Ok(sums.into_iter().map(|(group, sum)| (group.concat(), sum.cost)).collect())
 }
 
-/// A text as it may stand in a query.
+/// A text, encoded for a query.
 pub(super) fn encoded(text: &str) -> String {
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~".contains(byte);
     let code = |byte: u8| if plain(&byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
     text.bytes().map(code).collect()
 }
 
-/// A path with those of its questions that have an answer.
+/// A path with the parts of its query that have a value.
 pub(super) fn link(path: &str, query: &[(&str, &str)]) -> String {
-    let asked = query.iter().filter(|(_, value)| !value.is_empty());
-    let pairs: Vec<_> = asked.map(|(name, value)| format!("{name}={}", encoded(value))).collect();
+    let given = query.iter().filter(|(_, value)| !value.is_empty());
+    let pairs: Vec<_> = given.map(|(name, value)| format!("{name}={}", encoded(value))).collect();
     if pairs.is_empty() { path.to_owned() } else { format!("{path}?{}", pairs.join("&")) }
 }
 
@@ -226,8 +244,8 @@ pub(super) fn options<'a>(chosen: &str, all: impl IntoIterator<Item = (&'a str, 
 }
 
 /// The guard's own time zone.
-pub(super) fn zone(desk: &Desk) -> TimeZone {
-    TimeZone::get(&desk.admin.in_force.load().zone).unwrap_or(TimeZone::UTC)
+pub(super) fn zone(dashboard: &Dashboard) -> TimeZone {
+    TimeZone::get(&dashboard.admin.in_force.load().zone).unwrap_or(TimeZone::UTC)
 }
 
 #[cfg(test)]

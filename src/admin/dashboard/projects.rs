@@ -1,4 +1,4 @@
-//! Projects: what each spends, a new one, another name, an end to one.
+//! Projects: the list with each one's spend; creating, renaming and archiving.
 
 use std::collections::HashMap;
 
@@ -10,18 +10,19 @@ use axum::{Extension, Router};
 use maud::{Markup, html};
 use serde::Deserialize;
 
-use crate::admin::dashboard::page::{Asked, Shown, Visit, asked};
-use crate::admin::dashboard::parts::Question;
-use crate::admin::dashboard::{Desk, figures, names, parts, see_other};
+use crate::admin::dashboard::page::{PageQuery, PageRequest, PageResult, query_or_default};
+use crate::admin::dashboard::parts::Confirmation;
+use crate::admin::dashboard::sort::{Column, Sorting, by_name};
+use crate::admin::dashboard::{Dashboard, figures, names, parts, see_other};
+use crate::directory::keyring::KeyError;
 use crate::domain::Money;
-use crate::guard::keyring::KeyError;
 use crate::keys::Project;
-use crate::store::reader::GroupBy;
+use crate::store::reports::GroupBy;
 
 /// Projects on one page.
 const PAGE: usize = 50;
 
-pub(super) fn routes() -> Router<Desk> {
+pub(super) fn routes() -> Router<Dashboard> {
     Router::new()
         .route("/projects", get(list).post(put))
         .route("/projects/new", get(new))
@@ -30,68 +31,89 @@ pub(super) fn routes() -> Router<Desk> {
 }
 
 #[derive(Debug, Default, Deserialize)]
-struct Wanted {
+struct ProjectListQuery {
     from: Option<usize>,
+    sort: Option<String>,
+    dir: Option<String>,
 }
 
-async fn list(State(desk): State<Desk>, Extension(visit): Extension<Visit>, wanted: Asked<Wanted>) -> Shown {
-    let (lang, words) = (visit.lang, visit.words());
-    let from = asked(wanted).from.unwrap_or(0);
-    let mut projects = desk.admin.guard.ring().projects();
-    // Those that are in use come first.
+/// A project as the list shows it.
+struct ProjectRow {
+    project: Project,
+    keys: u64,
+    spent: Money,
+}
+
+const COLUMNS: &[Column<ProjectRow>] = &[
+    Column::text("name", |words| words.name, |a, b| by_name(&a.project.name, &b.project.name)),
+    Column::fixed(|words| words.status, ""),
+    Column::time("created", |words| words.created, |a, b| a.project.created_s.cmp(&b.project.created_s)),
+    Column::number("keys", |words| words.api_keys, |a, b| a.keys.cmp(&b.keys)),
+    Column::number("spend", |words| words.spend_this_month, |a, b| a.spent.cmp(&b.spent)),
+];
+
+async fn list(
+    State(dashboard): State<Dashboard>,
+    Extension(request): Extension<PageRequest>,
+    query: PageQuery<ProjectListQuery>,
+) -> PageResult {
+    let words = request.words();
+    let ProjectListQuery { from, sort, dir } = query_or_default(query);
+    let from = from.unwrap_or(0);
+    let sorting = Sorting::of(COLUMNS, None, sort.as_deref(), dir.as_deref());
+    let spent = parts::spent_this_month(&dashboard, &request, GroupBy::Project).await?;
+    let keys = keys_of(&dashboard);
+    let mut projects = dashboard.admin.guard.ring().projects();
+    // Archived projects come last.
     projects.sort_by_key(|project| project.archived_s.is_some());
-    let found = projects.len();
-    let shown: Vec<_> = projects.into_iter().skip(from).take(PAGE).collect();
-    let spent = parts::spent_this_month(&desk, &visit, GroupBy::Project).await?;
-    let at = |from: usize| parts::link("/projects", &[("from", &from.to_string())]);
-    let before = (from > 0).then(|| at(from.saturating_sub(PAGE)));
-    let after = (found > from.saturating_add(PAGE)).then(|| at(from + PAGE));
+    let (before, after) = parts::neighbours(from, PAGE, projects.len());
+    let row = |project: Project| ProjectRow {
+        keys: keys.get(&*project.id).copied().unwrap_or(0),
+        spent: spent.get(&*project.id).copied().unwrap_or_default(),
+        project,
+    };
+    let rows = sorting.page(projects.into_iter().map(row).collect(), from, PAGE);
+    let order = sorting.query();
+    let at = |from: usize| parts::link("/projects", &[("from", &from.to_string()), order[0], order[1]]);
+    let in_order = |sort: &str, dir: &str| parts::link("/projects", &[("sort", sort), ("dir", dir)]);
     let create = html! {
-        @if visit.may_change { a.button.primary href="/projects/new" { "+ " (words.create_project) } }
+        @if request.may_change { a.button.primary href="/projects/new" { "+ " (words.create_project) } }
     };
     let body = html! {
         (parts::heading(words.projects, Some(words.projects_lead), &create))
-        (table(&desk, &visit, &shown, &spent))
-        (parts::pager(lang, before, after))
+        (table(&request, &rows, &sorting.headings(words, in_order)))
+        (parts::pager(request.lang, before.map(at), after.map(at)))
     };
-    Ok(visit.page(words.projects, &body))
+    Ok(request.page(words.projects, &body))
 }
 
 /// How many keys of each project may still be used.
-fn keys_of(desk: &Desk) -> HashMap<String, u64> {
+fn keys_of(dashboard: &Dashboard) -> HashMap<String, u64> {
     let mut counts = HashMap::new();
-    for key in desk.admin.guard.ring().keys().iter().filter(|key| key.revoked_s.is_none()) {
+    for key in dashboard.admin.guard.ring().keys().iter().filter(|key| key.revoked_s.is_none()) {
         *counts.entry(key.project.to_string()).or_default() += 1;
     }
     counts
 }
 
-fn table(desk: &Desk, visit: &Visit, projects: &[Project], spent: &HashMap<String, Money>) -> Markup {
-    let (lang, words) = (visit.lang, visit.words());
-    let keys = keys_of(desk);
-    let cost = |project: &Project| spent.get(&*project.id).copied().unwrap_or_default();
-    let digits = figures::decimals(projects.iter().map(&cost).max().unwrap_or_default());
+fn table(request: &PageRequest, rows: &[ProjectRow], headings: &Markup) -> Markup {
+    let (lang, words) = (request.lang, request.words());
+    let digits = figures::decimals(rows.iter().map(|row| row.spent).max().unwrap_or_default());
     html! {
         div.scroll tabindex="0" role="region" aria-label=(words.projects) {
-            table.cards {
-                thead { tr {
-                    th scope="col" { (words.name) } th scope="col" { (words.status) }
-                    th scope="col" { (words.created) } th.number scope="col" { (words.api_keys) }
-                    th.number scope="col" { (words.spend_this_month) } th scope="col" { span.unseen { (words.actions) } }
-                } }
+            table.cards.sortable {
+                thead { tr { (headings) th scope="col" { span.unseen { (words.actions) } } } }
                 tbody {
-                    @for project in projects {
+                    @for ProjectRow { project, keys, spent } in rows {
                         tr {
                             th scope="row" { (names::name(&project.name)) span.sub { code { (names::name(&project.id)) } } }
-                            td data-label=(words.status) { (state(visit, project)) }
+                            td data-label=(words.status) { (state(request, project)) }
                             td data-label=(words.created) { (parts::date(lang, project.created_s)) }
-                            td.number data-label=(words.api_keys) {
-                                (figures::number(lang, keys.get(&*project.id).copied().unwrap_or(0)))
-                            }
+                            td.number data-label=(words.api_keys) { (figures::number(lang, *keys)) }
                             td.number data-label=(words.spend_this_month) {
-                                a href=(parts::link("/usage", &[("project", &project.id)])) { (parts::money(lang, cost(project), digits)) }
+                                a href=(parts::link("/usage", &[("project", &project.id)])) { (parts::money(lang, *spent, digits)) }
                             }
-                            td.actions { @if visit.may_change { (actions(visit, project)) } }
+                            td.actions { @if request.may_change { (actions(request, project)) } }
                         }
                     }
                 }
@@ -100,8 +122,8 @@ fn table(desk: &Desk, visit: &Visit, projects: &[Project], spent: &HashMap<Strin
     }
 }
 
-fn state(visit: &Visit, project: &Project) -> Markup {
-    let words = visit.words();
+fn state(request: &PageRequest, project: &Project) -> Markup {
+    let words = request.words();
     html! {
         @if project.archived_s.is_some() { (parts::badge("grey", words.archived)) }
         @else { (parts::badge("green", words.active)) }
@@ -109,8 +131,8 @@ fn state(visit: &Visit, project: &Project) -> Markup {
     }
 }
 
-fn actions(visit: &Visit, project: &Project) -> Markup {
-    let words = visit.words();
+fn actions(request: &PageRequest, project: &Project) -> Markup {
+    let words = request.words();
     let link = |path: &str| parts::link(path, &[("id", &project.id)]);
     html! {
         @if project.archived_s.is_none() {
@@ -139,44 +161,44 @@ struct ProjectForm {
 }
 
 impl ProjectForm {
-    const fn title(&self, visit: &Visit) -> &'static str {
-        let words = visit.words();
+    const fn title(&self, request: &PageRequest) -> &'static str {
+        let words = request.words();
         if self.id.is_empty() { words.create_project } else { words.rename_project }
     }
 }
 
-async fn new(Extension(visit): Extension<Visit>) -> Shown {
+async fn new(Extension(request): Extension<PageRequest>) -> PageResult {
     let blank = ProjectForm::default();
-    Ok(visit.page(blank.title(&visit), &form(&visit, &blank, None)))
+    Ok(request.page(blank.title(&request), &form(&request, &blank, None)))
 }
 
 #[derive(Debug, Deserialize)]
-struct Which {
+struct ProjectId {
     id: String,
 }
 
 /// A project that can be changed here.
-fn changeable(desk: &Desk, id: &str) -> Option<Project> {
-    let project = desk.admin.guard.ring().project(id)?;
+fn changeable(dashboard: &Dashboard, id: &str) -> Option<Project> {
+    let project = dashboard.admin.guard.ring().project(id)?;
     Some(project).filter(|project| !project.from_file && project.archived_s.is_none())
 }
 
 async fn ask_rename(
-    State(desk): State<Desk>,
-    Extension(visit): Extension<Visit>,
-    Query(Which { id }): Query<Which>,
-) -> Shown {
-    let project = changeable(&desk, &id).ok_or_else(|| visit.not_found())?;
-    let known = ProjectForm { id, name: project.name.to_string() };
-    Ok(visit.page(known.title(&visit), &form(&visit, &known, None)))
+    State(dashboard): State<Dashboard>,
+    Extension(request): Extension<PageRequest>,
+    Query(ProjectId { id }): Query<ProjectId>,
+) -> PageResult {
+    let project = changeable(&dashboard, &id).ok_or_else(|| request.not_found())?;
+    let renamed = ProjectForm { id, name: project.name.to_string() };
+    Ok(request.page(renamed.title(&request), &form(&request, &renamed, None)))
 }
 
-fn form(visit: &Visit, sent: &ProjectForm, problem: Option<&str>) -> Markup {
-    let words = visit.words();
+fn form(request: &PageRequest, sent: &ProjectForm, problem: Option<&str>) -> Markup {
+    let words = request.words();
     html! {
-        (parts::heading(sent.title(visit), None, &html! {}))
+        (parts::heading(sent.title(request), None, &html! {}))
         form.card.narrow method="post" action="/projects" {
-            (visit.proof())
+            (request.csrf_field())
             input type="hidden" name="id" value=(sent.id);
             @if let Some(problem) = problem { p.notice.bad role="alert" { (problem) } }
             div.field {
@@ -196,57 +218,57 @@ fn form(visit: &Visit, sent: &ProjectForm, problem: Option<&str>) -> Markup {
 }
 
 async fn put(
-    State(desk): State<Desk>,
-    Extension(visit): Extension<Visit>,
+    State(dashboard): State<Dashboard>,
+    Extension(request): Extension<PageRequest>,
     sent: Result<Form<ProjectForm>, FormRejection>,
-) -> Shown {
+) -> PageResult {
     let sent = sent.map(|Form(sent)| sent).unwrap_or_default();
-    let (name, guard) = (sent.name.trim().to_owned(), &desk.admin.guard);
+    let (name, directory) = (sent.name.trim().to_owned(), &dashboard.admin.directory);
     let done = if sent.id.is_empty() {
-        guard.create_project(None, name, &visit.by).await
+        directory.create_project(None, name, &request.actor).await
     } else {
-        changeable(&desk, &sent.id).ok_or_else(|| visit.not_found())?;
-        guard.rename_project(&sent.id, name, &visit.by).await
+        changeable(&dashboard, &sent.id).ok_or_else(|| request.not_found())?;
+        directory.rename_project(&sent.id, name, &request.actor).await
     };
     match done {
         Ok(_) => Ok(see_other("/projects")),
         Err(KeyError::BadName) => {
-            let body = form(&visit, &sent, Some(visit.words().bad_name));
-            Ok(visit.with_status(StatusCode::UNPROCESSABLE_ENTITY, sent.title(&visit), &body))
+            let body = form(&request, &sent, Some(request.words().bad_name));
+            Ok(request.with_status(StatusCode::UNPROCESSABLE_ENTITY, sent.title(&request), &body))
         }
-        Err(KeyError::Store(error)) => Err(visit.unavailable(&error)),
-        Err(_) => Err(visit.not_found()),
+        Err(KeyError::Store(error)) => Err(request.unavailable(&error)),
+        Err(_) => Err(request.not_found()),
     }
 }
 
 async fn ask_archive(
-    State(desk): State<Desk>,
-    Extension(visit): Extension<Visit>,
-    Query(Which { id }): Query<Which>,
-) -> Shown {
-    let (lang, words) = (visit.lang, visit.words());
-    let project = changeable(&desk, &id).ok_or_else(|| visit.not_found())?;
-    let keys = keys_of(&desk).get(&id).copied().unwrap_or(0);
-    let question = Question {
+    State(dashboard): State<Dashboard>,
+    Extension(request): Extension<PageRequest>,
+    Query(ProjectId { id }): Query<ProjectId>,
+) -> PageResult {
+    let (lang, words) = (request.lang, request.words());
+    let project = changeable(&dashboard, &id).ok_or_else(|| request.not_found())?;
+    let keys = keys_of(&dashboard).get(&id).copied().unwrap_or(0);
+    let confirmation = Confirmation {
         title: words.archive_project,
         action: "/projects/archive",
         back: "/projects",
         field: ("id", &id),
-        what: html! { strong { (names::name(&project.name)) } " · " (figures::counted(lang, words.n_keys, keys)) },
-        lead: words.archive_project_lead,
-        yes: words.archive,
+        subject: html! { strong { (names::name(&project.name)) } " · " (figures::counted(lang, words.n_keys, keys)) },
+        consequence: words.archive_project_lead,
+        confirm: words.archive,
     };
-    Ok(visit.page(words.archive_project, &parts::question(&visit, &question)))
+    Ok(request.page(words.archive_project, &parts::confirmation(&request, &confirmation)))
 }
 
 async fn archive(
-    State(desk): State<Desk>,
-    Extension(visit): Extension<Visit>,
-    Form(Which { id }): Form<Which>,
-) -> Shown {
-    match desk.admin.guard.archive_project(&id, &visit.by).await {
+    State(dashboard): State<Dashboard>,
+    Extension(request): Extension<PageRequest>,
+    Form(ProjectId { id }): Form<ProjectId>,
+) -> PageResult {
+    match dashboard.admin.directory.archive_project(&id, &request.actor).await {
         Ok(_) => Ok(see_other("/projects")),
-        Err(KeyError::Store(error)) => Err(visit.unavailable(&error)),
-        Err(_) => Err(visit.not_found()),
+        Err(KeyError::Store(error)) => Err(request.unavailable(&error)),
+        Err(_) => Err(request.not_found()),
     }
 }

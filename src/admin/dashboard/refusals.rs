@@ -1,4 +1,4 @@
-//! What was refused: counts by limit and reason, and the latest one by one.
+//! Rejected requests: counts by limit and reason, and the latest one by one.
 //!
 //! A refused request leaves no line in the ledger, since nothing was spent, so
 //! all of this begins with the guard's start.
@@ -7,7 +7,7 @@ use maud::{Markup, html};
 use prometheus::proto::{Metric, MetricFamily};
 
 use crate::admin::dashboard::language::Lang;
-use crate::admin::dashboard::{Desk, figures, names, parts};
+use crate::admin::dashboard::{Dashboard, figures, names, parts};
 
 /// The metric that counts them.
 const REFUSALS: &str = "spendguard_rejections_total";
@@ -16,10 +16,10 @@ const COUNTED_MAX: usize = 20;
 /// Refusals shown one by one.
 const LATEST_MAX: usize = 5;
 
-/// What was refused since the start.
-pub(super) fn card(desk: &Desk, lang: Lang) -> Markup {
+/// The requests rejected since startup.
+pub(super) fn card(dashboard: &Dashboard, lang: Lang) -> Markup {
     let words = lang.words();
-    let mut counted = counted(desk);
+    let mut counted = counted(dashboard);
     counted.sort_by(|a, b| b.2.cmp(&a.2).then_with(|| a.0.cmp(&b.0)));
     let total = counted.iter().map(|(_, _, count)| count).sum();
     html! {
@@ -41,7 +41,7 @@ pub(super) fn card(desk: &Desk, lang: Lang) -> Markup {
                             }
                         }
                     }
-                    (latest(desk, lang))
+                    (latest(dashboard, lang))
                 }
             }
         }
@@ -49,8 +49,8 @@ pub(super) fn card(desk: &Desk, lang: Lang) -> Markup {
 }
 
 /// The refusals of the metrics: limit, reason, count.
-fn counted(desk: &Desk) -> Vec<(String, String, u64)> {
-    let families = desk.admin.guard.metrics().gather();
+fn counted(dashboard: &Dashboard) -> Vec<(String, String, u64)> {
+    let families = dashboard.admin.guard.metrics().gather();
     let family = families.iter().find(|family| family.name() == REFUSALS);
     let of = |series: &Metric| {
         let label = |name: &str| {
@@ -67,9 +67,9 @@ fn whole(value: f64) -> u64 {
     format!("{value:.0}").parse().unwrap_or(0)
 }
 
-fn latest(desk: &Desk, lang: Lang) -> Markup {
+fn latest(dashboard: &Dashboard, lang: Lang) -> Markup {
     let words = lang.words();
-    let ring = desk.admin.guard.ring();
+    let ring = dashboard.admin.guard.ring();
     html! {
         table.plain.cards {
             thead { tr {
@@ -77,9 +77,9 @@ fn latest(desk: &Desk, lang: Lang) -> Markup {
                 th scope="col" { (words.limit) }
             } }
             tbody {
-                @for refusal in desk.admin.guard.refusals().iter().take(LATEST_MAX) {
+                @for refusal in dashboard.admin.guard.rejections().iter().take(LATEST_MAX) {
                     tr id={ "refusal-" (refusal.number) } {
-                        th scope="row" { (parts::time(lang, refusal.at_ms.div_euclid(1_000))) }
+                        th scope="row" { (parts::event_time(lang, refusal.at_ms.div_euclid(1_000))) }
                         td data-label=(words.reason) { span { code { (refusal.reason) } " " span.small.muted { (refusal.endpoint) } } }
                         td data-label=(words.key) {
                             @match &refusal.key {

@@ -1,4 +1,4 @@
-//! Who is signed in: sessions in memory, bounded, and log-in attempts, paced.
+//! Log-in: sessions in memory, bounded, and log-in attempts, paced.
 //!
 //! Only hashes of the cookies' values are kept. A restart signs everybody out.
 
@@ -11,7 +11,7 @@ use crate::domain::Secret;
 use crate::keys::{self, KeyHash};
 use crate::sync::unpoisoned;
 
-/// The cookie that says who is signed in.
+/// The cookie with a session's value.
 pub(super) const SESSION: &str = "spendguard_session";
 /// The cookie that ties a log-in form to the browser that was given it.
 pub(super) const FORM: &str = "spendguard_form";
@@ -19,10 +19,10 @@ pub(super) const FORM: &str = "spendguard_form";
 const LIFE_MS: i64 = 12 * 3_600_000;
 /// Beyond, the oldest is signed out.
 const SESSIONS_MAX: usize = 200;
-/// So many wrong tokens a minute, from whomever; then log-in waits.
+/// So many wrong tokens a minute, from any address; then log-in waits.
 const FAILURES_MAX: usize = 10;
 const FAILURES_WITHIN_MS: i64 = 60_000;
-/// A new secret that nobody came to see is forgotten.
+/// A new secret that is not fetched is dropped.
 const SHOWN_WITHIN_MS: i64 = 600_000;
 
 /// Sessions by the hash of their cookie's value.
@@ -41,11 +41,11 @@ struct Inner {
 
 /// An open session.
 #[derive(Clone, Debug)]
-pub(super) struct Found {
+pub(super) struct OpenSession {
     pub(super) id: KeyHash,
     /// The hash of the token that opened it.
     pub(super) token: KeyHash,
-    /// What each of its forms carries.
+    /// The token that each of its forms carries.
     pub(super) csrf: Arc<str>,
 }
 
@@ -60,7 +60,7 @@ struct Session {
 }
 
 impl Sessions {
-    /// Opens a session for whom a token let in; returns what its cookie says.
+    /// Opens a session for a token; returns the value of its cookie.
     pub(super) fn open(&self, token: KeyHash, now_ms: i64) -> Result<String, getrandom::Error> {
         let value = keys::new_id("")?;
         let csrf = keys::new_id("")?.into();
@@ -76,11 +76,11 @@ impl Sessions {
     }
 
     /// The session of a cookie's value, if it is still open.
-    pub(super) fn find(&self, value: &str, now_ms: i64) -> Option<Found> {
+    pub(super) fn find(&self, value: &str, now_ms: i64) -> Option<OpenSession> {
         let id = KeyHash::of(value.as_bytes());
         let inner = self.lock();
         let session = inner.open.get(&id).filter(|session| session.is_open(now_ms))?;
-        Some(Found { id, token: session.token, csrf: Arc::clone(&session.csrf) })
+        Some(OpenSession { id, token: session.token, csrf: Arc::clone(&session.csrf) })
     }
 
     /// Ends a session.
@@ -95,14 +95,14 @@ impl Sessions {
         }
     }
 
-    /// The secret of a new key; whoever asks again gets nothing.
+    /// Takes the secret of a new key, once.
     pub(super) fn take(&self, id: &KeyHash, key: &str, now_ms: i64) -> Option<Secret> {
         let made = self.lock().open.get_mut(id)?.made.take()?;
         let (made_key, secret, at_ms) = made;
         (*made_key == *key && now_ms.saturating_sub(at_ms) < SHOWN_WITHIN_MS).then_some(secret)
     }
 
-    /// Until when nobody may try to log in, in seconds from now.
+    /// For how many seconds log-in is barred.
     pub(super) fn barred_s(&self, now_ms: i64) -> Option<i64> {
         let mut inner = self.lock();
         let since_ms = now_ms.saturating_sub(FAILURES_WITHIN_MS);
@@ -113,7 +113,7 @@ impl Sessions {
         Some(oldest.saturating_sub(since_ms).saturating_add(999).div_euclid(1_000).max(1))
     }
 
-    /// Notes that somebody gave a wrong token.
+    /// Notes a log-in with a wrong token.
     pub(super) fn failed(&self, now_ms: i64) {
         let mut inner = self.lock();
         if inner.failures.len() >= FAILURES_MAX {
@@ -145,7 +145,7 @@ pub(super) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> 
     pairs.find(|(known, _)| *known == name).map(|(_, value)| value)
 }
 
-/// What the session's cookie says.
+/// The value of the session's cookie.
 pub(super) fn presented(headers: &HeaderMap) -> Option<String> {
     cookie(headers, SESSION).map(str::to_owned)
 }

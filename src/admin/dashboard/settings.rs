@@ -1,5 +1,5 @@
 //! Settings: the organization, alert channels, the language, how the guard is,
-//! and what configuration is in force.
+//! and the configuration in force.
 
 use axum::extract::rejection::FormRejection;
 use axum::extract::{Form, State};
@@ -9,14 +9,14 @@ use axum::{Extension, Router};
 use maud::{Markup, html};
 use serde::Deserialize;
 
-use crate::admin::dashboard::page::{self, Asked, Instead, Shown, Visit, asked};
-use crate::admin::dashboard::{Desk, figures, names, parts, see_other};
+use crate::admin::dashboard::page::{self, ErrorPage, PageQuery, PageRequest, PageResult, query_or_default};
+use crate::admin::dashboard::{Dashboard, figures, names, parts, see_other};
 use crate::alerts::Listed;
+use crate::directory::organization::RenameError;
 use crate::domain::limit::Source;
-use crate::guard::organization::RenameError;
-use crate::store::outbox::{self, Delivery};
+use crate::store::outbox::Delivery;
 
-pub(super) fn routes() -> Router<Desk> {
+pub(super) fn routes() -> Router<Dashboard> {
     Router::new()
         .route("/settings", get(show))
         .route("/settings/organization", post(rename))
@@ -24,70 +24,82 @@ pub(super) fn routes() -> Router<Desk> {
 }
 
 #[derive(Debug, Default, Deserialize)]
-struct Wanted {
+struct SettingsQuery {
     saved: Option<String>,
 }
 
-/// What came of what was asked for.
+/// The result of a form on this page.
 #[derive(Default)]
-struct News {
+struct FormResult {
     saved: bool,
-    /// What was typed as a name, and what is wrong with it.
+    /// A rejected name, and the error.
     name: Option<(String, &'static str)>,
-    /// The channel that was tested, and what came of it.
+    /// The channel that was tested, and the result.
     tested: Option<(String, Result<(), String>)>,
 }
 
-async fn show(State(desk): State<Desk>, Extension(visit): Extension<Visit>, wanted: Asked<Wanted>) -> Shown {
-    let news = News { saved: asked(wanted).saved.is_some(), ..News::default() };
-    Ok(visit.page(visit.words().settings, &view(&desk, &visit, &news).await?))
+async fn show(
+    State(dashboard): State<Dashboard>,
+    Extension(request): Extension<PageRequest>,
+    query: PageQuery<SettingsQuery>,
+) -> PageResult {
+    let result = FormResult { saved: query_or_default(query).saved.is_some(), ..FormResult::default() };
+    Ok(request.page(request.words().settings, &view(&dashboard, &request, &result).await?))
 }
 
-async fn view(desk: &Desk, visit: &Visit, news: &News) -> Result<Markup, Instead> {
-    let words = visit.words();
+async fn view(
+    dashboard: &Dashboard,
+    request: &PageRequest,
+    result: &FormResult,
+) -> Result<Markup, ErrorPage> {
+    let words = request.words();
     Ok(html! {
         (parts::heading(words.settings, None, &html! {}))
-        @if news.saved { p.notice.good role="status" { (words.saved) } }
+        @if result.saved { p.notice.good role="status" { (words.saved) } }
         section.card aria-labelledby="organization" {
             h2 #organization { (words.organization) }
-            (organization(desk, visit, news.name.as_ref()))
+            (organization(dashboard, request, result.name.as_ref()))
         }
         section.card aria-labelledby="channels" {
             h2 #channels { (words.alert_channels) }
-            (channels(desk, visit, news.tested.as_ref()).await?)
+            (channels(dashboard, request, result.tested.as_ref()).await?)
         }
         section.card {
             h2 { (words.language) }
             p.muted { (words.language_lead) }
-            (page::languages(visit.lang, "/settings"))
+            (page::languages(request.lang, "/settings"))
         }
         section.card {
             h2 { (words.this_guard) }
-            (state(desk, visit))
+            (state(dashboard, request))
         }
         section.card {
             h2 { (words.in_force) }
             p.muted { (words.in_force_lead) }
-            (configuration(desk, visit))
+            (configuration(dashboard, request))
         }
     })
 }
 
 /// The organization's name, to be changed unless the file gives it.
-fn organization(desk: &Desk, visit: &Visit, wrong: Option<&(String, &'static str)>) -> Markup {
-    let words = visit.words();
-    let of_file = desk.admin.guard.organization_named_by() == Some(Source::File);
-    if of_file || !visit.may_change {
+fn organization(
+    dashboard: &Dashboard,
+    request: &PageRequest,
+    wrong: Option<&(String, &'static str)>,
+) -> Markup {
+    let words = request.words();
+    let of_file = dashboard.admin.directory.organization_named_by() == Some(Source::File);
+    if of_file || !request.may_change {
         return html! {
-            p { strong { (names::name(&visit.organization)) } " "
+            p { strong { (names::name(&request.organization)) } " "
                 @if of_file { (parts::badge("grey", words.from_file)) } }
             @if of_file { p.hint { (words.named_by_file) " " code { "[organization] name" } } }
         };
     }
-    let typed = wrong.map_or(&*visit.organization, |(typed, _)| typed);
+    let typed = wrong.map_or(&*request.organization, |(typed, _)| typed);
     html! {
         form.row method="post" action="/settings/organization" {
-            (visit.proof())
+            (request.csrf_field())
             div.field {
                 label for="name" { (words.name) }
                 input #name name="name" required maxlength="256" autocomplete="organization" value=(typed)
@@ -110,36 +122,34 @@ struct NameForm {
 }
 
 async fn rename(
-    State(desk): State<Desk>,
-    Extension(visit): Extension<Visit>,
+    State(dashboard): State<Dashboard>,
+    Extension(request): Extension<PageRequest>,
     sent: Result<Form<NameForm>, FormRejection>,
-) -> Shown {
-    let words = visit.words();
+) -> PageResult {
+    let words = request.words();
     let name = sent.map(|Form(sent)| sent.name.trim().to_owned()).unwrap_or_default();
-    let problem = match desk.admin.guard.rename_organization(name.clone(), &visit.by).await {
+    let problem = match dashboard.admin.directory.rename_organization(name.clone(), &request.actor).await {
         Ok(()) => return Ok(see_other("/settings?saved=name")),
-        Err(RenameError::Store(error)) => return Err(visit.unavailable(&error)),
+        Err(RenameError::Store(error)) => return Err(request.unavailable(&error)),
         Err(RenameError::BadName) => words.bad_name,
         Err(RenameError::ManagedByFile) => words.named_by_file,
     };
-    let news = News { name: Some((name, problem)), ..News::default() };
-    let body = view(&desk, &visit, &news).await?;
-    Ok(visit.with_status(StatusCode::UNPROCESSABLE_ENTITY, words.settings, &body))
+    let result = FormResult { name: Some((name, problem)), ..FormResult::default() };
+    let body = view(&dashboard, &request, &result).await?;
+    Ok(request.with_status(StatusCode::UNPROCESSABLE_ENTITY, words.settings, &body))
 }
 
-/// Where alerts go, and how that goes.
+/// The alert channels and the state of each.
 async fn channels(
-    desk: &Desk,
-    visit: &Visit,
+    dashboard: &Dashboard,
+    request: &PageRequest,
     tested: Option<&(String, Result<(), String>)>,
-) -> Result<Markup, Instead> {
-    let words = visit.words();
-    let listed = desk.admin.outbox.listed();
+) -> Result<Markup, ErrorPage> {
+    let words = request.words();
+    let listed = dashboard.admin.outbox.listed();
     let names: Vec<String> = listed.iter().map(|channel| channel.name.clone()).collect();
-    let states = desk.admin.guard.read(move |db| {
-        names.iter().map(|name| outbox::channel_state(db, name)).collect::<Result<Vec<_>, _>>()
-    });
-    let states = states.await.map_err(|error| visit.unavailable(&error))?;
+    let states = dashboard.admin.books.reports().channel_states(names);
+    let states = states.await.map_err(|error| request.unavailable(&error))?;
     let found = tested.filter(|(name, _)| listed.iter().any(|channel| channel.name == *name));
     Ok(html! {
         p.muted {
@@ -152,10 +162,10 @@ async fn channels(
             ul.list {
                 @for (channel, (last, waiting)) in listed.iter().zip(&states) {
                     li.line {
-                        (channel_state(visit, channel, last.as_ref(), *waiting))
-                        @if visit.may_change { (test_button(visit, channel)) }
+                        (channel_state(request, channel, last.as_ref(), *waiting))
+                        @if request.may_change { (test_button(request, channel)) }
                         @if let Some((_, outcome)) = found.filter(|(name, _)| *name == channel.name) {
-                            (outcome_of_test(visit, outcome))
+                            (outcome_of_test(request, outcome))
                         }
                     }
                 }
@@ -164,8 +174,8 @@ async fn channels(
     })
 }
 
-fn channel_state(visit: &Visit, channel: &Listed, last: Option<&Delivery>, waiting: u64) -> Markup {
-    let (lang, words) = (visit.lang, visit.words());
+fn channel_state(request: &PageRequest, channel: &Listed, last: Option<&Delivery>, waiting: u64) -> Markup {
+    let (lang, words) = (request.lang, request.words());
     let kind = match channel.kind {
         "email" => words.email,
         "webhook" => words.webhook,
@@ -195,18 +205,18 @@ fn channel_state(visit: &Visit, channel: &Listed, last: Option<&Delivery>, waiti
     }
 }
 
-fn test_button(visit: &Visit, channel: &Listed) -> Markup {
+fn test_button(request: &PageRequest, channel: &Listed) -> Markup {
     html! {
         form method="post" action="/settings/test" {
-            (visit.proof())
+            (request.csrf_field())
             input type="hidden" name="channel" value=(channel.name);
-            button.button.small type="submit" { (visit.words().send_test) span.unseen { " " (channel.name) } }
+            button.button.small type="submit" { (request.words().send_test) span.unseen { " " (channel.name) } }
         }
     }
 }
 
-fn outcome_of_test(visit: &Visit, outcome: &Result<(), String>) -> Markup {
-    let words = visit.words();
+fn outcome_of_test(request: &PageRequest, outcome: &Result<(), String>) -> Markup {
+    let words = request.words();
     html! {
         @match outcome {
             Ok(()) => p.notice.good role="status" { (words.test_sent) },
@@ -221,19 +231,19 @@ struct TestForm {
 }
 
 async fn test(
-    State(desk): State<Desk>,
-    Extension(visit): Extension<Visit>,
+    State(dashboard): State<Dashboard>,
+    Extension(request): Extension<PageRequest>,
     Form(TestForm { channel }): Form<TestForm>,
-) -> Shown {
-    let outcome = desk.admin.outbox.test_one(&channel).await.ok_or_else(|| visit.not_found())?;
-    let news = News { tested: Some((channel, outcome)), ..News::default() };
-    Ok(visit.page(visit.words().settings, &view(&desk, &visit, &news).await?))
+) -> PageResult {
+    let outcome = dashboard.admin.outbox.test_one(&channel).await.ok_or_else(|| request.not_found())?;
+    let result = FormResult { tested: Some((channel, outcome)), ..FormResult::default() };
+    Ok(request.page(request.words().settings, &view(&dashboard, &request, &result).await?))
 }
 
-fn state(desk: &Desk, visit: &Visit) -> Markup {
-    let (lang, words) = (visit.lang, visit.words());
-    let in_force = desk.admin.in_force.load();
-    let guard = &desk.admin.guard;
+fn state(dashboard: &Dashboard, request: &PageRequest) -> Markup {
+    let (lang, words) = (request.lang, request.words());
+    let in_force = dashboard.admin.in_force.load();
+    let guard = &dashboard.admin.guard;
     let (held, open) = guard.in_doubt();
     html! {
         dl.rule {
@@ -243,7 +253,7 @@ fn state(desk: &Desk, visit: &Visit) -> Markup {
                 (figures::day(lang, figures::date_of(in_force.sheet.as_of_s(), &jiff::tz::TimeZone::UTC)))
             } }
             div { dt { (words.ledger) } dd {
-                @if guard.is_healthy() { (parts::badge("green", words.ledger_sound)) }
+                @if guard.core().is_healthy() { (parts::badge("green", words.ledger_sound)) }
                 @else { (parts::badge("red", words.ledger_unavailable)) }
             } }
             div { dt { (words.held_now) } dd {
@@ -255,10 +265,10 @@ fn state(desk: &Desk, visit: &Visit) -> Markup {
 }
 
 /// The configuration in force, as a file of it would be written.
-fn configuration(desk: &Desk, visit: &Visit) -> Markup {
-    let in_force = desk.admin.in_force.load();
+fn configuration(dashboard: &Dashboard, request: &PageRequest) -> Markup {
+    let in_force = dashboard.admin.in_force.load();
     html! {
-        div.scroll tabindex="0" role="region" aria-label=(visit.words().in_force) {
+        div.scroll tabindex="0" role="region" aria-label=(request.words().in_force) {
             pre lang="en" dir="ltr" { code { (in_force.text) } }
         }
     }

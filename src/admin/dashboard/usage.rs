@@ -1,217 +1,157 @@
-//! Usage: what was spent in some days, by whatever it is asked for.
+//! Usage: spend of some days by model, key, project, end user or day.
+
+mod download;
+mod report;
+mod rows;
+mod selection;
 
 use axum::extract::State;
 use axum::routing::get;
 use axum::{Extension, Router};
-use jiff::civil::Date;
-use jiff::tz::TimeZone;
-use jiff::{Timestamp, ToSpan as _};
+use jiff::ToSpan as _;
 use maud::{Markup, html};
-use serde::Deserialize;
 
-use crate::admin::dashboard::chart;
-use crate::admin::dashboard::overview::{by_day, day_chart, total};
-use crate::admin::dashboard::page::{Asked, Instead, Shown, Visit, asked};
-use crate::admin::dashboard::{Desk, figures, names, parts};
-use crate::admin::usage::days;
-use crate::domain::{Class, Span};
-use crate::store::reader::{self, GroupBy, UsageSum};
+use crate::admin::dashboard::chart::{self, Bar};
+use crate::admin::dashboard::language::Lang;
+use crate::admin::dashboard::page::{PageQuery, PageRequest, PageResult, query_or_default};
+use crate::admin::dashboard::{Dashboard, figures, names, parts};
+use crate::domain::{Class, Money};
+use crate::store::reports::UsageSum;
 
-/// The longest stretch on one page.
-const DAYS_MAX: i32 = 366;
-const DAYS_DEFAULT: i64 = 30;
-/// Rows of a table; the rest is summed up in one.
-const ROWS_MAX: usize = 100;
+use report::{UsageDay, UsageReport};
+use rows::{GroupLabel, UsageRow};
+use selection::{DAYS_MAX, Dimension, Selection, UsageQuery};
 
-pub(super) fn routes() -> Router<Desk> {
-    Router::new().route("/usage", get(show))
+pub(super) fn routes() -> Router<Dashboard> {
+    Router::new()
+        .route("/usage", get(show))
+        .route("/usage/groups.csv", get(download::groups))
+        .route("/usage/days.csv", get(download::days))
 }
 
-#[derive(Debug, Default, Deserialize)]
-struct Wanted {
-    by: Option<String>,
-    since: Option<String>,
-    until: Option<String>,
-    key: Option<String>,
-    project: Option<String>,
-}
-
-/// By what the table is made.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum By {
-    Model,
-    Key,
-    Project,
-    User,
-    Day,
-}
-
-impl By {
-    const ALL: [(Self, &'static str); 5] = [
-        (Self::Model, "model"),
-        (Self::Key, "key"),
-        (Self::Project, "project"),
-        (Self::User, "user"),
-        (Self::Day, "day"),
-    ];
-
-    fn name(self, visit: &Visit) -> &'static str {
-        let words = visit.words();
-        match self {
-            Self::Model => words.model,
-            Self::Key => words.key,
-            Self::Project => words.project,
-            Self::User => words.end_user,
-            Self::Day => words.day,
-        }
-    }
-}
-
-/// What was asked for, made sound.
-struct Question {
-    by: By,
-    first: Date,
-    last: Date,
-    /// The last day that may be asked for.
-    today: Date,
-    key: String,
-    project: String,
-    /// Whether the days asked for were none.
-    mended: bool,
-}
-
-impl Question {
-    fn of(wanted: Wanted, today: Date) -> Self {
-        let date = |text: Option<String>| text.and_then(|text| text.parse::<Date>().ok());
-        let asked = wanted.since.is_some() || wanted.until.is_some();
-        let last = date(wanted.until);
-        let earlier = |last: Date| last.checked_sub((DAYS_DEFAULT - 1).days()).unwrap_or(last);
-        let first = date(wanted.since).or_else(|| last.map(earlier));
-        let days = first.zip(Some(last.unwrap_or(today)));
-        let sound = days
-            .filter(|(first, last)| (0..DAYS_MAX).contains(&(*last - *first).get_days()) && *last <= today);
-        let (first, last) = sound.unwrap_or((earlier(today), today));
-        let by = By::ALL.into_iter().find(|(_, name)| Some(*name) == wanted.by.as_deref());
-        Self {
-            by: by.map_or(By::Model, |(by, _)| by),
-            first,
-            last,
-            today,
-            key: wanted.key.unwrap_or_default(),
-            project: wanted.project.unwrap_or_default(),
-            mended: asked && sound.is_none(),
-        }
-    }
-
-    fn by_name(&self) -> &'static str {
-        By::ALL.iter().find(|(by, _)| *by == self.by).map_or("model", |(_, name)| name)
-    }
-
-    fn link(&self, first: Date, last: Date, key: &str) -> String {
-        let (first, last) = (first.to_string(), last.to_string());
-        parts::link(
-            "/usage",
-            &[
-                ("by", self.by_name()),
-                ("since", &first),
-                ("until", &last),
-                ("key", key),
-                ("project", &self.project),
-            ],
-        )
-    }
-}
-
-/// What the ledger answers.
-struct Found {
-    days: Vec<(Span, UsageSum)>,
-    groups: Vec<(String, UsageSum)>,
-}
-
-async fn show(State(desk): State<Desk>, Extension(visit): Extension<Visit>, wanted: Asked<Wanted>) -> Shown {
-    let (lang, words) = (visit.lang, visit.words());
-    let zone = parts::zone(&desk);
-    let today = figures::date_of(desk.admin.guard.clock().now_s(), &zone);
-    let question = Question::of(asked(wanted), today);
-    let found = read(&desk, &visit, &question, &zone).await?;
-    let all = total(found.days.iter().map(|(_, sum)| sum));
-    let digits = figures::decimals(all.cost);
-    let number = |count| html! { (figures::number(lang, count)) };
+async fn show(
+    State(dashboard): State<Dashboard>,
+    Extension(request): Extension<PageRequest>,
+    query: PageQuery<UsageQuery>,
+) -> PageResult {
+    let words = request.words();
+    let zone = parts::zone(&dashboard);
+    let today = figures::date_of(dashboard.admin.guard.clock().now_s(), &zone);
+    let selection = Selection::of(query_or_default(query), today);
+    let report = UsageReport::read(&dashboard, &request, &selection, &zone).await?;
     let body = html! {
         (parts::heading(words.usage, None, &html! {}))
-        @if question.mended {
+        @if selection.has_bad_days {
             p.notice.warn role="alert" { (words.bad_days.replace("{n}", &DAYS_MAX.to_string())) }
         }
-        (filters(&desk, &visit, &question))
-        dl.tiles {
-            (parts::tile(words.spend, &parts::money(lang, all.cost, digits), &html! {}))
-            (parts::tile(words.requests, &number(all.requests), &html! {}))
-            (parts::tile(words.input_tokens, &number(all.quantities.input_tokens_total()), &html! {
-                (words.of_them_cached) " " (figures::number(lang, all.quantities.cached_tokens_total()))
-            }))
-            (parts::tile(words.output_tokens, &number(all.quantities.output_tokens_total()), &html! {
-                (words.of_them_reasoning) " " (figures::number(lang, all.quantities[Class::Reasoning]))
-            }))
-        }
-        @if all == UsageSum::default() {
+        (filters(&dashboard, &request, &selection))
+        (tiles(request.lang, &report.total))
+        @if report.total == UsageSum::default() {
             (parts::empty(words.no_usage, words.no_usage_how, &html! {}))
         } @else {
-            section.card {
-                h2 { (words.spend_per_day) }
-                (day_chart(lang, words.spend_per_day, &found.days, &zone))
-            }
-            section {
-                h2 { (words.by_what.replace("{what}", question.by.name(&visit))) }
-                (table(&visit, &question, &found.groups))
+            (spend_per_day(&request, &selection, &report))
+            section #groups {
+                div.heading.small {
+                    h2 { (words.totals) }
+                    (download_link(&request, &selection, "/usage/groups.csv"))
+                }
+                (table(&request, &selection, &report))
             }
         }
     };
-    Ok(visit.page(words.usage, &body))
+    Ok(request.page(words.usage, &body))
 }
 
-async fn read(desk: &Desk, visit: &Visit, question: &Question, zone: &TimeZone) -> Result<Found, Instead> {
-    let start = |date: Date| date.to_zoned(zone.clone()).map_or(Timestamp::UNIX_EPOCH, |at| at.timestamp());
-    let since_s = start(question.first).as_second();
-    let until_s = start(question.last.tomorrow().unwrap_or(question.last)).as_second();
-    let spans = days(zone, since_s, until_s).unwrap_or_default();
-    let by_days = GroupBy::Day(spans.clone());
-    let by = match question.by {
-        By::Model => GroupBy::Model,
-        By::Key => GroupBy::Key,
-        By::Project => GroupBy::Project,
-        By::User => GroupBy::User,
-        By::Day => by_days.clone(),
-    };
-    let (key, project) = (question.key.clone(), question.project.clone());
-    let sums = desk.admin.guard.read(move |db| {
-        let fits = |wanted: &str, id: &str| wanted.is_empty() || wanted == id;
-        let keep = |in_project: &str, of_key: &str| fits(&project, in_project) && fits(&key, of_key);
-        let span = Span { start_s: since_s, end_s: until_s };
-        reader::usages(db, [(&by_days, span), (&by, span)], keep)
-    });
-    let [days, groups] = sums.await.map_err(|error| visit.unavailable(&error))?;
-    let ring = desk.admin.guard.ring();
-    let named = |group: String| match question.by {
-        By::Key => ring.key_name(&group).to_string(),
-        By::Project => ring.project_name(&group).to_string(),
-        By::User if group.is_empty() => visit.words().no_end_user.to_owned(),
-        By::Day => figures::day(visit.lang, figures::date_of(group.parse().unwrap_or(0), zone)),
-        By::Model | By::User => group,
-    };
-    let mut groups: Vec<_> = groups.into_iter().map(|(group, sum)| (named(group.concat()), sum)).collect();
-    if question.by == By::Day {
-        groups.reverse();
+fn tiles(lang: Lang, total: &UsageSum) -> Markup {
+    let words = lang.words();
+    let number = |count| html! { (figures::number(lang, count)) };
+    html! {
+        dl.tiles {
+            (parts::tile(words.spend, &parts::money(lang, total.cost, figures::decimals(total.cost)), &html! {}))
+            (parts::tile(words.requests, &number(total.requests), &html! {}))
+            (parts::tile(words.input_tokens, &number(total.quantities.input_tokens_total()), &html! {
+                (words.of_them_cached) " " (figures::number(lang, total.quantities.cached_tokens_total()))
+            }))
+            (parts::tile(words.output_tokens, &number(total.quantities.output_tokens_total()), &html! {
+                (words.of_them_reasoning) " " (figures::number(lang, total.quantities[Class::Reasoning]))
+            }))
+        }
     }
-    if groups.len() > ROWS_MAX && question.by != By::Day {
-        let rest = total(groups.split_off(ROWS_MAX).iter().map(|(_, sum)| sum));
-        groups.push((visit.words().the_rest.to_owned(), rest));
-    }
-    Ok(Found { days: by_day(&spans, &days), groups })
 }
 
-fn filters(desk: &Desk, visit: &Visit, question: &Question) -> Markup {
-    let (lang, words) = (visit.lang, visit.words());
-    let today = question.today;
+/// The chart of days, stacked by the dimension, and a table of the same values.
+fn spend_per_day(request: &PageRequest, selection: &Selection, report: &UsageReport) -> Markup {
+    let (lang, words) = (request.lang, request.words());
+    let bars: Vec<_> = report.days.iter().map(|day| bar(lang, &report.series, day)).collect();
+    html! {
+        section.card {
+            div.heading.small {
+                h2 { (words.spend_per_day) }
+                nav.presets aria-label=(words.group_by) {
+                    @for by in Dimension::ALL {
+                        a href=(selection.link_to_dimension(by))
+                            aria-current=[(by == selection.by).then_some("true")] { (by.title(words)) }
+                    }
+                }
+            }
+            (chart::bars(lang, words.spend_per_day, &bars))
+            (chart::legend(&report.series))
+            details {
+                summary { (words.values_per_day) }
+                p { (download_link(request, selection, "/usage/days.csv")) }
+                (days_table(request, report))
+            }
+        }
+    }
+}
+
+/// The bar of a day; its title lists the values of all series.
+fn bar(lang: Lang, series: &[String], day: &UsageDay) -> Bar {
+    let amount = |cost: Money| figures::money(lang, cost, figures::decimals(cost));
+    let requests = figures::counted(lang, lang.words().n_requests, day.sum.requests);
+    let mut title = format!("{}\n{} · {requests}", figures::day(lang, day.date), amount(day.sum.cost));
+    for (name, cost) in series.iter().zip(&day.series).filter(|(_, cost)| **cost != Money::ZERO) {
+        title.push_str(&format!("\n{}: {}", names::cut(name), amount(*cost)));
+    }
+    let parts = if series.is_empty() { vec![day.sum.cost] } else { day.series.clone() };
+    Bar { label: figures::short_day(lang, day.date), parts, title }
+}
+
+fn download_link(request: &PageRequest, selection: &Selection, path: &str) -> Markup {
+    html! { a.button.small href=(selection.download(path)) download { (request.words().download_csv) } }
+}
+
+fn days_table(request: &PageRequest, report: &UsageReport) -> Markup {
+    let (lang, words) = (request.lang, request.words());
+    let digits = figures::decimals(report.total.cost);
+    html! {
+        div.scroll tabindex="0" role="region" aria-label=(words.values_per_day) {
+            table #days {
+                thead { tr {
+                    th scope="col" { (words.day) } th.number scope="col" { (words.requests) }
+                    th.number scope="col" { (words.total) }
+                    @for name in &report.series { th.number scope="col" { (names::name(name)) } }
+                } }
+                tbody {
+                    @for day in &report.days {
+                        tr {
+                            th scope="row" { (figures::day(lang, day.date)) }
+                            td.number { (figures::number(lang, day.sum.requests)) }
+                            td.number { (parts::money(lang, day.sum.cost, digits)) }
+                            @for cost in day.series.iter().take(report.series.len()) {
+                                td.number { (parts::money(lang, *cost, digits)) }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn filters(dashboard: &Dashboard, request: &PageRequest, selection: &Selection) -> Markup {
+    let (lang, words) = (request.lang, request.words());
+    let (ring, today) = (dashboard.admin.guard.ring(), selection.today);
     let back = |days: i64| today.checked_sub((days - 1).days()).unwrap_or(today);
     let last_month = today.first_of_month().yesterday().unwrap_or(today);
     let presets = [
@@ -220,67 +160,68 @@ fn filters(desk: &Desk, visit: &Visit, question: &Question) -> Markup {
         (words.this_month.to_owned(), today.first_of_month(), today),
         (words.last_month.to_owned(), last_month.first_of_month(), last_month),
     ];
-    let projects = desk.admin.guard.ring().projects();
-    let bys = By::ALL.map(|(by, value)| (value, by.name(visit)));
+    let projects = ring.projects();
+    let kept = selection.sorting.query().into_iter().chain([("key", &*selection.key)]);
     html! {
         nav.presets aria-label=(words.days) {
             @for (name, first, last) in &presets {
-                a href=(question.link(*first, *last, &question.key))
-                    aria-current=[(*first == question.first && *last == question.last).then_some("true")] { (name) }
+                a href=(selection.link_to_days(*first, *last))
+                    aria-current=[(*first == selection.first && *last == selection.last).then_some("true")] { (name) }
             }
         }
         form.filters method="get" action="/usage" {
-            div.field { label for="since" { (words.from_day) } input #since type="date" name="since" value=(question.first) max=(today); }
-            div.field { label for="until" { (words.to_day) } input #until type="date" name="until" value=(question.last) max=(today); }
-            div.field { label for="by" { (words.group_by) } select #by name="by" { (parts::options(question.by_name(), bys)) } }
+            div.field { label for="since" { (words.from_day) } input #since type="date" name="since" value=(selection.first) max=(today); }
+            div.field { label for="until" { (words.to_day) } input #until type="date" name="until" value=(selection.last) max=(today); }
             div.field {
                 label for="project" { (words.project) }
                 select #project name="project" {
                     option value="" { (words.all) }
-                    (parts::options(&question.project, projects.iter().map(|project| (&*project.id, &*project.name))))
+                    (parts::options(&selection.project, projects.iter().map(|project| (&*project.id, &*project.name))))
                 }
             }
-            @if !question.key.is_empty() {
-                input type="hidden" name="key" value=(question.key);
+            input type="hidden" name="by" value=(selection.by.name());
+            @for (name, value) in kept.filter(|(_, value)| !value.is_empty()) {
+                input type="hidden" name=(name) value=(value);
             }
             button.button type="submit" { (words.apply) }
         }
-        @if !question.key.is_empty() {
+        @if !selection.key.is_empty() {
             p.chips {
-                span.badge.grey { (words.key) ": " (names::name(&desk.admin.guard.ring().key_name(&question.key))) }
-                a href=(question.link(question.first, question.last, "")) { (words.show_all) }
+                span.badge.grey { (words.key) ": " (names::name(&ring.key_name(&selection.key))) }
+                a href=(selection.link_to_all_keys()) { (words.show_all) }
             }
         }
     }
 }
 
-fn table(visit: &Visit, question: &Question, groups: &[(String, UsageSum)]) -> Markup {
-    let (lang, words) = (visit.lang, visit.words());
-    let whole = total(groups.iter().map(|(_, sum)| sum)).cost;
+fn table(request: &PageRequest, selection: &Selection, report: &UsageReport) -> Markup {
+    let (lang, words) = (request.lang, request.words());
+    let whole = report.total.cost;
     let digits = figures::decimals(whole);
+    let number = |count| figures::number(lang, count);
     html! {
-        div.scroll tabindex="0" role="region" aria-label=(words.usage) {
-            table {
+        div.scroll tabindex="0" role="region" aria-label=(words.totals) {
+            table.cards.sortable {
                 thead { tr {
-                    th scope="col" { (question.by.name(visit)) }
-                    th.number scope="col" { (words.requests) }
-                    th.number scope="col" { (words.input_tokens) }
-                    th.number scope="col" { (words.output_tokens) }
-                    th.number scope="col" { (words.spend) }
-                    th.wide scope="col" { (words.share) }
+                    (selection.sorting.headings(words, |sort, dir| selection.link_to_order(sort, dir) + "#groups"))
                 } }
                 tbody {
-                    @for (name, sum) in groups {
+                    @for UsageRow { label, sum } in &report.rows {
                         tr {
-                            th scope="row" { (names::name(name)) }
-                            td.number { (figures::number(lang, sum.requests)) }
-                            td.number { (figures::number(lang, sum.quantities.input_tokens_total())) }
-                            td.number { (figures::number(lang, sum.quantities.output_tokens_total())) }
-                            td.number { (parts::money(lang, sum.cost, digits)) }
-                            td.wide {
+                            th scope="row" {
+                                @match label {
+                                    GroupLabel::Name(name) => (names::name(name)),
+                                    GroupLabel::Day(date) => (figures::day(lang, *date)),
+                                }
+                            }
+                            td.number data-label=(words.requests) { (number(sum.requests)) }
+                            td.number data-label=(words.input_tokens) { (number(sum.quantities.input_tokens_total())) }
+                            td.number data-label=(words.output_tokens) { (number(sum.quantities.output_tokens_total())) }
+                            td.number data-label=(words.spend) { (parts::money(lang, sum.cost, digits)) }
+                            td.wide data-label=(words.share) { div {
                                 span.percent { (figures::percent(lang, sum.cost.nano(), whole.nano())) }
                                 (chart::part(sum.cost.nano(), whole.nano()))
-                            }
+                            } }
                         }
                     }
                 }

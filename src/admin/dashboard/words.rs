@@ -34,7 +34,7 @@ words! {
     overview api_keys usage limits activity settings skip navigation language sign_in sign_out months
     // Signing in.
     sign_in_how admin_token admin_token_where wrong_token too_many_attempts
-    // What goes wrong.
+    // Errors.
     form_stale form_too_large not_done no_such_thing ledger_unavailable
     // Words of many pages.
     name project key model end_user day days status created last_used time cost spend requests tokens
@@ -44,14 +44,15 @@ words! {
     n_requests n_tokens n_input_tokens n_output_tokens n_open n_days n_more n_refused
     window_request window_minute window_hour window_day window_week window_month window_quarter window_year window_total
     // Overview.
-    at_this_pace by_month_end no_forecast held_now all_limits last_days spend_per_day no_usage no_usage_how top_keys
+    month_forecast forecast_range no_forecast held_now all_limits last_days spend_per_day no_usage no_usage_how top_keys
     top_models all_usage nothing_this_month
     // API keys.
     api_keys_lead create_key create_key_lead secret spend_this_month search_keys no_keys no_keys_how active
     expired revoked key_name_hint expires_after no_expiry models_allowed models_allowed_hint bad_name no_such_project
     key_created key_created_lead shown_once copy copied done revoke revoke_key revoke_key_lead
     // Usage.
-    bad_days of_them_cached of_them_reasoning by_what no_end_user the_rest from_day to_day group_by
+    bad_days of_them_cached of_them_reasoning no_end_user the_rest from_day to_day group_by totals total
+    values_per_day download_csv
     // Limits.
     limits_lead new_limit edit_limit no_limits no_limits_how nothing_counted no_hard_limit shadow shadow_hint
     from_file rate rate_lead request_lead counted_per soft_limit soft_limit_hint hard_limit hard_limit_hint
@@ -63,17 +64,17 @@ words! {
     // Projects.
     projects projects_lead create_project project_name_hint rename rename_project archive archive_project
     archive_project_lead archived n_keys
-    // Activity, as it comes, and what operators changed.
+    // Live activity, and the audit log.
     live paused reason audit_trail audit_lead who what before_after was_created was_changed was_removed
     was_archived limit admin_key service_account spend_alert model_permissions no_changes no_changes_how
     // First steps.
     first_steps first_steps_lead step_name step_key step_limits step_call step_call_how skip_step
     hide_steps
     // Billing.
-    billing billing_lead credit_balance granted spent expires credit_history no_credit no_credit_how add_credit
+    billing billing_lead credit credit_balance granted spent expires credit_history no_credit no_credit_how add_credit
     add_credit_lead amount amount_hint note note_hint bad_credit credit_shadow credit_used_up
     // Settings of the organization and of alerts.
-    only_looks organization organization_hint named_by_file save_changes saved alert_channels
+    read_only organization organization_hint named_by_file save_changes saved alert_channels
     alert_channels_lead no_channels no_channels_how email webhook n_waiting nothing_sent delivered
     not_delivered send_test test_sent test_failed
     // Settings.

@@ -14,8 +14,8 @@ use crate::admin::error::ApiError;
 use crate::admin::extract::{Body, Path, Query};
 use crate::admin::keys::checked_lifetime;
 use crate::admin::view::List;
-use crate::guard::admin_keys::{AdminKey, Role};
-use crate::guard::trail::Actor;
+use crate::directory::admin_keys::{AdminKey, Role};
+use crate::guard::audit::Actor;
 
 /// Lists admin keys.
 #[utoipa::path(
@@ -28,7 +28,7 @@ pub(super) async fn list(
     State(admin): State<Admin>,
     Query(wanted): Query<Wanted>,
 ) -> Result<Json<List<AdminKeyView>>, ApiError> {
-    let views = admin.guard.admin_keys().iter().map(|key| AdminKeyView::of(key)).collect();
+    let views = admin.directory.admin_keys().iter().map(|key| AdminKeyView::of(key)).collect();
     Ok(Json(page(views, &wanted.into(), |key: &AdminKeyView| key.id.clone())?))
 }
 
@@ -65,7 +65,7 @@ pub(super) async fn create(
             Role::named(role).ok_or_else(|| ApiError::bad(Some("role"), "use full or read_only"))?
         }
     };
-    let made = admin.guard.create_admin_key(body.name, role, body.expires_in_seconds, &by).await?;
+    let made = admin.directory.create_admin_key(body.name, role, body.expires_in_seconds, &by).await?;
     Ok(Json(AdminKeyView::of(&made.0).with_value(&made.1)))
 }
 
@@ -75,7 +75,7 @@ pub(super) async fn show(
     State(admin): State<Admin>,
     Path(id): Path<String>,
 ) -> Result<Json<AdminKeyView>, ApiError> {
-    let found = admin.guard.admin_keys().into_iter().find(|key: &Arc<AdminKey>| key.id == id);
+    let found = admin.directory.admin_keys().into_iter().find(|key: &Arc<AdminKey>| key.id == id);
     let key = found.ok_or_else(|| ApiError::not_found(format!("there is no admin key {id:?}")))?;
     Ok(Json(AdminKeyView::of(&key)))
 }
@@ -87,6 +87,6 @@ pub(super) async fn remove(
     Extension(by): Extension<Actor>,
     Path(id): Path<String>,
 ) -> Result<Json<DeletedView>, ApiError> {
-    admin.guard.delete_admin_key(&id, &by).await?;
+    admin.directory.delete_admin_key(&id, &by).await?;
     Ok(Json(DeletedView::of("organization.admin_api_key.deleted", Some(id))))
 }

@@ -15,10 +15,10 @@ use crate::admin::extract::{Body, Path, Query};
 use crate::admin::keys::checked_lifetime;
 use crate::admin::paging::Paging;
 use crate::admin::view::List;
-use crate::guard::keyring::KeyChange;
-use crate::guard::trail::Actor;
+use crate::directory::keyring::KeyChange;
+use crate::guard::audit::Actor;
 use crate::keys::Key;
-use crate::store::organization::AccountRow;
+use crate::store::records::AccountRow;
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -47,7 +47,7 @@ pub(super) async fn list(
     Query(wanted): Query<Wanted>,
 ) -> Result<Json<List<ApiKeyView>>, ApiError> {
     project(&admin, &of)?;
-    let accounts = admin.guard.accounts(&of);
+    let accounts = admin.directory.accounts(&of);
     let mut keys = admin.guard.ring().keys();
     keys.retain(|key| *key.project == *of && key.revoked_s.is_none());
     match wanted.owner_project_access.as_deref() {
@@ -74,7 +74,7 @@ pub(super) async fn show(
     Path((of, id)): Path<(String, String)>,
 ) -> Result<Json<ApiKeyView>, ApiError> {
     let key = find(&admin, &of, &id)?;
-    Ok(Json(ApiKeyView::of(&key, owner(&admin.guard.accounts(&of), &key))))
+    Ok(Json(ApiKeyView::of(&key, owner(&admin.directory.accounts(&of), &key))))
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
@@ -118,8 +118,8 @@ pub(super) async fn change(
         return Err(ApiError::conflict(format!("key {id:?} has expired; make a new one")));
     }
     let change = KeyChange { expires_in_s: body.expires_in_seconds.map(Some), ..KeyChange::default() };
-    let key = admin.guard.change_key(&id, change, &by).await?;
-    Ok(Json(ApiKeyView::of(&key, owner(&admin.guard.accounts(&of), &key))))
+    let key = admin.directory.change_key(&id, change, &by).await?;
+    Ok(Json(ApiKeyView::of(&key, owner(&admin.directory.accounts(&of), &key))))
 }
 
 /// Revokes a key of a project.
@@ -130,6 +130,6 @@ pub(super) async fn remove(
     Path((of, id)): Path<(String, String)>,
 ) -> Result<Json<DeletedView>, ApiError> {
     find(&admin, &of, &id)?;
-    admin.guard.revoke_key(&id, &by).await?;
+    admin.directory.revoke_key(&id, &by).await?;
     Ok(Json(DeletedView::of("organization.project.api_key.deleted", Some(id))))
 }

@@ -13,7 +13,7 @@ use crate::admin::Admin;
 use crate::admin::error::ApiError;
 use crate::admin::extract::Query;
 use crate::admin::view::List;
-use crate::store::trail::{AuditRow, TrailFilter};
+use crate::store::records::{AuditFilter, AuditRow};
 
 const PREFIX: &str = "audit_log-";
 /// Values of one list of the query.
@@ -25,8 +25,8 @@ fn number(id: &str, param: &'static str) -> Result<i64, ApiError> {
 }
 
 /// The filter of a query, and how long a page is.
-fn filter(pairs: Pairs) -> Result<(TrailFilter, usize), ApiError> {
-    let (mut filter, mut limit) = (TrailFilter::default(), None);
+fn filter(pairs: Pairs) -> Result<(AuditFilter, usize), ApiError> {
+    let (mut filter, mut limit) = (AuditFilter::default(), None);
     for (name, value) in pairs {
         let seconds = || {
             let wrong = |_| ApiError::bad(Some("effective_at"), "use Unix seconds");
@@ -119,7 +119,7 @@ pub(super) async fn list(
 ) -> Result<Json<List<AuditView>>, ApiError> {
     let (filter, limit) = filter(pairs)?;
     let is_backward = filter.above.is_some();
-    let mut rows = admin.guard.trail(filter).await?;
+    let mut rows = admin.directory.audit_log(filter).await?;
     let has_more = rows.len() > limit;
     if has_more && is_backward {
         rows.remove(0);

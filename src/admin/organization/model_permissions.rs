@@ -10,7 +10,7 @@ use super::{active_project, project};
 use crate::admin::Admin;
 use crate::admin::error::ApiError;
 use crate::admin::extract::{Body, Path};
-use crate::guard::trail::Actor;
+use crate::guard::audit::Actor;
 use crate::keys::ModelRule;
 
 const MODELS_MAX: usize = 1_000;
@@ -72,7 +72,7 @@ pub(super) async fn put(
         return Err(ApiError::bad(Some("model_ids"), "give up to 1000 names of models, without patterns"));
     }
     let rule = ModelRule { denies, models };
-    admin.guard.put_model_rule(&of, Some(rule.clone()), &by).await?;
+    admin.directory.put_model_rule(&of, Some(rule.clone()), &by).await?;
     Ok(view(rule))
 }
 
@@ -84,7 +84,7 @@ pub(super) async fn remove(
     Path(of): Path<String>,
 ) -> Result<Json<DeletedView>, ApiError> {
     active_project(&admin, &of)?;
-    if !admin.guard.put_model_rule(&of, None, &by).await? {
+    if !admin.directory.put_model_rule(&of, None, &by).await? {
         return Err(none(&of));
     }
     Ok(Json(DeletedView::of("project.model_permissions.deleted", None)))

@@ -12,7 +12,7 @@ use crate::admin::error::ApiError;
 use crate::admin::extract::{Body, Path, Query};
 use crate::admin::paging::Paging;
 use crate::admin::view::List;
-use crate::guard::trail::Actor;
+use crate::guard::audit::Actor;
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -80,7 +80,7 @@ pub(super) async fn create(
     Body(body): Body<Fields>,
 ) -> Result<Json<ProjectView>, ApiError> {
     let name = body.name()?;
-    Ok(Json(ProjectView::of(&admin.guard.create_project(None, name, &by).await?)))
+    Ok(Json(ProjectView::of(&admin.directory.create_project(None, name, &by).await?)))
 }
 
 /// Shows a project.
@@ -102,7 +102,7 @@ pub(super) async fn change(
 ) -> Result<Json<ProjectView>, ApiError> {
     project(&admin, &id)?;
     let name = body.name()?;
-    Ok(Json(ProjectView::of(&admin.guard.rename_project(&id, name, &by).await?)))
+    Ok(Json(ProjectView::of(&admin.directory.rename_project(&id, name, &by).await?)))
 }
 
 /// Archives a project. Its keys are refused from then on.
@@ -113,5 +113,5 @@ pub(super) async fn archive(
     Path(id): Path<String>,
 ) -> Result<Json<ProjectView>, ApiError> {
     project(&admin, &id)?;
-    Ok(Json(ProjectView::of(&admin.guard.archive_project(&id, &by).await?)))
+    Ok(Json(ProjectView::of(&admin.directory.archive_project(&id, &by).await?)))
 }

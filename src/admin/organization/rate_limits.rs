@@ -20,8 +20,8 @@ use crate::admin::limits::{Listed, everything};
 use crate::admin::paging::{Paging, page};
 use crate::admin::view::List;
 use crate::domain::limit::Source;
-use crate::guard::trail::{Actor, Change};
-use crate::store::rule::{LimitRule, OnlyRule};
+use crate::guard::audit::{Actor, Change};
+use crate::rulebook::rule::{LimitRule, OnlyRule};
 
 const MODEL_CHARS_MAX: usize = 200;
 const PREFIX: &str = "rl-";
@@ -199,6 +199,6 @@ pub(super) async fn change(
         before,
         after: after_said,
     };
-    admin.guard.put_limits(&rules, change, &by).await?;
+    admin.rulebook.put_limits(&rules, change, &by).await?;
     Ok(Json(view(model, after)))
 }

@@ -13,7 +13,7 @@ use crate::admin::error::ApiError;
 use crate::admin::extract::{Body, Path, Query};
 use crate::admin::keys::checked_lifetime;
 use crate::admin::view::List;
-use crate::guard::trail::Actor;
+use crate::guard::audit::Actor;
 
 /// Lists the service accounts of a project.
 #[utoipa::path(
@@ -28,7 +28,7 @@ pub(super) async fn list(
     Query(wanted): Query<Wanted>,
 ) -> Result<Json<List<AccountView>>, ApiError> {
     project(&admin, &of)?;
-    let views = admin.guard.accounts(&of).iter().map(|account| AccountView::of(account)).collect();
+    let views = admin.directory.accounts(&of).iter().map(|account| AccountView::of(account)).collect();
     Ok(Json(page(views, &wanted.into(), |account: &AccountView| account.id.clone())?))
 }
 
@@ -67,7 +67,7 @@ pub(super) async fn create(
         return Err(ApiError::bad(Some("expires_in_seconds"), problem));
     }
     let key = (!alone).then_some(body.expires_in_seconds);
-    let (account, key) = admin.guard.create_account(&of, body.name, key, &by).await?;
+    let (account, key) = admin.directory.create_account(&of, body.name, key, &by).await?;
     let api_key = key.map(|(key, secret)| NewApiKeyView::of(&key, &secret));
     Ok(Json(NewAccountView { account: AccountView::of(&account), api_key }))
 }
@@ -79,7 +79,7 @@ pub(super) async fn show(
     Path((of, id)): Path<(String, String)>,
 ) -> Result<Json<AccountView>, ApiError> {
     project(&admin, &of)?;
-    Ok(Json(AccountView::of(&*admin.guard.account(&of, &id)?)))
+    Ok(Json(AccountView::of(&*admin.directory.account(&of, &id)?)))
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
@@ -111,9 +111,9 @@ pub(super) async fn change(
         let why = "a service account of the guard is always a member: its keys can call, and change nothing";
         return Err(ApiError::unsupported(Some("role"), why));
     }
-    let account = admin.guard.account(&of, &id)?;
+    let account = admin.directory.account(&of, &id)?;
     let Some(name) = body.name else { return Ok(Json(AccountView::of(&account))) };
-    Ok(Json(AccountView::of(&*admin.guard.rename_account(&of, &id, name, &by).await?)))
+    Ok(Json(AccountView::of(&*admin.directory.rename_account(&of, &id, name, &by).await?)))
 }
 
 /// Deletes a service account with its keys.
@@ -124,7 +124,7 @@ pub(super) async fn remove(
     Path((of, id)): Path<(String, String)>,
 ) -> Result<Json<DeletedView>, ApiError> {
     project(&admin, &of)?;
-    admin.guard.delete_account(&of, &id, &by).await?;
+    admin.directory.delete_account(&of, &id, &by).await?;
     Ok(Json(DeletedView::of("organization.project.service_account.deleted", Some(id))))
 }
 
@@ -158,6 +158,6 @@ pub(super) async fn create_key(
     active_project(&admin, &of)?;
     no_scopes(body.scopes.as_deref())?;
     checked_lifetime(body.expires_in_seconds)?;
-    let made = admin.guard.create_account_key(&of, &id, body.name, body.expires_in_seconds, &by).await?;
+    let made = admin.directory.create_account_key(&of, &id, body.name, body.expires_in_seconds, &by).await?;
     Ok(Json(NewApiKeyView::of(&made.0, &made.1)))
 }

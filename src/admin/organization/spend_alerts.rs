@@ -14,10 +14,10 @@ use crate::admin::extract::{Body, Path, Query};
 use crate::admin::view::List;
 use crate::alerts;
 use crate::domain::Money;
-use crate::guard::spend_alerts::SpendAlert;
-use crate::guard::trail::Actor;
-use crate::store::organization::Channel;
+use crate::guard::audit::Actor;
+use crate::rulebook::spend_alerts::SpendAlert;
 use crate::store::outbox::NO_EMAIL;
+use crate::store::records::Channel;
 
 const RECIPIENTS_MAX: usize = 100;
 /// The longest address that mail knows.
@@ -107,7 +107,7 @@ pub(super) async fn list(
     Query(wanted): Query<Wanted>,
 ) -> Result<Json<List<SpendAlertView>>, ApiError> {
     let whose = known(&admin, project.as_deref())?;
-    let alerts = admin.guard.spend_alerts(whose).await;
+    let alerts = admin.rulebook.spend_alerts(whose).await;
     let views = alerts.into_iter().map(|alert| view(alert, whose)).collect();
     Ok(Json(page(views, &wanted.into(), |alert: &SpendAlertView| alert.id.clone())?))
 }
@@ -127,7 +127,7 @@ pub(super) async fn create(
 ) -> Result<Json<SpendAlertView>, ApiError> {
     let whose = active(&admin, project.as_deref())?;
     let (threshold, channel) = body.checked()?;
-    let alert = admin.guard.create_spend_alert(whose, threshold, channel, &by).await?;
+    let alert = admin.rulebook.create_spend_alert(whose, threshold, channel, &by).await?;
     warn_without_email(&admin, &alert.id);
     Ok(Json(view(alert, whose)))
 }
@@ -139,7 +139,7 @@ pub(super) async fn show(
     Path(One { project, alert: id }): Path<One>,
 ) -> Result<Json<SpendAlertView>, ApiError> {
     let whose = known(&admin, project.as_deref())?;
-    let found = admin.guard.spend_alerts(whose).await.into_iter().find(|alert| alert.id == id);
+    let found = admin.rulebook.spend_alerts(whose).await.into_iter().find(|alert| alert.id == id);
     let alert = found.ok_or_else(|| ApiError::not_found(format!("there is no spend alert {id:?}")))?;
     Ok(Json(view(alert, whose)))
 }
@@ -159,7 +159,7 @@ pub(super) async fn change(
 ) -> Result<Json<SpendAlertView>, ApiError> {
     let whose = active(&admin, project.as_deref())?;
     let (threshold, channel) = body.checked()?;
-    let alert = admin.guard.change_spend_alert(whose, &id, threshold, channel, &by).await?;
+    let alert = admin.rulebook.change_spend_alert(whose, &id, threshold, channel, &by).await?;
     warn_without_email(&admin, &alert.id);
     Ok(Json(view(alert, whose)))
 }
@@ -172,7 +172,7 @@ pub(super) async fn remove(
     Path(One { project, alert: id }): Path<One>,
 ) -> Result<Json<DeletedView>, ApiError> {
     let whose = known(&admin, project.as_deref())?;
-    admin.guard.delete_spend_alert(whose, &id, &by).await?;
+    admin.rulebook.delete_spend_alert(whose, &id, &by).await?;
     let object =
         if whose.is_some() { "project.spend_alert.deleted" } else { "organization.spend_alert.deleted" };
     Ok(Json(DeletedView::of(object, Some(id))))

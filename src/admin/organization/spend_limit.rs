@@ -15,10 +15,10 @@ use crate::admin::extract::{Body, Path};
 use crate::admin::limits::named;
 use crate::domain::limit::Mode;
 use crate::domain::{Limit, Money};
-use crate::guard::spend_alerts::monthly;
-use crate::guard::trail::Actor;
+use crate::guard::audit::Actor;
 use crate::ledger::meter::Reading;
-use crate::store::rule::LimitRule;
+use crate::rulebook::rule::LimitRule;
+use crate::rulebook::spend_alerts::monthly;
 
 const NANO_PER_CENT: i64 = 10_000_000;
 pub(super) const CURRENCY: &str = "USD";
@@ -131,7 +131,7 @@ pub(super) async fn put(
         Some((rule, ..)) => LimitRule { hard: plain.hard, mode: plain.mode, ..rule },
         None => plain,
     };
-    admin.guard.put_limit(&name(whose), &rule, &by).await?;
+    admin.rulebook.put_limit(&name(whose), &rule, &by).await?;
     look(&admin, whose)
 }
 
@@ -144,7 +144,7 @@ pub(super) async fn remove(
 ) -> Result<Json<DeletedView>, ApiError> {
     let whose = known(&admin, project.as_deref())?;
     find(&admin, whose)?.ok_or_else(|| ApiError::not_found("there is no spend limit"))?;
-    admin.guard.remove_limit(&name(whose), &by).await?;
+    admin.rulebook.remove_limit(&name(whose), &by).await?;
     let object =
         if whose.is_some() { "project.spend_limit.deleted" } else { "organization.spend_limit.deleted" };
     Ok(Json(DeletedView::of(object, None)))

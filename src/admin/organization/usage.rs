@@ -16,12 +16,12 @@ use super::usage_view::{
 use crate::admin::Admin;
 use crate::admin::error::ApiError;
 use crate::admin::extract::{Path, Query};
-use crate::domain::Money;
-use crate::openai::operation::{OPERATIONS, UsageReport};
-use crate::store::buckets::{Line, each_line};
-use crate::store::pruned::Pruned;
-use crate::store::reader::UsageSum;
-use crate::store::rollup::ROLLUP_S;
+use crate::domain::{Money, Span};
+use crate::protocol::openai::operation::{OPERATIONS, UsageReport};
+use crate::store::reports::Pruned;
+use crate::store::reports::ROLLUP_S;
+use crate::store::reports::UsageRow;
+use crate::store::reports::UsageSum;
 
 /// The end of the year 9999.
 const TIME_MAX_S: i64 = 253_402_300_800;
@@ -194,7 +194,7 @@ impl Wanted {
         Ok(Frame { start_s, end_s: end_s.min(whole_s), width_s: width.s, has_more: end_s < whole_s })
     }
 
-    fn keeps(&self, line: &Line<'_>, item: &str) -> bool {
+    fn keeps(&self, line: &UsageRow<'_>, item: &str) -> bool {
         let fits =
             |wanted: &[String], is: &str| wanted.is_empty() || wanted.iter().any(|wanted| wanted == is);
         // Batches are not forwarded, so nothing is one.
@@ -205,7 +205,7 @@ impl Wanted {
     }
 
     /// The guard has no users, and its sums don't tell tiers apart: where results are grouped by them, they are null.
-    fn group(&self, line: &Line<'_>, item: &str) -> Group {
+    fn group(&self, line: &UsageRow<'_>, item: &str) -> Group {
         let by = |name: &str| self.group_by.iter().any(|by| by == name);
         Group {
             project: by("project_id").then(|| line.project.to_owned()),
@@ -230,7 +230,7 @@ impl Kind {
         Err(ApiError::bad(Some("group_by"), format!("use {}", self.groups.join(", "))))
     }
 
-    fn is_of(&self, line: &Line<'_>) -> bool {
+    fn is_of(&self, line: &UsageRow<'_>) -> bool {
         self.of.is_none_or(|kind| {
             OPERATIONS
                 .iter()
@@ -246,26 +246,23 @@ async fn sums(admin: &Admin, kind: Kind, wanted: Wanted, frame: &Frame) -> Resul
     let &Frame { start_s, end_s, width_s, .. } = frame;
     if width_s % ROLLUP_S != 0
         && let Some(Pruned { before_s, .. }) =
-            admin.guard.pruned().await?.filter(|gone| start_s < gone.before_s)
+            admin.books.reports().pruned().await?.filter(|gone| start_s < gone.before_s)
     {
         let why = "entries before that were pruned, and sums don't tell minutes apart: use 1h or 1d";
         return Err(ApiError::bad(Some("start_time"), format!("start at {before_s} or later; {why}")));
     }
-    let summed = admin.guard.read(move |db| {
-        let mut sums = Sums::new();
-        each_line(db, width_s, start_s, end_s, |line| {
-            // What has no model is a line of its own in the costs.
-            let item = if line.model.is_empty() { line.endpoint } else { line.model };
-            if kind.is_of(&line) && wanted.keeps(&line, item) {
-                let bucket_s = line.at_s - line.at_s.rem_euclid(width_s);
-                let sum = sums.entry((bucket_s, wanted.group(&line, item))).or_default();
-                sum.requests = sum.requests.saturating_add(line.requests);
-                sum.cost = sum.cost + line.cost;
-                sum.quantities += line.quantities;
-            }
-            sums.len() <= GROUPS_MAX
-        })?;
-        Ok(sums)
+    let span = Span { start_s, end_s };
+    let summed = admin.books.reports().fold_usage(width_s, span, Sums::new(), move |sums, line| {
+        // What has no model is a line of its own in the costs.
+        let item = if line.model.is_empty() { line.endpoint } else { line.model };
+        if kind.is_of(&line) && wanted.keeps(&line, item) {
+            let bucket_s = line.at_s - line.at_s.rem_euclid(width_s);
+            let sum = sums.entry((bucket_s, wanted.group(&line, item))).or_default();
+            sum.requests = sum.requests.saturating_add(line.requests);
+            sum.cost = sum.cost + line.cost;
+            sum.quantities += line.quantities;
+        }
+        sums.len() <= GROUPS_MAX
     });
     Ok(Some(summed.await?).filter(|sums| sums.len() <= GROUPS_MAX))
 }

@@ -5,7 +5,7 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use crate::domain::{Class, Money};
-use crate::store::reader::UsageSum;
+use crate::store::reports::UsageSum;
 
 /// A page of buckets.
 #[derive(Debug, Serialize, ToSchema)]

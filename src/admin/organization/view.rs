@@ -8,10 +8,10 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
+use crate::directory::admin_keys::AdminKey;
 use crate::domain::Secret;
-use crate::guard::admin_keys::AdminKey;
 use crate::keys::{Key, Project};
-use crate::store::organization::{AccountRow, Channel};
+use crate::store::records::{AccountRow, Channel};
 
 /// That something is gone.
 #[derive(Debug, Serialize, ToSchema)]

@@ -4,9 +4,9 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::domain::Money;
-use crate::guard::credit::Credit;
 use crate::ledger::account::GrantReading;
 use crate::ledger::entry::grant_id;
+use crate::rulebook::credit::Credit;
 
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Credits)]

@@ -3,23 +3,23 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::books::forecast::{Projection, Projections};
 use crate::ledger::forecast::Forecast;
-use crate::outlook::{Outlook, Prospect};
 
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Forecast)]
-pub(crate) struct OutlookView {
+pub(crate) struct ProjectionsView {
     object: &'static str,
     created_at: i64,
     /// Of the whole organization, in dollars.
-    month: ProspectView,
+    month: ProjectionView,
     /// Of each meter of each limit over days or longer.
-    limits: Vec<LimitProspectView>,
+    limits: Vec<LimitProjectionView>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(as = Prospect)]
-struct ProspectView {
+#[schema(as = Projection)]
+struct ProjectionView {
     window_start: i64,
     resets_at: i64,
     unit: &'static str,
@@ -34,31 +34,31 @@ struct ProspectView {
 }
 
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(as = LimitProspect)]
-struct LimitProspectView {
+#[schema(as = LimitProjection)]
+struct LimitProjectionView {
     limit: String,
     subject: String,
     hard: Option<String>,
     /// When the cap is reached if all goes as expected.
     reached_at: Option<i64>,
     #[serde(flatten)]
-    prospect: ProspectView,
+    projection: ProjectionView,
 }
 
-impl OutlookView {
-    pub(crate) fn of(outlook: &Outlook) -> Self {
+impl ProjectionsView {
+    pub(crate) fn of(projections: &Projections) -> Self {
         Self {
             object: "guard.forecast",
-            created_at: outlook.at_s,
-            month: ProspectView::of(&outlook.month),
-            limits: outlook.limits.iter().map(LimitProspectView::of).collect(),
+            created_at: projections.at_s,
+            month: ProjectionView::of(&projections.month),
+            limits: projections.limits.iter().map(LimitProjectionView::of).collect(),
         }
     }
 }
 
-impl ProspectView {
-    fn of(prospect: &Prospect) -> Self {
-        let Prospect { limit, span, settled, forecast, .. } = prospect;
+impl ProjectionView {
+    fn of(projection: &Projection) -> Self {
+        let Projection { limit, span, settled, forecast, .. } = projection;
         let amount = |of: fn(&Forecast) -> i64| forecast.as_ref().map(|f| limit.unit.decimal(of(f)));
         Self {
             window_start: span.start_s,
@@ -73,15 +73,15 @@ impl ProspectView {
     }
 }
 
-impl LimitProspectView {
-    fn of(prospect: &Prospect) -> Self {
-        let limit = &prospect.limit;
+impl LimitProjectionView {
+    fn of(projection: &Projection) -> Self {
+        let limit = &projection.limit;
         Self {
             limit: limit.name.to_string(),
-            subject: prospect.subject.label().to_owned(),
+            subject: projection.subject.label().to_owned(),
             hard: limit.hard.map(|hard| limit.unit.decimal(hard)),
-            reached_at: prospect.forecast.and_then(|forecast| forecast.reached_s),
-            prospect: ProspectView::of(prospect),
+            reached_at: projection.forecast.and_then(|forecast| forecast.reached_s),
+            projection: ProjectionView::of(projection),
         }
     }
 }

@@ -5,9 +5,10 @@ use std::time::Duration;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::books::retention::Progress;
 use crate::domain::Money;
-use crate::guard::retention::{Progress, Storage};
-use crate::store::pruned::Pruned;
+use crate::store::reports::Pruned;
+use crate::store::reports::Storage;
 
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Storage)]

@@ -4,7 +4,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::admin::view::storage::PrunedView;
-use crate::store::verify::{Difference, Report};
+use crate::store::reports::{Difference, Report};
 
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Verification)]

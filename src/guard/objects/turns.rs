@@ -130,7 +130,7 @@ impl Guard {
                 changing,
             )
         };
-        let written = self.writer.push_objects(vec![put(conversation, changing)]);
+        let written = self.core.push_objects(vec![put(conversation, changing)]);
         self.objects_written(written).await;
         Ok(turn)
     }
@@ -189,17 +189,10 @@ mod tests {
     use super::*;
     use crate::domain::KeptContainers;
     use crate::guard::objects::Reach;
-    use crate::guard::recovery::Config;
-    use crate::store::{Clerk, Durability, Store};
+    use crate::guard::opened;
 
     /// Held for containers of any size.
     const ANY: Option<ContainerMemory> = Some(ContainerMemory::G64);
-
-    fn open(folder: &std::path::Path) -> (Arc<Guard>, Clerk) {
-        let store = Store::open(folder, Durability::Process).unwrap();
-        let config = Config { open_requests_max: 10, zone: "UTC".into() };
-        Guard::open(store, &config, Arc::default(), Arc::default()).unwrap()
-    }
 
     /// A folder as it is now, as a death would leave it.
     fn copied(folder: &tempfile::TempDir) -> tempfile::TempDir {
@@ -249,7 +242,7 @@ mod tests {
     #[tokio::test]
     async fn a_turn_that_was_alone_measures_its_conversation() {
         let folder = tempfile::tempdir().unwrap();
-        let (guard, _clerk) = open(folder.path());
+        let (guard, _writer) = opened(folder.path());
         drop(guard.learn_objects(vec![put(of("c"), made(on_model(1_000)))]));
         let turn = begin(&guard, 500).await;
         assert_eq!(tokens(&guard), Some(1_500), "what it may add counts at once");
@@ -265,7 +258,7 @@ mod tests {
     async fn turns_at_once_are_added_up_whichever_ends_first() {
         for first_ends_first in [true, false] {
             let folder = tempfile::tempdir().unwrap();
-            let (guard, _clerk) = open(folder.path());
+            let (guard, _writer) = opened(folder.path());
             drop(guard.learn_objects(vec![put(of("c"), made(on_model(100)))]));
             let (one, two) = (begin(&guard, 500).await, begin(&guard, 500).await);
             let (first, second) = if first_ends_first { (one, two) } else { (two, one) };
@@ -279,7 +272,7 @@ mod tests {
     #[tokio::test]
     async fn a_bound_that_was_made_before_another_turn_is_not_relied_on() {
         let folder = tempfile::tempdir().unwrap();
-        let (guard, _clerk) = open(folder.path());
+        let (guard, _writer) = opened(folder.path());
         drop(guard.learn_objects(vec![put(of("c"), made(on_model(100)))]));
         let before = held_for(&guard);
         let other = begin(&guard, 500).await;
@@ -292,7 +285,7 @@ mod tests {
     #[tokio::test]
     async fn a_bound_that_was_made_before_a_turn_with_a_larger_container_is_not_relied_on() {
         let folder = tempfile::tempdir().unwrap();
-        let (guard, clerk) = open(folder.path());
+        let (guard, writer) = opened(folder.path());
         drop(guard.learn_objects(vec![put(of("c"), made(on_model(100)))]));
         let begin = async |container_max, containers| {
             let added = KeptContext { containers, ..on_model(500) };
@@ -308,36 +301,36 @@ mod tests {
         assert_eq!(kept(&guard), four, "they stay");
         let open_turn = begin(four.largest, KeptContainers::NONE).await.unwrap();
         // As a death leaves it: nothing more is written.
-        clerk.step();
+        writer.step();
         let copy = copied(&folder);
-        let (next, _clerk) = open(copy.path());
+        let (next, _writer) = opened(copy.path());
         let reach = Reach::Project("p".into());
         assert_eq!(next.check_objects(&[of("c")], &reach).await.unwrap(), None);
         assert_eq!(kept(&next), four, "a death makes no others of them");
-        drop((open_turn, clerk));
+        drop((open_turn, writer));
     }
 
     #[tokio::test]
     async fn a_death_within_a_turn_leaves_a_size_that_is_not_known() {
         let folder = tempfile::tempdir().unwrap();
-        let (guard, clerk) = open(folder.path());
+        let (guard, writer) = opened(folder.path());
         drop(guard.learn_objects(vec![put(of("c"), made(on_model(100)))]));
         let turn = begin(&guard, 500).await;
         // As a death leaves it: nothing more is written.
         let copy = copied(&folder);
-        let (next, _clerk) = open(copy.path());
+        let (next, _writer) = opened(copy.path());
         let reach = Reach::Project("p".into());
         assert_eq!(next.check_objects(&[of("c")], &reach).await.unwrap(), None);
         assert_eq!(tokens(&next), None);
         begin(&next, 500).await.end(TurnEnd::Measured(on_model(700)));
         assert_eq!(tokens(&next), Some(700), "it is measured again");
-        drop((turn, clerk));
+        drop((turn, writer));
     }
 
     #[tokio::test]
     async fn a_count_is_not_relied_on_once_another_turn_began_or_ended() {
         let folder = tempfile::tempdir().unwrap();
-        let (guard, _clerk) = open(folder.path());
+        let (guard, _writer) = opened(folder.path());
         drop(guard.learn_objects(vec![put(of("c"), made(KeptContext::default()))]));
         let begin_counted = async |change| {
             let begun =
@@ -358,7 +351,7 @@ mod tests {
     #[tokio::test]
     async fn turns_of_different_models_leave_a_size_that_is_not_known_but_for_pictures() {
         let folder = tempfile::tempdir().unwrap();
-        let (guard, _clerk) = open(folder.path());
+        let (guard, _writer) = opened(folder.path());
         drop(guard.learn_objects(vec![put(of("c"), made(on_model(100)))]));
         let elsewhere = KeptContext { rendering: Rendering::of(&"other".into(), ""), ..on_model(70) };
         let one = begin(&guard, 500).await;

@@ -61,7 +61,7 @@ impl Life {
             bound: bound(cents),
             client_cap: None,
             at_ms: self.at_ms,
-            unwritten: Amounts::default(),
+            unwritten_releases: Amounts::default(),
             turn: Turn::default(),
         };
         self.ledger.decide(&ask).map(drop)

@@ -21,9 +21,9 @@ fn of_users(soft: Vec<Soft>, users: u32) -> Ledger {
     let limits = per_user(soft);
     let mut ledger = Ledger::new(1);
     let subject = |number: u32| Subject::One(format!("user-{number}").into());
-    let seeds = ledger.stage(&limits, START_MS).into_iter().map(|seeding| {
-        let spent = (0..users).map(|number| ((subject(number), seeding.since_s), i64::from(number)));
-        seeding.seed(spent.collect())
+    let seeds = ledger.stage(&limits, START_MS).into_iter().map(|backfill| {
+        let spent = (0..users).map(|number| ((subject(number), backfill.since_s), i64::from(number)));
+        backfill.history(spent.collect())
     });
     let seeds = seeds.collect();
     ledger.install(&limits, seeds);
@@ -95,7 +95,7 @@ fn what_was_counted_while_the_past_was_read_is_added_to_it() {
     let meanwhile = held(&mut ledger, user(1), bound(7, 0), START_MS);
     ledger.apply(&ending(&before, Kind::Settle, 3, 0, START_MS));
     let past = Past::from([((Subject::One("user-1".into()), staged[0].since_s), 100)]);
-    ledger.install(&limits, vec![staged[0].seed(past)]);
+    ledger.install(&limits, vec![staged[0].history(past)]);
     assert_eq!(readings(&ledger, START_MS)[0].1.meter, Meter { settled: 103, held: 7 });
     ledger.apply(&ending(&meanwhile, Kind::Settle, 7, 0, START_MS));
     assert_eq!(readings(&ledger, START_MS)[0].1.meter, Meter { settled: 110, held: 0 });
@@ -114,7 +114,7 @@ fn a_limit_with_as_many_meters_as_memory_is_meant_to_hold_refuses_new_users_by_i
             bound: bound(1, 0),
             client_cap: None,
             at_ms: START_MS,
-            unwritten: Amounts::default(),
+            unwritten_releases: Amounts::default(),
             turn: Turn::default(),
         };
         ledger.decide(&ask)

@@ -260,7 +260,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::openai::CHAT;
+    use crate::protocol::openai::CHAT;
 
     fn asked(body: &Value, text_tokens: Option<u64>) -> Option<(Value, u64)> {
         let body = Bytes::from(body.to_string());

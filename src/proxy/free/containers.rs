@@ -8,7 +8,7 @@ use crate::pricing::rates::Rates;
 use crate::proxy::Proxy;
 use crate::proxy::auth::Caller;
 use crate::proxy::record::{CONTAINER_IDLE_S, made_by};
-use crate::store::Written;
+use crate::store::WriteAck;
 
 /// A use of a container, which makes it live on.
 #[derive(Debug)]
@@ -18,7 +18,7 @@ pub(super) struct ContainerUse {
     /// The most that it costs.
     pub(super) fee_max: Money,
     /// Resolves when it is in the database.
-    pub(super) written: Option<Written>,
+    pub(super) written: Option<WriteAck>,
 }
 
 impl Proxy {

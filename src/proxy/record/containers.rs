@@ -6,7 +6,7 @@ use crate::domain::kept::KeptContainers;
 use crate::domain::object::KnownObject;
 use crate::domain::usage::ContainerMemory;
 use crate::guard::objects::Objects;
-use crate::openai::usage::{Answer, Outcome};
+use crate::protocol::openai::usage::{Answer, Outcome};
 
 /// The containers that a request may run in.
 #[derive(Clone, Copy, Debug)]

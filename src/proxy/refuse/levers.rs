@@ -1,7 +1,7 @@
 //! What a client can lower so that its request may cost less.
 
 use crate::domain::Demand;
-use crate::openai::operation::Operation;
+use crate::protocol::openai::operation::Operation;
 
 /// The fields of a request that its bound depends on, by their names on the wire.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,7 +39,7 @@ impl Levers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::openai::{CHAT, EMBEDDINGS, RESPONSES};
+    use crate::protocol::openai::{CHAT, EMBEDDINGS, RESPONSES};
 
     #[test]
     fn the_advice_names_the_fields_that_help() {

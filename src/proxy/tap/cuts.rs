@@ -1,10 +1,10 @@
 //! Where a stream is cut, because its hold ends there, and what its client is told.
 
-use crate::openai::operation::Operation;
-use crate::openai::refusal::ErrorBody;
-use crate::openai::sse::Brought;
 use crate::pricing::count::{self, Encoding};
 use crate::pricing::turns::{Added, Turns};
+use crate::protocol::openai::operation::Operation;
+use crate::protocol::openai::refusal::ErrorBody;
+use crate::protocol::openai::sse::Brought;
 
 /// Where a stream is cut, because its hold ends there.
 #[derive(Clone, Copy, Debug, Default)]

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use libfuzzer_sys::fuzz_target;
 use spendguard::config::{ConfigError, Settings, load};
-use spendguard::store::rule::LimitRule;
+use spendguard::rulebook::rule::LimitRule;
 use tempfile::TempDir;
 
 /// A first line that starts so is a variable of the environment.

@@ -10,10 +10,11 @@ use std::sync::{Arc, LazyLock};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
 use libfuzzer_sys::fuzz_target;
 use spendguard::domain::Money;
-use spendguard::guard::{Guard, recovery};
-use spendguard::openai::endpoint::{canonical, classify};
+use spendguard::directory::Directory;
+use spendguard::protocol::openai::endpoint::{canonical, classify};
 use spendguard::proxy::refuse::Refusal;
 use spendguard::proxy::{auth, headers};
+use spendguard::startup::{self, Config};
 use spendguard::store::{Durability, Store};
 
 /// The key that upstream gets for the guard's own.
@@ -32,12 +33,12 @@ const NEVER_UPSTREAM: [HeaderName; 9] = [
     header::SEC_WEBSOCKET_PROTOCOL,
 ];
 
-static GUARD: LazyLock<Arc<Guard>> = LazyLock::new(|| {
+static DIRECTORY: LazyLock<Arc<Directory>> = LazyLock::new(|| {
     let folder = tempfile::tempdir().expect("there is room for a database");
     let store = Store::open(folder.path(), Durability::Process).expect("a new database opens");
-    let config = recovery::Config { open_requests_max: 8, zone: "UTC".into() };
-    let (guard, _writer) = Guard::open(store, &config, Arc::default(), Arc::default()).expect("it opens");
-    guard
+    let config = Config { open_requests_max: 8, zone: "UTC".into() };
+    let (opened, _writer) = startup::open(store, &config, Arc::default(), Arc::default()).expect("it opens");
+    opened.directory
 });
 
 /// A path as the laxest server would take it: escapes decoded, slashes merged,
@@ -102,7 +103,7 @@ fn wishes_are_bounded(of: &HeaderMap) {
 
 /// A caller is somebody's key, and a refusal does not show one.
 fn callers_are_known(of: &HeaderMap, pass_through: bool) {
-    let shown = match auth::caller(of, &GUARD, Some(&UPSTREAM), pass_through) {
+    let shown = match auth::caller(of, &DIRECTORY, Some(&UPSTREAM), pass_through) {
         Ok(caller) => {
             assert!(pass_through && caller.key.pass_through, "nobody has a key of the guard's");
             assert_ne!(caller.authorization, UPSTREAM, "a client's own key is sent, not the guard's");

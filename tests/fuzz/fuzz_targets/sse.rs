@@ -11,7 +11,7 @@ use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 use oracle::Endpoint;
 use serde_json::Value;
-use spendguard::openai::{Answer, Hide, Tap};
+use spendguard::protocol::openai::{Answer, Hide, Tap};
 use spendguard_fuzz::bound::operation;
 use spendguard_fuzz::knobs;
 

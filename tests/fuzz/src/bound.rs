@@ -9,12 +9,12 @@ use oracle::world::TextCount;
 use oracle::{Chance, Endpoint, World, draw, maximum, prices};
 use spendguard::domain::demand::{Tier, WebSearch};
 use spendguard::domain::{Demand, KeptSize, ObjectKind};
-use spendguard::openai::request::Edit;
-use spendguard::openai::{OPERATIONS, Operation};
 use spendguard::pricing::bound::{BoundInputs, ToolsBound, bound};
 use spendguard::pricing::count;
 use spendguard::pricing::plan::Policy;
 use spendguard::pricing::sheet::Sheet;
+use spendguard::protocol::openai::request::Edit;
+use spendguard::protocol::openai::{OPERATIONS, Operation};
 
 /// The instant at which requests are priced: the oracle's day, at noon.
 const AT_S: i64 = 1_795_867_200;

@@ -9,7 +9,7 @@ use oracle::Endpoint;
 use serde_json::Value;
 use spendguard::domain::Demand;
 use spendguard::domain::demand::{Tier, WebSearch};
-use spendguard::openai::request::{Edit, Request};
+use spendguard::protocol::openai::request::{Edit, Request};
 
 use crate::bound::operation;
 use crate::json::{self, Json};

@@ -10,10 +10,11 @@ use spendguard::alerts::{Channels, Outbox};
 use spendguard::clock::Clock;
 use spendguard::domain::Money;
 use spendguard::domain::demand::{Bound, Tier};
-use spendguard::guard::{Ending, Guard, Order, recovery};
+use spendguard::guard::{Ending, Guard, ReserveRequest};
 use spendguard::ledger::entry::{Attribution, Basis};
-use spendguard::store::outbox::{self, Delivery};
-use spendguard::store::{Durability, Store};
+use spendguard::startup;
+use spendguard::store::outbox::Delivery;
+use spendguard::store::{Durability, Reports, Store};
 use spendguard::upstream::roots;
 use tokio::sync::watch;
 
@@ -28,6 +29,7 @@ const HOUR_MS: i64 = 3_600_000;
 /// A guard with an outbox that tells one webhook, at whatever time it is made to be.
 struct Office {
     guard: Arc<Guard>,
+    reports: Reports,
     now_ms: Arc<AtomicI64>,
     stop: watch::Sender<bool>,
 }
@@ -51,16 +53,17 @@ impl Office {
         std::fs::write(&config, format!("{limits}{webhook}")).unwrap();
         let settings = spendguard::config::load(Some(&config), []).unwrap();
         let store = Store::open(&folder.join("data"), Durability::Process).unwrap();
-        let config = recovery::Config { open_requests_max: 10, zone: "UTC".into() };
-        let (guard, clerk) = Guard::open(store, &config, Arc::new(clock), Arc::default()).unwrap();
-        clerk.start().unwrap();
-        guard.install_file_limits(settings.limits, settings.zone).await.unwrap();
+        let config = startup::Config { open_requests_max: 10, zone: "UTC".into() };
+        let (opened, writer) = startup::open(store, &config, Arc::new(clock), Arc::default()).unwrap();
+        writer.start().unwrap();
+        let (guard, reports) = (Arc::clone(&opened.guard), opened.reports.clone());
+        opened.rulebook.install_file_limits(settings.limits, settings.zone).await.unwrap();
         let channels = Channels::of(&settings.alerts, &roots()).unwrap();
         let (stop, stopped) = watch::channel(false);
-        let outbox = Outbox::new(Arc::clone(&guard), channels);
+        let outbox = Outbox::new(opened, channels);
         // The test's own task; it ends with the test's runtime.
         tokio::task::spawn_local(async move { outbox.run(stopped).await });
-        Self { guard, now_ms, stop }
+        Self { guard, reports, now_ms, stop }
     }
 
     /// Spends something, which crosses the soft threshold.
@@ -70,7 +73,7 @@ impl Office {
 
     async fn spend_as(&self, user: Option<&str>) {
         let end_user = user.map(Arc::from);
-        let order = Order {
+        let request = ReserveRequest {
             attribution: Arc::new(Attribution { end_user, ..Attribution::default() }),
             bound: Bound { cost: Money::from_nano(9_000), input_tokens: 200, output_tokens: 100 },
             is_priced: true,
@@ -79,17 +82,17 @@ impl Office {
             price_version: "2026-11-21".into(),
             stream: false,
         };
-        let reservation = self.guard.reserve(order).await.unwrap();
+        let reservation = self.guard.reserve(request).await.unwrap();
         reservation.settle(Basis::Reported, Ending { cost: Money::from_nano(5_000), ..Ending::default() });
-        self.guard.flush().await.unwrap();
+        self.guard.core().flush().await.unwrap();
     }
 
     /// The one delivery there is, once it has been tried so often.
     async fn tried(&self, attempts: u32) -> Delivery {
         for _ in 0..1_000 {
             // It looks at the clock when it is told that there may be something.
-            self.guard.marks().notify_one();
-            let found = self.guard.read(|db| outbox::alerts(db, None, 10)).await.unwrap();
+            self.guard.core().crossed().notify_one();
+            let found = self.reports.alerts(None, 10).await.unwrap();
             // It is noted before it is routed.
             let delivery = found.first().and_then(|(_, deliveries)| deliveries.first());
             if let Some(delivery) = delivery.filter(|delivery| delivery.attempts >= attempts) {
@@ -156,7 +159,7 @@ fn a_webhook_that_answers_500_for_three_days_is_given_up_and_says_why() {
         assert_eq!(usize::try_from(last.attempts).unwrap(), tries);
         assert!(tries < 100, "{tries}");
         office.set(last.next_ms + DAY_MS);
-        office.guard.marks().notify_one();
+        office.guard.core().crossed().notify_one();
         tokio::time::sleep(Duration::from_millis(300)).await;
         assert_eq!(receiver.got.lock().unwrap().len(), tries, "given up for good");
         let _ = office.stop.send(true);
@@ -221,10 +224,10 @@ fn of_invented_users_a_limit_sends_ten_messages_an_hour_and_one_of_all_the_other
         }
         assert_eq!(receiver.after(10).await.len(), 10);
         office.set(NOON_MS + HOUR_MS - 1);
-        office.guard.marks().notify_one();
+        office.guard.core().crossed().notify_one();
         assert_eq!(receiver.after(10).await.len(), 10);
         office.set(NOON_MS + HOUR_MS);
-        office.guard.marks().notify_one();
+        office.guard.core().crossed().notify_one();
         let got = receiver.after(11).await;
         assert_eq!(got.len(), 11);
         let (_, digest) = &got[10];
@@ -233,7 +236,7 @@ fn of_invented_users_a_limit_sends_ten_messages_an_hour_and_one_of_all_the_other
             (&json!("limit.soft"), &json!(25)),
             "{digest}"
         );
-        let found = office.guard.read(|db| outbox::alerts(db, None, 100)).await.unwrap();
+        let found = office.reports.alerts(None, 100).await.unwrap();
         assert_eq!(found.len(), 35, "each is a fact all the same");
         assert!(found.iter().all(|(_, deliveries)| deliveries.len() == 1 && deliveries[0].state == "sent"));
         let _ = office.stop.send(true);

@@ -19,9 +19,9 @@ fn the_organization_is_named_here_unless_the_file_names_it() {
         let saved = browser.submit("/settings", "/settings/organization", &[("name", " Acme ")]).await;
         assert_eq!(saved.header("location"), "/settings?saved=name", "{saved:?}");
         assert!(seen(&browser.page("/usage").await).contains(&"Acme".to_owned()), "on every page");
-        assert_eq!(house.guard.organization_named_by(), Some(Source::Api));
+        assert_eq!(house.directory.organization_named_by(), Some(Source::Api));
         let tested = text(&browser.submit("/settings", "/settings/test", &[("channel", "webhook-1")]).await);
-        assert!(tested.contains("The test was accepted"), "{tested}");
+        assert!(tested.contains("The channel accepted the test"), "{tested}");
         let told = receiver.after(1).await;
         assert_eq!(
             (told.len(), &told[0].1["data"]["organization"]),
@@ -39,10 +39,12 @@ fn the_organization_is_named_here_unless_the_file_names_it() {
         let house = House::with("[organization]\nname = \"Of the file\"\n").await;
         let mut browser = Browser::signed_in(&house).await;
         let page = browser.page("/settings").await;
-        assert!(page.contains("Managed by the file") && !page.contains("action=\"/settings/organization\""));
+        assert!(
+            page.contains("From configuration file") && !page.contains("action=\"/settings/organization\"")
+        );
         let refused = browser.submit("/settings", "/settings/organization", &[("name", "Acme")]).await;
         assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY);
-        assert_eq!(&*house.guard.organization(), "Of the file");
+        assert_eq!(&*house.directory.organization(), "Of the file");
     });
 }
 
@@ -61,7 +63,7 @@ fn each_channel_shows_how_it_does_and_says_what_came_of_a_test() {
         good.after(1).await;
         bad.after(1).await;
         let page = browser.page("/settings").await;
-        assert_eq!((shown(&page, "Delivered"), shown(&page, "Last try failed")), (1, 1), "{page}");
+        assert_eq!((shown(&page, "Delivered"), shown(&page, "Last attempt failed")), (1, 1), "{page}");
         assert!(page.contains("it answered 500") && page.contains("1 waiting"), "{page}");
         let tested = text(&browser.submit("/settings", "/settings/test", &[("channel", "webhook-2")]).await);
         assert!(tested.contains("The test could not be sent:"), "{tested}");
@@ -157,6 +159,6 @@ fn activity_shows_who_was_refused_last_and_by_what() {
         let cells = seen(&page);
         let named = |text: &str| cells.iter().filter(|cell| *cell == text).count();
         assert_eq!((named("test"), named("spend_limit_exceeded")), (5, 6), "{cells:?}");
-        assert_eq!(house.guard.refusals().len(), 50, "no more are remembered");
+        assert_eq!(house.guard.rejections().len(), 50, "no more are remembered");
     });
 }

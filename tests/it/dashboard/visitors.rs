@@ -58,14 +58,17 @@ fn a_read_only_admin_key_sees_every_page_and_changes_nothing() {
         }
         let guard = &house.guard;
         assert_eq!(
-            (guard.ring().keys().len(), guard.ring().projects().len(), guard.limits().len()),
+            (guard.ring().keys().len(), guard.ring().projects().len(), house.books.limits().len()),
             (1, 2, 1)
         );
         assert!(
             guard.ring().keys()[0].revoked_s.is_none()
                 && guard.ring().project("p").unwrap().archived_s.is_none()
         );
-        assert_eq!((&*guard.organization(), guard.first_steps_aside().len()), ("My organization", 0));
+        assert_eq!(
+            (&*house.directory.organization(), house.directory.first_steps_aside().len()),
+            ("My organization", 0)
+        );
         let out = browser.submit("/", "/logout", &[]).await;
         assert_eq!(out.header("location"), "/login", "but it may sign out");
     });
@@ -141,10 +144,10 @@ fn forms_of_settings_and_projects_need_their_token_too() {
             }
         }
         assert_eq!(
-            (house.guard.ring().projects().len(), &*house.guard.organization()),
+            (house.guard.ring().projects().len(), &*house.directory.organization()),
             (1, "My organization")
         );
-        assert!(house.guard.first_steps_aside().is_empty());
+        assert!(house.directory.first_steps_aside().is_empty());
     });
 }
 
@@ -160,12 +163,12 @@ fn hostile_names_of_organization_projects_and_operators_are_shown_and_not_run() 
             for (from, to) in [("/settings", "/settings/organization"), ("/projects/new", "/projects")] {
                 let answer = browser.submit(from, to, &[("name", name)]).await;
                 assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY, "{to} {name}");
-                assert!(text(&answer).contains("A name needs 1 to 256 characters"), "{to}");
+                assert!(text(&answer).contains("Enter a name of 1 to 256 characters"), "{to}");
             }
         }
         browser.submit("/settings", "/settings/organization", &[("name", HOSTILE)]).await;
         browser.submit("/projects/new", "/projects", &[("name", HOSTILE)]).await;
-        assert_eq!(&*house.guard.organization(), HOSTILE);
+        assert_eq!(&*house.directory.organization(), HOSTILE);
         let mut shown = 0;
         for path in PAGES {
             let page = browser.page(path).await;

@@ -1,5 +1,5 @@
-// What a browser adds to pages that can be read without it: times in the
-// viewer's own zone, buttons that copy, and figures that keep up with the guard.
+// Adds to pages that can be read without it: times in the viewer's own zone,
+// buttons that copy, and parts that are kept up to date.
 "use strict";
 
 // Not every browser knows every language, so the page says how a day is written.
@@ -11,16 +11,19 @@ function day(at) {
   return form.replace("{d}", at.getDate()).replace("{m}", names[at.getMonth()]).replace("{y}", at.getFullYear());
 }
 
-function clock(at) {
-  return [at.getHours(), at.getMinutes()].map((part) => String(part).padStart(2, "0")).join(":");
+function clock(...parts) {
+  return parts.map((part) => String(part).padStart(2, "0")).join(":");
 }
 
 function localize(root) {
   for (const time of root.querySelectorAll("time[datetime]")) {
     const at = new Date(time.dateTime);
     if (Number.isNaN(at.getTime())) continue;
-    time.textContent = "day" in time.dataset ? day(at) : `${day(at)}, ${clock(at)}`;
-    time.title = `${day(at)}, ${clock(at)} ${zone}`;
+    const minutes = clock(at.getHours(), at.getMinutes());
+    const seconds = clock(at.getHours(), at.getMinutes(), at.getSeconds());
+    if ("clock" in time.dataset) time.textContent = seconds;
+    else time.textContent = "day" in time.dataset ? day(at) : `${day(at)}, ${minutes}`;
+    time.title = `${day(at)}, ${seconds} ${zone}`;
   }
 }
 
@@ -47,8 +50,8 @@ for (const field of document.querySelectorAll("input[data-select]")) {
   field.addEventListener("focus", () => field.select());
 }
 
-// Live parts: the page is fetched again and what has changed is put in its place.
-// One fetch at a time, only while somebody looks, and never for more than a
+// Live parts: the page is fetched again, and the parts that changed are replaced.
+// One fetch at a time, only while the page is visible, and never for more than a
 // twentieth of the time, so that many open pages don't keep a guard busy.
 const LOOK_EVERY_MS = 3_000;
 const LOOK_EVERY_MS_MAX = 60_000;
@@ -60,7 +63,7 @@ let wait = LOOK_EVERY_MS;
 let timer;
 let paused = false;
 
-/** Whether somebody is at work in a part: it would be pulled away from under their hands. */
+/** Whether the viewer has focus or a selection in a part: a renewal would take it away. */
 function isInUse(part) {
   const selection = getSelection();
   const at = document.activeElement;

@@ -1,0 +1,111 @@
+//! Corrections of entries: facts of their own, in the windows of what they correct.
+
+use crate::books::Books;
+use crate::domain::demand::Bound;
+use crate::domain::{Money, Quantities};
+use crate::guard::audit::{Actor, Change};
+use crate::ledger::entry::{Entry, Kind};
+use crate::rulebook::credit::CreditError;
+use crate::store::StoreError;
+
+/// Why an entry was not corrected.
+#[derive(Debug, thiserror::Error)]
+pub enum AdjustError {
+    /// There is no settled entry of that id, and no grant.
+    #[error("no settled entry has that id, and no grant")]
+    NoSuchEntry,
+    /// It was pruned.
+    #[error(
+        "that entry was pruned: entries before {} are gone, and only their sums are left. Correct a later entry of the \
+         same key instead; its note can say which one is meant", crate::ledger::calendar::utc(*before_s)
+    )]
+    Pruned {
+        /// Since when entries are there, in Unix seconds.
+        before_s: i64,
+    },
+    /// With the correction, the entry would have cost less than nothing.
+    #[error(
+        "with its corrections this entry is {cost} USD; at most that can be taken off, and {amount} would be"
+    )]
+    BelowZero {
+        /// What the entry costs now, earlier corrections included.
+        cost: Money,
+        /// What the correction would take off.
+        amount: Money,
+    },
+    /// The grant can't be corrected.
+    #[error(transparent)]
+    Credit(#[from] CreditError),
+    /// The database failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Books {
+    /// Adds a correction to a settled entry, in that entry's windows, or to a grant
+    /// of prepaid credit. An entry and all its corrections together are never below zero,
+    /// so that none makes room under a limit that nothing had used.
+    pub async fn adjust(
+        &self,
+        id: u64,
+        amount: Money,
+        note: String,
+        by: &Actor,
+    ) -> Result<Entry, AdjustError> {
+        let _one_at_a_time = self.corrections.lock().await;
+        // An earlier correction that could not be written yet would be missing from the sum.
+        self.core.flush().await?;
+        let found = self.reports.entry(id).await?;
+        if found.as_ref().is_some_and(|(entry, _)| entry.kind == Kind::Grant) {
+            let grant = self.rulebook.correct_grant(id, amount, note, by).await?;
+            return grant.map(|grant| grant.entry()).ok_or(AdjustError::NoSuchEntry);
+        }
+        if found.is_none() {
+            let pruned = self.reports.pruned().await?.filter(|pruned| id <= pruned.last_id);
+            if let Some(pruned) = pruned {
+                return Err(AdjustError::Pruned { before_s: pruned.before_s });
+            }
+        }
+        let original = found.filter(|(entry, _)| entry.kind == Kind::Settle);
+        let (original, corrected) = original.ok_or(AdjustError::NoSuchEntry)?;
+        let cost = original.cost + corrected;
+        if amount < Money::ZERO && cost + amount < Money::ZERO {
+            return Err(AdjustError::BelowZero { cost, amount: -amount });
+        }
+        self.correct(original, amount, note, by).await
+    }
+
+    async fn correct(
+        &self,
+        original: Entry,
+        amount: Money,
+        note: String,
+        by: &Actor,
+    ) -> Result<Entry, AdjustError> {
+        let slots = [self.core.operators_slot().await?, self.core.operators_slot().await?];
+        let entry = |id, now_ms| Entry {
+            id,
+            kind: Kind::Adjust,
+            created_ms: now_ms,
+            cost: amount,
+            tool_fees: Money::ZERO,
+            quantities: Quantities::default(),
+            held: Bound::default(),
+            basis: None,
+            corrects: Some(original.id),
+            note: Some(note),
+            ..original
+        };
+        // The row of the audit log comes right behind the correction, whose entry it repeats.
+        let audited = |entry: &Entry| Change::of_correction(entry).row(by, entry.created_ms);
+        let (entry, audited) = self.core.correct(slots, entry, audited);
+        // It counts already; a failure here must not invite to do it twice.
+        if let Err(error) = self.core.flush().await {
+            tracing::warn!(%error, "a correction counts, and is written as soon as the ledger can be");
+        }
+        if audited.done().await.is_err() {
+            tracing::warn!(id = entry.id, "a correction counts, but is missing from the audit log");
+        }
+        Ok(entry)
+    }
+}

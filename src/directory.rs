@@ -1,0 +1,106 @@
+//! The directory: who may spend, and who may change things.
+//!
+//! Keys, projects, service accounts, admin keys, the models that a project may use, and
+//! the organization. Each change is written with its row of the audit log, then it is in
+//! force, then it is answered.
+
+mod accounts;
+pub mod admin_keys;
+pub mod keyring;
+mod models;
+pub mod organization;
+mod stored_key;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::clock::Clock;
+use crate::guard::audit::AuditedRecords;
+use crate::keys::{Project, Ring};
+use crate::rulebook::Rulebook;
+use crate::store::records::{AuditFilter, AuditRow, Stored};
+use crate::store::{Reports, Store, StoreError};
+
+use self::accounts::Accounts;
+use self::admin_keys::AdminKeys;
+use self::models::rule_of;
+use self::organization::Organization;
+use self::stored_key::key_of;
+
+/// Keys, projects and the organization, with what changes them.
+#[derive(Debug)]
+pub struct Directory {
+    ring: Arc<Ring>,
+    clock: Arc<Clock>,
+    records: AuditedRecords,
+    reports: Reports,
+    /// Limits that write the name of a key or a project look it up when one is made.
+    rulebook: Arc<Rulebook>,
+    accounts: Accounts,
+    admin_keys: AdminKeys,
+    organization: Organization,
+    /// Makes changes one at a time.
+    changes: tokio::sync::Mutex<()>,
+}
+
+impl Directory {
+    /// The directory of what is stored, around a ring that [`fill`] has filled.
+    pub fn new(
+        stored: &mut Stored,
+        ring: Arc<Ring>,
+        clock: Arc<Clock>,
+        records: AuditedRecords,
+        reports: Reports,
+        rulebook: Arc<Rulebook>,
+    ) -> Self {
+        Self {
+            ring,
+            clock,
+            records,
+            reports,
+            rulebook,
+            accounts: Accounts::of(std::mem::take(&mut stored.accounts)),
+            admin_keys: AdminKeys::of(std::mem::take(&mut stored.admin_keys)),
+            organization: Organization::of(&stored.settings),
+            changes: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// The key ring, to be read.
+    pub fn ring(&self) -> &Arc<Ring> {
+        &self.ring
+    }
+
+    /// The clock.
+    pub fn clock(&self) -> &Arc<Clock> {
+        &self.clock
+    }
+
+    /// The rows of the audit log that fit a filter, newest first.
+    pub async fn audit_log(&self, filter: AuditFilter) -> Result<Vec<AuditRow>, StoreError> {
+        self.reports.audit_log(filter).await
+    }
+}
+
+/// Puts all keys and projects of a store into a ring.
+pub fn fill(ring: &Ring, store: &Store, stored: &mut Stored) -> Result<(), StoreError> {
+    for project in std::mem::take(&mut stored.projects) {
+        ring.put_project(Project {
+            id: project.id.into(),
+            name: project.name.into(),
+            created_s: project.created_s,
+            archived_s: project.archived_s,
+            from_file: false,
+        });
+    }
+    for row in std::mem::take(&mut stored.model_rules) {
+        let project = row.project.clone();
+        ring.put_model_rule(&project, Some(&rule_of(row)));
+    }
+    store.each_key(|row| drop(ring.put(key_of(row, 0))))?;
+    store.each_use(|key, used_ms| {
+        if let Some(key) = ring.by_id(key) {
+            key.last_used_ms.fetch_max(used_ms, Ordering::Relaxed);
+        }
+    })
+}

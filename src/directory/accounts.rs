@@ -1,0 +1,199 @@
+//! Service accounts: owners of keys in a project, made and removed with them.
+
+use std::sync::{Arc, RwLock};
+
+use serde_json::json;
+
+use crate::directory::Directory;
+use crate::directory::keyring::{KeyError, NewKey, checked_name};
+use crate::domain::Secret;
+use crate::guard::audit::{Actor, Change};
+use crate::keys::{self, Key};
+use crate::rulebook::names::Named;
+use crate::store::records::{AccountRow, KeyRow, RecordChange};
+use crate::sync::unpoisoned;
+
+/// Service accounts that a project may have.
+const ACCOUNTS_MAX: usize = 1_000;
+/// Keys that a service account may own.
+const KEYS_MAX: usize = 100;
+/// What an account's first key is called.
+const FIRST_KEY: &str = "Secret Key";
+
+/// All service accounts, in the order of their making.
+#[derive(Debug, Default)]
+pub(super) struct Accounts(RwLock<Vec<Arc<AccountRow>>>);
+
+impl Accounts {
+    pub(super) fn of(rows: Vec<AccountRow>) -> Self {
+        Self(RwLock::new(rows.into_iter().map(Arc::new).collect()))
+    }
+
+    fn all(&self) -> Vec<Arc<AccountRow>> {
+        unpoisoned(self.0.read()).clone()
+    }
+
+    /// Puts an account in place of the one with its id.
+    fn put(&self, account: AccountRow) -> Arc<AccountRow> {
+        let account = Arc::new(account);
+        let mut all = unpoisoned(self.0.write());
+        match all.iter_mut().find(|known| known.id == account.id) {
+            Some(known) => *known = Arc::clone(&account),
+            None => all.push(Arc::clone(&account)),
+        }
+        account
+    }
+
+    fn remove(&self, id: &str) {
+        unpoisoned(self.0.write()).retain(|known| known.id != id);
+    }
+}
+
+fn change(before: Option<&AccountRow>, after: Option<&AccountRow>) -> Option<Change> {
+    let event = match (before, after) {
+        (None, _) => "service_account.created",
+        (Some(_), Some(_)) => "service_account.updated",
+        (Some(_), None) => "service_account.deleted",
+    };
+    let said = |row: &AccountRow| json!({ "name": row.name, "api_key_ids": row.keys });
+    let of = after.or(before)?;
+    Some(Change {
+        event,
+        resource: of.id.clone(),
+        project: Some(of.project.clone()),
+        before: before.map(said),
+        after: after.map(said),
+    })
+}
+
+impl Directory {
+    /// The service accounts of a project, in the order of their making.
+    pub fn accounts(&self, project: &str) -> Vec<Arc<AccountRow>> {
+        self.accounts.all().into_iter().filter(|account| account.project == project).collect()
+    }
+
+    /// A service account of a project.
+    pub fn account(&self, project: &str, id: &str) -> Result<Arc<AccountRow>, KeyError> {
+        let found = self.accounts(project).into_iter().find(|account| account.id == id);
+        found.ok_or_else(|| KeyError::NoSuchAccount(id.to_owned()))
+    }
+
+    /// Makes a service account, with its first key if one is wanted. The key's
+    /// secret is told this once.
+    pub async fn create_account(
+        &self,
+        project: &str,
+        name: String,
+        key_expires_in_s: Option<Option<i64>>,
+        by: &Actor,
+    ) -> Result<(Arc<AccountRow>, Option<(Arc<Key>, Secret)>), KeyError> {
+        let _one_at_a_time = self.changes.lock().await;
+        if self.accounts(project).len() >= ACCOUNTS_MAX {
+            return Err(KeyError::TooMany("service accounts of a project", ACCOUNTS_MAX));
+        }
+        let mut account = AccountRow {
+            id: keys::new_id("svc_acct_")?,
+            project: self.active_project(Some(project.to_owned()))?,
+            name: checked_name(name)?,
+            keys: Vec::new(),
+            created_s: self.clock.now_s(),
+        };
+        let first = |expires_in_s| self.own_key(&mut account, FIRST_KEY.to_owned(), expires_in_s);
+        let key = key_expires_in_s.map(first).transpose()?;
+        let (row, secret) = key.unzip();
+        let key = self.put_account(None, account.clone(), row, by).await?;
+        Ok((self.accounts.put(account), key.zip(secret)))
+    }
+
+    /// Makes another key of a service account; its secret is told this once.
+    pub async fn create_account_key(
+        &self,
+        project: &str,
+        id: &str,
+        name: Option<String>,
+        expires_in_s: Option<i64>,
+        by: &Actor,
+    ) -> Result<(Arc<Key>, Secret), KeyError> {
+        let _one_at_a_time = self.changes.lock().await;
+        let before = self.account(project, id)?;
+        if before.keys.len() >= KEYS_MAX {
+            return Err(KeyError::TooMany("keys of a service account", KEYS_MAX));
+        }
+        self.active_project(Some(project.to_owned()))?;
+        let mut account = before.as_ref().clone();
+        let name = name.unwrap_or_else(|| FIRST_KEY.to_owned());
+        let (row, secret) = self.own_key(&mut account, name, expires_in_s)?;
+        let key = self.put_account(Some(&before), account.clone(), Some(row), by).await?;
+        self.accounts.put(account);
+        let key = key.ok_or_else(|| KeyError::NoSuchAccount(id.to_owned()))?;
+        Ok((key, secret))
+    }
+
+    /// Renames a service account.
+    pub async fn rename_account(
+        &self,
+        project: &str,
+        id: &str,
+        name: String,
+        by: &Actor,
+    ) -> Result<Arc<AccountRow>, KeyError> {
+        let _one_at_a_time = self.changes.lock().await;
+        let before = self.account(project, id)?;
+        let account = AccountRow { name: checked_name(name)?, ..before.as_ref().clone() };
+        self.put_account(Some(&before), account.clone(), None, by).await?;
+        Ok(self.accounts.put(account))
+    }
+
+    /// Removes a service account and revokes its keys, all or none.
+    pub async fn delete_account(&self, project: &str, id: &str, by: &Actor) -> Result<(), KeyError> {
+        let _one_at_a_time = self.changes.lock().await;
+        let account = self.account(project, id)?;
+        let now_s = self.clock.now_s();
+        let mut changes: Vec<Change> = change(Some(&account), None).into_iter().collect();
+        let mut revoked = Vec::new();
+        for key in &account.keys {
+            let before = self.row(key)?;
+            let row = before.revoked(now_s);
+            changes.push(Change::of_key(Some(&before), &row));
+            revoked.push(row);
+        }
+        let mut records = vec![RecordChange::RemoveAccount(id.to_owned())];
+        records.extend(revoked.iter().cloned().map(RecordChange::PutKey));
+        self.records.write(by, changes, records).await?;
+        for row in revoked {
+            self.install_key(row);
+        }
+        self.accounts.remove(id);
+        Ok(())
+    }
+
+    /// A new key that an account owns, not written yet.
+    fn own_key(
+        &self,
+        account: &mut AccountRow,
+        name: String,
+        expires_in_s: Option<i64>,
+    ) -> Result<(KeyRow, Secret), KeyError> {
+        let new = NewKey { name, project: Some(account.project.clone()), expires_in_s, ..NewKey::default() };
+        let (row, secret) = self.new_row(new)?;
+        account.keys.push(row.id.clone());
+        Ok((row, secret))
+    }
+
+    async fn put_account(
+        &self,
+        before: Option<&AccountRow>,
+        account: AccountRow,
+        key: Option<KeyRow>,
+        by: &Actor,
+    ) -> Result<Option<Arc<Key>>, KeyError> {
+        let mut changes: Vec<Change> = change(before, Some(&account)).into_iter().collect();
+        changes.extend(key.as_ref().map(|row| Change::of_key(None, row)));
+        let mut records = vec![RecordChange::PutAccount(account)];
+        records.extend(key.iter().cloned().map(RecordChange::PutKey));
+        self.records.write(by, changes, records).await?;
+        let Some(key) = key.map(|row| self.install_key(row)) else { return Ok(None) };
+        self.rulebook.look_up_name(Named::Key, &key.name).await;
+        Ok(Some(key))
+    }
+}

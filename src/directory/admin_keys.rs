@@ -1,0 +1,207 @@
+//! Admin keys: tokens that operators make for each other, beside the configured
+//! one.
+//!
+//! There are few of them, so a list is looked through. Of a secret only the hash
+//! is kept, here and in the database.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, RwLock};
+
+use dashmap::DashSet;
+use foldhash::quality::RandomState;
+use serde_json::json;
+
+use crate::directory::Directory;
+use crate::directory::keyring::{KeyError, checked_name};
+use crate::domain::Secret;
+use crate::guard::audit::{Actor, Change};
+use crate::keys::{self, KeyHash};
+use crate::store::records::{AdminKeyRow, RecordChange};
+use crate::sync::unpoisoned;
+
+/// Admin keys that there may be.
+const KEYS_MAX: usize = 1_000;
+/// How much younger than the noted one a use must be to be noted.
+const NOTED_AFTER_S: i64 = 900;
+
+/// What an admin key may do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Role {
+    /// Everything.
+    #[default]
+    Full,
+    /// Look, and change nothing.
+    ReadOnly,
+}
+
+impl Role {
+    /// The name in the API.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::ReadOnly => "read_only",
+        }
+    }
+
+    /// The value of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::Full, Self::ReadOnly].into_iter().find(|role| role.name() == name)
+    }
+}
+
+/// An admin key as the admin listener sees it.
+#[derive(Debug)]
+pub struct AdminKey {
+    /// `admin_key_` and base62 characters.
+    pub id: String,
+    /// For people.
+    pub name: String,
+    /// What lists may show of the secret.
+    pub redacted: String,
+    /// What it may do.
+    pub role: Role,
+    /// When it was made, in Unix seconds.
+    pub created_s: i64,
+    /// When it ends, in Unix seconds.
+    pub expires_s: Option<i64>,
+    hash: KeyHash,
+    used_s: AtomicI64,
+    noted_s: AtomicI64,
+}
+
+impl AdminKey {
+    /// When it was last used, in Unix seconds.
+    pub fn used_s(&self) -> Option<i64> {
+        Some(self.used_s.load(Ordering::Relaxed)).filter(|used_s| *used_s > 0)
+    }
+
+    /// A role that can't be read may change nothing.
+    fn of(row: AdminKeyRow) -> Arc<Self> {
+        let used_s = row.used_s.unwrap_or(0);
+        Arc::new(Self {
+            id: row.id,
+            name: row.name,
+            redacted: row.redacted,
+            role: Role::named(&row.role).unwrap_or(Role::ReadOnly),
+            created_s: row.created_s,
+            expires_s: row.expires_s,
+            hash: KeyHash(row.hash),
+            used_s: AtomicI64::new(used_s),
+            noted_s: AtomicI64::new(used_s),
+        })
+    }
+
+    fn change(&self, made: bool) -> Change {
+        let said = json!({
+            "name": self.name, "role": self.role.name(), "redacted_value": self.redacted, "expires_at": self.expires_s,
+        });
+        let event = if made { "tenant.admin_api_key.created" } else { "tenant.admin_api_key.deleted" };
+        let (before, after) = if made { (None, Some(said)) } else { (Some(said), None) };
+        Change { event, resource: self.id.clone(), project: None, before, after }
+    }
+}
+
+/// Who may change things.
+#[derive(Debug, Default)]
+pub(super) struct AdminKeys {
+    /// All admin keys, in the order of their making.
+    keys: RwLock<Vec<Arc<AdminKey>>>,
+    /// Of them and of the configured token: the proxy asks for each client's own key.
+    hashes: DashSet<KeyHash, RandomState>,
+}
+
+impl AdminKeys {
+    pub(super) fn of(rows: Vec<AdminKeyRow>) -> Self {
+        let keys: Vec<_> = rows.into_iter().map(AdminKey::of).collect();
+        Self { hashes: keys.iter().map(|key| key.hash).collect(), keys: RwLock::new(keys) }
+    }
+
+    fn all(&self) -> Vec<Arc<AdminKey>> {
+        unpoisoned(self.keys.read()).clone()
+    }
+}
+
+impl Directory {
+    /// Every admin key, in the order of their making.
+    pub fn admin_keys(&self) -> Vec<Arc<AdminKey>> {
+        self.admin_keys.all()
+    }
+
+    /// The admin key with that hash, unless its time is over.
+    pub fn admin_key_of(&self, hash: &KeyHash) -> Option<Arc<AdminKey>> {
+        let now_s = self.clock.now_s();
+        let valid = |key: &&Arc<AdminKey>| key.expires_s.is_none_or(|end_s| now_s < end_s);
+        let keys = unpoisoned(self.admin_keys.keys.read());
+        keys.iter().find(|key| key.hash.is(hash)).filter(valid).cloned()
+    }
+
+    /// Keeps what the configured admin token is known by.
+    pub fn know_admin_token(&self, hash: KeyHash) {
+        self.admin_keys.hashes.insert(hash);
+    }
+
+    /// Whether it is the hash of the configured admin token, or of an admin key,
+    /// expired ones included: no business of a proxy's, and of nobody upstream.
+    pub fn is_of_admin(&self, hash: &KeyHash) -> bool {
+        self.admin_keys.hashes.contains(hash)
+    }
+
+    /// Notes that an admin key is used, in the database to a quarter of an hour.
+    pub async fn note_admin_key_use(&self, key: &AdminKey) {
+        let now_s = self.clock.now_s();
+        key.used_s.fetch_max(now_s, Ordering::Relaxed);
+        if now_s.saturating_sub(key.noted_s.load(Ordering::Relaxed)) < NOTED_AFTER_S {
+            return;
+        }
+        key.noted_s.fetch_max(now_s, Ordering::Relaxed);
+        let id = key.id.clone();
+        if let Err(error) = self.records.write_unaudited(vec![RecordChange::UseAdminKey(id, now_s)]).await {
+            tracing::warn!(%error, "when an admin key was used could not be noted");
+        }
+    }
+
+    /// Makes an admin key; its secret is told this once.
+    pub async fn create_admin_key(
+        &self,
+        name: String,
+        role: Role,
+        expires_in_s: Option<i64>,
+        by: &Actor,
+    ) -> Result<(Arc<AdminKey>, Secret), KeyError> {
+        let _one_at_a_time = self.changes.lock().await;
+        if self.admin_keys.all().len() >= KEYS_MAX {
+            return Err(KeyError::TooMany("admin keys", KEYS_MAX));
+        }
+        let secret = keys::new_admin_secret()?;
+        let created_s = self.clock.now_s();
+        let row = AdminKeyRow {
+            id: keys::new_id("admin_key_")?,
+            hash: KeyHash::of(secret.expose().as_bytes()).0,
+            name: checked_name(name)?,
+            redacted: secret.redacted(),
+            role: role.name().to_owned(),
+            created_s,
+            expires_s: expires_in_s.map(|seconds| created_s.saturating_add(seconds)),
+            used_s: None,
+        };
+        let key = AdminKey::of(row.clone());
+        self.records.write(by, vec![key.change(true)], vec![RecordChange::InsertAdminKey(row)]).await?;
+        let mut keys = unpoisoned(self.admin_keys.keys.write());
+        keys.push(Arc::clone(&key));
+        self.admin_keys.hashes.insert(key.hash);
+        Ok((key, secret))
+    }
+
+    /// Removes an admin key. Nobody who comes with it after this returns is let in.
+    pub async fn delete_admin_key(&self, id: &str, by: &Actor) -> Result<(), KeyError> {
+        let _one_at_a_time = self.changes.lock().await;
+        let key = self.admin_keys.all().into_iter().find(|key| key.id == id);
+        let key = key.ok_or_else(|| KeyError::NoSuchKey(id.to_owned()))?;
+        let removed = RecordChange::RemoveAdminKey(id.to_owned());
+        self.records.write(by, vec![key.change(false)], vec![removed]).await?;
+        let mut keys = unpoisoned(self.admin_keys.keys.write());
+        keys.retain(|known| known.id != id);
+        self.admin_keys.hashes.remove(&key.hash);
+        Ok(())
+    }
+}

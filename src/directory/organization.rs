@@ -1,0 +1,129 @@
+//! The organization: what it is called, and which first steps were put aside.
+//!
+//! A name in the configuration file wins over the one in the database.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, RwLock};
+
+use serde_json::{Value, json};
+
+use crate::directory::Directory;
+use crate::directory::keyring::checked_name;
+use crate::domain::limit::Source;
+use crate::guard::audit::{Actor, Change};
+use crate::store::StoreError;
+use crate::store::records::RecordChange;
+use crate::sync::unpoisoned;
+
+/// What an organization is called that nobody has named.
+const UNNAMED: &str = "My organization";
+/// The names of the settings.
+const NAME: &str = "organization.name";
+const ASIDE: &str = "first_steps.aside";
+
+/// Why the organization was not renamed.
+#[derive(Debug, thiserror::Error)]
+pub enum RenameError {
+    /// The name is empty or too long.
+    #[error("a name needs 1 to 256 characters and no control characters")]
+    BadName,
+    /// The configuration file names it.
+    #[error("the configuration file names the organization; change it there")]
+    ManagedByFile,
+    /// The database failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// What is known of the organization.
+#[derive(Debug, Default)]
+pub(super) struct Organization(RwLock<Known>);
+
+#[derive(Clone, Debug, Default)]
+struct Known {
+    of_file: Option<Arc<str>>,
+    stored: Option<Arc<str>>,
+    aside: BTreeSet<String>,
+}
+
+impl Organization {
+    /// From the settings, by name.
+    pub(super) fn of(settings: &BTreeMap<String, String>) -> Self {
+        let stored = settings.get(NAME).map(|name| name.as_str().into());
+        let aside = settings.get(ASIDE).map(String::as_str).unwrap_or_default();
+        let aside = aside.split_whitespace().map(str::to_owned).collect();
+        Self(RwLock::new(Known { of_file: None, stored, aside }))
+    }
+
+    fn known(&self) -> Known {
+        unpoisoned(self.0.read()).clone()
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Known)) {
+        let mut known = unpoisoned(self.0.write());
+        change(&mut known);
+    }
+}
+
+fn change(before: &Value, after: Value) -> Change {
+    Change {
+        event: "organization.updated",
+        resource: "organization".to_owned(),
+        project: None,
+        before: Some(before.clone()),
+        after: Some(after),
+    }
+}
+
+impl Directory {
+    /// What the organization is called.
+    pub fn organization(&self) -> Arc<str> {
+        let known = self.organization.known();
+        known.of_file.or(known.stored).unwrap_or_else(|| UNNAMED.into())
+    }
+
+    /// Who named the organization, if anybody has.
+    pub fn organization_named_by(&self) -> Option<Source> {
+        let known = self.organization.known();
+        known.of_file.map(|_| Source::File).or(known.stored.map(|_| Source::Api))
+    }
+
+    /// Puts the configuration file's name in force, or its silence.
+    pub fn install_file_organization(&self, name: Option<&str>) {
+        self.organization.change(|known| known.of_file = name.map(Arc::from));
+    }
+
+    /// Gives the organization another name.
+    pub async fn rename_organization(&self, name: String, by: &Actor) -> Result<(), RenameError> {
+        let _one_at_a_time = self.changes.lock().await;
+        let known = self.organization.known();
+        if known.of_file.is_some() {
+            return Err(RenameError::ManagedByFile);
+        }
+        let name = checked_name(name).map_err(|_| RenameError::BadName)?;
+        let said = change(&json!({ "name": known.stored.as_deref() }), json!({ "name": name }));
+        let stored = RecordChange::PutSetting(NAME.to_owned(), name.clone());
+        self.records.write(by, vec![said], vec![stored]).await?;
+        self.organization.change(|known| known.stored = Some(name.into()));
+        Ok(())
+    }
+
+    /// The first steps that operators put aside.
+    pub fn first_steps_aside(&self) -> BTreeSet<String> {
+        self.organization.known().aside
+    }
+
+    /// Puts first steps aside, for good.
+    pub async fn put_first_steps_aside(&self, steps: &[&str], by: &Actor) -> Result<(), StoreError> {
+        let _one_at_a_time = self.changes.lock().await;
+        let before = self.organization.known().aside;
+        let mut aside = before.clone();
+        aside.extend(steps.iter().map(|step| (*step).to_owned()));
+        let said = change(&json!({ "first_steps_aside": before }), json!({ "first_steps_aside": aside }));
+        let stored: Vec<String> = aside.iter().cloned().collect();
+        let stored = RecordChange::PutSetting(ASIDE.to_owned(), stored.join(" "));
+        self.records.write(by, vec![said], vec![stored]).await?;
+        self.organization.change(|known| known.aside = aside);
+        Ok(())
+    }
+}

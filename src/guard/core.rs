@@ -1,0 +1,259 @@
+//! The core: the ledger and its journal, changed together.
+//!
+//! All that admits, ends or corrects spending goes through here, and in one order: decide
+//! under the lock, apply, and queue the record for the database while still under the
+//! lock, so that the database's order is the ledger's order. Another engine would decide a
+//! group of requests and endings inside a transaction of its own; it would stand behind
+//! these same functions.
+
+use std::sync::{Arc, Mutex};
+
+use arc_swap::ArcSwap;
+use tokio::sync::Notify;
+
+use crate::clock::Clock;
+use crate::domain::{Limit, Money};
+use crate::guard::alert_facts::Recent;
+use crate::guard::waiting::Locked;
+use crate::guard::{Denied, ReserveRequest};
+use crate::ledger::entry::{Crossing, Entry, Hold};
+use crate::ledger::waiting::Turn;
+use crate::ledger::walk::InForce;
+use crate::ledger::{Admission, Ask, Ledger};
+use crate::metrics::Metrics;
+use crate::store::objects::ObjectChange;
+use crate::store::records::AuditRow;
+use crate::store::{Journal, Queued, Slot, Snapshot, StoreError, WriteAck};
+use crate::sync::unpoisoned;
+use crate::throttle::Throttle;
+
+/// One ledger with its journal, its rates and its clock.
+#[derive(Debug)]
+pub struct Core {
+    /// A std lock: it is held for a few map operations and never across an
+    /// await, so a thread never parks with it.
+    ledger: Mutex<Ledger>,
+    journal: Journal,
+    /// The limits on requests and tokens a minute.
+    rates: ArcSwap<Throttle>,
+    clock: Arc<Clock>,
+    metrics: Arc<Metrics>,
+    pub(super) recent: Recent,
+    /// Notified whenever a crossing is written.
+    crossed: Arc<Notify>,
+}
+
+/// A request that was admitted, whose hold is on its way into the database.
+pub(super) struct Admitted {
+    pub(super) hold: Arc<Hold>,
+    pub(super) admission: Admission,
+    pub(super) ack: WriteAck,
+}
+
+impl Core {
+    /// A core on a ledger and its journal, without limits.
+    pub fn new(
+        ledger: Ledger,
+        journal: Journal,
+        clock: Arc<Clock>,
+        metrics: Arc<Metrics>,
+        crossed: Arc<Notify>,
+    ) -> Self {
+        let (rates, recent) = (ArcSwap::from_pointee(Throttle::default()), Recent::default());
+        Self { ledger: Mutex::new(ledger), journal, rates, clock, metrics, recent, crossed }
+    }
+
+    /// Decides whether a request is admitted, applies its hold, and queues it for the
+    /// database.
+    pub(super) fn decide(&self, request: ReserveRequest, turn: Turn) -> Result<Admitted, Denied> {
+        let mut ledger = self.ledger();
+        let admitted_ms = self.clock.now_ms();
+        let ask = Ask {
+            attribution: &request.attribution,
+            bound: request.bound,
+            client_cap: request.client_cap,
+            at_ms: admitted_ms,
+            unwritten_releases: self.journal.unwritten(ledger.released()),
+            turn,
+        };
+        let admission = match ledger.decide(&ask) {
+            Ok(admission) => admission,
+            Err(denial) => {
+                // There is room where others wait: a window has begun, or the first of
+                // them needs more.
+                if let Some(place) = denial.place().filter(|_| denial.is_queued_only()) {
+                    ledger.queues().call(&place);
+                }
+                if matches!(denial, crate::ledger::denial::Denial::TooManyMeters(_)) {
+                    ledger.make_room(&request.attribution, admitted_ms);
+                }
+                return Err(Denied::Denied(denial));
+            }
+        };
+        // Asked here, since a cap may have come into force a moment ago.
+        if !request.is_priced && ledger.needs_price(&request.attribution, admitted_ms) {
+            return Err(Denied::Unpriced(Arc::clone(&request.attribution.model)));
+        }
+        let hold = Arc::new(Hold {
+            id: ledger.take_id(),
+            admitted_ms,
+            attribution: request.attribution,
+            bound: request.bound,
+            tier: request.tier,
+            price_version: request.price_version,
+            stream: request.stream,
+        });
+        ledger.apply_hold(&hold);
+        if let Turn::Ticket(ticket) = turn {
+            ledger.queues().leave(ticket);
+        }
+        let ack = self.journal.push_hold(Arc::clone(&hold), admission.depends_on_unwritten);
+        Ok(Admitted { hold, admission, ack })
+    }
+
+    /// Ends a hold by its entry, and queues that for the database. Returns what the
+    /// tightest dollar limit leaves then; `None` without one.
+    pub(super) fn end(&self, entry: Box<Entry>, slot: Option<Slot>) -> Option<Money> {
+        let mut ledger = self.ledger();
+        let crossings = ledger.apply(&entry);
+        let left = ledger.headroom(&entry.attribution, None, entry.created_ms).cost;
+        if let Some(slot) = slot {
+            self.journal.push_entry(entry, crossings, ledger.released(), slot);
+        }
+        left
+    }
+
+    /// Applies a correction, and queues it with its row of the audit log right behind.
+    pub fn correct(
+        &self,
+        [slot, slot_after]: [Slot; 2],
+        entry: impl FnOnce(u64, i64) -> Entry,
+        audited: impl FnOnce(&Entry) -> AuditRow,
+    ) -> (Entry, Queued<()>) {
+        let mut ledger = self.ledger();
+        let entry = entry(ledger.take_id(), self.clock.now_ms());
+        let crossings = ledger.apply(&entry);
+        self.journal.push_entry(Box::new(entry.clone()), crossings, ledger.released(), slot);
+        let audited = self.journal.push_audit(audited(&entry), slot_after);
+        (entry, audited)
+    }
+
+    /// Changes the ledger, at a time in Unix milliseconds, and queues the crossings that
+    /// this has caused. Returns the slot if there were none.
+    pub fn transition(
+        &self,
+        slot: Slot,
+        change: impl FnOnce(&mut Ledger, i64) -> Vec<Crossing>,
+    ) -> Option<Slot> {
+        let mut ledger = self.ledger();
+        let crossings = change(&mut ledger, self.clock.now_ms());
+        if crossings.is_empty() {
+            return Some(slot);
+        }
+        self.journal.push_crossings(crossings, slot);
+        None
+    }
+
+    /// Reads or changes the ledger, at a time in Unix milliseconds, and takes a snapshot of
+    /// the database at that place: it has exactly the records that the ledger has then.
+    pub fn with_snapshot<T>(
+        &self,
+        slot: Slot,
+        work: impl FnOnce(&mut Ledger, i64) -> T,
+    ) -> (T, Queued<Snapshot>) {
+        let mut ledger = self.ledger();
+        let done = work(&mut ledger, self.clock.now_ms());
+        (done, self.journal.snapshot(slot))
+    }
+
+    /// The ledger, locked: for a few map operations, never across an await.
+    pub(crate) fn ledger(&self) -> Locked<'_> {
+        Locked::new(unpoisoned(self.ledger.lock()))
+    }
+
+    /// The limits in force, rates aside.
+    pub fn in_force(&self) -> Vec<InForce> {
+        self.ledger().in_force()
+    }
+
+    /// The limit of that name, if one is in force and is no rate.
+    pub fn in_force_as(&self, name: &str) -> Option<InForce> {
+        self.in_force().into_iter().find(|of| *of.limit.name == *name)
+    }
+
+    /// Requests that a limit in shadow mode would have rejected are counted.
+    pub(super) fn note_shadow<'a>(&self, limits: impl IntoIterator<Item = &'a Arc<Limit>>) {
+        for limit in limits {
+            self.metrics.would_have_rejected(&limit.name);
+        }
+    }
+
+    /// The rates in force.
+    pub fn rates(&self) -> &ArcSwap<Throttle> {
+        &self.rates
+    }
+
+    /// The clock.
+    pub fn clock(&self) -> &Arc<Clock> {
+        &self.clock
+    }
+
+    /// The metrics.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// Notified whenever a crossing is written.
+    pub fn crossed(&self) -> &Arc<Notify> {
+        &self.crossed
+    }
+
+    /// The slot of a request, for its ending.
+    pub(super) async fn slot(&self) -> Result<Slot, StoreError> {
+        self.journal.slot().await
+    }
+
+    /// The slot of an operator's work.
+    pub async fn operators_slot(&self) -> Result<Slot, StoreError> {
+        self.journal.operators_slot().await
+    }
+
+    /// The slot of an operator's work, if one is free now.
+    pub fn free_operators_slot(&self) -> Option<Slot> {
+        self.journal.free_operators_slot()
+    }
+
+    /// Queues what was learned of objects.
+    pub(super) fn push_objects(&self, changes: Vec<ObjectChange>) -> WriteAck {
+        self.journal.push_objects(changes)
+    }
+
+    /// Waits until a write is in the database; `false` if it can't be written.
+    pub(super) async fn written(&self, ack: WriteAck) -> bool {
+        self.journal.written(ack).await
+    }
+
+    /// Waits until all that was queued before is in the database.
+    pub async fn flush(&self) -> Result<(), StoreError> {
+        self.journal.flush().await
+    }
+
+    /// Runs what may take long on a thread that no request runs on.
+    pub async fn blocking<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> T + Send + 'static,
+    {
+        self.journal.blocking(work).await
+    }
+
+    /// Slots taken by requests that are open, or whose ending is being written.
+    pub fn open_slots(&self) -> usize {
+        self.journal.taken()
+    }
+
+    /// Whether the ledger can be written, as of the last attempt.
+    pub fn is_healthy(&self) -> bool {
+        self.journal.is_healthy()
+    }
+}

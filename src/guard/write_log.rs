@@ -1,0 +1,68 @@
+//! What the guard records of its writes: metrics and log lines.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use crate::clock::Clock;
+use crate::ledger::entry::{Crossing, Mark};
+use crate::metrics::Metrics;
+use crate::store::Observer;
+use crate::sync::unpoisoned;
+
+/// Turns what the writer does into metrics and log lines.
+pub struct WriteLog {
+    clock: Arc<Clock>,
+    metrics: Arc<Metrics>,
+    crossed: Arc<Notify>,
+    began: Mutex<Duration>,
+}
+
+impl WriteLog {
+    /// A log by a clock; `crossed` is notified of each crossing.
+    pub fn new(clock: Arc<Clock>, metrics: Arc<Metrics>, crossed: Arc<Notify>) -> Self {
+        Self { clock, metrics, crossed, began: Mutex::default() }
+    }
+}
+
+impl Observer for WriteLog {
+    fn committing(&self) {
+        *unpoisoned(self.began.lock()) = self.clock.running();
+    }
+
+    fn committed(&self) {
+        let began = *unpoisoned(self.began.lock());
+        self.metrics.committed(self.clock.running().saturating_sub(began));
+    }
+
+    fn failed(&self, error: &(dyn std::error::Error + 'static)) {
+        tracing::error!(%error, "the ledger can't be written; requests are refused until it can");
+    }
+
+    fn recovered(&self) {
+        tracing::info!("the ledger can be written again");
+    }
+
+    fn crossed(&self, crossing: &Crossing) {
+        self.crossed.notify_one();
+        let Crossing { mark, limit, subject, threshold, settled, .. } = crossing;
+        let (threshold, settled) = (limit.unit.phrase(*threshold), limit.unit.phrase(*settled));
+        match mark {
+            Mark::Soft => {
+                self.metrics.crossed(&limit.name);
+                tracing::warn!(limit = %limit.name, %subject, %threshold, %settled, "a soft limit was crossed");
+            }
+            Mark::Hard => {
+                tracing::warn!(limit = %limit.name, %subject, hard = %threshold, %settled, "a hard limit refuses requests");
+            }
+            Mark::Forecast => {
+                tracing::warn!(limit = %limit.name, %subject, hard = %threshold, %settled, "a hard limit is likely to be reached");
+            }
+            Mark::CreditLow => tracing::warn!(%threshold, used = %settled, "prepaid credit is low"),
+            Mark::CreditUsedUp => {
+                tracing::warn!(used = %settled, "requests are refused for want of prepaid credit");
+            }
+        }
+    }
+}

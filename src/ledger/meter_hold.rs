@@ -1,0 +1,106 @@
+//! What one fact does to one meter.
+
+use std::sync::Arc;
+
+use crate::domain::{Limit, Window};
+use crate::ledger::entry::{Crossing, Hold, Mark, reserved};
+use crate::ledger::meter::{Meter, Metered, Subject};
+
+/// Meters of past windows that each hold looks at, to forget them.
+const PRUNED: usize = 32;
+
+/// A hold's part on one meter.
+#[derive(Clone, Debug)]
+pub(super) struct MeterHold {
+    pub(super) slot: u32,
+    pub(super) subject: Subject,
+    pub(super) start_s: i64,
+    pub(super) amount: i64,
+}
+
+/// Holds a request's amount on its meters of one limit.
+pub(super) fn hold_on(metered: &mut Metered, hold: &Hold, meter_holds: &mut Vec<MeterHold>) {
+    if metered.limit.window == Window::Request {
+        return;
+    }
+    let at_s = hold.admitted_ms.div_euclid(1_000);
+    for subject in metered.subjects(&hold.attribution) {
+        let start_s = metered.span(at_s).start_s;
+        let amount = reserved(&hold.bound, metered.limit.unit);
+        metered.prune(at_s, PRUNED);
+        let meter = metered.meters.entry((subject.clone(), start_s)).or_default();
+        meter.held = meter.held.saturating_add(amount);
+        meter_holds.push(MeterHold { slot: metered.slot, subject, start_s, amount });
+    }
+}
+
+/// Replaces a hold's part on its meter by what it came to.
+pub(super) fn end_on(
+    metered: &mut Metered,
+    meter_hold: &MeterHold,
+    amount: i64,
+    at_ms: i64,
+    crossings: &mut Vec<Crossing>,
+) {
+    let Metered { limit, thresholds, meters, .. } = metered;
+    let entry = meters.entry((meter_hold.subject.clone(), meter_hold.start_s));
+    let place = entry.index();
+    let meter = entry.or_default();
+    meter.held = meter.held.saturating_sub(meter_hold.amount);
+    let before = meter.settled;
+    meter.settled = before.saturating_add(amount);
+    let after = *meter;
+    // Whoever tries keys or names that come to nothing leaves no meter behind.
+    if after == Meter::default() {
+        meters.swap_remove_index(place);
+    }
+    let passed = passed(thresholds, before, after.settled);
+    crossings.extend(
+        passed.map(|t| crossing(limit, &meter_hold.subject, t, meter_hold.start_s, after.settled, at_ms)),
+    );
+}
+
+/// Adds to a meter's settled amount and notes the thresholds it goes past.
+pub(super) fn settle_on(
+    metered: &mut Metered,
+    subject: &Subject,
+    start_s: i64,
+    amount: i64,
+    at_ms: i64,
+    crossings: &mut Vec<Crossing>,
+) {
+    let Metered { limit, thresholds, meters, .. } = metered;
+    let Some(meter) = meters.get_mut(&(subject.clone(), start_s)) else { return };
+    let before = meter.settled;
+    meter.settled = before.saturating_add(amount);
+    let passed = passed(thresholds, before, meter.settled);
+    crossings.extend(passed.map(|t| crossing(limit, subject, t, start_s, meter.settled, at_ms)));
+}
+
+/// The thresholds that lie between what was settled before and what is now.
+fn passed(thresholds: &[i64], before: i64, after: i64) -> impl Iterator<Item = i64> {
+    thresholds.iter().copied().filter(move |threshold| before < *threshold && *threshold <= after)
+}
+
+/// The thresholds that a meter has already passed.
+pub(super) fn behind<'a>(
+    metered: &'a Metered,
+    (subject, start_s): &'a (Subject, i64),
+    settled: i64,
+    at_ms: i64,
+) -> impl Iterator<Item = Crossing> + 'a {
+    let below = metered.thresholds.iter().filter(move |t| **t <= settled);
+    below.map(move |t| crossing(&metered.limit, subject, *t, *start_s, settled, at_ms))
+}
+
+fn crossing(
+    limit: &Arc<Limit>,
+    subject: &Subject,
+    threshold: i64,
+    start_s: i64,
+    settled: i64,
+    at_ms: i64,
+) -> Crossing {
+    let (limit, subject) = (Arc::clone(limit), subject.label().to_owned());
+    Crossing { id: 0, mark: Mark::Soft, limit, subject, threshold, window_start_s: start_s, settled, at_ms }
+}

@@ -1,0 +1,140 @@
+//! The ways to spend that are metered: one file for each operation, and one row of the table.
+//!
+//! What differs between operations is said here. All other modules ask an [`Operation`] for
+//! what they need to know, and never which one it is. A new operation is a file beside
+//! these and a row in [`OPERATIONS`].
+
+mod chat;
+mod compact;
+mod completions;
+mod embeddings;
+mod responses;
+
+use std::fmt;
+use std::hash::{Hash, Hasher};
+
+use crate::domain::ObjectKind;
+use crate::protocol::openai::refusal::{self, ErrorBody};
+use crate::protocol::openai::request::{Invalid, Request};
+use crate::protocol::openai::sse::{EventForm, Hide, Tap};
+use crate::protocol::openai::usage::{self, Answer, AnswerForm};
+
+pub use self::chat::CHAT;
+pub use self::compact::COMPACT;
+pub use self::completions::COMPLETIONS;
+pub use self::embeddings::EMBEDDINGS;
+pub use self::responses::RESPONSES;
+
+/// Every metered operation.
+pub static OPERATIONS: [&Operation; 5] = [&CHAT, &COMPLETIONS, &RESPONSES, &COMPACT, &EMBEDDINGS];
+
+/// A metered operation: where it is, how its body and answers are read, and what can be
+/// done about its cost. No two have the same path.
+pub struct Operation {
+    /// Its path, with `/v1`: its name in ledger entries, metrics and logs. Its method is
+    /// `POST`.
+    pub path: &'static str,
+    /// How OpenAI's usage API reports it.
+    pub usage_report: UsageReport,
+    /// The kind of object that upstream can keep an answer as; `None` if it keeps none.
+    pub kept_as: Option<ObjectKind>,
+    /// The field that bounds the output, where it has one.
+    pub output_field: Option<&'static str>,
+    /// Whether it has `n`, the number of choices.
+    pub has_choices: bool,
+    /// Whether it has `max_tool_calls`.
+    pub has_tool_calls_max: bool,
+    /// Whether the models that always search the web do so here.
+    pub searches: bool,
+    /// What its answers consist of.
+    pub answers: AnswerForm,
+    /// How upstream is asked to count its input.
+    pub count: InputCount,
+    /// The form of its event streams.
+    events: EventForm,
+    read: fn(&[u8]) -> Result<Request, Invalid>,
+}
+
+/// A kind of usage in OpenAI's usage API, which has a path for each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UsageReport {
+    /// `/organization/usage/completions`.
+    Completions,
+    /// `/organization/usage/embeddings`.
+    Embeddings,
+}
+
+/// How `POST /responses/input_tokens` is asked to count the input of an operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InputCount {
+    /// The body as it is.
+    Body,
+    /// The messages of a chat, made into a body that can be counted.
+    Messages,
+    /// The strings of the body alone.
+    Strings,
+}
+
+impl Operation {
+    /// Reads a body.
+    ///
+    /// ```
+    /// let body = br#"{"model":"gpt-5","messages":[],"max_completion_tokens":9}"#;
+    /// let read = spendguard::protocol::openai::CHAT.read(body).expect("it is well formed");
+    /// assert_eq!(read.demand.output_max, Some(9));
+    /// ```
+    pub fn read(&self, body: &[u8]) -> Result<Request, Invalid> {
+        (self.read)(body)
+    }
+
+    /// Reads a whole JSON answer. What isn't JSON says nothing, not even that it is
+    /// complete.
+    ///
+    /// Web searches of chat completions are not in the usage; a caller that offered them
+    /// adds one.
+    ///
+    /// ```
+    /// let body = br#"{"usage":{"prompt_tokens":19,"completion_tokens":10}}"#;
+    /// let used = spendguard::protocol::openai::CHAT.answer(body).usage.expect("it is there");
+    /// assert_eq!((used.tokens.input, used.tokens.output), (19, 10));
+    /// ```
+    pub fn answer(&self, body: &[u8]) -> Answer {
+        usage::of_json(self.answers, body)
+    }
+
+    /// Watches an event stream. Events of more than `event_bytes_max` pass unread.
+    pub fn tap(&self, hide: Hide, event_bytes_max: usize) -> Tap {
+        Tap::new(self.events, self.answers, hide, event_bytes_max)
+    }
+
+    /// The last event of a stream that is cut.
+    pub fn cut_event(&self, error: &ErrorBody<'_>) -> String {
+        match self.events {
+            EventForm::Typed => refusal::stream_cut_responses(error, LAST_SEQUENCE_NUMBER),
+            EventForm::Chunks => refusal::stream_cut_chat(error),
+        }
+    }
+}
+
+/// Above that of any event before: the largest number that all JSON readers agree on.
+const LAST_SEQUENCE_NUMBER: u64 = u64::MAX >> 11;
+
+impl fmt::Debug for Operation {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.path)
+    }
+}
+
+impl PartialEq for Operation {
+    fn eq(&self, other: &Self) -> bool {
+        self.path == other.path
+    }
+}
+
+impl Eq for Operation {}
+
+impl Hash for Operation {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.path.hash(state);
+    }
+}

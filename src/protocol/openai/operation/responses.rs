@@ -1,0 +1,42 @@
+//! `POST /responses`.
+
+use crate::domain::ObjectKind;
+use crate::protocol::openai::operation::{InputCount, Operation, UsageReport};
+use crate::protocol::openai::request::{self, Body, BodyRules, Found, Outputs};
+use crate::protocol::openai::sse::EventForm;
+use crate::protocol::openai::usage::AnswerForm;
+
+/// Responses.
+pub static RESPONSES: Operation = Operation {
+    path: "/v1/responses",
+    usage_report: UsageReport::Completions,
+    kept_as: Some(ObjectKind::Response),
+    output_field: Some(OUTPUT),
+    has_choices: false,
+    has_tool_calls_max: true,
+    searches: false,
+    answers: AnswerForm::Text,
+    count: InputCount::Body,
+    events: EventForm::Typed,
+    read: |body| request::read(&RULES, body),
+};
+
+const OUTPUT: &str = "max_output_tokens";
+const RULES: BodyRules = BodyRules {
+    outputs: |body| Outputs::field(OUTPUT, body.max_output_tokens),
+    choices: |_| Ok(1),
+    content: input,
+    // Unless it says otherwise; a value that can't be read may not.
+    is_stored: |store| store.flag() != Some(false),
+    also: |_, _| {},
+    has_echo: false,
+    reads_kept_context: true,
+    has_stream_options: false,
+};
+
+/// The input, and what is put into a stored prompt.
+pub(super) fn input<'a>(body: &mut Body<'a>) -> Found<'a> {
+    let mut content = std::mem::take(&mut body.input);
+    content.merge(std::mem::take(&mut body.prompt.variables));
+    content.into_inner()
+}

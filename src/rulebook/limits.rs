@@ -1,0 +1,318 @@
+//! The limits in force, and how a change of them comes into force.
+//!
+//! A limit that starts to count must know what its window already holds. Under
+//! the ledger's lock it starts to count what comes, and a job takes its place in
+//! the writer's queue that opens a snapshot: at that place, exactly all of the past
+//! is in the database and nothing of the future. The snapshot is read while
+//! requests go on, and then added to what was counted meanwhile.
+
+use std::sync::Arc;
+
+use crate::domain::Limit;
+use crate::domain::limit::Source;
+use crate::guard::audit::{Actor, Change};
+use crate::keys::Ring;
+use crate::ledger::{Backfill, History, Ledger};
+use crate::rulebook::Rulebook;
+use crate::rulebook::names::{self, NameError, Names};
+use crate::rulebook::rule::{LimitRule, RuleError};
+use crate::store::records::{AlertRow, RecordChange};
+use crate::store::{Slot, Snapshot, StoreError};
+use crate::throttle::Throttle;
+
+/// The rules as they were written, by where.
+#[derive(Debug, Default)]
+pub(super) struct Book {
+    pub(super) file: Vec<Arc<Limit>>,
+    pub(super) api: Vec<Arc<Limit>>,
+    /// What some limits of the API are besides, in the order of their making.
+    pub(super) alerts: Vec<AlertRow>,
+    pub(super) zone: Arc<str>,
+    /// What the names stand for that limits write.
+    pub(super) names: Names,
+}
+
+/// Why a limit was not changed.
+#[derive(Debug, thiserror::Error)]
+pub enum LimitError {
+    /// The rule is not one.
+    #[error(transparent)]
+    Rule(#[from] RuleError),
+    /// It names a key or a project that is not there, or more than one.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// The configuration file owns a limit of that name.
+    #[error("limit {0:?} is managed by the configuration file; change it there")]
+    ManagedByFile(String),
+    /// A spend alert has a limit of that name.
+    #[error("limit {0:?} is a spend alert; change it at /v1/organization/spend_alerts or its project's")]
+    ManagedAsAlert(String),
+    /// There is no such spend alert.
+    #[error("there is no spend alert {0:?}")]
+    NoSuchAlert(String),
+    /// There may be no more of these.
+    #[error("there may be no more than {0} spend alerts of an organization or a project")]
+    TooManyAlerts(usize),
+    /// The system gave no random numbers.
+    #[error("the system gave no random numbers: {0}")]
+    Random(#[from] getrandom::Error),
+    /// There is no limit of that name.
+    #[error("there is no limit {0:?}")]
+    NoSuchLimit(String),
+    /// The database failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Book {
+    /// Whether the API may make, change or remove a limit of that name.
+    pub(super) fn free(&self, name: &str) -> Result<(), LimitError> {
+        if self.file.iter().any(|limit| *limit.name == *name) {
+            return Err(LimitError::ManagedByFile(name.to_owned()));
+        }
+        if self.alerts.iter().any(|alert| alert.id == name) {
+            return Err(LimitError::ManagedAsAlert(name.to_owned()));
+        }
+        Ok(())
+    }
+
+    /// Whether no name that limits of the file write is that of two keys.
+    fn check_names(&self, limits: &[Arc<Limit>], ring: &Ring) -> Result<(), LimitError> {
+        let found = names::look_up(limits, &self.names, ring);
+        found.ambiguous(&self.names).map_or(Ok(()), |problem| Err(problem.clone().into()))
+    }
+
+    /// A limit of the API, with ids where its rule writes names.
+    fn checked(&self, name: &str, rule: &LimitRule, ring: &Ring) -> Result<Arc<Limit>, LimitError> {
+        self.free(name)?;
+        let limit = Arc::new(rule.limit(name, &self.zone)?);
+        let mut found = names::look_up(&[limit], &Names::default(), ring);
+        match (found.problems.pop(), found.limits.pop()) {
+            (None, Some(limit)) => Ok(limit),
+            (Some(problem), _) => Err(problem.into()),
+            (None, None) => Err(LimitError::NoSuchLimit(name.to_owned())),
+        }
+    }
+
+    /// A limit that was made through the API.
+    pub(super) fn made(&self, name: &str) -> Option<&Arc<Limit>> {
+        self.api.iter().find(|limit| *limit.name == *name)
+    }
+
+    fn change(&self, name: &str, after: Option<&Arc<Limit>>) -> Change {
+        let said = |limit: &Arc<Limit>| serde_json::to_value(LimitRule::of(limit)).ok();
+        let (before, after) = (self.made(name).and_then(said), after.and_then(said));
+        let event = match (&before, &after) {
+            (None, _) => "limit.created",
+            (Some(_), Some(_)) => "limit.updated",
+            (Some(_), None) => "limit.deleted",
+        };
+        Change { event, resource: name.to_owned(), project: None, before, after }
+    }
+}
+
+impl Rulebook {
+    /// Whether the configuration file's limits can be put in force: none of the names that
+    /// they write is that of two keys.
+    pub async fn check_file_limits(&self, limits: &[Arc<Limit>]) -> Result<(), LimitError> {
+        self.book.lock().await.check_names(limits, &self.ring)
+    }
+
+    /// Puts the configuration file's limits in force beside those of the API,
+    /// all at once. `zone` is the one of limits that name none. A name of a key that is not
+    /// there yet waits for it; one that two keys have is an error, and nothing changes.
+    pub async fn install_file_limits(
+        &self,
+        limits: Vec<Arc<Limit>>,
+        zone: Arc<str>,
+    ) -> Result<(), LimitError> {
+        let mut book = self.book.lock().await;
+        book.check_names(&limits, &self.ring)?;
+        let clash = book.api.iter().find(|api| limits.iter().any(|file| file.name == api.name));
+        if let Some(limit) = clash {
+            tracing::warn!(limit = %limit.name, "the file and the API both have a limit of this name; the file's is in force");
+        }
+        book.file = limits;
+        book.zone = zone;
+        Ok(self.install(&mut book).await?)
+    }
+
+    /// Makes or changes a limit through the API. It is in force when this
+    /// returns.
+    pub async fn put_limit(
+        &self,
+        name: &str,
+        rule: &LimitRule,
+        by: &Actor,
+    ) -> Result<Arc<Limit>, LimitError> {
+        let mut book = self.book.lock().await;
+        let limit = book.checked(name, rule, &self.ring)?;
+        let change = book.change(name, Some(&limit));
+        self.write_rules(&mut book, &[Arc::clone(&limit)], vec![change], by, None).await?;
+        self.install(&mut book).await?;
+        Ok(limit)
+    }
+
+    /// Removes a limit that was made through the API.
+    pub async fn remove_limit(&self, name: &str, by: &Actor) -> Result<(), LimitError> {
+        let mut book = self.book.lock().await;
+        book.free(name)?;
+        let change = book.change(name, None);
+        self.unwrite_rule(&mut book, name, vec![change], by, None).await?;
+        Ok(self.install(&mut book).await?)
+    }
+
+    /// Makes or changes several limits that are one thing to their operator:
+    /// all of them, or none.
+    pub async fn put_limits(
+        &self,
+        rules: &[(String, LimitRule)],
+        change: Change,
+        by: &Actor,
+    ) -> Result<(), LimitError> {
+        let mut book = self.book.lock().await;
+        let limits = rules
+            .iter()
+            .map(|(name, rule)| book.checked(name, rule, &self.ring))
+            .collect::<Result<Vec<_>, _>>()?;
+        self.write_rules(&mut book, &limits, vec![change], by, None).await?;
+        Ok(self.install(&mut book).await?)
+    }
+
+    /// Writes limits with whatever belongs to them; they are in the book then,
+    /// and in force with the next [`Guard::install`].
+    pub(super) async fn write_rules(
+        &self,
+        book: &mut Book,
+        limits: &[Arc<Limit>],
+        changes: Vec<Change>,
+        by: &Actor,
+        also: Option<RecordChange>,
+    ) -> Result<(), LimitError> {
+        let put =
+            |limit: &Arc<Limit>| RecordChange::PutLimit(limit.name.to_string(), LimitRule::of(limit).json());
+        self.records.write(by, changes, limits.iter().map(put).chain(also).collect()).await?;
+        book.api.retain(|known| !limits.iter().any(|limit| limit.name == known.name));
+        book.api.extend(limits.iter().cloned());
+        Ok(())
+    }
+
+    /// Removes a limit with whatever belongs to it, as [`Guard::write_rules`]
+    /// makes one.
+    pub(super) async fn unwrite_rule(
+        &self,
+        book: &mut Book,
+        name: &str,
+        changes: Vec<Change>,
+        by: &Actor,
+        also: Option<RecordChange>,
+    ) -> Result<(), LimitError> {
+        if !book.api.iter().any(|limit| *limit.name == *name) {
+            return Err(LimitError::NoSuchLimit(name.to_owned()));
+        }
+        let removed = RecordChange::RemoveLimit(name.to_owned());
+        self.records.write(by, changes, std::iter::once(removed).chain(also).collect()).await?;
+        book.api.retain(|limit| *limit.name != *name);
+        Ok(())
+    }
+
+    /// Puts the limits of a book in force. Requests go on meanwhile: what the new
+    /// ones have settled before is read from a snapshot, on a thread of its own.
+    pub(super) async fn install(&self, book: &mut Book) -> Result<(), StoreError> {
+        let found = names::look_up(&in_force(book), &book.names, &self.ring);
+        for problem in &found.problems {
+            tracing::warn!(%problem, "a limit is in force for what it names by an id alone");
+        }
+        if found.names != book.names {
+            self.remember_names(&found.names).await?;
+            book.names = found.names;
+        }
+        self.written_names.store(Arc::new(found.written));
+        let (rates, metered): (Vec<_>, Vec<_>) = found.limits.into_iter().partition(|limit| limit.is_rate());
+        // A limit that becomes a rate, or is one no more, is in force as both for as long as it takes.
+        self.core.rates().rcu(|before| Throttle::new(&before.with(&rates), before));
+        let slot = self.core.operators_slot().await?;
+        // Taken before anything has changed, so that what follows can be written.
+        let slot_after = self.core.operators_slot().await?;
+        let (backfills, snapshot) =
+            self.core.with_snapshot(slot, |ledger, now_ms| ledger.stage(&metered, now_ms));
+        let snapshot = snapshot.done().await?;
+        let histories =
+            if backfills.is_empty() { Vec::new() } else { self.history(snapshot, backfills).await? };
+        let retired = self.core.ledger().install(&metered, histories);
+        self.core.rates().rcu(|before| Throttle::new(&rates, before));
+        self.core.blocking(move || drop(retired)).await?;
+        self.note_behind(slot_after).await;
+        Ok(())
+    }
+
+    /// What staged limits have settled until the instant of a snapshot.
+    async fn history(
+        &self,
+        snapshot: Snapshot,
+        backfills: Vec<Backfill>,
+    ) -> Result<Vec<History>, StoreError> {
+        let ring = Arc::clone(&self.ring);
+        let read = move || {
+            let of = |backfill: &Backfill| (Arc::clone(&backfill.limit), backfill.since_s);
+            let of: Vec<_> = backfills.iter().map(of).collect();
+            let pasts = snapshot.history(&of, &*ring)?;
+            Ok(backfills.iter().zip(pasts).map(|(backfill, past)| backfill.history(past)).collect())
+        };
+        self.core.blocking(read).await?
+    }
+
+    /// Notes soft thresholds that are already behind, a few at a time. The limits are
+    /// in force by now; what can't be written yet is noted when it can be.
+    async fn note_behind(&self, slot: Slot) {
+        let mut free = Some(slot);
+        for of in self.core.in_force().into_iter().filter(|of| !of.limit.soft.is_empty()) {
+            let (mut walk, mut has_more) = (of.walk(), true);
+            while has_more {
+                let slot = match free.take() {
+                    Some(slot) => Ok(slot),
+                    None => self.core.operators_slot().await,
+                };
+                let mut behind = |ledger: &mut Ledger, now_ms| {
+                    let (crossings, more) = ledger.behind(&mut walk, now_ms);
+                    has_more = more;
+                    crossings
+                };
+                let noted = match slot {
+                    Ok(slot) => {
+                        free = self.core.transition(slot, behind);
+                        if free.is_some() { Ok(()) } else { self.core.flush().await }
+                    }
+                    Err(error) => {
+                        drop(behind(&mut self.core.ledger(), self.core.clock().now_ms()));
+                        Err(error)
+                    }
+                };
+                if let Err(error) = noted {
+                    tracing::warn!(%error, "thresholds that are already behind are noted as soon as the ledger can be written");
+                }
+            }
+        }
+    }
+}
+
+/// The limits of a book; of two with one name, the file's.
+fn in_force(book: &Book) -> Vec<Arc<Limit>> {
+    let api = book.api.iter().filter(|api| !book.file.iter().any(|file| file.name == api.name));
+    book.file.iter().chain(api).cloned().collect()
+}
+
+/// The limits that the database keeps, as they were made through the API.
+///
+/// A rule that an older release wrote and this one can't read stops the start:
+/// a limit must not vanish in silence.
+pub(super) fn stored(rules: Vec<(String, String)>, zone: &str) -> Result<Vec<Arc<Limit>>, String> {
+    let limit = |(name, text): (String, String)| {
+        let rule: LimitRule =
+            serde_json::from_str(&text).map_err(|error| format!("limit {name:?}: {error}"))?;
+        let limit = rule.limit(&name, zone).map_err(|error| format!("limit {name:?}: {error}"))?;
+        debug_assert_eq!(limit.source, Source::Api);
+        Ok(Arc::new(limit))
+    };
+    rules.into_iter().map(limit).collect()
+}

@@ -1,0 +1,232 @@
+//! The names that limits write for keys and projects, and the ids they stand for.
+//!
+//! A limit counts for an id, so that a key that is renamed keeps its limits. Where a name
+//! is written, it is looked up once: when the limit comes into force, or later, when a key
+//! of that name is made. What was found is remembered across restarts. A name is looked up
+//! again only if every key it stood for has been revoked.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::Limit;
+use crate::keys::Ring;
+use crate::rulebook::Rulebook;
+use crate::store::StoreError;
+use crate::store::records::RecordChange;
+
+/// The name of the setting.
+const SETTING: &str = "limits.names";
+
+/// What a limit names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Named {
+    /// A key.
+    Key,
+    /// A project.
+    Project,
+}
+
+/// Why a name in a limit stands for nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// Nothing has that name.
+    #[error("only: there is no {kind} {name:?}: make it first, or write the id of one")]
+    Unknown {
+        /// What is named.
+        kind: Named,
+        /// The name.
+        name: String,
+    },
+    /// More than one has that name.
+    #[error("only: limit {limit:?} names {kind} {name:?}, but {} have that name: write the id of one of {}", .ids.len(), .ids.join(", "))]
+    Ambiguous {
+        /// The limit.
+        limit: Arc<str>,
+        /// What is named.
+        kind: Named,
+        /// The name.
+        name: String,
+        /// The ids of those that have it.
+        ids: Vec<String>,
+    },
+}
+
+/// What each name that a limit writes stands for, by kind, limit and name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Names(BTreeMap<Named, BTreeMap<String, BTreeMap<String, Vec<String>>>>);
+
+/// Limits whose names have been looked up.
+#[derive(Debug, Default)]
+pub(super) struct LookedUp {
+    /// With ids where they write names; a name that nothing has yet stays as it is written.
+    pub(super) limits: Vec<Arc<Limit>>,
+    pub(super) names: Names,
+    /// Every name that is written, whether something has it or not.
+    pub(super) written: HashSet<(Named, String)>,
+    /// Names that nothing has, and names that more than one has.
+    pub(super) problems: Vec<NameError>,
+}
+
+impl std::fmt::Display for Named {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Key => "key",
+            Self::Project => "project",
+        })
+    }
+}
+
+impl Names {
+    /// What was remembered. If it can't be read, limits would name nothing: an error.
+    pub(super) fn of(settings: &BTreeMap<String, String>) -> Result<Self, serde_json::Error> {
+        settings.get(SETTING).map_or_else(|| Ok(Self::default()), |text| serde_json::from_str(text))
+    }
+
+    fn known(&self, kind: Named, limit: &str, name: &str) -> &[String] {
+        self.0.get(&kind).and_then(|of| of.get(limit)?.get(name)).map_or(&[], Vec::as_slice)
+    }
+
+    fn remember(&mut self, kind: Named, limit: &str, name: &str, ids: &[String]) {
+        let of = self.0.entry(kind).or_default().entry(limit.to_owned()).or_default();
+        of.insert(name.to_owned(), ids.to_vec());
+    }
+}
+
+/// Where names are looked up.
+struct Lookup<'a> {
+    ring: &'a Ring,
+    keys: HashMap<String, Vec<String>>,
+}
+
+impl<'a> Lookup<'a> {
+    /// Finds all keys of the names that have to be looked up in one pass: there may be a
+    /// million.
+    fn of(ring: &'a Ring, limits: &[Arc<Limit>], known: &Names) -> Self {
+        let empty = Self { ring, keys: HashMap::new() };
+        let mut names = HashSet::new();
+        for limit in limits {
+            let wanted = |written: &&String| {
+                let known = known.known(Named::Key, &limit.name, written);
+                !empty.is_id(Named::Key, written) && !known.iter().any(|id| empty.is_active(Named::Key, id))
+            };
+            names.extend(limit.only.keys.iter().filter(wanted).map(String::as_str));
+        }
+        let keys = if names.is_empty() { HashMap::new() } else { ring.ids_of_active(&names) };
+        Self { ring, keys }
+    }
+
+    fn is_id(&self, kind: Named, written: &str) -> bool {
+        match kind {
+            Named::Key => self.ring.by_id(written).is_some(),
+            Named::Project => self.ring.project(written).is_some(),
+        }
+    }
+
+    fn is_active(&self, kind: Named, id: &str) -> bool {
+        match kind {
+            Named::Key => self.ring.by_id(id).is_some_and(|key| key.revoked_s.is_none()),
+            Named::Project => self.ring.project(id).is_some_and(|project| project.archived_s.is_none()),
+        }
+    }
+
+    fn named(&self, kind: Named, name: &str) -> Vec<String> {
+        match kind {
+            Named::Key => self.keys.get(name).cloned().unwrap_or_default(),
+            Named::Project => {
+                let all = self.ring.projects().into_iter();
+                let named = all.filter(|project| *project.name == *name && project.archived_s.is_none());
+                named.map(|project| project.id.to_string()).collect()
+            }
+        }
+    }
+}
+
+/// Looks up the names that limits write, where they are not known.
+pub(super) fn look_up(limits: &[Arc<Limit>], known: &Names, ring: &Ring) -> LookedUp {
+    let lookup = Lookup::of(ring, limits, known);
+    let mut found = LookedUp::default();
+    for limit in limits {
+        let mut only = limit.only.clone();
+        for (kind, names) in [(Named::Key, &mut only.keys), (Named::Project, &mut only.projects)] {
+            *names = std::mem::take(names)
+                .into_iter()
+                .flat_map(|name| found.look_up(kind, &limit.name, name, known, &lookup))
+                .collect();
+        }
+        let is_same = only == limit.only;
+        found.limits.push(if is_same {
+            Arc::clone(limit)
+        } else {
+            Arc::new(Limit { only, ..Limit::clone(limit) })
+        });
+    }
+    found
+}
+
+impl LookedUp {
+    /// The ids that what is written stands for, or itself.
+    fn look_up(
+        &mut self,
+        kind: Named,
+        limit: &Arc<str>,
+        written: String,
+        known: &Names,
+        lookup: &Lookup<'_>,
+    ) -> Vec<String> {
+        if lookup.is_id(kind, &written) {
+            return vec![written];
+        }
+        self.written.insert((kind, written.clone()));
+        let before = known.known(kind, limit, &written);
+        let ids = if before.iter().any(|id| lookup.is_active(kind, id)) {
+            before.to_vec()
+        } else {
+            lookup.named(kind, &written)
+        };
+        if ids.is_empty() {
+            self.problems.push(NameError::Unknown { kind, name: written.clone() });
+            // A key that was revoked is still what its limit is of.
+            self.names.remember(kind, limit, &written, before);
+            return if before.is_empty() { vec![written] } else { before.to_vec() };
+        }
+        if ids.len() > 1 {
+            let (limit, ids) = (Arc::clone(limit), ids.clone());
+            self.problems.push(NameError::Ambiguous { limit, kind, name: written.clone(), ids });
+        }
+        self.names.remember(kind, limit, &written, &ids);
+        ids
+    }
+
+    /// The first problem of a kind that keeps limits from coming into force: two of a name
+    /// that was not known before.
+    pub(super) fn ambiguous(&self, known: &Names) -> Option<&NameError> {
+        self.problems.iter().find(|problem| match problem {
+            NameError::Unknown { .. } => false,
+            NameError::Ambiguous { limit, kind, name, .. } => known.known(*kind, limit, name).is_empty(),
+        })
+    }
+}
+
+impl Rulebook {
+    /// Remembers what names stand for.
+    pub(super) async fn remember_names(&self, names: &Names) -> Result<(), StoreError> {
+        let text = serde_json::to_string(names).expect("strings always serialise");
+        let stored = RecordChange::PutSetting(SETTING.to_owned(), text);
+        self.records.write_unaudited(vec![stored]).await
+    }
+
+    /// Something has a name now: if a limit writes that name, it is looked up.
+    pub async fn look_up_name(&self, kind: Named, name: &str) {
+        if !self.written_names.load().contains(&(kind, name.to_owned())) {
+            return;
+        }
+        let mut book = self.book.lock().await;
+        if let Err(error) = self.install(&mut book).await {
+            // Limits that name it come into force with the next change of any.
+            tracing::error!(%error, %kind, name, "limits that name this can't be put in force");
+        }
+    }
+}

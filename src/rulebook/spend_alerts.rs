@@ -1,0 +1,157 @@
+//! Spend alerts: soft thresholds of limits without a cap, one limit for each.
+//!
+//! So an alert crosses, and is remembered and told, as every threshold is. What
+//! it is more than a limit, where to tell it, is written together with it.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use crate::domain::{Limit, Money};
+use crate::guard::audit::{Actor, Change};
+use crate::keys;
+use crate::rulebook::Rulebook;
+use crate::rulebook::limits::{Book, LimitError};
+use crate::rulebook::rule::{LimitRule, OnlyRule};
+use crate::store::records::{AlertRow, Channel, RecordChange};
+
+/// Spend alerts of an organization, and of each project: every one that counts
+/// is asked on every request.
+const ALERTS_MAX: usize = 100;
+
+/// A spend alert.
+#[derive(Clone, Debug)]
+pub struct SpendAlert {
+    /// Its id, which is its limit's name.
+    pub id: String,
+    /// What is spent when it is told.
+    pub threshold: Money,
+    /// Where it goes.
+    pub channel: Channel,
+}
+
+/// What a spend alert watches: a project's spending, or all.
+type Whose<'a> = Option<&'a str>;
+
+/// A limit by the month in dollars, of one project or the whole organization.
+pub fn monthly(project: Whose<'_>, soft: Option<Money>, hard: Option<Money>) -> LimitRule {
+    LimitRule {
+        per: if project.is_some() { "project" } else { "organization" }.to_owned(),
+        only: OnlyRule { project: project.map(str::to_owned).into_iter().collect(), ..OnlyRule::default() },
+        unit: "usd".to_owned(),
+        window: "month".to_owned(),
+        zone: None,
+        soft: soft.map(|amount| amount.to_string()).into_iter().collect(),
+        hard: hard.map(|amount| amount.to_string()),
+        mode: "enforce".to_owned(),
+    }
+}
+
+impl Book {
+    /// An alert with the threshold of its limit.
+    fn alert(&self, row: &AlertRow) -> Option<SpendAlert> {
+        let threshold = self.made(&row.id)?.thresholds().first().copied()?;
+        let threshold = Money::from_nano(threshold);
+        Some(SpendAlert { id: row.id.clone(), threshold, channel: row.channel.clone() })
+    }
+
+    fn limit(&self, id: &str, whose: Whose<'_>, threshold: Money) -> Result<Arc<Limit>, LimitError> {
+        Ok(Arc::new(monthly(whose, Some(threshold), None).limit(id, &self.zone)?))
+    }
+
+    fn row(&self, whose: Whose<'_>, id: &str) -> Result<&AlertRow, LimitError> {
+        let found = self.alerts.iter().find(|row| row.id == id && row.project.as_deref() == whose);
+        found.ok_or_else(|| LimitError::NoSuchAlert(id.to_owned()))
+    }
+}
+
+fn change(
+    event: &'static str,
+    row: &AlertRow,
+    before: Option<&SpendAlert>,
+    after: Option<&SpendAlert>,
+) -> Change {
+    let said = |alert: &SpendAlert| -> Value {
+        json!({ "threshold_usd": alert.threshold.to_string(), "notification_channel": alert.channel })
+    };
+    let (before, after) = (before.map(said), after.map(said));
+    Change { event, resource: row.id.clone(), project: row.project.clone(), before, after }
+}
+
+impl Rulebook {
+    /// The spend alerts of the organization or a project, in the order of their
+    /// making.
+    pub async fn spend_alerts(&self, whose: Whose<'_>) -> Vec<SpendAlert> {
+        let book = self.book.lock().await;
+        let rows = book.alerts.iter().filter(|row| row.project.as_deref() == whose);
+        rows.filter_map(|row| book.alert(row)).collect()
+    }
+
+    /// Makes a spend alert. It is in force when this returns.
+    pub async fn create_spend_alert(
+        &self,
+        whose: Whose<'_>,
+        threshold: Money,
+        channel: Channel,
+        by: &Actor,
+    ) -> Result<SpendAlert, LimitError> {
+        let mut book = self.book.lock().await;
+        let of_same = book.alerts.iter().filter(|row| row.project.as_deref() == whose).count();
+        if of_same >= ALERTS_MAX {
+            return Err(LimitError::TooManyAlerts(ALERTS_MAX));
+        }
+        let row = AlertRow { id: keys::new_id("alert_")?, project: whose.map(str::to_owned), channel };
+        let alert = SpendAlert { id: row.id.clone(), threshold, channel: row.channel.clone() };
+        let change = change("spend_alert.created", &row, None, Some(&alert));
+        self.put_alert(&mut book, row, threshold, change, by).await?;
+        Ok(alert)
+    }
+
+    /// Changes a spend alert. It is in force when this returns.
+    pub async fn change_spend_alert(
+        &self,
+        whose: Whose<'_>,
+        id: &str,
+        threshold: Money,
+        channel: Channel,
+        by: &Actor,
+    ) -> Result<SpendAlert, LimitError> {
+        let mut book = self.book.lock().await;
+        let known = book.row(whose, id)?;
+        let before = book.alert(known);
+        let row = AlertRow { channel, ..known.clone() };
+        let alert = SpendAlert { id: row.id.clone(), threshold, channel: row.channel.clone() };
+        let change = change("spend_alert.updated", &row, before.as_ref(), Some(&alert));
+        self.put_alert(&mut book, row, threshold, change, by).await?;
+        Ok(alert)
+    }
+
+    /// Removes a spend alert.
+    pub async fn delete_spend_alert(&self, whose: Whose<'_>, id: &str, by: &Actor) -> Result<(), LimitError> {
+        let mut book = self.book.lock().await;
+        let row = book.row(whose, id)?.clone();
+        let change = change("spend_alert.deleted", &row, book.alert(&row).as_ref(), None);
+        let removed = RecordChange::RemoveAlert(id.to_owned());
+        self.unwrite_rule(&mut book, id, vec![change], by, Some(removed)).await?;
+        book.alerts.retain(|known| known.id != id);
+        Ok(self.install(&mut book).await?)
+    }
+
+    async fn put_alert(
+        &self,
+        book: &mut Book,
+        row: AlertRow,
+        threshold: Money,
+        change: Change,
+        by: &Actor,
+    ) -> Result<(), LimitError> {
+        let limit = book.limit(&row.id, row.project.as_deref(), threshold)?;
+        let stored = RecordChange::PutAlert(row.clone());
+        self.write_rules(book, &[limit], vec![change], by, Some(stored)).await?;
+        match book.alerts.iter_mut().find(|known| known.id == row.id) {
+            Some(known) => *known = row,
+            None => book.alerts.push(row),
+        }
+        Ok(self.install(book).await?)
+    }
+}

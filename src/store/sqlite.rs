@@ -1,0 +1,306 @@
+//! The embedded engine: one database in a folder, by SQLite in WAL mode.
+//!
+//! One connection writes, in groups; any number read. A lock file keeps a second guard
+//! out: two guards on one database would each admit what only one of them may. A start
+//! continues from a sound ledger or fails.
+
+mod audit;
+mod checkpoint;
+mod codec;
+mod commit;
+mod commit_connection;
+mod credit;
+mod days;
+mod handle;
+mod history;
+mod inspect;
+mod journal;
+mod key_costs;
+mod keys;
+mod leader;
+mod lock;
+mod objects;
+mod organization;
+mod outbox;
+mod pending;
+mod permissions;
+mod pruned;
+mod quantities;
+mod queue;
+mod reader;
+mod records;
+mod reports;
+mod retention;
+mod rollup;
+mod schema;
+mod snapshot;
+mod storage;
+mod usage_rows;
+mod values;
+mod verify;
+
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+
+use crate::ledger::account::Account;
+use crate::ledger::entry::{Entry, Hold};
+use crate::store::records::{KeyRow, Names, Stored};
+use crate::store::sqlite::codec::HoldRow;
+use crate::store::sqlite::commit_connection::CommitConnection;
+use crate::store::sqlite::handle::{Handle, Shared};
+use crate::store::sqlite::leader::GroupCommit;
+use crate::store::sqlite::lock::Lock;
+use crate::store::sqlite::pending::WrittenReleases;
+use crate::store::sqlite::reader::Reader;
+use crate::store::{Durability, StoreError};
+
+pub use commit_connection::Observer;
+pub use journal::{BackgroundWriter, Journal, Queued, WriteAck};
+pub use pending::Slot;
+pub use records::Records;
+pub use reports::Reports;
+pub(super) use schema::VERSION;
+pub use snapshot::Snapshot;
+
+/// How long another program's lock on the database is waited for; the commit connection,
+/// which requests wait for, waits less.
+const BUSY_MAX: Duration = Duration::from_secs(10);
+const DATABASE: &str = "spendguard.db";
+
+impl StoreError {
+    /// What a failure of SQLite at a start means for its database.
+    fn of(path: &Path, error: rusqlite::Error) -> Self {
+        let path = path.to_owned();
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+                Self::Damaged { path, what: error.to_string() }
+            }
+            Some(
+                ErrorCode::DiskFull
+                | ErrorCode::ReadOnly
+                | ErrorCode::SystemIoFailure
+                | ErrorCode::CannotOpen
+                | ErrorCode::PermissionDenied,
+            ) => Self::Unwritable { path, source: error.into() },
+            _ => error.into(),
+        }
+    }
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        if let rusqlite::Error::FromSqlConversionFailure(_, _, cause) = error {
+            // The cause says which value it is, and where.
+            return Self::Unreadable(cause);
+        }
+        Self::Failed(error.into())
+    }
+}
+
+/// The ports of an open database, and what writes in the background for them.
+#[derive(Debug)]
+pub struct Engine {
+    /// Holds and endings.
+    pub journal: Journal,
+    /// What operators change.
+    pub records: Records,
+    /// Questions about the past.
+    pub reports: Reports,
+}
+
+/// An open database and the lock on it.
+#[derive(Debug)]
+pub struct Store {
+    path: PathBuf,
+    durability: Durability,
+    /// Open as long as the lock file says so: the last connection that is
+    /// closed removes the write-ahead log.
+    keeper: Option<Mutex<Connection>>,
+    lock: Lock,
+}
+
+impl Store {
+    /// Opens or makes the database in a folder and takes the lock on it.
+    ///
+    /// What it can't read or write is an error before anything is changed.
+    pub fn open(folder: &Path, durability: Durability) -> Result<Self, StoreError> {
+        let at = |source| StoreError::Folder { path: folder.to_owned(), source };
+        // Whose keys spent how much is nobody else's business.
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(at)?;
+        permissions::close(folder);
+        let (lock, last_run) = Lock::take(folder)?;
+        let path = folder.join(DATABASE);
+        let found = inspect::ledger(&path, last_run)?;
+        let opened = || {
+            let mut keeper = connect(&path, durability)?;
+            // Writes even where there is nothing to change: who can't write must not
+            // start.
+            let tx = keeper.transaction()?;
+            schema::upgrade(&tx, found.version)?;
+            tx.commit()?;
+            if !found.has_rollups {
+                let rows = schema::rebuild_rollups(&mut keeper)?;
+                tracing::warn!(rows, "there were no rollups; they are made anew from the entries");
+            }
+            Ok(keeper)
+        };
+        let keeper = opened().map_err(|error| StoreError::of(&path, error))?;
+        // The log's name must not be lost to a power cut that the word survives.
+        inspect::sync_folder(&path)?;
+        lock.say_open().map_err(at)?;
+        Ok(Self { path, durability, keeper: Some(Mutex::new(keeper)), lock })
+    }
+
+    /// The ports, and their background writer, which is to be started. At most
+    /// `requests_max` requests are open at once.
+    pub fn start<O: Observer>(
+        self,
+        requests_max: usize,
+        observer: O,
+        names: Arc<dyn Names>,
+    ) -> Result<(Engine, BackgroundWriter), StoreError> {
+        let checkpoints = self.connect()?;
+        let released = Arc::new(WrittenReleases::default());
+        let connection = CommitConnection::new(self.connect()?, Box::new(observer), Arc::clone(&released))?;
+        let shared = Arc::new(Shared::new(GroupCommit::new(connection), released, self));
+        let writer = BackgroundWriter::new(Arc::clone(&shared), checkpoints);
+        let handle = Arc::new(Handle::new(Arc::clone(&shared)));
+        let reports = Reports::new(&shared.store, Arc::clone(&handle), names)?;
+        let records = Records::new(Arc::clone(&handle));
+        Ok((Engine { journal: Journal::new(handle, requests_max), records, reports }, writer))
+    }
+
+    /// What a guard reads once, at its start.
+    pub fn load(&self) -> Result<Stored, StoreError> {
+        let stored = |db: &Connection| {
+            Ok(Stored {
+                projects: keys::projects(db)?,
+                model_rules: organization::model_rules(db)?,
+                limits: keys::limit_rules(db)?,
+                alerts: organization::alerts(db)?,
+                admin_keys: organization::admin_keys(db)?,
+                accounts: organization::accounts(db)?,
+                settings: keys::settings(db)?,
+            })
+        };
+        self.reader()?.query(stored)
+    }
+
+    /// The account of prepaid credit with all that is settled on it, if any was granted,
+    /// and the latest instant that a request was admitted at, in Unix milliseconds.
+    pub fn account(&self) -> Result<(Option<Account>, i64), StoreError> {
+        self.reader()?.query(|db| Ok((credit::account(db)?, credit::latest_ms(db)?)))
+    }
+
+    /// Hands out every key, one at a time.
+    pub fn each_key(&self, each: impl FnMut(KeyRow)) -> Result<(), StoreError> {
+        self.reader()?.query(|db| keys::each_key(db, each))
+    }
+
+    /// Hands out the ids of keys with Unix milliseconds at which they were used; a key may
+    /// be handed out more than once.
+    pub fn each_use(&self, each: impl FnMut(&str, i64)) -> Result<(), StoreError> {
+        self.reader()?.query(|db| reader::each_use(db, each))
+    }
+
+    /// A connection that may write; only the ports and recovery have one.
+    fn connect(&self) -> rusqlite::Result<Connection> {
+        connect(&self.path, self.durability)
+    }
+
+    /// A reader with a connection of its own.
+    fn reader(&self) -> Result<Reader, StoreError> {
+        Ok(Reader::new(read_only(&self.path)?))
+    }
+
+    /// Writes the endings of unfinished holds and clears what held them.
+    pub fn end_unfinished(&self, entries: &[Entry]) -> Result<(), StoreError> {
+        let written = self.connect().and_then(|db| commit::write_endings(&db, entries));
+        written.map_err(|error| StoreError::of(&self.path, error))
+    }
+
+    /// The holds that the last run left open, and the next free id.
+    pub fn unfinished(&self, names: &dyn Names) -> Result<(Vec<Hold>, u64), StoreError> {
+        let (rows, last) = self.open_rows().map_err(|error| StoreError::of(&self.path, error))?;
+        let unreadable = |what| StoreError::Damaged { path: self.path.clone(), what };
+        let rows = rows.map_err(unreadable)?;
+        Ok((rows.into_iter().map(|row| row.hold(names)).collect(), last + 1))
+    }
+
+    /// The holds without an entry, or what can't be read of them, and the last
+    /// id: a hold that was skipped would be spending that is forgotten.
+    fn open_rows(&self) -> rusqlite::Result<(Result<Vec<HoldRow>, String>, u64)> {
+        let db = self.connect()?;
+        let last: i64 = db.query_row("SELECT COALESCE(MAX(id), 0) FROM entry", [], |row| row.get(0))?;
+        // An id that was pruned is not given again.
+        let pruned = pruned::pruned(&db)?.map_or(0, |pruned| pruned.last_id);
+        let mut last = u64::try_from(last).unwrap_or(0).max(pruned);
+        let mut open = Vec::new();
+        for (first_id, text) in codec::hold_batches(&db)? {
+            for line in text.lines() {
+                let Ok(hold) = serde_json::from_str::<HoldRow>(line) else {
+                    return Ok((Err(format!("an open hold of hold_batch {first_id} can't be read")), last));
+                };
+                last = last.max(hold.id);
+                if !codec::has_entry(&db, hold.id)? {
+                    open.push(hold);
+                }
+            }
+        }
+        Ok((Ok(open), last))
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        // Said before the last connection is closed, which removes the log.
+        if let Err(error) = self.lock.say_closed() {
+            tracing::warn!(%error, "the lock file can't say that the ledger is closed; its log is kept");
+            std::mem::forget(self.keeper.take());
+        }
+    }
+}
+
+/// A connection that only reads.
+pub(crate) fn read_only(path: &Path) -> rusqlite::Result<Connection> {
+    let db = Connection::open_with_flags(
+        path,
+        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+    )?;
+    db.busy_timeout(BUSY_MAX)?;
+    Ok(db)
+}
+
+fn connect(path: &Path, durability: Durability) -> rusqlite::Result<Connection> {
+    let db = Connection::open(path)?;
+    db.busy_timeout(BUSY_MAX)?;
+    db.pragma_update(None, "journal_mode", "WAL")?;
+    let synchronous = match durability {
+        Durability::Process => "NORMAL",
+        Durability::Power => "FULL",
+    };
+    db.pragma_update(None, "synchronous", synchronous)?;
+    // A thread of its own does this.
+    db.pragma_update(None, "wal_autocheckpoint", 0)?;
+    db.set_prepared_statement_cache_capacity(32);
+    Ok(db)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sqlite_takes_no_lock_of_the_process_to_allocate() {
+        let db = Connection::open_in_memory().unwrap();
+        let mut options = db.prepare("PRAGMA compile_options").unwrap();
+        let options: rusqlite::Result<Vec<String>> =
+            options.query_map([], |row| row.get(0)).unwrap().collect();
+        let options = options.unwrap();
+        assert!(options.iter().any(|option| option == "DEFAULT_MEMSTATUS=0"), "{options:?}");
+    }
+}

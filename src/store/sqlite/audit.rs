@@ -1,0 +1,80 @@
+//! The audit log: one row for each change that an operator made.
+//!
+//! Rows are written in the transaction of their change, so that there is neither
+//! a change without its row nor a row without its change.
+
+use rusqlite::types::Value;
+use rusqlite::{Connection, params, params_from_iter};
+
+use crate::store::records::{AuditFilter, AuditRow};
+
+/// Writes a row.
+pub(super) fn insert(db: &Connection, row: &AuditRow) -> rusqlite::Result<()> {
+    db.prepare_cached("INSERT INTO audit VALUES (NULL, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?.execute(
+        params![
+            row.at_ms,
+            row.actor,
+            row.actor_name,
+            row.event,
+            row.project,
+            row.resource,
+            row.before,
+            row.after,
+        ],
+    )?;
+    Ok(())
+}
+
+/// The rows that fit a filter, newest first.
+pub(super) fn rows(db: &Connection, filter: &AuditFilter) -> rusqlite::Result<Vec<AuditRow>> {
+    let (mut terms, mut values) = (vec!["1".to_owned()], Vec::new());
+    for (column, wanted) in [
+        ("event", &filter.events),
+        ("actor", &filter.actors),
+        ("project", &filter.projects),
+        ("resource", &filter.resources),
+    ] {
+        if !wanted.is_empty() {
+            terms.push(format!("{column} IN ({})", vec!["?"; wanted.len()].join(", ")));
+            values.extend(wanted.iter().cloned().map(Value::from));
+        }
+    }
+    let ms = |s: i64| s.saturating_mul(1_000);
+    for (term, value) in [
+        ("at_ms >= ?", filter.since_s.map(ms)),
+        ("at_ms < ?", filter.until_s.map(ms)),
+        ("id < ?", filter.below),
+        ("id > ?", filter.above),
+    ] {
+        if let Some(value) = value {
+            terms.push(term.to_owned());
+            values.push(value.into());
+        }
+    }
+    let order = if filter.above.is_some() { "ASC" } else { "DESC" };
+    let sql = format!(
+        "SELECT id, at_ms, actor, actor_name, event, project, resource, before, after FROM audit \
+         WHERE {} ORDER BY id {order} LIMIT {}",
+        terms.join(" AND "),
+        filter.count_max
+    );
+    let mut statement = db.prepare(&sql)?;
+    let found = statement.query_map(params_from_iter(values), |row| {
+        Ok(AuditRow {
+            id: row.get(0)?,
+            at_ms: row.get(1)?,
+            actor: row.get(2)?,
+            actor_name: row.get(3)?,
+            event: row.get(4)?,
+            project: row.get(5)?,
+            resource: row.get(6)?,
+            before: row.get(7)?,
+            after: row.get(8)?,
+        })
+    })?;
+    let mut found = found.collect::<rusqlite::Result<Vec<_>>>()?;
+    if filter.above.is_some() {
+        found.reverse();
+    }
+    Ok(found)
+}

@@ -1,0 +1,252 @@
+//! One group of holds and records in one transaction.
+
+use std::collections::{BTreeMap, HashSet};
+
+use rusqlite::{Connection, params};
+
+use crate::ledger::calendar::Windows;
+use crate::ledger::entry::{Crossing, Entry, Hold, Kind};
+use crate::store::objects::ObjectChange;
+use crate::store::sqlite::codec::{HoldRow, insert_entry, int, tags_text};
+use crate::store::sqlite::days;
+use crate::store::sqlite::objects;
+use crate::store::sqlite::pending::{CrossingRecord, EndingRecord, Pending, PendingWrite};
+use crate::store::sqlite::rollup::{RollupKey, RollupSums};
+use crate::store::sqlite::values::json_text;
+
+/// The batches of holds in the database that are not all ended yet.
+#[derive(Debug, Default)]
+pub(super) struct OpenBatches {
+    /// By the first id, the last id and how many are open. They don't overlap.
+    many: BTreeMap<u64, (u64, usize)>,
+    /// Those of one hold that was written in its place among the records, not in
+    /// the order of holds.
+    single: HashSet<u64>,
+}
+
+impl OpenBatches {
+    /// The batch that holds an id: its first id, and how many are open.
+    fn of(&self, id: u64) -> Option<(u64, usize)> {
+        if self.single.contains(&id) {
+            return Some((id, 1));
+        }
+        let (first, (last, open)) = self.many.range(..=id).next_back()?;
+        (id <= *last).then_some((*first, *open))
+    }
+}
+
+/// What is written in one transaction.
+pub(super) struct Group<'a> {
+    pub(super) holds: &'a [PendingWrite],
+    pub(super) endings: &'a [EndingRecord],
+    pub(super) crossings: &'a [CrossingRecord],
+    /// Objects that could not be written before.
+    pub(super) objects: &'a [ObjectChange],
+}
+
+/// Writes all in one transaction; `summed` is where the sums of days end.
+/// Returns which crossings are new.
+pub(super) fn commit(
+    db: &Connection,
+    summed: &RollupKey,
+    group: &Group<'_>,
+    open: &mut OpenBatches,
+) -> rusqlite::Result<Vec<Crossing>> {
+    let (changes, crossed) = in_transaction(db, || write(db, summed, group, open))?;
+    changes.note(open);
+    Ok(crossed)
+}
+
+/// Does work in a transaction, whose statements are parsed only once.
+fn in_transaction<T>(db: &Connection, work: impl FnOnce() -> rusqlite::Result<T>) -> rusqlite::Result<T> {
+    let run = |statement| db.prepare_cached(statement)?.execute([]);
+    if !db.is_autocommit() {
+        // Left behind by a rollback that failed, or by a panic.
+        run("ROLLBACK")?;
+    }
+    run("BEGIN IMMEDIATE")?;
+    let done = work().and_then(|done| run("COMMIT").map(|_| done));
+    if done.is_err() && !db.is_autocommit() {
+        run("ROLLBACK")?;
+    }
+    done
+}
+
+fn write(
+    db: &Connection,
+    summed: &RollupKey,
+    group: &Group<'_>,
+    open: &OpenBatches,
+) -> rusqlite::Result<(HoldChanges, Vec<Crossing>)> {
+    let mut changes = HoldChanges::default();
+    let mut rollups: BTreeMap<RollupKey, RollupSums> = BTreeMap::new();
+    let mut crossed = Vec::new();
+    objects::write(db, group.objects)?;
+    for waiting in group.holds {
+        match &waiting.what {
+            Pending::Hold { hold, depends_on_unwritten } => changes.open(hold, *depends_on_unwritten)?,
+            Pending::Objects(learned) => objects::write(db, learned)?,
+        }
+    }
+    for EndingRecord { entry, crossings, .. } in group.endings {
+        let tags = tags_text(&entry.attribution.tags)?;
+        insert_entry(db, entry, &tags)?;
+        if matches!(entry.kind, Kind::Settle | Kind::Release) {
+            changes.end(entry.id, open);
+        }
+        if entry.kind != Kind::Release {
+            rollups.entry(RollupKey::of(entry, tags)).or_default().add(entry);
+        }
+        crossed.extend(insert_crossings(db, crossings)?);
+    }
+    for CrossingRecord { crossings, .. } in group.crossings {
+        crossed.extend(insert_crossings(db, crossings)?);
+    }
+    for (key, sums) in &rollups {
+        days::add(db, summed, key, sums)?;
+    }
+    changes.write(db, open)?;
+    Ok((changes, crossed))
+}
+
+/// Writes endings outside the writer's thread, before it has started, and
+/// clears all batches of holds.
+pub(crate) fn write_endings(db: &Connection, entries: &[Entry]) -> rusqlite::Result<()> {
+    in_transaction(db, || {
+        let summed = days::end(db)?;
+        for entry in entries {
+            let tags = tags_text(&entry.attribution.tags)?;
+            insert_entry(db, entry, &tags)?;
+            let mut sums = RollupSums::default();
+            sums.add(entry);
+            days::add(db, &summed, &RollupKey::of(entry, tags), &sums)?;
+        }
+        db.execute("DELETE FROM hold_batch", []).map(drop)
+    })
+}
+
+/// The holds that a group opens, and those that it ends.
+#[derive(Default)]
+struct HoldChanges {
+    first: Option<u64>,
+    last: u64,
+    opened: usize,
+    lines: String,
+    /// Holds in batches of their own, with their lines.
+    single: Vec<(u64, String)>,
+    /// By the first id of their batch, how many end.
+    ended: BTreeMap<u64, usize>,
+}
+
+impl HoldChanges {
+    fn open(&mut self, hold: &Hold, depends_on_unwritten: bool) -> rusqlite::Result<()> {
+        let mut line = json_text(&HoldRow::of(hold))?;
+        line.push('\n');
+        if depends_on_unwritten {
+            self.single.push((hold.id, line));
+            return Ok(());
+        }
+        self.first.get_or_insert(hold.id);
+        self.last = hold.id;
+        self.opened += 1;
+        self.lines.push_str(&line);
+        Ok(())
+    }
+
+    fn end(&mut self, id: u64, open: &OpenBatches) {
+        if let Some(first) = self.batch_of(id, open) {
+            *self.ended.entry(first).or_default() += 1;
+        }
+    }
+
+    /// The first id of the batch that holds an id. The ids of a batch may enclose
+    /// that of a hold with a batch of its own, which may end in the group that opens it.
+    fn batch_of(&self, id: u64, open: &OpenBatches) -> Option<u64> {
+        if self.is_single(id) {
+            return Some(id);
+        }
+        let own = self.first.filter(|first| *first <= id && id <= self.last);
+        open.of(id).map(|(first, _)| first).or(own)
+    }
+
+    fn is_single(&self, id: u64) -> bool {
+        self.single.iter().any(|(single, _)| *single == id)
+    }
+
+    /// Writes the new batch and deletes those that are over.
+    fn write(&self, db: &Connection, open: &OpenBatches) -> rusqlite::Result<()> {
+        let insert = |first: u64, lines: &str| -> rusqlite::Result<usize> {
+            db.prepare_cached("INSERT INTO hold_batch VALUES (?1, ?2)")?.execute(params![int(first), lines])
+        };
+        if let Some(first) = self.first {
+            insert(first, &self.lines)?;
+        }
+        for (id, line) in &self.single {
+            insert(*id, line)?;
+        }
+        for (first, _) in self.ended.iter().filter(|(first, ended)| self.left(**first, open) == **ended) {
+            db.prepare_cached("DELETE FROM hold_batch WHERE first_id = ?1")?.execute([int(*first)])?;
+        }
+        Ok(())
+    }
+
+    fn left(&self, first: u64, open: &OpenBatches) -> usize {
+        if self.is_single(first) {
+            return 1;
+        }
+        if self.first == Some(first) { self.opened } else { open.of(first).map_or(0, |(_, left)| left) }
+    }
+
+    /// Notes the changes once the transaction has committed.
+    fn note(self, open: &mut OpenBatches) {
+        if let Some(first) = self.first {
+            open.many.insert(first, (self.last, self.opened));
+        }
+        open.single.extend(self.single.iter().map(|(id, _)| *id));
+        for (first, ended) in self.ended {
+            if open.single.remove(&first) {
+                continue;
+            }
+            let Some((_, left)) = open.many.get_mut(&first) else { continue };
+            *left = left.saturating_sub(ended);
+            if *left == 0 {
+                open.many.remove(&first);
+            }
+        }
+    }
+}
+
+/// Writes marks that were come to, each with a line in the ledger. Returns those
+/// that had not been written before.
+fn insert_crossings(db: &Connection, crossings: &[Crossing]) -> rusqlite::Result<Vec<Crossing>> {
+    let mut new = Vec::new();
+    for crossing in crossings {
+        let limit = &crossing.limit;
+        let written = db
+            .prepare_cached(
+                "INSERT OR IGNORE INTO crossing VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, 0, NULL)",
+            )?
+            .execute(params![
+                int(crossing.id),
+                crossing.mark.name(),
+                &*limit.name,
+                crossing.subject,
+                crossing.threshold,
+                crossing.window_start_s,
+                Windows::of(limit).span(crossing.window_start_s).end_s,
+                crossing.settled,
+                limit.unit.name(),
+                limit.window.name(),
+                limit.hard,
+                crossing.at_ms,
+            ])?;
+        if written == 1 {
+            insert_entry(db, &crossing.entry(), "")?;
+            new.push(crossing.clone());
+        }
+    }
+    Ok(new)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,298 @@
+//! Sums of days, made of rollups once their quarters of an hour are over.
+//!
+//! A month has far fewer of them than of quarters, so what looks back far reads
+//! these, and quarters only where they do not reach. No request waits for them:
+//! they follow by themselves, a bounded number of rows at a time. What comes
+//! later than that is added to both.
+//!
+//! A day is another in every time zone. So each sum is of a span that no
+//! midnight of the zones in use cuts; whoever asks for less than one reads
+//! the quarters of it.
+
+use std::collections::BTreeMap;
+
+use jiff::tz::TimeZone;
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
+
+use crate::domain::{Span, Window};
+use crate::ledger::calendar;
+use crate::store::reports::ROLLUP_S;
+use crate::store::sqlite::rollup::{COLUMNS, RollupKey, RollupSums, Table, row_from, upsert_rollup};
+use crate::store::sqlite::values::{json_from, json_text};
+
+/// Rows that are added at once: some five milliseconds, in which nothing else is
+/// written.
+const ROWS_MAX: usize = 500;
+
+/// A span that is summed up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Day {
+    pub(super) span: Span,
+    /// Where it goes on, if its last quarter is only summed up in part.
+    next: Option<RollupKey>,
+}
+
+impl Day {
+    /// Whether it sums up what has this key.
+    pub(super) fn holds(&self, key: &RollupKey) -> bool {
+        self.span.contains(key.start_s) && *key < self.end()
+    }
+
+    /// The first key that is not summed up.
+    fn end(&self) -> RollupKey {
+        let whole = || RollupKey { start_s: self.span.end_s, ..RollupKey::default() };
+        self.next.clone().unwrap_or_else(whole)
+    }
+}
+
+/// All spans that are summed up, in their order.
+pub(super) fn days(db: &Connection) -> rusqlite::Result<Vec<Day>> {
+    let mut statement =
+        db.prepare_cached("SELECT start_s, end_s, next FROM rollup_day_span ORDER BY start_s")?;
+    let rows = statement.query_map([], day_from)?;
+    rows.collect()
+}
+
+fn last(db: &Connection) -> rusqlite::Result<Option<Day>> {
+    let sql = "SELECT start_s, end_s, next FROM rollup_day_span ORDER BY start_s DESC LIMIT 1";
+    db.prepare_cached(sql)?.query_row([], day_from).optional()
+}
+
+fn day_from(row: &Row<'_>) -> rusqlite::Result<Day> {
+    let span = Span { start_s: row.get(0)?, end_s: row.get(1)? };
+    let row_of = || format!("the span from {}", span.start_s);
+    let next = row.get_ref(2)?.as_str_or_null()?;
+    let next = next.map(|names| json_from(names, "rollup_day_span.next", row_of)).transpose()?;
+    Ok(Day { span, next: next.map(|names| RollupKey { start_s: span.end_s - ROLLUP_S, names }) })
+}
+
+/// The first key that is not summed up; the least of all while nothing is.
+pub(super) fn end(db: &Connection) -> rusqlite::Result<RollupKey> {
+    let none = RollupKey { start_s: i64::MIN, ..RollupKey::default() };
+    Ok(last(db)?.map_or(none, |day| day.end()))
+}
+
+/// Adds to a quarter and, if that is summed up already, to its day. `end` is
+/// what [`end`] says.
+pub(super) fn add(
+    db: &Connection,
+    end: &RollupKey,
+    key: &RollupKey,
+    sums: &RollupSums,
+) -> rusqlite::Result<()> {
+    upsert_rollup(db, Table::Quarters, key, sums)?;
+    if key >= end {
+        return Ok(());
+    }
+    let sql = "SELECT max(start_s) FROM rollup_day_span WHERE start_s <= ?1 AND end_s > ?1";
+    let day: Option<i64> = db.prepare_cached(sql)?.query_row([key.start_s], |row| row.get(0))?;
+    // What is in no span is read from its quarters.
+    let Some(start_s) = day else { return Ok(()) };
+    for table in [Table::Days, Table::DaysByUser] {
+        upsert_rollup(db, table, &key.within(start_s, table), sums)?;
+    }
+    Ok(())
+}
+
+/// Sums up some more rows of quarters that ended before a time; `false` if there
+/// are none.
+pub(crate) fn sum_up(db: &mut Connection, before_s: i64, zones: &[TimeZone]) -> rusqlite::Result<bool> {
+    let tx = db.transaction()?;
+    let last = last(&tx)?;
+    let rows = rows_from(&tx, &end(&tx)?, before_s.saturating_sub(ROLLUP_S))?;
+    let Some((RollupKey { start_s, .. }, _)) = rows.first() else { return Ok(false) };
+    let start_s = *start_s;
+    let is_of_day = |day: &Day| day.next.is_some() || day_end_s(zones, day.span.start_s) > start_s;
+    let day_start_s = last.filter(is_of_day).map_or(start_s, |day| day.span.start_s);
+    let of_quarter = rows.iter().take_while(|(key, _)| key.start_s == start_s).count();
+    let (now, later) = rows.split_at(of_quarter.min(ROWS_MAX));
+    for table in [Table::Days, Table::DaysByUser] {
+        let mut sums: BTreeMap<RollupKey, RollupSums> = BTreeMap::new();
+        for (key, quarter) in now {
+            sums.entry(key.within(day_start_s, table)).or_default().merge(quarter);
+        }
+        for (key, sums) in &sums {
+            upsert_rollup(&tx, table, key, sums)?;
+        }
+    }
+    let next = later.first().filter(|(key, _)| key.start_s == start_s);
+    let next = next.map(|(key, _)| json_text(&key.names)).transpose()?;
+    tx.execute(
+        "INSERT INTO rollup_day_span VALUES (?1, ?2, ?3) \
+         ON CONFLICT DO UPDATE SET end_s = excluded.end_s, next = excluded.next",
+        params![day_start_s, start_s + ROLLUP_S, next],
+    )?;
+    tx.commit()?;
+    Ok(true)
+}
+
+/// The next rows of quarters that start at or before a time: one more than are
+/// added at once.
+fn rows_from(
+    db: &Connection,
+    from: &RollupKey,
+    until_s: i64,
+) -> rusqlite::Result<Vec<(RollupKey, RollupSums)>> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM rollup WHERE (start_s, project, api_key, end_user, tags, endpoint, model, priced_as, \
+         served_model) >= (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) AND start_s <= ?10 \
+         ORDER BY start_s, project, api_key, end_user, tags, endpoint, model, priced_as, served_model LIMIT {}",
+        ROWS_MAX + 1
+    );
+    let n = &from.names;
+    let mut statement = db.prepare_cached(&sql)?;
+    let of = params![from.start_s, n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7], until_s];
+    let rows = statement.query_map(of, row_from)?;
+    rows.collect()
+}
+
+/// Where the first day ends, of the zones', that a time is in.
+fn day_end_s(zones: &[TimeZone], at_s: i64) -> i64 {
+    zones.iter().map(|zone| calendar::span(Window::Day, zone, at_s).end_s).min().unwrap_or(i64::MAX)
+}
+
+/// The start of the first span that a midnight of the zones cuts, if one does.
+pub(crate) fn first_cut(db: &Connection, zones: &[TimeZone]) -> rusqlite::Result<Option<i64>> {
+    let starts = days(db)?.into_iter().map(|day| day.span);
+    let mut cut = starts.filter(|span| day_end_s(zones, span.start_s) < span.end_s);
+    Ok(cut.next().map(|span| span.start_s))
+}
+
+/// Takes away the last span, unless it starts before a time; `false` if it does.
+pub(crate) fn take_away(db: &mut Connection, from_s: i64) -> rusqlite::Result<bool> {
+    let tx = db.transaction()?;
+    let Some(start_s) = last(&tx)?.map(|day| day.span.start_s).filter(|start_s| *start_s >= from_s) else {
+        return Ok(false);
+    };
+    for table in [Table::Days.name(), Table::DaysByUser.name(), "rollup_day_span"] {
+        tx.execute(&format!("DELETE FROM {table} WHERE start_s = ?1"), [start_s])?;
+    }
+    tx.commit()?;
+    Ok(true)
+}
+
+/// What a query reads sums of.
+pub(super) struct Reading<'a> {
+    /// The columns, among them nothing finer than `by_user` says.
+    pub(super) columns: &'a str,
+    /// Whether end users and tags are told apart.
+    pub(super) by_user: bool,
+    /// From when on, and until when; widened to whole quarters.
+    pub(super) span: Span,
+}
+
+/// Hands out every row of sums in a time, until `each` wants no more: of days,
+/// and of quarters where there are none or where `is_cut` says that a day is to
+/// be told apart.
+pub(super) fn each_row(
+    db: &Connection,
+    Reading { columns, by_user, span }: Reading<'_>,
+    is_cut: impl FnMut(Span) -> bool,
+    mut each: impl FnMut(&Row<'_>) -> rusqlite::Result<bool>,
+) -> rusqlite::Result<()> {
+    // Days and quarters must be of one instant.
+    let _snapshot = db.is_autocommit().then(|| db.unchecked_transaction()).transpose()?;
+    let table = if by_user { Table::DaysByUser } else { Table::Days };
+    let of_days = format!("SELECT {columns} FROM {} WHERE start_s >= ?1 AND start_s < ?2", table.name());
+    let of_quarters = format!(
+        "SELECT {columns} FROM rollup WHERE start_s >= ?1 AND start_s < ?2 AND (start_s > ?3 OR \
+         (project, api_key, end_user, tags, endpoint, model, priced_as, served_model) >= \
+         (?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11))"
+    );
+    for stretch in stretches(days(db)?, whole_quarters(span), is_cut) {
+        let Stretch { is_of_days, span, from } = stretch;
+        let mut statement = db.prepare_cached(if is_of_days { &of_days } else { &of_quarters })?;
+        let n = &from.names;
+        let mut rows = if is_of_days {
+            statement.query([span.start_s, span.end_s])?
+        } else {
+            let (start_s, end_s) = (span.start_s, span.end_s);
+            statement.query(params![
+                start_s,
+                end_s,
+                from.start_s,
+                n[0],
+                n[1],
+                n[2],
+                n[3],
+                n[4],
+                n[5],
+                n[6],
+                n[7]
+            ])?
+        };
+        while let Some(row) = rows.next()? {
+            if !each(row)? {
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Times whose sums are in one table.
+pub(super) struct Part {
+    pub(super) table: Table,
+    /// Where its sums start.
+    pub(super) starts: Vec<i64>,
+    /// Of quarters, the first key that no day before sums up.
+    pub(super) from: RollupKey,
+}
+
+/// What a time, widened to whole quarters, is made of: days where they are summed
+/// up, else quarters.
+pub(super) fn parts(db: &Connection, span: Span) -> rusqlite::Result<Vec<Part>> {
+    let days = days(db)?;
+    let starts: Vec<i64> = days.iter().map(|day| day.span.start_s).collect();
+    let part = |Stretch { is_of_days, span, from }: Stretch| {
+        let is_in = |start_s: &i64| span.contains(*start_s);
+        if is_of_days {
+            return Part { table: Table::Days, starts: starts.iter().copied().filter(is_in).collect(), from };
+        }
+        let quarters = std::iter::successors(Some(span.start_s), |start_s| start_s.checked_add(ROLLUP_S));
+        Part { table: Table::Quarters, starts: quarters.take_while(is_in).collect(), from }
+    };
+    Ok(stretches(days, whole_quarters(span), |_| false).into_iter().map(part).collect())
+}
+
+/// Widened to whole quarters.
+pub(super) fn whole_quarters(Span { start_s, end_s }: Span) -> Span {
+    let up = |at_s: i64| at_s.saturating_add(ROLLUP_S - 1).div_euclid(ROLLUP_S).saturating_mul(ROLLUP_S);
+    Span { start_s: start_s.div_euclid(ROLLUP_S).saturating_mul(ROLLUP_S), end_s: up(end_s) }
+}
+
+/// Rows of one table, one after another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Stretch {
+    is_of_days: bool,
+    span: Span,
+    /// Of quarters, the first key that no day before sums up.
+    from: RollupKey,
+}
+
+/// What a time is made of.
+fn stretches(days: Vec<Day>, span: Span, mut is_cut: impl FnMut(Span) -> bool) -> Vec<Stretch> {
+    let mut found: Vec<Stretch> = Vec::new();
+    let mut rest =
+        Stretch { is_of_days: false, span, from: RollupKey { start_s: i64::MIN, ..RollupKey::default() } };
+    let fits = |day: &Day| span.start_s <= day.span.start_s && day.span.end_s <= span.end_s;
+    for day in days.into_iter().filter(fits) {
+        if is_cut(day.span) {
+            continue;
+        }
+        let end = day.end();
+        if rest.span.start_s < day.span.start_s {
+            found.push(Stretch { span: Span { end_s: day.span.start_s, ..rest.span }, ..rest });
+        }
+        match found.last_mut().filter(|last| last.is_of_days && last.span.end_s == day.span.start_s) {
+            Some(last) => last.span.end_s = day.span.end_s,
+            None => found.push(Stretch { is_of_days: true, span: day.span, from: RollupKey::default() }),
+        }
+        rest = Stretch { is_of_days: false, span: Span { start_s: end.start_s, ..span }, from: end };
+    }
+    found.push(rest);
+    found
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,146 @@
+//! What the ports share: the queue to the commit connection, and threads for slow work.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rusqlite::Connection;
+use tokio::sync::{Semaphore, oneshot};
+
+use crate::ledger::entry::Amounts;
+use crate::store::sqlite::Store;
+use crate::store::sqlite::leader::GroupCommit;
+use crate::store::sqlite::pending::{Job, Record, Slot, WrittenReleases};
+use crate::store::sqlite::queue::Wake;
+use crate::store::{Durability, StoreError};
+
+/// Slots for operators' work, apart from those of requests.
+const OPERATORS_MAX: usize = 64;
+/// How long a slot is waited for.
+const SLOT_WAIT: Duration = Duration::from_secs(2);
+
+/// What the ports and the background writer have in common.
+pub(super) struct Shared {
+    pub(super) leader: GroupCommit,
+    released: Arc<WrittenReleases>,
+    /// Whether the background writer has threads; without, everything runs step by step.
+    has_threads: AtomicBool,
+    /// Its lock is kept until the last record is written.
+    pub(super) store: Store,
+}
+
+/// The ports' end of the queue. When the last one is dropped, the queue is closed and
+/// the background writer ends once everything is written.
+#[derive(Debug)]
+pub(super) struct Handle {
+    shared: Arc<Shared>,
+    operators: Arc<Semaphore>,
+}
+
+impl AsRef<GroupCommit> for Shared {
+    fn as_ref(&self) -> &GroupCommit {
+        &self.leader
+    }
+}
+
+impl Shared {
+    pub(super) fn new(leader: GroupCommit, released: Arc<WrittenReleases>, store: Store) -> Self {
+        Self { leader, released, has_threads: AtomicBool::new(false), store }
+    }
+
+    pub(super) fn set_threads(&self) {
+        self.has_threads.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn waits_for_disk(&self) -> bool {
+        self.store.durability == Durability::Power
+    }
+
+    pub(super) fn unwritten(&self, released: Amounts) -> Amounts {
+        self.released.unwritten(released)
+    }
+}
+
+impl Handle {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, operators: Arc::new(Semaphore::new(OPERATORS_MAX)) }
+    }
+
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// The slot of an operator's work; waits a while if all are taken.
+    pub(super) async fn operators_slot(&self) -> Result<Slot, StoreError> {
+        slot(&self.operators).await
+    }
+
+    /// The slot of an operator's work, if one is free now.
+    pub(super) fn free_operators_slot(&self) -> Option<Slot> {
+        Arc::clone(&self.operators).try_acquire_owned().ok()
+    }
+
+    /// Queues work on the database, to be done after all that was queued before.
+    pub(super) fn queue_job<T, F>(&self, slot: Slot, work: F) -> oneshot::Receiver<rusqlite::Result<T>>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        let (sender, answer) = oneshot::channel();
+        let job: Job = Box::new(move |db| {
+            // The caller may have gone; the work is done all the same.
+            let _ = sender.send(work(db));
+        });
+        self.shared.leader.queue.push(Record::Job(job, slot), Wake::Now);
+        answer
+    }
+
+    /// Does work on the database after all that was queued before it.
+    pub(super) async fn run<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        let slot = self.operators_slot().await?;
+        Ok(self.queue_job(slot, work).await.map_err(|_| StoreError::Unavailable)??)
+    }
+
+    /// Runs what may take long on a thread that no request runs on; where everything
+    /// runs step by step, at once.
+    pub(super) async fn blocking<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> T + Send + 'static,
+    {
+        if self.shared.has_threads.load(Ordering::Relaxed) {
+            return tokio::task::spawn_blocking(work).await.map_err(|_| StoreError::Unavailable);
+        }
+        Ok(work())
+    }
+
+    /// Waits until all that was queued before is in the database.
+    pub(super) async fn flush(&self) -> Result<(), StoreError> {
+        self.run(|_| Ok(())).await
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.shared.leader.queue.close();
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("store", &self.store).finish_non_exhaustive()
+    }
+}
+
+/// A slot of a semaphore; waits a while if all are taken.
+pub(super) async fn slot(of: &Arc<Semaphore>) -> Result<Slot, StoreError> {
+    if let Ok(slot) = Arc::clone(of).try_acquire_owned() {
+        return Ok(slot);
+    }
+    let freed = tokio::time::timeout(SLOT_WAIT, Arc::clone(of).acquire_owned()).await;
+    freed.map_err(|_| StoreError::Full)?.map_err(|_| StoreError::Unavailable)
+}

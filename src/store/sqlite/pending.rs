@@ -1,0 +1,82 @@
+//! What is queued for the database: holds that requests wait for, and records in their order.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use rusqlite::Connection;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use crate::domain::limit::Unit;
+use crate::ledger::entry::{Amounts, Crossing, Entry, Hold};
+use crate::store::objects::ObjectChange;
+
+/// A place in the journal's bounded queue. A request acquires one before it is
+/// admitted, so that its ending can always be queued; the place is free again once
+/// the ending is in the database.
+pub type Slot = OwnedSemaphorePermit;
+
+pub(super) type Job = Box<dyn FnOnce(&mut Connection) + Send>;
+
+/// A write that a request may wait for, and the channel that says whether it is in
+/// the database.
+pub(super) struct PendingWrite {
+    pub(super) what: Pending,
+    pub(super) ack: oneshot::Sender<bool>,
+}
+
+pub(super) enum Pending {
+    /// A hold. It is followed by the ending that owns the slot.
+    Hold {
+        hold: Arc<Hold>,
+        /// Whether it was queued among the records, not ahead of them.
+        depends_on_unwritten: bool,
+    },
+    /// What an open request has learned of objects: a few records for each.
+    Objects(Vec<ObjectChange>),
+}
+
+/// An entry, with the thresholds it crossed; a crossing is written once,
+/// however often it is queued.
+pub(super) struct EndingRecord {
+    pub(super) entry: Box<Entry>,
+    pub(super) crossings: Vec<Crossing>,
+    /// All room that entries have released, this one included.
+    pub(super) released: Amounts,
+    pub(super) _slot: Slot,
+}
+
+/// The room that has been released by entries in the database.
+#[derive(Debug, Default)]
+pub(super) struct WrittenReleases([AtomicI64; Unit::ALL.len()]);
+
+impl WrittenReleases {
+    pub(super) fn note(&self, released: Amounts) {
+        for (written, released) in self.0.iter().zip(released) {
+            written.store(released, Ordering::Release);
+        }
+    }
+
+    /// The part of all released room that is not in the database.
+    pub(super) fn unwritten(&self, released: Amounts) -> Amounts {
+        Unit::ALL.map(|unit| {
+            let at = unit.index();
+            released[at].wrapping_sub(self.0[at].load(Ordering::Acquire))
+        })
+    }
+}
+
+/// Crossings that no entry has caused.
+pub(super) struct CrossingRecord {
+    pub(super) crossings: Vec<Crossing>,
+    pub(super) _slot: Slot,
+}
+
+/// What is written in the order in which it was queued.
+pub(super) enum Record {
+    Ending(EndingRecord),
+    Crossings(CrossingRecord),
+    /// A hold that depends on the records before it.
+    Hold(PendingWrite),
+    /// Work on the database.
+    Job(Job, Slot),
+}

@@ -1,0 +1,306 @@
+//! Questions about the past, answered on connections that only read.
+//!
+//! Each question is asked after all that was queued for the database before it, so that
+//! an answer contains what its caller was told of. Questions that may take long have a
+//! connection of their own, and so have those that keys ask about themselves.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use rusqlite::Connection;
+
+use crate::domain::{Limit, Money, ObjectReference, Span};
+use crate::ledger::Past;
+use crate::ledger::entry::Entry;
+use crate::ledger::meter::Subject;
+use crate::store::StoreError;
+use crate::store::objects::StoredObject;
+use crate::store::outbox::{Alert, Delivery, Due};
+use crate::store::records::{AuditFilter, AuditRow, Names};
+use crate::store::reports::{
+    DailyUsage, EntryFilter, GroupBy, Groups, PruneError, PruneStep, Pruned, Sizes, Storage, UsageFilter,
+    UsageRow,
+};
+use crate::store::sqlite::handle::Handle;
+use crate::store::sqlite::reader::{self, Reader};
+use crate::store::sqlite::{
+    Store, audit, history, key_costs, objects, outbox, pruned, retention, storage, usage_rows,
+};
+
+/// Answers questions about the past.
+#[derive(Clone)]
+pub struct Reports {
+    handle: Arc<Handle>,
+    names: Arc<dyn Names>,
+    quick: Reader,
+    /// For what may take seconds: only questions of this kind wait for each other.
+    long: Reader,
+    /// For what keys ask about themselves: operators don't wait for them.
+    keys: Reader,
+    /// For objects that requests name.
+    objects: Reader,
+}
+
+impl Reports {
+    pub(super) fn new(store: &Store, handle: Arc<Handle>, names: Arc<dyn Names>) -> Result<Self, StoreError> {
+        let (quick, long, keys, objects) =
+            (store.reader()?, store.reader()?, store.reader()?, store.reader()?);
+        Ok(Self { handle, names, quick, long, keys, objects })
+    }
+
+    async fn ask<T, F>(&self, reader: &Reader, question: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection, &dyn Names) -> rusqlite::Result<T> + Send + 'static,
+    {
+        // A database that can't be written can still be read.
+        let _ = self.handle.flush().await;
+        let (reader, names) = (reader.clone(), Arc::clone(&self.names));
+        self.handle.blocking(move || reader.query(|db| question(db, &*names))).await?
+    }
+
+    /// The entries that fit a filter, in its order. A filter that fits few may read all.
+    pub async fn entries(&self, filter: EntryFilter) -> Result<Vec<Entry>, StoreError> {
+        self.ask(&self.long, move |db, names| reader::entries(db, &filter, names)).await
+    }
+
+    /// The entries that fit a filter among the newest `looked_at_max`, and the id of the
+    /// first one looked at.
+    pub async fn newest_entries(
+        &self,
+        filter: EntryFilter,
+        looked_at_max: u64,
+    ) -> Result<(Vec<Entry>, u64), StoreError> {
+        self.ask(&self.quick, move |db, names| {
+            let newest = EntryFilter { after: filter.after, count_max: 1, ..EntryFilter::default() };
+            let newest = reader::entries(db, &newest, names)?.first().map_or(0, |entry| entry.id);
+            let from = newest.saturating_sub(looked_at_max);
+            let entries = reader::entries(db, &EntryFilter { from: Some(from), ..filter }, names)?;
+            Ok((entries, from))
+        })
+        .await
+    }
+
+    /// An entry, and what corrections have added to its cost.
+    pub async fn entry(&self, id: u64) -> Result<Option<(Entry, Money)>, StoreError> {
+        self.ask(&self.quick, move |db, names| {
+            let Some(entry) = reader::entry(db, id, names)? else { return Ok(None) };
+            Ok(Some((entry, reader::corrected_by(db, id)?)))
+        })
+        .await
+    }
+
+    /// Sums of usage by group for each question, of one instant; the costliest first, days
+    /// in their order. Spans are widened to whole quarters of an hour.
+    pub async fn usage<const N: usize>(
+        &self,
+        questions: [(GroupBy, Span); N],
+        filter: UsageFilter,
+    ) -> Result<[Groups; N], StoreError> {
+        self.ask(&self.quick, move |db, _| {
+            let questions = questions.each_ref().map(|(by, span)| (by, *span));
+            reader::usages(db, questions, |project, key| filter.selects(project, key))
+        })
+        .await
+    }
+
+    /// Usage in a span by group, and each day's share in the first `series_max` groups;
+    /// without a grouping, of the days alone.
+    pub async fn daily_usage(
+        &self,
+        by: Option<GroupBy>,
+        span: Span,
+        days: Vec<Span>,
+        series_max: usize,
+        filter: UsageFilter,
+    ) -> Result<DailyUsage, StoreError> {
+        self.ask(&self.quick, move |db, _| {
+            reader::daily_usage(db, by.as_ref(), span, &days, series_max, &filter)
+        })
+        .await
+    }
+
+    /// Folds the rows of usage that was admitted in a span into `sums`, until `fold`
+    /// returns `false`. A bucket of `width_s` seconds that is made of whole quarters of an
+    /// hour is read from sums, a shorter one from entries.
+    pub async fn fold_usage<T, F>(
+        &self,
+        width_s: i64,
+        span: Span,
+        mut sums: T,
+        mut fold: F,
+    ) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnMut(&mut T, UsageRow<'_>) -> bool + Send + 'static,
+    {
+        self.ask(&self.quick, move |db, _| {
+            usage_rows::each_row(db, width_s, span.start_s, span.end_s, |row| fold(&mut sums, row))?;
+            Ok(sums)
+        })
+        .await
+    }
+
+    /// What a key has spent in a span, by model; widened to whole quarters of an hour.
+    pub async fn cost_by_model(&self, key: String, span: Span) -> Result<Vec<(String, Money)>, StoreError> {
+        self.ask(&self.keys, move |db, _| key_costs::cost_by_model(db, &key, span)).await
+    }
+
+    /// What each subject of a limit has settled in one window, added up from the entries.
+    pub async fn settled_by_entries(
+        &self,
+        limit: Arc<Limit>,
+        span: Span,
+    ) -> Result<HashMap<Subject, i64>, StoreError> {
+        self.ask(&self.long, move |db, names| reader::settled_by_entries(db, &limit, span, names)).await
+    }
+
+    /// The newest entries that a limit counts in one window, newest first, and how many
+    /// there are in all.
+    pub async fn counted(
+        &self,
+        limit: Arc<Limit>,
+        span: Span,
+        count_max: usize,
+    ) -> Result<(Vec<(Subject, Entry)>, usize), StoreError> {
+        self.ask(&self.long, move |db, names| reader::counted(db, &limit, span, count_max, names)).await
+    }
+
+    /// The part of a window's sums whose entries were pruned, by subject, and before which
+    /// time; `None` if none were.
+    pub async fn pruned_of(
+        &self,
+        limit: Arc<Limit>,
+        span: Span,
+    ) -> Result<Option<(i64, Vec<(Subject, i64)>)>, StoreError> {
+        self.ask(&self.long, move |db, names| retention::pruned_of(db, &limit, span, names)).await
+    }
+
+    /// What each of the limits has settled in its windows from a time on, in Unix seconds,
+    /// where one of them starts; in their order.
+    pub async fn history(&self, limits: Vec<(Limit, i64)>) -> Result<Vec<Past>, StoreError> {
+        self.ask(&self.long, move |db, names| {
+            let of: Vec<(&Limit, i64)> = limits.iter().map(|(limit, since_s)| (limit, *since_s)).collect();
+            history::settled(db, &of, names)
+        })
+        .await
+    }
+
+    /// The rows of the audit log that fit a filter, newest first.
+    pub async fn audit_log(&self, filter: AuditFilter) -> Result<Vec<AuditRow>, StoreError> {
+        self.ask(&self.quick, move |db, _| audit::rows(db, &filter)).await
+    }
+
+    /// What was pruned, if anything was.
+    pub async fn pruned(&self) -> Result<Option<Pruned>, StoreError> {
+        self.ask(&self.quick, |db, _| pruned::pruned(db)).await
+    }
+
+    /// How many entries could be pruned that were admitted before a time, in Unix seconds.
+    pub async fn prunable(&self, before_s: i64) -> Result<u64, StoreError> {
+        self.ask(&self.long, move |db, _| retention::prunable(db, before_s)).await
+    }
+
+    /// The next rows to prune, of entries that were admitted from one instant on and before
+    /// another; then of crossings whose window was over before.
+    pub async fn next_prunable(&self, from_ms: i64, before_s: i64) -> Result<Option<PruneStep>, PruneError> {
+        let step =
+            self.ask(&self.long, move |db, _| retention::next_entries(db, from_ms, before_s)).await??;
+        if step.is_some() {
+            return Ok(step);
+        }
+        Ok(self.ask(&self.long, move |db, _| retention::next_crossings(db, before_s)).await?)
+    }
+
+    /// What the database is and takes.
+    pub async fn storage(&self) -> Result<Storage, StoreError> {
+        let sizes = self.sizes();
+        self.ask(&self.long, move |db, _| storage::of(db, sizes)).await
+    }
+
+    /// What the database and its log take, and what is left of their disk.
+    pub fn sizes(&self) -> Sizes {
+        storage::sizes(&self.handle.shared().store.path)
+    }
+
+    /// The newest alerts before an id, newest first, with the deliveries of their messages.
+    pub async fn alerts(
+        &self,
+        before: Option<u64>,
+        count_max: usize,
+    ) -> Result<Vec<(Alert, Vec<Delivery>)>, StoreError> {
+        self.ask(&self.quick, move |db, _| outbox::alerts(db, before, count_max)).await
+    }
+
+    /// Each channel's last delivery, and how many wait for it.
+    pub async fn channel_states(
+        &self,
+        channels: Vec<String>,
+    ) -> Result<Vec<(Option<Delivery>, u64)>, StoreError> {
+        self.ask(&self.quick, move |db, _| {
+            channels.iter().map(|channel| outbox::channel_state(db, channel)).collect()
+        })
+        .await
+    }
+
+    /// What a channel has to deliver by now, the oldest first, and when it has something
+    /// to deliver next, in Unix milliseconds. A delivery that is to wait for longer than
+    /// `wait_max_ms` was noted by a clock that was ahead: it is due.
+    pub async fn due_alerts(
+        &self,
+        channel: String,
+        now_ms: i64,
+        wait_max_ms: i64,
+        count_max: usize,
+    ) -> Result<(Vec<Due>, Option<i64>), StoreError> {
+        self.ask(&self.quick, move |db, _| {
+            let due = outbox::due(db, &channel, now_ms, wait_max_ms, count_max)?;
+            Ok((due, outbox::next_ms(db, &channel)?))
+        })
+        .await
+    }
+
+    /// What is stored of objects and items, in their order, up to the first that `stop`
+    /// says. Not delayed by what is queued: objects in the queue are in memory.
+    pub async fn objects<F>(
+        &self,
+        named: Vec<ObjectReference>,
+        now_s: i64,
+        mut stop: F,
+    ) -> Result<Vec<Option<StoredObject>>, StoreError>
+    where
+        F: FnMut(Option<&StoredObject>) -> bool + Send + 'static,
+    {
+        let reader = self.objects.clone();
+        let work = move || {
+            reader.query(|db| {
+                let mut found = Vec::with_capacity(named.len());
+                for of in &named {
+                    let object = objects::stored(db, of, now_s)?;
+                    let is_last = stop(object.as_ref());
+                    found.push(object);
+                    if is_last {
+                        break;
+                    }
+                }
+                Ok(found)
+            })
+        };
+        self.handle.blocking(work).await?
+    }
+
+    /// Occupies the connection of keys' questions, so that a test can see who waits.
+    pub async fn occupy_keys(&self, work: impl FnOnce() + Send + 'static) -> Result<(), StoreError> {
+        self.ask(&self.keys, move |_, _| {
+            work();
+            Ok(())
+        })
+        .await
+    }
+}
+
+impl std::fmt::Debug for Reports {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reports").field("handle", &self.handle).finish_non_exhaustive()
+    }
+}

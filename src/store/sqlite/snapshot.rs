@@ -1,0 +1,91 @@
+//! The database as it was at one place in the journal's queue.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use rusqlite::{Connection, OptionalExtension as _};
+
+use crate::domain::{Limit, Span};
+use crate::ledger::Past;
+use crate::ledger::account::Account;
+use crate::ledger::entry::Hold;
+use crate::ledger::meter::Subject;
+use crate::store::StoreError;
+use crate::store::records::Names;
+use crate::store::reports::Report;
+use crate::store::sqlite::{credit, history, pruned, read_only, reader, verify};
+
+/// Reads what was written at one instant, whatever is written since. Each call may take
+/// long: not for a thread that requests run on.
+#[derive(Debug)]
+pub struct Snapshot(Connection);
+
+/// A connection of its own, whose reading starts now.
+pub(super) fn take(db: &Connection) -> rusqlite::Result<Snapshot> {
+    let pinned = read_only(Path::new(db.path().unwrap_or_default()))?;
+    pinned.execute_batch("BEGIN; SELECT 1 FROM entry LIMIT 1")?;
+    Ok(Snapshot(pinned))
+}
+
+impl Snapshot {
+    /// What each of the limits has settled in its windows from a time on, in Unix seconds,
+    /// where one of them starts; in their order.
+    pub fn history(&self, limits: &[(Arc<Limit>, i64)], names: &dyn Names) -> Result<Vec<Past>, StoreError> {
+        let of: Vec<(&Limit, i64)> = limits.iter().map(|(limit, since_s)| (&**limit, *since_s)).collect();
+        Ok(history::settled(&self.0, &of, names)?)
+    }
+
+    /// Compares all that the database says twice.
+    pub fn verify(&self) -> Result<Report, StoreError> {
+        Ok(verify::verify(&self.0)?)
+    }
+
+    /// The holds without an ending.
+    pub fn open_holds(&self, names: &dyn Names) -> Result<Vec<Hold>, StoreError> {
+        Ok(verify::open_holds(&self.0, names)?)
+    }
+
+    /// The kind of an entry, if there is one of that id.
+    pub fn entry_kind(&self, id: u64) -> Result<Option<String>, StoreError> {
+        let row = i64::try_from(id).unwrap_or(i64::MAX);
+        let mut kind = self.0.prepare_cached("SELECT kind FROM entry WHERE id = ?1")?;
+        Ok(kind.query_row([row], |row| row.get(0)).optional()?)
+    }
+
+    /// What each subject of a limit has settled in one window, by its entries.
+    pub fn settled_by_entries(
+        &self,
+        limit: &Limit,
+        span: Span,
+        names: &dyn Names,
+    ) -> Result<HashMap<Subject, i64>, StoreError> {
+        Ok(reader::settled_by_entries(&self.0, limit, span, names)?)
+    }
+
+    /// The time since which no entry was pruned, in Unix seconds.
+    pub fn whole_since_s(&self) -> Result<i64, StoreError> {
+        Ok(pruned::whole_since_s(&self.0)?)
+    }
+
+    /// Whether a meter's soft threshold is recorded as crossed in the window that starts
+    /// at a time, in Unix seconds.
+    pub fn has_crossing(
+        &self,
+        limit: &str,
+        subject: &str,
+        threshold: i64,
+        start_s: i64,
+    ) -> Result<bool, StoreError> {
+        let mut found = self.0.prepare_cached(
+            "SELECT 1 FROM crossing WHERE limit_name = ?1 AND subject = ?2 AND mark = 'soft' AND threshold = ?3 \
+             AND window_start_s = ?4",
+        )?;
+        Ok(found.exists((limit, subject, threshold, start_s))?)
+    }
+
+    /// The account of prepaid credit with all that is settled on it, if any was granted.
+    pub fn account(&self) -> Result<Option<Account>, StoreError> {
+        Ok(credit::account(&self.0)?)
+    }
+}

@@ -1,0 +1,88 @@
+//! What the database says twice, compared: rollups, corrections, holds,
+//! crossings, grants, and whether each entry can be true.
+//!
+//! A difference says what differs and by how much, what that does to limits, and what to
+//! do about it. What the running guard keeps in memory is compared by `books::verify`.
+
+mod crossings;
+mod days;
+mod entries;
+mod grants;
+mod holds;
+mod rollups;
+
+use std::collections::BTreeMap;
+
+use rusqlite::Connection;
+
+use crate::domain::{Money, Quantities};
+use crate::ledger::entry::Kind;
+use crate::store::reports::{Difference, Report};
+use crate::store::sqlite::{pruned, rollup};
+
+pub(crate) use holds::open_holds;
+
+/// Reads every entry and compares with it all that follows from entries.
+pub(crate) fn verify(db: &Connection) -> rusqlite::Result<Report> {
+    let mut report = Report { pruned: pruned::pruned(db)?, ..Report::default() };
+    integrity(db, &mut report)?;
+    let (mut lines, mut granted) = (Vec::new(), BTreeMap::new());
+    let rebuilt = rollup::rebuilt(db, |entry| {
+        report.entries += 1;
+        let entry = match entry {
+            Ok(entry) => entry,
+            Err(error @ rusqlite::Error::FromSqlConversionFailure(..)) => {
+                report.note(|| entries::unreadable(&error));
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        entries::look(entry, &mut report);
+        let note = || entry.note.clone().unwrap_or_default();
+        match entry.kind {
+            Kind::Threshold => lines.push((entry.id, note())),
+            Kind::Grant => drop(granted.insert(entry.id, note())),
+            Kind::Settle | Kind::Release | Kind::Adjust => {}
+        }
+        Ok(())
+    })?;
+    rollups::compare(db, rebuilt, &mut report)?;
+    entries::corrections(db, &mut report)?;
+    holds::compare(db, &mut report)?;
+    crossings::compare(db, lines, &mut report)?;
+    grants::compare(db, granted, &mut report)?;
+    Ok(report)
+}
+
+fn integrity(db: &Connection, report: &mut Report) -> rusqlite::Result<()> {
+    let mut check = db.prepare("PRAGMA quick_check")?;
+    let answers = check.query_map([], |row| row.get::<_, String>(0))?;
+    for answer in answers {
+        let answer = answer?;
+        if answer != "ok" {
+            report.note(|| Difference {
+                kind: "file",
+                about: answer.clone(),
+                what: format!("the database file is damaged: {answer}"),
+                meaning: "what is lost with it is counted by no limit once the guard starts anew".to_owned(),
+                mend:
+                    "stop the guard and put back a backup, or salvage what can be read with `sqlite3 … .dump`"
+                        .to_owned(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Sums in words.
+fn sums(requests: u64, cost_nano: i64, tokens: u64, quantities: &Quantities) -> String {
+    let mut said = format!("{requests} requests, {}, {tokens} tokens", usd(cost_nano));
+    for (class, count) in quantities.non_zero().filter(|(class, _)| !class.is_token()) {
+        said.push_str(&format!(", {count} {}", class.name()));
+    }
+    said
+}
+
+fn usd(nano: i64) -> String {
+    format!("{} USD", Money::from_nano(nano))
+}
