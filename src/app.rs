@@ -6,6 +6,7 @@
 
 pub mod demo;
 pub mod log;
+pub mod program;
 mod reload;
 pub mod rules;
 mod runtime;

@@ -176,7 +176,7 @@ impl Upstream {
         // A request without a body is never asked for one.
         let sent = || bodyless || asked.load(Ordering::Acquire);
         match answer {
-            Ok(Ok(answer)) => self.unless_the_proxys(answer),
+            Ok(Ok(answer)) => self.unless_refused(answer),
             Ok(Err(Failure::Unreachable(cause))) => {
                 Err(SendError { kind: SendErrorKind::Unreachable, sent: false, detail: chain(&*cause) })
             }
@@ -191,7 +191,7 @@ impl Upstream {
     }
 
     /// An answer, unless it is a proxy's that passed nothing on.
-    fn unless_the_proxys(&self, answer: Response<AnswerBody>) -> Result<Response<AnswerBody>, SendError> {
+    fn unless_refused(&self, answer: Response<AnswerBody>) -> Result<Response<AnswerBody>, SendError> {
         match &self.plain_proxy {
             Some(proxy) if answer.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
                 let detail = format!("the proxy {proxy} wants a user and password, or others: 407");

@@ -72,10 +72,12 @@ fn packages_for(step: &str) -> Vec<String> {
 
 #[test]
 fn each_step_installs_the_packages_that_its_machine_lacks() {
-    let steps: [(&str, &[&str]); 8] = [
+    let steps: [(&str, &[&str]); 10] = [
         ("lints", &["gcc", "libc6-dev"]),
         ("rust", &["gcc", "libc6-dev", "procps"]),
         ("crates", &["gcc", "libc6-dev", "python3", "python3-venv"]),
+        ("unused", &["gcc", "libc6-dev", "python3", "python3-venv"]),
+        ("spelling", &["python3", "python3-venv"]),
         ("sdk_python", &["gcc", "libc6-dev", "python3", "python3-venv"]),
         ("prometheus", &["faketime", "gcc", "libc6-dev", "prometheus", "python3", "python3-venv"]),
         ("alerts", &["gcc", "libc6-dev", "openssl", "python3", "python3-venv"]),

@@ -3,17 +3,20 @@
 //! A line for each request must cost neither a system call for each request nor
 //! a tenth of what the request itself does, as the library's own text does.
 
+use std::env;
 use std::fmt::{self, Write as _};
 use std::io::{self, BufWriter, Stderr, Write as _};
 use std::sync::{Mutex, OnceLock};
 
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::sync::unpoisoned;
 
@@ -39,11 +42,19 @@ impl io::Write for Line {
 }
 
 /// Starts the log at a level, as text or JSON. `RUST_LOG` is over the level.
+///
+/// `RUST_LOG` is a level, or levels by target: `info,hyper=debug`.
 pub fn start(level: &str, json: bool) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(|| Line);
+    let named: Option<Targets> = env::var("RUST_LOG").ok().and_then(|text| text.parse().ok());
+    let levels = named.or_else(|| level.parse().ok());
+    let log = tracing_subscriber::registry().with(levels);
+    let layer = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(|| Line);
     // A second start, in tests, keeps the first.
-    let _ = if json { log.json().flatten_event(true).try_init() } else { log.event_format(Text).try_init() };
+    let _ = if json {
+        log.with(layer.json().flatten_event(true)).try_init()
+    } else {
+        log.with(layer.event_format(Text)).try_init()
+    };
 }
 
 /// Writes out what is buffered.

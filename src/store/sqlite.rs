@@ -294,13 +294,28 @@ fn connect(path: &Path, durability: Durability) -> rusqlite::Result<Connection> 
 mod tests {
     use super::*;
 
-    #[test]
-    fn sqlite_takes_no_lock_of_the_process_to_allocate() {
+    fn compile_options() -> Vec<String> {
         let db = Connection::open_in_memory().unwrap();
         let mut options = db.prepare("PRAGMA compile_options").unwrap();
         let options: rusqlite::Result<Vec<String>> =
             options.query_map([], |row| row.get(0)).unwrap().collect();
-        let options = options.unwrap();
+        options.unwrap()
+    }
+
+    #[test]
+    fn sqlite_takes_no_lock_of_the_process_to_allocate() {
+        let options = compile_options();
         assert!(options.iter().any(|option| option == "DEFAULT_MEMSTATUS=0"), "{options:?}");
+    }
+
+    #[test]
+    fn sqlite_is_compiled_without_modules_that_no_query_uses() {
+        let options = compile_options();
+        let unused =
+            ["API_ARMOR", "COLUMN_METADATA", "DBSTAT_VTAB", "FTS", "LOAD_EXTENSION", "RTREE", "STAT4"];
+        for name in unused {
+            let enabled = format!("ENABLE_{name}");
+            assert!(!options.iter().any(|option| option.starts_with(&enabled)), "{name} in {options:?}");
+        }
     }
 }
