@@ -206,9 +206,7 @@ impl App {
         for (number, listener) in listeners.into_iter().enumerate() {
             let proxy = Arc::new(Proxy {
                 guard: Arc::clone(&self.opened.guard),
-                directory: Arc::clone(&self.opened.directory),
-                rulebook: Arc::clone(&self.opened.rulebook),
-                reports: self.opened.reports.clone(),
+                opened: self.opened.clone(),
                 rules: Arc::clone(&self.rules),
                 shard: number,
                 ids: Arc::clone(&ids),

@@ -42,7 +42,6 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, header};
 use hyper::body::Incoming;
 use tokio_util::task::TaskTracker;
 
-use crate::directory::Directory;
 use crate::guard::{Guard, Paced};
 use crate::pricing::sheet::{Sheet, UnknownModel};
 use crate::protocol::openai::endpoint::{self, Endpoint};
@@ -54,8 +53,7 @@ use crate::proxy::prepare::Prepared;
 use crate::proxy::refuse::Refusal;
 use crate::proxy::tap::Manner;
 use crate::proxy::visit::{RequestIds, Visit};
-use crate::rulebook::Rulebook;
-use crate::store::Reports;
+use crate::startup::Opened;
 use crate::upstream::Upstream;
 
 /// The rules that one configuration makes; a reload replaces them whole.
@@ -100,12 +98,8 @@ pub struct Rules {
 pub struct Proxy {
     /// Admission.
     pub guard: Arc<Guard>,
-    /// Whose key a request has.
-    pub directory: Arc<Directory>,
-    /// Credit, for keys that ask.
-    pub rulebook: Arc<Rulebook>,
-    /// What a key has spent, for keys that ask.
-    pub reports: Reports,
+    /// Whose key a request has, and what keys may ask of their limits and spending.
+    pub opened: Opened,
     /// The rules in force.
     pub rules: Arc<ArcSwap<Rules>>,
     /// Which shard it is, from 0 on.
@@ -178,7 +172,12 @@ impl Proxy {
     ) -> Result<Response<Answer>, Failed> {
         let (mut head, body) = request.into_parts();
         let caller = receive::well_formed(&head).and_then(|()| {
-            auth::caller(&head.headers, &self.directory, rules.upstream_key.as_ref(), rules.pass_through)
+            auth::caller(
+                &head.headers,
+                &self.opened.directory,
+                rules.upstream_key.as_ref(),
+                rules.pass_through,
+            )
         });
         let routed = caller.and_then(|caller| {
             visit.key = Some(Arc::clone(&caller.key));
@@ -311,7 +310,7 @@ impl Proxy {
     /// Lists a client's own key once upstream has accepted it.
     async fn remember(&self, caller: &Caller, is_accepted: bool) {
         let Some(redacted) = caller.unseen.clone().filter(|_| is_accepted) else { return };
-        if let Err(error) = self.directory.remember_pass_through(caller.key.hash, redacted).await {
+        if let Err(error) = self.opened.directory.remember_pass_through(caller.key.hash, redacted).await {
             tracing::warn!(%error, "a pass-through key could not be listed");
         }
     }

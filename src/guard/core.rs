@@ -12,11 +12,13 @@ use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 
 use crate::clock::Clock;
-use crate::domain::{Limit, Money};
-use crate::guard::alert_facts::Recent;
+use crate::domain::{Limit, Money, Span, Window};
+use crate::guard::alert_facts::{FactKey, Recent};
 use crate::guard::waiting::Locked;
 use crate::guard::{Denied, ReserveRequest};
-use crate::ledger::entry::{Crossing, Entry, Hold};
+use crate::ledger::denial::{Blocked, Denial};
+use crate::ledger::entry::{Crossing, Entry, Hold, Mark};
+use crate::ledger::meter::Subject;
 use crate::ledger::waiting::Turn;
 use crate::ledger::walk::InForce;
 use crate::ledger::{Admission, Ask, Ledger};
@@ -38,7 +40,7 @@ pub struct Core {
     rates: ArcSwap<Throttle>,
     clock: Arc<Clock>,
     metrics: Arc<Metrics>,
-    pub(super) recent: Recent,
+    recent: Recent,
     /// Notified whenever a crossing is written.
     crossed: Arc<Notify>,
 }
@@ -84,7 +86,7 @@ impl Core {
                 if let Some(place) = denial.place().filter(|_| denial.is_queued_only()) {
                     ledger.queues().call(&place);
                 }
-                if matches!(denial, crate::ledger::denial::Denial::TooManyMeters(_)) {
+                if matches!(denial, Denial::TooManyMeters(_)) {
                     ledger.make_room(&request.attribution, admitted_ms);
                 }
                 return Err(Denied::Denied(denial));
@@ -255,5 +257,61 @@ impl Core {
     /// Whether the ledger can be written, as of the last attempt.
     pub fn is_healthy(&self) -> bool {
         self.journal.is_healthy()
+    }
+}
+
+impl Core {
+    /// Notes that a request was refused, where a meter or the credit is nearly used up: not
+    /// because one request asks for much, and not where others' holds are in the way.
+    pub fn note_denial(&self, denial: &Denial) {
+        match denial {
+            Denial::Exhausted(blocked) => self.note_hit(blocked),
+            Denial::NoCredit(_) => self.note_credit(Ledger::used_up),
+            Denial::Held(_)
+            | Denial::TooLarge(_)
+            | Denial::OverClientCap { .. }
+            | Denial::CreditHeld(_)
+            | Denial::TooManyMeters(_) => {}
+        }
+    }
+
+    fn note_hit(&self, blocked: &Blocked) {
+        let Blocked { limit, subject, span, settled, .. } = blocked;
+        if limit.window != Window::Request && blocked.is_nearly_used_up() {
+            self.note(Mark::Hard, limit, subject, *span, *settled);
+        }
+    }
+
+    /// Notes what a look at the account of prepaid credit finds. With no slot free, the
+    /// next look notes it.
+    pub fn note_credit(&self, look: fn(&mut Ledger, i64) -> Vec<Crossing>) {
+        if let Some(slot) = self.free_operators_slot() {
+            let _ = self.transition(slot, look);
+        }
+    }
+
+    /// Notes that a cap is likely to be reached before its window ends.
+    pub fn note_ahead(&self, limit: &Arc<Limit>, subject: &Subject, span: Span, settled: i64) {
+        self.note(Mark::Forecast, limit, subject, span, settled);
+    }
+
+    fn note(&self, mark: Mark, limit: &Arc<Limit>, subject: &Subject, span: Span, settled: i64) {
+        let Some(hard) = limit.hard else { return };
+        let (name, start_s) = (limit.name.to_string(), span.start_s);
+        let seen = FactKey { limit: name, subject: subject.clone(), mark, hard, start_s };
+        // With no slot free, the next look notes it.
+        let Some(slot) = self.recent.claim(seen, || self.free_operators_slot()) else { return };
+        let _ = self.transition(slot, |ledger, at_ms| {
+            vec![Crossing {
+                id: ledger.take_id(),
+                mark,
+                limit: Arc::clone(limit),
+                subject: subject.label().to_owned(),
+                threshold: hard,
+                window_start_s: span.start_s,
+                settled,
+                at_ms,
+            }]
+        });
     }
 }

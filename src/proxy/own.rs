@@ -52,10 +52,10 @@ impl Proxy {
         let readings = self.guard.matching(of);
         let body = match own {
             Own::Root => return Ok(ROOT.into()),
-            Own::Me => me(&self.rulebook, key, &readings),
+            Own::Me => me(&self.opened.rulebook, key, &readings),
             Own::BillingSubscription => subscription(&readings),
-            Own::BillingUsage => usage(&self.reports, key, query).await?,
-            Own::BillingCreditGrants => grants(&self.rulebook, &readings),
+            Own::BillingUsage => usage(&self.opened.reports, key, query).await?,
+            Own::BillingCreditGrants => grants(&self.opened.rulebook, &readings),
         };
         Ok(Bytes::from(body.to_string()))
     }

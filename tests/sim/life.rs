@@ -84,9 +84,7 @@ impl Life {
         let rules = Arc::new(ArcSwap::from_pointee(rules));
         let proxy = Proxy {
             guard: Arc::clone(&opened.guard),
-            directory: Arc::clone(&opened.directory),
-            rulebook: Arc::clone(&opened.rulebook),
-            reports: opened.reports.clone(),
+            opened: opened.clone(),
             rules: Arc::clone(&rules),
             shard: 0,
             ids: Arc::new(RequestIds::new().unwrap()),

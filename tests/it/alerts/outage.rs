@@ -175,9 +175,9 @@ fn a_clock_that_was_ahead_and_is_set_right_does_not_keep_an_alert_waiting() {
         office.spend().await;
         let first = office.tried(1).await;
         assert!(first.next_ms > NOON_MS + 30 * DAY_MS);
-        let Office { guard, stop, .. } = office;
+        let Office { guard, reports, stop, .. } = office;
         let _ = stop.send(true);
-        drop(guard);
+        drop((guard, reports));
         receiver.refuses.store(false, Ordering::Relaxed);
         let office = reopened(folder.path(), &url).await;
         let sent = office.tried(2).await;
