@@ -36,7 +36,7 @@ use crate::clock::Clock;
 use crate::config::Settings;
 use crate::metrics::Metrics;
 use crate::net::{Serving, Tls};
-use crate::proxy::visit::RequestIds;
+use crate::proxy::in_flight::RequestIds;
 use crate::proxy::{Proxy, Rules};
 use crate::startup::{self, Opened};
 use crate::store::Store;

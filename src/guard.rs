@@ -36,7 +36,7 @@ use crate::throttle::Throttle;
 
 pub use self::core::Core;
 use objects::Objects;
-pub use pace::{Paced, Standing};
+pub use pace::{RateCheck, Standing};
 pub use reservation::{Ending, Reservation, Settled};
 pub use self_service::Question;
 pub use write_log::WriteLog;

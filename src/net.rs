@@ -1,9 +1,9 @@
 //! Sockets: listening, TLS, serving HTTP/1.1 and HTTP/2, and draining.
 
+mod h2_stall;
 mod idle;
 pub mod listener;
-mod patience;
-mod streams;
+mod stall_timeout;
 pub mod tls;
 
 pub use idle::Timeouts;

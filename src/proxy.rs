@@ -15,6 +15,7 @@ pub mod count;
 pub mod exchange;
 mod free;
 pub mod headers;
+pub mod in_flight;
 mod lists;
 mod mask;
 mod models;
@@ -30,7 +31,6 @@ mod room;
 pub mod route;
 pub mod tap;
 pub mod unpack;
-pub mod visit;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -42,17 +42,17 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, header};
 use hyper::body::Incoming;
 use tokio_util::task::TaskTracker;
 
-use crate::guard::{Guard, Paced};
+use crate::guard::{Guard, RateCheck};
 use crate::pricing::sheet::{Sheet, UnknownModel};
 use crate::protocol::openai::endpoint::{self, Endpoint};
 use crate::proxy::answer::Answer;
 use crate::proxy::auth::Caller;
 use crate::proxy::cors::{Grant, Preflight};
-use crate::proxy::exchange::{Outgoing, Surviving};
+use crate::proxy::exchange::{DetachOnDrop, Outgoing};
+use crate::proxy::in_flight::{InFlight, RequestIds};
 use crate::proxy::prepare::Prepared;
 use crate::proxy::refuse::Refusal;
-use crate::proxy::tap::Manner;
-use crate::proxy::visit::{RequestIds, Visit};
+use crate::proxy::tap::StreamPolicy;
 use crate::startup::Opened;
 use crate::upstream::Upstream;
 
@@ -110,8 +110,8 @@ pub struct Proxy {
     pub tracker: TaskTracker,
 }
 
-/// A refusal, with the visit it ends.
-type Failed = (Refusal, Visit);
+/// A refusal, with the in_flight it ends.
+type Failed = (Refusal, InFlight);
 
 impl Proxy {
     /// This shard's connections to where requests go.
@@ -151,11 +151,11 @@ impl Proxy {
 
     async fn answer(self: &Arc<Self>, rules: &Arc<Rules>, request: Request<Incoming>) -> Response<Answer> {
         let (clock, metrics) = (Arc::clone(self.guard.clock()), Arc::clone(self.guard.metrics()));
-        let visit = Visit::new(&self.ids, clock, metrics);
-        let request_id = visit.request_id.clone();
-        let mut response = match self.serve(rules, request, visit).await {
+        let in_flight = InFlight::new(&self.ids, clock, metrics);
+        let request_id = in_flight.request_id.clone();
+        let mut response = match self.serve(rules, request, in_flight).await {
             Ok(response) => response,
-            Err((refusal, visit)) => self.refuse(rules, &refusal, visit),
+            Err((refusal, in_flight)) => self.refuse(rules, &refusal, in_flight),
         };
         // Every answer can be named in a report: by upstream's id, else by the guard's.
         if response.headers().get("x-request-id").is_none_or(HeaderValue::is_empty) {
@@ -168,7 +168,7 @@ impl Proxy {
         self: &Arc<Self>,
         rules: &Arc<Rules>,
         request: Request<Incoming>,
-        mut visit: Visit,
+        mut in_flight: InFlight,
     ) -> Result<Response<Answer>, Failed> {
         let (mut head, body) = request.into_parts();
         let caller = receive::well_formed(&head).and_then(|()| {
@@ -180,10 +180,10 @@ impl Proxy {
             )
         });
         let routed = caller.and_then(|caller| {
-            visit.key = Some(Arc::clone(&caller.key));
-            visit.is_unseen = caller.unseen.is_some();
+            in_flight.key = Some(Arc::clone(&caller.key));
+            in_flight.is_unseen = caller.unseen.is_some();
             let (endpoint, deployment) = route::routed(rules, &mut head, &caller)?;
-            visit.endpoint = label(&endpoint);
+            in_flight.endpoint = label(&endpoint);
             Ok((caller, endpoint, deployment))
         });
         let (caller, endpoint, deployment) = match routed {
@@ -193,24 +193,24 @@ impl Proxy {
                 if refusal.is_wrong_key() {
                     tokio::time::sleep(self.guard.note_wrong_key()).await;
                 }
-                return Err((refusal, visit));
+                return Err((refusal, in_flight));
             }
         };
         let body = match receive::read(&self.guard, body, &head, rules, &caller).await {
             Ok(body) => body,
-            Err(refusal) => return Err((refusal, visit)),
+            Err(refusal) => return Err((refusal, in_flight)),
         };
         match endpoint {
-            Endpoint::Own(own) => {
+            Endpoint::SelfService(own) => {
                 let query = head.uri.query().unwrap_or_default();
                 match self.own(own, &caller.key, query).await {
-                    Ok((bytes, paced)) => Ok(json(bytes, &paced, visit)),
-                    Err(refusal) => Err((refusal, visit)),
+                    Ok((bytes, rate_check)) => Ok(json(bytes, &rate_check, in_flight)),
+                    Err(refusal) => Err((refusal, in_flight)),
                 }
             }
             // Boxed, so that metered requests don't have its size.
             Endpoint::Free(_) | Endpoint::Allowed => {
-                Box::pin(self.forward_free(rules, (head, body), caller, visit)).await
+                Box::pin(self.forward_free(rules, (head, body), caller, in_flight)).await
             }
             Endpoint::Metered(operation) => {
                 let prepared = async {
@@ -223,8 +223,8 @@ impl Proxy {
                     self.prepare(rules, operation, &head, body, &caller).await
                 };
                 match prepared.await {
-                    Ok(prepared) => self.forward(rules, head, prepared, caller, visit).await,
-                    Err(refusal) => Err((refusal, visit)),
+                    Ok(prepared) => self.forward(rules, head, prepared, caller, in_flight).await,
+                    Err(refusal) => Err((refusal, in_flight)),
                 }
             }
         }
@@ -236,11 +236,11 @@ impl Proxy {
         rules: &Rules,
         (head, body): (http::request::Parts, Bytes),
         caller: Caller,
-        visit: Visit,
+        in_flight: InFlight,
     ) -> Result<Response<Answer>, Failed> {
         let pass_through = caller.key.pass_through;
         let shows_content = endpoint::shows_content(head.uri.path());
-        let answer = self.free(rules, (head, body), caller, visit).await?;
+        let answer = self.free(rules, (head, body), caller, in_flight).await?;
         if shows_content && answer.status().is_success() {
             return Ok(answer);
         }
@@ -254,25 +254,27 @@ impl Proxy {
         head: http::request::Parts,
         prepared: Prepared,
         caller: Caller,
-        visit: Visit,
+        in_flight: InFlight,
     ) -> Result<Response<Answer>, Failed> {
-        visit.admitted();
+        in_flight.admitted();
         let outgoing = outgoing(rules, head, prepared.body, &caller, Content::Json);
         let pass_through = caller.key.pass_through;
-        let manner = Manner { drain: rules.drain, idle: rules.answer_idle, tracker: self.tracker.clone() };
+        let policy =
+            StreamPolicy { drain: rules.drain, idle: rules.answer_idle, tracker: self.tracker.clone() };
         let gone = Arc::new(AtomicBool::new(false));
         let (shard, left) = (Arc::clone(self), Arc::clone(&gone));
         let upstream = Arc::clone(self.upstream(rules));
         let exchange = async move {
             let metering = prepared.metering;
             let answer =
-                exchange::metered(&shard.guard, &upstream, outgoing, metering, manner, visit, &left).await;
+                exchange::metered(&shard.guard, &upstream, outgoing, metering, policy, in_flight, &left)
+                    .await;
             if caller.unseen.is_some() {
                 Box::pin(shard.remember(&caller, is_accepted(&answer))).await;
             }
             answer
         };
-        let answer = Surviving::new(exchange, gone, rules.drain, self.tracker.clone()).await;
+        let answer = DetachOnDrop::new(exchange, gone, rules.drain, self.tracker.clone()).await;
         self.concealed(rules, answer, pass_through).await
     }
 
@@ -315,22 +317,22 @@ impl Proxy {
         }
     }
 
-    fn refuse(&self, rules: &Rules, refusal: &Refusal, mut visit: Visit) -> Response<Answer> {
+    fn refuse(&self, rules: &Rules, refusal: &Refusal, mut in_flight: InFlight) -> Response<Answer> {
         let now_s = self.guard.clock().now_s();
-        let response = refusal.response(rules.refuse, now_s, &visit.request_id);
+        let response = refusal.response(rules.refuse, now_s, &in_flight.request_id);
         let limit = refusal.limit().map(|limit| &limit.name);
-        let key = visit.key.as_ref().map(|key| &key.id);
+        let key = in_flight.key.as_ref().map(|key| &key.id);
         if refusal.is_wrong_key() {
             // A client that tries keys must not push out what operators look for.
             self.guard.metrics().rejected("", refusal.reason());
         } else {
-            self.guard.note_rejection(key, visit.endpoint, refusal.reason(), limit);
+            self.guard.note_rejection(key, in_flight.endpoint, refusal.reason(), limit);
         }
         if let Refusal::Denied(denial, _) = refusal {
             self.guard.core().note_denial(denial);
         }
-        visit.status = response.status().as_u16();
-        visit.ended("refused", None);
+        in_flight.status = response.status().as_u16();
+        in_flight.ended("refused", None);
         response.map(Answer::whole)
     }
 }
@@ -344,7 +346,7 @@ fn label(endpoint: &Endpoint) -> &'static str {
         Endpoint::Metered(operation) => operation.path,
         Endpoint::Free(label) => label,
         Endpoint::Allowed => "allowed",
-        Endpoint::Own(_) => "own",
+        Endpoint::SelfService(_) => "own",
     }
 }
 
@@ -385,19 +387,19 @@ fn suffix(uri: &Uri) -> String {
     uri.query().map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"))
 }
 
-fn rate_headers(paced: &Paced) -> HeaderMap {
+fn rate_headers(rate_check: &RateCheck) -> HeaderMap {
     let mut headers = HeaderMap::new();
-    for left in paced.left() {
+    for left in rate_check.left() {
         refuse::rate_headers(&mut headers, left);
     }
     headers
 }
 
-fn json(bytes: Bytes, paced: &Paced, mut visit: Visit) -> Response<Answer> {
+fn json(bytes: Bytes, rate_check: &RateCheck, mut in_flight: InFlight) -> Response<Answer> {
     let mut response = Response::new(Answer::whole(bytes));
-    response.headers_mut().extend(rate_headers(paced));
+    response.headers_mut().extend(rate_headers(rate_check));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    visit.status = 200;
-    visit.ended("ok", None);
+    in_flight.status = 200;
+    in_flight.ended("ok", None);
     response
 }

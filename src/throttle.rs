@@ -66,7 +66,7 @@ struct TokenBuckets {
 
 /// Tokens that a request takes from the rates, or has used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Take {
+pub struct RateCost {
     /// Input and output together.
     pub tokens: u64,
     /// The input part.
@@ -115,7 +115,7 @@ pub struct Throttled {
 
 /// What the rates say of a request.
 #[derive(Debug, Default)]
-pub struct Paced {
+pub struct RateCheck {
     /// What is left of the tightest rate of requests, and of the tightest of tokens.
     pub left: Vec<RateLeft>,
     /// Limits in shadow mode that would have refused it.
@@ -165,13 +165,18 @@ impl Throttle {
 
     /// Takes one request from every rate of requests that applies, or says which one
     /// has none left. `now` is a running time.
-    pub fn take_request(&self, of: &Attribution, now: Duration) -> Result<Paced, Box<Throttled>> {
-        self.take_of(|unit| unit == Unit::Requests, of, Take::default(), now)
+    pub fn take_request(&self, of: &Attribution, now: Duration) -> Result<RateCheck, Box<Throttled>> {
+        self.take_of(|unit| unit == Unit::Requests, of, RateCost::default(), now)
     }
 
     /// Takes a request's part from every rate of tokens that applies, or says which one
     /// has too little; then it has taken nothing.
-    pub fn take_tokens(&self, of: &Attribution, take: Take, now: Duration) -> Result<Paced, Box<Throttled>> {
+    pub fn take_tokens(
+        &self,
+        of: &Attribution,
+        take: RateCost,
+        now: Duration,
+    ) -> Result<RateCheck, Box<Throttled>> {
         self.take_of(|unit| unit != Unit::Requests, of, take, now)
     }
 
@@ -179,26 +184,26 @@ impl Throttle {
         &self,
         is_asked: fn(Unit) -> bool,
         of: &Attribution,
-        take: Take,
+        take: RateCost,
         now: Duration,
-    ) -> Result<Paced, Box<Throttled>> {
-        let mut paced = Paced::default();
+    ) -> Result<RateCheck, Box<Throttled>> {
+        let mut rate_check = RateCheck::default();
         for rate in self.rates.iter().filter(|rate| is_asked(rate.limit.unit)) {
             for subject in subjects(&rate.limit, of) {
                 match rate.take(&subject, take, now) {
                     Ok((left, taken)) => {
-                        paced.note(left);
-                        paced.receipt.taken.extend(taken);
+                        rate_check.note(left);
+                        rate_check.receipt.taken.extend(taken);
                     }
                     Err(throttled) if rate.limit.mode == Mode::Enforce => {
-                        paced.receipt.end(Take::default(), now);
+                        rate_check.receipt.end(RateCost::default(), now);
                         return Err(throttled);
                     }
-                    Err(throttled) => paced.would_reject.push(Arc::clone(&throttled.limit)),
+                    Err(throttled) => rate_check.would_reject.push(Arc::clone(&throttled.limit)),
                 }
             }
         }
-        Ok(paced)
+        Ok(rate_check)
     }
 
     /// The most that a request of this attribution could ever take: a larger one is refused
@@ -231,7 +236,7 @@ impl Throttle {
     }
 }
 
-impl Paced {
+impl RateCheck {
     /// Adds what other rates say.
     pub fn merge(&mut self, other: Self) {
         other.left.into_iter().for_each(|left| self.note(left));
@@ -251,7 +256,7 @@ impl Paced {
 
 impl Receipt {
     /// Gives back what was taken and not used; what was used beyond it is taken now.
-    pub fn end(&mut self, used: Take, now: Duration) {
+    pub fn end(&mut self, used: RateCost, now: Duration) {
         for Taken { unit, size, bucket, taking } in self.taken.drain(..) {
             locked(&bucket).end(size, &taking, amount(unit, used), now);
         }
@@ -322,7 +327,7 @@ impl Rate {
     fn take(
         &self,
         subject: &Subject,
-        take: Take,
+        take: RateCost,
         now: Duration,
     ) -> Result<(RateLeft, Option<Taken>), Box<Throttled>> {
         let requested = amount(self.limit.unit, take);
@@ -359,7 +364,7 @@ impl Rate {
     }
 }
 
-fn amount(unit: Unit, of: Take) -> u64 {
+fn amount(unit: Unit, of: RateCost) -> u64 {
     match unit {
         Unit::Requests | Unit::Usd => 1,
         Unit::Tokens => of.tokens,

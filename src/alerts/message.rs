@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::directory::Directory;
 use crate::keys::Ring;
-use crate::ledger::entry::Mark;
+use crate::ledger::entry::AlertKind;
 use crate::store::outbox::Alert;
 
 const HOUR_MS: i64 = 3_600_000;
@@ -43,7 +43,7 @@ fn happened(alert: &Alert, whose: &str) -> (&'static str, String, String) {
     let (settled, threshold) = (unit.phrase(alert.settled), unit.phrase(alert.threshold));
     let balance = || unit.phrase(alert.hard.unwrap_or_default().saturating_sub(alert.settled));
     match alert.mark {
-        Mark::Hard => (
+        AlertKind::Hard => (
             "limit.hard",
             format!("Limit {limit} refuses requests of {whose}"),
             format!(
@@ -51,7 +51,7 @@ fn happened(alert: &Alert, whose: &str) -> (&'static str, String, String) {
                  requests are refused. Raise the limit to let them through again."
             ),
         ),
-        Mark::Forecast => (
+        AlertKind::Forecast => (
             "limit.forecast",
             format!("Limit {limit}: {whose} is likely to reach {threshold}"),
             format!(
@@ -59,7 +59,7 @@ fn happened(alert: &Alert, whose: &str) -> (&'static str, String, String) {
                  {threshold} before it resets, and requests will be refused then. {settled} are settled now."
             ),
         ),
-        Mark::Soft => {
+        AlertKind::Soft => {
             let hard = alert.hard.map(|hard| format!(" The hard limit is {}.", unit.phrase(hard)));
             (
                 "limit.soft",
@@ -71,7 +71,7 @@ fn happened(alert: &Alert, whose: &str) -> (&'static str, String, String) {
                 ),
             )
         }
-        Mark::CreditLow => (
+        AlertKind::CreditLow => (
             "credit.low",
             format!("Prepaid credit is low: {} left", balance()),
             format!(
@@ -80,7 +80,7 @@ fn happened(alert: &Alert, whose: &str) -> (&'static str, String, String) {
                 balance()
             ),
         ),
-        Mark::CreditUsedUp => (
+        AlertKind::CreditUsedUp => (
             "credit.used_up",
             format!("Prepaid credit refuses requests: {} left", balance()),
             format!(
@@ -97,10 +97,10 @@ fn happened_often(alert: &Alert, whose: &str) -> (&'static str, String, String) 
     let Alert { limit, count, .. } = alert;
     let (kind, _, last) = happened(alert, whose);
     let what = match alert.mark {
-        Mark::Soft => "soft thresholds were passed",
-        Mark::Hard => "times a meter had no room left and requests were refused",
-        Mark::Forecast => "meters became likely to reach the hard limit",
-        Mark::CreditLow | Mark::CreditUsedUp => "marks of prepaid credit were come to",
+        AlertKind::Soft => "soft thresholds were passed",
+        AlertKind::Hard => "times a meter had no room left and requests were refused",
+        AlertKind::Forecast => "meters became likely to reach the hard limit",
+        AlertKind::CreditLow | AlertKind::CreditUsedUp => "marks of prepaid credit were come to",
     };
     let (from, to) = (alert.at_ms.div_euclid(HOUR_MS), alert.at_ms.div_euclid(HOUR_MS) + 1);
     let subject = format!("Limit {limit}: {count} more alerts in an hour");
@@ -115,7 +115,7 @@ fn happened_often(alert: &Alert, whose: &str) -> (&'static str, String, String) 
 
 /// How long it lasts.
 fn until(alert: &Alert) -> String {
-    let is_credit = matches!(alert.mark, Mark::CreditLow | Mark::CreditUsedUp);
+    let is_credit = matches!(alert.mark, AlertKind::CreditLow | AlertKind::CreditUsedUp);
     match alert.period.as_str() {
         _ if is_credit => "It lasts until credit is added.".to_owned(),
         "total" => "It never resets.".to_owned(),
@@ -200,7 +200,7 @@ mod tests {
     fn a_digest_says_how_many_when_and_what_the_last_was() {
         let alert = Alert {
             id: 1,
-            mark: Mark::Soft,
+            mark: AlertKind::Soft,
             limit: "users".to_owned(),
             subject: "ann".to_owned(),
             threshold: 2_000_000_000,

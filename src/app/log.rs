@@ -29,9 +29,9 @@ fn sink() -> &'static Mutex<BufWriter<Stderr>> {
 }
 
 /// Writes into the shared buffer.
-struct Line;
+struct LogSink;
 
-impl io::Write for Line {
+impl io::Write for LogSink {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         unpoisoned(sink().lock()).write(bytes)
     }
@@ -48,7 +48,7 @@ pub fn start(level: &str, json: bool) {
     let named: Option<Targets> = env::var("RUST_LOG").ok().and_then(|text| text.parse().ok());
     let levels = named.or_else(|| level.parse().ok());
     let log = tracing_subscriber::registry().with(levels);
-    let layer = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(|| Line);
+    let layer = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(|| LogSink);
     // A second start, in tests, keeps the first.
     let _ = if json {
         log.with(layer.json().flatten_event(true)).try_init()

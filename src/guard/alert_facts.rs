@@ -5,7 +5,7 @@
 use std::collections::HashSet;
 use std::sync::Mutex;
 
-use crate::ledger::entry::Mark;
+use crate::ledger::entry::AlertKind;
 use crate::ledger::meter::Subject;
 use crate::sync::unpoisoned;
 
@@ -22,7 +22,7 @@ pub(super) struct Recent(Mutex<HashSet<FactKey>>);
 pub(super) struct FactKey {
     pub(super) limit: String,
     pub(super) subject: Subject,
-    pub(super) mark: Mark,
+    pub(super) mark: AlertKind,
     pub(super) hard: i64,
     pub(super) start_s: i64,
 }

@@ -17,7 +17,7 @@ use crate::guard::alert_facts::{FactKey, Recent};
 use crate::guard::waiting::Locked;
 use crate::guard::{Denied, ReserveRequest};
 use crate::ledger::denial::{Blocked, Denial};
-use crate::ledger::entry::{Crossing, Entry, Hold, Mark};
+use crate::ledger::entry::{AlertKind, Crossing, Entry, Hold};
 use crate::ledger::meter::Subject;
 use crate::ledger::waiting::Turn;
 use crate::ledger::walk::InForce;
@@ -278,7 +278,7 @@ impl Core {
     fn note_hit(&self, blocked: &Blocked) {
         let Blocked { limit, subject, span, settled, .. } = blocked;
         if limit.window != Window::Request && blocked.is_nearly_used_up() {
-            self.note(Mark::Hard, limit, subject, *span, *settled);
+            self.note(AlertKind::Hard, limit, subject, *span, *settled);
         }
     }
 
@@ -292,10 +292,10 @@ impl Core {
 
     /// Notes that a cap is likely to be reached before its window ends.
     pub fn note_ahead(&self, limit: &Arc<Limit>, subject: &Subject, span: Span, settled: i64) {
-        self.note(Mark::Forecast, limit, subject, span, settled);
+        self.note(AlertKind::Forecast, limit, subject, span, settled);
     }
 
-    fn note(&self, mark: Mark, limit: &Arc<Limit>, subject: &Subject, span: Span, settled: i64) {
+    fn note(&self, mark: AlertKind, limit: &Arc<Limit>, subject: &Subject, span: Span, settled: i64) {
         let Some(hard) = limit.hard else { return };
         let (name, start_s) = (limit.name.to_string(), span.start_s);
         let seen = FactKey { limit: name, subject: subject.clone(), mark, hard, start_s };

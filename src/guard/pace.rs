@@ -7,7 +7,7 @@ use crate::domain::Money;
 use crate::guard::Guard;
 use crate::ledger::Headroom;
 use crate::ledger::entry::Attribution;
-use crate::throttle::{self, Largest, RateLeft, Take, Throttled};
+use crate::throttle::{self, Largest, RateCost, RateLeft, Throttled};
 
 /// A request that the rates let pass, as far as they were asked, with what it took of
 /// tokens per minute.
@@ -16,8 +16,8 @@ use crate::throttle::{self, Largest, RateLeft, Take, Throttled};
 /// replaces what was taken by what was used, however the request ends. Dropped without
 /// one, it gives all back: nothing was sent.
 #[derive(Debug)]
-pub struct Paced {
-    rates: throttle::Paced,
+pub struct RateCheck {
+    rates: throttle::RateCheck,
     clock: Arc<Clock>,
 }
 
@@ -48,46 +48,46 @@ impl Guard {
 
     /// Takes a request from every rate of requests that applies, before anything is looked
     /// up for it. It stays taken, whatever becomes of the request.
-    pub fn pace_request(&self, of: &Attribution) -> Result<Paced, Box<Throttled>> {
+    pub fn pace_request(&self, of: &Attribution) -> Result<RateCheck, Box<Throttled>> {
         let rates = self.rates().take_request(of, self.clock().running())?;
         self.core.note_shadow(&rates.would_reject);
-        Ok(Paced { rates, clock: Arc::clone(self.clock()) })
+        Ok(RateCheck { rates, clock: Arc::clone(self.clock()) })
     }
 
-    /// Takes a paced request's part from every rate of tokens that applies: the most that
+    /// Takes a rate_check request's part from every rate of tokens that applies: the most that
     /// it may use.
     pub fn pace_tokens(
         &self,
-        mut paced: Paced,
+        mut rate_check: RateCheck,
         of: &Attribution,
-        take: Take,
-    ) -> Result<Paced, Box<Throttled>> {
+        take: RateCost,
+    ) -> Result<RateCheck, Box<Throttled>> {
         let rates = self.rates().take_tokens(of, take, self.clock().running())?;
         self.core.note_shadow(&rates.would_reject);
-        paced.rates.merge(rates);
-        Ok(paced)
+        rate_check.rates.merge(rates);
+        Ok(rate_check)
     }
 
     /// Takes a request that uses no tokens from every rate that applies.
-    pub fn pace(&self, of: &Attribution) -> Result<Paced, Box<Throttled>> {
-        self.pace_tokens(self.pace_request(of)?, of, Take::default())
+    pub fn pace(&self, of: &Attribution) -> Result<RateCheck, Box<Throttled>> {
+        self.pace_tokens(self.pace_request(of)?, of, RateCost::default())
     }
 }
 
-impl Paced {
+impl RateCheck {
     /// What is left of the tightest rates.
     pub fn left(&self) -> &[RateLeft] {
         &self.rates.left
     }
 
     /// Replaces what was taken by what was used.
-    pub(super) fn end(mut self, used: Take) {
+    pub(super) fn end(mut self, used: RateCost) {
         self.rates.receipt.end(used, self.clock.running());
     }
 }
 
-impl Drop for Paced {
+impl Drop for RateCheck {
     fn drop(&mut self) {
-        self.rates.receipt.end(Take::default(), self.clock.running());
+        self.rates.receipt.end(RateCost::default(), self.clock.running());
     }
 }

@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use crate::domain::demand::Tier;
 use crate::domain::{Class, Money, Quantities};
-use crate::guard::{Guard, Paced};
+use crate::guard::{Guard, RateCheck};
 use crate::ledger::entry::{Attribution, Basis, Entry, Hold, Kind};
 use crate::metrics::RequestLabels;
 use crate::store::Slot;
-use crate::throttle::Take;
+use crate::throttle::RateCost;
 
 /// A hold that is in the database and has not ended.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ pub struct Reservation {
     slot: Option<Slot>,
     sent: bool,
     admitted_at: Duration,
-    paced: Option<Paced>,
+    rate_check: Option<RateCheck>,
 }
 
 /// How a request ended, as far as it is known.
@@ -71,7 +71,7 @@ pub struct Settled {
 impl Reservation {
     pub(super) fn new(guard: Arc<Guard>, hold: Arc<Hold>, slot: Slot) -> Self {
         let admitted_at = guard.clock().running();
-        Self { guard, hold, slot: Some(slot), sent: false, admitted_at, paced: None }
+        Self { guard, hold, slot: Some(slot), sent: false, admitted_at, rate_check: None }
     }
 
     /// The hold.
@@ -86,8 +86,8 @@ impl Reservation {
 
     /// Takes charge of what the request took of its rates: at its end, what it did not use
     /// is given back.
-    pub fn pace(&mut self, paced: Paced) {
-        self.paced = Some(paced);
+    pub fn pace(&mut self, rate_check: RateCheck) {
+        self.rate_check = Some(rate_check);
     }
 
     /// Says that bytes of the request may have reached upstream: from now on
@@ -128,8 +128,8 @@ impl Reservation {
         if is_at_output_bound {
             self.guard.metrics().hit_output_bound(model_label(&entry));
         }
-        if let Some(paced) = self.paced.take() {
-            paced.end(used(&entry.quantities));
+        if let Some(rate_check) = self.rate_check.take() {
+            rate_check.end(used(&entry.quantities));
         }
         let cost = entry.cost;
         let remaining = self.guard.core.end(entry, self.slot.take());
@@ -197,8 +197,8 @@ fn model_label(entry: &Entry) -> &str {
     entry.attribution.priced_as.as_deref().unwrap_or("other")
 }
 
-fn used(quantities: &Quantities) -> Take {
-    Take {
+fn used(quantities: &Quantities) -> RateCost {
+    RateCost {
         tokens: quantities.tokens_total(),
         input_tokens: quantities.input_tokens_total(),
         output_tokens: quantities.output_tokens_total(),

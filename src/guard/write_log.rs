@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use crate::clock::Clock;
-use crate::ledger::entry::{Crossing, Mark};
+use crate::ledger::entry::{AlertKind, Crossing};
 use crate::metrics::Metrics;
 use crate::store::Observer;
 use crate::sync::unpoisoned;
@@ -49,18 +49,18 @@ impl Observer for WriteLog {
         let Crossing { mark, limit, subject, threshold, settled, .. } = crossing;
         let (threshold, settled) = (limit.unit.phrase(*threshold), limit.unit.phrase(*settled));
         match mark {
-            Mark::Soft => {
+            AlertKind::Soft => {
                 self.metrics.crossed(&limit.name);
                 tracing::warn!(limit = %limit.name, %subject, %threshold, %settled, "a soft limit was crossed");
             }
-            Mark::Hard => {
+            AlertKind::Hard => {
                 tracing::warn!(limit = %limit.name, %subject, hard = %threshold, %settled, "a hard limit refuses requests");
             }
-            Mark::Forecast => {
+            AlertKind::Forecast => {
                 tracing::warn!(limit = %limit.name, %subject, hard = %threshold, %settled, "a hard limit is likely to be reached");
             }
-            Mark::CreditLow => tracing::warn!(%threshold, used = %settled, "prepaid credit is low"),
-            Mark::CreditUsedUp => {
+            AlertKind::CreditLow => tracing::warn!(%threshold, used = %settled, "prepaid credit is low"),
+            AlertKind::CreditUsedUp => {
                 tracing::warn!(used = %settled, "requests are refused for want of prepaid credit");
             }
         }

@@ -2,7 +2,7 @@
 //!
 //! A grant that expires is worth something only until then, and of several the
 //! one that expires first is spent first. So time is cut where grants expire.
-//! Spending counts in the stretch that it was admitted in, and takes from grants
+//! Spending counts in the segment that it was admitted in, and takes from grants
 //! that expire at its end or later. All else is arithmetic when it is read.
 
 use std::collections::HashMap;
@@ -12,7 +12,7 @@ use crate::domain::limit::{Mode, Only, Per, Source, Unit};
 use crate::domain::{Limit, Money, Window};
 use crate::ledger::Ask;
 use crate::ledger::denial::{Denial, Short};
-use crate::ledger::entry::{Crossing, Entry, Hold, Kind, Mark, grant_id};
+use crate::ledger::entry::{AlertKind, Crossing, Entry, Hold, Kind, grant_id};
 
 /// What the account is called where limits are named. No limit can be: their
 /// names have no spaces.
@@ -62,7 +62,7 @@ impl Default for Terms {
 
 /// Time between two instants at which credit expires.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stretch {
+pub struct Segment {
     /// Where it ends, in Unix milliseconds.
     pub end_ms: i64,
     /// What was granted that expires at its end, in nano-dollars.
@@ -79,10 +79,10 @@ pub struct Account {
     /// What is admitted after this id counts.
     opened_by: u64,
     /// Without gaps from the beginning to the end of time.
-    stretches: Vec<Stretch>,
+    segments: Vec<Segment>,
     grants: Vec<Arc<Grant>>,
     /// Which marks have been come to since the last grant.
-    noted: Vec<Mark>,
+    noted: Vec<AlertKind>,
 }
 
 /// An account in figures, as of an instant.
@@ -134,8 +134,8 @@ impl Grant {
 impl Account {
     /// An account without credit, that counts what is admitted after an id.
     pub fn new(opened_by: u64) -> Self {
-        let always = Stretch { end_ms: i64::MAX, ..Stretch::default() };
-        Self { opened_by, stretches: vec![always], grants: Vec::new(), noted: Vec::new() }
+        let always = Segment { end_ms: i64::MAX, ..Segment::default() };
+        Self { opened_by, segments: vec![always], grants: Vec::new(), noted: Vec::new() }
     }
 
     /// Whether a request counts, by its id.
@@ -148,9 +148,9 @@ impl Account {
         self.opened_by
     }
 
-    /// The stretches in their order.
-    pub fn stretches(&self) -> &[Stretch] {
-        &self.stretches
+    /// The segments in their order.
+    pub fn segments(&self) -> &[Segment] {
+        &self.segments
     }
 
     /// The grants, oldest first.
@@ -161,8 +161,8 @@ impl Account {
     /// Whether there may be one more grant, that expires then.
     pub fn has_room(&self, expires_s: Option<i64>) -> bool {
         let end_ms = end_ms(expires_s);
-        let is_known = self.stretches[self.place(end_ms - 1)].end_ms == end_ms;
-        (is_known || self.stretches.len() < EXPIRIES_MAX) && self.grants.len() < GRANTS_MAX
+        let is_known = self.segments[self.place(end_ms - 1)].end_ms == end_ms;
+        (is_known || self.segments.len() < EXPIRIES_MAX) && self.grants.len() < GRANTS_MAX
     }
 
     /// Cuts time where a grant is to expire, which must lie after all that was
@@ -170,17 +170,17 @@ impl Account {
     pub fn cut(&mut self, expires_s: Option<i64>) {
         let end_ms = end_ms(expires_s);
         let at = self.place(end_ms - 1);
-        if self.stretches[at].end_ms != end_ms {
-            let before = Stretch { end_ms, granted: 0, ..self.stretches[at] };
-            self.stretches[at] = Stretch { settled: 0, held: 0, ..self.stretches[at] };
-            self.stretches.insert(at, before);
+        if self.segments[at].end_ms != end_ms {
+            let before = Segment { end_ms, granted: 0, ..self.segments[at] };
+            self.segments[at] = Segment { settled: 0, held: 0, ..self.segments[at] };
+            self.segments.insert(at, before);
         }
     }
 
     /// Adds a grant, where time is cut already.
     pub fn add(&mut self, grant: Arc<Grant>) {
         let at = self.expiry(&grant);
-        let granted = &mut self.stretches[at].granted;
+        let granted = &mut self.segments[at].granted;
         *granted = granted.saturating_add(grant.amount.nano());
         self.grants.push(grant);
         self.noted.clear();
@@ -208,9 +208,9 @@ impl Account {
     /// Replaces a hold by what it came to.
     pub(super) fn end(&mut self, hold: &Hold, cost: Money) {
         if self.counts(hold.id) {
-            let stretch = self.at(hold.admitted_ms);
-            stretch.held = stretch.held.saturating_sub(hold.bound.cost.nano());
-            stretch.settled = stretch.settled.saturating_add(cost.nano());
+            let segment = self.at(hold.admitted_ms);
+            segment.held = segment.held.saturating_sub(hold.bound.cost.nano());
+            segment.settled = segment.settled.saturating_add(cost.nano());
         }
     }
 
@@ -223,13 +223,13 @@ impl Account {
 
     /// What may still be spent at an instant, in nano-dollars.
     ///
-    /// What is spent in a stretch can only come from grants that expire at its end
-    /// or later. So from each stretch on, all that is spent must fit into all that
+    /// What is spent in a segment can only come from grants that expire at its end
+    /// or later. So from each segment on, all that is spent must fit into all that
     /// is granted; what is spent now counts in every one that has begun.
-    fn room(&self, at_ms: i64, spent: impl Fn(&Stretch) -> i64) -> Money {
+    fn room(&self, at_ms: i64, spent: impl Fn(&Segment) -> i64) -> Money {
         let (now, mut rest, mut room) = (self.place(at_ms), 0_i64, i64::MAX);
-        for (at, stretch) in self.stretches.iter().enumerate().rev() {
-            rest = rest.saturating_add(stretch.granted).saturating_sub(spent(stretch));
+        for (at, segment) in self.segments.iter().enumerate().rev() {
+            rest = rest.saturating_add(segment.granted).saturating_sub(spent(segment));
             if at <= now {
                 room = room.min(rest);
             }
@@ -239,16 +239,16 @@ impl Account {
 
     /// The account in figures.
     pub fn balance(&self, at_ms: i64) -> Balance {
-        let sum = |part: fn(&Stretch) -> i64| {
-            Money::from_nano(self.stretches.iter().map(part).fold(0, i64::saturating_add))
+        let sum = |part: fn(&Segment) -> i64| {
+            Money::from_nano(self.segments.iter().map(part).fold(0, i64::saturating_add))
         };
-        let (granted, used) = (sum(|stretch| stretch.granted), sum(|stretch| stretch.settled));
+        let (granted, used) = (sum(|segment| segment.granted), sum(|segment| segment.settled));
         let expired = granted - used - self.left(at_ms);
-        let (held, available) = (sum(|stretch| stretch.held), self.available(at_ms));
+        let (held, available) = (sum(|segment| segment.held), self.available(at_ms));
         Balance { granted, used, expired, held, available }
     }
 
-    /// What has become of each grant, oldest first: each stretch takes from those
+    /// What has become of each grant, oldest first: each segment takes from those
     /// that expire first, and of those that expire together from the oldest. What
     /// a correction gives or takes back is its grant's.
     pub fn readings(&self, at_ms: i64) -> Vec<GrantReading> {
@@ -262,8 +262,8 @@ impl Account {
         let mut order: Vec<(usize, u64)> = whole.map(|grant| (self.expiry(grant), grant.id)).collect();
         order.sort_unstable();
         let mut next = order.into_iter().peekable();
-        for (at, stretch) in self.stretches.iter().enumerate() {
-            let mut spent = Money::from_nano(stretch.settled.max(0));
+        for (at, segment) in self.segments.iter().enumerate() {
+            let mut spent = Money::from_nano(segment.settled.max(0));
             while let Some((expiry, id)) = next.peek().copied() {
                 let of = left.entry(id).or_default();
                 if expiry < at || *of <= Money::ZERO {
@@ -310,20 +310,20 @@ impl Account {
 
     /// Granted, and neither spent nor expired.
     fn left(&self, at_ms: i64) -> Money {
-        self.room(at_ms, |stretch| stretch.settled)
+        self.room(at_ms, |segment| segment.settled)
     }
 
     /// What may still be spent.
     pub fn available(&self, at_ms: i64) -> Money {
-        self.room(at_ms, |stretch| stretch.settled.saturating_add(stretch.held))
+        self.room(at_ms, |segment| segment.settled.saturating_add(segment.held))
     }
 
     /// That the balance is low, unless that was noted since the last grant.
     pub(super) fn low(&mut self, terms: Terms, at_ms: i64) -> Option<Crossing> {
-        if self.noted.contains(&Mark::CreditLow) || self.left(at_ms) >= terms.low {
+        if self.noted.contains(&AlertKind::CreditLow) || self.left(at_ms) >= terms.low {
             return None;
         }
-        self.mark(Mark::CreditLow, terms.low, terms, at_ms)
+        self.mark(AlertKind::CreditLow, terms.low, terms, at_ms)
     }
 
     /// That a request was refused when credit was low, unless that was noted since
@@ -333,10 +333,10 @@ impl Account {
         if left > Money::ZERO && left >= terms.low {
             return None;
         }
-        self.mark(Mark::CreditUsedUp, Money::ZERO, terms, at_ms)
+        self.mark(AlertKind::CreditUsedUp, Money::ZERO, terms, at_ms)
     }
 
-    fn mark(&mut self, mark: Mark, threshold: Money, terms: Terms, at_ms: i64) -> Option<Crossing> {
+    fn mark(&mut self, mark: AlertKind, threshold: Money, terms: Terms, at_ms: i64) -> Option<Crossing> {
         if self.noted.contains(&mark) {
             return None;
         }
@@ -358,17 +358,17 @@ impl Account {
     }
 
     fn place(&self, at_ms: i64) -> usize {
-        self.stretches.partition_point(|stretch| stretch.end_ms <= at_ms).min(self.stretches.len() - 1)
+        self.segments.partition_point(|segment| segment.end_ms <= at_ms).min(self.segments.len() - 1)
     }
 
-    /// The stretch at whose end a grant expires.
+    /// The segment at whose end a grant expires.
     fn expiry(&self, grant: &Grant) -> usize {
         self.place(end_ms(grant.expires_s) - 1)
     }
 
-    fn at(&mut self, at_ms: i64) -> &mut Stretch {
+    fn at(&mut self, at_ms: i64) -> &mut Segment {
         let place = self.place(at_ms);
-        &mut self.stretches[place]
+        &mut self.segments[place]
     }
 }
 
@@ -389,7 +389,7 @@ fn as_limit(balance: &Balance, terms: Terms) -> Arc<Limit> {
     })
 }
 
-/// Where the stretch ends in which a grant may last be spent.
+/// Where the segment ends in which a grant may last be spent.
 fn end_ms(expires_s: Option<i64>) -> i64 {
     expires_s.map_or(i64::MAX, |expires_s| expires_s.saturating_mul(1_000))
 }

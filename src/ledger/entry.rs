@@ -204,7 +204,7 @@ pub type Amounts = [i64; Unit::ALL.len()];
 
 /// What a meter has come to that somebody wants to hear of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Mark {
+pub enum AlertKind {
     /// What is settled went past a soft threshold.
     Soft,
     /// A request was refused, since the hard cap leaves no room for it.
@@ -224,7 +224,7 @@ pub struct Crossing {
     /// The id of its line in the ledger.
     pub id: u64,
     /// Whether it is a soft threshold or the hard cap.
-    pub mark: Mark,
+    pub mark: AlertKind,
     /// The limit whose threshold it is.
     pub limit: Arc<Limit>,
     /// Whose meter, by the subject's label.
@@ -247,15 +247,15 @@ impl Crossing {
         let (name, window) = (&limit.name, limit.window);
         let balance = || limit.unit.phrase(limit.hard.unwrap_or_default().saturating_sub(*settled));
         let note = match self.mark {
-            Mark::Soft => format!("{name}: {subject} crossed {of} in this {window}, at {reached}"),
-            Mark::Hard => {
+            AlertKind::Soft => format!("{name}: {subject} crossed {of} in this {window}, at {reached}"),
+            AlertKind::Hard => {
                 format!("{name}: {subject} has no room left under {of} in this {window}, at {reached}")
             }
-            Mark::Forecast => {
+            AlertKind::Forecast => {
                 format!("{name}: {subject} is likely to reach {of} in this {window}, now at {reached}")
             }
-            Mark::CreditLow => format!("{name}: {} are left, less than {of}", balance()),
-            Mark::CreditUsedUp => {
+            AlertKind::CreditLow => format!("{name}: {} are left, less than {of}", balance()),
+            AlertKind::CreditUsedUp => {
                 format!("{name}: a request needs more than the {} that are left", balance())
             }
         };
@@ -263,7 +263,7 @@ impl Crossing {
     }
 }
 
-impl Mark {
+impl AlertKind {
     /// The name in API and exports.
     pub const fn name(self) -> &'static str {
         match self {

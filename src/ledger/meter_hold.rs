@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::domain::{Limit, Window};
-use crate::ledger::entry::{Crossing, Hold, Mark, reserved};
+use crate::ledger::entry::{AlertKind, Crossing, Hold, reserved};
 use crate::ledger::meter::{Meter, Metered, Subject};
 
 /// Meters of past windows that each hold looks at, to forget them.
@@ -102,5 +102,14 @@ fn crossing(
     at_ms: i64,
 ) -> Crossing {
     let (limit, subject) = (Arc::clone(limit), subject.label().to_owned());
-    Crossing { id: 0, mark: Mark::Soft, limit, subject, threshold, window_start_s: start_s, settled, at_ms }
+    Crossing {
+        id: 0,
+        mark: AlertKind::Soft,
+        limit,
+        subject,
+        threshold,
+        window_start_s: start_s,
+        settled,
+        at_ms,
+    }
 }

@@ -26,7 +26,7 @@ pub struct Timeouts {
 
 /// Which HTTP a client speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Speaks {
+pub(super) enum Detected {
     Http1,
     Http2,
 }
@@ -68,7 +68,7 @@ impl Traffic {
     ///
     /// It is polled whenever the connection has been, in the same task, so it sees
     /// every state that lasts.
-    pub(super) async fn expired(&self, timeouts: Timeouts, speaks: Speaks) -> Expired {
+    pub(super) async fn expired(&self, timeouts: Timeouts, speaks: Detected) -> Expired {
         let mut timer = pin!(sleep(timeouts.header));
         let mut due = timer.deadline();
         let mut seen = None;
@@ -79,7 +79,7 @@ impl Traffic {
                 return Poll::Pending;
             }
             // HTTP/2 has frames that belong to no request.
-            let is_reading = speaks == Speaks::Http1 && self.has_read.load(Ordering::Relaxed);
+            let is_reading = speaks == Detected::Http1 && self.has_read.load(Ordering::Relaxed);
             let doing = if is_reading { Expired::Reading } else { Expired::Waiting };
             if seen != Some((doing, begun)) {
                 seen = Some((doing, begun));
@@ -128,7 +128,7 @@ mod tests {
         let expired = tokio::select! {
             biased;
             () = story => unreachable!("the story never ends"),
-            expired = traffic.expired(TIMEOUTS, Speaks::Http1) => expired,
+            expired = traffic.expired(TIMEOUTS, Detected::Http1) => expired,
         };
         (expired, sleep(Duration::ZERO).deadline().duration_since(began).as_secs())
     }

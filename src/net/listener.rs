@@ -20,9 +20,9 @@ use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::task::TaskTracker;
 
-use crate::net::idle::{Expired, Speaks, Timeouts, Traffic};
-use crate::net::patience::{Patient, stall_max};
-use crate::net::streams::{Heard, Watching};
+use crate::net::h2_stall::{Heard, StallWatch};
+use crate::net::idle::{Detected, Expired, Timeouts, Traffic};
+use crate::net::stall_timeout::{Patient, stall_max};
 use crate::net::tls::Tls;
 
 const BACKLOG: i32 = 4_096;
@@ -142,7 +142,7 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
 /// How the two versions of HTTP are spoken.
 struct Versions {
     http1: http1::Builder,
-    http2: http2::Builder<Watching>,
+    http2: http2::Builder<StallWatch>,
 }
 
 fn versions(header_timeout: Duration) -> Versions {
@@ -154,7 +154,7 @@ fn versions(header_timeout: Duration) -> Versions {
         .max_headers(HEADERS_MAX)
         .max_header_size(HEAD_BYTES_MAX)
         .max_buf_size(HEAD_BYTES_MAX);
-    let mut http2 = http2::Builder::new(Watching { stall_max: stall_max(header_timeout) });
+    let mut http2 = http2::Builder::new(StallWatch { stall_max: stall_max(header_timeout) });
     http2
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS_MAX)
@@ -223,11 +223,11 @@ async fn speak<I, S, B>(
     });
     let expired = traffic.expired(timeouts, speaks);
     let ended = match speaks {
-        Speaks::Http1 => {
+        Detected::Http1 => {
             let connection = versions.http1.serve_connection(io, service);
             until_stopped(connection, stop, expired, timeouts.header).await
         }
-        Speaks::Http2 => {
+        Detected::Http2 => {
             let connection = versions.http2.serve_connection(io, service);
             // Boxed, so that connections of HTTP/1.1 don't have its size.
             Box::pin(until_stopped(connection, stop, expired, timeouts.header)).await

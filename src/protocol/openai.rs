@@ -14,7 +14,7 @@ pub mod request;
 pub mod sse;
 pub mod usage;
 
-pub use endpoint::{Endpoint, Own};
+pub use endpoint::{Endpoint, SelfService};
 pub use operation::{CHAT, COMPACT, COMPLETIONS, EMBEDDINGS, OPERATIONS, Operation, RESPONSES};
 pub use request::{Edit, Invalid, InvalidKind, Request};
 pub use sse::{Hide, Tap};

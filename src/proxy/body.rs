@@ -91,7 +91,7 @@ where
         return Err(ReadError::TooLarge);
     }
     let mut first = Bytes::new();
-    let mut all = Roomy { bytes: Vec::new(), room };
+    let mut all = BudgetedBuffer { bytes: Vec::new(), room };
     let mut time = pin!(sleep(idle));
     let (mut brought, mut in_turn) = (0, 0);
     loop {
@@ -140,12 +140,12 @@ where
 
 /// Bytes with the room they take, which is free again when the last part of
 /// them is dropped.
-struct Roomy {
+struct BudgetedBuffer {
     bytes: Vec<u8>,
     room: Option<Room>,
 }
 
-impl Roomy {
+impl BudgetedBuffer {
     /// Makes the buffer large enough for so many bytes; not larger than what is
     /// announced or allowed, since growing copies what is there.
     fn grow(&mut self, bytes: usize, announced: usize, bytes_max: usize) {
@@ -187,12 +187,12 @@ impl Roomy {
 }
 
 /// Bytes that are made here, in the room that clients' bodies share.
-pub struct Buffer(Roomy);
+pub struct Buffer(BudgetedBuffer);
 
 impl Buffer {
     /// An empty one, for a request of that key.
     pub fn of(key: Arc<str>) -> Self {
-        Self(Roomy { bytes: Vec::new(), room: Some(Room::of(Pool::Requests, key)) })
+        Self(BudgetedBuffer { bytes: Vec::new(), room: Some(Room::of(Pool::Requests, key)) })
     }
 
     /// How many bytes there are.
@@ -220,7 +220,7 @@ impl Buffer {
     }
 }
 
-impl AsRef<[u8]> for Roomy {
+impl AsRef<[u8]> for BudgetedBuffer {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
     }

@@ -20,10 +20,10 @@ use crate::proxy::answer::Answer;
 use crate::proxy::bill::{Bill, Exchange};
 use crate::proxy::body::{self, Bounds};
 use crate::proxy::headers;
+use crate::proxy::in_flight::InFlight;
 use crate::proxy::record::Recording;
 use crate::proxy::refuse::{Billed, NoAnswer, Refusal};
-use crate::proxy::tap::{Cuts, Manner, Tap};
-use crate::proxy::visit::Visit;
+use crate::proxy::tap::{Cuts, StreamPolicy, Tap};
 use crate::upstream::{AnswerBody, SendError, SendErrorKind, Upstream};
 
 /// The largest answer that is read whole; the largest embeddings answer that
@@ -72,14 +72,14 @@ pub async fn unbilled(
     upstream: &Upstream,
     outgoing: Outgoing,
     (mut reservation, fee): (Reservation, impl FnOnce() -> Money),
-    mut visit: Visit,
-) -> Result<(Response<AnswerBody>, Visit), (Refusal, Visit)> {
+    mut in_flight: InFlight,
+) -> Result<(Response<AnswerBody>, InFlight), (Refusal, InFlight)> {
     reservation.mark_sent();
-    let answer = match send(upstream, outgoing, &mut visit).await {
+    let answer = match send(upstream, outgoing, &mut in_flight).await {
         Ok(answer) => answer,
         Err(error) => {
             end_unanswered(reservation, &error);
-            return Err((Refusal::Upstream(NoAnswer::of(&error, Billed::No)), visit));
+            return Err((Refusal::Upstream(NoAnswer::of(&error, Billed::No)), in_flight));
         }
     };
     let (mut head, body) = answer.into_parts();
@@ -92,8 +92,8 @@ pub async fn unbilled(
         reservation.release(exchange.ending());
     }
     headers::to_client(&mut head.headers);
-    visit.status = head.status.as_u16();
-    Ok((Response::from_parts(head, body), visit))
+    in_flight.status = head.status.as_u16();
+    Ok((Response::from_parts(head, body), in_flight))
 }
 
 /// Sends a metered request, passes the answer on as it comes, and settles it.
@@ -102,12 +102,12 @@ pub async fn metered(
     upstream: &Upstream,
     outgoing: Outgoing,
     mut metering: Box<Metering>,
-    manner: Manner,
-    mut visit: Visit,
+    policy: StreamPolicy,
+    mut in_flight: InFlight,
     gone: &AtomicBool,
-) -> Result<Response<Answer>, (Refusal, Visit)> {
+) -> Result<Response<Answer>, (Refusal, InFlight)> {
     metering.reservation.mark_sent();
-    let answer = match send(upstream, outgoing, &mut visit).await {
+    let answer = match send(upstream, outgoing, &mut in_flight).await {
         Ok(answer) => answer,
         Err(error) => {
             end_unanswered(metering.reservation, &error);
@@ -115,7 +115,7 @@ pub async fn metered(
             if let Some(recording) = metering.recording.filter(|_| !error.sent) {
                 recording.refused();
             }
-            return Err((Refusal::Upstream(NoAnswer::of(&error, billed)), visit));
+            return Err((Refusal::Upstream(NoAnswer::of(&error, billed)), in_flight));
         }
     };
     let (mut head, body) = answer.into_parts();
@@ -123,12 +123,12 @@ pub async fn metered(
     let is_stream = is_event_stream(&head.headers, metering.reservation.hold().stream);
     headers::to_client(&mut head.headers);
     head.headers.extend(std::mem::take(&mut metering.extra));
-    visit.status = head.status.as_u16();
+    in_flight.status = head.status.as_u16();
     if !head.status.is_success() {
         if let Some(recording) = metering.recording.filter(|_| !head.status.is_server_error()) {
             recording.refused();
         }
-        let failed = Unserved { reservation: metering.reservation, exchange, visit, idle: manner.idle };
+        let failed = Unserved { reservation: metering.reservation, exchange, in_flight, idle: policy.idle };
         // Boxed, so that requests that succeed don't have its size.
         return Box::pin(failed.pass_on(head, body)).await;
     }
@@ -137,7 +137,7 @@ pub async fn metered(
         tracing::warn!("an answer came compressed, so it is charged its hold");
         let ending = Ending { note: Some("it came compressed"), ..exchange.ending() };
         let settled = metering.reservation.assume(ending);
-        visit.ended("ok", Some(settled.cost));
+        in_flight.ended("ok", Some(settled.cost));
         return Ok(Response::from_parts(head, Answer::Plain(body)));
     }
     if is_stream {
@@ -146,15 +146,15 @@ pub async fn metered(
         let sse = bill.operation.tap(hide, EVENT_BYTES_MAX);
         head.headers.remove(header::CONTENT_LENGTH);
         let guard = Arc::clone(guard);
-        let tap = Tap::new(body, sse, reservation, bill, exchange, visit, guard, manner, cuts, recording);
+        let tap = Tap::new(body, sse, reservation, bill, exchange, in_flight, guard, policy, cuts, recording);
         return Ok(Response::from_parts(head, Answer::Tapped(Box::new(tap))));
     }
-    let (bytes, outcome, settled) = match whole(body, metering, exchange, (manner.idle, gone)).await {
+    let (bytes, outcome, settled) = match whole(body, metering, exchange, (policy.idle, gone)).await {
         Ok(whole) => whole,
-        Err(refusal) => return Err((refusal, visit)),
+        Err(refusal) => return Err((refusal, in_flight)),
     };
     cost_headers(&mut head.headers, settled);
-    visit.ended(outcome.label(gone.load(Ordering::Relaxed)), Some(settled.cost));
+    in_flight.ended(outcome.label(gone.load(Ordering::Relaxed)), Some(settled.cost));
     Ok(Response::from_parts(head, Answer::whole(bytes)))
 }
 
@@ -162,7 +162,7 @@ pub async fn metered(
 struct Unserved {
     reservation: Reservation,
     exchange: Exchange,
-    visit: Visit,
+    in_flight: InFlight,
     idle: Duration,
 }
 
@@ -176,17 +176,17 @@ impl Unserved {
         self,
         head: http::response::Parts,
         body: AnswerBody,
-    ) -> Result<Response<Answer>, (Refusal, Visit)> {
-        let Self { reservation, exchange, mut visit, idle } = self;
+    ) -> Result<Response<Answer>, (Refusal, InFlight)> {
+        let Self { reservation, exchange, mut in_flight, idle } = self;
         if !head.status.is_server_error() {
             reservation.release(exchange.ending());
-            visit.ended("upstream_error", None);
+            in_flight.ended("upstream_error", None);
             return Ok(Response::from_parts(head, Answer::Plain(body)));
         }
         let note = Some("a 5xx that is not OpenAI's");
         let Ok(bytes) = body::read(body, Bounds::answer(ERROR_BYTES_MAX, idle)).await else {
             reservation.assume(Ending { note, ..exchange.ending() });
-            return Err((BROKEN_OFF, visit));
+            return Err((BROKEN_OFF, in_flight));
         };
         let settled = if usage::is_error_envelope(&bytes) {
             reservation.release(exchange.ending())
@@ -194,7 +194,7 @@ impl Unserved {
             tracing::warn!(status = exchange.status, "a 5xx is not OpenAI's, so the hold is charged");
             reservation.assume(Ending { note, ..exchange.ending() })
         };
-        visit.ended("upstream_error", Some(settled.cost));
+        in_flight.ended("upstream_error", Some(settled.cost));
         Ok(Response::from_parts(head, Answer::whole(bytes)))
     }
 }
@@ -238,14 +238,14 @@ async fn whole(
 async fn send(
     upstream: &Upstream,
     outgoing: Outgoing,
-    visit: &mut Visit,
+    in_flight: &mut InFlight,
 ) -> Result<Response<AnswerBody>, SendError> {
     let Outgoing { method, suffix, headers, body } = outgoing;
-    let began = visit.age();
+    let began = in_flight.age();
     let answer = upstream.send(method, &suffix, headers, body).await.and_then(final_one);
-    let took = visit.age().saturating_sub(began);
+    let took = in_flight.age().saturating_sub(began);
     let status = answer.as_ref().map_or("none", |answer| class(answer.status().as_u16()));
-    visit.upstream_answered(status, took);
+    in_flight.upstream_answered(status, took);
     answer.inspect_err(|error| tracing::warn!(%error, sent = error.sent, "no answer from upstream"))
 }
 
@@ -299,14 +299,14 @@ fn cost_headers(headers: &mut HeaderMap, settled: Settled) {
 
 /// An exchange that survives its client: dropped before its end, it goes on in
 /// a task of its own, so that the exact usage is still learned.
-pub struct Surviving<F: Future + Send + 'static> {
+pub struct DetachOnDrop<F: Future + Send + 'static> {
     exchange: Option<Pin<Box<F>>>,
     gone: Arc<AtomicBool>,
     drain: Option<Duration>,
     tracker: TaskTracker,
 }
 
-impl<F: Future + Send + 'static> Surviving<F> {
+impl<F: Future + Send + 'static> DetachOnDrop<F> {
     /// Runs `exchange`; `gone` is set when its client goes away. Without a
     /// `drain` time it ends with its client.
     pub fn new(exchange: F, gone: Arc<AtomicBool>, drain: Option<Duration>, tracker: TaskTracker) -> Self {
@@ -314,7 +314,7 @@ impl<F: Future + Send + 'static> Surviving<F> {
     }
 }
 
-impl<F: Future + Send + 'static> Future for Surviving<F> {
+impl<F: Future + Send + 'static> Future for DetachOnDrop<F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
@@ -325,7 +325,7 @@ impl<F: Future + Send + 'static> Future for Surviving<F> {
     }
 }
 
-impl<F: Future + Send + 'static> Drop for Surviving<F> {
+impl<F: Future + Send + 'static> Drop for DetachOnDrop<F> {
     fn drop(&mut self) {
         let Some(exchange) = self.exchange.take() else { return };
         self.gone.store(true, Ordering::Relaxed);

@@ -18,11 +18,11 @@ use crate::protocol::openai::{endpoint, request};
 use crate::proxy::answer::Answer;
 use crate::proxy::auth::Caller;
 use crate::proxy::exchange;
-use crate::proxy::headers::{self, Wishes};
+use crate::proxy::headers::{self, GuardHeaders};
+use crate::proxy::in_flight::InFlight;
 use crate::proxy::prepare::refuse_invalid;
 use crate::proxy::record::made_by;
 use crate::proxy::refuse::{Named, Refusal, bounded};
-use crate::proxy::visit::Visit;
 use crate::proxy::{Content, Failed, Proxy, Rules, lists, outgoing, rate_headers};
 use crate::store::objects::ObjectChange;
 use crate::upstream::AnswerBody;
@@ -103,13 +103,13 @@ impl Proxy {
         rules: &Rules,
         (head, body): (http::request::Parts, Bytes),
         caller: Caller,
-        visit: Visit,
+        in_flight: InFlight,
     ) -> Result<Response<Answer>, Failed> {
         let held = async {
-            let Wishes { tags, max_cost } = headers::wishes(&head.headers)?;
+            let GuardHeaders { tags, max_cost } = headers::guard_headers(&head.headers)?;
             let attribution =
-                Arc::new(self.attribution(&caller, visit.endpoint, &Demand::default(), tags, None));
-            let paced = self.guard.pace(&attribution).map_err(Refusal::Throttled)?;
+                Arc::new(self.attribution(&caller, in_flight.endpoint, &Demand::default(), tags, None));
+            let rate_check = self.guard.pace(&attribution).map_err(Refusal::Throttled)?;
             let mut errand = self.errand(rules, &head, &body, &caller).await?;
             let fee = errand.container.as_ref().map_or(Money::ZERO, |used| used.fee_max);
             let order = ReserveRequest {
@@ -128,29 +128,29 @@ impl Proxy {
                     return Err(refused.into());
                 }
             };
-            let rates = rate_headers(&paced);
-            reservation.pace(paced);
+            let rates = rate_headers(&rate_check);
+            reservation.pace(rate_check);
             Ok((reservation, rates, errand))
         };
         let (reservation, rates, mut errand) = match held.await {
             Ok(held) => held,
-            Err(refusal) => return Err((refusal, visit)),
+            Err(refusal) => return Err((refusal, in_flight)),
         };
-        visit.admitted();
+        in_flight.admitted();
         let outgoing = outgoing(rules, head, body, &caller, Content::AsItCame);
         let asked = lists::Asked::of(&outgoing);
         let used = errand.container.as_mut();
         let fee = || used.map_or(Money::ZERO, |used| self.charge_use(used, &caller, rules.sheet.fees()));
-        let sent = exchange::unbilled(self.upstream(rules), outgoing, (reservation, fee), visit).await;
+        let sent = exchange::unbilled(self.upstream(rules), outgoing, (reservation, fee), in_flight).await;
         let accepted = sent.as_ref().is_ok_and(|(answer, _)| answer.status().is_success());
         self.remember(&caller, accepted).await;
-        let (answer, mut visit) = sent?;
+        let (answer, mut in_flight) = sent?;
         if !accepted {
             // What a gateway answers in upstream's place says nothing of what was done.
             if answer.status().is_client_error() {
                 errand.abandon();
             }
-            visit.ended("upstream_error", None);
+            in_flight.ended("upstream_error", None);
             let mut answer = answer.map(Answer::Plain);
             answer.headers_mut().extend(rates);
             return Ok(answer);
@@ -158,11 +158,11 @@ impl Proxy {
         let reach = Self::reach(rules, &caller);
         match self.conclude(rules, errand, answer, (&caller, &reach, &asked)).await {
             Ok(mut answer) => {
-                visit.ended("ok", None);
+                in_flight.ended("ok", None);
                 answer.headers_mut().extend(rates);
                 Ok(answer)
             }
-            Err(refusal) => Err((refusal, visit)),
+            Err(refusal) => Err((refusal, in_flight)),
         }
     }
 

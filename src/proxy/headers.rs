@@ -32,7 +32,7 @@ const HOP_BY_HOP: [HeaderName; 9] = [
 
 /// What a client says to the guard itself.
 #[derive(Debug, Default)]
-pub struct Wishes {
+pub struct GuardHeaders {
     /// The most the request may cost.
     pub max_cost: Option<Money>,
     /// Tags to count it under.
@@ -40,24 +40,24 @@ pub struct Wishes {
 }
 
 /// Reads the headers that are for the guard.
-pub fn wishes(headers: &HeaderMap) -> Result<Wishes, Refusal> {
+pub fn guard_headers(headers: &HeaderMap) -> Result<GuardHeaders, Refusal> {
     let wrong = |message: &str| Refusal::Invalid(message.to_owned(), None);
-    let mut wishes = Wishes::default();
+    let mut guard_headers = GuardHeaders::default();
     if let Some(value) = headers.get(MAX_COST) {
         let amount = value.to_str().ok().and_then(|text| text.trim().parse::<Money>().ok());
         let amount = amount.filter(|amount| *amount >= Money::ZERO);
-        wishes.max_cost = Some(
+        guard_headers.max_cost = Some(
             amount
                 .ok_or_else(|| wrong("x-spendguard-max-cost-usd must be a decimal amount such as 0.05."))?,
         );
     }
     if let Some(value) = headers.get(TAGS) {
         let tags = value.to_str().ok().and_then(tags);
-        wishes.tags = tags.ok_or_else(|| {
+        guard_headers.tags = tags.ok_or_else(|| {
             wrong("x-spendguard-tags must be up to 8 name=value pairs of up to 64 characters, as in team=search.")
         })?;
     }
-    Ok(wishes)
+    Ok(guard_headers)
 }
 
 fn tags(text: &str) -> Option<BTreeMap<String, String>> {

@@ -8,13 +8,13 @@ use serde_json::{Value, json};
 
 use crate::domain::limit::{Mode, Unit};
 use crate::domain::{Limit, Money, Span, Window};
-use crate::guard::{Guard, Paced};
+use crate::guard::{Guard, RateCheck};
 use crate::keys::Key;
 use crate::ledger::account::{Balance, GrantReading};
 use crate::ledger::entry::{Attribution, grant_id};
 use crate::ledger::meter::Reading;
 use crate::metrics::dollars;
-use crate::protocol::openai::endpoint::Own;
+use crate::protocol::openai::endpoint::SelfService;
 use crate::proxy::Proxy;
 use crate::proxy::refuse::Refusal;
 use crate::rulebook::Rulebook;
@@ -41,21 +41,32 @@ const DAY_S: i64 = 86_400;
 impl Proxy {
     /// Answers one of the guard's own endpoints as JSON. It counts on rates as any
     /// request does.
-    pub(super) async fn own(&self, own: Own, key: &Key, query: &str) -> Result<(Bytes, Paced), Refusal> {
+    pub(super) async fn own(
+        &self,
+        own: SelfService,
+        key: &Key,
+        query: &str,
+    ) -> Result<(Bytes, RateCheck), Refusal> {
         let of = attribution(&self.guard, key);
-        let paced = self.guard.pace(&of).map_err(Refusal::Throttled)?;
+        let rate_check = self.guard.pace(&of).map_err(Refusal::Throttled)?;
         let _open = self.guard.question(&key.id).await.ok_or(Refusal::Busy)?;
-        Ok((self.own_answer(own, key, &of, query).await?, paced))
+        Ok((self.own_answer(own, key, &of, query).await?, rate_check))
     }
 
-    async fn own_answer(&self, own: Own, key: &Key, of: &Attribution, query: &str) -> Result<Bytes, Refusal> {
+    async fn own_answer(
+        &self,
+        own: SelfService,
+        key: &Key,
+        of: &Attribution,
+        query: &str,
+    ) -> Result<Bytes, Refusal> {
         let readings = self.guard.matching(of);
         let body = match own {
-            Own::Root => return Ok(ROOT.into()),
-            Own::Me => me(&self.opened.rulebook, key, &readings),
-            Own::BillingSubscription => subscription(&readings),
-            Own::BillingUsage => usage(&self.opened.reports, key, query).await?,
-            Own::BillingCreditGrants => grants(&self.opened.rulebook, &readings),
+            SelfService::Root => return Ok(ROOT.into()),
+            SelfService::Me => me(&self.opened.rulebook, key, &readings),
+            SelfService::BillingSubscription => subscription(&readings),
+            SelfService::BillingUsage => usage(&self.opened.reports, key, query).await?,
+            SelfService::BillingCreditGrants => grants(&self.opened.rulebook, &readings),
         };
         Ok(Bytes::from(body.to_string()))
     }

@@ -8,19 +8,19 @@
 use std::sync::Arc;
 
 use crate::domain::demand::Bound;
-use crate::guard::{Guard, Paced};
+use crate::guard::{Guard, RateCheck};
 use crate::pricing::bound::{bound, output_per_choice, reads_unseen};
 use crate::proxy::admit::{COUNTED_PART, Candidate, Config};
 use crate::proxy::refuse::Refusal;
-use crate::throttle::{Largest, Take};
+use crate::throttle::{Largest, RateCost};
 
 /// Takes a candidate's part from its rates, and makes it smaller for that where it can be.
 pub(super) async fn pace(
     guard: &Arc<Guard>,
     config: Config,
     candidate: &mut Candidate<'_>,
-    paced: Paced,
-) -> Result<Paced, Refusal> {
+    rate_check: RateCheck,
+) -> Result<RateCheck, Refusal> {
     let largest = candidate.standing.largest;
     if largest != Largest::default() {
         if is_to_count(candidate, largest) {
@@ -30,14 +30,14 @@ pub(super) async fn pace(
             shorten(candidate, largest, config.clamp_output_min.max(1));
         }
     }
-    guard.pace_tokens(paced, &candidate.attribution, take(candidate)).map_err(Refusal::Throttled)
+    guard.pace_tokens(rate_check, &candidate.attribution, take(candidate)).map_err(Refusal::Throttled)
 }
 
 /// Whether the exact count may let it pass that its bytes would not. Upstream is asked only
 /// if the request could not pass at all otherwise.
 fn is_to_count(candidate: &Candidate<'_>, largest: Largest) -> bool {
     let Candidate { demand, price, inputs, encoding, .. } = *candidate;
-    let Take { tokens, input_tokens, .. } = take(candidate);
+    let RateCost { tokens, input_tokens, .. } = take(candidate);
     let most = [largest.tokens, largest.input_tokens].into_iter().flatten().min();
     let is_much = most.is_some_and(|most| input_tokens > most / u64::from(COUNTED_PART));
     let is_too_much = largest.tokens.is_some_and(|most| tokens > most)
@@ -63,8 +63,8 @@ fn shorten(candidate: &mut Candidate<'_>, largest: Largest, floor: u64) {
 }
 
 /// The most tokens that a candidate may use.
-fn take(candidate: &Candidate<'_>) -> Take {
+fn take(candidate: &Candidate<'_>) -> RateCost {
     let Candidate { price, image_price, demand, inputs, .. } = *candidate;
     let Bound { input_tokens, output_tokens, .. } = bound(price, image_price, demand, inputs);
-    Take { tokens: input_tokens.saturating_add(output_tokens), input_tokens, output_tokens }
+    RateCost { tokens: input_tokens.saturating_add(output_tokens), input_tokens, output_tokens }
 }

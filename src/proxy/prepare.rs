@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use crate::domain::demand::{ContainerDemand, WebSearch};
 use crate::domain::usage::ContainerMemory;
 use crate::domain::{Demand, ObjectKind, ObjectReference};
-use crate::guard::{Paced, Standing};
+use crate::guard::{RateCheck, Standing};
 use crate::ledger::entry::Attribution;
 use crate::pricing::bound::{BoundInputs, ModelTokens, pictures};
 use crate::pricing::plan::Written;
@@ -22,7 +22,7 @@ use crate::proxy::auth::Caller;
 use crate::proxy::bill::{self, Bill};
 use crate::proxy::count::Counter;
 use crate::proxy::exchange::Metering;
-use crate::proxy::headers::{self, Wishes};
+use crate::proxy::headers::{self, GuardHeaders};
 use crate::proxy::models::{self, Prices};
 use crate::proxy::pace::pace;
 use crate::proxy::reading::Reading;
@@ -56,7 +56,7 @@ impl Proxy {
         let mut parsed = self.parse(operation, &body).await?;
         let demand = &mut parsed.demand;
         let priced = self.understand(rules, operation, demand, caller, now_s)?;
-        let Wishes { max_cost, tags } = headers::wishes(&head.headers)?;
+        let GuardHeaders { max_cost, tags } = headers::guard_headers(&head.headers)?;
         let attribution = Arc::new(self.attribution(caller, operation.path, demand, tags, priced.as_deref()));
         let standing = self.guard.standing(&attribution, max_cost);
         models::refuse_unknown(rules, demand, &standing)?;
@@ -66,8 +66,8 @@ impl Proxy {
         let clampable = operation.output_field.is_some();
         let written = standing.is_capped().then(|| policy.written(&bounding, demand, clampable));
         let written = written.unwrap_or_default();
-        // Before anything is looked up, so that made-up ids are paced as well.
-        let paced = self.guard.pace_request(&attribution).map_err(Refusal::Throttled)?;
+        // Before anything is looked up, so that made-up ids are rate_check as well.
+        let rate_check = self.guard.pace_request(&attribution).map_err(Refusal::Throttled)?;
         self.check_named(&demand.references, Named::InBody, &Self::reach(rules, caller)).await?;
         let reading = Reading::of(self.guard.objects(), &rules.sheet, (demand, price.as_deref()), now_s);
         self.find_containers(demand, reading.size().containers.largest);
@@ -91,7 +91,7 @@ impl Proxy {
                 authorization: &caller.authorization,
             },
         };
-        let paced = pace(&self.guard, rules.admit, &mut candidate, paced).await?;
+        let rate_check = pace(&self.guard, rules.admit, &mut candidate, rate_check).await?;
         let admitted = self.admit(rules, &candidate).await?;
         let output_max = admitted.clamped_output.or(candidate.inputs.output_max);
         let cuts = cuts(&standing, (&bounding, demand), &admitted);
@@ -99,8 +99,8 @@ impl Proxy {
         let reading = reading.held(&bounding, demand, admitted.inputs);
         let asked = Asked { operation, demand, drawn_max: admitted.inputs.tool_calls };
         let recording = Recording::begin(&self.guard, &caller.key, asked, reading, &reservation).await?;
-        let extra = extra_headers(&paced, written, output_max, admitted.clamped_calls);
-        reservation.pace(paced);
+        let extra = extra_headers(&rate_check, written, output_max, admitted.clamped_calls);
+        reservation.pace(rate_check);
         let prices = (price.clone(), image_price.clone());
         let bill = Self::bill(rules, &candidate, admitted.inputs, prices, now_s);
         let tool_calls_max = admitted.clamped_calls.or(written.tool_calls);
@@ -216,8 +216,13 @@ impl Proxy {
 /// What the answer's head says of rates, and of what the request was sent with: the output
 /// bound, and the output and the hosted calls that it was clamped to, beyond what was
 /// `written` into it.
-fn extra_headers(paced: &Paced, written: Written, output: Option<u64>, calls: Option<u64>) -> HeaderMap {
-    let mut headers = rate_headers(paced);
+fn extra_headers(
+    rate_check: &RateCheck,
+    written: Written,
+    output: Option<u64>,
+    calls: Option<u64>,
+) -> HeaderMap {
+    let mut headers = rate_headers(rate_check);
     let clamped = output.filter(|_| output != written.output_max);
     let named = [(OUTPUT_BOUND, output), (CLAMPED_OUTPUT, clamped), (CLAMPED_CALLS, calls)].into_iter();
     headers.extend(named.filter_map(|(name, value)| Some((name, HeaderValue::from(value?)))));

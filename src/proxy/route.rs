@@ -131,7 +131,7 @@ pub fn routed(
         Endpoint::Metered(_) => query::Kind::Metered,
         Endpoint::Allowed => query::Kind::Allowed,
         Endpoint::Free(_) => query::Kind::Free,
-        Endpoint::Own(_) => return Ok((endpoint, None)),
+        Endpoint::SelfService(_) => return Ok((endpoint, None)),
     };
     let uri = rewritten(&head.uri, &target, kind, secret);
     let deployment = target.deployment.map(Cow::into_owned);

@@ -27,8 +27,8 @@ use crate::pricing::turns::{Added, Turns};
 use crate::protocol::openai::sse::{self, Brought};
 use crate::proxy::bill::{Bill, Exchange};
 use crate::proxy::body::AnswerError;
+use crate::proxy::in_flight::InFlight;
 use crate::proxy::record::{Recorded, Recording};
-use crate::proxy::visit::Visit;
 use crate::upstream::AnswerBody;
 
 pub use self::cuts::Cuts;
@@ -45,7 +45,7 @@ type Counting = Pin<Box<dyn Future<Output = Vec<Added>> + Send>>;
 
 /// What a tap does beside passing frames on.
 #[derive(Clone, Debug)]
-pub struct Manner {
+pub struct StreamPolicy {
     /// Whether to read on when the client has gone, and for how long at most.
     pub drain: Option<Duration>,
     /// The longest silence of a stream.
@@ -61,7 +61,7 @@ pub struct Tap {
     idle: Pin<Box<Sleep>>,
     last_frame: Duration,
     guard: Arc<Guard>,
-    manner: Manner,
+    policy: StreamPolicy,
     /// Events that may not pass yet.
     held_back: Option<HeldBack>,
 }
@@ -107,7 +107,7 @@ struct Account {
     reservation: Reservation,
     bill: Bill,
     exchange: Exchange,
-    visit: Visit,
+    in_flight: InFlight,
 }
 
 /// Counts a stream as open as long as it lives.
@@ -136,9 +136,9 @@ impl Tap {
         reservation: Reservation,
         bill: Bill,
         exchange: Exchange,
-        visit: Visit,
+        in_flight: InFlight,
         guard: Arc<Guard>,
-        manner: Manner,
+        policy: StreamPolicy,
         cuts: Cuts,
         recording: Option<Box<Recording>>,
     ) -> Self {
@@ -146,11 +146,11 @@ impl Tap {
             sse.watch_context();
         }
         let open = Open::new(Arc::clone(guard.metrics()));
-        let account = Some(Account { reservation, bill, exchange, visit });
+        let account = Some(Account { reservation, bill, exchange, in_flight });
         let (next_look, counting) = (LOOK_EVERY_BYTES, None);
         let state = State { upstream, sse, open, next_look, account, recording, cuts, counting };
-        let idle = Box::pin(tokio::time::sleep(manner.idle));
-        Self { state: Some(state), idle, last_frame: guard.clock().running(), guard, manner, held_back: None }
+        let idle = Box::pin(tokio::time::sleep(policy.idle));
+        Self { state: Some(state), idle, last_frame: guard.clock().running(), guard, policy, held_back: None }
     }
 
     /// The next frame for the client.
@@ -226,10 +226,10 @@ impl Tap {
         loop {
             std::task::ready!(self.idle.as_mut().poll(cx));
             let silent = self.guard.clock().running().saturating_sub(self.last_frame);
-            if silent >= self.manner.idle {
+            if silent >= self.policy.idle {
                 return Poll::Ready(());
             }
-            self.idle.set(tokio::time::sleep(self.manner.idle.saturating_sub(silent)));
+            self.idle.set(tokio::time::sleep(self.policy.idle.saturating_sub(silent)));
         }
     }
 
@@ -324,7 +324,7 @@ impl State {
             find_reused(Some(&mut account), &recording, &self.sse);
             drop(recording.over(&self.sse.answer()));
         }
-        let Account { reservation, bill, exchange, mut visit } = account;
+        let Account { reservation, bill, exchange, mut in_flight } = account;
         let sse = &self.sse;
         let answer = sse.answer();
         let label = answer.outcome.label(exchange.disconnected);
@@ -334,7 +334,7 @@ impl State {
             let beyond = bytes.saturating_sub(u64::try_from(text.len()).unwrap_or(0));
             bill.count_output(text).saturating_add(beyond)
         });
-        visit.ended(label, Some(settled.cost));
+        in_flight.ended(label, Some(settled.cost));
     }
 
     /// Reads on to the end for the exact usage, the client being gone.
@@ -376,9 +376,9 @@ impl Drop for Tap {
             return state.settle();
         }
         account.exchange.disconnected = true;
-        match (self.manner.drain, tokio::runtime::Handle::try_current()) {
+        match (self.policy.drain, tokio::runtime::Handle::try_current()) {
             (Some(most), Ok(runtime)) => {
-                self.manner.tracker.spawn_on(state.drain(Arc::clone(&self.guard), most), &runtime);
+                self.policy.tracker.spawn_on(state.drain(Arc::clone(&self.guard), most), &runtime);
             }
             _ => state.settle(),
         }

@@ -5,7 +5,7 @@
 //! e-mails of a spend alert go to its own recipients, as they are then.
 
 use crate::domain::limit::Unit;
-use crate::ledger::entry::Mark;
+use crate::ledger::entry::AlertKind;
 use crate::store::records::Channel as Mail;
 
 /// Messages of one kind that a limit sends by itself in an hour; further ones are combined.
@@ -18,7 +18,7 @@ pub struct Alert {
     /// The id of its line in the ledger.
     pub id: u64,
     /// What it has come to.
-    pub mark: Mark,
+    pub mark: AlertKind,
     /// Name of the limit.
     pub limit: String,
     /// Whose meter.

@@ -25,8 +25,8 @@ fn key(id: &str) -> Attribution {
     Attribution { key: id.into(), ..Attribution::default() }
 }
 
-fn tokens(input_tokens: u64, output_tokens: u64) -> Take {
-    Take { tokens: input_tokens + output_tokens, input_tokens, output_tokens }
+fn tokens(input_tokens: u64, output_tokens: u64) -> RateCost {
+    RateCost { tokens: input_tokens + output_tokens, input_tokens, output_tokens }
 }
 
 #[test]
@@ -38,13 +38,13 @@ fn each_rate_of_tokens_gets_back_its_own_part() {
     ];
     let throttle = Throttle::new(&limits, &Throttle::default());
     let take = |take| throttle.take_tokens(&key("a"), take, NOW);
-    let mut paced = take(tokens(300, 600)).unwrap();
+    let mut rate_check = take(tokens(300, 600)).unwrap();
     assert_eq!(
-        paced.left,
+        rate_check.left,
         [RateLeft { of_requests: false, limit: 1_000, remaining: 100, reset: Duration::from_secs(54) }]
     );
     assert_eq!(&*take(tokens(0, 150)).unwrap_err().limit.name, "all");
-    paced.receipt.end(tokens(100, 50), NOW);
+    rate_check.receipt.end(tokens(100, 50), NOW);
     assert_eq!(take(tokens(0, 800)).unwrap_err().left.remaining, 750);
     assert!(take(tokens(400, 450)).is_ok());
 }
@@ -77,10 +77,10 @@ fn what_can_never_pass_is_known_beforehand_and_refused_without_a_time() {
 #[test]
 fn another_cap_forgets_nothing_that_was_taken() {
     let before = Throttle::new(&[rate("tpm", Unit::Tokens, 1_000)], &Throttle::default());
-    let mut paced = before.take_tokens(&key("a"), tokens(900, 0), NOW).unwrap();
+    let mut rate_check = before.take_tokens(&key("a"), tokens(900, 0), NOW).unwrap();
     let after = Throttle::new(&[rate("renamed", Unit::Tokens, 1_200)], &before);
     assert_eq!(after.take_tokens(&key("a"), tokens(301, 0), NOW).unwrap_err().left.remaining, 300);
-    paced.receipt.end(tokens(100, 0), NOW);
+    rate_check.receipt.end(tokens(100, 0), NOW);
     assert!(after.take_tokens(&key("a"), tokens(1_100, 0), NOW).is_ok());
 }
 
@@ -96,6 +96,6 @@ fn buckets_of_keys_that_are_gone_are_swept_out() {
     drop(throttle.take_tokens(&key("next"), tokens(1, 0), later));
     assert_eq!(buckets.by_subject.len(), 2, "one is still to give back to, one has just been made");
     open.receipt.end(tokens(0, 0), later);
-    drop(throttle.take_tokens(&key("free"), Take::default(), later));
+    drop(throttle.take_tokens(&key("free"), RateCost::default(), later));
     assert_eq!(buckets.by_subject.len(), 2, "what takes nothing needs no bucket");
 }

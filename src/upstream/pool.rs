@@ -53,13 +53,13 @@ pub(super) enum Failure {
 pub struct AnswerBody {
     inner: Incoming,
     /// Until the body has ended.
-    line: Option<Line>,
+    line: Option<Connection>,
     idle: Arc<Idle>,
 }
 
 /// A connection. It has no task of its own: whoever waits for something of it
 /// drives it, and so gets all that is there without leaving its turn.
-struct Line {
+struct Connection {
     sender: SendRequest<Outgoing>,
     /// Until it has ended.
     connection: Option<Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>>,
@@ -68,7 +68,7 @@ struct Line {
 /// Connections without a request, the one used last at the end.
 #[derive(Debug, Default)]
 struct Idle {
-    waiting: Mutex<VecDeque<(Line, Duration)>>,
+    waiting: Mutex<VecDeque<(Connection, Duration)>>,
     clock: Clock,
 }
 
@@ -109,7 +109,7 @@ impl Pool {
         Ok(self.answered(answer, line))
     }
 
-    fn answered(&self, answer: Response<Incoming>, line: Line) -> Response<AnswerBody> {
+    fn answered(&self, answer: Response<Incoming>, line: Connection) -> Response<AnswerBody> {
         answer.map(|inner| {
             let mut body = AnswerBody { inner, line: Some(line), idle: Arc::clone(&self.idle) };
             body.free_line_if(body.inner.is_end_stream());
@@ -124,7 +124,7 @@ impl fmt::Debug for Pool {
     }
 }
 
-type Connecting<'a> = Pin<Box<dyn Future<Output = Result<Line, Cause>> + Send + 'a>>;
+type Connecting<'a> = Pin<Box<dyn Future<Output = Result<Connection, Cause>> + Send + 'a>>;
 
 /// Makes connections, whatever they are made of.
 trait Connect: Send + Sync {
@@ -149,12 +149,12 @@ where
             poll_fn(|cx| make.poll_ready(cx)).await.map_err(Into::into)?;
             let io = make.call(self.to.clone()).await.map_err(Into::into)?;
             let (sender, connection) = http1::handshake(io).await?;
-            Ok(Line { sender, connection: Some(Box::pin(connection)) })
+            Ok(Connection { sender, connection: Some(Box::pin(connection)) })
         })
     }
 }
 
-impl Line {
+impl Connection {
     /// Lets the connection read and write what it can, and wake whom it finds for more.
     fn drive(&mut self, waker: &Waker) {
         if let Some(connection) = &mut self.connection
@@ -200,15 +200,15 @@ impl Line {
     }
 }
 
-impl fmt::Debug for Line {
+impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Line").field("sender", &self.sender).finish_non_exhaustive()
+        f.debug_struct("Connection").field("sender", &self.sender).finish_non_exhaustive()
     }
 }
 
 impl Idle {
     /// The connection that was used last.
-    fn take(&self) -> Option<Line> {
+    fn take(&self) -> Option<Connection> {
         let now = self.clock.running();
         let mut waiting = self.waiting();
         while let Some((_, since)) = waiting.front()
@@ -219,7 +219,7 @@ impl Idle {
         waiting.pop_back().map(|(line, _)| line)
     }
 
-    fn put(&self, line: Line) {
+    fn put(&self, line: Connection) {
         let now = self.clock.running();
         let mut waiting = self.waiting();
         if waiting.len() < IDLE_CONNECTIONS_MAX {
@@ -227,7 +227,7 @@ impl Idle {
         }
     }
 
-    fn waiting(&self) -> MutexGuard<'_, VecDeque<(Line, Duration)>> {
+    fn waiting(&self) -> MutexGuard<'_, VecDeque<(Connection, Duration)>> {
         unpoisoned(self.waiting.lock())
     }
 }

@@ -18,7 +18,7 @@ use spendguard::app::rules;
 use spendguard::clock::Clock;
 use spendguard::config::Settings;
 use spendguard::net::{Timeouts, converse};
-use spendguard::proxy::visit::RequestIds;
+use spendguard::proxy::in_flight::RequestIds;
 use spendguard::proxy::{Proxy, Rules};
 use spendguard::startup::{self, Opened};
 use spendguard::store::{BackgroundWriter, Store};

@@ -18,7 +18,7 @@ pub use self::refused::{Reason, Remedy, reason};
 
 /// A path that spendguard answers itself, with the virtual key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Own {
+pub enum SelfService {
     /// `GET /`: what this is, in a line.
     Root,
     /// `GET /spendguard/me`.
@@ -41,7 +41,7 @@ pub enum Endpoint {
     /// Forwarded unmetered, since the operator says so; `classify` knows of none.
     Allowed,
     /// Answered here.
-    Own(Own),
+    SelfService(SelfService),
 }
 
 /// The longest id in a path, in bytes: one that is longer than any of upstream's is
@@ -144,12 +144,12 @@ const FREE_DELETE: [&str; 15] = [
 /// ```
 pub fn classify(method: &Method, path: &str) -> Option<Endpoint> {
     if *method == Method::GET && path == "/" {
-        return Some(Endpoint::Own(Own::Root));
+        return Some(Endpoint::SelfService(SelfService::Root));
     }
     let path = suffix(path);
     match *method {
         Method::POST => posted(path),
-        Method::GET => own(path).map(Endpoint::Own).or_else(|| free(&FREE_GET, path)),
+        Method::GET => own(path).map(Endpoint::SelfService).or_else(|| free(&FREE_GET, path)),
         Method::DELETE => free(&FREE_DELETE, path),
         _ => None,
     }
@@ -169,12 +169,12 @@ fn posted(path: &str) -> Option<Endpoint> {
     metered.map(Endpoint::Metered).or_else(|| free(&FREE_POST, path))
 }
 
-fn own(path: &str) -> Option<Own> {
+fn own(path: &str) -> Option<SelfService> {
     Some(match path {
-        "/spendguard/me" => Own::Me,
-        "/dashboard/billing/subscription" => Own::BillingSubscription,
-        "/dashboard/billing/usage" => Own::BillingUsage,
-        "/dashboard/billing/credit_grants" => Own::BillingCreditGrants,
+        "/spendguard/me" => SelfService::Me,
+        "/dashboard/billing/subscription" => SelfService::BillingSubscription,
+        "/dashboard/billing/usage" => SelfService::BillingUsage,
+        "/dashboard/billing/credit_grants" => SelfService::BillingCreditGrants,
         _ => return None,
     })
 }
@@ -238,16 +238,16 @@ mod tests {
     #[test]
     fn own_paths_answer_only_to_get() {
         for prefix in ["", "/v1"] {
-            assert_eq!(get(&format!("{prefix}/spendguard/me")), Some(Endpoint::Own(Own::Me)));
+            assert_eq!(get(&format!("{prefix}/spendguard/me")), Some(Endpoint::SelfService(SelfService::Me)));
             assert_eq!(
                 get(&format!("{prefix}/dashboard/billing/usage")),
-                Some(Endpoint::Own(Own::BillingUsage))
+                Some(Endpoint::SelfService(SelfService::BillingUsage))
             );
             let subscription = format!("{prefix}/dashboard/billing/subscription");
-            assert_eq!(get(&subscription), Some(Endpoint::Own(Own::BillingSubscription)));
+            assert_eq!(get(&subscription), Some(Endpoint::SelfService(SelfService::BillingSubscription)));
             assert_eq!(classify(&Method::POST, &subscription), None);
             let grants = format!("{prefix}/dashboard/billing/credit_grants");
-            assert_eq!(get(&grants), Some(Endpoint::Own(Own::BillingCreditGrants)));
+            assert_eq!(get(&grants), Some(Endpoint::SelfService(SelfService::BillingCreditGrants)));
         }
     }
 
@@ -292,7 +292,7 @@ mod tests {
         ] {
             assert_eq!(classify(&Method::POST, &path.replace("{}", "x_1")), Some(Endpoint::Free(path)));
         }
-        assert_eq!(get("/"), Some(Endpoint::Own(Own::Root)));
+        assert_eq!(get("/"), Some(Endpoint::SelfService(SelfService::Root)));
     }
 
     #[test]

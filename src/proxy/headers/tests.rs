@@ -138,11 +138,11 @@ fn clients_never_see_upstreams_account_or_what_pages_it_allows() {
 
 #[test]
 fn wishes_are_read_or_refused() {
-    let read = wishes(&map(&[(TAGS, "team=search, feature=chat"), (MAX_COST, "0.05")])).unwrap();
+    let read = guard_headers(&map(&[(TAGS, "team=search, feature=chat"), (MAX_COST, "0.05")])).unwrap();
     assert_eq!(read.max_cost, Some(Money::from_nano(50_000_000)));
     assert_eq!(read.tags.get("feature").map(String::as_str), Some("chat"));
     for bad in ["team", "=x", "a=b,a=c", "a=1,b=1,c=1,d=1,e=1,f=1,g=1,h=1,i=1"] {
-        assert!(wishes(&map(&[(TAGS, bad)])).is_err(), "{bad}");
+        assert!(guard_headers(&map(&[(TAGS, bad)])).is_err(), "{bad}");
     }
-    assert!(wishes(&map(&[(MAX_COST, "-1")])).is_err());
+    assert!(guard_headers(&map(&[(MAX_COST, "-1")])).is_err());
 }

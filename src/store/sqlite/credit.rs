@@ -68,7 +68,7 @@ pub(super) fn account(db: &Connection) -> rusqlite::Result<Option<Account>> {
         account.add(Arc::new(grant));
     }
     let mut start_ms = i64::MIN;
-    for end_ms in account.stretches().iter().map(|stretch| stretch.end_ms).collect::<Vec<_>>() {
+    for end_ms in account.segments().iter().map(|segment| segment.end_ms).collect::<Vec<_>>() {
         account.settle(end_ms - 1, since.settled(db, start_ms, end_ms)?);
         start_ms = end_ms;
     }

@@ -199,8 +199,8 @@ pub(super) fn each_row(
          (project, api_key, end_user, tags, endpoint, model, priced_as, served_model) >= \
          (?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11))"
     );
-    for stretch in stretches(days(db)?, whole_quarters(span), is_cut) {
-        let Stretch { is_of_days, span, from } = stretch;
+    for segment in segments(days(db)?, whole_quarters(span), is_cut) {
+        let Segment { is_of_days, span, from } = segment;
         let mut statement = db.prepare_cached(if is_of_days { &of_days } else { &of_quarters })?;
         let n = &from.names;
         let mut rows = if is_of_days {
@@ -244,7 +244,7 @@ pub(super) struct Part {
 pub(super) fn parts(db: &Connection, span: Span) -> rusqlite::Result<Vec<Part>> {
     let days = days(db)?;
     let starts: Vec<i64> = days.iter().map(|day| day.span.start_s).collect();
-    let part = |Stretch { is_of_days, span, from }: Stretch| {
+    let part = |Segment { is_of_days, span, from }: Segment| {
         let is_in = |start_s: &i64| span.contains(*start_s);
         if is_of_days {
             return Part { table: Table::Days, starts: starts.iter().copied().filter(is_in).collect(), from };
@@ -252,7 +252,7 @@ pub(super) fn parts(db: &Connection, span: Span) -> rusqlite::Result<Vec<Part>> 
         let quarters = std::iter::successors(Some(span.start_s), |start_s| start_s.checked_add(ROLLUP_S));
         Part { table: Table::Quarters, starts: quarters.take_while(is_in).collect(), from }
     };
-    Ok(stretches(days, whole_quarters(span), |_| false).into_iter().map(part).collect())
+    Ok(segments(days, whole_quarters(span), |_| false).into_iter().map(part).collect())
 }
 
 /// Widened to whole quarters.
@@ -263,7 +263,7 @@ pub(super) fn whole_quarters(Span { start_s, end_s }: Span) -> Span {
 
 /// Rows of one table, one after another.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Stretch {
+struct Segment {
     is_of_days: bool,
     span: Span,
     /// Of quarters, the first key that no day before sums up.
@@ -271,10 +271,10 @@ struct Stretch {
 }
 
 /// What a time is made of.
-fn stretches(days: Vec<Day>, span: Span, mut is_cut: impl FnMut(Span) -> bool) -> Vec<Stretch> {
-    let mut found: Vec<Stretch> = Vec::new();
+fn segments(days: Vec<Day>, span: Span, mut is_cut: impl FnMut(Span) -> bool) -> Vec<Segment> {
+    let mut found: Vec<Segment> = Vec::new();
     let mut rest =
-        Stretch { is_of_days: false, span, from: RollupKey { start_s: i64::MIN, ..RollupKey::default() } };
+        Segment { is_of_days: false, span, from: RollupKey { start_s: i64::MIN, ..RollupKey::default() } };
     let fits = |day: &Day| span.start_s <= day.span.start_s && day.span.end_s <= span.end_s;
     for day in days.into_iter().filter(fits) {
         if is_cut(day.span) {
@@ -282,13 +282,13 @@ fn stretches(days: Vec<Day>, span: Span, mut is_cut: impl FnMut(Span) -> bool) -
         }
         let end = day.end();
         if rest.span.start_s < day.span.start_s {
-            found.push(Stretch { span: Span { end_s: day.span.start_s, ..rest.span }, ..rest });
+            found.push(Segment { span: Span { end_s: day.span.start_s, ..rest.span }, ..rest });
         }
         match found.last_mut().filter(|last| last.is_of_days && last.span.end_s == day.span.start_s) {
             Some(last) => last.span.end_s = day.span.end_s,
-            None => found.push(Stretch { is_of_days: true, span: day.span, from: RollupKey::default() }),
+            None => found.push(Segment { is_of_days: true, span: day.span, from: RollupKey::default() }),
         }
-        rest = Stretch { is_of_days: false, span: Span { start_s: end.start_s, ..span }, from: end };
+        rest = Segment { is_of_days: false, span: Span { start_s: end.start_s, ..span }, from: end };
     }
     found.push(rest);
     found

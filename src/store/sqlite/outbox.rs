@@ -12,7 +12,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use self::digest::{HOUR_MS, gather, hour, put_off};
 use crate::domain::limit::Unit;
-use crate::ledger::entry::Mark;
+use crate::ledger::entry::AlertKind;
 use crate::store::outbox::{Alert, Delivery, Due, EMAIL, NO_EMAIL, Outcome, recipient};
 use crate::store::records::Channel as Mail;
 use crate::store::sqlite::codec::{int, uint};
@@ -165,7 +165,7 @@ fn alert_from(row: &Row<'_>) -> rusqlite::Result<Alert> {
     let row_of = || format!("alert_{id}");
     Ok(Alert {
         id: uint(id),
-        mark: named_from(mark, "crossing.mark", row_of, Mark::named)?,
+        mark: named_from(mark, "crossing.mark", row_of, AlertKind::named)?,
         limit: row.get(2)?,
         subject: row.get(3)?,
         threshold: row.get(4)?,

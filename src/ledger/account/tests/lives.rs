@@ -88,7 +88,7 @@ proptest! {
             life.end(0, Kind::Release, 0);
         }
         if let (Some(live), Some(replayed)) = (life.ledger.account(), life.replayed()) {
-            prop_assert_eq!(live.stretches(), replayed.stretches());
+            prop_assert_eq!(live.segments(), replayed.segments());
             let balance = life.balance();
             let active = live.readings(life.at_ms).into_iter().filter(|reading| !reading.is_expired);
             let left: Money = active.map(|reading| reading.left).sum();

@@ -30,7 +30,7 @@ impl RequestIds {
 
 /// A request being served. Dropped before it has ended, it was cancelled.
 #[derive(Debug)]
-pub struct Visit {
+pub struct InFlight {
     /// The id that the client sees, unless upstream gives one.
     pub request_id: HeaderValue,
     /// The endpoint's label; `other` until it is known.
@@ -47,7 +47,7 @@ pub struct Visit {
     ended: bool,
 }
 
-impl Visit {
+impl InFlight {
     /// A request that has just arrived.
     pub fn new(ids: &RequestIds, clock: Arc<Clock>, metrics: Arc<Metrics>) -> Self {
         metrics.inflight().inc();
@@ -104,7 +104,7 @@ impl Visit {
     }
 }
 
-impl Drop for Visit {
+impl Drop for InFlight {
     fn drop(&mut self) {
         self.ended("cancelled", None);
         self.metrics.inflight().dec();

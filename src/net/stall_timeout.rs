@@ -15,7 +15,7 @@ use bytes::{Buf as _, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
-use crate::net::idle::{Speaks, Traffic};
+use crate::net::idle::{Detected, Traffic};
 
 /// A client may read nothing for so many times what it may take to greet.
 const STALL_PATIENCE: u32 = 6;
@@ -59,7 +59,7 @@ impl<I> Patient<I> {
 impl<I: AsyncRead + Unpin> Patient<I> {
     /// Waits until it is clear which HTTP the client speaks. An end before that
     /// is hyper's to deal with.
-    pub(super) async fn greeting(&mut self) -> io::Result<Speaks> {
+    pub(super) async fn greeting(&mut self) -> io::Result<Detected> {
         let mut first = Vec::new();
         let speaks = loop {
             // On the stack, so that who says nothing takes no memory.
@@ -73,10 +73,10 @@ impl<I: AsyncRead + Unpin> Patient<I> {
             let is_ended = read.await? == 0;
             let seen = first.len().min(PREFACE.len());
             if is_ended || first[..seen] != PREFACE[..seen] {
-                break Speaks::Http1;
+                break Detected::Http1;
             }
             if seen == PREFACE.len() {
-                break Speaks::Http2;
+                break Detected::Http2;
             }
         };
         self.first = first.into();
@@ -146,7 +146,7 @@ mod tests {
 
     use super::*;
 
-    async fn heard(parts: &[&[u8]]) -> (Speaks, Vec<u8>) {
+    async fn heard(parts: &[&[u8]]) -> (Detected, Vec<u8>) {
         let (ours, mut theirs) = duplex(1 << 16);
         let mut ours = Patient::new(ours, Duration::from_secs(1), Arc::default());
         let say = async {
@@ -167,11 +167,11 @@ mod tests {
         let preface_and_more = [PREFACE, b"more".as_slice()].concat();
         for split in 0..preface_and_more.len() {
             let (one, two) = preface_and_more.split_at(split);
-            assert_eq!(heard(&[one, two]).await, (Speaks::Http2, preface_and_more.clone()), "{split}");
+            assert_eq!(heard(&[one, two]).await, (Detected::Http2, preface_and_more.clone()), "{split}");
         }
         let large = [b"POST / HTTP/1.1\r\n\r\n".as_slice(), &[b'x'; FIRST_READ_BYTES]].concat();
         for other in [b"".as_slice(), b"P", b"PUT /", b"PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n", &large] {
-            assert_eq!(heard(&[other]).await, (Speaks::Http1, other.to_vec()));
+            assert_eq!(heard(&[other]).await, (Detected::Http1, other.to_vec()));
         }
     }
 }

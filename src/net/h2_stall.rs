@@ -38,11 +38,11 @@ enum Said {
 
 /// Runs streams, and gives up those whose answer is not read for so long.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Watching {
+pub(super) struct StallWatch {
     pub(super) stall_max: Duration,
 }
 
-impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Watching {
+impl<F: Future<Output = ()> + Send + 'static> Executor<F> for StallWatch {
     fn execute(&self, stream: F) {
         TokioExecutor::new().execute(watched(stream, self.stall_max));
     }
