@@ -7,6 +7,7 @@
 mod alert_facts;
 pub mod audit;
 mod core;
+mod jobs;
 pub mod objects;
 mod offload;
 mod pace;
@@ -26,7 +27,7 @@ use crate::domain::{Limit, Money};
 use crate::keys::Ring;
 use crate::ledger::Headroom;
 use crate::ledger::denial::Denial;
-use crate::ledger::entry::{Attribution, Hold};
+use crate::ledger::entry::{Attribution, Hold, Job};
 use crate::ledger::meter::Reading;
 use crate::ledger::waiting::Turn;
 use crate::metrics::Metrics;
@@ -48,6 +49,7 @@ pub struct Guard {
     ring: Arc<Ring>,
     reports: Reports,
     objects: Objects,
+    jobs: jobs::Jobs,
     offload: offload::Turns,
     self_service: self_service::Open,
     wrong_keys: wrong_keys::Pace,
@@ -96,13 +98,14 @@ impl Names for Ring {
 }
 
 impl Guard {
-    /// A guard on a core, for the keys of a ring.
-    pub fn new(core: Arc<Core>, ring: Arc<Ring>, reports: Reports) -> Self {
+    /// A guard on a core, for the keys of a ring, with the holds of the jobs that run.
+    pub fn new(core: Arc<Core>, ring: Arc<Ring>, reports: Reports, jobs: Vec<(Arc<Hold>, Job)>) -> Self {
         Self {
             core,
             ring,
             reports,
             objects: Objects::default(),
+            jobs: jobs::Jobs::of(jobs),
             offload: offload::Turns::default(),
             self_service: self_service::Open::default(),
             wrong_keys: wrong_keys::Pace::default(),
@@ -201,5 +204,5 @@ fn opened(folder: &std::path::Path) -> (Arc<Guard>, crate::store::BackgroundWrit
     let (Engine { journal, reports, .. }, writer) = store.start(10, log, names).unwrap();
     let ledger = crate::ledger::Ledger::new(1);
     let core = Core::new(ledger, journal, Arc::default(), Arc::default(), Arc::default());
-    (Arc::new(Guard::new(Arc::new(core), ring, reports)), writer)
+    (Arc::new(Guard::new(Arc::new(core), ring, reports, Vec::new())), writer)
 }

@@ -68,11 +68,14 @@ pub fn open(
     let ring = Arc::new(Ring::default());
     let mut stored = store.load()?;
     directory::fill(&ring, &store, &mut stored)?;
-    let next_id = recovery::charge_unfinished(&store, &*ring, clock.now_ms())?;
+    let (jobs, next_id) = recovery::charge_unfinished(&store, &*ring, clock.now_ms())?;
     let mut ledger = Ledger::new(next_id);
     // Read after that: what was charged counts on prepaid credit, too.
     let (account, latest_ms) = store.account()?;
     ledger.restore(account, latest_ms);
+    for (hold, _) in &jobs {
+        ledger.apply_hold(hold);
+    }
     let crossed = Arc::new(Notify::new());
     let log = WriteLog::new(Arc::clone(&clock), Arc::clone(&metrics), Arc::clone(&crossed));
     let names: Arc<dyn Names> = Arc::<Ring>::clone(&ring);
@@ -97,7 +100,7 @@ pub fn open(
         records.clone(),
         reports.clone(),
     );
-    let guard = Arc::new(Guard::new(core, ring, reports.clone()));
+    let guard = Arc::new(Guard::new(core, ring, reports.clone(), jobs));
     let (directory, books) = (Arc::new(directory), Arc::new(books));
     Ok((Opened { guard, directory, rulebook, books, records, reports }, writer))
 }

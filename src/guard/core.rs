@@ -17,7 +17,7 @@ use crate::guard::alert_facts::{FactKey, Recent};
 use crate::guard::waiting::Locked;
 use crate::guard::{Denied, ReserveRequest};
 use crate::ledger::denial::{Blocked, Denial};
-use crate::ledger::entry::{AlertKind, Crossing, Entry, Hold};
+use crate::ledger::entry::{AlertKind, Crossing, Entry, Hold, Job};
 use crate::ledger::meter::Subject;
 use crate::ledger::waiting::Turn;
 use crate::ledger::walk::InForce;
@@ -223,6 +223,11 @@ impl Core {
     /// The slot of an operator's work, if one is free now.
     pub fn free_operators_slot(&self) -> Option<Slot> {
         self.journal.free_operators_slot()
+    }
+
+    /// Queues the job that a hold is for from now on.
+    pub(super) fn push_job(&self, hold: Arc<Hold>, job: Job) -> WriteAck {
+        self.journal.push_job(hold, job)
     }
 
     /// Queues what was learned of objects.

@@ -1,17 +1,29 @@
-//! Recovery: the holds that the last run left open are charged before anything is admitted.
+//! Recovery: of the holds that the last run left open, those of requests are charged before
+//! anything is admitted; those of jobs stay open.
 
 use std::sync::Arc;
 
 use crate::domain::{Class, Money};
-use crate::ledger::entry::{Basis, Entry, Hold, Kind};
+use crate::ledger::entry::{Basis, Entry, Hold, Job, Kind, Life};
 use crate::store::records::Names;
 use crate::store::{Store, StoreError};
 
-/// Settles the holds that were open at a crash in full; returns the next id.
-pub fn charge_unfinished(store: &Store, names: &dyn Names, now_ms: i64) -> Result<u64, StoreError> {
+/// Settles the holds of requests that were open at a crash in full. Returns the holds of
+/// jobs, and the next id.
+pub fn charge_unfinished(
+    store: &Store,
+    names: &dyn Names,
+    now_ms: i64,
+) -> Result<(Vec<(Arc<Hold>, Job)>, u64), StoreError> {
     let (holds, next_id) = store.unfinished(names)?;
-    let total: Money = holds.iter().map(|hold| hold.bound.cost).sum();
-    let entries: Vec<Entry> = holds.iter().map(|hold| assumed(hold, now_ms)).collect();
+    let (mut entries, mut jobs) = (Vec::new(), Vec::new());
+    for (hold, life) in holds {
+        match life {
+            Life::Request => entries.push(assumed(&hold, now_ms)),
+            Life::Job(job) => jobs.push((Arc::new(hold), job)),
+        }
+    }
+    let total: Money = entries.iter().map(|entry| entry.cost).sum();
     store.end_unfinished(&entries)?;
     if !entries.is_empty() {
         tracing::warn!(
@@ -20,7 +32,7 @@ pub fn charge_unfinished(store: &Store, names: &dyn Names, now_ms: i64) -> Resul
             "requests were open when the last run ended; their holds are charged in full"
         );
     }
-    Ok(next_id)
+    Ok((jobs, next_id))
 }
 
 fn assumed(hold: &Hold, now_ms: i64) -> Entry {

@@ -24,7 +24,8 @@ pub struct Reservation {
     /// Taken by the one ending.
     slot: Option<Slot>,
     sent: bool,
-    admitted_at: Duration,
+    /// By the guard's running time; `None` if that was another request's, or another run's.
+    admitted_at: Option<Duration>,
     rate_check: Option<RateCheck>,
 }
 
@@ -70,8 +71,25 @@ pub struct Settled {
 
 impl Reservation {
     pub(super) fn new(guard: Arc<Guard>, hold: Arc<Hold>, slot: Slot) -> Self {
-        let admitted_at = guard.clock().running();
+        let admitted_at = Some(guard.clock().running());
         Self { guard, hold, slot: Some(slot), sent: false, admitted_at, rate_check: None }
+    }
+
+    /// The hold of a job: the request that began it was sent.
+    pub(super) fn resumed(guard: Arc<Guard>, hold: Arc<Hold>, slot: Slot) -> Self {
+        Self { guard, hold, slot: Some(slot), sent: true, admitted_at: None, rate_check: None }
+    }
+
+    /// Leaves the hold to a job. What the request took of its rates stays taken.
+    pub(super) fn leave_to_job(mut self) {
+        if let Some(check) = self.rate_check.take() {
+            check.end(RateCost {
+                tokens: self.hold.bound.input_tokens.saturating_add(self.hold.bound.output_tokens),
+                input_tokens: self.hold.bound.input_tokens,
+                output_tokens: self.hold.bound.output_tokens,
+            });
+        }
+        self.slot = None;
     }
 
     /// The hold.
@@ -81,7 +99,11 @@ impl Reservation {
 
     /// Time since admission.
     pub fn age(&self) -> Duration {
-        self.guard.clock().running().saturating_sub(self.admitted_at)
+        let by_wall = || {
+            let age_ms = self.guard.clock().now_ms().saturating_sub(self.hold.admitted_ms);
+            Duration::from_millis(u64::try_from(age_ms).unwrap_or(0))
+        };
+        self.admitted_at.map_or_else(by_wall, |at| self.guard.clock().running().saturating_sub(at))
     }
 
     /// Takes charge of what the request took of its rates: at its end, what it did not use

@@ -60,6 +60,27 @@ pub struct Hold {
     pub stream: bool,
 }
 
+/// How long a hold lives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Life {
+    /// As long as its request. One that a restart finds open was lost, and is charged.
+    Request,
+    /// As long as a job at upstream, whatever becomes of the request that began it, or of
+    /// the guard.
+    Job(Job),
+}
+
+/// A job at upstream that outlives the request that began it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Job {
+    /// What it is, such as a batch: for those who ask how it went.
+    pub kind: String,
+    /// The id of the object at upstream; unique within its kind.
+    pub object: String,
+    /// When it must have ended, in Unix seconds.
+    pub deadline_s: i64,
+}
+
 /// How a settled cost is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Basis {

@@ -14,6 +14,7 @@ mod days;
 mod handle;
 mod history;
 mod inspect;
+mod jobs;
 mod journal;
 mod key_costs;
 mod keys;
@@ -47,7 +48,7 @@ use std::time::Duration;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::ledger::account::Account;
-use crate::ledger::entry::{Entry, Hold};
+use crate::ledger::entry::{Entry, Hold, Life};
 use crate::store::records::{KeyRow, Names, Stored};
 use crate::store::sqlite::codec::HoldRow;
 use crate::store::sqlite::commit_connection::CommitConnection;
@@ -223,15 +224,18 @@ impl Store {
         written.map_err(|error| StoreError::of(&self.path, error))
     }
 
-    /// The holds that the last run left open, and the next free id.
-    pub fn unfinished(&self, names: &dyn Names) -> Result<(Vec<Hold>, u64), StoreError> {
+    /// The holds that the last run left open, each with its life, and the next free id.
+    pub fn unfinished(&self, names: &dyn Names) -> Result<(Vec<(Hold, Life)>, u64), StoreError> {
         let (rows, last) = self.open_rows().map_err(|error| StoreError::of(&self.path, error))?;
         let unreadable = |what| StoreError::Damaged { path: self.path.clone(), what };
         let rows = rows.map_err(unreadable)?;
-        Ok((rows.into_iter().map(|row| row.hold(names)).collect(), last + 1))
+        let jobs = self.reader()?.query(|db| jobs::all(db, names))?;
+        let last = jobs.iter().map(|(hold, _)| hold.id).fold(last, u64::max);
+        let requests = rows.into_iter().map(|row| (row.hold(names), Life::Request));
+        Ok((requests.chain(jobs.into_iter().map(|(hold, job)| (hold, Life::Job(job)))).collect(), last + 1))
     }
 
-    /// The holds without an entry, or what can't be read of them, and the last
+    /// The holds of requests without an entry, or what can't be read of them, and the last
     /// id: a hold that was skipped would be spending that is forgotten.
     fn open_rows(&self) -> rusqlite::Result<(Result<Vec<HoldRow>, String>, u64)> {
         let db = self.connect()?;
@@ -239,6 +243,7 @@ impl Store {
         // An id that was pruned is not given again.
         let pruned = pruned::pruned(&db)?.map_or(0, |pruned| pruned.last_id);
         let mut last = u64::try_from(last).unwrap_or(0).max(pruned);
+        let jobs = jobs::ids(&db)?;
         let mut open = Vec::new();
         for (first_id, text) in codec::hold_batches(&db)? {
             for line in text.lines() {
@@ -246,7 +251,7 @@ impl Store {
                     return Ok((Err(format!("an open hold of hold_batch {first_id} can't be read")), last));
                 };
                 last = last.max(hold.id);
-                if !codec::has_entry(&db, hold.id)? {
+                if !jobs.contains(&hold.id) && !codec::has_entry(&db, hold.id)? {
                     open.push(hold);
                 }
             }

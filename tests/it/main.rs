@@ -29,6 +29,7 @@ mod hosted_calls;
 mod hostile;
 mod hostile_admin;
 mod hostile_http2;
+mod jobs;
 mod limits;
 mod lists;
 mod metering;

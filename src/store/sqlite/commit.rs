@@ -1,18 +1,19 @@
 //! One group of holds and records in one transaction.
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 
 use rusqlite::{Connection, params};
 
 use crate::ledger::calendar::Windows;
-use crate::ledger::entry::{Crossing, Entry, Hold, Kind};
+use crate::ledger::entry::{Crossing, Entry, Hold, Job, Kind};
 use crate::store::objects::ObjectChange;
 use crate::store::sqlite::codec::{HoldRow, insert_entry, int, tags_text};
 use crate::store::sqlite::days;
-use crate::store::sqlite::objects;
 use crate::store::sqlite::pending::{CrossingRecord, EndingRecord, Pending, PendingWrite};
 use crate::store::sqlite::rollup::{RollupKey, RollupSums};
 use crate::store::sqlite::values::json_text;
+use crate::store::sqlite::{jobs, objects};
 
 /// The batches of holds in the database that are not all ended yet.
 #[derive(Debug, Default)]
@@ -22,9 +23,16 @@ pub(super) struct OpenBatches {
     /// Those of one hold that was written in its place among the records, not in
     /// the order of holds.
     single: HashSet<u64>,
+    /// Holds of jobs, each in a row of its own.
+    jobs: HashSet<u64>,
 }
 
 impl OpenBatches {
+    /// None but the holds of these jobs.
+    pub(super) fn with_jobs(jobs: HashSet<u64>) -> Self {
+        Self { jobs, ..Self::default() }
+    }
+
     /// The batch that holds an id: its first id, and how many are open.
     fn of(&self, id: u64) -> Option<(u64, usize)> {
         if self.single.contains(&id) {
@@ -85,6 +93,7 @@ fn write(
     for waiting in group.holds {
         match &waiting.what {
             Pending::Hold { hold, depends_on_unwritten } => changes.open(hold, *depends_on_unwritten)?,
+            Pending::Job(hold, job) => changes.detach(hold, job, open),
             Pending::Objects(learned) => objects::write(db, learned)?,
         }
     }
@@ -136,6 +145,10 @@ struct HoldChanges {
     single: Vec<(u64, String)>,
     /// By the first id of their batch, how many end.
     ended: BTreeMap<u64, usize>,
+    /// Holds that get a row of their own, with the jobs that they are for.
+    detached: Vec<(Arc<Hold>, Job)>,
+    /// Holds of jobs that end.
+    ended_jobs: Vec<u64>,
 }
 
 impl HoldChanges {
@@ -153,7 +166,18 @@ impl HoldChanges {
         Ok(())
     }
 
+    /// A hold leaves its batch for a row of its own.
+    fn detach(&mut self, hold: &Arc<Hold>, job: &Job, open: &OpenBatches) {
+        self.end(hold.id, open);
+        self.detached.push((Arc::clone(hold), job.clone()));
+    }
+
     fn end(&mut self, id: u64, open: &OpenBatches) {
+        // Its id may lie within a batch that it has left.
+        if open.jobs.contains(&id) {
+            self.ended_jobs.push(id);
+            return;
+        }
         if let Some(first) = self.batch_of(id, open) {
             *self.ended.entry(first).or_default() += 1;
         }
@@ -184,6 +208,8 @@ impl HoldChanges {
         for (id, line) in &self.single {
             insert(*id, line)?;
         }
+        self.detached.iter().try_for_each(|(hold, job)| jobs::insert(db, hold, job))?;
+        self.ended_jobs.iter().try_for_each(|id| jobs::remove(db, *id))?;
         for (first, _) in self.ended.iter().filter(|(first, ended)| self.left(**first, open) == **ended) {
             db.prepare_cached("DELETE FROM hold_batch WHERE first_id = ?1")?.execute([int(*first)])?;
         }
@@ -203,6 +229,10 @@ impl HoldChanges {
             open.many.insert(first, (self.last, self.opened));
         }
         open.single.extend(self.single.iter().map(|(id, _)| *id));
+        open.jobs.extend(self.detached.iter().map(|(hold, _)| hold.id));
+        for id in &self.ended_jobs {
+            open.jobs.remove(id);
+        }
         for (first, ended) in self.ended {
             if open.single.remove(&first) {
                 continue;

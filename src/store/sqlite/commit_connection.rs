@@ -13,12 +13,12 @@ use rusqlite::Connection;
 use crate::ledger::entry::Crossing;
 use crate::store::objects::ObjectChange;
 use crate::store::sqlite::commit::{Group, OpenBatches, commit};
-use crate::store::sqlite::days;
 use crate::store::sqlite::pending::{
     CrossingRecord, EndingRecord, Pending, PendingWrite, Record, WrittenReleases,
 };
 use crate::store::sqlite::rollup::RollupKey;
 use crate::store::sqlite::schema::VERSION;
+use crate::store::sqlite::{days, jobs};
 
 /// How long another program's lock on the database is waited for. Requests wait
 /// meanwhile, so it is short; what could not be written is tried again.
@@ -65,7 +65,7 @@ impl CommitConnection {
         released: Arc<WrittenReleases>,
     ) -> rusqlite::Result<Self> {
         db.busy_timeout(BUSY_MAX)?;
-        let (open, summed) = (OpenBatches::default(), days::end(&db)?);
+        let (open, summed) = (OpenBatches::with_jobs(jobs::ids(&db)?), days::end(&db)?);
         let (backlog, crossings, objects, refused) = (Vec::new(), Vec::new(), Vec::new(), HashSet::new());
         Ok(Self { db, observer, open, summed, released, backlog, crossings, objects, refused, healthy: true })
     }
@@ -146,6 +146,8 @@ impl CommitConnection {
             if written.is_err() {
                 match what {
                     Pending::Hold { hold, .. } => drop(self.refused.insert(hold.id)),
+                    // It stays the hold of a request.
+                    Pending::Job(..) => {}
                     // Upstream has made them, whether that can be written or not.
                     Pending::Objects(changes) => self.objects.extend(changes),
                 }

@@ -14,7 +14,7 @@ use std::thread::JoinHandle;
 use rusqlite::Connection;
 use tokio::sync::{Semaphore, oneshot};
 
-use crate::ledger::entry::{Amounts, Crossing, Entry, Hold};
+use crate::ledger::entry::{Amounts, Crossing, Entry, Hold, Job};
 use crate::store::StoreError;
 use crate::store::objects::ObjectChange;
 use crate::store::records::AuditRow;
@@ -137,14 +137,24 @@ impl Journal {
         WriteAck { answer, is_own }
     }
 
+    /// Queues the job that a hold is for from now on. If the acknowledgement says that it
+    /// can't be written, it stays the hold of its request.
+    pub fn push_job(&self, hold: Arc<Hold>, job: Job) -> WriteAck {
+        self.push_pending(Pending::Job(hold, job))
+    }
+
     /// Queues what was learned of objects. It shares the next commit of holds; a task
     /// that waits for it with [`Journal::written`] makes that commit, as for a hold. It is
     /// written in the end even if the acknowledgement says that it can't be now.
     pub fn push_objects(&self, changes: Vec<ObjectChange>) -> WriteAck {
+        self.push_pending(Pending::Objects(changes))
+    }
+
+    fn push_pending(&self, what: Pending) -> WriteAck {
         let (ack, answer) = oneshot::channel();
         let is_own = !self.handle.shared().waits_for_disk();
         let wake = if is_own { Wake::Soon } else { Wake::Now };
-        self.leader().queue.push_hold(PendingWrite { what: Pending::Objects(changes), ack }, wake);
+        self.leader().queue.push_hold(PendingWrite { what, ack }, wake);
         WriteAck { answer, is_own }
     }
 

@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::domain::limit::Unit;
-use crate::ledger::entry::{Amounts, Crossing, Entry, Hold};
+use crate::ledger::entry::{self, Amounts, Crossing, Entry, Hold};
 use crate::store::objects::ObjectChange;
 
 /// A place in the journal's bounded queue. A request acquires one before it is
@@ -31,6 +31,8 @@ pub(super) enum Pending {
         /// Whether it was queued among the records, not ahead of them.
         depends_on_unwritten: bool,
     },
+    /// The job that an open request's hold is for from now on.
+    Job(Arc<Hold>, entry::Job),
     /// What an open request has learned of objects: a few records for each.
     Objects(Vec<ObjectChange>),
 }

@@ -19,11 +19,11 @@ const STEPS: [&[&str]; 7] = [
     &[PRUNED, CORRECTIONS, DIGEST],
     &[objects::TABLES],
     &[objects::RENDERINGS],
-    &[OTHER_QUANTITIES],
+    &[OTHER_QUANTITIES, JOBS],
 ];
 
 /// Every table is append-only but for `api_key`, `project` and `limit_rule`
-/// (an operator's settings), `hold_batch` (emptied as its holds end), `object` and
+/// (an operator's settings), `hold_batch` and `job` (emptied as their holds end), `object` and
 /// `object_item` (what upstream keeps). Old rows of `entry` are pruned if operators say so.
 const TABLES: &str = "
 CREATE TABLE entry (
@@ -306,6 +306,18 @@ CREATE TABLE pruned (
     requests INTEGER NOT NULL,
     cost_nano INTEGER NOT NULL,
     tokens INTEGER NOT NULL
+) STRICT;
+";
+
+/// Holds that outlive their requests, until the job that each is for has ended.
+const JOBS: &str = "
+CREATE TABLE job (
+    hold_id INTEGER PRIMARY KEY,
+    kind TEXT NOT NULL,
+    object_id TEXT NOT NULL,
+    deadline_s INTEGER NOT NULL,
+    hold TEXT NOT NULL,
+    UNIQUE (kind, object_id)
 ) STRICT;
 ";
 

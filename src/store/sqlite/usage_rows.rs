@@ -59,7 +59,7 @@ fn usage_row<'a>(row: &'a Row<'_>, scale: i64) -> rusqlite::Result<UsageRow<'a>>
     let text = |at: usize| Ok::<_, rusqlite::Error>(row.get_ref(at)?.as_str()?);
     let (asked, served) = (text(3)?, text(4)?);
     Ok(UsageRow {
-        at_s: row.get::<_, i64>(18)?.div_euclid(scale),
+        at_s: row.get::<_, i64>(BEHIND)?.div_euclid(scale),
         project: text(0)?,
         key: text(1)?,
         endpoint: text(2)?,

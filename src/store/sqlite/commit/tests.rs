@@ -116,7 +116,7 @@ impl Books {
         holds.extend(late.iter().map(|id| waiting(*id, true)));
         self.unended.extend(holds.iter().map(|waiting| match &waiting.what {
             Pending::Hold { hold, .. } => hold.id,
-            Pending::Objects(_) => unreachable!("none is queued"),
+            Pending::Job(..) | Pending::Objects(_) => unreachable!("none is queued"),
         }));
         let mut endings = Vec::new();
         for end in ends {

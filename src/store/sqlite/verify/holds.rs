@@ -1,20 +1,25 @@
 //! Holds in the database: those that are open, and what keeps them.
 
+use std::collections::HashSet;
+
 use rusqlite::Connection;
 
 use crate::ledger::entry::{Hold, entry_id};
 use crate::store::records::Names;
 use crate::store::reports::{Difference, Report};
 use crate::store::sqlite::codec::{HoldRow, has_entry, hold_batches};
+use crate::store::sqlite::jobs;
 
 /// Notes holds that can't be read, and batches that are kept for nothing.
 pub(super) fn compare(db: &Connection, report: &mut Report) -> rusqlite::Result<()> {
+    let jobs = jobs::ids(db)?;
+    report.holds += u64::try_from(jobs.len()).unwrap_or(u64::MAX);
     for (first_id, text) in hold_batches(db)? {
         let mut open = 0;
         let mut last_ended = None;
         for (number, line) in text.lines().enumerate() {
             match serde_json::from_str::<HoldRow>(line) {
-                Ok(row) if has_entry(db, row.id)? => last_ended = Some(row.id),
+                Ok(row) if jobs.contains(&row.id) || has_entry(db, row.id)? => last_ended = Some(row.id),
                 Ok(_) => open += 1,
                 Err(error) => {
                     open += 1;
@@ -58,10 +63,11 @@ fn all_ended(first_id: i64, last: Option<u64>) -> Difference {
 
 /// The holds that have no entry yet; those that can't be read are left out.
 pub(crate) fn open_holds(db: &Connection, names: &dyn Names) -> rusqlite::Result<Vec<Hold>> {
-    let mut open = Vec::new();
+    let mut open: Vec<Hold> = jobs::all(db, names)?.into_iter().map(|(hold, _)| hold).collect();
+    let jobs: HashSet<u64> = open.iter().map(|hold| hold.id).collect();
     for (_, text) in hold_batches(db)? {
         for row in text.lines().filter_map(|line| serde_json::from_str::<HoldRow>(line).ok()) {
-            if !has_entry(db, row.id)? {
+            if !jobs.contains(&row.id) && !has_entry(db, row.id)? {
                 open.push(row.hold(names));
             }
         }
