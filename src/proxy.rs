@@ -110,7 +110,7 @@ pub struct Proxy {
     pub tracker: TaskTracker,
 }
 
-/// A refusal, with the in_flight it ends.
+/// A refusal, with the request that it ends.
 type Failed = (Refusal, InFlight);
 
 impl Proxy {

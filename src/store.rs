@@ -92,7 +92,7 @@ pub enum StoreError {
         /// What says that it is needed.
         lock: PathBuf,
     },
-    /// The system lets nobody write it.
+    /// The system does not let the guard write it.
     #[error("the ledger {} can't be written: {source}; is its disk full, or is it read-only?", path.display())]
     Unwritable {
         /// The database.

@@ -20,7 +20,7 @@ use crate::store::reports::{Difference, ROLLUP_S, Report};
 use crate::store::{Snapshot, StoreError};
 
 /// How often a difference is looked at again: a hold whose writing has just
-/// failed is in memory until its request hears of it.
+/// failed is in memory until its request is refused.
 const LOOKS: usize = 3;
 
 /// Memory and database at one instant.
@@ -199,7 +199,7 @@ impl Instant {
         Ok(())
     }
 
-    /// Soft thresholds that a meter is past, though nobody was told.
+    /// Soft thresholds that a meter is past without a crossing.
     fn missed_thresholds(
         &self,
         limit: &Arc<Limit>,

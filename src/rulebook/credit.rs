@@ -17,7 +17,7 @@ use crate::rulebook::Rulebook;
 use crate::store::StoreError;
 use crate::store::records::RecordChange;
 
-/// A slip of the keyboard must not become a year's budget.
+/// A typing error must not become a year's budget.
 const GRANT_MAX: Money = Money::from_nano(1_000_000 * 1_000_000_000);
 const NOTE_CHARS_MAX: usize = 1_000;
 /// How often it is looked whether time alone has made the balance low.
