@@ -206,7 +206,7 @@ async fn crowded(
 fn fill(folder: &Path, now_s: i64) {
     let mut db = rusqlite::Connection::open(folder.join("data/spendguard.db")).unwrap();
     let tx = db.transaction().unwrap();
-    let zeros = "0, ".repeat(12) + "0";
+    let zeros = "0, ".repeat(12) + "0, NULL";
     let sql = format!(
         "INSERT INTO rollup VALUES (?1, 'default', 'key_past', 'user-' || ?2, '', '/v1/chat/completions', \
          'gpt-4o-mini', 'gpt-4o-mini', '', 1, ?2, {zeros})"

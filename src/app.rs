@@ -290,7 +290,7 @@ impl App {
             tracing::error!("not all could be written; what is missing is charged at its holds");
         }
         drop((opened, outbox, forecaster));
-        // The writer ends once nobody can send to it. Admin tasks that were cut off can until
+        // The writer ends once all its senders are gone. Admin tasks that were cut off can until
         // the runtime ends, so it is not waited for as long as it takes.
         let ended = tokio::task::spawn_blocking(move || writer.join());
         if tokio::time::timeout(WRITER_END_MAX, ended).await.is_err() {

@@ -1,7 +1,7 @@
 //! Values of the trade: money, quantities, demands, limits, windows, ids, secrets.
 //!
-//! Row 0: standard library only. No I/O, no clock, no serialisation. Whoever
-//! stores or shows these values maps them at its own edge.
+//! Row 0: standard library only. No I/O, no clock, no serialisation. A module
+//! that stores or shows these values maps them at its own edge.
 
 pub mod demand;
 pub mod id;

@@ -78,8 +78,8 @@ pub struct ReserveRequest {
 /// Why a request was not admitted.
 #[derive(Debug)]
 pub enum Denied {
-    /// A limit says no.
-    Denied(Denial),
+    /// A limit rejects it.
+    ByLimit(Denial),
     /// Its model has no price, and a dollar cap applies.
     Unpriced(Arc<str>),
     /// The ledger can't be written, so nothing may be spent.

@@ -122,7 +122,7 @@ impl Ledger {
     /// Whether a request may reserve its bound on every matching meter.
     ///
     /// All meters decide in this one call. Of several denials the most final
-    /// is returned, so that nobody waits for a limit that will not yield.
+    /// is returned, so that no request waits for a limit that will not yield.
     pub fn decide(&self, ask: &Ask<'_>) -> Result<Admission, Denial> {
         if let Some(cap) = ask.client_cap.filter(|cap| ask.bound.cost > *cap) {
             return Err(Denial::OverClientCap { cap, needed: ask.bound.cost });
@@ -338,7 +338,7 @@ impl Ledger {
         entry: &Entry,
         crossings: &mut Vec<Crossing>,
     ) {
-        // The limit may have been removed since; then nobody counts on it.
+        // The limit may have been removed since; then no request counts on it.
         let Some(place_of) = self.by_slot.get(&meter_hold.slot) else { return };
         let limit = &mut self.limits[*place_of];
         // A request that was held for a picture and made none does not count on its model.

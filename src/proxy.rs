@@ -110,7 +110,7 @@ pub struct Proxy {
     pub tracker: TaskTracker,
 }
 
-/// A refusal, with the in_flight it ends.
+/// A refusal, with the request that it ends.
 type Failed = (Refusal, InFlight);
 
 impl Proxy {
@@ -183,7 +183,7 @@ impl Proxy {
             in_flight.key = Some(Arc::clone(&caller.key));
             in_flight.is_unseen = caller.unseen.is_some();
             let (endpoint, deployment) = route::routed(rules, &mut head, &caller)?;
-            in_flight.endpoint = label(&endpoint);
+            in_flight.endpoint = route::label(&endpoint);
             Ok((caller, endpoint, deployment))
         });
         let (caller, endpoint, deployment) = match routed {
@@ -339,15 +339,6 @@ impl Proxy {
 
 fn is_accepted(answer: &Result<Response<Answer>, Failed>) -> bool {
     answer.as_ref().is_ok_and(|answer| answer.status().is_success())
-}
-
-fn label(endpoint: &Endpoint) -> &'static str {
-    match endpoint {
-        Endpoint::Metered(operation) => operation.path,
-        Endpoint::Free(label) => label,
-        Endpoint::Allowed => "allowed",
-        Endpoint::SelfService(_) => "own",
-    }
 }
 
 /// What a body that goes upstream is said to be.

@@ -36,30 +36,34 @@ pub struct Rulebook {
     grants: tokio::sync::Mutex<()>,
 }
 
-impl Rulebook {
-    /// The rulebook of what is stored; `zone` is the time zone of limits that name none.
-    /// No limit is in force before [`Rulebook::install_file_limits`] has been called once.
+/// The rules of limits as they are stored, read.
+#[derive(Debug)]
+pub struct Rules(Book);
+
+impl Rules {
+    /// The rules of what is stored; `zone` is the time zone of limits that name none.
     ///
     /// A rule or a name that can't be read is an error: a limit must not vanish in silence.
-    pub fn new(
-        stored: &mut Stored,
-        zone: &Arc<str>,
-        core: Arc<Core>,
-        ring: Arc<Ring>,
-        records: AuditedRecords,
-    ) -> Result<Self, String> {
+    pub fn of(stored: &mut Stored, zone: &Arc<str>) -> Result<Self, String> {
         let api = limits::stored(std::mem::take(&mut stored.limits), zone)?;
         let names = Names::of(&stored.settings).map_err(|error| format!("names: {error}"))?;
         let alerts = std::mem::take(&mut stored.alerts);
-        let book = Book { file: Vec::new(), api, alerts, zone: Arc::clone(zone), names };
-        Ok(Self {
+        Ok(Self(Book { file: Vec::new(), api, alerts, zone: Arc::clone(zone), names }))
+    }
+}
+
+impl Rulebook {
+    /// The rulebook with these rules. No limit is in force before
+    /// [`Rulebook::install_file_limits`] has been called once.
+    pub fn new(rules: Rules, core: Arc<Core>, ring: Arc<Ring>, records: AuditedRecords) -> Self {
+        Self {
             core,
             ring,
             records,
-            book: tokio::sync::Mutex::new(book),
+            book: tokio::sync::Mutex::new(rules.0),
             written_names: ArcSwap::default(),
             grants: tokio::sync::Mutex::default(),
-        })
+        }
     }
 
     /// The time zones whose days limits ask for, and the organization's.

@@ -13,7 +13,7 @@ use crate::guard::{Core, Guard, WriteLog, recovery};
 use crate::keys::Ring;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
-use crate::rulebook::Rulebook;
+use crate::rulebook::{Rulebook, Rules};
 use crate::store::records::Names;
 use crate::store::{BackgroundWriter, Engine, Records, Reports, Store, StoreError};
 
@@ -68,6 +68,8 @@ pub fn open(
     let ring = Arc::new(Ring::default());
     let mut stored = store.load()?;
     directory::fill(&ring, &store, &mut stored)?;
+    // Before anything is written: a rule that can't be read stops the start.
+    let rules = Rules::of(&mut stored, &config.zone).map_err(OpenError::Limit)?;
     let (jobs, next_id) = recovery::charge_unfinished(&store, &*ring, clock.now_ms())?;
     let mut ledger = Ledger::new(next_id);
     // Read after that: what was charged counts on prepaid credit, too.
@@ -82,9 +84,8 @@ pub fn open(
     let (Engine { journal, records, reports }, writer) = store.start(config.open_requests_max, log, names)?;
     let audited = AuditedRecords::new(records.clone(), Arc::clone(&clock));
     let core = Arc::new(Core::new(ledger, journal, Arc::clone(&clock), metrics, crossed));
-    let rulebook =
-        Rulebook::new(&mut stored, &config.zone, Arc::clone(&core), Arc::clone(&ring), audited.clone());
-    let rulebook = Arc::new(rulebook.map_err(OpenError::Limit)?);
+    let rulebook = Rulebook::new(rules, Arc::clone(&core), Arc::clone(&ring), audited.clone());
+    let rulebook = Arc::new(rulebook);
     let directory = Directory::new(
         &mut stored,
         Arc::clone(&ring),

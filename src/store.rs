@@ -14,7 +14,8 @@ use std::io;
 use std::path::PathBuf;
 
 pub use sqlite::{
-    BackgroundWriter, Engine, Journal, Observer, Queued, Records, Reports, Slot, Snapshot, Store, WriteAck,
+    BackgroundWriter, Engine, Journal, Observer, Queued, Records, Reports, Slot, Snapshot, SnapshotNeed,
+    Store, WriteAck,
 };
 
 /// What the database said when it failed.
@@ -92,7 +93,7 @@ pub enum StoreError {
         /// What says that it is needed.
         lock: PathBuf,
     },
-    /// The system lets nobody write it.
+    /// The system does not let the guard write it.
     #[error("the ledger {} can't be written: {source}; is its disk full, or is it read-only?", path.display())]
     Unwritable {
         /// The database.

@@ -1,4 +1,5 @@
-//! Keeps the house in order: rows, file sizes, names, clocks, leftovers.
+//! Keeps the house in order: rows, engines, file sizes, names, clocks, leftovers, words, and
+//! that the tests which ARCHITECTURE.md names exist.
 
 #![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
@@ -34,6 +35,9 @@ const ROWS: &[(&str, u8)] = &[
     ("cli", 11),
     ("app", 12),
 ];
+/// Each database's crate, and the folder of the one engine that may name it.
+const ENGINES: &[(&str, &str)] =
+    &[("rusqlite", "src/store/sqlite"), ("tokio_postgres", "src/store/postgres")];
 const LINES_MAX: usize = 400;
 const BANNED_NAMES: &[&str] =
     &["manager", "service", "helper", "util", "utils", "common", "misc", "info", "process"];
@@ -44,22 +48,58 @@ const LOCKS: &str = "src/sync.rs";
 const SPAWNS: &[&str] =
     &["src/store/sqlite/journal.rs", "src/app.rs", "src/net/listener.rs", "src/admin.rs", "src/app/demo.rs"];
 
-fn sources() -> BTreeMap<String, String> {
+/// Words and phrases of the project's own, in lower case, for which the field has others: a
+/// newcomer can't guess what they mean. They are in no name, comment or message of src, and
+/// in no document. A word is added once it occurs nowhere.
+const PRIVATE_WORDS: &[&str] = &[
+    "as it comes",
+    "clerk",
+    "handover",
+    "hears",
+    "in vain",
+    "leans",
+    "lest",
+    "lookout",
+    "outlook",
+    "prospect",
+    "roster",
+    "slip",
+    "whoever",
+    "whomever",
+    "writerlog",
+];
+/// Words that the documents don't have either; some are still in src.
+const PRIVATE_WORDS_OF_DOCUMENTS: &[&str] = &["anew", "desk", "mend", "nobody", "told"];
+/// The documents whose words are checked, beside those in `docs`.
+const DOCUMENTS: &[&str] =
+    &["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", "config/spendguard.toml"];
+
+/// The files below a folder that have one of these endings, by their paths.
+fn files(folder: &str, endings: &[&str]) -> BTreeMap<String, String> {
     fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 walk(&path, found);
-            } else if path.extension().is_some_and(|ending| ending == "rs") {
+            } else {
                 found.push(path);
             }
         }
     }
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut found = Vec::new();
-    walk(&root.join("src"), &mut found);
+    walk(&root.join(folder), &mut found);
     let name = |path: &Path| path.strip_prefix(root).unwrap().display().to_string();
+    found.retain(|path| path.extension().is_some_and(|ending| endings.iter().any(|of| ending == *of)));
     found.iter().map(|path| (name(path), fs::read_to_string(path).unwrap())).collect()
+}
+
+fn sources() -> BTreeMap<String, String> {
+    files("src", &["rs"])
+}
+
+fn document(path: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
 }
 
 fn module(path: &str) -> &str {
@@ -238,7 +278,9 @@ impl<'a> Known<'a> {
     }
 }
 
-/// Who imports whom among the modules of one folder, each with all that is below it.
+/// Who imports whom among the modules of one folder, each with all that is below it. So an
+/// inner folder has rows too: a file below a module that imports a sibling of that module is
+/// an import by the module, and where there is no cycle, all of them go in one direction.
 fn siblings(sources: &BTreeMap<String, String>) -> BTreeMap<String, BTreeSet<(String, String)>> {
     let known = Known::of(sources);
     let mut found: BTreeMap<String, BTreeSet<(String, String)>> = BTreeMap::new();
@@ -290,6 +332,32 @@ fn modules_of_a_folder_do_not_import_each_other_in_cycles() {
     assert_eq!(edges, [edge("b", "c"), edge("c", "b")].into());
     assert_eq!(cycle(&edges), Some(vec!["b", "c"]));
     assert_eq!(cycle(&[edge("a", "b"), edge("b", "c")].into()), None);
+    let deep = [
+        file("src/a.rs", ""),
+        file("src/a/b.rs", ""),
+        file("src/a/b/inner.rs", "use super::super::c::C;"),
+        file("src/a/c.rs", ""),
+        file("src/a/c/inner.rs", "use crate::a::b::inner::B;"),
+    ];
+    let edges = siblings(&deep.into()).remove("a").unwrap();
+    assert_eq!(cycle(&edges), Some(vec!["b", "c"]), "imports of files below count for their folders");
+}
+
+/// The databases that a file names outside of the engine of each.
+fn strange_engines(path: &str, text: &str) -> Vec<&'static str> {
+    let strange = ENGINES.iter().filter(|(name, home)| text.contains(name) && !path.starts_with(home));
+    strange.map(|(name, _)| *name).collect()
+}
+
+#[test]
+fn a_database_is_named_only_by_its_engine() {
+    for (path, text) in sources() {
+        let found = strange_engines(&path, &text);
+        assert!(found.is_empty(), "{path} names {found:?}; ask a port of `store`");
+    }
+    assert_eq!(strange_engines("src/store/records.rs", "use rusqlite::Connection;"), ["rusqlite"]);
+    assert_eq!(strange_engines("src/store/sqlite/codec.rs", "tokio_postgres::Row"), ["tokio_postgres"]);
+    assert!(strange_engines("src/store/sqlite.rs", "use rusqlite::Connection;").is_empty());
 }
 
 /// The names of the operations, as `src/protocol/openai/operation.rs` re-exports them.
@@ -424,4 +492,78 @@ fn nothing_is_left_lying_about() {
     assert_eq!(leftovers("src/x.rs", &format!("Instant::{}", "now()")), ["a clock read"]);
     assert_eq!(leftovers("src/x.rs", "lock().unwrap_or_else(PoisonError::into_inner)").len(), 1);
     assert!(leftovers(CLOCK, &format!("Instant::{}", "now()")).is_empty());
+}
+
+/// The words of a text in lower case, with one space around each. A name is taken apart at
+/// its underscores.
+fn words(text: &str) -> String {
+    let words = text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
+    words.fold(String::from(" "), |all, word| all + &word.to_lowercase() + " ")
+}
+
+fn private_words(text: &str, lists: &[&[&'static str]]) -> Vec<&'static str> {
+    let words = words(text);
+    let listed = lists.iter().flat_map(|list| list.iter().copied());
+    listed.filter(|word| words.contains(&format!(" {word} "))).collect()
+}
+
+/// The prose of a document, without what stands between backticks.
+fn prose(text: &str) -> String {
+    text.split('`').step_by(2).collect()
+}
+
+#[test]
+fn no_private_word_is_in_the_code_or_in_the_documents() {
+    for (path, text) in sources() {
+        let found = private_words(&text, &[PRIVATE_WORDS]);
+        assert!(found.is_empty(), "{path} says {found:?}; use the field's word");
+    }
+    let named = DOCUMENTS.iter().map(|path| ((*path).to_owned(), document(path)));
+    for (path, text) in files("docs", &["md"]).into_iter().chain(named) {
+        let found = private_words(&prose(&text), &[PRIVATE_WORDS, PRIVATE_WORDS_OF_DOCUMENTS]);
+        assert!(found.is_empty(), "{path} says {found:?}; use the field's word");
+    }
+    assert_eq!(private_words("/// Tried in\n/// vain by Whoever.", &[PRIVATE_WORDS]), ["in vain", "whoever"]);
+    assert_eq!(private_words("fn clerk_of(slipping: u8)", &[PRIVATE_WORDS]), ["clerk"]);
+    assert_eq!(prose("a `b` c"), "a  c");
+}
+
+/// The names of tests in the table of invariants: the second cell of each row.
+fn pinning(architecture: &str) -> Vec<&str> {
+    let table = architecture.split("| pinned by |").nth(1).unwrap();
+    let rows = table.lines().skip(2).take_while(|line| line.starts_with('|'));
+    rows.flat_map(|row| row.rsplit('|').nth(1).unwrap().split('`').skip(1).step_by(2)).collect()
+}
+
+/// Whether there is such a test: a path such as `tests/sim`, all tests of a module such as
+/// `ledger::tests` or `race::*`, or one test by its full name.
+fn is_test(name: &str, files: &BTreeMap<String, String>) -> bool {
+    if name.contains('/') {
+        return Path::new(env!("CARGO_MANIFEST_DIR")).join(name).exists();
+    }
+    let Some((module, last)) = name.rsplit_once("::") else { return false };
+    let marks = match last {
+        "tests" => "mod tests".to_owned(),
+        "*" => "test]\n".to_owned(),
+        test => format!("fn {test}("),
+    };
+    let place = module.trim_end_matches("::tests").replace("::", "/");
+    let homes = [format!("src/{place}"), format!("tests/it/{place}")];
+    files.iter().any(|(path, text)| homes.iter().any(|home| path.starts_with(home)) && text.contains(&marks))
+}
+
+#[test]
+fn every_test_that_pins_an_invariant_exists() {
+    let architecture = document("ARCHITECTURE.md");
+    let mut files = files("tests/it", &["rs"]);
+    files.extend(sources());
+    let pinning = pinning(&architecture);
+    assert!(pinning.len() > 80, "{pinning:?}");
+    let gone: Vec<_> = pinning.into_iter().filter(|name| !is_test(name, &files)).collect();
+    assert!(gone.is_empty(), "ARCHITECTURE.md names tests that do not exist: {gone:?}");
+    let file = |path: &str, text: &str| (path.to_owned(), text.to_owned());
+    let files = [file("src/a/b.rs", "mod tests {"), file("tests/it/c.rs", "#[tokio::test]\nfn claim() {")];
+    let is_test = |name: &str| is_test(name, &files.clone().into());
+    assert!(is_test("a::b::tests") && is_test("c::claim") && is_test("tests/it"));
+    assert!(!is_test("a::c::tests") && !is_test("c::claims") && !is_test("tests/none") && !is_test("claim"));
 }

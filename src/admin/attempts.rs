@@ -1,14 +1,14 @@
 //! Wrong tokens at the admin API, paced.
 //!
-//! A good token is never asked to wait, whoever guesses beside it; so what is
-//! paced are the answers to wrong ones, all together.
+//! A good token never waits, however many wrong ones are tried at the same time: only
+//! the answers to wrong ones are paced, all together.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
 
 use crate::sync::unpoisoned;
 
-/// So many wrong tokens a minute are told so, from whomever; the others wait.
+/// Wrong tokens that are answered at once in a minute, from all clients together.
 const FAILURES_MAX: usize = 10;
 const FAILURES_WITHIN_MS: i64 = 60_000;
 
@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_is_set_ahead_or_back_bars_nobody_for_long() {
+    fn a_clock_that_is_set_ahead_or_back_bars_no_client_for_long() {
         let attempts = Attempts::default();
         for _ in 0..10 {
             assert_eq!(attempts.failed(1_000_000_000), None);

@@ -78,8 +78,8 @@ impl<S: Send + Sync> FromRequest<S> for Raw {
     }
 }
 
-/// What a JSON object says. Of a list the fields would be told by their places,
-/// which nobody means.
+/// What a JSON object says. A list, whose fields would be read by their places, is
+/// refused.
 pub(crate) fn object<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     let starts = |lead: &u8| *lead == b'{';
     if !body.trim_ascii_start().first().is_some_and(starts) {

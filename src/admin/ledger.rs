@@ -86,7 +86,7 @@ pub(crate) async fn list(
     Ok(Json(List::new(views, has_more, |entry: &EntryView| entry.id.clone())))
 }
 
-/// A slip of the keyboard must not become the whole book.
+/// The largest correction: a typing error must not move the whole ledger.
 const ADJUSTMENT_MAX: Money = Money::from_nano(1_000_000 * 1_000_000_000);
 
 #[derive(Debug, Deserialize, ToSchema)]

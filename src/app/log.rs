@@ -59,7 +59,7 @@ pub fn start(level: &str, json: bool) {
 
 /// Writes out what is buffered.
 pub fn flush() {
-    // Standard error may be closed; there is nobody left to tell.
+    // Standard error may be closed; no other place is left for a message.
     let _ = unpoisoned(sink().lock()).flush();
 }
 

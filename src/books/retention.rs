@@ -20,7 +20,7 @@ const EVERY: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(20);
 /// A step is followed by a pause of so many times its own length.
 const PAUSE_FACTOR: u32 = 4;
-/// Entries younger than this stay, whoever asks: a clock that is set back by less finds all that limits need.
+/// Entries younger than this always stay: a clock that is set back by less finds all that limits need.
 const AGE_MIN_S: i64 = 86_400;
 
 /// How much of what was asked for was done.

@@ -17,10 +17,10 @@ use crate::ledger::meter::{Meter, Reading, Subject, subjects};
 use crate::ledger::walk::Copied;
 use crate::store::records::Names;
 use crate::store::reports::{Difference, ROLLUP_S, Report};
-use crate::store::{Snapshot, StoreError};
+use crate::store::{Snapshot, SnapshotNeed, StoreError};
 
 /// How often a difference is looked at again: a hold whose writing has just
-/// failed is in memory until its request hears of it.
+/// failed is in memory until its request is refused.
 const LOOKS: usize = 3;
 
 /// Memory and database at one instant.
@@ -74,9 +74,9 @@ impl Books {
             let limits = ledger.copied();
             let holds = ledger.holds().map(|hold| hold.id).collect();
             let (account, next_id) = (ledger.account().cloned(), ledger.next_id());
-            move |db| Instant { db, limits, account, holds, next_id, at_ms }
+            (move |db| Instant { db, limits, account, holds, next_id, at_ms }, SnapshotNeed::Taken)
         });
-        Ok(instant(snapshot.done().await?))
+        snapshot.done().await?.map(instant).ok_or(StoreError::Unavailable)
     }
 }
 
@@ -199,7 +199,7 @@ impl Instant {
         Ok(())
     }
 
-    /// Soft thresholds that a meter is past, though nobody was told.
+    /// Soft thresholds that a meter is past without a crossing.
     fn missed_thresholds(
         &self,
         limit: &Arc<Limit>,

@@ -1,6 +1,6 @@
 //! Which known word a mistyped one was meant to be.
 
-/// The known key that is a slip of the pen away.
+/// The known key that is one typing error away.
 pub(super) fn nearest<'a>(unknown: &str, known: &[&'a str]) -> Option<&'a str> {
     known
         .iter()

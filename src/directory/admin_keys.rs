@@ -141,7 +141,7 @@ impl Directory {
     }
 
     /// Whether it is the hash of the configured admin token, or of an admin key,
-    /// expired ones included: no business of a proxy's, and of nobody upstream.
+    /// expired ones included: the proxy must neither accept nor forward it.
     pub fn is_of_admin(&self, hash: &KeyHash) -> bool {
         self.admin_keys.hashes.contains(hash)
     }
@@ -192,7 +192,7 @@ impl Directory {
         Ok((key, secret))
     }
 
-    /// Removes an admin key. Nobody who comes with it after this returns is let in.
+    /// Removes an admin key. It is refused from the moment this returns.
     pub async fn delete_admin_key(&self, id: &str, by: &Actor) -> Result<(), KeyError> {
         let _one_at_a_time = self.changes.lock().await;
         let key = self.admin_keys.all().into_iter().find(|key| key.id == id);

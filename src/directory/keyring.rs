@@ -100,7 +100,7 @@ impl Directory {
         Ok((self.put_key(None, row, by).await?, secret))
     }
 
-    /// A key that nobody has yet, and its secret.
+    /// A key that no client has yet, and its secret.
     pub(super) fn new_row(&self, new: NewKey) -> Result<(KeyRow, Secret), KeyError> {
         let name = checked_name(new.name)?;
         let project = self.active_project(new.project)?;

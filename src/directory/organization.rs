@@ -15,7 +15,7 @@ use crate::store::StoreError;
 use crate::store::records::RecordChange;
 use crate::sync::unpoisoned;
 
-/// What an organization is called that nobody has named.
+/// The name of an organization that was given none.
 const UNNAMED: &str = "My organization";
 /// The names of the settings.
 const NAME: &str = "organization.name";

@@ -1,6 +1,6 @@
 //! What a request asks for, as far as its cost depends on it.
 //!
-//! `openai::request` reads a body into a `Demand`; `pricing::bound` turns it
+//! `protocol::openai::request` reads a body into a `Demand`; `pricing::bound` turns it
 //! into the most it can cost. Nothing here is a guess: a field that could not
 //! be understood is an error long before it becomes a demand.
 

@@ -7,7 +7,7 @@
 //! rates, costs, the ledger's rows and the sums of them go by the table.
 
 use std::fmt;
-use std::ops::{AddAssign, Index, IndexMut};
+use std::ops::{AddAssign, Index, IndexMut, Range};
 
 /// What one unit of a class is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +106,10 @@ classes! {
     Container64gSessions = 18, "container_64g_sessions", Sessions, Neither;
 }
 
+/// The places of tokens of input, and of output: each request sums them several times.
+const INPUT_TOKENS: Range<usize> = 0..8;
+const OUTPUT_TOKENS: Range<usize> = 8..12;
+
 impl Class {
     /// The class of that name.
     pub fn named(name: &str) -> Option<Self> {
@@ -161,12 +165,12 @@ impl Quantities {
 
     /// All tokens of input, cached or not, of every modality.
     pub fn input_tokens_total(&self) -> u64 {
-        self.tokens_of(Direction::Input)
+        self.sum(INPUT_TOKENS)
     }
 
     /// All tokens of output, reasoning included, of every modality.
     pub fn output_tokens_total(&self) -> u64 {
-        self.tokens_of(Direction::Output)
+        self.sum(OUTPUT_TOKENS)
     }
 
     /// All tokens of input that came from a cache.
@@ -180,9 +184,8 @@ impl Quantities {
         self.input_tokens_total().saturating_add(self.output_tokens_total())
     }
 
-    fn tokens_of(&self, direction: Direction) -> u64 {
-        let is_of = |class: &Class| class.direction() == direction;
-        Class::tokens().filter(is_of).map(|class| self[class]).fold(0, u64::saturating_add)
+    fn sum(&self, places: Range<usize>) -> u64 {
+        self.0[places].iter().copied().fold(0, u64::saturating_add)
     }
 
     /// Everything of whichever has more tokens of input but the output, and the output of
@@ -244,6 +247,16 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+
+    #[test]
+    fn tokens_of_a_direction_are_neighbours() {
+        for (places, direction) in [(INPUT_TOKENS, Direction::Input), (OUTPUT_TOKENS, Direction::Output)] {
+            for class in Class::ALL {
+                let is_of = class.is_token() && class.direction() == direction;
+                assert_eq!(places.contains(&class.index()), is_of, "{}", class.name());
+            }
+        }
+    }
 
     #[test]
     fn each_class_has_an_index_and_a_name_of_its_own() {

@@ -24,7 +24,7 @@ impl Actor {
         Self { id: "configured".to_owned(), name: "the configured admin token".to_owned() }
     }
 
-    /// The program itself, where nobody asked for a change.
+    /// The program itself, where no operator asked for a change.
     pub fn guard() -> Self {
         Self { id: "guard".to_owned(), name: "the guard itself".to_owned() }
     }

@@ -25,7 +25,7 @@ use crate::ledger::{Admission, Ask, Ledger};
 use crate::metrics::Metrics;
 use crate::store::objects::ObjectChange;
 use crate::store::records::AuditRow;
-use crate::store::{Journal, Queued, Slot, Snapshot, StoreError, WriteAck};
+use crate::store::{Journal, Queued, Slot, Snapshot, SnapshotNeed, StoreError, WriteAck};
 use crate::sync::unpoisoned;
 use crate::throttle::Throttle;
 
@@ -89,7 +89,7 @@ impl Core {
                 if matches!(denial, Denial::TooManyMeters(_)) {
                     ledger.make_room(&request.attribution, admitted_ms);
                 }
-                return Err(Denied::Denied(denial));
+                return Err(Denied::ByLimit(denial));
             }
         };
         // Asked here, since a cap may have come into force a moment ago.
@@ -141,31 +141,31 @@ impl Core {
     }
 
     /// Changes the ledger, at a time in Unix milliseconds, and queues the crossings that
-    /// this has caused. Returns the slot if there were none.
-    pub fn transition(
-        &self,
-        slot: Slot,
-        change: impl FnOnce(&mut Ledger, i64) -> Vec<Crossing>,
-    ) -> Option<Slot> {
+    /// this has caused.
+    pub fn transition(&self, slot: Slot, change: impl FnOnce(&mut Ledger, i64) -> Vec<Crossing>) {
         let mut ledger = self.ledger();
         let crossings = change(&mut ledger, self.clock.now_ms());
-        if crossings.is_empty() {
-            return Some(slot);
+        if !crossings.is_empty() {
+            self.journal.push_crossings(crossings, slot);
         }
-        self.journal.push_crossings(crossings, slot);
-        None
     }
 
     /// Reads or changes the ledger, at a time in Unix milliseconds, and takes a snapshot of
-    /// the database at that place: it has exactly the records that the ledger has then.
+    /// the database at that place if `work` asks for one: it has exactly the records that
+    /// the ledger has then.
     pub fn with_snapshot<T>(
         &self,
         slot: Slot,
-        work: impl FnOnce(&mut Ledger, i64) -> T,
-    ) -> (T, Queued<Snapshot>) {
+        work: impl FnOnce(&mut Ledger, i64) -> (T, SnapshotNeed),
+    ) -> (T, Queued<Option<Snapshot>>) {
         let mut ledger = self.ledger();
-        let done = work(&mut ledger, self.clock.now_ms());
-        (done, self.journal.snapshot(slot))
+        let (done, need) = work(&mut ledger, self.clock.now_ms());
+        (done, self.journal.snapshot(slot, need))
+    }
+
+    /// Queues crossings that no entry has caused.
+    pub fn push_crossings(&self, crossings: Vec<Crossing>, slot: Slot) {
+        self.journal.push_crossings(crossings, slot);
     }
 
     /// The ledger, locked: for a few map operations, never across an await.
@@ -291,7 +291,7 @@ impl Core {
     /// next look notes it.
     pub fn note_credit(&self, look: fn(&mut Ledger, i64) -> Vec<Crossing>) {
         if let Some(slot) = self.free_operators_slot() {
-            let _ = self.transition(slot, look);
+            self.transition(slot, look);
         }
     }
 
@@ -306,7 +306,7 @@ impl Core {
         let seen = FactKey { limit: name, subject: subject.clone(), mark, hard, start_s };
         // With no slot free, the next look notes it.
         let Some(slot) = self.recent.claim(seen, || self.free_operators_slot()) else { return };
-        let _ = self.transition(slot, |ledger, at_ms| {
+        self.transition(slot, |ledger, at_ms| {
             vec![Crossing {
                 id: ledger.take_id(),
                 mark,

@@ -54,7 +54,7 @@ impl Guard {
         Ok(RateCheck { rates, clock: Arc::clone(self.clock()) })
     }
 
-    /// Takes a rate_check request's part from every rate of tokens that applies: the most that
+    /// Takes a paced request's part from every rate of tokens that applies: the most that
     /// it may use.
     pub fn pace_tokens(
         &self,

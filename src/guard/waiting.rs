@@ -117,11 +117,11 @@ impl Guard {
         loop {
             let turn = wait.as_ref().map_or(Turn::Newcomer, Wait::turn);
             let denial = match self.reserve_in_turn(request.clone(), turn).await {
-                Err(Denied::Denied(denial)) => denial,
+                Err(Denied::ByLimit(denial)) => denial,
                 ended => return ended,
             };
             let wait = wait.get_or_insert_with(|| self.wait(&request.attribution.key, longest));
-            wait.after(denial).await.map_err(Denied::Denied)?;
+            wait.after(denial).await.map_err(Denied::ByLimit)?;
         }
     }
 

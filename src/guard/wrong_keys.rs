@@ -1,7 +1,7 @@
-//! Wrong keys at the proxy, rate_check.
+//! Wrong keys at the proxy, paced.
 //!
 //! A good key is never asked to wait, whatever else is tried beside it. So what
-//! is rate_check are the answers to wrong ones, all together, which takes no memory
+//! is paced are the answers to wrong ones, all together, which takes no memory
 //! for each address that they come from.
 
 use std::sync::Mutex;

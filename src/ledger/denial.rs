@@ -126,7 +126,7 @@ impl Denial {
         }
     }
 
-    /// Whether it is the one that counts of two. The client hears the most final;
+    /// Whether it is the one that counts of two. The client gets the most final;
     /// of those that a wait may help against, the one that the fewest share, so that
     /// a request that waits for its own key's room is in no other key's way.
     pub(crate) fn outweighs(&self, other: &Self) -> bool {

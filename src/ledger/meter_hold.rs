@@ -50,7 +50,7 @@ pub(super) fn end_on(
     let before = meter.settled;
     meter.settled = before.saturating_add(amount);
     let after = *meter;
-    // Whoever tries keys or names that come to nothing leaves no meter behind.
+    // A key or a name that was only tried leaves no meter behind.
     if after == Meter::default() {
         meters.swap_remove_index(place);
     }

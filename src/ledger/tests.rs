@@ -253,7 +253,7 @@ fn a_new_limit_counts_the_holds_that_are_open() {
 }
 
 #[test]
-fn who_needs_room_that_was_just_freed_leans_on_it() {
+fn a_hold_that_needs_room_just_released_depends_on_the_unwritten_release() {
     let mut ledger = one(100);
     let hold = held(&mut ledger, of(0), bound(60, 0), START_MS);
     ledger.apply(&ending(&hold, Kind::Settle, 10, 0, START_MS));

@@ -74,10 +74,10 @@ fn socket(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// Serves connections until told to stop, and returns when all have ended.
+/// Serves connections until it is stopped, and returns when all have ended.
 ///
 /// At the bound of connections it stops accepting: the kernel's queue fills,
-/// and nobody who is being served is hurt.
+/// and clients that are being served don't notice.
 pub async fn serve<S, B>(listener: TcpListener, serving: Serving, service: S) -> io::Result<()>
 where
     S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,

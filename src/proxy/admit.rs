@@ -307,7 +307,7 @@ impl Attempt<'_> {
         };
         match self.guard.reserve_in_turn(order, turn).await {
             Ok(reservation) => Ok(Ok(reservation)),
-            Err(Denied::Denied(denial)) => Ok(Err(denial)),
+            Err(Denied::ByLimit(denial)) => Ok(Err(denial)),
             Err(refused) => Err(refused.into()),
         }
     }

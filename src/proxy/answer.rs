@@ -20,15 +20,15 @@ const SLICE_BYTES: usize = 64 << 10;
 pub enum Answer {
     /// Known whole.
     Whole(Option<Bytes>),
-    /// Passed on as it comes, unseen: what isn't metered.
+    /// Passed on frame by frame, unseen: what isn't metered.
     Plain(AnswerBody),
-    /// Passed on as it comes, and observed.
+    /// Passed on frame by frame, and observed.
     Tapped(Box<Tap>),
     /// An event stream whose errors may name the operator's account.
     Concealed(Box<Concealed>),
 }
 
-/// An answer that passes as it comes, with what it says of the account masked.
+/// An answer that is streamed, with what it says of the account masked.
 #[derive(Debug)]
 pub struct Concealed {
     inner: Box<Answer>,

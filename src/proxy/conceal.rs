@@ -37,7 +37,7 @@ pub fn answer(answer: Response<Answer>, upstream_key: &str) -> Response<Answer> 
     Response::from_parts(head, body)
 }
 
-/// An answer that succeeded and passes as it comes, as its client may see it. A small one
+/// An answer that succeeded and is streamed, as its client may see it. A small one
 /// is read whole, so that its length is still announced.
 pub async fn plain(
     answer: Response<Answer>,

@@ -66,7 +66,7 @@ pub struct Metering {
     pub recording: Option<Box<Recording>>,
 }
 
-/// Sends a request that isn't billed but for a fee, and gives the answer as it comes.
+/// Sends a request that isn't billed but for a fee, and streams its answer.
 /// The fee is asked for once upstream has served the request, and no more than is held.
 pub async fn unbilled(
     upstream: &Upstream,
@@ -96,7 +96,7 @@ pub async fn unbilled(
     Ok((Response::from_parts(head, body), in_flight))
 }
 
-/// Sends a metered request, passes the answer on as it comes, and settles it.
+/// Sends a metered request, passes the answer on frame by frame, and settles it.
 pub async fn metered(
     guard: &Arc<Guard>,
     upstream: &Upstream,
@@ -249,7 +249,7 @@ async fn send(
     answer.inspect_err(|error| tracing::warn!(%error, sent = error.sent, "no answer from upstream"))
 }
 
-/// What follows a 101 is no HTTP, and nobody asked for it.
+/// What follows a 101 is no HTTP, and no client asked for it.
 fn final_one(answer: Response<AnswerBody>) -> Result<Response<AnswerBody>, SendError> {
     if answer.status().is_informational() {
         let detail = format!("it answered {}", answer.status());

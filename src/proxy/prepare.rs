@@ -66,7 +66,7 @@ impl Proxy {
         let clampable = operation.output_field.is_some();
         let written = standing.is_capped().then(|| policy.written(&bounding, demand, clampable));
         let written = written.unwrap_or_default();
-        // Before anything is looked up, so that made-up ids are rate_check as well.
+        // Before anything is looked up, so that made-up ids are paced as well.
         let rate_check = self.guard.pace_request(&attribution).map_err(Refusal::Throttled)?;
         self.check_named(&demand.references, Named::InBody, &Self::reach(rules, caller)).await?;
         let reading = Reading::of(self.guard.objects(), &rules.sheet, (demand, price.as_deref()), now_s);

@@ -138,7 +138,7 @@ impl Recording {
     }
 
     /// Takes up all that an answer has said, in the end. The result resolves when
-    /// it is written, and may be dropped if nobody is told.
+    /// it is written, and may be dropped if no client waits for it.
     pub fn over(mut self, answer: &Answer) -> Option<Recorded> {
         self.heard(true, || answer.clone())
     }

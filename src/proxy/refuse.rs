@@ -131,7 +131,7 @@ struct Answer {
 impl From<Denied> for Refusal {
     fn from(refused: Denied) -> Self {
         match refused {
-            Denied::Denied(denial) => Self::denied(denial),
+            Denied::ByLimit(denial) => Self::denied(denial),
             Denied::Unpriced(model) => Self::NotPriced(model.to_string()),
             Denied::Unavailable => Self::LedgerUnavailable,
             Denied::Full => Self::Overloaded,

@@ -20,7 +20,17 @@ const DEPLOYMENT_BYTES_MAX: usize = 256;
 const AZURE: &str = "/openai";
 const DEPLOYMENTS: &str = "/deployments/";
 
-/// What a person or a probe is told at the address itself, without a key.
+/// The name of an endpoint in metrics and log lines.
+pub(super) fn label(endpoint: &Endpoint) -> &'static str {
+    match endpoint {
+        Endpoint::Metered(operation) => operation.path,
+        Endpoint::Free(label) => label,
+        Endpoint::Allowed => "allowed",
+        Endpoint::SelfService(_) => "own",
+    }
+}
+
+/// The answer at the address itself, without a key, for a person or a probe.
 pub fn root(method: &Method, path: &str) -> Option<Response<Answer>> {
     if *method != Method::GET || path != "/" {
         return None;

@@ -17,7 +17,7 @@ use crate::rulebook::Rulebook;
 use crate::store::StoreError;
 use crate::store::records::RecordChange;
 
-/// A slip of the keyboard must not become a year's budget.
+/// A typing error must not become a year's budget.
 const GRANT_MAX: Money = Money::from_nano(1_000_000 * 1_000_000_000);
 const NOTE_CHARS_MAX: usize = 1_000;
 /// How often it is looked whether time alone has made the balance low.
@@ -131,7 +131,7 @@ impl Rulebook {
             self.core.ledger().unstage_grant(&grant);
             return Err(error.into());
         }
-        let _ = self.core.transition(slot_after, |ledger, now_ms| ledger.grant(&grant, now_ms));
+        self.core.transition(slot_after, |ledger, now_ms| ledger.grant(&grant, now_ms));
         self.core.ledger().queues().call_all();
         Ok(grant)
     }
@@ -139,7 +139,7 @@ impl Rulebook {
     /// Sets what the configuration wants of prepaid credit.
     pub async fn set_credit_terms(&self, terms: Terms) -> Result<(), StoreError> {
         let slot = self.core.operators_slot().await?;
-        let _ = self.core.transition(slot, |ledger, now_ms| ledger.set_terms(terms, now_ms));
+        self.core.transition(slot, |ledger, now_ms| ledger.set_terms(terms, now_ms));
         self.core.ledger().queues().call_all();
         Ok(())
     }

@@ -12,12 +12,12 @@ use crate::domain::Limit;
 use crate::domain::limit::Source;
 use crate::guard::audit::{Actor, Change};
 use crate::keys::Ring;
-use crate::ledger::{Backfill, History, Ledger};
+use crate::ledger::{Backfill, History};
 use crate::rulebook::Rulebook;
 use crate::rulebook::names::{self, NameError, Names};
 use crate::rulebook::rule::{LimitRule, RuleError};
 use crate::store::records::{AlertRow, RecordChange};
-use crate::store::{Slot, Snapshot, StoreError};
+use crate::store::{Slot, Snapshot, SnapshotNeed, StoreError};
 use crate::throttle::Throttle;
 
 /// The rules as they were written, by where.
@@ -180,7 +180,7 @@ impl Rulebook {
     }
 
     /// Writes limits with whatever belongs to them; they are in the book then,
-    /// and in force with the next [`Guard::install`].
+    /// and in force with the next [`Rulebook::install`].
     pub(super) async fn write_rules(
         &self,
         book: &mut Book,
@@ -197,7 +197,7 @@ impl Rulebook {
         Ok(())
     }
 
-    /// Removes a limit with whatever belongs to it, as [`Guard::write_rules`]
+    /// Removes a limit with whatever belongs to it, as [`Rulebook::write_rules`]
     /// makes one.
     pub(super) async fn unwrite_rule(
         &self,
@@ -234,11 +234,15 @@ impl Rulebook {
         let slot = self.core.operators_slot().await?;
         // Taken before anything has changed, so that what follows can be written.
         let slot_after = self.core.operators_slot().await?;
-        let (backfills, snapshot) =
-            self.core.with_snapshot(slot, |ledger, now_ms| ledger.stage(&metered, now_ms));
-        let snapshot = snapshot.done().await?;
-        let histories =
-            if backfills.is_empty() { Vec::new() } else { self.history(snapshot, backfills).await? };
+        let (backfills, snapshot) = self.core.with_snapshot(slot, |ledger, now_ms| {
+            let backfills = ledger.stage(&metered, now_ms);
+            let need = if backfills.is_empty() { SnapshotNeed::None } else { SnapshotNeed::Taken };
+            (backfills, need)
+        });
+        let histories = match snapshot.done().await? {
+            Some(snapshot) => self.history(snapshot, backfills).await?,
+            None => Vec::new(),
+        };
         let retired = self.core.ledger().install(&metered, histories);
         self.core.rates().rcu(|before| Throttle::new(&rates, before));
         self.core.blocking(move || drop(retired)).await?;
@@ -265,31 +269,25 @@ impl Rulebook {
     /// Notes soft thresholds that are already behind, a few at a time. The limits are
     /// in force by now; what can't be written yet is noted when it can be.
     async fn note_behind(&self, slot: Slot) {
-        let mut free = Some(slot);
+        let mut first = Some(slot);
         for of in self.core.in_force().into_iter().filter(|of| !of.limit.soft.is_empty()) {
-            let (mut walk, mut has_more) = (of.walk(), true);
-            while has_more {
-                let slot = match free.take() {
-                    Some(slot) => Ok(slot),
-                    None => self.core.operators_slot().await,
-                };
-                let mut behind = |ledger: &mut Ledger, now_ms| {
-                    let (crossings, more) = ledger.behind(&mut walk, now_ms);
-                    has_more = more;
-                    crossings
-                };
-                let noted = match slot {
-                    Ok(slot) => {
-                        free = self.core.transition(slot, behind);
-                        if free.is_some() { Ok(()) } else { self.core.flush().await }
+            let mut walk = of.walk();
+            loop {
+                let now_ms = self.core.clock().now_ms();
+                let (crossings, has_more) = self.core.ledger().behind(&mut walk, now_ms);
+                if !crossings.is_empty() {
+                    let slot = match first.take() {
+                        Some(slot) => Ok(slot),
+                        None => self.core.operators_slot().await,
+                    };
+                    let pushed = slot.map(|slot| self.core.push_crossings(crossings, slot));
+                    let written = if pushed.is_ok() { self.core.flush().await } else { pushed };
+                    if let Err(error) = written {
+                        tracing::warn!(%error, "thresholds that are already behind are noted as soon as the ledger can be written");
                     }
-                    Err(error) => {
-                        drop(behind(&mut self.core.ledger(), self.core.clock().now_ms()));
-                        Err(error)
-                    }
-                };
-                if let Err(error) = noted {
-                    tracing::warn!(%error, "thresholds that are already behind are noted as soon as the ledger can be written");
+                }
+                if !has_more {
+                    break;
                 }
             }
         }

@@ -23,7 +23,7 @@ pub const CONTAINER_GRACE_S: i64 = RESPONSE_LIFE_S;
 pub struct ObjectKey(pub(super) u128);
 
 impl ObjectKey {
-    /// The key of an object. Nobody can choose an id that has the key of another.
+    /// The key of an object. No client can choose an id that has the key of another.
     pub fn of(kind: ObjectKind, id: &str) -> Self {
         let mut hash = Sha256::new();
         hash.update(kind.name());

@@ -65,7 +65,7 @@ pub use pending::Slot;
 pub use records::Records;
 pub use reports::Reports;
 pub(super) use schema::VERSION;
-pub use snapshot::Snapshot;
+pub use snapshot::{Snapshot, SnapshotNeed};
 
 /// How long another program's lock on the database is waited for; the commit connection,
 /// which requests wait for, waits less.
@@ -130,7 +130,7 @@ impl Store {
     /// What it can't read or write is an error before anything is changed.
     pub fn open(folder: &Path, durability: Durability) -> Result<Self, StoreError> {
         let at = |source| StoreError::Folder { path: folder.to_owned(), source };
-        // Whose keys spent how much is nobody else's business.
+        // Other users of the machine must not read whose keys spent how much.
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(at)?;
         permissions::close(folder);
         let (lock, last_run) = Lock::take(folder)?;

@@ -57,7 +57,7 @@ pub struct AnswerBody {
     idle: Arc<Idle>,
 }
 
-/// A connection. It has no task of its own: whoever waits for something of it
+/// A connection. It has no task of its own: the request that waits for it
 /// drives it, and so gets all that is there without leaving its turn.
 struct Connection {
     sender: SendRequest<Outgoing>,
@@ -160,7 +160,7 @@ impl Connection {
         if let Some(connection) = &mut self.connection
             && let Poll::Ready(ended) = connection.as_mut().poll(&mut Context::from_waker(waker))
         {
-            // With it goes what it owes; whoever waits for that is told.
+            // What it owes ends with it, and requests that wait for that are notified.
             self.connection = None;
             if let Err(error) = ended {
                 tracing::debug!(%error, "a connection to upstream broke");

@@ -52,7 +52,7 @@ pub(super) async fn list(
     keys.retain(|key| *key.project == *of && key.revoked_s.is_none());
     match wanted.owner_project_access.as_deref() {
         None | Some("active" | "any") => {}
-        // Whoever has a key in a project has access to it.
+        // The owner of a key in a project has access to it.
         Some("inactive") => keys.clear(),
         Some(_) => return Err(ApiError::bad(Some("owner_project_access"), "use active, inactive or any")),
     }

@@ -175,7 +175,7 @@ pub(crate) struct AdminKeyView {
     owner: AdminOwnerView,
 }
 
-/// Whoever holds an admin key; the guard knows no users by name.
+/// The holder of an admin key; the guard knows no users by name.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = AdminApiKeyOwner)]
 struct AdminOwnerView {

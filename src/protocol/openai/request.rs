@@ -314,7 +314,7 @@ fn check_name(name: &str, param: &'static str) -> Result<(), Invalid> {
     Ok(())
 }
 
-/// A plain whole number, in the one spelling that nobody reads otherwise.
+/// A plain whole number, in the one spelling that all parsers read alike.
 fn count(raw: Raw<'_>, param: &'static str) -> Result<Option<u64>, Invalid> {
     let Some(text) = raw.value() else { return Ok(None) };
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());

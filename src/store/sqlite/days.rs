@@ -6,7 +6,7 @@
 //! later than that is added to both.
 //!
 //! A day is another in every time zone. So each sum is of a span that no
-//! midnight of the zones in use cuts; whoever asks for less than one reads
+//! midnight of the zones in use cuts; a question about less than one reads
 //! the quarters of it.
 
 use std::collections::BTreeMap;

@@ -7,7 +7,6 @@
 //! gathers them for a moment. It also does what may take long: work for operators, commits
 //! that wait for the disk, and retries while the database can't be written.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -22,7 +21,7 @@ use crate::store::sqlite::handle::{Handle, Shared, slot};
 use crate::store::sqlite::leader::GroupCommit;
 use crate::store::sqlite::pending::{CrossingRecord, EndingRecord, Pending, PendingWrite, Record, Slot};
 use crate::store::sqlite::queue::Wake;
-use crate::store::sqlite::snapshot::{self, Snapshot};
+use crate::store::sqlite::snapshot::{self, Snapshot, SnapshotNeed};
 use crate::store::sqlite::{audit, checkpoint};
 
 /// Writes what admission decides, in the ledger's order.
@@ -186,9 +185,14 @@ impl Journal {
         Queued(self.handle.queue_job(slot, move |db| audit::insert(db, &row)))
     }
 
-    /// Queues the taking of a snapshot: it has exactly the records that were queued before.
-    pub fn snapshot(&self, slot: Slot) -> Queued<Snapshot> {
-        Queued(self.handle.queue_job(slot, |db| snapshot::take(db)))
+    /// Queues the taking of a snapshot, if one is needed: it has exactly the records that
+    /// were queued before.
+    pub fn snapshot(&self, slot: Slot, need: SnapshotNeed) -> Queued<Option<Snapshot>> {
+        let take = move |db: &mut Connection| match need {
+            SnapshotNeed::Taken => snapshot::take(db).map(Some),
+            SnapshotNeed::None => Ok(None),
+        };
+        Queued(self.handle.queue_job(slot, take))
     }
 
     /// Waits until a hold or an object that was queued is in the database; `false`
@@ -200,11 +204,6 @@ impl Journal {
             self.leader().write_holds();
         }
         write.answer.await.unwrap_or(false)
-    }
-
-    /// The database's file.
-    pub fn path(&self) -> &Path {
-        &self.handle.shared().store.path
     }
 
     /// Whether the last group was written.

@@ -38,7 +38,7 @@ impl Lock {
     pub(super) fn take(folder: &Path) -> Result<(Self, LastRun), StoreError> {
         let at = |source| StoreError::Folder { path: folder.to_owned(), source };
         let path = folder.join(LOCK);
-        // Not truncated: what it says is read, once nobody else has it.
+        // Not truncated: its content is read once no other guard has it.
         let opened =
             File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
         let mut file = opened.map_err(at)?;

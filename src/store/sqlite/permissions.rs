@@ -1,5 +1,5 @@
-//! Closing the data folder to other users: whose keys spent how much is nobody
-//! else's business.
+//! Closing the data folder to other users of the machine: it says whose keys spent how
+//! much.
 
 use std::fs::{self, Permissions};
 use std::io;

@@ -144,6 +144,7 @@ pub(super) fn daily_usage(
     series_max: usize,
     filter: &UsageFilter,
 ) -> rusqlite::Result<DailyUsage> {
+    let _snapshot = db.is_autocommit().then(|| db.unchecked_transaction()).transpose()?;
     let selects = |project: &str, key: &str| filter.selects(project, key);
     let sums_of = |by: &GroupBy, span: Span| usages(db, [(by, span)], selects).map(|[groups]| groups);
     let groups = by.map(|by| sums_of(by, span)).transpose()?.unwrap_or_default();

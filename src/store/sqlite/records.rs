@@ -35,11 +35,6 @@ impl Records {
             .await
     }
 
-    /// Waits until all that was queued before is in the database.
-    pub async fn flush(&self) -> Result<(), StoreError> {
-        self.handle.flush().await
-    }
-
     /// Sums up some rows of quarters of an hour that ended before a time, in Unix seconds,
     /// into days of all these time zones, or removes a day that was summed up for other
     /// zones; `false` if there is nothing to do.

@@ -114,7 +114,7 @@ impl Reports {
         series_max: usize,
         filter: UsageFilter,
     ) -> Result<DailyUsage, StoreError> {
-        self.ask(&self.quick, move |db, _| {
+        self.ask(&self.long, move |db, _| {
             reader::daily_usage(db, by.as_ref(), span, &days, series_max, &filter)
         })
         .await

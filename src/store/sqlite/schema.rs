@@ -117,7 +117,7 @@ CREATE TABLE limit_rule (
 /// A crossing has the id of its line in the ledger, and what its limit was then. A
 /// delivery is one channel's part in telling it: `waiting`, `sent`, `given_up`
 /// or, if its channel is no longer configured, `dropped`. Crossings of version 1
-/// were told to nobody, and won't be.
+/// were sent to no channel, and won't be.
 const ALERTS: &str = "
 ALTER TABLE crossing RENAME TO crossing_1;
 CREATE TABLE crossing (
@@ -205,7 +205,7 @@ const ROLLUP: &str = sums!("rollup");
 /// Its part of [`OTHER_QUANTITIES`]; by itself, since the table may be missing.
 const OTHER_QUANTITIES_OF_ROLLUP: &str = "ALTER TABLE rollup ADD COLUMN other_quantities TEXT;";
 
-/// Derived from `rollup` (see `store::days`): emptied by hand, they are filled
+/// Derived from `rollup` (see `store::sqlite::days`): emptied by hand, they are filled
 /// again. A span says what they sum up: all before its end or, where its last
 /// quarter of an hour is too long to be added at once, the key of the next row.
 const DAYS: &str = concat!(
@@ -295,7 +295,7 @@ CREATE TABLE setting (
 ";
 
 /// What was pruned, all together: one row, or none while nothing was (see
-/// `store::retention`).
+/// `store::sqlite::retention`).
 const PRUNED: &str = "
 CREATE TABLE pruned (
     id INTEGER PRIMARY KEY CHECK (id = 1),
@@ -321,7 +321,7 @@ CREATE TABLE job (
 ) STRICT;
 ";
 
-/// Quantities of classes that have no column of their own (see `store::quantities`). What was
+/// Quantities of classes that have no column of their own (see `store::sqlite::quantities`). What was
 /// written before says nothing of them.
 const OTHER_QUANTITIES: &str = "
 ALTER TABLE entry ADD COLUMN other_quantities TEXT;
@@ -331,7 +331,8 @@ ALTER TABLE pruned ADD COLUMN other_quantities TEXT;
 ";
 
 /// The tables without which a database is no ledger, and the version each is of.
-pub(crate) const NEEDED: [(i64, &str); 20] = [
+pub(crate) const NEEDED: [(i64, &str); 21] = [
+    (7, "job"),
     (1, "entry"),
     (1, "hold_batch"),
     (1, "crossing"),

@@ -21,6 +21,15 @@ use crate::store::sqlite::{credit, history, pruned, read_only, reader, verify};
 #[derive(Debug)]
 pub struct Snapshot(Connection);
 
+/// Whether a snapshot is needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SnapshotNeed {
+    /// It is taken.
+    Taken,
+    /// There is nothing to read from it.
+    None,
+}
+
 /// A connection of its own, whose reading starts now.
 pub(super) fn take(db: &Connection) -> rusqlite::Result<Snapshot> {
     let pinned = read_only(Path::new(db.path().unwrap_or_default()))?;

@@ -72,7 +72,7 @@ async fn whole(pool: &Pool, ends: &Ends, text: &str) -> Bytes {
         async {
             let mut body = pool.request(request(b"{}")).await.unwrap().into_body();
             let mut all = Vec::new();
-            // As whoever knows the length reads: not on to where there is nothing.
+            // As a reader that knows the length does: not beyond the last frame.
             while !body.is_end_stream()
                 && let Some(frame) = body.frame().await
             {
@@ -153,7 +153,7 @@ impl Wake for Wakes {
 }
 
 #[tokio::test]
-async fn whoever_waits_is_woken_once_for_each_thing_that_comes() {
+async fn a_waiting_task_is_woken_once_for_each_event() {
     let ends = Ends::default();
     let pool = pool(&ends);
     whole(&pool, &ends, OK).await;

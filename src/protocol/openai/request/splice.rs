@@ -1,4 +1,4 @@
-//! Sets fields in a body without writing the rest of it anew.
+//! Sets fields in a body without rewriting the rest of it.
 //!
 //! Each field that may be set has one place: the span of its value, or the
 //! point where it would be inserted, with the text that goes around it.

@@ -1,4 +1,4 @@
-//! However much is summed up by days, nobody can tell.
+//! However much is summed up by days, the answers are the same.
 
 use std::collections::BTreeMap;
 

@@ -32,7 +32,10 @@ fn doubt(entry: &Entry) -> Option<(String, String)> {
     let used = !entry.quantities.is_zero();
     match entry.kind {
         Kind::Release if entry.cost != Money::ZERO || used => Some((
-            format!("is a release, yet costs {cost} and {} tokens", entry.quantities.tokens_total()),
+            format!(
+                "is a release, yet costs {cost} and {} tokens, or calls of tools",
+                entry.quantities.tokens_total()
+            ),
             format!("no limit counts it; if upstream bills it, limits are {cost} too low"),
         )),
         Kind::Settle if entry.basis.is_none() => Some((
