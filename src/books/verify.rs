@@ -9,7 +9,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::books::Books;
-use crate::domain::{Limit, Money};
+use crate::domain::{Limit, Money, Window};
 use crate::ledger::account::Account;
 use crate::ledger::calendar::{self, Windows};
 use crate::ledger::entry::{Hold, entry_id, reserved};
@@ -99,7 +99,8 @@ impl Instant {
         let mut open = self.db.open_holds(names)?;
         open.retain(|hold| hold.id < self.next_id);
         let mut found = self.hold_differences(&open)?;
-        for copied in &self.limits {
+        // A cap of single requests has no meter.
+        for copied in self.limits.iter().filter(|copied| copied.limit.window != Window::Request) {
             let (limit, readings) = (&copied.limit, copied.readings(self.at_ms));
             self.meter_differences(limit, &readings, &open, names, &mut found)?;
             self.missed_thresholds(limit, &readings, &mut found)?;

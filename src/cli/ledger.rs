@@ -57,10 +57,12 @@ pub(super) async fn run(
         }
         LedgerCommand::Adjust { entry, usd, note } => {
             let path = format!("/guard/v1/ledger/{}/adjust", segment(&entry));
-            let body = json!({ "amount_usd": usd, "note": note });
+            let body = json!({ "amount_usd": &usd, "note": note });
             let made = connection.call(Method::POST, &path, Some(body)).await?;
-            let [id, corrects, usd] = ["id", "corrects", "cost_usd"].map(|field| text(&made, field));
-            table::outcome(wanted, &made, &format!("{id} corrects {corrects} by {usd} USD"));
+            let [id, corrects, cost] = ["id", "corrects", "cost_usd"].map(|field| text(&made, field));
+            // The correction of a grant moves credit and costs nothing.
+            let by = if made["kind"] == "grant" { usd } else { cost };
+            table::outcome(wanted, &made, &format!("{id} corrects {corrects} by {by} USD"));
             Ok(())
         }
         LedgerCommand::Verify => verify(wanted, connection).await,

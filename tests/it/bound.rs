@@ -290,6 +290,10 @@ fn an_image_does_not_make_a_request_too_dear_when_its_output_can_be_clamped() {
         assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
         let clamped = asked.borrow().last().unwrap().1["max_output_tokens"].as_u64().unwrap();
         assert!((4_000..5_000).contains(&clamped), "{clamped}");
+        // A request's window lasts as long as its second: no meter is kept of it.
+        house.guard.core().flush().await.unwrap();
+        let differences = house.books.verify().await.unwrap().differences;
+        assert!(differences.is_empty(), "{differences:?}");
     });
 }
 

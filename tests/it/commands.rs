@@ -137,6 +137,10 @@ fn usage_and_the_ledger_are_read_corrected_and_proved() {
         assert!(lines.lines().count() == 2 && lines.lines().all(|line| line.starts_with('{')), "{lines}");
         at.says("ledger verify", &["ok: 2 entries"]);
         assert_eq!(at.json("ledger verify")["ok"], true);
+        let granted = at.json("credits add 5.00 --note order")["id"].as_str().unwrap().to_owned();
+        let made = at.says(&format!("ledger adjust {granted} --usd -2 --note smaller"), &[]);
+        let number = granted.split_once('_').unwrap().1;
+        assert!(made.contains(&format!("corrects ent_{number} by -2 USD")), "{made}");
         at.fails(1, "ledger adjust ent_999 --usd 1 --note x", "no settled entry");
         at.fails(2, "usage --since someday", "a day such as");
         at.fails(2, "usage --by shoe", "shoe");
