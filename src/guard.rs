@@ -27,7 +27,7 @@ use crate::domain::{Limit, Money};
 use crate::keys::Ring;
 use crate::ledger::Headroom;
 use crate::ledger::denial::Denial;
-use crate::ledger::entry::{Attribution, Hold, Job};
+use crate::ledger::entry::{Attribution, Hold};
 use crate::ledger::meter::Reading;
 use crate::ledger::waiting::Turn;
 use crate::metrics::Metrics;
@@ -99,7 +99,7 @@ impl Names for Ring {
 
 impl Guard {
     /// A guard on a core, for the keys of a ring, with the holds of the jobs that run.
-    pub fn new(core: Arc<Core>, ring: Arc<Ring>, reports: Reports, jobs: Vec<(Arc<Hold>, Job)>) -> Self {
+    pub fn new(core: Arc<Core>, ring: Arc<Ring>, reports: Reports, jobs: recovery::OpenJobs) -> Self {
         Self {
             core,
             ring,

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
+use crate::guard::recovery::OpenJobs;
 use crate::guard::{Guard, Reservation};
 use crate::ledger::entry::{Hold, Job};
 use crate::store::StoreError;
@@ -15,7 +16,7 @@ use crate::sync::unpoisoned;
 pub(super) struct Jobs(Mutex<HashMap<(String, String), Arc<Hold>>>);
 
 impl Jobs {
-    pub(super) fn of(jobs: Vec<(Arc<Hold>, Job)>) -> Self {
+    pub(super) fn of(jobs: OpenJobs) -> Self {
         let by_object = jobs.into_iter().map(|(hold, job)| ((job.kind, job.object), hold));
         Self(Mutex::new(by_object.collect()))
     }

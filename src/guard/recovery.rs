@@ -8,13 +8,16 @@ use crate::ledger::entry::{Basis, Entry, Hold, Job, Kind, Life};
 use crate::store::records::Names;
 use crate::store::{Store, StoreError};
 
+/// The jobs that run, each with its hold.
+pub type OpenJobs = Vec<(Arc<Hold>, Job)>;
+
 /// Settles the holds of requests that were open at a crash in full. Returns the holds of
 /// jobs, and the next id.
 pub fn charge_unfinished(
     store: &Store,
     names: &dyn Names,
     now_ms: i64,
-) -> Result<(Vec<(Arc<Hold>, Job)>, u64), StoreError> {
+) -> Result<(OpenJobs, u64), StoreError> {
     let (holds, next_id) = store.unfinished(names)?;
     let (mut entries, mut jobs) = (Vec::new(), Vec::new());
     for (hold, life) in holds {
