@@ -202,7 +202,7 @@ mod tests {
         let cheaper = r#"{"input": "1", "output": "8", "long": {"input": "2", "output": "4"}}"#;
         assert_eq!(rates(cheaper), (8_000_000, Some(4_000_000)), "as the output of that context");
         assert_eq!(rates(r#"{"output": "8", "reasoning": "9"}"#), (9_000_000, None));
-        let unknown = serde_json::from_str::<NamedRates>(r#"{"input": "1", "imput": "2"}"#).unwrap_err();
-        assert!(unknown.to_string().contains("there is no class \"imput\""), "{unknown}");
+        let unknown = serde_json::from_str::<NamedRates>(r#"{"input": "1", "tokens_in": "2"}"#).unwrap_err();
+        assert!(unknown.to_string().contains("there is no class \"tokens_in\""), "{unknown}");
     }
 }

@@ -9,8 +9,8 @@ use std::sync::{Arc, LazyLock};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
 use libfuzzer_sys::fuzz_target;
-use spendguard::domain::Money;
 use spendguard::directory::Directory;
+use spendguard::domain::Money;
 use spendguard::protocol::openai::endpoint::{canonical, classify};
 use spendguard::proxy::refuse::Refusal;
 use spendguard::proxy::{auth, headers};
@@ -94,7 +94,7 @@ fn head(input: &[u8]) -> Option<(Method, Uri, HeaderMap)> {
 }
 
 fn wishes_are_bounded(of: &HeaderMap) {
-    let Ok(wishes) = headers::wishes(of) else { return };
+    let Ok(wishes) = headers::guard_headers(of) else { return };
     assert!(wishes.max_cost.is_none_or(|most| most >= Money::ZERO));
     assert!(wishes.tags.len() <= 8);
     let parts = wishes.tags.iter().flat_map(|(name, value)| [name, value]);
