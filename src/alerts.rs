@@ -1,9 +1,9 @@
-//! Message operators: an outbox of alerts, delivered by e-mail, webhook, Slack.
+//! Alerts: messages to operators, from an outbox through e-mail, webhooks and Slack.
 //!
-//! What is to be told is in the database, with what each channel has done about
-//! it, so that nothing is lost with the process. A channel that fails is tried
-//! again, ever more seldom; it holds up no other. A death between sending and
-//! noting sends a message again, under the same id.
+//! Pending messages are in the database, with what each channel has done about them, so
+//! that none is lost with the process. A channel that fails is retried at growing
+//! intervals and delays no other. A crash between sending and noting sends a message
+//! again, under the same id.
 
 mod channels;
 mod email;
@@ -102,7 +102,7 @@ enum Transport {
     Slack(Slack),
 }
 
-/// All channels, and the branding they speak with.
+/// All channels, and the branding of their messages.
 #[derive(Debug, Default)]
 pub struct Channels {
     all: Vec<Arc<Channel>>,

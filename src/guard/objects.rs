@@ -181,8 +181,8 @@ impl Guard {
                 Reach::Project(project) => found.is_some_and(|found| found.project() == project),
             }
         };
-        let is_last = may_reach.clone();
-        let found = self.reports.objects(named, self.clock().now_s(), move |found| !is_last(found)).await?;
+        let reaches = may_reach.clone();
+        let found = self.reports.objects(named, self.clock().now_s(), move |found| !reaches(found)).await?;
         let mut memory = self.objects.memory();
         for ((at, of), found) in missing.into_iter().zip(found) {
             if !may_reach(found.as_ref()) {
