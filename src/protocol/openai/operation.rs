@@ -96,7 +96,7 @@ impl Operation {
     /// ```
     /// let body = br#"{"usage":{"prompt_tokens":19,"completion_tokens":10}}"#;
     /// let used = spendguard::protocol::openai::CHAT.answer(body).usage.expect("it is there");
-    /// assert_eq!((used.tokens.input, used.tokens.output), (19, 10));
+    /// assert_eq!((used.input_tokens_total(), used.output_tokens_total()), (19, 10));
     /// ```
     pub fn answer(&self, body: &[u8]) -> Answer {
         usage::of_json(self.answers, body)
