@@ -65,6 +65,10 @@ fn held(opened: &Opened) -> i64 {
     opened.books.limits()[0].1.first().map_or(0, |reading| reading.meter.held)
 }
 
+fn settlements() -> EntryFilter {
+    EntryFilter { kind: Some(Kind::Settle), ascending: true, count_max: 10, ..EntryFilter::default() }
+}
+
 fn run(test: impl Future<Output = ()>) {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test);
 }
@@ -126,9 +130,7 @@ fn the_hold_of_a_job_outlives_kill_9_and_is_ended_once() {
 
         let (opened, _writer) = open(folder.path()).await;
         assert_eq!(opened.guard.in_doubt(), (Money::ZERO, 0), "nothing comes back");
-        let filter = EntryFilter { ascending: true, count_max: 10, ..EntryFilter::default() };
-        let filter = EntryFilter { kind: Some(Kind::Settle), ..filter };
-        let entries = opened.reports.entries(filter).await.unwrap();
+        let entries = opened.reports.entries(settlements()).await.unwrap();
         let mut costs: Vec<_> = entries.iter().map(|entry| (entry.cost.nano(), entry.basis)).collect();
         costs.sort_unstable();
         let expected = [(2_000, Basis::Reported), (5_000, Basis::Assumed), (6_000, Basis::Reported)];
@@ -151,5 +153,52 @@ fn a_job_that_is_taken_up_and_dropped_is_charged_its_hold() {
         let entry = entry.await.unwrap().remove(0);
         assert_eq!((entry.cost, entry.basis), (Money::from_nano(4_000), Some(Basis::Assumed)));
         assert_eq!(guard.in_doubt(), (Money::ZERO, 0));
+    });
+}
+
+#[test]
+fn a_job_is_taken_up_only_once_it_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    run(async {
+        let (opened, _writer) = open(folder.path()).await;
+        let guard = &opened.guard;
+        let reservation = reserve(guard, 4_000).await;
+        let (detached, early) =
+            tokio::join!(guard.detach(reservation, job("early")), guard.resume_job("test", "early"));
+        detached.unwrap();
+        assert!(early.unwrap().is_none(), "if it can't be written, its request ends it");
+        let resumed = guard.resume_job("test", "early").await.unwrap().unwrap();
+        resumed.settle(Basis::Reported, Ending { cost: Money::from_nano(1_000), ..Ending::default() });
+        guard.core().flush().await.unwrap();
+        assert_eq!(guard.in_doubt(), (Money::ZERO, 0));
+        assert!(opened.books.verify().await.unwrap().differences.is_empty());
+    });
+}
+
+#[test]
+fn a_job_whose_request_is_cancelled_while_it_is_written_leaves_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    run(async {
+        let (opened, writer) = open(folder.path()).await;
+        let guard = &opened.guard;
+        let reservation = reserve(guard, 4_000).await;
+        tokio::select! {
+            biased;
+            _ = guard.detach(reservation, job("cancelled")) => unreachable!("it waits for the write"),
+            () = std::future::ready(()) => {}
+        }
+        assert!(guard.resume_job("test", "cancelled").await.unwrap().is_none(), "its request has ended it");
+        // Its place is free for another.
+        guard.detach(reserve(guard, 5_000).await, job("cancelled")).await.unwrap();
+        guard.core().flush().await.unwrap();
+        assert_eq!(guard.in_doubt(), (Money::from_nano(5_000), 1));
+        let report = opened.books.verify().await.unwrap();
+        assert!(report.differences.is_empty() && report.holds == 1, "{report:#?}");
+        drop(opened);
+        writer.join().unwrap();
+
+        let (opened, _writer) = open(folder.path()).await;
+        assert_eq!(opened.guard.in_doubt(), (Money::from_nano(5_000), 1), "only the other job is open");
+        assert_eq!((held(&opened), opened.reports.entries(settlements()).await.unwrap().len()), (5_000, 1));
     });
 }

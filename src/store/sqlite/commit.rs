@@ -173,6 +173,11 @@ impl HoldChanges {
     }
 
     fn end(&mut self, id: u64, open: &OpenBatches) {
+        // Its request was cancelled while this group was gathered.
+        if let Some(at) = self.detached.iter().position(|(hold, _)| hold.id == id) {
+            self.detached.swap_remove(at);
+            return;
+        }
         // Its id may lie within a batch that it has left.
         if open.jobs.contains(&id) {
             self.ended_jobs.push(id);
@@ -208,8 +213,9 @@ impl HoldChanges {
         for (id, line) in &self.single {
             insert(*id, line)?;
         }
-        self.detached.iter().try_for_each(|(hold, job)| jobs::insert(db, hold, job))?;
+        // The object of a job that ends may be that of a new one.
         self.ended_jobs.iter().try_for_each(|id| jobs::remove(db, *id))?;
+        self.detached.iter().try_for_each(|(hold, job)| jobs::insert(db, hold, job))?;
         for (first, _) in self.ended.iter().filter(|(first, ended)| self.left(**first, open) == **ended) {
             db.prepare_cached("DELETE FROM hold_batch WHERE first_id = ?1")?.execute([int(*first)])?;
         }

@@ -138,22 +138,24 @@ impl Journal {
 
     /// Queues the job that a hold is for from now on. If the acknowledgement says that it
     /// can't be written, it stays the hold of its request.
+    ///
+    /// It keeps its place among records: the object may be that of a job whose ending is
+    /// queued before it.
     pub fn push_job(&self, hold: Arc<Hold>, job: Job) -> WriteAck {
-        self.push_pending(Pending::Job(hold, job))
+        let (ack, answer) = oneshot::channel();
+        let write = PendingWrite { what: Pending::Job(hold, job), ack };
+        self.leader().queue.push(Record::Hold(write), Wake::Now);
+        WriteAck { answer, is_own: false }
     }
 
     /// Queues what was learned of objects. It shares the next commit of holds; a task
     /// that waits for it with [`Journal::written`] makes that commit, as for a hold. It is
     /// written in the end even if the acknowledgement says that it can't be now.
     pub fn push_objects(&self, changes: Vec<ObjectChange>) -> WriteAck {
-        self.push_pending(Pending::Objects(changes))
-    }
-
-    fn push_pending(&self, what: Pending) -> WriteAck {
         let (ack, answer) = oneshot::channel();
         let is_own = !self.handle.shared().waits_for_disk();
         let wake = if is_own { Wake::Soon } else { Wake::Now };
-        self.leader().queue.push_hold(PendingWrite { what, ack }, wake);
+        self.leader().queue.push_hold(PendingWrite { what: Pending::Objects(changes), ack }, wake);
         WriteAck { answer, is_own }
     }
 

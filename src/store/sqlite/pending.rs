@@ -77,7 +77,7 @@ pub(super) struct CrossingRecord {
 pub(super) enum Record {
     Ending(EndingRecord),
     Crossings(CrossingRecord),
-    /// A hold that depends on the records before it.
+    /// A hold that depends on the records before it, or the job of one.
     Hold(PendingWrite),
     /// Work on the database.
     Job(Job, Slot),
