@@ -5,12 +5,11 @@
 use std::sync::Arc;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use spendguard::domain::demand::{Bound, Tier};
+use spendguard::domain::demand::Bound;
 use spendguard::domain::limit::{Mode, Only, Per, Soft, Source, Unit};
 use spendguard::domain::{Class, Limit, Money, Quantities, Window};
 use spendguard::ledger::entry::{Attribution, Basis, Entry, Hold, Kind};
-use spendguard::ledger::waiting::Turn;
-use spendguard::ledger::{Ask, Ledger, Past};
+use spendguard::ledger::{Circumstances, Ledger, Past, ReserveRequest};
 
 const AT_MS: i64 = 1_795_000_000_000;
 
@@ -58,17 +57,13 @@ fn attribution(key: usize) -> Arc<Attribution> {
 
 fn settled(hold: &Hold) -> Entry {
     Entry {
-        attribution: Arc::clone(&hold.attribution),
-        held: hold.bound,
         cost: Money::from_nano(1_500),
         quantities: Quantities::from([(Class::Input, 100), (Class::Output, 20)]),
         basis: Some(Basis::Reported),
-        price_version: Arc::clone(&hold.price_version),
         status: 200,
         duration_ms: 900,
         ttft_ms: Some(300),
-        note: None,
-        ..Entry::note(hold.id, Kind::Settle, AT_MS, String::new())
+        ..Entry::ending(hold, Kind::Settle, AT_MS)
     }
 }
 
@@ -79,25 +74,14 @@ fn reserve_and_settle(c: &mut Criterion) {
         let (mut ledger, callers) = (ledger(), (0..keys).map(attribution).collect::<Vec<_>>());
         let price_version: Arc<str> = "2026-11-21".into();
         let bound = Bound { cost: Money::from_nano(9_000), input_tokens: 200, output_tokens: 100 };
+        let circumstances = Circumstances { at_ms: AT_MS, ..Circumstances::default() };
         let mut turn = callers.iter().cycle();
         group.bench_function(format!("three limits, {keys} keys"), |b| {
             b.iter(|| {
                 let attribution = Arc::clone(turn.next().unwrap());
-                let ask = Ask {
-                    attribution: &attribution,
-                    bound,
-                    client_cap: None,
-                    at_ms: AT_MS,
-                    unwritten_releases: [0; 5],
-                    turn: Turn::default(),
-                };
-                ledger.decide(&ask).unwrap();
-                let (id, tier) = (ledger.take_id(), Tier::default());
                 let price_version = Arc::clone(&price_version);
-                let hold =
-                    Hold { id, admitted_ms: AT_MS, attribution, bound, tier, price_version, stream: false };
-                let hold = Arc::new(hold);
-                ledger.apply_hold(&hold);
+                let request = ReserveRequest { price_version, ..ReserveRequest::new(attribution, bound) };
+                let (hold, _) = ledger.admit(request, &circumstances).unwrap();
                 ledger.apply(&settled(&hold))
             });
         });

@@ -22,14 +22,14 @@ mod wrong_keys;
 use std::sync::Arc;
 
 use crate::clock::Clock;
-use crate::domain::demand::{Bound, Tier};
 use crate::domain::{Limit, Money};
 use crate::keys::Ring;
-use crate::ledger::Headroom;
+pub use crate::ledger::ReserveRequest;
 use crate::ledger::denial::Denial;
 use crate::ledger::entry::{Attribution, Hold};
 use crate::ledger::meter::Reading;
 use crate::ledger::waiting::Turn;
+use crate::ledger::{Headroom, NotAdmitted};
 use crate::metrics::Metrics;
 use crate::store::records::Names;
 use crate::store::{Reports, StoreError};
@@ -56,25 +56,6 @@ pub struct Guard {
     rejections: rejections::Recent,
 }
 
-/// A request that wants to spend.
-#[derive(Clone, Debug)]
-pub struct ReserveRequest {
-    /// For whom.
-    pub attribution: Arc<Attribution>,
-    /// What it may cost.
-    pub bound: Bound,
-    /// Whether that is known; without a price no dollar cap may apply.
-    pub is_priced: bool,
-    /// What the client itself allows it to cost.
-    pub client_cap: Option<Money>,
-    /// The tier asked for.
-    pub tier: Tier,
-    /// Version of the price sheet pinned to it.
-    pub price_version: Arc<str>,
-    /// Whether the answer is a stream.
-    pub stream: bool,
-}
-
 /// Why a request was not admitted.
 #[derive(Debug)]
 pub enum Denied {
@@ -86,6 +67,15 @@ pub enum Denied {
     Unavailable,
     /// As many requests are open as may be.
     Full,
+}
+
+impl From<NotAdmitted> for Denied {
+    fn from(refused: NotAdmitted) -> Self {
+        match refused {
+            NotAdmitted::ByLimit(denial) => Self::ByLimit(denial),
+            NotAdmitted::Unpriced(model) => Self::Unpriced(model),
+        }
+    }
 }
 
 impl Names for Ring {

@@ -6,6 +6,7 @@
 
 pub mod account;
 mod activation;
+mod admission;
 pub mod calendar;
 pub mod credit;
 pub mod denial;
@@ -23,18 +24,17 @@ use std::sync::Arc;
 
 use foldhash::quality::RandomState;
 
-use crate::domain::demand::Bound;
-use crate::domain::limit::{Mode, Unit};
+use crate::domain::limit::Unit;
 use crate::domain::{Limit, Money};
 use crate::ledger::account::{Account, Terms};
 pub use crate::ledger::activation::{Backfill, History, Past, Retired};
-use crate::ledger::denial::{Blocked, Denial};
+pub use crate::ledger::admission::{Admission, Circumstances, Ended, NotAdmitted, ReserveRequest};
 use crate::ledger::entry::{Amounts, Attribution, Crossing, Entry, Hold, Kind, reserved};
 pub use crate::ledger::headroom::Headroom;
 use crate::ledger::limit_index::LimitIndex;
-use crate::ledger::meter::{Meter, Metered, Reading, Subject};
+use crate::ledger::meter::{Metered, Reading, Subject};
 use crate::ledger::meter_hold::{MeterHold, end_on, hold_on, settle_on};
-use crate::ledger::waiting::{Place, Queues, Turn, place};
+use crate::ledger::waiting::{Place, Queues, place};
 
 /// Meters looked at for one that there is no room for: some hundred microseconds.
 const CROWDED_PRUNED: usize = 4_096;
@@ -65,42 +65,6 @@ struct OpenHold {
     meter_holds: Vec<MeterHold>,
 }
 
-/// A request that wants to spend.
-#[derive(Clone, Copy, Debug)]
-pub struct Ask<'a> {
-    /// For whom.
-    pub attribution: &'a Attribution,
-    /// What it may cost.
-    pub bound: Bound,
-    /// What the client itself allows it to cost.
-    pub client_cap: Option<Money>,
-    /// When, in Unix milliseconds.
-    pub at_ms: i64,
-    /// Room that facts have released which are not in the database yet.
-    pub unwritten_releases: Amounts,
-    /// Whose turn it is, where others wait.
-    pub turn: Turn,
-}
-
-/// A request that may spend.
-#[derive(Debug, Default)]
-pub struct Admission {
-    /// Whether it may need room that is only free if those facts are not lost:
-    /// then its hold must not be written ahead of them.
-    pub depends_on_unwritten: bool,
-    /// Limits in shadow mode that would have refused it.
-    pub would_reject: Vec<Arc<Limit>>,
-}
-
-impl Admission {
-    /// Notes a limit in shadow mode, once for all of its meters.
-    fn note_shadow(&mut self, limit: Option<&Arc<Limit>>) {
-        let last = self.would_reject.last();
-        let new = limit.filter(|limit| last.is_none_or(|last| !Arc::ptr_eq(last, limit)));
-        self.would_reject.extend(new.cloned());
-    }
-}
-
 impl Ledger {
     /// A ledger without limits, whose first fact gets the id `next_id`.
     pub fn new(next_id: u64) -> Self {
@@ -119,87 +83,11 @@ impl Ledger {
         self.next_id
     }
 
-    /// Whether a request may reserve its bound on every matching meter.
-    ///
-    /// All meters decide in this one call. Of several denials the most final
-    /// is returned, so that no request waits for a limit that will not yield.
-    pub fn decide(&self, ask: &Ask<'_>) -> Result<Admission, Denial> {
-        if let Some(cap) = ask.client_cap.filter(|cap| ask.bound.cost > *cap) {
-            return Err(Denial::OverClientCap { cap, needed: ask.bound.cost });
-        }
-        let mut admission = Admission::default();
-        let mut worst: Option<Denial> = None;
-        let mut crowded = None;
-        let credit = self.credit_verdict(ask).map(|(mode, verdict)| (mode, Unit::Usd, verdict));
-        let verdicts = self.reached(ask.attribution).flat_map(|metered| {
-            if metered.is_full(ask.attribution, ask.at_ms.div_euclid(1_000)) {
-                crowded = Some(&metered.limit);
-            }
-            let subjects = metered.subjects(ask.attribution);
-            subjects
-                .map(move |whose| (metered.limit.mode, metered.limit.unit, self.verdict(metered, whose, ask)))
-        });
-        for (mode, unit, verdict) in verdicts.chain(credit) {
-            match (mode, verdict) {
-                (Mode::Enforce, Ok(left)) => {
-                    admission.depends_on_unwritten |= left < ask.unwritten_releases[unit.index()];
-                }
-                (Mode::Shadow, Ok(_)) => {}
-                (Mode::Shadow, Err(denial)) => admission.note_shadow(denial.limit()),
-                (Mode::Enforce, Err(denial)) => {
-                    if worst.as_ref().is_none_or(|known| denial.outweighs(known)) {
-                        worst = Some(denial);
-                    }
-                }
-            }
-        }
-        let worst = worst.or_else(|| crowded.map(|limit| Denial::TooManyMeters(Arc::clone(limit))));
-        worst.map_or(Ok(admission), Err)
-    }
-
     /// The limits in force that may apply to a request of this attribution.
     fn reached<'a>(&'a self, of: &Attribution) -> impl Iterator<Item = &'a Metered> + use<'a> {
         let places = self.index.places(of);
         let limits = (0..places.len()).map(move |at| &self.limits[places[at]]);
         limits.filter(|limit| limit.in_force)
-    }
-
-    /// What one limit would have left on a meter, or why it would refuse.
-    fn verdict(&self, metered: &Metered, subject: Subject, ask: &Ask<'_>) -> Result<i64, Denial> {
-        let Some(hard) = metered.limit.hard else { return Ok(i64::MAX) };
-        let needed = reserved(&ask.bound, metered.limit.unit);
-        let Reading { subject, span, meter } = metered.reading(subject, ask.at_ms.div_euclid(1_000));
-        let blocked = |kind: fn(Box<Blocked>) -> Denial| {
-            let limit = Arc::clone(&metered.limit);
-            let Meter { settled, held } = meter;
-            Err(kind(Box::new(Blocked {
-                limit,
-                subject: subject.clone(),
-                span,
-                hard,
-                settled,
-                held,
-                needed,
-            })))
-        };
-        // A hard cap of zero blocks everything, even what costs nothing.
-        if hard == 0 || (needed > 0 && meter.settled >= hard) {
-            return blocked(Denial::Exhausted);
-        }
-        let left = hard.saturating_sub(meter.settled).saturating_sub(meter.held).saturating_sub(needed);
-        if needed == 0 || (left >= 0 && !self.is_behind(metered, &subject, ask.turn)) {
-            return Ok(left);
-        }
-        if left >= 0 {
-            return blocked(Denial::Held);
-        }
-        if needed > hard {
-            return blocked(Denial::TooLarge);
-        }
-        if meter.settled.saturating_add(needed) > hard {
-            return blocked(Denial::Exhausted);
-        }
-        blocked(Denial::Held)
     }
 
     /// The limits in force that a request of this attribution counts on.

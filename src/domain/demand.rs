@@ -7,6 +7,7 @@
 use std::ops::Range;
 
 use crate::domain::object::ObjectReference;
+use crate::domain::quantity::{Class, Quantities};
 use crate::domain::usage::ContainerMemory;
 
 /// The service tier a request asks for or an answer was served at.
@@ -272,4 +273,11 @@ pub struct Bound {
     pub input_tokens: u64,
     /// The most output tokens it can be billed for, all choices together.
     pub output_tokens: u64,
+}
+
+impl Bound {
+    /// Its tokens by class, as an entry that charges all of it has them.
+    pub fn quantities(&self) -> Quantities {
+        [(Class::Input, self.input_tokens), (Class::Output, self.output_tokens)].into()
+    }
 }

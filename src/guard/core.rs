@@ -2,9 +2,9 @@
 //!
 //! All that admits, ends or corrects spending goes through here, and in one order: decide
 //! under the lock, apply, and queue the record for the database while still under the
-//! lock, so that the database's order is the ledger's order. Another engine would decide a
-//! group of requests and endings inside a transaction of its own; it would stand behind
-//! these same functions.
+//! lock, so that the database's order is the ledger's order. Another engine would run the
+//! same `Ledger::admit` and `Ledger::end` for a group inside a transaction of its own; it
+//! would stand behind these same functions.
 
 use std::sync::{Arc, Mutex};
 
@@ -15,13 +15,12 @@ use crate::clock::Clock;
 use crate::domain::{Limit, Money, Span, Window};
 use crate::guard::alert_facts::{FactKey, Recent};
 use crate::guard::waiting::Locked;
-use crate::guard::{Denied, ReserveRequest};
 use crate::ledger::denial::{Blocked, Denial};
 use crate::ledger::entry::{AlertKind, Crossing, Entry, Hold, Job};
 use crate::ledger::meter::Subject;
 use crate::ledger::waiting::Turn;
 use crate::ledger::walk::InForce;
-use crate::ledger::{Admission, Ask, Ledger};
+use crate::ledger::{Admission, Circumstances, Ended, Ledger, NotAdmitted, ReserveRequest};
 use crate::metrics::Metrics;
 use crate::store::objects::ObjectChange;
 use crate::store::records::AuditRow;
@@ -67,48 +66,11 @@ impl Core {
 
     /// Decides whether a request is admitted, applies its hold, and queues it for the
     /// database.
-    pub(super) fn decide(&self, request: ReserveRequest, turn: Turn) -> Result<Admitted, Denied> {
+    pub(super) fn decide(&self, request: ReserveRequest, turn: Turn) -> Result<Admitted, NotAdmitted> {
         let mut ledger = self.ledger();
-        let admitted_ms = self.clock.now_ms();
-        let ask = Ask {
-            attribution: &request.attribution,
-            bound: request.bound,
-            client_cap: request.client_cap,
-            at_ms: admitted_ms,
-            unwritten_releases: self.journal.unwritten(ledger.released()),
-            turn,
-        };
-        let admission = match ledger.decide(&ask) {
-            Ok(admission) => admission,
-            Err(denial) => {
-                // There is room where others wait: a window has begun, or the first of
-                // them needs more.
-                if let Some(place) = denial.place().filter(|_| denial.is_queued_only()) {
-                    ledger.queues().call(&place);
-                }
-                if matches!(denial, Denial::TooManyMeters(_)) {
-                    ledger.make_room(&request.attribution, admitted_ms);
-                }
-                return Err(Denied::ByLimit(denial));
-            }
-        };
-        // Asked here, since a cap may have come into force a moment ago.
-        if !request.is_priced && ledger.needs_price(&request.attribution, admitted_ms) {
-            return Err(Denied::Unpriced(Arc::clone(&request.attribution.model)));
-        }
-        let hold = Arc::new(Hold {
-            id: ledger.take_id(),
-            admitted_ms,
-            attribution: request.attribution,
-            bound: request.bound,
-            tier: request.tier,
-            price_version: request.price_version,
-            stream: request.stream,
-        });
-        ledger.apply_hold(&hold);
-        if let Turn::Ticket(ticket) = turn {
-            ledger.queues().leave(ticket);
-        }
+        let unwritten_releases = self.journal.unwritten(ledger.released());
+        let circumstances = Circumstances { at_ms: self.clock.now_ms(), unwritten_releases, turn };
+        let (hold, admission) = ledger.admit(request, &circumstances)?;
         let ack = self.journal.push_hold(Arc::clone(&hold), admission.depends_on_unwritten);
         Ok(Admitted { hold, admission, ack })
     }
@@ -117,10 +79,9 @@ impl Core {
     /// tightest dollar limit leaves then; `None` without one.
     pub(super) fn end(&self, entry: Box<Entry>, slot: Option<Slot>) -> Option<Money> {
         let mut ledger = self.ledger();
-        let crossings = ledger.apply(&entry);
-        let left = ledger.headroom(&entry.attribution, None, entry.created_ms).cost;
+        let Ended { crossings, left, released } = ledger.end(&entry);
         if let Some(slot) = slot {
-            self.journal.push_entry(entry, crossings, ledger.released(), slot);
+            self.journal.push_entry(entry, crossings, released, slot);
         }
         left
     }

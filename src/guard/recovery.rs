@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::domain::{Class, Money};
+use crate::domain::Money;
 use crate::ledger::entry::{Basis, Entry, Hold, Job, Kind, Life};
 use crate::store::records::Names;
 use crate::store::{Store, StoreError};
@@ -39,29 +39,11 @@ pub fn charge_unfinished(
 }
 
 fn assumed(hold: &Hold, now_ms: i64) -> Entry {
-    let bound = hold.bound;
     Entry {
-        id: hold.id,
-        kind: Kind::Settle,
-        created_ms: now_ms,
-        admitted_ms: hold.admitted_ms,
-        attribution: Arc::clone(&hold.attribution),
-        held: bound,
-        cost: bound.cost,
-        tool_fees: Money::ZERO,
-        quantities: [(Class::Input, bound.input_tokens), (Class::Output, bound.output_tokens)].into(),
+        cost: hold.bound.cost,
+        quantities: hold.bound.quantities(),
         basis: Some(Basis::Assumed),
-        served_model: None,
-        tier: hold.tier,
-        price_version: Arc::clone(&hold.price_version),
-        status: 0,
-        upstream_request_id: None,
-        object_id: None,
-        duration_ms: 0,
-        ttft_ms: None,
-        stream: hold.stream,
-        disconnected: false,
-        corrects: None,
         note: Some("the guard ended before the request did".to_owned()),
+        ..Entry::ending(hold, Kind::Settle, now_ms)
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::domain::demand::Tier;
-use crate::domain::{Class, Money, Quantities};
+use crate::domain::{Money, Quantities};
 use crate::guard::{Guard, RateCheck};
 use crate::ledger::entry::{Attribution, Basis, Entry, Hold, Kind};
 use crate::metrics::RequestLabels;
@@ -83,11 +83,7 @@ impl Reservation {
     /// Leaves the hold to a job. What the request took of its rates stays taken.
     pub(super) fn leave_to_job(mut self) {
         if let Some(check) = self.rate_check.take() {
-            check.end(RateCost {
-                tokens: self.hold.bound.input_tokens.saturating_add(self.hold.bound.output_tokens),
-                input_tokens: self.hold.bound.input_tokens,
-                output_tokens: self.hold.bound.output_tokens,
-            });
+            check.end(used(&self.hold.bound.quantities()));
         }
         self.slot = None;
     }
@@ -139,8 +135,7 @@ impl Reservation {
 
     fn held(&self, ending: Ending) -> Ending {
         let bound = self.hold.bound;
-        let quantities = [(Class::Input, bound.input_tokens), (Class::Output, bound.output_tokens)].into();
-        Ending { cost: bound.cost.max(ending.cost), quantities, ..ending }
+        Ending { cost: bound.cost.max(ending.cost), quantities: bound.quantities(), ..ending }
     }
 
     fn end(&mut self, kind: Kind, basis: Option<Basis>, ending: Ending) -> Settled {
@@ -171,28 +166,21 @@ impl Reservation {
     fn entry(&self, kind: Kind, basis: Option<Basis>, ending: Ending) -> Entry {
         let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         Entry {
-            id: self.hold.id,
-            kind,
-            created_ms: self.guard.clock().now_ms(),
-            admitted_ms: self.hold.admitted_ms,
             attribution: self.attribution(ending.made_no_picture),
-            held: self.hold.bound,
             cost: ending.cost,
             tool_fees: ending.tool_fees,
             quantities: ending.quantities,
             basis,
             served_model: ending.served_model,
             tier: ending.tier,
-            price_version: Arc::clone(&self.hold.price_version),
             status: ending.status,
             upstream_request_id: ending.upstream_request_id,
             object_id: ending.object_id,
             duration_ms: ms(self.age()),
             ttft_ms: ending.ttft.map(ms),
-            stream: self.hold.stream,
             disconnected: ending.disconnected,
-            corrects: None,
             note: ending.note.map(str::to_owned),
+            ..Entry::ending(&self.hold, kind, self.guard.clock().now_ms())
         }
     }
 

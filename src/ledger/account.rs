@@ -10,7 +10,6 @@ use std::sync::Arc;
 
 use crate::domain::limit::{Mode, Only, Per, Source, Unit};
 use crate::domain::{Limit, Money, Window};
-use crate::ledger::Ask;
 use crate::ledger::denial::{Denial, Short};
 use crate::ledger::entry::{AlertKind, Crossing, Entry, Hold, Kind, grant_id};
 
@@ -291,21 +290,20 @@ impl Account {
 
     /// What a request would leave, in nano-dollars, or why there is no credit
     /// for it.
-    pub(super) fn verdict(&self, ask: &Ask<'_>, terms: Terms) -> Result<i64, Denial> {
-        let needed = ask.bound.cost;
-        let left = self.available(ask.at_ms) - needed;
+    pub(super) fn verdict(&self, needed: Money, terms: Terms, at_ms: i64) -> Result<i64, Denial> {
+        let left = self.available(at_ms) - needed;
         if needed == Money::ZERO || left >= Money::ZERO {
             return Ok(left.nano());
         }
-        let short = Box::new(self.short(ask, terms));
+        let short = Box::new(self.short(needed, terms, at_ms));
         Err(if needed > short.balance { Denial::NoCredit(short) } else { Denial::CreditHeld(short) })
     }
 
     /// What there is for a request.
-    pub(super) fn short(&self, ask: &Ask<'_>, terms: Terms) -> Short {
-        let figures = self.balance(ask.at_ms);
-        let (balance, held) = (self.left(ask.at_ms), figures.held);
-        Short { limit: as_limit(&figures, terms), balance, held, needed: ask.bound.cost }
+    pub(super) fn short(&self, needed: Money, terms: Terms, at_ms: i64) -> Short {
+        let figures = self.balance(at_ms);
+        let (balance, held) = (self.left(at_ms), figures.held);
+        Short { limit: as_limit(&figures, terms), balance, held, needed }
     }
 
     /// Granted, and neither spent nor expired.

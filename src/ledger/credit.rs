@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use crate::domain::Money;
 use crate::domain::limit::Mode;
+use crate::ledger::Ledger;
 use crate::ledger::account::{Account, Grant, Terms};
+use crate::ledger::admission::Circumstances;
 use crate::ledger::denial::Denial;
 use crate::ledger::entry::Crossing;
 use crate::ledger::waiting::Place;
-use crate::ledger::{Ask, Ledger};
 
 /// The longest that credit may last: a hundred years.
 const LIFE_MAX_S: i64 = 100 * 366 * 86_400;
@@ -106,12 +107,18 @@ impl Ledger {
         Some(account.available(at_ms).max(Money::ZERO))
     }
 
-    pub(super) fn credit_verdict(&self, ask: &Ask<'_>) -> Option<(Mode, Result<i64, Denial>)> {
+    /// What prepaid credit would have left, or why it would refuse; `None` if there was
+    /// never a grant.
+    pub(super) fn credit_verdict(
+        &self,
+        needed: Money,
+        of: &Circumstances,
+    ) -> Option<(Mode, Result<i64, Denial>)> {
         let account = self.account()?;
-        let left = account.verdict(ask, self.terms);
-        let takes = self.terms.mode == Mode::Enforce && ask.bound.cost > Money::ZERO;
-        let is_behind = takes && self.queues.is_behind(ask.turn, &Place::Credit);
-        let queued = || Denial::CreditHeld(Box::new(account.short(ask, self.terms)));
+        let left = account.verdict(needed, self.terms, of.at_ms);
+        let takes = self.terms.mode == Mode::Enforce && needed > Money::ZERO;
+        let is_behind = takes && self.queues.is_behind(of.turn, &Place::Credit);
+        let queued = || Denial::CreditHeld(Box::new(account.short(needed, self.terms, of.at_ms)));
         let verdict = left.and_then(|left| if is_behind { Err(queued()) } else { Ok(left) });
         Some((self.terms.mode, verdict))
     }

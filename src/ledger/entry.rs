@@ -157,14 +157,30 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// The ending of a hold, without cost or anything else that an answer says.
+    pub fn ending(hold: &Hold, kind: Kind, at_ms: i64) -> Self {
+        Self {
+            admitted_ms: hold.admitted_ms,
+            held: hold.bound,
+            tier: hold.tier,
+            price_version: Arc::clone(&hold.price_version),
+            stream: hold.stream,
+            ..Self::bare(hold.id, kind, at_ms, Arc::clone(&hold.attribution))
+        }
+    }
+
     /// A line that is of no request and moves no money.
     pub fn note(id: u64, kind: Kind, at_ms: i64, note: String) -> Self {
+        Self { note: Some(note), ..Self::bare(id, kind, at_ms, Arc::default()) }
+    }
+
+    fn bare(id: u64, kind: Kind, at_ms: i64, attribution: Arc<Attribution>) -> Self {
         Self {
             id,
             kind,
             created_ms: at_ms,
             admitted_ms: at_ms,
-            attribution: Arc::default(),
+            attribution,
             held: Bound::default(),
             cost: Money::ZERO,
             tool_fees: Money::ZERO,
@@ -181,7 +197,7 @@ impl Entry {
             stream: false,
             disconnected: false,
             corrects: None,
-            note: Some(note),
+            note: None,
         }
     }
 

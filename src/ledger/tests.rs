@@ -7,12 +7,13 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
-use crate::domain::demand::Tier;
-use crate::domain::limit::{Only, Per, Soft, Source};
+use crate::domain::demand::{Bound, Tier};
+use crate::domain::limit::{Mode, Only, Per, Soft, Source};
 use crate::domain::{Class, Quantities, Window};
 use crate::ledger::calendar::Windows;
+use crate::ledger::denial::Denial;
 use crate::ledger::entry::{Basis, Tags};
-use crate::ledger::meter::subjects;
+use crate::ledger::meter::{Meter, subjects};
 
 const START_MS: i64 = 1_790_000_000_000;
 
@@ -60,15 +61,11 @@ fn held(ledger: &mut Ledger, attribution: Arc<Attribution>, bound: Bound, admitt
 
 fn ending(hold: &Hold, kind: Kind, cost: i64, tokens: u64, created_ms: i64) -> Entry {
     Entry {
-        admitted_ms: hold.admitted_ms,
-        attribution: Arc::clone(&hold.attribution),
-        held: hold.bound,
         cost: Money::from_nano(cost),
         quantities: Quantities::from([(Class::Input, tokens), (Class::Output, tokens)]),
         basis: Some(Basis::Reported),
         status: 200,
-        note: None,
-        ..Entry::note(hold.id, kind, created_ms, String::new())
+        ..Entry::ending(hold, kind, created_ms)
     }
 }
 
@@ -80,14 +77,7 @@ fn in_force(limits: &[Arc<Limit>]) -> Ledger {
 }
 
 fn decide(ledger: &Ledger, who: u8, bound: Bound, at_ms: i64) -> Result<Admission, Denial> {
-    ledger.decide(&Ask {
-        attribution: &of(who),
-        bound,
-        client_cap: None,
-        at_ms,
-        unwritten_releases: Amounts::default(),
-        turn: Turn::default(),
-    })
+    ledger.decide(&ReserveRequest::new(of(who), bound), &Circumstances { at_ms, ..Circumstances::default() })
 }
 
 /// One step of a random life: somebody asks, or somebody's request ends.
@@ -260,16 +250,10 @@ fn a_hold_that_needs_room_just_released_depends_on_the_unwritten_release() {
     let released = ledger.released()[Unit::Usd.index()];
     assert_eq!(released, 50);
     let depends_on_unwritten = |needed: i64, unwritten_releases: i64| {
-        let mut ask = Ask {
-            attribution: &of(0),
-            bound: bound(needed, 0),
-            client_cap: None,
-            at_ms: START_MS,
-            unwritten_releases: Amounts::default(),
-            turn: Turn::default(),
-        };
-        ask.unwritten_releases[Unit::Usd.index()] = unwritten_releases;
-        ledger.decide(&ask).unwrap().depends_on_unwritten
+        let mut circumstances = Circumstances { at_ms: START_MS, ..Circumstances::default() };
+        circumstances.unwritten_releases[Unit::Usd.index()] = unwritten_releases;
+        let request = ReserveRequest::new(of(0), bound(needed, 0));
+        ledger.decide(&request, &circumstances).unwrap().depends_on_unwritten
     };
     // If the ending were lost, 60 would be charged instead of 10.
     assert!(

@@ -296,7 +296,7 @@ impl Attempt<'_> {
             let message = "The most that this request can cost is beyond reason; ask for less output or fewer tool calls.";
             return Err(Refusal::Invalid(message.to_owned(), None));
         }
-        let order = ReserveRequest {
+        let request = ReserveRequest {
             attribution: Arc::clone(&candidate.attribution),
             bound,
             is_priced: candidate.priced,
@@ -305,7 +305,7 @@ impl Attempt<'_> {
             price_version: Arc::clone(&candidate.price_version),
             stream: candidate.demand.stream,
         };
-        match self.guard.reserve_in_turn(order, turn).await {
+        match self.guard.reserve_in_turn(request, turn).await {
             Ok(reservation) => Ok(Ok(reservation)),
             Err(Denied::ByLimit(denial)) => Ok(Err(denial)),
             Err(refused) => Err(refused.into()),

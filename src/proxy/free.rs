@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderMap, Method, Response, header};
 
-use crate::domain::demand::{Bound, Tier};
+use crate::domain::demand::Bound;
 use crate::domain::usage::ContainerMemory;
 use crate::domain::{Demand, KeptContext, Money, ObjectKind, ObjectReference};
 use crate::guard::ReserveRequest;
@@ -112,16 +112,11 @@ impl Proxy {
             let rate_check = self.guard.pace(&attribution).map_err(Refusal::Throttled)?;
             let mut errand = self.errand(rules, &head, &body, &caller).await?;
             let fee = errand.container.as_ref().map_or(Money::ZERO, |used| used.fee_max);
-            let order = ReserveRequest {
-                attribution,
-                bound: Bound { cost: fee, ..Bound::default() },
-                is_priced: true,
+            let request = ReserveRequest {
                 client_cap: max_cost.filter(|_| fee > Money::ZERO),
-                tier: Tier::default(),
-                price_version: "".into(),
-                stream: false,
+                ..ReserveRequest::new(attribution, Bound { cost: fee, ..Bound::default() })
             };
-            let mut reservation = match self.guard.reserve_within(order, rules.admit.hold_wait).await {
+            let mut reservation = match self.guard.reserve_within(request, rules.admit.hold_wait).await {
                 Ok(reservation) => reservation,
                 Err(refused) => {
                     errand.abandon();

@@ -7,9 +7,9 @@ use shuttle::thread;
 use spendguard::domain::Money;
 use spendguard::domain::demand::Bound;
 use spendguard::ledger::denial::Denial;
-use spendguard::ledger::entry::{Entry, Hold, Kind};
+use spendguard::ledger::entry::{Entry, Kind};
 use spendguard::ledger::waiting::{Place, Turn};
-use spendguard::ledger::{Ask, Ledger, Past};
+use spendguard::ledger::{Circumstances, Ledger, NotAdmitted, Past, ReserveRequest};
 
 use crate::store::sqlite::commit_connection;
 
@@ -54,21 +54,12 @@ fn with<T>(ledger: &Mutex<Ledger>, work: impl FnOnce(&mut Ledger) -> T) -> T {
 fn reserve(ledger: &mut Ledger, cost: i64, turn: Turn) -> Result<u64, Denial> {
     let bound = Bound { cost: Money::from_nano(cost), input_tokens: 0, output_tokens: 0 };
     let of = commit_connection::hold(0).attribution;
-    let ask = Ask {
-        attribution: &of,
-        bound,
-        client_cap: None,
-        at_ms: commit_connection::AT_MS,
-        unwritten_releases: [0; 5],
-        turn,
-    };
-    ledger.decide(&ask)?;
-    let id = ledger.take_id();
-    ledger.apply_hold(&std::sync::Arc::new(Hold { bound, ..commit_connection::hold(id) }));
-    if let Turn::Ticket(ticket) = turn {
-        ledger.queues().leave(ticket);
+    let circumstances = Circumstances { at_ms: commit_connection::AT_MS, turn, ..Circumstances::default() };
+    match ledger.admit(ReserveRequest::new(of, bound), &circumstances) {
+        Ok((hold, _)) => Ok(hold.id),
+        Err(NotAdmitted::ByLimit(denial)) => Err(denial),
+        Err(NotAdmitted::Unpriced(_)) => unreachable!("each has a price"),
     }
-    Ok(id)
 }
 
 /// Reserves, waiting as long as it takes; `leaves` after the first call.

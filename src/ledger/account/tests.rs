@@ -5,12 +5,10 @@ mod lives;
 use std::sync::Arc;
 
 use super::*;
-use crate::domain::Quantities;
-use crate::domain::demand::{Bound, Tier};
-use crate::ledger::Ledger;
+use crate::domain::demand::Bound;
 use crate::ledger::credit::Ungranted;
-use crate::ledger::entry::{Amounts, Basis};
-use crate::ledger::waiting::Turn;
+use crate::ledger::entry::Basis;
+use crate::ledger::{Circumstances, Ledger, ReserveRequest};
 
 const START_MS: i64 = 1_790_000_000_000;
 const DAY_MS: i64 = 86_400_000;
@@ -54,49 +52,32 @@ impl Life {
         self.ledger.grant(&grant, self.at_ms);
     }
 
+    fn request(&self, cents: i64) -> (ReserveRequest, Circumstances) {
+        let request =
+            ReserveRequest::new(Entry::note(0, Kind::Grant, 0, String::new()).attribution, bound(cents));
+        (request, Circumstances { at_ms: self.at_ms, ..Circumstances::default() })
+    }
+
     fn decide(&self, cents: i64) -> Result<(), Denial> {
-        let line = Entry::note(0, Kind::Grant, 0, String::new());
-        let ask = Ask {
-            attribution: &line.attribution,
-            bound: bound(cents),
-            client_cap: None,
-            at_ms: self.at_ms,
-            unwritten_releases: Amounts::default(),
-            turn: Turn::default(),
-        };
-        self.ledger.decide(&ask).map(drop)
+        let (request, circumstances) = self.request(cents);
+        self.ledger.decide(&request, &circumstances).map(drop)
     }
 
     /// Admits a request if it may spend so much, and returns whether.
     fn ask(&mut self, cents: i64) -> bool {
-        let may = self.decide(cents).is_ok();
-        if may {
-            let line = Entry::note(0, Kind::Grant, 0, String::new());
-            let hold = Arc::new(Hold {
-                id: self.ledger.take_id(),
-                admitted_ms: self.at_ms,
-                attribution: line.attribution,
-                bound: bound(cents),
-                tier: Tier::default(),
-                price_version: "v".into(),
-                stream: false,
-            });
-            self.ledger.apply_hold(&hold);
-            self.open.push(hold);
-        }
+        let (request, circumstances) = self.request(cents);
+        let admitted = self.ledger.admit(request, &circumstances);
+        let may = admitted.is_ok();
+        self.open.extend(admitted.map(|(hold, _)| hold));
         may
     }
 
     fn end(&mut self, which: usize, kind: Kind, cents: i64) -> Vec<Crossing> {
         let hold = self.open.swap_remove(which % self.open.len());
         let entry = Entry {
-            attribution: Arc::clone(&hold.attribution),
-            admitted_ms: hold.admitted_ms,
-            held: hold.bound,
             cost: usd(cents),
-            quantities: Quantities::default(),
             basis: Some(Basis::Reported),
-            ..Entry::note(hold.id, kind, self.at_ms, String::new())
+            ..Entry::ending(&hold, kind, self.at_ms)
         };
         let crossings = self.ledger.apply(&entry);
         self.written.push(entry);

@@ -108,16 +108,8 @@ fn a_limit_with_as_many_meters_as_memory_is_meant_to_hold_refuses_new_users_by_i
     let starts = (0..).map(|start_s| ((subject.clone(), start_s), Meter::default()));
     ledger.limits[0].meters.extend(starts.take(METERS_MAX - 1));
     let decide = |number| {
-        let attribution = user(number);
-        let ask = Ask {
-            attribution: &attribution,
-            bound: bound(1, 0),
-            client_cap: None,
-            at_ms: START_MS,
-            unwritten_releases: Amounts::default(),
-            turn: Turn::default(),
-        };
-        ledger.decide(&ask)
+        let circumstances = Circumstances { at_ms: START_MS, ..Circumstances::default() };
+        ledger.decide(&ReserveRequest::new(user(number), bound(1, 0)), &circumstances)
     };
     assert!(decide(0).is_ok(), "it has a meter");
     let Err(denial) = decide(1) else { panic!("there is no room for another") };

@@ -8,9 +8,9 @@ use tokio::sync::{Semaphore, oneshot};
 
 use super::*;
 use crate::domain::demand::{Bound, Tier};
-use crate::domain::{Money, Quantities};
 use crate::ledger::entry::{Amounts, Attribution};
 use crate::store::sqlite::codec::hold_batches;
+use crate::store::sqlite::rollup::Ids;
 use crate::store::sqlite::schema;
 
 fn hold(id: u64) -> Hold {
@@ -39,30 +39,7 @@ fn hold(id: u64) -> Hold {
 
 fn release(id: u64) -> Entry {
     let hold = hold(id);
-    Entry {
-        id,
-        kind: Kind::Release,
-        created_ms: hold.admitted_ms,
-        admitted_ms: hold.admitted_ms,
-        attribution: hold.attribution,
-        held: hold.bound,
-        cost: Money::ZERO,
-        tool_fees: Money::ZERO,
-        quantities: Quantities::default(),
-        basis: None,
-        served_model: None,
-        tier: hold.tier,
-        price_version: hold.price_version,
-        status: 0,
-        upstream_request_id: None,
-        object_id: None,
-        duration_ms: 0,
-        ttft_ms: None,
-        stream: hold.stream,
-        disconnected: false,
-        corrects: None,
-        note: None,
-    }
+    Entry::ending(&hold, Kind::Release, hold.admitted_ms)
 }
 
 fn waiting(id: u64, depends_on_unwritten: bool) -> PendingWrite {
@@ -174,4 +151,31 @@ fn a_hold_that_is_opened_and_ended_by_one_group_takes_no_other_hold_with_it() {
     assert_eq!(books.batches(), [BTreeSet::from([1, 3])]);
     books.write(&[], &[], &[0]);
     assert_eq!(books.batches(), [BTreeSet::from([1, 3])], "3 is open");
+}
+
+fn detaching(id: u64, object: &str) -> PendingWrite {
+    let (ack, _) = oneshot::channel();
+    let job = Job { kind: "test".to_owned(), object: object.to_owned(), deadline_s: 1_793_577_600 };
+    PendingWrite { what: Pending::Job(Arc::new(hold(id)), job), ack }
+}
+
+#[test]
+fn of_jobs_for_one_object_in_one_group_only_the_last_is_kept() {
+    let mut books = Books::new();
+    books.write(&[false, false, false], &[], &[]);
+    let group = |holds: &[PendingWrite], ends: &[u64], books: &mut Books| {
+        let endings: Vec<_> = ends.iter().map(|id| fact(*id, &books.slots)).collect();
+        let group = Group { holds, endings: &endings, crossings: &[], objects: &[] };
+        commit(&books.db, &books.summed, &group, &mut books.open).unwrap();
+        let open = jobs::all(&books.db, &Ids).unwrap();
+        open.into_iter().map(|(hold, job)| (hold.id, job.object)).collect::<Vec<_>>()
+    };
+    // The request of hold 1 was cancelled while its job was being written.
+    assert_eq!(
+        group(&[detaching(1, "resp_1"), detaching(2, "resp_1")], &[1], &mut books),
+        [(2, "resp_1".to_owned())]
+    );
+    assert_eq!(group(&[detaching(3, "resp_1")], &[2], &mut books), [(3, "resp_1".to_owned())]);
+    assert_eq!(group(&[], &[3], &mut books), []);
+    assert_eq!(books.batches(), [] as [BTreeSet<u64>; 0]);
 }
