@@ -120,12 +120,8 @@ pub struct UsageRow<'a> {
     pub endpoint: &'a str,
     /// The model that served, or else the one asked for; empty where there is none.
     pub model: &'a str,
-    /// Settled requests.
-    pub requests: u64,
-    /// What they cost, corrections included.
-    pub cost: Money,
-    /// What they used.
-    pub quantities: Quantities,
+    /// What it comes to.
+    pub sum: UsageSum,
 }
 
 /// What was pruned, all together.

@@ -107,9 +107,7 @@ async fn read(
 /// The sum of all sums.
 pub(super) fn total<'a>(sums: impl Iterator<Item = &'a UsageSum>) -> UsageSum {
     sums.fold(UsageSum::default(), |mut total, sum| {
-        total.requests += sum.requests;
-        total.cost = total.cost + sum.cost;
-        total.quantities += sum.quantities;
+        total.add(sum);
         total
     })
 }

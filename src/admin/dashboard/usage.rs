@@ -13,7 +13,7 @@ use maud::{Markup, html};
 
 use crate::admin::dashboard::chart::{self, Bar};
 use crate::admin::dashboard::language::Lang;
-use crate::admin::dashboard::page::{PageQuery, PageRequest, PageResult, query_or_default};
+use crate::admin::dashboard::page::{PageQuery, PageRequest, PageResult};
 use crate::admin::dashboard::{Dashboard, figures, names, parts};
 use crate::domain::{Class, Money};
 use crate::store::reports::UsageSum;
@@ -35,10 +35,7 @@ async fn show(
     query: PageQuery<UsageQuery>,
 ) -> PageResult {
     let words = request.words();
-    let zone = parts::zone(&dashboard);
-    let today = figures::date_of(dashboard.admin.guard.clock().now_s(), &zone);
-    let selection = Selection::of(query_or_default(query), today);
-    let report = UsageReport::read(&dashboard, &request, &selection, &zone).await?;
+    let (selection, report) = UsageReport::answering(&dashboard, &request, query).await?;
     let body = html! {
         (parts::heading(words.usage, None, &html! {}))
         @if selection.has_bad_days {

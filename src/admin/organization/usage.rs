@@ -18,10 +18,7 @@ use crate::admin::error::ApiError;
 use crate::admin::extract::{Path, Query};
 use crate::domain::{Money, Span};
 use crate::protocol::openai::operation::{OPERATIONS, UsageReport};
-use crate::store::reports::Pruned;
-use crate::store::reports::ROLLUP_S;
-use crate::store::reports::UsageRow;
-use crate::store::reports::UsageSum;
+use crate::store::reports::{Pruned, ROLLUP_S, UsageRow, UsageSum};
 
 /// The end of the year 9999.
 const TIME_MAX_S: i64 = 253_402_300_800;
@@ -257,10 +254,7 @@ async fn sums(admin: &Admin, kind: Kind, wanted: Wanted, frame: &Frame) -> Resul
         let item = if line.model.is_empty() { line.endpoint } else { line.model };
         if kind.is_of(&line) && wanted.keeps(&line, item) {
             let bucket_s = line.at_s - line.at_s.rem_euclid(width_s);
-            let sum = sums.entry((bucket_s, wanted.group(&line, item))).or_default();
-            sum.requests = sum.requests.saturating_add(line.requests);
-            sum.cost = sum.cost + line.cost;
-            sum.quantities += line.quantities;
+            sums.entry((bucket_s, wanted.group(&line, item))).or_default().add(&line.sum);
         }
         sums.len() <= GROUPS_MAX
     });

@@ -117,15 +117,12 @@ pub(super) fn usages<const N: usize>(
             return Ok(true);
         }
         let start_s = row.get(0)?;
-        let (requests, cost, quantities) =
-            (uint(row.get(8)?), Money::from_nano(row.get(9)?), quantities_from(row, 10)?);
+        let (requests, cost) = (uint(row.get(8)?), Money::from_nano(row.get(9)?));
+        let used = UsageSum { requests, cost, quantities: quantities_from(row, 10)? };
         for ((by, _), sums) in questions.iter().zip(&mut sums).filter(|((_, span), _)| span.contains(start_s))
         {
             for group in by.groups(row, start_s)? {
-                let sum = sums.entry(group).or_default();
-                sum.requests += requests;
-                sum.cost = sum.cost + cost;
-                sum.quantities += quantities;
+                sums.entry(group).or_default().add(&used);
             }
         }
         Ok(true)

@@ -7,8 +7,7 @@ use rusqlite::{Connection, Row};
 
 use crate::domain::{Money, Span};
 use crate::ledger::entry::Kind;
-use crate::store::reports::ROLLUP_S;
-use crate::store::reports::UsageRow;
+use crate::store::reports::{ROLLUP_S, UsageRow, UsageSum};
 use crate::store::sqlite::codec::uint;
 use crate::store::sqlite::days::{self, Reading};
 use crate::store::sqlite::quantities::{self, quantities_from, quantity_columns};
@@ -64,8 +63,10 @@ fn usage_row<'a>(row: &'a Row<'_>, scale: i64) -> rusqlite::Result<UsageRow<'a>>
         key: text(1)?,
         endpoint: text(2)?,
         model: if served.is_empty() { asked } else { served },
-        requests: uint(row.get(BEHIND + 1)?),
-        cost: Money::from_nano(row.get(5)?),
-        quantities: quantities_from(row, QUANTITIES_AT)?,
+        sum: UsageSum {
+            requests: uint(row.get(BEHIND + 1)?),
+            cost: Money::from_nano(row.get(5)?),
+            quantities: quantities_from(row, QUANTITIES_AT)?,
+        },
     })
 }

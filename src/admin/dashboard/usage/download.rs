@@ -8,11 +8,11 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse as _;
 
-use crate::admin::dashboard::page::{ErrorPage, PageQuery, PageRequest, PageResult, query_or_default};
+use crate::admin::dashboard::page::{PageQuery, PageRequest, PageResult};
 use crate::admin::dashboard::usage::report::UsageReport;
 use crate::admin::dashboard::usage::rows::GroupLabel;
 use crate::admin::dashboard::usage::selection::{Selection, UsageQuery};
-use crate::admin::dashboard::{Dashboard, figures, parts};
+use crate::admin::dashboard::{Dashboard, figures};
 
 /// Without it, spreadsheets take UTF-8 for another encoding.
 const BYTE_ORDER_MARK: &str = "\u{feff}";
@@ -25,7 +25,7 @@ pub(super) async fn groups(
     Extension(request): Extension<PageRequest>,
     query: PageQuery<UsageQuery>,
 ) -> PageResult {
-    let (selection, report) = report(&dashboard, &request, query).await?;
+    let (selection, report) = UsageReport::answering(&dashboard, &request, query).await?;
     let words = request.words();
     let mut rows = vec![vec![
         selection.by.title(words).to_owned(),
@@ -57,7 +57,7 @@ pub(super) async fn days(
     Extension(request): Extension<PageRequest>,
     query: PageQuery<UsageQuery>,
 ) -> PageResult {
-    let (selection, report) = report(&dashboard, &request, query).await?;
+    let (selection, report) = UsageReport::answering(&dashboard, &request, query).await?;
     let words = request.words();
     let head = [words.day.to_owned(), words.requests.to_owned(), format!("{} (USD)", words.total)];
     let mut rows = vec![head.into_iter().chain(report.series.iter().map(|name| as_text(name))).collect()];
@@ -67,18 +67,6 @@ pub(super) async fn days(
         head.into_iter().chain(series.map(ToString::to_string)).collect::<Vec<_>>()
     }));
     file(&request, &selection, &format!("days-by-{}", selection.by.name()), &rows)
-}
-
-async fn report(
-    dashboard: &Dashboard,
-    request: &PageRequest,
-    query: PageQuery<UsageQuery>,
-) -> Result<(Selection, UsageReport), ErrorPage> {
-    let zone = parts::zone(dashboard);
-    let today = figures::date_of(dashboard.admin.guard.clock().now_s(), &zone);
-    let selection = Selection::of(query_or_default(query), today);
-    let report = UsageReport::read(dashboard, request, &selection, &zone).await?;
-    Ok((selection, report))
 }
 
 /// A text that a spreadsheet shows and does not calculate.

@@ -5,12 +5,13 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 
 use crate::admin::dashboard::overview::total;
-use crate::admin::dashboard::page::{ErrorPage, PageRequest};
+use crate::admin::dashboard::page::{ErrorPage, PageQuery, PageRequest, query_or_default};
 use crate::admin::dashboard::usage::rows::{GroupLabel, UsageRow};
-use crate::admin::dashboard::usage::selection::{Dimension, Selection};
-use crate::admin::dashboard::{Dashboard, figures};
+use crate::admin::dashboard::usage::selection::{Dimension, Selection, UsageQuery};
+use crate::admin::dashboard::{Dashboard, figures, parts};
 use crate::admin::usage::days;
 use crate::domain::{Money, Span};
+use crate::store::StoreError;
 use crate::store::reports::{DailyUsage, GroupBy, UsageFilter, UsageSum};
 
 /// Rows of the table; the rest is summed up in one.
@@ -35,15 +36,22 @@ pub(super) struct UsageReport {
     pub(super) rows: Vec<UsageRow>,
 }
 
-/// Sums of a query: by group, and of each day by the groups with a series.
-struct Sums {
-    groups: Vec<(String, UsageSum)>,
-    days: Vec<(UsageSum, Vec<Money>)>,
-}
-
 impl UsageReport {
+    /// What a query selects, and its figures.
+    pub(super) async fn answering(
+        dashboard: &Dashboard,
+        request: &PageRequest,
+        query: PageQuery<UsageQuery>,
+    ) -> Result<(Selection, Self), ErrorPage> {
+        let zone = parts::zone(dashboard);
+        let today = figures::date_of(dashboard.admin.guard.clock().now_s(), &zone);
+        let selection = Selection::of(query_or_default(query), today);
+        let report = Self::read(dashboard, request, &selection, &zone).await?;
+        Ok((selection, report))
+    }
+
     /// Reads the figures from the ledger.
-    pub(super) async fn read(
+    async fn read(
         dashboard: &Dashboard,
         request: &PageRequest,
         selection: &Selection,
@@ -55,14 +63,15 @@ impl UsageReport {
         let end_s = start(selection.last.tomorrow().unwrap_or(selection.last)).as_second();
         let span = Span { start_s, end_s };
         let spans = days(zone, start_s, end_s).unwrap_or_default();
-        let sums = read_sums(dashboard, request, selection, span, spans.clone()).await?;
+        let usage = read_usage(dashboard, selection, span, spans.clone()).await;
+        let usage = usage.map_err(|error| request.unavailable(&error))?;
         let dates = spans.iter().map(|span| figures::date_of(span.start_s, zone));
         let days: Vec<_> =
-            dates.zip(sums.days).map(|(date, (sum, series))| UsageDay { date, sum, series }).collect();
-        let name = |group: &str| name_of(dashboard, request, selection.by, group);
+            dates.zip(usage.days).map(|(date, (sum, series))| UsageDay { date, sum, series }).collect();
+        let name = |group: &[String]| name_of(dashboard, request, selection.by, &group.concat());
         let mut series: Vec<String> =
-            sums.groups.iter().take(SERIES_MAX).map(|(group, _)| name(group)).collect();
-        if sums.groups.len() > SERIES_MAX {
+            usage.groups.iter().take(SERIES_MAX).map(|(group, _)| name(group)).collect();
+        if usage.groups.len() > SERIES_MAX {
             series.push(request.words().the_rest.to_owned());
         }
         let rows: Vec<_> = match selection.by {
@@ -70,11 +79,11 @@ impl UsageReport {
                 days.iter().map(|day| UsageRow { label: GroupLabel::Day(day.date), sum: day.sum }).collect()
             }
             Dimension::Model | Dimension::Key | Dimension::Project | Dimension::User => {
-                let row = |(group, sum): &(String, UsageSum)| UsageRow {
+                let row = |(group, sum): &(Vec<String>, UsageSum)| UsageRow {
                     label: GroupLabel::Name(name(group)),
                     sum: *sum,
                 };
-                sums.groups.iter().map(row).collect()
+                usage.groups.iter().map(row).collect()
             }
         };
         let total = total(days.iter().map(|day| &day.sum));
@@ -103,13 +112,12 @@ fn name_of(dashboard: &Dashboard, request: &PageRequest, by: Dimension, group: &
     }
 }
 
-async fn read_sums(
+async fn read_usage(
     dashboard: &Dashboard,
-    request: &PageRequest,
     selection: &Selection,
     span: Span,
     spans: Vec<Span>,
-) -> Result<Sums, ErrorPage> {
+) -> Result<DailyUsage, StoreError> {
     let by = match selection.by {
         Dimension::Model => Some(GroupBy::Model),
         Dimension::Key => Some(GroupBy::Key),
@@ -119,7 +127,5 @@ async fn read_sums(
     };
     let given = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
     let filter = UsageFilter { key: given(&selection.key), project: given(&selection.project) };
-    let usage = dashboard.admin.books.reports().daily_usage(by, span, spans, SERIES_MAX, filter).await;
-    let DailyUsage { groups, days } = usage.map_err(|error| request.unavailable(&error))?;
-    Ok(Sums { groups: groups.into_iter().map(|(group, sum)| (group.concat(), sum)).collect(), days })
+    dashboard.admin.books.reports().daily_usage(by, span, spans, SERIES_MAX, filter).await
 }

@@ -92,7 +92,8 @@ fn answers(db: &Connection) -> Vec<String> {
     for width_s in [900, 3_600, 86_400] {
         let mut sums: BTreeMap<(i64, String), u64> = BTreeMap::new();
         let each = |line: UsageRow<'_>| {
-            *sums.entry((line.at_s.div_euclid(width_s), line.key.to_owned())).or_default() += line.requests;
+            *sums.entry((line.at_s.div_euclid(width_s), line.key.to_owned())).or_default() +=
+                line.sum.requests;
             true
         };
         usage_rows::each_row(db, width_s, FIRST_S, LAST_S, each).unwrap();
