@@ -7,6 +7,7 @@
 mod alert_facts;
 pub mod audit;
 mod core;
+mod job_claims;
 mod jobs;
 pub mod objects;
 mod offload;
@@ -49,7 +50,7 @@ pub struct Guard {
     ring: Arc<Ring>,
     reports: Reports,
     objects: Objects,
-    jobs: jobs::Jobs,
+    jobs: Arc<job_claims::Jobs>,
     offload: offload::Turns,
     self_service: self_service::Open,
     wrong_keys: wrong_keys::Pace,
@@ -95,7 +96,7 @@ impl Guard {
             ring,
             reports,
             objects: Objects::default(),
-            jobs: jobs::Jobs::of(jobs),
+            jobs: Arc::new(job_claims::Jobs::of(jobs)),
             offload: offload::Turns::default(),
             self_service: self_service::Open::default(),
             wrong_keys: wrong_keys::Pace::default(),

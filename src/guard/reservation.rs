@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::domain::demand::Tier;
 use crate::domain::{Money, Quantities};
+use crate::guard::job_claims::JobClaim;
 use crate::guard::{Guard, RateCheck};
 use crate::ledger::entry::{Attribution, Basis, Entry, Hold, Kind};
 use crate::metrics::RequestLabels;
@@ -27,6 +28,8 @@ pub struct Reservation {
     /// By the guard's running time; `None` if that was another request's, or another run's.
     admitted_at: Option<Duration>,
     rate_check: Option<RateCheck>,
+    /// The job that the hold is for, or will be.
+    job: Option<JobClaim>,
 }
 
 /// How a request ended, as far as it is known.
@@ -72,20 +75,38 @@ pub struct Settled {
 impl Reservation {
     pub(super) fn new(guard: Arc<Guard>, hold: Arc<Hold>, slot: Slot) -> Self {
         let admitted_at = Some(guard.clock().running());
-        Self { guard, hold, slot: Some(slot), sent: false, admitted_at, rate_check: None }
+        Self { guard, hold, slot: Some(slot), sent: false, admitted_at, rate_check: None, job: None }
     }
 
     /// The hold of a job: the request that began it was sent.
-    pub(super) fn resumed(guard: Arc<Guard>, hold: Arc<Hold>, slot: Slot) -> Self {
-        Self { guard, hold, slot: Some(slot), sent: true, admitted_at: None, rate_check: None }
+    pub(super) fn resumed(guard: Arc<Guard>, hold: Arc<Hold>, slot: Slot, job: JobClaim) -> Self {
+        let (slot, job) = (Some(slot), Some(job));
+        Self { guard, hold, slot, sent: true, admitted_at: None, rate_check: None, job }
     }
 
-    /// Leaves the hold to a job. What the request took of its rates stays taken.
-    pub(super) fn leave_to_job(mut self) {
+    /// Whether the hold is that of a job, or becomes it.
+    pub(super) fn is_of_job(&self) -> bool {
+        self.job.is_some()
+    }
+
+    /// Takes charge of the claim to a job, released once the ending of the hold is queued.
+    pub(super) fn claim(&mut self, job: JobClaim) {
+        self.job = Some(job);
+    }
+
+    /// Releases the claim: the hold stays that of its request.
+    pub(super) fn release_claim(&mut self) {
+        self.job = None;
+    }
+
+    /// Leaves the hold to the job that is claimed. What the request took of its rates stays
+    /// taken.
+    pub(super) fn leave_to_job(mut self) -> Option<JobClaim> {
         if let Some(check) = self.rate_check.take() {
             check.end(used(&self.hold.bound.quantities()));
         }
         self.slot = None;
+        self.job.take()
     }
 
     /// The hold.
@@ -150,6 +171,7 @@ impl Reservation {
         }
         let cost = entry.cost;
         let remaining = self.guard.core.end(entry, self.slot.take());
+        self.job = None;
         Settled { cost, remaining }
     }
 

@@ -2,8 +2,8 @@
 //!
 //! An engine gathers those of a moment into a group and calls [`Ledger::admit`] or
 //! [`Ledger::end`] for each, in their order: under one lock, or inside a transaction of
-//! its own on the rows that it has locked. It writes the records that come out, and no
-//! request of the group goes upstream before.
+//! its own on the rows that it has locked. It writes the records that come out before any
+//! request of the group goes upstream.
 
 use std::sync::Arc;
 
@@ -49,17 +49,17 @@ impl ReserveRequest {
 pub struct Circumstances {
     /// When it is decided, in Unix milliseconds.
     pub at_ms: i64,
-    /// Room that facts have released which are not in the database yet.
+    /// Room that was released by endings which are not in the database yet.
     pub unwritten_releases: Amounts,
     /// Whose turn it is, where others wait.
     pub turn: Turn,
 }
 
-/// What admission found out beside that a request may spend.
+/// How a request was admitted.
 #[derive(Debug, Default)]
 pub struct Admission {
-    /// Whether it may need room that is only free if those facts are not lost:
-    /// then its hold must not be written ahead of them.
+    /// Whether it may need room that was released by unwritten endings: then its hold must
+    /// not be written ahead of them, as a crash that loses them takes the room back.
     pub depends_on_unwritten: bool,
     /// Limits in shadow mode that would have refused it.
     pub would_reject: Vec<Arc<Limit>>,
@@ -99,9 +99,9 @@ impl Ledger {
     pub fn admit(
         &mut self,
         request: ReserveRequest,
-        of: &Circumstances,
+        circumstances: &Circumstances,
     ) -> Result<(Arc<Hold>, Admission), NotAdmitted> {
-        let admission = match self.decide(&request, of) {
+        let admission = match self.decide(&request, circumstances) {
             Ok(admission) => admission,
             Err(denial) => {
                 // There is room where others wait: a window has begun, or the first of
@@ -110,18 +110,18 @@ impl Ledger {
                     self.queues.call(&place);
                 }
                 if matches!(denial, Denial::TooManyMeters(_)) {
-                    self.make_room(&request.attribution, of.at_ms);
+                    self.make_room(&request.attribution, circumstances.at_ms);
                 }
                 return Err(NotAdmitted::ByLimit(denial));
             }
         };
         // Asked here, since a cap may have come into force a moment ago.
-        if !request.is_priced && self.needs_price(&request.attribution, of.at_ms) {
+        if !request.is_priced && self.needs_price(&request.attribution, circumstances.at_ms) {
             return Err(NotAdmitted::Unpriced(Arc::clone(&request.attribution.model)));
         }
         let hold = Arc::new(Hold {
             id: self.take_id(),
-            admitted_ms: of.at_ms,
+            admitted_ms: circumstances.at_ms,
             attribution: request.attribution,
             bound: request.bound,
             tier: request.tier,
@@ -129,7 +129,7 @@ impl Ledger {
             stream: request.stream,
         });
         self.apply_hold(&hold);
-        if let Turn::Ticket(ticket) = of.turn {
+        if let Turn::Ticket(ticket) = circumstances.turn {
             self.queues.leave(ticket);
         }
         Ok((hold, admission))
@@ -146,7 +146,11 @@ impl Ledger {
     ///
     /// All meters decide in this one call. Of several denials the most final
     /// is returned, so that no request waits for a limit that will not yield.
-    pub fn decide(&self, request: &ReserveRequest, of: &Circumstances) -> Result<Admission, Denial> {
+    pub fn decide(
+        &self,
+        request: &ReserveRequest,
+        circumstances: &Circumstances,
+    ) -> Result<Admission, Denial> {
         let ReserveRequest { attribution, bound, client_cap, .. } = request;
         if let Some(cap) = client_cap.filter(|cap| bound.cost > *cap) {
             return Err(Denial::OverClientCap { cap, needed: bound.cost });
@@ -154,20 +158,21 @@ impl Ledger {
         let mut admission = Admission::default();
         let mut worst: Option<Denial> = None;
         let mut crowded = None;
-        let credit = self.credit_verdict(bound.cost, of).map(|(mode, verdict)| (mode, Unit::Usd, verdict));
+        let credit =
+            self.credit_verdict(bound.cost, circumstances).map(|(mode, verdict)| (mode, Unit::Usd, verdict));
         let verdicts = self.reached(attribution).flat_map(|metered| {
-            if metered.is_full(attribution, of.at_ms.div_euclid(1_000)) {
+            if metered.is_full(attribution, circumstances.at_ms.div_euclid(1_000)) {
                 crowded = Some(&metered.limit);
             }
             let subjects = metered.subjects(attribution);
             subjects.map(move |subject| {
-                (metered.limit.mode, metered.limit.unit, self.verdict(metered, subject, bound, of))
+                (metered.limit.mode, metered.limit.unit, self.verdict(metered, subject, bound, circumstances))
             })
         });
         for (mode, unit, verdict) in verdicts.chain(credit) {
             match (mode, verdict) {
                 (Mode::Enforce, Ok(left)) => {
-                    admission.depends_on_unwritten |= left < of.unwritten_releases[unit.index()];
+                    admission.depends_on_unwritten |= left < circumstances.unwritten_releases[unit.index()];
                 }
                 (Mode::Shadow, Ok(_)) => {}
                 (Mode::Shadow, Err(denial)) => admission.note_shadow(denial.limit()),
@@ -188,11 +193,12 @@ impl Ledger {
         metered: &Metered,
         subject: Subject,
         bound: &Bound,
-        of: &Circumstances,
+        circumstances: &Circumstances,
     ) -> Result<i64, Denial> {
         let Some(hard) = metered.limit.hard else { return Ok(i64::MAX) };
         let needed = reserved(bound, metered.limit.unit);
-        let Reading { subject, span, meter } = metered.reading(subject, of.at_ms.div_euclid(1_000));
+        let Reading { subject, span, meter } =
+            metered.reading(subject, circumstances.at_ms.div_euclid(1_000));
         let blocked = |kind: fn(Box<Blocked>) -> Denial| {
             let limit = Arc::clone(&metered.limit);
             let Meter { settled, held } = meter;
@@ -211,7 +217,7 @@ impl Ledger {
             return blocked(Denial::Exhausted);
         }
         let left = hard.saturating_sub(meter.settled).saturating_sub(meter.held).saturating_sub(needed);
-        if needed == 0 || (left >= 0 && !self.is_behind(metered, &subject, of.turn)) {
+        if needed == 0 || (left >= 0 && !self.is_behind(metered, &subject, circumstances.turn)) {
             return Ok(left);
         }
         if left >= 0 {

@@ -112,13 +112,13 @@ impl Ledger {
     pub(super) fn credit_verdict(
         &self,
         needed: Money,
-        of: &Circumstances,
+        circumstances: &Circumstances,
     ) -> Option<(Mode, Result<i64, Denial>)> {
         let account = self.account()?;
-        let left = account.verdict(needed, self.terms, of.at_ms);
+        let left = account.verdict(needed, self.terms, circumstances.at_ms);
         let takes = self.terms.mode == Mode::Enforce && needed > Money::ZERO;
-        let is_behind = takes && self.queues.is_behind(of.turn, &Place::Credit);
-        let queued = || Denial::CreditHeld(Box::new(account.short(needed, self.terms, of.at_ms)));
+        let is_behind = takes && self.queues.is_behind(circumstances.turn, &Place::Credit);
+        let queued = || Denial::CreditHeld(Box::new(account.short(needed, self.terms, circumstances.at_ms)));
         let verdict = left.and_then(|left| if is_behind { Err(queued()) } else { Ok(left) });
         Some((self.terms.mode, verdict))
     }

@@ -8,12 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use spendguard::domain::Money;
-use spendguard::domain::demand::{Bound, Tier};
+use spendguard::domain::demand::Bound;
 use spendguard::guard::{Ending, Guard, Reservation, ReserveRequest};
 use spendguard::ledger::entry::{Attribution, Basis, Job, Kind};
 use spendguard::startup::{self, Opened};
 use spendguard::store::reports::EntryFilter;
-use spendguard::store::{Durability, Store};
+use spendguard::store::{BackgroundWriter, Durability, Store};
 
 /// The folder that the child of a test works in.
 const CHILD_FOLDER: &str = "SPENDGUARD_TEST_FOLDER";
@@ -24,9 +24,9 @@ fn job(object: &str) -> Job {
     Job { kind: "test".to_owned(), object: object.to_owned(), deadline_s: 2_000_000_000 }
 }
 
-/// Opens the ledger of a folder under a limit of a dollar; waits until another run has
-/// let go of it.
-async fn open(folder: &Path) -> (Opened, std::thread::JoinHandle<()>) {
+/// Opens the ledger of a folder under a limit of a dollar, to be written step by step; waits
+/// until another run has let go of it.
+async fn open_without_threads(folder: &Path) -> (Opened, BackgroundWriter) {
     let config = folder.join("spendguard.toml");
     std::fs::write(&config, "[[limit]]\nname = \"all\"\nwindow = \"total\"\nhard = 1\n").unwrap();
     let settings = spendguard::config::load(Some(&config), []).unwrap();
@@ -41,21 +41,32 @@ async fn open(folder: &Path) -> (Opened, std::thread::JoinHandle<()>) {
     };
     let config = startup::Config { open_requests_max: 10, zone: "UTC".into() };
     let (opened, writer) = startup::open(store, &config, Arc::default(), Arc::default()).unwrap();
-    let writer = writer.start().unwrap();
-    opened.rulebook.install_file_limits(settings.limits, settings.zone).await.unwrap();
+    let installed = opened.rulebook.install_file_limits(settings.limits, settings.zone);
+    stepped(&writer, installed).await.unwrap();
     (opened, writer)
 }
 
+/// The same with the threads of the writer.
+async fn open(folder: &Path) -> (Opened, std::thread::JoinHandle<()>) {
+    let (opened, writer) = open_without_threads(folder).await;
+    (opened, writer.start().unwrap())
+}
+
+/// Does something that waits for the writer.
+async fn stepped<T>(writer: &BackgroundWriter, work: impl Future<Output = T>) -> T {
+    let mut work = std::pin::pin!(work);
+    loop {
+        tokio::select! {
+            biased;
+            done = &mut work => return done,
+            () = tokio::task::yield_now() => writer.step(),
+        }
+    }
+}
+
 async fn reserve(guard: &Arc<Guard>, nano: i64) -> Reservation {
-    let request = ReserveRequest {
-        attribution: Arc::new(Attribution::default()),
-        bound: Bound { cost: Money::from_nano(nano), input_tokens: 200, output_tokens: 100 },
-        is_priced: true,
-        client_cap: None,
-        tier: Tier::default(),
-        price_version: "2026-11-21".into(),
-        stream: false,
-    };
+    let bound = Bound { cost: Money::from_nano(nano), input_tokens: 200, output_tokens: 100 };
+    let request = ReserveRequest::new(Arc::new(Attribution::default()), bound);
     let mut reservation = guard.reserve(request).await.unwrap();
     reservation.mark_sent();
     reservation
@@ -157,21 +168,24 @@ fn a_job_that_is_taken_up_and_dropped_is_charged_its_hold() {
 }
 
 #[test]
-fn a_job_is_taken_up_only_once_it_is_written() {
+fn a_job_is_resumed_only_once_it_is_written() {
     let folder = tempfile::tempdir().unwrap();
     run(async {
-        let (opened, _writer) = open(folder.path()).await;
+        let (opened, writer) = open_without_threads(folder.path()).await;
         let guard = &opened.guard;
         let reservation = reserve(guard, 4_000).await;
-        let (detached, early) =
-            tokio::join!(guard.detach(reservation, job("early")), guard.resume_job("test", "early"));
+        let (detached, ()) = tokio::join!(guard.detach(reservation, job("early")), async {
+            let early = guard.resume_job("test", "early").await.unwrap();
+            assert!(early.is_none(), "if it can't be written, its request ends it");
+            writer.step();
+        });
         detached.unwrap();
-        assert!(early.unwrap().is_none(), "if it can't be written, its request ends it");
         let resumed = guard.resume_job("test", "early").await.unwrap().unwrap();
         resumed.settle(Basis::Reported, Ending { cost: Money::from_nano(1_000), ..Ending::default() });
-        guard.core().flush().await.unwrap();
+        writer.step();
         assert_eq!(guard.in_doubt(), (Money::ZERO, 0));
-        assert!(opened.books.verify().await.unwrap().differences.is_empty());
+        let report = stepped(&writer, opened.books.verify()).await.unwrap();
+        assert!(report.differences.is_empty() && report.holds == 0, "{report:#?}");
     });
 }
 
@@ -179,7 +193,7 @@ fn a_job_is_taken_up_only_once_it_is_written() {
 fn a_job_whose_request_is_cancelled_while_it_is_written_leaves_nothing_behind() {
     let folder = tempfile::tempdir().unwrap();
     run(async {
-        let (opened, writer) = open(folder.path()).await;
+        let (opened, writer) = open_without_threads(folder.path()).await;
         let guard = &opened.guard;
         let reservation = reserve(guard, 4_000).await;
         tokio::select! {
@@ -188,17 +202,54 @@ fn a_job_whose_request_is_cancelled_while_it_is_written_leaves_nothing_behind() 
             () = std::future::ready(()) => {}
         }
         assert!(guard.resume_job("test", "cancelled").await.unwrap().is_none(), "its request has ended it");
-        // Its place is free for another.
-        guard.detach(reserve(guard, 5_000).await, job("cancelled")).await.unwrap();
-        guard.core().flush().await.unwrap();
+        // Another of that object may run, written in the same group.
+        let reservation = reserve(guard, 5_000).await;
+        stepped(&writer, guard.detach(reservation, job("cancelled"))).await.unwrap();
         assert_eq!(guard.in_doubt(), (Money::from_nano(5_000), 1));
-        let report = opened.books.verify().await.unwrap();
+        let report = stepped(&writer, opened.books.verify()).await.unwrap();
         assert!(report.differences.is_empty() && report.holds == 1, "{report:#?}");
-        drop(opened);
-        writer.join().unwrap();
+        drop((opened, writer));
 
         let (opened, _writer) = open(folder.path()).await;
         assert_eq!(opened.guard.in_doubt(), (Money::from_nano(5_000), 1), "only the other job is open");
         assert_eq!((held(&opened), opened.reports.entries(settlements()).await.unwrap().len()), (5_000, 1));
+    });
+}
+
+#[test]
+fn another_job_of_an_object_waits_until_the_ending_of_the_first_is_queued() {
+    let folder = tempfile::tempdir().unwrap();
+    run(async {
+        let (opened, _writer) = open(folder.path()).await;
+        let guard = &opened.guard;
+        guard.detach(reserve(guard, 4_000).await, job("twice")).await.unwrap();
+        let first = guard.resume_job("test", "twice").await.unwrap().unwrap();
+        let second = guard.detach(reserve(guard, 5_000).await, job("twice")).await.unwrap_err();
+        let first = guard.detach(first, job("elsewhere")).await.unwrap_err();
+        first.settle(Basis::Reported, Ending { cost: Money::from_nano(1_000), ..Ending::default() });
+        guard.detach(second, job("twice")).await.unwrap();
+        let second = guard.resume_job("test", "twice").await.unwrap().unwrap();
+        second.settle(Basis::Reported, Ending { cost: Money::from_nano(2_000), ..Ending::default() });
+        guard.core().flush().await.unwrap();
+        assert!(guard.core().is_healthy() && guard.in_doubt() == (Money::ZERO, 0));
+        let report = opened.books.verify().await.unwrap();
+        assert!(report.differences.is_empty() && report.holds == 0, "{report:#?}");
+    });
+}
+
+#[test]
+fn a_job_that_cannot_be_written_stays_the_hold_of_its_request() {
+    let folder = tempfile::tempdir().unwrap();
+    run(async {
+        let (opened, writer) = open_without_threads(folder.path()).await;
+        let guard = &opened.guard;
+        let reservation = reserve(guard, 4_000).await;
+        let readonly = |on: bool| writer.disturb(move |db| db.pragma_update(None, "query_only", on).unwrap());
+        readonly(true);
+        let reservation = stepped(&writer, guard.detach(reservation, job("failed"))).await.unwrap_err();
+        assert!(guard.resume_job("test", "failed").await.unwrap().is_none());
+        readonly(false);
+        stepped(&writer, guard.detach(reservation, job("failed"))).await.unwrap();
+        assert!(guard.resume_job("test", "failed").await.unwrap().is_some());
     });
 }

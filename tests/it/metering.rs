@@ -2,6 +2,7 @@
 
 use http::{Method, StatusCode};
 use serde_json::json;
+use spendguard::protocol::openai::operation::OPERATIONS;
 
 use crate::harness::{House, call, chat, run};
 
@@ -32,6 +33,7 @@ fn every_metered_endpoint_leaves_a_priced_entry() {
     run(async {
         let house = House::with("").await;
         let text = json!({ "model": "gpt-5", "input": "hello" });
+        let mut unasked: Vec<_> = OPERATIONS.iter().map(|operation| operation.path).collect();
         for (path, body) in [
             ("/v1/chat/completions", chat(json!({}))),
             ("/chat/completions", chat(json!({}))),
@@ -46,7 +48,9 @@ fn every_metered_endpoint_leaves_a_priced_entry() {
             assert_ne!(entry["cost_usd"], "0", "{path}");
             assert_eq!(entry["basis"], "reported", "{path}");
             assert_eq!(entry["cost_usd"], answer.header("x-spendguard-cost-usd"), "{path}");
+            unasked.retain(|of| *of != path);
         }
+        assert_eq!(unasked, [""; 0], "each operation is asked");
     });
 }
 

@@ -4,6 +4,7 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::harness::{ADMIN_TOKEN, House, UPSTREAM_KEY, call, run};
+use crate::process::{Place, Process};
 
 #[test]
 fn a_key_is_shown_once_and_a_revoked_one_is_refused_at_once() {
@@ -186,6 +187,35 @@ fn secrets_are_in_no_answer_metric_or_file() {
             assert!(!seen.contains(secret), "{secret}");
         }
         assert!(!seen.contains("hello"), "prompts are not kept");
+    });
+}
+
+#[test]
+fn secrets_and_prompts_are_not_in_the_log() {
+    run(async {
+        let (_fake, address) = Process::fake();
+        let place = Place::new(&address, "[[limit]]\nname = \"m\"\nwindow = \"month\"\nhard = 10\n");
+        let guard = place.serve();
+        let key = guard.make_key().await;
+        let wrong = "sk-spg-0123456789abcdefghijklmnopqrstuvwxyz";
+        assert_eq!(
+            guard.chat(&key, &[("x-spendguard-tags", "team=a")], json!({})).await.status,
+            StatusCode::OK
+        );
+        assert_eq!(guard.chat(wrong, &[], json!({})).await.status, StatusCode::UNAUTHORIZED);
+        assert_eq!(guard.chat(&key, &[], json!({ "model": 7 })).await.status, StatusCode::BAD_REQUEST);
+        let mut log = String::new();
+        for _ in 0..500 {
+            log = guard.process.log();
+            if log.lines().filter(|line| line.contains("/v1/chat/completions")).count() >= 3 {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        assert_eq!(log.lines().filter(|line| line.contains("/v1/chat/completions")).count(), 3, "{log}");
+        for secret in [key.as_str(), wrong, ADMIN_TOKEN, "sk-upstream", "hello"] {
+            assert!(!log.contains(secret), "{secret} is in {log}");
+        }
     });
 }
 

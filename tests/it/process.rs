@@ -1,7 +1,8 @@
 //! Processes of the real binary: the fake OpenAI, and a guard in front of it.
 
 use std::fs::File;
-use std::io::{BufRead as _, BufReader, Read as _, Seek as _};
+use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -19,6 +20,8 @@ pub(crate) const SPENDGUARD: &str = env!("CARGO_BIN_EXE_spendguard");
 pub(crate) struct Process {
     child: Child,
     lines: Vec<String>,
+    /// What it has written to its standard error.
+    log: File,
 }
 
 impl Process {
@@ -31,27 +34,27 @@ impl Process {
     /// Starts it, and waits for a line of its output; fails with what it says
     /// if it ends before.
     pub(crate) fn of(mut command: Command, until: &str) -> Self {
-        let mut said = tempfile::tempfile().unwrap();
-        let mut child = spawn(&mut command, said.try_clone().unwrap());
+        let log = tempfile::tempfile().unwrap();
+        let mut child = spawn(&mut command, log.try_clone().unwrap());
         let mut lines = Vec::new();
         for line in BufReader::new(child.stdout.take().unwrap()).lines() {
             let line = line.unwrap();
             let last = line.contains(until);
             lines.push(line);
             if last {
-                return Self { child, lines };
+                return Self { child, lines, log };
             }
         }
-        let mut text = String::new();
-        said.rewind().unwrap();
-        said.read_to_string(&mut text).unwrap();
-        panic!("it ended with {:?} before it said {until:?}: {text}", child.wait());
+        let status = child.wait();
+        let log = Self { child, lines, log }.log();
+        panic!("it ended with {status:?} before it said {until:?}: {log}");
     }
 
     /// Starts it and waits for nothing.
     pub(crate) fn launch(mut command: Command) -> Self {
-        let child = spawn(&mut command, File::options().write(true).open("/dev/null").unwrap());
-        Self { child, lines: Vec::new() }
+        let log = tempfile::tempfile().unwrap();
+        let child = spawn(&mut command, log.try_clone().unwrap());
+        Self { child, lines: Vec::new(), log }
     }
 
     /// The fake OpenAI, and where it is.
@@ -64,6 +67,14 @@ impl Process {
     pub(crate) fn address(&self, before: &str) -> String {
         let line = self.lines.iter().find(|line| line.starts_with(before)).unwrap();
         line.rsplit("://").next().unwrap().to_owned()
+    }
+
+    /// All that it has logged by now.
+    pub(crate) fn log(&self) -> String {
+        // Not by a position that it shares with the process, which writes on.
+        let mut text = vec![0; usize::try_from(self.log.metadata().unwrap().len()).unwrap()];
+        self.log.read_exact_at(&mut text, 0).unwrap();
+        String::from_utf8(text).unwrap()
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -88,8 +99,8 @@ impl Process {
     }
 }
 
-fn spawn(command: &mut Command, said: File) -> Child {
-    command.stdout(Stdio::piped()).stderr(said).spawn().unwrap()
+fn spawn(command: &mut Command, log: File) -> Child {
+    command.stdout(Stdio::piped()).stderr(log).spawn().unwrap()
 }
 
 impl Drop for Process {

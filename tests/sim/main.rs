@@ -309,7 +309,8 @@ async fn settle_up(world: &World, reports: &Reports) {
     let bills = world.account.bills();
     for entry in entries.iter().filter(|entry| entry.basis == Some(Basis::Reported)) {
         let Some(id) = entry.object_id.as_deref() else { continue };
-        let name = ["chatcmpl-", "cmpl-", "resp_"].into_iter().find_map(|prefix| id.strip_prefix(prefix));
+        let mut prefixes = oracle::Endpoint::ALL.into_iter().filter_map(oracle::Endpoint::id_prefix);
+        let name = prefixes.find_map(|prefix| id.strip_prefix(prefix));
         let is_known = bills.contains_key(name.unwrap_or_default()) || entry.cost.nano() == 0;
         world.check(is_known, || format!("{entry:?} is booked and was never billed"));
     }

@@ -35,7 +35,7 @@ async fn show(
     query: PageQuery<UsageQuery>,
 ) -> PageResult {
     let words = request.words();
-    let (selection, report) = UsageReport::answering(&dashboard, &request, query).await?;
+    let (selection, report) = UsageReport::for_query(&dashboard, &request, query).await?;
     let body = html! {
         (parts::heading(words.usage, None, &html! {}))
         @if selection.has_bad_days {

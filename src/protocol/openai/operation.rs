@@ -50,12 +50,13 @@ pub struct Operation {
     pub answers: AnswerForm,
     /// How upstream is asked to count its input.
     pub count: InputCount,
-    /// The form of its event streams.
+    /// The form of its event streams; `Chunks` where it has none.
     events: EventForm,
     read: fn(&[u8]) -> Result<Request, Invalid>,
 }
 
-/// A kind of usage in OpenAI's usage API, which has a path for each.
+/// A kind of usage in OpenAI's usage API, which has a path for each. What makes text is
+/// reported as completions, whatever its path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UsageReport {
     /// `/organization/usage/completions`.
@@ -71,7 +72,8 @@ pub enum InputCount {
     Body,
     /// The messages of a chat, made into a body that can be counted.
     Messages,
-    /// The strings of the body alone.
+    /// All strings of the body, as one input: for bodies that are neither a chat nor
+    /// something that `/responses` takes.
     Strings,
 }
 

@@ -235,10 +235,10 @@ impl HoldChanges {
             open.many.insert(first, (self.last, self.opened));
         }
         open.single.extend(self.single.iter().map(|(id, _)| *id));
-        open.jobs.extend(self.detached.iter().map(|(hold, _)| hold.id));
         for id in &self.ended_jobs {
             open.jobs.remove(id);
         }
+        open.jobs.extend(self.detached.iter().map(|(hold, _)| hold.id));
         for (first, ended) in self.ended {
             if open.single.remove(&first) {
                 continue;

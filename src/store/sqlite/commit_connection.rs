@@ -99,13 +99,13 @@ impl CommitConnection {
             match record {
                 Record::Ending(ending) => endings.push(ending),
                 Record::Crossings(crossings) => self.crossings.push(crossings),
-                Record::Hold(waiting) => holds.push(waiting),
-                Record::Job(job, _slot) => {
+                Record::Write(waiting) => holds.push(waiting),
+                Record::Work(work, _slot) => {
                     self.commit(&mut holds, &mut endings);
                     // It depends on what came before it. Dropped, it answers that the
                     // ledger can't be written.
                     if endings.is_empty() && self.crossings.is_empty() && self.objects.is_empty() {
-                        job(&mut self.db);
+                        work(&mut self.db);
                         // Of what can't be read, everything is taken to be behind it.
                         let all = |_| RollupKey { start_s: i64::MAX, ..RollupKey::default() };
                         self.summed = days::end(&self.db).unwrap_or_else(all);

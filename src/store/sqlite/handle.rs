@@ -10,7 +10,7 @@ use tokio::sync::{Semaphore, oneshot};
 use crate::ledger::entry::Amounts;
 use crate::store::sqlite::Store;
 use crate::store::sqlite::leader::GroupCommit;
-use crate::store::sqlite::pending::{Job, Record, Slot, WrittenReleases};
+use crate::store::sqlite::pending::{Record, Slot, Work, WrittenReleases};
 use crate::store::sqlite::queue::Wake;
 use crate::store::{Durability, StoreError};
 
@@ -81,17 +81,17 @@ impl Handle {
     }
 
     /// Queues work on the database, to be done after all that was queued before.
-    pub(super) fn queue_job<T, F>(&self, slot: Slot, work: F) -> oneshot::Receiver<rusqlite::Result<T>>
+    pub(super) fn queue_work<T, F>(&self, slot: Slot, work: F) -> oneshot::Receiver<rusqlite::Result<T>>
     where
         T: Send + 'static,
         F: FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
     {
         let (sender, answer) = oneshot::channel();
-        let job: Job = Box::new(move |db| {
+        let work: Work = Box::new(move |db| {
             // The caller may have gone; the work is done all the same.
             let _ = sender.send(work(db));
         });
-        self.shared.leader.queue.push(Record::Job(job, slot), Wake::Now);
+        self.shared.leader.queue.push(Record::Work(work, slot), Wake::Now);
         answer
     }
 
@@ -102,7 +102,7 @@ impl Handle {
         F: FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
     {
         let slot = self.operators_slot().await?;
-        Ok(self.queue_job(slot, work).await.map_err(|_| StoreError::Unavailable)??)
+        Ok(self.queue_work(slot, work).await.map_err(|_| StoreError::Unavailable)??)
     }
 
     /// Runs what may take long on a thread that no request runs on; where everything

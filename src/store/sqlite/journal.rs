@@ -129,7 +129,7 @@ impl Journal {
         // Where a commit is cheap, the task that waits for it makes it.
         let is_own = !depends_on_unwritten && !self.handle.shared().waits_for_disk();
         if depends_on_unwritten {
-            queue.push(Record::Hold(write), Wake::Now);
+            queue.push(Record::Write(write), Wake::Now);
         } else {
             queue.push_hold(write, if is_own { Wake::None } else { Wake::Now });
         }
@@ -144,7 +144,7 @@ impl Journal {
     pub fn push_job(&self, hold: Arc<Hold>, job: Job) -> WriteAck {
         let (ack, answer) = oneshot::channel();
         let write = PendingWrite { what: Pending::Job(hold, job), ack };
-        self.leader().queue.push(Record::Hold(write), Wake::Now);
+        self.leader().queue.push(Record::Write(write), Wake::Now);
         WriteAck { answer, is_own: false }
     }
 
@@ -184,7 +184,7 @@ impl Journal {
 
     /// Queues a row of the audit log, behind what was queued before.
     pub fn push_audit(&self, row: AuditRow, slot: Slot) -> Queued<()> {
-        Queued(self.handle.queue_job(slot, move |db| audit::insert(db, &row)))
+        Queued(self.handle.queue_work(slot, move |db| audit::insert(db, &row)))
     }
 
     /// Queues the taking of a snapshot, if one is needed: it has exactly the records that
@@ -194,7 +194,7 @@ impl Journal {
             SnapshotNeed::Taken => snapshot::take(db).map(Some),
             SnapshotNeed::None => Ok(None),
         };
-        Queued(self.handle.queue_job(slot, take))
+        Queued(self.handle.queue_work(slot, take))
     }
 
     /// Waits until a hold or an object that was queued is in the database; `false`

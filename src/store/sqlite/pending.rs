@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::domain::limit::Unit;
-use crate::ledger::entry::{self, Amounts, Crossing, Entry, Hold};
+use crate::ledger::entry::{Amounts, Crossing, Entry, Hold, Job};
 use crate::store::objects::ObjectChange;
 
 /// A place in the journal's bounded queue. A request acquires one before it is
@@ -15,7 +15,7 @@ use crate::store::objects::ObjectChange;
 /// the ending is in the database.
 pub type Slot = OwnedSemaphorePermit;
 
-pub(super) type Job = Box<dyn FnOnce(&mut Connection) + Send>;
+pub(super) type Work = Box<dyn FnOnce(&mut Connection) + Send>;
 
 /// A write that a request may wait for, and the channel that says whether it is in
 /// the database.
@@ -32,7 +32,7 @@ pub(super) enum Pending {
         depends_on_unwritten: bool,
     },
     /// The job that an open request's hold is for from now on.
-    Job(Arc<Hold>, entry::Job),
+    Job(Arc<Hold>, Job),
     /// What an open request has learned of objects: a few records for each.
     Objects(Vec<ObjectChange>),
 }
@@ -78,7 +78,7 @@ pub(super) enum Record {
     Ending(EndingRecord),
     Crossings(CrossingRecord),
     /// A hold that depends on the records before it, or the job of one.
-    Hold(PendingWrite),
+    Write(PendingWrite),
     /// Work on the database.
-    Job(Job, Slot),
+    Work(Work, Slot),
 }

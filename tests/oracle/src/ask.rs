@@ -137,7 +137,7 @@ impl Ask {
             calls_max: body["max_tool_calls"].as_u64().unwrap_or(world.assumed.calls_max),
             is_possible: parts.is_possible && tools.is_possible,
             tools,
-            stream: body["stream"] == true && !matches!(endpoint, Endpoint::Compact | Endpoint::Embeddings),
+            stream: body["stream"] == true && endpoint.streams(),
             usage_asked: body["stream_options"]["include_usage"] == true,
         };
         ask.kept += ask.tools.mcp_servers * world.assumed.mcp_tokens_max;

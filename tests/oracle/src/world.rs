@@ -32,6 +32,24 @@ impl Endpoint {
             Self::Embeddings => "/v1/embeddings",
         }
     }
+
+    /// What the ids of its answers begin with; `None` if they have none.
+    pub const fn id_prefix(self) -> Option<&'static str> {
+        match self {
+            Self::Chat => Some("chatcmpl-"),
+            Self::Completions => Some("cmpl-"),
+            Self::Responses | Self::Compact => Some("resp_"),
+            Self::Embeddings => None,
+        }
+    }
+
+    /// Whether it takes `stream`.
+    pub const fn streams(self) -> bool {
+        match self {
+            Self::Chat | Self::Completions | Self::Responses => true,
+            Self::Compact | Self::Embeddings => false,
+        }
+    }
 }
 
 /// A file that upstream keeps.

@@ -41,7 +41,7 @@ fn hold(leader: &GroupCommit, id: u64, waits_for_disk: bool) -> bool {
 /// Asks for a hold that depends on the endings before it.
 fn lean(leader: &GroupCommit, id: u64) -> bool {
     let (written, answer) = shuttle::sync::mpsc::channel();
-    leader.queue.push(Record::Hold(PendingWrite { id, written }), Wake::Now);
+    leader.queue.push(Record::Write(PendingWrite { id, written }), Wake::Now);
     answer.recv().unwrap()
 }
 
@@ -188,7 +188,7 @@ fn install(ledger: &Mutex<Ledger>, leader: &GroupCommit, limit: &std::sync::Arc<
     let mut backfills = {
         let mut ledger = ledger.lock().unwrap();
         let backfills = ledger.stage(&wanted, commit_connection::AT_MS);
-        let job = Record::Job(Box::new(move |spent| tell.send(spent).unwrap()));
+        let job = Record::Work(Box::new(move |spent| tell.send(spent).unwrap()));
         leader.queue.push(job, Wake::Now);
         backfills
     };

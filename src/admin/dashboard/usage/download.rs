@@ -25,7 +25,7 @@ pub(super) async fn groups(
     Extension(request): Extension<PageRequest>,
     query: PageQuery<UsageQuery>,
 ) -> PageResult {
-    let (selection, report) = UsageReport::answering(&dashboard, &request, query).await?;
+    let (selection, report) = UsageReport::for_query(&dashboard, &request, query).await?;
     let words = request.words();
     let mut rows = vec![vec![
         selection.by.title(words).to_owned(),
@@ -57,7 +57,7 @@ pub(super) async fn days(
     Extension(request): Extension<PageRequest>,
     query: PageQuery<UsageQuery>,
 ) -> PageResult {
-    let (selection, report) = UsageReport::answering(&dashboard, &request, query).await?;
+    let (selection, report) = UsageReport::for_query(&dashboard, &request, query).await?;
     let words = request.words();
     let head = [words.day.to_owned(), words.requests.to_owned(), format!("{} (USD)", words.total)];
     let mut rows = vec![head.into_iter().chain(report.series.iter().map(|name| as_text(name))).collect()];

@@ -38,7 +38,7 @@ pub(super) struct UsageReport {
 
 impl UsageReport {
     /// What a query selects, and its figures.
-    pub(super) async fn answering(
+    pub(super) async fn for_query(
         dashboard: &Dashboard,
         request: &PageRequest,
         query: PageQuery<UsageQuery>,

@@ -47,7 +47,7 @@ fn waiting(id: u64, depends_on_unwritten: bool) -> PendingWrite {
     PendingWrite { what: Pending::Hold { hold: Arc::new(hold(id)), depends_on_unwritten }, ack }
 }
 
-fn fact(id: u64, slots: &Arc<Semaphore>) -> EndingRecord {
+fn ending(id: u64, slots: &Arc<Semaphore>) -> EndingRecord {
     let slot = Arc::clone(slots).try_acquire_owned().unwrap();
     EndingRecord {
         entry: Box::new(release(id)),
@@ -76,14 +76,14 @@ impl Books {
         Self { db, summed, open, slots, next_id: 1, unended: BTreeSet::new() }
     }
 
-    /// Writes one group: new holds, of which some lean, and those of an earlier
-    /// admission that leaned; then the endings of some.
-    fn write(&mut self, leaning: &[bool], late: &[u64], ends: &[u8]) -> Vec<u64> {
+    /// Writes one group: new holds, of which some depend on unwritten releases, and such
+    /// holds of an earlier admission; then the endings of some.
+    fn write(&mut self, dependent: &[bool], late: &[u64], ends: &[u8]) -> Vec<u64> {
         let new: Vec<(u64, bool)> =
-            leaning.iter().map(|depends_on_unwritten| (self.take_id(), *depends_on_unwritten)).collect();
+            dependent.iter().map(|depends_on_unwritten| (self.take_id(), *depends_on_unwritten)).collect();
         let (mut holds, mut later) = (Vec::new(), Vec::new());
         for (id, depends_on_unwritten) in new {
-            // Half of those that lean are written after newer ones that do not.
+            // Half of those that depend are written after newer ones that do not.
             if depends_on_unwritten && id.is_multiple_of(2) {
                 later.push(id);
             } else {
@@ -99,7 +99,7 @@ impl Books {
         for end in ends {
             let Some(id) = self.unended.iter().copied().nth(usize::from(*end)) else { continue };
             self.unended.remove(&id);
-            endings.push(fact(id, &self.slots));
+            endings.push(ending(id, &self.slots));
         }
         let group = Group { holds: &holds, endings: &endings, crossings: &[], objects: &[] };
         commit(&self.db, &self.summed, &group, &mut self.open).unwrap();
@@ -129,8 +129,8 @@ proptest! {
     ) {
         let mut books = Books::new();
         let mut late = Vec::new();
-        for (leaning, ends) in &groups {
-            late = books.write(leaning, &late, ends);
+        for (dependent, ends) in &groups {
+            late = books.write(dependent, &late, ends);
             let batches = books.batches();
             for batch in &batches {
                 prop_assert!(!batch.is_disjoint(&books.unended), "{batch:?} is kept, open are {:?}", books.unended);
@@ -159,23 +159,33 @@ fn detaching(id: u64, object: &str) -> PendingWrite {
     PendingWrite { what: Pending::Job(Arc::new(hold(id)), job), ack }
 }
 
+/// The holds that are jobs after a group of holds and the endings of some ids.
+fn jobs_after(books: &mut Books, holds: &[PendingWrite], ends: &[u64]) -> Vec<u64> {
+    let endings: Vec<_> = ends.iter().map(|id| ending(*id, &books.slots)).collect();
+    let group = Group { holds, endings: &endings, crossings: &[], objects: &[] };
+    commit(&books.db, &books.summed, &group, &mut books.open).unwrap();
+    jobs::all(&books.db, &Ids).unwrap().into_iter().map(|(hold, _)| hold.id).collect()
+}
+
 #[test]
 fn of_jobs_for_one_object_in_one_group_only_the_last_is_kept() {
     let mut books = Books::new();
     books.write(&[false, false, false], &[], &[]);
-    let group = |holds: &[PendingWrite], ends: &[u64], books: &mut Books| {
-        let endings: Vec<_> = ends.iter().map(|id| fact(*id, &books.slots)).collect();
-        let group = Group { holds, endings: &endings, crossings: &[], objects: &[] };
-        commit(&books.db, &books.summed, &group, &mut books.open).unwrap();
-        let open = jobs::all(&books.db, &Ids).unwrap();
-        open.into_iter().map(|(hold, job)| (hold.id, job.object)).collect::<Vec<_>>()
-    };
     // The request of hold 1 was cancelled while its job was being written.
-    assert_eq!(
-        group(&[detaching(1, "resp_1"), detaching(2, "resp_1")], &[1], &mut books),
-        [(2, "resp_1".to_owned())]
-    );
-    assert_eq!(group(&[detaching(3, "resp_1")], &[2], &mut books), [(3, "resp_1".to_owned())]);
-    assert_eq!(group(&[], &[3], &mut books), []);
+    let holds = [detaching(1, "resp_1"), detaching(2, "resp_1")];
+    assert_eq!(jobs_after(&mut books, &holds, &[1]), [2]);
+    assert_eq!(books.batches(), [BTreeSet::from([1, 2, 3])], "3 is open");
+    assert_eq!(jobs_after(&mut books, &[detaching(3, "resp_1")], &[2]), [3]);
+    assert!(jobs_after(&mut books, &[], &[3]).is_empty());
     assert!(books.batches().is_empty());
+}
+
+#[test]
+fn a_hold_that_is_detached_again_is_still_that_of_a_job() {
+    let mut books = Books::new();
+    books.write(&[false, false], &[], &[]);
+    assert_eq!(jobs_after(&mut books, &[detaching(1, "resp_1")], &[]), [1]);
+    assert_eq!(jobs_after(&mut books, &[detaching(1, "resp_1")], &[]), [1]);
+    assert!(jobs_after(&mut books, &[], &[1]).is_empty());
+    assert_eq!(books.batches(), [BTreeSet::from([1, 2])], "2 is open");
 }

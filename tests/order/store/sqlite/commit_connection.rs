@@ -19,11 +19,11 @@ pub(crate) struct PendingWrite {
 pub(crate) enum Record {
     Ending(u64),
     /// A hold that depends on the endings before it.
-    Hold(PendingWrite),
+    Write(PendingWrite),
     /// An ending of which only the amount matters.
     Spent(i64),
-    /// Told what had been spent before it.
-    Job(Box<dyn FnOnce(i64) + Send>),
+    /// Gets what was spent before it.
+    Work(Box<dyn FnOnce(i64) + Send>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,9 +72,9 @@ impl CommitConnection {
         for record in records {
             match record {
                 Record::Ending(id) => self.backlog.push(id),
-                Record::Hold(waiting) => holds.push(waiting),
+                Record::Write(waiting) => holds.push(waiting),
                 Record::Spent(cost) => self.spent += cost,
-                Record::Job(job) => job(self.spent),
+                Record::Work(work) => work(self.spent),
             }
         }
         if holds.is_empty() && self.backlog.is_empty() {
