@@ -66,7 +66,7 @@ pub struct InForce {
     /// Names that the listener is reached by, beside its address; in lower case.
     pub hosts: Vec<String>,
     /// Whether caps that will be reached are told.
-    pub tells_forecast: bool,
+    pub alerts_forecast: bool,
     /// How long entries are kept; for ever if it is not said.
     pub keep: Option<Duration>,
     /// The price sheet.

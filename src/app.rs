@@ -142,7 +142,7 @@ impl App {
             (Arc::clone(&self.forecaster), Arc::clone(&self.in_force), stopping.clone());
         let settings = move || {
             let in_force = in_force.load();
-            (Arc::clone(&in_force.zone), in_force.tells_forecast)
+            (Arc::clone(&in_force.zone), in_force.alerts_forecast)
         };
         self.admin_task.spawn(async move { forecaster.run(settings, until).await });
         let (books, until) = (Arc::clone(&self.opened.books), stopping.clone());

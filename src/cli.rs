@@ -43,7 +43,7 @@ pub async fn run(command: Command, connection: &Connection) -> Result<(), Failur
         Command::Projects { command, format } => keys::projects(command, format, connection).await,
         Command::Limits { command, format } => limits::run(command, format, connection).await,
         Command::Credits { command, format } => credits::run(command, format, connection).await,
-        Command::Usage(wanted) => usage::run(wanted, connection).await,
+        Command::Usage(args) => usage::run(args, connection).await,
         Command::Ledger { command, format } => ledger::run(command, format, connection).await,
         Command::Storage { command, format } => storage::run(command, format, connection).await,
         Command::Alerts { command, format } => alerts::run(command, format, connection).await,

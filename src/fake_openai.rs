@@ -155,10 +155,10 @@ impl Fake {
     }
 
     fn generate(self: &Arc<Self>, api: Api, headers: &HeaderMap, body: &Bytes) -> Response<Answer> {
-        let Ok(asked) = serde_json::from_slice::<Value>(body) else {
+        let Ok(request) = serde_json::from_slice::<Value>(body) else {
             return error(StatusCode::BAD_REQUEST, "We could not parse the JSON body of your request.", None);
         };
-        let Some(model) = asked["model"].as_str() else {
+        let Some(model) = request["model"].as_str() else {
             return error(StatusCode::BAD_REQUEST, "you must provide a model parameter", None);
         };
         if model == "no-such-model" {
@@ -171,14 +171,14 @@ impl Fake {
             api,
             id: format!("{}{id:024}", api.id_prefix()),
             model: model.to_owned(),
-            tier: tier(headers, &asked),
+            tier: tier(headers, &request),
             prompt_tokens,
             cached_tokens: prompt_tokens / 4,
-            completion_tokens: completion_tokens(api, headers, &asked),
+            completion_tokens: completion_tokens(api, headers, &request),
             with_usage: !headers.contains_key("x-fake-no-usage"),
         };
-        if asked["stream"] == true && api.streams() {
-            let events = Events::new(Arc::clone(self), made, headers, &asked);
+        if request["stream"] == true && api.streams() {
+            let events = Events::new(Arc::clone(self), made, headers, &request);
             let mut response = Response::new(Either::Right(events));
             let kind = header::HeaderValue::from_static("text/event-stream; charset=utf-8");
             response.headers_mut().insert(header::CONTENT_TYPE, kind);
@@ -202,23 +202,23 @@ fn number(headers: &HeaderMap, name: &str) -> Option<u64> {
     headers.get(name)?.to_str().ok()?.parse().ok()
 }
 
-fn tier(headers: &HeaderMap, asked: &Value) -> String {
+fn tier(headers: &HeaderMap, request: &Value) -> String {
     let ordered = headers.get("x-fake-tier").and_then(|tier| tier.to_str().ok());
-    let asked = asked["service_tier"].as_str().filter(|tier| *tier != "auto");
-    let tier = ordered.or(asked).unwrap_or("default");
+    let requested = request["service_tier"].as_str().filter(|tier| *tier != "auto");
+    let tier = ordered.or(requested).unwrap_or("default");
     if tier == "fast" { "priority".to_owned() } else { tier.to_owned() }
 }
 
-fn completion_tokens(api: Api, headers: &HeaderMap, asked: &Value) -> u64 {
+fn completion_tokens(api: Api, headers: &HeaderMap, request: &Value) -> u64 {
     if matches!(api, Api::Embeddings | Api::InputTokens) {
         return 0;
     }
-    let wanted = number(headers, "x-fake-completion-tokens")
+    let tokens = number(headers, "x-fake-completion-tokens")
         .or_else(|| number(headers, "x-fake-chunks"))
         .unwrap_or(20);
     let most = ["max_completion_tokens", "max_tokens", "max_output_tokens"];
-    let most = most.iter().find_map(|field| asked[*field].as_u64()).unwrap_or(u64::MAX);
-    wanted.min(most).saturating_mul(asked["n"].as_u64().unwrap_or(1))
+    let most = most.iter().find_map(|field| request[*field].as_u64()).unwrap_or(u64::MAX);
+    tokens.min(most).saturating_mul(request["n"].as_u64().unwrap_or(1))
 }
 
 fn answer(status: StatusCode, value: &Value) -> Response<Answer> {

@@ -84,8 +84,8 @@ impl Key {
     }
 
     /// Whether it may use a model.
-    pub fn allows(&self, asked: &str) -> bool {
-        self.models.is_empty() || self.models.iter().any(|rule| model::permits(rule.as_str(), asked))
+    pub fn allows(&self, requested: &str) -> bool {
+        self.models.is_empty() || self.models.iter().any(|rule| model::permits(rule.as_str(), requested))
     }
 }
 
@@ -121,18 +121,18 @@ impl ModelRule {
 
     /// A model is denied if the name asked for may be one that is listed, or the name it is
     /// priced as is listed; it is allowed if the name asked for certainly is one.
-    fn allows(&self, asked: &str, priced_as: Option<&str>) -> bool {
+    fn allows(&self, requested: &str, priced_as: Option<&str>) -> bool {
         if self.denies {
             let is_listed = |id: &str| self.models.iter().any(|rule| model::permits(rule, id));
-            self.denied(asked).is_none() && !priced_as.is_some_and(is_listed)
+            self.denied(requested).is_none() && !priced_as.is_some_and(is_listed)
         } else {
-            self.models.iter().any(|rule| model::permits(rule, asked))
+            self.models.iter().any(|rule| model::permits(rule, requested))
         }
     }
 
     /// The first of those denied that a model may be.
-    fn denied(&self, asked: &str) -> Option<&String> {
-        self.models.iter().filter(|_| self.denies).find(|rule| model::reaches(rule, asked))
+    fn denied(&self, requested: &str) -> Option<&String> {
+        self.models.iter().filter(|_| self.denies).find(|rule| model::reaches(rule, requested))
     }
 }
 
@@ -202,8 +202,8 @@ impl Ring {
     }
 
     /// Whether there is a key like that.
-    pub fn any(&self, is_wanted: impl Fn(&Key) -> bool) -> bool {
-        self.by_id.iter().any(|key| is_wanted(key.value()))
+    pub fn any(&self, fits: impl Fn(&Key) -> bool) -> bool {
+        self.by_id.iter().any(|key| fits(key.value()))
     }
 
     /// The project of an id.
@@ -244,13 +244,13 @@ impl Ring {
 
     /// Whether a project may use a model, by the name asked for and the one it is
     /// priced as.
-    pub fn allows(&self, project: &str, asked: &str, priced_as: Option<&str>) -> bool {
-        self.model_rules.load().get(project).is_none_or(|rule| rule.allows(asked, priced_as))
+    pub fn allows(&self, project: &str, requested: &str, priced_as: Option<&str>) -> bool {
+        self.model_rules.load().get(project).is_none_or(|rule| rule.allows(requested, priced_as))
     }
 
     /// What a project is denied that a model may be, whose name may be a pattern.
-    pub fn denied(&self, project: &str, asked: &str) -> Option<String> {
-        self.model_rules.load().get(project)?.denied(asked).cloned()
+    pub fn denied(&self, project: &str, requested: &str) -> Option<String> {
+        self.model_rules.load().get(project)?.denied(requested).cloned()
     }
 
     /// The name of a project; its id if it has none.

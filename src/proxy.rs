@@ -50,7 +50,7 @@ use crate::proxy::auth::Caller;
 use crate::proxy::cors::{Grant, Preflight};
 use crate::proxy::exchange::{DetachOnDrop, Outgoing};
 use crate::proxy::in_flight::{InFlight, RequestIds};
-use crate::proxy::prepare::Prepared;
+use crate::proxy::prepare::AdmittedRequest;
 use crate::proxy::refuse::Refusal;
 use crate::proxy::tap::StreamPolicy;
 use crate::startup::Opened;
@@ -252,12 +252,12 @@ impl Proxy {
         self: &Arc<Self>,
         rules: &Arc<Rules>,
         head: http::request::Parts,
-        prepared: Prepared,
+        admitted: AdmittedRequest,
         caller: Caller,
         in_flight: InFlight,
     ) -> Result<Response<Answer>, Failed> {
         in_flight.admitted();
-        let outgoing = outgoing(rules, head, prepared.body, &caller, Content::Json);
+        let outgoing = outgoing(rules, head, admitted.body, &caller, Content::Json);
         let pass_through = caller.key.pass_through;
         let policy =
             StreamPolicy { drain: rules.drain, idle: rules.answer_idle, tracker: self.tracker.clone() };
@@ -265,10 +265,9 @@ impl Proxy {
         let (shard, left) = (Arc::clone(self), Arc::clone(&gone));
         let upstream = Arc::clone(self.upstream(rules));
         let exchange = async move {
-            let metering = prepared.metering;
+            let metered = admitted.exchange;
             let answer =
-                exchange::metered(&shard.guard, &upstream, outgoing, metering, policy, in_flight, &left)
-                    .await;
+                exchange::metered(&shard.guard, &upstream, outgoing, metered, policy, in_flight, &left).await;
             if caller.unseen.is_some() {
                 Box::pin(shard.remember(&caller, is_accepted(&answer))).await;
             }

@@ -161,20 +161,20 @@ impl Upstream {
         mut headers: HeaderMap,
         body: Bytes,
     ) -> Result<Response<AnswerBody>, SendError> {
-        let asked = Arc::new(AtomicBool::new(false));
+        let was_polled = Arc::new(AtomicBool::new(false));
         let bodyless = body.is_empty();
         let unsendable = |detail: String| SendError { kind: SendErrorKind::Broken, sent: false, detail };
         let target = self.target(suffix).map_err(|error| unsendable(error.to_string()))?;
         headers.insert(header::HOST, self.host.clone());
         let authorization = self.plain_proxy.as_ref().and_then(|proxy| proxy.authorization.clone());
         headers.extend(authorization.map(|value| (header::PROXY_AUTHORIZATION, value)));
-        let mut request = Request::new(Outgoing { bytes: Some(body), asked: Arc::clone(&asked) });
+        let mut request = Request::new(Outgoing { bytes: Some(body), was_polled: Arc::clone(&was_polled) });
         *request.method_mut() = method;
         *request.uri_mut() = target;
         *request.headers_mut() = headers;
         let answer = tokio::time::timeout(self.response_timeout, self.pool.request(request)).await;
         // A request without a body is never asked for one.
-        let sent = || bodyless || asked.load(Ordering::Acquire);
+        let sent = || bodyless || was_polled.load(Ordering::Acquire);
         match answer {
             Ok(Ok(answer)) => self.unless_refused(answer),
             Ok(Err(Failure::Unreachable(cause))) => {
@@ -251,7 +251,7 @@ fn chain(error: &dyn std::error::Error) -> String {
 #[derive(Debug)]
 struct Outgoing {
     bytes: Option<Bytes>,
-    asked: Arc<AtomicBool>,
+    was_polled: Arc<AtomicBool>,
 }
 
 impl Body for Outgoing {
@@ -262,7 +262,7 @@ impl Body for Outgoing {
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        self.asked.store(true, Ordering::Release);
+        self.was_polled.store(true, Ordering::Release);
         let bytes = self.bytes.take().filter(|bytes| !bytes.is_empty());
         Poll::Ready(bytes.map(|bytes| Ok(Frame::data(bytes))))
     }

@@ -15,7 +15,7 @@ use crate::admin::view::alerts::{AlertView, TestView};
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub(crate) struct Wanted {
+pub(crate) struct AlertQuery {
     /// How many to a page; 100 if it is not said.
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<usize>,
@@ -24,17 +24,17 @@ pub(crate) struct Wanted {
 }
 
 /// Lists alerts with their deliveries, newest first.
-#[utoipa::path(get, path = "/alerts", params(Wanted), responses((status = 200, body = List<AlertView>)))]
+#[utoipa::path(get, path = "/alerts", params(AlertQuery), responses((status = 200, body = List<AlertView>)))]
 pub(crate) async fn list(
     State(admin): State<Admin>,
-    Query(wanted): Query<Wanted>,
+    Query(query): Query<AlertQuery>,
 ) -> Result<Json<List<AlertView>>, ApiError> {
-    let count = page_length(wanted.limit)?;
+    let count = page_length(query.limit)?;
     let number = |id: &String| {
         let digits = id.strip_prefix("alert_").unwrap_or(id);
         digits.parse().map_err(|_| ApiError::bad(Some("after"), format!("{id:?} is no id of an alert")))
     };
-    let before = wanted.after.as_ref().map(number).transpose()?;
+    let before = query.after.as_ref().map(number).transpose()?;
     let mut found = admin.books.reports().alerts(before, count + 1).await?;
     let has_more = found.len() > count;
     found.truncate(count);

@@ -23,7 +23,7 @@ use crate::store::reports::EntryFilter;
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub(crate) struct Wanted {
+pub(crate) struct EntryQuery {
     key_id: Option<String>,
     project_id: Option<String>,
     /// Unix seconds, or a day such as `2026-11-01`.
@@ -50,12 +50,12 @@ fn number(id: &str, param: &'static str) -> Result<u64, ApiError> {
 }
 
 /// Lists entries of the ledger, newest first.
-#[utoipa::path(get, path = "/ledger", params(Wanted), responses((status = 200, body = List<EntryView>)))]
+#[utoipa::path(get, path = "/ledger", params(EntryQuery), responses((status = 200, body = List<EntryView>)))]
 pub(crate) async fn list(
     State(admin): State<Admin>,
-    Query(wanted): Query<Wanted>,
+    Query(query): Query<EntryQuery>,
 ) -> Result<Json<List<EntryView>>, ApiError> {
-    let count = page_length(wanted.limit)?;
+    let count = page_length(query.limit)?;
     let zone = Arc::clone(&admin.in_force.load().zone);
     let time =
         |text: &Option<String>, param| text.as_deref().map(|text| instant_s(text, &zone, param)).transpose();
@@ -63,20 +63,20 @@ pub(crate) async fn list(
         Some(text) => Basis::named(text).map(Some).ok_or_else(|| ApiError::bad(Some(param), "no such basis")),
         None => Ok(None),
     };
-    let kind = match &wanted.kind {
+    let kind = match &query.kind {
         Some(text) => Some(Kind::named(text).ok_or_else(|| ApiError::bad(Some("kind"), "no such kind"))?),
         None => None,
     };
     let filter = EntryFilter {
-        since_s: time(&wanted.since, "since")?,
-        until_s: time(&wanted.until, "until")?,
-        basis: named(&wanted.basis, "basis")?,
+        since_s: time(&query.since, "since")?,
+        until_s: time(&query.until, "until")?,
+        basis: named(&query.basis, "basis")?,
         kind,
-        after: wanted.after.as_deref().map(|id| number(id, "after")).transpose()?,
-        ascending: ascending(wanted.order.as_deref(), false)?,
+        after: query.after.as_deref().map(|id| number(id, "after")).transpose()?,
+        ascending: ascending(query.order.as_deref(), false)?,
         count_max: count + 1,
-        key: wanted.key_id,
-        project: wanted.project_id,
+        key: query.key_id,
+        project: query.project_id,
         ..EntryFilter::default()
     };
     let mut entries = admin.books.reports().entries(filter).await?;

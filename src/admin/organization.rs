@@ -86,7 +86,7 @@ async fn absent(uri: Uri) -> ApiError {
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-struct Wanted {
+struct PageQuery {
     /// How many to a page; 20 if it is not said.
     #[param(minimum = 1, maximum = 100)]
     limit: Option<usize>,
@@ -99,8 +99,8 @@ struct Wanted {
     order: Option<String>,
 }
 
-impl From<Wanted> for Paging {
-    fn from(Wanted { limit, after, before, order }: Wanted) -> Self {
+impl From<PageQuery> for Paging {
+    fn from(PageQuery { limit, after, before, order }: PageQuery) -> Self {
         Self { limit, after, before, order }
     }
 }
@@ -116,22 +116,22 @@ fn page_length(limit: Option<usize>) -> Result<usize, ApiError> {
     if fits { Ok(limit) } else { Err(ApiError::bad(Some("limit"), "use 1 to 100")) }
 }
 
-/// Whose something is: a project's, or the organization's where a path names none.
+/// The scope that a path names: a project, or the organization if it names none.
 #[derive(Debug, Deserialize)]
-struct Whose {
+struct ScopePath {
     project: Option<String>,
 }
 
-/// Whose it is, if that project is there, archived or not.
-fn known<'a>(admin: &Admin, whose: Option<&'a str>) -> Result<Option<&'a str>, ApiError> {
-    whose.map(|id| project(admin, id)).transpose()?;
-    Ok(whose)
+/// Returns the scope if its project exists, archived or not.
+fn known<'a>(admin: &Admin, scope: Option<&'a str>) -> Result<Option<&'a str>, ApiError> {
+    scope.map(|id| project(admin, id)).transpose()?;
+    Ok(scope)
 }
 
-/// Whose it is, if things may be made there.
-fn active<'a>(admin: &Admin, whose: Option<&'a str>) -> Result<Option<&'a str>, ApiError> {
-    whose.map(|id| active_project(admin, id)).transpose()?;
-    Ok(whose)
+/// Returns the scope if its project accepts changes.
+fn active<'a>(admin: &Admin, scope: Option<&'a str>) -> Result<Option<&'a str>, ApiError> {
+    scope.map(|id| active_project(admin, id)).transpose()?;
+    Ok(scope)
 }
 
 /// The project of an id, archived or not.

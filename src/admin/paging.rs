@@ -26,20 +26,20 @@ pub(crate) struct Paging {
     pub(super) order: Option<String>,
 }
 
-/// The wanted page of a list that is in memory, in the order of making.
+/// Returns a page of a list that is in memory, in the order of creation.
 pub(super) fn page<T>(all: Vec<T>, paging: &Paging, id: impl Fn(&T) -> String) -> Result<List<T>, ApiError> {
     page_of(all, paging, page_length(paging.limit)?, id)
 }
 
-/// The same, of a length that is known.
+/// Returns a page of a given length.
 pub(super) fn page_of<T>(
     mut all: Vec<T>,
     paging: &Paging,
     limit: usize,
     id: impl Fn(&T) -> String,
 ) -> Result<List<T>, ApiError> {
-    let place = |all: &[T], wanted: &str, param| {
-        let at = all.iter().position(|item| id(item) == *wanted);
+    let place = |all: &[T], cursor: &str, param| {
+        let at = all.iter().position(|item| id(item) == *cursor);
         at.ok_or_else(|| ApiError::bad(Some(param), "there is nothing of that id"))
     };
     if !ascending(paging.order.as_deref(), true)? {

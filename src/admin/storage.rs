@@ -52,15 +52,15 @@ pub(crate) async fn prune(
 ) -> Result<Json<PruningView>, ApiError> {
     let Pruning { before, dry_run } = body;
     let zone = Arc::clone(&admin.in_force.load().zone);
-    let wanted_s = instant_s(&before, &zone, "before")?;
-    if wanted_s > admin.guard.clock().now_s() {
+    let requested_s = instant_s(&before, &zone, "before")?;
+    if requested_s > admin.guard.clock().now_s() {
         return Err(ApiError::bad(Some("before"), format!("{before:?} is yet to come; nothing was pruned")));
     }
     let progress = if dry_run {
-        let entries = admin.books.prunable(wanted_s).await?;
-        Progress { before_s: admin.books.prunable_before_s(wanted_s), entries, has_more: false }
+        let entries = admin.books.prunable(requested_s).await?;
+        Progress { before_s: admin.books.prunable_before_s(requested_s), entries, has_more: false }
     } else {
-        admin.books.prune(wanted_s, PRUNE_MAX, &actor).await?
+        admin.books.prune(requested_s, PRUNE_MAX, &actor).await?
     };
     Ok(Json(PruningView::of(progress, dry_run)))
 }

@@ -25,7 +25,7 @@ const DAYS_MAX: usize = 3_700;
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub(crate) struct Wanted {
+pub(crate) struct GroupedUsageQuery {
     /// `key` if it is not said, `project`, `model`, `user`, `day`, `endpoint` or `tag`.
     #[param(pattern = "^(key|project|model|user|day|endpoint|tag)$")]
     group_by: Option<String>,
@@ -49,10 +49,10 @@ pub(super) fn instant_s(text: &str, zone: &str, param: &'static str) -> Result<i
 }
 
 /// Sums up what was spent, by what it is asked for.
-#[utoipa::path(get, path = "/usage", params(Wanted), responses((status = 200, body = List<UsageGroupView>)))]
+#[utoipa::path(get, path = "/usage", params(GroupedUsageQuery), responses((status = 200, body = List<UsageGroupView>)))]
 pub(crate) async fn usage(
     State(admin): State<Admin>,
-    Query(wanted): Query<Wanted>,
+    Query(query): Query<GroupedUsageQuery>,
 ) -> Result<Json<List<UsageGroupView>>, ApiError> {
     let zone_name = Arc::clone(&admin.in_force.load().zone);
     let zone = TimeZone::get(&zone_name).unwrap_or(TimeZone::UTC);
@@ -62,10 +62,10 @@ pub(crate) async fn usage(
         Some(text) => instant_s(text, &zone_name, param),
         None => Ok(default),
     };
-    let since_s = time(&wanted.since, "since", month.start_s)?;
-    let until_s = time(&wanted.until, "until", now_s.saturating_add(1))?;
-    let by = group_by(wanted.group_by.as_deref().unwrap_or("key"), &zone, since_s, until_s)?;
-    let filter = UsageFilter { key: wanted.key_id, project: wanted.project_id };
+    let since_s = time(&query.since, "since", month.start_s)?;
+    let until_s = time(&query.until, "until", now_s.saturating_add(1))?;
+    let by = group_by(query.group_by.as_deref().unwrap_or("key"), &zone, since_s, until_s)?;
+    let filter = UsageFilter { key: query.key_id, project: query.project_id };
     let span = Span { start_s: since_s, end_s: until_s };
     let [sums] = admin.books.reports().usage([(by.clone(), span)], filter).await?;
     let groups = sums.into_iter().map(|(group, sum)| view(&admin, &by, &zone, &group, &sum)).collect();

@@ -23,7 +23,7 @@ pub fn of(settings: &Settings, upstreams: Arc<[Arc<Upstream>]>) -> Result<(Rules
         zone: settings.zone.clone(),
         hosts: hosts(settings),
         keep: settings.keep,
-        tells_forecast: settings.alerts_forecast,
+        alerts_forecast: settings.alerts_forecast,
         sheet: Arc::clone(&sheet),
         sheet_file: settings.pricing.file.clone(),
     };

@@ -14,7 +14,7 @@ use crate::books::Books;
 use crate::domain::limit::{Mode, Only, Per, Source, Unit};
 use crate::domain::{Limit, Span, Window};
 use crate::ledger::calendar;
-use crate::ledger::forecast::{DAYS_BACK, Forecast, Known, forecast};
+use crate::ledger::forecast::{DAYS_BACK, Forecast, ForecastInput, forecast};
 use crate::ledger::meter::{Reading, Subject};
 use crate::store::StoreError;
 
@@ -130,9 +130,9 @@ async fn refresh(books: &Books, zone: &Arc<str>) -> Result<Projections, StoreErr
         .collect();
     let by_day = |limit: &Limit| Limit { window: Window::Day, ..limit.clone() };
     // A limit's meter knows its window's sum; the month's is added up of its days.
-    let mut wanted = vec![(by_day(&month), in_month.first_s().min(in_month.span.start_s))];
-    wanted.extend(limits.iter().map(|(days, limit, _)| (by_day(limit), days.first_s())));
-    let mut pasts = books.reports.history(wanted).await?.into_iter();
+    let mut queries = vec![(by_day(&month), in_month.first_s().min(in_month.span.start_s))];
+    queries.extend(limits.iter().map(|(days, limit, _)| (by_day(limit), days.first_s())));
+    let mut pasts = books.reports.history(queries).await?.into_iter();
     let past = pasts.next().unwrap_or_default();
     let days = past.iter().filter(|((_, start_s), _)| in_month.span.contains(*start_s));
     let settled = days.map(|(_, sum)| *sum).fold(0, i64::saturating_add);
@@ -204,8 +204,13 @@ impl Days {
     ) -> Projection {
         let on = |day: &Span| past.get(&(subject.clone(), day.start_s)).copied().unwrap_or(0);
         let before: Vec<i64> = self.before.iter().map(on).collect();
-        let known =
-            Known { before: &before, settled, now_s: self.now_s, days: &self.ahead, hard: limit.hard };
+        let known = ForecastInput {
+            before: &before,
+            settled,
+            now_s: self.now_s,
+            days: &self.ahead,
+            hard: limit.hard,
+        };
         let forecast = forecast(&known);
         Projection { limit: Arc::clone(limit), subject, span: self.span, settled, forecast }
     }

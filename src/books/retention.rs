@@ -59,13 +59,18 @@ impl Books {
 
     /// The latest time up to a wanted one before which entries may be pruned, in Unix seconds: the end of a
     /// quarter of an hour, and a day ago.
-    pub fn prunable_before_s(&self, wanted_s: i64) -> i64 {
-        quarter_start_s(wanted_s.min(self.core.clock().now_s().saturating_sub(AGE_MIN_S)))
+    pub fn prunable_before_s(&self, requested_s: i64) -> i64 {
+        quarter_start_s(requested_s.min(self.core.clock().now_s().saturating_sub(AGE_MIN_S)))
     }
 
     /// Prunes for a bounded time what was admitted before a time, as an operator's change.
-    pub async fn prune(&self, wanted_s: i64, within: Duration, by: &Actor) -> Result<Progress, PruneError> {
-        let before_s = self.prunable_before_s(wanted_s);
+    pub async fn prune(
+        &self,
+        requested_s: i64,
+        within: Duration,
+        by: &Actor,
+    ) -> Result<Progress, PruneError> {
+        let before_s = self.prunable_before_s(requested_s);
         let (over, is_over) = watch::channel(false);
         let mut entries = 0;
         let pruning = self.prune_until(before_s, &is_over, &mut entries);
@@ -90,8 +95,8 @@ impl Books {
     }
 
     /// How many entries could be pruned that were admitted before a time.
-    pub async fn prunable(&self, wanted_s: i64) -> Result<u64, StoreError> {
-        let before_s = self.prunable_before_s(wanted_s);
+    pub async fn prunable(&self, requested_s: i64) -> Result<u64, StoreError> {
+        let before_s = self.prunable_before_s(requested_s);
         self.reports.prunable(before_s).await
     }
 

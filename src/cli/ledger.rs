@@ -49,9 +49,9 @@ pub(super) async fn run(
     format: Option<Format>,
     connection: &Connection,
 ) -> Result<(), Failure> {
-    let wanted = format.unwrap_or_default();
+    let format_or_table = format.unwrap_or_default();
     match command {
-        LedgerCommand::Tail { follow, number } => tail(wanted, follow, number, connection).await,
+        LedgerCommand::Tail { follow, number } => tail(format_or_table, follow, number, connection).await,
         LedgerCommand::Export { since, until } => {
             export(format.unwrap_or(Format::Csv), since, until, connection).await
         }
@@ -62,10 +62,10 @@ pub(super) async fn run(
             let [id, corrects, cost] = ["id", "corrects", "cost_usd"].map(|field| text(&made, field));
             // The correction of a grant moves credit and costs nothing.
             let by = if made["kind"] == "grant" { usd } else { cost };
-            table::outcome(wanted, &made, &format!("{id} corrects {corrects} by {by} USD"));
+            table::outcome(format_or_table, &made, &format!("{id} corrects {corrects} by {by} USD"));
             Ok(())
         }
-        LedgerCommand::Verify => verify(wanted, connection).await,
+        LedgerCommand::Verify => verify(format_or_table, connection).await,
     }
 }
 

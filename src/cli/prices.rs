@@ -34,7 +34,7 @@ pub async fn run(
                 price.ok_or_else(|| Failure::failed(format!("the sheet has no price for {model:?}")))?;
             show(format, &price)
         }
-        PricesCommand::Update(wanted) => update::update(&wanted, format, config).await,
+        PricesCommand::Update(args) => update::update(&args, format, config).await,
         PricesCommand::Check => match connect()?.get("/guard/v1/prices").await {
             Ok(answer) => check(format, &answer, "of the running guard"),
             // A guard that was named is asked for, and no other.

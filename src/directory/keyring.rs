@@ -319,12 +319,12 @@ impl Directory {
     }
 
     /// The id of an active project, by id or name.
-    pub(super) fn active_project(&self, wanted: Option<String>) -> Result<String, KeyError> {
-        let wanted = wanted.unwrap_or_else(|| DEFAULT_PROJECT.to_owned());
-        let named = || self.ring.projects().into_iter().find(|project| *project.name == *wanted);
-        let found = self.ring.project(&wanted).or_else(named);
+    pub(super) fn active_project(&self, name_or_id: Option<String>) -> Result<String, KeyError> {
+        let name_or_id = name_or_id.unwrap_or_else(|| DEFAULT_PROJECT.to_owned());
+        let named = || self.ring.projects().into_iter().find(|project| *project.name == *name_or_id);
+        let found = self.ring.project(&name_or_id).or_else(named);
         let active = found.filter(|project| project.archived_s.is_none());
-        active.map(|project| project.id.to_string()).ok_or(KeyError::NoSuchProject(wanted))
+        active.map(|project| project.id.to_string()).ok_or(KeyError::NoSuchProject(name_or_id))
     }
 }
 

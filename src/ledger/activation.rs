@@ -66,11 +66,11 @@ impl Ledger {
     ///
     /// A limit that counts as before keeps its meters: changing a cap never
     /// changes usage.
-    pub fn stage(&mut self, wanted: &[Arc<Limit>], at_ms: i64) -> Vec<Backfill> {
+    pub fn stage(&mut self, limits: &[Arc<Limit>], at_ms: i64) -> Vec<Backfill> {
         self.limits.retain(|metered| metered.in_force);
         let known = by_name(&self.limits);
         let mut backfills = Vec::new();
-        for limit in wanted {
+        for limit in limits {
             let mut of_name = known.get(&limit.name).into_iter().flatten();
             let is_known = of_name.any(|place| self.limits[*place].limit.counts_like(limit));
             if is_known || limit.window == Window::Request {
@@ -89,7 +89,7 @@ impl Ledger {
     }
 
     /// Puts a staged set in force, with what it has settled in the past.
-    pub fn install(&mut self, wanted: &[Arc<Limit>], seeds: Vec<History>) -> Retired {
+    pub fn install(&mut self, limits: &[Arc<Limit>], seeds: Vec<History>) -> Retired {
         for History { slot, meters } in seeds {
             let Some(place) = self.by_slot.get(&slot) else { continue };
             let metered = &mut self.limits[*place];
@@ -102,7 +102,7 @@ impl Ledger {
         }
         let known = by_name(&self.limits);
         let mut old: Vec<Option<Metered>> = std::mem::take(&mut self.limits).into_iter().map(Some).collect();
-        for limit in wanted {
+        for limit in limits {
             let counts_like = |place: &&usize| {
                 old[**place].as_ref().is_some_and(|metered| metered.limit.counts_like(limit))
             };

@@ -148,11 +148,11 @@ pub fn subjects(limit: &Limit, of: &Attribution) -> Subjects {
         (_, Per::Project) => one(&of.project),
         (_, Per::Key) => one(&of.key),
         (_, Per::User) => of.end_user.as_ref().map_or([None, None], one),
-        ([asked, image], Per::Model) => {
-            let asked = (asked && !of.model.is_empty()).then(|| family(of));
+        ([requested, image], Per::Model) => {
+            let requested = (requested && !of.model.is_empty()).then(|| family(of));
             let image = of.image_model.as_deref().filter(|_| image).map(|name| family_of(name, of));
-            let image = image.filter(|image| asked.as_ref() != Some(image));
-            [asked.map(Subject::One), image.map(Subject::One)]
+            let image = image.filter(|image| requested.as_ref() != Some(image));
+            [requested.map(Subject::One), image.map(Subject::One)]
         }
     })
 }
@@ -173,16 +173,16 @@ fn family_of(name: &str, of: &Attribution) -> Arc<str> {
 /// within what a limit is narrowed to; neither if the request does not. Projects and keys
 /// are named by their ids, so that one that is renamed keeps its limits.
 fn reached(only: &Only, of: &Attribution) -> [bool; 2] {
-    let named = |ids: &[String], id: &str| ids.is_empty() || ids.iter().any(|wanted| wanted == id);
+    let named = |ids: &[String], id: &str| ids.is_empty() || ids.iter().any(|listed| listed == id);
     let tagged =
         || only.tags.iter().all(|(tag, values)| of.tags.get(tag).is_some_and(|v| values.contains(v)));
     if !(named(&only.projects, &of.project) && named(&only.keys, &of.key) && tagged()) {
         return [false, false];
     }
     let any = |reaches: &dyn Fn(&Pattern) -> bool| only.models.is_empty() || only.models.iter().any(reaches);
-    let asked = any(&|rule| {
+    let requested = any(&|rule| {
         model::reaches(rule.as_str(), &of.model) || of.priced_as.as_deref().is_some_and(|id| rule.matches(id))
     });
     let image = of.image_model.as_deref();
-    [asked, image.is_some_and(|image| any(&|rule| model::reaches(rule.as_str(), image)))]
+    [requested, image.is_some_and(|image| any(&|rule| model::reaches(rule.as_str(), image)))]
 }

@@ -71,18 +71,18 @@ impl Traffic {
     pub(super) async fn expired(&self, timeouts: Timeouts, speaks: Detected) -> Expired {
         let mut timer = pin!(sleep(timeouts.header));
         let mut due = timer.deadline();
-        let mut seen = None;
+        let mut last = None;
         poll_fn(|cx| {
             let begun = self.begun.load(Ordering::Relaxed);
             if self.ended.load(Ordering::Relaxed) != begun {
-                seen = None;
+                last = None;
                 return Poll::Pending;
             }
             // HTTP/2 has frames that belong to no request.
             let is_reading = speaks == Detected::Http1 && self.has_read.load(Ordering::Relaxed);
             let doing = if is_reading { Expired::Reading } else { Expired::Waiting };
-            if seen != Some((doing, begun)) {
-                seen = Some((doing, begun));
+            if last != Some((doing, begun)) {
+                last = Some((doing, begun));
                 let first_or_reading = begun == 0 || is_reading;
                 due = sleep(if first_or_reading { timeouts.header } else { timeouts.idle }).deadline();
                 if timer.deadline() > due || timer.is_elapsed() {

@@ -71,11 +71,11 @@ impl<I: AsyncRead + Unpin> Patient<I> {
                 Poll::Ready(io::Result::Ok(bytes.filled().len()))
             });
             let is_ended = read.await? == 0;
-            let seen = first.len().min(PREFACE.len());
-            if is_ended || first[..seen] != PREFACE[..seen] {
+            let matched = first.len().min(PREFACE.len());
+            if is_ended || first[..matched] != PREFACE[..matched] {
                 break Detected::Http1;
             }
-            if seen == PREFACE.len() {
+            if matched == PREFACE.len() {
                 break Detected::Http2;
             }
         };

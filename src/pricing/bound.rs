@@ -194,8 +194,8 @@ fn times(count: u64, rate: u64) -> i128 {
 
 /// The most output tokens of one choice.
 pub fn output_per_choice(price: &Price, demand: &Demand, written: Option<u64>) -> u64 {
-    let asked = demand.output_max.into_iter().chain(written).chain(price.max_output_tokens).min();
-    asked.unwrap_or(OUTPUT_MAX)
+    let requested = demand.output_max.into_iter().chain(written).chain(price.max_output_tokens).min();
+    requested.unwrap_or(OUTPUT_MAX)
 }
 
 /// Input tokens over all turns, and those of the largest turn, which decides
@@ -293,12 +293,12 @@ pub fn page_tokens(price: &Price) -> u64 {
 }
 
 /// The dearest that may be served: a tier asked for may fall back to standard.
-fn dearest_rates(price: &Price, asked: Option<Tier>, project_tier: Tier, input_tokens: u64) -> Rates {
+fn dearest_rates(price: &Price, requested: Option<Tier>, project_tier: Tier, input_tokens: u64) -> Rates {
     let rates = |tier| *price.rates(tier, input_tokens);
     // The long rates are not cheaper anywhere, but nothing says they can't be.
     let both = |tier| rates(tier).dearer(price.rates(tier, 0));
     let standard = both(Tier::Standard);
-    match asked {
+    match requested {
         None => both(project_tier).dearer(&standard),
         Some(Tier::Ultrafast) => both(Tier::Ultrafast).dearer(&both(Tier::Priority)).dearer(&standard),
         Some(tier) => both(tier).dearer(&standard),

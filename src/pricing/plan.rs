@@ -51,8 +51,8 @@ impl Policy {
         let default = Some(default).filter(|default| open && is_needed(default));
         // What is asked for bounds all turns together, so more than the model's maximum,
         // which is all that is held, would allow for several such turns.
-        let asked = demand.output_max.filter(|_| hosted && is_clampable);
-        let lowered = most.filter(|most| asked.is_some_and(|asked| asked > *most));
+        let requested = demand.output_max.filter(|_| hosted && is_clampable);
+        let lowered = most.filter(|most| requested.is_some_and(|requested| requested > *most));
         let output_max = default.or(lowered);
         let tool_calls = (hosted && demand.tools.calls_max.is_none()).then_some(self.tool_calls_max);
         Written { output_max, tool_calls }

@@ -116,7 +116,7 @@ pub async fn admit(
     config: Config,
     candidate: &Candidate<'_>,
 ) -> Result<Admitted, Refusal> {
-    let mut attempt = Attempt { guard, config, candidate, inputs: candidate.inputs, counted: false };
+    let mut attempt = AdmissionAttempt { guard, config, candidate, inputs: candidate.inputs, counted: false };
     let key = &candidate.attribution.key;
     // From before its input is counted, so that it keeps its place among others.
     let wait = attempt.holds_much().then(|| guard.wait(key, config.hold_wait));
@@ -147,7 +147,7 @@ fn is_hopeless(denial: &Denial) -> bool {
     }
 }
 
-struct Attempt<'a> {
+struct AdmissionAttempt<'a> {
     guard: &'a Arc<Guard>,
     config: Config,
     candidate: &'a Candidate<'a>,
@@ -157,7 +157,7 @@ struct Attempt<'a> {
     counted: bool,
 }
 
-impl Attempt<'_> {
+impl AdmissionAttempt<'_> {
     /// Counts the request, and tries it until it fits or need wait no longer.
     async fn wait_until_it_fits(mut self, mut wait: Wait) -> Result<Admitted, Refusal> {
         self.count_input().await;
@@ -181,9 +181,9 @@ impl Attempt<'_> {
     }
 
     fn admitted(&self, reservation: Reservation, inputs: BoundInputs) -> Admitted {
-        let asked = &self.candidate.inputs;
-        let clamped_output = inputs.output_max.filter(|_| inputs.output_max != asked.output_max);
-        let clamped_calls = (inputs.tool_calls != asked.tool_calls).then_some(inputs.tool_calls);
+        let requested = &self.candidate.inputs;
+        let clamped_output = inputs.output_max.filter(|_| inputs.output_max != requested.output_max);
+        let clamped_calls = (inputs.tool_calls != requested.tool_calls).then_some(inputs.tool_calls);
         Admitted { reservation, inputs, clamped_output, clamped_calls }
     }
 
@@ -212,21 +212,21 @@ impl Attempt<'_> {
             return None;
         }
         let floor = self.config.clamp_output_min.max(1);
-        let asked = output_per_choice(self.candidate.price, demand, self.inputs.output_max);
+        let requested = output_per_choice(self.candidate.price, demand, self.inputs.output_max);
         let mut left = self.headroom();
         if self.candidate.calls_open {
             // Calls that the client did not ask for leave room for its next request.
             left.cost =
                 left.cost.map(|cost| Money::from_nano(cost.nano() / 2).max(self.one_call(left, floor)));
         }
-        let with_calls = self.with_calls(left, (asked / OUTPUT_PART).max(floor).min(asked));
+        let with_calls = self.with_calls(left, (requested / OUTPUT_PART).max(floor).min(requested));
         // Beside a prediction OpenAI takes no output bound.
         let takes_bound = self.candidate.operation.output_field.is_some() && demand.prediction_bytes == 0;
-        let can_clamp = takes_bound && !demand.echo && asked > floor;
-        let output = can_clamp.then(|| self.affordable(left, with_calls, asked)).flatten();
+        let can_clamp = takes_bound && !demand.echo && requested > floor;
+        let output = can_clamp.then(|| self.affordable(left, with_calls, requested)).flatten();
         // At the least the floor is tried, so that the denial is about the
         // smallest request that would be worth sending.
-        let output = output.filter(|output| *output < asked).map(|output| output.max(floor));
+        let output = output.filter(|output| *output < requested).map(|output| output.max(floor));
         let clamped = BoundInputs { output_max: output.or(with_calls.output_max), ..with_calls };
         let changed = output.is_some() || clamped.tool_calls != self.inputs.tool_calls;
         changed.then_some(clamped)
@@ -265,7 +265,7 @@ impl Attempt<'_> {
     }
 
     /// The most output per choice that fits; `None` if nothing bounds it.
-    fn affordable(&self, left: Headroom, inputs: BoundInputs, asked: u64) -> Option<u64> {
+    fn affordable(&self, left: Headroom, inputs: BoundInputs, requested: u64) -> Option<u64> {
         let Candidate { demand, price, image_price, .. } = *self.candidate;
         // What a bound has beside the output that may be shortened.
         let rest = self.bound(BoundInputs { output_max: Some(0), ..inputs });
@@ -279,7 +279,7 @@ impl Attempt<'_> {
             .map(|cost| affordable_output(price, image_price, demand, inputs, cost));
         let by_tokens = left.tokens.map(|tokens| per_choice(tokens.saturating_sub(input)));
         let by_output = left.output_tokens.map(per_choice);
-        [by_cost, by_tokens, by_output].into_iter().flatten().min().map(|output| output.min(asked))
+        [by_cost, by_tokens, by_output].into_iter().flatten().min().map(|output| output.min(requested))
     }
 
     fn bound(&self, inputs: BoundInputs) -> Bound {

@@ -43,7 +43,7 @@ pub struct Bill {
     /// `None` until the index of objects has been asked.
     pub reused: Option<Vec<ContainerMemory>>,
     /// The tier asked for.
-    pub asked_tier: Option<Tier>,
+    pub requested_tier: Option<Tier>,
     /// The tier that an answer was served at if it doesn't say.
     pub default_tier: Tier,
     /// The tokenizer of the model asked for, if it is published.
@@ -263,9 +263,9 @@ impl Bill {
     /// The tier that decides the price: the one served, or if the answer does
     /// not say, the dearer of the one asked for and the usual one.
     fn served_tier(&self, answer: &Answer) -> Tier {
-        answer
-            .tier
-            .unwrap_or_else(|| self.asked_tier.map_or(self.default_tier, |asked| asked.max(Tier::Standard)))
+        answer.tier.unwrap_or_else(|| {
+            self.requested_tier.map_or(self.default_tier, |requested| requested.max(Tier::Standard))
+        })
     }
 }
 

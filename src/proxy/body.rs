@@ -153,12 +153,12 @@ impl BudgetedBuffer {
         if bytes <= now {
             return;
         }
-        let wanted = match announced {
+        let capacity = match announced {
             _ if bytes <= TRUSTED_BYTES_MAX => announced.min(TRUSTED_BYTES_MAX),
             announced if announced >= bytes => announced,
             _ => now.saturating_mul(2),
         };
-        self.bytes.reserve_exact(wanted.clamp(bytes, bytes_max) - self.bytes.len());
+        self.bytes.reserve_exact(capacity.clamp(bytes, bytes_max) - self.bytes.len());
     }
 
     /// Takes room for so many bytes, if there is enough.

@@ -108,8 +108,8 @@ impl Counter<'_> {
     async fn chat(&self, of: Countable<'_>, text: Option<u64>, limit: u64) -> Option<Question> {
         let (model, media) = (of.demand.model.clone(), of.demand.media.clone());
         let audio = bound::audio_tokens(of.demand);
-        let asked = move |body: &Bytes| question::chat(body, &model, &media, text, limit);
-        let question = self.guard.parsed(of.body, asked).await?;
+        let build = move |body: &Bytes| question::chat(body, &model, &media, text, limit);
+        let question = self.guard.parsed(of.body, build).await?;
         Some(Question { besides: question.besides.saturating_add(audio), ..question })
     }
 
@@ -119,7 +119,7 @@ impl Counter<'_> {
         headers.insert(header::AUTHORIZATION, self.authorization.clone());
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        let asked = async {
+        let counted = async {
             let answer =
                 self.upstream.send(Method::POST, "/responses/input_tokens", headers, body).await.ok()?;
             if !answer.status().is_success() {
@@ -130,7 +130,7 @@ impl Counter<'_> {
             let bytes = body::read(answer.into_body(), bounds).await.ok()?;
             serde_json::from_slice::<Counted>(&bytes).ok().map(|counted| counted.input_tokens)
         };
-        tokio::time::timeout(COUNT_WAIT, asked).await.ok().flatten()
+        tokio::time::timeout(COUNT_WAIT, counted).await.ok().flatten()
     }
 }
 

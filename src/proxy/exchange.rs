@@ -51,7 +51,7 @@ pub struct Outgoing {
 
 /// A metered exchange: what was admitted, and how it will be billed.
 #[derive(Debug)]
-pub struct Metering {
+pub struct MeteredExchange {
     /// The hold.
     pub reservation: Reservation,
     /// How it is billed.
@@ -101,18 +101,18 @@ pub async fn metered(
     guard: &Arc<Guard>,
     upstream: &Upstream,
     outgoing: Outgoing,
-    mut metering: Box<Metering>,
+    mut metered: Box<MeteredExchange>,
     policy: StreamPolicy,
     mut in_flight: InFlight,
     gone: &AtomicBool,
 ) -> Result<Response<Answer>, (Refusal, InFlight)> {
-    metering.reservation.mark_sent();
+    metered.reservation.mark_sent();
     let answer = match send(upstream, outgoing, &mut in_flight).await {
         Ok(answer) => answer,
         Err(error) => {
-            end_unanswered(metering.reservation, &error);
+            end_unanswered(metered.reservation, &error);
             let billed = if error.sent { Billed::Perhaps } else { Billed::No };
-            if let Some(recording) = metering.recording.filter(|_| !error.sent) {
+            if let Some(recording) = metered.recording.filter(|_| !error.sent) {
                 recording.refused();
             }
             return Err((Refusal::Upstream(NoAnswer::of(&error, billed)), in_flight));
@@ -120,15 +120,15 @@ pub async fn metered(
     };
     let (mut head, body) = answer.into_parts();
     let exchange = Exchange::of(head.status.as_u16(), &head.headers);
-    let is_stream = is_event_stream(&head.headers, metering.reservation.hold().stream);
+    let is_stream = is_event_stream(&head.headers, metered.reservation.hold().stream);
     headers::to_client(&mut head.headers);
-    head.headers.extend(std::mem::take(&mut metering.extra));
+    head.headers.extend(std::mem::take(&mut metered.extra));
     in_flight.status = head.status.as_u16();
     if !head.status.is_success() {
-        if let Some(recording) = metering.recording.filter(|_| !head.status.is_server_error()) {
+        if let Some(recording) = metered.recording.filter(|_| !head.status.is_server_error()) {
             recording.refused();
         }
-        let failed = Unserved { reservation: metering.reservation, exchange, in_flight, idle: policy.idle };
+        let failed = Unserved { reservation: metered.reservation, exchange, in_flight, idle: policy.idle };
         // Boxed, so that requests that succeed don't have its size.
         return Box::pin(failed.pass_on(head, body)).await;
     }
@@ -136,12 +136,12 @@ pub async fn metered(
         // It was asked not to be. The usage in it can't be read.
         tracing::warn!("an answer came compressed, so it is charged its hold");
         let ending = Ending { note: Some("it came compressed"), ..exchange.ending() };
-        let settled = metering.reservation.assume(ending);
+        let settled = metered.reservation.assume(ending);
         in_flight.ended("ok", Some(settled.cost));
         return Ok(Response::from_parts(head, Answer::Plain(body)));
     }
     if is_stream {
-        let Metering { reservation, bill, hide_usage, cuts, recording, .. } = *metering;
+        let MeteredExchange { reservation, bill, hide_usage, cuts, recording, .. } = *metered;
         let hide = if hide_usage { Hide::InjectedUsage } else { Hide::Nothing };
         let sse = bill.operation.tap(hide, EVENT_BYTES_MAX);
         head.headers.remove(header::CONTENT_LENGTH);
@@ -149,7 +149,7 @@ pub async fn metered(
         let tap = Tap::new(body, sse, reservation, bill, exchange, in_flight, guard, policy, cuts, recording);
         return Ok(Response::from_parts(head, Answer::Tapped(Box::new(tap))));
     }
-    let (bytes, outcome, settled) = match whole(body, metering, exchange, (policy.idle, gone)).await {
+    let (bytes, outcome, settled) = match whole(body, metered, exchange, (policy.idle, gone)).await {
         Ok(whole) => whole,
         Err(refusal) => return Err((refusal, in_flight)),
     };
@@ -202,21 +202,21 @@ impl Unserved {
 /// Reads a JSON answer whole, settles by the usage in it, and records what it makes.
 async fn whole(
     body: AnswerBody,
-    metering: Box<Metering>,
+    metered: Box<MeteredExchange>,
     mut exchange: Exchange,
     (idle, gone): (Duration, &AtomicBool),
 ) -> Result<(Bytes, usage::Outcome, Settled), Refusal> {
-    let key = Arc::clone(&metering.reservation.hold().attribution.key);
+    let key = Arc::clone(&metered.reservation.hold().attribution.key);
     let bytes = match body::read(body, Bounds::paid_answer(ANSWER_BYTES_MAX, idle, key)).await {
         Ok(bytes) => bytes,
         Err(error) => {
             // It was sent and its end is lost: the hold is charged.
             tracing::warn!(?error, "an answer broke off");
-            metering.reservation.assume(exchange.ending());
+            metered.reservation.assume(exchange.ending());
             return Err(BROKEN_OFF);
         }
     };
-    let Metering { reservation, mut bill, recording, .. } = *metering;
+    let MeteredExchange { reservation, mut bill, recording, .. } = *metered;
     exchange.ttft = Some(reservation.age());
     exchange.disconnected = gone.load(Ordering::Relaxed);
     let answer = bill.operation.answer(&bytes);

@@ -138,7 +138,7 @@ impl Proxy {
         };
         in_flight.admitted();
         let outgoing = outgoing(rules, head, body, &caller, Content::AsItCame);
-        let asked = lists::Asked::of(&outgoing);
+        let list = lists::ListRequest::of(&outgoing);
         let used = errand.container.as_mut();
         let fee = || used.map_or(Money::ZERO, |used| self.charge_use(used, &caller, rules.sheet.fees()));
         let sent = exchange::unbilled(self.upstream(rules), outgoing, (reservation, fee), in_flight).await;
@@ -156,7 +156,7 @@ impl Proxy {
             return Ok(answer);
         }
         let reach = Self::reach(rules, &caller);
-        match self.conclude(rules, errand, answer, (&caller, &reach, &asked)).await {
+        match self.conclude(rules, errand, answer, (&caller, &reach, &list)).await {
             Ok(mut answer) => {
                 in_flight.ended("ok", None);
                 answer.headers_mut().extend(rates);
@@ -278,7 +278,7 @@ impl Proxy {
         rules: &Rules,
         errand: Errand,
         answer: Response<AnswerBody>,
-        (caller, reach, asked): (&Caller, &Reach, &lists::Asked),
+        (caller, reach, list): (&Caller, &Reach, &lists::ListRequest),
     ) -> Result<Response<Answer>, Refusal> {
         let Errand { effect, turn, container, items } = errand;
         if let Some(turn) = turn {
@@ -290,7 +290,7 @@ impl Proxy {
         match effect {
             Effect::None => Ok(answer.map(Answer::Plain)),
             Effect::Lists(kind) => {
-                self.list_of_project(asked, kind, answer, reach, self.upstream(rules)).await
+                self.list_of_project(list, kind, answer, reach, self.upstream(rules)).await
             }
             Effect::AsksForList => {
                 let mut answer = answer.map(Answer::Plain);

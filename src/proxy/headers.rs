@@ -188,7 +188,7 @@ fn is_openais(name: &str) -> bool {
 
 /// Whether a value holds the caller's key, or any virtual key.
 pub fn holds_key(value: &[u8], secret: &str) -> bool {
-    let holds = |wanted: &[u8]| value.len() >= wanted.len() && memmem::find(value, wanted).is_some();
+    let holds = |needle: &[u8]| value.len() >= needle.len() && memmem::find(value, needle).is_some();
     holds(secret.as_bytes()) || holds(keys::PREFIX.as_bytes())
 }
 

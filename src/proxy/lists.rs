@@ -35,9 +35,9 @@ const OTHERS_DEFAULT: usize = 20;
 /// The largest answer that is read for the ids in it.
 const READ_BYTES_MAX: usize = 32 << 20;
 
-/// How a list was asked for.
+/// A request for a list.
 #[derive(Debug)]
-pub(super) struct Asked {
+pub(super) struct ListRequest {
     path: String,
     /// Name and value, as they were written.
     query: Vec<(String, String)>,
@@ -64,7 +64,7 @@ struct Gathered {
     has_more: bool,
 }
 
-impl Asked {
+impl ListRequest {
     pub(super) fn of(outgoing: &Outgoing) -> Self {
         let (path, query) = outgoing.suffix.split_once('?').unwrap_or((&outgoing.suffix, ""));
         let pairs = query.split('&').filter(|pair| !pair.is_empty());
@@ -86,8 +86,8 @@ impl Asked {
 
     fn count_max(&self, kind: ObjectKind) -> usize {
         let default = if kind == ObjectKind::File { FILES_DEFAULT } else { OTHERS_DEFAULT };
-        let asked = self.value("limit").and_then(|limit| limit.parse().ok());
-        asked.unwrap_or(default).clamp(1, FILES_DEFAULT)
+        let limit = self.value("limit").and_then(|limit| limit.parse().ok());
+        limit.unwrap_or(default).clamp(1, FILES_DEFAULT)
     }
 
     /// The same list after an object.
@@ -103,27 +103,27 @@ impl Proxy {
     /// Gives of a list what belongs to the caller's project.
     pub(super) async fn list_of_project(
         &self,
-        asked: &Asked,
+        request: &ListRequest,
         kind: ObjectKind,
         answer: Response<AnswerBody>,
         reach: &Reach,
         upstream: &Upstream,
     ) -> Result<Response<Answer>, Refusal> {
         let Reach::Project(project) = reach else { return Ok(answer.map(Answer::Plain)) };
-        let count_max = asked.count_max(kind);
+        let count_max = request.count_max(kind);
         let (head, mut bytes) = whole(answer).await?;
         let mut gathered = Gathered::default();
         for page in 1..=PAGES_MAX {
             let next = self.gather(&mut gathered, &bytes, (kind, project, count_max)).await?;
-            let Some(after) = next.filter(|_| page < PAGES_MAX && asked.value("before").is_none()) else {
+            let Some(after) = next.filter(|_| page < PAGES_MAX && request.value("before").is_none()) else {
                 break;
             };
-            let Outgoing { method, suffix, headers, body } = again(asked, asked.after(&after, kind));
+            let Outgoing { method, suffix, headers, body } = again(request, request.after(&after, kind));
             let more = upstream.send(method, &suffix, headers, body).await;
             let more = more.ok().filter(|more| more.status().is_success());
             bytes = whole(more.ok_or(Refusal::Upstream(NoAnswer::Unreachable(Billed::No)))?).await?.1;
         }
-        if gathered.objects.is_empty() && gathered.has_more && asked.value("before").is_none() {
+        if gathered.objects.is_empty() && gathered.has_more && request.value("before").is_none() {
             // Clients take a page without an object for the last one.
             return Err(Refusal::Edge(Edge::ListTooLong));
         }
@@ -152,8 +152,8 @@ impl Proxy {
             }
             gathered.objects.push((id, object.to_owned()));
         }
-        let is_wanted = gathered.has_more && gathered.objects.len() < count_max;
-        Ok(last.filter(|_| is_wanted))
+        let needs_more = gathered.has_more && gathered.objects.len() < count_max;
+        Ok(last.filter(|_| needs_more))
     }
 
     /// Gives the models that the caller may use.
@@ -224,6 +224,6 @@ pub(super) async fn whole(answer: Response<AnswerBody>) -> Result<(http::respons
 }
 
 /// What goes upstream for another page.
-fn again(of: &Asked, suffix: String) -> Outgoing {
+fn again(of: &ListRequest, suffix: String) -> Outgoing {
     Outgoing { method: Method::GET, suffix, headers: of.headers.clone(), body: Bytes::new() }
 }

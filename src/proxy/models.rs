@@ -31,7 +31,7 @@ const TOOL_NAMES_NONE: &str = ", which the image_generation tool may run, as it 
 pub(super) type Prices = (Option<Arc<Price>>, Option<Arc<Price>>);
 
 /// The model that a request asks for, as rules know it.
-pub(super) fn asked(demand: &Demand) -> &str {
+pub(super) fn requested(demand: &Demand) -> &str {
     if demand.model.is_empty() && demand.stored_prompt { model::ANY } else { &demand.model }
 }
 
@@ -66,7 +66,7 @@ pub(super) fn refuse_unknown(rules: &Rules, demand: &Demand, standing: &Standing
     if demand.subagents && is_capped {
         return no(SUBAGENTS, "multi_agent");
     }
-    if asked(demand) == model::ANY && (is_capped || by_model) {
+    if requested(demand) == model::ANY && (is_capped || by_model) {
         return no(NO_MODEL, "model");
     }
     match of_images(demand) {
@@ -115,12 +115,12 @@ impl Proxy {
         demand: &Demand,
         priced: Option<&Price>,
     ) -> Result<(), Refusal> {
-        let asked = asked(demand);
-        if !self.allows(caller, asked, priced) {
-            return Err(if asked == model::ANY {
+        let requested = requested(demand);
+        if !self.allows(caller, requested, priced) {
+            return Err(if requested == model::ANY {
                 Refusal::FieldNotAllowed(NO_MODEL.to_owned(), Some("model"))
             } else {
-                Refusal::ModelNotAllowed(bounded(asked), "")
+                Refusal::ModelNotAllowed(bounded(requested), "")
             });
         }
         let Some(image) = of_images(demand) else { return Ok(()) };

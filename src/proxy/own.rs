@@ -204,8 +204,8 @@ async fn usage(reports: &Reports, key: &Key, query: &str) -> Result<Value, Refus
         let message = format!("From start_date to end_date there may be {USAGE_DAYS_MAX} days.");
         return Err(Refusal::Invalid(message, Some("end_date")));
     }
-    let (wanted, span) = (key.id.to_string(), Span { start_s: since_s, end_s: until_s });
-    let sums = reports.cost_by_model(wanted, span);
+    let (key_id, span) = (key.id.to_string(), Span { start_s: since_s, end_s: until_s });
+    let sums = reports.cost_by_model(key_id, span);
     let sums = sums.await.map_err(|_| Refusal::LedgerUnavailable)?;
     let cents = |cost: Money| dollars(cost) * 100.0;
     let items: Vec<_> =

@@ -51,12 +51,12 @@ fn shorten(candidate: &mut Candidate<'_>, largest: Largest, floor: u64) {
     let is_open = demand.output_max.is_none()
         && candidate.operation.output_field.is_some()
         && demand.prediction_bytes == 0;
-    let asked = take(candidate);
-    let by_tokens = largest.tokens.map(|most| most.saturating_sub(asked.input_tokens));
+    let tokens = take(candidate);
+    let by_tokens = largest.tokens.map(|most| most.saturating_sub(tokens.input_tokens));
     let Some(room) = [by_tokens, largest.output_tokens].into_iter().flatten().min() else { return };
-    if is_open && !demand.echo && asked.output_tokens > room {
+    if is_open && !demand.echo && tokens.output_tokens > room {
         let written = output_per_choice(candidate.price, demand, candidate.inputs.output_max);
-        let beside = asked.output_tokens.saturating_sub(written.saturating_mul(demand.choices.max(1)));
+        let beside = tokens.output_tokens.saturating_sub(written.saturating_mul(demand.choices.max(1)));
         let each = room.saturating_sub(beside) / demand.choices.max(1);
         candidate.inputs.output_max = Some(each.max(floor));
     }

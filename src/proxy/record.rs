@@ -41,9 +41,9 @@ pub struct Recording {
     is_over: bool,
 }
 
-/// What was asked for, as far as it decides what is recorded.
+/// The parts of an admitted request that decide what is recorded.
 #[derive(Clone, Copy, Debug)]
-pub struct Asked<'a> {
+pub struct RequestSummary<'a> {
     /// Its operation.
     pub operation: &'static Operation,
     /// The request.
@@ -58,22 +58,22 @@ impl Recording {
     pub async fn begin(
         guard: &Arc<Guard>,
         owner: &Arc<Key>,
-        asked: Asked<'_>,
+        summary: RequestSummary<'_>,
         reading: (Reading, HeldFor),
         reservation: &Reservation,
     ) -> Result<Option<Box<Self>>, Refusal> {
-        let Demand { stored, tools, .. } = asked.demand;
-        if !stored && tools.containers.is_empty() && conversation_of(asked.demand).is_none() {
+        let Demand { stored, tools, .. } = summary.demand;
+        if !stored && tools.containers.is_empty() && conversation_of(summary.demand).is_none() {
             return Ok(None);
         }
         // Boxed, so that requests that make nothing don't have its size.
-        Box::pin(Self::begun(guard, owner, asked, reading, reservation)).await.map(Some)
+        Box::pin(Self::begun(guard, owner, summary, reading, reservation)).await.map(Some)
     }
 
     async fn begun(
         guard: &Arc<Guard>,
         owner: &Arc<Key>,
-        Asked { operation, demand, drawn_max }: Asked<'_>,
+        RequestSummary { operation, demand, drawn_max }: RequestSummary<'_>,
         (reading, held_for): (Reading, HeldFor),
         reservation: &Reservation,
     ) -> Result<Box<Self>, Refusal> {

@@ -108,11 +108,11 @@ impl<'a> Lookup<'a> {
         let empty = Self { ring, keys: HashMap::new() };
         let mut names = HashSet::new();
         for limit in limits {
-            let wanted = |written: &&String| {
+            let needs_lookup = |written: &&String| {
                 let known = known.known(Named::Key, &limit.name, written);
                 !empty.is_id(Named::Key, written) && !known.iter().any(|id| empty.is_active(Named::Key, id))
             };
-            names.extend(limit.only.keys.iter().filter(wanted).map(String::as_str));
+            names.extend(limit.only.keys.iter().filter(needs_lookup).map(String::as_str));
         }
         let keys = if names.is_empty() { HashMap::new() } else { ring.ids_of_active(&names) };
         Self { ring, keys }

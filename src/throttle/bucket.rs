@@ -32,13 +32,13 @@ impl Bucket {
     /// asked for more than its size.
     pub(super) fn take(&mut self, size: u64, amount: u64, now: Duration) -> Result<Taking, Duration> {
         self.refill(size, now);
-        let wanted = parts(amount);
-        let over = (self.level() + wanted).saturating_sub(parts(size));
+        let parts_needed = parts(amount);
+        let over = (self.level() + parts_needed).saturating_sub(parts(size));
         if over > 0 {
             let wait_ns = over.div_ceil(u128::from(size.max(1)));
             return Err(Duration::from_nanos(u64::try_from(wait_ns).unwrap_or(u64::MAX)));
         }
-        self.taken += wanted;
+        self.taken += parts_needed;
         Ok(Taking { amount, end: self.taken })
     }
 

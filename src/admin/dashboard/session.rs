@@ -134,8 +134,8 @@ impl Session {
 }
 
 /// Whether two secrets are alike, in a time that tells nothing of them.
-pub(super) fn same(given: &[u8], wanted: &[u8]) -> bool {
-    KeyHash::of(given).is(&KeyHash::of(wanted))
+pub(super) fn same(given: &[u8], expected: &[u8]) -> bool {
+    KeyHash::of(given).is(&KeyHash::of(expected))
 }
 
 /// The value of a cookie.

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 
 use super::view::{AdminKeyView, DeletedView};
-use super::{Wanted, page};
+use super::{PageQuery, page};
 use crate::admin::Admin;
 use crate::admin::error::ApiError;
 use crate::admin::extract::{Body, Path, Query};
@@ -21,15 +21,15 @@ use crate::guard::audit::Actor;
 #[utoipa::path(
     get,
     path = "/admin_api_keys",
-    params(Wanted),
+    params(PageQuery),
     responses((status = 200, body = List<AdminKeyView>)),
 )]
 pub(super) async fn list(
     State(admin): State<Admin>,
-    Query(wanted): Query<Wanted>,
+    Query(query): Query<PageQuery>,
 ) -> Result<Json<List<AdminKeyView>>, ApiError> {
     let views = admin.directory.admin_keys().iter().map(|key| AdminKeyView::of(key)).collect();
-    Ok(Json(page(views, &wanted.into(), |key: &AdminKeyView| key.id.clone())?))
+    Ok(Json(page(views, &query.into(), |key: &AdminKeyView| key.id.clone())?))
 }
 
 #[derive(Debug, Deserialize, ToSchema)]

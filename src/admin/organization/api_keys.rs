@@ -23,7 +23,7 @@ use crate::store::records::AccountRow;
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub(crate) struct Wanted {
+pub(crate) struct ApiKeyQuery {
     /// How many to a page; 20 if it is not said.
     #[param(minimum = 1, maximum = 100)]
     limit: Option<usize>,
@@ -40,23 +40,23 @@ fn owner<'a>(accounts: &'a [Arc<AccountRow>], key: &Key) -> Option<&'a AccountRo
 }
 
 /// Lists the keys of a project that are not revoked.
-#[utoipa::path(get, path = "/api_keys", params(Wanted), responses((status = 200, body = List<ApiKeyView>)))]
+#[utoipa::path(get, path = "/api_keys", params(ApiKeyQuery), responses((status = 200, body = List<ApiKeyView>)))]
 pub(super) async fn list(
     State(admin): State<Admin>,
     Path(of): Path<String>,
-    Query(wanted): Query<Wanted>,
+    Query(query): Query<ApiKeyQuery>,
 ) -> Result<Json<List<ApiKeyView>>, ApiError> {
     project(&admin, &of)?;
     let accounts = admin.directory.accounts(&of);
     let mut keys = admin.guard.ring().keys();
     keys.retain(|key| *key.project == *of && key.revoked_s.is_none());
-    match wanted.owner_project_access.as_deref() {
+    match query.owner_project_access.as_deref() {
         None | Some("active" | "any") => {}
         // The owner of a key in a project has access to it.
         Some("inactive") => keys.clear(),
         Some(_) => return Err(ApiError::bad(Some("owner_project_access"), "use active, inactive or any")),
     }
-    let paging = Paging { limit: wanted.limit, after: wanted.after, ..Paging::default() };
+    let paging = Paging { limit: query.limit, after: query.after, ..Paging::default() };
     let views = keys.iter().map(|key| ApiKeyView::of(key, owner(&accounts, key))).collect();
     Ok(Json(page(views, &paging, |key: &ApiKeyView| key.id.clone())?))
 }

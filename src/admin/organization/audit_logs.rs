@@ -72,12 +72,12 @@ fn filter(pairs: Pairs) -> Result<(AuditFilter, usize), ApiError> {
     Ok((filter, limit))
 }
 
-/// What may be asked, for the document: names may come again, so that a query is
-/// read as pairs and not into this.
+/// The query, for the OpenAPI document. A name may be repeated, so a request is read
+/// as pairs and not into this struct.
 #[expect(dead_code, reason = "only the document is made of it")]
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
-struct Wanted {
+struct AuditLogQuery {
     /// Unix seconds.
     #[param(rename = "effective_at[gt]")]
     after_s: Option<i64>,
@@ -112,7 +112,7 @@ struct Wanted {
 }
 
 /// Lists the changes of operators, newest first.
-#[utoipa::path(get, path = "/audit_logs", params(Wanted), responses((status = 200, body = List<AuditView>)))]
+#[utoipa::path(get, path = "/audit_logs", params(AuditLogQuery), responses((status = 200, body = List<AuditView>)))]
 pub(super) async fn list(
     State(admin): State<Admin>,
     Query(pairs): Query<Pairs>,

@@ -17,7 +17,7 @@ use crate::guard::audit::Actor;
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub(crate) struct Wanted {
+pub(crate) struct ProjectQuery {
     /// How many to a page; 20 if it is not said.
     #[param(minimum = 1, maximum = 100)]
     limit: Option<usize>,
@@ -29,14 +29,14 @@ pub(crate) struct Wanted {
 }
 
 /// Lists projects.
-#[utoipa::path(get, path = "/projects", params(Wanted), responses((status = 200, body = List<ProjectView>)))]
+#[utoipa::path(get, path = "/projects", params(ProjectQuery), responses((status = 200, body = List<ProjectView>)))]
 pub(super) async fn list(
     State(admin): State<Admin>,
-    Query(wanted): Query<Wanted>,
+    Query(query): Query<ProjectQuery>,
 ) -> Result<Json<List<ProjectView>>, ApiError> {
     let mut projects = admin.guard.ring().projects();
-    projects.retain(|project| wanted.include_archived || project.archived_s.is_none());
-    let paging = Paging { limit: wanted.limit, after: wanted.after, ..Paging::default() };
+    projects.retain(|project| query.include_archived || project.archived_s.is_none());
+    let paging = Paging { limit: query.limit, after: query.after, ..Paging::default() };
     let views = projects.iter().map(ProjectView::of).collect();
     Ok(Json(page(views, &paging, |project: &ProjectView| project.id.clone())?))
 }

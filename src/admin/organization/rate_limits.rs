@@ -182,12 +182,12 @@ pub(super) async fn change(
 ) -> Result<Json<RateLimitView>, ApiError> {
     active_project(&admin, &of)?;
     let model = model_of(&id)?;
-    let wanted = body.numbers()?;
+    let numbers = body.numbers()?;
     let before = set_for(&admin, &of).remove(model).unwrap_or_default();
     let mut after = before;
     let mut rules = Vec::new();
     for (at, number) in NUMBERS.iter().enumerate() {
-        let Some(hard) = wanted[at] else { continue };
+        let Some(hard) = numbers[at] else { continue };
         after[at] = Some(hard);
         rules.push((limit_name(&of, Some(model), number.called), rule(number, &of, model, hard)));
     }

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 use super::api_keys::no_scopes;
 use super::view::{AccountView, DeletedView, NewAccountView, NewApiKeyView};
-use super::{Wanted, active_project, page, project};
+use super::{PageQuery, active_project, page, project};
 use crate::admin::Admin;
 use crate::admin::error::ApiError;
 use crate::admin::extract::{Body, Path, Query};
@@ -19,17 +19,17 @@ use crate::guard::audit::Actor;
 #[utoipa::path(
     get,
     path = "/service_accounts",
-    params(Wanted),
+    params(PageQuery),
     responses((status = 200, body = List<AccountView>)),
 )]
 pub(super) async fn list(
     State(admin): State<Admin>,
     Path(of): Path<String>,
-    Query(wanted): Query<Wanted>,
+    Query(query): Query<PageQuery>,
 ) -> Result<Json<List<AccountView>>, ApiError> {
     project(&admin, &of)?;
     let views = admin.directory.accounts(&of).iter().map(|account| AccountView::of(account)).collect();
-    Ok(Json(page(views, &wanted.into(), |account: &AccountView| account.id.clone())?))
+    Ok(Json(page(views, &query.into(), |account: &AccountView| account.id.clone())?))
 }
 
 #[derive(Debug, Deserialize, ToSchema)]

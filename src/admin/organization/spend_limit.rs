@@ -8,7 +8,7 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 
 use super::view::{DeletedView, EnforcementView, SpendLimitView};
-use super::{Whose, active, known, limit_name};
+use super::{ScopePath, active, known, limit_name};
 use crate::admin::Admin;
 use crate::admin::error::ApiError;
 use crate::admin::extract::{Body, Path};
@@ -104,7 +104,7 @@ fn look(admin: &Admin, project: Option<&str>) -> Result<Json<SpendLimitView>, Ap
 #[utoipa::path(get, path = "/spend_limit", responses((status = 200, body = SpendLimitView)))]
 pub(super) async fn show(
     State(admin): State<Admin>,
-    Path(Whose { project }): Path<Whose>,
+    Path(ScopePath { project }): Path<ScopePath>,
 ) -> Result<Json<SpendLimitView>, ApiError> {
     look(&admin, known(&admin, project.as_deref())?)
 }
@@ -119,20 +119,20 @@ pub(super) async fn show(
 pub(super) async fn put(
     State(admin): State<Admin>,
     Extension(by): Extension<Actor>,
-    Path(Whose { project }): Path<Whose>,
+    Path(ScopePath { project }): Path<ScopePath>,
     Body(body): Body<Update>,
 ) -> Result<Json<SpendLimitView>, ApiError> {
-    let whose = active(&admin, project.as_deref())?;
+    let scope = active(&admin, project.as_deref())?;
     check(&body.currency, &body.interval)?;
     let hard = money(body.threshold_amount)?;
-    let plain = monthly(whose, None, Some(hard));
+    let plain = monthly(scope, None, Some(hard));
     // Thresholds and zone that an operator gave it elsewhere stay.
-    let rule = match find(&admin, whose)? {
+    let rule = match find(&admin, scope)? {
         Some((rule, ..)) => LimitRule { hard: plain.hard, mode: plain.mode, ..rule },
         None => plain,
     };
-    admin.rulebook.put_limit(&name(whose), &rule, &by).await?;
-    look(&admin, whose)
+    admin.rulebook.put_limit(&name(scope), &rule, &by).await?;
+    look(&admin, scope)
 }
 
 /// Removes the monthly hard limit.
@@ -140,12 +140,12 @@ pub(super) async fn put(
 pub(super) async fn remove(
     State(admin): State<Admin>,
     Extension(by): Extension<Actor>,
-    Path(Whose { project }): Path<Whose>,
+    Path(ScopePath { project }): Path<ScopePath>,
 ) -> Result<Json<DeletedView>, ApiError> {
-    let whose = known(&admin, project.as_deref())?;
-    find(&admin, whose)?.ok_or_else(|| ApiError::not_found("there is no spend limit"))?;
-    admin.rulebook.remove_limit(&name(whose), &by).await?;
+    let scope = known(&admin, project.as_deref())?;
+    find(&admin, scope)?.ok_or_else(|| ApiError::not_found("there is no spend limit"))?;
+    admin.rulebook.remove_limit(&name(scope), &by).await?;
     let object =
-        if whose.is_some() { "project.spend_limit.deleted" } else { "organization.spend_limit.deleted" };
+        if scope.is_some() { "project.spend_limit.deleted" } else { "organization.spend_limit.deleted" };
     Ok(Json(DeletedView::of(object, None)))
 }

@@ -43,18 +43,14 @@ struct Target {
     before: Sheet,
 }
 
-pub(super) async fn update(
-    wanted: &UpdateArgs,
-    format: Format,
-    config: Option<&Path>,
-) -> Result<(), Failure> {
+pub(super) async fn update(args: &UpdateArgs, format: Format, config: Option<&Path>) -> Result<(), Failure> {
     let target = target(config)?;
-    let bytes = read(&wanted.source, &target.settings).await?;
+    let bytes = read(&args.source, &target.settings).await?;
     let found = format!("{:x}", Bytes::copy_from_slice(&Sha256::digest(&bytes)));
-    if !found.eq_ignore_ascii_case(&wanted.sha256) {
-        return Err(refused(&format!("the SHA-256 of {} is {found}, not {}", wanted.source, wanted.sha256)));
+    if !found.eq_ignore_ascii_case(&args.sha256) {
+        return Err(refused(&format!("the SHA-256 of {} is {found}, not {}", args.source, args.sha256)));
     }
-    let wrong = |why: &str| refused(&format!("{} is no price sheet: {why}", wanted.source));
+    let wrong = |why: &str| refused(&format!("{} is no price sheet: {why}", args.source));
     let text = std::str::from_utf8(&bytes).map_err(|error| wrong(&error.to_string()))?;
     let after = Sheet::parse(text, &[]).map_err(|error| wrong(&error.to_string()))?;
     if after.models(Clock::default().now_s()).is_empty() {
@@ -62,7 +58,7 @@ pub(super) async fn update(
     }
     let pricing = Pricing { sheet: Some(text.to_owned()), ..target.settings.pricing.clone() };
     pricing.sheet().map_err(|error| wrong(&format!("with the configuration's prices over it, {error}")))?;
-    if after.as_of_s() < target.before.as_of_s() && !wanted.older {
+    if after.as_of_s() < target.before.as_of_s() && !args.older {
         return Err(refused(&format!(
             "the sheet is of {}, older than the one in force, of {}; --older takes it nevertheless",
             day(&after),

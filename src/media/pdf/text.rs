@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use crate::media::pdf::content::Content;
 use crate::media::pdf::file::Location;
 use crate::media::pdf::object::Object;
-use crate::media::pdf::{CHARACTER_BYTES, DEPTH_MAX, Document, Known, PdfProblem};
+use crate::media::pdf::{CHARACTER_BYTES, DEPTH_MAX, Document, Measurement, PdfProblem};
 
 /// External objects by name, as a page or form may draw them.
 pub(super) type Names = HashMap<Vec<u8>, Vec<u32>>;
@@ -114,12 +114,12 @@ impl Document {
     /// The text of a form; an image has none.
     fn form_text(&mut self, number: u32, depth: usize) -> Result<u64, PdfProblem> {
         match self.forms.get(&number) {
-            Some(Known::Open) => return Err(PdfProblem::Unsupported),
-            Some(Known::Done(text)) => return Ok(*text),
+            Some(Measurement::InProgress) => return Err(PdfProblem::Unsupported),
+            Some(Measurement::Done(text)) => return Ok(*text),
             None if depth >= DEPTH_MAX => return Err(PdfProblem::Unsupported),
             None => {}
         }
-        self.forms.insert(number, Known::Open);
+        self.forms.insert(number, Measurement::InProgress);
         let mut largest = 0;
         for at in self.file.versions(number).to_vec() {
             let dict = self.file.object(at)?;
@@ -128,7 +128,7 @@ impl Document {
             }
             largest = largest.max(self.stream_text(at, &dict, depth)?);
         }
-        self.forms.insert(number, Known::Done(largest));
+        self.forms.insert(number, Measurement::Done(largest));
         Ok(largest)
     }
 

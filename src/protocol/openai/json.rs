@@ -314,10 +314,10 @@ mod tests {
 
     #[test]
     fn only_an_object_is_an_object() {
-        type Wanted<'a> = Object<std::collections::BTreeMap<String, Raw<'a>>>;
-        assert!(serde_json::from_str::<Wanted<'_>>("{}").is_ok());
+        type AnyObject<'a> = Object<std::collections::BTreeMap<String, Raw<'a>>>;
+        assert!(serde_json::from_str::<AnyObject<'_>>("{}").is_ok());
         for other in ["[]", "null", "\"{}\"", "5"] {
-            assert!(serde_json::from_str::<Wanted<'_>>(other).is_err(), "{other}");
+            assert!(serde_json::from_str::<AnyObject<'_>>(other).is_err(), "{other}");
         }
     }
 }

@@ -173,7 +173,7 @@ fn demand(
         choices: (rules.choices)(&fields)?,
         has_unseen_choices: count(fields.best_of, "best_of")?.unwrap_or(1)
             > count(fields.n, "n")?.unwrap_or(1),
-        output_max: outputs.asked,
+        output_max: outputs.bound,
         audio_output: fields.modalities.audio,
         echo: rules.has_echo && flag(fields.echo, "echo")?,
         cache_12h: long_cache(fields.prompt_cache_options.0.ttl),

@@ -132,7 +132,7 @@ impl Tap {
 
     /// Whether any output of the model came.
     pub fn seen_output(&self) -> bool {
-        self.observer.transcript().seen()
+        self.observer.transcript().has_output()
     }
 
     /// The text so far: content, reasoning, refusals, arguments of calls. It

@@ -44,8 +44,8 @@ fn pool(ends: &Ends) -> Pool {
 }
 
 fn request(body: &'static [u8]) -> Request<Outgoing> {
-    let asked = Arc::new(AtomicBool::new(false));
-    Request::post("/").body(Outgoing { bytes: Some(body.into()), asked }).unwrap()
+    let was_polled = Arc::new(AtomicBool::new(false));
+    Request::post("/").body(Outgoing { bytes: Some(body.into()), was_polled }).unwrap()
 }
 
 /// Answers what is asked next, once its head and its body of `bytes` are there.

@@ -46,7 +46,7 @@ pub(super) fn spelt(path: &str) -> String {
 fn after_a_whole_endpoint(path: &str) -> &str {
     let rest = OPERATIONS.into_iter().find_map(|operation| {
         let rest = path.strip_prefix(suffix(operation.path))?;
-        OPERATIONS.into_iter().any(|asked| suffix(asked.path) == rest).then_some(rest)
+        OPERATIONS.into_iter().any(|operation| suffix(operation.path) == rest).then_some(rest)
     });
     rest.unwrap_or(path)
 }

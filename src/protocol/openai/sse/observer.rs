@@ -109,7 +109,7 @@ impl Observer {
             image_calls: self.calls.images(),
             has_unplaced_shell: self.calls.has_unplaced_shell(),
             outcome: self.outcome,
-            has_begun: self.has_begun || self.transcript.seen(),
+            has_begun: self.has_begun || self.transcript.has_output(),
             is_at_output_bound: self.named.is_at_output_bound || self.transcript.finish() == Finish::Bound,
             ..self.named.clone()
         }
@@ -308,7 +308,7 @@ impl Observer {
         body.add_calls_to(&mut self.calls);
         if body.has_output() {
             self.has_begun = true;
-            if !self.transcript.seen() {
+            if !self.transcript.has_output() {
                 self.transcript.add_form(data);
             }
         }

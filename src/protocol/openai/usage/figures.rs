@@ -260,9 +260,9 @@ impl Input {
     }
 }
 
-/// Takes at most `wanted` from what is left.
-fn take(left: &mut u64, wanted: Count) -> u64 {
-    let taken = wanted.number().min(*left);
+/// Takes at most `amount` from what is left.
+fn take(left: &mut u64, amount: Count) -> u64 {
+    let taken = amount.number().min(*left);
     *left -= taken;
     taken
 }
