@@ -1,11 +1,10 @@
 //! A fake OpenAI, for the demo and for tests. It is no model: it answers with
 //! filler words and exact, deterministic usage.
 //!
-//! Prompt tokens are a quarter of the body's bytes, rounded up, a quarter of
-//! those cached. It counts what it served, so that a ledger can be compared with
-//! the truth, and takes orders by `x-fake-*` headers: `status`, `latency-ms`,
-//! `chunks`, `chunk-delay-ms`, `completion-tokens`, `no-usage`, `cut-after`,
-//! `hang`, `tier`.
+//! Prompt tokens are a quarter of the body's bytes, rounded up, a quarter of those
+//! cached. It counts the usage it served, so that a ledger can be compared with it,
+//! and is controlled by `x-fake-*` headers: `status`, `latency-ms`, `chunks`,
+//! `chunk-delay-ms`, `completion-tokens`, `no-usage`, `cut-after`, `hang`, `tier`.
 
 mod answers;
 mod stream;
@@ -31,7 +30,7 @@ use crate::sync::unpoisoned;
 
 const BODY_BYTES_MAX: usize = 256 << 20;
 
-/// What one model was served.
+/// The usage served by one model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Served {
     /// Requests answered with 200.
@@ -44,7 +43,7 @@ pub struct Served {
     pub completion_tokens: u64,
 }
 
-/// What it has served, by model.
+/// The usage served, by model.
 #[derive(Debug, Default)]
 pub struct Fake {
     models: Mutex<BTreeMap<String, Served>>,
@@ -56,7 +55,7 @@ pub struct Fake {
 /// The body of an answer.
 type Answer = Either<Full<Bytes>, Events>;
 
-/// Serves the fake on a listener until told to stop.
+/// Serves the fake on a listener until it is stopped.
 pub async fn serve(
     listener: std::net::TcpListener,
     fake: Arc<Fake>,
@@ -76,7 +75,7 @@ pub async fn serve(
 }
 
 impl Fake {
-    /// What each model was served.
+    /// The usage served by each model.
     pub fn served(&self) -> BTreeMap<String, Served> {
         unpoisoned(self.models.lock()).clone()
     }

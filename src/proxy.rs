@@ -1,4 +1,4 @@
-//! The proxy: a request's whole way on one screen.
+//! The proxy: the whole route of a request on one screen.
 //!
 //! Every path is one of three: metered, free, or refused. Nothing goes upstream
 //! before its hold is in the database, and whatever happens afterwards ends the
@@ -56,7 +56,7 @@ use crate::proxy::tap::StreamPolicy;
 use crate::startup::Opened;
 use crate::upstream::Upstream;
 
-/// The rules that one configuration makes; a reload replaces them whole.
+/// The rules of one configuration; a reload replaces them as a whole.
 #[derive(Debug)]
 pub struct Rules {
     /// The largest request body.
@@ -65,8 +65,8 @@ pub struct Rules {
     pub request_idle: Duration,
     /// The longest silence of an answer.
     pub answer_idle: Duration,
-    /// Where requests go: a pool of connections for each shard. Here, beside the key that is
-    /// sent there, so that no request takes the key of one configuration to the address of
+    /// A pool of connections to upstream for each shard. It is kept beside the key that is
+    /// sent there, so that no request sends the key of one configuration to the address of
     /// another.
     pub upstreams: Arc<[Arc<Upstream>]>,
     /// The authorization of the guard's own upstream key.
@@ -79,13 +79,13 @@ pub struct Rules {
     pub shared_objects: bool,
     /// Headers that the operator forwards beside those of OpenAI's API.
     pub forwarded: Vec<headers::Forwarded>,
-    /// Pages in browsers that may call.
+    /// The origins of browser pages that may call.
     pub cors: cors::Origins,
     /// How tight admissions are handled.
     pub admit: admit::Config,
     /// Whether to read on when a client has gone, and for how long at most.
     pub drain: Option<Duration>,
-    /// What a model without a price costs.
+    /// How a model without a price is treated.
     pub unknown_model: UnknownModel,
     /// How refusals are worded.
     pub refuse: refuse::Config,
@@ -98,7 +98,7 @@ pub struct Rules {
 pub struct Proxy {
     /// Admission.
     pub guard: Arc<Guard>,
-    /// Whose key a request has, and what keys may ask of their limits and spending.
+    /// Finds the owner of a key, and answers self-service questions about limits and spending.
     pub opened: Opened,
     /// The rules in force.
     pub rules: Arc<ArcSwap<Rules>>,
@@ -114,7 +114,7 @@ pub struct Proxy {
 type Failed = (Refusal, InFlight);
 
 impl Proxy {
-    /// This shard's connections to where requests go.
+    /// This shard's connections to upstream.
     fn upstream<'a>(&self, rules: &'a Rules) -> &'a Arc<Upstream> {
         &rules.upstreams[self.shard]
     }
@@ -230,7 +230,7 @@ impl Proxy {
         }
     }
 
-    /// Forwards what is not metered, and conceals what its answer says of the account.
+    /// Forwards an unmetered request, and masks the account in its answer.
     async fn forward_free(
         &self,
         rules: &Rules,
@@ -277,8 +277,8 @@ impl Proxy {
         self.concealed(rules, answer, pass_through).await
     }
 
-    /// An answer as the client may see it: what it says of the guard's own account is
-    /// masked, and that upstream refused the guard's own key is no client's fault.
+    /// Returns an answer as the client may see it: the guard's own account is masked,
+    /// and a refusal of the guard's own key is not passed on as the client's fault.
     async fn concealed(
         &self,
         rules: &Rules,
@@ -322,7 +322,7 @@ impl Proxy {
         let limit = refusal.limit().map(|limit| &limit.name);
         let key = in_flight.key.as_ref().map(|key| &key.id);
         if refusal.is_wrong_key() {
-            // A client that tries keys must not push out what operators look for.
+            // A client that tries keys must not displace the rejections that operators look for.
             self.guard.metrics().rejected("", refusal.reason());
         } else {
             self.guard.note_rejection(key, in_flight.endpoint, refusal.reason(), limit);
@@ -340,16 +340,16 @@ fn is_accepted(answer: &Result<Response<Answer>, Failed>) -> bool {
     answer.as_ref().is_ok_and(|answer| answer.status().is_success())
 }
 
-/// What a body that goes upstream is said to be.
+/// The content type of a body that is sent upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Content {
-    /// What the client said.
+    /// The client's.
     AsItCame,
     /// A metered body was read as JSON, so it is sent as JSON.
     Json,
 }
 
-/// What goes upstream.
+/// Makes the request that is sent upstream.
 fn outgoing(
     rules: &Rules,
     head: http::request::Parts,

@@ -383,7 +383,7 @@ fn operations_named(text: &str, operations: &BTreeSet<String>) -> Vec<String> {
 }
 
 #[test]
-fn operations_are_told_apart_only_where_they_are_described() {
+fn operations_are_distinguished_only_where_they_are_described() {
     let sources = sources();
     let operations = operations(&sources);
     assert!(operations.len() >= 5 && operations.contains("CHAT"), "{operations:?}");

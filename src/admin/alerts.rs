@@ -1,4 +1,4 @@
-//! Alerts: what was told, what waits, what failed; and a test of each channel.
+//! Alerts: what was sent, what is waiting, what failed; and a test of each channel.
 
 use axum::Json;
 use axum::extract::State;
@@ -16,10 +16,10 @@ use crate::admin::view::alerts::{AlertView, TestView};
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct AlertQuery {
-    /// How many to a page; 100 if it is not said.
+    /// The number of items in a page. Default: 100.
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<usize>,
-    /// The id that the page begins behind.
+    /// The page begins after this id.
     after: Option<String>,
 }
 
@@ -42,7 +42,7 @@ pub(crate) async fn list(
     Ok(Json(List::new(views, has_more, |alert: &AlertView| alert.id.clone())))
 }
 
-/// Sends a test to every channel and tells how each went.
+/// Sends a test message through every channel and returns the result of each.
 #[utoipa::path(post, path = "/alerts/test", responses((status = 200, body = List<TestView>)))]
 pub(crate) async fn test(State(admin): State<Admin>) -> Json<List<TestView>> {
     let results = admin.outbox.test().await;

@@ -1,4 +1,4 @@
-//! The ledger: its lines, corrections, and proof.
+//! The ledger: its entries, corrections, and verification.
 
 use std::sync::Arc;
 
@@ -28,15 +28,15 @@ pub(crate) struct EntryQuery {
     project_id: Option<String>,
     /// Unix seconds, or a day such as `2026-11-01`.
     since: Option<String>,
-    /// Unix seconds, or a day such as `2026-11-01`, which is not in it.
+    /// The exclusive end: Unix seconds, or a day such as `2026-11-01`.
     until: Option<String>,
     /// `reported`, `counted` or `assumed`.
     basis: Option<String>,
     kind: Option<String>,
-    /// How many to a page; 100 if it is not said.
+    /// The number of items in a page. Default: 100.
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<usize>,
-    /// The id that the page begins behind.
+    /// The page begins after this id.
     after: Option<String>,
     /// `asc` or `desc`.
     #[param(pattern = "^(asc|desc)$")]
@@ -86,21 +86,21 @@ pub(crate) async fn list(
     Ok(Json(List::new(views, has_more, |entry: &EntryView| entry.id.clone())))
 }
 
-/// The largest correction: a typing error must not move the whole ledger.
+/// The largest correction, so that a typing error can't distort the whole ledger.
 const ADJUSTMENT_MAX: Money = Money::from_nano(1_000_000 * 1_000_000_000);
 
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Adjustment {
-    /// What is added to the cost: a decimal text, at most a million either way.
+    /// The amount to add to the cost: a decimal text from minus one million to one million.
     #[schema(example = "-1.23")]
     amount_usd: String,
-    /// Why.
+    /// The reason.
     #[schema(min_length = 1, max_length = 1000)]
     note: String,
 }
 
-/// Corrects an entry by a new one, which is answered.
+/// Corrects an entry by a new one. Returns the new entry.
 #[utoipa::path(
     post,
     path = "/ledger/{entry}/adjust",
@@ -121,13 +121,13 @@ pub(crate) async fn adjust(
         return Err(ApiError::bad(Some("amount_usd"), "a correction is at most a million dollars"));
     }
     if note.trim().is_empty() || note.chars().count() > 1_000 {
-        return Err(ApiError::bad(Some("note"), "say in 1 to 1000 characters why"));
+        return Err(ApiError::bad(Some("note"), "give the reason in 1 to 1000 characters"));
     }
     let entry = admin.books.adjust(number(&id, "id")?, by, note, &actor).await?;
     Ok((StatusCode::CREATED, Json(EntryView::of(&entry))))
 }
 
-/// Compares all that the ledger says twice, and explains what differs.
+/// Verifies the ledger: compares all that it stores twice, and explains each difference.
 #[utoipa::path(get, path = "/ledger/verify", responses((status = 200, body = VerificationView)))]
 pub(crate) async fn verify(State(admin): State<Admin>) -> Result<Json<VerificationView>, ApiError> {
     Ok(Json(VerificationView::of(admin.books.verify().await?)))

@@ -1,4 +1,4 @@
-//! Pages of lists: where one starts, how long it is, and what stands on it.
+//! Pages of lists: where a page starts, how long it is, and which items it has.
 
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -14,12 +14,12 @@ const PAGE_MAX: usize = 1_000;
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct Paging {
-    /// How many to a page; 100 if it is not said.
+    /// The number of items in a page. Default: 100.
     #[param(minimum = 1, maximum = 1000)]
     pub(super) limit: Option<usize>,
-    /// The id that the page begins behind.
+    /// The page begins after this id.
     pub(super) after: Option<String>,
-    /// The id that the page ends before.
+    /// The page ends before this id.
     pub(super) before: Option<String>,
     /// `asc` or `desc`.
     #[param(pattern = "^(asc|desc)$")]

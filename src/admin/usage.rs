@@ -1,4 +1,4 @@
-//! Usage: what was spent, by whatever it is asked for.
+//! Usage: what was spent, by key, project, model and so on.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,25 +19,25 @@ use crate::domain::{Span, Window};
 use crate::ledger::calendar;
 use crate::store::reports::{GroupBy, UsageFilter, UsageSum};
 
-/// The longest stretch of days that is asked for at once.
+/// The most days that one request may ask for.
 const DAYS_MAX: usize = 3_700;
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct GroupedUsageQuery {
-    /// `key` if it is not said, `project`, `model`, `user`, `day`, `endpoint` or `tag`.
+    /// `key`, `project`, `model`, `user`, `day`, `endpoint` or `tag`. Default: `key`.
     #[param(pattern = "^(key|project|model|user|day|endpoint|tag)$")]
     group_by: Option<String>,
-    /// Unix seconds, or a day such as `2026-11-01`; the month's start if it is not said.
+    /// Unix seconds, or a day such as `2026-11-01`. Default: the start of this month.
     since: Option<String>,
-    /// Unix seconds, or a day such as `2026-11-01`, which is not in it; now if it is not said.
+    /// The exclusive end: Unix seconds, or a day such as `2026-11-01`. Default: now.
     until: Option<String>,
     key_id: Option<String>,
     project_id: Option<String>,
 }
 
-/// Unix seconds of a number or of a day in a time zone.
+/// Reads Unix seconds, or a day in a time zone.
 pub(super) fn instant_s(text: &str, zone: &str, param: &'static str) -> Result<i64, ApiError> {
     if let Ok(seconds) = text.parse() {
         return Ok(seconds);
@@ -48,7 +48,7 @@ pub(super) fn instant_s(text: &str, zone: &str, param: &'static str) -> Result<i
     start.map(|start| start.timestamp().as_second()).ok_or_else(wrong)
 }
 
-/// Sums up what was spent, by what it is asked for.
+/// Sums up what was spent, by `group_by`.
 #[utoipa::path(get, path = "/usage", params(GroupedUsageQuery), responses((status = 200, body = List<UsageGroupView>)))]
 pub(crate) async fn usage(
     State(admin): State<Admin>,

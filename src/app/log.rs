@@ -1,7 +1,7 @@
 //! The log: to standard error, buffered, flushed a few times a second.
 //!
-//! A line for each request must cost neither a system call for each request nor
-//! a tenth of what the request itself does, as the library's own text does.
+//! A line for each request must not cost a system call, nor a tenth of the
+//! request's own work, as the library's own text format would.
 
 use std::env;
 use std::fmt::{self, Write as _};
@@ -41,7 +41,7 @@ impl io::Write for LogSink {
     }
 }
 
-/// Starts the log at a level, as text or JSON. `RUST_LOG` is over the level.
+/// Starts the log at a level, as text or JSON. `RUST_LOG` overrides the level.
 ///
 /// `RUST_LOG` is a level, or levels by target: `info,hyper=debug`.
 pub fn start(level: &str, json: bool) {
@@ -59,7 +59,7 @@ pub fn start(level: &str, json: bool) {
 
 /// Writes out what is buffered.
 pub fn flush() {
-    // Standard error may be closed; no other place is left for a message.
+    // Standard error may be closed; there is no other place to report that.
     let _ = unpoisoned(sink().lock()).flush();
 }
 
@@ -112,7 +112,7 @@ impl Visit for Fields<'_> {
     }
 }
 
-/// Escapes what would end or overwrite a line: values may be a client's.
+/// Escapes characters that would end or overwrite a line: a value may come from a client.
 struct OneLine<'a>(Writer<'a>);
 
 impl fmt::Write for OneLine<'_> {

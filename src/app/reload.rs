@@ -1,4 +1,4 @@
-//! Signals and changes: what happens while the guard runs.
+//! Signals and changes of the configuration while the guard runs.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,12 +11,12 @@ use crate::app::{App, StartError, log, rules};
 use crate::config::reload::{Watch, needs_restart};
 use crate::config::{self, Settings};
 
-/// How often files are looked at and the log is flushed.
+/// How often files are checked and the log is flushed.
 const LOOK_EVERY: Duration = Duration::from_millis(300);
 
 impl App {
-    /// Looks after reloads until SIGTERM or SIGINT, or until a thread has died
-    /// without which nothing is right.
+    /// Handles reloads until SIGTERM or SIGINT, or until a thread has died that the
+    /// guard can't work without.
     pub(super) async fn until_stopped(&mut self) -> Result<(), StartError> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;

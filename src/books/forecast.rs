@@ -1,4 +1,4 @@
-//! The forecast: what this month and each limit are likely to come to.
+//! The forecast: the amounts that this month and each limit are likely to reach.
 //!
 //! Looking back takes a pass over the sums of a month, so it is done from time to time in
 //! the background, and each question gets the latest result.
@@ -18,29 +18,29 @@ use crate::ledger::forecast::{DAYS_BACK, Forecast, ForecastInput, forecast};
 use crate::ledger::meter::{Reading, Subject};
 use crate::store::StoreError;
 
-/// How old projections get.
+/// The age at which projections are refreshed.
 const AGAIN_AFTER: Duration = Duration::from_secs(300);
-/// Until one that failed is tried again.
+/// The pause before a failed refresh is tried again.
 const PAUSE: Duration = Duration::from_secs(5);
-/// Meters of one limit that are looked at, the fullest first.
+/// How many meters of one limit are projected, the fullest first.
 const SUBJECTS_MAX: usize = 100;
-/// No window that is looked at has more days.
+/// The most days of a projected window.
 const DAYS_MAX: usize = 366;
 /// Complete days without which a forecast is too uncertain for an alert.
 const ALERT_FROM_DAYS: usize = 7;
 
-/// What one window is likely to come to. Amounts are in the limit's unit.
+/// The projection of one window. Amounts are in the limit's unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Projection {
     /// The limit; for the organization's month, one without a name and a cap.
     pub limit: Arc<Limit>,
-    /// Whose meter.
+    /// The meter's subject.
     pub subject: Subject,
     /// Its window.
     pub span: Span,
-    /// What it has settled.
+    /// The amount settled so far.
     pub settled: i64,
-    /// What it will settle, unless there is no complete day to forecast it from.
+    /// The forecast; `None` if there is no complete day to make it from.
     pub forecast: Option<Forecast>,
 }
 

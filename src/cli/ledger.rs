@@ -89,8 +89,8 @@ async fn tail(format: Format, follow: bool, number: usize, connection: &Connecti
     if !follow {
         return Ok(());
     }
-    // Entries are numbered at admission and written at their end, so a later
-    // line may have a smaller number: what was shown is remembered, not counted.
+    // Entries are numbered at admission and written when they end, so a later line
+    // may have a smaller number: the shown ids are remembered.
     let mut shown: std::collections::BTreeSet<String> =
         entries.iter().map(|entry| text(entry, "id")).collect();
     loop {
@@ -158,14 +158,14 @@ async fn export(
     }
 }
 
-/// Says on standard error that an export can't be whole, if it reaches back to what was pruned.
+/// Warns on standard error if an export reaches back to pruned entries, so that it can't be complete.
 async fn say_what_is_pruned(since: Option<&str>, connection: &Connection) -> Result<(), Failure> {
     let storage = connection.get("/guard/v1/storage").await?;
     let Some(before_s) = storage["pruned"]["before"].as_i64() else { return Ok(()) };
     let before = time(&storage["pruned"], "before");
     let reaches_back = since.is_none_or(|since| match since.parse::<i64>() {
         Ok(since_s) => since_s < before_s,
-        // Days compare as their texts do.
+        // Days sort as text.
         Err(_) => since < before.as_str(),
     });
     if reaches_back {

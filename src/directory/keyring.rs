@@ -1,4 +1,4 @@
-//! Changes of keys and projects: written first, then in force, then answered.
+//! Changes of keys and projects: written first, then put in force, then answered.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -24,7 +24,7 @@ pub enum KeyError {
     /// There is no such service account.
     #[error("there is no service account {0:?}")]
     NoSuchAccount(String),
-    /// There may be no more of these.
+    /// The maximum number of these is reached.
     #[error("there may be no more {0} than {1}")]
     TooMany(&'static str, usize),
     /// The secret is in use by another key.
@@ -67,7 +67,7 @@ pub enum KeyError {
 /// A key to be made.
 #[derive(Clone, Debug, Default)]
 pub struct NewKey {
-    /// For people.
+    /// The name shown to people.
     pub name: String,
     /// Its project; the default one if absent.
     pub project: Option<String>,
@@ -79,7 +79,7 @@ pub struct NewKey {
     pub secret: Option<Secret>,
 }
 
-/// What is to change of a key; `None` leaves it as it is.
+/// A change of a key; `None` leaves a field as it is.
 #[derive(Clone, Debug, Default)]
 pub struct KeyChange {
     /// A new name.
@@ -203,7 +203,7 @@ impl Directory {
             revoked_s: None,
             old: None,
         };
-        // A client did it, and no operator: the audit log has no row of it.
+        // Caused by a client, not by an operator, so it gets no row in the audit log.
         self.records.write_unaudited(vec![RecordChange::PutKey(row.clone())]).await?;
         let key = self.install_key(row);
         self.rulebook.look_up_name(Named::Key, &key.name).await;

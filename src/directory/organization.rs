@@ -1,4 +1,4 @@
-//! The organization: what it is called, and which first steps were put aside.
+//! The organization: its name, and the first steps that were put aside.
 //!
 //! A name in the configuration file wins over the one in the database.
 
@@ -15,7 +15,7 @@ use crate::store::StoreError;
 use crate::store::records::RecordChange;
 use crate::sync::unpoisoned;
 
-/// The name of an organization that was given none.
+/// The name of an organization without a configured name.
 const UNNAMED: &str = "My organization";
 /// The names of the settings.
 const NAME: &str = "organization.name";
@@ -76,19 +76,19 @@ fn change(before: &Value, after: Value) -> Change {
 }
 
 impl Directory {
-    /// What the organization is called.
+    /// The organization's name.
     pub fn organization(&self) -> Arc<str> {
         let state = self.organization.state();
         state.of_file.or(state.stored).unwrap_or_else(|| UNNAMED.into())
     }
 
-    /// Who named the organization, if anybody has.
+    /// Where the organization's name was set, if it was.
     pub fn organization_named_by(&self) -> Option<Source> {
         let state = self.organization.state();
         state.of_file.map(|_| Source::File).or(state.stored.map(|_| Source::Api))
     }
 
-    /// Puts the configuration file's name in force, or its silence.
+    /// Puts the configuration file's name in force; `None` if the file has none.
     pub fn install_file_organization(&self, name: Option<&str>) {
         self.organization.change(|state| state.of_file = name.map(Arc::from));
     }

@@ -15,7 +15,7 @@ use tokio::time::Sleep;
 use crate::fake_openai::answers::{Api, Made, word};
 use crate::fake_openai::{Fake, number};
 
-/// A stream of events. What was made of it is counted when it ends or is
+/// A stream of events. The part that was sent is counted when it ends or is
 /// dropped.
 #[derive(Debug)]
 pub(super) struct Events {

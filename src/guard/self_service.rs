@@ -1,8 +1,8 @@
-//! What keys ask of the guard itself, bounded: a key's questions about its own
-//! limits and spending must not take time from requests or operators.
+//! Bounds the self-service questions of keys: questions about a key's own limits
+//! and spending must not delay requests or operators.
 //!
-//! Those beyond the bound wait their turn for a while. Refused at once, a client
-//! that asks again at once would cost more than the answer.
+//! Questions beyond the bound wait for a short time. A client that is refused
+//! immediately and retries immediately would cost more than the answer.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -19,14 +19,14 @@ const OPEN_PER_KEY_MAX: usize = 6;
 const QUESTIONS_PER_KEY_MAX: usize = 128;
 /// Questions that are answered at once in all.
 const OPEN_MAX: usize = 24;
-/// How long one waits for its turn.
+/// The longest wait for a question's turn.
 const WAIT: Duration = Duration::from_secs(2);
 
 /// The questions that are answered or wait.
 #[derive(Debug)]
 pub(super) struct Open {
     all: Arc<Semaphore>,
-    /// Of keys that have some.
+    /// By key, for keys with open questions.
     keys: Mutex<HashMap<Arc<str>, OfKey>>,
 }
 

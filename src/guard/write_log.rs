@@ -1,4 +1,4 @@
-//! What the guard records of its writes: metrics and log lines.
+//! Metrics and log events of database writes.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::metrics::Metrics;
 use crate::store::Observer;
 use crate::sync::unpoisoned;
 
-/// Turns what the writer does into metrics and log lines.
+/// Records the writer's work in metrics and log events.
 pub struct WriteLog {
     clock: Arc<Clock>,
     metrics: Arc<Metrics>,

@@ -1,14 +1,14 @@
 //! The amount a window is likely to reach, judged by the days before it.
 //!
-//! Every weekday has a pace of its own once there are two weeks to tell it by;
-//! before that, all days have one. Whole numbers throughout: a forecast is no
-//! fact, but it is the same on every machine.
+//! Each weekday has a pace of its own once there are two weeks of data; before
+//! that, all days share one. Integers throughout, so that a forecast is the same on
+//! every machine.
 
 use crate::domain::Span;
 
-/// Complete days that are looked back on: four of each weekday.
+/// The number of past days that are used: four of each weekday.
 pub const DAYS_BACK: usize = 28;
-/// Days from which on weekdays differ.
+/// The number of days from which weekdays are treated separately.
 const WEEKDAYS_FROM: usize = 14;
 /// Of a normal distribution, four fifths lie within so many hundredths of its
 /// standard deviation from the mean.
@@ -29,24 +29,24 @@ pub struct ForecastInput<'a> {
     pub hard: Option<i64>,
 }
 
-/// What a window is likely to come to.
+/// The projection of a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Forecast {
-    /// The likeliest sum at its end.
+    /// The most likely sum at its end.
     pub expected: i64,
-    /// It is more than this nine times of ten,
+    /// The sum is above this with a probability of nine tenths.
     pub low: i64,
-    /// and less than this.
+    /// The sum is below this with a probability of nine tenths.
     pub high: i64,
-    /// When the cap is reached if all goes as expected, in Unix seconds.
+    /// When the cap will be reached at the expected pace, in Unix seconds.
     pub reached_s: Option<i64>,
-    /// Complete days that it rests on.
+    /// The number of complete days that it is based on.
     pub days: usize,
 }
 
-/// The forecast, unless there is no complete day to tell it by.
+/// Makes a forecast; `None` if there is no complete day to base it on.
 pub fn forecast(input: &ForecastInput<'_>) -> Option<Forecast> {
-    // Days before the first of use say nothing.
+    // Days before the first use are ignored.
     let used = input.before.iter().rposition(|sum| *sum != 0)? + 1;
     let before = &input.before[..used];
     let mut expected = i128::from(input.settled);
@@ -64,7 +64,7 @@ pub fn forecast(input: &ForecastInput<'_>) -> Option<Forecast> {
         expected += adds;
         left_s += rest_s;
     }
-    // Days deviate by themselves, so what several add up to does by the root of their number.
+    // Days deviate independently, so a sum of days deviates by the square root of their number.
     let spread = deviation(before) * (left_s * 1_000_000 / 86_400).isqrt() * FOUR_FIFTHS / 100_000;
     let amount = |sum: i128| i64::try_from(sum).unwrap_or(i64::MAX);
     Some(Forecast {

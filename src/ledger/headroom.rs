@@ -1,4 +1,4 @@
-//! What the limits that apply to a request leave for it.
+//! The headroom of a request under the limits that apply to it.
 
 use crate::domain::limit::{Mode, Per, Unit};
 use crate::domain::{Limit, Money};
@@ -8,7 +8,7 @@ use crate::ledger::entry::Attribution;
 /// What the enforced limits leave for one request; `None` where none applies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Headroom {
-    /// Dollars: of caps, of prepaid credit, and of what the client allows.
+    /// Dollars: by caps, prepaid credit, and the client's own maximum.
     pub cost: Option<Money>,
     /// Input and output tokens together.
     pub tokens: Option<i64>,

@@ -10,10 +10,10 @@ use crate::domain::{Limit, Pattern, Span, model};
 use crate::ledger::calendar::Windows;
 use crate::ledger::entry::Attribution;
 
-/// Whose meter it is.
+/// The subject of a meter.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Subject {
-    /// Everybody's.
+    /// The organization.
     Organization,
     /// One project's, key's, end user's or model's.
     One(Arc<str>),
@@ -41,7 +41,7 @@ pub struct Meter {
 /// A meter with its place, as readers see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reading {
-    /// Whose meter.
+    /// The meter's subject.
     pub subject: Subject,
     /// The window it counts.
     pub span: Span,
@@ -57,7 +57,7 @@ pub struct Reading {
 /// random, since clients choose names.
 pub(crate) type Meters = IndexMap<(Subject, i64), Meter, RandomState>;
 
-/// As many meters of one limit as memory is meant to hold, some 150 bytes each.
+/// The most meters of one limit that are kept in memory, about 150 bytes each.
 pub const METERS_MAX: usize = 2_000_000;
 
 /// A limit with its meters.
@@ -70,7 +70,7 @@ pub(crate) struct Metered {
     pub(crate) in_force: bool,
     pub(crate) meters: Meters,
     windows: Windows,
-    /// The window since whose start past ones are being forgotten.
+    /// The window at whose start the removal of past ones began.
     pruned_s: i64,
     /// The places below this one may have meters of past windows.
     unpruned: usize,
@@ -89,7 +89,7 @@ impl Metered {
         self.windows.span(at_s)
     }
 
-    /// Whose meters a request counts on; none if the limit does not apply to it.
+    /// The subjects whose meters a request counts on; none if the limit does not apply.
     pub(crate) fn subjects(&self, of: &Attribution) -> Subjects {
         subjects(&self.limit, of)
     }
@@ -125,7 +125,7 @@ impl Metered {
     }
 }
 
-/// Whose meters of a limit a request counts on, one after another.
+/// The subjects of a limit that a request counts for, one after another.
 #[derive(Debug)]
 pub struct Subjects([Option<Subject>; 2]);
 
@@ -138,8 +138,8 @@ impl Iterator for Subjects {
     }
 }
 
-/// Whose meters of a limit a request counts on: one where the limit applies to it, and of
-/// a limit per model one for each model that it runs.
+/// The subjects of a limit that a request counts for: one if the limit applies; for a
+/// limit per model, one for each model that the request runs.
 pub fn subjects(limit: &Limit, of: &Attribution) -> Subjects {
     let one = |whose: &Arc<str>| [Some(Subject::One(Arc::clone(whose))), None];
     Subjects(match (reached(&limit.only, of), limit.per) {
@@ -158,7 +158,7 @@ pub fn subjects(limit: &Limit, of: &Attribution) -> Subjects {
 }
 
 /// The model that a request counts on: all snapshots and fine-tunes of one count together,
-/// so that none has a limit of its own beside that of its model.
+/// so that none escapes the limit of its model.
 fn family(of: &Attribution) -> Arc<str> {
     family_of(&of.model, of)
 }

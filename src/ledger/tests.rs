@@ -233,7 +233,7 @@ fn changing_a_cap_never_changes_usage() {
     let mut ledger = one(100);
     let hold = held(&mut ledger, of(0), bound(100, 0), START_MS);
     let raised = [limit("m", Per::Organization, Unit::Usd, Window::Month, Some(200))];
-    assert!(ledger.stage(&raised, START_MS).is_empty(), "it counts as before, so nothing is read anew");
+    assert!(ledger.stage(&raised, START_MS).is_empty(), "it counts as before, so nothing is read again");
     ledger.install(&raised, Vec::new());
     assert!(decide(&ledger, 0, bound(100, 0), START_MS).is_ok());
     ledger.apply(&ending(&hold, Kind::Settle, 70, 0, START_MS));

@@ -4,13 +4,13 @@
 //! the page tree; text is bounded by the strings of all that a page draws, times
 //! the longest text that a byte of them can stand for.
 //!
-//! The bound holds for whatever a decoder may take for the document: all versions
-//! of all objects count, wherever the file's own tables lead, and anything that
-//! can multiply text beyond it (cycles, text in patterns, glyphs and masks) or that
-//! is not read here (encryption, other filters, predictors) is a problem instead.
-//! It assumes one thing: a character of a font without `ToUnicode` and
+//! The bound holds for any way in which a decoder may read the document: all
+//! versions of all objects count, wherever the file's own tables lead, and anything
+//! that can multiply text beyond it (cycles, text in patterns, glyphs and masks) or
+//! that is not read here (encryption, other filters, predictors) is an error
+//! instead. It assumes one thing: a character of a font without `ToUnicode` and
 //! `Differences` is one character of text, as glyph names within font programs are
-//! not read. Text in pictures is none.
+//! not read. Text in pictures does not count.
 
 mod content;
 mod file;
@@ -64,9 +64,9 @@ pub enum PdfProblem {
 
 /// Measures a PDF in a JSON string of base64.
 ///
-/// Work: a file of at most 16 MiB, of which at most 64 MiB are unpacked and
-/// 128 MiB read, some hundred milliseconds and 100 MiB of memory at the most: call it
-/// where that holds up nothing else.
+/// Work: a file of at most 16 MiB, of which at most 64 MiB are unpacked and 128 MiB
+/// read, some hundred milliseconds and 100 MiB of memory at most: call it on a thread
+/// where that delays nothing else.
 pub fn pdf(json_string: &str) -> Result<PdfFacts, PdfProblem> {
     let reader = MediaReader::new(json_string).ok_or(PdfProblem::NotPdf)?;
     let most = u64::try_from(FILE_BYTES_MAX).unwrap_or(u64::MAX);

@@ -1,4 +1,4 @@
-//! The many ways in which a client may spell media in a JSON body.
+//! The ways in which a client may encode media in a JSON body.
 
 use std::fmt::Write as _;
 

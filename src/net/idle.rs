@@ -24,7 +24,7 @@ pub struct Timeouts {
     pub idle: Duration,
 }
 
-/// Which HTTP a client speaks.
+/// The version of HTTP that a client uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Detected {
     Http1,
@@ -50,7 +50,7 @@ pub(super) struct Traffic {
 }
 
 impl Traffic {
-    /// A request has come; it lasts as long as what is returned.
+    /// Begins a request; it lasts as long as the returned value.
     pub(super) fn begin(self: &Arc<Self>) -> Open {
         self.begun.fetch_add(1, Ordering::Relaxed);
         self.has_read.store(false, Ordering::Relaxed);
@@ -117,8 +117,8 @@ mod tests {
 
     const TIMEOUTS: Timeouts = Timeouts { header: Duration::from_secs(10), idle: Duration::from_secs(75) };
 
-    /// Runs a connection's story beside its timer; returns what expired, and after
-    /// how many seconds.
+    /// Runs the events of a connection beside its timer. Returns what expired, and
+    /// after how many seconds.
     async fn expires(traffic: &Arc<Traffic>, story: impl Future<Output = ()>) -> (Expired, u64) {
         let began = sleep(Duration::ZERO).deadline();
         let story = async {

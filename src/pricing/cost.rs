@@ -1,4 +1,4 @@
-//! What a usage costs: tokens at the served tier, and fees of hosted tools.
+//! The cost of a usage: tokens at the served tier, and fees of hosted tools.
 
 use std::cmp::Reverse;
 
@@ -9,14 +9,14 @@ use crate::pricing::image_tool;
 use crate::pricing::rates::Rates;
 use crate::pricing::sheet::Price;
 
-/// What a request cost.
+/// The cost of a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cost {
-    /// All of it.
+    /// The total.
     pub total: Money,
     /// The hosted tools' part.
     pub tool_fees: Money,
-    /// What it is for, each in the class that it was charged at.
+    /// The quantities, each in the class that it was charged at.
     pub quantities: Quantities,
 }
 
@@ -52,7 +52,7 @@ pub fn cost(price: &Price, tier: Tier, usage: &Usage, offer: Offer<'_>) -> Cost 
     Cost { total, tool_fees: Money::from_pico_rounded_up(fees), quantities }
 }
 
-/// What hosted tools used, each in the class that it is charged at.
+/// The usage of hosted tools, each in the class that it is charged at.
 fn charged(rates: &Rates, used: &ToolUse, offer: Offer<'_>) -> Quantities {
     let mut charged = used.quantities;
     let searches = std::mem::take(&mut charged[Class::WebSearchCalls]);
@@ -64,8 +64,8 @@ fn charged(rates: &Rates, used: &ToolUse, offer: Offer<'_>) -> Quantities {
     charged
 }
 
-/// The most that calls of the image tool can have used of which nothing is
-/// reported: each read an image and made one.
+/// The most that unreported calls of the image tool can have used: each read an
+/// image and made one.
 ///
 /// Each call reads the `pictures` of the request, and one that was made before. The
 /// texts of all calls are a part of the model's `output`.
@@ -109,7 +109,7 @@ fn sessions(rates: &Rates, offered: &[ContainerDemand], used: u64, per_tool: u64
     if left == 0 { sessions } else { [(dearest, used)].into() }
 }
 
-/// What a container costs in some seconds of its life, by the minute's share of a
+/// The cost of some seconds of a container's life: by the minute, as a share of a
 /// session of twenty minutes.
 pub fn container_life(fees: &Rates, memory: ContainerMemory, seconds: i64) -> Money {
     let minutes = (i128::from(seconds.max(0)) + 59) / 60;

@@ -36,7 +36,7 @@ const EVENT_BYTES_MAX: usize = 32 << 20;
 /// The end of an answer to a metered request is lost.
 const BROKEN_OFF: Refusal = Refusal::Upstream(NoAnswer::Unreachable(Billed::Perhaps));
 
-/// What goes upstream.
+/// A request as it is sent upstream.
 #[derive(Debug)]
 pub struct Outgoing {
     /// The method.
@@ -56,18 +56,18 @@ pub struct MeteredExchange {
     pub reservation: Reservation,
     /// How it is billed.
     pub bill: Bill,
-    /// Whether usage was asked for that the client did not ask for.
+    /// Whether the guard added the request for usage.
     pub hide_usage: bool,
     /// Where a stream is cut.
     pub cuts: Cuts,
     /// Headers to put on the answer.
     pub extra: HeaderMap,
-    /// What is recorded of what the answer makes at upstream.
+    /// Records the objects that the answer creates at upstream.
     pub recording: Option<Box<Recording>>,
 }
 
-/// Sends a request that isn't billed but for a fee, and streams its answer.
-/// The fee is asked for once upstream has served the request, and no more than is held.
+/// Sends a request that is billed at most a fee, and streams its answer. `fee` is
+/// called once upstream has served the request, and returns at most what is held.
 pub async fn unbilled(
     upstream: &Upstream,
     outgoing: Outgoing,
@@ -133,9 +133,9 @@ pub async fn metered(
         return Box::pin(failed.pass_on(head, body)).await;
     }
     if headers::is_encoded(&head.headers) {
-        // It was asked not to be. The usage in it can't be read.
+        // It was requested uncompressed. The usage in it can't be read.
         tracing::warn!("an answer came compressed, so it is charged its hold");
-        let ending = Ending { note: Some("it came compressed"), ..exchange.ending() };
+        let ending = Ending { note: Some("the answer was compressed"), ..exchange.ending() };
         let settled = metered.reservation.assume(ending);
         in_flight.ended("ok", Some(settled.cost));
         return Ok(Response::from_parts(head, Answer::Plain(body)));
@@ -249,7 +249,7 @@ async fn send(
     answer.inspect_err(|error| tracing::warn!(%error, sent = error.sent, "no answer from upstream"))
 }
 
-/// What follows a 101 is no HTTP, and no client asked for it.
+/// After a 101 the connection is not HTTP, and no client requested that.
 fn final_one(answer: Response<AnswerBody>) -> Result<Response<AnswerBody>, SendError> {
     if answer.status().is_informational() {
         let detail = format!("it answered {}", answer.status());
@@ -297,7 +297,7 @@ fn cost_headers(headers: &mut HeaderMap, settled: Settled) {
     }
 }
 
-/// An exchange that survives its client: dropped before its end, it goes on in
+/// An exchange that outlives its client: if dropped before its end, it continues in
 /// a task of its own, so that the exact usage is still learned.
 pub struct DetachOnDrop<F: Future + Send + 'static> {
     exchange: Option<Pin<Box<F>>>,
@@ -330,7 +330,7 @@ impl<F: Future + Send + 'static> Drop for DetachOnDrop<F> {
         let Some(exchange) = self.exchange.take() else { return };
         self.gone.store(true, Ordering::Relaxed);
         if let (Some(most), Ok(runtime)) = (self.drain, tokio::runtime::Handle::try_current()) {
-            // What the bound cuts off is settled by the reservation's own end.
+            // An exchange that exceeds the bound is settled by dropping its reservation.
             let rest = async move {
                 let _ = tokio::time::timeout(most, exchange).await;
             };

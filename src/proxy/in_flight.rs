@@ -11,7 +11,7 @@ use crate::domain::Money;
 use crate::keys::Key;
 use crate::metrics::{Metrics, RequestLabels};
 
-/// Makes request ids that no other run has made: a random start, then a count.
+/// Makes request ids that differ between runs: a random start, then a count.
 #[derive(Debug)]
 pub struct RequestIds(AtomicU64);
 
@@ -71,12 +71,12 @@ impl InFlight {
         self.clock.running().saturating_sub(self.arrived)
     }
 
-    /// Upstream's response head came, of that class, after so long.
+    /// Records upstream's response head: the class of its status, and the time until it.
     pub fn upstream_answered(&self, status: &str, took: Duration) {
         self.metrics.upstream_answered(self.endpoint, status, took);
     }
 
-    /// The guard has done its part before sending.
+    /// Records the time that the guard took before sending.
     pub fn admitted(&self) {
         self.metrics.overhead("admission", self.age());
     }

@@ -1,4 +1,4 @@
-//! Lists that upstream has of all projects, as one project may see them.
+//! Lists of upstream's, which contain objects of all projects, filtered for one project.
 //!
 //! Upstream's pages are read until there are as many objects of the project as were
 //! asked for, so that a page is as long as the client's paging expects. It may be
@@ -26,9 +26,9 @@ use crate::upstream::{AnswerBody, Upstream};
 
 /// Pages of upstream's that are read for one of the client's.
 const PAGES_MAX: usize = 50;
-/// What upstream gives on a page at most, files aside.
+/// The most items on a page of upstream's, except files.
 const PAGE_MAX: usize = 100;
-/// What a page has that names no length: of files, and of others.
+/// The default length of a page: of files, and of others.
 const FILES_DEFAULT: usize = 10_000;
 const OTHERS_DEFAULT: usize = 20;
 
@@ -56,7 +56,7 @@ struct Named {
     id: Option<String>,
 }
 
-/// What has been gathered of a list.
+/// The part of a list collected so far.
 #[derive(Default)]
 struct Gathered {
     /// Each object with its id, as upstream wrote it.
@@ -79,7 +79,7 @@ impl ListRequest {
         self.query.iter().find(|(known, _)| known == name).map(|(_, value)| &**value)
     }
 
-    /// What a page of upstream's has at most.
+    /// The most items on a page of upstream's.
     fn page_max(kind: ObjectKind) -> usize {
         if kind == ObjectKind::File { FILES_DEFAULT } else { PAGE_MAX }
     }
@@ -100,7 +100,7 @@ impl ListRequest {
 }
 
 impl Proxy {
-    /// Gives of a list what belongs to the caller's project.
+    /// Filters a list for the caller's project.
     pub(super) async fn list_of_project(
         &self,
         request: &ListRequest,
@@ -124,13 +124,13 @@ impl Proxy {
             bytes = whole(more.ok_or(Refusal::Upstream(NoAnswer::Unreachable(Billed::No)))?).await?.1;
         }
         if gathered.objects.is_empty() && gathered.has_more && request.value("before").is_none() {
-            // Clients take a page without an object for the last one.
+            // Clients treat a page without an object as the last one.
             return Err(Refusal::Edge(Edge::ListTooLong));
         }
         Ok(Response::from_parts(head, Answer::whole(gathered.page())))
     }
 
-    /// Takes up a page. Returns where the next one begins, if it is needed.
+    /// Adds a page. Returns where the next one begins, if it is needed.
     async fn gather(
         &self,
         gathered: &mut Gathered,
@@ -156,7 +156,7 @@ impl Proxy {
         Ok(last.filter(|_| needs_more))
     }
 
-    /// Gives the models that the caller may use.
+    /// Filters a list of models for those that the caller may use.
     pub(super) async fn list_of_models(
         &self,
         rules: &Rules,
@@ -178,7 +178,7 @@ impl Proxy {
 
 impl Gathered {
     fn page(self) -> Bytes {
-        // A page without an object can't be gone on from.
+        // A page without an object has no cursor to continue from.
         let has_more = self.has_more && !self.objects.is_empty();
         let id = |object: Option<&(String, Box<RawValue>)>| object.map(|(id, _)| id.clone());
         let (first_id, last_id) = (id(self.objects.first()), id(self.objects.last()));
@@ -199,7 +199,7 @@ fn id_of(object: &RawValue) -> String {
     serde_json::from_str::<Named>(object.get()).ok().and_then(|named| named.id).unwrap_or_default()
 }
 
-/// An id as it may stand in a query.
+/// An id, encoded for a query.
 fn encoded(id: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
     id.bytes()
@@ -223,7 +223,7 @@ pub(super) async fn whole(answer: Response<AnswerBody>) -> Result<(http::respons
     Ok((head, bytes))
 }
 
-/// What goes upstream for another page.
+/// The request for another page.
 fn again(of: &ListRequest, suffix: String) -> Outgoing {
     Outgoing { method: Method::GET, suffix, headers: of.headers.clone(), body: Bytes::new() }
 }

@@ -1,7 +1,7 @@
-//! Rates of tokens: a request takes the most that it may use, once it was counted by those
-//! of requests.
+//! Rate limits on tokens: a request takes the most tokens that it may use, after it was
+//! counted by rate limits on requests.
 //!
-//! Where its bytes would take too much, its text is counted first. An output that the
+//! If its bytes would take too much, its text is counted first. An output that the
 //! client left open is shortened to what a whole minute has, since a larger request
 //! would be refused however long it waits.
 
@@ -14,7 +14,7 @@ use crate::proxy::admit::{COUNTED_PART, Candidate, Config};
 use crate::proxy::refuse::Refusal;
 use crate::throttle::{Largest, RateCost};
 
-/// Takes a candidate's part from its rates, and makes it smaller for that where it can be.
+/// Takes a candidate's tokens from its rate limits, and makes it smaller if needed and possible.
 pub(super) async fn pace(
     guard: &Arc<Guard>,
     config: Config,

@@ -1,4 +1,4 @@
-//! Preparing a metered request: understood, priced, admitted, rewritten.
+//! Prepares a metered request: reads, prices, admits and rewrites it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -135,7 +135,7 @@ impl Proxy {
         Ok(priced)
     }
 
-    /// All that decides the cost of a request as it was admitted.
+    /// Collects all that decides the cost of an admitted request.
     fn bill(
         rules: &Rules,
         candidate: &Candidate<'_>,
@@ -165,8 +165,8 @@ impl Proxy {
         }
     }
 
-    /// Puts what is known of the containers that a request names into its tools; `kept` is
-    /// the largest memory of those in the context that upstream keeps.
+    /// Adds the known memory of the containers that a request names to its tools; `kept`
+    /// is the largest memory of those in the context that upstream keeps.
     fn find_containers(&self, demand: &mut Demand, kept: Option<ContainerMemory>) {
         let lookup = |id: &str| self.guard.objects().lookup(ObjectKind::Container, id);
         let is_container = |of: &&ObjectReference| of.kind == ObjectKind::Container;
@@ -214,9 +214,9 @@ impl Proxy {
     }
 }
 
-/// What the answer's head says of rates, and of what the request was sent with: the output
-/// bound, and the output and the hosted calls that it was clamped to, beyond what was
-/// `written` into it.
+/// The headers of the answer about rates, and about the bounds that the request was sent
+/// with: the output bound, and the output and hosted calls that it was clamped to in
+/// addition to those `written` into it.
 fn extra_headers(
     rate_check: &RateCheck,
     written: Written,

@@ -1,7 +1,7 @@
 //! Spend alerts: soft thresholds of limits without a cap, one limit for each.
 //!
-//! So an alert crosses, and is remembered and told, as every threshold is. What
-//! it is more than a limit, where to tell it, is written together with it.
+//! A spend alert is therefore recorded and sent like every soft threshold. Its
+//! channel is stored in a record of its own, together with the limit.
 
 use std::sync::Arc;
 
@@ -15,8 +15,8 @@ use crate::rulebook::limits::{Book, LimitError};
 use crate::rulebook::rule::{LimitRule, OnlyRule};
 use crate::store::records::{AlertRow, Channel, RecordChange};
 
-/// Spend alerts of an organization, and of each project: every one that counts
-/// is asked on every request.
+/// Spend alerts of an organization, and of each project: each one is checked on
+/// every request that it applies to.
 const ALERTS_MAX: usize = 100;
 
 /// A spend alert.
@@ -24,9 +24,9 @@ const ALERTS_MAX: usize = 100;
 pub struct SpendAlert {
     /// Its id, which is its limit's name.
     pub id: String,
-    /// What is spent when it is told.
+    /// The spending at which it is sent.
     pub threshold: Money,
-    /// Where it goes.
+    /// Its channel.
     pub channel: Channel,
 }
 

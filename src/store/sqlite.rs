@@ -145,7 +145,7 @@ impl Store {
             tx.commit()?;
             if !found.has_rollups {
                 let rows = schema::rebuild_rollups(&mut keeper)?;
-                tracing::warn!(rows, "there were no rollups; they are made anew from the entries");
+                tracing::warn!(rows, "there were no rollups; they are rebuilt from the entries");
             }
             Ok(keeper)
         };

@@ -1,11 +1,11 @@
-//! A bucket of tokens whose takings give back what they did not use.
+//! A token bucket that takes back what was not used.
 //!
-//! It is a GCRA bucket kept as two counters that only grow: all that was ever taken,
-//! and all that has gone again, because the bucket refilled or because it was given back.
-//! What is between them is what still counts. A taking remembers where it ends among all
-//! that was taken; what has gone up to there can't be given back a second time. So
-//! whatever is given back and when, the bucket never allows more than if each taking had
-//! been of what was used in the end.
+//! It is a GCRA bucket kept as two counters that only grow: all tokens ever taken, and
+//! all tokens ever restored, by refilling or by giving back. Their difference is the
+//! present level. Each taking remembers its end in the first counter; tokens restored up
+//! to there can't be given back a second time. So whenever tokens are given back, the
+//! bucket never allows more than if each taking had been only of the tokens used in the
+//! end.
 
 use std::time::Duration;
 

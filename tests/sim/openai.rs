@@ -92,7 +92,7 @@ pub(crate) struct PlainBill {
     rates: Rates,
     /// Input and cached input, once it is certain that they are billed.
     input: Option<(u64, u64)>,
-    /// Output that nobody sees.
+    /// Output that no client sees.
     reasoning: u64,
     /// Words, each a token: all of an answer, or those of a stream delivered.
     words: Arc<AtomicU64>,
@@ -324,8 +324,9 @@ async fn answer(end: &mut End, account: &Account, chance: &mut Chance, body: &Va
             None
         }
         Fate::Twice => {
-            // Whoever asks next on this connection may take the second for his:
-            // nothing in HTTP/1.1 tells. He is never billed, since it ends here.
+            // The next request on this connection may take the second answer for
+            // its own: nothing in HTTP/1.1 distinguishes them. That request is
+            // never billed, since the connection ends here.
             whole(end, "200 OK", &text)?;
             whole(end, "200 OK", &text)?;
             None

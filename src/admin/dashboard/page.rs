@@ -22,7 +22,7 @@ pub(super) fn query_or_default<T: Default>(query: PageQuery<T>) -> T {
     query.map(|Query(query)| query).unwrap_or_default()
 }
 
-/// A request for a page by someone who is signed in.
+/// A request for a page by an operator who is signed in.
 #[derive(Clone, Debug)]
 pub(super) struct PageRequest {
     pub(super) lang: Lang,

@@ -24,10 +24,10 @@ use crate::store::records::AccountRow;
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct ApiKeyQuery {
-    /// How many to a page; 20 if it is not said.
+    /// The number of items in a page. Default: 20.
     #[param(minimum = 1, maximum = 100)]
     limit: Option<usize>,
-    /// The id that the page begins behind.
+    /// The page begins after this id.
     after: Option<String>,
     /// `active`, `inactive` or `any`.
     #[param(pattern = "^(active|inactive|any)$")]
@@ -81,15 +81,15 @@ pub(super) async fn show(
 #[schema(as = ChangeApiKey)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Change {
-    /// The guard's keys have none.
+    /// Must be empty: the guard's keys have no scopes.
     #[schema(max_items = 0)]
     scopes: Option<Vec<String>>,
-    /// From now on.
+    /// Seconds from now.
     #[schema(minimum = 1, maximum = 3_155_760_000_i64)]
     expires_in_seconds: Option<i64>,
 }
 
-/// The guard's keys have no scopes; to have none is what an empty list asks for.
+/// Refuses scopes, which the guard's keys don't have; an empty list is accepted.
 pub(super) fn no_scopes(scopes: Option<&[String]>) -> Result<(), ApiError> {
     if scopes.is_none_or(<[String]>::is_empty) {
         return Ok(());

@@ -20,7 +20,7 @@ use crate::store::outbox::NO_EMAIL;
 use crate::store::records::Channel;
 
 const RECIPIENTS_MAX: usize = 100;
-/// The longest address that mail knows.
+/// The longest address that e-mail allows.
 const ADDRESS_CHARS_MAX: usize = 254;
 const PREFIX_CHARS_MAX: usize = 200;
 
@@ -58,7 +58,7 @@ impl Update {
             let problem = "give 1 to 100 e-mail addresses";
             return Err(ApiError::bad(Some("notification_channel.recipients"), problem));
         }
-        // It becomes part of a line of a mail's head.
+        // It becomes part of a header of an e-mail.
         let prefix = channel.subject_prefix.as_deref().unwrap_or_default();
         if !is_plain(prefix) || prefix.chars().count() > PREFIX_CHARS_MAX {
             let problem = "use up to 200 characters, and no control characters";
@@ -72,7 +72,7 @@ fn view(alert: SpendAlert, project: Option<&str>) -> SpendAlertView {
     SpendAlertView {
         object: if project.is_some() { "project.spend_alert" } else { "organization.spend_alert" },
         id: alert.id,
-        // Nothing but this path makes or changes it, and this one takes cents.
+        // Only this path creates or changes it, and it takes cents.
         threshold_amount: cents(alert.threshold).unwrap_or_else(|| alert.threshold.cents()),
         currency: CURRENCY,
         interval: INTERVAL,
@@ -80,14 +80,14 @@ fn view(alert: SpendAlert, project: Option<&str>) -> SpendAlertView {
     }
 }
 
-/// OpenAI's shape has no place to say it.
+/// Logged, since OpenAI's shape has no field for it.
 fn warn_without_email(admin: &Admin, id: &str) {
     if !admin.outbox.has_email() {
         tracing::warn!(spend_alert = id, "{NO_EMAIL}");
     }
 }
 
-/// One alert, and scope it is.
+/// An alert in a path, and its scope.
 #[derive(Debug, Deserialize)]
 pub(crate) struct One {
     project: Option<String>,
@@ -112,7 +112,7 @@ pub(super) async fn list(
     Ok(Json(page(views, &query.into(), |alert: &SpendAlertView| alert.id.clone())?))
 }
 
-/// Makes a spend alert.
+/// Creates a spend alert.
 #[utoipa::path(
     post,
     path = "/spend_alerts",

@@ -1,8 +1,8 @@
-//! `spendguard prices update`: a new price sheet where the guard reads it.
+//! `spendguard prices update`: installs a new price sheet for the guard.
 //!
-//! The sheet is pinned by its SHA-256, read as the guard reads it, with what the
-//! configuration sets over it, and put in place whole: a guard that runs sees the old
-//! one or the new one.
+//! The sheet is pinned by its SHA-256, read as the guard reads it, with the
+//! configuration's overrides, and installed atomically: a running guard sees the old
+//! sheet or the new one.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -33,7 +33,7 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 /// Redirects that are followed: a release on GitHub has some.
 const REDIRECTS_MAX: usize = 5;
 
-/// Where the sheet goes, and what the configuration has there now.
+/// The target of the update, and the sheet that the configuration has now.
 struct Target {
     file: PathBuf,
     /// Whether the configuration reads the file.
@@ -81,7 +81,7 @@ fn refused(why: &str) -> Failure {
     Failure::failed(format!("{why}; nothing was written"))
 }
 
-/// Whatever is in the sheet's file, also nothing, must not keep it from being replaced.
+/// A broken or missing sheet must not prevent its replacement.
 fn target(config: Option<&Path>) -> Result<Target, Failure> {
     let wrong = |error: config::ConfigError| Failure::wrong(error.to_string());
     let file = config::sheet_file(config, std::env::vars()).map_err(wrong)?;
@@ -92,7 +92,7 @@ fn target(config: Option<&Path>) -> Result<Target, Failure> {
     let known = known.and_then(|text| Sheet::parse(&text, &[]).ok());
     let before = known.map_or_else(|| Sheet::built_in(&[]), Ok).map_err(failed)?;
     let is_read = file.is_some();
-    // A link stays one, and leads to the new sheet.
+    // A symbolic link is kept and leads to the new sheet.
     let file = file.map_or_else(
         || std::path::absolute(settings.storage_path.join(FILE)),
         |file| std::fs::canonicalize(&file).or(Ok(file)),
@@ -170,7 +170,7 @@ fn day(sheet: &Sheet) -> String {
     day_of(sheet.as_of_s())
 }
 
-/// Says what the new sheet changes.
+/// Prints what the new sheet changes.
 fn report(format: Format, target: &Target, after: &Sheet) {
     let now_s = Clock::default().now_s();
     let Target { file, is_read, before, .. } = target;

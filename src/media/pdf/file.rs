@@ -71,7 +71,7 @@ impl File {
         self.parse(at).map(|(object, _)| object)
     }
 
-    /// All versions of what an object is or refers to.
+    /// All versions of an object, or of the object that it refers to.
     pub(super) fn resolve(&self, object: &Object) -> Result<Vec<Object>, PdfProblem> {
         let mut resolved = vec![object.clone()];
         for _ in 0..HOPS_MAX {

@@ -1,4 +1,4 @@
-//! Looking through all objects of a PDF: what multiplies text, and where pages are.
+//! A pass over all objects of a PDF: finds what multiplies text, and the pages.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use crate::media::pdf::file::Location;
 use crate::media::pdf::object::{Lexer, Object};
 use crate::media::pdf::{CHARACTER_BYTES, Document, PdfProblem};
 
-/// What all objects were looked through for.
+/// The findings of a pass over all objects.
 #[derive(Debug, Default)]
 pub(super) struct Survey {
     /// The roots of page trees.
@@ -21,7 +21,7 @@ pub(super) struct Survey {
 }
 
 impl Document {
-    /// Looks through all objects.
+    /// Examines all objects.
     pub(super) fn survey(&mut self) -> Result<Survey, PdfProblem> {
         let mut survey = Survey::default();
         self.expansion = CHARACTER_BYTES;
@@ -112,7 +112,7 @@ impl Document {
         Ok(())
     }
 
-    /// Text that would be drawn more often than it is named is a problem.
+    /// Refuses text that would be drawn more often than it is referenced.
     pub(super) fn refuse_hidden_text(&mut self, survey: &Survey) -> Result<(), PdfProblem> {
         for at in &survey.repeated {
             let dict = self.file.object(*at)?;

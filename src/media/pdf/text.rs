@@ -10,7 +10,7 @@ use crate::media::pdf::{CHARACTER_BYTES, DEPTH_MAX, Document, Measurement, PdfPr
 /// External objects by name, as a page or form may draw them.
 pub(super) type Names = HashMap<Vec<u8>, Vec<u32>>;
 
-/// What one name may mean at the most.
+/// The most objects that one name may stand for.
 const MEANINGS_MAX: usize = 1_000;
 
 impl Document {
@@ -103,7 +103,7 @@ impl Document {
         Ok(text)
     }
 
-    /// What a name of an external object can mean.
+    /// The objects that a name of an external object can stand for.
     fn drawn(&self, name: &[u8], names: &Names) -> Result<Vec<u32>, PdfProblem> {
         let own = names.get(name).cloned();
         let anywhere = || self.drawable.get(name).into_iter().flatten().copied().collect();

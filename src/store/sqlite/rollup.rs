@@ -126,7 +126,7 @@ pub(crate) fn row_from(row: &Row<'_>) -> rusqlite::Result<(RollupKey, RollupSums
     Ok((key, sums))
 }
 
-/// What the rollups have to say, added up anew from every entry. Each is shown to
+/// What the rollups have to say, added up again from every entry. Each is shown to
 /// `look`, also one that can't be read, which is left out unless `look` fails by it.
 pub(crate) fn rebuilt(
     db: &Connection,

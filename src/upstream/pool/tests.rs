@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 
 use super::*;
 
-/// Connections whose other ends are kept here, in the order of their making.
+/// Connections whose other ends are kept here, in the order of their creation.
 #[derive(Clone, Default)]
 struct Ends(Arc<Mutex<Vec<DuplexStream>>>);
 

@@ -22,7 +22,7 @@ const BASE_SEGMENTS: [&str; 3] = ["v1", "api", "openai"];
 /// ```
 pub fn is_misspelt(method: &Method, path: &str) -> bool {
     let spelt = spelt(path);
-    // Ids are told apart by case, so the path is not compared with what was asked.
+    // Ids are case-sensitive, so the lower-case path is not compared with the requested one.
     classify(method, after_a_whole_endpoint(&spelt)).is_some()
 }
 
@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wrong_base_url_is_told_from_a_path_that_does_not_exist() {
+    fn a_wrong_base_url_is_distinguished_from_a_path_that_does_not_exist() {
         for path in [
             "/v1/v1/chat/completions",
             "//v1/chat/completions",

@@ -28,7 +28,7 @@ const FRAMES_DEFAULT: u64 = 9;
 /// A list of tools; empty as long as there is none.
 pub(super) type Offer = Sparse<Offered>;
 
-/// What a list of tools comes to.
+/// The content of a list of tools.
 #[derive(Debug, Default)]
 pub(super) struct Offered {
     /// The tools with a price.

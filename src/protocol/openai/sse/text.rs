@@ -1,4 +1,4 @@
-//! Gathers what the model wrote, to be counted when no usage comes.
+//! Collects the text of the model, to be counted if no usage comes.
 //!
 //! Chunks are not parsed: the strings of a few keys are lifted from the bytes
 //! in one walk. The text is bounded; its length goes on being counted.
@@ -34,7 +34,7 @@ impl Transcript {
         self.bytes
     }
 
-    /// Whether anything was written at all, sound included.
+    /// Whether there was any output, including sound.
     pub(super) const fn has_output(&self) -> bool {
         self.has_output
     }
@@ -98,7 +98,7 @@ impl Transcript {
         self.push(&String::from_utf8_lossy(data));
     }
 
-    /// Notes that the model made something which isn't text.
+    /// Records output that isn't text.
     pub(super) fn add_other(&mut self) {
         self.has_output = true;
     }

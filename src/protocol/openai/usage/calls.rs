@@ -1,6 +1,6 @@
 //! Calls of hosted tools, counted once however they are reported.
 //!
-//! A stream tells of a call when it starts, while it runs and when it is done, and
+//! A stream reports a call when it starts, while it runs and when it is done, and
 //! the answer lists it again at the end; any of these may be missing. A call with
 //! an id is one call wherever it is seen. Those without an id are counted for each
 //! source apart, and the largest count stands.
@@ -17,8 +17,8 @@ use crate::domain::Class;
 use crate::domain::usage::ToolUse;
 use crate::protocol::openai::json::{Loose, Raw, scalars_default};
 
-/// Calls and containers that are told apart in one answer. Calls beyond that
-/// count as calls without an id.
+/// The most calls and containers of one answer that are counted by id. Calls beyond
+/// that count as calls without an id.
 const IDS_MAX: usize = 10_000;
 
 /// A hosted tool.
@@ -74,13 +74,13 @@ impl Source {
     }
 }
 
-/// What one report says of one call.
+/// A report of one call.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::protocol::openai) struct Call {
     tool: Tool,
     /// Hash of the id.
     id: Option<u64>,
-    /// Whether it is a kind of call that is not billed, where that is said.
+    /// Whether it is a kind of call that is not billed, if the report says so.
     free: Option<bool>,
     /// Hash of the id of the container it ran in.
     container: Option<u64>,
@@ -111,7 +111,7 @@ pub(in crate::protocol::openai) struct Calls {
 }
 
 impl Calls {
-    /// Takes up what a report says of a call.
+    /// Adds a report of a call.
     pub(in crate::protocol::openai) fn add(&mut self, call: Call, source: Source) {
         let Call { tool, id, free, container } = call;
         if self.containers.len() < IDS_MAX {
@@ -157,8 +157,8 @@ impl Calls {
         self.containers.is_empty() && self.billed(Tool::Shell) > 0
     }
 
-    /// What the calls come to. Code always runs in a container, so it used one
-    /// even if no report names it.
+    /// The usage of all calls. Code always runs in a container, so it used one even
+    /// if no report names it.
     pub(in crate::protocol::openai) fn tool_use(&self) -> ToolUse {
         ToolUse {
             quantities: [

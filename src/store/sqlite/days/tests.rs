@@ -123,7 +123,7 @@ fn answers(db: &Connection) -> Vec<String> {
 }
 
 fn differences(db: &Connection) -> Vec<&'static str> {
-    // There are no entries behind these rollups, which is told as well.
+    // There are no entries behind these rollups, which is reported as well.
     let found = verify::verify(db).unwrap().differences;
     found.into_iter().map(|difference| difference.kind).filter(|kind| *kind == "day").collect()
 }

@@ -50,7 +50,7 @@ pub(super) fn put_off(tx: &Connection) -> rusqlite::Result<()> {
     beyond.into_iter().try_for_each(|id| put_off.execute([id]).map(drop))
 }
 
-/// Gathers what was put off in an hour that is over: it is told with the last of its limit
+/// Gathers what was put off in an hour that is over: it shares the message of the last of its limit
 /// and mark, which is routed now.
 pub(super) fn gather(tx: &Connection, now_ms: i64) -> rusqlite::Result<()> {
     let mut put_off = tx.prepare_cached(

@@ -45,7 +45,7 @@ pub(super) fn compare(
             kind: "crossing",
             about: entry_id(*id),
             what: format!("entry {} says {note:?}, and that is not noted as crossed", entry_id(*id)),
-            meaning: "no limit counts it; the same threshold may be told a second time".to_owned(),
+            meaning: "no limit counts it; its alert may be sent a second time".to_owned(),
             mend: "none is needed for limits".to_owned(),
         });
     }

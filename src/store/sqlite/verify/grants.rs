@@ -26,7 +26,7 @@ pub(super) fn compare(
             kind: "grant",
             about: id.clone(),
             what: format!("there is a grant {says:?}, and the ledger {line}"),
-            meaning: format!("the account has {} USD by it that nobody may have granted", grant.amount),
+            meaning: format!("the account has {} USD by it that no operator may have granted", grant.amount),
             mend: "it was changed after it was written: put back a backup".to_owned(),
         });
     }

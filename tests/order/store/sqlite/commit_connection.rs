@@ -22,7 +22,7 @@ pub(crate) enum Record {
     Hold(PendingWrite),
     /// An ending of which only the amount matters.
     Spent(i64),
-    /// Told what had been spent before it.
+    /// Receives what had been spent before it.
     Job(Box<dyn FnOnce(i64) + Send>),
 }
 

@@ -152,7 +152,7 @@ fn what_could_not_be_read_is_said() {
 }
 
 #[test]
-fn output_that_no_delta_told_of_is_text_too() {
+fn output_that_no_delta_reported_is_text_too() {
     let item = r#"{"type":"response.output_item.done","item":{"type":"message","content":[{"text":"hello there"}]}}"#;
     let delta = r#"{"type":"response.output_text.delta","delta":"hello there"}"#;
     let last = r#"{"type":"response.completed","response":{"output":[{"type":"message","content":[{"text":"hello there"}]}]}}"#;
