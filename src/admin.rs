@@ -194,7 +194,7 @@ impl Admin {
             return ApiError::unauthorized().into_response();
         }
         let Some(seconds) = self.attempts.failed(self.guard.clock().now_ms()) else {
-            tracing::warn!("a request to the admin API had a wrong token");
+            tracing::warn!(event = "admin_wrong_token", "a request to the admin API had a wrong token");
             return ApiError::unauthorized().into_response();
         };
         let mut answer = ApiError::too_many_attempts(seconds).into_response();

@@ -321,7 +321,9 @@ impl Worker {
     async fn found(&self) -> Result<(Vec<Due>, Option<i64>), ()> {
         let (name, now_ms) = (self.channel.name.clone(), self.opened.guard.clock().now_ms());
         let found = self.opened.reports.due_alerts(name, now_ms, AGAIN_AFTER_MS_MAX, BATCH);
-        found.await.map_err(|error| tracing::warn!(%error, "alerts can't be read"))
+        found
+            .await
+            .map_err(|error| tracing::warn!(event = "alerts_read_failed", %error, "alerts can't be read"))
     }
 
     /// Delivers one after the other, up to the first temporary failure, since the
@@ -358,11 +360,11 @@ impl Worker {
         let doubled = AGAIN_AFTER_MS.saturating_mul(1 << attempts.min(16));
         if is_refused || now_ms.saturating_sub(alert.at_ms) >= GIVE_UP_AFTER_MS {
             metrics.alerted(self.channel.kind, "given_up");
-            tracing::error!(channel = %self.channel.name, alert = alert.id, %error, "an alert could not be delivered and is given up");
+            tracing::error!(event = "alert_given_up", channel = %self.channel.name, alert = alert.id, %error, "an alert could not be delivered and is given up");
             return Outcome::GivenUp(error);
         }
         metrics.alerted(self.channel.kind, "failed");
-        tracing::warn!(channel = %self.channel.name, alert = alert.id, %error, "an alert could not be delivered; it is tried again");
+        tracing::warn!(event = "alert_delivery_failed", channel = %self.channel.name, alert = alert.id, %error, "an alert could not be delivered; it is tried again");
         Outcome::Again(now_ms.saturating_add(doubled.min(AGAIN_AFTER_MS_MAX)), error)
     }
 
@@ -375,7 +377,7 @@ impl Worker {
                     (channel.to_owned(), self.opened.guard.clock().now_ms(), outcome.clone());
                 let noted = self.opened.records.note_delivery(id, name, now_ms, outcome).await;
                 let Err(error) = noted else { return };
-                tracing::warn!(%error, "what came of an alert can't be written yet");
+                tracing::warn!(event = "alert_outcome_not_written", %error, "the outcome of a delivery can't be written yet; trying again");
                 sleep(PAUSE).await;
             }
         };

@@ -185,7 +185,7 @@ impl App {
         };
         self.admin_task.spawn(async move {
             if let Err(error) = crate::net::serve(listener, serving, service).await {
-                tracing::error!(%error, "the admin listener failed");
+                tracing::error!(event = "admin_listener_failed", %error, "the admin listener failed");
             }
         });
         Ok(())
@@ -255,7 +255,7 @@ impl App {
     /// Runs until a signal, reloading on changes; then drains.
     pub async fn run(mut self) -> Result<(), StartError> {
         self.until_stopped().await?;
-        tracing::info!("draining: no new work is taken");
+        tracing::info!(event = "shutdown_started", "draining: no new requests are accepted");
         self.shut_down().await;
         Ok(())
     }
@@ -267,12 +267,12 @@ impl App {
         let joined = tokio::task::spawn_blocking(move || {
             for shard in shards {
                 if shard.join().is_err() {
-                    tracing::error!("a shard of the proxy panicked");
+                    tracing::error!(event = "shard_panicked", "a shard of the proxy panicked");
                 }
             }
         });
         if joined.await.is_err() {
-            tracing::error!("the shards could not be waited for");
+            tracing::error!(event = "shards_not_joined", "the shards could not be waited for");
         }
         admin_task.close();
         // The admin listener has no requests that need a long wait.
@@ -280,21 +280,30 @@ impl App {
             tokio::time::timeout(Duration::from_secs(2).min(settings.server.drain), admin_task.wait()).await;
         let flushed = async {
             while let Err(error) = opened.guard.core().flush().await {
-                tracing::warn!(%error, "what is settled can't be written yet");
+                tracing::warn!(
+                    event = "shutdown_write_failed", %error,
+                    "settled entries can't be written yet; trying again"
+                );
                 tokio::time::sleep(FLUSH_AGAIN_AFTER).await;
             }
         };
         if tokio::time::timeout(settings.server.drain, flushed).await.is_ok() {
-            tracing::info!("everything is settled and written");
+            tracing::info!(event = "shutdown_complete", "everything is settled and written");
         } else {
-            tracing::error!("not all could be written; what is missing is charged at its holds");
+            tracing::error!(
+                event = "shutdown_incomplete",
+                "not all entries could be written; the next start charges their holds"
+            );
         }
         drop((opened, outbox, forecaster));
         // The writer ends once all its senders are gone. Admin tasks that were cut off keep one
         // until the runtime ends, so the wait is bounded.
         let ended = tokio::task::spawn_blocking(move || writer.join());
         if tokio::time::timeout(WRITER_END_MAX, ended).await.is_err() {
-            tracing::warn!("the writer's thread is still needed by tasks that were cut off");
+            tracing::warn!(
+                event = "writer_still_used",
+                "the writer's thread is still used by tasks that were cut off"
+            );
         }
     }
 }
@@ -311,7 +320,7 @@ fn bound(address: SocketAddr, count: usize, key: &str) -> Result<Vec<std::net::T
 fn run_shard(proxy: Arc<Proxy>, listener: std::net::TcpListener, serving: Serving, drain: Duration) {
     let runtime = match runtime() {
         Ok(runtime) => runtime,
-        Err(error) => return tracing::error!(%error, "a shard could not start"),
+        Err(error) => return tracing::error!(event = "shard_start_failed", %error, "a shard could not start"),
     };
     let tracker = proxy.tracker.clone();
     let mut stop = serving.stop.clone();
@@ -328,7 +337,7 @@ fn run_shard(proxy: Arc<Proxy>, listener: std::net::TcpListener, serving: Servin
         };
         let served = async {
             if let Err(error) = crate::net::serve(listener, serving, service).await {
-                tracing::error!(%error, "a listener of the proxy failed");
+                tracing::error!(event = "proxy_listener_failed", %error, "a listener of the proxy failed");
             }
             tracker.close();
             tracker.wait().await;
@@ -344,7 +353,10 @@ fn run_shard(proxy: Arc<Proxy>, listener: std::net::TcpListener, serving: Servin
         tokio::select! {
             () = served => {}
             () = heartbeat => {}
-            () = bounded => tracing::warn!("requests were still running at the end of the drain; their holds are charged"),
+            () = bounded => tracing::warn!(
+                event = "drain_timeout",
+                "requests were still running at the end of the drain; their holds are charged"
+            ),
         }
     });
     // Dropping the runtime drops running tasks; their reservations end by themselves.

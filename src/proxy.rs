@@ -312,7 +312,10 @@ impl Proxy {
     async fn remember(&self, caller: &Caller, is_accepted: bool) {
         let Some(redacted) = caller.unseen.clone().filter(|_| is_accepted) else { return };
         if let Err(error) = self.opened.directory.remember_pass_through(caller.key.hash, redacted).await {
-            tracing::warn!(%error, "a pass-through key could not be listed");
+            tracing::warn!(
+                event = "pass_through_key_not_written", %error,
+                "a pass-through key could not be listed"
+            );
         }
     }
 

@@ -92,11 +92,11 @@ pub fn roots() -> Arc<rustls::ClientConfig> {
     let mut roots = rustls::RootCertStore::empty();
     let found = rustls_native_certs::load_native_certs();
     for error in &found.errors {
-        tracing::warn!(%error, "a root certificate could not be loaded");
+        tracing::warn!(event = "root_certificate_failed", %error, "a root certificate could not be loaded");
     }
     let (_, broken) = roots.add_parsable_certificates(found.certs);
     if broken > 0 {
-        tracing::warn!(broken, "root certificates could not be read");
+        tracing::warn!(event = "root_certificates_unreadable", broken, "root certificates could not be read");
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ClientConfig::builder_with_provider(provider)

@@ -1,7 +1,10 @@
-//! Keeps the house in order: rows, engines, file sizes, names, clocks, leftovers, words, and
-//! that the tests which ARCHITECTURE.md names exist.
+//! Keeps the house in order: rows, engines, file sizes, names, clocks, leftovers, words, log
+//! events, and that the tests which ARCHITECTURE.md names exist.
 
 #![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
+
+#[path = "tidy/log_events.rs"]
+mod log_events;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -122,7 +122,7 @@ impl IntoResponse for ApiError {
 
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
-        tracing::error!(%error, "the admin API could not use the database");
+        tracing::error!(event = "admin_database_failed", %error, "the admin API could not use the database");
         let message = "The ledger can't be used right now.".to_owned();
         Self { status: StatusCode::SERVICE_UNAVAILABLE, message, param: None, code: "ledger_unavailable" }
     }

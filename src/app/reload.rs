@@ -55,7 +55,10 @@ impl App {
     async fn reload(&mut self) {
         for tls in &self.tls {
             if let Err(error) = tls.reload() {
-                tracing::error!(%error, "a renewed certificate is bad; the old one stays in use");
+                tracing::error!(
+                    event = "certificate_reload_failed", %error,
+                    "a renewed certificate can't be used; the old one stays in use"
+                );
             }
         }
         let loaded = config::load(self.config_file.as_deref(), std::env::vars());
@@ -64,10 +67,15 @@ impl App {
             Err(error) => Err(error.into()),
         };
         match applied {
-            Ok(()) => tracing::info!("the configuration was read again and is in force"),
+            Ok(()) => {
+                tracing::info!(event = "config_reloaded", "the configuration was read again and is in force");
+            }
             Err(error) => {
                 self.opened.guard.metrics().reload_failed();
-                tracing::error!(%error, "the changed configuration is refused; the old one stays in force");
+                tracing::error!(
+                    event = "config_reload_failed", %error,
+                    "the changed configuration is refused; the old one stays in force"
+                );
             }
         }
     }
@@ -78,7 +86,7 @@ impl App {
         let (new_rules, mut in_force) = rules::of(&settings, upstreams)?;
         let channels = Channels::of(&settings.alerts, &self.roots)?;
         for key in needs_restart(&self.settings, &settings) {
-            tracing::warn!(key, "this change needs a restart to be in force");
+            tracing::warn!(event = "config_restart_needed", key, "this change takes effect after a restart");
         }
         let waiting = needs_restart(&self.started, &settings);
         if !waiting.is_empty() {

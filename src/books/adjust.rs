@@ -101,10 +101,17 @@ impl Books {
         let (entry, audited) = self.core.correct(slots, entry, audited);
         // It counts already; an error here would invite the operator to repeat it.
         if let Err(error) = self.core.flush().await {
-            tracing::warn!(%error, "a correction counts, and is written as soon as the ledger can be");
+            tracing::warn!(
+                event = "correction_not_written", %error,
+                "a correction counts, and is written as soon as the ledger can be written"
+            );
         }
         if audited.done().await.is_err() {
-            tracing::warn!(id = entry.id, "a correction counts, but is missing from the audit log");
+            tracing::warn!(
+                event = "correction_not_audited",
+                id = entry.id,
+                "a correction counts, but is missing from the audit log"
+            );
         }
         Ok(entry)
     }

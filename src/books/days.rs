@@ -26,7 +26,10 @@ impl Books {
                 Ok(false) if matches!(self.forget_objects().await, Ok(true)) => PAUSE,
                 Ok(false) => EVERY,
                 Err(error) => {
-                    tracing::warn!(%error, "days can't be summed up; what looks back far is slower meanwhile");
+                    tracing::warn!(
+                        event = "days_not_summed", %error,
+                        "days can't be summed up; queries over long times are slower meanwhile"
+                    );
                     EVERY
                 }
             };

@@ -96,7 +96,10 @@ impl Forecaster {
                     AGAIN_AFTER
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "the past can't be read for a forecast");
+                    tracing::warn!(
+                        event = "forecast_failed", %error,
+                        "the past can't be read for a forecast"
+                    );
                     PAUSE
                 }
             };

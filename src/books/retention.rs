@@ -48,10 +48,16 @@ impl Books {
                 let before_s = self.prunable_before_s(self.core.clock().now_s().saturating_sub(keep_s));
                 let mut entries = 0;
                 if let Err(error) = self.prune_until(before_s, &stop, &mut entries).await {
-                    tracing::error!(%error, "old entries can't be pruned; the database grows meanwhile");
+                    tracing::error!(
+                        event = "prune_failed", %error,
+                        "old entries can't be pruned; the database grows meanwhile"
+                    );
                 }
                 if entries > 0 {
-                    tracing::info!(entries, before = %utc(before_s), "old entries were pruned");
+                    tracing::info!(
+                        event = "entries_pruned", entries, before = %utc(before_s),
+                        "old entries were pruned"
+                    );
                 }
             }
             let _ = tokio::time::timeout(EVERY, stop.changed()).await;

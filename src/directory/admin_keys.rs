@@ -101,7 +101,7 @@ impl AdminKey {
     }
 }
 
-/// Who may change things.
+/// The admin keys, and the hashes of all admin tokens.
 #[derive(Debug, Default)]
 pub(super) struct AdminKeys {
     /// All admin keys, in the order of their creation.
@@ -157,7 +157,10 @@ impl Directory {
         key.noted_s.fetch_max(now_s, Ordering::Relaxed);
         let id = key.id.clone();
         if let Err(error) = self.records.write_unaudited(vec![RecordChange::UseAdminKey(id, now_s)]).await {
-            tracing::warn!(%error, "when an admin key was used could not be noted");
+            tracing::warn!(
+                event = "admin_key_use_not_written", %error,
+                "the last use of an admin key could not be written"
+            );
         }
     }
 

@@ -72,7 +72,10 @@ async fn watched<F: Future<Output = ()>>(stream: F, stall_max: Duration) {
             }
         }
         match timer.as_mut().filter(|_| is_stalled) {
-            Some(timer) => timer.as_mut().poll(cx).map(|()| tracing::debug!("an answer was not read")),
+            Some(timer) => timer
+                .as_mut()
+                .poll(cx)
+                .map(|()| tracing::debug!(event = "answer_not_read", "an answer was not read")),
             None => Poll::Pending,
         }
     })

@@ -96,7 +96,7 @@ where
                 Ok((stream, _)) => stream,
                 Err(error) => {
                     // Out of file descriptors, or the client has disconnected already.
-                    tracing::warn!(%error, "a connection could not be accepted");
+                    tracing::warn!(event = "accept_failed", %error, "a connection could not be accepted");
                     tokio::time::sleep(ACCEPT_BACKOFF).await;
                     continue;
                 }
@@ -186,8 +186,8 @@ where
             // Boxed, so that connections without TLS don't have its size.
             Box::pin(speak(stream, versions, timeouts, serving.stop, service)).await;
         }
-        Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
-        Err(_) => tracing::debug!("a TLS handshake took too long"),
+        Ok(Err(error)) => tracing::debug!(event = "tls_handshake_failed", %error, "a TLS handshake failed"),
+        Err(_) => tracing::debug!(event = "tls_handshake_timeout", "a TLS handshake took too long"),
     }
 }
 
@@ -212,7 +212,7 @@ async fn speak<I, S, B>(
         () = stopped(&mut stop) => return,
     };
     let Ok(Ok(speaks)) = greeting else {
-        return tracing::debug!("a client said nothing");
+        return tracing::debug!(event = "client_silent", "a client sent nothing");
     };
     let io = TokioIo::new(io);
     let counted = Arc::clone(&traffic);
@@ -234,7 +234,7 @@ async fn speak<I, S, B>(
         }
     };
     if let Err(error) = ended {
-        tracing::debug!(%error, "a connection ended early");
+        tracing::debug!(event = "client_connection_failed", %error, "a connection of a client failed");
     }
 }
 
@@ -256,7 +256,7 @@ async fn until_stopped<C: GracefulConnection>(
         }
         expired = expired => {
             if expired == Expired::Reading {
-                tracing::debug!("the head of a request took too long");
+                tracing::debug!(event = "request_head_timeout", "the head of a request took too long");
                 return Ok(());
             }
             connection.as_mut().graceful_shutdown();

@@ -56,7 +56,7 @@ pub async fn plain(
     let length = body.size_hint().exact().and_then(|length| usize::try_from(length).ok());
     let body = if length.is_some_and(|length| length <= ERROR_BYTES_MAX) {
         let bytes = body::read(body, Bounds::answer(ERROR_BYTES_MAX, idle)).await.map_err(|error| {
-            tracing::warn!(?error, "an answer broke off");
+            tracing::warn!(event = "unmetered_answer_failed", ?error, "an answer was cut off");
             Refusal::Upstream(NoAnswer::Unreachable(Billed::No))
         })?;
         let (masked, rest) = (masker.feed(bytes), masker.finish());
@@ -91,6 +91,7 @@ pub async fn error(
     let text = if is_hidden { Vec::new() } else { masked(&error, upstream_key) };
     if head.status == StatusCode::UNAUTHORIZED {
         tracing::error!(
+            event = "upstream_key_refused",
             answer = %String::from_utf8_lossy(&text[..text.len().min(500)]),
             "upstream refuses upstream.api_key: check that the key is still valid"
         );

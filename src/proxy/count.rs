@@ -123,7 +123,11 @@ impl Counter<'_> {
             let answer =
                 self.upstream.send(Method::POST, "/responses/input_tokens", headers, body).await.ok()?;
             if !answer.status().is_success() {
-                tracing::debug!(status = answer.status().as_u16(), "upstream did not count the input");
+                tracing::debug!(
+                    event = "upstream_count_failed",
+                    status = answer.status().as_u16(),
+                    "upstream did not count the input"
+                );
                 return None;
             }
             let bounds = Bounds::answer(COUNT_ANSWER_BYTES_MAX, COUNT_WAIT);

@@ -134,7 +134,10 @@ pub async fn metered(
     }
     if headers::is_encoded(&head.headers) {
         // It was requested uncompressed. The usage in it can't be read.
-        tracing::warn!("an answer came compressed, so it is charged its hold");
+        tracing::warn!(
+            event = "compressed_answer_charged",
+            "an answer is compressed, so its hold is charged"
+        );
         let ending = Ending { note: Some("the answer was compressed"), ..exchange.ending() };
         let settled = metered.reservation.assume(ending);
         in_flight.ended("ok", Some(settled.cost));
@@ -191,7 +194,11 @@ impl Unserved {
         let settled = if usage::is_error_envelope(&bytes) {
             reservation.release(exchange.ending())
         } else {
-            tracing::warn!(status = exchange.status, "a 5xx is not OpenAI's, so the hold is charged");
+            tracing::warn!(
+                event = "gateway_error_charged",
+                status = exchange.status,
+                "a 5xx is not OpenAI's, so the hold is charged"
+            );
             reservation.assume(Ending { note, ..exchange.ending() })
         };
         in_flight.ended("upstream_error", Some(settled.cost));
@@ -211,7 +218,11 @@ async fn whole(
         Ok(bytes) => bytes,
         Err(error) => {
             // It was sent and its end is lost: the hold is charged.
-            tracing::warn!(?error, "an answer broke off");
+            tracing::warn!(
+                event = "metered_answer_failed",
+                ?error,
+                "an answer was cut off, so its hold is charged"
+            );
             metered.reservation.assume(exchange.ending());
             return Err(BROKEN_OFF);
         }
@@ -246,7 +257,9 @@ async fn send(
     let took = in_flight.age().saturating_sub(began);
     let status = answer.as_ref().map_or("none", |answer| class(answer.status().as_u16()));
     in_flight.upstream_answered(status, took);
-    answer.inspect_err(|error| tracing::warn!(%error, sent = error.sent, "no answer from upstream"))
+    answer.inspect_err(|error| {
+        tracing::warn!(event = "upstream_request_failed", %error, sent = error.sent, "no answer from upstream");
+    })
 }
 
 /// After a 101 the connection is not HTTP, and no client requested that.

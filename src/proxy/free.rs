@@ -90,7 +90,10 @@ impl Proxy {
                 .cloned()
                 .map_or(Refusal::LedgerUnavailable, |of| Refusal::ObjectNotFound(of, place))),
             Err(error) => {
-                tracing::warn!(%error, "the index of objects can't be read");
+                tracing::warn!(
+                    event = "object_index_unreadable", %error,
+                    "the index of objects can't be read"
+                );
                 Err(Refusal::LedgerUnavailable)
             }
         }

@@ -91,6 +91,7 @@ impl InFlight {
         let label = if is_made_up { "" } else { key };
         self.metrics.ended(RequestLabels { project, key: label, endpoint: self.endpoint }, outcome);
         tracing::info!(
+            event = "request_ended",
             request = self.request_id.to_str().unwrap_or_default(),
             endpoint = self.endpoint,
             project,

@@ -191,7 +191,10 @@ impl Gathered {
 }
 
 fn unreadable(error: &serde_json::Error) -> Refusal {
-    tracing::warn!(%error, "a list from upstream can't be read, so whose objects it names can't be seen");
+    tracing::warn!(
+        event = "upstream_list_unreadable", %error,
+        "a list from upstream can't be read, so the owners of its objects are unknown"
+    );
     Refusal::Upstream(NoAnswer::Unreadable)
 }
 
@@ -211,12 +214,15 @@ fn encoded(id: &str) -> String {
 pub(super) async fn whole(answer: Response<AnswerBody>) -> Result<(http::response::Parts, Bytes), Refusal> {
     let (mut head, body) = answer.into_parts();
     if headers::is_encoded(&head.headers) {
-        tracing::warn!("an answer came compressed, so whose objects it names can't be seen");
+        tracing::warn!(
+            event = "upstream_list_compressed",
+            "an answer is compressed, so the owners of its objects are unknown"
+        );
         return Err(Refusal::Upstream(NoAnswer::Unreadable));
     }
     let bounds = Bounds::answer(READ_BYTES_MAX, std::time::Duration::from_secs(60));
     let bytes = body::read(body, bounds).await.map_err(|error| {
-        tracing::warn!(?error, "an answer broke off");
+        tracing::warn!(event = "unmetered_answer_failed", ?error, "an answer was cut off");
         Refusal::Upstream(NoAnswer::Unreachable(Billed::No))
     })?;
     head.headers.remove(header::CONTENT_LENGTH);

@@ -130,7 +130,10 @@ impl Rulebook {
         book.check_names(&limits, &self.ring)?;
         let clash = book.api.iter().find(|api| limits.iter().any(|file| file.name == api.name));
         if let Some(limit) = clash {
-            tracing::warn!(limit = %limit.name, "the file and the API both have a limit of this name; the file's is in force");
+            tracing::warn!(
+                event = "limit_name_conflict", limit = %limit.name,
+                "the file and the API both have a limit of this name; the file's is in force"
+            );
         }
         book.file = limits;
         book.zone = zone;
@@ -219,7 +222,10 @@ impl Rulebook {
     pub(super) async fn install(&self, book: &mut Book) -> Result<(), StoreError> {
         let found = names::look_up(&in_force(book), &book.names, &self.ring);
         for problem in &found.problems {
-            tracing::warn!(%problem, "a limit is in force for what it names by an id alone");
+            tracing::warn!(
+                event = "limit_name_unresolved", %problem,
+                "a name in a limit has no id, or more than one, so that part of the limit does not apply"
+            );
         }
         if found.names != book.names {
             self.remember_names(&found.names).await?;
@@ -281,7 +287,10 @@ impl Rulebook {
                     let pushed = slot.map(|slot| self.core.push_crossings(crossings, slot));
                     let written = if pushed.is_ok() { self.core.flush().await } else { pushed };
                     if let Err(error) = written {
-                        tracing::warn!(%error, "thresholds that are already behind are noted as soon as the ledger can be written");
+                        tracing::warn!(
+                            event = "crossings_not_written", %error,
+                            "crossings of thresholds that are already passed can't be written yet; they are written later"
+                        );
                     }
                 }
                 if !has_more {

@@ -226,7 +226,10 @@ impl Rulebook {
         let mut book = self.book.lock().await;
         if let Err(error) = self.install(&mut book).await {
             // Limits with that name take effect with the next change of any limit.
-            tracing::error!(%error, %kind, name, "limits that name this can't be put in force");
+            tracing::error!(
+                event = "limit_activation_failed", %error, %kind, name,
+                "limits that name this object can't be put in force"
+            );
         }
     }
 }

@@ -163,7 +163,10 @@ impl Connection {
             // Its pending answers end with it, and requests that wait for them are notified.
             self.connection = None;
             if let Err(error) = ended {
-                tracing::debug!(%error, "a connection to upstream broke");
+                tracing::debug!(
+                    event = "upstream_connection_failed", %error,
+                    "a connection to upstream failed"
+                );
             }
         }
     }

@@ -94,7 +94,10 @@ impl PageRequest {
 
     /// The page for a database that can't be read or written.
     pub(super) fn unavailable(&self, error: &StoreError) -> ErrorPage {
-        tracing::error!(%error, "the dashboard could not use the database");
+        tracing::error!(
+            event = "dashboard_database_failed", %error,
+            "the dashboard could not use the database"
+        );
         self.error_page(StatusCode::SERVICE_UNAVAILABLE, self.words().ledger_unavailable).into()
     }
 

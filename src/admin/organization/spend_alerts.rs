@@ -83,7 +83,7 @@ fn view(alert: SpendAlert, project: Option<&str>) -> SpendAlertView {
 /// Logged, since OpenAI's shape has no field for it.
 fn warn_without_email(admin: &Admin, id: &str) {
     if !admin.outbox.has_email() {
-        tracing::warn!(spend_alert = id, "{NO_EMAIL}");
+        tracing::warn!(event = "spend_alert_without_email", spend_alert = id, "{NO_EMAIL}");
     }
 }
 

@@ -253,7 +253,10 @@ fn others_with(
         Ok(stored) => others += stored.unwrap_or_default(),
         // The entry must be written. Its sum is begun again; `ledger verify` tells the difference.
         Err(error @ rusqlite::Error::FromSqlConversionFailure(..)) => {
-            tracing::error!(%error, "a sum can't be read; its quantities are counted from now on");
+            tracing::error!(
+                event = "rollup_unreadable", %error,
+                "a sum can't be read; its quantities are counted from now on"
+            );
         }
         Err(error) => return Err(error),
     }
