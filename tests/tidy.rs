@@ -55,24 +55,33 @@ const SPAWNS: &[&str] =
 /// newcomer can't guess what they mean. They are in no name, comment or message of src, and
 /// in no document. A word is added once it occurs nowhere.
 const PRIVATE_WORDS: &[&str] = &[
+    "anew",
     "as it comes",
     "clerk",
+    "everybody",
+    "for want of",
     "handover",
     "hears",
     "in vain",
     "leans",
     "lest",
     "lookout",
+    "nobody",
+    "of late",
     "outlook",
     "prospect",
     "roster",
     "slip",
+    "somebody",
+    "told",
     "whoever",
     "whomever",
     "writerlog",
 ];
+/// Those that some names in the folder `src/store` still have.
+const PRIVATE_WORDS_LEFT_IN_STORE: &[&str] = &["anew", "nobody", "somebody", "told"];
 /// Words that the documents don't have either; some are still in src.
-const PRIVATE_WORDS_OF_DOCUMENTS: &[&str] = &["anew", "desk", "mend", "nobody", "told"];
+const PRIVATE_WORDS_OF_DOCUMENTS: &[&str] = &["desk", "mend"];
 /// The documents whose words are checked, beside those in `docs`.
 const DOCUMENTS: &[&str] =
     &["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", "config/spendguard.toml"];
@@ -518,7 +527,8 @@ fn prose(text: &str) -> String {
 #[test]
 fn no_private_word_is_in_the_code_or_in_the_documents() {
     for (path, text) in sources() {
-        let found = private_words(&text, &[PRIVATE_WORDS]);
+        let mut found = private_words(&text, &[PRIVATE_WORDS]);
+        found.retain(|word| !path.starts_with("src/store/") || !PRIVATE_WORDS_LEFT_IN_STORE.contains(word));
         assert!(found.is_empty(), "{path} says {found:?}; use the field's word");
     }
     let named = DOCUMENTS.iter().map(|path| ((*path).to_owned(), document(path)));

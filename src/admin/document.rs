@@ -14,14 +14,14 @@ use utoipa::{PartialSchema as _, ToSchema as _};
 
 use crate::admin::error::ErrorView;
 
-const DESCRIPTION: &str = "Keys, limits, the ledger and what follows from them. What is under `/guard/v1` is the guard's own; \
-    what is under `/v1/organization` has the paths and shapes of OpenAI's admin API, so that its packages work with it unchanged.
+const DESCRIPTION: &str = "Keys, limits, the ledger and what follows from them. Paths under `/guard/v1` are the guard's own; \
+    those under `/v1/organization` have the paths and shapes of OpenAI's admin API, so that its packages work with it unchanged.
 
 Under `/guard/v1` amounts of money are exact decimal texts in US dollars, and times are Unix seconds; under `/v1/organization` \
-    amounts are as OpenAI has them. Lists come in pages: ask for the next one with `after`, the `last_id` of the one before. \
-    Unknown parameters and fields are errors. This document holds no secret and needs no token.";
+    amounts are as OpenAI has them. Lists come in pages: for the next page, pass the `last_id` of the previous one as `after`. \
+    Unknown parameters and fields are errors. This document contains no secret and needs no token.";
 const TOKEN: &str = "token";
-const TOKEN_DESCRIPTION: &str = "The admin token, or the value of an admin key. A change needs the role `full`; to look, `read_only` is enough.";
+const TOKEN_DESCRIPTION: &str = "The admin token, or the value of an admin key. Changes need the role `full`; reading needs only `read_only`.";
 
 /// Descriptions of the parameters in paths.
 const NAMES: &[(&str, &str)] = &[

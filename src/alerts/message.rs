@@ -69,18 +69,8 @@ fn described(alert: &Alert, name: &str) -> (&'static str, String, String) {
             "limit.soft",
             format!("Limit {limit}: {name} passed {threshold}"),
             format!(
-                "Limit \"{limit}\" for {name} passed its soft threshold of {threshold} at {at}. Settled: {settled}. {} {}",
-                alert.hard.map_or_else(
-                    || "Requests are still admitted: the limit has no hard cap.".to_owned(),
-                    |hard| format!(
-                        "Requests are still admitted, up to the hard cap of {}.",
-                        unit.phrase(hard)
-                    ),
-                ),
-                resets_at(alert).map_or_else(
-                    || "The limit never resets.".to_owned(),
-                    |at| format!("The window is a {}; it resets at {at}.", alert.period)
-                ),
+                "Limit \"{limit}\" for {name} passed its soft threshold of {threshold} at {at}. Settled: {settled}. {}",
+                still_admitted(alert)
             ),
         ),
         AlertKind::CreditLow => (
@@ -102,6 +92,15 @@ fn described(alert: &Alert, name: &str) -> (&'static str, String, String) {
             ),
         ),
     }
+}
+
+/// That a soft threshold stops no request, and until when the limit counts.
+fn still_admitted(alert: &Alert) -> String {
+    let cap = alert.hard.map(|hard| format!(", up to the hard cap of {}", alert.unit.phrase(hard)));
+    let cap = cap.unwrap_or_else(|| ": the limit has no hard cap".to_owned());
+    let window = resets_at(alert).map(|at| format!("The window is a {}; it resets at {at}.", alert.period));
+    let window = window.unwrap_or_else(|| "The limit never resets.".to_owned());
+    format!("Requests are still admitted{cap}. {window}")
 }
 
 /// The text of a digest: of many crossings that share one message.

@@ -223,9 +223,9 @@ impl Account {
 
     /// What may still be spent at an instant, in nano-dollars.
     ///
-    /// What is spent in a segment can only come from grants that expire at its end
-    /// or later. So from each segment on, all that is spent must fit into all that
-    /// is granted; what is spent now counts in every one that has begun.
+    /// Spending in a segment can only come from grants that expire at its end or
+    /// later. So from each segment on, all that is spent must fit into all that is
+    /// granted; what is spent now counts in every one that has begun.
     fn room(&self, at_ms: i64, spent: impl Fn(&Segment) -> i64) -> Money {
         let (now, mut rest, mut room) = (self.place(at_ms), 0_i64, i64::MAX);
         for (at, segment) in self.segments.iter().enumerate().rev() {
@@ -249,8 +249,8 @@ impl Account {
     }
 
     /// The state of each grant, oldest first: each segment takes from those that
-    /// expire first, and of those that expire together from the oldest. What a
-    /// correction gives or takes back is its grant's.
+    /// expire first, and of those that expire together from the oldest. The amount
+    /// of a correction belongs to its grant.
     pub fn readings(&self, at_ms: i64) -> Vec<GrantReading> {
         let mut left: HashMap<u64, Money> = HashMap::new();
         for grant in &self.grants {

@@ -76,7 +76,7 @@ pub fn forecast(input: &ForecastInput<'_>) -> Option<Forecast> {
     })
 }
 
-/// What a day adds that is so many days ahead of today.
+/// The expected amount of a day that is `ahead` days after today.
 fn pace(before: &[i64], ahead: usize) -> i64 {
     // The day before index `i` is `i + 1` days ago.
     let is_like = |at: usize| before.len() < WEEKDAYS_FROM || (at + 1 + ahead).is_multiple_of(7);

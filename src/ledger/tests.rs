@@ -90,7 +90,7 @@ fn decide(ledger: &Ledger, who: u8, bound: Bound, at_ms: i64) -> Result<Admissio
     })
 }
 
-/// One step of a random life: somebody asks, or somebody's request ends.
+/// One step of a random life: a request arrives, or a request ends.
 #[derive(Clone, Debug)]
 enum Step {
     Ask { who: u8, nano: i64, tokens: u64 },

@@ -1,10 +1,10 @@
 //! The most a request can cost: an upper bound, never a guess.
 //!
 //! Every token of a byte-level vocabulary is at least one byte of text, and JSON
-//! only lengthens text, so a body has at most as many text tokens as bytes.
-//! Media are measured by their headers. What the guard decides itself (the
-//! output bound and the hosted calls that it writes into the request) is bounded
-//! by what is written.
+//! only lengthens text, so a body has at most as many text tokens as bytes. Media
+//! are measured by their headers. The parts that the guard decides itself (the
+//! output bound and the hosted calls that it writes into the request) are bounded
+//! by the written values.
 //!
 //! Some parts rest on assumptions about OpenAI, such as what a hosted tool adds to
 //! the context ([`ToolsBound::Practical`]). The table "What a request holds" in
@@ -368,8 +368,8 @@ pub fn pictures(demand: &Demand, inputs: BoundInputs) -> u64 {
     own.saturating_add(inputs.context_pictures.unwrap_or(image_tool::UNSEEN_PICTURES))
 }
 
-/// What the image tool may use. Each call makes one image, and reads the pictures of the
-/// request, one that it made before, and a text that the model wrote.
+/// The most that the image tool may use. Each call makes one image, and reads the
+/// pictures of the request, one that it made before, and a text that the model wrote.
 fn image_tokens(demand: &Demand, inputs: BoundInputs, output_max: u64) -> Quantities {
     let Some(tool) = &demand.tools.image else { return Quantities::default() };
     let calls = inputs.tool_calls;

@@ -56,7 +56,7 @@ pub fn body_upper(encoding: Encoding, body: &str, media: &[Range<usize>], limit:
     Some(tokens)
 }
 
-/// What a JSON body consists of, media left out.
+/// The parts of a JSON body, without media.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part<'a> {
     /// So many bytes outside of strings, white space aside.

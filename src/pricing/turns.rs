@@ -144,7 +144,7 @@ mod tests {
         assert!(!just.are_outgrown(), "1,500 are read twice: 3,000");
         just.take(Added::Output(1));
         assert!(just.are_outgrown());
-        // What was held for calls that are not made may be used by one that brings more.
+        // A call with a large result may use the hold of calls that are not made.
         let mut one = turns(2);
         one.take(Added::Call(Some(8_000)));
         assert!(!one.are_outgrown(), "the third turn's 5,000 and all 3,000");

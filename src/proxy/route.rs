@@ -1,5 +1,5 @@
-//! Routes a request by its head alone: health checks, WebSockets, the paths of
-//! Azure's clients, and the kind of endpoint.
+//! Routes a request by its head alone: health checks, requests for a `WebSocket`,
+//! the paths of Azure's clients, and the kind of endpoint.
 
 use std::borrow::Cow;
 

@@ -144,7 +144,7 @@ mod tests {
                     let used = used.min(amount);
                     if let Ok(taking) = bucket.take(size, amount, now) {
                         open.push((at + lasts, taking, used));
-                        // What the guard lets pass, the ideal bucket has room for.
+                        // The ideal bucket has room for all that the guard admits.
                         prop_assert!(ideal.take(size, used, now).is_ok());
                     }
                 }

@@ -87,8 +87,8 @@ impl Operation {
         (self.read)(body)
     }
 
-    /// Reads a whole JSON answer. What isn't JSON says nothing, not even that it is
-    /// complete.
+    /// Reads a whole JSON answer. A body that isn't JSON gives no usage, and does
+    /// not count as complete.
     ///
     /// Web searches of chat completions are not in the usage; a caller that offered them
     /// adds one.

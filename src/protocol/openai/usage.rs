@@ -55,7 +55,7 @@ pub struct Answer {
     pub is_at_output_bound: bool,
     /// Whether a part of it was too large to be read.
     pub is_partly_unread: bool,
-    /// What upstream made beside the answer itself.
+    /// The objects that upstream created in addition to the answer.
     pub made: Made,
 }
 

@@ -110,14 +110,14 @@ fn a_request_that_waits_for_a_hold_is_answered_in_every_order() {
 }
 
 #[test]
-fn who_finds_the_desk_taken_is_served_by_its_owner() {
+fn a_request_that_finds_the_commit_connection_taken_is_served_by_its_owner() {
     // Nothing wakes the thread here.
     let asker = |id| -> Client { Box::new(move |h| assert!(hold(h, id, false))) };
     shuttle::check_random(move || drop(run(CommitConnection::sound(), (1..4).map(asker).collect())), ORDERS);
 }
 
 #[test]
-fn a_hold_that_leans_on_an_ending_is_never_written_without_it() {
+fn a_hold_that_depends_on_an_ending_is_never_written_without_it() {
     shuttle::check_random(
         || {
             let leaning: Client = Box::new(|leader| {
@@ -148,7 +148,7 @@ fn a_commit_connection_that_another_thread_needed_forgets_no_request() {
 }
 
 #[test]
-fn a_desk_that_fails_answers_all_and_loses_no_ending() {
+fn a_commit_connection_that_fails_answers_all_and_loses_no_ending() {
     shuttle::check_random(
         || {
             let written =

@@ -10,7 +10,7 @@ use percent_encoding::percent_decode_str;
 use crate::protocol::openai::endpoint::{classify, suffix};
 use crate::protocol::openai::operation::OPERATIONS;
 
-/// What base URLs end in, rightly or wrongly.
+/// The ends of base URLs, correct or wrong.
 const BASE_SEGMENTS: [&str; 3] = ["v1", "api", "openai"];
 
 /// Whether a path that is not served is a misspelling of one that is.
@@ -41,7 +41,7 @@ pub(super) fn spelt(path: &str) -> String {
     spelt
 }
 
-/// What follows in a path whose base URL was a whole endpoint, as in
+/// The rest of a path whose base URL was a whole endpoint, as in
 /// `/chat/completions/chat/completions`.
 fn after_a_whole_endpoint(path: &str) -> &str {
     let rest = OPERATIONS.into_iter().find_map(|operation| {

@@ -28,7 +28,7 @@ pub struct Place<'a> {
     pub kind: ObjectKind,
     /// The object; `None` for all of them.
     pub id: Option<&'a str>,
-    /// What of the object, such as `/content`; empty for the object itself.
+    /// The part of the object, such as `/content`; empty for the object itself.
     pub below: &'a str,
 }
 

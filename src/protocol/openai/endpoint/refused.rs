@@ -12,7 +12,7 @@ use http::Method;
 use super::misspelt::spelt;
 use super::{classify, matches, suffix};
 
-/// What can be done about a refused path, beside what its reason names.
+/// The remedy for a refused path, if its reason does not name one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Remedy {
     /// An operator can forward it unmetered with `endpoints.allow`.

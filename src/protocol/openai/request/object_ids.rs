@@ -14,7 +14,7 @@ use super::{Invalid, ObjectReference};
 use crate::domain::ObjectKind;
 use crate::protocol::openai::json::{self, Raw};
 
-/// Finds every object that a body names. What isn't JSON is an error.
+/// Finds every object that a body names. A body that isn't JSON is an error.
 ///
 /// ```
 /// use spendguard::protocol::openai::request;

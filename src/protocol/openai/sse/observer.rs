@@ -344,8 +344,8 @@ fn tier_written<'a>(members: &Members, data: &'a [u8]) -> Option<&'a [u8]> {
     Some(&tier[..tier.len().min(TIER_BYTES_MAX)])
 }
 
-/// What kind of event of a response it is. Clients go by the type, and by the name
-/// where there is none; an error's own type may stand in its place.
+/// The kind of an event of a response. Clients use the type, or the name if there
+/// is no type; an error's own type may stand in its place.
 fn kind_of<'a>(event: &'a Event<'_>) -> &'a [u8] {
     let data = &*event.data;
     if event.name == Some(b"error") {

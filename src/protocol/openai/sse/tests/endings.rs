@@ -1,4 +1,4 @@
-//! What events say of how a stream ended, and what it is called.
+//! How events report the end and the id of a stream.
 
 use super::*;
 use crate::protocol::openai::EMBEDDINGS;
