@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """A guard whose ledger is large: how soon it serves, and whether it serves as fast as with an empty one.
 
-Makes a database of a million keys and ten million entries of the last 20 days, with a thousand limits beside it, and
-keeps it in the folder it is told. Then starts the release binary on it and on an empty folder, by turns, and puts the
+Makes a database of a million keys and ten million entries of the last 20 days, and a thousand limits, and
+keeps it in the given folder. Then starts the release binary on it and on an empty folder, by turns, and puts the
 same load on both with wrk. Prints seconds until it is ready, CPU seconds per 1,000 requests, and memory.
 
     apt-get install nginx wrk && cargo build --release && python3 benches/large.py FOLDER

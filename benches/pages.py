@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """How long the dashboard's pages and the admin API's reads take with a large ledger.
 
-Makes, as large.py does, a ledger of ten million entries of the last 20 days, here of a thousand keys, with 200 limits beside it, in the
-folder it is told; starts the release binary on it ($SPENDGUARD names another), waits until days are summed up, and asks for each page a
+Makes, as large.py does, a ledger of ten million entries of the last 20 days, here of a thousand keys, with 200 limits, in the
+given folder; starts the release binary on it ($SPENDGUARD names another), waits until days are summed up, and asks for each page a
 few times, one at a time. Prints for each the milliseconds it took, the median and the longest, the processor's time, which other work on the
 machine changes less, and at last the guard's memory.
 

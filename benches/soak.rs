@@ -1,4 +1,4 @@
-//! A steady mixed load on the release binary, for as long as it is told to.
+//! A steady mixed load on the release binary, for a given time.
 //!
 //! `cargo build --release && cargo bench --bench soak -- --minutes 60`
 //!
@@ -220,7 +220,7 @@ fn number(name: &str, default: u64) -> u64 {
 async fn load(soak: &Arc<Soak>, guard: &Running, minutes: u64, rate: u64) -> u64 {
     let requests = TaskTracker::new();
     let mut tick = tokio::time::interval(Duration::from_millis(1));
-    let (mut asked, mut cpu, mut wrong, mut told) = (0, 0, 0, 0);
+    let (mut asked, mut cpu, mut wrong, mut printed) = (0, 0, 0, 0);
     let began = soak.clock.running();
     println!(
         "| minute | requests | answered | refused | failed | left | p50 µs | p99 µs | RSS MiB | files | CPU s | wrong |"
@@ -230,11 +230,11 @@ async fn load(soak: &Arc<Soak>, guard: &Running, minutes: u64, rate: u64) -> u64
         tick.tick().await;
         let run = soak.clock.running().saturating_sub(began);
         let minute = run.as_secs() / 60;
-        if minute > told {
+        if minute > printed {
             let mut of = std::mem::take(&mut *soak.minute.lock().unwrap());
             wrong += u64::try_from(of.wrong.len()).unwrap();
             row(minute, &mut of, guard, &mut cpu);
-            told = minute;
+            printed = minute;
         }
         if minute >= minutes {
             break;

@@ -1,9 +1,9 @@
 //! The admin listener: the dashboard, the admin API, metrics, health.
 //!
-//! Everything under `/guard/v1`, and under `/v1` what OpenAI has too, wants the
-//! admin token or an admin key; the dashboard wants a session that was opened
-//! with one of them. The API's errors have OpenAI's envelope, and `/openapi.json`
-//! is its document. Nothing here is on a request's way through the proxy.
+//! Everything under `/guard/v1`, and the paths under `/v1` that OpenAI has too,
+//! requires the admin token or an admin key; the dashboard requires a session that
+//! was opened with one of them. The API's errors have OpenAI's envelope, and
+//! `/openapi.json` is its document. Requests through the proxy do not pass here.
 
 mod alerts;
 mod api;
@@ -56,7 +56,7 @@ use crate::rulebook::Rulebook;
 /// The largest body of an admin request.
 const BODY_BYTES_MAX: usize = 1 << 20;
 
-/// What changes with the configuration.
+/// The part that changes with the configuration.
 #[derive(Clone, Debug)]
 pub struct InForce {
     /// The resolved settings, for people.
@@ -65,9 +65,9 @@ pub struct InForce {
     pub zone: Arc<str>,
     /// Names that the listener is reached by, beside its address; in lower case.
     pub hosts: Vec<String>,
-    /// Whether caps that will be reached are told.
-    pub tells_forecast: bool,
-    /// How long entries are kept; for ever if it is not said.
+    /// Whether an alert is sent when a cap is likely to be reached.
+    pub alerts_forecast: bool,
+    /// How long entries are kept; forever without a value.
     pub keep: Option<Duration>,
     /// The price sheet.
     pub sheet: Arc<Sheet>,
@@ -84,25 +84,25 @@ pub struct Admin {
     pub directory: Arc<Directory>,
     /// Limits and credit.
     pub rulebook: Arc<Rulebook>,
-    /// The past.
+    /// Questions about the past.
     pub books: Arc<Books>,
     /// SHA-256 of the admin token.
     pub token: KeyHash,
-    /// Wrong tokens of late.
+    /// Recent attempts with a wrong token.
     pub attempts: Arc<Attempts>,
     /// Whether `/metrics` needs no token.
     pub metrics_open: bool,
-    /// What tells operators.
+    /// Sends alerts to operators.
     pub outbox: Arc<Outbox>,
-    /// Projections of what is to come.
+    /// Projections of spending.
     pub forecaster: Arc<Forecaster>,
     /// The address that it listens on.
     pub address: IpAddr,
-    /// What clients put in place of OpenAI's address.
+    /// The base URL that clients use in place of OpenAI's.
     pub proxy_url: Arc<str>,
     /// Whether it is reached over TLS, so that cookies must be too.
     pub tls: bool,
-    /// What the configuration put in force.
+    /// The part of the state that the configuration put in force.
     pub in_force: Arc<ArcSwap<InForce>>,
     /// Owner of changes that are being made.
     pub tracker: TaskTracker,
@@ -141,13 +141,13 @@ async fn authorized(State(admin): State<Admin>, mut request: Request, next: Next
     made_whole(&admin, request, next).await
 }
 
-/// Makes a change whole, whether or not its client waits for the end.
+/// Completes a change even if its client disconnects.
 async fn made_whole(admin: &Admin, request: Request, next: Next) -> Response {
     let made = admin.tracker.spawn(next.run(request)).await;
     made.unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
 }
 
-/// Somebody whose token is good.
+/// A caller with a valid token.
 enum Visitor {
     WithToken,
     WithKey(Arc<AdminKey>),
@@ -173,7 +173,7 @@ impl Admin {
         self.visitor_with(&KeyHash::of(token.trim().as_bytes()))
     }
 
-    /// Whose token has that hash: the configured one, or an admin key's.
+    /// Returns the owner of the token with that hash: the configured token, or an admin key.
     fn visitor_with(&self, hash: &KeyHash) -> Option<Visitor> {
         if hash.is(&self.token) {
             return Some(Visitor::WithToken);
@@ -187,13 +187,14 @@ impl Admin {
         }
     }
 
-    /// The answer to who has no good token. Who has a wrong one may be guessing.
+    /// Answers a request without a valid token. Answers to wrong tokens are paced,
+    /// since they may be guesses.
     fn refusal(&self, headers: &HeaderMap) -> Response {
         if !headers.contains_key(header::AUTHORIZATION) {
             return ApiError::unauthorized().into_response();
         }
         let Some(seconds) = self.attempts.failed(self.guard.clock().now_ms()) else {
-            tracing::warn!("somebody gave the admin API a wrong token");
+            tracing::warn!(event = "admin_wrong_token", "a request to the admin API had a wrong token");
             return ApiError::unauthorized().into_response();
         };
         let mut answer = ApiError::too_many_attempts(seconds).into_response();

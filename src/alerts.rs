@@ -1,9 +1,9 @@
 //! Alerts: messages to operators, from an outbox through e-mail, webhooks and Slack.
 //!
-//! Pending messages are in the database, with what each channel has done about them, so
-//! that none is lost with the process. A channel that fails is retried at growing
-//! intervals and delays no other. A crash between sending and noting sends a message
-//! again, under the same id.
+//! Pending messages are in the database with the state of each delivery, so that none
+//! is lost with the process. A channel that fails is retried at growing intervals and
+//! delays no other. After a crash between sending a message and recording that, the
+//! message is sent again, under the same id.
 
 mod channels;
 mod email;
@@ -34,26 +34,26 @@ pub use message::{Branding, Message};
 pub use slack::Config as SlackConfig;
 pub use webhook::Config as WebhookConfig;
 
-/// The longest try.
+/// The time limit of one attempt.
 const SEND_MAX: Duration = Duration::from_secs(30);
-/// What is read from the database at once.
+/// The number of deliveries read from the database at once.
 const BATCH: usize = 50;
-/// Until the second try; doubled for each that follows.
+/// The wait before the second attempt; doubled for each that follows.
 const AGAIN_AFTER_MS: i64 = 10_000;
 const AGAIN_AFTER_MS_MAX: i64 = 3_600_000;
-/// What could not be told for so long is news no more.
+/// A delivery that has failed for this long is given up: the news is outdated.
 const GIVE_UP_AFTER_MS: i64 = 3 * 86_400_000;
-/// Until a database that can't be used is tried again.
+/// The wait before a database that can't be used is tried again.
 const PAUSE: Duration = Duration::from_secs(1);
-/// The longest wait; longer ones are waited for in parts.
+/// The longest single wait; a longer one is split.
 const WAIT_MAX_MS: i64 = 60_000;
 
-/// Where alerts go, and how they speak.
+/// The channels that alerts are sent through, and the branding of their messages.
 #[derive(Clone, Debug, Default)]
 pub struct Config {
     /// The mailbox of operators.
     pub email: Option<EmailConfig>,
-    /// Programs that want to hear.
+    /// The receivers of webhooks.
     pub webhooks: Vec<WebhookConfig>,
     /// Slack's incoming webhooks.
     pub slacks: Vec<SlackConfig>,
@@ -69,12 +69,12 @@ pub struct ChannelError {
     problem: String,
 }
 
-/// Why a message was not taken.
+/// Why a message was not accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Unsent {
-    /// For now; it is tried again.
+    /// A temporary failure; the delivery is tried again.
     Yet(String),
-    /// Its receiver is refused for good, whatever becomes of others.
+    /// This recipient is refused permanently.
     Refused(String),
 }
 
@@ -89,7 +89,7 @@ impl Unsent {
 /// A way to reach operators.
 #[derive(Debug)]
 pub struct Channel {
-    /// Its name, as `webhook-1`: by its kind, and its place among those.
+    /// Its name, such as `webhook-1`: its kind and its position among channels of that kind.
     pub name: String,
     kind: &'static str,
     transport: Transport,
@@ -109,7 +109,7 @@ pub struct Channels {
     branding: Branding,
 }
 
-/// Delivers what there is to tell.
+/// Delivers alerts.
 pub struct Outbox {
     opened: Opened,
     channels: ArcSwap<Channels>,
@@ -123,7 +123,7 @@ impl fmt::Debug for Outbox {
 }
 
 impl Channels {
-    /// The channels of a configuration; `roots` are what TLS trusts.
+    /// The channels of a configuration; `roots` are the trusted root certificates.
     pub fn of(config: &Config, roots: &Arc<rustls::ClientConfig>) -> Result<Self, ChannelError> {
         let mut all = Vec::new();
         let mut add = |kind: &'static str, name: String, transport: Result<Transport, String>| {
@@ -147,8 +147,8 @@ impl Channels {
 }
 
 impl Channel {
-    /// Tries once to deliver, within a bounded time. It is now `now_s`. `recipient` is whom an
-    /// e-mail is for, and `mail` what a spend alert says of it.
+    /// Attempts one delivery within a bounded time. The present is `now_s`. `recipient` is the
+    /// recipient of an e-mail, `mail` the e-mail settings of a spend alert.
     async fn send(
         &self,
         message: &Message,
@@ -167,7 +167,7 @@ impl Channel {
         timeout(SEND_MAX, sending).await.unwrap_or_else(late)
     }
 
-    /// Sends a test message to all that it is configured for; the error names those it did not reach.
+    /// Sends a test message to all configured recipients; the error names those that were not reached.
     async fn test(&self, message: &Message, now_s: i64) -> Result<(), String> {
         let Transport::Email(email) = &self.transport else {
             return self.send(message, None, None, now_s).await.map_err(Unsent::text);
@@ -181,7 +181,7 @@ impl Channel {
         if failed.is_empty() { Ok(()) } else { Err(failed.join("; ")) }
     }
 
-    /// The names that its deliveries have.
+    /// The names of its deliveries.
     fn deliveries(&self) -> Vec<String> {
         match &self.transport {
             Transport::Email(email) => {
@@ -198,18 +198,18 @@ impl Outbox {
         Self { opened, channels: ArcSwap::from_pointee(channels), changed: Notify::new() }
     }
 
-    /// Delivers to other channels from now on.
+    /// Replaces the channels.
     pub fn change(&self, channels: Channels) {
         self.channels.store(Arc::new(channels));
         self.changed.notify_one();
     }
 
-    /// Whether there is a channel that knows addresses.
+    /// Whether e-mail is configured.
     pub fn has_email(&self) -> bool {
         self.channels.load().all.iter().any(|channel| channel.kind == outbox::EMAIL)
     }
 
-    /// Sends a test message through each channel: its name, and what came of it.
+    /// Sends a test message through each channel; returns their names and results.
     pub async fn test(&self) -> Vec<(String, Result<(), String>)> {
         let channels = self.channels.load_full();
         let clock = self.opened.guard.clock();
@@ -241,7 +241,7 @@ impl Outbox {
                 workers.spawn(worker.run());
             }
             self.route_until_changed(&channels, &wakes, &mut stop).await;
-            // What is being sent is sent, and noted, before anyone else may send it.
+            // A delivery that has begun is completed and recorded before another task may send it.
             let _ = over.send(true);
             while workers.join_next().await.is_some() {}
         }
@@ -278,7 +278,7 @@ impl Outbox {
     }
 }
 
-/// How long to wait for an instant, or for a part of that time.
+/// How long to wait until an instant, at most `WAIT_MAX_MS`.
 fn wait_until(at_ms: i64, now_ms: i64) -> Duration {
     let wait_ms = at_ms.saturating_sub(now_ms).clamp(0, WAIT_MAX_MS);
     Duration::from_millis(u64::try_from(wait_ms).unwrap_or(0))
@@ -317,15 +317,17 @@ impl Worker {
         }
     }
 
-    /// What is due, and when the next will be.
+    /// The deliveries that are due, and the time of the next one.
     async fn found(&self) -> Result<(Vec<Due>, Option<i64>), ()> {
         let (name, now_ms) = (self.channel.name.clone(), self.opened.guard.clock().now_ms());
         let found = self.opened.reports.due_alerts(name, now_ms, AGAIN_AFTER_MS_MAX, BATCH);
-        found.await.map_err(|error| tracing::warn!(%error, "alerts can't be read"))
+        found
+            .await
+            .map_err(|error| tracing::warn!(event = "alerts_read_failed", %error, "alerts can't be read"))
     }
 
-    /// Delivers one after the other, up to the first that fails for now: the next
-    /// one would fail too. Returns how long to wait.
+    /// Delivers one after the other, up to the first temporary failure, since the
+    /// next one would fail too. Returns how long to wait.
     async fn deliver(&self, due: Vec<Due>) -> Option<Duration> {
         for Due { alert, channel, attempts, mail } in due {
             if *self.over.borrow() {
@@ -358,15 +360,16 @@ impl Worker {
         let doubled = AGAIN_AFTER_MS.saturating_mul(1 << attempts.min(16));
         if is_refused || now_ms.saturating_sub(alert.at_ms) >= GIVE_UP_AFTER_MS {
             metrics.alerted(self.channel.kind, "given_up");
-            tracing::error!(channel = %self.channel.name, alert = alert.id, %error, "an alert could not be delivered and is given up");
+            tracing::error!(event = "alert_given_up", channel = %self.channel.name, alert = alert.id, %error, "an alert could not be delivered and is given up");
             return Outcome::GivenUp(error);
         }
         metrics.alerted(self.channel.kind, "failed");
-        tracing::warn!(channel = %self.channel.name, alert = alert.id, %error, "an alert could not be delivered; it is tried again");
+        tracing::warn!(event = "alert_delivery_failed", channel = %self.channel.name, alert = alert.id, %error, "an alert could not be delivered; it is tried again");
         Outcome::Again(now_ms.saturating_add(doubled.min(AGAIN_AFTER_MS_MAX)), error)
     }
 
-    /// Notes an outcome. It goes on trying: what is sent must not be sent again.
+    /// Records an outcome. Retries until it is written, so that a message that was
+    /// sent is not sent again.
     async fn note(&self, id: u64, channel: &str, outcome: Outcome) {
         let noting = async {
             loop {
@@ -374,7 +377,7 @@ impl Worker {
                     (channel.to_owned(), self.opened.guard.clock().now_ms(), outcome.clone());
                 let noted = self.opened.records.note_delivery(id, name, now_ms, outcome).await;
                 let Err(error) = noted else { return };
-                tracing::warn!(%error, "what came of an alert can't be written yet");
+                tracing::warn!(event = "alert_outcome_not_written", %error, "the outcome of a delivery can't be written yet; trying again");
                 sleep(PAUSE).await;
             }
         };
@@ -382,8 +385,8 @@ impl Worker {
         let mut noting = pin!(noting);
         tokio::select! {
             () = &mut noting => {}
-            // At the end there is one more moment for it, not for ever.
-            // What it returns keeps a lock, so it may not live on.
+            // At shutdown it gets one last bounded attempt. The returned value
+            // keeps a lock, so it is dropped here.
             () = async { drop(over.wait_for(|over| *over).await) } => {
                 let _ = timeout(PAUSE, noting).await;
             }

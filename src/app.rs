@@ -1,4 +1,4 @@
-//! Wiring: who owns what, what starts after what, and what stops before what.
+//! Wiring: which part owns which, and the order in which they start and stop.
 //!
 //! The proxy runs in shards: a thread for each core, with a runtime, a listener
 //! and a pool of upstream connections of its own. Admin, reload and signals run
@@ -47,7 +47,7 @@ pub use self::runtime::runtime;
 /// The admin listener's connections: people and scrapers, not clients.
 const ADMIN_CONNECTIONS_MAX: usize = 1_000;
 
-/// How long until what could not be written at the end is tried again.
+/// The wait between attempts to write the last entries at shutdown.
 const FLUSH_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// How long the writer's thread may take to end.
 const WRITER_END_MAX: Duration = Duration::from_secs(1);
@@ -56,7 +56,7 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 
 /// A guard that is serving.
 pub struct App {
-    /// The ledger, by the parts that work on it.
+    /// The parts that work on the ledger.
     pub opened: Opened,
     /// Where the proxy listens.
     pub proxy: SocketAddr,
@@ -65,7 +65,7 @@ pub struct App {
     /// The admin token, or where it is.
     pub token: token::Token,
     settings: Settings,
-    /// Those of the start, of which some keys stay in force until the next.
+    /// The settings at the start; some keys stay in force until a restart.
     started: Settings,
     config_file: Option<PathBuf>,
     in_force: Arc<ArcSwap<InForce>>,
@@ -134,7 +134,7 @@ impl App {
         Ok(app)
     }
 
-    /// Starts what goes on beside requests, until it is stopped.
+    /// Starts the background tasks, which run until they are stopped.
     fn start_background(&self, stopping: &watch::Receiver<bool>) {
         let (outbox, until) = (Arc::clone(&self.outbox), stopping.clone());
         self.admin_task.spawn(async move { outbox.run(until).await });
@@ -142,7 +142,7 @@ impl App {
             (Arc::clone(&self.forecaster), Arc::clone(&self.in_force), stopping.clone());
         let settings = move || {
             let in_force = in_force.load();
-            (Arc::clone(&in_force.zone), in_force.tells_forecast)
+            (Arc::clone(&in_force.zone), in_force.alerts_forecast)
         };
         self.admin_task.spawn(async move { forecaster.run(settings, until).await });
         let (books, until) = (Arc::clone(&self.opened.books), stopping.clone());
@@ -185,7 +185,7 @@ impl App {
         };
         self.admin_task.spawn(async move {
             if let Err(error) = crate::net::serve(listener, serving, service).await {
-                tracing::error!(%error, "the admin listener failed");
+                tracing::error!(event = "admin_listener_failed", %error, "the admin listener failed");
             }
         });
         Ok(())
@@ -230,14 +230,14 @@ impl App {
         Ok(Some(tls))
     }
 
-    /// Says on standard output where everything is.
+    /// Prints the addresses to standard output.
     pub fn announce(&self) {
         let scheme = if self.settings.admin.tls.is_some() { "https" } else { "http" };
         let admin = format!("{scheme}://{}", self.admin);
         let proxy_url = self.proxy_url();
         say(&format!("proxy listening on {}", proxy_url.trim_end_matches("/v1")));
         say(&format!("admin listening on {admin}"));
-        say(&format!("dashboard: {admin}/, to be signed in to with the admin token"));
+        say(&format!("dashboard: {admin}/ (sign in with the admin token)"));
         say(&format!("admin token: {}", self.token.whereabouts()));
         if self.settings.pass_through {
             say("no upstream key: clients send their own OpenAI keys, which are metered and limited");
@@ -246,16 +246,16 @@ impl App {
         say(&format!("  export OPENAI_BASE_URL={proxy_url}"));
     }
 
-    /// What clients put in place of OpenAI's address.
+    /// The base URL that clients use in place of OpenAI's.
     fn proxy_url(&self) -> String {
         let scheme = if self.settings.server.tls.is_some() { "https" } else { "http" };
         format!("{scheme}://{}/v1", self.proxy)
     }
 
-    /// Runs until a signal says stop, reloading on changes; then drains.
+    /// Runs until a signal, reloading on changes; then drains.
     pub async fn run(mut self) -> Result<(), StartError> {
         self.until_stopped().await?;
-        tracing::info!("draining: no new work is taken");
+        tracing::info!(event = "shutdown_started", "draining: no new requests are accepted");
         self.shut_down().await;
         Ok(())
     }
@@ -267,34 +267,43 @@ impl App {
         let joined = tokio::task::spawn_blocking(move || {
             for shard in shards {
                 if shard.join().is_err() {
-                    tracing::error!("a shard of the proxy panicked");
+                    tracing::error!(event = "shard_panicked", "a shard of the proxy panicked");
                 }
             }
         });
         if joined.await.is_err() {
-            tracing::error!("the shards could not be waited for");
+            tracing::error!(event = "shards_not_joined", "the shards could not be waited for");
         }
         admin_task.close();
-        // The admin listener has no work worth waiting long for.
+        // The admin listener has no requests that need a long wait.
         let _ =
             tokio::time::timeout(Duration::from_secs(2).min(settings.server.drain), admin_task.wait()).await;
         let flushed = async {
             while let Err(error) = opened.guard.core().flush().await {
-                tracing::warn!(%error, "what is settled can't be written yet");
+                tracing::warn!(
+                    event = "shutdown_write_failed", %error,
+                    "settled entries can't be written yet; trying again"
+                );
                 tokio::time::sleep(FLUSH_AGAIN_AFTER).await;
             }
         };
         if tokio::time::timeout(settings.server.drain, flushed).await.is_ok() {
-            tracing::info!("everything is settled and written");
+            tracing::info!(event = "shutdown_complete", "everything is settled and written");
         } else {
-            tracing::error!("not all could be written; what is missing is charged at its holds");
+            tracing::error!(
+                event = "shutdown_incomplete",
+                "not all entries could be written; the next start charges their holds"
+            );
         }
         drop((opened, outbox, forecaster));
-        // The writer ends once all its senders are gone. Admin tasks that were cut off can until
-        // the runtime ends, so it is not waited for as long as it takes.
+        // The writer ends once all its senders are gone. Admin tasks that were cut off keep one
+        // until the runtime ends, so the wait is bounded.
         let ended = tokio::task::spawn_blocking(move || writer.join());
         if tokio::time::timeout(WRITER_END_MAX, ended).await.is_err() {
-            tracing::warn!("the writer's thread is still needed by tasks that were cut off");
+            tracing::warn!(
+                event = "writer_still_used",
+                "the writer's thread is still used by tasks that were cut off"
+            );
         }
     }
 }
@@ -302,8 +311,8 @@ impl App {
 fn bound(address: SocketAddr, count: usize, key: &str) -> Result<Vec<std::net::TcpListener>, StartError> {
     crate::net::bind(address, count).map_err(|error| {
         let taken = error.kind() == io::ErrorKind::AddrInUse;
-        let mend = if taken { "another program listens there" } else { "it can't be listened on" };
-        format!("{key} = \"{address}\": {mend}: {error}").into()
+        let reason = if taken { "another program uses this address" } else { "can't listen on this address" };
+        format!("{key} = \"{address}\": {reason}: {error}").into()
     })
 }
 
@@ -311,13 +320,13 @@ fn bound(address: SocketAddr, count: usize, key: &str) -> Result<Vec<std::net::T
 fn run_shard(proxy: Arc<Proxy>, listener: std::net::TcpListener, serving: Serving, drain: Duration) {
     let runtime = match runtime() {
         Ok(runtime) => runtime,
-        Err(error) => return tracing::error!(%error, "a shard could not start"),
+        Err(error) => return tracing::error!(event = "shard_start_failed", %error, "a shard could not start"),
     };
     let tracker = proxy.tracker.clone();
     let mut stop = serving.stop.clone();
     let service = service_fn(move |request| {
         let proxy = Arc::clone(&proxy);
-        // Boxed, so that what it needs is free again while its answer streams.
+        // Boxed, so that its memory is freed while its answer streams.
         async move { Ok::<_, Infallible>(Box::pin(proxy.handle(request)).await) }
     });
     runtime.block_on(async move {
@@ -328,7 +337,7 @@ fn run_shard(proxy: Arc<Proxy>, listener: std::net::TcpListener, serving: Servin
         };
         let served = async {
             if let Err(error) = crate::net::serve(listener, serving, service).await {
-                tracing::error!(%error, "a listener of the proxy failed");
+                tracing::error!(event = "proxy_listener_failed", %error, "a listener of the proxy failed");
             }
             tracker.close();
             tracker.wait().await;
@@ -344,8 +353,11 @@ fn run_shard(proxy: Arc<Proxy>, listener: std::net::TcpListener, serving: Servin
         tokio::select! {
             () = served => {}
             () = heartbeat => {}
-            () = bounded => tracing::warn!("requests were still running at the end of the drain; their holds are charged"),
+            () = bounded => tracing::warn!(
+                event = "drain_timeout",
+                "requests were still running at the end of the drain; their holds are charged"
+            ),
         }
     });
-    // Dropping the runtime drops what still runs; reservations end themselves.
+    // Dropping the runtime drops running tasks; their reservations end by themselves.
 }

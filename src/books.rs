@@ -1,4 +1,4 @@
-//! The books: what is asked of the past, and what keeps it in order.
+//! The books: questions about the past, and the upkeep of the database.
 //!
 //! Meters, corrections, verification, sums by day, pruning, and the forecast.
 
@@ -28,11 +28,11 @@ pub struct Books {
     rulebook: Arc<Rulebook>,
     records: Records,
     reports: Reports,
-    /// Makes verifying one at a time: it reads every entry.
+    /// Allows one verification at a time: it reads every entry.
     verifying: Arc<tokio::sync::Mutex<()>>,
-    /// Makes pruning one at a time.
+    /// Allows one pruning at a time.
     pruning: tokio::sync::Mutex<()>,
-    /// Makes corrections of entries one at a time.
+    /// Allows one correction at a time.
     corrections: tokio::sync::Mutex<()>,
 }
 
@@ -62,8 +62,8 @@ impl Books {
         &self.reports
     }
 
-    /// What each subject of a limit has settled in its window, added up from the entries;
-    /// empty for rates and limits that don't exist.
+    /// The settled sum of each subject of a limit in its window, added up from the
+    /// entries; empty for rates and limits that don't exist.
     pub async fn sums_from_entries(&self, name: &str) -> Result<HashMap<Subject, i64>, StoreError> {
         let limit = self.core.in_force_as(name).map(|of| of.limit).filter(|of| of.window != Window::Request);
         let Some(limit) = limit else { return Ok(HashMap::new()) };

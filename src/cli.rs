@@ -1,4 +1,4 @@
-//! The command line: what people type, and tables for them to read.
+//! The command line: the commands, and their output as tables.
 //!
 //! All but `serve`, `demo`, `check` and `config` talk to the admin API of a
 //! running guard; on the same machine they find it and its token themselves.
@@ -43,7 +43,7 @@ pub async fn run(command: Command, connection: &Connection) -> Result<(), Failur
         Command::Projects { command, format } => keys::projects(command, format, connection).await,
         Command::Limits { command, format } => limits::run(command, format, connection).await,
         Command::Credits { command, format } => credits::run(command, format, connection).await,
-        Command::Usage(wanted) => usage::run(wanted, connection).await,
+        Command::Usage(args) => usage::run(args, connection).await,
         Command::Ledger { command, format } => ledger::run(command, format, connection).await,
         Command::Storage { command, format } => storage::run(command, format, connection).await,
         Command::Alerts { command, format } => alerts::run(command, format, connection).await,
@@ -63,7 +63,7 @@ mod tests {
 
     use super::*;
 
-    /// A line as a shell takes it apart: quotes, an environment, what is redirected.
+    /// Splits a line as a shell does: quotes, environment variables, redirections.
     fn words(line: &str) -> Vec<String> {
         let line = line.split(" # ").next().unwrap_or(line);
         let parts = line.split('\'').enumerate().flat_map(|(at, part)| match at % 2 {

@@ -9,8 +9,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
 
-/// A source of wall and running time. The latter is the runtime's, so that it
-/// goes with the timers.
+/// A source of wall and running time. The running time is the runtime's, so that it
+/// agrees with the timers.
 pub struct Clock {
     started: Instant,
     latest_ms: AtomicI64,
@@ -31,7 +31,7 @@ impl fmt::Debug for Clock {
 }
 
 impl Clock {
-    /// A clock whose wall time is told by `wall`, which may run as it likes.
+    /// A clock with `wall` as the source of wall time, which may jump.
     #[expect(clippy::disallowed_methods, reason = "this is the one home of the time")]
     pub fn with_wall(wall: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
         Self { started: Instant::now(), latest_ms: AtomicI64::new(0), wall: Box::new(wall) }

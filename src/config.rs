@@ -1,7 +1,7 @@
 //! Configuration: read, checked, resolved once; reloaded whole or not at all.
 //!
-//! `raw` mirrors the file, `settings` can't be wrong, `load` turns one into the
-//! other and says for every mistake where it is and how to mend it.
+//! `raw` mirrors the file, `settings` holds checked values, `load` converts one
+//! into the other and reports for every mistake its place and its remedy.
 
 mod alerts;
 mod edge;

@@ -1,4 +1,4 @@
-//! The directory: who may spend, and who may change things.
+//! The directory: who may spend, and who may change settings.
 //!
 //! Keys, projects, service accounts, admin keys, the models that a project may use, and
 //! the organization. Each change is written with its row of the audit log, then it is in
@@ -27,7 +27,7 @@ use self::models::rule_of;
 use self::organization::Organization;
 use self::stored_key::key_of;
 
-/// Keys, projects and the organization, with what changes them.
+/// Keys, projects and the organization, and the methods that change them.
 #[derive(Debug)]
 pub struct Directory {
     ring: Arc<Ring>,
@@ -44,7 +44,7 @@ pub struct Directory {
 }
 
 impl Directory {
-    /// The directory of what is stored, around a ring that [`fill`] has filled.
+    /// The directory of a store, with a ring that [`fill`] has filled.
     pub fn new(
         stored: &mut Stored,
         ring: Arc<Ring>,

@@ -1,4 +1,4 @@
-//! Values of the trade: money, quantities, demands, limits, windows, ids, secrets.
+//! The values of the domain: money, quantities, demands, limits, windows, ids, secrets.
 //!
 //! Row 0: standard library only. No I/O, no clock, no serialisation. A module
 //! that stores or shows these values maps them at its own edge.

@@ -1,11 +1,10 @@
 //! A fake OpenAI, for the demo and for tests. It is no model: it answers with
 //! filler words and exact, deterministic usage.
 //!
-//! Prompt tokens are a quarter of the body's bytes, rounded up, a quarter of
-//! those cached. It counts what it served, so that a ledger can be compared with
-//! the truth, and takes orders by `x-fake-*` headers: `status`, `latency-ms`,
-//! `chunks`, `chunk-delay-ms`, `completion-tokens`, `no-usage`, `cut-after`,
-//! `hang`, `tier`.
+//! Prompt tokens are a quarter of the body's bytes, rounded up, a quarter of those
+//! cached. It counts the usage it served, so that a ledger can be compared with it,
+//! and is controlled by `x-fake-*` headers: `status`, `latency-ms`, `chunks`,
+//! `chunk-delay-ms`, `completion-tokens`, `no-usage`, `cut-after`, `hang`, `tier`.
 
 mod answers;
 mod stream;
@@ -31,7 +30,7 @@ use crate::sync::unpoisoned;
 
 const BODY_BYTES_MAX: usize = 256 << 20;
 
-/// What one model was served.
+/// The usage served by one model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Served {
     /// Requests answered with 200.
@@ -44,7 +43,7 @@ pub struct Served {
     pub completion_tokens: u64,
 }
 
-/// What it has served, by model.
+/// The usage served, by model.
 #[derive(Debug, Default)]
 pub struct Fake {
     models: Mutex<BTreeMap<String, Served>>,
@@ -56,7 +55,7 @@ pub struct Fake {
 /// The body of an answer.
 type Answer = Either<Full<Bytes>, Events>;
 
-/// Serves the fake on a listener until told to stop.
+/// Serves the fake on a listener until it is stopped.
 pub async fn serve(
     listener: std::net::TcpListener,
     fake: Arc<Fake>,
@@ -76,7 +75,7 @@ pub async fn serve(
 }
 
 impl Fake {
-    /// What each model was served.
+    /// The usage served by each model.
     pub fn served(&self) -> BTreeMap<String, Served> {
         unpoisoned(self.models.lock()).clone()
     }
@@ -155,10 +154,10 @@ impl Fake {
     }
 
     fn generate(self: &Arc<Self>, api: Api, headers: &HeaderMap, body: &Bytes) -> Response<Answer> {
-        let Ok(asked) = serde_json::from_slice::<Value>(body) else {
+        let Ok(request) = serde_json::from_slice::<Value>(body) else {
             return error(StatusCode::BAD_REQUEST, "We could not parse the JSON body of your request.", None);
         };
-        let Some(model) = asked["model"].as_str() else {
+        let Some(model) = request["model"].as_str() else {
             return error(StatusCode::BAD_REQUEST, "you must provide a model parameter", None);
         };
         if model == "no-such-model" {
@@ -171,14 +170,14 @@ impl Fake {
             api,
             id: format!("{}{id:024}", api.id_prefix()),
             model: model.to_owned(),
-            tier: tier(headers, &asked),
+            tier: tier(headers, &request),
             prompt_tokens,
             cached_tokens: prompt_tokens / 4,
-            completion_tokens: completion_tokens(api, headers, &asked),
+            completion_tokens: completion_tokens(api, headers, &request),
             with_usage: !headers.contains_key("x-fake-no-usage"),
         };
-        if asked["stream"] == true && api.streams() {
-            let events = Events::new(Arc::clone(self), made, headers, &asked);
+        if request["stream"] == true && api.streams() {
+            let events = Events::new(Arc::clone(self), made, headers, &request);
             let mut response = Response::new(Either::Right(events));
             let kind = header::HeaderValue::from_static("text/event-stream; charset=utf-8");
             response.headers_mut().insert(header::CONTENT_TYPE, kind);
@@ -202,23 +201,23 @@ fn number(headers: &HeaderMap, name: &str) -> Option<u64> {
     headers.get(name)?.to_str().ok()?.parse().ok()
 }
 
-fn tier(headers: &HeaderMap, asked: &Value) -> String {
+fn tier(headers: &HeaderMap, request: &Value) -> String {
     let ordered = headers.get("x-fake-tier").and_then(|tier| tier.to_str().ok());
-    let asked = asked["service_tier"].as_str().filter(|tier| *tier != "auto");
-    let tier = ordered.or(asked).unwrap_or("default");
+    let requested = request["service_tier"].as_str().filter(|tier| *tier != "auto");
+    let tier = ordered.or(requested).unwrap_or("default");
     if tier == "fast" { "priority".to_owned() } else { tier.to_owned() }
 }
 
-fn completion_tokens(api: Api, headers: &HeaderMap, asked: &Value) -> u64 {
+fn completion_tokens(api: Api, headers: &HeaderMap, request: &Value) -> u64 {
     if matches!(api, Api::Embeddings | Api::InputTokens) {
         return 0;
     }
-    let wanted = number(headers, "x-fake-completion-tokens")
+    let tokens = number(headers, "x-fake-completion-tokens")
         .or_else(|| number(headers, "x-fake-chunks"))
         .unwrap_or(20);
     let most = ["max_completion_tokens", "max_tokens", "max_output_tokens"];
-    let most = most.iter().find_map(|field| asked[*field].as_u64()).unwrap_or(u64::MAX);
-    wanted.min(most).saturating_mul(asked["n"].as_u64().unwrap_or(1))
+    let most = most.iter().find_map(|field| request[*field].as_u64()).unwrap_or(u64::MAX);
+    tokens.min(most).saturating_mul(request["n"].as_u64().unwrap_or(1))
 }
 
 fn answer(status: StatusCode, value: &Value) -> Response<Answer> {

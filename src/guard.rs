@@ -124,7 +124,10 @@ impl Guard {
         let admitted = self.core.decide(request, turn)?;
         let reservation = Reservation::new(Arc::clone(self), admitted.hold, slot);
         for limit in &admitted.admission.would_reject {
-            tracing::info!(limit = %limit.name, "a limit in shadow mode would have refused this request");
+            tracing::info!(
+                event = "shadow_limit_exceeded", limit = %limit.name,
+                "a limit in shadow mode would have refused this request"
+            );
         }
         self.core.note_shadow(&admitted.admission.would_reject);
         // Dropped unsent, the reservation releases its hold.

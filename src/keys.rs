@@ -1,9 +1,9 @@
 //! The key ring: who may call, read by every request and written seldom.
 //!
-//! A lookup hashes the secret and asks one concurrent map, whatever the number
-//! of keys. A change replaces the whole record, so that a request sees a key as
-//! it was before or as it is after, and every request that comes after the
-//! change has been answered sees it as it is after.
+//! A lookup hashes the secret and asks one concurrent map, whatever the number of
+//! keys. A change replaces the whole record, so that a request sees a key either
+//! before or after the change, and every request that arrives after the change was
+//! answered sees the new state.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -24,7 +24,7 @@ pub const PREFIX: &str = "sk-guard-";
 const RANDOM_CHARS: usize = 40;
 const CHECKSUM_CHARS: usize = 6;
 
-/// SHA-256 of a secret: all that is stored of it.
+/// SHA-256 of a secret; nothing else of it is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct KeyHash(pub [u8; 32]);
 
@@ -34,8 +34,7 @@ impl KeyHash {
         Self(Sha256::digest(secret).into())
     }
 
-    /// Whether it is the same hash. All of it is compared, so that time tells
-    /// nothing of the secret.
+    /// Whether it is the same hash. Compares in constant time.
     pub fn is(&self, other: &Self) -> bool {
         self.0.iter().zip(other.0).fold(0, |unlike, (a, b)| unlike | (a ^ b)) == 0
     }
@@ -51,15 +50,15 @@ impl KeyHash {
 pub struct Key {
     /// `key_` and base62 characters.
     pub id: Arc<str>,
-    /// For people.
+    /// The name shown to people.
     pub name: Arc<str>,
     /// Id of its project.
     pub project: Arc<str>,
-    /// What lists may show of the secret.
+    /// The secret as lists show it, masked.
     pub redacted: Arc<str>,
     /// The models it may use; empty for all.
     pub models: Vec<Pattern>,
-    /// Whether it is a client's own OpenAI key, forwarded as it came.
+    /// Whether it is a client's own OpenAI key, which is forwarded unchanged.
     pub pass_through: bool,
     /// When it was made, in Unix seconds.
     pub created_s: i64,
@@ -84,8 +83,8 @@ impl Key {
     }
 
     /// Whether it may use a model.
-    pub fn allows(&self, asked: &str) -> bool {
-        self.models.is_empty() || self.models.iter().any(|rule| model::permits(rule.as_str(), asked))
+    pub fn allows(&self, requested: &str) -> bool {
+        self.models.is_empty() || self.models.iter().any(|rule| model::permits(rule.as_str(), requested))
     }
 }
 
@@ -94,11 +93,11 @@ impl Key {
 pub struct Project {
     /// Its id.
     pub id: Arc<str>,
-    /// For people.
+    /// The name shown to people.
     pub name: Arc<str>,
     /// When it was made, in Unix seconds.
     pub created_s: i64,
-    /// When it was archived, in Unix seconds; its keys are refused since.
+    /// When it was archived, in Unix seconds; its keys are refused from then on.
     pub archived_s: Option<i64>,
     /// Whether the configuration file made it.
     pub from_file: bool,
@@ -121,18 +120,18 @@ impl ModelRule {
 
     /// A model is denied if the name asked for may be one that is listed, or the name it is
     /// priced as is listed; it is allowed if the name asked for certainly is one.
-    fn allows(&self, asked: &str, priced_as: Option<&str>) -> bool {
+    fn allows(&self, requested: &str, priced_as: Option<&str>) -> bool {
         if self.denies {
             let is_listed = |id: &str| self.models.iter().any(|rule| model::permits(rule, id));
-            self.denied(asked).is_none() && !priced_as.is_some_and(is_listed)
+            self.denied(requested).is_none() && !priced_as.is_some_and(is_listed)
         } else {
-            self.models.iter().any(|rule| model::permits(rule, asked))
+            self.models.iter().any(|rule| model::permits(rule, requested))
         }
     }
 
     /// The first of those denied that a model may be.
-    fn denied(&self, asked: &str) -> Option<&String> {
-        self.models.iter().filter(|_| self.denies).find(|rule| model::reaches(rule, asked))
+    fn denied(&self, requested: &str) -> Option<&String> {
+        self.models.iter().filter(|_| self.denies).find(|rule| model::reaches(rule, requested))
     }
 }
 
@@ -142,7 +141,7 @@ pub struct Ring {
     by_hash: DashMap<KeyHash, Arc<Key>, RandomState>,
     by_id: DashMap<Arc<str>, Arc<Key>, RandomState>,
     projects: RwLock<HashMap<Arc<str>, Project>>,
-    /// Few projects have one, and every request asks.
+    /// Read by every request; few projects have such a rule.
     model_rules: ArcSwap<HashMap<Arc<str>, ModelRule>>,
 }
 
@@ -162,8 +161,8 @@ impl Ring {
         let key = Arc::new(key);
         if let Some(before) = self.by_id.insert(Arc::clone(&key.id), Arc::clone(&key)) {
             key.last_used_ms.fetch_max(before.last_used_ms.load(Ordering::Relaxed), Ordering::Relaxed);
-            // In place of what was there first, so that no secret is unknown
-            // for a moment.
+            // The new record is inserted before the old one is removed, so that the
+            // secret is known at every moment.
             self.index(&key);
             let old = before.old.map(|(old, _)| old);
             for gone in [Some(before.hash), old].into_iter().flatten() {
@@ -182,7 +181,7 @@ impl Ring {
         self.by_hash.insert(key.hash, Arc::clone(key));
     }
 
-    /// Every key, in the order of their making.
+    /// Every key, in the order of their creation.
     pub fn keys(&self) -> Vec<Arc<Key>> {
         let mut keys: Vec<_> = self.by_id.iter().map(|key| Arc::clone(key.value())).collect();
         keys.sort_unstable_by(|a, b| (a.created_s, &a.id).cmp(&(b.created_s, &b.id)));
@@ -201,9 +200,9 @@ impl Ring {
         found
     }
 
-    /// Whether there is a key like that.
-    pub fn any(&self, is_wanted: impl Fn(&Key) -> bool) -> bool {
-        self.by_id.iter().any(|key| is_wanted(key.value()))
+    /// Whether any key fits.
+    pub fn any(&self, fits: impl Fn(&Key) -> bool) -> bool {
+        self.by_id.iter().any(|key| fits(key.value()))
     }
 
     /// The project of an id.
@@ -217,7 +216,7 @@ impl Ring {
         projects.insert(Arc::clone(&project.id), project);
     }
 
-    /// Every project, in the order of their making.
+    /// Every project, in the order of their creation.
     pub fn projects(&self) -> Vec<Project> {
         let projects = unpoisoned(self.projects.read());
         let mut projects: Vec<_> = projects.values().cloned().collect();
@@ -244,13 +243,13 @@ impl Ring {
 
     /// Whether a project may use a model, by the name asked for and the one it is
     /// priced as.
-    pub fn allows(&self, project: &str, asked: &str, priced_as: Option<&str>) -> bool {
-        self.model_rules.load().get(project).is_none_or(|rule| rule.allows(asked, priced_as))
+    pub fn allows(&self, project: &str, requested: &str, priced_as: Option<&str>) -> bool {
+        self.model_rules.load().get(project).is_none_or(|rule| rule.allows(requested, priced_as))
     }
 
-    /// What a project is denied that a model may be, whose name may be a pattern.
-    pub fn denied(&self, project: &str, asked: &str) -> Option<String> {
-        self.model_rules.load().get(project)?.denied(asked).cloned()
+    /// The denied model of a project that a model may be; the model's name may be a pattern.
+    pub fn denied(&self, project: &str, requested: &str) -> Option<String> {
+        self.model_rules.load().get(project)?.denied(requested).cloned()
     }
 
     /// The name of a project; its id if it has none.
@@ -265,8 +264,8 @@ impl Ring {
     }
 }
 
-/// A new secret: the prefix, 40 random base62 characters, and the CRC-32 of
-/// those in six more, so that a mistyped key is told from an unknown one.
+/// A new secret: the prefix, 40 random base62 characters, and the CRC-32 of those
+/// in six more, so that a mistyped key can be distinguished from an unknown one.
 pub fn new_secret() -> Result<Secret, getrandom::Error> {
     let body = random_chars(RANDOM_CHARS)?;
     let checksum = checksum(&body);
@@ -283,7 +282,7 @@ pub fn new_id(prefix: &str) -> Result<String, getrandom::Error> {
     Ok(format!("{prefix}{}", random_chars(20)?))
 }
 
-/// Whether a secret looks like ours but can't be: its checksum is wrong.
+/// Whether a secret has the guard's form but a wrong checksum.
 pub fn is_mistyped(secret: &str) -> bool {
     let Some(rest) = secret.strip_prefix(PREFIX) else { return false };
     let shaped =

@@ -43,7 +43,7 @@ const CROWDED_PRUNED: usize = 4_096;
 #[derive(Debug, Default)]
 pub struct Ledger {
     limits: Vec<Metered>,
-    /// By places in `limits`, as is the next; made anew with every change of it.
+    /// By places in `limits`, as is the next; rebuilt with every change of it.
     index: LimitIndex,
     by_slot: HashMap<u32, usize, RandomState>,
     holds: HashMap<u64, OpenHold, RandomState>,

@@ -1,7 +1,7 @@
 //! spendguard: a spend guard in front of the OpenAI API.
 //!
-//! The library behind the `spendguard` binary. Modules are rows that import
-//! only downward; `ARCHITECTURE.md` draws them and tells a request's way.
+//! The library behind the `spendguard` binary. Modules are rows that import only
+//! downward; `ARCHITECTURE.md` describes them and the route of a request.
 
 pub mod admin;
 pub mod alerts;

@@ -1,4 +1,4 @@
-//! What Prometheus sees. One fact, one function; floats live here only.
+//! The metrics for Prometheus. One function for each fact; floats are used only here.
 //!
 //! Labels are bounded: keys and projects are ids that an operator made (and
 //! `other` beyond ten thousand), models are ids of the price sheet. Strings
@@ -137,14 +137,14 @@ impl Metrics {
             alerts: counter_vec(
                 r,
                 "spendguard_alerts_total",
-                "Tries to deliver an alert, by what came of them.",
+                "Attempts to deliver an alert, by result.",
                 &["channel", "state"],
             )?,
             overrun: registered(
                 r,
                 Counter::with_opts(Opts::new(
                     "spendguard_overrun_usd_total",
-                    "Dollars settled beyond their holds.",
+                    "Dollars settled in excess of their holds.",
                 ))?,
             )?,
             output_bound_hits: counter_vec(
@@ -243,17 +243,22 @@ impl Metrics {
                 "When the window ends.",
                 &meter,
             )?,
-            forecast: gauge_vec(r, "spendguard_forecast_usd", "What the month will come to.", &["bound"])?,
+            forecast: gauge_vec(
+                r,
+                "spendguard_forecast_usd",
+                "Forecast of the month's spending.",
+                &["bound"],
+            )?,
             storage: gauge_vec(
                 r,
                 "spendguard_storage_bytes",
-                "What the ledger's database and its log take.",
+                "Size of the ledger's database and its write-ahead log.",
                 &[],
             )?,
             storage_free: gauge_vec(
                 r,
                 "spendguard_storage_free_bytes",
-                "What the disk of the ledger has left.",
+                "Free space on the ledger's disk.",
                 &[],
             )?,
             storage_pruned: registered(
@@ -263,12 +268,7 @@ impl Metrics {
                     "Old entries that were pruned; their sums stay.",
                 )?,
             )?,
-            credit_balance: gauge_vec(
-                r,
-                "spendguard_credit_balance_usd",
-                "Prepaid credit that is left.",
-                &[],
-            )?,
+            credit_balance: gauge_vec(r, "spendguard_credit_balance_usd", "Balance of prepaid credit.", &[])?,
             limit_reached: gauge_vec(
                 r,
                 "spendguard_limit_reached_timestamp_seconds",
@@ -286,7 +286,7 @@ impl Metrics {
         self.registry.gather()
     }
 
-    /// A request has ended.
+    /// Counts a request that has ended.
     pub fn ended(&self, of: RequestLabels<'_>, outcome: &str) {
         let key = self.key_label(of.key);
         self.requests.with_label_values(&[of.project, key, of.endpoint, outcome]).inc();
@@ -326,7 +326,7 @@ impl Metrics {
         self.soft_crossings.with_label_values(&[limit]).inc();
     }
 
-    /// A try to deliver an alert through a kind of channel came to this.
+    /// Counts an attempt to deliver an alert, by the kind of channel and the result.
     pub fn alerted(&self, channel: &str, state: &str) {
         self.alerts.with_label_values(&[channel, state]).inc();
     }
@@ -336,22 +336,22 @@ impl Metrics {
         self.unpriced.inc();
     }
 
-    /// So many old entries were pruned.
+    /// Counts pruned entries.
     pub fn pruned(&self, entries: u64) {
         self.storage_pruned.inc_by(entries);
     }
 
-    /// The guard itself took so long for a phase of a request.
+    /// Records the time that the guard itself took for a phase of a request.
     pub fn overhead(&self, phase: &str, took: Duration) {
         self.overhead.with_label_values(&[phase]).observe(took.as_secs_f64());
     }
 
-    /// Upstream's response head came after so long.
+    /// Records the time until upstream's response head.
     pub fn upstream_answered(&self, endpoint: &str, status: &str, took: Duration) {
         self.upstream.with_label_values(&[endpoint, status]).observe(took.as_secs_f64());
     }
 
-    /// The first byte of a stream came after so long.
+    /// Records the time until the first byte of a stream.
     pub fn first_token(&self, took: Duration) {
         self.ttft.observe(took.as_secs_f64());
     }
@@ -366,7 +366,7 @@ impl Metrics {
         &self.streams
     }
 
-    /// A group commit took so long.
+    /// Records the time of a group commit.
     pub fn committed(&self, took: Duration) {
         self.commit.observe(took.as_secs_f64());
     }

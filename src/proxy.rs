@@ -1,4 +1,4 @@
-//! The proxy: a request's whole way on one screen.
+//! The proxy: the whole route of a request on one screen.
 //!
 //! Every path is one of three: metered, free, or refused. Nothing goes upstream
 //! before its hold is in the database, and whatever happens afterwards ends the
@@ -29,76 +29,39 @@ pub mod record;
 pub mod refuse;
 mod room;
 pub mod route;
+mod rules;
 pub mod tap;
 pub mod unpack;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, header};
+use http::{HeaderMap, HeaderValue, Request, Response, Uri, header};
 use hyper::body::Incoming;
 use tokio_util::task::TaskTracker;
 
 use crate::guard::{Guard, RateCheck};
-use crate::pricing::sheet::{Sheet, UnknownModel};
 use crate::protocol::openai::endpoint::{self, Endpoint};
 use crate::proxy::answer::Answer;
 use crate::proxy::auth::Caller;
 use crate::proxy::cors::{Grant, Preflight};
 use crate::proxy::exchange::{DetachOnDrop, Outgoing};
 use crate::proxy::in_flight::{InFlight, RequestIds};
-use crate::proxy::prepare::Prepared;
+use crate::proxy::prepare::AdmittedRequest;
 use crate::proxy::refuse::Refusal;
+pub use crate::proxy::rules::Rules;
 use crate::proxy::tap::StreamPolicy;
 use crate::startup::Opened;
 use crate::upstream::Upstream;
-
-/// The rules that one configuration makes; a reload replaces them whole.
-#[derive(Debug)]
-pub struct Rules {
-    /// The largest request body.
-    pub request_body_bytes_max: usize,
-    /// The longest wait for a step of a request body.
-    pub request_idle: Duration,
-    /// The longest silence of an answer.
-    pub answer_idle: Duration,
-    /// Where requests go: a pool of connections for each shard. Here, beside the key that is
-    /// sent there, so that no request takes the key of one configuration to the address of
-    /// another.
-    pub upstreams: Arc<[Arc<Upstream>]>,
-    /// The authorization of the guard's own upstream key.
-    pub upstream_key: Option<HeaderValue>,
-    /// Whether clients may send their own OpenAI keys.
-    pub pass_through: bool,
-    /// Endpoints that the operator forwards unmetered.
-    pub allowed: Vec<(Method, String)>,
-    /// Whether projects share the objects that they made at upstream.
-    pub shared_objects: bool,
-    /// Headers that the operator forwards beside those of OpenAI's API.
-    pub forwarded: Vec<headers::Forwarded>,
-    /// Pages in browsers that may call.
-    pub cors: cors::Origins,
-    /// How tight admissions are handled.
-    pub admit: admit::Config,
-    /// Whether to read on when a client has gone, and for how long at most.
-    pub drain: Option<Duration>,
-    /// What a model without a price costs.
-    pub unknown_model: UnknownModel,
-    /// How refusals are worded.
-    pub refuse: refuse::Config,
-    /// The prices.
-    pub sheet: Arc<Sheet>,
-}
 
 /// One shard of the proxy: shared state, and its number.
 #[derive(Debug)]
 pub struct Proxy {
     /// Admission.
     pub guard: Arc<Guard>,
-    /// Whose key a request has, and what keys may ask of their limits and spending.
+    /// Finds the owner of a key, and answers self-service questions about limits and spending.
     pub opened: Opened,
     /// The rules in force.
     pub rules: Arc<ArcSwap<Rules>>,
@@ -114,7 +77,7 @@ pub struct Proxy {
 type Failed = (Refusal, InFlight);
 
 impl Proxy {
-    /// This shard's connections to where requests go.
+    /// This shard's connections to upstream.
     fn upstream<'a>(&self, rules: &'a Rules) -> &'a Arc<Upstream> {
         &rules.upstreams[self.shard]
     }
@@ -230,7 +193,7 @@ impl Proxy {
         }
     }
 
-    /// Forwards what is not metered, and conceals what its answer says of the account.
+    /// Forwards an unmetered request, and masks the account in its answer.
     async fn forward_free(
         &self,
         rules: &Rules,
@@ -252,12 +215,12 @@ impl Proxy {
         self: &Arc<Self>,
         rules: &Arc<Rules>,
         head: http::request::Parts,
-        prepared: Prepared,
+        admitted: AdmittedRequest,
         caller: Caller,
         in_flight: InFlight,
     ) -> Result<Response<Answer>, Failed> {
         in_flight.admitted();
-        let outgoing = outgoing(rules, head, prepared.body, &caller, Content::Json);
+        let outgoing = outgoing(rules, head, admitted.body, &caller, Content::Json);
         let pass_through = caller.key.pass_through;
         let policy =
             StreamPolicy { drain: rules.drain, idle: rules.answer_idle, tracker: self.tracker.clone() };
@@ -265,10 +228,9 @@ impl Proxy {
         let (shard, left) = (Arc::clone(self), Arc::clone(&gone));
         let upstream = Arc::clone(self.upstream(rules));
         let exchange = async move {
-            let metering = prepared.metering;
+            let metered = admitted.exchange;
             let answer =
-                exchange::metered(&shard.guard, &upstream, outgoing, metering, policy, in_flight, &left)
-                    .await;
+                exchange::metered(&shard.guard, &upstream, outgoing, metered, policy, in_flight, &left).await;
             if caller.unseen.is_some() {
                 Box::pin(shard.remember(&caller, is_accepted(&answer))).await;
             }
@@ -278,8 +240,8 @@ impl Proxy {
         self.concealed(rules, answer, pass_through).await
     }
 
-    /// An answer as the client may see it: what it says of the guard's own account is
-    /// masked, and that upstream refused the guard's own key is no client's fault.
+    /// Returns an answer as the client may see it: the guard's own account is masked,
+    /// and a refusal of the guard's own key is not passed on as the client's fault.
     async fn concealed(
         &self,
         rules: &Rules,
@@ -313,7 +275,10 @@ impl Proxy {
     async fn remember(&self, caller: &Caller, is_accepted: bool) {
         let Some(redacted) = caller.unseen.clone().filter(|_| is_accepted) else { return };
         if let Err(error) = self.opened.directory.remember_pass_through(caller.key.hash, redacted).await {
-            tracing::warn!(%error, "a pass-through key could not be listed");
+            tracing::warn!(
+                event = "pass_through_key_not_written", %error,
+                "a pass-through key could not be listed"
+            );
         }
     }
 
@@ -323,7 +288,7 @@ impl Proxy {
         let limit = refusal.limit().map(|limit| &limit.name);
         let key = in_flight.key.as_ref().map(|key| &key.id);
         if refusal.is_wrong_key() {
-            // A client that tries keys must not push out what operators look for.
+            // A client that tries keys must not displace the rejections that operators look for.
             self.guard.metrics().rejected("", refusal.reason());
         } else {
             self.guard.note_rejection(key, in_flight.endpoint, refusal.reason(), limit);
@@ -341,16 +306,16 @@ fn is_accepted(answer: &Result<Response<Answer>, Failed>) -> bool {
     answer.as_ref().is_ok_and(|answer| answer.status().is_success())
 }
 
-/// What a body that goes upstream is said to be.
+/// The content type of a body that is sent upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Content {
-    /// What the client said.
+    /// The client's.
     AsItCame,
     /// A metered body was read as JSON, so it is sent as JSON.
     Json,
 }
 
-/// What goes upstream.
+/// Makes the request that is sent upstream.
 fn outgoing(
     rules: &Rules,
     head: http::request::Parts,

@@ -1,7 +1,7 @@
-//! The rulebook: which limits are in force, and how a change of them comes into force.
+//! The rulebook: the limits in force, and how a change of them takes effect.
 //!
 //! Limits of the configuration file and of the API, spend alerts, prepaid credit and its
-//! terms, and the names that limits write.
+//! terms, and the names in limits.
 
 pub mod credit;
 pub mod limits;
@@ -22,7 +22,7 @@ use crate::store::records::Stored;
 use self::limits::Book;
 use self::names::{Named, Names};
 
-/// The limits in force, with what changes them.
+/// The limits in force, and the methods that change them.
 #[derive(Debug)]
 pub struct Rulebook {
     core: Arc<Core>,
@@ -30,20 +30,20 @@ pub struct Rulebook {
     records: AuditedRecords,
     /// The rules as they were written; the lock makes changes one at a time.
     book: tokio::sync::Mutex<Book>,
-    /// Names of keys and projects that limits write, to be looked up when they are given.
+    /// The names in limits, which are looked up when a key or project gets such a name.
     written_names: ArcSwap<HashSet<(Named, String)>>,
-    /// Makes grants of prepaid credit one at a time.
+    /// Allows one grant of prepaid credit at a time.
     grants: tokio::sync::Mutex<()>,
 }
 
-/// The rules of limits as they are stored, read.
+/// The stored rules of limits.
 #[derive(Debug)]
 pub struct Rules(Book);
 
 impl Rules {
-    /// The rules of what is stored; `zone` is the time zone of limits that name none.
+    /// Reads the stored rules; `zone` is the time zone of limits that name none.
     ///
-    /// A rule or a name that can't be read is an error: a limit must not vanish in silence.
+    /// A rule or a name that can't be read is an error: a limit must not disappear silently.
     pub fn of(stored: &mut Stored, zone: &Arc<str>) -> Result<Self, String> {
         let api = limits::stored(std::mem::take(&mut stored.limits), zone)?;
         let names = Names::of(&stored.settings).map_err(|error| format!("names: {error}"))?;

@@ -1,5 +1,5 @@
-//! Opening a ledger: what the last run left open is charged, then the parts that work on
-//! it are made.
+//! Opens a ledger: charges the holds that the last run left open, then makes the parts
+//! that work on it.
 
 use std::sync::Arc;
 
@@ -28,7 +28,7 @@ pub enum OpenError {
     Limit(String),
 }
 
-/// What has to be known of the configuration.
+/// The settings that opening needs.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Requests that may be open at once.
@@ -37,7 +37,7 @@ pub struct Config {
     pub zone: Arc<str>,
 }
 
-/// An open ledger, by the parts that work on it.
+/// The parts that work on an open ledger.
 #[derive(Clone, Debug)]
 pub struct Opened {
     /// Admission.
@@ -46,9 +46,9 @@ pub struct Opened {
     pub directory: Arc<Directory>,
     /// Limits and credit.
     pub rulebook: Arc<Rulebook>,
-    /// The past.
+    /// Questions about the past.
     pub books: Arc<Books>,
-    /// Writes that are no part's own.
+    /// Writes that belong to no other part.
     pub records: Records,
     /// Questions about the past.
     pub reports: Reports,
@@ -72,7 +72,7 @@ pub fn open(
     let rules = Rules::of(&mut stored, &config.zone).map_err(OpenError::Limit)?;
     let (jobs, next_id) = recovery::charge_unfinished(&store, &*ring, clock.now_ms())?;
     let mut ledger = Ledger::new(next_id);
-    // Read after that: what was charged counts on prepaid credit, too.
+    // Read after that, since the charged holds count against prepaid credit too.
     let (account, latest_ms) = store.account()?;
     ledger.restore(account, latest_ms);
     for (hold, _) in &jobs {

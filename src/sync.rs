@@ -1,4 +1,4 @@
-//! What threads share: the standard library's locks, under one name.
+//! The locks that threads share: the standard library's, under one name.
 //!
 //! `tests/order` puts others in their place, which try every order of steps.
 
@@ -11,9 +11,9 @@ pub(crate) use std::thread::sleep;
 
 /// The guard of a lock, of whatever kind; a poisoned lock ends the process.
 ///
-/// A panic under a lock may have left half a change behind, and no other thread
-/// can tell. What was admitted is in the database, so the process ends as
-/// `kill -9` would end it, and the next start goes on from there.
+/// A panic under a lock may have left half a change behind, and no other thread can
+/// tell. All admitted requests are in the database, so the process ends as with
+/// `kill -9`, and the next start continues from there.
 pub(crate) fn unpoisoned<G>(locked: Result<G, PoisonError<G>>) -> G {
     locked.unwrap_or_else(|_| {
         // The log has locks of its own.

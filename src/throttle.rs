@@ -1,8 +1,8 @@
 //! Rates: requests or tokens per minute, by buckets that refill (GCRA).
 //!
-//! A rate is no budget: it refills, and says when. Money is never kept here. Requests are
-//! counted when they come (`governor`). Tokens are taken by what a request may use at most,
-//! and what it did not use is given back when it ends.
+//! A rate is not a budget: it refills, and states when. Money is never kept here. Requests
+//! are counted when they come (`governor`). Tokens are taken by what a request may use at
+//! most, and what it did not use is given back when it ends.
 
 mod bucket;
 
@@ -41,7 +41,7 @@ pub struct Throttle {
 #[derive(Debug)]
 struct Rate {
     limit: Arc<Limit>,
-    /// What may be taken in a minute, and at once.
+    /// The rate per minute, and the burst.
     size: u64,
     buckets: Buckets,
 }
@@ -75,8 +75,8 @@ pub struct RateCost {
     pub output_tokens: u64,
 }
 
-/// The most tokens that any request may take, by what the rates that apply are of; `None`
-/// is without end.
+/// The most tokens that any request may take from the rates that apply; `None` is
+/// unlimited.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Largest {
     /// Input and output together.
@@ -94,9 +94,9 @@ pub struct RateLeft {
     pub of_requests: bool,
     /// The rate per minute.
     pub limit: u64,
-    /// What may be taken at once.
+    /// The burst.
     pub remaining: u64,
-    /// Until all may be taken again.
+    /// Time until the bucket is full.
     pub reset: Duration,
 }
 
@@ -109,18 +109,18 @@ pub struct Throttled {
     pub requested: u64,
     /// What is left now.
     pub left: RateLeft,
-    /// When to come again; `None` if it takes more than a minute's worth.
+    /// When to retry; `None` if the request takes more than a minute's worth.
     pub retry_after: Option<Duration>,
 }
 
-/// What the rates say of a request.
+/// The result of checking a request against the rates.
 #[derive(Debug, Default)]
 pub struct RateCheck {
     /// What is left of the tightest rate of requests, and of the tightest of tokens.
     pub left: Vec<RateLeft>,
     /// Limits in shadow mode that would have refused it.
     pub would_reject: Vec<Arc<Limit>>,
-    /// What it took, to be ended once what it used is known.
+    /// What it took; to be ended once the real use is known.
     pub receipt: Receipt,
 }
 
@@ -237,14 +237,14 @@ impl Throttle {
 }
 
 impl RateCheck {
-    /// Adds what other rates say.
+    /// Adds the result of other rates.
     pub fn merge(&mut self, other: Self) {
         other.left.into_iter().for_each(|left| self.note(left));
         self.would_reject.extend(other.would_reject);
         self.receipt.taken.extend(other.receipt.taken);
     }
 
-    /// Notes what is left of a rate, if no other of its kind has less.
+    /// Records what is left of a rate, if no other of its kind has less.
     fn note(&mut self, left: RateLeft) {
         match self.left.iter_mut().find(|known| known.of_requests == left.of_requests) {
             Some(known) if left.remaining < known.remaining => *known = left,

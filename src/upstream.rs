@@ -1,4 +1,4 @@
-//! The way to OpenAI: a pool of connections, and what a failure means for money.
+//! Upstream: a pool of connections, and whether a failed request may have been billed.
 //!
 //! The one question a failed send must answer is whether bytes of the request
 //! may have reached upstream. The body says so: it is asked for its bytes only
@@ -33,9 +33,9 @@ use self::tunnel::Tunnel;
 pub struct Config {
     /// `http` or `https`, host, and optionally a path that all requests go under.
     pub base_url: Uri,
-    /// For a connection, TLS included.
+    /// The time limit for a connection, including TLS.
     pub connect_timeout: Duration,
-    /// For the head of an answer.
+    /// The time limit for the head of an answer.
     pub response_timeout: Duration,
 }
 
@@ -44,10 +44,10 @@ pub struct Config {
 pub struct Upstream {
     pool: Arc<Pool>,
     host: HeaderValue,
-    /// What stands before a path: the base's path, and before a plain proxy, all of the base.
+    /// The prefix of each path: the base's path; with a plain proxy, the whole base URL.
     base: Box<str>,
     response_timeout: Duration,
-    /// A proxy that reads requests, and passes them on in plain text.
+    /// A proxy that receives requests in plain text and passes them on.
     plain_proxy: Option<HttpProxy>,
 }
 
@@ -58,16 +58,16 @@ pub struct SendError {
     pub kind: SendErrorKind,
     /// Whether any byte of the request may have reached upstream.
     pub sent: bool,
-    /// What the libraries said; for the log.
+    /// The error of the library, for the log.
     pub detail: String,
 }
 
-/// What happened to a request that got no answer.
+/// The kind of failure of a request that got no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SendErrorKind {
     /// No connection could be made.
     Unreachable,
-    /// Nothing came in time.
+    /// The time limit passed.
     TimedOut,
     /// The connection broke.
     Broken,
@@ -92,11 +92,11 @@ pub fn roots() -> Arc<rustls::ClientConfig> {
     let mut roots = rustls::RootCertStore::empty();
     let found = rustls_native_certs::load_native_certs();
     for error in &found.errors {
-        tracing::warn!(%error, "a root certificate could not be loaded");
+        tracing::warn!(event = "root_certificate_failed", %error, "a root certificate could not be loaded");
     }
     let (_, broken) = roots.add_parsable_certificates(found.certs);
     if broken > 0 {
-        tracing::warn!(broken, "root certificates could not be read");
+        tracing::warn!(event = "root_certificates_unreadable", broken, "root certificates could not be read");
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ClientConfig::builder_with_provider(provider)
@@ -161,20 +161,20 @@ impl Upstream {
         mut headers: HeaderMap,
         body: Bytes,
     ) -> Result<Response<AnswerBody>, SendError> {
-        let asked = Arc::new(AtomicBool::new(false));
+        let was_polled = Arc::new(AtomicBool::new(false));
         let bodyless = body.is_empty();
         let unsendable = |detail: String| SendError { kind: SendErrorKind::Broken, sent: false, detail };
         let target = self.target(suffix).map_err(|error| unsendable(error.to_string()))?;
         headers.insert(header::HOST, self.host.clone());
         let authorization = self.plain_proxy.as_ref().and_then(|proxy| proxy.authorization.clone());
         headers.extend(authorization.map(|value| (header::PROXY_AUTHORIZATION, value)));
-        let mut request = Request::new(Outgoing { bytes: Some(body), asked: Arc::clone(&asked) });
+        let mut request = Request::new(Outgoing { bytes: Some(body), was_polled: Arc::clone(&was_polled) });
         *request.method_mut() = method;
         *request.uri_mut() = target;
         *request.headers_mut() = headers;
         let answer = tokio::time::timeout(self.response_timeout, self.pool.request(request)).await;
-        // A request without a body is never asked for one.
-        let sent = || bodyless || asked.load(Ordering::Acquire);
+        // A request without a body counts as sent from the start.
+        let sent = || bodyless || was_polled.load(Ordering::Acquire);
         match answer {
             Ok(Ok(answer)) => self.unless_refused(answer),
             Ok(Err(Failure::Unreachable(cause))) => {
@@ -190,7 +190,7 @@ impl Upstream {
         }
     }
 
-    /// An answer, unless it is a proxy's that passed nothing on.
+    /// Returns an answer, unless it is from a proxy that did not pass the request on.
     fn unless_refused(&self, answer: Response<AnswerBody>) -> Result<Response<AnswerBody>, SendError> {
         match &self.plain_proxy {
             Some(proxy) if answer.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
@@ -215,7 +215,7 @@ fn connector(config: &Config, roots: &Arc<rustls::ClientConfig>) -> HttpsConnect
     let mut tcp = HttpConnector::new();
     tcp.set_nodelay(true);
     tcp.enforce_http(false);
-    // Shared among the addresses of the name, so that a dead one is passed over.
+    // The time limit is shared among the addresses of the name, so that an unreachable one is skipped.
     tcp.set_connect_timeout(Some(config.connect_timeout));
     tcp.set_keepalive(Some(Duration::from_secs(60)));
     HttpsConnectorBuilder::new()
@@ -225,7 +225,7 @@ fn connector(config: &Config, roots: &Arc<rustls::ClientConfig>) -> HttpsConnect
         .wrap_connector(tcp)
 }
 
-/// What the `Host` header says: a port only where the scheme doesn't.
+/// The value of the `Host` header: with a port only if it isn't the scheme's default.
 fn host(base: &Uri) -> HeaderValue {
     let name = base.host().unwrap_or_default();
     let usual = if base.scheme() == Some(&Scheme::HTTP) { 80 } else { 443 };
@@ -247,11 +247,11 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// A whole body that notes when it is first asked for.
+/// A complete body that records when it is first polled.
 #[derive(Debug)]
 struct Outgoing {
     bytes: Option<Bytes>,
-    asked: Arc<AtomicBool>,
+    was_polled: Arc<AtomicBool>,
 }
 
 impl Body for Outgoing {
@@ -262,7 +262,7 @@ impl Body for Outgoing {
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        self.asked.store(true, Ordering::Release);
+        self.was_polled.store(true, Ordering::Release);
         let bytes = self.bytes.take().filter(|bytes| !bytes.is_empty());
         Poll::Ready(bytes.map(|bytes| Ok(Frame::data(bytes))))
     }

@@ -1,8 +1,8 @@
 //! The routes of the admin API, which are its OpenAPI document too.
 //!
-//! A handler says where it is reached and what it takes and gives, in its own
-//! `utoipa::path`; here it is only named. Nothing is routed in any other way, so
-//! that what is served and what is documented are one thing.
+//! A handler states its path, its input and its answer in its own `utoipa::path`;
+//! here it is only named. Nothing is routed in any other way, so that what is
+//! served and what is documented are one thing.
 
 use axum::http::header;
 use axum::response::IntoResponse;
@@ -42,7 +42,7 @@ fn documented() -> OpenApiRouter<Admin> {
     OpenApiRouter::new().nest("/guard/v1", guard).nest("/v1/organization", organization::routes())
 }
 
-/// The routes that want a token, and the one that tells about them, which wants none.
+/// The routes that require a token, and the one that describes them, which requires none.
 pub(super) fn routes() -> (Router<Admin>, Router<Admin>) {
     let (api, document) = documented().split_for_parts();
     let text = document::complete(document).to_pretty_json().unwrap_or_default();

@@ -8,20 +8,20 @@ use std::sync::Mutex;
 
 use crate::sync::unpoisoned;
 
-/// Wrong tokens that are answered at once in a minute, from all clients together.
+/// How many wrong tokens are answered immediately in a minute, from all clients together.
 const FAILURES_MAX: usize = 10;
 const FAILURES_WITHIN_MS: i64 = 60_000;
 
 /// When tokens were wrong, in Unix milliseconds, oldest first.
 #[derive(Debug, Default)]
 pub struct Attempts {
-    /// A std lock: it is held for a few steps, never across an await.
+    /// A lock of the standard library: held for a few steps, never across an await.
     failures: Mutex<VecDeque<i64>>,
 }
 
 impl Attempts {
-    /// Notes a wrong token. If there were too many, says in how many seconds the
-    /// next may be tried.
+    /// Records a wrong token. If there were too many, returns the seconds until the
+    /// next one may be tried.
     pub(super) fn failed(&self, now_ms: i64) -> Option<i64> {
         let mut failures = unpoisoned(self.failures.lock());
         let since_ms = now_ms.saturating_sub(FAILURES_WITHIN_MS);
@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ten_wrong_tokens_a_minute_are_told_so_and_no_more_are_remembered() {
+    fn ten_wrong_tokens_a_minute_are_answered_and_no_more_are_remembered() {
         let attempts = Attempts::default();
         for at_ms in 0..10 {
             assert_eq!(attempts.failed(at_ms), None);

@@ -22,11 +22,11 @@ pub(crate) struct NewGrant {
     /// A decimal text, from `credit.minimum` to a million.
     #[schema(example = "25.00")]
     amount_usd: String,
-    /// Why, or for what.
+    /// The reason or the purpose.
     #[serde(default)]
     #[schema(max_length = 1000)]
     note: String,
-    /// When what is left of it is lost; never if absent.
+    /// When the rest of it expires, in Unix seconds. If omitted, it never expires.
     expires_at: Option<i64>,
 }
 

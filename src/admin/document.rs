@@ -1,8 +1,8 @@
-//! The OpenAPI document of the admin API, as its routes make it.
+//! The OpenAPI document of the admin API, made from its routes.
 //!
-//! Beside each handler is what only it knows: method, path, query, body, answer.
-//! What they have in common is added here, once: from a path follow the names in
-//! it and where it belongs; from the method, who may use it; from both, the errors.
+//! Each handler states its own method, path, query, body and answer. The common
+//! parts are added here, once: the parameters and the tag follow from the path, the
+//! required role from the method, the errors from both.
 
 use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
@@ -14,16 +14,16 @@ use utoipa::{PartialSchema as _, ToSchema as _};
 
 use crate::admin::error::ErrorView;
 
-const DESCRIPTION: &str = "Keys, limits, the ledger and what follows from them. What is under `/guard/v1` is the guard's own; \
-    what is under `/v1/organization` has the paths and shapes of OpenAI's admin API, so that its packages work with it unchanged.
+const DESCRIPTION: &str = "Keys, limits, the ledger and what follows from them. Paths under `/guard/v1` are the guard's own; \
+    those under `/v1/organization` have the paths and shapes of OpenAI's admin API, so that its packages work with it unchanged.
 
 Under `/guard/v1` amounts of money are exact decimal texts in US dollars, and times are Unix seconds; under `/v1/organization` \
-    amounts are as OpenAI has them. Lists come in pages: ask for the next one with `after`, the `last_id` of the one before. \
-    Unknown parameters and fields are errors. This document holds no secret and needs no token.";
+    amounts are as OpenAI has them. Lists come in pages: for the next page, pass the `last_id` of the previous one as `after`. \
+    Unknown parameters and fields are errors. This document contains no secret and needs no token.";
 const TOKEN: &str = "token";
-const TOKEN_DESCRIPTION: &str = "The admin token, or the value of an admin key. A change needs the role `full`; to look, `read_only` is enough.";
+const TOKEN_DESCRIPTION: &str = "The admin token, or the value of an admin key. Changes need the role `full`; reading needs only `read_only`.";
 
-/// What the names in paths stand for.
+/// Descriptions of the parameters in paths.
 const NAMES: &[(&str, &str)] = &[
     ("account", "The id of a service account."),
     ("alert", "The id of a spend alert."),
@@ -34,25 +34,29 @@ const NAMES: &[(&str, &str)] = &[
     ("rate", "The id of a rate limit: `rl-` and the name of a model."),
 ];
 
-/// Answers that say yes, by status.
+/// Descriptions of successful answers, by status.
 const ANSWERS: &[(&str, &str)] =
-    &[("200", "What was asked for."), ("201", "What was made."), ("204", "It is gone.")];
+    &[("200", "The result."), ("201", "The object that was created."), ("204", "The object was removed.")];
 
-/// Answers that say no, by status: the component's name, and when it comes.
+/// Error answers by status: the name of the component, and when it is sent.
 const ERRORS: &[(&str, &str, &str)] = &[
-    ("400", "BadRequest", "A parameter, a name in the path or the body is not what it must be."),
-    ("401", "Unauthorized", "No token, or none that is good."),
+    ("400", "BadRequest", "A parameter, a name in the path or the body is not valid."),
+    ("401", "Unauthorized", "The token is missing or not valid."),
     ("403", "Forbidden", "The admin key is read-only."),
-    ("404", "NotFound", "There is nothing of that name."),
-    ("409", "Conflict", "What is there stands in the way."),
+    ("404", "NotFound", "Nothing has this name."),
+    ("409", "Conflict", "The present state does not allow the change."),
     ("413", "TooLarge", "The body is larger than 1 MiB."),
-    ("415", "NotJson", "The body is not said to be JSON."),
-    ("422", "NotThatShape", "The body is JSON, but not of that shape."),
-    ("429", "TooManyAttempts", "Too many wrong tokens came; `retry-after` says when one is looked at again."),
+    ("415", "NotJson", "The content type of the body is not JSON."),
+    ("422", "NotThatShape", "The body is JSON, but does not match the schema."),
+    (
+        "429",
+        "TooManyAttempts",
+        "Too many wrong tokens were sent; `retry-after` is the time until the next attempt is checked.",
+    ),
     ("5XX", "ServerError", "The ledger can't be used right now. Nothing was changed."),
 ];
 
-/// The whole document, of what the routes say.
+/// Completes the document that the routes make.
 pub(super) fn complete(mut document: OpenApi) -> OpenApi {
     "spendguard: admin API".clone_into(&mut document.info.title);
     env!("CARGO_PKG_VERSION").clone_into(&mut document.info.version);
@@ -82,7 +86,7 @@ fn scheme() -> RefOr<SecurityScheme> {
     RefOr::T(SecurityScheme::Http(scheme))
 }
 
-/// Says what a list is of by name, and not once more in full.
+/// Refers to the schema of a list's items by name instead of repeating it.
 fn name_items(components: &mut Components) {
     let names: Vec<String> = components.schemas.keys().cloned().collect();
     for name in names {
@@ -156,7 +160,7 @@ fn parameter(name: &str) -> Parameter {
         .build()
 }
 
-/// What a path is about: the first word after its root, or after a project's name.
+/// The tag of a path: the first word after its root, or after a project's name.
 fn tag(parts: &[&str]) -> String {
     let (root, rest) = parts.split_first().unwrap_or((&"", &[]));
     let about = match rest {

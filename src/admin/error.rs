@@ -23,18 +23,18 @@ pub(crate) struct ErrorView {
 
 #[derive(Debug, Serialize, ToSchema)]
 struct ErrorFields {
-    /// What is wrong, in a sentence for people.
+    /// What is wrong, in a sentence.
     message: String,
     /// `invalid_request_error`: the request's fault; `server_error`: the guard's.
     #[serde(rename = "type")]
     kind: &'static str,
     /// The field or parameter at fault, where there is one.
     param: Option<&'static str>,
-    /// The same for programs.
+    /// The error for programs.
     code: &'static str,
 }
 
-/// An answer that says no.
+/// An error answer.
 #[derive(Debug)]
 pub(crate) struct ApiError {
     status: StatusCode,
@@ -53,7 +53,7 @@ impl ApiError {
     }
 
     pub(crate) fn method_not_allowed() -> Self {
-        let message = "this path does not know that method".to_owned();
+        let message = "this path does not support the method".to_owned();
         Self { status: StatusCode::METHOD_NOT_ALLOWED, message, param: None, code: "method_not_allowed" }
     }
 
@@ -75,19 +75,20 @@ impl ApiError {
 
     pub(crate) fn misdirected() -> Self {
         let message =
-            "This is not an address of this listener. A name that it is reached by belongs into admin.hosts \
+            "This is not an address of this listener. Add the names that it is reached by to admin.hosts \
                        of spendguard's configuration."
                 .to_owned();
         Self { status: StatusCode::MISDIRECTED_REQUEST, message, param: None, code: "misdirected_request" }
     }
 
     pub(crate) fn too_many_attempts(seconds: i64) -> Self {
-        let message = format!("Too many wrong tokens. A wrong one is told so again in {seconds} seconds.");
+        let message =
+            format!("Too many wrong tokens. The next wrong token is answered in {seconds} seconds.");
         Self { status: StatusCode::TOO_MANY_REQUESTS, message, param: None, code: "rate_limit_exceeded" }
     }
 
     pub(crate) fn read_only() -> Self {
-        let message = "This admin key is read-only: it may look, and change nothing.".to_owned();
+        let message = "This admin key is read-only: it can't change anything.".to_owned();
         Self { status: StatusCode::FORBIDDEN, message, param: None, code: "insufficient_permissions" }
     }
 
@@ -110,7 +111,7 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let kind = if self.status.is_server_error() { "server_error" } else { "invalid_request_error" };
         let Self { status, mut message, param, code } = self;
-        // It may repeat what somebody sent, and they may have sent much.
+        // It may repeat a part of the request, which can be long.
         if let Some((end, _)) = message.char_indices().nth(MESSAGE_CHARS_MAX) {
             message.truncate(end);
             message.push('…');
@@ -121,7 +122,7 @@ impl IntoResponse for ApiError {
 
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
-        tracing::error!(%error, "the admin API could not use the database");
+        tracing::error!(event = "admin_database_failed", %error, "the admin API could not use the database");
         let message = "The ledger can't be used right now.".to_owned();
         Self { status: StatusCode::SERVICE_UNAVAILABLE, message, param: None, code: "ledger_unavailable" }
     }

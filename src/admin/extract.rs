@@ -1,5 +1,5 @@
-//! What a request brings: what its path names, its query, its body. What can't
-//! be read is an error in the envelope.
+//! The parts of a request: the parameters in its path, its query, its body. A part
+//! that can't be read is an error in OpenAI's envelope.
 
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::header;
@@ -10,11 +10,11 @@ use serde::de::DeserializeOwned;
 use crate::admin::BODY_BYTES_MAX;
 use crate::admin::error::ApiError;
 
-/// What is read of a body that is too large before it is refused: most clients
-/// don't listen while they send.
+/// How much of a body that is too large is read before it is refused: most clients
+/// don't read an answer while they send.
 const REFUSED_BYTES_MAX: usize = 16 << 20;
 
-/// What the path names.
+/// The parameters in the path.
 pub(crate) struct Path<T>(pub(crate) T);
 
 impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T> {
@@ -33,12 +33,12 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let axum::extract::Query(asked) = axum::extract::Query::from_request_parts(parts, state).await?;
-        Ok(Self(asked))
+        let axum::extract::Query(query) = axum::extract::Query::from_request_parts(parts, state).await?;
+        Ok(Self(query))
     }
 }
 
-/// The body, which is a JSON object and says so.
+/// The body: a JSON object, sent with a content type of JSON.
 pub(crate) struct Body<T>(pub(crate) T);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
@@ -55,7 +55,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     }
 }
 
-/// The body as it is, whatever it says that it is.
+/// The body as bytes, whatever its content type.
 pub(crate) struct Raw(pub(crate) Vec<u8>);
 
 impl<S: Send + Sync> FromRequest<S> for Raw {
@@ -64,7 +64,7 @@ impl<S: Send + Sync> FromRequest<S> for Raw {
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
         let (mut body, mut read, mut size) = (request.into_body(), Vec::new(), 0_usize);
         while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|_| ApiError::bad(None, "the body ended before its end"))?;
+            let frame = frame.map_err(|_| ApiError::bad(None, "the body was cut off"))?;
             let Ok(part) = frame.into_data() else { continue };
             size = size.saturating_add(part.len());
             if size > REFUSED_BYTES_MAX {
@@ -78,7 +78,7 @@ impl<S: Send + Sync> FromRequest<S> for Raw {
     }
 }
 
-/// What a JSON object says. A list, whose fields would be read by their places, is
+/// Reads a JSON object. A list, whose items would be read as fields by position, is
 /// refused.
 pub(crate) fn object<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     let starts = |lead: &u8| *lead == b'{';

@@ -1,4 +1,4 @@
-//! What is likely to come.
+//! The forecast.
 
 use axum::Json;
 use axum::extract::State;
@@ -7,7 +7,7 @@ use crate::admin::Admin;
 use crate::admin::error::ApiError;
 use crate::admin::view::forecast::ProjectionsView;
 
-/// Tells what is likely to be spent by the end of the month, and when caps will be reached.
+/// Projects the spending to the end of the month, and when caps will be reached.
 #[utoipa::path(get, path = "/forecast", responses((status = 200, body = ProjectionsView)))]
 pub(crate) async fn show(State(admin): State<Admin>) -> Result<Json<ProjectionsView>, ApiError> {
     let projections = admin.forecaster.latest().await;

@@ -1,8 +1,9 @@
 //! Which names the admin listener answers to.
 //!
-//! A stranger's page in an operator's browser can have its own name resolve to this
+//! A foreign page in an operator's browser can make its own name resolve to this
 //! machine (DNS rebinding): the browser then takes the listener for the page's own
-//! server. The name is in `Host`, and it is none that the listener has.
+//! server. The foreign name is in `Host`, so requests for names that are not the
+//! listener's are refused.
 
 use std::net::IpAddr;
 
@@ -24,19 +25,19 @@ pub(super) async fn known(State(admin): State<Admin>, request: Request, next: Ne
     if is_ours { next.run(request).await } else { ApiError::misdirected().into_response() }
 }
 
-/// What a request says that it is for. In HTTP/2 that is in its URI, and in HTTP/1.0
-/// it may say nothing, which no browser does.
+/// The host that a request names. In HTTP/2 it is in the URI; in HTTP/1.0 it may be
+/// missing, but no browser omits it.
 fn hosts<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> impl Iterator<Item = &'a str> {
     let named = headers.get_all(header::HOST).iter();
     uri.authority().map(axum::http::uri::Authority::as_str).into_iter().chain(
-        // What isn't text is no name of ours.
+        // A value that isn't text is none of the listener's names.
         named.map(|value| value.to_str().unwrap_or("?")),
     )
 }
 
 /// Whether a host with or without a port is an address of the listener, `localhost`,
-/// or configured. Any address will do where it listens on all of them: rebinding needs
-/// a name, and which addresses lead here is known to the network alone.
+/// or configured. If it listens on all addresses, any address is accepted: rebinding
+/// needs a name, and only the network knows which addresses lead here.
 fn is_known(host: &str, listens: IpAddr, configured: &[String]) -> bool {
     let host = without_port(host).trim_end_matches('.').to_ascii_lowercase();
     let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().ok();

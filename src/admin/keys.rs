@@ -23,21 +23,21 @@ const EXPIRES_S_MAX: i64 = 3_155_760_000;
 pub(crate) struct CreateKey {
     #[schema(min_length = 1, max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
     name: String,
-    /// The id or name of its project; without it the default one.
+    /// The id or name of its project. Default: the default project.
     project_id: Option<String>,
-    /// From now on; without it the key does not expire.
+    /// Seconds from now. If omitted, the key does not expire.
     #[schema(minimum = 1, maximum = 3_155_760_000_i64)]
     expires_in_seconds: Option<i64>,
-    /// Patterns of the models that it may use; none for all.
+    /// Patterns of the models that it may use. If empty, all models.
     #[serde(default)]
     #[schema(max_items = 1000)]
     models: Vec<String>,
-    /// Without it one is made.
+    /// If omitted, one is generated.
     #[schema(min_length = 8, max_length = 512, pattern = r"^[!-~]*$", write_only)]
     secret: Option<String>,
 }
 
-/// Makes a key. Its secret is in this answer and never again.
+/// Creates a key. The answer is the only place where its secret is shown.
 #[utoipa::path(post, path = "/keys", request_body = CreateKey, responses((status = 201, body = KeyView)))]
 pub(crate) async fn create(
     State(admin): State<Admin>,
@@ -64,7 +64,7 @@ pub(super) fn checked_lifetime(seconds: Option<i64>) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Lists keys, revoked ones too, in the order they were made.
+/// Lists keys, including revoked ones, in the order of creation.
 #[utoipa::path(get, path = "/keys", params(Paging), responses((status = 200, body = List<KeyView>)))]
 pub(crate) async fn list(
     State(admin): State<Admin>,
@@ -96,10 +96,10 @@ pub(crate) struct ChangeKey {
     name: Option<String>,
     /// The id or name of its project.
     project_id: Option<String>,
-    /// Patterns of the models that it may use; none for all.
+    /// Patterns of the models that it may use. If empty, all models.
     #[schema(max_items = 1000)]
     models: Option<Vec<String>>,
-    /// From now on. Null: it does not expire.
+    /// Seconds from now. Null: the key does not expire.
     #[schema(value_type = Option<i64>, minimum = 1, maximum = 3_155_760_000_i64)]
     #[serde(default, deserialize_with = "present")]
     expires_in_seconds: Option<Option<i64>>,
@@ -109,7 +109,7 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<i
     Option::deserialize(deserializer).map(Some)
 }
 
-/// Changes what is given, and leaves the rest as it is.
+/// Changes the given fields of a key.
 #[utoipa::path(
     patch,
     path = "/keys/{key}",
@@ -133,7 +133,7 @@ pub(crate) async fn change(
     Ok(Json(KeyView::of(&key, admin.guard.clock().now_s())))
 }
 
-/// Revokes a key. No request gets in with it once this is answered.
+/// Revokes a key. No request is admitted with it once this is answered.
 #[utoipa::path(delete, path = "/keys/{key}", responses((status = 200, body = KeyView)))]
 pub(crate) async fn revoke(
     State(admin): State<Admin>,
@@ -147,13 +147,13 @@ pub(crate) async fn revoke(
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RotateKey {
-    /// How long the old secret goes on to work.
+    /// How long the old secret stays valid.
     #[schema(minimum = 0)]
     #[serde(default)]
     grace_seconds: i64,
 }
 
-/// Gives a key a new secret, which is in this answer and never again.
+/// Gives a key a new secret. The answer is the only place where it is shown.
 #[utoipa::path(
     post,
     path = "/keys/{key}/rotate",
@@ -180,13 +180,13 @@ pub(crate) async fn rotate(
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct CreateProject {
-    /// Without it one is made.
+    /// If omitted, one is generated.
     id: Option<String>,
     #[schema(min_length = 1, max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
     name: String,
 }
 
-/// Makes a project.
+/// Creates a project.
 #[utoipa::path(
     post,
     path = "/projects",
@@ -202,7 +202,7 @@ pub(crate) async fn create_project(
     Ok((StatusCode::CREATED, Json(ProjectView::of(&project))))
 }
 
-/// Lists projects, archived ones too, in the order they were made.
+/// Lists projects, including archived ones, in the order of creation.
 #[utoipa::path(get, path = "/projects", params(Paging), responses((status = 200, body = List<ProjectView>)))]
 pub(crate) async fn projects(
     State(admin): State<Admin>,
@@ -212,7 +212,7 @@ pub(crate) async fn projects(
     Ok(Json(page(projects, &paging, |project| project.id.clone())?))
 }
 
-/// Archives a project. Its keys are refused from then on.
+/// Archives a project. Its keys are refused from now on.
 #[utoipa::path(post, path = "/projects/{project}/archive", responses((status = 200, body = ProjectView)))]
 pub(crate) async fn archive_project(
     State(admin): State<Admin>,

@@ -1,4 +1,4 @@
-//! The ledger: its lines, corrections, and proof.
+//! The ledger: its entries, corrections, and verification.
 
 use std::sync::Arc;
 
@@ -23,20 +23,20 @@ use crate::store::reports::EntryFilter;
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub(crate) struct Wanted {
+pub(crate) struct EntryQuery {
     key_id: Option<String>,
     project_id: Option<String>,
     /// Unix seconds, or a day such as `2026-11-01`.
     since: Option<String>,
-    /// Unix seconds, or a day such as `2026-11-01`, which is not in it.
+    /// The exclusive end: Unix seconds, or a day such as `2026-11-01`.
     until: Option<String>,
     /// `reported`, `counted` or `assumed`.
     basis: Option<String>,
     kind: Option<String>,
-    /// How many to a page; 100 if it is not said.
+    /// The number of items in a page. Default: 100.
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<usize>,
-    /// The id that the page begins behind.
+    /// The page begins after this id.
     after: Option<String>,
     /// `asc` or `desc`.
     #[param(pattern = "^(asc|desc)$")]
@@ -50,12 +50,12 @@ fn number(id: &str, param: &'static str) -> Result<u64, ApiError> {
 }
 
 /// Lists entries of the ledger, newest first.
-#[utoipa::path(get, path = "/ledger", params(Wanted), responses((status = 200, body = List<EntryView>)))]
+#[utoipa::path(get, path = "/ledger", params(EntryQuery), responses((status = 200, body = List<EntryView>)))]
 pub(crate) async fn list(
     State(admin): State<Admin>,
-    Query(wanted): Query<Wanted>,
+    Query(query): Query<EntryQuery>,
 ) -> Result<Json<List<EntryView>>, ApiError> {
-    let count = page_length(wanted.limit)?;
+    let count = page_length(query.limit)?;
     let zone = Arc::clone(&admin.in_force.load().zone);
     let time =
         |text: &Option<String>, param| text.as_deref().map(|text| instant_s(text, &zone, param)).transpose();
@@ -63,20 +63,20 @@ pub(crate) async fn list(
         Some(text) => Basis::named(text).map(Some).ok_or_else(|| ApiError::bad(Some(param), "no such basis")),
         None => Ok(None),
     };
-    let kind = match &wanted.kind {
+    let kind = match &query.kind {
         Some(text) => Some(Kind::named(text).ok_or_else(|| ApiError::bad(Some("kind"), "no such kind"))?),
         None => None,
     };
     let filter = EntryFilter {
-        since_s: time(&wanted.since, "since")?,
-        until_s: time(&wanted.until, "until")?,
-        basis: named(&wanted.basis, "basis")?,
+        since_s: time(&query.since, "since")?,
+        until_s: time(&query.until, "until")?,
+        basis: named(&query.basis, "basis")?,
         kind,
-        after: wanted.after.as_deref().map(|id| number(id, "after")).transpose()?,
-        ascending: ascending(wanted.order.as_deref(), false)?,
+        after: query.after.as_deref().map(|id| number(id, "after")).transpose()?,
+        ascending: ascending(query.order.as_deref(), false)?,
         count_max: count + 1,
-        key: wanted.key_id,
-        project: wanted.project_id,
+        key: query.key_id,
+        project: query.project_id,
         ..EntryFilter::default()
     };
     let mut entries = admin.books.reports().entries(filter).await?;
@@ -86,21 +86,21 @@ pub(crate) async fn list(
     Ok(Json(List::new(views, has_more, |entry: &EntryView| entry.id.clone())))
 }
 
-/// The largest correction: a typing error must not move the whole ledger.
+/// The largest correction, so that a typing error can't distort the whole ledger.
 const ADJUSTMENT_MAX: Money = Money::from_nano(1_000_000 * 1_000_000_000);
 
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Adjustment {
-    /// What is added to the cost: a decimal text, at most a million either way.
+    /// The amount to add to the cost: a decimal text from minus one million to one million.
     #[schema(example = "-1.23")]
     amount_usd: String,
-    /// Why.
+    /// The reason.
     #[schema(min_length = 1, max_length = 1000)]
     note: String,
 }
 
-/// Corrects an entry by a new one, which is answered.
+/// Corrects an entry by a new one. Returns the new entry.
 #[utoipa::path(
     post,
     path = "/ledger/{entry}/adjust",
@@ -121,13 +121,13 @@ pub(crate) async fn adjust(
         return Err(ApiError::bad(Some("amount_usd"), "a correction is at most a million dollars"));
     }
     if note.trim().is_empty() || note.chars().count() > 1_000 {
-        return Err(ApiError::bad(Some("note"), "say in 1 to 1000 characters why"));
+        return Err(ApiError::bad(Some("note"), "give the reason in 1 to 1000 characters"));
     }
     let entry = admin.books.adjust(number(&id, "id")?, by, note, &actor).await?;
     Ok((StatusCode::CREATED, Json(EntryView::of(&entry))))
 }
 
-/// Compares all that the ledger says twice, and explains what differs.
+/// Verifies the ledger: compares all that it stores twice, and explains each difference.
 #[utoipa::path(get, path = "/ledger/verify", responses((status = 200, body = VerificationView)))]
 pub(crate) async fn verify(State(admin): State<Admin>) -> Result<Json<VerificationView>, ApiError> {
     Ok(Json(VerificationView::of(admin.books.verify().await?)))

@@ -1,4 +1,4 @@
-//! Limits: what is in force, what it has counted, and why.
+//! Limits: those in force, what they have counted, and from which entries.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -24,11 +24,11 @@ use crate::ledger::meter::Subject;
 use crate::ledger::walk::InForce;
 use crate::rulebook::rule::LimitRule;
 
-/// Entries that an explanation names one by one.
+/// How many entries an explanation lists.
 const EXPLAINED_MAX: usize = 100;
-/// Open holds that an explanation names one by one.
+/// How many open holds an explanation lists.
 const HOLDS_MAX: usize = 1_000;
-/// Meters of each limit in a list of limits, the fullest.
+/// How many meters of each limit a list of limits shows, the fullest first.
 const METERS_LISTED_MAX: usize = 100;
 
 /// Lists limits that are in force, by name, with the fullest of their meters.
@@ -91,10 +91,10 @@ fn find(admin: &Admin, name: &str) -> Result<Listed, ApiError> {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct MeterPaging {
-    /// How many meters; 100 if it is not said.
+    /// The number of meters. Default: 100.
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<usize>,
-    /// The subject that the page of meters begins behind.
+    /// The page of meters begins after this subject.
     after: Option<String>,
 }
 
@@ -195,7 +195,7 @@ pub(crate) async fn explain(
     }))
 }
 
-/// What of the sums of the meters shown has no entries any more.
+/// The part of the sums of the shown meters whose entries were pruned.
 async fn pruned(
     admin: &Admin,
     limit: &Arc<Limit>,

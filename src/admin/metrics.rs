@@ -21,7 +21,7 @@ use crate::metrics::{LimitSample, Metrics, dollars, float};
 
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-/// Meters of one limit that get series of their own, the fullest first.
+/// How many meters of one limit get series of their own, the fullest first.
 const SUBJECTS_MAX: usize = 1_000;
 
 pub(crate) async fn metrics(State(admin): State<Admin>, headers: HeaderMap) -> Response {

@@ -1,8 +1,8 @@
 //! The organization as OpenAI's admin API has it, under `/v1/organization`.
 //!
-//! What is made here are keys, projects and limits like any other: these paths
-//! are another way to them. What OpenAI has and the guard can't mean is an error
-//! that says so, never a success that does nothing.
+//! The objects made here are ordinary keys, projects and limits: these paths are
+//! another way to them. A setting of OpenAI's that the guard can't apply is an
+//! error that says so, never a success that does nothing.
 
 mod admin_keys;
 mod api_keys;
@@ -34,12 +34,12 @@ use crate::keys::{KeyHash, Project};
 /// The length of OpenAI's pages.
 const PAGE_DEFAULT: usize = 20;
 const PAGE_MAX: usize = 100;
-/// Limits have no longer names.
+/// The longest name of a limit.
 const LIMIT_NAME_CHARS_MAX: usize = 64;
-/// Enough of a hash to tell any two names apart.
+/// Enough of a hash to distinguish any two names.
 const HASH_CHARS: usize = 20;
 
-/// A query as it is written, in which names may come again.
+/// A query as it is written; a name may be repeated.
 type Pairs = Vec<(String, String)>;
 
 /// The routes, without what they are nested under.
@@ -73,7 +73,7 @@ pub(super) fn routes() -> OpenApiRouter<Admin> {
         .fallback(absent)
 }
 
-/// What OpenAI may have here, and the guard has not.
+/// Answers a path that OpenAI may have here and the guard has not.
 async fn absent(uri: Uri) -> ApiError {
     ApiError::not_found(format!(
         "spendguard has nothing at /v1/organization{}; it keeps projects, their keys, service accounts, limits and model permissions, \
@@ -82,30 +82,30 @@ async fn absent(uri: Uri) -> ApiError {
     ))
 }
 
-/// Where a page of OpenAI's length starts and how long it is.
+/// Selects a page of a list; its length is OpenAI's.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-struct Wanted {
-    /// How many to a page; 20 if it is not said.
+struct PageQuery {
+    /// The number of items in a page. Default: 20.
     #[param(minimum = 1, maximum = 100)]
     limit: Option<usize>,
-    /// The id that the page begins behind.
+    /// The page begins after this id.
     after: Option<String>,
-    /// The id that the page ends before.
+    /// The page ends before this id.
     before: Option<String>,
     /// `asc` or `desc`.
     #[param(pattern = "^(asc|desc)$")]
     order: Option<String>,
 }
 
-impl From<Wanted> for Paging {
-    fn from(Wanted { limit, after, before, order }: Wanted) -> Self {
+impl From<PageQuery> for Paging {
+    fn from(PageQuery { limit, after, before, order }: PageQuery) -> Self {
         Self { limit, after, before, order }
     }
 }
 
-/// A page of a list that is in memory, of OpenAI's length.
+/// Returns a page of a list that is in memory; its length is OpenAI's.
 fn page<T>(all: Vec<T>, paging: &Paging, id: impl Fn(&T) -> String) -> Result<List<T>, ApiError> {
     page_of(all, paging, page_length(paging.limit)?, id)
 }
@@ -116,22 +116,22 @@ fn page_length(limit: Option<usize>) -> Result<usize, ApiError> {
     if fits { Ok(limit) } else { Err(ApiError::bad(Some("limit"), "use 1 to 100")) }
 }
 
-/// Whose something is: a project's, or the organization's where a path names none.
+/// The scope that a path names: a project, or the organization if it names none.
 #[derive(Debug, Deserialize)]
-struct Whose {
+struct ScopePath {
     project: Option<String>,
 }
 
-/// Whose it is, if that project is there, archived or not.
-fn known<'a>(admin: &Admin, whose: Option<&'a str>) -> Result<Option<&'a str>, ApiError> {
-    whose.map(|id| project(admin, id)).transpose()?;
-    Ok(whose)
+/// Returns the scope if its project exists, archived or not.
+fn known<'a>(admin: &Admin, scope: Option<&'a str>) -> Result<Option<&'a str>, ApiError> {
+    scope.map(|id| project(admin, id)).transpose()?;
+    Ok(scope)
 }
 
-/// Whose it is, if things may be made there.
-fn active<'a>(admin: &Admin, whose: Option<&'a str>) -> Result<Option<&'a str>, ApiError> {
-    whose.map(|id| active_project(admin, id)).transpose()?;
-    Ok(whose)
+/// Returns the scope if its project accepts changes.
+fn active<'a>(admin: &Admin, scope: Option<&'a str>) -> Result<Option<&'a str>, ApiError> {
+    scope.map(|id| active_project(admin, id)).transpose()?;
+    Ok(scope)
 }
 
 /// The project of an id, archived or not.
@@ -140,7 +140,7 @@ fn project(admin: &Admin, id: &str) -> Result<Project, ApiError> {
     found.ok_or_else(|| ApiError::not_found(format!("there is no project {id:?}")))
 }
 
-/// The project of an id, which things may be made in.
+/// The project of an id, if it accepts changes.
 fn active_project(admin: &Admin, id: &str) -> Result<Project, ApiError> {
     let project = project(admin, id)?;
     if project.archived_s.is_some() {
@@ -149,8 +149,9 @@ fn active_project(admin: &Admin, id: &str) -> Result<Project, ApiError> {
     Ok(project)
 }
 
-/// The name of a limit that is about a project: told by its parts, or by a hash
-/// where they don't fit into a name or could be those of another one.
+/// The name of a limit that is about a project: made from its parts, or from a hash
+/// where the parts don't fit into a name or could be mistaken for those of another
+/// limit.
 fn limit_name(project: &str, model: Option<&str>, what: &str) -> String {
     let of = model.map_or_else(|| project.to_owned(), |model| format!("{project}-{model}"));
     let name = format!("project-{of}-{what}");
@@ -159,12 +160,12 @@ fn limit_name(project: &str, model: Option<&str>, what: &str) -> String {
     if is_plain && (model.is_none() || !project.contains('-')) {
         return name;
     }
-    // No id holds this character: ids are names, and names have no controls.
+    // No id contains this character: names have no control characters.
     let all = format!("{project}\n{}", model.unwrap_or_default());
     format!("project-{}-{what}", id::base62(KeyHash::of(all.as_bytes()).0, HASH_CHARS))
 }
 
-/// A value that may be left out or null, but not given.
+/// A value that must be omitted or null.
 #[derive(Debug, Default, Deserialize)]
 #[serde(transparent)]
 struct Absent(Option<serde_json::Value>);

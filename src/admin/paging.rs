@@ -1,4 +1,4 @@
-//! Pages of lists: where one starts, how long it is, and what stands on it.
+//! Pages of lists: where a page starts, how long it is, and which items it has.
 
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -14,32 +14,32 @@ const PAGE_MAX: usize = 1_000;
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct Paging {
-    /// How many to a page; 100 if it is not said.
+    /// The number of items in a page. Default: 100.
     #[param(minimum = 1, maximum = 1000)]
     pub(super) limit: Option<usize>,
-    /// The id that the page begins behind.
+    /// The page begins after this id.
     pub(super) after: Option<String>,
-    /// The id that the page ends before.
+    /// The page ends before this id.
     pub(super) before: Option<String>,
     /// `asc` or `desc`.
     #[param(pattern = "^(asc|desc)$")]
     pub(super) order: Option<String>,
 }
 
-/// The wanted page of a list that is in memory, in the order of making.
+/// Returns a page of a list that is in memory, in the order of creation.
 pub(super) fn page<T>(all: Vec<T>, paging: &Paging, id: impl Fn(&T) -> String) -> Result<List<T>, ApiError> {
     page_of(all, paging, page_length(paging.limit)?, id)
 }
 
-/// The same, of a length that is known.
+/// Returns a page of a given length.
 pub(super) fn page_of<T>(
     mut all: Vec<T>,
     paging: &Paging,
     limit: usize,
     id: impl Fn(&T) -> String,
 ) -> Result<List<T>, ApiError> {
-    let place = |all: &[T], wanted: &str, param| {
-        let at = all.iter().position(|item| id(item) == *wanted);
+    let place = |all: &[T], cursor: &str, param| {
+        let at = all.iter().position(|item| id(item) == *cursor);
         at.ok_or_else(|| ApiError::bad(Some(param), "there is nothing of that id"))
     };
     if !ascending(paging.order.as_deref(), true)? {

@@ -14,16 +14,17 @@ use crate::pricing::sheet::Sheet;
 #[schema(as = Prices)]
 pub(crate) struct PricesView {
     object: &'static str,
-    /// The version that entries name: the sheet's day, a mark of what was changed over it, and the region.
+    /// The version that entries name: the sheet's date, a hash of the operator's changes to it, and the
+    /// region.
     version: String,
     /// When the sheet was made.
     as_of: i64,
     age_days: i64,
     /// Whether it is so old that prices have probably changed since.
     stale: bool,
-    /// How many models have a price.
+    /// The number of models with a price.
     models: usize,
-    /// The file that it was read from; null for the one that comes with the guard.
+    /// The file that it was read from; null for the built-in sheet.
     file: Option<String>,
 }
 
@@ -36,7 +37,7 @@ pub(crate) async fn show(State(admin): State<Admin>) -> Json<PricesView> {
 }
 
 impl PricesView {
-    /// What there is to say of a sheet, at an instant in Unix seconds.
+    /// Describes a sheet as of an instant in Unix seconds.
     pub(crate) fn of(sheet: &Sheet, file: Option<&Path>, now_s: i64) -> Self {
         Self {
             object: "guard.prices",

@@ -1,4 +1,4 @@
-//! What the ledger takes of its disk, and pruning it.
+//! The disk space that the ledger uses, and pruning.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,28 +17,29 @@ use crate::books::retention::Progress;
 use crate::guard::audit::Actor;
 use crate::store::reports::PruneError;
 
-/// How long one request prunes; who wants more asks again.
+/// How long one request prunes; a client repeats it for more.
 const PRUNE_MAX: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Pruning {
-    /// Unix seconds, or a day such as `2026-01-01`: entries admitted before go. Those of the last day stay.
+    /// Unix seconds, or a day such as `2026-01-01`: entries admitted before it are pruned, except those of
+    /// the last 24 hours.
     #[schema(example = "2026-01-01")]
     before: String,
-    /// Only says how many would go.
+    /// Only counts the entries that would be pruned.
     #[serde(default)]
     dry_run: bool,
 }
 
-/// Shows what the ledger takes, how far back its entries reach, and what its disk has left.
+/// Shows the disk space that the ledger uses, how far back its entries reach, and the free space.
 #[utoipa::path(get, path = "/storage", responses((status = 200, body = StorageView)))]
 pub(crate) async fn show(State(admin): State<Admin>) -> Result<Json<StorageView>, ApiError> {
     let keep = admin.in_force.load().keep;
     Ok(Json(StorageView::of(&admin.books.reports().storage().await?, keep)))
 }
 
-/// Prunes old entries for at most ten seconds; their sums stay. Ask again as long as `has_more` is true.
+/// Prunes old entries for at most ten seconds; their sums stay. Repeat while `has_more` is true.
 #[utoipa::path(
     post,
     path = "/storage/prune",
@@ -52,15 +53,18 @@ pub(crate) async fn prune(
 ) -> Result<Json<PruningView>, ApiError> {
     let Pruning { before, dry_run } = body;
     let zone = Arc::clone(&admin.in_force.load().zone);
-    let wanted_s = instant_s(&before, &zone, "before")?;
-    if wanted_s > admin.guard.clock().now_s() {
-        return Err(ApiError::bad(Some("before"), format!("{before:?} is yet to come; nothing was pruned")));
+    let requested_s = instant_s(&before, &zone, "before")?;
+    if requested_s > admin.guard.clock().now_s() {
+        return Err(ApiError::bad(
+            Some("before"),
+            format!("{before:?} is in the future; nothing was pruned"),
+        ));
     }
     let progress = if dry_run {
-        let entries = admin.books.prunable(wanted_s).await?;
-        Progress { before_s: admin.books.prunable_before_s(wanted_s), entries, has_more: false }
+        let entries = admin.books.prunable(requested_s).await?;
+        Progress { before_s: admin.books.prunable_before_s(requested_s), entries, has_more: false }
     } else {
-        admin.books.prune(wanted_s, PRUNE_MAX, &actor).await?
+        admin.books.prune(requested_s, PRUNE_MAX, &actor).await?
     };
     Ok(Json(PruningView::of(progress, dry_run)))
 }

@@ -1,4 +1,4 @@
-//! Usage: what was spent, by whatever it is asked for.
+//! Usage: what was spent, by key, project, model and so on.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,25 +19,25 @@ use crate::domain::{Span, Window};
 use crate::ledger::calendar;
 use crate::store::reports::{GroupBy, UsageFilter, UsageSum};
 
-/// The longest stretch of days that is asked for at once.
+/// The most days that one request may ask for.
 const DAYS_MAX: usize = 3_700;
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub(crate) struct Wanted {
-    /// `key` if it is not said, `project`, `model`, `user`, `day`, `endpoint` or `tag`.
+pub(crate) struct GroupedUsageQuery {
+    /// `key`, `project`, `model`, `user`, `day`, `endpoint` or `tag`. Default: `key`.
     #[param(pattern = "^(key|project|model|user|day|endpoint|tag)$")]
     group_by: Option<String>,
-    /// Unix seconds, or a day such as `2026-11-01`; the month's start if it is not said.
+    /// Unix seconds, or a day such as `2026-11-01`. Default: the start of this month.
     since: Option<String>,
-    /// Unix seconds, or a day such as `2026-11-01`, which is not in it; now if it is not said.
+    /// The exclusive end: Unix seconds, or a day such as `2026-11-01`. Default: now.
     until: Option<String>,
     key_id: Option<String>,
     project_id: Option<String>,
 }
 
-/// Unix seconds of a number or of a day in a time zone.
+/// Reads Unix seconds, or a day in a time zone.
 pub(super) fn instant_s(text: &str, zone: &str, param: &'static str) -> Result<i64, ApiError> {
     if let Ok(seconds) = text.parse() {
         return Ok(seconds);
@@ -48,11 +48,11 @@ pub(super) fn instant_s(text: &str, zone: &str, param: &'static str) -> Result<i
     start.map(|start| start.timestamp().as_second()).ok_or_else(wrong)
 }
 
-/// Sums up what was spent, by what it is asked for.
-#[utoipa::path(get, path = "/usage", params(Wanted), responses((status = 200, body = List<UsageGroupView>)))]
+/// Sums up what was spent, by `group_by`.
+#[utoipa::path(get, path = "/usage", params(GroupedUsageQuery), responses((status = 200, body = List<UsageGroupView>)))]
 pub(crate) async fn usage(
     State(admin): State<Admin>,
-    Query(wanted): Query<Wanted>,
+    Query(query): Query<GroupedUsageQuery>,
 ) -> Result<Json<List<UsageGroupView>>, ApiError> {
     let zone_name = Arc::clone(&admin.in_force.load().zone);
     let zone = TimeZone::get(&zone_name).unwrap_or(TimeZone::UTC);
@@ -62,10 +62,10 @@ pub(crate) async fn usage(
         Some(text) => instant_s(text, &zone_name, param),
         None => Ok(default),
     };
-    let since_s = time(&wanted.since, "since", month.start_s)?;
-    let until_s = time(&wanted.until, "until", now_s.saturating_add(1))?;
-    let by = group_by(wanted.group_by.as_deref().unwrap_or("key"), &zone, since_s, until_s)?;
-    let filter = UsageFilter { key: wanted.key_id, project: wanted.project_id };
+    let since_s = time(&query.since, "since", month.start_s)?;
+    let until_s = time(&query.until, "until", now_s.saturating_add(1))?;
+    let by = group_by(query.group_by.as_deref().unwrap_or("key"), &zone, since_s, until_s)?;
+    let filter = UsageFilter { key: query.key_id, project: query.project_id };
     let span = Span { start_s: since_s, end_s: until_s };
     let [sums] = admin.books.reports().usage([(by.clone(), span)], filter).await?;
     let groups = sums.into_iter().map(|(group, sum)| view(&admin, &by, &zone, &group, &sum)).collect();

@@ -26,11 +26,11 @@ use crate::rulebook::rule::{LimitRule, OnlyRule};
 pub(crate) struct List<T> {
     object: &'static str,
     data: Vec<T>,
-    /// Of the first one in `data`; null if there is none, or if they have no ids.
+    /// The id of the first item in `data`; null if `data` is empty or its items have no ids.
     first_id: Option<String>,
-    /// Of the last one in `data`.
+    /// The id of the last item in `data`.
     last_id: Option<String>,
-    /// Whether there are more behind these.
+    /// Whether there are more items after this page.
     has_more: bool,
 }
 
@@ -40,13 +40,13 @@ impl<T> List<T> {
         Self { object: "list", data, first_id, last_id, has_more }
     }
 
-    /// The same of something else.
+    /// The same list of other items.
     pub(crate) fn map<U>(self, of: impl FnMut(T) -> U) -> List<U> {
         let Self { object, data, first_id, last_id, has_more } = self;
         List { object, data: data.into_iter().map(of).collect(), first_id, last_id, has_more }
     }
 
-    /// All there is, of things without ids.
+    /// A list with all items, which have no ids.
     pub(crate) fn whole(data: Vec<T>) -> Self {
         Self { object: "list", data, first_id: None, last_id: None, has_more: false }
     }
@@ -59,12 +59,12 @@ pub(crate) struct KeyView {
     pub(crate) id: String,
     name: String,
     project_id: String,
-    /// Its ends only.
+    /// Its first and last characters only.
     redacted_value: String,
-    /// The secret: only in the answer to making it or rotating it.
+    /// The secret: only in the answer to creating or rotating the key.
     #[serde(skip_serializing_if = "Option::is_none")]
     value: Option<String>,
-    /// Patterns of the models that it may use; none for all.
+    /// Patterns of the models that it may use. If empty, all models.
     models: Vec<String>,
     created_at: i64,
     expires_at: Option<i64>,
@@ -101,7 +101,7 @@ impl KeyView {
         }
     }
 
-    /// The same with the secret, which is shown this once.
+    /// The same with the secret, which is shown only once.
     pub(crate) fn with_value(self, secret: &Secret) -> Self {
         Self { value: Some(secret.expose().to_owned()), ..self }
     }
@@ -117,7 +117,7 @@ pub(crate) struct ProjectView {
     archived_at: Option<i64>,
     /// `active` or `archived`.
     status: &'static str,
-    /// `file`: made by the configuration and changed only there; else `api`.
+    /// `file` if it is defined in the configuration file and can only be changed there, else `api`.
     source: &'static str,
 }
 
@@ -142,7 +142,7 @@ pub(crate) struct LimitView {
     pub(crate) name: String,
     /// `organization`, `project`, `key`, `user` or `model`.
     per: String,
-    /// What it is narrowed to.
+    /// The requests that it applies to.
     only: OnlyRule,
     /// What is counted: `usd`, `tokens`, `input_tokens`, `output_tokens` or `requests`.
     unit: String,
@@ -156,25 +156,25 @@ pub(crate) struct LimitView {
     hard: Option<String>,
     /// `enforce`, or `shadow`: counted, never refused.
     mode: String,
-    /// `file`: made by the configuration and changed only there; else `api`.
+    /// `file` if it is defined in the configuration file and can only be changed there, else `api`.
     source: &'static str,
-    /// Those that have counted in the window that runs: in a list of limits the fullest,
-    /// else a page of them, by subject.
+    /// The meters of the current window: in a list of limits the fullest, else a page of
+    /// them, by subject.
     meters: Vec<MeterView>,
-    /// How many there are, shown or not.
+    /// The number of meters, shown or not.
     meters_total: usize,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Meter)]
 pub(crate) struct MeterView {
-    /// Whose it is: `org`, the id of a project or key, a user or a model.
+    /// The subject: `org`, the id of a project or key, a user or a model.
     pub(crate) subject: String,
-    /// What ended requests cost.
+    /// The cost of requests that have ended.
     settled: String,
-    /// What running requests may cost at most.
+    /// The most that running requests may cost.
     held: String,
-    /// What is left of the cap; null if there is none.
+    /// The rest of the cap; null if the limit has no cap.
     remaining: Option<String>,
     /// Null if the window has no start.
     window_start: Option<i64>,
@@ -219,7 +219,7 @@ pub(crate) struct UsageView {
     output_tokens: u64,
     reasoning_tokens: u64,
     total_tokens: u64,
-    /// The other classes, those that are not zero.
+    /// The other classes that are not zero.
     #[serde(flatten)]
     other: BTreeMap<String, u64>,
 }
@@ -248,43 +248,45 @@ pub(crate) struct EntryView {
     pub(crate) id: String,
     /// When the request ended.
     created_at: i64,
-    /// When it was let in: it counts in the window of that moment.
+    /// When the request was admitted: it counts in the window of that time.
     admitted_at: i64,
     /// `settle`, `release` or `adjust`.
     kind: &'static str,
     key_id: String,
     project_id: String,
-    /// Of its `safety_identifier` or `user` field.
+    /// From the `safety_identifier` or `user` field of the request.
     end_user: Option<String>,
     tags: BTreeMap<String, String>,
     endpoint: String,
-    /// The model that was asked for; `*` where only OpenAI knew it, by a stored prompt.
+    /// The model that was requested; `*` if only OpenAI knew it, from a stored prompt.
     model: String,
-    /// The model of the image generation tool, if that may have been called; `*gpt-image*` where only OpenAI knew it.
+    /// The model of the image generation tool, if the tool may have been called; `*gpt-image*` if only OpenAI
+    /// knew it.
     image_model: Option<String>,
     /// The model that answered.
     served_model: Option<String>,
     service_tier: &'static str,
     /// The answer's HTTP status; 0 if there was none.
     status: u16,
-    /// How the cost is known: `reported` by OpenAI, `counted`, or `assumed` to be what was held.
+    /// How the cost is known: `reported` by OpenAI, `counted` by the guard, or `assumed` to be
+    /// the hold.
     basis: Option<&'static str>,
     cost_usd: String,
-    /// What of the cost was for hosted tools.
+    /// The part of the cost that is for hosted tools.
     tool_fees_usd: String,
-    /// What was held for it.
+    /// The amount that was held for it.
     held_usd: String,
     usage: UsageView,
-    /// The price sheet that it was priced by.
+    /// The version of the price sheet.
     price_version: String,
-    /// OpenAI's id of what was made.
+    /// OpenAI's id of the object that was created.
     object_id: Option<String>,
     upstream_request_id: Option<String>,
     duration_ms: u64,
-    /// Until the first token.
+    /// Time to the first token.
     ttft_ms: Option<u64>,
     stream: bool,
-    /// Whether the client left before the end.
+    /// Whether the client disconnected before the end.
     disconnected: bool,
     /// The id of the entry that it corrects.
     corrects: Option<String>,
@@ -334,7 +336,7 @@ impl EntryView {
 pub(crate) struct HoldView {
     pub(crate) id: String,
     pub(crate) key_id: String,
-    /// Whose meter it is on.
+    /// The subject of the meter.
     pub(crate) subject: String,
     /// In the limit's unit.
     pub(crate) amount: String,
@@ -347,29 +349,30 @@ pub(crate) struct HoldView {
 pub(crate) struct ExplainView {
     #[serde(flatten)]
     pub(crate) limit: LimitView,
-    /// The newest entries of the window, with what each adds.
+    /// The newest entries of the window, with the amount that each adds.
     pub(crate) entries: Vec<ContributionView>,
-    /// How many entries there are, named or not; without those that were pruned.
+    /// The number of entries, listed or not, without those that were pruned.
     pub(crate) entries_total: usize,
-    /// By subject, the sum of all entries of the window, of the meters shown; of those that were pruned, by the sums
-    /// that stay.
+    /// For each shown meter, by subject: the sum of all entries of the window, including those that were
+    /// pruned.
     pub(crate) settled_from_entries: BTreeMap<String, String>,
-    /// What of it has no entries any more; null where all are there.
+    /// The part of it whose entries were pruned; null if none were.
     pub(crate) pruned: Option<PrunedPartView>,
-    /// What running requests hold of the meters shown, the oldest first.
+    /// The holds of running requests on the shown meters, the oldest first.
     pub(crate) holds: Vec<HoldView>,
-    /// How many running requests hold something of it, named or not.
+    /// The number of running requests with a hold on it, listed or not.
     pub(crate) holds_total: usize,
-    /// Whether all meters say the same as the entries.
+    /// Whether all meters agree with the entries.
     pub(crate) agrees: bool,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = PrunedPart)]
 pub(crate) struct PrunedPartView {
-    /// Entries admitted before were pruned.
+    /// Entries admitted before this time were pruned.
     pub(crate) before: i64,
-    /// By subject, what those of the window came to, in the limit's unit: a part of `settled_from_entries`.
+    /// By subject, the sum of the pruned entries of the window, in the limit's unit: a part of
+    /// `settled_from_entries`.
     pub(crate) settled: BTreeMap<String, String>,
 }
 
@@ -386,7 +389,7 @@ pub(crate) struct ContributionView {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = UsageGroup)]
 pub(crate) struct UsageGroupView {
-    /// What it is the sum of: `key_id` and `key_name`, `day`, and so on.
+    /// The group: `key_id` and `key_name`, `day`, and so on.
     pub(crate) group: BTreeMap<&'static str, String>,
     pub(crate) requests: u64,
     pub(crate) usage: UsageView,

@@ -1,15 +1,15 @@
-//! Which channels there are, and a test through one of them.
+//! The list of channels, and a test message through one of them.
 
 use crate::alerts::{Channel, Message, Outbox, Transport};
 
 /// A channel as operators see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listed {
-    /// Its name, as `webhook-1`.
+    /// Its name, such as `webhook-1`.
     pub name: String,
     /// `email`, `webhook` or `slack`.
     pub kind: &'static str,
-    /// Addresses, or a host: the rest of an address may be a secret.
+    /// Its e-mail addresses, or its host: the rest of a URL may be a secret.
     pub place: String,
 }
 
@@ -25,7 +25,7 @@ impl Listed {
 }
 
 impl Outbox {
-    /// The channels that are configured.
+    /// The configured channels.
     pub fn listed(&self) -> Vec<Listed> {
         self.channels.load().all.iter().map(|channel| Listed::of(channel)).collect()
     }

@@ -1,4 +1,4 @@
-//! E-mail by SMTP: within TLS, but to this machine itself or where the configuration says so.
+//! E-mail by SMTP, over TLS unless the server is this machine or the configuration allows plain text.
 
 use http::Uri;
 use lettre::message::header::ContentType;
@@ -11,13 +11,13 @@ use crate::alerts::{Message, Unsent};
 use crate::domain::Secret;
 use crate::store::records::Channel as Mail;
 
-/// Whether mail may go in the clear.
+/// Whether e-mail may be sent unencrypted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum MailTls {
-    /// Only to this machine itself.
+    /// Only to this machine.
     #[default]
     Required,
-    /// To the relay, which is in a network of one's own.
+    /// To any server: the relay is in a trusted network.
     None,
 }
 
@@ -28,7 +28,7 @@ pub struct Config {
     pub smtp: Uri,
     /// The user's password.
     pub password: Option<Secret>,
-    /// Whether mail may go in the clear.
+    /// Whether e-mail may be sent unencrypted.
     pub tls: MailTls,
     /// The sender.
     pub from: Mailbox,
@@ -36,7 +36,7 @@ pub struct Config {
     pub to: Mailboxes,
 }
 
-/// Whether mail can be sent to what may be an address, without a name beside it.
+/// Whether a text is a valid e-mail address, without a display name.
 pub fn is_address(text: &str) -> bool {
     text.parse::<Address>().is_ok()
 }
@@ -73,7 +73,7 @@ impl Email {
         let user = config.smtp.authority().and_then(|authority| authority.as_str().rsplit_once('@'));
         match (user, &config.password) {
             (Some((user, _)), Some(password)) => {
-                // An address as a user has its @ escaped.
+                // In a user that is an e-mail address, the @ is escaped.
                 let user = user.replace("%40", "@");
                 builder = builder.credentials(Credentials::new(user, password.expose().to_owned()));
             }
@@ -85,13 +85,14 @@ impl Email {
         Ok(Self { transport: builder.build(), host, from, to })
     }
 
-    /// The addresses that it is configured for.
+    /// The configured addresses.
     pub(super) fn recipients(&self) -> impl Iterator<Item = String> {
         self.to.iter().map(|mailbox| mailbox.email.to_string())
     }
 
-    /// Sends to one recipient. `mail` is what a spend alert says of it; without a recipient, as older
-    /// releases noted it, it is for all of those or for all that are configured.
+    /// Sends to one recipient. `mail` are the e-mail settings of a spend alert. Without a recipient,
+    /// as in deliveries of older releases, the message goes to the recipients of `mail`, or to all
+    /// that are configured.
     pub(super) async fn send(
         &self,
         message: &Message,
@@ -112,12 +113,12 @@ impl Email {
         self.transport.send(email).await.map(drop).map_err(|error| self.unsent(&error))
     }
 
-    /// What an error transport. A 55x refuses the recipient; all else may pass.
+    /// Classifies an error. A 55x refuses the recipient; any other failure may be temporary.
     fn unsent(&self, error: &lettre::transport::smtp::Error) -> Unsent {
         let text = error.to_string();
         if error.is_client() && text.contains("STARTTLS") {
             return Unsent::Yet(format!(
-                "{} offers no STARTTLS, so mail would go in the clear: use smtps://, or say tls = \"none\" under \
+                "{} offers no STARTTLS, so e-mail would be sent unencrypted: use smtps://, or set tls = \"none\" under \
                  [alerts.email] if it is a relay in your own network",
                 self.host
             ));
@@ -133,7 +134,7 @@ impl Email {
             (None, None) => return Ok(self.to.iter().cloned().collect()),
         };
         let mailbox = |text: &str| {
-            // With the name that it is configured with.
+            // With its configured display name.
             let known = self.to.iter().find(|known| AsRef::<str>::as_ref(&known.email) == text);
             let parsed = || text.parse().map(|address| Mailbox::new(None, address));
             known.cloned().map_or_else(parsed, Ok)

@@ -1,4 +1,4 @@
-//! What is told: an alert in words, and as data for programs.
+//! The message of an alert: as text, and as data for programs.
 
 use std::sync::Arc;
 
@@ -15,122 +15,131 @@ const HOUR_MS: i64 = 3_600_000;
 /// How messages name the guard that sends them.
 #[derive(Clone, Debug, Default)]
 pub struct Branding {
-    /// Where operators look.
+    /// The address of the dashboard.
     pub link: Arc<str>,
 }
 
 /// One message, the same through every channel.
 #[derive(Clone, Debug)]
 pub struct Message {
-    /// The same however often it is sent.
+    /// Identifies the message; the same for every attempt to send it.
     pub id: String,
     /// `limit.soft`, `limit.hard`, `limit.forecast`, `credit.low`, `credit.used_up` or
     /// `test`.
     pub kind: &'static str,
     /// When it happened, in Unix milliseconds.
     pub at_ms: i64,
-    /// One line.
+    /// The text in one line.
     pub subject: String,
-    /// A few.
+    /// The text in a few lines.
     pub text: String,
-    /// For programs.
+    /// The data for programs.
     pub data: Value,
 }
 
-/// The kind of an alert, and what happened: in one line, and in a few.
-fn happened(alert: &Alert, whose: &str) -> (&'static str, String, String) {
+/// The kind of an alert, and its text: in one line, and in a few. The text states what
+/// happened, when, and what to do.
+fn described(alert: &Alert, name: &str) -> (&'static str, String, String) {
     let Alert { limit, unit, .. } = alert;
-    let (settled, threshold) = (unit.phrase(alert.settled), unit.phrase(alert.threshold));
+    let (settled, threshold, at) =
+        (unit.phrase(alert.settled), unit.phrase(alert.threshold), happened_at(alert));
     let balance = || unit.phrase(alert.hard.unwrap_or_default().saturating_sub(alert.settled));
     match alert.mark {
         AlertKind::Hard => (
             "limit.hard",
-            format!("Limit {limit} refuses requests of {whose}"),
+            format!("Limit {limit}: {name} reached the hard cap of {threshold}, requests are rejected"),
             format!(
-                "The hard limit \"{limit}\" has no room left for {whose}: {settled} of {threshold} are settled, and \
-                 requests are refused. Raise the limit to let them through again."
+                "Limit \"{limit}\" for {name} reached its hard cap of {threshold} at {at}: requests are rejected{}. \
+                 Settled: {settled}. To admit requests again, raise the hard cap.",
+                resets_at(alert)
+                    .map_or_else(|| ", and the limit never resets".to_owned(), |at| format!(" until {at}"))
             ),
         ),
         AlertKind::Forecast => (
             "limit.forecast",
-            format!("Limit {limit}: {whose} is likely to reach {threshold}"),
+            format!("Limit {limit}: {name} is likely to reach the hard cap of {threshold}"),
             format!(
-                "If the days to come are as the last weeks were, {whose} will reach the hard limit \"{limit}\" of \
-                 {threshold} before it resets, and requests will be refused then. {settled} are settled now."
+                "If spending goes on as in the last weeks, limit \"{limit}\" for {name} will reach its hard cap of \
+                 {threshold} before it resets{}, and requests will be rejected. Settled at {at}: {settled}. To prevent \
+                 that, raise the hard cap or reduce spending.",
+                resets_at(alert).map_or_else(String::new, |at| format!(" at {at}"))
             ),
         ),
-        AlertKind::Soft => {
-            let hard = alert.hard.map(|hard| format!(" The hard limit is {}.", unit.phrase(hard)));
-            (
-                "limit.soft",
-                format!("Limit {limit}: {whose} has passed {threshold}"),
-                format!(
-                    "{whose} has settled {settled}, past the soft threshold of {threshold} of the limit \"{limit}\".{} \
-                     Requests go on.",
-                    hard.unwrap_or_default()
-                ),
-            )
-        }
+        AlertKind::Soft => (
+            "limit.soft",
+            format!("Limit {limit}: {name} passed {threshold}"),
+            format!(
+                "Limit \"{limit}\" for {name} passed its soft threshold of {threshold} at {at}. Settled: {settled}. {}",
+                still_admitted(alert)
+            ),
+        ),
         AlertKind::CreditLow => (
             "credit.low",
             format!("Prepaid credit is low: {} left", balance()),
             format!(
-                "Prepaid credit has {} left, less than {threshold}. Add credit before it is used up. {settled} were spent \
-                 since the first grant.",
+                "Prepaid credit went below {threshold} at {at}: {} left. Spent since the first grant: {settled}. Add \
+                 credit before it is used up, since requests are rejected then.",
                 balance()
             ),
         ),
         AlertKind::CreditUsedUp => (
             "credit.used_up",
-            format!("Prepaid credit refuses requests: {} left", balance()),
+            format!("Prepaid credit is used up: {} left, requests are rejected", balance()),
             format!(
-                "A request was refused, since it may cost more than the {} of prepaid credit that are left. {settled} \
-                 were spent since the first grant.",
+                "A request was rejected at {at}, since it may cost more than the rest of the prepaid credit: {}. Spent \
+                 since the first grant: {settled}. Requests are rejected until credit is added.",
                 balance()
             ),
         ),
     }
 }
 
-/// What many crossings have come to that are told together.
-fn happened_often(alert: &Alert, whose: &str) -> (&'static str, String, String) {
+/// That a soft threshold stops no request, and until when the limit counts.
+fn still_admitted(alert: &Alert) -> String {
+    let cap = alert.hard.map(|hard| format!(", up to the hard cap of {}", alert.unit.phrase(hard)));
+    let cap = cap.unwrap_or_else(|| ": the limit has no hard cap".to_owned());
+    let window = resets_at(alert).map(|at| format!("The window is a {}; it resets at {at}.", alert.period));
+    let window = window.unwrap_or_else(|| "The limit never resets.".to_owned());
+    format!("Requests are still admitted{cap}. {window}")
+}
+
+/// The text of a digest: of many crossings that share one message.
+fn digest(alert: &Alert, name: &str) -> (&'static str, String, String) {
     let Alert { limit, count, .. } = alert;
-    let (kind, _, last) = happened(alert, whose);
+    let (kind, _, last) = described(alert, name);
     let what = match alert.mark {
         AlertKind::Soft => "soft thresholds were passed",
-        AlertKind::Hard => "times a meter had no room left and requests were refused",
-        AlertKind::Forecast => "meters became likely to reach the hard limit",
-        AlertKind::CreditLow | AlertKind::CreditUsedUp => "marks of prepaid credit were come to",
+        AlertKind::Hard => "hard caps were reached",
+        AlertKind::Forecast => "meters became likely to reach the hard cap",
+        AlertKind::CreditLow | AlertKind::CreditUsedUp => "alerts of prepaid credit were raised",
     };
     let (from, to) = (alert.at_ms.div_euclid(HOUR_MS), alert.at_ms.div_euclid(HOUR_MS) + 1);
     let subject = format!("Limit {limit}: {count} more alerts in an hour");
     let text = format!(
-        "From {} to {}, {count} more {what} under the limit \"{limit}\", beyond those that had messages of their own. \
-         `spendguard alerts list` has them all. The last:\n{last}",
+        "From {} to {}, {count} more {what} under the limit \"{limit}\", in addition to those that were sent one by one. \
+         `spendguard alerts list` shows all of them. The last one:\n{last}",
         instant(from * 3_600),
         instant(to * 3_600),
     );
     (kind, subject, text)
 }
 
-/// How long it lasts.
-fn until(alert: &Alert) -> String {
-    let is_credit = matches!(alert.mark, AlertKind::CreditLow | AlertKind::CreditUsedUp);
-    match alert.period.as_str() {
-        _ if is_credit => "It lasts until credit is added.".to_owned(),
-        "total" => "It never resets.".to_owned(),
-        period => format!("The window is a {period}; it resets at {}.", instant(alert.window_end_s)),
-    }
+fn happened_at(alert: &Alert) -> String {
+    instant(alert.at_ms.div_euclid(1_000))
+}
+
+/// When the window of an alert ends; `None` if it never does.
+fn resets_at(alert: &Alert) -> Option<String> {
+    (alert.period != "total").then(|| instant(alert.window_end_s))
 }
 
 impl Message {
-    /// An alert in words.
+    /// The message of an alert.
     pub fn of(alert: &Alert, branding: &Branding, directory: &Directory) -> Self {
         let (unit, organization) = (alert.unit, directory.organization());
-        let whose = whose(&alert.subject, directory.ring());
+        let name = subject_name(&alert.subject, directory.ring());
         let is_digest = alert.count > 1;
-        let (kind, subject, happened) =
-            if is_digest { happened_often(alert, &whose) } else { happened(alert, &whose) };
+        let (kind, subject, text) = if is_digest { digest(alert, &name) } else { described(alert, &name) };
         let mut data = json!({
             "limit": alert.limit,
             "subject": alert.subject,
@@ -152,21 +161,21 @@ impl Message {
             kind,
             at_ms: alert.at_ms,
             subject: format!("[{organization}] {subject}"),
-            text: format!("{happened}\n{}\n\n{}\n", until(alert), branding.link),
+            text: format!("{text}\n\n{}\n", branding.link),
             data,
         }
     }
 
-    /// A message that only shows that messages arrive.
+    /// A test message, which shows that messages arrive.
     pub fn test(branding: &Branding, directory: &Directory) -> Self {
         let (organization, now_ms) = (directory.organization(), directory.clock().now_ms());
         Self {
             id: format!("test_{now_ms}"),
             kind: "test",
             at_ms: now_ms,
-            subject: format!("[{organization}] A test of spendguard's alerts"),
+            subject: format!("[{organization}] Test of spendguard's alerts"),
             text: format!(
-                "This is a test. Alerts of spent limits will arrive here as this did.\n\n{}\n",
+                "This is a test. Alerts about limits and credit will arrive in the same way.\n\n{}\n",
                 branding.link
             ),
             data: json!({ "organization": &*organization, "link": &*branding.link }),
@@ -174,8 +183,8 @@ impl Message {
     }
 }
 
-/// A meter's subject in words.
-fn whose(subject: &str, ring: &Ring) -> String {
+/// A meter's subject by its name.
+fn subject_name(subject: &str, ring: &Ring) -> String {
     match subject {
         "org" => "the organization".to_owned(),
         key if ring.by_id(key).is_some() => format!("key \"{}\" ({key})", ring.key_name(key)),
@@ -196,11 +205,10 @@ mod tests {
     use super::*;
     use crate::domain::limit::Unit;
 
-    #[test]
-    fn a_digest_says_how_many_when_and_what_the_last_was() {
-        let alert = Alert {
+    fn alert(mark: AlertKind, count: u64) -> Alert {
+        Alert {
             id: 1,
-            mark: AlertKind::Soft,
+            mark,
             limit: "users".to_owned(),
             subject: "ann".to_owned(),
             threshold: 2_000_000_000,
@@ -211,14 +219,34 @@ mod tests {
             unit: Unit::Usd,
             period: "month".to_owned(),
             hard: None,
-            count: 312,
-        };
-        let (kind, subject, text) = happened_often(&alert, "\"ann\"");
+            count,
+        }
+    }
+
+    #[test]
+    fn a_digest_says_how_many_when_and_what_the_last_was() {
+        let (kind, subject, text) = digest(&alert(AlertKind::Soft, 312), "\"ann\"");
         assert_eq!((kind, subject.as_str()), ("limit.soft", "Limit users: 312 more alerts in an hour"));
         assert!(
             text.starts_with("From 2026-11-21 12:00 UTC to 2026-11-21 13:00 UTC, 312 more soft thresholds"),
             "{text}"
         );
-        assert!(text.contains("\"ann\" has settled $3.00, past the soft threshold of $2.00"), "{text}");
+        let last = "for \"ann\" passed its soft threshold of $2.00 at 2026-11-21 12:35 UTC. Settled: $3.00.";
+        assert!(text.contains(last), "{text}");
+    }
+
+    #[test]
+    fn a_hard_cap_says_when_it_was_reached_until_when_it_rejects_and_what_to_do() {
+        let hard = alert(AlertKind::Hard, 1);
+        let (kind, subject, text) = described(&hard, "\"ann\"");
+        assert_eq!(kind, "limit.hard");
+        assert_eq!(subject, "Limit users: \"ann\" reached the hard cap of $2.00, requests are rejected");
+        assert_eq!(
+            text,
+            "Limit \"users\" for \"ann\" reached its hard cap of $2.00 at 2026-11-21 12:35 UTC: requests are rejected until \
+             2026-12-01 00:00 UTC. Settled: $3.00. To admit requests again, raise the hard cap."
+        );
+        let (.., forever) = described(&Alert { period: "total".to_owned(), ..hard }, "\"ann\"");
+        assert!(forever.contains("requests are rejected, and the limit never resets. Settled"), "{forever}");
     }
 }

@@ -12,7 +12,7 @@ use crate::domain::Secret;
 /// A channel of Slack.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Its address, which is all that one needs to write there.
+    /// Its URL, which is a secret: it is the only credential.
     pub url: Secret,
 }
 
@@ -23,9 +23,13 @@ pub(super) struct Slack {
 
 impl Slack {
     pub(super) fn new(config: &Config, roots: &Arc<rustls::ClientConfig>) -> Result<Self, String> {
-        let url: Uri = config.url.expose().parse().map_err(|_| "its url is none".to_owned())?;
+        let url: Uri = config.url.expose().parse().map_err(|_| "its url is not valid".to_owned())?;
         let is_known = matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some();
-        if is_known { Ok(Self { to: Post::new(&url, roots) }) } else { Err("its url is none".to_owned()) }
+        if is_known {
+            Ok(Self { to: Post::new(&url, roots) })
+        } else {
+            Err("its url is not valid".to_owned())
+        }
     }
 
     pub(super) async fn send(&self, message: &Message) -> Result<(), String> {
@@ -34,7 +38,7 @@ impl Slack {
     }
 }
 
-/// Slack makes links and mentions of what is in angle brackets.
+/// Slack turns text in angle brackets into links and mentions.
 fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }

@@ -19,12 +19,12 @@ use crate::upstream::{self, Upstream};
 /// How secrets of Standard Webhooks begin; what follows is Base64.
 const SECRET_PREFIX: &str = "whsec_";
 
-/// A program that wants to hear.
+/// A receiver of webhooks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Where it listens.
+    /// Its URL.
     pub url: Uri,
-    /// What it knows our signature by: `whsec_` and Base64.
+    /// The secret that signs requests: `whsec_` and Base64.
     pub secret: Secret,
 }
 
@@ -57,7 +57,7 @@ impl Webhook {
         let at = Timestamp::from_millisecond(message.at_ms).map_err(|error| error.to_string())?;
         let body = json!({ "type": message.kind, "timestamp": at.to_string(), "data": message.data });
         let body = body.to_string();
-        // A receiver refuses old signatures, so each try has the time of its own.
+        // Receivers refuse old signatures, so each attempt is signed with its own time.
         let (now_s, signature) = (now_s.to_string(), self.signature(&message.id, now_s, &body)?);
         let mut headers = HeaderMap::new();
         for (name, value) in
@@ -69,18 +69,18 @@ impl Webhook {
     }
 }
 
-/// A place that takes JSON.
+/// A URL that accepts JSON.
 #[derive(Debug)]
 pub(super) struct Post {
     to: Upstream,
-    /// Path and query, as they are configured.
+    /// Path and query, as configured.
     path: String,
     pub(super) host: String,
 }
 
 impl Post {
     pub(super) fn new(url: &Uri, roots: &Arc<rustls::ClientConfig>) -> Self {
-        // The address as it is written, whose path no base would keep whole.
+        // The URL as it is written: joining it with a base URL would change its path.
         let path = url.path_and_query().map_or("/", PathAndQuery::as_str).to_owned();
         let mut origin = url.clone().into_parts();
         origin.path_and_query = Some(PathAndQuery::from_static("/"));
@@ -93,7 +93,7 @@ impl Post {
         Self { to: Upstream::new(&config, roots), path, host }
     }
 
-    /// Posts a body; an answer of 2xx takes it.
+    /// Posts a body. A 2xx answer is success.
     pub(super) async fn json(&self, mut headers: HeaderMap, body: String) -> Result<(), String> {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(header::USER_AGENT, HeaderValue::from_static("spendguard"));

@@ -1,7 +1,7 @@
 //! `spendguard demo`: a tour without an OpenAI key.
 //!
-//! A fake OpenAI in this process, a guard in front of it with a few keys and
-//! limits that get hit, and a bounded trickle of traffic through it.
+//! A fake OpenAI in this process, a guard in front of it with a few keys and limits
+//! that are reached, and a bounded stream of requests through it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -58,7 +58,7 @@ window = "minute"
 hard = 6
 "#;
 
-/// What the demo's organization has paid beforehand.
+/// The prepaid credit of the demo's organization.
 const CREDIT: Money = Money::from_nano(25 * 1_000_000_000);
 
 /// Serves only the fake, until the process ends.
@@ -119,7 +119,7 @@ pub async fn run(seconds: u64) -> Result<(), StartError> {
     ended
 }
 
-/// A bounded trickle: each key in turn, and a line for what each got.
+/// Sends requests at a bounded rate: each key in turn, and a line for each answer.
 async fn traffic(proxy: SocketAddr, keys: Vec<(&'static str, Secret)>, seconds: u64) {
     let Ok(base_url) = format!("http://{proxy}/v1").parse() else { return };
     let timeout = Duration::from_secs(30);

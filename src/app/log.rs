@@ -1,7 +1,9 @@
-//! The log: to standard error, buffered, flushed a few times a second.
+//! The log: to standard error, buffered, flushed a few times a second. The first
+//! field of each line is `event`, its stable name; `docs/operating.md` lists the
+//! names.
 //!
-//! A line for each request must cost neither a system call for each request nor
-//! a tenth of what the request itself does, as the library's own text does.
+//! A line for each request must not cost a system call, nor a tenth of the
+//! request's own work, as the library's own text format would.
 
 use std::env;
 use std::fmt::{self, Write as _};
@@ -41,7 +43,7 @@ impl io::Write for LogSink {
     }
 }
 
-/// Starts the log at a level, as text or JSON. `RUST_LOG` is over the level.
+/// Starts the log at a level, as text or JSON. `RUST_LOG` overrides the level.
 ///
 /// `RUST_LOG` is a level, or levels by target: `info,hyper=debug`.
 pub fn start(level: &str, json: bool) {
@@ -59,11 +61,11 @@ pub fn start(level: &str, json: bool) {
 
 /// Writes out what is buffered.
 pub fn flush() {
-    // Standard error may be closed; no other place is left for a message.
+    // Standard error may be closed; there is no other place to report that.
     let _ = unpoisoned(sink().lock()).flush();
 }
 
-/// `2026-11-21T08:00:00.000000Z  INFO request status=200 usd=0.0012`
+/// `2026-11-21T08:00:00.000000Z  INFO request event=request_ended status=200 usd=0.0012`
 struct Text;
 
 impl<S, N> FormatEvent<S, N> for Text
@@ -112,7 +114,7 @@ impl Visit for Fields<'_> {
     }
 }
 
-/// Escapes what would end or overwrite a line: values may be a client's.
+/// Escapes characters that would end or overwrite a line: a value may come from a client.
 struct OneLine<'a>(Writer<'a>);
 
 impl fmt::Write for OneLine<'_> {
@@ -144,6 +146,10 @@ mod tests {
         }
     }
 
+    fn text(kept: &Kept) -> String {
+        String::from_utf8(kept.0.lock().unwrap().clone()).unwrap()
+    }
+
     #[test]
     fn an_event_is_one_line_whatever_its_values_are() {
         let kept = Kept::default();
@@ -151,9 +157,21 @@ mod tests {
         let log =
             tracing_subscriber::fmt().event_format(super::Text).with_writer(move || writer.clone()).finish();
         tracing::subscriber::with_default(log, || {
-            tracing::warn!(status = 200, key = "a b", plain = "x", usd = %"1\n2", "hello");
+            tracing::warn!(event = "tested", status = 200, key = "a b", plain = "x", usd = %"1\n2", "hello");
         });
-        let text = String::from_utf8(kept.0.lock().unwrap().clone()).unwrap();
-        assert!(text.ends_with("  WARN hello status=200 key=\"a b\" plain=x usd=1\\n2\n"), "{text:?}");
+        let text = text(&kept);
+        let line = "  WARN hello event=tested status=200 key=\"a b\" plain=x usd=1\\n2\n";
+        assert!(text.ends_with(line), "{text:?}");
+    }
+
+    #[test]
+    fn the_name_of_an_event_is_a_field_at_the_top_of_its_json() {
+        let kept = Kept::default();
+        let writer = kept.clone();
+        let log =
+            tracing_subscriber::fmt().json().flatten_event(true).with_writer(move || writer.clone()).finish();
+        tracing::subscriber::with_default(log, || tracing::warn!(event = "tested", status = 200, "hello"));
+        let line: serde_json::Value = serde_json::from_str(&text(&kept)).unwrap();
+        assert_eq!((&line["event"], &line["message"]), (&"tested".into(), &"hello".into()), "{line}");
     }
 }

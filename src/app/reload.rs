@@ -1,4 +1,4 @@
-//! Signals and changes: what happens while the guard runs.
+//! Signals and changes of the configuration while the guard runs.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,12 +11,12 @@ use crate::app::{App, StartError, log, rules};
 use crate::config::reload::{Watch, needs_restart};
 use crate::config::{self, Settings};
 
-/// How often files are looked at and the log is flushed.
+/// How often files are checked and the log is flushed.
 const LOOK_EVERY: Duration = Duration::from_millis(300);
 
 impl App {
-    /// Looks after reloads until SIGTERM or SIGINT, or until a thread has died
-    /// without which nothing is right.
+    /// Handles reloads until SIGTERM or SIGINT, or until a thread has died that the
+    /// guard can't work without.
     pub(super) async fn until_stopped(&mut self) -> Result<(), StartError> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
@@ -55,7 +55,10 @@ impl App {
     async fn reload(&mut self) {
         for tls in &self.tls {
             if let Err(error) = tls.reload() {
-                tracing::error!(%error, "a renewed certificate is bad; the old one stays in use");
+                tracing::error!(
+                    event = "certificate_reload_failed", %error,
+                    "a renewed certificate can't be used; the old one stays in use"
+                );
             }
         }
         let loaded = config::load(self.config_file.as_deref(), std::env::vars());
@@ -64,10 +67,15 @@ impl App {
             Err(error) => Err(error.into()),
         };
         match applied {
-            Ok(()) => tracing::info!("the configuration was read again and is in force"),
+            Ok(()) => {
+                tracing::info!(event = "config_reloaded", "the configuration was read again and is in force");
+            }
             Err(error) => {
                 self.opened.guard.metrics().reload_failed();
-                tracing::error!(%error, "the changed configuration is refused; the old one stays in force");
+                tracing::error!(
+                    event = "config_reload_failed", %error,
+                    "the changed configuration is refused; the old one stays in force"
+                );
             }
         }
     }
@@ -78,7 +86,7 @@ impl App {
         let (new_rules, mut in_force) = rules::of(&settings, upstreams)?;
         let channels = Channels::of(&settings.alerts, &self.roots)?;
         for key in needs_restart(&self.settings, &settings) {
-            tracing::warn!(key, "this change needs a restart to be in force");
+            tracing::warn!(event = "config_restart_needed", key, "this change takes effect after a restart");
         }
         let waiting = needs_restart(&self.started, &settings);
         if !waiting.is_empty() {

@@ -1,4 +1,4 @@
-//! From settings to what each row takes.
+//! Converts settings into the configuration of each row.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::pricing::plan::Policy;
 use crate::proxy::{Rules, admit, refuse};
 use crate::upstream::{self, Upstream};
 
-/// A body may be silent for so many times the time limit of a head.
+/// The time limit for the next part of a body, as a multiple of the time limit of a head.
 const BODY_PATIENCE: u32 = 3;
 
 /// The proxy's rules, and what the admin listener shows of them.
@@ -23,7 +23,7 @@ pub fn of(settings: &Settings, upstreams: Arc<[Arc<Upstream>]>) -> Result<(Rules
         zone: settings.zone.clone(),
         hosts: hosts(settings),
         keep: settings.keep,
-        tells_forecast: settings.alerts_forecast,
+        alerts_forecast: settings.alerts_forecast,
         sheet: Arc::clone(&sheet),
         sheet_file: settings.pricing.file.clone(),
     };
@@ -70,8 +70,8 @@ fn authorization(key: &crate::domain::Secret) -> Result<HeaderValue, StartError>
     Ok(value)
 }
 
-/// Names that the admin listener is reached by: those configured, and the one that
-/// messages lead to.
+/// The names that the admin listener answers to: the configured ones, and the host
+/// of the link in messages.
 fn hosts(settings: &Settings) -> Vec<String> {
     let link = settings.alerts.branding.link.parse::<Uri>().ok();
     let linked = link.and_then(|link| link.host().map(str::to_ascii_lowercase));
@@ -83,7 +83,7 @@ pub fn timeouts(settings: &Settings) -> Timeouts {
     Timeouts { header: settings.server.header_timeout, idle: settings.server.idle_timeout }
 }
 
-/// Pools of connections to upstream, one for each shard: those that there are, if the new
+/// Pools of connections to upstream, one for each shard: the existing ones, if the new
 /// settings lead to the same place in the same way.
 pub fn upstreams(
     settings: &Settings,

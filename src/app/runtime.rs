@@ -1,15 +1,15 @@
-//! The runtime of one thread, and the threads beside it.
+//! The runtime of a serving thread, and its background threads.
 
 use std::io;
 
 use tokio::runtime::{Builder, Runtime};
 
-/// How much lower than the priority of the threads that serve requests that of the
-/// threads beside them is: a tenth of their share of a processor that both want.
+/// The nice value of background threads: under load they get a tenth of the
+/// processor share of a thread that serves requests.
 const NICE: i32 = 10;
 
-/// A runtime that serves on the thread it is run by. What may take long runs on other
-/// threads of it, which give way to all that serve.
+/// A runtime that serves on the current thread. Long work runs on its background
+/// threads, which have a lower priority.
 pub fn runtime() -> io::Result<Runtime> {
     Builder::new_current_thread().enable_all().on_thread_start(give_way).build()
 }
@@ -18,7 +18,7 @@ pub fn runtime() -> io::Result<Runtime> {
 /// priority of the whole program.
 fn give_way() {
     if cfg!(target_os = "linux") {
-        // A system that refuses it only has long work compete with requests.
+        // If the system refuses it, long work competes with requests.
         let _ = rustix::process::nice(NICE);
     }
 }

@@ -32,8 +32,8 @@ impl Token {
             let mode = std::fs::metadata(&file)?.permissions().mode() & 0o777;
             if mode & 0o077 != 0 {
                 return Err(format!(
-                    "{}: others may read it (its mode is {mode:o}), so they may know the token; remove the file for a new \
-                     one, or keep the token by `chmod 600` if nobody has read it",
+                    "{}: other users can read it (its mode is {mode:o}), so they may know the token; remove the file for a new \
+                     one, or keep the token by `chmod 600` if no other user has read it",
                     file.display()
                 )
                 .into());
@@ -60,12 +60,12 @@ impl Token {
         &self.secret
     }
 
-    /// What it is known by.
+    /// Its hash.
     pub(super) fn hash(&self) -> KeyHash {
         KeyHash::of(self.secret.expose().as_bytes())
     }
 
-    /// Where an operator finds it.
+    /// Tells an operator where the token is.
     pub fn whereabouts(&self) -> String {
         self.file.as_ref().map_or_else(|| "as configured".to_owned(), |file| format!("in {}", file.display()))
     }

@@ -1,4 +1,4 @@
-//! Corrections of entries: facts of their own, in the windows of what they correct.
+//! Corrections of entries: entries of their own, in the windows of the entries that they correct.
 
 use crate::books::Books;
 use crate::domain::demand::Bound;
@@ -14,13 +14,13 @@ pub enum AdjustError {
     /// There is no settled entry of that id, and no grant.
     #[error("no settled entry has that id, and no grant")]
     NoSuchEntry,
-    /// It was pruned.
+    /// The entry was pruned.
     #[error(
         "that entry was pruned: entries before {} are gone, and only their sums are left. Correct a later entry of the \
          same key instead; its note can say which one is meant", crate::ledger::calendar::utc(*before_s)
     )]
     Pruned {
-        /// Since when entries are there, in Unix seconds.
+        /// The time since which entries are kept, in Unix seconds.
         before_s: i64,
     },
     /// With the correction, the entry would have cost less than nothing.
@@ -42,9 +42,9 @@ pub enum AdjustError {
 }
 
 impl Books {
-    /// Adds a correction to a settled entry, in that entry's windows, or to a grant
-    /// of prepaid credit. An entry and all its corrections together are never below zero,
-    /// so that none makes room under a limit that nothing had used.
+    /// Adds a correction to a settled entry, in that entry's windows, or to a grant of
+    /// prepaid credit. An entry and all its corrections together are never below zero, so
+    /// that no correction makes more room under a limit than was used.
     pub async fn adjust(
         &self,
         id: u64,
@@ -96,15 +96,22 @@ impl Books {
             note: Some(note),
             ..original
         };
-        // The row of the audit log comes right behind the correction, whose entry it repeats.
+        // The row of the audit log directly follows the correction, whose entry it repeats.
         let audited = |entry: &Entry| Change::of_correction(entry).row(by, entry.created_ms);
         let (entry, audited) = self.core.correct(slots, entry, audited);
-        // It counts already; a failure here must not invite to do it twice.
+        // It counts already; an error here would invite the operator to repeat it.
         if let Err(error) = self.core.flush().await {
-            tracing::warn!(%error, "a correction counts, and is written as soon as the ledger can be");
+            tracing::warn!(
+                event = "correction_not_written", %error,
+                "a correction counts, and is written as soon as the ledger can be written"
+            );
         }
         if audited.done().await.is_err() {
-            tracing::warn!(id = entry.id, "a correction counts, but is missing from the audit log");
+            tracing::warn!(
+                event = "correction_not_audited",
+                id = entry.id,
+                "a correction counts, but is missing from the audit log"
+            );
         }
         Ok(entry)
     }

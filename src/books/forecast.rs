@@ -1,4 +1,4 @@
-//! The forecast: what this month and each limit are likely to come to.
+//! The forecast: the amounts that this month and each limit are likely to reach.
 //!
 //! Looking back takes a pass over the sums of a month, so it is done from time to time in
 //! the background, and each question gets the latest result.
@@ -14,33 +14,33 @@ use crate::books::Books;
 use crate::domain::limit::{Mode, Only, Per, Source, Unit};
 use crate::domain::{Limit, Span, Window};
 use crate::ledger::calendar;
-use crate::ledger::forecast::{DAYS_BACK, Forecast, Known, forecast};
+use crate::ledger::forecast::{DAYS_BACK, Forecast, ForecastInput, forecast};
 use crate::ledger::meter::{Reading, Subject};
 use crate::store::StoreError;
 
-/// How old projections get.
+/// The age at which projections are refreshed.
 const AGAIN_AFTER: Duration = Duration::from_secs(300);
-/// Until one that failed is tried again.
+/// The pause before a failed refresh is tried again.
 const PAUSE: Duration = Duration::from_secs(5);
-/// Meters of one limit that are looked at, the fullest first.
+/// How many meters of one limit are projected, the fullest first.
 const SUBJECTS_MAX: usize = 100;
-/// No window that is looked at has more days.
+/// The most days of a projected window.
 const DAYS_MAX: usize = 366;
 /// Complete days without which a forecast is too uncertain for an alert.
 const ALERT_FROM_DAYS: usize = 7;
 
-/// What one window is likely to come to. Amounts are in the limit's unit.
+/// The projection of one window. Amounts are in the limit's unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Projection {
     /// The limit; for the organization's month, one without a name and a cap.
     pub limit: Arc<Limit>,
-    /// Whose meter.
+    /// The meter's subject.
     pub subject: Subject,
     /// Its window.
     pub span: Span,
-    /// What it has settled.
+    /// The amount settled so far.
     pub settled: i64,
-    /// What it will settle, unless there is no complete day to forecast it from.
+    /// The forecast; `None` if there is no complete day to make it from.
     pub forecast: Option<Forecast>,
 }
 
@@ -96,7 +96,10 @@ impl Forecaster {
                     AGAIN_AFTER
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "the past can't be read for a forecast");
+                    tracing::warn!(
+                        event = "forecast_failed", %error,
+                        "the past can't be read for a forecast"
+                    );
                     PAUSE
                 }
             };
@@ -130,9 +133,9 @@ async fn refresh(books: &Books, zone: &Arc<str>) -> Result<Projections, StoreErr
         .collect();
     let by_day = |limit: &Limit| Limit { window: Window::Day, ..limit.clone() };
     // A limit's meter knows its window's sum; the month's is added up of its days.
-    let mut wanted = vec![(by_day(&month), in_month.first_s().min(in_month.span.start_s))];
-    wanted.extend(limits.iter().map(|(days, limit, _)| (by_day(limit), days.first_s())));
-    let mut pasts = books.reports.history(wanted).await?.into_iter();
+    let mut queries = vec![(by_day(&month), in_month.first_s().min(in_month.span.start_s))];
+    queries.extend(limits.iter().map(|(days, limit, _)| (by_day(limit), days.first_s())));
+    let mut pasts = books.reports.history(queries).await?.into_iter();
     let past = pasts.next().unwrap_or_default();
     let days = past.iter().filter(|((_, start_s), _)| in_month.span.contains(*start_s));
     let settled = days.map(|(_, sum)| *sum).fold(0, i64::saturating_add);
@@ -204,8 +207,13 @@ impl Days {
     ) -> Projection {
         let on = |day: &Span| past.get(&(subject.clone(), day.start_s)).copied().unwrap_or(0);
         let before: Vec<i64> = self.before.iter().map(on).collect();
-        let known =
-            Known { before: &before, settled, now_s: self.now_s, days: &self.ahead, hard: limit.hard };
+        let known = ForecastInput {
+            before: &before,
+            settled,
+            now_s: self.now_s,
+            days: &self.ahead,
+            hard: limit.hard,
+        };
         let forecast = forecast(&known);
         Projection { limit: Arc::clone(limit), subject, span: self.span, settled, forecast }
     }

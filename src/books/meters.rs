@@ -1,6 +1,6 @@
 //! Meters as operators see them. There may be one for every end user, so they are
-//! looked through in slices, between which requests take their turns, and no more
-//! are copied than are shown.
+//! read in slices, between which requests can take the lock, and only those that
+//! are shown are copied.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -14,9 +14,9 @@ use crate::ledger::walk::InForce;
 /// Some meters of one limit.
 #[derive(Clone, Debug, Default)]
 pub struct Meters {
-    /// Those that were asked for.
+    /// The requested meters.
     pub readings: Vec<Reading>,
-    /// How many there are in the window that runs.
+    /// The number of meters in the current window.
     pub total: usize,
 }
 
@@ -24,7 +24,7 @@ pub struct Meters {
 struct First<R> {
     count_max: usize,
     found: HashMap<Subject, (R, Reading)>,
-    /// The rank of the last that is among them, once there are enough.
+    /// The rank of the last of them, once there are enough.
     last: Option<R>,
     total: usize,
 }
@@ -40,7 +40,7 @@ impl<R: Ord + Clone> First<R> {
         }
         let reading = Reading { subject: subject.clone(), span, meter };
         self.found.insert(subject.clone(), (rank, reading));
-        // Seldom, so that each meter costs the same however many there are.
+        // Rarely, so that the cost of a meter does not depend on their number.
         if self.found.len() >= 2 * self.count_max.max(64) {
             let kept = self.sorted();
             self.last = kept.last().map(|(rank, _)| rank.clone());
@@ -62,8 +62,8 @@ impl<R: Ord + Clone> First<R> {
 }
 
 impl Books {
-    /// Every limit in force with all its current meters, rates aside: for those who
-    /// know that there are few.
+    /// Every limit in force except rates, with all its current meters. Only for
+    /// ledgers with few meters.
     pub fn limits(&self) -> Vec<(Arc<Limit>, Vec<Reading>)> {
         let all = |of: InForce| {
             let readings = self.meters_after(&of, None, usize::MAX / 2).readings;
@@ -72,11 +72,11 @@ impl Books {
         self.core.in_force().into_iter().map(all).collect()
     }
 
-    /// Hands out all current meters of a limit. A meter may come twice if others are
-    /// removed meanwhile.
+    /// Hands out all current meters of a limit. A meter may be returned twice if
+    /// others are removed meanwhile.
     pub fn each_meter(&self, of: &InForce, mut each: impl FnMut(&Subject, Span, Meter)) {
         let (mut walk, at_ms) = (of.walk(), self.core.clock().now_ms());
-        // Let go between two slices, the lock is taken by a request that waits for it.
+        // The lock is released between two slices, so that a waiting request gets it.
         while self.core.ledger().walk(&mut walk, at_ms, &mut each) {
             std::thread::yield_now();
         }
@@ -93,7 +93,7 @@ impl Books {
         first.meters()
     }
 
-    /// The meters of a limit by subject, those behind `after`.
+    /// The meters of a limit by subject, those after `after`.
     pub fn meters_after(&self, of: &InForce, after: Option<&str>, count_max: usize) -> Meters {
         let mut first = First::new(count_max);
         self.each_meter(of, |subject, span, meter| {

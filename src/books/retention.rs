@@ -1,8 +1,8 @@
-//! Pruning old entries, and what the database takes of its disk.
+//! Pruning of old entries, and the disk space of the database.
 //!
-//! What goes is looked for on a connection that only reads; the writer deletes a
-//! few rows at a time, behind all that was queued before, and has four fifths of
-//! the time for others. A death between two steps leaves a sound ledger.
+//! Rows to prune are found on a read-only connection; the writer deletes a few rows
+//! at a time, behind everything that was queued before, and has four fifths of the
+//! time for other work. A crash between two steps leaves a sound ledger.
 
 use std::time::Duration;
 
@@ -14,28 +14,29 @@ use crate::ledger::calendar::utc;
 use crate::store::StoreError;
 use crate::store::reports::{PruneError, quarter_start_s};
 
-/// How often it is looked for entries that are old enough.
+/// How often it looks for entries that are old enough.
 const EVERY: Duration = Duration::from_secs(60);
-/// Between two steps, at the least.
+/// The shortest pause between two steps.
 const PAUSE: Duration = Duration::from_millis(20);
-/// A step is followed by a pause of so many times its own length.
+/// The pause after a step, as a multiple of the step's duration.
 const PAUSE_FACTOR: u32 = 4;
-/// Entries younger than this always stay: a clock that is set back by less finds all that limits need.
+/// Entries younger than this are never pruned: a clock that is set back by less still finds all that
+/// limits need.
 const AGE_MIN_S: i64 = 86_400;
 
-/// How much of what was asked for was done.
+/// The progress of a pruning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
-    /// Entries admitted before are pruned, in Unix seconds.
+    /// Entries admitted before this time are pruned, in Unix seconds.
     pub before_s: i64,
-    /// How many were.
+    /// The number of pruned entries.
     pub entries: u64,
-    /// Whether there are more.
+    /// Whether there are more to prune.
     pub has_more: bool,
 }
 
 impl Books {
-    /// Prunes what is older than `keep` says, now and then, until it is stopped.
+    /// Prunes entries older than `keep` from time to time, until it is stopped.
     pub async fn prune_old(
         &self,
         keep: impl Fn() -> Option<Duration> + Send,
@@ -47,25 +48,36 @@ impl Books {
                 let before_s = self.prunable_before_s(self.core.clock().now_s().saturating_sub(keep_s));
                 let mut entries = 0;
                 if let Err(error) = self.prune_until(before_s, &stop, &mut entries).await {
-                    tracing::error!(%error, "old entries can't be pruned; the database grows meanwhile");
+                    tracing::error!(
+                        event = "prune_failed", %error,
+                        "old entries can't be pruned; the database grows meanwhile"
+                    );
                 }
                 if entries > 0 {
-                    tracing::info!(entries, before = %utc(before_s), "old entries were pruned");
+                    tracing::info!(
+                        event = "entries_pruned", entries, before = %utc(before_s),
+                        "old entries were pruned"
+                    );
                 }
             }
             let _ = tokio::time::timeout(EVERY, stop.changed()).await;
         }
     }
 
-    /// The latest time up to a wanted one before which entries may be pruned, in Unix seconds: the end of a
-    /// quarter of an hour, and a day ago.
-    pub fn prunable_before_s(&self, wanted_s: i64) -> i64 {
-        quarter_start_s(wanted_s.min(self.core.clock().now_s().saturating_sub(AGE_MIN_S)))
+    /// The latest time, at most the requested one, before which entries may be pruned, in Unix seconds: the
+    /// end of a quarter of an hour, at least a day ago.
+    pub fn prunable_before_s(&self, requested_s: i64) -> i64 {
+        quarter_start_s(requested_s.min(self.core.clock().now_s().saturating_sub(AGE_MIN_S)))
     }
 
-    /// Prunes for a bounded time what was admitted before a time, as an operator's change.
-    pub async fn prune(&self, wanted_s: i64, within: Duration, by: &Actor) -> Result<Progress, PruneError> {
-        let before_s = self.prunable_before_s(wanted_s);
+    /// Prunes the entries admitted before a time, for a bounded duration, as an operator's change.
+    pub async fn prune(
+        &self,
+        requested_s: i64,
+        within: Duration,
+        by: &Actor,
+    ) -> Result<Progress, PruneError> {
+        let before_s = self.prunable_before_s(requested_s);
         let (over, is_over) = watch::channel(false);
         let mut entries = 0;
         let pruning = self.prune_until(before_s, &is_over, &mut entries);
@@ -78,7 +90,7 @@ impl Books {
             done = pruning => done,
             () = bounded => Ok(()),
         };
-        // What has gone before a failure has gone all the same.
+        // Entries that were pruned before a failure stay pruned.
         if entries > 0 {
             let change = Change::of_pruning(before_s, entries);
             let row = change.row(by, self.core.clock().now_ms());
@@ -89,9 +101,9 @@ impl Books {
         Ok(Progress { before_s, entries, has_more })
     }
 
-    /// How many entries could be pruned that were admitted before a time.
-    pub async fn prunable(&self, wanted_s: i64) -> Result<u64, StoreError> {
-        let before_s = self.prunable_before_s(wanted_s);
+    /// The number of entries admitted before a time that could be pruned.
+    pub async fn prunable(&self, requested_s: i64) -> Result<u64, StoreError> {
+        let before_s = self.prunable_before_s(requested_s);
         self.reports.prunable(before_s).await
     }
 
@@ -103,7 +115,7 @@ impl Books {
         stop: &watch::Receiver<bool>,
         entries: &mut u64,
     ) -> Result<(), PruneError> {
-        // One at a time: what two count at once would be counted twice.
+        // One at a time: two at once would count the same entries twice.
         let mut stopped = stop.clone();
         let _alone = tokio::select! {
             alone = self.pruning.lock() => alone,

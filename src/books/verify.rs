@@ -1,9 +1,8 @@
-//! What the guard keeps in memory, proven against the database.
+//! Verification: the state in memory is compared with the database.
 //!
-//! Under the ledger's lock the meters are copied and a job takes its place in
-//! the writer's queue, which opens a snapshot: at that place the database has
-//! exactly the facts that the meters have. So they can be compared at leisure,
-//! while requests go on.
+//! Under the ledger's lock the meters are copied and a job takes its place in the
+//! writer's queue, which opens a snapshot: at that place the database has exactly
+//! the facts that the meters have. So they can be compared while requests go on.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -19,8 +18,8 @@ use crate::store::records::Names;
 use crate::store::reports::{Difference, ROLLUP_S, Report};
 use crate::store::{Snapshot, SnapshotNeed, StoreError};
 
-/// How often a difference is looked at again: a hold whose writing has just
-/// failed is in memory until its request is refused.
+/// How often a difference is checked again: a hold that could not be written is in
+/// memory until its request is refused.
 const LOOKS: usize = 3;
 
 /// Memory and database at one instant.
@@ -36,9 +35,9 @@ struct Instant {
 }
 
 impl Books {
-    /// Compares all that is said twice, in the database and in memory; one at a time.
+    /// Compares all that is stored twice, in the database and in memory; one verification at a time.
     pub async fn verify(&self) -> Result<Report, StoreError> {
-        // Kept by the work itself, which goes on when its asker has left.
+        // Kept by the work itself, which goes on if its client disconnects.
         let alone = Arc::new(Arc::clone(&self.verifying).lock_owned().await);
         let mut report = Report::default();
         let mut live: Vec<Difference> = Vec::new();
@@ -81,7 +80,7 @@ impl Books {
 }
 
 impl Instant {
-    /// What differs in the whole database, if that is wanted, and from memory.
+    /// The differences within the database, if requested, and those between database and memory.
     fn compare(
         &self,
         whole: bool,
@@ -123,7 +122,7 @@ impl Instant {
                     calendar::utc(hold.admitted_ms.div_euclid(1_000))
                 ),
                 meaning: format!("limits don't count it now; the next start would charge {cost} USD for it"),
-                mend: "if nothing was spent on it, correct its entry after the next start with `spendguard ledger adjust`"
+                remedy: "if nothing was spent on it, correct its entry after the next start with `spendguard ledger adjust`"
                     .to_owned(),
             });
         }
@@ -140,14 +139,14 @@ impl Instant {
                         "hold {id} belongs to a running request, and has an entry ({kind}) already"
                     ),
                     meaning: "its real ending can't be written, and nothing that comes after it".to_owned(),
-                    mend: format!("remove the entry {id}, which no request has made"),
+                    remedy: format!("remove the entry {id}, which no request has made"),
                 },
                 None => Difference {
                     kind: "hold",
                     about: id.clone(),
                     what: format!("hold {id} belongs to a running request, and is not in the database"),
                     meaning: "limits count it, but if the guard died now it would be forgotten".to_owned(),
-                    mend: "nothing, once its request has ended; find out who changes the database".to_owned(),
+                    remedy: "nothing, once its request has ended; find out which other program changes the database".to_owned(),
                 },
             });
         }
@@ -164,7 +163,7 @@ impl Instant {
         found: &mut Vec<Difference>,
     ) -> Result<(), StoreError> {
         let span = Windows::of(limit).span(self.at_ms.div_euclid(1_000));
-        // A clock that was set back by the age of what is pruned: no sum is of so short a window.
+        // The clock was set back into a time that is pruned: there are no sums for so short a window.
         if span.end_s.saturating_sub(span.start_s) < ROLLUP_S && span.start_s < self.db.whole_since_s()? {
             return Ok(());
         }
@@ -219,11 +218,11 @@ impl Instant {
                     kind: "crossing",
                     about: format!("{} {of} {threshold} {start_s}", limit.name),
                     what: format!(
-                        "limit {:?}, {of}: {settled} are settled, past {soft}, and that is not noted",
+                        "limit {:?}, {of}: {settled} are settled, past {soft}, and no crossing is recorded",
                         limit.name
                     ),
-                    meaning: "the limit holds, but nobody was told of the threshold".to_owned(),
-                    mend: "a reload of the configuration or a restart notes it".to_owned(),
+                    meaning: "the limit holds, but no alert was sent for the threshold".to_owned(),
+                    remedy: "reload the configuration or restart the guard, which sends the alert".to_owned(),
                 });
             }
         }
@@ -256,7 +255,7 @@ impl Instant {
                 "prepaid credit: the account says {says} USD {which}, grants, entries and open holds add up to {facts}"
             ),
             meaning: "requests are refused too early, or let through without credit".to_owned(),
-            mend: "restart the guard, which makes the account anew from the ledger".to_owned(),
+            remedy: "restart the guard, which rebuilds the account from the ledger".to_owned(),
         };
         Ok(unlike.map(difference).collect())
     }
@@ -282,8 +281,8 @@ fn unlike(
             limit.unit.phrase(facts),
         ),
         meaning: format!("the limit is off by {by} in this window, and {does}"),
-        mend: "restart the guard, which makes meters anew from the ledger; if a key or project was renamed that the limit \
-               names, that is the reason"
+        remedy: "restart the guard, which rebuilds the meters from the ledger; if a key or project that the limit names was \
+               renamed, that is the reason"
             .to_owned(),
     }
 }

@@ -20,21 +20,21 @@ const TIMEOUT: Duration = Duration::from_secs(3_600);
 /// Why a command failed: one line, and the exit code.
 #[derive(Debug)]
 pub struct Failure {
-    /// What happened and how to mend it.
+    /// What happened and what to do.
     pub message: String,
     /// 1 failed, 2 wrong usage or configuration.
     pub code: u8,
-    /// Whether no guard could be asked.
+    /// Whether no guard could be reached.
     pub is_unreachable: bool,
 }
 
 impl Failure {
-    /// The command could not do its work.
+    /// A command that failed.
     pub fn failed(message: impl Into<String>) -> Self {
         Self { message: message.into(), code: 1, is_unreachable: false }
     }
 
-    /// The command was called wrongly.
+    /// A command that was called wrongly.
     pub fn wrong(message: impl Into<String>) -> Self {
         Self { message: message.into(), code: 2, is_unreachable: false }
     }
@@ -87,7 +87,7 @@ impl Connection {
         Ok(Self { client: Upstream::new(&config, &roots()), url, token })
     }
 
-    /// Asks for something.
+    /// Sends a GET request.
     pub(super) async fn get(&self, path: &str) -> Result<Value, Failure> {
         self.call(Method::GET, path, None).await
     }

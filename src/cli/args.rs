@@ -20,7 +20,7 @@ pub(crate) use storage::StorageCommand;
 #[derive(Clone, Debug, Parser)]
 #[command(version, about, after_help = "Example: spendguard demo    # a tour without an OpenAI key")]
 pub struct Cli {
-    /// The admin API of the guard to talk to.
+    /// The URL of the guard's admin API.
     #[arg(long, global = true, env = "SPENDGUARD_ADMIN_URL")]
     pub admin_url: Option<String>,
     /// A file with the admin token.
@@ -29,22 +29,22 @@ pub struct Cli {
     /// The configuration file.
     #[arg(long, global = true)]
     pub config: Option<PathBuf>,
-    /// What to do.
+    /// The subcommand.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// How answers are printed.
+/// Output formats.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// For people.
+    /// The name shown to people.
     #[default]
     Table,
-    /// For programs, as the API gives it.
+    /// For programs, as the API returns it.
     Json,
     /// For spreadsheets.
     Csv,
-    /// A JSON object a line.
+    /// One JSON object per line.
     Jsonl,
 }
 
@@ -54,7 +54,7 @@ pub enum Command {
     /// Serve: the main job. No configuration file is needed.
     #[command(after_help = "Example: OPENAI_API_KEY=sk-… spendguard serve --config config/spendguard.toml")]
     Serve {},
-    /// Show it all with a fake OpenAI: keys, limits that get hit, traffic.
+    /// Show the product with a fake OpenAI: keys, limits that are reached, traffic.
     #[command(after_help = "Example: spendguard demo")]
     Demo {
         /// Run only the fake OpenAI, for tests.
@@ -63,99 +63,99 @@ pub enum Command {
         /// Where the fake OpenAI listens with --upstream-only.
         #[arg(long, default_value = "127.0.0.1:0")]
         listen: SocketAddr,
-        /// How long the trickle of traffic lasts.
+        /// How long the demo sends traffic, in seconds.
         #[arg(long, default_value_t = 60)]
         seconds: u64,
     },
     /// Read a configuration and print what would be in force.
     #[command(after_help = "Example: spendguard check --config config/spendguard.toml")]
     Check {},
-    /// About the configuration file.
+    /// Information about the configuration file.
     #[command(after_help = "Example: spendguard config schema > spendguard.schema.json")]
     Config {
-        /// What of it.
+        /// The subcommand.
         #[command(subcommand)]
         command: ConfigCommand,
     },
     /// Make, list, rotate and revoke keys.
     #[command(after_help = "Example: spendguard keys create --name chatbot")]
     Keys {
-        /// What to do.
+        /// The subcommand.
         #[command(subcommand)]
         command: KeysCommand,
-        /// How to print.
+        /// The output format.
         #[arg(long, global = true, value_enum, default_value_t)]
         format: Format,
     },
     /// Make, list and archive projects.
     #[command(after_help = "Example: spendguard projects create Chatbot --id chatbot")]
     Projects {
-        /// What to do.
+        /// The subcommand.
         #[command(subcommand)]
         command: ProjectsCommand,
-        /// How to print.
+        /// The output format.
         #[arg(long, global = true, value_enum, default_value_t)]
         format: Format,
     },
     /// See, set and explain limits.
     #[command(after_help = "Example: spendguard limits set budget --window month --hard 24 --soft 50%")]
     Limits {
-        /// What to do.
+        /// The subcommand.
         #[command(subcommand)]
         command: LimitsCommand,
-        /// How to print.
+        /// The output format.
         #[arg(long, global = true, value_enum, default_value_t)]
         format: Format,
     },
     /// Add prepaid credit, and see what is left of it.
     #[command(after_help = "Example: spendguard credits add 25.00 --note 'purchase order 7'")]
     Credits {
-        /// What to do.
+        /// The subcommand.
         #[command(subcommand)]
         command: CreditsCommand,
-        /// How to print.
+        /// The output format.
         #[arg(long, global = true, value_enum, default_value_t)]
         format: Format,
     },
-    /// What was spent.
+    /// Show what was spent.
     Usage(UsageArgs),
     /// Read, export, correct and prove the ledger.
     #[command(after_help = "Example: spendguard ledger tail -f")]
     Ledger {
-        /// What to do.
+        /// The subcommand.
         #[command(subcommand)]
         command: LedgerCommand,
-        /// How to print; an export is CSV if nothing is said.
+        /// The output format; an export is CSV by default.
         #[arg(long, global = true, value_enum)]
         format: Option<Format>,
     },
-    /// See what the ledger takes of its disk, and prune it.
+    /// Show the disk space that the ledger uses, and prune it.
     #[command(after_help = "Example: spendguard storage status")]
     Storage {
-        /// What to do.
+        /// The subcommand.
         #[command(subcommand)]
         command: StorageCommand,
-        /// How to print.
+        /// The output format.
         #[arg(long, global = true, value_enum, default_value_t)]
         format: Format,
     },
     /// See the price sheet.
     #[command(after_help = "Example: spendguard prices show gpt-5")]
     Prices {
-        /// What to do.
+        /// The subcommand.
         #[command(subcommand)]
         command: PricesCommand,
-        /// How to print.
+        /// The output format.
         #[arg(long, global = true, value_enum, default_value_t)]
         format: Format,
     },
-    /// See what was told to operators, and try it.
+    /// List alerts, and test their channels.
     #[command(after_help = "Example: spendguard alerts test")]
     Alerts {
-        /// What to do.
+        /// The subcommand.
         #[command(subcommand)]
         command: AlertsCommand,
-        /// How to print.
+        /// The output format.
         #[arg(long, global = true, value_enum, default_value_t)]
         format: Format,
     },
@@ -187,7 +187,7 @@ pub enum KeysCommand {
     /// Make a key; its secret is shown once.
     #[command(after_help = "Example: spendguard keys create --name chatbot --expires 30d --models 'gpt-5*'")]
     Create(NewKeyArgs),
-    /// Take in a secret that is in use already, read from standard input.
+    /// Import a secret that is already in use, read from standard input.
     #[command(after_help = "Example: spendguard keys import --name legacy < secret.txt")]
     Import(NewKeyArgs),
     /// List keys.
@@ -213,13 +213,13 @@ pub enum KeysCommand {
 /// A key to be made.
 #[derive(Clone, Debug, clap::Args)]
 pub struct NewKeyArgs {
-    /// For people.
+    /// The name shown to people.
     #[arg(long)]
     pub name: String,
     /// Its project, by id or name.
     #[arg(long)]
     pub project: Option<String>,
-    /// How long it is good, as 30d or 12h.
+    /// How long it is valid, such as 30d or 12h.
     #[arg(long)]
     pub expires: Option<String>,
     /// Models it may use; all if none is given.
@@ -236,7 +236,7 @@ pub enum ProjectsCommand {
     /// Make a project.
     #[command(after_help = "Example: spendguard projects create Chatbot --id chatbot")]
     Create {
-        /// For people.
+        /// The name shown to people.
         name: String,
         /// Its id; a random one if absent.
         #[arg(long)]
@@ -276,16 +276,16 @@ pub enum LimitsCommand {
         /// The cap.
         #[arg(long)]
         hard: Option<String>,
-        /// Thresholds, as 12 or 50%.
+        /// Soft thresholds, such as 12 or 50%.
         #[arg(long, value_delimiter = ',')]
         soft: Vec<String>,
-        /// What it is narrowed to, as project=chatbot, key=…, model=gpt-5* or tag:team=search.
+        /// The requests that it applies to: project=chatbot, key=…, model=gpt-5* or tag:team=search.
         #[arg(long)]
         only: Vec<String>,
         /// IANA time zone.
         #[arg(long)]
         zone: Option<String>,
-        /// Only say what would have been refused.
+        /// Only count and log the requests that would be refused.
         #[arg(long)]
         shadow: bool,
     },
@@ -307,16 +307,16 @@ pub enum LimitsCommand {
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "Example: spendguard usage --by model --since 2026-11-01 --format csv")]
 pub struct UsageArgs {
-    /// By what it is summed: key, project, model, user, day, endpoint or tag.
+    /// The grouping: key, project, model, user, day, endpoint or tag.
     #[arg(long, default_value = "key", value_parser = ["key", "project", "model", "user", "day", "endpoint", "tag"])]
     pub by: String,
-    /// From which day or Unix second; this month if absent.
+    /// From which day or Unix second. Default: the start of this month.
     #[arg(long)]
     pub since: Option<String>,
-    /// Until which day or Unix second, exclusive; now if absent.
+    /// Until which day or Unix second, exclusive. Default: now.
     #[arg(long)]
     pub until: Option<String>,
-    /// How to print.
+    /// The output format.
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
 }
@@ -324,17 +324,17 @@ pub struct UsageArgs {
 /// `spendguard ledger …`.
 #[derive(Clone, Debug, Subcommand)]
 pub enum LedgerCommand {
-    /// The newest entries.
+    /// Show the newest entries.
     #[command(after_help = "Example: spendguard ledger tail -f")]
     Tail {
-        /// Go on with what comes.
+        /// Keep printing new entries.
         #[arg(short, long)]
         follow: bool,
-        /// How many.
+        /// How many entries.
         #[arg(short = 'n', long, default_value_t = 20)]
         number: usize,
     },
-    /// All entries, oldest first.
+    /// Export all entries, oldest first.
     #[command(after_help = "Example: spendguard ledger export --format csv > ledger.csv")]
     Export {
         /// From which day or Unix second.
@@ -354,11 +354,11 @@ pub enum LedgerCommand {
         /// Dollars to add, or with a minus to take away.
         #[arg(long, allow_hyphen_values = true)]
         usd: String,
-        /// Why.
+        /// The reason.
         #[arg(long)]
         note: String,
     },
-    /// Compare all that the ledger says twice, and explain what differs.
+    /// Verify the ledger: compare all that it stores twice, and explain each difference.
     #[command(after_help = "Example: spendguard ledger verify")]
     Verify,
 }
@@ -371,14 +371,14 @@ pub enum CreditsCommand {
     Add {
         /// US dollars.
         usd: String,
-        /// Why, or for what.
+        /// The reason or the purpose.
         #[arg(long, default_value = "")]
         note: String,
-        /// How long it can be spent, as 365d; for ever if absent.
+        /// How long it can be spent, such as 365d. Default: no expiry.
         #[arg(long)]
         expires: Option<String>,
     },
-    /// What was granted, and what is left of it.
+    /// Show the grants and the balance.
     #[command(after_help = "Example: spendguard credits balance --format json")]
     Balance,
 }
@@ -389,7 +389,7 @@ pub enum AlertsCommand {
     /// Send a test message through every channel.
     #[command(after_help = "Example: spendguard alerts test")]
     Test,
-    /// What was sent, what is waiting, what failed.
+    /// List what was sent, what is waiting, and what failed.
     #[command(after_help = "Example: spendguard alerts list")]
     List,
 }

@@ -49,9 +49,9 @@ pub(super) async fn run(
     format: Option<Format>,
     connection: &Connection,
 ) -> Result<(), Failure> {
-    let wanted = format.unwrap_or_default();
+    let format_or_table = format.unwrap_or_default();
     match command {
-        LedgerCommand::Tail { follow, number } => tail(wanted, follow, number, connection).await,
+        LedgerCommand::Tail { follow, number } => tail(format_or_table, follow, number, connection).await,
         LedgerCommand::Export { since, until } => {
             export(format.unwrap_or(Format::Csv), since, until, connection).await
         }
@@ -62,10 +62,10 @@ pub(super) async fn run(
             let [id, corrects, cost] = ["id", "corrects", "cost_usd"].map(|field| text(&made, field));
             // The correction of a grant moves credit and costs nothing.
             let by = if made["kind"] == "grant" { usd } else { cost };
-            table::outcome(wanted, &made, &format!("{id} corrects {corrects} by {by} USD"));
+            table::outcome(format_or_table, &made, &format!("{id} corrects {corrects} by {by} USD"));
             Ok(())
         }
-        LedgerCommand::Verify => verify(wanted, connection).await,
+        LedgerCommand::Verify => verify(format_or_table, connection).await,
     }
 }
 
@@ -89,8 +89,8 @@ async fn tail(format: Format, follow: bool, number: usize, connection: &Connecti
     if !follow {
         return Ok(());
     }
-    // Entries are numbered at admission and written at their end, so a later
-    // line may have a smaller number: what was shown is remembered, not counted.
+    // Entries are numbered at admission and written when they end, so a later line
+    // may have a smaller number: the shown ids are remembered.
     let mut shown: std::collections::BTreeSet<String> =
         entries.iter().map(|entry| text(entry, "id")).collect();
     loop {
@@ -158,14 +158,14 @@ async fn export(
     }
 }
 
-/// Says on standard error that an export can't be whole, if it reaches back to what was pruned.
+/// Warns on standard error if an export reaches back to pruned entries, so that it can't be complete.
 async fn say_what_is_pruned(since: Option<&str>, connection: &Connection) -> Result<(), Failure> {
     let storage = connection.get("/guard/v1/storage").await?;
     let Some(before_s) = storage["pruned"]["before"].as_i64() else { return Ok(()) };
     let before = time(&storage["pruned"], "before");
     let reaches_back = since.is_none_or(|since| match since.parse::<i64>() {
         Ok(since_s) => since_s < before_s,
-        // Days compare as their texts do.
+        // Days sort as text.
         Err(_) => since < before.as_str(),
     });
     if reaches_back {

@@ -36,7 +36,7 @@ pub(super) async fn run(
     }
 }
 
-/// `project=a`, `key=b`, `model=c*`, `tag:team=search` as what the API takes.
+/// `project=a`, `key=b`, `model=c*`, `tag:team=search` in the form that the API takes.
 fn narrowed(only: &[String]) -> Result<Value, Failure> {
     let mut parts: Map<String, Value> = Map::new();
     for part in only {
@@ -112,7 +112,7 @@ async fn list(format: Format, connection: &Connection) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Says what of a limit's numbers has no entries any more.
+/// Prints the part of a limit's numbers whose entries were pruned.
 fn say_what_is_pruned(pruned: &Value) {
     let Some(sums) = pruned["settled"].as_object() else { return };
     let sums: Vec<_> =

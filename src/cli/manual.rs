@@ -1,4 +1,4 @@
-//! What the command line says of itself to shells and to `man`.
+//! Shell completions and man pages of the command line.
 
 use std::path::Path;
 

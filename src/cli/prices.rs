@@ -1,4 +1,4 @@
-//! `spendguard prices …`: the sheet in force, and a newer one in its place.
+//! `spendguard prices …`: the price sheet in force, and updates of it.
 
 mod replace;
 mod update;
@@ -17,7 +17,7 @@ use crate::domain::demand::Tier;
 use crate::pricing::rates::Rates;
 use crate::pricing::sheet::{Price, Sheet};
 
-/// Runs a command on prices. `connect` finds the guard, which only `check` asks.
+/// Runs a command on prices. `connect` finds the guard, which only `check` needs.
 pub async fn run(
     command: PricesCommand,
     format: Format,
@@ -34,10 +34,10 @@ pub async fn run(
                 price.ok_or_else(|| Failure::failed(format!("the sheet has no price for {model:?}")))?;
             show(format, &price)
         }
-        PricesCommand::Update(wanted) => update::update(&wanted, format, config).await,
+        PricesCommand::Update(args) => update::update(&args, format, config).await,
         PricesCommand::Check => match connect()?.get("/guard/v1/prices").await {
             Ok(answer) => check(format, &answer, "of the running guard"),
-            // A guard that was named is asked for, and no other.
+            // A guard that was named explicitly must answer.
             Err(failure) if failure.is_unreachable && arguments.admin_url.is_none() => {
                 let settings = settings(config)?;
                 let view = PricesView::of(&sheet_of(&settings)?, settings.pricing.file.as_deref(), now_s);
@@ -61,7 +61,7 @@ fn sheet_of(settings: &Settings) -> Result<Sheet, Failure> {
     settings.pricing.sheet().map_err(|error| Failure::failed(error.to_string()))
 }
 
-/// Judges a sheet by what the admin API says of it.
+/// Judges a sheet by the admin API's description of it.
 fn check(format: Format, answer: &Value, whose: &str) -> Result<(), Failure> {
     let (version, days) = (table::text(answer, "version"), table::text(answer, "age_days"));
     let from = answer["file"].as_str().map_or("built-in".to_owned(), str::to_owned);

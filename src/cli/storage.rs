@@ -47,7 +47,7 @@ async fn status(format: Format, connection: &Connection) -> Result<(), Failure> 
     table::print(format, &[("WHAT", false), ("VALUE", false)], &rows)
 }
 
-/// Bytes as people read them.
+/// Formats a number of bytes.
 fn size(bytes: u64) -> String {
     let units = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
     let unit = units.into_iter().find(|(_, shift)| bytes >> shift > 0);

@@ -51,25 +51,25 @@ fn csv(columns: &[Column], rows: &[Vec<String>]) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A cell that no spreadsheet takes for a formula.
+/// A cell that no spreadsheet reads as a formula.
 pub(super) fn cell_text(text: &str) -> String {
     let number = text.parse::<crate::domain::Money>().is_ok();
     let formula = text.starts_with(['=', '+', '-', '@', '\t', '\r']) && !number;
     if formula { format!("'{text}") } else { text.to_owned() }
 }
 
-/// A text without what could move a terminal's cursor.
+/// A text without control characters, which could move a terminal's cursor.
 pub(super) fn shown(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
-/// A heading as programs have it.
+/// A heading in the form for programs.
 fn name(heading: &str) -> String {
     heading.to_lowercase().replace(' ', "_")
 }
 
-/// Prints an answer as the API gave it, if it is for programs: whole, or an item
-/// a line. Says whether it was.
+/// Prints an answer as the API returned it, if the format is for programs: as a
+/// whole, or one item per line. Returns whether it did.
 pub(super) fn programs(format: Format, answer: &Value) -> bool {
     match (format, answer) {
         (Format::Table | Format::Csv, _) => return false,
@@ -80,7 +80,7 @@ pub(super) fn programs(format: Format, answer: &Value) -> bool {
     true
 }
 
-/// Prints what came of a command: in words, or for programs.
+/// Prints the result of a command: as a sentence, or for programs.
 pub(super) fn outcome(format: Format, answer: &Value, words: &str) {
     if !programs(format, answer) {
         say(words);

@@ -7,15 +7,15 @@ use crate::cli::args::UsageArgs;
 use crate::cli::table::{self, money, text};
 use crate::cli::{Connection, Failure};
 
-pub(super) async fn run(wanted: UsageArgs, connection: &Connection) -> Result<(), Failure> {
-    let mut path = format!("/guard/v1/usage?group_by={}", wanted.by);
-    for (name, value) in [("since", &wanted.since), ("until", &wanted.until)] {
+pub(super) async fn run(args: UsageArgs, connection: &Connection) -> Result<(), Failure> {
+    let mut path = format!("/guard/v1/usage?group_by={}", args.by);
+    for (name, value) in [("since", &args.since), ("until", &args.until)] {
         if let Some(value) = value {
             path.push_str(&format!("&{name}={}", segment(value)));
         }
     }
     let answer = connection.get(&path).await?;
-    if table::programs(wanted.format, &answer["data"]) {
+    if table::programs(args.format, &answer["data"]) {
         return Ok(());
     }
     let columns = [
@@ -48,5 +48,5 @@ pub(super) async fn run(wanted: UsageArgs, connection: &Connection) -> Result<()
         ]
     };
     let rows: Vec<_> = answer["data"].as_array().into_iter().flatten().map(row).collect();
-    table::print(wanted.format, &columns, &rows)
+    table::print(args.format, &columns, &rows)
 }

@@ -1,4 +1,4 @@
-//! Alerts: from the file to channels that can't be wrong.
+//! Alerts: from the file to checked channels.
 
 use std::collections::HashMap;
 
@@ -71,8 +71,8 @@ fn email(
     let from = notes.ok("alerts.email.from", raw.from.parse().map_err(|_| no_address(&raw.from)));
     let receivers: Result<Vec<lettre::message::Mailbox>, String> =
         raw.to.iter().map(|text| text.parse().map_err(|_| no_address(text))).collect();
-    let receivers =
-        receivers.and_then(|to| if to.is_empty() { Err("name somebody".to_owned()) } else { Ok(to) });
+    let receivers = receivers
+        .and_then(|to| if to.is_empty() { Err("give at least one address".to_owned()) } else { Ok(to) });
     let to = notes.ok("alerts.email.to", receivers);
     Some(EmailConfig { smtp: smtp?, password: password?, tls, from: from?, to: to?.into_iter().collect() })
 }

@@ -1,5 +1,5 @@
-//! What the configuration says of the edge: who may call from where, and the way to
-//! upstream.
+//! The configuration of the edge: which origins may call, and how upstream is
+//! reached.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -22,14 +22,14 @@ pub(super) fn origins(listed: &[String]) -> Result<Origins, String> {
         return if listed.len() == 1 {
             Ok(Origins::Any)
         } else {
-            Err("\"*\" stands for all, alone".to_owned())
+            Err("\"*\" stands for all origins and must be the only entry".to_owned())
         };
     }
     let origin = |text: &String| {
         let wrong = || format!("{text:?} is no origin; write it as \"https://chat.example\", without a path");
         let url: Uri = text.parse().map_err(|_| wrong())?;
         let (scheme, authority) = url.scheme_str().zip(url.authority()).ok_or_else(wrong)?;
-        // As browsers write it, which is what is compared.
+        // As browsers write it, since the `Origin` header is compared with it.
         let plain = format!("{scheme}://{}", authority.as_str().to_ascii_lowercase());
         let is_origin = *text == plain && !authority.as_str().contains('@');
         is_origin.then(|| HeaderValue::from_str(text).ok()).flatten().ok_or_else(wrong)
@@ -70,7 +70,7 @@ pub(super) fn upstream_url(text: &str) -> Result<Uri, String> {
     Ok(url)
 }
 
-/// A URL as it may be shown: without what stands before the `@` of its host.
+/// A URL without the user and password before its host, for messages.
 fn without_user(text: &str) -> String {
     let start = text.find("://").map_or(0, |at| at + 3);
     let end = text[start..].find(['/', '?', '#']).map_or(text.len(), |at| start + at);
@@ -80,8 +80,8 @@ fn without_user(text: &str) -> String {
     }
 }
 
-/// The proxy on the way to an address that is not upstream's: the configured one, else
-/// what the environment says for that address.
+/// The proxy for an address that is not upstream's: the configured one, else the
+/// environment's for that address.
 pub fn way_to(
     to: &Uri,
     settings: &Settings,
@@ -93,7 +93,7 @@ pub fn way_to(
     }
 }
 
-/// `upstream.proxy`, else what the environment says for an address like that.
+/// `upstream.proxy`, else the environment's proxy for such an address.
 pub(super) fn proxy(
     configured: Option<&str>,
     to: &Uri,
@@ -118,7 +118,7 @@ pub(super) fn proxy(
             }
             Matcher::builder().all(url.to_owned()).build()
         }
-        // A way out of this network leads to no server on this machine.
+        // A proxy to other networks is not used for a server on this machine.
         None if is_loopback(to) => return Ok(None),
         None => Matcher::builder()
             .all(named("ALL_PROXY"))

@@ -1,5 +1,5 @@
-//! Reading a configuration: file and environment into settings, or every
-//! mistake with its place and mend.
+//! Reads a configuration: file and environment into settings, or every mistake with
+//! its place and remedy.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ use crate::protocol::openai::endpoint::{Remedy, classify, is_misspelt, reason};
 use crate::proxy::refuse::SpendStatus;
 use crate::store::Durability;
 
-/// What `storage.keep` may not be below.
+/// The least value of `storage.keep`.
 const KEEP_MIN: Duration = Duration::from_secs(86_400);
 
 /// The settings of a file, or of none, under an environment.
@@ -45,8 +45,8 @@ pub fn load(
     }
 }
 
-/// The file that a configuration reads its price sheet from, whatever is in it; `None`
-/// where the built-in sheet counts.
+/// The file that a configuration reads its price sheet from, whatever its content;
+/// `None` if it uses the built-in sheet.
 pub fn sheet_file(
     path: Option<&Path>,
     environment: impl IntoIterator<Item = (String, String)>,
@@ -315,8 +315,8 @@ fn allowed(raw: &Raw, notes: &mut Notes<'_>) -> Option<Vec<(Method, String)>> {
     )
 }
 
-/// Why an entry can't be opened: it is only another spelling of a path that needs none, or
-/// would lead past every limit.
+/// Why an entry of `endpoints.allow` is refused: it is another spelling of a path that is
+/// served already, or it would lead past every limit.
 fn unopenable(method: &Method, path: &str) -> Option<String> {
     if classify(method, path).is_none() && is_misspelt(method, path) {
         let problem = "looks like an endpoint that is metered or free already, and is no path of OpenAI's: \

@@ -1,4 +1,4 @@
-//! Which known word a mistyped one was meant to be.
+//! Finds the known word that a mistyped one resembles.
 
 /// The known key that is one typing error away.
 pub(super) fn nearest<'a>(unknown: &str, known: &[&'a str]) -> Option<&'a str> {

@@ -1,4 +1,4 @@
-//! A configuration's text, and where in it something is.
+//! The text of a configuration, and the places in it.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -10,11 +10,11 @@ use crate::config::raw::Raw;
 
 const PREFIX: &str = "SPENDGUARD_";
 const SEPARATOR: &str = "__";
-/// Lists of texts, which the environment writes with commas.
+/// Keys with lists of text, which the environment separates with commas.
 const LISTS: [&str; 4] =
     ["admin.hosts", "endpoints.allow", "server.cors_origins", "upstream.forward_headers"];
 
-/// A file with its text, to say where in it a mistake is.
+/// A file with its text, to report the place of a mistake.
 pub(super) struct Place {
     pub(super) path: Option<PathBuf>,
     pub(super) text: String,
@@ -72,17 +72,17 @@ impl Place {
                     key = if key == "." { unknown.to_owned() } else { format!("{key}.{unknown}") };
                 }
                 let known: Vec<&str> = problem.split('`').skip(3).step_by(2).collect();
-                let mend = nearest(unknown, &known).map(|near| format!("; did you mean {near:?}?"));
+                let hint = nearest(unknown, &known).map(|near| format!("; did you mean {near:?}?"));
                 let known = known.join(", ");
-                let mend = mend.unwrap_or_else(|| format!("; the keys here are {known}"));
-                return one(self.line(&(key, format!("no such key{mend}")), environment));
+                let hint = hint.unwrap_or_else(|| format!("; the keys here are {known}"));
+                return one(self.line(&(key, format!("no such key{hint}")), environment));
             }
             one(self.line(&(key, problem), environment))
         })
     }
 
-    /// The complaint about a quoted key that merging would take for a path, as
-    /// it does `"limit[9]"`, and make nine tables for it.
+    /// The error of a quoted key such as `"limit[9]"`, which merging would take for
+    /// a path, so that it would make nine tables for it.
     fn path_like(&self, document: &toml_edit::Document<String>) -> Option<String> {
         let (name, _) = document.as_table().iter().find(|(name, _)| name.contains(['.', '[']))?;
         let (key, _) = document.as_table().get_key_value(name)?;

@@ -1,4 +1,4 @@
-//! `[pricing]`: which sheet counts, for which region, and for models that it lacks.
+//! `[pricing]`: the price sheet, its region, and how unknown models are priced.
 
 use std::path::PathBuf;
 
@@ -42,7 +42,7 @@ pub(super) fn pricing(
     Some(pricing)
 }
 
-/// The region whose prices count: as it is written, else that of OpenAI's regional
+/// The region of the prices: the configured one, else that of OpenAI's regional
 /// base URLs (`https://eu.api.openai.com/v1`).
 fn region(written: Option<&str>, base_url: Option<&Uri>) -> Result<Option<String>, String> {
     let is_region =

@@ -1,4 +1,4 @@
-//! What can be wrong with a configuration: noted key by key, reported all at once.
+//! The problems of a configuration: collected key by key, reported all at once.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -14,7 +14,7 @@ use crate::domain::Secret;
 pub(super) const DEFAULT_UPSTREAM_KEY: &str = "OPENAI_API_KEY";
 pub(super) const DEFAULT_ADMIN_TOKEN: &str = "SPENDGUARD_ADMIN_TOKEN";
 
-/// What is wrong with a configuration, one line for each mistake.
+/// The problems of a configuration, one line for each.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
     /// `file:line: key: what is wrong; what would be right`.
@@ -29,7 +29,7 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-/// Notes a problem at a key, and goes on with nothing.
+/// Records a problem of a key, and continues without its value.
 pub(super) struct Notes<'a>(&'a mut Vec<Problem>);
 
 impl<'a> Notes<'a> {

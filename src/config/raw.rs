@@ -29,11 +29,11 @@ pub use self::prices::{Price, PriceRates};
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Raw {
-    /// What clients reach.
+    /// The listener for clients.
     pub server: Server,
-    /// What operators and scrapers reach.
+    /// The listener for operators and scrapers.
     pub admin: Admin,
-    /// OpenAI, or what stands for it.
+    /// The upstream API: OpenAI, or a compatible server.
     pub upstream: Upstream,
     /// Keys.
     pub keys: Keys,
@@ -53,7 +53,7 @@ pub struct Raw {
     pub log: Log,
     /// Prepaid credit.
     pub credit: Credit,
-    /// Who pays.
+    /// The organization.
     pub organization: Organization,
     /// Projects.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -61,15 +61,15 @@ pub struct Raw {
     /// Limits.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub limit: Vec<Limit>,
-    /// Who is told when one is reached.
+    /// The alerts that are sent when a limit is reached.
     pub alerts: alerts::Alerts,
-    /// Prices over the sheet's.
+    /// Prices that override the price sheet.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub price: Vec<Price>,
 }
 
 section! {
-    /// What clients reach.
+    /// The listener for clients.
     Server {
         /// Address and port.
         listen: String = "127.0.0.1:8080".into(),
@@ -77,37 +77,37 @@ section! {
         tls: Option<TlsFiles> = None,
         /// The largest request body.
         request_body_max: String = "64MiB".into(),
-        /// Connections open at once.
+        /// The most connections that may be open at the same time.
         connections_max: usize = 20_000,
         /// The longest wait for a request's head.
         header_timeout: String = "10s".into(),
         /// How long a connection may wait for its next request.
         idle_timeout: String = "75s".into(),
-        /// Origins of pages in browsers that may call; `*` for all.
+        /// Origins of browser pages that may call; `*` for all.
         cors_origins: Vec<String> = Vec::new(),
-        /// How long running requests may take to finish at the end.
+        /// How long running requests may take to finish at shutdown.
         drain: String = "30s".into(),
     }
 }
 section! {
-    /// What operators and scrapers reach.
+    /// The listener for operators and scrapers.
     Admin {
         /// Address and port.
         listen: String = "127.0.0.1:8081".into(),
         /// Certificate and key; plain HTTP without.
         tls: Option<TlsFiles> = None,
-        /// Names that it is reached by, beside its address and `localhost`; `*` for all.
+        /// Names that it answers to, in addition to its address and `localhost`; `*` for all.
         hosts: Vec<String> = Vec::new(),
         /// The admin token; made at the first start if absent.
         token: Option<SecretSource> = None,
     }
 }
 section! {
-    /// OpenAI, or what stands for it.
+    /// The upstream API: OpenAI, or a compatible server.
     Upstream {
         /// The base URL, with or without a path.
         base_url: String = "https://api.openai.com/v1".into(),
-        /// The key that pays.
+        /// The API key.
         api_key: Option<SecretSource> = None,
         /// The longest wait for a connection.
         connect_timeout: String = "5s".into(),
@@ -115,9 +115,9 @@ section! {
         response_timeout: String = "10m".into(),
         /// The longest silence within an answer.
         idle_timeout: String = "5m".into(),
-        /// A proxy on the way, over `HTTPS_PROXY` of the environment; `""` for none.
+        /// An HTTP proxy, which overrides `HTTPS_PROXY` of the environment; `""` for none.
         proxy: Option<String> = None,
-        /// Headers to forward beside those of OpenAI's API; `*` may stand at the end.
+        /// Headers to forward in addition to those of OpenAI's API; a name may end in `*`.
         forward_headers: Vec<String> = Vec::new(),
     }
 }
@@ -135,7 +135,8 @@ section! {
         path: String = "spendguard-data".into(),
         /// `process` or `power`.
         durability: String = "process".into(),
-        /// How long entries are kept, as `400d`; for ever if absent. Sums of quarters of an hour and days stay.
+        /// How long entries are kept, such as `400d`; forever if absent. Sums by quarter of an hour and by
+        /// day are kept.
         keep: Option<String> = None,
     }
 }
@@ -149,13 +150,13 @@ section! {
 section! {
     /// Prices.
     Pricing {
-        /// `built-in`, or a file of the same form.
+        /// `built-in`, or a file in the form of the built-in sheet.
         sheet: String = "built-in".into(),
         /// `family`, `refuse` or `dearest`.
         unknown_model: String = "family".into(),
         /// A region such as `us`, or `global`; by default that of `upstream.base_url`.
         region: Option<String> = None,
-        /// The tier that upstream serves when a request names none.
+        /// The tier that upstream uses for requests that name none.
         default_tier: String = "default".into(),
     }
 }
@@ -170,29 +171,30 @@ section! {
         hold_wait: String = "2s".into(),
         /// `drain` or `cancel`.
         on_disconnect: String = "drain".into(),
-        /// How long to read on for a client that has gone.
+        /// How long to keep reading an answer after its client has disconnected.
         drain_max: String = "10m".into(),
-        /// Output tokens written into requests that name no bound, where a hard limit
-        /// or credit applies; 0 for the model's own maximum.
+        /// The output bound, in tokens, that is written into requests without one if
+        /// a hard limit or credit applies; 0 for the model's own maximum.
         output_default: u64 = 16_384,
-        /// Hosted tool calls written into requests that don't bound them.
+        /// The maximum of hosted tool calls that is written into requests without one.
         tool_calls_max: u64 = 8,
         /// The most tokens that one hosted tool call adds to the context.
         tool_context_max: u64 = 16_000,
-        /// What a request with hosted tools is held at: `practical`, by
-        /// `tool_context_max`, or `strict`, the model's whole window for each turn.
+        /// The bound of a request with hosted tools: `practical`, by
+        /// `tool_context_max`, or `strict`, the model's whole context window for
+        /// each turn.
         tools_bound: String = "practical".into(),
-        /// Stored prompts under a hard limit: `refuse`, or `allow`, held at all that
-        /// such a prompt may carry.
+        /// Stored prompts under a hard limit: `refuse`, or `allow` with a hold for
+        /// all that such a prompt may contain.
         stored_prompts: String = "refuse".into(),
-        /// Requests open at once.
+        /// The most requests that may be open at the same time.
         open_requests_max: usize = 20_000,
     }
 }
 section! {
     /// Refusals.
     Errors {
-        /// The status of a refusal by a used-up limit or credit: 429, 402 or 400.
+        /// The status of a refusal because a limit or credit is used up: 429, 402 or 400.
         spend_status: u16 = 429,
         /// `openai` or `classic`.
         code: String = "openai".into(),
@@ -203,10 +205,11 @@ section! {
 section! {
     /// Endpoints.
     Endpoints {
-        /// Endpoints to forward unmetered, as `POST /v1/files`; `{}` stands for an id. Those
-        /// that lead past every limit, as by secrets for clients, can't be opened.
+        /// Endpoints to forward unmetered, such as `POST /v1/files`; `{}` stands for an id.
+        /// Endpoints that lead past every limit, such as those that create secrets for
+        /// clients, can't be allowed.
         allow: Vec<String> = Vec::new(),
-        /// Whether keys may list, read and delete objects that other projects made.
+        /// Whether keys may list, read and delete objects of other projects.
         shared_objects: bool = false,
     }
 }
@@ -224,14 +227,14 @@ section! {
     Credit {
         /// `enforce` or `shadow`.
         mode: String = "enforce".into(),
-        /// The least that can be granted, in US dollars.
+        /// The smallest grant, in US dollars.
         minimum: Amount = Amount::Whole(5),
-        /// The balance below which somebody is told, in US dollars.
+        /// The balance below which an alert is sent, in US dollars.
         low_balance: Amount = Amount::Whole(5),
     }
 }
 section! {
-    /// Who pays.
+    /// The organization.
     Organization {
         /// For people; given here, it can't be changed elsewhere.
         name: Option<String> = None,
@@ -248,7 +251,7 @@ pub struct TlsFiles {
     pub key: String,
 }
 
-/// Where a secret is: never in the file itself.
+/// The place of a secret, which is never in the file itself.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct SecretSource {
@@ -264,7 +267,7 @@ pub struct SecretSource {
 pub struct Project {
     /// Its id.
     pub id: String,
-    /// For people.
+    /// The name shown to people.
     pub name: String,
 }
 
@@ -295,12 +298,12 @@ impl Amount {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Limit {
-    /// Unique.
+    /// The name; unique.
     pub name: String,
     /// For whom it counts separately.
     #[serde(default = "organization")]
     pub per: String,
-    /// What it is narrowed to.
+    /// The requests that it applies to.
     #[serde(default)]
     pub only: Only,
     /// What it counts.
@@ -308,7 +311,7 @@ pub struct Limit {
     pub unit: String,
     /// Over which window.
     pub window: String,
-    /// IANA time zone, over `time.zone`.
+    /// IANA time zone; overrides `time.zone`.
     #[serde(default)]
     pub zone: Option<String>,
     /// Amounts, or shares of the cap.
@@ -334,7 +337,7 @@ fn enforce() -> String {
     "enforce".into()
 }
 
-/// What a limit is narrowed to.
+/// The requests that a limit applies to; every part that is given must match.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Only {

@@ -1,13 +1,13 @@
-//! Noticing that files have changed, and what a change can't do while running.
+//! Detects changed files, and changes that need a restart.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::config::Settings;
 
-/// What tells one state of a file from another. The time of modification can be
-/// set back; that of the last change can't, and a file that takes another's place
-/// has an inode of its own.
+/// Identifies a state of a file. The time of modification can be set back; that of
+/// the last status change can't, and a file that replaces another one has an inode
+/// of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Stamp {
     file: (u64, u64),
@@ -16,14 +16,14 @@ struct Stamp {
     bytes: u64,
 }
 
-/// Files that are looked at now and then.
+/// Files that are checked from time to time.
 #[derive(Clone, Debug)]
 pub struct Watch {
     files: Vec<(PathBuf, Option<Stamp>)>,
 }
 
 impl Watch {
-    /// Watches some files from their present state on.
+    /// Watches files, starting from their present state.
     pub fn new(paths: impl IntoIterator<Item = PathBuf>) -> Self {
         let file = |path: PathBuf| {
             let stamp = stamp(&path);
@@ -32,8 +32,8 @@ impl Watch {
         Self { files: paths.into_iter().map(file).collect() }
     }
 
-    /// Watches these files from now on; those that it watched already, from the
-    /// state that it knows.
+    /// Replaces the watched files; for those that were watched already, the known
+    /// state is kept.
     pub fn follow(&mut self, paths: impl IntoIterator<Item = PathBuf>) {
         let mut next = Self::new(paths);
         for (path, stamp) in &mut next.files {
@@ -44,7 +44,7 @@ impl Watch {
         *self = next;
     }
 
-    /// Whether any file is another than at the last look.
+    /// Whether any file has changed since the last check.
     pub fn changed(&mut self) -> bool {
         let mut changed = false;
         for (path, known) in &mut self.files {

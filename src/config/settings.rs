@@ -1,4 +1,4 @@
-//! Settings that can't be wrong: parsed, checked, in the types of their users.
+//! Checked settings, in the types of their users.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -22,13 +22,14 @@ use crate::upstream::HttpProxy;
 /// Everything that a configuration decides.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The configuration they were made of: every key in force, as TOML that loads again, without secrets.
+    /// The configuration they were made from: every key in force, as TOML that loads again, without
+    /// secrets.
     pub text: String,
     /// The proxy's listener.
     pub server: Server,
     /// The admin listener.
     pub admin: Admin,
-    /// Where requests go.
+    /// The upstream.
     pub upstream: Upstream,
     /// Whether clients may send their own OpenAI keys.
     pub pass_through: bool,
@@ -36,7 +37,7 @@ pub struct Settings {
     pub storage_path: PathBuf,
     /// What a commit survives.
     pub durability: Durability,
-    /// How long entries are kept; for ever without.
+    /// How long entries are kept; forever without a value.
     pub keep: Option<Duration>,
     /// The calendar of windows.
     pub zone: Arc<str>,
@@ -62,15 +63,15 @@ pub struct Settings {
     pub log_json: bool,
     /// The log's level.
     pub log_level: String,
-    /// Who pays, if it is named.
+    /// The name of the organization, if it is given.
     pub organization: Option<String>,
     /// Projects: id and name.
     pub projects: Vec<(String, String)>,
     /// Limits.
     pub limits: Vec<Arc<Limit>>,
-    /// Who is told when one is reached.
+    /// The channels that alerts are sent through.
     pub alerts: alerts::Config,
-    /// Whether somebody is told when one is likely to be.
+    /// Whether an alert is sent when a hard limit is likely to be reached.
     pub alerts_forecast: bool,
 }
 
@@ -98,9 +99,9 @@ pub struct Server {
     pub header_timeout: Duration,
     /// How long a connection may wait for its next request.
     pub idle_timeout: Duration,
-    /// Pages in browsers that may call.
+    /// The origins of browser pages that may call.
     pub cors: Origins,
-    /// How long running requests may take to finish at the end.
+    /// How long running requests may take to finish at shutdown.
     pub drain: Duration,
 }
 
@@ -117,12 +118,12 @@ pub struct Admin {
     pub token: Option<Secret>,
 }
 
-/// Where requests go.
+/// The upstream.
 #[derive(Clone, Debug)]
 pub struct Upstream {
     /// The base URL.
     pub base_url: Uri,
-    /// The key that pays.
+    /// The API key.
     pub api_key: Option<Secret>,
     /// The longest wait for a connection.
     pub connect_timeout: Duration,
@@ -130,7 +131,7 @@ pub struct Upstream {
     pub response_timeout: Duration,
     /// The longest silence within an answer.
     pub idle_timeout: Duration,
-    /// The proxy on the way.
+    /// The HTTP proxy.
     pub proxy: Option<HttpProxy>,
     /// Headers to forward beside those of OpenAI's API.
     pub forwarded: Vec<Forwarded>,
@@ -145,7 +146,7 @@ pub struct Pricing {
     pub sheet: Option<String>,
     /// The operator's prices.
     pub overrides: Vec<Override>,
-    /// What a model without a price costs.
+    /// How a model without a price is treated.
     pub unknown_model: UnknownModel,
     /// The region whose prices count; `None` where there is no uplift.
     pub region: Option<String>,

@@ -81,7 +81,7 @@ fn the_environment_is_over_the_file() {
 }
 
 #[test]
-fn mistakes_name_file_line_key_and_mend() {
+fn mistakes_name_file_line_key_and_remedy() {
     let limit = "[[limit]]\nname = \"a\"\nwindow = \"month\"\n";
     let cases = [
         (

@@ -1,5 +1,5 @@
-//! What is in force, for people and to be loaded again: `spendguard check`, the
-//! Settings page and the admin API.
+//! The configuration in force as TOML that can be loaded again: for `spendguard
+//! check`, the Settings page and the admin API.
 
 use std::collections::HashMap;
 
@@ -9,7 +9,7 @@ use crate::config::problems::{DEFAULT_ADMIN_TOKEN, DEFAULT_UPSTREAM_KEY};
 use crate::config::raw::{Raw, SecretSource};
 use crate::upstream::HttpProxy;
 
-/// What stands for a part of an address that may be a secret.
+/// Replaces a part of an address that may be a secret.
 const MASK: &str = "***";
 
 /// The JSON Schema of the configuration file.
@@ -19,8 +19,8 @@ pub fn schema() -> String {
 
 /// The configuration with every key that is in force, as TOML that loads again.
 ///
-/// Secrets are what they are in the file: references to where they are kept. In
-/// addresses stars stand for what may be one.
+/// Secrets are references to where they are kept, as in the file. In addresses,
+/// stars replace parts that may be secret.
 pub(super) fn in_force(
     raw: &Raw,
     pass_through: bool,
@@ -44,7 +44,7 @@ pub(super) fn in_force(
         limit.zone = Some(zone.clone());
     }
     raw.upstream.base_url = without_user(&raw.upstream.base_url);
-    // The environment's proxy is in force as the file's is; its way of writing hides the user.
+    // A proxy from the environment is shown like one from the file; its text form hides the user.
     raw.upstream.proxy = proxy.map(ToString::to_string);
     if let Some(email) = &mut raw.alerts.email {
         email.smtp = without_password(&email.smtp);

@@ -1,4 +1,4 @@
-//! Sizes and durations as people write them.
+//! Sizes and durations in text form.
 
 use std::time::Duration;
 

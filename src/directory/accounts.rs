@@ -1,4 +1,4 @@
-//! Service accounts: owners of keys in a project, made and removed with them.
+//! Service accounts: owners of keys in a project; removing one revokes its keys.
 
 use std::sync::{Arc, RwLock};
 
@@ -17,10 +17,10 @@ use crate::sync::unpoisoned;
 const ACCOUNTS_MAX: usize = 1_000;
 /// Keys that a service account may own.
 const KEYS_MAX: usize = 100;
-/// What an account's first key is called.
+/// The name of an account's first key.
 const FIRST_KEY: &str = "Secret Key";
 
-/// All service accounts, in the order of their making.
+/// All service accounts, in the order of their creation.
 #[derive(Debug, Default)]
 pub(super) struct Accounts(RwLock<Vec<Arc<AccountRow>>>);
 
@@ -67,7 +67,7 @@ fn change(before: Option<&AccountRow>, after: Option<&AccountRow>) -> Option<Cha
 }
 
 impl Directory {
-    /// The service accounts of a project, in the order of their making.
+    /// The service accounts of a project, in the order of their creation.
     pub fn accounts(&self, project: &str) -> Vec<Arc<AccountRow>> {
         self.accounts.all().into_iter().filter(|account| account.project == project).collect()
     }
@@ -78,8 +78,8 @@ impl Directory {
         found.ok_or_else(|| KeyError::NoSuchAccount(id.to_owned()))
     }
 
-    /// Makes a service account, with its first key if one is wanted. The key's
-    /// secret is told this once.
+    /// Creates a service account, with a first key if requested. The key's secret
+    /// is returned only here.
     pub async fn create_account(
         &self,
         project: &str,
@@ -105,7 +105,7 @@ impl Directory {
         Ok((self.accounts.put(account), key.zip(secret)))
     }
 
-    /// Makes another key of a service account; its secret is told this once.
+    /// Creates another key of a service account. Its secret is returned only here.
     pub async fn create_account_key(
         &self,
         project: &str,

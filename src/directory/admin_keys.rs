@@ -1,8 +1,8 @@
 //! Admin keys: tokens that operators make for each other, beside the configured
 //! one.
 //!
-//! There are few of them, so a list is looked through. Of a secret only the hash
-//! is kept, here and in the database.
+//! There are few of them, so a list is searched. Only the hash of a secret is kept,
+//! here and in the database.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, RwLock};
@@ -19,9 +19,9 @@ use crate::keys::{self, KeyHash};
 use crate::store::records::{AdminKeyRow, RecordChange};
 use crate::sync::unpoisoned;
 
-/// Admin keys that there may be.
+/// The most admin keys.
 const KEYS_MAX: usize = 1_000;
-/// How much younger than the noted one a use must be to be noted.
+/// The least time between two recorded uses of a key.
 const NOTED_AFTER_S: i64 = 900;
 
 /// What an admin key may do.
@@ -30,7 +30,7 @@ pub enum Role {
     /// Everything.
     #[default]
     Full,
-    /// Look, and change nothing.
+    /// Read, and change nothing.
     ReadOnly,
 }
 
@@ -54,9 +54,9 @@ impl Role {
 pub struct AdminKey {
     /// `admin_key_` and base62 characters.
     pub id: String,
-    /// For people.
+    /// The name shown to people.
     pub name: String,
-    /// What lists may show of the secret.
+    /// The secret as lists show it, masked.
     pub redacted: String,
     /// What it may do.
     pub role: Role,
@@ -101,12 +101,13 @@ impl AdminKey {
     }
 }
 
-/// Who may change things.
+/// The admin keys, and the hashes of all admin tokens.
 #[derive(Debug, Default)]
 pub(super) struct AdminKeys {
-    /// All admin keys, in the order of their making.
+    /// All admin keys, in the order of their creation.
     keys: RwLock<Vec<Arc<AdminKey>>>,
-    /// Of them and of the configured token: the proxy asks for each client's own key.
+    /// The hashes of admin keys and of the configured token. The proxy checks each
+    /// pass-through key against them.
     hashes: DashSet<KeyHash, RandomState>,
 }
 
@@ -122,12 +123,12 @@ impl AdminKeys {
 }
 
 impl Directory {
-    /// Every admin key, in the order of their making.
+    /// Every admin key, in the order of their creation.
     pub fn admin_keys(&self) -> Vec<Arc<AdminKey>> {
         self.admin_keys.all()
     }
 
-    /// The admin key with that hash, unless its time is over.
+    /// The admin key with that hash, unless it has expired.
     pub fn admin_key_of(&self, hash: &KeyHash) -> Option<Arc<AdminKey>> {
         let now_s = self.clock.now_s();
         let valid = |key: &&Arc<AdminKey>| key.expires_s.is_none_or(|end_s| now_s < end_s);
@@ -135,7 +136,7 @@ impl Directory {
         keys.iter().find(|key| key.hash.is(hash)).filter(valid).cloned()
     }
 
-    /// Keeps what the configured admin token is known by.
+    /// Keeps the hash of the configured admin token.
     pub fn know_admin_token(&self, hash: KeyHash) {
         self.admin_keys.hashes.insert(hash);
     }
@@ -146,7 +147,7 @@ impl Directory {
         self.admin_keys.hashes.contains(hash)
     }
 
-    /// Notes that an admin key is used, in the database to a quarter of an hour.
+    /// Records the use of an admin key; in the database to a quarter of an hour.
     pub async fn note_admin_key_use(&self, key: &AdminKey) {
         let now_s = self.clock.now_s();
         key.used_s.fetch_max(now_s, Ordering::Relaxed);
@@ -156,11 +157,14 @@ impl Directory {
         key.noted_s.fetch_max(now_s, Ordering::Relaxed);
         let id = key.id.clone();
         if let Err(error) = self.records.write_unaudited(vec![RecordChange::UseAdminKey(id, now_s)]).await {
-            tracing::warn!(%error, "when an admin key was used could not be noted");
+            tracing::warn!(
+                event = "admin_key_use_not_written", %error,
+                "the last use of an admin key could not be written"
+            );
         }
     }
 
-    /// Makes an admin key; its secret is told this once.
+    /// Creates an admin key. Its secret is returned only here.
     pub async fn create_admin_key(
         &self,
         name: String,

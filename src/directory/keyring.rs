@@ -1,4 +1,4 @@
-//! Changes of keys and projects: written first, then in force, then answered.
+//! Changes of keys and projects: written first, then put in force, then answered.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -24,7 +24,7 @@ pub enum KeyError {
     /// There is no such service account.
     #[error("there is no service account {0:?}")]
     NoSuchAccount(String),
-    /// There may be no more of these.
+    /// The maximum number of these is reached.
     #[error("there may be no more {0} than {1}")]
     TooMany(&'static str, usize),
     /// The secret is in use by another key.
@@ -67,7 +67,7 @@ pub enum KeyError {
 /// A key to be made.
 #[derive(Clone, Debug, Default)]
 pub struct NewKey {
-    /// For people.
+    /// The name shown to people.
     pub name: String,
     /// Its project; the default one if absent.
     pub project: Option<String>,
@@ -79,7 +79,7 @@ pub struct NewKey {
     pub secret: Option<Secret>,
 }
 
-/// What is to change of a key; `None` leaves it as it is.
+/// A change of a key; `None` leaves a field as it is.
 #[derive(Clone, Debug, Default)]
 pub struct KeyChange {
     /// A new name.
@@ -203,7 +203,7 @@ impl Directory {
             revoked_s: None,
             old: None,
         };
-        // A client did it, and no operator: the audit log has no row of it.
+        // Caused by a client, not by an operator, so it gets no row in the audit log.
         self.records.write_unaudited(vec![RecordChange::PutKey(row.clone())]).await?;
         let key = self.install_key(row);
         self.rulebook.look_up_name(Named::Key, &key.name).await;
@@ -319,12 +319,12 @@ impl Directory {
     }
 
     /// The id of an active project, by id or name.
-    pub(super) fn active_project(&self, wanted: Option<String>) -> Result<String, KeyError> {
-        let wanted = wanted.unwrap_or_else(|| DEFAULT_PROJECT.to_owned());
-        let named = || self.ring.projects().into_iter().find(|project| *project.name == *wanted);
-        let found = self.ring.project(&wanted).or_else(named);
+    pub(super) fn active_project(&self, name_or_id: Option<String>) -> Result<String, KeyError> {
+        let name_or_id = name_or_id.unwrap_or_else(|| DEFAULT_PROJECT.to_owned());
+        let named = || self.ring.projects().into_iter().find(|project| *project.name == *name_or_id);
+        let found = self.ring.project(&name_or_id).or_else(named);
         let active = found.filter(|project| project.archived_s.is_none());
-        active.map(|project| project.id.to_string()).ok_or(KeyError::NoSuchProject(wanted))
+        active.map(|project| project.id.to_string()).ok_or(KeyError::NoSuchProject(name_or_id))
     }
 }
 

@@ -1,4 +1,4 @@
-//! Which models a project may use: written first, then asked on every request.
+//! The models that a project may use: written first, then checked on every request.
 
 use crate::directory::Directory;
 use crate::directory::keyring::KeyError;
@@ -6,15 +6,15 @@ use crate::guard::audit::{Actor, Change};
 use crate::keys::ModelRule;
 use crate::store::records::{ModelRuleRow, RecordChange};
 
-/// What a stored rule says. A mode that can't be read lets only the listed
-/// models through, which is the stricter of the two.
+/// Reads a stored rule. A mode that can't be read allows only the listed models,
+/// which is the stricter mode.
 pub(super) fn rule_of(row: ModelRuleRow) -> ModelRule {
     ModelRule { denies: row.mode == ModelRule::mode(true), models: row.models }
 }
 
 impl Directory {
     /// Sets or removes a project's rule on models. It is in force when this
-    /// returns. Says whether there was one before.
+    /// returns. Returns whether there was one before.
     pub async fn put_model_rule(
         &self,
         project: &str,

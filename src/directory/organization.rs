@@ -1,4 +1,4 @@
-//! The organization: what it is called, and which first steps were put aside.
+//! The organization: its name, and the first steps that were put aside.
 //!
 //! A name in the configuration file wins over the one in the database.
 
@@ -15,7 +15,7 @@ use crate::store::StoreError;
 use crate::store::records::RecordChange;
 use crate::sync::unpoisoned;
 
-/// The name of an organization that was given none.
+/// The name of an organization without a configured name.
 const UNNAMED: &str = "My organization";
 /// The names of the settings.
 const NAME: &str = "organization.name";
@@ -35,12 +35,12 @@ pub enum RenameError {
     Store(#[from] StoreError),
 }
 
-/// What is known of the organization.
+/// The name of the organization, and the first steps that were put aside.
 #[derive(Debug, Default)]
-pub(super) struct Organization(RwLock<Known>);
+pub(super) struct Organization(RwLock<State>);
 
 #[derive(Clone, Debug, Default)]
-struct Known {
+struct State {
     of_file: Option<Arc<str>>,
     stored: Option<Arc<str>>,
     aside: BTreeSet<String>,
@@ -52,16 +52,16 @@ impl Organization {
         let stored = settings.get(NAME).map(|name| name.as_str().into());
         let aside = settings.get(ASIDE).map(String::as_str).unwrap_or_default();
         let aside = aside.split_whitespace().map(str::to_owned).collect();
-        Self(RwLock::new(Known { of_file: None, stored, aside }))
+        Self(RwLock::new(State { of_file: None, stored, aside }))
     }
 
-    fn known(&self) -> Known {
+    fn state(&self) -> State {
         unpoisoned(self.0.read()).clone()
     }
 
-    fn change(&self, change: impl FnOnce(&mut Known)) {
-        let mut known = unpoisoned(self.0.write());
-        change(&mut known);
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        let mut state = unpoisoned(self.0.write());
+        change(&mut state);
     }
 }
 
@@ -76,54 +76,54 @@ fn change(before: &Value, after: Value) -> Change {
 }
 
 impl Directory {
-    /// What the organization is called.
+    /// The organization's name.
     pub fn organization(&self) -> Arc<str> {
-        let known = self.organization.known();
-        known.of_file.or(known.stored).unwrap_or_else(|| UNNAMED.into())
+        let state = self.organization.state();
+        state.of_file.or(state.stored).unwrap_or_else(|| UNNAMED.into())
     }
 
-    /// Who named the organization, if anybody has.
+    /// Where the organization's name was set, if it was.
     pub fn organization_named_by(&self) -> Option<Source> {
-        let known = self.organization.known();
-        known.of_file.map(|_| Source::File).or(known.stored.map(|_| Source::Api))
+        let state = self.organization.state();
+        state.of_file.map(|_| Source::File).or(state.stored.map(|_| Source::Api))
     }
 
-    /// Puts the configuration file's name in force, or its silence.
+    /// Puts the configuration file's name in force; `None` if the file has none.
     pub fn install_file_organization(&self, name: Option<&str>) {
-        self.organization.change(|known| known.of_file = name.map(Arc::from));
+        self.organization.change(|state| state.of_file = name.map(Arc::from));
     }
 
     /// Gives the organization another name.
     pub async fn rename_organization(&self, name: String, by: &Actor) -> Result<(), RenameError> {
         let _one_at_a_time = self.changes.lock().await;
-        let known = self.organization.known();
-        if known.of_file.is_some() {
+        let state = self.organization.state();
+        if state.of_file.is_some() {
             return Err(RenameError::ManagedByFile);
         }
         let name = checked_name(name).map_err(|_| RenameError::BadName)?;
-        let said = change(&json!({ "name": known.stored.as_deref() }), json!({ "name": name }));
+        let said = change(&json!({ "name": state.stored.as_deref() }), json!({ "name": name }));
         let stored = RecordChange::PutSetting(NAME.to_owned(), name.clone());
         self.records.write(by, vec![said], vec![stored]).await?;
-        self.organization.change(|known| known.stored = Some(name.into()));
+        self.organization.change(|state| state.stored = Some(name.into()));
         Ok(())
     }
 
     /// The first steps that operators put aside.
     pub fn first_steps_aside(&self) -> BTreeSet<String> {
-        self.organization.known().aside
+        self.organization.state().aside
     }
 
     /// Puts first steps aside, for good.
     pub async fn put_first_steps_aside(&self, steps: &[&str], by: &Actor) -> Result<(), StoreError> {
         let _one_at_a_time = self.changes.lock().await;
-        let before = self.organization.known().aside;
+        let before = self.organization.state().aside;
         let mut aside = before.clone();
         aside.extend(steps.iter().map(|step| (*step).to_owned()));
         let said = change(&json!({ "first_steps_aside": before }), json!({ "first_steps_aside": aside }));
         let stored: Vec<String> = aside.iter().cloned().collect();
         let stored = RecordChange::PutSetting(ASIDE.to_owned(), stored.join(" "));
         self.records.write(by, vec![said], vec![stored]).await?;
-        self.organization.change(|known| known.aside = aside);
+        self.organization.change(|state| state.aside = aside);
         Ok(())
     }
 }

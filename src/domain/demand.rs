@@ -1,8 +1,8 @@
-//! What a request asks for, as far as its cost depends on it.
+//! The demand of a request: the parts that its cost depends on.
 //!
 //! `protocol::openai::request` reads a body into a `Demand`; `pricing::bound` turns it
-//! into the most it can cost. Nothing here is a guess: a field that could not
-//! be understood is an error long before it becomes a demand.
+//! into the most it can cost. A field that could not be understood is an error, and
+//! never becomes part of a demand.
 
 use std::ops::Range;
 
@@ -64,14 +64,14 @@ pub enum WebSearch {
     Chat,
 }
 
-/// How much work an image is asked to be.
+/// The requested quality of an image.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ImageQuality {
     /// `low`.
     Low,
     /// `medium`.
     Medium,
-    /// `high`, and what `auto` may come to.
+    /// `high`, which `auto` may become.
     #[default]
     High,
     /// Any other name.
@@ -98,14 +98,14 @@ pub struct ImageTool {
 pub enum ContainerDemand {
     /// One that upstream makes for the request.
     Made(ContainerMemory),
-    /// One that exists and of which nothing more is known, by its id.
+    /// An existing one of which only the id is known.
     Existing(String),
-    /// One that exists, by its memory.
+    /// An existing one, by its memory.
     Found(ContainerMemory),
 }
 
 impl ContainerDemand {
-    /// The most memory that it has: any, if that is not known.
+    /// The most memory that it may have.
     pub const fn memory_max(&self) -> ContainerMemory {
         match self {
             Self::Made(memory) | Self::Found(memory) => *memory,
@@ -159,10 +159,10 @@ pub struct Image {
     pub detail: Detail,
 }
 
-/// What a document is sent as, by its name and its media type.
+/// The declared kind of a document, by its name and its media type.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DocumentKind {
-    /// A PDF, or nothing that says otherwise.
+    /// A PDF, or no declaration of another kind.
     #[default]
     Pdf,
     /// Plain text.
@@ -176,7 +176,7 @@ pub enum DocumentKind {
 pub struct Document {
     /// Where its string stands in the body, quotes included.
     pub span: Range<usize>,
-    /// What it is sent as.
+    /// The declared kind.
     pub kind: DocumentKind,
 }
 
@@ -190,7 +190,7 @@ pub struct Media {
     /// Inline documents. Their pages are counted only if a bound without them is too
     /// loose.
     pub documents: Vec<Document>,
-    /// Files and audio that only upstream can see the size of.
+    /// Files and audio whose size only upstream knows.
     pub opaque: u64,
     /// Where the strings of inline images, audio and documents stand in the
     /// body, quotes included, in ascending order: these bytes are not text.
@@ -225,7 +225,7 @@ pub struct Demand {
     pub body_bytes: u64,
     /// Input that isn't text.
     pub media: Media,
-    /// Whether upstream adds context that no reference tells the size of.
+    /// Whether upstream adds context of unknown size.
     pub server_context: bool,
     /// Whether a stored prompt fills in what the body does not say: text, media,
     /// tools, even the model.
@@ -235,7 +235,7 @@ pub struct Demand {
     /// The options that decide how much of kept context is read, in one text; empty
     /// if the request leaves them to the model.
     pub rendering: String,
-    /// Whether upstream may leave out a part of what does not fit into the window.
+    /// Whether upstream may truncate context that does not fit into the window.
     pub truncates: bool,
     /// Whether upstream keeps the answer and names it by an id.
     pub stored: bool,
@@ -243,7 +243,7 @@ pub struct Demand {
     pub output_max: Option<u64>,
     /// How many choices are generated: `n` or `best_of`, times the prompts.
     pub choices: u64,
-    /// Whether more of them are generated than are shown.
+    /// Whether more choices are generated than returned.
     pub has_unseen_choices: bool,
     /// Whether the output may contain audio.
     pub audio_output: bool,
@@ -264,7 +264,7 @@ pub struct Demand {
     pub end_user: Option<String>,
 }
 
-/// The upper bound of what a request can use, the amounts a hold reserves.
+/// The upper bound of a request: the amounts that a hold reserves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Bound {
     /// The most it can cost.

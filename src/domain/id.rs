@@ -1,4 +1,4 @@
-//! Identifiers: a prefix that says what it is, then base62 characters.
+//! Identifiers: a prefix for the kind of object, then base62 characters.
 
 const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 

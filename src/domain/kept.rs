@@ -1,16 +1,17 @@
-//! What an object at upstream adds to the context of a request that refers to it.
+//! The context that an object at upstream adds to a request that refers to it.
 //!
 //! Upstream's usage tells how many tokens a context was to one model under some
-//! options. To another model the same context is another number: pictures are cut
-//! and text is split otherwise, earlier reasoning is read or left out. So each size
-//! is kept with what it was measured under, and tells nothing about anything else.
+//! options. For another model the same context has another size: pictures are cut
+//! and text is split differently, earlier reasoning is read or left out. So each
+//! size is stored with the conditions of its measurement, and holds only for those.
 
 use std::sync::Arc;
 
 use crate::domain::usage::ContainerMemory;
 
-/// What the number of tokens of a context depends on: the price of the model, and
-/// the options of the request that decide what of the context is read.
+/// The conditions that the token count of a context depends on: the price of the
+/// model, and the options of the request that decide which parts of the context are
+/// read.
 ///
 /// The default one is that of a text by its bytes: no byte-level vocabulary makes
 /// more tokens of it.
@@ -39,13 +40,13 @@ impl Rendering {
     }
 }
 
-/// What an object holds, as far as the cost of a request that reads it depends on
-/// it. By default nothing is known of it.
+/// The content of an object, as far as the cost of a request that reads it depends
+/// on it. By default nothing is known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeptContext {
     /// The most tokens that it adds under `rendering`; `None` if that is not known.
     pub tokens: Option<u64>,
-    /// What the tokens were measured under.
+    /// The conditions of the token count.
     pub rendering: Rendering,
     /// The most pictures in it, which an image tool may read; `None` if that is not
     /// known.
@@ -74,14 +75,14 @@ impl KeptContainers {
     /// No containers.
     pub const NONE: Self = Self { largest: None, are_indexed: true };
 
-    /// Both together.
+    /// The sum of both.
     #[must_use]
     pub fn plus(self, other: Self) -> Self {
         Self { largest: self.largest.max(other.largest), are_indexed: self.are_indexed && other.are_indexed }
     }
 }
 
-/// What of a kept context one request reads.
+/// The part of a kept context that one request reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeptSize {
     /// The most tokens; `None` if that is not known.
@@ -119,7 +120,7 @@ impl KeptContext {
         }
     }
 
-    /// Both together.
+    /// The sum of both.
     #[must_use]
     pub fn plus(&self, other: &Self) -> Self {
         let pictures = sum(self.pictures, other.pictures);

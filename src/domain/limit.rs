@@ -9,7 +9,7 @@ use crate::domain::{Money, Pattern, Window};
 /// For whom a limit counts separately.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Per {
-    /// One meter for everybody.
+    /// One meter for the whole organization.
     Organization,
     /// A meter for each project.
     Project,
@@ -36,7 +36,7 @@ pub enum Unit {
     Requests,
 }
 
-/// Whether a limit blocks or only says that it would have.
+/// Whether a limit refuses requests, or only records that it would have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Mode {
     /// Requests past the hard cap are refused.
@@ -63,7 +63,7 @@ pub enum Soft {
     Percent(u32),
 }
 
-/// Narrows a limit; every part that is given must match.
+/// Restricts a limit to some requests; every part that is given must match.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Only {
     /// Projects: their ids, in a limit that is in force; names may be written instead.
@@ -83,7 +83,7 @@ pub struct Limit {
     pub name: Arc<str>,
     /// For whom it counts separately.
     pub per: Per,
-    /// What it is narrowed to.
+    /// The requests that it applies to.
     pub only: Only,
     /// What it counts.
     pub unit: Unit,
@@ -123,8 +123,8 @@ impl Limit {
         self.window == Window::Minute && self.unit != Unit::Usd && self.hard != Some(0)
     }
 
-    /// Whether two limits count the same thing, so that one's meters can go on
-    /// as the other's.
+    /// Whether two limits count the same thing, so that one can continue with the
+    /// meters of the other.
     pub fn counts_like(&self, other: &Self) -> bool {
         self.per == other.per
             && self.only == other.only

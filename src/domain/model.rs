@@ -36,21 +36,21 @@ const CHECKPOINT: &str = ":ckpt-";
 /// assert!(!reaches("gpt-4o-2024-08-06", "gpt-4o-2024-11-20"));
 /// assert!(!reaches("gpt-4o", "gpt-4o-mini"));
 /// ```
-pub fn reaches(rule: &str, asked: &str) -> bool {
-    let asked = asked.trim();
-    if asked.contains('*') {
-        return overlap(rule.trim(), asked);
+pub fn reaches(rule: &str, requested: &str) -> bool {
+    let requested = requested.trim();
+    if requested.contains('*') {
+        return overlap(rule.trim(), requested);
     }
     let alias = without_date(rule.trim());
     let is_alias = |name: &str| alias.is_some_and(|alias| alias.eq_ignore_ascii_case(name));
-    let Some(base) = base(asked) else {
-        return matches(rule, asked)
-            || without_date(asked).is_some_and(|n| matches(rule, n))
-            || is_alias(asked);
+    let Some(base) = base(requested) else {
+        return matches(rule, requested)
+            || without_date(requested).is_some_and(|n| matches(rule, n))
+            || is_alias(requested);
     };
-    let tuned = &asked[..TUNED.len() + base.len()];
-    let whole = asked.split_once(CHECKPOINT).map(|(fine_tune, _)| fine_tune);
-    let dated = [asked, tuned, base].into_iter().chain(whole);
+    let tuned = &requested[..TUNED.len() + base.len()];
+    let whole = requested.split_once(CHECKPOINT).map(|(fine_tune, _)| fine_tune);
+    let dated = [requested, tuned, base].into_iter().chain(whole);
     let undated = [tuned, base].into_iter().filter_map(without_date);
     dated.chain(undated).any(|name| matches(rule, name)) || is_alias(tuned) || is_alias(base)
 }
@@ -67,11 +67,11 @@ pub fn reaches(rule: &str, asked: &str) -> bool {
 /// assert!(!permits("gpt-4o-2024-08-06", "gpt-4o"), "the alias may be another snapshot");
 /// assert!(!permits("gpt-4o", "ft:gpt-4o-2024-08-06:acme::id"));
 /// ```
-pub fn permits(rule: &str, asked: &str) -> bool {
-    let asked = asked.trim();
-    let named = base(asked).map_or(asked, |base| &asked[..TUNED.len() + base.len()]);
+pub fn permits(rule: &str, requested: &str) -> bool {
+    let requested = requested.trim();
+    let named = base(requested).map_or(requested, |base| &requested[..TUNED.len() + base.len()]);
     let undated = without_date(named);
-    matches(rule, asked) || matches(rule, named) || undated.is_some_and(|name| matches(rule, name))
+    matches(rule, requested) || matches(rule, named) || undated.is_some_and(|name| matches(rule, name))
 }
 
 /// The model that a name belongs to, whatever its date, case and tuning: what
@@ -84,9 +84,9 @@ pub fn permits(rule: &str, asked: &str) -> bool {
 /// assert_eq!(model::family("GPT-4-0613"), "gpt-4");
 /// assert_eq!(model::family("gpt-4o-mini"), "gpt-4o-mini");
 /// ```
-pub fn family(asked: &str) -> Cow<'_, str> {
-    let asked = asked.trim();
-    let name = base(asked).unwrap_or(asked);
+pub fn family(requested: &str) -> Cow<'_, str> {
+    let requested = requested.trim();
+    let name = base(requested).unwrap_or(requested);
     let name = without_date(name).unwrap_or(name);
     if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
         return name.to_ascii_lowercase().into();
@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn a_rule_that_restricts_reaches_every_name_that_may_be_its_model() {
-        for (rule, asked, is_reached) in [
+        for (rule, requested, is_reached) in [
             ("gpt-4o", "gpt-4o", true),
             ("gpt-4o", "GPT-4O-2024-08-06", true),
             ("GPT-4o", "gpt-4o", true),
@@ -159,13 +159,13 @@ mod tests {
             ("chatgpt-image-latest", ANY_IMAGE, true),
             ("gpt-4o", ANY_IMAGE, false),
         ] {
-            assert_eq!(reaches(rule, asked), is_reached, "{rule} and {asked}");
+            assert_eq!(reaches(rule, requested), is_reached, "{rule} and {requested}");
         }
     }
 
     #[test]
     fn a_rule_that_permits_allows_only_what_is_certainly_its_model() {
-        for (rule, asked, is_allowed) in [
+        for (rule, requested, is_allowed) in [
             ("gpt-4o", "gpt-4o-2024-08-06", true),
             ("gpt-4o", "Gpt-4o", true),
             ("gpt-4o-2024-08-06", "gpt-4o-2024-08-06", true),
@@ -181,7 +181,7 @@ mod tests {
             ("gpt-*", ANY, false),
             ("gpt-image-1", ANY_IMAGE, false),
         ] {
-            assert_eq!(permits(rule, asked), is_allowed, "{rule} and {asked}");
+            assert_eq!(permits(rule, requested), is_allowed, "{rule} and {requested}");
         }
     }
 
@@ -190,8 +190,8 @@ mod tests {
         let names =
             ["gpt-4o", "gpt-4o-2024-08-06", "ft:gpt-4o:a::b", "ft:gpt-4o-2024-08-06:a::b", "gpt-4-0613"];
         for rule in names.into_iter().chain(["gpt-4*", "ft:gpt-4o", "*"]) {
-            for asked in names {
-                assert!(!permits(rule, asked) || reaches(rule, asked), "{rule} and {asked}");
+            for requested in names {
+                assert!(!permits(rule, requested) || reaches(rule, requested), "{rule} and {requested}");
             }
         }
     }

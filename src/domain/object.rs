@@ -63,8 +63,8 @@ impl ObjectKind {
         self == Self::Skill && id.starts_with("openai-")
     }
 
-    /// Whether what an object of this kind holds is read as a part of the context: files
-    /// are parts of their own, and tools bring what they find in the others.
+    /// Whether the content of an object of this kind is read as a part of the context.
+    /// Files are parts of their own; tools return what they find in the others.
     pub const fn is_context(self) -> bool {
         matches!(self, Self::Response | Self::Conversation | Self::Item)
     }
@@ -93,7 +93,7 @@ impl ObjectKind {
 /// about 60; gateways that put more into an id stay below 400.
 pub const OBJECT_ID_BYTES_MAX: usize = 512;
 
-/// What the guard knows of an object.
+/// The guard's knowledge of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KnownObject {
     /// Id of the project whose key made it.

@@ -1,4 +1,4 @@
-//! Quantities by class: everything that is counted of a request and charged.
+//! Quantities by class: everything about a request that is counted and charged.
 //!
 //! The classes are disjoint: cached and cache-write tokens are taken out of the
 //! input, reasoning out of the output, audio and image out of both, so that the
@@ -188,8 +188,8 @@ impl Quantities {
         self.0[places].iter().copied().fold(0, u64::saturating_add)
     }
 
-    /// Everything of whichever has more tokens of input but the output, and the output of
-    /// whichever has more tokens of output; of equals, that of `later`.
+    /// Combines two: the output of the one with more output tokens, and everything else
+    /// of the one with more input tokens; of equals, that of `later`.
     #[must_use]
     pub fn or_larger(&self, later: &Self) -> Self {
         let input = if later.input_tokens_total() >= self.input_tokens_total() { later } else { self };

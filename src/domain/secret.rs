@@ -12,12 +12,12 @@ impl Secret {
         Self(text.into())
     }
 
-    /// The text itself; the word that reviewers search for.
+    /// The text itself. Its name makes uses easy to find in a review.
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// What lists may show: the first characters of a known prefix and the
+    /// The masked form for lists: the first characters of a known prefix and the
     /// last four, `sk-guard-…wxyz`; `…` alone when the secret is too short.
     pub fn redacted(&self) -> String {
         let text: Vec<char> = self.0.chars().collect();

@@ -1,4 +1,4 @@
-//! What a finished request used, as its answer tells it.
+//! The usage of a finished request, as its answer reports it.
 
 use crate::domain::quantity::{Class, Quantities};
 
@@ -43,7 +43,7 @@ impl ContainerMemory {
     }
 }
 
-/// What upstream's hosted tools did for one request.
+/// The use of upstream's hosted tools by one request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ToolUse {
     /// Billed calls, and the tokens of the image generation tool, which are priced at
@@ -55,7 +55,7 @@ pub struct ToolUse {
     pub containers: u64,
 }
 
-/// What a finished request used: its model, and hosted tools.
+/// The usage of a finished request: by its model, and by hosted tools.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     /// Tokens priced at the model that served the request.

@@ -1,11 +1,11 @@
-//! Windows: the calendar-aligned stretches of time over which a limit counts.
+//! Windows: the calendar-aligned periods over which a limit counts.
 //!
-//! This is only their names and the span type; which span holds an instant in
-//! a time zone is `ledger::calendar`'s to say.
+//! This module has their names and the span type; `ledger::calendar` finds the span
+//! of an instant in a time zone.
 
 use std::fmt;
 
-/// How long a limit counts before it starts anew.
+/// The time over which a limit counts before it starts again from zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Window {
     /// One request by itself.
@@ -69,7 +69,7 @@ impl fmt::Display for Window {
     }
 }
 
-/// A half-open stretch of time in Unix seconds: `start <= t < end`.
+/// A half-open interval in Unix seconds: `start <= t < end`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Span {
     /// The first second inside.

@@ -7,7 +7,7 @@ use crate::fake_openai::Served;
 const CREATED_S: u64 = 1_795_000_000;
 const WORDS: [&str; 8] = [" spend", " less", " than", " you", " think", ",", " every", " day"];
 
-/// What is generated.
+/// The API that an answer is generated for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Api {
     Chat,
@@ -45,7 +45,7 @@ impl Api {
     }
 }
 
-/// An answer that is being made.
+/// An answer that is being generated.
 #[derive(Clone, Debug)]
 pub(super) struct Made {
     pub(super) api: Api,
@@ -58,7 +58,7 @@ pub(super) struct Made {
     pub(super) with_usage: bool,
 }
 
-/// The filler word of a place in the text.
+/// The filler word at a position of the text.
 pub(super) fn word(at: u64) -> &'static str {
     let at = usize::try_from(at).unwrap_or(0);
     WORDS[at % WORDS.len()]

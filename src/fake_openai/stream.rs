@@ -15,7 +15,7 @@ use tokio::time::Sleep;
 use crate::fake_openai::answers::{Api, Made, word};
 use crate::fake_openai::{Fake, number};
 
-/// A stream of events. What was made of it is counted when it ends or is
+/// A stream of events. The part that was sent is counted when it ends or is
 /// dropped.
 #[derive(Debug)]
 pub(super) struct Events {
@@ -40,8 +40,8 @@ enum Stage {
 }
 
 impl Events {
-    pub(super) fn new(fake: Arc<Fake>, made: Made, headers: &HeaderMap, asked: &Value) -> Self {
-        let include_usage = asked["stream_options"]["include_usage"] == true && made.with_usage;
+    pub(super) fn new(fake: Arc<Fake>, made: Made, headers: &HeaderMap, request: &Value) -> Self {
+        let include_usage = request["stream_options"]["include_usage"] == true && made.with_usage;
         let delay = number(headers, "x-fake-chunk-delay-ms").map(Duration::from_millis);
         let cut_after = number(headers, "x-fake-cut-after");
         Self {

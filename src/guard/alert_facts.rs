@@ -1,6 +1,6 @@
-//! The crossings that no entry causes and that were noted of late: hard limits that reject
-//! requests, caps that will be reached. Each is a fact once for its window, however often
-//! it is seen.
+//! Recent crossings that no entry causes: hard limits that reject requests, caps that are
+//! likely to be reached. Each is recorded once for its window, however often it is
+//! detected.
 
 use std::collections::HashSet;
 use std::sync::Mutex;
@@ -13,11 +13,11 @@ use crate::sync::unpoisoned;
 /// costs a write that changes nothing.
 const REMEMBERED_MAX: usize = 10_000;
 
-/// The crossings that were noted of late.
+/// The recent crossings.
 #[derive(Debug, Default)]
 pub(super) struct Recent(Mutex<HashSet<FactKey>>);
 
-/// What makes a crossing unique.
+/// The key of a crossing.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(super) struct FactKey {
     pub(super) limit: String,
@@ -28,8 +28,8 @@ pub(super) struct FactKey {
 }
 
 impl Recent {
-    /// Takes up a crossing that is not known yet; `claimed` gives what its writing needs,
-    /// and without that it stays unknown.
+    /// Records a crossing that is not known yet. `claimed` returns the slot that writing
+    /// it needs; without one it stays unknown.
     pub(super) fn claim<T>(&self, key: FactKey, claimed: impl FnOnce() -> Option<T>) -> Option<T> {
         let mut all = unpoisoned(self.0.lock());
         if all.contains(&key) {

@@ -1,4 +1,4 @@
-//! Who changed what: each change is written together with its row of the audit log.
+//! The audit log: each change is written together with its row.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::ledger::entry::{Entry, entry_id};
 use crate::store::records::{AuditRow, KeyRow, ProjectRow, RecordChange};
 use crate::store::{Records, StoreError};
 
-/// Who changes something.
+/// The author of a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Actor {
     /// Id of the token, by which the audit log finds its changes.
@@ -19,7 +19,7 @@ pub struct Actor {
 }
 
 impl Actor {
-    /// Who holds the configured admin token.
+    /// The owner of the configured admin token.
     pub fn configured() -> Self {
         Self { id: "configured".to_owned(), name: "the configured admin token".to_owned() }
     }
@@ -30,23 +30,23 @@ impl Actor {
     }
 }
 
-/// What the audit log says of one change. Never a secret.
+/// A change in the audit log. Never contains a secret.
 #[derive(Clone, Debug)]
 pub struct Change {
     /// What happened, such as `project.created`.
     pub event: &'static str,
-    /// Id of what was changed.
+    /// Id of the changed object.
     pub resource: String,
     /// The project it is about.
     pub project: Option<String>,
-    /// What was, unless it was made.
+    /// The state before; `None` if the object was created.
     pub before: Option<Value>,
-    /// What is, unless it is gone.
+    /// The state after; `None` if the object was removed.
     pub after: Option<Value>,
 }
 
 impl Change {
-    /// A change of a key, told apart by what was and what is.
+    /// A change of a key; the event follows from the states before and after.
     pub fn of_key(before: Option<&KeyRow>, after: &KeyRow) -> Self {
         let event = match before {
             None => "api_key.created",
@@ -126,7 +126,7 @@ impl Change {
     }
 }
 
-/// Writes what operators change, each change with its row of the audit log.
+/// Writes the changes of operators, each with its row of the audit log.
 #[derive(Clone, Debug)]
 pub struct AuditedRecords {
     records: Records,
@@ -139,8 +139,8 @@ impl AuditedRecords {
         Self { records, clock }
     }
 
-    /// Writes changes with their rows of the audit log: all, or nothing. A change that
-    /// leaves all as it was gets no row.
+    /// Writes changes with their rows of the audit log: all, or nothing. A change
+    /// without an effect gets no row.
     pub async fn write(
         &self,
         by: &Actor,

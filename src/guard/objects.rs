@@ -1,8 +1,8 @@
 //! The index of objects: which project each belongs to, and what it holds.
 //!
-//! A lookup on a request's way is one in memory. Memory has a bound; what falls
-//! out of it is read from the database when it is named again, before the request
-//! goes on. What is learned of an object is written before a client learns of it.
+//! A lookup for a request is in memory. Memory is bounded; an object that was
+//! dropped from it is read from the database when a request names it again, before
+//! the request continues. New objects are written before a client learns of them.
 
 mod turns;
 
@@ -43,17 +43,17 @@ struct Memory {
     changed: u64,
 }
 
-/// Whose objects a request may name.
+/// The projects whose objects a request may name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reach {
     /// Those of this project.
     Project(Arc<str>),
-    /// All: projects share them, or upstream knows whose they are.
+    /// All: projects share objects, or upstream checks their owners.
     All,
 }
 
 impl Objects {
-    /// What is known of an object, of what is in memory.
+    /// Looks up an object in memory.
     ///
     /// All that a request names is there once [`Guard::check_objects`] has let it
     /// through. The context of a conversation includes what requests that are open
@@ -86,7 +86,7 @@ impl Memory {
                 used_s: 0,
             });
         }
-        // One with open turns is known, whatever has fallen out of memory.
+        // A conversation with open turns is always known, even if it was dropped from the recent ones.
         self.turns.get(&key).map(Turns::known).or_else(|| self.objects.get(key).cloned())
     }
 
@@ -198,7 +198,7 @@ impl Guard {
         Ok(None)
     }
 
-    /// Takes up a use of a container at `now_s`. Returns the seconds that it adds to the
+    /// Records a use of a container at `now_s`. Returns the seconds that it adds to the
     /// container's life, in whole minutes, and what is known of the container then; `new`
     /// is what is known of one that is not in memory.
     ///
@@ -244,9 +244,9 @@ impl Guard {
         Ok(owners)
     }
 
-    /// Takes up what was learned of objects: at once in memory, and on its way into
-    /// the database. Who waits for that with [`Guard::objects_written`] may tell a
-    /// client of them.
+    /// Records changes of objects: in memory immediately, and queued for the
+    /// database. After waiting for that with [`Guard::objects_written`], a client
+    /// may learn of them.
     pub fn learn_objects(&self, changes: Vec<ObjectChange>) -> WriteAck {
         {
             let mut memory = self.objects.memory();
@@ -264,8 +264,8 @@ impl Guard {
     }
 }
 
-/// A map that keeps what was used of late: when the newer half is full, the
-/// older half goes.
+/// A map that keeps recently used values: when the newer half is full, the older
+/// half is dropped.
 #[derive(Debug)]
 struct Recent<K, V> {
     newer: HashMap<K, V>,
@@ -294,7 +294,7 @@ impl<K: Copy + Eq + Hash, V> Recent<K, V> {
         self.newer.insert(key, value);
     }
 
-    /// What was learned while the database was read is newer than what it said.
+    /// A value that was recorded while the database was read is newer than the database's.
     fn put_missing(&mut self, key: K, value: V) {
         if self.get(key).is_none() {
             self.put(key, value);
@@ -312,7 +312,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_used_of_late_stays_within_the_bound() {
+    fn recently_used_values_stay_within_the_bound() {
         let mut map: Recent<usize, usize> = Recent::default();
         for n in 0..IN_MEMORY_MAX * 2 {
             map.put(n, n);

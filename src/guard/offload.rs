@@ -1,4 +1,4 @@
-//! Work that grows with a request's body, off the threads that serve requests.
+//! Runs work that grows with a request's body outside of the threads that serve requests.
 //!
 //! Each core serves its requests on one thread, so that a body of many megabytes
 //! that is parsed, unpacked or counted there would delay every other request on
@@ -19,8 +19,8 @@ const SHORT_BYTES_MAX: usize = 1 << 20;
 /// takes less than a millisecond.
 const PARSED_HERE_BYTES_MAX: usize = 128 << 10;
 
-/// Whose turn it is. The queues have no bound of their own: the memory that bodies
-/// share is their bound.
+/// The queues for short and long work. They are bounded by the memory that bodies
+/// share.
 #[derive(Debug)]
 pub(super) struct Turns {
     short: Arc<Semaphore>,
@@ -37,7 +37,7 @@ impl Default for Turns {
 impl Guard {
     /// Runs work on a body of that size on another thread, when its turn has come.
     ///
-    /// A panic of the work goes on in the caller.
+    /// A panic of the work is resumed in the caller.
     pub async fn offload<T, F>(&self, bytes: usize, work: F) -> T
     where
         T: Send + 'static,
@@ -46,7 +46,7 @@ impl Guard {
         let turns = if bytes <= SHORT_BYTES_MAX { &self.offload.short } else { &self.offload.long };
         let turn = Arc::clone(turns).acquire_owned().await.expect("it is never closed");
         let done = self.core.blocking(move || {
-            // Kept until the work has ended, also when its client has gone.
+            // Kept until the work has ended, even if the client disconnects.
             let _turn = turn;
             work()
         });

@@ -1,4 +1,4 @@
-//! Rates as a request meets them: what it takes, and what is given back at its end.
+//! Rate limits of a request: what it takes, and what is given back when it ends.
 
 use std::sync::Arc;
 
@@ -14,17 +14,17 @@ use crate::throttle::{self, Largest, RateCost, RateLeft, Throttled};
 ///
 /// It belongs to the request's reservation ([`crate::guard::Reservation::pace`]), which
 /// replaces what was taken by what was used, however the request ends. Dropped without
-/// one, it gives all back: nothing was sent.
+/// a reservation, it gives back everything, since nothing was sent.
 #[derive(Debug)]
 pub struct RateCheck {
     rates: throttle::RateCheck,
     clock: Arc<Clock>,
 }
 
-/// How a request stands with the caps and rates that apply to it.
+/// The state of the caps and rates that apply to a request.
 #[derive(Clone, Copy, Debug)]
 pub struct Standing {
-    /// What the caps leave; `by_model` is of rates, too.
+    /// The headroom under the caps; `by_model` includes rates.
     pub left: Headroom,
     /// The most tokens that it could ever take from its rates.
     pub largest: Largest,
@@ -38,7 +38,7 @@ impl Standing {
 }
 
 impl Guard {
-    /// How a request of this attribution stands.
+    /// The standing of a request of this attribution.
     pub fn standing(&self, of: &Attribution, client_cap: Option<Money>) -> Standing {
         let mut left = self.headroom(of, client_cap);
         let rates = self.rates();
@@ -47,7 +47,7 @@ impl Guard {
     }
 
     /// Takes a request from every rate of requests that applies, before anything is looked
-    /// up for it. It stays taken, whatever becomes of the request.
+    /// up for it. It is not given back.
     pub fn pace_request(&self, of: &Attribution) -> Result<RateCheck, Box<Throttled>> {
         let rates = self.rates().take_request(of, self.clock().running())?;
         self.core.note_shadow(&rates.would_reject);

@@ -30,6 +30,7 @@ pub fn charge_unfinished(
     store.end_unfinished(&entries)?;
     if !entries.is_empty() {
         tracing::warn!(
+            event = "open_holds_charged",
             holds = entries.len(),
             usd = %total,
             "requests were open when the last run ended; their holds are charged in full"

@@ -219,7 +219,7 @@ impl Reservation {
         let over = entry.cost - entry.held.cost;
         if over > Money::ZERO {
             metrics.overran(over);
-            tracing::warn!(entry = entry.id, over = %over, "a cost overran its hold");
+            tracing::warn!(event = "hold_overrun", entry = entry.id, over = %over, "a cost overran its hold");
         }
     }
 }

@@ -1,8 +1,8 @@
-//! What keys ask of the guard itself, bounded: a key's questions about its own
-//! limits and spending must not take time from requests or operators.
+//! Bounds the self-service questions of keys: questions about a key's own limits
+//! and spending must not delay requests or operators.
 //!
-//! Those beyond the bound wait their turn for a while. Refused at once, a client
-//! that asks again at once would cost more than the answer.
+//! Questions beyond the bound wait for a short time. A client that is refused
+//! immediately and retries immediately would cost more than the answer.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -16,17 +16,17 @@ use crate::sync::unpoisoned;
 /// Questions of one key that are answered at once. A browser asks six.
 const OPEN_PER_KEY_MAX: usize = 6;
 /// Questions of one key that are answered or wait.
-const ASKED_PER_KEY_MAX: usize = 128;
+const QUESTIONS_PER_KEY_MAX: usize = 128;
 /// Questions that are answered at once in all.
 const OPEN_MAX: usize = 24;
-/// How long one waits for its turn.
+/// The longest wait for a question's turn.
 const WAIT: Duration = Duration::from_secs(2);
 
 /// The questions that are answered or wait.
 #[derive(Debug)]
 pub(super) struct Open {
     all: Arc<Semaphore>,
-    /// Of keys that have some.
+    /// By key, for keys with open questions.
     keys: Mutex<HashMap<Arc<str>, OfKey>>,
 }
 
@@ -34,7 +34,7 @@ pub(super) struct Open {
 #[derive(Debug)]
 struct OfKey {
     places: Arc<Semaphore>,
-    asked: usize,
+    count: usize,
 }
 
 impl Default for Open {
@@ -48,12 +48,12 @@ impl Default for Open {
 pub struct Question {
     // Given back before the key is forgotten.
     _places: [OwnedSemaphorePermit; 2],
-    _asked: Asked,
+    _counted: CountedQuestion,
 }
 
 /// A question that is counted.
 #[derive(Debug)]
-struct Asked {
+struct CountedQuestion {
     guard: Arc<Guard>,
     key: Arc<str>,
 }
@@ -62,34 +62,34 @@ impl Guard {
     /// Lets a key ask something of the guard itself, once there is a place for it;
     /// `None` if too many wait, or none comes free in time.
     pub async fn question(self: &Arc<Self>, key: &Arc<str>) -> Option<Question> {
-        let (asked, places) = self.asked(key)?;
+        let (counted, places) = self.count_question(key)?;
         let both = async {
             let of_key = places.acquire_owned().await.ok()?;
             Some([of_key, Arc::clone(&self.self_service.all).acquire_owned().await.ok()?])
         };
         let places = tokio::time::timeout(WAIT, both).await.ok()??;
-        Some(Question { _places: places, _asked: asked })
+        Some(Question { _places: places, _counted: counted })
     }
 
     /// Counts a question of a key, unless it has asked as many as it may.
-    fn asked(self: &Arc<Self>, key: &Arc<str>) -> Option<(Asked, Arc<Semaphore>)> {
+    fn count_question(self: &Arc<Self>, key: &Arc<str>) -> Option<(CountedQuestion, Arc<Semaphore>)> {
         let mut keys = unpoisoned(self.self_service.keys.lock());
-        let new = || OfKey { places: Arc::new(Semaphore::new(OPEN_PER_KEY_MAX)), asked: 0 };
+        let new = || OfKey { places: Arc::new(Semaphore::new(OPEN_PER_KEY_MAX)), count: 0 };
         let of_key = keys.entry(Arc::clone(key)).or_insert_with(new);
-        if of_key.asked >= ASKED_PER_KEY_MAX {
+        if of_key.count >= QUESTIONS_PER_KEY_MAX {
             return None;
         }
-        of_key.asked += 1;
-        Some((Asked { guard: Arc::clone(self), key: Arc::clone(key) }, Arc::clone(&of_key.places)))
+        of_key.count += 1;
+        Some((CountedQuestion { guard: Arc::clone(self), key: Arc::clone(key) }, Arc::clone(&of_key.places)))
     }
 }
 
-impl Drop for Asked {
+impl Drop for CountedQuestion {
     fn drop(&mut self) {
         let mut keys = unpoisoned(self.guard.self_service.keys.lock());
         if let Some(of_key) = keys.get_mut(&self.key) {
-            of_key.asked -= 1;
-            if of_key.asked == 0 {
+            of_key.count -= 1;
+            if of_key.count == 0 {
                 keys.remove(&self.key);
             }
         }

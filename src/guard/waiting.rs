@@ -1,9 +1,9 @@
 //! How a request waits for room, and how it is woken.
 //!
-//! The ledger keeps the queues. A request that is denied for now joins the one
-//! at the meter in its way, under the lock that endings take, too; so a call
-//! that comes between two attempts is kept by its bell. Dropped, a [`Wait`] is
-//! out of its queue at once and the next request is called.
+//! The ledger keeps the queues. A request that is denied for now joins the one at
+//! the meter in its way, under the lock that endings take, too; so a call that
+//! comes between two attempts is kept by its bell. A dropped [`Wait`] leaves its
+//! queue immediately, and the next request is called.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, MutexGuard};
@@ -17,8 +17,8 @@ use crate::ledger::Ledger;
 use crate::ledger::denial::{Blocked, Denial};
 use crate::ledger::waiting::{Place, Turn};
 
-/// The ledger, locked. Requests that were called meanwhile are woken when it is
-/// unlocked, so that they don't run into the lock.
+/// The ledger, locked. Requests that were called meanwhile are woken after it is
+/// unlocked, so that they don't block on the lock.
 pub(crate) struct Locked<'a> {
     ledger: MutexGuard<'a, Ledger>,
     // Dropped after the lock.
@@ -60,7 +60,7 @@ impl Drop for Called {
     }
 }
 
-/// Keeps one call until it is heard.
+/// Keeps one call until it is received.
 #[derive(Debug, Default)]
 struct Bell(Notify);
 
@@ -93,8 +93,8 @@ enum State {
 }
 
 impl Guard {
-    /// A request of a key may wait for room, `longest` in all. It is behind all that
-    /// were here before.
+    /// Begins a wait for room, at most `longest` in all, behind all requests that
+    /// arrived before.
     pub fn wait(self: &Arc<Self>, key: &Arc<str>, longest: Duration) -> Wait {
         Wait {
             guard: Arc::clone(self),
@@ -132,7 +132,7 @@ impl Guard {
 }
 
 impl Wait {
-    /// Whose turn the next attempt is.
+    /// The turn of the next attempt.
     pub fn turn(&self) -> Turn {
         match self.state {
             State::Fresh | State::Queued { .. } => Turn::Ticket(self.ticket),

@@ -1,4 +1,4 @@
-//! What the guard records of its writes: metrics and log lines.
+//! Metrics and log events of database writes.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::metrics::Metrics;
 use crate::store::Observer;
 use crate::sync::unpoisoned;
 
-/// Turns what the writer does into metrics and log lines.
+/// Records the writer's work in metrics and log events.
 pub struct WriteLog {
     clock: Arc<Clock>,
     metrics: Arc<Metrics>,
@@ -37,11 +37,14 @@ impl Observer for WriteLog {
     }
 
     fn failed(&self, error: &(dyn std::error::Error + 'static)) {
-        tracing::error!(%error, "the ledger can't be written; requests are refused until it can");
+        tracing::error!(
+            event = "ledger_write_failed", %error,
+            "the ledger can't be written; requests are refused until it can"
+        );
     }
 
     fn recovered(&self) {
-        tracing::info!("the ledger can be written again");
+        tracing::info!(event = "ledger_write_recovered", "the ledger can be written again");
     }
 
     fn crossed(&self, crossing: &Crossing) {
@@ -51,17 +54,31 @@ impl Observer for WriteLog {
         match mark {
             AlertKind::Soft => {
                 self.metrics.crossed(&limit.name);
-                tracing::warn!(limit = %limit.name, %subject, %threshold, %settled, "a soft limit was crossed");
+                tracing::warn!(
+                    event = "soft_limit_crossed", limit = %limit.name, %subject, %threshold, %settled,
+                    "a soft limit was crossed"
+                );
             }
             AlertKind::Hard => {
-                tracing::warn!(limit = %limit.name, %subject, hard = %threshold, %settled, "a hard limit refuses requests");
+                tracing::warn!(
+                    event = "hard_limit_reached", limit = %limit.name, %subject, hard = %threshold, %settled,
+                    "a hard limit refuses requests"
+                );
             }
             AlertKind::Forecast => {
-                tracing::warn!(limit = %limit.name, %subject, hard = %threshold, %settled, "a hard limit is likely to be reached");
+                tracing::warn!(
+                    event = "hard_limit_forecast", limit = %limit.name, %subject, hard = %threshold, %settled,
+                    "a hard limit is likely to be reached"
+                );
             }
-            AlertKind::CreditLow => tracing::warn!(%threshold, used = %settled, "prepaid credit is low"),
+            AlertKind::CreditLow => {
+                tracing::warn!(event = "credit_low", %threshold, used = %settled, "prepaid credit is low");
+            }
             AlertKind::CreditUsedUp => {
-                tracing::warn!(used = %settled, "requests are refused for want of prepaid credit");
+                tracing::warn!(
+                    event = "credit_used_up", used = %settled,
+                    "requests are refused because prepaid credit is used up"
+                );
             }
         }
     }

@@ -1,8 +1,8 @@
 //! Wrong keys at the proxy, paced.
 //!
-//! A good key is never asked to wait, whatever else is tried beside it. So what
-//! is paced are the answers to wrong ones, all together, which takes no memory
-//! for each address that they come from.
+//! A valid key never waits, however many wrong ones are tried at the same time.
+//! Only the answers to wrong keys are paced, all together, so that no memory is
+//! needed per client address.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -10,27 +10,27 @@ use std::time::Duration;
 use crate::guard::Guard;
 use crate::sync::unpoisoned;
 
-/// Wrong keys that are answered at once, if there were none for a while.
+/// How many wrong keys are answered immediately after a quiet time.
 const AT_ONCE_MAX: u32 = 100;
 /// After those, one more for each of these.
 const EACH: Duration = Duration::from_millis(50);
 /// How long the others wait for their answer.
 const DELAY: Duration = Duration::from_secs(1);
 
-/// How many wrong keys there were of late.
+/// The number of recent wrong keys.
 #[derive(Debug, Default)]
 pub(super) struct Pace(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// Those that are not made up for by time yet.
+    /// Wrong keys that have not been paid off by time yet.
     count: u32,
-    /// Up to when time was made use of, in the guard's running time.
+    /// The time up to which they were paid off, in the guard's running time.
     until: Duration,
 }
 
 impl Guard {
-    /// Notes a wrong key, and says how long its answer is to wait.
+    /// Records a wrong key, and returns how long its answer has to wait.
     pub fn note_wrong_key(&self) -> Duration {
         self.wrong_keys.note(self.clock().running())
     }

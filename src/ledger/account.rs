@@ -1,9 +1,9 @@
 //! Prepaid credit: what was granted, minus what was spent.
 //!
-//! A grant that expires is worth something only until then, and of several the
-//! one that expires first is spent first. So time is cut where grants expire.
-//! Spending counts in the segment that it was admitted in, and takes from grants
-//! that expire at its end or later. All else is arithmetic when it is read.
+//! A grant can be spent until it expires, and of several the one that expires first
+//! is spent first. So time is cut where grants expire. Spending counts in the
+//! segment that it was admitted in, and takes from grants that expire at its end or
+//! later. All else is arithmetic when it is read.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,8 +13,8 @@ use crate::domain::{Limit, Money, Window};
 use crate::ledger::denial::{Denial, Short};
 use crate::ledger::entry::{AlertKind, Crossing, Entry, Hold, Kind, grant_id};
 
-/// What the account is called where limits are named. No limit can be: their
-/// names have no spaces.
+/// The account's name where limits are named. No limit has it, since their names
+/// have no spaces.
 pub const NAME: &str = "prepaid credit";
 
 /// The least credit that OpenAI sells, too.
@@ -32,22 +32,22 @@ pub struct Grant {
     pub id: u64,
     /// What may be spent of it; negative where some is taken back.
     pub amount: Money,
-    /// What its operator has to say of it.
+    /// The operator's note.
     pub note: String,
     /// When it was made, in Unix milliseconds.
     pub created_ms: i64,
-    /// When what is left of it is lost, in Unix seconds.
+    /// When the rest of it expires, in Unix seconds.
     pub expires_s: Option<i64>,
     /// The grant that it corrects, and expires with.
     pub corrects: Option<u64>,
 }
 
-/// What an operator wants of prepaid credit.
+/// The configured terms of prepaid credit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Terms {
     /// Whether requests without credit are refused, or only counted.
     pub mode: Mode,
-    /// The balance below which somebody is told.
+    /// The balance below which an alert is sent.
     pub low: Money,
     /// The least that can be granted.
     pub minimum: Money,
@@ -75,12 +75,12 @@ pub struct Segment {
 /// An account; there is one once credit has been granted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Account {
-    /// What is admitted after this id counts.
+    /// Requests admitted after this id count.
     opened_by: u64,
     /// Without gaps from the beginning to the end of time.
     segments: Vec<Segment>,
     grants: Vec<Arc<Grant>>,
-    /// Which marks have been come to since the last grant.
+    /// The kinds of alerts that were raised since the last grant.
     noted: Vec<AlertKind>,
 }
 
@@ -106,16 +106,16 @@ impl Balance {
     }
 }
 
-/// What has become of a grant, as of an instant.
+/// The state of a grant, as of an instant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GrantReading {
     /// The grant.
     pub grant: Arc<Grant>,
     /// What was spent of it.
     pub used: Money,
-    /// What was not, by now, its corrections included; nothing of a correction itself.
+    /// The rest, including its corrections; zero for a correction itself.
     pub left: Money,
-    /// Whether what is left of it is lost.
+    /// Whether it has expired.
     pub is_expired: bool,
 }
 
@@ -185,7 +185,7 @@ impl Account {
         self.noted.clear();
     }
 
-    /// Forgets which marks were noted; the database knows.
+    /// Forgets which alerts were raised; the database keeps them.
     pub(super) fn forget_marks(&mut self) {
         self.noted.clear();
     }
@@ -204,7 +204,7 @@ impl Account {
         }
     }
 
-    /// Replaces a hold by what it came to.
+    /// Replaces a hold by the real cost.
     pub(super) fn end(&mut self, hold: &Hold, cost: Money) {
         if self.counts(hold.id) {
             let segment = self.at(hold.admitted_ms);
@@ -222,9 +222,9 @@ impl Account {
 
     /// What may still be spent at an instant, in nano-dollars.
     ///
-    /// What is spent in a segment can only come from grants that expire at its end
-    /// or later. So from each segment on, all that is spent must fit into all that
-    /// is granted; what is spent now counts in every one that has begun.
+    /// Spending in a segment can only come from grants that expire at its end or
+    /// later. So from each segment on, all that is spent must fit into all that is
+    /// granted; what is spent now counts in every one that has begun.
     fn room(&self, at_ms: i64, spent: impl Fn(&Segment) -> i64) -> Money {
         let (now, mut rest, mut room) = (self.place(at_ms), 0_i64, i64::MAX);
         for (at, segment) in self.segments.iter().enumerate().rev() {
@@ -247,9 +247,9 @@ impl Account {
         Balance { granted, used, expired, held, available }
     }
 
-    /// What has become of each grant, oldest first: each segment takes from those
-    /// that expire first, and of those that expire together from the oldest. What
-    /// a correction gives or takes back is its grant's.
+    /// The state of each grant, oldest first: each segment takes from those that
+    /// expire first, and of those that expire together from the oldest. The amount
+    /// of a correction belongs to its grant.
     pub fn readings(&self, at_ms: i64) -> Vec<GrantReading> {
         let mut left: HashMap<u64, Money> = HashMap::new();
         for grant in &self.grants {
@@ -299,7 +299,7 @@ impl Account {
         Err(if needed > short.balance { Denial::NoCredit(short) } else { Denial::CreditHeld(short) })
     }
 
-    /// What there is for a request.
+    /// The credit for a request.
     pub(super) fn short(&self, needed: Money, terms: Terms, at_ms: i64) -> Short {
         let figures = self.balance(at_ms);
         let (balance, held) = (self.left(at_ms), figures.held);
@@ -316,42 +316,43 @@ impl Account {
         self.room(at_ms, |segment| segment.settled.saturating_add(segment.held))
     }
 
-    /// That the balance is low, unless that was noted since the last grant.
+    /// The crossing that the balance is low, unless it was raised since the last grant.
     pub(super) fn low(&mut self, terms: Terms, at_ms: i64) -> Option<Crossing> {
         if self.noted.contains(&AlertKind::CreditLow) || self.left(at_ms) >= terms.low {
             return None;
         }
-        self.mark(AlertKind::CreditLow, terms.low, terms, at_ms)
+        self.raise(AlertKind::CreditLow, terms.low, terms, at_ms)
     }
 
-    /// That a request was refused when credit was low, unless that was noted since
-    /// the last grant. One that asks for more than there ever was says nothing of it.
+    /// The crossing that a request was refused when credit was low, unless it was
+    /// raised since the last grant. A request that needs more than the balance ever
+    /// was does not count.
     pub(super) fn used_up(&mut self, terms: Terms, at_ms: i64) -> Option<Crossing> {
         let left = self.left(at_ms);
         if left > Money::ZERO && left >= terms.low {
             return None;
         }
-        self.mark(AlertKind::CreditUsedUp, Money::ZERO, terms, at_ms)
+        self.raise(AlertKind::CreditUsedUp, Money::ZERO, terms, at_ms)
     }
 
-    fn mark(&mut self, mark: AlertKind, threshold: Money, terms: Terms, at_ms: i64) -> Option<Crossing> {
-        if self.noted.contains(&mark) {
+    fn raise(&mut self, kind: AlertKind, threshold: Money, terms: Terms, at_ms: i64) -> Option<Crossing> {
+        if self.noted.contains(&kind) {
             return None;
         }
         let newest = self.grants.last()?;
         let balance = self.balance(at_ms);
         let crossing = Crossing {
             id: 0,
-            mark,
+            mark: kind,
             limit: as_limit(&balance, terms),
-            // Once for each grant, as for a window.
+            // Once for each grant, like once for each window.
             subject: grant_id(newest.id),
             threshold: threshold.nano(),
             window_start_s: newest.created_ms.div_euclid(1_000),
             settled: balance.used.nano(),
             at_ms,
         };
-        self.noted.push(mark);
+        self.noted.push(kind);
         Some(crossing)
     }
 
@@ -370,8 +371,8 @@ impl Account {
     }
 }
 
-/// An account as a limit on all spending since it was opened, which is what it is
-/// to those who are told of it.
+/// The account as a limit on all spending since it was opened, which is its form in
+/// alerts.
 fn as_limit(balance: &Balance, terms: Terms) -> Arc<Limit> {
     Arc::new(Limit {
         name: NAME.into(),

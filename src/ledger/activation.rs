@@ -1,9 +1,9 @@
-//! How a set of limits comes into force: staged, so that it counts what comes;
-//! then its past is added; then it decides.
+//! Activation of a set of limits: staged, so that it counts new requests; then its
+//! past is added; then it decides.
 //!
-//! There may be as many meters as there are end users, and as many limits as
-//! there are keys. What takes time for each of them is done outside the ledger's
-//! lock: meters are made of the past before, and dropped afterwards.
+//! There may be as many meters as there are end users, and as many limits as there
+//! are keys. Work that takes time for each of them is done outside the ledger's
+//! lock: meters are made from the past before, and dropped afterwards.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -25,8 +25,8 @@ pub struct Backfill {
     pub since_s: i64,
 }
 
-/// What a limit has settled in the past, by subject and the window's start. If
-/// the clock was set back between two runs, there are windows yet to come.
+/// The past of a limit: its settled sums by subject and window start. If the clock
+/// was set back between two runs, some windows are in the future.
 pub type Past = HashMap<(Subject, i64), i64>;
 
 /// A staged limit's meters as its past makes them.
@@ -44,7 +44,7 @@ impl Backfill {
     }
 }
 
-/// What was in force, to be dropped where no request waits for it.
+/// The replaced limits, to be dropped where no request waits.
 #[derive(Debug)]
 pub struct Retired {
     _limits: Vec<Metered>,
@@ -60,17 +60,16 @@ fn by_name(limits: &[Metered]) -> HashMap<Arc<str>, Vec<usize>> {
 }
 
 impl Ledger {
-    /// Stages a new set of limits. What they hold from now on is counted at
-    /// once; what the database knows of the returned ones has to be added by
-    /// [`Ledger::install`] before the set decides.
+    /// Stages a new set of limits. They count from now on; the past of the returned
+    /// ones has to be added by [`Ledger::install`] before the set decides.
     ///
     /// A limit that counts as before keeps its meters: changing a cap never
     /// changes usage.
-    pub fn stage(&mut self, wanted: &[Arc<Limit>], at_ms: i64) -> Vec<Backfill> {
+    pub fn stage(&mut self, limits: &[Arc<Limit>], at_ms: i64) -> Vec<Backfill> {
         self.limits.retain(|metered| metered.in_force);
         let known = by_name(&self.limits);
         let mut backfills = Vec::new();
-        for limit in wanted {
+        for limit in limits {
             let mut of_name = known.get(&limit.name).into_iter().flatten();
             let is_known = of_name.any(|place| self.limits[*place].limit.counts_like(limit));
             if is_known || limit.window == Window::Request {
@@ -89,11 +88,11 @@ impl Ledger {
     }
 
     /// Puts a staged set in force, with what it has settled in the past.
-    pub fn install(&mut self, wanted: &[Arc<Limit>], seeds: Vec<History>) -> Retired {
+    pub fn install(&mut self, limits: &[Arc<Limit>], seeds: Vec<History>) -> Retired {
         for History { slot, meters } in seeds {
             let Some(place) = self.by_slot.get(&slot) else { continue };
             let metered = &mut self.limits[*place];
-            // What was counted since it was staged is little beside its past.
+            // The counts since it was staged are few compared with its past.
             for (of, Meter { settled, held }) in std::mem::replace(&mut metered.meters, meters) {
                 let meter = metered.meters.entry(of).or_default();
                 meter.settled = meter.settled.saturating_add(settled);
@@ -102,7 +101,7 @@ impl Ledger {
         }
         let known = by_name(&self.limits);
         let mut old: Vec<Option<Metered>> = std::mem::take(&mut self.limits).into_iter().map(Some).collect();
-        for limit in wanted {
+        for limit in limits {
             let counts_like = |place: &&usize| {
                 old[**place].as_ref().is_some_and(|metered| metered.limit.counts_like(limit))
             };

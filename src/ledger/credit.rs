@@ -1,4 +1,4 @@
-//! Prepaid credit beside the limits: granted, asked, and noted.
+//! Prepaid credit beside the limits: grants, admission, and alerts.
 
 use std::sync::Arc;
 
@@ -18,9 +18,9 @@ const LIFE_MAX_S: i64 = 100 * 366 * 86_400;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Ungranted {
     /// It would expire before it could be spent.
-    #[error("credit has to expire after {}, until when requests were admitted", instant(*.0))]
+    #[error("credit has to expire after {}, the time of the latest admitted request", instant(*.0))]
     Expired(i64),
-    /// It would expire in times to come.
+    /// It would expire too far in the future.
     #[error("credit has to expire within a hundred years; without a date it never does")]
     TooLate,
     /// There are as many grants as there may be.
@@ -34,13 +34,13 @@ fn instant(at_ms: i64) -> String {
 }
 
 impl Ledger {
-    /// What the database knows of prepaid credit, before anything is admitted.
-    /// `latest_ms` is the latest instant that a request was admitted at.
+    /// Loads the stored prepaid credit, before anything is admitted. `latest_ms` is
+    /// the latest instant that a request was admitted at.
     pub fn restore(&mut self, account: Option<Account>, latest_ms: i64) {
         (self.account, self.latest_ms) = (account, latest_ms);
     }
 
-    /// Sets what is wanted of prepaid credit. Returns what is low by that.
+    /// Sets the terms of prepaid credit. Returns the crossing if the balance is low under them.
     pub fn set_terms(&mut self, terms: Terms, at_ms: i64) -> Vec<Crossing> {
         if terms != self.terms {
             self.terms = terms;
@@ -77,7 +77,7 @@ impl Ledger {
         Ok((grant, self.latest_ms))
     }
 
-    /// Grants what was prepared, now that the database has it.
+    /// Applies a prepared grant, now that it is written.
     pub fn grant(&mut self, grant: &Arc<Grant>, at_ms: i64) -> Vec<Crossing> {
         let is_new = |account: &&mut Account| account.grants().iter().all(|known| known.id != grant.id);
         if let Some(account) = self.account.as_mut().filter(is_new) {
@@ -86,7 +86,7 @@ impl Ledger {
         self.low_credit(at_ms)
     }
 
-    /// Takes back what was prepared, since the database hasn't got it.
+    /// Takes back a prepared grant that could not be written.
     pub fn unstage_grant(&mut self, grant: &Grant) {
         self.account.take_if(|account| account.opened_by() == grant.id);
     }
@@ -96,12 +96,12 @@ impl Ledger {
         self.account.as_ref()
     }
 
-    /// What is wanted of prepaid credit.
+    /// The terms of prepaid credit.
     pub fn terms(&self) -> Terms {
         self.terms
     }
 
-    /// What prepaid credit leaves, if it is asked.
+    /// The rest of prepaid credit, if requests depend on it.
     pub(super) fn enforced_credit(&self, at_ms: i64) -> Option<Money> {
         let account = self.account().filter(|_| self.terms.mode == Mode::Enforce)?;
         Some(account.available(at_ms).max(Money::ZERO))
@@ -123,13 +123,13 @@ impl Ledger {
         Some((self.terms.mode, verdict))
     }
 
-    /// That the balance is low, if that was not noted yet.
+    /// The crossing that the balance is low, if it was not raised yet.
     pub fn low_credit(&mut self, at_ms: i64) -> Vec<Crossing> {
         let low = self.account.as_mut().and_then(|account| account.low(self.terms, at_ms));
         self.numbered(low.into_iter().collect())
     }
 
-    /// That a request was refused for want of credit, if that was not noted yet.
+    /// The crossing that a request was refused because of credit, if it was not raised yet.
     pub fn used_up(&mut self, at_ms: i64) -> Vec<Crossing> {
         let used_up = self.account.as_mut().and_then(|account| account.used_up(self.terms, at_ms));
         self.numbered(used_up.into_iter().collect())

@@ -1,4 +1,4 @@
-//! Why a request may not spend: the facts, without a word of HTTP.
+//! Denials: why a request was not admitted. Independent of HTTP.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::ledger::waiting::Place;
 pub struct Blocked {
     /// The limit.
     pub limit: Arc<Limit>,
-    /// Whose meter.
+    /// The meter's subject.
     pub subject: Subject,
     /// The meter's window.
     pub span: Span,
@@ -33,14 +33,14 @@ impl Blocked {
         self.hard.saturating_sub(self.settled).max(0)
     }
 
-    /// Whether less than a twentieth of the cap is left. A refusal by a meter that has more
-    /// says something of the request, and nothing of the meter.
+    /// Whether less than a twentieth of the cap is left. A refusal by a meter with more
+    /// left is due to the size of the request.
     pub fn is_nearly_used_up(&self) -> bool {
         self.left() == 0 || i128::from(self.left()) * 20 < i128::from(self.hard)
     }
 }
 
-/// What prepaid credit there was for a request that needs more.
+/// The prepaid credit when a request needed more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Short {
     /// The account, as the limit that it is to clients.
@@ -74,7 +74,7 @@ pub enum Denial {
     NoCredit(Box<Short>),
     /// It would if other requests' holds were gone.
     CreditHeld(Box<Short>),
-    /// The limit has as many meters as memory is meant to hold, and the request needs another.
+    /// The limit has the maximum number of meters, and the request needs another one.
     TooManyMeters(Arc<Limit>),
 }
 
@@ -126,15 +126,16 @@ impl Denial {
         }
     }
 
-    /// Whether it is the one that counts of two. The client gets the most final;
-    /// of those that a wait may help against, the one that the fewest share, so that
-    /// a request that waits for its own key's room is in no other key's way.
+    /// Whether it takes precedence over another denial. The client gets the most
+    /// final one; of those that waiting may resolve, the one that the fewest
+    /// requests share, so that a request that waits for room of its own key does not
+    /// block other keys.
     pub(crate) fn outweighs(&self, other: &Self) -> bool {
         let (own, others) = (self.finality(), other.finality());
         own > others || (own == others && self.breadth() < other.breadth())
     }
 
-    /// How many share what stands in the way.
+    /// How many requests share the obstacle.
     fn breadth(&self) -> u8 {
         let Self::Held(blocked) = self else { return u8::from(matches!(self, Self::CreditHeld(_))) * 3 };
         let limit = &blocked.limit;

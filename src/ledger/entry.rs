@@ -1,7 +1,7 @@
-//! The facts of the ledger: holds, the entries that end them, crossings.
+//! The records of the ledger: holds, the entries that end them, crossings.
 //!
-//! A fact is immutable once made. Money moves only by a new fact, and every
-//! fact goes to the database and to the meters by the same call.
+//! A record is immutable. Money moves only by a new record, and each record goes to
+//! the database and to the meters by the same call.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use crate::domain::{Limit, Money, Quantities};
 /// Tags that a client puts on a request, by name.
 pub type Tags = BTreeMap<String, String>;
 
-/// Whom and what a request is counted for.
+/// The attribution of a request: the subjects that it is counted for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Attribution {
     /// Id of the project the key is in.
@@ -48,7 +48,7 @@ pub struct Hold {
     pub id: u64,
     /// When it was admitted, in Unix milliseconds; decides its windows.
     pub admitted_ms: i64,
-    /// For whom.
+    /// The subjects that it is counted for.
     pub attribution: Arc<Attribution>,
     /// The amounts reserved.
     pub bound: Bound,
@@ -73,7 +73,7 @@ pub enum Life {
 /// A job at upstream that outlives the request that began it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Job {
-    /// What it is, such as a batch: for those who ask how it went.
+    /// Its kind, such as a batch, which decides how its outcome is queried.
     pub kind: String,
     /// The id of the object at upstream; unique within its kind.
     pub object: String,
@@ -101,7 +101,7 @@ pub enum Kind {
     Release,
     /// A correction of an earlier entry by an operator.
     Adjust,
-    /// A meter has crossed a soft threshold or come to its hard cap.
+    /// A meter has crossed a soft threshold or reached its hard cap.
     Threshold,
     /// Credit was granted.
     Grant,
@@ -118,7 +118,7 @@ pub struct Entry {
     pub created_ms: i64,
     /// When its request was admitted, in Unix milliseconds.
     pub admitted_ms: i64,
-    /// For whom.
+    /// The subjects that it is counted for.
     pub attribution: Arc<Attribution>,
     /// What was reserved.
     pub held: Bound,
@@ -152,7 +152,7 @@ pub struct Entry {
     pub disconnected: bool,
     /// The entry that this one corrects.
     pub corrects: Option<u64>,
-    /// Why, in words, where an operator or the guard has something to say.
+    /// A note of an operator or of the guard.
     pub note: Option<String>,
 }
 
@@ -239,7 +239,7 @@ pub fn reserved(bound: &Bound, unit: Unit) -> i64 {
 /// An amount in each unit, by [`Unit::index`].
 pub type Amounts = [i64; Unit::ALL.len()];
 
-/// What a meter has come to that somebody wants to hear of.
+/// The kinds of alerts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum AlertKind {
     /// What is settled went past a soft threshold.
@@ -254,8 +254,8 @@ pub enum AlertKind {
     CreditUsedUp,
 }
 
-/// A meter that has come to a mark; unique by all but `id`, `at_ms` and
-/// `settled`.
+/// A meter that has reached a threshold; unique by all fields except `id`, `at_ms`
+/// and `settled`.
 #[derive(Clone, Debug)]
 pub struct Crossing {
     /// The id of its line in the ledger.
@@ -312,10 +312,10 @@ impl AlertKind {
         }
     }
 
-    /// The mark of that name.
+    /// The kind of that name.
     pub fn named(name: &str) -> Option<Self> {
         let all = [Self::Soft, Self::Hard, Self::Forecast, Self::CreditLow, Self::CreditUsedUp];
-        all.into_iter().find(|mark| mark.name() == name)
+        all.into_iter().find(|kind| kind.name() == name)
     }
 }
 

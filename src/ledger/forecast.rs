@@ -1,22 +1,22 @@
-//! What a window is likely to come to, judged by the days before.
+//! The amount a window is likely to reach, judged by the days before it.
 //!
-//! Every weekday has a pace of its own once there are two weeks to tell it by;
-//! before that, all days have one. Whole numbers throughout: a forecast is no
-//! fact, but it is the same on every machine.
+//! Each weekday has a pace of its own once there are two weeks of data; before
+//! that, all days share one. Integers throughout, so that a forecast is the same on
+//! every machine.
 
 use crate::domain::Span;
 
-/// Complete days that are looked back on: four of each weekday.
+/// The number of past days that are used: four of each weekday.
 pub const DAYS_BACK: usize = 28;
-/// Days from which on weekdays differ.
+/// The number of days from which weekdays are treated separately.
 const WEEKDAYS_FROM: usize = 14;
 /// Of a normal distribution, four fifths lie within so many hundredths of its
 /// standard deviation from the mean.
 const FOUR_FIFTHS: i128 = 128;
 
-/// What is known now. Amounts are in the unit of what is counted.
+/// The input of a forecast. Amounts are in the unit of the limit.
 #[derive(Clone, Copy, Debug)]
-pub struct Known<'a> {
+pub struct ForecastInput<'a> {
     /// Sums of the complete days before today, yesterday first.
     pub before: &'a [i64],
     /// What the window has settled.
@@ -29,32 +29,32 @@ pub struct Known<'a> {
     pub hard: Option<i64>,
 }
 
-/// What a window is likely to come to.
+/// The projection of a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Forecast {
-    /// The likeliest sum at its end.
+    /// The most likely sum at its end.
     pub expected: i64,
-    /// It is more than this nine times of ten,
+    /// The sum is above this with a probability of nine tenths.
     pub low: i64,
-    /// and less than this.
+    /// The sum is below this with a probability of nine tenths.
     pub high: i64,
-    /// When the cap is reached if all goes as expected, in Unix seconds.
+    /// When the cap will be reached at the expected pace, in Unix seconds.
     pub reached_s: Option<i64>,
-    /// Complete days that it rests on.
+    /// The number of complete days that it is based on.
     pub days: usize,
 }
 
-/// The forecast, unless there is no complete day to tell it by.
-pub fn forecast(known: &Known<'_>) -> Option<Forecast> {
-    // Days before the first of use say nothing.
-    let used = known.before.iter().rposition(|sum| *sum != 0)? + 1;
-    let before = &known.before[..used];
-    let mut expected = i128::from(known.settled);
+/// Makes a forecast; `None` if there is no complete day to base it on.
+pub fn forecast(input: &ForecastInput<'_>) -> Option<Forecast> {
+    // Days before the first use are ignored.
+    let used = input.before.iter().rposition(|sum| *sum != 0)? + 1;
+    let before = &input.before[..used];
+    let mut expected = i128::from(input.settled);
     let mut left_s: i128 = 0;
-    let cap = known.hard.map(i128::from);
-    let mut reached_s = cap.filter(|cap| expected >= *cap).map(|_| known.now_s);
-    for (ahead, day) in known.days.iter().enumerate() {
-        let from_s = day.start_s.max(known.now_s);
+    let cap = input.hard.map(i128::from);
+    let mut reached_s = cap.filter(|cap| expected >= *cap).map(|_| input.now_s);
+    for (ahead, day) in input.days.iter().enumerate() {
+        let from_s = day.start_s.max(input.now_s);
         let (rest_s, whole_s) = (i128::from(day.end_s - from_s), i128::from(day.end_s - day.start_s).max(1));
         let adds = i128::from(pace(before, ahead)) * rest_s / whole_s;
         if let Some(cap) = cap.filter(|cap| reached_s.is_none() && adds > 0 && expected + adds >= *cap) {
@@ -64,19 +64,19 @@ pub fn forecast(known: &Known<'_>) -> Option<Forecast> {
         expected += adds;
         left_s += rest_s;
     }
-    // Days deviate by themselves, so what several add up to does by the root of their number.
+    // Days deviate independently, so a sum of days deviates by the square root of their number.
     let spread = deviation(before) * (left_s * 1_000_000 / 86_400).isqrt() * FOUR_FIFTHS / 100_000;
     let amount = |sum: i128| i64::try_from(sum).unwrap_or(i64::MAX);
     Some(Forecast {
         expected: amount(expected),
-        low: amount((expected - spread).max(i128::from(known.settled))),
+        low: amount((expected - spread).max(i128::from(input.settled))),
         high: amount(expected + spread),
         reached_s,
         days: before.len(),
     })
 }
 
-/// What a day adds that is so many days ahead of today.
+/// The expected amount of a day that is `ahead` days after today.
 fn pace(before: &[i64], ahead: usize) -> i64 {
     // The day before index `i` is `i + 1` days ago.
     let is_like = |at: usize| before.len() < WEEKDAYS_FROM || (at + 1 + ahead).is_multiple_of(7);
@@ -113,9 +113,14 @@ mod tests {
     #[test]
     fn an_even_pace_goes_on_and_reaches_the_cap_on_its_way() {
         let days = days(10);
-        let known =
-            Known { before: &[100; 28], settled: 500, now_s: DAY_S / 2, days: &days, hard: Some(1_000) };
-        let forecast = forecast(&known).unwrap();
+        let input = ForecastInput {
+            before: &[100; 28],
+            settled: 500,
+            now_s: DAY_S / 2,
+            days: &days,
+            hard: Some(1_000),
+        };
+        let forecast = forecast(&input).unwrap();
         assert_eq!((forecast.expected, forecast.low, forecast.high), (1_450, 1_450, 1_450));
         // 500 more at 100 a day, from noon on.
         assert_eq!(forecast.reached_s, Some(5 * DAY_S + DAY_S / 2));
@@ -127,12 +132,15 @@ mod tests {
         let week = [0, 0, 70, 70, 70, 70, 70];
         let before: Vec<i64> = week.into_iter().cycle().take(28).collect();
         let days = days(7);
-        let known = Known { before: &before, settled: 0, now_s: 0, days: &days, hard: None };
-        assert_eq!(forecast(&known).unwrap().expected, 350);
+        let input = ForecastInput { before: &before, settled: 0, now_s: 0, days: &days, hard: None };
+        assert_eq!(forecast(&input).unwrap().expected, 350);
         let saturday =
-            Known { days: &days[5..], now_s: 5 * DAY_S, before: &before, settled: 350, hard: None };
+            ForecastInput { days: &days[5..], now_s: 5 * DAY_S, before: &before, settled: 350, hard: None };
         // Seen from a Saturday the same history lies differently.
-        assert_eq!(forecast(&Known { before: &rotated(&before, 2), ..saturday }).unwrap().expected, 350);
+        assert_eq!(
+            forecast(&ForecastInput { before: &rotated(&before, 2), ..saturday }).unwrap().expected,
+            350
+        );
     }
 
     /// The history as it is seen so many days earlier in the week.
@@ -143,10 +151,10 @@ mod tests {
     #[test]
     fn without_a_day_to_tell_by_there_is_no_forecast_and_days_before_the_first_do_not_count() {
         let days = days(3);
-        let known = Known { before: &[0; 28], settled: 50, now_s: 0, days: &days, hard: None };
-        assert_eq!(forecast(&known), None);
-        let known = Known { before: &[90, 30, 0, 0, 0], ..known };
-        let forecast = forecast(&known).unwrap();
+        let input = ForecastInput { before: &[0; 28], settled: 50, now_s: 0, days: &days, hard: None };
+        assert_eq!(forecast(&input), None);
+        let input = ForecastInput { before: &[90, 30, 0, 0, 0], ..input };
+        let forecast = forecast(&input).unwrap();
         assert_eq!((forecast.days, forecast.expected), (2, 50 + 3 * 60));
         assert!(forecast.low < forecast.expected && forecast.expected < forecast.high);
     }
@@ -160,8 +168,8 @@ mod tests {
             hard in proptest::option::of(0_i64..1 << 61),
         ) {
             let days = days(count);
-            let known = Known { before: &before, settled, now_s, days: &days, hard };
-            let Some(forecast) = forecast(&known) else { return Ok(()) };
+            let input = ForecastInput { before: &before, settled, now_s, days: &days, hard };
+            let Some(forecast) = forecast(&input) else { return Ok(()) };
             prop_assert!(settled <= forecast.low && forecast.low <= forecast.expected.max(settled));
             prop_assert!(forecast.expected <= forecast.high);
             prop_assert_eq!(forecast.reached_s.is_some(), hard.is_some_and(|hard| hard <= forecast.expected));

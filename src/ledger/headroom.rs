@@ -1,14 +1,14 @@
-//! What the limits that apply to a request leave for it.
+//! The headroom of a request under the limits that apply to it.
 
 use crate::domain::limit::{Mode, Per, Unit};
 use crate::domain::{Limit, Money};
 use crate::ledger::Ledger;
 use crate::ledger::entry::Attribution;
 
-/// What the enforced limits leave for one request; `None` where none applies.
+/// The headroom of one request under the enforced limits; `None` if none applies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Headroom {
-    /// Dollars: of caps, of prepaid credit, and of what the client allows.
+    /// Dollars: by caps, prepaid credit, and the client's own maximum.
     pub cost: Option<Money>,
     /// Input and output tokens together.
     pub tokens: Option<i64>,
@@ -42,7 +42,7 @@ impl Headroom {
 }
 
 impl Ledger {
-    /// What the enforced limits leave for a request of this attribution.
+    /// The headroom of a request of this attribution under the enforced limits.
     pub fn headroom(&self, of: &Attribution, client_cap: Option<Money>, at_ms: i64) -> Headroom {
         let credit = self.enforced_credit(at_ms);
         let cost = [client_cap, credit].into_iter().flatten().min();

@@ -1,7 +1,7 @@
-//! Which limits may apply to a request, found without asking each of them.
+//! Finds the limits that may apply to a request without checking each one.
 //!
-//! There may be a limit for every key. One that is narrowed to keys or to
-//! projects is listed under their ids; the others are asked every time.
+//! There may be a limit for every key. One that is narrowed to keys or to projects
+//! is listed under their ids; the others are checked for every request.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -41,8 +41,8 @@ impl LimitIndex {
         index
     }
 
-    /// The places of all limits that may apply, ascending, each once. Whether
-    /// one does is still its own to say.
+    /// The places of all limits that may apply, ascending, each once. Each of them
+    /// still decides whether it applies.
     pub fn places(&self, of: &Attribution) -> Cow<'_, [usize]> {
         let listed = [self.by_key.get(&*of.key), self.by_project.get(&*of.project)];
         if listed.iter().all(Option::is_none) {

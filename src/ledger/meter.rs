@@ -10,10 +10,10 @@ use crate::domain::{Limit, Pattern, Span, model};
 use crate::ledger::calendar::Windows;
 use crate::ledger::entry::Attribution;
 
-/// Whose meter it is.
+/// The subject of a meter.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Subject {
-    /// Everybody's.
+    /// The organization.
     Organization,
     /// One project's, key's, end user's or model's.
     One(Arc<str>),
@@ -41,7 +41,7 @@ pub struct Meter {
 /// A meter with its place, as readers see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reading {
-    /// Whose meter.
+    /// The meter's subject.
     pub subject: Subject,
     /// The window it counts.
     pub span: Span,
@@ -57,7 +57,7 @@ pub struct Reading {
 /// random, since clients choose names.
 pub(crate) type Meters = IndexMap<(Subject, i64), Meter, RandomState>;
 
-/// As many meters of one limit as memory is meant to hold, some 150 bytes each.
+/// The most meters of one limit that are kept in memory, about 150 bytes each.
 pub const METERS_MAX: usize = 2_000_000;
 
 /// A limit with its meters.
@@ -70,7 +70,7 @@ pub(crate) struct Metered {
     pub(crate) in_force: bool,
     pub(crate) meters: Meters,
     windows: Windows,
-    /// The window since whose start past ones are being forgotten.
+    /// The window at whose start the removal of past ones began.
     pruned_s: i64,
     /// The places below this one may have meters of past windows.
     unpruned: usize,
@@ -89,7 +89,7 @@ impl Metered {
         self.windows.span(at_s)
     }
 
-    /// Whose meters a request counts on; none if the limit does not apply to it.
+    /// The subjects whose meters a request counts on; none if the limit does not apply.
     pub(crate) fn subjects(&self, of: &Attribution) -> Subjects {
         subjects(&self.limit, of)
     }
@@ -125,7 +125,7 @@ impl Metered {
     }
 }
 
-/// Whose meters of a limit a request counts on, one after another.
+/// The subjects of a limit that a request counts for, one after another.
 #[derive(Debug)]
 pub struct Subjects([Option<Subject>; 2]);
 
@@ -138,8 +138,8 @@ impl Iterator for Subjects {
     }
 }
 
-/// Whose meters of a limit a request counts on: one where the limit applies to it, and of
-/// a limit per model one for each model that it runs.
+/// The subjects of a limit that a request counts for: one if the limit applies; for a
+/// limit per model, one for each model that the request runs.
 pub fn subjects(limit: &Limit, of: &Attribution) -> Subjects {
     let one = |whose: &Arc<str>| [Some(Subject::One(Arc::clone(whose))), None];
     Subjects(match (reached(&limit.only, of), limit.per) {
@@ -148,17 +148,17 @@ pub fn subjects(limit: &Limit, of: &Attribution) -> Subjects {
         (_, Per::Project) => one(&of.project),
         (_, Per::Key) => one(&of.key),
         (_, Per::User) => of.end_user.as_ref().map_or([None, None], one),
-        ([asked, image], Per::Model) => {
-            let asked = (asked && !of.model.is_empty()).then(|| family(of));
+        ([requested, image], Per::Model) => {
+            let requested = (requested && !of.model.is_empty()).then(|| family(of));
             let image = of.image_model.as_deref().filter(|_| image).map(|name| family_of(name, of));
-            let image = image.filter(|image| asked.as_ref() != Some(image));
-            [asked.map(Subject::One), image.map(Subject::One)]
+            let image = image.filter(|image| requested.as_ref() != Some(image));
+            [requested.map(Subject::One), image.map(Subject::One)]
         }
     })
 }
 
 /// The model that a request counts on: all snapshots and fine-tunes of one count together,
-/// so that none has a limit of its own beside that of its model.
+/// so that none escapes the limit of its model.
 fn family(of: &Attribution) -> Arc<str> {
     family_of(&of.model, of)
 }
@@ -173,16 +173,16 @@ fn family_of(name: &str, of: &Attribution) -> Arc<str> {
 /// within what a limit is narrowed to; neither if the request does not. Projects and keys
 /// are named by their ids, so that one that is renamed keeps its limits.
 fn reached(only: &Only, of: &Attribution) -> [bool; 2] {
-    let named = |ids: &[String], id: &str| ids.is_empty() || ids.iter().any(|wanted| wanted == id);
+    let named = |ids: &[String], id: &str| ids.is_empty() || ids.iter().any(|listed| listed == id);
     let tagged =
         || only.tags.iter().all(|(tag, values)| of.tags.get(tag).is_some_and(|v| values.contains(v)));
     if !(named(&only.projects, &of.project) && named(&only.keys, &of.key) && tagged()) {
         return [false, false];
     }
     let any = |reaches: &dyn Fn(&Pattern) -> bool| only.models.is_empty() || only.models.iter().any(reaches);
-    let asked = any(&|rule| {
+    let requested = any(&|rule| {
         model::reaches(rule.as_str(), &of.model) || of.priced_as.as_deref().is_some_and(|id| rule.matches(id))
     });
     let image = of.image_model.as_deref();
-    [asked, image.is_some_and(|image| any(&|rule| model::reaches(rule.as_str(), image)))]
+    [requested, image.is_some_and(|image| any(&|rule| model::reaches(rule.as_str(), image)))]
 }

@@ -1,4 +1,4 @@
-//! What one fact does to one meter.
+//! Applies one record to one meter.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use crate::domain::{Limit, Window};
 use crate::ledger::entry::{AlertKind, Crossing, Hold, reserved};
 use crate::ledger::meter::{Meter, Metered, Subject};
 
-/// Meters of past windows that each hold looks at, to forget them.
+/// How many meters of past windows each hold checks for removal.
 const PRUNED: usize = 32;
 
 /// A hold's part on one meter.
@@ -34,7 +34,7 @@ pub(super) fn hold_on(metered: &mut Metered, hold: &Hold, meter_holds: &mut Vec<
     }
 }
 
-/// Replaces a hold's part on its meter by what it came to.
+/// Replaces a hold on its meter by the real amount.
 pub(super) fn end_on(
     metered: &mut Metered,
     meter_hold: &MeterHold,
@@ -50,7 +50,7 @@ pub(super) fn end_on(
     let before = meter.settled;
     meter.settled = before.saturating_add(amount);
     let after = *meter;
-    // A key or a name that was only tried leaves no meter behind.
+    // A request that cost nothing leaves no meter behind.
     if after == Meter::default() {
         meters.swap_remove_index(place);
     }

@@ -80,7 +80,7 @@ fn decide(ledger: &Ledger, who: u8, bound: Bound, at_ms: i64) -> Result<Admissio
     ledger.decide(&ReserveRequest::new(of(who), bound), &Circumstances { at_ms, ..Circumstances::default() })
 }
 
-/// One step of a random life: somebody asks, or somebody's request ends.
+/// One step of a random life: a request arrives, or a request ends.
 #[derive(Clone, Debug)]
 enum Step {
     Ask { who: u8, nano: i64, tokens: u64 },
@@ -223,7 +223,7 @@ fn changing_a_cap_never_changes_usage() {
     let mut ledger = one(100);
     let hold = held(&mut ledger, of(0), bound(100, 0), START_MS);
     let raised = [limit("m", Per::Organization, Unit::Usd, Window::Month, Some(200))];
-    assert!(ledger.stage(&raised, START_MS).is_empty(), "it counts as before, so nothing is read anew");
+    assert!(ledger.stage(&raised, START_MS).is_empty(), "it counts as before, so nothing is read again");
     ledger.install(&raised, Vec::new());
     assert!(decide(&ledger, 0, bound(100, 0), START_MS).is_ok());
     ledger.apply(&ending(&hold, Kind::Settle, 70, 0, START_MS));

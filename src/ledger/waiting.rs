@@ -28,17 +28,17 @@ pub enum Place {
     Meter {
         /// The limit's name.
         limit: Arc<str>,
-        /// Whose meter.
+        /// The meter's subject.
         subject: Subject,
     },
     /// At the prepaid credit.
     Credit,
 }
 
-/// Whose turn a request is, where others wait.
+/// The place of a request in the order of waiting requests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Turn {
-    /// It has just come: all that wait where it would take room are before it.
+    /// It has just arrived: all requests that wait for the same room are before it.
     #[default]
     Newcomer,
     /// It waits with this ticket: those with a lower one are before it.
@@ -54,7 +54,7 @@ pub struct Queues {
     waiting: HashMap<u64, Waiting, RandomState>,
     of_key: HashMap<Arc<str>, usize, RandomState>,
     last_ticket: u64,
-    /// Those to be woken once the ledger is unlocked.
+    /// The wakers to call once the ledger is unlocked.
     called: Vec<Waker>,
 }
 
@@ -149,14 +149,14 @@ impl Queues {
         }
     }
 
-    /// Those who have been called since, to be woken outside the ledger's lock.
+    /// The wakers called since, to be woken outside the ledger's lock.
     pub fn take_called(&mut self) -> Vec<Waker> {
         std::mem::take(&mut self.called)
     }
 }
 
 impl Ledger {
-    /// Who waits for room.
+    /// The queues of waiting requests.
     pub fn queues(&mut self) -> &mut Queues {
         &mut self.queues
     }

@@ -1,4 +1,4 @@
-//! Walking over a limit's meters in slices, so that requests take their turns
+//! Walking over a limit's meters in slices, so that requests can take the lock
 //! between them: there may be a meter for every end user.
 
 use std::sync::Arc;
@@ -24,7 +24,7 @@ pub struct InForce {
     slot: u32,
 }
 
-/// How far a walk over a limit's meters is: from the last place to the first.
+/// The position of a walk over a limit's meters, from the last place to the first.
 #[derive(Clone, Copy, Debug)]
 pub struct Walk {
     slot: u32,
@@ -47,7 +47,7 @@ pub struct Copied {
 }
 
 impl Copied {
-    /// Its meters of the window that ran then, by subject.
+    /// Its meters of the window at that time, by subject.
     pub fn readings(&self, at_ms: i64) -> Vec<Reading> {
         let span = Windows::of(&self.limit).span(at_ms.div_euclid(1_000));
         let current = self.meters.iter().filter(|((_, start_s), _)| *start_s == span.start_s);
@@ -60,9 +60,9 @@ impl Copied {
 }
 
 impl Ledger {
-    /// All limits in force with their meters. One instant's meters can't be copied in
-    /// slices; so they are copied as they are, which takes a tenth of what it takes to
-    /// read them.
+    /// All limits in force with their meters. The meters of one instant can't be
+    /// copied in slices, so they are copied raw, which takes a tenth of the time of
+    /// reading them.
     pub fn copied(&self) -> Vec<Copied> {
         let limits = self.limits.iter().filter(|metered| metered.in_force);
         let copy = |Metered { limit, meters, .. }: &Metered| Copied {
@@ -78,8 +78,8 @@ impl Ledger {
         limits.map(|Metered { limit, slot, .. }| InForce { limit: Arc::clone(limit), slot: *slot }).collect()
     }
 
-    /// Hands out the next slice of meters of the window that runs; `false` if it was
-    /// the last. A meter may come twice if others are removed meanwhile.
+    /// Visits the next slice of meters of the current window; `false` if it was the
+    /// last. A meter may be visited twice if others are removed meanwhile.
     pub fn walk(&self, walk: &mut Walk, at_ms: i64, mut each: impl FnMut(&Subject, Span, Meter)) -> bool {
         let Some(place) = self.by_slot.get(&walk.slot) else { return false };
         let (metered, at_s) = (&self.limits[*place], at_ms.div_euclid(1_000));

@@ -1,9 +1,8 @@
 //! How long an audio file can be.
 //!
-//! OpenAI bills audio by its seconds and takes WAV and MP3. A WAV's header says
-//! how many samples a byte is, and a header may lie or contradict itself: what
-//! counts is the longest that any of its figures makes of all its bytes. An MP3
-//! is walked frame by frame.
+//! OpenAI bills audio by its seconds and takes WAV and MP3. The header of a WAV
+//! gives the byte rate, and a header may be wrong or contradict itself: the longest
+//! duration by any of its figures counts. An MP3 is walked frame by frame.
 
 use std::io::ErrorKind;
 
@@ -13,9 +12,9 @@ use crate::media::reader::MediaReader;
 const CHUNKS_MAX: usize = 64;
 /// Frames of an MP3 that are walked: an hour and a half of the longest kind.
 const FRAMES_MAX: usize = 1 << 18;
-/// What one byte of an MP3 can last that is not walked. The thinnest that the
-/// format has is an empty frame of layer II without a fixed bit rate: 14 bytes
-/// for 144 ms.
+/// The duration that one byte of an MP3 outside of its walked frames can have. The
+/// smallest frame for its duration is an empty frame of layer II without a fixed
+/// bit rate: 14 bytes for 144 ms.
 const MP3_BYTE_US: u64 = 11_000;
 
 /// An upper bound of an audio file's length.
@@ -23,9 +22,9 @@ const MP3_BYTE_US: u64 = 11_000;
 pub struct AudioLength {
     /// Thousandths of a second, rounded up.
     pub millis: u64,
-    /// Where it is from.
+    /// How it is known.
     pub basis: LengthBasis,
-    /// What the file is by its first bytes.
+    /// The format of the file by its first bytes.
     pub format: AudioFormat,
 }
 
@@ -157,8 +156,8 @@ struct Frame {
     kind: [u8; 2],
 }
 
-/// Frames of one kind that follow each other without a gap last what they say.
-/// Everything after them, or in between, may be frames of the thinnest kind.
+/// Frames of one kind without gaps have their stated duration. Everything after or
+/// between them may be frames of the smallest kind.
 fn mp3(mut reader: MediaReader<'_>) -> Option<AudioLength> {
     skip_tag(&mut reader)?;
     let mut samples = 0_u64;

@@ -1,11 +1,11 @@
 //! The size of an image, as the largest that a decoder would use.
 //!
-//! The size that a header states first is not enough: a GIF's frame may be
-//! larger than its screen, a JPEG or PNG may state its size twice, and decoders
-//! (Pillow, libjpeg, libwebp) differ in which they take. So the header is walked
-//! to where the pixels begin, and an image is measured only if all that is said
-//! on the way agrees. The `imagesize` crate, which takes the first statement,
-//! must agree as well.
+//! The size that a header states first is not enough: a GIF's frame may be larger
+//! than its screen, a JPEG or PNG may state its size twice, and decoders (Pillow,
+//! libjpeg, libwebp) differ in which they take. So the header is walked to where
+//! the pixels begin, and an image is measured only if all statements on the way
+//! agree. The `imagesize` crate, which takes the first statement, must agree as
+//! well.
 
 use std::io::{ErrorKind, Seek as _, SeekFrom};
 
@@ -97,7 +97,7 @@ fn jpeg(reader: &mut MediaReader<'_>) -> Walked {
     let mut size = None;
     for _ in 0..PARTS_MAX {
         let marker = match jpeg_marker(reader) {
-            // Nothing more can be said: the size stands.
+            // No other size can follow.
             Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(size),
             marker => marker?,
         };

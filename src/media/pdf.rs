@@ -4,13 +4,13 @@
 //! the page tree; text is bounded by the strings of all that a page draws, times
 //! the longest text that a byte of them can stand for.
 //!
-//! The bound holds for whatever a decoder may take for the document: all versions
-//! of all objects count, wherever the file's own tables lead, and anything that
-//! can multiply text beyond it (cycles, text in patterns, glyphs and masks) or that
-//! is not read here (encryption, other filters, predictors) is a problem instead.
-//! It assumes one thing: a character of a font without `ToUnicode` and
+//! The bound holds for any way in which a decoder may read the document: all
+//! versions of all objects count, wherever the file's own tables lead, and anything
+//! that can multiply text beyond it (cycles, text in patterns, glyphs and masks) or
+//! that is not read here (encryption, other filters, predictors) is an error
+//! instead. It assumes one thing: a character of a font without `ToUnicode` and
 //! `Differences` is one character of text, as glyph names within font programs are
-//! not read. Text in pictures is none.
+//! not read. Text in pictures does not count.
 
 mod content;
 mod file;
@@ -64,9 +64,9 @@ pub enum PdfProblem {
 
 /// Measures a PDF in a JSON string of base64.
 ///
-/// Work: a file of at most 16 MiB, of which at most 64 MiB are unpacked and
-/// 128 MiB read, some hundred milliseconds and 100 MiB of memory at the most: call it
-/// where that holds up nothing else.
+/// Work: a file of at most 16 MiB, of which at most 64 MiB are unpacked and 128 MiB
+/// read, some hundred milliseconds and 100 MiB of memory at most: call it on a thread
+/// where that delays nothing else.
 pub fn pdf(json_string: &str) -> Result<PdfFacts, PdfProblem> {
     let reader = MediaReader::new(json_string).ok_or(PdfProblem::NotPdf)?;
     let most = u64::try_from(FILE_BYTES_MAX).unwrap_or(u64::MAX);
@@ -83,19 +83,19 @@ pub fn pdf(json_string: &str) -> Result<PdfFacts, PdfProblem> {
 
 fn measure(file: File) -> Result<PdfFacts, PdfProblem> {
     let mut document = Document { file, ..Document::default() };
-    let seen = document.survey()?;
+    let survey = document.survey()?;
     let mut total = Pages::default();
     let nothing = Rc::default();
-    for root in &seen.roots {
+    for root in &survey.roots {
         total = total.larger(document.pages(root, &nothing, 0)?);
     }
     // Decoders that find no tree take all pages there are.
     let mut all = Pages::default();
-    for number in &seen.pages {
+    for number in &survey.pages {
         all = all.with(document.pages(&Object::Reference(*number), &nothing, 0)?);
     }
     total = total.larger(all);
-    document.refuse_hidden_text(&seen)?;
+    document.refuse_hidden_text(&survey)?;
     let pages = u32::try_from(total.count).map_err(|_| PdfProblem::TooLarge)?;
     if pages == 0 {
         return Err(PdfProblem::NotPdf);
@@ -126,11 +126,11 @@ impl Pages {
     }
 }
 
-/// Whether something that is worked out by its number is known.
+/// How far the measurement of an object has come.
 #[derive(Clone, Copy, Debug)]
-enum Known<T> {
-    /// It is being worked out: it contains itself.
-    Open,
+enum Measurement<T> {
+    /// It is being measured; an object that is met again here contains itself.
+    InProgress,
     Done(T),
 }
 
@@ -145,8 +145,8 @@ struct Document {
     titles: u64,
     /// All external objects by name, for names that are not where they belong.
     drawable: HashMap<Vec<u8>, BTreeSet<u32>>,
-    trees: HashMap<u32, Known<Pages>>,
-    forms: HashMap<u32, Known<u64>>,
+    trees: HashMap<u32, Measurement<Pages>>,
+    forms: HashMap<u32, Measurement<u64>>,
 }
 
 impl Document {
@@ -154,20 +154,20 @@ impl Document {
     fn pages(&mut self, node: &Object, inherited: &Rc<Names>, depth: usize) -> Result<Pages, PdfProblem> {
         let number = if let Object::Reference(number) = node { Some(*number) } else { None };
         match number.and_then(|number| self.trees.get(&number)) {
-            Some(Known::Open) => return Err(PdfProblem::Unsupported),
-            Some(Known::Done(pages)) => return Ok(*pages),
+            Some(Measurement::InProgress) => return Err(PdfProblem::Unsupported),
+            Some(Measurement::Done(pages)) => return Ok(*pages),
             None if depth >= DEPTH_MAX => return Err(PdfProblem::Unsupported),
             None => {}
         }
         if let Some(number) = number {
-            self.trees.insert(number, Known::Open);
+            self.trees.insert(number, Measurement::InProgress);
         }
         let mut largest = Pages::default();
         for version in self.file.resolve(node)? {
             largest = largest.larger(self.pages_of_version(&version, inherited, depth)?);
         }
         if let Some(number) = number {
-            self.trees.insert(number, Known::Done(largest));
+            self.trees.insert(number, Measurement::Done(largest));
         }
         Ok(largest)
     }

@@ -1,4 +1,4 @@
-//! The many ways in which a client may spell media in a JSON body.
+//! The ways in which a client may encode media in a JSON body.
 
 use std::fmt::Write as _;
 
@@ -9,7 +9,7 @@ use proptest::prelude::*;
 /// How one JSON string of base64 is spelled.
 #[derive(Clone, Debug)]
 pub(super) struct Spelling {
-    /// What stands before the base64, as it stands in the body.
+    /// The prefix of the base64, as written in the body.
     pub(super) head: &'static str,
     /// The base64url alphabet.
     pub(super) url_alphabet: bool,

@@ -11,7 +11,7 @@ impl Metrics {
         self.price_age.set(price_age_s);
     }
 
-    /// Sets what the database and its log take, and what their disk has left, in bytes.
+    /// Sets the size of the database and its log, and the free space of their disk, in bytes.
     pub fn mirror_storage(&self, bytes: u64, free_bytes: Option<u64>) {
         let gauge = |bytes: u64| float(i64::try_from(bytes).unwrap_or(i64::MAX));
         self.storage.with_label_values::<&str>(&[]).set(gauge(bytes));
@@ -58,7 +58,7 @@ impl Metrics {
         }
     }
 
-    /// Sets what the month is likely to come to.
+    /// Sets the forecast of the month.
     pub fn mirror_forecast(&self, bound: &str, amount: Money) {
         self.forecast.with_label_values(&[bound]).set(dollars(amount));
     }
@@ -79,7 +79,7 @@ impl Metrics {
         }
     }
 
-    /// Sets what is left of prepaid credit; no series without.
+    /// Sets the balance of prepaid credit; without credit there is no series.
     pub fn mirror_credit(&self, balance: Option<Money>) {
         self.credit_balance.reset();
         if let Some(balance) = balance {

@@ -1,4 +1,4 @@
-//! What is measured of a request and of a meter, as series have it.
+//! The values and labels of series about requests and meters.
 
 /// A limit's meter as it is shown; amounts in the limit's unit, dollars for
 /// `usd`.
@@ -6,7 +6,7 @@
 pub struct LimitSample {
     /// The limit's name.
     pub limit: String,
-    /// Whose meter.
+    /// The meter's subject.
     pub subject: String,
     /// `usd`, `tokens`, ….
     pub unit: &'static str,

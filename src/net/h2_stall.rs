@@ -1,10 +1,10 @@
-//! HTTP/2's streams: answers that are not read.
+//! Answers on HTTP/2 streams that are not read.
 //!
-//! A client can shut a stream's window and keep the connection lively. hyper
-//! then waits within the stream's task and doesn't ask the answer's body, so
-//! that no timer in the body would help. But the task is ours to run: it knows
-//! that the body gave a frame and wasn't asked for another. Only then is there
-//! a timer; a stream that is read costs a flag for each frame.
+//! A client can close a stream's flow-control window and keep the connection
+//! active. hyper then waits within the stream's task and doesn't poll the answer's
+//! body, so a timer in the body would not help. But the guard polls that task, and
+//! knows that the body gave a frame and wasn't polled for another. Only then a
+//! timer runs; a stream that is read costs a flag for each frame.
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -21,22 +21,22 @@ use tokio::time::{Sleep, sleep};
 use crate::net::idle::Open;
 
 thread_local! {
-    /// What bodies have said since the stream that is being polled began to be.
-    /// A stream polls its body within its own poll, so they can't mix.
+    /// The state of the body during the present poll of its stream. A stream polls
+    /// its body within its own poll, so states of two streams can't mix.
     static SAID: Cell<Said> = const { Cell::new(Said::Nothing) };
 }
 
 #[derive(Clone, Copy)]
 enum Said {
-    /// It wasn't asked.
+    /// It wasn't polled.
     Nothing,
-    /// There is nothing to send yet.
+    /// It is pending.
     Wait,
-    /// Here is a frame, or the end.
+    /// It returned a frame, or the end.
     Frame,
 }
 
-/// Runs streams, and gives up those whose answer is not read for so long.
+/// Runs streams, and gives up those whose answer is not read in time.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct StallWatch {
     pub(super) stall_max: Duration,
@@ -72,14 +72,17 @@ async fn watched<F: Future<Output = ()>>(stream: F, stall_max: Duration) {
             }
         }
         match timer.as_mut().filter(|_| is_stalled) {
-            Some(timer) => timer.as_mut().poll(cx).map(|()| tracing::debug!("an answer was not read")),
+            Some(timer) => timer
+                .as_mut()
+                .poll(cx)
+                .map(|()| tracing::debug!(event = "answer_not_read", "an answer was not read")),
             None => Poll::Pending,
         }
     })
     .await;
 }
 
-/// An answer's body that tells its stream what it said.
+/// An answer's body that reports its state to its stream.
 #[derive(Debug)]
 pub(super) struct Heard<B> {
     body: B,

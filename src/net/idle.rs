@@ -24,7 +24,7 @@ pub struct Timeouts {
     pub idle: Duration,
 }
 
-/// Which HTTP a client speaks.
+/// The version of HTTP that a client uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Detected {
     Http1,
@@ -50,7 +50,7 @@ pub(super) struct Traffic {
 }
 
 impl Traffic {
-    /// A request has come; it lasts as long as what is returned.
+    /// Begins a request; it lasts as long as the returned value.
     pub(super) fn begin(self: &Arc<Self>) -> Open {
         self.begun.fetch_add(1, Ordering::Relaxed);
         self.has_read.store(false, Ordering::Relaxed);
@@ -71,18 +71,18 @@ impl Traffic {
     pub(super) async fn expired(&self, timeouts: Timeouts, speaks: Detected) -> Expired {
         let mut timer = pin!(sleep(timeouts.header));
         let mut due = timer.deadline();
-        let mut seen = None;
+        let mut last = None;
         poll_fn(|cx| {
             let begun = self.begun.load(Ordering::Relaxed);
             if self.ended.load(Ordering::Relaxed) != begun {
-                seen = None;
+                last = None;
                 return Poll::Pending;
             }
             // HTTP/2 has frames that belong to no request.
             let is_reading = speaks == Detected::Http1 && self.has_read.load(Ordering::Relaxed);
             let doing = if is_reading { Expired::Reading } else { Expired::Waiting };
-            if seen != Some((doing, begun)) {
-                seen = Some((doing, begun));
+            if last != Some((doing, begun)) {
+                last = Some((doing, begun));
                 let first_or_reading = begun == 0 || is_reading;
                 due = sleep(if first_or_reading { timeouts.header } else { timeouts.idle }).deadline();
                 if timer.deadline() > due || timer.is_elapsed() {
@@ -117,8 +117,8 @@ mod tests {
 
     const TIMEOUTS: Timeouts = Timeouts { header: Duration::from_secs(10), idle: Duration::from_secs(75) };
 
-    /// Runs a connection's story beside its timer; returns what expired, and after
-    /// how many seconds.
+    /// Runs the events of a connection beside its timer. Returns what expired, and
+    /// after how many seconds.
     async fn expires(traffic: &Arc<Traffic>, story: impl Future<Output = ()>) -> (Expired, u64) {
         let began = sleep(Duration::ZERO).deadline();
         let story = async {

@@ -30,20 +30,20 @@ const HEAD_BYTES_MAX: usize = 64 * 1024;
 const HEADERS_MAX: usize = 100;
 const STREAMS_MAX: u32 = 256;
 const RESETS_MAX: usize = 64;
-/// What one stream may have waiting to be written; a client has many streams.
+/// The most bytes of one stream that wait to be written; a client has many streams.
 const STREAM_SEND_BYTES_MAX: usize = 64 * 1024;
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(10);
 
-/// What the connections of a listener share.
+/// The state that the connections of a listener share.
 #[derive(Clone, Debug)]
 pub struct Serving {
-    /// How long a client may take, and for how long it may do nothing.
+    /// Time limits of clients.
     pub timeouts: Timeouts,
     /// One permit for each connection that may be open; shared by all shards.
     pub connections: Arc<Semaphore>,
     /// TLS, if the listener speaks it.
     pub tls: Option<Arc<Tls>>,
-    /// Turns true when no new work is taken.
+    /// Becomes true when no new requests are accepted.
     pub stop: watch::Receiver<bool>,
 }
 
@@ -95,8 +95,8 @@ where
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => stream,
                 Err(error) => {
-                    // Out of file descriptors, or the client is gone already.
-                    tracing::warn!(%error, "a connection could not be accepted");
+                    // Out of file descriptors, or the client has disconnected already.
+                    tracing::warn!(event = "accept_failed", %error, "a connection could not be accepted");
                     tokio::time::sleep(ACCEPT_BACKOFF).await;
                     continue;
                 }
@@ -121,7 +121,7 @@ where
     Ok(())
 }
 
-/// Serves one connection of a client, whatever it is made of.
+/// Serves one connection of a client over any kind of stream.
 pub async fn converse<I, S, B>(io: I, timeouts: Timeouts, stop: watch::Receiver<bool>, service: S)
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -135,11 +135,11 @@ where
 }
 
 async fn stopped(stop: &mut watch::Receiver<bool>) {
-    // The sender is the app; if it is gone, so is the reason to go on.
+    // If the sender, the app, is gone, the connection ends too.
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-/// How the two versions of HTTP are spoken.
+/// The settings of both versions of HTTP.
 struct Versions {
     http1: http1::Builder,
     http2: http2::Builder<StallWatch>,
@@ -186,8 +186,8 @@ where
             // Boxed, so that connections without TLS don't have its size.
             Box::pin(speak(stream, versions, timeouts, serving.stop, service)).await;
         }
-        Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
-        Err(_) => tracing::debug!("a TLS handshake took too long"),
+        Ok(Err(error)) => tracing::debug!(event = "tls_handshake_failed", %error, "a TLS handshake failed"),
+        Err(_) => tracing::debug!(event = "tls_handshake_timeout", "a TLS handshake took too long"),
     }
 }
 
@@ -212,7 +212,7 @@ async fn speak<I, S, B>(
         () = stopped(&mut stop) => return,
     };
     let Ok(Ok(speaks)) = greeting else {
-        return tracing::debug!("a client said nothing");
+        return tracing::debug!(event = "client_silent", "a client sent nothing");
     };
     let io = TokioIo::new(io);
     let counted = Arc::clone(&traffic);
@@ -234,11 +234,11 @@ async fn speak<I, S, B>(
         }
     };
     if let Err(error) = ended {
-        tracing::debug!(%error, "a connection ended early");
+        tracing::debug!(event = "client_connection_failed", %error, "a connection of a client failed");
     }
 }
 
-/// Serves a connection to its end, or until it is told to stop or is idle.
+/// Serves a connection to its end, or until it is stopped or idle for too long.
 async fn until_stopped<C: GracefulConnection>(
     connection: C,
     mut stop: watch::Receiver<bool>,
@@ -247,7 +247,7 @@ async fn until_stopped<C: GracefulConnection>(
 ) -> Result<(), C::Error> {
     let mut connection = pin!(connection);
     tokio::select! {
-        // In this order, which costs less than one drawn by lot each time.
+        // Polled in this order, which costs less than a random order.
         biased;
         ended = connection.as_mut() => ended,
         () = stopped(&mut stop) => {
@@ -256,11 +256,11 @@ async fn until_stopped<C: GracefulConnection>(
         }
         expired = expired => {
             if expired == Expired::Reading {
-                tracing::debug!("the head of a request took too long");
+                tracing::debug!(event = "request_head_timeout", "the head of a request took too long");
                 return Ok(());
             }
             connection.as_mut().graceful_shutdown();
-            // A client that does not say goodbye is left.
+            // A client that does not close its side is not waited for.
             tokio::time::timeout(goodbye_max, connection).await.unwrap_or(Ok(()))
         }
     }

@@ -1,8 +1,8 @@
-//! A connection that a client may not leave hanging by not reading.
+//! A time limit for clients that do not read their answers.
 //!
-//! While it doesn't, nothing asks whether there is more to write, and hyper
-//! waits for ever. It also tells by its first bytes which HTTP the client speaks;
-//! hyper then gets them at once, so that they don't split its first read.
+//! While a client doesn't read, hyper waits for it without a limit. This stream
+//! also detects by its first bytes which version of HTTP the client uses; hyper
+//! then gets them in its first read.
 
 use std::future::poll_fn;
 use std::io;
@@ -17,12 +17,12 @@ use tokio::time::{Sleep, sleep};
 
 use crate::net::idle::{Detected, Traffic};
 
-/// A client may read nothing for so many times what it may take to greet.
+/// The limit for a stalled write, as a multiple of the time limit of a head.
 const STALL_PATIENCE: u32 = 6;
 
 /// How a connection of HTTP/2 begins: RFC 9113, section 3.4.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// What is read at once; as much as hyper does.
+/// The size of a read; the same as hyper's.
 const FIRST_READ_BYTES: usize = 8 * 1024;
 
 /// For how long a client may read nothing that is there to be read.
@@ -33,7 +33,7 @@ pub(super) fn stall_max(opening_max: Duration) -> Duration {
 /// A stream with a time limit for each stall of a write.
 pub(super) struct Patient<I> {
     inner: I,
-    /// What was read for the greeting, and not yet again.
+    /// Bytes that were read for the detection, and not yet passed on.
     first: Bytes,
     /// While a write makes no progress.
     stall: Option<Pin<Box<Sleep>>>,
@@ -57,12 +57,12 @@ impl<I> Patient<I> {
 }
 
 impl<I: AsyncRead + Unpin> Patient<I> {
-    /// Waits until it is clear which HTTP the client speaks. An end before that
-    /// is hyper's to deal with.
+    /// Waits until the version of HTTP is known. An earlier end of the stream is
+    /// left to hyper.
     pub(super) async fn greeting(&mut self) -> io::Result<Detected> {
         let mut first = Vec::new();
         let speaks = loop {
-            // On the stack, so that who says nothing takes no memory.
+            // On the stack, so that a client that sends nothing takes no memory.
             let read = poll_fn(|cx| {
                 let mut bytes = [0; FIRST_READ_BYTES];
                 let mut bytes = ReadBuf::new(&mut bytes);
@@ -71,11 +71,11 @@ impl<I: AsyncRead + Unpin> Patient<I> {
                 Poll::Ready(io::Result::Ok(bytes.filled().len()))
             });
             let is_ended = read.await? == 0;
-            let seen = first.len().min(PREFACE.len());
-            if is_ended || first[..seen] != PREFACE[..seen] {
+            let matched = first.len().min(PREFACE.len());
+            if is_ended || first[..matched] != PREFACE[..matched] {
                 break Detected::Http1;
             }
-            if seen == PREFACE.len() {
+            if matched == PREFACE.len() {
                 break Detected::Http2;
             }
         };

@@ -1,10 +1,10 @@
 //! The most a request can cost: an upper bound, never a guess.
 //!
 //! Every token of a byte-level vocabulary is at least one byte of text, and JSON
-//! only lengthens text, so a body has at most as many text tokens as bytes.
-//! Media are measured by their headers. What the guard decides itself (the
-//! output bound and the hosted calls that it writes into the request) is bounded
-//! by what is written.
+//! only lengthens text, so a body has at most as many text tokens as bytes. Media
+//! are measured by their headers. The parts that the guard decides itself (the
+//! output bound and the hosted calls that it writes into the request) are bounded
+//! by the written values.
 //!
 //! Some parts rest on assumptions about OpenAI, such as what a hosted tool adds to
 //! the context ([`ToolsBound::Practical`]). The table "What a request holds" in
@@ -32,7 +32,7 @@ const AUDIO_MS_PER_TOKEN: u64 = 100;
 /// Embeddings: at most 300,000 tokens summed over a request's inputs.
 const EMBEDDINGS_TOKENS_MAX: u64 = 300_000;
 
-/// What the turns of a request with hosted tools are assumed to read.
+/// How much the turns of a request with hosted tools are assumed to read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ToolsBound {
     /// Each call adds at most `tool_context_max` tokens to the context: what the
@@ -44,7 +44,7 @@ pub enum ToolsBound {
     Strict,
 }
 
-/// What is known or decided of a request beside its demand.
+/// What is known or decided about a request in addition to its demand.
 #[derive(Clone, Copy, Debug)]
 pub struct BoundInputs {
     /// Tokens of the body's text, if they were counted.
@@ -63,7 +63,7 @@ pub struct BoundInputs {
     pub tool_calls: u64,
     /// The most tokens that one hosted call adds to the context.
     pub tool_context_max: u64,
-    /// What the turns between hosted calls are assumed to read.
+    /// How much the turns between hosted calls are assumed to read.
     pub tools_bound: ToolsBound,
     /// The tier that is served when a request names none.
     pub project_tier: Tier,
@@ -109,7 +109,7 @@ pub fn affordable_output(
     affordable.min(most)
 }
 
-/// What the text's bytes and the known context can cost as input, over all turns.
+/// The most that the text's bytes and the known context can cost as input, over all turns.
 pub fn loose_cost(price: &Price, demand: &Demand, inputs: BoundInputs) -> Money {
     let first = text_bytes(demand).saturating_add(inputs.context_tokens.unwrap_or(0));
     let rates = dearest_rates(price, demand.tier, inputs.project_tier, first);
@@ -126,13 +126,13 @@ pub fn affordable_input(price: &Price, demand: &Demand, inputs: BoundInputs, roo
     tokens.map_or(u64::MAX, |tokens| u64::try_from(tokens).unwrap_or(u64::MAX))
 }
 
-/// Whether the first turn reads something whose size only upstream can tell.
+/// Whether the first turn reads something whose size only upstream knows.
 pub fn reads_unseen(price: &Price, demand: &Demand, inputs: BoundInputs) -> bool {
     seen_tokens(price, demand, inputs).is_none()
 }
 
-/// Whether all that the request names and sends, and its answer, fit into the window,
-/// by what is seen of it here.
+/// Whether all that the request names and sends, and its answer, fit into the context
+/// window, as far as the guard knows their sizes.
 pub fn fits_window(price: &Price, demand: &Demand, inputs: BoundInputs) -> bool {
     let unseen = BoundInputs { prompt_tokens: None, ..inputs };
     let output = output_per_choice(price, demand, inputs.output_max);
@@ -194,8 +194,8 @@ fn times(count: u64, rate: u64) -> i128 {
 
 /// The most output tokens of one choice.
 pub fn output_per_choice(price: &Price, demand: &Demand, written: Option<u64>) -> u64 {
-    let asked = demand.output_max.into_iter().chain(written).chain(price.max_output_tokens).min();
-    asked.unwrap_or(OUTPUT_MAX)
+    let requested = demand.output_max.into_iter().chain(written).chain(price.max_output_tokens).min();
+    requested.unwrap_or(OUTPUT_MAX)
 }
 
 /// Input tokens over all turns, and those of the largest turn, which decides
@@ -253,7 +253,7 @@ fn input(price: &Price, demand: &Demand, inputs: BoundInputs) -> Input {
 pub fn first_turn(price: &Price, demand: &Demand, inputs: BoundInputs) -> Option<u64> {
     let seen = seen_tokens(price, demand, inputs);
     let first = match inputs.prompt_tokens {
-        // What was recorded of a context may be less than what is read of it now.
+        // The recorded size of a context may be less than what is read now.
         Some(counted) if inputs.context_tokens != Some(0) => Some(counted),
         // Whichever is smaller: both are upper bounds.
         counted => [counted, seen].into_iter().flatten().min(),
@@ -292,13 +292,13 @@ pub fn page_tokens(price: &Price) -> u64 {
     price.image_rule.tokens(Image::default()).unwrap_or(PAGE_TOKENS)
 }
 
-/// The dearest that may be served: a tier asked for may fall back to standard.
-fn dearest_rates(price: &Price, asked: Option<Tier>, project_tier: Tier, input_tokens: u64) -> Rates {
+/// The most expensive rates that may apply: a requested tier may fall back to standard.
+fn dearest_rates(price: &Price, requested: Option<Tier>, project_tier: Tier, input_tokens: u64) -> Rates {
     let rates = |tier| *price.rates(tier, input_tokens);
     // The long rates are not cheaper anywhere, but nothing says they can't be.
     let both = |tier| rates(tier).dearer(price.rates(tier, 0));
     let standard = both(Tier::Standard);
-    match asked {
+    match requested {
         None => both(project_tier).dearer(&standard),
         Some(Tier::Ultrafast) => both(Tier::Ultrafast).dearer(&both(Tier::Priority)).dearer(&standard),
         Some(tier) => both(tier).dearer(&standard),
@@ -368,8 +368,8 @@ pub fn pictures(demand: &Demand, inputs: BoundInputs) -> u64 {
     own.saturating_add(inputs.context_pictures.unwrap_or(image_tool::UNSEEN_PICTURES))
 }
 
-/// What the image tool may use. Each call makes one image, and reads the pictures of the
-/// request, one that it made before, and a text that the model wrote.
+/// The most that the image tool may use. Each call makes one image, and reads the
+/// pictures of the request, one that it made before, and a text that the model wrote.
 fn image_tokens(demand: &Demand, inputs: BoundInputs, output_max: u64) -> Quantities {
     let Some(tool) = &demand.tools.image else { return Quantities::default() };
     let calls = inputs.tool_calls;

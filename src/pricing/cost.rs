@@ -1,4 +1,4 @@
-//! What a usage costs: tokens at the served tier, and fees of hosted tools.
+//! The cost of a usage: tokens at the served tier, and fees of hosted tools.
 
 use std::cmp::Reverse;
 
@@ -9,14 +9,14 @@ use crate::pricing::image_tool;
 use crate::pricing::rates::Rates;
 use crate::pricing::sheet::Price;
 
-/// What a request cost.
+/// The cost of a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cost {
-    /// All of it.
+    /// The total.
     pub total: Money,
     /// The hosted tools' part.
     pub tool_fees: Money,
-    /// What it is for, each in the class that it was charged at.
+    /// The quantities, each in the class that it was charged at.
     pub quantities: Quantities,
 }
 
@@ -52,7 +52,7 @@ pub fn cost(price: &Price, tier: Tier, usage: &Usage, offer: Offer<'_>) -> Cost 
     Cost { total, tool_fees: Money::from_pico_rounded_up(fees), quantities }
 }
 
-/// What hosted tools used, each in the class that it is charged at.
+/// The usage of hosted tools, each in the class that it is charged at.
 fn charged(rates: &Rates, used: &ToolUse, offer: Offer<'_>) -> Quantities {
     let mut charged = used.quantities;
     let searches = std::mem::take(&mut charged[Class::WebSearchCalls]);
@@ -64,8 +64,8 @@ fn charged(rates: &Rates, used: &ToolUse, offer: Offer<'_>) -> Quantities {
     charged
 }
 
-/// The most that calls of the image tool can have used of which nothing is
-/// reported: each read an image and made one.
+/// The most that unreported calls of the image tool can have used: each read an
+/// image and made one.
 ///
 /// Each call reads the `pictures` of the request, and one that was made before. The
 /// texts of all calls are a part of the model's `output`.
@@ -109,7 +109,7 @@ fn sessions(rates: &Rates, offered: &[ContainerDemand], used: u64, per_tool: u64
     if left == 0 { sessions } else { [(dearest, used)].into() }
 }
 
-/// What a container costs in some seconds of its life, by the minute's share of a
+/// The cost of some seconds of a container's life: by the minute, as a share of a
 /// session of twenty minutes.
 pub fn container_life(fees: &Rates, memory: ContainerMemory, seconds: i64) -> Money {
     let minutes = (i128::from(seconds.max(0)) + 59) / 60;
@@ -121,10 +121,10 @@ mod tests {
     use super::*;
     use crate::pricing::sheet::Sheet;
 
-    fn usd(model: &str, tier: Tier, tokens: Quantities, tools: ToolUse, asked: &ToolDemand) -> String {
+    fn usd(model: &str, tier: Tier, tokens: Quantities, tools: ToolUse, offered: &ToolDemand) -> String {
         let sheet = Sheet::built_in(&[]).unwrap();
         let price = sheet.find(model, 1_795_000_000).unwrap();
-        let offer = Offer { tools: asked, image_price: None, sessions: 1, reused: &[] };
+        let offer = Offer { tools: offered, image_price: None, sessions: 1, reused: &[] };
         cost(&price, tier, &Usage { tokens, tools, largest_prompt: None }, offer).total.to_string()
     }
 
@@ -178,8 +178,12 @@ mod tests {
             ),
         ];
         for (model, tier, tokens, expected) in cases {
-            let asked = ToolDemand::default();
-            assert_eq!(usd(model, tier, tokens, ToolUse::default(), &asked), expected, "{model} {tokens:?}");
+            let offered = ToolDemand::default();
+            assert_eq!(
+                usd(model, tier, tokens, ToolUse::default(), &offered),
+                expected,
+                "{model} {tokens:?}"
+            );
         }
     }
 
@@ -200,13 +204,13 @@ mod tests {
     #[test]
     fn above_the_long_context_step_a_class_without_a_price_is_long_input() {
         let tokens = Quantities::from([(Class::Input, 200_000), (Class::CachedInput, 100_000)]);
-        let asked = ToolDemand::default();
-        assert_eq!(usd("gpt-5.5-pro", Tier::Standard, tokens, ToolUse::default(), &asked), "18");
+        let offered = ToolDemand::default();
+        assert_eq!(usd("gpt-5.5-pro", Tier::Standard, tokens, ToolUse::default(), &offered), "18");
         let written = Quantities::from([(Class::CacheWrite, 100_000), (Class::Input, 200_000)]);
-        assert_eq!(usd("gpt-5.5-pro", Tier::Standard, written, ToolUse::default(), &asked), "18");
+        assert_eq!(usd("gpt-5.5-pro", Tier::Standard, written, ToolUse::default(), &offered), "18");
         // A long context's own price of a short life is no less than that of the long life.
         let long_life = Quantities::from([(Class::CacheWrite12h, 300_000)]);
-        assert_eq!(usd("gpt-5.6-cyber", Tier::Standard, long_life, ToolUse::default(), &asked), "9.375");
+        assert_eq!(usd("gpt-5.6-cyber", Tier::Standard, long_life, ToolUse::default(), &offered), "9.375");
     }
 
     #[test]
@@ -226,16 +230,16 @@ mod tests {
 
     #[test]
     fn hosted_tools_have_fees_of_their_own() {
-        let asked = |web_search| ToolDemand { web_search, ..ToolDemand::default() };
+        let offered = |web_search| ToolDemand { web_search, ..ToolDemand::default() };
         let calls = |class, count| ToolUse { quantities: [(class, count)].into(), containers: 0 };
         let searched = calls(Class::WebSearchCalls, 2);
         let none = Quantities::default();
-        let cost = |model, tools, asked: &ToolDemand| usd(model, Tier::Standard, none, tools, asked);
-        assert_eq!(cost("gpt-5", searched, &asked(Some(WebSearch::Current))), "0.02");
-        assert_eq!(cost("gpt-4o", searched, &asked(Some(WebSearch::Preview))), "0.05");
-        assert_eq!(cost("gpt-4o-mini", searched, &asked(Some(WebSearch::Current))), "0.0224");
+        let cost = |model, tools, offered: &ToolDemand| usd(model, Tier::Standard, none, tools, offered);
+        assert_eq!(cost("gpt-5", searched, &offered(Some(WebSearch::Current))), "0.02");
+        assert_eq!(cost("gpt-4o", searched, &offered(Some(WebSearch::Preview))), "0.05");
+        assert_eq!(cost("gpt-4o-mini", searched, &offered(Some(WebSearch::Current))), "0.0224");
         let files = calls(Class::FileSearchCalls, 4);
-        assert_eq!(cost("gpt-5", files, &asked(None)), "0.01");
+        assert_eq!(cost("gpt-5", files, &offered(None)), "0.01");
     }
 
     #[test]
@@ -267,13 +271,13 @@ mod tests {
             [(Class::WebSearchCalls, 2), (Class::FileSearchCalls, 3), (Class::ImageOutput, 70)].into();
         let tools = ToolUse { quantities, containers: 1 };
         let usage = Usage { tokens: [(Class::Input, 9)].into(), tools, largest_prompt: None };
-        let asked = ToolDemand {
+        let offered = ToolDemand {
             web_search: Some(WebSearch::Preview),
             containers: vec![ContainerDemand::Made(ContainerMemory::G4)],
             ..ToolDemand::default()
         };
         let reused = &[ContainerMemory::G16];
-        let offer = Offer { tools: &asked, image_price: Some(&image_price), sessions: 1, reused };
+        let offer = Offer { tools: &offered, image_price: Some(&image_price), sessions: 1, reused };
         let cost = cost(&price, Tier::Standard, &usage, offer);
         let charged = [
             (Class::Input, 9),

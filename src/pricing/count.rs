@@ -1,8 +1,8 @@
 //! Counting tokens exactly, where a bound is too loose.
 //!
-//! The tokenizer is loaded at its first use; most requests never need it. The
-//! text comes from strangers, so every count has a limit, and takes time in
-//! proportion to that limit and not to the text.
+//! The tokenizer is loaded at its first use; most requests never need it. The text
+//! comes from clients, so every count has a limit, and takes time in proportion to
+//! that limit and not to the text.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -56,7 +56,7 @@ pub fn body_upper(encoding: Encoding, body: &str, media: &[Range<usize>], limit:
     Some(tokens)
 }
 
-/// What a JSON body consists of, media left out.
+/// The parts of a JSON body, without media.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part<'a> {
     /// So many bytes outside of strings, white space aside.
@@ -102,7 +102,7 @@ fn string_upper(tokenizer: &Tokenizer, string: &str, limit: u64) -> Option<u64> 
     let plain = Some(string).filter(|string| memchr::memchr(b'\\', string.as_bytes()).is_none());
     let plain = plain.and_then(|string| string.strip_prefix('"')?.strip_suffix('"')).map(Cow::Borrowed);
     let Some(text) = plain.or_else(|| serde_json::from_str(string).ok().map(Cow::Owned)) else {
-        // What can't be decoded is counted by its bytes.
+        // Text that can't be decoded is counted by its bytes.
         return (bytes <= limit).then_some(bytes);
     };
     pieces(tokenizer, &text, limit)

@@ -1,15 +1,15 @@
-//! What is known of a model beside its rates: vocabulary, images, reasoning.
+//! The facts about a model in addition to its rates: vocabulary, images, reasoning.
 //!
-//! Facts are data of the price sheet, by patterns of names, so that a model that
-//! is newer than the guard needs no newer guard. For a name that no pattern fits,
-//! each fact is the one that costs most.
+//! Facts are data of the price sheet, by patterns of names, so that a model that is
+//! newer than the guard needs no newer guard. For a name that no pattern fits, each
+//! fact is the most expensive one.
 
 use crate::domain::{Money, Pattern};
 use crate::pricing::count::Encoding;
 use crate::pricing::image::{ImageRule, PatchRule, TileRule};
 use crate::pricing::raw::{RawFacts, RawImage};
 
-/// What is known of a model beside its rates.
+/// The facts about a model in addition to its rates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Facts {
     pub(super) tokenizer: Option<Encoding>,
@@ -62,9 +62,9 @@ impl FactTable {
 }
 
 impl Facts {
-    /// What an unknown model may be at the worst. That it searches on every
-    /// request, asked or not, would be a fee that is not; an uplift is only where
-    /// it is documented.
+    /// The worst case for an unknown model. It is not assumed to search on every
+    /// request, which would add a fee; an uplift is assumed only where it is
+    /// documented.
     pub(super) fn dearest() -> Self {
         Self {
             tokenizer: None,
@@ -109,7 +109,7 @@ fn image_rule(raw: &RawImage) -> Result<ImageRule, String> {
     Ok(ImageRule { patches, tiles })
 }
 
-/// What rates are multiplied by, in tenths: `"1.1"` is 11.
+/// The multiplier of rates, in tenths: `"1.1"` is 11.
 pub(super) fn uplift_tenths(text: &str) -> Result<u64, String> {
     // A number of the same form as an amount of dollars.
     let nano = text.parse::<Money>().map_err(|error| format!("{text:?} is {error}"))?.nano();

@@ -85,7 +85,7 @@ impl PatchRule {
         self.cost(self.budget(detail).map_or(patches, |budget| budget.min(patches)))
     }
 
-    /// What `low` detail saves is not documented, so it saves nothing here.
+    /// The saving of `low` detail is not documented, so it is taken as none.
     fn budget(self, detail: Detail) -> Option<u64> {
         if detail == Detail::High { self.budget_high.or(self.budget) } else { self.budget }
     }
@@ -96,7 +96,7 @@ impl PatchRule {
     }
 
     fn dearer(self, other: Self) -> Self {
-        // No budget is the largest there is.
+        // No budget counts as the largest one.
         let larger = |one: Option<u64>, other: Option<u64>| Some(one?.max(other?));
         Self {
             thousandths: self.thousandths.max(other.thousandths),

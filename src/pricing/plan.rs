@@ -1,4 +1,4 @@
-//! What the guard writes into a request that leaves its cost open.
+//! The bounds that the guard writes into a request that leaves its cost open.
 //!
 //! Where a cap applies, a request that names no output bound and no bound of
 //! hosted calls gets the configured ones, so that upstream is asked for exactly
@@ -19,7 +19,7 @@ pub struct Policy {
     pub tool_calls_max: u64,
     /// The most tokens that one hosted call adds to the context.
     pub tool_context_max: u64,
-    /// What the turns between hosted calls are assumed to read.
+    /// How much the turns between hosted calls are assumed to read.
     pub tools_bound: ToolsBound,
     /// The tier that upstream serves when a request names none.
     pub project_tier: Tier,
@@ -35,7 +35,7 @@ pub struct Written {
 }
 
 impl Policy {
-    /// What to write into a request under a cap.
+    /// The bounds to write into a request under a cap.
     ///
     /// Predicted outputs take no output bound beside them, nor does an endpoint
     /// without the field (`is_clampable`); their output is bounded by the model.
@@ -44,22 +44,22 @@ impl Policy {
         let most = price.max_output_tokens;
         let default = if self.output_default == 0 { most.unwrap_or(OUTPUT_MAX) } else { self.output_default };
         let hosted = demand.tools.loops;
-        // What is no less than the model's own maximum need not be said, unless there
-        // may be several turns: that maximum is the one of each turn.
+        // A bound that is not below the model's own maximum need not be written,
+        // unless there may be several turns: the maximum applies to each turn.
         let is_needed = |default: &u64| hosted || most.is_none_or(|most| *default < most);
         let default = most.map_or(default, |most| default.min(most));
         let default = Some(default).filter(|default| open && is_needed(default));
-        // What is asked for bounds all turns together, so more than the model's maximum,
-        // which is all that is held, would allow for several such turns.
-        let asked = demand.output_max.filter(|_| hosted && is_clampable);
-        let lowered = most.filter(|most| asked.is_some_and(|asked| asked > *most));
+        // The requested bound is for all turns together. One above the model's maximum,
+        // which is what is held, would allow several turns of that size.
+        let requested = demand.output_max.filter(|_| hosted && is_clampable);
+        let lowered = most.filter(|most| requested.is_some_and(|requested| requested > *most));
         let output_max = default.or(lowered);
         let tool_calls = (hosted && demand.tools.calls_max.is_none()).then_some(self.tool_calls_max);
         Written { output_max, tool_calls }
     }
 
-    /// What is known of a request before anything was counted. `context` is what
-    /// upstream adds from its own store.
+    /// The inputs of the bound before anything was counted. `context` is the
+    /// context that upstream adds from its own store.
     pub fn inputs(&self, demand: &Demand, written: Written, context: KeptSize) -> BoundInputs {
         BoundInputs {
             text_tokens: None,

@@ -15,7 +15,7 @@ const PRIORITY_TENTHS: u64 = 25;
 /// Ultrafast costs six times standard wherever both are published.
 const ULTRAFAST_TENTHS: u64 = 60;
 
-/// A price that the operator sets, over the sheet's.
+/// A price that the operator sets, which overrides the sheet's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Override {
     /// The model's name; `ft:BASE` for fine-tunes of a base.
@@ -54,7 +54,7 @@ pub struct Price {
     pub search_block_tokens: u64,
     /// Whether the model searches the web on every chat request, asked or not.
     pub searches_always: bool,
-    /// What rates are multiplied by in a region, in tenths.
+    /// The multiplier of rates in a region, in tenths.
     uplift_tenths: u64,
     tiers: [TierRates; 4],
 }
@@ -88,8 +88,8 @@ impl Price {
         })
     }
 
-    /// The price that an operator sets. It is what the operator pays, wherever
-    /// requests go, so that no region changes it.
+    /// The price that an operator sets. It is the price that the operator pays, so
+    /// no regional uplift is applied.
     pub(super) fn of_override(price: &Override, facts: &FactTable, fees: &Rates) -> Result<Self, String> {
         if !price.rates.classes.contains_key(&Class::Input) {
             return Err("a price needs at least input".to_owned());
@@ -150,8 +150,8 @@ impl Price {
         }
     }
 
-    /// The same price under another name. What is known of that name counts where it is
-    /// no cheaper: the facts of a new model follow from its name only by a guess.
+    /// The same price under another name. The facts of that name count where they are
+    /// not cheaper: for a new model they are only guessed from its name.
     pub(super) fn renamed(self, id: &str, facts: &FactTable) -> Self {
         let known = facts.of(id);
         Self {

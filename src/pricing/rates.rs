@@ -59,7 +59,7 @@ impl TryFrom<RawRates> for NamedRates {
     }
 }
 
-/// What is written by the names of classes.
+/// Reads rates by the names of classes.
 pub(super) fn by_class(
     named: impl IntoIterator<Item = (String, String)>,
 ) -> Result<BTreeMap<Class, String>, String> {
@@ -84,8 +84,8 @@ pub(super) fn pico(text: &str, class: Class) -> Result<u64, String> {
 
 impl NamedRates {
     /// Complete rates. A class of tokens that is not named costs as much as the class it is
-    /// a part of; cached images and audio as much as cached text where they cost as
-    /// much as text. What is not of tokens costs as in `fees`.
+    /// a part of; cached images and audio as much as cached text where they cost as much as
+    /// text. Classes other than tokens cost as in `fees`.
     ///
     /// Over the base rates of a shorter context, such a class of tokens costs no less than
     /// it does there: a cached token of a long context without a price of its own is a

@@ -9,8 +9,8 @@ use crate::pricing::rates::NamedRates;
 #[derive(Deserialize)]
 pub(super) struct RawSheet {
     pub(super) as_of: String,
-    /// What costs the same on every model that names no price of its own, by class; of a class
-    /// that is not named, the built-in sheet's.
+    /// Rates by class that are the same for every model without a price of its own; for a
+    /// class that is not named, the built-in sheet's.
     #[serde(default)]
     pub(super) fees: BTreeMap<String, String>,
     /// The built-in sheet's, where a sheet has none of its own.
@@ -65,15 +65,15 @@ pub(super) struct RawFamily {
 
 #[derive(Clone, Deserialize)]
 pub(super) struct RawModel {
-    /// What it is for; `image_generation` for models that the image tool may run.
+    /// Its purpose; `image_generation` for models that the image tool may run.
     pub(super) mode: Option<String>,
-    /// The day from which on it is not served.
+    /// The day on which it is shut down.
     pub(super) shutdown: Option<String>,
     pub(super) max_input_tokens: Option<u64>,
     pub(super) max_output_tokens: Option<u64>,
     pub(super) long_above: Option<u64>,
     pub(super) web_search_usd_per_1k_calls: Option<String>,
-    /// What rates are multiplied by at a regional base URL.
+    /// The multiplier of rates at a regional base URL.
     pub(super) regional_uplift: Option<String>,
     pub(super) rates: RawTiers,
     #[serde(default)]

@@ -1,7 +1,7 @@
 //! The price sheet: models, their rates by tier and date, and how names resolve.
 //!
-//! A sheet never changes. A request keeps the one it was admitted under, so
-//! that a reload in mid-stream can't change what it costs.
+//! A sheet never changes. A request keeps the one it was admitted under, so that a
+//! reload in mid-stream can't change its cost.
 
 mod changes;
 
@@ -33,7 +33,7 @@ const FRESH_S: i64 = 45 * 86_400;
 pub struct SheetError {
     /// The model at fault; `prices` when it is the sheet as a whole.
     pub model: String,
-    /// What is wrong.
+    /// The problem.
     pub problem: String,
 }
 
@@ -44,7 +44,7 @@ pub struct Sheet {
     as_of_s: i64,
     /// By model, the newest first.
     models: HashMap<Arc<str>, Vec<(i64, Arc<Price>)>>,
-    /// Rates of what is not of tokens, where a model has none of its own.
+    /// Rates of classes other than tokens, for models without their own.
     fees: Rates,
     facts: FactTable,
     families: Vec<Family>,
@@ -52,7 +52,7 @@ pub struct Sheet {
     image_models: Vec<(Arc<str>, i64)>,
 }
 
-/// What a model without a price of its own costs.
+/// How a model without a price of its own is priced.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum UnknownModel {
     /// As the dearest of its family, if it is a version of a known one.
@@ -102,7 +102,7 @@ impl Sheet {
                 Price::of_override(price, &facts, &fees).map_err(|problem| wrong(&price.model, problem))?;
             let from_s = price.effective_from_s.unwrap_or(i64::MIN);
             let dates = models.entry(Arc::clone(&resolved.id)).or_insert_with(Vec::new);
-            // From its date on, the operator's price is over all of the sheet's.
+            // From its date on, the operator's price overrides all of the sheet's.
             dates.retain(|(known_s, _)| *known_s < from_s);
             dates.insert(0, (from_s, Arc::new(resolved)));
         }
@@ -121,8 +121,8 @@ impl Sheet {
         self
     }
 
-    /// The version that entries name: the sheet's date, a mark of what was changed
-    /// over it, and the region.
+    /// The version that entries name: the sheet's date, a hash of the operator's
+    /// changes to it, and the region.
     pub fn version(&self) -> &Arc<str> {
         &self.version
     }
@@ -148,8 +148,8 @@ impl Sheet {
         dates.iter().find(|(from_s, _)| *from_s <= at_s).map(|(_, price)| Arc::clone(price))
     }
 
-    /// The price of a model, or what one without a price of its own costs; that is
-    /// under the model's own name, without a date.
+    /// The price of a model; for a model without one, the price of an unknown
+    /// model, under the model's own name without a date.
     pub fn price_of(&self, model: &str, at_s: i64, unknown: UnknownModel) -> Option<Arc<Price>> {
         self.find(model, at_s).or_else(|| match unknown {
             UnknownModel::Family => self.family(model, at_s),
@@ -177,9 +177,9 @@ impl Sheet {
         Arc::new(Price::dearest("dearest", &self.fees, self.in_force(at_s)))
     }
 
-    /// The dearest model for images that is still served: what an image tool that names no
-    /// model may run. Of a sheet whose last is shut down, the dearest of all; `None` if a
-    /// sheet has no such model.
+    /// The dearest model for images that is still served: the model of an image tool that
+    /// names none. If a sheet's last such model is shut down, the most expensive of all;
+    /// `None` if a sheet has no such model.
     pub fn dearest_image_model(&self, at_s: i64) -> Option<Arc<Price>> {
         let priced = |(id, end_s): &(Arc<str>, i64)| Some((*end_s > at_s, self.find_exactly(id, at_s)?));
         let key = |(is_served, price): &(bool, Arc<Price>)| {
@@ -216,7 +216,7 @@ impl Sheet {
         prices
     }
 
-    /// Rates of what is not of tokens, where a model has none of its own.
+    /// Rates of classes other than tokens, for models without their own.
     pub fn fees(&self) -> &Rates {
         &self.fees
     }
@@ -241,7 +241,7 @@ fn read(json: &str) -> Result<RawSheet, String> {
     serde_json::from_str(json).map_err(|error| error.to_string())
 }
 
-/// What a sheet says beside its models.
+/// The parts of a sheet other than its models.
 struct Beside {
     fees: Rates,
     facts: FactTable,
@@ -262,7 +262,7 @@ fn beside_models(raw: &RawSheet) -> Result<Beside, String> {
     Ok(Beside { fees: fees(&raw.fees, &built_in.fees)?, facts, families })
 }
 
-/// The rates of what is not of tokens: a sheet's own, else the built-in sheet's.
+/// The rates of classes other than tokens: the sheet's own, else the built-in sheet's.
 fn fees(own: &BTreeMap<String, String>, built_in: &BTreeMap<String, String>) -> Result<Rates, String> {
     let named = |fees: &BTreeMap<String, String>| rates::by_class(fees.clone());
     let (own, built_in) = (named(own)?, named(built_in)?);

@@ -1,9 +1,9 @@
 //! The turns of a request with hosted tools, against what its hold allows them.
 //!
 //! The hold assumes that each call adds at most so many tokens to the context, which
-//! every later turn reads again. A stream shows what most calls brought. So the guard
-//! sums up what the turns have read, and knows before the next one whether the hold
-//! still covers it.
+//! every later turn reads again. A stream shows the results of most calls. So the
+//! guard sums up what the turns have read, and knows before the next one whether the
+//! hold still covers it.
 
 use crate::domain::Demand;
 use crate::pricing::bound::{BoundInputs, ToolsBound, first_turn, input_tokens, largest_prompt, window};
@@ -14,7 +14,7 @@ use crate::pricing::sheet::Price;
 pub struct Allowance {
     /// The first turn.
     first: u64,
-    /// What the lists of MCP servers are of that.
+    /// The part of it that is lists of MCP servers.
     lists: u64,
     /// All turns together.
     all: u64,
@@ -22,7 +22,7 @@ pub struct Allowance {
     largest: Option<u64>,
     /// The model's window: no turn reads more.
     window: u64,
-    /// What a call is assumed to add where the stream does not show it.
+    /// The assumed addition of a call whose result the stream does not show.
     unseen: u64,
 }
 
@@ -57,7 +57,7 @@ impl Turns {
     /// The turns of a request with hosted tools; `None` if no context outgrows its hold:
     /// without such tools, or where each turn is held at the model's window.
     pub fn of(price: &Price, demand: &Demand, inputs: BoundInputs) -> Option<Self> {
-        // What is more than the window is refused upstream, or is less than it was taken for.
+        // A request above the window is refused by upstream, or is smaller than its bound.
         let most = price.max_input_tokens.unwrap_or(u64::MAX);
         let first = first_turn(price, demand, inputs)?.min(most);
         if !demand.tools.loops || inputs.tools_bound == ToolsBound::Strict {
@@ -76,12 +76,12 @@ impl Turns {
         Some(Self { allowed, read: 0, over: 0, added: 0, listed: 0 })
     }
 
-    /// The most tokens that are worth counting of what a call brought.
+    /// The most tokens of a call's result that are worth counting.
     pub fn countable(&self) -> u64 {
         self.allowed.all
     }
 
-    /// Takes up what was added to the context.
+    /// Adds to the context.
     pub fn take(&mut self, added: Added) {
         match added {
             Added::Call(shown) => {
@@ -144,7 +144,7 @@ mod tests {
         assert!(!just.are_outgrown(), "1,500 are read twice: 3,000");
         just.take(Added::Output(1));
         assert!(just.are_outgrown());
-        // What was held for calls that are not made may be used by one that brings more.
+        // A call with a large result may use the hold of calls that are not made.
         let mut one = turns(2);
         one.take(Added::Call(Some(8_000)));
         assert!(!one.are_outgrown(), "the third turn's 5,000 and all 3,000");

@@ -1,8 +1,8 @@
-//! What OpenAI's wire formats say, and nothing else.
+//! OpenAI's wire formats.
 //!
-//! Row 1: pure functions and sans-I/O state over bytes. `endpoint` sorts
-//! paths, `request` reads a body into a demand and splices it, `usage` reads
-//! what an answer cost, `sse` watches streams, `account` finds what an answer says of
+//! Row 1: pure functions and sans-I/O state over bytes. `endpoint` sorts paths,
+//! `request` reads a body into a demand and splices it, `usage` reads the usage in an
+//! answer, `sse` observes streams, `account` finds the parts of an answer that name
 //! upstream's account, `refusal` writes error bodies.
 
 pub mod account;

@@ -1,9 +1,9 @@
-//! Admission: fit a request into its limits, or say why it can't be.
+//! Admission: fits a request into its limits, or returns why it does not fit.
 //!
 //! The bound first, which costs nothing. The input is counted exactly where its
-//! bytes would hold more than a twentieth of what is left. If the request does
-//! not fit, its output and its hosted calls are clamped to what is affordable;
-//! then it waits shortly for other requests' holds to end; and only then it is
+//! bytes would hold more than a twentieth of what is left. If the request does not
+//! fit, its output and its hosted calls are clamped to what is affordable; then it
+//! waits for a short time for other requests' holds to end; and only then it is
 //! refused.
 
 use std::sync::Arc;
@@ -29,14 +29,14 @@ use crate::protocol::openai::operation::Operation;
 use crate::proxy::count::{Countable, Counter};
 use crate::proxy::refuse::Refusal;
 
-/// No request is worth more. As many as may be open at once, with such holds,
-/// are still far from what an amount can be.
+/// The largest hold of a request. Even the maximum number of open requests with
+/// such holds is far from the largest amount.
 const COST_MAX: Money = Money::from_nano(100_000 * 1_000_000_000);
 const TOKENS_MAX: u64 = 1 << 40;
 /// Text is counted exactly where its bytes would hold more than this part of
 /// what is left.
 pub(super) const COUNTED_PART: u32 = 20;
-/// What clamped hosted calls leave of the output that was asked for, unless not
+/// The part of the requested output that clamping hosted calls leaves, unless not
 /// even one call would fit.
 const OUTPUT_PART: u64 = 4;
 
@@ -49,60 +49,60 @@ pub struct Config {
     pub clamp_output_min: u64,
     /// How long to wait for other requests' holds to end.
     pub hold_wait: Duration,
-    /// What is written into requests that leave their cost open.
+    /// The bounds that are written into requests that leave their cost open.
     pub policy: Policy,
-    /// Whether stored prompts may be used under a cap, held at all that such a
-    /// prompt may carry.
+    /// Whether stored prompts may be used under a cap, with a hold for all that
+    /// such a prompt may contain.
     pub stored_prompts: bool,
 }
 
-/// A metered request that wants in.
+/// A metered request that asks for admission.
 #[derive(Debug)]
 pub struct Candidate<'a> {
-    /// For whom.
+    /// The subjects that it is counted for.
     pub attribution: Arc<Attribution>,
-    /// What it asks for.
+    /// Its demand.
     pub demand: &'a Demand,
     /// The price that bounds it.
     pub price: &'a Price,
-    /// Whether the price counts; without one only tokens are bounded.
+    /// Whether it has a price; without one only tokens are bounded.
     pub priced: bool,
     /// The price of the image tool's model.
     pub image_price: Option<&'a Price>,
     /// Version of the price sheet.
     pub price_version: Arc<str>,
-    /// What the client allows it to cost.
+    /// The client's own maximum.
     pub client_cap: Option<Money>,
-    /// How it stood with its limits when it came.
+    /// The standing of its limits when it arrived.
     pub standing: Standing,
     /// Its operation.
     pub operation: &'static Operation,
-    /// The body as it came.
+    /// The body as received.
     pub body: &'a Bytes,
     /// Whether the client left the number of hosted calls open.
     pub calls_open: bool,
-    /// What is known of it before anything is counted.
+    /// The inputs of its bound before anything is counted.
     pub inputs: BoundInputs,
     /// The tokenizer of its model, if it is published.
     pub encoding: Option<Encoding>,
-    /// Who counts what can't be counted here.
+    /// Counts what can't be counted here.
     pub counter: Counter<'a>,
 }
 
 impl<'a> Candidate<'a> {
-    /// What of it is counted.
+    /// The parts of it that are counted.
     pub(super) fn countable(&self) -> Countable<'a> {
         let Self { operation, demand, body, price, encoding, .. } = *self;
         Countable { operation, demand, body, price, encoding }
     }
 }
 
-/// A request that is in.
+/// An admitted request.
 #[derive(Debug)]
 pub struct Admitted {
     /// Its hold.
     pub reservation: Reservation,
-    /// What was known of it when it was admitted.
+    /// The inputs of its bound when it was admitted.
     pub inputs: BoundInputs,
     /// The output for each choice that it was clamped to.
     pub clamped_output: Option<u64>,
@@ -110,13 +110,13 @@ pub struct Admitted {
     pub clamped_calls: Option<u64>,
 }
 
-/// Admits a candidate, or says why not.
+/// Admits a candidate, or returns why not.
 pub async fn admit(
     guard: &Arc<Guard>,
     config: Config,
     candidate: &Candidate<'_>,
 ) -> Result<Admitted, Refusal> {
-    let mut attempt = Attempt { guard, config, candidate, inputs: candidate.inputs, counted: false };
+    let mut attempt = AdmissionAttempt { guard, config, candidate, inputs: candidate.inputs, counted: false };
     let key = &candidate.attribution.key;
     // From before its input is counted, so that it keeps its place among others.
     let wait = attempt.holds_much().then(|| guard.wait(key, config.hold_wait));
@@ -147,17 +147,17 @@ fn is_hopeless(denial: &Denial) -> bool {
     }
 }
 
-struct Attempt<'a> {
+struct AdmissionAttempt<'a> {
     guard: &'a Arc<Guard>,
     config: Config,
     candidate: &'a Candidate<'a>,
-    /// What is known of the request by now.
+    /// The inputs of its bound so far.
     inputs: BoundInputs,
     /// Whether its input has been counted, as far as it can be.
     counted: bool,
 }
 
-impl Attempt<'_> {
+impl AdmissionAttempt<'_> {
     /// Counts the request, and tries it until it fits or need wait no longer.
     async fn wait_until_it_fits(mut self, mut wait: Wait) -> Result<Admitted, Refusal> {
         self.count_input().await;
@@ -181,9 +181,9 @@ impl Attempt<'_> {
     }
 
     fn admitted(&self, reservation: Reservation, inputs: BoundInputs) -> Admitted {
-        let asked = &self.candidate.inputs;
-        let clamped_output = inputs.output_max.filter(|_| inputs.output_max != asked.output_max);
-        let clamped_calls = (inputs.tool_calls != asked.tool_calls).then_some(inputs.tool_calls);
+        let requested = &self.candidate.inputs;
+        let clamped_output = inputs.output_max.filter(|_| inputs.output_max != requested.output_max);
+        let clamped_calls = (inputs.tool_calls != requested.tool_calls).then_some(inputs.tool_calls);
         Admitted { reservation, inputs, clamped_output, clamped_calls }
     }
 
@@ -197,7 +197,7 @@ impl Attempt<'_> {
         loose_cost(price, demand, self.inputs).nano() > part || unseen()
     }
 
-    /// What the limits leave for it now.
+    /// The headroom of its limits now.
     fn headroom(&self) -> Headroom {
         self.guard.headroom(&self.candidate.attribution, self.candidate.client_cap)
     }
@@ -212,27 +212,27 @@ impl Attempt<'_> {
             return None;
         }
         let floor = self.config.clamp_output_min.max(1);
-        let asked = output_per_choice(self.candidate.price, demand, self.inputs.output_max);
+        let requested = output_per_choice(self.candidate.price, demand, self.inputs.output_max);
         let mut left = self.headroom();
         if self.candidate.calls_open {
             // Calls that the client did not ask for leave room for its next request.
             left.cost =
                 left.cost.map(|cost| Money::from_nano(cost.nano() / 2).max(self.one_call(left, floor)));
         }
-        let with_calls = self.with_calls(left, (asked / OUTPUT_PART).max(floor).min(asked));
+        let with_calls = self.with_calls(left, (requested / OUTPUT_PART).max(floor).min(requested));
         // Beside a prediction OpenAI takes no output bound.
         let takes_bound = self.candidate.operation.output_field.is_some() && demand.prediction_bytes == 0;
-        let can_clamp = takes_bound && !demand.echo && asked > floor;
-        let output = can_clamp.then(|| self.affordable(left, with_calls, asked)).flatten();
+        let can_clamp = takes_bound && !demand.echo && requested > floor;
+        let output = can_clamp.then(|| self.affordable(left, with_calls, requested)).flatten();
         // At the least the floor is tried, so that the denial is about the
         // smallest request that would be worth sending.
-        let output = output.filter(|output| *output < asked).map(|output| output.max(floor));
+        let output = output.filter(|output| *output < requested).map(|output| output.max(floor));
         let clamped = BoundInputs { output_max: output.or(with_calls.output_max), ..with_calls };
         let changed = output.is_some() || clamped.tool_calls != self.inputs.tool_calls;
         changed.then_some(clamped)
     }
 
-    /// What the smallest request costs that makes one hosted call, if it fits.
+    /// The cost of the smallest request with one hosted call, if it fits.
     fn one_call(&self, left: Headroom, output: u64) -> Money {
         let cost = self.bound(BoundInputs { tool_calls: 1, output_max: Some(output), ..self.inputs }).cost;
         left.cost.map_or(cost, |left| cost.min(left))
@@ -265,9 +265,9 @@ impl Attempt<'_> {
     }
 
     /// The most output per choice that fits; `None` if nothing bounds it.
-    fn affordable(&self, left: Headroom, inputs: BoundInputs, asked: u64) -> Option<u64> {
+    fn affordable(&self, left: Headroom, inputs: BoundInputs, requested: u64) -> Option<u64> {
         let Candidate { demand, price, image_price, .. } = *self.candidate;
-        // What a bound has beside the output that may be shortened.
+        // The parts of a bound other than the output that may be shortened.
         let rest = self.bound(BoundInputs { output_max: Some(0), ..inputs });
         let amount = |tokens: u64| i64::try_from(tokens).unwrap_or(i64::MAX);
         let (input, beside) = (amount(rest.input_tokens), amount(rest.output_tokens));
@@ -279,7 +279,7 @@ impl Attempt<'_> {
             .map(|cost| affordable_output(price, image_price, demand, inputs, cost));
         let by_tokens = left.tokens.map(|tokens| per_choice(tokens.saturating_sub(input)));
         let by_output = left.output_tokens.map(per_choice);
-        [by_cost, by_tokens, by_output].into_iter().flatten().min().map(|output| output.min(asked))
+        [by_cost, by_tokens, by_output].into_iter().flatten().min().map(|output| output.min(requested))
     }
 
     fn bound(&self, inputs: BoundInputs) -> Bound {
@@ -293,7 +293,8 @@ impl Attempt<'_> {
         let bound = self.bound(inputs);
         let tokens = bound.input_tokens.saturating_add(bound.output_tokens);
         if bound.cost > COST_MAX || tokens > TOKENS_MAX {
-            let message = "The most that this request can cost is beyond reason; ask for less output or fewer tool calls.";
+            let message =
+                "The most that this request can cost is too large; ask for less output or fewer tool calls.";
             return Err(Refusal::Invalid(message.to_owned(), None));
         }
         let request = ReserveRequest {

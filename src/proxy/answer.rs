@@ -11,8 +11,8 @@ use crate::proxy::mask::Masker;
 use crate::proxy::tap::Tap;
 use crate::upstream::AnswerBody;
 
-/// What a large answer is passed on in, so that HTTP/2 has no more than that of
-/// it in its own hands.
+/// The size of the parts in which a large answer is passed on, which bounds the
+/// bytes that HTTP/2 buffers.
 const SLICE_BYTES: usize = 64 << 10;
 
 /// The body of an answer.

@@ -1,4 +1,4 @@
-//! Who is calling: the key a request carries, and what goes upstream for it.
+//! Authentication: the key of a request, and the authorization that is sent upstream for it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -12,13 +12,13 @@ use crate::domain::Secret;
 use crate::keys::{DEFAULT_PROJECT, Key, KeyHash, is_mistyped};
 use crate::proxy::refuse::Refusal;
 
-/// Where clients of Azure put their key, and many others.
+/// The header in which Azure's clients and many others send their key.
 const KEY_HEADERS: [&str; 2] = ["api-key", "x-api-key"];
-/// Browsers can't set headers on a WebSocket; SDKs put the key in here.
+/// Browsers can't set headers on a WebSocket, so SDKs send the key here.
 const SUBPROTOCOL: &str = "openai-insecure-api-key.";
 const SECRET_BYTES_MAX: usize = 512;
 
-/// A caller whose key is good.
+/// A caller with a valid key.
 #[derive(Debug)]
 pub struct Caller {
     /// The key.
@@ -31,7 +31,7 @@ pub struct Caller {
     pub unseen: Option<String>,
 }
 
-/// Finds the caller of a request, or says why there is none.
+/// Finds the caller of a request, or returns why there is none.
 ///
 /// Without an upstream key of the guard's own, only pass-through keys can work.
 pub fn caller(
@@ -60,7 +60,7 @@ pub fn caller(
         None => return Err(bad()),
     };
     let active = directory.ring().project(&key.project).is_none_or(|project| project.archived_s.is_none());
-    // One that was taken for a client's own key before it became an admin token.
+    // A key that was taken for a client's own before it became an admin token.
     if key.pass_through && directory.is_of_admin(&hash) {
         return Err(Refusal::AdminToken);
     }

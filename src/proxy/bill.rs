@@ -1,4 +1,4 @@
-//! From an answer to what it costs: basis, tokens, price, ending.
+//! Bills an answer: basis, tokens, price, ending.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,7 +43,7 @@ pub struct Bill {
     /// `None` until the index of objects has been asked.
     pub reused: Option<Vec<ContainerMemory>>,
     /// The tier asked for.
-    pub asked_tier: Option<Tier>,
+    pub requested_tier: Option<Tier>,
     /// The tier that an answer was served at if it doesn't say.
     pub default_tier: Tier,
     /// The tokenizer of the model asked for, if it is published.
@@ -61,11 +61,11 @@ pub struct Bill {
     pub cache_12h: bool,
     /// Pictures of the request, which the image tool may read.
     pub pictures: u64,
-    /// Whether it may be billed for what no text of its shows; see [`is_uncountable`].
+    /// Whether it may be billed for tokens that its text does not show; see [`is_uncountable`].
     pub is_uncountable: bool,
 }
 
-/// What is known of an exchange besides its usage.
+/// The facts of an exchange other than its usage.
 #[derive(Clone, Debug, Default)]
 pub struct Exchange {
     /// Upstream's status; 0 if there was no answer.
@@ -79,7 +79,7 @@ pub struct Exchange {
 }
 
 impl Exchange {
-    /// What a response's head tells.
+    /// Reads a response's head.
     pub fn of(status: u16, headers: &HeaderMap) -> Self {
         let id = headers.get("x-request-id").and_then(|value| value.to_str().ok());
         Self { status, request_id: id.map(|id| id.chars().take(128).collect()), ..Self::default() }
@@ -144,7 +144,7 @@ impl Bill {
         if answer.is_partly_unread || is_hidden {
             return self.assume(reservation, answer, of);
         }
-        // What is counted includes the answer's form; the bound is what can be billed.
+        // The count includes the answer's JSON; the bound is the most that can be billed.
         let most = self.model_tokens;
         let counted = self.counted_input().filter(|_| !self.reads_more);
         let input = counted.map_or(most.input, |counted| counted.min(most.input));
@@ -209,10 +209,10 @@ impl Bill {
         reservation.settle(basis, ending)
     }
 
-    /// The hosted tools that are billed: what the answer tells of them, and what it
-    /// leaves out, without the containers that were there before.
+    /// The hosted tools that are billed: those that the answer reports, and those
+    /// that it leaves out, without the containers that existed before.
     ///
-    /// The model wrote no more than `output` tokens, what it had drawn included.
+    /// The model wrote at most `output` tokens, including the prompts of its pictures.
     fn tools_used(&self, answer: &Answer, output: u64) -> ToolUse {
         let mut tools = answer.tools_seen;
         if self.tools.web_search == Some(WebSearch::Chat) {
@@ -263,9 +263,9 @@ impl Bill {
     /// The tier that decides the price: the one served, or if the answer does
     /// not say, the dearer of the one asked for and the usual one.
     fn served_tier(&self, answer: &Answer) -> Tier {
-        answer
-            .tier
-            .unwrap_or_else(|| self.asked_tier.map_or(self.default_tier, |asked| asked.max(Tier::Standard)))
+        answer.tier.unwrap_or_else(|| {
+            self.requested_tier.map_or(self.default_tier, |requested| requested.max(Tier::Standard))
+        })
     }
 }
 
@@ -274,7 +274,7 @@ fn has_image_tokens(tools: &ToolUse) -> bool {
     tools.quantities.tokens_total() > 0
 }
 
-/// What is known of an ending beside its cost.
+/// The facts of an ending other than its cost.
 fn ending(answer: &Answer, of: Exchange) -> Ending {
     Ending {
         served_model: answer.model.as_deref().map(Into::into),

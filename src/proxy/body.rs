@@ -1,4 +1,4 @@
-//! Bodies: reading one whole within bounds.
+//! Reads whole bodies within bounds.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -13,11 +13,11 @@ use tokio::time::sleep;
 
 use crate::proxy::room::{Pool, Room, STEP_BYTES};
 
-/// What is read away of a body that is refused.
+/// The most bytes that are discarded of a body that is refused.
 const DISCARDED_BYTES_MAX: usize = 16 << 20;
 const DISCARD_TIME_MAX: Duration = Duration::from_secs(2);
-/// As much memory is asked for at a mere announcement: a client can announce
-/// what it never sends.
+/// The most memory that is reserved for an announced length: a client can announce
+/// a length that it never sends.
 const TRUSTED_BYTES_MAX: usize = 1 << 20;
 /// An answer up to this size needs no room: most have some kilobytes.
 const SMALL_ANSWER_BYTES: usize = 4 << 20;
@@ -27,7 +27,7 @@ const ROOM_LOOK: Duration = Duration::from_millis(50);
 /// body of megabytes that has all arrived would else delay them by milliseconds.
 const TURN_BYTES: usize = 128 << 10;
 
-/// What a body that is read whole is bound by.
+/// The bounds of a body that is read whole.
 #[derive(Debug)]
 pub struct Bounds {
     bytes_max: usize,
@@ -41,8 +41,8 @@ pub struct Bounds {
 }
 
 impl Bounds {
-    /// A client's: it has to keep a pace, and shares room with others, of its key and of
-    /// all.
+    /// The bounds of a client's body: it has to keep a pace, and shares memory with
+    /// others, per key and in total.
     pub fn request(bytes_max: usize, idle: Duration, key: Arc<str>) -> Self {
         Self {
             bytes_max,
@@ -53,7 +53,7 @@ impl Bounds {
         }
     }
 
-    /// Upstream's: any byte is a sign of life.
+    /// The bounds of upstream's answer: any byte resets the time limit.
     pub fn answer(bytes_max: usize, idle: Duration) -> Self {
         Self { bytes_max, idle, step_bytes: 1, room: None, waits: false }
     }
@@ -70,11 +70,11 @@ impl Bounds {
 pub enum ReadError {
     /// It has more bytes than allowed.
     TooLarge,
-    /// Too little came for too long.
+    /// Too few bytes arrived for too long.
     TooSlow,
-    /// Others' bodies take all the memory there is for them.
+    /// Other requests' bodies take all of the memory for bodies.
     NoRoom,
-    /// The sender broke off.
+    /// The sender disconnected or failed.
     Broken(hyper::Error),
 }
 
@@ -153,12 +153,12 @@ impl BudgetedBuffer {
         if bytes <= now {
             return;
         }
-        let wanted = match announced {
+        let capacity = match announced {
             _ if bytes <= TRUSTED_BYTES_MAX => announced.min(TRUSTED_BYTES_MAX),
             announced if announced >= bytes => announced,
             _ => now.saturating_mul(2),
         };
-        self.bytes.reserve_exact(wanted.clamp(bytes, bytes_max) - self.bytes.len());
+        self.bytes.reserve_exact(capacity.clamp(bytes, bytes_max) - self.bytes.len());
     }
 
     /// Takes room for so many bytes, if there is enough.
@@ -226,16 +226,16 @@ impl AsRef<[u8]> for BudgetedBuffer {
     }
 }
 
-/// Reads away the body of a request that is refused by its head, unless the
-/// client waits to be asked for it.
+/// Discards the body of a request that is refused by its head, unless the client
+/// waits for `100 Continue`.
 pub async fn discard_unless_awaited(headers: &HeaderMap, body: Incoming) {
     if !headers.contains_key(header::EXPECT) {
         discard(body).await;
     }
 }
 
-/// Reads away what a refused client is still sending, within bounds: closed
-/// in its face, the connection would be reset and the refusal lost.
+/// Discards what a refused client is still sending, within bounds: if the
+/// connection were closed immediately, it would be reset and the refusal lost.
 async fn discard(mut body: impl Body<Data = Bytes> + Unpin) {
     let reading = async {
         let mut read = 0;
@@ -250,7 +250,7 @@ async fn discard(mut body: impl Body<Data = Bytes> + Unpin) {
     let _ = tokio::time::timeout(DISCARD_TIME_MAX, reading).await;
 }
 
-/// Why an answer's body broke off.
+/// Why an answer's body was cut off.
 pub type AnswerError = Box<dyn std::error::Error + Send + Sync>;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What upstream's answers say of its account, and who may see it.
+//! Masks the operator's account in upstream's answers.
 //!
 //! OpenAI's error texts name the organization, the project and the key that pay, and some
 //! objects have a field for the organization. With the guard's own key these are the
@@ -46,7 +46,7 @@ pub async fn plain(
 ) -> Result<Response<Answer>, Refusal> {
     let (mut head, body) = answer.into_parts();
     let body = match body {
-        // What is compressed can't be looked through. It was asked not to be.
+        // A compressed answer can't be searched. It was requested uncompressed.
         Answer::Plain(body) if !body.is_end_stream() && !headers::is_encoded(&head.headers) => body,
         body @ (Answer::Plain(_) | Answer::Whole(_) | Answer::Tapped(_) | Answer::Concealed(_)) => {
             return Ok(Response::from_parts(head, body));
@@ -56,7 +56,7 @@ pub async fn plain(
     let length = body.size_hint().exact().and_then(|length| usize::try_from(length).ok());
     let body = if length.is_some_and(|length| length <= ERROR_BYTES_MAX) {
         let bytes = body::read(body, Bounds::answer(ERROR_BYTES_MAX, idle)).await.map_err(|error| {
-            tracing::warn!(?error, "an answer broke off");
+            tracing::warn!(event = "unmetered_answer_failed", ?error, "an answer was cut off");
             Refusal::Upstream(NoAnswer::Unreachable(Billed::No))
         })?;
         let (masked, rest) = (masker.feed(bytes), masker.finish());
@@ -71,8 +71,8 @@ pub async fn plain(
 
 /// An error of upstream, as its client may see it.
 ///
-/// A refused key is the operator's matter: `Err` says so, and the log has upstream's
-/// words, masked.
+/// If upstream refuses the guard's key, the result is `Err`, and upstream's text is
+/// logged, masked.
 pub async fn error(
     answer: Response<Answer>,
     upstream_key: &str,
@@ -86,13 +86,14 @@ pub async fn error(
         Answer::Whole(bytes) => bytes.unwrap_or_default(),
         Answer::Tapped(_) | Answer::Concealed(_) => Bytes::new(),
     };
-    // What is compressed can't be looked through.
+    // A compressed answer can't be searched.
     let is_hidden = head.headers.remove(header::CONTENT_ENCODING).is_some();
     let text = if is_hidden { Vec::new() } else { masked(&error, upstream_key) };
     if head.status == StatusCode::UNAUTHORIZED {
         tracing::error!(
+            event = "upstream_key_refused",
             answer = %String::from_utf8_lossy(&text[..text.len().min(500)]),
-            "upstream does not accept upstream.api_key: see whether it is still valid"
+            "upstream refuses upstream.api_key: check that the key is still valid"
         );
         return Err(Refusal::Edge(Edge::UpstreamKeyRefused));
     }

@@ -1,8 +1,8 @@
-//! Browsers' pages that may call the proxy: which origins, and what browsers are told.
+//! CORS: the origins of browser pages that may call the proxy, and the headers for browsers.
 //!
-//! A browser asks before it sends a key (a preflight), and hides an answer from a page
-//! whose origin is not named in it. Without `server.cors_origins` there is no such
-//! name on any answer, upstream's own included.
+//! A browser sends a preflight before it sends a key, and hides an answer from a page
+//! whose origin is not named in it. Without `server.cors_origins` no answer names an
+//! origin, including upstream's.
 
 use std::fmt;
 
@@ -56,7 +56,7 @@ pub struct Preflight {
     is_to_private_network: bool,
 }
 
-/// What the answer to one request is to carry.
+/// The CORS headers of the answer to one request.
 #[derive(Debug)]
 pub struct Grant {
     /// The origin to name, or `*`; `None` if this one may not call.
@@ -94,8 +94,8 @@ impl Preflight {
 }
 
 impl Origins {
-    /// What the answer to a request is to carry; nothing unless a browser sent it, or
-    /// it could be kept for one.
+    /// The CORS headers of an answer; none unless a browser sent the request, or a
+    /// cache may keep the answer for one.
     pub fn grant(&self, headers: &HeaderMap) -> Option<Grant> {
         let origin = headers.get(header::ORIGIN);
         match self {

@@ -1,10 +1,10 @@
-//! Counting a request's input exactly, when its bytes would hold too much.
+//! Counts a request's input exactly, if its bytes would hold too much.
 //!
 //! Text is counted here where the model's vocabulary is published, PDFs by their
-//! pages and text. What only upstream can see (its own vocabulary, stored context,
-//! an image behind a URL) is counted by `POST /responses/input_tokens`, which is
-//! free. A count that fails leaves the bound as it was: the request is then
-//! admitted by its bytes or not at all.
+//! pages and text. Input that only upstream knows (its own vocabulary, stored
+//! context, an image behind a URL) is counted by `POST /responses/input_tokens`,
+//! which is free. A count that fails leaves the bound as it was: the request is
+//! then admitted by its bytes or not at all.
 
 mod question;
 
@@ -49,9 +49,9 @@ pub struct Counter<'a> {
 pub struct Countable<'a> {
     /// Its operation.
     pub operation: &'static Operation,
-    /// What it asks for.
+    /// Its demand.
     pub demand: &'a Demand,
-    /// The body as it came.
+    /// The body as received.
     pub body: &'a Bytes,
     /// The price that bounds it.
     pub price: &'a Price,
@@ -70,10 +70,10 @@ impl Counter<'_> {
             inputs.text_tokens = text(self.guard, of, encoding, limit).await;
         }
         if of.demand.stored_prompt {
-            // What it fills in is not counted with the body.
+            // Content that a stored prompt fills in is not counted with the body.
             return;
         }
-        // What is known of stored context is the most that it may be.
+        // The known size of stored context is a maximum.
         let unseen = bound::reads_unseen(of.price, of.demand, *inputs)
             || inputs.context_tokens.is_some_and(|context| context > 0);
         let body = match of.operation.count {
@@ -108,8 +108,8 @@ impl Counter<'_> {
     async fn chat(&self, of: Countable<'_>, text: Option<u64>, limit: u64) -> Option<Question> {
         let (model, media) = (of.demand.model.clone(), of.demand.media.clone());
         let audio = bound::audio_tokens(of.demand);
-        let asked = move |body: &Bytes| question::chat(body, &model, &media, text, limit);
-        let question = self.guard.parsed(of.body, asked).await?;
+        let build = move |body: &Bytes| question::chat(body, &model, &media, text, limit);
+        let question = self.guard.parsed(of.body, build).await?;
         Some(Question { besides: question.besides.saturating_add(audio), ..question })
     }
 
@@ -119,18 +119,22 @@ impl Counter<'_> {
         headers.insert(header::AUTHORIZATION, self.authorization.clone());
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        let asked = async {
+        let counted = async {
             let answer =
                 self.upstream.send(Method::POST, "/responses/input_tokens", headers, body).await.ok()?;
             if !answer.status().is_success() {
-                tracing::debug!(status = answer.status().as_u16(), "upstream did not count the input");
+                tracing::debug!(
+                    event = "upstream_count_failed",
+                    status = answer.status().as_u16(),
+                    "upstream did not count the input"
+                );
                 return None;
             }
             let bounds = Bounds::answer(COUNT_ANSWER_BYTES_MAX, COUNT_WAIT);
             let bytes = body::read(answer.into_body(), bounds).await.ok()?;
             serde_json::from_slice::<Counted>(&bytes).ok().map(|counted| counted.input_tokens)
         };
-        tokio::time::timeout(COUNT_WAIT, asked).await.ok().flatten()
+        tokio::time::timeout(COUNT_WAIT, counted).await.ok().flatten()
     }
 }
 
@@ -144,7 +148,7 @@ struct Counted {
 /// than the model reads.
 fn limit(of: Countable<'_>, room: Option<Money>, inputs: BoundInputs) -> u64 {
     let affordable = room.map(|room| bound::affordable_input(of.price, of.demand, inputs, room));
-    // One more than that tells that it is too much.
+    // One more shows that it is too much.
     affordable.unwrap_or(u64::MAX).min(bound::window(of.price)).saturating_add(1)
 }
 

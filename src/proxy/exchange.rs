@@ -36,7 +36,7 @@ const EVENT_BYTES_MAX: usize = 32 << 20;
 /// The end of an answer to a metered request is lost.
 const BROKEN_OFF: Refusal = Refusal::Upstream(NoAnswer::Unreachable(Billed::Perhaps));
 
-/// What goes upstream.
+/// A request as it is sent upstream.
 #[derive(Debug)]
 pub struct Outgoing {
     /// The method.
@@ -51,23 +51,23 @@ pub struct Outgoing {
 
 /// A metered exchange: what was admitted, and how it will be billed.
 #[derive(Debug)]
-pub struct Metering {
+pub struct MeteredExchange {
     /// The hold.
     pub reservation: Reservation,
     /// How it is billed.
     pub bill: Bill,
-    /// Whether usage was asked for that the client did not ask for.
+    /// Whether the guard added the request for usage.
     pub hide_usage: bool,
     /// Where a stream is cut.
     pub cuts: Cuts,
     /// Headers to put on the answer.
     pub extra: HeaderMap,
-    /// What is recorded of what the answer makes at upstream.
+    /// Records the objects that the answer creates at upstream.
     pub recording: Option<Box<Recording>>,
 }
 
-/// Sends a request that isn't billed but for a fee, and streams its answer.
-/// The fee is asked for once upstream has served the request, and no more than is held.
+/// Sends a request that is billed at most a fee, and streams its answer. `fee` is
+/// called once upstream has served the request, and returns at most what is held.
 pub async fn unbilled(
     upstream: &Upstream,
     outgoing: Outgoing,
@@ -101,18 +101,18 @@ pub async fn metered(
     guard: &Arc<Guard>,
     upstream: &Upstream,
     outgoing: Outgoing,
-    mut metering: Box<Metering>,
+    mut metered: Box<MeteredExchange>,
     policy: StreamPolicy,
     mut in_flight: InFlight,
     gone: &AtomicBool,
 ) -> Result<Response<Answer>, (Refusal, InFlight)> {
-    metering.reservation.mark_sent();
+    metered.reservation.mark_sent();
     let answer = match send(upstream, outgoing, &mut in_flight).await {
         Ok(answer) => answer,
         Err(error) => {
-            end_unanswered(metering.reservation, &error);
+            end_unanswered(metered.reservation, &error);
             let billed = if error.sent { Billed::Perhaps } else { Billed::No };
-            if let Some(recording) = metering.recording.filter(|_| !error.sent) {
+            if let Some(recording) = metered.recording.filter(|_| !error.sent) {
                 recording.refused();
             }
             return Err((Refusal::Upstream(NoAnswer::of(&error, billed)), in_flight));
@@ -120,28 +120,31 @@ pub async fn metered(
     };
     let (mut head, body) = answer.into_parts();
     let exchange = Exchange::of(head.status.as_u16(), &head.headers);
-    let is_stream = is_event_stream(&head.headers, metering.reservation.hold().stream);
+    let is_stream = is_event_stream(&head.headers, metered.reservation.hold().stream);
     headers::to_client(&mut head.headers);
-    head.headers.extend(std::mem::take(&mut metering.extra));
+    head.headers.extend(std::mem::take(&mut metered.extra));
     in_flight.status = head.status.as_u16();
     if !head.status.is_success() {
-        if let Some(recording) = metering.recording.filter(|_| !head.status.is_server_error()) {
+        if let Some(recording) = metered.recording.filter(|_| !head.status.is_server_error()) {
             recording.refused();
         }
-        let failed = Unserved { reservation: metering.reservation, exchange, in_flight, idle: policy.idle };
+        let failed = Unserved { reservation: metered.reservation, exchange, in_flight, idle: policy.idle };
         // Boxed, so that requests that succeed don't have its size.
         return Box::pin(failed.pass_on(head, body)).await;
     }
     if headers::is_encoded(&head.headers) {
-        // It was asked not to be. The usage in it can't be read.
-        tracing::warn!("an answer came compressed, so it is charged its hold");
-        let ending = Ending { note: Some("it came compressed"), ..exchange.ending() };
-        let settled = metering.reservation.assume(ending);
+        // It was requested uncompressed. The usage in it can't be read.
+        tracing::warn!(
+            event = "compressed_answer_charged",
+            "an answer is compressed, so its hold is charged"
+        );
+        let ending = Ending { note: Some("the answer was compressed"), ..exchange.ending() };
+        let settled = metered.reservation.assume(ending);
         in_flight.ended("ok", Some(settled.cost));
         return Ok(Response::from_parts(head, Answer::Plain(body)));
     }
     if is_stream {
-        let Metering { reservation, bill, hide_usage, cuts, recording, .. } = *metering;
+        let MeteredExchange { reservation, bill, hide_usage, cuts, recording, .. } = *metered;
         let hide = if hide_usage { Hide::InjectedUsage } else { Hide::Nothing };
         let sse = bill.operation.tap(hide, EVENT_BYTES_MAX);
         head.headers.remove(header::CONTENT_LENGTH);
@@ -149,7 +152,7 @@ pub async fn metered(
         let tap = Tap::new(body, sse, reservation, bill, exchange, in_flight, guard, policy, cuts, recording);
         return Ok(Response::from_parts(head, Answer::Tapped(Box::new(tap))));
     }
-    let (bytes, outcome, settled) = match whole(body, metering, exchange, (policy.idle, gone)).await {
+    let (bytes, outcome, settled) = match whole(body, metered, exchange, (policy.idle, gone)).await {
         Ok(whole) => whole,
         Err(refusal) => return Err((refusal, in_flight)),
     };
@@ -191,7 +194,11 @@ impl Unserved {
         let settled = if usage::is_error_envelope(&bytes) {
             reservation.release(exchange.ending())
         } else {
-            tracing::warn!(status = exchange.status, "a 5xx is not OpenAI's, so the hold is charged");
+            tracing::warn!(
+                event = "gateway_error_charged",
+                status = exchange.status,
+                "a 5xx is not OpenAI's, so the hold is charged"
+            );
             reservation.assume(Ending { note, ..exchange.ending() })
         };
         in_flight.ended("upstream_error", Some(settled.cost));
@@ -202,21 +209,25 @@ impl Unserved {
 /// Reads a JSON answer whole, settles by the usage in it, and records what it makes.
 async fn whole(
     body: AnswerBody,
-    metering: Box<Metering>,
+    metered: Box<MeteredExchange>,
     mut exchange: Exchange,
     (idle, gone): (Duration, &AtomicBool),
 ) -> Result<(Bytes, usage::Outcome, Settled), Refusal> {
-    let key = Arc::clone(&metering.reservation.hold().attribution.key);
+    let key = Arc::clone(&metered.reservation.hold().attribution.key);
     let bytes = match body::read(body, Bounds::paid_answer(ANSWER_BYTES_MAX, idle, key)).await {
         Ok(bytes) => bytes,
         Err(error) => {
             // It was sent and its end is lost: the hold is charged.
-            tracing::warn!(?error, "an answer broke off");
-            metering.reservation.assume(exchange.ending());
+            tracing::warn!(
+                event = "metered_answer_failed",
+                ?error,
+                "an answer was cut off, so its hold is charged"
+            );
+            metered.reservation.assume(exchange.ending());
             return Err(BROKEN_OFF);
         }
     };
-    let Metering { reservation, mut bill, recording, .. } = *metering;
+    let MeteredExchange { reservation, mut bill, recording, .. } = *metered;
     exchange.ttft = Some(reservation.age());
     exchange.disconnected = gone.load(Ordering::Relaxed);
     let answer = bill.operation.answer(&bytes);
@@ -246,10 +257,12 @@ async fn send(
     let took = in_flight.age().saturating_sub(began);
     let status = answer.as_ref().map_or("none", |answer| class(answer.status().as_u16()));
     in_flight.upstream_answered(status, took);
-    answer.inspect_err(|error| tracing::warn!(%error, sent = error.sent, "no answer from upstream"))
+    answer.inspect_err(|error| {
+        tracing::warn!(event = "upstream_request_failed", %error, sent = error.sent, "no answer from upstream");
+    })
 }
 
-/// What follows a 101 is no HTTP, and no client asked for it.
+/// After a 101 the connection is not HTTP, and no client requested that.
 fn final_one(answer: Response<AnswerBody>) -> Result<Response<AnswerBody>, SendError> {
     if answer.status().is_informational() {
         let detail = format!("it answered {}", answer.status());
@@ -297,7 +310,7 @@ fn cost_headers(headers: &mut HeaderMap, settled: Settled) {
     }
 }
 
-/// An exchange that survives its client: dropped before its end, it goes on in
+/// An exchange that outlives its client: if dropped before its end, it continues in
 /// a task of its own, so that the exact usage is still learned.
 pub struct DetachOnDrop<F: Future + Send + 'static> {
     exchange: Option<Pin<Box<F>>>,
@@ -330,7 +343,7 @@ impl<F: Future + Send + 'static> Drop for DetachOnDrop<F> {
         let Some(exchange) = self.exchange.take() else { return };
         self.gone.store(true, Ordering::Relaxed);
         if let (Some(most), Ok(runtime)) = (self.drain, tokio::runtime::Handle::try_current()) {
-            // What the bound cuts off is settled by the reservation's own end.
+            // An exchange that exceeds the bound is settled by dropping its reservation.
             let rest = async move {
                 let _ = tokio::time::timeout(most, exchange).await;
             };

@@ -1,5 +1,5 @@
-//! What is forwarded without being metered: whose objects it is about, and what
-//! becomes of them.
+//! Unmetered requests: checks the owners of their objects, and records the changes
+//! of objects.
 
 mod containers;
 mod learned;
@@ -29,7 +29,7 @@ use crate::upstream::AnswerBody;
 
 use self::containers::ContainerUse;
 
-/// What a request does to the index of objects.
+/// The effect of a request on the index of objects.
 #[derive(Debug)]
 enum Effect {
     /// Nothing.
@@ -38,9 +38,9 @@ enum Effect {
     Makes(ObjectKind),
     /// The object is gone once upstream says so.
     Removes(ObjectReference),
-    /// The answer lists objects of everybody.
+    /// The answer lists objects of all projects.
     Lists(ObjectKind),
-    /// The head of such an answer, which has its length.
+    /// The same with HEAD: the answer has the length of such a list.
     AsksForList,
     /// The answer lists models.
     ListsModels,
@@ -58,13 +58,13 @@ struct Errand {
     turn: Option<Turn>,
     /// The container that it keeps alive.
     container: Option<ContainerUse>,
-    /// What the items in its body add to a context.
+    /// The context that the items in its body add.
     items: KeptContext,
 }
 
 impl Proxy {
-    /// Whose objects a request may name. Of a client's own key, upstream knows
-    /// itself what it may reach.
+    /// The projects whose objects a request may name. For a client's own key,
+    /// upstream itself checks the access.
     pub(super) fn reach(rules: &Rules, caller: &Caller) -> Reach {
         if rules.shared_objects || caller.key.pass_through {
             Reach::All
@@ -90,14 +90,17 @@ impl Proxy {
                 .cloned()
                 .map_or(Refusal::LedgerUnavailable, |of| Refusal::ObjectNotFound(of, place))),
             Err(error) => {
-                tracing::warn!(%error, "the index of objects can't be read");
+                tracing::warn!(
+                    event = "object_index_unreadable", %error,
+                    "the index of objects can't be read"
+                );
                 Err(Refusal::LedgerUnavailable)
             }
         }
     }
 
-    /// Forwards what is not metered: it counts as a request, and costs at most what
-    /// keeps a container alive.
+    /// Forwards an unmetered request: it counts as a request, and costs at most the
+    /// fee for keeping a container alive.
     pub(super) async fn free(
         &self,
         rules: &Rules,
@@ -133,7 +136,7 @@ impl Proxy {
         };
         in_flight.admitted();
         let outgoing = outgoing(rules, head, body, &caller, Content::AsItCame);
-        let asked = lists::Asked::of(&outgoing);
+        let list = lists::ListRequest::of(&outgoing);
         let used = errand.container.as_mut();
         let fee = || used.map_or(Money::ZERO, |used| self.charge_use(used, &caller, rules.sheet.fees()));
         let sent = exchange::unbilled(self.upstream(rules), outgoing, (reservation, fee), in_flight).await;
@@ -141,7 +144,7 @@ impl Proxy {
         self.remember(&caller, accepted).await;
         let (answer, mut in_flight) = sent?;
         if !accepted {
-            // What a gateway answers in upstream's place says nothing of what was done.
+            // An error of a gateway does not show whether upstream has served the request.
             if answer.status().is_client_error() {
                 errand.abandon();
             }
@@ -151,7 +154,7 @@ impl Proxy {
             return Ok(answer);
         }
         let reach = Self::reach(rules, &caller);
-        match self.conclude(rules, errand, answer, (&caller, &reach, &asked)).await {
+        match self.conclude(rules, errand, answer, (&caller, &reach, &list)).await {
             Ok(mut answer) => {
                 in_flight.ended("ok", None);
                 answer.headers_mut().extend(rates);
@@ -161,7 +164,7 @@ impl Proxy {
         }
     }
 
-    /// What a free request does with objects, once it is clear that it may.
+    /// The effect of a free request on objects, after its access was checked.
     async fn errand(
         &self,
         rules: &Rules,
@@ -220,7 +223,7 @@ impl Proxy {
             errand.turn = Some(begun.map_err(|_| Refusal::ConversationChanged)?);
         }
         if *method == Method::GET && matches!(errand.effect, Effect::ShowsItems) {
-            // No item has run in another container than those of what it is an item of.
+            // An item ran in one of the containers of the object that it belongs to.
             errand.items.containers = self.containers_of(std::slice::from_ref(&of));
         }
         if place.kind == ObjectKind::Container && !(is_whole && *method == Method::DELETE) {
@@ -229,8 +232,8 @@ impl Proxy {
         Ok(errand)
     }
 
-    /// What a body that names these objects puts into a conversation; of what is no JSON
-    /// nothing is known.
+    /// The context that a body with these objects adds to a conversation; of a body that
+    /// isn't JSON it is unknown.
     async fn items_of(
         &self,
         headers: &HeaderMap,
@@ -267,13 +270,13 @@ impl Proxy {
         Err(Refusal::NoSuchModel(bounded(model)))
     }
 
-    /// Does what the answer to a request that upstream accepted calls for.
+    /// Applies the effect of a request that upstream accepted, and returns its answer.
     async fn conclude(
         &self,
         rules: &Rules,
         errand: Errand,
         answer: Response<AnswerBody>,
-        (caller, reach, asked): (&Caller, &Reach, &lists::Asked),
+        (caller, reach, list): (&Caller, &Reach, &lists::ListRequest),
     ) -> Result<Response<Answer>, Refusal> {
         let Errand { effect, turn, container, items } = errand;
         if let Some(turn) = turn {
@@ -285,7 +288,7 @@ impl Proxy {
         match effect {
             Effect::None => Ok(answer.map(Answer::Plain)),
             Effect::Lists(kind) => {
-                self.list_of_project(asked, kind, answer, reach, self.upstream(rules)).await
+                self.list_of_project(list, kind, answer, reach, self.upstream(rules)).await
             }
             Effect::AsksForList => {
                 let mut answer = answer.map(Answer::Plain);
@@ -294,7 +297,7 @@ impl Proxy {
             }
             Effect::ListsModels => self.list_of_models(rules, caller, answer).await,
             Effect::Removes(of) => {
-                // What is not in memory is looked for in the database.
+                // Objects that are not in memory are looked up in the database.
                 let written = self.guard.learn_objects(vec![ObjectChange::Remove(of)]);
                 self.guard.objects_written(written).await;
                 Ok(answer.map(Answer::Plain))

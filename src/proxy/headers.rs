@@ -1,4 +1,4 @@
-//! Which headers go on, in both directions, and which stay behind.
+//! Selects the headers that are forwarded, in both directions.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -30,7 +30,7 @@ const HOP_BY_HOP: [HeaderName; 9] = [
     header::UPGRADE,
 ];
 
-/// What a client says to the guard itself.
+/// The headers of a client for the guard itself.
 #[derive(Debug, Default)]
 pub struct GuardHeaders {
     /// The most the request may cost.
@@ -105,7 +105,7 @@ pub fn is_reserved(name: &str) -> bool {
         || name.starts_with(OWN_PREFIX)
 }
 
-/// Whose headers go upstream, and how upstream is called for them.
+/// The sender of a request to upstream.
 #[derive(Clone, Copy, Debug)]
 pub struct Sender<'a> {
     /// The authorization that upstream gets.
@@ -115,7 +115,7 @@ pub struct Sender<'a> {
     /// Whether upstream is called with the guard's key: then the client may not choose
     /// the organization or project that pays.
     pub own_account: bool,
-    /// What the operator forwards beside the headers of OpenAI's API.
+    /// Headers that the operator forwards in addition to those of OpenAI's API.
     pub more: &'a [Forwarded],
 }
 
@@ -138,8 +138,8 @@ pub fn to_upstream(headers: &mut HeaderMap, sender: &Sender<'_>) {
     headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
 }
 
-/// Leaves of `openai-beta` what is known. Another value may let a request cost what its
-/// body does not show.
+/// Keeps the known values of `openai-beta`. Another value may make a request cost
+/// something that its body does not show.
 fn keep_known_betas(headers: &mut HeaderMap) {
     let values =
         || headers.get_all(BETA).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
@@ -164,16 +164,16 @@ fn is_known_beta(value: &[u8]) -> bool {
 }
 
 /// Whether OpenAI's API takes a header, or its official packages and coding agents
-/// send it. Anything else stays behind: a network in front may have added it, and a
+/// send it. Any other header is dropped: a network in front may have added it, or a
 /// client may have put a key in it.
 fn is_openais(name: &str) -> bool {
-    // Byte strings are told apart byte by byte, without comparing each in turn.
+    // A match on byte strings compiles to a decision tree, without comparing each in turn.
     matches!(
         name.as_bytes(),
         b"accept" | b"content-type" | b"user-agent" | b"idempotency-key" | b"x-client-request-id"
         // Tracing, as W3C has it.
         | b"traceparent" | b"tracestate"
-        // As `fetch` of Node sends them.
+        // Sent by `fetch` of Node.
         | b"accept-language" | b"sec-fetch-mode"
         // Codex.
         | b"originator" | b"version" | b"session_id" | b"session-id" | b"thread_id" | b"thread-id"
@@ -188,7 +188,7 @@ fn is_openais(name: &str) -> bool {
 
 /// Whether a value holds the caller's key, or any virtual key.
 pub fn holds_key(value: &[u8], secret: &str) -> bool {
-    let holds = |wanted: &[u8]| value.len() >= wanted.len() && memmem::find(value, wanted).is_some();
+    let holds = |needle: &[u8]| value.len() >= needle.len() && memmem::find(value, needle).is_some();
     holds(secret.as_bytes()) || holds(keys::PREFIX.as_bytes())
 }
 
@@ -199,7 +199,7 @@ pub fn to_client(headers: &mut HeaderMap) {
         let text = name.as_str();
         HOP_BY_HOP.contains(name)
             || matches!(text, "set-cookie" | "alt-svc" | "openai-organization" | "openai-project")
-            // Which pages may read an answer is for `server.cors_origins` to say.
+            // `server.cors_origins` decides which pages may read an answer.
             || text.starts_with("access-control-")
             || text.starts_with(OWN_PREFIX)
             || named.contains(name)
@@ -214,13 +214,13 @@ fn drop_each(headers: &mut HeaderMap, is_dropped: impl Fn(&HeaderName, &HeaderVa
     }
 }
 
-/// Whether a body is compressed, so that what it says can't be seen.
+/// Whether a body is compressed, so that its content can't be read.
 pub fn is_encoded(headers: &HeaderMap) -> bool {
     let encodings = headers.get_all(header::CONTENT_ENCODING);
     encodings.iter().any(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity"))
 }
 
-/// What `Connection` names, which is about this connection too.
+/// Headers that `Connection` names, which are about this connection too.
 fn connection_named(headers: &HeaderMap) -> Vec<HeaderName> {
     headers
         .get_all(header::CONNECTION)

@@ -11,7 +11,7 @@ use crate::domain::Money;
 use crate::keys::Key;
 use crate::metrics::{Metrics, RequestLabels};
 
-/// Makes request ids that no other run has made: a random start, then a count.
+/// Makes request ids that differ between runs: a random start, then a count.
 #[derive(Debug)]
 pub struct RequestIds(AtomicU64);
 
@@ -71,17 +71,18 @@ impl InFlight {
         self.clock.running().saturating_sub(self.arrived)
     }
 
-    /// Upstream's response head came, of that class, after so long.
+    /// Records upstream's response head: the class of its status, and the time until it.
     pub fn upstream_answered(&self, status: &str, took: Duration) {
         self.metrics.upstream_answered(self.endpoint, status, took);
     }
 
-    /// The guard has done its part before sending.
+    /// Records the time that the guard took before sending.
     pub fn admitted(&self) {
         self.metrics.overhead("admission", self.age());
     }
 
-    /// The request has ended: it is counted and logged, once.
+    /// The request has ended: it is counted and logged, once. The log has ids, amounts and the
+    /// guard's own words, and nothing that a client wrote.
     pub fn ended(&mut self, outcome: &str, cost: Option<Money>) {
         if std::mem::replace(&mut self.ended, true) {
             return;
@@ -91,6 +92,7 @@ impl InFlight {
         let label = if is_made_up { "" } else { key };
         self.metrics.ended(RequestLabels { project, key: label, endpoint: self.endpoint }, outcome);
         tracing::info!(
+            event = "request_ended",
             request = self.request_id.to_str().unwrap_or_default(),
             endpoint = self.endpoint,
             project,

@@ -1,4 +1,4 @@
-//! Lists that upstream has of all projects, as one project may see them.
+//! Lists of upstream's, which contain objects of all projects, filtered for one project.
 //!
 //! Upstream's pages are read until there are as many objects of the project as were
 //! asked for, so that a page is as long as the client's paging expects. It may be
@@ -26,18 +26,18 @@ use crate::upstream::{AnswerBody, Upstream};
 
 /// Pages of upstream's that are read for one of the client's.
 const PAGES_MAX: usize = 50;
-/// What upstream gives on a page at most, files aside.
+/// The most items on a page of upstream's, except files.
 const PAGE_MAX: usize = 100;
-/// What a page has that names no length: of files, and of others.
+/// The default length of a page: of files, and of others.
 const FILES_DEFAULT: usize = 10_000;
 const OTHERS_DEFAULT: usize = 20;
 
 /// The largest answer that is read for the ids in it.
 const READ_BYTES_MAX: usize = 32 << 20;
 
-/// How a list was asked for.
+/// A request for a list.
 #[derive(Debug)]
-pub(super) struct Asked {
+pub(super) struct ListRequest {
     path: String,
     /// Name and value, as they were written.
     query: Vec<(String, String)>,
@@ -56,7 +56,7 @@ struct Named {
     id: Option<String>,
 }
 
-/// What has been gathered of a list.
+/// The part of a list collected so far.
 #[derive(Default)]
 struct Gathered {
     /// Each object with its id, as upstream wrote it.
@@ -64,7 +64,7 @@ struct Gathered {
     has_more: bool,
 }
 
-impl Asked {
+impl ListRequest {
     pub(super) fn of(outgoing: &Outgoing) -> Self {
         let (path, query) = outgoing.suffix.split_once('?').unwrap_or((&outgoing.suffix, ""));
         let pairs = query.split('&').filter(|pair| !pair.is_empty());
@@ -79,15 +79,15 @@ impl Asked {
         self.query.iter().find(|(known, _)| known == name).map(|(_, value)| &**value)
     }
 
-    /// What a page of upstream's has at most.
+    /// The most items on a page of upstream's.
     fn page_max(kind: ObjectKind) -> usize {
         if kind == ObjectKind::File { FILES_DEFAULT } else { PAGE_MAX }
     }
 
     fn count_max(&self, kind: ObjectKind) -> usize {
         let default = if kind == ObjectKind::File { FILES_DEFAULT } else { OTHERS_DEFAULT };
-        let asked = self.value("limit").and_then(|limit| limit.parse().ok());
-        asked.unwrap_or(default).clamp(1, FILES_DEFAULT)
+        let limit = self.value("limit").and_then(|limit| limit.parse().ok());
+        limit.unwrap_or(default).clamp(1, FILES_DEFAULT)
     }
 
     /// The same list after an object.
@@ -100,37 +100,37 @@ impl Asked {
 }
 
 impl Proxy {
-    /// Gives of a list what belongs to the caller's project.
+    /// Filters a list for the caller's project.
     pub(super) async fn list_of_project(
         &self,
-        asked: &Asked,
+        request: &ListRequest,
         kind: ObjectKind,
         answer: Response<AnswerBody>,
         reach: &Reach,
         upstream: &Upstream,
     ) -> Result<Response<Answer>, Refusal> {
         let Reach::Project(project) = reach else { return Ok(answer.map(Answer::Plain)) };
-        let count_max = asked.count_max(kind);
+        let count_max = request.count_max(kind);
         let (head, mut bytes) = whole(answer).await?;
         let mut gathered = Gathered::default();
         for page in 1..=PAGES_MAX {
             let next = self.gather(&mut gathered, &bytes, (kind, project, count_max)).await?;
-            let Some(after) = next.filter(|_| page < PAGES_MAX && asked.value("before").is_none()) else {
+            let Some(after) = next.filter(|_| page < PAGES_MAX && request.value("before").is_none()) else {
                 break;
             };
-            let Outgoing { method, suffix, headers, body } = again(asked, asked.after(&after, kind));
+            let Outgoing { method, suffix, headers, body } = again(request, request.after(&after, kind));
             let more = upstream.send(method, &suffix, headers, body).await;
             let more = more.ok().filter(|more| more.status().is_success());
             bytes = whole(more.ok_or(Refusal::Upstream(NoAnswer::Unreachable(Billed::No)))?).await?.1;
         }
-        if gathered.objects.is_empty() && gathered.has_more && asked.value("before").is_none() {
-            // Clients take a page without an object for the last one.
+        if gathered.objects.is_empty() && gathered.has_more && request.value("before").is_none() {
+            // Clients treat a page without an object as the last one.
             return Err(Refusal::Edge(Edge::ListTooLong));
         }
         Ok(Response::from_parts(head, Answer::whole(gathered.page())))
     }
 
-    /// Takes up a page. Returns where the next one begins, if it is needed.
+    /// Adds a page. Returns where the next one begins, if it is needed.
     async fn gather(
         &self,
         gathered: &mut Gathered,
@@ -152,11 +152,11 @@ impl Proxy {
             }
             gathered.objects.push((id, object.to_owned()));
         }
-        let is_wanted = gathered.has_more && gathered.objects.len() < count_max;
-        Ok(last.filter(|_| is_wanted))
+        let needs_more = gathered.has_more && gathered.objects.len() < count_max;
+        Ok(last.filter(|_| needs_more))
     }
 
-    /// Gives the models that the caller may use.
+    /// Filters a list of models for those that the caller may use.
     pub(super) async fn list_of_models(
         &self,
         rules: &Rules,
@@ -178,7 +178,7 @@ impl Proxy {
 
 impl Gathered {
     fn page(self) -> Bytes {
-        // A page without an object can't be gone on from.
+        // A page without an object has no cursor to continue from.
         let has_more = self.has_more && !self.objects.is_empty();
         let id = |object: Option<&(String, Box<RawValue>)>| object.map(|(id, _)| id.clone());
         let (first_id, last_id) = (id(self.objects.first()), id(self.objects.last()));
@@ -191,7 +191,10 @@ impl Gathered {
 }
 
 fn unreadable(error: &serde_json::Error) -> Refusal {
-    tracing::warn!(%error, "a list from upstream can't be read, so whose objects it names can't be seen");
+    tracing::warn!(
+        event = "upstream_list_unreadable", %error,
+        "a list from upstream can't be read, so the owners of its objects are unknown"
+    );
     Refusal::Upstream(NoAnswer::Unreadable)
 }
 
@@ -199,7 +202,7 @@ fn id_of(object: &RawValue) -> String {
     serde_json::from_str::<Named>(object.get()).ok().and_then(|named| named.id).unwrap_or_default()
 }
 
-/// An id as it may stand in a query.
+/// An id, encoded for a query.
 fn encoded(id: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
     id.bytes()
@@ -211,19 +214,22 @@ fn encoded(id: &str) -> String {
 pub(super) async fn whole(answer: Response<AnswerBody>) -> Result<(http::response::Parts, Bytes), Refusal> {
     let (mut head, body) = answer.into_parts();
     if headers::is_encoded(&head.headers) {
-        tracing::warn!("an answer came compressed, so whose objects it names can't be seen");
+        tracing::warn!(
+            event = "upstream_list_compressed",
+            "an answer is compressed, so the owners of its objects are unknown"
+        );
         return Err(Refusal::Upstream(NoAnswer::Unreadable));
     }
     let bounds = Bounds::answer(READ_BYTES_MAX, std::time::Duration::from_secs(60));
     let bytes = body::read(body, bounds).await.map_err(|error| {
-        tracing::warn!(?error, "an answer broke off");
+        tracing::warn!(event = "unmetered_answer_failed", ?error, "an answer was cut off");
         Refusal::Upstream(NoAnswer::Unreachable(Billed::No))
     })?;
     head.headers.remove(header::CONTENT_LENGTH);
     Ok((head, bytes))
 }
 
-/// What goes upstream for another page.
-fn again(of: &Asked, suffix: String) -> Outgoing {
+/// The request for another page.
+fn again(of: &ListRequest, suffix: String) -> Outgoing {
     Outgoing { method: Method::GET, suffix, headers: of.headers.clone(), body: Bytes::new() }
 }

@@ -7,14 +7,14 @@ use memchr::memmem;
 
 use crate::protocol::openai::account;
 
-/// How the names of accounts and keys begin.
+/// The prefixes of names of accounts and keys.
 const BEGINNINGS: [&[u8]; 4] = [b"org-", b"proj_", b"sk-", b"sess-"];
-/// What stands after the beginning of a masked name.
+/// Replaces the rest of a masked name.
 const MASK: &[u8] = b"***";
 /// The longest name that is waited for when it is cut in two by the end of a part.
 const NAME_BYTES_MAX: usize = 512;
 
-/// A whole answer in which what it says of the account is masked.
+/// A whole answer, with the account masked.
 pub(super) fn masked_within(answer: Bytes, upstream_key: &str) -> Bytes {
     let texts = account::texts(&answer);
     if texts.is_empty() {
@@ -74,7 +74,7 @@ fn ends_with_escape(text: &[u8]) -> bool {
     matches!(text, [.., b'\\', b'b' | b'f' | b'n' | b'r' | b't'])
 }
 
-/// Keys in errors are starred by OpenAI itself, their ends left to be seen.
+/// OpenAI itself masks keys in errors, except for their ends.
 fn is_of_name(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-_*.".contains(&byte)
 }
@@ -94,12 +94,12 @@ impl fmt::Debug for Masker {
 }
 
 impl Masker {
-    /// A masker of what `texts` finds.
+    /// A masker of the texts that `texts` finds.
     pub(super) fn new(texts: account::Texts, upstream_key: &str) -> Self {
         Self { texts, key: upstream_key.into(), kept: Vec::new() }
     }
 
-    /// Takes a part; gives what may go to the client now.
+    /// Takes a part; returns the bytes that may be sent to the client now.
     pub(super) fn feed(&mut self, part: Bytes) -> Bytes {
         let texts = self.texts.find(&part);
         if texts.is_empty() && self.kept.is_empty() {
@@ -124,7 +124,7 @@ impl Masker {
         out.into()
     }
 
-    /// What was kept, masked.
+    /// Returns the bytes that were held back, masked.
     pub(super) fn finish(&mut self) -> Vec<u8> {
         masked(&std::mem::take(&mut self.kept), &self.key)
     }

@@ -1,5 +1,5 @@
-//! Which models a request runs beside the one it names, and whether its key and its
-//! limits let it.
+//! The models that a request runs in addition to the one it names, and whether its
+//! key and its limits allow them.
 //!
 //! A stored prompt may name the model in the request's place, and may carry an image
 //! generation tool; a tool may leave its model to upstream. Such a model is known by a
@@ -31,7 +31,7 @@ const TOOL_NAMES_NONE: &str = ", which the image_generation tool may run, as it 
 pub(super) type Prices = (Option<Arc<Price>>, Option<Arc<Price>>);
 
 /// The model that a request asks for, as rules know it.
-pub(super) fn asked(demand: &Demand) -> &str {
+pub(super) fn requested(demand: &Demand) -> &str {
     if demand.model.is_empty() && demand.stored_prompt { model::ANY } else { &demand.model }
 }
 
@@ -42,7 +42,7 @@ pub(super) fn of_images(demand: &Demand) -> Option<&str> {
     Some(named.unwrap_or(model::ANY_IMAGE))
 }
 
-/// Takes a stored prompt as if it carried every tool there is.
+/// Treats a stored prompt as if it contained every tool.
 pub(super) fn fill_stored_prompt(demand: &mut Demand) {
     if !demand.stored_prompt {
         return;
@@ -55,8 +55,8 @@ pub(super) fn fill_stored_prompt(demand: &mut Demand) {
     tools.loops = true;
 }
 
-/// Refuses what only upstream knows where a cap depends on it: stored prompts unless
-/// they are allowed, and models that are not named.
+/// Refuses a request with content that only upstream knows, if a cap depends on it:
+/// stored prompts unless they are allowed, and models that are not named.
 pub(super) fn refuse_unknown(rules: &Rules, demand: &Demand, standing: &Standing) -> Result<(), Refusal> {
     let (is_capped, by_model) = (standing.is_capped(), standing.left.by_model);
     let no = |message: &str, param| Err(Refusal::FieldNotAllowed(message.to_owned(), Some(param)));
@@ -66,7 +66,7 @@ pub(super) fn refuse_unknown(rules: &Rules, demand: &Demand, standing: &Standing
     if demand.subagents && is_capped {
         return no(SUBAGENTS, "multi_agent");
     }
-    if asked(demand) == model::ANY && (is_capped || by_model) {
+    if requested(demand) == model::ANY && (is_capped || by_model) {
         return no(NO_MODEL, "model");
     }
     match of_images(demand) {
@@ -81,9 +81,9 @@ pub(super) fn refuse_unknown(rules: &Rules, demand: &Demand, standing: &Standing
     }
 }
 
-/// The prices of a request's models. Under a dollar cap both must be known. Where
-/// limits only show what is spent, a model without a price is the dearest one, so
-/// that no alert is missed.
+/// The prices of a request's models. Under a dollar cap both must be known. If
+/// limits only alert, a model without a price is billed as the most expensive one,
+/// so that no alert is missed.
 pub(super) fn prices(
     rules: &Rules,
     demand: &Demand,
@@ -115,12 +115,12 @@ impl Proxy {
         demand: &Demand,
         priced: Option<&Price>,
     ) -> Result<(), Refusal> {
-        let asked = asked(demand);
-        if !self.allows(caller, asked, priced) {
-            return Err(if asked == model::ANY {
+        let requested = requested(demand);
+        if !self.allows(caller, requested, priced) {
+            return Err(if requested == model::ANY {
                 Refusal::FieldNotAllowed(NO_MODEL.to_owned(), Some("model"))
             } else {
-                Refusal::ModelNotAllowed(bounded(asked), "")
+                Refusal::ModelNotAllowed(bounded(requested), "")
             });
         }
         let Some(image) = of_images(demand) else { return Ok(()) };

@@ -1,5 +1,5 @@
-//! What the guard answers itself: a key's own limits, and the old billing
-//! endpoints that chat front-ends still call.
+//! Self-service: a key's own limits, and the old billing endpoints that chat
+//! front-ends still call.
 
 use std::sync::Arc;
 
@@ -21,10 +21,10 @@ use crate::rulebook::Rulebook;
 use crate::rulebook::credit::Credit;
 use crate::store::Reports;
 
-/// What front-ends take for "no limit": they ignore limits from ten million up.
+/// The value that front-ends treat as "no limit": they ignore limits from ten million up.
 const NO_LIMIT: Money = Money::from_nano(100_000_000 * 1_000_000_000);
 
-/// Grants named one by one, the newest.
+/// How many grants are listed, the newest first.
 const GRANTS_SHOWN: usize = 100;
 
 /// The answer at the address itself.
@@ -39,8 +39,8 @@ const USAGE_DAYS_MAX: i64 = 366;
 const DAY_S: i64 = 86_400;
 
 impl Proxy {
-    /// Answers one of the guard's own endpoints as JSON. It counts on rates as any
-    /// request does.
+    /// Answers one of the guard's own endpoints as JSON. It counts against rate
+    /// limits like any request.
     pub(super) async fn own(
         &self,
         own: SelfService,
@@ -204,8 +204,8 @@ async fn usage(reports: &Reports, key: &Key, query: &str) -> Result<Value, Refus
         let message = format!("From start_date to end_date there may be {USAGE_DAYS_MAX} days.");
         return Err(Refusal::Invalid(message, Some("end_date")));
     }
-    let (wanted, span) = (key.id.to_string(), Span { start_s: since_s, end_s: until_s });
-    let sums = reports.cost_by_model(wanted, span);
+    let (key_id, span) = (key.id.to_string(), Span { start_s: since_s, end_s: until_s });
+    let sums = reports.cost_by_model(key_id, span);
     let sums = sums.await.map_err(|_| Refusal::LedgerUnavailable)?;
     let cents = |cost: Money| dollars(cost) * 100.0;
     let items: Vec<_> =

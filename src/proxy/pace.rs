@@ -1,7 +1,7 @@
-//! Rates of tokens: a request takes the most that it may use, once it was counted by those
-//! of requests.
+//! Rate limits on tokens: a request takes the most tokens that it may use, after it was
+//! counted by rate limits on requests.
 //!
-//! Where its bytes would take too much, its text is counted first. An output that the
+//! If its bytes would take too much, its text is counted first. An output that the
 //! client left open is shortened to what a whole minute has, since a larger request
 //! would be refused however long it waits.
 
@@ -14,7 +14,7 @@ use crate::proxy::admit::{COUNTED_PART, Candidate, Config};
 use crate::proxy::refuse::Refusal;
 use crate::throttle::{Largest, RateCost};
 
-/// Takes a candidate's part from its rates, and makes it smaller for that where it can be.
+/// Takes a candidate's tokens from its rate limits, and makes it smaller if needed and possible.
 pub(super) async fn pace(
     guard: &Arc<Guard>,
     config: Config,
@@ -51,12 +51,12 @@ fn shorten(candidate: &mut Candidate<'_>, largest: Largest, floor: u64) {
     let is_open = demand.output_max.is_none()
         && candidate.operation.output_field.is_some()
         && demand.prediction_bytes == 0;
-    let asked = take(candidate);
-    let by_tokens = largest.tokens.map(|most| most.saturating_sub(asked.input_tokens));
+    let tokens = take(candidate);
+    let by_tokens = largest.tokens.map(|most| most.saturating_sub(tokens.input_tokens));
     let Some(room) = [by_tokens, largest.output_tokens].into_iter().flatten().min() else { return };
-    if is_open && !demand.echo && asked.output_tokens > room {
+    if is_open && !demand.echo && tokens.output_tokens > room {
         let written = output_per_choice(candidate.price, demand, candidate.inputs.output_max);
-        let beside = asked.output_tokens.saturating_sub(written.saturating_mul(demand.choices.max(1)));
+        let beside = tokens.output_tokens.saturating_sub(written.saturating_mul(demand.choices.max(1)));
         let each = room.saturating_sub(beside) / demand.choices.max(1);
         candidate.inputs.output_max = Some(each.max(floor));
     }

@@ -1,4 +1,4 @@
-//! Preparing a metered request: understood, priced, admitted, rewritten.
+//! Prepares a metered request: reads, prices, admits and rewrites it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,12 +21,12 @@ use crate::proxy::admit::{Admitted, Candidate, admit};
 use crate::proxy::auth::Caller;
 use crate::proxy::bill::{self, Bill};
 use crate::proxy::count::Counter;
-use crate::proxy::exchange::Metering;
+use crate::proxy::exchange::MeteredExchange;
 use crate::proxy::headers::{self, GuardHeaders};
 use crate::proxy::models::{self, Prices};
 use crate::proxy::pace::pace;
 use crate::proxy::reading::Reading;
-use crate::proxy::record::{Asked, Recording};
+use crate::proxy::record::{Recording, RequestSummary};
 use crate::proxy::refuse::{Levers, Named, Refusal};
 use crate::proxy::tap::Cuts;
 use crate::proxy::{Proxy, Rules, rate_headers};
@@ -37,9 +37,9 @@ const CLAMPED_OUTPUT: HeaderName = HeaderName::from_static("x-spendguard-clamped
 const CLAMPED_CALLS: HeaderName = HeaderName::from_static("x-spendguard-clamped-tool-calls");
 
 /// A metered request that has been admitted.
-pub(super) struct Prepared {
+pub(super) struct AdmittedRequest {
     pub(super) body: Bytes,
-    pub(super) metering: Box<Metering>,
+    pub(super) exchange: Box<MeteredExchange>,
 }
 
 impl Proxy {
@@ -51,7 +51,7 @@ impl Proxy {
         head: &http::request::Parts,
         body: Bytes,
         caller: &Caller,
-    ) -> Result<Prepared, Refusal> {
+    ) -> Result<AdmittedRequest, Refusal> {
         let now_s = self.guard.clock().now_s();
         let mut parsed = self.parse(operation, &body).await?;
         let demand = &mut parsed.demand;
@@ -97,8 +97,8 @@ impl Proxy {
         let cuts = cuts(&standing, (&bounding, demand), &admitted);
         let mut reservation = admitted.reservation;
         let reading = reading.held(&bounding, demand, admitted.inputs);
-        let asked = Asked { operation, demand, drawn_max: admitted.inputs.tool_calls };
-        let recording = Recording::begin(&self.guard, &caller.key, asked, reading, &reservation).await?;
+        let summary = RequestSummary { operation, demand, drawn_max: admitted.inputs.tool_calls };
+        let recording = Recording::begin(&self.guard, &caller.key, summary, reading, &reservation).await?;
         let extra = extra_headers(&rate_check, written, output_max, admitted.clamped_calls);
         reservation.pace(rate_check);
         let prices = (price.clone(), image_price.clone());
@@ -106,8 +106,9 @@ impl Proxy {
         let tool_calls_max = admitted.clamped_calls.or(written.tool_calls);
         let edit = Edit { include_usage: parsed.wants_usage_injected(), output_max, tool_calls_max };
         let body = parsed.rewrite(&body, &edit).map_or(body, Bytes::from);
-        let metering = Metering { reservation, bill, hide_usage: edit.include_usage, cuts, extra, recording };
-        Ok(Prepared { body, metering: Box::new(metering) })
+        let exchange =
+            MeteredExchange { reservation, bill, hide_usage: edit.include_usage, cuts, extra, recording };
+        Ok(AdmittedRequest { body, exchange: Box::new(exchange) })
     }
 
     async fn parse(&self, operation: &'static Operation, body: &Bytes) -> Result<Request, Refusal> {
@@ -134,7 +135,7 @@ impl Proxy {
         Ok(priced)
     }
 
-    /// All that decides the cost of a request as it was admitted.
+    /// Collects all that decides the cost of an admitted request.
     fn bill(
         rules: &Rules,
         candidate: &Candidate<'_>,
@@ -151,7 +152,7 @@ impl Proxy {
             tools: demand.tools.clone(),
             sessions: inputs.sessions(),
             reused: None,
-            asked_tier: demand.tier,
+            requested_tier: demand.tier,
             default_tier: rules.admit.policy.project_tier,
             encoding,
             body: bill::kept(body),
@@ -164,8 +165,8 @@ impl Proxy {
         }
     }
 
-    /// Puts what is known of the containers that a request names into its tools; `kept` is
-    /// the largest memory of those in the context that upstream keeps.
+    /// Adds the known memory of the containers that a request names to its tools; `kept`
+    /// is the largest memory of those in the context that upstream keeps.
     fn find_containers(&self, demand: &mut Demand, kept: Option<ContainerMemory>) {
         let lookup = |id: &str| self.guard.objects().lookup(ObjectKind::Container, id);
         let is_container = |of: &&ObjectReference| of.kind == ObjectKind::Container;
@@ -206,16 +207,16 @@ impl Proxy {
             end_user: demand.end_user.as_deref().map(Into::into),
             tags: Arc::new(tags),
             endpoint: endpoint.into(),
-            model: models::asked(demand).into(),
+            model: models::requested(demand).into(),
             priced_as: price.map(|price| Arc::clone(&price.id)),
             image_model: models::of_images(demand).map(Into::into),
         }
     }
 }
 
-/// What the answer's head says of rates, and of what the request was sent with: the output
-/// bound, and the output and the hosted calls that it was clamped to, beyond what was
-/// `written` into it.
+/// The headers of the answer about rates, and about the bounds that the request was sent
+/// with: the output bound, and the output and hosted calls that it was clamped to in
+/// addition to those `written` into it.
 fn extra_headers(
     rate_check: &RateCheck,
     written: Written,

@@ -1,4 +1,4 @@
-//! Which parameters of a query go on to upstream.
+//! Selects the parameters of a query that are forwarded to upstream.
 //!
 //! Those that OpenAI's API and its official packages know, as they are written; any
 //! other is dropped. A client may have put its key there, and versions of other
@@ -10,18 +10,18 @@ use percent_encoding::percent_decode_str;
 
 use crate::proxy::headers::holds_key;
 
-/// What kind of path a query belongs to.
+/// The kind of path that a query belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// A metered one, which has all that counts in its body.
+    /// A metered one, whose cost depends on its body only.
     Metered,
     /// A free one.
     Free,
-    /// One that the operator forwards unmetered: all but keys goes on.
+    /// One that the operator forwards unmetered: all parameters except keys are forwarded.
     Allowed,
 }
 
-/// The query that upstream gets, if anything of it goes on.
+/// The query that upstream gets, if any parameter is forwarded.
 pub fn to_upstream(query: &str, kind: Kind, secret: &str) -> Option<String> {
     let mut kept = String::new();
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {

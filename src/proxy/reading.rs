@@ -1,8 +1,8 @@
-//! What a request reads of the context that upstream keeps, and how.
+//! The context that upstream keeps and a request reads.
 //!
-//! A size that was measured tells what a request will read only if the same model
-//! reads it under the same options (`domain::kept`). Everything else is not known:
-//! the model's window is held then, or what upstream counts.
+//! A measured size applies to a request only if the same model reads it under the
+//! same options (`domain::kept`). Otherwise the size is unknown: the hold is for
+//! the model's window, or for upstream's count.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::pricing::bound::{BoundInputs, fits_window};
 use crate::pricing::sheet::{Price, Sheet};
 use crate::protocol::openai::usage::Answer;
 
-/// What a request reads of kept context, and what it leaves.
+/// The kept context that a request reads, and that it leaves.
 #[derive(Clone, Debug)]
 pub struct Reading {
     sheet: Arc<Sheet>,
@@ -27,15 +27,15 @@ pub struct Reading {
     named_pictures: Option<u64>,
     /// Pictures of the body.
     pictures: u64,
-    /// What was known of the conversation that it adds to, and the number of its
-    /// last change by then.
+    /// The known state of the conversation that it adds to, and the number of the
+    /// conversation's last change at that time.
     conversation: Option<(Option<u64>, u64)>,
     /// Whether all that it names and sends is read, so that its usage tells the size.
     is_whole: bool,
 }
 
 impl Reading {
-    /// What a request reads, by the price of its model.
+    /// Finds the context that a request reads, by the price of its model.
     pub fn of(
         objects: &Objects,
         sheet: &Arc<Sheet>,
@@ -79,7 +79,7 @@ impl Reading {
         self.size
     }
 
-    /// The same once it is clear what is held for it.
+    /// The same after its hold is known.
     #[must_use]
     pub fn held(mut self, price: &Price, demand: &Demand, inputs: BoundInputs) -> (Self, HeldFor) {
         self.is_whole &= !demand.truncates || fits_window(price, demand, inputs);
@@ -91,8 +91,8 @@ impl Reading {
         (self, held_for)
     }
 
-    /// What it adds to its conversation at the most, where it is held at so many
-    /// tokens, may draw so many pictures, and may run in these containers.
+    /// The most that it adds to its conversation, if it is held at these tokens,
+    /// may draw these pictures, and may run in these containers.
     pub fn added_max(&self, tokens: u64, drawn: u64, containers: KeptContainers) -> KeptContext {
         KeptContext {
             tokens: Some(tokens).filter(|_| self.is_whole),

@@ -1,4 +1,4 @@
-//! What a request must be to be read at all, and its body.
+//! Checks the framing of a request, and reads its body.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ pub fn is_framed_oddly(headers: &HeaderMap) -> bool {
         || codings.next().is_some()
 }
 
-/// Refuses what upstream might read as another request than we do.
+/// Refuses a request that upstream might read differently.
 pub fn well_formed(head: &http::request::Parts) -> Result<(), Refusal> {
     let wrong = |message: &str| Err(Refusal::Invalid(message.to_owned(), None));
     let h1 = head.version <= Version::HTTP_11;
@@ -58,7 +58,7 @@ pub async fn read(
         return Err(no_body());
     }
     let max = rules.request_body_bytes_max;
-    // A client may make up as many keys as it likes: these are taken for one.
+    // A client can make up any number of keys: all unknown ones share one allowance.
     let key = caller.unseen.as_ref().map_or_else(|| Arc::clone(&caller.key.id), |_| "".into());
     let read = body::read(incoming, Bounds::request(max, rules.request_idle, Arc::clone(&key))).await;
     let body = read.map_err(|error| match error {

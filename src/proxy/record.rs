@@ -1,4 +1,4 @@
-//! Recording what a metered answer makes at upstream, before its client learns of it.
+//! Records the objects that a metered answer creates at upstream, before its client learns of them.
 
 mod containers;
 
@@ -19,19 +19,19 @@ use crate::store::objects::{ObjectChange, ObjectKey};
 
 use self::containers::Containers;
 
-/// How long a container lives after its last use unless asked otherwise, in
+/// How long a container lives after its last use unless requested otherwise, in
 /// seconds (OpenAI's documentation of code interpreter).
 pub(super) const CONTAINER_IDLE_S: i64 = 20 * 60;
 
-/// Resolves when what was learned is in the database.
+/// Resolves when the recorded objects are in the database.
 pub type Recorded = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// What is to be recorded of one answer.
+/// The recording of one answer.
 #[derive(Debug)]
 pub struct Recording {
     guard: Arc<Guard>,
     owner: Arc<Key>,
-    /// What upstream keeps the answer as; `None` if it keeps none.
+    /// The kind of object that upstream keeps the answer as; `None` if it keeps none.
     kept_as: Option<ObjectKind>,
     containers: Containers,
     conversation: Option<Turn>,
@@ -41,9 +41,9 @@ pub struct Recording {
     is_over: bool,
 }
 
-/// What was asked for, as far as it decides what is recorded.
+/// The parts of an admitted request that decide what is recorded.
 #[derive(Clone, Copy, Debug)]
-pub struct Asked<'a> {
+pub struct RequestSummary<'a> {
     /// Its operation.
     pub operation: &'static Operation,
     /// The request.
@@ -53,27 +53,27 @@ pub struct Asked<'a> {
 }
 
 impl Recording {
-    /// What an admitted request may make, if it may make anything. A turn on a
-    /// conversation begins.
+    /// Begins the recording of an admitted request, if it may create anything.
+    /// Begins its turn on a conversation.
     pub async fn begin(
         guard: &Arc<Guard>,
         owner: &Arc<Key>,
-        asked: Asked<'_>,
+        summary: RequestSummary<'_>,
         reading: (Reading, HeldFor),
         reservation: &Reservation,
     ) -> Result<Option<Box<Self>>, Refusal> {
-        let Demand { stored, tools, .. } = asked.demand;
-        if !stored && tools.containers.is_empty() && conversation_of(asked.demand).is_none() {
+        let Demand { stored, tools, .. } = summary.demand;
+        if !stored && tools.containers.is_empty() && conversation_of(summary.demand).is_none() {
             return Ok(None);
         }
         // Boxed, so that requests that make nothing don't have its size.
-        Box::pin(Self::begun(guard, owner, asked, reading, reservation)).await.map(Some)
+        Box::pin(Self::begun(guard, owner, summary, reading, reservation)).await.map(Some)
     }
 
     async fn begun(
         guard: &Arc<Guard>,
         owner: &Arc<Key>,
-        Asked { operation, demand, drawn_max }: Asked<'_>,
+        RequestSummary { operation, demand, drawn_max }: RequestSummary<'_>,
         (reading, held_for): (Reading, HeldFor),
         reservation: &Reservation,
     ) -> Result<Box<Self>, Refusal> {
@@ -115,8 +115,8 @@ impl Recording {
         self.containers.reused(answer, self.guard.objects())
     }
 
-    /// Takes up what a stream has said so far. Where that is news, what it said may
-    /// go to the client when the result resolves.
+    /// Records the objects of a stream so far. If there are new ones, the stream
+    /// may be passed on when the result resolves.
     pub fn heard(&mut self, is_done: bool, answer: impl FnOnce() -> Answer) -> Option<Recorded> {
         let is_news = if is_done { !self.is_over } else { self.kept_as.is_some() && !self.is_named };
         if !is_news {
@@ -126,7 +126,7 @@ impl Recording {
         let changes = if is_done {
             self.whole(&answer)
         } else {
-            // Until its end, nothing is known of what it holds.
+            // Its content is unknown until its end.
             self.named(&answer, KeptContext::default())
         };
         if changes.is_empty() {
@@ -137,8 +137,8 @@ impl Recording {
         Some(Box::pin(async move { guard.objects_written(written).await }))
     }
 
-    /// Takes up all that an answer has said, in the end. The result resolves when
-    /// it is written, and may be dropped if no client waits for it.
+    /// Records all objects of a complete answer. The result resolves when they are
+    /// written, and may be dropped if no client waits for it.
     pub fn over(mut self, answer: &Answer) -> Option<Recorded> {
         self.heard(true, || answer.clone())
     }

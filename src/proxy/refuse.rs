@@ -1,7 +1,7 @@
-//! Refusals: the one place that knows which status, code and headers say no.
+//! Refusals: the only place that chooses their status, code and headers.
 //!
-//! They are OpenAI's to the letter, so that every SDK raises its own exception,
-//! and say whether to retry, which OpenAI's own don't.
+//! They have exactly OpenAI's form, so that every SDK raises its own exception, and
+//! state whether to retry, which OpenAI's own do not.
 
 mod denied;
 mod edge;
@@ -68,18 +68,18 @@ pub struct Config {
 const ADMIN_TOKEN: &str = "This is an admin token of spendguard. It opens the admin API, and never goes to OpenAI: send an \
                            API key instead.";
 
-/// Why a request is not served. The facts; `Refusal::response` words them.
+/// Why a request is not served. `Refusal::response` turns it into an answer.
 #[derive(Debug)]
 pub enum Refusal {
     /// No key was sent.
     NoKey,
     /// The key is unknown, mistyped, revoked or expired; masked.
     BadKey(String),
-    /// It carries an admin token, which is not repeated.
+    /// It contains an admin token, which is not repeated.
     AdminToken,
     /// The path is not served: method and path, and why.
     EndpointNotAllowed(String, Reason),
-    /// Its head says so, or upstream does not accept the guard's key.
+    /// Refused because of its head, or because upstream does not accept the guard's key.
     Edge(Edge),
     /// A field asks for what can't be metered.
     FieldNotAllowed(String, Option<&'static str>),
@@ -99,17 +99,17 @@ pub enum Refusal {
     TooLarge(usize),
     /// The body came too slowly.
     TooSlow,
-    /// A limit says no, to a request that could be made smaller by these.
+    /// A limit denies it; these fields could make it smaller.
     Denied(Denial, Levers),
-    /// It comes too fast.
+    /// A rate limit is reached.
     Throttled(Box<Throttled>),
-    /// The key asks too much of the guard itself at once.
+    /// The key has too many self-service questions at the same time.
     Busy,
     /// The ledger can't be written.
     LedgerUnavailable,
     /// As many requests are open as may be.
     Overloaded,
-    /// Other requests' bodies take the memory that there is for them.
+    /// Other requests' bodies take all of the memory for bodies.
     NoRoom,
     /// There is no answer of upstream's to pass on.
     Upstream(NoAnswer),
@@ -140,12 +140,12 @@ impl From<Denied> for Refusal {
 }
 
 impl Refusal {
-    /// A limit's denial of a request that nothing is known of.
+    /// A denial by a limit, without fields that could make the request smaller.
     pub fn denied(denial: Denial) -> Self {
         Self::Denied(denial, Levers::default())
     }
 
-    /// The same, of a request that could be made smaller by these.
+    /// The same, with fields that could make the request smaller.
     #[must_use]
     pub fn with_levers(mut self, levers: Levers) -> Self {
         if let Self::Denied(_, known) = &mut self {
@@ -376,10 +376,10 @@ fn too_fast(throttled: &Throttled) -> Answer {
     Answer { status, message, kind, param: None, code: Some("rate_limit_exceeded"), headers }
 }
 
-/// A client's text is shown back up to this length, in characters.
+/// The most characters of a client's text that an answer repeats.
 const SHOWN_CHARS_MAX: usize = 200;
 
-/// A client's text as far as it is shown back.
+/// A client's text, cut to the length that an answer repeats.
 pub(super) fn bounded(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(SHOWN_CHARS_MAX).collect()
 }

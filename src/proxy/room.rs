@@ -1,22 +1,22 @@
-//! The memory that the bodies of all requests share, and that all large answers share, and
-//! what one key may have of each.
+//! The memory that the bodies of all requests share, and that all large answers share,
+//! with a share per key.
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
 
 use crate::sync::unpoisoned;
 
-/// What room is taken in.
+/// The unit of allocation.
 pub(super) const STEP_BYTES: usize = 64 << 10;
-/// All there is of each: 1 GiB for the process, whose memory it is about.
+/// The total of each: 1 GiB for the process.
 const STEPS: usize = (1 << 30) / STEP_BYTES;
-/// What the bodies of one key take at most, so that it can't keep out those of others.
+/// The most that the bodies of one key may take, so that they can't displace those of others.
 const STEPS_OF_KEY: usize = STEPS / 2;
 
 static BY_REQUESTS: LazyLock<Mutex<Taken>> = LazyLock::new(Mutex::default);
 static BY_ANSWERS: LazyLock<Mutex<Taken>> = LazyLock::new(Mutex::default);
 
-/// What shares the same room.
+/// The pools of memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Pool {
     /// Bodies of requests.

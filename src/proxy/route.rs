@@ -1,5 +1,5 @@
-//! Where a request goes, by its head alone: health, a WebSocket, the paths of Azure's
-//! clients, and what kind of endpoint a path is.
+//! Routes a request by its head alone: health checks, requests for a `WebSocket`,
+//! the paths of Azure's clients, and the kind of endpoint.
 
 use std::borrow::Cow;
 
@@ -40,7 +40,7 @@ pub fn root(method: &Method, path: &str) -> Option<Response<Answer>> {
     Some(response)
 }
 
-/// What answers a balancer's question, which needs no key.
+/// Answers a load balancer's health check, which needs no key.
 pub fn health(method: &Method, path: &str, is_ready: impl FnOnce() -> bool) -> Option<Response<Answer>> {
     if !matches!(*method, Method::GET | Method::HEAD) {
         return None;
@@ -71,10 +71,10 @@ pub fn wants_websocket(method: &Method, headers: &HeaderMap) -> bool {
     offers.flat_map(|value| value.split(',')).any(|name| name.trim().eq_ignore_ascii_case("websocket"))
 }
 
-/// What a path asks for.
+/// The target of a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target<'a> {
-    /// The path, without what Azure's clients put before it.
+    /// The path, without the prefix of Azure's clients.
     pub path: &'a str,
     /// The deployment that Azure's clients name in the path: the model.
     pub deployment: Option<Cow<'a, str>>,
@@ -100,9 +100,9 @@ fn deployment(path: &str) -> Option<Target<'_>> {
     (is_metered && is_name).then_some(Target { path: rest, deployment: Some(name) })
 }
 
-/// What becomes of a request, by its method and what its path asks for.
+/// The endpoint of a request, by its method and path.
 fn classified(rules: &Rules, head: &http::request::Parts, path: &str) -> Result<Endpoint, Refusal> {
-    // What may be read may be asked about.
+    // A path that may be read with GET may be requested with HEAD.
     let method = if head.method == Method::HEAD { &Method::GET } else { &head.method };
     if let Some(endpoint) = endpoint::classify(method, path) {
         return Ok(endpoint);
@@ -113,15 +113,15 @@ fn classified(rules: &Rules, head: &http::request::Parts, path: &str) -> Result<
     }
     let reason = endpoint::reason(method, path);
     let allowed = |(known, pattern): &(Method, String)| known == method && endpoint::is_of(pattern, path);
-    // A `{}` in an entry may stand for a word of a path that nothing opens.
+    // A `{}` in an entry might match a word of a path that must not be forwarded.
     if reason.remedy != Remedy::Never && rules.allowed.iter().any(allowed) {
         return Ok(Endpoint::Allowed);
     }
     Err(Refusal::EndpointNotAllowed(shown, reason))
 }
 
-/// What becomes of a request, and the deployment that its path names. Its URI becomes
-/// the one that upstream is asked for.
+/// The endpoint of a request, and the deployment that its path names. Rewrites its
+/// URI to the one that is sent upstream.
 pub fn routed(
     rules: &Rules,
     head: &mut http::request::Parts,
@@ -156,7 +156,7 @@ pub fn is_bodyless(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD | Method::DELETE | Method::OPTIONS)
 }
 
-/// What a request asks upstream for, where that differs from what it asked for here.
+/// The URI to send upstream, if it differs from the request's own.
 pub fn rewritten(uri: &Uri, target: &Target<'_>, kind: query::Kind, secret: &str) -> Option<Uri> {
     if uri.query().is_none() && target.path == uri.path() {
         return None;
@@ -179,10 +179,10 @@ fn written<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de Raw
 
 /// A body that names the deployment of its path as its model.
 ///
-/// One that names none gets it. One that names another is refused: Azure would take
-/// the path's, OpenAI the body's, and they may differ in price.
+/// A body without a model gets it. A body with another model is refused: Azure
+/// would use the path's, OpenAI the body's, and they may differ in price.
 pub fn with_deployment(body: &Bytes, deployment: &str) -> Result<Bytes, Refusal> {
-    // What can't be read, or says something twice, is refused where bodies are read.
+    // A body that can't be read, or repeats a field, is refused where bodies are read.
     let Ok(Named { model }) = serde_json::from_slice::<Named<'_>>(body) else { return Ok(body.clone()) };
     let Some(model) = model else {
         let Some(start) = body.iter().position(|byte| *byte == b'{') else { return Ok(body.clone()) };

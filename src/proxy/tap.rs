@@ -1,9 +1,9 @@
 //! The tap on an event stream: passes frames on, spots usage, ends the
 //! reservation.
 //!
-//! Whatever happens to the stream, it ends the reservation once: at the last event,
-//! at the end of the body, at an error, or when the client goes away, by reading on
-//! to the end or by counting what has passed. After the last event the hold is gone,
+//! Whatever happens to the stream, the reservation ends once: at the last event, at
+//! the end of the body, at an error, or when the client goes away, by reading on to
+//! the end or by counting what has passed. After the last event the hold is gone,
 //! though both sides may keep the connection open.
 
 mod cuts;
@@ -34,7 +34,7 @@ use crate::upstream::AnswerBody;
 pub use self::cuts::Cuts;
 use self::cuts::{Cut, counted};
 
-/// Text between two looks at whether an unbounded stream outgrows its hold.
+/// The amount of text between two checks whether an unbounded stream outgrows its hold.
 const LOOK_EVERY_BYTES: u64 = 4_096;
 /// Text of hosted tools up to this size is counted on the thread that serves the request:
 /// it takes a few milliseconds.
@@ -43,14 +43,14 @@ const COUNTED_HERE_BYTES_MAX: usize = 64 << 10;
 /// Counts what hosted tools have brought, on another thread.
 type Counting = Pin<Box<dyn Future<Output = Vec<Added>> + Send>>;
 
-/// What a tap does beside passing frames on.
+/// How a tap handles idle streams and absent clients.
 #[derive(Clone, Debug)]
 pub struct StreamPolicy {
-    /// Whether to read on when the client has gone, and for how long at most.
+    /// Whether to keep reading when the client has disconnected, and for how long at most.
     pub drain: Option<Duration>,
     /// The longest silence of a stream.
     pub idle: Duration,
-    /// Where reading on is run.
+    /// Runs the tasks that keep reading.
     pub tracker: TaskTracker,
 }
 
@@ -62,12 +62,12 @@ pub struct Tap {
     last_frame: Duration,
     guard: Arc<Guard>,
     policy: StreamPolicy,
-    /// Events that may not pass yet.
+    /// Events that are held back.
     held_back: Option<HeldBack>,
 }
 
-/// Events that may pass when what hosted tools have brought is counted, and the objects
-/// that they name are recorded.
+/// Events that may be passed on when the results of hosted tools are counted, and the
+/// objects that they name are recorded.
 struct HeldBack {
     events: Bytes,
     recorded: Option<Recorded>,
@@ -101,7 +101,7 @@ impl std::fmt::Debug for State {
     }
 }
 
-/// What ends with the hold.
+/// The state that ends with the hold.
 #[derive(Debug)]
 struct Account {
     reservation: Reservation,
@@ -202,7 +202,7 @@ impl Tap {
         }
     }
 
-    /// What was held back, once it may pass.
+    /// The events that were held back, once they may be passed on.
     fn poll_held_back(&mut self, cx: &mut Context<'_>) -> Poll<Option<Frame<Bytes>>> {
         let Some(held_back) = &mut self.held_back else { return Poll::Ready(None) };
         if let Some(recorded) = &mut held_back.recorded {
@@ -260,7 +260,7 @@ impl State {
         }
     }
 
-    /// Takes up the objects that the stream has named.
+    /// Records the objects that the stream has named.
     fn records(&mut self) -> Option<Recorded> {
         let sse = &self.sse;
         let recording = self.recording.as_mut()?;
@@ -270,8 +270,7 @@ impl State {
         recording.heard(sse.is_done(), || sse.answer())
     }
 
-    /// Takes up what hosted tools have brought into the context; of long texts, begins to
-    /// count them.
+    /// Adds the results of hosted tools to the context; begins to count long texts.
     fn note_brought(&mut self, guard: &Arc<Guard>) {
         let (Some(turns), Some(account)) = (&mut self.cuts.turns, &self.account) else { return };
         let brought = self.sse.brought();
@@ -288,7 +287,7 @@ impl State {
         self.counting = Some(Box::pin(async move { guard.offload(bytes, count).await }));
     }
 
-    /// Takes up what was counted, and says whether the stream outgrows its hold by it.
+    /// Adds a count, and returns whether the stream outgrows its hold.
     fn poll_counted(&mut self, cx: &mut Context<'_>) -> Poll<Option<Cut>> {
         let Some(counting) = &mut self.counting else { return Poll::Ready(None) };
         let added = std::task::ready!(counting.as_mut().poll(cx));
@@ -317,7 +316,7 @@ impl State {
         (account.bill.count_output(self.sse.transcript()) > most).then_some(Cut::Tokens)
     }
 
-    /// Ends the hold by what the stream has told, if it hasn't ended.
+    /// Ends the hold by the answer so far, if it hasn't ended.
     fn settle(&mut self) {
         let Some(mut account) = self.account.take() else { return };
         if let Some(recording) = self.recording.take() {
@@ -337,7 +336,7 @@ impl State {
         in_flight.ended(label, Some(settled.cost));
     }
 
-    /// Reads on to the end for the exact usage, the client being gone.
+    /// Keeps reading to the end for the exact usage, after the client has disconnected.
     async fn drain(mut self, guard: Arc<Guard>, most: Duration) {
         let reading = async {
             loop {
@@ -353,14 +352,14 @@ impl State {
             }
             let _ = self.sse.finish();
         };
-        // At the bound, what has passed until then is counted.
+        // At the time limit, the part that has passed is counted.
         let _ = tokio::time::timeout(most, reading).await;
         self.settle();
     }
 }
 
-/// Finds which containers of an answer were there before, the first time that it is asked:
-/// afterwards the answer's own are recorded.
+/// Finds the containers of an answer that existed before. Only the first call does:
+/// afterwards the answer's own containers are recorded.
 fn find_reused(account: Option<&mut Account>, recording: &Recording, sse: &sse::Tap) {
     if let Some(Account { bill, .. }) = account.filter(|account| account.bill.reused.is_none()) {
         bill.reused = Some(recording.reused(&sse.answer()));
@@ -372,7 +371,7 @@ impl Drop for Tap {
         let Some(mut state) = self.state.take() else { return };
         let Some(account) = state.account.as_mut() else { return };
         if state.sse.is_done() {
-            // All events went out; the client just did not wait for the end.
+            // All events were sent; the client only did not wait for the end of the connection.
             return state.settle();
         }
         account.exchange.disconnected = true;

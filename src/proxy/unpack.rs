@@ -1,8 +1,9 @@
 //! Compressed request bodies: unpacked within bounds, or refused.
 //!
-//! What is read must be what is forwarded, so a body is unpacked here and goes on as
-//! it is. The bounds are the largest body, and how much larger than its compressed
-//! form it may be: else a few kilobytes would take 64 MiB of memory and their time.
+//! The body that is read must be the one that is forwarded, so a body is unpacked
+//! here and forwarded unpacked. The bounds are the largest body, and how much larger
+//! than its compressed form it may be: otherwise a few kilobytes could take 64 MiB
+//! of memory and the time to unpack it.
 
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -16,14 +17,14 @@ use crate::guard::Guard;
 use crate::proxy::body::{self, ReadError};
 use crate::proxy::refuse::{Edge, Refusal};
 
-/// A body may be so many times larger than its compressed form.
+/// How many times larger than its compressed form a body may be.
 const RATIO_MAX: usize = 100;
 /// A body of this size is taken whatever its ratio.
 const SMALL_BYTES: usize = 1 << 20;
 /// The largest compressed body that is unpacked where requests are served; a larger
 /// one would keep others waiting.
 const AT_ONCE_BYTES_MAX: usize = 4 << 10;
-/// What is unpacked at a time.
+/// The size of one step of unpacking.
 const STEP_BYTES: usize = 64 << 10;
 
 /// How a body is compressed.
@@ -82,9 +83,9 @@ pub enum Unpacked {
     TooLarge,
     /// It is too many times larger than its compressed form.
     TooDense,
-    /// Others' bodies take all the memory there is for them.
+    /// Other requests' bodies take all of the memory for bodies.
     NoRoom,
-    /// It is not of its coding, or its end is missing.
+    /// It does not match its content coding, or its end is missing.
     Broken,
 }
 

@@ -1,4 +1,4 @@
-//! Prepaid credit: grants by operators, and what is noted of the balance.
+//! Prepaid credit: grants by operators, and alerts about the balance.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,10 +17,10 @@ use crate::rulebook::Rulebook;
 use crate::store::StoreError;
 use crate::store::records::RecordChange;
 
-/// A typing error must not become a year's budget.
+/// The largest grant, so that a typing error can't become a year's budget.
 const GRANT_MAX: Money = Money::from_nano(1_000_000 * 1_000_000_000);
 const NOTE_CHARS_MAX: usize = 1_000;
-/// How often it is looked whether time alone has made the balance low.
+/// How often the balance is checked, since grants expire without a request.
 const LOW_LOOK_EVERY: Duration = Duration::from_secs(60);
 
 /// Why credit was not granted.
@@ -29,13 +29,13 @@ pub enum CreditError {
     /// It is less than a grant has to be.
     #[error("a grant is at least {0} USD")]
     TooLittle(Money),
-    /// It is more than anybody means.
+    /// It is above the largest grant.
     #[error("a grant is at most {} USD", GRANT_MAX)]
     TooMuch,
     /// A correction would leave less than nothing of its grant, or too much.
-    #[error("{granted} USD are granted; a correction leaves from nothing to {} USD of that", GRANT_MAX)]
+    #[error("{granted} USD are granted; a correction must leave 0 to {} USD of that", GRANT_MAX)]
     BeyondGrant {
-        /// With what was corrected before.
+        /// The amount with earlier corrections.
         granted: Money,
     },
     /// Its note is too long.
@@ -95,8 +95,8 @@ impl Rulebook {
         self.write_grant(Grant { id: 0, amount, note, created_ms, expires_s, corrects: None }, by).await
     }
 
-    /// Gives more of a grant, or takes back of it. Where it is of an entry that
-    /// is no grant, there is none.
+    /// Corrects a grant: adds to it, or takes credit back. Returns `None` if the
+    /// entry is not a grant.
     pub async fn correct_grant(
         &self,
         id: u64,
@@ -122,7 +122,7 @@ impl Rulebook {
     }
 
     async fn write_grant(&self, grant: Grant, by: &Actor) -> Result<Arc<Grant>, CreditError> {
-        // Taken before anything has changed, so that what follows can be written.
+        // Taken before anything has changed, so that the following records can be written.
         let slot_after = self.core.operators_slot().await?;
         let (grant, latest_ms) = self.core.ledger().stage_grant(grant)?;
         let stored = RecordChange::InsertGrant(Arc::clone(&grant), latest_ms);
@@ -136,7 +136,7 @@ impl Rulebook {
         Ok(grant)
     }
 
-    /// Sets what the configuration wants of prepaid credit.
+    /// Sets the configured terms of prepaid credit.
     pub async fn set_credit_terms(&self, terms: Terms) -> Result<(), StoreError> {
         let slot = self.core.operators_slot().await?;
         self.core.transition(slot, |ledger, now_ms| ledger.set_terms(terms, now_ms));
@@ -144,7 +144,7 @@ impl Rulebook {
         Ok(())
     }
 
-    /// What is wanted of prepaid credit.
+    /// The terms of prepaid credit.
     pub fn credit_terms(&self) -> Terms {
         self.core.ledger().terms()
     }
@@ -166,8 +166,8 @@ impl Rulebook {
         self.core.ledger().account().map(|account| account.balance(now_ms))
     }
 
-    /// Looks from time to time whether credit is low, until it is stopped: grants expire
-    /// without a request.
+    /// Checks from time to time whether credit is low, until it is stopped: grants
+    /// expire without a request.
     pub async fn watch_credit(&self, mut stop: watch::Receiver<bool>) {
         while !*stop.borrow() {
             self.core.note_credit(Ledger::low_credit);

@@ -1,10 +1,10 @@
-//! The limits in force, and how a change of them comes into force.
+//! The limits in force, and how a change of them takes effect.
 //!
-//! A limit that starts to count must know what its window already holds. Under
-//! the ledger's lock it starts to count what comes, and a job takes its place in
-//! the writer's queue that opens a snapshot: at that place, exactly all of the past
-//! is in the database and nothing of the future. The snapshot is read while
-//! requests go on, and then added to what was counted meanwhile.
+//! A new limit must count what was spent in its window before. Under the ledger's
+//! lock it starts to count new requests, and a job that opens a snapshot is queued
+//! for the writer: at that place in the queue, the database has all earlier entries
+//! and no later ones. The snapshot is read while requests go on, and its sums are
+//! added to the counts since then.
 
 use std::sync::Arc;
 
@@ -20,22 +20,22 @@ use crate::store::records::{AlertRow, RecordChange};
 use crate::store::{Slot, Snapshot, SnapshotNeed, StoreError};
 use crate::throttle::Throttle;
 
-/// The rules as they were written, by where.
+/// The rules as they were written, by their source.
 #[derive(Debug, Default)]
 pub(super) struct Book {
     pub(super) file: Vec<Arc<Limit>>,
     pub(super) api: Vec<Arc<Limit>>,
-    /// What some limits of the API are besides, in the order of their making.
+    /// Spend alerts, each with a limit of the API, in the order of their creation.
     pub(super) alerts: Vec<AlertRow>,
     pub(super) zone: Arc<str>,
-    /// What the names stand for that limits write.
+    /// The ids behind the names in limits.
     pub(super) names: Names,
 }
 
 /// Why a limit was not changed.
 #[derive(Debug, thiserror::Error)]
 pub enum LimitError {
-    /// The rule is not one.
+    /// The rule is not valid.
     #[error(transparent)]
     Rule(#[from] RuleError),
     /// It names a key or a project that is not there, or more than one.
@@ -50,7 +50,7 @@ pub enum LimitError {
     /// There is no such spend alert.
     #[error("there is no spend alert {0:?}")]
     NoSuchAlert(String),
-    /// There may be no more of these.
+    /// The maximum number of spend alerts is reached.
     #[error("there may be no more than {0} spend alerts of an organization or a project")]
     TooManyAlerts(usize),
     /// The system gave no random numbers.
@@ -76,13 +76,13 @@ impl Book {
         Ok(())
     }
 
-    /// Whether no name that limits of the file write is that of two keys.
+    /// Whether each name in the file's limits belongs to at most one key.
     fn check_names(&self, limits: &[Arc<Limit>], ring: &Ring) -> Result<(), LimitError> {
         let found = names::look_up(limits, &self.names, ring);
         found.ambiguous(&self.names).map_or(Ok(()), |problem| Err(problem.clone().into()))
     }
 
-    /// A limit of the API, with ids where its rule writes names.
+    /// A limit of the API, with ids instead of names.
     fn checked(&self, name: &str, rule: &LimitRule, ring: &Ring) -> Result<Arc<Limit>, LimitError> {
         self.free(name)?;
         let limit = Arc::new(rule.limit(name, &self.zone)?);
@@ -112,15 +112,15 @@ impl Book {
 }
 
 impl Rulebook {
-    /// Whether the configuration file's limits can be put in force: none of the names that
-    /// they write is that of two keys.
+    /// Whether the configuration file's limits can be put in force: no name in them
+    /// belongs to two keys.
     pub async fn check_file_limits(&self, limits: &[Arc<Limit>]) -> Result<(), LimitError> {
         self.book.lock().await.check_names(limits, &self.ring)
     }
 
-    /// Puts the configuration file's limits in force beside those of the API,
-    /// all at once. `zone` is the one of limits that name none. A name of a key that is not
-    /// there yet waits for it; one that two keys have is an error, and nothing changes.
+    /// Puts the configuration file's limits in force beside those of the API, all at once.
+    /// `zone` is the one of limits that name none. A name without a key takes effect once
+    /// such a key is created; a name that two keys have is an error, and nothing changes.
     pub async fn install_file_limits(
         &self,
         limits: Vec<Arc<Limit>>,
@@ -130,7 +130,10 @@ impl Rulebook {
         book.check_names(&limits, &self.ring)?;
         let clash = book.api.iter().find(|api| limits.iter().any(|file| file.name == api.name));
         if let Some(limit) = clash {
-            tracing::warn!(limit = %limit.name, "the file and the API both have a limit of this name; the file's is in force");
+            tracing::warn!(
+                event = "limit_name_conflict", limit = %limit.name,
+                "the file and the API both have a limit of this name; the file's is in force"
+            );
         }
         book.file = limits;
         book.zone = zone;
@@ -162,8 +165,7 @@ impl Rulebook {
         Ok(self.install(&mut book).await?)
     }
 
-    /// Makes or changes several limits that are one thing to their operator:
-    /// all of them, or none.
+    /// Creates or changes several limits together: all of them, or none.
     pub async fn put_limits(
         &self,
         rules: &[(String, LimitRule)],
@@ -179,8 +181,8 @@ impl Rulebook {
         Ok(self.install(&mut book).await?)
     }
 
-    /// Writes limits with whatever belongs to them; they are in the book then,
-    /// and in force with the next [`Rulebook::install`].
+    /// Writes limits with the records that belong to them. They are in the book
+    /// then, and in force with the next [`Rulebook::install`].
     pub(super) async fn write_rules(
         &self,
         book: &mut Book,
@@ -197,8 +199,7 @@ impl Rulebook {
         Ok(())
     }
 
-    /// Removes a limit with whatever belongs to it, as [`Rulebook::write_rules`]
-    /// makes one.
+    /// Removes a limit with the records that belong to it.
     pub(super) async fn unwrite_rule(
         &self,
         book: &mut Book,
@@ -216,12 +217,15 @@ impl Rulebook {
         Ok(())
     }
 
-    /// Puts the limits of a book in force. Requests go on meanwhile: what the new
-    /// ones have settled before is read from a snapshot, on a thread of its own.
+    /// Puts the limits of a book in force. Requests go on meanwhile: the past of
+    /// new limits is read from a snapshot, on another thread.
     pub(super) async fn install(&self, book: &mut Book) -> Result<(), StoreError> {
         let found = names::look_up(&in_force(book), &book.names, &self.ring);
         for problem in &found.problems {
-            tracing::warn!(%problem, "a limit is in force for what it names by an id alone");
+            tracing::warn!(
+                event = "limit_name_unresolved", %problem,
+                "a name in a limit has no id, or more than one, so that part of the limit does not apply"
+            );
         }
         if found.names != book.names {
             self.remember_names(&found.names).await?;
@@ -229,10 +233,10 @@ impl Rulebook {
         }
         self.written_names.store(Arc::new(found.written));
         let (rates, metered): (Vec<_>, Vec<_>) = found.limits.into_iter().partition(|limit| limit.is_rate());
-        // A limit that becomes a rate, or is one no more, is in force as both for as long as it takes.
+        // A limit that changes between a meter and a rate is in force as both during the change.
         self.core.rates().rcu(|before| Throttle::new(&before.with(&rates), before));
         let slot = self.core.operators_slot().await?;
-        // Taken before anything has changed, so that what follows can be written.
+        // Taken before anything has changed, so that the following records can be written.
         let slot_after = self.core.operators_slot().await?;
         let (backfills, snapshot) = self.core.with_snapshot(slot, |ledger, now_ms| {
             let backfills = ledger.stage(&metered, now_ms);
@@ -250,7 +254,7 @@ impl Rulebook {
         Ok(())
     }
 
-    /// What staged limits have settled until the instant of a snapshot.
+    /// The settled sums of staged limits up to a snapshot.
     async fn history(
         &self,
         snapshot: Snapshot,
@@ -266,8 +270,8 @@ impl Rulebook {
         self.core.blocking(read).await?
     }
 
-    /// Notes soft thresholds that are already behind, a few at a time. The limits are
-    /// in force by now; what can't be written yet is noted when it can be.
+    /// Records soft thresholds that are already passed, a few at a time. The limits
+    /// are in force by now; a crossing that can't be written now is written later.
     async fn note_behind(&self, slot: Slot) {
         let mut first = Some(slot);
         for of in self.core.in_force().into_iter().filter(|of| !of.limit.soft.is_empty()) {
@@ -283,7 +287,10 @@ impl Rulebook {
                     let pushed = slot.map(|slot| self.core.push_crossings(crossings, slot));
                     let written = if pushed.is_ok() { self.core.flush().await } else { pushed };
                     if let Err(error) = written {
-                        tracing::warn!(%error, "thresholds that are already behind are noted as soon as the ledger can be written");
+                        tracing::warn!(
+                            event = "crossings_not_written", %error,
+                            "crossings of thresholds that are already passed can't be written yet; they are written later"
+                        );
                     }
                 }
                 if !has_more {
@@ -294,7 +301,7 @@ impl Rulebook {
     }
 }
 
-/// The limits of a book; of two with one name, the file's.
+/// The limits of a book; of two with the same name, the file's.
 fn in_force(book: &Book) -> Vec<Arc<Limit>> {
     let api = book.api.iter().filter(|api| !book.file.iter().any(|file| file.name == api.name));
     book.file.iter().chain(api).cloned().collect()
@@ -302,8 +309,8 @@ fn in_force(book: &Book) -> Vec<Arc<Limit>> {
 
 /// The limits that the database keeps, as they were made through the API.
 ///
-/// A rule that an older release wrote and this one can't read stops the start:
-/// a limit must not vanish in silence.
+/// A rule that an older release wrote and this one can't read stops the start: a
+/// limit must not disappear silently.
 pub(super) fn stored(rules: Vec<(String, String)>, zone: &str) -> Result<Vec<Arc<Limit>>, String> {
     let limit = |(name, text): (String, String)| {
         let rule: LimitRule =

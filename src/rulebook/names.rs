@@ -1,9 +1,9 @@
-//! The names that limits write for keys and projects, and the ids they stand for.
+//! The names of keys and projects in limits, and their ids.
 //!
-//! A limit counts for an id, so that a key that is renamed keeps its limits. Where a name
-//! is written, it is looked up once: when the limit comes into force, or later, when a key
-//! of that name is made. What was found is remembered across restarts. A name is looked up
-//! again only if every key it stood for has been revoked.
+//! A limit counts for an id, so that a renamed key keeps its limits. A name is looked up
+//! once: when the limit takes effect, or later, when a key of that name is created. The id
+//! is stored across restarts. A name is looked up again only if every key it stood for has
+//! been revoked.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::store::records::RecordChange;
 /// The name of the setting.
 const SETTING: &str = "limits.names";
 
-/// What a limit names.
+/// The kind of object that a limit names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Named {
@@ -29,13 +29,13 @@ pub enum Named {
     Project,
 }
 
-/// Why a name in a limit stands for nothing.
+/// Why a name in a limit has no id.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// Nothing has that name.
     #[error("only: there is no {kind} {name:?}: make it first, or write the id of one")]
     Unknown {
-        /// What is named.
+        /// The kind of object.
         kind: Named,
         /// The name.
         name: String,
@@ -45,7 +45,7 @@ pub enum NameError {
     Ambiguous {
         /// The limit.
         limit: Arc<str>,
-        /// What is named.
+        /// The kind of object.
         kind: Named,
         /// The name.
         name: String,
@@ -54,7 +54,7 @@ pub enum NameError {
     },
 }
 
-/// What each name that a limit writes stands for, by kind, limit and name.
+/// The ids of each name in a limit, by kind, limit and name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Names(BTreeMap<Named, BTreeMap<String, BTreeMap<String, Vec<String>>>>);
 
@@ -66,7 +66,7 @@ pub(super) struct LookedUp {
     pub(super) names: Names,
     /// Every name that is written, whether something has it or not.
     pub(super) written: HashSet<(Named, String)>,
-    /// Names that nothing has, and names that more than one has.
+    /// Names without an object, and names with more than one.
     pub(super) problems: Vec<NameError>,
 }
 
@@ -80,7 +80,7 @@ impl std::fmt::Display for Named {
 }
 
 impl Names {
-    /// What was remembered. If it can't be read, limits would name nothing: an error.
+    /// The stored names. An error if they can't be read, since limits would apply to nothing.
     pub(super) fn of(settings: &BTreeMap<String, String>) -> Result<Self, serde_json::Error> {
         settings.get(SETTING).map_or_else(|| Ok(Self::default()), |text| serde_json::from_str(text))
     }
@@ -95,7 +95,7 @@ impl Names {
     }
 }
 
-/// Where names are looked up.
+/// Looks names up.
 struct Lookup<'a> {
     ring: &'a Ring,
     keys: HashMap<String, Vec<String>>,
@@ -108,11 +108,11 @@ impl<'a> Lookup<'a> {
         let empty = Self { ring, keys: HashMap::new() };
         let mut names = HashSet::new();
         for limit in limits {
-            let wanted = |written: &&String| {
+            let needs_lookup = |written: &&String| {
                 let known = known.known(Named::Key, &limit.name, written);
                 !empty.is_id(Named::Key, written) && !known.iter().any(|id| empty.is_active(Named::Key, id))
             };
-            names.extend(limit.only.keys.iter().filter(wanted).map(String::as_str));
+            names.extend(limit.only.keys.iter().filter(needs_lookup).map(String::as_str));
         }
         let keys = if names.is_empty() { HashMap::new() } else { ring.ids_of_active(&names) };
         Self { ring, keys }
@@ -167,7 +167,7 @@ pub(super) fn look_up(limits: &[Arc<Limit>], known: &Names, ring: &Ring) -> Look
 }
 
 impl LookedUp {
-    /// The ids that what is written stands for, or itself.
+    /// The ids of a written name, or the written text itself.
     fn look_up(
         &mut self,
         kind: Named,
@@ -188,7 +188,7 @@ impl LookedUp {
         };
         if ids.is_empty() {
             self.problems.push(NameError::Unknown { kind, name: written.clone() });
-            // A key that was revoked is still what its limit is of.
+            // A limit still counts for a revoked key.
             self.names.remember(kind, limit, &written, before);
             return if before.is_empty() { vec![written] } else { before.to_vec() };
         }
@@ -200,8 +200,8 @@ impl LookedUp {
         ids
     }
 
-    /// The first problem of a kind that keeps limits from coming into force: two of a name
-    /// that was not known before.
+    /// The first problem that prevents limits from taking effect: a new name that two keys
+    /// have.
     pub(super) fn ambiguous(&self, known: &Names) -> Option<&NameError> {
         self.problems.iter().find(|problem| match problem {
             NameError::Unknown { .. } => false,
@@ -211,22 +211,25 @@ impl LookedUp {
 }
 
 impl Rulebook {
-    /// Remembers what names stand for.
+    /// Stores the ids of names.
     pub(super) async fn remember_names(&self, names: &Names) -> Result<(), StoreError> {
         let text = serde_json::to_string(names).expect("strings always serialise");
         let stored = RecordChange::PutSetting(SETTING.to_owned(), text);
         self.records.write_unaudited(vec![stored]).await
     }
 
-    /// Something has a name now: if a limit writes that name, it is looked up.
+    /// Called when a key or project gets a name: if a limit has that name, it is looked up.
     pub async fn look_up_name(&self, kind: Named, name: &str) {
         if !self.written_names.load().contains(&(kind, name.to_owned())) {
             return;
         }
         let mut book = self.book.lock().await;
         if let Err(error) = self.install(&mut book).await {
-            // Limits that name it come into force with the next change of any.
-            tracing::error!(%error, %kind, name, "limits that name this can't be put in force");
+            // Limits with that name take effect with the next change of any limit.
+            tracing::error!(
+                event = "limit_activation_failed", %error, %kind, name,
+                "limits that name this object can't be put in force"
+            );
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A limit as text: what the API takes and shows and the database keeps.
+//! The text form of a limit, as in the API and in the database.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::domain::{Limit, Money, Pattern, Window};
 
 const NAME_CHARS_MAX: usize = 64;
 const THRESHOLDS_MAX: usize = 100;
-/// Names of one kind that a limit is narrowed to.
+/// The most names of one kind in a limit.
 const ONLY_MAX: usize = 1_000;
 
 /// The text form of a limit. Amounts are decimal texts, dollars for `usd`.
@@ -24,7 +24,7 @@ pub struct LimitRule {
     #[schema(pattern = "^(organization|project|key|user|model)$")]
     #[serde(default = "organization")]
     pub per: String,
-    /// What it is narrowed to.
+    /// The requests that it applies to.
     #[serde(default)]
     pub only: OnlyRule,
     /// `usd`, `tokens`, `input_tokens`, `output_tokens` or `requests`.
@@ -34,7 +34,7 @@ pub struct LimitRule {
     /// `minute` to `total`, or `request`.
     #[schema(pattern = "^(request|minute|hour|day|week|month|quarter|year|total)$")]
     pub window: String,
-    /// IANA time zone; the guard's own if absent.
+    /// IANA time zone. Default: the guard's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub zone: Option<String>,
     /// Amounts, or shares of the cap such as `50%`.
@@ -51,7 +51,7 @@ pub struct LimitRule {
     pub mode: String,
 }
 
-/// The text form of what a limit is narrowed to.
+/// The text form of the requests that a limit applies to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OnlyRule {
@@ -103,13 +103,13 @@ fn cap<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::
     Ok(Option::<Amount>::deserialize(deserializer)?.map(|Amount(text)| text))
 }
 
-/// Why a text form is no limit.
+/// Why a text form is not a valid limit.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {problem}")]
 pub struct RuleError {
     /// The field at fault.
     pub field: &'static str,
-    /// What is wrong with it, and what would be right.
+    /// The problem, and the valid values.
     pub problem: String,
 }
 

@@ -1,7 +1,7 @@
 //! Spend alerts: soft thresholds of limits without a cap, one limit for each.
 //!
-//! So an alert crosses, and is remembered and told, as every threshold is. What
-//! it is more than a limit, where to tell it, is written together with it.
+//! A spend alert is therefore recorded and sent like every soft threshold. Its
+//! channel is stored in a record of its own, together with the limit.
 
 use std::sync::Arc;
 
@@ -15,8 +15,8 @@ use crate::rulebook::limits::{Book, LimitError};
 use crate::rulebook::rule::{LimitRule, OnlyRule};
 use crate::store::records::{AlertRow, Channel, RecordChange};
 
-/// Spend alerts of an organization, and of each project: every one that counts
-/// is asked on every request.
+/// Spend alerts of an organization, and of each project: each one is checked on
+/// every request that it applies to.
 const ALERTS_MAX: usize = 100;
 
 /// A spend alert.
@@ -24,17 +24,17 @@ const ALERTS_MAX: usize = 100;
 pub struct SpendAlert {
     /// Its id, which is its limit's name.
     pub id: String,
-    /// What is spent when it is told.
+    /// The spending at which it is sent.
     pub threshold: Money,
-    /// Where it goes.
+    /// Its channel.
     pub channel: Channel,
 }
 
-/// What a spend alert watches: a project's spending, or all.
-type Whose<'a> = Option<&'a str>;
+/// The spending that an alert watches: that of a project, or all of it.
+type Scope<'a> = Option<&'a str>;
 
 /// A limit by the month in dollars, of one project or the whole organization.
-pub fn monthly(project: Whose<'_>, soft: Option<Money>, hard: Option<Money>) -> LimitRule {
+pub fn monthly(project: Scope<'_>, soft: Option<Money>, hard: Option<Money>) -> LimitRule {
     LimitRule {
         per: if project.is_some() { "project" } else { "organization" }.to_owned(),
         only: OnlyRule { project: project.map(str::to_owned).into_iter().collect(), ..OnlyRule::default() },
@@ -55,12 +55,12 @@ impl Book {
         Some(SpendAlert { id: row.id.clone(), threshold, channel: row.channel.clone() })
     }
 
-    fn limit(&self, id: &str, whose: Whose<'_>, threshold: Money) -> Result<Arc<Limit>, LimitError> {
-        Ok(Arc::new(monthly(whose, Some(threshold), None).limit(id, &self.zone)?))
+    fn limit(&self, id: &str, scope: Scope<'_>, threshold: Money) -> Result<Arc<Limit>, LimitError> {
+        Ok(Arc::new(monthly(scope, Some(threshold), None).limit(id, &self.zone)?))
     }
 
-    fn row(&self, whose: Whose<'_>, id: &str) -> Result<&AlertRow, LimitError> {
-        let found = self.alerts.iter().find(|row| row.id == id && row.project.as_deref() == whose);
+    fn row(&self, scope: Scope<'_>, id: &str) -> Result<&AlertRow, LimitError> {
+        let found = self.alerts.iter().find(|row| row.id == id && row.project.as_deref() == scope);
         found.ok_or_else(|| LimitError::NoSuchAlert(id.to_owned()))
     }
 }
@@ -81,26 +81,26 @@ fn change(
 impl Rulebook {
     /// The spend alerts of the organization or a project, in the order of their
     /// making.
-    pub async fn spend_alerts(&self, whose: Whose<'_>) -> Vec<SpendAlert> {
+    pub async fn spend_alerts(&self, scope: Scope<'_>) -> Vec<SpendAlert> {
         let book = self.book.lock().await;
-        let rows = book.alerts.iter().filter(|row| row.project.as_deref() == whose);
+        let rows = book.alerts.iter().filter(|row| row.project.as_deref() == scope);
         rows.filter_map(|row| book.alert(row)).collect()
     }
 
     /// Makes a spend alert. It is in force when this returns.
     pub async fn create_spend_alert(
         &self,
-        whose: Whose<'_>,
+        scope: Scope<'_>,
         threshold: Money,
         channel: Channel,
         by: &Actor,
     ) -> Result<SpendAlert, LimitError> {
         let mut book = self.book.lock().await;
-        let of_same = book.alerts.iter().filter(|row| row.project.as_deref() == whose).count();
+        let of_same = book.alerts.iter().filter(|row| row.project.as_deref() == scope).count();
         if of_same >= ALERTS_MAX {
             return Err(LimitError::TooManyAlerts(ALERTS_MAX));
         }
-        let row = AlertRow { id: keys::new_id("alert_")?, project: whose.map(str::to_owned), channel };
+        let row = AlertRow { id: keys::new_id("alert_")?, project: scope.map(str::to_owned), channel };
         let alert = SpendAlert { id: row.id.clone(), threshold, channel: row.channel.clone() };
         let change = change("spend_alert.created", &row, None, Some(&alert));
         self.put_alert(&mut book, row, threshold, change, by).await?;
@@ -110,14 +110,14 @@ impl Rulebook {
     /// Changes a spend alert. It is in force when this returns.
     pub async fn change_spend_alert(
         &self,
-        whose: Whose<'_>,
+        scope: Scope<'_>,
         id: &str,
         threshold: Money,
         channel: Channel,
         by: &Actor,
     ) -> Result<SpendAlert, LimitError> {
         let mut book = self.book.lock().await;
-        let known = book.row(whose, id)?;
+        let known = book.row(scope, id)?;
         let before = book.alert(known);
         let row = AlertRow { channel, ..known.clone() };
         let alert = SpendAlert { id: row.id.clone(), threshold, channel: row.channel.clone() };
@@ -127,9 +127,9 @@ impl Rulebook {
     }
 
     /// Removes a spend alert.
-    pub async fn delete_spend_alert(&self, whose: Whose<'_>, id: &str, by: &Actor) -> Result<(), LimitError> {
+    pub async fn delete_spend_alert(&self, scope: Scope<'_>, id: &str, by: &Actor) -> Result<(), LimitError> {
         let mut book = self.book.lock().await;
-        let row = book.row(whose, id)?.clone();
+        let row = book.row(scope, id)?.clone();
         let change = change("spend_alert.deleted", &row, book.alert(&row).as_ref(), None);
         let removed = RecordChange::RemoveAlert(id.to_owned());
         self.unwrite_rule(&mut book, id, vec![change], by, Some(removed)).await?;

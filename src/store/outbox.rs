@@ -65,7 +65,7 @@ pub struct Delivery {
 /// What a channel has to deliver.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Due {
-    /// What is told.
+    /// The alert.
     pub alert: Alert,
     /// The channel as the delivery has it, with the recipient of an e-mail.
     pub channel: String,
@@ -98,5 +98,5 @@ pub fn recipient(channel: &str) -> Option<&str> {
     channel.strip_prefix(EMAIL)?.strip_prefix(':')
 }
 
-/// Why recipients were not told.
-pub const NO_EMAIL: &str = "[alerts.email] is not configured, so its recipients are told nothing";
+/// Why recipients got no message.
+pub const NO_EMAIL: &str = "[alerts.email] is not configured, so its recipients get no message";

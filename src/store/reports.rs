@@ -209,7 +209,7 @@ pub struct Difference {
     /// What that does to limits.
     pub meaning: String,
     /// What to do about it.
-    pub mend: String,
+    pub remedy: String,
 }
 
 /// What a comparison of the whole database found.

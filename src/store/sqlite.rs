@@ -145,7 +145,11 @@ impl Store {
             tx.commit()?;
             if !found.has_rollups {
                 let rows = schema::rebuild_rollups(&mut keeper)?;
-                tracing::warn!(rows, "there were no rollups; they are made anew from the entries");
+                tracing::warn!(
+                    event = "rollups_rebuilt",
+                    rows,
+                    "there were no rollups; they are rebuilt from the entries"
+                );
             }
             Ok(keeper)
         };
@@ -264,7 +268,10 @@ impl Drop for Store {
     fn drop(&mut self) {
         // Said before the last connection is closed, which removes the log.
         if let Err(error) = self.lock.say_closed() {
-            tracing::warn!(%error, "the lock file can't say that the ledger is closed; its log is kept");
+            tracing::warn!(
+                event = "lock_file_not_closed", %error,
+                "the lock file can't say that the ledger is closed; its log is kept"
+            );
             std::mem::forget(self.keeper.take());
         }
     }

@@ -1,11 +1,11 @@
-//! A bucket of tokens whose takings give back what they did not use.
+//! A token bucket that takes back what was not used.
 //!
-//! It is a GCRA bucket kept as two counters that only grow: all that was ever taken,
-//! and all that has gone again, because the bucket refilled or because it was given back.
-//! What is between them is what still counts. A taking remembers where it ends among all
-//! that was taken; what has gone up to there can't be given back a second time. So
-//! whatever is given back and when, the bucket never allows more than if each taking had
-//! been of what was used in the end.
+//! It is a GCRA bucket kept as two counters that only grow: all tokens ever taken, and
+//! all tokens ever restored, by refilling or by giving back. Their difference is the
+//! present level. Each taking remembers its end in the first counter; tokens restored up
+//! to there can't be given back a second time. So whenever tokens are given back, the
+//! bucket never allows more than if each taking had been only of the tokens used in the
+//! end.
 
 use std::time::Duration;
 
@@ -32,13 +32,13 @@ impl Bucket {
     /// asked for more than its size.
     pub(super) fn take(&mut self, size: u64, amount: u64, now: Duration) -> Result<Taking, Duration> {
         self.refill(size, now);
-        let wanted = parts(amount);
-        let over = (self.level() + wanted).saturating_sub(parts(size));
+        let parts_needed = parts(amount);
+        let over = (self.level() + parts_needed).saturating_sub(parts(size));
         if over > 0 {
             let wait_ns = over.div_ceil(u128::from(size.max(1)));
             return Err(Duration::from_nanos(u64::try_from(wait_ns).unwrap_or(u64::MAX)));
         }
-        self.taken += wanted;
+        self.taken += parts_needed;
         Ok(Taking { amount, end: self.taken })
     }
 
@@ -144,7 +144,7 @@ mod tests {
                     let used = used.min(amount);
                     if let Ok(taking) = bucket.take(size, amount, now) {
                         open.push((at + lasts, taking, used));
-                        // What the guard lets pass, the ideal bucket has room for.
+                        // The ideal bucket has room for all that the guard admits.
                         prop_assert!(ideal.take(size, used, now).is_ok());
                     }
                 }

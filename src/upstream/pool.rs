@@ -26,7 +26,7 @@ use crate::sync::unpoisoned;
 use crate::upstream::Outgoing;
 
 const IDLE_CONNECTIONS_MAX: usize = 4_096;
-/// Shorter than upstream's own, so that we seldom send into a closing door.
+/// Shorter than upstream's own limit, so that requests are rarely sent on a connection that is closing.
 const IDLE_CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
 
 type Cause = Box<dyn Error + Send + Sync>;
@@ -47,8 +47,8 @@ pub(super) enum Failure {
     Broken(hyper::Error),
 }
 
-/// The body of an answer. When it has ended, its connection takes the next
-/// request; dropped before, it closes it.
+/// The body of an answer. When it has ended, its connection is used for the next
+/// request; if dropped before, it closes the connection.
 #[derive(Debug)]
 pub struct AnswerBody {
     inner: Incoming,
@@ -57,8 +57,8 @@ pub struct AnswerBody {
     idle: Arc<Idle>,
 }
 
-/// A connection. It has no task of its own: the request that waits for it
-/// drives it, and so gets all that is there without leaving its turn.
+/// A connection. It has no task of its own: the request that waits for it polls it,
+/// and so reads all available data without a switch of tasks.
 struct Connection {
     sender: SendRequest<Outgoing>,
     /// Until it has ended.
@@ -126,7 +126,7 @@ impl fmt::Debug for Pool {
 
 type Connecting<'a> = Pin<Box<dyn Future<Output = Result<Connection, Cause>> + Send + 'a>>;
 
-/// Makes connections, whatever they are made of.
+/// Makes connections over any kind of stream.
 trait Connect: Send + Sync {
     fn connect(&self) -> Connecting<'_>;
 }
@@ -155,15 +155,18 @@ where
 }
 
 impl Connection {
-    /// Lets the connection read and write what it can, and wake whom it finds for more.
+    /// Lets the connection read and write, and wake the given task for more.
     fn drive(&mut self, waker: &Waker) {
         if let Some(connection) = &mut self.connection
             && let Poll::Ready(ended) = connection.as_mut().poll(&mut Context::from_waker(waker))
         {
-            // What it owes ends with it, and requests that wait for that are notified.
+            // Its pending answers end with it, and requests that wait for them are notified.
             self.connection = None;
             if let Err(error) = ended {
-                tracing::debug!(%error, "a connection to upstream broke");
+                tracing::debug!(
+                    event = "upstream_connection_failed", %error,
+                    "a connection to upstream failed"
+                );
             }
         }
     }
@@ -174,16 +177,17 @@ impl Connection {
         &mut self,
         request: Request<Outgoing>,
     ) -> Result<Response<Incoming>, TrySendError<Request<Outgoing>>> {
-        // So that it is done with its last answer, and knows of its end if it has one.
+        // Polled first, so that it completes its last answer and detects whether it was closed.
         self.drive(Waker::noop());
         let mut answer = pin!(self.sender.try_send_request(request));
         poll_fn(|cx| self.poll(cx, |cx| answer.as_mut().poll(cx))).await
     }
 
-    /// Drives until there is what the connection alone can bring.
+    /// Polls the connection until it has a result of `found`.
     ///
-    /// Nothing else has to wake who waits for it, so `found` has no waker. And the
-    /// connection gets one only if there is nothing: it would call it for what is taken.
+    /// Only the connection wakes the waiting task, so `found` has no waker. The
+    /// connection gets one only if there is no result: otherwise it would wake the task
+    /// for data that is taken already.
     fn poll<T>(
         &mut self,
         cx: &mut Context<'_>,

@@ -1,7 +1,7 @@
-//! The way through an HTTP proxy: `CONNECT`, and TLS inside it.
+//! Tunnels through an HTTP proxy: `CONNECT`, and TLS inside it.
 //!
-//! A proxy sees the name and port that it connects to, and nothing else. What it says
-//! against that is in the error, since an operator has nothing else to go by.
+//! A proxy sees the name and port that it connects to, and nothing else. Its refusal
+//! is in the error, since an operator has no other information.
 
 use std::error::Error;
 use std::fmt;
@@ -19,7 +19,7 @@ type Cause = Box<dyn Error + Send + Sync>;
 
 /// The largest head of a proxy's answer.
 const HEAD_BYTES_MAX: usize = 8 << 10;
-/// What is shown of a proxy's first line.
+/// The most characters of a proxy's first line that are shown.
 const SHOWN_CHARS_MAX: usize = 100;
 
 /// A proxy on the way to upstream.

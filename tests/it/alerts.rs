@@ -1,4 +1,4 @@
-//! Alerts: who is told, how often, and what a channel that fails does to others.
+//! Alerts: who gets them, how often, and what a channel that fails does to others.
 
 mod addresses;
 mod mail;
@@ -86,7 +86,7 @@ async fn alerts(house: &House) -> Vec<Value> {
 }
 
 #[test]
-fn a_soft_threshold_is_told_once_to_each_channel() {
+fn a_soft_threshold_is_sent_once_to_each_channel() {
     run(async {
         let (one, two) = (Receiver::default(), Receiver::default());
         let (house, _folder) = house(&[&one, &two], LIMIT).await;
@@ -110,11 +110,11 @@ fn a_soft_threshold_is_told_once_to_each_channel() {
 }
 
 #[test]
-fn a_hard_limit_that_refuses_many_is_told_once_and_again_when_raised_and_hit() {
+fn a_hard_limit_that_refuses_many_alerts_once_and_again_when_raised_and_hit() {
     run(async {
         let receiver = Receiver::default();
         let (house, _folder) = house(&[&receiver], "").await;
-        for (hard, told) in [("0.000001", 1), ("0.000002", 2)] {
+        for (hard, sent) in [("0.000001", 1), ("0.000002", 2)] {
             let rule = json!({ "window": "month", "hard": hard });
             let put = house.admin(Method::PUT, "/guard/v1/limits/tight", Some(rule)).await;
             assert_eq!(put.status, StatusCode::OK, "{put:?}");
@@ -130,9 +130,9 @@ fn a_hard_limit_that_refuses_many_is_told_once_and_again_when_raised_and_hit() {
                 let refused = house.chat(&[], json!({})).await;
                 assert_eq!(refused.status, StatusCode::TOO_MANY_REQUESTS, "{refused:?}");
             }
-            let got = receiver.after(told).await;
-            assert_eq!(got.len(), told, "{got:?}");
-            assert_eq!(got[told - 1].1["type"], "limit.hard");
+            let got = receiver.after(sent).await;
+            assert_eq!(got.len(), sent, "{got:?}");
+            assert_eq!(got[sent - 1].1["type"], "limit.hard");
         }
         let verified = house.admin(Method::GET, "/guard/v1/ledger/verify", None).await.json();
         assert_eq!(verified["ok"], true, "{verified}");
@@ -163,7 +163,7 @@ fn a_channel_that_fails_is_tried_again_and_holds_up_no_other() {
 }
 
 #[test]
-fn without_a_channel_alerts_are_listed_and_told_to_nobody_later() {
+fn without_a_channel_alerts_are_listed_and_not_sent_later() {
     run(async {
         let (house, _folder) = house(&[], LIMIT).await;
         assert_eq!(house.chat(&[], json!({})).await.status, StatusCode::OK);

@@ -71,7 +71,7 @@ async fn raw(house: &House, request: &str) -> String {
 }
 
 #[test]
-fn tricks_with_paths_and_framing_reach_nobody() {
+fn tricks_with_paths_and_framing_reach_no_endpoint() {
     run(async {
         let house = House::with("[server]\nheader_timeout = \"1s\"\n").await;
         let body = "{\"model\":\"gpt-4o-mini\",\"messages\":[]}";

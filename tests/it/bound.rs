@@ -146,7 +146,7 @@ pub(crate) async fn billing(
     config: &str,
     input_tokens: u64,
     output_tokens: u64,
-) -> (House, crate::scripted::Asked) {
+) -> (House, crate::scripted::Received) {
     guard_before(config, move |path, body| {
         if path.ends_with("/input_tokens") {
             return Reply::Json(json!({ "input_tokens": input_tokens }));

@@ -161,7 +161,7 @@ fn prices_and_alerts_are_shown() {
 }
 
 #[test]
-fn a_guard_that_is_not_there_and_a_wrong_token_are_told_apart() {
+fn a_guard_that_is_not_there_and_a_wrong_token_are_distinguished() {
     run(with_traffic(|at| {
         at.fails(1, "keys list --admin-url http://127.0.0.1:9", "is `spendguard serve` running?");
         at.fails(2, "keys list --token-file nowhere", "nowhere");

@@ -17,7 +17,7 @@ const ROUNDS: u64 = 50;
 pub(crate) struct Chance(u64);
 
 impl Chance {
-    /// Seeded by `SPENDGUARD_CRASH_SEED`, else anew; says by what.
+    /// Seeded by `SPENDGUARD_CRASH_SEED`, else by a random number; prints the seed.
     pub(crate) fn of_the_day() -> Self {
         let given = std::env::var("SPENDGUARD_CRASH_SEED").ok().and_then(|seed| seed.parse().ok());
         let seed = given.unwrap_or_else(|| getrandom::u64().unwrap());

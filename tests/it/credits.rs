@@ -10,7 +10,7 @@ use spendguard::domain::Money;
 use crate::harness::{House, call, client, run, true_cost_nano};
 use crate::process::{Place, Process, Serving, served};
 
-/// Small grants, and nobody waits for room or gets less than was asked for.
+/// Small grants, and no request waits for room or gets less than it asked for.
 const SMALL: &str = "[credit]\nminimum = 0.000001\nlow_balance = 0.0001\n\
                      [guard]\nwhen_tight = \"reject\"\nhold_wait = \"0s\"\n";
 
@@ -202,7 +202,7 @@ fn a_model_without_a_price_can_not_be_paid_by_credit() {
 }
 
 #[test]
-fn in_shadow_mode_credit_is_counted_and_nobody_refused() {
+fn in_shadow_mode_credit_is_counted_and_no_request_refused() {
     run(async {
         let house = House::with("[credit]\nminimum = 0.000001\nmode = \"shadow\"\n").await;
         grant(&house, json!({ "amount_usd": "0.000001" })).await;
@@ -245,10 +245,10 @@ fn a_key_sees_the_credit_that_it_depends_on() {
 }
 
 #[test]
-fn a_low_balance_and_a_refusal_are_told_once_for_each_grant() {
+fn a_low_balance_and_a_refusal_alert_once_for_each_grant() {
     run(async {
         let house = House::with(SMALL).await;
-        let told = async || {
+        let kinds = async || {
             house.guard.core().flush().await.unwrap();
             let alerts = house.admin(Method::GET, "/guard/v1/alerts", None).await.json();
             let kinds: Vec<String> = alerts["data"]
@@ -260,16 +260,16 @@ fn a_low_balance_and_a_refusal_are_told_once_for_each_grant() {
             kinds
         };
         grant(&house, json!({ "amount_usd": "0.0002" })).await;
-        assert_eq!(told().await, Vec::<String>::new());
+        assert_eq!(kinds().await, Vec::<String>::new());
         for _ in 0..2 {
             house.chat(&[("x-fake-completion-tokens", "100")], json!({ "max_completion_tokens": 200 })).await;
         }
-        assert_eq!(told().await, ["credit_low"]);
+        assert_eq!(kinds().await, ["credit_low"]);
         for _ in 0..3 {
             let refused = house.chat(&[], json!({ "max_completion_tokens": 10_000 })).await;
             assert_eq!(refused.code(), "credit_balance_exhausted");
         }
-        assert_eq!(told().await, ["credit_used_up", "credit_low"]);
+        assert_eq!(kinds().await, ["credit_used_up", "credit_low"]);
         let lines: Vec<Value> =
             house.entries().await.into_iter().filter(|e| e["kind"] == "threshold").collect();
         assert_eq!(lines.len(), 2, "{lines:#?}");
@@ -310,7 +310,7 @@ fn grants_are_in_the_ledger_and_in_the_audit_log_and_what_is_forged_is_found() {
 fn a_mistaken_grant_is_taken_back_by_a_correction() {
     run(async {
         let house = House::with("").await;
-        grant(&house, json!({ "amount_usd": "2500", "note": "a slip" })).await;
+        grant(&house, json!({ "amount_usd": "2500", "note": "a typing error" })).await;
         let id = house.entries().await[0]["id"].as_str().unwrap().to_owned();
         let adjust = async |id: &str, usd: &str| {
             let body = json!({ "amount_usd": usd, "note": "it was meant to be 25" });

@@ -194,7 +194,7 @@ fn a_log_that_is_gone_is_missed_unless_the_guard_had_closed_it() {
         // What it says to do, if the log is not needed, does it.
         fs::remove_file(place.data.join("lock")).unwrap();
         place.serve().verify().await;
-        // Closed in order, there is no log, and nobody misses it.
+        // Closed in order, there is no log, and none is missing.
         let closed = tempfile::tempdir().unwrap();
         opened(closed.path()).await.unwrap();
         let log = closed.path().join("spendguard.db-wal");
@@ -211,7 +211,7 @@ fn a_log_that_is_gone_is_missed_unless_the_guard_had_closed_it() {
 }
 
 #[test]
-fn a_database_that_is_gone_is_not_begun_anew() {
+fn a_database_that_is_gone_is_not_replaced_by_an_empty_one() {
     run(async {
         let (_fake, fake) = Process::fake();
         let place = Place::new(&fake, "");
@@ -330,7 +330,7 @@ fn a_hold_that_cannot_be_read_is_not_passed_over() {
 }
 
 #[test]
-fn an_index_of_the_log_that_is_gone_is_made_anew() {
+fn an_index_of_the_log_that_is_gone_is_rebuilt() {
     run(async {
         let whole = killed(3).await;
         let folder = tempfile::tempdir().unwrap();

@@ -54,7 +54,7 @@ fn a_session_begins_with_the_token_and_ends_with_signing_out() {
         let house = House::with("").await;
         let mut browser = Browser::new(&house);
         let path = "/login?next=//evil.example/";
-        assert_eq!(field(&browser.page(path).await, "next"), "/", "nobody is led elsewhere");
+        assert_eq!(field(&browser.page(path).await, "next"), "/", "the sign-in leads to no other site");
         let wrong = browser.sign_in("wrong").await;
         assert_eq!(wrong.status, StatusCode::UNAUTHORIZED);
         assert!(text(&wrong).contains("Incorrect token. Enter the admin token or an admin key."));

@@ -74,7 +74,7 @@ fn reading(place: &Place) -> rusqlite::Connection {
     db
 }
 
-/// Sends requests until one is refused for want of a ledger.
+/// Sends requests until one is refused because the ledger can't be written.
 async fn until_refused(guard: &Serving, key: &str) {
     for _ in 0..200 {
         let answer = guard.chat(key, &[], json!({})).await;
@@ -88,7 +88,7 @@ async fn until_refused(guard: &Serving, key: &str) {
     panic!("the disk is not full");
 }
 
-/// Nobody is admitted, and nothing goes upstream.
+/// No request is admitted, and nothing goes upstream.
 async fn is_closed(guard: &Serving, key: &str, upstream: &Upstream) {
     let before = served(upstream).await.0;
     for _ in 0..10 {
@@ -120,7 +120,7 @@ fn slow() -> Value {
 }
 
 #[test]
-fn on_a_full_tmpfs_nobody_is_admitted_no_ending_is_lost_and_it_goes_on_by_itself() {
+fn on_a_full_tmpfs_no_request_is_admitted_no_ending_is_lost_and_it_goes_on_by_itself() {
     run(async {
         let (_fake, fake) = Process::fake();
         let (place, upstream) = (Place::new(&fake, LIMIT), client(&fake));
@@ -309,7 +309,7 @@ impl Drop for Frozen {
 
 // A mount can't become read-only while a file on it is open for writing.
 #[test]
-fn while_its_files_are_immutable_nobody_is_admitted_and_it_goes_on_by_itself() {
+fn while_its_files_are_immutable_no_request_is_admitted_and_it_goes_on_by_itself() {
     run(async {
         let (_fake, fake) = Process::fake();
         let (place, upstream) = (Place::new(&fake, LIMIT), client(&fake));

@@ -275,7 +275,7 @@ fn a_5xx_is_free_only_if_it_is_openais() {
 }
 
 #[test]
-fn a_stream_is_settled_at_its_last_event_whoever_keeps_the_connection_open() {
+fn a_stream_is_settled_at_its_last_event_though_the_connection_stays_open() {
     run(async {
         let usage = chunk(json!({ "usage": { "prompt_tokens": 1000, "completion_tokens": 500 } }));
         let completed =

@@ -347,12 +347,12 @@ fn what_explain_says_of_a_limit_is_the_sum_of_its_entries_and_holds() {
             () = compared => {}
             _ = async { tokio::join!(ask(0), ask(1), ask(2), ask(3)) } => panic!("a request that hangs was answered"),
         }
-        let told = std::process::Command::new(SPENDGUARD)
+        let output = std::process::Command::new(SPENDGUARD)
             .args(["limits", "explain", "limit-0", "--admin-url", &format!("http://{}", guard.admin_address)])
             .env("SPENDGUARD_ADMIN_TOKEN", ADMIN_TOKEN)
             .output()
             .unwrap();
-        let text = String::from_utf8(told.stdout).unwrap();
-        assert!(told.status.success() && text.starts_with("org: settled "), "{text}");
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success() && text.starts_with("org: settled "), "{text}");
     });
 }

@@ -50,8 +50,8 @@ fn an_upstream_that_stays_silent_is_charged_its_hold() {
 #[test]
 fn a_stream_without_a_bound_is_cut_where_its_hold_ends() {
     run(async {
-        // Nobody knows how long an answer of this model may be, and its upstream
-        // does not keep the bound that it is given.
+        // The length of an answer of this model is unknown, and its upstream does
+        // not keep the bound that it is given.
         let config = "[[price]]\nmodel = \"wild-1\"\ninput = 1\noutput = 1\n\
                       [[limit]]\nname = \"b\"\nwindow = \"day\"\nhard = 0.5\n";
         let chunk = json!({ "id": "chatcmpl-1", "object": "chat.completion.chunk", "model": "wild-1",
@@ -71,7 +71,7 @@ fn a_stream_without_a_bound_is_cut_where_its_hold_ends() {
 }
 
 #[test]
-fn a_ledger_that_cannot_be_written_admits_nobody_and_loses_no_ending() {
+fn a_ledger_that_cannot_be_written_admits_no_request_and_loses_no_ending() {
     run(async {
         let house = House::with("").await;
         let during = house.chat(&[("x-fake-latency-ms", "400")], json!({}));
@@ -140,8 +140,8 @@ fn a_request_that_could_cost_beyond_reason_is_refused_without_any_limit() {
         house.chat(&[], json!({})).await;
         let entry = house.entries().await[0]["id"].as_str().unwrap().to_owned();
         let path = format!("/guard/v1/ledger/{entry}/adjust");
-        let slip = json!({ "amount_usd": "9000000000", "note": "a slip" });
-        assert_eq!(house.admin(Method::POST, &path, Some(slip)).await.status, StatusCode::BAD_REQUEST);
+        let too_much = json!({ "amount_usd": "9000000000", "note": "a typing error" });
+        assert_eq!(house.admin(Method::POST, &path, Some(too_much)).await.status, StatusCode::BAD_REQUEST);
     });
 }
 
@@ -195,7 +195,7 @@ fn a_client_that_says_nothing_or_half_a_greeting_is_let_go() {
 }
 
 #[test]
-fn more_open_requests_than_allowed_wait_and_are_told_so() {
+fn more_open_requests_than_allowed_wait_and_are_then_refused() {
     run(async {
         let house = House::with("[guard]\nopen_requests_max = 2\n").await;
         let slow = [("x-fake-latency-ms", "4000")];

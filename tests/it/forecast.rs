@@ -1,4 +1,4 @@
-//! The projections: from the days before to what is told of the days to come.
+//! The projections: from the days before to the days to come.
 
 use std::sync::Arc;
 
@@ -45,7 +45,7 @@ async fn alerts(house: &House) -> Vec<Value> {
 }
 
 #[test]
-fn days_before_tell_what_is_to_come_and_a_cap_that_will_be_reached_is_told_once() {
+fn days_before_give_the_forecast_and_a_cap_that_will_be_reached_alerts_once() {
     run(async {
         let house = House::with(LIMITS).await;
         let shown = house.admin(Method::GET, "/guard/v1/forecast", None).await;
@@ -76,9 +76,9 @@ fn days_before_tell_what_is_to_come_and_a_cap_that_will_be_reached_is_told_once(
             assert!(looked.month.forecast.unwrap().expected > looked.month.settled);
         }
         house.guard.core().flush().await.unwrap();
-        let told = alerts(&house).await;
-        assert_eq!(told.len(), 1, "{told:?}");
-        assert_eq!((&told[0]["kind"], &told[0]["limit"]), (&json!("forecast"), &json!("yearly")));
+        let sent = alerts(&house).await;
+        assert_eq!(sent.len(), 1, "{sent:?}");
+        assert_eq!((&sent[0]["kind"], &sent[0]["limit"]), (&json!("forecast"), &json!("yearly")));
     });
 }
 

@@ -153,9 +153,9 @@ fn a_picture_without_reported_tokens_is_not_free() {
         let tools = json!([{ "type": "image_generation", "model": "gpt-image-1" }]);
         let made = done(json!({ "type": "image_generation_call", "id": "ig_1", "result": "aGk=" }));
         let reported = json!({ "tool_usage": { "image_gen": { "input_tokens": 0, "output_tokens": 1000 } } });
-        let told = cost(tools.clone(), &format!("{made}{}", completed(reported))).await;
+        let charged = cost(tools.clone(), &format!("{made}{}", completed(reported))).await;
         let untold = cost(tools, &format!("{made}{}", completed(json!({})))).await;
-        assert_eq!(told, "0.04225");
+        assert_eq!(charged, "0.04225");
         // 7,200 tokens of an image read, 6,240 of one made, and the 100 that the model wrote: the most of a call.
         assert_eq!(untold, "0.32435");
     });

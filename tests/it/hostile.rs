@@ -38,7 +38,7 @@ async fn trickle(mut stream: TcpStream, bytes: Vec<u8>, pause: Duration) -> usiz
 }
 
 #[test]
-fn heads_that_come_byte_by_byte_are_cut_off_and_nobody_waits_for_them() {
+fn heads_that_come_byte_by_byte_are_cut_off_and_no_client_waits_for_them() {
     run(async {
         let house = House::with(HASTY).await;
         let target = Target::from(&house);
@@ -255,7 +255,7 @@ async fn endless(target: &Target, start: String, more: &[u8]) -> usize {
         let mut part = vec![0; 1 << 16];
         while let Ok(1..) = read.read(&mut part).await {}
     };
-    // Whoever is not read any more is cut off in time.
+    // A client that is not read any more is cut off in time.
     tokio::join!(async { timeout(Duration::from_secs(8), writing).await.unwrap_or(0) }, reading).0
 }
 
@@ -316,7 +316,7 @@ fn heads_of_many_fields_or_bytes_are_refused_with_431() {
 }
 
 #[test]
-fn a_client_refused_by_its_head_is_told_so_though_it_sends_much() {
+fn a_client_refused_by_its_head_gets_the_refusal_though_it_sends_much() {
     run(async {
         let house = House::with("").await;
         let body = Bytes::from(vec![b' '; 4 << 20]);

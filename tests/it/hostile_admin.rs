@@ -1,4 +1,4 @@
-//! What nobody should send to the admin API: each gets a clear no, and changes nothing.
+//! Hostile requests to the admin API: each is refused clearly, and changes nothing.
 
 use bytes::Bytes;
 use http::{Method, StatusCode};
@@ -86,7 +86,7 @@ fn bodies_that_are_no_object_or_not_said_to_be_json_are_refused() {
 }
 
 #[test]
-fn a_body_that_is_too_large_is_told_so_even_to_who_sends_it_all_first() {
+fn a_body_that_is_too_large_is_refused_even_if_the_client_sends_it_all_first() {
     run(async {
         let house = House::with("").await;
         for bytes in [(1 << 20) + 1, 10 << 20] {

@@ -186,7 +186,7 @@ fn floods(target: &Target) -> Vec<Flood> {
 }
 
 #[test]
-fn floods_of_frames_take_no_memory_and_nobodys_time() {
+fn floods_of_frames_take_no_memory_and_no_other_clients_time() {
     run(async {
         let real = Real::start("").await;
         let target = real.target.clone();

@@ -246,7 +246,7 @@ fn text_whose_bytes_are_more_than_a_minute_has_is_counted() {
 }
 
 #[test]
-fn what_is_larger_than_a_whole_minute_is_told_so() {
+fn a_request_larger_than_a_whole_minute_is_refused_as_too_large() {
     run(async {
         let config = "[[limit]]\nname = \"tpm\"\nunit = \"output_tokens\"\nwindow = \"minute\"\nhard = 100\n";
         let house = House::with(config).await;

@@ -1,4 +1,4 @@
-//! Lists of the admin API: pages and cursors that nobody should ask for.
+//! Lists of the admin API: pages and cursors that don't exist.
 
 use http::Method;
 use serde_json::{Value, json};

@@ -5,13 +5,13 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::harness::{Answer, House, call, run};
-use crate::scripted::{Asked, Reply, guard_before, response};
+use crate::scripted::{Received, Reply, guard_before, response};
 
 const ALLOWED: &str = "[guard]\nstored_prompts = \"allow\"\n";
 const SHARED: &str = "[endpoints]\nshared_objects = true\n";
 
 /// A guard before an upstream that answers every request as this model.
-async fn answering(config: &str, model: &'static str) -> (House, Asked) {
+async fn answering(config: &str, model: &'static str) -> (House, Received) {
     guard_before(config, move |_, _| Reply::Json(response(model, 1_000_000, 0))).await
 }
 

@@ -162,7 +162,7 @@ fn a_projects_keys_are_its_own_and_have_no_scopes() {
         let id = ids(&keys)[0].clone();
         let key = &keys["data"][0];
         assert_eq!((&key["name"], &key["owner_project_access"]), (&json!("test"), &json!("active")));
-        assert_eq!(key["owner"]["type"], Value::Null, "nobody is made up");
+        assert_eq!(key["owner"]["type"], Value::Null, "no owner is made up");
         let changed =
             post(&house, &format!("projects/default/api_keys/{id}"), json!({ "expires_in_seconds": 90 }))
                 .await;

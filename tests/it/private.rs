@@ -68,7 +68,7 @@ fn an_admin_token_that_others_may_read_is_refused_with_the_remedy() {
         assert_eq!(mode(&file), 0o600);
         set_mode(&file, 0o644);
         let said = refused(command());
-        assert!(said.contains("admin-token: others may read it (its mode is 644)"), "{said}");
+        assert!(said.contains("admin-token: other users can read it (its mode is 644)"), "{said}");
         assert!(said.contains("chmod 600"), "{said}");
         set_mode(&file, 0o600);
         Process::of(command(), "OPENAI_BASE_URL").kill();

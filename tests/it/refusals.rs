@@ -31,7 +31,7 @@ fn a_used_up_organization_limit_is_final_and_says_which() {
         assert_eq!(answer.header("x-should-retry"), "false");
         assert_eq!(answer.header("x-spendguard-limit"), "budget");
         assert_eq!(answer.header("x-spendguard-reason"), "");
-        // Many clients sleep for as long as they are told.
+        // Many clients sleep for as long as `retry-after` says.
         assert_eq!(answer.header("retry-after"), "");
         let resets_s: i64 = answer.header("x-spendguard-resets-at").parse().unwrap();
         let at = jiff::Timestamp::from_second(resets_s).unwrap();
@@ -60,7 +60,7 @@ fn a_limit_whose_window_ends_within_a_minute_says_when_to_come_again() {
 const DAY: &str = "[[limit]]\nname = \"day\"\nper = \"key\"\nwindow = \"day\"\nhard = 0.01\n[guard]\nwhen_tight = \"reject\"\n";
 
 #[test]
-fn a_request_larger_than_what_is_left_is_told_what_it_needs_and_what_to_lower() {
+fn the_refusal_of_a_request_larger_than_what_is_left_says_what_it_needs_and_what_to_lower() {
     run(async {
         let house = House::with(DAY).await;
         let spent = house

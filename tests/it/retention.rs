@@ -132,8 +132,8 @@ fn what_was_pruned_is_named_where_its_entries_are_asked_for() {
         let explained = guard.ask(Method::GET, "/guard/v1/limits/all/explain", None).await;
         let lost = explained["pruned"]["settled"].as_object().unwrap();
         assert!(!lost.is_empty() && explained["pruned"]["before"].is_i64(), "{explained:#}");
-        let told = cli(&guard, &["limits", "explain", "all"]);
-        assert!(told.0 && told.1.contains("were pruned; of them are: "), "{told:?}");
+        let explained = cli(&guard, &["limits", "explain", "all"]);
+        assert!(explained.0 && explained.1.contains("were pruned; of them are: "), "{explained:?}");
         let body = json!({ "amount_usd": "-0.5", "note": "too late" });
         let refused = guard.ask(Method::POST, &format!("/guard/v1/ledger/{old}/adjust"), Some(body)).await;
         let text = refused["error"]["message"].as_str().unwrap();

@@ -20,16 +20,16 @@ pub(crate) enum Reply {
 }
 
 /// The paths and bodies of the requests that came, in their order.
-pub(crate) type Asked = Rc<RefCell<Vec<(String, Value)>>>;
+pub(crate) type Received = Rc<RefCell<Vec<(String, Value)>>>;
 
 /// A guard before an upstream that replies as `reply` says.
-pub(crate) async fn guard_before<F>(config: &str, reply: F) -> (House, Asked)
+pub(crate) async fn guard_before<F>(config: &str, reply: F) -> (House, Received)
 where
     F: Fn(&str, &Value) -> Reply + 'static,
 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base_url = format!("http://{}/v1", listener.local_addr().unwrap());
-    let (asked, reply) = (Asked::default(), Rc::new(reply));
+    let (asked, reply) = (Received::default(), Rc::new(reply));
     let noted = Rc::clone(&asked);
     tokio::task::spawn_local(async move {
         while let Ok((stream, _)) = listener.accept().await {
@@ -39,7 +39,7 @@ where
     (House::in_front_of(Some(&base_url), Some(UPSTREAM_KEY), config).await, asked)
 }
 
-async fn serve<F>(mut stream: TcpStream, asked: Asked, reply: Rc<F>)
+async fn serve<F>(mut stream: TcpStream, asked: Received, reply: Rc<F>)
 where
     F: Fn(&str, &Value) -> Reply,
 {

@@ -151,7 +151,7 @@ fn http_2_brings_no_framing_of_http_1_along() {
 }
 
 #[test]
-fn who_expects_to_be_told_to_go_on_is_told_so_if_it_may() {
+fn a_client_that_expects_100_continue_gets_it_if_it_may_go_on() {
     run(async {
         let house = House::with("").await;
         let target = Target::from(&house);

@@ -49,7 +49,7 @@ fn wrong_tokens_are_paced_and_a_good_one_is_always_let_in() {
     });
 }
 
-fn is_told(answer: &Answer) {
+fn is_refused_as_admin_token(answer: &Answer) {
     assert_eq!((answer.status, answer.code()), (StatusCode::UNAUTHORIZED, "invalid_api_key".into()));
     let message = answer.json()["error"]["message"].as_str().unwrap().to_owned();
     assert!(message.contains("admin token") && !message.contains("0123456789"), "{message}");
@@ -64,18 +64,20 @@ fn an_admin_token_never_goes_upstream() {
         let made = house.admin(Method::POST, "/v1/organization/admin_api_keys", Some(body)).await.json();
         let key = made["value"].as_str().unwrap().to_owned();
         for token in [ADMIN_TOKEN, &key] {
-            is_told(&chat_with(&house, &format!("Bearer {token}")).await);
+            is_refused_as_admin_token(&chat_with(&house, &format!("Bearer {token}")).await);
         }
         // "user:test-admin-token-0123456789"
-        is_told(&chat_with(&house, "Basic dXNlcjp0ZXN0LWFkbWluLXRva2VuLTAxMjM0NTY3ODk=").await);
+        is_refused_as_admin_token(
+            &chat_with(&house, "Basic dXNlcjp0ZXN0LWFkbWluLXRva2VuLTAxMjM0NTY3ODk=").await,
+        );
         tokio::time::sleep(std::time::Duration::from_millis(2_100)).await;
         assert_eq!(admin_with(&house, &format!("Bearer {key}")).await.status, StatusCode::UNAUTHORIZED);
-        is_told(&chat_with(&house, &format!("Bearer {key}")).await);
+        is_refused_as_admin_token(&chat_with(&house, &format!("Bearer {key}")).await);
         assert!(house.fake.served().is_empty(), "{:?}", house.fake.served());
         // One that went through as a client's own key before it became a token.
         assert_eq!(chat_with(&house, "Bearer sk-proj-own-key-of-a-client").await.status, StatusCode::OK);
         house.directory.know_admin_token(KeyHash::of(b"sk-proj-own-key-of-a-client"));
-        is_told(&chat_with(&house, "Bearer sk-proj-own-key-of-a-client").await);
+        is_refused_as_admin_token(&chat_with(&house, "Bearer sk-proj-own-key-of-a-client").await);
         let served = house.fake.served();
         assert_eq!(served["gpt-4o-mini"].requests, 1, "{served:?}");
         let listed = house.admin(Method::GET, "/guard/v1/keys?limit=100", None).await.json();
@@ -86,10 +88,10 @@ fn an_admin_token_never_goes_upstream() {
 }
 
 #[test]
-fn where_keys_are_virtual_an_admin_token_is_told_apart_from_a_wrong_key() {
+fn where_keys_are_virtual_an_admin_token_is_distinguished_from_a_wrong_key() {
     run(async {
         let house = House::with("").await;
-        is_told(&chat_with(&house, &format!("Bearer {ADMIN_TOKEN}")).await);
+        is_refused_as_admin_token(&chat_with(&house, &format!("Bearer {ADMIN_TOKEN}")).await);
         let wrong = chat_with(&house, "Bearer sk-nobody-knows-this-one").await;
         assert!(wrong.json()["error"]["message"].as_str().unwrap().starts_with("Incorrect"), "{wrong:?}");
     });

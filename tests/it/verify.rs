@@ -1,5 +1,5 @@
 //! `ledger verify` explains each kind of difference: what differs, by how much,
-//! what that does to limits, and how to mend it.
+//! what that does to limits, and what to do about it.
 
 use http::{Method, StatusCode};
 use rusqlite::Connection;
@@ -79,7 +79,7 @@ fn a_rollup_with_too_much_or_too_little_is_explained() {
 }
 
 #[test]
-fn rollups_that_are_dropped_as_told_are_made_anew() {
+fn rollups_that_are_dropped_as_advised_are_rebuilt() {
     run(async {
         let (house, db) = kept().await;
         let settled = house.meter("m").await["settled"].clone();
@@ -152,7 +152,7 @@ fn crossings_without_lines_and_lines_without_crossings_are_explained() {
         let all = differences(&house).await;
         assert_eq!(all.len(), 2, "{all:#?}");
         says(&all[0].to_string(), &["is not noted as crossed", "second time"]);
-        says(&all[1].to_string(), &["are settled, past $0.00001", "nobody was told"]);
+        says(&all[1].to_string(), &["are settled, past $0.00001", "no alert was sent"]);
     });
 }
 
@@ -190,7 +190,7 @@ fn a_meter_that_is_not_the_sum_of_its_entries_is_explained() {
 }
 
 #[test]
-fn holds_that_nobody_owns_or_nobody_wrote_are_explained() {
+fn holds_that_no_request_owns_or_no_commit_wrote_are_explained() {
     run(async {
         let house = House::with(LIMITS).await;
         let forge = async {
@@ -203,7 +203,7 @@ fn holds_that_nobody_owns_or_nobody_wrote_are_explained() {
             let (first, holds): (i64, String) = db
                 .query_row("SELECT first_id, holds FROM hold_batch", [], |row| Ok((row.get(0)?, row.get(1)?)))
                 .unwrap();
-            // One of nobody's, of an id that has been given before.
+            // An entry without a request, of an id that has been given before.
             let orphan = holds.replace(&format!("\"id\":{first}"), "\"id\":0");
             db.execute("INSERT INTO hold_batch VALUES (0, ?1)", [&orphan]).unwrap();
             let all = differences(&house).await;

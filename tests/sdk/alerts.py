@@ -132,23 +132,23 @@ def own_recipients(house, mail):
     entry = next(e for e in house.api("GET", "/guard/v1/ledger")["data"] if e["kind"] == "settle")
     house.api("POST", f"/guard/v1/ledger/{entry['id']}/adjust", {"amount_usd": "2", "note": "a large bill"})
 
-    def told():
-        """What came of telling it, by channel, once it was tried through each."""
+    def deliveries():
+        """The deliveries of the alert, by channel, once each was tried."""
         alerts = [one for one in house.api("GET", "/guard/v1/alerts")["data"] if one["limit"] == alert["id"]]
         found = {d["channel"]: d for one in alerts for d in one["deliveries"]}
         return found if found and all(d["attempts"] for d in found.values()) else None
 
-    until("each channel was tried", told)
-    assert told()["email"]["state"] == "waiting" and "451" in told()["email"]["error"], told()
-    assert told()["email"]["recipients"] == ["cfo@acme.example"] and told()["webhook-1"]["state"] == "sent", told()
+    until("each channel was tried", deliveries)
+    assert deliveries()["email"]["state"] == "waiting" and "451" in deliveries()["email"]["error"], deliveries()
+    assert deliveries()["email"]["recipients"] == ["cfo@acme.example"] and deliveries()["webhook-1"]["state"] == "sent", deliveries()
     house.kill_and_restart()
     mail.refused = set()
     until("the spend alert's own mail", lambda: len(mail.messages) > before)
-    until("it is noted", lambda: told()["email"]["state"] == "sent")
+    until("it is noted", lambda: deliveries()["email"]["state"] == "sent")
     receivers, message = mail.messages[-1]
     assert receivers == ["cfo@acme.example"] and message["to"] == "cfo@acme.example", (receivers, message["to"])
     assert message["subject"].startswith("Budget: [Acme <&> Söhne] Limit " + alert["id"]), message["subject"]
-    assert len(mail.messages) == before + 1, "the others are not told by mail"
+    assert len(mail.messages) == before + 1, "the others get no mail"
     print("ok  a spend alert is mailed to its own recipients alone, after kill -9 too")
 
 
@@ -181,7 +181,7 @@ def main():
         receivers = sorted(receivers for receivers, _ in mail.messages)
         assert receivers == [["finance@acme.example"], ["ops@acme.example"]], receivers
         message = mail.messages[0][1]
-        assert message["subject"].startswith("[Acme <&> Söhne] Limit alerting: the organization has passed"), message["subject"]
+        assert message["subject"].startswith("[Acme <&> Söhne] Limit alerting: the organization passed"), message["subject"]
         assert "https://guard.example/" in message.get_content() and "resets at" in message.get_content()
         assert "&lt;&amp;&gt; Söhne" in Web.slacks[0]["text"], Web.slacks[0]
         print("ok  mail and Slack have an alert, though the webhook's receiver is down")
@@ -203,9 +203,9 @@ def main():
         until("the hard limit in Slack", lambda: len(Web.slacks) > 1)
         time.sleep(1)
         assert [hook["type"] for _, hook in Web.hooks] == ["limit.soft", "limit.hard"], Web.hooks
-        told = ([message["subject"] for _, message in mail.messages], Web.slacks)
-        assert (len(mail.messages), len(Web.slacks)) == (4, 2), f"something is told twice: {told}"
-        print("ok  a hard limit that refuses is told once")
+        sent = ([message["subject"] for _, message in mail.messages], Web.slacks)
+        assert (len(mail.messages), len(Web.slacks)) == (4, 2), f"something is sent twice: {sent}"
+        print("ok  a hard limit that refuses is sent once")
 
         own_recipients(house, mail)
 
@@ -213,7 +213,7 @@ def main():
         assert code == 0 and "alerting" in text and "webhook-1" in text and "sent" in text, text
         code, text = house.cli("alerts", "test")
         assert code == 0 and text.count("sent") == 3, text
-        assert mail.messages[-1][1]["subject"].endswith("A test of spendguard's alerts")
+        assert mail.messages[-1][1]["subject"].endswith("] Test of spendguard's alerts")
         Web.down = True
         code, text = house.cli("alerts", "test")
         assert code == 1 and "webhook-1: failed, it answered 503" in text, text

@@ -182,10 +182,10 @@ def close_to_the_ledger(prometheus, house, board):
     """What was spent since the start, first requests included, but for what Prometheus extrapolates."""
     text = next(expression for what, expression, _ in queries(board) if what == "Spent A")
     values = {variable["name"]: ALL for variable in board["templating"]["list"]}
-    told = prometheus.value(filled(text, values | BUILT_IN))
+    shown = prometheus.value(filled(text, values | BUILT_IN))
     entries = house.api("GET", f"/guard/v1/ledger?limit=1000&since={int(time.time()) - 3600}")["data"]
     settled = sum(float(entry["cost_usd"]) for entry in entries)
-    assert abs(told / settled - 1) < 0.1, f"Grafana would show {told} USD of {settled}"
+    assert abs(shown / settled - 1) < 0.1, f"Grafana would show {shown} USD of {settled}"
 
 
 def main():

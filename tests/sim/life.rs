@@ -65,7 +65,7 @@ impl Life {
         let (opened, writer) = startup::open(store, &config, clock, Arc::default()).unwrap();
         let (writer, is_over) = (Arc::new(Mutex::new(writer)), Arc::new(AtomicBool::new(false)));
         lock(&writer).disturb(|db| db.execute_batch(ARCHIVE).unwrap());
-        lock(&writer).disturb(|db| break_as_told(db, Arc::clone(&world.disk), now()));
+        lock(&writer).disturb(|db| break_on_command(db, Arc::clone(&world.disk), now()));
         let steps = steps(Arc::clone(&writer), Arc::clone(&is_over), world.fork());
         world.tasks.spawn(steps);
         let Opened { directory, rulebook, .. } = &opened;
@@ -105,7 +105,7 @@ impl Life {
         tasks.spawn(converse(end, self.timeouts, self.stop.subscribe(), service));
     }
 
-    /// Breaks or mends the disk by what only the connection itself can do.
+    /// Breaks or repairs the disk by what only the connection itself can do.
     pub(crate) fn page_count_max(&self, most: Option<u32>) {
         lock(&self.writer).disturb(|db| {
             let pages: u32 = db.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap_or(0);
@@ -153,7 +153,7 @@ async fn steps(writer: Arc<Mutex<BackgroundWriter>>, is_over: Arc<AtomicBool>, m
 
 /// Makes transactions fail, at their commit or in their middle. Which ones, and
 /// how far they get, follows from the time, not from how often SQLite asks.
-fn break_as_told(db: &mut Connection, disk: Arc<AtomicU64>, began: Instant) {
+fn break_on_command(db: &mut Connection, disk: Arc<AtomicU64>, began: Instant) {
     let commits = Arc::clone(&disk);
     // SQLite asks a last time when a COMMIT has been done: an interrupt then would call a
     // transaction failed that is written, which no disk does.

@@ -247,7 +247,7 @@ async fn rest(world: &Arc<World>) {
     world.check(rested.is_ok(), || format!("a hold outlives its request: {:?}", guard.in_doubt()));
     for (limit, readings) in books.limits() {
         let held = readings.iter().any(|reading| reading.meter.held != 0);
-        world.check(!held, || format!("{}: something is held for nobody: {readings:?}", limit.name));
+        world.check(!held, || format!("{}: something is held without a request: {readings:?}", limit.name));
     }
     audit(world, &opened).await;
     settle_up(world, &opened.reports).await;

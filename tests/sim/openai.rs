@@ -92,7 +92,7 @@ pub(crate) struct PlainBill {
     rates: Rates,
     /// Input and cached input, once it is certain that they are billed.
     input: Option<(u64, u64)>,
-    /// Output that nobody sees.
+    /// Output that no client sees.
     reasoning: u64,
     /// Words, each a token: all of an answer, or those of a stream delivered.
     words: Arc<AtomicU64>,
@@ -251,7 +251,7 @@ async fn request(end: &mut End, unread: &mut Vec<u8>) -> Option<(String, Vec<u8>
     }
 }
 
-struct Asked<'a> {
+struct ModelRequest<'a> {
     name: &'a str,
     bill: PlainBill,
     input: (u64, u64),
@@ -259,7 +259,7 @@ struct Asked<'a> {
     with_usage: bool,
 }
 
-fn asked<'a>(account: &Account, body: &'a Value, chance: &mut Chance) -> Asked<'a> {
+fn read_request<'a>(account: &Account, body: &'a Value, chance: &mut Chance) -> ModelRequest<'a> {
     let text = body["messages"][0]["content"].as_str().unwrap();
     let model = MODELS.into_iter().find(|model| Some(*model) == body["model"].as_str()).unwrap();
     let world = account.world();
@@ -268,7 +268,7 @@ fn asked<'a>(account: &Account, body: &'a Value, chance: &mut Chance) -> Asked<'
     let reasoning = if model == "gpt-5-mini" { chance.within(0, most / 2) } else { 0 };
     let words = chance.within(0, (most - reasoning).min(80));
     let input = u64::try_from(text.split(' ').count()).unwrap();
-    Asked {
+    ModelRequest {
         name: text.split(' ').next().unwrap(),
         bill: PlainBill { model, rates, input: None, reasoning, words: Arc::default() },
         input: (input, input / 4),
@@ -279,7 +279,7 @@ fn asked<'a>(account: &Account, body: &'a Value, chance: &mut Chance) -> Asked<'
 
 /// Answers a request; none if the connection is over.
 async fn answer(end: &mut End, account: &Account, chance: &mut Chance, body: &Value) -> Option<()> {
-    let mut asked = asked(account, body, chance);
+    let mut asked = read_request(account, body, chance);
     let fate = Fate::drawn(chance);
     sleep(Duration::from_millis(chance.one(&[0, 1, 10, 100, 900]))).await;
     if matches!(fate, Fate::Refuse | Fate::Fail) {
@@ -324,8 +324,9 @@ async fn answer(end: &mut End, account: &Account, chance: &mut Chance, body: &Va
             None
         }
         Fate::Twice => {
-            // Whoever asks next on this connection may take the second for his:
-            // nothing in HTTP/1.1 tells. He is never billed, since it ends here.
+            // The next request on this connection may take the second answer for
+            // its own: nothing in HTTP/1.1 distinguishes them. That request is
+            // never billed, since the connection ends here.
             whole(end, "200 OK", &text)?;
             whole(end, "200 OK", &text)?;
             None
@@ -344,7 +345,7 @@ fn whole(end: &mut End, status: &str, text: &str) -> Option<()> {
     end.send(format!("{}{text}", head(status, text.len())).as_bytes(), None).ok()
 }
 
-fn usage(asked: &Asked<'_>, words: u64) -> Value {
+fn usage(asked: &ModelRequest<'_>, words: u64) -> Value {
     let completion = words + asked.bill.reasoning;
     json!({
         "prompt_tokens": asked.input.0,
@@ -355,7 +356,7 @@ fn usage(asked: &Asked<'_>, words: u64) -> Value {
     })
 }
 
-fn object(asked: &Asked<'_>, with_usage: bool) -> Value {
+fn object(asked: &ModelRequest<'_>, with_usage: bool) -> Value {
     let text = vec!["hello"; usize::try_from(asked.words).unwrap()].join(" ");
     let mut object = json!({
         "id": format!("chatcmpl-{}", asked.name),
@@ -369,7 +370,7 @@ fn object(asked: &Asked<'_>, with_usage: bool) -> Value {
     object
 }
 
-async fn stream(end: &mut End, chance: &mut Chance, fate: Fate, asked: &Asked<'_>) -> Option<()> {
+async fn stream(end: &mut End, chance: &mut Chance, fate: Fate, asked: &ModelRequest<'_>) -> Option<()> {
     let event = |delta: &Value| {
         let chunk = json!({
             "id": format!("chatcmpl-{}", asked.name), "object": "chat.completion.chunk", "model": asked.bill.model,

@@ -116,7 +116,7 @@ pub(crate) async fn run(world: Arc<World>, mut chance: Chance) {
         if world.is_resting() {
             break;
         }
-        // Whoever asks a guard that dies meanwhile is never answered.
+        // A question to a guard that dies meanwhile is never answered.
         let _ = timeout(PATIENCE, act(&world, &mut chance)).await;
     }
     world.disk.store(SOUND, Ordering::Relaxed);

@@ -21,7 +21,7 @@ use crate::chance::Chance;
 /// What a sender has on its way before it waits, as a socket's buffers do.
 const ON_THE_WAY_MAX: usize = 32 * 1024;
 
-/// Told of each read and write; may cut the connection on the spot.
+/// Called for each read and write; may cut the connection immediately.
 pub(crate) type Watch = Arc<dyn Fn() + Send + Sync>;
 
 /// Counts what has been delivered, each of some things.
@@ -161,7 +161,7 @@ impl AsyncRead for End {
             sleep.as_mut().reset(due);
             std::task::ready!(sleep.as_mut().poll(cx));
         }
-        // Told before the bytes are taken: who dies here has not read them.
+        // Called before the bytes are taken: a guard that dies here has not read them.
         self.watched();
         let part = usize::try_from(self.chance.within(1, 4_000)).unwrap().min(buf.remaining());
         let mut lane = lock(&self.incoming);
@@ -184,7 +184,7 @@ impl AsyncRead for End {
 
 impl AsyncWrite for End {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        // Told before the bytes are given: who dies here has not sent them.
+        // Called before the bytes are given: a guard that dies here has not sent them.
         self.watched();
         {
             let mut lane = lock(&self.outgoing);

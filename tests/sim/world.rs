@@ -35,7 +35,7 @@ pub(crate) const AUDIT: &str = "audit";
 pub(crate) struct World {
     pub(crate) account: Arc<Account>,
     pub(crate) tasks: TaskTracker,
-    /// Told when the guard dies.
+    /// Notified when the guard dies.
     pub(crate) died: Notify,
     /// How far the wall clock is off, in milliseconds.
     pub(crate) clock_off_ms: Arc<AtomicI64>,

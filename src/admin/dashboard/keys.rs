@@ -268,7 +268,7 @@ async fn create(
         Err(KeyError::NoSuchProject(_)) => words.no_such_project,
         Err(KeyError::Store(error)) => return Err(request.unavailable(&error)),
         Err(error) => {
-            tracing::error!(%error, "a key could not be made");
+            tracing::error!(event = "key_creation_failed", %error, "a key could not be created");
             words.not_done
         }
     };

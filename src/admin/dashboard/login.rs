@@ -122,7 +122,7 @@ pub(super) async fn sign_in(
     let hash = KeyHash::of(token.as_bytes());
     if token.len() > TOKEN_BYTES_MAX || dashboard.admin.visitor_with(&hash).is_none() {
         dashboard.sessions.failed(now_ms);
-        tracing::warn!("a log-in to the dashboard had a wrong admin token");
+        tracing::warn!(event = "dashboard_wrong_token", "a sign-in to the dashboard had a wrong token");
         return again(StatusCode::UNAUTHORIZED, words.wrong_token);
     }
     let Ok(value) = dashboard.sessions.open(hash, now_ms) else {

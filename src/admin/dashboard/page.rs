@@ -22,7 +22,7 @@ pub(super) fn query_or_default<T: Default>(query: PageQuery<T>) -> T {
     query.map(|Query(query)| query).unwrap_or_default()
 }
 
-/// A request for a page by someone who is signed in.
+/// A request for a page by an operator who is signed in.
 #[derive(Clone, Debug)]
 pub(super) struct PageRequest {
     pub(super) lang: Lang,
@@ -94,7 +94,10 @@ impl PageRequest {
 
     /// The page for a database that can't be read or written.
     pub(super) fn unavailable(&self, error: &StoreError) -> ErrorPage {
-        tracing::error!(%error, "the dashboard could not use the database");
+        tracing::error!(
+            event = "dashboard_database_failed", %error,
+            "the dashboard could not use the database"
+        );
         self.error_page(StatusCode::SERVICE_UNAVAILABLE, self.words().ledger_unavailable).into()
     }
 

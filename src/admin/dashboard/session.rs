@@ -1,6 +1,6 @@
 //! Log-in: sessions in memory, bounded, and log-in attempts, paced.
 //!
-//! Only hashes of the cookies' values are kept. A restart signs everybody out.
+//! Only hashes of the cookies' values are kept. A restart signs all operators out.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -15,7 +15,7 @@ use crate::sync::unpoisoned;
 pub(super) const SESSION: &str = "spendguard_session";
 /// The cookie that ties a log-in form to the browser that was given it.
 pub(super) const FORM: &str = "spendguard_form";
-/// A working day; then one signs in again.
+/// A working day; after that, the operator has to sign in again.
 const LIFE_MS: i64 = 12 * 3_600_000;
 /// Beyond, the oldest is signed out.
 const SESSIONS_MAX: usize = 200;
@@ -28,7 +28,7 @@ const SHOWN_WITHIN_MS: i64 = 600_000;
 /// Sessions by the hash of their cookie's value.
 #[derive(Debug, Default)]
 pub(super) struct Sessions {
-    /// A std lock: it is held for a few map operations, never across an await.
+    /// A lock of the standard library: held for a few map operations, never across an await.
     inner: Mutex<Inner>,
 }
 
@@ -133,9 +133,9 @@ impl Session {
     }
 }
 
-/// Whether two secrets are alike, in a time that tells nothing of them.
-pub(super) fn same(given: &[u8], wanted: &[u8]) -> bool {
-    KeyHash::of(given).is(&KeyHash::of(wanted))
+/// Whether two secrets are equal, compared in constant time.
+pub(super) fn same(given: &[u8], expected: &[u8]) -> bool {
+    KeyHash::of(given).is(&KeyHash::of(expected))
 }
 
 /// The value of a cookie.
@@ -150,7 +150,7 @@ pub(super) fn presented(headers: &HeaderMap) -> Option<String> {
     cookie(headers, SESSION).map(str::to_owned)
 }
 
-/// The line that sets a cookie which only we may see, for a site of our own.
+/// The header value that sets a cookie for this site only, unreadable by scripts.
 pub(super) fn set_cookie(name: &str, value: &str, life_s: i64, secure: bool) -> Option<HeaderValue> {
     let secure = if secure { "; Secure" } else { "" };
     let line = format!("{name}={value}; Path=/; Max-Age={life_s}; HttpOnly; SameSite=Strict{secure}");

@@ -1,4 +1,4 @@
-//! Admin keys: further tokens for these paths and for the guard's own.
+//! Admin keys: additional tokens for the admin API.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 
 use super::view::{AdminKeyView, DeletedView};
-use super::{Wanted, page};
+use super::{PageQuery, page};
 use crate::admin::Admin;
 use crate::admin::error::ApiError;
 use crate::admin::extract::{Body, Path, Query};
@@ -21,15 +21,15 @@ use crate::guard::audit::Actor;
 #[utoipa::path(
     get,
     path = "/admin_api_keys",
-    params(Wanted),
+    params(PageQuery),
     responses((status = 200, body = List<AdminKeyView>)),
 )]
 pub(super) async fn list(
     State(admin): State<Admin>,
-    Query(wanted): Query<Wanted>,
+    Query(query): Query<PageQuery>,
 ) -> Result<Json<List<AdminKeyView>>, ApiError> {
     let views = admin.directory.admin_keys().iter().map(|key| AdminKeyView::of(key)).collect();
-    Ok(Json(page(views, &wanted.into(), |key: &AdminKeyView| key.id.clone())?))
+    Ok(Json(page(views, &query.into(), |key: &AdminKeyView| key.id.clone())?))
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
@@ -38,15 +38,15 @@ pub(super) async fn list(
 pub(crate) struct Create {
     #[schema(min_length = 1, max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
     name: String,
-    /// From now on; without it the key does not expire.
+    /// Seconds from now. If omitted, the key does not expire.
     #[schema(minimum = 1, maximum = 3_155_760_000_i64)]
     expires_in_seconds: Option<i64>,
-    /// What OpenAI has not: `full`, or `read_only`.
+    /// `full` or `read_only`. OpenAI has no such field.
     #[schema(pattern = "^(full|read_only)$")]
     role: Option<String>,
 }
 
-/// Makes an admin key. Its value is in this answer and never again.
+/// Creates an admin key. The answer is the only place where its value is shown.
 #[utoipa::path(
     post,
     path = "/admin_api_keys",
@@ -80,7 +80,7 @@ pub(super) async fn show(
     Ok(Json(AdminKeyView::of(&key)))
 }
 
-/// Deletes an admin key. It opens nothing once this is answered.
+/// Deletes an admin key. It is refused once this is answered.
 #[utoipa::path(delete, path = "/admin_api_keys/{key}", responses((status = 200, body = DeletedView)))]
 pub(super) async fn remove(
     State(admin): State<Admin>,

@@ -23,11 +23,11 @@ use crate::store::records::AccountRow;
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub(crate) struct Wanted {
-    /// How many to a page; 20 if it is not said.
+pub(crate) struct ApiKeyQuery {
+    /// The number of items in a page. Default: 20.
     #[param(minimum = 1, maximum = 100)]
     limit: Option<usize>,
-    /// The id that the page begins behind.
+    /// The page begins after this id.
     after: Option<String>,
     /// `active`, `inactive` or `any`.
     #[param(pattern = "^(active|inactive|any)$")]
@@ -40,23 +40,23 @@ fn owner<'a>(accounts: &'a [Arc<AccountRow>], key: &Key) -> Option<&'a AccountRo
 }
 
 /// Lists the keys of a project that are not revoked.
-#[utoipa::path(get, path = "/api_keys", params(Wanted), responses((status = 200, body = List<ApiKeyView>)))]
+#[utoipa::path(get, path = "/api_keys", params(ApiKeyQuery), responses((status = 200, body = List<ApiKeyView>)))]
 pub(super) async fn list(
     State(admin): State<Admin>,
     Path(of): Path<String>,
-    Query(wanted): Query<Wanted>,
+    Query(query): Query<ApiKeyQuery>,
 ) -> Result<Json<List<ApiKeyView>>, ApiError> {
     project(&admin, &of)?;
     let accounts = admin.directory.accounts(&of);
     let mut keys = admin.guard.ring().keys();
     keys.retain(|key| *key.project == *of && key.revoked_s.is_none());
-    match wanted.owner_project_access.as_deref() {
+    match query.owner_project_access.as_deref() {
         None | Some("active" | "any") => {}
         // The owner of a key in a project has access to it.
         Some("inactive") => keys.clear(),
         Some(_) => return Err(ApiError::bad(Some("owner_project_access"), "use active, inactive or any")),
     }
-    let paging = Paging { limit: wanted.limit, after: wanted.after, ..Paging::default() };
+    let paging = Paging { limit: query.limit, after: query.after, ..Paging::default() };
     let views = keys.iter().map(|key| ApiKeyView::of(key, owner(&accounts, key))).collect();
     Ok(Json(page(views, &paging, |key: &ApiKeyView| key.id.clone())?))
 }
@@ -81,15 +81,15 @@ pub(super) async fn show(
 #[schema(as = ChangeApiKey)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Change {
-    /// The guard's keys have none.
+    /// Must be empty: the guard's keys have no scopes.
     #[schema(max_items = 0)]
     scopes: Option<Vec<String>>,
-    /// From now on.
+    /// Seconds from now.
     #[schema(minimum = 1, maximum = 3_155_760_000_i64)]
     expires_in_seconds: Option<i64>,
 }
 
-/// The guard's keys have no scopes; to have none is what an empty list asks for.
+/// Refuses scopes, which the guard's keys don't have; an empty list is accepted.
 pub(super) fn no_scopes(scopes: Option<&[String]>) -> Result<(), ApiError> {
     if scopes.is_none_or(<[String]>::is_empty) {
         return Ok(());

@@ -16,7 +16,7 @@ use crate::admin::view::List;
 use crate::store::records::{AuditFilter, AuditRow};
 
 const PREFIX: &str = "audit_log-";
-/// Values of one list of the query.
+/// The most values of one list of the query.
 const VALUES_MAX: usize = 100;
 
 fn number(id: &str, param: &'static str) -> Result<i64, ApiError> {
@@ -24,7 +24,7 @@ fn number(id: &str, param: &'static str) -> Result<i64, ApiError> {
     number.ok_or_else(|| ApiError::bad(Some(param), format!("{id:?} is no id of an audit log")))
 }
 
-/// The filter of a query, and how long a page is.
+/// Reads the filter of a query, and the length of a page.
 fn filter(pairs: Pairs) -> Result<(AuditFilter, usize), ApiError> {
     let (mut filter, mut limit) = (AuditFilter::default(), None);
     for (name, value) in pairs {
@@ -54,7 +54,7 @@ fn filter(pairs: Pairs) -> Result<(AuditFilter, usize), ApiError> {
                 return Err(ApiError::unsupported(Some("tenant_only"), "the guard has no tenants"));
             }
             "actor_emails" => {
-                let why = "the guard knows no users; use actor_ids, the ids of admin keys";
+                let why = "the guard has no users; use actor_ids, the ids of admin keys";
                 return Err(ApiError::unsupported(Some("actor_emails"), why));
             }
             other => return Err(ApiError::bad(None, format!("there is no parameter {other:?}"))),
@@ -72,12 +72,12 @@ fn filter(pairs: Pairs) -> Result<(AuditFilter, usize), ApiError> {
     Ok((filter, limit))
 }
 
-/// What may be asked, for the document: names may come again, so that a query is
-/// read as pairs and not into this.
+/// The query, for the OpenAPI document. A name may be repeated, so a request is read
+/// as pairs and not into this struct.
 #[expect(dead_code, reason = "only the document is made of it")]
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
-struct Wanted {
+struct AuditLogQuery {
     /// Unix seconds.
     #[param(rename = "effective_at[gt]")]
     after_s: Option<i64>,
@@ -93,26 +93,26 @@ struct Wanted {
     /// Such as `api_key.created`.
     #[param(max_items = 100)]
     event_types: Option<Vec<String>>,
-    /// Only what was done in these.
+    /// Only changes in these projects.
     #[param(max_items = 100)]
     project_ids: Option<Vec<String>>,
     /// Ids of admin keys, or `configured`.
     #[param(max_items = 100)]
     actor_ids: Option<Vec<String>>,
-    /// Only what was done to these.
+    /// Only changes of these objects.
     #[param(max_items = 100)]
     resource_ids: Option<Vec<String>>,
-    /// How many to a page; 20 if it is not said.
+    /// The number of items in a page. Default: 20.
     #[param(minimum = 1, maximum = 100)]
     limit: Option<usize>,
-    /// The id that the page begins behind.
+    /// The page begins after this id.
     after: Option<String>,
-    /// The id that the page ends before.
+    /// The page ends before this id.
     before: Option<String>,
 }
 
 /// Lists the changes of operators, newest first.
-#[utoipa::path(get, path = "/audit_logs", params(Wanted), responses((status = 200, body = List<AuditView>)))]
+#[utoipa::path(get, path = "/audit_logs", params(AuditLogQuery), responses((status = 200, body = List<AuditView>)))]
 pub(super) async fn list(
     State(admin): State<Admin>,
     Query(pairs): Query<Pairs>,
@@ -150,7 +150,7 @@ fn view(admin: &Admin, row: AuditRow) -> AuditView {
     }
 }
 
-/// What OpenAI says of an event: what was made, or which fields came to be what.
+/// The details in OpenAI's form: the created object, or the changed fields with their new values.
 fn details(resource: String, before: Option<&Value>, after: Option<&Value>) -> Value {
     let mut details = Map::from_iter([("id".to_owned(), Value::String(resource))]);
     match (before, after) {

@@ -76,7 +76,7 @@ pub(super) async fn put(
     Ok(view(rule))
 }
 
-/// Lets the keys of a project use every model.
+/// Removes the model permissions of a project: its keys may use every model.
 #[utoipa::path(delete, path = "/model_permissions", responses((status = 200, body = DeletedView)))]
 pub(super) async fn remove(
     State(admin): State<Admin>,

@@ -17,26 +17,26 @@ use crate::guard::audit::Actor;
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub(crate) struct Wanted {
-    /// How many to a page; 20 if it is not said.
+pub(crate) struct ProjectQuery {
+    /// The number of items in a page. Default: 20.
     #[param(minimum = 1, maximum = 100)]
     limit: Option<usize>,
-    /// The id that the page begins behind.
+    /// The page begins after this id.
     after: Option<String>,
-    /// Whether archived ones are listed too.
+    /// Whether to include archived projects.
     #[serde(default)]
     include_archived: bool,
 }
 
 /// Lists projects.
-#[utoipa::path(get, path = "/projects", params(Wanted), responses((status = 200, body = List<ProjectView>)))]
+#[utoipa::path(get, path = "/projects", params(ProjectQuery), responses((status = 200, body = List<ProjectView>)))]
 pub(super) async fn list(
     State(admin): State<Admin>,
-    Query(wanted): Query<Wanted>,
+    Query(query): Query<ProjectQuery>,
 ) -> Result<Json<List<ProjectView>>, ApiError> {
     let mut projects = admin.guard.ring().projects();
-    projects.retain(|project| wanted.include_archived || project.archived_s.is_none());
-    let paging = Paging { limit: wanted.limit, after: wanted.after, ..Paging::default() };
+    projects.retain(|project| query.include_archived || project.archived_s.is_none());
+    let paging = Paging { limit: query.limit, after: query.after, ..Paging::default() };
     let views = projects.iter().map(ProjectView::of).collect();
     Ok(Json(page(views, &paging, |project: &ProjectView| project.id.clone())?))
 }
@@ -60,14 +60,14 @@ pub(crate) struct Fields {
 
 impl Fields {
     fn name(self) -> Result<String, ApiError> {
-        self.external_key_id.refuse("external_key_id", "the guard encrypts nothing with keys of others")?;
+        self.external_key_id.refuse("external_key_id", "the guard does not encrypt with external keys")?;
         self.geography.refuse("geography", "the guard does not choose where OpenAI keeps data")?;
         self.residency.refuse("residency", "the guard does not choose where OpenAI keeps data")?;
         self.name.ok_or_else(|| ApiError::bad(Some("name"), "give a name"))
     }
 }
 
-/// Makes a project.
+/// Creates a project.
 #[utoipa::path(
     post,
     path = "/projects",
@@ -92,7 +92,7 @@ pub(super) async fn show(
     Ok(Json(ProjectView::of(&project(&admin, &id)?)))
 }
 
-/// Names a project anew.
+/// Renames a project.
 #[utoipa::path(post, path = "", request_body = Fields, responses((status = 200, body = ProjectView)))]
 pub(super) async fn change(
     State(admin): State<Admin>,
@@ -105,7 +105,7 @@ pub(super) async fn change(
     Ok(Json(ProjectView::of(&admin.directory.rename_project(&id, name, &by).await?)))
 }
 
-/// Archives a project. Its keys are refused from then on.
+/// Archives a project. Its keys are refused from now on.
 #[utoipa::path(post, path = "/archive", responses((status = 200, body = ProjectView)))]
 pub(super) async fn archive(
     State(admin): State<Admin>,

@@ -1,7 +1,7 @@
-//! Rate limits: what a project may take of a model in a minute or a day.
+//! Rate limits: how much a project may use of a model in a minute or a day.
 //!
-//! Each number is a limit of its own. OpenAI has them for every model; here are
-//! those that somebody has set.
+//! Each number is a limit of its own. OpenAI lists them for every model; the guard
+//! lists those that an operator has set.
 
 use std::collections::BTreeMap;
 
@@ -26,8 +26,8 @@ use crate::rulebook::rule::{LimitRule, OnlyRule};
 const MODEL_CHARS_MAX: usize = 200;
 const PREFIX: &str = "rl-";
 
-/// A number of a rate limit: its field, its limit's unit and window, and what
-/// its limit is called.
+/// A number of a rate limit: its field, the unit and window of its limit, and the
+/// suffix of its limit's name.
 struct Number {
     field: &'static str,
     unit: &'static str,
@@ -129,7 +129,7 @@ impl Update {
             ("batch_1_day_max_input_tokens", self.batch_1_day_max_input_tokens),
         ] {
             if value.is_some() {
-                let why = format!("the guard counts requests and tokens; it can't hold anybody to {field}");
+                let why = format!("the guard limits requests and tokens; it can't enforce {field}");
                 return Err(ApiError::unsupported(Some(field), why));
             }
         }
@@ -167,7 +167,7 @@ fn said(numbers: &[Option<i64>; 3]) -> Option<Value> {
     (!given.is_empty()).then(|| json!(given))
 }
 
-/// Sets what a project may take of a model. Numbers that are not given stay.
+/// Sets how much a project may use of a model. Omitted numbers stay as they are.
 #[utoipa::path(
     post,
     path = "/rate_limits/{rate}",
@@ -182,12 +182,12 @@ pub(super) async fn change(
 ) -> Result<Json<RateLimitView>, ApiError> {
     active_project(&admin, &of)?;
     let model = model_of(&id)?;
-    let wanted = body.numbers()?;
+    let numbers = body.numbers()?;
     let before = set_for(&admin, &of).remove(model).unwrap_or_default();
     let mut after = before;
     let mut rules = Vec::new();
     for (at, number) in NUMBERS.iter().enumerate() {
-        let Some(hard) = wanted[at] else { continue };
+        let Some(hard) = numbers[at] else { continue };
         after[at] = Some(hard);
         rules.push((limit_name(&of, Some(model), number.called), rule(number, &of, model, hard)));
     }

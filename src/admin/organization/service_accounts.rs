@@ -1,4 +1,4 @@
-//! Service accounts: they own keys, and their keys go with them.
+//! Service accounts: owners of keys, which are revoked with them.
 
 use axum::extract::State;
 use axum::{Extension, Json};
@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 use super::api_keys::no_scopes;
 use super::view::{AccountView, DeletedView, NewAccountView, NewApiKeyView};
-use super::{Wanted, active_project, page, project};
+use super::{PageQuery, active_project, page, project};
 use crate::admin::Admin;
 use crate::admin::error::ApiError;
 use crate::admin::extract::{Body, Path, Query};
@@ -19,17 +19,17 @@ use crate::guard::audit::Actor;
 #[utoipa::path(
     get,
     path = "/service_accounts",
-    params(Wanted),
+    params(PageQuery),
     responses((status = 200, body = List<AccountView>)),
 )]
 pub(super) async fn list(
     State(admin): State<Admin>,
     Path(of): Path<String>,
-    Query(wanted): Query<Wanted>,
+    Query(query): Query<PageQuery>,
 ) -> Result<Json<List<AccountView>>, ApiError> {
     project(&admin, &of)?;
     let views = admin.directory.accounts(&of).iter().map(|account| AccountView::of(account)).collect();
-    Ok(Json(page(views, &wanted.into(), |account: &AccountView| account.id.clone())?))
+    Ok(Json(page(views, &query.into(), |account: &AccountView| account.id.clone())?))
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
@@ -38,15 +38,15 @@ pub(super) async fn list(
 pub(crate) struct Create {
     #[schema(min_length = 1, max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
     name: String,
-    /// Whether to make no key with it.
+    /// Whether to create the account without a key.
     #[serde(rename = "create_service_account_only")]
     alone: Option<bool>,
-    /// Of its key, from now on.
+    /// Lifetime of its key: seconds from now.
     #[schema(minimum = 1, maximum = 3_155_760_000_i64)]
     expires_in_seconds: Option<i64>,
 }
 
-/// Makes a service account with a key, whose value is in this answer and never again.
+/// Creates a service account with a key. The answer is the only place where the key's value is shown.
 #[utoipa::path(
     post,
     path = "/service_accounts",
@@ -63,7 +63,7 @@ pub(super) async fn create(
     checked_lifetime(body.expires_in_seconds)?;
     let alone = body.alone.unwrap_or(false);
     if alone && body.expires_in_seconds.is_some() {
-        let problem = "an account without a key has none that expires";
+        let problem = "expires_in_seconds needs a key: omit it, or create the account with a key";
         return Err(ApiError::bad(Some("expires_in_seconds"), problem));
     }
     let key = (!alone).then_some(body.expires_in_seconds);
@@ -88,12 +88,12 @@ pub(super) async fn show(
 pub(crate) struct Change {
     #[schema(min_length = 1, max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
     name: Option<String>,
-    /// `member`: its keys can call, and change nothing.
+    /// `member`: its keys can call the API and change nothing.
     #[schema(pattern = "^member$")]
     role: Option<String>,
 }
 
-/// Names a service account anew.
+/// Renames a service account.
 #[utoipa::path(
     post,
     path = "/service_accounts/{account}",
@@ -108,7 +108,8 @@ pub(super) async fn change(
 ) -> Result<Json<AccountView>, ApiError> {
     active_project(&admin, &of)?;
     if body.role.is_some_and(|role| role != "member") {
-        let why = "a service account of the guard is always a member: its keys can call, and change nothing";
+        let why =
+            "a service account of the guard is always a member: its keys can call the API and change nothing";
         return Err(ApiError::unsupported(Some("role"), why));
     }
     let account = admin.directory.account(&of, &id)?;
@@ -134,15 +135,15 @@ pub(super) async fn remove(
 pub(crate) struct CreateKey {
     #[schema(min_length = 1, max_length = 256, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
     name: Option<String>,
-    /// From now on; without it the key does not expire.
+    /// Seconds from now. If omitted, the key does not expire.
     #[schema(minimum = 1, maximum = 3_155_760_000_i64)]
     expires_in_seconds: Option<i64>,
-    /// The guard's keys have none.
+    /// Must be empty: the guard's keys have no scopes.
     #[schema(max_items = 0)]
     scopes: Option<Vec<String>>,
 }
 
-/// Makes a further key of a service account. Its value is in this answer and never again.
+/// Creates another key of a service account. The answer is the only place where its value is shown.
 #[utoipa::path(
     post,
     path = "/service_accounts/{account}/api_keys",

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 use super::spend_limit::{CURRENCY, INTERVAL, cents, check, money};
 use super::view::{DeletedView, SpendAlertView};
-use super::{Wanted, Whose, active, known, page};
+use super::{PageQuery, ScopePath, active, known, page};
 use crate::admin::Admin;
 use crate::admin::error::ApiError;
 use crate::admin::extract::{Body, Path, Query};
@@ -20,7 +20,7 @@ use crate::store::outbox::NO_EMAIL;
 use crate::store::records::Channel;
 
 const RECIPIENTS_MAX: usize = 100;
-/// The longest address that mail knows.
+/// The longest address that e-mail allows.
 const ADDRESS_CHARS_MAX: usize = 254;
 const PREFIX_CHARS_MAX: usize = 200;
 
@@ -58,7 +58,7 @@ impl Update {
             let problem = "give 1 to 100 e-mail addresses";
             return Err(ApiError::bad(Some("notification_channel.recipients"), problem));
         }
-        // It becomes part of a line of a mail's head.
+        // It becomes part of a header of an e-mail.
         let prefix = channel.subject_prefix.as_deref().unwrap_or_default();
         if !is_plain(prefix) || prefix.chars().count() > PREFIX_CHARS_MAX {
             let problem = "use up to 200 characters, and no control characters";
@@ -72,7 +72,7 @@ fn view(alert: SpendAlert, project: Option<&str>) -> SpendAlertView {
     SpendAlertView {
         object: if project.is_some() { "project.spend_alert" } else { "organization.spend_alert" },
         id: alert.id,
-        // Nothing but this path makes or changes it, and this one takes cents.
+        // Only this path creates or changes it, and it takes cents.
         threshold_amount: cents(alert.threshold).unwrap_or_else(|| alert.threshold.cents()),
         currency: CURRENCY,
         interval: INTERVAL,
@@ -80,14 +80,14 @@ fn view(alert: SpendAlert, project: Option<&str>) -> SpendAlertView {
     }
 }
 
-/// OpenAI's shape has no place to say it.
+/// Logged, since OpenAI's shape has no field for it.
 fn warn_without_email(admin: &Admin, id: &str) {
     if !admin.outbox.has_email() {
-        tracing::warn!(spend_alert = id, "{NO_EMAIL}");
+        tracing::warn!(event = "spend_alert_without_email", spend_alert = id, "{NO_EMAIL}");
     }
 }
 
-/// One alert, and whose it is.
+/// An alert in a path, and its scope.
 #[derive(Debug, Deserialize)]
 pub(crate) struct One {
     project: Option<String>,
@@ -98,21 +98,21 @@ pub(crate) struct One {
 #[utoipa::path(
     get,
     path = "/spend_alerts",
-    params(Wanted),
+    params(PageQuery),
     responses((status = 200, body = List<SpendAlertView>)),
 )]
 pub(super) async fn list(
     State(admin): State<Admin>,
-    Path(Whose { project }): Path<Whose>,
-    Query(wanted): Query<Wanted>,
+    Path(ScopePath { project }): Path<ScopePath>,
+    Query(query): Query<PageQuery>,
 ) -> Result<Json<List<SpendAlertView>>, ApiError> {
-    let whose = known(&admin, project.as_deref())?;
-    let alerts = admin.rulebook.spend_alerts(whose).await;
-    let views = alerts.into_iter().map(|alert| view(alert, whose)).collect();
-    Ok(Json(page(views, &wanted.into(), |alert: &SpendAlertView| alert.id.clone())?))
+    let scope = known(&admin, project.as_deref())?;
+    let alerts = admin.rulebook.spend_alerts(scope).await;
+    let views = alerts.into_iter().map(|alert| view(alert, scope)).collect();
+    Ok(Json(page(views, &query.into(), |alert: &SpendAlertView| alert.id.clone())?))
 }
 
-/// Makes a spend alert.
+/// Creates a spend alert.
 #[utoipa::path(
     post,
     path = "/spend_alerts",
@@ -122,14 +122,14 @@ pub(super) async fn list(
 pub(super) async fn create(
     State(admin): State<Admin>,
     Extension(by): Extension<Actor>,
-    Path(Whose { project }): Path<Whose>,
+    Path(ScopePath { project }): Path<ScopePath>,
     Body(body): Body<Update>,
 ) -> Result<Json<SpendAlertView>, ApiError> {
-    let whose = active(&admin, project.as_deref())?;
+    let scope = active(&admin, project.as_deref())?;
     let (threshold, channel) = body.checked()?;
-    let alert = admin.rulebook.create_spend_alert(whose, threshold, channel, &by).await?;
+    let alert = admin.rulebook.create_spend_alert(scope, threshold, channel, &by).await?;
     warn_without_email(&admin, &alert.id);
-    Ok(Json(view(alert, whose)))
+    Ok(Json(view(alert, scope)))
 }
 
 /// Shows a spend alert.
@@ -138,10 +138,10 @@ pub(super) async fn show(
     State(admin): State<Admin>,
     Path(One { project, alert: id }): Path<One>,
 ) -> Result<Json<SpendAlertView>, ApiError> {
-    let whose = known(&admin, project.as_deref())?;
-    let found = admin.rulebook.spend_alerts(whose).await.into_iter().find(|alert| alert.id == id);
+    let scope = known(&admin, project.as_deref())?;
+    let found = admin.rulebook.spend_alerts(scope).await.into_iter().find(|alert| alert.id == id);
     let alert = found.ok_or_else(|| ApiError::not_found(format!("there is no spend alert {id:?}")))?;
-    Ok(Json(view(alert, whose)))
+    Ok(Json(view(alert, scope)))
 }
 
 /// Changes a spend alert.
@@ -157,11 +157,11 @@ pub(super) async fn change(
     Path(One { project, alert: id }): Path<One>,
     Body(body): Body<Update>,
 ) -> Result<Json<SpendAlertView>, ApiError> {
-    let whose = active(&admin, project.as_deref())?;
+    let scope = active(&admin, project.as_deref())?;
     let (threshold, channel) = body.checked()?;
-    let alert = admin.rulebook.change_spend_alert(whose, &id, threshold, channel, &by).await?;
+    let alert = admin.rulebook.change_spend_alert(scope, &id, threshold, channel, &by).await?;
     warn_without_email(&admin, &alert.id);
-    Ok(Json(view(alert, whose)))
+    Ok(Json(view(alert, scope)))
 }
 
 /// Deletes a spend alert.
@@ -171,9 +171,9 @@ pub(super) async fn remove(
     Extension(by): Extension<Actor>,
     Path(One { project, alert: id }): Path<One>,
 ) -> Result<Json<DeletedView>, ApiError> {
-    let whose = known(&admin, project.as_deref())?;
-    admin.rulebook.delete_spend_alert(whose, &id, &by).await?;
+    let scope = known(&admin, project.as_deref())?;
+    admin.rulebook.delete_spend_alert(scope, &id, &by).await?;
     let object =
-        if whose.is_some() { "project.spend_alert.deleted" } else { "organization.spend_alert.deleted" };
+        if scope.is_some() { "project.spend_alert.deleted" } else { "organization.spend_alert.deleted" };
     Ok(Json(DeletedView::of(object, Some(id))))
 }

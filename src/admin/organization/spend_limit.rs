@@ -8,7 +8,7 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 
 use super::view::{DeletedView, EnforcementView, SpendLimitView};
-use super::{Whose, active, known, limit_name};
+use super::{ScopePath, active, known, limit_name};
 use crate::admin::Admin;
 use crate::admin::error::ApiError;
 use crate::admin::extract::{Body, Path};
@@ -36,7 +36,7 @@ pub(super) fn cents(money: Money) -> Option<i64> {
     (money.nano() % NANO_PER_CENT == 0).then(|| money.cents())
 }
 
-/// Only what OpenAI has too: dollars by the month.
+/// Accepts what OpenAI has too: dollars per month.
 pub(super) fn check(currency: &str, interval: &str) -> Result<(), ApiError> {
     if currency != CURRENCY {
         return Err(ApiError::bad(Some("currency"), "use USD"));
@@ -67,11 +67,11 @@ fn name(project: Option<&str>) -> String {
     project.map_or_else(organization, |project| limit_name(project, None, "spend-limit"))
 }
 
-/// The limit of that name, if it is there, and if it is a spend limit.
+/// The limit of that name, if it exists and is a spend limit.
 fn find(admin: &Admin, project: Option<&str>) -> Result<Option<(LimitRule, Limit, Vec<Reading>)>, ApiError> {
     let name = name(project);
     let Some(listed) = named(admin, &name) else { return Ok(None) };
-    // It is the organization's or one project's: it has one meter.
+    // It belongs to the organization or to one project: it has one meter.
     let (limit, readings) = (&listed.limit, listed.fullest(admin, 1).readings);
     let (rule, plain) = (LimitRule::of(limit), monthly(project, None, None));
     let is_spend_limit = rule.hard.is_some()
@@ -88,7 +88,8 @@ fn look(admin: &Admin, project: Option<&str>) -> Result<Json<SpendLimitView>, Ap
     let none = || ApiError::not_found("there is no spend limit");
     let (_, limit, readings) = find(admin, project)?.ok_or_else(none)?;
     let hard = Money::from_nano(limit.hard.unwrap_or_default());
-    let inexact = || ApiError::conflict(format!("limit {:?} is not of whole cents: {hard}", limit.name));
+    let inexact =
+        || ApiError::conflict(format!("limit {:?} is not a whole number of cents: {hard}", limit.name));
     let spent = |reading: &Reading| reading.meter.settled >= hard.nano();
     let is_enforcing = limit.mode == Mode::Enforce && readings.iter().any(spent);
     Ok(Json(SpendLimitView {
@@ -104,7 +105,7 @@ fn look(admin: &Admin, project: Option<&str>) -> Result<Json<SpendLimitView>, Ap
 #[utoipa::path(get, path = "/spend_limit", responses((status = 200, body = SpendLimitView)))]
 pub(super) async fn show(
     State(admin): State<Admin>,
-    Path(Whose { project }): Path<Whose>,
+    Path(ScopePath { project }): Path<ScopePath>,
 ) -> Result<Json<SpendLimitView>, ApiError> {
     look(&admin, known(&admin, project.as_deref())?)
 }
@@ -119,20 +120,20 @@ pub(super) async fn show(
 pub(super) async fn put(
     State(admin): State<Admin>,
     Extension(by): Extension<Actor>,
-    Path(Whose { project }): Path<Whose>,
+    Path(ScopePath { project }): Path<ScopePath>,
     Body(body): Body<Update>,
 ) -> Result<Json<SpendLimitView>, ApiError> {
-    let whose = active(&admin, project.as_deref())?;
+    let scope = active(&admin, project.as_deref())?;
     check(&body.currency, &body.interval)?;
     let hard = money(body.threshold_amount)?;
-    let plain = monthly(whose, None, Some(hard));
-    // Thresholds and zone that an operator gave it elsewhere stay.
-    let rule = match find(&admin, whose)? {
+    let plain = monthly(scope, None, Some(hard));
+    // Thresholds and a zone that an operator set elsewhere stay.
+    let rule = match find(&admin, scope)? {
         Some((rule, ..)) => LimitRule { hard: plain.hard, mode: plain.mode, ..rule },
         None => plain,
     };
-    admin.rulebook.put_limit(&name(whose), &rule, &by).await?;
-    look(&admin, whose)
+    admin.rulebook.put_limit(&name(scope), &rule, &by).await?;
+    look(&admin, scope)
 }
 
 /// Removes the monthly hard limit.
@@ -140,12 +141,12 @@ pub(super) async fn put(
 pub(super) async fn remove(
     State(admin): State<Admin>,
     Extension(by): Extension<Actor>,
-    Path(Whose { project }): Path<Whose>,
+    Path(ScopePath { project }): Path<ScopePath>,
 ) -> Result<Json<DeletedView>, ApiError> {
-    let whose = known(&admin, project.as_deref())?;
-    find(&admin, whose)?.ok_or_else(|| ApiError::not_found("there is no spend limit"))?;
-    admin.rulebook.remove_limit(&name(whose), &by).await?;
+    let scope = known(&admin, project.as_deref())?;
+    find(&admin, scope)?.ok_or_else(|| ApiError::not_found("there is no spend limit"))?;
+    admin.rulebook.remove_limit(&name(scope), &by).await?;
     let object =
-        if whose.is_some() { "project.spend_limit.deleted" } else { "organization.spend_limit.deleted" };
+        if scope.is_some() { "project.spend_limit.deleted" } else { "organization.spend_limit.deleted" };
     Ok(Json(DeletedView::of(object, None)))
 }

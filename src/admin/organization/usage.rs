@@ -95,9 +95,9 @@ fn is_used(sum: &UsageSum) -> bool {
     sum.requests > 0 || sum.quantities.tokens_total() > 0
 }
 
-/// What is asked for.
+/// A query for usage or costs, checked.
 #[derive(Default)]
-struct Wanted {
+struct SumsQuery {
     start_s: Option<i64>,
     end_s: Option<i64>,
     width: Option<String>,
@@ -124,7 +124,7 @@ fn time(value: &str, param: &'static str) -> Result<i64, ApiError> {
     seconds.ok_or_else(|| ApiError::bad(Some(param), "use Unix seconds"))
 }
 
-impl Wanted {
+impl SumsQuery {
     /// `kind` is what may be asked; without one nothing is known, so that no
     /// filter can leave out anything.
     fn of(pairs: Pairs, kind: Option<&Kind>) -> Result<Self, ApiError> {
@@ -239,7 +239,7 @@ impl Kind {
 type Sums = BTreeMap<(i64, Group), UsageSum>;
 
 /// The sums of a page, or nothing if there are too many.
-async fn sums(admin: &Admin, kind: Kind, wanted: Wanted, frame: &Frame) -> Result<Option<Sums>, ApiError> {
+async fn sums(admin: &Admin, kind: Kind, wanted: SumsQuery, frame: &Frame) -> Result<Option<Sums>, ApiError> {
     let &Frame { start_s, end_s, width_s, .. } = frame;
     if width_s % ROLLUP_S != 0
         && let Some(Pruned { before_s, .. }) =
@@ -267,7 +267,7 @@ async fn page(
     kind: Option<Kind>,
     widths: &[Width],
 ) -> Result<Json<PageView>, ApiError> {
-    let wanted = Wanted::of(pairs, kind.as_ref())?;
+    let wanted = SumsQuery::of(pairs, kind.as_ref())?;
     let frame = wanted.frame(widths, admin.guard.clock().now_s())?;
     let mut results: BTreeMap<i64, Vec<ResultView>> = BTreeMap::new();
     if let Some(kind) = kind {

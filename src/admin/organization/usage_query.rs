@@ -1,5 +1,5 @@
-//! What usage and costs may be asked, for the document. Names may come again in
-//! these queries, so that they are read as pairs and not into these.
+//! The queries of usage and costs, for the OpenAPI document. A name may be
+//! repeated, so requests are read as pairs and not into these structs.
 
 #![expect(dead_code, reason = "only the document is made of these")]
 
@@ -8,28 +8,29 @@ use utoipa::IntoParams;
 #[derive(IntoParams)]
 #[into_params(parameter_in = Path)]
 pub(super) struct UsageKind {
-    /// What is counted. Of all but completions and embeddings the guard knows only costs.
+    /// The kind of usage. The guard counts completions and embeddings; of all others it
+    /// knows only the costs.
     #[param(pattern = "^(completions|embeddings|moderations|images|audio_speeches|audio_transcriptions|\
         vector_stores|code_interpreter_sessions|file_search_calls|web_search_calls|decisions)$")]
     kind: String,
 }
 
-/// What both may be asked.
+/// The parameters of both.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct BucketsQuery {
-    /// Unix seconds in the first bucket.
+    /// A time in the first bucket, in Unix seconds.
     #[param(minimum = 0, maximum = 253_402_300_799_i64)]
     start_time: i64,
-    /// Unix seconds behind the last bucket's start; now if it is not said.
+    /// A time after the start of the last bucket, in Unix seconds. Default: now.
     #[param(minimum = 0, maximum = 253_402_300_799_i64)]
     end_time: Option<i64>,
-    /// `next_page` of the page before.
+    /// `next_page` of the previous page.
     page: Option<String>,
-    /// Only of these.
+    /// Only these projects.
     #[param(max_items = 100)]
     project_ids: Option<Vec<String>>,
-    /// Only of these.
+    /// Only these keys.
     #[param(max_items = 100)]
     api_key_ids: Option<Vec<String>>,
 }
@@ -37,19 +38,19 @@ pub(super) struct BucketsQuery {
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct UsageQuery {
-    /// `1m`, `1h`, or `1d` if it is not said.
+    /// `1m`, `1h` or `1d`. Default: `1d`.
     #[param(pattern = "^1[mhd]$")]
     bucket_width: Option<String>,
-    /// How many buckets to a page: up to 1440 of `1m`, 168 of `1h`, 31 of `1d`.
+    /// The number of buckets in a page: up to 1440 of `1m`, 168 of `1h`, 31 of `1d`.
     #[param(minimum = 1, maximum = 1440)]
     limit: Option<usize>,
-    /// Only of these.
+    /// Only these models.
     #[param(max_items = 100)]
     models: Option<Vec<String>>,
-    /// `true`: only of batches, of which the guard has none; `false`: only of the rest.
+    /// `true`: only batches, of which the guard has none; `false`: only other requests.
     batch: Option<bool>,
-    /// `project_id`, `api_key_id`, `model` or `user_id`; of completions `batch`, `api_source` and `service_tier` too.
-    /// Users and tiers are null, since sums don't tell them apart.
+    /// `project_id`, `api_key_id`, `model` or `user_id`; for completions also `batch`, `api_source` and
+    /// `service_tier`. Users and tiers are null, since the sums don't distinguish them.
     #[param(max_items = 100)]
     group_by: Option<Vec<String>>,
 }
@@ -60,10 +61,10 @@ pub(super) struct CostsQuery {
     /// `1d`.
     #[param(pattern = "^1d$")]
     bucket_width: Option<String>,
-    /// How many buckets to a page; 7 if it is not said.
+    /// The number of buckets in a page. Default: 7.
     #[param(minimum = 1, maximum = 180)]
     limit: Option<usize>,
-    /// Only of these.
+    /// Only these line items.
     #[param(max_items = 100)]
     line_items: Option<Vec<String>>,
     /// `project_id`, `api_key_id`, `line_item`, `api_source` or `user_id`, which is null.

@@ -14,7 +14,7 @@ pub(crate) struct PageView {
     pub(super) object: &'static str,
     pub(super) data: Vec<BucketView>,
     pub(super) has_more: bool,
-    /// What to give as `page` for the next one.
+    /// The value of `page` for the next page.
     pub(super) next_page: Option<String>,
 }
 
@@ -27,7 +27,7 @@ pub(crate) struct BucketView {
     pub(super) results: Vec<ResultView>,
 }
 
-/// One group of a bucket. What it is not grouped by is null.
+/// One group of a bucket. Fields that it is not grouped by are null.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = BucketResult)]
 #[serde(untagged)]
@@ -68,7 +68,7 @@ pub(crate) struct CompletionsView {
     service_tier: Option<()>,
 }
 
-/// What a result is about, as far as it was asked for.
+/// The group of a result: the fields of `group_by`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Group {
     pub(super) project: Option<String>,
@@ -146,7 +146,7 @@ pub(crate) struct CostsView {
     #[schema(pattern = r"^organization\.costs\.result$")]
     object: &'static str,
     amount: AmountView,
-    /// A model with all that it was used for, or the path of what has none.
+    /// A model, or the path of requests without a model.
     line_item: Option<String>,
     quantity: Option<u64>,
     quantity_unit: Option<&'static str>,
@@ -184,6 +184,6 @@ impl CostsView {
 
 /// Dollars as a JSON number, exact.
 fn number(money: Money) -> Box<RawValue> {
-    // A decimal text is a number, so nothing is ever put in its place.
+    // A decimal text is always a valid number.
     RawValue::from_string(money.to_string()).unwrap_or_else(|_| RawValue::NULL.to_owned())
 }

@@ -13,7 +13,7 @@ use crate::domain::Secret;
 use crate::keys::{Key, Project};
 use crate::store::records::{AccountRow, Channel};
 
-/// That something is gone.
+/// Confirms that an object was removed.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Deleted)]
 pub(crate) struct DeletedView {
@@ -59,7 +59,7 @@ pub(crate) struct ApiKeyView {
     object: &'static str,
     pub(super) id: String,
     name: String,
-    /// Its ends only.
+    /// Its first and last characters only.
     redacted_value: String,
     created_at: i64,
     last_used_at: Option<i64>,
@@ -68,7 +68,7 @@ pub(crate) struct ApiKeyView {
     owner_project_access: &'static str,
 }
 
-/// The guard knows no users: a key is a service account's, or the project's own.
+/// The guard has no users: a key belongs to a service account or to the project.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = ProjectApiKeyOwner)]
 struct KeyOwnerView {
@@ -128,11 +128,11 @@ impl AccountView {
 pub(crate) struct NewAccountView {
     #[serde(flatten)]
     pub(super) account: AccountView,
-    /// Null if none was asked for.
+    /// Null if it was created without a key.
     pub(super) api_key: Option<NewApiKeyView>,
 }
 
-/// A key with its secret, which is shown this once.
+/// A key with its secret, which is shown only once.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = NewServiceAccountKey)]
 pub(crate) struct NewApiKeyView {
@@ -164,7 +164,7 @@ pub(crate) struct AdminKeyView {
     pub(super) id: String,
     name: String,
     redacted_value: String,
-    /// The secret: only in the answer to making it.
+    /// The secret: only in the answer to creating the key.
     #[serde(skip_serializing_if = "Option::is_none")]
     value: Option<String>,
     /// `full` or `read_only`.
@@ -175,7 +175,7 @@ pub(crate) struct AdminKeyView {
     owner: AdminOwnerView,
 }
 
-/// The holder of an admin key; the guard knows no users by name.
+/// The owner of an admin key; the guard has no users.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = AdminApiKeyOwner)]
 struct AdminOwnerView {
@@ -201,7 +201,7 @@ impl AdminKeyView {
         }
     }
 
-    /// The same with the secret, which is shown this once.
+    /// The same with the secret, which is shown only once.
     pub(super) fn with_value(self, secret: &Secret) -> Self {
         Self { value: Some(secret.expose().to_owned()), ..self }
     }
@@ -223,7 +223,7 @@ pub(crate) struct SpendLimitView {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Enforcement)]
 pub(crate) struct EnforcementView {
-    /// `enforcing` while the limit has nothing left, and refuses.
+    /// `enforcing` while the limit is used up and requests are refused, else `inactive`.
     pub(super) status: &'static str,
 }
 
@@ -270,15 +270,15 @@ pub(crate) struct AuditView {
     #[serde(rename = "type")]
     pub(super) event: String,
     pub(super) effective_at: i64,
-    /// The project that it was done in.
+    /// The project of the change.
     pub(super) project: Option<NamedView>,
     pub(super) actor: ActorView,
-    /// The details, under the name of what happened.
+    /// The details, under the name of the event.
     #[serde(flatten)]
     pub(super) details: BTreeMap<String, Value>,
-    /// What was there before.
+    /// The state before.
     pub(super) before: Option<Value>,
-    /// What is there now.
+    /// The state after.
     pub(super) after: Option<Value>,
 }
 

@@ -16,10 +16,10 @@ pub(crate) struct AlertView {
     subject: String,
     unit: &'static str,
     threshold: String,
-    /// What was settled then.
+    /// The amount settled at that time.
     settled: String,
     hard: Option<String>,
-    /// The window that it is of, for people.
+    /// The window in which it happened, as text.
     window: String,
     window_start: i64,
     resets_at: i64,
@@ -31,10 +31,10 @@ pub(crate) struct AlertView {
 #[schema(as = Delivery)]
 struct DeliveryView {
     channel: String,
-    /// Of e-mail, to whom it goes: each recipient has a delivery.
+    /// For e-mail, the recipient: each one has a delivery of its own.
     #[serde(skip_serializing_if = "Option::is_none")]
     recipients: Option<Vec<String>>,
-    /// `waiting`, `sent`, `failed`, or `dropped` with its channel.
+    /// `waiting`, `sent`, `failed`, or `dropped` if its channel was removed.
     state: String,
     attempts: u32,
     sent_at: Option<i64>,
@@ -48,7 +48,7 @@ pub(crate) struct TestView {
     channel: String,
     /// `sent` or `failed`.
     state: &'static str,
-    /// Why it failed.
+    /// The error.
     error: Option<String>,
 }
 

@@ -12,14 +12,14 @@ use crate::rulebook::credit::Credit;
 #[schema(as = Credits)]
 pub(crate) struct CreditsView {
     object: &'static str,
-    /// Granted, and neither spent nor expired; negative if more was spent.
+    /// Credit that is neither spent nor expired; negative if more was spent than granted.
     balance_usd: String,
     granted_usd: String,
     /// Spent since the first grant.
     used_usd: String,
-    /// Left of grants when they expired.
+    /// The rest of grants at the time they expired.
     expired_usd: String,
-    /// What open requests may still cost, which is not taken off the balance.
+    /// The most that open requests may still cost. It is not subtracted from the balance.
     held_usd: String,
     /// `enforce` or `shadow`; absent before the first grant.
     mode: Option<&'static str>,
@@ -32,13 +32,13 @@ pub(crate) struct CreditsView {
 pub(crate) struct GrantView {
     object: &'static str,
     id: String,
-    /// Negative where some is taken back.
+    /// Negative if it takes credit back.
     amount_usd: String,
     used_usd: String,
     note: String,
     created_at: i64,
     expires_at: Option<i64>,
-    /// The grant that it corrects, and expires with.
+    /// The grant that it corrects and with which it expires.
     corrects: Option<String>,
     /// `active`, `used`, `expired` or `correction`.
     status: &'static str,

@@ -1,4 +1,4 @@
-//! The shapes of what is likely to come.
+//! The shapes of the forecast.
 
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -11,9 +11,9 @@ use crate::ledger::forecast::Forecast;
 pub(crate) struct ProjectionsView {
     object: &'static str,
     created_at: i64,
-    /// Of the whole organization, in dollars.
+    /// The calendar month of the organization, in dollars.
     month: ProjectionView,
-    /// Of each meter of each limit over days or longer.
+    /// Each meter of each limit with a hard cap and a window of a week or longer.
     limits: Vec<LimitProjectionView>,
 }
 
@@ -24,11 +24,11 @@ struct ProjectionView {
     resets_at: i64,
     unit: &'static str,
     settled: String,
-    /// Absent as long as there is no complete day to tell it by.
+    /// Absent until there is a complete day to forecast from.
     expected: Option<String>,
-    /// The lower end of what is likely.
+    /// The lower end of the likely range.
     low: Option<String>,
-    /// The upper end of what is likely.
+    /// The upper end of the likely range.
     high: Option<String>,
     days_of_history: usize,
 }
@@ -39,7 +39,7 @@ struct LimitProjectionView {
     limit: String,
     subject: String,
     hard: Option<String>,
-    /// When the cap is reached if all goes as expected.
+    /// When the cap will be reached at the expected rate.
     reached_at: Option<i64>,
     #[serde(flatten)]
     projection: ProjectionView,

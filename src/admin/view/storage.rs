@@ -18,32 +18,32 @@ pub(crate) struct StorageView {
     database_bytes: u64,
     /// Its write-ahead log, in bytes.
     log_bytes: u64,
-    /// What of the database is free for what is written next, in bytes: a file does not shrink.
+    /// The part of the file that can be reused, in bytes; the file does not shrink.
     reusable_bytes: u64,
-    /// What the disk has left, in bytes; null where the system does not say it.
+    /// The free space of the disk, in bytes; null if the system does not report it.
     free_bytes: Option<u64>,
-    /// How many entries there are.
+    /// The number of entries.
     entries: u64,
-    /// How many sums of quarters of an hour there are.
+    /// The number of sums by quarter of an hour.
     rollups: u64,
     /// When the oldest entry was admitted.
     oldest_entry_at: Option<i64>,
-    /// How long entries are kept (`storage.keep`); null for ever.
+    /// How long entries are kept (`storage.keep`); null: forever.
     keep_seconds: Option<u64>,
-    /// What was pruned; null while nothing was.
+    /// What was pruned; null if nothing was.
     pruned: Option<PrunedView>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Pruned)]
 pub(crate) struct PrunedView {
-    /// Entries admitted before were pruned.
+    /// Entries admitted before this time were pruned.
     before: i64,
-    /// How many.
+    /// The number of pruned entries.
     entries: u64,
-    /// The settled requests among them.
+    /// The number of settled requests among them.
     requests: u64,
-    /// What they cost: a part of the sums, which stay.
+    /// Their cost, which is still part of the sums.
     cost_usd: String,
 }
 
@@ -52,11 +52,12 @@ pub(crate) struct PrunedView {
 pub(crate) struct PruningView {
     object: &'static str,
     dry_run: bool,
-    /// Entries admitted before go: the end of a quarter of an hour, and a day ago at the latest.
+    /// Entries admitted before this time are pruned: the end of a quarter of an hour, at least a
+    /// day ago.
     before: i64,
-    /// How many went, or would go.
+    /// The number of entries that were pruned, or would be.
     entries: u64,
-    /// Whether there are more: then ask again.
+    /// Whether there are more to prune; then repeat the request.
     has_more: bool,
 }
 

@@ -12,15 +12,15 @@ pub(crate) struct VerificationView {
     object: &'static str,
     /// Whether nothing differs.
     ok: bool,
-    /// How many were read.
+    /// The number of entries read.
     entries: u64,
     rollups: u64,
-    /// What was pruned, whose sums could only be compared all together; null while nothing was.
+    /// The pruned entries, whose sums were compared in total only; null if nothing was pruned.
     pruned: Option<PrunedView>,
     holds: u64,
     meters: usize,
     differences: Vec<DifferenceView>,
-    /// How many more there are than are listed.
+    /// The number of differences that are not listed.
     differences_unlisted: u64,
 }
 
@@ -28,23 +28,24 @@ pub(crate) struct VerificationView {
 #[schema(as = Difference)]
 struct DifferenceView {
     kind: &'static str,
-    /// What it is about.
+    /// The object that it is about.
     about: String,
-    /// What is said, and what should be.
+    /// The stored value and the expected one.
     what: String,
     meaning: String,
-    /// What to do.
-    mend: String,
+    /// What to do about it.
+    #[serde(rename = "mend")]
+    remedy: String,
 }
 
 impl VerificationView {
     pub(crate) fn of(report: Report) -> Self {
-        let view = |Difference { kind, about, what, meaning, mend }| DifferenceView {
+        let view = |Difference { kind, about, what, meaning, remedy }| DifferenceView {
             kind,
             about,
             what,
             meaning,
-            mend,
+            remedy,
         };
         Self {
             object: "guard.verification",

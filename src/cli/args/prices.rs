@@ -5,19 +5,20 @@ use clap::{Args, Subcommand};
 /// `spendguard prices …`.
 #[derive(Clone, Debug, Subcommand)]
 pub enum PricesCommand {
-    /// All models with their standard rates.
+    /// List all models with their standard rates.
     #[command(after_help = "Example: spendguard prices list")]
     List,
-    /// One model with all its rates.
+    /// Show one model with all its rates.
     #[command(after_help = "Example: spendguard prices show gpt-6.1-sol")]
     Show {
         /// The model, by any of its names.
         model: String,
     },
-    /// Whether the sheet that a running guard has in force is fresh; without one, that of the configuration.
+    /// Check whether the price sheet of the running guard is up to date; without a guard, that of the
+    /// configuration.
     #[command(after_help = "Example: spendguard prices check")]
     Check,
-    /// Put a newer sheet where the guard reads it, and say what it changes.
+    /// Install a newer price sheet, and show what it changes.
     #[command(
         after_help = "Example: spendguard prices update prices.json --sha256 8f8060d8ce7a40c91b995c74d6a27657543d49e3c1c53430dabd556f244392c6"
     )]
@@ -27,12 +28,12 @@ pub enum PricesCommand {
 /// `spendguard prices update`.
 #[derive(Clone, Debug, Args)]
 pub struct UpdateArgs {
-    /// A file of the form of config/prices.json, or its https:// address.
+    /// A file in the form of config/prices.json, or its https:// URL.
     pub source: String,
-    /// SHA-256 of the sheet, as its maker says: 64 hexadecimal digits.
+    /// The published SHA-256 of the sheet: 64 hexadecimal digits.
     #[arg(long, value_parser = sha256)]
     pub sha256: String,
-    /// Take a sheet that is older than the one in force.
+    /// Accept a sheet that is older than the one in force.
     #[arg(long)]
     pub older: bool,
 }

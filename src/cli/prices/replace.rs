@@ -1,15 +1,15 @@
-//! Putting a file in another's place, whole.
+//! Replaces a file atomically.
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
-/// What a new file allows, as the guard may run as another user than who writes it.
+/// The mode of a new file: readable by all, since the guard may run as another user.
 const MODE: u32 = 0o644;
 
 /// Writes a file beside the one at `path`, and puts it in its place once it is on the
-/// disk: readers see the old one or the new one. Access stays as it was.
+/// disk: readers see the old one or the new one. Its permissions stay as they were.
 pub(super) fn whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let name = path.file_name().ok_or_else(|| io::Error::other("it has no name"))?;
@@ -17,7 +17,7 @@ pub(super) fn whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mode = fs::metadata(path).map_or(MODE, |known| known.permissions().mode());
     let written = write(&beside, bytes, mode).and_then(|()| fs::rename(&beside, path));
     if written.is_err() {
-        // It may not have been made at all.
+        // It may not exist.
         let _ = fs::remove_file(&beside);
     }
     written?;

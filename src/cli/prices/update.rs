@@ -1,8 +1,8 @@
-//! `spendguard prices update`: a new price sheet where the guard reads it.
+//! `spendguard prices update`: installs a new price sheet for the guard.
 //!
-//! The sheet is pinned by its SHA-256, read as the guard reads it, with what the
-//! configuration sets over it, and put in place whole: a guard that runs sees the old
-//! one or the new one.
+//! The sheet is pinned by its SHA-256, read as the guard reads it, with the
+//! configuration's overrides, and installed atomically: a running guard sees the old
+//! sheet or the new one.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -33,7 +33,7 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 /// Redirects that are followed: a release on GitHub has some.
 const REDIRECTS_MAX: usize = 5;
 
-/// Where the sheet goes, and what the configuration has there now.
+/// The target of the update, and the sheet that the configuration has now.
 struct Target {
     file: PathBuf,
     /// Whether the configuration reads the file.
@@ -43,18 +43,14 @@ struct Target {
     before: Sheet,
 }
 
-pub(super) async fn update(
-    wanted: &UpdateArgs,
-    format: Format,
-    config: Option<&Path>,
-) -> Result<(), Failure> {
+pub(super) async fn update(args: &UpdateArgs, format: Format, config: Option<&Path>) -> Result<(), Failure> {
     let target = target(config)?;
-    let bytes = read(&wanted.source, &target.settings).await?;
+    let bytes = read(&args.source, &target.settings).await?;
     let found = format!("{:x}", Bytes::copy_from_slice(&Sha256::digest(&bytes)));
-    if !found.eq_ignore_ascii_case(&wanted.sha256) {
-        return Err(refused(&format!("the SHA-256 of {} is {found}, not {}", wanted.source, wanted.sha256)));
+    if !found.eq_ignore_ascii_case(&args.sha256) {
+        return Err(refused(&format!("the SHA-256 of {} is {found}, not {}", args.source, args.sha256)));
     }
-    let wrong = |why: &str| refused(&format!("{} is no price sheet: {why}", wanted.source));
+    let wrong = |why: &str| refused(&format!("{} is no price sheet: {why}", args.source));
     let text = std::str::from_utf8(&bytes).map_err(|error| wrong(&error.to_string()))?;
     let after = Sheet::parse(text, &[]).map_err(|error| wrong(&error.to_string()))?;
     if after.models(Clock::default().now_s()).is_empty() {
@@ -62,7 +58,7 @@ pub(super) async fn update(
     }
     let pricing = Pricing { sheet: Some(text.to_owned()), ..target.settings.pricing.clone() };
     pricing.sheet().map_err(|error| wrong(&format!("with the configuration's prices over it, {error}")))?;
-    if after.as_of_s() < target.before.as_of_s() && !wanted.older {
+    if after.as_of_s() < target.before.as_of_s() && !args.older {
         return Err(refused(&format!(
             "the sheet is of {}, older than the one in force, of {}; --older takes it nevertheless",
             day(&after),
@@ -85,7 +81,7 @@ fn refused(why: &str) -> Failure {
     Failure::failed(format!("{why}; nothing was written"))
 }
 
-/// Whatever is in the sheet's file, also nothing, must not keep it from being replaced.
+/// A broken or missing sheet must not prevent its replacement.
 fn target(config: Option<&Path>) -> Result<Target, Failure> {
     let wrong = |error: config::ConfigError| Failure::wrong(error.to_string());
     let file = config::sheet_file(config, std::env::vars()).map_err(wrong)?;
@@ -96,7 +92,7 @@ fn target(config: Option<&Path>) -> Result<Target, Failure> {
     let known = known.and_then(|text| Sheet::parse(&text, &[]).ok());
     let before = known.map_or_else(|| Sheet::built_in(&[]), Ok).map_err(failed)?;
     let is_read = file.is_some();
-    // A link stays one, and leads to the new sheet.
+    // A symbolic link is kept and leads to the new sheet.
     let file = file.map_or_else(
         || std::path::absolute(settings.storage_path.join(FILE)),
         |file| std::fs::canonicalize(&file).or(Ok(file)),
@@ -174,7 +170,7 @@ fn day(sheet: &Sheet) -> String {
     day_of(sheet.as_of_s())
 }
 
-/// Says what the new sheet changes.
+/// Prints what the new sheet changes.
 fn report(format: Format, target: &Target, after: &Sheet) {
     let now_s = Clock::default().now_s();
     let Target { file, is_read, before, .. } = target;

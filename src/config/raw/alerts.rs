@@ -5,25 +5,25 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::raw::SecretSource;
 
-/// Who is told when a limit is reached.
+/// The channels that alerts are sent through.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Alerts {
-    /// The address of the dashboard in messages; the admin listener's if absent.
+    /// The URL of the dashboard in messages. Default: that of the admin listener.
     pub link: Option<String>,
-    /// Whether it is told that a hard limit is likely to be reached.
+    /// Whether an alert is sent when a hard limit is likely to be reached.
     pub forecast: bool,
-    /// A mailbox.
+    /// E-mail.
     pub email: Option<Email>,
-    /// Programs.
+    /// Webhooks.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub webhook: Vec<Webhook>,
-    /// Channels of Slack.
+    /// Slack channels.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub slack: Vec<Slack>,
 }
 
-/// A mailbox that alerts go to.
+/// E-mail by SMTP.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Email {
@@ -32,7 +32,7 @@ pub struct Email {
     /// The user's password.
     #[serde(default)]
     pub password: Option<SecretSource>,
-    /// `required`, or `none` for a relay in the own network: mail goes there in the clear.
+    /// `required`, or `none` for a relay in a trusted network: e-mail is sent there unencrypted.
     #[serde(default = "required")]
     pub tls: String,
     /// The sender.
@@ -45,17 +45,17 @@ fn required() -> String {
     "required".into()
 }
 
-/// A program that alerts are posted to.
+/// A webhook that alerts are posted to.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Webhook {
-    /// Where it listens.
+    /// Its URL.
     pub url: String,
-    /// What it knows the signature by: `whsec_` and Base64.
+    /// The secret that signs requests: `whsec_` and Base64.
     pub secret: SecretSource,
 }
 
-/// A channel of Slack.
+/// A Slack channel.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Slack {

@@ -1,4 +1,4 @@
-//! Prices over the sheet's, as they are written in the file.
+//! Prices that override the price sheet, as written in the file.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -21,13 +21,13 @@ section! {
     }
 }
 
-/// A price over the sheet's, in US dollars per million tokens.
+/// A price that overrides the price sheet, in US dollars per million tokens.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Price {
     /// The model; `ft:BASE` for fine-tunes.
     pub model: String,
-    /// From which day of UTC.
+    /// The first day on which it applies, in UTC.
     #[serde(default)]
     pub effective_from: Option<String>,
     /// Text input.

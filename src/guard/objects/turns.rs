@@ -53,7 +53,7 @@ impl Turns {
     }
 }
 
-/// An open turn on a conversation. Dropped, it has added as much as it might.
+/// An open turn on a conversation. If dropped, it counts as having added as much as it might.
 #[derive(Debug)]
 pub struct Turn {
     guard: Arc<Guard>,
@@ -156,7 +156,8 @@ impl Turn {
                 TurnEnd::Nothing => {}
                 TurnEnd::Measured(measured) => {
                     let sum = turns.known.plus(&measured);
-                    // Alone, it has read all that there is, so that its size is known again.
+                    // A turn that was alone has read the whole conversation, so its size is
+                    // known again.
                     turns.known = if was_alone {
                         KeptContext { tokens: measured.tokens, rendering: measured.rendering, ..sum }
                     } else {
@@ -172,7 +173,8 @@ impl Turn {
             over.map(|Turns { of, known, .. }| KnownObject { context: known, ..of })
         };
         if let Some(known) = over {
-            // If a crash comes first, its size is unknown, which is too much and not too little.
+            // After a crash before that, its size is unknown, so it is overestimated and never
+            // underestimated.
             drop(self.guard.learn_objects(vec![put(self.conversation.clone(), known)]));
         }
     }
@@ -194,7 +196,7 @@ mod tests {
     /// Held for containers of any size.
     const ANY: Option<ContainerMemory> = Some(ContainerMemory::G64);
 
-    /// A folder as it is now, as a death would leave it.
+    /// A copy of the folder, as a crash would leave it.
     fn copied(folder: &tempfile::TempDir) -> tempfile::TempDir {
         let copy = tempfile::tempdir().unwrap();
         for file in std::fs::read_dir(folder.path()).unwrap() {
@@ -300,7 +302,7 @@ mod tests {
             |guard: &Guard| guard.objects().lookup(ObjectKind::Conversation, "c").unwrap().context.containers;
         assert_eq!(kept(&guard), four, "they stay");
         let open_turn = begin(four.largest, KeptContainers::NONE).await.unwrap();
-        // As a death leaves it: nothing more is written.
+        // As after a crash: nothing more is written.
         writer.step();
         let copy = copied(&folder);
         let (next, _writer) = opened(copy.path());
@@ -316,7 +318,7 @@ mod tests {
         let (guard, writer) = opened(folder.path());
         drop(guard.learn_objects(vec![put(of("c"), made(on_model(100)))]));
         let turn = begin(&guard, 500).await;
-        // As a death leaves it: nothing more is written.
+        // As after a crash: nothing more is written.
         let copy = copied(&folder);
         let (next, _writer) = opened(copy.path());
         let reach = Reach::Project("p".into());

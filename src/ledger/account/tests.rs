@@ -269,28 +269,29 @@ fn a_correction_counts_if_what_it_corrects_does() {
 }
 
 #[test]
-fn a_low_balance_is_told_once_for_each_grant() {
+fn a_low_balance_is_reported_once_for_each_grant() {
     let mut life = Life::new();
-    let told = |crossings: Vec<Crossing>| crossings.iter().map(|c| (c.mark, c.threshold)).collect::<Vec<_>>();
+    let raised =
+        |crossings: Vec<Crossing>| crossings.iter().map(|c| (c.mark, c.threshold)).collect::<Vec<_>>();
     let low = [(AlertKind::CreditLow, usd(500).nano())];
-    assert_eq!(told(life.grant(900, Some(9)).unwrap()), []);
+    assert_eq!(raised(life.grant(900, Some(9)).unwrap()), []);
     assert_eq!(
-        told(life.ledger.used_up(life.at_ms)),
+        raised(life.ledger.used_up(life.at_ms)),
         [],
         "who asks for too much says nothing of the balance"
     );
-    assert_eq!(told(life.spend(400)), [], "500 are left, which is not less");
-    assert_eq!(told(life.spend(1)), low);
-    assert_eq!(told(life.spend(1)), []);
+    assert_eq!(raised(life.spend(400)), [], "500 are left, which is not less");
+    assert_eq!(raised(life.spend(1)), low);
+    assert_eq!(raised(life.spend(1)), []);
     life.at_ms += 1;
-    assert_eq!(told(life.ledger.used_up(life.at_ms)), [(AlertKind::CreditUsedUp, 0)]);
-    assert_eq!(told(life.ledger.used_up(life.at_ms)), []);
-    assert_eq!(told(life.grant(900, Some(9)).unwrap()), []);
+    assert_eq!(raised(life.ledger.used_up(life.at_ms)), [(AlertKind::CreditUsedUp, 0)]);
+    assert_eq!(raised(life.ledger.used_up(life.at_ms)), []);
+    assert_eq!(raised(life.grant(900, Some(9)).unwrap()), []);
     life.at_ms += 9 * DAY_MS;
-    assert_eq!(told(life.ledger.low_credit(life.at_ms)), low, "it expired");
-    assert_eq!(told(life.grant(1, None).unwrap()), low, "and a cent does not help");
+    assert_eq!(raised(life.ledger.low_credit(life.at_ms)), low, "it expired");
+    assert_eq!(raised(life.grant(1, None).unwrap()), low, "and a cent does not help");
     let terms = Terms { low: usd(100), ..Terms::default() };
-    assert_eq!(told(life.ledger.set_terms(terms, life.at_ms)), [(AlertKind::CreditLow, usd(100).nano())]);
+    assert_eq!(raised(life.ledger.set_terms(terms, life.at_ms)), [(AlertKind::CreditLow, usd(100).nano())]);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Who waits is served in turn, whatever the others do.
+//! Waiting requests are served in turn, whatever the others do.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};

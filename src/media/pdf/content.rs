@@ -1,4 +1,4 @@
-//! What a content stream shows, counted without drawing it.
+//! Counts the text of a content stream without drawing it.
 
 use std::collections::HashMap;
 

@@ -20,7 +20,7 @@ const READ_BYTES_MAX: usize = 128 << 20;
 const OBJECTS_MAX: usize = 500_000;
 /// Versions of one object.
 const VERSIONS_MAX: usize = 100;
-/// What the shortest object counts as bytes read.
+/// The bytes that the shortest object counts as.
 const READING_BYTES_MIN: usize = 64;
 /// References that lead to references.
 const HOPS_MAX: usize = 8;
@@ -71,7 +71,7 @@ impl File {
         self.parse(at).map(|(object, _)| object)
     }
 
-    /// All versions of what an object is or refers to.
+    /// All versions of an object, or of the object that it refers to.
     pub(super) fn resolve(&self, object: &Object) -> Result<Vec<Object>, PdfProblem> {
         let mut resolved = vec![object.clone()];
         for _ in 0..HOPS_MAX {
@@ -297,7 +297,7 @@ fn is_disguised(before: &[u8]) -> bool {
     before.last().is_some_and(|byte| matches!(byte, b'\n' | b'\r')) && before.contains(&b'%')
 }
 
-/// What is left of bytes without their end.
+/// Removes a suffix from bytes.
 trait TrimEnd {
     fn trim_ascii_end_blank(&self) -> &[u8];
     fn trim_end_digits(&self) -> Option<&[u8]>;

@@ -191,7 +191,7 @@ impl<'a> Lexer<'a> {
             if is(end) {
                 break;
             }
-            // What belongs to the object around it: this one was never closed.
+            // It belongs to the object around it: this one was never closed.
             if let Some(word) = [&b"endobj"[..], b"stream"].into_iter().find(|word| is(word)) {
                 self.at -= word.len();
                 break;

@@ -1,4 +1,4 @@
-//! Looking through all objects of a PDF: what multiplies text, and where pages are.
+//! A pass over all objects of a PDF: finds what multiplies text, and the pages.
 
 use std::collections::BTreeSet;
 
@@ -7,9 +7,9 @@ use crate::media::pdf::file::Location;
 use crate::media::pdf::object::{Lexer, Object};
 use crate::media::pdf::{CHARACTER_BYTES, Document, PdfProblem};
 
-/// What all objects were looked through for.
+/// The findings of a pass over all objects.
 #[derive(Debug, Default)]
-pub(super) struct Seen {
+pub(super) struct Survey {
     /// The roots of page trees.
     pub(super) roots: Vec<Object>,
     /// The numbers of all pages, in a tree or not.
@@ -21,14 +21,14 @@ pub(super) struct Seen {
 }
 
 impl Document {
-    /// Looks through all objects.
-    pub(super) fn survey(&mut self) -> Result<Seen, PdfProblem> {
-        let mut seen = Seen::default();
+    /// Examines all objects.
+    pub(super) fn survey(&mut self) -> Result<Survey, PdfProblem> {
+        let mut survey = Survey::default();
         self.expansion = CHARACTER_BYTES;
         for (number, at) in self.file.locations() {
             let object = self.file.object(at)?;
             if object.is_named(b"Type", b"Page") {
-                seen.pages.insert(number);
+                survey.pages.insert(number);
             }
             let mut dicts = Vec::new();
             object.each(&mut |object| {
@@ -37,25 +37,25 @@ impl Document {
                 }
             });
             for dict in dicts {
-                self.survey_dict(&dict, at, &mut seen)?;
+                self.survey_dict(&dict, at, &mut survey)?;
             }
         }
-        Ok(seen)
+        Ok(survey)
     }
 
-    fn survey_dict(&mut self, dict: &Object, at: Location, seen: &mut Seen) -> Result<(), PdfProblem> {
-        seen.roots.extend(dict.values(b"Pages").cloned());
+    fn survey_dict(&mut self, dict: &Object, at: Location, survey: &mut Survey) -> Result<(), PdfProblem> {
+        survey.roots.extend(dict.values(b"Pages").cloned());
         if dict.has(b"PatternType") && self.file.is_stream(at)? {
-            seen.repeated.push(at);
+            survey.repeated.push(at);
         }
         if dict.is_named(b"S", b"Luminosity") || dict.is_named(b"S", b"Alpha") {
             for group in dict.values(b"G") {
                 if let Object::Reference(number) = group {
-                    seen.repeated.extend(self.file.versions(*number));
+                    survey.repeated.extend(self.file.versions(*number));
                 }
             }
         }
-        seen.glyphs.extend(dict.values(b"CharProcs").cloned());
+        survey.glyphs.extend(dict.values(b"CharProcs").cloned());
         for key in [&b"ToUnicode"[..], b"UseCMap"] {
             for map in dict.values(key) {
                 self.survey_characters(map)?;
@@ -112,15 +112,15 @@ impl Document {
         Ok(())
     }
 
-    /// Text that would be drawn more often than it is named is a problem.
-    pub(super) fn refuse_hidden_text(&mut self, seen: &Seen) -> Result<(), PdfProblem> {
-        for at in &seen.repeated {
+    /// Refuses text that would be drawn more often than it is referenced.
+    pub(super) fn refuse_hidden_text(&mut self, survey: &Survey) -> Result<(), PdfProblem> {
+        for at in &survey.repeated {
             let dict = self.file.object(*at)?;
             if self.stream_text(*at, &dict, 0)? > 0 {
                 return Err(PdfProblem::Unsupported);
             }
         }
-        for glyphs in &seen.glyphs {
+        for glyphs in &survey.glyphs {
             for glyphs in self.file.resolve(glyphs)? {
                 let Object::Dict(entries) = glyphs else { return Err(PdfProblem::Unsupported) };
                 for (_, glyph) in entries {

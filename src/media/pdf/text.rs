@@ -5,12 +5,12 @@ use std::collections::HashMap;
 use crate::media::pdf::content::Content;
 use crate::media::pdf::file::Location;
 use crate::media::pdf::object::Object;
-use crate::media::pdf::{CHARACTER_BYTES, DEPTH_MAX, Document, Known, PdfProblem};
+use crate::media::pdf::{CHARACTER_BYTES, DEPTH_MAX, Document, Measurement, PdfProblem};
 
 /// External objects by name, as a page or form may draw them.
 pub(super) type Names = HashMap<Vec<u8>, Vec<u32>>;
 
-/// What one name may mean at the most.
+/// The most objects that one name may stand for.
 const MEANINGS_MAX: usize = 1_000;
 
 impl Document {
@@ -103,7 +103,7 @@ impl Document {
         Ok(text)
     }
 
-    /// What a name of an external object can mean.
+    /// The objects that a name of an external object can stand for.
     fn drawn(&self, name: &[u8], names: &Names) -> Result<Vec<u32>, PdfProblem> {
         let own = names.get(name).cloned();
         let anywhere = || self.drawable.get(name).into_iter().flatten().copied().collect();
@@ -114,12 +114,12 @@ impl Document {
     /// The text of a form; an image has none.
     fn form_text(&mut self, number: u32, depth: usize) -> Result<u64, PdfProblem> {
         match self.forms.get(&number) {
-            Some(Known::Open) => return Err(PdfProblem::Unsupported),
-            Some(Known::Done(text)) => return Ok(*text),
+            Some(Measurement::InProgress) => return Err(PdfProblem::Unsupported),
+            Some(Measurement::Done(text)) => return Ok(*text),
             None if depth >= DEPTH_MAX => return Err(PdfProblem::Unsupported),
             None => {}
         }
-        self.forms.insert(number, Known::Open);
+        self.forms.insert(number, Measurement::InProgress);
         let mut largest = 0;
         for at in self.file.versions(number).to_vec() {
             let dict = self.file.object(at)?;
@@ -128,7 +128,7 @@ impl Document {
             }
             largest = largest.max(self.stream_text(at, &dict, depth)?);
         }
-        self.forms.insert(number, Known::Done(largest));
+        self.forms.insert(number, Measurement::Done(largest));
         Ok(largest)
     }
 

@@ -1,4 +1,4 @@
-//! What compaction of the context within a request may cost.
+//! The cost of compaction of the context within a request.
 //!
 //! Upstream compacts the context where it reaches a threshold (`context_management`): a
 //! pass reads all of it and writes what replaces it. That may come after each turn, and

@@ -1,4 +1,4 @@
-//! What one price sheet changes of another.
+//! The differences between two price sheets.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ pub struct Changes {
     pub new: Vec<Arc<Price>>,
     /// Models that only the older sheet has.
     pub removed: Vec<Arc<Price>>,
-    /// Models of which anything differs: rates, limits, facts, now or from some day on.
+    /// Models that differ in anything: rates, limits, facts, now or from a later day.
     pub changed: Vec<Change>,
 }
 
@@ -25,7 +25,7 @@ pub struct Change {
 }
 
 impl Sheet {
-    /// What a newer sheet changes of this one, with the prices of an instant in Unix seconds.
+    /// The differences of a newer sheet from this one, with the prices at an instant in Unix seconds.
     pub fn changes(&self, newer: &Self, at_s: i64) -> Changes {
         let mut changes = Changes::default();
         for after in newer.models(at_s) {

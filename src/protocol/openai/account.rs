@@ -1,4 +1,4 @@
-//! Finds what an answer says of the account that pays upstream.
+//! Finds the parts of an answer that name upstream's account.
 //!
 //! Upstream names its account in the texts of errors and in `organization_id`. Everything
 //! else is the client's or the model's, and may have fields of the same names: schemas of
@@ -13,7 +13,7 @@ use std::sync::LazyLock;
 
 use memchr::{memchr2, memmem, memrchr2_iter};
 
-/// Members that hold what upstream says of its account.
+/// Members in which upstream names its account.
 const MEMBERS: [&[u8]; 4] = [b"error", b"errors", b"last_error", b"organization_id"];
 /// The member that holds an error's text where a whole event is the error.
 const MESSAGE: &[u8] = b"message";
@@ -26,7 +26,7 @@ static ERROR: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finde
 static ORGANIZATION: LazyLock<memmem::Finder<'static>> =
     LazyLock::new(|| memmem::Finder::new(b"organization_id"));
 
-/// Where a whole JSON answer speaks of the account, in ascending order.
+/// Where a whole JSON answer names the account, in ascending order.
 ///
 /// ```
 /// use spendguard::protocol::openai::account;
@@ -41,13 +41,13 @@ pub fn texts(answer: &[u8]) -> Vec<Range<usize>> {
     found
 }
 
-/// Finds the texts that speak of the account in an answer that comes in parts.
+/// Finds the texts that name the account in an answer that comes in parts.
 #[derive(Debug)]
 pub struct Texts(Form);
 
 #[derive(Debug)]
 enum Form {
-    /// Nothing came yet that would tell.
+    /// Not known yet.
     Unknown,
     Json(Document),
     Events(Events),
@@ -64,7 +64,7 @@ impl Texts {
         Self(Form::Unknown)
     }
 
-    /// Where the next part of the answer speaks of the account, in ascending order.
+    /// Where the next part of the answer names the account, in ascending order.
     pub fn find(&mut self, part: &[u8]) -> Vec<Range<usize>> {
         let mut found = Vec::new();
         if matches!(self.0, Form::Unknown) {
@@ -115,7 +115,7 @@ impl Name {
     }
 }
 
-/// What a level of a document is.
+/// The kind of a level of a document.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Level {
     /// Nothing that has members of upstream's own.
@@ -139,7 +139,7 @@ struct Document {
     /// Whether the next string is a name, or this one is.
     at_name: bool,
     name: Name,
-    /// The level of the member whose value speaks of the account.
+    /// The level of the member whose value names the account.
     text_at: Option<usize>,
 }
 
@@ -148,7 +148,7 @@ impl Document {
         Self { is_event: true, ..Self::default() }
     }
 
-    /// Reads on; adds where the span speaks of the account.
+    /// Reads on; adds the places where the span names the account.
     fn read(&mut self, bytes: &[u8], span: Range<usize>, found: &mut Vec<Range<usize>>) {
         let mut from = span.start;
         let mut at = span.start;
@@ -260,7 +260,7 @@ impl Document {
     }
 }
 
-/// What of a line of an event stream is being read.
+/// The part of a line of an event stream that is being read.
 #[derive(Debug)]
 enum Line {
     Field,

@@ -1,8 +1,8 @@
 //! Sorts a method and path into metered, free, our own, or refused, and says why.
 //!
-//! The lists are closed: a path that isn't written here can't be priced, so
-//! it is refused. Matching is exact on the raw path; nothing is decoded or
-//! normalised, because what upstream makes of `%63hat` or `..` is its affair.
+//! The lists are closed: a path that isn't written here can't be priced, so it is
+//! refused. Matching is exact on the raw path; nothing is decoded or normalised,
+//! because upstream may read `%63hat` or `..` differently.
 
 mod misspelt;
 mod place;
@@ -19,7 +19,7 @@ pub use self::refused::{Reason, Remedy, reason};
 /// A path that spendguard answers itself, with the virtual key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SelfService {
-    /// `GET /`: what this is, in a line.
+    /// `GET /`: a line that names the service.
     Root,
     /// `GET /spendguard/me`.
     Me,
@@ -31,14 +31,14 @@ pub enum SelfService {
     BillingCreditGrants,
 }
 
-/// What becomes of a request that is served, by its method and path alone.
+/// How a request is served, by its method and path alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Endpoint {
     /// Priced and limited.
     Metered(&'static Operation),
     /// Forwarded and counted as a request; a label from a closed set.
     Free(&'static str),
-    /// Forwarded unmetered, since the operator says so; `classify` knows of none.
+    /// Forwarded unmetered, since the operator allows it; never returned by `classify`.
     Allowed,
     /// Answered here.
     SelfService(SelfService),

@@ -1,8 +1,8 @@
 //! Borrowing pieces of JSON, without building a tree of it.
 //!
-//! A body may be 20 MB of pictures in base64: what matters is read where it
-//! stands, the rest is skipped. Depth is checked first, on the bytes, so that
-//! no parser after it can be driven into the ground.
+//! A body may contain 20 MB of pictures in base64: relevant parts are read in
+//! place, the rest is skipped. Depth is checked first, on the bytes, so that no
+//! later parser can overflow its stack.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -156,7 +156,7 @@ pub(super) fn span_of(part: &str, text: &str) -> Option<Range<usize>> {
     text.get(span.clone()).is_some_and(|there| std::ptr::eq(there, part)).then_some(span)
 }
 
-/// A value as it stands in the text; `null` and absent are told apart.
+/// A value as it stands in the text; distinguishes `null` from absent.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Raw<'a>(Option<&'a RawValue>);
 
@@ -314,10 +314,10 @@ mod tests {
 
     #[test]
     fn only_an_object_is_an_object() {
-        type Wanted<'a> = Object<std::collections::BTreeMap<String, Raw<'a>>>;
-        assert!(serde_json::from_str::<Wanted<'_>>("{}").is_ok());
+        type AnyObject<'a> = Object<std::collections::BTreeMap<String, Raw<'a>>>;
+        assert!(serde_json::from_str::<AnyObject<'_>>("{}").is_ok());
         for other in ["[]", "null", "\"{}\"", "5"] {
-            assert!(serde_json::from_str::<Wanted<'_>>(other).is_err(), "{other}");
+            assert!(serde_json::from_str::<AnyObject<'_>>(other).is_err(), "{other}");
         }
     }
 }

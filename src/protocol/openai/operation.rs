@@ -1,8 +1,8 @@
-//! The ways to spend that are metered: one file for each operation, and one row of the table.
+//! The metered operations: one file for each, and one row of the table.
 //!
-//! What differs between operations is said here. All other modules ask an [`Operation`] for
-//! what they need to know, and never which one it is. A new operation is a file beside
-//! these and a row in [`OPERATIONS`].
+//! The differences between operations are stated here. All other modules ask an
+//! [`Operation`] for its properties, and never for which one it is. A new operation is a
+//! file beside these and a row in [`OPERATIONS`].
 
 mod chat;
 mod compact;
@@ -28,8 +28,8 @@ pub use self::responses::RESPONSES;
 /// Every metered operation.
 pub static OPERATIONS: [&Operation; 5] = [&CHAT, &COMPLETIONS, &RESPONSES, &COMPACT, &EMBEDDINGS];
 
-/// A metered operation: where it is, how its body and answers are read, and what can be
-/// done about its cost. No two have the same path.
+/// A metered operation: its path, how its body and answers are read, and how its cost
+/// can be bounded. No two have the same path.
 pub struct Operation {
     /// Its path, with `/v1`: its name in ledger entries, metrics and logs. Its method is
     /// `POST`.
@@ -46,7 +46,7 @@ pub struct Operation {
     pub has_tool_calls_max: bool,
     /// Whether the models that always search the web do so here.
     pub searches: bool,
-    /// What its answers consist of.
+    /// The content of its answers.
     pub answers: AnswerForm,
     /// How upstream is asked to count its input.
     pub count: InputCount,
@@ -89,8 +89,8 @@ impl Operation {
         (self.read)(body)
     }
 
-    /// Reads a whole JSON answer. What isn't JSON says nothing, not even that it is
-    /// complete.
+    /// Reads a whole JSON answer. A body that isn't JSON gives no usage, and does
+    /// not count as complete.
     ///
     /// Web searches of chat completions are not in the usage; a caller that offered them
     /// adds one.

@@ -1,15 +1,14 @@
 //! Error bodies in OpenAI's shape, whole or inside a running stream.
 //!
-//! Which status and headers go with them is the proxy's matter. A stream that
-//! is cut must carry an error event: both SDKs take a bare end of a chat
-//! stream for success.
+//! The proxy chooses their status and headers. A stream that is cut must carry an
+//! error event: both SDKs take a bare end of a chat stream for success.
 
 use serde::Serialize;
 
 /// The inner object of an OpenAI error; all four members are always written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct ErrorBody<'a> {
-    /// What happened, and the mend.
+    /// What happened, and the remedy.
     pub message: &'a str,
     /// The `type`, such as `insufficient_quota`.
     #[serde(rename = "type")]

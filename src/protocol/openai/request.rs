@@ -1,8 +1,8 @@
-//! Reads a body into a demand, and splices the few fields we may set.
+//! Reads a body into a demand, and sets the few fields that the guard may set.
 //!
-//! What we read and what we forward must be the same request: so a body in
-//! which a field we interpret stands twice, or in a form that another reader
-//! may take otherwise, is refused. All bytes that are not edited stay as they
+//! The request that is read and the one that is forwarded must be the same. So a
+//! body is refused if an interpreted field is repeated, or is in a form that
+//! another reader may read differently. All bytes that are not edited stay as they
 //! are.
 
 mod content;
@@ -45,7 +45,7 @@ pub struct Request {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Invalid {
-    /// For the client: what is wrong, and the mend.
+    /// For the client: the problem, and the remedy.
     pub message: String,
     /// The field at fault, if it is one.
     pub param: Option<&'static str>,
@@ -58,7 +58,7 @@ pub struct Invalid {
 pub enum InvalidKind {
     /// It can't be read, or could be read in two ways.
     Malformed,
-    /// It is clear, and asks for what can't be priced.
+    /// It is clear, and asks for something that can't be priced.
     NotAllowed,
 }
 
@@ -77,7 +77,7 @@ pub(in crate::protocol::openai) struct BodyRules {
     pub(in crate::protocol::openai) outputs: for<'a> fn(&Body<'a>) -> Result<Outputs<'a>, Invalid>,
     /// How many outputs are made.
     pub(in crate::protocol::openai) choices: fn(&Body<'_>) -> Result<u64, Invalid>,
-    /// What is in the messages, or in the input.
+    /// The content of the messages, or of the input.
     pub(in crate::protocol::openai) content: for<'a> fn(&mut Body<'a>) -> Found<'a>,
     /// Whether upstream keeps the answer, by the field `store`.
     pub(in crate::protocol::openai) is_stored: fn(Raw<'_>) -> bool,
@@ -173,7 +173,7 @@ fn demand(
         choices: (rules.choices)(&fields)?,
         has_unseen_choices: count(fields.best_of, "best_of")?.unwrap_or(1)
             > count(fields.n, "n")?.unwrap_or(1),
-        output_max: outputs.asked,
+        output_max: outputs.bound,
         audio_output: fields.modalities.audio,
         echo: rules.has_echo && flag(fields.echo, "echo")?,
         cache_12h: long_cache(fields.prompt_cache_options.0.ttl),

@@ -31,10 +31,10 @@ pub enum EventForm {
     Typed,
 }
 
-/// What must not reach the client.
+/// The parts that must not reach the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hide {
-    /// Everything may.
+    /// None.
     Nothing,
     /// The usage that the client did not ask for.
     InjectedUsage,
@@ -69,7 +69,7 @@ impl Tap {
         }
     }
 
-    /// Takes a frame; gives what may go to the client now.
+    /// Takes a frame; returns the bytes that may be sent to the client now.
     pub fn feed(&mut self, frame: Bytes) -> Bytes {
         match self.hide {
             Hide::Nothing => {
@@ -80,7 +80,7 @@ impl Tap {
         }
     }
 
-    /// Ends the stream; gives what was held back of it.
+    /// Ends the stream; returns the bytes that were held back.
     pub fn finish(&mut self) -> Bytes {
         let rest = std::mem::take(&mut self.partial);
         if rest.is_empty() {
@@ -94,7 +94,7 @@ impl Tap {
         }
     }
 
-    /// What the stream has said about itself so far.
+    /// The answer so far.
     pub fn answer(&self) -> Answer {
         self.observer.answer()
     }
@@ -120,19 +120,19 @@ impl Tap {
         self.observer.hosted_calls()
     }
 
-    /// Keeps what hosted tools bring from now on, to be taken by [`Tap::brought`].
+    /// Keeps the results of hosted tools from now on, to be taken by [`Tap::brought`].
     pub fn watch_context(&mut self) {
         self.observer.watch_context();
     }
 
-    /// What hosted tools have brought since it was asked last.
+    /// The results of hosted tools since the last call.
     pub fn brought(&mut self) -> Vec<Brought> {
         self.observer.brought()
     }
 
     /// Whether any output of the model came.
     pub fn seen_output(&self) -> bool {
-        self.observer.transcript().seen()
+        self.observer.transcript().has_output()
     }
 
     /// The text so far: content, reasoning, refusals, arguments of calls. It
@@ -209,7 +209,7 @@ impl Tap {
         out.freeze()
     }
 
-    /// The LF of a CRLF whose CR ended the last event shares its fate.
+    /// The LF of a CRLF whose CR ended the last event is treated like that event.
     fn owed_lf(&mut self, frame: &[u8], out: &mut BytesMut) -> usize {
         let owed = self.partial.is_empty() && !self.oversized && self.boundary.owes_lf();
         if !owed || frame.first() != Some(&b'\n') {

@@ -1,9 +1,9 @@
-//! Reads what an answer cost, from any of the usage shapes, and how it ended.
+//! Reads the usage of an answer, in any of its shapes, and how the answer ended.
 //!
-//! Upstream's figures overlap: cached and cache-write tokens are inside the
-//! input, reasoning is inside the output. Here each token lands in exactly
-//! one class, and the classes add up to the reported totals whatever the
-//! details claim. What is absent, null or odd counts as nothing.
+//! Upstream's figures overlap: cached and cache-write tokens are inside the input,
+//! reasoning is inside the output. Here each token lands in exactly one class, and
+//! the classes add up to the reported totals whatever the details claim. Absent,
+//! null or malformed figures count as zero.
 
 mod calls;
 mod figures;
@@ -24,7 +24,7 @@ use crate::domain::demand::Tier;
 use crate::domain::usage::ToolUse;
 use crate::domain::{Class, Quantities};
 
-/// What an answer says about itself.
+/// The content of an answer that its cost depends on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Answer {
     /// The tokens that the model used; `None` if the answer doesn't say. Zero is an answer.
@@ -44,7 +44,7 @@ pub struct Answer {
     pub tools_seen: ToolUse,
     /// Calls of the image tool; their tokens may be in `tools_seen` or not.
     pub image_calls: u64,
-    /// Whether a shell ran and nothing says where: in a container if the request
+    /// Whether a shell ran at an unknown place: in a container if the request
     /// offered one, else at the client.
     pub has_unplaced_shell: bool,
     /// How it ended.
@@ -55,7 +55,7 @@ pub struct Answer {
     pub is_at_output_bound: bool,
     /// Whether a part of it was too large to be read.
     pub is_partly_unread: bool,
-    /// What upstream made beside the answer itself.
+    /// The objects that upstream created in addition to the answer.
     pub made: Made,
 }
 
@@ -66,10 +66,10 @@ impl Answer {
     }
 }
 
-/// What an operation answers with.
+/// The content of an operation's answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AnswerForm {
-    /// What a model has written, which is its output.
+    /// Text of a model, which is its output.
     Text,
     /// Vectors: there is no output that costs.
     Vectors,
@@ -82,8 +82,8 @@ pub(super) fn of_json(form: AnswerForm, body: &[u8]) -> Answer {
     read.map(|Object(body): Object<Body<'_>>| body.answer(form)).unwrap_or_default()
 }
 
-/// Whether the body of an error is OpenAI's: an object `error` with a `message`
-/// and a `type`. What stands between answers in other forms.
+/// Whether the body of an error is OpenAI's: an object `error` with a `message` and
+/// a `type`. Gateways answer in other forms.
 pub fn is_error_envelope(body: &[u8]) -> bool {
     let read = serde_json::from_slice::<Object<Envelope<'_>>>(body);
     read.is_ok_and(|Object(Envelope { error: Loose(error) })| {
@@ -132,7 +132,7 @@ pub(super) struct Body<'a> {
 }
 
 impl Body<'_> {
-    /// What it says, taken as a whole answer.
+    /// The answer, read as a whole one.
     pub(super) fn answer(self, form: AnswerForm) -> Answer {
         let mut calls = Calls::default();
         self.add_calls_to(&mut calls);
@@ -160,7 +160,7 @@ impl Body<'_> {
         }
     }
 
-    /// What its usage says; `None` if it has none.
+    /// Its usage; `None` if it has none.
     pub(super) fn counted(&self, form: AnswerForm) -> Option<Counted> {
         let Loose(figures) = serde_json::from_str::<Loose<Figures>>(self.usage.value()?).ok()?;
         figures.counted(form)
@@ -173,7 +173,7 @@ impl Body<'_> {
         }
     }
 
-    /// What `tool_usage` says.
+    /// The figures of `tool_usage`.
     pub(super) fn reported_tools(&self) -> ToolUse {
         let Loose(reported) = &self.tool_usage;
         let mut quantities = reported.image();
@@ -211,7 +211,7 @@ impl Body<'_> {
         self.choices.finish == Finish::Bound || reason.as_deref() == Some("max_output_tokens")
     }
 
-    /// Takes up the names that it gives; what it doesn't say stays as it was.
+    /// Takes the names that it contains; others stay as they were.
     pub(super) fn name(&self, answer: &mut Answer) {
         answer.model = named(self.model).or(answer.model.take());
         answer.object_id = named(self.id).or(answer.object_id.take());

@@ -1,4 +1,4 @@
-//! What upstream is asked to count of a request.
+//! The part of a request that upstream is asked to count.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -55,7 +55,7 @@ const NEUTRAL_FIELDS: [&str; 23] = [
     "user",
 ];
 
-/// What upstream is asked to count, and tokens that come on top.
+/// A request for a count, and tokens to add to its result.
 pub(super) struct Question {
     pub(super) body: Bytes,
     pub(super) besides: u64,
@@ -119,7 +119,7 @@ pub(super) fn chat(
             None => {}
         }
     }
-    // Whatever else there is that isn't text can't be counted.
+    // Any other content that isn't text can't be counted.
     let documents = u64::try_from(media.documents.len()).ok()?;
     let is_all = pictures == media.images.len() && files == documents.saturating_add(media.opaque);
     (is_all && besides <= limit && items.count > 0).then(|| items.question(besides, true))

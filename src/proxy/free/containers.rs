@@ -1,4 +1,4 @@
-//! The containers that free requests name, and what keeping one alive costs.
+//! The containers that free requests name, and the fee for keeping one alive.
 
 use crate::domain::object::KnownObject;
 use crate::domain::usage::ContainerMemory;
@@ -10,7 +10,7 @@ use crate::proxy::auth::Caller;
 use crate::proxy::record::{CONTAINER_IDLE_S, made_by};
 use crate::store::WriteAck;
 
-/// A use of a container, which makes it live on.
+/// A use of a container, which extends its life.
 #[derive(Debug)]
 pub(super) struct ContainerUse {
     pub(super) of: ObjectReference,
@@ -40,8 +40,8 @@ impl Proxy {
     }
 
     /// A container lives on from each use for as long as it may be idle, and upstream
-    /// bills that by the minute. All up to then has been charged before; what is held is
-    /// for the time that this use adds if no other is charged first.
+    /// bills that by the minute. Its life up to then was charged before; the hold is for
+    /// the time that this use adds if no other use is charged first.
     pub(super) fn use_container(&self, of: ObjectReference, caller: &Caller, fees: &Rates) -> ContainerUse {
         let at_s = self.guard.clock().now_s();
         let known = self.guard.objects().lookup(of.kind, &of.id);
@@ -50,8 +50,8 @@ impl Proxy {
         ContainerUse { of, at_s, fee_max: container_life(fees, &known, added_s), written: None }
     }
 
-    /// Takes up a use that upstream has served; returns its fee. Of uses at once, which
-    /// were all held for, the first pays for the time that they add.
+    /// Records a use that upstream has served; returns its fee. Of concurrent uses,
+    /// which each have a hold, the first pays for the time that they add.
     pub(super) fn charge_use(&self, used: &mut ContainerUse, caller: &Caller, fees: &Rates) -> Money {
         let new = || Self::unknown_container(caller, used.at_s);
         let (added_s, known, written) = self.guard.use_container(&used.of, used.at_s, new);
@@ -64,7 +64,7 @@ impl Proxy {
     }
 }
 
-/// What some seconds of a container's life cost.
+/// The cost of some seconds of a container's life.
 fn container_life(fees: &Rates, known: &KnownObject, seconds: i64) -> Money {
     cost::container_life(fees, known.memory_max(), seconds)
 }

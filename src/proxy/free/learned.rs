@@ -1,4 +1,4 @@
-//! What answers to free requests say of objects.
+//! Objects in answers to free requests.
 
 use std::sync::Arc;
 

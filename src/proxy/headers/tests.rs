@@ -1,4 +1,4 @@
-//! What goes on and what stays behind, name by name.
+//! Forwarded and dropped headers, name by name.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! In which containers an answer ran: those that were made for it, and those of its context.
+//! The containers that an answer ran in: those that were created for it, and those of its context.
 
 use crate::domain::ObjectKind;
 use crate::domain::demand::{ContainerDemand, ToolDemand};

@@ -1,4 +1,4 @@
-//! How a denial is worded: which limit, how far it is, when it resets, what to lower.
+//! The text of a denial: the limit, its state, when it resets, what to lower.
 
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use jiff::Timestamp;
@@ -10,8 +10,8 @@ use crate::ledger::meter::METERS_MAX;
 use crate::proxy::refuse::levers::Levers;
 use crate::proxy::refuse::{Answer, Config, REASON, RESETS_AT, SpendStatus, client, retry, server};
 
-/// A used-up limit says when to come again only if that is as near, in seconds: many
-/// clients sleep for as long as they are told.
+/// A used-up limit has a `retry-after` only if it resets within this time, in
+/// seconds: many clients sleep for that long.
 const RETRY_AFTER_S_MAX: i64 = 60;
 const EXCEEDS_REMAINING: HeaderValue = HeaderValue::from_static("request_exceeds_remaining");
 
@@ -34,7 +34,7 @@ pub(super) fn answer(denial: &Denial, levers: Levers, config: Config, now_s: i64
     }
 }
 
-/// A limit that counts each apart, and can't take up another one.
+/// A limit with the maximum number of meters.
 fn too_many_meters(limit: &Limit) -> Answer {
     let until = match limit.window {
         Window::Total => "",
@@ -97,8 +97,8 @@ fn exhausted(blocked: &Blocked, config: Config, now_s: i64) -> Answer {
     of_limit(blocked, message, config, now_s)
 }
 
-/// Something is left, though not enough for this request: what it needs, what there is, and
-/// what to lower.
+/// Something is left, but not enough for this request: its need, the rest, and what to
+/// lower.
 fn exceeds_remaining(blocked: &Blocked, levers: Levers, config: Config, now_s: i64) -> Answer {
     let Blocked { limit, hard, settled, held, needed, .. } = blocked;
     let phrase = |amount: i64| limit.unit.phrase(amount);
@@ -138,7 +138,7 @@ fn of_limit(blocked: &Blocked, message: String, config: Config, now_s: i64) -> A
     answer
 }
 
-/// Whose limit it is in OpenAI's words, and the code for that.
+/// The scope of the limit in OpenAI's words, and the code for it.
 fn whose(limit: &Limit) -> (&'static str, &'static str) {
     match limit.per {
         Per::Organization => ("organization", "organization_spend_limit_exceeded"),
@@ -194,7 +194,7 @@ fn credit_held(short: &Short, config: Config) -> Answer {
     held_for_now(message)
 }
 
-/// The one refusal of a limit that a retry may help: 429 whatever is configured.
+/// The only refusal by a limit that a retry may help: always 429.
 fn held_for_now(mut message: String) -> Answer {
     message.push_str(" Try again in a moment.");
     let mut headers = HeaderMap::new();

@@ -1,4 +1,4 @@
-//! Refusals of what a request's head says, and of the way to upstream.
+//! Refusals because of a request's head, and of the connection to upstream.
 
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
@@ -16,7 +16,7 @@ const KEY_REFUSED: &str = "The upstream API did not accept the key that spendgua
 const LIST_TOO_LONG: &str = "Too many objects of other projects stand before the next one of yours in this list. Read what \
                              you need by its id, or ask spendguard's operator for a project of its own at OpenAI.";
 
-/// Why a request is refused before its body counts, or after upstream's first word.
+/// Why a request is refused before its body is read, or after the head of upstream's answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Edge {
     /// The path is a known one behind a wrong base URL: method and path.
@@ -29,7 +29,7 @@ pub enum Edge {
     OriginNotAllowed,
     /// Upstream does not accept the guard's own key.
     UpstreamKeyRefused,
-    /// In as much of a list as is read, nothing is the caller's, and more follows.
+    /// The part of a list that was read has no object of the caller's, and more follows.
     ListTooLong,
 }
 

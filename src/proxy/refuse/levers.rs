@@ -1,4 +1,4 @@
-//! What a client can lower so that its request may cost less.
+//! The fields that a client can lower so that its request costs less.
 
 use crate::domain::Demand;
 use crate::protocol::openai::operation::Operation;
@@ -25,7 +25,7 @@ impl Levers {
         }
     }
 
-    /// A sentence that tells what to lower.
+    /// A sentence that names what to lower.
     pub(super) fn advice(self) -> String {
         let fields: Vec<&str> = [self.tool_calls, self.output, self.choices].into_iter().flatten().collect();
         match fields.as_slice() {

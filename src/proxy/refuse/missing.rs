@@ -1,4 +1,4 @@
-//! An object that is not there, in the words that OpenAI has for each kind.
+//! The refusal for a missing object, in OpenAI's words for each kind.
 
 use http::StatusCode;
 
@@ -14,7 +14,7 @@ pub enum Named {
     InBody,
 }
 
-/// The characters of an id that are shown back.
+/// The most characters of an id that an answer repeats.
 const SHOWN_CHARS_MAX: usize = 100;
 
 /// The answer is the same for an object of another project and for one that never

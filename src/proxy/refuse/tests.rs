@@ -1,4 +1,4 @@
-//! What refusals say is what happened.
+//! Refusals state what happened.
 
 use std::sync::Arc;
 

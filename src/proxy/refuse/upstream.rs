@@ -1,4 +1,4 @@
-//! Refusals for want of an answer of upstream's that can be passed on.
+//! Refusals because there is no answer of upstream's that can be passed on.
 
 use http::StatusCode;
 
@@ -20,16 +20,16 @@ pub enum Billed {
 /// Why there is no answer to pass on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoAnswer {
-    /// Upstream can't be reached, or broke off.
+    /// Upstream can't be reached, or disconnected.
     Unreachable(Billed),
     /// It did not answer in time.
     TimedOut(Billed),
-    /// It answered in a form that can't be read, where the ids in it must be.
+    /// Its answer can't be read, though the ids in it have to be checked.
     Unreadable,
 }
 
 impl NoAnswer {
-    /// What became of a request that could not be sent, or got no answer.
+    /// The failure of a request that could not be sent, or got no answer.
     pub fn of(error: &SendError, billed: Billed) -> Self {
         match error.kind {
             SendErrorKind::TimedOut => Self::TimedOut(billed),

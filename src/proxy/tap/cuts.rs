@@ -1,4 +1,4 @@
-//! Where a stream is cut, because its hold ends there, and what its client is told.
+//! Where a stream is cut because its hold ends there, and the message to its client.
 
 use crate::pricing::count::{self, Encoding};
 use crate::pricing::turns::{Added, Turns};
@@ -13,11 +13,11 @@ pub struct Cuts {
     pub output_tokens: Option<u64>,
     /// Calls of hosted tools.
     pub hosted_calls: Option<u64>,
-    /// What the turns between those calls read.
+    /// The context that the turns between those calls read.
     pub turns: Option<Turns>,
 }
 
-/// The tokens of what hosted tools have brought; more than `most` of one are not counted.
+/// The tokens of results of hosted tools; counts at most `most` of each.
 pub(super) fn counted(brought: Vec<Brought>, encoding: Encoding, most: u64) -> Vec<Added> {
     let tokens = |text: &str| count::text_within(encoding, text, most).unwrap_or(u64::MAX);
     let added = |brought| match brought {

@@ -2,7 +2,7 @@
 //!
 //! A checkpoint waits for the disk, tens of milliseconds at a time. So a thread
 //! of its own does it while others go on writing; only the last few pages, which
-//! let the log start anew, are moved while nothing is written.
+//! let the log start over, are moved while nothing is written.
 
 use std::sync::Weak;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use rusqlite::Connection;
 use crate::store::sqlite::leader::GroupCommit;
 
 const EVERY: Duration = Duration::from_secs(1);
-/// Pages in the log from which on it is made to start anew: 32 MiB.
+/// Pages in the log from which on it is made to start over: 32 MiB.
 const RESTARTED_AT_PAGES: i64 = 8_192;
 
 /// Runs until the writer is gone.

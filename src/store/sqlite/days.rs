@@ -175,7 +175,7 @@ pub(crate) fn take_away(db: &mut Connection, from_s: i64) -> rusqlite::Result<bo
 pub(super) struct Reading<'a> {
     /// The columns, among them nothing finer than `by_user` says.
     pub(super) columns: &'a str,
-    /// Whether end users and tags are told apart.
+    /// Whether end users and tags are distinguished.
     pub(super) by_user: bool,
     /// From when on, and until when; widened to whole quarters.
     pub(super) span: Span,
@@ -183,7 +183,7 @@ pub(super) struct Reading<'a> {
 
 /// Hands out every row of sums in a time, until `each` wants no more: of days,
 /// and of quarters where there are none or where `is_cut` says that a day is to
-/// be told apart.
+/// be split.
 pub(super) fn each_row(
     db: &Connection,
     Reading { columns, by_user, span }: Reading<'_>,

@@ -111,7 +111,7 @@ fn add(past: &mut Past, subject: Subject, start_s: i64, amount: i64) {
     *sum = sum.saturating_add(amount);
 }
 
-/// One limit's meter that spending for somebody counts on.
+/// A limit's meter that an entry counts on.
 struct Target {
     limit: usize,
     subject: Subject,

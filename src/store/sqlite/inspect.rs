@@ -1,7 +1,7 @@
 //! What a start finds in the data folder, and whether it may go on from there.
 //!
 //! A ledger that is damaged or gone must never pass for an empty one: limits
-//! would start anew. So a new database comes into its place whole, by a rename,
+//! would start again from zero. So a new database comes into its place whole, by a rename,
 //! and an old one is looked at before anything is written. A large one is not
 //! read through: what is old and rotten in it is found by `ledger verify`.
 
@@ -27,7 +27,7 @@ const CHECKED_ENTRIES: i64 = 10_000;
 pub(super) struct Found {
     /// The version of its tables.
     pub(super) version: i64,
-    /// Whether it has rollups; else they are to be made anew.
+    /// Whether it has rollups; else they have to be rebuilt.
     pub(super) has_rollups: bool,
 }
 

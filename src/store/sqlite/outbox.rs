@@ -1,8 +1,8 @@
-//! What operators are to be told, and how far that has come.
+//! Alerts for operators, and the state of their deliveries.
 //!
 //! A crossing is routed once: each channel that is configured then gets a
 //! delivery, and of e-mail each recipient. A delivery waits until it is sent or
-//! given up, across restarts. What a spend alert tells by e-mail is for its own
+//! given up, across restarts. An e-mail of a spend alert is for its own
 //! recipients, as they are then.
 
 mod digest;
@@ -24,14 +24,14 @@ const OF_CHANNEL: &str = "(channel = ?1 OR (channel > ?1 || ':' AND channel < ?1
 
 const ALERT: &str = "crossing.id, mark, limit_name, subject, threshold, window_start_s, settled, at_ms, window_end_s, \
                      unit, period, hard, \
-                     (SELECT max(1, count(*)) FROM crossing AS told WHERE told.digest = crossing.id)";
+                     (SELECT max(1, count(*)) FROM crossing AS other WHERE other.digest = crossing.id)";
 
 const DELIVERY: &str = "channel, state, attempts, next_ms, error, mail";
 
 /// Makes deliveries to `channels` of all crossings that have none yet, and drops
 /// those that wait for a channel that is no more. Of e-mail there is a name for
 /// each recipient, by [`email_to`]. Returns when the hour ends of crossings that wait
-/// to be told together, in Unix milliseconds.
+/// to share one message, in Unix milliseconds.
 pub(super) fn route(db: &mut Connection, channels: &[String], now_ms: i64) -> rusqlite::Result<Option<i64>> {
     let tx = db.transaction()?;
     put_off(&tx)?;
@@ -46,10 +46,10 @@ pub(super) fn route(db: &mut Connection, channels: &[String], now_ms: i64) -> ru
     }
     if has_email {
         tx.prepare_cached(
-            "INSERT OR IGNORE INTO delivery SELECT crossing.id, ?1 || ':' || told.value, 'waiting', 0, ?2, NULL, \
-                json_set(spend_alert.channel, '$.recipients', json_array(told.value)) \
+            "INSERT OR IGNORE INTO delivery SELECT crossing.id, ?1 || ':' || receiver.value, 'waiting', 0, ?2, NULL, \
+                json_set(spend_alert.channel, '$.recipients', json_array(receiver.value)) \
              FROM crossing JOIN spend_alert ON spend_alert.id = limit_name, json_each(spend_alert.channel, '$.recipients') \
-                AS told WHERE is_routed = 0",
+                AS receiver WHERE is_routed = 0",
         )?
         .execute(params![EMAIL, now_ms])?;
     } else {
@@ -222,17 +222,17 @@ mod tests {
     }
 
     /// What a channel has to deliver: the limit, the mark and how many crossings.
-    fn told(db: &Connection) -> Vec<(String, &'static str, u64)> {
+    fn delivered(db: &Connection) -> Vec<(String, &'static str, u64)> {
         let due = due(db, "hook", i64::MAX / 2, i64::MAX / 2, 1_000).unwrap();
         due.into_iter().map(|Due { alert, .. }| (alert.limit, alert.mark.name(), alert.count)).collect()
     }
 
     fn count(db: &Connection) -> u64 {
-        told(db).len().try_into().unwrap()
+        delivered(db).len().try_into().unwrap()
     }
 
     #[test]
-    fn beyond_some_messages_an_hour_a_limit_is_told_of_in_one_digest() {
+    fn beyond_some_messages_an_hour_a_limit_has_one_digest() {
         let mut db = Connection::open_in_memory().unwrap();
         schema::create(&mut db).unwrap();
         let channels = ["hook".to_owned()];
@@ -242,20 +242,20 @@ mod tests {
         crossed(&db, "users", "hard", 0..3, 30);
         crossed(&db, "other", "soft", 0..1, 30);
         assert_eq!(route(&mut db, &channels, 40).unwrap(), Some(HOUR_MS));
-        assert_eq!(count(&db), OWN_MESSAGES_MAX + 3 + 1, "another mark or limit is told of all the same");
-        assert!(told(&db).iter().all(|(.., count)| *count == 1));
+        assert_eq!(count(&db), OWN_MESSAGES_MAX + 3 + 1, "another kind or limit has messages all the same");
+        assert!(delivered(&db).iter().all(|(.., count)| *count == 1));
 
         assert_eq!(route(&mut db, &channels, HOUR_MS - 1).unwrap(), Some(HOUR_MS));
         assert_eq!(count(&db), OWN_MESSAGES_MAX + 4);
         crossed(&db, "users", "soft", 500..501, HOUR_MS);
         assert_eq!(route(&mut db, &channels, HOUR_MS).unwrap(), None);
-        let digests: Vec<_> = told(&db).into_iter().filter(|(.., count)| *count > 1).collect();
+        let digests: Vec<_> = delivered(&db).into_iter().filter(|(.., count)| *count > 1).collect();
         assert_eq!(digests, [("users".to_owned(), "soft", 490)]);
         assert_eq!(count(&db), OWN_MESSAGES_MAX + 6, "the next hour has messages of its own again");
 
         let (put_off, deliveries) = alerts(&db, Some(300), 1).unwrap().remove(0);
         assert_eq!((put_off.count, deliveries.len()), (1, 1), "it shows the delivery of the digest");
         assert_eq!(route(&mut db, &channels, 2 * HOUR_MS).unwrap(), None);
-        assert_eq!(count(&db), OWN_MESSAGES_MAX + 6, "each is told once");
+        assert_eq!(count(&db), OWN_MESSAGES_MAX + 6, "each is sent once");
     }
 }

@@ -32,6 +32,7 @@ pub(super) fn close(folder: &Path) {
         close_one(folder);
     } else if is_open(folder).unwrap_or(false) {
         tracing::warn!(
+            event = "data_folder_shared",
             folder = %folder.display(),
             "the data folder has other files, too, and other users may look into it; give the guard a folder of its own"
         );
@@ -51,6 +52,9 @@ fn close_one(path: &Path) {
         fs::set_permissions(path, Permissions::from_mode(mode & !OTHERS))
     };
     if let Err(error) = closed() {
-        tracing::warn!(path = %path.display(), %error, "other users may read it, and that can't be changed");
+        tracing::warn!(
+            event = "file_mode_not_changed", path = %path.display(), %error,
+            "other users may read it, and that can't be changed"
+        );
     }
 }

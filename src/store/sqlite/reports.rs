@@ -1,7 +1,7 @@
 //! Questions about the past, answered on connections that only read.
 //!
 //! Each question is asked after all that was queued for the database before it, so that
-//! an answer contains what its caller was told of. Questions that may take long have a
+//! an answer contains all that its caller knows of. Questions that may take long have a
 //! connection of their own, and so have those that keys ask about themselves.
 
 use std::collections::HashMap;

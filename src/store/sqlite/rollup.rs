@@ -126,7 +126,7 @@ pub(crate) fn row_from(row: &Row<'_>) -> rusqlite::Result<(RollupKey, RollupSums
     Ok((key, sums))
 }
 
-/// What the rollups have to say, added up anew from every entry. Each is shown to
+/// What the rollups have to say, added up again from every entry. Each is shown to
 /// `look`, also one that can't be read, which is left out unless `look` fails by it.
 pub(crate) fn rebuilt(
     db: &Connection,
@@ -253,7 +253,10 @@ fn others_with(
         Ok(stored) => others += stored.unwrap_or_default(),
         // The entry must be written. Its sum is begun again; `ledger verify` tells the difference.
         Err(error @ rusqlite::Error::FromSqlConversionFailure(..)) => {
-            tracing::error!(%error, "a sum can't be read; its quantities are counted from now on");
+            tracing::error!(
+                event = "rollup_unreadable", %error,
+                "a sum can't be read; its quantities are counted from now on"
+            );
         }
         Err(error) => return Err(error),
     }

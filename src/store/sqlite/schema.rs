@@ -219,7 +219,7 @@ const DAYS: &str = concat!(
 "
 );
 
-/// Who is told by a delivery, if not those that its channel is configured for.
+/// The recipient of a delivery, if it is not one that its channel is configured for.
 const MAIL: &str = "ALTER TABLE delivery ADD COLUMN mail TEXT;";
 
 /// What the organization's API keeps beside keys, projects and limits: settings
@@ -380,7 +380,7 @@ fn create_rollups(tx: &Transaction<'_>) -> rusqlite::Result<()> {
     tx.execute_batch(OTHER_QUANTITIES_OF_ROLLUP)
 }
 
-/// Makes the table of rollups anew from the entries; returns its rows.
+/// Rebuilds the table of rollups from the entries; returns its rows.
 pub(crate) fn rebuild_rollups(db: &mut Connection) -> rusqlite::Result<usize> {
     let tx = db.transaction()?;
     create_rollups(&tx)?;

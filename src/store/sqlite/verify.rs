@@ -64,8 +64,8 @@ fn integrity(db: &Connection, report: &mut Report) -> rusqlite::Result<()> {
                 kind: "file",
                 about: answer.clone(),
                 what: format!("the database file is damaged: {answer}"),
-                meaning: "what is lost with it is counted by no limit once the guard starts anew".to_owned(),
-                mend:
+                meaning: "what is lost with it is counted by no limit after the next start".to_owned(),
+                remedy:
                     "stop the guard and put back a backup, or salvage what can be read with `sqlite3 … .dump`"
                         .to_owned(),
             });

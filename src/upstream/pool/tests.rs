@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 
 use super::*;
 
-/// Connections whose other ends are kept here, in the order of their making.
+/// Connections whose other ends are kept here, in the order of their creation.
 #[derive(Clone, Default)]
 struct Ends(Arc<Mutex<Vec<DuplexStream>>>);
 
@@ -44,8 +44,8 @@ fn pool(ends: &Ends) -> Pool {
 }
 
 fn request(body: &'static [u8]) -> Request<Outgoing> {
-    let asked = Arc::new(AtomicBool::new(false));
-    Request::post("/").body(Outgoing { bytes: Some(body.into()), asked }).unwrap()
+    let was_polled = Arc::new(AtomicBool::new(false));
+    Request::post("/").body(Outgoing { bytes: Some(body.into()), was_polled }).unwrap()
 }
 
 /// Answers what is asked next, once its head and its body of `bytes` are there.

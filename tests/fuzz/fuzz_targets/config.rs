@@ -21,7 +21,7 @@ thread_local! {
     static FOLDER: RefCell<Option<TempDir>> = const { RefCell::new(None) };
 }
 
-/// The file that is written anew for every input.
+/// The file that is rewritten for every input.
 fn file() -> PathBuf {
     FOLDER.with_borrow_mut(|folder| {
         let folder = folder.get_or_insert_with(|| tempfile::tempdir().expect("there is room for a file"));
@@ -77,13 +77,13 @@ fuzz_target!(|text: &str| {
     std::fs::write(&file, text).expect("the file can be written");
     let environment = environment(text);
     let loaded = load(Some(&file), environment.clone());
-    let told = |result: &Result<Settings, ConfigError>| match result {
+    let summary = |result: &Result<Settings, ConfigError>| match result {
         Ok(settings) => format!("{settings:?}"),
         Err(error) => error.to_string(),
     };
     if text.len() % TWICE_ONE_IN == 0 {
         let again = load(Some(&file), environment.clone());
-        assert_eq!(told(&loaded), told(&again), "the same file is the same settings");
+        assert_eq!(summary(&loaded), summary(&again), "the same file is the same settings");
     }
     match &loaded {
         Ok(settings) => is_whole(settings, &file, &environment),

@@ -105,7 +105,7 @@ fn wishes_are_bounded(of: &HeaderMap) {
 fn callers_are_known(of: &HeaderMap, pass_through: bool) {
     let shown = match auth::caller(of, &DIRECTORY, Some(&UPSTREAM), pass_through) {
         Ok(caller) => {
-            assert!(pass_through && caller.key.pass_through, "nobody has a key of the guard's");
+            assert!(pass_through && caller.key.pass_through, "no key of the guard's exists");
             assert_ne!(caller.authorization, UPSTREAM, "a client's own key is sent, not the guard's");
             assert!(caller.authorization.is_sensitive());
             caller.unseen.expect("it is not on the ring")

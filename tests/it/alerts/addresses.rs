@@ -10,10 +10,10 @@ use crate::harness::{House, run};
 
 /// The paths and queries that something was posted to.
 #[derive(Clone, Default)]
-struct Asked(Arc<Mutex<Vec<String>>>);
+struct Received(Arc<Mutex<Vec<String>>>);
 
-async fn listen(asked: &Asked) -> String {
-    async fn take(State(Asked(asked)): State<Asked>, uri: Uri) -> StatusCode {
+async fn listen(asked: &Received) -> String {
+    async fn take(State(Received(asked)): State<Received>, uri: Uri) -> StatusCode {
         asked.lock().unwrap().push(uri.to_string());
         StatusCode::OK
     }
@@ -28,7 +28,7 @@ async fn listen(asked: &Asked) -> String {
 #[test]
 fn an_address_is_used_as_it_is_written_with_a_slash_at_its_end_or_without_a_path() {
     run(async {
-        let asked = Asked::default();
+        let asked = Received::default();
         let origin = listen(&asked).await;
         let folder = tempfile::tempdir().unwrap();
         let file = |name: &str, text: &str| {

@@ -56,7 +56,7 @@ impl Server {
                     let address = said.split(['<', '>']).nth(1).unwrap().to_owned();
                     let is_refused = address == self.refuses;
                     receivers.push(address);
-                    if is_refused { "550 nobody of that name" } else { "250 ok" }
+                    if is_refused { "550 no such user" } else { "250 ok" }
                 }
                 "DATA" => {
                     socket.write_all(b"354 go on\r\n").await.unwrap();
@@ -139,7 +139,7 @@ async fn delivery(house: &House, limit: &str) -> Value {
 }
 
 #[test]
-fn a_spend_alert_is_mailed_to_its_own_recipients_and_told_to_other_channels_too() {
+fn a_spend_alert_is_mailed_to_its_own_recipients_and_sent_to_other_channels_too() {
     run(async {
         let (server, receiver) = (Server::default(), Receiver::default());
         let (house, _folder) = house(Some(&server), &receiver, LIMIT).await;
@@ -186,14 +186,14 @@ fn a_recipient_that_is_refused_is_shown_as_failed_and_stops_no_other() {
         );
         let refused = &both[1];
         assert_eq!((&refused["state"], &refused["attempts"]), (&json!("failed"), &json!(1)), "{refused}");
-        assert!(refused["error"].as_str().unwrap().contains("nobody of that name"), "{refused}");
+        assert!(refused["error"].as_str().unwrap().contains("no such user"), "{refused}");
         assert_eq!(delivery(&house, &good).await["state"], "sent");
         assert_eq!(delivery(&house, "monthly").await["state"], "sent");
     });
 }
 
 #[test]
-fn without_a_mail_server_a_spend_alert_says_that_its_recipients_are_not_told() {
+fn without_a_mail_server_a_spend_alert_says_that_its_recipients_get_no_message() {
     run(async {
         let receiver = Receiver::default();
         let (house, _folder) = house(None, &receiver, LIMIT).await;
@@ -213,7 +213,7 @@ fn without_a_mail_server_a_spend_alert_says_that_its_recipients_are_not_told() {
 }
 
 #[test]
-fn a_mail_server_that_hangs_is_given_up_after_half_a_minute_and_holds_up_nobody() {
+fn a_mail_server_that_hangs_is_given_up_after_half_a_minute_and_delays_no_other_channel() {
     run(async {
         let server = Server { hangs: true, ..Server::default() };
         let receiver = Receiver::default();
@@ -268,7 +268,7 @@ fn of_two_recipients_that_are_configured_each_has_a_delivery() {
 }
 
 #[test]
-fn a_relay_without_tls_is_told_of_and_used_only_where_the_configuration_says_so() {
+fn a_relay_without_tls_is_reported_and_used_only_where_the_configuration_says_so() {
     run(async {
         for (tls, state) in [("", "waiting"), ("tls = \"none\"\n", "sent")] {
             let (server, receiver) = (Server::default(), Receiver::default());
@@ -280,17 +280,21 @@ fn a_relay_without_tls_is_told_of_and_used_only_where_the_configuration_says_so(
             );
             let (house, _folder) = super::house(&[&receiver], &config).await;
             spend(&house).await;
-            let mut told = delivery(&house, "monthly").await;
+            let mut state_of_mail = delivery(&house, "monthly").await;
             for _ in 0..500 {
-                if told["attempts"] != 0 {
+                if state_of_mail["attempts"] != 0 {
                     break;
                 }
                 tokio::time::sleep(Duration::from_millis(20)).await;
-                told = delivery(&house, "monthly").await;
+                state_of_mail = delivery(&house, "monthly").await;
             }
-            assert_eq!(told["state"], state, "{told}");
-            let says = |text: &str| told["error"].as_str().is_some_and(|error| error.contains(text));
-            assert_eq!(says("offers no STARTTLS") && says("tls = \"none\""), tls.is_empty(), "{told}");
+            assert_eq!(state_of_mail["state"], state, "{state_of_mail}");
+            let says = |text: &str| state_of_mail["error"].as_str().is_some_and(|error| error.contains(text));
+            assert_eq!(
+                says("offers no STARTTLS") && says("tls = \"none\""),
+                tls.is_empty(),
+                "{state_of_mail}"
+            );
             assert_eq!(server.took.lock().unwrap().is_empty(), tls.is_empty());
         }
     });

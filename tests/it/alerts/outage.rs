@@ -41,9 +41,9 @@ impl Office {
 
     async fn with(limits: &str, folder: &std::path::Path, url: &str, now_ms: i64) -> Self {
         let now_ms = Arc::new(AtomicI64::new(now_ms));
-        let told = Arc::clone(&now_ms);
+        let wall = Arc::clone(&now_ms);
         let clock = Clock::with_wall(move || {
-            UNIX_EPOCH + Duration::from_millis(told.load(Ordering::Relaxed).unsigned_abs())
+            UNIX_EPOCH + Duration::from_millis(wall.load(Ordering::Relaxed).unsigned_abs())
         });
         let secret = folder.join("secret");
         std::fs::write(&secret, "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
@@ -90,7 +90,7 @@ impl Office {
     /// The one delivery there is, once it has been tried so often.
     async fn tried(&self, attempts: u32) -> Delivery {
         for _ in 0..1_000 {
-            // It looks at the clock when it is told that there may be something.
+            // It looks at the clock when it is notified that there may be something.
             self.guard.core().crossed().notify_one();
             let found = self.reports.alerts(None, 10).await.unwrap();
             // It is noted before it is routed.
@@ -125,7 +125,7 @@ async fn down() -> (Receiver, String, tempfile::TempDir) {
 }
 
 #[test]
-fn a_webhook_that_answers_500_for_a_day_is_asked_ever_more_seldom_and_told_at_last() {
+fn a_webhook_that_answers_500_for_a_day_is_tried_ever_more_rarely_and_gets_the_alert_at_last() {
     run(async {
         let (receiver, url, folder) = down().await;
         let office = Office::open(folder.path(), &url, NOON_MS).await;
@@ -207,7 +207,7 @@ fn a_clock_that_jumps_days_ahead_still_tells_what_waits() {
         receiver.refuses.store(false, Ordering::Relaxed);
         office.set(NOON_MS + 10 * DAY_MS);
         let sent = office.tried(2).await;
-        assert_eq!(sent.state, "sent", "old news, but never told: {sent:?}");
+        assert_eq!(sent.state, "sent", "old news, but never sent: {sent:?}");
         let _ = office.stop.send(true);
     });
 }

@@ -22,9 +22,9 @@ fn the_organization_is_named_here_unless_the_file_names_it() {
         assert_eq!(house.directory.organization_named_by(), Some(Source::Api));
         let tested = text(&browser.submit("/settings", "/settings/test", &[("channel", "webhook-1")]).await);
         assert!(tested.contains("The channel accepted the test"), "{tested}");
-        let told = receiver.after(1).await;
+        let sent = receiver.after(1).await;
         assert_eq!(
-            (told.len(), &told[0].1["data"]["organization"]),
+            (sent.len(), &sent[0].1["data"]["organization"]),
             (1, &json!("Acme")),
             "messages have it too"
         );

@@ -22,7 +22,7 @@ fn balancers_ask_for_health_without_a_key() {
 }
 
 #[test]
-fn a_wrong_base_url_is_told_and_can_not_be_allowed() {
+fn a_wrong_base_url_is_reported_and_can_not_be_allowed() {
     run(async {
         let house = House::with("[endpoints]\nallow = [\"POST /v1/images/generations\"]\n").await;
         for (path, shown) in [

@@ -11,14 +11,14 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 
 use crate::harness::{Answer, House, UPSTREAM_KEY, run};
-use crate::scripted::{Asked, Reply, guard_before, response};
+use crate::scripted::{Received, Reply, guard_before, response};
 
 const MONTHLY: &str =
     "[guard]\nhold_wait = \"2s\"\n[[limit]]\nname = \"m\"\nwindow = \"month\"\nhard = 24.00\n";
 
 /// A guard before an upstream that keeps conversations, answers with the next of these
 /// usages, and counts no input unless `counted` says how much.
-async fn house(usages: &[(&'static str, u64, u64)], counted: Option<u64>) -> (House, Asked) {
+async fn house(usages: &[(&'static str, u64, u64)], counted: Option<u64>) -> (House, Received) {
     let usages = RefCell::new(usages.to_vec());
     guard_before(MONTHLY, move |path, body| {
         if path.ends_with("/input_tokens") {

@@ -106,7 +106,7 @@ fn usage_is_paged_by_buckets_and_bad_questions_are_refused() {
         let (mut starts, mut page) = (Vec::new(), get(&house, &query).await);
         loop {
             let buckets = page["data"].as_array().unwrap();
-            assert!(!buckets.is_empty(), "no page is in vain");
+            assert!(!buckets.is_empty(), "no page is empty");
             starts.extend(buckets.iter().map(|bucket| bucket["start_time"].as_i64().unwrap()));
             let Some(next) = page["next_page"].as_str() else { break };
             assert_eq!(page["has_more"], true);

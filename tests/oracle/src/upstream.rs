@@ -17,7 +17,7 @@ use crate::outcome::{Call, CallsForm, End, Outcome, UsageForm};
 use crate::prices::{Memory, Tier};
 use crate::world::{Endpoint, Kept, World};
 
-/// Minutes that a container lives that nobody deletes: it ends 20 minutes after its last use.
+/// Minutes that a container lives if it is not deleted: it ends 20 minutes after its last use.
 const CONTAINER_MINUTES: u64 = 20;
 /// Outcomes that are drawn until one ends as it should: some requests can't end well.
 const TRIES: u32 = 40;

@@ -26,7 +26,7 @@ use self::queue::Wake;
 /// Orders that are tried for each claim.
 const ORDERS: usize = 5_000;
 
-/// Asks for a hold as a request does: queued, then written by whoever can.
+/// Asks for a hold as a request does: queued, then written by the first thread that can.
 fn hold(leader: &GroupCommit, id: u64, waits_for_disk: bool) -> bool {
     let (written, answer) = shuttle::sync::mpsc::channel();
     let call = if waits_for_disk { Wake::Now } else { Wake::None };
@@ -96,7 +96,7 @@ fn each_ends_once_after_its_hold(written: &[Written], ids: impl Iterator<Item = 
 }
 
 #[test]
-fn whoever_waits_for_a_hold_is_answered_in_every_order() {
+fn a_request_that_waits_for_a_hold_is_answered_in_every_order() {
     for waits_for_disk in [false, true] {
         shuttle::check_random(
             move || {
@@ -110,14 +110,14 @@ fn whoever_waits_for_a_hold_is_answered_in_every_order() {
 }
 
 #[test]
-fn who_finds_the_desk_taken_is_served_by_its_owner() {
-    // Nobody calls the thread here.
+fn a_request_that_finds_the_commit_connection_taken_is_served_by_its_owner() {
+    // Nothing wakes the thread here.
     let asker = |id| -> Client { Box::new(move |h| assert!(hold(h, id, false))) };
     shuttle::check_random(move || drop(run(CommitConnection::sound(), (1..4).map(asker).collect())), ORDERS);
 }
 
 #[test]
-fn a_hold_that_leans_on_an_ending_is_never_written_without_it() {
+fn a_hold_that_depends_on_an_ending_is_never_written_without_it() {
     shuttle::check_random(
         || {
             let leaning: Client = Box::new(|leader| {
@@ -135,7 +135,7 @@ fn a_hold_that_leans_on_an_ending_is_never_written_without_it() {
 }
 
 #[test]
-fn a_desk_that_somebody_else_needed_forgets_nobody() {
+fn a_commit_connection_that_another_thread_needed_forgets_no_request() {
     shuttle::check_random(
         || {
             let checkpoint: Client = Box::new(|leader| leader.undisturbed(|_| thread::yield_now()));
@@ -148,7 +148,7 @@ fn a_desk_that_somebody_else_needed_forgets_nobody() {
 }
 
 #[test]
-fn a_desk_that_fails_answers_all_and_loses_no_ending() {
+fn a_commit_connection_that_fails_answers_all_and_loses_no_ending() {
     shuttle::check_random(
         || {
             let written =
@@ -183,16 +183,16 @@ fn spend(ledger: &Mutex<Ledger>, leader: &GroupCommit, cost: i64) {
 
 /// A limit comes into force, as the guard does it.
 fn install(ledger: &Mutex<Ledger>, leader: &GroupCommit, limit: &std::sync::Arc<Limit>) {
-    let (tell, told) = shuttle::sync::mpsc::channel();
+    let (report, summed) = shuttle::sync::mpsc::channel();
     let wanted = [std::sync::Arc::clone(limit)];
     let mut backfills = {
         let mut ledger = ledger.lock().unwrap();
         let backfills = ledger.stage(&wanted, commit_connection::AT_MS);
-        let job = Record::Work(Box::new(move |spent| tell.send(spent).unwrap()));
+        let job = Record::Work(Box::new(move |spent| report.send(spent).unwrap()));
         leader.queue.push(job, Wake::Now);
         backfills
     };
-    let spent: i64 = told.recv().unwrap();
+    let spent: i64 = summed.recv().unwrap();
     let backfill = backfills.remove(0);
     let past: Past = HashMap::from([((commit_connection::EVERYBODY, backfill.since_s), spent)]);
     ledger.lock().unwrap().install(&wanted, vec![backfill.history(past)]);

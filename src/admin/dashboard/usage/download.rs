@@ -77,7 +77,7 @@ fn as_text(text: &str) -> String {
 /// The answer with a file, named by its content and its days.
 fn file(request: &PageRequest, selection: &Selection, content: &str, rows: &[Vec<String>]) -> PageResult {
     let body = csv_of(rows).map_err(|error| {
-        tracing::error!(%error, "a CSV file could not be written");
+        tracing::error!(event = "csv_file_failed", %error, "a CSV file could not be written");
         request.error_page(StatusCode::INTERNAL_SERVER_ERROR, request.words().not_done)
     })?;
     let name = format!("spendguard-usage-{content}-{}-to-{}.csv", selection.first, selection.last);

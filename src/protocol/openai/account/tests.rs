@@ -22,7 +22,7 @@ fn a_part_without_an_error_is_read_from_its_last_event_on() {
 }
 
 #[test]
-fn lines_of_an_event_are_told_apart_by_their_fields() {
+fn lines_of_an_event_are_distinguished_by_their_fields() {
     let stream = concat!(
         ": error in org-1\nid: 1\nevent: error\ndata: not even JSON\n\n",
         "data: {\"a\":1,\ndata: \"error\":{\"b\":2},\ndata: \"c\":3}\n\n",

@@ -10,7 +10,7 @@ use percent_encoding::percent_decode_str;
 use crate::protocol::openai::endpoint::{classify, suffix};
 use crate::protocol::openai::operation::OPERATIONS;
 
-/// What base URLs end in, rightly or wrongly.
+/// The ends of base URLs, correct or wrong.
 const BASE_SEGMENTS: [&str; 3] = ["v1", "api", "openai"];
 
 /// Whether a path that is not served is a misspelling of one that is.
@@ -22,7 +22,7 @@ const BASE_SEGMENTS: [&str; 3] = ["v1", "api", "openai"];
 /// ```
 pub fn is_misspelt(method: &Method, path: &str) -> bool {
     let spelt = spelt(path);
-    // Ids are told apart by case, so the path is not compared with what was asked.
+    // Ids are case-sensitive, so the lower-case path is not compared with the requested one.
     classify(method, after_a_whole_endpoint(&spelt)).is_some()
 }
 
@@ -41,12 +41,12 @@ pub(super) fn spelt(path: &str) -> String {
     spelt
 }
 
-/// What follows in a path whose base URL was a whole endpoint, as in
+/// The rest of a path whose base URL was a whole endpoint, as in
 /// `/chat/completions/chat/completions`.
 fn after_a_whole_endpoint(path: &str) -> &str {
     let rest = OPERATIONS.into_iter().find_map(|operation| {
         let rest = path.strip_prefix(suffix(operation.path))?;
-        OPERATIONS.into_iter().any(|asked| suffix(asked.path) == rest).then_some(rest)
+        OPERATIONS.into_iter().any(|operation| suffix(operation.path) == rest).then_some(rest)
     });
     rest.unwrap_or(path)
 }
@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wrong_base_url_is_told_from_a_path_that_does_not_exist() {
+    fn a_wrong_base_url_is_distinguished_from_a_path_that_does_not_exist() {
         for path in [
             "/v1/v1/chat/completions",
             "//v1/chat/completions",

@@ -18,7 +18,7 @@ const COLLECTIONS: [(&str, ObjectKind); 12] = [
     ("/fine_tuning/jobs", ObjectKind::FineTuningJob),
     ("/videos", ObjectKind::Video),
 ];
-/// What stands in the place of an id and is none.
+/// Path segments in the place of an id that are not ids.
 const ACTIONS: [&str; 2] = ["/responses/input_tokens", "/responses/compact"];
 
 /// Where a path stands among the objects that have owners.
@@ -28,7 +28,7 @@ pub struct Place<'a> {
     pub kind: ObjectKind,
     /// The object; `None` for all of them.
     pub id: Option<&'a str>,
-    /// What of the object, such as `/content`; empty for the object itself.
+    /// The part of the object, such as `/content`; empty for the object itself.
     pub below: &'a str,
 }
 
@@ -49,8 +49,8 @@ pub fn place(path: &str) -> Option<Place<'_>> {
     })
 }
 
-/// Whether what a path shows is a file's content, or the items of a client and a model:
-/// nothing of it is upstream's own words.
+/// Whether a path shows a file's content, or items of a client and a model, and no text
+/// of upstream's own.
 pub fn shows_content(path: &str) -> bool {
     place(path).is_some_and(|Place { kind, below, .. }| {
         let in_conversation = kind == ObjectKind::Conversation && below.starts_with("/items");

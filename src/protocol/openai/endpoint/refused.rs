@@ -12,7 +12,7 @@ use http::Method;
 use super::misspelt::spelt;
 use super::{classify, matches, suffix};
 
-/// What can be done about a refused path, beside what its reason names.
+/// The remedy for a refused path, if its reason does not name one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Remedy {
     /// An operator can forward it unmetered with `endpoints.allow`.
@@ -199,8 +199,8 @@ impl Rule {
     }
 }
 
-/// Why a path that is not served isn't, by its method and raw path. `HEAD` is asked
-/// about as `GET`.
+/// The reason why a path is not served, by its method and raw path. `HEAD` counts
+/// as `GET`.
 pub fn reason(method: &Method, path: &str) -> Reason {
     if let Some(Rule { text, remedy, .. }) = rule(method, suffix(path)).or_else(|| spelt_rule(method, path)) {
         return Reason { text: Cow::Borrowed(text), remedy: *remedy };
@@ -224,7 +224,7 @@ fn rule(method: &Method, path: &str) -> Option<&'static Rule> {
     RULES.iter().find(|rule| rule.is_of(method, path))
 }
 
-/// What leads past the limits does so in any spelling that an upstream may understand.
+/// A path that leads past the limits does so in any spelling that an upstream may accept.
 fn spelt_rule(method: &Method, path: &str) -> Option<&'static Rule> {
     rule(method, &spelt(path)).filter(|rule| rule.remedy == Remedy::Never)
 }
@@ -233,7 +233,7 @@ fn spelt_rule(method: &Method, path: &str) -> Option<&'static Rule> {
 fn served(path: &str) -> Vec<Method> {
     let methods = [Method::GET, Method::HEAD, Method::POST, Method::DELETE];
     let is_served = |method: &Method| {
-        // What may be read may be asked about.
+        // A path that may be read with GET may be requested with HEAD.
         let method = if *method == Method::HEAD { &Method::GET } else { method };
         classify(method, path).is_some()
     };

@@ -21,7 +21,7 @@ pub static COMPLETIONS: Operation = Operation {
 };
 
 const OUTPUT: &str = "max_tokens";
-/// What upstream gives a request that names no bound.
+/// The output bound that upstream uses for a request without one.
 const OUTPUT_DEFAULT: u64 = 16;
 const RULES: BodyRules = BodyRules {
     outputs: |body| Ok(Outputs::field(OUTPUT, body.max_tokens)?.or(OUTPUT_DEFAULT)),

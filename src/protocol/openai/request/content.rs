@@ -1,10 +1,10 @@
 //! Finds what messages and input items hold besides text.
 //!
-//! Text costs at most its bytes in the body, so it is skipped. Images, audio
-//! and documents are noted where they stand, by the parser's own slices of the
-//! body: only the bytes of a field that upstream surely reads as media are not
-//! counted as text. What is not understood makes the bound larger: an unknown
-//! kind of part is opaque, a reference is context of unknown size.
+//! Text costs at most its bytes in the body, so it is skipped. Images, audio and
+//! documents are noted where they stand, by the parser's own slices of the body:
+//! only the bytes of a field that upstream surely reads as media are not counted as
+//! text. Unknown content makes the bound larger: an unknown kind of part is opaque,
+//! a reference is context of unknown size.
 
 use std::fmt;
 
@@ -25,7 +25,7 @@ use crate::protocol::openai::json::{Loose, Raw, scalars_default};
 /// but text of the body, which most of them do.
 pub(in crate::protocol::openai) type Content<'a> = Sparse<Found<'a>>;
 
-/// What a message, an item, a part, or a list of them comes to besides text.
+/// The content of a message, an item, a part, or a list of them, other than text.
 #[derive(Debug, Default)]
 pub(in crate::protocol::openai) struct Found<'a> {
     /// Images: the string that holds an inline one, and the detail.

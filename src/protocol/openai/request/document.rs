@@ -1,8 +1,8 @@
-//! What a file in the body is sent as, by its name and its media type.
+//! The declared kind of a file in the body, by its name and its media type.
 //!
-//! Which of the two, or whether the bytes, decide how upstream reads a file is not
-//! documented. So a file is measured as what it is sent as only where nothing says
-//! otherwise.
+//! It is not documented whether the name, the type or the bytes decide how upstream
+//! reads a file. So a file is measured as its declared kind only if nothing
+//! contradicts that.
 
 use crate::domain::demand::DocumentKind;
 use crate::media;

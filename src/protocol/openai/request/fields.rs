@@ -102,23 +102,23 @@ pub(in crate::protocol::openai) struct Outputs<'a> {
     /// Where it stands, if it does.
     pub(super) raw: Raw<'a>,
     /// The bound, the operation's own default included.
-    pub(super) asked: Option<u64>,
+    pub(super) bound: Option<u64>,
 }
 
 impl<'a> Outputs<'a> {
     /// A field, and what it says.
     pub(in crate::protocol::openai) fn field(name: &'static str, raw: Raw<'a>) -> Result<Self, Invalid> {
-        Ok(Self { name: Some(name), raw, asked: count(raw, name)? })
+        Ok(Self { name: Some(name), raw, bound: count(raw, name)? })
     }
 
     /// The same with a bound for requests that name none.
     pub(in crate::protocol::openai) fn or(self, default: u64) -> Self {
-        Self { asked: self.asked.or(Some(default)), ..self }
+        Self { bound: self.bound.or(Some(default)), ..self }
     }
 
     /// A bound that no field says.
-    pub(in crate::protocol::openai) fn without_field(asked: Option<u64>) -> Self {
-        Self { name: None, raw: Raw::default(), asked }
+    pub(in crate::protocol::openai) fn without_field(bound: Option<u64>) -> Self {
+        Self { name: None, raw: Raw::default(), bound }
     }
 }
 

@@ -1,4 +1,4 @@
-//! What upstream keeps of a request's items, and how it reads what it keeps.
+//! The items of a request that upstream keeps, and how it reads them later.
 
 use std::fmt::Write as _;
 
@@ -17,9 +17,9 @@ const OPTION_BYTES_MAX: usize = 32;
 
 /// Reads what a free request puts into a conversation.
 ///
-/// Text is at most as many tokens as it has bytes. What is anything else to
-/// different models, or stands somewhere else, is not known. Of containers nothing is
-/// said: those of the objects that it names are theirs.
+/// Text is at most as many tokens as it has bytes. Content that differs between
+/// models, or is stored elsewhere, has an unknown size. Containers are not included:
+/// those of named objects belong to these objects.
 ///
 /// ```
 /// use spendguard::protocol::openai::request;

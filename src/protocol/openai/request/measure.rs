@@ -1,4 +1,4 @@
-//! From the strings that hold media to what they may cost.
+//! Measures inline media from the strings that hold them.
 //!
 //! Sizes come from the media's own headers. A string is left out of the text
 //! exactly where it stands.

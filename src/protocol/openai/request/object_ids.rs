@@ -14,7 +14,7 @@ use super::{Invalid, ObjectReference};
 use crate::domain::ObjectKind;
 use crate::protocol::openai::json::{self, Raw};
 
-/// Finds every object that a body names. What isn't JSON is an error.
+/// Finds every object that a body names. A body that isn't JSON is an error.
 ///
 /// ```
 /// use spendguard::protocol::openai::request;
@@ -33,7 +33,7 @@ pub fn object_ids(body: &[u8]) -> Result<Vec<ObjectReference>, Invalid> {
         .map_err(|problem| Invalid::body(&problem))
 }
 
-/// What a value is, by the field that it stands in.
+/// The meaning of a value, by its field.
 #[derive(Clone, Copy)]
 enum At {
     /// Nothing in particular.
@@ -44,7 +44,7 @@ enum At {
     Conversation,
     /// An item, or a list of them.
     Item,
-    /// What upstream reads no ids in.
+    /// A value in which upstream reads no ids.
     Foreign,
 }
 
@@ -62,7 +62,7 @@ impl At {
             "skill_id" => Self::Id(ObjectKind::Skill),
             "container_id" => Self::Id(ObjectKind::Container),
             "input" | "items" => Self::Item,
-            // What was cited or found before is repeated in the first two, and not read again.
+            // The first two repeat earlier citations and results, which upstream does not read again.
             "annotations" | "results" | "metadata" | "attributes" | "arguments" | "parameters" | "schema" => {
                 Self::Foreign
             }

@@ -1,4 +1,4 @@
-//! What is rarely there, without room of its own where it is not.
+//! Values that are rarely present, and take no space when absent.
 
 /// A value that is added up from the parts of a body, most of which add nothing to it.
 ///
@@ -6,7 +6,7 @@
 #[derive(Debug)]
 pub(in crate::protocol::openai) struct Sparse<T>(Option<Box<T>>);
 
-/// What can be added up.
+/// A value that can be added up.
 pub(in crate::protocol::openai) trait Merge {
     /// Adds another part of the same body.
     fn merge(&mut self, other: Self);

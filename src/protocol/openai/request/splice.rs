@@ -107,8 +107,8 @@ fn include_usage(text: &str, top: usize, options: Raw<'_>) -> Splice {
     let span = options.span(text);
     match (span, options.value()) {
         (Some(span), Some(inner)) => {
-            let asked = serde_json::from_str::<Object<StreamOptions<'_>>>(inner).unwrap_or_default();
-            Splice::member(text, span.start + 1, "include_usage", asked.0.include_usage)
+            let options = serde_json::from_str::<Object<StreamOptions<'_>>>(inner).unwrap_or_default();
+            Splice::member(text, span.start + 1, "include_usage", options.0.include_usage)
         }
         (Some(at), None) => Splice { at, before: ["{\"include_usage\":", "", ""], after: "}" },
         (None, _) => {

@@ -28,7 +28,7 @@ const FRAMES_DEFAULT: u64 = 9;
 /// A list of tools; empty as long as there is none.
 pub(super) type Offer = Sparse<Offered>;
 
-/// What a list of tools comes to.
+/// The content of a list of tools.
 #[derive(Debug, Default)]
 pub(super) struct Offered {
     /// The tools with a price.
@@ -180,9 +180,9 @@ impl Tool<'_> {
     /// The frames of each image: those of a GIF as OpenAI has them, the most of what is not
     /// understood.
     fn frames(&self) -> u64 {
-        if let Some(asked) = self.frame_count.value() {
-            let asked = asked.parse().ok().filter(|asked| (2..=FRAMES_MAX).contains(asked));
-            return asked.unwrap_or(FRAMES_MAX);
+        if let Some(frames) = self.frame_count.value() {
+            let frames = frames.parse().ok().filter(|frames| (2..=FRAMES_MAX).contains(frames));
+            return frames.unwrap_or(FRAMES_MAX);
         }
         match (self.output_format.value(), self.output_format.string().as_deref()) {
             (None, _) | (_, Some("png" | "jpeg" | "webp")) => 1,

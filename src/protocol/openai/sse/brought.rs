@@ -1,4 +1,4 @@
-//! What hosted tools bring into the context, as far as a stream shows it.
+//! The results that hosted tools add to the context, as far as a stream shows them.
 //!
 //! OpenAI shows what MCP servers and shells answered, what files were found, and the
 //! logs of code where the client asked to include them. It shows neither the pages that
@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use crate::protocol::openai::json::{Loose, Object, Raw};
 
-/// What an output item that is done adds to the context of the turns after it.
+/// The addition of a completed output item to the context of later turns.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Brought {
     /// A call of a hosted tool, with what it added; `None` if that is not shown.
@@ -49,7 +49,7 @@ struct DoneItem<'a> {
     results: Raw<'a>,
 }
 
-/// One part of what a tool answered; each has one or two of these.
+/// One part of a tool's result; each has one or two of these.
 #[derive(Deserialize, Default)]
 #[serde(default)]
 struct Part<'a> {
@@ -72,7 +72,7 @@ impl Brought {
         }
     }
 
-    /// What the event of an item that is done shows; `None` if it is not of a hosted tool.
+    /// The addition that the event of a completed item shows; `None` if it is not of a hosted tool.
     pub(super) fn of(data: &[u8]) -> Option<Self> {
         let Object(DoneEvent { item: Loose(item) }) = serde_json::from_slice(data).ok()?;
         let text = |raw: Raw<'_>| raw.string().unwrap_or_default().into_owned();
@@ -93,7 +93,7 @@ impl Brought {
     }
 }
 
-/// The texts in a list of parts; what is no such list counts as it is written.
+/// The texts in a list of parts; any other value counts as it is written.
 fn parts(written: &str) -> String {
     let Ok(parts) = serde_json::from_str::<Vec<Loose<Part<'_>>>>(written) else { return written.to_owned() };
     let texts = parts.into_iter().flat_map(|Loose(part)| [part.logs, part.text, part.stdout, part.stderr]);

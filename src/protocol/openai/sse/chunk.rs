@@ -11,7 +11,7 @@ use crate::protocol::openai::json::{skip_space, string_end, value_end, value_of}
 /// The longest beginning that is remembered, in bytes.
 const HEAD_BYTES_MAX: usize = 1_024;
 
-/// What the member `usage` of a chunk says.
+/// The state of the member `usage` of a chunk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum UsageMember {
     /// There is none.
@@ -54,7 +54,7 @@ impl Members {
         }
     }
 
-    /// What the member `usage` says.
+    /// The state of the member `usage`.
     pub(super) fn usage(&self, data: &[u8]) -> UsageMember {
         let Some((key, value, end)) = self.usage else { return UsageMember::Absent };
         let gone = with_comma(data, key..end);
@@ -67,7 +67,7 @@ impl Members {
 pub(super) struct Walk {
     /// The last beginning, up to the value of `choices`.
     head: Vec<u8>,
-    /// What it has.
+    /// Its members.
     in_head: Members,
 }
 

@@ -1,4 +1,4 @@
-//! Takes out of a chat chunk what upstream only sent because we asked.
+//! Removes from a chat chunk what upstream only sent because the guard asked for usage.
 //!
 //! With `include_usage` every chunk gains `"usage":null`, and one more chunk
 //! comes that holds nothing but the usage. Other servers put the usage into a

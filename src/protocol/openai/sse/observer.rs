@@ -1,4 +1,4 @@
-//! Reads events: which are the end, which say what was used, which are text.
+//! Reads events: which ones end the stream, report usage, or contain text.
 //!
 //! An ordinary chunk or delta is searched, not parsed: its text is lifted out,
 //! and it is read further only if it has a member that tells something new.
@@ -23,7 +23,7 @@ const INTRODUCTIONS_MAX: u8 = 4;
 /// The longest name of a tier that is remembered, in bytes.
 const TIER_BYTES_MAX: usize = 32;
 
-/// What the events have said so far.
+/// The answer by the events so far.
 #[derive(Debug)]
 pub(super) struct Observer {
     form: EventForm,
@@ -42,7 +42,7 @@ pub(super) struct Observer {
     introductions_left: u8,
     has_begun: bool,
     outcome: Outcome,
-    /// What hosted tools brought and was not taken yet; `None` if it is not kept.
+    /// Results of hosted tools that were not taken yet; `None` if they are not kept.
     brought: Option<Vec<Brought>>,
 }
 
@@ -96,7 +96,7 @@ impl Observer {
         self.brought.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
-    /// What the stream has said about itself.
+    /// The answer that the stream describes.
     pub(super) fn answer(&self) -> Answer {
         let tools = with_reported(&self.calls.tool_use(), &self.tools_reported);
         let known = self.reported.as_ref().filter(|reported| self.is_last_word(reported));
@@ -109,7 +109,7 @@ impl Observer {
             image_calls: self.calls.images(),
             has_unplaced_shell: self.calls.has_unplaced_shell(),
             outcome: self.outcome,
-            has_begun: self.has_begun || self.transcript.seen(),
+            has_begun: self.has_begun || self.transcript.has_output(),
             is_at_output_bound: self.named.is_at_output_bound || self.transcript.finish() == Finish::Bound,
             ..self.named.clone()
         }
@@ -117,8 +117,8 @@ impl Observer {
 
     /// Usage may be that of the stream so far: it is the whole usage only if it has
     /// both sides, nothing was written after it, and, if it came beside choices,
-    /// they have ended. A stream that failed did not come to its end: reasoning may
-    /// have gone on unseen.
+    /// they have ended. A stream that failed was cut short: reasoning may have
+    /// continued unseen.
     fn is_last_word(&self, reported: &Reported) -> bool {
         let has_ended = matches!(self.outcome, Outcome::Completed | Outcome::Stopped)
             || self.transcript.finish() != Finish::None;
@@ -151,7 +151,7 @@ impl Observer {
         self.has_begun = true;
     }
 
-    /// Takes up an event, and says what a chunk's `usage` member is.
+    /// Reads an event, and returns the state of a chunk's `usage` member.
     pub(super) fn see(&mut self, event: &Event<'_>) -> UsageMember {
         if event.data.is_empty() {
             return UsageMember::Absent;
@@ -262,7 +262,7 @@ impl Observer {
                 if let Some(call) = call {
                     self.calls.add(call, source);
                 } else if source == Source::Done {
-                    self.add_untold(data);
+                    self.add_unreported(data);
                 }
             }
             Err(_) => self.named.is_partly_unread = true,
@@ -275,8 +275,8 @@ impl Observer {
         }
     }
 
-    /// Takes an item that is done for text of the model if no delta has told of it.
-    fn add_untold(&mut self, data: &[u8]) {
+    /// Counts a completed item as text of the model if no delta has reported it.
+    fn add_unreported(&mut self, data: &[u8]) {
         if self.transcript.bytes() == self.item_at_bytes {
             self.transcript.add_form(data);
         }
@@ -308,7 +308,7 @@ impl Observer {
         body.add_calls_to(&mut self.calls);
         if body.has_output() {
             self.has_begun = true;
-            if !self.transcript.seen() {
+            if !self.transcript.has_output() {
                 self.transcript.add_form(data);
             }
         }
@@ -344,8 +344,8 @@ fn tier_written<'a>(members: &Members, data: &'a [u8]) -> Option<&'a [u8]> {
     Some(&tier[..tier.len().min(TIER_BYTES_MAX)])
 }
 
-/// What kind of event of a response it is. Clients go by the type, and by the name
-/// where there is none; an error's own type may stand in its place.
+/// The kind of an event of a response. Clients use the type, or the name if there
+/// is no type; an error's own type may stand in its place.
 fn kind_of<'a>(event: &'a Event<'_>) -> &'a [u8] {
     let data = &*event.data;
     if event.name == Some(b"error") {

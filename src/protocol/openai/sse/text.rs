@@ -1,4 +1,4 @@
-//! Gathers what the model wrote, to be counted when no usage comes.
+//! Collects the text of the model, to be counted if no usage comes.
 //!
 //! Chunks are not parsed: the strings of a few keys are lifted from the bytes
 //! in one walk. The text is bounded; its length goes on being counted.
@@ -19,7 +19,7 @@ const TRANSCRIPT_BYTES_MAX: usize = 4 * 1024 * 1024;
 pub(super) struct Transcript {
     text: String,
     bytes: u64,
-    seen: bool,
+    has_output: bool,
     finish: Finish,
 }
 
@@ -34,9 +34,9 @@ impl Transcript {
         self.bytes
     }
 
-    /// Whether anything was written at all, sound included.
-    pub(super) const fn seen(&self) -> bool {
-        self.seen
+    /// Whether there was any output, including sound.
+    pub(super) const fn has_output(&self) -> bool {
+        self.has_output
     }
 
     /// The worst `finish_reason` of the choices so far.
@@ -65,7 +65,7 @@ impl Transcript {
                     } else if is_written(key) {
                         self.add(string);
                     } else if key == b"data" {
-                        self.seen |= !string.is_empty();
+                        self.has_output |= !string.is_empty();
                     } else if key == b"finish_reason" {
                         self.finish = self.finish.max(Finish::named(string));
                     }
@@ -94,13 +94,13 @@ impl Transcript {
 
     /// Takes up text with the form that it has on the wire.
     pub(super) fn add_form(&mut self, data: &[u8]) {
-        self.seen = true;
+        self.has_output = true;
         self.push(&String::from_utf8_lossy(data));
     }
 
-    /// Notes that the model made something which isn't text.
+    /// Records output that isn't text.
     pub(super) fn add_other(&mut self) {
-        self.seen = true;
+        self.has_output = true;
     }
 
     /// Takes up the inside of a JSON string.
@@ -108,7 +108,7 @@ impl Transcript {
         if string.is_empty() {
             return;
         }
-        self.seen = true;
+        self.has_output = true;
         if memchr(b'\\', string).is_none() {
             return self.push(&String::from_utf8_lossy(string));
         }
@@ -163,16 +163,16 @@ mod tests {
         let transcript = chunk(data);
         assert_eq!(transcript.text(), "a\né f{\"x\":r".replace(' ', ""));
         assert_eq!(transcript.bytes(), 11);
-        assert!(transcript.seen());
+        assert!(transcript.has_output());
         assert_eq!(transcript.finish(), Finish::Natural);
     }
 
     #[test]
     fn an_opening_chunk_is_no_output() {
-        assert!(!chunk(r#"{"choices":[{"delta":{"role":"assistant","content":""}}]}"#).seen());
-        assert!(!chunk(r#"{"choices":[{"delta":{"role":"assistant","content":null}}]}"#).seen());
+        assert!(!chunk(r#"{"choices":[{"delta":{"role":"assistant","content":""}}]}"#).has_output());
+        assert!(!chunk(r#"{"choices":[{"delta":{"role":"assistant","content":null}}]}"#).has_output());
         let audio = chunk(r#"{"choices":[{"delta":{"audio":{"id":"audio_1","data":"UklG"}}}]}"#);
-        assert!(audio.seen() && audio.text().is_empty());
+        assert!(audio.has_output() && audio.text().is_empty());
     }
 
     #[test]

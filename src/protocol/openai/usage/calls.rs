@@ -1,6 +1,6 @@
 //! Calls of hosted tools, counted once however they are reported.
 //!
-//! A stream tells of a call when it starts, while it runs and when it is done, and
+//! A stream reports a call when it starts, while it runs and when it is done, and
 //! the answer lists it again at the end; any of these may be missing. A call with
 //! an id is one call wherever it is seen. Those without an id are counted for each
 //! source apart, and the largest count stands.
@@ -17,8 +17,8 @@ use crate::domain::Class;
 use crate::domain::usage::ToolUse;
 use crate::protocol::openai::json::{Loose, Raw, scalars_default};
 
-/// Calls and containers that are told apart in one answer. Calls beyond that
-/// count as calls without an id.
+/// The most calls and containers of one answer that are counted by id. Calls beyond
+/// that count as calls without an id.
 const IDS_MAX: usize = 10_000;
 
 /// A hosted tool.
@@ -74,13 +74,13 @@ impl Source {
     }
 }
 
-/// What one report says of one call.
+/// A report of one call.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::protocol::openai) struct Call {
     tool: Tool,
     /// Hash of the id.
     id: Option<u64>,
-    /// Whether it is a kind of call that is not billed, where that is said.
+    /// Whether it is a kind of call that is not billed, if the report says so.
     free: Option<bool>,
     /// Hash of the id of the container it ran in.
     container: Option<u64>,
@@ -94,8 +94,9 @@ impl Call {
     }
 }
 
+/// A call with an id, and the sources that have reported it.
 #[derive(Clone, Copy, Debug)]
-struct Known {
+struct ReportedCall {
     tool: Tool,
     sources: u8,
     free: bool,
@@ -104,23 +105,23 @@ struct Known {
 /// The calls of one answer.
 #[derive(Debug, Default)]
 pub(in crate::protocol::openai) struct Calls {
-    known: HashMap<u64, Known>,
+    by_id: HashMap<u64, ReportedCall>,
     unnamed: Vec<(Tool, Source, bool, u64)>,
     containers: HashSet<u64>,
 }
 
 impl Calls {
-    /// Takes up what a report says of a call.
+    /// Adds a report of a call.
     pub(in crate::protocol::openai) fn add(&mut self, call: Call, source: Source) {
         let Call { tool, id, free, container } = call;
         if self.containers.len() < IDS_MAX {
             self.containers.extend(container);
         }
-        let is_full = self.known.len() >= IDS_MAX;
-        if let Some(id) = id.filter(|id| !is_full || self.known.contains_key(id)) {
-            let known = self.known.entry(id).or_insert(Known { tool, sources: 0, free: false });
-            known.sources |= source.bit();
-            known.free = free.unwrap_or(known.free);
+        let is_full = self.by_id.len() >= IDS_MAX;
+        if let Some(id) = id.filter(|id| !is_full || self.by_id.contains_key(id)) {
+            let call = self.by_id.entry(id).or_insert(ReportedCall { tool, sources: 0, free: false });
+            call.sources |= source.bit();
+            call.free = free.unwrap_or(call.free);
             return;
         }
         let free = free.unwrap_or(false);
@@ -134,15 +135,15 @@ impl Calls {
 
     /// Whether a source has reported a call before.
     pub(in crate::protocol::openai) fn has(&self, call: Call, source: Source) -> bool {
-        let known = call.id.and_then(|id| self.known.get(&id));
-        known.is_some_and(|known| known.sources & source.bit() != 0)
+        let reported = call.id.and_then(|id| self.by_id.get(&id));
+        reported.is_some_and(|reported| reported.sources & source.bit() != 0)
     }
 
     /// Calls that were started, billed or not.
     pub(in crate::protocol::openai) fn started(&self) -> u64 {
         let unnamed = |source| self.unnamed_of(|_, of, _| of == source);
         let most = SOURCES.into_iter().map(unnamed).max().unwrap_or(0);
-        count(self.known.len()).saturating_add(most)
+        count(self.by_id.len()).saturating_add(most)
     }
 
     /// Calls of the image tool.
@@ -156,8 +157,8 @@ impl Calls {
         self.containers.is_empty() && self.billed(Tool::Shell) > 0
     }
 
-    /// What the calls come to. Code always runs in a container, so it used one
-    /// even if no report names it.
+    /// The usage of all calls. Code always runs in a container, so it used one even
+    /// if no report names it.
     pub(in crate::protocol::openai) fn tool_use(&self) -> ToolUse {
         ToolUse {
             quantities: [
@@ -171,8 +172,8 @@ impl Calls {
 
     fn billed(&self, tool: Tool) -> u64 {
         let named = |bits: u8| {
-            let fits = |known: &&Known| known.tool == tool && !known.free && known.sources & bits != 0;
-            count(self.known.values().filter(fits).count())
+            let fits = |call: &&ReportedCall| call.tool == tool && !call.free && call.sources & bits != 0;
+            count(self.by_id.values().filter(fits).count())
         };
         let of_source = |source: Source| {
             let unnamed = self.unnamed_of(|other, of, free| other == tool && of == source && !free);

@@ -29,13 +29,13 @@ impl Sides {
         self.input && self.output
     }
 
-    /// What is known here or there.
+    /// The sides that are known in either.
     pub(in crate::protocol::openai) const fn or(self, other: Self) -> Self {
         Self { input: self.input || other.input, output: self.output || other.output }
     }
 }
 
-/// What a usage says.
+/// The figures of a usage.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::protocol::openai) struct Counted {
     /// The tokens by class.
@@ -129,7 +129,7 @@ struct OutputDetails {
 }
 
 impl Figures {
-    /// What they say; `None` if there is no figure at all.
+    /// Their figures; `None` if there are none.
     pub(super) fn counted(&self, form: AnswerForm) -> Option<Counted> {
         let tokens = self.tokens(form)?;
         Some(Counted { tokens, sides: self.sides(form), hides_cache_life: self.hides_cache_life() })
@@ -260,9 +260,9 @@ impl Input {
     }
 }
 
-/// Takes at most `wanted` from what is left.
-fn take(left: &mut u64, wanted: Count) -> u64 {
-    let taken = wanted.number().min(*left);
+/// Takes at most `amount` from what is left.
+fn take(left: &mut u64, amount: Count) -> u64 {
+    let taken = amount.number().min(*left);
     *left -= taken;
     taken
 }

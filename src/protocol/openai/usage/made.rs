@@ -1,4 +1,4 @@
-//! What an answer made at upstream: items and containers, by their ids.
+//! The objects that an answer created at upstream: items and containers, by their ids.
 
 use crate::protocol::openai::json::Raw;
 
@@ -7,7 +7,7 @@ const ITEMS_MAX: usize = 512;
 /// Containers of one answer that are remembered.
 const CONTAINERS_MAX: usize = 64;
 
-/// What upstream made in the course of an answer, each named once.
+/// The objects that upstream created during an answer, each listed once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Made {
     /// Output items that can be referred to.
@@ -39,7 +39,7 @@ impl Made {
         }
     }
 
-    /// Takes up what another part of the same answer says.
+    /// Adds the objects of another part of the same answer.
     pub(in crate::protocol::openai) fn merge(&mut self, other: Self) {
         other.items.into_iter().for_each(|item| self.add_item(item));
         other.containers.into_iter().for_each(|id| self.add_container(id));

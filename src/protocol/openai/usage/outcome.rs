@@ -1,4 +1,4 @@
-//! How an answer ended, by its own word.
+//! How an answer ended, by its own statement.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use crate::protocol::openai::json::{Loose, Raw, scalars_default};
 
-/// How an answer ended, by its own word; worse ones are greater.
+/// How an answer ended, by its own statement; worse outcomes are greater.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Outcome {
     /// It has not said so: more is to come, or it was cut off.

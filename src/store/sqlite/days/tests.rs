@@ -124,7 +124,7 @@ fn answers(db: &Connection) -> Vec<String> {
 }
 
 fn differences(db: &Connection) -> Vec<&'static str> {
-    // There are no entries behind these rollups, which is told as well.
+    // There are no entries behind these rollups, which is reported as well.
     let found = verify::verify(db).unwrap().differences;
     found.into_iter().map(|difference| difference.kind).filter(|kind| *kind == "day").collect()
 }
@@ -193,7 +193,7 @@ fn a_quarter_too_long_for_one_step_is_summed_up_in_parts() {
 }
 
 #[test]
-fn what_another_zones_midnight_cuts_is_taken_away_and_summed_up_anew() {
+fn what_another_zones_midnight_cuts_is_removed_and_summed_up_again() {
     let mut db = database();
     for start_s in (FIRST_S..LAST_S).step_by(3_600) {
         let (key, sums) = rollup(start_s, 1);

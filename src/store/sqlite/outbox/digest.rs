@@ -36,9 +36,9 @@ pub(super) fn put_off(tx: &Connection) -> rusqlite::Result<()> {
                     "SELECT count(*) FROM (SELECT 1 FROM crossing WHERE is_routed = 1 AND digest IS NULL \
                      AND limit_name = ?1 AND mark = ?2 AND at_ms >= ?3 AND at_ms < ?4 LIMIT {OWN_MESSAGES_MAX})"
                 );
-                let told = params![limit, mark, hour_ms, hour_ms + HOUR_MS];
-                let told: i64 = tx.prepare_cached(&sql)?.query_row(told, |row| row.get(0))?;
-                place.insert(uint(told))
+                let of_hour = params![limit, mark, hour_ms, hour_ms + HOUR_MS];
+                let sent: i64 = tx.prepare_cached(&sql)?.query_row(of_hour, |row| row.get(0))?;
+                place.insert(uint(sent))
             }
         };
         *count += 1;
@@ -50,7 +50,7 @@ pub(super) fn put_off(tx: &Connection) -> rusqlite::Result<()> {
     beyond.into_iter().try_for_each(|id| put_off.execute([id]).map(drop))
 }
 
-/// Gathers what was put off in an hour that is over: it is told with the last of its limit
+/// Gathers what was put off in an hour that is over: it shares the message of the last of its limit
 /// and mark, which is routed now.
 pub(super) fn gather(tx: &Connection, now_ms: i64) -> rusqlite::Result<()> {
     let mut put_off = tx.prepare_cached(

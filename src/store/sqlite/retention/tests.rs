@@ -234,7 +234,7 @@ fn an_ending_stays_as_long_as_a_hold_of_its_batch_is_open() {
 }
 
 #[test]
-fn a_threshold_goes_with_its_line_once_its_window_is_over_and_it_was_told() {
+fn a_threshold_goes_with_its_line_once_its_window_is_over_and_its_alert_was_sent() {
     let mut db = database();
     let crossing = |id: i64, window_end_s: i64, is_routed: bool| {
         db.execute(

@@ -4,7 +4,7 @@
 pub(super) const CORRECTIONS: &str =
     "CREATE INDEX entry_corrects ON entry (corrects) WHERE corrects IS NOT NULL;";
 
-/// The crossing in whose message this one is told with others. Until the end of its hour
+/// The crossing in whose message this one is included. Until the end of its hour
 /// it waits for that, with `is_routed` 2.
 pub(super) const DIGEST: &str = "
 ALTER TABLE crossing ADD COLUMN digest INTEGER;

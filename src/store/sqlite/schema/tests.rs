@@ -7,7 +7,7 @@ use crate::store::sqlite::rollup::Ids;
 use crate::store::sqlite::{commit, pruned, verify};
 
 #[test]
-fn a_database_of_version_1_keeps_its_crossings_with_their_lines_and_tells_nobody() {
+fn a_database_of_version_1_keeps_its_crossings_with_their_lines_and_sends_no_alert() {
     let mut db = Connection::open_in_memory().unwrap();
     let tx = db.transaction().unwrap();
     tx.execute_batch(ROLLUP).unwrap();
@@ -78,7 +78,7 @@ fn a_database_of_version_6_keeps_its_sums_and_adds_quantities_of_any_class_to_th
 }
 
 #[test]
-fn a_database_of_version_6_without_rollups_has_them_made_anew() {
+fn a_database_of_version_6_without_rollups_has_them_rebuilt() {
     let mut db = version_6();
     db.execute_batch("DROP TABLE rollup; DELETE FROM pruned").unwrap();
     let tx = db.transaction().unwrap();

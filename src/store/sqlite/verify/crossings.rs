@@ -37,7 +37,7 @@ pub(super) fn compare(
                 utc(at_ms.div_euclid(1_000))
             ),
             meaning: "no limit counts it; `ledger tail` and exports don't show that it was crossed".to_owned(),
-            mend: "none is needed for limits; put back a backup if the list must be complete".to_owned(),
+            remedy: "none is needed for limits; put back a backup if the list must be complete".to_owned(),
         });
     }
     for (id, note) in &lines {
@@ -45,8 +45,8 @@ pub(super) fn compare(
             kind: "crossing",
             about: entry_id(*id),
             what: format!("entry {} says {note:?}, and that is not noted as crossed", entry_id(*id)),
-            meaning: "no limit counts it; the same threshold may be told a second time".to_owned(),
-            mend: "none is needed for limits".to_owned(),
+            meaning: "no limit counts it; its alert may be sent a second time".to_owned(),
+            remedy: "none is needed for limits".to_owned(),
         });
     }
     Ok(())

@@ -74,8 +74,8 @@ fn difference(table: Table, key: &RollupKey, stored: &RollupSums, expected: &Rol
         meaning: "the dashboard, forecasts and usage lists show it; limits that are made or changed for this time, and all \
                   limits after a restart, would start with it"
             .to_owned(),
-        mend: "rollups are the truth: stop the guard, run `sqlite3 spendguard.db 'DELETE FROM rollup_day_span; DELETE FROM \
-               rollup_day; DELETE FROM rollup_day_user'` and start it, which sums them up anew"
+        remedy: "rollups are the truth: stop the guard, run `sqlite3 spendguard.db 'DELETE FROM rollup_day_span; DELETE FROM \
+               rollup_day; DELETE FROM rollup_day_user'` and start it, which sums them up again"
             .to_owned(),
     }
 }

@@ -19,7 +19,7 @@ pub(super) fn look(entry: &Entry, report: &mut Report) {
             about: entry_id(entry.id),
             what: format!("entry {} of key {}, admitted {when}, {what}", entry_id(entry.id), of.key),
             meaning,
-            mend: "it was changed after it was written: put back a backup, or correct what it should have cost with \
+            remedy: "it was changed after it was written: put back a backup, or correct what it should have cost with \
                    `spendguard ledger adjust`"
                 .to_owned(),
         });
@@ -77,7 +77,7 @@ pub(super) fn unreadable(error: &rusqlite::Error) -> Difference {
         about: error.to_string(),
         what: error.to_string(),
         meaning: "limits that are in force don't count it, sums of the past may".to_owned(),
-        mend: "it was changed after it was written: put back a backup".to_owned(),
+        remedy: "it was changed after it was written: put back a backup".to_owned(),
     }
 }
 
@@ -116,7 +116,7 @@ pub(super) fn corrections(db: &Connection, report: &mut Report) -> rusqlite::Res
                 utc(counted)
             ),
             meaning: format!("limits of key {key} count {} in that window that nothing there explains", usd(cost)),
-            mend: format!(
+            remedy: format!(
                 "put back a backup with the entry, or take it back: `spendguard ledger adjust` of {} on a settled entry of \
                  that key and window",
                 usd(cost.saturating_neg())

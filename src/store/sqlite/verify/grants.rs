@@ -26,8 +26,8 @@ pub(super) fn compare(
             kind: "grant",
             about: id.clone(),
             what: format!("there is a grant {says:?}, and the ledger {line}"),
-            meaning: format!("the account has {} USD by it that nobody may have granted", grant.amount),
-            mend: "it was changed after it was written: put back a backup".to_owned(),
+            meaning: format!("the account has {} USD by it that no operator may have granted", grant.amount),
+            remedy: "it was changed after it was written: put back a backup".to_owned(),
         });
     }
     for (id, line) in lines {
@@ -36,7 +36,7 @@ pub(super) fn compare(
             about: entry_id(id),
             what: format!("entry {} says {line:?}, and there is no such grant", entry_id(id)),
             meaning: "the account lacks it, so requests are refused too early".to_owned(),
-            mend: "put back a backup, or grant it again".to_owned(),
+            remedy: "put back a backup, or grant it again".to_owned(),
         });
     }
     Ok(())

@@ -40,8 +40,8 @@ fn unreadable(first_id: i64, line: usize, error: &serde_json::Error) -> Differen
         kind: "hold",
         about: format!("hold_batch {first_id} line {line}"),
         what: format!("line {line} of hold_batch {first_id} is no hold: {error}"),
-        meaning: "if its request is open and the guard dies, nobody knows what to charge: it refuses to start".to_owned(),
-        mend: "stop the guard in order (SIGTERM), which ends and clears all holds; if it does not start any more, put \
+        meaning: "if its request is open and the guard dies, its charge is unknown: it refuses to start".to_owned(),
+        remedy: "stop the guard in order (SIGTERM), which ends and clears all holds; if it does not start any more, put \
                back a backup"
             .to_owned(),
     }
@@ -57,7 +57,7 @@ fn all_ended(first_id: i64, last: Option<u64>) -> Difference {
         about: format!("hold_batch {first_id}"),
         what: format!("hold_batch {first_id} {which}"),
         meaning: "no limit counts it: a hold that has an entry is not charged again".to_owned(),
-        mend: "the next start clears it".to_owned(),
+        remedy: "the next start clears it".to_owned(),
     }
 }
 

@@ -94,7 +94,7 @@ fn unlike_before(before_s: i64, stored: Total, expected: Total) -> Difference {
         ),
         meaning: "usage lists show it; limits whose window reaches back so far start with it after a restart"
             .to_owned(),
-        mend: "one of them was changed after it was written: put back a backup".to_owned(),
+        remedy: "one of them was changed after it was written: put back a backup".to_owned(),
     }
 }
 
@@ -123,7 +123,7 @@ fn difference(
             said(expected)
         ),
         meaning: meaning(stored, expected),
-        mend: if is_pruned {
+        remedy: if is_pruned {
             "put back a backup: rollups can't be made from entries any more, since older ones were pruned"
                 .to_owned()
         } else {

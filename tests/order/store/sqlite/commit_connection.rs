@@ -22,7 +22,7 @@ pub(crate) enum Record {
     Write(PendingWrite),
     /// An ending of which only the amount matters.
     Spent(i64),
-    /// Gets what was spent before it.
+    /// Receives what was spent before it.
     Work(Box<dyn FnOnce(i64) + Send>),
 }
 

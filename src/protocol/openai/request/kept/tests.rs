@@ -1,4 +1,4 @@
-//! What is known of kept items, and which are refused.
+//! Sizes of kept items, and refused items.
 
 use super::*;
 use crate::protocol::openai::RESPONSES;

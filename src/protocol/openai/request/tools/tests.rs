@@ -56,7 +56,7 @@ fn existing() -> ContainerDemand {
 #[test]
 fn what_an_image_may_cost_is_read_from_its_tool() {
     let image = |tool: Value| responses(json!({"tools": [tool]})).unwrap().tools.image.unwrap();
-    let asked = image(
+    let tool = image(
         json!({"type": "image_generation", "quality": "low", "size": "1024x1536", "partial_images": 3}),
     );
     let expected = ImageTool {
@@ -66,7 +66,7 @@ fn what_an_image_may_cost_is_read_from_its_tool() {
         partial_images: 3,
         extra_frames: 0,
     };
-    assert_eq!(asked, expected);
+    assert_eq!(tool, expected);
     let open = image(json!({"type": "image_generation", "quality": "auto", "size": "auto"}));
     assert_eq!(open, ImageTool::default());
     assert_eq!(image(json!({"type": "image_generation", "quality": "ultra"})).quality, ImageQuality::Other);

@@ -1,10 +1,10 @@
-//! What events say of how a stream ended, and what it is called.
+//! How events report the end and the id of a stream.
 
 use super::*;
 use crate::protocol::openai::EMBEDDINGS;
 use crate::protocol::openai::usage::Outcome;
 
-fn seen(endpoint: &'static Operation, stream: &str) -> Answer {
+fn answer_of(endpoint: &'static Operation, stream: &str) -> Answer {
     let mut tap = endpoint.tap(Hide::Nothing, EVENT_BYTES_MAX);
     run(&mut tap, stream.as_bytes(), &[30, 1, 7]);
     tap.answer()
@@ -35,14 +35,14 @@ fn a_tier_is_learned_wherever_a_chunk_names_it() {
         ),
         (usage.clone(), None),
     ] {
-        assert_eq!(seen(&CHAT, &stream).tier, tier, "{stream}");
+        assert_eq!(answer_of(&CHAT, &stream).tier, tier, "{stream}");
     }
 }
 
 #[test]
 fn a_model_and_an_id_are_learned_however_late_they_come() {
     let stream = "data: {\"id\":\"\",\"model\":null,\"choices\":[]}\n\n".repeat(20) + &chunk(TEXT);
-    let answer = seen(&CHAT, &stream);
+    let answer = answer_of(&CHAT, &stream);
     assert_eq!((answer.object_id.as_deref(), answer.model.as_deref()), (Some("c"), Some("gpt-5.1")));
 }
 
@@ -54,13 +54,13 @@ fn an_error_is_one_wherever_it_stands_and_null_is_none() {
                 "data: {{\"error\":{error},\"choices\":[],\"usage\":{{\"prompt_tokens\":1000,\"completion_tokens\":500}}}}\n\n"
             )
             + DONE;
-        let answer = seen(&CHAT, &stream);
+        let answer = answer_of(&CHAT, &stream);
         assert_eq!(answer.outcome, Outcome::Completed, "{stream}");
         assert_eq!(answer.usage.unwrap().tokens_total(), 1_500);
     }
     let last = chunk(&format!("{TEXT},\"error\":{{\"code\":502}}"));
     for stream in [last.clone(), last + DONE, chunk(&TEXT.replace("null", "\"error\"")) + DONE] {
-        let answer = seen(&CHAT, &stream);
+        let answer = answer_of(&CHAT, &stream);
         assert_eq!((answer.outcome, answer.has_begun), (Outcome::Failed, true), "{stream}");
     }
 }
@@ -81,7 +81,7 @@ fn a_chat_stream_ends_as_its_choices_do() {
             false,
         ),
     ] {
-        let answer = seen(&CHAT, &stream);
+        let answer = answer_of(&CHAT, &stream);
         assert_eq!((answer.outcome, answer.is_at_output_bound), (outcome, is_at_bound), "{stream}");
     }
 }
@@ -101,16 +101,16 @@ fn an_event_is_what_its_type_says_and_else_its_name() {
         (format!("event: response.incomplete\ndata: {{{usage}}}\n\n"), Outcome::Stopped),
         (format!("data: {{{usage},\"type\":\"response.failed\"}}\n\n"), Outcome::Failed),
     ] {
-        let answer = seen(&RESPONSES, &event);
+        let answer = answer_of(&RESPONSES, &event);
         assert_eq!(answer.outcome, outcome, "{event}");
         assert_eq!(answer.usage.unwrap().tokens_total(), 7, "{event}");
     }
     let delta =
         "event: response.completed\ndata: {\"type\":\"response.output_text.delta\",\"delta\":\"a\"}\n\n";
-    let answer = seen(&RESPONSES, delta);
+    let answer = answer_of(&RESPONSES, delta);
     assert_eq!((answer.outcome, answer.has_begun), (Outcome::Open, true));
     let quiet = "event: keepalive\ndata: {\"type\":\"keepalive\",\"error\":null}\n\n";
-    assert_eq!(seen(&RESPONSES, quiet), Answer::default());
+    assert_eq!(answer_of(&RESPONSES, quiet), Answer::default());
 }
 
 #[test]
@@ -143,7 +143,7 @@ fn what_could_not_be_read_is_said() {
     let long = format!("data: {}{item}\n\n", " ".repeat(EVENT_BYTES_MAX));
     let twice = "data: {\"type\":\"response.completed\",\"response\":{\"usage\":{},\"usage\":{}}}\n\n";
     for stream in [&long, twice] {
-        let answer = seen(&RESPONSES, stream);
+        let answer = answer_of(&RESPONSES, stream);
         assert!(answer.is_partly_unread && answer.has_begun | answer.usage.is_none(), "{stream:.80}");
     }
     let mut frames = RESPONSES.tap(Hide::Nothing, 50);
@@ -152,7 +152,7 @@ fn what_could_not_be_read_is_said() {
 }
 
 #[test]
-fn output_that_no_delta_told_of_is_text_too() {
+fn output_that_no_delta_reported_is_text_too() {
     let item = r#"{"type":"response.output_item.done","item":{"type":"message","content":[{"text":"hello there"}]}}"#;
     let delta = r#"{"type":"response.output_text.delta","delta":"hello there"}"#;
     let last = r#"{"type":"response.completed","response":{"output":[{"type":"message","content":[{"text":"hello there"}]}]}}"#;
@@ -173,6 +173,6 @@ fn output_that_no_delta_told_of_is_text_too() {
 fn vectors_that_come_in_events_are_counted_by_their_total_and_have_no_output() {
     let stream =
         "data: {\"model\":\"text-embedding-3-small\",\"usage\":{\"total_tokens\":8}}\n\ndata: [DONE]\n\n";
-    assert_eq!(seen(&EMBEDDINGS, stream).usage.unwrap(), Quantities::from([(Class::Input, 8)]));
-    assert_eq!(seen(&CHAT, stream).usage, None, "a text has an output, which is not known");
+    assert_eq!(answer_of(&EMBEDDINGS, stream).usage.unwrap(), Quantities::from([(Class::Input, 8)]));
+    assert_eq!(answer_of(&CHAT, stream).usage, None, "a text has an output, which is not known");
 }

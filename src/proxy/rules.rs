@@ -1,0 +1,49 @@
+//! What the proxy does by its configuration.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderValue, Method};
+
+use crate::pricing::sheet::{Sheet, UnknownModel};
+use crate::proxy::cors::Origins;
+use crate::proxy::headers::Forwarded;
+use crate::proxy::{admit, refuse};
+use crate::upstream::Upstream;
+
+/// The rules of one configuration; a reload replaces them as a whole.
+#[derive(Debug)]
+pub struct Rules {
+    /// The largest request body.
+    pub request_body_bytes_max: usize,
+    /// The longest wait for a step of a request body.
+    pub request_idle: Duration,
+    /// The longest silence of an answer.
+    pub answer_idle: Duration,
+    /// A pool of connections to upstream for each shard. It is kept beside the key that is
+    /// sent there, so that no request sends the key of one configuration to the address of
+    /// another.
+    pub upstreams: Arc<[Arc<Upstream>]>,
+    /// The authorization of the guard's own upstream key.
+    pub upstream_key: Option<HeaderValue>,
+    /// Whether clients may send their own OpenAI keys.
+    pub pass_through: bool,
+    /// Endpoints that the operator forwards unmetered.
+    pub allowed: Vec<(Method, String)>,
+    /// Whether projects share the objects that they made at upstream.
+    pub shared_objects: bool,
+    /// Headers that the operator forwards beside those of OpenAI's API.
+    pub forwarded: Vec<Forwarded>,
+    /// The origins of browser pages that may call.
+    pub cors: Origins,
+    /// How tight admissions are handled.
+    pub admit: admit::Config,
+    /// Whether to read on when a client has gone, and for how long at most.
+    pub drain: Option<Duration>,
+    /// How a model without a price is treated.
+    pub unknown_model: UnknownModel,
+    /// How refusals are worded.
+    pub refuse: refuse::Config,
+    /// The prices.
+    pub sheet: Arc<Sheet>,
+}
