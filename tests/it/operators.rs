@@ -207,12 +207,12 @@ fn secrets_and_prompts_are_not_in_the_log() {
         let mut log = String::new();
         for _ in 0..500 {
             log = guard.process.log();
-            if log.lines().filter(|line| line.contains("/v1/chat/completions")).count() >= 3 {
+            if log.lines().filter(|line| line.contains("event=request_ended")).count() >= 3 {
                 break;
             }
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         }
-        assert_eq!(log.lines().filter(|line| line.contains("/v1/chat/completions")).count(), 3, "{log}");
+        assert_eq!(log.lines().filter(|line| line.contains("event=request_ended")).count(), 3, "{log}");
         for secret in [key.as_str(), wrong, ADMIN_TOKEN, "sk-upstream", "hello"] {
             assert!(!log.contains(secret), "{secret} is in {log}");
         }

@@ -110,7 +110,7 @@ fn modules_of_a_folder_do_not_import_each_other_in_cycles() {
     let files = [
         file("src/a.rs", "pub mod b; pub mod c; pub use self::b::{B, Other};"),
         file("src/a/b.rs", "use crate::a::{c::d::D, e};"),
-        file("src/a/c.rs", "use crate::B;"),
+        file("src/a/c.rs", "use super::B;"),
     ];
     let edge = |from: &str, to: &str| (from.to_owned(), to.to_owned());
     let edges = siblings(&files.into()).remove("a").unwrap();
@@ -120,7 +120,7 @@ fn modules_of_a_folder_do_not_import_each_other_in_cycles() {
     let deep = [
         file("src/a.rs", ""),
         file("src/a/b.rs", ""),
-        file("src/a/b/inner.rs", "use crate::super::c::C;"),
+        file("src/a/b/inner.rs", "use super::super::c::C;"),
         file("src/a/c.rs", ""),
         file("src/a/c/inner.rs", "use crate::a::b::inner::B;"),
     ];
