@@ -37,7 +37,7 @@ pub struct Cli {
 /// Output formats.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// The name shown to people.
+    /// A table, for people.
     #[default]
     Table,
     /// For programs, as the API returns it.
