@@ -19,8 +19,8 @@ use governor::middleware::StateInformationMiddleware;
 use governor::state::keyed::DashMapStateStore;
 use governor::{Quota, RateLimiter};
 
-use crate::domain::Limit;
 use crate::domain::limit::{Mode, Per, Unit};
+use crate::domain::{Limit, Quantities};
 use crate::ledger::entry::Attribution;
 use crate::ledger::meter::{Subject, subjects};
 use crate::sync::unpoisoned;
@@ -73,6 +73,17 @@ pub struct RateCost {
     pub input_tokens: u64,
     /// The output part.
     pub output_tokens: u64,
+}
+
+impl RateCost {
+    /// The tokens of some quantities.
+    pub fn of(quantities: &Quantities) -> Self {
+        Self {
+            tokens: quantities.tokens_total(),
+            input_tokens: quantities.input_tokens_total(),
+            output_tokens: quantities.output_tokens_total(),
+        }
+    }
 }
 
 /// The most tokens that any request may take from the rates that apply; `None` is

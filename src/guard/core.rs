@@ -79,9 +79,9 @@ impl Core {
     /// tightest dollar limit leaves then; `None` without one.
     pub(super) fn end(&self, entry: Box<Entry>, slot: Option<Slot>) -> Option<Money> {
         let mut ledger = self.ledger();
-        let Ended { crossings, left, released } = ledger.end(&entry);
+        let Ended { crossings, left } = ledger.end(&entry);
         if let Some(slot) = slot {
-            self.journal.push_entry(entry, crossings, released, slot);
+            self.journal.push_entry(entry, crossings, ledger.released(), slot);
         }
         left
     }

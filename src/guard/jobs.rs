@@ -27,10 +27,7 @@ impl Guard {
             reservation.release_claim();
             return Err(reservation);
         }
-        let hold = Arc::clone(reservation.hold());
-        if let Some(claim) = reservation.leave_to_job() {
-            claim.leave(hold);
-        }
+        reservation.leave_to_job();
         Ok(())
     }
 

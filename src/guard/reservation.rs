@@ -101,12 +101,14 @@ impl Reservation {
 
     /// Leaves the hold to the job that is claimed. What the request took of its rates stays
     /// taken.
-    pub(super) fn leave_to_job(mut self) -> Option<JobClaim> {
+    pub(super) fn leave_to_job(mut self) {
         if let Some(check) = self.rate_check.take() {
-            check.end(used(&self.hold.bound.quantities()));
+            check.end(RateCost::of(&self.hold.bound.quantities()));
         }
         self.slot = None;
-        self.job.take()
+        if let Some(claim) = self.job.take() {
+            claim.leave(Arc::clone(&self.hold));
+        }
     }
 
     /// The hold.
@@ -167,7 +169,7 @@ impl Reservation {
             self.guard.metrics().hit_output_bound(model_label(&entry));
         }
         if let Some(rate_check) = self.rate_check.take() {
-            rate_check.end(used(&entry.quantities));
+            rate_check.end(RateCost::of(&entry.quantities));
         }
         let cost = entry.cost;
         let remaining = self.guard.core.end(entry, self.slot.take());
@@ -227,14 +229,6 @@ impl Reservation {
 /// The label of an entry's model: the name of its price, never the client's.
 fn model_label(entry: &Entry) -> &str {
     entry.attribution.priced_as.as_deref().unwrap_or("other")
-}
-
-fn used(quantities: &Quantities) -> RateCost {
-    RateCost {
-        tokens: quantities.tokens_total(),
-        input_tokens: quantities.input_tokens_total(),
-        output_tokens: quantities.output_tokens_total(),
-    }
 }
 
 impl Drop for Reservation {

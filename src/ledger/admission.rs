@@ -81,8 +81,6 @@ pub struct Ended {
     pub crossings: Vec<Crossing>,
     /// What the tightest dollar limit leaves then; `None` without one.
     pub left: Option<Money>,
-    /// All room that entries have released by then, this one included.
-    pub released: Amounts,
 }
 
 impl Admission {
@@ -139,7 +137,7 @@ impl Ledger {
     pub fn end(&mut self, entry: &Entry) -> Ended {
         let crossings = self.apply(entry);
         let left = self.headroom(&entry.attribution, None, entry.created_ms).cost;
-        Ended { crossings, left, released: self.released() }
+        Ended { crossings, left }
     }
 
     /// Whether a request may reserve its bound on every matching meter.

@@ -7,7 +7,6 @@
 
 use std::sync::Arc;
 
-use crate::domain::demand::Bound;
 use crate::guard::{Guard, RateCheck};
 use crate::pricing::bound::{bound, output_per_choice, reads_unseen};
 use crate::proxy::admit::{COUNTED_PART, Candidate, Config};
@@ -65,6 +64,5 @@ fn shorten(candidate: &mut Candidate<'_>, largest: Largest, floor: u64) {
 /// The most tokens that a candidate may use.
 fn take(candidate: &Candidate<'_>) -> RateCost {
     let Candidate { price, image_price, demand, inputs, .. } = *candidate;
-    let Bound { input_tokens, output_tokens, .. } = bound(price, image_price, demand, inputs);
-    RateCost { tokens: input_tokens.saturating_add(output_tokens), input_tokens, output_tokens }
+    RateCost::of(&bound(price, image_price, demand, inputs).quantities())
 }

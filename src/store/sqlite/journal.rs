@@ -32,7 +32,7 @@ pub struct Journal {
     requests_max: usize,
 }
 
-/// The acknowledgement of a hold, or of objects, that is being written.
+/// The acknowledgement of a hold, a job or objects that are being written.
 #[derive(Debug)]
 pub struct WriteAck {
     answer: oneshot::Receiver<bool>,
@@ -123,17 +123,8 @@ impl Journal {
     /// One that `depends_on_unwritten` releases, which records before it have made, is
     /// written with them or after them: a crash that loses them would lose it too.
     pub fn push_hold(&self, hold: Arc<Hold>, depends_on_unwritten: bool) -> WriteAck {
-        let (ack, answer) = oneshot::channel();
-        let write = PendingWrite { what: Pending::Hold { hold, depends_on_unwritten }, ack };
-        let queue = &self.leader().queue;
-        // Where a commit is cheap, the task that waits for it makes it.
-        let is_own = !depends_on_unwritten && !self.handle.shared().waits_for_disk();
-        if depends_on_unwritten {
-            queue.push(Record::Write(write), Wake::Now);
-        } else {
-            queue.push_hold(write, if is_own { Wake::None } else { Wake::Now });
-        }
-        WriteAck { answer, is_own }
+        let what = Pending::Hold { hold, depends_on_unwritten };
+        if depends_on_unwritten { self.push_in_order(what) } else { self.push_ahead(what, Wake::None) }
     }
 
     /// Queues the job that a hold is for from now on. If the acknowledgement says that it
@@ -142,20 +133,29 @@ impl Journal {
     /// It keeps its place among records: the object may be that of a job whose ending is
     /// queued before it.
     pub fn push_job(&self, hold: Arc<Hold>, job: Job) -> WriteAck {
-        let (ack, answer) = oneshot::channel();
-        let write = PendingWrite { what: Pending::Job(hold, job), ack };
-        self.leader().queue.push(Record::Write(write), Wake::Now);
-        WriteAck { answer, is_own: false }
+        self.push_in_order(Pending::Job(hold, job))
     }
 
     /// Queues what was learned of objects. It shares the next commit of holds; a task
     /// that waits for it with [`Journal::written`] makes that commit, as for a hold. It is
     /// written in the end even if the acknowledgement says that it can't be now.
     pub fn push_objects(&self, changes: Vec<ObjectChange>) -> WriteAck {
+        self.push_ahead(Pending::Objects(changes), Wake::Soon)
+    }
+
+    /// Queues a write among the records, in their order.
+    fn push_in_order(&self, what: Pending) -> WriteAck {
+        let (ack, answer) = oneshot::channel();
+        self.leader().queue.push(Record::Write(PendingWrite { what, ack }), Wake::Now);
+        WriteAck { answer, is_own: false }
+    }
+
+    /// Queues a write ahead of the records. Where a commit is cheap, the task that waits for
+    /// it makes it, and the background writer is woken as `own` says.
+    fn push_ahead(&self, what: Pending, own: Wake) -> WriteAck {
         let (ack, answer) = oneshot::channel();
         let is_own = !self.handle.shared().waits_for_disk();
-        let wake = if is_own { Wake::Soon } else { Wake::Now };
-        self.leader().queue.push_hold(PendingWrite { what: Pending::Objects(changes), ack }, wake);
+        self.leader().queue.push_hold(PendingWrite { what, ack }, if is_own { own } else { Wake::Now });
         WriteAck { answer, is_own }
     }
 

@@ -69,7 +69,7 @@ fn object(outcome: &Outcome, ask: &Ask, id: &str) -> Value {
         Endpoint::Chat | Endpoint::Completions => chat(outcome, ask, id),
         Endpoint::Responses => responses::object(outcome, ask, id),
         Endpoint::Compact => json!({
-            "id": format!("resp_{id}"), "object": "response.compaction", "created_at": 1, "model": outcome.model,
+            "id": ask.endpoint.answer_id(id), "object": "response.compaction", "created_at": 1, "model": outcome.model,
             "service_tier": outcome.tier.wire(),
             "output": [{ "id": "cmp_1", "type": "compaction", "encrypted_content": said(outcome.words) }],
             "usage": usage(outcome, ask.endpoint),
@@ -117,10 +117,9 @@ fn chat(outcome: &Outcome, ask: &Ask, id: &str) -> Value {
             }
         })
         .collect();
-    let (prefix, object) =
-        if is_chat { ("chatcmpl", "chat.completion") } else { ("cmpl", "text_completion") };
+    let object = if is_chat { "chat.completion" } else { "text_completion" };
     let mut object = json!({
-        "id": format!("{prefix}-{id}"), "object": object, "created": 1, "model": outcome.model,
+        "id": ask.endpoint.answer_id(id), "object": object, "created": 1, "model": outcome.model,
         "service_tier": outcome.tier.wire(), "choices": choices,
     });
     if outcome.report.usage != UsageForm::Absent {
@@ -194,10 +193,9 @@ struct Chunks<'a> {
 impl Chunks<'_> {
     fn chunk(&mut self, choices: &Value, words: u64) -> Value {
         let is_chat = self.ask.endpoint == Endpoint::Chat;
-        let (prefix, object) =
-            if is_chat { ("chatcmpl", "chat.completion.chunk") } else { ("cmpl", "text_completion") };
+        let object = if is_chat { "chat.completion.chunk" } else { "text_completion" };
         let mut chunk = json!({
-            "id": format!("{prefix}-{}", self.id), "object": object, "created": 1, "model": self.outcome.model,
+            "id": self.ask.endpoint.answer_id(self.id), "object": object, "created": 1, "model": self.outcome.model,
             "choices": choices,
         });
         let report = self.outcome.report;

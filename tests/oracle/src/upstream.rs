@@ -174,7 +174,7 @@ impl Account {
         };
         state.bills.push(bill);
         if endpoint == Endpoint::Responses && outcome.end == End::Completed {
-            let id = format!("resp_{name}");
+            let id = endpoint.answer_id(&name);
             let kept = Kept {
                 model: ask.model.name.clone(),
                 tokens: outcome.largest + outcome.used.output,

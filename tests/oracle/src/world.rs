@@ -43,6 +43,11 @@ impl Endpoint {
         }
     }
 
+    /// The id of its answer of that name.
+    pub(crate) fn answer_id(self, name: &str) -> String {
+        format!("{}{name}", self.id_prefix().unwrap_or_default())
+    }
+
     /// Whether it takes `stream`.
     pub const fn streams(self) -> bool {
         match self {

@@ -16,7 +16,7 @@ pub(super) fn object(outcome: &Outcome, ask: &Ask, id: &str) -> Value {
     let output = if outcome.end == End::FailedAtOnce { Vec::new() } else { items(outcome) };
     let is_failed = status == "failed";
     let mut object = json!({
-        "id": format!("resp_{id}"), "object": "response", "created_at": 1, "status": status, "model": outcome.model,
+        "id": ask.endpoint.answer_id(id), "object": "response", "created_at": 1, "status": status, "model": outcome.model,
         "service_tier": outcome.tier.wire(), "output": output, "incomplete_details": details,
         "error": if is_failed { error("server_error") } else { Value::Null },
         "usage": usage(outcome, ask.endpoint),
@@ -107,7 +107,7 @@ pub(super) fn events(outcome: &Outcome, ask: &Ask, id: &str) -> Vec<Part> {
         return events.parts;
     }
     let begun = json!({
-        "id": format!("resp_{id}"), "object": "response", "created_at": 1, "status": "in_progress",
+        "id": ask.endpoint.answer_id(id), "object": "response", "created_at": 1, "status": "in_progress",
         "model": outcome.model, "service_tier": early_tier(outcome.tier), "output": [], "usage": null,
     });
     events.push("response.created", json!({ "response": begun }), 0);
