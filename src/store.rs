@@ -2,12 +2,14 @@
 //!
 //! [`Journal`] writes what admission decides, [`Records`] what operators change, and
 //! [`Reports`] answers questions about the past. They take and return plain structs. The
-//! engine behind them is the embedded one, `sqlite`; it alone knows of SQLite.
+//! engine behind them is the embedded one, `sqlite`. The statements that it runs are in `sql`,
+//! written for any engine.
 
 pub mod objects;
 pub mod outbox;
 pub mod records;
 pub mod reports;
+mod sql;
 mod sqlite;
 
 use std::io;

@@ -4,41 +4,23 @@
 //! out: two guards on one database would each admit what only one of them may. A start
 //! continues from a sound ledger or fails.
 
-mod audit;
 mod checkpoint;
-mod codec;
 mod commit;
 mod commit_connection;
-mod credit;
-mod days;
 mod handle;
-mod history;
 mod inspect;
-mod jobs;
 mod journal;
-mod key_costs;
-mod keys;
 mod leader;
 mod lock;
-mod objects;
-mod organization;
-mod outbox;
 mod pending;
 mod permissions;
-mod pruned;
-mod quantities;
 mod queue;
 mod reader;
 mod records;
 mod reports;
-mod retention;
-mod rollup;
 mod schema;
 mod snapshot;
 mod storage;
-mod usage_rows;
-mod values;
-mod verify;
 
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
@@ -50,7 +32,8 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use crate::ledger::account::Account;
 use crate::ledger::entry::{Entry, Hold, Life};
 use crate::store::records::{KeyRow, Names, Stored};
-use crate::store::sqlite::codec::HoldRow;
+use crate::store::sql::codec::{self, HoldRow};
+use crate::store::sql::{self, Db, credit, entries, jobs, keys, organization, pruned, usage};
 use crate::store::sqlite::commit_connection::CommitConnection;
 use crate::store::sqlite::handle::{Handle, Shared};
 use crate::store::sqlite::leader::GroupCommit;
@@ -74,8 +57,16 @@ const DATABASE: &str = "spendguard.db";
 
 impl StoreError {
     /// What a failure of SQLite at a start means for its database.
-    fn of(path: &Path, error: rusqlite::Error) -> Self {
+    fn of(path: &Path, error: impl Into<sql::Error>) -> Self {
         let path = path.to_owned();
+        let error = match error.into() {
+            sql::Error::Sqlite(error) => error,
+            error @ (sql::Error::Unreadable(_)
+            | sql::Error::Column { .. }
+            | sql::Error::Json(_)
+            | sql::Error::NoRow
+            | sql::Error::Changed { .. }) => return error.into(),
+        };
         match error.sqlite_error_code() {
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
                 Self::Damaged { path, what: error.to_string() }
@@ -136,7 +127,7 @@ impl Store {
         let (lock, last_run) = Lock::take(folder)?;
         let path = folder.join(DATABASE);
         let found = inspect::ledger(&path, last_run)?;
-        let opened = || {
+        let opened = || -> sql::Result<Connection> {
             let mut keeper = connect(&path, durability)?;
             // Writes even where there is nothing to change: who can't write must not
             // start.
@@ -181,7 +172,7 @@ impl Store {
 
     /// What a guard reads once, at its start.
     pub fn load(&self) -> Result<Stored, StoreError> {
-        let stored = |db: &Connection| {
+        let stored = |db: Db<'_>| {
             Ok(Stored {
                 projects: keys::projects(db)?,
                 model_rules: organization::model_rules(db)?,
@@ -209,7 +200,7 @@ impl Store {
     /// Hands out the ids of keys with Unix milliseconds at which they were used; a key may
     /// be handed out more than once.
     pub fn each_use(&self, each: impl FnMut(&str, i64)) -> Result<(), StoreError> {
-        self.reader()?.query(|db| reader::each_use(db, each))
+        self.reader()?.query(|db| usage::each_use(db, each))
     }
 
     /// A connection that may write; only the ports and recovery have one.
@@ -224,8 +215,8 @@ impl Store {
 
     /// Writes the endings of unfinished holds and clears what held them.
     pub fn end_unfinished(&self, entries: &[Entry]) -> Result<(), StoreError> {
-        let written = self.connect().and_then(|db| commit::write_endings(&db, entries));
-        written.map_err(|error| StoreError::of(&self.path, error))
+        let written = || commit::write_endings(Db::Sqlite(&self.connect()?), entries);
+        written().map_err(|error| StoreError::of(&self.path, error))
     }
 
     /// The holds that the last run left open, each with its life, and the next free id.
@@ -241,21 +232,21 @@ impl Store {
 
     /// The holds of requests without an entry, or what can't be read of them, and the last
     /// id: a hold that was skipped would be spending that is forgotten.
-    fn open_rows(&self) -> rusqlite::Result<(Result<Vec<HoldRow>, String>, u64)> {
-        let db = self.connect()?;
-        let last: i64 = db.query_row("SELECT COALESCE(MAX(id), 0) FROM entry", [], |row| row.get(0))?;
+    fn open_rows(&self) -> sql::Result<(Result<Vec<HoldRow>, String>, u64)> {
+        let connection = self.connect()?;
+        let db = Db::Sqlite(&connection);
         // An id that was pruned is not given again.
-        let pruned = pruned::pruned(&db)?.map_or(0, |pruned| pruned.last_id);
-        let mut last = u64::try_from(last).unwrap_or(0).max(pruned);
-        let jobs = jobs::ids(&db)?;
+        let pruned = pruned::pruned(db)?.map_or(0, |pruned| pruned.last_id);
+        let mut last = entries::last_id(db)?.max(pruned);
+        let jobs = jobs::ids(db)?;
         let mut open = Vec::new();
-        for (first_id, text) in codec::hold_batches(&db)? {
+        for (first_id, text) in codec::hold_batches(db)? {
             for line in text.lines() {
                 let Ok(hold) = serde_json::from_str::<HoldRow>(line) else {
                     return Ok((Err(format!("an open hold of hold_batch {first_id} can't be read")), last));
                 };
                 last = last.max(hold.id);
-                if !jobs.contains(&hold.id) && !codec::has_entry(&db, hold.id)? {
+                if !jobs.contains(&hold.id) && !codec::has_entry(db, hold.id)? {
                     open.push(hold);
                 }
             }
@@ -285,6 +276,14 @@ pub(crate) fn read_only(path: &Path) -> rusqlite::Result<Connection> {
     )?;
     db.busy_timeout(BUSY_MAX)?;
     Ok(db)
+}
+
+/// A new database in memory, for tests of what runs on one.
+#[cfg(test)]
+pub(super) fn memory() -> Connection {
+    let mut db = Connection::open_in_memory().unwrap();
+    schema::create(&mut db).unwrap();
+    db
 }
 
 fn connect(path: &Path, durability: Durability) -> rusqlite::Result<Connection> {

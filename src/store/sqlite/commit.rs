@@ -3,17 +3,13 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use rusqlite::{Connection, params};
-
-use crate::ledger::calendar::Windows;
 use crate::ledger::entry::{Crossing, Entry, Hold, Job, Kind};
 use crate::store::objects::ObjectChange;
-use crate::store::sqlite::codec::{HoldRow, insert_entry, int, tags_text};
-use crate::store::sqlite::days;
+use crate::store::sql::codec::{HoldRow, insert_entry, int, tags_text};
+use crate::store::sql::columns::json_text;
+use crate::store::sql::rollup::{RollupKey, RollupSums};
+use crate::store::sql::{Db, Result, crossings, days, entries, jobs, objects, params};
 use crate::store::sqlite::pending::{CrossingRecord, EndingRecord, Pending, PendingWrite};
-use crate::store::sqlite::rollup::{RollupKey, RollupSums};
-use crate::store::sqlite::values::json_text;
-use crate::store::sqlite::{jobs, objects};
 
 /// The batches of holds in the database that are not all ended yet.
 #[derive(Debug, Default)]
@@ -55,37 +51,22 @@ pub(super) struct Group<'a> {
 /// Writes all in one transaction; `summed` is where the sums of days end.
 /// Returns which crossings are new.
 pub(super) fn commit(
-    db: &Connection,
+    db: Db<'_>,
     summed: &RollupKey,
     group: &Group<'_>,
     open: &mut OpenBatches,
-) -> rusqlite::Result<Vec<Crossing>> {
-    let (changes, crossed) = in_transaction(db, || write(db, summed, group, open))?;
+) -> Result<Vec<Crossing>> {
+    let (changes, crossed) = db.transaction(|| write(db, summed, group, open))?;
     changes.note(open);
     Ok(crossed)
 }
 
-/// Does work in a transaction, whose statements are parsed only once.
-fn in_transaction<T>(db: &Connection, work: impl FnOnce() -> rusqlite::Result<T>) -> rusqlite::Result<T> {
-    let run = |statement| db.prepare_cached(statement)?.execute([]);
-    if !db.is_autocommit() {
-        // Left behind by a rollback that failed, or by a panic.
-        run("ROLLBACK")?;
-    }
-    run("BEGIN IMMEDIATE")?;
-    let done = work().and_then(|done| run("COMMIT").map(|_| done));
-    if done.is_err() && !db.is_autocommit() {
-        run("ROLLBACK")?;
-    }
-    done
-}
-
 fn write(
-    db: &Connection,
+    db: Db<'_>,
     summed: &RollupKey,
     group: &Group<'_>,
     open: &OpenBatches,
-) -> rusqlite::Result<(HoldChanges, Vec<Crossing>)> {
+) -> Result<(HoldChanges, Vec<Crossing>)> {
     let mut changes = HoldChanges::default();
     let mut rollups: BTreeMap<RollupKey, RollupSums> = BTreeMap::new();
     let mut crossed = Vec::new();
@@ -106,10 +87,10 @@ fn write(
         if entry.kind != Kind::Release {
             rollups.entry(RollupKey::of(entry, tags)).or_default().add(entry);
         }
-        crossed.extend(insert_crossings(db, crossings)?);
+        crossed.extend(crossings::insert(db, crossings)?);
     }
     for CrossingRecord { crossings, .. } in group.crossings {
-        crossed.extend(insert_crossings(db, crossings)?);
+        crossed.extend(crossings::insert(db, crossings)?);
     }
     for (key, sums) in &rollups {
         days::add(db, summed, key, sums)?;
@@ -120,17 +101,10 @@ fn write(
 
 /// Writes endings outside the writer's thread, before it has started, and
 /// clears all batches of holds.
-pub(crate) fn write_endings(db: &Connection, entries: &[Entry]) -> rusqlite::Result<()> {
-    in_transaction(db, || {
-        let summed = days::end(db)?;
-        for entry in entries {
-            let tags = tags_text(&entry.attribution.tags)?;
-            insert_entry(db, entry, &tags)?;
-            let mut sums = RollupSums::default();
-            sums.add(entry);
-            days::add(db, &summed, &RollupKey::of(entry, tags), &sums)?;
-        }
-        db.execute("DELETE FROM hold_batch", []).map(drop)
+pub(crate) fn write_endings(db: Db<'_>, ended: &[Entry]) -> Result<()> {
+    db.transaction(|| {
+        entries::insert_summed(db, ended)?;
+        db.execute("DELETE FROM hold_batch", &[]).map(drop)
     })
 }
 
@@ -152,7 +126,7 @@ struct HoldChanges {
 }
 
 impl HoldChanges {
-    fn open(&mut self, hold: &Hold, depends_on_unwritten: bool) -> rusqlite::Result<()> {
+    fn open(&mut self, hold: &Hold, depends_on_unwritten: bool) -> Result<()> {
         let mut line = json_text(&HoldRow::of(hold))?;
         line.push('\n');
         if depends_on_unwritten {
@@ -203,9 +177,9 @@ impl HoldChanges {
     }
 
     /// Writes the new batch and deletes those that are over.
-    fn write(&self, db: &Connection, open: &OpenBatches) -> rusqlite::Result<()> {
-        let insert = |first: u64, lines: &str| -> rusqlite::Result<usize> {
-            db.prepare_cached("INSERT INTO hold_batch VALUES (?1, ?2)")?.execute(params![int(first), lines])
+    fn write(&self, db: Db<'_>, open: &OpenBatches) -> Result<()> {
+        let insert = |first: u64, lines: &str| {
+            db.execute("INSERT INTO hold_batch VALUES (?1, ?2)", params![int(first), lines])
         };
         if let Some(first) = self.first {
             insert(first, &self.lines)?;
@@ -217,7 +191,7 @@ impl HoldChanges {
         self.ended_jobs.iter().try_for_each(|id| jobs::remove(db, *id))?;
         self.detached.iter().try_for_each(|(hold, job)| jobs::insert(db, hold, job))?;
         for (first, _) in self.ended.iter().filter(|(first, ended)| self.left(**first, open) == **ended) {
-            db.prepare_cached("DELETE FROM hold_batch WHERE first_id = ?1")?.execute([int(*first)])?;
+            db.execute("DELETE FROM hold_batch WHERE first_id = ?1", params![int(*first)])?;
         }
         Ok(())
     }
@@ -250,38 +224,6 @@ impl HoldChanges {
             }
         }
     }
-}
-
-/// Writes marks that were come to, each with a line in the ledger. Returns those
-/// that had not been written before.
-fn insert_crossings(db: &Connection, crossings: &[Crossing]) -> rusqlite::Result<Vec<Crossing>> {
-    let mut new = Vec::new();
-    for crossing in crossings {
-        let limit = &crossing.limit;
-        let written = db
-            .prepare_cached(
-                "INSERT OR IGNORE INTO crossing VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, 0, NULL)",
-            )?
-            .execute(params![
-                int(crossing.id),
-                crossing.mark.name(),
-                &*limit.name,
-                crossing.subject,
-                crossing.threshold,
-                crossing.window_start_s,
-                Windows::of(limit).span(crossing.window_start_s).end_s,
-                crossing.settled,
-                limit.unit.name(),
-                limit.window.name(),
-                limit.hard,
-                crossing.at_ms,
-            ])?;
-        if written == 1 {
-            insert_entry(db, &crossing.entry(), "")?;
-            new.push(crossing.clone());
-        }
-    }
-    Ok(new)
 }
 
 #[cfg(test)]

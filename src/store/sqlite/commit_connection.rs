@@ -12,13 +12,13 @@ use rusqlite::Connection;
 
 use crate::ledger::entry::Crossing;
 use crate::store::objects::ObjectChange;
+use crate::store::sql::rollup::RollupKey;
+use crate::store::sql::{self, Db, days, jobs};
 use crate::store::sqlite::commit::{Group, OpenBatches, commit};
 use crate::store::sqlite::pending::{
     CrossingRecord, EndingRecord, Pending, PendingWrite, Record, WrittenReleases,
 };
-use crate::store::sqlite::rollup::RollupKey;
 use crate::store::sqlite::schema::VERSION;
-use crate::store::sqlite::{days, jobs};
 
 /// How long another program's lock on the database is waited for. Requests wait
 /// meanwhile, so it is short; what could not be written is tried again.
@@ -63,9 +63,10 @@ impl CommitConnection {
         db: Connection,
         observer: Box<dyn Observer>,
         released: Arc<WrittenReleases>,
-    ) -> rusqlite::Result<Self> {
+    ) -> sql::Result<Self> {
         db.busy_timeout(BUSY_MAX)?;
-        let (open, summed) = (OpenBatches::with_jobs(jobs::ids(&db)?), days::end(&db)?);
+        let open = OpenBatches::with_jobs(jobs::ids(Db::Sqlite(&db))?);
+        let summed = days::end(Db::Sqlite(&db))?;
         let (backlog, crossings, objects, refused) = (Vec::new(), Vec::new(), Vec::new(), HashSet::new());
         Ok(Self { db, observer, open, summed, released, backlog, crossings, objects, refused, healthy: true })
     }
@@ -105,10 +106,10 @@ impl CommitConnection {
                     // It depends on what came before it. Dropped, it answers that the
                     // ledger can't be written.
                     if endings.is_empty() && self.crossings.is_empty() && self.objects.is_empty() {
-                        work(&mut self.db);
+                        work(&self.db);
                         // Of what can't be read, everything is taken to be behind it.
                         let all = |_| RollupKey { start_s: i64::MAX, ..RollupKey::default() };
-                        self.summed = days::end(&self.db).unwrap_or_else(all);
+                        self.summed = days::end(Db::Sqlite(&self.db)).unwrap_or_else(all);
                     }
                 }
             }
@@ -128,7 +129,7 @@ impl CommitConnection {
         }
         self.observer.committing();
         let group = Group { holds, endings, crossings: &self.crossings, objects: &self.objects };
-        let written = commit(&self.db, &self.summed, &group, &mut self.open);
+        let written = commit(Db::Sqlite(&self.db), &self.summed, &group, &mut self.open);
         self.note(written.as_ref().err());
         if let Ok(crossed) = &written {
             self.observer.committed();
@@ -156,7 +157,7 @@ impl CommitConnection {
         }
     }
 
-    fn note(&mut self, failure: Option<&rusqlite::Error>) {
+    fn note(&mut self, failure: Option<&(impl std::error::Error + 'static)>) {
         let was_healthy = std::mem::replace(&mut self.healthy, failure.is_none());
         match failure {
             Some(error) if was_healthy => self.observer.failed(error),

@@ -8,6 +8,7 @@ use rusqlite::Connection;
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::ledger::entry::Amounts;
+use crate::store::sql::{self, Db};
 use crate::store::sqlite::Store;
 use crate::store::sqlite::leader::GroupCommit;
 use crate::store::sqlite::pending::{Record, Slot, Work, WrittenReleases};
@@ -81,10 +82,10 @@ impl Handle {
     }
 
     /// Queues work on the database, to be done after all that was queued before.
-    pub(super) fn queue_work<T, F>(&self, slot: Slot, work: F) -> oneshot::Receiver<rusqlite::Result<T>>
+    pub(super) fn queue_work<T, F>(&self, slot: Slot, work: F) -> oneshot::Receiver<sql::Result<T>>
     where
         T: Send + 'static,
-        F: FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
+        F: FnOnce(&Connection) -> sql::Result<T> + Send + 'static,
     {
         let (sender, answer) = oneshot::channel();
         let work: Work = Box::new(move |db| {
@@ -99,10 +100,13 @@ impl Handle {
     pub(super) async fn run<T, F>(&self, work: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
-        F: FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
+        F: FnOnce(Db<'_>) -> sql::Result<T> + Send + 'static,
     {
         let slot = self.operators_slot().await?;
-        Ok(self.queue_work(slot, work).await.map_err(|_| StoreError::Unavailable)??)
+        Ok(self
+            .queue_work(slot, move |db| work(Db::Sqlite(db)))
+            .await
+            .map_err(|_| StoreError::Unavailable)??)
     }
 
     /// Runs what may take long on a thread that no request runs on; where everything

@@ -13,8 +13,9 @@ use std::path::{Path, PathBuf};
 use rusqlite::Connection;
 
 use crate::store::StoreError;
+use crate::store::sql::{Db, pruned};
 use crate::store::sqlite::lock::{LOCK, LastRun};
-use crate::store::sqlite::{pruned, read_only, schema};
+use crate::store::sqlite::{read_only, schema};
 
 /// A database up to this size is checked whole, in about half a second.
 const CHECKED_WHOLE_BYTES_MAX: i64 = 256 << 20;
@@ -95,7 +96,7 @@ fn check(path: &Path) -> Result<Found, StoreError> {
     if fs::metadata(path).is_ok_and(|file| file.len() == 0) {
         return Err(damaged("it is empty".to_owned()));
     }
-    let failed = |error| StoreError::of(path, error);
+    let failed = |error: rusqlite::Error| StoreError::of(path, error);
     let db = read_only(path).map_err(failed)?;
     let number = |sql: &str| db.query_row(sql, [], |row| row.get::<_, i64>(0)).map_err(failed);
     let tables = tables(&db).map_err(failed)?;
@@ -117,11 +118,22 @@ fn check(path: &Path) -> Result<Found, StoreError> {
         return Err(damaged(what));
     }
     let has_rollups = tables.iter().any(|table| table == "rollup");
-    if !has_rollups && version >= 4 && pruned::is_any(&db).map_err(failed)? {
+    if !has_rollups
+        && version >= 4
+        && pruned::is_any(Db::Sqlite(&db)).map_err(|error| StoreError::of(path, error))?
+    {
         let what = "its table \"rollup\" is missing, and old entries that it summed up are pruned";
         return Err(damaged(what.to_owned()));
     }
     Ok(Found { version, has_rollups })
+}
+
+/// All that SQLite's own check finds in a database.
+pub(super) fn damage(db: &Connection) -> rusqlite::Result<Vec<String>> {
+    let mut check = db.prepare("PRAGMA quick_check")?;
+    let answers = check.query_map([], |row| row.get::<_, String>(0))?;
+    let answers = answers.collect::<rusqlite::Result<Vec<_>>>()?;
+    Ok(answers.into_iter().filter(|answer| answer != "ok").collect())
 }
 
 fn tables(db: &Connection) -> rusqlite::Result<Vec<String>> {

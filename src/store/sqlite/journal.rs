@@ -17,12 +17,13 @@ use crate::ledger::entry::{Amounts, Crossing, Entry, Hold, Job};
 use crate::store::StoreError;
 use crate::store::objects::ObjectChange;
 use crate::store::records::AuditRow;
+use crate::store::sql::{self, Db, audit};
+use crate::store::sqlite::checkpoint;
 use crate::store::sqlite::handle::{Handle, Shared, slot};
 use crate::store::sqlite::leader::GroupCommit;
 use crate::store::sqlite::pending::{CrossingRecord, EndingRecord, Pending, PendingWrite, Record, Slot};
 use crate::store::sqlite::queue::Wake;
 use crate::store::sqlite::snapshot::{self, Snapshot, SnapshotNeed};
-use crate::store::sqlite::{audit, checkpoint};
 
 /// Writes what admission decides, in the ledger's order.
 #[derive(Debug)]
@@ -50,7 +51,7 @@ pub struct BackgroundWriter {
 
 /// A result that the background writer sends when it comes to a place in the queue.
 #[derive(Debug)]
-pub struct Queued<T>(oneshot::Receiver<rusqlite::Result<T>>);
+pub struct Queued<T>(oneshot::Receiver<sql::Result<T>>);
 
 impl<T> Queued<T> {
     /// Waits for it.
@@ -184,14 +185,14 @@ impl Journal {
 
     /// Queues a row of the audit log, behind what was queued before.
     pub fn push_audit(&self, row: AuditRow, slot: Slot) -> Queued<()> {
-        Queued(self.handle.queue_work(slot, move |db| audit::insert(db, &row)))
+        Queued(self.handle.queue_work(slot, move |db| audit::insert(Db::Sqlite(db), &row)))
     }
 
     /// Queues the taking of a snapshot, if one is needed: it has exactly the records that
     /// were queued before.
     pub fn snapshot(&self, slot: Slot, need: SnapshotNeed) -> Queued<Option<Snapshot>> {
-        let take = move |db: &mut Connection| match need {
-            SnapshotNeed::Taken => snapshot::take(db).map(Some),
+        let take = move |db: &Connection| match need {
+            SnapshotNeed::Taken => Ok(Some(snapshot::take(db)?)),
             SnapshotNeed::None => Ok(None),
         };
         Queued(self.handle.queue_work(slot, take))

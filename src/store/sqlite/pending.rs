@@ -15,7 +15,7 @@ use crate::store::objects::ObjectChange;
 /// the ending is in the database.
 pub type Slot = OwnedSemaphorePermit;
 
-pub(super) type Work = Box<dyn FnOnce(&mut Connection) + Send>;
+pub(super) type Work = Box<dyn FnOnce(&Connection) + Send>;
 
 /// A write that a request may wait for, and the channel that says whether it is in
 /// the database.

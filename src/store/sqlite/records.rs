@@ -3,14 +3,13 @@
 use std::sync::Arc;
 
 use jiff::tz::TimeZone;
-use rusqlite::Connection;
 
 use crate::store::StoreError;
 use crate::store::outbox::Outcome;
 use crate::store::records::{AuditRow, RecordChange};
 use crate::store::reports::PruneStep;
+use crate::store::sql::{Db, Result, audit, credit, days, keys, objects, organization, outbox, retention};
 use crate::store::sqlite::handle::Handle;
-use crate::store::sqlite::{audit, credit, days, keys, objects, organization, outbox, retention};
 
 /// Writes changes of what is stored, each after all that was queued before it.
 #[derive(Clone, Debug)]
@@ -27,10 +26,10 @@ impl Records {
     pub async fn write(&self, changes: Vec<RecordChange>, audited: Vec<AuditRow>) -> Result<(), StoreError> {
         self.handle
             .run(move |db| {
-                let tx = db.transaction()?;
-                changes.iter().try_for_each(|change| apply(&tx, change))?;
-                audited.iter().try_for_each(|row| audit::insert(&tx, row))?;
-                tx.commit()
+                db.transaction(|| {
+                    changes.iter().try_for_each(|change| apply(db, change))?;
+                    audited.iter().try_for_each(|row| audit::insert(db, row))
+                })
             })
             .await
     }
@@ -77,7 +76,7 @@ impl Records {
     }
 }
 
-fn apply(db: &Connection, change: &RecordChange) -> rusqlite::Result<()> {
+fn apply(db: Db<'_>, change: &RecordChange) -> Result<()> {
     match change {
         RecordChange::PutKey(key) => keys::put_key(db, key),
         RecordChange::PutProject(project) => keys::put_project(db, project),

@@ -7,8 +7,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use rusqlite::Connection;
-
 use crate::domain::{Limit, Money, ObjectReference, Span};
 use crate::ledger::Past;
 use crate::ledger::entry::Entry;
@@ -21,11 +19,13 @@ use crate::store::reports::{
     DailyUsage, EntryFilter, GroupBy, Groups, PruneError, PruneStep, Pruned, Sizes, Storage, UsageFilter,
     UsageRow,
 };
-use crate::store::sqlite::handle::Handle;
-use crate::store::sqlite::reader::{self, Reader};
-use crate::store::sqlite::{
-    Store, audit, history, key_costs, objects, outbox, pruned, retention, storage, usage_rows,
+use crate::store::sql::{
+    self, Db, audit, entries, history, key_costs, objects, outbox, pruned, retention, storage, usage,
+    usage_rows,
 };
+use crate::store::sqlite::Store;
+use crate::store::sqlite::handle::Handle;
+use crate::store::sqlite::reader::Reader;
 
 /// Answers questions about the past.
 #[derive(Clone)]
@@ -51,7 +51,7 @@ impl Reports {
     async fn ask<T, F>(&self, reader: &Reader, question: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
-        F: FnOnce(&Connection, &dyn Names) -> rusqlite::Result<T> + Send + 'static,
+        F: FnOnce(Db<'_>, &dyn Names) -> sql::Result<T> + Send + 'static,
     {
         // A database that can't be written can still be read.
         let _ = self.handle.flush().await;
@@ -61,7 +61,7 @@ impl Reports {
 
     /// The entries that fit a filter, in its order. A filter that fits few may read all.
     pub async fn entries(&self, filter: EntryFilter) -> Result<Vec<Entry>, StoreError> {
-        self.ask(&self.long, move |db, names| reader::entries(db, &filter, names)).await
+        self.ask(&self.long, move |db, names| entries::entries(db, &filter, names)).await
     }
 
     /// The entries that fit a filter among the newest `looked_at_max`, and the id of the
@@ -73,9 +73,9 @@ impl Reports {
     ) -> Result<(Vec<Entry>, u64), StoreError> {
         self.ask(&self.quick, move |db, names| {
             let newest = EntryFilter { after: filter.after, count_max: 1, ..EntryFilter::default() };
-            let newest = reader::entries(db, &newest, names)?.first().map_or(0, |entry| entry.id);
+            let newest = entries::entries(db, &newest, names)?.first().map_or(0, |entry| entry.id);
             let from = newest.saturating_sub(looked_at_max);
-            let entries = reader::entries(db, &EntryFilter { from: Some(from), ..filter }, names)?;
+            let entries = entries::entries(db, &EntryFilter { from: Some(from), ..filter }, names)?;
             Ok((entries, from))
         })
         .await
@@ -84,8 +84,8 @@ impl Reports {
     /// An entry, and what corrections have added to its cost.
     pub async fn entry(&self, id: u64) -> Result<Option<(Entry, Money)>, StoreError> {
         self.ask(&self.quick, move |db, names| {
-            let Some(entry) = reader::entry(db, id, names)? else { return Ok(None) };
-            Ok(Some((entry, reader::corrected_by(db, id)?)))
+            let Some(entry) = entries::entry(db, id, names)? else { return Ok(None) };
+            Ok(Some((entry, entries::corrected_by(db, id)?)))
         })
         .await
     }
@@ -99,7 +99,7 @@ impl Reports {
     ) -> Result<[Groups; N], StoreError> {
         self.ask(&self.quick, move |db, _| {
             let questions = questions.each_ref().map(|(by, span)| (by, *span));
-            reader::usages(db, questions, |project, key| filter.selects(project, key))
+            usage::usages(db, questions, |project, key| filter.selects(project, key))
         })
         .await
     }
@@ -115,7 +115,7 @@ impl Reports {
         filter: UsageFilter,
     ) -> Result<DailyUsage, StoreError> {
         self.ask(&self.long, move |db, _| {
-            reader::daily_usage(db, by.as_ref(), span, &days, series_max, &filter)
+            usage::daily_usage(db, by.as_ref(), span, &days, series_max, &filter)
         })
         .await
     }
@@ -152,7 +152,7 @@ impl Reports {
         limit: Arc<Limit>,
         span: Span,
     ) -> Result<HashMap<Subject, i64>, StoreError> {
-        self.ask(&self.long, move |db, names| reader::settled_by_entries(db, &limit, span, names)).await
+        self.ask(&self.long, move |db, names| entries::settled_by_entries(db, &limit, span, names)).await
     }
 
     /// The newest entries that a limit counts in one window, newest first, and how many
@@ -163,7 +163,7 @@ impl Reports {
         span: Span,
         count_max: usize,
     ) -> Result<(Vec<(Subject, Entry)>, usize), StoreError> {
-        self.ask(&self.long, move |db, names| reader::counted(db, &limit, span, count_max, names)).await
+        self.ask(&self.long, move |db, names| entries::counted(db, &limit, span, count_max, names)).await
     }
 
     /// The part of a window's sums whose entries were pruned, by subject, and before which
@@ -214,13 +214,14 @@ impl Reports {
 
     /// What the database is and takes.
     pub async fn storage(&self) -> Result<Storage, StoreError> {
-        let sizes = self.sizes();
-        self.ask(&self.long, move |db, _| storage::of(db, sizes)).await
+        let (sizes, reader) = (self.sizes(), self.long.clone());
+        let reusable_bytes = self.handle.blocking(move || reader.reusable_bytes()).await??;
+        self.ask(&self.long, move |db, _| storage::of(db, sizes, reusable_bytes)).await
     }
 
     /// What the database and its log take, and what is left of their disk.
     pub fn sizes(&self) -> Sizes {
-        storage::sizes(&self.handle.shared().store.path)
+        self.handle.shared().store.sizes()
     }
 
     /// The newest alerts before an id, newest first, with the deliveries of their messages.

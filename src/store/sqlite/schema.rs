@@ -1,12 +1,13 @@
 //! The tables, and the version that says which of them a database has.
 
 mod corrections;
+mod objects;
 
 use rusqlite::{Connection, Transaction};
 
 use self::corrections::{CORRECTIONS, DIGEST};
-use crate::store::sqlite::objects;
-use crate::store::sqlite::rollup::{self, Table};
+use crate::store::sql::rollup::{self, Table};
+use crate::store::sql::{self, Db};
 
 /// The version this code reads and writes, kept in `PRAGMA user_version`.
 pub(crate) const VERSION: i64 = 7;
@@ -205,7 +206,7 @@ const ROLLUP: &str = sums!("rollup");
 /// Its part of [`OTHER_QUANTITIES`]; by itself, since the table may be missing.
 const OTHER_QUANTITIES_OF_ROLLUP: &str = "ALTER TABLE rollup ADD COLUMN other_quantities TEXT;";
 
-/// Derived from `rollup` (see `store::sqlite::days`): emptied by hand, they are filled
+/// Derived from `rollup` (see `store::sql::days`): emptied by hand, they are filled
 /// again. A span says what they sum up: all before its end or, where its last
 /// quarter of an hour is too long to be added at once, the key of the next row.
 const DAYS: &str = concat!(
@@ -295,7 +296,7 @@ CREATE TABLE setting (
 ";
 
 /// What was pruned, all together: one row, or none while nothing was (see
-/// `store::sqlite::retention`).
+/// `store::sql::retention`).
 const PRUNED: &str = "
 CREATE TABLE pruned (
     id INTEGER PRIMARY KEY CHECK (id = 1),
@@ -321,7 +322,7 @@ CREATE TABLE job (
 ) STRICT;
 ";
 
-/// Quantities of classes that have no column of their own (see `store::sqlite::quantities`). What was
+/// Quantities of classes that have no column of their own (see `store::sql::quantities`). What was
 /// written before says nothing of them.
 const OTHER_QUANTITIES: &str = "
 ALTER TABLE entry ADD COLUMN other_quantities TEXT;
@@ -381,13 +382,13 @@ fn create_rollups(tx: &Transaction<'_>) -> rusqlite::Result<()> {
 }
 
 /// Rebuilds the table of rollups from the entries; returns its rows.
-pub(crate) fn rebuild_rollups(db: &mut Connection) -> rusqlite::Result<usize> {
+pub(crate) fn rebuild_rollups(db: &mut Connection) -> sql::Result<usize> {
     let tx = db.transaction()?;
     create_rollups(&tx)?;
     tx.execute_batch("DELETE FROM rollup_day; DELETE FROM rollup_day_user; DELETE FROM rollup_day_span")?;
-    let rebuilt = rollup::rebuilt(&tx, |entry| entry.map(drop))?;
+    let rebuilt = rollup::rebuilt(Db::Sqlite(&tx), |entry| entry.map(drop))?;
     for (key, sums) in &rebuilt {
-        rollup::upsert_rollup(&tx, Table::Quarters, key, sums)?;
+        rollup::upsert_rollup(Db::Sqlite(&tx), Table::Quarters, key, sums)?;
     }
     tx.commit()?;
     Ok(rebuilt.len())

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use rusqlite::{Connection, OptionalExtension as _};
+use rusqlite::Connection;
 
 use crate::domain::{Limit, Span};
 use crate::ledger::Past;
@@ -14,7 +14,8 @@ use crate::ledger::meter::Subject;
 use crate::store::StoreError;
 use crate::store::records::Names;
 use crate::store::reports::Report;
-use crate::store::sqlite::{credit, history, pruned, read_only, reader, verify};
+use crate::store::sql::{Db, credit, crossings, entries, history, pruned, verify};
+use crate::store::sqlite::{inspect, read_only};
 
 /// Reads what was written at one instant, whatever is written since. Each call may take
 /// long: not for a thread that requests run on.
@@ -38,28 +39,30 @@ pub(super) fn take(db: &Connection) -> rusqlite::Result<Snapshot> {
 }
 
 impl Snapshot {
+    fn db(&self) -> Db<'_> {
+        Db::Sqlite(&self.0)
+    }
+
     /// What each of the limits has settled in its windows from a time on, in Unix seconds,
     /// where one of them starts; in their order.
     pub fn history(&self, limits: &[(Arc<Limit>, i64)], names: &dyn Names) -> Result<Vec<Past>, StoreError> {
         let of: Vec<(&Limit, i64)> = limits.iter().map(|(limit, since_s)| (&**limit, *since_s)).collect();
-        Ok(history::settled(&self.0, &of, names)?)
+        Ok(history::settled(self.db(), &of, names)?)
     }
 
     /// Compares all that the database says twice.
     pub fn verify(&self) -> Result<Report, StoreError> {
-        Ok(verify::verify(&self.0)?)
+        Ok(verify::verify(self.db(), inspect::damage(&self.0)?)?)
     }
 
     /// The holds without an ending.
     pub fn open_holds(&self, names: &dyn Names) -> Result<Vec<Hold>, StoreError> {
-        Ok(verify::open_holds(&self.0, names)?)
+        Ok(verify::open_holds(self.db(), names)?)
     }
 
     /// The kind of an entry, if there is one of that id.
     pub fn entry_kind(&self, id: u64) -> Result<Option<String>, StoreError> {
-        let row = i64::try_from(id).unwrap_or(i64::MAX);
-        let mut kind = self.0.prepare_cached("SELECT kind FROM entry WHERE id = ?1")?;
-        Ok(kind.query_row([row], |row| row.get(0)).optional()?)
+        Ok(entries::kind(self.db(), id)?)
     }
 
     /// What each subject of a limit has settled in one window, by its entries.
@@ -69,12 +72,12 @@ impl Snapshot {
         span: Span,
         names: &dyn Names,
     ) -> Result<HashMap<Subject, i64>, StoreError> {
-        Ok(reader::settled_by_entries(&self.0, limit, span, names)?)
+        Ok(entries::settled_by_entries(self.db(), limit, span, names)?)
     }
 
     /// The time since which no entry was pruned, in Unix seconds.
     pub fn whole_since_s(&self) -> Result<i64, StoreError> {
-        Ok(pruned::whole_since_s(&self.0)?)
+        Ok(pruned::whole_since_s(self.db())?)
     }
 
     /// Whether a meter's soft threshold is recorded as crossed in the window that starts
@@ -86,15 +89,11 @@ impl Snapshot {
         threshold: i64,
         start_s: i64,
     ) -> Result<bool, StoreError> {
-        let mut found = self.0.prepare_cached(
-            "SELECT 1 FROM crossing WHERE limit_name = ?1 AND subject = ?2 AND mark = 'soft' AND threshold = ?3 \
-             AND window_start_s = ?4",
-        )?;
-        Ok(found.exists((limit, subject, threshold, start_s))?)
+        Ok(crossings::is_crossed(self.db(), limit, subject, threshold, start_s)?)
     }
 
     /// The account of prepaid credit with all that is settled on it, if any was granted.
     pub fn account(&self) -> Result<Option<Account>, StoreError> {
-        Ok(credit::account(&self.0)?)
+        Ok(credit::account(self.db())?)
     }
 }

@@ -9,9 +9,9 @@ use tokio::sync::{Semaphore, oneshot};
 use super::*;
 use crate::domain::demand::{Bound, Tier};
 use crate::ledger::entry::{Amounts, Attribution};
-use crate::store::sqlite::codec::hold_batches;
-use crate::store::sqlite::rollup::Ids;
-use crate::store::sqlite::schema;
+use crate::store::sql::codec::hold_batches;
+use crate::store::sql::rollup::Ids;
+use crate::store::sqlite;
 
 fn hold(id: u64) -> Hold {
     let attribution = Attribution {
@@ -59,7 +59,7 @@ fn ending(id: u64, slots: &Arc<Semaphore>) -> EndingRecord {
 
 /// What is in the database, and what should be.
 struct Books {
-    db: Connection,
+    db: rusqlite::Connection,
     summed: RollupKey,
     open: OpenBatches,
     slots: Arc<Semaphore>,
@@ -69,9 +69,8 @@ struct Books {
 
 impl Books {
     fn new() -> Self {
-        let mut db = Connection::open_in_memory().unwrap();
-        schema::create(&mut db).unwrap();
-        let (summed, open) = (days::end(&db).unwrap(), OpenBatches::default());
+        let db = sqlite::memory();
+        let (summed, open) = (days::end(Db::Sqlite(&db)).unwrap(), OpenBatches::default());
         let slots = Arc::new(Semaphore::new(1_000));
         Self { db, summed, open, slots, next_id: 1, unended: BTreeSet::new() }
     }
@@ -102,7 +101,7 @@ impl Books {
             endings.push(ending(id, &self.slots));
         }
         let group = Group { holds: &holds, endings: &endings, crossings: &[], objects: &[] };
-        commit(&self.db, &self.summed, &group, &mut self.open).unwrap();
+        commit(Db::Sqlite(&self.db), &self.summed, &group, &mut self.open).unwrap();
         later
     }
 
@@ -114,7 +113,7 @@ impl Books {
     /// The ids of each batch in the database.
     fn batches(&self) -> Vec<BTreeSet<u64>> {
         let id = |line: &str| serde_json::from_str::<HoldRow>(line).unwrap().id;
-        let batches = hold_batches(&self.db).unwrap();
+        let batches = hold_batches(Db::Sqlite(&self.db)).unwrap();
         batches.iter().map(|(_, text)| text.lines().map(id).collect()).collect()
     }
 }
@@ -163,8 +162,8 @@ fn detaching(id: u64, object: &str) -> PendingWrite {
 fn jobs_after(books: &mut Books, holds: &[PendingWrite], ends: &[u64]) -> Vec<u64> {
     let endings: Vec<_> = ends.iter().map(|id| ending(*id, &books.slots)).collect();
     let group = Group { holds, endings: &endings, crossings: &[], objects: &[] };
-    commit(&books.db, &books.summed, &group, &mut books.open).unwrap();
-    jobs::all(&books.db, &Ids).unwrap().into_iter().map(|(hold, _)| hold.id).collect()
+    commit(Db::Sqlite(&books.db), &books.summed, &group, &mut books.open).unwrap();
+    jobs::all(Db::Sqlite(&books.db), &Ids).unwrap().into_iter().map(|(hold, _)| hold.id).collect()
 }
 
 #[test]

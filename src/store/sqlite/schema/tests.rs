@@ -2,9 +2,9 @@
 
 use super::*;
 use crate::domain::Class;
-use crate::store::sqlite::codec::{ENTRY_COLUMNS, entry_from};
-use crate::store::sqlite::rollup::Ids;
-use crate::store::sqlite::{commit, pruned, verify};
+use crate::store::sql::rollup::Ids;
+use crate::store::sql::{entries, pruned, verify};
+use crate::store::sqlite::commit;
 
 #[test]
 fn a_database_of_version_1_keeps_its_crossings_with_their_lines_and_sends_no_alert() {
@@ -58,23 +58,23 @@ fn version_6() -> Connection {
 
 #[test]
 fn a_database_of_version_6_keeps_its_sums_and_adds_quantities_of_any_class_to_them() {
-    let mut db = version_6();
-    let tx = db.transaction().unwrap();
+    let mut connection = version_6();
+    let tx = connection.transaction().unwrap();
     upgrade(&tx, 6).unwrap();
     tx.commit().unwrap();
-    let sql = format!("SELECT {ENTRY_COLUMNS} FROM entry WHERE id = 7");
-    let mut entry = db.query_row(&sql, [], |row| entry_from(row, &Ids)).unwrap();
+    let db = Db::Sqlite(&connection);
+    let mut entry = entries::entry(db, 7, &Ids).unwrap().unwrap();
     assert_eq!((entry.quantities[Class::Input], entry.quantities[Class::ImageOutput]), (1, 12));
     assert_eq!(entry.quantities.tokens_total(), 78);
     (entry.id, entry.quantities) = (8, [(Class::Input, 1), (Class::WebSearchCalls, 2)].into());
-    commit::write_endings(&db, std::slice::from_ref(&entry)).unwrap();
+    commit::write_endings(db, std::slice::from_ref(&entry)).unwrap();
     for table in [Table::Quarters, Table::Days, Table::DaysByUser] {
         let sql = format!("SELECT {} FROM {}", rollup::COLUMNS, table.name());
-        let (_, sums) = db.query_row(&sql, [], rollup::row_from).unwrap();
+        let (_, sums) = db.row(&sql, &[], rollup::row_from).unwrap();
         assert_eq!((sums.requests, sums.quantities.tokens_total()), (2, 79), "{table:?}");
         assert_eq!(sums.quantities[Class::WebSearchCalls], 2, "{table:?}");
     }
-    assert_eq!(pruned::pruned(&db).unwrap().unwrap().total.tokens, 1);
+    assert_eq!(pruned::pruned(db).unwrap().unwrap().total.tokens, 1);
 }
 
 #[test]
@@ -85,5 +85,5 @@ fn a_database_of_version_6_without_rollups_has_them_rebuilt() {
     upgrade(&tx, 6).unwrap();
     tx.commit().unwrap();
     assert_eq!(rebuild_rollups(&mut db).unwrap(), 1);
-    assert!(verify::verify(&db).unwrap().differences.is_empty());
+    assert!(verify::verify(Db::Sqlite(&db), Vec::new()).unwrap().differences.is_empty());
 }

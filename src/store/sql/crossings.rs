@@ -1,0 +1,53 @@
+//! Marks that meters have come to, as rows.
+
+use crate::ledger::calendar::Windows;
+use crate::ledger::entry::Crossing;
+use crate::store::sql::codec::{insert_entry, int};
+use crate::store::sql::{Db, Result, params};
+
+/// Writes marks that were come to, each with a line in the ledger. Returns those
+/// that had not been written before.
+pub(crate) fn insert(db: Db<'_>, crossings: &[Crossing]) -> Result<Vec<Crossing>> {
+    let mut new = Vec::new();
+    for crossing in crossings {
+        let limit = &crossing.limit;
+        let written = db.execute(
+            "INSERT INTO crossing (id, mark, limit_name, subject, threshold, window_start_s, window_end_s, settled, unit, \
+             period, hard, at_ms, is_routed) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, 0) \
+             ON CONFLICT (limit_name, subject, mark, threshold, window_start_s) DO NOTHING",
+            params![
+                int(crossing.id),
+                crossing.mark.name(),
+                &*limit.name,
+                crossing.subject,
+                crossing.threshold,
+                crossing.window_start_s,
+                Windows::of(limit).span(crossing.window_start_s).end_s,
+                crossing.settled,
+                limit.unit.name(),
+                limit.window.name(),
+                limit.hard,
+                crossing.at_ms,
+            ],
+        )?;
+        if written == 1 {
+            insert_entry(db, &crossing.entry(), "")?;
+            new.push(crossing.clone());
+        }
+    }
+    Ok(new)
+}
+
+/// Whether a meter's soft threshold is recorded as crossed in the window that starts at a
+/// time, in Unix seconds.
+pub(crate) fn is_crossed(
+    db: Db<'_>,
+    limit: &str,
+    subject: &str,
+    threshold: i64,
+    start_s: i64,
+) -> Result<bool> {
+    let sql = "SELECT 1 FROM crossing WHERE limit_name = ?1 AND subject = ?2 AND mark = 'soft' AND threshold = ?3 \
+               AND window_start_s = ?4";
+    db.exists(sql, params![limit, subject, threshold, start_s])
+}

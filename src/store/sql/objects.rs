@@ -1,0 +1,196 @@
+//! The objects that upstream keeps, and which project each belongs to.
+//!
+//! A row for each object, and a smaller one for each item of a stored answer.
+//! Rows are written before a client learns of the object, and go when upstream
+//! forgets it. Nothing of an object's content is here.
+
+use crate::domain::object::{KnownObject, OBJECT_ID_BYTES_MAX};
+use crate::domain::usage::ContainerMemory;
+use crate::domain::{KeptContainers, KeptContext, ObjectKind, ObjectReference, Rendering};
+use crate::store::objects::{KnownItem, ObjectChange, ObjectKey, RESPONSE_LIFE_S, StoredObject};
+use crate::store::sql::codec::{int, uint};
+use crate::store::sql::{Db, Result, Row, params};
+
+/// A day, in seconds.
+const DAY_S: i64 = 24 * 60 * 60;
+/// Items are kept by periods of ten days, so that those of a period that is
+/// over are neighbours and are found without an index of their own.
+const PERIOD_S: i64 = 10 * DAY_S;
+/// The period of items that stay until their conversation is deleted.
+const FOREVER: i64 = (1 << 15) - 1;
+/// The bits of an item's key that come from its id.
+const ITEM_BITS: u32 = 48;
+/// Rows that are removed at once.
+const REMOVED_MAX: i64 = 500;
+
+/// An item's key in a period.
+fn in_period(key: ObjectKey, period: i64) -> i64 {
+    let low = i64::try_from(key.0 & ((1 << ITEM_BITS) - 1)).unwrap_or(0);
+    (period << ITEM_BITS) | low
+}
+
+/// Writes changes, in their order.
+pub(crate) fn write(db: Db<'_>, changes: &[ObjectChange]) -> Result<()> {
+    changes.iter().try_for_each(|change| match change {
+        ObjectChange::Put { of, known, expires_s } => put(db, of, known, *expires_s),
+        ObjectChange::Item { key, project, context, made_s } => {
+            let period = made_s.map_or(FOREVER, |made_s| made_s.div_euclid(PERIOD_S));
+            let (tokens, rendering, pictures) = columns(context);
+            db.execute(
+                "INSERT INTO object_item (id, project, context_tokens, rendering, pictures, memory) \
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (id) DO NOTHING",
+                params![
+                    in_period(*key, period),
+                    project,
+                    tokens,
+                    rendering,
+                    pictures,
+                    containers_text(context.containers),
+                ],
+            )
+            .map(drop)
+        }
+        ObjectChange::Remove(of) => db
+            .execute("DELETE FROM object WHERE kind = ?1 AND id = ?2", params![of.kind.name(), of.id])
+            .map(drop),
+    })
+}
+
+fn put(db: Db<'_>, of: &ObjectReference, known: &KnownObject, expires_s: Option<i64>) -> Result<()> {
+    let (tokens, rendering, pictures) = columns(&known.context);
+    let is_container = of.kind == ObjectKind::Container;
+    let own = known.container_memory.map(ContainerMemory::name);
+    let own = own.map(str::to_owned);
+    let memory = if is_container { own } else { Some(containers_text(known.context.containers)) };
+    db.execute(
+        "INSERT INTO object (kind, id, project, api_key, context_tokens, memory, idle_s, created_s, used_s, expires_s, \
+         rendering, pictures) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) ON CONFLICT (kind, id) \
+         DO UPDATE SET context_tokens = excluded.context_tokens, memory = excluded.memory, \
+         idle_s = excluded.idle_s, used_s = excluded.used_s, expires_s = excluded.expires_s, \
+         rendering = excluded.rendering, pictures = excluded.pictures",
+        params![
+            of.kind.name(),
+            of.id,
+            known.project,
+            known.key,
+            tokens,
+            memory,
+            known.idle_s,
+            known.created_s,
+            known.used_s,
+            expires_s,
+            rendering,
+            pictures,
+        ],
+    )
+    .map(drop)
+}
+
+/// The columns of a context: tokens, rendering, pictures.
+fn columns(context: &KeptContext) -> (Option<i64>, Option<&str>, Option<i64>) {
+    let tokens = context.tokens.map(int);
+    (tokens, tokens.map(|_| context.rendering.name()), context.pictures.map(int))
+}
+
+/// Stands before the memory of containers that the index may not know.
+const AT_MOST: char = '≤';
+
+/// The largest memory of a context's containers, as the column has it.
+fn containers_text(containers: KeptContainers) -> String {
+    let name = containers.largest.map_or("", ContainerMemory::name);
+    if containers.are_indexed { name.to_owned() } else { format!("{AT_MOST}{name}") }
+}
+
+/// What is null or can't be read is not known.
+fn containers_from(text: Option<&str>) -> KeptContainers {
+    let Some(text) = text else { return KeptContainers::default() };
+    let name = text.strip_prefix(AT_MOST);
+    let are_indexed = name.is_none();
+    match name.unwrap_or(text) {
+        "" => KeptContainers { largest: None, are_indexed },
+        name => ContainerMemory::named(name).map_or_else(KeptContainers::default, |memory| KeptContainers {
+            largest: Some(memory),
+            are_indexed,
+        }),
+    }
+}
+
+/// A context from the columns `context_tokens`, `rendering`, `pictures` and `memory`.
+fn context_from(row: &Row<'_>, from: usize) -> Result<KeptContext> {
+    let rendering: Option<String> = row.get(from + 1)?;
+    let rendering = rendering.as_deref().map(Rendering::named);
+    let tokens = row.get::<Option<i64>>(from)?.filter(|_| rendering.is_some()).map(uint);
+    let pictures = row.get::<Option<i64>>(from + 2)?.map(uint);
+    let memory: Option<String> = row.get(from + 3)?;
+    let containers = containers_from(memory.as_deref());
+    Ok(KeptContext { tokens, rendering: rendering.unwrap_or_default(), pictures, containers })
+}
+
+/// What is stored of an object or an item.
+pub(crate) fn stored(db: Db<'_>, of: &ObjectReference, now_s: i64) -> Result<Option<StoredObject>> {
+    if of.id.len() > OBJECT_ID_BYTES_MAX {
+        return Ok(None);
+    }
+    if of.kind == ObjectKind::Item {
+        let item = find_item(db, ObjectKey::of(of.kind, &of.id), now_s)?;
+        return Ok(item.map(StoredObject::Item));
+    }
+    Ok(find(db, of)?.map(StoredObject::Object))
+}
+
+/// What is known of an object.
+fn find(db: Db<'_>, of: &ObjectReference) -> Result<Option<KnownObject>> {
+    let sql = "SELECT project, api_key, idle_s, created_s, used_s, context_tokens, rendering, pictures, memory \
+               FROM object WHERE kind = ?1 AND id = ?2";
+    db.optional(sql, params![of.kind.name(), of.id], |row| known_from(of.kind, row))
+}
+
+/// What is known of an item.
+fn find_item(db: Db<'_>, key: ObjectKey, now_s: i64) -> Result<Option<KnownItem>> {
+    let now = now_s.div_euclid(PERIOD_S);
+    let oldest = (now_s - RESPONSE_LIFE_S).div_euclid(PERIOD_S);
+    let sql = "SELECT project, context_tokens, rendering, pictures, memory FROM object_item WHERE id = ?1";
+    for period in (oldest..=now + 1).rev().chain([FOREVER]) {
+        let found = db.optional(sql, params![in_period(key, period)], |row| {
+            Ok(KnownItem { project: row.get(0)?, context: context_from(row, 1)? })
+        })?;
+        if found.is_some() {
+            return Ok(found);
+        }
+    }
+    Ok(None)
+}
+
+/// Removes some rows of what upstream has forgotten by `now_s`; returns whether
+/// there may be more.
+pub(crate) fn forget(db: Db<'_>, now_s: i64) -> Result<bool> {
+    let objects = db.execute(
+        "DELETE FROM object WHERE (kind, id) IN \
+         (SELECT kind, id FROM object WHERE expires_s < ?1 ORDER BY expires_s LIMIT ?2)",
+        params![now_s, REMOVED_MAX],
+    )?;
+    let oldest = (now_s - RESPONSE_LIFE_S).div_euclid(PERIOD_S).clamp(0, FOREVER);
+    let items = db.execute(
+        "DELETE FROM object_item WHERE id IN (SELECT id FROM object_item WHERE id < ?1 LIMIT ?2)",
+        params![oldest << ITEM_BITS, REMOVED_MAX],
+    )?;
+    Ok(int(objects.max(items)) >= REMOVED_MAX)
+}
+
+fn known_from(kind: ObjectKind, row: &Row<'_>) -> Result<KnownObject> {
+    let is_container = kind == ObjectKind::Container;
+    let memory = row.get::<Option<String>>(8)?.filter(|_| is_container);
+    Ok(KnownObject {
+        project: row.get(0)?,
+        key: row.get(1)?,
+        context: context_from(row, 5)?,
+        // A size that can't be read is not known, which is taken for the dearest.
+        container_memory: memory.as_deref().and_then(ContainerMemory::named),
+        idle_s: row.get(2)?,
+        created_s: row.get(3)?,
+        used_s: row.get(4)?,
+    })
+}
+
+#[cfg(test)]
+mod tests;
