@@ -230,6 +230,8 @@ fn mail_from(row: &Row<'_>, at: usize) -> Result<Option<Mail>> {
 mod tests {
     use super::*;
     use crate::store::outbox::OWN_MESSAGES_MAX;
+    use crate::store::records::AlertRow;
+    use crate::store::sql::organization;
     use crate::store::sqlite;
 
     fn crossed(db: Db<'_>, limit: &str, mark: &str, subjects: std::ops::Range<u32>, at_ms: i64) {
@@ -281,5 +283,44 @@ mod tests {
         assert_eq!((put_off.count, deliveries.len()), (1, 1), "it shows the delivery of the digest");
         assert_eq!(route(db, &channels, 2 * HOUR_MS).unwrap(), None);
         assert_eq!(count(db), OWN_MESSAGES_MAX + 6, "each is sent once");
+    }
+
+    /// The deliveries of a crossing: channel or recipient, state and own recipients.
+    fn deliveries(db: Db<'_>, crossing: u64) -> Vec<(String, String, Option<Vec<String>>)> {
+        let (_, deliveries) = alerts(db, Some(crossing + 1), 1).unwrap().remove(0);
+        let of = |delivery: Delivery| {
+            let mail = delivery.mail.map(|mail| mail.recipients);
+            (delivery.recipient.unwrap_or(delivery.channel), delivery.state, mail)
+        };
+        deliveries.into_iter().map(of).collect()
+    }
+
+    #[test]
+    fn the_recipients_of_a_spend_alert_have_its_messages_and_a_removed_channel_has_none() {
+        let connection = sqlite::memory();
+        let db = Db::Sqlite(&connection);
+        let recipients = vec!["a@x.y".to_owned(), "b@x.y".to_owned(), "a@x.y".to_owned()];
+        let channel = Mail { kind: EMAIL.to_owned(), recipients, subject_prefix: None };
+        let alert = AlertRow { id: "alert_1".to_owned(), project: None, channel };
+        organization::put_alert(db, &alert).unwrap();
+        let row = |channel: &str, state: &str, of: &[&str]| {
+            let mail = of.iter().map(|recipient| (*recipient).to_owned()).collect::<Vec<_>>();
+            (channel.to_owned(), state.to_owned(), Some(mail).filter(|mail| !mail.is_empty()))
+        };
+        let waiting = |channel: &str, of: &[&str]| row(channel, "waiting", of);
+
+        crossed(db, "alert_1", "soft", 0..1, 10);
+        crossed(db, "users", "soft", 1..2, 10);
+        route(db, &["hook".to_owned(), email_to("ops@x.y")], 20).unwrap();
+        let own = [waiting("a@x.y", &["a@x.y"]), waiting("b@x.y", &["b@x.y"]), waiting("hook", &[])];
+        assert_eq!(deliveries(db, 1), own);
+        assert_eq!(deliveries(db, 2), [waiting("ops@x.y", &[]), waiting("hook", &[])]);
+
+        crossed(db, "alert_1", "soft", 2..3, 30);
+        route(db, &[], 40).unwrap();
+        let dropped = |(channel, _, mail)| (channel, "dropped".to_owned(), mail);
+        assert_eq!(deliveries(db, 1), own.map(dropped));
+        assert_eq!(deliveries(db, 2), ["ops@x.y", "hook"].map(|channel| row(channel, "dropped", &[])));
+        assert_eq!(deliveries(db, 3), [row(EMAIL, "dropped", &["a@x.y", "b@x.y", "a@x.y"])]);
     }
 }

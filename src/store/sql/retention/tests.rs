@@ -123,7 +123,7 @@ fn of_a_window_that_is_pruned_in_part_the_sums_are_the_same_and_the_lost_part_is
     assert_eq!(lost_usd, of_pruned.map(|entry| entry.cost.nano()).sum::<i64>());
     assert_eq!(differences(db), []);
     // A sum that is changed where its entries are gone is seen all the same.
-    db.execute("UPDATE rollup SET cost_nano = cost_nano - 1 WHERE start_s = ?1 + 3600", params![FIRST_S])
+    db.execute("UPDATE rollup SET cost_nano = cost_nano - 1 WHERE start_s = ?1", params![FIRST_S + 3_600])
         .unwrap();
     let found: Vec<String> = differences(db).into_iter().map(|found| found.what).collect();
     assert!(found[0].contains("where entries were pruned"), "{found:?}");
