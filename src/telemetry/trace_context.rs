@@ -208,10 +208,12 @@ mod tests {
     fn upstream_gets_the_clients_trace_and_the_guards_span() {
         let ids = Ids::new().unwrap();
         for (flags, passed) in [("00", "00"), ("01", "01"), ("03", "03"), ("ff", "03")] {
-            let parent = read(&[&format!("00-{TRACE}-b7ad6b7169203331-{flags}")]).unwrap();
-            let context = TraceContext::below(parent, &ids);
+            let sent = format!("00-{TRACE}-b7ad6b7169203331-{flags}");
+            let context = TraceContext::below(read(&[&sent]).unwrap(), &ids);
             let mut headers = HeaderMap::from_iter([(TRACESTATE, HeaderValue::from_static("vendor=1"))]);
+            headers.insert(TRACEPARENT, HeaderValue::from_str(&sent).unwrap());
             context.put_on(&mut headers);
+            assert_eq!(headers.get_all(TRACEPARENT).iter().count(), 1);
             let span = context.span;
             assert_eq!(headers[TRACEPARENT], format!("00-{TRACE}-{span:016x}-{passed}"));
             assert_eq!(headers[TRACESTATE], "vendor=1");
