@@ -28,6 +28,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::task::TaskTracker;
 use tower_service::Service as _;
 
+use crate::admin::metrics::Series;
 use crate::admin::{Admin, InForce};
 use crate::alerts::{Channels, Outbox};
 use crate::books::forecast::Forecaster;
@@ -40,6 +41,7 @@ use crate::proxy::in_flight::RequestIds;
 use crate::proxy::{Proxy, Rules};
 use crate::startup::{self, Opened};
 use crate::store::Store;
+use crate::telemetry::{self, Telemetry};
 use crate::upstream;
 
 pub use self::runtime::runtime;
@@ -51,6 +53,8 @@ const ADMIN_CONNECTIONS_MAX: usize = 1_000;
 const FLUSH_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// How long the writer's thread may take to end.
 const WRITER_END_MAX: Duration = Duration::from_secs(1);
+/// The time at shutdown for what follows the last request, however long that took.
+const REST_MIN: Duration = Duration::from_secs(2);
 /// Below the shortest time limit of a request.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
@@ -72,6 +76,7 @@ pub struct App {
     rules: Arc<ArcSwap<Rules>>,
     outbox: Arc<Outbox>,
     forecaster: Arc<Forecaster>,
+    telemetry: Telemetry,
     roots: Arc<rustls::ClientConfig>,
     tls: Vec<Arc<Tls>>,
     stop: watch::Sender<bool>,
@@ -105,17 +110,22 @@ impl App {
         let outbox = Outbox::new(opened.clone(), Channels::of(&settings.alerts, &roots)?);
         let (stop, stopping) = watch::channel(false);
         let shards = std::thread::available_parallelism().map_or(1, usize::from);
-        let (rules, in_force) = rules::of(&settings, rules::upstreams(&settings, None, shards, &roots))?;
+        let (mut rules, in_force) = rules::of(&settings, rules::upstreams(&settings, None, shards, &roots))?;
+        let in_force = Arc::new(ArcSwap::from_pointee(in_force));
+        let forecaster = Arc::new(Forecaster::new(Arc::clone(&opened.books)));
+        let mut telemetry = exporting(&opened, &forecaster, &in_force, &roots)?;
         let listeners = bound(settings.server.listen, shards, "server.listen")?;
         let admin_listener = bound(settings.admin.listen, 1, "admin.listen")?;
         let admin_listener = admin_listener.into_iter().next().ok_or("no admin listener")?;
+        rules.tracer = telemetry.configure(settings.otlp.as_ref(), &settings.upstream.base_url);
         let mut app = Self {
             proxy: listeners[0].local_addr()?,
             admin: admin_listener.local_addr()?,
-            in_force: Arc::new(ArcSwap::from_pointee(in_force)),
+            in_force,
             rules: Arc::new(ArcSwap::from_pointee(rules)),
             outbox: Arc::new(outbox),
-            forecaster: Arc::new(Forecaster::new(Arc::clone(&opened.books))),
+            forecaster,
+            telemetry,
             roots,
             tls: Vec::new(),
             shards: Vec::new(),
@@ -263,7 +273,8 @@ impl App {
     /// Stops taking work, lets what is running finish, and settles everything.
     pub async fn shut_down(self) {
         let _ = self.stop.send(true);
-        let Self { opened, shards, admin_task, writer, settings, outbox, forecaster, .. } = self;
+        let Self { opened, shards, admin_task, writer, settings, outbox, forecaster, telemetry, .. } = self;
+        let began = opened.guard.clock().running();
         let joined = tokio::task::spawn_blocking(move || {
             for shard in shards {
                 if shard.join().is_err() {
@@ -275,9 +286,9 @@ impl App {
             tracing::error!(event = "shards_not_joined", "the shards could not be waited for");
         }
         admin_task.close();
+        let (drain, least) = (settings.server.drain, REST_MIN.min(settings.server.drain));
         // The admin listener has no requests that need a long wait.
-        let _ =
-            tokio::time::timeout(Duration::from_secs(2).min(settings.server.drain), admin_task.wait()).await;
+        let _ = tokio::time::timeout(least, admin_task.wait()).await;
         let flushed = async {
             while let Err(error) = opened.guard.core().flush().await {
                 tracing::warn!(
@@ -295,6 +306,8 @@ impl App {
                 "not all entries could be written; the next start charges their holds"
             );
         }
+        let drained = opened.guard.clock().running().saturating_sub(began);
+        Box::pin(telemetry.finish(drain.saturating_sub(drained).max(least))).await;
         drop((opened, outbox, forecaster));
         // The writer ends once all its senders are gone. Admin tasks that were cut off keep one
         // until the runtime ends, so the wait is bounded.
@@ -306,6 +319,21 @@ impl App {
             );
         }
     }
+}
+
+/// The export of what the guard is asked and of the series that `/metrics` shows.
+fn exporting(
+    opened: &Opened,
+    forecaster: &Arc<Forecaster>,
+    in_force: &Arc<ArcSwap<InForce>>,
+    roots: &Arc<rustls::ClientConfig>,
+) -> Result<Telemetry, getrandom::Error> {
+    let Opened { guard, rulebook, books, .. } = opened.clone();
+    let (clock, metrics) = (Arc::clone(guard.clock()), Arc::clone(guard.metrics()));
+    let (forecaster, in_force) = (Arc::clone(forecaster), Arc::clone(in_force));
+    let series = Series { guard, rulebook, books, forecaster, in_force };
+    let gather: telemetry::Gather = Arc::new(move || series.gather());
+    Telemetry::new(telemetry::Parts { clock, metrics, gather, roots: Arc::clone(roots) })
 }
 
 fn bound(address: SocketAddr, count: usize, key: &str) -> Result<Vec<std::net::TcpListener>, StartError> {

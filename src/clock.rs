@@ -44,6 +44,11 @@ impl Clock {
         self.latest_ms.fetch_max(now_ms, Ordering::Relaxed).max(now_ms)
     }
 
+    /// Unix time as exactly as the system has it, for the ends of spans. It may run backward.
+    pub fn exact(&self) -> Duration {
+        (self.wall)().duration_since(UNIX_EPOCH).unwrap_or_default()
+    }
+
     /// Unix time in seconds.
     pub fn now_s(&self) -> i64 {
         self.now_ms().div_euclid(1_000)

@@ -8,6 +8,7 @@ mod edge;
 pub mod limits;
 pub mod load;
 mod nearest;
+mod otlp;
 mod place;
 mod pricing;
 mod problems;

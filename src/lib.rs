@@ -26,5 +26,6 @@ pub mod rulebook;
 pub mod startup;
 pub mod store;
 mod sync;
+pub mod telemetry;
 pub mod throttle;
 pub mod upstream;

@@ -5,6 +5,7 @@
 //! that clients make up never become labels.
 
 mod beginnings;
+mod exports;
 mod mirror;
 mod register;
 mod samples;
@@ -18,8 +19,10 @@ use prometheus::{
 };
 
 use crate::domain::{Money, Quantities};
+use crate::metrics::exports::Exports;
 use crate::metrics::register::{counter_vec, float_vec, gauge_vec, histogram_vec, registered};
 
+pub use exports::SpanState;
 pub use samples::{LimitSample, RequestLabels};
 
 /// Key ids that get series of their own.
@@ -68,6 +71,7 @@ pub struct Metrics {
     storage_pruned: IntCounter,
     limit_reached: GaugeVec,
     key_names: GaugeVec,
+    exports: Exports,
 }
 
 /// A count as a float, exact up to 2^53.
@@ -276,6 +280,7 @@ impl Metrics {
                 &meter,
             )?,
             key_names: gauge_vec(r, "spendguard_key_info", "Names of keys, always 1.", &["key", "name"])?,
+            exports: Exports::new(r)?,
             keys_seen: DashSet::new(),
             registry,
         })

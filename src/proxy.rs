@@ -114,7 +114,8 @@ impl Proxy {
 
     async fn answer(self: &Arc<Self>, rules: &Arc<Rules>, request: Request<Incoming>) -> Response<Answer> {
         let (clock, metrics) = (Arc::clone(self.guard.clock()), Arc::clone(self.guard.metrics()));
-        let in_flight = InFlight::new(&self.ids, clock, metrics);
+        let trace = rules.tracer.as_ref().map(|tracer| tracer.begin(request.method(), request.headers()));
+        let in_flight = InFlight::new(&self.ids, clock, metrics, trace);
         let request_id = in_flight.request_id.clone();
         let mut response = match self.serve(rules, request, in_flight).await {
             Ok(response) => response,
@@ -143,8 +144,7 @@ impl Proxy {
             )
         });
         let routed = caller.and_then(|caller| {
-            in_flight.key = Some(Arc::clone(&caller.key));
-            in_flight.is_unseen = caller.unseen.is_some();
+            in_flight.called_by(&caller, &head.headers);
             let (endpoint, deployment) = route::routed(rules, &mut head, &caller)?;
             in_flight.endpoint = route::label(&endpoint);
             Ok((caller, endpoint, deployment))
@@ -183,7 +183,7 @@ impl Proxy {
                         }
                         None => body,
                     };
-                    self.prepare(rules, operation, &head, body, &caller).await
+                    self.prepare(rules, operation, &head, body, &caller, &mut in_flight).await
                 };
                 match prepared.await {
                     Ok(prepared) => self.forward(rules, head, prepared, caller, in_flight).await,
@@ -217,10 +217,10 @@ impl Proxy {
         head: http::request::Parts,
         admitted: AdmittedRequest,
         caller: Caller,
-        in_flight: InFlight,
+        mut in_flight: InFlight,
     ) -> Result<Response<Answer>, Failed> {
-        in_flight.admitted();
-        let outgoing = outgoing(rules, head, admitted.body, &caller, Content::Json);
+        in_flight.admitted(admitted.exchange.reservation.hold());
+        let outgoing = outgoing(rules, head, admitted.body, &caller, Content::Json, &in_flight);
         let pass_through = caller.key.pass_through;
         let policy =
             StreamPolicy { drain: rules.drain, idle: rules.answer_idle, tracker: self.tracker.clone() };
@@ -297,7 +297,8 @@ impl Proxy {
             self.guard.core().note_denial(denial);
         }
         in_flight.status = response.status().as_u16();
-        in_flight.ended("refused", None);
+        in_flight.refused(refusal);
+        in_flight.ended("refused");
         response.map(Answer::whole)
     }
 }
@@ -322,6 +323,7 @@ fn outgoing(
     body: Bytes,
     caller: &Caller,
     content: Content,
+    in_flight: &InFlight,
 ) -> Outgoing {
     let suffix = suffix(&head.uri);
     let mut headers = head.headers;
@@ -332,6 +334,9 @@ fn outgoing(
         more: &rules.forwarded,
     };
     headers::to_upstream(&mut headers, &sender);
+    if let Some(trace) = &in_flight.trace {
+        trace.put_on(&mut headers);
+    }
     if content == Content::Json {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     }
@@ -356,6 +361,6 @@ fn json(bytes: Bytes, rate_check: &RateCheck, mut in_flight: InFlight) -> Respon
     response.headers_mut().extend(rate_headers(rate_check));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     in_flight.status = 200;
-    in_flight.ended("ok", None);
+    in_flight.ended("ok");
     response
 }

@@ -40,6 +40,7 @@ const ROWS: &[(&str, u8)] = &[
     ("net", 6),
     ("upstream", 6),
     ("startup", 7),
+    ("telemetry", 7),
     ("alerts", 8),
     ("fake_openai", 8),
     ("proxy", 8),

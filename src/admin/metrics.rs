@@ -1,35 +1,54 @@
 //! `/metrics`: Prometheus text, or `OpenMetrics` if the scraper asks for it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use prometheus::proto::{MetricFamily, MetricType};
 use prometheus::{Encoder as _, TextEncoder};
 
-use crate::admin::Admin;
 use crate::admin::error::ApiError;
-use crate::books::forecast::{Projection, Projections};
+use crate::admin::{Admin, InForce};
+use crate::books::Books;
+use crate::books::forecast::{Forecaster, Projection, Projections};
 use crate::domain::limit::{Per, Unit};
 use crate::domain::{Limit, Money, Window};
+use crate::guard::Guard;
 use crate::keys::Ring;
 use crate::ledger::account::Balance;
 use crate::ledger::forecast::Forecast;
 use crate::ledger::meter::Reading;
 use crate::metrics::{LimitSample, Metrics, dollars, float};
+use crate::rulebook::Rulebook;
 
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 /// How many meters of one limit get series of their own, the fullest first.
 const SUBJECTS_MAX: usize = 1_000;
 
+/// All series, those that mirror the ledger included.
+#[derive(Clone, Debug)]
+pub struct Series {
+    /// Admission.
+    pub guard: Arc<Guard>,
+    /// Limits and credit.
+    pub rulebook: Arc<Rulebook>,
+    /// Questions about the past.
+    pub books: Arc<Books>,
+    /// Projections of spending.
+    pub forecaster: Arc<Forecaster>,
+    /// The part of the state that the configuration put in force.
+    pub in_force: Arc<ArcSwap<InForce>>,
+}
+
 pub(crate) async fn metrics(State(admin): State<Admin>, headers: HeaderMap) -> Response {
     if !admin.metrics_open && admin.visitor(&headers).is_none() {
         return admin.refusal(&headers);
     }
-    mirror(&admin);
-    let families = admin.guard.metrics().gather();
+    let families = Series::of(&admin).gather();
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     let open = accept.contains("application/openmetrics-text");
     let mut text = Vec::new();
@@ -66,13 +85,27 @@ fn open_metrics(families: &[MetricFamily], text: &str) -> String {
     open
 }
 
+impl Series {
+    fn of(admin: &Admin) -> Self {
+        let Admin { guard, rulebook, books, forecaster, in_force, .. } = admin.clone();
+        Self { guard, rulebook, books, forecaster, in_force }
+    }
+
+    /// Reads them. It is called on one thread only, so that no reader sees gauges that
+    /// another one is setting.
+    pub fn gather(&self) -> Vec<MetricFamily> {
+        mirror(self);
+        self.guard.metrics().gather()
+    }
+}
+
 /// Sets the gauges that mirror the ledger, as of this scrape.
-fn mirror(admin: &Admin) {
-    let guard = &admin.guard;
+fn mirror(series: &Series) {
+    let Series { guard, rulebook, books, forecaster, in_force } = series;
     let metrics = guard.metrics();
-    let age_s = admin.in_force.load().sheet.age_s(guard.clock().now_s());
+    let age_s = in_force.load().sheet.age_s(guard.clock().now_s());
     metrics.mirror(guard.in_doubt().0, guard.core().open_slots(), age_s);
-    let sizes = admin.books.reports().sizes();
+    let sizes = books.reports().sizes();
     metrics.mirror_storage(sizes.database.saturating_add(sizes.log), sizes.free);
     metrics.mirror_waiting(guard.waiting());
     let mut samples = Vec::new();
@@ -80,13 +113,13 @@ fn mirror(admin: &Admin) {
         metrics.in_force(&of.limit.name);
         // An end user's name is no label.
         let count_max = if of.limit.per == Per::User { 1 } else { SUBJECTS_MAX };
-        samples.extend(samples_of(guard.ring(), &of.limit, &admin.books.fullest(&of, count_max).readings));
+        samples.extend(samples_of(guard.ring(), &of.limit, &books.fullest(&of, count_max).readings));
     }
     metrics.mirror_limits(&samples);
-    if let Some(projections) = admin.forecaster.known() {
+    if let Some(projections) = forecaster.known() {
         mirror_projections(metrics, &projections);
     }
-    metrics.mirror_credit(admin.rulebook.credit_balance().map(Balance::left));
+    metrics.mirror_credit(rulebook.credit_balance().map(Balance::left));
     let keys = guard.ring().keys();
     metrics.mirror_keys(keys.iter().map(|key| (&*key.id, &*key.name)));
 }

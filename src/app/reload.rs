@@ -83,7 +83,7 @@ impl App {
     async fn apply(&mut self, settings: Settings) -> Result<(), StartError> {
         let known = Arc::clone(&self.rules.load().upstreams);
         let upstreams = rules::upstreams(&settings, Some((&self.settings, &known)), known.len(), &self.roots);
-        let (new_rules, mut in_force) = rules::of(&settings, upstreams)?;
+        let (mut new_rules, mut in_force) = rules::of(&settings, upstreams)?;
         let channels = Channels::of(&settings.alerts, &self.roots)?;
         for key in needs_restart(&self.settings, &settings) {
             tracing::warn!(event = "config_restart_needed", key, "this change takes effect after a restart");
@@ -99,6 +99,7 @@ impl App {
         self.opened.rulebook.install_file_limits(settings.limits.clone(), Arc::clone(&settings.zone)).await?;
         self.opened.rulebook.set_credit_terms(settings.credit).await?;
         self.outbox.change(channels);
+        new_rules.tracer = self.telemetry.configure(settings.otlp.as_ref(), &settings.upstream.base_url);
         self.rules.store(Arc::new(new_rules));
         self.in_force.store(Arc::new(in_force));
         self.settings = settings;

@@ -59,6 +59,7 @@ pub fn of(settings: &Settings, upstreams: Arc<[Arc<Upstream>]>) -> Result<(Rules
             show_amounts: settings.show_amounts,
         },
         sheet,
+        tracer: None,
     };
     Ok((rules, in_force))
 }

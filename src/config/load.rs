@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
@@ -10,6 +11,7 @@ use http::Method;
 use crate::config::alerts::alerts;
 use crate::config::edge;
 use crate::config::limits::{Problem, limits, prices};
+use crate::config::otlp::otlp;
 use crate::config::place::Place;
 use crate::config::pricing::pricing;
 use crate::config::problems::{ConfigError, DEFAULT_ADMIN_TOKEN, DEFAULT_UPSTREAM_KEY, Notes, secret};
@@ -84,7 +86,7 @@ fn resolve(
     let log_json = notes.one_of("log.format", &raw.log.format, &[("text", false), ("json", true)]);
     let level = notes.one_of("log.level", &raw.log.level, &levels);
     let endpoints_allowed = allowed(raw, &mut notes);
-    let credit = credit(raw, &mut notes);
+    let (credit, otlp) = (credit(raw, &mut notes), otlp(raw, environment, &mut notes));
     let scheme = if raw.admin.tls.is_some() { "https" } else { "http" };
     let alerts = alerts(raw, &format!("{scheme}://{}/", raw.admin.listen), environment, &mut notes);
     level?;
@@ -112,6 +114,7 @@ fn resolve(
         shared_objects: raw.endpoints.shared_objects,
         log_json: log_json?,
         log_level: raw.log.level.clone(),
+        otlp: otlp?.map(Arc::new),
         organization: raw.organization.name.clone(),
         projects,
         limits,
@@ -225,6 +228,7 @@ fn files(raw: &Raw) -> Vec<PathBuf> {
     let secrets = secrets.chain(alerts.email.iter().flat_map(|email| &email.password));
     let secrets = secrets.chain(alerts.webhook.iter().map(|webhook| &webhook.secret));
     let secrets = secrets.chain(alerts.slack.iter().map(|slack| &slack.url));
+    let secrets = secrets.chain(raw.otlp.headers.values());
     secrets.filter_map(|source| source.file.as_deref()).chain(sheet_of(raw)).map(PathBuf::from).collect()
 }
 

@@ -21,6 +21,7 @@ macro_rules! section {
     };
 }
 
+pub mod otlp;
 pub mod prices;
 
 pub use self::prices::{Price, PriceRates};
@@ -51,6 +52,8 @@ pub struct Raw {
     pub endpoints: Endpoints,
     /// The log.
     pub log: Log,
+    /// The export to an OpenTelemetry collector.
+    pub otlp: otlp::Otlp,
     /// Prepaid credit.
     pub credit: Credit,
     /// The organization.

@@ -17,6 +17,7 @@ use crate::proxy::cors::Origins;
 use crate::proxy::headers::Forwarded;
 use crate::proxy::refuse::SpendStatus;
 use crate::store::Durability;
+use crate::telemetry;
 use crate::upstream::HttpProxy;
 
 /// Everything that a configuration decides.
@@ -63,6 +64,8 @@ pub struct Settings {
     pub log_json: bool,
     /// The log's level.
     pub log_level: String,
+    /// Where requests and metrics are exported to; `None` to export nothing.
+    pub otlp: Option<Arc<telemetry::Config>>,
     /// The name of the organization, if it is given.
     pub organization: Option<String>,
     /// Projects: id and name.

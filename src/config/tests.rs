@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::load;
 use crate::config::text::schema;
+use crate::telemetry::Ratio;
 
 const SHIPPED: &str = include_str!("../../config/spendguard.toml");
 
@@ -52,9 +53,10 @@ fn the_shipped_file_changes_nothing_and_every_example_in_it_works() {
         ("SMTP_PASSWORD", "x"),
         ("SPENDGUARD_WEBHOOK_SECRET", "whsec_x"),
         ("SLACK_WEBHOOK_URL", "https://slack.example/x"),
+        ("OTLP_AUTHORIZATION", "Bearer x"),
     ];
     let settings = with(&uncommented, &secrets).unwrap();
-    assert!(settings.alerts.email.is_some());
+    assert!(settings.alerts.email.is_some() && settings.otlp.is_some());
     assert_eq!(settings.limits[0].thresholds(), [12_000_000_000]);
     assert_eq!(settings.pricing.overrides[0].model, "my-model");
 }
@@ -134,6 +136,41 @@ fn mistakes_name_file_line_key_and_remedy() {
     assert_eq!(unknown, "x.toml:2: time.place: no such key; the keys here are zone");
     let missing = load(Some(Path::new("/no/such/file")), []).unwrap_err().to_string();
     assert!(missing.starts_with("/no/such/file: can't be read"), "{missing}");
+}
+
+#[test]
+fn mistakes_of_the_export_name_their_remedy() {
+    for (text, expected) in [
+        (
+            "[otlp]\nendpoint = \"collector:4318\"\n",
+            "x.toml:2: otlp.endpoint: is no base URL; write it as \"http://127.0.0.1:4318\"",
+        ),
+        ("[otlp]\nendpoint = \"http://u:p@h:4318\"\n", "x.toml:2: otlp.endpoint: a base URL has no user"),
+        ("[otlp]\nendpoint = \"http://h/v1/traces\"\n", "x.toml:2: otlp.endpoint: leave out the path"),
+        ("[otlp]\ntraces_ratio = \"101%\"\n", "x.toml:2: otlp.traces_ratio: \"101%\" is no percentage"),
+        ("[otlp]\ntraces_ratio = \"0.5\"\n", "x.toml:2: otlp.traces_ratio: \"0.5\" is no percentage"),
+        ("[otlp]\nmetrics_interval = \"10ms\"\n", "x.toml:2: otlp.metrics_interval: must be \"1s\" at least"),
+        ("[otlp]\ntimeout = \"0s\"\n", "x.toml:2: otlp.timeout: must be above zero"),
+        ("[otlp]\nqueue = 0\n", "x.toml:2: otlp.queue: must be 1 to 1000000"),
+        (
+            "[otlp.headers]\nhost = { env = \"X\" }\n",
+            "x.toml:2: otlp.headers.host: the guard writes this header itself",
+        ),
+        (
+            "[otlp.headers]\nauthorization = { env = \"NO_SUCH\" }\n",
+            "x.toml:2: otlp.headers.authorization: the environment has no NO_SUCH",
+        ),
+    ] {
+        let error = with(text, &[]).unwrap_err();
+        assert!(error.starts_with(expected), "{text}\n  says  {error}\n  not   {expected}");
+    }
+    let ratio =
+        |text: &str| with(&format!("[otlp]\nendpoint = \"http://h\"\ntraces_ratio = {text:?}\n"), &[]);
+    let below = |text: &str| ratio(text).unwrap().otlp.unwrap().ratio;
+    assert_eq!(
+        (below("100%"), below("0.5%"), below("0%")),
+        (Ratio::of(1, 1), Ratio::of(1, 200), Ratio::of(0, 1))
+    );
 }
 
 #[test]

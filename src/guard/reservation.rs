@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::domain::demand::Tier;
-use crate::domain::{Money, Quantities};
+use crate::domain::{Class, Money, Quantities};
 use crate::guard::job_claims::JobClaim;
 use crate::guard::{Guard, RateCheck};
 use crate::ledger::entry::{Attribution, Basis, Entry, Hold, Kind};
@@ -63,13 +63,43 @@ pub struct Ending {
     pub note: Option<&'static str>,
 }
 
-/// What a settlement came to.
-#[derive(Clone, Copy, Debug)]
+/// What the ending of a hold came to.
+#[derive(Clone, Debug)]
 pub struct Settled {
     /// What was charged.
     pub cost: Money,
+    /// How the cost is known; `None` if the hold was released.
+    pub basis: Option<Basis>,
+    /// The model that answered.
+    pub served_model: Option<Arc<str>>,
+    /// The tokens that were charged.
+    pub tokens: TokenCounts,
     /// What the tightest dollar limit leaves now; `None` without one.
     pub remaining: Option<Money>,
+}
+
+/// Tokens of a request, in the sums that people ask for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TokenCounts {
+    /// All input.
+    pub input: u64,
+    /// The input that came from a cache.
+    pub cached_input: u64,
+    /// All output.
+    pub output: u64,
+    /// The output that was spent on reasoning.
+    pub reasoning: u64,
+}
+
+impl TokenCounts {
+    fn of(quantities: &Quantities) -> Self {
+        Self {
+            input: quantities.input_tokens_total(),
+            cached_input: quantities.cached_tokens_total(),
+            output: quantities.output_tokens_total(),
+            reasoning: quantities[Class::Reasoning],
+        }
+    }
 }
 
 impl Reservation {
@@ -171,10 +201,16 @@ impl Reservation {
         if let Some(rate_check) = self.rate_check.take() {
             rate_check.end(RateCost::of(&entry.quantities));
         }
-        let cost = entry.cost;
-        let remaining = self.guard.core.end(entry, self.slot.take());
+        let mut settled = Settled {
+            cost: entry.cost,
+            basis: entry.basis,
+            served_model: entry.served_model.clone(),
+            tokens: TokenCounts::of(&entry.quantities),
+            remaining: None,
+        };
+        settled.remaining = self.guard.core.end(entry, self.slot.take());
         self.job = None;
-        Settled { cost, remaining }
+        settled
     }
 
     /// For whom and what it counts in the end: on the image tool's model only if that

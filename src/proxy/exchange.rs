@@ -78,19 +78,20 @@ pub async fn unbilled(
     let answer = match send(upstream, outgoing, &mut in_flight).await {
         Ok(answer) => answer,
         Err(error) => {
-            end_unanswered(reservation, &error);
+            in_flight.settled(&end_unanswered(reservation, &error));
             return Err((Refusal::Upstream(NoAnswer::of(&error, Billed::No)), in_flight));
         }
     };
     let (mut head, body) = answer.into_parts();
     let exchange = Exchange::of(head.status.as_u16(), &head.headers);
-    if head.status.is_success() {
+    let settled = if head.status.is_success() {
         let fee = fee();
         let basis = if fee > Money::ZERO { Basis::Counted } else { Basis::Reported };
-        reservation.settle(basis, Ending { cost: fee, tool_fees: fee, ..exchange.ending() });
+        reservation.settle(basis, Ending { cost: fee, tool_fees: fee, ..exchange.ending() })
     } else {
-        reservation.release(exchange.ending());
-    }
+        reservation.release(exchange.ending())
+    };
+    in_flight.settled(&settled);
     headers::to_client(&mut head.headers);
     in_flight.status = head.status.as_u16();
     Ok((Response::from_parts(head, body), in_flight))
@@ -110,7 +111,7 @@ pub async fn metered(
     let answer = match send(upstream, outgoing, &mut in_flight).await {
         Ok(answer) => answer,
         Err(error) => {
-            end_unanswered(metered.reservation, &error);
+            in_flight.settled(&end_unanswered(metered.reservation, &error));
             let billed = if error.sent { Billed::Perhaps } else { Billed::No };
             if let Some(recording) = metered.recording.filter(|_| !error.sent) {
                 recording.refused();
@@ -139,8 +140,8 @@ pub async fn metered(
             "an answer is compressed, so its hold is charged"
         );
         let ending = Ending { note: Some("the answer was compressed"), ..exchange.ending() };
-        let settled = metered.reservation.assume(ending);
-        in_flight.ended("ok", Some(settled.cost));
+        in_flight.settled(&metered.reservation.assume(ending));
+        in_flight.ended("ok");
         return Ok(Response::from_parts(head, Answer::Plain(body)));
     }
     if is_stream {
@@ -152,12 +153,14 @@ pub async fn metered(
         let tap = Tap::new(body, sse, reservation, bill, exchange, in_flight, guard, policy, cuts, recording);
         return Ok(Response::from_parts(head, Answer::Tapped(Box::new(tap))));
     }
-    let (bytes, outcome, settled) = match whole(body, metered, exchange, (policy.idle, gone)).await {
-        Ok(whole) => whole,
+    let (bytes, outcome) = match whole(body, metered, exchange, (policy.idle, gone), &mut in_flight).await {
+        Ok((bytes, outcome, settled)) => {
+            cost_headers(&mut head.headers, settled);
+            (bytes, outcome)
+        }
         Err(refusal) => return Err((refusal, in_flight)),
     };
-    cost_headers(&mut head.headers, settled);
-    in_flight.ended(outcome.label(gone.load(Ordering::Relaxed)), Some(settled.cost));
+    in_flight.ended(outcome.label(gone.load(Ordering::Relaxed)));
     Ok(Response::from_parts(head, Answer::whole(bytes)))
 }
 
@@ -182,13 +185,13 @@ impl Unserved {
     ) -> Result<Response<Answer>, (Refusal, InFlight)> {
         let Self { reservation, exchange, mut in_flight, idle } = self;
         if !head.status.is_server_error() {
-            reservation.release(exchange.ending());
-            in_flight.ended("upstream_error", None);
+            in_flight.settled(&reservation.release(exchange.ending()));
+            in_flight.ended("upstream_error");
             return Ok(Response::from_parts(head, Answer::Plain(body)));
         }
         let note = Some("a 5xx that is not OpenAI's");
         let Ok(bytes) = body::read(body, Bounds::answer(ERROR_BYTES_MAX, idle)).await else {
-            reservation.assume(Ending { note, ..exchange.ending() });
+            in_flight.settled(&reservation.assume(Ending { note, ..exchange.ending() }));
             return Err((BROKEN_OFF, in_flight));
         };
         let settled = if usage::is_error_envelope(&bytes) {
@@ -201,7 +204,8 @@ impl Unserved {
             );
             reservation.assume(Ending { note, ..exchange.ending() })
         };
-        in_flight.ended("upstream_error", Some(settled.cost));
+        in_flight.settled(&settled);
+        in_flight.ended("upstream_error");
         Ok(Response::from_parts(head, Answer::whole(bytes)))
     }
 }
@@ -212,7 +216,8 @@ async fn whole(
     metered: Box<MeteredExchange>,
     mut exchange: Exchange,
     (idle, gone): (Duration, &AtomicBool),
-) -> Result<(Bytes, usage::Outcome, Settled), Refusal> {
+    in_flight: &mut InFlight,
+) -> Result<(Bytes, usage::Outcome, Amounts), Refusal> {
     let key = Arc::clone(&metered.reservation.hold().attribution.key);
     let bytes = match body::read(body, Bounds::paid_answer(ANSWER_BYTES_MAX, idle, key)).await {
         Ok(bytes) => bytes,
@@ -223,7 +228,7 @@ async fn whole(
                 ?error,
                 "an answer was cut off, so its hold is charged"
             );
-            metered.reservation.assume(exchange.ending());
+            in_flight.settled(&metered.reservation.assume(exchange.ending()));
             return Err(BROKEN_OFF);
         }
     };
@@ -238,12 +243,13 @@ async fn whole(
         }
         bill.count_output(&String::from_utf8_lossy(&bytes))
     });
-    let outcome = answer.outcome;
+    in_flight.settled(&settled);
+    let (outcome, amounts) = (answer.outcome, (settled.cost, settled.remaining));
     if let Some(recorded) = recording.and_then(|recording| recording.over(&answer)) {
         drop(answer);
         recorded.await;
     }
-    Ok((bytes, outcome, settled))
+    Ok((bytes, outcome, amounts))
 }
 
 async fn send(
@@ -280,11 +286,11 @@ fn class(status: u16) -> &'static str {
     }
 }
 
-fn end_unanswered(reservation: Reservation, error: &SendError) {
+fn end_unanswered(reservation: Reservation, error: &SendError) -> Settled {
     if error.sent {
-        reservation.assume(Exchange::default().ending());
+        reservation.assume(Exchange::default().ending())
     } else {
-        reservation.release(Exchange::default().ending());
+        reservation.release(Exchange::default().ending())
     }
 }
 
@@ -296,7 +302,10 @@ fn is_event_stream(headers: &HeaderMap, was_asked: bool) -> bool {
     is(b"text/event-stream") || (was_asked && !is(b"application/json"))
 }
 
-fn cost_headers(headers: &mut HeaderMap, settled: Settled) {
+/// What a request came to, and what the tightest dollar limit leaves.
+type Amounts = (Money, Option<Money>);
+
+fn cost_headers(headers: &mut HeaderMap, (cost, remaining): Amounts) {
     let mut put = |name: &'static str, amount: Money| {
         headers.extend(
             HeaderValue::from_str(&amount.to_string())
@@ -304,8 +313,8 @@ fn cost_headers(headers: &mut HeaderMap, settled: Settled) {
                 .map(|value| (http::HeaderName::from_static(name), value)),
         );
     };
-    put("x-spendguard-cost-usd", settled.cost);
-    if let Some(remaining) = settled.remaining {
+    put("x-spendguard-cost-usd", cost);
+    if let Some(remaining) = remaining {
         put("x-spendguard-remaining-usd", remaining);
     }
 }

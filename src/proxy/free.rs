@@ -106,7 +106,7 @@ impl Proxy {
         rules: &Rules,
         (head, body): (http::request::Parts, Bytes),
         caller: Caller,
-        in_flight: InFlight,
+        mut in_flight: InFlight,
     ) -> Result<Response<Answer>, Failed> {
         let held = async {
             let GuardHeaders { tags, max_cost } = headers::guard_headers(&head.headers)?;
@@ -134,8 +134,8 @@ impl Proxy {
             Ok(held) => held,
             Err(refusal) => return Err((refusal, in_flight)),
         };
-        in_flight.admitted();
-        let outgoing = outgoing(rules, head, body, &caller, Content::AsItCame);
+        in_flight.admitted(reservation.hold());
+        let outgoing = outgoing(rules, head, body, &caller, Content::AsItCame, &in_flight);
         let list = lists::ListRequest::of(&outgoing);
         let used = errand.container.as_mut();
         let fee = || used.map_or(Money::ZERO, |used| self.charge_use(used, &caller, rules.sheet.fees()));
@@ -148,7 +148,7 @@ impl Proxy {
             if answer.status().is_client_error() {
                 errand.abandon();
             }
-            in_flight.ended("upstream_error", None);
+            in_flight.ended("upstream_error");
             let mut answer = answer.map(Answer::Plain);
             answer.headers_mut().extend(rates);
             return Ok(answer);
@@ -156,7 +156,7 @@ impl Proxy {
         let reach = Self::reach(rules, &caller);
         match self.conclude(rules, errand, answer, (&caller, &reach, &list)).await {
             Ok(mut answer) => {
-                in_flight.ended("ok", None);
+                in_flight.ended("ok");
                 answer.headers_mut().extend(rates);
                 Ok(answer)
             }

@@ -1,15 +1,24 @@
-//! One request from arrival to end: its id, its log line, its count.
+//! One request from arrival to end: its id, and what is known of it, of which its log line, its
+//! count and its span are made.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use http::HeaderValue;
+use http::{HeaderMap, HeaderValue};
 
 use crate::clock::Clock;
 use crate::domain::Money;
+use crate::guard::Settled;
 use crate::keys::Key;
+use crate::ledger::entry::Hold;
 use crate::metrics::{Metrics, RequestLabels};
+use crate::protocol::openai::operation::Operation;
+use crate::proxy::auth::Caller;
+use crate::proxy::headers::holds_key;
+use crate::proxy::refuse::Refusal;
+use crate::telemetry::Trace;
+use crate::telemetry::trace_context::TRACEPARENT;
 
 /// Makes request ids that differ between runs: a random start, then a count.
 #[derive(Debug)]
@@ -41,6 +50,10 @@ pub struct InFlight {
     pub is_unseen: bool,
     /// The status that the client gets.
     pub status: u16,
+    /// What it was charged, as far as its hold has ended.
+    cost: Money,
+    /// Its span, where requests are exported.
+    pub trace: Option<Trace>,
     clock: Arc<Clock>,
     metrics: Arc<Metrics>,
     arrived: Duration,
@@ -49,7 +62,7 @@ pub struct InFlight {
 
 impl InFlight {
     /// A request that has just arrived.
-    pub fn new(ids: &RequestIds, clock: Arc<Clock>, metrics: Arc<Metrics>) -> Self {
+    pub fn new(ids: &RequestIds, clock: Arc<Clock>, metrics: Arc<Metrics>, trace: Option<Trace>) -> Self {
         metrics.inflight().inc();
         let arrived = clock.running();
         let request_id = ids.next();
@@ -59,6 +72,8 @@ impl InFlight {
             key: None,
             is_unseen: false,
             status: 0,
+            cost: Money::ZERO,
+            trace,
             clock,
             metrics,
             arrived,
@@ -76,18 +91,59 @@ impl InFlight {
         self.metrics.upstream_answered(self.endpoint, status, took);
     }
 
-    /// Records the time that the guard took before sending.
-    pub fn admitted(&self) {
-        self.metrics.overhead("admission", self.age());
+    /// Notes the caller. A trace whose ids contain the caller's key is not continued.
+    pub fn called_by(&mut self, caller: &Caller, headers: &HeaderMap) {
+        self.key = Some(Arc::clone(&caller.key));
+        self.is_unseen = caller.unseen.is_some();
+        if let Some(trace) = &mut self.trace {
+            let ids = headers.get_all(TRACEPARENT);
+            if ids.iter().any(|ids| holds_key(ids.as_bytes(), caller.secret.expose())) {
+                trace.restart();
+            }
+        }
     }
 
-    /// The request has ended: it is counted and logged, once. The log has ids, amounts and the
-    /// guard's own words, and nothing that a client wrote.
-    pub fn ended(&mut self, outcome: &str, cost: Option<Money>) {
+    /// Notes what a metered request asks for. A model that contains a key is not shown.
+    pub fn asks(&mut self, operation: &Operation, model: &str, caller: &Caller) {
+        if let Some(trace) = self.trace.as_mut().filter(|trace| trace.is_sampled()) {
+            let is_shown = !holds_key(model.as_bytes(), caller.secret.expose());
+            trace.span.asks(operation.gen_ai_name, is_shown.then_some(model));
+        }
+    }
+
+    /// Records the hold that it was admitted with, and the time that the guard took before sending.
+    pub fn admitted(&mut self, hold: &Hold) {
+        self.metrics.overhead("admission", self.age());
+        if let Some(trace) = &mut self.trace {
+            trace.span.entry = Some(hold.id);
+        }
+    }
+
+    /// Notes what the ending of its hold came to.
+    pub fn settled(&mut self, settled: &Settled) {
+        self.cost = settled.cost;
+        if let Some(trace) = self.trace.as_mut().filter(|trace| trace.is_sampled()) {
+            trace.span.settled = Some(settled.clone());
+        }
+    }
+
+    /// Notes why it is refused. A client without a valid key decides nothing about traces.
+    pub fn refused(&mut self, refusal: &Refusal) {
+        let Some(trace) = &mut self.trace else { return };
+        if self.key.is_none() {
+            trace.restart();
+        }
+        trace.span.refusal = Some((refusal.reason(), refusal.limit().map(|limit| Arc::clone(&limit.name))));
+    }
+
+    /// The request has ended: it is counted, logged and exported, once. The log has ids, amounts
+    /// and the guard's own words, and nothing that a client wrote.
+    pub fn ended(&mut self, outcome: &'static str) {
         if std::mem::replace(&mut self.ended, true) {
             return;
         }
         let (project, key) = self.key.as_ref().map_or(("", ""), |key| (&*key.project, &*key.id));
+        let took = self.age();
         let is_made_up = self.is_unseen && !(200..300).contains(&self.status);
         let label = if is_made_up { "" } else { key };
         self.metrics.ended(RequestLabels { project, key: label, endpoint: self.endpoint }, outcome);
@@ -99,16 +155,24 @@ impl InFlight {
             key,
             status = self.status,
             outcome,
-            ms = u64::try_from(self.age().as_millis()).unwrap_or(u64::MAX),
-            usd = %cost.unwrap_or_default(),
+            ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            usd = %self.cost,
             "request"
         );
+        if let Some(mut trace) = self.trace.take().filter(Trace::is_sampled) {
+            let span = &mut trace.span;
+            (span.endpoint, span.status, span.outcome) = (self.endpoint, self.status, outcome);
+            (span.ended, span.took) = (self.clock.exact(), took);
+            span.request = Some(self.request_id.clone());
+            span.key.clone_from(&self.key);
+            trace.end();
+        }
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.ended("cancelled", None);
+        self.ended("cancelled");
         self.metrics.inflight().dec();
     }
 }

@@ -23,6 +23,7 @@ use crate::proxy::bill::{self, Bill};
 use crate::proxy::count::Counter;
 use crate::proxy::exchange::MeteredExchange;
 use crate::proxy::headers::{self, GuardHeaders};
+use crate::proxy::in_flight::InFlight;
 use crate::proxy::models::{self, Prices};
 use crate::proxy::pace::pace;
 use crate::proxy::reading::Reading;
@@ -51,10 +52,12 @@ impl Proxy {
         head: &http::request::Parts,
         body: Bytes,
         caller: &Caller,
+        in_flight: &mut InFlight,
     ) -> Result<AdmittedRequest, Refusal> {
         let now_s = self.guard.clock().now_s();
         let mut parsed = self.parse(operation, &body).await?;
         let demand = &mut parsed.demand;
+        in_flight.asks(operation, models::requested(demand), caller);
         let priced = self.understand(rules, operation, demand, caller, now_s)?;
         let GuardHeaders { max_cost, tags } = headers::guard_headers(&head.headers)?;
         let attribution = Arc::new(self.attribution(caller, operation.path, demand, tags, priced.as_deref()));

@@ -9,6 +9,7 @@ use crate::pricing::sheet::{Sheet, UnknownModel};
 use crate::proxy::cors::Origins;
 use crate::proxy::headers::Forwarded;
 use crate::proxy::{admit, refuse};
+use crate::telemetry::Tracer;
 use crate::upstream::Upstream;
 
 /// The rules of one configuration; a reload replaces them as a whole.
@@ -46,4 +47,6 @@ pub struct Rules {
     pub refuse: refuse::Config,
     /// The prices.
     pub sheet: Arc<Sheet>,
+    /// Exports a span for each request, if there is a collector.
+    pub tracer: Option<Arc<Tracer>>,
 }

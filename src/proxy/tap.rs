@@ -333,7 +333,8 @@ impl State {
             let beyond = bytes.saturating_sub(u64::try_from(text.len()).unwrap_or(0));
             bill.count_output(text).saturating_add(beyond)
         });
-        in_flight.ended(label, Some(settled.cost));
+        in_flight.settled(&settled);
+        in_flight.ended(label);
     }
 
     /// Keeps reading to the end for the exact usage, after the client has disconnected.

@@ -21,7 +21,7 @@ use tokio::net::TcpListener;
 use crate::harness::{Answer, House, call};
 
 /// The last request that the fake OpenAI was asked.
-async fn last(house: &House) -> Value {
+pub(crate) async fn last(house: &House) -> Value {
     call(&house.fake_direct, Method::GET, "/__last", &[], Bytes::new()).await.json()
 }
 

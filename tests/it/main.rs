@@ -39,6 +39,7 @@ mod objects;
 mod openapi;
 mod operators;
 mod organization;
+mod otlp;
 mod price_updates;
 mod prices;
 mod private;

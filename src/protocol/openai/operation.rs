@@ -34,6 +34,9 @@ pub struct Operation {
     /// Its path, with `/v1`: its name in ledger entries, metrics and logs. Its method is
     /// `POST`.
     pub path: &'static str,
+    /// Its name in OpenTelemetry's conventions for generative AI. Those have one name for all
+    /// that continues a conversation.
+    pub gen_ai_name: &'static str,
     /// How OpenAI's usage API reports it.
     pub usage_report: UsageReport,
     /// The kind of object that upstream can keep an answer as; `None` if it keeps none.

@@ -11,6 +11,7 @@ use crate::protocol::openai::usage::AnswerForm;
 /// Chat completions.
 pub static CHAT: Operation = Operation {
     path: "/v1/chat/completions",
+    gen_ai_name: "chat",
     usage_report: UsageReport::Completions,
     kept_as: Some(ObjectKind::ChatCompletion),
     output_field: Some(OUTPUT),

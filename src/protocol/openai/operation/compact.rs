@@ -10,6 +10,7 @@ use crate::protocol::openai::usage::AnswerForm;
 /// into another is not its bound.
 pub static COMPACT: Operation = Operation {
     path: "/v1/responses/compact",
+    gen_ai_name: "chat",
     usage_report: UsageReport::Completions,
     kept_as: Some(ObjectKind::Response),
     output_field: None,

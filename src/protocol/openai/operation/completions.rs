@@ -8,6 +8,7 @@ use crate::protocol::openai::usage::AnswerForm;
 /// Legacy completions.
 pub static COMPLETIONS: Operation = Operation {
     path: "/v1/completions",
+    gen_ai_name: "text_completion",
     usage_report: UsageReport::Completions,
     kept_as: None,
     output_field: Some(OUTPUT),

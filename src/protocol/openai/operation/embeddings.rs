@@ -8,6 +8,7 @@ use crate::protocol::openai::usage::AnswerForm;
 /// Embeddings, which have no output that costs.
 pub static EMBEDDINGS: Operation = Operation {
     path: "/v1/embeddings",
+    gen_ai_name: "embeddings",
     usage_report: UsageReport::Embeddings,
     kept_as: None,
     output_field: None,

@@ -9,6 +9,7 @@ use crate::protocol::openai::usage::AnswerForm;
 /// Responses.
 pub static RESPONSES: Operation = Operation {
     path: "/v1/responses",
+    gen_ai_name: "chat",
     usage_report: UsageReport::Completions,
     kept_as: Some(ObjectKind::Response),
     output_field: Some(OUTPUT),
