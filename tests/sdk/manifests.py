@@ -129,7 +129,7 @@ MISTAKES = {
     "a field that there is not": ("Deployment", ("spec", "replicaz"), 3),
     "a text for a number": ("Deployment", ("spec", "replicas"), "three"),
     "a field in a wrong place": ("Deployment", ("spec", "template", "spec", "readOnlyRootFilesystem"), True),
-    "a misspelt probe": ("Deployment", ("spec", "template", "spec", "containers", 0, "readynessProbe"), {}),
+    "a misspelt probe": ("Deployment", ("spec", "template", "spec", "containers", 0, "readyProbe"), {}),
     "a number for a capability": ("Deployment", ("spec", "template", "spec", "containers", 0, "securityContext", "capabilities", "drop"), 1),
     "a list for a selector": ("PodDisruptionBudget", ("spec", "selector"), []),
     "a wrong port": ("Service", ("spec", "ports", 0, "port"), "proxy"),
