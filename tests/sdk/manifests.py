@@ -8,13 +8,15 @@ import copy
 import json
 import re
 import subprocess
+import tempfile
 import tomllib
 import warnings
+from pathlib import Path
 
 import helm_python
 import kubernetes_validate
 import yaml
-from cloudcoil.models.prometheus_operator.v1 import ServiceMonitor
+from cloudcoil.models.prometheus_operator.v1 import PrometheusRule, ServiceMonitor
 
 from deployment import lost
 from harness import ROOT, count_failures, end
@@ -23,6 +25,7 @@ PLAIN = ROOT / "deploy" / "kubernetes"
 CHART = ROOT / "deploy" / "helm" / "spendguard"
 # The oldest that Chart.yaml admits, and the newest that there are schemas of.
 VERSIONS = ("1.27", kubernetes_validate.latest_version())
+OPERATORS = {"ServiceMonitor": ServiceMonitor, "PrometheusRule": PrometheusRule}
 # What only a chart's objects have.
 CHART_LABELS = {"app.kubernetes.io/version", "app.kubernetes.io/managed-by", "helm.sh/chart"}
 # What the guard does not have yet, but will: docs/many-guards.md.
@@ -80,8 +83,8 @@ def without_comments(objects):
 
 def check(one):
     """Raises what is wrong with one object."""
-    if one["kind"] == "ServiceMonitor":
-        back = ServiceMonitor.model_validate(one).model_dump(by_alias=True, exclude_unset=True, mode="json")
+    if one["kind"] in OPERATORS:
+        back = OPERATORS[one["kind"]].model_validate(one).model_dump(by_alias=True, exclude_unset=True, mode="json")
         unknown = list(lost(one, back))
         assert not unknown, f"unknown or changed: {unknown}"
         return
@@ -196,6 +199,26 @@ def two_releases_share_nothing_but_the_secret():
     assert not by_name(one).keys() & by_name(other).keys()
     selectors = [one_of(objects, "Deployment")["spec"]["selector"]["matchLabels"] for objects in (one, other)]
     assert selectors[0] != selectors[1]
+    for objects in (one, other):
+        config = tomllib.loads(one_of(objects, "ConfigMap")["data"]["spendguard.toml"])
+        services = {service["metadata"]["name"] for service in objects if service["kind"] == "Service"}
+        assert set(config["admin"]["hosts"]) <= services, "the admin listener would not answer to its Service's name"
+
+
+def the_chart_can_be_packed():
+    with tempfile.TemporaryDirectory() as folder:
+        helm_python.package(CHART, destination=folder)
+        with helm_python.Chart.load(next(Path(folder).glob("spendguard-*.tgz"))) as chart:
+            assert "spendguard/templates/deployment.yaml" in chart.render({}, name="spendguard")
+
+
+def the_documented_command_makes_a_rule():
+    text = (ROOT / "deploy" / "README.md").read_text()
+    command = re.search(r"^(\(printf .+PrometheusRule.+\)) \| kubectl apply -f -$", text, re.MULTILINE)[1]
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=True)
+    rule = yaml.safe_load(done.stdout)
+    check(rule)
+    assert rule["spec"] == yaml.safe_load((ROOT / "deploy" / "prometheus" / "alerts.yml").read_text())
 
 
 def all_files_are_used():
@@ -329,6 +352,8 @@ def main():
         the_chart_has_no_faults,
         the_chart_makes_what_the_manifests_have,
         two_releases_share_nothing_but_the_secret,
+        the_chart_can_be_packed,
+        the_documented_command_makes_a_rule,
         all_files_are_used,
         guards_have_no_rights_and_no_disk,
         guards_keep_answering_during_an_update,
