@@ -1,7 +1,8 @@
-"""What is in deploy/ fits together: dashboards are sound, and compose.yml, Prometheus and Grafana name the same things."""
+"""What is in deploy/ fits together: dashboards are sound, and the files for Compose, Prometheus and Grafana name the same things."""
 
 import json
 import re
+import tomllib
 
 import yaml
 from compose_spec import PyCompose
@@ -12,6 +13,8 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 from harness import ROOT, count_failures, end
 
 DEPLOY = ROOT / "deploy"
+# Each with the example of its variables.
+COMPOSED = {"compose.yml": "env.example", "compose-cluster.yml": "env-cluster.example"}
 BOARDS = sorted((DEPLOY / "grafana").glob("*.json"))
 DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 # Grafana knows them; its published types don't.
@@ -20,6 +23,13 @@ UNTYPED = re.compile(r"\.templating\.list\[\d+\]\.definition|\.annotations\.list
 
 def read(path):
     return yaml.safe_load((DEPLOY / path).read_text())
+
+
+class Plain(yaml.SafeDumper):
+    """Without anchors."""
+
+    def ignore_aliases(self, _):
+        return True
 
 
 def board_of(path):
@@ -111,31 +121,61 @@ def queries_use_the_boards_own_variables():
         assert names - {"datasource"} <= used, f"{path.name}: chosen and not used: {names - used}"
 
 
-def compose_is_sound_and_pinned():
-    text = (DEPLOY / "compose.yml").read_text()
-    services = PyCompose.from_yaml(text).to_dict()["services"]
-    assert set(services) == {"guard", "prometheus", "grafana"}
-    for name, service in services.items():
-        assert re.fullmatch(r"[\w./-]+:v?\d+\.\d+\.\d+", service["image"]), service["image"]
-        assert all(port.startswith("127.0.0.1:") for port in service["ports"]), f"{name} is open to the world"
+def composed_files_are_sound_and_pinned():
     version = re.search(r'^version = "(.+)"', (ROOT / "Cargo.toml").read_text(), re.MULTILINE)[1]
-    assert services["guard"]["image"] == f"spendguard:{version}"
-    assert (DEPLOY / services["guard"]["build"]["context"]).resolve() == ROOT
-    assert (ROOT / services["guard"]["build"]["dockerfile"]).is_file()
+    for path in COMPOSED:
+        # With its merge keys resolved, which the package does not know.
+        services = PyCompose.from_yaml(yaml.dump(read(path), Dumper=Plain)).to_dict()["services"]
+        for name, service in services.items():
+            assert re.fullmatch(r"[\w./-]+:v?\d+\.\d+(\.\d+)?", service["image"]), service["image"]
+            assert all(port.startswith("127.0.0.1:") for port in service.get("ports", ())), f"{name} is open to the world"
+            assert "no-new-privileges:true" in service["security_opt"] and service["restart"] == "unless-stopped", name
+        for service in (services[name] for name in services if name.startswith("guard")):
+            assert service["image"] == f"spendguard:{version}"
+            assert (DEPLOY / service["build"]["context"]).resolve() == ROOT
+            assert (ROOT / service["build"]["dockerfile"]).is_file()
+            assert service["read_only"] and service["cap_drop"] == ["ALL"]
+
+
+def grafana_shows_prometheus_and_has_no_way_to_the_guard():
+    services = read("compose.yml")["services"]
+    assert set(services) == {"guard", "prometheus", "grafana"}
     assert not set(services["grafana"]["networks"]) & set(services["guard"]["networks"]), "Grafana can reach the guard"
     types = {board["pluginVersion"] for path in BOARDS for board in board_of(path)["panels"] if board["type"] != "row"}
     assert types == {services["grafana"]["image"].split(":")[1]}
 
 
-def mounts(service):
-    pairs = [volume.split(":")[:2] for volume in read("compose.yml")["services"][service]["volumes"]]
+def guards_of_a_cluster_share_the_database_and_nothing_else():
+    services = read("compose-cluster.yml")["services"]
+    assert set(services) == {"guard-a", "guard-b", "nginx", "postgres"}
+    guards = {name: service for name, service in services.items() if name.startswith("guard")}
+    assert all(guard["hostname"] == name for name, guard in guards.items())
+    assert len({guard["environment"]["DATABASE_URL"] for guard in guards.values()}) == 1
+    for guard in guards.values():
+        volumes = [volume.split(":") for volume in guard["volumes"]]
+        assert all(outside.startswith("./") and mode == "ro" for outside, _, mode in volumes), "a disk"
+        file = guard["command"][guard["command"].index("--config") + 1]
+        outside = next(outside for outside, inside, _ in volumes if file.startswith(inside + "/"))
+        config = tomllib.loads((DEPLOY / outside / file.rsplit("/", 1)[1]).read_text())
+        assert config["storage"]["url"]["env"] in guard["environment"] and set(config["admin"]["hosts"]) == set(guards)
+    conf = (DEPLOY / "nginx" / "spendguard.conf").read_text()
+    ports = re.search(r"^EXPOSE (.+)$", (DEPLOY / "Dockerfile").read_text(), re.MULTILINE)[1].split()
+    assert set(re.findall(r"^\s*server ([\w-]+:\d+) resolve", conf, re.MULTILINE)) == {f"{name}:{port}" for name in guards for port in ports}
+    assert not set(services["nginx"]["networks"]) & set(services["postgres"]["networks"]), "nginx can reach the database"
+    assert read("compose-cluster.yml")["networks"]["stored"]["internal"] and services["postgres"]["networks"] == ["stored"]
+    # nginx before 1.27.3 does not know `resolve`.
+    assert tuple(map(int, services["nginx"]["image"].split(":")[1].split("."))) >= (1, 27, 3)
+
+
+def mounts(service, path="compose.yml"):
+    pairs = [volume.split(":")[:2] for volume in read(path)["services"][service].get("volumes", ())]
     return {inside: DEPLOY / outside for outside, inside in pairs if outside.startswith(".")}
 
 
 def what_is_mounted_is_there():
-    for service in ("prometheus", "grafana"):
-        for inside, outside in mounts(service).items():
-            assert outside.is_dir(), outside
+    for path in COMPOSED:
+        for service in read(path)["services"]:
+            assert all(outside.exists() for outside in mounts(service, path).values()), (path, service)
     prometheus = mounts("prometheus")["/etc/prometheus"]
     command = read("compose.yml")["services"]["prometheus"]["command"]
     assert "--config.file=/etc/prometheus/prometheus.yml" in command
@@ -172,13 +212,14 @@ def prometheus_finds_the_guard_and_has_a_token():
 
 
 def every_secret_is_asked_for_in_the_example():
-    text = (DEPLOY / "compose.yml").read_text()
-    wanted = set(re.findall(r"\$\{(\w+)", text)) | {secret["environment"] for secret in read("compose.yml")["secrets"].values()}
-    given = set(re.findall(r"^(\w+)=$", (DEPLOY / "env.example").read_text(), re.MULTILINE))
-    assert wanted == given, wanted ^ given
-    for service in read("compose.yml")["services"].values():
-        # Compose copies such secrets in, which it can't where nothing may be written.
-        assert not (service.get("secrets") and service.get("read_only"))
+    for path, example in COMPOSED.items():
+        text, compose = (DEPLOY / path).read_text(), read(path)
+        wanted = set(re.findall(r"\$\{(\w+)", text)) | {secret["environment"] for secret in compose.get("secrets", {}).values()}
+        given = set(re.findall(r"^(\w+)=$", (DEPLOY / example).read_text(), re.MULTILINE))
+        assert wanted == given, wanted ^ given
+        for service in compose["services"].values():
+            # Compose copies such secrets in, which it can't where nothing may be written.
+            assert not (service.get("secrets") and service.get("read_only"))
 
 
 def main():
@@ -189,7 +230,9 @@ def main():
         panels_are_described_and_have_units,
         panels_do_not_overlap,
         queries_use_the_boards_own_variables,
-        compose_is_sound_and_pinned,
+        composed_files_are_sound_and_pinned,
+        grafana_shows_prometheus_and_has_no_way_to_the_guard,
+        guards_of_a_cluster_share_the_database_and_nothing_else,
         what_is_mounted_is_there,
         grafana_finds_its_boards_and_prometheus,
         prometheus_finds_the_guard_and_has_a_token,
