@@ -32,6 +32,7 @@ fn request() -> ReserveRequest {
         tier: Tier::default(),
         price_version: "2026-11-21".into(),
         stream: false,
+        rules_version: 0,
     }
 }
 

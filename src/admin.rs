@@ -19,6 +19,7 @@ mod keys;
 mod ledger;
 mod limits;
 pub mod metrics;
+mod nodes;
 mod organization;
 mod paging;
 pub(crate) mod prices;
@@ -122,8 +123,18 @@ pub fn router(admin: Admin) -> Router {
         .fallback(|| async { ApiError::not_found("no such path") })
         .method_not_allowed_fallback(|| async { ApiError::method_not_allowed() })
         .layer(axum::extract::DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(axum::middleware::from_fn_with_state(admin.clone(), seen_whole))
         .layer(axum::middleware::from_fn_with_state(admin.clone(), host::known))
         .with_state(admin)
+}
+
+/// Shows the whole ledger: of one that several guards share, this guard remembers only what it
+/// has touched.
+async fn seen_whole(State(admin): State<Admin>, request: Request, next: Next) -> Response {
+    if request.method().is_safe() && !matches!(request.uri().path(), "/livez" | "/readyz") {
+        admin.guard.core().see_whole().await;
+    }
+    next.run(request).await
 }
 
 async fn authorized(State(admin): State<Admin>, mut request: Request, next: Next) -> Response {

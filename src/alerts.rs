@@ -45,6 +45,8 @@ const AGAIN_AFTER_MS_MAX: i64 = 3_600_000;
 const GIVE_UP_AFTER_MS: i64 = 3 * 86_400_000;
 /// The wait before a database that can't be used is tried again.
 const PAUSE: Duration = Duration::from_secs(1);
+/// The longest wait for work where other guards share the ledger: one that has died wakes no other.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(10);
 /// The longest single wait; a longer one is split.
 const WAIT_MAX_MS: i64 = 60_000;
 
@@ -261,16 +263,13 @@ impl Outbox {
             for wake in wakes {
                 wake.notify_one();
             }
-            let again = async {
-                match routed {
-                    Ok(None) => std::future::pending().await,
-                    Ok(Some(at_ms)) => sleep(wait_until(at_ms, now_ms)).await,
-                    Err(_) => sleep(PAUSE).await,
-                }
+            let again = match routed {
+                Ok(at_ms) => at_ms.map(|at_ms| wait_until(at_ms, now_ms)),
+                Err(_) => Some(PAUSE),
             };
             tokio::select! {
                 () = marked => {}
-                () = again => {}
+                () = wait(again, &self.opened) => {}
                 () = self.changed.notified() => return,
                 _ = stop.changed() => return,
             }
@@ -282,6 +281,14 @@ impl Outbox {
 fn wait_until(at_ms: i64, now_ms: i64) -> Duration {
     let wait_ms = at_ms.saturating_sub(now_ms).clamp(0, WAIT_MAX_MS);
     Duration::from_millis(u64::try_from(wait_ms).unwrap_or(0))
+}
+
+/// Waits, for ever if there is nothing to wait for and no other guard's work to find.
+async fn wait(longest: Option<Duration>, opened: &Opened) {
+    match longest.or(opened.guard.core().is_shared().then_some(LOOK_AGAIN_AFTER)) {
+        Some(longest) => sleep(longest).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Delivers through one channel.
@@ -296,21 +303,15 @@ struct Worker {
 impl Worker {
     async fn run(mut self) {
         while !*self.over.borrow() {
-            let wait = match self.found().await {
+            let again = match self.found().await {
                 Ok((due, _)) if !due.is_empty() => self.deliver(due).await,
                 Ok((_, next_ms)) => {
                     next_ms.map(|next_ms| wait_until(next_ms, self.opened.guard.clock().now_ms()))
                 }
                 Err(()) => Some(PAUSE),
             };
-            let waited = async {
-                match wait {
-                    Some(wait) => sleep(wait).await,
-                    None => std::future::pending().await,
-                }
-            };
             tokio::select! {
-                () = waited => {}
+                () = wait(again, &self.opened) => {}
                 () = self.wake.notified() => {}
                 _ = self.over.changed() => {}
             }

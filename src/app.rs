@@ -5,6 +5,7 @@
 //! on the main runtime. The writer's thread ends last.
 
 pub mod demo;
+mod engine;
 pub mod log;
 pub mod program;
 mod reload;
@@ -39,8 +40,7 @@ use crate::metrics::Metrics;
 use crate::net::{Serving, Tls};
 use crate::proxy::in_flight::RequestIds;
 use crate::proxy::{Proxy, Rules};
-use crate::startup::{self, Opened};
-use crate::store::Store;
+use crate::startup::Opened;
 use crate::telemetry::{self, Telemetry};
 use crate::upstream;
 
@@ -82,7 +82,7 @@ pub struct App {
     stop: watch::Sender<bool>,
     shards: Vec<JoinHandle<()>>,
     admin_task: TaskTracker,
-    writer: JoinHandle<()>,
+    engine: engine::Running,
 }
 
 /// Why the guard could not start.
@@ -92,13 +92,7 @@ impl App {
     /// Opens the database, puts the limits in force, and starts to serve.
     pub async fn start(settings: Settings, config_file: Option<PathBuf>) -> Result<Self, StartError> {
         let (clock, metrics) = (Arc::new(Clock::default()), Arc::new(Metrics::default()));
-        let store = Store::open(&settings.storage_path, settings.durability)?;
-        let config = startup::Config {
-            open_requests_max: settings.guard.open_requests_max,
-            zone: Arc::clone(&settings.zone),
-        };
-        let (opened, writer) = startup::open(store, &config, clock, metrics)?;
-        let writer = writer.start()?;
+        let (opened, engine) = engine::open(&settings, clock, metrics)?;
         let Opened { directory, rulebook, .. } = &opened;
         directory.install_file_organization(settings.organization.as_deref());
         directory.install_file_projects(settings.projects.iter().cloned());
@@ -136,7 +130,7 @@ impl App {
             settings,
             config_file,
             stop,
-            writer,
+            engine,
         };
         app.start_background(&stopping);
         app.serve_admin(admin_listener, stopping.clone())?;
@@ -273,7 +267,7 @@ impl App {
     /// Stops taking work, lets what is running finish, and settles everything.
     pub async fn shut_down(self) {
         let _ = self.stop.send(true);
-        let Self { opened, shards, admin_task, writer, settings, outbox, forecaster, telemetry, .. } = self;
+        let Self { opened, shards, admin_task, engine, settings, outbox, forecaster, telemetry, .. } = self;
         let began = opened.guard.clock().running();
         let joined = tokio::task::spawn_blocking(move || {
             for shard in shards {
@@ -311,7 +305,7 @@ impl App {
         drop((opened, outbox, forecaster));
         // The writer ends once all its senders are gone. Admin tasks that were cut off keep one
         // until the runtime ends, so the wait is bounded.
-        let ended = tokio::task::spawn_blocking(move || writer.join());
+        let ended = tokio::task::spawn_blocking(move || engine.end());
         if tokio::time::timeout(WRITER_END_MAX, ended).await.is_err() {
             tracing::warn!(
                 event = "writer_still_used",

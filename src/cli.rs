@@ -11,6 +11,7 @@ mod keys;
 mod ledger;
 mod limits;
 mod manual;
+mod nodes;
 mod prices;
 mod storage;
 mod table;
@@ -45,6 +46,7 @@ pub async fn run(command: Command, connection: &Connection) -> Result<(), Failur
         Command::Credits { command, format } => credits::run(command, format, connection).await,
         Command::Usage(args) => usage::run(args, connection).await,
         Command::Ledger { command, format } => ledger::run(command, format, connection).await,
+        Command::Nodes { command, format } => nodes::run(command, format, connection).await,
         Command::Storage { command, format } => storage::run(command, format, connection).await,
         Command::Alerts { command, format } => alerts::run(command, format, connection).await,
         Command::Serve { .. }

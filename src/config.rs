@@ -4,6 +4,7 @@
 //! into the other and reports for every mistake its place and its remedy.
 
 mod alerts;
+mod database;
 mod edge;
 pub mod limits;
 pub mod load;

@@ -18,8 +18,8 @@ use crate::clock::Clock;
 use crate::guard::audit::AuditedRecords;
 use crate::keys::{Project, Ring};
 use crate::rulebook::Rulebook;
-use crate::store::records::{AuditFilter, AuditRow, Stored};
-use crate::store::{Reports, Store, StoreError};
+use crate::store::records::{AuditFilter, AuditRow, KeyRow, Stored};
+use crate::store::{Reports, StoreError};
 
 use self::accounts::Accounts;
 use self::admin_keys::AdminKeys;
@@ -39,8 +39,6 @@ pub struct Directory {
     accounts: Accounts,
     admin_keys: AdminKeys,
     organization: Organization,
-    /// Makes changes one at a time.
-    changes: tokio::sync::Mutex<()>,
 }
 
 impl Directory {
@@ -62,13 +60,24 @@ impl Directory {
             accounts: Accounts::of(std::mem::take(&mut stored.accounts)),
             admin_keys: AdminKeys::of(std::mem::take(&mut stored.admin_keys)),
             organization: Organization::of(&stored.settings),
-            changes: tokio::sync::Mutex::default(),
         }
+    }
+
+    /// Replaces what is in memory by what is stored: another guard has changed it.
+    pub fn reload(&self, stored: &mut Stored) {
+        self.accounts.replace(std::mem::take(&mut stored.accounts));
+        self.admin_keys.replace(std::mem::take(&mut stored.admin_keys));
+        self.organization.replace(&stored.settings);
     }
 
     /// The key ring, to be read.
     pub fn ring(&self) -> &Arc<Ring> {
         &self.ring
+    }
+
+    /// The version of the rules in memory: keys, projects, limits.
+    pub fn rules_version(&self) -> i64 {
+        self.rulebook.rules_version()
     }
 
     /// The clock.
@@ -82,9 +91,13 @@ impl Directory {
     }
 }
 
-/// Puts all keys and projects of a store into a ring.
-pub fn fill(ring: &Ring, store: &Store, stored: &mut Stored) -> Result<(), StoreError> {
+/// Puts all stored projects and their rules on models into a ring.
+pub fn fill(ring: &Ring, stored: &mut Stored) {
     for project in std::mem::take(&mut stored.projects) {
+        // The configuration file's are in force in place of stored ones.
+        if ring.project(&project.id).is_some_and(|known| known.from_file) {
+            continue;
+        }
         ring.put_project(Project {
             id: project.id.into(),
             name: project.name.into(),
@@ -93,14 +106,18 @@ pub fn fill(ring: &Ring, store: &Store, stored: &mut Stored) -> Result<(), Store
             from_file: false,
         });
     }
-    for row in std::mem::take(&mut stored.model_rules) {
-        let project = row.project.clone();
-        ring.put_model_rule(&project, Some(&rule_of(row)));
+    let rules = std::mem::take(&mut stored.model_rules);
+    ring.set_model_rules(rules.into_iter().map(|row| (row.project.clone(), rule_of(row))));
+}
+
+/// Puts a stored key into a ring.
+pub fn put_key(ring: &Ring, row: KeyRow) {
+    drop(ring.put(key_of(row, 0)));
+}
+
+/// Notes that a key was used at an instant, in Unix milliseconds.
+pub fn note_use(ring: &Ring, key: &str, used_ms: i64) {
+    if let Some(key) = ring.by_id(key) {
+        key.last_used_ms.fetch_max(used_ms, Ordering::Relaxed);
     }
-    store.each_key(|row| drop(ring.put(key_of(row, 0))))?;
-    store.each_use(|key, used_ms| {
-        if let Some(key) = ring.by_id(key) {
-            key.last_used_ms.fetch_max(used_ms, Ordering::Relaxed);
-        }
-    })
 }

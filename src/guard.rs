@@ -33,7 +33,7 @@ use crate::ledger::waiting::Turn;
 use crate::ledger::{Headroom, NotAdmitted};
 use crate::metrics::Metrics;
 use crate::store::records::Names;
-use crate::store::{Reports, StoreError};
+use crate::store::{NotReserved, Reports, StoreError};
 use crate::throttle::Throttle;
 
 pub use self::core::Core;
@@ -68,6 +68,18 @@ pub enum Denied {
     Unavailable,
     /// As many requests are open as may be.
     Full,
+    /// The rules have changed since it was prepared: another guard may have revoked its key.
+    Outdated,
+}
+
+impl From<NotReserved> for Denied {
+    fn from(refused: NotReserved) -> Self {
+        match refused {
+            NotReserved::NotAdmitted(refused) => refused.into(),
+            NotReserved::Outdated => Self::Outdated,
+            NotReserved::Unavailable => Self::Unavailable,
+        }
+    }
 }
 
 impl From<NotAdmitted> for Denied {
@@ -121,17 +133,16 @@ impl Guard {
         let slot = self.core.slot().await.map_err(|error| {
             if matches!(error, StoreError::Full) { Denied::Full } else { Denied::Unavailable }
         })?;
-        let admitted = self.core.decide(request, turn)?;
-        let reservation = Reservation::new(Arc::clone(self), admitted.hold, slot);
-        for limit in &admitted.admission.would_reject {
+        let reservation = |hold, slot| Reservation::new(Arc::clone(self), hold, slot);
+        let (reservation, admission) = self.core.admit(request, turn, slot, reservation).await?;
+        for limit in &admission.would_reject {
             tracing::info!(
                 event = "shadow_limit_exceeded", limit = %limit.name,
                 "a limit in shadow mode would have refused this request"
             );
         }
-        self.core.note_shadow(&admitted.admission.would_reject);
-        // Dropped unsent, the reservation releases its hold.
-        if self.core.written(admitted.ack).await { Ok(reservation) } else { Err(Denied::Unavailable) }
+        self.core.note_shadow(&admission.would_reject);
+        Ok(reservation)
     }
 
     /// What the limits leave for a request of this attribution.
@@ -156,8 +167,7 @@ impl Guard {
 
     /// Money held for open requests, and how many there are.
     pub fn in_doubt(&self) -> (Money, usize) {
-        let ledger = self.core.ledger();
-        (ledger.in_doubt(), ledger.open())
+        self.core.in_doubt()
     }
 
     /// The ledger with its journal.
@@ -196,7 +206,7 @@ fn opened(folder: &std::path::Path) -> (Arc<Guard>, crate::store::BackgroundWrit
     let ring = Arc::new(Ring::default());
     let names: Arc<dyn Names> = Arc::<Ring>::clone(&ring);
     let (Engine { journal, reports, .. }, writer) = store.start(10, log, names).unwrap();
-    let ledger = crate::ledger::Ledger::new(1);
+    let ledger = Arc::new(crate::ledger::locked::LockedLedger::new(crate::ledger::Ledger::new(1)));
     let core = Core::new(ledger, journal, Arc::default(), Arc::default(), Arc::default());
     (Arc::new(Guard::new(Arc::new(core), ring, reports, Vec::new())), writer)
 }

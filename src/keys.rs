@@ -241,6 +241,11 @@ impl Ring {
         });
     }
 
+    /// Replaces all rules on models, each with the id of its project.
+    pub fn set_model_rules(&self, rules: impl Iterator<Item = (String, ModelRule)>) {
+        self.model_rules.store(Arc::new(rules.map(|(project, rule)| (project.into(), rule)).collect()));
+    }
+
     /// Whether a project may use a model, by the name asked for and the one it is
     /// priced as.
     pub fn allows(&self, project: &str, requested: &str, priced_as: Option<&str>) -> bool {

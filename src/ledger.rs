@@ -14,8 +14,10 @@ pub mod entry;
 pub mod forecast;
 mod headroom;
 pub mod limit_index;
+pub mod locked;
 pub mod meter;
 mod meter_hold;
+pub mod shared;
 pub mod waiting;
 pub mod walk;
 
@@ -34,8 +36,11 @@ pub use crate::ledger::headroom::Headroom;
 use crate::ledger::limit_index::LimitIndex;
 use crate::ledger::meter::{Metered, Reading, Subject};
 use crate::ledger::meter_hold::{MeterHold, end_on, hold_on, settle_on};
+use crate::ledger::shared::Ids;
 use crate::ledger::waiting::{Place, Queues, place};
 
+/// How many meters of past windows each hold checks for removal.
+const PRUNED: usize = 32;
 /// Meters looked at for one that there is no room for: some hundred microseconds.
 const CROWDED_PRUNED: usize = 4_096;
 
@@ -47,7 +52,9 @@ pub struct Ledger {
     index: LimitIndex,
     by_slot: HashMap<u32, usize, RandomState>,
     holds: HashMap<u64, OpenHold, RandomState>,
-    next_id: u64,
+    /// Holds of this guard that another has charged in full; their real end is not known yet.
+    charged: HashMap<u64, Arc<Hold>, RandomState>,
+    ids: Ids,
     next_slot: u32,
     in_doubt: Money,
     released: Amounts,
@@ -55,11 +62,13 @@ pub struct Ledger {
     account: Option<Account>,
     terms: Terms,
     queues: Queues,
+    /// The version of the limits and of the credit in memory, where guards share them.
+    rules_version: i64,
     /// The latest instant that a request was admitted at, in Unix milliseconds.
     latest_ms: i64,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct OpenHold {
     hold: Arc<Hold>,
     meter_holds: Vec<MeterHold>,
@@ -68,19 +77,20 @@ struct OpenHold {
 impl Ledger {
     /// A ledger without limits, whose first fact gets the id `next_id`.
     pub fn new(next_id: u64) -> Self {
-        Self { next_id, ..Self::default() }
+        Self { ids: Ids::Counted(next_id), ..Self::default() }
     }
 
     /// The id for the next hold or correction; each is given once.
     pub fn take_id(&mut self) -> u64 {
-        let id = self.next_id;
-        self.next_id += 1;
-        id
+        self.ids.take()
     }
 
-    /// The id that the next fact will get.
-    pub fn next_id(&self) -> u64 {
-        self.next_id
+    /// The id that the next fact will get; `None` where the database gives them out.
+    pub fn next_id(&self) -> Option<u64> {
+        match self.ids {
+            Ids::Counted(next) => Some(next),
+            Ids::Given(_) => None,
+        }
     }
 
     /// The limits in force that may apply to a request of this attribution.
@@ -130,6 +140,9 @@ impl Ledger {
     /// Forgets meters of past windows, of limits that a request counts on and that
     /// have as many as they may.
     pub fn make_room(&mut self, of: &Attribution, at_ms: i64) {
+        if self.is_shared() {
+            return;
+        }
         for place in self.index.places(of).iter() {
             self.limits[*place].prune(at_ms.div_euclid(1_000), CROWDED_PRUNED);
         }
@@ -149,8 +162,14 @@ impl Ledger {
     pub fn apply_hold(&mut self, hold: &Arc<Hold>) {
         let places = self.index.places(&hold.attribution);
         let mut meter_holds = Vec::with_capacity(places.len());
+        let is_shared = self.is_shared();
         for place in places.iter() {
-            hold_on(&mut self.limits[*place], hold, &mut meter_holds);
+            let metered = &mut self.limits[*place];
+            // Where rows are shared, what was loaded of them has to stay until it is written back.
+            if !is_shared {
+                metered.prune(hold.admitted_ms.div_euclid(1_000), PRUNED);
+            }
+            hold_on(metered, hold, &mut meter_holds);
         }
         self.in_doubt = self.in_doubt + hold.bound.cost;
         self.latest_ms = self.latest_ms.max(hold.admitted_ms);
@@ -213,8 +232,11 @@ impl Ledger {
     }
 
     fn numbered(&mut self, mut crossings: Vec<Crossing>) -> Vec<Crossing> {
-        for crossing in &mut crossings {
-            crossing.id = self.take_id();
+        // Ids that were given out are those of holds.
+        if !self.is_shared() {
+            for crossing in &mut crossings {
+                crossing.id = self.take_id();
+            }
         }
         crossings
     }

@@ -21,6 +21,7 @@ mod mask;
 mod models;
 mod own;
 mod pace;
+pub mod permit;
 mod prepare;
 pub mod query;
 pub mod reading;
@@ -135,14 +136,10 @@ impl Proxy {
         mut in_flight: InFlight,
     ) -> Result<Response<Answer>, Failed> {
         let (mut head, body) = request.into_parts();
-        let caller = receive::well_formed(&head).and_then(|()| {
-            auth::caller(
-                &head.headers,
-                &self.opened.directory,
-                rules.upstream_key.as_ref(),
-                rules.pass_through,
-            )
-        });
+        let caller = match receive::well_formed(&head) {
+            Ok(()) => self.caller(rules, &head.headers).await,
+            Err(refusal) => Err(refusal),
+        };
         let routed = caller.and_then(|caller| {
             in_flight.called_by(&caller, &head.headers);
             let (endpoint, deployment) = route::routed(rules, &mut head, &caller)?;
@@ -190,6 +187,22 @@ impl Proxy {
                     Err(refusal) => Err((refusal, in_flight)),
                 }
             }
+        }
+    }
+
+    /// Finds the caller. A key that is not known here may have been made on another guard a
+    /// moment ago.
+    async fn caller(&self, rules: &Rules, headers: &http::HeaderMap) -> Result<Caller, Refusal> {
+        let find = || {
+            let (directory, key) = (&self.opened.directory, rules.upstream_key.as_ref());
+            auth::caller(headers, directory, key, rules.pass_through)
+        };
+        match find() {
+            Err(refusal) if refusal.is_wrong_key() && self.guard.core().is_shared() => {
+                self.guard.core().look_for_rules().await;
+                find()
+            }
+            found => found,
         }
     }
 

@@ -14,10 +14,13 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
+use crate::domain::Limit;
 use crate::guard::Core;
 use crate::guard::audit::AuditedRecords;
 use crate::keys::Ring;
+use crate::store::SharedMeters;
 use crate::store::records::Stored;
+use crate::throttle::Throttle;
 
 use self::limits::Book;
 use self::names::{Named, Names};
@@ -32,11 +35,9 @@ pub struct Rulebook {
     book: tokio::sync::Mutex<Book>,
     /// The names in limits, which are looked up when a key or project gets such a name.
     written_names: ArcSwap<HashSet<(Named, String)>>,
-    /// Allows one grant of prepaid credit at a time.
-    grants: tokio::sync::Mutex<()>,
 }
 
-/// The stored rules of limits.
+/// The stored rules of limits, and those that other guards have put in force.
 #[derive(Debug)]
 pub struct Rules(Book);
 
@@ -48,7 +49,8 @@ impl Rules {
         let api = limits::stored(std::mem::take(&mut stored.limits), zone)?;
         let names = Names::of(&stored.settings).map_err(|error| format!("names: {error}"))?;
         let alerts = std::mem::take(&mut stored.alerts);
-        Ok(Self(Book { file: Vec::new(), api, alerts, zone: Arc::clone(zone), names }))
+        let file = limits::stored_of_file(std::mem::take(&mut stored.file_limits), zone)?;
+        Ok(Self(Book { file, api, alerts, zone: Arc::clone(zone), names }))
     }
 }
 
@@ -62,8 +64,38 @@ impl Rulebook {
             records,
             book: tokio::sync::Mutex::new(rules.0),
             written_names: ArcSwap::default(),
-            grants: tokio::sync::Mutex::default(),
         }
+    }
+
+    /// Replaces the rules in memory by those that another guard has put in force. It blocks:
+    /// not for a thread that requests run on.
+    pub fn reload(
+        &self,
+        stored: &mut Stored,
+        active: &[Arc<Limit>],
+        counters: SharedMeters,
+        version: i64,
+    ) -> Result<(), String> {
+        let mut book = self.book.blocking_lock();
+        let Rules(new) = Rules::of(stored, &book.zone)?;
+        let written = names::look_up(&limits::in_force(&new), &new.names, &self.ring).written;
+        self.written_names.store(Arc::new(written));
+        *book = new;
+        drop(book);
+        self.put_in_force(active, counters, version);
+        Ok(())
+    }
+
+    /// Puts the rules of one version in force, whose meters are in a shared database.
+    pub fn put_in_force(&self, active: &[Arc<Limit>], counters: SharedMeters, version: i64) {
+        let (rates, metered): (Vec<_>, Vec<_>) = active.iter().cloned().partition(|limit| limit.is_rate());
+        self.core.rates().rcu(|before| Throttle::new(&rates, before));
+        self.core.put_in_force(&metered, counters, version);
+    }
+
+    /// The version of the rules in memory.
+    pub fn rules_version(&self) -> i64 {
+        self.core.rules_version()
     }
 
     /// The time zones whose days limits ask for, and the organization's.

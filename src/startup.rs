@@ -1,7 +1,8 @@
 //! Opens a ledger: charges the holds that the last run left open, then makes the parts
 //! that work on it.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Weak};
 
 use tokio::sync::Notify;
 
@@ -9,13 +10,18 @@ use crate::books::Books;
 use crate::clock::Clock;
 use crate::directory::{self, Directory};
 use crate::guard::audit::AuditedRecords;
-use crate::guard::{Core, Guard, WriteLog, recovery};
+use crate::guard::recovery::{self, OpenJobs};
+use crate::guard::{Core, Guard, WriteLog};
 use crate::keys::Ring;
 use crate::ledger::Ledger;
+use crate::ledger::locked::LockedLedger;
 use crate::metrics::Metrics;
-use crate::rulebook::{Rulebook, Rules};
-use crate::store::records::Names;
-use crate::store::{BackgroundWriter, Engine, Records, Reports, Store, StoreError};
+use crate::rulebook::{Rulebook, Rules, limits};
+use crate::store::records::{Names, Stored};
+use crate::store::{
+    BackgroundWriter, Engine, Records, Reports, RulesFollower, RulesReader, SharedEngine, SharedStore, Store,
+    StoreError, StoredRules,
+};
 
 /// Why a ledger could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +60,18 @@ pub struct Opened {
     pub reports: Reports,
 }
 
+/// What the parts are made of.
+struct Parts {
+    ring: Arc<Ring>,
+    clock: Arc<Clock>,
+    metrics: Arc<Metrics>,
+    crossed: Arc<Notify>,
+    ledger: Arc<LockedLedger>,
+    rules: Rules,
+    stored: Stored,
+    jobs: OpenJobs,
+}
+
 /// Opens the ledger of a store: reads keys and projects, and charges the holds that were
 /// open when the last run died. The background writer is to be started.
 ///
@@ -67,7 +85,9 @@ pub fn open(
 ) -> Result<(Opened, BackgroundWriter), OpenError> {
     let ring = Arc::new(Ring::default());
     let mut stored = store.load()?;
-    directory::fill(&ring, &store, &mut stored)?;
+    directory::fill(&ring, &mut stored);
+    store.each_key(|row| directory::put_key(&ring, row))?;
+    store.each_use(|key, used_ms| directory::note_use(&ring, key, used_ms))?;
     // Before anything is written: a rule that can't be read stops the start.
     let rules = Rules::of(&mut stored, &config.zone).map_err(OpenError::Limit)?;
     let (jobs, next_id) = recovery::charge_unfinished(&store, &*ring, clock.now_ms())?;
@@ -81,27 +101,105 @@ pub fn open(
     let crossed = Arc::new(Notify::new());
     let log = WriteLog::new(Arc::clone(&clock), Arc::clone(&metrics), Arc::clone(&crossed));
     let names: Arc<dyn Names> = Arc::<Ring>::clone(&ring);
-    let (Engine { journal, records, reports }, writer) = store.start(config.open_requests_max, log, names)?;
-    let audited = AuditedRecords::new(records.clone(), Arc::clone(&clock));
-    let core = Arc::new(Core::new(ledger, journal, Arc::clone(&clock), metrics, crossed));
-    let rulebook = Rulebook::new(rules, Arc::clone(&core), Arc::clone(&ring), audited.clone());
-    let rulebook = Arc::new(rulebook);
-    let directory = Directory::new(
-        &mut stored,
-        Arc::clone(&ring),
-        clock,
-        audited,
-        reports.clone(),
-        Arc::clone(&rulebook),
-    );
-    let books = Books::new(
-        Arc::clone(&core),
-        Arc::clone(&ring),
-        Arc::clone(&rulebook),
-        records.clone(),
-        reports.clone(),
-    );
-    let guard = Arc::new(Guard::new(core, ring, reports.clone(), jobs));
-    let (directory, books) = (Arc::new(directory), Arc::new(books));
-    Ok((Opened { guard, directory, rulebook, books, records, reports }, writer))
+    let (engine, writer) = store.start(config.open_requests_max, log, names)?;
+    let ledger = Arc::new(LockedLedger::new(ledger));
+    let parts = Parts { ring, clock, metrics, crossed, ledger, rules, stored, jobs };
+    Ok((parts.opened(engine), writer))
+}
+
+/// Opens the ledger of a database that several guards share. What other guards change is
+/// followed from then on.
+pub fn open_shared(
+    store: SharedStore,
+    config: &Config,
+    clock: Arc<Clock>,
+    metrics: Arc<Metrics>,
+) -> Result<(Opened, SharedEngine), OpenError> {
+    let ring = Arc::new(Ring::default());
+    let reader = Arc::clone(store.rules());
+    let StoredRules { version, now_ms, mut stored, active, counters } =
+        reader.read(i64::MIN, |row| directory::put_key(&ring, row))?;
+    clock.follow(now_ms);
+    directory::fill(&ring, &mut stored);
+    store.each_use(|key, used_ms| directory::note_use(&ring, key, used_ms))?;
+    let active = limits::active(active, &stored.file_limits, &config.zone).map_err(OpenError::Limit)?;
+    let rules = Rules::of(&mut stored, &config.zone).map_err(OpenError::Limit)?;
+    let ledger = Arc::new(LockedLedger::new(Ledger::shared()));
+    let crossed = Arc::new(Notify::new());
+    let log = WriteLog::new(Arc::clone(&clock), Arc::clone(&metrics), Arc::clone(&crossed));
+    let names: Arc<dyn Names> = Arc::<Ring>::clone(&ring);
+    let (engine, running) =
+        store.start(config.open_requests_max, log, names, Arc::clone(&ledger), version)?;
+    let parts = Parts { ring, clock, metrics, crossed, ledger, rules, stored, jobs: Vec::new() };
+    let opened = parts.opened(engine);
+    opened.rulebook.put_in_force(&active, counters, version);
+    let follower = Follower {
+        reader,
+        ring: Arc::clone(opened.guard.ring()),
+        directory: Arc::downgrade(&opened.directory),
+        rulebook: Arc::downgrade(&opened.rulebook),
+        zone: Arc::clone(&config.zone),
+        version: AtomicI64::new(version),
+    };
+    opened.guard.core().follow(Arc::new(follower));
+    Ok((opened, running))
+}
+
+impl Parts {
+    fn opened(self, engine: Engine) -> Opened {
+        let Self { ring, clock, metrics, crossed, ledger, rules, mut stored, jobs } = self;
+        let Engine { journal, records, reports } = engine;
+        // Each has turns of its own: revoking a key does not wait for the past of a limit.
+        let [of_rules, of_keys] = [(); 2].map(|()| AuditedRecords::new(records.clone(), Arc::clone(&clock)));
+        let core = Arc::new(Core::new(ledger, journal, Arc::clone(&clock), metrics, crossed));
+        let rulebook = Rulebook::new(rules, Arc::clone(&core), Arc::clone(&ring), of_rules);
+        let rulebook = Arc::new(rulebook);
+        let directory = Directory::new(
+            &mut stored,
+            Arc::clone(&ring),
+            clock,
+            of_keys,
+            reports.clone(),
+            Arc::clone(&rulebook),
+        );
+        let books = Books::new(
+            Arc::clone(&core),
+            Arc::clone(&ring),
+            Arc::clone(&rulebook),
+            records.clone(),
+            reports.clone(),
+        );
+        let guard = Arc::new(Guard::new(core, ring, reports.clone(), jobs));
+        let (directory, books) = (Arc::new(directory), Arc::new(books));
+        Opened { guard, directory, rulebook, books, records, reports }
+    }
+}
+
+/// Puts in force what other guards have changed.
+struct Follower {
+    reader: Arc<RulesReader>,
+    ring: Arc<Ring>,
+    // The parts own the core, which owns this.
+    directory: Weak<Directory>,
+    rulebook: Weak<Rulebook>,
+    zone: Arc<str>,
+    /// The version up to which keys were read.
+    version: AtomicI64,
+}
+
+impl RulesFollower for Follower {
+    fn refresh(&self, all_keys: bool) -> Result<i64, StoreError> {
+        let parts = self.directory.upgrade().zip(self.rulebook.upgrade());
+        let (directory, rulebook) = parts.ok_or(StoreError::Unavailable)?;
+        let since = if all_keys { i64::MIN } else { self.version.load(Ordering::Relaxed) };
+        let StoredRules { version, mut stored, active, counters, .. } =
+            self.reader.read(since, |row| directory::put_key(&self.ring, row))?;
+        directory::fill(&self.ring, &mut stored);
+        directory.reload(&mut stored);
+        let unreadable = |why: String| StoreError::Failed(why.into());
+        let active = limits::active(active, &stored.file_limits, &self.zone).map_err(unreadable)?;
+        rulebook.reload(&mut stored, &active, counters, version).map_err(unreadable)?;
+        self.version.store(version, Ordering::Relaxed);
+        Ok(version)
+    }
 }

@@ -1,24 +1,64 @@
 //! The durable state, behind ports that name no database.
 //!
 //! [`Journal`] writes what admission decides, [`Records`] what operators change, and
-//! [`Reports`] answers questions about the past. They take and return plain structs. The
-//! engine behind them is the embedded one, `sqlite`. The statements that it runs are in `sql`,
-//! written for any engine.
+//! [`Reports`] answers questions about the past. They take and return plain structs. One of
+//! two engines is behind them: `sqlite`, embedded, for one guard, and `postgres` for several
+//! that share a database. The statements that both run are in `sql`.
 
+mod journal;
 pub mod objects;
 pub mod outbox;
+mod ports;
+mod postgres;
 pub mod records;
 pub mod reports;
+mod slots;
+mod snapshot;
 mod sql;
 mod sqlite;
 
 use std::io;
 use std::path::PathBuf;
 
-pub use sqlite::{
-    BackgroundWriter, Engine, Journal, Observer, Queued, Records, Reports, Slot, Snapshot, SnapshotNeed,
-    Store, WriteAck,
+use crate::ledger::entry::Crossing;
+
+pub use journal::{Journal, WriteAck};
+pub use ports::{Records, Reports, RulesChange};
+pub use postgres::{
+    AdmittedHold, Config as PostgresConfig, Lanes, Node, NotReserved, RulesFollower, RulesReader,
+    SharedEngine, SharedMeters, SharedStore, StoredRules,
 };
+pub use slots::Slot;
+pub use snapshot::{Snapshot, SnapshotNeed};
+pub use sqlite::{BackgroundWriter, Journal as EmbeddedJournal, Queued, Store, WriteAck as EmbeddedAck};
+
+/// The ports of an open database.
+#[derive(Debug)]
+pub struct Engine {
+    /// Holds and endings.
+    pub journal: Journal,
+    /// What operators change.
+    pub records: Records,
+    /// Questions about the past.
+    pub reports: Reports,
+}
+
+/// Is notified of what is written.
+pub trait Observer: Send + Sync + 'static {
+    /// A group is about to be written.
+    fn committing(&self);
+    /// It is in the database.
+    fn committed(&self);
+    /// It is not; holds in it were refused, the rest is kept. Called once, until
+    /// the database can be written again.
+    fn failed(&self, error: &(dyn std::error::Error + 'static));
+    /// The database can be written again.
+    fn recovered(&self);
+    /// A crossing was written for the first time.
+    fn crossed(&self, crossing: &Crossing);
+    /// The time of a database that several guards share, in Unix milliseconds.
+    fn at_ms(&self, now_ms: i64);
+}
 
 /// What the database said when it failed.
 pub type DatabaseError = Box<dyn std::error::Error + Send + Sync>;
@@ -109,6 +149,40 @@ pub enum StoreError {
     /// The database failed.
     #[error("the database failed: {0}")]
     Failed(DatabaseError),
+    /// The address of a database can't be used.
+    #[error("storage.url can't be used: {why}")]
+    Address {
+        /// Why.
+        why: String,
+    },
+    /// A database can't be reached.
+    #[error("the database {to} can't be reached: {why}; {remedy}")]
+    Connect {
+        /// Host and database.
+        to: String,
+        /// Why.
+        why: String,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// A schema has tables of another program.
+    #[error(
+        "the schema {schema} has {tables} tables that are not spendguard's; name another in storage.schema, or          create an empty one"
+    )]
+    Foreign {
+        /// The schema.
+        schema: String,
+        /// How many tables it has.
+        tables: usize,
+    },
+    /// Another guard of the same database has this one's name.
+    #[error(
+        "a guard named {name:?} is running on this database; give each its own cluster.node, or none, and it gets          one of its own"
+    )]
+    NameTaken {
+        /// The name.
+        name: String,
+    },
     /// The writer is gone or can't write.
     #[error("the ledger can't be written")]
     Unavailable,

@@ -14,7 +14,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::admin::{
-    Admin, alerts, credits, document, forecast, keys, ledger, limits, organization, prices, storage, usage,
+    Admin, alerts, credits, document, forecast, keys, ledger, limits, nodes, organization, prices, storage,
+    usage,
 };
 
 fn documented() -> OpenApiRouter<Admin> {
@@ -36,6 +37,7 @@ fn documented() -> OpenApiRouter<Admin> {
         .routes(routes!(alerts::list))
         .routes(routes!(alerts::test))
         .routes(routes!(prices::show))
+        .routes(routes!(nodes::list))
         .routes(routes!(storage::show))
         .routes(routes!(storage::prune))
         .routes(routes!(config));

@@ -5,6 +5,7 @@
 pub(crate) mod alerts;
 pub(crate) mod credits;
 pub(crate) mod forecast;
+pub(crate) mod nodes;
 pub(crate) mod storage;
 pub(crate) mod verification;
 

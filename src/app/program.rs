@@ -78,6 +78,7 @@ async fn run(arguments: Cli) -> Result<(), Failure> {
         | Command::Credits { .. }
         | Command::Usage(_)
         | Command::Ledger { .. }
+        | Command::Nodes { .. }
         | Command::Storage { .. }) => cli::run(command, &connection(&arguments, settings)?).await,
     }
 }

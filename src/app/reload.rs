@@ -33,7 +33,7 @@ impl App {
                 }
                 _ = look.tick() => {
                     log::flush();
-                    if self.writer.is_finished() || self.shards.iter().any(std::thread::JoinHandle::is_finished) {
+                    if self.engine.has_ended() || self.shards.iter().any(std::thread::JoinHandle::is_finished) {
                         return Err("a thread of the guard has died; it can't go on".into());
                     }
                     if watch.changed() {

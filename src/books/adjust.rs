@@ -60,6 +60,9 @@ impl Books {
             let grant = self.rulebook.correct_grant(id, amount, note, by).await?;
             return grant.map(|grant| grant.entry()).ok_or(AdjustError::NoSuchEntry);
         }
+        // Another guard may correct the same entry.
+        let _alone = self.records.begin().await?;
+        let found = if self.core.is_shared() { self.reports.entry(id).await? } else { found };
         if found.is_none() {
             let pruned = self.reports.pruned().await?.filter(|pruned| id <= pruned.last_id);
             if let Some(pruned) = pruned {
@@ -82,11 +85,10 @@ impl Books {
         note: String,
         by: &Actor,
     ) -> Result<Entry, AdjustError> {
-        let slots = [self.core.operators_slot().await?, self.core.operators_slot().await?];
-        let entry = |id, now_ms| Entry {
-            id,
+        let entry = Entry {
+            id: 0,
             kind: Kind::Adjust,
-            created_ms: now_ms,
+            created_ms: self.core.clock().now_ms(),
             cost: amount,
             tool_fees: Money::ZERO,
             quantities: Quantities::default(),
@@ -97,22 +99,8 @@ impl Books {
             ..original
         };
         // The row of the audit log directly follows the correction, whose entry it repeats.
-        let audited = |entry: &Entry| Change::of_correction(entry).row(by, entry.created_ms);
-        let (entry, audited) = self.core.correct(slots, entry, audited);
-        // It counts already; an error here would invite the operator to repeat it.
-        if let Err(error) = self.core.flush().await {
-            tracing::warn!(
-                event = "correction_not_written", %error,
-                "a correction counts, and is written as soon as the ledger can be written"
-            );
-        }
-        if audited.done().await.is_err() {
-            tracing::warn!(
-                event = "correction_not_audited",
-                id = entry.id,
-                "a correction counts, but is missing from the audit log"
-            );
-        }
-        Ok(entry)
+        let by = by.clone();
+        let audited = move |entry: &Entry| Change::of_correction(entry).row(&by, entry.created_ms);
+        Ok(self.core.correct(entry, audited).await?)
     }
 }

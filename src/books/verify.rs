@@ -16,7 +16,7 @@ use crate::ledger::meter::{Meter, Reading, Subject, subjects};
 use crate::ledger::walk::Copied;
 use crate::store::records::Names;
 use crate::store::reports::{Difference, ROLLUP_S, Report};
-use crate::store::{Snapshot, SnapshotNeed, StoreError};
+use crate::store::{Journal, Lanes, Snapshot, SnapshotNeed, StoreError};
 
 /// How often a difference is checked again: a hold that could not be written is in
 /// memory until its request is refused.
@@ -68,14 +68,35 @@ impl Books {
     }
 
     async fn snapshot(&self) -> Result<Instant, StoreError> {
+        let journal = match self.core.journal() {
+            Journal::Embedded(journal) => journal,
+            Journal::Shared(lanes) => return self.shared_snapshot(lanes).await,
+        };
         let slot = self.core.operators_slot().await?;
-        let (instant, snapshot) = self.core.with_snapshot(slot, |ledger, at_ms| {
+        let (instant, snapshot) = self.core.with_snapshot(journal, slot, |ledger, at_ms| {
             let limits = ledger.copied();
             let holds = ledger.holds().map(|hold| hold.id).collect();
-            let (account, next_id) = (ledger.account().cloned(), ledger.next_id());
+            let next_id = ledger.next_id().unwrap_or(u64::MAX);
+            let account = ledger.account().cloned();
             (move |db| Instant { db, limits, account, holds, next_id, at_ms }, SnapshotNeed::Taken)
         });
         snapshot.done().await?.map(instant).ok_or(StoreError::Unavailable)
+    }
+}
+
+impl Books {
+    /// The same of a shared ledger, whose meters and holds are rows of the database.
+    async fn shared_snapshot(&self, lanes: &Lanes) -> Result<Instant, StoreError> {
+        self.core.flush().await?;
+        let (core, names) = (Arc::clone(&self.core), Arc::clone(&self.ring));
+        let (db, seen) = lanes.snapshot().await?;
+        let work = move || {
+            let holds = db.open_holds(&*names)?.into_iter().map(|hold| hold.id).collect();
+            let limits = core.ledger().copied_with(seen.meters);
+            let at_ms = core.clock().now_ms();
+            Ok(Instant { db, limits, account: seen.account, holds, next_id: u64::MAX, at_ms })
+        };
+        self.core.blocking(work).await?
     }
 }
 

@@ -1,5 +1,6 @@
 //! The arguments, as clap reads them.
 
+mod format;
 mod prices;
 mod storage;
 
@@ -7,14 +8,15 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::builder::PossibleValuesParser;
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::domain::Window;
 use crate::domain::limit::{Per, Unit};
 
+pub use format::Format;
 pub(crate) use prices::{PricesCommand, UpdateArgs};
-pub(crate) use storage::StorageCommand;
+pub(crate) use storage::{NodesCommand, StorageCommand};
 
 /// A spend guard in front of the OpenAI API.
 #[derive(Clone, Debug, Parser)]
@@ -32,20 +34,6 @@ pub struct Cli {
     /// The subcommand.
     #[command(subcommand)]
     pub command: Command,
-}
-
-/// Output formats.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Format {
-    /// A table, for people.
-    #[default]
-    Table,
-    /// For programs, as the API returns it.
-    Json,
-    /// For spreadsheets.
-    Csv,
-    /// One JSON object per line.
-    Jsonl,
 }
 
 /// The commands.
@@ -128,6 +116,16 @@ pub enum Command {
         /// The output format; an export is CSV by default.
         #[arg(long, global = true, value_enum)]
         format: Option<Format>,
+    },
+    /// List the guards that share a database.
+    #[command(after_help = "Example: spendguard nodes list")]
+    Nodes {
+        /// The subcommand.
+        #[command(subcommand)]
+        command: NodesCommand,
+        /// The output format.
+        #[arg(long, global = true, value_enum, default_value_t)]
+        format: Format,
     },
     /// Show the disk space that the ledger uses, and prune it.
     #[command(after_help = "Example: spendguard storage status")]

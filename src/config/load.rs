@@ -9,6 +9,7 @@ use std::time::Duration;
 use http::Method;
 
 use crate::config::alerts::alerts;
+use crate::config::database::database;
 use crate::config::edge;
 use crate::config::limits::{Problem, limits, prices};
 use crate::config::otlp::otlp;
@@ -79,6 +80,7 @@ fn resolve(
     let base_url = upstream.as_ref().map(|upstream| &upstream.base_url);
     let (pricing, guard) = (pricing(raw, overrides, base_url, &mut notes), guard(raw, &mut notes));
     let durability = notes.one_of("storage.durability", &raw.storage.durability, &durability);
+    let database = database(raw, environment, &mut notes);
     let keep = raw.storage.keep.as_deref().map(keep).transpose();
     let keep = notes.ok("storage.keep", keep);
     let spend_status = notes.ok("errors.spend_status", spend_status(raw.errors.spend_status));
@@ -100,6 +102,7 @@ fn resolve(
         upstream: upstream?,
         pass_through: pass_through?,
         storage_path: raw.storage.path.clone().into(),
+        database: database?,
         durability: durability?,
         keep: keep?,
         zone: zone?,
@@ -224,7 +227,7 @@ fn upstream(raw: &Raw, environment: &HashMap<String, String>, notes: &mut Notes<
 /// The files that values are read from, beside the configuration and certificates.
 fn files(raw: &Raw) -> Vec<PathBuf> {
     let alerts = &raw.alerts;
-    let secrets = [raw.upstream.api_key.as_ref(), raw.admin.token.as_ref()].into_iter().flatten();
+    let secrets = [&raw.upstream.api_key, &raw.admin.token, &raw.storage.url].into_iter().flatten();
     let secrets = secrets.chain(alerts.email.iter().flat_map(|email| &email.password));
     let secrets = secrets.chain(alerts.webhook.iter().map(|webhook| &webhook.secret));
     let secrets = secrets.chain(alerts.slack.iter().map(|slack| &slack.url));

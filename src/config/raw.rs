@@ -40,6 +40,8 @@ pub struct Raw {
     pub keys: Keys,
     /// The database.
     pub storage: Storage,
+    /// The guards that share a database.
+    pub cluster: Cluster,
     /// The calendar of windows.
     pub time: Time,
     /// Prices.
@@ -134,13 +136,33 @@ section! {
 section! {
     /// The database.
     Storage {
-        /// Its folder.
+        /// The folder of the embedded database.
         path: String = "spendguard-data".into(),
+        /// The address of a PostgreSQL database that several guards share, in place of `path`:
+        /// `postgres://user:password@host:5432/database?sslmode=verify-full`.
+        url: Option<SecretSource> = None,
+        /// The schema of its tables.
+        schema: String = "spendguard".into(),
+        /// The most connections of this guard to it.
+        connections_max: usize = 8,
+        /// The longest wait for a connection to it.
+        connect_timeout: String = "5s".into(),
+        /// The longest that one statement may take there.
+        statement_timeout: String = "10s".into(),
         /// `process` or `power`.
         durability: String = "process".into(),
         /// How long entries are kept, such as `400d`; forever if absent. Sums by quarter of an hour and by
         /// day are kept.
         keep: Option<String> = None,
+    }
+}
+section! {
+    /// The guards that share a database.
+    Cluster {
+        /// The name of this one; by default the host's name and a random suffix, new with each start.
+        node: Option<String> = None,
+        /// How long after its last sign of life a guard is given up, and what it holds is charged.
+        node_timeout: String = "30s".into(),
     }
 }
 section! {

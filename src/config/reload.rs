@@ -83,6 +83,7 @@ pub fn needs_restart(old: &Settings, new: &Settings) -> Vec<&'static str> {
     note(old.admin.tls != new.admin.tls, "admin.tls");
     note(old.admin.token != new.admin.token, "admin.token");
     note(old.storage_path != new.storage_path, "storage.path");
+    note(old.database != new.database, "storage.url and cluster");
     note(old.durability != new.durability, "storage.durability");
     note(old.guard.open_requests_max != new.guard.open_requests_max, "guard.open_requests_max");
     note(old.log_json != new.log_json || old.log_level != new.log_level, "log");

@@ -36,6 +36,8 @@ pub struct Settings {
     pub pass_through: bool,
     /// Folder of the database.
     pub storage_path: PathBuf,
+    /// The database that several guards share, in place of the embedded one.
+    pub database: Option<Database>,
     /// What a commit survives.
     pub durability: Durability,
     /// How long entries are kept; forever without a value.
@@ -191,4 +193,23 @@ pub struct Guard {
     pub stored_prompts: bool,
     /// Requests open at once.
     pub open_requests_max: usize,
+}
+
+/// A database that several guards share.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Database {
+    /// Its address, with user and password.
+    pub url: Secret,
+    /// The schema of its tables.
+    pub schema: String,
+    /// The most connections of this guard.
+    pub connections_max: usize,
+    /// The longest wait for a connection.
+    pub connect_timeout: Duration,
+    /// The longest that one statement may take.
+    pub statement_timeout: Duration,
+    /// This guard's name, if it has a fixed one.
+    pub node: Option<String>,
+    /// How long after its last sign of life a guard is given up.
+    pub node_timeout: Duration,
 }

@@ -54,6 +54,7 @@ fn the_shipped_file_changes_nothing_and_every_example_in_it_works() {
         ("SPENDGUARD_WEBHOOK_SECRET", "whsec_x"),
         ("SLACK_WEBHOOK_URL", "https://slack.example/x"),
         ("OTLP_AUTHORIZATION", "Bearer x"),
+        ("DATABASE_URL", "postgres://user:password@db.example/spendguard"),
     ];
     let settings = with(&uncommented, &secrets).unwrap();
     assert!(settings.alerts.email.is_some() && settings.otlp.is_some());

@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::directory::Directory;
 use crate::directory::keyring::{KeyError, NewKey, checked_name};
 use crate::domain::Secret;
-use crate::guard::audit::{Actor, Change};
+use crate::guard::audit::{Actor, Change, ChangeTurn};
 use crate::keys::{self, Key};
 use crate::rulebook::names::Named;
 use crate::store::records::{AccountRow, KeyRow, RecordChange};
@@ -42,6 +42,11 @@ impl Accounts {
             None => all.push(Arc::clone(&account)),
         }
         account
+    }
+
+    /// Replaces all accounts.
+    pub(super) fn replace(&self, rows: Vec<AccountRow>) {
+        *unpoisoned(self.0.write()) = rows.into_iter().map(Arc::new).collect();
     }
 
     fn remove(&self, id: &str) {
@@ -87,7 +92,7 @@ impl Directory {
         key_expires_in_s: Option<Option<i64>>,
         by: &Actor,
     ) -> Result<(Arc<AccountRow>, Option<(Arc<Key>, Secret)>), KeyError> {
-        let _one_at_a_time = self.changes.lock().await;
+        let mut turn = self.records.turn().await?;
         if self.accounts(project).len() >= ACCOUNTS_MAX {
             return Err(KeyError::TooMany("service accounts of a project", ACCOUNTS_MAX));
         }
@@ -101,8 +106,10 @@ impl Directory {
         let first = |expires_in_s| self.own_key(&mut account, FIRST_KEY.to_owned(), expires_in_s);
         let key = key_expires_in_s.map(first).transpose()?;
         let (row, secret) = key.unzip();
-        let key = self.put_account(None, account.clone(), row, by).await?;
-        Ok((self.accounts.put(account), key.zip(secret)))
+        let key = self.put_account(&mut turn, None, account.clone(), row, by).await?;
+        let account = self.accounts.put(account);
+        self.records.finish(turn).await?;
+        Ok((account, key.zip(secret)))
     }
 
     /// Creates another key of a service account. Its secret is returned only here.
@@ -114,7 +121,7 @@ impl Directory {
         expires_in_s: Option<i64>,
         by: &Actor,
     ) -> Result<(Arc<Key>, Secret), KeyError> {
-        let _one_at_a_time = self.changes.lock().await;
+        let mut turn = self.records.turn().await?;
         let before = self.account(project, id)?;
         if before.keys.len() >= KEYS_MAX {
             return Err(KeyError::TooMany("keys of a service account", KEYS_MAX));
@@ -123,8 +130,9 @@ impl Directory {
         let mut account = before.as_ref().clone();
         let name = name.unwrap_or_else(|| FIRST_KEY.to_owned());
         let (row, secret) = self.own_key(&mut account, name, expires_in_s)?;
-        let key = self.put_account(Some(&before), account.clone(), Some(row), by).await?;
+        let key = self.put_account(&mut turn, Some(&before), account.clone(), Some(row), by).await?;
         self.accounts.put(account);
+        self.records.finish(turn).await?;
         let key = key.ok_or_else(|| KeyError::NoSuchAccount(id.to_owned()))?;
         Ok((key, secret))
     }
@@ -137,16 +145,18 @@ impl Directory {
         name: String,
         by: &Actor,
     ) -> Result<Arc<AccountRow>, KeyError> {
-        let _one_at_a_time = self.changes.lock().await;
+        let mut turn = self.records.turn().await?;
         let before = self.account(project, id)?;
         let account = AccountRow { name: checked_name(name)?, ..before.as_ref().clone() };
-        self.put_account(Some(&before), account.clone(), None, by).await?;
-        Ok(self.accounts.put(account))
+        self.put_account(&mut turn, Some(&before), account.clone(), None, by).await?;
+        let account = self.accounts.put(account);
+        self.records.finish(turn).await?;
+        Ok(account)
     }
 
     /// Removes a service account and revokes its keys, all or none.
     pub async fn delete_account(&self, project: &str, id: &str, by: &Actor) -> Result<(), KeyError> {
-        let _one_at_a_time = self.changes.lock().await;
+        let mut turn = self.records.turn().await?;
         let account = self.account(project, id)?;
         let now_s = self.clock.now_s();
         let mut changes: Vec<Change> = change(Some(&account), None).into_iter().collect();
@@ -159,12 +169,12 @@ impl Directory {
         }
         let mut records = vec![RecordChange::RemoveAccount(id.to_owned())];
         records.extend(revoked.iter().cloned().map(RecordChange::PutKey));
-        self.records.write(by, changes, records).await?;
+        self.records.write(&mut turn, by, changes, records).await?;
         for row in revoked {
             self.install_key(row);
         }
         self.accounts.remove(id);
-        Ok(())
+        Ok(self.records.finish(turn).await?)
     }
 
     /// A new key that an account owns, not written yet.
@@ -182,6 +192,7 @@ impl Directory {
 
     async fn put_account(
         &self,
+        turn: &mut ChangeTurn,
         before: Option<&AccountRow>,
         account: AccountRow,
         key: Option<KeyRow>,
@@ -191,9 +202,9 @@ impl Directory {
         changes.extend(key.as_ref().map(|row| Change::of_key(None, row)));
         let mut records = vec![RecordChange::PutAccount(account)];
         records.extend(key.iter().cloned().map(RecordChange::PutKey));
-        self.records.write(by, changes, records).await?;
+        self.records.write(turn, by, changes, records).await?;
         let Some(key) = key.map(|row| self.install_key(row)) else { return Ok(None) };
-        self.rulebook.look_up_name(Named::Key, &key.name).await;
+        self.rulebook.look_up_name(turn, Named::Key, &key.name).await;
         Ok(Some(key))
     }
 }

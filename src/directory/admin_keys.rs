@@ -120,6 +120,35 @@ impl AdminKeys {
     fn all(&self) -> Vec<Arc<AdminKey>> {
         unpoisoned(self.keys.read()).clone()
     }
+
+    fn insert(&self, key: Arc<AdminKey>) {
+        self.hashes.insert(key.hash);
+        let mut keys = unpoisoned(self.keys.write());
+        keys.retain(|known| known.id != key.id);
+        keys.push(key);
+    }
+
+    fn remove(&self, key: &AdminKey) {
+        unpoisoned(self.keys.write()).retain(|known| known.id != key.id);
+        self.hashes.remove(&key.hash);
+    }
+
+    /// Replaces all admin keys.
+    pub(super) fn replace(&self, rows: Vec<AdminKeyRow>) {
+        let new: Vec<_> = rows.into_iter().map(AdminKey::of).collect();
+        let known = self.all();
+        for key in &new {
+            self.hashes.insert(key.hash);
+            if let Some(known) = known.iter().find(|known| known.id == key.id) {
+                key.used_s.fetch_max(known.used_s.load(Ordering::Relaxed), Ordering::Relaxed);
+                key.noted_s.fetch_max(known.noted_s.load(Ordering::Relaxed), Ordering::Relaxed);
+            }
+        }
+        let before = std::mem::replace(&mut *unpoisoned(self.keys.write()), new.clone());
+        for gone in before.iter().filter(|key| new.iter().all(|known| known.hash != key.hash)) {
+            self.hashes.remove(&gone.hash);
+        }
+    }
 }
 
 impl Directory {
@@ -156,7 +185,7 @@ impl Directory {
         }
         key.noted_s.fetch_max(now_s, Ordering::Relaxed);
         let id = key.id.clone();
-        if let Err(error) = self.records.write_unaudited(vec![RecordChange::UseAdminKey(id, now_s)]).await {
+        if let Err(error) = self.records.note(vec![RecordChange::UseAdminKey(id, now_s)]).await {
             tracing::warn!(
                 event = "admin_key_use_not_written", %error,
                 "the last use of an admin key could not be written"
@@ -172,7 +201,7 @@ impl Directory {
         expires_in_s: Option<i64>,
         by: &Actor,
     ) -> Result<(Arc<AdminKey>, Secret), KeyError> {
-        let _one_at_a_time = self.changes.lock().await;
+        let mut turn = self.records.turn().await?;
         if self.admin_keys.all().len() >= KEYS_MAX {
             return Err(KeyError::TooMany("admin keys", KEYS_MAX));
         }
@@ -189,23 +218,22 @@ impl Directory {
             used_s: None,
         };
         let key = AdminKey::of(row.clone());
-        self.records.write(by, vec![key.change(true)], vec![RecordChange::InsertAdminKey(row)]).await?;
-        let mut keys = unpoisoned(self.admin_keys.keys.write());
-        keys.push(Arc::clone(&key));
-        self.admin_keys.hashes.insert(key.hash);
+        self.records
+            .write(&mut turn, by, vec![key.change(true)], vec![RecordChange::InsertAdminKey(row)])
+            .await?;
+        self.admin_keys.insert(Arc::clone(&key));
+        self.records.finish(turn).await?;
         Ok((key, secret))
     }
 
     /// Removes an admin key. It is refused from the moment this returns.
     pub async fn delete_admin_key(&self, id: &str, by: &Actor) -> Result<(), KeyError> {
-        let _one_at_a_time = self.changes.lock().await;
+        let mut turn = self.records.turn().await?;
         let key = self.admin_keys.all().into_iter().find(|key| key.id == id);
         let key = key.ok_or_else(|| KeyError::NoSuchKey(id.to_owned()))?;
         let removed = RecordChange::RemoveAdminKey(id.to_owned());
-        self.records.write(by, vec![key.change(false)], vec![removed]).await?;
-        let mut keys = unpoisoned(self.admin_keys.keys.write());
-        keys.retain(|known| known.id != id);
-        self.admin_keys.hashes.remove(&key.hash);
-        Ok(())
+        self.records.write(&mut turn, by, vec![key.change(false)], vec![removed]).await?;
+        self.admin_keys.remove(&key);
+        Ok(self.records.finish(turn).await?)
     }
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use crate::directory::Directory;
 use crate::directory::stored_key::key_of;
 use crate::domain::Secret;
-use crate::guard::audit::{Actor, Change};
+use crate::guard::audit::{Actor, Change, ChangeTurn};
 use crate::keys::{self, DEFAULT_PROJECT, Key, KeyHash, Project};
 use crate::rulebook::names::Named;
 use crate::store::StoreError;
@@ -95,9 +95,9 @@ pub struct KeyChange {
 impl Directory {
     /// Makes a key. The secret is returned once and kept nowhere.
     pub async fn create_key(&self, new: NewKey, by: &Actor) -> Result<(Arc<Key>, Secret), KeyError> {
-        let _one_at_a_time = self.changes.lock().await;
+        let turn = self.records.turn().await?;
         let (row, secret) = self.new_row(new)?;
-        Ok((self.put_key(None, row, by).await?, secret))
+        Ok((self.put_key(turn, None, row, by).await?, secret))
     }
 
     /// A key that no client has yet, and its secret.
@@ -131,7 +131,7 @@ impl Directory {
 
     /// Changes a key. It is in force when this returns.
     pub async fn change_key(&self, id: &str, change: KeyChange, by: &Actor) -> Result<Arc<Key>, KeyError> {
-        let _one_at_a_time = self.changes.lock().await;
+        let turn = self.records.turn().await?;
         let before = self.row(id)?;
         let mut row = before.clone();
         if let Some(name) = change.name {
@@ -146,7 +146,7 @@ impl Directory {
         if let Some(expires_in_s) = change.expires_in_s {
             row.expires_s = expires_in_s.map(|seconds| self.clock.now_s().saturating_add(seconds));
         }
-        self.put_key(Some(&before), row, by).await
+        self.put_key(turn, Some(&before), row, by).await
     }
 
     /// Gives a key a new secret; the old one is honoured for a grace. Without a grace no older secret is
@@ -157,7 +157,7 @@ impl Directory {
         grace_s: i64,
         by: &Actor,
     ) -> Result<(Arc<Key>, Secret), KeyError> {
-        let _one_at_a_time = self.changes.lock().await;
+        let turn = self.records.turn().await?;
         let before = self.row(id)?;
         let mut row = before.clone();
         if row.pass_through {
@@ -172,21 +172,21 @@ impl Directory {
         row.old = (grace_s > 0).then_some((row.hash, until_s));
         row.hash = KeyHash::of(secret.expose().as_bytes()).0;
         row.redacted = secret.redacted();
-        Ok((self.put_key(Some(&before), row, by).await?, secret))
+        Ok((self.put_key(turn, Some(&before), row, by).await?, secret))
     }
 
     /// Revokes a key. No request that comes after this returns is admitted.
     pub async fn revoke_key(&self, id: &str, by: &Actor) -> Result<Arc<Key>, KeyError> {
-        let _one_at_a_time = self.changes.lock().await;
+        let turn = self.records.turn().await?;
         let before = self.row(id)?;
         let row = before.revoked(self.clock.now_s());
-        self.put_key(Some(&before), row, by).await
+        self.put_key(turn, Some(&before), row, by).await
     }
 
     /// Remembers a client's own key that upstream has accepted, so that lists
     /// and ledger can name it. Does nothing if it is known.
     pub async fn remember_pass_through(&self, hash: KeyHash, redacted: String) -> Result<(), KeyError> {
-        let _one_at_a_time = self.changes.lock().await;
+        let mut turn = self.records.turn().await?;
         if self.ring.find(&hash).is_some() {
             return Ok(());
         }
@@ -204,10 +204,10 @@ impl Directory {
             old: None,
         };
         // Caused by a client, not by an operator, so it gets no row in the audit log.
-        self.records.write_unaudited(vec![RecordChange::PutKey(row.clone())]).await?;
+        self.records.write_unaudited(&mut turn, vec![RecordChange::PutKey(row.clone())]).await?;
         let key = self.install_key(row);
-        self.rulebook.look_up_name(Named::Key, &key.name).await;
-        Ok(())
+        self.rulebook.look_up_name(&mut turn, Named::Key, &key.name).await;
+        Ok(self.records.finish(turn).await?)
     }
 
     /// Makes a project.
@@ -217,7 +217,7 @@ impl Directory {
         name: String,
         by: &Actor,
     ) -> Result<Project, KeyError> {
-        let _one_at_a_time = self.changes.lock().await;
+        let turn = self.records.turn().await?;
         let name = checked_name(name)?;
         let id = match id {
             Some(id) => checked_name(id)?,
@@ -227,23 +227,23 @@ impl Directory {
             return Err(KeyError::ProjectTaken(id));
         }
         let row = ProjectRow { id, name, created_s: self.clock.now_s(), archived_s: None };
-        self.put_project(None, row, by).await
+        self.put_project(turn, None, row, by).await
     }
 
     /// Renames a project.
     pub async fn rename_project(&self, id: &str, name: String, by: &Actor) -> Result<Project, KeyError> {
-        let _one_at_a_time = self.changes.lock().await;
+        let turn = self.records.turn().await?;
         let before = self.project_row(id)?;
         let row = ProjectRow { name: checked_name(name)?, ..before.clone() };
-        self.put_project(Some(&before), row, by).await
+        self.put_project(turn, Some(&before), row, by).await
     }
 
     /// Archives a project; its keys are refused from now on.
     pub async fn archive_project(&self, id: &str, by: &Actor) -> Result<Project, KeyError> {
-        let _one_at_a_time = self.changes.lock().await;
+        let turn = self.records.turn().await?;
         let before = self.project_row(id)?;
         let archived_s = before.archived_s.or(Some(self.clock.now_s()));
-        self.put_project(Some(&before), ProjectRow { archived_s, ..before.clone() }, by).await
+        self.put_project(turn, Some(&before), ProjectRow { archived_s, ..before.clone() }, by).await
     }
 
     /// A project that may be changed.
@@ -284,11 +284,18 @@ impl Directory {
         })
     }
 
-    async fn put_key(&self, before: Option<&KeyRow>, row: KeyRow, by: &Actor) -> Result<Arc<Key>, KeyError> {
+    async fn put_key(
+        &self,
+        mut turn: ChangeTurn,
+        before: Option<&KeyRow>,
+        row: KeyRow,
+        by: &Actor,
+    ) -> Result<Arc<Key>, KeyError> {
         let (changes, stored) = (vec![Change::of_key(before, &row)], row.clone());
-        self.records.write(by, changes, vec![RecordChange::PutKey(stored)]).await?;
+        self.records.write(&mut turn, by, changes, vec![RecordChange::PutKey(stored)]).await?;
         let key = self.install_key(row);
-        self.rulebook.look_up_name(Named::Key, &key.name).await;
+        self.rulebook.look_up_name(&mut turn, Named::Key, &key.name).await;
+        self.records.finish(turn).await?;
         Ok(key)
     }
 
@@ -300,12 +307,13 @@ impl Directory {
 
     async fn put_project(
         &self,
+        mut turn: ChangeTurn,
         before: Option<&ProjectRow>,
         row: ProjectRow,
         by: &Actor,
     ) -> Result<Project, KeyError> {
         let (changes, stored) = (vec![Change::of_project(before, &row)], row.clone());
-        self.records.write(by, changes, vec![RecordChange::PutProject(stored)]).await?;
+        self.records.write(&mut turn, by, changes, vec![RecordChange::PutProject(stored)]).await?;
         let project = Project {
             id: row.id.into(),
             name: row.name.into(),
@@ -314,7 +322,8 @@ impl Directory {
             from_file: false,
         };
         self.ring.put_project(project.clone());
-        self.rulebook.look_up_name(Named::Project, &project.name).await;
+        self.rulebook.look_up_name(&mut turn, Named::Project, &project.name).await;
+        self.records.finish(turn).await?;
         Ok(project)
     }
 

@@ -21,7 +21,7 @@ impl Directory {
         rule: Option<ModelRule>,
         by: &Actor,
     ) -> Result<bool, KeyError> {
-        let _one_at_a_time = self.changes.lock().await;
+        let mut turn = self.records.turn().await?;
         let project = self.active_project(Some(project.to_owned()))?;
         let before = self.ring.model_rule(&project);
         let said = |rule: &ModelRule| serde_json::json!({ "mode": ModelRule::mode(rule.denies), "model_ids": rule.models });
@@ -41,8 +41,9 @@ impl Directory {
             }),
             None => RecordChange::RemoveModelRule(project.clone()),
         };
-        self.records.write(by, vec![change], vec![stored]).await?;
+        self.records.write(&mut turn, by, vec![change], vec![stored]).await?;
         self.ring.put_model_rule(&project, rule.as_ref());
+        self.records.finish(turn).await?;
         Ok(before.is_some())
     }
 }

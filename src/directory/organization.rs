@@ -55,6 +55,13 @@ impl Organization {
         Self(RwLock::new(State { of_file: None, stored, aside }))
     }
 
+    /// Replaces what the settings say.
+    pub(super) fn replace(&self, settings: &BTreeMap<String, String>) {
+        let Self(new) = Self::of(settings);
+        let new = unpoisoned(new.into_inner());
+        self.change(|state| *state = State { of_file: state.of_file.take(), ..new });
+    }
+
     fn state(&self) -> State {
         unpoisoned(self.0.read()).clone()
     }
@@ -95,7 +102,7 @@ impl Directory {
 
     /// Gives the organization another name.
     pub async fn rename_organization(&self, name: String, by: &Actor) -> Result<(), RenameError> {
-        let _one_at_a_time = self.changes.lock().await;
+        let mut turn = self.records.turn().await?;
         let state = self.organization.state();
         if state.of_file.is_some() {
             return Err(RenameError::ManagedByFile);
@@ -103,9 +110,9 @@ impl Directory {
         let name = checked_name(name).map_err(|_| RenameError::BadName)?;
         let said = change(&json!({ "name": state.stored.as_deref() }), json!({ "name": name }));
         let stored = RecordChange::PutSetting(NAME.to_owned(), name.clone());
-        self.records.write(by, vec![said], vec![stored]).await?;
+        self.records.write(&mut turn, by, vec![said], vec![stored]).await?;
         self.organization.change(|state| state.stored = Some(name.into()));
-        Ok(())
+        Ok(self.records.finish(turn).await?)
     }
 
     /// The first steps that operators put aside.
@@ -115,15 +122,15 @@ impl Directory {
 
     /// Puts first steps aside, for good.
     pub async fn put_first_steps_aside(&self, steps: &[&str], by: &Actor) -> Result<(), StoreError> {
-        let _one_at_a_time = self.changes.lock().await;
+        let mut turn = self.records.turn().await?;
         let before = self.organization.state().aside;
         let mut aside = before.clone();
         aside.extend(steps.iter().map(|step| (*step).to_owned()));
         let said = change(&json!({ "first_steps_aside": before }), json!({ "first_steps_aside": aside }));
         let stored: Vec<String> = aside.iter().cloned().collect();
         let stored = RecordChange::PutSetting(ASIDE.to_owned(), stored.join(" "));
-        self.records.write(by, vec![said], vec![stored]).await?;
+        self.records.write(&mut turn, by, vec![said], vec![stored]).await?;
         self.organization.change(|state| state.aside = aside);
-        Ok(())
+        self.records.finish(turn).await
     }
 }

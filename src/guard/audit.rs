@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use crate::clock::Clock;
 use crate::ledger::entry::{Entry, entry_id};
-use crate::store::records::{AuditRow, KeyRow, ProjectRow, RecordChange};
-use crate::store::{Records, StoreError};
+use crate::store::records::{ActiveLimit, AuditRow, KeyRow, ProjectRow, RecordChange};
+use crate::store::{Records, RulesChange, StoreError};
 
 /// The author of a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,22 +127,48 @@ impl Change {
 }
 
 /// Writes the changes of operators, each with its row of the audit log.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct AuditedRecords {
     records: Records,
     clock: Arc<Clock>,
+    /// Makes changes one at a time.
+    turns: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// The turn of one change: no other is made through these records at the same time and, on
+/// an engine that is shared, none by whatever guard; what is in memory is of the latest
+/// rules.
+#[derive(Debug)]
+pub struct ChangeTurn {
+    change: RulesChange,
+    // Dropped after the change.
+    _alone: tokio::sync::OwnedMutexGuard<()>,
 }
 
 impl AuditedRecords {
     /// Writes through a store's records, by a clock.
     pub fn new(records: Records, clock: Arc<Clock>) -> Self {
-        Self { records, clock }
+        Self { records, clock, turns: Arc::default() }
+    }
+
+    /// Waits for the turn of a change, which [`AuditedRecords::finish`] ends. Dropped before, it
+    /// leaves nothing behind in a database that is shared; the embedded one keeps what was
+    /// written.
+    pub async fn turn(&self) -> Result<ChangeTurn, StoreError> {
+        let alone = Arc::clone(&self.turns).lock_owned().await;
+        Ok(ChangeTurn { change: self.records.begin().await?, _alone: alone })
+    }
+
+    /// Ends a turn: its changes are in the database, and bind every guard.
+    pub async fn finish(&self, turn: ChangeTurn) -> Result<(), StoreError> {
+        turn.change.finish().await
     }
 
     /// Writes changes with their rows of the audit log: all, or nothing. A change
     /// without an effect gets no row.
     pub async fn write(
         &self,
+        turn: &mut ChangeTurn,
         by: &Actor,
         changes: Vec<Change>,
         records: Vec<RecordChange>,
@@ -150,11 +176,37 @@ impl AuditedRecords {
         let at_ms = self.clock.now_ms();
         let changed = changes.into_iter().filter(|change| change.before != change.after);
         let rows: Vec<AuditRow> = changed.map(|change| change.row(by, at_ms)).collect();
-        self.records.write(records, rows).await
+        turn.change.write(&self.records, records, rows).await
     }
 
     /// Writes changes that no operator has made.
-    pub async fn write_unaudited(&self, records: Vec<RecordChange>) -> Result<(), StoreError> {
+    pub async fn write_unaudited(
+        &self,
+        turn: &mut ChangeTurn,
+        records: Vec<RecordChange>,
+    ) -> Result<(), StoreError> {
+        turn.change.write(&self.records, records, Vec::new()).await
+    }
+
+    /// Writes what is of no rule, such as when an admin key was used.
+    pub async fn note(&self, records: Vec<RecordChange>) -> Result<(), StoreError> {
         self.records.write(records, Vec::new()).await
+    }
+
+    /// Puts limits in force on the meters of a shared engine; the embedded one has its own in
+    /// memory. `of_file` are those of the configuration file, as they are written there: name,
+    /// and rule as JSON.
+    pub async fn activate(
+        &self,
+        turn: &mut ChangeTurn,
+        of_file: Vec<(String, String)>,
+        limits: Vec<ActiveLimit>,
+    ) -> Result<(), StoreError> {
+        turn.change.activate(of_file, limits).await
+    }
+
+    /// The id of a record that is made in this turn; `None` where the ledger gives it.
+    pub async fn new_id(&self, turn: &mut ChangeTurn) -> Result<Option<u64>, StoreError> {
+        turn.change.new_id().await
     }
 }

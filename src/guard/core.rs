@@ -1,39 +1,39 @@
 //! The core: the ledger and its journal, changed together.
 //!
-//! All that admits, ends or corrects spending goes through here, and in one order: decide
-//! under the lock, apply, and queue the record for the database while still under the
-//! lock, so that the database's order is the ledger's order. Another engine would run the
-//! same `Ledger::admit` and `Ledger::end` for a group inside a transaction of its own; it
-//! would stand behind these same functions.
+//! All that admits, ends or corrects spending goes through here. On the embedded engine:
+//! decide under the lock, apply, and queue the record for the database while still under
+//! the lock, so that the database's order is the ledger's order. On the shared engine a
+//! lane decides, inside the transaction that it writes.
 
-use std::sync::{Arc, Mutex};
+mod notes;
+
+use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 
 use crate::clock::Clock;
-use crate::domain::{Limit, Money, Span, Window};
-use crate::guard::alert_facts::{FactKey, Recent};
-use crate::guard::waiting::Locked;
-use crate::ledger::denial::{Blocked, Denial};
-use crate::ledger::entry::{AlertKind, Crossing, Entry, Hold, Job};
-use crate::ledger::meter::Subject;
+use crate::domain::{Limit, Money};
+use crate::guard::Denied;
+use crate::guard::alert_facts::Recent;
+use crate::ledger::entry::{Crossing, Entry, Hold, Job};
+use crate::ledger::locked::{Locked, LockedLedger};
 use crate::ledger::waiting::Turn;
 use crate::ledger::walk::InForce;
 use crate::ledger::{Admission, Circumstances, Ended, Ledger, NotAdmitted, ReserveRequest};
 use crate::metrics::Metrics;
 use crate::store::objects::ObjectChange;
 use crate::store::records::AuditRow;
-use crate::store::{Journal, Queued, Slot, Snapshot, SnapshotNeed, StoreError, WriteAck};
-use crate::sync::unpoisoned;
+use crate::store::{
+    EmbeddedAck, EmbeddedJournal, Journal, Queued, RulesFollower, SharedMeters, Slot, Snapshot, SnapshotNeed,
+    StoreError, WriteAck,
+};
 use crate::throttle::Throttle;
 
 /// One ledger with its journal, its rates and its clock.
 #[derive(Debug)]
 pub struct Core {
-    /// A std lock: it is held for a few map operations and never across an
-    /// await, so a thread never parks with it.
-    ledger: Mutex<Ledger>,
+    ledger: Arc<LockedLedger>,
     journal: Journal,
     /// The limits on requests and tokens a minute.
     rates: ArcSwap<Throttle>,
@@ -44,60 +44,135 @@ pub struct Core {
     crossed: Arc<Notify>,
 }
 
-/// A request that was admitted, whose hold is on its way into the database.
-pub(super) struct Admitted {
-    pub(super) hold: Arc<Hold>,
-    pub(super) admission: Admission,
-    pub(super) ack: WriteAck,
-}
-
 impl Core {
     /// A core on a ledger and its journal, without limits.
     pub fn new(
-        ledger: Ledger,
+        ledger: Arc<LockedLedger>,
         journal: Journal,
         clock: Arc<Clock>,
         metrics: Arc<Metrics>,
         crossed: Arc<Notify>,
     ) -> Self {
         let (rates, recent) = (ArcSwap::from_pointee(Throttle::default()), Recent::default());
-        Self { ledger: Mutex::new(ledger), journal, rates, clock, metrics, recent, crossed }
+        Self { ledger, journal, rates, clock, metrics, recent, crossed }
+    }
+
+    /// Admits a request, or says why not. `reservation` owns the hold from the moment on
+    /// that the ledger has it; when this returns it, the hold is in the database.
+    pub(super) async fn admit<R>(
+        &self,
+        request: ReserveRequest,
+        turn: Turn,
+        slot: Slot,
+        reservation: impl FnOnce(Arc<Hold>, Slot) -> R,
+    ) -> Result<(R, Admission), Denied> {
+        match &self.journal {
+            Journal::Embedded(journal) => {
+                let (hold, admission, ack) = self.decide(journal, request, turn)?;
+                let reservation = reservation(hold, slot);
+                // Dropped unsent, the reservation releases its hold.
+                if journal.written(ack).await {
+                    Ok((reservation, admission))
+                } else {
+                    Err(Denied::Unavailable)
+                }
+            }
+            Journal::Shared(lanes) => {
+                let admitted = lanes.reserve(request, self.clock.now_ms(), turn, slot).await;
+                let (hold, admission, slot) = admitted.map_err(Denied::from)?.accept();
+                Ok((reservation(hold, slot), admission))
+            }
+        }
     }
 
     /// Decides whether a request is admitted, applies its hold, and queues it for the
     /// database.
-    pub(super) fn decide(&self, request: ReserveRequest, turn: Turn) -> Result<Admitted, NotAdmitted> {
+    fn decide(
+        &self,
+        journal: &EmbeddedJournal,
+        request: ReserveRequest,
+        turn: Turn,
+    ) -> Result<(Arc<Hold>, Admission, EmbeddedAck), NotAdmitted> {
         let mut ledger = self.ledger();
-        let unwritten_releases = self.journal.unwritten(ledger.released());
+        let unwritten_releases = journal.unwritten(ledger.released());
         let circumstances = Circumstances { at_ms: self.clock.now_ms(), unwritten_releases, turn };
         let (hold, admission) = ledger.admit(request, &circumstances)?;
-        let ack = self.journal.push_hold(Arc::clone(&hold), admission.depends_on_unwritten);
-        Ok(Admitted { hold, admission, ack })
+        let ack = journal.push_hold(Arc::clone(&hold), admission.depends_on_unwritten);
+        Ok((hold, admission, ack))
     }
 
     /// Ends a hold by its entry, and queues that for the database. Returns what the
-    /// tightest dollar limit leaves then; `None` without one.
+    /// tightest dollar limit leaves then; `None` without one. Of a shared ledger that is
+    /// what this guard knows.
     pub(super) fn end(&self, entry: Box<Entry>, slot: Option<Slot>) -> Option<Money> {
         let mut ledger = self.ledger();
-        let Ended { crossings, left } = ledger.end(&entry);
-        if let Some(slot) = slot {
-            self.journal.push_entry(entry, crossings, ledger.released(), slot);
+        match &self.journal {
+            Journal::Embedded(journal) => {
+                let Ended { crossings, left } = ledger.end(&entry);
+                if let Some(slot) = slot {
+                    journal.push_entry(entry, crossings, ledger.released(), slot);
+                }
+                left
+            }
+            Journal::Shared(lanes) => {
+                let held = ledger.headroom(&entry.attribution, None, entry.created_ms).cost;
+                let left = held.map(|left| left + entry.held.cost - entry.cost);
+                drop(ledger);
+                if let Some(slot) = slot {
+                    lanes.push_ending(entry, slot);
+                }
+                left.map(|left| left.max(Money::ZERO))
+            }
         }
-        left
+    }
+
+    /// Writes a correction with its row of the audit log. `entry` has no id yet. It counts
+    /// even if it is written later.
+    pub async fn correct(
+        &self,
+        entry: Entry,
+        audited: impl Fn(&Entry) -> AuditRow + Send + Sync + 'static,
+    ) -> Result<Entry, StoreError> {
+        let slots = [self.operators_slot().await?, self.operators_slot().await?];
+        match &self.journal {
+            Journal::Embedded(journal) => {
+                let (entry, audited) = self.correct_in_memory(journal, slots, entry, audited);
+                // It counts already; an error here would invite the operator to repeat it.
+                if let Err(error) = self.flush().await {
+                    tracing::warn!(
+                        event = "correction_not_written", %error,
+                        "a correction counts, and is written as soon as the ledger can be written"
+                    );
+                }
+                if audited.done().await.is_err() {
+                    tracing::warn!(
+                        event = "correction_not_audited",
+                        id = entry.id,
+                        "a correction counts, but is missing from the audit log"
+                    );
+                }
+                Ok(entry)
+            }
+            Journal::Shared(lanes) => {
+                let [slot, _] = slots;
+                lanes.correct(entry, audited, slot).await
+            }
+        }
     }
 
     /// Applies a correction, and queues it with its row of the audit log right behind.
-    pub fn correct(
+    fn correct_in_memory(
         &self,
+        journal: &EmbeddedJournal,
         [slot, slot_after]: [Slot; 2],
-        entry: impl FnOnce(u64, i64) -> Entry,
-        audited: impl FnOnce(&Entry) -> AuditRow,
+        entry: Entry,
+        audited: impl Fn(&Entry) -> AuditRow,
     ) -> (Entry, Queued<()>) {
         let mut ledger = self.ledger();
-        let entry = entry(ledger.take_id(), self.clock.now_ms());
+        let entry = Entry { id: ledger.take_id(), ..entry };
         let crossings = ledger.apply(&entry);
-        self.journal.push_entry(Box::new(entry.clone()), crossings, ledger.released(), slot);
-        let audited = self.journal.push_audit(audited(&entry), slot_after);
+        journal.push_entry(Box::new(entry.clone()), crossings, ledger.released(), slot);
+        let audited = journal.push_audit(audited(&entry), slot_after);
         (entry, audited)
     }
 
@@ -111,17 +186,98 @@ impl Core {
         }
     }
 
-    /// Reads or changes the ledger, at a time in Unix milliseconds, and takes a snapshot of
-    /// the database at that place if `work` asks for one: it has exactly the records that
-    /// the ledger has then.
+    /// Reads or changes the ledger of the embedded engine, at a time in Unix milliseconds,
+    /// and takes a snapshot of the database at that place if `work` asks for one: it has
+    /// exactly the records that the ledger has then.
     pub fn with_snapshot<T>(
         &self,
+        journal: &EmbeddedJournal,
         slot: Slot,
         work: impl FnOnce(&mut Ledger, i64) -> (T, SnapshotNeed),
     ) -> (T, Queued<Option<Snapshot>>) {
         let mut ledger = self.ledger();
         let (done, need) = work(&mut ledger, self.clock.now_ms());
-        (done, self.journal.snapshot(slot, need))
+        (done, journal.snapshot(slot, need))
+    }
+
+    /// Puts the rules of one version in force: limits whose meters are shared, and prepaid
+    /// credit. This guard's memory of the meters is replaced.
+    pub fn put_in_force(&self, limits: &[Arc<Limit>], counters: SharedMeters, rules_version: i64) {
+        let now_ms = self.clock.now_ms();
+        let retired = {
+            let mut ledger = self.ledger();
+            let retired = ledger.put_in_force(limits, counters.account, rules_version, now_ms);
+            ledger.load_meters(counters.meters);
+            retired
+        };
+        // Where no request waits.
+        drop(retired);
+    }
+
+    /// Whether a limit is in force that counts what this one would, whatever their caps.
+    pub fn counts_as_before(&self, limit: &Limit) -> bool {
+        let counts_like = |known: &Arc<Limit>| known.name == limit.name && known.counts_like(limit);
+        self.in_force().iter().any(|of| counts_like(&of.limit)) || self.rates.load().limits().any(counts_like)
+    }
+
+    /// The journal.
+    pub fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    /// Brings what is in memory of a shared ledger up to date, to be shown. What can't be read
+    /// stays as it was.
+    pub async fn see_whole(&self) {
+        let Journal::Shared(lanes) = &self.journal else { return };
+        if let Err(error) = lanes.see_whole().await {
+            tracing::warn!(
+                event = "whole_not_read", %error,
+                "what other guards have settled and hold can't be read; older figures are shown"
+            );
+        }
+    }
+
+    /// Money held for open requests, and how many there are; those of other guards as of the
+    /// last look at the whole.
+    pub(super) fn in_doubt(&self) -> (Money, usize) {
+        let (held, open) = {
+            let ledger = self.ledger();
+            (ledger.in_doubt(), ledger.open())
+        };
+        match &self.journal {
+            Journal::Embedded(_) => (held, open),
+            Journal::Shared(lanes) => {
+                let (others_held, others_open) = lanes.held_by_others();
+                (held + others_held, open + others_open)
+            }
+        }
+    }
+
+    /// Keeps the rules in memory as new as those of a shared database.
+    pub fn follow(&self, follower: Arc<dyn RulesFollower>) {
+        if let Journal::Shared(lanes) = &self.journal {
+            lanes.follow(follower);
+        }
+    }
+
+    /// Puts in force what other guards have changed by now, if the ledger is shared.
+    pub async fn look_for_rules(&self) {
+        if let Journal::Shared(lanes) = &self.journal {
+            lanes.look_for_rules().await;
+        }
+    }
+
+    /// Whether other guards share the ledger.
+    pub fn is_shared(&self) -> bool {
+        matches!(self.journal, Journal::Shared(_))
+    }
+
+    /// The version of the rules in memory; always 0 where no other guard can change them.
+    pub fn rules_version(&self) -> i64 {
+        match &self.journal {
+            Journal::Embedded(_) => 0,
+            Journal::Shared(lanes) => lanes.rules_version(),
+        }
     }
 
     /// Queues crossings that no entry has caused.
@@ -131,7 +287,7 @@ impl Core {
 
     /// The ledger, locked: for a few map operations, never across an await.
     pub(crate) fn ledger(&self) -> Locked<'_> {
-        Locked::new(unpoisoned(self.ledger.lock()))
+        self.ledger.lock()
     }
 
     /// The limits in force, rates aside.
@@ -223,61 +379,5 @@ impl Core {
     /// Whether the ledger can be written, as of the last attempt.
     pub fn is_healthy(&self) -> bool {
         self.journal.is_healthy()
-    }
-}
-
-impl Core {
-    /// Notes that a request was refused, where a meter or the credit is nearly used up: not
-    /// because one request asks for much, and not where others' holds are in the way.
-    pub fn note_denial(&self, denial: &Denial) {
-        match denial {
-            Denial::Exhausted(blocked) => self.note_hit(blocked),
-            Denial::NoCredit(_) => self.note_credit(Ledger::used_up),
-            Denial::Held(_)
-            | Denial::TooLarge(_)
-            | Denial::OverClientCap { .. }
-            | Denial::CreditHeld(_)
-            | Denial::TooManyMeters(_) => {}
-        }
-    }
-
-    fn note_hit(&self, blocked: &Blocked) {
-        let Blocked { limit, subject, span, settled, .. } = blocked;
-        if limit.window != Window::Request && blocked.is_nearly_used_up() {
-            self.note(AlertKind::Hard, limit, subject, *span, *settled);
-        }
-    }
-
-    /// Notes what a look at the account of prepaid credit finds. With no slot free, the
-    /// next look notes it.
-    pub fn note_credit(&self, look: fn(&mut Ledger, i64) -> Vec<Crossing>) {
-        if let Some(slot) = self.free_operators_slot() {
-            self.transition(slot, look);
-        }
-    }
-
-    /// Notes that a cap is likely to be reached before its window ends.
-    pub fn note_ahead(&self, limit: &Arc<Limit>, subject: &Subject, span: Span, settled: i64) {
-        self.note(AlertKind::Forecast, limit, subject, span, settled);
-    }
-
-    fn note(&self, mark: AlertKind, limit: &Arc<Limit>, subject: &Subject, span: Span, settled: i64) {
-        let Some(hard) = limit.hard else { return };
-        let (name, start_s) = (limit.name.to_string(), span.start_s);
-        let seen = FactKey { limit: name, subject: subject.clone(), mark, hard, start_s };
-        // With no slot free, the next look notes it.
-        let Some(slot) = self.recent.claim(seen, || self.free_operators_slot()) else { return };
-        self.transition(slot, |ledger, at_ms| {
-            vec![Crossing {
-                id: ledger.take_id(),
-                mark,
-                limit: Arc::clone(limit),
-                subject: subject.label().to_owned(),
-                threshold: hard,
-                window_start_s: span.start_s,
-                settled,
-                at_ms,
-            }]
-        });
     }
 }

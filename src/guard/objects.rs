@@ -156,6 +156,9 @@ impl Guard {
         reach: &Reach,
     ) -> Result<Option<usize>, StoreError> {
         let mut missing = Vec::new();
+        // Another guard may have used them since.
+        let is_stale =
+            |kind| self.core.is_shared() && matches!(kind, ObjectKind::Conversation | ObjectKind::Container);
         {
             let mut memory = self.objects.memory();
             for (at, of) in named.iter().enumerate().filter(|(_, of)| !of.is_upstreams_own()) {
@@ -163,6 +166,7 @@ impl Guard {
                     (Some(known), Reach::Project(project)) if known.project != *project => {
                         return Ok(Some(at));
                     }
+                    (Some(_), _) if is_stale(of.kind) => missing.push((at, of.clone())),
                     (Some(_), _) => {}
                     // Too long to have been remembered.
                     (None, Reach::Project(_)) if of.id.len() > OBJECT_ID_BYTES_MAX => return Ok(Some(at)),
@@ -190,6 +194,7 @@ impl Guard {
             }
             let key = ObjectKey::of(of.kind, &of.id);
             match found {
+                Some(StoredObject::Object(known)) if is_stale(of.kind) => memory.objects.put(key, known),
                 Some(StoredObject::Object(known)) => memory.objects.put_missing(key, known),
                 Some(StoredObject::Item(item)) => memory.items.put_missing(key, item),
                 None => {}

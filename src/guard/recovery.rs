@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::domain::Money;
-use crate::ledger::entry::{Basis, Entry, Hold, Job, Kind, Life};
+use crate::ledger::entry::{Entry, Hold, Job, Life};
 use crate::store::records::Names;
 use crate::store::{Store, StoreError};
 
@@ -22,7 +22,9 @@ pub fn charge_unfinished(
     let (mut entries, mut jobs) = (Vec::new(), Vec::new());
     for (hold, life) in holds {
         match life {
-            Life::Request => entries.push(assumed(&hold, now_ms)),
+            Life::Request => {
+                entries.push(Entry::assumed(&hold, now_ms, "the guard ended before the request did"));
+            }
             Life::Job(job) => jobs.push((Arc::new(hold), job)),
         }
     }
@@ -37,14 +39,4 @@ pub fn charge_unfinished(
         );
     }
     Ok((jobs, next_id))
-}
-
-fn assumed(hold: &Hold, now_ms: i64) -> Entry {
-    Entry {
-        cost: hold.bound.cost,
-        quantities: hold.bound.quantities(),
-        basis: Some(Basis::Assumed),
-        note: Some("the guard ended before the request did".to_owned()),
-        ..Entry::ending(hold, Kind::Settle, now_ms)
-    }
 }

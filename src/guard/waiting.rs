@@ -5,60 +5,15 @@
 //! comes between two attempts is kept by its bell. A dropped [`Wait`] leaves its
 //! queue immediately, and the next request is called.
 
-use std::ops::{Deref, DerefMut};
-use std::sync::{Arc, MutexGuard};
+use std::sync::Arc;
 use std::task::{Wake, Waker};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 
 use crate::guard::{Denied, Guard, Reservation, ReserveRequest};
-use crate::ledger::Ledger;
 use crate::ledger::denial::{Blocked, Denial};
 use crate::ledger::waiting::{Place, Turn};
-
-/// The ledger, locked. Requests that were called meanwhile are woken after it is
-/// unlocked, so that they don't block on the lock.
-pub(crate) struct Locked<'a> {
-    ledger: MutexGuard<'a, Ledger>,
-    // Dropped after the lock.
-    called: Called,
-}
-
-/// Woken when this is dropped.
-struct Called(Vec<Waker>);
-
-impl<'a> Locked<'a> {
-    pub(super) fn new(ledger: MutexGuard<'a, Ledger>) -> Self {
-        Self { ledger, called: Called(Vec::new()) }
-    }
-}
-
-impl Deref for Locked<'_> {
-    type Target = Ledger;
-
-    fn deref(&self) -> &Ledger {
-        &self.ledger
-    }
-}
-
-impl DerefMut for Locked<'_> {
-    fn deref_mut(&mut self) -> &mut Ledger {
-        &mut self.ledger
-    }
-}
-
-impl Drop for Locked<'_> {
-    fn drop(&mut self) {
-        self.called.0 = self.ledger.queues().take_called();
-    }
-}
-
-impl Drop for Called {
-    fn drop(&mut self) {
-        self.0.drain(..).for_each(Waker::wake);
-    }
-}
 
 /// Keeps one call until it is received.
 #[derive(Debug, Default)]

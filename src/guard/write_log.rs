@@ -47,6 +47,10 @@ impl Observer for WriteLog {
         tracing::info!(event = "ledger_write_recovered", "the ledger can be written again");
     }
 
+    fn at_ms(&self, now_ms: i64) {
+        self.clock.follow(now_ms);
+    }
+
     fn crossed(&self, crossing: &Crossing) {
         self.crossed.notify_one();
         let Crossing { mark, limit, subject, threshold, settled, .. } = crossing;

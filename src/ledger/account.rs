@@ -78,7 +78,7 @@ pub struct Account {
     /// Requests admitted after this id count.
     opened_by: u64,
     /// Without gaps from the beginning to the end of time.
-    segments: Vec<Segment>,
+    pub(super) segments: Vec<Segment>,
     grants: Vec<Arc<Grant>>,
     /// The kinds of alerts that were raised since the last grant.
     noted: Vec<AlertKind>,

@@ -33,6 +33,8 @@ pub struct ReserveRequest {
     pub price_version: Arc<str>,
     /// Whether the answer is a stream.
     pub stream: bool,
+    /// The version of the rules that it was prepared with: keys, limits, projects.
+    pub rules_version: i64,
 }
 
 impl ReserveRequest {
@@ -40,7 +42,16 @@ impl ReserveRequest {
     /// own, and of no version of the price sheet.
     pub fn new(attribution: Arc<Attribution>, bound: Bound) -> Self {
         let (tier, price_version) = (Tier::default(), Arc::default());
-        Self { attribution, bound, is_priced: true, client_cap: None, tier, price_version, stream: false }
+        Self {
+            attribution,
+            bound,
+            is_priced: true,
+            client_cap: None,
+            tier,
+            price_version,
+            stream: false,
+            rules_version: 0,
+        }
     }
 }
 

@@ -49,7 +49,7 @@ impl Ledger {
         self.low_credit(at_ms)
     }
 
-    /// Prepares a grant, which counts with [`Ledger::grant`]; its id is given here.
+    /// Prepares a grant, which counts with [`Ledger::grant`]; it gets its id here unless it has one.
     /// Also returns the latest instant that a request was admitted at.
     ///
     /// The first counts at once: what is admitted from here on is spent of it, and
@@ -68,7 +68,8 @@ impl Ledger {
         if self.account.as_ref().is_some_and(|account| !account.has_room(grant.expires_s)) {
             return Err(Ungranted::TooMany);
         }
-        let grant = Arc::new(Grant { id: self.take_id(), ..grant });
+        let id = if grant.id == 0 { self.take_id() } else { grant.id };
+        let grant = Arc::new(Grant { id, ..grant });
         let account = self.account.get_or_insert_with(|| Account::new(grant.id));
         account.cut(grant.expires_s);
         if account.grants().is_empty() {

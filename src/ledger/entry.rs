@@ -169,6 +169,36 @@ impl Entry {
         }
     }
 
+    /// The ending of a hold that is charged in full, since what was used is not known.
+    pub fn assumed(hold: &Hold, at_ms: i64, note: &str) -> Self {
+        Self {
+            cost: hold.bound.cost,
+            quantities: hold.bound.quantities(),
+            basis: Some(Basis::Assumed),
+            note: Some(note.to_owned()),
+            ..Self::ending(hold, Kind::Settle, at_ms)
+        }
+    }
+
+    /// The correction of a hold that was charged in full, by the ending that was learned later;
+    /// it has no id yet.
+    pub fn late(ending: &Self, charged: Money) -> Self {
+        Self {
+            id: 0,
+            kind: Kind::Adjust,
+            cost: ending.cost - charged,
+            tool_fees: Money::ZERO,
+            quantities: Quantities::default(),
+            held: Bound::default(),
+            basis: None,
+            corrects: Some(ending.id),
+            note: Some(
+                "the guard was given up before the request ended; this is what it cost in the end".to_owned(),
+            ),
+            ..ending.clone()
+        }
+    }
+
     /// A line that is of no request and moves no money.
     pub fn note(id: u64, kind: Kind, at_ms: i64, note: String) -> Self {
         Self { note: Some(note), ..Self::bare(id, kind, at_ms, Arc::default()) }

@@ -20,6 +20,11 @@ pub enum Subject {
 }
 
 impl Subject {
+    /// The subject of a limit that has this label.
+    pub fn labelled(limit: &Limit, label: String) -> Self {
+        if limit.per == Per::Organization { Self::Organization } else { Self::One(label.into()) }
+    }
+
     /// The name in API, ledger and metrics: `org`, else the id or name itself.
     pub fn label(&self) -> &str {
         match self {

@@ -6,9 +6,6 @@ use crate::domain::{Limit, Window};
 use crate::ledger::entry::{AlertKind, Crossing, Hold, reserved};
 use crate::ledger::meter::{Meter, Metered, Subject};
 
-/// How many meters of past windows each hold checks for removal.
-const PRUNED: usize = 32;
-
 /// A hold's part on one meter.
 #[derive(Clone, Debug)]
 pub(super) struct MeterHold {
@@ -18,19 +15,26 @@ pub(super) struct MeterHold {
     pub(super) amount: i64,
 }
 
+/// A request's parts on its meters of one limit.
+pub(super) fn meter_holds_of<'a>(
+    metered: &'a Metered,
+    hold: &'a Hold,
+) -> impl Iterator<Item = MeterHold> + 'a {
+    let start_s = metered.span(hold.admitted_ms.div_euclid(1_000)).start_s;
+    let amount = reserved(&hold.bound, metered.limit.unit);
+    let is_metered = metered.limit.window != Window::Request;
+    let subjects = is_metered.then(|| metered.subjects(&hold.attribution));
+    let of = move |subject| MeterHold { slot: metered.slot, subject, start_s, amount };
+    subjects.into_iter().flatten().map(of)
+}
+
 /// Holds a request's amount on its meters of one limit.
 pub(super) fn hold_on(metered: &mut Metered, hold: &Hold, meter_holds: &mut Vec<MeterHold>) {
-    if metered.limit.window == Window::Request {
-        return;
-    }
-    let at_s = hold.admitted_ms.div_euclid(1_000);
-    for subject in metered.subjects(&hold.attribution) {
-        let start_s = metered.span(at_s).start_s;
-        let amount = reserved(&hold.bound, metered.limit.unit);
-        metered.prune(at_s, PRUNED);
-        let meter = metered.meters.entry((subject.clone(), start_s)).or_default();
-        meter.held = meter.held.saturating_add(amount);
-        meter_holds.push(MeterHold { slot: metered.slot, subject, start_s, amount });
+    let first = meter_holds.len();
+    meter_holds.extend(meter_holds_of(metered, hold));
+    for MeterHold { subject, start_s, amount, .. } in &meter_holds[first..] {
+        let meter = metered.meters.entry((subject.clone(), *start_s)).or_default();
+        meter.held = meter.held.saturating_add(*amount);
     }
 }
 

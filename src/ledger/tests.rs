@@ -1,6 +1,7 @@
 //! Never past hard, one ending, replay equals live.
 
 mod meters;
+mod shared;
 
 use std::sync::Arc;
 

@@ -72,6 +72,20 @@ impl Ledger {
         limits.map(copy).collect()
     }
 
+    /// All limits in force with other meters than those in memory: by limit, subject's label
+    /// and the start of the window.
+    pub fn copied_with(&self, meters: Vec<(String, String, i64, Meter)>) -> Vec<Copied> {
+        let limits = self.limits.iter().filter(|metered| metered.in_force);
+        let mut copied: Vec<Copied> =
+            limits.map(|of| Copied { limit: Arc::clone(&of.limit), meters: Meters::default() }).collect();
+        for (limit, label, start_s, meter) in meters {
+            if let Some(of) = copied.iter_mut().find(|of| *of.limit.name == *limit) {
+                of.meters.insert((Subject::labelled(&of.limit, label), start_s), meter);
+            }
+        }
+        copied
+    }
+
     /// The limits in force.
     pub fn in_force(&self) -> Vec<InForce> {
         let limits = self.limits.iter().filter(|metered| metered.in_force);

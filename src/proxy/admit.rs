@@ -27,6 +27,7 @@ use crate::pricing::plan::Policy;
 use crate::pricing::sheet::Price;
 use crate::protocol::openai::operation::Operation;
 use crate::proxy::count::{Countable, Counter};
+use crate::proxy::permit::Permit;
 use crate::proxy::refuse::Refusal;
 
 /// The largest hold of a request. Even the maximum number of open requests with
@@ -87,6 +88,8 @@ pub struct Candidate<'a> {
     pub encoding: Option<Encoding>,
     /// Counts what can't be counted here.
     pub counter: Counter<'a>,
+    /// Whether its caller may still ask for it.
+    pub permit: Permit<'a>,
 }
 
 impl<'a> Candidate<'a> {
@@ -297,7 +300,7 @@ impl AdmissionAttempt<'_> {
                 "The most that this request can cost is too large; ask for less output or fewer tool calls.";
             return Err(Refusal::Invalid(message.to_owned(), None));
         }
-        let request = ReserveRequest {
+        let mut request = ReserveRequest {
             attribution: Arc::clone(&candidate.attribution),
             bound,
             is_priced: candidate.priced,
@@ -305,11 +308,15 @@ impl AdmissionAttempt<'_> {
             tier: candidate.demand.tier.unwrap_or(self.config.policy.project_tier),
             price_version: Arc::clone(&candidate.price_version),
             stream: candidate.demand.stream,
+            rules_version: candidate.permit.rules_version(),
         };
-        match self.guard.reserve_in_turn(request, turn).await {
-            Ok(reservation) => Ok(Ok(reservation)),
-            Err(Denied::ByLimit(denial)) => Ok(Err(denial)),
-            Err(refused) => Err(refused.into()),
+        loop {
+            match self.guard.reserve_in_turn(request.clone(), turn).await {
+                Ok(reservation) => return Ok(Ok(reservation)),
+                Err(Denied::ByLimit(denial)) => return Ok(Err(denial)),
+                Err(Denied::Outdated) => request.rules_version = candidate.permit.renewed()?,
+                Err(refused) => return Err(refused.into()),
+            }
         }
     }
 

@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderValue, header};
 
 use crate::directory::Directory;
 use crate::domain::Secret;
-use crate::keys::{DEFAULT_PROJECT, Key, KeyHash, is_mistyped};
+use crate::keys::{DEFAULT_PROJECT, Key, KeyHash, ModelRule, is_mistyped};
 use crate::proxy::refuse::Refusal;
 
 /// The header in which Azure's clients and many others send their key.
@@ -29,6 +29,10 @@ pub struct Caller {
     pub authorization: HeaderValue,
     /// A client's own key that is not on the ring yet: its listed form.
     pub unseen: Option<String>,
+    /// The models that its project may use.
+    pub model_rule: Option<ModelRule>,
+    /// The version of the rules by which it was found.
+    pub rules_version: i64,
 }
 
 /// Finds the caller of a request, or returns why there is none.
@@ -40,6 +44,8 @@ pub fn caller(
     upstream_key: Option<&HeaderValue>,
     pass_through: bool,
 ) -> Result<Caller, Refusal> {
+    // Read first: what is read after it is of this version or a later one.
+    let rules_version = directory.rules_version();
     let secret = presented(headers).ok_or(Refusal::NoKey)?;
     let text = secret.expose();
     // A header may hold tabs; a list of keys may not.
@@ -75,7 +81,8 @@ pub fn caller(
     } else {
         upstream_key.cloned().ok_or_else(bad)?
     };
-    Ok(Caller { key, secret, authorization, unseen })
+    let model_rule = directory.ring().model_rule(&key.project);
+    Ok(Caller { key, secret, authorization, unseen, model_rule, rules_version })
 }
 
 /// The key that a request carries. `Authorization` goes before the other places,

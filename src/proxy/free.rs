@@ -119,11 +119,12 @@ impl Proxy {
                 client_cap: max_cost.filter(|_| fee > Money::ZERO),
                 ..ReserveRequest::new(attribution, Bound { cost: fee, ..Bound::default() })
             };
-            let mut reservation = match self.guard.reserve_within(request, rules.admit.hold_wait).await {
+            let permit = self.permit(rules, &head.headers, &caller);
+            let mut reservation = match permit.reserve(request, rules.admit.hold_wait).await {
                 Ok(reservation) => reservation,
-                Err(refused) => {
+                Err(refusal) => {
                     errand.abandon();
-                    return Err(refused.into());
+                    return Err(refusal);
                 }
             };
             let rates = rate_headers(&rate_check);

@@ -93,6 +93,7 @@ impl Proxy {
                 upstream: self.upstream(rules),
                 authorization: &caller.authorization,
             },
+            permit: self.permit(rules, &head.headers, caller),
         };
         let rate_check = pace(&self.guard, rules.admit, &mut candidate, rate_check).await?;
         let admitted = self.admit(rules, &candidate).await?;

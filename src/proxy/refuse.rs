@@ -133,7 +133,7 @@ impl From<Denied> for Refusal {
         match refused {
             Denied::ByLimit(denial) => Self::denied(denial),
             Denied::Unpriced(model) => Self::NotPriced(model.to_string()),
-            Denied::Unavailable => Self::LedgerUnavailable,
+            Denied::Unavailable | Denied::Outdated => Self::LedgerUnavailable,
             Denied::Full => Self::Overloaded,
         }
     }

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use crate::domain::Money;
 use crate::domain::limit::Mode;
-use crate::guard::audit::{Actor, Change};
+use crate::guard::audit::{Actor, Change, ChangeTurn};
 use crate::ledger::Ledger;
 use crate::ledger::account::{Balance, Grant, GrantReading, Terms};
 use crate::ledger::credit::Ungranted;
@@ -79,8 +79,7 @@ impl Rulebook {
         expires_s: Option<i64>,
         by: &Actor,
     ) -> Result<Arc<Grant>, CreditError> {
-        // One after the other: a grant that could not be written is taken back.
-        let _one_at_a_time = self.grants.lock().await;
+        let turn = self.records.turn().await?;
         let minimum = self.credit_terms().minimum;
         if amount < minimum.max(Money::from_nano(1)) {
             return Err(CreditError::TooLittle(minimum));
@@ -92,7 +91,7 @@ impl Rulebook {
             return Err(CreditError::LongNote);
         }
         let created_ms = self.core.clock().now_ms();
-        self.write_grant(Grant { id: 0, amount, note, created_ms, expires_s, corrects: None }, by).await
+        self.write_grant(turn, Grant { id: 0, amount, note, created_ms, expires_s, corrects: None }, by).await
     }
 
     /// Corrects a grant: adds to it, or takes credit back. Returns `None` if the
@@ -104,7 +103,7 @@ impl Rulebook {
         note: String,
         by: &Actor,
     ) -> Result<Option<Arc<Grant>>, CreditError> {
-        let _one_at_a_time = self.grants.lock().await;
+        let turn = self.records.turn().await?;
         let grants = self.credit().map(|credit| credit.grants).unwrap_or_default();
         let of = |id| grants.iter().map(|reading| &reading.grant).find(|grant| grant.id == id);
         let Some(original) = of(id).and_then(|grant| of(grant.corrects.unwrap_or(id))) else {
@@ -118,15 +117,25 @@ impl Rulebook {
         }
         let (created_ms, expires_s) = (self.core.clock().now_ms(), original.expires_s);
         let corrects = Some(original.id);
-        self.write_grant(Grant { id: 0, amount, note, created_ms, expires_s, corrects }, by).await.map(Some)
+        let grant = Grant { id: 0, amount, note, created_ms, expires_s, corrects };
+        self.write_grant(turn, grant, by).await.map(Some)
     }
 
-    async fn write_grant(&self, grant: Grant, by: &Actor) -> Result<Arc<Grant>, CreditError> {
+    async fn write_grant(
+        &self,
+        mut turn: ChangeTurn,
+        grant: Grant,
+        by: &Actor,
+    ) -> Result<Arc<Grant>, CreditError> {
         // Taken before anything has changed, so that the following records can be written.
         let slot_after = self.core.operators_slot().await?;
-        let (grant, latest_ms) = self.core.ledger().stage_grant(grant)?;
+        let id = self.records.new_id(&mut turn).await?.unwrap_or(0);
+        let (grant, latest_ms) = self.core.ledger().stage_grant(Grant { id, ..grant })?;
         let stored = RecordChange::InsertGrant(Arc::clone(&grant), latest_ms);
-        let written = self.records.write(by, vec![change(&grant)], vec![stored]);
+        let written = async {
+            self.records.write(&mut turn, by, vec![change(&grant)], vec![stored]).await?;
+            self.records.finish(turn).await
+        };
         if let Err(error) = written.await {
             self.core.ledger().unstage_grant(&grant);
             return Err(error.into());

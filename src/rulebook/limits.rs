@@ -10,14 +10,14 @@ use std::sync::Arc;
 
 use crate::domain::Limit;
 use crate::domain::limit::Source;
-use crate::guard::audit::{Actor, Change};
+use crate::guard::audit::{Actor, Change, ChangeTurn};
 use crate::keys::Ring;
 use crate::ledger::{Backfill, History};
 use crate::rulebook::Rulebook;
 use crate::rulebook::names::{self, NameError, Names};
 use crate::rulebook::rule::{LimitRule, RuleError};
-use crate::store::records::{AlertRow, RecordChange};
-use crate::store::{Slot, Snapshot, SnapshotNeed, StoreError};
+use crate::store::records::{ActiveLimit, AlertRow, RecordChange};
+use crate::store::{EmbeddedJournal, Journal, Slot, Snapshot, SnapshotNeed, StoreError};
 use crate::throttle::Throttle;
 
 /// The rules as they were written, by their source.
@@ -126,6 +126,7 @@ impl Rulebook {
         limits: Vec<Arc<Limit>>,
         zone: Arc<str>,
     ) -> Result<(), LimitError> {
+        let mut turn = self.records.turn().await?;
         let mut book = self.book.lock().await;
         book.check_names(&limits, &self.ring)?;
         let clash = book.api.iter().find(|api| limits.iter().any(|file| file.name == api.name));
@@ -137,7 +138,9 @@ impl Rulebook {
         }
         book.file = limits;
         book.zone = zone;
-        Ok(self.install(&mut book).await?)
+        self.install(&mut turn, &mut book).await?;
+        drop(book);
+        Ok(self.records.finish(turn).await?)
     }
 
     /// Makes or changes a limit through the API. It is in force when this
@@ -148,21 +151,28 @@ impl Rulebook {
         rule: &LimitRule,
         by: &Actor,
     ) -> Result<Arc<Limit>, LimitError> {
+        let mut turn = self.records.turn().await?;
         let mut book = self.book.lock().await;
         let limit = book.checked(name, rule, &self.ring)?;
         let change = book.change(name, Some(&limit));
-        self.write_rules(&mut book, &[Arc::clone(&limit)], vec![change], by, None).await?;
-        self.install(&mut book).await?;
+        let limits = [Arc::clone(&limit)];
+        self.write_rules(&mut turn, &mut book, &limits, vec![change], by, None).await?;
+        self.install(&mut turn, &mut book).await?;
+        drop(book);
+        self.records.finish(turn).await?;
         Ok(limit)
     }
 
     /// Removes a limit that was made through the API.
     pub async fn remove_limit(&self, name: &str, by: &Actor) -> Result<(), LimitError> {
+        let mut turn = self.records.turn().await?;
         let mut book = self.book.lock().await;
         book.free(name)?;
         let change = book.change(name, None);
-        self.unwrite_rule(&mut book, name, vec![change], by, None).await?;
-        Ok(self.install(&mut book).await?)
+        self.unwrite_rule(&mut turn, &mut book, name, vec![change], by, None).await?;
+        self.install(&mut turn, &mut book).await?;
+        drop(book);
+        Ok(self.records.finish(turn).await?)
     }
 
     /// Creates or changes several limits together: all of them, or none.
@@ -172,19 +182,23 @@ impl Rulebook {
         change: Change,
         by: &Actor,
     ) -> Result<(), LimitError> {
+        let mut turn = self.records.turn().await?;
         let mut book = self.book.lock().await;
         let limits = rules
             .iter()
             .map(|(name, rule)| book.checked(name, rule, &self.ring))
             .collect::<Result<Vec<_>, _>>()?;
-        self.write_rules(&mut book, &limits, vec![change], by, None).await?;
-        Ok(self.install(&mut book).await?)
+        self.write_rules(&mut turn, &mut book, &limits, vec![change], by, None).await?;
+        self.install(&mut turn, &mut book).await?;
+        drop(book);
+        Ok(self.records.finish(turn).await?)
     }
 
     /// Writes limits with the records that belong to them. They are in the book
     /// then, and in force with the next [`Rulebook::install`].
     pub(super) async fn write_rules(
         &self,
+        turn: &mut ChangeTurn,
         book: &mut Book,
         limits: &[Arc<Limit>],
         changes: Vec<Change>,
@@ -193,7 +207,7 @@ impl Rulebook {
     ) -> Result<(), LimitError> {
         let put =
             |limit: &Arc<Limit>| RecordChange::PutLimit(limit.name.to_string(), LimitRule::of(limit).json());
-        self.records.write(by, changes, limits.iter().map(put).chain(also).collect()).await?;
+        self.records.write(turn, by, changes, limits.iter().map(put).chain(also).collect()).await?;
         book.api.retain(|known| !limits.iter().any(|limit| limit.name == known.name));
         book.api.extend(limits.iter().cloned());
         Ok(())
@@ -202,6 +216,7 @@ impl Rulebook {
     /// Removes a limit with the records that belong to it.
     pub(super) async fn unwrite_rule(
         &self,
+        turn: &mut ChangeTurn,
         book: &mut Book,
         name: &str,
         changes: Vec<Change>,
@@ -212,14 +227,14 @@ impl Rulebook {
             return Err(LimitError::NoSuchLimit(name.to_owned()));
         }
         let removed = RecordChange::RemoveLimit(name.to_owned());
-        self.records.write(by, changes, std::iter::once(removed).chain(also).collect()).await?;
+        self.records.write(turn, by, changes, std::iter::once(removed).chain(also).collect()).await?;
         book.api.retain(|limit| *limit.name != *name);
         Ok(())
     }
 
     /// Puts the limits of a book in force. Requests go on meanwhile: the past of
     /// new limits is read from a snapshot, on another thread.
-    pub(super) async fn install(&self, book: &mut Book) -> Result<(), StoreError> {
+    pub(super) async fn install(&self, turn: &mut ChangeTurn, book: &mut Book) -> Result<(), StoreError> {
         let found = names::look_up(&in_force(book), &book.names, &self.ring);
         for problem in &found.problems {
             tracing::warn!(
@@ -228,17 +243,40 @@ impl Rulebook {
             );
         }
         if found.names != book.names {
-            self.remember_names(&found.names).await?;
+            self.remember_names(turn, &found.names).await?;
             book.names = found.names;
         }
         self.written_names.store(Arc::new(found.written));
-        let (rates, metered): (Vec<_>, Vec<_>) = found.limits.into_iter().partition(|limit| limit.is_rate());
+        match self.core.journal() {
+            Journal::Embedded(journal) => self.install_in_memory(journal, found.limits).await,
+            // Each guard reads them from the database, this one too.
+            Journal::Shared(_) => {
+                let rule = |limit: &Arc<Limit>| LimitRule::of(limit).json();
+                let of_file = book.file.iter().map(|limit| (limit.name.to_string(), rule(limit))).collect();
+                let active = |limit: Arc<Limit>| ActiveLimit {
+                    rule: rule(&limit),
+                    counts_as_before: self.core.counts_as_before(&limit),
+                    limit,
+                };
+                let limits = found.limits.into_iter().map(active).collect();
+                self.records.activate(turn, of_file, limits).await
+            }
+        }
+    }
+
+    /// Puts limits in force on the meters that are in memory.
+    async fn install_in_memory(
+        &self,
+        journal: &EmbeddedJournal,
+        limits: Vec<Arc<Limit>>,
+    ) -> Result<(), StoreError> {
+        let (rates, metered): (Vec<_>, Vec<_>) = limits.into_iter().partition(|limit| limit.is_rate());
         // A limit that changes between a meter and a rate is in force as both during the change.
         self.core.rates().rcu(|before| Throttle::new(&before.with(&rates), before));
         let slot = self.core.operators_slot().await?;
         // Taken before anything has changed, so that the following records can be written.
         let slot_after = self.core.operators_slot().await?;
-        let (backfills, snapshot) = self.core.with_snapshot(slot, |ledger, now_ms| {
+        let (backfills, snapshot) = self.core.with_snapshot(journal, slot, |ledger, now_ms| {
             let backfills = ledger.stage(&metered, now_ms);
             let need = if backfills.is_empty() { SnapshotNeed::None } else { SnapshotNeed::Taken };
             (backfills, need)
@@ -302,7 +340,7 @@ impl Rulebook {
 }
 
 /// The limits of a book; of two with the same name, the file's.
-fn in_force(book: &Book) -> Vec<Arc<Limit>> {
+pub(super) fn in_force(book: &Book) -> Vec<Arc<Limit>> {
     let api = book.api.iter().filter(|api| !book.file.iter().any(|file| file.name == api.name));
     book.file.iter().chain(api).cloned().collect()
 }
@@ -320,4 +358,24 @@ pub(super) fn stored(rules: Vec<(String, String)>, zone: &str) -> Result<Vec<Arc
         Ok(Arc::new(limit))
     };
     rules.into_iter().map(limit).collect()
+}
+
+/// The file's limits that a guard has put in force, as they were written.
+pub(super) fn stored_of_file(rules: Vec<(String, String)>, zone: &str) -> Result<Vec<Arc<Limit>>, String> {
+    let of_file = |limit: Arc<Limit>| Arc::new(Limit { source: Source::File, ..Limit::clone(&limit) });
+    Ok(stored(rules, zone)?.into_iter().map(of_file).collect())
+}
+
+/// The limits that are in force on a shared database: name, and rule as JSON. `of_file` are
+/// those of the configuration file.
+pub fn active(
+    rules: Vec<(String, String)>,
+    of_file: &[(String, String)],
+    zone: &str,
+) -> Result<Vec<Arc<Limit>>, String> {
+    let (of_file, of_api): (Vec<_>, Vec<_>) =
+        rules.into_iter().partition(|(name, _)| of_file.iter().any(|(of_file, _)| of_file == name));
+    let mut limits = stored_of_file(of_file, zone)?;
+    limits.extend(stored(of_api, zone)?);
+    Ok(limits)
 }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::Limit;
+use crate::guard::audit::ChangeTurn;
 use crate::keys::Ring;
 use crate::rulebook::Rulebook;
 use crate::store::StoreError;
@@ -212,19 +213,23 @@ impl LookedUp {
 
 impl Rulebook {
     /// Stores the ids of names.
-    pub(super) async fn remember_names(&self, names: &Names) -> Result<(), StoreError> {
+    pub(super) async fn remember_names(
+        &self,
+        turn: &mut ChangeTurn,
+        names: &Names,
+    ) -> Result<(), StoreError> {
         let text = serde_json::to_string(names).expect("strings always serialise");
         let stored = RecordChange::PutSetting(SETTING.to_owned(), text);
-        self.records.write_unaudited(vec![stored]).await
+        self.records.write_unaudited(turn, vec![stored]).await
     }
 
     /// Called when a key or project gets a name: if a limit has that name, it is looked up.
-    pub async fn look_up_name(&self, kind: Named, name: &str) {
+    pub async fn look_up_name(&self, turn: &mut ChangeTurn, kind: Named, name: &str) {
         if !self.written_names.load().contains(&(kind, name.to_owned())) {
             return;
         }
         let mut book = self.book.lock().await;
-        if let Err(error) = self.install(&mut book).await {
+        if let Err(error) = self.install(turn, &mut book).await {
             // Limits with that name take effect with the next change of any limit.
             tracing::error!(
                 event = "limit_activation_failed", %error, %kind, name,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use crate::domain::{Limit, Money};
-use crate::guard::audit::{Actor, Change};
+use crate::guard::audit::{Actor, Change, ChangeTurn};
 use crate::keys;
 use crate::rulebook::Rulebook;
 use crate::rulebook::limits::{Book, LimitError};
@@ -95,6 +95,7 @@ impl Rulebook {
         channel: Channel,
         by: &Actor,
     ) -> Result<SpendAlert, LimitError> {
+        let mut turn = self.records.turn().await?;
         let mut book = self.book.lock().await;
         let of_same = book.alerts.iter().filter(|row| row.project.as_deref() == scope).count();
         if of_same >= ALERTS_MAX {
@@ -103,7 +104,9 @@ impl Rulebook {
         let row = AlertRow { id: keys::new_id("alert_")?, project: scope.map(str::to_owned), channel };
         let alert = SpendAlert { id: row.id.clone(), threshold, channel: row.channel.clone() };
         let change = change("spend_alert.created", &row, None, Some(&alert));
-        self.put_alert(&mut book, row, threshold, change, by).await?;
+        self.put_alert(&mut turn, &mut book, row, threshold, change, by).await?;
+        drop(book);
+        self.records.finish(turn).await?;
         Ok(alert)
     }
 
@@ -116,29 +119,36 @@ impl Rulebook {
         channel: Channel,
         by: &Actor,
     ) -> Result<SpendAlert, LimitError> {
+        let mut turn = self.records.turn().await?;
         let mut book = self.book.lock().await;
         let known = book.row(scope, id)?;
         let before = book.alert(known);
         let row = AlertRow { channel, ..known.clone() };
         let alert = SpendAlert { id: row.id.clone(), threshold, channel: row.channel.clone() };
         let change = change("spend_alert.updated", &row, before.as_ref(), Some(&alert));
-        self.put_alert(&mut book, row, threshold, change, by).await?;
+        self.put_alert(&mut turn, &mut book, row, threshold, change, by).await?;
+        drop(book);
+        self.records.finish(turn).await?;
         Ok(alert)
     }
 
     /// Removes a spend alert.
     pub async fn delete_spend_alert(&self, scope: Scope<'_>, id: &str, by: &Actor) -> Result<(), LimitError> {
+        let mut turn = self.records.turn().await?;
         let mut book = self.book.lock().await;
         let row = book.row(scope, id)?.clone();
         let change = change("spend_alert.deleted", &row, book.alert(&row).as_ref(), None);
         let removed = RecordChange::RemoveAlert(id.to_owned());
-        self.unwrite_rule(&mut book, id, vec![change], by, Some(removed)).await?;
+        self.unwrite_rule(&mut turn, &mut book, id, vec![change], by, Some(removed)).await?;
         book.alerts.retain(|known| known.id != id);
-        Ok(self.install(&mut book).await?)
+        self.install(&mut turn, &mut book).await?;
+        drop(book);
+        Ok(self.records.finish(turn).await?)
     }
 
     async fn put_alert(
         &self,
+        turn: &mut ChangeTurn,
         book: &mut Book,
         row: AlertRow,
         threshold: Money,
@@ -147,11 +157,11 @@ impl Rulebook {
     ) -> Result<(), LimitError> {
         let limit = book.limit(&row.id, row.project.as_deref(), threshold)?;
         let stored = RecordChange::PutAlert(row.clone());
-        self.write_rules(book, &[limit], vec![change], by, Some(stored)).await?;
+        self.write_rules(turn, book, &[limit], vec![change], by, Some(stored)).await?;
         match book.alerts.iter_mut().find(|known| known.id == row.id) {
             Some(known) => *known = row,
             None => book.alerts.push(row),
         }
-        Ok(self.install(book).await?)
+        Ok(self.install(turn, book).await?)
     }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::domain::Limit;
 use crate::ledger::account::Grant;
 
 /// One change of what is stored.
@@ -56,6 +57,9 @@ pub struct Stored {
     pub model_rules: Vec<ModelRuleRow>,
     /// Every limit made through the API: its name, and its rule as JSON.
     pub limits: Vec<(String, String)>,
+    /// The file's limits that a guard of a shared database has put in force: name, and rule
+    /// as JSON. The embedded engine reads its own file alone.
+    pub file_limits: Vec<(String, String)>,
     /// Every spend alert, in the order of their making.
     pub alerts: Vec<AlertRow>,
     /// Every admin key, in the order of their making.
@@ -64,6 +68,17 @@ pub struct Stored {
     pub accounts: Vec<AccountRow>,
     /// Every setting, by name.
     pub settings: BTreeMap<String, String>,
+}
+
+/// A limit that is put in force on a shared database.
+#[derive(Clone, Debug)]
+pub struct ActiveLimit {
+    /// The limit, with ids in place of names.
+    pub limit: Arc<Limit>,
+    /// Its rule as JSON, by which other guards read it.
+    pub rule: String,
+    /// Whether it counts what it did before, so that its meters stay.
+    pub counts_as_before: bool,
 }
 
 /// The present names of projects and keys, which stored rows refer to by id.

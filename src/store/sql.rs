@@ -6,6 +6,8 @@
 //! the engine; an engine's own folder has what differs beyond that.
 
 pub(crate) mod audit;
+pub(crate) mod batch;
+pub(crate) mod changes;
 pub(crate) mod codec;
 pub(crate) mod columns;
 mod connection;
@@ -17,9 +19,11 @@ pub(crate) mod history;
 pub(crate) mod jobs;
 pub(crate) mod key_costs;
 pub(crate) mod keys;
+pub(crate) mod load;
 pub(crate) mod objects;
 pub(crate) mod organization;
 pub(crate) mod outbox;
+pub(crate) mod postgres;
 pub(crate) mod pruned;
 mod quantities;
 pub(crate) mod retention;
@@ -30,5 +34,5 @@ pub(crate) mod usage_rows;
 pub(crate) mod value;
 pub(crate) mod verify;
 
-pub(crate) use connection::{Db, Error, Result, Row};
+pub(crate) use connection::{Db, Error, Owned, Result, Row};
 pub(crate) use value::{Value, params};

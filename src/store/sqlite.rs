@@ -16,10 +16,7 @@ mod pending;
 mod permissions;
 mod queue;
 mod reader;
-mod records;
-mod reports;
 mod schema;
-mod snapshot;
 mod storage;
 
 use std::os::unix::fs::DirBuilderExt as _;
@@ -33,22 +30,18 @@ use crate::ledger::account::Account;
 use crate::ledger::entry::{Entry, Hold, Life};
 use crate::store::records::{KeyRow, Names, Stored};
 use crate::store::sql::codec::{self, HoldRow};
-use crate::store::sql::{self, Db, credit, entries, jobs, keys, organization, pruned, usage};
+use crate::store::sql::{self, Db, credit, entries, jobs, keys, load, pruned, usage};
 use crate::store::sqlite::commit_connection::CommitConnection;
-use crate::store::sqlite::handle::{Handle, Shared};
+use crate::store::sqlite::handle::Shared;
 use crate::store::sqlite::leader::GroupCommit;
 use crate::store::sqlite::lock::Lock;
 use crate::store::sqlite::pending::WrittenReleases;
-use crate::store::sqlite::reader::Reader;
-use crate::store::{Durability, StoreError};
+use crate::store::{Durability, Observer, StoreError};
 
-pub use commit_connection::Observer;
+pub(super) use handle::Handle;
 pub use journal::{BackgroundWriter, Journal, Queued, WriteAck};
-pub use pending::Slot;
-pub use records::Records;
-pub use reports::Reports;
+pub(super) use reader::Reader;
 pub(super) use schema::VERSION;
-pub use snapshot::{Snapshot, SnapshotNeed};
 
 /// How long another program's lock on the database is waited for; the commit connection,
 /// which requests wait for, waits less.
@@ -62,6 +55,8 @@ impl StoreError {
         let error = match error.into() {
             sql::Error::Sqlite(error) => error,
             error @ (sql::Error::Unreadable(_)
+            | sql::Error::Postgres(_)
+            | sql::Error::Unanswered
             | sql::Error::Column { .. }
             | sql::Error::Json(_)
             | sql::Error::NoRow
@@ -91,17 +86,6 @@ impl From<rusqlite::Error> for StoreError {
         }
         Self::Failed(error.into())
     }
-}
-
-/// The ports of an open database, and what writes in the background for them.
-#[derive(Debug)]
-pub struct Engine {
-    /// Holds and endings.
-    pub journal: Journal,
-    /// What operators change.
-    pub records: Records,
-    /// Questions about the past.
-    pub reports: Reports,
 }
 
 /// An open database and the lock on it.
@@ -151,39 +135,24 @@ impl Store {
         Ok(Self { path, durability, keeper: Some(Mutex::new(keeper)), lock })
     }
 
-    /// The ports, and their background writer, which is to be started. At most
-    /// `requests_max` requests are open at once.
-    pub fn start<O: Observer>(
+    /// The queue to the one connection that writes, and its background writer, which is to be
+    /// started. At most `requests_max` requests are open at once.
+    pub(in crate::store) fn begin<O: Observer>(
         self,
         requests_max: usize,
         observer: O,
-        names: Arc<dyn Names>,
-    ) -> Result<(Engine, BackgroundWriter), StoreError> {
+    ) -> Result<(Arc<Handle>, BackgroundWriter), StoreError> {
         let checkpoints = self.connect()?;
         let released = Arc::new(WrittenReleases::default());
         let connection = CommitConnection::new(self.connect()?, Box::new(observer), Arc::clone(&released))?;
         let shared = Arc::new(Shared::new(GroupCommit::new(connection), released, self));
         let writer = BackgroundWriter::new(Arc::clone(&shared), checkpoints);
-        let handle = Arc::new(Handle::new(Arc::clone(&shared)));
-        let reports = Reports::new(&shared.store, Arc::clone(&handle), names)?;
-        let records = Records::new(Arc::clone(&handle));
-        Ok((Engine { journal: Journal::new(handle, requests_max), records, reports }, writer))
+        Ok((Arc::new(Handle::new(shared, requests_max)), writer))
     }
 
     /// What a guard reads once, at its start.
     pub fn load(&self) -> Result<Stored, StoreError> {
-        let stored = |db: Db<'_>| {
-            Ok(Stored {
-                projects: keys::projects(db)?,
-                model_rules: organization::model_rules(db)?,
-                limits: keys::limit_rules(db)?,
-                alerts: organization::alerts(db)?,
-                admin_keys: organization::admin_keys(db)?,
-                accounts: organization::accounts(db)?,
-                settings: keys::settings(db)?,
-            })
-        };
-        self.reader()?.query(stored)
+        self.reader()?.query(load::stored)
     }
 
     /// The account of prepaid credit with all that is settled on it, if any was granted,

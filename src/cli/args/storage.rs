@@ -19,3 +19,11 @@ pub enum StorageCommand {
         dry_run: bool,
     },
 }
+
+/// What to do with the guards that share a database.
+#[derive(Clone, Debug, Subcommand)]
+pub enum NodesCommand {
+    /// List them: those that are alive first, then the latest others.
+    #[command(after_help = "Example: spendguard nodes list")]
+    List,
+}

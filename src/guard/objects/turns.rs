@@ -172,7 +172,12 @@ impl Turn {
             let over = memory.turns.remove(&self.key);
             over.map(|Turns { of, known, .. }| KnownObject { context: known, ..of })
         };
-        if let Some(known) = over {
+        if let Some(mut known) = over {
+            if self.guard.core.is_shared() {
+                // A turn of another guard may have added to it meanwhile.
+                known.context =
+                    KeptContext { containers: known.context.containers, ..KeptContext::default() };
+            }
             // After a crash before that, its size is unknown, so it is overestimated and never
             // underestimated.
             drop(self.guard.learn_objects(vec![put(self.conversation.clone(), known)]));

@@ -8,6 +8,8 @@ use rusqlite::types::{ToSql, ToSqlOutput, Type, ValueRef};
 use rusqlite::{Connection, params_from_iter};
 
 use crate::store::StoreError;
+use crate::store::sql::batch::Batch;
+use crate::store::sql::postgres;
 use crate::store::sql::value::{FromValue, Unreadable, Value};
 
 /// What became of a statement.
@@ -18,12 +20,37 @@ pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
 pub(crate) enum Db<'c> {
     /// To a database of SQLite.
     Sqlite(&'c Connection),
+    /// To a database of PostgreSQL.
+    Postgres(&'c postgres::Connection),
+    /// To no database yet: statements are kept, to be sent together. None can be answered.
+    Batch(&'c Batch),
+}
+
+/// A connection that is owned, of either engine.
+#[derive(Debug)]
+pub(crate) enum Owned {
+    /// To a database of SQLite.
+    Sqlite(Connection),
+    /// To a database of PostgreSQL.
+    Postgres(postgres::Connection),
+}
+
+impl Owned {
+    /// The connection.
+    pub(crate) fn db(&self) -> Db<'_> {
+        match self {
+            Self::Sqlite(db) => Db::Sqlite(db),
+            Self::Postgres(db) => Db::Postgres(db),
+        }
+    }
 }
 
 /// A row of an answer. Its columns are counted from 0.
 pub(crate) enum Row<'r> {
     /// Of SQLite.
     Sqlite(&'r rusqlite::Row<'r>),
+    /// Of PostgreSQL.
+    Postgres(&'r tokio_postgres::Row),
 }
 
 /// Why a statement or a row of its answer failed.
@@ -32,6 +59,12 @@ pub(crate) enum Error {
     /// SQLite failed.
     #[error(transparent)]
     Sqlite(#[from] rusqlite::Error),
+    /// PostgreSQL failed, or the connection to it.
+    #[error("{}", postgres::cause(.0))]
+    Postgres(#[from] tokio_postgres::Error),
+    /// A statement that has an answer was to be sent later.
+    #[error("a query can't be sent among others")]
+    Unanswered,
     /// A stored value can't be read.
     #[error(transparent)]
     Unreadable(#[from] Box<Unreadable>),
@@ -69,6 +102,11 @@ impl Db<'_> {
                 let changed = db.prepare_cached(sql)?.execute(params_from_iter(params))?;
                 Ok(u64::try_from(changed).unwrap_or(u64::MAX))
             }
+            Self::Postgres(db) => Ok(db.execute(sql, params)?),
+            Self::Batch(batch) => {
+                batch.push(sql, params);
+                Ok(1)
+            }
         }
     }
 
@@ -93,6 +131,8 @@ impl Db<'_> {
                 }
                 Ok(())
             }
+            Self::Postgres(db) => db.each(sql, params, |row| each(&Row::Postgres(row))),
+            Self::Batch(_) => Err(Error::Unanswered),
         }
     }
 
@@ -134,6 +174,17 @@ impl Db<'_> {
                 let mut rows = statement.query(params_from_iter(params))?;
                 rows.next()?.map(|row| of(&Row::Sqlite(row))).transpose()
             }
+            Self::Postgres(db) => {
+                let (mut of, mut found) = (Some(of), None);
+                db.each(sql, params, |row| {
+                    if let Some(of) = of.take() {
+                        found = Some(of(&Row::Postgres(row))?);
+                    }
+                    Ok::<_, Error>(false)
+                })?;
+                Ok(found)
+            }
+            Self::Batch(_) => Err(Error::Unanswered),
         }
     }
 
@@ -161,6 +212,13 @@ impl Db<'_> {
                 }
                 done
             }
+            // Part of the transaction that is open.
+            Self::Postgres(db) if db.is_in_transaction() => work(),
+            Self::Postgres(db) => {
+                db.begin()?;
+                ended(db, work())
+            }
+            Self::Batch(_) => work(),
         }
     }
 
@@ -172,6 +230,12 @@ impl Db<'_> {
                 let _snapshot = db.is_autocommit().then(|| db.unchecked_transaction()).transpose()?;
                 work()
             }
+            Self::Postgres(db) if db.is_in_transaction() => work(),
+            Self::Postgres(db) => {
+                db.begin_snapshot()?;
+                ended(db, work())
+            }
+            Self::Batch(_) => work(),
         }
     }
 
@@ -180,6 +244,7 @@ impl Db<'_> {
     pub(crate) fn insertion_order(self) -> &'static str {
         match self {
             Self::Sqlite(_) => "rowid",
+            Self::Postgres(_) | Self::Batch(_) => "place",
         }
     }
 
@@ -187,6 +252,15 @@ impl Db<'_> {
     pub(crate) fn by_time(self) -> &'static str {
         match self {
             Self::Sqlite(_) => " INDEXED BY entry_admitted",
+            Self::Postgres(_) | Self::Batch(_) => "",
+        }
+    }
+
+    /// Whether the sparse columns of sums are added to by the statement that writes them.
+    pub(crate) fn merges_quantities(self) -> bool {
+        match self {
+            Self::Sqlite(_) => false,
+            Self::Postgres(_) | Self::Batch(_) => true,
         }
     }
 
@@ -195,6 +269,22 @@ impl Db<'_> {
     pub(crate) fn holds_of_requests(self) -> &'static str {
         match self {
             Self::Sqlite(_) => "SELECT first_id, holds FROM hold_batch ORDER BY first_id",
+            Self::Postgres(_) | Self::Batch(_) => "SELECT id, holds FROM hold ORDER BY id",
+        }
+    }
+}
+
+/// Ends a transaction by what has become of the work in it.
+fn ended<T>(db: &postgres::Connection, done: Result<T>) -> Result<T> {
+    match done {
+        Ok(done) => {
+            db.commit()?;
+            Ok(done)
+        }
+        Err(error) => {
+            // A connection that is gone has rolled back.
+            let _ = db.roll_back();
+            Err(error)
         }
     }
 }
@@ -232,12 +322,16 @@ impl Row<'_> {
                     }
                 }
             }
+            Self::Postgres(row) => Ok(postgres::value(row, at)?),
         }
     }
 
     fn name(&self, at: usize) -> String {
         match self {
             Self::Sqlite(row) => row.as_ref().column_name(at).map_or_else(|_| at.to_string(), str::to_owned),
+            Self::Postgres(row) => {
+                row.columns().get(at).map_or_else(|| at.to_string(), |column| column.name().to_owned())
+            }
         }
     }
 
@@ -259,9 +353,12 @@ impl From<Error> for StoreError {
             Error::Sqlite(error) => error.into(),
             // The cause says which value it is, and where.
             Error::Unreadable(cause) => Self::Unreadable(cause),
-            error @ (Error::Column { .. } | Error::Json(_) | Error::NoRow | Error::Changed { .. }) => {
-                Self::Failed(error.into())
-            }
+            error @ (Error::Postgres(_)
+            | Error::Unanswered
+            | Error::Column { .. }
+            | Error::Json(_)
+            | Error::NoRow
+            | Error::Changed { .. }) => Self::Failed(error.into()),
         }
     }
 }

@@ -10,32 +10,37 @@ use crate::store::sql::{Db, Result, params};
 pub(crate) fn insert(db: Db<'_>, crossings: &[Crossing]) -> Result<Vec<Crossing>> {
     let mut new = Vec::new();
     for crossing in crossings {
-        let limit = &crossing.limit;
-        let written = db.execute(
-            "INSERT INTO crossing (id, mark, limit_name, subject, threshold, window_start_s, window_end_s, settled, unit, \
-             period, hard, at_ms, is_routed) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, 0) \
-             ON CONFLICT (limit_name, subject, mark, threshold, window_start_s) DO NOTHING",
-            params![
-                int(crossing.id),
-                crossing.mark.name(),
-                &*limit.name,
-                crossing.subject,
-                crossing.threshold,
-                crossing.window_start_s,
-                Windows::of(limit).span(crossing.window_start_s).end_s,
-                crossing.settled,
-                limit.unit.name(),
-                limit.window.name(),
-                limit.hard,
-                crossing.at_ms,
-            ],
-        )?;
-        if written == 1 {
+        if insert_mark(db, crossing)? == 1 {
             insert_entry(db, &crossing.entry(), "")?;
             new.push(crossing.clone());
         }
     }
     Ok(new)
+}
+
+/// Writes a mark without its line; returns how many rows it has become: none if it had been
+/// written before.
+pub(crate) fn insert_mark(db: Db<'_>, crossing: &Crossing) -> Result<u64> {
+    let limit = &crossing.limit;
+    db.execute(
+        "INSERT INTO crossing (id, mark, limit_name, subject, threshold, window_start_s, window_end_s, settled, unit, \
+         period, hard, at_ms, is_routed) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, 0) \
+         ON CONFLICT (limit_name, subject, mark, threshold, window_start_s) DO NOTHING",
+        params![
+            int(crossing.id),
+            crossing.mark.name(),
+            &*limit.name,
+            crossing.subject,
+            crossing.threshold,
+            crossing.window_start_s,
+            Windows::of(limit).span(crossing.window_start_s).end_s,
+            crossing.settled,
+            limit.unit.name(),
+            limit.window.name(),
+            limit.hard,
+            crossing.at_ms,
+        ],
+    )
 }
 
 /// Whether a meter's soft threshold is recorded as crossed in the window that starts at a

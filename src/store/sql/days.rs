@@ -33,6 +33,13 @@ pub(crate) struct Day {
 }
 
 impl Day {
+    /// A span, and the text of its column `next`.
+    pub(crate) fn of(span: Span, next: Option<&str>) -> Result<Self> {
+        let row_of = || format!("the span from {}", span.start_s);
+        let next = next.map(|names| json_from(names, "rollup_day_span.next", row_of)).transpose()?;
+        Ok(Self { span, next: next.map(|names| RollupKey { start_s: span.end_s - ROLLUP_S, names }) })
+    }
+
     /// Whether it sums up what has this key.
     pub(crate) fn holds(&self, key: &RollupKey) -> bool {
         self.span.contains(key.start_s) && *key < self.end()
@@ -56,11 +63,7 @@ fn last(db: Db<'_>) -> Result<Option<Day>> {
 }
 
 fn day_from(row: &Row<'_>) -> Result<Day> {
-    let span = Span { start_s: row.get(0)?, end_s: row.get(1)? };
-    let row_of = || format!("the span from {}", span.start_s);
-    let next = row.optional_text(2)?;
-    let next = next.map(|names| json_from(names, "rollup_day_span.next", row_of)).transpose()?;
-    Ok(Day { span, next: next.map(|names| RollupKey { start_s: span.end_s - ROLLUP_S, names }) })
+    Day::of(Span { start_s: row.get(0)?, end_s: row.get(1)? }, row.optional_text(2)?)
 }
 
 /// The first key that is not summed up; the least of all while nothing is.
@@ -82,6 +85,20 @@ pub(crate) fn add(db: Db<'_>, end: &RollupKey, key: &RollupKey, sums: &RollupSum
     let Some(start_s) = day else { return Ok(()) };
     for table in [Table::Days, Table::DaysByUser] {
         upsert_rollup(db, table, &key.within(start_s, table), sums)?;
+    }
+    Ok(())
+}
+
+/// The same where the spans are known that end after the key's quarter has begun, in their
+/// order.
+pub(crate) fn add_to(db: Db<'_>, days: &[Day], key: &RollupKey, sums: &RollupSums) -> Result<()> {
+    upsert_rollup(db, Table::Quarters, key, sums)?;
+    if days.last().is_none_or(|last| *key >= last.end()) {
+        return Ok(());
+    }
+    let Some(day) = days.iter().find(|day| day.span.contains(key.start_s)) else { return Ok(()) };
+    for table in [Table::Days, Table::DaysByUser] {
+        upsert_rollup(db, table, &key.within(day.span.start_s, table), sums)?;
     }
     Ok(())
 }

@@ -6,11 +6,12 @@ use crate::store::records::{KeyRow, ProjectRow};
 use crate::store::sql::columns::{json_from, json_text};
 use crate::store::sql::{Db, Result, Row, params};
 
+const KEYS: &str = "SELECT id, hash, name, project, redacted, models, pass_through, created_s, expires_s, revoked_s, \
+                    old_hash, old_hash_until_s FROM api_key";
+
 /// Hands out every key, one at a time: there may be a million.
 pub(crate) fn each_key(db: Db<'_>, mut each: impl FnMut(KeyRow)) -> Result<()> {
-    let sql = "SELECT id, hash, name, project, redacted, models, pass_through, created_s, expires_s, revoked_s, \
-               old_hash, old_hash_until_s FROM api_key";
-    db.each(sql, &[], |row| {
+    db.each(KEYS, &[], |row| {
         each(key_from(row)?);
         Ok(true)
     })
@@ -32,6 +33,16 @@ fn key_from(row: &Row<'_>) -> Result<KeyRow> {
         expires_s: row.get(8)?,
         revoked_s: row.get(9)?,
         old: old_hash.zip(old_until),
+    })
+}
+
+/// Hands out every key that was changed in a later version of the rules than this; of a
+/// database that several guards share.
+pub(crate) fn each_key_since(db: Db<'_>, version: i64, mut each: impl FnMut(KeyRow)) -> Result<()> {
+    let sql = format!("{KEYS} WHERE changed > ?1");
+    db.each(&sql, params![version], |row| {
+        each(key_from(row)?);
+        Ok(true)
     })
 }
 

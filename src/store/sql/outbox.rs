@@ -134,6 +134,17 @@ pub(crate) fn next_ms(db: Db<'_>, channel: &str) -> Result<Option<i64>> {
     db.row(&sql, params![channel], |row| row.get(0))
 }
 
+/// Puts deliveries off until an instant, in Unix milliseconds: they are being tried.
+pub(crate) fn claim(db: Db<'_>, due: &[Due], until_ms: i64) -> Result<()> {
+    due.iter().try_for_each(|of| {
+        db.execute(
+            "UPDATE delivery SET next_ms = ?3 WHERE crossing = ?1 AND channel = ?2",
+            params![int(of.alert.id), of.channel, until_ms],
+        )
+        .map(drop)
+    })
+}
+
 /// Notes what came of a try.
 pub(crate) fn note(db: Db<'_>, id: u64, channel: &str, now_ms: i64, outcome: &Outcome) -> Result<()> {
     let (state, next_ms, error) = match outcome {

@@ -165,9 +165,23 @@ impl Names for Ids {
 /// Adds to a row, whose `other_quantities` were added to before. A sum stops at an end of its
 /// range: whatever an entry says, it can be written, and nothing behind it is kept waiting.
 static UPSERT: LazyLock<[String; 3]> =
-    LazyLock::new(|| [Table::Quarters, Table::Days, Table::DaysByUser].map(upsert));
+    LazyLock::new(|| [Table::Quarters, Table::Days, Table::DaysByUser].map(|table| upsert(table, false)));
 
-fn upsert(table: Table) -> String {
+/// The same for rows whose `other_quantities` are added to by the statement itself.
+static UPSERT_MERGING: LazyLock<[String; 3]> =
+    LazyLock::new(|| [Table::Quarters, Table::Days, Table::DaysByUser].map(|table| upsert(table, true)));
+
+/// The sum of two columns of JSON objects of counts, in the words of PostgreSQL.
+fn merged(old: &str, new: &str) -> String {
+    format!(
+        "CASE WHEN {new} IS NULL THEN {old} WHEN {old} IS NULL THEN {new} ELSE (SELECT CAST(jsonb_object_agg(k, n) AS TEXT) \
+         FROM (SELECT k, LEAST(SUM(CAST(v AS BIGINT)), {SUM_MAX}) AS n FROM (SELECT * FROM \
+         jsonb_each_text(CAST({old} AS JSONB)) UNION ALL SELECT * FROM jsonb_each_text(CAST({new} AS JSONB))) \
+         AS both_of (k, v) GROUP BY k) AS sums) END"
+    )
+}
+
+fn upsert(table: Table, merges: bool) -> String {
     let table = table.name();
     let sum = |name: &str| format!("{table}.{name} + excluded.{name}");
     let count = |name: &str| {
@@ -176,10 +190,12 @@ fn upsert(table: Table) -> String {
     };
     let counts: String = ["requests"].into_iter().chain(IN_COLUMNS.map(Class::name)).map(count).collect();
     let cost = sum("cost_nano");
+    let (old, new) = (format!("{table}.other_quantities"), "excluded.other_quantities");
+    let others = if merges { merged(&old, new) } else { format!("COALESCE({new}, {old})") };
     format!(
         "INSERT INTO {table} ({COLUMNS}) VALUES ({}) ON CONFLICT (start_s, project, api_key, end_user, tags, endpoint, \
          model, priced_as, served_model) DO UPDATE SET {counts}\
-         other_quantities = COALESCE(excluded.other_quantities, {table}.other_quantities), \
+         other_quantities = {others}, \
          cost_nano = CASE WHEN {cost} > {SUM_MAX} THEN {SUM_MAX} WHEN {cost} < -{SUM_MAX} THEN -{SUM_MAX} \
          ELSE {cost} END, last_ms = {}",
         places(LAST_MS_AT + 1),
@@ -197,11 +213,13 @@ pub(crate) fn later_of(table: &str, column: &str) -> String {
 const SUM_MAX: i64 = i64::MAX / 2;
 
 pub(crate) fn upsert_rollup(db: Db<'_>, table: Table, key: &RollupKey, sums: &RollupSums) -> Result<()> {
-    let [quarters, days, days_by_user] = &*UPSERT;
+    let merges = db.merges_quantities();
+    let [quarters, days, days_by_user] = if merges { &*UPSERT_MERGING } else { &*UPSERT };
     let n = &key.names;
     let count = |count: u64| int(count).min(SUM_MAX);
     let q = IN_COLUMNS.map(|class| count(sums.quantities[class]));
-    let others = others_text(&others_with(db, table, key, sums)?)?;
+    let others = if merges { others(&sums.quantities) } else { others_with(db, table, key, sums)? };
+    let others = others_text(&others)?;
     let sql = match table {
         Table::Quarters => quarters,
         Table::Days => days,

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
-use crate::ledger::entry::Crossing;
+use crate::store::Observer;
 use crate::store::objects::ObjectChange;
 use crate::store::sql::rollup::RollupKey;
 use crate::store::sql::{self, Db, days, jobs};
@@ -23,21 +23,6 @@ use crate::store::sqlite::schema::VERSION;
 /// How long another program's lock on the database is waited for. Requests wait
 /// meanwhile, so it is short; what could not be written is tried again.
 const BUSY_MAX: Duration = Duration::from_millis(50);
-
-/// Is notified of what is written.
-pub trait Observer: Send + 'static {
-    /// A group is about to be written.
-    fn committing(&self);
-    /// It is in the database.
-    fn committed(&self);
-    /// It is not; holds in it were refused, the rest is kept. Called once, until
-    /// the database can be written again.
-    fn failed(&self, error: &(dyn std::error::Error + 'static));
-    /// The database can be written again.
-    fn recovered(&self);
-    /// A crossing was written for the first time.
-    fn crossed(&self, crossing: &Crossing);
-}
 
 /// The one connection that writes, and what it has still to write.
 pub(super) struct CommitConnection {

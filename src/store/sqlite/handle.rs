@@ -2,23 +2,20 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use rusqlite::Connection;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 
 use crate::ledger::entry::Amounts;
+use crate::store::reports::Sizes;
+use crate::store::slots::{Slot, Slots};
 use crate::store::sql::{self, Db};
 use crate::store::sqlite::Store;
 use crate::store::sqlite::leader::GroupCommit;
-use crate::store::sqlite::pending::{Record, Slot, Work, WrittenReleases};
+use crate::store::sqlite::pending::{Record, Work, WrittenReleases};
 use crate::store::sqlite::queue::Wake;
+use crate::store::sqlite::reader::Reader;
 use crate::store::{Durability, StoreError};
-
-/// Slots for operators' work, apart from those of requests.
-const OPERATORS_MAX: usize = 64;
-/// How long a slot is waited for.
-const SLOT_WAIT: Duration = Duration::from_secs(2);
 
 /// What the ports and the background writer have in common.
 pub(super) struct Shared {
@@ -33,9 +30,9 @@ pub(super) struct Shared {
 /// The ports' end of the queue. When the last one is dropped, the queue is closed and
 /// the background writer ends once everything is written.
 #[derive(Debug)]
-pub(super) struct Handle {
+pub(in crate::store) struct Handle {
     shared: Arc<Shared>,
-    operators: Arc<Semaphore>,
+    slots: Slots,
 }
 
 impl AsRef<GroupCommit> for Shared {
@@ -63,22 +60,27 @@ impl Shared {
 }
 
 impl Handle {
-    pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, operators: Arc::new(Semaphore::new(OPERATORS_MAX)) }
+    /// A handle with which at most `requests_max` requests are open at once.
+    pub(super) fn new(shared: Arc<Shared>, requests_max: usize) -> Self {
+        Self { shared, slots: Slots::new(requests_max) }
     }
 
     pub(super) fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }
 
-    /// The slot of an operator's work; waits a while if all are taken.
-    pub(super) async fn operators_slot(&self) -> Result<Slot, StoreError> {
-        slot(&self.operators).await
+    pub(super) fn slots(&self) -> &Slots {
+        &self.slots
     }
 
-    /// The slot of an operator's work, if one is free now.
-    pub(super) fn free_operators_slot(&self) -> Option<Slot> {
-        Arc::clone(&self.operators).try_acquire_owned().ok()
+    /// A reader with a connection of its own.
+    pub(in crate::store) fn reader(&self) -> Result<Reader, StoreError> {
+        self.shared.store.reader()
+    }
+
+    /// The sizes that can be had without reading the database.
+    pub(in crate::store) fn sizes(&self) -> Sizes {
+        self.shared.store.sizes()
     }
 
     /// Queues work on the database, to be done after all that was queued before.
@@ -97,12 +99,12 @@ impl Handle {
     }
 
     /// Does work on the database after all that was queued before it.
-    pub(super) async fn run<T, F>(&self, work: F) -> Result<T, StoreError>
+    pub(in crate::store) async fn run<T, F>(&self, work: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: FnOnce(Db<'_>) -> sql::Result<T> + Send + 'static,
     {
-        let slot = self.operators_slot().await?;
+        let slot = self.slots.operator().await?;
         Ok(self
             .queue_work(slot, move |db| work(Db::Sqlite(db)))
             .await
@@ -111,7 +113,7 @@ impl Handle {
 
     /// Runs what may take long on a thread that no request runs on; where everything
     /// runs step by step, at once.
-    pub(super) async fn blocking<T, F>(&self, work: F) -> Result<T, StoreError>
+    pub(in crate::store) async fn blocking<T, F>(&self, work: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: FnOnce() -> T + Send + 'static,
@@ -123,7 +125,7 @@ impl Handle {
     }
 
     /// Waits until all that was queued before is in the database.
-    pub(super) async fn flush(&self) -> Result<(), StoreError> {
+    pub(in crate::store) async fn flush(&self) -> Result<(), StoreError> {
         self.run(|_| Ok(())).await
     }
 }
@@ -138,13 +140,4 @@ impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Shared").field("store", &self.store).finish_non_exhaustive()
     }
-}
-
-/// A slot of a semaphore; waits a while if all are taken.
-pub(super) async fn slot(of: &Arc<Semaphore>) -> Result<Slot, StoreError> {
-    if let Ok(slot) = Arc::clone(of).try_acquire_owned() {
-        return Ok(slot);
-    }
-    let freed = tokio::time::timeout(SLOT_WAIT, Arc::clone(of).acquire_owned()).await;
-    freed.map_err(|_| StoreError::Full)?.map_err(|_| StoreError::Unavailable)
 }

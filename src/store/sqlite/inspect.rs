@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::Connection;
 
 use crate::store::StoreError;
-use crate::store::sql::{Db, pruned};
+use crate::store::sql::{self, Db, Owned, pruned};
 use crate::store::sqlite::lock::{LOCK, LastRun};
 use crate::store::sqlite::{read_only, schema};
 
@@ -129,7 +129,14 @@ fn check(path: &Path) -> Result<Found, StoreError> {
 }
 
 /// All that SQLite's own check finds in a database.
-pub(super) fn damage(db: &Connection) -> rusqlite::Result<Vec<String>> {
+pub(super) fn damage_of(connection: &Owned) -> sql::Result<Vec<String>> {
+    match connection {
+        Owned::Sqlite(db) => Ok(damage(db)?),
+        Owned::Postgres(_) => Ok(Vec::new()),
+    }
+}
+
+fn damage(db: &Connection) -> rusqlite::Result<Vec<String>> {
     let mut check = db.prepare("PRAGMA quick_check")?;
     let answers = check.query_map([], |row| row.get::<_, String>(0))?;
     let answers = answers.collect::<rusqlite::Result<Vec<_>>>()?;

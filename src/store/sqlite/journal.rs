@@ -7,30 +7,30 @@
 //! gathers them for a moment. It also does what may take long: work for operators, commits
 //! that wait for the disk, and retries while the database can't be written.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use rusqlite::Connection;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 
 use crate::ledger::entry::{Amounts, Crossing, Entry, Hold, Job};
 use crate::store::StoreError;
 use crate::store::objects::ObjectChange;
 use crate::store::records::AuditRow;
-use crate::store::sql::{self, Db, audit};
-use crate::store::sqlite::checkpoint;
-use crate::store::sqlite::handle::{Handle, Shared, slot};
+use crate::store::slots::{Slot, Slots};
+use crate::store::snapshot::{Snapshot, SnapshotNeed};
+use crate::store::sql::{self, Db, Owned, audit};
+use crate::store::sqlite::handle::{Handle, Shared};
 use crate::store::sqlite::leader::GroupCommit;
-use crate::store::sqlite::pending::{CrossingRecord, EndingRecord, Pending, PendingWrite, Record, Slot};
+use crate::store::sqlite::pending::{CrossingRecord, EndingRecord, Pending, PendingWrite, Record};
 use crate::store::sqlite::queue::Wake;
-use crate::store::sqlite::snapshot::{self, Snapshot, SnapshotNeed};
+use crate::store::sqlite::{checkpoint, inspect, read_only};
 
 /// Writes what admission decides, in the ledger's order.
 #[derive(Debug)]
 pub struct Journal {
     handle: Arc<Handle>,
-    requests: Arc<Semaphore>,
-    requests_max: usize,
 }
 
 /// The acknowledgement of a hold, a job or objects that are being written.
@@ -94,29 +94,18 @@ impl BackgroundWriter {
 }
 
 impl Journal {
-    /// A journal in which at most `requests_max` requests are open at once.
-    pub(super) fn new(handle: Arc<Handle>, requests_max: usize) -> Self {
-        let requests_max = requests_max.min(Semaphore::MAX_PERMITS);
-        Self { handle, requests: Arc::new(Semaphore::new(requests_max)), requests_max }
+    /// A journal on a handle.
+    pub(in crate::store) fn new(handle: Arc<Handle>) -> Self {
+        Self { handle }
     }
 
     fn leader(&self) -> &GroupCommit {
         &self.handle.shared().leader
     }
 
-    /// The slot of a request, for its ending; waits a while if all are taken.
-    pub async fn slot(&self) -> Result<Slot, StoreError> {
-        slot(&self.requests).await
-    }
-
-    /// The slot of an operator's work.
-    pub async fn operators_slot(&self) -> Result<Slot, StoreError> {
-        self.handle.operators_slot().await
-    }
-
-    /// The slot of an operator's work, if one is free now.
-    pub fn free_operators_slot(&self) -> Option<Slot> {
-        self.handle.free_operators_slot()
+    /// The slots of requests and of operators.
+    pub(in crate::store) fn slots(&self) -> &Slots {
+        self.handle.slots()
     }
 
     /// Queues a hold. The acknowledgement says whether it is in the database.
@@ -170,7 +159,7 @@ impl Journal {
     /// ledger's order.
     pub fn push_entry(&self, entry: Box<Entry>, crossings: Vec<Crossing>, released: Amounts, slot: Slot) {
         // Endings that wait keep their slots from new requests.
-        let scarce = self.requests.available_permits() < self.requests_max / 2;
+        let scarce = self.slots().are_scarce();
         let wake = if scarce { Wake::Now } else { Wake::Soon };
         let ending = EndingRecord { entry, crossings, released, _slot: slot };
         self.leader().queue.push(Record::Ending(ending), wake);
@@ -192,7 +181,7 @@ impl Journal {
     /// were queued before.
     pub fn snapshot(&self, slot: Slot, need: SnapshotNeed) -> Queued<Option<Snapshot>> {
         let take = move |db: &Connection| match need {
-            SnapshotNeed::Taken => Ok(Some(snapshot::take(db)?)),
+            SnapshotNeed::Taken => Ok(Some(Snapshot::of(Owned::Sqlite(pinned(db)?), inspect::damage_of))),
             SnapshotNeed::None => Ok(None),
         };
         Queued(self.handle.queue_work(slot, take))
@@ -214,11 +203,6 @@ impl Journal {
         self.leader().is_healthy()
     }
 
-    /// Requests that are open, and those whose ending is being written.
-    pub fn taken(&self) -> usize {
-        self.requests_max - self.requests.available_permits()
-    }
-
     /// Runs what may take long on a thread that no request runs on; where everything
     /// runs step by step, at once.
     pub async fn blocking<T, F>(&self, work: F) -> Result<T, StoreError>
@@ -237,4 +221,11 @@ impl Journal {
 
 fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StoreError> {
     std::thread::Builder::new().name(name.to_owned()).spawn(body).map_err(|_| StoreError::Unavailable)
+}
+
+/// A connection of its own that begins to read what a connection has written by now.
+fn pinned(db: &Connection) -> rusqlite::Result<Connection> {
+    let pinned = read_only(Path::new(db.path().unwrap_or_default()))?;
+    pinned.execute_batch("BEGIN; SELECT 1 FROM entry LIMIT 1")?;
+    Ok(pinned)
 }

@@ -4,16 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use rusqlite::Connection;
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::oneshot;
 
 use crate::domain::limit::Unit;
 use crate::ledger::entry::{Amounts, Crossing, Entry, Hold, Job};
+use crate::store::Slot;
 use crate::store::objects::ObjectChange;
-
-/// A place in the journal's bounded queue. A request acquires one before it is
-/// admitted, so that its ending can always be queued; the place is free again once
-/// the ending is in the database.
-pub type Slot = OwnedSemaphorePermit;
 
 pub(super) type Work = Box<dyn FnOnce(&Connection) + Send>;
 

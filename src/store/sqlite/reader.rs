@@ -11,7 +11,7 @@ use crate::sync::unpoisoned;
 
 /// A read-only connection; clones share it.
 #[derive(Clone, Debug)]
-pub(super) struct Reader {
+pub(in crate::store) struct Reader {
     db: Arc<Mutex<Connection>>,
 }
 
@@ -21,12 +21,16 @@ impl Reader {
     }
 
     /// Runs a query on the shared connection. It blocks: not for the proxy.
-    pub(super) fn query<T>(&self, work: impl FnOnce(Db<'_>) -> sql::Result<T>) -> Result<T, StoreError> {
+    pub(in crate::store) fn query<T>(
+        &self,
+        work: impl FnOnce(Db<'_>) -> sql::Result<T>,
+    ) -> Result<T, StoreError> {
         let db = unpoisoned(self.db.lock());
         Ok(work(Db::Sqlite(&db))?)
     }
+
     /// What of the database is free for what is written next, in bytes.
-    pub(super) fn reusable_bytes(&self) -> Result<u64, StoreError> {
+    pub(in crate::store) fn reusable_bytes(&self) -> Result<u64, StoreError> {
         let db = unpoisoned(self.db.lock());
         Ok(storage::reusable_bytes(&db)?)
     }

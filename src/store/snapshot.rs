@@ -1,10 +1,7 @@
 //! The database as it was at one place in the journal's queue.
 
 use std::collections::HashMap;
-use std::path::Path;
 use std::sync::Arc;
-
-use rusqlite::Connection;
 
 use crate::domain::{Limit, Span};
 use crate::ledger::Past;
@@ -14,13 +11,16 @@ use crate::ledger::meter::Subject;
 use crate::store::StoreError;
 use crate::store::records::Names;
 use crate::store::reports::Report;
-use crate::store::sql::{Db, credit, crossings, entries, history, pruned, verify};
-use crate::store::sqlite::{inspect, read_only};
+use crate::store::sql::{self, Db, Owned, credit, crossings, entries, history, pruned, verify};
 
 /// Reads what was written at one instant, whatever is written since. Each call may take
 /// long: not for a thread that requests run on.
 #[derive(Debug)]
-pub struct Snapshot(Connection);
+pub struct Snapshot {
+    connection: Owned,
+    /// What the engine finds damaged in its files.
+    damage: fn(&Owned) -> sql::Result<Vec<String>>,
+}
 
 /// Whether a snapshot is needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,16 +31,14 @@ pub enum SnapshotNeed {
     None,
 }
 
-/// A connection of its own, whose reading starts now.
-pub(super) fn take(db: &Connection) -> rusqlite::Result<Snapshot> {
-    let pinned = read_only(Path::new(db.path().unwrap_or_default()))?;
-    pinned.execute_batch("BEGIN; SELECT 1 FROM entry LIMIT 1")?;
-    Ok(Snapshot(pinned))
-}
-
 impl Snapshot {
+    /// A snapshot on a connection whose reading has begun.
+    pub(in crate::store) fn of(connection: Owned, damage: fn(&Owned) -> sql::Result<Vec<String>>) -> Self {
+        Self { connection, damage }
+    }
+
     fn db(&self) -> Db<'_> {
-        Db::Sqlite(&self.0)
+        self.connection.db()
     }
 
     /// What each of the limits has settled in its windows from a time on, in Unix seconds,
@@ -52,7 +50,7 @@ impl Snapshot {
 
     /// Compares all that the database says twice.
     pub fn verify(&self) -> Result<Report, StoreError> {
-        Ok(verify::verify(self.db(), inspect::damage(&self.0)?)?)
+        Ok(verify::verify(self.db(), (self.damage)(&self.connection)?)?)
     }
 
     /// The holds without an ending.

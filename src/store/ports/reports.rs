@@ -11,9 +11,9 @@ use crate::domain::{Limit, Money, ObjectReference, Span};
 use crate::ledger::Past;
 use crate::ledger::entry::Entry;
 use crate::ledger::meter::Subject;
-use crate::store::StoreError;
 use crate::store::objects::StoredObject;
 use crate::store::outbox::{Alert, Delivery, Due};
+use crate::store::ports::{Access, Reader};
 use crate::store::records::{AuditFilter, AuditRow, Names};
 use crate::store::reports::{
     DailyUsage, EntryFilter, GroupBy, Groups, PruneError, PruneStep, Pruned, Sizes, Storage, UsageFilter,
@@ -23,14 +23,16 @@ use crate::store::sql::{
     self, Db, audit, entries, history, key_costs, objects, outbox, pruned, retention, storage, usage,
     usage_rows,
 };
-use crate::store::sqlite::Store;
-use crate::store::sqlite::handle::Handle;
-use crate::store::sqlite::reader::Reader;
+use crate::store::{Node, StoreError, postgres};
+
+/// How long deliveries are left to the guard that has claimed them, in milliseconds: if it
+/// dies meanwhile, another sends them then.
+const CLAIM_MS: i64 = 5 * 60 * 1_000;
 
 /// Answers questions about the past.
 #[derive(Clone)]
 pub struct Reports {
-    handle: Arc<Handle>,
+    access: Access,
     names: Arc<dyn Names>,
     quick: Reader,
     /// For what may take seconds: only questions of this kind wait for each other.
@@ -42,10 +44,14 @@ pub struct Reports {
 }
 
 impl Reports {
-    pub(super) fn new(store: &Store, handle: Arc<Handle>, names: Arc<dyn Names>) -> Result<Self, StoreError> {
-        let (quick, long, keys, objects) =
-            (store.reader()?, store.reader()?, store.reader()?, store.reader()?);
-        Ok(Self { handle, names, quick, long, keys, objects })
+    /// Reports on four connections of their own.
+    pub(in crate::store) fn new(
+        access: Access,
+        names: Arc<dyn Names>,
+        reader: impl Fn() -> Result<Reader, StoreError>,
+    ) -> Result<Self, StoreError> {
+        let [quick, long, keys, objects] = [reader()?, reader()?, reader()?, reader()?];
+        Ok(Self { access, names, quick, long, keys, objects })
     }
 
     async fn ask<T, F>(&self, reader: &Reader, question: F) -> Result<T, StoreError>
@@ -54,9 +60,9 @@ impl Reports {
         F: FnOnce(Db<'_>, &dyn Names) -> sql::Result<T> + Send + 'static,
     {
         // A database that can't be written can still be read.
-        let _ = self.handle.flush().await;
+        let _ = self.access.flush().await;
         let (reader, names) = (reader.clone(), Arc::clone(&self.names));
-        self.handle.blocking(move || reader.query(|db| question(db, &*names))).await?
+        self.access.blocking(move || reader.query(|db| question(db, &*names))).await?
     }
 
     /// The entries that fit a filter, in its order. A filter that fits few may read all.
@@ -212,16 +218,25 @@ impl Reports {
         Ok(self.ask(&self.long, move |db, _| retention::next_crossings(db, before_s)).await?)
     }
 
+    /// The guards of a shared database: those that are alive first, then the latest others; none
+    /// where this guard has a database of its own.
+    pub async fn nodes(&self, count_max: u32) -> Result<Vec<Node>, StoreError> {
+        if !self.access.is_shared() {
+            return Ok(Vec::new());
+        }
+        self.ask(&self.quick, move |db, _| postgres::nodes(db, count_max)).await
+    }
+
     /// What the database is and takes.
     pub async fn storage(&self) -> Result<Storage, StoreError> {
         let (sizes, reader) = (self.sizes(), self.long.clone());
-        let reusable_bytes = self.handle.blocking(move || reader.reusable_bytes()).await??;
+        let reusable_bytes = self.access.blocking(move || reader.reusable_bytes()).await??;
         self.ask(&self.long, move |db, _| storage::of(db, sizes, reusable_bytes)).await
     }
 
     /// What the database and its log take, and what is left of their disk.
     pub fn sizes(&self) -> Sizes {
-        self.handle.shared().store.sizes()
+        self.access.sizes()
     }
 
     /// The newest alerts before an id, newest first, with the deliveries of their messages.
@@ -254,11 +269,22 @@ impl Reports {
         wait_max_ms: i64,
         count_max: usize,
     ) -> Result<(Vec<Due>, Option<i64>), StoreError> {
-        self.ask(&self.quick, move |db, _| {
+        let work = move |db: Db<'_>| {
             let due = outbox::due(db, &channel, now_ms, wait_max_ms, count_max)?;
             Ok((due, outbox::next_ms(db, &channel)?))
-        })
-        .await
+        };
+        if self.access.is_shared() {
+            // Claimed for a while, so that no other guard sends it, too.
+            return self
+                .access
+                .run(move |db| {
+                    let (due, next_ms) = work(db)?;
+                    outbox::claim(db, &due, now_ms + CLAIM_MS)?;
+                    Ok((due, next_ms))
+                })
+                .await;
+        }
+        self.ask(&self.quick, move |db, _| work(db)).await
     }
 
     /// What is stored of objects and items, in their order, up to the first that `stop`
@@ -287,7 +313,7 @@ impl Reports {
                 Ok(found)
             })
         };
-        self.handle.blocking(work).await?
+        self.access.blocking(work).await?
     }
 
     /// Occupies the connection of keys' questions, so that a test can see who waits.
@@ -302,6 +328,6 @@ impl Reports {
 
 impl std::fmt::Debug for Reports {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Reports").field("handle", &self.handle).finish_non_exhaustive()
+        f.debug_struct("Reports").field("access", &self.access).finish_non_exhaustive()
     }
 }

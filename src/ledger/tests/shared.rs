@@ -1,0 +1,44 @@
+//! A ledger whose counters are rows: what was loaded is written back, and ids are for holds.
+
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::ledger::shared::MeterKey;
+
+const DAY_MS: i64 = 86_400_000;
+
+/// A ledger on rows, with a limit of a day's money and these ids.
+fn shared(ids: impl IntoIterator<Item = u64>) -> Ledger {
+    let limits = [limit("day", Per::Organization, Unit::Usd, Window::Day, Some(1_000))];
+    let mut ledger = Ledger::shared();
+    let past = ledger.stage(&limits, START_MS).iter().map(|backfill| backfill.history(Past::new())).collect();
+    ledger.install(&limits, past);
+    ledger.give_ids(ids);
+    ledger
+}
+
+fn key(ledger: &Ledger, at_ms: i64) -> MeterKey {
+    let mut found = BTreeSet::new();
+    ledger.meters_of(&of(0), at_ms, &mut found);
+    found.pop_first().unwrap()
+}
+
+#[test]
+fn the_last_end_of_a_window_is_written_back_though_a_hold_of_the_next_follows() {
+    let mut ledger = shared([1, 2]);
+    let yesterday = key(&ledger, START_MS);
+    ledger.load_meter(&yesterday, Meter { settled: 700, held: 0 });
+    let hold = held(&mut ledger, of(0), bound(200, 0), START_MS);
+    ledger.apply(&ending(&hold, Kind::Settle, 100, 0, START_MS));
+    held(&mut ledger, of(0), bound(200, 0), START_MS + DAY_MS);
+    assert_eq!(ledger.meter(&yesterday), Some(Meter { settled: 800, held: 0 }));
+}
+
+#[test]
+fn a_crossing_takes_no_id_of_a_hold() {
+    let mut ledger = shared([1, 2]);
+    let first = held(&mut ledger, of(0), bound(600, 0), START_MS);
+    let crossings = ledger.apply(&ending(&first, Kind::Settle, 600, 0, START_MS));
+    assert_eq!(crossings.iter().map(|crossing| crossing.id).collect::<Vec<_>>(), [0]);
+    assert_eq!(held(&mut ledger, of(0), bound(1, 0), START_MS).id, 2);
+}

@@ -1,0 +1,70 @@
+//! Whether a caller may still ask for what it asks: another guard may have changed that
+//! since its request arrived.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderMap;
+
+use crate::guard::{Denied, Guard, Reservation, ReserveRequest};
+use crate::proxy::auth::{self, Caller};
+use crate::proxy::refuse::Refusal;
+use crate::proxy::{Proxy, Rules};
+
+/// The right of a caller to ask for admission, by the rules of one version.
+#[derive(Clone, Copy, Debug)]
+pub struct Permit<'a> {
+    proxy: &'a Proxy,
+    rules: &'a Rules,
+    headers: &'a HeaderMap,
+    caller: &'a Caller,
+}
+
+impl Proxy {
+    /// The right of a caller, whose key came in these headers.
+    pub(super) fn permit<'a>(
+        &'a self,
+        rules: &'a Rules,
+        headers: &'a HeaderMap,
+        caller: &'a Caller,
+    ) -> Permit<'a> {
+        Permit { proxy: self, rules, headers, caller }
+    }
+}
+
+impl Permit<'_> {
+    /// The version of the rules that it is of.
+    pub fn rules_version(&self) -> i64 {
+        self.caller.rules_version
+    }
+
+    /// The version of the rules in memory, if they permit it as well. A key that was moved to
+    /// another project or limited to other models is 503, which clients retry.
+    pub fn renewed(&self) -> Result<i64, Refusal> {
+        let Self { proxy, rules, headers, caller } = *self;
+        let (upstream_key, pass_through) = (rules.upstream_key.as_ref(), rules.pass_through);
+        let again = auth::caller(headers, &proxy.opened.directory, upstream_key, pass_through)?;
+        let is_same = again.key.id == caller.key.id
+            && again.key.project == caller.key.project
+            && again.model_rule == caller.model_rule
+            && again.key.models.len() == caller.key.models.len()
+            && again.key.models.iter().zip(&caller.key.models).all(|(a, b)| a.as_str() == b.as_str());
+        if is_same { Ok(again.rules_version) } else { Err(Refusal::LedgerUnavailable) }
+    }
+
+    /// Reserves for a request without a body of its own, waiting for room up to `longest`.
+    pub async fn reserve(
+        &self,
+        mut request: ReserveRequest,
+        longest: Duration,
+    ) -> Result<Reservation, Refusal> {
+        let guard: &Arc<Guard> = &self.proxy.guard;
+        request.rules_version = self.rules_version();
+        loop {
+            match guard.reserve_within(request.clone(), longest).await {
+                Err(Denied::Outdated) => request.rules_version = self.renewed()?,
+                ended => return ended.map_err(Refusal::from),
+            }
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! What operators change, written behind the journal's queue.
+
+use jiff::tz::TimeZone;
+
+use crate::store::outbox::Outcome;
+use crate::store::ports::Access;
+use crate::store::records::ActiveLimit;
+use crate::store::records::{AuditRow, RecordChange};
+use crate::store::reports::PruneStep;
+use crate::store::sql::{audit, changes, days, objects, outbox, retention};
+use crate::store::{StoreError, postgres};
+
+/// Writes changes of what is stored, each after all that was queued before it.
+#[derive(Clone, Debug)]
+pub struct Records {
+    access: Access,
+}
+
+impl Records {
+    pub(in crate::store) fn new(access: Access) -> Self {
+        Self { access }
+    }
+
+    /// Begins a change of the rules.
+    pub async fn begin(&self) -> Result<RulesChange, StoreError> {
+        match &self.access {
+            Access::Sqlite(_) => Ok(RulesChange::Embedded),
+            Access::Postgres(writer) => Ok(RulesChange::Shared(Some(writer.begin().await?))),
+        }
+    }
+
+    /// Writes changes with their rows of the audit log: all, or nothing.
+    pub async fn write(&self, changes: Vec<RecordChange>, audited: Vec<AuditRow>) -> Result<(), StoreError> {
+        self.access
+            .run(move |db| {
+                db.transaction(|| {
+                    changes.iter().try_for_each(|change| changes::apply(db, change))?;
+                    audited.iter().try_for_each(|row| audit::insert(db, row))
+                })
+            })
+            .await
+    }
+
+    /// Sums up some rows of quarters of an hour that ended before a time, in Unix seconds,
+    /// into days of all these time zones, or removes a day that was summed up for other
+    /// zones; `false` if there is nothing to do.
+    pub async fn sum_up_days(&self, before_s: i64, zones: Vec<TimeZone>) -> Result<bool, StoreError> {
+        self.access
+            .run_still(move |db| match days::first_cut(db, &zones)? {
+                Some(cut_s) => days::take_away(db, cut_s),
+                None => days::sum_up(db, before_s, &zones),
+            })
+            .await
+    }
+
+    /// Removes some rows of objects that upstream has forgotten by now, in Unix seconds;
+    /// whether there may be more.
+    pub async fn forget_objects(&self, now_s: i64) -> Result<bool, StoreError> {
+        self.access.run(move |db| objects::forget(db, now_s)).await
+    }
+
+    /// Deletes what a step of pruning says, with what refers to it. Returns how many
+    /// entries are gone.
+    pub async fn prune(&self, step: PruneStep) -> Result<u64, StoreError> {
+        self.access.run(move |db| retention::delete(db, &step)).await
+    }
+
+    /// Makes deliveries to channels of all crossings that have none yet. Returns when the
+    /// hour ends of crossings that wait to share a message, in Unix milliseconds.
+    pub async fn route_alerts(&self, channels: Vec<String>, now_ms: i64) -> Result<Option<i64>, StoreError> {
+        // Still: a crossing that was committed meanwhile would be marked without a delivery.
+        self.access.run_still(move |db| outbox::route(db, &channels, now_ms)).await
+    }
+
+    /// Notes the outcome of an attempt to deliver an alert.
+    pub async fn note_delivery(
+        &self,
+        alert: u64,
+        channel: String,
+        now_ms: i64,
+        outcome: Outcome,
+    ) -> Result<(), StoreError> {
+        self.access.run(move |db| outbox::note(db, alert, &channel, now_ms, &outcome)).await
+    }
+}
+
+/// A change of keys, projects, limits or switches, while no other guard makes one.
+#[derive(Debug)]
+pub enum RulesChange {
+    /// On the embedded engine each write is a transaction of its own.
+    Embedded,
+    /// On a shared one, all of the change is one transaction. `None` once it has failed.
+    Shared(Option<postgres::Change>),
+}
+
+impl RulesChange {
+    /// Writes changes with their rows of the audit log: all, or nothing.
+    pub async fn write(
+        &mut self,
+        records: &Records,
+        changes: Vec<RecordChange>,
+        audited: Vec<AuditRow>,
+    ) -> Result<(), StoreError> {
+        match self {
+            Self::Embedded => records.write(changes, audited).await,
+            Self::Shared(change) => {
+                let open = change.take().ok_or(StoreError::Unavailable)?;
+                *change = Some(open.write(changes, audited).await?);
+                Ok(())
+            }
+        }
+    }
+
+    /// Puts limits in force on the meters of a shared engine; `of_file` are those of the
+    /// configuration file, as they are written there, each with its rule as JSON.
+    pub async fn activate(
+        &mut self,
+        of_file: Vec<(String, String)>,
+        limits: Vec<ActiveLimit>,
+    ) -> Result<(), StoreError> {
+        let Self::Shared(change) = self else { return Ok(()) };
+        let open = change.take().ok_or(StoreError::Unavailable)?;
+        *change = Some(open.activate(of_file, limits).await?);
+        Ok(())
+    }
+
+    /// The id of a record that is made in this change; `None` where the ledger gives it.
+    pub async fn new_id(&mut self) -> Result<Option<u64>, StoreError> {
+        let Self::Shared(change) = self else { return Ok(None) };
+        let open = change.take().ok_or(StoreError::Unavailable)?;
+        let (open, id) = open.new_id().await?;
+        *change = Some(open);
+        Ok(Some(id))
+    }
+
+    /// Ends it: what was written is in the database, binds every guard, and is in force on
+    /// this one.
+    pub async fn finish(self) -> Result<(), StoreError> {
+        match self {
+            Self::Embedded => Ok(()),
+            Self::Shared(change) => change.ok_or(StoreError::Unavailable)?.finish().await,
+        }
+    }
+}

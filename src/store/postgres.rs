@@ -1,0 +1,41 @@
+//! The shared engine: one PostgreSQL database for several guards.
+//!
+//! Requests and endings are gathered into groups, and each group is decided inside the
+//! transaction that writes it (`lane`), on rows that are locked meanwhile. What operators
+//! change is one transaction that every group notices (`change`). Nothing rests on clocks,
+//! but for giving up a guard that has died.
+
+mod activation;
+mod arrays;
+mod calls;
+mod change;
+mod database;
+mod group;
+mod lane;
+mod lanes;
+mod locks;
+mod nodes;
+mod pipeline;
+mod reader;
+mod schema;
+mod session;
+mod shared;
+mod start;
+mod tls;
+mod transaction;
+mod upkeep;
+mod url;
+mod whole;
+mod writer;
+
+pub use calls::{AdmittedHold, NotReserved};
+pub(super) use change::Change;
+pub use database::Config;
+pub use lanes::{Lanes, SharedMeters};
+pub(super) use locks::Alone;
+pub use nodes::Node;
+pub(super) use nodes::nodes;
+pub(super) use reader::Reader;
+pub use shared::RulesFollower;
+pub use start::{RulesReader, SharedEngine, SharedStore, StoredRules};
+pub(super) use writer::Writer;

@@ -1,0 +1,128 @@
+//! Limits that come into force: their meters are made of the past and of all open holds.
+//!
+//! While this runs no group is open on any guard, so entries and holds are those of one
+//! instant.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::domain::{Limit, Window};
+use crate::ledger::calendar::Windows;
+use crate::ledger::entry::{AlertKind, Crossing, Hold, reserved};
+use crate::ledger::meter::{Meter, Subject, subjects};
+use crate::store::records::ActiveLimit;
+use crate::store::sql::codec::{insert_entry, uint};
+use crate::store::sql::rollup::Ids;
+use crate::store::sql::{Db, Result, crossings, history, jobs, params, verify};
+
+/// The meters of a limit, by subject and the start of their window.
+type Meters = HashMap<(Subject, i64), Meter>;
+
+/// Whether these limits are in force already, so that nothing has to be written.
+pub(super) fn is_in_force(db: Db<'_>, of_file: &[(String, String)], limits: &[ActiveLimit]) -> Result<bool> {
+    let active = rules(db, "SELECT name, rule FROM active_limit")?;
+    let file = rules(db, "SELECT name, rule FROM file_limit")?;
+    let same = |known: &HashMap<String, String>, name: &str, rule: &str| {
+        known.get(name).is_some_and(|known| known == rule)
+    };
+    let is_same = active.len() == limits.len()
+        && file.len() == of_file.len()
+        && limits.iter().all(|of| of.counts_as_before && same(&active, &of.limit.name, &of.rule))
+        && of_file.iter().all(|(name, rule)| same(&file, name, rule));
+    Ok(is_same)
+}
+
+fn rules(db: Db<'_>, sql: &str) -> Result<HashMap<String, String>> {
+    Ok(db.rows(sql, &[], |row| Ok((row.get(0)?, row.get(1)?)))?.into_iter().collect())
+}
+
+/// Writes the limits in force, and makes the meters of those that count something new.
+pub(super) fn activate(db: Db<'_>, of_file: &[(String, String)], limits: &[ActiveLimit]) -> Result<()> {
+    let before = rules(db, "SELECT name, rule FROM active_limit")?;
+    let stays = |name: &str| limits.iter().any(|of| *of.limit.name == *name && of.counts_as_before);
+    for name in before.keys().filter(|name| !stays(name)) {
+        db.execute("DELETE FROM meter WHERE limit_name = ?1", params![name])?;
+    }
+    let is_new = |of: &&ActiveLimit| {
+        let is_kept = of.counts_as_before && before.contains_key(&*of.limit.name);
+        !is_kept && !of.limit.is_rate() && of.limit.window != Window::Request
+    };
+    let new: Vec<Arc<Limit>> = limits.iter().filter(is_new).map(|of| Arc::clone(&of.limit)).collect();
+    make_meters(db, &new)?;
+    db.execute("DELETE FROM active_limit", &[])?;
+    for of in limits {
+        db.execute(
+            "INSERT INTO active_limit (name, rule) VALUES (?1, ?2)",
+            params![&*of.limit.name, of.rule],
+        )?;
+    }
+    db.execute("DELETE FROM file_limit", &[])?;
+    for (name, rule) in of_file {
+        db.execute("INSERT INTO file_limit (name, rule) VALUES (?1, ?2)", params![name, rule])?;
+    }
+    Ok(())
+}
+
+/// Makes the meters of limits from all that is stored.
+pub(super) fn make_meters(db: Db<'_>, limits: &[Arc<Limit>]) -> Result<()> {
+    if limits.is_empty() {
+        return Ok(());
+    }
+    let now_ms: i64 =
+        db.row("SELECT CAST(floor(extract(epoch FROM clock_timestamp()) * 1000) AS BIGINT)", &[], |row| {
+            row.get(0)
+        })?;
+    let since_s = |limit: &Limit| Windows::of(limit).span(now_ms.div_euclid(1_000)).start_s;
+    let wanted: Vec<(&Limit, i64)> = limits.iter().map(|limit| (&**limit, since_s(limit))).collect();
+    let pasts = history::settled(db, &wanted, &Ids)?;
+    let mut holds = verify::open_holds(db, &Ids)?;
+    holds.extend(jobs::all(db, &Ids)?.into_iter().map(|(hold, _)| hold));
+    for (limit, past) in limits.iter().zip(pasts) {
+        let mut meters: Meters =
+            past.into_iter().map(|(place, settled)| (place, Meter { settled, held: 0 })).collect();
+        for hold in &holds {
+            hold_on(limit, hold, &mut meters);
+        }
+        put(db, limit, meters, now_ms)?;
+    }
+    Ok(())
+}
+
+fn hold_on(limit: &Limit, hold: &Hold, meters: &mut Meters) {
+    let start_s = Windows::of(limit).span(hold.admitted_ms.div_euclid(1_000)).start_s;
+    for subject in subjects(limit, &hold.attribution) {
+        let meter = meters.entry((subject, start_s)).or_default();
+        meter.held = meter.held.saturating_add(reserved(&hold.bound, limit.unit));
+    }
+}
+
+fn put(db: Db<'_>, limit: &Arc<Limit>, meters: Meters, now_ms: i64) -> Result<()> {
+    let (windows, thresholds) = (Windows::of(limit), limit.thresholds());
+    db.execute("DELETE FROM meter WHERE limit_name = ?1", params![&*limit.name])?;
+    let mut meters: Vec<_> = meters.into_iter().collect();
+    meters.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+    for ((subject, start_s), Meter { settled, held }) in meters {
+        let end_s = windows.span(start_s).end_s;
+        db.execute(
+            "INSERT INTO meter (limit_name, subject, start_s, end_s, settled, held) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            params![&*limit.name, subject.label(), start_s, end_s, settled, held],
+        )?;
+        for threshold in thresholds.iter().copied().filter(|threshold| *threshold <= settled) {
+            let id = db.row("SELECT nextval('entry_id')", &[], |row| row.get(0).map(uint))?;
+            let crossing = Crossing {
+                id,
+                mark: AlertKind::Soft,
+                limit: Arc::clone(limit),
+                subject: subject.label().to_owned(),
+                threshold,
+                window_start_s: start_s,
+                settled,
+                at_ms: now_ms,
+            };
+            if crossings::insert_mark(db, &crossing)? > 0 {
+                insert_entry(db, &crossing.entry(), "")?;
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,270 @@
+//! What is asked of the lanes, and the queue that they take it from.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::{Notify, oneshot};
+
+use crate::ledger::entry::{Crossing, Entry, Hold, Job};
+use crate::ledger::waiting::Turn;
+use crate::ledger::{Admission, NotAdmitted, ReserveRequest};
+use crate::store::Slot;
+use crate::store::objects::ObjectChange;
+use crate::store::records::AuditRow;
+use crate::sync::unpoisoned;
+
+/// Calls in one group, which bounds how long its rows are locked.
+const GROUP_MAX: usize = 256;
+/// How long an ending waits for requests that share its transaction. After the death of
+/// the guard within this time its hold is charged instead.
+const LINGER: Duration = Duration::from_millis(20);
+
+/// A request that asks for admission.
+#[derive(Debug)]
+pub(super) struct Reserve {
+    /// The request.
+    pub request: ReserveRequest,
+    /// The rules that it was prepared with.
+    pub rules_version: i64,
+    /// When it asked, in Unix milliseconds.
+    pub at_ms: i64,
+    /// Whose turn it is, where others wait.
+    pub turn: Turn,
+    /// For its ending.
+    pub slot: Slot,
+    /// Where the outcome goes.
+    pub answer: oneshot::Sender<Result<AdmittedHold, NotReserved>>,
+}
+
+/// A correction, which gets its id when it is written.
+pub(super) struct Correction {
+    /// The entry, without its id.
+    pub entry: Entry,
+    /// Its row of the audit log.
+    pub audited: Box<dyn Fn(&Entry) -> AuditRow + Send + Sync>,
+    #[expect(dead_code, reason = "kept until it is written")]
+    pub slot: Slot,
+    /// Where the entry goes once it is written.
+    pub answer: oneshot::Sender<Entry>,
+}
+
+/// What becomes part of a group.
+pub(super) enum Call {
+    /// A request asks for admission.
+    Reserve(Box<Reserve>),
+    /// A hold has ended; the slot is kept until that is written.
+    End(Box<Entry>, #[expect(dead_code, reason = "kept until it is written")] Slot),
+    /// A hold of a guard that is no more is charged in full, unless that was done.
+    Charge(Arc<Hold>),
+    /// An operator corrects an entry.
+    Correct(Box<Correction>),
+    /// Crossings that no entry has caused.
+    Crossings(Vec<Crossing>, #[expect(dead_code, reason = "kept until it is written")] Slot),
+    /// A hold is that of a job from now on.
+    Job(Arc<Hold>, Job, oneshot::Sender<bool>),
+    /// Something was learned of objects. It is written in the end, whatever is answered.
+    Objects(Vec<ObjectChange>, Option<oneshot::Sender<bool>>),
+    /// Answered by the number of the group once it is written.
+    Flush(oneshot::Sender<u64>),
+}
+
+/// Why a request got no hold.
+#[derive(Debug)]
+pub enum NotReserved {
+    /// The ledger does not admit it.
+    NotAdmitted(NotAdmitted),
+    /// The rules have changed since it was prepared.
+    Outdated,
+    /// The database can't be written.
+    Unavailable,
+}
+
+/// A hold that is in the database, on its way to its request. Dropped on the way, it is
+/// released: nothing was sent.
+#[derive(Debug)]
+pub struct AdmittedHold {
+    hold: Arc<Hold>,
+    admission: Admission,
+    slot: Option<Slot>,
+    queue: Arc<Queue>,
+    at_ms: i64,
+}
+
+impl AdmittedHold {
+    pub(super) fn new(
+        hold: Arc<Hold>,
+        admission: Admission,
+        slot: Slot,
+        queue: Arc<Queue>,
+        at_ms: i64,
+    ) -> Self {
+        Self { hold, admission, slot: Some(slot), queue, at_ms }
+    }
+
+    /// Hands the hold over, with the slot for its ending.
+    pub fn accept(mut self) -> (Arc<Hold>, Admission, Slot) {
+        let slot = self.slot.take().expect("a hold is handed over once");
+        (Arc::clone(&self.hold), std::mem::take(&mut self.admission), slot)
+    }
+}
+
+impl Drop for AdmittedHold {
+    fn drop(&mut self) {
+        if let Some(slot) = self.slot.take() {
+            let kind = crate::ledger::entry::Kind::Release;
+            self.queue.push(Call::End(Box::new(Entry::ending(&self.hold, kind, self.at_ms)), slot));
+        }
+    }
+}
+
+impl Call {
+    /// Whether a task waits for it.
+    fn is_urgent(&self) -> bool {
+        !matches!(self, Self::End(..) | Self::Charge(_))
+    }
+}
+
+/// The calls that wait for a lane. Its bound is that of the slots.
+#[derive(Default)]
+pub(super) struct Queue {
+    state: Mutex<State>,
+    /// Notified of every call.
+    any: Notify,
+    /// Notified of every call that a task waits for.
+    urgent: Notify,
+    /// Notified whenever a group is written, or the lanes fail.
+    progress: Notify,
+}
+
+/// The calls of one group, and its number in the order of taking.
+pub(super) type Taken = (u64, Vec<Call>);
+
+#[derive(Default)]
+struct State {
+    calls: VecDeque<Call>,
+    /// How many of them a task waits for.
+    urgent: usize,
+    closed: bool,
+    /// The numbers of the groups that were taken and are not written.
+    taken: BTreeSet<u64>,
+    last_taken: u64,
+}
+
+impl std::fmt::Debug for Queue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Queue").finish_non_exhaustive()
+    }
+}
+
+impl Queue {
+    /// Queues a call.
+    pub(super) fn push(&self, call: Call) {
+        let is_urgent = call.is_urgent();
+        let mut state = unpoisoned(self.state.lock());
+        state.urgent += usize::from(is_urgent);
+        state.calls.push_back(call);
+        drop(state);
+        if is_urgent {
+            self.urgent.notify_one();
+        }
+        self.any.notify_one();
+    }
+
+    /// Lets the lanes end once everything is written.
+    pub(super) fn close(&self) {
+        unpoisoned(self.state.lock()).closed = true;
+        self.urgent.notify_one();
+        self.any.notify_one();
+    }
+
+    /// Waits for the calls of the next group; `None` once the queue is closed and empty.
+    pub(super) async fn next(&self) -> Option<Taken> {
+        loop {
+            match self.due() {
+                Due::Now(taken) => return Some(taken),
+                Due::Soon => {
+                    let _ = tokio::time::timeout(LINGER, self.urgent.notified()).await;
+                    let mut state = unpoisoned(self.state.lock());
+                    // Another lane may have taken them.
+                    if !state.calls.is_empty() {
+                        return Some(state.take());
+                    }
+                }
+                Due::Never => {
+                    // For the next lane.
+                    self.any.notify_one();
+                    return None;
+                }
+                Due::Unknown => self.any.notified().await,
+            }
+        }
+    }
+
+    /// A group is written, or nothing of it is left.
+    pub(super) fn done(&self, group: u64) {
+        unpoisoned(self.state.lock()).taken.remove(&group);
+        self.progress.notify_waiters();
+    }
+
+    /// Wakes those who wait for groups: the lanes have failed.
+    pub(super) fn note_failure(&self) {
+        self.progress.notify_waiters();
+    }
+
+    /// Waits until every group is written that was taken before one, while `is_healthy`.
+    pub(super) async fn written_before(&self, group: u64, is_healthy: impl Fn() -> bool) -> bool {
+        loop {
+            let progress = self.progress.notified();
+            let first = unpoisoned(self.state.lock()).taken.first().copied();
+            if first.is_none_or(|first| first >= group) {
+                return true;
+            }
+            if !is_healthy() {
+                return false;
+            }
+            progress.await;
+        }
+    }
+
+    fn due(&self) -> Due {
+        let mut state = unpoisoned(self.state.lock());
+        if state.calls.is_empty() {
+            return if state.closed { Due::Never } else { Due::Unknown };
+        }
+        if state.urgent > 0 || state.closed || state.calls.len() >= GROUP_MAX {
+            return Due::Now(state.take());
+        }
+        Due::Soon
+    }
+
+    /// Takes the requests that wait, while no lane can admit them.
+    pub(super) fn take_requests(&self) -> Vec<Call> {
+        let mut state = unpoisoned(self.state.lock());
+        let (requests, rest) = std::mem::take(&mut state.calls)
+            .into_iter()
+            .partition::<Vec<_>, _>(|call| matches!(call, Call::Reserve(_) | Call::Job(..)));
+        state.calls = rest.into();
+        state.urgent -= requests.len();
+        requests
+    }
+}
+
+/// When the next group is to be written.
+enum Due {
+    Now(Taken),
+    Soon,
+    Unknown,
+    Never,
+}
+
+impl State {
+    fn take(&mut self) -> Taken {
+        let count = self.calls.len().min(GROUP_MAX);
+        let calls: Vec<Call> = self.calls.drain(..count).collect();
+        self.urgent -= calls.iter().filter(|call| call.is_urgent()).count();
+        self.last_taken += 1;
+        self.taken.insert(self.last_taken);
+        (self.last_taken, calls)
+    }
+}

@@ -1,0 +1,179 @@
+//! How connections to one PostgreSQL database are made.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use tokio::runtime::Runtime;
+use tokio_postgres::{Client, NoTls};
+
+use crate::store::postgres::tls::MakeTls;
+use crate::store::postgres::url::Url;
+use crate::store::sql::postgres::{Connection, cause};
+use crate::store::{DatabaseError, StoreError};
+
+/// How long a transaction may pause before the database ends it: a guard that is stopped
+/// must not keep rows locked that others wait for.
+const IDLE_MAX: Duration = Duration::from_secs(5);
+/// The same for an operator's change, which may add up the past of a limit meanwhile.
+const IDLE_OF_CHANGE_MAX: Duration = Duration::from_secs(60);
+
+/// Where the database is, and how it is used.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `postgres://user:password@host:5432/database?sslmode=verify-full`.
+    pub url: crate::domain::Secret,
+    /// The schema with the tables.
+    pub schema: String,
+    /// Connections that this guard may have.
+    pub connections_max: usize,
+    /// How long making a connection may take.
+    pub connect_timeout: Duration,
+    /// How long a statement may take.
+    pub statement_timeout: Duration,
+    /// The guard's name among those of the database.
+    pub node: String,
+    /// How long after its last sign of life a guard is given up.
+    pub node_timeout: Duration,
+}
+
+/// Makes connections.
+pub(crate) struct Database {
+    url: Url,
+    tls: Option<MakeTls>,
+    pub(super) config: Config,
+    /// Drives all connections. `None` once it is dropped.
+    runtime: Option<Runtime>,
+    /// Whether there may be jobs.
+    has_jobs: AtomicBool,
+}
+
+impl Database {
+    /// A database that is not connected to yet.
+    pub(super) fn new(config: Config) -> Result<Self, StoreError> {
+        let unusable = |why: String| StoreError::Address { why };
+        let mut url = Url::read(config.url.expose()).map_err(|error| unusable(error.to_string()))?;
+        let tls =
+            url.is_encrypted.then(|| tls(url.root_certificates.as_deref())).transpose().map_err(unusable)?;
+        url.config.connect_timeout(config.connect_timeout);
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("ledger")
+            .enable_all()
+            .build()
+            .map_err(|error| unusable(format!("no thread could be started: {error}")))?;
+        Ok(Self { url, tls, config, runtime: Some(runtime), has_jobs: AtomicBool::new(false) })
+    }
+
+    /// Host and database, to be shown.
+    pub(super) fn shown(&self) -> &str {
+        &self.url.shown
+    }
+
+    /// The runtime of all connections.
+    pub(super) fn runtime(&self) -> &Runtime {
+        self.runtime.as_ref().expect("the runtime is there until the database is dropped")
+    }
+
+    /// Whether any hold may be that of a job.
+    pub(super) fn has_jobs(&self) -> bool {
+        self.has_jobs.load(Ordering::Relaxed)
+    }
+
+    /// A job was written or found.
+    pub(super) fn note_jobs(&self) {
+        self.has_jobs.store(true, Ordering::Relaxed);
+    }
+
+    /// A connection for a lane. To be called on the database's own runtime.
+    pub(super) async fn client(&self) -> Result<Client, DatabaseError> {
+        self.connect(IDLE_MAX).await.map_err(Into::into)
+    }
+
+    /// A connection that threads use.
+    pub(super) fn connection(self: &Arc<Self>) -> Result<Connection, StoreError> {
+        let database = Arc::clone(self);
+        let connecting = self.runtime().spawn(async move { database.connect(IDLE_OF_CHANGE_MAX).await });
+        let client = pollster::block_on(connecting).map_err(|_| StoreError::Unavailable)?;
+        client.map(Connection::new).map_err(|error| self.unreachable(&error))
+    }
+
+    async fn connect(&self, idle_max: Duration) -> Result<Client, tokio_postgres::Error> {
+        let Config { schema, statement_timeout, .. } = &self.config;
+        let mut config = self.url.config.clone();
+        let given = config.get_options().map(|given| format!("{given} ")).unwrap_or_default();
+        config.options(format!(
+            "{given}-c search_path={schema} -c statement_timeout={} -c idle_in_transaction_session_timeout={} \
+             -c default_transaction_isolation=read\\ committed -c TimeZone=UTC -c client_min_messages=warning",
+            statement_timeout.as_millis(),
+            idle_max.as_millis(),
+        ));
+        if let Some(tls) = &self.tls {
+            let (client, connection) = config.connect(tls.clone()).await?;
+            self.runtime().spawn(connection);
+            return Ok(client);
+        }
+        let (client, connection) = config.connect(NoTls).await?;
+        self.runtime().spawn(connection);
+        Ok(client)
+    }
+
+    /// Why the database can't be reached, with what to do about it.
+    fn unreachable(&self, error: &tokio_postgres::Error) -> StoreError {
+        let to = self.shown().to_owned();
+        let code = error.code().map_or("", |code| code.code());
+        let remedy = match code {
+            "28P01" | "28000" => "check the user and the password in storage.url, and pg_hba.conf",
+            "3D000" => "create the database, or correct its name in storage.url",
+            "53300" => {
+                "the database has no connection left: lower storage.connections_max of the guards, or raise max_connections"
+            }
+            "57P03" => "the database is starting or stopping: try again",
+            _ => "check storage.url, that the database runs, and that this machine may reach it",
+        };
+        StoreError::Connect { to, why: cause(error), remedy }
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl std::fmt::Debug for Database {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Database").field("shown", &self.url.shown).finish_non_exhaustive()
+    }
+}
+
+/// TLS that trusts a file's certificates, or the system's.
+fn tls(file: Option<&Path>) -> Result<MakeTls, String> {
+    let mut roots = RootCertStore::empty();
+    if let Some(file) = file {
+        let unreadable = |why: String| format!("sslrootcert {}: {why}", file.display());
+        let found = CertificateDer::pem_file_iter(file).map_err(|error| unreadable(error.to_string()))?;
+        for certificate in found {
+            let certificate = certificate.map_err(|error| unreadable(error.to_string()))?;
+            roots.add(certificate).map_err(|error| unreadable(error.to_string()))?;
+        }
+        if roots.is_empty() {
+            return Err(unreadable("it holds no certificate".to_owned()));
+        }
+    } else {
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(MakeTls(Arc::new(config)))
+}

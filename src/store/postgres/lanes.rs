@@ -1,0 +1,197 @@
+//! The port through which the guard admits and ends requests.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+
+use tokio::sync::oneshot;
+
+use crate::domain::Money;
+use crate::ledger::ReserveRequest;
+use crate::ledger::account::Account;
+use crate::ledger::entry::{Crossing, Entry, Hold, Job};
+use crate::ledger::meter::Meter;
+use crate::ledger::waiting::Turn;
+use crate::store::objects::ObjectChange;
+use crate::store::postgres::calls::{AdmittedHold, Call, Correction, NotReserved, Reserve};
+use crate::store::postgres::database::Database;
+use crate::store::postgres::reader::Reader;
+use crate::store::postgres::shared::{RulesFollower, Shared};
+use crate::store::postgres::whole;
+use crate::store::records::AuditRow;
+use crate::store::slots::Slots;
+use crate::store::snapshot::Snapshot;
+use crate::store::sql::{Db, Owned};
+use crate::store::{Slot, StoreError};
+
+/// What rows say of meters and of prepaid credit.
+#[derive(Debug)]
+pub struct SharedMeters {
+    /// The limit, the subject's label, the start of the window, and the meter.
+    pub meters: Vec<(String, String, i64, Meter)>,
+    /// Prepaid credit, if any was granted.
+    pub account: Option<Account>,
+}
+
+/// Admits requests and writes endings, in groups of one transaction each.
+#[derive(Debug)]
+pub struct Lanes {
+    shared: Arc<Shared>,
+    slots: Slots,
+    reader: Reader,
+    database: Arc<Database>,
+    /// What other guards hold, in nano-dollars and in holds, as of the last look.
+    held: Arc<(AtomicI64, AtomicUsize)>,
+}
+
+impl Lanes {
+    pub(super) fn new(shared: Arc<Shared>, requests_max: usize, database: Arc<Database>) -> Self {
+        let reader = Reader::new(Arc::clone(&database));
+        Self { shared, slots: Slots::new(requests_max), reader, database, held: Arc::default() }
+    }
+
+    /// Reads what all guards have settled and hold, to be shown.
+    pub async fn see_whole(&self) -> Result<(), StoreError> {
+        if self.is_healthy() {
+            self.flush().await?;
+        }
+        let (shared, reader, held) = (Arc::clone(&self.shared), self.reader.clone(), Arc::clone(&self.held));
+        let seen = tokio::task::spawn_blocking(move || {
+            let seen = reader.query(|db| db.snapshot(|| whole::read(db, shared.epoch())))?;
+            held.0.store(seen.held_nano, Ordering::Relaxed);
+            held.1.store(seen.holds, Ordering::Relaxed);
+            let mut ledger = shared.ledger();
+            ledger.load_meters(seen.meters);
+            if let Some(segments) = &seen.credit {
+                ledger.load_credit(segments);
+            }
+            Ok(())
+        });
+        seen.await.map_err(|_| StoreError::Unavailable)?
+    }
+
+    /// The database at one instant, with what its rows say of meters and credit then.
+    pub async fn snapshot(&self) -> Result<(Snapshot, SharedMeters), StoreError> {
+        let database = Arc::clone(&self.database);
+        let taken = tokio::task::spawn_blocking(move || {
+            let pinned = database.connection()?;
+            // The instant is that of the first statement.
+            pinned.begin_snapshot().map_err(|error| StoreError::Failed(error.into()))?;
+            let db = Db::Postgres(&pinned);
+            let meters = SharedMeters { meters: whole::meters(db)?, account: whole::account(db)? };
+            // A server looks after its own files.
+            Ok((Snapshot::of(Owned::Postgres(pinned), |_| Ok(Vec::new())), meters))
+        });
+        taken.await.map_err(|_| StoreError::Unavailable)?
+    }
+
+    /// Looks whether another guard has changed the rules, and puts them in force then.
+    pub async fn look_for_rules(&self) {
+        let (shared, reader) = (Arc::clone(&self.shared), self.reader.clone());
+        let look = move || {
+            let sql = "SELECT version FROM rules WHERE id = 1";
+            match reader.query(|db| db.row(sql, &[], |row| row.get(0))) {
+                Ok(version) => drop(shared.refresh(version)),
+                Err(error) => tracing::error!(
+                    event = "rules_refresh_failed", %error,
+                    "the version of the rules can't be read"
+                ),
+            }
+        };
+        let _ = tokio::task::spawn_blocking(look).await;
+    }
+
+    /// Money that other guards hold for open requests, and how many there are, as of the last
+    /// look at the whole.
+    pub fn held_by_others(&self) -> (Money, usize) {
+        let (nano, holds) = &*self.held;
+        (Money::from_nano(nano.load(Ordering::Relaxed)), holds.load(Ordering::Relaxed))
+    }
+
+    /// Keeps the rules in memory new.
+    pub fn follow(&self, follower: Arc<dyn RulesFollower>) {
+        let _ = self.shared.follower.set(follower);
+    }
+
+    /// The version of the rules in memory.
+    pub fn rules_version(&self) -> i64 {
+        self.shared.rules_version()
+    }
+
+    /// The slots of requests and of operators.
+    pub(in crate::store) fn slots(&self) -> &Slots {
+        &self.slots
+    }
+
+    /// Reserves a request's bound on all meters that it counts on. When this returns a
+    /// hold, it is in the database.
+    pub async fn reserve(
+        &self,
+        request: ReserveRequest,
+        at_ms: i64,
+        turn: Turn,
+        slot: Slot,
+    ) -> Result<AdmittedHold, NotReserved> {
+        if !self.is_healthy() {
+            return Err(NotReserved::Unavailable);
+        }
+        let (answer, outcome) = oneshot::channel();
+        let rules_version = request.rules_version;
+        let reserve = Reserve { request, rules_version, at_ms, turn, slot, answer };
+        self.shared.queue.push(Call::Reserve(Box::new(reserve)));
+        outcome.await.unwrap_or(Err(NotReserved::Unavailable))
+    }
+
+    /// Queues the ending of a hold.
+    pub fn push_ending(&self, entry: Box<Entry>, slot: Slot) {
+        self.shared.queue.push(Call::End(entry, slot));
+    }
+
+    /// Queues crossings that no entry has caused.
+    pub fn push_crossings(&self, crossings: Vec<Crossing>, slot: Slot) {
+        self.shared.queue.push(Call::Crossings(crossings, slot));
+    }
+
+    /// Corrects an entry; the correction gets its id here.
+    pub async fn correct(
+        &self,
+        entry: Entry,
+        audited: impl Fn(&Entry) -> AuditRow + Send + Sync + 'static,
+        slot: Slot,
+    ) -> Result<Entry, StoreError> {
+        let (answer, written) = oneshot::channel();
+        let correction = Correction { entry, audited: Box::new(audited), slot, answer };
+        self.shared.queue.push(Call::Correct(Box::new(correction)));
+        written.await.map_err(|_| StoreError::Unavailable)
+    }
+
+    /// Queues the job that a hold is for from now on.
+    pub fn push_job(&self, hold: Arc<Hold>, job: Job) -> oneshot::Receiver<bool> {
+        let (ack, written) = oneshot::channel();
+        self.shared.queue.push(Call::Job(hold, job, ack));
+        written
+    }
+
+    /// Queues what was learned of objects. It is written in the end even if the answer is
+    /// that it can't be now.
+    pub fn push_objects(&self, changes: Vec<ObjectChange>) -> oneshot::Receiver<bool> {
+        let (ack, written) = oneshot::channel();
+        self.shared.queue.push(Call::Objects(changes, Some(ack)));
+        written
+    }
+
+    /// Waits until all that this guard queued before is in the database.
+    pub async fn flush(&self) -> Result<(), StoreError> {
+        self.shared.flush().await
+    }
+
+    /// Whether the last group was written.
+    pub fn is_healthy(&self) -> bool {
+        self.shared.is_healthy()
+    }
+}
+
+impl Drop for Lanes {
+    fn drop(&mut self) {
+        self.shared.queue.close();
+    }
+}

@@ -1,0 +1,43 @@
+//! What keeps others out, and connections that are kept for later.
+
+use std::sync::Arc;
+
+use crate::store::StoreError;
+use crate::store::postgres::database::Database;
+use crate::store::sql::postgres::Connection;
+use crate::store::sql::{self, Db};
+
+/// What may not happen beside some work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::store) enum Alone {
+    /// Such work of any guard, and changes of the rules.
+    AmongWriters,
+    /// Admission and endings as well, on every guard.
+    AmongAll,
+}
+
+/// A connection that works, made again if the last one is gone.
+pub(super) fn working<'a>(
+    database: &Arc<Database>,
+    kept: &'a mut Option<Connection>,
+) -> Result<&'a Connection, StoreError> {
+    match kept.take().filter(|known| !known.is_closed()) {
+        Some(known) => Ok(kept.insert(known)),
+        None => Ok(kept.insert(database.connection()?)),
+    }
+}
+
+/// Locks what keeps others out: first the rules, then all lanes in their order.
+pub(super) fn lock(db: Db<'_>, alone: Alone) -> sql::Result<i64> {
+    let version = db.row("SELECT version FROM rules WHERE id = 1 FOR UPDATE", &[], |row| row.get(0))?;
+    if alone == Alone::AmongAll {
+        lock_lanes(db)?;
+    }
+    Ok(version)
+}
+
+/// Locks all lanes: when this returns, no group is open anywhere.
+pub(super) fn lock_lanes(db: Db<'_>) -> sql::Result<()> {
+    let sql = "SELECT 1 FROM lane WHERE state = 'alive' ORDER BY epoch, lane FOR UPDATE";
+    db.each(sql, &[], |_| Ok(true))
+}

@@ -1,0 +1,217 @@
+//! Joins a database as one of its guards, and starts what admits and writes there.
+
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::ledger::locked::LockedLedger;
+use crate::store::postgres::database::{Config, Database};
+use crate::store::postgres::lane::Lane;
+use crate::store::postgres::lanes::{Lanes, SharedMeters};
+use crate::store::postgres::locks::working;
+use crate::store::postgres::nodes::{self, Joined};
+use crate::store::postgres::reader::Reader;
+use crate::store::postgres::schema;
+use crate::store::postgres::shared::Shared;
+use crate::store::postgres::transaction::PgSession;
+use crate::store::postgres::upkeep::Upkeep;
+use crate::store::postgres::whole;
+use crate::store::postgres::writer::Writer;
+use crate::store::records::{KeyRow, Names, Stored};
+use crate::store::sql::postgres::Connection;
+use crate::store::sql::{self, Db, jobs, keys, load, params, usage};
+use crate::store::{Observer, StoreError};
+use crate::sync::unpoisoned;
+
+/// The pause between two looks at a guard of the same name.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// A database that this guard has joined.
+#[derive(Debug)]
+pub struct SharedStore {
+    database: Arc<Database>,
+    epoch: i64,
+    rules: Arc<RulesReader>,
+}
+
+/// What was started.
+pub(in crate::store) struct Started {
+    pub(in crate::store) lanes: Lanes,
+    pub(in crate::store) writer: Writer,
+    /// One of as many as are wanted.
+    pub(in crate::store) readers: Reader,
+    pub(in crate::store) running: SharedEngine,
+}
+
+/// What stops the guard's part in a database once it is dropped.
+#[derive(Debug)]
+pub struct SharedEngine {
+    _stop: SyncSender<()>,
+    upkeep: Option<JoinHandle<()>>,
+}
+
+/// The rules of one version, as they are stored.
+#[derive(Debug)]
+pub struct StoredRules {
+    /// The version.
+    pub version: i64,
+    /// The database's time, in Unix milliseconds.
+    pub now_ms: i64,
+    /// Projects, limits, admin keys and all else but keys.
+    pub stored: Stored,
+    /// The limits in force, with ids in place of names: name, and rule as JSON.
+    pub active: Vec<(String, String)>,
+    /// Prepaid credit and the meters of all guards then.
+    pub counters: SharedMeters,
+}
+
+/// Reads the rules.
+#[derive(Debug)]
+pub struct RulesReader {
+    database: Arc<Database>,
+    connection: Mutex<Option<Connection>>,
+}
+
+impl SharedStore {
+    /// Connects, makes or checks the tables, and joins as a guard.
+    pub fn open(config: Config) -> Result<Self, StoreError> {
+        let database = Arc::new(Database::new(config)?);
+        let connection = database.connection()?;
+        schema::prepare(&connection, &database.config.schema)?;
+        warn_of_settings(&connection)?;
+        let epoch = joined(&database, &connection)?;
+        if !jobs::ids(Db::Postgres(&connection))?.is_empty() {
+            database.note_jobs();
+        }
+        let rules = RulesReader { database: Arc::clone(&database), connection: Mutex::new(Some(connection)) };
+        Ok(Self { database, epoch, rules: Arc::new(rules) })
+    }
+
+    /// What reads the rules, now and after each change.
+    pub fn rules(&self) -> &Arc<RulesReader> {
+        &self.rules
+    }
+
+    /// Hands out the ids of keys with Unix milliseconds at which they were used; a key may
+    /// be handed out more than once.
+    pub fn each_use(&self, each: impl FnMut(&str, i64)) -> Result<(), StoreError> {
+        self.rules.query(|db| usage::each_use(db, each))
+    }
+
+    /// Starts the lanes and the upkeep, on a ledger with rules of a version.
+    pub(in crate::store) fn begin<O: Observer>(
+        self,
+        requests_max: usize,
+        observer: O,
+        names: Arc<dyn Names>,
+        ledger: Arc<LockedLedger>,
+        rules_version: i64,
+    ) -> Result<Started, StoreError> {
+        let Self { database, epoch, .. } = self;
+        let shared = Arc::new(Shared::new(ledger, Box::new(observer), rules_version, epoch));
+        for lane in 1..=nodes::LANES {
+            let (of, lane_of) = (Arc::clone(&database), Arc::clone(&shared));
+            let connecting = database.runtime().spawn(async move { of.client().await });
+            let client = pollster::block_on(connecting).map_err(|_| StoreError::Unavailable)?;
+            let client = client.map_err(StoreError::Failed)?;
+            let session = PgSession::new(Arc::clone(&database), client, epoch, lane);
+            database.runtime().spawn(Lane::new(session, lane_of).run());
+        }
+        let writer = Writer::new(Arc::clone(&database), Arc::clone(&shared));
+        let readers = Reader::new(Arc::clone(&database));
+        let (lanes_of, (stop, stopped)) = (Arc::clone(&database), sync_channel(0));
+        let upkeep = Upkeep { database, shared: Arc::clone(&shared), names };
+        let upkeep = std::thread::Builder::new()
+            .name("ledger-upkeep".to_owned())
+            .spawn(move || upkeep.run(&stopped))
+            .map_err(|_| StoreError::Unavailable)?;
+        let running = SharedEngine { _stop: stop, upkeep: Some(upkeep) };
+        Ok(Started { lanes: Lanes::new(shared, requests_max, lanes_of), writer, readers, running })
+    }
+}
+
+impl SharedEngine {
+    /// Whether the upkeep has ended by itself.
+    pub fn has_ended(&self) -> bool {
+        self.upkeep.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// Leaves the database, once everything is written.
+    pub fn leave(mut self) {
+        let upkeep = self.upkeep.take();
+        drop(self);
+        if let Some(upkeep) = upkeep {
+            let _ = upkeep.join();
+        }
+    }
+}
+
+impl RulesReader {
+    fn query<T>(&self, work: impl FnOnce(Db<'_>) -> sql::Result<T>) -> Result<T, StoreError> {
+        let mut connection = unpoisoned(self.connection.lock());
+        Ok(work(Db::Postgres(working(&self.database, &mut connection)?))?)
+    }
+
+    /// Reads the rules of one version, and hands out the keys that were changed since
+    /// another. It blocks.
+    pub fn read(&self, since: i64, mut each_key: impl FnMut(KeyRow)) -> Result<StoredRules, StoreError> {
+        self.query(|db| {
+            db.snapshot(|| {
+                let version = db.row("SELECT version FROM rules WHERE id = 1", &[], |row| row.get(0))?;
+                let now_ms = "SELECT CAST(floor(extract(epoch FROM clock_timestamp()) * 1000) AS BIGINT)";
+                let now_ms = db.row(now_ms, &[], |row| row.get(0))?;
+                let mut stored = load::stored(db)?;
+                let pairs = |sql: &str| db.rows(sql, &[], |row| Ok((row.get(0)?, row.get(1)?)));
+                stored.file_limits = pairs("SELECT name, rule FROM file_limit ORDER BY name")?;
+                let active = pairs("SELECT name, rule FROM active_limit ORDER BY name")?;
+                keys::each_key_since(db, since, &mut each_key)?;
+                let counters = SharedMeters { meters: whole::meters(db)?, account: whole::account(db)? };
+                Ok(StoredRules { version, now_ms, stored, active, counters })
+            })
+        })
+    }
+}
+
+/// Joins under the configured name, once no guard of that name is alive.
+fn joined(database: &Database, connection: &Connection) -> Result<i64, StoreError> {
+    let Config { node, node_timeout, .. } = &database.config;
+    let mut first_seen_ms = None;
+    loop {
+        let seen_ms = match nodes::join(connection, node, *node_timeout)? {
+            Joined::As(epoch) => return Ok(epoch),
+            Joined::Taken(seen_ms) => seen_ms,
+        };
+        if first_seen_ms.is_some_and(|first| first != seen_ms) {
+            return Err(StoreError::NameTaken { name: node.clone() });
+        }
+        if first_seen_ms.replace(seen_ms).is_none() {
+            tracing::warn!(
+                event = "node_name_taken",
+                node,
+                "a guard of this name has not said that it ended; it is given up once it has been silent for \
+                 cluster.node_timeout, and this one starts then"
+            );
+        }
+        std::thread::sleep(LOOK_AGAIN_AFTER);
+    }
+}
+
+/// Settings under which the database may lose what it has acknowledged.
+fn warn_of_settings(connection: &Connection) -> Result<(), StoreError> {
+    let db = Db::Postgres(connection);
+    for (name, safe) in [("synchronous_commit", "off"), ("fsync", "off"), ("full_page_writes", "off")] {
+        let value: String = db
+            .row("SELECT current_setting(?1)", params![name], |row| row.get(0))
+            .map_err(StoreError::from)?;
+        if value == safe {
+            tracing::warn!(
+                event = "database_may_lose_commits",
+                setting = name,
+                value,
+                "the database may lose what it has acknowledged: after a crash it may know less than was spent"
+            );
+        }
+    }
+    Ok(())
+}
