@@ -83,6 +83,20 @@ pub(crate) async fn call(
     Answer { status: head.status, headers: head.headers, body }
 }
 
+/// The settings of a guard on PostgreSQL, with a schema for each folder, if the tests are run
+/// on it: `SPENDGUARD_TEST_DATABASE` is its address.
+fn shared_database(folder: &tempfile::TempDir) -> Vec<(String, String)> {
+    let Ok(url) = std::env::var("SPENDGUARD_TEST_DATABASE") else { return Vec::new() };
+    let name = folder.path().file_name().unwrap().to_string_lossy().to_lowercase();
+    let name: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
+    let set = |key: &str, value: String| (format!("SPENDGUARD_{key}"), value);
+    vec![
+        ("DATABASE_URL".to_owned(), url),
+        set("STORAGE__URL__ENV", "DATABASE_URL".to_owned()),
+        set("STORAGE__SCHEMA", format!("it_{name}")),
+    ]
+}
+
 impl House {
     /// A guard with the given limits and other configuration.
     pub(crate) async fn with(config: &str) -> Self {
@@ -130,6 +144,7 @@ impl House {
             set("UPSTREAM__FORWARD_HEADERS", "x-fake-*".into()),
             set("ADMIN_TOKEN", ADMIN_TOKEN.into()),
         ];
+        environment.extend(shared_database(&folder));
         environment.extend(upstream_key.map(|key| ("OPENAI_API_KEY".to_owned(), key.to_owned())));
         let settings = spendguard::config::load(Some(&file), environment).unwrap();
         let mut app = Box::pin(App::start(settings.clone(), None)).await;
@@ -210,6 +225,7 @@ impl House {
     /// Waits until nothing is held any more, within ten seconds.
     pub(crate) async fn settled(&self) {
         for _ in 0..500 {
+            self.guard.core().see_whole().await;
             if self.guard.in_doubt().1 == 0 {
                 return;
             }
@@ -222,7 +238,7 @@ impl House {
     pub(crate) async fn close(self) -> tempfile::TempDir {
         let Self { app, folder, stop_fake, guard, .. } = self;
         drop(guard);
-        app.shut_down().await;
+        Box::pin(app.shut_down()).await;
         let _ = stop_fake.send(true);
         folder
     }

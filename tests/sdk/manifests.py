@@ -28,8 +28,6 @@ VERSIONS = ("1.27", kubernetes_validate.latest_version())
 OPERATORS = {"ServiceMonitor": ServiceMonitor, "PrometheusRule": PrometheusRule}
 # What only a chart's objects have.
 CHART_LABELS = {"app.kubernetes.io/version", "app.kubernetes.io/managed-by", "helm.sh/chart"}
-# What the guard does not have yet, but will: docs/many-guards.md.
-EXPECTED_KEYS = {"storage.url", "storage.schema", "storage.connections_max", "cluster.node", "cluster.node_timeout"}
 
 
 def kustomized(folder):
@@ -333,7 +331,7 @@ def known_keys():
 
 
 def the_configuration_has_keys_that_there_are():
-    known = known_keys() | EXPECTED_KEYS
+    known = known_keys()
     config = tomllib.loads(one_of(kustomized(PLAIN), "ConfigMap")["data"]["spendguard.toml"])
     written = {f"{section}.{key}" for section, values in config.items() for key in values}
     variables = [entry["name"] for entry in guard_of(kustomized(PLAIN))["env"] if "__" in entry["name"]]

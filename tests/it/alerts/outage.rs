@@ -81,6 +81,7 @@ impl Office {
             tier: Tier::default(),
             price_version: "2026-11-21".into(),
             stream: false,
+            rules_version: 0,
         };
         let reservation = self.guard.reserve(request).await.unwrap();
         reservation.settle(Basis::Reported, Ending { cost: Money::from_nano(5_000), ..Ending::default() });

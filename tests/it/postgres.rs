@@ -1,0 +1,105 @@
+//! A PostgreSQL server of a test's own, in a folder and on a port of its own.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// A running server; stopped and removed when dropped.
+pub(crate) struct Postgres {
+    folder: tempfile::TempDir,
+    bin: PathBuf,
+    port: u16,
+}
+
+impl Postgres {
+    pub(crate) fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        // Its programs refuse to run as root.
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let server = Self { folder, bin: programs(), port };
+        let data = server.data();
+        server.run("initdb", &["-D", &data, "-A", "trust", "-U", "guard", "--no-sync", "-E", "UTF8"]);
+        server.again();
+        server.sql("postgres", "CREATE DATABASE spendguard");
+        server
+    }
+
+    fn data(&self) -> String {
+        self.folder.path().join("data").display().to_string()
+    }
+
+    /// The address of its database.
+    pub(crate) fn url(&self) -> String {
+        format!("postgres://guard@127.0.0.1:{}/spendguard", self.port)
+    }
+
+    /// Starts it, or starts it again.
+    pub(crate) fn again(&self) {
+        let folder = self.folder.path().display();
+        let options = format!("-p {} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off", self.port);
+        let log = self.folder.path().join("log").display().to_string();
+        self.run("pg_ctl", &["-D", &self.data(), "-o", &options, "-l", &log, "-w", "start"]);
+    }
+
+    /// Ends it as a crash would: nothing is finished, connections break.
+    pub(crate) fn crash(&self) {
+        self.run("pg_ctl", &["-D", &self.data(), "-m", "immediate", "-w", "stop"]);
+    }
+
+    /// Runs a statement in a database; returns its answer, one row a line.
+    pub(crate) fn sql(&self, database: &str, statement: &str) -> String {
+        let port = self.port.to_string();
+        let arguments =
+            ["-h", "127.0.0.1", "-p", &port, "-U", "guard", "-d", database, "-tA", "-q", "-c", statement];
+        self.run("psql", &arguments)
+    }
+
+    /// The same in the guards' schema.
+    pub(crate) fn ask(&self, statement: &str) -> String {
+        self.sql("spendguard", &format!("SET search_path TO spendguard; {statement}"))
+    }
+
+    fn run(&self, program: &str, arguments: &[&str]) -> String {
+        let mut command = as_somebody(&self.bin.join(program));
+        // The server must not hold a pipe of the test's.
+        let said = self.folder.path().join("said");
+        let output = std::fs::File::create(&said).unwrap();
+        std::fs::set_permissions(&said, std::fs::Permissions::from_mode(0o666)).unwrap();
+        command.args(arguments).current_dir(self.folder.path()).stdin(Stdio::null());
+        command.stdout(output.try_clone().unwrap()).stderr(output);
+        let status = command.status().unwrap();
+        let said = std::fs::read_to_string(&said).unwrap();
+        assert!(status.success(), "{program} {arguments:?}: {said}");
+        said.trim().to_owned()
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        let mut command = as_somebody(&self.bin.join("pg_ctl"));
+        command.args(["-D", &self.data(), "-m", "immediate", "stop"]).stdout(Stdio::null());
+        let _ = command.stderr(Stdio::null()).status();
+        // What the server's user made, the test's may not be able to remove.
+        let _ = as_somebody(Path::new("rm")).arg("-rf").arg(self.data()).status();
+    }
+}
+
+/// A command that is not run as root.
+fn as_somebody(program: &Path) -> Command {
+    if rustix::process::geteuid().is_root() {
+        let mut command = Command::new("runuser");
+        command.args(["-u", "postgres", "--"]).arg(program);
+        command
+    } else {
+        Command::new(program)
+    }
+}
+
+/// The folder of the newest server's programs.
+fn programs() -> PathBuf {
+    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let folders = versions.map(|version| version.path().join("bin"));
+    let newest = folders.filter(|folder| folder.join("initdb").exists()).max();
+    newest.expect("these tests need PostgreSQL 15 or later, such as Debian's package postgresql")
+}
