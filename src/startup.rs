@@ -149,16 +149,16 @@ impl Parts {
     fn opened(self, engine: Engine) -> Opened {
         let Self { ring, clock, metrics, crossed, ledger, rules, mut stored, jobs } = self;
         let Engine { journal, records, reports } = engine;
-        // Each has turns of its own: revoking a key does not wait for the past of a limit.
-        let [of_rules, of_keys] = [(); 2].map(|()| AuditedRecords::new(records.clone(), Arc::clone(&clock)));
+        // Each part has turns of its own: revoking a key does not wait for the past of a limit.
+        let audited = || AuditedRecords::new(records.clone(), Arc::clone(&clock));
         let core = Arc::new(Core::new(ledger, journal, Arc::clone(&clock), metrics, crossed));
-        let rulebook = Rulebook::new(rules, Arc::clone(&core), Arc::clone(&ring), of_rules);
+        let rulebook = Rulebook::new(rules, Arc::clone(&core), Arc::clone(&ring), audited());
         let rulebook = Arc::new(rulebook);
         let directory = Directory::new(
             &mut stored,
             Arc::clone(&ring),
-            clock,
-            of_keys,
+            Arc::clone(&clock),
+            audited(),
             reports.clone(),
             Arc::clone(&rulebook),
         );

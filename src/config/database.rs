@@ -7,8 +7,7 @@ use crate::config::problems::{Notes, secret};
 use crate::config::raw::Raw;
 use crate::config::settings::Database;
 
-/// The connections that every guard needs: two admit, four read, and three write, keep house,
-/// and read the rules.
+/// The fewest connections that may be configured. A guard opens up to 11 whatever is configured.
 const CONNECTIONS_MIN: usize = 8;
 /// The shortest time after which a guard is given up: it says every second that it is alive.
 const NODE_TIMEOUT_MIN: Duration = Duration::from_secs(5);

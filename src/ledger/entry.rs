@@ -307,6 +307,19 @@ pub struct Crossing {
 }
 
 impl Crossing {
+    /// A soft threshold that a meter has passed. It has no id yet.
+    pub fn soft(
+        limit: &Arc<Limit>,
+        subject: &str,
+        threshold: i64,
+        window_start_s: i64,
+        settled: i64,
+        at_ms: i64,
+    ) -> Self {
+        let (limit, subject) = (Arc::clone(limit), subject.to_owned());
+        Self { id: 0, mark: AlertKind::Soft, limit, subject, threshold, window_start_s, settled, at_ms }
+    }
+
     /// The crossing as a line of the ledger; it moves no money.
     pub fn entry(&self) -> Entry {
         let Self { limit, subject, threshold, settled, .. } = self;

@@ -1,9 +1,7 @@
 //! Applies one record to one meter.
 
-use std::sync::Arc;
-
-use crate::domain::{Limit, Window};
-use crate::ledger::entry::{AlertKind, Crossing, Hold, reserved};
+use crate::domain::Window;
+use crate::ledger::entry::{Crossing, Hold, reserved};
 use crate::ledger::meter::{Meter, Metered, Subject};
 
 /// A hold's part on one meter.
@@ -59,9 +57,9 @@ pub(super) fn end_on(
         meters.swap_remove_index(place);
     }
     let passed = passed(thresholds, before, after.settled);
-    crossings.extend(
-        passed.map(|t| crossing(limit, &meter_hold.subject, t, meter_hold.start_s, after.settled, at_ms)),
-    );
+    crossings.extend(passed.map(|t| {
+        Crossing::soft(limit, meter_hold.subject.label(), t, meter_hold.start_s, after.settled, at_ms)
+    }));
 }
 
 /// Adds to a meter's settled amount and notes the thresholds it goes past.
@@ -78,7 +76,8 @@ pub(super) fn settle_on(
     let before = meter.settled;
     meter.settled = before.saturating_add(amount);
     let passed = passed(thresholds, before, meter.settled);
-    crossings.extend(passed.map(|t| crossing(limit, subject, t, start_s, meter.settled, at_ms)));
+    crossings
+        .extend(passed.map(|t| Crossing::soft(limit, subject.label(), t, start_s, meter.settled, at_ms)));
 }
 
 /// The thresholds that lie between what was settled before and what is now.
@@ -94,26 +93,5 @@ pub(super) fn behind<'a>(
     at_ms: i64,
 ) -> impl Iterator<Item = Crossing> + 'a {
     let below = metered.thresholds.iter().filter(move |t| **t <= settled);
-    below.map(move |t| crossing(&metered.limit, subject, *t, *start_s, settled, at_ms))
-}
-
-fn crossing(
-    limit: &Arc<Limit>,
-    subject: &Subject,
-    threshold: i64,
-    start_s: i64,
-    settled: i64,
-    at_ms: i64,
-) -> Crossing {
-    let (limit, subject) = (Arc::clone(limit), subject.label().to_owned());
-    Crossing {
-        id: 0,
-        mark: AlertKind::Soft,
-        limit,
-        subject,
-        threshold,
-        window_start_s: start_s,
-        settled,
-        at_ms,
-    }
+    below.map(move |t| Crossing::soft(&metered.limit, subject.label(), *t, *start_s, settled, at_ms))
 }

@@ -71,7 +71,10 @@ fn ending(hold: &Hold, kind: Kind, cost: i64, tokens: u64, created_ms: i64) -> E
 }
 
 fn in_force(limits: &[Arc<Limit>]) -> Ledger {
-    let mut ledger = Ledger::new(1);
+    put_in_force(Ledger::new(1), limits)
+}
+
+fn put_in_force(mut ledger: Ledger, limits: &[Arc<Limit>]) -> Ledger {
     let past = ledger.stage(limits, START_MS).iter().map(|backfill| backfill.history(Past::new())).collect();
     ledger.install(limits, past);
     ledger

@@ -300,23 +300,19 @@ impl AdmissionAttempt<'_> {
                 "The most that this request can cost is too large; ask for less output or fewer tool calls.";
             return Err(Refusal::Invalid(message.to_owned(), None));
         }
-        let mut request = ReserveRequest {
-            attribution: Arc::clone(&candidate.attribution),
-            bound,
+        let request = ReserveRequest {
             is_priced: candidate.priced,
             client_cap: candidate.client_cap,
             tier: candidate.demand.tier.unwrap_or(self.config.policy.project_tier),
             price_version: Arc::clone(&candidate.price_version),
             stream: candidate.demand.stream,
-            rules_version: candidate.permit.rules_version(),
+            ..ReserveRequest::new(Arc::clone(&candidate.attribution), bound)
         };
-        loop {
-            match self.guard.reserve_in_turn(request.clone(), turn).await {
-                Ok(reservation) => return Ok(Ok(reservation)),
-                Err(Denied::ByLimit(denial)) => return Ok(Err(denial)),
-                Err(Denied::Outdated) => request.rules_version = candidate.permit.renewed()?,
-                Err(refused) => return Err(refused.into()),
-            }
+        let attempt = |request| self.guard.reserve_in_turn(request, turn);
+        match candidate.permit.ask(request, attempt).await? {
+            Ok(reservation) => Ok(Ok(reservation)),
+            Err(Denied::ByLimit(denial)) => Ok(Err(denial)),
+            Err(refused) => Err(refused.into()),
         }
     }
 

@@ -1,12 +1,11 @@
 //! Whether a caller may still ask for what it asks: another guard may have changed that
 //! since its request arrived.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderMap;
 
-use crate::guard::{Denied, Guard, Reservation, ReserveRequest};
+use crate::guard::{Denied, Reservation, ReserveRequest};
 use crate::proxy::auth::{self, Caller};
 use crate::proxy::refuse::Refusal;
 use crate::proxy::{Proxy, Rules};
@@ -33,14 +32,9 @@ impl Proxy {
 }
 
 impl Permit<'_> {
-    /// The version of the rules that it is of.
-    pub fn rules_version(&self) -> i64 {
-        self.caller.rules_version
-    }
-
     /// The version of the rules in memory, if they permit it as well. A key that was moved to
     /// another project or limited to other models is 503, which clients retry.
-    pub fn renewed(&self) -> Result<i64, Refusal> {
+    fn renewed(&self) -> Result<i64, Refusal> {
         let Self { proxy, rules, headers, caller } = *self;
         let (upstream_key, pass_through) = (rules.upstream_key.as_ref(), rules.pass_through);
         let again = auth::caller(headers, &proxy.opened.directory, upstream_key, pass_through)?;
@@ -52,19 +46,25 @@ impl Permit<'_> {
         if is_same { Ok(again.rules_version) } else { Err(Refusal::LedgerUnavailable) }
     }
 
-    /// Reserves for a request without a body of its own, waiting for room up to `longest`.
-    pub async fn reserve(
+    /// Asks for admission by the rules in force: `attempt` again as often as they have changed
+    /// meanwhile and still permit it.
+    pub async fn ask<F: Future<Output = Result<Reservation, Denied>>>(
         &self,
         mut request: ReserveRequest,
-        longest: Duration,
-    ) -> Result<Reservation, Refusal> {
-        let guard: &Arc<Guard> = &self.proxy.guard;
-        request.rules_version = self.rules_version();
+        attempt: impl Fn(ReserveRequest) -> F,
+    ) -> Result<Result<Reservation, Denied>, Refusal> {
+        request.rules_version = self.caller.rules_version;
         loop {
-            match guard.reserve_within(request.clone(), longest).await {
+            match attempt(request.clone()).await {
                 Err(Denied::Outdated) => request.rules_version = self.renewed()?,
-                ended => return ended.map_err(Refusal::from),
+                ended => return Ok(ended),
             }
         }
+    }
+
+    /// Reserves for a request without a body of its own, waiting for room up to `longest`.
+    pub async fn reserve(&self, request: ReserveRequest, longest: Duration) -> Result<Reservation, Refusal> {
+        let guard = &self.proxy.guard;
+        Ok(self.ask(request, |request| guard.reserve_within(request, longest)).await??)
     }
 }

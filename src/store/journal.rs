@@ -6,6 +6,7 @@ use tokio::sync::oneshot;
 
 use crate::ledger::entry::{Crossing, Hold, Job};
 use crate::store::objects::ObjectChange;
+use crate::store::slots::Slots;
 use crate::store::{Slot, StoreError, postgres, sqlite};
 
 /// Writes holds and endings.
@@ -27,28 +28,26 @@ pub enum WriteAck {
 }
 
 impl Journal {
+    fn slots(&self) -> &Slots {
+        match self {
+            Self::Embedded(journal) => journal.slots(),
+            Self::Shared(lanes) => lanes.slots(),
+        }
+    }
+
     /// The slot of a request, for its ending; waits a while if all are taken.
     pub async fn slot(&self) -> Result<Slot, StoreError> {
-        match self {
-            Self::Embedded(journal) => journal.slots().request().await,
-            Self::Shared(lanes) => lanes.slots().request().await,
-        }
+        self.slots().request().await
     }
 
     /// The slot of an operator's work.
     pub async fn operators_slot(&self) -> Result<Slot, StoreError> {
-        match self {
-            Self::Embedded(journal) => journal.slots().operator().await,
-            Self::Shared(lanes) => lanes.slots().operator().await,
-        }
+        self.slots().operator().await
     }
 
     /// The slot of an operator's work, if one is free now.
     pub fn free_operators_slot(&self) -> Option<Slot> {
-        match self {
-            Self::Embedded(journal) => journal.slots().free_operator(),
-            Self::Shared(lanes) => lanes.slots().free_operator(),
-        }
+        self.slots().free_operator()
     }
 
     /// Queues crossings that no entry has caused: thresholds that were passed already
@@ -110,10 +109,7 @@ impl Journal {
 
     /// Slots taken by requests that are open, or whose ending is being written.
     pub fn taken(&self) -> usize {
-        match self {
-            Self::Embedded(journal) => journal.slots().taken(),
-            Self::Shared(lanes) => lanes.slots().taken(),
-        }
+        self.slots().taken()
     }
 
     /// Whether the ledger can be written, as of the last attempt.

@@ -44,7 +44,9 @@ where
     F: Fn(&str, &Value) -> Reply,
 {
     let mut unread = Vec::new();
-    while let Some((path, body)) = request(&mut stream, &mut unread).await {
+    while let Some((head, body)) = request(&mut stream, &mut unread).await {
+        let path = head.split(' ').nth(1).unwrap().to_owned();
+        let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
         let answer = reply(&path, &body);
         asked.borrow_mut().push((path, body));
         let (kind, text) = match answer {
@@ -60,8 +62,8 @@ where
     }
 }
 
-/// The next request of a connection; `None` at its end.
-async fn request(stream: &mut TcpStream, unread: &mut Vec<u8>) -> Option<(String, Value)> {
+/// The next request of a connection: its head in lower case, and its body; `None` at its end.
+pub(crate) async fn request(stream: &mut TcpStream, unread: &mut Vec<u8>) -> Option<(String, Vec<u8>)> {
     let mut part = vec![0; 1 << 16];
     loop {
         if let Some(at) = unread.windows(4).position(|four| four == b"\r\n\r\n") {
@@ -69,10 +71,9 @@ async fn request(stream: &mut TcpStream, unread: &mut Vec<u8>) -> Option<(String
             let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
             let end = at + 4 + length.map_or(0, |length| length.parse::<usize>().unwrap());
             if unread.len() >= end {
-                let path = head.split(' ').nth(1).unwrap().to_owned();
-                let body = serde_json::from_slice(&unread[at + 4..end]).unwrap_or(Value::Null);
+                let body = unread[at + 4..end].to_vec();
                 unread.drain(..end);
-                return Some((path, body));
+                return Some((head, body));
             }
         }
         match stream.read(&mut part).await {

@@ -10,9 +10,7 @@ const DAY_MS: i64 = 86_400_000;
 /// A ledger on rows, with a limit of a day's money and these ids.
 fn shared(ids: impl IntoIterator<Item = u64>) -> Ledger {
     let limits = [limit("day", Per::Organization, Unit::Usd, Window::Day, Some(1_000))];
-    let mut ledger = Ledger::shared();
-    let past = ledger.stage(&limits, START_MS).iter().map(|backfill| backfill.history(Past::new())).collect();
-    ledger.install(&limits, past);
+    let mut ledger = put_in_force(Ledger::shared(), &limits);
     ledger.give_ids(ids);
     ledger
 }

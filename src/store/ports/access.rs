@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use crate::store::postgres::Alone;
 use crate::store::reports::Sizes;
 use crate::store::sql::{self, Db};
 use crate::store::{StoreError, postgres, sqlite};
@@ -33,10 +34,7 @@ impl Access {
         T: Send + 'static,
         F: FnOnce(Db<'_>) -> sql::Result<T> + Send + 'static,
     {
-        match self {
-            Self::Sqlite(handle) => handle.run(work).await,
-            Self::Postgres(writer) => writer.run(postgres::Alone::AmongWriters, work).await,
-        }
+        self.run_alone(Alone::AmongWriters, work).await
     }
 
     /// The same while no guard admits or ends anything.
@@ -45,9 +43,18 @@ impl Access {
         T: Send + 'static,
         F: FnOnce(Db<'_>) -> sql::Result<T> + Send + 'static,
     {
+        self.run_alone(Alone::AmongAll, work).await
+    }
+
+    async fn run_alone<T, F>(&self, alone: Alone, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(Db<'_>) -> sql::Result<T> + Send + 'static,
+    {
         match self {
+            // Its one connection does one thing at a time.
             Self::Sqlite(handle) => handle.run(work).await,
-            Self::Postgres(writer) => writer.run(postgres::Alone::AmongAll, work).await,
+            Self::Postgres(writer) => writer.run(alone, work).await,
         }
     }
 

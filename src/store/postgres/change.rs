@@ -10,11 +10,11 @@ use tokio::sync::OwnedMutexGuard;
 
 use crate::ledger::account::Account;
 use crate::store::StoreError;
-use crate::store::postgres::database::Database;
-use crate::store::postgres::locks::{lock_lanes, working};
+use crate::store::postgres::activation;
+use crate::store::postgres::database::{Database, blocking};
+use crate::store::postgres::locks::{lock_lanes, lock_rules, working};
 use crate::store::postgres::shared::Shared;
 use crate::store::postgres::whole::{credit_segments, segments_text};
-use crate::store::postgres::{activation, locks};
 use crate::store::records::{ActiveLimit, AuditRow, RecordChange};
 use crate::store::sql::codec::uint;
 use crate::store::sql::postgres::Connection;
@@ -42,7 +42,7 @@ impl Change {
             let version = {
                 let known = working(&database, &mut connection)?;
                 known.begin().map_err(|error| StoreError::Failed(error.into()))?;
-                locks::lock(Db::Postgres(known), locks::Alone::AmongWriters)
+                lock_rules(Db::Postgres(known))
             };
             let is_open = true;
             let mut change = Self { shared, connection, version: 0, has_written: false, is_open };
@@ -155,13 +155,6 @@ impl Drop for Change {
             self.shared.distrust_rules();
         }
     }
-}
-
-/// Runs work on the database on a thread that no request runs on.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
-) -> Result<T, StoreError> {
-    tokio::task::spawn_blocking(work).await.map_err(|_| StoreError::Unavailable)?
 }
 
 fn apply(db: Db<'_>, change: &RecordChange, version: i64) -> sql::Result<()> {

@@ -153,6 +153,13 @@ impl std::fmt::Debug for Database {
     }
 }
 
+/// Runs work on the database on a thread that no request runs on.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| StoreError::Unavailable)?
+}
+
 /// TLS that trusts a file's certificates, or the system's.
 fn tls(file: Option<&Path>) -> Result<MakeTls, String> {
     let mut roots = RootCertStore::empty();

@@ -7,30 +7,20 @@ use tokio::sync::oneshot;
 
 use crate::domain::Money;
 use crate::ledger::ReserveRequest;
-use crate::ledger::account::Account;
 use crate::ledger::entry::{Crossing, Entry, Hold, Job};
-use crate::ledger::meter::Meter;
 use crate::ledger::waiting::Turn;
 use crate::store::objects::ObjectChange;
 use crate::store::postgres::calls::{AdmittedHold, Call, Correction, NotReserved, Reserve};
-use crate::store::postgres::database::Database;
+use crate::store::postgres::database::{Database, blocking};
+use crate::store::postgres::locks::rules_version;
 use crate::store::postgres::reader::Reader;
 use crate::store::postgres::shared::{RulesFollower, Shared};
-use crate::store::postgres::whole;
+use crate::store::postgres::whole::{self, SharedMeters};
 use crate::store::records::AuditRow;
 use crate::store::slots::Slots;
 use crate::store::snapshot::Snapshot;
 use crate::store::sql::{Db, Owned};
 use crate::store::{Slot, StoreError};
-
-/// What rows say of meters and of prepaid credit.
-#[derive(Debug)]
-pub struct SharedMeters {
-    /// The limit, the subject's label, the start of the window, and the meter.
-    pub meters: Vec<(String, String, i64, Meter)>,
-    /// Prepaid credit, if any was granted.
-    pub account: Option<Account>,
-}
 
 /// Admits requests and writes endings, in groups of one transaction each.
 #[derive(Debug)]
@@ -55,7 +45,7 @@ impl Lanes {
             self.flush().await?;
         }
         let (shared, reader, held) = (Arc::clone(&self.shared), self.reader.clone(), Arc::clone(&self.held));
-        let seen = tokio::task::spawn_blocking(move || {
+        blocking(move || {
             let seen = reader.query(|db| db.snapshot(|| whole::read(db, shared.epoch())))?;
             held.0.store(seen.held_nano, Ordering::Relaxed);
             held.1.store(seen.holds, Ordering::Relaxed);
@@ -65,37 +55,33 @@ impl Lanes {
                 ledger.load_credit(segments);
             }
             Ok(())
-        });
-        seen.await.map_err(|_| StoreError::Unavailable)?
+        })
+        .await
     }
 
     /// The database at one instant, with what its rows say of meters and credit then.
     pub async fn snapshot(&self) -> Result<(Snapshot, SharedMeters), StoreError> {
         let database = Arc::clone(&self.database);
-        let taken = tokio::task::spawn_blocking(move || {
+        blocking(move || {
             let pinned = database.connection()?;
             // The instant is that of the first statement.
             pinned.begin_snapshot().map_err(|error| StoreError::Failed(error.into()))?;
-            let db = Db::Postgres(&pinned);
-            let meters = SharedMeters { meters: whole::meters(db)?, account: whole::account(db)? };
+            let meters = SharedMeters::read(Db::Postgres(&pinned))?;
             // A server looks after its own files.
             Ok((Snapshot::of(Owned::Postgres(pinned), |_| Ok(Vec::new())), meters))
-        });
-        taken.await.map_err(|_| StoreError::Unavailable)?
+        })
+        .await
     }
 
     /// Looks whether another guard has changed the rules, and puts them in force then.
     pub async fn look_for_rules(&self) {
         let (shared, reader) = (Arc::clone(&self.shared), self.reader.clone());
-        let look = move || {
-            let sql = "SELECT version FROM rules WHERE id = 1";
-            match reader.query(|db| db.row(sql, &[], |row| row.get(0))) {
-                Ok(version) => drop(shared.refresh(version)),
-                Err(error) => tracing::error!(
-                    event = "rules_refresh_failed", %error,
-                    "the version of the rules can't be read"
-                ),
-            }
+        let look = move || match reader.query(rules_version) {
+            Ok(version) => drop(shared.refresh(version)),
+            Err(error) => tracing::error!(
+                event = "rules_refresh_failed", %error,
+                "the version of the rules can't be read"
+            ),
         };
         let _ = tokio::task::spawn_blocking(look).await;
     }

@@ -27,13 +27,24 @@ pub(super) fn working<'a>(
     }
 }
 
+/// The version of the rules.
+pub(super) fn rules_version(db: Db<'_>) -> sql::Result<i64> {
+    db.row("SELECT version FROM rules WHERE id = 1", &[], |row| row.get(0))
+}
+
+/// Locks the rules: their changes, and starts and ends of guards, are one at a time. Returns
+/// their version.
+pub(super) fn lock_rules(db: Db<'_>) -> sql::Result<i64> {
+    db.row("SELECT version FROM rules WHERE id = 1 FOR UPDATE", &[], |row| row.get(0))
+}
+
 /// Locks what keeps others out: first the rules, then all lanes in their order.
-pub(super) fn lock(db: Db<'_>, alone: Alone) -> sql::Result<i64> {
-    let version = db.row("SELECT version FROM rules WHERE id = 1 FOR UPDATE", &[], |row| row.get(0))?;
+pub(super) fn lock(db: Db<'_>, alone: Alone) -> sql::Result<()> {
+    lock_rules(db)?;
     if alone == Alone::AmongAll {
         lock_lanes(db)?;
     }
-    Ok(version)
+    Ok(())
 }
 
 /// Locks all lanes: when this returns, no group is open anywhere.

@@ -10,15 +10,15 @@ use std::time::Duration;
 
 use crate::ledger::entry::Hold;
 use crate::store::StoreError;
+use crate::store::postgres::clock::NOW_MS;
 use crate::store::postgres::database::Config;
+use crate::store::postgres::locks::lock_rules;
 use crate::store::records::Names;
 use crate::store::sql::codec::{HoldRow, uint};
 use crate::store::sql::columns::json_from;
 use crate::store::sql::postgres::Connection;
 use crate::store::sql::{Db, Result, params};
 
-/// The database's time, in Unix milliseconds.
-const NOW_MS: &str = "CAST(floor(extract(epoch FROM clock_timestamp()) * 1000) AS BIGINT)";
 /// Connections on which a guard admits.
 pub(super) const LANES: i64 = 2;
 /// Holds of dead guards that are charged in one go.
@@ -62,8 +62,7 @@ pub(super) fn join(
     let timeout_ms = i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX);
     let joined = db.transaction(|| {
         // A lane is made under this lock, so that no change of the rules misses it.
-        let version: i64 =
-            db.row("SELECT version FROM rules WHERE id = 1 FOR UPDATE", &[], |row| row.get(0))?;
+        let version = lock_rules(db)?;
         let known = format!("SELECT epoch, seen_ms, {NOW_MS} FROM node WHERE name = ?1 AND state = 'alive'");
         let known = db.optional(&known, params![name], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
         if let Some((epoch, seen_ms, now_ms)) = known {
@@ -87,8 +86,7 @@ pub(super) fn rejoin(
 ) -> std::result::Result<(i64, HashSet<u64>), StoreError> {
     let db = Db::Postgres(connection);
     let rejoined = db.transaction(|| {
-        let version: i64 =
-            db.row("SELECT version FROM rules WHERE id = 1 FOR UPDATE", &[], |row| row.get(0))?;
+        let version = lock_rules(db)?;
         // It may be here before the others.
         close(db, lost, "given_up")?;
         let epoch = make(db, &config.node, version)?;
@@ -157,11 +155,6 @@ pub(super) fn leave(db: Db<'_>, epoch: i64) -> Result<()> {
         lock_rules(db)?;
         close(db, epoch, "left")
     })
-}
-
-/// Changes of the rules, starts and ends of guards are one at a time.
-fn lock_rules(db: Db<'_>) -> Result<()> {
-    db.row("SELECT version FROM rules WHERE id = 1 FOR UPDATE", &[], |_| Ok(()))
 }
 
 /// Closes a guard's lanes, under the lock that each of its groups takes first.

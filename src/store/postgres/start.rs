@@ -6,18 +6,19 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::ledger::locked::LockedLedger;
+use crate::store::postgres::clock::now_ms;
 use crate::store::postgres::database::{Config, Database};
 use crate::store::postgres::lane::Lane;
-use crate::store::postgres::lanes::{Lanes, SharedMeters};
-use crate::store::postgres::locks::working;
+use crate::store::postgres::lanes::Lanes;
+use crate::store::postgres::locks::{rules_version, working};
 use crate::store::postgres::nodes::{self, Joined};
 use crate::store::postgres::reader::Reader;
-use crate::store::postgres::schema;
 use crate::store::postgres::shared::Shared;
 use crate::store::postgres::transaction::PgSession;
 use crate::store::postgres::upkeep::Upkeep;
-use crate::store::postgres::whole;
+use crate::store::postgres::whole::SharedMeters;
 use crate::store::postgres::writer::Writer;
+use crate::store::postgres::{activation, schema};
 use crate::store::records::{KeyRow, Names, Stored};
 use crate::store::sql::postgres::Connection;
 use crate::store::sql::{self, Db, jobs, keys, load, params, usage};
@@ -158,15 +159,12 @@ impl RulesReader {
     pub fn read(&self, since: i64, mut each_key: impl FnMut(KeyRow)) -> Result<StoredRules, StoreError> {
         self.query(|db| {
             db.snapshot(|| {
-                let version = db.row("SELECT version FROM rules WHERE id = 1", &[], |row| row.get(0))?;
-                let now_ms = "SELECT CAST(floor(extract(epoch FROM clock_timestamp()) * 1000) AS BIGINT)";
-                let now_ms = db.row(now_ms, &[], |row| row.get(0))?;
+                let (version, now_ms) = (rules_version(db)?, now_ms(db)?);
                 let mut stored = load::stored(db)?;
-                let pairs = |sql: &str| db.rows(sql, &[], |row| Ok((row.get(0)?, row.get(1)?)));
-                stored.file_limits = pairs("SELECT name, rule FROM file_limit ORDER BY name")?;
-                let active = pairs("SELECT name, rule FROM active_limit ORDER BY name")?;
+                stored.file_limits = activation::of_file(db)?;
+                let active = activation::active(db)?;
                 keys::each_key_since(db, since, &mut each_key)?;
-                let counters = SharedMeters { meters: whole::meters(db)?, account: whole::account(db)? };
+                let counters = SharedMeters::read(db)?;
                 Ok(StoredRules { version, now_ms, stored, active, counters })
             })
         })

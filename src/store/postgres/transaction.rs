@@ -15,7 +15,8 @@ use crate::ledger::account::Segment;
 use crate::ledger::entry::{Crossing, Kind};
 use crate::ledger::meter::Meter;
 use crate::store::postgres::arrays::{GroupRows, Places};
-use crate::store::postgres::database::Database;
+use crate::store::postgres::clock::READ_NOW_MS;
+use crate::store::postgres::database::{Database, blocking};
 use crate::store::postgres::nodes;
 use crate::store::postgres::pipeline::{Sent, pipelined};
 use crate::store::postgres::session::{Failure, Need, Rows, Session, Wants, Writes};
@@ -39,7 +40,6 @@ const ORPHANS: &str = "SELECT id FROM hold WHERE id = ANY($1) AND epoch IN (SELE
 const CREDIT: &str = "SELECT segments FROM credit WHERE id = 1 FOR UPDATE";
 const IDS: &str = "SELECT nextval('entry_id') FROM generate_series(1, $1::bigint)";
 const DAYS: &str = "SELECT start_s, end_s, next FROM rollup_day_span WHERE end_s > $1 ORDER BY start_s";
-const NOW: &str = "SELECT CAST(floor(extract(epoch FROM clock_timestamp()) * 1000) AS BIGINT)";
 const NOTE_GROUP: &str = "UPDATE lane SET group_id = $3 WHERE epoch = $1 AND lane = $2";
 const HOLDS: &str = "INSERT INTO hold (id, epoch, cost_nano, holds) SELECT i, $1, c, h \
     FROM unnest($2::bigint[], $3::bigint[], $4::text[]) AS w (i, c, h)";
@@ -113,7 +113,7 @@ impl PgSession {
     }
 
     async fn opened(&mut self, wants: &Wants) -> Result<Option<Rows>, WriteError> {
-        self.prepare(&[LOCK_LANE, NEW_METERS, METERS, ORPHANS, CREDIT, IDS, DAYS, NOW]).await?;
+        self.prepare(&[LOCK_LANE, NEW_METERS, METERS, ORPHANS, CREDIT, IDS, DAYS, READ_NOW_MS]).await?;
         let (mut wanted, mut new) = (Places::default(), Places::default());
         for (key, need) in &wants.meters {
             wanted.push(key);
@@ -135,7 +135,7 @@ impl PgSession {
             (!wants.orphans.is_empty(), ORPHANS, &orphans),
             (wants.ids > 0, IDS, &ids),
             (wants.summed_from_s.is_some(), DAYS, &from),
-            (true, NOW, &[]),
+            (true, READ_NOW_MS, &[]),
         ];
         let session = &*self;
         let begin = async { session.client.batch_execute("BEGIN").await.map(|()| Vec::new()) };
@@ -359,9 +359,7 @@ impl Session for PgSession {
     async fn rejoin(&mut self) -> Result<(i64, HashSet<u64>), Failure> {
         let (database, lost) = (Arc::clone(&self.database), self.epoch);
         let rejoining = move || nodes::rejoin(&database.connection()?, &database.config, lost);
-        let rejoined = tokio::task::spawn_blocking(rejoining).await;
-        let rejoined = rejoined.unwrap_or(Err(crate::store::StoreError::Unavailable));
-        rejoined.map_err(|error| Failure::RolledBack(error.into()))
+        blocking(rejoining).await.map_err(|error| Failure::RolledBack(error.into()))
     }
 
     async fn reconnect(&mut self) -> Result<i64, Failure> {

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use crate::store::StoreError;
 use crate::store::postgres::calls::Call;
+use crate::store::postgres::clock::NOW_S;
 use crate::store::postgres::database::Database;
+use crate::store::postgres::locks::{rules_version, working};
 use crate::store::postgres::nodes;
 use crate::store::postgres::shared::Shared;
 use crate::store::records::Names;
@@ -41,24 +43,14 @@ impl Upkeep {
                 }
             }
         }
-        let left = self.connected(&mut connection).and_then(|db| Ok(nodes::leave(db, self.shared.epoch())?));
+        let left = working(&self.database, &mut connection)
+            .and_then(|known| Ok(nodes::leave(Db::Postgres(known), self.shared.epoch())?));
         if let Err(error) = left {
             tracing::warn!(
                 event = "node_not_left", %error,
                 "this guard could not say that it ended; the others give it up after cluster.node_timeout"
             );
         }
-    }
-
-    fn connected<'a>(
-        &self,
-        connection: &'a mut Option<Connection>,
-    ) -> std::result::Result<Db<'a>, StoreError> {
-        let connection = match connection.take().filter(|connection| !connection.is_closed()) {
-            Some(known) => connection.insert(known),
-            None => connection.insert(self.database.connection()?),
-        };
-        Ok(Db::Postgres(connection))
     }
 
     /// Joins again, unless a lane has: another guard has given this one up in an epoch.
@@ -72,12 +64,12 @@ impl Upkeep {
     }
 
     fn look(&self, connection: &mut Option<Connection>) -> std::result::Result<(), StoreError> {
-        let db = self.connected(connection)?;
+        let db = Db::Postgres(working(&self.database, connection)?);
         let epoch = self.shared.epoch();
         if !nodes::say_alive(db, epoch)? {
             self.rejoin(epoch)?;
         }
-        let version: i64 = db.row("SELECT version FROM rules WHERE id = 1", &[], |row| row.get(0))?;
+        let version = rules_version(db)?;
         if version > self.shared.rules_version() {
             self.shared.refresh(version);
         }
@@ -109,7 +101,7 @@ impl Upkeep {
 fn remove_old_meters(db: Db<'_>) -> Result<()> {
     let sql = format!(
         "DELETE FROM meter WHERE (limit_name, subject, start_s) IN (SELECT limit_name, subject, start_s FROM meter \
-         WHERE end_s < CAST(floor(extract(epoch FROM clock_timestamp())) AS BIGINT) - ?1 AND held = 0 \
+         WHERE end_s < {NOW_S} - ?1 AND held = 0 \
          ORDER BY end_s LIMIT {METERS_REMOVED} FOR UPDATE SKIP LOCKED)"
     );
     db.execute(&sql, params![METER_AGE_S]).map(drop)

@@ -4,8 +4,18 @@ use std::sync::Arc;
 
 use crate::ledger::account::{Account, Segment};
 use crate::ledger::meter::Meter;
+use crate::store::postgres::clock::NOW_S;
 use crate::store::sql::columns::{json_from, json_text};
-use crate::store::sql::{self, Db, Result, credit, params};
+use crate::store::sql::{Db, Result, credit, params};
+
+/// What rows say of meters and of prepaid credit.
+#[derive(Debug)]
+pub struct SharedMeters {
+    /// The limit, the subject's label, the start of the window, and the meter.
+    pub meters: Vec<(String, String, i64, Meter)>,
+    /// Prepaid credit, if any was granted.
+    pub account: Option<Account>,
+}
 
 /// The ledger at one instant.
 pub(super) struct Whole {
@@ -18,6 +28,13 @@ pub(super) struct Whole {
     pub(super) holds: usize,
 }
 
+impl SharedMeters {
+    /// Reads them.
+    pub(super) fn read(db: Db<'_>) -> Result<Self> {
+        Ok(Self { meters: meters(db)?, account: account(db)? })
+    }
+}
+
 /// Reads it.
 pub(super) fn read(db: Db<'_>, own_epoch: i64) -> Result<Whole> {
     let held = "SELECT CAST(COALESCE(SUM(cost_nano), 0) AS BIGINT), COUNT(*) FROM hold WHERE epoch <> ?1";
@@ -28,16 +45,16 @@ pub(super) fn read(db: Db<'_>, own_epoch: i64) -> Result<Whole> {
 }
 
 /// The meters of windows that are not over.
-pub(super) fn meters(db: Db<'_>) -> Result<Vec<(String, String, i64, Meter)>> {
-    let meters = "SELECT limit_name, subject, start_s, settled, held FROM meter \
-                  WHERE end_s > CAST(floor(extract(epoch FROM clock_timestamp())) AS BIGINT)";
-    db.rows(meters, &[], |row| {
+fn meters(db: Db<'_>) -> Result<Vec<(String, String, i64, Meter)>> {
+    let meters =
+        format!("SELECT limit_name, subject, start_s, settled, held FROM meter WHERE end_s > {NOW_S}");
+    db.rows(&meters, &[], |row| {
         Ok((row.get(0)?, row.get(1)?, row.get(2)?, Meter { settled: row.get(3)?, held: row.get(4)? }))
     })
 }
 
 /// Prepaid credit as it is, if any was granted.
-pub(super) fn account(db: Db<'_>) -> sql::Result<Option<Account>> {
+fn account(db: Db<'_>) -> Result<Option<Account>> {
     let Some(segments) = credit_segments(db)? else { return Ok(None) };
     let grants = credit::grants(db)?;
     let Some((first, _)) = grants.first() else { return Ok(None) };
@@ -51,7 +68,7 @@ pub(super) fn account(db: Db<'_>) -> sql::Result<Option<Account>> {
 }
 
 /// The stored segments of prepaid credit.
-pub(super) fn credit_segments(db: Db<'_>) -> sql::Result<Option<Vec<Segment>>> {
+pub(super) fn credit_segments(db: Db<'_>) -> Result<Option<Vec<Segment>>> {
     let text = db.optional("SELECT segments FROM credit WHERE id = 1", &[], |row| row.get::<String>(0))?;
     text.as_deref().map(segments_of).transpose()
 }

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::store::StoreError;
 use crate::store::postgres::change::Change;
-use crate::store::postgres::database::Database;
+use crate::store::postgres::database::{Database, blocking};
 use crate::store::postgres::locks::{Alone, lock, working};
 use crate::store::postgres::shared::Shared;
 use crate::store::sql::postgres::Connection;
@@ -34,15 +34,15 @@ impl Writer {
     {
         self.flush().await?;
         let (database, connection) = (Arc::clone(&self.database), Arc::clone(&self.connection));
-        let done = tokio::task::spawn_blocking(move || {
+        blocking(move || {
             let mut connection = unpoisoned(connection.lock());
             let db = Db::Postgres(working(&database, &mut connection)?);
             Ok(db.transaction(|| {
                 lock(db, alone)?;
                 work(db)
             })?)
-        });
-        done.await.map_err(|_| StoreError::Unavailable)?
+        })
+        .await
     }
 
     /// Begins a change of the rules, with those in memory as new as those in the database.

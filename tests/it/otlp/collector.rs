@@ -12,8 +12,10 @@ use opentelemetry_proto::tonic::metrics::v1::Metric;
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message as _;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
+
+use crate::scripted::request;
 
 /// What the collector does with a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,27 +133,6 @@ impl Collector {
         let message = ExportMetricsServiceRequest::decode(&*latest.body).unwrap();
         let scopes = message.resource_metrics.into_iter().flat_map(|of| of.scope_metrics);
         scopes.flat_map(|scope| scope.metrics).collect()
-    }
-}
-
-/// The next request of a connection: its head in lower case, and its body.
-async fn request(stream: &mut TcpStream, unread: &mut Vec<u8>) -> Option<(String, Vec<u8>)> {
-    let mut part = vec![0; 1 << 16];
-    loop {
-        if let Some(at) = unread.windows(4).position(|four| four == b"\r\n\r\n") {
-            let head = String::from_utf8_lossy(&unread[..at]).to_ascii_lowercase();
-            let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
-            let end = at + 4 + length.map_or(0, |length| length.parse::<usize>().unwrap());
-            if unread.len() >= end {
-                let body = unread[at + 4..end].to_vec();
-                unread.drain(..end);
-                return Some((head, body));
-            }
-        }
-        match stream.read(&mut part).await {
-            Ok(count @ 1..) => unread.extend_from_slice(&part[..count]),
-            _ => return None,
-        }
     }
 }
 
