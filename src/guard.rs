@@ -38,7 +38,7 @@ use crate::throttle::Throttle;
 
 pub use self::core::Core;
 use objects::Objects;
-pub use pace::{RateCheck, Standing};
+pub use pace::{NotPaced, RateCheck, Standing};
 pub use reservation::{Ending, Reservation, Settled, TokenCounts};
 pub use self_service::Question;
 pub use write_log::WriteLog;

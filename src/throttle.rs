@@ -5,6 +5,7 @@
 //! most, and what it did not use is given back when it ends.
 
 mod bucket;
+pub mod shared;
 
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -24,7 +25,8 @@ use crate::domain::{Limit, Quantities};
 use crate::ledger::entry::Attribution;
 use crate::ledger::meter::{Subject, subjects};
 use crate::sync::unpoisoned;
-use crate::throttle::bucket::{Bucket, Taking};
+pub use crate::throttle::bucket::{Bucket, Taking};
+use crate::throttle::shared::{BucketKey, GiveBack};
 
 type Requests = RateLimiter<Subject, DashMapStateStore<Subject>, DefaultClock, StateInformationMiddleware>;
 
@@ -146,8 +148,15 @@ pub struct Receipt {
 struct Taken {
     unit: Unit,
     size: u64,
-    bucket: Arc<Mutex<Bucket>>,
+    place: Place,
     taking: Taking,
+}
+
+/// Where a bucket is.
+#[derive(Debug)]
+enum Place {
+    Memory(Arc<Mutex<Bucket>>),
+    Row(BucketKey),
 }
 
 impl Throttle {
@@ -207,7 +216,8 @@ impl Throttle {
                         rate_check.receipt.taken.extend(taken);
                     }
                     Err(throttled) if rate.limit.mode == Mode::Enforce => {
-                        rate_check.receipt.end(RateCost::default(), now);
+                        // Buckets in memory take it back at once.
+                        let _ = rate_check.receipt.end(RateCost::default(), now);
                         return Err(throttled);
                     }
                     Err(throttled) => rate_check.would_reject.push(Arc::clone(&throttled.limit)),
@@ -266,11 +276,20 @@ impl RateCheck {
 }
 
 impl Receipt {
-    /// Gives back what was taken and not used; what was used beyond it is taken now.
-    pub fn end(&mut self, used: RateCost, now: Duration) {
-        for Taken { unit, size, bucket, taking } in self.taken.drain(..) {
-            locked(&bucket).end(size, &taking, amount(unit, used), now);
+    /// Gives back what was taken and not used; what was used beyond it is taken now. Returns
+    /// what is to be given back to buckets that are shared.
+    #[must_use = "what is shared is given back by the database"]
+    pub fn end(&mut self, used: RateCost, now: Duration) -> Vec<GiveBack> {
+        let mut shared = Vec::new();
+        for taken in self.taken.drain(..) {
+            let Taken { unit, size, place, taking } = taken;
+            let used = amount(unit, used);
+            match place {
+                Place::Memory(bucket) => locked(&bucket).end(size, &taking, used, now),
+                Place::Row(key) => shared.push(GiveBack { key, size, taking, used }),
+            }
         }
+        shared
     }
 }
 
@@ -343,13 +362,13 @@ impl Rate {
     ) -> Result<(RateLeft, Option<Taken>), Box<Throttled>> {
         let requested = amount(self.limit.unit, take);
         let throttled = |remaining, retry_after| {
-            let left = self.left(remaining);
+            let left = left(&self.limit, self.size, remaining);
             Box::new(Throttled { limit: Arc::clone(&self.limit), requested, left, retry_after })
         };
         let buckets = match &self.buckets {
             Buckets::Requests(buckets) => {
                 let left = buckets.take(subject).map_err(|wait| throttled(0, Some(wait)))?;
-                return Ok((self.left(left), None));
+                return Ok((self::left(&self.limit, self.size, left), None));
             }
             Buckets::Tokens(buckets) => buckets,
         };
@@ -359,20 +378,21 @@ impl Rate {
             return Err(throttled(locked.left(self.size, now), None));
         }
         let taking = locked.take(self.size, requested, now);
-        let left = locked.left(self.size, now);
+        let remaining = locked.left(self.size, now);
         drop(locked);
-        let taking = taking.map_err(|wait| throttled(left, Some(wait)))?;
-        let taken = (requested > 0).then(|| Taken { unit: self.limit.unit, size: self.size, bucket, taking });
-        Ok((self.left(left), taken))
+        let taking = taking.map_err(|wait| throttled(remaining, Some(wait)))?;
+        let place = Place::Memory(bucket);
+        let taken = (requested > 0).then(|| Taken { unit: self.limit.unit, size: self.size, place, taking });
+        Ok((left(&self.limit, self.size, remaining), taken))
     }
+}
 
-    fn left(&self, remaining: u64) -> RateLeft {
-        let missing = u128::from(self.size.saturating_sub(remaining));
-        let reset_ms = missing * 60_000 / u128::from(self.size.max(1));
-        let reset = Duration::from_millis(u64::try_from(reset_ms).unwrap_or(u64::MAX));
-        let of_requests = self.limit.unit == Unit::Requests;
-        RateLeft { of_requests, limit: self.size, remaining, reset }
-    }
+/// What is left of a rate of some size.
+fn left(limit: &Limit, size: u64, remaining: u64) -> RateLeft {
+    let missing = u128::from(size.saturating_sub(remaining));
+    let reset_ms = missing * 60_000 / u128::from(size.max(1));
+    let reset = Duration::from_millis(u64::try_from(reset_ms).unwrap_or(u64::MAX));
+    RateLeft { of_requests: limit.unit == Unit::Requests, limit: size, remaining, reset }
 }
 
 fn amount(unit: Unit, of: RateCost) -> u64 {

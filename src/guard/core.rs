@@ -6,6 +6,7 @@
 //! lane decides, inside the transaction that it writes.
 
 mod notes;
+mod rates;
 
 use std::sync::Arc;
 

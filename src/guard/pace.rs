@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::clock::Clock;
 use crate::domain::Money;
-use crate::guard::Guard;
+use crate::guard::{Core, Guard};
 use crate::ledger::Headroom;
 use crate::ledger::entry::Attribution;
 use crate::throttle::{self, Largest, RateCost, RateLeft, Throttled};
@@ -18,7 +17,16 @@ use crate::throttle::{self, Largest, RateCost, RateLeft, Throttled};
 #[derive(Debug)]
 pub struct RateCheck {
     rates: throttle::RateCheck,
-    clock: Arc<Clock>,
+    core: Arc<Core>,
+}
+
+/// Why a request does not pass the rates.
+#[derive(Debug)]
+pub enum NotPaced {
+    /// It comes too fast.
+    Throttled(Box<Throttled>),
+    /// The database that has the rates of several guards can't be written.
+    Unavailable,
 }
 
 /// The state of the caps and rates that apply to a request.
@@ -48,29 +56,29 @@ impl Guard {
 
     /// Takes a request from every rate of requests that applies, before anything is looked
     /// up for it. It is not given back.
-    pub fn pace_request(&self, of: &Attribution) -> Result<RateCheck, Box<Throttled>> {
-        let rates = self.rates().take_request(of, self.clock().running())?;
+    pub async fn pace_request(&self, of: &Attribution) -> Result<RateCheck, NotPaced> {
+        let rates = self.core.take_request(of).await?;
         self.core.note_shadow(&rates.would_reject);
-        Ok(RateCheck { rates, clock: Arc::clone(self.clock()) })
+        Ok(RateCheck { rates, core: Arc::clone(&self.core) })
     }
 
     /// Takes a paced request's part from every rate of tokens that applies: the most that
     /// it may use.
-    pub fn pace_tokens(
+    pub async fn pace_tokens(
         &self,
         mut rate_check: RateCheck,
         of: &Attribution,
         take: RateCost,
-    ) -> Result<RateCheck, Box<Throttled>> {
-        let rates = self.rates().take_tokens(of, take, self.clock().running())?;
+    ) -> Result<RateCheck, NotPaced> {
+        let rates = self.core.take_tokens(of, take).await?;
         self.core.note_shadow(&rates.would_reject);
         rate_check.rates.merge(rates);
         Ok(rate_check)
     }
 
     /// Takes a request that uses no tokens from every rate that applies.
-    pub fn pace(&self, of: &Attribution) -> Result<RateCheck, Box<Throttled>> {
-        self.pace_tokens(self.pace_request(of)?, of, RateCost::default())
+    pub async fn pace(&self, of: &Attribution) -> Result<RateCheck, NotPaced> {
+        self.pace_tokens(self.pace_request(of).await?, of, RateCost::default()).await
     }
 }
 
@@ -82,12 +90,12 @@ impl RateCheck {
 
     /// Replaces what was taken by what was used.
     pub(super) fn end(mut self, used: RateCost) {
-        self.rates.receipt.end(used, self.clock.running());
+        self.core.give_back(&mut self.rates.receipt, used);
     }
 }
 
 impl Drop for RateCheck {
     fn drop(&mut self) {
-        self.rates.receipt.end(RateCost::default(), self.clock.running());
+        self.core.give_back(&mut self.rates.receipt, RateCost::default());
     }
 }

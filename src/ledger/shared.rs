@@ -28,10 +28,6 @@ pub struct MeterKey {
     slot: u32,
 }
 
-/// A hold that was taken out of a ledger, to be put back if its ending is not written.
-#[derive(Debug)]
-pub struct TakenHold(super::OpenHold);
-
 /// The source of the ids of holds and entries.
 #[derive(Debug)]
 pub(super) enum Ids {
@@ -204,24 +200,21 @@ impl Ledger {
         self.account.iter_mut().for_each(Account::forget_marks);
     }
 
-    /// Takes over an open hold that the meters' rows count already.
-    pub fn adopt_hold(&mut self, hold: &Arc<Hold>) {
-        let places = self.index.places(&hold.attribution);
-        let meter_holds =
-            places.iter().flat_map(|place| meter_holds_of(&self.limits[*place], hold)).collect();
-        self.put_back(TakenHold(super::OpenHold { hold: Arc::clone(hold), meter_holds }));
-    }
-
     /// Gives up all open holds but these: others have charged them in full. Returns how many.
     pub fn give_up_holds(&mut self, kept: &HashSet<u64>) -> usize {
         let lost: Vec<u64> = self.holds.keys().copied().filter(|id| !kept.contains(id)).collect();
         for id in &lost {
             if let Some(open) = self.holds.remove(id) {
                 self.in_doubt = self.in_doubt - open.hold.bound.cost;
-                self.charged.insert(*id, open.hold);
+                self.note_charged(&open.hold);
             }
         }
         lost.len()
+    }
+
+    /// Another guard has charged a hold in full; its real end is not known yet.
+    pub fn note_charged(&mut self, hold: &Arc<Hold>) {
+        self.charged.insert(hold.id, Arc::clone(hold));
     }
 
     /// The hold of that id that another guard has charged in full.
@@ -234,21 +227,26 @@ impl Ledger {
         self.charged.remove(&id);
     }
 
-    /// Copies an open hold before it is ended.
-    pub fn copy_of_hold(&self, id: u64) -> Option<TakenHold> {
-        self.holds.get(&id).cloned().map(TakenHold)
+    /// An open hold.
+    pub fn hold(&self, id: u64) -> Option<&Arc<Hold>> {
+        self.holds.get(&id).map(|open| &open.hold)
     }
 
-    /// Puts a hold back whose ending was not written. Its meters are loaded again before
-    /// they count.
-    pub fn put_back(&mut self, TakenHold(open): TakenHold) {
-        if self.holds.insert(open.hold.id, open.clone()).is_none() {
-            self.in_doubt = self.in_doubt + open.hold.bound.cost;
+    /// Takes over an open hold that the rows of its meters count already, by the limits that are
+    /// in force now: one whose ending was not written, or one of another guard.
+    pub fn put_back(&mut self, hold: &Arc<Hold>) {
+        let places = self.index.places(&hold.attribution);
+        let meter_holds =
+            places.iter().flat_map(|place| meter_holds_of(&self.limits[*place], hold)).collect();
+        let open = super::OpenHold { hold: Arc::clone(hold), meter_holds };
+        if self.holds.insert(hold.id, open).is_none() {
+            self.in_doubt = self.in_doubt + hold.bound.cost;
         }
     }
 
     /// Forgets a hold that was not written. Its meters are loaded again before they count.
     pub fn forget_hold(&mut self, id: u64) {
+        self.charged.remove(&id);
         if let Some(open) = self.holds.remove(&id) {
             self.in_doubt = self.in_doubt - open.hold.bound.cost;
             self.queues.call_all();

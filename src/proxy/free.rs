@@ -112,7 +112,7 @@ impl Proxy {
             let GuardHeaders { tags, max_cost } = headers::guard_headers(&head.headers)?;
             let attribution =
                 Arc::new(self.attribution(&caller, in_flight.endpoint, &Demand::default(), tags, None));
-            let rate_check = self.guard.pace(&attribution).map_err(Refusal::Throttled)?;
+            let rate_check = self.guard.pace(&attribution).await?;
             let mut errand = self.errand(rules, &head, &body, &caller).await?;
             let fee = errand.container.as_ref().map_or(Money::ZERO, |used| used.fee_max);
             let request = ReserveRequest {

@@ -48,7 +48,7 @@ impl Proxy {
         query: &str,
     ) -> Result<(Bytes, RateCheck), Refusal> {
         let of = attribution(&self.guard, key);
-        let rate_check = self.guard.pace(&of).map_err(Refusal::Throttled)?;
+        let rate_check = self.guard.pace(&of).await?;
         let _open = self.guard.question(&key.id).await.ok_or(Refusal::Busy)?;
         self.guard.core().see_whole().await;
         Ok((self.own_answer(own, key, &of, query).await?, rate_check))

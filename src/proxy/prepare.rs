@@ -70,7 +70,7 @@ impl Proxy {
         let written = standing.is_capped().then(|| policy.written(&bounding, demand, clampable));
         let written = written.unwrap_or_default();
         // Before anything is looked up, so that made-up ids are paced as well.
-        let rate_check = self.guard.pace_request(&attribution).map_err(Refusal::Throttled)?;
+        let rate_check = self.guard.pace_request(&attribution).await?;
         self.check_named(&demand.references, Named::InBody, &Self::reach(rules, caller)).await?;
         let reading = Reading::of(self.guard.objects(), &rules.sheet, (demand, price.as_deref()), now_s);
         self.find_containers(demand, reading.size().containers.largest);

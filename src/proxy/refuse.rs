@@ -17,7 +17,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 
 use crate::domain::{Limit, ObjectReference};
-use crate::guard::Denied;
+use crate::guard::{Denied, NotPaced};
 use crate::ledger::denial::Denial;
 use crate::protocol::openai::endpoint::Reason;
 use crate::protocol::openai::refusal::ErrorBody;
@@ -126,6 +126,15 @@ struct Answer {
     param: Option<&'static str>,
     code: Option<&'static str>,
     headers: HeaderMap,
+}
+
+impl From<NotPaced> for Refusal {
+    fn from(refused: NotPaced) -> Self {
+        match refused {
+            NotPaced::Throttled(throttled) => Self::Throttled(throttled),
+            NotPaced::Unavailable => Self::LedgerUnavailable,
+        }
+    }
 }
 
 impl From<Denied> for Refusal {

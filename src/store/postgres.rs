@@ -16,6 +16,7 @@ mod lane;
 mod lanes;
 mod locks;
 mod nodes;
+mod opening;
 mod pipeline;
 mod reader;
 mod schema;
@@ -28,6 +29,7 @@ mod upkeep;
 mod url;
 mod whole;
 mod writer;
+mod writing;
 
 pub use calls::{AdmittedHold, NotReserved};
 pub(super) use change::Change;

@@ -13,16 +13,19 @@ use std::time::Duration;
 const PARTS: u128 = 60_000_000_000;
 
 /// What a bucket has handed out, in parts of a token.
-#[derive(Debug, Default)]
-pub(super) struct Bucket {
-    taken: u128,
-    gone: u128,
-    at: Duration,
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Bucket {
+    /// All that was ever taken.
+    pub taken: u128,
+    /// All that ever came back.
+    pub gone: u128,
+    /// The instant of these.
+    pub at: Duration,
 }
 
 /// What a request has taken from a bucket.
 #[derive(Debug)]
-pub(super) struct Taking {
+pub struct Taking {
     amount: u64,
     end: u128,
 }

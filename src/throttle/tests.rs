@@ -44,7 +44,7 @@ fn each_rate_of_tokens_gets_back_its_own_part() {
         [RateLeft { of_requests: false, limit: 1_000, remaining: 100, reset: Duration::from_secs(54) }]
     );
     assert_eq!(&*take(tokens(0, 150)).unwrap_err().limit.name, "all");
-    rate_check.receipt.end(tokens(100, 50), NOW);
+    let _ = rate_check.receipt.end(tokens(100, 50), NOW);
     assert_eq!(take(tokens(0, 800)).unwrap_err().left.remaining, 750);
     assert!(take(tokens(400, 450)).is_ok());
 }
@@ -80,7 +80,7 @@ fn another_cap_forgets_nothing_that_was_taken() {
     let mut rate_check = before.take_tokens(&key("a"), tokens(900, 0), NOW).unwrap();
     let after = Throttle::new(&[rate("renamed", Unit::Tokens, 1_200)], &before);
     assert_eq!(after.take_tokens(&key("a"), tokens(301, 0), NOW).unwrap_err().left.remaining, 300);
-    rate_check.receipt.end(tokens(100, 0), NOW);
+    let _ = rate_check.receipt.end(tokens(100, 0), NOW);
     assert!(after.take_tokens(&key("a"), tokens(1_100, 0), NOW).is_ok());
 }
 
@@ -95,7 +95,7 @@ fn buckets_of_keys_that_are_gone_are_swept_out() {
     let later = NOW + Duration::from_secs(60);
     drop(throttle.take_tokens(&key("next"), tokens(1, 0), later));
     assert_eq!(buckets.by_subject.len(), 2, "one is still to give back to, one has just been made");
-    open.receipt.end(tokens(0, 0), later);
+    let _ = open.receipt.end(tokens(0, 0), later);
     drop(throttle.take_tokens(&key("free"), RateCost::default(), later));
     assert_eq!(buckets.by_subject.len(), 2, "what takes nothing needs no bucket");
 }

@@ -14,36 +14,36 @@ use crate::postgres::Postgres;
 use crate::process::{Place, Process, Serving, refused, served};
 
 /// A database, an upstream, and a place for guards.
-struct Cluster {
-    postgres: Postgres,
+pub(crate) struct Cluster {
+    pub(crate) postgres: Postgres,
     _fake: Process,
-    fake: Upstream,
+    pub(crate) fake: Upstream,
     place: Place,
 }
 
 /// One limit for everybody, and guards that are soon missed.
-const ONE_DOLLAR: &str = "[[limit]]\nname = \"all\"\nwindow = \"month\"\nhard = 1\n\
+pub(crate) const ONE_DOLLAR: &str = "[[limit]]\nname = \"all\"\nwindow = \"month\"\nhard = 1\n\
                           [cluster]\nnode_timeout = \"5s\"\n[guard]\nhold_wait = \"0s\"\nwhen_tight = \"reject\"\n";
 
 impl Cluster {
-    fn new(config: &str) -> Self {
+    pub(crate) fn new(config: &str) -> Self {
         let postgres = Postgres::start();
         let (process, address) = Process::fake();
         Self { postgres, fake: client(&address), place: Place::new(&address, config), _fake: process }
     }
 
-    fn command(&self) -> std::process::Command {
+    pub(crate) fn command(&self) -> std::process::Command {
         let mut command = self.place.command();
         command.env("DATABASE_URL", self.postgres.url()).env("SPENDGUARD_STORAGE__URL__ENV", "DATABASE_URL");
         command
     }
 
-    fn serve(&self) -> Serving {
+    pub(crate) fn serve(&self) -> Serving {
         Place::serve_by(self.command())
     }
 
     /// What upstream has charged, what is settled and what is held, in nano-dollars.
-    async fn truth(&self, guard: &Serving) -> (i64, i64, i64) {
+    pub(crate) async fn truth(&self, guard: &Serving) -> (i64, i64, i64) {
         let (settled, held) = guard.meter("all").await;
         // Asked for last: what is served later is held before.
         let (_, truth) = served(&self.fake).await;
@@ -52,7 +52,7 @@ impl Cluster {
     }
 
     /// The claim: upstream's truth is covered by what is settled and held, and that by the cap.
-    async fn holds(&self, guard: &Serving) {
+    pub(crate) async fn holds(&self, guard: &Serving) {
         // The truth may grow between the two questions, up to what is held; so it is asked first.
         let (_, truth) = served(&self.fake).await;
         let (settled, held) = guard.meter("all").await;
@@ -61,7 +61,7 @@ impl Cluster {
     }
 
     /// Waits until nothing is held.
-    async fn at_rest(&self, guard: &Serving) {
+    pub(crate) async fn at_rest(&self, guard: &Serving) {
         for _ in 0..1_500 {
             if guard.meter("all").await.1 == Money::ZERO {
                 return;
@@ -306,9 +306,9 @@ fn two_guards_of_one_name_and_what_is_no_ledger_are_refused_with_a_remedy() {
     assert!(said.contains("create the database, or correct its name in storage.url"), "{said}");
     let said = with_url("postgres://guard:secret-of-the-test@127.0.0.1:1/spendguard");
     assert!(said.contains("can't be reached") && !said.contains("secret-of-the-test"), "{said}");
-    cluster.postgres.ask("UPDATE schema_version SET version = 2");
+    cluster.postgres.ask("UPDATE schema_version SET version = 9");
     let said = refused(cluster.command());
-    assert!(said.contains("the database has version 2, this spendguard reads version 1"), "{said}");
+    assert!(said.contains("the database has version 9, this spendguard reads version 2"), "{said}");
     cluster.postgres.sql("spendguard", "CREATE SCHEMA other; CREATE TABLE other.theirs (id BIGINT)");
     let mut command = cluster.command();
     command.env("SPENDGUARD_STORAGE__SCHEMA", "other");

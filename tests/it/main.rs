@@ -11,6 +11,8 @@ mod bad_upstream;
 mod billed;
 mod bound;
 mod cluster;
+mod cluster_faults;
+mod cluster_rates;
 mod commands;
 mod crash;
 mod credits;

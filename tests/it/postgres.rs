@@ -47,6 +47,36 @@ impl Postgres {
         self.run("pg_ctl", &["-D", &self.data(), "-m", "immediate", "-w", "stop"]);
     }
 
+    /// Keeps a copy of its files, while it does not run.
+    pub(crate) fn keep_copy(&self) {
+        self.copy(&self.data(), &format!("{}-copy", self.data()));
+    }
+
+    /// Puts the copy in place of its files, while it does not run.
+    pub(crate) fn put_copy_back(&self) {
+        self.copy(&format!("{}-copy", self.data()), &self.data());
+    }
+
+    fn copy(&self, from: &str, to: &str) {
+        for arguments in [vec!["-rf", to], vec!["-a", from, to]] {
+            let program = if arguments.len() == 2 { "rm" } else { "cp" };
+            let status = as_somebody(Path::new(program)).args(arguments).status().unwrap();
+            assert!(status.success(), "{program} {from} {to}");
+        }
+    }
+
+    /// Runs statements in a session of its own, until it is dropped or they have ended.
+    pub(crate) fn beside(&self, statements: &str) -> Beside {
+        let port = self.port.to_string();
+        let mut command = as_somebody(&self.bin.join("psql"));
+        command.args(["-h", "127.0.0.1", "-p", &port, "-U", "guard", "-d", "spendguard", "-q"]);
+        for statement in statements.split(';') {
+            command.args(["-c", statement]);
+        }
+        command.current_dir(self.folder.path()).stdin(Stdio::null()).stdout(Stdio::null());
+        Beside(command.spawn().unwrap())
+    }
+
     /// Runs a statement in a database; returns its answer, one row a line.
     pub(crate) fn sql(&self, database: &str, statement: &str) -> String {
         let port = self.port.to_string();
@@ -82,6 +112,16 @@ impl Drop for Postgres {
         let _ = command.stderr(Stdio::null()).status();
         // What the server's user made, the test's may not be able to remove.
         let _ = as_somebody(Path::new("rm")).arg("-rf").arg(self.data()).status();
+    }
+}
+
+/// A session beside the guards'.
+pub(crate) struct Beside(std::process::Child);
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 

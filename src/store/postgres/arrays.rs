@@ -9,6 +9,7 @@ use crate::store::sql::Error;
 use crate::store::sql::codec::{HoldRow, int};
 use crate::store::sql::columns::json_text;
 use crate::store::sql::postgres::storable;
+use crate::throttle::shared::BucketKey;
 
 /// Places of meters, as arrays.
 #[derive(Default)]
@@ -40,6 +41,32 @@ impl Places {
     }
 }
 
+/// Places of buckets of rates, as arrays.
+#[derive(Default)]
+pub(super) struct BucketPlaces {
+    limits: Vec<String>,
+    subjects: Vec<String>,
+}
+
+impl BucketPlaces {
+    pub(super) fn of<'a>(keys: impl IntoIterator<Item = &'a BucketKey>) -> Self {
+        let mut places = Self::default();
+        for key in keys {
+            places.limits.push(key.limit.to_string());
+            places.subjects.push(storable(key.subject.label()).into_owned());
+        }
+        places
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.limits.is_empty()
+    }
+
+    pub(super) fn params(&self) -> [&(dyn ToSql + Sync); 2] {
+        [&self.limits, &self.subjects]
+    }
+}
+
 /// What is written of a group in arrays.
 #[derive(Default)]
 pub(super) struct GroupRows {
@@ -51,6 +78,11 @@ pub(super) struct GroupRows {
     pub(super) settled: Vec<i64>,
     pub(super) held: Vec<i64>,
     pub(super) credit: Option<String>,
+    pub(super) rates: BucketPlaces,
+    /// Of these, what was taken and what came back, as decimal numbers.
+    pub(super) taken: Vec<String>,
+    pub(super) gone: Vec<String>,
+    pub(super) at_ms: Vec<i64>,
 }
 
 impl GroupRows {
@@ -74,6 +106,12 @@ impl GroupRows {
             rows.held.push(meter.held);
         }
         rows.credit = writes.credit.as_deref().map(segments_text).transpose()?;
+        rows.rates = BucketPlaces::of(writes.rates.keys());
+        for bucket in writes.rates.values() {
+            rows.taken.push(bucket.taken.to_string());
+            rows.gone.push(bucket.gone.to_string());
+            rows.at_ms.push(i64::try_from(bucket.at.as_millis()).unwrap_or(i64::MAX));
+        }
         Ok(rows)
     }
 }

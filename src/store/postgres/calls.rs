@@ -13,6 +13,8 @@ use crate::store::Slot;
 use crate::store::objects::ObjectChange;
 use crate::store::records::AuditRow;
 use crate::sync::unpoisoned;
+use crate::throttle::shared::{GiveBack, Take};
+use crate::throttle::{RateCheck, Throttled};
 
 /// Calls in one group, which bounds how long its rows are locked.
 const GROUP_MAX: usize = 256;
@@ -37,6 +39,20 @@ pub(super) struct Reserve {
     pub answer: oneshot::Sender<Result<AdmittedHold, NotReserved>>,
 }
 
+/// What a request takes from the rates.
+#[derive(Debug)]
+pub(super) struct TakeRates {
+    /// From which buckets.
+    pub takes: Vec<Take>,
+    /// The version of the rules that they are of.
+    pub rules_version: i64,
+    /// Where the outcome goes.
+    pub answer: oneshot::Sender<Result<Taking, NotReserved>>,
+}
+
+/// What came of taking from the rates.
+pub(super) type Taking = Result<RateCheck, Box<Throttled>>;
+
 /// A correction, which gets its id when it is written.
 pub(super) struct Correction {
     /// The entry, without its id.
@@ -53,6 +69,10 @@ pub(super) struct Correction {
 pub(super) enum Call {
     /// A request asks for admission.
     Reserve(Box<Reserve>),
+    /// A request takes from the rates.
+    Take(Box<TakeRates>),
+    /// What a request took from the rates and did not use.
+    GiveBack(Vec<GiveBack>),
     /// A hold has ended; the slot is kept until that is written.
     End(Box<Entry>, #[expect(dead_code, reason = "kept until it is written")] Slot),
     /// A hold of a guard that is no more is charged in full, unless that was done.
@@ -121,7 +141,7 @@ impl Drop for AdmittedHold {
 impl Call {
     /// Whether a task waits for it.
     fn is_urgent(&self) -> bool {
-        !matches!(self, Self::End(..) | Self::Charge(_))
+        !matches!(self, Self::End(..) | Self::Charge(_) | Self::GiveBack(_))
     }
 }
 
@@ -238,15 +258,11 @@ impl Queue {
         Due::Soon
     }
 
-    /// Takes the requests that wait, while no lane can admit them.
-    pub(super) fn take_requests(&self) -> Vec<Call> {
+    /// Replaces each call that waits by what is left of it, while no lane can write it.
+    pub(super) fn retain(&self, left_of: impl FnMut(Call) -> Option<Call>) {
         let mut state = unpoisoned(self.state.lock());
-        let (requests, rest) = std::mem::take(&mut state.calls)
-            .into_iter()
-            .partition::<Vec<_>, _>(|call| matches!(call, Call::Reserve(_) | Call::Job(..)));
-        state.calls = rest.into();
-        state.urgent -= requests.len();
-        requests
+        state.calls = std::mem::take(&mut state.calls).into_iter().filter_map(left_of).collect();
+        state.urgent = state.calls.iter().filter(|call| call.is_urgent()).count();
     }
 }
 

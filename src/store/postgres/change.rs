@@ -47,7 +47,12 @@ impl Change {
             let is_open = true;
             let mut change = Self { shared, connection, version: 0, has_written: false, is_open };
             let version = version?;
-            if version != change.shared.rules_version() && !change.shared.refresh(version) {
+            // While the rules are locked no other guard changes them, so memory can't be ahead.
+            if version < change.shared.rules_version() {
+                change.shared.note_gone_back();
+                return Err(StoreError::Unavailable);
+            }
+            if !change.shared.refresh(version) {
                 return Err(StoreError::Unavailable);
             }
             change.version = version + 1;
@@ -147,10 +152,8 @@ impl Drop for Change {
         if !self.is_open {
             return;
         }
-        // A connection that can't roll back is of no more use.
-        if self.connection.as_ref().is_some_and(|connection| connection.roll_back().is_err()) {
-            *self.connection = None;
-        }
+        // Closed with the change open, it rolls back, and this thread waits for nothing.
+        *self.connection = None;
         if self.has_written {
             self.shared.distrust_rules();
         }

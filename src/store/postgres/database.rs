@@ -79,6 +79,12 @@ impl Database {
         self.runtime.as_ref().expect("the runtime is there until the database is dropped")
     }
 
+    /// How long an answer may take. The database itself ends a statement after
+    /// `statement_timeout`, and says so.
+    pub(super) fn answer_timeout(&self) -> Duration {
+        self.config.statement_timeout.saturating_add(self.config.connect_timeout)
+    }
+
     /// Whether any hold may be that of a job.
     pub(super) fn has_jobs(&self) -> bool {
         self.has_jobs.load(Ordering::Relaxed)

@@ -1,16 +1,19 @@
 //! A group of calls: what it wants, and what the ledger decides of it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 
 use crate::domain::Money;
-use crate::ledger::entry::{Amounts, Crossing, Entry, Hold};
-use crate::ledger::shared::{MeterKey, TakenHold};
+use crate::ledger::entry::{Amounts, Entry, Hold, entry_id};
+use crate::ledger::shared::MeterKey;
 use crate::ledger::{Admission, Circumstances, Ledger};
-use crate::store::postgres::calls::{AdmittedHold, Call, Correction, NotReserved, Queue, Reserve};
+use crate::store::postgres::calls::{AdmittedHold, Call, Correction, NotReserved, Queue, Reserve, Taking};
 use crate::store::postgres::session::{Need, Rows, Wants, Writes};
+use crate::throttle::shared::{BucketKey, Buckets};
+use crate::throttle::{self, Bucket, RateCost};
 
 /// What has become of the calls of a group, in the ledger and not yet in the database.
 #[derive(Default)]
@@ -18,8 +21,12 @@ pub(super) struct Decided<'a> {
     pub(super) writes: Writes<'a>,
     /// For each request, in their order.
     outcomes: Vec<Result<(Arc<Hold>, Admission), NotReserved>>,
+    /// For each that takes from the rates, in their order.
+    taken_rates: Vec<Result<Taking, NotReserved>>,
+    /// The buckets of rates that it has locked.
+    buckets: Buckets,
     /// The holds that ended.
-    taken: Vec<TakenHold>,
+    taken: Vec<Arc<Hold>>,
     /// Those that another guard has charged before.
     late: Vec<u64>,
 }
@@ -40,9 +47,39 @@ impl Group {
         self.calls.is_empty()
     }
 
+    /// A group for each of its calls, in their order.
+    pub(super) fn each_alone(self) -> impl Iterator<Item = Self> {
+        let number = self.number;
+        self.calls.into_iter().map(move |call| Self { number, calls: vec![call] })
+    }
+
+    /// How many calls it has.
+    pub(super) fn len(&self) -> usize {
+        self.calls.len()
+    }
+
+    /// Gives up what is left of it: the database would refuse it again and again. A hold whose
+    /// ending this is stays held until this guard ends, and is then charged in full.
+    pub(super) fn give_up(mut self, error: &(dyn std::error::Error + 'static)) {
+        self.refuse();
+        for call in self.calls {
+            let record = match &call {
+                Call::End(entry, _) => entry_id(entry.id),
+                Call::Crossings(crossings, _) => format!("{} alert facts", crossings.len()),
+                _ => "what was learned of objects".to_owned(),
+            };
+            tracing::error!(
+                event = "record_not_written", record, %error,
+                "the database refuses a record, which is given up; a hold whose ending it is stays held until this guard \
+                 ends, and is then charged in full"
+            );
+        }
+    }
+
     /// What must be locked and read before it is decided.
     pub(super) fn wants(&self, ledger: &Ledger) -> Wants {
         let (mut meters, mut past, mut ids) = (BTreeSet::new(), BTreeSet::new(), 0);
+        let mut rates = BTreeSet::new();
         let mut orphans = Vec::new();
         for call in &self.calls {
             match call {
@@ -50,6 +87,8 @@ impl Group {
                     ledger.meters_of(&reserve.request.attribution, reserve.at_ms, &mut meters);
                     ids += 1;
                 }
+                Call::Take(take) => rates.extend(take.takes.iter().map(|take| take.key.clone())),
+                Call::GiveBack(backs) => rates.extend(backs.iter().map(|back| back.key.clone())),
                 Call::End(entry, _) if ledger.charged(entry.id).is_some() => {
                     ledger.meters_of(&entry.attribution, entry.admitted_ms, &mut past);
                     ids += 1;
@@ -75,8 +114,8 @@ impl Group {
         let summed_from_s =
             self.calls.iter().filter_map(admitted_ms).min().map(|at_ms| at_ms.div_euclid(1_000));
         let credit = ledger.account().is_some();
-        let meters = wanted.into_iter().collect();
-        Wants { rules_version: ledger.rules_version(), meters, orphans, credit, ids, summed_from_s }
+        let (meters, rates) = (wanted.into_iter().collect(), rates.into_iter().collect());
+        Wants { rules_version: ledger.rules_version(), meters, orphans, credit, rates, ids, summed_from_s }
     }
 
     /// Decides every call on the rows that it wanted; `None` if a meter lacks its row.
@@ -100,7 +139,7 @@ impl Group {
             ledger.load_credit(segments);
         }
         ledger.give_ids(rows.ids.iter().copied());
-        let mut decided = Decided::default();
+        let mut decided = Decided { buckets: rows.rates.clone(), ..Decided::default() };
         self.calls.iter().for_each(|call| decided.take(ledger, call, rows));
         decided.writes.credit = rows.credit.is_some().then(|| ledger.credit_segments()).flatten();
         let changed = wants.meters.iter().zip(&rows.meters).filter_map(|((key, _), row)| {
@@ -108,13 +147,16 @@ impl Group {
             row.is_some_and(|row| row != meter).then(|| (key.clone(), meter))
         });
         decided.writes.meters = changed.collect();
+        let is_changed = |(key, bucket): &(BucketKey, Bucket)| rows.rates.get(key) != Some(bucket);
+        decided.writes.rates = std::mem::take(&mut decided.buckets).into_iter().filter(is_changed).collect();
         Some(decided)
     }
 
     /// Answers all calls, now that they are written.
     pub(super) fn answer(self, outcomes: Outcomes, queue: &Arc<Queue>) {
-        let (mut requests, mut corrections) =
-            (outcomes.requests.into_iter(), outcomes.corrections.into_iter());
+        let Outcomes { requests, rates, corrections } = outcomes;
+        let (mut requests, mut rates, mut corrections) =
+            (requests.into_iter(), rates.into_iter(), corrections.into_iter());
         for call in self.calls {
             match call {
                 Call::Reserve(reserve) => {
@@ -127,6 +169,14 @@ impl Group {
                         Err(not_reserved) => Err(not_reserved),
                     });
                 }
+                Call::Take(take) => {
+                    let Some(outcome) = rates.next() else { continue };
+                    // Its caller may have gone.
+                    if let Err(Ok(Ok(mut rate_check))) = take.answer.send(outcome) {
+                        let unused = rate_check.receipt.end(RateCost::default(), Duration::ZERO);
+                        queue.push(Call::GiveBack(unused));
+                    }
+                }
                 Call::Correct(correction) => {
                     let Correction { answer, .. } = *correction;
                     if let Some(entry) = corrections.next() {
@@ -135,7 +185,11 @@ impl Group {
                 }
                 Call::Job(_, _, ack) | Call::Objects(_, Some(ack)) => acknowledge(ack, true),
                 Call::Flush(ack) => drop(ack.send(self.number)),
-                Call::Objects(_, None) | Call::End(..) | Call::Charge(_) | Call::Crossings(..) => {}
+                Call::Objects(_, None)
+                | Call::End(..)
+                | Call::Charge(_)
+                | Call::Crossings(..)
+                | Call::GiveBack(_) => {}
             }
         }
     }
@@ -153,7 +207,13 @@ fn admitted_ms(call: &Call) -> Option<i64> {
         Call::End(entry, _) => Some(entry.admitted_ms),
         Call::Charge(hold) => Some(hold.admitted_ms),
         Call::Correct(correction) => Some(correction.entry.admitted_ms),
-        Call::Reserve(_) | Call::Crossings(..) | Call::Job(..) | Call::Objects(..) | Call::Flush(_) => None,
+        Call::Reserve(_)
+        | Call::Take(_)
+        | Call::GiveBack(_)
+        | Call::Crossings(..)
+        | Call::Job(..)
+        | Call::Objects(..)
+        | Call::Flush(_) => None,
     }
 }
 
@@ -164,6 +224,12 @@ pub(super) fn refused(call: Call) -> Option<Call> {
             let _ = reserve.answer.send(Err(NotReserved::Unavailable));
             None
         }
+        Call::Take(take) => {
+            let _ = take.answer.send(Err(NotReserved::Unavailable));
+            None
+        }
+        // A bucket is full again within a minute.
+        Call::GiveBack(_) => None,
         // It stays the hold of its request.
         Call::Job(_, _, ack) => {
             acknowledge(ack, false);
@@ -191,6 +257,7 @@ fn acknowledge(ack: oneshot::Sender<bool>, is_written: bool) {
 /// What is answered once a group is written.
 pub(super) struct Outcomes {
     requests: Vec<Result<(Arc<Hold>, Admission), NotReserved>>,
+    rates: Vec<Result<Taking, NotReserved>>,
     corrections: Vec<Entry>,
 }
 
@@ -211,9 +278,22 @@ impl<'a> Decided<'a> {
                 }
                 self.outcomes.push(outcome.map_err(NotReserved::NotAdmitted));
             }
+            Call::Take(take) => {
+                let at = Duration::from_millis(u64::try_from(rows.now_ms).unwrap_or(0));
+                let outcome = if take.rules_version < rows.rules_version {
+                    Err(NotReserved::Outdated)
+                } else {
+                    Ok(throttle::shared::take(&take.takes, &mut self.buckets, at))
+                };
+                self.taken_rates.push(outcome);
+            }
+            Call::GiveBack(backs) => {
+                let at = Duration::from_millis(u64::try_from(rows.now_ms).unwrap_or(0));
+                backs.iter().for_each(|back| back.to(&mut self.buckets, at));
+            }
             Call::End(entry, _) if ledger.charged(entry.id).is_some() => self.end_late(ledger, entry),
             Call::End(entry, _) => {
-                self.taken.extend(ledger.copy_of_hold(entry.id));
+                self.taken.extend(ledger.hold(entry.id).cloned());
                 self.writes.crossings.extend(ledger.end(entry).crossings);
                 self.writes.ended.push(entry.id);
                 self.writes.entries.push(entry);
@@ -222,7 +302,7 @@ impl<'a> Decided<'a> {
                 let is_open = rows.orphans.contains(&hold.id) && !self.writes.ended.contains(&hold.id);
                 if is_open {
                     let entry = Entry::assumed(hold, rows.now_ms, "the guard ended before the request did");
-                    ledger.adopt_hold(hold);
+                    ledger.put_back(hold);
                     self.writes.crossings.extend(ledger.end(&entry).crossings);
                     self.writes.ended.push(hold.id);
                     self.writes.charges.push(entry);
@@ -260,21 +340,22 @@ impl<'a> Decided<'a> {
 
     /// What is answered once it is written.
     pub(super) fn outcomes(self) -> Outcomes {
-        Outcomes { requests: self.outcomes, corrections: self.writes.corrections }
+        Outcomes { requests: self.outcomes, rates: self.taken_rates, corrections: self.writes.corrections }
     }
 
-    /// Takes it out of the ledger, since it was not written.
-    pub(super) fn undo(self, ledger: &mut Ledger) {
+    /// Takes it out of the ledger, since it was not written. If the guard has joined again
+    /// since it was decided, `kept` are the holds that no other guard has charged meanwhile.
+    pub(super) fn undo(self, ledger: &mut Ledger, kept: Option<&HashSet<u64>>) {
         for hold in &self.writes.holds {
             ledger.forget_hold(hold.id);
         }
-        self.taken.into_iter().for_each(|hold| ledger.put_back(hold));
+        for hold in &self.taken {
+            match kept {
+                Some(kept) if !kept.contains(&hold.id) => ledger.note_charged(hold),
+                _ => ledger.put_back(hold),
+            }
+        }
         // What was raised in it was not written either.
         ledger.forget_credit_marks();
-    }
-
-    /// The crossings that it may write.
-    pub(super) fn crossings(&self) -> &[Crossing] {
-        &self.writes.crossings
     }
 }

@@ -2,16 +2,19 @@
 //!
 //! A group is opened, decided by the ledger, and committed; then its calls are answered.
 //! What is not known to be committed is not answered, and decided again only once it is
-//! known not to be. Endings are kept until they are written.
+//! known not to be. Endings are kept until they are written; what the database refuses to
+//! write is written without it.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::ledger::entry::Crossing;
+use crate::store::DatabaseError;
 use crate::store::postgres::group::{Decided, Group, Outcomes};
 use crate::store::postgres::session::{Failure, Rows, Session, Wants};
 use crate::store::postgres::shared::Shared;
 
-/// How often a group that was rolled back is decided again before its requests are refused.
+/// How often a group is attempted again before its requests are refused.
 const ATTEMPTS: usize = 2;
 /// The wait between attempts to connect.
 const RECONNECT_AFTER: Duration = Duration::from_millis(100);
@@ -26,21 +29,33 @@ pub(super) struct Lane<S> {
     rules_version: i64,
     /// The last group that was begun.
     group: i64,
+    /// The last group that is known to be committed.
+    committed: i64,
 }
 
 /// Why an attempt at a group has not written it.
 enum Setback {
     /// The rules are newer than those in memory.
     Outdated(i64),
-    /// The database knows less than this guard has seen of it.
-    GoneBack,
     /// It is known not to be written.
     Failed(Failure),
 }
 
+/// What to do with a group after a setback.
+enum Next {
+    /// It is attempted again.
+    Again,
+    /// Its requests are refused; what else is in it is attempted again later.
+    Refuse,
+    /// The same, on a new connection.
+    Reconnect,
+    /// The database refuses a record that it writes.
+    Divide(DatabaseError),
+}
+
 impl<S: Session> Lane<S> {
     pub(super) fn new(session: S, shared: Arc<Shared>) -> Self {
-        Self { session, shared, spare_ids: Vec::new(), rules_version: 0, group: 0 }
+        Self { session, shared, spare_ids: Vec::new(), rules_version: 0, group: 0, committed: 0 }
     }
 
     /// Admits and writes until the queue is closed and empty.
@@ -54,6 +69,7 @@ impl<S: Session> Lane<S> {
     /// Writes a group, however long that takes; its requests are refused once it takes long.
     async fn serve(&mut self, mut group: Group) {
         let mut attempts = 0;
+        let mut stuck = None;
         while !group.is_empty() {
             let setback = match self.attempt(&group).await {
                 Ok(outcomes) => {
@@ -62,41 +78,62 @@ impl<S: Session> Lane<S> {
                 }
                 Err(setback) => setback,
             };
-            match setback {
-                Setback::Outdated(version) => {
-                    if !self.refreshed(version).await {
-                        group.refuse();
-                        tokio::time::sleep(RECONNECT_AFTER).await;
+            attempts += 1;
+            match self.after(setback, attempts).await {
+                Next::Again => {}
+                next @ (Next::Refuse | Next::Reconnect) => {
+                    group.refuse();
+                    self.shared.refuse_waiting();
+                    stuck.get_or_insert_with(|| self.shared.stuck());
+                    tokio::time::sleep(RECONNECT_AFTER).await;
+                    if matches!(next, Next::Reconnect) {
+                        self.reconnected().await;
                     }
                 }
-                Setback::GoneBack => {
-                    self.shared.note_gone_back();
-                    group.refuse();
-                    tokio::time::sleep(RECONNECT_AFTER).await;
+                Next::Divide(error) if group.len() == 1 => return group.give_up(&*error),
+                Next::Divide(_) => {
+                    for alone in group.each_alone() {
+                        Box::pin(self.serve(alone)).await;
+                    }
+                    return;
                 }
-                // Another group was in the way.
-                Setback::Failed(Failure::RolledBack(error)) if attempts < ATTEMPTS => {
-                    attempts += 1;
-                    tracing::debug!(event = "group_rolled_back", %error, "a group was rolled back; it is decided again");
-                }
+            }
+        }
+    }
+
+    /// Makes the lane usable again after one of several setbacks of a group.
+    async fn after(&mut self, setback: Setback, attempts: usize) -> Next {
+        let is_patient = attempts <= ATTEMPTS;
+        match setback {
+            Setback::Outdated(version) => {
+                let is_refreshed = self.refreshed(version).await;
+                if is_refreshed && is_patient { Next::Again } else { Next::Refuse }
+            }
+            Setback::Failed(Failure::Refused(error)) => Next::Divide(error),
+            Setback::Failed(Failure::GoneBack) => {
+                self.shared.note_gone_back();
+                Next::Refuse
+            }
+            // Another group was in the way.
+            Setback::Failed(Failure::RolledBack(error)) if is_patient => {
+                tracing::debug!(event = "group_rolled_back", %error, "a group was rolled back; it is decided again");
+                Next::Again
+            }
+            Setback::Failed(Failure::RolledBack(error)) => {
+                self.shared.note_failure(&*error);
+                Next::Refuse
+            }
+            Setback::Failed(Failure::Disconnected(error) | Failure::Unknown(error)) => {
                 // A connection that was idle may be gone without the database being so.
-                Setback::Failed(Failure::Disconnected(error)) if attempts < ATTEMPTS => {
-                    attempts += 1;
-                    if self.session.reconnect().await.is_err() {
-                        attempts = ATTEMPTS;
-                        self.shared.note_failure(&*error);
-                    }
+                if is_patient && self.session.reconnect().await.is_ok() {
+                    return Next::Again;
                 }
-                Setback::Failed(Failure::GivenUp) if attempts < ATTEMPTS => {
-                    attempts += 1;
-                    self.rejoined().await;
-                }
-                Setback::Failed(failure) => {
-                    group.refuse();
-                    self.shared.refuse_requests();
-                    self.recover(failure).await;
-                    tokio::time::sleep(RECONNECT_AFTER).await;
-                }
+                self.shared.note_failure(&*error);
+                Next::Reconnect
+            }
+            Setback::Failed(Failure::GivenUp) => {
+                let is_alive = self.rejoined().await;
+                if is_alive && is_patient { Next::Again } else { Next::Refuse }
             }
         }
     }
@@ -141,9 +178,10 @@ impl<S: Session> Lane<S> {
         rows: &Rows,
     ) -> Result<Option<Decided<'a>>, Setback> {
         let mut ledger = self.shared.ledger();
-        // No change is committed while the lane is locked, so memory can't be ahead.
-        if ledger.rules_version() > rows.rules_version {
-            return Err(Setback::GoneBack);
+        // No change is committed while the lane is locked, and no group but its own: memory
+        // can't be ahead.
+        if ledger.rules_version() > rows.rules_version || self.committed > rows.group {
+            return Err(Setback::Failed(Failure::GoneBack));
         }
         // All: they may have been replaced since the rows were named, or be distrusted.
         let in_memory = [wants.rules_version, ledger.rules_version(), self.shared.rules_version()];
@@ -161,30 +199,33 @@ impl<S: Session> Lane<S> {
         decided.writes.group = self.group;
         let failure = match self.session.commit(&decided.writes).await {
             Ok(new) => {
-                self.shared.observer.committed();
-                for crossing in &new {
-                    self.shared.observer.crossed(crossing);
-                }
-                decided.written(&mut self.shared.ledger());
-                return Ok(decided.outcomes());
+                return Ok(self.committed(decided, &new));
             }
             Err(failure) => failure,
         };
-        let Failure::Unknown(error) = failure else {
-            decided.undo(&mut self.shared.ledger());
-            return Err(Setback::Failed(failure));
-        };
-        self.shared.note_failure(&*error);
-        if self.reconnected().await >= self.group {
-            self.shared.observer.committed();
-            for crossing in decided.crossings() {
-                self.shared.observer.crossed(crossing);
+        let failure = match failure {
+            Failure::Unknown(error) => {
+                self.shared.note_failure(&*error);
+                if self.reconnected().await >= self.group {
+                    let crossings = std::mem::take(&mut decided.writes.crossings);
+                    return Ok(self.committed(decided, &crossings));
+                }
+                Failure::RolledBack(error)
             }
-            decided.written(&mut self.shared.ledger());
-            return Ok(decided.outcomes());
-        }
-        decided.undo(&mut self.shared.ledger());
-        Err(Setback::Failed(Failure::RolledBack(error)))
+            failure => failure,
+        };
+        let mut ledger = self.shared.ledger();
+        decided.undo(&mut ledger, self.shared.kept_since(self.session.epoch()).as_deref());
+        Err(Setback::Failed(failure))
+    }
+
+    /// Puts a group that is committed in force, with those of its crossings that may be new.
+    fn committed(&mut self, decided: Decided<'_>, crossings: &[Crossing]) -> Outcomes {
+        self.committed = self.group;
+        self.shared.observer.committed();
+        crossings.iter().for_each(|crossing| self.shared.observer.crossed(crossing));
+        decided.written(&mut self.shared.ledger());
+        decided.outcomes()
     }
 
     async fn give_up(&mut self) -> Result<(), Setback> {
@@ -197,33 +238,30 @@ impl<S: Session> Lane<S> {
         tokio::task::spawn_blocking(move || shared.refresh(version)).await.unwrap_or(false)
     }
 
-    /// Makes the connection usable again.
-    async fn recover(&mut self, failure: Failure) {
-        match failure {
-            Failure::RolledBack(error) => self.shared.note_failure(&*error),
-            Failure::Disconnected(error) | Failure::Unknown(error) => {
-                self.shared.note_failure(&*error);
-                self.reconnected().await;
-            }
-            Failure::GivenUp => self.rejoined().await,
-        }
-    }
-
-    /// Joins again with the guard, and counts groups from the start.
-    async fn rejoined(&mut self) {
+    /// Joins again with the guard, and counts groups from the start; `false` if it can't yet.
+    async fn rejoined(&mut self) -> bool {
         let shared = Arc::clone(&self.shared);
-        let _one_at_a_time = shared.rejoining.lock().await;
+        let mut next = shared.rejoining.lock().await;
         if self.session.epoch() == shared.epoch() {
-            match self.session.rejoin().await {
-                Ok((epoch, kept)) => shared.note_rejoined(epoch, &kept),
-                Err(Failure::RolledBack(error) | Failure::Disconnected(error) | Failure::Unknown(error)) => {
-                    return shared.note_failure(&*error);
-                }
-                Err(Failure::GivenUp) => return,
+            let Ok(epoch) = next.epoch() else { return false };
+            match self.session.rejoin(epoch).await {
+                Ok(kept) => shared.note_rejoined(&mut next, kept),
+                Err(Failure::GoneBack) => shared.note_gone_back(),
+                Err(
+                    Failure::RolledBack(error)
+                    | Failure::Refused(error)
+                    | Failure::Disconnected(error)
+                    | Failure::Unknown(error),
+                ) => shared.note_failure(&*error),
+                Err(Failure::GivenUp) => {}
             }
+        }
+        if self.session.epoch() == shared.epoch() {
+            return false;
         }
         self.session.set_epoch(shared.epoch());
-        (self.group, self.spare_ids) = (0, Vec::new());
+        (self.group, self.committed, self.spare_ids) = (0, 0, Vec::new());
+        true
     }
 
     /// Connects again, however long that takes. Returns the last group that is committed.
@@ -232,12 +270,19 @@ impl<S: Session> Lane<S> {
             match self.session.reconnect().await {
                 Ok(group) => return group,
                 // Its row is gone, and all that it knew.
-                Err(Failure::GivenUp) => self.shared.note_gone_back(),
-                Err(Failure::RolledBack(error) | Failure::Disconnected(error) | Failure::Unknown(error)) => {
-                    self.shared.note_failure(&*error);
+                Err(Failure::GoneBack) => {
+                    self.shared.note_gone_back();
+                    return 0;
                 }
+                Err(Failure::GivenUp) => {}
+                Err(
+                    Failure::RolledBack(error)
+                    | Failure::Refused(error)
+                    | Failure::Disconnected(error)
+                    | Failure::Unknown(error),
+                ) => self.shared.note_failure(&*error),
             }
-            self.shared.refuse_requests();
+            self.shared.refuse_waiting();
             tokio::time::sleep(RECONNECT_AFTER).await;
         }
     }

@@ -10,7 +10,7 @@ use crate::ledger::ReserveRequest;
 use crate::ledger::entry::{Crossing, Entry, Hold, Job};
 use crate::ledger::waiting::Turn;
 use crate::store::objects::ObjectChange;
-use crate::store::postgres::calls::{AdmittedHold, Call, Correction, NotReserved, Reserve};
+use crate::store::postgres::calls::{AdmittedHold, Call, Correction, NotReserved, Reserve, TakeRates};
 use crate::store::postgres::database::{Database, blocking};
 use crate::store::postgres::locks::rules_version;
 use crate::store::postgres::reader::Reader;
@@ -21,6 +21,8 @@ use crate::store::slots::Slots;
 use crate::store::snapshot::Snapshot;
 use crate::store::sql::{Db, Owned};
 use crate::store::{Slot, StoreError};
+use crate::throttle::shared::{GiveBack, Take};
+use crate::throttle::{RateCheck, Throttled};
 
 /// Admits requests and writes endings, in groups of one transaction each.
 #[derive(Debug)]
@@ -125,6 +127,26 @@ impl Lanes {
         let reserve = Reserve { request, rules_version, at_ms, turn, slot, answer };
         self.shared.queue.push(Call::Reserve(Box::new(reserve)));
         outcome.await.unwrap_or(Err(NotReserved::Unavailable))
+    }
+
+    /// Takes from all buckets of rates, or from none. When this returns what was taken, that is
+    /// in the database.
+    pub async fn take_rates(
+        &self,
+        takes: Vec<Take>,
+        rules_version: i64,
+    ) -> Result<Result<RateCheck, Box<Throttled>>, NotReserved> {
+        if !self.is_healthy() {
+            return Err(NotReserved::Unavailable);
+        }
+        let (answer, outcome) = oneshot::channel();
+        self.shared.queue.push(Call::Take(Box::new(TakeRates { takes, rules_version, answer })));
+        outcome.await.unwrap_or(Err(NotReserved::Unavailable))
+    }
+
+    /// Queues what a request took from the rates and did not use.
+    pub fn push_rates(&self, unused: Vec<GiveBack>) {
+        self.shared.queue.push(Call::GiveBack(unused));
     }
 
     /// Queues the ending of a hold.

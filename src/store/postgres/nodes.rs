@@ -1,7 +1,8 @@
 //! The guards of one database: who is alive, and what a dead one has left.
 //!
-//! A guard has an epoch from its start to its end, and says every few seconds that it is
-//! alive. One that has not for `node_timeout`, by the database's clock, is given up: its
+//! A guard has an epoch from its start to its end, a random number that it draws itself: so
+//! an epoch that the database does not know was forgotten by it, and joining can be repeated
+//! if its outcome is not known. Every second a guard says that it is alive. One that has not for `node_timeout`, by the database's clock, is given up: its
 //! lanes are closed under the lock that its groups take, so that it can admit nothing more
 //! and end nothing more. What it held is charged afterwards.
 
@@ -11,7 +12,6 @@ use std::time::Duration;
 use crate::ledger::entry::Hold;
 use crate::store::StoreError;
 use crate::store::postgres::clock::NOW_MS;
-use crate::store::postgres::database::Config;
 use crate::store::postgres::locks::lock_rules;
 use crate::store::records::Names;
 use crate::store::sql::codec::{HoldRow, uint};
@@ -29,7 +29,7 @@ const CHARGED_MAX: usize = 128;
 pub struct Node {
     /// Its name.
     pub name: String,
-    /// Which start of it this is; ascending over all guards.
+    /// Which start of it this is: a random number.
     pub epoch: i64,
     /// The version of its program.
     pub version: String,
@@ -46,16 +46,45 @@ pub struct Node {
 /// What came of an attempt to join.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Joined {
-    /// The guard has an epoch.
-    As(i64),
+    /// The guard is one of those that are alive.
+    Alive,
     /// A guard of that name was seen alive at this instant, in Unix milliseconds.
     Taken(i64),
+}
+
+/// What a guard learns by saying that it is alive.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Known {
+    /// It is, since this instant of the database's clock, in Unix milliseconds.
+    Alive(i64),
+    /// It was given up.
+    GivenUp,
+    /// The database knows nothing of it.
+    Unknown,
+}
+
+/// What came of an attempt to join again.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Rejoined {
+    /// The guard is alive, and these of its holds are still open.
+    With(HashSet<u64>),
+    /// Another guard has its name by now.
+    Taken,
+    /// The database knows nothing of the lost epoch.
+    Unknown,
+}
+
+/// A new epoch: at random, below 2^52, so that every reader of JSON keeps it exact.
+pub(super) fn new_epoch() -> std::result::Result<i64, StoreError> {
+    let random = getrandom::u64().map_err(|error| StoreError::Failed(error.into()))?;
+    Ok(i64::try_from(random >> 12).unwrap_or(i64::MAX).max(1))
 }
 
 /// Joins as a guard, unless one of that name is alive.
 pub(super) fn join(
     connection: &Connection,
     name: &str,
+    new: i64,
     timeout: Duration,
 ) -> std::result::Result<Joined, StoreError> {
     let db = Db::Postgres(connection);
@@ -72,52 +101,72 @@ pub(super) fn join(
             }
             close(db, epoch, "given_up")?;
         }
-        make(db, name, version).map(Joined::As)
+        make(db, name, new, version)?;
+        Ok(Joined::Alive)
     });
     Ok(joined?)
 }
 
-/// Joins again after an epoch was given up, and takes back the holds of it that no other has
-/// charged. Returns the new epoch and the ids of those holds.
+/// Joins again as a new epoch, after one was given up, and takes back the holds of it that no
+/// other has charged.
 pub(super) fn rejoin(
     connection: &Connection,
-    config: &Config,
+    name: &str,
     lost: i64,
-) -> std::result::Result<(i64, HashSet<u64>), StoreError> {
+    new: i64,
+) -> std::result::Result<Rejoined, StoreError> {
     let db = Db::Postgres(connection);
     let rejoined = db.transaction(|| {
         let version = lock_rules(db)?;
-        // It may be here before the others.
-        close(db, lost, "given_up")?;
-        let epoch = make(db, &config.node, version)?;
-        let kept = "SELECT id FROM hold WHERE epoch = ?1 ORDER BY id FOR UPDATE";
-        let kept = db.rows(kept, params![lost], |row| row.get(0).map(uint))?;
-        db.execute("UPDATE hold SET epoch = ?2 WHERE epoch = ?1", params![lost, epoch])?;
-        Ok((epoch, kept.into_iter().collect()))
+        let is_known = |epoch| db.exists("SELECT 1 FROM node WHERE epoch = ?1", params![epoch]);
+        if !is_known(lost)? {
+            return Ok(Rejoined::Unknown);
+        }
+        let is_taken = "SELECT 1 FROM node WHERE name = ?1 AND state = 'alive' AND epoch NOT IN (?2, ?3)";
+        if db.exists(is_taken, params![name, lost, new])? {
+            return Ok(Rejoined::Taken);
+        }
+        // It may have joined already, if the answer to the commit was lost.
+        if !is_known(new)? {
+            // It may be here before the others.
+            close(db, lost, "given_up")?;
+            make(db, name, new, version)?;
+            let kept = "SELECT id FROM hold WHERE epoch = ?1 ORDER BY id FOR UPDATE";
+            db.each(kept, params![lost], |_| Ok(true))?;
+            db.execute("UPDATE hold SET epoch = ?2 WHERE epoch = ?1", params![lost, new])?;
+        }
+        let kept =
+            db.rows("SELECT id FROM hold WHERE epoch = ?1", params![new], |row| row.get(0).map(uint))?;
+        Ok(Rejoined::With(kept.into_iter().collect()))
     });
     Ok(rejoined?)
 }
 
 /// Makes a guard that is alive, with its lanes. The rules are locked.
-fn make(db: Db<'_>, name: &str, rules_version: i64) -> Result<i64> {
+fn make(db: Db<'_>, name: &str, epoch: i64, rules_version: i64) -> Result<()> {
     let insert = format!(
-        "INSERT INTO node (name, version, since_ms, seen_ms, state) VALUES (?1, ?2, {NOW_MS}, {NOW_MS}, 'alive') \
-         RETURNING epoch"
+        "INSERT INTO node (epoch, name, version, since_ms, seen_ms, state) \
+         VALUES (?1, ?2, ?3, {NOW_MS}, {NOW_MS}, 'alive')"
     );
-    let epoch: i64 = db.row(&insert, params![name, env!("CARGO_PKG_VERSION")], |row| row.get(0))?;
+    db.execute(&insert, params![epoch, name, env!("CARGO_PKG_VERSION")])?;
     for lane in 1..=LANES {
         db.execute(
             "INSERT INTO lane (epoch, lane, state, rules_version, group_id) VALUES (?1, ?2, 'alive', ?3, 0)",
             params![epoch, lane, rules_version],
         )?;
     }
-    Ok(epoch)
+    Ok(())
 }
 
-/// Says that a guard is alive; `false` if it was given up.
-pub(super) fn say_alive(db: Db<'_>, epoch: i64) -> Result<bool> {
-    let sql = format!("UPDATE node SET seen_ms = {NOW_MS} WHERE epoch = ?1 AND state = 'alive'");
-    Ok(db.execute(&sql, params![epoch])? == 1)
+/// Says that a guard is alive.
+pub(super) fn say_alive(db: Db<'_>, epoch: i64) -> Result<Known> {
+    let sql =
+        format!("UPDATE node SET seen_ms = {NOW_MS} WHERE epoch = ?1 AND state = 'alive' RETURNING seen_ms");
+    if let Some(now_ms) = db.optional(&sql, params![epoch], |row| row.get(0))? {
+        return Ok(Known::Alive(now_ms));
+    }
+    let is_known = db.exists("SELECT 1 FROM node WHERE epoch = ?1", params![epoch])?;
+    Ok(if is_known { Known::GivenUp } else { Known::Unknown })
 }
 
 /// Gives up the guards that have said nothing for so long. Returns their names.
@@ -165,24 +214,33 @@ fn close(db: Db<'_>, epoch: i64, state: &str) -> Result<()> {
     Ok(())
 }
 
-/// Some open holds of guards that are no more.
+/// Some open holds of guards that are no more. One that can't be read stays held, and is
+/// noted: what it may have cost is not known.
 pub(super) fn orphaned_holds(db: Db<'_>, names: &dyn Names) -> Result<Vec<Hold>> {
     let sql = format!(
         "SELECT id, holds FROM hold WHERE epoch IN (SELECT epoch FROM node WHERE state <> 'alive') \
          ORDER BY id LIMIT {CHARGED_MAX}"
     );
-    db.rows(&sql, &[], |row| {
+    let mut holds = Vec::new();
+    db.each(&sql, &[], |row| {
         let id: i64 = row.get(0)?;
-        let hold: HoldRow = json_from(row.text(1)?, "hold.holds", || format!("hold {id}"))?;
-        Ok(hold.hold(names))
-    })
+        match json_from::<HoldRow>(row.text(1)?, "hold.holds", || format!("hold {id}")) {
+            Ok(hold) => holds.push(hold.hold(names)),
+            Err(error) => tracing::error!(
+                event = "open_hold_unreadable", id, %error,
+                "a hold of a guard that is no more can't be read; it stays held"
+            ),
+        }
+        Ok(true)
+    })?;
+    Ok(holds)
 }
 
 /// All guards that are alive or have open holds, and the latest others, newest first.
 pub(in crate::store) fn nodes(db: Db<'_>, count_max: u32) -> Result<Vec<Node>> {
     let sql = "SELECT name, epoch, version, since_ms, seen_ms, state, \
                (SELECT COUNT(*) FROM hold WHERE hold.epoch = node.epoch) FROM node \
-               ORDER BY CASE WHEN state = 'alive' THEN 0 ELSE 1 END, epoch DESC LIMIT ?1";
+               ORDER BY CASE WHEN state = 'alive' THEN 0 ELSE 1 END, since_ms DESC, epoch LIMIT ?1";
     db.rows(sql, params![i64::from(count_max)], |row| {
         Ok(Node {
             name: row.get(0)?,

@@ -5,15 +5,17 @@ use crate::store::sql::postgres::Connection;
 use crate::store::sql::{Db, params};
 
 /// The version that this code reads and writes.
-pub(crate) const VERSION: i64 = 1;
+pub(crate) const VERSION: i64 = 2;
 
-/// The tables of the ledger, as on every engine.
-const TABLES: &str = include_str!("tables.sql");
-/// What several guards need beside them.
-const CLUSTER: &str = include_str!("cluster.sql");
+/// What brings a schema from each version to the next: at first the tables of the ledger, as
+/// on every engine, and what several guards need beside them.
+const STEPS: [&[&str]; 2] = [
+    &[include_str!("schema/tables.sql"), include_str!("schema/cluster.sql")],
+    &[include_str!("schema/rates.sql")],
+];
 
-/// Makes the tables, unless they are there. A schema that is newer than this program is an
-/// error, and so is one that is not the guard's.
+/// Makes the tables, or brings them to this version. A schema that is newer than this program
+/// is an error, and so is one that is not the guard's.
 pub(super) fn prepare(connection: &Connection, schema: &str) -> Result<(), StoreError> {
     let db = Db::Postgres(connection);
     let prepared = db.transaction(|| {
@@ -29,15 +31,20 @@ pub(super) fn prepare(connection: &Connection, schema: &str) -> Result<(), Store
             connection.batch(&format!("CREATE SCHEMA {schema}"))?;
         }
         let tables = tables(db, schema)?;
-        if tables.is_empty() {
-            connection.batch(TABLES)?;
-            connection.batch(CLUSTER)?;
-            return Ok(Found::Version(VERSION));
-        }
-        if !tables.iter().any(|table| table == "schema_version") {
+        let found = if tables.is_empty() {
+            0
+        } else if tables.iter().any(|table| table == "schema_version") {
+            db.row("SELECT version FROM schema_version WHERE id = 1", &[], |row| row.get(0))?
+        } else {
             return Ok(Found::Foreign(tables.len()));
-        }
-        db.row("SELECT version FROM schema_version WHERE id = 1", &[], |row| row.get(0)).map(Found::Version)
+        };
+        let done = usize::try_from(found).unwrap_or(usize::MAX);
+        let Some(steps) = STEPS.get(done..).filter(|steps| !steps.is_empty()) else {
+            return Ok(Found::Version(found));
+        };
+        steps.iter().flat_map(|step| step.iter()).try_for_each(|sql| connection.batch(sql))?;
+        db.execute("UPDATE schema_version SET version = ?1 WHERE id = 1", params![VERSION])?;
+        Ok(Found::Version(VERSION))
     });
     match prepared? {
         Found::Version(VERSION) => Ok(()),

@@ -14,6 +14,7 @@ use crate::ledger::shared::MeterKey;
 use crate::store::DatabaseError;
 use crate::store::objects::ObjectChange;
 use crate::store::records::AuditRow;
+use crate::throttle::shared::{BucketKey, Buckets};
 
 /// What a group needs before it can be decided.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,6 +27,8 @@ pub(super) struct Wants {
     pub orphans: Vec<u64>,
     /// Whether prepaid credit counts.
     pub credit: bool,
+    /// The buckets of rates that it takes from or gives back to, in the order of locks.
+    pub rates: Vec<BucketKey>,
     /// How many ids it takes beyond those that are left.
     pub ids: usize,
     /// The earliest admission among what ends, in Unix seconds: sums of days from there on
@@ -47,6 +50,8 @@ pub(super) enum Need {
 /// The rows of a group, locked until it is written or given up.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Rows {
+    /// The last group of the lane that was committed.
+    pub group: i64,
     /// The version of the rules that is in force.
     pub rules_version: i64,
     /// The meters, in the order in which they were wanted. `None` has no row.
@@ -55,6 +60,8 @@ pub(super) struct Rows {
     pub orphans: Vec<u64>,
     /// The segments of prepaid credit.
     pub credit: Option<Vec<Segment>>,
+    /// The buckets of rates that have a row.
+    pub rates: Buckets,
     /// The ids.
     pub ids: Vec<u64>,
     /// The database's time, in Unix milliseconds.
@@ -88,6 +95,8 @@ pub(super) struct Writes<'a> {
     pub meters: Vec<(MeterKey, Meter)>,
     /// The segments of prepaid credit.
     pub credit: Option<Vec<Segment>>,
+    /// The buckets of rates that have changed.
+    pub rates: Buckets,
 }
 
 /// Why a group is not known to be written.
@@ -95,8 +104,13 @@ pub(super) struct Writes<'a> {
 pub(super) enum Failure {
     /// The lane was given up by another guard, or this guard's name is another's now.
     GivenUp,
+    /// The lane has no row: the database knows less than it did.
+    GoneBack,
     /// The transaction was rolled back, and the connection can be used.
     RolledBack(DatabaseError),
+    /// The same, and the same statements would be refused again: a value has no place in its
+    /// column, or a row is there already.
+    Refused(DatabaseError),
     /// The connection is gone; the transaction can't have been committed.
     Disconnected(DatabaseError),
     /// The connection is gone since the commit was asked for.
@@ -120,9 +134,9 @@ pub(super) trait Session: Send {
     /// Goes on in another epoch of its guard.
     fn set_epoch(&mut self, epoch: i64);
 
-    /// Joins again after its guard was given up. Returns the new epoch, and the ids of holds that
-    /// are still its own.
-    fn rejoin(&mut self) -> impl Future<Output = Result<(i64, HashSet<u64>), Failure>> + Send;
+    /// Joins again as an epoch, after its guard was given up. Returns the ids of holds that are
+    /// still its own. Where it is not known whether that was done, it may be repeated.
+    fn rejoin(&mut self, epoch: i64) -> impl Future<Output = Result<HashSet<u64>, Failure>> + Send;
 
     /// Connects again after a failure. Returns the last group of this lane that was
     /// committed: by then each of its transactions has ended, whatever became of the lane.

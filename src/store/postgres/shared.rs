@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 use crate::ledger::locked::{Locked, LockedLedger};
 use crate::store::postgres::calls::{Call, Queue};
 use crate::store::postgres::group::refused;
+use crate::store::postgres::nodes::{LANES, new_epoch};
 use crate::store::{Observer, StoreError};
 use crate::sync::unpoisoned;
 
@@ -34,12 +35,56 @@ pub(super) struct Shared {
     /// Allows one refresh at a time.
     refreshing: Mutex<()>,
     is_healthy: AtomicBool,
-    /// Whether it must not go on, since the database has gone back.
-    is_stopped: AtomicBool,
+    health: Mutex<Health>,
     /// Which start of a guard this is; a new one once it was given up.
     epoch: AtomicI64,
+    /// The holds that were its own when it joined again; changed under the ledger's lock.
+    kept: Mutex<Arc<HashSet<u64>>>,
     /// Allows one attempt to rejoin at a time.
-    pub(super) rejoining: tokio::sync::Mutex<()>,
+    pub(super) rejoining: tokio::sync::Mutex<NextEpoch>,
+}
+
+/// What keeps a guard from admitting requests.
+#[derive(Debug, Default)]
+struct Health {
+    /// The database did not answer, or refused, when it was last written to.
+    is_down: bool,
+    /// Lanes whose group could not be written so far.
+    stuck: i64,
+    /// The database has gone back.
+    is_stopped: bool,
+}
+
+impl Health {
+    /// While one lane is free, requests are admitted on it.
+    fn is_good(&self) -> bool {
+        !self.is_down && !self.is_stopped && self.stuck < LANES
+    }
+}
+
+/// The epoch that a guard joins again as. It stays the same until it is known that this was
+/// done.
+#[derive(Debug, Default)]
+pub(super) struct NextEpoch(Option<i64>);
+
+impl NextEpoch {
+    /// The epoch to join as.
+    pub(super) fn epoch(&mut self) -> Result<i64, StoreError> {
+        match self.0 {
+            Some(epoch) => Ok(epoch),
+            None => Ok(*self.0.insert(new_epoch()?)),
+        }
+    }
+}
+
+/// A lane that can't write its group, until this is dropped.
+#[derive(Debug)]
+pub(super) struct Stuck(Arc<Shared>);
+
+impl Drop for Stuck {
+    fn drop(&mut self) {
+        self.0.change_health(|health| health.stuck -= 1);
+    }
 }
 
 impl Shared {
@@ -57,8 +102,9 @@ impl Shared {
             rules_version: AtomicI64::new(rules_version),
             refreshing: Mutex::default(),
             is_healthy: AtomicBool::new(true),
-            is_stopped: AtomicBool::new(false),
+            health: Mutex::default(),
             epoch: AtomicI64::new(epoch),
+            kept: Mutex::default(),
             rejoining: tokio::sync::Mutex::default(),
         }
     }
@@ -92,10 +138,10 @@ impl Shared {
         }
     }
 
-    /// Refuses the requests that wait, since no lane can admit them now.
-    pub(super) fn refuse_requests(&self) {
-        for call in self.queue.take_requests() {
-            drop(refused(call));
+    /// Refuses what waits in the queue, if no lane can write it now.
+    pub(super) fn refuse_waiting(&self) {
+        if !self.is_healthy() {
+            self.queue.retain(refused);
         }
     }
 
@@ -110,9 +156,25 @@ impl Shared {
         self.rules_version.store(UNKNOWN, Ordering::Release);
     }
 
-    /// Whether the last group was written, and this guard may write more.
+    /// Whether requests can be admitted.
     pub(super) fn is_healthy(&self) -> bool {
-        self.is_healthy.load(Ordering::Acquire) && !self.is_stopped.load(Ordering::Acquire)
+        self.is_healthy.load(Ordering::Acquire)
+    }
+
+    /// Changes what is known of the health. Returns whether requests could be admitted before.
+    fn change_health(&self, change: impl FnOnce(&mut Health)) -> bool {
+        let mut health = unpoisoned(self.health.lock());
+        let was_healthy = health.is_good();
+        change(&mut health);
+        let is_healthy = health.is_good();
+        self.is_healthy.store(is_healthy, Ordering::Release);
+        drop(health);
+        if !is_healthy {
+            self.queue.note_failure();
+        } else if !was_healthy {
+            self.observer.recovered();
+        }
+        was_healthy
     }
 
     /// The epoch of this guard.
@@ -122,9 +184,13 @@ impl Shared {
 
     /// This guard has joined again in an epoch, after it was given up, with these holds of the
     /// last one: what others have charged meanwhile is corrected once its real end is known.
-    pub(super) fn note_rejoined(&self, epoch: i64, kept: &HashSet<u64>) {
-        let charged = self.ledger().give_up_holds(kept);
+    pub(super) fn note_rejoined(&self, next: &mut NextEpoch, kept: HashSet<u64>) {
+        let Some(epoch) = next.0.take() else { return };
+        let (kept, mut ledger) = (Arc::new(kept), self.ledger());
+        let charged = ledger.give_up_holds(&kept);
+        *unpoisoned(self.kept.lock()) = Arc::clone(&kept);
         self.epoch.store(epoch, Ordering::Release);
+        drop(ledger);
         tracing::warn!(
             event = "node_rejoined",
             epoch,
@@ -135,8 +201,17 @@ impl Shared {
         );
     }
 
+    /// The holds that were still its own when this guard last joined again; `None` if it has
+    /// not since an epoch. To be used under the ledger's lock.
+    pub(super) fn kept_since(&self, epoch: i64) -> Option<Arc<HashSet<u64>>> {
+        (self.epoch() != epoch).then(|| unpoisoned(self.kept.lock()).clone())
+    }
+
     /// Waits until all that this guard queued before is in the database.
     pub(super) async fn flush(&self) -> Result<(), StoreError> {
+        if !self.is_healthy() {
+            return Err(StoreError::Unavailable);
+        }
         let (ack, written) = oneshot::channel();
         self.queue.push(Call::Flush(ack));
         let group = written.await.map_err(|_| StoreError::Unavailable)?;
@@ -147,7 +222,9 @@ impl Shared {
     /// The database knows less than it did: a backup was restored, or a standby that lacked
     /// commits has taken over.
     pub(super) fn note_gone_back(&self) {
-        if !self.is_stopped.swap(true, Ordering::AcqRel) {
+        let mut is_news = false;
+        self.change_health(|health| is_news = !std::mem::replace(&mut health.is_stopped, true));
+        if is_news {
             tracing::error!(
                 event = "database_went_back",
                 "the database knows less than this guard has seen of it: a backup was restored, or a standby without the \
@@ -156,19 +233,24 @@ impl Shared {
         }
     }
 
-    /// A group was written.
+    /// The database was written to.
     pub(super) fn note_success(&self) {
-        if !self.is_healthy.swap(true, Ordering::AcqRel) {
-            self.observer.recovered();
+        if !self.is_healthy() {
+            self.change_health(|health| health.is_down = false);
         }
     }
 
-    /// A group could not be written, or the connection was lost.
+    /// The database could not be written to, or the connection was lost.
     pub(super) fn note_failure(&self, error: &(dyn std::error::Error + 'static)) {
-        if self.is_healthy.swap(false, Ordering::AcqRel) {
+        if self.change_health(|health| health.is_down = true) {
             self.observer.failed(error);
-            self.queue.note_failure();
         }
+    }
+
+    /// A lane can't write its group, until what this returns is dropped.
+    pub(super) fn stuck(self: &Arc<Self>) -> Stuck {
+        self.change_health(|health| health.stuck += 1);
+        Stuck(Arc::clone(self))
     }
 }
 

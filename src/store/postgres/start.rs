@@ -25,6 +25,8 @@ use crate::store::sql::{self, Db, jobs, keys, load, params, usage};
 use crate::store::{Observer, StoreError};
 use crate::sync::unpoisoned;
 
+/// How long lanes may take to write the last groups when a guard leaves.
+const LANES_END_MAX: Duration = Duration::from_millis(500);
 /// The pause between two looks at a guard of the same name.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
@@ -48,6 +50,8 @@ pub(in crate::store) struct Started {
 /// What stops the guard's part in a database once it is dropped.
 #[derive(Debug)]
 pub struct SharedEngine {
+    database: Arc<Database>,
+    lanes: Vec<tokio::task::JoinHandle<()>>,
     _stop: SyncSender<()>,
     upkeep: Option<JoinHandle<()>>,
 }
@@ -81,7 +85,8 @@ impl SharedStore {
         let connection = database.connection()?;
         schema::prepare(&connection, &database.config.schema)?;
         warn_of_settings(&connection)?;
-        let epoch = joined(&database, &connection)?;
+        let epoch = nodes::new_epoch()?;
+        join(&database, &connection, epoch)?;
         if !jobs::ids(Db::Postgres(&connection))?.is_empty() {
             database.note_jobs();
         }
@@ -111,35 +116,42 @@ impl SharedStore {
     ) -> Result<Started, StoreError> {
         let Self { database, epoch, .. } = self;
         let shared = Arc::new(Shared::new(ledger, Box::new(observer), rules_version, epoch));
+        let mut lanes = Vec::new();
         for lane in 1..=nodes::LANES {
             let (of, lane_of) = (Arc::clone(&database), Arc::clone(&shared));
             let connecting = database.runtime().spawn(async move { of.client().await });
             let client = pollster::block_on(connecting).map_err(|_| StoreError::Unavailable)?;
             let client = client.map_err(StoreError::Failed)?;
             let session = PgSession::new(Arc::clone(&database), client, epoch, lane);
-            database.runtime().spawn(Lane::new(session, lane_of).run());
+            lanes.push(database.runtime().spawn(Lane::new(session, lane_of).run()));
         }
         let writer = Writer::new(Arc::clone(&database), Arc::clone(&shared));
         let readers = Reader::new(Arc::clone(&database));
-        let (lanes_of, (stop, stopped)) = (Arc::clone(&database), sync_channel(0));
+        let (lanes_of, of, (stop, stopped)) = (Arc::clone(&database), Arc::clone(&database), sync_channel(0));
         let upkeep = Upkeep { database, shared: Arc::clone(&shared), names };
         let upkeep = std::thread::Builder::new()
             .name("ledger-upkeep".to_owned())
             .spawn(move || upkeep.run(&stopped))
             .map_err(|_| StoreError::Unavailable)?;
-        let running = SharedEngine { _stop: stop, upkeep: Some(upkeep) };
+        let running = SharedEngine { database: of, lanes, _stop: stop, upkeep: Some(upkeep) };
         Ok(Started { lanes: Lanes::new(shared, requests_max, lanes_of), writer, readers, running })
     }
 }
 
 impl SharedEngine {
-    /// Whether the upkeep has ended by itself.
+    /// Whether a part of it has ended by itself.
     pub fn has_ended(&self) -> bool {
         self.upkeep.as_ref().is_none_or(JoinHandle::is_finished)
+            || self.lanes.iter().any(tokio::task::JoinHandle::is_finished)
     }
 
-    /// Leaves the database, once everything is written.
+    /// Leaves the database, once everything is written or can't be in time.
     pub fn leave(mut self) {
+        let lanes = std::mem::take(&mut self.lanes);
+        let ended = self.database.runtime().spawn(async move {
+            let _ = tokio::time::timeout(LANES_END_MAX, futures_util::future::join_all(lanes)).await;
+        });
+        let _ = pollster::block_on(ended);
         let upkeep = self.upkeep.take();
         drop(self);
         if let Some(upkeep) = upkeep {
@@ -172,12 +184,12 @@ impl RulesReader {
 }
 
 /// Joins under the configured name, once no guard of that name is alive.
-fn joined(database: &Database, connection: &Connection) -> Result<i64, StoreError> {
+fn join(database: &Database, connection: &Connection, epoch: i64) -> Result<(), StoreError> {
     let Config { node, node_timeout, .. } = &database.config;
     let mut first_seen_ms = None;
     loop {
-        let seen_ms = match nodes::join(connection, node, *node_timeout)? {
-            Joined::As(epoch) => return Ok(epoch),
+        let seen_ms = match nodes::join(connection, node, epoch, *node_timeout)? {
+            Joined::Alive => return Ok(()),
             Joined::Taken(seen_ms) => seen_ms,
         };
         if first_seen_ms.is_some_and(|first| first != seen_ms) {

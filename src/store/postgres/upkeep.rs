@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use crate::store::StoreError;
 use crate::store::postgres::calls::Call;
-use crate::store::postgres::clock::NOW_S;
+use crate::store::postgres::clock::{NOW_MS, NOW_S};
 use crate::store::postgres::database::Database;
 use crate::store::postgres::locks::{rules_version, working};
-use crate::store::postgres::nodes;
+use crate::store::postgres::nodes::{self, Known, Rejoined};
 use crate::store::postgres::shared::Shared;
 use crate::store::records::Names;
 use crate::store::sql::postgres::Connection;
-use crate::store::sql::{Db, Result, params};
+use crate::store::sql::{self, Db, params};
 
 /// How often it looks.
 const EVERY: Duration = Duration::from_secs(1);
@@ -23,6 +23,14 @@ const METER_AGE_S: i64 = 86_400;
 /// Meters that are removed at once.
 const METERS_REMOVED: u32 = 1_000;
 
+/// Buckets of rates that nothing was taken from for so long are removed, in milliseconds: they
+/// have been full for long, and no request that took from them is open any more.
+const BUCKET_AGE_MS: i64 = 86_400_000;
+/// How often buckets are looked through, in looks.
+const BUCKETS_EVERY: u64 = 60;
+/// Buckets that are removed at once.
+const BUCKETS_REMOVED: u32 = 10_000;
+
 /// The thread that does it.
 pub(super) struct Upkeep {
     pub(super) database: Arc<Database>,
@@ -30,16 +38,26 @@ pub(super) struct Upkeep {
     pub(super) names: Arc<dyn Names>,
 }
 
+/// A time during which this guard has said that it is alive, without a gap in which others
+/// may have been unable to.
+#[derive(Clone, Copy, Debug)]
+struct Run {
+    since_ms: i64,
+    last_ms: i64,
+}
+
 impl Upkeep {
     /// Looks every second until the sender is dropped; then leaves.
     pub(super) fn run(self, stop: &Receiver<()>) {
         let mut connection: Option<Connection> = None;
+        let (mut run, mut looks) = (None, 0_u64);
         while stop.recv_timeout(EVERY) == Err(RecvTimeoutError::Timeout) {
-            match self.look(&mut connection) {
+            looks += 1;
+            match self.look(&mut connection, &mut run, looks) {
                 Ok(()) => self.shared.note_success(),
                 Err(error) => {
                     self.shared.note_failure(&error);
-                    connection = None;
+                    (connection, run) = (None, None);
                 }
             }
         }
@@ -55,32 +73,43 @@ impl Upkeep {
 
     /// Joins again, unless a lane has: another guard has given this one up in an epoch.
     fn rejoin(&self, lost: i64) -> std::result::Result<(), StoreError> {
-        let _one_at_a_time = self.shared.rejoining.blocking_lock();
-        if self.shared.epoch() == lost {
-            let (epoch, kept) = nodes::rejoin(&self.database.connection()?, &self.database.config, lost)?;
-            self.shared.note_rejoined(epoch, &kept);
+        let mut next = self.shared.rejoining.blocking_lock();
+        if self.shared.epoch() != lost {
+            return Ok(());
+        }
+        let name = &self.database.config.node;
+        match nodes::rejoin(&self.database.connection()?, name, lost, next.epoch()?)? {
+            Rejoined::With(kept) => self.shared.note_rejoined(&mut next, kept),
+            Rejoined::Unknown => self.shared.note_gone_back(),
+            Rejoined::Taken => return Err(StoreError::NameTaken { name: name.clone() }),
         }
         Ok(())
     }
 
-    fn look(&self, connection: &mut Option<Connection>) -> std::result::Result<(), StoreError> {
+    fn look(
+        &self,
+        connection: &mut Option<Connection>,
+        run: &mut Option<Run>,
+        looks: u64,
+    ) -> Result<(), StoreError> {
         let db = Db::Postgres(working(&self.database, connection)?);
         let epoch = self.shared.epoch();
-        if !nodes::say_alive(db, epoch)? {
-            self.rejoin(epoch)?;
+        match nodes::say_alive(db, epoch)? {
+            Known::Alive(now_ms) => self.give_up_dead(db, run, now_ms)?,
+            Known::GivenUp => {
+                *run = None;
+                self.rejoin(epoch)?;
+            }
+            Known::Unknown => self.shared.note_gone_back(),
         }
+        let known = self.shared.rules_version();
         let version = rules_version(db)?;
-        if version > self.shared.rules_version() {
+        if version > known {
             self.shared.refresh(version);
+        } else if version < known {
+            self.shared.note_gone_back();
         }
         self.shared.call_waiting();
-        for name in nodes::give_up_dead(db, self.shared.epoch(), self.database.config.node_timeout)? {
-            tracing::warn!(
-                event = "node_given_up",
-                node = name,
-                "a guard has not been heard of for cluster.node_timeout; what it held is charged"
-            );
-        }
         let orphaned = nodes::orphaned_holds(db, &*self.names)?;
         if !orphaned.is_empty() {
             tracing::warn!(
@@ -93,16 +122,50 @@ impl Upkeep {
             self.shared.queue.push(Call::Charge(Arc::new(hold)));
         }
         remove_old_meters(db)?;
+        if looks.is_multiple_of(BUCKETS_EVERY) {
+            remove_old_buckets(db)?;
+        }
+        Ok(())
+    }
+
+    /// Gives up the guards that are dead. After an outage, or a pause of this process, the
+    /// others may be as alive as this one, and as late: nothing is given up until this guard
+    /// has been heard of for as long as they must not be.
+    fn give_up_dead(&self, db: Db<'_>, run: &mut Option<Run>, now_ms: i64) -> Result<(), StoreError> {
+        let timeout = self.database.config.node_timeout;
+        let timeout_ms = i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX);
+        let is_going_on = |run: &Run| now_ms.saturating_sub(run.last_ms) < timeout_ms / 2;
+        let since_ms = run.filter(is_going_on).map_or(now_ms, |run| run.since_ms);
+        *run = Some(Run { since_ms, last_ms: now_ms });
+        if now_ms.saturating_sub(since_ms) < timeout_ms {
+            return Ok(());
+        }
+        for name in nodes::give_up_dead(db, self.shared.epoch(), timeout)? {
+            tracing::warn!(
+                event = "node_given_up",
+                node = name,
+                "a guard has not been heard of for cluster.node_timeout; what it held is charged"
+            );
+        }
         Ok(())
     }
 }
 
 /// Removes some meters of windows that are long over and on which nothing is held.
-fn remove_old_meters(db: Db<'_>) -> Result<()> {
+fn remove_old_meters(db: Db<'_>) -> sql::Result<()> {
     let sql = format!(
         "DELETE FROM meter WHERE (limit_name, subject, start_s) IN (SELECT limit_name, subject, start_s FROM meter \
          WHERE end_s < {NOW_S} - ?1 AND held = 0 \
          ORDER BY end_s LIMIT {METERS_REMOVED} FOR UPDATE SKIP LOCKED)"
     );
     db.execute(&sql, params![METER_AGE_S]).map(drop)
+}
+
+/// Removes some buckets of rates that have been full for long.
+fn remove_old_buckets(db: Db<'_>) -> sql::Result<()> {
+    let sql = format!(
+        "DELETE FROM rate WHERE (limit_name, subject) IN (SELECT limit_name, subject FROM rate \
+         WHERE at_ms < {NOW_MS} - ?1 LIMIT {BUCKETS_REMOVED} FOR UPDATE SKIP LOCKED)"
+    );
+    db.execute(&sql, params![BUCKET_AGE_MS]).map(drop)
 }

@@ -1,0 +1,135 @@
+//! Opens a group's transaction: one round trip that locks and reads what the group needs.
+
+use std::time::Duration;
+
+use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
+
+use crate::domain::Span;
+use crate::ledger::account::Segment;
+use crate::ledger::meter::Meter;
+use crate::store::postgres::arrays::{BucketPlaces, Places};
+use crate::store::postgres::clock::READ_NOW_MS;
+use crate::store::postgres::pipeline::{Sent, pipelined};
+use crate::store::postgres::session::{Failure, Need, Rows, Wants};
+use crate::store::postgres::transaction::{IDS, PgSession, WriteError};
+use crate::store::postgres::whole::segments_of;
+use crate::store::sql::codec::{int, uint};
+use crate::store::sql::columns::unreadable;
+use crate::store::sql::{Error, days};
+use crate::throttle::Bucket;
+use crate::throttle::shared::BucketKey;
+
+const LOCK_LANE: &str =
+    "SELECT state, rules_version, group_id FROM lane WHERE epoch = $1 AND lane = $2 FOR UPDATE";
+const NEW_METERS: &str = "INSERT INTO meter (limit_name, subject, start_s, end_s, settled, held) \
+    SELECT l, s, b, e, 0, 0 FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[]) \
+    WITH ORDINALITY AS w (l, s, b, e, n) ORDER BY n ON CONFLICT DO NOTHING";
+const METERS: &str = "SELECT n, settled, held FROM unnest($1::text[], $2::text[], $3::bigint[]) \
+    WITH ORDINALITY AS w (l, s, b, n) JOIN meter ON limit_name = l AND subject = s AND start_s = b \
+    ORDER BY n FOR UPDATE OF meter";
+// Its guard may have come back and taken it over meanwhile.
+const ORPHANS: &str = "SELECT id FROM hold WHERE id = ANY($1) AND epoch IN (SELECT epoch FROM node WHERE state <> 'alive') \
+                       ORDER BY id FOR UPDATE";
+const CREDIT: &str = "SELECT segments FROM credit WHERE id = 1 FOR UPDATE";
+const DAYS: &str = "SELECT start_s, end_s, next FROM rollup_day_span WHERE end_s > $1 ORDER BY start_s";
+const NEW_RATES: &str = "INSERT INTO rate (limit_name, subject, taken, gone, at_ms) \
+    SELECT l, s, 0, 0, 0 FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS w (l, s, n) ORDER BY n \
+    ON CONFLICT DO NOTHING";
+const RATES: &str = "SELECT n, CAST(taken AS TEXT), CAST(gone AS TEXT), at_ms \
+    FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS w (l, s, n) JOIN rate ON limit_name = l AND subject = s \
+    ORDER BY n FOR UPDATE OF rate";
+
+impl PgSession {
+    /// Locks and reads what a group wants.
+    pub(super) async fn opened(&mut self, wants: &Wants) -> Result<Result<Rows, Failure>, WriteError> {
+        self.prepare(&[LOCK_LANE, NEW_METERS, METERS, CREDIT, NEW_RATES, RATES]).await?;
+        self.prepare(&[ORPHANS, IDS, DAYS, READ_NOW_MS]).await?;
+        let (mut wanted, mut new) = (Places::default(), Places::default());
+        for (key, need) in &wants.meters {
+            wanted.push(key);
+            if *need == Need::New {
+                new.push(key);
+            }
+        }
+        let ids = int(u64::try_from(wants.ids).unwrap_or(u64::MAX));
+        let from_s = wants.summed_from_s.unwrap_or(i64::MAX);
+        let (wanted, new_meters) = (wanted.params(), new.with_ends());
+        let rates = BucketPlaces::of(&wants.rates);
+        let rates = rates.params();
+        let lane: [&(dyn ToSql + Sync); 2] = [&self.epoch, &self.lane];
+        let orphans: Vec<i64> = wants.orphans.iter().copied().map(int).collect();
+        let [ids, from, orphans]: [[&(dyn ToSql + Sync); 1]; 3] = [[&ids], [&from_s], [&orphans]];
+        let sent: [(bool, &str, &[&(dyn ToSql + Sync)]); 10] = [
+            (true, LOCK_LANE, &lane),
+            (!new.is_empty(), NEW_METERS, &new_meters),
+            (!wants.meters.is_empty(), METERS, &wanted),
+            (wants.credit, CREDIT, &[]),
+            (!wants.rates.is_empty(), NEW_RATES, &rates),
+            (!wants.rates.is_empty(), RATES, &rates),
+            (!wants.orphans.is_empty(), ORPHANS, &orphans),
+            (wants.ids > 0, IDS, &ids),
+            (wants.summed_from_s.is_some(), DAYS, &from),
+            (true, READ_NOW_MS, &[]),
+        ];
+        let session = &*self;
+        let begin = async { session.client.batch_execute("BEGIN").await.map(|()| Vec::new()) };
+        let mut pipeline: Vec<Sent<'_, Vec<Row>>> = vec![Box::pin(begin)];
+        for (is_wanted, text, params) in sent {
+            pipeline.push(Box::pin(async move {
+                if is_wanted { session.query(text, params).await } else { Ok(Vec::new()) }
+            }));
+        }
+        // The first error is the cause of those behind it.
+        let answers = pipelined(pipeline).await.into_iter().collect::<Result<Vec<_>, _>>()?;
+        let [_, lane, _, meters, credit, _, rates, orphans, ids, days, now] = &*answers else {
+            return Err(WriteError::Silent);
+        };
+        let Some(lane) = lane.first() else { return Ok(Err(Failure::GoneBack)) };
+        if lane.try_get::<_, &str>(0)? != "alive" {
+            return Ok(Err(Failure::GivenUp));
+        }
+        let days = days.iter().map(day).collect::<Result<_, _>>()?;
+        let mut rows = Rows {
+            group: lane.try_get(2)?,
+            rules_version: lane.try_get(1)?,
+            meters: vec![None; wants.meters.len()],
+            credit: credit.first().map(segments).transpose()?,
+            orphans: orphans.iter().map(|row| row.try_get(0).map(uint)).collect::<Result<_, _>>()?,
+            rates: rates.iter().map(|row| bucket(row, &wants.rates)).collect::<Result<_, _>>()?,
+            ids: ids.iter().map(|row| row.try_get(0).map(uint)).collect::<Result<_, _>>()?,
+            now_ms: now.first().map_or(Ok(0), |row| row.try_get(0))?,
+        };
+        for row in meters {
+            let place = usize::try_from(row.try_get::<_, i64>(0)?).unwrap_or(0);
+            let meter = Meter { settled: row.try_get(1)?, held: row.try_get(2)? };
+            if let Some(slot) = place.checked_sub(1).and_then(|at| rows.meters.get_mut(at)) {
+                *slot = Some(meter);
+            }
+        }
+        self.days = days;
+        Ok(Ok(rows))
+    }
+}
+
+fn day(row: &Row) -> Result<days::Day, WriteError> {
+    let span = Span { start_s: row.try_get(0)?, end_s: row.try_get(1)? };
+    Ok(days::Day::of(span, row.try_get(2)?)?)
+}
+
+fn segments(row: &Row) -> Result<Vec<Segment>, WriteError> {
+    Ok(segments_of(row.try_get(0)?)?)
+}
+
+/// A bucket, and its place among those that were wanted.
+fn bucket(row: &Row, wanted: &[BucketKey]) -> Result<(BucketKey, Bucket), WriteError> {
+    let place = usize::try_from(row.try_get::<_, i64>(0)?).ok().and_then(|place| place.checked_sub(1));
+    let key = place.and_then(|place| wanted.get(place)).ok_or(Error::NoRow)?;
+    let parts = |at| -> Result<u128, WriteError> {
+        let text: &str = row.try_get(at)?;
+        text.parse()
+            .map_err(|_| unreadable("rate", key.limit.to_string(), format!("{text:?} is no count")).into())
+    };
+    let at_ms = u64::try_from(row.try_get::<_, i64>(3)?).unwrap_or(0);
+    Ok((key.clone(), Bucket { taken: parts(1)?, gone: parts(2)?, at: Duration::from_millis(at_ms) }))
+}

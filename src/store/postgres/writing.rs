@@ -1,0 +1,157 @@
+//! Writes an open group and commits it: one round trip, unless thresholds were crossed.
+
+use std::collections::BTreeMap;
+
+use crate::ledger::entry::{Crossing, Kind};
+use crate::store::postgres::arrays::GroupRows;
+use crate::store::postgres::pipeline::{Sent, pipelined};
+use crate::store::postgres::session::Writes;
+use crate::store::postgres::transaction::{IDS, PgSession, WriteError};
+use crate::store::sql::batch::{Batch, Kept};
+use crate::store::sql::codec::{insert_entry, int, tags_text, uint};
+use crate::store::sql::rollup::{RollupKey, RollupSums};
+use crate::store::sql::{Db, Error, audit, crossings, days, jobs, objects};
+
+const NOTE_GROUP: &str = "UPDATE lane SET group_id = $3 WHERE epoch = $1 AND lane = $2";
+const HOLDS: &str = "INSERT INTO hold (id, epoch, cost_nano, holds) SELECT i, $1, c, h \
+    FROM unnest($2::bigint[], $3::bigint[], $4::text[]) AS w (i, c, h)";
+const ENDED: &str = "DELETE FROM hold WHERE id = ANY($1)";
+const PUT_METERS: &str = "UPDATE meter SET settled = w.settled, held = w.held \
+    FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[]) AS w (l, s, b, settled, held) \
+    WHERE limit_name = l AND subject = s AND start_s = b";
+const PUT_CREDIT: &str = "UPDATE credit SET segments = $1 WHERE id = 1";
+const PUT_RATES: &str = "INSERT INTO rate (limit_name, subject, taken, gone, at_ms) \
+    SELECT l, s, CAST(t AS NUMERIC), CAST(g AS NUMERIC), a \
+    FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[]) WITH ORDINALITY AS w (l, s, t, g, a, n) \
+    ORDER BY n ON CONFLICT (limit_name, subject) \
+    DO UPDATE SET taken = excluded.taken, gone = excluded.gone, at_ms = excluded.at_ms";
+
+/// Statements with their parameters, in their order.
+type Statements = Vec<(String, Vec<Kept>)>;
+
+impl PgSession {
+    /// The statements that write a group, in the order of locks; what depends on an answer is
+    /// not among them.
+    fn batch(&self, writes: &Writes<'_>) -> Result<Statements, Error> {
+        let batch = Batch::default();
+        let db = Db::Batch(&batch);
+        let mut rollups: BTreeMap<RollupKey, RollupSums> = BTreeMap::new();
+        for entry in writes.entries.iter().copied().chain(&writes.charges).chain(&writes.corrections) {
+            let tags = tags_text(&entry.attribution.tags)?;
+            insert_entry(db, entry, &tags)?;
+            if entry.kind != Kind::Release {
+                rollups.entry(RollupKey::of(entry, tags)).or_default().add(entry);
+            }
+        }
+        for (key, sums) in &rollups {
+            days::add_to(db, &self.days, key, sums)?;
+        }
+        if !writes.jobs.is_empty() {
+            self.database.note_jobs();
+        }
+        // The object of a job that ends may be that of a new one.
+        if self.database.has_jobs() {
+            writes.ended.iter().try_for_each(|id| jobs::remove(db, *id))?;
+        }
+        writes.jobs.iter().try_for_each(|(hold, job)| jobs::insert(db, hold, job))?;
+        writes.objects.iter().try_for_each(|changes| objects::write(db, changes))?;
+        writes.audited.iter().try_for_each(|row| audit::insert(db, row))?;
+        Ok(batch.into_statements())
+    }
+
+    /// Sends all statements of a group, and the commit behind them unless crossings decide
+    /// what else is written.
+    pub(super) async fn written(&mut self, writes: &Writes<'_>) -> Result<Vec<Crossing>, WriteError> {
+        let batch = self.batch(writes)?;
+        let texts: Vec<&str> = batch.iter().map(|(text, _)| text.as_str()).collect();
+        self.prepare(&[NOTE_GROUP, HOLDS, ENDED, PUT_METERS, PUT_CREDIT, PUT_RATES]).await?;
+        self.prepare(&texts).await?;
+        let group = GroupRows::of(writes)?;
+        let is_last = writes.crossings.is_empty();
+        let mut pipeline = self.pipeline(writes, &group, &batch);
+        if is_last {
+            pipeline.push(Box::pin(async { self.client.batch_execute("COMMIT").await.map(|()| 0) }));
+        }
+        pipelined(pipeline).await.into_iter().collect::<Result<Vec<_>, _>>()?;
+        if is_last {
+            return Ok(Vec::new());
+        }
+        let new = self.crossed(&writes.crossings).await?;
+        self.client.batch_execute("COMMIT").await?;
+        Ok(new)
+    }
+
+    /// The statements of a group, to be sent in their order.
+    fn pipeline<'a>(
+        &'a self,
+        writes: &'a Writes<'_>,
+        group: &'a GroupRows,
+        batch: &'a Statements,
+    ) -> Vec<Sent<'a, u64>> {
+        let mut pipeline: Vec<Sent<'a, u64>> = Vec::new();
+        pipeline.push(Box::pin(async {
+            self.execute(NOTE_GROUP, &[&self.epoch, &self.lane, &writes.group]).await
+        }));
+        if !group.holds.is_empty() {
+            pipeline.push(Box::pin(async {
+                self.execute(HOLDS, &[&self.epoch, &group.holds, &group.costs, &group.bodies]).await
+            }));
+        }
+        if !group.ended.is_empty() {
+            pipeline.push(Box::pin(async { self.execute(ENDED, &[&group.ended]).await }));
+        }
+        if !group.meters.is_empty() {
+            pipeline.push(Box::pin(async {
+                let [limits, subjects, starts] = group.meters.params();
+                self.execute(PUT_METERS, &[limits, subjects, starts, &group.settled, &group.held]).await
+            }));
+        }
+        if let Some(segments) = &group.credit {
+            pipeline.push(Box::pin(async move { self.execute(PUT_CREDIT, &[segments]).await }));
+        }
+        if !group.rates.is_empty() {
+            pipeline.push(Box::pin(async {
+                let [limits, subjects] = group.rates.params();
+                let GroupRows { taken, gone, at_ms, .. } = group;
+                self.execute(PUT_RATES, &[limits, subjects, taken, gone, at_ms]).await
+            }));
+        }
+        for (text, params) in batch {
+            pipeline.push(Box::pin(async move {
+                let params = params.iter().map(Kept::value);
+                self.client.execute_raw(&self.statements[text.as_str()], params).await
+            }));
+        }
+        pipeline
+    }
+
+    /// Writes crossings, each with a line of the ledger if it is new.
+    async fn crossed(&mut self, crossed: &[Crossing]) -> Result<Vec<Crossing>, WriteError> {
+        self.prepare(&[IDS]).await?;
+        let count = int(u64::try_from(crossed.len()).unwrap_or(u64::MAX));
+        let ids = self.query(IDS, &[&count]).await?;
+        let mut new = Vec::new();
+        for (crossing, id) in crossed.iter().zip(ids) {
+            let crossing = Crossing { id: uint(id.try_get(0)?), ..crossing.clone() };
+            let (mark, line) = (Batch::default(), Batch::default());
+            crossings::insert_mark(Db::Batch(&mark), &crossing)?;
+            insert_entry(Db::Batch(&line), &crossing.entry(), "")?;
+            if self.run(mark).await? > 0 {
+                self.run(line).await?;
+                new.push(crossing);
+            }
+        }
+        Ok(new)
+    }
+
+    /// Runs the statements of a batch; returns how many rows they have changed.
+    async fn run(&mut self, batch: Batch) -> Result<u64, tokio_postgres::Error> {
+        let mut changed = 0;
+        for (text, params) in batch.into_statements() {
+            self.prepare(&[&text]).await?;
+            let params = params.iter().map(Kept::value);
+            changed += self.client.execute_raw(&self.statements[text.as_str()], params).await?;
+        }
+        Ok(changed)
+    }
+}

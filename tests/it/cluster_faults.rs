@@ -1,0 +1,185 @@
+//! What a database does to its guards: it goes back, stops, freezes, refuses, and ends their
+//! connections.
+
+use std::time::{Duration, Instant};
+
+use http::StatusCode;
+use serde_json::json;
+
+use crate::cluster::{Cluster, ONE_DOLLAR};
+use crate::harness::run;
+use crate::process::Serving;
+
+/// Asks until an answer has a status; panics after twenty seconds.
+async fn until(guard: &Serving, key: &str, wanted: StatusCode) {
+    let began = Instant::now();
+    loop {
+        let answer = guard.chat(key, &[], json!({})).await;
+        if answer.status == wanted {
+            return;
+        }
+        assert!(began.elapsed() < Duration::from_secs(20), "{answer:?}, not {wanted}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[test]
+fn a_guard_whose_database_lost_commits_admits_nothing_and_says_so() {
+    run(async {
+        let cluster = Cluster::new(ONE_DOLLAR);
+        let guard = cluster.serve();
+        let key = guard.make_key().await;
+        assert_eq!(guard.chat(&key, &[], json!({})).await.status, StatusCode::OK);
+        cluster.at_rest(&guard).await;
+        cluster.postgres.crash();
+        cluster.postgres.keep_copy();
+        cluster.postgres.again();
+        until(&guard, &key, StatusCode::OK).await;
+        for _ in 0..5 {
+            assert_eq!(guard.chat(&key, &[], json!({})).await.status, StatusCode::OK);
+        }
+        cluster.postgres.crash();
+        cluster.postgres.put_copy_back();
+        cluster.postgres.again();
+        // It may be a second until it has a connection.
+        for _ in 0..60 {
+            let answer = guard.chat(&key, &[], json!({})).await;
+            assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{}", guard.process.log());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        assert!(guard.process.log().contains("database_went_back"), "{}", guard.process.log());
+        let another = cluster.serve();
+        assert_eq!(another.chat(&key, &[], json!({})).await.status, StatusCode::OK);
+    });
+}
+
+#[test]
+fn an_ending_that_the_database_refuses_stays_held_and_is_in_the_way_of_nothing() {
+    run(async {
+        let cluster = Cluster::new(ONE_DOLLAR);
+        let guard = cluster.serve();
+        let key = guard.make_key().await;
+        cluster.postgres.ask("ALTER TABLE entry ADD CONSTRAINT refused CHECK (model <> 'gpt-4o') NOT VALID");
+        let ask = |number: usize| {
+            let model = if number % 5 == 0 { "gpt-4o" } else { "gpt-4o-mini" };
+            guard.chat(&key, &[], json!({ "model": model, "max_completion_tokens": 10 }))
+        };
+        let answers = futures_util::future::join_all((0..40).map(ask)).await;
+        assert!(answers.iter().all(|answer| answer.status == StatusCode::OK), "{answers:?}");
+        let written = || cluster.postgres.ask("SELECT count(*) FROM entry WHERE kind = 'settle'");
+        let began = Instant::now();
+        while written() != "32" {
+            assert!(began.elapsed() < Duration::from_secs(20), "{} endings are written", written());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        assert_eq!(cluster.postgres.ask("SELECT count(*) FROM hold"), "8");
+        cluster.holds(&guard).await;
+        assert!(guard.process.log().contains("record_not_written"), "{}", guard.process.log());
+        assert_eq!(ask(1).await.status, StatusCode::OK);
+    });
+}
+
+#[test]
+fn an_outage_that_is_longer_than_the_timeout_of_guards_makes_none_give_up_another() {
+    run(async {
+        let cluster = Cluster::new(ONE_DOLLAR);
+        let guards = [cluster.serve(), cluster.serve()];
+        let key = guards[0].make_key().await;
+        let slow: &[(&str, &str)] = &[("x-fake-latency-ms", "11000")];
+        let running = guards.each_ref().map(|guard| guard.chat(&key, slow, json!({})));
+        let outage = async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            cluster.postgres.crash();
+            tokio::time::sleep(Duration::from_secs(7)).await;
+            cluster.postgres.again();
+        };
+        let (answers, ()) = tokio::join!(futures_util::future::join_all(running), outage);
+        assert!(answers.iter().all(|answer| answer.status == StatusCode::OK), "{answers:?}");
+        cluster.at_rest(&guards[0]).await;
+        let (truth, settled, _) = cluster.truth(&guards[1]).await;
+        assert_eq!(truth, settled);
+        assert_eq!(cluster.postgres.ask("SELECT count(*) FROM entry WHERE basis = 'assumed'"), "0");
+        assert_eq!(cluster.postgres.ask("SELECT count(*) FROM node WHERE state = 'alive'"), "2");
+    });
+}
+
+#[test]
+fn a_database_that_does_not_answer_is_503_in_time_and_loses_nothing() {
+    run(async {
+        let quick = "[storage]\nconnect_timeout = \"1s\"\nstatement_timeout = \"1s\"\n";
+        let cluster = Cluster::new(&format!("{ONE_DOLLAR}{quick}"));
+        let guard = cluster.serve();
+        let key = guard.make_key().await;
+        until(&guard, &key, StatusCode::OK).await;
+        // One ends by itself, the other leaves the answer to the deadline of the guard.
+        for fault in ["locked", "frozen"] {
+            let _locked = (fault == "locked")
+                .then(|| cluster.postgres.beside("BEGIN;LOCK TABLE spendguard.meter;SELECT pg_sleep(8)"));
+            let pids = cluster.postgres.ask(
+                "SELECT pid FROM pg_stat_activity WHERE datname = 'spendguard' AND pid <> pg_backend_pid()",
+            );
+            let signal = |name: &str| {
+                for pid in pids.lines().filter(|_| fault == "frozen") {
+                    std::process::Command::new("kill").args([name, pid]).status().unwrap();
+                }
+            };
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            signal("-STOP");
+            let began = Instant::now();
+            let answer = guard.chat(&key, &[], json!({})).await;
+            assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{fault}: {answer:?}");
+            assert!(began.elapsed() < Duration::from_secs(8), "{fault}: {:?}", began.elapsed());
+            signal("-CONT");
+            drop(_locked);
+            until(&guard, &key, StatusCode::OK).await;
+        }
+        cluster.at_rest(&guard).await;
+        let (truth, settled, _) = cluster.truth(&guard).await;
+        assert_eq!(truth, settled);
+        guard.verify().await;
+    });
+}
+
+#[test]
+fn connections_that_are_ended_at_any_moment_admit_nothing_twice_and_lose_no_ending() {
+    run(async {
+        let cluster = Cluster::new(ONE_DOLLAR);
+        let guards = [cluster.serve(), cluster.serve()];
+        let key = guards[0].make_key().await;
+        let deadline = Instant::now() + Duration::from_secs(4);
+        let client = |number: usize| {
+            let (guard, key) = (&guards[number % 2], &key);
+            async move {
+                let mut answered = 0;
+                while Instant::now() < deadline {
+                    let answer = guard.chat(key, &[], json!({ "max_completion_tokens": 5 })).await;
+                    match answer.status {
+                        StatusCode::OK => answered += 1,
+                        StatusCode::SERVICE_UNAVAILABLE => {}
+                        status => panic!("{status}: {answer:?}"),
+                    }
+                }
+                answered
+            }
+        };
+        let work = futures_util::future::join_all((0..16).map(client));
+        let ends = async {
+            while Instant::now() < deadline {
+                cluster.postgres.ask(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'spendguard' \
+                     AND pid <> pg_backend_pid() AND state <> 'idle'",
+                );
+                tokio::time::sleep(Duration::from_millis(30)).await;
+            }
+        };
+        let (answered, ()) = tokio::join!(work, ends);
+        let answered: u64 = answered.into_iter().sum();
+        assert!(answered > 50, "{answered} were answered");
+        until(&guards[0], &key, StatusCode::OK).await;
+        until(&guards[1], &key, StatusCode::OK).await;
+        cluster.at_rest(&guards[0]).await;
+        let (truth, settled, _) = cluster.truth(&guards[0]).await;
+        assert_eq!(truth, settled, "every answer is written once");
+        guards[1].verify().await;
+    });
+}

@@ -1,0 +1,58 @@
+//! Rates over several guards on one PostgreSQL.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::StatusCode;
+use serde_json::json;
+
+use crate::cluster::Cluster;
+use crate::harness::run;
+use crate::process::Serving;
+
+const RATES: &str = "[[limit]]\nname = \"rpm\"\nunit = \"requests\"\nwindow = \"minute\"\nhard = 60\n\
+                     [[limit]]\nname = \"tpm\"\nper = \"key\"\nunit = \"tokens\"\nwindow = \"minute\"\nhard = 6000\n\
+                     [guard]\nclamp = false\n";
+
+/// Sends requests to all guards at once. Returns how many passed, and the code of the others.
+async fn burst(guards: &[Serving], key: &Arc<str>, count: usize, output: u64) -> (usize, Vec<String>) {
+    let ask = |number: usize| {
+        let (guard, key) = (&guards[number % guards.len()], Arc::clone(key));
+        async move { guard.chat(&key, &[], json!({ "max_completion_tokens": output })).await }
+    };
+    let answers = futures_util::future::join_all((0..count).map(ask)).await;
+    let passed = answers.iter().filter(|answer| answer.status == StatusCode::OK).count();
+    let refused = answers.iter().filter(|answer| answer.status == StatusCode::TOO_MANY_REQUESTS);
+    (passed, refused.map(crate::harness::Answer::code).collect())
+}
+
+#[test]
+fn three_guards_let_pass_what_one_rate_allows_and_no_more() {
+    run(async {
+        let cluster = Cluster::new(RATES);
+        let guards: Vec<Serving> = (0..3).map(|_| cluster.serve()).collect();
+        let key: Arc<str> = guards[0].make_key().await.into();
+        let began = Instant::now();
+        let (passed, codes) = burst(&guards, &key, 150, 1).await;
+        // One more passes for each second.
+        let most = 61 + usize::try_from(began.elapsed().as_secs()).unwrap();
+        assert!((60..=most).contains(&passed), "{passed} passed, {most} may");
+        assert!(codes.iter().all(|code| code == "rate_limit_exceeded"), "{codes:?}");
+    });
+}
+
+#[test]
+fn tokens_that_were_not_used_on_one_guard_are_there_for_another() {
+    run(async {
+        let cluster = Cluster::new(RATES);
+        let guards: Vec<Serving> = (0..2).map(|_| cluster.serve()).collect();
+        let key: Arc<str> = guards[0].make_key().await.into();
+        // Each may use some 2,500 tokens: two fit at once, and use some 30 each.
+        for round in 0..4 {
+            let (passed, codes) = burst(&guards, &key, 6, 2_400).await;
+            assert!((2..=3).contains(&passed), "round {round}: {passed} passed, {codes:?}");
+            // What was not used goes back with the next groups.
+            tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        }
+    });
+}
