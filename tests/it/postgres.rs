@@ -47,6 +47,20 @@ impl Postgres {
         self.run("pg_ctl", &["-D", &self.data(), "-m", "immediate", "-w", "stop"]);
     }
 
+    /// Sends a signal to the server and to all that serve the guards.
+    pub(crate) fn signal(&self, name: &str) {
+        let running =
+            "SELECT pid FROM pg_stat_activity WHERE datname = 'spendguard' AND pid <> pg_backend_pid()";
+        let file = std::fs::read_to_string(self.folder.path().join("data/postmaster.pid")).unwrap();
+        let server = file.lines().next().unwrap();
+        // A server that is stopped answers no question.
+        let children = if name == "CONT" { children(server) } else { self.ask(running) };
+        for pid in children.lines().chain([server]) {
+            let status = Command::new("kill").args([&format!("-{name}"), pid]).status().unwrap();
+            assert!(status.success(), "{name} to {pid}");
+        }
+    }
+
     /// Keeps a copy of its files, while it does not run.
     pub(crate) fn keep_copy(&self) {
         self.copy(&self.data(), &format!("{}-copy", self.data()));
@@ -113,6 +127,12 @@ impl Drop for Postgres {
         // What the server's user made, the test's may not be able to remove.
         let _ = as_somebody(Path::new("rm")).arg("-rf").arg(self.data()).status();
     }
+}
+
+/// The processes that another has started, one a line.
+fn children(server: &str) -> String {
+    let output = Command::new("ps").args(["-o", "pid=", "--ppid", server]).output().unwrap();
+    String::from_utf8(output.stdout).unwrap().replace(' ', "")
 }
 
 /// A session beside the guards'.
