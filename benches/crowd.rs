@@ -239,7 +239,7 @@ async fn main() {
         let (_stop, stop) = watch::channel(false);
         runtime.block_on(fake_openai::serve(listener, Arc::new(Fake::default()), stop))
     });
-    let guard = Running::start(folder.path(), LIMITS, TOKEN, &upstream);
+    let guard = Running::of(running::guard(folder.path(), LIMITS, TOKEN, &upstream));
     for name in ["steady", "tight", "poor"] {
         let made = json!({ "name": name, "secret": secret(name) }).to_string();
         assert_eq!(
@@ -255,8 +255,8 @@ async fn main() {
         let _ =
             std::fs::copy(folder.path().join("data").join(file), other_folder.path().join("data").join(file));
     }
-    let guard = Running::start(folder.path(), LIMITS, TOKEN, &upstream);
-    let other = Running::start(other_folder.path(), LIMITS, TOKEN, &upstream);
+    let guard = Running::of(running::guard(folder.path(), LIMITS, TOKEN, &upstream));
+    let other = Running::of(running::guard(other_folder.path(), LIMITS, TOKEN, &upstream));
     steady(&guard, &clock, 2).await;
     println!(
         "| beside | p50 alone, µs | p99 alone | p99 beside it at another guard | p50 beside | p99 beside | p99 by alone | by that | CPU ms | answers |"

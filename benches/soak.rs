@@ -265,7 +265,7 @@ async fn main() {
     let fake = Arc::new(Fake::default());
     let serving = TaskTracker::new();
     serving.spawn(fake_openai::serve(listener, Arc::clone(&fake), stop));
-    let guard = Running::start(folder.path(), LIMITS, TOKEN, &upstream);
+    let guard = Running::of(running::guard(folder.path(), LIMITS, TOKEN, &upstream));
     let mut keys = Vec::new();
     for number in 0..20 {
         keys.push(guard.key(&format!("program-{number}")).await);

@@ -36,9 +36,9 @@ use crate::store::records::Names;
 use crate::store::{NotReserved, Reports, StoreError};
 use crate::throttle::Throttle;
 
-pub use self::core::Core;
+pub use self::core::{Core, NotPaced};
 use objects::Objects;
-pub use pace::{NotPaced, RateCheck, Standing};
+pub use pace::{RateCheck, Standing};
 pub use reservation::{Ending, Reservation, Settled, TokenCounts};
 pub use self_service::Question;
 pub use write_log::WriteLog;

@@ -13,21 +13,27 @@ pub(crate) struct Running {
     pub(crate) admin: String,
 }
 
+/// A guard with a configuration in front of an upstream; its database is in `folder`.
+pub(crate) fn guard(folder: &Path, config: &str, token: &str, upstream: &str) -> Command {
+    let file = folder.join("spendguard.toml");
+    std::fs::write(&file, config).unwrap();
+    let mut command = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/target/release/spendguard"));
+    command
+        .args(["serve", "--config", file.to_str().unwrap()])
+        .env("OPENAI_API_KEY", "sk-upstream")
+        .env("SPENDGUARD_ADMIN_TOKEN", token)
+        .env("SPENDGUARD_SERVER__LISTEN", "127.0.0.1:0")
+        .env("SPENDGUARD_ADMIN__LISTEN", "127.0.0.1:0")
+        .env("SPENDGUARD_UPSTREAM__BASE_URL", upstream)
+        .env("SPENDGUARD_UPSTREAM__FORWARD_HEADERS", "x-fake-*")
+        .env("SPENDGUARD_STORAGE__PATH", folder.join("data"));
+    command
+}
+
 impl Running {
-    /// Starts a guard with a configuration in front of an upstream; its database
-    /// is in `folder`.
-    pub(crate) fn start(folder: &Path, config: &str, token: &str, upstream: &str) -> Self {
-        let file = folder.join("spendguard.toml");
-        std::fs::write(&file, config).unwrap();
-        let mut process = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/target/release/spendguard"))
-            .args(["serve", "--config", file.to_str().unwrap()])
-            .env("OPENAI_API_KEY", "sk-upstream")
-            .env("SPENDGUARD_ADMIN_TOKEN", token)
-            .env("SPENDGUARD_SERVER__LISTEN", "127.0.0.1:0")
-            .env("SPENDGUARD_ADMIN__LISTEN", "127.0.0.1:0")
-            .env("SPENDGUARD_UPSTREAM__BASE_URL", upstream)
-            .env("SPENDGUARD_UPSTREAM__FORWARD_HEADERS", "x-fake-*")
-            .env("SPENDGUARD_STORAGE__PATH", folder.join("data"))
+    /// Starts a guard by its command.
+    pub(crate) fn of(mut command: Command) -> Self {
+        let mut process = command
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()

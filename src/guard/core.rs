@@ -31,6 +31,8 @@ use crate::store::{
 };
 use crate::throttle::Throttle;
 
+pub use rates::NotPaced;
+
 /// One ledger with its journal, its rates and its clock.
 #[derive(Debug)]
 pub struct Core {

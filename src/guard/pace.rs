@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use crate::domain::Money;
-use crate::guard::{Core, Guard};
+use crate::guard::{Core, Guard, NotPaced};
 use crate::ledger::Headroom;
 use crate::ledger::entry::Attribution;
-use crate::throttle::{self, Largest, RateCost, RateLeft, Throttled};
+use crate::throttle::{self, Largest, RateCost, RateLeft};
 
 /// A request that the rates let pass, as far as they were asked, with what it took of
 /// tokens per minute.
@@ -18,15 +18,6 @@ use crate::throttle::{self, Largest, RateCost, RateLeft, Throttled};
 pub struct RateCheck {
     rates: throttle::RateCheck,
     core: Arc<Core>,
-}
-
-/// Why a request does not pass the rates.
-#[derive(Debug)]
-pub enum NotPaced {
-    /// It comes too fast.
-    Throttled(Box<Throttled>),
-    /// The database that has the rates of several guards can't be written.
-    Unavailable,
 }
 
 /// The state of the caps and rates that apply to a request.

@@ -83,7 +83,9 @@ pub fn take(takes: &[Take], buckets: &mut Buckets, now: Duration) -> Result<Rate
             }
             Err(throttled) if take.limit.mode == Mode::Enforce => {
                 let taken_before = rate_check.receipt.end(RateCost::default(), now);
-                taken_before.into_iter().for_each(|back| back.to(buckets, now));
+                for back in taken_before {
+                    back.to(buckets, now);
+                }
                 return Err(throttled);
             }
             Err(throttled) => rate_check.would_reject.push(Arc::clone(&throttled.limit)),

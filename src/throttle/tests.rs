@@ -1,6 +1,7 @@
 //! What rates take, refuse and give back.
 
 use super::*;
+use crate::throttle::in_memory::BUCKETS_SWEPT_AT;
 use crate::domain::Window;
 use crate::domain::limit::{Only, Per, Source};
 

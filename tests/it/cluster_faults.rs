@@ -1,24 +1,31 @@
 //! What a database does to its guards: it goes back, stops, freezes, refuses, and ends their
 //! connections.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http::StatusCode;
 use serde_json::json;
+use spendguard::clock::Clock;
 
 use crate::cluster::{Cluster, ONE_DOLLAR};
 use crate::harness::run;
 use crate::process::Serving;
 
+/// The tables of version 1, as the first preview made them.
+const VERSION_1: [&str; 2] = [
+    include_str!("../../src/store/postgres/schema/tables.sql"),
+    include_str!("../../src/store/postgres/schema/cluster.sql"),
+];
+
 /// Asks until an answer has a status; panics after twenty seconds.
 async fn until(guard: &Serving, key: &str, wanted: StatusCode) {
-    let began = Instant::now();
+    let began = Clock::default();
     loop {
         let answer = guard.chat(key, &[], json!({})).await;
         if answer.status == wanted {
             return;
         }
-        assert!(began.elapsed() < Duration::from_secs(20), "{answer:?}, not {wanted}");
+        assert!(began.running() < Duration::from_secs(20), "{answer:?}, not {wanted}");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
@@ -61,15 +68,15 @@ fn an_ending_that_the_database_refuses_stays_held_and_is_in_the_way_of_nothing()
         let key = guard.make_key().await;
         cluster.postgres.ask("ALTER TABLE entry ADD CONSTRAINT refused CHECK (model <> 'gpt-4o') NOT VALID");
         let ask = |number: usize| {
-            let model = if number % 5 == 0 { "gpt-4o" } else { "gpt-4o-mini" };
+            let model = if number.is_multiple_of(5) { "gpt-4o" } else { "gpt-4o-mini" };
             guard.chat(&key, &[], json!({ "model": model, "max_completion_tokens": 10 }))
         };
         let answers = futures_util::future::join_all((0..40).map(ask)).await;
         assert!(answers.iter().all(|answer| answer.status == StatusCode::OK), "{answers:?}");
         let written = || cluster.postgres.ask("SELECT count(*) FROM entry WHERE kind = 'settle'");
-        let began = Instant::now();
+        let began = Clock::default();
         while written() != "32" {
-            assert!(began.elapsed() < Duration::from_secs(20), "{} endings are written", written());
+            assert!(began.running() < Duration::from_secs(20), "{} endings are written", written());
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         assert_eq!(cluster.postgres.ask("SELECT count(*) FROM hold"), "8");
@@ -119,10 +126,10 @@ fn a_database_that_does_not_answer_is_503_in_time_and_loses_nothing() {
             if fault == "frozen" {
                 cluster.postgres.signal("STOP");
             }
-            let began = Instant::now();
+            let began = Clock::default();
             let answer = guard.chat(&key, &[], json!({})).await;
             assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{fault}: {answer:?}");
-            assert!(began.elapsed() < Duration::from_secs(8), "{fault}: {:?}", began.elapsed());
+            assert!(began.running() < Duration::from_secs(8), "{fault}: {:?}", began.running());
             if fault == "frozen" {
                 cluster.postgres.signal("CONT");
             }
@@ -142,12 +149,12 @@ fn connections_that_are_ended_at_any_moment_admit_nothing_twice_and_lose_no_endi
         let cluster = Cluster::new(ONE_DOLLAR);
         let guards = [cluster.serve(), cluster.serve()];
         let key = guards[0].make_key().await;
-        let deadline = Instant::now() + Duration::from_secs(4);
+        let (clock, deadline) = (Clock::default(), Duration::from_secs(4));
         let client = |number: usize| {
-            let (guard, key) = (&guards[number % 2], &key);
+            let (guard, key, clock) = (&guards[number % 2], &key, &clock);
             async move {
                 let mut answered = 0;
-                while Instant::now() < deadline {
+                while clock.running() < deadline {
                     let answer = guard.chat(key, &[], json!({ "max_completion_tokens": 5 })).await;
                     match answer.status {
                         StatusCode::OK => answered += 1,
@@ -160,7 +167,7 @@ fn connections_that_are_ended_at_any_moment_admit_nothing_twice_and_lose_no_endi
         };
         let work = futures_util::future::join_all((0..16).map(client));
         let ends = async {
-            while Instant::now() < deadline {
+            while clock.running() < deadline {
                 cluster.postgres.ask(
                     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'spendguard' \
                      AND pid <> pg_backend_pid() AND state <> 'idle'",
@@ -176,6 +183,28 @@ fn connections_that_are_ended_at_any_moment_admit_nothing_twice_and_lose_no_endi
         cluster.at_rest(&guards[0]).await;
         let (truth, settled, _) = cluster.truth(&guards[0]).await;
         assert_eq!(truth, settled, "every answer is written once");
+        guards[1].verify().await;
+    });
+}
+
+#[test]
+fn a_schema_of_an_older_version_is_brought_up_to_date_by_the_first_of_several_guards() {
+    run(async {
+        let cluster = Cluster::new(ONE_DOLLAR);
+        cluster.postgres.sql("spendguard", "CREATE SCHEMA spendguard");
+        for tables in VERSION_1 {
+            cluster.postgres.ask(tables);
+        }
+        cluster.postgres.ask(
+            "INSERT INTO node (name, version, since_ms, seen_ms, state) VALUES ('old', '0.1.0', 1, 1, 'alive')",
+        );
+        let guards: Vec<Serving> = (0..2).map(|_| cluster.serve()).collect();
+        let key = guards[0].make_key().await;
+        for guard in &guards {
+            assert_eq!(guard.chat(&key, &[], json!({})).await.status, StatusCode::OK);
+        }
+        assert_eq!(cluster.postgres.ask("SELECT version FROM schema_version"), "2");
+        cluster.at_rest(&guards[1]).await;
         guards[1].verify().await;
     });
 }

@@ -9,15 +9,22 @@ pub(crate) struct Postgres {
     folder: tempfile::TempDir,
     bin: PathBuf,
     port: u16,
+    settings: &'static str,
 }
 
 impl Postgres {
+    /// One that is quick: it need not survive the loss of power.
     pub(crate) fn start() -> Self {
+        Self::with("-c fsync=off")
+    }
+
+    /// One with settings of its own.
+    pub(crate) fn with(settings: &'static str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         // Its programs refuse to run as root.
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let server = Self { folder, bin: programs(), port };
+        let server = Self { folder, bin: programs(), port, settings };
         let data = server.data();
         server.run("initdb", &["-D", &data, "-A", "trust", "-U", "guard", "--no-sync", "-E", "UTF8"]);
         server.again();
@@ -37,7 +44,7 @@ impl Postgres {
     /// Starts it, or starts it again.
     pub(crate) fn again(&self) {
         let folder = self.folder.path().display();
-        let options = format!("-p {} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off", self.port);
+        let options = format!("-p {} -k {folder} -c listen_addresses=127.0.0.1 {}", self.port, self.settings);
         let log = self.folder.path().join("log").display().to_string();
         self.run("pg_ctl", &["-D", &self.data(), "-o", &options, "-l", &log, "-w", "start"]);
     }
@@ -47,36 +54,30 @@ impl Postgres {
         self.run("pg_ctl", &["-D", &self.data(), "-m", "immediate", "-w", "stop"]);
     }
 
-    /// Sends a signal to the server and to all that serve the guards.
-    pub(crate) fn signal(&self, name: &str) {
-        let running =
-            "SELECT pid FROM pg_stat_activity WHERE datname = 'spendguard' AND pid <> pg_backend_pid()";
+    /// The processes of the server, its own first.
+    pub(crate) fn pids(&self) -> Vec<String> {
         let file = std::fs::read_to_string(self.folder.path().join("data/postmaster.pid")).unwrap();
-        let server = file.lines().next().unwrap();
-        // A server that is stopped answers no question.
-        let children = if name == "CONT" { children(server) } else { self.ask(running) };
-        for pid in children.lines().chain([server]) {
-            let status = Command::new("kill").args([&format!("-{name}"), pid]).status().unwrap();
-            assert!(status.success(), "{name} to {pid}");
-        }
+        let server = file.lines().next().unwrap().to_owned();
+        let output = Command::new("ps").args(["-o", "pid=", "--ppid", &server]).output().unwrap();
+        let children = String::from_utf8(output.stdout).unwrap();
+        let children = children.lines().map(|line| line.trim().to_owned());
+        std::iter::once(server).chain(children).collect()
+    }
+
+    /// Sends a signal to all of its processes.
+    pub(crate) fn signal(&self, name: &str) {
+        let status = Command::new("kill").arg(format!("-{name}")).args(self.pids()).status().unwrap();
+        assert!(status.success());
     }
 
     /// Keeps a copy of its files, while it does not run.
     pub(crate) fn keep_copy(&self) {
-        self.copy(&self.data(), &format!("{}-copy", self.data()));
+        copy(&self.data(), &format!("{}-copy", self.data()));
     }
 
     /// Puts the copy in place of its files, while it does not run.
     pub(crate) fn put_copy_back(&self) {
-        self.copy(&format!("{}-copy", self.data()), &self.data());
-    }
-
-    fn copy(&self, from: &str, to: &str) {
-        for arguments in [vec!["-rf", to], vec!["-a", from, to]] {
-            let program = if arguments.len() == 2 { "rm" } else { "cp" };
-            let status = as_somebody(Path::new(program)).args(arguments).status().unwrap();
-            assert!(status.success(), "{program} {from} {to}");
-        }
+        copy(&format!("{}-copy", self.data()), &self.data());
     }
 
     /// Runs statements in a session of its own, until it is dropped or they have ended.
@@ -129,10 +130,13 @@ impl Drop for Postgres {
     }
 }
 
-/// The processes that another has started, one a line.
-fn children(server: &str) -> String {
-    let output = Command::new("ps").args(["-o", "pid=", "--ppid", server]).output().unwrap();
-    String::from_utf8(output.stdout).unwrap().replace(' ', "")
+/// Replaces a folder by a copy of another.
+fn copy(from: &str, to: &str) {
+    for arguments in [vec!["-rf", to], vec!["-a", from, to]] {
+        let program = if arguments.len() == 2 { "rm" } else { "cp" };
+        let status = as_somebody(Path::new(program)).args(arguments).status().unwrap();
+        assert!(status.success(), "{program} {from} {to}");
+    }
 }
 
 /// A session beside the guards'.

@@ -1,11 +1,19 @@
 //! The rates of requests and of tokens: in memory, or rows that guards share.
 
 use crate::guard::Core;
-use crate::guard::pace::NotPaced;
 use crate::ledger::entry::Attribution;
 use crate::store::{Journal, Lanes, NotReserved};
 use crate::throttle::shared::Take;
-use crate::throttle::{RateCheck, RateCost, Receipt, Throttle};
+use crate::throttle::{RateCheck, RateCost, Receipt, Throttle, Throttled};
+
+/// Why a request does not pass the rates.
+#[derive(Debug)]
+pub enum NotPaced {
+    /// It comes too fast.
+    Throttled(Box<Throttled>),
+    /// The database that has the rates of several guards can't be written.
+    Unavailable,
+}
 
 impl Core {
     /// Takes one request from every rate of requests that applies.

@@ -66,7 +66,14 @@ impl Group {
             let record = match &call {
                 Call::End(entry, _) => entry_id(entry.id),
                 Call::Crossings(crossings, _) => format!("{} alert facts", crossings.len()),
-                _ => "what was learned of objects".to_owned(),
+                Call::Objects(changes, _) => format!("{} objects", changes.len()),
+                Call::Reserve(_)
+                | Call::Take(_)
+                | Call::GiveBack(_)
+                | Call::Charge(_)
+                | Call::Correct(_)
+                | Call::Job(..)
+                | Call::Flush(_) => continue,
             };
             tracing::error!(
                 event = "record_not_written", record, %error,
@@ -228,8 +235,6 @@ pub(super) fn refused(call: Call) -> Option<Call> {
             let _ = take.answer.send(Err(NotReserved::Unavailable));
             None
         }
-        // A bucket is full again within a minute.
-        Call::GiveBack(_) => None,
         // It stays the hold of its request.
         Call::Job(_, _, ack) => {
             acknowledge(ack, false);
@@ -243,8 +248,8 @@ pub(super) fn refused(call: Call) -> Option<Call> {
             Some(Call::Objects(changes, None))
         }
         // Dropped, they answer that nothing is written; the next look at what dead guards have
-        // left finds a hold again.
-        Call::Correct(_) | Call::Flush(_) | Call::Charge(_) => None,
+        // left finds a hold again; and a bucket is full again within a minute.
+        Call::Correct(_) | Call::Flush(_) | Call::Charge(_) | Call::GiveBack(_) => None,
         Call::End(..) | Call::Crossings(..) => Some(call),
     }
 }
@@ -289,7 +294,9 @@ impl<'a> Decided<'a> {
             }
             Call::GiveBack(backs) => {
                 let at = Duration::from_millis(u64::try_from(rows.now_ms).unwrap_or(0));
-                backs.iter().for_each(|back| back.to(&mut self.buckets, at));
+                for back in backs {
+                    back.to(&mut self.buckets, at);
+                }
             }
             Call::End(entry, _) if ledger.charged(entry.id).is_some() => self.end_late(ledger, entry),
             Call::End(entry, _) => {

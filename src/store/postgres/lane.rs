@@ -203,16 +203,15 @@ impl<S: Session> Lane<S> {
             }
             Err(failure) => failure,
         };
-        let failure = match failure {
-            Failure::Unknown(error) => {
-                self.shared.note_failure(&*error);
-                if self.reconnected().await >= self.group {
-                    let crossings = std::mem::take(&mut decided.writes.crossings);
-                    return Ok(self.committed(decided, &crossings));
-                }
-                Failure::RolledBack(error)
+        let failure = if let Failure::Unknown(error) = failure {
+            self.shared.note_failure(&*error);
+            if self.reconnected().await >= self.group {
+                let crossings = std::mem::take(&mut decided.writes.crossings);
+                return Ok(self.committed(decided, &crossings));
             }
-            failure => failure,
+            Failure::RolledBack(error)
+        } else {
+            failure
         };
         let mut ledger = self.shared.ledger();
         decided.undo(&mut ledger, self.shared.kept_since(self.session.epoch()).as_deref());
@@ -223,7 +222,9 @@ impl<S: Session> Lane<S> {
     fn committed(&mut self, decided: Decided<'_>, crossings: &[Crossing]) -> Outcomes {
         self.committed = self.group;
         self.shared.observer.committed();
-        crossings.iter().for_each(|crossing| self.shared.observer.crossed(crossing));
+        for crossing in crossings {
+            self.shared.observer.crossed(crossing);
+        }
         decided.written(&mut self.shared.ledger());
         decided.outcomes()
     }

@@ -41,8 +41,8 @@ const RATES: &str = "SELECT n, CAST(taken AS TEXT), CAST(gone AS TEXT), at_ms \
     ORDER BY n FOR UPDATE OF rate";
 
 impl PgSession {
-    /// Locks and reads what a group wants.
-    pub(super) async fn opened(&mut self, wants: &Wants) -> Result<Result<Rows, Failure>, WriteError> {
+    /// Sends all statements at once, and returns the rows of each.
+    async fn asked(&mut self, wants: &Wants) -> Result<Vec<Vec<Row>>, WriteError> {
         self.prepare(&[LOCK_LANE, NEW_METERS, METERS, CREDIT, NEW_RATES, RATES]).await?;
         self.prepare(&[ORPHANS, IDS, DAYS, READ_NOW_MS]).await?;
         let (mut wanted, mut new) = (Places::default(), Places::default());
@@ -81,7 +81,12 @@ impl PgSession {
             }));
         }
         // The first error is the cause of those behind it.
-        let answers = pipelined(pipeline).await.into_iter().collect::<Result<Vec<_>, _>>()?;
+        Ok(pipelined(pipeline).await.into_iter().collect::<Result<_, _>>()?)
+    }
+
+    /// Locks and reads what a group wants.
+    pub(super) async fn opened(&mut self, wants: &Wants) -> Result<Result<Rows, Failure>, WriteError> {
+        let answers = self.asked(wants).await?;
         let [_, lane, _, meters, credit, _, rates, orphans, ids, days, now] = &*answers else {
             return Err(WriteError::Silent);
         };

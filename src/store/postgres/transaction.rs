@@ -136,11 +136,11 @@ impl Session for PgSession {
                 self.roll_back().await?;
                 Err(failure)
             }
-            // What a row says may be mended; the calls of the group are not at fault.
-            Err(error) => Err(match self.failed(error, Failure::Disconnected).await {
-                Failure::Refused(error) => Failure::RolledBack(error),
-                failure => failure,
-            }),
+            Err(error) => {
+                let failure = self.failed(error, Failure::Disconnected).await;
+                // What a row says may be mended; the calls of the group are not at fault.
+                Err(if let Failure::Refused(error) = failure { Failure::RolledBack(error) } else { failure })
+            }
         }
     }
 

@@ -62,7 +62,9 @@ fn what_was_not_used_goes_back_to_the_bucket_that_it_was_taken_from() {
     let refused = take(&throttle.token_takes(&key("a"), tokens(0, 150)), &mut buckets, NOW).unwrap_err();
     assert_eq!((&*refused.limit.name, refused.requested, refused.left.remaining), ("all", 150, 100));
     let unused = first.receipt.end(tokens(100, 50), NOW);
-    unused.iter().for_each(|back| back.to(&mut buckets, NOW));
+    for back in &unused {
+        back.to(&mut buckets, NOW);
+    }
     let refused = take(&throttle.token_takes(&key("a"), tokens(0, 800)), &mut buckets, NOW).unwrap_err();
     assert_eq!((&*refused.limit.name, refused.left.remaining), ("out", 750));
     assert!(take(&throttle.token_takes(&key("a"), tokens(100, 750)), &mut buckets, NOW).is_ok());
