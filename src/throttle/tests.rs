@@ -1,9 +1,9 @@
 //! What rates take, refuse and give back.
 
 use super::*;
-use crate::throttle::in_memory::BUCKETS_SWEPT_AT;
 use crate::domain::Window;
 use crate::domain::limit::{Only, Per, Source};
+use crate::throttle::in_memory::BUCKETS_SWEPT_AT;
 
 const NOW: Duration = Duration::from_secs(1_000);
 

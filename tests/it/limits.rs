@@ -179,6 +179,7 @@ fn what_a_request_did_not_use_of_its_rates_is_given_back_at_its_end() {
             let answer = house.chat(&used, bound.clone()).await;
             assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
         }
+        house.settled().await;
         // While one runs, its whole bound is taken.
         let slow =
             house.chat(&[("x-fake-latency-ms", "1000"), ("x-fake-completion-tokens", "100")], bound.clone());

@@ -1,6 +1,7 @@
 //! What is asked of the lanes, and the queue that they take it from.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -72,7 +73,7 @@ pub(super) enum Call {
     /// A request takes from the rates.
     Take(Box<TakeRates>),
     /// What a request took from the rates and did not use.
-    GiveBack(Vec<GiveBack>),
+    GiveBack(Vec<GiveBack>, #[expect(dead_code, reason = "kept until it is written")] Returning),
     /// A hold has ended; the slot is kept until that is written.
     End(Box<Entry>, #[expect(dead_code, reason = "kept until it is written")] Slot),
     /// A hold of a guard that is no more is charged in full, unless that was done.
@@ -141,7 +142,17 @@ impl Drop for AdmittedHold {
 impl Call {
     /// Whether a task waits for it.
     fn is_urgent(&self) -> bool {
-        !matches!(self, Self::End(..) | Self::Charge(_) | Self::GiveBack(_))
+        !matches!(self, Self::End(..) | Self::Charge(_) | Self::GiveBack(..))
+    }
+}
+
+/// What goes back to a rate, on its way.
+#[derive(Debug)]
+pub(super) struct Returning(Arc<AtomicUsize>);
+
+impl Drop for Returning {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -149,6 +160,8 @@ impl Call {
 #[derive(Default)]
 pub(super) struct Queue {
     state: Mutex<State>,
+    /// How much goes back to rates and is not written yet.
+    returning: Arc<AtomicUsize>,
     /// Notified of every call.
     any: Notify,
     /// Notified of every call that a task waits for.
@@ -189,6 +202,17 @@ impl Queue {
             self.urgent.notify_one();
         }
         self.any.notify_one();
+    }
+
+    /// Queues what goes back to rates.
+    pub(super) fn give_back(&self, unused: Vec<GiveBack>) {
+        self.returning.fetch_add(1, Ordering::AcqRel);
+        self.push(Call::GiveBack(unused, Returning(Arc::clone(&self.returning))));
+    }
+
+    /// Whether something goes back to rates that is not written yet.
+    pub(super) fn is_giving_back(&self) -> bool {
+        self.returning.load(Ordering::Acquire) > 0
     }
 
     /// Lets the lanes end once everything is written.

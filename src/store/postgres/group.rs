@@ -69,7 +69,7 @@ impl Group {
                 Call::Objects(changes, _) => format!("{} objects", changes.len()),
                 Call::Reserve(_)
                 | Call::Take(_)
-                | Call::GiveBack(_)
+                | Call::GiveBack(..)
                 | Call::Charge(_)
                 | Call::Correct(_)
                 | Call::Job(..)
@@ -95,7 +95,7 @@ impl Group {
                     ids += 1;
                 }
                 Call::Take(take) => rates.extend(take.takes.iter().map(|take| take.key.clone())),
-                Call::GiveBack(backs) => rates.extend(backs.iter().map(|back| back.key.clone())),
+                Call::GiveBack(backs, _) => rates.extend(backs.iter().map(|back| back.key.clone())),
                 Call::End(entry, _) if ledger.charged(entry.id).is_some() => {
                     ledger.meters_of(&entry.attribution, entry.admitted_ms, &mut past);
                     ids += 1;
@@ -181,7 +181,7 @@ impl Group {
                     // Its caller may have gone.
                     if let Err(Ok(Ok(mut rate_check))) = take.answer.send(outcome) {
                         let unused = rate_check.receipt.end(RateCost::default(), Duration::ZERO);
-                        queue.push(Call::GiveBack(unused));
+                        queue.give_back(unused);
                     }
                 }
                 Call::Correct(correction) => {
@@ -196,7 +196,7 @@ impl Group {
                 | Call::End(..)
                 | Call::Charge(_)
                 | Call::Crossings(..)
-                | Call::GiveBack(_) => {}
+                | Call::GiveBack(..) => {}
             }
         }
     }
@@ -216,7 +216,7 @@ fn admitted_ms(call: &Call) -> Option<i64> {
         Call::Correct(correction) => Some(correction.entry.admitted_ms),
         Call::Reserve(_)
         | Call::Take(_)
-        | Call::GiveBack(_)
+        | Call::GiveBack(..)
         | Call::Crossings(..)
         | Call::Job(..)
         | Call::Objects(..)
@@ -249,7 +249,7 @@ pub(super) fn refused(call: Call) -> Option<Call> {
         }
         // Dropped, they answer that nothing is written; the next look at what dead guards have
         // left finds a hold again; and a bucket is full again within a minute.
-        Call::Correct(_) | Call::Flush(_) | Call::Charge(_) | Call::GiveBack(_) => None,
+        Call::Correct(_) | Call::Flush(_) | Call::Charge(_) | Call::GiveBack(..) => None,
         Call::End(..) | Call::Crossings(..) => Some(call),
     }
 }
@@ -292,7 +292,7 @@ impl<'a> Decided<'a> {
                 };
                 self.taken_rates.push(outcome);
             }
-            Call::GiveBack(backs) => {
+            Call::GiveBack(backs, _) => {
                 let at = Duration::from_millis(u64::try_from(rows.now_ms).unwrap_or(0));
                 for back in backs {
                     back.to(&mut self.buckets, at);

@@ -136,6 +136,21 @@ impl Lanes {
         takes: Vec<Take>,
         rules_version: i64,
     ) -> Result<Result<RateCheck, Box<Throttled>>, NotReserved> {
+        // What another lane gives back at this time may be what it lacks.
+        let may_be_late = self.shared.queue.is_giving_back();
+        let taken = self.try_to_take(takes.clone(), rules_version).await?;
+        if taken.is_ok() || !may_be_late {
+            return Ok(taken);
+        }
+        self.flush().await.map_err(|_| NotReserved::Unavailable)?;
+        self.try_to_take(takes, rules_version).await
+    }
+
+    async fn try_to_take(
+        &self,
+        takes: Vec<Take>,
+        rules_version: i64,
+    ) -> Result<Result<RateCheck, Box<Throttled>>, NotReserved> {
         if !self.is_healthy() {
             return Err(NotReserved::Unavailable);
         }
@@ -146,7 +161,7 @@ impl Lanes {
 
     /// Queues what a request took from the rates and did not use.
     pub fn push_rates(&self, unused: Vec<GiveBack>) {
-        self.shared.queue.push(Call::GiveBack(unused));
+        self.shared.queue.give_back(unused);
     }
 
     /// Queues the ending of a hold.
