@@ -45,8 +45,11 @@ pub struct Series {
 }
 
 pub(crate) async fn metrics(State(admin): State<Admin>, headers: HeaderMap) -> Response {
-    if !admin.metrics_open && admin.visitor(&headers).is_none() {
-        return admin.refusal(&headers);
+    match admin.visitor(&headers).await {
+        Ok(Some(_)) => {}
+        _ if admin.metrics_open => admin.guard.core().see_whole_lately().await,
+        Ok(None) => return admin.refusal(&headers),
+        Err(error) => return ApiError::from(error).into_response(),
     }
     let families = Series::of(&admin).gather();
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();

@@ -15,6 +15,7 @@ mod group;
 mod lane;
 mod lanes;
 mod locks;
+mod looks;
 mod nodes;
 mod pipeline;
 mod reader;

@@ -14,31 +14,31 @@ use crate::postgres::Postgres;
 use crate::process::{Place, Process, Serving, refused, served};
 
 /// A database, an upstream, and a place for guards.
-struct Cluster {
-    postgres: Postgres,
+pub(crate) struct Cluster {
+    pub(crate) postgres: Postgres,
     _fake: Process,
     fake: Upstream,
-    place: Place,
+    pub(crate) place: Place,
 }
 
 /// One limit for everybody, and guards that are soon missed.
-const ONE_DOLLAR: &str = "[[limit]]\nname = \"all\"\nwindow = \"month\"\nhard = 1\n\
+pub(crate) const ONE_DOLLAR: &str = "[[limit]]\nname = \"all\"\nwindow = \"month\"\nhard = 1\n\
                           [cluster]\nnode_timeout = \"5s\"\n[guard]\nhold_wait = \"0s\"\nwhen_tight = \"reject\"\n";
 
 impl Cluster {
-    fn new(config: &str) -> Self {
+    pub(crate) fn new(config: &str) -> Self {
         let postgres = Postgres::start();
         let (process, address) = Process::fake();
         Self { postgres, fake: client(&address), place: Place::new(&address, config), _fake: process }
     }
 
-    fn command(&self) -> std::process::Command {
+    pub(crate) fn command(&self) -> std::process::Command {
         let mut command = self.place.command();
         command.env("DATABASE_URL", self.postgres.url()).env("SPENDGUARD_STORAGE__URL__ENV", "DATABASE_URL");
         command
     }
 
-    fn serve(&self) -> Serving {
+    pub(crate) fn serve(&self) -> Serving {
         Place::serve_by(self.command())
     }
 
@@ -61,7 +61,7 @@ impl Cluster {
     }
 
     /// Waits until nothing is held.
-    async fn at_rest(&self, guard: &Serving) {
+    pub(crate) async fn at_rest(&self, guard: &Serving) {
         for _ in 0..1_500 {
             if guard.meter("all").await.1 == Money::ZERO {
                 return;

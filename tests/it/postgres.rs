@@ -60,6 +60,19 @@ impl Postgres {
         self.sql("spendguard", &format!("SET search_path TO spendguard; {statement}"))
     }
 
+    /// Begins to log every statement.
+    pub(crate) fn log_statements(&self) {
+        self.sql("spendguard", "ALTER SYSTEM SET log_statement = 'all'");
+        self.sql("spendguard", "SELECT pg_reload_conf()");
+        std::thread::sleep(std::time::Duration::from_millis(300));
+    }
+
+    /// How many statements with this text were logged.
+    pub(crate) fn logged(&self, text: &str) -> usize {
+        let log = as_somebody(Path::new("cat")).arg(self.folder.path().join("log")).output().unwrap().stdout;
+        String::from_utf8_lossy(&log).lines().filter(|line| line.contains(text)).count()
+    }
+
     fn run(&self, program: &str, arguments: &[&str]) -> String {
         let mut command = as_somebody(&self.bin.join(program));
         // The server must not hold a pipe of the test's.

@@ -94,10 +94,7 @@ impl PageRequest {
 
     /// The page for a database that can't be read or written.
     pub(super) fn unavailable(&self, error: &StoreError) -> ErrorPage {
-        tracing::error!(
-            event = "dashboard_database_failed", %error,
-            "the dashboard could not use the database"
-        );
+        note_unavailable(error);
         self.error_page(StatusCode::SERVICE_UNAVAILABLE, self.words().ledger_unavailable).into()
     }
 
@@ -135,6 +132,14 @@ impl PageRequest {
             },
         )
     }
+}
+
+/// Logs that the database could not be used for a page.
+pub(super) fn note_unavailable(error: &StoreError) {
+    tracing::error!(
+        event = "dashboard_database_failed", %error,
+        "the dashboard could not use the database"
+    );
 }
 
 /// A page for a browser that is not signed in.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 
@@ -13,6 +14,7 @@ use crate::store::objects::ObjectChange;
 use crate::store::postgres::calls::{AdmittedHold, Call, Correction, NotReserved, Reserve};
 use crate::store::postgres::database::{Database, blocking};
 use crate::store::postgres::locks::rules_version;
+use crate::store::postgres::looks::Looks;
 use crate::store::postgres::reader::Reader;
 use crate::store::postgres::shared::{RulesFollower, Shared};
 use crate::store::postgres::whole::{self, SharedMeters};
@@ -22,6 +24,18 @@ use crate::store::snapshot::Snapshot;
 use crate::store::sql::{Db, Owned};
 use crate::store::{Slot, StoreError};
 
+/// The least time between two looks at the whole ledger. It bounds what those who are authorized
+/// can ask of the database, to 20 looks a second; who asks for one page after another waits for
+/// it, and sees what was committed before each.
+const WHOLE_EACH: Duration = Duration::from_millis(50);
+/// The age up to which what was seen of the whole ledger is good for who is not authorized: on an
+/// address of this machine, `/metrics` is open to anybody.
+const LATELY: Duration = Duration::from_secs(1);
+/// The least time between two looks for new rules that unknown keys cause: a flood of wrong keys
+/// costs four small queries a second. In return, during a flood, a wrong key is answered and a key
+/// that another guard has just made is found up to this much later.
+const RULES_EACH: Duration = Duration::from_millis(250);
+
 /// Admits requests and writes endings, in groups of one transaction each.
 #[derive(Debug)]
 pub struct Lanes {
@@ -29,6 +43,12 @@ pub struct Lanes {
     slots: Slots,
     reader: Reader,
     database: Arc<Database>,
+    /// Looks at the whole ledger: whether it could be read.
+    whole: Looks<bool>,
+    /// Looks at it for who is not authorized.
+    lately: Looks<()>,
+    /// Looks for new rules.
+    rules: Looks<()>,
     /// What other guards hold, in nano-dollars and in holds, as of the last look.
     held: Arc<(AtomicI64, AtomicUsize)>,
 }
@@ -36,11 +56,45 @@ pub struct Lanes {
 impl Lanes {
     pub(super) fn new(shared: Arc<Shared>, requests_max: usize, database: Arc<Database>) -> Self {
         let reader = Reader::new(Arc::clone(&database));
-        Self { shared, slots: Slots::new(requests_max), reader, database, held: Arc::default() }
+        let timer = database.runtime().handle().clone();
+        Self {
+            shared,
+            slots: Slots::new(requests_max),
+            reader,
+            database,
+            whole: Looks::new(WHOLE_EACH, timer.clone()),
+            lately: Looks::new(LATELY, timer.clone()),
+            rules: Looks::new(RULES_EACH, timer),
+            held: Arc::default(),
+        }
     }
 
-    /// Reads what all guards have settled and hold, to be shown.
-    pub async fn see_whole(&self) -> Result<(), StoreError> {
+    /// Puts in force what all guards have changed, and reads what they have settled and hold, to
+    /// be shown: by what was committed, or answered by this guard, before this was called. `false`
+    /// if that can't be read; what is in memory stays as it was then.
+    pub async fn see_whole(&self) -> bool {
+        let look = async || match self.look_at_whole().await {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::warn!(
+                    event = "whole_not_read", %error,
+                    "what other guards have changed, settled and hold can't be read; older figures are shown"
+                );
+                false
+            }
+        };
+        self.whole.look(look).await
+    }
+
+    /// The same for who is not authorized, as of a second ago at most.
+    pub async fn see_whole_lately(&self) {
+        let look = async || {
+            self.see_whole().await;
+        };
+        self.lately.recent(look).await;
+    }
+
+    async fn look_at_whole(&self) -> Result<(), StoreError> {
         if self.is_healthy() {
             self.flush().await?;
         }
@@ -49,7 +103,14 @@ impl Lanes {
             let seen = reader.query(|db| db.snapshot(|| whole::read(db, shared.epoch())))?;
             held.0.store(seen.held_nano, Ordering::Relaxed);
             held.1.store(seen.holds, Ordering::Relaxed);
+            if !shared.refresh(seen.rules_version) {
+                return Err(StoreError::Unavailable);
+            }
             let mut ledger = shared.ledger();
+            // With newer rules, newer counters were read.
+            if ledger.rules_version() != seen.rules_version {
+                return Ok(());
+            }
             ledger.load_meters(seen.meters);
             if let Some(segments) = &seen.credit {
                 ledger.load_credit(segments);
@@ -73,8 +134,12 @@ impl Lanes {
         .await
     }
 
-    /// Looks whether another guard has changed the rules, and puts them in force then.
+    /// Puts in force what other guards have changed by now.
     pub async fn look_for_rules(&self) {
+        self.rules.look(|| self.look_at_rules()).await;
+    }
+
+    async fn look_at_rules(&self) {
         let (shared, reader) = (Arc::clone(&self.shared), self.reader.clone());
         let look = move || match reader.query(rules_version) {
             Ok(version) => drop(shared.refresh(version)),

@@ -1,0 +1,105 @@
+//! What a guard shows of a ledger that others share, and what asking it costs the database.
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use http::{Method, StatusCode};
+use serde_json::json;
+use spendguard::clock::Clock;
+use spendguard::domain::Money;
+use spendguard::upstream::Upstream;
+
+use crate::cluster::{Cluster, ONE_DOLLAR};
+use crate::harness::{Answer, call, run};
+
+/// What a look at the whole ledger begins with.
+const WHOLE: &str = "FROM meter WHERE end_s >";
+/// What looks for new rules.
+const RULES: &str = "SELECT version FROM rules WHERE id = 1";
+
+async fn asked(client: &Upstream, method: Method, path: &str, token: &str) -> Answer {
+    let bearer = format!("Bearer {token}");
+    let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
+    call(client, method, path, &headers, Bytes::new()).await
+}
+
+/// The seconds that have begun since a clock was made.
+fn begun_seconds(clock: &Clock) -> usize {
+    usize::try_from(clock.running().as_secs()).unwrap() + 1
+}
+
+#[test]
+fn who_has_no_key_costs_the_database_a_few_small_questions_a_second() {
+    run(async {
+        let cluster = Cluster::new(ONE_DOLLAR);
+        let guard = cluster.serve();
+        cluster.postgres.log_statements();
+        let clock = Clock::default();
+        let (whole, rules) = (cluster.postgres.logged(WHOLE), cluster.postgres.logged(RULES));
+        for path in ["/guard/v1/limits", "/v1/organization/projects", "/", "/keys", "/login", "/openapi.json"]
+        {
+            for _ in 0..10 {
+                call(&guard.admin, Method::GET, path, &[], Bytes::new()).await;
+                asked(&guard.admin, Method::GET, path, "no-token-of-any-kind").await;
+            }
+        }
+        let unknown = |number: usize| {
+            let proxy = &guard.proxy;
+            async move { asked(proxy, Method::GET, "/v1/models", &format!("sk-guard-unknown-{number}")).await }
+        };
+        for answer in join_all((0..90).map(unknown)).await {
+            assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
+        }
+        let seconds = begun_seconds(&clock);
+        assert_eq!(cluster.postgres.logged(WHOLE) - whole, 0, "looks at the whole ledger");
+        // The guard itself looks once a second.
+        let looks = cluster.postgres.logged(RULES) - rules;
+        assert!(looks <= 5 * seconds + 2, "{looks} looks for rules in {seconds} seconds");
+
+        // Open to anybody by the configuration.
+        let clock = Clock::default();
+        for _ in 0..10 {
+            let scrape = |_| call(&guard.admin, Method::GET, "/metrics", &[], Bytes::new());
+            assert!(join_all((0..4).map(scrape)).await.iter().all(|answer| answer.status == StatusCode::OK));
+        }
+        let seconds = begun_seconds(&clock);
+        let looks = cluster.postgres.logged(WHOLE) - whole;
+        assert!((1..=seconds).contains(&looks), "{looks} looks at the whole ledger in {seconds} seconds");
+
+        let mistyped = format!("sk-guard-{}", "a".repeat(46));
+        let (clock, rules) = (Clock::default(), cluster.postgres.logged(RULES));
+        for wrong in [mistyped.as_str(), "short", &"x".repeat(600)] {
+            for _ in 0..20 {
+                asked(&guard.proxy, Method::GET, "/v1/models", wrong).await;
+            }
+        }
+        let seconds = begun_seconds(&clock);
+        let looks = cluster.postgres.logged(RULES) - rules;
+        assert!(looks <= seconds + 1, "{looks} looks for what can be no key in {seconds} seconds");
+    });
+}
+
+#[test]
+fn questions_of_a_moment_share_a_look_that_shows_all_that_was_answered_before() {
+    run(async {
+        let cluster = Cluster::new(ONE_DOLLAR);
+        let (a, b) = (cluster.serve(), cluster.serve());
+        let key = a.make_key().await;
+        let mut before = Money::ZERO;
+        for guard in [&a, &b, &a, &b, &a] {
+            let answer = guard.chat(&key, &[], json!({ "model": "gpt-4o-mini" })).await;
+            assert_eq!(answer.status, StatusCode::OK);
+            let settled = guard.meter("all").await.0;
+            assert!(settled > before, "{settled} is shown after another answer, {before} before it");
+            before = settled;
+        }
+        cluster.postgres.log_statements();
+        let whole = cluster.postgres.logged(WHOLE);
+        join_all((0..60).map(|_| a.meter("all"))).await;
+        let bearer = format!("Bearer {key}");
+        let own = [("authorization", bearer.as_str())];
+        let own = (0..60).map(|_| call(&a.proxy, Method::GET, "/v1/spendguard/me", &own, Bytes::new()));
+        assert!(join_all(own).await.iter().all(|answer| answer.status == StatusCode::OK));
+        let looks = cluster.postgres.logged(WHOLE) - whole;
+        assert!((1..=30).contains(&looks), "{looks} looks for 120 questions");
+    });
+}
