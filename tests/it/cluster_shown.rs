@@ -1,5 +1,7 @@
 //! What a guard shows of a ledger that others share, and what asking it costs the database.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use futures_util::future::join_all;
 use http::{Method, StatusCode};
@@ -9,7 +11,8 @@ use spendguard::domain::Money;
 use spendguard::upstream::Upstream;
 
 use crate::cluster::{Cluster, ONE_DOLLAR};
-use crate::harness::{Answer, call, run};
+use crate::harness::{ADMIN_TOKEN, Answer, call, run};
+use crate::process::{Place, Serving};
 
 /// What a look at the whole ledger begins with.
 const WHOLE: &str = "FROM meter WHERE end_s >";
@@ -101,5 +104,77 @@ fn questions_of_a_moment_share_a_look_that_shows_all_that_was_answered_before() 
         assert!(join_all(own).await.iter().all(|answer| answer.status == StatusCode::OK));
         let looks = cluster.postgres.logged(WHOLE) - whole;
         assert!((1..=30).contains(&looks), "{looks} looks for 120 questions");
+    });
+}
+
+/// A guard that may have so many connections.
+fn with_connections(cluster: &Cluster, max: usize) -> Serving {
+    let mut command = cluster.command();
+    command.env("SPENDGUARD_STORAGE__CONNECTIONS_MAX", max.to_string());
+    Place::serve_by(command)
+}
+
+/// Asks a guard all at once for what takes a connection, and expects each answer.
+async fn busy(guard: &Serving, key: &str, round: usize) {
+    let bearer = format!("Bearer {key}");
+    let own = [("authorization", bearer.as_str())];
+    let questions = [
+        "/guard/v1/usage?group_by=model",
+        "/guard/v1/ledger",
+        "/guard/v1/ledger/verify",
+        "/guard/v1/alerts",
+        "/guard/v1/storage",
+        "/guard/v1/nodes",
+        "/v1/organization/audit_logs",
+    ];
+    let questions = join_all(questions.map(|path| asked(&guard.admin, Method::GET, path, ADMIN_TOKEN)));
+    let chats = join_all((0..4).map(|_| guard.chat(key, &[], json!({}))));
+    let ask = |path: &'static str| call(&guard.proxy, Method::GET, path, &own, Bytes::new());
+    let costs = "/v1/dashboard/billing/usage?start_date=2026-11-01&end_date=2026-11-02";
+    let costs = join_all((0..6).map(|_| ask(costs)));
+    let objects = join_all((0..6).map(|_| ask("/v1/responses/resp_unknown")));
+    let prune = json!({ "before": "2026-01-01" });
+    let prune = guard.ask(Method::POST, "/guard/v1/storage/prune", Some(prune));
+    let rule = json!({ "per": "organization", "unit": "usd", "window": "day", "hard": "9" });
+    let path = format!("/guard/v1/limits/more-{}", round % 3);
+    let change = guard.ask(Method::PUT, &path, Some(rule));
+    let (questions, chats, costs, objects, prune, change) =
+        tokio::join!(questions, chats, costs, objects, prune, change);
+    for answer in questions.iter().chain(&chats).chain(&costs) {
+        assert!(answer.status.is_success(), "{answer:?} {}", guard.process.log());
+    }
+    assert!(objects.iter().all(|answer| answer.status == StatusCode::NOT_FOUND), "{objects:?}");
+    assert!(prune["error"].is_null() && change["error"].is_null(), "{prune} {change}");
+}
+
+#[test]
+fn a_guard_has_no_more_connections_than_it_may_whatever_is_asked_of_it() {
+    run(async {
+        for max in [8, 6] {
+            let cluster = Cluster::new(ONE_DOLLAR);
+            let guard = with_connections(&cluster, max);
+            let key = guard.make_key().await;
+            let open = || {
+                let count = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' \
+                             AND pid <> pg_backend_pid()";
+                cluster.postgres.ask(count).parse::<usize>().unwrap()
+            };
+            let load = async {
+                for round in 0..15 {
+                    busy(&guard, &key, round).await;
+                }
+            };
+            let counting = async {
+                let mut most = 0;
+                for _ in 0..15 {
+                    most = most.max(open());
+                    tokio::time::sleep(Duration::from_millis(60)).await;
+                }
+                most
+            };
+            let ((), most) = tokio::join!(load, counting);
+            let most = most.max(open());
+            assert!(most <= max, "{most} connections of {max}");
+        }
     });
 }

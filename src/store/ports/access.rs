@@ -13,11 +13,11 @@ use crate::store::{StoreError, postgres, sqlite};
 pub(in crate::store) enum Access {
     /// Behind the queue of the one connection that writes.
     Sqlite(Arc<sqlite::Handle>),
-    /// On a connection of its own.
+    /// To a server.
     Postgres(Arc<postgres::Writer>),
 }
 
-/// A connection that only reads; clones share it.
+/// Asks the database; clones of one to a file share a connection.
 #[derive(Clone, Debug)]
 pub(in crate::store) enum Reader {
     /// To a file.
@@ -94,7 +94,7 @@ impl Access {
 }
 
 impl Reader {
-    /// Runs a query on the shared connection. It blocks: not for the proxy.
+    /// Runs a query. It blocks: not for the proxy.
     pub(in crate::store) fn query<T>(
         &self,
         work: impl FnOnce(Db<'_>) -> sql::Result<T>,

@@ -1,8 +1,9 @@
-//! Questions about the past, answered on connections that only read.
+//! Questions about the past.
 //!
 //! Each question is asked after all that was queued for the database before it, so that
-//! an answer contains all that its caller knows of. Questions that may take long have a
-//! connection of their own, and so have those that keys ask about themselves.
+//! an answer contains all that its caller knows of. On the embedded engine, questions that may
+//! take long have a connection of their own, and so have those that keys ask about themselves; on a
+//! shared one all share a few connections, of which long questions leave one to the others.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use crate::ledger::meter::Subject;
 use crate::store::objects::StoredObject;
 use crate::store::outbox::{Alert, Delivery, Due};
 use crate::store::ports::{Access, Reader};
+use crate::store::postgres::Work;
 use crate::store::records::{AuditFilter, AuditRow, Names};
 use crate::store::reports::{
     DailyUsage, EntryFilter, GroupBy, Groups, PruneError, PruneStep, Pruned, Sizes, Storage, UsageFilter,
@@ -44,13 +46,14 @@ pub struct Reports {
 }
 
 impl Reports {
-    /// Reports on four connections of their own.
+    /// Reports by a reader for each kind of question.
     pub(in crate::store) fn new(
         access: Access,
         names: Arc<dyn Names>,
-        reader: impl Fn() -> Result<Reader, StoreError>,
+        reader: impl Fn(Work) -> Result<Reader, StoreError>,
     ) -> Result<Self, StoreError> {
-        let [quick, long, keys, objects] = [reader()?, reader()?, reader()?, reader()?];
+        let short = || reader(Work::Short);
+        let (quick, long, keys, objects) = (short()?, reader(Work::Long)?, short()?, short()?);
         Ok(Self { access, names, quick, long, keys, objects })
     }
 

@@ -13,15 +13,17 @@ use crate::ledger::waiting::Turn;
 use crate::store::objects::ObjectChange;
 use crate::store::postgres::calls::{AdmittedHold, Call, Correction, NotReserved, Reserve};
 use crate::store::postgres::database::{Database, blocking};
+use crate::store::postgres::lease::Lease;
 use crate::store::postgres::locks::rules_version;
 use crate::store::postgres::looks::Looks;
+use crate::store::postgres::pool::Work;
 use crate::store::postgres::reader::Reader;
 use crate::store::postgres::shared::{RulesFollower, Shared};
 use crate::store::postgres::whole::{self, SharedMeters};
 use crate::store::records::AuditRow;
 use crate::store::slots::Slots;
 use crate::store::snapshot::Snapshot;
-use crate::store::sql::{Db, Owned};
+use crate::store::sql::{Db, Lent as _, Owned};
 use crate::store::{Slot, StoreError};
 
 /// The least time between two looks at the whole ledger. It bounds what those who are authorized
@@ -124,12 +126,12 @@ impl Lanes {
     pub async fn snapshot(&self) -> Result<(Snapshot, SharedMeters), StoreError> {
         let database = Arc::clone(&self.database);
         blocking(move || {
-            let pinned = database.connection()?;
+            let pinned = Lease::take(&database, Work::Long)?;
             // The instant is that of the first statement.
-            pinned.begin_snapshot().map_err(|error| StoreError::Failed(error.into()))?;
-            let meters = SharedMeters::read(Db::Postgres(&pinned))?;
+            pinned.connection().begin_snapshot().map_err(|error| StoreError::Failed(error.into()))?;
+            let meters = SharedMeters::read(Db::Postgres(pinned.connection()))?;
             // A server looks after its own files.
-            Ok((Snapshot::of(Owned::Postgres(pinned), |_| Ok(Vec::new())), meters))
+            Ok((Snapshot::of(Owned::Postgres(Box::new(pinned)), |_| Ok(Vec::new())), meters))
         })
         .await
     }

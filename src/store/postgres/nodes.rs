@@ -12,6 +12,7 @@ use crate::ledger::entry::Hold;
 use crate::store::StoreError;
 use crate::store::postgres::clock::NOW_MS;
 use crate::store::postgres::database::Config;
+pub(super) use crate::store::postgres::database::LANES;
 use crate::store::postgres::locks::lock_rules;
 use crate::store::records::Names;
 use crate::store::sql::codec::{HoldRow, uint};
@@ -19,8 +20,6 @@ use crate::store::sql::columns::json_from;
 use crate::store::sql::postgres::Connection;
 use crate::store::sql::{Db, Result, params};
 
-/// Connections on which a guard admits.
-pub(super) const LANES: i64 = 2;
 /// Holds of dead guards that are charged in one go.
 const CHARGED_MAX: usize = 128;
 
@@ -105,7 +104,7 @@ fn make(db: Db<'_>, name: &str, rules_version: i64) -> Result<i64> {
          RETURNING epoch"
     );
     let epoch: i64 = db.row(&insert, params![name, env!("CARGO_PKG_VERSION")], |row| row.get(0))?;
-    for lane in 1..=LANES {
+    for lane in LANES {
         db.execute(
             "INSERT INTO lane (epoch, lane, state, rules_version, group_id) VALUES (?1, ?2, 'alive', ?3, 0)",
             params![epoch, lane, rules_version],

@@ -17,15 +17,17 @@ use crate::ledger::meter::Meter;
 use crate::store::postgres::arrays::{GroupRows, Places};
 use crate::store::postgres::clock::READ_NOW_MS;
 use crate::store::postgres::database::{Database, blocking};
+use crate::store::postgres::lease::Lease;
 use crate::store::postgres::nodes;
 use crate::store::postgres::pipeline::{Sent, pipelined};
+use crate::store::postgres::pool::Work;
 use crate::store::postgres::session::{Failure, Need, Rows, Session, Wants, Writes};
 use crate::store::postgres::whole::segments_of;
 use crate::store::sql::batch::{Batch, Kept};
 use crate::store::sql::codec::{insert_entry, int, tags_text, uint};
 use crate::store::sql::postgres::numbered;
 use crate::store::sql::rollup::{RollupKey, RollupSums};
-use crate::store::sql::{Db, Error, audit, crossings, days, jobs, objects};
+use crate::store::sql::{Db, Error, Lent as _, audit, crossings, days, jobs, objects};
 
 const LOCK_LANE: &str = "SELECT state, rules_version FROM lane WHERE epoch = $1 AND lane = $2 FOR UPDATE";
 const NEW_METERS: &str = "INSERT INTO meter (limit_name, subject, start_s, end_s, settled, held) \
@@ -358,7 +360,8 @@ impl Session for PgSession {
 
     async fn rejoin(&mut self) -> Result<(i64, HashSet<u64>), Failure> {
         let (database, lost) = (Arc::clone(&self.database), self.epoch);
-        let rejoining = move || nodes::rejoin(&database.connection()?, &database.config, lost);
+        let rejoining =
+            move || nodes::rejoin(Lease::take(&database, Work::Long)?.connection(), &database.config, lost);
         blocking(rejoining).await.map_err(|error| Failure::RolledBack(error.into()))
     }
 

@@ -54,20 +54,21 @@ impl Upkeep {
     }
 
     /// Joins again, unless a lane has: another guard has given this one up in an epoch.
-    fn rejoin(&self, lost: i64) -> std::result::Result<(), StoreError> {
+    fn rejoin(&self, connection: &Connection, lost: i64) -> std::result::Result<(), StoreError> {
         let _one_at_a_time = self.shared.rejoining.blocking_lock();
         if self.shared.epoch() == lost {
-            let (epoch, kept) = nodes::rejoin(&self.database.connection()?, &self.database.config, lost)?;
+            let (epoch, kept) = nodes::rejoin(connection, &self.database.config, lost)?;
             self.shared.note_rejoined(epoch, &kept);
         }
         Ok(())
     }
 
     fn look(&self, connection: &mut Option<Connection>) -> std::result::Result<(), StoreError> {
-        let db = Db::Postgres(working(&self.database, connection)?);
+        let connection = working(&self.database, connection)?;
+        let db = Db::Postgres(connection);
         let epoch = self.shared.epoch();
         if !nodes::say_alive(db, epoch)? {
-            self.rejoin(epoch)?;
+            self.rejoin(connection, epoch)?;
         }
         let version = rules_version(db)?;
         if version > self.shared.rules_version() {

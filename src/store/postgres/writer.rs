@@ -1,29 +1,29 @@
 //! Connections for what no request waits for: upkeep of tables, and operators' changes.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use crate::store::StoreError;
 use crate::store::postgres::change::Change;
 use crate::store::postgres::database::{Database, blocking};
-use crate::store::postgres::locks::{Alone, lock, working};
+use crate::store::postgres::lease::Lease;
+use crate::store::postgres::locks::{Alone, lock};
+use crate::store::postgres::pool::Work;
 use crate::store::postgres::shared::Shared;
 use crate::store::sql::postgres::Connection;
-use crate::store::sql::{self, Db};
-use crate::sync::unpoisoned;
+use crate::store::sql::{self, Db, Lent as _};
 
-/// Writes on a connection of its own.
+/// Writes on a connection that questions share; changes of the rules have one that is apart.
 #[derive(Debug)]
 pub(in crate::store) struct Writer {
     database: Arc<Database>,
     shared: Arc<Shared>,
-    connection: Arc<Mutex<Option<Connection>>>,
     /// The connection of changes of the rules.
     changes: Arc<tokio::sync::Mutex<Option<Connection>>>,
 }
 
 impl Writer {
     pub(super) fn new(database: Arc<Database>, shared: Arc<Shared>) -> Self {
-        Self { database, shared, connection: Arc::default(), changes: Arc::default() }
+        Self { database, shared, changes: Arc::default() }
     }
 
     /// Does work in one transaction, after all that this guard has queued before.
@@ -33,10 +33,11 @@ impl Writer {
         F: FnOnce(Db<'_>) -> sql::Result<T> + Send + 'static,
     {
         self.flush().await?;
-        let (database, connection) = (Arc::clone(&self.database), Arc::clone(&self.connection));
+        let database = Arc::clone(&self.database);
         blocking(move || {
-            let mut connection = unpoisoned(connection.lock());
-            let db = Db::Postgres(working(&database, &mut connection)?);
+            // It may wait for a change of the rules.
+            let lease = Lease::take(&database, Work::Long)?;
+            let db = Db::Postgres(lease.connection());
             Ok(db.transaction(|| {
                 lock(db, alone)?;
                 work(db)
