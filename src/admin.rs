@@ -165,7 +165,7 @@ impl Visitor {
     fn actor(&self) -> Actor {
         match self {
             Self::WithToken => Actor::configured(),
-            Self::WithKey(key) => Actor { id: key.id.clone(), name: key.name.clone() },
+            Self::WithKey(key) => key.actor(),
         }
     }
 }

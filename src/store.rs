@@ -194,6 +194,9 @@ pub enum StoreError {
         /// The name.
         name: String,
     },
+    /// The admin key of a change is no more.
+    #[error("the admin key of this change was deleted")]
+    ActorGone,
     /// The writer is gone or can't write.
     #[error("the ledger can't be written")]
     Unavailable,

@@ -178,3 +178,61 @@ fn a_guard_has_no_more_connections_than_it_may_whatever_is_asked_of_it() {
         }
     });
 }
+
+/// An admin key: its id and its secret.
+async fn admin_key(guard: &Serving) -> (String, String) {
+    let made =
+        guard.ask(Method::POST, "/v1/organization/admin_api_keys", Some(json!({ "name": "test" }))).await;
+    (made["id"].as_str().unwrap().to_owned(), made["value"].as_str().unwrap().to_owned())
+}
+
+#[test]
+fn an_admin_key_acts_on_every_guard_at_once_and_once_deleted_on_none() {
+    run(async {
+        let cluster = Cluster::new(ONE_DOLLAR);
+        let (a, b) = (cluster.serve(), cluster.serve());
+        for round in 0..10 {
+            let (id, secret) = admin_key(&a).await;
+            let path = "/guard/v1/keys";
+            let answer = asked(&b.admin, Method::GET, path, &secret).await;
+            assert_eq!(answer.status, StatusCode::OK, "{round}: {answer:?}");
+            a.make_key().await;
+            let listed = asked(&b.admin, Method::GET, path, &secret).await.json();
+            let count = listed["data"].as_array().unwrap().len();
+            assert_eq!(count, round + 1, "a key that was made on another guard is listed at once");
+            a.ask(Method::DELETE, &format!("/v1/organization/admin_api_keys/{id}"), None).await;
+            let method = if round % 2 == 0 { Method::GET } else { Method::POST };
+            let answer = asked(&b.admin, method, path, &secret).await;
+            assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{round}: {answer:?}");
+        }
+    });
+}
+
+#[test]
+fn a_change_is_refused_if_its_admin_key_was_deleted_while_it_waited_for_its_turn() {
+    run(async {
+        let cluster = Cluster::new(ONE_DOLLAR);
+        let (a, b) = (cluster.serve(), cluster.serve());
+        let (id, secret) = admin_key(&a).await;
+        assert_eq!(asked(&b.admin, Method::GET, "/guard/v1/keys", &secret).await.status, StatusCode::OK);
+        // Changes wait for who holds the rules.
+        let held = cluster.postgres.hold("SELECT 1 FROM rules FOR UPDATE", 2);
+        let bearer = format!("Bearer {secret}");
+        let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
+        let body = Bytes::from(json!({ "name": "made by a deleted key" }).to_string());
+        let deleted = async {
+            // First in the queue.
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            a.ask(Method::DELETE, &format!("/v1/organization/admin_api_keys/{id}"), None).await
+        };
+        let change = async {
+            tokio::time::sleep(Duration::from_millis(900)).await;
+            call(&b.admin, Method::POST, "/guard/v1/keys", &headers, body).await
+        };
+        let (_, answer) = tokio::join!(deleted, change);
+        drop(held);
+        assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{answer:?}");
+        let keys = b.ask(Method::GET, "/guard/v1/keys", None).await;
+        assert_eq!(keys["data"].as_array().map(Vec::len), Some(0), "{keys}");
+    });
+}

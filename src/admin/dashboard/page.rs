@@ -92,8 +92,11 @@ impl PageRequest {
         self.error_page(StatusCode::NOT_FOUND, self.words().no_such_thing).into()
     }
 
-    /// The page for a database that can't be read or written.
+    /// The page for a database that can't be read or written, or for an admin key that is no more.
     pub(super) fn unavailable(&self, error: &StoreError) -> ErrorPage {
+        if matches!(error, StoreError::ActorGone) {
+            return self.error_page(StatusCode::UNAUTHORIZED, self.words().wrong_token).into();
+        }
         note_unavailable(error);
         self.error_page(StatusCode::SERVICE_UNAVAILABLE, self.words().ledger_unavailable).into()
     }
