@@ -272,22 +272,23 @@ impl Reports {
         wait_max_ms: i64,
         count_max: usize,
     ) -> Result<(Vec<Due>, Option<i64>), StoreError> {
-        let work = move |db: Db<'_>| {
+        let work = move |db: Db<'_>, count_max| {
             let due = outbox::due(db, &channel, now_ms, wait_max_ms, count_max)?;
             Ok((due, outbox::next_ms(db, &channel)?))
         };
         if self.access.is_shared() {
-            // Claimed for a while, so that no other guard sends it, too.
+            // Claimed for a while, so that no other guard sends it, too; one, since the claims of
+            // others would pass while that one is sent.
             return self
                 .access
                 .run(move |db| {
-                    let (due, next_ms) = work(db)?;
-                    outbox::claim(db, &due, now_ms + CLAIM_MS)?;
+                    let (mut due, next_ms) = work(db, 1)?;
+                    due.iter_mut().try_for_each(|due| outbox::claim(db, due, now_ms + CLAIM_MS))?;
                     Ok((due, next_ms))
                 })
                 .await;
         }
-        self.ask(&self.quick, move |db, _| work(db)).await
+        self.ask(&self.quick, move |db, _| work(db, count_max)).await
     }
 
     /// What is stored of objects and items, in their order, up to the first that `stop`
