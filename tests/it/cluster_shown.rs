@@ -1,17 +1,23 @@
 //! What a guard shows of a ledger that others share, and what asking it costs the database.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
 use http::{Method, StatusCode};
-use serde_json::json;
+use serde_json::{Value, json};
+use spendguard::books::forecast::Forecaster;
 use spendguard::clock::Clock;
 use spendguard::domain::Money;
 use spendguard::upstream::Upstream;
+use tokio::sync::watch;
 
 use crate::cluster::{Cluster, ONE_DOLLAR};
-use crate::harness::{ADMIN_TOKEN, Answer, call, run};
+use crate::harness::{ADMIN_TOKEN, Answer, House, call, run};
+use crate::otlp::collector::Collector;
+use crate::otlp::series::series_of;
+use crate::postgres::Postgres;
 use crate::process::{Place, Serving};
 
 /// What a look at the whole ledger begins with.
@@ -234,5 +240,61 @@ fn a_change_is_refused_if_its_admin_key_was_deleted_while_it_waited_for_its_turn
         assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{answer:?}");
         let keys = b.ask(Method::GET, "/guard/v1/keys", None).await;
         assert_eq!(keys["data"].as_array().map(Vec::len), Some(0), "{keys}");
+    });
+}
+
+#[test]
+fn forecasts_exports_and_sizes_are_of_the_whole_ledger() {
+    run(async {
+        let postgres = Postgres::start();
+        let collector = Collector::start().await;
+        let limit = "[[limit]]\nname = \"all\"\nwindow = \"month\"\nhard = 10\n";
+        let a = House::sharing(&postgres, None, limit).await;
+        let b = House::sharing(
+            &postgres,
+            None,
+            &collector.config(&format!("metrics_interval = \"1s\"\n{limit}")),
+        )
+        .await;
+        for _ in 0..3 {
+            assert_eq!(a.chat(&[], json!({})).await.status, StatusCode::OK);
+        }
+        a.settled().await;
+        let settled: f64 = a.meter("all").await["settled"].as_str().unwrap().parse().unwrap();
+        assert!(settled > 0.0);
+
+        let forecaster = Arc::new(Forecaster::new(Arc::clone(&b.books)));
+        let (_stop, stopped) = watch::channel(false);
+        let running = Arc::clone(&forecaster);
+        tokio::task::spawn_local(async move { running.run(|| ("UTC".into(), false), stopped).await });
+        let projections = forecaster.latest().await.unwrap();
+        let nano = Money::from_nano(projections.limits[0].settled).to_string();
+        assert_eq!(nano.parse::<f64>().unwrap().to_string(), settled.to_string(), "the forecast");
+
+        // Nothing else looks meanwhile.
+        let before = collector.requests().len();
+        for _ in 0..500 {
+            if collector.requests().len() > before + 1 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        for _ in 0..3 {
+            assert_eq!(a.chat(&[], json!({})).await.status, StatusCode::OK);
+        }
+        a.settled().await;
+        let settled: f64 = a.meter("all").await["settled"].as_str().unwrap().parse().unwrap();
+        tokio::time::sleep(Duration::from_millis(2_500)).await;
+        let exported = series_of(&collector.metrics());
+        let shown = exported["spendguard_limit_settled{limit=\"all\",subject=\"org\",unit=\"usd\"}"];
+        assert!((shown - settled).abs() < 1e-9, "{shown} is exported, {settled} is settled");
+        assert!(exported["spendguard_storage_bytes"] > 100_000.0, "{exported:?}");
+
+        let text = b.admin(Method::GET, "/metrics", None).await;
+        let text = String::from_utf8_lossy(&text.body).into_owned();
+        let line = text.lines().find(|line| line.starts_with("spendguard_storage_bytes ")).unwrap();
+        assert!(line.rsplit(' ').next().unwrap().parse::<f64>().unwrap() > 100_000.0, "{line}");
+        let storage: Value = b.admin(Method::GET, "/guard/v1/storage", None).await.json();
+        assert!(storage["database_bytes"].as_u64().unwrap() > 100_000, "{storage}");
     });
 }

@@ -84,11 +84,11 @@ impl Access {
         }
     }
 
-    /// The sizes that can be had without reading the database; nothing of a server.
-    pub(in crate::store) fn sizes(&self) -> Sizes {
+    /// What the database takes; of a server's, not its log, and not what its disk has left.
+    pub(in crate::store) async fn sizes(&self) -> Sizes {
         match self {
             Self::Sqlite(handle) => handle.sizes(),
-            Self::Postgres(_) => Sizes::default(),
+            Self::Postgres(writer) => Sizes { database: writer.bytes().await, ..Sizes::default() },
         }
     }
 }

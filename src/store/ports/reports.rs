@@ -232,14 +232,15 @@ impl Reports {
 
     /// What the database is and takes.
     pub async fn storage(&self) -> Result<Storage, StoreError> {
-        let (sizes, reader) = (self.sizes(), self.long.clone());
+        let (sizes, reader) = (self.sizes().await, self.long.clone());
         let reusable_bytes = self.access.blocking(move || reader.reusable_bytes()).await??;
         self.ask(&self.long, move |db, _| storage::of(db, sizes, reusable_bytes)).await
     }
 
-    /// What the database and its log take, and what is left of their disk.
-    pub fn sizes(&self) -> Sizes {
-        self.access.sizes()
+    /// What the database and its log take, and what is left of their disk; of a server's, what the
+    /// tables took a few seconds ago.
+    pub async fn sizes(&self) -> Sizes {
+        self.access.sizes().await
     }
 
     /// The newest alerts before an id, newest first, with the deliveries of their messages.
