@@ -9,6 +9,7 @@ mod activation;
 mod arrays;
 mod calls;
 mod change;
+mod claims;
 mod clock;
 mod database;
 mod group;

@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use crate::domain::Money;
+use crate::domain::object::KnownObject;
+use crate::domain::{Money, ObjectReference};
 use crate::ledger::ReserveRequest;
 use crate::ledger::entry::{Crossing, Entry, Hold, Job};
 use crate::ledger::waiting::Turn;
 use crate::store::objects::ObjectChange;
 use crate::store::postgres::calls::{AdmittedHold, Call, Correction, NotReserved, Reserve};
+use crate::store::postgres::claims;
 use crate::store::postgres::database::{Database, blocking};
 use crate::store::postgres::lease::Lease;
 use crate::store::postgres::locks::rules_version;
@@ -230,6 +232,22 @@ impl Lanes {
         let (ack, written) = oneshot::channel();
         self.shared.queue.push(Call::Objects(changes, Some(ack)));
         written
+    }
+
+    /// Changes an object by what is stored of it, while no other guard does; one that is not stored
+    /// is as `new`. When this returns, it is in the database.
+    pub async fn change_object<T: Send + 'static>(
+        &self,
+        of: ObjectReference,
+        new: KnownObject,
+        change: impl FnOnce(KnownObject) -> (T, ObjectChange) + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let database = Arc::clone(&self.database);
+        blocking(move || {
+            let lease = Lease::take(&database, Work::Short)?;
+            Ok(claims::change(Db::Postgres(lease.connection()), &of, &new, change)?)
+        })
+        .await
     }
 
     /// Waits until all that this guard queued before is in the database.
