@@ -179,11 +179,12 @@ impl Admin {
     }
 
     /// The owner of a token. An admin key that is not known here may have been made on another
-    /// guard a moment ago.
+    /// guard a moment ago; an error if that can't be known.
     async fn visitor_with_token(&self, token: &str) -> Result<Option<Visitor>, StoreError> {
         let hash = KeyHash::of(token.as_bytes());
-        if self.known_visitor(&hash).is_none() && is_admin_secret(token) {
-            self.guard.core().look_for_rules().await;
+        let may_be_new = self.known_visitor(&hash).is_none() && is_admin_secret(token);
+        if may_be_new && !self.guard.core().look_for_rules().await {
+            return Err(StoreError::Unavailable);
         }
         self.visitor_with(&hash).await
     }

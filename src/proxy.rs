@@ -203,8 +203,9 @@ impl Proxy {
             Err(refusal)
                 if refusal.is_wrong_key() && self.guard.core().is_shared() && auth::may_be_newer(headers) =>
             {
-                self.guard.core().look_for_rules().await;
-                find()
+                let are_read = self.guard.core().look_for_rules().await;
+                // A key is wrong if no guard knows it, not if the database is away.
+                find().map_err(|refusal| if are_read { refusal } else { Refusal::LedgerUnavailable })
             }
             found => found,
         }

@@ -265,11 +265,13 @@ impl Core {
         }
     }
 
-    /// Puts in force what other guards have changed by now, if the ledger is shared. Anybody may
-    /// cause it, since it costs the database a few queries a second at most.
-    pub async fn look_for_rules(&self) {
-        if let Journal::Shared(lanes) = &self.journal {
-            lanes.look_for_rules().await;
+    /// Puts in force what other guards have changed by now, if the ledger is shared; `false` if that
+    /// can't be read. Anybody may cause it, since it costs the database a few queries a second at
+    /// most.
+    pub async fn look_for_rules(&self) -> bool {
+        match &self.journal {
+            Journal::Embedded(_) => true,
+            Journal::Shared(lanes) => lanes.look_for_rules().await,
         }
     }
 

@@ -113,6 +113,23 @@ fn questions_of_a_moment_share_a_look_that_shows_all_that_was_answered_before() 
     });
 }
 
+#[test]
+fn a_key_that_no_guard_can_look_for_is_not_called_wrong() {
+    run(async {
+        let cluster = Cluster::new(ONE_DOLLAR);
+        let (a, b) = (cluster.serve(), cluster.serve());
+        let (key, admin_key) = (a.make_key().await, admin_key(&a).await.1);
+        cluster.postgres.crash();
+        let answer = b.chat(&key, &[], json!({})).await;
+        assert_eq!(
+            (answer.status, answer.code().as_str()),
+            (StatusCode::SERVICE_UNAVAILABLE, "ledger_unavailable")
+        );
+        let answer = asked(&b.admin, Method::GET, "/guard/v1/keys", &admin_key).await;
+        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{answer:?}");
+    });
+}
+
 /// A guard that may have so many connections.
 fn with_connections(cluster: &Cluster, max: usize) -> Serving {
     let mut command = cluster.command();

@@ -51,8 +51,8 @@ pub struct Lanes {
     whole: Looks<bool>,
     /// Looks at it for who is not authorized.
     lately: Looks<()>,
-    /// Looks for new rules.
-    rules: Looks<()>,
+    /// Looks for new rules: whether they could be read.
+    rules: Looks<bool>,
     /// What other guards hold, in nano-dollars and in holds, as of the last look.
     held: Arc<(AtomicI64, AtomicUsize)>,
 }
@@ -138,21 +138,24 @@ impl Lanes {
         .await
     }
 
-    /// Puts in force what other guards have changed by now.
-    pub async fn look_for_rules(&self) {
-        self.rules.look(|| self.look_at_rules()).await;
+    /// Puts in force what other guards have changed by now; `false` if that can't be read.
+    pub async fn look_for_rules(&self) -> bool {
+        self.rules.look(|| self.look_at_rules()).await
     }
 
-    async fn look_at_rules(&self) {
+    async fn look_at_rules(&self) -> bool {
         let (shared, reader) = (Arc::clone(&self.shared), self.reader.clone());
         let look = move || match reader.query(rules_version) {
-            Ok(version) => drop(shared.refresh(version)),
-            Err(error) => tracing::error!(
-                event = "rules_refresh_failed", %error,
-                "the version of the rules can't be read"
-            ),
+            Ok(version) => shared.refresh(version),
+            Err(error) => {
+                tracing::error!(
+                    event = "rules_refresh_failed", %error,
+                    "the version of the rules can't be read"
+                );
+                false
+            }
         };
-        let _ = tokio::task::spawn_blocking(look).await;
+        tokio::task::spawn_blocking(look).await.unwrap_or(false)
     }
 
     /// Money that other guards hold for open requests, and how many there are, as of the last
