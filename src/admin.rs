@@ -50,9 +50,10 @@ use crate::directory::Directory;
 use crate::directory::admin_keys::{AdminKey, Role};
 use crate::guard::Guard;
 use crate::guard::audit::Actor;
-use crate::keys::KeyHash;
+use crate::keys::{KeyHash, is_admin_secret};
 use crate::pricing::sheet::Sheet;
 use crate::rulebook::Rulebook;
+use crate::store::StoreError;
 
 /// The largest body of an admin request.
 const BODY_BYTES_MAX: usize = 1 << 20;
@@ -123,23 +124,15 @@ pub fn router(admin: Admin) -> Router {
         .fallback(|| async { ApiError::not_found("no such path") })
         .method_not_allowed_fallback(|| async { ApiError::method_not_allowed() })
         .layer(axum::extract::DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .layer(axum::middleware::from_fn_with_state(admin.clone(), seen_whole))
         .layer(axum::middleware::from_fn_with_state(admin.clone(), host::known))
         .with_state(admin)
 }
 
-/// Shows the whole ledger: of one that several guards share, this guard remembers only what it
-/// has touched.
-async fn seen_whole(State(admin): State<Admin>, request: Request, next: Next) -> Response {
-    if request.method().is_safe() && !matches!(request.uri().path(), "/livez" | "/readyz") {
-        admin.guard.core().see_whole().await;
-    }
-    next.run(request).await
-}
-
 async fn authorized(State(admin): State<Admin>, mut request: Request, next: Next) -> Response {
-    let Some(visitor) = admin.visitor(request.headers()) else {
-        return admin.refusal(request.headers());
+    let visitor = match admin.visitor(request.headers()).await {
+        Ok(Some(visitor)) => visitor,
+        Ok(None) => return admin.refusal(request.headers()),
+        Err(error) => return ApiError::from(error).into_response(),
     };
     if !visitor.may_change() && !request.method().is_safe() {
         return ApiError::read_only().into_response();
@@ -172,20 +165,48 @@ impl Visitor {
     fn actor(&self) -> Actor {
         match self {
             Self::WithToken => Actor::configured(),
-            Self::WithKey(key) => Actor { id: key.id.clone(), name: key.name.clone() },
+            Self::WithKey(key) => key.actor(),
         }
     }
 }
 
 impl Admin {
-    fn visitor(&self, headers: &HeaderMap) -> Option<Visitor> {
+    /// The owner of the token that a request carries.
+    async fn visitor(&self, headers: &HeaderMap) -> Result<Option<Visitor>, StoreError> {
         let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let token = value.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
-        self.visitor_with(&KeyHash::of(token.trim().as_bytes()))
+        self.visitor_with_token(token.trim()).await
     }
 
-    /// Returns the owner of the token with that hash: the configured token, or an admin key.
-    fn visitor_with(&self, hash: &KeyHash) -> Option<Visitor> {
+    /// The owner of a token. An admin key that is not known here may have been made on another
+    /// guard a moment ago; an error if that can't be known.
+    async fn visitor_with_token(&self, token: &str) -> Result<Option<Visitor>, StoreError> {
+        let hash = KeyHash::of(token.as_bytes());
+        let may_be_new = self.known_visitor(&hash).is_none() && is_admin_secret(token);
+        if may_be_new && !self.guard.core().look_for_rules().await {
+            return Err(StoreError::Unavailable);
+        }
+        self.visitor_with(&hash).await
+    }
+
+    /// The owner of the token with that hash. What is in memory is brought up to date for it: an
+    /// admin key that was deleted on another guard owns nothing, and what is shown is of the whole
+    /// ledger. Who owns no token causes nothing. An error if it can't be known whether an admin key
+    /// still stands.
+    async fn visitor_with(&self, hash: &KeyHash) -> Result<Option<Visitor>, StoreError> {
+        if self.known_visitor(hash).is_none() {
+            return Ok(None);
+        }
+        let is_whole = self.guard.core().see_whole().await;
+        match self.known_visitor(hash) {
+            Some(Visitor::WithKey(_)) if !is_whole => Err(StoreError::Unavailable),
+            visitor => Ok(visitor),
+        }
+    }
+
+    /// The owner of the token with that hash, by what is in memory: the configured token, or an
+    /// admin key.
+    fn known_visitor(&self, hash: &KeyHash) -> Option<Visitor> {
         if hash.is(&self.token) {
             return Some(Visitor::WithToken);
         }

@@ -25,7 +25,7 @@ use crate::alerts::email::Email;
 use crate::alerts::slack::Slack;
 use crate::alerts::webhook::Webhook;
 use crate::startup::Opened;
-use crate::store::outbox::{self, Alert, Due, Outcome};
+use crate::store::outbox::{self, Alert, Due, NEWS_MS, Outcome};
 use crate::store::records::Channel as Mail;
 
 pub use channels::Listed;
@@ -41,8 +41,6 @@ const BATCH: usize = 50;
 /// The wait before the second attempt; doubled for each that follows.
 const AGAIN_AFTER_MS: i64 = 10_000;
 const AGAIN_AFTER_MS_MAX: i64 = 3_600_000;
-/// A delivery that has failed for this long is given up: the news is outdated.
-const GIVE_UP_AFTER_MS: i64 = 3 * 86_400_000;
 /// The wait before a database that can't be used is tried again.
 const PAUSE: Duration = Duration::from_secs(1);
 /// The longest wait for work where other guards share the ledger: one that has died wakes no other.
@@ -330,16 +328,16 @@ impl Worker {
     /// Delivers one after the other, up to the first temporary failure, since the
     /// next one would fail too. Returns how long to wait.
     async fn deliver(&self, due: Vec<Due>) -> Option<Duration> {
-        for Due { alert, channel, attempts, mail } in due {
+        for due in due {
             if *self.over.borrow() {
                 break;
             }
-            let message = Message::of(&alert, &self.branding, &self.opened.directory);
-            let (recipient, now_s) = (outbox::recipient(&channel), self.opened.guard.clock().now_s());
-            let sent = self.channel.send(&message, recipient, mail.as_ref(), now_s).await;
+            let message = Message::of(&due.alert, &self.branding, &self.opened.directory);
+            let (recipient, now_s) = (outbox::recipient(&due.channel), self.opened.guard.clock().now_s());
+            let sent = self.channel.send(&message, recipient, due.mail.as_ref(), now_s).await;
             let goes_on = !matches!(sent, Err(Unsent::Yet(_)));
-            let outcome = self.outcome(&alert, attempts, sent);
-            self.note(alert.id, &channel, outcome).await;
+            let outcome = self.outcome(&due.alert, due.attempts, sent);
+            self.note(&Arc::new(due), outcome).await;
             if !goes_on {
                 return Some(PAUSE);
             }
@@ -359,7 +357,7 @@ impl Worker {
         };
         let now_ms = self.opened.guard.clock().now_ms();
         let doubled = AGAIN_AFTER_MS.saturating_mul(1 << attempts.min(16));
-        if is_refused || now_ms.saturating_sub(alert.at_ms) >= GIVE_UP_AFTER_MS {
+        if is_refused || now_ms.saturating_sub(alert.at_ms) >= NEWS_MS {
             metrics.alerted(self.channel.kind, "given_up");
             tracing::error!(event = "alert_given_up", channel = %self.channel.name, alert = alert.id, %error, "an alert could not be delivered and is given up");
             return Outcome::GivenUp(error);
@@ -371,12 +369,11 @@ impl Worker {
 
     /// Records an outcome. Retries until it is written, so that a message that was
     /// sent is not sent again.
-    async fn note(&self, id: u64, channel: &str, outcome: Outcome) {
+    async fn note(&self, due: &Arc<Due>, outcome: Outcome) {
         let noting = async {
             loop {
-                let (name, now_ms, outcome) =
-                    (channel.to_owned(), self.opened.guard.clock().now_ms(), outcome.clone());
-                let noted = self.opened.records.note_delivery(id, name, now_ms, outcome).await;
+                let (due, now_ms) = (Arc::clone(due), self.opened.guard.clock().now_ms());
+                let noted = self.opened.records.note_delivery(due, now_ms, outcome.clone()).await;
                 let Err(error) = noted else { return };
                 tracing::warn!(event = "alert_outcome_not_written", %error, "the outcome of a delivery can't be written yet; trying again");
                 sleep(PAUSE).await;

@@ -326,7 +326,10 @@ fn exporting(
     let (clock, metrics) = (Arc::clone(guard.clock()), Arc::clone(guard.metrics()));
     let (forecaster, in_force) = (Arc::clone(forecaster), Arc::clone(in_force));
     let series = Series { guard, rulebook, books, forecaster, in_force };
-    let gather: telemetry::Gather = Arc::new(move || series.gather());
+    let gather: telemetry::Gather = Arc::new(move || {
+        let series = series.clone();
+        Box::pin(async move { series.gather_whole().await })
+    });
     Telemetry::new(telemetry::Parts { clock, metrics, gather, roots: Arc::clone(roots) })
 }
 

@@ -21,6 +21,8 @@ use crate::sync::unpoisoned;
 pub const DEFAULT_PROJECT: &str = "default";
 /// What a virtual key starts with.
 pub const PREFIX: &str = "sk-guard-";
+/// What an admin key starts with.
+const ADMIN_PREFIX: &str = "sk-admin-";
 const RANDOM_CHARS: usize = 40;
 const CHECKSUM_CHARS: usize = 6;
 
@@ -279,7 +281,14 @@ pub fn new_secret() -> Result<Secret, getrandom::Error> {
 
 /// A new secret of an admin key.
 pub fn new_admin_secret() -> Result<Secret, getrandom::Error> {
-    Ok(Secret::new(format!("sk-admin-{}", random_chars(RANDOM_CHARS)?)))
+    Ok(Secret::new(format!("{ADMIN_PREFIX}{}", random_chars(RANDOM_CHARS)?)))
+}
+
+/// Whether a secret has the form of an admin key.
+pub fn is_admin_secret(secret: &str) -> bool {
+    let is_random =
+        |rest: &str| rest.len() == RANDOM_CHARS && rest.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    secret.strip_prefix(ADMIN_PREFIX).is_some_and(is_random)
 }
 
 /// A new id with a prefix such as `key_`.
@@ -323,6 +332,13 @@ mod tests {
         wrong.push(last);
         assert!(is_mistyped(&wrong));
         assert!(!is_mistyped("sk-guard-chosen-by-hand"), "an imported secret may have any form");
+    }
+
+    #[test]
+    fn an_admin_key_has_its_form() {
+        let secret = new_admin_secret().unwrap();
+        assert!(is_admin_secret(secret.expose()));
+        assert!(!is_admin_secret(&secret.expose()[1..]) && !is_admin_secret("sk-admin-guessed"));
     }
 
     #[test]

@@ -190,17 +190,22 @@ impl Proxy {
         }
     }
 
-    /// Finds the caller. A key that is not known here may have been made on another guard a
-    /// moment ago.
+    /// Finds the caller. A key that is not known here, or not valid any more, may have been made
+    /// or changed on another guard a moment ago. It works at its first use, so such a key may cause
+    /// a look at the database, and anybody can send one; therefore those who do so at the same time
+    /// share a look, and looks are bounded in time. A text that can be no key causes none.
     async fn caller(&self, rules: &Rules, headers: &http::HeaderMap) -> Result<Caller, Refusal> {
         let find = || {
             let (directory, key) = (&self.opened.directory, rules.upstream_key.as_ref());
             auth::caller(headers, directory, key, rules.pass_through)
         };
         match find() {
-            Err(refusal) if refusal.is_wrong_key() && self.guard.core().is_shared() => {
-                self.guard.core().look_for_rules().await;
-                find()
+            Err(refusal)
+                if refusal.is_wrong_key() && self.guard.core().is_shared() && auth::may_be_newer(headers) =>
+            {
+                let are_read = self.guard.core().look_for_rules().await;
+                // A key is wrong if no guard knows it, not if the database is away.
+                find().map_err(|refusal| if are_read { refusal } else { Refusal::LedgerUnavailable })
             }
             found => found,
         }

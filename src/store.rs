@@ -25,8 +25,8 @@ use crate::ledger::entry::Crossing;
 pub use journal::{Journal, WriteAck};
 pub use ports::{Records, Reports, RulesChange};
 pub use postgres::{
-    AdmittedHold, Config as PostgresConfig, Lanes, Node, NotReserved, RulesFollower, RulesReader,
-    SharedEngine, SharedMeters, SharedStore, StoredRules,
+    AdmittedHold, CONNECTIONS_MIN, Config as PostgresConfig, Lanes, Node, NotReserved, RulesFollower,
+    RulesReader, SharedEngine, SharedMeters, SharedStore, StoredRules,
 };
 pub use slots::Slot;
 pub use snapshot::{Snapshot, SnapshotNeed};
@@ -165,6 +165,17 @@ pub enum StoreError {
         /// What to do.
         remedy: &'static str,
     },
+    /// All connections that this guard may have are in use.
+    #[error(
+        "no connection to the database came free within {waited:?}: ask again once what is running has ended, or raise \
+         storage.connections_max, now {connections_max}"
+    )]
+    NoConnection {
+        /// How many it may have.
+        connections_max: usize,
+        /// How long it waited.
+        waited: std::time::Duration,
+    },
     /// A schema has tables of another program.
     #[error(
         "the schema {schema} has {tables} tables that are not spendguard's; name another in storage.schema, or          create an empty one"
@@ -183,6 +194,9 @@ pub enum StoreError {
         /// The name.
         name: String,
     },
+    /// The admin key of a change is no more.
+    #[error("the admin key of this change was deleted")]
+    ActorGone,
     /// The writer is gone or can't write.
     #[error("the ledger can't be written")]
     Unavailable,

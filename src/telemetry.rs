@@ -20,6 +20,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use http::{HeaderMap, Uri};
 use prometheus::proto::MetricFamily;
 use tokio::sync::{Notify, mpsc, watch};
@@ -59,7 +60,7 @@ pub struct Config {
 }
 
 /// Reads all series as they are now.
-pub type Gather = Arc<dyn Fn() -> Vec<MetricFamily> + Send + Sync>;
+pub type Gather = Arc<dyn Fn() -> BoxFuture<'static, Vec<MetricFamily>> + Send + Sync>;
 
 /// What the export works with.
 #[derive(Clone)]

@@ -40,6 +40,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 
 use crate::admin::{Admin, BODY_BYTES_MAX, Visitor, made_whole};
+use crate::store::StoreError;
 
 use language::Lang;
 use page::PageRequest;
@@ -122,11 +123,12 @@ const SIGN_OUT: &str = "/logout";
 
 impl Dashboard {
     /// Finds the session and its admin key. A session ends with the admin key that opened it.
-    fn visitor(&self, headers: &HeaderMap) -> Option<(OpenSession, Visitor)> {
-        let value = session::presented(headers)?;
-        let session = self.sessions.find(&value, self.admin.guard.clock().now_ms())?;
-        let visitor = self.admin.visitor_with(&session.token)?;
-        Some((session, visitor))
+    async fn visitor(&self, headers: &HeaderMap) -> Result<Option<(OpenSession, Visitor)>, StoreError> {
+        let now_ms = self.admin.guard.clock().now_ms();
+        let found = session::presented(headers).and_then(|value| self.sessions.find(&value, now_ms));
+        let Some(session) = found else { return Ok(None) };
+        let visitor = self.admin.visitor_with(&session.token).await?;
+        Ok(visitor.map(|visitor| (session, visitor)))
     }
 }
 
@@ -151,9 +153,13 @@ pub(super) fn router(admin: Admin) -> Router<Admin> {
 async fn require_session(State(dashboard): State<Dashboard>, request: Request, next: Next) -> Response {
     let headers = request.headers();
     let path = request.uri().path().to_owned();
-    let Some((session, visitor)) = dashboard.visitor(headers) else { return login::redirect(&path) };
-    dashboard.admin.note_use(&visitor).await;
     let lang = Lang::of(headers);
+    let (session, visitor) = match dashboard.visitor(headers).await {
+        Ok(Some(found)) => found,
+        Ok(None) => return login::redirect(&path),
+        Err(error) => return login::unavailable(lang, &error),
+    };
+    dashboard.admin.note_use(&visitor).await;
     let (organization, may_change) = (dashboard.admin.directory.organization(), visitor.may_change());
     let OpenSession { id: session, csrf, .. } = session;
     let page = PageRequest { lang, session, csrf, path, actor: visitor.actor(), may_change, organization };

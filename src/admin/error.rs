@@ -122,6 +122,9 @@ impl IntoResponse for ApiError {
 
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
+        if matches!(error, StoreError::ActorGone) {
+            return Self::unauthorized();
+        }
         tracing::error!(event = "admin_database_failed", %error, "the admin API could not use the database");
         let message = "The ledger can't be used right now.".to_owned();
         Self { status: StatusCode::SERVICE_UNAVAILABLE, message, param: None, code: "ledger_unavailable" }

@@ -23,6 +23,7 @@ use crate::ledger::forecast::Forecast;
 use crate::ledger::meter::Reading;
 use crate::metrics::{LimitSample, Metrics, dollars, float};
 use crate::rulebook::Rulebook;
+use crate::store::reports::Sizes;
 
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -45,10 +46,13 @@ pub struct Series {
 }
 
 pub(crate) async fn metrics(State(admin): State<Admin>, headers: HeaderMap) -> Response {
-    if !admin.metrics_open && admin.visitor(&headers).is_none() {
-        return admin.refusal(&headers);
+    match admin.visitor(&headers).await {
+        Ok(Some(_)) => {}
+        _ if admin.metrics_open => admin.guard.core().see_whole_lately().await,
+        Ok(None) => return admin.refusal(&headers),
+        Err(error) => return ApiError::from(error).into_response(),
     }
-    let families = Series::of(&admin).gather();
+    let families = Series::of(&admin).gather().await;
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     let open = accept.contains("application/openmetrics-text");
     let mut text = Vec::new();
@@ -91,21 +95,27 @@ impl Series {
         Self { guard, rulebook, books, forecaster, in_force }
     }
 
-    /// Reads them. It is called on one thread only, so that no reader sees gauges that
-    /// another one is setting.
-    pub fn gather(&self) -> Vec<MetricFamily> {
-        mirror(self);
+    /// Reads them, of the whole ledger as it was seen last. It is called on one thread only.
+    pub async fn gather(&self) -> Vec<MetricFamily> {
+        let sizes = self.books.reports().sizes().await;
+        // Without a pause from here on, so that no reader sees gauges that another one is setting.
+        mirror(self, sizes);
         self.guard.metrics().gather()
+    }
+
+    /// The same after a look at the whole ledger.
+    pub async fn gather_whole(&self) -> Vec<MetricFamily> {
+        self.guard.core().see_whole().await;
+        self.gather().await
     }
 }
 
 /// Sets the gauges that mirror the ledger, as of this scrape.
-fn mirror(series: &Series) {
+fn mirror(series: &Series, sizes: Sizes) {
     let Series { guard, rulebook, books, forecaster, in_force } = series;
     let metrics = guard.metrics();
     let age_s = in_force.load().sheet.age_s(guard.clock().now_s());
     metrics.mirror(guard.in_doubt().0, guard.core().open_slots(), age_s);
-    let sizes = books.reports().sizes();
     metrics.mirror_storage(sizes.database.saturating_add(sizes.log), sizes.free);
     metrics.mirror_waiting(guard.waiting());
     let mut samples = Vec::new();

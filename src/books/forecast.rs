@@ -119,6 +119,8 @@ impl Forecaster {
 
 /// Projects all limits and the organization's month.
 async fn refresh(books: &Books, zone: &Arc<str>) -> Result<Projections, StoreError> {
+    // The meters that other guards have used since.
+    books.core.see_whole().await;
     let now_s = books.core.clock().now_s();
     let month = Arc::new(of_month(zone));
     let in_month = Days::of(&month, now_s);

@@ -6,9 +6,8 @@ use std::time::Duration;
 use crate::config::problems::{Notes, secret};
 use crate::config::raw::Raw;
 use crate::config::settings::Database;
+use crate::store::CONNECTIONS_MIN;
 
-/// The fewest connections that may be configured. A guard opens up to 11 whatever is configured.
-const CONNECTIONS_MIN: usize = 8;
 /// The shortest time after which a guard is given up: it says every second that it is alive.
 const NODE_TIMEOUT_MIN: Duration = Duration::from_secs(5);
 

@@ -143,7 +143,7 @@ section! {
         url: Option<SecretSource> = None,
         /// The schema of its tables.
         schema: String = "spendguard".into(),
-        /// The most connections of this guard to it.
+        /// The most connections of this guard to it, at least 6.
         connections_max: usize = 8,
         /// The longest wait for a connection to it.
         connect_timeout: String = "5s".into(),

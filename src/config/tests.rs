@@ -74,6 +74,21 @@ fn every_key_of_the_schema_is_in_the_shipped_file() {
 }
 
 #[test]
+fn a_guard_has_the_connections_that_it_needs() {
+    let environment = [
+        ("DATABASE_URL", "postgres://u@db.example/spendguard"),
+        ("SPENDGUARD_ADMIN_TOKEN", "0123456789abcdef"),
+    ];
+    let with_max = |max: usize| {
+        let text = format!("[storage]\nurl = {{ env = \"DATABASE_URL\" }}\nconnections_max = {max}\n");
+        with(&text, &environment)
+    };
+    let said = with_max(5).unwrap_err();
+    assert!(said.contains("storage.connections_max") && said.contains("at least 6 connections"), "{said}");
+    assert_eq!(with_max(6).unwrap().database.unwrap().connections_max, 6);
+}
+
+#[test]
 fn the_environment_is_over_the_file() {
     let environment =
         [("SPENDGUARD_SERVER__LISTEN", "127.0.0.1:9"), ("SPENDGUARD_GUARD__TOOL_CALLS_MAX", "3")];

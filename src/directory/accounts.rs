@@ -92,7 +92,7 @@ impl Directory {
         key_expires_in_s: Option<Option<i64>>,
         by: &Actor,
     ) -> Result<(Arc<AccountRow>, Option<(Arc<Key>, Secret)>), KeyError> {
-        let mut turn = self.records.turn().await?;
+        let mut turn = self.records.turn(by).await?;
         if self.accounts(project).len() >= ACCOUNTS_MAX {
             return Err(KeyError::TooMany("service accounts of a project", ACCOUNTS_MAX));
         }
@@ -121,7 +121,7 @@ impl Directory {
         expires_in_s: Option<i64>,
         by: &Actor,
     ) -> Result<(Arc<Key>, Secret), KeyError> {
-        let mut turn = self.records.turn().await?;
+        let mut turn = self.records.turn(by).await?;
         let before = self.account(project, id)?;
         if before.keys.len() >= KEYS_MAX {
             return Err(KeyError::TooMany("keys of a service account", KEYS_MAX));
@@ -145,7 +145,7 @@ impl Directory {
         name: String,
         by: &Actor,
     ) -> Result<Arc<AccountRow>, KeyError> {
-        let mut turn = self.records.turn().await?;
+        let mut turn = self.records.turn(by).await?;
         let before = self.account(project, id)?;
         let account = AccountRow { name: checked_name(name)?, ..before.as_ref().clone() };
         self.put_account(&mut turn, Some(&before), account.clone(), None, by).await?;
@@ -156,7 +156,7 @@ impl Directory {
 
     /// Removes a service account and revokes its keys, all or none.
     pub async fn delete_account(&self, project: &str, id: &str, by: &Actor) -> Result<(), KeyError> {
-        let mut turn = self.records.turn().await?;
+        let mut turn = self.records.turn(by).await?;
         let account = self.account(project, id)?;
         let now_s = self.clock.now_s();
         let mut changes: Vec<Change> = change(Some(&account), None).into_iter().collect();

@@ -14,7 +14,7 @@ use serde_json::json;
 use crate::directory::Directory;
 use crate::directory::keyring::{KeyError, checked_name};
 use crate::domain::Secret;
-use crate::guard::audit::{Actor, Change};
+use crate::guard::audit::{Actor, Change, Standing};
 use crate::keys::{self, KeyHash};
 use crate::store::records::{AdminKeyRow, RecordChange};
 use crate::sync::unpoisoned;
@@ -67,6 +67,7 @@ pub struct AdminKey {
     hash: KeyHash,
     used_s: AtomicI64,
     noted_s: AtomicI64,
+    standing: Standing,
 }
 
 impl AdminKey {
@@ -75,8 +76,17 @@ impl AdminKey {
         Some(self.used_s.load(Ordering::Relaxed)).filter(|used_s| *used_s > 0)
     }
 
-    /// A role that can't be read may change nothing.
+    /// Its owner, as the author of changes.
+    pub fn actor(&self) -> Actor {
+        Actor { id: self.id.clone(), name: self.name.clone(), standing: self.standing.clone() }
+    }
+
     fn of(row: AdminKeyRow) -> Arc<Self> {
+        Self::known(row, Standing::default())
+    }
+
+    /// A role that can't be read may change nothing.
+    fn known(row: AdminKeyRow, standing: Standing) -> Arc<Self> {
         let used_s = row.used_s.unwrap_or(0);
         Arc::new(Self {
             id: row.id,
@@ -88,6 +98,7 @@ impl AdminKey {
             hash: KeyHash(row.hash),
             used_s: AtomicI64::new(used_s),
             noted_s: AtomicI64::new(used_s),
+            standing,
         })
     }
 
@@ -131,12 +142,20 @@ impl AdminKeys {
     fn remove(&self, key: &AdminKey) {
         unpoisoned(self.keys.write()).retain(|known| known.id != key.id);
         self.hashes.remove(&key.hash);
+        key.standing.end();
     }
 
     /// Replaces all admin keys.
     pub(super) fn replace(&self, rows: Vec<AdminKeyRow>) {
-        let new: Vec<_> = rows.into_iter().map(AdminKey::of).collect();
         let known = self.all();
+        let standing = |id: &str| {
+            known.iter().find(|key| key.id == id).map(|key| key.standing.clone()).unwrap_or_default()
+        };
+        let new = rows.into_iter().map(|row| {
+            let standing = standing(&row.id);
+            AdminKey::known(row, standing)
+        });
+        let new: Vec<_> = new.collect();
         for key in &new {
             self.hashes.insert(key.hash);
             if let Some(known) = known.iter().find(|known| known.id == key.id) {
@@ -147,6 +166,7 @@ impl AdminKeys {
         let before = std::mem::replace(&mut *unpoisoned(self.keys.write()), new.clone());
         for gone in before.iter().filter(|key| new.iter().all(|known| known.hash != key.hash)) {
             self.hashes.remove(&gone.hash);
+            gone.standing.end();
         }
     }
 }
@@ -201,7 +221,7 @@ impl Directory {
         expires_in_s: Option<i64>,
         by: &Actor,
     ) -> Result<(Arc<AdminKey>, Secret), KeyError> {
-        let mut turn = self.records.turn().await?;
+        let mut turn = self.records.turn(by).await?;
         if self.admin_keys.all().len() >= KEYS_MAX {
             return Err(KeyError::TooMany("admin keys", KEYS_MAX));
         }
@@ -228,7 +248,7 @@ impl Directory {
 
     /// Removes an admin key. It is refused from the moment this returns.
     pub async fn delete_admin_key(&self, id: &str, by: &Actor) -> Result<(), KeyError> {
-        let mut turn = self.records.turn().await?;
+        let mut turn = self.records.turn(by).await?;
         let key = self.admin_keys.all().into_iter().find(|key| key.id == id);
         let key = key.ok_or_else(|| KeyError::NoSuchKey(id.to_owned()))?;
         let removed = RecordChange::RemoveAdminKey(id.to_owned());

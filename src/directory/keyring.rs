@@ -95,7 +95,7 @@ pub struct KeyChange {
 impl Directory {
     /// Makes a key. The secret is returned once and kept nowhere.
     pub async fn create_key(&self, new: NewKey, by: &Actor) -> Result<(Arc<Key>, Secret), KeyError> {
-        let turn = self.records.turn().await?;
+        let turn = self.records.turn(by).await?;
         let (row, secret) = self.new_row(new)?;
         Ok((self.put_key(turn, None, row, by).await?, secret))
     }
@@ -131,7 +131,7 @@ impl Directory {
 
     /// Changes a key. It is in force when this returns.
     pub async fn change_key(&self, id: &str, change: KeyChange, by: &Actor) -> Result<Arc<Key>, KeyError> {
-        let turn = self.records.turn().await?;
+        let turn = self.records.turn(by).await?;
         let before = self.row(id)?;
         let mut row = before.clone();
         if let Some(name) = change.name {
@@ -157,7 +157,7 @@ impl Directory {
         grace_s: i64,
         by: &Actor,
     ) -> Result<(Arc<Key>, Secret), KeyError> {
-        let turn = self.records.turn().await?;
+        let turn = self.records.turn(by).await?;
         let before = self.row(id)?;
         let mut row = before.clone();
         if row.pass_through {
@@ -177,7 +177,7 @@ impl Directory {
 
     /// Revokes a key. No request that comes after this returns is admitted.
     pub async fn revoke_key(&self, id: &str, by: &Actor) -> Result<Arc<Key>, KeyError> {
-        let turn = self.records.turn().await?;
+        let turn = self.records.turn(by).await?;
         let before = self.row(id)?;
         let row = before.revoked(self.clock.now_s());
         self.put_key(turn, Some(&before), row, by).await
@@ -186,7 +186,7 @@ impl Directory {
     /// Remembers a client's own key that upstream has accepted, so that lists
     /// and ledger can name it. Does nothing if it is known.
     pub async fn remember_pass_through(&self, hash: KeyHash, redacted: String) -> Result<(), KeyError> {
-        let mut turn = self.records.turn().await?;
+        let mut turn = self.records.turn(&Actor::guard()).await?;
         if self.ring.find(&hash).is_some() {
             return Ok(());
         }
@@ -217,7 +217,7 @@ impl Directory {
         name: String,
         by: &Actor,
     ) -> Result<Project, KeyError> {
-        let turn = self.records.turn().await?;
+        let turn = self.records.turn(by).await?;
         let name = checked_name(name)?;
         let id = match id {
             Some(id) => checked_name(id)?,
@@ -232,7 +232,7 @@ impl Directory {
 
     /// Renames a project.
     pub async fn rename_project(&self, id: &str, name: String, by: &Actor) -> Result<Project, KeyError> {
-        let turn = self.records.turn().await?;
+        let turn = self.records.turn(by).await?;
         let before = self.project_row(id)?;
         let row = ProjectRow { name: checked_name(name)?, ..before.clone() };
         self.put_project(turn, Some(&before), row, by).await
@@ -240,7 +240,7 @@ impl Directory {
 
     /// Archives a project; its keys are refused from now on.
     pub async fn archive_project(&self, id: &str, by: &Actor) -> Result<Project, KeyError> {
-        let turn = self.records.turn().await?;
+        let turn = self.records.turn(by).await?;
         let before = self.project_row(id)?;
         let archived_s = before.archived_s.or(Some(self.clock.now_s()));
         self.put_project(turn, Some(&before), ProjectRow { archived_s, ..before.clone() }, by).await

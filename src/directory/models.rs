@@ -21,7 +21,7 @@ impl Directory {
         rule: Option<ModelRule>,
         by: &Actor,
     ) -> Result<bool, KeyError> {
-        let mut turn = self.records.turn().await?;
+        let mut turn = self.records.turn(by).await?;
         let project = self.active_project(Some(project.to_owned()))?;
         let before = self.ring.model_rule(&project);
         let said = |rule: &ModelRule| serde_json::json!({ "mode": ModelRule::mode(rule.denies), "model_ids": rule.models });

@@ -102,7 +102,7 @@ impl Directory {
 
     /// Gives the organization another name.
     pub async fn rename_organization(&self, name: String, by: &Actor) -> Result<(), RenameError> {
-        let mut turn = self.records.turn().await?;
+        let mut turn = self.records.turn(by).await?;
         let state = self.organization.state();
         if state.of_file.is_some() {
             return Err(RenameError::ManagedByFile);
@@ -122,7 +122,7 @@ impl Directory {
 
     /// Puts first steps aside, for good.
     pub async fn put_first_steps_aside(&self, steps: &[&str], by: &Actor) -> Result<(), StoreError> {
-        let mut turn = self.records.turn().await?;
+        let mut turn = self.records.turn(by).await?;
         let before = self.organization.state().aside;
         let mut aside = before.clone();
         aside.extend(steps.iter().map(|step| (*step).to_owned()));

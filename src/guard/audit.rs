@@ -1,6 +1,7 @@
 //! The audit log: each change is written together with its row.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Value, json};
 
@@ -10,23 +11,46 @@ use crate::store::records::{ActiveLimit, AuditRow, KeyRow, ProjectRow, RecordCha
 use crate::store::{Records, RulesChange, StoreError};
 
 /// The author of a change.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Actor {
     /// Id of the token, by which the audit log finds its changes.
     pub id: String,
     /// Its name, for people.
     pub name: String,
+    /// Whether it may still act.
+    pub standing: Standing,
+}
+
+/// Whether a token may act. All copies end together.
+#[derive(Clone, Debug, Default)]
+pub struct Standing {
+    is_over: Arc<AtomicBool>,
+}
+
+impl Standing {
+    /// The token was deleted.
+    pub fn end(&self) {
+        self.is_over.store(true, Ordering::Release);
+    }
+
+    fn is_over(&self) -> bool {
+        self.is_over.load(Ordering::Acquire)
+    }
 }
 
 impl Actor {
     /// The owner of the configured admin token.
     pub fn configured() -> Self {
-        Self { id: "configured".to_owned(), name: "the configured admin token".to_owned() }
+        Self::lasting("configured", "the configured admin token")
     }
 
     /// The program itself, where no operator asked for a change.
     pub fn guard() -> Self {
-        Self { id: "guard".to_owned(), name: "the guard itself".to_owned() }
+        Self::lasting("guard", "the guard itself")
+    }
+
+    fn lasting(id: &str, name: &str) -> Self {
+        Self { id: id.to_owned(), name: name.to_owned(), standing: Standing::default() }
     }
 }
 
@@ -151,12 +175,14 @@ impl AuditedRecords {
         Self { records, clock, turns: Arc::default() }
     }
 
-    /// Waits for the turn of a change, which [`AuditedRecords::finish`] ends. Dropped before, it
-    /// leaves nothing behind in a database that is shared; the embedded one keeps what was
-    /// written.
-    pub async fn turn(&self) -> Result<ChangeTurn, StoreError> {
+    /// Waits for the turn of a change by an operator, which [`AuditedRecords::finish`] ends.
+    /// Dropped before, it leaves nothing behind in a database that is shared; the embedded one
+    /// keeps what was written. An error if the operator's admin key was deleted meanwhile, on
+    /// whatever guard.
+    pub async fn turn(&self, by: &Actor) -> Result<ChangeTurn, StoreError> {
         let alone = Arc::clone(&self.turns).lock_owned().await;
-        Ok(ChangeTurn { change: self.records.begin().await?, _alone: alone })
+        let turn = ChangeTurn { change: self.records.begin().await?, _alone: alone };
+        if by.standing.is_over() { Err(StoreError::ActorGone) } else { Ok(turn) }
     }
 
     /// Ends a turn: its changes are in the database, and bind every guard.

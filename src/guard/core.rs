@@ -228,15 +228,20 @@ impl Core {
         &self.journal
     }
 
-    /// Brings what is in memory of a shared ledger up to date, to be shown. What can't be read
-    /// stays as it was.
-    pub async fn see_whole(&self) {
-        let Journal::Shared(lanes) = &self.journal else { return };
-        if let Err(error) = lanes.see_whole().await {
-            tracing::warn!(
-                event = "whole_not_read", %error,
-                "what other guards have settled and hold can't be read; older figures are shown"
-            );
+    /// Brings what is in memory of a shared ledger and of its rules up to date, to be shown and
+    /// to be followed. Those who ask at the same time share a look at the database; so this is for
+    /// callers that are authorized. `false` if it can't be read, and stays as it was.
+    pub async fn see_whole(&self) -> bool {
+        match &self.journal {
+            Journal::Embedded(_) => true,
+            Journal::Shared(lanes) => lanes.see_whole().await,
+        }
+    }
+
+    /// The same for who is not authorized, as of a second ago at most.
+    pub async fn see_whole_lately(&self) {
+        if let Journal::Shared(lanes) = &self.journal {
+            lanes.see_whole_lately().await;
         }
     }
 
@@ -263,10 +268,13 @@ impl Core {
         }
     }
 
-    /// Puts in force what other guards have changed by now, if the ledger is shared.
-    pub async fn look_for_rules(&self) {
-        if let Journal::Shared(lanes) = &self.journal {
-            lanes.look_for_rules().await;
+    /// Puts in force what other guards have changed by now, if the ledger is shared; `false` if that
+    /// can't be read. Anybody may cause it, since it costs the database a few queries a second at
+    /// most.
+    pub async fn look_for_rules(&self) -> bool {
+        match &self.journal {
+            Journal::Embedded(_) => true,
+            Journal::Shared(lanes) => lanes.look_for_rules().await,
         }
     }
 

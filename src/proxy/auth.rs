@@ -16,6 +16,8 @@ use crate::proxy::refuse::Refusal;
 const KEY_HEADERS: [&str; 2] = ["api-key", "x-api-key"];
 /// Browsers can't set headers on a WebSocket, so SDKs send the key here.
 const SUBPROTOCOL: &str = "openai-insecure-api-key.";
+/// The bounds of a secret that an operator chose.
+const SECRET_BYTES_MIN: usize = 8;
 const SECRET_BYTES_MAX: usize = 512;
 
 /// A caller with a valid key.
@@ -48,9 +50,7 @@ pub fn caller(
     let rules_version = directory.rules_version();
     let secret = presented(headers).ok_or(Refusal::NoKey)?;
     let text = secret.expose();
-    // A header may hold tabs; a list of keys may not.
-    let is_plain = !text.is_empty() && !text.contains(char::is_control);
-    if !is_plain || text.len() > SECRET_BYTES_MAX || is_mistyped(text) {
+    if !is_well_formed(text) {
         return Err(Refusal::BadKey(masked(&secret)));
     }
     let hash = KeyHash::of(text.as_bytes());
@@ -83,6 +83,21 @@ pub fn caller(
     };
     let model_rule = directory.ring().model_rule(&key.project);
     Ok(Caller { key, secret, authorization, unseen, model_rule, rules_version })
+}
+
+/// Whether a text may be a key: a chosen secret has any form, one that the guard made has a
+/// checksum.
+fn is_well_formed(text: &str) -> bool {
+    // A header may hold tabs; a list of keys may not.
+    let is_plain = !text.is_empty() && !text.contains(char::is_control);
+    is_plain && text.len() <= SECRET_BYTES_MAX && !is_mistyped(text)
+}
+
+/// Whether a request that was refused for its key carries one that another guard may have made
+/// or changed a moment ago.
+pub fn may_be_newer(headers: &HeaderMap) -> bool {
+    presented(headers)
+        .is_some_and(|secret| secret.expose().len() >= SECRET_BYTES_MIN && is_well_formed(secret.expose()))
 }
 
 /// The key that a request carries. `Authorization` goes before the other places,

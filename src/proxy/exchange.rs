@@ -71,7 +71,7 @@ pub struct MeteredExchange {
 pub async fn unbilled(
     upstream: &Upstream,
     outgoing: Outgoing,
-    (mut reservation, fee): (Reservation, impl FnOnce() -> Money),
+    (mut reservation, fee): (Reservation, impl AsyncFnOnce() -> Money),
     mut in_flight: InFlight,
 ) -> Result<(Response<AnswerBody>, InFlight), (Refusal, InFlight)> {
     reservation.mark_sent();
@@ -85,7 +85,7 @@ pub async fn unbilled(
     let (mut head, body) = answer.into_parts();
     let exchange = Exchange::of(head.status.as_u16(), &head.headers);
     let settled = if head.status.is_success() {
-        let fee = fee();
+        let fee = fee().await;
         let basis = if fee > Money::ZERO { Basis::Counted } else { Basis::Reported };
         reservation.settle(basis, Ending { cost: fee, tool_fees: fee, ..exchange.ending() })
     } else {

@@ -139,7 +139,10 @@ impl Proxy {
         let outgoing = outgoing(rules, head, body, &caller, Content::AsItCame, &in_flight);
         let list = lists::ListRequest::of(&outgoing);
         let used = errand.container.as_mut();
-        let fee = || used.map_or(Money::ZERO, |used| self.charge_use(used, &caller, rules.sheet.fees()));
+        let fee = async || match used {
+            Some(used) => self.charge_use(used, &caller, rules.sheet.fees()).await,
+            None => Money::ZERO,
+        };
         let sent = exchange::unbilled(self.upstream(rules), outgoing, (reservation, fee), in_flight).await;
         let accepted = sent.as_ref().is_ok_and(|(answer, _)| answer.status().is_success());
         self.remember(&caller, accepted).await;

@@ -79,7 +79,7 @@ impl Rulebook {
         expires_s: Option<i64>,
         by: &Actor,
     ) -> Result<Arc<Grant>, CreditError> {
-        let turn = self.records.turn().await?;
+        let turn = self.records.turn(by).await?;
         let minimum = self.credit_terms().minimum;
         if amount < minimum.max(Money::from_nano(1)) {
             return Err(CreditError::TooLittle(minimum));
@@ -103,7 +103,7 @@ impl Rulebook {
         note: String,
         by: &Actor,
     ) -> Result<Option<Arc<Grant>>, CreditError> {
-        let turn = self.records.turn().await?;
+        let turn = self.records.turn(by).await?;
         let grants = self.credit().map(|credit| credit.grants).unwrap_or_default();
         let of = |id| grants.iter().map(|reading| &reading.grant).find(|grant| grant.id == id);
         let Some(original) = of(id).and_then(|grant| of(grant.corrects.unwrap_or(id))) else {

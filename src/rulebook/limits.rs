@@ -126,7 +126,7 @@ impl Rulebook {
         limits: Vec<Arc<Limit>>,
         zone: Arc<str>,
     ) -> Result<(), LimitError> {
-        let mut turn = self.records.turn().await?;
+        let mut turn = self.records.turn(&Actor::guard()).await?;
         let mut book = self.book.lock().await;
         book.check_names(&limits, &self.ring)?;
         let clash = book.api.iter().find(|api| limits.iter().any(|file| file.name == api.name));
@@ -151,7 +151,7 @@ impl Rulebook {
         rule: &LimitRule,
         by: &Actor,
     ) -> Result<Arc<Limit>, LimitError> {
-        let mut turn = self.records.turn().await?;
+        let mut turn = self.records.turn(by).await?;
         let mut book = self.book.lock().await;
         let limit = book.checked(name, rule, &self.ring)?;
         let change = book.change(name, Some(&limit));
@@ -165,7 +165,7 @@ impl Rulebook {
 
     /// Removes a limit that was made through the API.
     pub async fn remove_limit(&self, name: &str, by: &Actor) -> Result<(), LimitError> {
-        let mut turn = self.records.turn().await?;
+        let mut turn = self.records.turn(by).await?;
         let mut book = self.book.lock().await;
         book.free(name)?;
         let change = book.change(name, None);
@@ -182,7 +182,7 @@ impl Rulebook {
         change: Change,
         by: &Actor,
     ) -> Result<(), LimitError> {
-        let mut turn = self.records.turn().await?;
+        let mut turn = self.records.turn(by).await?;
         let mut book = self.book.lock().await;
         let limits = rules
             .iter()

@@ -95,7 +95,7 @@ impl Rulebook {
         channel: Channel,
         by: &Actor,
     ) -> Result<SpendAlert, LimitError> {
-        let mut turn = self.records.turn().await?;
+        let mut turn = self.records.turn(by).await?;
         let mut book = self.book.lock().await;
         let of_same = book.alerts.iter().filter(|row| row.project.as_deref() == scope).count();
         if of_same >= ALERTS_MAX {
@@ -119,7 +119,7 @@ impl Rulebook {
         channel: Channel,
         by: &Actor,
     ) -> Result<SpendAlert, LimitError> {
-        let mut turn = self.records.turn().await?;
+        let mut turn = self.records.turn(by).await?;
         let mut book = self.book.lock().await;
         let known = book.row(scope, id)?;
         let before = book.alert(known);
@@ -134,7 +134,7 @@ impl Rulebook {
 
     /// Removes a spend alert.
     pub async fn delete_spend_alert(&self, scope: Scope<'_>, id: &str, by: &Actor) -> Result<(), LimitError> {
-        let mut turn = self.records.turn().await?;
+        let mut turn = self.records.turn(by).await?;
         let mut book = self.book.lock().await;
         let row = book.row(scope, id)?.clone();
         let change = change("spend_alert.deleted", &row, book.alert(&row).as_ref(), None);

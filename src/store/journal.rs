@@ -15,7 +15,7 @@ pub enum Journal {
     /// Records of a ledger in memory, in its order.
     Embedded(sqlite::Journal),
     /// Groups of requests and endings, each decided inside its transaction.
-    Shared(postgres::Lanes),
+    Shared(Box<postgres::Lanes>),
 }
 
 /// The acknowledgement of a job or of objects that are being written.

@@ -11,6 +11,9 @@ use crate::store::records::Channel as Mail;
 /// Messages of one kind that a limit sends by itself in an hour; further ones are combined.
 pub const OWN_MESSAGES_MAX: u64 = 10;
 
+/// A delivery that could not be made for this long, in milliseconds, is no news any more.
+pub const NEWS_MS: i64 = 3 * 86_400_000;
+
 /// A meter that has come to a mark, as it was then. Amounts are in `unit`, nano-dollars
 /// for dollars. Of what version 1 wrote, the window and the cap are not known.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,6 +76,8 @@ pub struct Due {
     pub attempts: u32,
     /// Whom it is for, if not those that the channel is configured for.
     pub mail: Option<Mail>,
+    /// Until when no other guard sends it, in Unix milliseconds; `None` where there is no other.
+    pub claimed_until_ms: Option<i64>,
 }
 
 /// What came of trying to deliver.

@@ -245,7 +245,7 @@ impl Report {
 /// What the database is and takes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Storage {
-    /// The database's file, in bytes.
+    /// The database's file, or its tables on a server, in bytes.
     pub database_bytes: u64,
     /// What its write-ahead log takes beside it, in bytes.
     pub log_bytes: u64,
@@ -263,10 +263,10 @@ pub struct Storage {
     pub pruned: Option<Pruned>,
 }
 
-/// The sizes that can be had without reading the database, in bytes.
+/// What a database takes, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sizes {
-    /// The database's file.
+    /// The database's file, or its tables on a server.
     pub database: u64,
     /// Its write-ahead log, and the index of that.
     pub log: u64,

@@ -34,5 +34,5 @@ pub(crate) mod usage_rows;
 pub(crate) mod value;
 pub(crate) mod verify;
 
-pub(crate) use connection::{Db, Error, Owned, Result, Row};
+pub(crate) use connection::{Db, Error, Lent, Owned, Result, Row};
 pub(crate) use value::{Value, params};

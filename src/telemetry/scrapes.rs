@@ -58,7 +58,7 @@ impl Scrapes {
     }
 
     async fn send(&mut self) {
-        let families = (self.gather)();
+        let families = (self.gather)().await;
         let of = Interval { from_ns: self.identity.began_ns, to_ns: nanos(self.clock.now_ms()) };
         for part in points::parts(&families, of, POINTS_MAX) {
             let message = self.message(part);

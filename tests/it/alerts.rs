@@ -24,7 +24,7 @@ pub(crate) struct Receiver {
 
 impl Receiver {
     /// Starts to listen; returns where.
-    async fn listen(&self) -> String {
+    pub(crate) async fn listen(&self) -> String {
         async fn take(State(to): State<Receiver>, headers: HeaderMap, body: String) -> StatusCode {
             let id = headers.get("webhook-id").map_or("", |id| id.to_str().unwrap()).to_owned();
             to.got.lock().unwrap().push((id, serde_json::from_str(&body).unwrap()));

@@ -18,7 +18,7 @@ pub(crate) struct Cluster {
     pub(crate) postgres: Postgres,
     _fake: Process,
     pub(crate) fake: Upstream,
-    place: Place,
+    pub(crate) place: Place,
 }
 
 /// One limit for everybody, and guards that are soon missed.

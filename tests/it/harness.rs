@@ -16,6 +16,8 @@ use spendguard::rulebook::Rulebook;
 use spendguard::upstream::{Config, Upstream, roots};
 use tokio::sync::watch;
 
+use crate::postgres::Postgres;
+
 pub(crate) const ADMIN_TOKEN: &str = "test-admin-token-0123456789";
 pub(crate) const UPSTREAM_KEY: &str = "sk-upstream-secret-of-the-test";
 
@@ -83,9 +85,13 @@ pub(crate) async fn call(
     Answer { status: head.status, headers: head.headers, body }
 }
 
-/// The settings of a guard on PostgreSQL, with a schema for each folder, if the tests are run
-/// on it: `SPENDGUARD_TEST_DATABASE` is its address.
-fn shared_database(folder: &tempfile::TempDir) -> Vec<(String, String)> {
+/// The settings of a guard on PostgreSQL: on a database of the test's own or, if the tests are
+/// run on one (`SPENDGUARD_TEST_DATABASE` is its address), with a schema for each folder.
+fn shared_database(postgres: Option<&Postgres>, folder: &tempfile::TempDir) -> Vec<(String, String)> {
+    if let Some(postgres) = postgres {
+        let url = ("SPENDGUARD_STORAGE__URL__ENV".to_owned(), "DATABASE_URL".to_owned());
+        return vec![("DATABASE_URL".to_owned(), postgres.url()), url];
+    }
     let Ok(url) = std::env::var("SPENDGUARD_TEST_DATABASE") else { return Vec::new() };
     let name = folder.path().file_name().unwrap().to_string_lossy().to_lowercase();
     let name: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
@@ -109,19 +115,29 @@ impl House {
         upstream_key: Option<&str>,
         config: &str,
     ) -> Self {
-        let mut house = Self::started(tempfile::tempdir().unwrap(), base_url, upstream_key, config).await;
-        let made = house.make_key(json!({ "name": "test" })).await;
-        made["value"].as_str().unwrap().clone_into(&mut house.key);
-        house
+        let place = (tempfile::tempdir().unwrap(), None);
+        Self::started(place, base_url, upstream_key, config).await.with_key().await
+    }
+
+    /// A guard on a database that it shares with others.
+    pub(crate) async fn sharing(postgres: &Postgres, base_url: Option<&str>, config: &str) -> Self {
+        let place = (tempfile::tempdir().unwrap(), Some(postgres));
+        Self::started(place, base_url, Some(UPSTREAM_KEY), config).await.with_key().await
+    }
+
+    async fn with_key(mut self) -> Self {
+        let made = self.make_key(json!({ "name": "test" })).await;
+        made["value"].as_str().unwrap().clone_into(&mut self.key);
+        self
     }
 
     /// A guard on the database of one that was closed; it has no key.
     pub(crate) async fn reopened(folder: tempfile::TempDir, config: &str) -> Self {
-        Self::started(folder, None, Some(UPSTREAM_KEY), config).await
+        Self::started((folder, None), None, Some(UPSTREAM_KEY), config).await
     }
 
     async fn started(
-        folder: tempfile::TempDir,
+        (folder, postgres): (tempfile::TempDir, Option<&Postgres>),
         base_url: Option<&str>,
         upstream_key: Option<&str>,
         config: &str,
@@ -144,7 +160,7 @@ impl House {
             set("UPSTREAM__FORWARD_HEADERS", "x-fake-*".into()),
             set("ADMIN_TOKEN", ADMIN_TOKEN.into()),
         ];
-        environment.extend(shared_database(&folder));
+        environment.extend(shared_database(postgres, &folder));
         environment.extend(upstream_key.map(|key| ("OPENAI_API_KEY".to_owned(), key.to_owned())));
         let settings = spendguard::config::load(Some(&file), environment).unwrap();
         let mut app = Box::pin(App::start(settings.clone(), None)).await;

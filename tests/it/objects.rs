@@ -4,7 +4,7 @@ mod containers;
 mod context;
 mod crash;
 mod lists;
-mod upstream;
+pub(crate) mod upstream;
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::objects::upstream::Kept;
 
 /// Two projects before one upstream; what is refused otherwise may make objects.
 const PROJECTS: &str = "[[project]]\nid = \"a\"\nname = \"A\"\n[[project]]\nid = \"b\"\nname = \"B\"\n";
-const MAKERS: &str = "[endpoints]\nallow = [\"POST /v1/files\", \"POST /v1/vector_stores\", \"POST /v1/containers\", \
+pub(crate) const MAKERS: &str = "[endpoints]\nallow = [\"POST /v1/files\", \"POST /v1/vector_stores\", \"POST /v1/containers\", \
     \"POST /v1/batches\", \"POST /v1/vector_stores/{}/files\"]\n";
 
 /// A guard with two keys, each of a project of its own.

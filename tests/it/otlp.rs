@@ -3,9 +3,9 @@
 //! Names are those of OpenTelemetry's conventions for generative AI and HTTP, ids and flags those
 //! of W3C's Trace Context, answers those of the OTLP specification.
 
-mod collector;
+pub(crate) mod collector;
 mod outage;
-mod series;
+pub(crate) mod series;
 
 use std::time::Duration;
 

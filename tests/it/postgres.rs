@@ -105,6 +105,32 @@ impl Postgres {
         self.sql("spendguard", &format!("SET search_path TO spendguard; {statement}"))
     }
 
+    /// Keeps what a statement locks for some seconds, from when this returns.
+    pub(crate) fn hold(&self, statement: &str, seconds: u32) -> Held {
+        let mut command = as_somebody(&self.bin.join("psql"));
+        let port = self.port.to_string();
+        command.args(["-h", "127.0.0.1", "-p", &port, "-U", "guard", "-d", "spendguard", "-q", "-c"]);
+        let locked =
+            format!("SET search_path TO spendguard; BEGIN; {statement}; SELECT pg_sleep({seconds}); COMMIT");
+        command.arg(locked).stdin(Stdio::null()).stdout(Stdio::null());
+        let held = Held(command.spawn().unwrap());
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        held
+    }
+
+    /// Begins to log every statement.
+    pub(crate) fn log_statements(&self) {
+        self.sql("spendguard", "ALTER SYSTEM SET log_statement = 'all'");
+        self.sql("spendguard", "SELECT pg_reload_conf()");
+        std::thread::sleep(std::time::Duration::from_millis(300));
+    }
+
+    /// How many statements with this text were logged.
+    pub(crate) fn logged(&self, text: &str) -> usize {
+        let log = as_somebody(Path::new("cat")).arg(self.folder.path().join("log")).output().unwrap().stdout;
+        String::from_utf8_lossy(&log).lines().filter(|line| line.contains(text)).count()
+    }
+
     fn run(&self, program: &str, arguments: &[&str]) -> String {
         let mut command = as_somebody(&self.bin.join(program));
         // The server must not hold a pipe of the test's.
@@ -117,6 +143,15 @@ impl Postgres {
         let said = std::fs::read_to_string(&said).unwrap();
         assert!(status.success(), "{program} {arguments:?}: {said}");
         said.trim().to_owned()
+    }
+}
+
+/// A session that keeps rows locked; waited for when dropped.
+pub(crate) struct Held(std::process::Child);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let _ = self.0.wait();
     }
 }
 

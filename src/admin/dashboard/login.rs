@@ -13,6 +13,7 @@ use crate::admin::dashboard::page::{self, PageQuery, PageRequest, query_or_defau
 use crate::admin::dashboard::session::{self, same, set_cookie};
 use crate::admin::dashboard::{Dashboard, PAGES, see_other};
 use crate::keys::{self, KeyHash};
+use crate::store::StoreError;
 
 /// A token longer than this is none of ours, and is not looked at.
 const TOKEN_BYTES_MAX: usize = 4_096;
@@ -32,6 +33,17 @@ pub(super) fn redirect(path: &str) -> Response {
     }
 }
 
+/// The page for an operator whose admin key can't be checked, since the database can't be used.
+pub(super) fn unavailable(lang: Lang, error: &StoreError) -> Response {
+    page::note_unavailable(error);
+    let words = lang.words();
+    let body = html! {
+        div.login { div.card { p.notice.bad role="alert" { (words.ledger_unavailable) } } }
+    };
+    let page = page::signed_out(lang, words.not_done, "/login", &body);
+    (StatusCode::SERVICE_UNAVAILABLE, page).into_response()
+}
+
 /// The page of a path, or Overview: a link can't lead to another site.
 fn known_page(path: Option<&str>) -> &'static str {
     PAGES.iter().map(|page| page.path).find(|page| Some(*page) == path).unwrap_or("/")
@@ -43,7 +55,7 @@ pub(super) async fn form(
     headers: HeaderMap,
 ) -> Response {
     let next = known_page(query_or_default(return_to).next.as_deref());
-    if dashboard.visitor(&headers).is_some() {
+    if dashboard.visitor(&headers).await.is_ok_and(|visitor| visitor.is_some()) {
         return see_other(next);
     }
     answer(&dashboard, &headers, next, StatusCode::OK, None)
@@ -119,13 +131,21 @@ pub(super) async fn sign_in(
         return response;
     }
     let token = sent.token.trim();
-    let hash = KeyHash::of(token.as_bytes());
-    if token.len() > TOKEN_BYTES_MAX || dashboard.admin.visitor_with(&hash).is_none() {
+    let found = if token.len() > TOKEN_BYTES_MAX {
+        Ok(None)
+    } else {
+        dashboard.admin.visitor_with_token(token).await
+    };
+    let is_visitor = match found {
+        Ok(visitor) => visitor.is_some(),
+        Err(error) => return unavailable(Lang::of(&headers), &error),
+    };
+    if !is_visitor {
         dashboard.sessions.failed(now_ms);
         tracing::warn!(event = "dashboard_wrong_token", "a sign-in to the dashboard had a wrong token");
         return again(StatusCode::UNAUTHORIZED, words.wrong_token);
     }
-    let Ok(value) = dashboard.sessions.open(hash, now_ms) else {
+    let Ok(value) = dashboard.sessions.open(KeyHash::of(token.as_bytes()), now_ms) else {
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();
     };
     let mut response = see_other(next);

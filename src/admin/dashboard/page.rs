@@ -92,12 +92,12 @@ impl PageRequest {
         self.error_page(StatusCode::NOT_FOUND, self.words().no_such_thing).into()
     }
 
-    /// The page for a database that can't be read or written.
+    /// The page for a database that can't be read or written, or for an admin key that is no more.
     pub(super) fn unavailable(&self, error: &StoreError) -> ErrorPage {
-        tracing::error!(
-            event = "dashboard_database_failed", %error,
-            "the dashboard could not use the database"
-        );
+        if matches!(error, StoreError::ActorGone) {
+            return self.error_page(StatusCode::UNAUTHORIZED, self.words().wrong_token).into();
+        }
+        note_unavailable(error);
         self.error_page(StatusCode::SERVICE_UNAVAILABLE, self.words().ledger_unavailable).into()
     }
 
@@ -135,6 +135,14 @@ impl PageRequest {
             },
         )
     }
+}
+
+/// Logs that the database could not be used for a page.
+pub(super) fn note_unavailable(error: &StoreError) {
+    tracing::error!(
+        event = "dashboard_database_failed", %error,
+        "the dashboard could not use the database"
+    );
 }
 
 /// A page for a browser that is not signed in.

@@ -52,10 +52,10 @@ impl Proxy {
 
     /// Records a use that upstream has served; returns its fee. Of concurrent uses,
     /// which each have a hold, the first pays for the time that they add.
-    pub(super) fn charge_use(&self, used: &mut ContainerUse, caller: &Caller, fees: &Rates) -> Money {
-        let new = || Self::unknown_container(caller, used.at_s);
-        let (added_s, known, written) = self.guard.use_container(&used.of, used.at_s, new);
-        used.written = Some(written);
+    pub(super) async fn charge_use(&self, used: &mut ContainerUse, caller: &Caller, fees: &Rates) -> Money {
+        let new = Self::unknown_container(caller, used.at_s);
+        let (added_s, known, written) = self.guard.use_container(&used.of, used.at_s, new).await;
+        used.written = written;
         container_life(fees, &known, added_s).min(used.fee_max)
     }
 

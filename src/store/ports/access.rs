@@ -13,11 +13,11 @@ use crate::store::{StoreError, postgres, sqlite};
 pub(in crate::store) enum Access {
     /// Behind the queue of the one connection that writes.
     Sqlite(Arc<sqlite::Handle>),
-    /// On a connection of its own.
+    /// To a server.
     Postgres(Arc<postgres::Writer>),
 }
 
-/// A connection that only reads; clones share it.
+/// Asks the database; clones of one to a file share a connection.
 #[derive(Clone, Debug)]
 pub(in crate::store) enum Reader {
     /// To a file.
@@ -84,17 +84,17 @@ impl Access {
         }
     }
 
-    /// The sizes that can be had without reading the database; nothing of a server.
-    pub(in crate::store) fn sizes(&self) -> Sizes {
+    /// What the database takes; of a server's, not its log, and not what its disk has left.
+    pub(in crate::store) async fn sizes(&self) -> Sizes {
         match self {
             Self::Sqlite(handle) => handle.sizes(),
-            Self::Postgres(_) => Sizes::default(),
+            Self::Postgres(writer) => Sizes { database: writer.bytes().await, ..Sizes::default() },
         }
     }
 }
 
 impl Reader {
-    /// Runs a query on the shared connection. It blocks: not for the proxy.
+    /// Runs a query. It blocks: not for the proxy.
     pub(in crate::store) fn query<T>(
         &self,
         work: impl FnOnce(Db<'_>) -> sql::Result<T>,

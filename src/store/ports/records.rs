@@ -1,8 +1,10 @@
 //! What operators change, written behind the journal's queue.
 
+use std::sync::Arc;
+
 use jiff::tz::TimeZone;
 
-use crate::store::outbox::Outcome;
+use crate::store::outbox::{Due, NEWS_MS, Outcome};
 use crate::store::ports::Access;
 use crate::store::records::ActiveLimit;
 use crate::store::records::{AuditRow, RecordChange};
@@ -68,19 +70,19 @@ impl Records {
     /// Makes deliveries to channels of all crossings that have none yet. Returns when the
     /// hour ends of crossings that wait to share a message, in Unix milliseconds.
     pub async fn route_alerts(&self, channels: Vec<String>, now_ms: i64) -> Result<Option<i64>, StoreError> {
+        let others_for_ms = self.access.is_shared().then_some(NEWS_MS);
         // Still: a crossing that was committed meanwhile would be marked without a delivery.
-        self.access.run_still(move |db| outbox::route(db, &channels, now_ms)).await
+        self.access.run_still(move |db| outbox::route(db, &channels, now_ms, others_for_ms)).await
     }
 
-    /// Notes the outcome of an attempt to deliver an alert.
+    /// Notes the outcome of an attempt to deliver an alert, unless another guard has claimed it since.
     pub async fn note_delivery(
         &self,
-        alert: u64,
-        channel: String,
+        due: Arc<Due>,
         now_ms: i64,
         outcome: Outcome,
     ) -> Result<(), StoreError> {
-        self.access.run(move |db| outbox::note(db, alert, &channel, now_ms, &outcome)).await
+        self.access.run(move |db| outbox::note(db, &due, now_ms, &outcome)).await
     }
 }
 

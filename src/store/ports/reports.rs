@@ -1,8 +1,9 @@
-//! Questions about the past, answered on connections that only read.
+//! Questions about the past.
 //!
 //! Each question is asked after all that was queued for the database before it, so that
-//! an answer contains all that its caller knows of. Questions that may take long have a
-//! connection of their own, and so have those that keys ask about themselves.
+//! an answer contains all that its caller knows of. On the embedded engine, questions that may
+//! take long have a connection of their own, and so have those that keys ask about themselves; on a
+//! shared one all share a few connections, of which long questions leave one to the others.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use crate::ledger::meter::Subject;
 use crate::store::objects::StoredObject;
 use crate::store::outbox::{Alert, Delivery, Due};
 use crate::store::ports::{Access, Reader};
+use crate::store::postgres::Work;
 use crate::store::records::{AuditFilter, AuditRow, Names};
 use crate::store::reports::{
     DailyUsage, EntryFilter, GroupBy, Groups, PruneError, PruneStep, Pruned, Sizes, Storage, UsageFilter,
@@ -44,13 +46,14 @@ pub struct Reports {
 }
 
 impl Reports {
-    /// Reports on four connections of their own.
+    /// Reports by a reader for each kind of question.
     pub(in crate::store) fn new(
         access: Access,
         names: Arc<dyn Names>,
-        reader: impl Fn() -> Result<Reader, StoreError>,
+        reader: impl Fn(Work) -> Result<Reader, StoreError>,
     ) -> Result<Self, StoreError> {
-        let [quick, long, keys, objects] = [reader()?, reader()?, reader()?, reader()?];
+        let short = || reader(Work::Short);
+        let (quick, long, keys, objects) = (short()?, reader(Work::Long)?, short()?, short()?);
         Ok(Self { access, names, quick, long, keys, objects })
     }
 
@@ -229,14 +232,15 @@ impl Reports {
 
     /// What the database is and takes.
     pub async fn storage(&self) -> Result<Storage, StoreError> {
-        let (sizes, reader) = (self.sizes(), self.long.clone());
+        let (sizes, reader) = (self.sizes().await, self.long.clone());
         let reusable_bytes = self.access.blocking(move || reader.reusable_bytes()).await??;
         self.ask(&self.long, move |db, _| storage::of(db, sizes, reusable_bytes)).await
     }
 
-    /// What the database and its log take, and what is left of their disk.
-    pub fn sizes(&self) -> Sizes {
-        self.access.sizes()
+    /// What the database and its log take, and what is left of their disk; of a server's, what the
+    /// tables took a few seconds ago.
+    pub async fn sizes(&self) -> Sizes {
+        self.access.sizes().await
     }
 
     /// The newest alerts before an id, newest first, with the deliveries of their messages.
@@ -269,22 +273,23 @@ impl Reports {
         wait_max_ms: i64,
         count_max: usize,
     ) -> Result<(Vec<Due>, Option<i64>), StoreError> {
-        let work = move |db: Db<'_>| {
+        let work = move |db: Db<'_>, count_max| {
             let due = outbox::due(db, &channel, now_ms, wait_max_ms, count_max)?;
             Ok((due, outbox::next_ms(db, &channel)?))
         };
         if self.access.is_shared() {
-            // Claimed for a while, so that no other guard sends it, too.
+            // Claimed for a while, so that no other guard sends it, too; one, since the claims of
+            // others would pass while that one is sent.
             return self
                 .access
                 .run(move |db| {
-                    let (due, next_ms) = work(db)?;
-                    outbox::claim(db, &due, now_ms + CLAIM_MS)?;
+                    let (mut due, next_ms) = work(db, 1)?;
+                    due.iter_mut().try_for_each(|due| outbox::claim(db, due, now_ms + CLAIM_MS))?;
                     Ok((due, next_ms))
                 })
                 .await;
         }
-        self.ask(&self.quick, move |db, _| work(db)).await
+        self.ask(&self.quick, move |db, _| work(db, count_max)).await
     }
 
     /// What is stored of objects and items, in their order, up to the first that `stop`

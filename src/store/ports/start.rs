@@ -21,7 +21,7 @@ impl Store {
     ) -> Result<(Engine, BackgroundWriter), StoreError> {
         let (handle, writer) = self.begin(requests_max, observer)?;
         let access = Access::Sqlite(Arc::clone(&handle));
-        let reports = Reports::new(access.clone(), names, || Ok(Reader::Sqlite(handle.reader()?)))?;
+        let reports = Reports::new(access.clone(), names, |_| Ok(Reader::Sqlite(handle.reader()?)))?;
         let journal = Journal::Embedded(EmbeddedJournal::new(handle));
         Ok((Engine { journal, records: Records::new(access), reports }, writer))
     }
@@ -41,8 +41,8 @@ impl SharedStore {
         let started = self.begin(requests_max, observer, Arc::clone(&names), ledger, rules_version)?;
         let access = Access::Postgres(Arc::new(started.writer));
         let readers = started.readers;
-        let reports = Reports::new(access.clone(), names, || Ok(Reader::Postgres(readers.another())))?;
-        let journal = Journal::Shared(started.lanes);
+        let reports = Reports::new(access.clone(), names, |work| Ok(Reader::Postgres(readers.taking(work))))?;
+        let journal = Journal::Shared(Box::new(started.lanes));
         Ok((Engine { journal, records: Records::new(access), reports }, started.running))
     }
 }

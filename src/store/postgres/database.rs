@@ -11,6 +11,7 @@ use rustls::pki_types::pem::PemObject as _;
 use tokio::runtime::Runtime;
 use tokio_postgres::{Client, NoTls};
 
+use crate::store::postgres::pool::Pool;
 use crate::store::postgres::tls::MakeTls;
 use crate::store::postgres::url::Url;
 use crate::store::sql::postgres::{Connection, cause};
@@ -22,6 +23,17 @@ const IDLE_MAX: Duration = Duration::from_secs(5);
 /// The same for an operator's change, which may add up the past of a limit meanwhile.
 const IDLE_OF_CHANGE_MAX: Duration = Duration::from_secs(60);
 
+/// Connections of a guard that are apart, since what has one must not wait for reports: one for
+/// each lane, one for the heartbeat, one for changes of the rules, and one that reads the rules,
+/// also in the middle of a change.
+const APART: usize = LANES.len() + 3;
+/// The numbers of the connections on which a guard admits.
+pub(super) const LANES: [i64; 2] = [1, 2];
+/// The fewest connections that a guard works with: those apart, and one for everything else. All
+/// that shares the last one takes it for one transaction or question, and asks for no other
+/// meanwhile; what is apart never waits for it. So it comes free again, however many wait.
+pub const CONNECTIONS_MIN: usize = APART + 1;
+
 /// Where the database is, and how it is used.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -29,9 +41,9 @@ pub struct Config {
     pub url: crate::domain::Secret,
     /// The schema with the tables.
     pub schema: String,
-    /// Connections that this guard may have.
+    /// Connections that this guard may have, [`CONNECTIONS_MIN`] or more.
     pub connections_max: usize,
-    /// How long making a connection may take.
+    /// How long making a connection may take, and the wait for one that others use.
     pub connect_timeout: Duration,
     /// How long a statement may take.
     pub statement_timeout: Duration,
@@ -46,6 +58,8 @@ pub(crate) struct Database {
     url: Url,
     tls: Option<MakeTls>,
     pub(super) config: Config,
+    /// All connections that are not apart.
+    pub(super) pool: Arc<Pool<Connection>>,
     /// Drives all connections. `None` once it is dropped.
     runtime: Option<Runtime>,
     /// Whether there may be jobs.
@@ -66,7 +80,8 @@ impl Database {
             .enable_all()
             .build()
             .map_err(|error| unusable(format!("no thread could be started: {error}")))?;
-        Ok(Self { url, tls, config, runtime: Some(runtime), has_jobs: AtomicBool::new(false) })
+        let pool = Pool::new(config.connections_max.saturating_sub(APART));
+        Ok(Self { url, tls, config, pool, runtime: Some(runtime), has_jobs: AtomicBool::new(false) })
     }
 
     /// Host and database, to be shown.
@@ -100,7 +115,7 @@ impl Database {
         self.connect(IDLE_MAX).await.map_err(Into::into)
     }
 
-    /// A connection that threads use.
+    /// A connection that threads use; one that is not apart is lent by the pool.
     pub(super) fn connection(self: &Arc<Self>) -> Result<Connection, StoreError> {
         let database = Arc::clone(self);
         let connecting = self.runtime().spawn(async move { database.connect(IDLE_OF_CHANGE_MAX).await });

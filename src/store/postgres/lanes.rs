@@ -2,27 +2,45 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use crate::domain::Money;
+use crate::domain::object::KnownObject;
+use crate::domain::{Money, ObjectReference};
 use crate::ledger::ReserveRequest;
 use crate::ledger::entry::{Crossing, Entry, Hold, Job};
 use crate::ledger::waiting::Turn;
 use crate::store::objects::ObjectChange;
 use crate::store::postgres::calls::{AdmittedHold, Call, Correction, NotReserved, Reserve, TakeRates};
+use crate::store::postgres::claims;
 use crate::store::postgres::database::{Database, blocking};
+use crate::store::postgres::lease::Lease;
 use crate::store::postgres::locks::rules_version;
+use crate::store::postgres::looks::Looks;
+use crate::store::postgres::pool::Work;
 use crate::store::postgres::reader::Reader;
 use crate::store::postgres::shared::{RulesFollower, Shared};
 use crate::store::postgres::whole::{self, SharedMeters};
 use crate::store::records::AuditRow;
 use crate::store::slots::Slots;
 use crate::store::snapshot::Snapshot;
-use crate::store::sql::{Db, Owned};
+use crate::store::sql::{Db, Lent as _, Owned};
 use crate::store::{Slot, StoreError};
 use crate::throttle::shared::{GiveBack, Take};
 use crate::throttle::{RateCheck, Throttled};
+
+/// The least time between two looks at the whole ledger. It bounds what those who are authorized
+/// can ask of the database, to 20 looks a second; who asks for one page after another waits for
+/// it, and sees what was committed before each.
+const WHOLE_EACH: Duration = Duration::from_millis(50);
+/// The age up to which what was seen of the whole ledger is good for who is not authorized: on an
+/// address of this machine, `/metrics` is open to anybody.
+const LATELY: Duration = Duration::from_secs(1);
+/// The least time between two looks for new rules that unknown keys cause: a flood of wrong keys
+/// costs four small queries a second. In return, during a flood, a wrong key is answered and a key
+/// that another guard has just made is found up to this much later.
+const RULES_EACH: Duration = Duration::from_millis(250);
 
 /// Admits requests and writes endings, in groups of one transaction each.
 #[derive(Debug)]
@@ -31,6 +49,12 @@ pub struct Lanes {
     slots: Slots,
     reader: Reader,
     database: Arc<Database>,
+    /// Looks at the whole ledger: whether it could be read.
+    whole: Looks<bool>,
+    /// Looks at it for who is not authorized.
+    lately: Looks<()>,
+    /// Looks for new rules: whether they could be read.
+    rules: Looks<bool>,
     /// What other guards hold, in nano-dollars and in holds, as of the last look.
     held: Arc<(AtomicI64, AtomicUsize)>,
 }
@@ -38,11 +62,45 @@ pub struct Lanes {
 impl Lanes {
     pub(super) fn new(shared: Arc<Shared>, requests_max: usize, database: Arc<Database>) -> Self {
         let reader = Reader::new(Arc::clone(&database));
-        Self { shared, slots: Slots::new(requests_max), reader, database, held: Arc::default() }
+        let timer = database.runtime().handle().clone();
+        Self {
+            shared,
+            slots: Slots::new(requests_max),
+            reader,
+            database,
+            whole: Looks::new(WHOLE_EACH, timer.clone()),
+            lately: Looks::new(LATELY, timer.clone()),
+            rules: Looks::new(RULES_EACH, timer),
+            held: Arc::default(),
+        }
     }
 
-    /// Reads what all guards have settled and hold, to be shown.
-    pub async fn see_whole(&self) -> Result<(), StoreError> {
+    /// Puts in force what all guards have changed, and reads what they have settled and hold, to
+    /// be shown: by what was committed, or answered by this guard, before this was called. `false`
+    /// if that can't be read; what is in memory stays as it was then.
+    pub async fn see_whole(&self) -> bool {
+        let look = async || match self.look_at_whole().await {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::warn!(
+                    event = "whole_not_read", %error,
+                    "what other guards have changed, settled and hold can't be read; older figures are shown"
+                );
+                false
+            }
+        };
+        self.whole.look(look).await
+    }
+
+    /// The same for who is not authorized, as of a second ago at most.
+    pub async fn see_whole_lately(&self) {
+        let look = async || {
+            self.see_whole().await;
+        };
+        self.lately.recent(look).await;
+    }
+
+    async fn look_at_whole(&self) -> Result<(), StoreError> {
         if self.is_healthy() {
             self.flush().await?;
         }
@@ -51,7 +109,14 @@ impl Lanes {
             let seen = reader.query(|db| db.snapshot(|| whole::read(db, shared.epoch())))?;
             held.0.store(seen.held_nano, Ordering::Relaxed);
             held.1.store(seen.holds, Ordering::Relaxed);
+            if !shared.refresh(seen.rules_version) {
+                return Err(StoreError::Unavailable);
+            }
             let mut ledger = shared.ledger();
+            // With newer rules, newer counters were read.
+            if ledger.rules_version() != seen.rules_version {
+                return Ok(());
+            }
             ledger.load_meters(seen.meters);
             if let Some(segments) = &seen.credit {
                 ledger.load_credit(segments);
@@ -65,27 +130,34 @@ impl Lanes {
     pub async fn snapshot(&self) -> Result<(Snapshot, SharedMeters), StoreError> {
         let database = Arc::clone(&self.database);
         blocking(move || {
-            let pinned = database.connection()?;
+            let pinned = Lease::take(&database, Work::Long)?;
             // The instant is that of the first statement.
-            pinned.begin_snapshot().map_err(|error| StoreError::Failed(error.into()))?;
-            let meters = SharedMeters::read(Db::Postgres(&pinned))?;
+            pinned.connection().begin_snapshot().map_err(|error| StoreError::Failed(error.into()))?;
+            let meters = SharedMeters::read(Db::Postgres(pinned.connection()))?;
             // A server looks after its own files.
-            Ok((Snapshot::of(Owned::Postgres(pinned), |_| Ok(Vec::new())), meters))
+            Ok((Snapshot::of(Owned::Postgres(Box::new(pinned)), |_| Ok(Vec::new())), meters))
         })
         .await
     }
 
-    /// Looks whether another guard has changed the rules, and puts them in force then.
-    pub async fn look_for_rules(&self) {
+    /// Puts in force what other guards have changed by now; `false` if that can't be read.
+    pub async fn look_for_rules(&self) -> bool {
+        self.rules.look(|| self.look_at_rules()).await
+    }
+
+    async fn look_at_rules(&self) -> bool {
         let (shared, reader) = (Arc::clone(&self.shared), self.reader.clone());
         let look = move || match reader.query(rules_version) {
-            Ok(version) => drop(shared.refresh(version)),
-            Err(error) => tracing::error!(
-                event = "rules_refresh_failed", %error,
-                "the version of the rules can't be read"
-            ),
+            Ok(version) => shared.refresh(version),
+            Err(error) => {
+                tracing::error!(
+                    event = "rules_refresh_failed", %error,
+                    "the version of the rules can't be read"
+                );
+                false
+            }
         };
-        let _ = tokio::task::spawn_blocking(look).await;
+        tokio::task::spawn_blocking(look).await.unwrap_or(false)
     }
 
     /// Money that other guards hold for open requests, and how many there are, as of the last
@@ -200,6 +272,22 @@ impl Lanes {
         let (ack, written) = oneshot::channel();
         self.shared.queue.push(Call::Objects(changes, Some(ack)));
         written
+    }
+
+    /// Changes an object by what is stored of it, while no other guard does; one that is not stored
+    /// is as `new`. When this returns, it is in the database.
+    pub async fn change_object<T: Send + 'static>(
+        &self,
+        of: ObjectReference,
+        new: KnownObject,
+        change: impl FnOnce(KnownObject) -> (T, ObjectChange) + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let database = Arc::clone(&self.database);
+        blocking(move || {
+            let lease = Lease::take(&database, Work::Short)?;
+            Ok(claims::change(Db::Postgres(lease.connection()), &of, &new, change)?)
+        })
+        .await
     }
 
     /// Waits until all that this guard queued before is in the database.

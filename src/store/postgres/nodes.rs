@@ -12,6 +12,7 @@ use std::time::Duration;
 use crate::ledger::entry::Hold;
 use crate::store::StoreError;
 use crate::store::postgres::clock::NOW_MS;
+pub(super) use crate::store::postgres::database::LANES;
 use crate::store::postgres::locks::lock_rules;
 use crate::store::records::Names;
 use crate::store::sql::codec::{HoldRow, uint};
@@ -19,8 +20,6 @@ use crate::store::sql::columns::json_from;
 use crate::store::sql::postgres::Connection;
 use crate::store::sql::{Db, Result, params};
 
-/// Connections on which a guard admits.
-pub(super) const LANES: i64 = 2;
 /// Holds of dead guards that are charged in one go.
 const CHARGED_MAX: usize = 128;
 
@@ -149,7 +148,7 @@ fn make(db: Db<'_>, name: &str, epoch: i64, rules_version: i64) -> Result<()> {
          VALUES (?1, ?2, ?3, {NOW_MS}, {NOW_MS}, 'alive')"
     );
     db.execute(&insert, params![epoch, name, env!("CARGO_PKG_VERSION")])?;
-    for lane in 1..=LANES {
+    for lane in LANES {
         db.execute(
             "INSERT INTO lane (epoch, lane, state, rules_version, group_id) VALUES (?1, ?2, 'alive', ?3, 0)",
             params![epoch, lane, rules_version],

@@ -1,37 +1,38 @@
-//! Connections that only read.
+//! Questions, on connections that all of them share.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use crate::store::StoreError;
 use crate::store::postgres::database::Database;
-use crate::store::postgres::locks::working;
-use crate::store::sql::postgres::Connection;
-use crate::store::sql::{self, Db};
-use crate::sync::unpoisoned;
+use crate::store::postgres::lease::Lease;
+use crate::store::postgres::pool::Work;
+use crate::store::sql::{self, Db, Lent as _};
 
-/// Reads on a connection of its own; clones share it.
+/// Asks questions that take so long.
 #[derive(Clone, Debug)]
 pub(in crate::store) struct Reader {
     database: Arc<Database>,
-    connection: Arc<Mutex<Option<Connection>>>,
+    work: Work,
 }
 
 impl Reader {
+    /// For short questions.
     pub(super) fn new(database: Arc<Database>) -> Self {
-        Self { database, connection: Arc::default() }
+        Self { database, work: Work::Short }
     }
 
-    /// Another one to the same database.
-    pub(in crate::store) fn another(&self) -> Self {
-        Self::new(Arc::clone(&self.database))
+    /// The same for questions that take so long.
+    pub(in crate::store) fn taking(&self, work: Work) -> Self {
+        Self { database: Arc::clone(&self.database), work }
     }
 
-    /// Runs a query on the shared connection. It blocks: not for the proxy.
+    /// Runs a query. It blocks, until a connection is free and while the query runs: not for the
+    /// proxy.
     pub(in crate::store) fn query<T>(
         &self,
         work: impl FnOnce(Db<'_>) -> sql::Result<T>,
     ) -> Result<T, StoreError> {
-        let mut connection = unpoisoned(self.connection.lock());
-        Ok(work(Db::Postgres(working(&self.database, &mut connection)?))?)
+        let lease = Lease::take(&self.database, self.work)?;
+        Ok(work(Db::Postgres(lease.connection()))?)
     }
 }

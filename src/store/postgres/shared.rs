@@ -50,7 +50,7 @@ struct Health {
     /// The database did not answer, or refused, when it was last written to.
     is_down: bool,
     /// Lanes whose group could not be written so far.
-    stuck: i64,
+    stuck: usize,
     /// The database has gone back.
     is_stopped: bool,
 }
@@ -58,7 +58,7 @@ struct Health {
 impl Health {
     /// While one lane is free, requests are admitted on it.
     fn is_good(&self) -> bool {
-        !self.is_down && !self.is_stopped && self.stuck < LANES
+        !self.is_down && !self.is_stopped && self.stuck < LANES.len()
     }
 }
 

@@ -117,7 +117,7 @@ impl SharedStore {
         let Self { database, epoch, .. } = self;
         let shared = Arc::new(Shared::new(ledger, Box::new(observer), rules_version, epoch));
         let mut lanes = Vec::new();
-        for lane in 1..=nodes::LANES {
+        for lane in nodes::LANES {
             let (of, lane_of) = (Arc::clone(&database), Arc::clone(&shared));
             let connecting = database.runtime().spawn(async move { of.client().await });
             let client = pollster::block_on(connecting).map_err(|_| StoreError::Unavailable)?;

@@ -14,10 +14,12 @@ use tokio_postgres::{Client, Row, Statement};
 
 use crate::ledger::entry::Crossing;
 use crate::store::postgres::database::{Database, blocking};
+use crate::store::postgres::lease::Lease;
 use crate::store::postgres::nodes::{self, Rejoined};
+use crate::store::postgres::pool::Work;
 use crate::store::postgres::session::{Failure, Rows, Session, Wants, Writes};
 use crate::store::sql::postgres::numbered;
-use crate::store::sql::{Error, days};
+use crate::store::sql::{Error, Lent as _, days};
 use crate::store::{DatabaseError, StoreError};
 
 pub(super) const IDS: &str = "SELECT nextval('entry_id') FROM generate_series(1, $1::bigint)";
@@ -175,7 +177,10 @@ impl Session for PgSession {
     async fn rejoin(&mut self, epoch: i64) -> Result<HashSet<u64>, Failure> {
         let (database, lost) = (Arc::clone(&self.database), self.epoch);
         let name = database.config.node.clone();
-        let rejoining = move || nodes::rejoin(&database.connection()?, &database.config.node, lost, epoch);
+        let rejoining = move || {
+            let lease = Lease::take(&database, Work::Long)?;
+            nodes::rejoin(lease.connection(), &database.config.node, lost, epoch)
+        };
         match blocking(rejoining).await {
             Ok(Rejoined::With(kept)) => Ok(kept),
             Ok(Rejoined::Unknown) => Err(Failure::GoneBack),

@@ -72,13 +72,13 @@ impl Upkeep {
     }
 
     /// Joins again, unless a lane has: another guard has given this one up in an epoch.
-    fn rejoin(&self, lost: i64) -> std::result::Result<(), StoreError> {
+    fn rejoin(&self, connection: &Connection, lost: i64) -> Result<(), StoreError> {
         let mut next = self.shared.rejoining.blocking_lock();
         if self.shared.epoch() != lost {
             return Ok(());
         }
         let name = &self.database.config.node;
-        match nodes::rejoin(&self.database.connection()?, name, lost, next.epoch()?)? {
+        match nodes::rejoin(connection, name, lost, next.epoch()?)? {
             Rejoined::With(kept) => self.shared.note_rejoined(&mut next, kept),
             Rejoined::Unknown => self.shared.note_gone_back(),
             Rejoined::Taken => return Err(StoreError::NameTaken { name: name.clone() }),
@@ -92,13 +92,14 @@ impl Upkeep {
         run: &mut Option<Run>,
         looks: u64,
     ) -> Result<(), StoreError> {
-        let db = Db::Postgres(working(&self.database, connection)?);
+        let connection = working(&self.database, connection)?;
+        let db = Db::Postgres(connection);
         let epoch = self.shared.epoch();
         match nodes::say_alive(db, epoch)? {
             Known::Alive(now_ms) => self.give_up_dead(db, run, now_ms)?,
             Known::GivenUp => {
                 *run = None;
-                self.rejoin(epoch)?;
+                self.rejoin(connection, epoch)?;
             }
             Known::Unknown => self.shared.note_gone_back(),
         }

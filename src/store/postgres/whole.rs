@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::ledger::account::{Account, Segment};
 use crate::ledger::meter::Meter;
 use crate::store::postgres::clock::NOW_S;
+use crate::store::postgres::locks::rules_version;
 use crate::store::sql::columns::{json_from, json_text};
 use crate::store::sql::{Db, Result, credit, params};
 
@@ -19,6 +20,8 @@ pub struct SharedMeters {
 
 /// The ledger at one instant.
 pub(super) struct Whole {
+    /// The version of the rules.
+    pub(super) rules_version: i64,
     /// Meters of windows that are not over: limit, subject's label, start of the window.
     pub(super) meters: Vec<(String, String, i64, Meter)>,
     pub(super) credit: Option<Vec<Segment>>,
@@ -41,7 +44,8 @@ pub(super) fn read(db: Db<'_>, own_epoch: i64) -> Result<Whole> {
     let (held_nano, holds): (i64, i64) =
         db.row(held, params![own_epoch], |row| Ok((row.get(0)?, row.get(1)?)))?;
     let holds = usize::try_from(holds).unwrap_or(0);
-    Ok(Whole { meters: meters(db)?, credit: credit_segments(db)?, held_nano, holds })
+    let rules_version = rules_version(db)?;
+    Ok(Whole { rules_version, meters: meters(db)?, credit: credit_segments(db)?, held_nano, holds })
 }
 
 /// The meters of windows that are not over.

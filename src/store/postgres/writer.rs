@@ -1,29 +1,65 @@
 //! Connections for what no request waits for: upkeep of tables, and operators' changes.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use crate::store::StoreError;
 use crate::store::postgres::change::Change;
 use crate::store::postgres::database::{Database, blocking};
-use crate::store::postgres::locks::{Alone, lock, working};
+use crate::store::postgres::lease::Lease;
+use crate::store::postgres::locks::{Alone, lock};
+use crate::store::postgres::looks::Looks;
+use crate::store::postgres::pool::Work;
 use crate::store::postgres::shared::Shared;
 use crate::store::sql::postgres::Connection;
-use crate::store::sql::{self, Db};
-use crate::sync::unpoisoned;
+use crate::store::sql::{self, Db, Lent as _, params};
 
-/// Writes on a connection of its own.
+/// The least time between two looks at the size of the tables, which reads that of each file.
+const SIZES_EACH: Duration = Duration::from_secs(5);
+const SIZE: &str = "SELECT CAST(COALESCE(SUM(pg_total_relation_size(pg_class.oid)), 0) AS BIGINT) FROM pg_class \
+                    JOIN pg_namespace ON pg_namespace.oid = relnamespace WHERE CAST(nspname AS TEXT) = ?1 \
+                    AND relkind = 'r'";
+
+/// Writes on a connection that questions share; changes of the rules have one that is apart.
 #[derive(Debug)]
 pub(in crate::store) struct Writer {
     database: Arc<Database>,
     shared: Arc<Shared>,
-    connection: Arc<Mutex<Option<Connection>>>,
+    /// Looks at what the tables take.
+    sizes: Looks<()>,
+    /// What they took when it could be read last, in bytes.
+    bytes: Arc<AtomicU64>,
     /// The connection of changes of the rules.
     changes: Arc<tokio::sync::Mutex<Option<Connection>>>,
 }
 
 impl Writer {
     pub(super) fn new(database: Arc<Database>, shared: Arc<Shared>) -> Self {
-        Self { database, shared, connection: Arc::default(), changes: Arc::default() }
+        let sizes = Looks::new(SIZES_EACH, database.runtime().handle().clone());
+        Self { database, shared, sizes, bytes: Arc::default(), changes: Arc::default() }
+    }
+
+    /// What the tables and their indexes take in the server's files, in bytes, as of a few seconds
+    /// ago at most. What can't be read stays as it was.
+    pub(in crate::store) async fn bytes(&self) -> u64 {
+        self.sizes.recent(|| self.look_at_sizes()).await;
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    async fn look_at_sizes(&self) {
+        let (database, bytes) = (Arc::clone(&self.database), Arc::clone(&self.bytes));
+        let look = move || {
+            let lease = Lease::take(&database, Work::Short)?;
+            let size: i64 =
+                Db::Postgres(lease.connection())
+                    .row(SIZE, params![database.config.schema], |row| row.get(0))?;
+            bytes.store(u64::try_from(size).unwrap_or(0), Ordering::Relaxed);
+            Ok(())
+        };
+        if let Err(error) = blocking(look).await {
+            tracing::warn!(event = "storage_size_not_read", %error, "the size of the tables can't be read");
+        }
     }
 
     /// Does work in one transaction, after all that this guard has queued before.
@@ -33,10 +69,11 @@ impl Writer {
         F: FnOnce(Db<'_>) -> sql::Result<T> + Send + 'static,
     {
         self.flush().await?;
-        let (database, connection) = (Arc::clone(&self.database), Arc::clone(&self.connection));
+        let database = Arc::clone(&self.database);
         blocking(move || {
-            let mut connection = unpoisoned(connection.lock());
-            let db = Db::Postgres(working(&database, &mut connection)?);
+            // It may wait for a change of the rules.
+            let lease = Lease::take(&database, Work::Long)?;
+            let db = Db::Postgres(lease.connection());
             Ok(db.transaction(|| {
                 lock(db, alone)?;
                 work(db)

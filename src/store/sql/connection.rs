@@ -32,7 +32,13 @@ pub(crate) enum Owned {
     /// To a database of SQLite.
     Sqlite(Connection),
     /// To a database of PostgreSQL.
-    Postgres(postgres::Connection),
+    Postgres(Box<dyn Lent>),
+}
+
+/// A connection that goes back to its lender when dropped.
+pub(crate) trait Lent: std::fmt::Debug + Send + Sync {
+    /// The connection.
+    fn connection(&self) -> &postgres::Connection;
 }
 
 impl Owned {
@@ -40,7 +46,7 @@ impl Owned {
     pub(crate) fn db(&self) -> Db<'_> {
         match self {
             Self::Sqlite(db) => Db::Sqlite(db),
-            Self::Postgres(db) => Db::Postgres(db),
+            Self::Postgres(lent) => Db::Postgres(lent.connection()),
         }
     }
 }

@@ -56,6 +56,8 @@ pub(crate) fn write(db: Db<'_>, changes: &[ObjectChange]) -> Result<()> {
     })
 }
 
+/// An earlier use than the one that is stored is not written: what was paid for since would be paid
+/// for twice.
 fn put(db: Db<'_>, of: &ObjectReference, known: &KnownObject, expires_s: Option<i64>) -> Result<()> {
     let (tokens, rendering, pictures) = columns(&known.context);
     let is_container = of.kind == ObjectKind::Container;
@@ -66,7 +68,9 @@ fn put(db: Db<'_>, of: &ObjectReference, known: &KnownObject, expires_s: Option<
         "INSERT INTO object (kind, id, project, api_key, context_tokens, memory, idle_s, created_s, used_s, expires_s, \
          rendering, pictures) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) ON CONFLICT (kind, id) \
          DO UPDATE SET context_tokens = excluded.context_tokens, memory = excluded.memory, \
-         idle_s = excluded.idle_s, used_s = excluded.used_s, expires_s = excluded.expires_s, \
+         idle_s = excluded.idle_s, \
+         expires_s = CASE WHEN excluded.used_s < object.used_s THEN object.expires_s ELSE excluded.expires_s END, \
+         used_s = CASE WHEN excluded.used_s < object.used_s THEN object.used_s ELSE excluded.used_s END, \
          rendering = excluded.rendering, pictures = excluded.pictures",
         params![
             of.kind.name(),
@@ -139,7 +143,7 @@ pub(crate) fn stored(db: Db<'_>, of: &ObjectReference, now_s: i64) -> Result<Opt
 }
 
 /// What is known of an object.
-fn find(db: Db<'_>, of: &ObjectReference) -> Result<Option<KnownObject>> {
+pub(crate) fn find(db: Db<'_>, of: &ObjectReference) -> Result<Option<KnownObject>> {
     let sql = "SELECT project, api_key, idle_s, created_s, used_s, context_tokens, rendering, pictures, memory \
                FROM object WHERE kind = ?1 AND id = ?2";
     db.optional(sql, params![of.kind.name(), of.id], |row| known_from(of.kind, row))

@@ -24,11 +24,17 @@ const ALERT: &str = "crossing.id, mark, limit_name, subject, threshold, window_s
 
 const DELIVERY: &str = "channel, state, attempts, next_ms, error, mail";
 
-/// Makes deliveries to `channels` of all crossings that have none yet, and drops
-/// those that wait for a channel that is no more. Of e-mail there is a name for
-/// each recipient, by [`email_to`]. Returns when the hour ends of crossings that wait
-/// to share one message, in Unix milliseconds.
-pub(crate) fn route(db: Db<'_>, channels: &[String], now_ms: i64) -> Result<Option<i64>> {
+/// Makes deliveries to `channels` of all crossings that have none yet. Of e-mail there is a name
+/// for each recipient, by [`email_to`]. Drops those that wait for a channel that is not among
+/// them: at once if `others_for_ms` is `None`; else another guard may have it, and they wait for so
+/// long from their crossing on. Returns when the hour ends of crossings that wait to share one
+/// message, in Unix milliseconds.
+pub(crate) fn route(
+    db: Db<'_>,
+    channels: &[String],
+    now_ms: i64,
+    others_for_ms: Option<i64>,
+) -> Result<Option<i64>> {
     db.transaction(|| {
         put_off(db)?;
         gather(db, now_ms)?;
@@ -36,7 +42,7 @@ pub(crate) fn route(db: Db<'_>, channels: &[String], now_ms: i64) -> Result<Opti
         for channel in channels {
             deliver(db, channel, now_ms)?;
         }
-        if has_email {
+        if has_email || others_for_ms.is_some() {
             deliver_to_recipients(db, now_ms)?;
         } else {
             db.execute(
@@ -49,7 +55,8 @@ pub(crate) fn route(db: Db<'_>, channels: &[String], now_ms: i64) -> Result<Opti
             )?;
         }
         db.execute("UPDATE crossing SET is_routed = 1 WHERE is_routed = 0", &[])?;
-        drop_waiting(db, channels, has_email)?;
+        let since_ms = others_for_ms.map_or(i64::MAX, |for_ms| now_ms.saturating_sub(for_ms));
+        drop_waiting(db, channels, has_email, since_ms)?;
         let first = "SELECT MIN(at_ms) FROM crossing WHERE is_routed = 2";
         let first_ms: Option<i64> = db.row(first, &[], |row| row.get(0))?;
         Ok(first_ms.map(|at_ms| hour(at_ms) + HOUR_MS))
@@ -90,16 +97,18 @@ fn deliver_to_recipients(db: Db<'_>, now_ms: i64) -> Result<()> {
     Ok(())
 }
 
-/// Drops what waits for a channel that is no more.
-fn drop_waiting(db: Db<'_>, channels: &[String], has_email: bool) -> Result<()> {
+/// Drops what waits for another channel, except of crossings since an instant, in Unix
+/// milliseconds.
+fn drop_waiting(db: Db<'_>, channels: &[String], has_email: bool, since_ms: i64) -> Result<()> {
     let waiting: Vec<String> =
         db.rows("SELECT DISTINCT channel FROM delivery WHERE state = 'waiting'", &[], |row| row.get(0))?;
     let is_email = |channel: &str| channel == EMAIL || recipient(channel).is_some();
     for channel in waiting {
         let is_known = channels.contains(&channel) || (has_email && is_email(&channel));
         if !is_known {
-            let sql = "UPDATE delivery SET state = 'dropped' WHERE state = 'waiting' AND channel = ?1";
-            db.execute(sql, params![channel])?;
+            let sql = "UPDATE delivery SET state = 'dropped' WHERE state = 'waiting' AND channel = ?1 AND NOT EXISTS \
+                       (SELECT 1 FROM crossing WHERE crossing.id = delivery.crossing AND at_ms >= ?2)";
+            db.execute(sql, params![channel, since_ms])?;
         }
     }
     Ok(())
@@ -124,6 +133,7 @@ pub(crate) fn due(
             attempts: row.get(13)?,
             mail: mail_from(row, 14)?,
             channel: row.get(15)?,
+            claimed_until_ms: None,
         })
     })
 }
@@ -134,19 +144,17 @@ pub(crate) fn next_ms(db: Db<'_>, channel: &str) -> Result<Option<i64>> {
     db.row(&sql, params![channel], |row| row.get(0))
 }
 
-/// Puts deliveries off until an instant, in Unix milliseconds: they are being tried.
-pub(crate) fn claim(db: Db<'_>, due: &[Due], until_ms: i64) -> Result<()> {
-    due.iter().try_for_each(|of| {
-        db.execute(
-            "UPDATE delivery SET next_ms = ?3 WHERE crossing = ?1 AND channel = ?2",
-            params![int(of.alert.id), of.channel, until_ms],
-        )
-        .map(drop)
-    })
+/// Claims a delivery until an instant, in Unix milliseconds: it is put off until then. The instant
+/// is the claim: the next one is made after it, and so is for a later one.
+pub(crate) fn claim(db: Db<'_>, due: &mut Due, until_ms: i64) -> Result<()> {
+    due.claimed_until_ms = Some(until_ms);
+    let sql = "UPDATE delivery SET next_ms = ?3 WHERE crossing = ?1 AND channel = ?2";
+    db.execute(sql, params![int(due.alert.id), due.channel, until_ms]).map(drop)
 }
 
-/// Notes what came of a try.
-pub(crate) fn note(db: Db<'_>, id: u64, channel: &str, now_ms: i64, outcome: &Outcome) -> Result<()> {
+/// Notes what came of a try; nothing if another guard has claimed the delivery since, or dropped
+/// it.
+pub(crate) fn note(db: Db<'_>, due: &Due, now_ms: i64, outcome: &Outcome) -> Result<()> {
     let (state, next_ms, error) = match outcome {
         Outcome::Sent => ("sent", now_ms, None),
         Outcome::Again(next_ms, error) => ("waiting", *next_ms, Some(error)),
@@ -154,8 +162,9 @@ pub(crate) fn note(db: Db<'_>, id: u64, channel: &str, now_ms: i64, outcome: &Ou
     };
     db.execute(
         "UPDATE delivery SET state = ?3, attempts = attempts + 1, next_ms = ?4, error = ?5 \
-         WHERE crossing = ?1 AND channel = ?2",
-        params![int(id), channel, state, next_ms, error],
+         WHERE crossing = ?1 AND channel = ?2 \
+         AND (CAST(?6 AS BIGINT) IS NULL OR (state = 'waiting' AND delivery.next_ms = ?6))",
+        params![int(due.alert.id), due.channel, state, next_ms, error, due.claimed_until_ms],
     )
     .map(drop)
 }
@@ -240,7 +249,7 @@ fn mail_from(row: &Row<'_>, at: usize) -> Result<Option<Mail>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::outbox::OWN_MESSAGES_MAX;
+    use crate::store::outbox::{NEWS_MS, OWN_MESSAGES_MAX};
     use crate::store::records::AlertRow;
     use crate::store::sql::organization;
     use crate::store::sqlite;
@@ -274,25 +283,25 @@ mod tests {
         let db = Db::Sqlite(&connection);
         let channels = ["hook".to_owned()];
         crossed(db, "users", "soft", 0..8, 10);
-        assert_eq!(route(db, &channels, 20).unwrap(), None);
+        assert_eq!(route(db, &channels, 20, None).unwrap(), None);
         crossed(db, "users", "soft", 8..500, 30);
         crossed(db, "users", "hard", 0..3, 30);
         crossed(db, "other", "soft", 0..1, 30);
-        assert_eq!(route(db, &channels, 40).unwrap(), Some(HOUR_MS));
+        assert_eq!(route(db, &channels, 40, None).unwrap(), Some(HOUR_MS));
         assert_eq!(count(db), OWN_MESSAGES_MAX + 3 + 1, "another kind or limit has messages all the same");
         assert!(delivered(db).iter().all(|(.., count)| *count == 1));
 
-        assert_eq!(route(db, &channels, HOUR_MS - 1).unwrap(), Some(HOUR_MS));
+        assert_eq!(route(db, &channels, HOUR_MS - 1, None).unwrap(), Some(HOUR_MS));
         assert_eq!(count(db), OWN_MESSAGES_MAX + 4);
         crossed(db, "users", "soft", 500..501, HOUR_MS);
-        assert_eq!(route(db, &channels, HOUR_MS).unwrap(), None);
+        assert_eq!(route(db, &channels, HOUR_MS, None).unwrap(), None);
         let digests: Vec<_> = delivered(db).into_iter().filter(|(.., count)| *count > 1).collect();
         assert_eq!(digests, [("users".to_owned(), "soft", 490)]);
         assert_eq!(count(db), OWN_MESSAGES_MAX + 6, "the next hour has messages of its own again");
 
         let (put_off, deliveries) = alerts(db, Some(300), 1).unwrap().remove(0);
         assert_eq!((put_off.count, deliveries.len()), (1, 1), "it shows the delivery of the digest");
-        assert_eq!(route(db, &channels, 2 * HOUR_MS).unwrap(), None);
+        assert_eq!(route(db, &channels, 2 * HOUR_MS, None).unwrap(), None);
         assert_eq!(count(db), OWN_MESSAGES_MAX + 6, "each is sent once");
     }
 
@@ -322,16 +331,56 @@ mod tests {
 
         crossed(db, "alert_1", "soft", 0..1, 10);
         crossed(db, "users", "soft", 1..2, 10);
-        route(db, &["hook".to_owned(), email_to("ops@x.y")], 20).unwrap();
+        route(db, &["hook".to_owned(), email_to("ops@x.y")], 20, None).unwrap();
         let own = [waiting("a@x.y", &["a@x.y"]), waiting("b@x.y", &["b@x.y"]), waiting("hook", &[])];
         assert_eq!(deliveries(db, 1), own);
         assert_eq!(deliveries(db, 2), [waiting("ops@x.y", &[]), waiting("hook", &[])]);
 
         crossed(db, "alert_1", "soft", 2..3, 30);
-        route(db, &[], 40).unwrap();
+        route(db, &[], 40, None).unwrap();
         let dropped = |(channel, _, mail)| (channel, "dropped".to_owned(), mail);
         assert_eq!(deliveries(db, 1), own.map(dropped));
         assert_eq!(deliveries(db, 2), ["ops@x.y", "hook"].map(|channel| row(channel, "dropped", &[])));
         assert_eq!(deliveries(db, 3), [row(EMAIL, "dropped", &["a@x.y", "b@x.y", "a@x.y"])]);
+    }
+
+    #[test]
+    fn a_message_for_a_channel_of_another_guard_waits_as_long_as_it_is_news() {
+        let connection = sqlite::memory();
+        let db = Db::Sqlite(&connection);
+        let states = || -> Vec<(String, String)> {
+            let sql = "SELECT channel, state FROM delivery ORDER BY crossing, channel";
+            db.rows(sql, &[], |row| Ok((row.get(0)?, row.get(1)?))).unwrap()
+        };
+        let state = |channel: &str, state: &str| (channel.to_owned(), state.to_owned());
+        crossed(db, "users", "soft", 0..1, 10);
+        route(db, &["hook".to_owned(), email_to("a@x.y")], 20, Some(NEWS_MS)).unwrap();
+        route(db, &[], NEWS_MS, Some(NEWS_MS)).unwrap();
+        assert_eq!(states(), [state("email:a@x.y", "waiting"), state("hook", "waiting")]);
+        route(db, &[], NEWS_MS + 11, Some(NEWS_MS)).unwrap();
+        assert_eq!(states(), [state("email:a@x.y", "dropped"), state("hook", "dropped")]);
+    }
+
+    #[test]
+    fn the_outcome_of_a_claim_that_has_passed_to_another_guard_is_not_noted() {
+        let connection = sqlite::memory();
+        let db = Db::Sqlite(&connection);
+        crossed(db, "users", "soft", 0..1, 10);
+        route(db, &["hook".to_owned()], 20, Some(NEWS_MS)).unwrap();
+        let claimed = |now_ms: i64| {
+            let mut due = due(db, "hook", now_ms, NEWS_MS, 1).unwrap().pop()?;
+            claim(db, &mut due, now_ms + 100).unwrap();
+            Some(due)
+        };
+        let first = claimed(20).unwrap();
+        assert_eq!(claimed(100), None, "it is the first guard's");
+        let second = claimed(120).unwrap();
+        let state = || alerts(db, None, 1).unwrap().remove(0).1.remove(0);
+        note(db, &first, 130, &Outcome::Again(140, "late".to_owned())).unwrap();
+        assert_eq!((state().attempts, state().next_ms), (0, 220), "it is the second guard's");
+        note(db, &second, 150, &Outcome::Sent).unwrap();
+        assert_eq!((state().attempts, state().state.as_str()), (1, "sent"));
+        note(db, &second, 160, &Outcome::Again(170, "twice".to_owned())).unwrap();
+        assert_eq!(state().state, "sent");
     }
 }

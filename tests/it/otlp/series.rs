@@ -12,7 +12,7 @@ use crate::harness::{House, run};
 use crate::otlp::collector::Collector;
 
 /// Series in the form of Prometheus text, such as `name{label="value"}`, with their values.
-type Series = BTreeMap<String, f64>;
+pub(crate) type Series = BTreeMap<String, f64>;
 
 fn labels(attributes: &[opentelemetry_proto::tonic::common::v1::KeyValue]) -> String {
     let pair = |key: &str| format!("{key}=\"{}\"", super::attribute(attributes, key));
@@ -28,7 +28,7 @@ fn numbers(name: &str, points: &[NumberDataPoint], series: &mut Series) {
     }
 }
 
-fn series_of(metrics: &[Metric]) -> Series {
+pub(crate) fn series_of(metrics: &[Metric]) -> Series {
     let mut series = Series::new();
     for metric in metrics {
         let name = &metric.name;
