@@ -34,6 +34,7 @@ mod jobs;
 mod limits;
 mod lists;
 mod metering;
+mod migrate;
 mod models;
 mod network;
 mod objects;

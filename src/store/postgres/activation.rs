@@ -14,7 +14,7 @@ use crate::store::postgres::clock::now_ms;
 use crate::store::records::ActiveLimit;
 use crate::store::sql::codec::uint;
 use crate::store::sql::rollup::Ids;
-use crate::store::sql::{Db, Result, crossings, history, jobs, params, verify};
+use crate::store::sql::{Db, Result, crossings, history, params, verify};
 
 /// The meters of a limit, by subject and the start of their window.
 type Meters = HashMap<(Subject, i64), Meter>;
@@ -85,8 +85,8 @@ pub(super) fn make_meters(db: Db<'_>, limits: &[Arc<Limit>]) -> Result<()> {
     let wanted: Vec<(&Limit, i64)> =
         limits.iter().zip(&windows).map(|(limit, windows)| (&**limit, since_s(windows))).collect();
     let pasts = history::settled(db, &wanted, &Ids)?;
-    let mut holds = verify::open_holds(db, &Ids)?;
-    holds.extend(jobs::all(db, &Ids)?.into_iter().map(|(hold, _)| hold));
+    // Those of jobs are among them.
+    let holds = verify::open_holds(db, &Ids)?;
     for ((limit, windows), past) in limits.iter().zip(&windows).zip(pasts) {
         let mut meters: Meters =
             past.into_iter().map(|(place, settled)| (place, Meter { settled, held: 0 })).collect();
