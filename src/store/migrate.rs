@@ -87,14 +87,15 @@ pub enum MigrateError {
     )]
     OneEngine,
     /// The target has something.
-    #[error("--to: {ledger} has rows in its table {table}; name one that is empty, or {undo}")]
+    #[error(
+        "--to: {ledger} has rows in its table {table}, and nothing is copied over them; name one that is empty, or that is \
+         not there yet"
+    )]
     NotEmpty {
         /// The folder or the schema.
         ledger: String,
         /// A table with rows.
         table: String,
-        /// How it is removed.
-        undo: String,
     },
     /// The target is half a copy of another ledger.
     #[error(
@@ -113,7 +114,7 @@ pub enum MigrateError {
     #[error("--to: another `spendguard storage migrate` writes to it; let one of them end")]
     OtherCopy,
     /// The engines' tables do not fit each other.
-    #[error("the tables of both engines differ: {0}; this is a fault of the program, nothing was changed")]
+    #[error("the tables of both engines differ: {0}; this is a fault of the program, and nothing was copied")]
     Tables(String),
     /// A table of the copy is not what it should be.
     #[error(
@@ -194,11 +195,7 @@ fn is_empty<'t>(target: &Target, mut tables: impl Iterator<Item = &'t str>) -> R
 }
 
 fn not_empty(target: &Target, table: &str) -> MigrateError {
-    MigrateError::NotEmpty {
-        ledger: target.shown.clone(),
-        table: table.to_owned(),
-        undo: target.undo.clone(),
-    }
+    MigrateError::NotEmpty { ledger: target.shown.clone(), table: table.to_owned() }
 }
 
 /// Begins a copy, or finds how far it is. An error if it is one of another ledger.

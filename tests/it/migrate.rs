@@ -347,19 +347,32 @@ fn killed(mut command: Command, copied: impl Fn() -> Option<u64>, all: u64) {
     assert!(count < all, "it was whole when it was killed");
 }
 
+/// Entries of a ledger whose copy can be killed before it is whole.
+const ENTRIES: u32 = 60_000;
+
+/// A stopped guard's ledger with so many entries, and a key.
+async fn large() -> (House, String) {
+    let house = House::new();
+    let guard = house.place.serve();
+    let key = guard.make_key().await;
+    assert_eq!(guard.chat(&key, &[], json!({})).await.status, StatusCode::OK);
+    guard.written(1).await;
+    stop(guard);
+    fill(&rusqlite::Connection::open(house.place.database()).unwrap(), ENTRIES);
+    (house, key)
+}
+
+/// A guard takes up where the ledger was left.
+async fn goes_on(guard: Serving, key: &str) {
+    guard.verify().await;
+    assert_eq!(guard.chat(key, &[], json!({})).await.status, StatusCode::OK);
+    guard.written(2).await;
+}
+
 #[test]
 fn a_copy_that_is_killed_is_no_ledger_and_goes_on_by_the_same_command() {
-    const ENTRIES: u32 = 60_000;
     run(async {
-        let house = House::new();
-        let guard = house.place.serve();
-        let key = guard.make_key().await;
-        assert_eq!(guard.chat(&key, &[], json!({})).await.status, StatusCode::OK);
-        guard.written(1).await;
-        stop(guard);
-        let source = rusqlite::Connection::open(house.place.database()).unwrap();
-        fill(&source, ENTRIES);
-        drop(source);
+        let (house, key) = large().await;
         let (data, database) = (house.place.data.display().to_string(), "env:DATABASE_URL");
         let copied = || {
             let there = "SELECT count(*) FROM pg_tables WHERE tablename = 'migration'";
@@ -397,29 +410,33 @@ fn a_copy_that_is_killed_is_no_ledger_and_goes_on_by_the_same_command() {
         house.postgres.ask("UPDATE entry SET duration_ms = 7 WHERE id = 1001");
         let resumed = house.to_postgres();
         assert!(resumed.resumed_at("entry") > 0, "{}", resumed.out);
-        let guard = Place::serve_by(house.on_postgres());
-        guard.verify().await;
-        assert_eq!(guard.chat(&key, &[], json!({})).await.status, StatusCode::OK);
-        guard.written(2).await;
-        stop(guard);
+        goes_on(Place::serve_by(house.on_postgres()), &key).await;
+    });
+}
 
+#[test]
+fn a_copy_back_that_is_killed_is_no_ledger_and_goes_on_by_the_same_command() {
+    run(async {
+        let (house, key) = large().await;
+        house.to_postgres();
         let back = house.folder("back");
         let copied = || {
             let db = rusqlite::Connection::open(back.join("spendguard.db")).ok()?;
             let no_log_is_moved = rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
             db.set_db_config(no_log_is_moved, true).unwrap();
             let sql = "SELECT copied FROM migration WHERE name = 'entry'";
-            db.query_row(sql, [], |row| row.get::<_, i64>(0)).ok().and_then(|copied| copied.try_into().ok())
+            let copied = db.query_row(sql, [], |row| row.get::<_, i64>(0)).ok()?;
+            let free = "SELECT count(*) FROM (SELECT 1 FROM rules FOR UPDATE SKIP LOCKED) AS free";
+            assert_eq!(house.postgres.ask(free), "0", "no guard can join the source meanwhile");
+            copied.try_into().ok()
         };
         let to = back.display().to_string();
-        killed(house.migration(database, &to), copied, ENTRIES.into());
+        killed(house.migration("env:DATABASE_URL", &to), copied, ENTRIES.into());
         let said = refused(house.on_folder(&back));
         assert!(said.contains("is half a copy") && said.contains("Run the same command again"), "{said}");
         let resumed = house.to_folder(&back);
         assert!(resumed.resumed_at("entry") > 0, "{}", resumed.out);
-        let guard = Place::serve_by(house.on_folder(&back));
-        guard.verify().await;
-        assert_eq!(guard.chat(&key, &[], json!({})).await.status, StatusCode::OK);
+        goes_on(Place::serve_by(house.on_folder(&back)), &key).await;
     });
 }
 
@@ -443,13 +460,18 @@ fn a_source_in_use_and_a_target_that_has_something_are_refused_with_a_remedy() {
         stop(guard);
         let on_postgres = Place::serve_by(house.on_postgres());
         let said = refusal(migration(&data, database));
-        assert!(
-            said.contains("has rows in its table") && said.contains("DROP SCHEMA spendguard CASCADE"),
-            "{said}"
-        );
+        assert!(said.contains("has rows in its table") && said.contains("name one that is empty"), "{said}");
         let said = refusal(migration(database, &house.folder("new").display().to_string()));
         assert!(said.contains("a guard named") && said.contains("stop it first"), "{said}");
         stop(on_postgres);
+        // As a guard that joins keeps it, or a change of the rules.
+        let locked = "BEGIN; SELECT 1 FROM spendguard.rules FOR UPDATE; SELECT pg_sleep(4)";
+        std::thread::scope(|threads| {
+            threads.spawn(|| house.postgres.sql("spendguard", locked));
+            std::thread::sleep(Duration::from_secs(1));
+            let said = refusal(migration(database, &house.folder("new").display().to_string()));
+            assert!(said.contains("a guard or another copy works on the ledger"), "{said}");
+        });
         let said = refusal(migration(database, &data));
         assert!(said.contains("has rows in its table"), "{said}");
         house.postgres.ask("UPDATE schema_version SET version = 9");
