@@ -1,6 +1,6 @@
 //! The command line: the commands, and their output as tables.
 //!
-//! All but `serve`, `demo`, `check` and `config` talk to the admin API of a
+//! All but `serve`, `demo`, `check`, `config` and `storage migrate` talk to the admin API of a
 //! running guard; on the same machine they find it and its token themselves.
 
 mod alerts;
@@ -11,6 +11,7 @@ mod keys;
 mod ledger;
 mod limits;
 mod manual;
+mod migrate;
 mod nodes;
 mod prices;
 mod storage;
@@ -32,8 +33,10 @@ mod print {
 }
 
 pub use api::{Connection, Failure};
+pub(crate) use args::StorageCommand;
 pub use args::{Cli, Command, Format};
 pub use manual::{completions, pages};
+pub(crate) use migrate::run as migrate;
 pub use prices::run as prices;
 pub use print::{complain, say};
 

@@ -19,9 +19,11 @@ pub mod settings;
 pub mod text;
 pub mod units;
 
+pub(crate) use database::schema;
 pub use edge::way_to;
 pub use load::{load, sheet_file};
 pub use problems::ConfigError;
+pub(crate) use problems::secret;
 pub use settings::Settings;
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 //! that share a database. The statements that both run are in `sql`.
 
 mod journal;
+pub mod migrate;
 pub mod objects;
 pub mod outbox;
 mod ports;
@@ -197,6 +198,44 @@ pub enum StoreError {
     /// The admin key of a change is no more.
     #[error("the admin key of this change was deleted")]
     ActorGone,
+    /// A copy from the other engine was interrupted.
+    #[error(
+        "the ledger in {ledger} is half a copy: `spendguard storage migrate` did not end. Run the same command again, \
+         which goes on with it, or {undo} to begin from the start"
+    )]
+    HalfCopied {
+        /// The folder or the schema.
+        ledger: String,
+        /// How it is removed.
+        undo: String,
+    },
+    /// There is no ledger to be copied.
+    #[error("there is no ledger in {ledger}")]
+    NoLedger {
+        /// The folder or the schema.
+        ledger: String,
+    },
+    /// A ledger to be copied lacks what a start of a guard brings.
+    #[error(
+        "the ledger in {ledger} {what}; start this spendguard on it once, which brings it up to date, and stop it"
+    )]
+    NotUpToDate {
+        /// The folder.
+        ledger: String,
+        /// What it lacks.
+        what: String,
+    },
+    /// A ledger that is copied is in use.
+    #[error(
+        "{by} works on the ledger in {ledger}; stop it first. After a guard that was killed, start another one, which \
+         gives it up after cluster.node_timeout and charges what it held, and stop that"
+    )]
+    InUse {
+        /// The schema.
+        ledger: String,
+        /// Which guard, or another program.
+        by: String,
+    },
     /// The writer is gone or can't write.
     #[error("the ledger can't be written")]
     Unavailable,

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 use crate::app::{self, App, log};
-use crate::cli::{self, Cli, Command, Connection, Failure, complain, say};
+use crate::cli::{self, Cli, Command, Connection, Failure, StorageCommand, complain, say};
 use crate::config::{self, Settings, text};
 
 /// Runs the program, from its arguments to its exit code.
@@ -68,6 +68,10 @@ async fn run(arguments: Cli) -> Result<(), Failure> {
             Ok(())
         }
         Command::Man { folder } => cli::pages(&folder),
+        Command::Storage { command: StorageCommand::Migrate(args), format } => {
+            log::start("warn", false);
+            cli::migrate(&args, format)
+        }
         Command::Prices { command, format } => {
             cli::prices(command, format, &arguments, || connection(&arguments, settings)).await
         }

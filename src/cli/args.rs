@@ -16,7 +16,7 @@ use crate::domain::limit::{Per, Unit};
 
 pub use format::Format;
 pub(crate) use prices::{PricesCommand, UpdateArgs};
-pub(crate) use storage::{NodesCommand, StorageCommand};
+pub(crate) use storage::{MigrateArgs, NodesCommand, StorageCommand};
 
 /// A spend guard in front of the OpenAI API.
 #[derive(Clone, Debug, Parser)]
@@ -127,7 +127,7 @@ pub enum Command {
         #[arg(long, global = true, value_enum, default_value_t)]
         format: Format,
     },
-    /// Show the disk space that the ledger uses, and prune it.
+    /// Show the disk space that the ledger uses, prune it, and move it to another engine.
     #[command(after_help = "Example: spendguard storage status")]
     Storage {
         /// The subcommand.

@@ -14,6 +14,7 @@ pub(super) async fn run(
 ) -> Result<(), Failure> {
     match command {
         StorageCommand::Status => status(format, connection).await,
+        StorageCommand::Migrate(_) => Err(Failure::wrong("this command does not talk to a guard")),
         StorageCommand::Prune { before, dry_run } => prune(&before, dry_run, format, connection).await,
     }
 }

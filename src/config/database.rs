@@ -48,8 +48,8 @@ pub(super) fn database(
     }))
 }
 
-/// A name that is written in statements as it is.
-fn schema(name: &str) -> Result<String, String> {
+/// Checks a schema's name, which is written in statements as it is.
+pub(crate) fn schema(name: &str) -> Result<String, String> {
     let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
     let fits = (1..=63).contains(&name.len()) && name.chars().all(is_plain);
     let starts_well = name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_');

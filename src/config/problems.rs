@@ -64,7 +64,8 @@ pub(super) fn base_url(text: &str) -> Result<Uri, String> {
     if known { Ok(url) } else { Err(wrong()) }
 }
 
-pub(super) fn secret(source: &SecretSource, environment: &HashMap<String, String>) -> Result<Secret, String> {
+/// Reads a secret from its place.
+pub(crate) fn secret(source: &SecretSource, environment: &HashMap<String, String>) -> Result<Secret, String> {
     let text = match (&source.env, &source.file) {
         (Some(name), None) => {
             environment.get(name).cloned().ok_or_else(|| format!("the environment has no {name}; set it"))?

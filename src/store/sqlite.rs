@@ -12,6 +12,7 @@ mod inspect;
 mod journal;
 mod leader;
 mod lock;
+mod migration;
 mod pending;
 mod permissions;
 mod queue;
@@ -34,12 +35,13 @@ use crate::store::sql::{self, Db, credit, entries, jobs, keys, load, pruned, usa
 use crate::store::sqlite::commit_connection::CommitConnection;
 use crate::store::sqlite::handle::Shared;
 use crate::store::sqlite::leader::GroupCommit;
-use crate::store::sqlite::lock::Lock;
+use crate::store::sqlite::lock::{LastRun, Lock};
 use crate::store::sqlite::pending::WrittenReleases;
 use crate::store::{Durability, Observer, StoreError};
 
 pub(super) use handle::Handle;
 pub use journal::{BackgroundWriter, Journal, Queued, WriteAck};
+pub(super) use migration::{Source, Target};
 pub(super) use reader::Reader;
 pub(super) use schema::VERSION;
 
@@ -105,10 +107,7 @@ impl Store {
     /// What it can't read or write is an error before anything is changed.
     pub fn open(folder: &Path, durability: Durability) -> Result<Self, StoreError> {
         let at = |source| StoreError::Folder { path: folder.to_owned(), source };
-        // Other users of the machine must not read whose keys spent how much.
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(at)?;
-        permissions::close(folder);
-        let (lock, last_run) = Lock::take(folder)?;
+        let (lock, last_run) = locked(folder)?;
         let path = folder.join(DATABASE);
         let found = inspect::ledger(&path, last_run)?;
         let opened = || -> sql::Result<Connection> {
@@ -235,6 +234,15 @@ impl Drop for Store {
             std::mem::forget(self.keeper.take());
         }
     }
+}
+
+/// Makes a folder, unless it is there, and takes the lock on its ledger.
+fn locked(folder: &Path) -> Result<(Lock, LastRun), StoreError> {
+    let at = |source| StoreError::Folder { path: folder.to_owned(), source };
+    // Other users of the machine must not read whose keys spent how much.
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(at)?;
+    permissions::close(folder);
+    Lock::take(folder)
 }
 
 /// A connection that only reads.

@@ -38,6 +38,7 @@ mod jobs;
 mod limits;
 mod lists;
 mod metering;
+mod migrate;
 mod models;
 mod network;
 mod objects;

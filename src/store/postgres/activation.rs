@@ -86,6 +86,7 @@ pub(super) fn make_meters(db: Db<'_>, limits: &[Arc<Limit>]) -> Result<()> {
     let wanted: Vec<(&Limit, i64)> =
         limits.iter().zip(&windows).map(|(limit, windows)| (&**limit, since_s(windows))).collect();
     let pasts = history::settled(db, &wanted, &Ids)?;
+    // Those of jobs are among them.
     let holds = verify::open_holds(db, &Ids)?;
     for ((limit, windows), past) in limits.iter().zip(&windows).zip(pasts) {
         let mut meters: Meters =

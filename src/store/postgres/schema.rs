@@ -1,8 +1,9 @@
 //! The tables, made and brought up to date by the first guard that finds them missing or old.
 
 use crate::store::StoreError;
+use crate::store::sql::migration::HALF_COPIED;
 use crate::store::sql::postgres::Connection;
-use crate::store::sql::{Db, params};
+use crate::store::sql::{self, Db, params};
 
 /// The version that this code reads and writes.
 pub(crate) const VERSION: i64 = 2;
@@ -30,38 +31,60 @@ pub(super) fn prepare(connection: &Connection, schema: &str) -> Result<(), Store
         if !db.exists(sql, params![schema])? {
             connection.batch(&format!("CREATE SCHEMA {schema}"))?;
         }
-        let tables = tables(db, schema)?;
-        let found = if tables.is_empty() {
-            0
-        } else if tables.iter().any(|table| table == "schema_version") {
-            db.row("SELECT version FROM schema_version WHERE id = 1", &[], |row| row.get(0))?
-        } else {
-            return Ok(Found::Foreign(tables.len()));
+        let found = found(db, schema)?;
+        let done = match found {
+            Found::Nothing => 0,
+            Found::Version(version) if HALF_COPIED < version && version < VERSION => version,
+            found => return Ok(found),
         };
-        let done = usize::try_from(found).unwrap_or(usize::MAX);
-        let Some(steps) = STEPS.get(done..).filter(|steps| !steps.is_empty()) else {
-            return Ok(Found::Version(found));
-        };
-        steps.iter().flat_map(|step| step.iter()).try_for_each(|sql| connection.batch(sql))?;
+        let steps = STEPS.iter().skip(usize::try_from(done).unwrap_or(usize::MAX));
+        steps.copied().flatten().try_for_each(|sql| connection.batch(sql))?;
         db.execute("UPDATE schema_version SET version = ?1 WHERE id = 1", params![VERSION])?;
         Ok(Found::Version(VERSION))
     });
-    match prepared? {
-        Found::Version(VERSION) => Ok(()),
-        Found::Version(found) => Err(StoreError::Version { found, expected: VERSION }),
-        Found::Foreign(tables) => Err(StoreError::Foreign { schema: schema.to_owned(), tables }),
-    }
+    prepared?.current_or_error(schema)
 }
 
 /// What a schema holds.
-enum Found {
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    /// No table.
+    Nothing,
     /// The guard's tables, of a version.
     Version(i64),
     /// So many tables of another program.
     Foreign(usize),
 }
 
-fn tables(db: Db<'_>, schema: &str) -> crate::store::sql::Result<Vec<String>> {
+/// Looks what a schema holds.
+pub(super) fn found(db: Db<'_>, schema: &str) -> sql::Result<Found> {
+    let tables = tables(db, schema)?;
+    if tables.is_empty() {
+        return Ok(Found::Nothing);
+    }
+    if !tables.iter().any(|table| table == "schema_version") {
+        return Ok(Found::Foreign(tables.len()));
+    }
+    db.row("SELECT version FROM schema_version WHERE id = 1", &[], |row| row.get(0)).map(Found::Version)
+}
+
+impl Found {
+    /// An error unless it is a whole ledger of this version.
+    pub(super) fn current_or_error(self, schema: &str) -> Result<(), StoreError> {
+        match self {
+            Self::Version(VERSION) => Ok(()),
+            Self::Version(HALF_COPIED) => Err(StoreError::HalfCopied {
+                ledger: format!("the schema {schema}"),
+                undo: format!("drop it (DROP SCHEMA {schema} CASCADE)"),
+            }),
+            Self::Version(found) => Err(StoreError::Version { found, expected: VERSION }),
+            Self::Foreign(tables) => Err(StoreError::Foreign { schema: schema.to_owned(), tables }),
+            Self::Nothing => Err(StoreError::NoLedger { ledger: format!("the schema {schema}") }),
+        }
+    }
+}
+
+fn tables(db: Db<'_>, schema: &str) -> sql::Result<Vec<String>> {
     let sql = "SELECT CAST(table_name AS TEXT) FROM information_schema.tables WHERE CAST(table_schema AS TEXT) = ?1";
     db.rows(sql, params![schema], |row| row.get(0))
 }

@@ -24,18 +24,23 @@ pub(crate) struct Batch(RefCell<Vec<(String, Vec<Kept>)>>);
 impl Batch {
     /// Adds a statement.
     pub(super) fn push(&self, sql: &str, params: &[Value<'_>]) {
-        let kept = |value: &Value<'_>| match value {
-            Value::Null => Kept::Null,
-            Value::Int(number) => Kept::Int(*number),
-            Value::Text(text) => Kept::Text((*text).to_owned()),
-            Value::Blob(bytes) => Kept::Blob(bytes.to_vec()),
-        };
-        self.0.borrow_mut().push((sql.to_owned(), params.iter().map(kept).collect()));
+        self.0.borrow_mut().push((sql.to_owned(), params.iter().copied().map(Kept::from).collect()));
     }
 
     /// All of them.
     pub(crate) fn into_statements(self) -> Vec<(String, Vec<Kept>)> {
         self.0.into_inner()
+    }
+}
+
+impl From<Value<'_>> for Kept {
+    fn from(value: Value<'_>) -> Self {
+        match value {
+            Value::Null => Self::Null,
+            Value::Int(number) => Self::Int(number),
+            Value::Text(text) => Self::Text(text.to_owned()),
+            Value::Blob(bytes) => Self::Blob(bytes.to_vec()),
+        }
     }
 }
 

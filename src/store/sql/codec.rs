@@ -13,6 +13,7 @@ use crate::store::records::Names;
 pub(crate) use crate::store::sql::columns::{int, uint};
 use crate::store::sql::columns::{json_from, json_text, named_from};
 use crate::store::sql::quantities::{self, IN_COLUMNS, others_text, quantities_from, quantity_columns};
+use crate::store::sql::value::places;
 use crate::store::sql::{Db, Result, Row, params};
 
 /// Tags as JSON text; the empty text for none.
@@ -147,11 +148,6 @@ const QUANTITIES_AT: usize = 19;
 
 static INSERT_ENTRY: LazyLock<String> =
     LazyLock::new(|| format!("INSERT INTO entry ({ENTRY_COLUMNS}) VALUES ({})", places(BEHIND + 10)));
-
-/// The placeholders of so many parameters, from the first on.
-pub(crate) fn places(count: usize) -> String {
-    (1..=count).map(|number| format!("?{number}")).collect::<Vec<_>>().join(", ")
-}
 
 /// Writes an entry, whose tags have this text.
 pub(crate) fn insert_entry(db: Db<'_>, entry: &Entry, tags: &str) -> Result<()> {

@@ -8,9 +8,9 @@ use rusqlite::types::{ToSql, ToSqlOutput, Type, ValueRef};
 use rusqlite::{Connection, params_from_iter};
 
 use crate::store::StoreError;
-use crate::store::sql::batch::Batch;
-use crate::store::sql::postgres;
-use crate::store::sql::value::{FromValue, Unreadable, Value};
+use crate::store::sql::batch::{Batch, Kept};
+use crate::store::sql::value::{FromValue, Unreadable, Value, places};
+use crate::store::sql::{copy_text, postgres};
 
 /// What became of a statement.
 pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
@@ -114,6 +114,20 @@ impl Db<'_> {
                 Ok(1)
             }
         }
+    }
+
+    /// Adds many rows to a table, with values for the columns of these names.
+    pub(crate) fn insert_rows(self, table: &str, columns: &[String], rows: &[Vec<Kept>]) -> Result<()> {
+        let names = columns.join(", ");
+        if let Self::Postgres(db) = self {
+            db.copy_in(&format!("COPY {table} ({names}) FROM STDIN"), copy_text::of(rows))?;
+            return Ok(());
+        }
+        let insert = format!("INSERT INTO {table} ({names}) VALUES ({})", places(columns.len()));
+        rows.iter().try_for_each(|row| {
+            let values: Vec<Value<'_>> = row.iter().map(Kept::value).collect();
+            self.execute(&insert, &values).map(drop)
+        })
     }
 
     /// Hands out the rows of an answer, until `each` wants no more.

@@ -9,7 +9,8 @@ use std::pin::pin;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use futures_util::TryStreamExt as _;
+use bytes::Bytes;
+use futures_util::{SinkExt as _, TryStreamExt as _};
 use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 use tokio_postgres::{Client, Row, Statement};
 
@@ -79,6 +80,15 @@ impl Connection {
     /// Runs statements without parameters.
     pub(crate) fn batch(&self, sql: &str) -> Result<(), tokio_postgres::Error> {
         pollster::block_on(self.client.batch_execute(sql))
+    }
+
+    /// Runs a `COPY … FROM STDIN` with rows in its text format; returns how many there were.
+    pub(crate) fn copy_in(&self, sql: &str, rows: String) -> Result<u64, tokio_postgres::Error> {
+        pollster::block_on(async {
+            let mut sink = pin!(self.client.copy_in(sql).await?);
+            sink.send(Bytes::from(rows)).await?;
+            sink.finish().await
+        })
     }
 
     /// Hands out each row of a query until `each` returns `false`.

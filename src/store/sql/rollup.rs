@@ -9,10 +9,11 @@ use crate::domain::{Class, Quantities};
 use crate::ledger::entry::{Entry, Kind};
 use crate::store::records::Names;
 use crate::store::reports::ROLLUP_S;
-use crate::store::sql::codec::{ENTRY_COLUMNS, entry_from, int, places, priced_text, tags_text, uint};
+use crate::store::sql::codec::{ENTRY_COLUMNS, entry_from, int, priced_text, tags_text, uint};
 use crate::store::sql::quantities::{
     self, IN_COLUMNS, others, others_from, others_text, quantities_from, quantity_columns,
 };
+use crate::store::sql::value::places;
 use crate::store::sql::{Db, Result, Row, params};
 
 /// The columns of a row, in the order in which it is read and written.

@@ -36,6 +36,11 @@ macro_rules! params {
 }
 pub(crate) use params;
 
+/// The placeholders of so many parameters, from the first on.
+pub(crate) fn places(count: usize) -> String {
+    (1..=count).map(|number| format!("?{number}")).collect::<Vec<_>>().join(", ")
+}
+
 /// What a parameter can be made of.
 pub(crate) trait ToValue {
     /// The parameter.

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::Connection;
 
 use crate::store::StoreError;
-use crate::store::sql::{self, Db, Owned, pruned};
+use crate::store::sql::{self, Db, Owned, migration, pruned};
 use crate::store::sqlite::lock::{LOCK, LastRun};
 use crate::store::sqlite::{read_only, schema};
 
@@ -42,7 +42,14 @@ pub(super) fn ledger(path: &Path, last_run: LastRun) -> Result<Found, StoreError
             return Err(StoreError::Missing { path: path.to_owned(), trace });
         }
         make(path)?;
-    } else if last_run == LastRun::Died && !wal.exists() {
+    }
+    existing(path, last_run)
+}
+
+/// Looks at the ledger that is there.
+pub(super) fn existing(path: &Path, last_run: LastRun) -> Result<Found, StoreError> {
+    let wal = beside(path, "-wal");
+    if last_run == LastRun::Died && !wal.exists() {
         return Err(StoreError::LogMissing { wal, lock: path.with_file_name(LOCK) });
     }
     check(path)
@@ -101,6 +108,11 @@ fn check(path: &Path) -> Result<Found, StoreError> {
     let number = |sql: &str| db.query_row(sql, [], |row| row.get::<_, i64>(0)).map_err(failed);
     let tables = tables(&db).map_err(failed)?;
     let version = number("PRAGMA user_version")?;
+    if version == migration::HALF_COPIED && tables.iter().any(|table| table == migration::TABLE) {
+        let ledger = path.parent().unwrap_or(path).display().to_string();
+        let undo = format!("remove {ledger}");
+        return Err(StoreError::HalfCopied { ledger, undo });
+    }
     if version == 0 {
         return Err(damaged("what it holds is no ledger".to_owned()));
     }
@@ -136,7 +148,8 @@ pub(super) fn damage_of(connection: &Owned) -> sql::Result<Vec<String>> {
     }
 }
 
-fn damage(db: &Connection) -> rusqlite::Result<Vec<String>> {
+/// The same of a connection.
+pub(super) fn damage(db: &Connection) -> rusqlite::Result<Vec<String>> {
     let mut check = db.prepare("PRAGMA quick_check")?;
     let answers = check.query_map([], |row| row.get::<_, String>(0))?;
     let answers = answers.collect::<rusqlite::Result<Vec<_>>>()?;
