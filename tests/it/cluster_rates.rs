@@ -1,6 +1,7 @@
 //! Rates over several guards on one PostgreSQL.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::StatusCode;
 use serde_json::json;
@@ -44,17 +45,29 @@ fn three_guards_let_pass_what_one_rate_allows_and_no_more() {
 }
 
 #[test]
-fn tokens_that_were_not_used_on_one_guard_are_there_for_another() {
+fn tokens_that_one_guard_holds_are_missing_on_another_and_come_back_unused() {
     run(async {
         let cluster = Cluster::new(RATES);
         let guards: Vec<Serving> = (0..2).map(|_| cluster.serve()).collect();
-        let key: Arc<str> = guards[0].make_key().await.into();
-        // Each may use some 2,500 tokens: two fit at once, and use some 30 each.
+        let key = guards[0].make_key().await;
+        let large = json!({ "max_completion_tokens": 4_000 });
+        let slow: &[(&str, &str)] = &[("x-fake-latency-ms", "700")];
         for round in 0..4 {
-            let (passed, codes) = burst(&guards, &key, 6, 2_400).await;
-            assert_eq!(passed, 2, "round {round}: {codes:?}");
-            // What was not used goes back with the next groups.
-            tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+            let (one, other) = (&guards[round % 2], &guards[(round + 1) % 2]);
+            let beside = async {
+                tokio::time::sleep(Duration::from_millis(350)).await;
+                other.chat(&key, &[], large.clone()).await
+            };
+            let (first, beside) = tokio::join!(one.chat(&key, slow, large.clone()), beside);
+            assert_eq!(first.status, StatusCode::OK, "round {round}: {first:?}");
+            assert_eq!(beside.code(), "rate_limit_exceeded", "round {round}: {beside:?}");
+            // What was not used goes back with the next group.
+            let began = Clock::default();
+            let taken = "SELECT CAST((taken - gone) / 60000000000 AS BIGINT) FROM rate WHERE limit_name = 'tpm'";
+            while cluster.postgres.ask(taken).parse::<i64>().unwrap() > 1_000 {
+                assert!(began.running() < Duration::from_secs(10), "what was not used is still taken");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
         }
     });
 }

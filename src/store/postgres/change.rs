@@ -5,6 +5,7 @@
 //! lane, so that the next group of each guard finds its rules outdated before it admits.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::OwnedMutexGuard;
 
@@ -19,6 +20,9 @@ use crate::store::records::{ActiveLimit, AuditRow, RecordChange};
 use crate::store::sql::codec::uint;
 use crate::store::sql::postgres::Connection;
 use crate::store::sql::{self, Db, audit, changes, credit, params};
+
+/// How long a statement may take that adds up the past of a limit. All guards wait meanwhile.
+const ACTIVATION_MAX: Duration = Duration::from_secs(60);
 
 /// An open change. Dropped before it is finished, it leaves nothing behind.
 #[derive(Debug)]
@@ -104,6 +108,8 @@ impl Change {
             let is_as_before = activation::is_in_force(self.db()?, &of_file, &limits)?;
             if !is_as_before {
                 self.still()?;
+                let long = self.connection.as_ref().ok_or(StoreError::Unavailable)?;
+                long.statements_may_take(ACTIVATION_MAX).map_err(|error| StoreError::Failed(error.into()))?;
                 activation::activate(self.db()?, &of_file, &limits)?;
             }
             Ok(self)

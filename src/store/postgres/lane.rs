@@ -114,12 +114,11 @@ impl<S: Session> Lane<S> {
                 self.shared.note_gone_back();
                 Next::Refuse
             }
-            // Another group was in the way.
-            Setback::Failed(Failure::RolledBack(error)) if is_patient => {
+            Setback::Failed(Failure::Conflict(error)) if is_patient => {
                 tracing::debug!(event = "group_rolled_back", %error, "a group was rolled back; it is decided again");
                 Next::Again
             }
-            Setback::Failed(Failure::RolledBack(error)) => {
+            Setback::Failed(Failure::Conflict(error) | Failure::RolledBack(error)) => {
                 self.shared.note_failure(&*error);
                 Next::Refuse
             }
@@ -209,7 +208,7 @@ impl<S: Session> Lane<S> {
                 let crossings = std::mem::take(&mut decided.writes.crossings);
                 return Ok(self.committed(decided, &crossings));
             }
-            Failure::RolledBack(error)
+            Failure::Conflict(error)
         } else {
             failure
         };
@@ -249,7 +248,8 @@ impl<S: Session> Lane<S> {
                 Ok(kept) => shared.note_rejoined(&mut next, kept),
                 Err(Failure::GoneBack) => shared.note_gone_back(),
                 Err(
-                    Failure::RolledBack(error)
+                    Failure::Conflict(error)
+                    | Failure::RolledBack(error)
                     | Failure::Refused(error)
                     | Failure::Disconnected(error)
                     | Failure::Unknown(error),
@@ -277,7 +277,8 @@ impl<S: Session> Lane<S> {
                 }
                 Err(Failure::GivenUp) => {}
                 Err(
-                    Failure::RolledBack(error)
+                    Failure::Conflict(error)
+                    | Failure::RolledBack(error)
                     | Failure::Refused(error)
                     | Failure::Disconnected(error)
                     | Failure::Unknown(error),

@@ -42,6 +42,9 @@ const LATELY: Duration = Duration::from_secs(1);
 /// that another guard has just made is found up to this much later.
 const RULES_EACH: Duration = Duration::from_millis(250);
 
+/// How long a statement on a snapshot may take.
+const SNAPSHOT_MAX: Duration = Duration::from_secs(600);
+
 /// Admits requests and writes endings, in groups of one transaction each.
 #[derive(Debug)]
 pub struct Lanes {
@@ -132,7 +135,10 @@ impl Lanes {
         blocking(move || {
             let pinned = Lease::take(&database, Work::Long)?;
             // The instant is that of the first statement.
-            pinned.connection().begin_snapshot().map_err(|error| StoreError::Failed(error.into()))?;
+            let failed = |error: tokio_postgres::Error| StoreError::Failed(error.into());
+            pinned.connection().begin_snapshot().map_err(failed)?;
+            // It may read all entries, and nothing waits for it.
+            pinned.connection().statements_may_take(SNAPSHOT_MAX).map_err(failed)?;
             let meters = SharedMeters::read(Db::Postgres(pinned.connection()))?;
             // A server looks after its own files.
             Ok((Snapshot::of(Owned::Postgres(Box::new(pinned)), |_| Ok(Vec::new())), meters))

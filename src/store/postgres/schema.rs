@@ -35,7 +35,7 @@ pub(super) fn prepare(connection: &Connection, schema: &str) -> Result<(), Store
         let done = match found {
             Found::Nothing => 0,
             Found::Version(version) if HALF_COPIED < version && version < VERSION => version,
-            found => return Ok(found),
+            Found::Version(_) | Found::Foreign(_) => return Ok(found),
         };
         let steps = STEPS.iter().skip(usize::try_from(done).unwrap_or(usize::MAX));
         steps.copied().flatten().try_for_each(|sql| connection.batch(sql))?;

@@ -106,6 +106,9 @@ pub(super) enum Failure {
     GivenUp,
     /// The lane has no row: the database knows less than it did.
     GoneBack,
+    /// The transaction was rolled back since another was in its way, and the connection can be
+    /// used.
+    Conflict(DatabaseError),
     /// The transaction was rolled back, and the connection can be used.
     RolledBack(DatabaseError),
     /// The same, and the same statements would be refused again: a value has no place in its

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 
@@ -15,6 +16,9 @@ use crate::sync::unpoisoned;
 
 /// The version of rules that are to be read again.
 const UNKNOWN: i64 = -1;
+
+/// How long what was queued may take to be written, for one who waits for it.
+const FLUSH_MAX: Duration = Duration::from_secs(10);
 
 /// Keeps the rules in memory as new as those in the database.
 pub trait RulesFollower: Send + Sync {
@@ -214,8 +218,12 @@ impl Shared {
         }
         let (ack, written) = oneshot::channel();
         self.queue.push(Call::Flush(ack));
-        let group = written.await.map_err(|_| StoreError::Unavailable)?;
-        let is_written = self.queue.written_before(group, || self.is_healthy()).await;
+        let written = async {
+            let Ok(group) = written.await else { return false };
+            self.queue.written_before(group, || self.is_healthy()).await
+        };
+        // One lane may be stuck while the other is not.
+        let is_written = tokio::time::timeout(FLUSH_MAX, written).await.unwrap_or(false);
         if is_written { Ok(()) } else { Err(StoreError::Unavailable) }
     }
 

@@ -25,6 +25,12 @@ use crate::store::{DatabaseError, StoreError};
 pub(super) const IDS: &str = "SELECT nextval('entry_id') FROM generate_series(1, $1::bigint)";
 const LAST_GROUP: &str = "SELECT group_id FROM lane WHERE epoch = $1 AND lane = $2 FOR UPDATE";
 
+/// The class of errors of transactions that were in each other's way: deadlocks.
+const IN_THE_WAY: &str = "40";
+/// The classes of errors that the same statements would meet again: a value that has no place, that
+/// breaks a constraint, or that is too large for an index.
+const REFUSED: [&str; 3] = ["22", "23", "54"];
+
 /// Why a group was not written.
 pub(super) enum WriteError {
     /// The database failed, or the connection.
@@ -112,10 +118,10 @@ impl PgSession {
         if !is_known || error.is_closed() || self.roll_back().await.is_err() {
             return lost(error.into());
         }
-        if is_refused_again(&error) {
-            Failure::Refused(error.into())
-        } else {
-            Failure::RolledBack(error.into())
+        match error.code().and_then(|code| code.code().get(..2)) {
+            Some(IN_THE_WAY) => Failure::Conflict(error.into()),
+            Some(class) if REFUSED.contains(&class) => Failure::Refused(error.into()),
+            _ => Failure::RolledBack(error.into()),
         }
     }
 
@@ -208,13 +214,6 @@ impl Session for PgSession {
             .map_err(|_| Failure::Disconnected(silent(answer_timeout)))?;
         group.map_err(|error| Failure::Disconnected(error.into()))?.ok_or(Failure::GoneBack)
     }
-}
-
-/// Whether the database would refuse the same statements again: a value that has no place
-/// (class 22), that breaks a constraint (23), or that is too large for an index (54).
-fn is_refused_again(error: &tokio_postgres::Error) -> bool {
-    let class = error.code().and_then(|code| code.code().get(..2));
-    class.is_some_and(|class| ["22", "23", "54"].contains(&class))
 }
 
 fn silent(waited: Duration) -> DatabaseError {

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::pin::pin;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{SinkExt as _, TryStreamExt as _};
@@ -55,6 +56,11 @@ impl Connection {
         self.batch("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")?;
         self.set_in_transaction(true);
         Ok(())
+    }
+
+    /// Sets how long each statement of the open transaction may take.
+    pub(crate) fn statements_may_take(&self, longest: Duration) -> Result<(), tokio_postgres::Error> {
+        self.batch(&format!("SET LOCAL statement_timeout = {}", longest.as_millis()))
     }
 
     /// Commits the open transaction.
