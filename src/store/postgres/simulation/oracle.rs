@@ -1,0 +1,369 @@
+//! What must hold of the committed rows, whatever happened before.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::domain::limit::Unit;
+use crate::domain::{Limit, Window};
+use crate::ledger::calendar::Windows;
+use crate::ledger::entry::{Attribution, Entry, Hold, Kind, reserved};
+use crate::ledger::meter::{Meter, Subject, subjects};
+use crate::store::postgres::simulation::log::Log;
+use crate::store::postgres::simulation::plan::METER_AGE_S;
+use crate::store::postgres::simulation::rows::Place;
+use crate::store::postgres::simulation::tables::{Rules, Tables, Written};
+
+/// The note of corrections that operators make.
+pub(super) const BY_OPERATOR: &str = "by an operator";
+
+/// A request, as its client and upstream know it.
+#[derive(Clone, Debug)]
+pub(super) struct Asked {
+    pub(super) guard: usize,
+    /// The version of the rules by which its key was found.
+    pub(super) rules_version: i64,
+    pub(super) key: usize,
+    pub(super) hold: Option<u64>,
+    /// What upstream has charged.
+    pub(super) truth: i64,
+    /// Its guard was killed before the request had ended.
+    pub(super) is_orphan: bool,
+    /// It was refused.
+    pub(super) is_refused: bool,
+}
+
+/// The sums of entries and open holds.
+#[derive(Debug, Default)]
+pub(super) struct Sums {
+    limits: Vec<(Arc<Limit>, Windows)>,
+    meters: BTreeMap<Place, (Meter, i64)>,
+    credit: Meter,
+    opened_by: Option<u64>,
+    /// Cost, by key: what upstream's truth must not pass.
+    of_keys: BTreeMap<Arc<str>, Meter>,
+}
+
+impl Sums {
+    /// The sums of all that is stored.
+    pub(super) fn of(tables: &Tables) -> Self {
+        let mut sums = Self { opened_by: opened_by(&tables.rules), ..Self::default() };
+        sums.limits = counted(&tables.rules).map(|limit| (Arc::clone(limit), Windows::of(limit))).collect();
+        tables.holds.values().for_each(|row| sums.hold(&row.hold, 1));
+        tables.entries.values().for_each(|entry| sums.entry(entry));
+        sums
+    }
+
+    fn each(&mut self, of: &Attribution, at_ms: i64, mut add: impl FnMut(&Limit, &mut Meter)) {
+        for (limit, windows) in &self.limits {
+            let span = windows.span(at_ms.div_euclid(1_000));
+            for subject in subjects(limit, of) {
+                let place = Place { limit: Arc::clone(&limit.name), subject, start_s: span.start_s };
+                add(limit, &mut self.meters.entry(place).or_insert((Meter::default(), span.end_s)).0);
+            }
+        }
+    }
+
+    fn hold(&mut self, hold: &Hold, sign: i64) {
+        let cost = hold.bound.cost.nano() * sign;
+        self.each(&hold.attribution, hold.admitted_ms, |limit, meter| {
+            meter.held += reserved(&hold.bound, limit.unit) * sign;
+        });
+        self.of_keys.entry(Arc::clone(&hold.attribution.key)).or_default().held += cost;
+        if self.opened_by.is_some_and(|id| hold.id > id) {
+            self.credit.held += cost;
+        }
+    }
+
+    fn entry(&mut self, entry: &Entry) {
+        if matches!(entry.kind, Kind::Threshold | Kind::Grant) {
+            return;
+        }
+        let is_ending = entry.kind != Kind::Adjust;
+        self.each(&entry.attribution, entry.admitted_ms, |limit, meter| {
+            if is_ending || limit.unit == Unit::Usd {
+                meter.settled += entry.amount(limit.unit);
+            }
+        });
+        let cost = entry.cost.nano();
+        self.of_keys.entry(Arc::clone(&entry.attribution.key)).or_default().settled += cost;
+        let of = entry.corrects.unwrap_or(entry.id);
+        if self.opened_by.is_some_and(|id| of > id) {
+            self.credit.settled += cost;
+        }
+    }
+
+    /// What a limit's meters are made of when it comes into force.
+    pub(super) fn of_limit(&self, limit: &str) -> impl Iterator<Item = (&Place, Meter, i64)> {
+        let own = self.meters.iter().filter(move |(place, _)| *place.limit == *limit);
+        own.map(|(place, (meter, end_s))| (place, *meter, *end_s))
+    }
+}
+
+fn opened_by(rules: &Rules) -> Option<u64> {
+    rules.grants.first().map(|grant| grant.id)
+}
+
+/// The limits that have meters.
+fn counted(rules: &Rules) -> impl Iterator<Item = &Arc<Limit>> {
+    rules.limits.values().filter(|limit| !limit.is_rate() && limit.window != Window::Request)
+}
+
+/// Compares what is committed with what it must be.
+#[derive(Debug, Default)]
+pub(super) struct Oracle {
+    pub(super) asked: BTreeMap<u64, Asked>,
+    /// Holds whose ending the database refuses.
+    pub(super) unwritable: BTreeSet<u64>,
+    /// The database went back: what it says has holes.
+    pub(super) went_back: bool,
+    sums: Sums,
+    ids: BTreeSet<u64>,
+    truth: BTreeMap<Arc<str>, i64>,
+    /// The last group of each lane, by epoch, that its guard knows to be committed.
+    known: BTreeMap<(i64, i64), i64>,
+    /// Requests that have passed the rate of a key.
+    passed: BTreeMap<Arc<str>, i64>,
+    /// Groups looked at.
+    pub(super) groups: u64,
+    /// Requests admitted.
+    pub(super) admitted: u64,
+}
+
+impl Oracle {
+    /// Sums up again all that is stored, after a change of the rules.
+    pub(super) fn sum_up(&mut self, tables: &Tables) {
+        self.sums = Sums::of(tables);
+    }
+
+    /// A guard knows that a group of its lane is committed.
+    pub(super) fn learn(&mut self, epoch: i64, lane: i64, group: i64) {
+        let known = self.known.entry((epoch, lane)).or_default();
+        *known = group.max(*known);
+    }
+
+    /// A request has passed the rate of its key: at most as many a minute, and as many at once.
+    pub(super) fn pass(&mut self, key: &Arc<str>, elapsed_ms: i64, tables: &Tables, log: &Log) {
+        let Some(rate) = tables.rules.limits.get("pace").and_then(|limit| limit.hard) else { return };
+        let passed = self.passed.entry(Arc::clone(key)).or_default();
+        *passed += 1;
+        let most = rate + rate * elapsed_ms / 60_000 + 1;
+        log.check(*passed <= most || self.went_back, || {
+            format!("{passed} requests of {key} have passed a rate of {rate} after {elapsed_ms} ms")
+        });
+    }
+
+    /// Upstream charges a part of a request.
+    pub(super) fn charge(&mut self, name: u64, key: &Arc<str>, nano: i64, log: &Log) {
+        if let Some(asked) = self.asked.get_mut(&name) {
+            asked.truth += nano;
+        }
+        let truth = self.truth.entry(Arc::clone(key)).or_default();
+        *truth += nano;
+        self.check_truth(log);
+    }
+
+    fn check_truth(&self, log: &Log) {
+        if self.went_back {
+            return;
+        }
+        for (key, truth) in &self.truth {
+            let Meter { settled, held } = self.sums.of_keys.get(key).copied().unwrap_or_default();
+            log.check(*truth <= settled + held, || {
+                format!("{key}: upstream has charged {truth}, settled are {settled}, held {held}")
+            });
+        }
+    }
+
+    /// Looks at a group that is about to be written.
+    pub(super) fn before(&mut self, lane: (usize, i64), written: &Written, tables: &Tables, log: &Log) {
+        let row = &tables.lanes[&lane];
+        let known = self.known.get(&(tables.nodes[lane.0].epoch, lane.1)).copied().unwrap_or_default();
+        log.check(written.holds.is_empty() || known <= row.group, || {
+            format!(
+                "lane {lane:?} knows group {known} and admits, though the database has gone back to {}",
+                row.group
+            )
+        });
+        if self.went_back {
+            return;
+        }
+        log.check(written.group > row.group, || {
+            format!("lane {lane:?}: group {} is written after {}", written.group, row.group)
+        });
+        for hold in &written.holds {
+            self.before_hold(hold, tables, log);
+        }
+        let holds =
+            |id: &u64| tables.holds.contains_key(id) || written.holds.iter().any(|hold| hold.id == *id);
+        let mut ended = BTreeSet::new();
+        for entry in &written.entries {
+            let id = entry.id;
+            if entry.kind == Kind::Adjust {
+                log.check(self.ids.insert(id) && id > 0, || format!("id {id} is used twice"));
+                let corrected = entry.corrects.unwrap_or_default();
+                log.check(tables.entries.contains_key(&corrected), || {
+                    format!("{id} corrects {corrected}, which was never written")
+                });
+            } else {
+                log.check(!tables.entries.contains_key(&id), || format!("hold {id} ends twice"));
+                log.check(ended.insert(id) && holds(&id), || {
+                    format!("an ending of {id}, which is no open hold")
+                });
+            }
+        }
+        for id in &ended {
+            log.check(written.ended.contains(id), || format!("hold {id} ends and stays"));
+        }
+    }
+
+    fn before_hold(&mut self, hold: &Hold, tables: &Tables, log: &Log) {
+        let id = hold.id;
+        log.check(self.ids.insert(id) && id > 0, || format!("id {id} is used twice"));
+        self.admitted += 1;
+        if let Some(opened_by) = opened_by(&tables.rules) {
+            log.check(id > opened_by, || {
+                format!("hold {id} is not counted on the grant {opened_by} before it")
+            });
+        }
+        let name = name_of(&hold.attribution);
+        let Some(asked) = self.asked.get_mut(&name) else {
+            log.check(false, || format!("hold {id} is of no request"));
+            return;
+        };
+        log.check(asked.hold.is_none(), || {
+            format!("request {name} gets two holds: {:?} and {id}", asked.hold)
+        });
+        log.check(!asked.is_refused, || format!("request {name} was refused and gets hold {id}"));
+        asked.hold = Some(id);
+        let Rules { version, revoked, .. } = &tables.rules;
+        log.check(asked.rules_version >= *version && !revoked.contains(&asked.key), || {
+            format!("request {name} is admitted by rules {}, in force are {version}", asked.rules_version)
+        });
+    }
+
+    /// Looks at what is committed now, after a group.
+    pub(super) fn after(&mut self, written: &Written, tables: &Tables, now_s: i64, log: &Log) {
+        self.groups += 1;
+        if self.went_back {
+            return;
+        }
+        written.holds.iter().for_each(|hold| self.sums.hold(hold, 1));
+        for entry in &written.entries {
+            if entry.kind != Kind::Adjust {
+                // Its hold has the same bound and attribution.
+                let hold = Hold {
+                    id: entry.id,
+                    admitted_ms: entry.admitted_ms,
+                    attribution: Arc::clone(&entry.attribution),
+                    bound: entry.held,
+                    tier: entry.tier,
+                    price_version: Arc::clone(&entry.price_version),
+                    stream: entry.stream,
+                };
+                self.sums.hold(&hold, -1);
+            }
+            self.sums.entry(entry);
+        }
+        self.check_truth(log);
+        self.check_sums(tables, now_s, log);
+        self.check_caps(written, tables, log);
+    }
+
+    /// Every meter and the credit are the sums of entries and open holds, and each threshold
+    /// that was passed has its crossing.
+    pub(super) fn check_sums(&self, tables: &Tables, now_s: i64, log: &Log) {
+        for (place, (sum, end_s)) in &self.sums.meters {
+            let row = tables.meters.get(place).map(|row| row.meter);
+            let is_removed = end_s + METER_AGE_S <= now_s && sum.held == 0;
+            log.check(is_removed || row.unwrap_or_default() == *sum, || {
+                format!("{place:?} is {row:?}, its entries and holds come to {sum:?}")
+            });
+            let Some(limit) = tables.rules.limits.get(&place.limit) else { continue };
+            for threshold in limit.thresholds().into_iter().filter(|threshold| *threshold <= sum.settled) {
+                let subject = place.subject.label().to_owned();
+                let mark = ("soft", Arc::clone(&place.limit), subject, threshold, place.start_s);
+                log.check(is_removed || tables.marks.contains(&mark), || {
+                    format!("{place:?} has passed {threshold} at {}, and no crossing is written", sum.settled)
+                });
+            }
+        }
+        let Some(segments) = &tables.credit else { return };
+        let settled: i64 = segments.iter().map(|segment| segment.settled).sum();
+        let held: i64 = segments.iter().map(|segment| segment.held).sum();
+        let row = Meter { settled, held };
+        log.check(row == self.sums.credit, || {
+            format!("credit is {row:?}, its entries and holds come to {:?}", self.sums.credit)
+        });
+    }
+
+    /// What was admitted is within every cap and the credit.
+    fn check_caps(&self, written: &Written, tables: &Tables, log: &Log) {
+        let corrected: i64 = written
+            .entries
+            .iter()
+            .filter(|entry| entry.note.as_deref() == Some(BY_OPERATOR))
+            .map(|entry| entry.cost.nano())
+            .sum();
+        for hold in &written.holds {
+            for (limit, windows) in &self.sums.limits {
+                let Some(hard) = tables.rules.limits.get(&limit.name).and_then(|limit| limit.hard) else {
+                    continue;
+                };
+                let start_s = windows.span(hold.admitted_ms.div_euclid(1_000)).start_s;
+                for subject in subjects(limit, &hold.attribution) {
+                    let place = Place { limit: Arc::clone(&limit.name), subject, start_s };
+                    let Some((Meter { settled, held }, _)) = self.sums.meters.get(&place) else { continue };
+                    log.check(settled + held - corrected <= hard, || {
+                        format!("hold {} is past {place:?}: {settled} + {held} > {hard}", hold.id)
+                    });
+                }
+            }
+        }
+        if let Some(segments) = tables.credit.as_ref().filter(|_| !written.holds.is_empty()) {
+            let granted: i64 = segments.iter().map(|segment| segment.granted).sum();
+            let Meter { settled, held } = self.sums.credit;
+            log.check(settled + held - corrected <= granted, || {
+                format!("holds are past the credit: {settled} + {held} > {granted}")
+            });
+        }
+    }
+
+    /// What is left for a request of a key, in nano-dollars, on all limits and the credit;
+    /// `None` if it may not ask at all.
+    pub(super) fn room(&self, of: &Attribution, at_ms: i64, tables: &Tables) -> Option<i64> {
+        let mut room = i64::MAX;
+        for (limit, windows) in &self.sums.limits {
+            let hard = tables.rules.limits.get(&limit.name)?.hard?;
+            let start_s = windows.span(at_ms.div_euclid(1_000)).start_s;
+            for subject in subjects(limit, of) {
+                let place = Place { limit: Arc::clone(&limit.name), subject, start_s };
+                let meter = self.sums.meters.get(&place).map(|(meter, _)| *meter).unwrap_or_default();
+                let left = hard - meter.settled - meter.held;
+                if limit.unit == Unit::Usd {
+                    room = room.min(left);
+                } else if left < 1 {
+                    return None;
+                }
+            }
+        }
+        if let Some(segments) = &tables.credit {
+            let granted: i64 = segments.iter().map(|segment| segment.granted).sum();
+            room = room.min(granted - self.sums.credit.settled - self.sums.credit.held);
+        }
+        Some(room)
+    }
+
+    /// What is left of one limit for the whole organization.
+    pub(super) fn settled(&self, limit: &str) -> i64 {
+        let own = self.sums.meters.iter().filter(|(place, _)| *place.limit == *limit);
+        own.filter(|(place, _)| place.subject == Subject::Organization)
+            .map(|(_, (meter, _))| meter.settled + meter.held)
+            .max()
+            .unwrap_or_default()
+    }
+}
+
+/// The number of the request that a record is of.
+pub(super) fn name_of(of: &Attribution) -> u64 {
+    of.tags.get("name").and_then(|name| name.parse().ok()).unwrap_or_default()
+}
