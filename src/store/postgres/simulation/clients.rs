@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -9,9 +10,9 @@ use tokio::time::{sleep, timeout};
 
 use crate::domain::demand::Bound;
 use crate::domain::{Class, Money, Quantities};
-use crate::ledger::ReserveRequest;
-use crate::ledger::entry::{Attribution, Basis, Entry, Hold, Job, Kind};
+use crate::ledger::entry::{AlertKind, Attribution, Basis, Crossing, Entry, Hold, Job, Kind};
 use crate::ledger::waiting::Turn;
+use crate::ledger::{NotAdmitted, ReserveRequest};
 use crate::store::Slot;
 use crate::store::postgres::calls::{AdmittedHold, Call, Correction, NotReserved, Reserve, TakeRates};
 use crate::store::postgres::simulation::chance::Chance;
@@ -31,10 +32,12 @@ const ATTEMPTS: usize = 5;
 pub(super) async fn run(guard: Arc<Guard>, mut chance: Chance) {
     loop {
         sleep(Duration::from_millis(chance.within(0, 500))).await;
-        if guard.database.is_calm() {
+        if guard.is_closing() {
             return;
         }
+        guard.busy.fetch_add(1, Ordering::Relaxed);
         request(&guard, &mut chance).await;
+        guard.busy.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -172,6 +175,17 @@ pub(super) async fn reserve(
                 format!("request {name} is refused ({refused:?}) and has hold {:?}", asked.hold)
             });
         }
+        if let NotReserved::NotAdmitted(NotAdmitted::ByLimit(denial)) = &refused
+            && let Some(limit) = denial.limit()
+        {
+            let crossing = Crossing {
+                mark: AlertKind::Hard,
+                ..Crossing::soft(limit, "org", limit.hard.unwrap_or_default(), 0, 0, at_ms)
+            };
+            let slot = Arc::clone(slots).try_acquire_owned().ok()?;
+            state.oracle.raise(guard.name, &crossing);
+            shared.queue.push(Call::Crossings(vec![crossing], slot));
+        }
         if !matches!(refused, NotReserved::Outdated) {
             return None;
         }
@@ -213,7 +227,12 @@ async fn serve(guard: &Arc<Guard>, chance: &mut Chance, hold: &Arc<Hold>, slot: 
         database.state().oracle.unwritable.insert(entry.id);
     }
     shared.queue.push(Call::End(Box::new(entry.clone()), slot));
-    if chance.percent(10) && shared.flush().await.is_ok() {
+    if !chance.percent(12) {
+        return;
+    }
+    // Often its ending is in a group of the other lane by then.
+    sleep(Duration::from_millis(chance.one(&[0, 22, 30, 60]))).await;
+    if shared.flush().await.is_ok() {
         let is_there = {
             let state = database.state();
             state.tables.entries.contains_key(&entry.id)

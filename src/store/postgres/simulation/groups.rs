@@ -158,7 +158,7 @@ impl Database {
 
     /// The one instant at which a group is committed.
     fn committed(&self, id: u64, written: &Written) -> Result<Committed, Ended> {
-        let (log, now_s) = (&self.log, self.now_s());
+        let (log, now_ms) = (&self.log, self.now_ms());
         let mut state = self.state();
         let backend = state.backends.get_mut(&id).filter(|of| of.is_open).ok_or(Ended::Lost)?;
         let inserted = std::mem::take(&mut backend.inserted);
@@ -174,12 +174,12 @@ impl Database {
             log.check(locked(Row::Rate(key.clone())), || format!("{key:?} is not locked"));
         }
         log.note(&format!("lane {lane:?} commits {}", written.shown()));
-        state.oracle.before(lane, written, &state.tables, log);
+        state.oracle.before(lane, written, &state.tables, now_ms, log);
         let new_rows =
             inserted.into_iter().map(|(place, end_s)| (place, MeterRow { end_s, meter: Meter::default() }));
         state.tables.meters.extend(new_rows);
         let new = state.tables.write(lane, written);
-        state.oracle.after(written, &state.tables, now_s, log);
+        state.oracle.after(written, &state.tables, now_ms.div_euclid(1_000), log);
         if let Some(backend) = state.backends.get_mut(&id) {
             (backend.is_open, backend.lane) = (false, None);
         }

@@ -2,11 +2,13 @@
 //! around them.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::sync::Semaphore;
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinHandle};
+use tokio::time::{sleep, timeout};
 use tokio_util::task::TaskTracker;
 
 use crate::domain::Limit;
@@ -27,6 +29,10 @@ use crate::throttle::Throttle;
 
 /// Requests that may be open at once.
 const SLOTS: usize = 64;
+/// How long a guard that leaves waits for its requests.
+const DRAIN_MAX: Duration = Duration::from_secs(10);
+/// How long its lanes may take to write the last groups.
+const LANES_END_MAX: Duration = Duration::from_secs(2);
 
 /// What the rules are put in force in.
 pub(super) struct Parts {
@@ -114,7 +120,11 @@ pub(super) struct Guard {
     pub(super) parts: Arc<Parts>,
     pub(super) slots: Arc<Semaphore>,
     pub(super) switch: Arc<Switch>,
+    /// Its clients that still ask or wait.
+    pub(super) busy: AtomicUsize,
+    is_leaving: AtomicBool,
     tasks: Mutex<Vec<AbortHandle>>,
+    lanes: Mutex<Vec<JoinHandle<()>>>,
     own: TaskTracker,
 }
 
@@ -164,11 +174,16 @@ impl Guard {
             parts,
             slots: Arc::new(Semaphore::new(SLOTS)),
             switch: Arc::default(),
+            busy: AtomicUsize::new(0),
+            is_leaving: AtomicBool::new(false),
             tasks: Mutex::default(),
+            lanes: Mutex::default(),
             own: TaskTracker::new(),
         });
         for lane in lanes {
-            guard.run(lane.run());
+            let lane = guard.own.spawn(Stoppable::new(lane.run(), &guard.switch));
+            unpoisoned(guard.tasks.lock()).push(lane.abort_handle());
+            unpoisoned(guard.lanes.lock()).push(lane);
         }
         Ok(guard)
     }
@@ -179,13 +194,46 @@ impl Guard {
         unpoisoned(self.tasks.lock()).push(task.abort_handle());
     }
 
+    /// Whether its clients are to ask for nothing more.
+    pub(super) fn is_closing(&self) -> bool {
+        self.is_leaving.load(Ordering::Relaxed) || self.database.is_calm()
+    }
+
     /// Ends all of its tasks, wherever they are.
     pub(super) fn kill(&self) {
         self.database.log.note(&format!("guard {} is killed", self.name));
+        self.end();
+        self.database.state().oracle.lose(self.name);
+    }
+
+    fn end(&self) {
         unpoisoned(self.tasks.lock()).drain(..).for_each(|task| task.abort());
-        let mut state = self.database.state();
-        for asked in state.oracle.asked.values_mut().filter(|asked| asked.guard == self.name) {
-            asked.is_orphan = true;
+    }
+
+    /// Ends as a guard does that is asked to: it writes what is queued and says that it leaves.
+    pub(super) async fn leave(&self) {
+        self.database.log.note(&format!("guard {} is to leave", self.name));
+        self.is_leaving.store(true, Ordering::Relaxed);
+        let drained = timeout(DRAIN_MAX, async {
+            while self.busy.load(Ordering::Relaxed) > 0 {
+                sleep(Duration::from_millis(50)).await;
+            }
+        });
+        let is_drained = drained.await.is_ok();
+        self.shared.queue.close();
+        let lanes = std::mem::take(&mut *unpoisoned(self.lanes.lock()));
+        let written = timeout(LANES_END_MAX, async {
+            for lane in lanes {
+                let _ = lane.await;
+            }
+        });
+        if written.await.is_err() || !is_drained {
+            self.database.state().oracle.lose(self.name);
         }
+        if let Ok(mut own) = Connection::open(&self.database, &self.link).await {
+            let leaving = Arc::clone(&self.database).leave(own.id, self.shared.epoch());
+            let _ = own.call(leaving).await;
+        }
+        self.end();
     }
 }

@@ -207,6 +207,23 @@ impl Database {
         Ok(())
     }
 
+    /// Leaves: everything of this guard has ended.
+    pub(super) async fn leave(self: Arc<Self>, id: u64, epoch: i64) -> Result<(), Ended> {
+        self.begin(id)?;
+        let work = async {
+            self.lock(id, Row::Rules).await?;
+            let Some(node) = self.state().tables.node(epoch) else { return Ok(()) };
+            self.lock_node(id, node).await?;
+            self.commit_of(id)?;
+            self.state().tables.close(node);
+            self.log.note(&format!("node {node} has left"));
+            Ok(())
+        };
+        let left = self.part(id, work).await;
+        self.roll_back(id);
+        left
+    }
+
     /// Some open holds of guards that are no more, read from their rows.
     pub(super) fn orphaned(&self) -> Vec<Hold> {
         let state = self.state();

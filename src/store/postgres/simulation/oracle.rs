@@ -6,12 +6,15 @@ use std::sync::Arc;
 use crate::domain::limit::Unit;
 use crate::domain::{Limit, Window};
 use crate::ledger::calendar::Windows;
-use crate::ledger::entry::{Attribution, Entry, Hold, Kind, reserved};
+use crate::ledger::entry::{Attribution, Crossing, Entry, Hold, Kind, reserved};
 use crate::ledger::meter::{Meter, Subject, subjects};
 use crate::store::postgres::simulation::log::Log;
 use crate::store::postgres::simulation::plan::METER_AGE_S;
 use crate::store::postgres::simulation::rows::Place;
-use crate::store::postgres::simulation::tables::{Rules, Tables, Written};
+use crate::store::postgres::simulation::tables::{Mark, Rules, Tables, Written, mark};
+
+/// How soon a guard admits nothing more: its other lanes may have groups open.
+const STOPS_WITHIN_MS: i64 = 6_000;
 
 /// The note of corrections that operators make.
 pub(super) const BY_OPERATOR: &str = "by an operator";
@@ -121,6 +124,10 @@ pub(super) struct Oracle {
     truth: BTreeMap<Arc<str>, i64>,
     /// The last group of each lane, by epoch, that its guard knows to be committed.
     known: BTreeMap<(i64, i64), i64>,
+    /// When guards, by epoch, were shown that the database has gone back, in Unix milliseconds.
+    noticed: BTreeMap<i64, i64>,
+    /// What guards have raised without an entry, by their names.
+    raised: Vec<(usize, Mark)>,
     /// Requests that have passed the rate of a key.
     passed: BTreeMap<Arc<str>, i64>,
     /// Groups looked at.
@@ -152,6 +159,35 @@ impl Oracle {
         });
     }
 
+    /// A group of a lane is open: its guard is shown whether its last group is known.
+    pub(super) fn show(&mut self, epoch: i64, lane: i64, group: i64, now_ms: i64) {
+        if self.known.get(&(epoch, lane)).is_some_and(|known| *known > group) {
+            self.noticed.entry(epoch).or_insert(now_ms);
+        }
+    }
+
+    /// A guard raises what no entry has caused.
+    pub(super) fn raise(&mut self, guard: usize, crossing: &Crossing) {
+        self.raised.push((guard, mark(crossing)));
+    }
+
+    /// A guard is killed: what it has not written is lost.
+    pub(super) fn lose(&mut self, guard: usize) {
+        self.raised.retain(|(by, _)| *by != guard);
+        for asked in self.asked.values_mut().filter(|asked| asked.guard == guard) {
+            asked.is_orphan = true;
+        }
+    }
+
+    /// In the end, all that was raised is written.
+    pub(super) fn check_raised(&self, tables: &Tables, log: &Log) {
+        for (guard, mark) in &self.raised {
+            log.check(tables.marks.contains(mark), || {
+                format!("guard {guard} has raised {mark:?}, which is lost")
+            });
+        }
+    }
+
     /// Upstream charges a part of a request.
     pub(super) fn charge(&mut self, name: u64, key: &Arc<str>, nano: i64, log: &Log) {
         if let Some(asked) = self.asked.get_mut(&name) {
@@ -175,9 +211,20 @@ impl Oracle {
     }
 
     /// Looks at a group that is about to be written.
-    pub(super) fn before(&mut self, lane: (usize, i64), written: &Written, tables: &Tables, log: &Log) {
-        let row = &tables.lanes[&lane];
-        let known = self.known.get(&(tables.nodes[lane.0].epoch, lane.1)).copied().unwrap_or_default();
+    pub(super) fn before(
+        &mut self,
+        lane: (usize, i64),
+        written: &Written,
+        tables: &Tables,
+        now_ms: i64,
+        log: &Log,
+    ) {
+        let (row, epoch) = (&tables.lanes[&lane], tables.nodes[lane.0].epoch);
+        let known = self.known.get(&(epoch, lane.1)).copied().unwrap_or_default();
+        let noticed_ms = self.noticed.get(&epoch).copied().unwrap_or(i64::MAX);
+        log.check(written.holds.is_empty() || now_ms.saturating_sub(STOPS_WITHIN_MS) < noticed_ms, || {
+            format!("lane {lane:?} admits, though its guard has seen that the database has gone back")
+        });
         log.check(written.holds.is_empty() || known <= row.group, || {
             format!(
                 "lane {lane:?} knows group {known} and admits, though the database has gone back to {}",

@@ -52,7 +52,11 @@ impl Session for SimulatedSession {
         let database = Arc::clone(&self.database);
         let opening = database.open(self.connection.id, self.epoch, self.lane, wants.clone());
         match self.connection.call(opening).await {
-            Ok(Opened::Rows(rows)) => Ok(*rows),
+            Ok(Opened::Rows(rows)) => {
+                let now_ms = self.database.now_ms();
+                self.database.state().oracle.show(self.epoch, self.lane, rows.group, now_ms);
+                Ok(*rows)
+            }
             Ok(Opened::Closed) => Err(Failure::GivenUp),
             Ok(Opened::Unknown) => Err(Failure::GoneBack),
             Err(Ended::RolledBack(why)) => Err(Failure::RolledBack(error(why))),

@@ -25,7 +25,8 @@ pub(super) struct Rules {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
     Alive,
-    GivenUp,
+    /// Given up by another, or left by itself.
+    Ended,
 }
 
 /// One start of a guard. Its place in the table stands for its epoch, which is random.
@@ -156,7 +157,7 @@ impl Tables {
     /// Closes a guard's lanes.
     pub(super) fn close(&mut self, node: usize) {
         self.lanes.range_mut((node, 0)..=(node, i64::MAX)).for_each(|(_, lane)| lane.is_alive = false);
-        self.nodes[node].state = State::GivenUp;
+        self.nodes[node].state = State::Ended;
     }
 
     /// Writes a group. Returns the crossings that are new.

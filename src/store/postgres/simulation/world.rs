@@ -121,7 +121,11 @@ impl World {
                 }
             }
             self.guards.lock().unwrap()[name] = None;
-            guard.kill();
+            if chance.percent(40) {
+                guard.leave().await;
+            } else {
+                guard.kill();
+            }
             drop(guard);
             sleep(Duration::from_millis(chance.within(0, 9_000))).await;
         }
@@ -223,6 +227,7 @@ impl World {
         let state = &mut *self.database.state();
         state.oracle.sum_up(&state.tables);
         state.oracle.check_sums(&state.tables, now_s, log);
+        state.oracle.check_raised(&state.tables, log);
         for (name, asked) in &state.oracle.asked {
             let Some(hold) = asked.hold.filter(|hold| !state.oracle.unwritable.contains(hold)) else {
                 continue;
