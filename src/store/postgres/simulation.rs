@@ -22,6 +22,7 @@ mod plan;
 mod rows;
 mod rules;
 mod session;
+mod sums;
 mod switch;
 mod tables;
 mod upkeep;

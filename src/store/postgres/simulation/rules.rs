@@ -10,8 +10,8 @@ use crate::ledger::account::{Account, Grant, Segment};
 use crate::ledger::entry::Crossing;
 use crate::ledger::meter::Meter;
 use crate::store::postgres::simulation::database::{Database, Ended};
-use crate::store::postgres::simulation::oracle::Sums;
 use crate::store::postgres::simulation::rows::{Place, Row};
+use crate::store::postgres::simulation::sums::Sums;
 use crate::store::postgres::simulation::tables::{MeterRow, Rules, Tables, mark};
 
 /// One change.
