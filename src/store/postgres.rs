@@ -27,6 +27,8 @@ mod reader;
 mod schema;
 mod session;
 mod shared;
+#[cfg(test)]
+mod simulation;
 mod start;
 mod tls;
 mod transaction;

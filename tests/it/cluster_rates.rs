@@ -63,7 +63,8 @@ fn tokens_that_one_guard_holds_are_missing_on_another_and_come_back_unused() {
             assert_eq!(beside.code(), "rate_limit_exceeded", "round {round}: {beside:?}");
             // What was not used goes back with the next group.
             let began = Clock::default();
-            let taken = "SELECT CAST((taken - gone) / 60000000000 AS BIGINT) FROM rate WHERE limit_name = 'tpm'";
+            let taken =
+                "SELECT CAST((taken - gone) / 60000000000 AS BIGINT) FROM rate WHERE limit_name = 'tpm'";
             while cluster.postgres.ask(taken).parse::<i64>().unwrap() > 1_000 {
                 assert!(began.running() < Duration::from_secs(10), "what was not used is still taken");
                 tokio::time::sleep(Duration::from_millis(20)).await;

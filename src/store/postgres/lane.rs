@@ -233,9 +233,9 @@ impl<S: Session> Lane<S> {
     }
 
     /// Reads the rules again, on a thread of its own.
-    async fn refreshed(&self, version: i64) -> bool {
+    async fn refreshed(&mut self, version: i64) -> bool {
         let shared = Arc::clone(&self.shared);
-        tokio::task::spawn_blocking(move || shared.refresh(version)).await.unwrap_or(false)
+        self.session.aside(move || shared.refresh(version)).await.unwrap_or(false)
     }
 
     /// Joins again with the guard, and counts groups from the start; `false` if it can't yet.

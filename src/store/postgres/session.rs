@@ -144,4 +144,10 @@ pub(super) trait Session: Send {
     /// Connects again after a failure. Returns the last group of this lane that was
     /// committed: by then each of its transactions has ended, whatever became of the lane.
     fn reconnect(&mut self) -> impl Future<Output = Result<i64, Failure>> + Send;
+
+    /// Does work that blocks, on a thread where no task waits behind it. `None` if it failed.
+    fn aside<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> impl Future<Output = Option<T>> + Send;
 }

@@ -214,6 +214,10 @@ impl Session for PgSession {
             .map_err(|_| Failure::Disconnected(silent(answer_timeout)))?;
         group.map_err(|error| Failure::Disconnected(error.into()))?.ok_or(Failure::GoneBack)
     }
+
+    async fn aside<T: Send + 'static>(&mut self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+        tokio::task::spawn_blocking(work).await.ok()
+    }
 }
 
 fn silent(waited: Duration) -> DatabaseError {

@@ -1,0 +1,66 @@
+//! Operators change the rules, each change through one guard.
+
+use std::sync::Arc;
+
+use crate::domain::Window;
+use crate::domain::limit::{Per, Unit};
+use crate::store::postgres::simulation::chance::Chance;
+use crate::store::postgres::simulation::clients::KEYS;
+use crate::store::postgres::simulation::connection::Connection;
+use crate::store::postgres::simulation::database::Ended;
+use crate::store::postgres::simulation::guard::Guard;
+use crate::store::postgres::simulation::plan::limit;
+use crate::store::postgres::simulation::rules::RuleChange;
+
+/// Keys that are revoked at most: the others go on.
+const REVOKED_MAX: usize = 2;
+
+/// A change for the rules as they are.
+pub(super) fn draw(guard: &Guard, chance: &mut Chance) -> RuleChange {
+    let state = guard.database.state();
+    let rules = &state.tables.rules;
+    let amount = |chance: &mut Chance, most| i64::try_from(chance.within(1, most)).unwrap();
+    match chance.within(0, 9) {
+        0 | 1 if rules.revoked.len() < REVOKED_MAX => {
+            RuleChange::Revoke(usize::try_from(chance.within(0, KEYS - 1)).unwrap())
+        }
+        2 if rules.limits.contains_key("later") => RuleChange::Remove("later".into()),
+        2 | 3 => {
+            let hard = state.oracle.settled("month") + amount(chance, 5_000);
+            RuleChange::Add(limit("later", Per::Organization, Unit::Usd, Window::Day, hard))
+        }
+        4 | 5 if guard.database.plan.credit => RuleChange::Grant(amount(chance, 20_000)),
+        6 => RuleChange::Cap("month".into(), state.oracle.settled("month").saturating_sub(50).max(1)),
+        7 => RuleChange::Cap("key".into(), amount(chance, 20_000)),
+        _ => RuleChange::Cap("month".into(), state.oracle.settled("month") + amount(chance, 20_000)),
+    }
+}
+
+/// Makes a change, in the steps of the real one.
+pub(super) async fn change(guard: Arc<Guard>, change: RuleChange) {
+    let mut has_written = false;
+    match changed(&guard, change, &mut has_written).await {
+        Ok(version) => drop(guard.shared.refresh(version)),
+        // It may have been committed all the same.
+        Err(_) if has_written => guard.shared.distrust_rules(),
+        Err(_) => {}
+    }
+}
+
+async fn changed(guard: &Guard, change: RuleChange, has_written: &mut bool) -> Result<i64, Ended> {
+    let Guard { database, link, shared, .. } = guard;
+    let mut own = Connection::open(database, link).await?;
+    let id = own.id;
+    let version = own.call(Arc::clone(database).begin_change(id)).await?;
+    if version < shared.rules_version() {
+        shared.note_gone_back();
+        return Err(Ended::Lost);
+    }
+    if !shared.refresh(version) {
+        return Err(Ended::Lost);
+    }
+    *has_written = true;
+    own.call(Arc::clone(database).still(id)).await?;
+    own.call(Arc::clone(database).change(id, change)).await?;
+    Ok(version + 1)
+}
