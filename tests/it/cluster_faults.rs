@@ -9,7 +9,7 @@ use spendguard::clock::Clock;
 
 use crate::cluster::{Cluster, ONE_DOLLAR};
 use crate::harness::run;
-use crate::process::Serving;
+use crate::process::{Place, Serving, refused};
 
 /// The tables of version 1, as the first preview made them.
 const VERSION_1: [&str; 2] = [
@@ -206,5 +206,35 @@ fn a_schema_of_an_older_version_is_brought_up_to_date_by_the_first_of_several_gu
         assert_eq!(cluster.postgres.ask("SELECT version FROM schema_version"), "2");
         cluster.at_rest(&guards[1]).await;
         guards[1].verify().await;
+    });
+}
+
+#[test]
+fn a_connection_is_encrypted_and_a_certificate_that_is_not_for_it_is_refused_with_a_remedy() {
+    run(async {
+        let cluster = Cluster::new(ONE_DOLLAR);
+        let made = rcgen::generate_simple_self_signed(["localhost".into()]).unwrap();
+        cluster.postgres.encrypt(&made.cert.pem(), &made.signing_key.serialize_pem());
+        let trusted = cluster.place.folder.path().join("ca.pem");
+        std::fs::write(&trusted, made.cert.pem()).unwrap();
+        let url = |host: &str, more: &str| {
+            cluster.postgres.url().replace("127.0.0.1", host) + "?sslmode=verify-full" + more
+        };
+        let command = |url: String| {
+            let mut command = cluster.command();
+            command.env("DATABASE_URL", url);
+            command
+        };
+        let trusting = format!("&sslrootcert={}", trusted.display());
+        for (host, more) in [("localhost", ""), ("127.0.0.1", &*trusting)] {
+            let said = refused(command(url(host, more)));
+            assert!(said.contains("certificate") && said.contains("sslrootcert="), "{said}");
+        }
+        let guard = Place::serve_by(command(url("localhost", &trusting)));
+        let key = guard.make_key().await;
+        assert_eq!(guard.chat(&key, &[], json!({})).await.status, StatusCode::OK);
+        let plain = "SELECT count(*) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) \
+                     WHERE datname = 'spendguard' AND pid <> pg_backend_pid() AND NOT ssl";
+        assert_eq!(cluster.postgres.ask(plain), "0");
     });
 }

@@ -54,6 +54,23 @@ impl Postgres {
         self.run("pg_ctl", &["-D", &self.data(), "-m", "immediate", "-w", "stop"]);
     }
 
+    /// Lets it encrypt connections, by a certificate and its key in PEM.
+    pub(crate) fn encrypt(&self, certificate: &str, key: &str) {
+        for (name, pem) in [("server.crt", certificate), ("server.key", key)] {
+            let (given, own) = (self.folder.path().join(name), format!("{}/{name}", self.data()));
+            std::fs::write(&given, pem).unwrap();
+            // As the server's user, and readable by it alone.
+            for (program, arguments) in [("cp", [given.to_str().unwrap(), &own]), ("chmod", ["600", &own])] {
+                assert!(
+                    as_somebody(Path::new(program)).args(arguments).status().unwrap().success(),
+                    "{program} {own}"
+                );
+            }
+        }
+        self.sql("postgres", "ALTER SYSTEM SET ssl = on");
+        self.run("pg_ctl", &["-D", &self.data(), "-w", "restart"]);
+    }
+
     /// The processes of the server, its own first.
     pub(crate) fn pids(&self) -> Vec<String> {
         let file = std::fs::read_to_string(self.folder.path().join("data/postmaster.pid")).unwrap();

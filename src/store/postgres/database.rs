@@ -12,7 +12,7 @@ use tokio::runtime::Runtime;
 use tokio_postgres::{Client, NoTls};
 
 use crate::store::postgres::pool::Pool;
-use crate::store::postgres::tls::MakeTls;
+use crate::store::postgres::tls::{self, MakeTls};
 use crate::store::postgres::url::Url;
 use crate::store::sql::postgres::{Connection, cause};
 use crate::store::{DatabaseError, StoreError};
@@ -71,8 +71,11 @@ impl Database {
     pub(super) fn new(config: Config) -> Result<Self, StoreError> {
         let unusable = |why: String| StoreError::Address { why };
         let mut url = Url::read(config.url.expose()).map_err(|error| unusable(error.to_string()))?;
-        let tls =
-            url.is_encrypted.then(|| tls(url.root_certificates.as_deref())).transpose().map_err(unusable)?;
+        let tls = url
+            .is_encrypted
+            .then(|| trusting(url.root_certificates.as_deref()))
+            .transpose()
+            .map_err(unusable)?;
         url.config.connect_timeout(config.connect_timeout);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
@@ -154,6 +157,10 @@ impl Database {
                 "the database has no connection left: lower storage.connections_max of the guards, or raise max_connections"
             }
             "57P03" => "the database is starting or stopping: try again",
+            _ if tls::is_of_certificate(error) => {
+                "name a file with the certificate's authority in storage.url (&sslrootcert=/path/to/ca.pem), and the host that \
+                 the certificate is for"
+            }
             _ => "check storage.url, that the database runs, and that this machine may reach it",
         };
         StoreError::Connect { to, why: cause(error), remedy }
@@ -182,7 +189,7 @@ pub(super) async fn blocking<T: Send + 'static>(
 }
 
 /// TLS that trusts a file's certificates, or the system's.
-fn tls(file: Option<&Path>) -> Result<MakeTls, String> {
+fn trusting(file: Option<&Path>) -> Result<MakeTls, String> {
     let mut roots = RootCertStore::empty();
     if let Some(file) = file {
         let unreadable = |why: String| format!("sslrootcert {}: {why}", file.display());

@@ -1,5 +1,6 @@
 //! TLS to PostgreSQL, by rustls.
 
+use std::error::Error;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -28,6 +29,17 @@ pub(super) struct Stream(TlsStream<TcpOrSocket>);
 
 /// What lies under the encryption.
 type TcpOrSocket = tokio_postgres::Socket;
+
+/// Whether a connection was refused since the server's certificate is not valid for it.
+pub(super) fn is_of_certificate(error: &(dyn Error + 'static)) -> bool {
+    let within = |error: &(dyn Error + 'static)| {
+        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()).cloned()
+    };
+    std::iter::successors(Some(error), |error| error.source())
+        .filter_map(within)
+        .any(|error| matches!(error, rustls::Error::InvalidCertificate(_)))
+}
 
 impl MakeTlsConnect<TcpOrSocket> for MakeTls {
     type Stream = Stream;
