@@ -1,7 +1,7 @@
 //! Rates: requests or tokens per minute, by buckets that refill (GCRA).
 //!
 //! A rate is not a budget: it refills, and states when. Money is never kept here. Requests
-//! are counted when they come (`governor`). Tokens are taken by what a request may use at
+//! are counted when they come (in memory by `governor`). Tokens are taken by what a request may use at
 //! most, and what it did not use is given back when it ends.
 
 mod bucket;

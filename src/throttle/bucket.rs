@@ -30,6 +30,13 @@ pub struct Taking {
     end: u128,
 }
 
+impl Taking {
+    /// Whether it may be of this bucket, and not of one that was there before it.
+    pub(super) fn is_of(&self, bucket: &Bucket) -> bool {
+        self.end <= bucket.taken
+    }
+}
+
 impl Bucket {
     /// Takes some tokens at an instant, or says how long to wait for them. It is never
     /// asked for more than its size.

@@ -114,9 +114,11 @@ impl Take {
 }
 
 impl GiveBack {
-    /// Replaces in its bucket what was taken by what was used.
+    /// Replaces in its bucket what was taken by what was used. A bucket that was made since then
+    /// lacks nothing of it.
     pub fn to(&self, buckets: &mut Buckets, now: Duration) {
-        if let Some(bucket) = buckets.get_mut(&self.key) {
+        let bucket = buckets.get_mut(&self.key).filter(|bucket| self.taking.is_of(bucket));
+        if let Some(bucket) = bucket {
             bucket.end(self.size, &self.taking, self.used, now);
         }
     }

@@ -51,11 +51,18 @@ fn tokens_that_one_guard_holds_are_missing_on_another_and_come_back_unused() {
         let guards: Vec<Serving> = (0..2).map(|_| cluster.serve()).collect();
         let key = guards[0].make_key().await;
         let large = json!({ "max_completion_tokens": 4_000 });
-        let slow: &[(&str, &str)] = &[("x-fake-latency-ms", "700")];
+        let slow: &[(&str, &str)] = &[("x-fake-latency-ms", "2500")];
+        let taken = || {
+            let level = "SELECT COALESCE(MAX(CAST((taken - gone) / 60000000000 AS BIGINT)), 0) FROM rate \
+                         WHERE limit_name = 'tpm'";
+            cluster.postgres.ask(level).parse::<i64>().unwrap()
+        };
         for round in 0..4 {
             let (one, other) = (&guards[round % 2], &guards[(round + 1) % 2]);
             let beside = async {
-                tokio::time::sleep(Duration::from_millis(350)).await;
+                while taken() < 3_000 {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
                 other.chat(&key, &[], large.clone()).await
             };
             let (first, beside) = tokio::join!(one.chat(&key, slow, large.clone()), beside);
@@ -63,9 +70,7 @@ fn tokens_that_one_guard_holds_are_missing_on_another_and_come_back_unused() {
             assert_eq!(beside.code(), "rate_limit_exceeded", "round {round}: {beside:?}");
             // What was not used goes back with the next group.
             let began = Clock::default();
-            let taken =
-                "SELECT CAST((taken - gone) / 60000000000 AS BIGINT) FROM rate WHERE limit_name = 'tpm'";
-            while cluster.postgres.ask(taken).parse::<i64>().unwrap() > 1_000 {
+            while taken() > 1_000 {
                 assert!(began.running() < Duration::from_secs(10), "what was not used is still taken");
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }

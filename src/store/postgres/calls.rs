@@ -156,7 +156,8 @@ impl Drop for Returning {
     }
 }
 
-/// The calls that wait for a lane. Its bound is that of the slots.
+/// The calls that wait for a lane. They are bounded by the requests and questions that are open: each
+/// has few calls, and endings keep the slots of their requests.
 #[derive(Default)]
 pub(super) struct Queue {
     state: Mutex<State>,

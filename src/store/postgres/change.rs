@@ -24,6 +24,9 @@ use crate::store::sql::{self, Db, audit, changes, credit, params};
 /// How long a statement may take that adds up the past of a limit. All guards wait meanwhile.
 const ACTIVATION_MAX: Duration = Duration::from_secs(60);
 
+/// How long the guard may pause between two statements of a change.
+const PAUSE_MAX: Duration = Duration::from_secs(60);
+
 /// An open change. Dropped before it is finished, it leaves nothing behind.
 #[derive(Debug)]
 pub struct Change {
@@ -45,7 +48,9 @@ impl Change {
         blocking(move || {
             let version = {
                 let known = working(&database, &mut connection)?;
-                known.begin().map_err(|error| StoreError::Failed(error.into()))?;
+                let failed = |error: tokio_postgres::Error| StoreError::Failed(error.into());
+                known.begin().map_err(failed)?;
+                known.may_take(database.config.statement_timeout, PAUSE_MAX).map_err(failed)?;
                 lock_rules(Db::Postgres(known))
             };
             let is_open = true;
@@ -109,7 +114,7 @@ impl Change {
             if !is_as_before {
                 self.still()?;
                 let long = self.connection.as_ref().ok_or(StoreError::Unavailable)?;
-                long.statements_may_take(ACTIVATION_MAX).map_err(|error| StoreError::Failed(error.into()))?;
+                long.may_take(ACTIVATION_MAX, PAUSE_MAX).map_err(|error| StoreError::Failed(error.into()))?;
                 activation::activate(self.db()?, &of_file, &limits)?;
             }
             Ok(self)

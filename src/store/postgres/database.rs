@@ -9,6 +9,7 @@ use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use tokio::runtime::Runtime;
+use tokio::task::AbortHandle;
 use tokio_postgres::{Client, NoTls};
 
 use crate::store::postgres::pool::Pool;
@@ -18,10 +19,9 @@ use crate::store::sql::postgres::{Connection, cause};
 use crate::store::{DatabaseError, StoreError};
 
 /// How long a transaction may pause before the database ends it: a guard that is stopped
-/// must not keep rows locked that others wait for.
+/// must not keep rows locked that others wait for. A change of the rules, which keeps none but the
+/// guards' lanes, sets a longer one.
 const IDLE_MAX: Duration = Duration::from_secs(5);
-/// The same for an operator's change, which may add up the past of a limit meanwhile.
-const IDLE_OF_CHANGE_MAX: Duration = Duration::from_secs(60);
 
 /// Connections of a guard that are apart, since what has one must not wait for reports: one for
 /// each lane, one for the heartbeat, one for changes of the rules, and one that reads the rules,
@@ -31,8 +31,11 @@ const APART: usize = LANES.len() + 3;
 pub(super) const LANES: [i64; 2] = [1, 2];
 /// The fewest connections that a guard works with: those apart, and one for everything else. All
 /// that shares the last one takes it for one transaction or question, and asks for no other
-/// meanwhile; what is apart never waits for it. So it comes free again, however many wait.
+/// meanwhile; what is apart waits for it only to join again. So it comes free again, however many wait.
 pub const CONNECTIONS_MIN: usize = APART + 1;
+
+/// What to do about a database that can't be reached.
+const UNREACHABLE: &str = "check storage.url, that the database runs, and that this machine may reach it";
 
 /// Where the database is, and how it is used.
 #[derive(Clone, Debug)]
@@ -115,18 +118,24 @@ impl Database {
 
     /// A connection for a lane. To be called on the database's own runtime.
     pub(super) async fn client(&self) -> Result<Client, DatabaseError> {
-        self.connect(IDLE_MAX).await.map_err(Into::into)
+        Ok(self.connect().await?.0)
     }
 
     /// A connection that threads use; one that is not apart is lent by the pool.
     pub(super) fn connection(self: &Arc<Self>) -> Result<Connection, StoreError> {
-        let database = Arc::clone(self);
-        let connecting = self.runtime().spawn(async move { database.connect(IDLE_OF_CHANGE_MAX).await });
-        let client = pollster::block_on(connecting).map_err(|_| StoreError::Unavailable)?;
-        client.map(Connection::new).map_err(|error| self.unreachable(&error))
+        let (database, longest) = (Arc::clone(self), self.config.connect_timeout);
+        let connecting = async move { tokio::time::timeout(longest, database.connect()).await };
+        let connected = pollster::block_on(self.runtime().spawn(connecting));
+        let Ok(connected) = connected.map_err(|_| StoreError::Unavailable)? else {
+            let why = format!("it has not answered within {} s", longest.as_secs_f32());
+            return Err(StoreError::Connect { to: self.shown().to_owned(), why, remedy: UNREACHABLE });
+        };
+        let connected = connected.map_err(|error| self.unreachable(&error))?;
+        Ok(Connection::new(connected, self.runtime().handle().clone(), self.answer_timeout()))
     }
 
-    async fn connect(&self, idle_max: Duration) -> Result<Client, tokio_postgres::Error> {
+    /// A client, and the task that drives its connection.
+    async fn connect(&self) -> Result<(Client, AbortHandle), tokio_postgres::Error> {
         let Config { schema, statement_timeout, .. } = &self.config;
         let mut config = self.url.config.clone();
         let given = config.get_options().map(|given| format!("{given} ")).unwrap_or_default();
@@ -134,16 +143,14 @@ impl Database {
             "{given}-c search_path={schema} -c statement_timeout={} -c idle_in_transaction_session_timeout={} \
              -c default_transaction_isolation=read\\ committed -c TimeZone=UTC -c client_min_messages=warning",
             statement_timeout.as_millis(),
-            idle_max.as_millis(),
+            IDLE_MAX.as_millis(),
         ));
         if let Some(tls) = &self.tls {
             let (client, connection) = config.connect(tls.clone()).await?;
-            self.runtime().spawn(connection);
-            return Ok(client);
+            return Ok((client, self.runtime().spawn(connection).abort_handle()));
         }
         let (client, connection) = config.connect(NoTls).await?;
-        self.runtime().spawn(connection);
-        Ok(client)
+        Ok((client, self.runtime().spawn(connection).abort_handle()))
     }
 
     /// Why the database can't be reached, with what to do about it.
@@ -161,7 +168,7 @@ impl Database {
                 "name a file with the certificate's authority in storage.url (&sslrootcert=/path/to/ca.pem), and the host that \
                  the certificate is for"
             }
-            _ => "check storage.url, that the database runs, and that this machine may reach it",
+            _ => UNREACHABLE,
         };
         StoreError::Connect { to, why: cause(error), remedy }
     }

@@ -59,28 +59,32 @@ impl Group {
     }
 
     /// Gives up what is left of it: the database would refuse it again and again. A hold whose
-    /// ending this is stays held until this guard ends, and is then charged in full.
-    pub(super) fn give_up(mut self, error: &(dyn std::error::Error + 'static)) {
-        self.refuse();
+    /// ending this is stays held until this guard ends, and is then charged in full. Returns the
+    /// holds of dead guards that could not be charged.
+    pub(super) fn give_up(self, error: &(dyn std::error::Error + 'static)) -> Vec<u64> {
+        let mut not_charged = Vec::new();
         for call in self.calls {
             let record = match &call {
                 Call::End(entry, _) => entry_id(entry.id),
+                Call::Charge(hold) => {
+                    not_charged.push(hold.id);
+                    entry_id(hold.id)
+                }
                 Call::Crossings(crossings, _) => format!("{} alert facts", crossings.len()),
                 Call::Objects(changes, _) => format!("{} objects", changes.len()),
-                Call::Reserve(_)
-                | Call::Take(_)
-                | Call::GiveBack(..)
-                | Call::Charge(_)
-                | Call::Correct(_)
-                | Call::Job(..)
-                | Call::Flush(_) => continue,
+                Call::Correct(_) => "a correction".to_owned(),
+                Call::Job(hold, ..) => format!("the job of {}", entry_id(hold.id)),
+                Call::Reserve(_) => "the hold of a request".to_owned(),
+                Call::Take(_) | Call::GiveBack(..) => "what a request takes of a rate".to_owned(),
+                Call::Flush(_) => continue,
             };
             tracing::error!(
                 event = "record_not_written", record, %error,
-                "the database refuses a record, which is given up; a hold whose ending it is stays held until this guard \
-                 ends, and is then charged in full"
+                "the database refuses a record, which is given up; a hold whose ending it is stays held"
             );
+            drop(refused(call));
         }
+        not_charged
     }
 
     /// What must be locked and read before it is decided.
@@ -333,6 +337,8 @@ impl<'a> Decided<'a> {
         let Some(hold) = ledger.charged(ending.id) else { return };
         let correction = Entry::late(ending, hold.bound.cost);
         self.late.push(ending.id);
+        // The row of its job, if it was one's.
+        self.writes.ended.push(ending.id);
         if correction.cost != Money::ZERO {
             let correction = Entry { id: ledger.take_id(), ..correction };
             self.writes.crossings.extend(ledger.apply(&correction));

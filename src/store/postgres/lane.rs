@@ -16,6 +16,8 @@ use crate::store::postgres::shared::Shared;
 
 /// How often a group is attempted again before its requests are refused.
 const ATTEMPTS: usize = 2;
+/// How often the rules may have changed before its requests are refused.
+const RENEWALS: usize = 20;
 /// The wait between attempts to connect.
 const RECONNECT_AFTER: Duration = Duration::from_millis(100);
 
@@ -68,7 +70,7 @@ impl<S: Session> Lane<S> {
 
     /// Writes a group, however long that takes; its requests are refused once it takes long.
     async fn serve(&mut self, mut group: Group) {
-        let mut attempts = 0;
+        let (mut attempts, mut renewals) = (0, 0);
         let mut stuck = None;
         while !group.is_empty() {
             let setback = match self.attempt(&group).await {
@@ -78,20 +80,32 @@ impl<S: Session> Lane<S> {
                 }
                 Err(setback) => setback,
             };
-            attempts += 1;
-            match self.after(setback, attempts).await {
+            let is_patient = match setback {
+                Setback::Outdated(_) => {
+                    renewals += 1;
+                    renewals <= RENEWALS
+                }
+                Setback::Failed(_) => {
+                    attempts += 1;
+                    attempts <= ATTEMPTS
+                }
+            };
+            match self.after(setback, is_patient).await {
                 Next::Again => {}
                 next @ (Next::Refuse | Next::Reconnect) => {
                     group.refuse();
-                    self.shared.refuse_waiting();
                     stuck.get_or_insert_with(|| self.shared.stuck());
+                    self.shared.refuse_waiting();
                     tokio::time::sleep(RECONNECT_AFTER).await;
                     if matches!(next, Next::Reconnect) {
                         self.reconnected().await;
                     }
                 }
-                Next::Divide(error) if group.len() == 1 => return group.give_up(&*error),
+                Next::Divide(error) if group.len() == 1 => {
+                    return self.shared.note_refused(&group.give_up(&*error));
+                }
                 Next::Divide(_) => {
+                    drop(stuck);
                     for alone in group.each_alone() {
                         Box::pin(self.serve(alone)).await;
                     }
@@ -101,9 +115,9 @@ impl<S: Session> Lane<S> {
         }
     }
 
-    /// Makes the lane usable again after one of several setbacks of a group.
-    async fn after(&mut self, setback: Setback, attempts: usize) -> Next {
-        let is_patient = attempts <= ATTEMPTS;
+    /// Makes the lane usable again after a setback of a group, which is attempted again at once if
+    /// there were few so far.
+    async fn after(&mut self, setback: Setback, is_patient: bool) -> Next {
         match setback {
             Setback::Outdated(version) => {
                 let is_refreshed = self.refreshed(version).await;
@@ -119,7 +133,11 @@ impl<S: Session> Lane<S> {
                 Next::Again
             }
             Setback::Failed(Failure::Conflict(error) | Failure::RolledBack(error)) => {
-                self.shared.note_failure(&*error);
+                tracing::warn!(
+                    event = "group_not_written", %error,
+                    "a group of requests and endings can't be written; its requests are refused, and its endings are \
+                     tried again"
+                );
                 Next::Refuse
             }
             Setback::Failed(Failure::Disconnected(error) | Failure::Unknown(error)) => {
@@ -203,7 +221,6 @@ impl<S: Session> Lane<S> {
             Err(failure) => failure,
         };
         let failure = if let Failure::Unknown(error) = failure {
-            self.shared.note_failure(&*error);
             if self.reconnected().await >= self.group {
                 let crossings = std::mem::take(&mut decided.writes.crossings);
                 return Ok(self.committed(decided, &crossings));

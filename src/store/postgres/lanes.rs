@@ -42,7 +42,7 @@ const LATELY: Duration = Duration::from_secs(1);
 /// that another guard has just made is found up to this much later.
 const RULES_EACH: Duration = Duration::from_millis(250);
 
-/// How long a statement on a snapshot may take.
+/// How long a statement on a snapshot may take, and a pause between two.
 const SNAPSHOT_MAX: Duration = Duration::from_secs(600);
 
 /// Admits requests and writes endings, in groups of one transaction each.
@@ -104,9 +104,8 @@ impl Lanes {
     }
 
     async fn look_at_whole(&self) -> Result<(), StoreError> {
-        if self.is_healthy() {
-            self.flush().await?;
-        }
+        // Where a lane is stuck, the rest is shown.
+        let _ = self.flush().await;
         let (shared, reader, held) = (Arc::clone(&self.shared), self.reader.clone(), Arc::clone(&self.held));
         blocking(move || {
             let seen = reader.query(|db| db.snapshot(|| whole::read(db, shared.epoch())))?;
@@ -138,7 +137,7 @@ impl Lanes {
             let failed = |error: tokio_postgres::Error| StoreError::Failed(error.into());
             pinned.connection().begin_snapshot().map_err(failed)?;
             // It may read all entries, and nothing waits for it.
-            pinned.connection().statements_may_take(SNAPSHOT_MAX).map_err(failed)?;
+            pinned.connection().may_take(SNAPSHOT_MAX, SNAPSHOT_MAX).map_err(failed)?;
             let meters = SharedMeters::read(Db::Postgres(pinned.connection()))?;
             // A server looks after its own files.
             Ok((Snapshot::of(Owned::Postgres(Box::new(pinned)), |_| Ok(Vec::new())), meters))
@@ -204,7 +203,7 @@ impl Lanes {
         let rules_version = request.rules_version;
         let reserve = Reserve { request, rules_version, at_ms, turn, slot, answer };
         self.shared.queue.push(Call::Reserve(Box::new(reserve)));
-        outcome.await.unwrap_or(Err(NotReserved::Unavailable))
+        self.in_time(outcome).await.unwrap_or(Err(NotReserved::Unavailable))
     }
 
     /// Takes from all buckets of rates, or from none. When this returns what was taken, that is
@@ -220,7 +219,9 @@ impl Lanes {
         if taken.is_ok() || !may_be_late {
             return Ok(taken);
         }
-        self.flush().await.map_err(|_| NotReserved::Unavailable)?;
+        if self.flush().await.is_err() {
+            return Ok(taken);
+        }
         self.try_to_take(takes, rules_version).await
     }
 
@@ -234,7 +235,13 @@ impl Lanes {
         }
         let (answer, outcome) = oneshot::channel();
         self.shared.queue.push(Call::Take(Box::new(TakeRates { takes, rules_version, answer })));
-        outcome.await.unwrap_or(Err(NotReserved::Unavailable))
+        self.in_time(outcome).await.unwrap_or(Err(NotReserved::Unavailable))
+    }
+
+    /// Waits for an answer of a lane as long as the database may take; `None` if there is none. What
+    /// is admitted later, once the outcome of a commit is known, is released: its request is gone.
+    async fn in_time<T>(&self, answer: oneshot::Receiver<T>) -> Option<T> {
+        tokio::time::timeout(self.database.answer_timeout(), answer).await.ok()?.ok()
     }
 
     /// Queues what a request took from the rates and did not use.

@@ -213,9 +213,9 @@ fn close(db: Db<'_>, epoch: i64, state: &str) -> Result<()> {
     Ok(())
 }
 
-/// Some open holds of guards that are no more. One that can't be read stays held, and is
+/// Some open holds of guards that are no more, but for these. One that can't be read stays held, and is
 /// noted: what it may have cost is not known.
-pub(super) fn orphaned_holds(db: Db<'_>, names: &dyn Names) -> Result<Vec<Hold>> {
+pub(super) fn orphaned_holds(db: Db<'_>, names: &dyn Names, but: &[u64]) -> Result<Vec<Hold>> {
     let sql = format!(
         "SELECT id, holds FROM hold WHERE epoch IN (SELECT epoch FROM node WHERE state <> 'alive') \
          ORDER BY id LIMIT {CHARGED_MAX}"
@@ -224,6 +224,7 @@ pub(super) fn orphaned_holds(db: Db<'_>, names: &dyn Names) -> Result<Vec<Hold>>
     db.each(&sql, &[], |row| {
         let id: i64 = row.get(0)?;
         match json_from::<HoldRow>(row.text(1)?, "hold.holds", || format!("hold {id}")) {
+            Ok(hold) if but.contains(&hold.id) => {}
             Ok(hold) => holds.push(hold.hold(names)),
             Err(error) => tracing::error!(
                 event = "open_hold_unreadable", id, %error,

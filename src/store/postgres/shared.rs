@@ -42,6 +42,8 @@ pub(super) struct Shared {
     health: Mutex<Health>,
     /// Which start of a guard this is; a new one once it was given up.
     epoch: AtomicI64,
+    /// Holds of dead guards whose charges the database refuses.
+    refused: Mutex<Vec<u64>>,
     /// The holds that were its own when it joined again; changed under the ledger's lock.
     kept: Mutex<Arc<HashSet<u64>>>,
     /// Allows one attempt to rejoin at a time.
@@ -108,6 +110,7 @@ impl Shared {
             is_healthy: AtomicBool::new(true),
             health: Mutex::default(),
             epoch: AtomicI64::new(epoch),
+            refused: Mutex::default(),
             kept: Mutex::default(),
             rejoining: tokio::sync::Mutex::default(),
         }
@@ -203,6 +206,16 @@ impl Shared {
             "this guard was given up, since it was silent for cluster.node_timeout; it has joined again, and corrects \
              what was charged for its open requests once they end"
         );
+    }
+
+    /// Holds of dead guards could not be charged, and would not be the next time.
+    pub(super) fn note_refused(&self, holds: &[u64]) {
+        unpoisoned(self.refused.lock()).extend(holds);
+    }
+
+    /// Those holds.
+    pub(super) fn refused(&self) -> Vec<u64> {
+        unpoisoned(self.refused.lock()).clone()
     }
 
     /// The holds that were still its own when this guard last joined again; `None` if it has

@@ -36,9 +36,14 @@ pub(super) fn is_of_certificate(error: &(dyn Error + 'static)) -> bool {
         let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
         inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()).cloned()
     };
-    std::iter::successors(Some(error), |error| error.source())
-        .filter_map(within)
-        .any(|error| matches!(error, rustls::Error::InvalidCertificate(_)))
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if matches!(within(error), Some(rustls::Error::InvalidCertificate(_))) {
+            return true;
+        }
+        next = error.source();
+    }
+    false
 }
 
 impl MakeTlsConnect<TcpOrSocket> for MakeTls {

@@ -111,7 +111,7 @@ impl Upkeep {
             self.shared.note_gone_back();
         }
         self.shared.call_waiting();
-        let orphaned = nodes::orphaned_holds(db, &*self.names)?;
+        let orphaned = nodes::orphaned_holds(db, &*self.names, &self.shared.refused())?;
         if !orphaned.is_empty() {
             tracing::warn!(
                 event = "open_holds_charged",

@@ -7,11 +7,13 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::pin::pin;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{SinkExt as _, TryStreamExt as _};
+use tokio::runtime::Handle;
+use tokio::task::AbortHandle;
 use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 use tokio_postgres::{Client, Row, Statement};
 
@@ -21,13 +23,28 @@ use crate::sync::unpoisoned;
 /// A connection with the statements that were prepared on it.
 pub(crate) struct Connection {
     client: Client,
+    /// Moves what is sent and received.
+    driver: AbortHandle,
+    runtime: Handle,
+    /// How long an answer may take, unless the open transaction says otherwise.
+    answer_timeout: Duration,
+    deadline_ms: AtomicU64,
     statements: Mutex<HashMap<String, Statement>>,
     in_transaction: AtomicBool,
 }
 
 impl Connection {
-    pub(crate) fn new(client: Client) -> Self {
-        Self { client, statements: Mutex::default(), in_transaction: AtomicBool::new(false) }
+    /// A connection that a task on a runtime drives.
+    pub(crate) fn new(
+        (client, driver): (Client, AbortHandle),
+        runtime: Handle,
+        answer_timeout: Duration,
+    ) -> Self {
+        let (statements, in_transaction) = (Mutex::default(), AtomicBool::new(false));
+        let deadline_ms = AtomicU64::new(0);
+        let made = Self { client, driver, runtime, answer_timeout, deadline_ms, statements, in_transaction };
+        made.set_deadline(answer_timeout);
+        made
     }
 
     /// Whether the connection is gone.
@@ -58,26 +75,58 @@ impl Connection {
         Ok(())
     }
 
-    /// Sets how long each statement of the open transaction may take.
-    pub(crate) fn statements_may_take(&self, longest: Duration) -> Result<(), tokio_postgres::Error> {
-        self.batch(&format!("SET LOCAL statement_timeout = {}", longest.as_millis()))
+    /// Sets how long each statement of the open transaction may take, and each pause in it.
+    pub(crate) fn may_take(&self, statement: Duration, pause: Duration) -> Result<(), tokio_postgres::Error> {
+        self.batch(&format!(
+            "SET LOCAL statement_timeout = {}; SET LOCAL idle_in_transaction_session_timeout = {}",
+            statement.as_millis(),
+            pause.as_millis()
+        ))?;
+        self.set_deadline(self.answer_timeout.saturating_add(statement));
+        Ok(())
+    }
+
+    fn set_deadline(&self, deadline: Duration) {
+        let deadline_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
+        self.deadline_ms.store(deadline_ms, Ordering::Relaxed);
+    }
+
+    /// Waits for an answer. The database itself ends a statement that takes too long; one that says
+    /// nothing until the deadline counts as lost, and with it the connection.
+    fn wait<T>(
+        &self,
+        answer: impl Future<Output = Result<T, tokio_postgres::Error>>,
+    ) -> Result<T, tokio_postgres::Error> {
+        // For its timers.
+        let _entered = self.runtime.enter();
+        let deadline = Duration::from_millis(self.deadline_ms.load(Ordering::Relaxed));
+        pollster::block_on(async {
+            let mut answer = pin!(answer);
+            if let Ok(answer) = tokio::time::timeout(deadline, &mut answer).await {
+                return answer;
+            }
+            self.driver.abort();
+            answer.await
+        })
     }
 
     /// Commits the open transaction.
     pub(crate) fn commit(&self) -> Result<(), tokio_postgres::Error> {
         self.set_in_transaction(false);
+        self.set_deadline(self.answer_timeout);
         self.batch("COMMIT")
     }
 
     /// Rolls the open transaction back.
     pub(crate) fn roll_back(&self) -> Result<(), tokio_postgres::Error> {
         self.set_in_transaction(false);
+        self.set_deadline(self.answer_timeout);
         self.batch("ROLLBACK")
     }
 
     /// Runs a statement; returns how many rows it has changed.
     pub(crate) fn execute(&self, sql: &str, params: &[Value<'_>]) -> Result<u64, tokio_postgres::Error> {
-        pollster::block_on(async {
+        self.wait(async {
             let statement = self.prepared(sql).await?;
             self.client.execute_raw(&statement, params).await
         })
@@ -85,7 +134,7 @@ impl Connection {
 
     /// Runs statements without parameters.
     pub(crate) fn batch(&self, sql: &str) -> Result<(), tokio_postgres::Error> {
-        pollster::block_on(self.client.batch_execute(sql))
+        self.wait(self.client.batch_execute(sql))
     }
 
     /// Runs a `COPY … FROM STDIN` with rows in its text format; returns how many there were.
@@ -104,12 +153,12 @@ impl Connection {
         params: &[Value<'_>],
         mut each: impl FnMut(&Row) -> Result<bool, E>,
     ) -> Result<(), E> {
-        let rows = pollster::block_on(async {
+        let rows = self.wait(async {
             let statement = self.prepared(sql).await?;
             self.client.query_raw(&statement, params).await
         })?;
         let mut rows = pin!(rows);
-        while let Some(row) = pollster::block_on(rows.try_next())? {
+        while let Some(row) = self.wait(rows.try_next())? {
             if !each(&row)? {
                 break;
             }
