@@ -33,6 +33,8 @@ pub(super) struct Lane<S> {
     group: i64,
     /// The last group that is known to be committed.
     committed: i64,
+    /// Whether it was logged, since then, that groups can't be written.
+    is_noted: bool,
 }
 
 /// Why an attempt at a group has not written it.
@@ -57,7 +59,8 @@ enum Next {
 
 impl<S: Session> Lane<S> {
     pub(super) fn new(session: S, shared: Arc<Shared>) -> Self {
-        Self { session, shared, spare_ids: Vec::new(), rules_version: 0, group: 0, committed: 0 }
+        let (spare_ids, rules_version, group, committed, is_noted) = (Vec::new(), 0, 0, 0, false);
+        Self { session, shared, spare_ids, rules_version, group, committed, is_noted }
     }
 
     /// Admits and writes until the queue is closed and empty.
@@ -133,11 +136,13 @@ impl<S: Session> Lane<S> {
                 Next::Again
             }
             Setback::Failed(Failure::Conflict(error) | Failure::RolledBack(error)) => {
-                tracing::warn!(
-                    event = "group_not_written", %error,
-                    "a group of requests and endings can't be written; its requests are refused, and its endings are \
-                     tried again"
-                );
+                if !std::mem::replace(&mut self.is_noted, true) {
+                    tracing::warn!(
+                        event = "group_not_written", %error,
+                        "a group of requests and endings can't be written; its requests are refused, and its endings \
+                         are tried again until they are written"
+                    );
+                }
                 Next::Refuse
             }
             Setback::Failed(Failure::Disconnected(error) | Failure::Unknown(error)) => {
@@ -236,7 +241,7 @@ impl<S: Session> Lane<S> {
 
     /// Puts a group that is committed in force, with those of its crossings that may be new.
     fn committed(&mut self, decided: Decided<'_>, crossings: &[Crossing]) -> Outcomes {
-        self.committed = self.group;
+        (self.committed, self.is_noted) = (self.group, false);
         self.shared.observer.committed();
         for crossing in crossings {
             self.shared.observer.crossed(crossing);
