@@ -46,16 +46,13 @@ impl Change {
         mut connection: OwnedMutexGuard<Option<Connection>>,
     ) -> Result<Self, StoreError> {
         blocking(move || {
-            let version = {
-                let known = working(&database, &mut connection)?;
-                let failed = |error: tokio_postgres::Error| StoreError::Failed(error.into());
-                known.begin().map_err(failed)?;
-                known.may_take(database.config.statement_timeout, PAUSE_MAX).map_err(failed)?;
-                lock_rules(Db::Postgres(known))
-            };
+            let failed = |error: tokio_postgres::Error| StoreError::Failed(error.into());
+            working(&database, &mut connection)?.begin().map_err(failed)?;
             let is_open = true;
             let mut change = Self { shared, connection, version: 0, has_written: false, is_open };
-            let version = version?;
+            let known = change.connection.as_ref().ok_or(StoreError::Unavailable)?;
+            known.may_take(database.config.statement_timeout, PAUSE_MAX).map_err(failed)?;
+            let version = lock_rules(change.db()?)?;
             // While the rules are locked no other guard changes them, so memory can't be ahead.
             if version < change.shared.rules_version() {
                 change.shared.note_gone_back();

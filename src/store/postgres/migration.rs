@@ -19,8 +19,6 @@ use crate::store::sql::postgres::Connection;
 use crate::store::sql::rollup::Ids;
 use crate::store::sql::{self, Db, Error, credit, params, verify};
 
-/// A copy takes as long as it takes.
-const NO_TIMEOUTS: &str = "SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0";
 /// The guard that holds of requests belong to which were open in SQLite.
 const FORMER_NODE: &str = "sqlite";
 /// Its epoch. A new schema has no other.
@@ -44,11 +42,13 @@ impl Source {
     /// Connects to a ledger that no guard runs on.
     pub(in crate::store) fn open(config: Config) -> Result<Self, StoreError> {
         let database = Arc::new(Database::new(config)?);
-        let connection = database.connection()?;
-        let (db, schema) = (Db::Postgres(&connection), &database.config.schema);
-        schema::found(db, schema)?.current_or_error(schema)?;
+        let mut connection = database.connection()?;
+        let schema = &database.config.schema;
+        schema::found(Db::Postgres(&connection), schema)?.current_or_error(schema)?;
         let in_use = |by: String| StoreError::InUse { ledger: format!("the schema {schema}"), by };
-        connection.batch(NO_TIMEOUTS).and_then(|()| connection.begin()).map_err(Error::from)?;
+        // A copy takes as long as it takes.
+        connection.may_take_any_time().and_then(|()| connection.begin()).map_err(Error::from)?;
+        let db = Db::Postgres(&connection);
         let locked = db.row("SELECT version FROM rules WHERE id = 1 FOR UPDATE NOWAIT", &[], |_| Ok(()));
         match locked {
             Err(Error::Postgres(error)) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
@@ -73,12 +73,12 @@ impl Target {
     /// already.
     pub(in crate::store) fn open(config: Config) -> Result<(Self, bool), StoreError> {
         let database = Arc::new(Database::new(config)?);
-        let connection = database.connection()?;
+        let mut connection = database.connection()?;
         let is_begun = match schema::prepare(&connection, &database.config.schema) {
             Err(StoreError::HalfCopied { .. }) => true,
             prepared => prepared.map(|()| false)?,
         };
-        connection.batch(NO_TIMEOUTS).map_err(Error::from)?;
+        connection.may_take_any_time().map_err(Error::from)?;
         Ok((Self { connection, _database: database }, is_begun))
     }
 

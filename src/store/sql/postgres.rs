@@ -86,6 +86,13 @@ impl Connection {
         Ok(())
     }
 
+    /// From here on, statements and pauses may take any time.
+    pub(crate) fn may_take_any_time(&mut self) -> Result<(), tokio_postgres::Error> {
+        self.answer_timeout = Duration::MAX;
+        self.set_deadline(self.answer_timeout);
+        self.batch("SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0")
+    }
+
     fn set_deadline(&self, deadline: Duration) {
         let deadline_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
         self.deadline_ms.store(deadline_ms, Ordering::Relaxed);
@@ -139,7 +146,7 @@ impl Connection {
 
     /// Runs a `COPY … FROM STDIN` with rows in its text format; returns how many there were.
     pub(crate) fn copy_in(&self, sql: &str, rows: String) -> Result<u64, tokio_postgres::Error> {
-        pollster::block_on(async {
+        self.wait(async {
             let mut sink = pin!(self.client.copy_in(sql).await?);
             sink.send(Bytes::from(rows)).await?;
             sink.finish().await
