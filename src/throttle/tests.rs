@@ -5,9 +5,9 @@ use crate::domain::Window;
 use crate::domain::limit::{Only, Per, Source};
 use crate::throttle::in_memory::BUCKETS_SWEPT_AT;
 
-const NOW: Duration = Duration::from_secs(1_000);
+pub(super) const NOW: Duration = Duration::from_secs(1_000);
 
-fn rate(name: &str, unit: Unit, hard: i64) -> Arc<Limit> {
+pub(super) fn rate(name: &str, unit: Unit, hard: i64) -> Arc<Limit> {
     Arc::new(Limit {
         name: name.into(),
         per: Per::Key,
@@ -22,11 +22,11 @@ fn rate(name: &str, unit: Unit, hard: i64) -> Arc<Limit> {
     })
 }
 
-fn key(id: &str) -> Attribution {
+pub(super) fn key(id: &str) -> Attribution {
     Attribution { key: id.into(), ..Attribution::default() }
 }
 
-fn tokens(input_tokens: u64, output_tokens: u64) -> RateCost {
+pub(super) fn tokens(input_tokens: u64, output_tokens: u64) -> RateCost {
     RateCost { tokens: input_tokens + output_tokens, input_tokens, output_tokens }
 }
 

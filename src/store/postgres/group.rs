@@ -288,18 +288,16 @@ impl<'a> Decided<'a> {
                 self.outcomes.push(outcome.map_err(NotReserved::NotAdmitted));
             }
             Call::Take(take) => {
-                let at = Duration::from_millis(u64::try_from(rows.now_ms).unwrap_or(0));
                 let outcome = if take.rules_version < rows.rules_version {
                     Err(NotReserved::Outdated)
                 } else {
-                    Ok(throttle::shared::take(&take.takes, &mut self.buckets, at))
+                    Ok(throttle::shared::take(&take.takes, &mut self.buckets, rows.now()))
                 };
                 self.taken_rates.push(outcome);
             }
             Call::GiveBack(backs, _) => {
-                let at = Duration::from_millis(u64::try_from(rows.now_ms).unwrap_or(0));
                 for back in backs {
-                    back.to(&mut self.buckets, at);
+                    back.to(&mut self.buckets, rows.now());
                 }
             }
             Call::End(entry, _) if ledger.charged(entry.id).is_some() => self.end_late(ledger, entry),

@@ -268,15 +268,7 @@ impl<S: Session> Lane<S> {
             let Ok(epoch) = next.epoch() else { return false };
             match self.session.rejoin(epoch).await {
                 Ok(kept) => shared.note_rejoined(&mut next, kept),
-                Err(Failure::GoneBack) => shared.note_gone_back(),
-                Err(
-                    Failure::Conflict(error)
-                    | Failure::RolledBack(error)
-                    | Failure::Refused(error)
-                    | Failure::Disconnected(error)
-                    | Failure::Unknown(error),
-                ) => shared.note_failure(&*error),
-                Err(Failure::GivenUp) => {}
+                Err(failure) => shared.note(&failure),
             }
         }
         if self.session.epoch() == shared.epoch() {
@@ -292,19 +284,13 @@ impl<S: Session> Lane<S> {
         loop {
             match self.session.reconnect().await {
                 Ok(group) => return group,
-                // Its row is gone, and all that it knew.
-                Err(Failure::GoneBack) => {
-                    self.shared.note_gone_back();
-                    return 0;
+                Err(failure) => {
+                    self.shared.note(&failure);
+                    // Its row is gone, and all that it knew.
+                    if matches!(failure, Failure::GoneBack) {
+                        return 0;
+                    }
                 }
-                Err(Failure::GivenUp) => {}
-                Err(
-                    Failure::Conflict(error)
-                    | Failure::RolledBack(error)
-                    | Failure::Refused(error)
-                    | Failure::Disconnected(error)
-                    | Failure::Unknown(error),
-                ) => self.shared.note_failure(&*error),
             }
             self.shared.refuse_waiting();
             tokio::time::sleep(RECONNECT_AFTER).await;

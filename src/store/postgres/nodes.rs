@@ -2,9 +2,10 @@
 //!
 //! A guard has an epoch from its start to its end, a random number that it draws itself: so
 //! an epoch that the database does not know was forgotten by it, and joining can be repeated
-//! if its outcome is not known. Every second a guard says that it is alive. One that has not for `node_timeout`, by the database's clock, is given up: its
-//! lanes are closed under the lock that its groups take, so that it can admit nothing more
-//! and end nothing more. What it held is charged afterwards.
+//! if its outcome is not known. Every second a guard says that it is alive. One that has not
+//! for `node_timeout`, by the database's clock, is given up: its lanes are closed under the
+//! lock that its groups take, so that it can admit nothing more and end nothing more. What it
+//! held is charged afterwards.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -213,8 +214,8 @@ fn close(db: Db<'_>, epoch: i64, state: &str) -> Result<()> {
     Ok(())
 }
 
-/// Some open holds of guards that are no more, but for these. One that can't be read stays held, and is
-/// noted: what it may have cost is not known.
+/// Some open holds of guards that are no more, but for these. One that can't be read stays
+/// held, and is noted: what it may have cost is not known.
 pub(super) fn orphaned_holds(db: Db<'_>, names: &dyn Names, but: &[u64]) -> Result<Vec<Hold>> {
     let sql = format!(
         "SELECT id, holds FROM hold WHERE epoch IN (SELECT epoch FROM node WHERE state <> 'alive') \

@@ -6,6 +6,7 @@
 use std::collections::HashSet;
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::ledger::account::Segment;
 use crate::ledger::entry::{Crossing, Entry, Hold, Job};
@@ -66,6 +67,13 @@ pub(super) struct Rows {
     pub ids: Vec<u64>,
     /// The database's time, in Unix milliseconds.
     pub now_ms: i64,
+}
+
+impl Rows {
+    /// The database's time, since the Unix epoch.
+    pub(super) fn now(&self) -> Duration {
+        Duration::from_millis(u64::try_from(self.now_ms).unwrap_or(0))
+    }
 }
 
 /// What a group has come to, to be written in its transaction.

@@ -11,6 +11,7 @@ use crate::ledger::locked::{Locked, LockedLedger};
 use crate::store::postgres::calls::{Call, Queue};
 use crate::store::postgres::group::refused;
 use crate::store::postgres::nodes::{LANES, new_epoch};
+use crate::store::postgres::session::Failure;
 use crate::store::{Observer, StoreError};
 use crate::sync::unpoisoned;
 
@@ -265,6 +266,19 @@ impl Shared {
     pub(super) fn note_failure(&self, error: &(dyn std::error::Error + 'static)) {
         if self.change_health(|health| health.is_down = true) {
             self.observer.failed(error);
+        }
+    }
+
+    /// A lane could not connect, or join again.
+    pub(super) fn note(&self, failure: &Failure) {
+        match failure {
+            Failure::GoneBack => self.note_gone_back(),
+            Failure::GivenUp => {}
+            Failure::Conflict(error)
+            | Failure::RolledBack(error)
+            | Failure::Refused(error)
+            | Failure::Disconnected(error)
+            | Failure::Unknown(error) => self.note_failure(&**error),
         }
     }
 

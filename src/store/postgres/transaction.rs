@@ -163,13 +163,8 @@ impl Session for PgSession {
     }
 
     async fn roll_back(&mut self) -> Result<(), Failure> {
-        let rolled_back =
-            tokio::time::timeout(self.database.answer_timeout(), self.client.batch_execute("ROLLBACK"));
-        match rolled_back.await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(Failure::Disconnected(error.into())),
-            Err(_) => Err(Failure::Disconnected(silent(self.database.answer_timeout()))),
-        }
+        let rolled_back = self.client.batch_execute("ROLLBACK");
+        answered(self.database.answer_timeout(), rolled_back).await.map_err(Failure::Disconnected)
     }
 
     fn epoch(&self) -> i64 {
@@ -198,8 +193,7 @@ impl Session for PgSession {
     async fn reconnect(&mut self) -> Result<i64, Failure> {
         let (connect_timeout, answer_timeout) =
             (self.database.config.connect_timeout, self.database.answer_timeout());
-        let connected = tokio::time::timeout(connect_timeout, self.database.client()).await;
-        let connected = connected.map_err(|_| Failure::Disconnected(silent(connect_timeout)))?;
+        let connected = answered(connect_timeout, self.database.client()).await;
         self.client = connected.map_err(Failure::Disconnected)?;
         self.statements.clear();
         let group = async {
@@ -207,17 +201,24 @@ impl Session for PgSession {
             self.client.batch_execute("BEGIN").await?;
             let rows = self.query(LAST_GROUP, &[&self.epoch, &self.lane]).await?;
             self.client.batch_execute("ROLLBACK").await?;
-            rows.first().map(|row| row.try_get(0)).transpose()
+            let group: Result<Option<i64>, tokio_postgres::Error> =
+                rows.first().map(|row| row.try_get(0)).transpose();
+            group
         };
-        let group: Result<Option<i64>, tokio_postgres::Error> = tokio::time::timeout(answer_timeout, group)
-            .await
-            .map_err(|_| Failure::Disconnected(silent(answer_timeout)))?;
-        group.map_err(|error| Failure::Disconnected(error.into()))?.ok_or(Failure::GoneBack)
+        answered(answer_timeout, group).await.map_err(Failure::Disconnected)?.ok_or(Failure::GoneBack)
     }
 
     async fn aside<T: Send + 'static>(&mut self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
         tokio::task::spawn_blocking(work).await.ok()
     }
+}
+
+/// Waits for an answer at most for so long.
+async fn answered<T, E: Into<DatabaseError>>(
+    longest: Duration,
+    answer: impl Future<Output = Result<T, E>>,
+) -> Result<T, DatabaseError> {
+    tokio::time::timeout(longest, answer).await.map_err(|_| silent(longest))?.map_err(Into::into)
 }
 
 fn silent(waited: Duration) -> DatabaseError {

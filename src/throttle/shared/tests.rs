@@ -1,41 +1,15 @@
 //! What several requests take from shared buckets, one after another.
 
 use super::*;
-use crate::domain::Window;
-use crate::domain::limit::{Only, Per, Source};
-
-const NOW: Duration = Duration::from_secs(1_000);
-
-fn rate(name: &str, unit: Unit, hard: i64, mode: Mode) -> Arc<Limit> {
-    Arc::new(Limit {
-        name: name.into(),
-        per: Per::Key,
-        only: Only::default(),
-        unit,
-        window: Window::Minute,
-        zone: "UTC".into(),
-        soft: Vec::new(),
-        hard: Some(hard),
-        mode,
-        source: Source::File,
-    })
-}
-
-fn key(id: &str) -> Attribution {
-    Attribution { key: id.into(), ..Attribution::default() }
-}
+use crate::throttle::tests::{NOW, key, rate, tokens};
 
 fn throttle(limits: &[Arc<Limit>]) -> Throttle {
     Throttle::new(limits, &Throttle::default())
 }
 
-fn tokens(input_tokens: u64, output_tokens: u64) -> RateCost {
-    RateCost { tokens: input_tokens + output_tokens, input_tokens, output_tokens }
-}
-
 #[test]
 fn as_many_requests_pass_as_a_bucket_has_and_then_one_for_each_part_of_the_minute() {
-    let throttle = throttle(&[rate("rpm", Unit::Requests, 60, Mode::Enforce)]);
+    let throttle = throttle(&[rate("rpm", Unit::Requests, 60)]);
     let mut buckets = Buckets::new();
     let mut ask =
         |of, now| take(&throttle.request_takes(&key(of)), &mut buckets, now).map(|check| check.left);
@@ -52,10 +26,7 @@ fn as_many_requests_pass_as_a_bucket_has_and_then_one_for_each_part_of_the_minut
 
 #[test]
 fn what_was_not_used_goes_back_to_the_bucket_that_it_was_taken_from() {
-    let limits = [
-        rate("all", Unit::Tokens, 1_000, Mode::Enforce),
-        rate("out", Unit::OutputTokens, 800, Mode::Enforce),
-    ];
+    let limits = [rate("all", Unit::Tokens, 1_000), rate("out", Unit::OutputTokens, 800)];
     let throttle = throttle(&limits);
     let mut buckets = Buckets::new();
     let mut first = take(&throttle.token_takes(&key("a"), tokens(300, 600)), &mut buckets, NOW).unwrap();
@@ -73,9 +44,9 @@ fn what_was_not_used_goes_back_to_the_bucket_that_it_was_taken_from() {
 #[test]
 fn a_request_that_one_rate_refuses_takes_nothing_and_one_in_shadow_mode_refuses_nothing() {
     let limits = [
-        rate("shadow", Unit::Tokens, 10, Mode::Shadow),
-        rate("all", Unit::Tokens, 1_000, Mode::Enforce),
-        rate("out", Unit::OutputTokens, 100, Mode::Enforce),
+        Arc::new(Limit { mode: Mode::Shadow, ..(*rate("shadow", Unit::Tokens, 10)).clone() }),
+        rate("all", Unit::Tokens, 1_000),
+        rate("out", Unit::OutputTokens, 100),
     ];
     let throttle = throttle(&limits);
     let mut buckets = Buckets::new();
