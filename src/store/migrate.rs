@@ -152,13 +152,15 @@ pub fn migrate(from: &Place, to: &Place, mut each: impl FnMut(Step)) -> Result<M
         (Catalog::read(source.db()).map_err(read)?, Catalog::read(target.db()).map_err(write)?);
     let tables = Catalog::shared(&of_source, &of_target).map_err(MigrateError::Tables)?;
     let own = of_target.own_tables();
+    let all: Vec<&str> = tables.iter().map(|table| table.name.as_str()).chain(own.iter().copied()).collect();
     if !target.is_begun {
-        let all = tables.iter().map(|table| table.name.as_str()).chain(own.iter().copied());
-        is_empty(&target, all)?;
+        // Before the source is read, which takes long. A guard may start on it until it is begun.
+        let occupied = catalog::first_occupied(target.db(), all.iter().copied()).map_err(write)?;
+        none_occupied(&target, occupied)?;
     }
     let wanted = checksum::of_all(source.db(), &tables).map_err(read)?;
     each(Step::Read);
-    let begun = begun(&target, &tables, &wanted)?;
+    let begun = begun(&target, &all, &tables, &wanted)?;
     for ((table, sum), before) in tables.iter().zip(&wanted).zip(&begun) {
         copy::table(source.db(), target.db(), table, before).map_err(|failed| match failed {
             copy::Failed::Reading(error) => read(error),
@@ -174,9 +176,7 @@ pub fn migrate(from: &Place, to: &Place, mut each: impl FnMut(Step)) -> Result<M
     let report = verified(&source, &target)?;
     let holds = holds::open(source.db()).map_err(read)?;
     let occupied = target.finish(&holds, &own, &of_target.identities(&tables)).map_err(write)?;
-    if let Some(table) = occupied {
-        return Err(not_empty(&target, &table));
-    }
+    none_occupied(&target, occupied)?;
     Ok(Migrated { holds: holds.len(), report })
 }
 
@@ -187,23 +187,21 @@ fn write(error: sql::Error) -> MigrateError {
     MigrateError::Target(error.into())
 }
 
-fn is_empty<'t>(target: &Target, mut tables: impl Iterator<Item = &'t str>) -> Result<(), MigrateError> {
-    match catalog::first_occupied(target.db(), &mut tables).map_err(write)? {
-        Some(table) => Err(not_empty(target, &table)),
-        None => Ok(()),
-    }
-}
-
-fn not_empty(target: &Target, table: &str) -> MigrateError {
-    MigrateError::NotEmpty { ledger: target.shown.clone(), table: table.to_owned() }
+fn none_occupied(target: &Target, occupied: Option<String>) -> Result<(), MigrateError> {
+    occupied.map_or(Ok(()), |table| Err(MigrateError::NotEmpty { ledger: target.shown.clone(), table }))
 }
 
 /// Begins a copy, or finds how far it is. An error if it is one of another ledger.
-fn begun(target: &Target, tables: &[Table], wanted: &[Checksum]) -> Result<Vec<Progress>, MigrateError> {
+fn begun(
+    target: &Target,
+    all: &[&str],
+    tables: &[Table],
+    wanted: &[Checksum],
+) -> Result<Vec<Progress>, MigrateError> {
     let begun: Vec<Progress> =
         tables.iter().zip(wanted).map(|(table, sum)| sum.progress(&table.name)).collect();
     if !target.is_begun {
-        target.begin(&begun).map_err(write)?;
+        none_occupied(target, target.begin(all, &begun).map_err(write)?)?;
         return Ok(begun);
     }
     let mut known = migration::progress(target.db()).map_err(write)?;

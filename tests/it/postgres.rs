@@ -3,6 +3,10 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// How many sessions have held something.
+static HELD: AtomicUsize = AtomicUsize::new(0);
 
 /// A running server; stopped and removed when dropped.
 pub(crate) struct Postgres {
@@ -122,16 +126,23 @@ impl Postgres {
         self.sql("spendguard", &format!("SET search_path TO spendguard; {statement}"))
     }
 
-    /// Keeps what a statement locks for some seconds, from when this returns.
+    /// Keeps what a statement locks for some seconds, from when this returns; then commits.
     pub(crate) fn hold(&self, statement: &str, seconds: u32) -> Held {
-        let mut command = as_somebody(&self.bin.join("psql"));
         let port = self.port.to_string();
-        command.args(["-h", "127.0.0.1", "-p", &port, "-U", "guard", "-d", "spendguard", "-q", "-c"]);
+        let name = format!("held_{}", HELD.fetch_add(1, Ordering::Relaxed));
+        let database = format!("dbname=spendguard application_name={name}");
+        let mut command = as_somebody(&self.bin.join("psql"));
+        command.args(["-h", "127.0.0.1", "-p", &port, "-U", "guard", "-d", &database, "-q", "-c"]);
         let locked =
             format!("SET search_path TO spendguard; BEGIN; {statement}; SELECT pg_sleep({seconds}); COMMIT");
         command.arg(locked).stdin(Stdio::null()).stdout(Stdio::null());
         let held = Held(command.spawn().unwrap());
-        std::thread::sleep(std::time::Duration::from_millis(200));
+        let sleeps = format!(
+            "SELECT count(*) FROM pg_stat_activity WHERE application_name = '{name}' AND wait_event = 'PgSleep'"
+        );
+        while self.sql("spendguard", &sleeps) == "0" {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
         held
     }
 

@@ -97,17 +97,23 @@ impl Target {
         }
     }
 
-    /// Begins a copy: from here on no guard starts on it.
-    pub(super) fn begin(&self, tables: &[Progress]) -> Result<()> {
+    /// Begins a copy: from here on no guard starts on it. Returns the first of these tables that
+    /// has a row; nothing is changed then.
+    pub(super) fn begin(&self, empty: &[&str], tables: &[Progress]) -> Result<Option<String>> {
         self.db().transaction(|| {
+            if let TargetEngine::Postgres(target) = &self.engine {
+                target.lock()?;
+            }
+            let occupied = first_occupied(self.db(), empty.iter().copied())?;
+            if occupied.is_some() {
+                return Ok(occupied);
+            }
             match &self.engine {
                 TargetEngine::Sqlite(target) => target.say_half()?,
-                TargetEngine::Postgres(target) => {
-                    target.lock()?;
-                    target.say_half()?;
-                }
+                TargetEngine::Postgres(target) => target.say_half()?,
             }
-            migration::begin(self.db(), tables)
+            migration::begin(self.db(), tables)?;
+            Ok(None)
         })
     }
 

@@ -24,6 +24,8 @@ const FORMER_NODE: &str = "sqlite";
 /// Its epoch. A new schema has no other.
 const FORMER_EPOCH: i64 = 1;
 
+const ALIVE: &str = "SELECT name FROM node WHERE state = 'alive' ORDER BY epoch LIMIT 1";
+
 /// A ledger that is read. No guard can join it as long as this lives.
 pub(in crate::store) struct Source {
     /// Its open transaction has the rules locked.
@@ -49,6 +51,11 @@ impl Source {
         // A copy takes as long as it takes.
         connection.may_take_any_time().and_then(|()| connection.begin()).map_err(Error::from)?;
         let db = Db::Postgres(&connection);
+        let none_alive = || match db.optional(ALIVE, &[], |row| row.get::<String>(0))? {
+            Some(name) => Err(in_use(format!("a guard named {name:?}"))),
+            None => Ok(()),
+        };
+        none_alive()?;
         let locked = db.row("SELECT version FROM rules WHERE id = 1 FOR UPDATE NOWAIT", &[], |_| Ok(()));
         match locked {
             Err(Error::Postgres(error)) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
@@ -56,10 +63,8 @@ impl Source {
             }
             locked => locked?,
         }
-        let alive = "SELECT name FROM node WHERE state = 'alive' ORDER BY epoch LIMIT 1";
-        if let Some(name) = db.optional(alive, &[], |row| row.get::<String>(0))? {
-            return Err(in_use(format!("a guard named {name:?}")));
-        }
+        // One may have joined before the lock.
+        none_alive()?;
         Ok(Self { connection, _database: database })
     }
 

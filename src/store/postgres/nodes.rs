@@ -15,6 +15,7 @@ use crate::store::StoreError;
 use crate::store::postgres::clock::NOW_MS;
 pub(super) use crate::store::postgres::database::LANES;
 use crate::store::postgres::locks::lock_rules;
+use crate::store::postgres::schema;
 use crate::store::records::Names;
 use crate::store::sql::codec::{HoldRow, uint};
 use crate::store::sql::columns::json_from;
@@ -50,6 +51,8 @@ pub(super) enum Joined {
     Alive,
     /// A guard of that name was seen alive at this instant, in Unix milliseconds.
     Taken(i64),
+    /// The tables are of this version by now, and not of the program's.
+    Version(i64),
 }
 
 /// What a guard learns by saying that it is alive.
@@ -92,6 +95,10 @@ pub(super) fn join(
     let joined = db.transaction(|| {
         // A lane is made under this lock, so that no change of the rules misses it.
         let version = lock_rules(db)?;
+        let tables = schema::version(db)?;
+        if tables != schema::VERSION {
+            return Ok(Joined::Version(tables));
+        }
         let known = format!("SELECT epoch, seen_ms, {NOW_MS} FROM node WHERE name = ?1 AND state = 'alive'");
         let known = db.optional(&known, params![name], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
         if let Some((epoch, seen_ms, now_ms)) = known {

@@ -65,7 +65,12 @@ pub(super) fn found(db: Db<'_>, schema: &str) -> sql::Result<Found> {
     if !tables.iter().any(|table| table == "schema_version") {
         return Ok(Found::Foreign(tables.len()));
     }
-    db.row("SELECT version FROM schema_version WHERE id = 1", &[], |row| row.get(0)).map(Found::Version)
+    version(db).map(Found::Version)
+}
+
+/// The version of the guard's tables.
+pub(super) fn version(db: Db<'_>) -> sql::Result<i64> {
+    db.row("SELECT version FROM schema_version WHERE id = 1", &[], |row| row.get(0))
 }
 
 impl Found {

@@ -6,6 +6,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::ledger::locked::LockedLedger;
+use crate::store::postgres::activation;
 use crate::store::postgres::clock::now_ms;
 use crate::store::postgres::database::{Config, Database};
 use crate::store::postgres::lane::Lane;
@@ -13,12 +14,12 @@ use crate::store::postgres::lanes::Lanes;
 use crate::store::postgres::locks::{rules_version, working};
 use crate::store::postgres::nodes::{self, Joined};
 use crate::store::postgres::reader::Reader;
+use crate::store::postgres::schema::{self, Found};
 use crate::store::postgres::shared::Shared;
 use crate::store::postgres::transaction::PgSession;
 use crate::store::postgres::upkeep::Upkeep;
 use crate::store::postgres::whole::SharedMeters;
 use crate::store::postgres::writer::Writer;
-use crate::store::postgres::{activation, schema};
 use crate::store::records::{KeyRow, Names, Stored};
 use crate::store::sql::postgres::Connection;
 use crate::store::sql::{self, Db, jobs, keys, load, params, usage};
@@ -191,6 +192,9 @@ fn join(database: &Database, connection: &Connection, epoch: i64) -> Result<(), 
         let seen_ms = match nodes::join(connection, node, epoch, *node_timeout)? {
             Joined::Alive => return Ok(()),
             Joined::Taken(seen_ms) => seen_ms,
+            Joined::Version(version) => {
+                return Found::Version(version).current_or_error(&database.config.schema);
+            }
         };
         if first_seen_ms.is_some_and(|first| first != seen_ms) {
             return Err(StoreError::NameTaken { name: node.clone() });
