@@ -9,7 +9,7 @@ use spendguard::clock::Clock;
 
 use crate::cluster::{Cluster, ONE_DOLLAR};
 use crate::harness::run;
-use crate::process::{Place, Serving, refused};
+use crate::process::{Place, Serving, refused, served};
 
 /// The tables of version 1, as the first preview made them.
 const VERSION_1: [&str; 2] = [
@@ -147,6 +147,42 @@ fn a_database_that_does_not_answer_is_503_in_time_and_loses_nothing() {
             until(&guard, &key, StatusCode::OK).await;
         }
         cluster.at_rest(&guard).await;
+        let (truth, settled, _) = cluster.truth(&guard).await;
+        assert_eq!(truth, settled);
+        guard.verify().await;
+    });
+}
+
+/// Has the next commit of a hold take 6 s, which the database counts as no statement's time.
+const SLOW_COMMIT: &str = "CREATE SEQUENCE commits; \
+    CREATE FUNCTION commit_slowly() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+    IF nextval('spendguard.commits') = 1 THEN PERFORM pg_sleep(6); END IF; RETURN NULL; END $$; \
+    CREATE CONSTRAINT TRIGGER slowly AFTER INSERT ON hold DEFERRABLE INITIALLY DEFERRED \
+    FOR EACH ROW EXECUTE FUNCTION commit_slowly()";
+
+#[test]
+fn a_commit_that_is_silent_is_503_in_time_and_its_hold_is_released_once_it_is_there() {
+    run(async {
+        let quick = "[storage]\nconnect_timeout = \"1s\"\nstatement_timeout = \"1s\"\n";
+        let cluster = Cluster::new(&format!("{ONE_DOLLAR}{quick}"));
+        let guard = cluster.serve();
+        let key = guard.make_key().await;
+        until(&guard, &key, StatusCode::OK).await;
+        cluster.at_rest(&guard).await;
+        let (served_before, _) = served(&cluster.fake).await;
+        cluster.postgres.ask(SLOW_COMMIT);
+        let began = Clock::default();
+        let answer = guard.chat(&key, &[], json!({})).await;
+        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{answer:?}");
+        assert!(began.running() < Duration::from_secs(5), "{:?}", began.running());
+        let committed = "SELECT count(*) FROM hold";
+        assert_eq!(cluster.postgres.ask(committed), "0", "the commit has not ended yet");
+        // It ends as committed: the hold is there, and nothing runs for it.
+        until(&guard, &key, StatusCode::OK).await;
+        cluster.at_rest(&guard).await;
+        assert_eq!(served(&cluster.fake).await.0, served_before + 1);
+        let released = "SELECT count(*) FROM entry WHERE kind = 'release'";
+        assert_eq!(cluster.postgres.ask(released), "1", "the hold was committed, and released");
         let (truth, settled, _) = cluster.truth(&guard).await;
         assert_eq!(truth, settled);
         guard.verify().await;

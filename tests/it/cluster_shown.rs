@@ -231,6 +231,16 @@ fn an_admin_key_acts_on_every_guard_at_once_and_once_deleted_on_none() {
     });
 }
 
+/// Returns once so many sessions wait for a lock; panics after four seconds.
+async fn waiting(postgres: &Postgres, count: usize) {
+    let began = Clock::default();
+    let wait = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+    while postgres.ask(wait).parse::<usize>().unwrap() < count {
+        assert!(began.running() < Duration::from_secs(4), "{count} sessions should wait for the rules");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 #[test]
 fn a_change_is_refused_if_its_admin_key_was_deleted_while_it_waited_for_its_turn() {
     run(async {
@@ -238,21 +248,18 @@ fn a_change_is_refused_if_its_admin_key_was_deleted_while_it_waited_for_its_turn
         let (a, b) = (cluster.serve(), cluster.serve());
         let (id, secret) = admin_key(&a).await;
         assert_eq!(asked(&b.admin, Method::GET, "/guard/v1/keys", &secret).await.status, StatusCode::OK);
-        // Changes wait for who holds the rules.
-        let held = cluster.postgres.hold("SELECT 1 FROM rules FOR UPDATE", 2);
+        // Changes wait for who holds the rules, the first in the queue first.
+        let held = cluster.postgres.hold("SELECT 1 FROM rules FOR UPDATE", 5);
         let bearer = format!("Bearer {secret}");
         let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
         let body = Bytes::from(json!({ "name": "made by a deleted key" }).to_string());
-        let deleted = async {
-            // First in the queue.
-            tokio::time::sleep(Duration::from_millis(300)).await;
-            a.ask(Method::DELETE, &format!("/v1/organization/admin_api_keys/{id}"), None).await
-        };
+        let admin_key = format!("/v1/organization/admin_api_keys/{id}");
+        let deleted = a.ask(Method::DELETE, &admin_key, None);
         let change = async {
-            tokio::time::sleep(Duration::from_millis(900)).await;
+            waiting(&cluster.postgres, 1).await;
             call(&b.admin, Method::POST, "/guard/v1/keys", &headers, body).await
         };
-        let (_, answer) = tokio::join!(deleted, change);
+        let (_, answer, ()) = tokio::join!(deleted, change, waiting(&cluster.postgres, 2));
         drop(held);
         assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{answer:?}");
         let keys = b.ask(Method::GET, "/guard/v1/keys", None).await;
