@@ -1,6 +1,7 @@
 //! Writes an open group and commits it: one round trip, unless thresholds were crossed.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use crate::ledger::entry::{Crossing, Kind};
 use crate::store::postgres::arrays::GroupRows;
@@ -8,9 +9,9 @@ use crate::store::postgres::pipeline::{Sent, pipelined};
 use crate::store::postgres::session::Writes;
 use crate::store::postgres::transaction::{IDS, PgSession, WriteError};
 use crate::store::sql::batch::{Batch, Kept};
-use crate::store::sql::codec::{insert_entry, int, tags_text, uint};
+use crate::store::sql::codec::{ENTRY_COLUMNS, insert_entry, int, tags_text, uint};
 use crate::store::sql::rollup::{RollupKey, RollupSums};
-use crate::store::sql::{Db, Error, audit, crossings, days, jobs, objects};
+use crate::store::sql::{Db, Error, Value, audit, crossings, days, jobs, objects};
 
 const NOTE_GROUP: &str = "UPDATE lane SET group_id = $3 WHERE epoch = $1 AND lane = $2";
 const HOLDS: &str = "INSERT INTO hold (id, epoch, cost_nano, holds) SELECT i, $1, c, h \
@@ -26,19 +27,47 @@ const PUT_RATES: &str = "INSERT INTO rate (limit_name, subject, taken, gone, at_
     ORDER BY n ON CONFLICT (limit_name, subject) \
     DO UPDATE SET taken = excluded.taken, gone = excluded.gone, at_ms = excluded.at_ms";
 
+/// Which columns of an entry are texts; the others are numbers.
+const TEXTS: [&str; 16] = [
+    "kind",
+    "project",
+    "api_key",
+    "end_user",
+    "tags",
+    "endpoint",
+    "model",
+    "priced_as",
+    "served_model",
+    "tier",
+    "basis",
+    "other_quantities",
+    "price_version",
+    "upstream_request_id",
+    "object_id",
+    "note",
+];
+/// Writes entries; each parameter is a column of all of them.
+static ENTRIES: LazyLock<String> = LazyLock::new(|| {
+    let column = |(at, name): (usize, &str)| {
+        format!("${}::{}[]", at + 1, if TEXTS.contains(&name) { "text" } else { "bigint" })
+    };
+    let columns: Vec<String> = ENTRY_COLUMNS.split(", ").enumerate().map(column).collect();
+    format!("INSERT INTO entry ({ENTRY_COLUMNS}) SELECT * FROM unnest({})", columns.join(", "))
+});
+
 /// Statements with their parameters, in their order.
 type Statements = Vec<(String, Vec<Kept>)>;
 
 impl PgSession {
-    /// The statements that write a group, in the order of locks; what depends on an answer is
-    /// not among them.
-    fn batch(&self, writes: &Writes<'_>) -> Result<Statements, Error> {
-        let batch = Batch::default();
+    /// The rows of a group's entries, and the statements that write what is not written in
+    /// arrays, in the order of locks; what depends on an answer is not among them.
+    fn batch(&self, writes: &Writes<'_>) -> Result<(Vec<Vec<Kept>>, Statements), Error> {
+        let (entries, batch) = (Batch::default(), Batch::default());
         let db = Db::Batch(&batch);
         let mut rollups: BTreeMap<RollupKey, RollupSums> = BTreeMap::new();
         for entry in writes.entries.iter().copied().chain(&writes.charges).chain(&writes.corrections) {
             let tags = tags_text(&entry.attribution.tags)?;
-            insert_entry(db, entry, &tags)?;
+            insert_entry(Db::Batch(&entries), entry, &tags)?;
             if entry.kind != Kind::Release {
                 rollups.entry(RollupKey::of(entry, tags)).or_default().add(entry);
             }
@@ -56,19 +85,21 @@ impl PgSession {
         writes.jobs.iter().try_for_each(|(hold, job)| jobs::insert(db, hold, job))?;
         writes.objects.iter().try_for_each(|changes| objects::write(db, changes))?;
         writes.audited.iter().try_for_each(|row| audit::insert(db, row))?;
-        Ok(batch.into_statements())
+        let entries = entries.into_statements().into_iter().map(|(_, row)| row).collect();
+        Ok((entries, batch.into_statements()))
     }
 
     /// Sends all statements of a group, and the commit behind them unless crossings decide
     /// what else is written.
     pub(super) async fn written(&mut self, writes: &Writes<'_>) -> Result<Vec<Crossing>, WriteError> {
-        let batch = self.batch(writes)?;
+        let (entries, batch) = self.batch(writes)?;
         let texts: Vec<&str> = batch.iter().map(|(text, _)| text.as_str()).collect();
-        self.prepare(&[NOTE_GROUP, HOLDS, ENDED, PUT_METERS, PUT_CREDIT, PUT_RATES]).await?;
+        self.prepare(&[NOTE_GROUP, HOLDS, ENDED, PUT_METERS, PUT_CREDIT, PUT_RATES, &ENTRIES]).await?;
         self.prepare(&texts).await?;
         let group = GroupRows::of(writes)?;
         let is_last = writes.crossings.is_empty();
-        let mut pipeline = self.pipeline(writes, &group, &batch);
+        let entries = columns(&entries);
+        let mut pipeline = self.pipeline(writes, &group, &entries, &batch);
         if is_last {
             pipeline.push(Box::pin(async { self.client.batch_execute("COMMIT").await.map(|()| 0) }));
         }
@@ -86,6 +117,7 @@ impl PgSession {
         &'a self,
         writes: &'a Writes<'_>,
         group: &'a GroupRows,
+        entries: &'a [Vec<Value<'a>>],
         batch: &'a Statements,
     ) -> Vec<Sent<'a, u64>> {
         let mut pipeline: Vec<Sent<'a, u64>> = Vec::new();
@@ -114,6 +146,11 @@ impl PgSession {
                 let [limits, subjects] = group.rates.params();
                 let GroupRows { taken, gone, at_ms, .. } = group;
                 self.execute(PUT_RATES, &[limits, subjects, taken, gone, at_ms]).await
+            }));
+        }
+        if !entries.is_empty() {
+            pipeline.push(Box::pin(async move {
+                self.client.execute_raw(&self.statements[ENTRIES.as_str()], entries).await
             }));
         }
         for (text, params) in batch {
@@ -154,4 +191,10 @@ impl PgSession {
         }
         Ok(changed)
     }
+}
+
+/// The columns of rows.
+fn columns(rows: &[Vec<Kept>]) -> Vec<Vec<Value<'_>>> {
+    let width = rows.first().map_or(0, Vec::len);
+    (0..width).map(|at| rows.iter().filter_map(|row| row.get(at)).map(Kept::value).collect()).collect()
 }
