@@ -42,9 +42,6 @@ const LATELY: Duration = Duration::from_secs(1);
 /// that another guard has just made is found up to this much later.
 const RULES_EACH: Duration = Duration::from_millis(250);
 
-/// How long a statement on a snapshot may take, and a pause between two.
-const SNAPSHOT_MAX: Duration = Duration::from_secs(600);
-
 /// Admits requests and writes endings, in groups of one transaction each.
 #[derive(Debug)]
 pub struct Lanes {
@@ -132,12 +129,7 @@ impl Lanes {
     pub async fn snapshot(&self) -> Result<(Snapshot, SharedMeters), StoreError> {
         let database = Arc::clone(&self.database);
         blocking(move || {
-            let pinned = Lease::take(&database, Work::Long)?;
-            // The instant is that of the first statement.
-            let failed = |error: tokio_postgres::Error| StoreError::Failed(error.into());
-            pinned.connection().begin_snapshot().map_err(failed)?;
-            // It may read all entries, and nothing waits for it.
-            pinned.connection().may_take(SNAPSHOT_MAX, SNAPSHOT_MAX).map_err(failed)?;
+            let pinned = Lease::snapshot(&database)?;
             let meters = SharedMeters::read(Db::Postgres(pinned.connection()))?;
             // A server looks after its own files.
             Ok((Snapshot::of(Owned::Postgres(Box::new(pinned)), |_| Ok(Vec::new())), meters))
