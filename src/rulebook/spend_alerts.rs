@@ -64,12 +64,12 @@ impl Book {
         &mut self,
         row: AlertRow,
         threshold: Money,
-        before: Option<SpendAlert>,
+        before: Option<&SpendAlert>,
     ) -> Result<Planned<SpendAlert>, LimitError> {
         let event = if before.is_some() { "spend_alert.updated" } else { "spend_alert.created" };
         let limit = self.limit(&row.id, row.project.as_deref(), threshold)?;
         let made = SpendAlert { id: row.id.clone(), threshold, channel: row.channel.clone() };
-        let changes = vec![change(event, &row, before.as_ref(), Some(&made))];
+        let changes = vec![change(event, &row, before, Some(&made))];
         let mut records = self.put(&[limit]);
         records.push(RecordChange::PutAlert(row.clone()));
         match self.alerts.iter_mut().find(|known| known.id == row.id) {
@@ -141,7 +141,7 @@ impl Rulebook {
             let known = book.row(scope, id)?;
             let before = book.alert(known);
             let row = AlertRow { channel: channel.clone(), ..known.clone() };
-            book.put_alert(row, threshold, before)
+            book.put_alert(row, threshold, before.as_ref())
         };
         self.change_limits(by, plan).await
     }

@@ -16,6 +16,7 @@ mod cluster_limits;
 mod cluster_once;
 mod cluster_rates;
 mod cluster_shown;
+mod cluster_turns;
 mod commands;
 mod crash;
 mod credits;

@@ -238,9 +238,9 @@ fn put(db: Db<'_>, limit: &Arc<Limit>, windows: &Windows, meters: Meters, now_ms
     }
     for some in meters.chunks(AT_ONCE) {
         let row = |((subject, start_s), Meter { settled, held }): &((Subject, i64), Meter)| {
-            let end_s = windows.span(*start_s).end_s;
-            let row = params![&*limit.name, subject.label(), *start_s, end_s, *settled, *held];
-            row.iter().copied().map(Kept::from).collect()
+            let text = |text: &str| Kept::Text(text.to_owned());
+            let [start, end] = [*start_s, windows.span(*start_s).end_s].map(Kept::Int);
+            vec![text(&limit.name), text(subject.label()), start, end, Kept::Int(*settled), Kept::Int(*held)]
         };
         let rows: Vec<Vec<Kept>> = some.iter().map(row).collect();
         db.insert_rows("meter", &columns(METER_COLUMNS), &rows)?;

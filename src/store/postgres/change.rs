@@ -34,7 +34,7 @@ pub struct Change {
     /// The version that it makes.
     version: i64,
     /// What limits have settled that it puts in force.
-    pasts: Pasts,
+    pasts: Box<Pasts>,
     has_written: bool,
     is_open: bool,
 }
@@ -50,7 +50,7 @@ impl Change {
             let failed = |error: tokio_postgres::Error| StoreError::Failed(error.into());
             working(&database, &mut connection)?.begin().map_err(failed)?;
             let is_open = true;
-            let (pasts, has_written) = (Pasts::default(), false);
+            let (pasts, has_written) = (Box::default(), false);
             let mut change = Self { shared, connection, version: 0, pasts, has_written, is_open };
             let known = change.connection.as_ref().ok_or(StoreError::Unavailable)?;
             known.may_take(database.config.statement_timeout, PAUSE_MAX).map_err(failed)?;
@@ -110,7 +110,7 @@ impl Change {
     ) -> Result<(Self, Vec<Arc<Limit>>), StoreError> {
         blocking(move || {
             let lacking = activation::lacking(self.db()?, &limits, &mut pasts)?;
-            self.pasts = pasts;
+            *self.pasts = pasts;
             Ok((self, lacking))
         })
         .await
@@ -127,7 +127,7 @@ impl Change {
             let is_as_before = activation::is_in_force(self.db()?, &of_file, &limits)?;
             if !is_as_before {
                 self.still()?;
-                let pasts = std::mem::take(&mut self.pasts);
+                let pasts = std::mem::take(&mut *self.pasts);
                 activation::activate(self.db()?, &of_file, &limits, pasts)?;
             }
             Ok(self)

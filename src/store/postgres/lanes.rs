@@ -7,11 +7,11 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use crate::domain::object::KnownObject;
-use crate::domain::{Money, ObjectReference};
+use crate::domain::{KeptContainers, Money, ObjectReference};
 use crate::ledger::ReserveRequest;
 use crate::ledger::entry::{Crossing, Entry, Hold, Job};
 use crate::ledger::waiting::Turn;
-use crate::store::objects::ObjectChange;
+use crate::store::objects::{BegunTurn, ObjectChange};
 use crate::store::postgres::calls::{AdmittedHold, Call, Correction, NotReserved, Reserve, TakeRates};
 use crate::store::postgres::claims;
 use crate::store::postgres::database::{Database, blocking};
@@ -291,6 +291,25 @@ impl Lanes {
         blocking(move || {
             let lease = Lease::take(&database, Work::Short)?;
             Ok(claims::change(Db::Postgres(lease.connection()), &of, &new, change)?)
+        })
+        .await
+    }
+
+    /// Begins a turn on a conversation, if `covers` says that enough is held for it, by what is
+    /// stored of the conversation and by whether no other turn is open on any guard; one that is not
+    /// stored is as `new`. The turn may run in containers that it adds. When this returns, the
+    /// database says that the conversation is changing.
+    pub async fn begin_turn(
+        &self,
+        of: ObjectReference,
+        new: KnownObject,
+        added: KeptContainers,
+        covers: impl FnOnce(&KnownObject, bool) -> bool + Send + 'static,
+    ) -> Result<Option<BegunTurn>, StoreError> {
+        let database = Arc::clone(&self.database);
+        blocking(move || {
+            let lease = Lease::take(&database, Work::Short)?;
+            Ok(claims::begin_turn(Db::Postgres(lease.connection()), &of, &new, added, covers)?)
         })
         .await
     }

@@ -71,7 +71,8 @@ async fn learned(guard: &Guard, limit: &Arc<Limit>, has_written: &mut bool) -> R
     shared.refresh(version);
     *has_written = false;
     let (of, limit) = (Arc::clone(database), Arc::clone(limit));
-    let pasts = Connection::open(database, link).await?.call(async move { Ok(of.learn(&limit, mark)) }).await?;
+    let pasts =
+        Connection::open(database, link).await?.call(async move { Ok(of.learn(&limit, mark)) }).await?;
     sleep(database.delay(SUM_MAX_MS)).await;
     Ok(pasts)
 }
