@@ -3,6 +3,7 @@
 //! Limits of the configuration file and of the API, spend alerts, prepaid credit and its
 //! terms, and the names in limits.
 
+mod activation;
 pub mod credit;
 pub mod limits;
 pub mod names;

@@ -26,7 +26,7 @@ use crate::ledger::entry::Crossing;
 pub use journal::{Journal, WriteAck};
 pub use ports::{Records, Reports, RulesChange};
 pub use postgres::{
-    AdmittedHold, CONNECTIONS_MIN, Config as PostgresConfig, Lanes, Node, NotReserved, RulesFollower,
+    AdmittedHold, CONNECTIONS_MIN, Config as PostgresConfig, Lanes, Node, NotReserved, Pasts, RulesFollower,
     RulesReader, SharedEngine, SharedMeters, SharedStore, StoredRules,
 };
 pub use slots::Slot;

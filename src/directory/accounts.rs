@@ -92,7 +92,7 @@ impl Directory {
         key_expires_in_s: Option<Option<i64>>,
         by: &Actor,
     ) -> Result<(Arc<AccountRow>, Option<(Arc<Key>, Secret)>), KeyError> {
-        let mut turn = self.records.turn(by).await?;
+        let turn = self.records.turn(by).await?;
         if self.accounts(project).len() >= ACCOUNTS_MAX {
             return Err(KeyError::TooMany("service accounts of a project", ACCOUNTS_MAX));
         }
@@ -106,9 +106,7 @@ impl Directory {
         let first = |expires_in_s| self.own_key(&mut account, FIRST_KEY.to_owned(), expires_in_s);
         let key = key_expires_in_s.map(first).transpose()?;
         let (row, secret) = key.unzip();
-        let key = self.put_account(&mut turn, None, account.clone(), row, by).await?;
-        let account = self.accounts.put(account);
-        self.records.finish(turn).await?;
+        let (account, key) = self.put_account(turn, None, account, row, by).await?;
         Ok((account, key.zip(secret)))
     }
 
@@ -121,7 +119,7 @@ impl Directory {
         expires_in_s: Option<i64>,
         by: &Actor,
     ) -> Result<(Arc<Key>, Secret), KeyError> {
-        let mut turn = self.records.turn(by).await?;
+        let turn = self.records.turn(by).await?;
         let before = self.account(project, id)?;
         if before.keys.len() >= KEYS_MAX {
             return Err(KeyError::TooMany("keys of a service account", KEYS_MAX));
@@ -130,9 +128,7 @@ impl Directory {
         let mut account = before.as_ref().clone();
         let name = name.unwrap_or_else(|| FIRST_KEY.to_owned());
         let (row, secret) = self.own_key(&mut account, name, expires_in_s)?;
-        let key = self.put_account(&mut turn, Some(&before), account.clone(), Some(row), by).await?;
-        self.accounts.put(account);
-        self.records.finish(turn).await?;
+        let (_, key) = self.put_account(turn, Some(&before), account, Some(row), by).await?;
         let key = key.ok_or_else(|| KeyError::NoSuchAccount(id.to_owned()))?;
         Ok((key, secret))
     }
@@ -145,12 +141,10 @@ impl Directory {
         name: String,
         by: &Actor,
     ) -> Result<Arc<AccountRow>, KeyError> {
-        let mut turn = self.records.turn(by).await?;
+        let turn = self.records.turn(by).await?;
         let before = self.account(project, id)?;
         let account = AccountRow { name: checked_name(name)?, ..before.as_ref().clone() };
-        self.put_account(&mut turn, Some(&before), account.clone(), None, by).await?;
-        let account = self.accounts.put(account);
-        self.records.finish(turn).await?;
+        let (account, _) = self.put_account(turn, Some(&before), account, None, by).await?;
         Ok(account)
     }
 
@@ -190,21 +184,26 @@ impl Directory {
         Ok((row, secret))
     }
 
+    /// Writes an account, with a key that it gets, and puts both in force.
     async fn put_account(
         &self,
-        turn: &mut ChangeTurn,
+        mut turn: ChangeTurn,
         before: Option<&AccountRow>,
         account: AccountRow,
         key: Option<KeyRow>,
         by: &Actor,
-    ) -> Result<Option<Arc<Key>>, KeyError> {
+    ) -> Result<(Arc<AccountRow>, Option<Arc<Key>>), KeyError> {
         let mut changes: Vec<Change> = change(before, Some(&account)).into_iter().collect();
         changes.extend(key.as_ref().map(|row| Change::of_key(None, row)));
-        let mut records = vec![RecordChange::PutAccount(account)];
+        let mut records = vec![RecordChange::PutAccount(account.clone())];
         records.extend(key.iter().cloned().map(RecordChange::PutKey));
-        self.records.write(turn, by, changes, records).await?;
-        let Some(key) = key.map(|row| self.install_key(row)) else { return Ok(None) };
-        self.rulebook.look_up_name(turn, Named::Key, &key.name).await;
-        Ok(Some(key))
+        self.records.write(&mut turn, by, changes, records).await?;
+        let key = key.map(|row| self.install_key(row));
+        let account = self.accounts.put(account);
+        self.records.finish(turn).await?;
+        if let Some(key) = &key {
+            self.rulebook.look_up_name(Named::Key, &key.name).await;
+        }
+        Ok((account, key))
     }
 }

@@ -206,8 +206,9 @@ impl Directory {
         // Caused by a client, not by an operator, so it gets no row in the audit log.
         self.records.write_unaudited(&mut turn, vec![RecordChange::PutKey(row.clone())]).await?;
         let key = self.install_key(row);
-        self.rulebook.look_up_name(&mut turn, Named::Key, &key.name).await;
-        Ok(self.records.finish(turn).await?)
+        self.records.finish(turn).await?;
+        self.rulebook.look_up_name(Named::Key, &key.name).await;
+        Ok(())
     }
 
     /// Makes a project.
@@ -294,8 +295,8 @@ impl Directory {
         let (changes, stored) = (vec![Change::of_key(before, &row)], row.clone());
         self.records.write(&mut turn, by, changes, vec![RecordChange::PutKey(stored)]).await?;
         let key = self.install_key(row);
-        self.rulebook.look_up_name(&mut turn, Named::Key, &key.name).await;
         self.records.finish(turn).await?;
+        self.rulebook.look_up_name(Named::Key, &key.name).await;
         Ok(key)
     }
 
@@ -322,8 +323,8 @@ impl Directory {
             from_file: false,
         };
         self.ring.put_project(project.clone());
-        self.rulebook.look_up_name(&mut turn, Named::Project, &project.name).await;
         self.records.finish(turn).await?;
+        self.rulebook.look_up_name(Named::Project, &project.name).await;
         Ok(project)
     }
 

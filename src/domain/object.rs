@@ -110,6 +110,9 @@ pub struct KnownObject {
     pub created_s: i64,
     /// When it was last used, in Unix seconds; containers only.
     pub used_s: i64,
+    /// How many turns have ever begun or ended on it, of all guards that share its ledger;
+    /// conversations only.
+    pub changes: u64,
 }
 
 impl KnownObject {

@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde_json::{Value, json};
 
 use crate::clock::Clock;
+use crate::domain::Limit;
 use crate::ledger::entry::{Entry, entry_id};
 use crate::store::records::{ActiveLimit, AuditRow, KeyRow, ProjectRow, RecordChange};
-use crate::store::{Records, RulesChange, StoreError};
+use crate::store::{Pasts, Records, RulesChange, StoreError};
 
 /// The author of a change.
 #[derive(Clone, Debug)]
@@ -217,6 +218,23 @@ impl AuditedRecords {
     /// Writes what is of no rule, such as when an admin key was used.
     pub async fn note(&self, records: Vec<RecordChange>) -> Result<(), StoreError> {
         self.records.write(records, Vec::new()).await
+    }
+
+    /// Those of the limits whose past has to be added up before this turn can put them in force:
+    /// by [`AuditedRecords::learn`], without a turn. `pasts` is what was added up so far. To be asked
+    /// before anything is written.
+    pub async fn lacking(
+        &self,
+        turn: &mut ChangeTurn,
+        limits: Vec<ActiveLimit>,
+        pasts: Pasts,
+    ) -> Result<Vec<Arc<Limit>>, StoreError> {
+        turn.change.lacking(limits, pasts).await
+    }
+
+    /// Adds up what limits have settled, while requests and others' turns go on.
+    pub async fn learn(&self, limits: Vec<Arc<Limit>>) -> Result<Pasts, StoreError> {
+        self.records.learn(limits).await
     }
 
     /// Puts limits in force on the meters of a shared engine; the embedded one has its own in

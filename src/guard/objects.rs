@@ -20,7 +20,7 @@ use crate::store::{Journal, StoreError, WriteAck};
 use crate::sync::unpoisoned;
 
 use self::turns::Turns;
-pub use self::turns::{ConversationChanged, HeldFor, Turn, TurnEnd};
+pub use self::turns::{HeldFor, NotBegun, Turn, TurnEnd};
 
 /// Objects in memory, and as many items: some 80 MB when both are full.
 const IN_MEMORY_MAX: usize = 200_000;
@@ -84,6 +84,7 @@ impl Memory {
                 idle_s: 0,
                 created_s: 0,
                 used_s: 0,
+                changes: 0,
             });
         }
         // A conversation with open turns is always known, even if it was dropped from the recent ones.
@@ -100,6 +101,15 @@ impl Memory {
         self.changes.put(conversation, self.changed);
     }
 
+    /// Replaces what is known of an object by what all guards know.
+    fn refresh(&mut self, key: ObjectKey, known: KnownObject) {
+        // A turn of another guard may have begun or ended.
+        if self.objects.get(key).is_none_or(|before| before.changes != known.changes) {
+            self.change(key);
+        }
+        self.objects.put(key, known);
+    }
+
     fn learn(&mut self, change: &ObjectChange) {
         match change {
             ObjectChange::Put { of, known, .. } => {
@@ -109,7 +119,10 @@ impl Memory {
                 let (project, context) = (Arc::clone(project), context.clone());
                 self.items.put(*key, KnownItem { project, context });
             }
-            ObjectChange::Remove(of) => self.objects.remove(ObjectKey::of(of.kind, &of.id)),
+            // Of a turn that guards share, the database says what it has left.
+            ObjectChange::Remove(of) | ObjectChange::EndTurn { of, .. } => {
+                self.objects.remove(ObjectKey::of(of.kind, &of.id));
+            }
         }
     }
 }
@@ -205,7 +218,7 @@ impl Guard {
             }
             let key = ObjectKey::of(of.kind, &of.id);
             match found {
-                Some(StoredObject::Object(known)) if is_stale(of.kind) => memory.objects.put(key, known),
+                Some(StoredObject::Object(known)) if is_stale(of.kind) => memory.refresh(key, known),
                 Some(StoredObject::Object(known)) => memory.objects.put_missing(key, known),
                 Some(StoredObject::Item(item)) => memory.items.put_missing(key, item),
                 None => {}

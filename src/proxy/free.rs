@@ -224,7 +224,7 @@ impl Proxy {
                 .guard
                 .begin_turn(id, (HeldFor::AnySize, Some(ContainerMemory::G64)), errand.items.clone(), maker)
                 .await;
-            errand.turn = Some(begun.map_err(|_| Refusal::ConversationChanged)?);
+            errand.turn = Some(begun.map_err(Refusal::from)?);
         }
         if *method == Method::GET && matches!(errand.effect, Effect::ShowsItems) {
             // An item ran in one of the containers of the object that it belongs to.

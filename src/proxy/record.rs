@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::domain::object::KnownObject;
 use crate::domain::usage::ContainerMemory;
 use crate::domain::{Demand, KeptContext, ObjectKind, ObjectReference};
-use crate::guard::objects::{HeldFor, Turn, TurnEnd, put};
+use crate::guard::objects::{HeldFor, NotBegun, Turn, TurnEnd, put};
 use crate::guard::{Guard, Reservation};
 use crate::keys::Key;
 use crate::protocol::openai::operation::Operation;
@@ -87,7 +87,7 @@ impl Recording {
             let added_max = reading.added_max(tokens, drawn_max, containers.left_max());
             let maker = || made_by(owner, admitted_s);
             let begun = guard.begin_turn(&of.id, (held_for, containers.held_max()), added_max, maker).await;
-            turn = Some(begun.map_err(|_| Refusal::ConversationChanged)?);
+            turn = Some(begun.map_err(Refusal::from)?);
         }
         Ok(Box::new(Self {
             guard: Arc::clone(guard),
@@ -193,6 +193,15 @@ impl Recording {
     }
 }
 
+impl From<NotBegun> for Refusal {
+    fn from(refused: NotBegun) -> Self {
+        match refused {
+            NotBegun::Changed => Self::ConversationChanged,
+            NotBegun::Unavailable => Self::LedgerUnavailable,
+        }
+    }
+}
+
 /// The conversation that a request adds to.
 fn conversation_of(demand: &Demand) -> Option<&ObjectReference> {
     demand.references.iter().find(|of| of.kind == ObjectKind::Conversation)
@@ -208,5 +217,6 @@ pub(super) fn made_by(owner: &Key, created_s: i64) -> KnownObject {
         idle_s: 0,
         created_s,
         used_s: 0,
+        changes: 0,
     }
 }

@@ -1,27 +1,19 @@
-//! The limits in force, and how a change of them takes effect.
-//!
-//! A new limit must count what was spent in its window before. Under the ledger's
-//! lock it starts to count new requests, and a job that opens a snapshot is queued
-//! for the writer: at that place in the queue, the database has all earlier entries
-//! and no later ones. The snapshot is read while requests go on, and its sums are
-//! added to the counts since then.
+//! The limits in force, as they were written, and their changes by operators.
 
 use std::sync::Arc;
 
 use crate::domain::Limit;
 use crate::domain::limit::Source;
-use crate::guard::audit::{Actor, Change, ChangeTurn};
+use crate::guard::audit::{Actor, Change};
 use crate::keys::Ring;
-use crate::ledger::{Backfill, History};
 use crate::rulebook::Rulebook;
-use crate::rulebook::names::{self, NameError, Names};
+use crate::rulebook::names::{self, NameError, Named, Names};
 use crate::rulebook::rule::{LimitRule, RuleError};
-use crate::store::records::{ActiveLimit, AlertRow, RecordChange};
-use crate::store::{EmbeddedJournal, Journal, Slot, Snapshot, SnapshotNeed, StoreError};
-use crate::throttle::Throttle;
+use crate::store::StoreError;
+use crate::store::records::{AlertRow, RecordChange};
 
 /// The rules as they were written, by their source.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Book {
     pub(super) file: Vec<Arc<Limit>>,
     pub(super) api: Vec<Arc<Limit>>,
@@ -30,6 +22,23 @@ pub(super) struct Book {
     pub(super) zone: Arc<str>,
     /// The ids behind the names in limits.
     pub(super) names: Names,
+}
+
+/// A change of a book, before it is written.
+pub(super) struct Planned<T> {
+    /// What is returned once it is in force.
+    pub(super) made: T,
+    /// Its rows of the audit log.
+    pub(super) changes: Vec<Change>,
+    /// What is to be written.
+    pub(super) records: Vec<RecordChange>,
+}
+
+impl Planned<()> {
+    /// A change of nothing that is written.
+    fn unwritten() -> Self {
+        Self { made: (), changes: Vec::new(), records: Vec::new() }
+    }
 }
 
 /// Why a limit was not changed.
@@ -99,6 +108,22 @@ impl Book {
         self.api.iter().find(|limit| *limit.name == *name)
     }
 
+    /// Makes or changes limits of the API. Returns what is to be written of them.
+    pub(super) fn put(&mut self, limits: &[Arc<Limit>]) -> Vec<RecordChange> {
+        self.api.retain(|known| !limits.iter().any(|limit| limit.name == known.name));
+        self.api.extend(limits.iter().cloned());
+        let put =
+            |limit: &Arc<Limit>| RecordChange::PutLimit(limit.name.to_string(), LimitRule::of(limit).json());
+        limits.iter().map(put).collect()
+    }
+
+    /// Removes a limit of the API. Returns what is to be written of it.
+    pub(super) fn remove(&mut self, name: &str) -> Result<RecordChange, LimitError> {
+        let place = self.api.iter().position(|limit| *limit.name == *name);
+        self.api.remove(place.ok_or_else(|| LimitError::NoSuchLimit(name.to_owned()))?);
+        Ok(RecordChange::RemoveLimit(name.to_owned()))
+    }
+
     fn change(&self, name: &str, after: Option<&Arc<Limit>>) -> Change {
         let said = |limit: &Arc<Limit>| serde_json::to_value(LimitRule::of(limit)).ok();
         let (before, after) = (self.made(name).and_then(said), after.and_then(said));
@@ -126,21 +151,20 @@ impl Rulebook {
         limits: Vec<Arc<Limit>>,
         zone: Arc<str>,
     ) -> Result<(), LimitError> {
-        let mut turn = self.records.turn(&Actor::guard()).await?;
-        let mut book = self.book.lock().await;
-        book.check_names(&limits, &self.ring)?;
-        let clash = book.api.iter().find(|api| limits.iter().any(|file| file.name == api.name));
-        if let Some(limit) = clash {
-            tracing::warn!(
-                event = "limit_name_conflict", limit = %limit.name,
-                "the file and the API both have a limit of this name; the file's is in force"
-            );
-        }
-        book.file = limits;
-        book.zone = zone;
-        self.install(&mut turn, &mut book).await?;
-        drop(book);
-        Ok(self.records.finish(turn).await?)
+        let plan = |book: &mut Book| {
+            book.check_names(&limits, &self.ring)?;
+            let clash = book.api.iter().find(|api| limits.iter().any(|file| file.name == api.name));
+            if let Some(limit) = clash {
+                tracing::warn!(
+                    event = "limit_name_conflict", limit = %limit.name,
+                    "the file and the API both have a limit of this name; the file's is in force"
+                );
+            }
+            book.file.clone_from(&limits);
+            book.zone = Arc::clone(&zone);
+            Ok(Planned::unwritten())
+        };
+        self.change_limits(&Actor::guard(), plan).await
     }
 
     /// Makes or changes a limit through the API. It is in force when this
@@ -151,28 +175,22 @@ impl Rulebook {
         rule: &LimitRule,
         by: &Actor,
     ) -> Result<Arc<Limit>, LimitError> {
-        let mut turn = self.records.turn(by).await?;
-        let mut book = self.book.lock().await;
-        let limit = book.checked(name, rule, &self.ring)?;
-        let change = book.change(name, Some(&limit));
-        let limits = [Arc::clone(&limit)];
-        self.write_rules(&mut turn, &mut book, &limits, vec![change], by, None).await?;
-        self.install(&mut turn, &mut book).await?;
-        drop(book);
-        self.records.finish(turn).await?;
-        Ok(limit)
+        let plan = |book: &mut Book| {
+            let limit = book.checked(name, rule, &self.ring)?;
+            let changes = vec![book.change(name, Some(&limit))];
+            Ok(Planned { records: book.put(&[Arc::clone(&limit)]), made: limit, changes })
+        };
+        self.change_limits(by, plan).await
     }
 
     /// Removes a limit that was made through the API.
     pub async fn remove_limit(&self, name: &str, by: &Actor) -> Result<(), LimitError> {
-        let mut turn = self.records.turn(by).await?;
-        let mut book = self.book.lock().await;
-        book.free(name)?;
-        let change = book.change(name, None);
-        self.unwrite_rule(&mut turn, &mut book, name, vec![change], by, None).await?;
-        self.install(&mut turn, &mut book).await?;
-        drop(book);
-        Ok(self.records.finish(turn).await?)
+        let plan = |book: &mut Book| {
+            book.free(name)?;
+            let changes = vec![book.change(name, None)];
+            Ok(Planned { made: (), changes, records: vec![book.remove(name)?] })
+        };
+        self.change_limits(by, plan).await
     }
 
     /// Creates or changes several limits together: all of them, or none.
@@ -182,159 +200,26 @@ impl Rulebook {
         change: Change,
         by: &Actor,
     ) -> Result<(), LimitError> {
-        let mut turn = self.records.turn(by).await?;
-        let mut book = self.book.lock().await;
-        let limits = rules
-            .iter()
-            .map(|(name, rule)| book.checked(name, rule, &self.ring))
-            .collect::<Result<Vec<_>, _>>()?;
-        self.write_rules(&mut turn, &mut book, &limits, vec![change], by, None).await?;
-        self.install(&mut turn, &mut book).await?;
-        drop(book);
-        Ok(self.records.finish(turn).await?)
+        let plan = |book: &mut Book| {
+            let checked = rules.iter().map(|(name, rule)| book.checked(name, rule, &self.ring));
+            let limits = checked.collect::<Result<Vec<_>, _>>()?;
+            Ok(Planned { made: (), changes: vec![change.clone()], records: book.put(&limits) })
+        };
+        self.change_limits(by, plan).await
     }
 
-    /// Writes limits with the records that belong to them. They are in the book
-    /// then, and in force with the next [`Rulebook::install`].
-    pub(super) async fn write_rules(
-        &self,
-        turn: &mut ChangeTurn,
-        book: &mut Book,
-        limits: &[Arc<Limit>],
-        changes: Vec<Change>,
-        by: &Actor,
-        also: Option<RecordChange>,
-    ) -> Result<(), LimitError> {
-        let put =
-            |limit: &Arc<Limit>| RecordChange::PutLimit(limit.name.to_string(), LimitRule::of(limit).json());
-        self.records.write(turn, by, changes, limits.iter().map(put).chain(also).collect()).await?;
-        book.api.retain(|known| !limits.iter().any(|limit| limit.name == known.name));
-        book.api.extend(limits.iter().cloned());
-        Ok(())
-    }
-
-    /// Removes a limit with the records that belong to it.
-    pub(super) async fn unwrite_rule(
-        &self,
-        turn: &mut ChangeTurn,
-        book: &mut Book,
-        name: &str,
-        changes: Vec<Change>,
-        by: &Actor,
-        also: Option<RecordChange>,
-    ) -> Result<(), LimitError> {
-        if !book.api.iter().any(|limit| *limit.name == *name) {
-            return Err(LimitError::NoSuchLimit(name.to_owned()));
+    /// Called once a key or project has got a name: if a limit has that name, it is looked up.
+    pub async fn look_up_name(&self, kind: Named, name: &str) {
+        if !self.written_names.load().contains(&(kind, name.to_owned())) {
+            return;
         }
-        let removed = RecordChange::RemoveLimit(name.to_owned());
-        self.records.write(turn, by, changes, std::iter::once(removed).chain(also).collect()).await?;
-        book.api.retain(|limit| *limit.name != *name);
-        Ok(())
-    }
-
-    /// Puts the limits of a book in force. Requests go on meanwhile: the past of
-    /// new limits is read from a snapshot, on another thread.
-    pub(super) async fn install(&self, turn: &mut ChangeTurn, book: &mut Book) -> Result<(), StoreError> {
-        let found = names::look_up(&in_force(book), &book.names, &self.ring);
-        for problem in &found.problems {
-            tracing::warn!(
-                event = "limit_name_unresolved", %problem,
-                "a name in a limit has no id, or more than one, so that part of the limit does not apply"
+        let plan = |_: &mut Book| Ok(Planned::unwritten());
+        if let Err(error) = self.change_limits(&Actor::guard(), plan).await {
+            // Limits with that name take effect with the next change of any limit.
+            tracing::error!(
+                event = "limit_activation_failed", %error, %kind, name,
+                "limits that name this object can't be put in force"
             );
-        }
-        if found.names != book.names {
-            self.remember_names(turn, &found.names).await?;
-            book.names = found.names;
-        }
-        self.written_names.store(Arc::new(found.written));
-        match self.core.journal() {
-            Journal::Embedded(journal) => self.install_in_memory(journal, found.limits).await,
-            // Each guard reads them from the database, this one too.
-            Journal::Shared(_) => {
-                let rule = |limit: &Arc<Limit>| LimitRule::of(limit).json();
-                let of_file = book.file.iter().map(|limit| (limit.name.to_string(), rule(limit))).collect();
-                let active = |limit: Arc<Limit>| ActiveLimit {
-                    rule: rule(&limit),
-                    counts_as_before: self.core.counts_as_before(&limit),
-                    limit,
-                };
-                let limits = found.limits.into_iter().map(active).collect();
-                self.records.activate(turn, of_file, limits).await
-            }
-        }
-    }
-
-    /// Puts limits in force on the meters that are in memory.
-    async fn install_in_memory(
-        &self,
-        journal: &EmbeddedJournal,
-        limits: Vec<Arc<Limit>>,
-    ) -> Result<(), StoreError> {
-        let (rates, metered): (Vec<_>, Vec<_>) = limits.into_iter().partition(|limit| limit.is_rate());
-        // A limit that changes between a meter and a rate is in force as both during the change.
-        self.core.rates().rcu(|before| Throttle::new(&before.with(&rates), before));
-        let slot = self.core.operators_slot().await?;
-        // Taken before anything has changed, so that the following records can be written.
-        let slot_after = self.core.operators_slot().await?;
-        let (backfills, snapshot) = self.core.with_snapshot(journal, slot, |ledger, now_ms| {
-            let backfills = ledger.stage(&metered, now_ms);
-            let need = if backfills.is_empty() { SnapshotNeed::None } else { SnapshotNeed::Taken };
-            (backfills, need)
-        });
-        let histories = match snapshot.done().await? {
-            Some(snapshot) => self.history(snapshot, backfills).await?,
-            None => Vec::new(),
-        };
-        let retired = self.core.ledger().install(&metered, histories);
-        self.core.rates().rcu(|before| Throttle::new(&rates, before));
-        self.core.blocking(move || drop(retired)).await?;
-        self.note_behind(slot_after).await;
-        Ok(())
-    }
-
-    /// The settled sums of staged limits up to a snapshot.
-    async fn history(
-        &self,
-        snapshot: Snapshot,
-        backfills: Vec<Backfill>,
-    ) -> Result<Vec<History>, StoreError> {
-        let ring = Arc::clone(&self.ring);
-        let read = move || {
-            let of = |backfill: &Backfill| (Arc::clone(&backfill.limit), backfill.since_s);
-            let of: Vec<_> = backfills.iter().map(of).collect();
-            let pasts = snapshot.history(&of, &*ring)?;
-            Ok(backfills.iter().zip(pasts).map(|(backfill, past)| backfill.history(past)).collect())
-        };
-        self.core.blocking(read).await?
-    }
-
-    /// Records soft thresholds that are already passed, a few at a time. The limits
-    /// are in force by now; a crossing that can't be written now is written later.
-    async fn note_behind(&self, slot: Slot) {
-        let mut first = Some(slot);
-        for of in self.core.in_force().into_iter().filter(|of| !of.limit.soft.is_empty()) {
-            let mut walk = of.walk();
-            loop {
-                let now_ms = self.core.clock().now_ms();
-                let (crossings, has_more) = self.core.ledger().behind(&mut walk, now_ms);
-                if !crossings.is_empty() {
-                    let slot = match first.take() {
-                        Some(slot) => Ok(slot),
-                        None => self.core.operators_slot().await,
-                    };
-                    let pushed = slot.map(|slot| self.core.push_crossings(crossings, slot));
-                    let written = if pushed.is_ok() { self.core.flush().await } else { pushed };
-                    if let Err(error) = written {
-                        tracing::warn!(
-                            event = "crossings_not_written", %error,
-                            "crossings of thresholds that are already passed can't be written yet; they are written later"
-                        );
-                    }
-                }
-                if !has_more {
-                    break;
-                }
-            }
         }
     }
 }

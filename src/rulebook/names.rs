@@ -222,19 +222,4 @@ impl Rulebook {
         let stored = RecordChange::PutSetting(SETTING.to_owned(), text);
         self.records.write_unaudited(turn, vec![stored]).await
     }
-
-    /// Called when a key or project gets a name: if a limit has that name, it is looked up.
-    pub async fn look_up_name(&self, turn: &mut ChangeTurn, kind: Named, name: &str) {
-        if !self.written_names.load().contains(&(kind, name.to_owned())) {
-            return;
-        }
-        let mut book = self.book.lock().await;
-        if let Err(error) = self.install(turn, &mut book).await {
-            // Limits with that name take effect with the next change of any limit.
-            tracing::error!(
-                event = "limit_activation_failed", %error, %kind, name,
-                "limits that name this object can't be put in force"
-            );
-        }
-    }
 }

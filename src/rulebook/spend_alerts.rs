@@ -8,10 +8,10 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use crate::domain::{Limit, Money};
-use crate::guard::audit::{Actor, Change, ChangeTurn};
+use crate::guard::audit::{Actor, Change};
 use crate::keys;
 use crate::rulebook::Rulebook;
-use crate::rulebook::limits::{Book, LimitError};
+use crate::rulebook::limits::{Book, LimitError, Planned};
 use crate::rulebook::rule::{LimitRule, OnlyRule};
 use crate::store::records::{AlertRow, Channel, RecordChange};
 
@@ -59,6 +59,26 @@ impl Book {
         Ok(Arc::new(monthly(scope, Some(threshold), None).limit(id, &self.zone)?))
     }
 
+    /// Makes a spend alert, or changes the one that was `before`.
+    fn put_alert(
+        &mut self,
+        row: AlertRow,
+        threshold: Money,
+        before: Option<&SpendAlert>,
+    ) -> Result<Planned<SpendAlert>, LimitError> {
+        let event = if before.is_some() { "spend_alert.updated" } else { "spend_alert.created" };
+        let limit = self.limit(&row.id, row.project.as_deref(), threshold)?;
+        let made = SpendAlert { id: row.id.clone(), threshold, channel: row.channel.clone() };
+        let changes = vec![change(event, &row, before, Some(&made))];
+        let mut records = self.put(&[limit]);
+        records.push(RecordChange::PutAlert(row.clone()));
+        match self.alerts.iter_mut().find(|known| known.id == row.id) {
+            Some(known) => *known = row,
+            None => self.alerts.push(row),
+        }
+        Ok(Planned { made, changes, records })
+    }
+
     fn row(&self, scope: Scope<'_>, id: &str) -> Result<&AlertRow, LimitError> {
         let found = self.alerts.iter().find(|row| row.id == id && row.project.as_deref() == scope);
         found.ok_or_else(|| LimitError::NoSuchAlert(id.to_owned()))
@@ -95,19 +115,17 @@ impl Rulebook {
         channel: Channel,
         by: &Actor,
     ) -> Result<SpendAlert, LimitError> {
-        let mut turn = self.records.turn(by).await?;
-        let mut book = self.book.lock().await;
-        let of_same = book.alerts.iter().filter(|row| row.project.as_deref() == scope).count();
-        if of_same >= ALERTS_MAX {
-            return Err(LimitError::TooManyAlerts(ALERTS_MAX));
-        }
-        let row = AlertRow { id: keys::new_id("alert_")?, project: scope.map(str::to_owned), channel };
-        let alert = SpendAlert { id: row.id.clone(), threshold, channel: row.channel.clone() };
-        let change = change("spend_alert.created", &row, None, Some(&alert));
-        self.put_alert(&mut turn, &mut book, row, threshold, change, by).await?;
-        drop(book);
-        self.records.finish(turn).await?;
-        Ok(alert)
+        // The same each time that it is planned, since it is the name of a limit.
+        let id = keys::new_id("alert_")?;
+        let plan = |book: &mut Book| {
+            let of_same = book.alerts.iter().filter(|row| row.project.as_deref() == scope).count();
+            if of_same >= ALERTS_MAX {
+                return Err(LimitError::TooManyAlerts(ALERTS_MAX));
+            }
+            let (id, channel) = (id.clone(), channel.clone());
+            book.put_alert(AlertRow { id, project: scope.map(str::to_owned), channel }, threshold, None)
+        };
+        self.change_limits(by, plan).await
     }
 
     /// Changes a spend alert. It is in force when this returns.
@@ -119,49 +137,24 @@ impl Rulebook {
         channel: Channel,
         by: &Actor,
     ) -> Result<SpendAlert, LimitError> {
-        let mut turn = self.records.turn(by).await?;
-        let mut book = self.book.lock().await;
-        let known = book.row(scope, id)?;
-        let before = book.alert(known);
-        let row = AlertRow { channel, ..known.clone() };
-        let alert = SpendAlert { id: row.id.clone(), threshold, channel: row.channel.clone() };
-        let change = change("spend_alert.updated", &row, before.as_ref(), Some(&alert));
-        self.put_alert(&mut turn, &mut book, row, threshold, change, by).await?;
-        drop(book);
-        self.records.finish(turn).await?;
-        Ok(alert)
+        let plan = |book: &mut Book| {
+            let known = book.row(scope, id)?;
+            let before = book.alert(known);
+            let row = AlertRow { channel: channel.clone(), ..known.clone() };
+            book.put_alert(row, threshold, before.as_ref())
+        };
+        self.change_limits(by, plan).await
     }
 
     /// Removes a spend alert.
     pub async fn delete_spend_alert(&self, scope: Scope<'_>, id: &str, by: &Actor) -> Result<(), LimitError> {
-        let mut turn = self.records.turn(by).await?;
-        let mut book = self.book.lock().await;
-        let row = book.row(scope, id)?.clone();
-        let change = change("spend_alert.deleted", &row, book.alert(&row).as_ref(), None);
-        let removed = RecordChange::RemoveAlert(id.to_owned());
-        self.unwrite_rule(&mut turn, &mut book, id, vec![change], by, Some(removed)).await?;
-        book.alerts.retain(|known| known.id != id);
-        self.install(&mut turn, &mut book).await?;
-        drop(book);
-        Ok(self.records.finish(turn).await?)
-    }
-
-    async fn put_alert(
-        &self,
-        turn: &mut ChangeTurn,
-        book: &mut Book,
-        row: AlertRow,
-        threshold: Money,
-        change: Change,
-        by: &Actor,
-    ) -> Result<(), LimitError> {
-        let limit = book.limit(&row.id, row.project.as_deref(), threshold)?;
-        let stored = RecordChange::PutAlert(row.clone());
-        self.write_rules(turn, book, &[limit], vec![change], by, Some(stored)).await?;
-        match book.alerts.iter_mut().find(|known| known.id == row.id) {
-            Some(known) => *known = row,
-            None => book.alerts.push(row),
-        }
-        Ok(self.install(turn, book).await?)
+        let plan = |book: &mut Book| {
+            let row = book.row(scope, id)?.clone();
+            let changes = vec![change("spend_alert.deleted", &row, book.alert(&row).as_ref(), None)];
+            let records = vec![book.remove(id)?, RecordChange::RemoveAlert(id.to_owned())];
+            book.alerts.retain(|known| known.id != id);
+            Ok(Planned { made: (), changes, records })
+        };
+        self.change_limits(by, plan).await
     }
 }

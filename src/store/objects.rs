@@ -87,4 +87,25 @@ pub enum ObjectChange {
     },
     /// An object was deleted.
     Remove(ObjectReference),
+    /// A turn on a conversation that guards share has ended.
+    EndTurn {
+        /// The conversation.
+        of: ObjectReference,
+        /// The turn's number.
+        turn: u64,
+        /// What the conversation holds then if no other turn has begun since; `None` if one was
+        /// open when this one began.
+        context: Option<KeptContext>,
+    },
+}
+
+/// A turn that has begun on a conversation that guards share.
+#[derive(Clone, Debug)]
+pub struct BegunTurn {
+    /// Its number.
+    pub number: u64,
+    /// Whether no other turn was open.
+    pub was_alone: bool,
+    /// What the conversation held before it.
+    pub before: KeptContext,
 }

@@ -4,6 +4,9 @@
 //! that the size of the conversation is not known, so that a crash can't leave one
 //! that is too small; the next turn that is alone on it measures its tokens again. Its
 //! containers become no smaller: any of them may still run.
+//!
+//! Where guards share the database, its row says which turns are open on any of them, and is
+//! locked while one begins. Only a turn that was alone all the time leaves a size that is known.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,14 +14,20 @@ use std::sync::Arc;
 use super::put;
 use crate::domain::object::KnownObject;
 use crate::domain::usage::ContainerMemory;
-use crate::domain::{KeptContext, ObjectKind, ObjectReference, Rendering};
+use crate::domain::{KeptContainers, KeptContext, ObjectKind, ObjectReference, Rendering};
 use crate::guard::Guard;
-use crate::store::objects::ObjectKey;
+use crate::store::objects::{BegunTurn, ObjectChange, ObjectKey};
+use crate::store::{Journal, Lanes};
 
-/// Another request has added to the conversation since its size was looked up,
-/// so what was held for this one may be too little.
+/// Why a turn was not begun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ConversationChanged;
+pub enum NotBegun {
+    /// Another request has added to the conversation since its size was looked up,
+    /// so what was held for this one may be too little.
+    Changed,
+    /// The database that guards share can't be written.
+    Unavailable,
+}
 
 /// The conversation that a turn's bound allows for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +72,8 @@ pub struct Turn {
     /// Whether no other turn was open when it began.
     was_alone: bool,
     is_open: bool,
+    /// The same turn in a database that guards share.
+    begun: Option<BegunTurn>,
 }
 
 /// How a turn ended.
@@ -89,51 +100,90 @@ impl Guard {
         (held_for, container_max): (HeldFor, Option<ContainerMemory>),
         added_max: KeptContext,
         maker: impl FnOnce() -> KnownObject,
-    ) -> Result<Turn, ConversationChanged> {
+    ) -> Result<Turn, NotBegun> {
+        let added = added_max.containers;
+        let (turn, of) = self.begin_here(id, (&held_for, container_max), added_max, maker)?;
+        match self.core.journal() {
+            Journal::Embedded(_) => {
+                let containers = of.context.containers.plus(added);
+                let context = KeptContext { containers, ..KeptContext::default() };
+                let changing = put(turn.conversation.clone(), KnownObject { context, ..of });
+                let written = self.core.push_objects(vec![changing]);
+                self.objects_written(written).await;
+                Ok(turn)
+            }
+            Journal::Shared(lanes) => {
+                turn.begin_among_guards(lanes, (held_for, container_max), added, of).await
+            }
+        }
+    }
+
+    /// Begins a turn in memory. Returns what is known of the conversation, with all that other open
+    /// turns may add.
+    fn begin_here(
+        self: &Arc<Self>,
+        id: &str,
+        (held_for, container_max): (&HeldFor, Option<ContainerMemory>),
+        added_max: KeptContext,
+        maker: impl FnOnce() -> KnownObject,
+    ) -> Result<(Turn, KnownObject), NotBegun> {
         let conversation = ObjectReference { kind: ObjectKind::Conversation, id: id.to_owned() };
         let key = ObjectKey::of(conversation.kind, id);
-        let (turn, changing) = {
-            let mut memory = self.objects.memory();
-            let known = memory.find(conversation.kind, key);
-            let covers = match held_for {
-                HeldFor::AnySize => true,
-                HeldFor::Tokens(held_for, rendering) => {
-                    let now = known.as_ref().and_then(|known| known.context.under(&rendering).tokens);
-                    now.is_some_and(|now| now <= held_for)
-                }
-                HeldFor::Counted(change) => {
-                    memory.change_of(key) == change && !memory.turns.contains_key(&key)
-                }
-            };
-            let container = known.as_ref().and_then(|known| known.context.containers.largest);
-            if !covers || container > container_max {
-                return Err(ConversationChanged);
-            }
-            let of = known.unwrap_or_else(maker);
-            let containers = of.context.containers.plus(added_max.containers);
-            memory.change(key);
-            let turns = memory.turns.entry(key).or_insert_with(|| Turns {
-                known: of.context.clone(),
-                of: of.clone(),
-                open: BTreeMap::new(),
-                begun: 0,
-            });
-            let was_alone = turns.open.is_empty();
-            turns.begun += 1;
-            let number = turns.begun;
-            turns.open.insert(number, added_max);
-            let guard = Arc::clone(self);
-            let changing =
-                KnownObject { context: KeptContext { containers, ..KeptContext::default() }, ..of };
-            (
-                Turn { guard, conversation: conversation.clone(), key, number, was_alone, is_open: true },
-                changing,
-            )
+        let mut memory = self.objects.memory();
+        let known = memory.find(conversation.kind, key);
+        let covers = match held_for {
+            HeldFor::Counted(change) => memory.change_of(key) == *change && !memory.turns.contains_key(&key),
+            HeldFor::AnySize | HeldFor::Tokens(..) => held_for.covers(known.as_ref()),
         };
-        let written = self.core.push_objects(vec![put(conversation, changing)]);
-        self.objects_written(written).await;
-        Ok(turn)
+        let container = known.as_ref().and_then(|known| known.context.containers.largest);
+        if !covers || container > container_max {
+            return Err(NotBegun::Changed);
+        }
+        let of = known.unwrap_or_else(maker);
+        memory.change(key);
+        let turns = memory.turns.entry(key).or_insert_with(|| Turns {
+            // Among guards, the database says what it holds.
+            known: if self.core.is_shared() { unknown_size(&of.context) } else { of.context.clone() },
+            of: of.clone(),
+            open: BTreeMap::new(),
+            begun: 0,
+        });
+        let was_alone = turns.open.is_empty();
+        turns.begun += 1;
+        let number = turns.begun;
+        turns.open.insert(number, added_max);
+        let guard = Arc::clone(self);
+        Ok((Turn { guard, conversation, key, number, was_alone, is_open: true, begun: None }, of))
     }
+}
+
+impl HeldFor {
+    /// Whether it allows for a conversation of which this is known; one that was counted is to be
+    /// compared by its changes.
+    fn covers(&self, known: Option<&KnownObject>) -> bool {
+        match self {
+            Self::AnySize => true,
+            Self::Tokens(held_for, rendering) => {
+                let now = known.and_then(|known| known.context.under(rendering).tokens);
+                now.is_some_and(|now| now <= *held_for)
+            }
+            Self::Counted(_) => false,
+        }
+    }
+
+    /// The same of a conversation as it is stored, where guards share it. `seen` is how often it had
+    /// changed when the bound was made.
+    fn covers_stored(&self, stored: &KnownObject, is_alone: bool, seen: u64) -> bool {
+        match self {
+            Self::Counted(_) => is_alone && stored.changes == seen,
+            Self::AnySize | Self::Tokens(..) => self.covers(Some(stored)),
+        }
+    }
+}
+
+/// The same of a size that is not known.
+fn unknown_size(context: &KeptContext) -> KeptContext {
+    KeptContext { containers: context.containers, ..KeptContext::default() }
 }
 
 impl Turn {
@@ -142,46 +192,93 @@ impl Turn {
         self.close(end);
     }
 
+    /// Begins it in the database that guards share, if no other guard has made the conversation
+    /// larger than what is held for.
+    async fn begin_among_guards(
+        mut self,
+        lanes: &Lanes,
+        (held_for, container_max): (HeldFor, Option<ContainerMemory>),
+        added: KeptContainers,
+        known: KnownObject,
+    ) -> Result<Self, NotBegun> {
+        let seen = known.changes;
+        let covers = move |stored: &KnownObject, is_alone: bool| {
+            let containers = stored.context.containers.largest;
+            held_for.covers_stored(stored, is_alone, seen) && containers <= container_max
+        };
+        match lanes.begin_turn(self.conversation.clone(), known, added, covers).await {
+            Ok(Some(begun)) => {
+                self.begun = Some(begun);
+                Ok(self)
+            }
+            Ok(None) => Err(self.not_begun(NotBegun::Changed)),
+            Err(error) => {
+                tracing::warn!(
+                    event = "turn_not_begun", %error,
+                    "a request on a conversation is refused, since the conversation can't be locked"
+                );
+                Err(self.not_begun(NotBegun::Unavailable))
+            }
+        }
+    }
+
+    /// Forgets it, since the database does not know it.
+    fn not_begun(mut self, why: NotBegun) -> NotBegun {
+        self.is_open = false;
+        drop(self.forget(TurnEnd::Nothing));
+        why
+    }
+
     fn close(&mut self, end: TurnEnd) {
         if !std::mem::replace(&mut self.is_open, false) {
             return;
         }
-        let over = {
-            let mut memory = self.guard.objects.memory();
-            memory.change(self.key);
-            let Some(turns) = memory.turns.get_mut(&self.key) else { return };
-            let added_max = turns.open.remove(&self.number).unwrap_or_default();
-            let was_alone = self.was_alone && self.number == turns.begun;
-            match end {
-                TurnEnd::Nothing => {}
-                TurnEnd::Measured(measured) => {
-                    let sum = turns.known.plus(&measured);
-                    // A turn that was alone has read the whole conversation, so its size is
-                    // known again.
-                    turns.known = if was_alone {
-                        KeptContext { tokens: measured.tokens, rendering: measured.rendering, ..sum }
-                    } else {
-                        sum
-                    };
-                }
-                TurnEnd::Unknown => turns.known = turns.known.plus(&added_max),
-            }
-            if !turns.open.is_empty() {
-                return;
-            }
-            let over = memory.turns.remove(&self.key);
-            over.map(|Turns { of, known, .. }| KnownObject { context: known, ..of })
-        };
-        if let Some(mut known) = over {
-            if self.guard.core.is_shared() {
-                // A turn of another guard may have added to it meanwhile.
-                known.context =
-                    KeptContext { containers: known.context.containers, ..KeptContext::default() };
-            }
-            // After a crash before that, its size is unknown, so it is overestimated and never
-            // underestimated.
-            drop(self.guard.learn_objects(vec![put(self.conversation.clone(), known)]));
+        // After a crash before that, its size is unknown, so it is overestimated and never
+        // underestimated.
+        if let Some(change) = self.forget(end) {
+            drop(self.guard.learn_objects(vec![change]));
         }
+    }
+
+    /// Takes it out of memory. Returns what is to be written of its end.
+    fn forget(&mut self, end: TurnEnd) -> Option<ObjectChange> {
+        let mut memory = self.guard.objects.memory();
+        memory.change(self.key);
+        let turns = memory.turns.get_mut(&self.key)?;
+        let added_max = turns.open.remove(&self.number).unwrap_or_default();
+        let was_alone = self.was_alone && self.number == turns.begun;
+        let of = self.conversation.clone();
+        if self.guard.core.is_shared() {
+            if turns.open.is_empty() {
+                memory.turns.remove(&self.key);
+            }
+            let BegunTurn { number: turn, was_alone, before } = self.begun.take()?;
+            let context = was_alone.then(|| after(&before, end, &added_max, true));
+            return Some(ObjectChange::EndTurn { of, turn, context });
+        }
+        turns.known = after(&turns.known, end, &added_max, was_alone);
+        if !turns.open.is_empty() {
+            return None;
+        }
+        let Turns { of: object, known, .. } = memory.turns.remove(&self.key)?;
+        Some(put(of, KnownObject { context: known, ..object }))
+    }
+}
+
+/// What a conversation holds after a turn.
+fn after(before: &KeptContext, end: TurnEnd, added_max: &KeptContext, was_alone: bool) -> KeptContext {
+    match end {
+        TurnEnd::Nothing => before.clone(),
+        TurnEnd::Measured(measured) => {
+            let sum = before.plus(&measured);
+            // A turn that was alone has read the whole conversation, so its size is known again.
+            if was_alone {
+                KeptContext { tokens: measured.tokens, rendering: measured.rendering, ..sum }
+            } else {
+                sum
+            }
+        }
+        TurnEnd::Unknown => before.plus(added_max),
     }
 }
 
@@ -192,191 +289,4 @@ impl Drop for Turn {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::domain::KeptContainers;
-    use crate::guard::objects::Reach;
-    use crate::guard::opened;
-
-    /// Held for containers of any size.
-    const ANY: Option<ContainerMemory> = Some(ContainerMemory::G64);
-
-    /// A copy of the folder, as a crash would leave it.
-    fn copied(folder: &tempfile::TempDir) -> tempfile::TempDir {
-        let copy = tempfile::tempdir().unwrap();
-        for file in std::fs::read_dir(folder.path()).unwrap() {
-            let file = file.unwrap();
-            std::fs::copy(file.path(), copy.path().join(file.file_name())).unwrap();
-        }
-        copy
-    }
-
-    fn of(id: &str) -> ObjectReference {
-        ObjectReference { kind: ObjectKind::Conversation, id: id.to_owned() }
-    }
-
-    fn on_model(tokens: u64) -> KeptContext {
-        let rendering = Rendering::of(&"m".into(), "");
-        KeptContext { tokens: Some(tokens), rendering, pictures: Some(1), ..KeptContext::nothing() }
-    }
-
-    fn made(context: KeptContext) -> KnownObject {
-        KnownObject {
-            project: "p".into(),
-            key: "k".into(),
-            context,
-            container_memory: None,
-            idle_s: 0,
-            created_s: 0,
-            used_s: 0,
-        }
-    }
-
-    fn tokens(guard: &Guard) -> Option<u64> {
-        guard.objects().lookup(ObjectKind::Conversation, "c").unwrap().context.tokens
-    }
-
-    fn held_for(guard: &Guard) -> HeldFor {
-        tokens(guard)
-            .map_or(HeldFor::AnySize, |tokens| HeldFor::Tokens(tokens, Rendering::of(&"m".into(), "")))
-    }
-
-    async fn begin(guard: &Arc<Guard>, added_max: u64) -> Turn {
-        let held_for = held_for(guard);
-        guard.begin_turn("c", (held_for, ANY), on_model(added_max), || unreachable!()).await.unwrap()
-    }
-
-    #[tokio::test]
-    async fn a_turn_that_was_alone_measures_its_conversation() {
-        let folder = tempfile::tempdir().unwrap();
-        let (guard, _writer) = opened(folder.path());
-        drop(guard.learn_objects(vec![put(of("c"), made(on_model(1_000)))]));
-        let turn = begin(&guard, 500).await;
-        assert_eq!(tokens(&guard), Some(1_500), "what it may add counts at once");
-        turn.end(TurnEnd::Measured(on_model(300)));
-        assert_eq!(tokens(&guard), Some(300));
-        begin(&guard, 500).await.end(TurnEnd::Nothing);
-        assert_eq!(tokens(&guard), Some(300));
-        drop(begin(&guard, 500).await);
-        assert_eq!(tokens(&guard), Some(800), "what was lost may have added all it could");
-    }
-
-    #[tokio::test]
-    async fn turns_at_once_are_added_up_whichever_ends_first() {
-        for first_ends_first in [true, false] {
-            let folder = tempfile::tempdir().unwrap();
-            let (guard, _writer) = opened(folder.path());
-            drop(guard.learn_objects(vec![put(of("c"), made(on_model(100)))]));
-            let (one, two) = (begin(&guard, 500).await, begin(&guard, 500).await);
-            let (first, second) = if first_ends_first { (one, two) } else { (two, one) };
-            first.end(TurnEnd::Measured(on_model(150)));
-            assert_eq!(tokens(&guard), Some(100 + 150 + 500));
-            second.end(TurnEnd::Measured(on_model(170)));
-            assert_eq!(tokens(&guard), Some(100 + 150 + 170));
-        }
-    }
-
-    #[tokio::test]
-    async fn a_bound_that_was_made_before_another_turn_is_not_relied_on() {
-        let folder = tempfile::tempdir().unwrap();
-        let (guard, _writer) = opened(folder.path());
-        drop(guard.learn_objects(vec![put(of("c"), made(on_model(100)))]));
-        let before = held_for(&guard);
-        let other = begin(&guard, 500).await;
-        let late = guard.begin_turn("c", (before.clone(), ANY), on_model(500), || unreachable!()).await;
-        assert_eq!(late.unwrap_err(), ConversationChanged);
-        other.end(TurnEnd::Measured(on_model(90)));
-        assert!(guard.begin_turn("c", (before.clone(), ANY), on_model(500), || unreachable!()).await.is_ok());
-    }
-
-    #[tokio::test]
-    async fn a_bound_that_was_made_before_a_turn_with_a_larger_container_is_not_relied_on() {
-        let folder = tempfile::tempdir().unwrap();
-        let (guard, writer) = opened(folder.path());
-        drop(guard.learn_objects(vec![put(of("c"), made(on_model(100)))]));
-        let begin = async |container_max, containers| {
-            let added = KeptContext { containers, ..on_model(500) };
-            guard.begin_turn("c", (HeldFor::AnySize, container_max), added, || unreachable!()).await
-        };
-        let four = KeptContainers { largest: Some(ContainerMemory::G4), are_indexed: true };
-        let first = begin(None, four).await.unwrap();
-        assert_eq!(begin(None, KeptContainers::NONE).await.unwrap_err(), ConversationChanged);
-        let second = begin(four.largest, KeptContainers::NONE).await.unwrap();
-        drop((first, second));
-        let kept =
-            |guard: &Guard| guard.objects().lookup(ObjectKind::Conversation, "c").unwrap().context.containers;
-        assert_eq!(kept(&guard), four, "they stay");
-        let open_turn = begin(four.largest, KeptContainers::NONE).await.unwrap();
-        // As after a crash: nothing more is written.
-        writer.step();
-        let copy = copied(&folder);
-        let (next, _writer) = opened(copy.path());
-        let reach = Reach::Project("p".into());
-        assert_eq!(next.check_objects(&[of("c")], &reach).await.unwrap(), None);
-        assert_eq!(kept(&next), four, "a death makes no others of them");
-        drop((open_turn, writer));
-    }
-
-    #[tokio::test]
-    async fn a_death_within_a_turn_leaves_a_size_that_is_not_known() {
-        let folder = tempfile::tempdir().unwrap();
-        let (guard, writer) = opened(folder.path());
-        drop(guard.learn_objects(vec![put(of("c"), made(on_model(100)))]));
-        let turn = begin(&guard, 500).await;
-        // As after a crash: nothing more is written.
-        let copy = copied(&folder);
-        let (next, _writer) = opened(copy.path());
-        let reach = Reach::Project("p".into());
-        assert_eq!(next.check_objects(&[of("c")], &reach).await.unwrap(), None);
-        assert_eq!(tokens(&next), None);
-        begin(&next, 500).await.end(TurnEnd::Measured(on_model(700)));
-        assert_eq!(tokens(&next), Some(700), "it is measured again");
-        drop((turn, writer));
-    }
-
-    #[tokio::test]
-    async fn a_count_is_not_relied_on_once_another_turn_began_or_ended() {
-        let folder = tempfile::tempdir().unwrap();
-        let (guard, _writer) = opened(folder.path());
-        drop(guard.learn_objects(vec![put(of("c"), made(KeptContext::default()))]));
-        let begin_counted = async |change| {
-            let begun =
-                guard.begin_turn("c", (HeldFor::Counted(change), ANY), on_model(500), || unreachable!());
-            begun.await.map(|turn| turn.end(TurnEnd::Nothing))
-        };
-        let change = || guard.objects().change_of("c");
-        let idle = change();
-        let other = begin(&guard, 500).await;
-        let during = change();
-        assert_eq!(begin_counted(idle).await, Err(ConversationChanged), "another turn is open");
-        assert_eq!(begin_counted(during).await, Err(ConversationChanged), "it may add to it after the count");
-        other.end(TurnEnd::Unknown);
-        assert_eq!(begin_counted(during).await, Err(ConversationChanged), "it has added to it since");
-        assert_eq!(begin_counted(change()).await, Ok(()));
-    }
-
-    #[tokio::test]
-    async fn turns_of_different_models_leave_a_size_that_is_not_known_but_for_pictures() {
-        let folder = tempfile::tempdir().unwrap();
-        let (guard, _writer) = opened(folder.path());
-        drop(guard.learn_objects(vec![put(of("c"), made(on_model(100)))]));
-        let elsewhere = KeptContext { rendering: Rendering::of(&"other".into(), ""), ..on_model(70) };
-        let one = begin(&guard, 500).await;
-        let two = guard
-            .begin_turn("c", (HeldFor::AnySize, ANY), elsewhere.clone(), || unreachable!())
-            .await
-            .unwrap();
-        assert_eq!(tokens(&guard), None);
-        two.end(TurnEnd::Measured(elsewhere.clone()));
-        one.end(TurnEnd::Measured(on_model(50)));
-        let known = guard.objects().lookup(ObjectKind::Conversation, "c").unwrap().context;
-        assert_eq!((known.tokens, known.pictures), (None, Some(3)));
-        let alone = guard
-            .begin_turn("c", (HeldFor::AnySize, ANY), elsewhere.clone(), || unreachable!())
-            .await
-            .unwrap();
-        alone.end(TurnEnd::Measured(elsewhere.clone()));
-        let known = guard.objects().lookup(ObjectKind::Conversation, "c").unwrap().context;
-        assert_eq!(known, KeptContext { pictures: Some(4), ..elsewhere }, "it is measured again");
-    }
-}
+mod tests;

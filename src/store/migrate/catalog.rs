@@ -13,8 +13,9 @@ const OF_POSTGRES: [&str; 8] =
 /// Those that have a row from the beginning.
 const MARKS: [&str; 3] = ["rules", "schema_version", migration::TABLE];
 /// Columns of tables that are copied which only PostgreSQL has; the first guard reads all keys,
-/// whenever they were changed.
-const COLUMNS_OF_POSTGRES: [(&str, &str); 1] = [("api_key", "changed")];
+/// whenever they were changed, and no turn is open.
+const COLUMNS_OF_POSTGRES: [(&str, &str); 3] =
+    [("api_key", "changed"), ("object", "changes"), ("object", "open_turns")];
 /// What numbers the rows of some tables in PostgreSQL, as SQLite's rowid does.
 const PLACE: &str = "place";
 

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use jiff::tz::TimeZone;
 
+use crate::domain::Limit;
 use crate::store::outbox::{Due, NEWS_MS, Outcome};
 use crate::store::ports::Access;
 use crate::store::records::ActiveLimit;
 use crate::store::records::{AuditRow, RecordChange};
 use crate::store::reports::PruneStep;
 use crate::store::sql::{audit, changes, days, objects, outbox, retention};
-use crate::store::{StoreError, postgres};
+use crate::store::{Pasts, StoreError, postgres};
 
 /// Writes changes of what is stored, each after all that was queued before it.
 #[derive(Clone, Debug)]
@@ -28,6 +29,15 @@ impl Records {
         match &self.access {
             Access::Sqlite(_) => Ok(RulesChange::Embedded),
             Access::Postgres(writer) => Ok(RulesChange::Shared(Some(writer.begin().await?))),
+        }
+    }
+
+    /// Adds up what limits have settled on a shared engine, while requests and changes go on. The
+    /// embedded one does that as it puts them in force.
+    pub async fn learn(&self, limits: Vec<Arc<Limit>>) -> Result<Pasts, StoreError> {
+        match &self.access {
+            Access::Sqlite(_) => Ok(Pasts::default()),
+            Access::Postgres(writer) => writer.learn(limits).await,
         }
     }
 
@@ -111,6 +121,21 @@ impl RulesChange {
                 Ok(())
             }
         }
+    }
+
+    /// Those of the limits whose past has to be added up before this change can put them in force,
+    /// by [`Records::learn`]. `pasts` is what was added up so far. To be asked before anything is
+    /// written.
+    pub async fn lacking(
+        &mut self,
+        limits: Vec<ActiveLimit>,
+        pasts: Pasts,
+    ) -> Result<Vec<Arc<Limit>>, StoreError> {
+        let Self::Shared(change) = self else { return Ok(Vec::new()) };
+        let open = change.take().ok_or(StoreError::Unavailable)?;
+        let (open, lacking) = open.lacking(limits, pasts).await?;
+        *change = Some(open);
+        Ok(lacking)
     }
 
     /// Puts limits in force on the meters of a shared engine; `of_file` are those of the

@@ -9,20 +9,19 @@ use std::time::Duration;
 
 use tokio::sync::OwnedMutexGuard;
 
+use crate::domain::Limit;
 use crate::ledger::account::Account;
 use crate::store::StoreError;
 use crate::store::postgres::activation;
 use crate::store::postgres::database::{Database, blocking};
 use crate::store::postgres::locks::{lock_lanes, lock_rules, working};
+use crate::store::postgres::past::Pasts;
 use crate::store::postgres::shared::Shared;
 use crate::store::postgres::whole::{credit_segments, segments_text};
 use crate::store::records::{ActiveLimit, AuditRow, RecordChange};
 use crate::store::sql::codec::uint;
 use crate::store::sql::postgres::Connection;
 use crate::store::sql::{self, Db, audit, changes, credit, params};
-
-/// How long a statement may take that adds up the past of a limit. All guards wait meanwhile.
-const ACTIVATION_MAX: Duration = Duration::from_secs(60);
 
 /// How long the guard may pause between two statements of a change.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
@@ -34,6 +33,8 @@ pub struct Change {
     connection: OwnedMutexGuard<Option<Connection>>,
     /// The version that it makes.
     version: i64,
+    /// What limits have settled that it puts in force.
+    pasts: Box<Pasts>,
     has_written: bool,
     is_open: bool,
 }
@@ -49,7 +50,8 @@ impl Change {
             let failed = |error: tokio_postgres::Error| StoreError::Failed(error.into());
             working(&database, &mut connection)?.begin().map_err(failed)?;
             let is_open = true;
-            let mut change = Self { shared, connection, version: 0, has_written: false, is_open };
+            let (pasts, has_written) = (Box::default(), false);
+            let mut change = Self { shared, connection, version: 0, pasts, has_written, is_open };
             let known = change.connection.as_ref().ok_or(StoreError::Unavailable)?;
             known.may_take(database.config.statement_timeout, PAUSE_MAX).map_err(failed)?;
             let version = lock_rules(change.db()?)?;
@@ -99,8 +101,23 @@ impl Change {
         .await
     }
 
+    /// Those of the limits whose past has to be added up before this change can put them in force.
+    /// `pasts` is what was added up so far. Nothing is written by this, and no request waits.
+    pub async fn lacking(
+        mut self,
+        limits: Vec<ActiveLimit>,
+        mut pasts: Pasts,
+    ) -> Result<(Self, Vec<Arc<Limit>>), StoreError> {
+        blocking(move || {
+            let lacking = activation::lacking(self.db()?, &limits, &mut pasts)?;
+            *self.pasts = pasts;
+            Ok((self, lacking))
+        })
+        .await
+    }
+
     /// Puts limits in force, and makes the meters of those that count something else than
-    /// before.
+    /// before. A past that was not added up before is added up while all guards wait.
     pub async fn activate(
         mut self,
         of_file: Vec<(String, String)>,
@@ -110,9 +127,8 @@ impl Change {
             let is_as_before = activation::is_in_force(self.db()?, &of_file, &limits)?;
             if !is_as_before {
                 self.still()?;
-                let long = self.connection.as_ref().ok_or(StoreError::Unavailable)?;
-                long.may_take(ACTIVATION_MAX, PAUSE_MAX).map_err(|error| StoreError::Failed(error.into()))?;
-                activation::activate(self.db()?, &of_file, &limits)?;
+                let pasts = std::mem::take(&mut *self.pasts);
+                activation::activate(self.db()?, &of_file, &limits, pasts)?;
             }
             Ok(self)
         })

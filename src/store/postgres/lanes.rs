@@ -7,11 +7,11 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use crate::domain::object::KnownObject;
-use crate::domain::{Money, ObjectReference};
+use crate::domain::{KeptContainers, Money, ObjectReference};
 use crate::ledger::ReserveRequest;
 use crate::ledger::entry::{Crossing, Entry, Hold, Job};
 use crate::ledger::waiting::Turn;
-use crate::store::objects::ObjectChange;
+use crate::store::objects::{BegunTurn, ObjectChange};
 use crate::store::postgres::calls::{AdmittedHold, Call, Correction, NotReserved, Reserve, TakeRates};
 use crate::store::postgres::claims;
 use crate::store::postgres::database::{Database, blocking};
@@ -41,9 +41,6 @@ const LATELY: Duration = Duration::from_secs(1);
 /// costs four small queries a second. In return, during a flood, a wrong key is answered and a key
 /// that another guard has just made is found up to this much later.
 const RULES_EACH: Duration = Duration::from_millis(250);
-
-/// How long a statement on a snapshot may take, and a pause between two.
-const SNAPSHOT_MAX: Duration = Duration::from_secs(600);
 
 /// Admits requests and writes endings, in groups of one transaction each.
 #[derive(Debug)]
@@ -132,12 +129,7 @@ impl Lanes {
     pub async fn snapshot(&self) -> Result<(Snapshot, SharedMeters), StoreError> {
         let database = Arc::clone(&self.database);
         blocking(move || {
-            let pinned = Lease::take(&database, Work::Long)?;
-            // The instant is that of the first statement.
-            let failed = |error: tokio_postgres::Error| StoreError::Failed(error.into());
-            pinned.connection().begin_snapshot().map_err(failed)?;
-            // It may read all entries, and nothing waits for it.
-            pinned.connection().may_take(SNAPSHOT_MAX, SNAPSHOT_MAX).map_err(failed)?;
+            let pinned = Lease::snapshot(&database)?;
             let meters = SharedMeters::read(Db::Postgres(pinned.connection()))?;
             // A server looks after its own files.
             Ok((Snapshot::of(Owned::Postgres(Box::new(pinned)), |_| Ok(Vec::new())), meters))
@@ -299,6 +291,25 @@ impl Lanes {
         blocking(move || {
             let lease = Lease::take(&database, Work::Short)?;
             Ok(claims::change(Db::Postgres(lease.connection()), &of, &new, change)?)
+        })
+        .await
+    }
+
+    /// Begins a turn on a conversation, if `covers` says that enough is held for it, by what is
+    /// stored of the conversation and by whether no other turn is open on any guard; one that is not
+    /// stored is as `new`. The turn may run in containers that it adds. When this returns, the
+    /// database says that the conversation is changing.
+    pub async fn begin_turn(
+        &self,
+        of: ObjectReference,
+        new: KnownObject,
+        added: KeptContainers,
+        covers: impl FnOnce(&KnownObject, bool) -> bool + Send + 'static,
+    ) -> Result<Option<BegunTurn>, StoreError> {
+        let database = Arc::clone(&self.database);
+        blocking(move || {
+            let lease = Lease::take(&database, Work::Short)?;
+            Ok(claims::begin_turn(Db::Postgres(lease.connection()), &of, &new, added, covers)?)
         })
         .await
     }

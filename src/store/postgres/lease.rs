@@ -1,6 +1,7 @@
 //! A connection of those that a guard shares out.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::store::StoreError;
 use crate::store::postgres::database::{Config, Database};
@@ -8,6 +9,9 @@ use crate::store::postgres::locks::working;
 use crate::store::postgres::pool::{Place, Work};
 use crate::store::sql::Lent;
 use crate::store::sql::postgres::Connection;
+
+/// How long a statement on a snapshot may take, and a pause between two.
+const SNAPSHOT_MAX: Duration = Duration::from_secs(600);
 
 /// A connection for one question, or for one transaction. Its holder asks for no other meanwhile.
 #[derive(Debug)]
@@ -24,6 +28,16 @@ impl Lease {
         let mut place = place.ok_or(StoreError::NoConnection { connections_max, waited: connect_timeout })?;
         working(database, &mut place.connection)?;
         Ok(Self { place })
+    }
+
+    /// One that only reads, at the instant of its first statement. It may read all entries, and
+    /// nothing waits for it. It blocks.
+    pub(super) fn snapshot(database: &Arc<Database>) -> Result<Self, StoreError> {
+        let lease = Self::take(database, Work::Long)?;
+        let failed = |error: tokio_postgres::Error| StoreError::Failed(error.into());
+        lease.connection().begin_snapshot().map_err(failed)?;
+        lease.connection().may_take(SNAPSHOT_MAX, SNAPSHOT_MAX).map_err(failed)?;
+        Ok(lease)
     }
 }
 

@@ -6,13 +6,14 @@ use crate::store::sql::postgres::Connection;
 use crate::store::sql::{self, Db, params};
 
 /// The version that this code reads and writes.
-pub(crate) const VERSION: i64 = 2;
+pub(crate) const VERSION: i64 = 3;
 
 /// What brings a schema from each version to the next: at first the tables of the ledger, as
 /// on every engine, and what several guards need beside them.
-const STEPS: [&[&str]; 2] = [
+const STEPS: [&[&str]; 3] = [
     &[include_str!("schema/tables.sql"), include_str!("schema/cluster.sql")],
     &[include_str!("schema/rates.sql")],
+    &[include_str!("schema/turns.sql")],
 ];
 
 /// Makes the tables, or brings them to this version. A schema that is newer than this program

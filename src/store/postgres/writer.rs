@@ -4,12 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::domain::Limit;
 use crate::store::StoreError;
+use crate::store::postgres::activation;
 use crate::store::postgres::change::Change;
 use crate::store::postgres::database::{Database, blocking};
 use crate::store::postgres::lease::Lease;
 use crate::store::postgres::locks::{Alone, lock};
 use crate::store::postgres::looks::Looks;
+use crate::store::postgres::past::Pasts;
 use crate::store::postgres::pool::Work;
 use crate::store::postgres::shared::Shared;
 use crate::store::sql::postgres::Connection;
@@ -86,6 +89,19 @@ impl Writer {
     pub(in crate::store) async fn begin(&self) -> Result<Change, StoreError> {
         let connection = Arc::clone(&self.changes).lock_owned().await;
         Change::begin(Arc::clone(&self.database), Arc::clone(&self.shared), connection).await
+    }
+
+    /// Adds up what limits have settled, while requests and changes of the rules go on.
+    pub(in crate::store) async fn learn(&self, limits: Vec<Arc<Limit>>) -> Result<Pasts, StoreError> {
+        // Lanes forget the ids that they have left once the rules have changed.
+        let (change, mark) = self.begin().await?.new_id().await?;
+        change.finish().await?;
+        let database = Arc::clone(&self.database);
+        blocking(move || {
+            let snapshot = Lease::snapshot(&database)?;
+            Ok(activation::learn(Db::Postgres(snapshot.connection()), limits, mark)?)
+        })
+        .await
     }
 
     /// Waits until all that this guard queued before is in the database.

@@ -268,6 +268,11 @@ impl Db<'_> {
         }
     }
 
+    /// The column that counts the changes of a conversation, which only guards that share it need.
+    pub(crate) fn changes_of_objects(self) -> &'static str {
+        if matches!(self, Self::Sqlite(_)) { "0" } else { "changes" }
+    }
+
     /// Stands behind `entry` where a query is to use the index on `admitted_ms`.
     pub(crate) fn by_time(self) -> &'static str {
         match self {

@@ -1,9 +1,24 @@
 //! Marks that meters have come to, as rows.
 
+use std::collections::HashSet;
+use std::sync::LazyLock;
+
 use crate::ledger::calendar::Windows;
 use crate::ledger::entry::Crossing;
 use crate::store::sql::codec::{insert_entry, int};
+use crate::store::sql::value::places;
 use crate::store::sql::{Db, Result, params};
+
+/// The columns of a mark, in the order in which it is written.
+pub(crate) const COLUMNS: &str = "id, mark, limit_name, subject, threshold, window_start_s, window_end_s, settled, unit, period, hard, at_ms, is_routed";
+
+static INSERT: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "INSERT INTO crossing ({COLUMNS}) VALUES ({}) \
+         ON CONFLICT (limit_name, subject, mark, threshold, window_start_s) DO NOTHING",
+        places(13)
+    )
+});
 
 /// Writes marks that were come to, each with a line in the ledger. Returns those
 /// that had not been written before.
@@ -23,9 +38,7 @@ pub(crate) fn insert(db: Db<'_>, crossings: &[Crossing]) -> Result<Vec<Crossing>
 pub(crate) fn insert_mark(db: Db<'_>, crossing: &Crossing) -> Result<u64> {
     let limit = &crossing.limit;
     db.execute(
-        "INSERT INTO crossing (id, mark, limit_name, subject, threshold, window_start_s, window_end_s, settled, unit, \
-         period, hard, at_ms, is_routed) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, 0) \
-         ON CONFLICT (limit_name, subject, mark, threshold, window_start_s) DO NOTHING",
+        &INSERT,
         params![
             int(crossing.id),
             crossing.mark.name(),
@@ -39,6 +52,7 @@ pub(crate) fn insert_mark(db: Db<'_>, crossing: &Crossing) -> Result<u64> {
             limit.window.name(),
             limit.hard,
             crossing.at_ms,
+            false,
         ],
     )
 }
@@ -55,4 +69,17 @@ pub(crate) fn is_crossed(
     let sql = "SELECT 1 FROM crossing WHERE limit_name = ?1 AND subject = ?2 AND mark = 'soft' AND threshold = ?3 \
                AND window_start_s = ?4";
     db.exists(sql, params![limit, subject, threshold, start_s])
+}
+
+/// The soft thresholds of a limit that are recorded as crossed in windows from a time on, in Unix
+/// seconds: subject, threshold, and where the window starts.
+pub(crate) fn soft_since(db: Db<'_>, limit: &str, since_s: i64) -> Result<HashSet<(String, i64, i64)>> {
+    let sql = "SELECT subject, threshold, window_start_s FROM crossing WHERE limit_name = ?1 AND mark = 'soft' \
+               AND window_start_s >= ?2";
+    let mut found = HashSet::new();
+    db.each(sql, params![limit, since_s], |row| {
+        found.insert((row.get(0)?, row.get(1)?, row.get(2)?));
+        Ok(true)
+    })?;
+    Ok(found)
 }

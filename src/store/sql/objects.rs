@@ -53,7 +53,26 @@ pub(crate) fn write(db: Db<'_>, changes: &[ObjectChange]) -> Result<()> {
         ObjectChange::Remove(of) => db
             .execute("DELETE FROM object WHERE kind = ?1 AND id = ?2", params![of.kind.name(), of.id])
             .map(drop),
+        ObjectChange::EndTurn { of, turn, context } => end_turn(db, of, *turn, context.as_ref()),
     })
+}
+
+/// Ends a turn on a conversation that guards share. While it was open the size was not known; it
+/// is from now on if the turn was alone all the time: each other one has changed the number of
+/// changes.
+fn end_turn(db: Db<'_>, of: &ObjectReference, turn: u64, context: Option<&KeptContext>) -> Result<()> {
+    let (tokens, rendering, pictures) = context.map(columns).unwrap_or_default();
+    let memory = context.map(|context| containers_text(context.containers));
+    let if_alone = context.map(|_| int(turn));
+    db.execute(
+        "UPDATE object SET context_tokens = CASE WHEN changes = ?3 THEN CAST(?4 AS BIGINT) END, \
+         rendering = CASE WHEN changes = ?3 THEN CAST(?5 AS TEXT) END, \
+         pictures = CASE WHEN changes = ?3 THEN CAST(?6 AS BIGINT) END, \
+         memory = CASE WHEN changes = ?3 THEN CAST(?7 AS TEXT) ELSE memory END, changes = changes + 1, \
+         open_turns = CAST(CAST(open_turns AS JSONB) - CAST(?8 AS TEXT) AS TEXT) WHERE kind = ?1 AND id = ?2",
+        params![of.kind.name(), of.id, if_alone, tokens, rendering, pictures, memory, turn.to_string()],
+    )
+    .map(drop)
 }
 
 /// An earlier use than the one that is stored is not written: what was paid for since would be paid
@@ -144,9 +163,12 @@ pub(crate) fn stored(db: Db<'_>, of: &ObjectReference, now_s: i64) -> Result<Opt
 
 /// What is known of an object.
 pub(crate) fn find(db: Db<'_>, of: &ObjectReference) -> Result<Option<KnownObject>> {
-    let sql = "SELECT project, api_key, idle_s, created_s, used_s, context_tokens, rendering, pictures, memory \
-               FROM object WHERE kind = ?1 AND id = ?2";
-    db.optional(sql, params![of.kind.name(), of.id], |row| known_from(of.kind, row))
+    let sql = format!(
+        "SELECT project, api_key, idle_s, created_s, used_s, context_tokens, rendering, pictures, memory, {} \
+         FROM object WHERE kind = ?1 AND id = ?2",
+        db.changes_of_objects()
+    );
+    db.optional(&sql, params![of.kind.name(), of.id], |row| known_from(of.kind, row))
 }
 
 /// What is known of an item.
@@ -193,6 +215,7 @@ fn known_from(kind: ObjectKind, row: &Row<'_>) -> Result<KnownObject> {
         idle_s: row.get(2)?,
         created_s: row.get(3)?,
         used_s: row.get(4)?,
+        changes: uint(row.get(9)?),
     })
 }
 

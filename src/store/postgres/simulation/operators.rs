@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
-use crate::domain::Window;
+use tokio::time::sleep;
+
 use crate::domain::limit::{Per, Unit};
+use crate::domain::{Limit, Window};
+use crate::store::postgres::past::Pasts;
 use crate::store::postgres::simulation::chance::Chance;
 use crate::store::postgres::simulation::clients::KEYS;
 use crate::store::postgres::simulation::connection::Connection;
@@ -12,6 +15,8 @@ use crate::store::postgres::simulation::guard::Guard;
 use crate::store::postgres::simulation::plan::limit;
 use crate::store::postgres::simulation::rules::RuleChange;
 
+/// How long adding up the past of a limit takes, in milliseconds.
+const SUM_MAX_MS: u64 = 4_000;
 /// Keys that are revoked at most: the others go on.
 const REVOKED_MAX: usize = 2;
 
@@ -48,6 +53,37 @@ pub(super) async fn change(guard: Arc<Guard>, change: RuleChange) {
 }
 
 async fn changed(guard: &Guard, change: RuleChange, has_written: &mut bool) -> Result<i64, Ended> {
+    let pasts = match &change {
+        RuleChange::Add(limit) => learned(guard, limit, has_written).await?,
+        RuleChange::Mark
+        | RuleChange::Cap(..)
+        | RuleChange::Remove(_)
+        | RuleChange::Revoke(_)
+        | RuleChange::Grant(_) => Pasts::default(),
+    };
+    written(guard, change, pasts, has_written).await.map(|(version, _)| version)
+}
+
+/// Adds up what a new limit has settled, which takes time.
+async fn learned(guard: &Guard, limit: &Arc<Limit>, has_written: &mut bool) -> Result<Pasts, Ended> {
+    let Guard { database, link, shared, .. } = guard;
+    let (version, mark) = written(guard, RuleChange::Mark, Pasts::default(), has_written).await?;
+    shared.refresh(version);
+    *has_written = false;
+    let (of, limit) = (Arc::clone(database), Arc::clone(limit));
+    let pasts =
+        Connection::open(database, link).await?.call(async move { Ok(of.learn(&limit, mark)) }).await?;
+    sleep(database.delay(SUM_MAX_MS)).await;
+    Ok(pasts)
+}
+
+/// Makes a change. Returns its version, and an id that was given out in it.
+async fn written(
+    guard: &Guard,
+    change: RuleChange,
+    mut pasts: Pasts,
+    has_written: &mut bool,
+) -> Result<(i64, u64), Ended> {
     let Guard { database, link, shared, .. } = guard;
     let mut own = Connection::open(database, link).await?;
     let id = own.id;
@@ -59,8 +95,14 @@ async fn changed(guard: &Guard, change: RuleChange, has_written: &mut bool) -> R
     if !shared.refresh(version) {
         return Err(Ended::Lost);
     }
+    let of = Arc::clone(database);
+    let caught_up = async move {
+        of.catch_up(&mut pasts);
+        Ok(pasts)
+    };
+    let pasts = own.call(caught_up).await?;
     *has_written = true;
     own.call(Arc::clone(database).still(id)).await?;
-    own.call(Arc::clone(database).change(id, change)).await?;
-    Ok(version + 1)
+    let given = own.call(Arc::clone(database).change(id, change, pasts)).await?;
+    Ok((version + 1, given))
 }

@@ -9,6 +9,7 @@ use crate::domain::{Limit, Money};
 use crate::ledger::account::{Account, Grant, Segment};
 use crate::ledger::entry::Crossing;
 use crate::ledger::meter::Meter;
+use crate::store::postgres::past::{Pasts, Seen};
 use crate::store::postgres::simulation::database::{Database, Ended};
 use crate::store::postgres::simulation::rows::{Place, Row};
 use crate::store::postgres::simulation::sums::Sums;
@@ -17,6 +18,8 @@ use crate::store::postgres::simulation::tables::{MeterRow, Rules, Tables, mark};
 /// One change.
 #[derive(Clone, Debug)]
 pub(super) enum RuleChange {
+    /// Nothing is changed but the version.
+    Mark,
     /// A limit has this cap from now on.
     Cap(Arc<str>, i64),
     /// A limit is new.
@@ -86,8 +89,34 @@ impl Database {
         .await
     }
 
-    /// Writes a change and commits it, with the new version in every lane.
-    pub(super) async fn change(self: Arc<Self>, id: u64, change: RuleChange) -> Result<(), Ended> {
+    /// What a limit has settled in all windows, at this instant, which is after a mark.
+    pub(super) fn learn(&self, limit: &Arc<Limit>, mark: u64) -> Pasts {
+        let tables = &self.state().tables;
+        let mut rules = tables.rules.clone();
+        rules.limits.insert(Arc::clone(&limit.name), Arc::clone(limit));
+        let sums = Sums::by(&rules, tables);
+        let settled = sums.of_limit(&limit.name).filter(|(_, meter, _)| meter.settled != 0);
+        let past = settled.map(|(place, meter, _)| ((place.subject.clone(), place.start_s), meter.settled));
+        let seen = Seen {
+            added: tables.entries.range(mark + 1..).map(|(id, _)| *id).collect(),
+            open: tables.holds.range(..=mark).map(|(id, _)| *id).collect(),
+        };
+        Pasts::new(mark, seen, [(Arc::clone(limit), i64::MIN, past.collect())])
+    }
+
+    /// Adds what was written since.
+    pub(super) fn catch_up(&self, pasts: &mut Pasts) {
+        catch_up(&self.state().tables, pasts);
+    }
+
+    /// Writes a change and commits it, with the new version in every lane. Returns an id that was
+    /// given out in it. `pasts` has what a new limit has settled.
+    pub(super) async fn change(
+        self: Arc<Self>,
+        id: u64,
+        change: RuleChange,
+        mut pasts: Pasts,
+    ) -> Result<u64, Ended> {
         let work = async {
             sleep(self.delay(self.plan.slow_ms)).await;
             if self.has_error() {
@@ -99,7 +128,9 @@ impl Database {
                 return Err(Ended::Lost);
             }
             self.log.note(&format!("rules {} are changed: {change:?}", state.tables.rules.version));
-            apply(&mut state.tables, &change, now_ms);
+            let given = state.tables.id();
+            catch_up(&state.tables, &mut pasts);
+            apply(&mut state.tables, &change, pasts, now_ms);
             let version = state.tables.rules.version + 1;
             state.tables.rules.version = version;
             let alive = state.tables.lanes.values_mut().filter(|row| row.is_alive);
@@ -108,7 +139,7 @@ impl Database {
             if !state.oracle.went_back {
                 state.oracle.check_sums(&state.tables, now_s, &self.log);
             }
-            Ok(())
+            Ok(given)
         };
         let changed = self.part(id, work).await;
         self.roll_back(id);
@@ -116,8 +147,17 @@ impl Database {
     }
 }
 
-fn apply(tables: &mut Tables, change: &RuleChange, now_ms: i64) {
+fn catch_up(tables: &Tables, pasts: &mut Pasts) {
+    for id in pasts.sought(tables.entries.range(pasts.mark() + 1..).map(|(id, _)| *id)) {
+        if let Some(entry) = tables.entries.get(&id) {
+            pasts.add(entry);
+        }
+    }
+}
+
+fn apply(tables: &mut Tables, change: &RuleChange, mut pasts: Pasts, now_ms: i64) {
     match change {
+        RuleChange::Mark => {}
         RuleChange::Cap(name, hard) => {
             if let Some(limit) = tables.rules.limits.get_mut(name) {
                 *limit = Arc::new(Limit { hard: Some(*hard), ..Limit::clone(limit) });
@@ -126,7 +166,10 @@ fn apply(tables: &mut Tables, change: &RuleChange, now_ms: i64) {
         RuleChange::Add(limit) => {
             tables.rules.limits.insert(Arc::clone(&limit.name), Arc::clone(limit));
             let sums = Sums::of(tables);
-            for (place, meter, end_s) in sums.of_limit(&limit.name) {
+            let past = pasts.take(limit, i64::MIN).unwrap_or_default();
+            for (place, Meter { held, .. }, end_s) in sums.of_limit(&limit.name) {
+                let settled = past.get(&(place.subject.clone(), place.start_s)).copied().unwrap_or_default();
+                let meter = Meter { settled, held };
                 tables.meters.insert(place.clone(), MeterRow { end_s, meter });
                 for threshold in limit.thresholds().into_iter().filter(|of| *of <= meter.settled) {
                     let subject = place.subject.label();

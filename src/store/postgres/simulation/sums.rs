@@ -25,8 +25,13 @@ pub(super) struct Sums {
 impl Sums {
     /// The sums of all that is stored.
     pub(super) fn of(tables: &Tables) -> Self {
-        let mut sums = Self { opened_by: opened_by(&tables.rules), ..Self::default() };
-        sums.limits = counted(&tables.rules).map(|limit| (Arc::clone(limit), Windows::of(limit))).collect();
+        Self::by(&tables.rules, tables)
+    }
+
+    /// The same for other rules than those in force.
+    pub(super) fn by(rules: &Rules, tables: &Tables) -> Self {
+        let mut sums = Self { opened_by: opened_by(rules), ..Self::default() };
+        sums.limits = counted(rules).map(|limit| (Arc::clone(limit), Windows::of(limit))).collect();
         tables.holds.values().for_each(|row| sums.hold(&row.hold, 1));
         tables.entries.values().for_each(|entry| sums.entry(entry));
         sums

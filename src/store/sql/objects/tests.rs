@@ -23,6 +23,7 @@ fn known(project: &str, tokens: Option<u64>) -> KnownObject {
         idle_s: 1,
         created_s: 2,
         used_s: 3,
+        changes: 0,
     }
 }
 

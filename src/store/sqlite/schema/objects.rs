@@ -111,6 +111,7 @@ mod tests {
             idle_s: 1,
             created_s: 2,
             used_s: 3,
+            changes: 0,
         };
         let put = ObjectChange::Put { of: response.clone(), known: known.clone(), expires_s: None };
         objects::write(Db::Sqlite(&db), &[put]).unwrap();

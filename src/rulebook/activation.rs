@@ -1,0 +1,174 @@
+//! How a change of limits takes effect.
+//!
+//! A new limit must count what was spent in its window before, and requests go on while that is
+//! added up.
+//!
+//! On the embedded engine it starts to count new requests under the ledger's lock, and a job that
+//! opens a snapshot is queued for the writer: at that place in the queue, the database has all
+//! earlier entries and no later ones. The snapshot is read while requests go on, and its sums are
+//! added to the counts since then.
+//!
+//! On a shared engine the past is added up before the change is made, without a turn, so that
+//! other changes go on, too; the change adds what was written since.
+
+use std::sync::Arc;
+
+use crate::domain::Limit;
+use crate::guard::audit::{Actor, ChangeTurn};
+use crate::ledger::{Backfill, History};
+use crate::rulebook::Rulebook;
+use crate::rulebook::limits::{Book, LimitError, Planned, in_force};
+use crate::rulebook::names::{self, LookedUp};
+use crate::rulebook::rule::LimitRule;
+use crate::store::records::ActiveLimit;
+use crate::store::{EmbeddedJournal, Journal, Pasts, Slot, Snapshot, SnapshotNeed, StoreError};
+use crate::throttle::Throttle;
+
+impl Rulebook {
+    /// Changes the limits: writes what is planned, and puts it in force, all or nothing. It is in
+    /// force when this returns.
+    ///
+    /// `plan` changes the book that it is given. It is called again if a past had to be added up,
+    /// since the book may have been changed meanwhile.
+    pub(super) async fn change_limits<T>(
+        &self,
+        by: &Actor,
+        plan: impl Fn(&mut Book) -> Result<Planned<T>, LimitError>,
+    ) -> Result<T, LimitError> {
+        let mut pasts = Pasts::default();
+        loop {
+            let mut turn = self.records.turn(by).await?;
+            let mut book = self.book.lock().await;
+            let mut changed = book.clone();
+            let Planned { made, changes, records } = plan(&mut changed)?;
+            let found = names::look_up(&in_force(&changed), &changed.names, &self.ring);
+            let lacking = self.records.lacking(&mut turn, self.active(&found.limits), pasts).await?;
+            if lacking.is_empty() {
+                if !records.is_empty() {
+                    self.records.write(&mut turn, by, changes, records).await?;
+                }
+                *book = changed;
+                self.install(&mut turn, &mut book, found).await?;
+                drop(book);
+                self.records.finish(turn).await?;
+                return Ok(made);
+            }
+            drop((book, turn));
+            pasts = self.records.learn(lacking).await?;
+        }
+    }
+
+    /// The limits, as a shared engine puts them in force.
+    fn active(&self, limits: &[Arc<Limit>]) -> Vec<ActiveLimit> {
+        let active = |limit: &Arc<Limit>| ActiveLimit {
+            rule: LimitRule::of(limit).json(),
+            counts_as_before: self.core.counts_as_before(limit),
+            limit: Arc::clone(limit),
+        };
+        limits.iter().map(active).collect()
+    }
+
+    /// Puts the limits of a book in force, whose names have been looked up.
+    async fn install(
+        &self,
+        turn: &mut ChangeTurn,
+        book: &mut Book,
+        found: LookedUp,
+    ) -> Result<(), StoreError> {
+        for problem in &found.problems {
+            tracing::warn!(
+                event = "limit_name_unresolved", %problem,
+                "a name in a limit has no id, or more than one, so that part of the limit does not apply"
+            );
+        }
+        if found.names != book.names {
+            self.remember_names(turn, &found.names).await?;
+            book.names = found.names;
+        }
+        self.written_names.store(Arc::new(found.written));
+        match self.core.journal() {
+            Journal::Embedded(journal) => self.install_in_memory(journal, found.limits).await,
+            // Each guard reads them from the database, this one too.
+            Journal::Shared(_) => {
+                let of_file = book.file.iter();
+                let of_file =
+                    of_file.map(|limit| (limit.name.to_string(), LimitRule::of(limit).json())).collect();
+                self.records.activate(turn, of_file, self.active(&found.limits)).await
+            }
+        }
+    }
+
+    /// Puts limits in force on the meters that are in memory.
+    async fn install_in_memory(
+        &self,
+        journal: &EmbeddedJournal,
+        limits: Vec<Arc<Limit>>,
+    ) -> Result<(), StoreError> {
+        let (rates, metered): (Vec<_>, Vec<_>) = limits.into_iter().partition(|limit| limit.is_rate());
+        // A limit that changes between a meter and a rate is in force as both during the change.
+        self.core.rates().rcu(|before| Throttle::new(&before.with(&rates), before));
+        let slot = self.core.operators_slot().await?;
+        // Taken before anything has changed, so that the following records can be written.
+        let slot_after = self.core.operators_slot().await?;
+        let (backfills, snapshot) = self.core.with_snapshot(journal, slot, |ledger, now_ms| {
+            let backfills = ledger.stage(&metered, now_ms);
+            let need = if backfills.is_empty() { SnapshotNeed::None } else { SnapshotNeed::Taken };
+            (backfills, need)
+        });
+        let histories = match snapshot.done().await? {
+            Some(snapshot) => self.history(snapshot, backfills).await?,
+            None => Vec::new(),
+        };
+        let retired = self.core.ledger().install(&metered, histories);
+        self.core.rates().rcu(|before| Throttle::new(&rates, before));
+        self.core.blocking(move || drop(retired)).await?;
+        self.note_behind(slot_after).await;
+        Ok(())
+    }
+
+    /// The settled sums of staged limits up to a snapshot.
+    async fn history(
+        &self,
+        snapshot: Snapshot,
+        backfills: Vec<Backfill>,
+    ) -> Result<Vec<History>, StoreError> {
+        let ring = Arc::clone(&self.ring);
+        let read = move || {
+            let of = |backfill: &Backfill| (Arc::clone(&backfill.limit), backfill.since_s);
+            let of: Vec<_> = backfills.iter().map(of).collect();
+            let pasts = snapshot.history(&of, &*ring)?;
+            Ok(backfills.iter().zip(pasts).map(|(backfill, past)| backfill.history(past)).collect())
+        };
+        self.core.blocking(read).await?
+    }
+
+    /// Records soft thresholds that are already passed, a few at a time. The limits
+    /// are in force by now; a crossing that can't be written now is written later.
+    async fn note_behind(&self, slot: Slot) {
+        let mut first = Some(slot);
+        for of in self.core.in_force().into_iter().filter(|of| !of.limit.soft.is_empty()) {
+            let mut walk = of.walk();
+            loop {
+                let now_ms = self.core.clock().now_ms();
+                let (crossings, has_more) = self.core.ledger().behind(&mut walk, now_ms);
+                if !crossings.is_empty() {
+                    let slot = match first.take() {
+                        Some(slot) => Ok(slot),
+                        None => self.core.operators_slot().await,
+                    };
+                    let pushed = slot.map(|slot| self.core.push_crossings(crossings, slot));
+                    let written = if pushed.is_ok() { self.core.flush().await } else { pushed };
+                    if let Err(error) = written {
+                        tracing::warn!(
+                            event = "crossings_not_written", %error,
+                            "crossings of thresholds that are already passed can't be written yet; they are written later"
+                        );
+                    }
+                }
+                if !has_more {
+                    break;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! Limits that come into force on a ledger with a long past, which several guards share.
+
+use std::cell::Cell;
+use std::time::Duration;
+
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+use spendguard::clock::Clock;
+
+use crate::cluster::Cluster;
+use crate::harness::run;
+use crate::process::Serving;
+
+const CONFIG: &str =
+    "[cluster]\nnode_timeout = \"5s\"\n[guard]\nhold_wait = \"0s\"\nwhen_tight = \"reject\"\n";
+
+impl Cluster {
+    /// Gives the ledger a past, as that many end users would have written it in this quarter of an
+    /// hour, each by one request.
+    fn with_past(self, users: u64) -> Self {
+        let tokens = "cached_input, cache_write, cache_write_12h, audio_input, audio_cached_input, image_input, \
+                      image_cached_input, output, reasoning, audio_output, image_output";
+        let zeros = "0, ".repeat(11);
+        let names = "'default', 'key_past', 'user-' || id, '', '/v1/chat/completions', 'gpt-4o-mini', 'gpt-4o-mini', ''";
+        let columns = "project, api_key, end_user, tags, endpoint, model, priced_as, served_model";
+        let now_s = "CAST(floor(extract(epoch FROM now()) / 900) * 900 AS BIGINT)";
+        let ids = format!("generate_series(nextval('entry_id'), nextval('entry_id') + {users}) AS ids (id)");
+        self.postgres.ask(&format!(
+            "INSERT INTO entry (id, kind, created_ms, admitted_ms, {columns}, tier, basis, cost_nano, tool_fees_nano, \
+             held_nano, held_input, held_output, input, {tokens}, price_version, status, duration_ms, stream, disconnected) \
+             SELECT id, 'settle', {now_s} * 1000, {now_s} * 1000, {names}, 'default', 'reported', id, 0, id, 0, 0, 0, \
+             {zeros} 'past', 200, 0, 0, 0 FROM {ids}; \
+             SELECT setval('entry_id', (SELECT max(id) FROM entry)); \
+             INSERT INTO rollup (start_s, {columns}, requests, cost_nano, input, {tokens}, last_ms) \
+             SELECT {now_s}, {columns}, 1, cost_nano, input, {tokens}, admitted_ms FROM entry \
+             WHERE price_version = 'past'"
+        ));
+        self
+    }
+
+    /// What the meters of a limit lack of the sums and of the open holds, in nano-dollars.
+    fn lacking(&self, limit: &str) -> String {
+        self.postgres.ask(&format!(
+            "SELECT (SELECT SUM(cost_nano) FROM rollup) - SUM(settled), \
+             (SELECT COALESCE(SUM(cost_nano), 0) FROM hold) - SUM(held) FROM meter WHERE limit_name = '{limit}'"
+        ))
+    }
+}
+
+fn rule(per: &str) -> Value {
+    json!({ "per": per, "unit": "usd", "window": "month", "hard": "100000", "soft": ["1"] })
+}
+
+/// Sends requests one after another, until it is stopped. Returns the longest time that one took.
+async fn load(guard: &Serving, key: &str, stop: &Cell<bool>) -> Duration {
+    let (clock, mut longest) = (Clock::default(), Duration::ZERO);
+    while !stop.get() {
+        let began = clock.running();
+        let answer = guard.chat(key, &[("x-fake-completion-tokens", "100")], json!({ "user": "live" })).await;
+        assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+        longest = longest.max(clock.running() - began);
+    }
+    longest
+}
+
+#[test]
+fn requests_and_revocations_go_on_while_new_limits_learn_their_past_and_each_ending_is_counted_once() {
+    run(async {
+        let cluster = Cluster::new(CONFIG);
+        let (a, b) = (cluster.serve(), cluster.serve());
+        let cluster = cluster.with_past(200_000);
+        let key = a.make_key().await;
+        let revoked = a.ask(Method::POST, "/guard/v1/keys", Some(json!({ "name": "revoked" }))).await;
+        let (stop, clock) = (Cell::new(false), Clock::default());
+        // These are open when the past begins to be added up, and end before and after that.
+        let slow = async |ms: &str| a.chat(&key, &[("x-fake-latency-ms", ms)], json!({})).await.status;
+        let changes = async {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            let began = clock.running();
+            let put = async |guard: &Serving, name: &str, per| {
+                guard.ask(Method::PUT, &format!("/guard/v1/limits/{name}"), Some(rule(per))).await;
+                // Before anything else is written, and while requests go on.
+                for _ in 0..3 {
+                    assert_eq!(cluster.lacking(name), "0|0", "{name}");
+                }
+                clock.running() - began
+            };
+            let revoking = async {
+                tokio::time::sleep(Duration::from_millis(500)).await;
+                let began = clock.running();
+                let id = revoked["id"].as_str().unwrap();
+                b.ask(Method::DELETE, &format!("/guard/v1/keys/{id}"), None).await;
+                let took = clock.running() - began;
+                let answer = a.chat(revoked["value"].as_str().unwrap(), &[], json!({})).await;
+                assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
+                // A correction lands in the past that is being added up.
+                let first = cluster.postgres.ask("SELECT min(id) FROM entry");
+                let correction = json!({ "amount_usd": "0.5", "note": "more" });
+                b.ask(Method::POST, &format!("/guard/v1/ledger/ent_{first}/adjust"), Some(correction)).await;
+                took
+            };
+            let took = tokio::join!(put(&a, "all", "organization"), put(&b, "each", "project"), revoking);
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            stop.set(true);
+            took
+        };
+        let loads = futures_util::future::join_all((0..6).map(|at| {
+            let guard = if at % 2 == 0 { &a } else { &b };
+            load(guard, &key, &stop)
+        }));
+        let (longest, (all, each, revoking), statuses) =
+            tokio::join!(loads, changes, futures_util::future::join_all(["1500", "4000", "12000"].map(slow)));
+        assert_eq!(statuses, [StatusCode::OK; 3]);
+        println!("limits {all:?} and {each:?}, a revocation {revoking:?}, requests {longest:?}");
+        let least = all.min(each);
+        assert!(least > Duration::from_secs(1), "the past is added up in {least:?}, which says nothing");
+        assert!(longest.iter().all(|longest| *longest < least / 2), "{longest:?} of {least:?}");
+        assert!(revoking < least / 2, "a revocation takes {revoking:?} of {least:?}");
+        for limit in ["all", "each"] {
+            cluster.at_rest(&a).await;
+            assert_eq!(cluster.lacking(limit), "0|0", "{limit}");
+        }
+        b.verify().await;
+    });
+}

@@ -1,0 +1,178 @@
+//! Turns on one conversation, through guards that share a ledger: each is held at what the
+//! conversation may hold by then.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+use serde_json::{Value, json};
+use tokio::sync::Notify;
+
+use crate::harness::{Answer, House, run};
+use crate::postgres::Postgres;
+use crate::scripted::response;
+
+const MONTHLY: &str = "[[limit]]\nname = \"m\"\nwindow = \"month\"\nhard = 24.00\n";
+/// A window of gpt-6.1-sol costs more.
+const WINDOW_NANO: i64 = 1_200_000_000;
+/// A thousand tokens cost less.
+const LITTLE_NANO: i64 = 20_000_000;
+
+/// An upstream of conversations, whose answer to the input "slow" comes when `go` says so.
+async fn upstream(go: Arc<Notify>) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base_url = format!("http://{}/v1", listener.local_addr().unwrap());
+    let reply = move |request: axum::extract::Request| {
+        let go = Arc::clone(&go);
+        async move {
+            let path = request.uri().path().to_owned();
+            let body = axum::body::to_bytes(request.into_body(), usize::MAX).await.unwrap();
+            let body: Value = serde_json::from_slice(&body).unwrap();
+            if path.ends_with("/input_tokens") {
+                return axum::Json(json!({}));
+            }
+            if path == "/v1/conversations" {
+                return axum::Json(json!({ "id": "conv_1", "object": "conversation" }));
+            }
+            if body["input"] == "slow" {
+                go.notified().await;
+            }
+            axum::Json(response("gpt-6.1-sol", 1_000, 100))
+        }
+    };
+    let router = axum::Router::new().fallback(reply);
+    // The test's own task; it ends with the test's runtime.
+    tokio::task::spawn_local(async move { axum::serve(listener, router).await.unwrap() });
+    base_url
+}
+
+/// Two guards on one ledger, and a conversation that holds a picture of any size.
+async fn guards(postgres: &Postgres, go: &Arc<Notify>) -> [Rc<House>; 2] {
+    let base_url = upstream(Arc::clone(go)).await;
+    let a = House::sharing(postgres, Some(&base_url), MONTHLY).await;
+    let b = House::sharing(postgres, Some(&base_url), MONTHLY).await;
+    let part = json!({ "type": "input_image", "image_url": "https://example.com/16000x16000.png" });
+    let item = json!({ "type": "message", "role": "user", "content": [part] });
+    let made = a.post("/v1/conversations", &[], &json!({ "items": [item] })).await;
+    assert_eq!(made.status, StatusCode::OK, "{made:?}");
+    [Rc::new(a), Rc::new(b)]
+}
+
+fn turn(house: &Rc<House>, input: &'static str) -> tokio::task::JoinHandle<Answer> {
+    let house = Rc::clone(house);
+    let body =
+        json!({ "model": "gpt-6.1-sol", "input": input, "max_output_tokens": 200, "conversation": "conv_1" });
+    tokio::task::spawn_local(async move { house.post("/v1/responses", &[], &body).await })
+}
+
+/// What a turn was held at, in nano-dollars.
+async fn held(postgres: &Postgres, house: &Rc<House>) -> i64 {
+    let answer = turn(house, "hi").await.unwrap();
+    assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+    house.settled().await;
+    // Not the one of the greatest id: each lane has some ids left.
+    let last = "SELECT held_nano FROM entry WHERE kind = 'settle' ORDER BY created_ms DESC LIMIT 1";
+    postgres.ask(last).parse().unwrap()
+}
+
+/// Waits until so many requests are open.
+async fn open(postgres: &Postgres, count: usize) {
+    while postgres.ask("SELECT count(*) FROM hold") != count.to_string() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    // Its turn begins after that.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+}
+
+#[test]
+fn what_a_turn_has_measured_is_what_the_next_one_is_held_at_on_whatever_guard() {
+    run(async {
+        let postgres = Postgres::start();
+        let [a, b] = guards(&postgres, &Arc::default()).await;
+        assert!(held(&postgres, &a).await > WINDOW_NANO, "the picture has any size");
+        for guard in [&a, &b, &b, &a] {
+            let held = held(&postgres, guard).await;
+            assert!(held < LITTLE_NANO, "{held}");
+        }
+    });
+}
+
+#[test]
+fn turns_at_once_on_two_guards_leave_no_size_and_the_next_that_is_alone_does() {
+    run(async {
+        let (postgres, go) = (Postgres::start(), Arc::new(Notify::new()));
+        let [a, b] = guards(&postgres, &go).await;
+        held(&postgres, &a).await;
+        // The first ends last, and the first ends first.
+        for ends_last in [true, false] {
+            assert!(held(&postgres, &b).await < LITTLE_NANO);
+            let slow = turn(&a, "slow");
+            open(&postgres, 1).await;
+            if ends_last {
+                let meanwhile = turn(&b, "hi").await.unwrap();
+                assert_eq!(meanwhile.status, StatusCode::OK, "{meanwhile:?}");
+                go.notify_one();
+                assert_eq!(slow.await.unwrap().status, StatusCode::OK);
+            } else {
+                let later = turn(&b, "slow");
+                open(&postgres, 2).await;
+                // The one that has waited for longer is the first.
+                go.notify_one();
+                assert_eq!(slow.await.unwrap().status, StatusCode::OK);
+                go.notify_one();
+                assert_eq!(later.await.unwrap().status, StatusCode::OK);
+            }
+            a.settled().await;
+            b.settled().await;
+            let next = held(&postgres, if ends_last { &a } else { &b }).await;
+            assert!(next > WINDOW_NANO, "each has read less than the conversation holds by now: {next}");
+            assert!(held(&postgres, &a).await < LITTLE_NANO, "it is measured again");
+        }
+    });
+}
+
+#[test]
+fn a_turn_that_is_open_on_another_guard_makes_the_conversation_one_of_any_size() {
+    run(async {
+        let (postgres, go) = (Postgres::start(), Arc::new(Notify::new()));
+        let [a, b] = guards(&postgres, &go).await;
+        held(&postgres, &a).await;
+        let slow = turn(&a, "slow");
+        open(&postgres, 1).await;
+        let meanwhile = turn(&b, "slow");
+        open(&postgres, 2).await;
+        let held = postgres.ask("SELECT max(cost_nano) FROM hold").parse::<i64>().unwrap();
+        assert!(held > WINDOW_NANO, "{held}");
+        go.notify_one();
+        go.notify_one();
+        for answer in [slow.await.unwrap(), meanwhile.await.unwrap()] {
+            assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+        }
+    });
+}
+
+#[test]
+fn a_turn_of_a_guard_that_died_is_open_for_a_day() {
+    run(async {
+        let (postgres, go) = (Postgres::start(), Arc::new(Notify::new()));
+        let [a, b] = guards(&postgres, &go).await;
+        held(&postgres, &a).await;
+        assert!(held(&postgres, &b).await < LITTLE_NANO);
+        let day_ms = "(CAST(extract(epoch FROM now()) * 1000 AS BIGINT) - 86400000)";
+        let leave = |began_ms: &str| {
+            postgres.ask(&format!(
+                "UPDATE object SET changes = changes + 1, context_tokens = NULL, rendering = NULL, \
+                 open_turns = CAST(jsonb_build_object(CAST(changes + 1 AS TEXT), {began_ms}) AS TEXT) \
+                 WHERE id = 'conv_1'"
+            ))
+        };
+        leave(&format!("{day_ms} + 60000"));
+        for _ in 0..2 {
+            assert!(held(&postgres, &b).await > WINDOW_NANO, "it may still add to the conversation");
+        }
+        leave(&format!("{day_ms} - 1"));
+        assert!(held(&postgres, &b).await > WINDOW_NANO);
+        assert!(held(&postgres, &a).await < LITTLE_NANO);
+    });
+}
