@@ -9,7 +9,6 @@ use crate::directory::keyring::{KeyError, NewKey, checked_name};
 use crate::domain::Secret;
 use crate::guard::audit::{Actor, Change, ChangeTurn};
 use crate::keys::{self, Key};
-use crate::rulebook::names::Named;
 use crate::store::records::{AccountRow, KeyRow, RecordChange};
 use crate::sync::unpoisoned;
 
@@ -34,14 +33,12 @@ impl Accounts {
     }
 
     /// Puts an account in place of the one with its id.
-    fn put(&self, account: AccountRow) -> Arc<AccountRow> {
-        let account = Arc::new(account);
+    fn put(&self, account: Arc<AccountRow>) {
         let mut all = unpoisoned(self.0.write());
         match all.iter_mut().find(|known| known.id == account.id) {
-            Some(known) => *known = Arc::clone(&account),
-            None => all.push(Arc::clone(&account)),
+            Some(known) => *known = account,
+            None => all.push(account),
         }
-        account
     }
 
     /// Replaces all accounts.
@@ -92,7 +89,7 @@ impl Directory {
         key_expires_in_s: Option<Option<i64>>,
         by: &Actor,
     ) -> Result<(Arc<AccountRow>, Option<(Arc<Key>, Secret)>), KeyError> {
-        let mut turn = self.records.turn(by).await?;
+        let turn = self.records.turn(by).await?;
         if self.accounts(project).len() >= ACCOUNTS_MAX {
             return Err(KeyError::TooMany("service accounts of a project", ACCOUNTS_MAX));
         }
@@ -106,9 +103,7 @@ impl Directory {
         let first = |expires_in_s| self.own_key(&mut account, FIRST_KEY.to_owned(), expires_in_s);
         let key = key_expires_in_s.map(first).transpose()?;
         let (row, secret) = key.unzip();
-        let key = self.put_account(&mut turn, None, account.clone(), row, by).await?;
-        let account = self.accounts.put(account);
-        self.records.finish(turn).await?;
+        let (account, key) = self.put_account(turn, None, account, row, by).await?;
         Ok((account, key.zip(secret)))
     }
 
@@ -121,7 +116,7 @@ impl Directory {
         expires_in_s: Option<i64>,
         by: &Actor,
     ) -> Result<(Arc<Key>, Secret), KeyError> {
-        let mut turn = self.records.turn(by).await?;
+        let turn = self.records.turn(by).await?;
         let before = self.account(project, id)?;
         if before.keys.len() >= KEYS_MAX {
             return Err(KeyError::TooMany("keys of a service account", KEYS_MAX));
@@ -130,9 +125,7 @@ impl Directory {
         let mut account = before.as_ref().clone();
         let name = name.unwrap_or_else(|| FIRST_KEY.to_owned());
         let (row, secret) = self.own_key(&mut account, name, expires_in_s)?;
-        let key = self.put_account(&mut turn, Some(&before), account.clone(), Some(row), by).await?;
-        self.accounts.put(account);
-        self.records.finish(turn).await?;
+        let (_, key) = self.put_account(turn, Some(&before), account, Some(row), by).await?;
         let key = key.ok_or_else(|| KeyError::NoSuchAccount(id.to_owned()))?;
         Ok((key, secret))
     }
@@ -145,13 +138,10 @@ impl Directory {
         name: String,
         by: &Actor,
     ) -> Result<Arc<AccountRow>, KeyError> {
-        let mut turn = self.records.turn(by).await?;
+        let turn = self.records.turn(by).await?;
         let before = self.account(project, id)?;
         let account = AccountRow { name: checked_name(name)?, ..before.as_ref().clone() };
-        self.put_account(&mut turn, Some(&before), account.clone(), None, by).await?;
-        let account = self.accounts.put(account);
-        self.records.finish(turn).await?;
-        Ok(account)
+        Ok(self.put_account(turn, Some(&before), account, None, by).await?.0)
     }
 
     /// Removes a service account and revokes its keys, all or none.
@@ -171,9 +161,9 @@ impl Directory {
         records.extend(revoked.iter().cloned().map(RecordChange::PutKey));
         self.records.write(&mut turn, by, changes, records).await?;
         for row in revoked {
-            self.install_key(row);
+            self.install_key(&turn, row);
         }
-        self.accounts.remove(id);
+        turn.put_in_memory(|| self.accounts.remove(id));
         Ok(self.records.finish(turn).await?)
     }
 
@@ -192,19 +182,24 @@ impl Directory {
 
     async fn put_account(
         &self,
-        turn: &mut ChangeTurn,
+        mut turn: ChangeTurn,
         before: Option<&AccountRow>,
         account: AccountRow,
         key: Option<KeyRow>,
         by: &Actor,
-    ) -> Result<Option<Arc<Key>>, KeyError> {
+    ) -> Result<(Arc<AccountRow>, Option<Arc<Key>>), KeyError> {
         let mut changes: Vec<Change> = change(before, Some(&account)).into_iter().collect();
         changes.extend(key.as_ref().map(|row| Change::of_key(None, row)));
-        let mut records = vec![RecordChange::PutAccount(account)];
+        let mut records = vec![RecordChange::PutAccount(account.clone())];
         records.extend(key.iter().cloned().map(RecordChange::PutKey));
-        self.records.write(turn, by, changes, records).await?;
-        let Some(key) = key.map(|row| self.install_key(row)) else { return Ok(None) };
-        self.rulebook.look_up_name(turn, Named::Key, &key.name).await;
-        Ok(Some(key))
+        self.records.write(&mut turn, by, changes, records).await?;
+        let account = Arc::new(account);
+        let key = match key {
+            Some(row) => Some(self.key_written(&mut turn, row).await),
+            None => None,
+        };
+        turn.put_in_memory(|| self.accounts.put(Arc::clone(&account)));
+        self.records.finish(turn).await?;
+        Ok((account, key))
     }
 }

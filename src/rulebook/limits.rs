@@ -14,14 +14,14 @@ use crate::guard::audit::{Actor, Change, ChangeTurn};
 use crate::keys::Ring;
 use crate::ledger::{Backfill, History};
 use crate::rulebook::Rulebook;
-use crate::rulebook::names::{self, NameError, Names};
+use crate::rulebook::names::{self, NameError, NamedObject, Names};
 use crate::rulebook::rule::{LimitRule, RuleError};
 use crate::store::records::{ActiveLimit, AlertRow, RecordChange};
 use crate::store::{EmbeddedJournal, Journal, Slot, Snapshot, SnapshotNeed, StoreError};
 use crate::throttle::Throttle;
 
 /// The rules as they were written, by their source.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Book {
     pub(super) file: Vec<Arc<Limit>>,
     pub(super) api: Vec<Arc<Limit>>,
@@ -78,7 +78,7 @@ impl Book {
 
     /// Whether each name in the file's limits belongs to at most one key.
     fn check_names(&self, limits: &[Arc<Limit>], ring: &Ring) -> Result<(), LimitError> {
-        let found = names::look_up(limits, &self.names, ring);
+        let found = names::look_up(limits, &self.names, ring, None);
         found.ambiguous(&self.names).map_or(Ok(()), |problem| Err(problem.clone().into()))
     }
 
@@ -86,7 +86,7 @@ impl Book {
     fn checked(&self, name: &str, rule: &LimitRule, ring: &Ring) -> Result<Arc<Limit>, LimitError> {
         self.free(name)?;
         let limit = Arc::new(rule.limit(name, &self.zone)?);
-        let mut found = names::look_up(&[limit], &Names::default(), ring);
+        let mut found = names::look_up(&[limit], &Names::default(), ring, None);
         match (found.problems.pop(), found.limits.pop()) {
             (None, Some(limit)) => Ok(limit),
             (Some(problem), _) => Err(problem.into()),
@@ -127,7 +127,7 @@ impl Rulebook {
         zone: Arc<str>,
     ) -> Result<(), LimitError> {
         let mut turn = self.records.turn(&Actor::guard()).await?;
-        let mut book = self.book.lock().await;
+        let mut book = self.open_book().await;
         book.check_names(&limits, &self.ring)?;
         let clash = book.api.iter().find(|api| limits.iter().any(|file| file.name == api.name));
         if let Some(limit) = clash {
@@ -137,10 +137,13 @@ impl Rulebook {
             );
         }
         book.file = limits;
-        book.zone = zone;
+        book.zone = Arc::clone(&zone);
         self.install(&mut turn, &mut book).await?;
         drop(book);
-        Ok(self.records.finish(turn).await?)
+        self.records.finish(turn).await?;
+        // Each guard has its own: no database keeps it.
+        self.book.lock().await.zone = zone;
+        Ok(())
     }
 
     /// Makes or changes a limit through the API. It is in force when this
@@ -152,13 +155,12 @@ impl Rulebook {
         by: &Actor,
     ) -> Result<Arc<Limit>, LimitError> {
         let mut turn = self.records.turn(by).await?;
-        let mut book = self.book.lock().await;
+        let mut book = self.open_book().await;
         let limit = book.checked(name, rule, &self.ring)?;
         let change = book.change(name, Some(&limit));
         let limits = [Arc::clone(&limit)];
         self.write_rules(&mut turn, &mut book, &limits, vec![change], by, None).await?;
         self.install(&mut turn, &mut book).await?;
-        drop(book);
         self.records.finish(turn).await?;
         Ok(limit)
     }
@@ -166,12 +168,11 @@ impl Rulebook {
     /// Removes a limit that was made through the API.
     pub async fn remove_limit(&self, name: &str, by: &Actor) -> Result<(), LimitError> {
         let mut turn = self.records.turn(by).await?;
-        let mut book = self.book.lock().await;
+        let mut book = self.open_book().await;
         book.free(name)?;
         let change = book.change(name, None);
         self.unwrite_rule(&mut turn, &mut book, name, vec![change], by, None).await?;
         self.install(&mut turn, &mut book).await?;
-        drop(book);
         Ok(self.records.finish(turn).await?)
     }
 
@@ -183,14 +184,13 @@ impl Rulebook {
         by: &Actor,
     ) -> Result<(), LimitError> {
         let mut turn = self.records.turn(by).await?;
-        let mut book = self.book.lock().await;
+        let mut book = self.open_book().await;
         let limits = rules
             .iter()
             .map(|(name, rule)| book.checked(name, rule, &self.ring))
             .collect::<Result<Vec<_>, _>>()?;
         self.write_rules(&mut turn, &mut book, &limits, vec![change], by, None).await?;
         self.install(&mut turn, &mut book).await?;
-        drop(book);
         Ok(self.records.finish(turn).await?)
     }
 
@@ -232,10 +232,21 @@ impl Rulebook {
         Ok(())
     }
 
-    /// Puts the limits of a book in force. Requests go on meanwhile: the past of
+    /// Puts the limits of a book in force with its turn. Requests go on meanwhile: the past of
     /// new limits is read from a snapshot, on another thread.
     pub(super) async fn install(&self, turn: &mut ChangeTurn, book: &mut Book) -> Result<(), StoreError> {
-        let found = names::look_up(&in_force(book), &book.names, &self.ring);
+        self.install_with(turn, book, None).await
+    }
+
+    /// The same in a turn that changes a key or project.
+    pub(super) async fn install_with(
+        &self,
+        turn: &mut ChangeTurn,
+        book: &mut Book,
+        changed: Option<&NamedObject>,
+    ) -> Result<(), StoreError> {
+        let limits = in_force(book);
+        let found = names::look_up(&limits, &book.names, &self.ring, changed);
         for problem in &found.problems {
             tracing::warn!(
                 event = "limit_name_unresolved", %problem,
@@ -246,7 +257,7 @@ impl Rulebook {
             self.remember_names(turn, &found.names).await?;
             book.names = found.names;
         }
-        self.written_names.store(Arc::new(found.written));
+        turn.put_in_memory(|| self.note_written_names(&limits));
         match self.core.journal() {
             Journal::Embedded(journal) => self.install_in_memory(journal, found.limits).await,
             // Each guard reads them from the database, this one too.

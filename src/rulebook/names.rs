@@ -15,7 +15,7 @@ use crate::guard::audit::ChangeTurn;
 use crate::keys::Ring;
 use crate::rulebook::Rulebook;
 use crate::store::StoreError;
-use crate::store::records::RecordChange;
+use crate::store::records::{KeyRow, ProjectRow, RecordChange};
 
 /// The name of the setting.
 const SETTING: &str = "limits.names";
@@ -65,10 +65,35 @@ pub(super) struct LookedUp {
     /// With ids where they write names; a name that nothing has yet stays as it is written.
     pub(super) limits: Vec<Arc<Limit>>,
     pub(super) names: Names,
-    /// Every name that is written, whether something has it or not.
-    pub(super) written: HashSet<(Named, String)>,
     /// Names without an object, and names with more than one.
     pub(super) problems: Vec<NameError>,
+}
+
+/// A key or project as an open change leaves it; it need not be in force yet.
+#[derive(Debug)]
+pub struct NamedObject {
+    kind: Named,
+    id: String,
+    name: String,
+    is_active: bool,
+}
+
+impl NamedObject {
+    /// A key.
+    pub fn of_key(row: &KeyRow) -> Self {
+        let (id, name) = (row.id.clone(), row.name.clone());
+        Self { kind: Named::Key, id, name, is_active: row.revoked_s.is_none() }
+    }
+
+    /// A project.
+    pub fn of_project(row: &ProjectRow) -> Self {
+        let (id, name) = (row.id.clone(), row.name.clone());
+        Self { kind: Named::Project, id, name, is_active: row.archived_s.is_none() }
+    }
+
+    fn is(&self, kind: Named, id: &str) -> bool {
+        self.kind == kind && self.id == id
+    }
 }
 
 impl std::fmt::Display for Named {
@@ -99,14 +124,16 @@ impl Names {
 /// Looks names up.
 struct Lookup<'a> {
     ring: &'a Ring,
+    /// What an open change makes of one object, whatever the ring has of it.
+    changed: Option<&'a NamedObject>,
     keys: HashMap<String, Vec<String>>,
 }
 
 impl<'a> Lookup<'a> {
     /// Finds all keys of the names that have to be looked up in one pass: there may be a
     /// million.
-    fn of(ring: &'a Ring, limits: &[Arc<Limit>], known: &Names) -> Self {
-        let empty = Self { ring, keys: HashMap::new() };
+    fn of(ring: &'a Ring, changed: Option<&'a NamedObject>, limits: &[Arc<Limit>], known: &Names) -> Self {
+        let empty = Self { ring, changed, keys: HashMap::new() };
         let mut names = HashSet::new();
         for limit in limits {
             let needs_lookup = |written: &&String| {
@@ -116,38 +143,70 @@ impl<'a> Lookup<'a> {
             names.extend(limit.only.keys.iter().filter(needs_lookup).map(String::as_str));
         }
         let keys = if names.is_empty() { HashMap::new() } else { ring.ids_of_active(&names) };
-        Self { ring, keys }
+        Self { ring, changed, keys }
     }
 
     fn is_id(&self, kind: Named, written: &str) -> bool {
-        match kind {
-            Named::Key => self.ring.by_id(written).is_some(),
-            Named::Project => self.ring.project(written).is_some(),
-        }
+        self.changed.is_some_and(|changed| changed.is(kind, written)) || is_id(self.ring, kind, written)
     }
 
     fn is_active(&self, kind: Named, id: &str) -> bool {
+        if let Some(changed) = self.changed.filter(|changed| changed.is(kind, id)) {
+            return changed.is_active;
+        }
         match kind {
             Named::Key => self.ring.by_id(id).is_some_and(|key| key.revoked_s.is_none()),
             Named::Project => self.ring.project(id).is_some_and(|project| project.archived_s.is_none()),
         }
     }
 
+    /// The ids of all that have a name and are active.
     fn named(&self, kind: Named, name: &str) -> Vec<String> {
-        match kind {
+        let mut ids = match kind {
             Named::Key => self.keys.get(name).cloned().unwrap_or_default(),
             Named::Project => {
                 let all = self.ring.projects().into_iter();
                 let named = all.filter(|project| *project.name == *name && project.archived_s.is_none());
                 named.map(|project| project.id.to_string()).collect()
             }
+        };
+        if let Some(changed) = self.changed.filter(|changed| changed.kind == kind) {
+            let (at, has_name) =
+                (ids.iter().position(|id| *id == changed.id), changed.is_active && changed.name == name);
+            match at {
+                Some(at) if !has_name => drop(ids.remove(at)),
+                None if has_name => ids.push(changed.id.clone()),
+                Some(_) | None => {}
+            }
         }
+        ids
     }
 }
 
-/// Looks up the names that limits write, where they are not known.
-pub(super) fn look_up(limits: &[Arc<Limit>], known: &Names, ring: &Ring) -> LookedUp {
-    let lookup = Lookup::of(ring, limits, known);
+fn is_id(ring: &Ring, kind: Named, written: &str) -> bool {
+    match kind {
+        Named::Key => ring.by_id(written).is_some(),
+        Named::Project => ring.project(written).is_some(),
+    }
+}
+
+/// Every name that limits write, whether something has it or not.
+pub(super) fn written(limits: &[Arc<Limit>], ring: &Ring) -> HashSet<(Named, String)> {
+    let keys = limits.iter().flat_map(|limit| &limit.only.keys).map(|name| (Named::Key, name));
+    let projects = limits.iter().flat_map(|limit| &limit.only.projects).map(|name| (Named::Project, name));
+    let names = keys.chain(projects).filter(|(kind, name)| !is_id(ring, *kind, name));
+    names.map(|(kind, name)| (kind, name.clone())).collect()
+}
+
+/// Looks up the names that limits write, where they are not known: in a ring, and in what an open
+/// change makes of one object.
+pub(super) fn look_up(
+    limits: &[Arc<Limit>],
+    known: &Names,
+    ring: &Ring,
+    changed: Option<&NamedObject>,
+) -> LookedUp {
+    let lookup = Lookup::of(ring, changed, limits, known);
     let mut found = LookedUp::default();
     for limit in limits {
         let mut only = limit.only.clone();
@@ -180,7 +239,6 @@ impl LookedUp {
         if lookup.is_id(kind, &written) {
             return vec![written];
         }
-        self.written.insert((kind, written.clone()));
         let before = known.known(kind, limit, &written);
         let ids = if before.iter().any(|id| lookup.is_active(kind, id)) {
             before.to_vec()
@@ -223,18 +281,85 @@ impl Rulebook {
         self.records.write_unaudited(turn, vec![stored]).await
     }
 
-    /// Called when a key or project gets a name: if a limit has that name, it is looked up.
-    pub async fn look_up_name(&self, turn: &mut ChangeTurn, kind: Named, name: &str) {
-        if !self.written_names.load().contains(&(kind, name.to_owned())) {
+    /// Called when a key or project gets a name, in the turn that writes it: if a limit has that
+    /// name, it is looked up.
+    pub async fn look_up_name(&self, turn: &mut ChangeTurn, object: &NamedObject) {
+        let NamedObject { kind, name, .. } = object;
+        if !self.written_names.load().contains(&(*kind, name.clone())) {
             return;
         }
-        let mut book = self.book.lock().await;
-        if let Err(error) = self.install(turn, &mut book).await {
+        let mut book = self.open_book().await;
+        if let Err(error) = self.install_with(turn, &mut book, Some(object)).await {
             // Limits with that name take effect with the next change of any limit.
             tracing::error!(
                 event = "limit_activation_failed", %error, %kind, name,
                 "limits that name this object can't be put in force"
             );
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicI64;
+
+    use super::*;
+    use crate::domain::limit::Only;
+    use crate::keys::{Key, KeyHash};
+    use crate::rulebook::rule::LimitRule;
+
+    fn key(id: &str, name: &str, revoked_s: Option<i64>) -> Arc<Key> {
+        Arc::new(Key {
+            id: id.into(),
+            name: name.into(),
+            project: "default".into(),
+            redacted: "…".into(),
+            models: Vec::new(),
+            pass_through: false,
+            created_s: 0,
+            expires_s: None,
+            revoked_s,
+            hash: KeyHash::of(id.as_bytes()),
+            old: None,
+            last_used_ms: AtomicI64::new(0),
+        })
+    }
+
+    fn object(kind: Named, id: &str, name: &str, is_active: bool) -> NamedObject {
+        NamedObject { kind, id: id.into(), name: name.into(), is_active }
+    }
+
+    /// The keys and projects of a limit that names both `a`, with what a change makes of one.
+    fn found(ring: &Ring, known: &Names, changed: &NamedObject) -> (Vec<String>, Vec<String>, Names) {
+        let rule: LimitRule = serde_json::from_str(r#"{"window":"day","hard":"1"}"#).unwrap();
+        let only = Only { keys: vec!["a".into()], projects: vec!["a".into()], ..Only::default() };
+        let limit = Limit { only, ..rule.limit("l", "UTC").unwrap() };
+        let found = look_up(&[Arc::new(limit)], known, ring, Some(changed));
+        let only = &found.limits[0].only;
+        (only.keys.clone(), only.projects.clone(), found.names)
+    }
+
+    #[test]
+    fn a_name_is_that_of_what_an_open_change_makes_and_of_nothing_that_it_takes_the_name_from() {
+        let (ring, none) = (Ring::default(), Names::default());
+        ring.put(&key("key_1", "other", None));
+        let new = object(Named::Key, "key_2", "a", true);
+        assert_eq!(found(&ring, &none, &new).0, ["key_2"], "made");
+        assert_eq!(found(&ring, &none, &object(Named::Key, "key_1", "a", true)).0, ["key_1"], "renamed");
+        assert_eq!(found(&ring, &none, &object(Named::Key, "key_2", "a", false)).0, ["a"], "not active");
+        let project = object(Named::Project, "proj_1", "a", true);
+        let (keys, projects, _) = found(&ring, &none, &project);
+        assert_eq!((keys, projects), (vec!["a".to_owned()], vec!["proj_1".to_owned()]));
+
+        ring.put(&key("key_2", "a", None));
+        let (keys, _, names) = found(&ring, &none, &new);
+        assert_eq!(keys, ["key_2"], "in force, too");
+        let renamed = object(Named::Key, "key_2", "b", true);
+        assert_eq!(found(&ring, &none, &renamed).0, ["a"], "renamed before it was looked up");
+        assert_eq!(found(&ring, &names, &renamed).0, ["key_2"], "and after");
+        let revoked = object(Named::Key, "key_2", "a", false);
+        assert_eq!(found(&ring, &names, &revoked).0, ["key_2"], "a limit still counts for it");
+        ring.put(&key("key_3", "a", None));
+        assert_eq!(found(&ring, &names, &revoked).0, ["key_3"], "another has the name");
     }
 }

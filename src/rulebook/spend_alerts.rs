@@ -96,7 +96,7 @@ impl Rulebook {
         by: &Actor,
     ) -> Result<SpendAlert, LimitError> {
         let mut turn = self.records.turn(by).await?;
-        let mut book = self.book.lock().await;
+        let mut book = self.open_book().await;
         let of_same = book.alerts.iter().filter(|row| row.project.as_deref() == scope).count();
         if of_same >= ALERTS_MAX {
             return Err(LimitError::TooManyAlerts(ALERTS_MAX));
@@ -105,7 +105,6 @@ impl Rulebook {
         let alert = SpendAlert { id: row.id.clone(), threshold, channel: row.channel.clone() };
         let change = change("spend_alert.created", &row, None, Some(&alert));
         self.put_alert(&mut turn, &mut book, row, threshold, change, by).await?;
-        drop(book);
         self.records.finish(turn).await?;
         Ok(alert)
     }
@@ -120,14 +119,13 @@ impl Rulebook {
         by: &Actor,
     ) -> Result<SpendAlert, LimitError> {
         let mut turn = self.records.turn(by).await?;
-        let mut book = self.book.lock().await;
+        let mut book = self.open_book().await;
         let known = book.row(scope, id)?;
         let before = book.alert(known);
         let row = AlertRow { channel, ..known.clone() };
         let alert = SpendAlert { id: row.id.clone(), threshold, channel: row.channel.clone() };
         let change = change("spend_alert.updated", &row, before.as_ref(), Some(&alert));
         self.put_alert(&mut turn, &mut book, row, threshold, change, by).await?;
-        drop(book);
         self.records.finish(turn).await?;
         Ok(alert)
     }
@@ -135,14 +133,13 @@ impl Rulebook {
     /// Removes a spend alert.
     pub async fn delete_spend_alert(&self, scope: Scope<'_>, id: &str, by: &Actor) -> Result<(), LimitError> {
         let mut turn = self.records.turn(by).await?;
-        let mut book = self.book.lock().await;
+        let mut book = self.open_book().await;
         let row = book.row(scope, id)?.clone();
         let change = change("spend_alert.deleted", &row, book.alert(&row).as_ref(), None);
         let removed = RecordChange::RemoveAlert(id.to_owned());
         self.unwrite_rule(&mut turn, &mut book, id, vec![change], by, Some(removed)).await?;
         book.alerts.retain(|known| known.id != id);
         self.install(&mut turn, &mut book).await?;
-        drop(book);
         Ok(self.records.finish(turn).await?)
     }
 
