@@ -62,16 +62,13 @@ fn limits_of(house: &House, text: &str) -> Vec<std::sync::Arc<Limit>> {
 
 /// Makes a change through a guard; an error if the guard says that it was not made.
 async fn change(house: &House, kind: &str) -> Result<(), String> {
-    let (by, directory, rulebook) = (Actor::configured(), &house.directory, &house.rulebook);
+    let (by, directory) = (Actor::configured(), &house.directory);
     let key = || directory.ring().find(&KeyHash::of(CHOSEN.as_bytes())).unwrap().id.to_string();
     let account = || directory.accounts("p")[0].id.clone();
-    let channel =
-        Channel { kind: "email".into(), recipients: vec!["a@b.example".into()], subject_prefix: None };
     let rule = |denies| Some(ModelRule { denies, models: vec!["gpt-4o".into()] });
     let named = |name: &str| KeyChange { name: Some(name.into()), ..KeyChange::default() };
     let new = || NewKey { name: "chosen".into(), secret: Some(Secret::new(CHOSEN)), ..NewKey::default() };
     let own = || KeyHash::of(OWN.as_bytes());
-    let usd = Money::from_nano;
     match kind {
         "make a key" => said(directory.create_key(new(), &by).await),
         "rename a key" => said(directory.change_key(&key(), named("renamed"), &by).await),
@@ -97,6 +94,15 @@ async fn change(house: &House, kind: &str) -> Result<(), String> {
         }
         "rename the organization" => said(directory.rename_organization("Ours".into(), &by).await),
         "put first steps aside" => said(directory.put_first_steps_aside(&["limit"], &by).await),
+        kind => change_of_limits(house, kind).await,
+    }
+}
+
+async fn change_of_limits(house: &House, kind: &str) -> Result<(), String> {
+    let (by, rulebook, usd) = (Actor::configured(), &house.rulebook, Money::from_nano);
+    let channel =
+        Channel { kind: "email".into(), recipients: vec!["a@b.example".into()], subject_prefix: None };
+    match kind {
         "make a spend alert" => said(rulebook.create_spend_alert(None, usd(5_000), channel, &by).await),
         "change a spend alert" => {
             let id = rulebook.spend_alerts(None).await[0].id.clone();

@@ -1,3 +1,5 @@
+//! When rules in memory are read again, and how much of them.
+
 use std::sync::atomic::AtomicUsize;
 
 use super::*;
