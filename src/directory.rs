@@ -1,8 +1,9 @@
 //! The directory: who may spend, and who may change settings.
 //!
 //! Keys, projects, service accounts, admin keys, the models that a project may use, and
-//! the organization. Each change is written with its row of the audit log, then it is in
-//! force, then it is answered.
+//! the organization. Each change is written with its row of the audit log, committed, then it is
+//! in force, then it is answered. On a shared ledger memory is what was read of the database: a
+//! change is in force once it is read again.
 
 mod accounts;
 pub mod admin_keys;
@@ -16,7 +17,7 @@ use std::sync::atomic::Ordering;
 
 use crate::clock::Clock;
 use crate::guard::audit::AuditedRecords;
-use crate::keys::{Project, Ring};
+use crate::keys::Ring;
 use crate::rulebook::Rulebook;
 use crate::store::records::{AuditFilter, AuditRow, KeyRow, Stored};
 use crate::store::{Reports, StoreError};
@@ -25,7 +26,7 @@ use self::accounts::Accounts;
 use self::admin_keys::AdminKeys;
 use self::models::rule_of;
 use self::organization::Organization;
-use self::stored_key::key_of;
+use self::stored_key::{key_of, project_of};
 
 /// Keys, projects and the organization, and the methods that change them.
 #[derive(Debug)]
@@ -91,28 +92,16 @@ impl Directory {
     }
 }
 
-/// Puts all stored projects and their rules on models into a ring.
+/// Puts all stored projects and their rules on models into a ring, in place of those that it has.
 pub fn fill(ring: &Ring, stored: &mut Stored) {
-    for project in std::mem::take(&mut stored.projects) {
-        // The configuration file's are in force in place of stored ones.
-        if ring.project(&project.id).is_some_and(|known| known.from_file) {
-            continue;
-        }
-        ring.put_project(Project {
-            id: project.id.into(),
-            name: project.name.into(),
-            created_s: project.created_s,
-            archived_s: project.archived_s,
-            from_file: false,
-        });
-    }
+    ring.set_projects(std::mem::take(&mut stored.projects).into_iter().map(project_of));
     let rules = std::mem::take(&mut stored.model_rules);
     ring.set_model_rules(rules.into_iter().map(|row| (row.project.clone(), rule_of(row))));
 }
 
 /// Puts a stored key into a ring.
 pub fn put_key(ring: &Ring, row: KeyRow) {
-    drop(ring.put(key_of(row, 0)));
+    ring.put(&Arc::new(key_of(row, 0)));
 }
 
 /// Notes that a key was used at an instant, in Unix milliseconds.

@@ -159,21 +159,25 @@ impl Ring {
     }
 
     /// Puts a key in place of the one with its id, if there is one.
-    pub fn put(&self, key: Key) -> Arc<Key> {
-        let key = Arc::new(key);
-        if let Some(before) = self.by_id.insert(Arc::clone(&key.id), Arc::clone(&key)) {
+    pub fn put(&self, key: &Arc<Key>) {
+        if let Some(before) = self.by_id.insert(Arc::clone(&key.id), Arc::clone(key)) {
             key.last_used_ms.fetch_max(before.last_used_ms.load(Ordering::Relaxed), Ordering::Relaxed);
             // The new record is inserted before the old one is removed, so that the
             // secret is known at every moment.
-            self.index(&key);
+            self.index(key);
             let old = before.old.map(|(old, _)| old);
             for gone in [Some(before.hash), old].into_iter().flatten() {
-                self.by_hash.remove_if(&gone, |_, known| !Arc::ptr_eq(known, &key));
+                self.by_hash.remove_if(&gone, |_, known| !Arc::ptr_eq(known, key));
             }
         } else {
-            self.index(&key);
+            self.index(key);
         }
-        key
+    }
+
+    /// Removes all keys but those with these ids.
+    pub fn keep_keys(&self, ids: &HashSet<String>) {
+        self.by_id.retain(|id, _| ids.contains(&**id));
+        self.by_hash.retain(|_, key| ids.contains(&*key.id));
     }
 
     fn index(&self, key: &Arc<Key>) {
@@ -216,6 +220,16 @@ impl Ring {
     pub fn put_project(&self, project: Project) {
         let mut projects = unpoisoned(self.projects.write());
         projects.insert(Arc::clone(&project.id), project);
+    }
+
+    /// Replaces all projects but those of the configuration file, which are in force in place of
+    /// stored ones.
+    pub fn set_projects(&self, stored: impl Iterator<Item = Project>) {
+        let mut projects = unpoisoned(self.projects.write());
+        projects.retain(|_, known| known.from_file);
+        for project in stored {
+            projects.entry(Arc::clone(&project.id)).or_insert(project);
+        }
     }
 
     /// Every project, in the order of their creation.
@@ -344,26 +358,28 @@ mod tests {
     #[test]
     fn a_replaced_key_is_no_longer_found_by_its_old_hash() {
         let ring = Ring::default();
-        let key = |secret: &str, old| Key {
-            id: "key_1".into(),
-            name: "n".into(),
-            project: "default".into(),
-            redacted: "…".into(),
-            models: Vec::new(),
-            pass_through: false,
-            created_s: 0,
-            expires_s: None,
-            revoked_s: None,
-            hash: KeyHash::of(secret.as_bytes()),
-            old,
-            last_used_ms: AtomicI64::new(0),
+        let key = |secret: &str, old| {
+            Arc::new(Key {
+                id: "key_1".into(),
+                name: "n".into(),
+                project: "default".into(),
+                redacted: "…".into(),
+                models: Vec::new(),
+                pass_through: false,
+                created_s: 0,
+                expires_s: None,
+                revoked_s: None,
+                hash: KeyHash::of(secret.as_bytes()),
+                old,
+                last_used_ms: AtomicI64::new(0),
+            })
         };
-        ring.put(key("a", None));
+        ring.put(&key("a", None));
         let a = KeyHash::of(b"a");
-        ring.put(key("b", Some((a, 100))));
+        ring.put(&key("b", Some((a, 100))));
         assert!(ring.find(&a).unwrap().is_valid(&a, 99), "within the grace of a rotation");
         assert!(!ring.find(&a).unwrap().is_valid(&a, 100));
-        ring.put(key("c", None));
+        ring.put(&key("c", None));
         assert!(ring.find(&a).is_none());
         assert!(ring.find(&KeyHash::of(b"b")).is_none());
     }

@@ -32,7 +32,7 @@ pub struct Rulebook {
     core: Arc<Core>,
     ring: Arc<Ring>,
     records: AuditedRecords,
-    /// The rules as they were written; the lock makes changes one at a time.
+    /// The rules as they were written. A change works on a copy.
     book: tokio::sync::Mutex<Book>,
     /// The names in limits, which are looked up when a key or project gets such a name.
     written_names: ArcSwap<HashSet<(Named, String)>>,
@@ -59,13 +59,10 @@ impl Rulebook {
     /// The rulebook with these rules. No limit is in force before
     /// [`Rulebook::install_file_limits`] has been called once.
     pub fn new(rules: Rules, core: Arc<Core>, ring: Arc<Ring>, records: AuditedRecords) -> Self {
-        Self {
-            core,
-            ring,
-            records,
-            book: tokio::sync::Mutex::new(rules.0),
-            written_names: ArcSwap::default(),
-        }
+        let Rules(book) = rules;
+        let written = names::written(&limits::in_force(&book), &ring);
+        let (book, written_names) = (tokio::sync::Mutex::new(book), ArcSwap::from_pointee(written));
+        Self { core, ring, records, book, written_names }
     }
 
     /// Replaces the rules in memory by those that another guard has put in force. It blocks:
@@ -79,12 +76,15 @@ impl Rulebook {
     ) -> Result<(), String> {
         let mut book = self.book.blocking_lock();
         let Rules(new) = Rules::of(stored, &book.zone)?;
-        let written = names::look_up(&limits::in_force(&new), &new.names, &self.ring).written;
-        self.written_names.store(Arc::new(written));
+        self.note_written_names(&limits::in_force(&new));
         *book = new;
         drop(book);
         self.put_in_force(active, counters, version);
         Ok(())
+    }
+
+    fn note_written_names(&self, limits: &[Arc<Limit>]) {
+        self.written_names.store(Arc::new(names::written(limits, &self.ring)));
     }
 
     /// Puts the rules of one version in force, whose meters are in a shared database.

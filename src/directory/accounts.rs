@@ -34,14 +34,12 @@ impl Accounts {
     }
 
     /// Puts an account in place of the one with its id.
-    fn put(&self, account: AccountRow) -> Arc<AccountRow> {
-        let account = Arc::new(account);
+    fn put(&self, account: Arc<AccountRow>) {
         let mut all = unpoisoned(self.0.write());
         match all.iter_mut().find(|known| known.id == account.id) {
-            Some(known) => *known = Arc::clone(&account),
-            None => all.push(Arc::clone(&account)),
+            Some(known) => *known = account,
+            None => all.push(account),
         }
-        account
     }
 
     /// Replaces all accounts.
@@ -144,8 +142,7 @@ impl Directory {
         let turn = self.records.turn(by).await?;
         let before = self.account(project, id)?;
         let account = AccountRow { name: checked_name(name)?, ..before.as_ref().clone() };
-        let (account, _) = self.put_account(turn, Some(&before), account, None, by).await?;
-        Ok(account)
+        Ok(self.put_account(turn, Some(&before), account, None, by).await?.0)
     }
 
     /// Removes a service account and revokes its keys, all or none.
@@ -165,9 +162,9 @@ impl Directory {
         records.extend(revoked.iter().cloned().map(RecordChange::PutKey));
         self.records.write(&mut turn, by, changes, records).await?;
         for row in revoked {
-            self.install_key(row);
+            self.install_key(&turn, row);
         }
-        self.accounts.remove(id);
+        turn.put_in_memory(|| self.accounts.remove(id));
         Ok(self.records.finish(turn).await?)
     }
 
@@ -198,8 +195,8 @@ impl Directory {
         let mut records = vec![RecordChange::PutAccount(account.clone())];
         records.extend(key.iter().cloned().map(RecordChange::PutKey));
         self.records.write(&mut turn, by, changes, records).await?;
-        let key = key.map(|row| self.install_key(row));
-        let account = self.accounts.put(account);
+        let (account, key) = (Arc::new(account), key.map(|row| self.install_key(&turn, row)));
+        turn.put_in_memory(|| self.accounts.put(Arc::clone(&account)));
         self.records.finish(turn).await?;
         if let Some(key) = &key {
             self.rulebook.look_up_name(Named::Key, &key.name).await;

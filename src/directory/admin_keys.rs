@@ -241,7 +241,7 @@ impl Directory {
         self.records
             .write(&mut turn, by, vec![key.change(true)], vec![RecordChange::InsertAdminKey(row)])
             .await?;
-        self.admin_keys.insert(Arc::clone(&key));
+        turn.put_in_memory(|| self.admin_keys.insert(Arc::clone(&key)));
         self.records.finish(turn).await?;
         Ok((key, secret))
     }
@@ -253,7 +253,7 @@ impl Directory {
         let key = key.ok_or_else(|| KeyError::NoSuchKey(id.to_owned()))?;
         let removed = RecordChange::RemoveAdminKey(id.to_owned());
         self.records.write(&mut turn, by, vec![key.change(false)], vec![removed]).await?;
-        self.admin_keys.remove(&key);
+        turn.put_in_memory(|| self.admin_keys.remove(&key));
         Ok(self.records.finish(turn).await?)
     }
 }

@@ -1,10 +1,10 @@
-//! Changes of keys and projects: written first, then put in force, then answered.
+//! Changes of keys and projects: committed first, then put in force, then answered.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::directory::Directory;
-use crate::directory::stored_key::key_of;
+use crate::directory::stored_key::{key_of, project_of};
 use crate::domain::Secret;
 use crate::guard::audit::{Actor, Change, ChangeTurn};
 use crate::keys::{self, DEFAULT_PROJECT, Key, KeyHash, Project};
@@ -205,7 +205,7 @@ impl Directory {
         };
         // Caused by a client, not by an operator, so it gets no row in the audit log.
         self.records.write_unaudited(&mut turn, vec![RecordChange::PutKey(row.clone())]).await?;
-        let key = self.install_key(row);
+        let key = self.install_key(&turn, row);
         self.records.finish(turn).await?;
         self.rulebook.look_up_name(Named::Key, &key.name).await;
         Ok(())
@@ -294,16 +294,18 @@ impl Directory {
     ) -> Result<Arc<Key>, KeyError> {
         let (changes, stored) = (vec![Change::of_key(before, &row)], row.clone());
         self.records.write(&mut turn, by, changes, vec![RecordChange::PutKey(stored)]).await?;
-        let key = self.install_key(row);
+        let key = self.install_key(&turn, row);
         self.records.finish(turn).await?;
         self.rulebook.look_up_name(Named::Key, &key.name).await;
         Ok(key)
     }
 
-    /// Puts a key in force that is in the database.
-    pub(super) fn install_key(&self, row: KeyRow) -> Arc<Key> {
+    /// Puts a key that was written in force with its turn.
+    pub(super) fn install_key(&self, turn: &ChangeTurn, row: KeyRow) -> Arc<Key> {
         let used_ms = self.ring.by_id(&row.id).map_or(0, |key| key.last_used_ms.load(Ordering::Relaxed));
-        self.ring.put(key_of(row, used_ms))
+        let key = Arc::new(key_of(row, used_ms));
+        turn.put_in_memory(|| self.ring.put(&key));
+        key
     }
 
     async fn put_project(
@@ -315,14 +317,8 @@ impl Directory {
     ) -> Result<Project, KeyError> {
         let (changes, stored) = (vec![Change::of_project(before, &row)], row.clone());
         self.records.write(&mut turn, by, changes, vec![RecordChange::PutProject(stored)]).await?;
-        let project = Project {
-            id: row.id.into(),
-            name: row.name.into(),
-            created_s: row.created_s,
-            archived_s: row.archived_s,
-            from_file: false,
-        };
-        self.ring.put_project(project.clone());
+        let project = project_of(row);
+        turn.put_in_memory(|| self.ring.put_project(project.clone()));
         self.records.finish(turn).await?;
         self.rulebook.look_up_name(Named::Project, &project.name).await;
         Ok(project)

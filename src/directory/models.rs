@@ -1,4 +1,4 @@
-//! The models that a project may use: written first, then checked on every request.
+//! The models that a project may use: committed first, then checked on every request.
 
 use crate::directory::Directory;
 use crate::directory::keyring::KeyError;
@@ -42,7 +42,7 @@ impl Directory {
             None => RecordChange::RemoveModelRule(project.clone()),
         };
         self.records.write(&mut turn, by, vec![change], vec![stored]).await?;
-        self.ring.put_model_rule(&project, rule.as_ref());
+        turn.put_in_memory(|| self.ring.put_model_rule(&project, rule.as_ref()));
         self.records.finish(turn).await?;
         Ok(before.is_some())
     }

@@ -111,7 +111,7 @@ impl Directory {
         let said = change(&json!({ "name": state.stored.as_deref() }), json!({ "name": name }));
         let stored = RecordChange::PutSetting(NAME.to_owned(), name.clone());
         self.records.write(&mut turn, by, vec![said], vec![stored]).await?;
-        self.organization.change(|state| state.stored = Some(name.into()));
+        turn.put_in_memory(|| self.organization.change(|state| state.stored = Some(name.into())));
         Ok(self.records.finish(turn).await?)
     }
 
@@ -130,7 +130,7 @@ impl Directory {
         let stored: Vec<String> = aside.iter().cloned().collect();
         let stored = RecordChange::PutSetting(ASIDE.to_owned(), stored.join(" "));
         self.records.write(&mut turn, by, vec![said], vec![stored]).await?;
-        self.organization.change(|state| state.aside = aside);
+        turn.put_in_memory(|| self.organization.change(|state| state.aside = aside));
         self.records.finish(turn).await
     }
 }

@@ -170,6 +170,15 @@ pub struct ChangeTurn {
     _alone: tokio::sync::OwnedMutexGuard<()>,
 }
 
+impl ChangeTurn {
+    /// Puts what was written in force in memory, on the embedded engine: there each write is
+    /// committed when it returns. On a shared one nothing is in force before
+    /// [`AuditedRecords::finish`] has committed it, and memory holds what was read of the database.
+    pub fn put_in_memory(&self, put: impl FnOnce()) {
+        self.change.put_in_memory(put);
+    }
+}
+
 impl AuditedRecords {
     /// Writes through a store's records, by a clock.
     pub fn new(records: Records, clock: Arc<Clock>) -> Self {
@@ -186,7 +195,8 @@ impl AuditedRecords {
         if by.standing.is_over() { Err(StoreError::ActorGone) } else { Ok(turn) }
     }
 
-    /// Ends a turn: its changes are in the database, and bind every guard.
+    /// Ends a turn: its changes are in the database, and bind every guard. After an error, a shared
+    /// database has all of them or none.
     pub async fn finish(&self, turn: ChangeTurn) -> Result<(), StoreError> {
         turn.change.finish().await
     }

@@ -53,7 +53,8 @@ impl Ledger {
     /// Also returns the latest instant that a request was admitted at.
     ///
     /// The first counts at once: what is admitted from here on is spent of it, and
-    /// must not be more. A correction may be of a grant that has expired.
+    /// must not be more. A correction may be of a grant that has expired. On a shared ledger a
+    /// grant counts with the rules that are read of the database, and nothing is prepared.
     pub fn stage_grant(&mut self, grant: Grant) -> Result<(Arc<Grant>, i64), Ungranted> {
         let now_ms = grant.created_ms;
         let admitted_ms = now_ms.max(self.latest_ms);
@@ -70,6 +71,9 @@ impl Ledger {
         }
         let id = if grant.id == 0 { self.take_id() } else { grant.id };
         let grant = Arc::new(Grant { id, ..grant });
+        if self.is_shared() {
+            return Ok((grant, self.latest_ms));
+        }
         let account = self.account.get_or_insert_with(|| Account::new(grant.id));
         account.cut(grant.expires_s);
         if account.grants().is_empty() {
@@ -80,8 +84,9 @@ impl Ledger {
 
     /// Applies a prepared grant, now that it is written.
     pub fn grant(&mut self, grant: &Arc<Grant>, at_ms: i64) -> Vec<Crossing> {
+        let is_shared = self.is_shared();
         let is_new = |account: &&mut Account| account.grants().iter().all(|known| known.id != grant.id);
-        if let Some(account) = self.account.as_mut().filter(is_new) {
+        if let Some(account) = self.account.as_mut().filter(is_new).filter(|_| !is_shared) {
             account.add(Arc::clone(grant));
         }
         self.low_credit(at_ms)
@@ -89,7 +94,9 @@ impl Ledger {
 
     /// Takes back a prepared grant that could not be written.
     pub fn unstage_grant(&mut self, grant: &Grant) {
-        self.account.take_if(|account| account.opened_by() == grant.id);
+        if !self.is_shared() {
+            self.account.take_if(|account| account.opened_by() == grant.id);
+        }
     }
 
     /// Prepaid credit, if any was ever granted.

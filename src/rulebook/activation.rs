@@ -37,25 +37,30 @@ impl Rulebook {
     ) -> Result<T, LimitError> {
         let mut pasts = Pasts::default();
         loop {
+            // No other change is made before the turn ends.
             let mut turn = self.records.turn(by).await?;
-            let mut book = self.book.lock().await;
-            let mut changed = book.clone();
-            let Planned { made, changes, records } = plan(&mut changed)?;
-            let found = names::look_up(&in_force(&changed), &changed.names, &self.ring);
+            let mut book = self.book.lock().await.clone();
+            let Planned { made, changes, records } = plan(&mut book)?;
+            let found = names::look_up(&in_force(&book), &book.names, &self.ring);
             let lacking = self.records.lacking(&mut turn, self.active(&found.limits), pasts).await?;
             if lacking.is_empty() {
                 if !records.is_empty() {
                     self.records.write(&mut turn, by, changes, records).await?;
                 }
-                *book = changed;
-                self.install(&mut turn, &mut book, found).await?;
-                drop(book);
+                self.put_book(&mut turn, &book).await;
+                self.install(&mut turn, book, found).await?;
                 self.records.finish(turn).await?;
                 return Ok(made);
             }
-            drop((book, turn));
+            drop(turn);
             pasts = self.records.learn(lacking).await?;
         }
+    }
+
+    /// Puts a book in memory with its turn.
+    async fn put_book(&self, turn: &mut ChangeTurn, book: &Book) {
+        let mut in_memory = self.book.lock().await;
+        turn.put_in_memory(|| in_memory.clone_from(book));
     }
 
     /// The limits, as a shared engine puts them in force.
@@ -72,7 +77,7 @@ impl Rulebook {
     async fn install(
         &self,
         turn: &mut ChangeTurn,
-        book: &mut Book,
+        mut book: Book,
         found: LookedUp,
     ) -> Result<(), StoreError> {
         for problem in &found.problems {
@@ -84,8 +89,9 @@ impl Rulebook {
         if found.names != book.names {
             self.remember_names(turn, &found.names).await?;
             book.names = found.names;
+            self.put_book(turn, &book).await;
         }
-        self.written_names.store(Arc::new(found.written));
+        turn.put_in_memory(|| self.note_written_names(&in_force(&book)));
         match self.core.journal() {
             Journal::Embedded(journal) => self.install_in_memory(journal, found.limits).await,
             // Each guard reads them from the database, this one too.

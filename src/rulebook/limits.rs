@@ -164,7 +164,10 @@ impl Rulebook {
             book.zone = Arc::clone(&zone);
             Ok(Planned::unwritten())
         };
-        self.change_limits(&Actor::guard(), plan).await
+        self.change_limits(&Actor::guard(), plan).await?;
+        // Each guard has its own: no database keeps it.
+        self.book.lock().await.zone = Arc::clone(&zone);
+        Ok(())
     }
 
     /// Makes or changes a limit through the API. It is in force when this

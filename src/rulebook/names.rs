@@ -65,8 +65,6 @@ pub(super) struct LookedUp {
     /// With ids where they write names; a name that nothing has yet stays as it is written.
     pub(super) limits: Vec<Arc<Limit>>,
     pub(super) names: Names,
-    /// Every name that is written, whether something has it or not.
-    pub(super) written: HashSet<(Named, String)>,
     /// Names without an object, and names with more than one.
     pub(super) problems: Vec<NameError>,
 }
@@ -120,10 +118,7 @@ impl<'a> Lookup<'a> {
     }
 
     fn is_id(&self, kind: Named, written: &str) -> bool {
-        match kind {
-            Named::Key => self.ring.by_id(written).is_some(),
-            Named::Project => self.ring.project(written).is_some(),
-        }
+        is_id(self.ring, kind, written)
     }
 
     fn is_active(&self, kind: Named, id: &str) -> bool {
@@ -133,6 +128,7 @@ impl<'a> Lookup<'a> {
         }
     }
 
+    /// The ids of all that have a name and are active.
     fn named(&self, kind: Named, name: &str) -> Vec<String> {
         match kind {
             Named::Key => self.keys.get(name).cloned().unwrap_or_default(),
@@ -143,6 +139,21 @@ impl<'a> Lookup<'a> {
             }
         }
     }
+}
+
+fn is_id(ring: &Ring, kind: Named, written: &str) -> bool {
+    match kind {
+        Named::Key => ring.by_id(written).is_some(),
+        Named::Project => ring.project(written).is_some(),
+    }
+}
+
+/// Every name that limits write, whether something has it or not.
+pub(super) fn written(limits: &[Arc<Limit>], ring: &Ring) -> HashSet<(Named, String)> {
+    let keys = limits.iter().flat_map(|limit| &limit.only.keys).map(|name| (Named::Key, name));
+    let projects = limits.iter().flat_map(|limit| &limit.only.projects).map(|name| (Named::Project, name));
+    let names = keys.chain(projects).filter(|(kind, name)| !is_id(ring, *kind, name));
+    names.map(|(kind, name)| (kind, name.clone())).collect()
 }
 
 /// Looks up the names that limits write, where they are not known.
@@ -180,7 +191,6 @@ impl LookedUp {
         if lookup.is_id(kind, &written) {
             return vec![written];
         }
-        self.written.insert((kind, written.clone()));
         let before = known.known(kind, limit, &written);
         let ids = if before.iter().any(|id| lookup.is_active(kind, id)) {
             before.to_vec()
@@ -221,5 +231,70 @@ impl Rulebook {
         let text = serde_json::to_string(names).expect("strings always serialise");
         let stored = RecordChange::PutSetting(SETTING.to_owned(), text);
         self.records.write_unaudited(turn, vec![stored]).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicI64;
+
+    use super::*;
+    use crate::domain::limit::Only;
+    use crate::keys::{Key, KeyHash};
+    use crate::rulebook::rule::LimitRule;
+
+    fn key(id: &str, name: &str, revoked_s: Option<i64>) -> Arc<Key> {
+        Arc::new(Key {
+            id: id.into(),
+            name: name.into(),
+            project: "default".into(),
+            redacted: "…".into(),
+            models: Vec::new(),
+            pass_through: false,
+            created_s: 0,
+            expires_s: None,
+            revoked_s,
+            hash: KeyHash::of(id.as_bytes()),
+            old: None,
+            last_used_ms: AtomicI64::new(0),
+        })
+    }
+
+    fn object(kind: Named, id: &str, name: &str, is_active: bool) -> NamedObject {
+        NamedObject { kind, id: id.into(), name: name.into(), is_active }
+    }
+
+    /// The keys and projects of a limit that names both `a`, with what a change makes of one.
+    fn found(ring: &Ring, known: &Names, changed: &NamedObject) -> (Vec<String>, Vec<String>, Names) {
+        let rule: LimitRule = serde_json::from_str(r#"{"window":"day","hard":"1"}"#).unwrap();
+        let only = Only { keys: vec!["a".into()], projects: vec!["a".into()], ..Only::default() };
+        let limit = Limit { only, ..rule.limit("l", "UTC").unwrap() };
+        let found = look_up(&[Arc::new(limit)], known, ring, Some(changed));
+        let only = &found.limits[0].only;
+        (only.keys.clone(), only.projects.clone(), found.names)
+    }
+
+    #[test]
+    fn a_name_is_that_of_what_an_open_change_makes_and_of_nothing_that_it_takes_the_name_from() {
+        let (ring, none) = (Ring::default(), Names::default());
+        ring.put(&key("key_1", "other", None));
+        let new = object(Named::Key, "key_2", "a", true);
+        assert_eq!(found(&ring, &none, &new).0, ["key_2"], "made");
+        assert_eq!(found(&ring, &none, &object(Named::Key, "key_1", "a", true)).0, ["key_1"], "renamed");
+        assert_eq!(found(&ring, &none, &object(Named::Key, "key_2", "a", false)).0, ["a"], "not active");
+        let project = object(Named::Project, "proj_1", "a", true);
+        let (keys, projects, _) = found(&ring, &none, &project);
+        assert_eq!((keys, projects), (vec!["a".to_owned()], vec!["proj_1".to_owned()]));
+
+        ring.put(&key("key_2", "a", None));
+        let (keys, _, names) = found(&ring, &none, &new);
+        assert_eq!(keys, ["key_2"], "in force, too");
+        let renamed = object(Named::Key, "key_2", "b", true);
+        assert_eq!(found(&ring, &none, &renamed).0, ["a"], "renamed before it was looked up");
+        assert_eq!(found(&ring, &names, &renamed).0, ["key_2"], "and after");
+        let revoked = object(Named::Key, "key_2", "a", false);
+        assert_eq!(found(&ring, &names, &revoked).0, ["key_2"], "a limit still counts for it");
+        ring.put(&key("key_3", "a", None));
+        assert_eq!(found(&ring, &names, &revoked).0, ["key_3"], "another has the name");
     }
 }

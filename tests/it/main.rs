@@ -11,6 +11,7 @@ mod bad_upstream;
 mod billed;
 mod bound;
 mod cluster;
+mod cluster_changes;
 mod cluster_faults;
 mod cluster_limits;
 mod cluster_once;

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
+use crate::ledger::account::{Account, Grant};
 use crate::ledger::shared::MeterKey;
 
 const DAY_MS: i64 = 86_400_000;
@@ -39,4 +40,28 @@ fn a_crossing_takes_no_id_of_a_hold() {
     let crossings = ledger.apply(&ending(&first, Kind::Settle, 600, 0, START_MS));
     assert_eq!(crossings.iter().map(|crossing| crossing.id).collect::<Vec<_>>(), [0]);
     assert_eq!(held(&mut ledger, of(0), bound(1, 0), START_MS).id, 2);
+}
+
+#[test]
+fn a_grant_counts_with_the_rules_that_are_read_and_not_before() {
+    let mut ledger = shared([]);
+    let grant = |id| Grant {
+        id,
+        amount: Money::from_nano(500),
+        note: String::new(),
+        created_ms: START_MS,
+        expires_s: None,
+        corrects: None,
+    };
+    let (first, _) = ledger.stage_grant(grant(7)).unwrap();
+    assert!(ledger.account().is_none(), "it is not committed");
+    ledger.grant(&first, START_MS);
+    assert!(ledger.account().is_none(), "it is not read");
+    // It was committed, and the call failed after it was read.
+    let mut account = Account::new(first.id);
+    account.add(Arc::clone(&first));
+    drop(ledger.put_in_force(&[], Some(account), 1, START_MS));
+    ledger.unstage_grant(&first);
+    ledger.stage_grant(grant(8)).unwrap();
+    assert_eq!(ledger.account().unwrap().grants().len(), 1);
 }

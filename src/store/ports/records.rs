@@ -106,6 +106,15 @@ pub enum RulesChange {
 }
 
 impl RulesChange {
+    /// Puts what was written in force in memory, where it is committed by now. On a shared engine
+    /// it is not: memory follows the database, once the change is committed.
+    pub fn put_in_memory(&self, put: impl FnOnce()) {
+        match self {
+            Self::Embedded => put(),
+            Self::Shared(_) => {}
+        }
+    }
+
     /// Writes changes with their rows of the audit log: all, or nothing.
     pub async fn write(
         &mut self,

@@ -87,7 +87,9 @@ impl RulesFollower for Follower {
         if self.link.is_cut() {
             return Err(StoreError::Unavailable);
         }
-        let pinned = unpoisoned(self.pinned.lock()).take();
+        let known = self.parts.ledger.lock().rules_version();
+        // What another refresh has overtaken is read again, as one that waits for it does.
+        let pinned = unpoisoned(self.pinned.lock()).take().filter(|read| read.rules.version >= known);
         Ok(self.parts.put_in_force(pinned.unwrap_or_else(|| self.parts.database.read_rules())))
     }
 }
