@@ -399,6 +399,7 @@ fn a_limit_that_names_a_key_binds_its_first_request_on_every_guard_and_none_of_a
 fn limits_of_a_file_that_could_not_be_put_in_force_do_not_come_with_the_next_change() {
     run(async {
         let pair = Pair::new().await;
+        pair.agreed("nothing").await;
         let locked = pair.postgres.hold("LOCK TABLE file_limit", 20);
         let ended = async {
             let began = Clock::default();
