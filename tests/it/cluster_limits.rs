@@ -59,6 +59,7 @@ async fn load(guard: &Serving, key: &str, stop: &Cell<bool>) -> Duration {
         let answer = guard.chat(key, &[("x-fake-completion-tokens", "100")], json!({ "user": "live" })).await;
         assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
         longest = longest.max(clock.running() - began);
+        tokio::time::sleep(Duration::from_millis(30)).await;
     }
     longest
 }
@@ -68,7 +69,7 @@ fn requests_and_revocations_go_on_while_new_limits_learn_their_past_and_each_end
     run(async {
         let cluster = Cluster::new(CONFIG);
         let (a, b) = (cluster.serve(), cluster.serve());
-        let cluster = cluster.with_past(200_000);
+        let cluster = cluster.with_past(60_000);
         let key = a.make_key().await;
         let revoked = a.ask(Method::POST, "/guard/v1/keys", Some(json!({ "name": "revoked" }))).await;
         let (stop, clock) = (Cell::new(false), Clock::default());
@@ -104,7 +105,7 @@ fn requests_and_revocations_go_on_while_new_limits_learn_their_past_and_each_end
             stop.set(true);
             took
         };
-        let loads = futures_util::future::join_all((0..6).map(|at| {
+        let loads = futures_util::future::join_all((0..4).map(|at| {
             let guard = if at % 2 == 0 { &a } else { &b };
             load(guard, &key, &stop)
         }));
@@ -113,7 +114,7 @@ fn requests_and_revocations_go_on_while_new_limits_learn_their_past_and_each_end
         assert_eq!(statuses, [StatusCode::OK; 3]);
         println!("limits {all:?} and {each:?}, a revocation {revoking:?}, requests {longest:?}");
         let least = all.min(each);
-        assert!(least > Duration::from_secs(1), "the past is added up in {least:?}, which says nothing");
+        assert!(least > Duration::from_millis(500), "the past is added up in {least:?}, which says nothing");
         assert!(longest.iter().all(|longest| *longest < least / 2), "{longest:?} of {least:?}");
         assert!(revoking < least / 2, "a revocation takes {revoking:?} of {least:?}");
         for limit in ["all", "each"] {

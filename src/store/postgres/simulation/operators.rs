@@ -70,6 +70,7 @@ async fn learned(guard: &Guard, limit: &Arc<Limit>, has_written: &mut bool) -> R
     let (version, mark) = written(guard, RuleChange::Mark, Pasts::default(), has_written).await?;
     shared.refresh(version);
     *has_written = false;
+    sleep(database.delay(SUM_MAX_MS)).await;
     let (of, limit) = (Arc::clone(database), Arc::clone(limit));
     let pasts =
         Connection::open(database, link).await?.call(async move { Ok(of.learn(&limit, mark)) }).await?;
