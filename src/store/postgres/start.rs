@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use crate::ledger::account::Account;
 use crate::ledger::locked::LockedLedger;
 use crate::store::postgres::clock::now_ms;
 use crate::store::postgres::database::{Config, Database};
@@ -16,9 +17,8 @@ use crate::store::postgres::reader::Reader;
 use crate::store::postgres::shared::Shared;
 use crate::store::postgres::transaction::PgSession;
 use crate::store::postgres::upkeep::Upkeep;
-use crate::store::postgres::whole::SharedMeters;
 use crate::store::postgres::writer::Writer;
-use crate::store::postgres::{activation, schema};
+use crate::store::postgres::{activation, schema, whole};
 use crate::store::records::{KeyRow, Names, Stored};
 use crate::store::sql::postgres::Connection;
 use crate::store::sql::{self, Db, jobs, keys, load, params, usage};
@@ -67,8 +67,8 @@ pub struct StoredRules {
     pub stored: Stored,
     /// The limits in force, with ids in place of names: name, and rule as JSON.
     pub active: Vec<(String, String)>,
-    /// Prepaid credit and the meters of all guards then.
-    pub counters: SharedMeters,
+    /// Prepaid credit, if any was granted.
+    pub account: Option<Account>,
 }
 
 /// Reads the rules.
@@ -176,8 +176,8 @@ impl RulesReader {
                 stored.file_limits = activation::of_file(db)?;
                 let active = activation::active(db)?;
                 keys::each_key_since(db, since, &mut each_key)?;
-                let counters = SharedMeters::read(db)?;
-                Ok(StoredRules { version, now_ms, stored, active, counters })
+                let account = whole::account(db)?;
+                Ok(StoredRules { version, now_ms, stored, active, account })
             })
         })
     }
