@@ -12,6 +12,7 @@ mod billed;
 mod bound;
 mod cluster;
 mod cluster_faults;
+mod cluster_locks;
 mod cluster_meters;
 mod cluster_once;
 mod cluster_rates;
