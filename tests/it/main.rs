@@ -14,6 +14,7 @@ mod cluster;
 mod cluster_faults;
 mod cluster_locks;
 mod cluster_meters;
+mod cluster_nodes;
 mod cluster_once;
 mod cluster_rates;
 mod cluster_shown;

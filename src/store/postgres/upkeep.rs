@@ -1,6 +1,7 @@
 //! What a guard does every second beside admission: it says that it is alive, notices new
 //! rules, gives up dead guards, and charges what they held.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
@@ -22,8 +23,8 @@ const EVERY: Duration = Duration::from_secs(1);
 /// Buckets of rates that nothing was taken from for so long are removed, in milliseconds: they
 /// have been full for long, and no request that took from them is open any more.
 const BUCKET_AGE_MS: i64 = 86_400_000;
-/// How often buckets are looked through, in looks.
-const BUCKETS_EVERY: u64 = 60;
+/// How often buckets and guards that have ended are looked through, in looks.
+const SELDOM: u64 = 60;
 /// Buckets that are removed at once.
 const BUCKETS_REMOVED: u32 = 10_000;
 
@@ -49,6 +50,8 @@ struct Memory {
     /// How often it has looked.
     looks: u64,
     counting: Counting,
+    /// Holds of dead guards that can't be read, as far as that was logged.
+    unreadable: HashSet<i64>,
 }
 
 impl Upkeep {
@@ -92,7 +95,7 @@ impl Upkeep {
     }
 
     fn look(&self, connection: &mut Option<Connection>, memory: &mut Memory) -> Result<(), StoreError> {
-        let Memory { run, looks, counting } = memory;
+        let Memory { run, looks, counting, unreadable } = memory;
         let connection = working(&self.database, connection)?;
         let db = Db::Postgres(connection);
         let epoch = self.shared.epoch();
@@ -112,7 +115,7 @@ impl Upkeep {
             self.shared.note_gone_back();
         }
         self.shared.call_waiting();
-        let orphaned = nodes::orphaned_holds(db, &*self.names, &self.shared.refused())?;
+        let orphaned = nodes::orphaned_holds(db, &*self.names, &self.shared.refused(), unreadable)?;
         if !orphaned.is_empty() {
             tracing::warn!(
                 event = "open_holds_charged",
@@ -130,8 +133,10 @@ impl Upkeep {
             );
         }
         meter_rows::remove_old(db)?;
-        if looks.is_multiple_of(BUCKETS_EVERY) {
+        // For the first time at once.
+        if *looks % SELDOM == 1 {
             remove_old_buckets(db)?;
+            nodes::forget_old(db)?;
         }
         Ok(())
     }
