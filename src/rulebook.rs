@@ -19,7 +19,7 @@ use crate::domain::Limit;
 use crate::guard::Core;
 use crate::guard::audit::AuditedRecords;
 use crate::keys::Ring;
-use crate::store::SharedMeters;
+use crate::ledger::account::Account;
 use crate::store::records::Stored;
 use crate::throttle::Throttle;
 
@@ -71,7 +71,7 @@ impl Rulebook {
         &self,
         stored: &mut Stored,
         active: &[Arc<Limit>],
-        counters: SharedMeters,
+        account: Option<Account>,
         version: i64,
     ) -> Result<(), String> {
         let mut book = self.book.blocking_lock();
@@ -79,7 +79,7 @@ impl Rulebook {
         self.note_written_names(&limits::in_force(&new));
         *book = new;
         drop(book);
-        self.put_in_force(active, counters, version);
+        self.put_in_force(active, account, version);
         Ok(())
     }
 
@@ -88,10 +88,10 @@ impl Rulebook {
     }
 
     /// Puts the rules of one version in force, whose meters are in a shared database.
-    pub fn put_in_force(&self, active: &[Arc<Limit>], counters: SharedMeters, version: i64) {
+    pub fn put_in_force(&self, active: &[Arc<Limit>], account: Option<Account>, version: i64) {
         let (rates, metered): (Vec<_>, Vec<_>) = active.iter().cloned().partition(|limit| limit.is_rate());
         self.core.rates().rcu(|before| Throttle::new(&rates, before));
-        self.core.put_in_force(&metered, counters, version);
+        self.core.put_in_force(&metered, account, version);
     }
 
     /// The version of the rules in memory.

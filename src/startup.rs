@@ -118,7 +118,7 @@ pub fn open_shared(
 ) -> Result<(Opened, SharedEngine), OpenError> {
     let ring = Arc::new(Ring::default());
     let reader = Arc::clone(store.rules());
-    let StoredRules { version, now_ms, mut stored, active, counters } =
+    let StoredRules { version, now_ms, mut stored, active, account } =
         reader.read(i64::MIN, |row| directory::put_key(&ring, row))?;
     clock.follow(now_ms);
     directory::fill(&ring, &mut stored);
@@ -133,7 +133,7 @@ pub fn open_shared(
         store.start(config.open_requests_max, log, names, Arc::clone(&ledger), version)?;
     let parts = Parts { ring, clock, metrics, crossed, ledger, rules, stored, jobs: Vec::new() };
     let opened = parts.opened(engine);
-    opened.rulebook.put_in_force(&active, counters, version);
+    opened.rulebook.put_in_force(&active, account, version);
     let follower = Follower {
         reader,
         ring: Arc::clone(opened.guard.ring()),
@@ -200,7 +200,7 @@ impl RulesFollower for Follower {
             }
             directory::put_key(&self.ring, row);
         };
-        let StoredRules { version, mut stored, active, counters, .. } = self.reader.read(since, put)?;
+        let StoredRules { version, mut stored, active, account, .. } = self.reader.read(since, put)?;
         if all_keys {
             self.ring.keep_keys(&ids);
         }
@@ -208,7 +208,7 @@ impl RulesFollower for Follower {
         directory.reload(&mut stored);
         let unreadable = |why: String| StoreError::Failed(why.into());
         let active = limits::active(active, &stored.file_limits, &self.zone).map_err(unreadable)?;
-        rulebook.reload(&mut stored, &active, counters, version).map_err(unreadable)?;
+        rulebook.reload(&mut stored, &active, account, version).map_err(unreadable)?;
         self.version.store(version, Ordering::Relaxed);
         Ok(version)
     }

@@ -124,6 +124,7 @@ pub(crate) async fn put(
 ) -> Result<Json<LimitView>, ApiError> {
     let rule: LimitRule = object(&body)?;
     admin.rulebook.put_limit(&name, &rule, &by).await?;
+    admin.guard.core().see_whole().await;
     let listed = find(&admin, &name)?;
     Ok(Json(LimitView::of(&listed.limit, &listed.page(&admin, &MeterPaging::default())?)))
 }

@@ -13,7 +13,7 @@ use crate::ledger::account::Account;
 use crate::ledger::calendar::{self, Windows};
 use crate::ledger::entry::{Hold, entry_id, reserved};
 use crate::ledger::meter::{Meter, Reading, Subject, subjects};
-use crate::ledger::walk::Copied;
+use crate::ledger::walk::{Copied, LoadedMeters};
 use crate::store::records::Names;
 use crate::store::reports::{Difference, ROLLUP_S, Report};
 use crate::store::{Journal, Lanes, Snapshot, SnapshotNeed, StoreError};
@@ -92,7 +92,7 @@ impl Books {
         let (db, seen) = lanes.snapshot().await?;
         let work = move || {
             let holds = db.open_holds(&*names)?.into_iter().map(|hold| hold.id).collect();
-            let limits = core.ledger().copied_with(seen.meters);
+            let limits = LoadedMeters::of(core.in_force(), seen.meters).copied();
             let at_ms = core.clock().now_ms();
             Ok(Instant { db, limits, account: seen.account, holds, next_id: u64::MAX, at_ms })
         };

@@ -17,6 +17,7 @@ use crate::clock::Clock;
 use crate::domain::{Limit, Money};
 use crate::guard::Denied;
 use crate::guard::alert_facts::Recent;
+use crate::ledger::account::Account;
 use crate::ledger::entry::{Crossing, Entry, Hold, Job};
 use crate::ledger::locked::{Locked, LockedLedger};
 use crate::ledger::waiting::Turn;
@@ -26,8 +27,8 @@ use crate::metrics::Metrics;
 use crate::store::objects::ObjectChange;
 use crate::store::records::AuditRow;
 use crate::store::{
-    EmbeddedAck, EmbeddedJournal, Journal, Queued, RulesFollower, SharedMeters, Slot, Snapshot, SnapshotNeed,
-    StoreError, WriteAck,
+    EmbeddedAck, EmbeddedJournal, Journal, Queued, RulesFollower, Slot, Snapshot, SnapshotNeed, StoreError,
+    WriteAck,
 };
 use crate::throttle::Throttle;
 
@@ -204,15 +205,10 @@ impl Core {
     }
 
     /// Puts the rules of one version in force: limits whose meters are shared, and prepaid
-    /// credit. This guard's memory of the meters is replaced.
-    pub fn put_in_force(&self, limits: &[Arc<Limit>], counters: SharedMeters, rules_version: i64) {
+    /// credit. Of the meters nothing is read: a group loads those that it needs.
+    pub fn put_in_force(&self, limits: &[Arc<Limit>], account: Option<Account>, rules_version: i64) {
         let now_ms = self.clock.now_ms();
-        let retired = {
-            let mut ledger = self.ledger();
-            let retired = ledger.put_in_force(limits, counters.account, rules_version, now_ms);
-            ledger.load_meters(counters.meters);
-            retired
-        };
+        let retired = self.ledger().put_in_force(limits, account, rules_version, now_ms);
         // Where no request waits.
         drop(retired);
     }

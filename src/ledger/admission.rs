@@ -9,11 +9,11 @@ use std::sync::Arc;
 
 use crate::domain::demand::{Bound, Tier};
 use crate::domain::limit::{Mode, Unit};
-use crate::domain::{Limit, Money};
+use crate::domain::{Limit, Money, Window};
 use crate::ledger::Ledger;
 use crate::ledger::denial::{Blocked, Denial};
 use crate::ledger::entry::{Amounts, Attribution, Crossing, Entry, Hold, reserved};
-use crate::ledger::meter::{Meter, Metered, Reading, Subject};
+use crate::ledger::meter::{METERS_MAX, Meter, Metered, Reading, Subject};
 use crate::ledger::waiting::Turn;
 
 /// A request that wants to spend.
@@ -170,7 +170,7 @@ impl Ledger {
         let credit =
             self.credit_verdict(bound.cost, circumstances).map(|(mode, verdict)| (mode, Unit::Usd, verdict));
         let verdicts = self.reached(attribution).flat_map(|metered| {
-            if metered.is_full(attribution, circumstances.at_ms.div_euclid(1_000)) {
+            if self.has_no_meter_for(metered, attribution, circumstances.at_ms.div_euclid(1_000)) {
                 crowded = Some(&metered.limit);
             }
             let subjects = metered.subjects(attribution);
@@ -194,6 +194,18 @@ impl Ledger {
         }
         let worst = worst.or_else(|| crowded.map(|limit| Denial::TooManyMeters(Arc::clone(limit))));
         worst.map_or(Ok(admission), Err)
+    }
+
+    /// Whether a request needs a meter that there is none of and no room for. Of a limit whose
+    /// meters are rows, those that a request needs are made and loaded before it is decided, unless
+    /// there are as many as there may be.
+    fn has_no_meter_for(&self, metered: &Metered, of: &Attribution, at_s: i64) -> bool {
+        let may_make = if self.is_shared() {
+            metered.limit.window == Window::Request
+        } else {
+            metered.meters.len() < METERS_MAX
+        };
+        !may_make && metered.lacks_meter(of, at_s)
     }
 
     /// What one limit would have left on a meter, or why it would refuse.

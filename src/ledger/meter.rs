@@ -1,5 +1,6 @@
 //! One limit in force with its meters: limit × subject × window start.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use foldhash::quality::RandomState;
@@ -62,7 +63,8 @@ pub struct Reading {
 /// random, since clients choose names.
 pub(crate) type Meters = IndexMap<(Subject, i64), Meter, RandomState>;
 
-/// The most meters of one limit that are kept in memory, about 150 bytes each.
+/// The most meters of one limit: in memory, where each takes about 150 bytes, or as rows of one
+/// window that guards share.
 pub const METERS_MAX: usize = 2_000_000;
 
 /// A limit with its meters.
@@ -74,6 +76,8 @@ pub(crate) struct Metered {
     /// Staged limits count but don't decide, until their past is known.
     pub(crate) in_force: bool,
     pub(crate) meters: Meters,
+    /// Where guards share the meters, how many rows there are of each window, by its start.
+    pub(crate) rows: BTreeMap<i64, usize>,
     windows: Windows,
     /// The window at whose start the removal of past ones began.
     pruned_s: i64,
@@ -84,9 +88,9 @@ pub(crate) struct Metered {
 impl Metered {
     pub(crate) fn new(slot: u32, limit: Arc<Limit>) -> Self {
         let (thresholds, windows) = (limit.thresholds(), Windows::of(&limit));
-        let meters = Meters::default();
+        let (meters, rows) = (Meters::default(), BTreeMap::new());
         let (pruned_s, unpruned) = (i64::MIN, 0);
-        Self { slot, limit, thresholds, in_force: false, meters, windows, pruned_s, unpruned }
+        Self { slot, limit, thresholds, in_force: false, meters, rows, windows, pruned_s, unpruned }
     }
 
     /// The window that holds an instant.
@@ -99,10 +103,10 @@ impl Metered {
         subjects(&self.limit, of)
     }
 
-    /// Whether a request needs a meter that there is none of yet, and no room for.
-    pub(crate) fn is_full(&self, of: &Attribution, at_s: i64) -> bool {
+    /// Whether a request needs a meter that is not in memory.
+    pub(crate) fn lacks_meter(&self, of: &Attribution, at_s: i64) -> bool {
         let is_new = |subject| !self.meters.contains_key(&(subject, self.span(at_s).start_s));
-        self.meters.len() >= METERS_MAX && self.subjects(of).any(is_new)
+        self.subjects(of).any(is_new)
     }
 
     /// Forgets meters of past windows that nothing is held on, `count` at a time: the

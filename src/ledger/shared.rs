@@ -3,16 +3,24 @@
 //! For each group of requests and endings the engine locks the rows that the group counts
 //! on, loads them here, decides, and writes them back. Between two groups the meters here
 //! are those of the last one that touched them: good enough to show, never to admit by.
+//!
+//! Clients name end users and models. So the rows of limits that count each of these apart are
+//! counted from time to time; where there are as many as there may be, none is made for a request.
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 
+use crate::domain::limit::Per;
 use crate::domain::{Limit, Window};
 use crate::ledger::account::{Account, Segment};
 use crate::ledger::entry::{Attribution, Hold};
 use crate::ledger::meter::{METERS_MAX, Meter, Metered, Subject};
 use crate::ledger::meter_hold::meter_holds_of;
 use crate::ledger::{Ledger, Retired};
+
+/// The most meters of one limit that are remembered between two groups: those that a look at the
+/// whole has found, and some that groups add to them.
+const REMEMBERED_MAX: usize = METERS_MAX + METERS_MAX / 8;
 
 /// The place of a meter. Rows are locked in the order of these, by every guard.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -26,6 +34,17 @@ pub struct MeterKey {
     /// Where its window ends, in Unix seconds.
     pub end_s: i64,
     slot: u32,
+}
+
+/// How many rows there are of a limit's meters in one window.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RowCount {
+    /// The limit's name.
+    pub limit: String,
+    /// Where the window starts, in Unix seconds.
+    pub start_s: i64,
+    /// The rows.
+    pub rows: usize,
 }
 
 /// The source of the ids of holds and entries.
@@ -136,10 +155,44 @@ impl Ledger {
         self.metered_of(key).is_some_and(|metered| metered.meters.contains_key(&place_of(key)))
     }
 
+    /// Whether there are as many meters of its limit and window as there may be, by the rows that
+    /// were counted last and those that this guard has made since.
+    pub fn is_full(&self, key: &MeterKey) -> bool {
+        let rows = self.metered_of(key).and_then(|metered| metered.rows.get(&key.start_s));
+        rows.is_some_and(|rows| *rows >= METERS_MAX)
+    }
+
+    /// The names of the limits whose rows are to be counted.
+    pub fn counted_limits(&self) -> Vec<Arc<str>> {
+        self.limits
+            .iter()
+            .filter(|of| is_counted(of))
+            .map(|metered| Arc::clone(&metered.limit.name))
+            .collect()
+    }
+
+    /// Replaces the counts of a limit's rows by new ones.
+    pub fn note_counted(&mut self, limit: &str, counts: &[RowCount]) {
+        let counted = self.limits.iter_mut().filter(|metered| *metered.limit.name == *limit);
+        for metered in counted {
+            metered.rows = counts.iter().map(|count| (count.start_s, count.rows)).collect();
+        }
+    }
+
+    /// Adds rows that were made to the counts.
+    pub fn note_made(&mut self, made: &[RowCount]) {
+        for RowCount { limit, start_s, rows } in made {
+            let mut limits = self.limits.iter_mut();
+            if let Some(metered) = limits.find(|of| *of.limit.name == **limit).filter(|of| is_counted(of)) {
+                *metered.rows.entry(*start_s).or_default() += rows;
+            }
+        }
+    }
+
     /// Forgets meters of limits that have many, before a group's are loaded. They are copies of
     /// rows, which are there whenever they are needed again.
     pub fn forget_many_meters(&mut self) {
-        let many = self.limits.iter_mut().filter(|metered| metered.meters.len() > METERS_MAX / 2);
+        let many = self.limits.iter_mut().filter(|metered| metered.meters.len() > REMEMBERED_MAX);
         many.for_each(|metered| metered.meters.clear());
     }
 
@@ -147,23 +200,6 @@ impl Ledger {
     pub fn load_meter(&mut self, key: &MeterKey, meter: Meter) {
         let Some(place) = self.by_slot.get(&key.slot) else { return };
         self.limits[*place].meters.insert(place_of(key), meter);
-    }
-
-    /// Replaces the meters in memory by those of all guards, to be shown; each by its limit,
-    /// its subject's label and the start of its window.
-    pub fn load_meters(&mut self, meters: impl IntoIterator<Item = (String, String, i64, Meter)>) {
-        let places: HashMap<Arc<str>, usize> = self
-            .limits
-            .iter()
-            .enumerate()
-            .map(|(place, metered)| (Arc::clone(&metered.limit.name), place))
-            .collect();
-        self.limits.iter_mut().for_each(|metered| metered.meters.clear());
-        for (limit, label, start_s, meter) in meters {
-            let Some(place) = places.get(&*limit) else { continue };
-            let metered = &mut self.limits[*place];
-            metered.meters.insert((Subject::labelled(&metered.limit, label), start_s), meter);
-        }
     }
 
     /// Forgets a meter, whose row is gone.
@@ -252,6 +288,18 @@ impl Ledger {
             self.queues.call_all();
         }
     }
+}
+
+/// Whether clients name the subjects of a limit: end users, models, and keys that no guard has
+/// issued. There are no more projects than operators make.
+fn is_counted(metered: &Metered) -> bool {
+    let Limit { per, only, window, .. } = &*metered.limit;
+    let is_open = match per {
+        Per::Organization | Per::Project => false,
+        Per::Key => only.keys.is_empty(),
+        Per::User | Per::Model => true,
+    };
+    is_open && *window != Window::Request
 }
 
 fn place_of(key: &MeterKey) -> (Subject, i64) {

@@ -1,6 +1,7 @@
 //! Walking over a limit's meters in slices, so that requests can take the lock
 //! between them: there may be a meter for every end user.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::domain::limit::Per;
@@ -59,7 +60,42 @@ impl Copied {
     }
 }
 
+/// Meters of limits in force, made of rows where no request waits.
+#[derive(Debug)]
+pub struct LoadedMeters(Vec<(InForce, Meters)>);
+
+impl LoadedMeters {
+    /// The meters of these limits among rows, each by its limit, its subject's label and the start
+    /// of its window.
+    pub fn of(limits: Vec<InForce>, rows: impl IntoIterator<Item = (String, String, i64, Meter)>) -> Self {
+        let mut loaded: Vec<_> = limits.into_iter().map(|of| (of, Meters::default())).collect();
+        let names = loaded.iter().enumerate().map(|(place, (of, _))| (Arc::clone(&of.limit.name), place));
+        let places: HashMap<Arc<str>, usize> = names.collect();
+        for (limit, label, start_s, meter) in rows {
+            let Some(place) = places.get(&*limit) else { continue };
+            let (of, meters) = &mut loaded[*place];
+            meters.insert((Subject::labelled(&of.limit, label), start_s), meter);
+        }
+        Self(loaded)
+    }
+
+    /// Each limit with its meters.
+    pub fn copied(self) -> Vec<Copied> {
+        self.0.into_iter().map(|(of, meters)| Copied { limit: of.limit, meters }).collect()
+    }
+}
+
 impl Ledger {
+    /// Replaces the meters in memory of a shared ledger by those of all guards, to be shown. What
+    /// they replace is left to be dropped where no request waits.
+    pub fn swap_meters(&mut self, loaded: &mut LoadedMeters) {
+        for (of, meters) in &mut loaded.0 {
+            if let Some(place) = self.by_slot.get(&of.slot) {
+                std::mem::swap(&mut self.limits[*place].meters, meters);
+            }
+        }
+    }
+
     /// All limits in force with their meters. The meters of one instant can't be
     /// copied in slices, so they are copied raw, which takes a tenth of the time of
     /// reading them.
@@ -70,20 +106,6 @@ impl Ledger {
             meters: meters.clone(),
         };
         limits.map(copy).collect()
-    }
-
-    /// All limits in force with other meters than those in memory: by limit, subject's label
-    /// and the start of the window.
-    pub fn copied_with(&self, meters: Vec<(String, String, i64, Meter)>) -> Vec<Copied> {
-        let limits = self.limits.iter().filter(|metered| metered.in_force);
-        let mut copied: Vec<Copied> =
-            limits.map(|of| Copied { limit: Arc::clone(&of.limit), meters: Meters::default() }).collect();
-        for (limit, label, start_s, meter) in meters {
-            if let Some(of) = copied.iter_mut().find(|of| *of.limit.name == *limit) {
-                of.meters.insert((Subject::labelled(&of.limit, label), start_s), meter);
-            }
-        }
-        copied
     }
 
     /// The limits in force.

@@ -18,6 +18,7 @@ mod lanes;
 mod lease;
 mod locks;
 mod looks;
+mod meter_rows;
 mod migration;
 mod nodes;
 mod opening;

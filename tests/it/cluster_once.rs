@@ -16,7 +16,7 @@ use crate::objects::upstream::{self, Kept};
 use crate::postgres::Postgres;
 
 /// A limit whose thresholds are crossed one after the other.
-const THRESHOLDS: &str = "[[limit]]\nname = \"steps\"\nwindow = \"month\"\nsoft = [0.000001, 0.000002, 0.000003]\n\
+pub(crate) const THRESHOLDS: &str = "[[limit]]\nname = \"steps\"\nwindow = \"month\"\nsoft = [0.000001, 0.000002, 0.000003]\n\
                           hard = 1\n";
 
 /// A channel that takes connections and never answers; returns where it is.
@@ -32,7 +32,7 @@ async fn silent() -> String {
     format!("http://{address}/hook")
 }
 
-fn webhook(url: &str, folder: &tempfile::TempDir) -> String {
+pub(crate) fn webhook(url: &str, folder: &tempfile::TempDir) -> String {
     let secret = folder.path().join("secret");
     std::fs::write(&secret, "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
     format!("[[alerts.webhook]]\nurl = {url:?}\nsecret = {{ file = \"{}\" }}\n", secret.display())

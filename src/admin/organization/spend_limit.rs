@@ -133,6 +133,7 @@ pub(super) async fn put(
         None => plain,
     };
     admin.rulebook.put_limit(&name(scope), &rule, &by).await?;
+    admin.guard.core().see_whole().await;
     look(&admin, scope)
 }
 

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::ledger::account::{Account, Grant};
-use crate::ledger::shared::MeterKey;
+use crate::ledger::meter::{METERS_MAX, Subject};
+use crate::ledger::shared::{MeterKey, RowCount};
+use crate::ledger::walk::LoadedMeters;
 
 const DAY_MS: i64 = 86_400_000;
 
@@ -64,4 +66,65 @@ fn a_grant_counts_with_the_rules_that_are_read_and_not_before() {
     ledger.unstage_grant(&first);
     ledger.stage_grant(grant(8)).unwrap();
     assert_eq!(ledger.account().unwrap().grants().len(), 1);
+}
+
+/// A ledger on rows with a limit for each end user, and the meter of one.
+fn per_user() -> (Ledger, MeterKey) {
+    let ledger =
+        put_in_force(Ledger::shared(), &[limit("users", Per::User, Unit::Usd, Window::Day, Some(1_000))]);
+    let key = user_key(&ledger, START_MS);
+    (ledger, key)
+}
+
+fn user_key(ledger: &Ledger, at_ms: i64) -> MeterKey {
+    let mut found = BTreeSet::new();
+    ledger.meters_of(&of(2), at_ms, &mut found);
+    found.pop_first().unwrap()
+}
+
+fn rows(start_s: i64, rows: usize) -> RowCount {
+    RowCount { limit: "users".to_owned(), start_s, rows }
+}
+
+#[test]
+fn a_window_with_as_many_rows_as_may_be_is_full_and_another_is_not() {
+    let (mut ledger, key) = per_user();
+    assert!(!ledger.is_full(&key), "nothing was counted yet");
+    assert_eq!(ledger.counted_limits(), ["users".into()]);
+    ledger.note_counted("users", &[rows(key.start_s, METERS_MAX - 2)]);
+    ledger.note_made(&[rows(key.start_s, 1)]);
+    assert!(!ledger.is_full(&key));
+    ledger.note_made(&[rows(key.start_s, 1)]);
+    assert!(ledger.is_full(&key), "with what this guard has made since");
+    assert!(!ledger.is_full(&user_key(&ledger, START_MS + DAY_MS)), "the next window is empty");
+    ledger.note_counted("users", &[]);
+    assert!(!ledger.is_full(&key), "counted again");
+}
+
+#[test]
+fn a_request_is_decided_by_rows_that_are_loaded_and_refused_without_one() {
+    let (mut ledger, key) = per_user();
+    let Err(Denial::TooManyMeters(limit)) = decide(&ledger, 2, bound(1, 0), START_MS) else {
+        panic!("it is admitted on a meter that has no row")
+    };
+    assert_eq!(&*limit.name, "users");
+    assert!(decide(&ledger, 0, bound(1, 0), START_MS).is_ok(), "who names no user needs no meter");
+    ledger.load_meter(&key, Meter::default());
+    assert!(decide(&ledger, 2, bound(1, 0), START_MS).is_ok());
+}
+
+#[test]
+fn what_a_look_has_loaded_is_there_until_many_more_are() {
+    let (mut ledger, key) = per_user();
+    let row = |number: usize| ("users".to_owned(), format!("user-{number}"), key.start_s, Meter::default());
+    let mut loaded = LoadedMeters::of(ledger.in_force(), (0..METERS_MAX).map(row));
+    ledger.swap_meters(&mut loaded);
+    ledger.load_meter(&key, Meter::default());
+    ledger.forget_many_meters();
+    assert_eq!(ledger.limits[0].meters.len(), METERS_MAX + 1);
+    let subject = Subject::One("user-0".into());
+    let others = (0..).map(|start_s| ((subject.clone(), start_s), Meter::default()));
+    ledger.limits[0].meters.extend(others.take(METERS_MAX / 8));
+    ledger.forget_many_meters();
+    assert_eq!(ledger.limits[0].meters.len(), 0, "memory has a bound");
 }

@@ -10,7 +10,7 @@ use crate::store::ports::Access;
 use crate::store::records::ActiveLimit;
 use crate::store::records::{AuditRow, RecordChange};
 use crate::store::reports::PruneStep;
-use crate::store::sql::{audit, changes, days, objects, outbox, retention};
+use crate::store::sql::{Db, audit, changes, days, objects, outbox, retention};
 use crate::store::{Pasts, StoreError, postgres};
 
 /// Writes changes of what is stored, each after all that was queued before it.
@@ -58,17 +58,24 @@ impl Records {
     /// zones; `false` if there is nothing to do.
     pub async fn sum_up_days(&self, before_s: i64, zones: Vec<TimeZone>) -> Result<bool, StoreError> {
         self.access
-            .run_still(move |db| match days::first_cut(db, &zones)? {
-                Some(cut_s) => days::take_away(db, cut_s),
-                None => days::sum_up(db, before_s, &zones),
-            })
+            .run_still_unless(
+                {
+                    let zones = zones.clone();
+                    move |db| Ok((!days::is_to_sum_up(db, before_s, &zones)?).then_some(false))
+                },
+                move |db| match days::first_cut(db, &zones)? {
+                    Some(cut_s) => days::take_away(db, cut_s),
+                    None => days::sum_up(db, before_s, &zones),
+                },
+            )
             .await
     }
 
     /// Removes some rows of objects that upstream has forgotten by now, in Unix seconds;
     /// whether there may be more.
     pub async fn forget_objects(&self, now_s: i64) -> Result<bool, StoreError> {
-        self.access.run(move |db| objects::forget(db, now_s)).await
+        let rest = move |db: Db<'_>| Ok((!objects::is_to_forget(db, now_s)?).then_some(false));
+        self.access.run_unless(rest, move |db| objects::forget(db, now_s)).await
     }
 
     /// Deletes what a step of pruning says, with what refers to it. Returns how many
@@ -81,8 +88,11 @@ impl Records {
     /// hour ends of crossings that wait to share a message, in Unix milliseconds.
     pub async fn route_alerts(&self, channels: Vec<String>, now_ms: i64) -> Result<Option<i64>, StoreError> {
         let others_for_ms = self.access.is_shared().then_some(NEWS_MS);
+        let known = channels.clone();
+        let rest = move |db: Db<'_>| outbox::rest(db, &known, now_ms, others_for_ms);
         // Still: a crossing that was committed meanwhile would be marked without a delivery.
-        self.access.run_still(move |db| outbox::route(db, &channels, now_ms, others_for_ms)).await
+        let route = move |db: Db<'_>| outbox::route(db, &channels, now_ms, others_for_ms);
+        self.access.run_still_unless(rest, route).await
     }
 
     /// Notes the outcome of an attempt to deliver an alert, unless another guard has claimed it since.

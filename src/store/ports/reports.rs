@@ -273,21 +273,21 @@ impl Reports {
         wait_max_ms: i64,
         count_max: usize,
     ) -> Result<(Vec<Due>, Option<i64>), StoreError> {
-        let work = move |db: Db<'_>, count_max| {
+        let work = move |db: Db<'_>, count_max| -> sql::Result<(Vec<Due>, Option<i64>)> {
             let due = outbox::due(db, &channel, now_ms, wait_max_ms, count_max)?;
             Ok((due, outbox::next_ms(db, &channel)?))
         };
         if self.access.is_shared() {
+            let look = work.clone();
+            let rest = move |db: Db<'_>| Ok(Some(look(db, 1)?).filter(|(due, _)| due.is_empty()));
             // Claimed for a while, so that no other guard sends it, too; one, since the claims of
             // others would pass while that one is sent.
-            return self
-                .access
-                .run(move |db| {
-                    let (mut due, next_ms) = work(db, 1)?;
-                    due.iter_mut().try_for_each(|due| outbox::claim(db, due, now_ms + CLAIM_MS))?;
-                    Ok((due, next_ms))
-                })
-                .await;
+            let claim = move |db: Db<'_>| {
+                let (mut due, next_ms) = work(db, 1)?;
+                due.iter_mut().try_for_each(|due| outbox::claim(db, due, now_ms + CLAIM_MS))?;
+                Ok((due, next_ms))
+            };
+            return self.access.run_unless(rest, claim).await;
         }
         self.ask(&self.quick, move |db, _| work(db, count_max)).await
     }

@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 
 use crate::domain::Money;
 use crate::ledger::entry::{Amounts, Entry, Hold, entry_id};
-use crate::ledger::shared::MeterKey;
+use crate::ledger::shared::{MeterKey, RowCount};
 use crate::ledger::{Admission, Circumstances, Ledger};
 use crate::store::postgres::calls::{AdmittedHold, Call, Correction, NotReserved, Queue, Reserve, Taking};
 use crate::store::postgres::session::{Need, Rows, Wants, Writes};
@@ -29,6 +29,8 @@ pub(super) struct Decided<'a> {
     taken: Vec<Arc<Hold>>,
     /// Those that another guard has charged before.
     late: Vec<u64>,
+    /// The rows of meters that it has made.
+    made: Vec<RowCount>,
 }
 
 /// The calls of one transaction.
@@ -89,13 +91,14 @@ impl Group {
 
     /// What must be locked and read before it is decided.
     pub(super) fn wants(&self, ledger: &Ledger) -> Wants {
-        let (mut meters, mut past, mut ids) = (BTreeSet::new(), BTreeSet::new(), 0);
+        let (mut asked, mut meters, mut past) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        let mut ids = 0;
         let mut rates = BTreeSet::new();
         let mut orphans = Vec::new();
         for call in &self.calls {
             match call {
                 Call::Reserve(reserve) => {
-                    ledger.meters_of(&reserve.request.attribution, reserve.at_ms, &mut meters);
+                    ledger.meters_of(&reserve.request.attribution, reserve.at_ms, &mut asked);
                     ids += 1;
                 }
                 Call::Take(take) => rates.extend(take.takes.iter().map(|take| take.key.clone())),
@@ -118,10 +121,17 @@ impl Group {
             }
         }
         let mut wanted: BTreeMap<MeterKey, Need> = past.into_iter().map(|key| (key, Need::IfThere)).collect();
-        wanted.extend(meters.into_iter().map(|key| {
-            let need = if ledger.has_meter(&key) { Need::Known } else { Need::New };
-            (key, need)
-        }));
+        // A request is refused where there are too many; what was held is written in any case.
+        for (keys, may_be_full) in [(asked, true), (meters, false)] {
+            wanted.extend(keys.into_iter().map(|key| {
+                let need = match ledger.has_meter(&key) {
+                    true => Need::Known,
+                    false if may_be_full && ledger.is_full(&key) => Need::IfThere,
+                    false => Need::New,
+                };
+                (key, need)
+            }));
+        }
         let summed_from_s =
             self.calls.iter().filter_map(admitted_ms).min().map(|at_ms| at_ms.div_euclid(1_000));
         let credit = ledger.account().is_some();
@@ -134,13 +144,11 @@ impl Group {
         let mut is_whole = true;
         ledger.forget_many_meters();
         for ((key, need), row) in wants.meters.iter().zip(&rows.meters) {
-            match row {
-                Some(meter) => ledger.load_meter(key, *meter),
-                None if *need == Need::IfThere => {}
-                None => {
-                    ledger.forget_meter(key);
-                    is_whole = false;
-                }
+            if let Some(meter) = row {
+                ledger.load_meter(key, *meter);
+            } else {
+                ledger.forget_meter(key);
+                is_whole &= *need == Need::IfThere;
             }
         }
         if !is_whole {
@@ -150,7 +158,8 @@ impl Group {
             ledger.load_credit(segments);
         }
         ledger.give_ids(rows.ids.iter().copied());
-        let mut decided = Decided { buckets: rows.rates.clone(), ..Decided::default() };
+        let (buckets, made) = (rows.rates.clone(), rows.made.clone());
+        let mut decided = Decided { buckets, made, ..Decided::default() };
         self.calls.iter().for_each(|call| decided.take(ledger, call, rows));
         decided.writes.credit = rows.credit.is_some().then(|| ledger.credit_segments()).flatten();
         let changed = wants.meters.iter().zip(&rows.meters).filter_map(|((key, _), row)| {
@@ -344,8 +353,9 @@ impl<'a> Decided<'a> {
         }
     }
 
-    /// Forgets in the ledger what is written now.
+    /// Notes in the ledger what is written now.
     pub(super) fn written(&self, ledger: &mut Ledger) {
+        ledger.note_made(&self.made);
         self.late.iter().for_each(|id| ledger.forget_charged(*id));
     }
 

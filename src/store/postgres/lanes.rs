@@ -11,6 +11,7 @@ use crate::domain::{KeptContainers, Money, ObjectReference};
 use crate::ledger::ReserveRequest;
 use crate::ledger::entry::{Crossing, Entry, Hold, Job};
 use crate::ledger::waiting::Turn;
+use crate::ledger::walk::LoadedMeters;
 use crate::store::objects::{BegunTurn, ObjectChange};
 use crate::store::postgres::calls::{AdmittedHold, Call, Correction, NotReserved, Reserve, TakeRates};
 use crate::store::postgres::claims;
@@ -21,7 +22,7 @@ use crate::store::postgres::looks::Looks;
 use crate::store::postgres::pool::Work;
 use crate::store::postgres::reader::Reader;
 use crate::store::postgres::shared::{RulesFollower, Shared};
-use crate::store::postgres::whole::{self, SharedMeters};
+use crate::store::postgres::whole::{self, SharedMeters, Whole};
 use crate::store::records::AuditRow;
 use crate::store::slots::Slots;
 use crate::store::snapshot::Snapshot;
@@ -37,6 +38,8 @@ const WHOLE_EACH: Duration = Duration::from_millis(50);
 /// The age up to which what was seen of the whole ledger is good for who is not authorized: on an
 /// address of this machine, `/metrics` is open to anybody.
 const LATELY: Duration = Duration::from_secs(1);
+/// How often a look reads again what was read under older rules than those in memory.
+const READINGS_MAX: usize = 3;
 /// The least time between two looks for new rules that unknown keys cause: a flood of wrong keys
 /// costs four small queries a second. In return, during a flood, a wrong key is answered and a key
 /// that another guard has just made is found up to this much later.
@@ -105,20 +108,16 @@ impl Lanes {
         let _ = self.flush().await;
         let (shared, reader, held) = (Arc::clone(&self.shared), self.reader.clone(), Arc::clone(&self.held));
         blocking(move || {
-            let seen = reader.query(|db| db.snapshot(|| whole::read(db, shared.epoch())))?;
-            held.0.store(seen.held_nano, Ordering::Relaxed);
-            held.1.store(seen.holds, Ordering::Relaxed);
-            if !shared.refresh(seen.rules_version) {
-                return Err(StoreError::Unavailable);
-            }
-            let mut ledger = shared.ledger();
-            // With newer rules, newer counters were read.
-            if ledger.rules_version() != seen.rules_version {
-                return Ok(());
-            }
-            ledger.load_meters(seen.meters);
-            if let Some(segments) = &seen.credit {
-                ledger.load_credit(segments);
+            for _ in 0..READINGS_MAX {
+                let seen = reader.query(|db| db.snapshot(|| whole::read(db, shared.epoch())))?;
+                held.0.store(seen.held_nano, Ordering::Relaxed);
+                held.1.store(seen.holds, Ordering::Relaxed);
+                if !shared.refresh(seen.rules_version) {
+                    return Err(StoreError::Unavailable);
+                }
+                if show(&shared, seen) {
+                    break;
+                }
             }
             Ok(())
         })
@@ -323,6 +322,22 @@ impl Lanes {
     pub fn is_healthy(&self) -> bool {
         self.shared.is_healthy()
     }
+}
+
+/// Puts what was seen of the whole into memory; `false` if the rules there are of another version.
+fn show(shared: &Shared, seen: Whole) -> bool {
+    // What takes long is made, and what it replaces is dropped, where no request waits.
+    let mut meters = LoadedMeters::of(shared.ledger().in_force(), seen.meters);
+    let mut ledger = shared.ledger();
+    if ledger.rules_version() != seen.rules_version {
+        return false;
+    }
+    ledger.swap_meters(&mut meters);
+    if let Some(segments) = &seen.credit {
+        ledger.load_credit(segments);
+    }
+    drop(ledger);
+    true
 }
 
 impl Drop for Lanes {

@@ -24,6 +24,12 @@ use crate::store::sql::{Db, Result, params};
 
 /// Holds of dead guards that are charged in one go.
 const CHARGED_MAX: usize = 128;
+/// Guards that ended or were given up so long ago are forgotten, in milliseconds: 30 days. One that
+/// was only stopped or cut off, and goes on after that, is not known any more and has to be started
+/// again; its holds were charged long before.
+const FORGOTTEN_AGE_MS: i64 = 30 * 86_400_000;
+/// Guards that are forgotten at once.
+const FORGOTTEN_MAX: u32 = 100;
 
 /// A guard, as others see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -221,27 +227,61 @@ fn close(db: Db<'_>, epoch: i64, state: &str) -> Result<()> {
     Ok(())
 }
 
-/// Some open holds of guards that are no more, but for these. One that can't be read stays
-/// held, and is noted: what it may have cost is not known.
-pub(super) fn orphaned_holds(db: Db<'_>, names: &dyn Names, but: &[u64]) -> Result<Vec<Hold>> {
+/// Forgets some guards that ended or were given up long ago and of which nothing is held.
+pub(super) fn forget_old(db: Db<'_>) -> Result<()> {
     let sql = format!(
-        "SELECT id, holds FROM hold WHERE epoch IN (SELECT epoch FROM node WHERE state <> 'alive') \
+        "SELECT epoch FROM node WHERE state <> 'alive' AND seen_ms < {NOW_MS} - ?1 \
+         AND NOT EXISTS (SELECT 1 FROM hold WHERE hold.epoch = node.epoch) ORDER BY epoch LIMIT {FORGOTTEN_MAX}"
+    );
+    // Lanes of these are closed, so that none of this can change any more.
+    let old: Vec<i64> = db.rows(&sql, params![FORGOTTEN_AGE_MS], |row| row.get(0))?;
+    if old.is_empty() {
+        return Ok(());
+    }
+    db.transaction(|| {
+        // One that joins again does so before this, or finds nothing.
+        lock_rules(db)?;
+        for epoch in old {
+            db.execute("DELETE FROM lane WHERE epoch = ?1", params![epoch])?;
+            db.execute("DELETE FROM node WHERE epoch = ?1", params![epoch])?;
+        }
+        Ok(())
+    })
+}
+
+/// Some open holds of guards that are no more, but for these. One that can't be read stays
+/// held: what it may have cost is not known. It is logged, unless it was `noted` before.
+pub(super) fn orphaned_holds(
+    db: Db<'_>,
+    names: &dyn Names,
+    but: &HashSet<u64>,
+    noted: &mut HashSet<i64>,
+) -> Result<Vec<Hold>> {
+    let sql = format!(
+        "SELECT id, holds FROM hold WHERE id > ?1 AND epoch IN (SELECT epoch FROM node WHERE state <> 'alive') \
          ORDER BY id LIMIT {CHARGED_MAX}"
     );
-    let mut holds = Vec::new();
-    db.each(&sql, &[], |row| {
-        let id: i64 = row.get(0)?;
-        match json_from::<HoldRow>(row.text(1)?, "hold.holds", || format!("hold {id}")) {
-            Ok(hold) if but.contains(&hold.id) => {}
-            Ok(hold) => holds.push(hold.hold(names)),
-            Err(error) => tracing::error!(
-                event = "open_hold_unreadable", id, %error,
-                "a hold of a guard that is no more can't be read; it stays held"
-            ),
+    let (mut holds, mut last) = (Vec::new(), i64::MIN);
+    loop {
+        let (after, mut read) = (last, 0);
+        db.each(&sql, params![after], |row| {
+            (last, read) = (row.get(0)?, read + 1);
+            match json_from::<HoldRow>(row.text(1)?, "hold.holds", || format!("hold {last}")) {
+                Ok(hold) if but.contains(&hold.id) => {}
+                Ok(hold) => holds.push(hold.hold(names)),
+                Err(error) if noted.insert(last) => tracing::error!(
+                    event = "open_hold_unreadable", id = last, %error,
+                    "a hold of a guard that is no more can't be read; it stays held"
+                ),
+                Err(_) => {}
+            }
+            Ok(holds.len() < CHARGED_MAX)
+        })?;
+        // Behind those that can't be charged there may be more.
+        if read < CHARGED_MAX || holds.len() >= CHARGED_MAX {
+            return Ok(holds);
         }
-        Ok(true)
-    })?;
-    Ok(holds)
+    }
 }
 
 /// All guards that are alive or have open holds, and the latest others, newest first.

@@ -8,6 +8,7 @@ use tokio_postgres::types::ToSql;
 use crate::domain::Span;
 use crate::ledger::account::Segment;
 use crate::ledger::meter::Meter;
+use crate::ledger::shared::RowCount;
 use crate::store::postgres::arrays::{BucketPlaces, Places};
 use crate::store::postgres::clock::READ_NOW_MS;
 use crate::store::postgres::pipeline::{Sent, pipelined};
@@ -22,9 +23,10 @@ use crate::throttle::shared::BucketKey;
 
 const LOCK_LANE: &str =
     "SELECT state, rules_version, group_id FROM lane WHERE epoch = $1 AND lane = $2 FOR UPDATE";
-const NEW_METERS: &str = "INSERT INTO meter (limit_name, subject, start_s, end_s, settled, held) \
+const NEW_METERS: &str = "WITH made AS (INSERT INTO meter (limit_name, subject, start_s, end_s, settled, held) \
     SELECT l, s, b, e, 0, 0 FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[]) \
-    WITH ORDINALITY AS w (l, s, b, e, n) ORDER BY n ON CONFLICT DO NOTHING";
+    WITH ORDINALITY AS w (l, s, b, e, n) ORDER BY n ON CONFLICT DO NOTHING RETURNING limit_name, start_s) \
+    SELECT limit_name, start_s, COUNT(*) FROM made GROUP BY limit_name, start_s";
 const METERS: &str = "SELECT n, settled, held FROM unnest($1::text[], $2::text[], $3::bigint[]) \
     WITH ORDINALITY AS w (l, s, b, n) JOIN meter ON limit_name = l AND subject = s AND start_s = b \
     ORDER BY n FOR UPDATE OF meter";
@@ -87,7 +89,7 @@ impl PgSession {
     /// Locks and reads what a group wants.
     pub(super) async fn opened(&mut self, wants: &Wants) -> Result<Result<Rows, Failure>, WriteError> {
         let answers = self.asked(wants).await?;
-        let [_, lane, _, meters, credit, _, rates, orphans, ids, days, now] = &*answers else {
+        let [_, lane, made, meters, credit, _, rates, orphans, ids, days, now] = &*answers else {
             return Err(WriteError::Silent);
         };
         let Some(lane) = lane.first() else { return Ok(Err(Failure::GoneBack)) };
@@ -99,6 +101,7 @@ impl PgSession {
             group: lane.try_get(2)?,
             rules_version: lane.try_get(1)?,
             meters: vec![None; wants.meters.len()],
+            made: made.iter().map(made_rows).collect::<Result<_, _>>()?,
             credit: credit.first().map(segments).transpose()?,
             orphans: orphans.iter().map(|row| row.try_get(0).map(uint)).collect::<Result<_, _>>()?,
             rates: rates.iter().map(|row| bucket(row, &wants.rates)).collect::<Result<_, _>>()?,
@@ -115,6 +118,11 @@ impl PgSession {
         self.days = days;
         Ok(Ok(rows))
     }
+}
+
+fn made_rows(row: &Row) -> Result<RowCount, WriteError> {
+    let rows = usize::try_from(row.try_get::<_, i64>(2)?).unwrap_or(0);
+    Ok(RowCount { limit: row.try_get(0)?, start_s: row.try_get(1)?, rows })
 }
 
 fn day(row: &Row) -> Result<days::Day, WriteError> {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::ledger::account::Segment;
 use crate::ledger::entry::{Crossing, Entry, Hold, Job};
 use crate::ledger::meter::Meter;
-use crate::ledger::shared::MeterKey;
+use crate::ledger::shared::{MeterKey, RowCount};
 use crate::store::DatabaseError;
 use crate::store::objects::ObjectChange;
 use crate::store::records::AuditRow;
@@ -44,7 +44,7 @@ pub(super) enum Need {
     Known,
     /// It may have no row yet, and gets one.
     New,
-    /// It counts if it has a row.
+    /// It counts if it has a row; without one, a request that counts on it is refused.
     IfThere,
 }
 
@@ -57,6 +57,8 @@ pub(super) struct Rows {
     pub rules_version: i64,
     /// The meters, in the order in which they were wanted. `None` has no row.
     pub meters: Vec<Option<Meter>>,
+    /// The rows of meters that were made.
+    pub made: Vec<RowCount>,
     /// Those of the orphans that are open.
     pub orphans: Vec<u64>,
     /// The segments of prepaid credit.

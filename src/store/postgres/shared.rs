@@ -47,7 +47,7 @@ pub(super) struct Shared {
     /// Which start of a guard this is; a new one once it was given up.
     epoch: AtomicI64,
     /// Holds of dead guards whose charges the database refuses.
-    refused: Mutex<Vec<u64>>,
+    refused: Mutex<HashSet<u64>>,
     /// The holds that were its own when it joined again; changed under the ledger's lock.
     kept: Mutex<Arc<HashSet<u64>>>,
     /// Allows one attempt to rejoin at a time.
@@ -232,7 +232,7 @@ impl Shared {
     }
 
     /// Those holds.
-    pub(super) fn refused(&self) -> Vec<u64> {
+    pub(super) fn refused(&self) -> HashSet<u64> {
         unpoisoned(self.refused.lock()).clone()
     }
 

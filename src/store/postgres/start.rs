@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use crate::ledger::account::Account;
 use crate::ledger::locked::LockedLedger;
 use crate::store::postgres::activation;
 use crate::store::postgres::clock::now_ms;
@@ -18,7 +19,7 @@ use crate::store::postgres::schema::{self, Found};
 use crate::store::postgres::shared::Shared;
 use crate::store::postgres::transaction::PgSession;
 use crate::store::postgres::upkeep::Upkeep;
-use crate::store::postgres::whole::SharedMeters;
+use crate::store::postgres::whole;
 use crate::store::postgres::writer::Writer;
 use crate::store::records::{KeyRow, Names, Stored};
 use crate::store::sql::postgres::Connection;
@@ -68,8 +69,8 @@ pub struct StoredRules {
     pub stored: Stored,
     /// The limits in force, with ids in place of names: name, and rule as JSON.
     pub active: Vec<(String, String)>,
-    /// Prepaid credit and the meters of all guards then.
-    pub counters: SharedMeters,
+    /// Prepaid credit, if any was granted.
+    pub account: Option<Account>,
 }
 
 /// Reads the rules.
@@ -177,8 +178,8 @@ impl RulesReader {
                 stored.file_limits = activation::of_file(db)?;
                 let active = activation::active(db)?;
                 keys::each_key_since(db, since, &mut each_key)?;
-                let counters = SharedMeters::read(db)?;
-                Ok(StoredRules { version, now_ms, stored, active, counters })
+                let account = whole::account(db)?;
+                Ok(StoredRules { version, now_ms, stored, active, account })
             })
         })
     }

@@ -1,15 +1,17 @@
 //! What a guard does every second beside admission: it says that it is alive, notices new
 //! rules, gives up dead guards, and charges what they held.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use crate::store::StoreError;
 use crate::store::postgres::calls::Call;
-use crate::store::postgres::clock::{NOW_MS, NOW_S};
+use crate::store::postgres::clock::NOW_MS;
 use crate::store::postgres::database::Database;
 use crate::store::postgres::locks::{rules_version, working};
+use crate::store::postgres::meter_rows::{self, Counting};
 use crate::store::postgres::nodes::{self, Known, Rejoined};
 use crate::store::postgres::shared::Shared;
 use crate::store::records::Names;
@@ -18,16 +20,11 @@ use crate::store::sql::{self, Db, params};
 
 /// How often it looks.
 const EVERY: Duration = Duration::from_secs(1);
-/// Meters of windows that ended so long ago are removed, in seconds.
-const METER_AGE_S: i64 = 86_400;
-/// Meters that are removed at once.
-const METERS_REMOVED: u32 = 1_000;
-
 /// Buckets of rates that nothing was taken from for so long are removed, in milliseconds: they
 /// have been full for long, and no request that took from them is open any more.
 const BUCKET_AGE_MS: i64 = 86_400_000;
-/// How often buckets are looked through, in looks.
-const BUCKETS_EVERY: u64 = 60;
+/// How often buckets and guards that have ended are looked through, in looks.
+const SELDOM: u64 = 60;
 /// Buckets that are removed at once.
 const BUCKETS_REMOVED: u32 = 10_000;
 
@@ -46,18 +43,29 @@ struct Run {
     last_ms: i64,
 }
 
+/// What it remembers between two looks.
+#[derive(Debug, Default)]
+struct Memory {
+    run: Option<Run>,
+    /// How often it has looked.
+    looks: u64,
+    counting: Counting,
+    /// Holds of dead guards that can't be read, as far as that was logged.
+    unreadable: HashSet<i64>,
+}
+
 impl Upkeep {
     /// Looks every second until the sender is dropped; then leaves.
     pub(super) fn run(self, stop: &Receiver<()>) {
         let mut connection: Option<Connection> = None;
-        let (mut run, mut looks) = (None, 0_u64);
+        let mut memory = Memory::default();
         while stop.recv_timeout(EVERY) == Err(RecvTimeoutError::Timeout) {
-            looks += 1;
-            match self.look(&mut connection, &mut run, looks) {
+            memory.looks += 1;
+            match self.look(&mut connection, &mut memory) {
                 Ok(()) => self.shared.note_success(),
                 Err(error) => {
                     self.shared.note_failure(&error);
-                    (connection, run) = (None, None);
+                    (connection, memory.run) = (None, None);
                 }
             }
         }
@@ -86,12 +94,8 @@ impl Upkeep {
         Ok(())
     }
 
-    fn look(
-        &self,
-        connection: &mut Option<Connection>,
-        run: &mut Option<Run>,
-        looks: u64,
-    ) -> Result<(), StoreError> {
+    fn look(&self, connection: &mut Option<Connection>, memory: &mut Memory) -> Result<(), StoreError> {
+        let Memory { run, looks, counting, unreadable } = memory;
         let connection = working(&self.database, connection)?;
         let db = Db::Postgres(connection);
         let epoch = self.shared.epoch();
@@ -111,7 +115,7 @@ impl Upkeep {
             self.shared.note_gone_back();
         }
         self.shared.call_waiting();
-        let orphaned = nodes::orphaned_holds(db, &*self.names, &self.shared.refused())?;
+        let orphaned = nodes::orphaned_holds(db, &*self.names, &self.shared.refused(), unreadable)?;
         if !orphaned.is_empty() {
             tracing::warn!(
                 event = "open_holds_charged",
@@ -122,9 +126,17 @@ impl Upkeep {
         for hold in orphaned {
             self.shared.queue.push(Call::Charge(Arc::new(hold)));
         }
-        remove_old_meters(db)?;
-        if looks.is_multiple_of(BUCKETS_EVERY) {
+        if let Err(error) = counting.count(db, &self.shared, *looks) {
+            tracing::warn!(
+                event = "meters_not_counted", %error,
+                "the meters of a limit can't be counted; new ones are made meanwhile, however many there are"
+            );
+        }
+        meter_rows::remove_old(db)?;
+        // For the first time at once.
+        if *looks % SELDOM == 1 {
             remove_old_buckets(db)?;
+            nodes::forget_old(db)?;
         }
         Ok(())
     }
@@ -150,16 +162,6 @@ impl Upkeep {
         }
         Ok(())
     }
-}
-
-/// Removes some meters of windows that are long over and on which nothing is held.
-fn remove_old_meters(db: Db<'_>) -> sql::Result<()> {
-    let sql = format!(
-        "DELETE FROM meter WHERE (limit_name, subject, start_s) IN (SELECT limit_name, subject, start_s FROM meter \
-         WHERE end_s < {NOW_S} - ?1 AND held = 0 \
-         ORDER BY end_s LIMIT {METERS_REMOVED} FOR UPDATE SKIP LOCKED)"
-    );
-    db.execute(&sql, params![METER_AGE_S]).map(drop)
 }
 
 /// Removes some buckets of rates that have been full for long.

@@ -3,17 +3,20 @@
 use std::sync::Arc;
 
 use crate::ledger::account::{Account, Segment};
-use crate::ledger::meter::Meter;
+use crate::ledger::meter::{METERS_MAX, Meter};
 use crate::store::postgres::clock::NOW_S;
 use crate::store::postgres::locks::rules_version;
 use crate::store::sql::columns::{json_from, json_text};
-use crate::store::sql::{Db, Result, credit, params};
+use crate::store::sql::{Db, Result, Row, credit, params};
 
-/// What rows say of meters and of prepaid credit.
+/// The limit, the subject's label, the start of the window, and the meter.
+type MeterRow = (String, String, i64, Meter);
+
+/// What rows say of all meters of windows that are not over, and of prepaid credit.
 #[derive(Debug)]
 pub struct SharedMeters {
     /// The limit, the subject's label, the start of the window, and the meter.
-    pub meters: Vec<(String, String, i64, Meter)>,
+    pub meters: Vec<MeterRow>,
     /// Prepaid credit, if any was granted.
     pub account: Option<Account>,
 }
@@ -22,8 +25,8 @@ pub struct SharedMeters {
 pub(super) struct Whole {
     /// The version of the rules.
     pub(super) rules_version: i64,
-    /// Meters of windows that are not over: limit, subject's label, start of the window.
-    pub(super) meters: Vec<(String, String, i64, Meter)>,
+    /// Meters of windows that are not over, of each limit as many as there may be.
+    pub(super) meters: Vec<MeterRow>,
     pub(super) credit: Option<Vec<Segment>>,
     /// What the open requests of other guards may cost, in nano-dollars.
     pub(super) held_nano: i64,
@@ -34,7 +37,9 @@ pub(super) struct Whole {
 impl SharedMeters {
     /// Reads them.
     pub(super) fn read(db: Db<'_>) -> Result<Self> {
-        Ok(Self { meters: meters(db)?, account: account(db)? })
+        let sql =
+            format!("SELECT limit_name, subject, start_s, settled, held FROM meter WHERE end_s > {NOW_S}");
+        Ok(Self { meters: db.rows(&sql, &[], meter_from)?, account: account(db)? })
     }
 }
 
@@ -45,20 +50,23 @@ pub(super) fn read(db: Db<'_>, own_epoch: i64) -> Result<Whole> {
         db.row(held, params![own_epoch], |row| Ok((row.get(0)?, row.get(1)?)))?;
     let holds = usize::try_from(holds).unwrap_or(0);
     let rules_version = rules_version(db)?;
-    Ok(Whole { rules_version, meters: meters(db)?, credit: credit_segments(db)?, held_nano, holds })
+    Ok(Whole { rules_version, meters: shown_meters(db)?, credit: credit_segments(db)?, held_nano, holds })
 }
 
-/// The meters of windows that are not over.
-fn meters(db: Db<'_>) -> Result<Vec<(String, String, i64, Meter)>> {
-    let meters =
-        format!("SELECT limit_name, subject, start_s, settled, held FROM meter WHERE end_s > {NOW_S}");
-    db.rows(&meters, &[], |row| {
-        Ok((row.get(0)?, row.get(1)?, row.get(2)?, Meter { settled: row.get(3)?, held: row.get(4)? }))
-    })
+fn shown_meters(db: Db<'_>) -> Result<Vec<MeterRow>> {
+    let sql = format!(
+        "SELECT name, subject, start_s, settled, held FROM active_limit CROSS JOIN LATERAL (SELECT * FROM meter \
+         WHERE end_s > {NOW_S} AND limit_name = name LIMIT {METERS_MAX}) AS shown"
+    );
+    db.rows(&sql, &[], meter_from)
+}
+
+fn meter_from(row: &Row<'_>) -> Result<MeterRow> {
+    Ok((row.get(0)?, row.get(1)?, row.get(2)?, Meter { settled: row.get(3)?, held: row.get(4)? }))
 }
 
 /// Prepaid credit as it is, if any was granted.
-fn account(db: Db<'_>) -> Result<Option<Account>> {
+pub(super) fn account(db: Db<'_>) -> Result<Option<Account>> {
     let Some(segments) = credit_segments(db)? else { return Ok(None) };
     let grants = credit::grants(db)?;
     let Some((first, _)) = grants.first() else { return Ok(None) };

@@ -14,6 +14,7 @@ use crate::store::postgres::locks::{Alone, lock};
 use crate::store::postgres::looks::Looks;
 use crate::store::postgres::past::Pasts;
 use crate::store::postgres::pool::Work;
+use crate::store::postgres::reader::Reader;
 use crate::store::postgres::shared::Shared;
 use crate::store::sql::postgres::Connection;
 use crate::store::sql::{self, Db, Lent as _, params};
@@ -63,6 +64,16 @@ impl Writer {
         if let Err(error) = blocking(look).await {
             tracing::warn!(event = "storage_size_not_read", %error, "the size of the tables can't be read");
         }
+    }
+
+    /// Asks a question, without locks.
+    pub(in crate::store) async fn ask<T, F>(&self, question: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(Db<'_>) -> sql::Result<T> + Send + 'static,
+    {
+        let reader = Reader::new(Arc::clone(&self.database));
+        blocking(move || reader.query(question)).await
     }
 
     /// Does work in one transaction, after all that this guard has queued before.

@@ -60,33 +60,36 @@ type Statements = Vec<(String, Vec<Kept>)>;
 
 impl PgSession {
     /// The rows of a group's entries, and the statements that write what is not written in
-    /// arrays, in the order of locks; what depends on an answer is not among them.
+    /// arrays; what depends on an answer is not among them. Rows that other groups may write at
+    /// the same time are written in one order by all: table by table, and within each in the order
+    /// of keys.
     fn batch(&self, writes: &Writes<'_>) -> Result<(Vec<Vec<Kept>>, Statements), Error> {
-        let (entries, batch) = (Batch::default(), Batch::default());
+        let (rows, batch) = (Batch::default(), Batch::default());
         let db = Db::Batch(&batch);
         let mut rollups: BTreeMap<RollupKey, RollupSums> = BTreeMap::new();
-        for entry in writes.entries.iter().copied().chain(&writes.charges).chain(&writes.corrections) {
+        let entries = writes.entries.iter().copied().chain(&writes.charges).chain(&writes.corrections);
+        for entry in sorted_by(entries, |entry| entry.id) {
             let tags = tags_text(&entry.attribution.tags)?;
-            insert_entry(Db::Batch(&entries), entry, &tags)?;
+            insert_entry(Db::Batch(&rows), entry, &tags)?;
             if entry.kind != Kind::Release {
                 rollups.entry(RollupKey::of(entry, tags)).or_default().add(entry);
             }
         }
-        for (key, sums) in &rollups {
-            days::add_to(db, &self.days, key, sums)?;
-        }
+        days::add_all(db, &self.days, &rollups)?;
         if !writes.jobs.is_empty() {
             self.database.note_jobs();
         }
         // The object of a job that ends may be that of a new one.
         if self.database.has_jobs() {
-            writes.ended.iter().try_for_each(|id| jobs::remove(db, *id))?;
+            let ended = sorted_by(&writes.ended, |id| *id);
+            ended.into_iter().try_for_each(|id| jobs::remove(db, *id))?;
         }
-        writes.jobs.iter().try_for_each(|(hold, job)| jobs::insert(db, hold, job))?;
-        writes.objects.iter().try_for_each(|changes| objects::write(db, changes))?;
+        let jobs = sorted_by(&writes.jobs, |(_, job)| (&*job.kind, &*job.object));
+        jobs.into_iter().try_for_each(|(hold, job)| jobs::insert(db, hold, job))?;
+        objects::write(db, objects::in_order(writes.objects.iter().copied().flatten()))?;
         writes.audited.iter().try_for_each(|row| audit::insert(db, row))?;
-        let entries = entries.into_statements().into_iter().map(|(_, row)| row).collect();
-        Ok((entries, batch.into_statements()))
+        let rows = rows.into_statements().into_iter().map(|(_, row)| row).collect();
+        Ok((rows, batch.into_statements()))
     }
 
     /// Sends all statements of a group, and the commit behind them unless crossings decide
@@ -168,7 +171,11 @@ impl PgSession {
         let count = int(u64::try_from(crossed.len()).unwrap_or(u64::MAX));
         let ids = self.query(IDS, &[&count]).await?;
         let mut new = Vec::new();
-        for (crossing, id) in crossed.iter().zip(ids) {
+        // By what they are unique.
+        let in_order = sorted_by(crossed, |of| {
+            (&*of.limit.name, &*of.subject, of.mark.name(), of.threshold, of.window_start_s)
+        });
+        for (crossing, id) in in_order.into_iter().zip(ids) {
             let crossing = Crossing { id: uint(id.try_get(0)?), ..crossing.clone() };
             let (mark, line) = (Batch::default(), Batch::default());
             crossings::insert_mark(Db::Batch(&mark), &crossing)?;
@@ -197,4 +204,14 @@ impl PgSession {
 fn columns(rows: &[Vec<Kept>]) -> Vec<Vec<Value<'_>>> {
     let width = rows.first().map_or(0, Vec::len);
     (0..width).map(|at| rows.iter().filter_map(|row| row.get(at)).map(Kept::value).collect()).collect()
+}
+
+/// Records in the order of a key.
+fn sorted_by<'a, T, K: Ord>(
+    records: impl IntoIterator<Item = &'a T>,
+    key: impl Fn(&'a T) -> K,
+) -> Vec<&'a T> {
+    let mut records: Vec<&T> = records.into_iter().collect();
+    records.sort_by_key(|record| key(record));
+    records
 }

@@ -281,6 +281,11 @@ impl Db<'_> {
         }
     }
 
+    /// Stands behind a query for rows that are to be removed, where others may write them.
+    pub(crate) fn skip_locked(self) -> &'static str {
+        if let Self::Sqlite(_) = self { "" } else { " FOR UPDATE SKIP LOCKED" }
+    }
+
     /// Whether the sparse columns of sums are added to by the statement that writes them.
     pub(crate) fn merges_quantities(self) -> bool {
         match self {

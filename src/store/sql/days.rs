@@ -89,16 +89,23 @@ pub(crate) fn add(db: Db<'_>, end: &RollupKey, key: &RollupKey, sums: &RollupSum
     Ok(())
 }
 
-/// The same where the spans are known that end after the key's quarter has begun, in their
-/// order.
-pub(crate) fn add_to(db: Db<'_>, days: &[Day], key: &RollupKey, sums: &RollupSums) -> Result<()> {
-    upsert_rollup(db, Table::Quarters, key, sums)?;
-    if days.last().is_none_or(|last| *key >= last.end()) {
-        return Ok(());
+/// The same for many quarters, where the spans are known that end after the first of them has
+/// begun, in their order. It goes table by table, in the order of keys: so of transactions that
+/// write at once none waits for another that waits for it.
+pub(crate) fn add_all(db: Db<'_>, days: &[Day], quarters: &BTreeMap<RollupKey, RollupSums>) -> Result<()> {
+    for (key, sums) in quarters {
+        upsert_rollup(db, Table::Quarters, key, sums)?;
     }
-    let Some(day) = days.iter().find(|day| day.span.contains(key.start_s)) else { return Ok(()) };
+    let Some(end) = days.last().map(Day::end) else { return Ok(()) };
     for table in [Table::Days, Table::DaysByUser] {
-        upsert_rollup(db, table, &key.within(day.span.start_s, table), sums)?;
+        let mut of_days: BTreeMap<RollupKey, RollupSums> = BTreeMap::new();
+        for (key, sums) in quarters.range(..&end) {
+            let Some(day) = days.iter().find(|day| day.span.contains(key.start_s)) else { continue };
+            of_days.entry(key.within(day.span.start_s, table)).or_default().merge(sums);
+        }
+        for (key, sums) in &of_days {
+            upsert_rollup(db, table, key, sums)?;
+        }
     }
     Ok(())
 }
@@ -107,6 +114,13 @@ pub(crate) fn add_to(db: Db<'_>, days: &[Day], key: &RollupKey, sums: &RollupSum
 /// are none.
 pub(crate) fn sum_up(db: Db<'_>, before_s: i64, zones: &[TimeZone]) -> Result<bool> {
     db.transaction(|| sum_up_some(db, before_s, zones))
+}
+
+/// Whether there are rows of quarters to sum up that ended before a time, or a day to remove that
+/// was summed up for other zones.
+pub(crate) fn is_to_sum_up(db: Db<'_>, before_s: i64, zones: &[TimeZone]) -> Result<bool> {
+    let rows = rows_from(db, &end(db)?, before_s.saturating_sub(ROLLUP_S))?;
+    Ok(!rows.is_empty() || first_cut(db, zones)?.is_some())
 }
 
 fn sum_up_some(db: Db<'_>, before_s: i64, zones: &[TimeZone]) -> Result<bool> {

@@ -29,18 +29,40 @@ fn in_period(key: ObjectKey, period: i64) -> i64 {
     (period << ITEM_BITS) | low
 }
 
+/// The row that a change is of: whether it is an item's, the kind and id of an object, and the key
+/// of an item.
+fn row_of(change: &ObjectChange) -> (bool, &str, &str, i64) {
+    match change {
+        ObjectChange::Put { of, .. } | ObjectChange::Remove(of) | ObjectChange::EndTurn { of, .. } => {
+            (false, of.kind.name(), &of.id, 0)
+        }
+        ObjectChange::Item { key, made_s, .. } => (true, "", "", item_key(*key, *made_s)),
+    }
+}
+
+fn item_key(key: ObjectKey, made_s: Option<i64>) -> i64 {
+    in_period(key, made_s.map_or(FOREVER, |made_s| made_s.div_euclid(PERIOD_S)))
+}
+
+/// Changes in the order of their rows, in which every transaction writes them where several write
+/// at once; those of one row stay in their order.
+pub(crate) fn in_order<'a>(changes: impl IntoIterator<Item = &'a ObjectChange>) -> Vec<&'a ObjectChange> {
+    let mut changes: Vec<&ObjectChange> = changes.into_iter().collect();
+    changes.sort_by(|a, b| row_of(a).cmp(&row_of(b)));
+    changes
+}
+
 /// Writes changes, in their order.
-pub(crate) fn write(db: Db<'_>, changes: &[ObjectChange]) -> Result<()> {
-    changes.iter().try_for_each(|change| match change {
+pub(crate) fn write<'a>(db: Db<'_>, changes: impl IntoIterator<Item = &'a ObjectChange>) -> Result<()> {
+    changes.into_iter().try_for_each(|change| match change {
         ObjectChange::Put { of, known, expires_s } => put(db, of, known, *expires_s),
         ObjectChange::Item { key, project, context, made_s } => {
-            let period = made_s.map_or(FOREVER, |made_s| made_s.div_euclid(PERIOD_S));
             let (tokens, rendering, pictures) = columns(context);
             db.execute(
                 "INSERT INTO object_item (id, project, context_tokens, rendering, pictures, memory) \
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (id) DO NOTHING",
                 params![
-                    in_period(*key, period),
+                    item_key(*key, *made_s),
                     project,
                     tokens,
                     rendering,
@@ -190,17 +212,30 @@ fn find_item(db: Db<'_>, key: ObjectKey, now_s: i64) -> Result<Option<KnownItem>
 /// Removes some rows of what upstream has forgotten by `now_s`; returns whether
 /// there may be more.
 pub(crate) fn forget(db: Db<'_>, now_s: i64) -> Result<bool> {
-    let objects = db.execute(
+    // Rows that others write at this time are left to the next time: who waits for no row is in the
+    // way of none.
+    let free = db.skip_locked();
+    let objects = format!(
         "DELETE FROM object WHERE (kind, id) IN \
-         (SELECT kind, id FROM object WHERE expires_s < ?1 ORDER BY expires_s LIMIT ?2)",
-        params![now_s, REMOVED_MAX],
-    )?;
-    let oldest = (now_s - RESPONSE_LIFE_S).div_euclid(PERIOD_S).clamp(0, FOREVER);
-    let items = db.execute(
-        "DELETE FROM object_item WHERE id IN (SELECT id FROM object_item WHERE id < ?1 LIMIT ?2)",
-        params![oldest << ITEM_BITS, REMOVED_MAX],
-    )?;
+         (SELECT kind, id FROM object WHERE expires_s < ?1 ORDER BY expires_s LIMIT ?2{free})"
+    );
+    let objects = db.execute(&objects, params![now_s, REMOVED_MAX])?;
+    let items = format!(
+        "DELETE FROM object_item WHERE id IN (SELECT id FROM object_item WHERE id < ?1 LIMIT ?2{free})"
+    );
+    let items = db.execute(&items, params![first_item(now_s), REMOVED_MAX])?;
     Ok(int(objects.max(items)) >= REMOVED_MAX)
+}
+
+/// Whether there are rows of what upstream has forgotten by `now_s`.
+pub(crate) fn is_to_forget(db: Db<'_>, now_s: i64) -> Result<bool> {
+    Ok(db.exists("SELECT 1 FROM object WHERE expires_s < ?1 LIMIT 1", params![now_s])?
+        || db.exists("SELECT 1 FROM object_item WHERE id < ?1 LIMIT 1", params![first_item(now_s)])?)
+}
+
+/// The least key of an item that upstream may still have.
+fn first_item(now_s: i64) -> i64 {
+    (now_s - RESPONSE_LIFE_S).div_euclid(PERIOD_S).clamp(0, FOREVER) << ITEM_BITS
 }
 
 fn known_from(kind: ObjectKind, row: &Row<'_>) -> Result<KnownObject> {

@@ -6,8 +6,10 @@
 //! recipients, as they are then.
 
 mod digest;
+mod unknown;
 
-use self::digest::{HOUR_MS, gather, hour, put_off};
+use self::digest::{gather, is_to_gather, next_hour_ms, put_off};
+use self::unknown::{drop_waiting, is_to_drop};
 use crate::domain::limit::Unit;
 use crate::ledger::entry::AlertKind;
 use crate::store::outbox::{Alert, Delivery, Due, EMAIL, NO_EMAIL, Outcome, email_to, recipient};
@@ -56,10 +58,25 @@ pub(crate) fn route(
         }
         db.execute("UPDATE crossing SET is_routed = 1 WHERE is_routed = 0", &[])?;
         let since_ms = others_for_ms.map_or(i64::MAX, |for_ms| now_ms.saturating_sub(for_ms));
-        drop_waiting(db, channels, has_email, since_ms)?;
-        let first = "SELECT MIN(at_ms) FROM crossing WHERE is_routed = 2";
-        let first_ms: Option<i64> = db.row(first, &[], |row| row.get(0))?;
-        Ok(first_ms.map(|at_ms| hour(at_ms) + HOUR_MS))
+        drop_waiting(db, channels, since_ms)?;
+        next_hour_ms(db)
+    })
+}
+
+/// What [`route`] would return, if there is nothing for it to do; `None` if there is something.
+pub(crate) fn rest(
+    db: Db<'_>,
+    channels: &[String],
+    now_ms: i64,
+    others_for_ms: Option<i64>,
+) -> Result<Option<Option<i64>>> {
+    let since_ms = others_for_ms.map_or(i64::MAX, |for_ms| now_ms.saturating_sub(for_ms));
+    db.snapshot(|| {
+        let is_new = db.exists("SELECT 1 FROM crossing WHERE is_routed = 0 LIMIT 1", &[])?;
+        if is_new || is_to_gather(db, now_ms)? || is_to_drop(db, channels, since_ms)? {
+            return Ok(None);
+        }
+        next_hour_ms(db).map(Some)
     })
 }
 
@@ -92,23 +109,6 @@ fn deliver_to_recipients(db: Db<'_>, now_ms: i64) -> Result<()> {
                  VALUES (?1, ?2, 'waiting', 0, ?3, NULL, ?4) ON CONFLICT (crossing, channel) DO NOTHING",
                 params![crossing, email_to(recipient), now_ms, own],
             )?;
-        }
-    }
-    Ok(())
-}
-
-/// Drops what waits for another channel, except of crossings since an instant, in Unix
-/// milliseconds.
-fn drop_waiting(db: Db<'_>, channels: &[String], has_email: bool, since_ms: i64) -> Result<()> {
-    let waiting: Vec<String> =
-        db.rows("SELECT DISTINCT channel FROM delivery WHERE state = 'waiting'", &[], |row| row.get(0))?;
-    let is_email = |channel: &str| channel == EMAIL || recipient(channel).is_some();
-    for channel in waiting {
-        let is_known = channels.contains(&channel) || (has_email && is_email(&channel));
-        if !is_known {
-            let sql = "UPDATE delivery SET state = 'dropped' WHERE state = 'waiting' AND channel = ?1 AND NOT EXISTS \
-                       (SELECT 1 FROM crossing WHERE crossing.id = delivery.crossing AND at_ms >= ?2)";
-            db.execute(sql, params![channel, since_ms])?;
         }
     }
     Ok(())
@@ -248,6 +248,7 @@ fn mail_from(row: &Row<'_>, at: usize) -> Result<Option<Mail>> {
 
 #[cfg(test)]
 mod tests {
+    use super::digest::HOUR_MS;
     use super::*;
     use crate::store::outbox::{NEWS_MS, OWN_MESSAGES_MAX};
     use crate::store::records::AlertRow;
@@ -267,6 +268,17 @@ mod tests {
         }
     }
 
+    /// Routes; before it and after it, [`rest`] says whether there is something to do.
+    fn routed(db: Db<'_>, channels: &[String], now_ms: i64, others_for_ms: Option<i64>) -> Option<i64> {
+        let changes = || db.row("SELECT total_changes()", &[], |row| row.get::<i64>(0)).unwrap();
+        let resting = || rest(db, channels, now_ms, others_for_ms).unwrap();
+        let (before, changes_before) = (resting(), changes());
+        let next_ms = route(db, channels, now_ms, others_for_ms).unwrap();
+        let is_idle = changes() == changes_before;
+        assert_eq!((before, resting()), (is_idle.then_some(next_ms), Some(next_ms)));
+        next_ms
+    }
+
     /// What a channel has to deliver: the limit, the mark and how many crossings.
     fn delivered(db: Db<'_>) -> Vec<(String, &'static str, u64)> {
         let due = due(db, "hook", i64::MAX / 2, i64::MAX / 2, 1_000).unwrap();
@@ -283,25 +295,25 @@ mod tests {
         let db = Db::Sqlite(&connection);
         let channels = ["hook".to_owned()];
         crossed(db, "users", "soft", 0..8, 10);
-        assert_eq!(route(db, &channels, 20, None).unwrap(), None);
+        assert_eq!(routed(db, &channels, 20, None), None);
         crossed(db, "users", "soft", 8..500, 30);
         crossed(db, "users", "hard", 0..3, 30);
         crossed(db, "other", "soft", 0..1, 30);
-        assert_eq!(route(db, &channels, 40, None).unwrap(), Some(HOUR_MS));
+        assert_eq!(routed(db, &channels, 40, None), Some(HOUR_MS));
         assert_eq!(count(db), OWN_MESSAGES_MAX + 3 + 1, "another kind or limit has messages all the same");
         assert!(delivered(db).iter().all(|(.., count)| *count == 1));
 
-        assert_eq!(route(db, &channels, HOUR_MS - 1, None).unwrap(), Some(HOUR_MS));
+        assert_eq!(routed(db, &channels, HOUR_MS - 1, None), Some(HOUR_MS));
         assert_eq!(count(db), OWN_MESSAGES_MAX + 4);
         crossed(db, "users", "soft", 500..501, HOUR_MS);
-        assert_eq!(route(db, &channels, HOUR_MS, None).unwrap(), None);
+        assert_eq!(routed(db, &channels, HOUR_MS, None), None);
         let digests: Vec<_> = delivered(db).into_iter().filter(|(.., count)| *count > 1).collect();
         assert_eq!(digests, [("users".to_owned(), "soft", 490)]);
         assert_eq!(count(db), OWN_MESSAGES_MAX + 6, "the next hour has messages of its own again");
 
         let (put_off, deliveries) = alerts(db, Some(300), 1).unwrap().remove(0);
         assert_eq!((put_off.count, deliveries.len()), (1, 1), "it shows the delivery of the digest");
-        assert_eq!(route(db, &channels, 2 * HOUR_MS, None).unwrap(), None);
+        assert_eq!(routed(db, &channels, 2 * HOUR_MS, None), None);
         assert_eq!(count(db), OWN_MESSAGES_MAX + 6, "each is sent once");
     }
 
@@ -331,13 +343,13 @@ mod tests {
 
         crossed(db, "alert_1", "soft", 0..1, 10);
         crossed(db, "users", "soft", 1..2, 10);
-        route(db, &["hook".to_owned(), email_to("ops@x.y")], 20, None).unwrap();
+        routed(db, &["hook".to_owned(), email_to("ops@x.y")], 20, None);
         let own = [waiting("a@x.y", &["a@x.y"]), waiting("b@x.y", &["b@x.y"]), waiting("hook", &[])];
         assert_eq!(deliveries(db, 1), own);
         assert_eq!(deliveries(db, 2), [waiting("ops@x.y", &[]), waiting("hook", &[])]);
 
         crossed(db, "alert_1", "soft", 2..3, 30);
-        route(db, &[], 40, None).unwrap();
+        routed(db, &[], 40, None);
         let dropped = |(channel, _, mail)| (channel, "dropped".to_owned(), mail);
         assert_eq!(deliveries(db, 1), own.map(dropped));
         assert_eq!(deliveries(db, 2), ["ops@x.y", "hook"].map(|channel| row(channel, "dropped", &[])));
@@ -354,10 +366,10 @@ mod tests {
         };
         let state = |channel: &str, state: &str| (channel.to_owned(), state.to_owned());
         crossed(db, "users", "soft", 0..1, 10);
-        route(db, &["hook".to_owned(), email_to("a@x.y")], 20, Some(NEWS_MS)).unwrap();
-        route(db, &[], NEWS_MS, Some(NEWS_MS)).unwrap();
+        routed(db, &["hook".to_owned(), email_to("a@x.y")], 20, Some(NEWS_MS));
+        routed(db, &[], NEWS_MS, Some(NEWS_MS));
         assert_eq!(states(), [state("email:a@x.y", "waiting"), state("hook", "waiting")]);
-        route(db, &[], NEWS_MS + 11, Some(NEWS_MS)).unwrap();
+        routed(db, &[], NEWS_MS + 11, Some(NEWS_MS));
         assert_eq!(states(), [state("email:a@x.y", "dropped"), state("hook", "dropped")]);
     }
 
@@ -366,7 +378,7 @@ mod tests {
         let connection = sqlite::memory();
         let db = Db::Sqlite(&connection);
         crossed(db, "users", "soft", 0..1, 10);
-        route(db, &["hook".to_owned()], 20, Some(NEWS_MS)).unwrap();
+        routed(db, &["hook".to_owned()], 20, Some(NEWS_MS));
         let claimed = |now_ms: i64| {
             let mut due = due(db, "hook", now_ms, NEWS_MS, 1).unwrap().pop()?;
             claim(db, &mut due, now_ms + 100).unwrap();

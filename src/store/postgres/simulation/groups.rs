@@ -7,6 +7,7 @@ use tokio::time::sleep;
 
 use crate::ledger::entry::Crossing;
 use crate::ledger::meter::Meter;
+use crate::ledger::shared::RowCount;
 use crate::store::postgres::session::{Need, Rows, Wants};
 use crate::store::postgres::simulation::database::{Database, Ended};
 use crate::store::postgres::simulation::rows::{Place, Row};
@@ -30,6 +31,10 @@ pub(super) enum Committed {
     New(Vec<Crossing>),
     /// The database refuses a record.
     Refused,
+}
+
+fn made_row(place: &Place) -> RowCount {
+    RowCount { limit: place.limit.to_string(), start_s: place.start_s, rows: 1 }
 }
 
 impl Database {
@@ -93,6 +98,7 @@ impl Database {
         let mut state = self.state();
         let backend = state.backends.get_mut(&id).ok_or(Ended::Lost)?;
         backend.lane = Some((node, lane));
+        rows.made = backend.inserted.keys().map(made_row).collect();
         rows.ids = (0..wants.ids).map(|_| state.tables.id()).collect();
         rows.now_ms = self.now_ms();
         Ok(Opened::Rows(Box::new(rows)))

@@ -62,15 +62,13 @@ impl Parts {
     }
 
     fn put_in_force(&self, read: RulesRead) -> i64 {
-        let RulesRead { rules, account, meters, .. } = read;
+        let RulesRead { rules, account, .. } = read;
         let (rates, metered): (Vec<Arc<Limit>>, Vec<_>) =
             rules.limits.into_values().partition(|limit| limit.is_rate());
         *unpoisoned(self.revoked.lock()) = rules.revoked;
         let mut throttle = unpoisoned(self.rates.lock());
         *throttle = Arc::new(Throttle::new(&rates, &throttle));
-        let mut ledger = self.ledger.lock();
-        drop(ledger.put_in_force(&metered, account, rules.version, self.now_ms()));
-        ledger.load_meters(meters);
+        drop(self.ledger.lock().put_in_force(&metered, account, rules.version, self.now_ms()));
         rules.version
     }
 }

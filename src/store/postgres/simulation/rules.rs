@@ -11,7 +11,7 @@ use crate::ledger::entry::Crossing;
 use crate::ledger::meter::Meter;
 use crate::store::postgres::past::{Pasts, Seen};
 use crate::store::postgres::simulation::database::{Database, Ended};
-use crate::store::postgres::simulation::rows::{Place, Row};
+use crate::store::postgres::simulation::rows::Row;
 use crate::store::postgres::simulation::sums::Sums;
 use crate::store::postgres::simulation::tables::{MeterRow, Rules, Tables, mark};
 
@@ -38,7 +38,6 @@ pub(super) struct RulesRead {
     pub(super) rules: Rules,
     pub(super) now_ms: i64,
     pub(super) account: Option<Account>,
-    pub(super) meters: Vec<(String, String, i64, Meter)>,
 }
 
 impl Database {
@@ -47,20 +46,10 @@ impl Database {
         self.state().tables.rules.version
     }
 
-    /// The rules, with the meters of windows that are not over.
+    /// The rules.
     pub(super) fn read_rules(&self) -> RulesRead {
         let (now_ms, state) = (self.now_ms(), self.state());
-        let tables = &state.tables;
-        let current = tables.meters.iter().filter(|(_, row)| row.end_s > now_ms.div_euclid(1_000));
-        let meter = |(place, row): (&Place, &MeterRow)| {
-            (place.limit.to_string(), place.subject.label().to_owned(), place.start_s, row.meter)
-        };
-        RulesRead {
-            rules: tables.rules.clone(),
-            now_ms,
-            account: tables.account(),
-            meters: current.map(meter).collect(),
-        }
+        RulesRead { rules: state.tables.rules.clone(), now_ms, account: state.tables.account() }
     }
 
     /// Begins a change: locks the rules. Returns their version.

@@ -137,7 +137,8 @@ fn however_much_is_summed_up_all_answers_are_the_same() {
     }
     let zones = zones(&ZONES);
     let mut steps = 0;
-    while sum_up(db, LAST_S - 7_000, &zones).unwrap() {
+    while is_to_sum_up(db, LAST_S - 7_000, &zones).unwrap() {
+        assert!(sum_up(db, LAST_S - 7_000, &zones).unwrap());
         steps += 1;
         if steps % 200 == 3 {
             // Late, early, and before everything else.
@@ -182,8 +183,29 @@ fn a_quarter_too_long_for_one_step_is_summed_up_in_parts() {
         }
         assert_eq!((answers(db), differences(db)), (answers(plain), vec![]), "after part {number}");
     }
-    assert!(!sum_up(db, LAST_S, &zones).unwrap());
+    assert!(!is_to_sum_up(db, LAST_S, &zones).unwrap() && !sum_up(db, LAST_S, &zones).unwrap());
     assert_eq!(end(db).unwrap(), RollupKey { start_s: FIRST_S + 900, ..RollupKey::default() });
+}
+
+#[test]
+fn sums_that_are_added_together_are_those_that_are_added_one_by_one() {
+    let (connection, connection_of_plain) = (sqlite::memory(), sqlite::memory());
+    let (db, plain) = (Db::Sqlite(&connection), Db::Sqlite(&connection_of_plain));
+    let hours = || (FIRST_S..LAST_S).step_by(3_600).zip(0..);
+    for db in [db, plain] {
+        for (start_s, number) in hours() {
+            let (key, sums) = rollup(start_s, number);
+            upsert_rollup(db, Table::Quarters, &key, &sums).unwrap();
+        }
+        while sum_up(db, LAST_S - 86_400, &zones(&ZONES)).unwrap() {}
+    }
+    let late: BTreeMap<RollupKey, RollupSums> =
+        hours().map(|(start_s, more)| rollup(start_s, more + 3)).collect();
+    add_all(db, &days(db).unwrap(), &late).unwrap();
+    for (key, sums) in &late {
+        add(plain, &end(plain).unwrap(), key, sums).unwrap();
+    }
+    assert_eq!((answers(db), differences(db)), (answers(plain), vec![]));
 }
 
 #[test]
@@ -200,6 +222,7 @@ fn what_another_zones_midnight_cuts_is_removed_and_summed_up_again() {
     assert_eq!((days(db).unwrap().len(), first_cut(db, &utc).unwrap()), (5, None));
     let cut_s = first_cut(db, &with_tokyo).unwrap();
     assert_eq!(cut_s, Some(FIRST_S));
+    assert!(is_to_sum_up(db, FIRST_S, &with_tokyo).unwrap() && !is_to_sum_up(db, LAST_S, &utc).unwrap());
     while take_away(db, FIRST_S).unwrap() {
         assert_eq!((&answers(db), differences(db)), (&before, vec![]));
     }

@@ -71,9 +71,10 @@ fn what_upstream_has_forgotten_goes_in_small_steps_and_nothing_else() {
     write(db, &changes).unwrap();
     let mut steps = 1;
     while forget(db, NOW_S).unwrap() {
+        assert!(is_to_forget(db, NOW_S).unwrap(), "after {steps} steps");
         steps += 1;
     }
-    assert_eq!(steps, 3);
+    assert!(steps == 3 && !is_to_forget(db, NOW_S).unwrap(), "{steps} steps");
     let count = |table: &str| -> i64 {
         db.row(&format!("SELECT COUNT(*) FROM {table}"), &[], |row| row.get(0)).unwrap()
     };
@@ -82,4 +83,44 @@ fn what_upstream_has_forgotten_goes_in_small_steps_and_nothing_else() {
         assert!(find_item(db, key(n), NOW_S).unwrap().is_some(), "{n}");
     }
     assert!(find_item(db, key(0), NOW_S).unwrap().is_none());
+}
+
+#[test]
+fn changes_are_ordered_by_their_rows_and_those_of_one_row_stay_in_their_order() {
+    let put =
+        |id: &str, tokens| ObjectChange::Put { of: of(id), known: known("a", Some(tokens)), expires_s: None };
+    let item = |id: &str| ObjectChange::Item {
+        key: ObjectKey::of(ObjectKind::Item, id),
+        project: "a".into(),
+        context: KeptContext::default(),
+        made_s: None,
+    };
+    let conversation = ObjectReference { kind: ObjectKind::Conversation, id: "z".to_owned() };
+    let changes = [
+        item("m"),
+        put("b", 1),
+        ObjectChange::Remove(of("b")),
+        put("b", 2),
+        item("n"),
+        put("a", 3),
+        item("m"),
+    ];
+    let (forth, mut back) = (in_order(&changes), changes.iter().rev().collect::<Vec<_>>());
+    let rows = |changes: &[&ObjectChange]| -> Vec<String> {
+        changes.iter().map(|change| format!("{:?}", row_of(change))).collect()
+    };
+    let tokens_of_b: Vec<_> = forth
+        .iter()
+        .filter_map(|change| match change {
+            ObjectChange::Put { of, known, .. } => (of.id == "b").then_some(known.context.tokens),
+            ObjectChange::Remove(_) => Some(None),
+            ObjectChange::Item { .. } => None,
+        })
+        .collect();
+    assert_eq!(tokens_of_b, [Some(1), None, Some(2)]);
+    let last = ObjectChange::Remove(conversation);
+    back.insert(3, &last);
+    let mut of_back = rows(&in_order(back));
+    of_back.remove(0);
+    assert_eq!(rows(&forth), of_back, "whatever order they came in, kinds in theirs");
 }

@@ -14,7 +14,7 @@ use crate::store::sql::{Db, Result, params};
 pub(super) const HOUR_MS: i64 = 3_600_000;
 
 /// Where the hour of an instant starts; both in Unix milliseconds.
-pub(super) fn hour(at_ms: i64) -> i64 {
+fn hour(at_ms: i64) -> i64 {
     at_ms.div_euclid(HOUR_MS) * HOUR_MS
 }
 
@@ -52,6 +52,19 @@ fn messages_of(db: Db<'_>, limit: &str, mark: &str, hour_ms: i64) -> Result<u64>
          AND limit_name = ?1 AND mark = ?2 AND at_ms >= ?3 AND at_ms < ?4 LIMIT {OWN_MESSAGES_MAX}) AS own"
     );
     db.row(&sql, params![limit, mark, hour_ms, hour_ms + HOUR_MS], |row| row.get(0)).map(uint)
+}
+
+/// When the hour ends of crossings that are put off, in Unix milliseconds, if there are any.
+pub(super) fn next_hour_ms(db: Db<'_>) -> Result<Option<i64>> {
+    let first = "SELECT MIN(at_ms) FROM crossing WHERE is_routed = 2";
+    let first_ms: Option<i64> = db.row(first, &[], |row| row.get(0))?;
+    Ok(first_ms.map(|at_ms| hour(at_ms) + HOUR_MS))
+}
+
+/// Whether something was put off in an hour that is over.
+pub(super) fn is_to_gather(db: Db<'_>, now_ms: i64) -> Result<bool> {
+    let sql = "SELECT 1 FROM crossing WHERE is_routed = 2 AND at_ms / ?1 <> ?2 LIMIT 1";
+    db.exists(sql, params![HOUR_MS, now_ms / HOUR_MS])
 }
 
 /// Gathers what was put off in an hour that is over: it shares the message of the last of its limit

@@ -1,0 +1,81 @@
+//! The rows of meters: how many there are, and the removal of old ones.
+//!
+//! Clients name end users and models, so a limit that counts each of these apart has as many meters
+//! as they name. Each guard counts the rows of such limits for itself, at a pace that costs the
+//! database little: the more rows were found, the later they are counted again. Between two counts
+//! it adds those that it makes. So it makes no more rows for requests once there are as many as
+//! there may be, except for what other guards have made since it counted last.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::ledger::meter::METERS_MAX;
+use crate::ledger::shared::RowCount;
+use crate::store::postgres::clock::NOW_S;
+use crate::store::postgres::shared::Shared;
+use crate::store::sql::{Db, Result, params};
+
+/// Rows that are counted in a second, on average: of two million, an index is read for about half
+/// a second in each forty.
+const COUNTED_A_SECOND: usize = 50_000;
+/// Limits whose rows are counted in one look.
+const LIMITS_AT_ONCE: usize = 32;
+/// The wait after a count that failed, in looks.
+const AGAIN_AFTER: u64 = 60;
+
+/// Meters of windows that ended so long ago are removed, in seconds.
+const METER_AGE_S: i64 = 86_400;
+/// Meters that are removed at once.
+const METERS_REMOVED: u32 = 1_000;
+
+/// When the rows of each limit are counted again, in looks.
+#[derive(Debug, Default)]
+pub(super) struct Counting(HashMap<Arc<str>, u64>);
+
+impl Counting {
+    /// Counts the rows of limits whose turn it is in this look. There is a look every second.
+    pub(super) fn count(&mut self, db: Db<'_>, shared: &Shared, look: u64) -> Result<()> {
+        let limits = shared.ledger().counted_limits();
+        let turn = |name: Arc<str>| (self.0.get(&name).copied().unwrap_or(0), name);
+        let mut turns: Vec<(u64, Arc<str>)> = limits.into_iter().map(turn).collect();
+        self.0 = turns.iter().map(|(at, name)| (Arc::clone(name), *at)).collect();
+        turns.sort_unstable();
+        let mut rows_in_all = 0;
+        for (_, name) in turns.into_iter().filter(|(at, _)| *at <= look).take(LIMITS_AT_ONCE) {
+            self.0.insert(Arc::clone(&name), look + AGAIN_AFTER);
+            let counts = rows_of(db, &name)?;
+            let rows: usize = counts.iter().map(|count| count.rows).sum();
+            shared.ledger().note_counted(&name, &counts);
+            let pause = u64::try_from(rows / COUNTED_A_SECOND).unwrap_or(u64::MAX);
+            self.0.insert(name, look.saturating_add(pause).saturating_add(1));
+            rows_in_all += rows;
+            if rows_in_all >= COUNTED_A_SECOND {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How many rows there are of a limit in each window that is not over, counted as far as it makes
+/// a difference.
+fn rows_of(db: Db<'_>, limit: &str) -> Result<Vec<RowCount>> {
+    let sql = format!(
+        "SELECT start_s, COUNT(*) FROM (SELECT start_s FROM meter WHERE limit_name = ?1 AND end_s > {NOW_S} \
+         LIMIT {METERS_MAX}) AS current GROUP BY start_s"
+    );
+    db.rows(&sql, params![limit], |row| {
+        let rows = usize::try_from(row.get::<i64>(1)?).unwrap_or(0);
+        Ok(RowCount { limit: limit.to_owned(), start_s: row.get(0)?, rows })
+    })
+}
+
+/// Removes some meters of windows that are long over and on which nothing is held.
+pub(super) fn remove_old(db: Db<'_>) -> Result<()> {
+    let sql = format!(
+        "DELETE FROM meter WHERE (limit_name, subject, start_s) IN (SELECT limit_name, subject, start_s FROM meter \
+         WHERE end_s < {NOW_S} - ?1 AND held = 0 \
+         ORDER BY end_s LIMIT {METERS_REMOVED} FOR UPDATE SKIP LOCKED)"
+    );
+    db.execute(&sql, params![METER_AGE_S]).map(drop)
+}
