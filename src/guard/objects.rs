@@ -119,9 +119,14 @@ impl Memory {
                 let (project, context) = (Arc::clone(project), context.clone());
                 self.items.put(*key, KnownItem { project, context });
             }
-            // Of a turn that guards share, the database says what it has left.
-            ObjectChange::Remove(of) | ObjectChange::EndTurn { of, .. } => {
-                self.objects.remove(ObjectKey::of(of.kind, &of.id));
+            ObjectChange::Remove(of) => self.objects.remove(ObjectKey::of(of.kind, &of.id)),
+            // Among guards, the row is read before the conversation is named again.
+            ObjectChange::EndTurn { of, context, .. } => {
+                let key = ObjectKey::of(of.kind, &of.id);
+                if let Some(known) = self.objects.get(key).cloned() {
+                    let context = context.clone().unwrap_or_default();
+                    self.objects.put(key, KnownObject { context, ..known });
+                }
             }
         }
     }

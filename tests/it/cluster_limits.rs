@@ -110,7 +110,7 @@ fn requests_and_revocations_go_on_while_new_limits_learn_their_past_and_each_end
             load(guard, &key, &stop)
         }));
         let (longest, (all, each, revoking), statuses) =
-            tokio::join!(loads, changes, futures_util::future::join_all(["1500", "4000", "12000"].map(slow)));
+            tokio::join!(loads, changes, futures_util::future::join_all(["1500", "3000", "6000"].map(slow)));
         assert_eq!(statuses, [StatusCode::OK; 3]);
         println!("limits {all:?} and {each:?}, a revocation {revoking:?}, requests {longest:?}");
         let least = all.min(each);
