@@ -6,7 +6,6 @@ use std::time::Duration;
 use futures_util::future::{join, join_all};
 use http::StatusCode;
 use serde_json::json;
-use spendguard::clock::Clock;
 use spendguard::domain::demand::Bound;
 use spendguard::domain::limit::{Mode, Only, Per, Source, Unit};
 use spendguard::domain::{
@@ -95,7 +94,7 @@ async fn race(postgres: &Postgres, mut round: impl AsyncFnMut(usize)) {
 #[test]
 fn late_sums_of_groups_that_are_written_at_once_are_in_the_way_of_none() {
     run(async {
-        let (postgres, houses, entries) = with_past().await;
+        let (postgres, houses, entries) = Box::pin(with_past()).await;
         let correct = async |house: &House, original: &Entry| {
             let entry = Entry {
                 id: 0,
@@ -211,7 +210,7 @@ fn crossings_that_guards_note_at_once_are_in_the_way_of_none() {
 #[test]
 fn days_are_summed_up_with_all_guards_still_if_there_is_something_to_sum_up() {
     run(async {
-        let (postgres, houses, _) = with_past().await;
+        let (postgres, houses, _) = Box::pin(with_past()).await;
         postgres.log_statements();
         let locks = || LOCKS.map(|text| postgres.logged(text));
         let before = locks();
