@@ -1,6 +1,7 @@
 //! Guards on one PostgreSQL: throughput, latency and CPU time, beside the embedded engine.
 //!
 //! `cargo build --release && cargo bench --bench cluster -- --seconds 5`
+//! (`--only "PostgreSQL 1 hot"` for one row)
 //!
 //! Each row is some guards with one limit that all requests count on ("hot"), or with a limit
 //! for each key and a key for each guard ("disjoint"). First 64 connections ask as fast as they
@@ -12,6 +13,8 @@
 #![expect(clippy::unwrap_used, reason = "a benchmark that can't go on has failed")]
 #![expect(clippy::print_stdout, reason = "its rows are what it is for")]
 
+#[path = "support/asking.rs"]
+mod asking;
 #[expect(dead_code, reason = "tests do more with it")]
 #[path = "../tests/it/postgres.rs"]
 mod postgres;
@@ -19,7 +22,7 @@ mod postgres;
 mod running;
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -29,10 +32,11 @@ use http_body_util::BodyExt as _;
 use serde_json::json;
 use spendguard::clock::Clock;
 use spendguard::fake_openai::{self, Fake};
-use spendguard::upstream::{Config, Upstream, roots};
+use spendguard::upstream::Upstream;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
+use self::asking::{argument, client};
 use self::postgres::Postgres;
 use self::running::Running;
 
@@ -42,9 +46,6 @@ const CONNECTIONS: usize = 64;
 const RATE_MS: u64 = 2;
 const HOT: &str = "[[limit]]\nname = \"org-month\"\nwindow = \"month\"\nhard = 1000000\n";
 const DISJOINT: &str = "[[limit]]\nname = \"key-month\"\nper = \"key\"\nwindow = \"month\"\nhard = 1000000\n";
-
-/// Read once, since many clients need them.
-static ROOTS: OnceLock<Arc<rustls::ClientConfig>> = OnceLock::new();
 
 /// How the guards of a row count, and on what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,12 +64,6 @@ struct Measured {
     group: u64,
     p50_us: u64,
     p99_us: u64,
-}
-
-fn client(url: &str) -> Upstream {
-    let wait = Duration::from_secs(60);
-    let config = Config { base_url: url.parse().unwrap(), connect_timeout: wait, response_timeout: wait };
-    Upstream::new(&config, ROOTS.get_or_init(roots))
 }
 
 async fn ask(client: &Upstream, method: Method, path: &str, key: &str, body: Bytes) -> (u16, Bytes) {
@@ -210,12 +205,6 @@ fn median(of: impl Iterator<Item = u64>) -> u64 {
     of[of.len() / 2]
 }
 
-fn argument(name: &str) -> Option<String> {
-    let arguments: Vec<String> = std::env::args().collect();
-    let at = arguments.iter().position(|argument| argument == name)?;
-    arguments.get(at + 1).cloned()
-}
-
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
     let Some(seconds) = argument("--seconds").map(|text| text.parse().expect("a whole number")) else {
@@ -234,7 +223,12 @@ async fn main() {
     let embedded = |limit| Setup { engine: "embedded", guards: 1, limit };
     let setups = ["hot", "disjoint"]
         .map(|limit| [embedded(limit), shared(1, limit), shared(2, limit), shared(3, limit)]);
-    let setups: Vec<Setup> = setups.into_iter().flatten().collect();
+    let only = argument("--only");
+    let is_wanted = |setup: &Setup| {
+        let name = format!("{} {} {}", setup.engine, setup.guards, setup.limit);
+        only.as_ref().is_none_or(|only| *only == name)
+    };
+    let setups: Vec<Setup> = setups.into_iter().flatten().filter(is_wanted).collect();
     let mut rounds = vec![Vec::new(); setups.len()];
     for _ in 0..ROUNDS {
         let alone = steady(&[(client(&upstream), "sk-upstream".to_owned())], seconds).await;

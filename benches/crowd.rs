@@ -18,12 +18,14 @@
 #![expect(clippy::unwrap_used, reason = "a benchmark that can't go on has failed")]
 #![expect(clippy::print_stdout, reason = "its rows are what it is for")]
 
+#[path = "support/asking.rs"]
+mod asking;
 #[path = "support/running.rs"]
 mod running;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -33,10 +35,11 @@ use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 use spendguard::clock::Clock;
 use spendguard::fake_openai::{self, Fake};
-use spendguard::upstream::{Config, Upstream, roots};
+use spendguard::upstream::Upstream;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
+use self::asking::{argument, client};
 use self::running::Running;
 
 const TOKEN: &str = "crowd-admin-token-0123456789abcdef";
@@ -51,15 +54,6 @@ const LIMITS: &str = "
 /// What crowds, by its name, and how many connections do it.
 const CROWDS: [(&str, usize); 6] =
     [("waiting", 1_000), ("scrape", 1), ("limit", 1), ("text", 4), ("questions", 40), ("wrong-keys", 100)];
-
-/// Read once, since a thousand clients need them.
-static ROOTS: OnceLock<Arc<rustls::ClientConfig>> = OnceLock::new();
-
-fn client(url: &str) -> Upstream {
-    let wait = Duration::from_secs(60);
-    let config = Config { base_url: url.parse().unwrap(), connect_timeout: wait, response_timeout: wait };
-    Upstream::new(&config, ROOTS.get_or_init(roots))
-}
 
 /// Sends a request and reads its answer; 0 for one that broke off.
 async fn ask(
@@ -217,12 +211,6 @@ fn fill(folder: &Path, now_s: i64) {
     }
     drop(insert);
     tx.commit().unwrap();
-}
-
-fn argument(name: &str) -> Option<String> {
-    let arguments: Vec<String> = std::env::args().collect();
-    let at = arguments.iter().position(|argument| argument == name)?;
-    arguments.get(at + 1).cloned()
 }
 
 #[tokio::main(flavor = "current_thread")]

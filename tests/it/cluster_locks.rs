@@ -155,6 +155,7 @@ fn objects_that_guards_learn_of_at_once_are_in_the_way_of_none() {
                 idle_s: 0,
                 created_s: 1,
                 used_s: 1,
+                changes: 0,
             },
             expires_s: None,
         };

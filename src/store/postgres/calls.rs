@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, OwnedMutexGuard, oneshot};
 
 use crate::ledger::entry::{Crossing, Entry, Hold, Job};
 use crate::ledger::waiting::Turn;
@@ -163,6 +163,8 @@ pub(super) struct Queue {
     state: Mutex<State>,
     /// How much goes back to rates and is not written yet.
     returning: Arc<AtomicUsize>,
+    /// Whose turn it is to take calls.
+    turn: Arc<tokio::sync::Mutex<()>>,
     /// Notified of every call.
     any: Notify,
     /// Notified of every call that a task waits for.
@@ -221,6 +223,11 @@ impl Queue {
         unpoisoned(self.state.lock()).closed = true;
         self.urgent.notify_one();
         self.any.notify_one();
+    }
+
+    /// Waits for the turn to take calls.
+    pub(super) async fn turn(&self) -> OwnedMutexGuard<()> {
+        Arc::clone(&self.turn).lock_owned().await
     }
 
     /// Waits for the calls of the next group; `None` once the queue is closed and empty.

@@ -5,8 +5,11 @@
 //! known not to be. Endings are kept until they are written; what the database refuses to
 //! write is written without it.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::sync::OwnedMutexGuard;
 
 use crate::ledger::entry::Crossing;
 use crate::store::DatabaseError;
@@ -18,6 +21,9 @@ use crate::store::postgres::shared::Shared;
 const ATTEMPTS: usize = 2;
 /// How often the rules may have changed before its requests are refused.
 const RENEWALS: usize = 20;
+/// How long calls gather for the guard's next lane while one waits for the rows of its group. What it
+/// waits for may not be in the way of the next.
+const GATHER_MAX: Duration = Duration::from_millis(20);
 /// The wait between attempts to connect.
 const RECONNECT_AFTER: Duration = Duration::from_millis(100);
 
@@ -25,6 +31,8 @@ const RECONNECT_AFTER: Duration = Duration::from_millis(100);
 pub(super) struct Lane<S> {
     session: S,
     shared: Arc<Shared>,
+    /// Whether it is this lane's turn to take calls, until its group has its rows.
+    turn: Option<OwnedMutexGuard<()>>,
     /// Ids that were given out and not used.
     spare_ids: Vec<u64>,
     /// The rules that they were given out under.
@@ -59,13 +67,16 @@ enum Next {
 
 impl<S: Session> Lane<S> {
     pub(super) fn new(session: S, shared: Arc<Shared>) -> Self {
-        let (spare_ids, rules_version, group, committed, is_noted) = (Vec::new(), 0, 0, 0, false);
-        Self { session, shared, spare_ids, rules_version, group, committed, is_noted }
+        let (turn, spare_ids, rules_version, group, committed, is_noted) = (None, Vec::new(), 0, 0, 0, false);
+        Self { session, shared, turn, spare_ids, rules_version, group, committed, is_noted }
     }
 
     /// Admits and writes until the queue is closed and empty.
     pub(super) async fn run(mut self) {
-        while let Some((number, calls)) = self.shared.queue.next().await {
+        loop {
+            self.turn = None;
+            self.turn = Some(self.shared.queue.turn().await);
+            let Some((number, calls)) = self.shared.queue.next().await else { return };
             self.serve(Group::new(number, calls)).await;
             self.shared.queue.done(number);
         }
@@ -164,7 +175,7 @@ impl<S: Session> Lane<S> {
     async fn attempt(&mut self, group: &Group) -> Result<Outcomes, Setback> {
         let wants = self.wants(group);
         self.shared.observer.committing();
-        let rows = self.session.open(&wants).await.map_err(Setback::Failed)?;
+        let rows = self.open(&wants).await.map_err(Setback::Failed)?;
         self.shared.observer.at_ms(rows.now_ms);
         match self.decide(group, &wants, &rows) {
             Ok(Some(decided)) => self.commit(decided).await,
@@ -178,6 +189,18 @@ impl<S: Session> Lane<S> {
                 Err(outdated)
             }
         }
+    }
+
+    /// Opens a group, and leaves the turn to the next lane: on a limit that all count on, it has
+    /// to wait for this one anyway, and its group grows meanwhile.
+    async fn open(&mut self, wants: &Wants) -> Result<Rows, Failure> {
+        let turn = self.turn.take();
+        let mut opening = pin!(self.session.open(wants));
+        if let Ok(rows) = tokio::time::timeout(GATHER_MAX, &mut opening).await {
+            return rows;
+        }
+        drop(turn);
+        opening.await
     }
 
     fn wants(&mut self, group: &Group) -> Wants {
