@@ -58,7 +58,7 @@ async fn load(guard: &Serving, key: &str, stop: &Cell<bool>) -> Duration {
         let began = clock.running();
         let answer = guard.chat(key, &[("x-fake-completion-tokens", "100")], json!({ "user": "live" })).await;
         assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
-        longest = longest.max(clock.running() - began);
+        longest = longest.max(clock.running().saturating_sub(began));
         tokio::time::sleep(Duration::from_millis(30)).await;
     }
     longest
@@ -84,14 +84,14 @@ fn requests_and_revocations_go_on_while_new_limits_learn_their_past_and_each_end
                 for _ in 0..3 {
                     assert_eq!(cluster.lacking(name), "0|0", "{name}");
                 }
-                clock.running() - began
+                clock.running().saturating_sub(began)
             };
             let revoking = async {
                 tokio::time::sleep(Duration::from_millis(500)).await;
                 let began = clock.running();
                 let id = revoked["id"].as_str().unwrap();
                 b.ask(Method::DELETE, &format!("/guard/v1/keys/{id}"), None).await;
-                let took = clock.running() - began;
+                let took = clock.running().saturating_sub(began);
                 let answer = a.chat(revoked["value"].as_str().unwrap(), &[], json!({})).await;
                 assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
                 // A correction lands in the past that is being added up.

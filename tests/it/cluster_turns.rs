@@ -89,7 +89,7 @@ async fn open(postgres: &Postgres, count: usize) {
 fn what_a_turn_has_measured_is_what_the_next_one_is_held_at_on_whatever_guard() {
     run(async {
         let postgres = Postgres::start();
-        let [a, b] = guards(&postgres, &Arc::default()).await;
+        let [a, b] = Box::pin(guards(&postgres, &Arc::default())).await;
         assert!(held(&postgres, &a).await > WINDOW_NANO, "the picture has any size");
         for guard in [&a, &b, &b, &a] {
             let held = held(&postgres, guard).await;
@@ -102,7 +102,7 @@ fn what_a_turn_has_measured_is_what_the_next_one_is_held_at_on_whatever_guard() 
 fn turns_at_once_on_two_guards_leave_no_size_and_the_next_that_is_alone_does() {
     run(async {
         let (postgres, go) = (Postgres::start(), Arc::new(Notify::new()));
-        let [a, b] = guards(&postgres, &go).await;
+        let [a, b] = Box::pin(guards(&postgres, &go)).await;
         held(&postgres, &a).await;
         // The first ends last, and the first ends first.
         for ends_last in [true, false] {
@@ -136,7 +136,7 @@ fn turns_at_once_on_two_guards_leave_no_size_and_the_next_that_is_alone_does() {
 fn a_turn_that_is_open_on_another_guard_makes_the_conversation_one_of_any_size() {
     run(async {
         let (postgres, go) = (Postgres::start(), Arc::new(Notify::new()));
-        let [a, b] = guards(&postgres, &go).await;
+        let [a, b] = Box::pin(guards(&postgres, &go)).await;
         held(&postgres, &a).await;
         let slow = turn(&a, "slow");
         open(&postgres, 1).await;
@@ -156,7 +156,7 @@ fn a_turn_that_is_open_on_another_guard_makes_the_conversation_one_of_any_size()
 fn a_turn_of_a_guard_that_died_is_open_for_a_day() {
     run(async {
         let (postgres, go) = (Postgres::start(), Arc::new(Notify::new()));
-        let [a, b] = guards(&postgres, &go).await;
+        let [a, b] = Box::pin(guards(&postgres, &go)).await;
         held(&postgres, &a).await;
         assert!(held(&postgres, &b).await < LITTLE_NANO);
         let day_ms = "(CAST(extract(epoch FROM now()) * 1000 AS BIGINT) - 86400000)";
