@@ -176,3 +176,29 @@ fn a_turn_of_a_guard_that_died_is_open_for_a_day() {
         assert!(held(&postgres, &a).await < LITTLE_NANO);
     });
 }
+
+#[test]
+fn a_turn_whose_client_is_gone_before_it_begins_is_ended() {
+    run(async {
+        let (postgres, go) = (Postgres::start(), Arc::new(Notify::new()));
+        let [a, b] = Box::pin(guards(&postgres, &go)).await;
+        held(&postgres, &a).await;
+        let changes = "SELECT changes FROM object WHERE id = 'conv_1'";
+        let before = postgres.ask(changes);
+        let locked = postgres.hold("SELECT 1 FROM object FOR UPDATE", 2);
+        let gone = turn(&a, "hi");
+        tokio::time::sleep(Duration::from_millis(800)).await;
+        gone.abort();
+        drop(locked);
+        let open = "SELECT open_turns FROM object WHERE id = 'conv_1'";
+        for _ in 0..200 {
+            if postgres.ask(changes) != before && postgres.ask(open) == "{}" {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert_ne!(postgres.ask(changes), before, "it has begun");
+        assert_eq!(postgres.ask(open), "{}", "and ended");
+        assert!(held(&postgres, &b).await < LITTLE_NANO, "nothing was added");
+    });
+}

@@ -23,6 +23,9 @@ use crate::store::sql::codec::uint;
 use crate::store::sql::postgres::Connection;
 use crate::store::sql::{self, Db, audit, changes, credit, params};
 
+/// How long a statement may take that puts limits in force: it may remove or make millions of meters.
+const ACTIVATION_MAX: Duration = Duration::from_secs(60);
+
 /// How long the guard may pause between two statements of a change.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 
@@ -127,6 +130,8 @@ impl Change {
             let is_as_before = activation::is_in_force(self.db()?, &of_file, &limits)?;
             if !is_as_before {
                 self.still()?;
+                let long = self.connection.as_ref().ok_or(StoreError::Unavailable)?;
+                long.may_take(ACTIVATION_MAX, PAUSE_MAX).map_err(|error| StoreError::Failed(error.into()))?;
                 let pasts = std::mem::take(&mut *self.pasts);
                 activation::activate(self.db()?, &of_file, &limits, pasts)?;
             }

@@ -305,12 +305,13 @@ impl Lanes {
         added: KeptContainers,
         covers: impl FnOnce(&KnownObject, bool) -> bool + Send + 'static,
     ) -> Result<Option<BegunTurn>, StoreError> {
-        let database = Arc::clone(&self.database);
-        blocking(move || {
+        let (database, shared) = (Arc::clone(&self.database), Arc::clone(&self.shared));
+        let open = blocking(move || {
             let lease = Lease::take(&database, Work::Short)?;
-            Ok(claims::begin_turn(Db::Postgres(lease.connection()), &of, &new, added, covers)?)
-        })
-        .await
+            let begun = claims::begin_turn(Db::Postgres(lease.connection()), &of, &new, added, covers)?;
+            Ok(OpenTurn { of, begun, shared })
+        });
+        Ok(open.await?.accept())
     }
 
     /// Waits until all that this guard queued before is in the database.
@@ -324,10 +325,35 @@ impl Lanes {
     }
 }
 
+/// A turn that the database says is open, on its way to its request. Dropped on the way, it is
+/// ended: nothing was sent.
+struct OpenTurn {
+    of: ObjectReference,
+    begun: Option<BegunTurn>,
+    shared: Arc<Shared>,
+}
+
+impl OpenTurn {
+    fn accept(mut self) -> Option<BegunTurn> {
+        self.begun.take()
+    }
+}
+
+impl Drop for OpenTurn {
+    fn drop(&mut self) {
+        if let Some(BegunTurn { number: turn, was_alone, before }) = self.begun.take() {
+            let context = was_alone.then_some(before);
+            let ended = ObjectChange::EndTurn { of: self.of.clone(), turn, context };
+            self.shared.queue.push(Call::Objects(vec![ended], None));
+        }
+    }
+}
+
 /// Puts what was seen of the whole into memory; `false` if the rules there are of another version.
 fn show(shared: &Shared, seen: Whole) -> bool {
     // What takes long is made, and what it replaces is dropped, where no request waits.
-    let mut meters = LoadedMeters::of(shared.ledger().in_force(), seen.meters);
+    let in_force = shared.ledger().in_force();
+    let mut meters = LoadedMeters::of(in_force, seen.meters);
     let mut ledger = shared.ledger();
     if ledger.rules_version() != seen.rules_version {
         return false;
