@@ -69,7 +69,7 @@ fn requests_and_revocations_go_on_while_new_limits_learn_their_past_and_each_end
     run(async {
         let cluster = Cluster::new(CONFIG);
         let (a, b) = (cluster.serve(), cluster.serve());
-        let cluster = cluster.with_past(60_000);
+        let cluster = cluster.with_past(30_000);
         let key = a.make_key().await;
         let revoked = a.ask(Method::POST, "/guard/v1/keys", Some(json!({ "name": "revoked" }))).await;
         let (stop, clock) = (Cell::new(false), Clock::default());
