@@ -179,7 +179,7 @@ pub enum StoreError {
     },
     /// A schema has tables of another program.
     #[error(
-        "the schema {schema} has {tables} tables that are not spendguard's; name another in storage.schema, or          create an empty one"
+        "the schema {schema} has {tables} tables that are not spendguard's; name another in storage.schema, or create an empty one"
     )]
     Foreign {
         /// The schema.
@@ -187,9 +187,18 @@ pub enum StoreError {
         /// How many tables it has.
         tables: usize,
     },
+    /// A guard of an older version works on the database.
+    #[error(
+        "a guard named {node:?} of an older version works on the ledger, and does not do what guards of this version rely \
+         on; stop all guards of older versions first. One that was killed counts as stopped after cluster.node_timeout"
+    )]
+    OlderGuard {
+        /// Its name.
+        node: String,
+    },
     /// Another guard of the same database has this one's name.
     #[error(
-        "a guard named {name:?} is running on this database; give each its own cluster.node, or none, and it gets          one of its own"
+        "a guard named {name:?} is running on this database; give each its own cluster.node, or none, and it gets one of its own"
     )]
     NameTaken {
         /// The name.

@@ -242,8 +242,13 @@ fn a_schema_of_an_older_version_is_brought_up_to_date_by_the_first_of_several_gu
             cluster.postgres.ask(tables);
         }
         cluster.postgres.ask(
-            "INSERT INTO node (name, version, since_ms, seen_ms, state) VALUES ('old', '0.1.0', 1, 1, 'alive')",
+            "INSERT INTO node (name, version, since_ms, seen_ms, state) VALUES \
+             ('old', '0.1.0', 1, CAST(extract(epoch FROM now()) * 1000 AS BIGINT), 'alive')",
         );
+        let said = refused(cluster.command());
+        assert!(said.contains("a guard named \"old\" of an older version"), "{said}");
+        assert_eq!(cluster.postgres.ask("SELECT version FROM schema_version"), "1");
+        cluster.postgres.ask("UPDATE node SET seen_ms = 1");
         let guards: Vec<Serving> = (0..2).map(|_| cluster.serve()).collect();
         let key = guards[0].make_key().await;
         for guard in &guards {

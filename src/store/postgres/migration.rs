@@ -79,10 +79,11 @@ impl Target {
     pub(in crate::store) fn open(config: Config) -> Result<(Self, bool), StoreError> {
         let database = Arc::new(Database::new(config)?);
         let mut connection = database.connection()?;
-        let is_begun = match schema::prepare(&connection, &database.config.schema) {
-            Err(StoreError::HalfCopied { .. }) => true,
-            prepared => prepared.map(|()| false)?,
-        };
+        let is_begun =
+            match schema::prepare(&connection, &database.config.schema, database.config.node_timeout) {
+                Err(StoreError::HalfCopied { .. }) => true,
+                prepared => prepared.map(|()| false)?,
+            };
         connection.may_take_any_time().map_err(Error::from)?;
         Ok((Self { connection, _database: database }, is_begun))
     }

@@ -1,6 +1,9 @@
 //! The tables, made and brought up to date by the first guard that finds them missing or old.
 
+use std::time::Duration;
+
 use crate::store::StoreError;
+use crate::store::postgres::clock::NOW_MS;
 use crate::store::sql::migration::HALF_COPIED;
 use crate::store::sql::postgres::Connection;
 use crate::store::sql::{self, Db, params};
@@ -16,9 +19,18 @@ const STEPS: [&[&str]; 3] = [
     &[include_str!("schema/turns.sql")],
 ];
 
+/// Guards of this version and before don't note their turns on conversations. They must have ended
+/// before the tables are those of a later one.
+const WITHOUT_TURNS: i64 = 2;
+
 /// Makes the tables, or brings them to this version. A schema that is newer than this program
-/// is an error, and so is one that is not the guard's.
-pub(super) fn prepare(connection: &Connection, schema: &str) -> Result<(), StoreError> {
+/// is an error, and so is one that is not the guard's. A guard that has said nothing for
+/// `node_timeout` counts as ended.
+pub(super) fn prepare(
+    connection: &Connection,
+    schema: &str,
+    node_timeout: Duration,
+) -> Result<(), StoreError> {
     let db = Db::Postgres(connection);
     let prepared = db.transaction(|| {
         // Two first starts at once wait for each other. Nothing else rests on this lock.
@@ -36,8 +48,13 @@ pub(super) fn prepare(connection: &Connection, schema: &str) -> Result<(), Store
         let done = match found {
             Found::Nothing => 0,
             Found::Version(version) if HALF_COPIED < version && version < VERSION => version,
-            Found::Version(_) | Found::Foreign(_) => return Ok(found),
+            Found::Version(_) | Found::OfOlderGuard(_) | Found::Foreign(_) => return Ok(found),
         };
+        if (1..=WITHOUT_TURNS).contains(&done)
+            && let Some(name) = alive(db, node_timeout)?
+        {
+            return Ok(Found::OfOlderGuard(name));
+        }
         let steps = STEPS.iter().skip(usize::try_from(done).unwrap_or(usize::MAX));
         steps.copied().flatten().try_for_each(|sql| connection.batch(sql))?;
         db.execute("UPDATE schema_version SET version = ?1 WHERE id = 1", params![VERSION])?;
@@ -53,6 +70,8 @@ pub(super) enum Found {
     Nothing,
     /// The guard's tables, of a version.
     Version(i64),
+    /// Older tables, on which a guard of this name works.
+    OfOlderGuard(String),
     /// So many tables of another program.
     Foreign(usize),
 }
@@ -84,10 +103,18 @@ impl Found {
                 undo: format!("drop it (DROP SCHEMA {schema} CASCADE)"),
             }),
             Self::Version(found) => Err(StoreError::Version { found, expected: VERSION }),
+            Self::OfOlderGuard(node) => Err(StoreError::OlderGuard { node }),
             Self::Foreign(tables) => Err(StoreError::Foreign { schema: schema.to_owned(), tables }),
             Self::Nothing => Err(StoreError::NoLedger { ledger: format!("the schema {schema}") }),
         }
     }
+}
+
+/// A guard that has said that it is alive within a time.
+fn alive(db: Db<'_>, within: Duration) -> sql::Result<Option<String>> {
+    let within_ms = i64::try_from(within.as_millis()).unwrap_or(i64::MAX);
+    let sql = format!("SELECT name FROM node WHERE state = 'alive' AND seen_ms > {NOW_MS} - ?1 LIMIT 1");
+    db.optional(&sql, params![within_ms], |row| row.get(0))
 }
 
 fn tables(db: Db<'_>, schema: &str) -> sql::Result<Vec<String>> {

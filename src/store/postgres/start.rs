@@ -85,7 +85,7 @@ impl SharedStore {
     pub fn open(config: Config) -> Result<Self, StoreError> {
         let database = Arc::new(Database::new(config)?);
         let connection = database.connection()?;
-        schema::prepare(&connection, &database.config.schema)?;
+        schema::prepare(&connection, &database.config.schema, database.config.node_timeout)?;
         warn_of_settings(&connection)?;
         let epoch = nodes::new_epoch()?;
         join(&database, &connection, epoch)?;
