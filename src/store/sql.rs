@@ -15,6 +15,7 @@ mod copy_text;
 pub(crate) mod credit;
 pub(crate) mod crossings;
 pub(crate) mod days;
+mod dialect;
 pub(crate) mod entries;
 pub(crate) mod history;
 pub(crate) mod jobs;

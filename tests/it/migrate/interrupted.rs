@@ -22,19 +22,20 @@ fn fill(db: &rusqlite::Connection, count: u32) {
     .unwrap();
 }
 
-/// Starts a copy, and kills it once it has copied some entries and not all.
-fn killed(mut command: Command, copied: impl Fn() -> Option<u64>, all: u64) {
+/// Starts a copy, and kills it once it has copied some entries and not all. It is stopped
+/// meanwhile, and `stopped` looks at it then.
+fn killed(mut command: Command, copied: impl Fn() -> Option<u64>, all: u64, stopped: impl FnOnce()) {
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    let count = loop {
+    while copied().is_none_or(|count| count == 0) {
         assert!(child.try_wait().unwrap().is_none(), "it ended before it was killed");
-        match copied() {
-            Some(count) if count > 0 => break count,
-            _ => std::thread::sleep(Duration::from_millis(5)),
-        }
-    };
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let stop = Command::new("kill").args(["-STOP", &child.id().to_string()]).status().unwrap();
+    assert!(stop.success());
+    stopped();
+    assert!(copied().is_some_and(|count| count < all), "it was whole when it was stopped");
     child.kill().unwrap();
     child.wait().unwrap();
-    assert!(count < all, "it was whole when it was killed");
 }
 
 /// Entries of a ledger whose copy can be killed before it is whole.
@@ -72,7 +73,7 @@ fn a_copy_that_is_killed_is_no_ledger_and_goes_on_by_the_same_command() {
             let sql = "SELECT copied FROM migration WHERE name = 'entry'";
             house.postgres.ask(sql).parse().ok()
         };
-        killed(house.migration(&data, database), copied, ENTRIES.into());
+        killed(house.migration(&data, database), copied, ENTRIES.into(), || {});
         let said = refused(house.on_postgres());
         assert!(said.contains("the schema spendguard is half a copy"), "{said}");
         assert!(
@@ -115,13 +116,14 @@ fn a_copy_back_that_is_killed_is_no_ledger_and_goes_on_by_the_same_command() {
             let no_log_is_moved = rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
             db.set_db_config(no_log_is_moved, true).unwrap();
             let sql = "SELECT copied FROM migration WHERE name = 'entry'";
-            let copied = db.query_row(sql, [], |row| row.get::<_, i64>(0)).ok()?;
+            db.query_row(sql, [], |row| row.get::<_, i64>(0)).ok()?.try_into().ok()
+        };
+        let stopped = || {
             let free = "SELECT count(*) FROM (SELECT 1 FROM rules FOR UPDATE SKIP LOCKED) AS free";
             assert_eq!(house.postgres.ask(free), "0", "no guard can join the source meanwhile");
-            copied.try_into().ok()
         };
         let to = back.display().to_string();
-        killed(house.migration("env:DATABASE_URL", &to), copied, ENTRIES.into());
+        killed(house.migration("env:DATABASE_URL", &to), copied, ENTRIES.into(), stopped);
         let said = refused(house.on_folder(&back));
         assert!(said.contains("is half a copy") && said.contains("Run the same command again"), "{said}");
         let resumed = house.to_folder(&back);
