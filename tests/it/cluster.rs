@@ -72,6 +72,11 @@ impl Cluster {
     }
 }
 
+/// How many rounds are run: those that are asked for, or a few.
+fn rounds(few: u64) -> u64 {
+    std::env::var("SPENDGUARD_TEST_ROUNDS").map_or(few, |rounds| rounds.parse().unwrap())
+}
+
 /// Sends requests one after another until one is refused by the limit, or it is stopped.
 /// Returns how many were answered.
 async fn spend(guard: &Serving, key: &str, stop: &AtomicBool) -> u64 {
@@ -157,8 +162,7 @@ fn through_kill_9_of_guards_upstreams_truth_is_covered_and_their_holds_are_charg
         let cluster = Cluster::new(ONE_DOLLAR);
         let survivor = Arc::new(cluster.serve());
         let key: Arc<str> = survivor.make_key().await.into();
-        let rounds = std::env::var("SPENDGUARD_TEST_ROUNDS").map_or(4, |rounds| rounds.parse().unwrap());
-        for round in 0..rounds {
+        for round in 0..rounds(4) {
             let victim = cluster.serve();
             let slow: &[(&str, &str)] = &[("x-fake-latency-ms", "40"), ("x-fake-completion-tokens", "10")];
             let work = async {
@@ -208,7 +212,7 @@ fn a_database_that_crashes_under_load_admits_nothing_meanwhile_and_loses_no_endi
         let cluster = Cluster::new(ONE_DOLLAR);
         let (a, b) = (cluster.serve(), cluster.serve());
         let key = a.make_key().await;
-        for round in 0..3 {
+        for round in 0..rounds(3) {
             let slow: &[(&str, &str)] = &[("x-fake-latency-ms", "300")];
             let work = async {
                 let clients = (0..16).map(|number| {
@@ -218,7 +222,7 @@ fn a_database_that_crashes_under_load_admits_nothing_meanwhile_and_loses_no_endi
                 futures_util::future::join_all(clients).await
             };
             let crash = async {
-                tokio::time::sleep(Duration::from_millis(40 + 60 * round)).await;
+                tokio::time::sleep(Duration::from_millis(40 + 60 * (round % 5))).await;
                 cluster.postgres.crash();
                 let refused = a.chat(&key, &[], json!({})).await;
                 assert_eq!(
