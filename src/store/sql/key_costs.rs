@@ -2,7 +2,8 @@
 //!
 //! Sums are kept in the order of time, project and key. So for each time and
 //! each project that has spent then, the key's own rows are looked up: a bounded
-//! number of steps, however many keys and end users there are.
+//! number of steps, however many keys and end users there are. Times in which none
+//! has spent are skipped.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -36,7 +37,8 @@ fn add(
     let table = table.name();
     let next =
         format!("SELECT project FROM {table} WHERE start_s = ?1 AND project > ?2 ORDER BY project LIMIT 1");
-    let first = format!("SELECT project FROM {table} WHERE start_s = ?1 ORDER BY project LIMIT 1");
+    let first =
+        format!("SELECT start_s, project FROM {table} WHERE start_s >= ?1 ORDER BY start_s, project LIMIT 1");
     let own = format!(
         "SELECT CASE served_model WHEN '' THEN model ELSE served_model END, cost_nano FROM {table} \
          WHERE start_s = ?1 AND project = ?2 AND api_key = ?3 AND (start_s > ?4 OR \
@@ -44,8 +46,15 @@ fn add(
          (?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12))"
     );
     let n = &from.names;
-    for start_s in starts {
-        let mut project: Option<String> = db.optional(&first, params![start_s], |row| row.get(0))?;
+    let mut starts = starts.into_iter().peekable();
+    while let Some(start_s) = starts.next() {
+        let found = db.optional(&first, params![start_s], |row| Ok((row.get::<i64>(0)?, row.get(1)?)))?;
+        let Some((found_s, of)) = found else { break };
+        if found_s > start_s {
+            while starts.next_if(|start_s| *start_s < found_s).is_some() {}
+            continue;
+        }
+        let mut project: Option<String> = Some(of);
         while let Some(of) = project {
             let after =
                 params![start_s, of, key, from.start_s, n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7]];
