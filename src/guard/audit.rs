@@ -236,7 +236,7 @@ impl AuditedRecords {
     pub async fn lacking(
         &self,
         turn: &mut ChangeTurn,
-        limits: Vec<ActiveLimit>,
+        limits: impl FnOnce() -> Vec<ActiveLimit>,
         pasts: Pasts,
     ) -> Result<Vec<Arc<Limit>>, StoreError> {
         turn.change.lacking(limits, pasts).await

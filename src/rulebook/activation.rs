@@ -42,7 +42,7 @@ impl Rulebook {
             let mut book = self.book.lock().await.clone();
             let Planned { made, changes, records } = plan(&mut book)?;
             let found = names::look_up(&in_force(&book), &book.names, &self.ring);
-            let lacking = self.records.lacking(&mut turn, self.active(&found.limits), pasts).await?;
+            let lacking = self.records.lacking(&mut turn, || self.active(&found.limits), pasts).await?;
             if lacking.is_empty() {
                 if !records.is_empty() {
                     self.records.write(&mut turn, by, changes, records).await?;

@@ -114,14 +114,20 @@ fn an_outage_that_is_longer_than_the_timeout_of_guards_makes_none_give_up_anothe
     });
 }
 
+/// A guard that waits a second for its database, and a key that has spent.
+async fn impatient() -> (Cluster, Serving, String) {
+    let quick = "[storage]\nconnect_timeout = \"1s\"\nstatement_timeout = \"1s\"\n";
+    let cluster = Cluster::new(&format!("{ONE_DOLLAR}{quick}"));
+    let guard = cluster.serve();
+    let key = guard.make_key().await;
+    until(&guard, &key, StatusCode::OK).await;
+    (cluster, guard, key)
+}
+
 #[test]
 fn a_database_that_does_not_answer_is_503_in_time_and_loses_nothing() {
     run(async {
-        let quick = "[storage]\nconnect_timeout = \"1s\"\nstatement_timeout = \"1s\"\n";
-        let cluster = Cluster::new(&format!("{ONE_DOLLAR}{quick}"));
-        let guard = cluster.serve();
-        let key = guard.make_key().await;
-        until(&guard, &key, StatusCode::OK).await;
+        let (cluster, guard, key) = impatient().await;
         // The database ends a statement that waits too long; one that is frozen says nothing.
         for fault in ["locked", "frozen"] {
             let locked = (fault == "locked")
@@ -163,11 +169,7 @@ const SLOW_COMMIT: &str = "CREATE SEQUENCE commits; \
 #[test]
 fn a_commit_that_is_silent_is_503_in_time_and_its_hold_is_released_once_it_is_there() {
     run(async {
-        let quick = "[storage]\nconnect_timeout = \"1s\"\nstatement_timeout = \"1s\"\n";
-        let cluster = Cluster::new(&format!("{ONE_DOLLAR}{quick}"));
-        let guard = cluster.serve();
-        let key = guard.make_key().await;
-        until(&guard, &key, StatusCode::OK).await;
+        let (cluster, guard, key) = impatient().await;
         cluster.at_rest(&guard).await;
         let (served_before, _) = served(&cluster.fake).await;
         cluster.postgres.ask(SLOW_COMMIT);

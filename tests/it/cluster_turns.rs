@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::sync::Notify;
 
 use crate::harness::{Answer, House, run};
+use crate::objects::context::slow_upstream;
 use crate::postgres::Postgres;
-use crate::scripted::response;
 
 const MONTHLY: &str = "[[limit]]\nname = \"m\"\nwindow = \"month\"\nhard = 24.00\n";
 /// A window of gpt-6.1-sol costs more.
@@ -19,37 +19,9 @@ const WINDOW_NANO: i64 = 1_200_000_000;
 /// A thousand tokens cost less.
 const LITTLE_NANO: i64 = 20_000_000;
 
-/// An upstream of conversations, whose answer to the input "slow" comes when `go` says so.
-async fn upstream(go: Arc<Notify>) -> String {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let base_url = format!("http://{}/v1", listener.local_addr().unwrap());
-    let reply = move |request: axum::extract::Request| {
-        let go = Arc::clone(&go);
-        async move {
-            let path = request.uri().path().to_owned();
-            let body = axum::body::to_bytes(request.into_body(), usize::MAX).await.unwrap();
-            let body: Value = serde_json::from_slice(&body).unwrap();
-            if path.ends_with("/input_tokens") {
-                return axum::Json(json!({}));
-            }
-            if path == "/v1/conversations" {
-                return axum::Json(json!({ "id": "conv_1", "object": "conversation" }));
-            }
-            if body["input"] == "slow" {
-                go.notified().await;
-            }
-            axum::Json(response("gpt-6.1-sol", 1_000, 100))
-        }
-    };
-    let router = axum::Router::new().fallback(reply);
-    // The test's own task; it ends with the test's runtime.
-    tokio::task::spawn_local(async move { axum::serve(listener, router).await.unwrap() });
-    base_url
-}
-
 /// Two guards on one ledger, and a conversation that holds a picture of any size.
 async fn guards(postgres: &Postgres, go: &Arc<Notify>) -> [Rc<House>; 2] {
-    let base_url = upstream(Arc::clone(go)).await;
+    let base_url = slow_upstream(json!({}), Arc::default(), Arc::clone(go)).await;
     let a = House::sharing(postgres, Some(&base_url), MONTHLY).await;
     let b = House::sharing(postgres, Some(&base_url), MONTHLY).await;
     let part = json!({ "type": "input_image", "image_url": "https://example.com/16000x16000.png" });

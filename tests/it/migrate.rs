@@ -204,6 +204,17 @@ async fn furnish(guard: &Serving) -> String {
     key
 }
 
+/// The ledger of a stopped guard, on which a key has spent, and that key.
+async fn spent() -> (House, String) {
+    let house = House::new();
+    let guard = house.place.serve();
+    let key = guard.make_key().await;
+    assert_eq!(guard.chat(&key, &[], json!({})).await.status, StatusCode::OK);
+    guard.written(1).await;
+    stop(guard);
+    (house, key)
+}
+
 #[test]
 fn a_ledger_is_the_same_on_postgresql_and_back_again() {
     run(async {
@@ -347,13 +358,10 @@ fn a_source_in_use_and_a_target_that_has_something_are_refused_with_a_remedy() {
         assert!(said.contains("a guard named") && said.contains("stop it first"), "{said}");
         stop(on_postgres);
         // As a guard that joins keeps it, or a change of the rules.
-        let locked = "BEGIN; SELECT 1 FROM spendguard.rules FOR UPDATE; SELECT pg_sleep(4)";
-        std::thread::scope(|threads| {
-            threads.spawn(|| house.postgres.sql("spendguard", locked));
-            std::thread::sleep(Duration::from_secs(1));
-            let said = refusal(migration(database, &house.folder("new").display().to_string()));
-            assert!(said.contains("a guard or another copy works on the ledger"), "{said}");
-        });
+        let locked = house.postgres.hold("SELECT 1 FROM rules FOR UPDATE", 4);
+        let said = refusal(migration(database, &house.folder("new").display().to_string()));
+        assert!(said.contains("a guard or another copy works on the ledger"), "{said}");
+        drop(locked);
         let said = refusal(migration(database, &data));
         assert!(said.contains("has rows in its table"), "{said}");
         house.postgres.ask("UPDATE schema_version SET version = 9");
@@ -371,12 +379,7 @@ fn a_source_in_use_and_a_target_that_has_something_are_refused_with_a_remedy() {
 #[test]
 fn a_ledger_that_does_not_agree_with_itself_is_copied_as_it_is_and_the_command_fails() {
     run(async {
-        let house = House::new();
-        let guard = house.place.serve();
-        let key = guard.make_key().await;
-        assert_eq!(guard.chat(&key, &[], json!({})).await.status, StatusCode::OK);
-        guard.written(1).await;
-        stop(guard);
+        let (house, _) = spent().await;
         let db = rusqlite::Connection::open(house.place.database()).unwrap();
         db.execute_batch("UPDATE rollup SET cost_nano = cost_nano + 1").unwrap();
         drop(db);

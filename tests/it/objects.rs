@@ -1,7 +1,7 @@
 //! Objects have owners: what came back to a key is its project's alone.
 
 mod containers;
-mod context;
+pub(crate) mod context;
 mod crash;
 mod lists;
 pub(crate) mod upstream;

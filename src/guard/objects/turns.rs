@@ -246,7 +246,6 @@ impl Turn {
         memory.change(self.key);
         let turns = memory.turns.get_mut(&self.key)?;
         let added_max = turns.open.remove(&self.number).unwrap_or_default();
-        let was_alone = self.was_alone && self.number == turns.begun;
         let of = self.conversation.clone();
         if self.guard.core.is_shared() {
             if turns.open.is_empty() {
@@ -256,6 +255,7 @@ impl Turn {
             let context = was_alone.then(|| after(&before, end, &added_max, true));
             return Some(ObjectChange::EndTurn { of, turn, context });
         }
+        let was_alone = self.was_alone && self.number == turns.begun;
         turns.known = after(&turns.known, end, &added_max, was_alone);
         if !turns.open.is_empty() {
             return None;

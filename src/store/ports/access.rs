@@ -37,43 +37,28 @@ impl Access {
         self.run_alone(Alone::AmongWriters, work).await
     }
 
-    /// The same for work that is looked for from time to time. Where guards share the database,
-    /// `rest` says first, without any lock, what the work would return if there were nothing to do
-    /// now; `None` if there is something, and then the work is done.
-    pub(in crate::store) async fn run_unless<T, R, F>(&self, rest: R, work: F) -> Result<T, StoreError>
+    /// The same for work that is looked for from time to time, and that is done alone. Where guards
+    /// share the database, `rest` says first, without any lock, what the work would return if there
+    /// were nothing to do now; `None` if there is something, and then the work is done.
+    pub(in crate::store) async fn run_unless<T, R, F>(
+        &self,
+        rest: R,
+        alone: Alone,
+        work: F,
+    ) -> Result<T, StoreError>
     where
         T: Send + 'static,
         R: FnOnce(Db<'_>) -> sql::Result<Option<T>> + Send + 'static,
         F: FnOnce(Db<'_>) -> sql::Result<T> + Send + 'static,
     {
-        match self.rested(rest).await? {
-            Some(done) => Ok(done),
-            None => self.run_alone(Alone::AmongWriters, work).await,
-        }
-    }
-
-    /// The same for work that is done while no guard admits or ends anything.
-    pub(in crate::store) async fn run_still_unless<T, R, F>(&self, rest: R, work: F) -> Result<T, StoreError>
-    where
-        T: Send + 'static,
-        R: FnOnce(Db<'_>) -> sql::Result<Option<T>> + Send + 'static,
-        F: FnOnce(Db<'_>) -> sql::Result<T> + Send + 'static,
-    {
-        match self.rested(rest).await? {
-            Some(done) => Ok(done),
-            None => self.run_alone(Alone::AmongAll, work).await,
-        }
-    }
-
-    async fn rested<T, R>(&self, rest: R) -> Result<Option<T>, StoreError>
-    where
-        T: Send + 'static,
-        R: FnOnce(Db<'_>) -> sql::Result<Option<T>> + Send + 'static,
-    {
-        match self {
+        let done = match self {
             // It would wait for its one connection twice.
-            Self::Sqlite(_) => Ok(None),
-            Self::Postgres(writer) => writer.ask(rest).await,
+            Self::Sqlite(_) => None,
+            Self::Postgres(writer) => writer.ask(rest).await?,
+        };
+        match done {
+            Some(done) => Ok(done),
+            None => self.run_alone(alone, work).await,
         }
     }
 

@@ -7,6 +7,7 @@ use jiff::tz::TimeZone;
 use crate::domain::Limit;
 use crate::store::outbox::{Due, NEWS_MS, Outcome};
 use crate::store::ports::Access;
+use crate::store::postgres::Alone;
 use crate::store::records::ActiveLimit;
 use crate::store::records::{AuditRow, RecordChange};
 use crate::store::reports::PruneStep;
@@ -57,25 +58,20 @@ impl Records {
     /// into days of all these time zones, or removes a day that was summed up for other
     /// zones; `false` if there is nothing to do.
     pub async fn sum_up_days(&self, before_s: i64, zones: Vec<TimeZone>) -> Result<bool, StoreError> {
-        self.access
-            .run_still_unless(
-                {
-                    let zones = zones.clone();
-                    move |db| Ok((!days::is_to_sum_up(db, before_s, &zones)?).then_some(false))
-                },
-                move |db| match days::first_cut(db, &zones)? {
-                    Some(cut_s) => days::take_away(db, cut_s),
-                    None => days::sum_up(db, before_s, &zones),
-                },
-            )
-            .await
+        let known = zones.clone();
+        let rest = move |db: Db<'_>| Ok((!days::is_to_sum_up(db, before_s, &known)?).then_some(false));
+        let sum_up = move |db: Db<'_>| match days::first_cut(db, &zones)? {
+            Some(cut_s) => days::take_away(db, cut_s),
+            None => days::sum_up(db, before_s, &zones),
+        };
+        self.access.run_unless(rest, Alone::AmongAll, sum_up).await
     }
 
     /// Removes some rows of objects that upstream has forgotten by now, in Unix seconds;
     /// whether there may be more.
     pub async fn forget_objects(&self, now_s: i64) -> Result<bool, StoreError> {
         let rest = move |db: Db<'_>| Ok((!objects::is_to_forget(db, now_s)?).then_some(false));
-        self.access.run_unless(rest, move |db| objects::forget(db, now_s)).await
+        self.access.run_unless(rest, Alone::AmongWriters, move |db| objects::forget(db, now_s)).await
     }
 
     /// Deletes what a step of pruning says, with what refers to it. Returns how many
@@ -92,7 +88,7 @@ impl Records {
         let rest = move |db: Db<'_>| outbox::rest(db, &known, now_ms, others_for_ms);
         // Still: a crossing that was committed meanwhile would be marked without a delivery.
         let route = move |db: Db<'_>| outbox::route(db, &channels, now_ms, others_for_ms);
-        self.access.run_still_unless(rest, route).await
+        self.access.run_unless(rest, Alone::AmongAll, route).await
     }
 
     /// Notes the outcome of an attempt to deliver an alert, unless another guard has claimed it since.
@@ -147,12 +143,12 @@ impl RulesChange {
     /// written.
     pub async fn lacking(
         &mut self,
-        limits: Vec<ActiveLimit>,
+        limits: impl FnOnce() -> Vec<ActiveLimit>,
         pasts: Pasts,
     ) -> Result<Vec<Arc<Limit>>, StoreError> {
         let Self::Shared(change) = self else { return Ok(Vec::new()) };
         let open = change.take().ok_or(StoreError::Unavailable)?;
-        let (open, lacking) = open.lacking(limits, pasts).await?;
+        let (open, lacking) = open.lacking(limits(), pasts).await?;
         *change = Some(open);
         Ok(lacking)
     }

@@ -14,6 +14,7 @@ use crate::ledger::entry::{Crossing, Hold, reserved};
 use crate::ledger::meter::{Meter, Subject, subjects};
 use crate::store::postgres::clock::now_ms;
 use crate::store::postgres::past::{Pasts, Seen};
+use crate::store::postgres::transaction::IDS;
 use crate::store::records::ActiveLimit;
 use crate::store::reports::ROLLUP_S;
 use crate::store::sql::batch::{Batch, Kept};
@@ -254,19 +255,17 @@ fn put_crossings(db: Db<'_>, limit: &Limit, mut crossed: Vec<Crossing>) -> Resul
     let Some(since_s) = crossed.iter().map(|crossing| crossing.window_start_s).min() else { return Ok(()) };
     let known = crossings::soft_since(db, &limit.name, since_s)?;
     crossed.retain(|of| !known.contains(&(of.subject.clone(), of.threshold, of.window_start_s)));
-    let of_batch = |batch: Batch| batch.into_statements().into_iter().map(|(_, row)| row).collect::<Vec<_>>();
     for some in crossed.chunks_mut(AT_ONCE) {
-        let sql = "SELECT nextval('entry_id') FROM generate_series(1, CAST(?1 AS BIGINT))";
         let count = i64::try_from(some.len()).unwrap_or(i64::MAX);
-        let ids: Vec<u64> = db.rows(sql, params![count], |row| row.get(0).map(uint))?;
+        let ids: Vec<u64> = db.rows(IDS, params![count], |row| row.get(0).map(uint))?;
         let (marks, lines) = (Batch::default(), Batch::default());
         for (crossing, id) in some.iter_mut().zip(ids) {
             crossing.id = id;
             crossings::insert_mark(Db::Batch(&marks), crossing)?;
             insert_entry(Db::Batch(&lines), &crossing.entry(), "")?;
         }
-        db.insert_rows("crossing", &columns(crossings::COLUMNS), &of_batch(marks))?;
-        db.insert_rows("entry", &columns(ENTRY_COLUMNS), &of_batch(lines))?;
+        db.insert_rows("crossing", &columns(crossings::COLUMNS), &marks.into_rows())?;
+        db.insert_rows("entry", &columns(ENTRY_COLUMNS), &lines.into_rows())?;
     }
     Ok(())
 }

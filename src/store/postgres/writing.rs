@@ -88,8 +88,7 @@ impl PgSession {
         jobs.into_iter().try_for_each(|(hold, job)| jobs::insert(db, hold, job))?;
         objects::write(db, objects::in_order(writes.objects.iter().copied().flatten()))?;
         writes.audited.iter().try_for_each(|row| audit::insert(db, row))?;
-        let rows = rows.into_statements().into_iter().map(|(_, row)| row).collect();
-        Ok((rows, batch.into_statements()))
+        Ok((rows.into_rows(), batch.into_statements()))
     }
 
     /// Sends all statements of a group, and the commit behind them unless crossings decide

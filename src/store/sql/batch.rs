@@ -31,6 +31,11 @@ impl Batch {
     pub(crate) fn into_statements(self) -> Vec<(String, Vec<Kept>)> {
         self.0.into_inner()
     }
+
+    /// The parameters of each, as rows.
+    pub(crate) fn into_rows(self) -> Vec<Vec<Kept>> {
+        self.into_statements().into_iter().map(|(_, row)| row).collect()
+    }
 }
 
 impl From<Value<'_>> for Kept {

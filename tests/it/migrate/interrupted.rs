@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::StatusCode;
 use serde_json::json;
 
-use super::{House, refusal, stop};
+use super::{House, refusal, spent, stop};
 use crate::harness::run;
 use crate::process::{Place, Serving, refused};
 
@@ -43,12 +43,7 @@ const ENTRIES: u32 = 60_000;
 
 /// A stopped guard's ledger with so many entries, and a key.
 async fn large() -> (House, String) {
-    let house = House::new();
-    let guard = house.place.serve();
-    let key = guard.make_key().await;
-    assert_eq!(guard.chat(&key, &[], json!({})).await.status, StatusCode::OK);
-    guard.written(1).await;
-    stop(guard);
+    let (house, key) = spent().await;
     fill(&rusqlite::Connection::open(house.place.database()).unwrap(), ENTRIES);
     (house, key)
 }

@@ -214,20 +214,20 @@ fn pictures_of_kept_context_are_held_for_the_image_tool() {
     });
 }
 
-/// An upstream whose answer to the input "slow" comes when `go` says so. It counts 1,000
-/// tokens of everything.
-async fn slow_upstream(counts: Arc<AtomicUsize>, go: Arc<Notify>) -> String {
+/// An upstream of conversations, whose answer to the input "slow" comes when `go` says so. It is
+/// asked to count tokens `counts` times, and answers with `count`.
+pub(crate) async fn slow_upstream(count: Value, counts: Arc<AtomicUsize>, go: Arc<Notify>) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base_url = format!("http://{}/v1", listener.local_addr().unwrap());
     let reply = move |request: axum::extract::Request| {
-        let (counts, go) = (Arc::clone(&counts), Arc::clone(&go));
+        let (count, counts, go) = (count.clone(), Arc::clone(&counts), Arc::clone(&go));
         async move {
             let path = request.uri().path().to_owned();
             let body = axum::body::to_bytes(request.into_body(), usize::MAX).await.unwrap();
             let body: Value = serde_json::from_slice(&body).unwrap();
             if path.ends_with("/input_tokens") {
                 counts.fetch_add(1, Ordering::SeqCst);
-                return axum::Json(json!({ "input_tokens": 1_000 }));
+                return axum::Json(count);
             }
             if path == "/v1/conversations" {
                 return axum::Json(json!({ "id": "conv_1", "object": "conversation" }));
@@ -248,7 +248,8 @@ async fn slow_upstream(counts: Arc<AtomicUsize>, go: Arc<Notify>) -> String {
 fn a_count_is_not_relied_on_when_another_turn_has_added_to_the_conversation() {
     run(async {
         let (counts, go) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
-        let base_url = slow_upstream(Arc::clone(&counts), Arc::clone(&go)).await;
+        let count = json!({ "input_tokens": 1_000 });
+        let base_url = slow_upstream(count, Arc::clone(&counts), Arc::clone(&go)).await;
         let limit = "[guard]\nhold_wait = \"20s\"\nwhen_tight = \"reject\"\n\
                      [[limit]]\nname = \"m\"\nwindow = \"month\"\nhard = 1.20\n";
         let house = Rc::new(House::in_front_of(Some(&base_url), Some(UPSTREAM_KEY), limit).await);
