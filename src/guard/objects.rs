@@ -121,10 +121,10 @@ impl Memory {
             }
             ObjectChange::Remove(of) => self.objects.remove(ObjectKey::of(of.kind, &of.id)),
             // Among guards, the row is read before the conversation is named again.
-            ObjectChange::EndTurn { of, context, .. } => {
+            ObjectChange::EndTurn { of, alone, .. } => {
                 let key = ObjectKey::of(of.kind, &of.id);
                 if let Some(known) = self.objects.get(key).cloned() {
-                    let context = context.clone().unwrap_or_default();
+                    let context = alone.as_ref().map(|alone| alone.context.clone()).unwrap_or_default();
                     self.objects.put(key, KnownObject { context, ..known });
                 }
             }

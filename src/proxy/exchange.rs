@@ -113,8 +113,9 @@ pub async fn metered(
         Err(error) => {
             in_flight.settled(&end_unanswered(metered.reservation, &error));
             let billed = if error.sent { Billed::Perhaps } else { Billed::No };
-            if let Some(recording) = metered.recording.filter(|_| !error.sent) {
-                recording.refused();
+            let refused = metered.recording.filter(|_| !error.sent);
+            if let Some(written) = refused.and_then(|recording| recording.refused()) {
+                written.await;
             }
             return Err((Refusal::Upstream(NoAnswer::of(&error, billed)), in_flight));
         }
@@ -126,8 +127,9 @@ pub async fn metered(
     head.headers.extend(std::mem::take(&mut metered.extra));
     in_flight.status = head.status.as_u16();
     if !head.status.is_success() {
-        if let Some(recording) = metered.recording.filter(|_| !head.status.is_server_error()) {
-            recording.refused();
+        let refused = metered.recording.filter(|_| !head.status.is_server_error());
+        if let Some(written) = refused.and_then(|recording| recording.refused()) {
+            written.await;
         }
         let failed = Unserved { reservation: metered.reservation, exchange, in_flight, idle: policy.idle };
         // Boxed, so that requests that succeed don't have its size.

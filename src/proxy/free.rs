@@ -123,7 +123,7 @@ impl Proxy {
             let mut reservation = match permit.reserve(request, rules.admit.hold_wait).await {
                 Ok(reservation) => reservation,
                 Err(refusal) => {
-                    errand.abandon();
+                    errand.abandon().await;
                     return Err(refusal);
                 }
             };
@@ -150,7 +150,7 @@ impl Proxy {
         if !accepted {
             // An error of a gateway does not show whether upstream has served the request.
             if answer.status().is_client_error() {
-                errand.abandon();
+                errand.abandon().await;
             }
             in_flight.ended("upstream_error");
             let mut answer = answer.map(Answer::Plain);
@@ -284,7 +284,7 @@ impl Proxy {
     ) -> Result<Response<Answer>, Refusal> {
         let Errand { effect, turn, container, items } = errand;
         if let Some(turn) = turn {
-            turn.end(TurnEnd::Unknown);
+            turn.end(TurnEnd::Unknown).await;
         }
         if let Some(written) = container.and_then(|used| used.written) {
             self.guard.objects_written(written).await;
@@ -315,9 +315,9 @@ impl Proxy {
 
 impl Errand {
     /// Upstream did nothing.
-    fn abandon(&mut self) {
+    async fn abandon(&mut self) {
         if let Some(turn) = self.turn.take() {
-            turn.end(TurnEnd::Nothing);
+            turn.end(TurnEnd::Nothing).await;
         }
     }
 }

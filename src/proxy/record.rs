@@ -102,11 +102,10 @@ impl Recording {
         }))
     }
 
-    /// Upstream refused the request: nothing was made.
-    pub fn refused(mut self) {
-        if let Some(turn) = self.conversation.take() {
-            turn.end(TurnEnd::Nothing);
-        }
+    /// Upstream refused the request: nothing was made. The result resolves when that is written.
+    pub fn refused(mut self) -> Option<Recorded> {
+        let turn = self.conversation.take()?;
+        Some(Box::pin(turn.end(TurnEnd::Nothing)))
     }
 
     /// The memory of each container that the answer ran in and that may have been there
@@ -174,7 +173,7 @@ impl Recording {
         }
         changes.extend(answer.made.containers.iter().map(|id| self.container(id)));
         if let Some(turn) = self.conversation.take() {
-            turn.end(if used.is_some() { TurnEnd::Measured(added) } else { TurnEnd::Unknown });
+            changes.extend(turn.ended(if used.is_some() { TurnEnd::Measured(added) } else { TurnEnd::Unknown }));
         }
         changes
     }

@@ -93,9 +93,8 @@ pub enum ObjectChange {
         of: ObjectReference,
         /// The turn's number.
         turn: u64,
-        /// What the conversation holds then if no other turn has begun since; `None` if one was
-        /// open when this one began.
-        context: Option<KeptContext>,
+        /// What the conversation holds then; `None` if another turn was open when this one began.
+        alone: Option<Alone>,
     },
 }
 
@@ -104,8 +103,15 @@ pub enum ObjectChange {
 pub struct BegunTurn {
     /// Its number.
     pub number: u64,
-    /// Whether no other turn was open.
-    pub was_alone: bool,
-    /// What the conversation held before it.
-    pub before: KeptContext,
+    /// What the conversation held before it; `None` if another turn was open.
+    pub alone: Option<Alone>,
+}
+
+/// What a conversation holds, unless another turn has begun or ended on it since.
+#[derive(Clone, Debug)]
+pub struct Alone {
+    /// How often turns had begun or ended on it by then.
+    pub changes: u64,
+    /// What it holds.
+    pub context: KeptContext,
 }

@@ -21,9 +21,13 @@ const LITTLE_NANO: i64 = 20_000_000;
 
 /// Two guards on one ledger, and a conversation that holds a picture of any size.
 async fn guards(postgres: &Postgres, go: &Arc<Notify>) -> [Rc<House>; 2] {
+    guards_with(postgres, go, MONTHLY).await
+}
+
+async fn guards_with(postgres: &Postgres, go: &Arc<Notify>, config: &str) -> [Rc<House>; 2] {
     let base_url = slow_upstream(json!({}), Arc::default(), Arc::clone(go)).await;
-    let a = House::sharing(postgres, Some(&base_url), MONTHLY).await;
-    let b = House::sharing(postgres, Some(&base_url), MONTHLY).await;
+    let a = House::sharing(postgres, Some(&base_url), config).await;
+    let b = House::sharing(postgres, Some(&base_url), config).await;
     let part = json!({ "type": "input_image", "image_url": "https://example.com/16000x16000.png" });
     let item = json!({ "type": "message", "role": "user", "content": [part] });
     let made = a.post("/v1/conversations", &[], &json!({ "items": [item] })).await;
@@ -32,9 +36,13 @@ async fn guards(postgres: &Postgres, go: &Arc<Notify>) -> [Rc<House>; 2] {
 }
 
 fn turn(house: &Rc<House>, input: &'static str) -> tokio::task::JoinHandle<Answer> {
+    turn_with(house, json!({ "input": input }))
+}
+
+fn turn_with(house: &Rc<House>, more: serde_json::Value) -> tokio::task::JoinHandle<Answer> {
     let house = Rc::clone(house);
-    let body =
-        json!({ "model": "gpt-6.1-sol", "input": input, "max_output_tokens": 200, "conversation": "conv_1" });
+    let mut body = json!({ "model": "gpt-6.1-sol", "max_output_tokens": 200, "conversation": "conv_1" });
+    body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     tokio::task::spawn_local(async move { house.post("/v1/responses", &[], &body).await })
 }
 
@@ -172,5 +180,61 @@ fn a_turn_whose_client_is_gone_before_it_begins_is_ended() {
         assert_ne!(postgres.ask(changes), before, "it has begun");
         assert_eq!(postgres.ask(open), "{}", "and ended");
         assert!(held(&postgres, &b).await < LITTLE_NANO, "nothing was added");
+    });
+}
+
+/// Has the next commit that begins a turn take 6 s, which the database counts as no statement's time.
+const SLOW_BEGIN: &str = "CREATE SEQUENCE begun; \
+    CREATE FUNCTION begin_slowly() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+    IF nextval('spendguard.begun') = 1 THEN PERFORM pg_sleep(6); END IF; RETURN NULL; END $$; \
+    CREATE CONSTRAINT TRIGGER slowly AFTER UPDATE OF open_turns ON object DEFERRABLE INITIALLY DEFERRED \
+    FOR EACH ROW EXECUTE FUNCTION begin_slowly()";
+
+#[test]
+fn a_turn_whose_commit_is_silent_is_ended_once_it_is_there() {
+    run(async {
+        let (postgres, go) = (Postgres::start(), Arc::new(Notify::new()));
+        let quick = format!("{MONTHLY}[storage]\nconnect_timeout = \"1s\"\nstatement_timeout = \"1s\"\n");
+        let [a, b] = Box::pin(guards_with(&postgres, &go, &quick)).await;
+        held(&postgres, &a).await;
+        postgres.ask(SLOW_BEGIN);
+        let refused = turn(&a, "hi").await.unwrap();
+        assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE, "{refused:?}");
+        let open = "SELECT open_turns FROM object WHERE id = 'conv_1'";
+        for _ in 0..600 {
+            if postgres.ask("SELECT last_value FROM begun") > "1".to_owned() && postgres.ask(open) == "{}" {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert_eq!(postgres.ask(open), "{}");
+        // Whether it had begun was not known, so the size is not.
+        assert!(held(&postgres, &b).await > WINDOW_NANO);
+        assert!(held(&postgres, &b).await < LITTLE_NANO);
+    });
+}
+
+/// Has each end of a turn take a while.
+const SLOW_END: &str = "CREATE FUNCTION end_slowly() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+    PERFORM pg_sleep(0.5); RETURN NEW; END $$; \
+    CREATE TRIGGER slowly BEFORE UPDATE ON object FOR EACH ROW WHEN (NEW.open_turns = '{}') \
+    EXECUTE FUNCTION end_slowly()";
+
+#[test]
+fn a_client_that_has_its_answer_goes_on_at_once_on_whatever_guard() {
+    run(async {
+        let postgres = Postgres::start();
+        let [a, b] = Box::pin(guards(&postgres, &Arc::default())).await;
+        held(&postgres, &a).await;
+        postgres.ask(SLOW_END);
+        for guard in [&a, &b, &a] {
+            // Nothing else is written of it that it would wait for.
+            let answer = turn_with(guard, json!({ "input": "hi", "store": false })).await.unwrap();
+            assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+        }
+        a.settled().await;
+        b.settled().await;
+        let dear = format!("SELECT count(*) FROM entry WHERE kind = 'settle' AND held_nano > {LITTLE_NANO}");
+        assert_eq!(postgres.ask(&dear), "1", "only the first had to allow for a picture of any size");
     });
 }

@@ -11,12 +11,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::put;
+use super::{Memory, put};
 use crate::domain::object::KnownObject;
 use crate::domain::usage::ContainerMemory;
-use crate::domain::{KeptContainers, KeptContext, ObjectKind, ObjectReference, Rendering};
+use crate::domain::{KeptContext, ObjectKind, ObjectReference, Rendering};
 use crate::guard::Guard;
-use crate::store::objects::{BegunTurn, ObjectChange, ObjectKey};
+use crate::store::objects::{Alone, BegunTurn, ObjectChange, ObjectKey};
 use crate::store::{Journal, Lanes};
 
 /// Why a turn was not begun.
@@ -67,13 +67,19 @@ impl Turns {
 pub struct Turn {
     guard: Arc<Guard>,
     conversation: ObjectReference,
-    key: ObjectKey,
-    number: u64,
-    /// Whether no other turn was open when it began.
-    was_alone: bool,
-    is_open: bool,
-    /// The same turn in a database that guards share.
-    begun: Option<BegunTurn>,
+    /// What it may add.
+    added_max: KeptContext,
+    /// Where it is open; `None` once it has ended.
+    open: Option<Open>,
+}
+
+/// Where a turn is open.
+#[derive(Debug)]
+enum Open {
+    /// In memory, by its number among the turns of its conversation.
+    Here { key: ObjectKey, number: u64, was_alone: bool },
+    /// In the database that guards share.
+    AmongGuards(BegunTurn),
 }
 
 /// How a turn ended.
@@ -97,63 +103,98 @@ impl Guard {
     pub async fn begin_turn(
         self: &Arc<Self>,
         id: &str,
-        (held_for, container_max): (HeldFor, Option<ContainerMemory>),
+        held: (HeldFor, Option<ContainerMemory>),
         added_max: KeptContext,
         maker: impl FnOnce() -> KnownObject,
     ) -> Result<Turn, NotBegun> {
-        let added = added_max.containers;
-        let (turn, of) = self.begin_here(id, (&held_for, container_max), added_max, maker)?;
+        let of = ObjectReference { kind: ObjectKind::Conversation, id: id.to_owned() };
         match self.core.journal() {
-            Journal::Embedded(_) => {
-                let containers = of.context.containers.plus(added);
-                let context = KeptContext { containers, ..KeptContext::default() };
-                let changing = put(turn.conversation.clone(), KnownObject { context, ..of });
-                let written = self.core.push_objects(vec![changing]);
-                self.objects_written(written).await;
-                Ok(turn)
-            }
-            Journal::Shared(lanes) => {
-                turn.begin_among_guards(lanes, (held_for, container_max), added, of).await
-            }
+            Journal::Embedded(_) => self.begin_here(of, &held, added_max, maker).await,
+            Journal::Shared(lanes) => self.begin_among_guards(lanes, of, held, added_max, maker).await,
         }
     }
 
-    /// Begins a turn in memory. Returns what is known of the conversation, with all that other open
-    /// turns may add.
-    fn begin_here(
+    async fn begin_here(
         self: &Arc<Self>,
-        id: &str,
-        (held_for, container_max): (&HeldFor, Option<ContainerMemory>),
+        of: ObjectReference,
+        held: &(HeldFor, Option<ContainerMemory>),
         added_max: KeptContext,
         maker: impl FnOnce() -> KnownObject,
-    ) -> Result<(Turn, KnownObject), NotBegun> {
-        let conversation = ObjectReference { kind: ObjectKind::Conversation, id: id.to_owned() };
-        let key = ObjectKey::of(conversation.kind, id);
-        let mut memory = self.objects.memory();
-        let known = memory.find(conversation.kind, key);
+    ) -> Result<Turn, NotBegun> {
+        let key = ObjectKey::of(of.kind, &of.id);
+        let (known, number, was_alone) = {
+            let mut memory = self.objects.memory();
+            let known = memory.covered(key, held)?.unwrap_or_else(maker);
+            memory.change(key);
+            let turns = memory.turns.entry(key).or_insert_with(|| Turns {
+                known: known.context.clone(),
+                of: known.clone(),
+                open: BTreeMap::new(),
+                begun: 0,
+            });
+            let was_alone = turns.open.is_empty();
+            turns.begun += 1;
+            turns.open.insert(turns.begun, added_max.clone());
+            (known, turns.begun, was_alone)
+        };
+        let containers = known.context.containers.plus(added_max.containers);
+        let open = Some(Open::Here { key, number, was_alone });
+        let turn = Turn { guard: Arc::clone(self), conversation: of.clone(), added_max, open };
+        let context = KeptContext { containers, ..KeptContext::default() };
+        let written = self.core.push_objects(vec![put(of, KnownObject { context, ..known })]);
+        self.objects_written(written).await;
+        Ok(turn)
+    }
+
+    /// Begins a turn in the database that guards share, if no other guard has made the conversation
+    /// larger than what is held for.
+    async fn begin_among_guards(
+        self: &Arc<Self>,
+        lanes: &Lanes,
+        of: ObjectReference,
+        held: (HeldFor, Option<ContainerMemory>),
+        added_max: KeptContext,
+        maker: impl FnOnce() -> KnownObject,
+    ) -> Result<Turn, NotBegun> {
+        let known = self.objects.memory().covered(ObjectKey::of(of.kind, &of.id), &held)?;
+        let known = known.unwrap_or_else(maker);
+        let (seen, (held_for, container_max)) = (known.changes, held);
+        let covers = move |stored: &KnownObject, is_alone: bool| {
+            let containers = stored.context.containers.largest;
+            held_for.covers_stored(stored, is_alone, seen) && containers <= container_max
+        };
+        match lanes.begin_turn(of.clone(), known, added_max.containers, covers).await {
+            Ok(Some(begun)) => {
+                let (guard, open) = (Arc::clone(self), Some(Open::AmongGuards(begun)));
+                Ok(Turn { guard, conversation: of, added_max, open })
+            }
+            Ok(None) => Err(NotBegun::Changed),
+            Err(error) => {
+                tracing::warn!(
+                    event = "turn_not_begun", %error,
+                    "a request on a conversation is refused, since the conversation can't be locked"
+                );
+                Err(NotBegun::Unavailable)
+            }
+        }
+    }
+}
+
+impl Memory {
+    /// What is known of a conversation, with all that open turns of this guard may add; an error if
+    /// that is more than a turn is held for.
+    fn covered(
+        &mut self,
+        key: ObjectKey,
+        (held_for, container_max): &(HeldFor, Option<ContainerMemory>),
+    ) -> Result<Option<KnownObject>, NotBegun> {
+        let known = self.find(ObjectKind::Conversation, key);
         let covers = match held_for {
-            HeldFor::Counted(change) => memory.change_of(key) == *change && !memory.turns.contains_key(&key),
+            HeldFor::Counted(change) => self.change_of(key) == *change && !self.turns.contains_key(&key),
             HeldFor::AnySize | HeldFor::Tokens(..) => held_for.covers(known.as_ref()),
         };
         let container = known.as_ref().and_then(|known| known.context.containers.largest);
-        if !covers || container > container_max {
-            return Err(NotBegun::Changed);
-        }
-        let of = known.unwrap_or_else(maker);
-        memory.change(key);
-        let turns = memory.turns.entry(key).or_insert_with(|| Turns {
-            // Among guards, the database says what it holds.
-            known: if self.core.is_shared() { unknown_size(&of.context) } else { of.context.clone() },
-            of: of.clone(),
-            open: BTreeMap::new(),
-            begun: 0,
-        });
-        let was_alone = turns.open.is_empty();
-        turns.begun += 1;
-        let number = turns.begun;
-        turns.open.insert(number, added_max);
-        let guard = Arc::clone(self);
-        Ok((Turn { guard, conversation, key, number, was_alone, is_open: true, begun: None }, of))
+        if covers && container <= *container_max { Ok(known) } else { Err(NotBegun::Changed) }
     }
 }
 
@@ -181,87 +222,47 @@ impl HeldFor {
     }
 }
 
-/// The same of a size that is not known.
-fn unknown_size(context: &KeptContext) -> KeptContext {
-    KeptContext { containers: context.containers, ..KeptContext::default() }
-}
-
 impl Turn {
-    /// Ends it.
-    pub fn end(mut self, end: TurnEnd) {
-        self.close(end);
-    }
-
-    /// Begins it in the database that guards share, if no other guard has made the conversation
-    /// larger than what is held for.
-    async fn begin_among_guards(
-        mut self,
-        lanes: &Lanes,
-        (held_for, container_max): (HeldFor, Option<ContainerMemory>),
-        added: KeptContainers,
-        known: KnownObject,
-    ) -> Result<Self, NotBegun> {
-        let seen = known.changes;
-        let covers = move |stored: &KnownObject, is_alone: bool| {
-            let containers = stored.context.containers.largest;
-            held_for.covers_stored(stored, is_alone, seen) && containers <= container_max
-        };
-        match lanes.begin_turn(self.conversation.clone(), known, added, covers).await {
-            Ok(Some(begun)) => {
-                self.begun = Some(begun);
-                Ok(self)
-            }
-            Ok(None) => Err(self.not_begun(NotBegun::Changed)),
-            Err(error) => {
-                tracing::warn!(
-                    event = "turn_not_begun", %error,
-                    "a request on a conversation is refused, since the conversation can't be locked"
-                );
-                Err(self.not_begun(NotBegun::Unavailable))
-            }
+    /// Ends it. When this returns, a next turn may be held for what this one has left, on any guard.
+    pub async fn end(self, end: TurnEnd) {
+        let guard = Arc::clone(&self.guard);
+        if let Some(change) = self.ended(end) {
+            let written = guard.learn_objects(vec![change]);
+            guard.objects_written(written).await;
         }
     }
 
-    /// Forgets it, since the database does not know it.
-    fn not_begun(mut self, why: NotBegun) -> NotBegun {
-        self.is_open = false;
-        drop(self.forget(TurnEnd::Nothing));
-        why
+    /// Ends it in memory. Returns what the caller is to write of its end.
+    pub fn ended(mut self, end: TurnEnd) -> Option<ObjectChange> {
+        self.close(end)
     }
 
-    fn close(&mut self, end: TurnEnd) {
-        if !std::mem::replace(&mut self.is_open, false) {
-            return;
-        }
-        // After a crash before that, its size is unknown, so it is overestimated and never
-        // underestimated.
-        if let Some(change) = self.forget(end) {
-            drop(self.guard.learn_objects(vec![change]));
-        }
-    }
-
-    /// Takes it out of memory. Returns what is to be written of its end.
-    fn forget(&mut self, end: TurnEnd) -> Option<ObjectChange> {
-        let mut memory = self.guard.objects.memory();
-        memory.change(self.key);
-        let turns = memory.turns.get_mut(&self.key)?;
-        let added_max = turns.open.remove(&self.number).unwrap_or_default();
+    /// Takes it out of memory. Returns what is to be written of its end: until then the size of the
+    /// conversation is unknown, so it is overestimated and never underestimated.
+    fn close(&mut self, end: TurnEnd) -> Option<ObjectChange> {
         let of = self.conversation.clone();
-        if self.guard.core.is_shared() {
-            if turns.open.is_empty() {
-                memory.turns.remove(&self.key);
+        match self.open.take()? {
+            Open::Here { key, number, was_alone } => {
+                let mut memory = self.guard.objects.memory();
+                memory.change(key);
+                let turns = memory.turns.get_mut(&key)?;
+                turns.open.remove(&number);
+                let was_alone = was_alone && number == turns.begun;
+                turns.known = after(&turns.known, end, &self.added_max, was_alone);
+                if !turns.open.is_empty() {
+                    return None;
+                }
+                let Turns { of: object, known, .. } = memory.turns.remove(&key)?;
+                Some(put(of, KnownObject { context: known, ..object }))
             }
-            let BegunTurn { number: turn, was_alone, before } = self.begun.take()?;
-            let context = was_alone.then(|| after(&before, end, &added_max, true));
-            return Some(ObjectChange::EndTurn { of, turn, context });
+            Open::AmongGuards(BegunTurn { number: turn, alone }) => {
+                let alone = alone.map(|Alone { changes, context }| Alone {
+                    changes,
+                    context: after(&context, end, &self.added_max, true),
+                });
+                Some(ObjectChange::EndTurn { of, turn, alone })
+            }
         }
-        let was_alone = self.was_alone && self.number == turns.begun;
-        turns.known = after(&turns.known, end, &added_max, was_alone);
-        if !turns.open.is_empty() {
-            return None;
-        }
-        let Turns { of: object, known, .. } = memory.turns.remove(&self.key)?;
-        Some(put(of, KnownObject { context: known, ..object }))
     }
 }
 
@@ -284,7 +285,9 @@ fn after(before: &KeptContext, end: TurnEnd, added_max: &KeptContext, was_alone:
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        self.close(TurnEnd::Unknown);
+        if let Some(change) = self.close(TurnEnd::Unknown) {
+            drop(self.guard.learn_objects(vec![change]));
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::domain::object::KnownObject;
 use crate::domain::{KeptContainers, KeptContext, ObjectReference};
-use crate::store::objects::{BegunTurn, ObjectChange};
+use crate::store::objects::{Alone, BegunTurn, ObjectChange};
 use crate::store::postgres::clock::now_ms;
 use crate::store::sql::codec::int;
 use crate::store::sql::columns::{json_from, json_text};
@@ -29,11 +29,12 @@ pub(super) fn change<T>(
     })
 }
 
-/// Begins a turn on a conversation, if `covers` says that enough is held for it, by what is stored
-/// of the conversation and by whether no other turn is open. From then on its size is not known.
+/// Begins a turn of this number on a conversation, if `covers` says that enough is held for it, by
+/// what is stored of the conversation and by whether no other turn is open. From then on its size is
+/// not known. `None` if it was not begun.
 pub(super) fn begin_turn(
     db: Db<'_>,
-    of: &ObjectReference,
+    (of, number): (&ObjectReference, u64),
     new: &KnownObject,
     added: KeptContainers,
     covers: impl FnOnce(&KnownObject, bool) -> bool,
@@ -50,15 +51,15 @@ pub(super) fn begin_turn(
         if !covers(&known, was_alone) {
             return Ok(None);
         }
-        let number = known.changes + 1;
+        let changes = known.changes + 1;
         open.insert(number, now_ms);
         let before = known.context.clone();
         let context = KeptContext { containers: before.containers.plus(added), ..KeptContext::default() };
         let known = KnownObject { context, ..known };
         objects::write(db, &[ObjectChange::Put { of: of.clone(), known, expires_s: None }])?;
         let begun = "UPDATE object SET changes = ?3, open_turns = ?4 WHERE kind = ?1 AND id = ?2";
-        db.execute(begun, params![of.kind.name(), of.id, int(number), json_text(&open)?])?;
-        Ok(Some(BegunTurn { number, was_alone, before }))
+        db.execute(begun, params![of.kind.name(), of.id, int(changes), json_text(&open)?])?;
+        Ok(Some(BegunTurn { number, alone: was_alone.then_some(Alone { changes, context: before }) }))
     })
 }
 

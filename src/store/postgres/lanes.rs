@@ -19,6 +19,7 @@ use crate::store::postgres::database::{Database, blocking};
 use crate::store::postgres::lease::Lease;
 use crate::store::postgres::locks::rules_version;
 use crate::store::postgres::looks::Looks;
+use crate::store::postgres::nodes;
 use crate::store::postgres::pool::Work;
 use crate::store::postgres::reader::Reader;
 use crate::store::postgres::shared::{RulesFollower, Shared};
@@ -305,13 +306,17 @@ impl Lanes {
         added: KeptContainers,
         covers: impl FnOnce(&KnownObject, bool) -> bool + Send + 'static,
     ) -> Result<Option<BegunTurn>, StoreError> {
+        // Drawn here, so that it can be ended whether it is known to have begun or not.
+        let number = nodes::random()?;
         let (database, shared) = (Arc::clone(&self.database), Arc::clone(&self.shared));
-        let open = blocking(move || {
+        let opening = blocking(move || {
             let lease = Lease::take(&database, Work::Short)?;
-            let begun = claims::begin_turn(Db::Postgres(lease.connection()), &of, &new, added, covers)?;
-            Ok(OpenTurn { of, begun, shared })
+            let mut opening = Opening { of, turn: Some(BegunTurn { number, alone: None }), shared };
+            let (db, turn) = (Db::Postgres(lease.connection()), (&opening.of, number));
+            opening.turn = claims::begin_turn(db, turn, &new, added, covers)?;
+            Ok(opening)
         });
-        Ok(open.await?.accept())
+        Ok(opening.await?.accept())
     }
 
     /// Waits until all that this guard queued before is in the database.
@@ -325,25 +330,24 @@ impl Lanes {
     }
 }
 
-/// A turn that the database says is open, on its way to its request. Dropped on the way, it is
+/// A turn that may be open in the database, on its way to its request. Dropped on the way, it is
 /// ended: nothing was sent.
-struct OpenTurn {
+struct Opening {
     of: ObjectReference,
-    begun: Option<BegunTurn>,
+    turn: Option<BegunTurn>,
     shared: Arc<Shared>,
 }
 
-impl OpenTurn {
+impl Opening {
     fn accept(mut self) -> Option<BegunTurn> {
-        self.begun.take()
+        self.turn.take()
     }
 }
 
-impl Drop for OpenTurn {
+impl Drop for Opening {
     fn drop(&mut self) {
-        if let Some(BegunTurn { number: turn, was_alone, before }) = self.begun.take() {
-            let context = was_alone.then_some(before);
-            let ended = ObjectChange::EndTurn { of: self.of.clone(), turn, context };
+        if let Some(BegunTurn { number: turn, alone }) = self.turn.take() {
+            let ended = ObjectChange::EndTurn { of: self.of.clone(), turn, alone };
             self.shared.queue.push(Call::Objects(vec![ended], None));
         }
     }

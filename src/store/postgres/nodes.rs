@@ -17,7 +17,7 @@ pub(super) use crate::store::postgres::database::LANES;
 use crate::store::postgres::locks::lock_rules;
 use crate::store::postgres::schema;
 use crate::store::records::Names;
-use crate::store::sql::codec::{HoldRow, uint};
+use crate::store::sql::codec::{HoldRow, int, uint};
 use crate::store::sql::columns::json_from;
 use crate::store::sql::postgres::Connection;
 use crate::store::sql::{Db, Result, params};
@@ -83,10 +83,14 @@ pub(super) enum Rejoined {
     Unknown,
 }
 
-/// A new epoch: at random, below 2^52, so that every reader of JSON keeps it exact.
+/// A new epoch.
 pub(super) fn new_epoch() -> std::result::Result<i64, StoreError> {
-    let random = getrandom::u64().map_err(|error| StoreError::Failed(error.into()))?;
-    Ok(i64::try_from(random >> 12).unwrap_or(i64::MAX).max(1))
+    Ok(int(random()?.max(1)))
+}
+
+/// A number at random, below 2^52, so that every reader of JSON keeps it exact.
+pub(super) fn random() -> std::result::Result<u64, StoreError> {
+    Ok(getrandom::u64().map_err(|error| StoreError::Failed(error.into()))? >> 12)
 }
 
 /// Joins as a guard, unless one of that name is alive.

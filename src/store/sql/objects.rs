@@ -7,7 +7,7 @@
 use crate::domain::object::{KnownObject, OBJECT_ID_BYTES_MAX};
 use crate::domain::usage::ContainerMemory;
 use crate::domain::{KeptContainers, KeptContext, ObjectKind, ObjectReference, Rendering};
-use crate::store::objects::{KnownItem, ObjectChange, ObjectKey, RESPONSE_LIFE_S, StoredObject};
+use crate::store::objects::{Alone, KnownItem, ObjectChange, ObjectKey, RESPONSE_LIFE_S, StoredObject};
 use crate::store::sql::codec::{int, uint};
 use crate::store::sql::{Db, Result, Row, params};
 
@@ -75,17 +75,17 @@ pub(crate) fn write<'a>(db: Db<'_>, changes: impl IntoIterator<Item = &'a Object
         ObjectChange::Remove(of) => db
             .execute("DELETE FROM object WHERE kind = ?1 AND id = ?2", params![of.kind.name(), of.id])
             .map(drop),
-        ObjectChange::EndTurn { of, turn, context } => end_turn(db, of, *turn, context.as_ref()),
+        ObjectChange::EndTurn { of, turn, alone } => end_turn(db, of, *turn, alone.as_ref()),
     })
 }
 
 /// Ends a turn on a conversation that guards share. While it was open the size was not known; it
 /// is from now on if the turn was alone all the time: each other one has changed the number of
-/// changes.
-fn end_turn(db: Db<'_>, of: &ObjectReference, turn: u64, context: Option<&KeptContext>) -> Result<()> {
-    let (tokens, rendering, pictures) = context.map(columns).unwrap_or_default();
-    let memory = context.map(|context| containers_text(context.containers));
-    let if_alone = context.map(|_| int(turn));
+/// changes. A turn of which it is not known whether it has begun is ended, too.
+fn end_turn(db: Db<'_>, of: &ObjectReference, turn: u64, alone: Option<&Alone>) -> Result<()> {
+    let (tokens, rendering, pictures) = alone.map(|alone| columns(&alone.context)).unwrap_or_default();
+    let memory = alone.map(|alone| containers_text(alone.context.containers));
+    let if_alone = alone.map(|alone| int(alone.changes));
     db.execute(
         "UPDATE object SET context_tokens = CASE WHEN changes = ?3 THEN CAST(?4 AS BIGINT) END, \
          rendering = CASE WHEN changes = ?3 THEN CAST(?5 AS TEXT) END, \

@@ -60,9 +60,9 @@ async fn a_turn_that_was_alone_measures_its_conversation() {
     drop(guard.learn_objects(vec![put(of("c"), made(on_model(1_000)))]));
     let turn = begin(&guard, 500).await;
     assert_eq!(tokens(&guard), Some(1_500), "what it may add counts at once");
-    turn.end(TurnEnd::Measured(on_model(300)));
+    turn.end(TurnEnd::Measured(on_model(300))).await;
     assert_eq!(tokens(&guard), Some(300));
-    begin(&guard, 500).await.end(TurnEnd::Nothing);
+    begin(&guard, 500).await.end(TurnEnd::Nothing).await;
     assert_eq!(tokens(&guard), Some(300));
     drop(begin(&guard, 500).await);
     assert_eq!(tokens(&guard), Some(800), "what was lost may have added all it could");
@@ -76,9 +76,9 @@ async fn turns_at_once_are_added_up_whichever_ends_first() {
         drop(guard.learn_objects(vec![put(of("c"), made(on_model(100)))]));
         let (one, two) = (begin(&guard, 500).await, begin(&guard, 500).await);
         let (first, second) = if first_ends_first { (one, two) } else { (two, one) };
-        first.end(TurnEnd::Measured(on_model(150)));
+        first.end(TurnEnd::Measured(on_model(150))).await;
         assert_eq!(tokens(&guard), Some(100 + 150 + 500));
-        second.end(TurnEnd::Measured(on_model(170)));
+        second.end(TurnEnd::Measured(on_model(170))).await;
         assert_eq!(tokens(&guard), Some(100 + 150 + 170));
     }
 }
@@ -92,7 +92,7 @@ async fn a_bound_that_was_made_before_another_turn_is_not_relied_on() {
     let other = begin(&guard, 500).await;
     let late = guard.begin_turn("c", (before.clone(), ANY), on_model(500), || unreachable!()).await;
     assert_eq!(late.unwrap_err(), NotBegun::Changed);
-    other.end(TurnEnd::Measured(on_model(90)));
+    other.end(TurnEnd::Measured(on_model(90))).await;
     assert!(guard.begin_turn("c", (before.clone(), ANY), on_model(500), || unreachable!()).await.is_ok());
 }
 
@@ -136,7 +136,7 @@ async fn a_death_within_a_turn_leaves_a_size_that_is_not_known() {
     let reach = Reach::Project("p".into());
     assert_eq!(next.check_objects(&[of("c")], &reach).await.unwrap(), None);
     assert_eq!(tokens(&next), None);
-    begin(&next, 500).await.end(TurnEnd::Measured(on_model(700)));
+    begin(&next, 500).await.end(TurnEnd::Measured(on_model(700))).await;
     assert_eq!(tokens(&next), Some(700), "it is measured again");
     drop((turn, writer));
 }
@@ -148,7 +148,7 @@ async fn a_count_is_not_relied_on_once_another_turn_began_or_ended() {
     drop(guard.learn_objects(vec![put(of("c"), made(KeptContext::default()))]));
     let begin_counted = async |change| {
         let begun = guard.begin_turn("c", (HeldFor::Counted(change), ANY), on_model(500), || unreachable!());
-        begun.await.map(|turn| turn.end(TurnEnd::Nothing))
+        begun.await.map(|turn| drop(turn.ended(TurnEnd::Nothing)))
     };
     let change = || guard.objects().change_of("c");
     let idle = change();
@@ -156,7 +156,7 @@ async fn a_count_is_not_relied_on_once_another_turn_began_or_ended() {
     let during = change();
     assert_eq!(begin_counted(idle).await, Err(NotBegun::Changed), "another turn is open");
     assert_eq!(begin_counted(during).await, Err(NotBegun::Changed), "it may add to it after the count");
-    other.end(TurnEnd::Unknown);
+    other.end(TurnEnd::Unknown).await;
     assert_eq!(begin_counted(during).await, Err(NotBegun::Changed), "it has added to it since");
     assert_eq!(begin_counted(change()).await, Ok(()));
 }
@@ -171,13 +171,13 @@ async fn turns_of_different_models_leave_a_size_that_is_not_known_but_for_pictur
     let two =
         guard.begin_turn("c", (HeldFor::AnySize, ANY), elsewhere.clone(), || unreachable!()).await.unwrap();
     assert_eq!(tokens(&guard), None);
-    two.end(TurnEnd::Measured(elsewhere.clone()));
-    one.end(TurnEnd::Measured(on_model(50)));
+    two.end(TurnEnd::Measured(elsewhere.clone())).await;
+    one.end(TurnEnd::Measured(on_model(50))).await;
     let known = guard.objects().lookup(ObjectKind::Conversation, "c").unwrap().context;
     assert_eq!((known.tokens, known.pictures), (None, Some(3)));
     let alone =
         guard.begin_turn("c", (HeldFor::AnySize, ANY), elsewhere.clone(), || unreachable!()).await.unwrap();
-    alone.end(TurnEnd::Measured(elsewhere.clone()));
+    alone.end(TurnEnd::Measured(elsewhere.clone())).await;
     let known = guard.objects().lookup(ObjectKind::Conversation, "c").unwrap().context;
     assert_eq!(known, KeptContext { pictures: Some(4), ..elsewhere }, "it is measured again");
 }
