@@ -1,5 +1,6 @@
 //! Opens a group's transaction: one round trip that locks and reads what the group needs.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use tokio_postgres::Row;
@@ -10,10 +11,10 @@ use crate::ledger::account::Segment;
 use crate::ledger::meter::Meter;
 use crate::ledger::shared::RowCount;
 use crate::store::postgres::arrays::{BucketPlaces, Places};
-use crate::store::postgres::clock::READ_NOW_MS;
+use crate::store::postgres::clock::NOW_MS;
 use crate::store::postgres::pipeline::{Sent, pipelined};
 use crate::store::postgres::session::{Failure, Need, Rows, Wants};
-use crate::store::postgres::transaction::{IDS, PgSession, WriteError};
+use crate::store::postgres::transaction::{PgSession, WriteError};
 use crate::store::postgres::whole::segments_of;
 use crate::store::sql::codec::{int, uint};
 use crate::store::sql::columns::unreadable;
@@ -21,8 +22,10 @@ use crate::store::sql::{Error, days};
 use crate::throttle::Bucket;
 use crate::throttle::shared::BucketKey;
 
-const LOCK_LANE: &str =
-    "SELECT state, rules_version, group_id FROM lane WHERE epoch = $1 AND lane = $2 FOR UPDATE";
+/// Ids are taken once the row is locked: the number of them is read from it.
+const LOCK_LANE: &str = "WITH locked AS MATERIALIZED (SELECT state, rules_version, group_id FROM lane \
+    WHERE epoch = $1 AND lane = $2 FOR UPDATE) SELECT state, rules_version, group_id, \
+    ARRAY(SELECT nextval('entry_id') FROM generate_series(1, CASE WHEN state = 'alive' THEN $3::bigint END)) FROM locked";
 const NEW_METERS: &str = "WITH made AS (INSERT INTO meter (limit_name, subject, start_s, end_s, settled, held) \
     SELECT l, s, b, e, 0, 0 FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[]) \
     WITH ORDINALITY AS w (l, s, b, e, n) ORDER BY n ON CONFLICT DO NOTHING RETURNING limit_name, start_s) \
@@ -34,7 +37,13 @@ const METERS: &str = "SELECT n, settled, held FROM unnest($1::text[], $2::text[]
 const ORPHANS: &str = "SELECT id FROM hold WHERE id = ANY($1) AND epoch IN (SELECT epoch FROM node WHERE state <> 'alive') \
                        ORDER BY id FOR UPDATE";
 const CREDIT: &str = "SELECT segments FROM credit WHERE id = 1 FOR UPDATE";
-const DAYS: &str = "SELECT start_s, end_s, next FROM rollup_day_span WHERE end_s > $1 ORDER BY start_s";
+/// The time, beside each of the days that end after another; alone if there is none.
+static NOW_AND_DAYS: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "SELECT {NOW_MS}, start_s, end_s, next FROM (VALUES (1)) AS one LEFT JOIN rollup_day_span ON end_s > $1 \
+         ORDER BY start_s"
+    )
+});
 const NEW_RATES: &str = "INSERT INTO rate (limit_name, subject, taken, gone, at_ms) \
     SELECT l, s, 0, 0, 0 FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS w (l, s, n) ORDER BY n \
     ON CONFLICT DO NOTHING";
@@ -45,8 +54,7 @@ const RATES: &str = "SELECT n, CAST(taken AS TEXT), CAST(gone AS TEXT), at_ms \
 impl PgSession {
     /// Sends all statements at once, and returns the rows of each.
     async fn asked(&mut self, wants: &Wants) -> Result<Vec<Vec<Row>>, WriteError> {
-        self.prepare(&[LOCK_LANE, NEW_METERS, METERS, CREDIT, NEW_RATES, RATES]).await?;
-        self.prepare(&[ORPHANS, IDS, DAYS, READ_NOW_MS]).await?;
+        self.prepare(&[LOCK_LANE, NEW_METERS, METERS, CREDIT, NEW_RATES, RATES, ORPHANS, &NOW_AND_DAYS]).await?;
         let (mut wanted, mut new) = (Places::default(), Places::default());
         for (key, need) in &wants.meters {
             wanted.push(key);
@@ -59,10 +67,10 @@ impl PgSession {
         let (wanted, new_meters) = (wanted.params(), new.with_ends());
         let rates = BucketPlaces::of(&wants.rates);
         let rates = rates.params();
-        let lane: [&(dyn ToSql + Sync); 2] = [&self.epoch, &self.lane];
+        let lane: [&(dyn ToSql + Sync); 3] = [&self.epoch, &self.lane, &ids];
         let orphans: Vec<i64> = wants.orphans.iter().copied().map(int).collect();
-        let [ids, from, orphans]: [[&(dyn ToSql + Sync); 1]; 3] = [[&ids], [&from_s], [&orphans]];
-        let sent: [(bool, &str, &[&(dyn ToSql + Sync)]); 10] = [
+        let [from, orphans]: [[&(dyn ToSql + Sync); 1]; 2] = [[&from_s], [&orphans]];
+        let sent: [(bool, &str, &[&(dyn ToSql + Sync)]); 8] = [
             (true, LOCK_LANE, &lane),
             (!new.is_empty(), NEW_METERS, &new_meters),
             (!wants.meters.is_empty(), METERS, &wanted),
@@ -70,9 +78,8 @@ impl PgSession {
             (!wants.rates.is_empty(), NEW_RATES, &rates),
             (!wants.rates.is_empty(), RATES, &rates),
             (!wants.orphans.is_empty(), ORPHANS, &orphans),
-            (wants.ids > 0, IDS, &ids),
-            (wants.summed_from_s.is_some(), DAYS, &from),
-            (true, READ_NOW_MS, &[]),
+            // The last: it may have waited for the rows.
+            (true, &NOW_AND_DAYS, &from),
         ];
         let session = &*self;
         let begin = async { session.client.batch_execute("BEGIN").await.map(|()| Vec::new()) };
@@ -89,14 +96,14 @@ impl PgSession {
     /// Locks and reads what a group wants.
     pub(super) async fn opened(&mut self, wants: &Wants) -> Result<Result<Rows, Failure>, WriteError> {
         let answers = self.asked(wants).await?;
-        let [_, lane, made, meters, credit, _, rates, orphans, ids, days, now] = &*answers else {
+        let [_, lane, made, meters, credit, _, rates, orphans, now] = &*answers else {
             return Err(WriteError::Silent);
         };
         let Some(lane) = lane.first() else { return Ok(Err(Failure::GoneBack)) };
         if lane.try_get::<_, &str>(0)? != "alive" {
             return Ok(Err(Failure::GivenUp));
         }
-        let days = days.iter().map(day).collect::<Result<_, _>>()?;
+        let ids: Vec<i64> = lane.try_get(3)?;
         let mut rows = Rows {
             group: lane.try_get(2)?,
             rules_version: lane.try_get(1)?,
@@ -105,7 +112,7 @@ impl PgSession {
             credit: credit.first().map(segments).transpose()?,
             orphans: orphans.iter().map(|row| row.try_get(0).map(uint)).collect::<Result<_, _>>()?,
             rates: rates.iter().map(|row| bucket(row, &wants.rates)).collect::<Result<_, _>>()?,
-            ids: ids.iter().map(|row| row.try_get(0).map(uint)).collect::<Result<_, _>>()?,
+            ids: ids.into_iter().map(uint).collect(),
             now_ms: now.first().map_or(Ok(0), |row| row.try_get(0))?,
         };
         for row in meters {
@@ -115,7 +122,7 @@ impl PgSession {
                 *slot = Some(meter);
             }
         }
-        self.days = days;
+        self.days = now.iter().filter_map(|row| day(row).transpose()).collect::<Result<_, _>>()?;
         Ok(Ok(rows))
     }
 }
@@ -125,9 +132,10 @@ fn made_rows(row: &Row) -> Result<RowCount, WriteError> {
     Ok(RowCount { limit: row.try_get(0)?, start_s: row.try_get(1)?, rows })
 }
 
-fn day(row: &Row) -> Result<days::Day, WriteError> {
-    let span = Span { start_s: row.try_get(0)?, end_s: row.try_get(1)? };
-    Ok(days::Day::of(span, row.try_get(2)?)?)
+fn day(row: &Row) -> Result<Option<days::Day>, WriteError> {
+    let Some(start_s) = row.try_get(1)? else { return Ok(None) };
+    let span = Span { start_s, end_s: row.try_get(2)? };
+    Ok(Some(days::Day::of(span, row.try_get(3)?)?))
 }
 
 fn segments(row: &Row) -> Result<Vec<Segment>, WriteError> {

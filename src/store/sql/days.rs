@@ -24,6 +24,9 @@ use crate::store::sql::{Db, Result, Row, params};
 /// written.
 const ROWS_MAX: usize = 500;
 
+/// What is added to rows of a table.
+pub(crate) type TableSums = (Table, BTreeMap<RollupKey, RollupSums>);
+
 /// A span that is summed up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Day {
@@ -89,25 +92,21 @@ pub(crate) fn add(db: Db<'_>, end: &RollupKey, key: &RollupKey, sums: &RollupSum
     Ok(())
 }
 
-/// The same for many quarters, where the spans are known that end after the first of them has
-/// begun, in their order. It goes table by table, in the order of keys: so of transactions that
-/// write at once none waits for another that waits for it.
-pub(crate) fn add_all(db: Db<'_>, days: &[Day], quarters: &BTreeMap<RollupKey, RollupSums>) -> Result<()> {
-    for (key, sums) in quarters {
-        upsert_rollup(db, Table::Quarters, key, sums)?;
-    }
-    let Some(end) = days.last().map(Day::end) else { return Ok(()) };
-    for table in [Table::Days, Table::DaysByUser] {
-        let mut of_days: BTreeMap<RollupKey, RollupSums> = BTreeMap::new();
-        for (key, sums) in quarters.range(..&end) {
+/// What many quarters add to each table, where the spans are known that end after the first of them
+/// has begun, in their order. Who writes them goes table by table, in the order of keys: so of
+/// transactions that write at once none waits for another that waits for it.
+pub(crate) fn in_tables(days: &[Day], quarters: BTreeMap<RollupKey, RollupSums>) -> Vec<TableSums> {
+    let end = days.last().map(Day::end);
+    let of_days = |table| {
+        let mut sums_of: BTreeMap<RollupKey, RollupSums> = BTreeMap::new();
+        for (key, sums) in end.iter().flat_map(|end| quarters.range(..end)) {
             let Some(day) = days.iter().find(|day| day.span.contains(key.start_s)) else { continue };
-            of_days.entry(key.within(day.span.start_s, table)).or_default().merge(sums);
+            sums_of.entry(key.within(day.span.start_s, table)).or_default().merge(sums);
         }
-        for (key, sums) in &of_days {
-            upsert_rollup(db, table, key, sums)?;
-        }
-    }
-    Ok(())
+        (table, sums_of)
+    };
+    let [days, days_by_user] = [Table::Days, Table::DaysByUser].map(of_days);
+    vec![(Table::Quarters, quarters), days, days_by_user]
 }
 
 /// Sums up some more rows of quarters that ended before a time; `false` if there

@@ -183,6 +183,13 @@ fn merged(old: &str, new: &str) -> String {
 }
 
 fn upsert(table: Table, merges: bool) -> String {
+    let (name, values) = (table.name(), places(LAST_MS_AT + 1));
+    format!("INSERT INTO {name} ({COLUMNS}) VALUES ({values}) {}", addition(table, merges))
+}
+
+/// How a row is added to one that is there. `merges` says whether its `other_quantities` are, too:
+/// by what only PostgreSQL can.
+pub(crate) fn addition(table: Table, merges: bool) -> String {
     let table = table.name();
     let sum = |name: &str| format!("{table}.{name} + excluded.{name}");
     let count = |name: &str| {
@@ -194,12 +201,10 @@ fn upsert(table: Table, merges: bool) -> String {
     let (old, new) = (format!("{table}.other_quantities"), "excluded.other_quantities");
     let others = if merges { merged(&old, new) } else { format!("COALESCE({new}, {old})") };
     format!(
-        "INSERT INTO {table} ({COLUMNS}) VALUES ({}) ON CONFLICT (start_s, project, api_key, end_user, tags, endpoint, \
-         model, priced_as, served_model) DO UPDATE SET {counts}\
-         other_quantities = {others}, \
+        "ON CONFLICT (start_s, project, api_key, end_user, tags, endpoint, model, priced_as, served_model) \
+         DO UPDATE SET {counts}other_quantities = {others}, \
          cost_nano = CASE WHEN {cost} > {SUM_MAX} THEN {SUM_MAX} WHEN {cost} < -{SUM_MAX} THEN -{SUM_MAX} \
          ELSE {cost} END, last_ms = {}",
-        places(LAST_MS_AT + 1),
         later_of(table, "last_ms"),
     )
 }
