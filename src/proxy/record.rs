@@ -173,7 +173,11 @@ impl Recording {
         }
         changes.extend(answer.made.containers.iter().map(|id| self.container(id)));
         if let Some(turn) = self.conversation.take() {
-            changes.extend(turn.ended(if used.is_some() { TurnEnd::Measured(added) } else { TurnEnd::Unknown }));
+            changes.extend(turn.ended(if used.is_some() {
+                TurnEnd::Measured(added)
+            } else {
+                TurnEnd::Unknown
+            }));
         }
         changes
     }

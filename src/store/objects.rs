@@ -94,7 +94,7 @@ pub enum ObjectChange {
         /// The turn's number.
         turn: u64,
         /// What the conversation holds then; `None` if another turn was open when this one began.
-        alone: Option<Alone>,
+        alone: Option<SizeAt>,
     },
 }
 
@@ -104,12 +104,12 @@ pub struct BegunTurn {
     /// Its number.
     pub number: u64,
     /// What the conversation held before it; `None` if another turn was open.
-    pub alone: Option<Alone>,
+    pub alone: Option<SizeAt>,
 }
 
 /// What a conversation holds, unless another turn has begun or ended on it since.
 #[derive(Clone, Debug)]
-pub struct Alone {
+pub struct SizeAt {
     /// How often turns had begun or ended on it by then.
     pub changes: u64,
     /// What it holds.

@@ -16,7 +16,7 @@ use crate::domain::object::KnownObject;
 use crate::domain::usage::ContainerMemory;
 use crate::domain::{KeptContext, ObjectKind, ObjectReference, Rendering};
 use crate::guard::Guard;
-use crate::store::objects::{Alone, BegunTurn, ObjectChange, ObjectKey};
+use crate::store::objects::{BegunTurn, ObjectChange, ObjectKey, SizeAt};
 use crate::store::{Journal, Lanes};
 
 /// Why a turn was not begun.
@@ -256,7 +256,7 @@ impl Turn {
                 Some(put(of, KnownObject { context: known, ..object }))
             }
             Open::AmongGuards(BegunTurn { number: turn, alone }) => {
-                let alone = alone.map(|Alone { changes, context }| Alone {
+                let alone = alone.map(|SizeAt { changes, context }| SizeAt {
                     changes,
                     context: after(&context, end, &self.added_max, true),
                 });

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::domain::object::KnownObject;
 use crate::domain::{KeptContainers, KeptContext, ObjectReference};
-use crate::store::objects::{Alone, BegunTurn, ObjectChange};
+use crate::store::objects::{BegunTurn, ObjectChange, SizeAt};
 use crate::store::postgres::clock::now_ms;
 use crate::store::sql::codec::int;
 use crate::store::sql::columns::{json_from, json_text};
@@ -59,7 +59,7 @@ pub(super) fn begin_turn(
         objects::write(db, &[ObjectChange::Put { of: of.clone(), known, expires_s: None }])?;
         let begun = "UPDATE object SET changes = ?3, open_turns = ?4 WHERE kind = ?1 AND id = ?2";
         db.execute(begun, params![of.kind.name(), of.id, int(changes), json_text(&open)?])?;
-        Ok(Some(BegunTurn { number, alone: was_alone.then_some(Alone { changes, context: before }) }))
+        Ok(Some(BegunTurn { number, alone: was_alone.then_some(SizeAt { changes, context: before }) }))
     })
 }
 

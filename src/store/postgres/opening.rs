@@ -54,7 +54,8 @@ const RATES: &str = "SELECT n, CAST(taken AS TEXT), CAST(gone AS TEXT), at_ms \
 impl PgSession {
     /// Sends all statements at once, and returns the rows of each.
     async fn asked(&mut self, wants: &Wants) -> Result<Vec<Vec<Row>>, WriteError> {
-        self.prepare(&[LOCK_LANE, NEW_METERS, METERS, CREDIT, NEW_RATES, RATES, ORPHANS, &NOW_AND_DAYS]).await?;
+        self.prepare(&[LOCK_LANE, NEW_METERS, METERS, CREDIT, NEW_RATES, RATES, ORPHANS, &NOW_AND_DAYS])
+            .await?;
         let (mut wanted, mut new) = (Places::default(), Places::default());
         for (key, need) in &wants.meters {
             wanted.push(key);

@@ -88,7 +88,10 @@ impl PgSession {
     /// not written in arrays; what depends on an answer is not among them. Rows that other groups may
     /// write at the same time are written in one order by all: table by table, and within each in
     /// the order of keys.
-    fn batch(&self, writes: &Writes<'_>) -> Result<(Columns, Vec<(&'static str, Columns)>, Statements), Error> {
+    fn batch(
+        &self,
+        writes: &Writes<'_>,
+    ) -> Result<(Columns, Vec<(&'static str, Columns)>, Statements), Error> {
         let (rows, batch) = (Batch::default(), Batch::default());
         let db = Db::Batch(&batch);
         let mut quarters: BTreeMap<RollupKey, RollupSums> = BTreeMap::new();
@@ -103,7 +106,9 @@ impl PgSession {
         let mut sums = Vec::new();
         for ((table, sums_of), text) in days::in_tables(&self.days, quarters).into_iter().zip(&*SUMS) {
             let rows = Batch::default();
-            sums_of.iter().try_for_each(|(key, of)| rollup::upsert_rollup(Db::Batch(&rows), table, key, of))?;
+            sums_of
+                .iter()
+                .try_for_each(|(key, of)| rollup::upsert_rollup(Db::Batch(&rows), table, key, of))?;
             if !sums_of.is_empty() {
                 sums.push((text.as_str(), Columns::of(rows, COLUMNS)));
             }

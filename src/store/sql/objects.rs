@@ -7,7 +7,7 @@
 use crate::domain::object::{KnownObject, OBJECT_ID_BYTES_MAX};
 use crate::domain::usage::ContainerMemory;
 use crate::domain::{KeptContainers, KeptContext, ObjectKind, ObjectReference, Rendering};
-use crate::store::objects::{Alone, KnownItem, ObjectChange, ObjectKey, RESPONSE_LIFE_S, StoredObject};
+use crate::store::objects::{KnownItem, ObjectChange, ObjectKey, RESPONSE_LIFE_S, SizeAt, StoredObject};
 use crate::store::sql::codec::{int, uint};
 use crate::store::sql::{Db, Result, Row, params};
 
@@ -82,7 +82,7 @@ pub(crate) fn write<'a>(db: Db<'_>, changes: impl IntoIterator<Item = &'a Object
 /// Ends a turn on a conversation that guards share. While it was open the size was not known; it
 /// is from now on if the turn was alone all the time: each other one has changed the number of
 /// changes. A turn of which it is not known whether it has begun is ended, too.
-fn end_turn(db: Db<'_>, of: &ObjectReference, turn: u64, alone: Option<&Alone>) -> Result<()> {
+fn end_turn(db: Db<'_>, of: &ObjectReference, turn: u64, alone: Option<&SizeAt>) -> Result<()> {
     let (tokens, rendering, pictures) = alone.map(|alone| columns(&alone.context)).unwrap_or_default();
     let memory = alone.map(|alone| containers_text(alone.context.containers));
     let if_alone = alone.map(|alone| int(alone.changes));
