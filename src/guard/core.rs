@@ -130,6 +130,15 @@ impl Core {
         }
     }
 
+    /// Waits until endings count that this guard has not written yet. Returns whether there were any:
+    /// on the embedded engine each counts at once.
+    pub(super) async fn endings_written(&self) -> bool {
+        match &self.journal {
+            Journal::Embedded(_) => false,
+            Journal::Shared(lanes) => lanes.has_unwritten() && lanes.flush().await.is_ok(),
+        }
+    }
+
     /// Writes a correction with its row of the audit log. `entry` has no id yet. It counts
     /// even if it is written later.
     pub async fn correct(

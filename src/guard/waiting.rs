@@ -98,8 +98,12 @@ impl Wait {
     /// After an attempt was denied: returns when the next one is worth making, or
     /// the denial, if none is.
     pub async fn after(&mut self, denial: Denial) -> Result<(), Denial> {
-        let Some(place) = denial.place().filter(|_| !self.longest.is_zero()) else { return Err(denial) };
+        let Some(place) = denial.place() else { return Err(denial) };
         match &mut self.state {
+            State::Fresh if self.longest.is_zero() => {
+                self.state = State::Over;
+                if self.guard.core.endings_written().await { Ok(()) } else { Err(denial) }
+            }
             State::Fresh => self.join(place).ok_or(denial),
             State::Queued { place: known, .. } if *known != place => {
                 self.guard.core.ledger().queues().move_to(self.ticket, place.clone());

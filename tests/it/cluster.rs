@@ -319,3 +319,37 @@ fn two_guards_of_one_name_and_what_is_no_ledger_are_refused_with_a_remedy() {
     let said = refused(command);
     assert!(said.contains("the schema other has 1 tables that are not spendguard's"), "{said}");
 }
+
+#[test]
+fn what_a_guard_has_ended_is_free_for_its_next_request_whichever_lane_writes_it() {
+    run(async {
+        // Room for one request at a time, and none waits.
+        let cluster = Cluster::new(&ONE_DOLLAR.replace("hard = 1", "hard = 0.01"));
+        let guard = cluster.serve();
+        let key = guard.make_key().await;
+        let chat = async |latency: &str| {
+            let more = json!({ "model": "gpt-4o-mini", "max_completion_tokens": 10_000 });
+            guard.chat(&key, &[("x-fake-latency-ms", latency), ("x-fake-completion-tokens", "1")], more).await
+        };
+        let groups =
+            || cluster.postgres.ask("SELECT string_agg(CAST(group_id AS TEXT), ' ' ORDER BY lane) FROM lane");
+        let before = groups();
+        let next_lane_waits = async {
+            while cluster.postgres.ask("SELECT count(*) FROM hold") == "0" {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            let counts = [&before, &groups()].map(|groups| groups.split(' ').next().unwrap().to_owned());
+            // The lane that has not admitted this request takes what comes next.
+            let next = if counts[0] == counts[1] { 1 } else { 2 };
+            cluster.postgres.hold(&format!("SELECT 1 FROM lane WHERE lane = {next} FOR UPDATE"), 3)
+        };
+        let (first, locked) = tokio::join!(chat("2000"), next_lane_waits);
+        assert_eq!(first.status, StatusCode::OK, "{first:?}");
+        // An ending waits a moment for company.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let second = chat("0").await;
+        assert_eq!(second.status, StatusCode::OK, "{second:?}");
+        drop(locked);
+        guard.verify().await;
+    });
+}

@@ -218,6 +218,12 @@ impl Queue {
         self.returning.load(Ordering::Acquire) > 0
     }
 
+    /// Whether all that was ever queued is written.
+    pub(super) fn is_written(&self) -> bool {
+        let state = unpoisoned(self.state.lock());
+        state.calls.is_empty() && state.taken.is_empty()
+    }
+
     /// Lets the lanes end once everything is written.
     pub(super) fn close(&self) {
         unpoisoned(self.state.lock()).closed = true;

@@ -23,11 +23,12 @@ use crate::store::{DatabaseError, StoreError};
 /// guards' lanes, sets a longer one.
 const IDLE_MAX: Duration = Duration::from_secs(5);
 
-/// How a lane's few statements are planned: once for a connection, and by indexes. A plan for each
-/// execution takes longer than what it saves, and one that was made while a table was small must do
-/// when it is large.
-const LANE_OPTIONS: &str = " -c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c enable_hashjoin=off \
-                            -c enable_mergejoin=off -c jit=off";
+/// Sets how a lane's few statements are planned: once for a connection, and by indexes. A plan for
+/// each execution takes longer than what it saves, and one that was made while a table was small
+/// must do when it is large. What a relative of PostgreSQL has no setting for is left as it is.
+const PLAN_LANES: &str = "SELECT set_config(name, wanted, false) FROM pg_settings JOIN (VALUES \
+    ('plan_cache_mode', 'force_generic_plan'), ('enable_seqscan', 'off'), ('enable_hashjoin', 'off'), \
+    ('enable_mergejoin', 'off'), ('jit', 'off')) AS w (of, wanted) ON name = of";
 
 /// Connections of a guard that are apart, since what has one must not wait for reports: one for
 /// each lane, one for the heartbeat, one for changes of the rules, and one that reads the rules,
@@ -124,13 +125,15 @@ impl Database {
 
     /// A connection for a lane. To be called on the database's own runtime.
     pub(super) async fn client(&self) -> Result<Client, DatabaseError> {
-        Ok(self.connect(LANE_OPTIONS).await?.0)
+        let (client, _) = self.connect().await?;
+        client.batch_execute(PLAN_LANES).await?;
+        Ok(client)
     }
 
     /// A connection that threads use; one that is not apart is lent by the pool.
     pub(super) fn connection(self: &Arc<Self>) -> Result<Connection, StoreError> {
         let (database, longest) = (Arc::clone(self), self.config.connect_timeout);
-        let connecting = async move { tokio::time::timeout(longest, database.connect("")).await };
+        let connecting = async move { tokio::time::timeout(longest, database.connect()).await };
         let connected = pollster::block_on(self.runtime().spawn(connecting));
         let Ok(connected) = connected.map_err(|_| StoreError::Unavailable)? else {
             let why = format!("it has not answered within {} s", longest.as_secs_f32());
@@ -140,14 +143,14 @@ impl Database {
         Ok(Connection::new(connected, self.runtime().handle().clone(), self.answer_timeout()))
     }
 
-    /// A client with more options, and the task that drives its connection.
-    async fn connect(&self, more: &str) -> Result<(Client, AbortHandle), tokio_postgres::Error> {
+    /// A client, and the task that drives its connection.
+    async fn connect(&self) -> Result<(Client, AbortHandle), tokio_postgres::Error> {
         let Config { schema, statement_timeout, .. } = &self.config;
         let mut config = self.url.config.clone();
         let given = config.get_options().map(|given| format!("{given} ")).unwrap_or_default();
         config.options(format!(
             "{given}-c search_path={schema} -c statement_timeout={} -c idle_in_transaction_session_timeout={} \
-             -c default_transaction_isolation=read\\ committed -c TimeZone=UTC -c client_min_messages=warning{more}",
+             -c default_transaction_isolation=read\\ committed -c TimeZone=UTC -c client_min_messages=warning",
             statement_timeout.as_millis(),
             IDLE_MAX.as_millis(),
         ));

@@ -60,10 +60,10 @@ impl Group {
         self.calls.len()
     }
 
-    /// Gives up what is left of it: the database would refuse it again and again. A hold whose
+    /// Discards what is left of it: the database would refuse it again and again. A hold whose
     /// ending this is stays held until this guard ends, and is then charged in full. Returns the
     /// holds of dead guards that could not be charged.
-    pub(super) fn give_up(self, error: &(dyn std::error::Error + 'static)) -> Vec<u64> {
+    pub(super) fn discard(self, error: &(dyn std::error::Error + 'static)) -> Vec<u64> {
         let mut not_charged = Vec::new();
         for call in self.calls {
             let record = match &call {
@@ -82,7 +82,7 @@ impl Group {
             };
             tracing::error!(
                 event = "record_not_written", record, %error,
-                "the database refuses a record, which is given up; a hold whose ending it is stays held"
+                "the database refuses a record, which is discarded; a hold whose ending it is stays held"
             );
             drop(refused(call));
         }

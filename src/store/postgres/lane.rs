@@ -116,7 +116,7 @@ impl<S: Session> Lane<S> {
                     }
                 }
                 Next::Divide(error) if group.len() == 1 => {
-                    return self.shared.note_refused(&group.give_up(&*error));
+                    return self.shared.note_refused(&group.discard(&*error));
                 }
                 Next::Divide(_) => {
                     drop(stuck);
@@ -181,11 +181,11 @@ impl<S: Session> Lane<S> {
             Ok(Some(decided)) => self.commit(decided).await,
             // A row is missing that was there before: the next attempt makes it.
             Ok(None) => {
-                self.give_up().await?;
+                self.roll_back().await?;
                 Box::pin(self.attempt(group)).await
             }
             Err(outdated) => {
-                self.give_up().await?;
+                self.roll_back().await?;
                 Err(outdated)
             }
         }
@@ -273,7 +273,7 @@ impl<S: Session> Lane<S> {
         decided.outcomes()
     }
 
-    async fn give_up(&mut self) -> Result<(), Setback> {
+    async fn roll_back(&mut self) -> Result<(), Setback> {
         self.session.roll_back().await.map_err(Setback::Failed)
     }
 

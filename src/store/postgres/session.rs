@@ -48,7 +48,7 @@ pub(super) enum Need {
     IfThere,
 }
 
-/// The rows of a group, locked until it is written or given up.
+/// The rows of a group, locked until it is written or rolled back.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Rows {
     /// The last group of the lane that was committed.

@@ -82,16 +82,15 @@ fn unnested(columns: &str, first: usize) -> String {
 
 /// Statements with their parameters, in their order.
 type Statements = Vec<(String, Vec<Kept>)>;
+/// The rows that are added to each table of sums, with the statement that does it.
+type Sums = Vec<(&'static str, Columns)>;
 
 impl PgSession {
     /// The rows of a group's entries, what they add to sums, and the statements that write what is
     /// not written in arrays; what depends on an answer is not among them. Rows that other groups may
     /// write at the same time are written in one order by all: table by table, and within each in
     /// the order of keys.
-    fn batch(
-        &self,
-        writes: &Writes<'_>,
-    ) -> Result<(Columns, Vec<(&'static str, Columns)>, Statements), Error> {
+    fn batch(&self, writes: &Writes<'_>) -> Result<(Columns, Sums, Statements), Error> {
         let (rows, batch) = (Batch::default(), Batch::default());
         let db = Db::Batch(&batch);
         let mut quarters: BTreeMap<RollupKey, RollupSums> = BTreeMap::new();
@@ -157,7 +156,7 @@ impl PgSession {
         writes: &'a Writes<'_>,
         group: &'a GroupRows,
         entries: &'a [Vec<Value<'a>>],
-        sums: &'a [(&'static str, Columns)],
+        sums: &'a Sums,
         batch: &'a Statements,
     ) -> Vec<Sent<'a, u64>> {
         let mut pipeline: Vec<Sent<'a, u64>> = Vec::new();
