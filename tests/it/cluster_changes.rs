@@ -157,10 +157,10 @@ async fn in_memory(house: &House) -> Vec<String> {
 }
 
 /// Two guards, and what makes commits of changes fail.
-struct Pair {
-    postgres: Postgres,
-    a: House,
-    b: House,
+pub(crate) struct Pair {
+    pub(crate) postgres: Postgres,
+    pub(crate) a: House,
+    pub(crate) b: House,
 }
 
 /// The commit of a change takes eight seconds.
@@ -177,7 +177,7 @@ const UNHEARD: &str = "CREATE FUNCTION unheard() RETURNS trigger LANGUAGE plpgsq
                        UPDATE ON rules FOR EACH ROW EXECUTE FUNCTION unheard()";
 
 impl Pair {
-    async fn with(settings: &'static str, config: &str) -> Self {
+    pub(crate) async fn with(settings: &'static str, config: &str) -> Self {
         let postgres = Postgres::with(settings);
         let a = House::sharing(&postgres, None, config).await;
         let b = House::sharing(&postgres, None, config).await;
@@ -264,7 +264,7 @@ fn a_change_that_is_committed_though_its_call_fails_is_in_force_on_every_guard()
     });
 }
 
-async fn asks_with(house: &House, key: &str) -> Answer {
+pub(crate) async fn asks_with(house: &House, key: &str) -> Answer {
     let bearer = format!("Bearer {key}");
     let headers = [("authorization", bearer.as_str())];
     let body = Bytes::from(chat(json!({})).to_string());
