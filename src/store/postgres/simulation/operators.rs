@@ -17,6 +17,9 @@ use crate::store::postgres::simulation::rules::RuleChange;
 
 /// How long adding up the past of a limit takes, in milliseconds.
 const SUM_MAX_MS: u64 = 4_000;
+/// How often it is caught up with at most, and how long each time takes on either side of its mark.
+const ROUNDS_MAX: u64 = 3;
+const ROUND_MAX_MS: u64 = 800;
 /// Keys that are revoked at most: the others go on.
 const REVOKED_MAX: usize = 2;
 
@@ -64,18 +67,31 @@ async fn changed(guard: &Guard, change: RuleChange, has_written: &mut bool) -> R
     written(guard, change, pasts, has_written).await.map(|(version, _)| version)
 }
 
-/// Adds up what a new limit has settled, which takes time.
+/// Adds up what a new limit has settled, which takes time, and catches up with it a few times.
 async fn learned(guard: &Guard, limit: &Arc<Limit>, has_written: &mut bool) -> Result<Pasts, Ended> {
-    let Guard { database, link, shared, .. } = guard;
-    let (version, mark) = written(guard, RuleChange::Mark, Pasts::default(), has_written).await?;
-    shared.refresh(version);
-    *has_written = false;
+    let Guard { database, link, .. } = guard;
+    let mark = marked(guard, has_written).await?;
     sleep(database.delay(SUM_MAX_MS)).await;
     let (of, limit) = (Arc::clone(database), Arc::clone(limit));
-    let pasts =
-        Connection::open(database, link).await?.call(async move { Ok(of.learn(&limit, mark)) }).await?;
+    let mut connection = Connection::open(database, link).await?;
+    let mut pasts = connection.call(async move { Ok(of.learn(&limit, mark)) }).await?;
+    for _ in 0..database.draw(|chance| chance.within(0, ROUNDS_MAX)) {
+        sleep(database.delay(ROUND_MAX_MS)).await;
+        let mark = marked(guard, has_written).await?;
+        sleep(database.delay(ROUND_MAX_MS)).await;
+        let of = Arc::clone(database);
+        pasts = connection.call(async move { Ok(of.go_on(pasts, mark)) }).await?;
+    }
     sleep(database.delay(SUM_MAX_MS)).await;
     Ok(pasts)
+}
+
+/// Makes a mark: an id, after which no guard has ids left that it was given before.
+async fn marked(guard: &Guard, has_written: &mut bool) -> Result<u64, Ended> {
+    let (version, mark) = written(guard, RuleChange::Mark, Pasts::default(), has_written).await?;
+    guard.shared.refresh(version);
+    *has_written = false;
+    Ok(mark)
 }
 
 /// Makes a change. Returns its version, and an id that was given out in it.

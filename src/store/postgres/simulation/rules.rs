@@ -1,6 +1,7 @@
 //! Changes of the rules, on the database's side: each is one transaction that no group
 //! overlaps.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use tokio::time::sleep;
@@ -86,11 +87,17 @@ impl Database {
         let sums = Sums::by(&rules, tables);
         let settled = sums.of_limit(&limit.name).filter(|(_, meter, _)| meter.settled != 0);
         let past = settled.map(|(place, meter, _)| ((place.subject.clone(), place.start_s), meter.settled));
-        let seen = Seen {
-            added: tables.entries.range(mark + 1..).map(|(id, _)| *id).collect(),
-            open: tables.holds.range(..=mark).map(|(id, _)| *id).collect(),
-        };
+        let added = tables.entries.range(mark + 1..).map(|(id, _)| *id).collect();
+        let seen = Seen { added, open: open_up_to(tables, mark) };
         Pasts::new(mark, seen, [(Arc::clone(limit), i64::MIN, past.collect())])
+    }
+
+    /// Catches up with this instant, which is after a later mark, and goes on from that.
+    pub(super) fn go_on(&self, mut pasts: Pasts, mark: u64) -> Pasts {
+        let tables = &self.state().tables;
+        catch_up(tables, &mut pasts);
+        pasts.go_on_from(mark, open_up_to(tables, mark));
+        pasts
     }
 
     /// Adds what was written since.
@@ -134,6 +141,10 @@ impl Database {
         self.roll_back(id);
         changed
     }
+}
+
+fn open_up_to(tables: &Tables, mark: u64) -> HashSet<u64> {
+    tables.holds.range(..=mark).map(|(id, _)| *id).collect()
 }
 
 fn catch_up(tables: &Tables, pasts: &mut Pasts) {
