@@ -349,28 +349,6 @@ fn an_operator_whose_change_fails_gets_503_and_sees_none_of_it_and_may_repeat_it
 }
 
 #[test]
-fn what_no_row_has_is_gone_once_a_change_has_failed() {
-    run(async {
-        let pair = Pair::new().await;
-        change(&pair.a, "make a key").await.unwrap();
-        change(&pair.a, "make a project").await.unwrap();
-        let known = pair.agreed("rows").await;
-        pair.postgres.ask("DELETE FROM api_key WHERE name = 'chosen'; DELETE FROM project WHERE id = 'p'");
-        assert_eq!(pair.agreed("rows that are gone").await, known, "no version of the rules says so");
-        pair.postgres.ask(REFUSED);
-        assert!(change(&pair.a, "rename the organization").await.is_err());
-        assert!(pair.a.guard.core().see_whole().await);
-        let ring = pair.a.directory.ring();
-        assert!(ring.find(&KeyHash::of(CHOSEN.as_bytes())).is_none() && ring.project("p").is_none());
-        assert!(
-            ring.find(&KeyHash::of(pair.a.key.as_bytes())).is_some() && ring.project("default").is_some()
-        );
-        assert_eq!(asks_with(&pair.a, CHOSEN).await.status, StatusCode::UNAUTHORIZED);
-        assert_eq!(asks_with(&pair.a, &pair.a.key).await.status, StatusCode::OK);
-    });
-}
-
-#[test]
 fn a_limit_that_names_a_key_binds_its_first_request_on_every_guard_and_none_of_a_key_that_fails() {
     run(async {
         let named = "[[limit]]\nname = \"by-name\"\nonly = { key = [\"chosen\"] }\nunit = \"requests\"\nwindow = \"day\"\n\
