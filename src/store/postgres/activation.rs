@@ -173,15 +173,19 @@ fn names_in_force(db: Db<'_>) -> Result<HashSet<String>> {
 
 /// The limits whose meters have to be made.
 fn new_limits(before: &HashSet<String>, limits: &[ActiveLimit]) -> Vec<Arc<Limit>> {
-    let is_new = |of: &&ActiveLimit| {
-        let is_kept = of.counts_as_before && before.contains(&*of.limit.name);
-        !is_kept && !of.limit.is_rate() && of.limit.window != Window::Request
-    };
+    let is_new =
+        |of: &&ActiveLimit| !is_kept(before, of) && !of.limit.is_rate() && of.limit.window != Window::Request;
     limits.iter().filter(is_new).map(|of| Arc::clone(&of.limit)).collect()
 }
 
+/// Whether a limit counts on the rows that are there.
+fn is_kept(before: &HashSet<String>, of: &ActiveLimit) -> bool {
+    of.counts_as_before && before.contains(&*of.limit.name)
+}
+
 /// Writes the limits in force, and makes the meters of those that count something new. To be done
-/// while all lanes are locked.
+/// while all lanes are locked. The meters of those that are gone are removed later, by each guard's
+/// upkeep; what is left of them by the time that a limit of that name comes into force goes before.
 pub(super) fn activate(
     db: Db<'_>,
     of_file: &[(String, String)],
@@ -189,10 +193,9 @@ pub(super) fn activate(
     pasts: Pasts,
 ) -> Result<()> {
     let before = names_in_force(db)?;
-    let stays = |name: &str| limits.iter().any(|of| *of.limit.name == *name && of.counts_as_before);
-    for name in before.iter().filter(|name| !stays(name)) {
-        db.execute("DELETE FROM meter WHERE limit_name = ?1", params![name])?;
-        db.execute("DELETE FROM rate WHERE limit_name = ?1", params![name])?;
+    for of in limits.iter().filter(|of| !is_kept(&before, of)) {
+        db.execute("DELETE FROM meter WHERE limit_name = ?1", params![&*of.limit.name])?;
+        db.execute("DELETE FROM rate WHERE limit_name = ?1", params![&*of.limit.name])?;
     }
     make_meters(db, &new_limits(&before, limits), pasts)?;
     db.execute("DELETE FROM active_limit", &[])?;
@@ -254,7 +257,6 @@ fn hold_on(limit: &Limit, windows: &Windows, hold: &Hold, meters: &mut Meters) {
 
 fn put(db: Db<'_>, limit: &Arc<Limit>, windows: &Windows, meters: Meters, now_ms: i64) -> Result<()> {
     let thresholds = limit.thresholds();
-    db.execute("DELETE FROM meter WHERE limit_name = ?1", params![&*limit.name])?;
     let mut meters: Vec<_> = meters.into_iter().collect();
     meters.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
     let mut crossed = Vec::new();

@@ -165,6 +165,7 @@ fn apply(tables: &mut Tables, change: &RuleChange, mut pasts: Pasts, now_ms: i64
         }
         RuleChange::Add(limit) => {
             tables.rules.limits.insert(Arc::clone(&limit.name), Arc::clone(limit));
+            tables.meters.retain(|place, _| place.limit != limit.name);
             let sums = Sums::of(tables);
             let past = pasts.take(limit, i64::MIN).unwrap_or_default();
             for (place, Meter { held, .. }, end_s) in sums.of_limit(&limit.name) {
@@ -179,10 +180,8 @@ fn apply(tables: &mut Tables, change: &RuleChange, mut pasts: Pasts, now_ms: i64
                 }
             }
         }
-        RuleChange::Remove(name) => {
-            tables.rules.limits.remove(name);
-            tables.meters.retain(|place, _| place.limit != *name);
-        }
+        // Its meters are removed later.
+        RuleChange::Remove(name) => drop(tables.rules.limits.remove(name)),
         RuleChange::Revoke(key) => drop(tables.rules.revoked.insert(*key)),
         RuleChange::Grant(nano) => {
             let id = tables.id();
