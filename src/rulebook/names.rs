@@ -314,3 +314,61 @@ impl Rulebook {
         self.records.write_unaudited(turn, vec![stored]).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keys::Project;
+    use crate::rulebook::rule::LimitRule;
+
+    fn ring(projects: &[(&str, &str, Option<i64>)]) -> Ring {
+        let ring = Ring::default();
+        for (id, name, archived_s) in projects {
+            let (id, name) = ((*id).into(), (*name).into());
+            ring.put_project(Project { id, name, created_s: 0, archived_s: *archived_s, from_file: true });
+        }
+        ring
+    }
+
+    fn limits(names: &[&str]) -> Vec<Arc<Limit>> {
+        let text = serde_json::json!({ "only": { "project": names }, "window": "day", "hard": "1" });
+        let rule: LimitRule = serde_json::from_value(text).unwrap();
+        vec![Arc::new(rule.limit("limit", "UTC").unwrap())]
+    }
+
+    fn known(ids: &[&str]) -> Names {
+        let mut names = Names::default();
+        let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
+        names.remember(Named::Project, "limit", "P", &ids);
+        names
+    }
+
+    #[test]
+    fn a_name_lacks_what_has_it_unless_it_stands_for_what_is_not_known_to_be_over() {
+        let all = [("old", "P", Some(1)), ("new", "P", None)];
+        let is_lacking = |known: &Names, ring: &Ring| is_any_lacking(&limits(&["P", "Q"]), known, ring);
+        assert!(is_lacking(&Names::default(), &ring(&all)));
+        assert!(is_lacking(&known(&["old"]), &ring(&all)), "an archived one was replaced");
+        assert!(!is_lacking(&known(&["new"]), &ring(&all)));
+        assert!(!is_lacking(&known(&["old"]), &ring(&all[..1])), "there is no other");
+        // Else two guards whose files give one name to two projects would take it from each other for ever.
+        assert!(!is_lacking(&known(&["of-another-guards-file"]), &ring(&all)));
+        assert!(!is_lacking(&Names::default(), &ring(&[])));
+    }
+
+    #[test]
+    fn what_is_made_is_only_added_unless_it_replaces_what_a_limit_counts() {
+        let made = Unspent { kind: Named::Project, id: "made", name: "P" };
+        let only_adds = |known: &Names, ring: &Ring| {
+            let limits = limits(&["P", "other"]);
+            let without = look_up(&limits, known, ring);
+            let with = look_up_with(&limits, known, ring, Some(made));
+            let is_counted = with.limits[0].only.projects.contains(&"made".to_owned());
+            (is_counted, with.only_adds(made, &without))
+        };
+        let other = ("other", "O", None);
+        assert_eq!(only_adds(&Names::default(), &ring(&[other])), (true, true));
+        assert_eq!(only_adds(&known(&["old"]), &ring(&[other, ("old", "P", Some(1))])), (true, false));
+        assert_eq!(only_adds(&known(&["same"]), &ring(&[other, ("same", "P", None)])), (false, true));
+    }
+}
