@@ -153,6 +153,8 @@ impl App {
         self.admin_task.spawn(async move { books.sum_up_days(until).await });
         let (rulebook, until) = (Arc::clone(&self.opened.rulebook), stopping.clone());
         self.admin_task.spawn(async move { rulebook.watch_credit(until).await });
+        let (rulebook, until) = (Arc::clone(&self.opened.rulebook), stopping.clone());
+        self.admin_task.spawn(async move { rulebook.watch_names(until).await });
         let (books, in_force, until) =
             (Arc::clone(&self.opened.books), Arc::clone(&self.in_force), stopping.clone());
         self.admin_task.spawn(async move { books.prune_old(|| in_force.load().keep, until).await });

@@ -174,12 +174,6 @@ impl Ring {
         }
     }
 
-    /// Removes all keys but those with these ids.
-    pub fn keep_keys(&self, ids: &HashSet<String>) {
-        self.by_id.retain(|id, _| ids.contains(&**id));
-        self.by_hash.retain(|_, key| ids.contains(&*key.id));
-    }
-
     fn index(&self, key: &Arc<Key>) {
         if let Some((old, _)) = key.old {
             self.by_hash.insert(old, Arc::clone(key));

@@ -1,7 +1,6 @@
 //! Opens a ledger: charges the holds that the last run left open, then makes the parts
 //! that work on it.
 
-use std::collections::HashSet;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -18,7 +17,7 @@ use crate::ledger::Ledger;
 use crate::ledger::locked::LockedLedger;
 use crate::metrics::Metrics;
 use crate::rulebook::{Rulebook, Rules, limits};
-use crate::store::records::{KeyRow, Names, Stored};
+use crate::store::records::{Names, Stored};
 use crate::store::{
     BackgroundWriter, Engine, Records, Reports, RulesFollower, RulesReader, SharedEngine, SharedStore, Store,
     StoreError, StoredRules,
@@ -189,21 +188,12 @@ struct Follower {
 }
 
 impl RulesFollower for Follower {
-    fn refresh(&self, all_keys: bool) -> Result<i64, StoreError> {
+    fn refresh(&self) -> Result<i64, StoreError> {
         let parts = self.directory.upgrade().zip(self.rulebook.upgrade());
         let (directory, rulebook) = parts.ok_or(StoreError::Unavailable)?;
-        let since = if all_keys { i64::MIN } else { self.version.load(Ordering::Relaxed) };
-        let mut ids = HashSet::new();
-        let put = |row: KeyRow| {
-            if all_keys {
-                ids.insert(row.id.clone());
-            }
-            directory::put_key(&self.ring, row);
-        };
-        let StoredRules { version, mut stored, active, account, .. } = self.reader.read(since, put)?;
-        if all_keys {
-            self.ring.keep_keys(&ids);
-        }
+        let since = self.version.load(Ordering::Relaxed);
+        let StoredRules { version, mut stored, active, account, .. } =
+            self.reader.read(since, |row| directory::put_key(&self.ring, row))?;
         directory::fill(&self.ring, &mut stored);
         directory.reload(&mut stored);
         let unreadable = |why: String| StoreError::Failed(why.into());

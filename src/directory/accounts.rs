@@ -1,5 +1,6 @@
 //! Service accounts: owners of keys in a project; removing one revokes its keys.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, RwLock};
 
 use serde_json::json;
@@ -161,11 +162,16 @@ impl Directory {
         let mut records = vec![RecordChange::RemoveAccount(id.to_owned())];
         records.extend(revoked.iter().cloned().map(RecordChange::PutKey));
         self.records.write(&mut turn, by, changes, records).await?;
+        let names: BTreeSet<String> = revoked.iter().map(|row| row.name.clone()).collect();
         for row in revoked {
             self.install_key(&turn, row);
         }
         turn.put_in_memory(|| self.accounts.remove(id));
-        Ok(self.records.finish(turn).await?)
+        self.records.finish(turn).await?;
+        for name in names {
+            self.rulebook.look_up_name(Named::Key, &name).await;
+        }
+        Ok(())
     }
 
     /// A new key that an account owns, not written yet.
@@ -197,9 +203,9 @@ impl Directory {
         self.records.write(&mut turn, by, changes, records).await?;
         let (account, key) = (Arc::new(account), key.map(|row| self.install_key(&turn, row)));
         turn.put_in_memory(|| self.accounts.put(Arc::clone(&account)));
-        self.records.finish(turn).await?;
-        if let Some(key) = &key {
-            self.rulebook.look_up_name(Named::Key, &key.name).await;
+        match &key {
+            Some(key) => self.finish_named(turn, Named::Key, &key.name, Some(&key.id)).await?,
+            None => self.records.finish(turn).await?,
         }
         Ok((account, key))
     }

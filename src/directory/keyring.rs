@@ -8,7 +8,7 @@ use crate::directory::stored_key::{key_of, project_of};
 use crate::domain::Secret;
 use crate::guard::audit::{Actor, Change, ChangeTurn};
 use crate::keys::{self, DEFAULT_PROJECT, Key, KeyHash, Project};
-use crate::rulebook::names::Named;
+use crate::rulebook::names::{Named, Unspent};
 use crate::store::StoreError;
 use crate::store::records::{KeyRow, ProjectRow, RecordChange};
 
@@ -206,9 +206,8 @@ impl Directory {
         // Caused by a client, not by an operator, so it gets no row in the audit log.
         self.records.write_unaudited(&mut turn, vec![RecordChange::PutKey(row.clone())]).await?;
         let key = self.install_key(&turn, row);
-        self.records.finish(turn).await?;
-        self.rulebook.look_up_name(Named::Key, &key.name).await;
-        Ok(())
+        // Its requests before this one were counted for its id.
+        Ok(self.finish_named(turn, Named::Key, &key.name, None).await?)
     }
 
     /// Makes a project.
@@ -218,8 +217,10 @@ impl Directory {
         name: String,
         by: &Actor,
     ) -> Result<Project, KeyError> {
-        let turn = self.records.turn(by).await?;
+        let mut turn = self.records.turn(by).await?;
         let name = checked_name(name)?;
+        // A project with a chosen id may have been in a configuration file.
+        let is_unspent = id.is_none();
         let id = match id {
             Some(id) => checked_name(id)?,
             None => keys::new_id("proj_")?,
@@ -228,23 +229,31 @@ impl Directory {
             return Err(KeyError::ProjectTaken(id));
         }
         let row = ProjectRow { id, name, created_s: self.clock.now_s(), archived_s: None };
-        self.put_project(turn, None, row, by).await
+        let project = self.put_project(&mut turn, None, row, by).await?;
+        let unspent = is_unspent.then_some(&*project.id);
+        self.finish_named(turn, Named::Project, &project.name, unspent).await?;
+        Ok(project)
     }
 
     /// Renames a project.
     pub async fn rename_project(&self, id: &str, name: String, by: &Actor) -> Result<Project, KeyError> {
-        let turn = self.records.turn(by).await?;
+        let mut turn = self.records.turn(by).await?;
         let before = self.project_row(id)?;
         let row = ProjectRow { name: checked_name(name)?, ..before.clone() };
-        self.put_project(turn, Some(&before), row, by).await
+        let project = self.put_project(&mut turn, Some(&before), row, by).await?;
+        self.finish_named(turn, Named::Project, &project.name, None).await?;
+        Ok(project)
     }
 
     /// Archives a project; its keys are refused from now on.
     pub async fn archive_project(&self, id: &str, by: &Actor) -> Result<Project, KeyError> {
-        let turn = self.records.turn(by).await?;
+        let mut turn = self.records.turn(by).await?;
         let before = self.project_row(id)?;
         let archived_s = before.archived_s.or(Some(self.clock.now_s()));
-        self.put_project(turn, Some(&before), ProjectRow { archived_s, ..before.clone() }, by).await
+        let row = ProjectRow { archived_s, ..before.clone() };
+        let project = self.put_project(&mut turn, Some(&before), row, by).await?;
+        self.finish_named(turn, Named::Project, &project.name, None).await?;
+        Ok(project)
     }
 
     /// A project that may be changed.
@@ -295,9 +304,30 @@ impl Directory {
         let (changes, stored) = (vec![Change::of_key(before, &row)], row.clone());
         self.records.write(&mut turn, by, changes, vec![RecordChange::PutKey(stored)]).await?;
         let key = self.install_key(&turn, row);
-        self.records.finish(turn).await?;
-        self.rulebook.look_up_name(Named::Key, &key.name).await;
+        let unspent = before.is_none().then_some(&*key.id);
+        self.finish_named(turn, Named::Key, &key.name, unspent).await?;
         Ok(key)
+    }
+
+    /// Finishes a turn in which a key or a project got a name, or lost its standing, and puts the
+    /// limits that name it in force for it: with the turn if its id, `unspent`, is new, else
+    /// afterwards, when what was spent by it is known.
+    pub(super) async fn finish_named(
+        &self,
+        mut turn: ChangeTurn,
+        kind: Named,
+        name: &str,
+        unspent: Option<&str>,
+    ) -> Result<(), StoreError> {
+        let is_done = match unspent {
+            Some(id) => self.rulebook.put_in_force_for(&mut turn, Unspent { kind, id, name }).await?,
+            None => false,
+        };
+        self.records.finish(turn).await?;
+        if !is_done {
+            self.rulebook.look_up_name(kind, name).await;
+        }
+        Ok(())
     }
 
     /// Puts a key that was written in force with its turn.
@@ -308,19 +338,18 @@ impl Directory {
         key
     }
 
+    /// Writes a project, which is in force once the turn is finished.
     async fn put_project(
         &self,
-        mut turn: ChangeTurn,
+        turn: &mut ChangeTurn,
         before: Option<&ProjectRow>,
         row: ProjectRow,
         by: &Actor,
     ) -> Result<Project, KeyError> {
         let (changes, stored) = (vec![Change::of_project(before, &row)], row.clone());
-        self.records.write(&mut turn, by, changes, vec![RecordChange::PutProject(stored)]).await?;
+        self.records.write(turn, by, changes, vec![RecordChange::PutProject(stored)]).await?;
         let project = project_of(row);
         turn.put_in_memory(|| self.ring.put_project(project.clone()));
-        self.records.finish(turn).await?;
-        self.rulebook.look_up_name(Named::Project, &project.name).await;
         Ok(project)
     }
 

@@ -47,6 +47,14 @@ pub struct RowCount {
     pub rows: usize,
 }
 
+/// A limit whose rows are to be counted: as long as it counts what it does now.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Counted {
+    /// The limit's name.
+    pub limit: Arc<str>,
+    slot: u32,
+}
+
 /// The source of the ids of holds and entries.
 #[derive(Debug)]
 pub(super) enum Ids {
@@ -162,21 +170,16 @@ impl Ledger {
         rows.is_some_and(|rows| *rows >= METERS_MAX)
     }
 
-    /// The names of the limits whose rows are to be counted.
-    pub fn counted_limits(&self) -> Vec<Arc<str>> {
-        self.limits
-            .iter()
-            .filter(|of| is_counted(of))
-            .map(|metered| Arc::clone(&metered.limit.name))
-            .collect()
+    /// The limits whose rows are to be counted.
+    pub fn counted_limits(&self) -> Vec<Counted> {
+        let counted = |of: &Metered| Counted { limit: Arc::clone(&of.limit.name), slot: of.slot };
+        self.limits.iter().filter(|of| is_counted(of)).map(counted).collect()
     }
 
-    /// Replaces the counts of a limit's rows by new ones.
-    pub fn note_counted(&mut self, limit: &str, counts: &[RowCount]) {
-        let counted = self.limits.iter_mut().filter(|metered| *metered.limit.name == *limit);
-        for metered in counted {
-            metered.rows = counts.iter().map(|count| (count.start_s, count.rows)).collect();
-        }
+    /// Replaces the counts of a limit's rows by new ones, unless another has its name by now.
+    pub fn note_counted(&mut self, of: &Counted, counts: &[RowCount]) {
+        let Some(place) = self.by_slot.get(&of.slot) else { return };
+        self.limits[*place].rows = counts.iter().map(|count| (count.start_s, count.rows)).collect();
     }
 
     /// Adds rows that were made to the counts.

@@ -18,7 +18,7 @@ use crate::guard::audit::{Actor, ChangeTurn};
 use crate::ledger::{Backfill, History};
 use crate::rulebook::Rulebook;
 use crate::rulebook::limits::{Book, LimitError, Planned, in_force};
-use crate::rulebook::names::{self, LookedUp};
+use crate::rulebook::names::{self, LookedUp, Unspent};
 use crate::rulebook::rule::LimitRule;
 use crate::store::records::ActiveLimit;
 use crate::store::{EmbeddedJournal, Journal, Pasts, Slot, Snapshot, SnapshotNeed, StoreError};
@@ -55,6 +55,37 @@ impl Rulebook {
             drop(turn);
             pasts = self.records.learn(lacking).await?;
         }
+    }
+
+    /// Puts limits in force for a key or a project that this turn makes, if they name it: on a shared
+    /// engine, in the same transaction. Nothing was spent by its id, so their meters stay as they are.
+    /// Whether nothing is left to do: else [`Rulebook::look_up_name`] is to be called once the turn is
+    /// finished.
+    pub async fn put_in_force_for(
+        &self,
+        turn: &mut ChangeTurn,
+        made: Unspent<'_>,
+    ) -> Result<bool, StoreError> {
+        if !self.is_written(made.kind, made.name) {
+            return Ok(true);
+        }
+        let Journal::Shared(_) = self.core.journal() else { return Ok(false) };
+        // As it is in the database, since no other change is made before the turn ends.
+        let book = self.book.lock().await.clone();
+        let limits = in_force(&book);
+        let without = names::look_up(&limits, &book.names, &self.ring);
+        let found = names::look_up_with(&limits, &book.names, &self.ring, Some(made));
+        let is_as_before = self.active(&without.limits).iter().all(|of| of.counts_as_before);
+        if !is_as_before || !found.only_adds(made, &without) {
+            return Ok(false);
+        }
+        if found.names != book.names {
+            self.remember_names(turn, &found.names).await?;
+            let kept = |of: ActiveLimit| ActiveLimit { counts_as_before: true, ..of };
+            let active = self.active(&found.limits).into_iter().map(kept).collect();
+            self.records.activate(turn, rules_of_file(&book), active).await?;
+        }
+        Ok(true)
     }
 
     /// Puts a book in memory with its turn.
@@ -96,10 +127,7 @@ impl Rulebook {
             Journal::Embedded(journal) => self.install_in_memory(journal, found.limits).await,
             // Each guard reads them from the database, this one too.
             Journal::Shared(_) => {
-                let of_file = book.file.iter();
-                let of_file =
-                    of_file.map(|limit| (limit.name.to_string(), LimitRule::of(limit).json())).collect();
-                self.records.activate(turn, of_file, self.active(&found.limits)).await
+                self.records.activate(turn, rules_of_file(&book), self.active(&found.limits)).await
             }
         }
     }
@@ -177,4 +205,9 @@ impl Rulebook {
             }
         }
     }
+}
+
+/// The limits of the configuration file, as they are written there: name, and rule as JSON.
+fn rules_of_file(book: &Book) -> Vec<(String, String)> {
+    book.file.iter().map(|limit| (limit.name.to_string(), LimitRule::of(limit).json())).collect()
 }

@@ -1,6 +1,9 @@
 //! The limits in force, as they were written, and their changes by operators.
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
 
 use crate::domain::Limit;
 use crate::domain::limit::Source;
@@ -9,8 +12,11 @@ use crate::keys::Ring;
 use crate::rulebook::Rulebook;
 use crate::rulebook::names::{self, NameError, Named, Names};
 use crate::rulebook::rule::{LimitRule, RuleError};
-use crate::store::StoreError;
 use crate::store::records::{AlertRow, RecordChange};
+use crate::store::{Journal, StoreError};
+
+/// How often names that limits lack are looked for, if the rules have changed.
+const NAMES_LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// The rules as they were written, by their source.
 #[derive(Clone, Debug, Default)]
@@ -211,19 +217,51 @@ impl Rulebook {
         self.change_limits(by, plan).await
     }
 
-    /// Called once a key or project has got a name: if a limit has that name, it is looked up.
+    /// Whether a limit writes a name.
+    pub(super) fn is_written(&self, kind: Named, name: &str) -> bool {
+        self.written_names.load().contains(&(kind, name.to_owned()))
+    }
+
+    /// Called once a key or project has got a name, or lost its standing: if a limit has that name,
+    /// it is looked up.
     pub async fn look_up_name(&self, kind: Named, name: &str) {
-        if !self.written_names.load().contains(&(kind, name.to_owned())) {
-            return;
+        if self.is_written(kind, name) {
+            self.look_up_names().await;
         }
+    }
+
+    /// Looks up the names in limits again; whether what they name has its place in them now.
+    async fn look_up_names(&self) -> bool {
         let plan = |_: &mut Book| Ok(Planned::unwritten());
-        if let Err(error) = self.change_limits(&Actor::guard(), plan).await {
-            // Limits with that name take effect with the next change of any limit.
+        let changed = self.change_limits(&Actor::guard(), plan).await;
+        if let Err(error) = &changed {
             tracing::error!(
-                event = "limit_activation_failed", %error, %kind, name,
-                "limits that name this object can't be put in force"
+                event = "limit_activation_failed", %error,
+                "limits can't be put in force for a key or a project that they name"
             );
         }
+        changed.is_ok()
+    }
+
+    /// Looks from time to time, until it is stopped, whether there is something that a limit names
+    /// and lacks: the database may have failed, or a guard died, before the limit was in force for
+    /// it. On the embedded engine, the next start looks.
+    pub async fn watch_names(&self, mut stop: watch::Receiver<bool>) {
+        let Journal::Shared(_) = self.core.journal() else { return };
+        let mut looked_at = None;
+        while !*stop.borrow() {
+            let version = self.rules_version();
+            if looked_at != Some(version) && (!self.is_any_name_lacking().await || self.look_up_names().await)
+            {
+                looked_at = Some(version);
+            }
+            let _ = tokio::time::timeout(NAMES_LOOK_EVERY, stop.changed()).await;
+        }
+    }
+
+    async fn is_any_name_lacking(&self) -> bool {
+        let book = self.book.lock().await;
+        names::is_any_lacking(&in_force(&book), &book.names, &self.ring)
     }
 }
 

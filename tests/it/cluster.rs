@@ -27,7 +27,11 @@ pub(crate) const ONE_DOLLAR: &str = "[[limit]]\nname = \"all\"\nwindow = \"month
 
 impl Cluster {
     pub(crate) fn new(config: &str) -> Self {
-        let postgres = Postgres::start();
+        Self::on(Postgres::start(), config)
+    }
+
+    /// The same on a database of one's own.
+    pub(crate) fn on(postgres: Postgres, config: &str) -> Self {
         let (process, address) = Process::fake();
         Self { postgres, fake: client(&address), place: Place::new(&address, config), _fake: process }
     }

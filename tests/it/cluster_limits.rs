@@ -17,7 +17,7 @@ const CONFIG: &str =
 impl Cluster {
     /// Gives the ledger a past, as that many end users would have written it in this quarter of an
     /// hour, each by one request.
-    fn with_past(self, users: u64) -> Self {
+    fn add_past(&self, users: u64) {
         let tokens = "cached_input, cache_write, cache_write_12h, audio_input, audio_cached_input, image_input, \
                       image_cached_input, output, reasoning, audio_output, image_output";
         let zeros = "0, ".repeat(11);
@@ -33,9 +33,8 @@ impl Cluster {
              SELECT setval('entry_id', (SELECT max(id) FROM entry)); \
              INSERT INTO rollup (start_s, {columns}, requests, cost_nano, input, {tokens}, last_ms) \
              SELECT {now_s}, {columns}, 1, cost_nano, input, {tokens}, admitted_ms FROM entry \
-             WHERE price_version = 'past'"
+             WHERE price_version = 'past' ON CONFLICT DO NOTHING"
         ));
-        self
     }
 
     /// What the meters of a limit lack of the sums and of the open holds, in nano-dollars.
@@ -69,7 +68,7 @@ fn requests_and_revocations_go_on_while_new_limits_learn_their_past_and_each_end
     run(async {
         let cluster = Cluster::new(CONFIG);
         let (a, b) = (cluster.serve(), cluster.serve());
-        let cluster = cluster.with_past(30_000);
+        cluster.add_past(30_000);
         let key = a.make_key().await;
         let revoked = a.ask(Method::POST, "/guard/v1/keys", Some(json!({ "name": "revoked" }))).await;
         let (stop, clock) = (Cell::new(false), Clock::default());
@@ -122,5 +121,51 @@ fn requests_and_revocations_go_on_while_new_limits_learn_their_past_and_each_end
             assert_eq!(cluster.lacking(limit), "0|0", "{limit}");
         }
         b.verify().await;
+    });
+}
+
+#[test]
+fn what_was_written_while_a_past_was_added_up_is_added_without_keeping_changes_waiting() {
+    run(async {
+        let cluster = Cluster::new(CONFIG);
+        let (a, b) = (cluster.serve(), cluster.serve());
+        cluster.add_past(1_000);
+        // The sum is of an instant before this lock, and is not done until it is released.
+        let locked = cluster.postgres.hold("LOCK TABLE job", 60);
+        let (clock, is_done) = (Clock::default(), Cell::new(false));
+        let putting = async {
+            a.ask(Method::PUT, "/guard/v1/limits/all", Some(rule("organization"))).await;
+            is_done.set(true);
+            clock.running()
+        };
+        let revoking = async {
+            let waiting = "SELECT pid FROM pg_stat_activity WHERE query LIKE '%SELECT hold_id FROM job%' AND \
+                           wait_event_type = 'Lock'";
+            while cluster.postgres.ask(waiting).is_empty() {
+                assert!(clock.running() < Duration::from_secs(20), "nothing is added up");
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            cluster.add_past(100_000);
+            cluster
+                .postgres
+                .ask("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE mode = 'AccessExclusiveLock'");
+            let (began, mut longest) = (clock.running(), Duration::ZERO);
+            while !is_done.get() {
+                let key = b.ask(Method::POST, "/guard/v1/keys", Some(json!({ "name": "short" }))).await;
+                let path = format!("/guard/v1/keys/{}", key["id"].as_str().unwrap());
+                let began = clock.running();
+                b.ask(Method::DELETE, &path, None).await;
+                longest = longest.max(clock.running().saturating_sub(began));
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            (began, longest)
+        };
+        let (ended, (began, longest)) = tokio::join!(putting, revoking);
+        drop(locked);
+        assert_eq!(cluster.lacking("all"), "0|0");
+        let took = ended.saturating_sub(began);
+        println!("the limit {took:?}, the longest revocation {longest:?}");
+        assert!(took > Duration::from_secs(1), "the rest is added in {took:?}, which says nothing");
+        assert!(longest < took / 4, "a revocation takes {longest:?} of {took:?}");
     });
 }

@@ -123,3 +123,63 @@ fn a_limit_with_as_many_meters_as_may_be_refuses_new_users_on_every_guard() {
         }
     });
 }
+
+/// Each meter that is removed takes a while.
+const SLOW: &str = "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.002); RETURN \
+                    OLD; END $$; CREATE TRIGGER slow BEFORE DELETE ON meter FOR EACH ROW EXECUTE FUNCTION slow()";
+
+#[test]
+fn a_limit_that_is_removed_keeps_no_request_waiting_for_its_meters_and_none_of_them_counts_again() {
+    run(async {
+        let cluster = Cluster::new("");
+        let guard = cluster.serve();
+        let key = guard.make_key().await;
+        assert_eq!(chat_of(&guard, &key, "ann").await.status, StatusCode::OK);
+        guard.written(1).await;
+        let path = "/guard/v1/limits/calls";
+        let rule = json!({ "per": "user", "unit": "requests", "window": "month", "hard": "100000" });
+        guard.ask(Method::PUT, path, Some(rule.clone())).await;
+        let rows = || cluster.postgres.ask("SELECT count(*) FROM meter WHERE limit_name = 'calls'");
+        let many = || {
+            cluster.postgres.ask(
+                "INSERT INTO meter SELECT limit_name, 'other-' || n, start_s, end_s, 1, 0 FROM meter, \
+                 generate_series(1, 2500) AS n WHERE limit_name = 'calls' AND subject = 'ann'",
+            )
+        };
+        many();
+        cluster.postgres.ask(SLOW);
+        let clock = Clock::default();
+        let removing = async {
+            guard.ask(Method::DELETE, path, None).await;
+            clock.running()
+        };
+        let asking = async {
+            let mut longest = Duration::ZERO;
+            while clock.running() < Duration::from_secs(2) {
+                let began = clock.running();
+                assert_eq!(chat_of(&guard, &key, "ann").await.status, StatusCode::OK);
+                longest = longest.max(clock.running().saturating_sub(began));
+            }
+            longest
+        };
+        let (removed, longest) = tokio::join!(removing, asking);
+        assert!(removed.max(longest) < Duration::from_millis(1_500), "{removed:?}, a request {longest:?}");
+        cluster.postgres.ask("DROP TRIGGER slow ON meter");
+        let made = guard.ask(Method::PUT, path, Some(rule)).await;
+        assert_eq!(
+            (&made["meters_total"], &made["meters"][0]["subject"]),
+            (&json!(1), &json!("ann")),
+            "{made}"
+        );
+        assert_eq!(rows(), "1");
+        guard.verify().await;
+        many();
+        guard.ask(Method::DELETE, path, None).await;
+        guard.verify().await;
+        let clock = Clock::default();
+        while rows() != "0" {
+            assert!(clock.running() < Duration::from_secs(40), "{} meters of no limit stay", rows());
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    });
+}

@@ -8,6 +8,7 @@ use spendguard::clock::Clock;
 
 use crate::cluster::{Cluster, ONE_DOLLAR};
 use crate::harness::run;
+use crate::postgres::Postgres;
 
 #[test]
 fn guards_that_ended_long_ago_are_forgotten_unless_something_of_them_is_held() {
@@ -82,5 +83,67 @@ fn holds_of_a_dead_guard_that_cannot_be_read_hide_no_other_and_are_logged_once()
         assert_eq!(cluster.postgres.ask("SELECT count(*) FROM hold"), "300");
         assert_eq!(survivor.process.log().matches("open_hold_unreadable").count(), 300);
         assert_eq!(survivor.chat(&key, &[], json!({})).await.status, StatusCode::OK);
+    });
+}
+
+#[test]
+fn a_guard_says_that_it_is_alive_while_meters_can_be_neither_counted_nor_removed() {
+    run(async {
+        let cluster = Cluster::new(&format!(
+            "{ONE_DOLLAR}[[limit]]\nname = \"users\"\nper = \"user\"\nwindow = \"day\"\nhard = 9\n"
+        ));
+        let _guard = cluster.serve();
+        let _locked = cluster.postgres.hold("LOCK TABLE meter", 7);
+        let (clock, mut longest) = (Clock::default(), 0.0_f64);
+        while clock.running() < Duration::from_secs(6) {
+            let silence = "SELECT extract(epoch FROM now()) * 1000 - seen_ms FROM node";
+            longest = longest.max(cluster.postgres.ask(silence).parse().unwrap());
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        assert!(longest < 3_500.0, "{longest} ms without a sign of life");
+    });
+}
+
+/// A guard that joins is committed, and waits for a standby that is not there before it is answered.
+const UNHEARD: &str = "CREATE FUNCTION unheard() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM \
+                       set_config('synchronous_commit', 'on', true); RETURN NEW; END $$; CREATE TRIGGER fault BEFORE \
+                       INSERT ON node FOR EACH ROW EXECUTE FUNCTION unheard()";
+
+#[test]
+fn a_guard_that_has_joined_again_without_an_answer_goes_on_though_its_lost_epoch_is_forgotten() {
+    run(async {
+        let cluster = Cluster::on(Postgres::with("-c fsync=off -c synchronous_commit=local"), ONE_DOLLAR);
+        let guard = cluster.serve();
+        let key = guard.make_key().await;
+        cluster.postgres.sql("postgres", "ALTER SYSTEM SET synchronous_standby_names = 'nowhere'");
+        cluster.postgres.sql("postgres", "SELECT pg_reload_conf()");
+        let ask = |statement: &str| cluster.postgres.ask(statement);
+        ask(UNHEARD);
+        let lost = ask("SELECT epoch FROM node");
+        ask("UPDATE lane SET state = 'given_up'; UPDATE node SET state = 'given_up'");
+        let clock = Clock::default();
+        let found = |what: &str| {
+            loop {
+                let pid = ask(&format!("SELECT pid FROM pg_stat_activity WHERE {what}"));
+                if !pid.is_empty() {
+                    return pid;
+                }
+                assert!(clock.running() < Duration::from_secs(30), "nothing waits: {what}");
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        };
+        let joining = found("query = 'COMMIT' AND wait_event = 'SyncRep'");
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                ask(&format!("DELETE FROM lane WHERE epoch = {lost}; DELETE FROM node WHERE epoch = {lost}"))
+            });
+            found("query LIKE '%DELETE FROM lane%' AND wait_event_type = 'Lock'");
+            ask(&format!("SELECT pg_terminate_backend({joining})"));
+        });
+        assert_eq!(ask(&format!("SELECT count(*) FROM node WHERE epoch = {lost}")), "0");
+        while guard.chat(&key, &[], json!({})).await.status != StatusCode::OK {
+            assert!(clock.running() < Duration::from_secs(50), "{}", guard.process.log());
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
     });
 }

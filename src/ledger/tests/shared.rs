@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::*;
 use crate::ledger::account::{Account, Grant};
 use crate::ledger::meter::{METERS_MAX, Subject};
-use crate::ledger::shared::{MeterKey, RowCount};
+use crate::ledger::shared::{Counted, MeterKey, RowCount};
 use crate::ledger::walk::LoadedMeters;
 
 const DAY_MS: i64 = 86_400_000;
@@ -82,6 +82,13 @@ fn user_key(ledger: &Ledger, at_ms: i64) -> MeterKey {
     found.pop_first().unwrap()
 }
 
+/// The one limit whose rows are counted.
+fn counted(ledger: &Ledger) -> Counted {
+    let [counted] = <[_; 1]>::try_from(ledger.counted_limits()).unwrap();
+    assert_eq!(&*counted.limit, "users");
+    counted
+}
+
 fn rows(start_s: i64, rows: usize) -> RowCount {
     RowCount { limit: "users".to_owned(), start_s, rows }
 }
@@ -90,15 +97,30 @@ fn rows(start_s: i64, rows: usize) -> RowCount {
 fn a_window_with_as_many_rows_as_may_be_is_full_and_another_is_not() {
     let (mut ledger, key) = per_user();
     assert!(!ledger.is_full(&key), "nothing was counted yet");
-    assert_eq!(ledger.counted_limits(), ["users".into()]);
-    ledger.note_counted("users", &[rows(key.start_s, METERS_MAX - 2)]);
+    let counted = counted(&ledger);
+    ledger.note_counted(&counted, &[rows(key.start_s, METERS_MAX - 2)]);
     ledger.note_made(&[rows(key.start_s, 1)]);
     assert!(!ledger.is_full(&key));
     ledger.note_made(&[rows(key.start_s, 1)]);
     assert!(ledger.is_full(&key), "with what this guard has made since");
     assert!(!ledger.is_full(&user_key(&ledger, START_MS + DAY_MS)), "the next window is empty");
-    ledger.note_counted("users", &[]);
+    ledger.note_counted(&counted, &[]);
     assert!(!ledger.is_full(&key), "counted again");
+}
+
+#[test]
+fn a_count_is_of_the_limit_that_was_counted_and_of_no_other_of_its_name() {
+    let (ledger, key) = per_user();
+    let of_dollars = counted(&ledger);
+    let calls = limit("users", Per::User, Unit::Requests, Window::Day, Some(1_000));
+    let mut ledger = put_in_force(ledger, &[calls]);
+    let all = [rows(key.start_s, METERS_MAX)];
+    ledger.note_counted(&of_dollars, &all);
+    let key = user_key(&ledger, START_MS);
+    assert!(!ledger.is_full(&key), "there are so many of the limit that is gone");
+    let of_calls = counted(&ledger);
+    ledger.note_counted(&of_calls, &all);
+    assert!(ledger.is_full(&key));
 }
 
 #[test]

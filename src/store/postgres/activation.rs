@@ -1,8 +1,8 @@
 //! Limits that come into force: their meters are made of the past and of all open holds.
 //!
 //! Meters are made while no group is open on any guard, so that entries and holds are those of
-//! one instant. A past is added up before, while requests go on; then only what was written
-//! since is added.
+//! one instant. A past is added up before, while requests go on, and caught up with in rounds,
+//! until only little was written since: that is added while others wait.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -24,6 +24,10 @@ use crate::store::sql::{Db, Result, crossings, history, params, pruned, verify};
 
 /// Entries that are read, and meters that are written, by one statement.
 const AT_ONCE: usize = 10_000;
+/// Entries that are few enough to be added while changes of the rules wait.
+const FEW: usize = 1_000;
+/// What of entries above an id limits count.
+const COUNTED_ABOVE: &str = "FROM entry WHERE id > ?1 AND kind IN ('settle', 'adjust')";
 const METER_COLUMNS: &str = "limit_name, subject, start_s, end_s, settled, held";
 /// An array of numbers, from its text.
 const NUMBERS: &str = "CAST(CAST(?1 AS TEXT) AS BIGINT[])";
@@ -87,11 +91,7 @@ pub(super) fn lacking(db: Db<'_>, limits: &[ActiveLimit], pasts: &mut Pasts) -> 
 /// Adds up what limits have settled up to the instant that the open snapshot is of. `mark` is an
 /// id that was given out before, in a change of the rules.
 pub(super) fn learn(db: Db<'_>, limits: Vec<Arc<Limit>>, mark: u64) -> Result<Pasts> {
-    let above = ids_above(db, mark)?;
-    let sql = "SELECT id FROM (SELECT id FROM hold UNION ALL SELECT hold_id FROM job) AS held \
-               WHERE id <= ?1 AND NOT EXISTS (SELECT 1 FROM entry WHERE entry.id = held.id)";
-    let open = db.rows(sql, params![int(mark)], |row| row.get(0).map(uint))?;
-    let seen = Seen { added: above.into_iter().collect(), open: open.into_iter().collect() };
+    let seen = Seen { added: ids_above(db, mark)?.into_iter().collect(), open: open_up_to(db, mark)? };
     let now_s = now_ms(db)?.div_euclid(1_000);
     let since_s: Vec<i64> = limits.iter().map(|limit| Windows::of(limit).span(now_s).start_s).collect();
     let wanted: Vec<(&Limit, i64)> =
@@ -101,10 +101,36 @@ pub(super) fn learn(db: Db<'_>, limits: Vec<Arc<Limit>>, mark: u64) -> Result<Pa
     Ok(Pasts::new(mark, seen, settled.map(|((limit, since_s), past)| (limit, since_s, past))))
 }
 
+/// Whether more was written since a mark than may be read while others wait, beside so many entries
+/// that are added.
+pub(super) fn is_far_behind(db: Db<'_>, mark: u64, added: usize) -> Result<bool> {
+    let few = added.saturating_add(FEW);
+    let sql = format!("SELECT COUNT(*) FROM (SELECT 1 {COUNTED_ABOVE} LIMIT {few} + 1) AS above");
+    let above: i64 = db.row(&sql, params![int(mark)], |row| row.get(0))?;
+    Ok(usize::try_from(above).unwrap_or(usize::MAX) > few)
+}
+
+/// Catches up with the instant that the open snapshot is of, and goes on from a mark that was made
+/// before it. Nothing is known any more if some of it was pruned.
+pub(super) fn go_on(db: Db<'_>, mut pasts: Pasts, mark: u64) -> Result<Pasts> {
+    catch_up(db, &mut pasts)?;
+    if !is_whole(db, &pasts)? {
+        return Ok(Pasts::default());
+    }
+    pasts.go_on_from(mark, open_up_to(db, mark)?);
+    Ok(pasts)
+}
+
+/// The holds up to a mark that have no entry yet.
+fn open_up_to(db: Db<'_>, mark: u64) -> Result<HashSet<u64>> {
+    let sql = "SELECT id FROM (SELECT id FROM hold UNION ALL SELECT hold_id FROM job) AS held \
+               WHERE id <= ?1 AND NOT EXISTS (SELECT 1 FROM entry WHERE entry.id = held.id)";
+    Ok(db.rows(sql, params![int(mark)], |row| row.get(0).map(uint))?.into_iter().collect())
+}
+
 /// The ids above one that have entries which limits count.
 fn ids_above(db: Db<'_>, mark: u64) -> Result<Vec<u64>> {
-    let sql = "SELECT id FROM entry WHERE id > ?1 AND kind IN ('settle', 'adjust')";
-    db.rows(sql, params![int(mark)], |row| row.get(0).map(uint))
+    db.rows(&format!("SELECT id {COUNTED_ABOVE}"), params![int(mark)], |row| row.get(0).map(uint))
 }
 
 /// Adds what was written since.
@@ -121,7 +147,7 @@ fn catch_up(db: Db<'_>, pasts: &mut Pasts) -> Result<()> {
 }
 
 /// Whether nothing that was written since the mark has been pruned before it was added. While the
-/// rules are locked, nothing is.
+/// rules are locked, nothing is, and in a snapshot it is known which was.
 fn is_whole(db: Db<'_>, pasts: &Pasts) -> Result<bool> {
     if pruned::pruned(db)?.is_some_and(|pruned| pruned.last_id > pasts.mark()) {
         return Ok(false);
@@ -147,15 +173,19 @@ fn names_in_force(db: Db<'_>) -> Result<HashSet<String>> {
 
 /// The limits whose meters have to be made.
 fn new_limits(before: &HashSet<String>, limits: &[ActiveLimit]) -> Vec<Arc<Limit>> {
-    let is_new = |of: &&ActiveLimit| {
-        let is_kept = of.counts_as_before && before.contains(&*of.limit.name);
-        !is_kept && !of.limit.is_rate() && of.limit.window != Window::Request
-    };
+    let is_new =
+        |of: &&ActiveLimit| !is_kept(before, of) && !of.limit.is_rate() && of.limit.window != Window::Request;
     limits.iter().filter(is_new).map(|of| Arc::clone(&of.limit)).collect()
 }
 
+/// Whether a limit counts on the rows that are there.
+fn is_kept(before: &HashSet<String>, of: &ActiveLimit) -> bool {
+    of.counts_as_before && before.contains(&*of.limit.name)
+}
+
 /// Writes the limits in force, and makes the meters of those that count something new. To be done
-/// while all lanes are locked.
+/// while all lanes are locked. The meters of those that are gone are removed later, by each guard's
+/// upkeep; what is left of them by the time that a limit of that name comes into force goes before.
 pub(super) fn activate(
     db: Db<'_>,
     of_file: &[(String, String)],
@@ -163,10 +193,9 @@ pub(super) fn activate(
     pasts: Pasts,
 ) -> Result<()> {
     let before = names_in_force(db)?;
-    let stays = |name: &str| limits.iter().any(|of| *of.limit.name == *name && of.counts_as_before);
-    for name in before.iter().filter(|name| !stays(name)) {
-        db.execute("DELETE FROM meter WHERE limit_name = ?1", params![name])?;
-        db.execute("DELETE FROM rate WHERE limit_name = ?1", params![name])?;
+    for of in limits.iter().filter(|of| !is_kept(&before, of)) {
+        db.execute("DELETE FROM meter WHERE limit_name = ?1", params![&*of.limit.name])?;
+        db.execute("DELETE FROM rate WHERE limit_name = ?1", params![&*of.limit.name])?;
     }
     make_meters(db, &new_limits(&before, limits), pasts)?;
     db.execute("DELETE FROM active_limit", &[])?;
@@ -228,7 +257,6 @@ fn hold_on(limit: &Limit, windows: &Windows, hold: &Hold, meters: &mut Meters) {
 
 fn put(db: Db<'_>, limit: &Arc<Limit>, windows: &Windows, meters: Meters, now_ms: i64) -> Result<()> {
     let thresholds = limit.thresholds();
-    db.execute("DELETE FROM meter WHERE limit_name = ?1", params![&*limit.name])?;
     let mut meters: Vec<_> = meters.into_iter().collect();
     meters.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
     let mut crossed = Vec::new();

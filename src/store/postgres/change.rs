@@ -23,7 +23,7 @@ use crate::store::sql::codec::uint;
 use crate::store::sql::postgres::Connection;
 use crate::store::sql::{self, Db, audit, changes, credit, params};
 
-/// How long a statement may take that puts limits in force: it may remove or make millions of meters.
+/// How long a statement may take that puts limits in force: it may replace millions of meters.
 const ACTIVATION_MAX: Duration = Duration::from_secs(60);
 
 /// How long the guard may pause between two statements of a change.
@@ -162,11 +162,8 @@ impl Change {
             db.execute("UPDATE lane SET rules_version = ?1 WHERE state = 'alive'", params![version])?;
             let committed = self.connection.as_ref().ok_or(StoreError::Unavailable)?.commit();
             self.is_open = false;
-            committed.map_err(|error| {
-                // It may have been committed all the same.
-                self.shared.distrust_rules();
-                StoreError::Failed(error.into())
-            })?;
+            // After an error it may have been committed all the same: the next group finds the version.
+            committed.map_err(|error| StoreError::Failed(error.into()))?;
             let shared = Arc::clone(&self.shared);
             drop(self);
             shared.refresh(version);
@@ -178,13 +175,9 @@ impl Change {
 
 impl Drop for Change {
     fn drop(&mut self) {
-        if !self.is_open {
-            return;
-        }
-        // Closed with the change open, it rolls back, and this thread waits for nothing.
-        *self.connection = None;
-        if self.has_written {
-            self.shared.distrust_rules();
+        if self.is_open {
+            // Closed with the change open, it rolls back, and this thread waits for nothing.
+            *self.connection = None;
         }
     }
 }

@@ -228,7 +228,7 @@ impl<S: Session> Lane<S> {
         if ledger.rules_version() > rows.rules_version || self.committed > rows.group {
             return Err(Setback::Failed(Failure::GoneBack));
         }
-        // All: they may have been replaced since the rows were named, or be distrusted.
+        // All: they may have been replaced since the rows were named.
         let in_memory = [wants.rules_version, ledger.rules_version(), self.shared.rules_version()];
         if in_memory.iter().any(|version| *version != rows.rules_version) {
             return Err(Setback::Outdated(rows.rules_version));

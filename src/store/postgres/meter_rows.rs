@@ -5,16 +5,26 @@
 //! database little: the more rows were found, the later they are counted again. Between two counts
 //! it adds those that it makes. So it makes no more rows for requests once there are as many as
 //! there may be, except for what other guards have made since it counted last.
+//!
+//! It is done on a thread and a connection that no sign of life waits for.
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
 
 use crate::ledger::meter::METERS_MAX;
-use crate::ledger::shared::RowCount;
+use crate::ledger::shared::{Counted, RowCount};
+use crate::store::StoreError;
 use crate::store::postgres::clock::NOW_S;
+use crate::store::postgres::database::Database;
+use crate::store::postgres::lease::Lease;
+use crate::store::postgres::pool::Work;
 use crate::store::postgres::shared::Shared;
-use crate::store::sql::{Db, Result, params};
+use crate::store::sql::{Db, Lent as _, Result, params};
 
+/// How often it looks.
+const EVERY: Duration = Duration::from_secs(1);
 /// Rows that are counted in a second, on average: of two million, an index is read for about half
 /// a second in each forty.
 const COUNTED_A_SECOND: usize = 50_000;
@@ -25,29 +35,82 @@ const AGAIN_AFTER: u64 = 60;
 
 /// Meters of windows that ended so long ago are removed, in seconds.
 const METER_AGE_S: i64 = 86_400;
-/// Meters that are removed at once.
+/// Meters of such windows that are removed at once.
 const METERS_REMOVED: u32 = 1_000;
+/// How often meters of limits that are gone are looked for, in looks, and how many are removed at once.
+const GONE_EACH: u64 = 10;
+const GONE_REMOVED: u32 = 5_000;
+
+/// The thread that does it.
+pub(super) struct MeterUpkeep {
+    pub(super) database: Arc<Database>,
+    pub(super) shared: Arc<Shared>,
+}
+
+/// What it remembers between two looks.
+#[derive(Debug, Default)]
+struct Memory {
+    /// How often it has looked.
+    looks: u64,
+    counting: Counting,
+    /// A limit that is gone, and of which there were more meters than were removed.
+    gone: Option<String>,
+}
 
 /// When the rows of each limit are counted again, in looks.
 #[derive(Debug, Default)]
-pub(super) struct Counting(HashMap<Arc<str>, u64>);
+struct Counting(HashMap<Counted, u64>);
+
+impl MeterUpkeep {
+    /// Looks every second until the sender is dropped.
+    pub(super) fn run(self, stop: &Receiver<()>) {
+        let mut memory = Memory::default();
+        while stop.recv_timeout(EVERY) == Err(RecvTimeoutError::Timeout) {
+            if !self.shared.is_healthy() {
+                continue;
+            }
+            if let Err(error) = self.look(&mut memory) {
+                tracing::warn!(
+                    event = "meters_not_counted", %error,
+                    "the meters of a limit can't be counted, or old ones not removed; new ones are made meanwhile, \
+                     however many there are"
+                );
+            }
+        }
+    }
+
+    fn look(&self, memory: &mut Memory) -> std::result::Result<(), StoreError> {
+        memory.looks += 1;
+        let lease = Lease::take(&self.database, Work::Long)?;
+        let db = Db::Postgres(lease.connection());
+        memory.counting.count(db, &self.shared, memory.looks)?;
+        remove_old(db)?;
+        if memory.gone.is_none() && memory.looks % GONE_EACH == 1 {
+            memory.gone = gone(db)?;
+        }
+        if let Some(limit) = memory.gone.take() {
+            memory.gone = (remove_gone(db, &limit)? > 0).then_some(limit);
+        }
+        Ok(())
+    }
+}
 
 impl Counting {
     /// Counts the rows of limits whose turn it is in this look. There is a look every second.
-    pub(super) fn count(&mut self, db: Db<'_>, shared: &Shared, look: u64) -> Result<()> {
+    fn count(&mut self, db: Db<'_>, shared: &Shared, look: u64) -> Result<()> {
         let limits = shared.ledger().counted_limits();
-        let turn = |name: Arc<str>| (self.0.get(&name).copied().unwrap_or(0), name);
-        let mut turns: Vec<(u64, Arc<str>)> = limits.into_iter().map(turn).collect();
-        self.0 = turns.iter().map(|(at, name)| (Arc::clone(name), *at)).collect();
+        let turn = |of: Counted| (self.0.get(&of).copied().unwrap_or(0), of);
+        let mut turns: Vec<(u64, Counted)> = limits.into_iter().map(turn).collect();
+        self.0 = turns.iter().map(|(at, of)| (of.clone(), *at)).collect();
         turns.sort_unstable();
         let mut rows_in_all = 0;
-        for (_, name) in turns.into_iter().filter(|(at, _)| *at <= look).take(LIMITS_AT_ONCE) {
-            self.0.insert(Arc::clone(&name), look + AGAIN_AFTER);
-            let counts = rows_of(db, &name)?;
+        for (_, of) in turns.into_iter().filter(|(at, _)| *at <= look).take(LIMITS_AT_ONCE) {
+            self.0.insert(of.clone(), look + AGAIN_AFTER);
+            let counts = rows_of(db, &of.limit)?;
             let rows: usize = counts.iter().map(|count| count.rows).sum();
-            shared.ledger().note_counted(&name, &counts);
+            shared.ledger().note_counted(&of, &counts);
             let pause = u64::try_from(rows / COUNTED_A_SECOND).unwrap_or(u64::MAX);
-            self.0.insert(name, look.saturating_add(pause).saturating_add(1));
+            self.0.insert(of, look.saturating_add(pause).saturating_add(1));
             rows_in_all += rows;
             if rows_in_all >= COUNTED_A_SECOND {
                 break;
@@ -71,11 +134,31 @@ fn rows_of(db: Db<'_>, limit: &str) -> Result<Vec<RowCount>> {
 }
 
 /// Removes some meters of windows that are long over and on which nothing is held.
-pub(super) fn remove_old(db: Db<'_>) -> Result<()> {
+fn remove_old(db: Db<'_>) -> Result<()> {
     let sql = format!(
         "DELETE FROM meter WHERE (limit_name, subject, start_s) IN (SELECT limit_name, subject, start_s FROM meter \
          WHERE end_s < {NOW_S} - ?1 AND held = 0 \
          ORDER BY end_s LIMIT {METERS_REMOVED} FOR UPDATE SKIP LOCKED)"
     );
     db.execute(&sql, params![METER_AGE_S]).map(drop)
+}
+
+/// A limit that is not in force and has meters: each name that meters have is found by the index.
+fn gone(db: Db<'_>) -> Result<Option<String>> {
+    let sql = "WITH RECURSIVE names (name) AS (SELECT MIN(limit_name) FROM meter UNION ALL \
+               SELECT (SELECT MIN(limit_name) FROM meter WHERE limit_name > names.name) FROM names \
+               WHERE names.name IS NOT NULL) SELECT name FROM names WHERE name IS NOT NULL \
+               AND NOT EXISTS (SELECT 1 FROM active_limit WHERE active_limit.name = names.name) LIMIT 1";
+    db.optional(sql, &[], |row| row.get(0))
+}
+
+/// Removes some meters of a limit, unless it is in force. Returns how many. If it comes into force
+/// meanwhile, its new meters are not among those that this statement sees.
+fn remove_gone(db: Db<'_>, limit: &str) -> Result<u64> {
+    let sql = format!(
+        "DELETE FROM meter WHERE (limit_name, subject, start_s) IN (SELECT limit_name, subject, start_s FROM meter \
+         WHERE limit_name = ?1 AND NOT EXISTS (SELECT 1 FROM active_limit WHERE name = ?1) \
+         ORDER BY limit_name, subject, start_s LIMIT {GONE_REMOVED} FOR UPDATE OF meter SKIP LOCKED)"
+    );
+    db.execute(&sql, params![limit])
 }

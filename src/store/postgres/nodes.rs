@@ -66,10 +66,8 @@ pub(super) enum Joined {
 pub(super) enum Known {
     /// It is, since this instant of the database's clock, in Unix milliseconds.
     Alive(i64),
-    /// It was given up.
-    GivenUp,
-    /// The database knows nothing of it.
-    Unknown,
+    /// It is not: it was given up, or the database knows nothing of it. Joining again tells which.
+    Ended,
 }
 
 /// What came of an attempt to join again.
@@ -79,7 +77,7 @@ pub(super) enum Rejoined {
     With(HashSet<u64>),
     /// Another guard has its name by now.
     Taken,
-    /// The database knows nothing of the lost epoch.
+    /// The database knows nothing of the lost epoch, nor of a new one.
     Unknown,
 }
 
@@ -136,15 +134,16 @@ pub(super) fn rejoin(
     let rejoined = db.transaction(|| {
         let version = lock_rules(db)?;
         let is_known = |epoch| db.exists("SELECT 1 FROM node WHERE epoch = ?1", params![epoch]);
-        if !is_known(lost)? {
+        // It has, if the answer to the commit was lost; then the lost epoch may be forgotten by now.
+        let has_joined = is_known(new)?;
+        if !has_joined && !is_known(lost)? {
             return Ok(Rejoined::Unknown);
         }
         let is_taken = "SELECT 1 FROM node WHERE name = ?1 AND state = 'alive' AND epoch NOT IN (?2, ?3)";
         if db.exists(is_taken, params![name, lost, new])? {
             return Ok(Rejoined::Taken);
         }
-        // It may have joined already, if the answer to the commit was lost.
-        if !is_known(new)? {
+        if !has_joined {
             // It may be here before the others.
             close(db, lost, "given_up")?;
             make(db, name, new, version)?;
@@ -179,11 +178,8 @@ fn make(db: Db<'_>, name: &str, epoch: i64, rules_version: i64) -> Result<()> {
 pub(super) fn say_alive(db: Db<'_>, epoch: i64) -> Result<Known> {
     let sql =
         format!("UPDATE node SET seen_ms = {NOW_MS} WHERE epoch = ?1 AND state = 'alive' RETURNING seen_ms");
-    if let Some(now_ms) = db.optional(&sql, params![epoch], |row| row.get(0))? {
-        return Ok(Known::Alive(now_ms));
-    }
-    let is_known = db.exists("SELECT 1 FROM node WHERE epoch = ?1", params![epoch])?;
-    Ok(if is_known { Known::GivenUp } else { Known::Unknown })
+    let now_ms = db.optional(&sql, params![epoch], |row| row.get(0))?;
+    Ok(now_ms.map_or(Known::Ended, Known::Alive))
 }
 
 /// Gives up the guards that have said nothing for so long. Returns their names.

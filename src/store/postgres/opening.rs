@@ -100,7 +100,7 @@ impl PgSession {
         let [_, lane, made, meters, credit, _, rates, orphans, now] = &*answers else {
             return Err(WriteError::Silent);
         };
-        let Some(lane) = lane.first() else { return Ok(Err(Failure::GoneBack)) };
+        let Some(lane) = lane.first() else { return Ok(Err(Failure::GivenUp)) };
         if lane.try_get::<_, &str>(0)? != "alive" {
             return Ok(Err(Failure::GivenUp));
         }

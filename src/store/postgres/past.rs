@@ -5,6 +5,9 @@
 //! the mark either has a greater id, or is the ending of a hold that was open then. The past is
 //! added up in a snapshot that is taken after the mark; by these ids what was written since is
 //! found, whatever the order in which it became visible, and each entry is added once.
+//!
+//! The same is true of each later mark, once all is added that a snapshot after it has: then what
+//! was found by an earlier mark need not be looked through again.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -66,6 +69,18 @@ impl Pasts {
     /// The id that every later entry is above, unless its hold was open.
     pub(super) fn mark(&self) -> u64 {
         self.mark
+    }
+
+    /// How many entries above the mark are added.
+    pub(super) fn added(&self) -> usize {
+        self.added.len()
+    }
+
+    /// Goes on from a later mark, once it is caught up with an instant after that one, at which these
+    /// holds up to the mark had no entry yet.
+    pub(super) fn go_on_from(&mut self, mark: u64, open: HashSet<u64>) {
+        self.added.retain(|id| *id > mark);
+        (self.mark, self.open) = (mark, open);
     }
 
     /// The holds up to the mark that had no entry when it was last caught up with.

@@ -112,9 +112,9 @@ pub(super) struct Writes<'a> {
 /// Why a group is not known to be written.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// The lane was given up by another guard, or this guard's name is another's now.
+    /// The lane was given up by another guard, or has no row. Joining again tells which.
     GivenUp,
-    /// The lane has no row: the database knows less than it did.
+    /// The database knows less than it did.
     GoneBack,
     /// The transaction was rolled back since another was in its way, and the connection can be
     /// used.

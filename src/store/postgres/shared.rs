@@ -1,7 +1,7 @@
 //! What the lanes of a guard share.
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -15,18 +15,15 @@ use crate::store::postgres::session::Failure;
 use crate::store::{Observer, StoreError};
 use crate::sync::unpoisoned;
 
-/// The version of rules that are to be read again, whatever it was.
-const UNKNOWN: i64 = -1;
-
 /// How long what was queued may take to be written, for one who waits for it.
 const FLUSH_MAX: Duration = Duration::from_secs(10);
 
 /// Keeps the rules in memory as new as those in the database.
 pub trait RulesFollower: Send + Sync {
-    /// Reads the rules again and puts them in force in place of those in memory; of keys all, or
-    /// those that were changed since the last time. Returns their version. It blocks: not for a
-    /// thread that connections run on.
-    fn refresh(&self, all_keys: bool) -> Result<i64, StoreError>;
+    /// Reads the rules again, of keys those that were changed since the last time, and puts them in
+    /// force in place of those in memory, which never are ahead of the database. Returns their
+    /// version. It blocks: not for a thread that connections run on.
+    fn refresh(&self) -> Result<i64, StoreError>;
 }
 
 /// What the lanes of a guard share.
@@ -37,9 +34,6 @@ pub(super) struct Shared {
     pub(super) follower: OnceLock<Arc<dyn RulesFollower>>,
     /// The version of the rules in memory.
     rules_version: AtomicI64,
-    /// How often they have been distrusted, and how often of that before they were last read.
-    distrusts: AtomicU64,
-    distrusts_read: AtomicU64,
     /// Allows one refresh at a time.
     refreshing: Mutex<()>,
     is_healthy: AtomicBool,
@@ -110,8 +104,6 @@ impl Shared {
             ledger,
             follower: OnceLock::new(),
             rules_version: AtomicI64::new(rules_version),
-            distrusts: AtomicU64::new(0),
-            distrusts_read: AtomicU64::new(0),
             refreshing: Mutex::default(),
             is_healthy: AtomicBool::new(true),
             health: Mutex::default(),
@@ -128,24 +120,19 @@ impl Shared {
 
     /// The version of the rules in memory.
     pub(super) fn rules_version(&self) -> i64 {
-        let is_trusted =
-            self.distrusts.load(Ordering::Acquire) == self.distrusts_read.load(Ordering::Acquire);
-        if is_trusted { self.rules_version.load(Ordering::Acquire) } else { UNKNOWN }
+        self.rules_version.load(Ordering::Acquire)
     }
 
     /// Brings the rules in memory to a version at least; `false` if they can't be read. It
     /// blocks.
     pub(super) fn refresh(&self, version: i64) -> bool {
         let _one_at_a_time = unpoisoned(self.refreshing.lock());
-        // Read first: they may be distrusted again while they are read.
-        let distrusts = self.distrusts.load(Ordering::Acquire);
-        let is_trusted = distrusts == self.distrusts_read.load(Ordering::Acquire);
-        let known = self.rules_version.load(Ordering::Acquire);
-        if is_trusted && known >= version {
+        let known = self.rules_version();
+        if known >= version {
             return true;
         }
         let Some(follower) = self.follower.get() else { return false };
-        match follower.refresh(!is_trusted) {
+        match follower.refresh() {
             // One is read after the other, so each has all that the one before it had.
             Ok(version) if version < known => {
                 self.note_gone_back();
@@ -153,7 +140,6 @@ impl Shared {
             }
             Ok(version) => {
                 self.rules_version.store(version, Ordering::Release);
-                self.distrusts_read.store(distrusts, Ordering::Release);
                 true
             }
             Err(error) => {
@@ -173,12 +159,6 @@ impl Shared {
     /// Wakes the first of those who wait at each place: other guards' holds may have ended.
     pub(super) fn call_waiting(&self) {
         self.ledger().queues().call_all();
-    }
-
-    /// What is in memory may not be what is stored: all of it is read again before anything is
-    /// admitted.
-    pub(super) fn distrust_rules(&self) {
-        self.distrusts.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Whether requests can be admitted.
@@ -311,6 +291,3 @@ impl std::fmt::Debug for Shared {
         f.debug_struct("Shared").field("is_healthy", &self.is_healthy).finish_non_exhaustive()
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,6 +1,6 @@
 //! Joins a database as one of its guards, and starts what admits and writes there.
 
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -13,6 +13,7 @@ use crate::store::postgres::database::{Config, Database};
 use crate::store::postgres::lane::Lane;
 use crate::store::postgres::lanes::Lanes;
 use crate::store::postgres::locks::{rules_version, working};
+use crate::store::postgres::meter_rows::MeterUpkeep;
 use crate::store::postgres::nodes::{self, Joined};
 use crate::store::postgres::reader::Reader;
 use crate::store::postgres::schema::{self, Found};
@@ -54,8 +55,14 @@ pub(in crate::store) struct Started {
 pub struct SharedEngine {
     database: Arc<Database>,
     lanes: Vec<tokio::task::JoinHandle<()>>,
+    upkeep: Vec<Beside>,
+}
+
+/// A thread beside the lanes. It stops once it is dropped.
+#[derive(Debug)]
+struct Beside {
     _stop: SyncSender<()>,
-    upkeep: Option<JoinHandle<()>>,
+    thread: JoinHandle<()>,
 }
 
 /// The rules of one version, as they are stored.
@@ -129,21 +136,29 @@ impl SharedStore {
         }
         let writer = Writer::new(Arc::clone(&database), Arc::clone(&shared));
         let readers = Reader::new(Arc::clone(&database));
-        let (lanes_of, of, (stop, stopped)) = (Arc::clone(&database), Arc::clone(&database), sync_channel(0));
-        let upkeep = Upkeep { database, shared: Arc::clone(&shared), names };
-        let upkeep = std::thread::Builder::new()
-            .name("ledger-upkeep".to_owned())
-            .spawn(move || upkeep.run(&stopped))
-            .map_err(|_| StoreError::Unavailable)?;
-        let running = SharedEngine { database: of, lanes, _stop: stop, upkeep: Some(upkeep) };
-        Ok(Started { lanes: Lanes::new(shared, requests_max, lanes_of), writer, readers, running })
+        let upkeep = Upkeep { database: Arc::clone(&database), shared: Arc::clone(&shared), names };
+        let meters = MeterUpkeep { database: Arc::clone(&database), shared: Arc::clone(&shared) };
+        let upkeep = vec![
+            Beside::start("ledger-upkeep", move |stop| upkeep.run(stop))?,
+            Beside::start("ledger-meters", move |stop| meters.run(stop))?,
+        ];
+        let running = SharedEngine { database: Arc::clone(&database), lanes, upkeep };
+        Ok(Started { lanes: Lanes::new(shared, requests_max, database), writer, readers, running })
+    }
+}
+
+impl Beside {
+    fn start(name: &str, run: impl FnOnce(&Receiver<()>) + Send + 'static) -> Result<Self, StoreError> {
+        let (stop, stopped) = sync_channel(0);
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || run(&stopped));
+        Ok(Self { _stop: stop, thread: thread.map_err(|_| StoreError::Unavailable)? })
     }
 }
 
 impl SharedEngine {
     /// Whether a part of it has ended by itself.
     pub fn has_ended(&self) -> bool {
-        self.upkeep.as_ref().is_none_or(JoinHandle::is_finished)
+        self.upkeep.iter().any(|beside| beside.thread.is_finished())
             || self.lanes.iter().any(tokio::task::JoinHandle::is_finished)
     }
 
@@ -154,10 +169,9 @@ impl SharedEngine {
             let _ = tokio::time::timeout(LANES_END_MAX, futures_util::future::join_all(lanes)).await;
         });
         let _ = pollster::block_on(ended);
-        let upkeep = self.upkeep.take();
-        drop(self);
-        if let Some(upkeep) = upkeep {
-            let _ = upkeep.join();
+        let threads: Vec<_> = self.upkeep.drain(..).map(|beside| beside.thread).collect();
+        for thread in threads {
+            let _ = thread.join();
         }
     }
 }

@@ -11,7 +11,6 @@ use crate::store::postgres::calls::Call;
 use crate::store::postgres::clock::NOW_MS;
 use crate::store::postgres::database::Database;
 use crate::store::postgres::locks::{rules_version, working};
-use crate::store::postgres::meter_rows::{self, Counting};
 use crate::store::postgres::nodes::{self, Known, Rejoined};
 use crate::store::postgres::shared::Shared;
 use crate::store::records::Names;
@@ -49,7 +48,6 @@ struct Memory {
     run: Option<Run>,
     /// How often it has looked.
     looks: u64,
-    counting: Counting,
     /// Holds of dead guards that can't be read, as far as that was logged.
     unreadable: HashSet<i64>,
 }
@@ -95,17 +93,16 @@ impl Upkeep {
     }
 
     fn look(&self, connection: &mut Option<Connection>, memory: &mut Memory) -> Result<(), StoreError> {
-        let Memory { run, looks, counting, unreadable } = memory;
+        let Memory { run, looks, unreadable } = memory;
         let connection = working(&self.database, connection)?;
         let db = Db::Postgres(connection);
         let epoch = self.shared.epoch();
         match nodes::say_alive(db, epoch)? {
             Known::Alive(now_ms) => self.give_up_dead(db, run, now_ms)?,
-            Known::GivenUp => {
+            Known::Ended => {
                 *run = None;
                 self.rejoin(connection, epoch)?;
             }
-            Known::Unknown => self.shared.note_gone_back(),
         }
         let known = self.shared.rules_version();
         let version = rules_version(db)?;
@@ -126,13 +123,6 @@ impl Upkeep {
         for hold in orphaned {
             self.shared.queue.push(Call::Charge(Arc::new(hold)));
         }
-        if let Err(error) = counting.count(db, &self.shared, *looks) {
-            tracing::warn!(
-                event = "meters_not_counted", %error,
-                "the meters of a limit can't be counted; new ones are made meanwhile, however many there are"
-            );
-        }
-        meter_rows::remove_old(db)?;
         // For the first time at once.
         if *looks % SELDOM == 1 {
             remove_old_buckets(db)?;

@@ -37,8 +37,10 @@ pub(super) struct Whole {
 impl SharedMeters {
     /// Reads them.
     pub(super) fn read(db: Db<'_>) -> Result<Self> {
-        let sql =
-            format!("SELECT limit_name, subject, start_s, settled, held FROM meter WHERE end_s > {NOW_S}");
+        let sql = format!(
+            "SELECT limit_name, subject, start_s, settled, held FROM meter JOIN active_limit ON name = limit_name \
+             WHERE end_s > {NOW_S}"
+        );
         Ok(Self { meters: db.rows(&sql, &[], meter_from)?, account: account(db)? })
     }
 }

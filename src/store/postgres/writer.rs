@@ -19,6 +19,9 @@ use crate::store::postgres::shared::Shared;
 use crate::store::sql::postgres::Connection;
 use crate::store::sql::{self, Db, Lent as _, params};
 
+/// How often the past of a limit is caught up with while others go on. Each time takes a part of the
+/// one before it, unless more is written than can be read.
+const ROUNDS_MAX: usize = 8;
 /// The least time between two looks at the size of the tables, which reads that of each file.
 const SIZES_EACH: Duration = Duration::from_secs(5);
 const SIZE: &str = "SELECT CAST(COALESCE(SUM(pg_total_relation_size(pg_class.oid)), 0) AS BIGINT) FROM pg_class \
@@ -102,17 +105,39 @@ impl Writer {
         Change::begin(Arc::clone(&self.database), Arc::clone(&self.shared), connection).await
     }
 
-    /// Adds up what limits have settled, while requests and changes of the rules go on.
+    /// Adds up what limits have settled, while requests and changes of the rules go on, until only
+    /// little was written since.
     pub(in crate::store) async fn learn(&self, limits: Vec<Arc<Limit>>) -> Result<Pasts, StoreError> {
-        // Lanes forget the ids that they have left once the rules have changed.
+        let mark = self.mark().await?;
+        let mut pasts = self.in_snapshot(move |db| activation::learn(db, limits, mark)).await?;
+        for _ in 0..ROUNDS_MAX {
+            let (before, added) = (pasts.mark(), pasts.added());
+            let is_far_behind = move |db: Db<'_>| activation::is_far_behind(db, before, added);
+            if pasts.is_empty() || !self.ask(is_far_behind).await? {
+                break;
+            }
+            let mark = self.mark().await?;
+            pasts = self.in_snapshot(move |db| activation::go_on(db, pasts, mark)).await?;
+        }
+        Ok(pasts)
+    }
+
+    /// An id that every entry to come is above, unless its hold is open: lanes forget the ids that
+    /// they have left once the rules have changed.
+    async fn mark(&self) -> Result<u64, StoreError> {
         let (change, mark) = self.begin().await?.new_id().await?;
         change.finish().await?;
+        Ok(mark)
+    }
+
+    /// Reads at one instant.
+    async fn in_snapshot<T, F>(&self, read: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(Db<'_>) -> sql::Result<T> + Send + 'static,
+    {
         let database = Arc::clone(&self.database);
-        blocking(move || {
-            let snapshot = Lease::snapshot(&database)?;
-            Ok(activation::learn(Db::Postgres(snapshot.connection()), limits, mark)?)
-        })
-        .await
+        blocking(move || Ok(read(Db::Postgres(Lease::snapshot(&database)?.connection()))?)).await
     }
 
     /// Waits until all that this guard queued before is in the database.

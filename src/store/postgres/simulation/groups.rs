@@ -18,10 +18,8 @@ use crate::throttle::Bucket;
 #[derive(Debug)]
 pub(super) enum Opened {
     Rows(Box<Rows>),
-    /// Its lane is closed.
+    /// Its lane is closed, or has no row.
     Closed,
-    /// Its lane has no row.
-    Unknown,
 }
 
 /// What came of writing a group.
@@ -53,13 +51,13 @@ impl Database {
     async fn opened(&self, id: u64, epoch: i64, lane: i64, wants: &Wants) -> Result<Opened, Ended> {
         let Some(node) = self.state().tables.node(epoch) else {
             self.roll_back(id);
-            return Ok(Opened::Unknown);
+            return Ok(Opened::Closed);
         };
         self.lock(id, Row::Lane(node, lane)).await?;
         let row = self.state().tables.lanes.get(&(node, lane)).cloned();
         let Some(row) = row.filter(|_| self.state().tables.node(epoch) == Some(node)) else {
             self.roll_back(id);
-            return Ok(Opened::Unknown);
+            return Ok(Opened::Closed);
         };
         if !row.is_alive {
             self.roll_back(id);

@@ -81,7 +81,7 @@ struct Follower {
 }
 
 impl RulesFollower for Follower {
-    fn refresh(&self, _: bool) -> Result<i64, StoreError> {
+    fn refresh(&self) -> Result<i64, StoreError> {
         if self.link.is_cut() {
             return Err(StoreError::Unavailable);
         }

@@ -18,8 +18,7 @@ const CHARGED_MAX: usize = 128;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Known {
     Alive(i64),
-    GivenUp,
-    Unknown,
+    Ended,
 }
 
 /// What came of an attempt to join again.
@@ -108,8 +107,10 @@ impl Database {
                 let state = self.state();
                 (state.tables.node(lost), state.tables.node(new))
             };
-            let Some(lost_node) = lost_node else { return Ok(Rejoined::Unknown) };
-            let is_other = |at: usize| at != lost_node && Some(at) != new_node;
+            if lost_node.is_none() && new_node.is_none() {
+                return Ok(Rejoined::Unknown);
+            }
+            let is_other = |at: usize| Some(at) != lost_node && Some(at) != new_node;
             let is_taken = self
                 .state()
                 .tables
@@ -123,6 +124,7 @@ impl Database {
             if let Some(node) = new_node {
                 return Ok(Rejoined::With(self.holds_of(node).collect()));
             }
+            let Some(lost_node) = lost_node else { return Ok(Rejoined::Unknown) };
             self.lock_node(id, lost_node).await?;
             for hold in self.holds_of(lost_node) {
                 self.lock(id, Row::Hold(hold)).await?;
@@ -156,15 +158,15 @@ impl Database {
     pub(super) async fn say_alive(self: Arc<Self>, id: u64, epoch: i64) -> Result<Known, Ended> {
         self.begin(id)?;
         let work = async {
-            let Some(node) = self.state().tables.node(epoch) else { return Ok(Known::Unknown) };
+            let Some(node) = self.state().tables.node(epoch) else { return Ok(Known::Ended) };
             self.lock(id, Row::Node(node)).await?;
             let now_ms = self.now_ms();
             let mut state = self.state();
             let Some(row) = state.tables.nodes.get_mut(node).filter(|row| row.epoch == epoch) else {
-                return Ok(Known::Unknown);
+                return Ok(Known::Ended);
             };
             if row.state != State::Alive {
-                return Ok(Known::GivenUp);
+                return Ok(Known::Ended);
             }
             row.seen_ms = now_ms;
             Ok(Known::Alive(now_ms))
@@ -236,7 +238,8 @@ impl Database {
         rows.map(|row| read(&row.hold)).collect()
     }
 
-    /// Removes meters of windows that are long over and on which nothing is held.
+    /// Removes meters of windows that are long over and on which nothing is held, and one of a limit
+    /// that is gone.
     pub(super) fn remove_old_meters(&self) {
         let before_s = self.now_s() - METER_AGE_S;
         let state = &mut *self.state();
@@ -244,5 +247,10 @@ impl Database {
             let is_old = row.end_s < before_s && row.meter.held == 0;
             !is_old || state.locks.is_locked(&Row::Meter(place.clone()))
         });
+        let limits = &state.tables.rules.limits;
+        let gone = state.tables.meters.keys().find(|place| !limits.contains_key(&place.limit)).cloned();
+        if let Some(place) = gone {
+            state.tables.meters.remove(&place);
+        }
     }
 }

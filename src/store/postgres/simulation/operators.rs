@@ -17,6 +17,9 @@ use crate::store::postgres::simulation::rules::RuleChange;
 
 /// How long adding up the past of a limit takes, in milliseconds.
 const SUM_MAX_MS: u64 = 4_000;
+/// How often it is caught up with at most, and how long each time takes on either side of its mark.
+const ROUNDS_MAX: u64 = 3;
+const ROUND_MAX_MS: u64 = 800;
 /// Keys that are revoked at most: the others go on.
 const REVOKED_MAX: usize = 2;
 
@@ -43,48 +46,52 @@ pub(super) fn draw(guard: &Guard, chance: &mut Chance) -> RuleChange {
 
 /// Makes a change, in the steps of the real one.
 pub(super) async fn change(guard: Arc<Guard>, change: RuleChange) {
-    let mut has_written = false;
-    match changed(&guard, change, &mut has_written).await {
-        Ok(version) => drop(guard.shared.refresh(version)),
-        // It may have been committed all the same.
-        Err(_) if has_written => guard.shared.distrust_rules(),
-        Err(_) => {}
+    // After an error it may have been committed all the same.
+    if let Ok(version) = changed(&guard, change).await {
+        guard.shared.refresh(version);
     }
 }
 
-async fn changed(guard: &Guard, change: RuleChange, has_written: &mut bool) -> Result<i64, Ended> {
+async fn changed(guard: &Guard, change: RuleChange) -> Result<i64, Ended> {
     let pasts = match &change {
-        RuleChange::Add(limit) => learned(guard, limit, has_written).await?,
+        RuleChange::Add(limit) => learned(guard, limit).await?,
         RuleChange::Mark
         | RuleChange::Cap(..)
         | RuleChange::Remove(_)
         | RuleChange::Revoke(_)
         | RuleChange::Grant(_) => Pasts::default(),
     };
-    written(guard, change, pasts, has_written).await.map(|(version, _)| version)
+    written(guard, change, pasts).await.map(|(version, _)| version)
 }
 
-/// Adds up what a new limit has settled, which takes time.
-async fn learned(guard: &Guard, limit: &Arc<Limit>, has_written: &mut bool) -> Result<Pasts, Ended> {
-    let Guard { database, link, shared, .. } = guard;
-    let (version, mark) = written(guard, RuleChange::Mark, Pasts::default(), has_written).await?;
-    shared.refresh(version);
-    *has_written = false;
+/// Adds up what a new limit has settled, which takes time, and catches up with it a few times.
+async fn learned(guard: &Guard, limit: &Arc<Limit>) -> Result<Pasts, Ended> {
+    let Guard { database, link, .. } = guard;
+    let mark = marked(guard).await?;
     sleep(database.delay(SUM_MAX_MS)).await;
     let (of, limit) = (Arc::clone(database), Arc::clone(limit));
-    let pasts =
-        Connection::open(database, link).await?.call(async move { Ok(of.learn(&limit, mark)) }).await?;
+    let mut connection = Connection::open(database, link).await?;
+    let mut pasts = connection.call(async move { Ok(of.learn(&limit, mark)) }).await?;
+    for _ in 0..database.draw(|chance| chance.within(0, ROUNDS_MAX)) {
+        sleep(database.delay(ROUND_MAX_MS)).await;
+        let mark = marked(guard).await?;
+        sleep(database.delay(ROUND_MAX_MS)).await;
+        let of = Arc::clone(database);
+        pasts = connection.call(async move { Ok(of.go_on(pasts, mark)) }).await?;
+    }
     sleep(database.delay(SUM_MAX_MS)).await;
     Ok(pasts)
 }
 
+/// Makes a mark: an id, after which no guard has ids left that it was given before.
+async fn marked(guard: &Guard) -> Result<u64, Ended> {
+    let (version, mark) = written(guard, RuleChange::Mark, Pasts::default()).await?;
+    guard.shared.refresh(version);
+    Ok(mark)
+}
+
 /// Makes a change. Returns its version, and an id that was given out in it.
-async fn written(
-    guard: &Guard,
-    change: RuleChange,
-    mut pasts: Pasts,
-    has_written: &mut bool,
-) -> Result<(i64, u64), Ended> {
+async fn written(guard: &Guard, change: RuleChange, mut pasts: Pasts) -> Result<(i64, u64), Ended> {
     let Guard { database, link, shared, .. } = guard;
     let mut own = Connection::open(database, link).await?;
     let id = own.id;
@@ -102,7 +109,6 @@ async fn written(
         Ok(pasts)
     };
     let pasts = own.call(caught_up).await?;
-    *has_written = true;
     own.call(Arc::clone(database).still(id)).await?;
     let given = own.call(Arc::clone(database).change(id, change, pasts)).await?;
     Ok((version + 1, given))

@@ -1,6 +1,7 @@
 //! Changes of the rules, on the database's side: each is one transaction that no group
 //! overlaps.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use tokio::time::sleep;
@@ -86,11 +87,17 @@ impl Database {
         let sums = Sums::by(&rules, tables);
         let settled = sums.of_limit(&limit.name).filter(|(_, meter, _)| meter.settled != 0);
         let past = settled.map(|(place, meter, _)| ((place.subject.clone(), place.start_s), meter.settled));
-        let seen = Seen {
-            added: tables.entries.range(mark + 1..).map(|(id, _)| *id).collect(),
-            open: tables.holds.range(..=mark).map(|(id, _)| *id).collect(),
-        };
+        let added = tables.entries.range(mark + 1..).map(|(id, _)| *id).collect();
+        let seen = Seen { added, open: open_up_to(tables, mark) };
         Pasts::new(mark, seen, [(Arc::clone(limit), i64::MIN, past.collect())])
+    }
+
+    /// Catches up with this instant, which is after a later mark, and goes on from that.
+    pub(super) fn go_on(&self, mut pasts: Pasts, mark: u64) -> Pasts {
+        let tables = &self.state().tables;
+        catch_up(tables, &mut pasts);
+        pasts.go_on_from(mark, open_up_to(tables, mark));
+        pasts
     }
 
     /// Adds what was written since.
@@ -136,6 +143,10 @@ impl Database {
     }
 }
 
+fn open_up_to(tables: &Tables, mark: u64) -> HashSet<u64> {
+    tables.holds.range(..=mark).map(|(id, _)| *id).collect()
+}
+
 fn catch_up(tables: &Tables, pasts: &mut Pasts) {
     for id in pasts.sought(tables.entries.range(pasts.mark() + 1..).map(|(id, _)| *id)) {
         if let Some(entry) = tables.entries.get(&id) {
@@ -154,6 +165,7 @@ fn apply(tables: &mut Tables, change: &RuleChange, mut pasts: Pasts, now_ms: i64
         }
         RuleChange::Add(limit) => {
             tables.rules.limits.insert(Arc::clone(&limit.name), Arc::clone(limit));
+            tables.meters.retain(|place, _| place.limit != limit.name);
             let sums = Sums::of(tables);
             let past = pasts.take(limit, i64::MIN).unwrap_or_default();
             for (place, Meter { held, .. }, end_s) in sums.of_limit(&limit.name) {
@@ -168,10 +180,8 @@ fn apply(tables: &mut Tables, change: &RuleChange, mut pasts: Pasts, now_ms: i64
                 }
             }
         }
-        RuleChange::Remove(name) => {
-            tables.rules.limits.remove(name);
-            tables.meters.retain(|place, _| place.limit != *name);
-        }
+        // Its meters are removed later.
+        RuleChange::Remove(name) => drop(tables.rules.limits.remove(name)),
         RuleChange::Revoke(key) => drop(tables.rules.revoked.insert(*key)),
         RuleChange::Grant(nano) => {
             let id = tables.id();

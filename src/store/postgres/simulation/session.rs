@@ -58,7 +58,6 @@ impl Session for SimulatedSession {
                 Ok(*rows)
             }
             Ok(Opened::Closed) => Err(Failure::GivenUp),
-            Ok(Opened::Unknown) => Err(Failure::GoneBack),
             Err(Ended::RolledBack(why)) => Err(Failure::RolledBack(error(why))),
             Err(Ended::Lost) => Err(Failure::Disconnected(lost())),
         }

@@ -51,11 +51,10 @@ async fn look(guard: &Guard, kept: &mut Option<Connection>, run: &mut Run) -> Re
                 own.call(Arc::clone(database).give_up_dead(id, epoch)).await?;
             }
         }
-        Known::GivenUp => {
+        Known::Ended => {
             *run = None;
             rejoin(guard, epoch).await?;
         }
-        Known::Unknown => shared.note_gone_back(),
     }
     let known = shared.rules_version();
     let of = Arc::clone(database);
