@@ -44,7 +44,7 @@ pub use calls::{AdmittedHold, NotReserved};
 pub(super) use change::Change;
 pub use database::{CONNECTIONS_MIN, Config};
 pub use lanes::Lanes;
-pub(super) use locks::Alone;
+pub(super) use locks::Locks;
 pub(super) use migration::{Source, Target};
 pub use nodes::Node;
 pub(super) use nodes::nodes;

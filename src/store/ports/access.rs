@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::store::postgres::Alone;
+use crate::store::postgres::Locks;
 use crate::store::reports::Sizes;
 use crate::store::sql::{self, Db};
 use crate::store::{StoreError, postgres, sqlite};
@@ -34,7 +34,7 @@ impl Access {
         T: Send + 'static,
         F: FnOnce(Db<'_>) -> sql::Result<T> + Send + 'static,
     {
-        self.run_alone(Alone::AmongWriters, work).await
+        self.run_under(Locks::Rules, work).await
     }
 
     /// The same for work that is looked for from time to time, and that is done alone. Where guards
@@ -43,7 +43,7 @@ impl Access {
     pub(in crate::store) async fn run_unless<T, R, F>(
         &self,
         rest: R,
-        alone: Alone,
+        locks: Locks,
         work: F,
     ) -> Result<T, StoreError>
     where
@@ -58,11 +58,11 @@ impl Access {
         };
         match done {
             Some(done) => Ok(done),
-            None => self.run_alone(alone, work).await,
+            None => self.run_under(locks, work).await,
         }
     }
 
-    async fn run_alone<T, F>(&self, alone: Alone, work: F) -> Result<T, StoreError>
+    async fn run_under<T, F>(&self, locks: Locks, work: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: FnOnce(Db<'_>) -> sql::Result<T> + Send + 'static,
@@ -70,7 +70,7 @@ impl Access {
         match self {
             // Its one connection does one thing at a time.
             Self::Sqlite(handle) => handle.run(work).await,
-            Self::Postgres(writer) => writer.run(alone, work).await,
+            Self::Postgres(writer) => writer.run(locks, work).await,
         }
     }
 

@@ -7,7 +7,7 @@ use jiff::tz::TimeZone;
 use crate::domain::Limit;
 use crate::store::outbox::{Due, NEWS_MS, Outcome};
 use crate::store::ports::Access;
-use crate::store::postgres::Alone;
+use crate::store::postgres::Locks;
 use crate::store::records::ActiveLimit;
 use crate::store::records::{AuditRow, RecordChange};
 use crate::store::reports::PruneStep;
@@ -64,14 +64,14 @@ impl Records {
             Some(cut_s) => days::take_away(db, cut_s),
             None => days::sum_up(db, before_s, &zones),
         };
-        self.access.run_unless(rest, Alone::AmongAll, sum_up).await
+        self.access.run_unless(rest, Locks::RulesAndLanes, sum_up).await
     }
 
     /// Removes some rows of objects that upstream has forgotten by now, in Unix seconds;
     /// whether there may be more.
     pub async fn forget_objects(&self, now_s: i64) -> Result<bool, StoreError> {
         let rest = move |db: Db<'_>| Ok((!objects::is_to_forget(db, now_s)?).then_some(false));
-        self.access.run_unless(rest, Alone::AmongWriters, move |db| objects::forget(db, now_s)).await
+        self.access.run_unless(rest, Locks::Rules, move |db| objects::forget(db, now_s)).await
     }
 
     /// Deletes what a step of pruning says, with what refers to it. Returns how many
@@ -88,7 +88,7 @@ impl Records {
         let rest = move |db: Db<'_>| outbox::rest(db, &known, now_ms, others_for_ms);
         // Still: a crossing that was committed meanwhile would be marked without a delivery.
         let route = move |db: Db<'_>| outbox::route(db, &channels, now_ms, others_for_ms);
-        self.access.run_unless(rest, Alone::AmongAll, route).await
+        self.access.run_unless(rest, Locks::RulesAndLanes, route).await
     }
 
     /// Notes the outcome of an attempt to deliver an alert, unless another guard has claimed it since.

@@ -15,7 +15,7 @@ use crate::ledger::meter::Subject;
 use crate::store::objects::StoredObject;
 use crate::store::outbox::{Alert, Delivery, Due};
 use crate::store::ports::{Access, Reader};
-use crate::store::postgres::{Alone, Work};
+use crate::store::postgres::{Locks, Work};
 use crate::store::records::{AuditFilter, AuditRow, Names};
 use crate::store::reports::{
     DailyUsage, EntryFilter, GroupBy, Groups, PruneError, PruneStep, Pruned, Sizes, Storage, UsageFilter,
@@ -287,7 +287,7 @@ impl Reports {
                 due.iter_mut().try_for_each(|due| outbox::claim(db, due, now_ms + CLAIM_MS))?;
                 Ok((due, next_ms))
             };
-            return self.access.run_unless(rest, Alone::AmongWriters, claim).await;
+            return self.access.run_unless(rest, Locks::Rules, claim).await;
         }
         self.ask(&self.quick, move |db, _| work(db, count_max)).await
     }

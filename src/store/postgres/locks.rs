@@ -7,13 +7,13 @@ use crate::store::postgres::database::Database;
 use crate::store::sql::postgres::Connection;
 use crate::store::sql::{self, Db};
 
-/// What may not happen beside some work.
+/// What is locked while some work is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::store) enum Alone {
-    /// Such work of any guard, and changes of the rules.
-    AmongWriters,
-    /// Admission and endings as well, on every guard.
-    AmongAll,
+pub(in crate::store) enum Locks {
+    /// The rules: such work of any guard waits, and so do changes of the rules.
+    Rules,
+    /// All lanes as well: admission and endings wait, on every guard.
+    RulesAndLanes,
 }
 
 /// A connection that works, made again if the last one is gone.
@@ -39,9 +39,9 @@ pub(super) fn lock_rules(db: Db<'_>) -> sql::Result<i64> {
 }
 
 /// Locks what keeps others out: first the rules, then all lanes in their order.
-pub(super) fn lock(db: Db<'_>, alone: Alone) -> sql::Result<()> {
+pub(super) fn lock(db: Db<'_>, locks: Locks) -> sql::Result<()> {
     lock_rules(db)?;
-    if alone == Alone::AmongAll {
+    if locks == Locks::RulesAndLanes {
         lock_lanes(db)?;
     }
     Ok(())

@@ -10,7 +10,7 @@ use crate::store::postgres::activation;
 use crate::store::postgres::change::Change;
 use crate::store::postgres::database::{Database, blocking};
 use crate::store::postgres::lease::Lease;
-use crate::store::postgres::locks::{Alone, lock};
+use crate::store::postgres::locks::{Locks, lock};
 use crate::store::postgres::looks::Looks;
 use crate::store::postgres::past::Pasts;
 use crate::store::postgres::pool::Work;
@@ -80,7 +80,7 @@ impl Writer {
     }
 
     /// Does work in one transaction, after all that this guard has queued before.
-    pub(in crate::store) async fn run<T, F>(&self, alone: Alone, work: F) -> Result<T, StoreError>
+    pub(in crate::store) async fn run<T, F>(&self, locks: Locks, work: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: FnOnce(Db<'_>) -> sql::Result<T> + Send + 'static,
@@ -92,7 +92,7 @@ impl Writer {
             let lease = Lease::take(&database, Work::Long)?;
             let db = Db::Postgres(lease.connection());
             Ok(db.transaction(|| {
-                lock(db, alone)?;
+                lock(db, locks)?;
                 work(db)
             })?)
         })
