@@ -48,6 +48,7 @@ pub(crate) fn verify(db: Db<'_>, damage: Vec<String>) -> Result<Report> {
         Ok(())
     })?;
     rollups::compare(db, rebuilt, &mut report)?;
+    entries::repeated(db, &mut report)?;
     entries::corrections(db, &mut report)?;
     holds::compare(db, &mut report)?;
     crossings::compare(db, lines, &mut report)?;
