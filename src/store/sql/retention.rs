@@ -193,7 +193,7 @@ fn note_pruned(db: Db<'_>, step: &PruneStep, gone: u64) -> Result<()> {
     let others = others_text(&others)?;
     db.execute(
         &sql,
-        params![before_s, int(gone), last_id, step.latest_ms, int(requests), cost_nano, int(tokens), others],
+        params![before_s, int(gone), last_id, step.latest_ms, requests, cost_nano, tokens, others],
     )
     .map(drop)
 }

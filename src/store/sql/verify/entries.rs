@@ -53,7 +53,7 @@ fn doubt(entry: &Entry) -> Option<(String, String)> {
             format!("costs {cost}, of which {} are fees of tools", usd(entry.tool_fees.nano())),
             format!("limits count {cost}, which is too little if the fees are right"),
         )),
-        Kind::Adjust if used => Some((
+        Kind::Adjust if used && !entry.takes_back() => Some((
             format!("is a correction of money, yet has {} tokens", entry.quantities.tokens_total()),
             "limits in tokens would count them after a restart, and don't now".to_owned(),
         )),
@@ -104,7 +104,8 @@ pub(super) fn repeated(db: Db<'_>, report: &mut Report) -> Result<()> {
 /// Corrections whose entry is not there, is not settled, or is another's.
 pub(super) fn corrections(db: Db<'_>, report: &mut Report) -> Result<()> {
     let sql = "SELECT a.id, a.corrects, a.cost_nano, a.api_key, a.admitted_ms / 1000, e.kind, e.api_key, \
-         e.admitted_ms / 1000 FROM entry a LEFT JOIN entry e ON e.id = a.corrects WHERE a.kind = 'adjust' \
+         e.admitted_ms / 1000 FROM entry a LEFT JOIN entry e ON e.id = a.corrects \
+         WHERE (a.kind = 'adjust' OR (a.kind = 'settle' AND a.corrects IS NOT NULL)) \
          AND (e.id IS NULL OR e.kind <> 'settle' OR (a.api_key, a.project, a.end_user, a.tags, a.model, a.admitted_ms) \
          <> (e.api_key, e.project, e.end_user, e.tags, e.model, e.admitted_ms)) \
          AND NOT (e.id IS NULL AND a.admitted_ms / 1000 < ?1 AND a.corrects <= ?2)";
