@@ -3,6 +3,7 @@
 //! Row 0: standard library only. No I/O, no clock, no serialisation. A module
 //! that stores or shows these values maps them at its own edge.
 
+pub mod balance;
 pub mod demand;
 pub mod id;
 pub mod kept;
@@ -16,6 +17,7 @@ pub mod secret;
 pub mod usage;
 pub mod window;
 
+pub use balance::Balance;
 pub use demand::Demand;
 pub use kept::{KeptContainers, KeptContext, KeptSize, Rendering};
 pub use limit::Limit;

@@ -184,7 +184,7 @@ impl Ledger {
     pub fn apply(&mut self, entry: &Entry) -> Vec<Crossing> {
         let mut crossings = Vec::new();
         match entry.kind {
-            Kind::Settle | Kind::Release => {
+            Kind::Settle | Kind::Release if entry.corrects.is_none() => {
                 let Some(open) = self.holds.remove(&entry.id) else { return crossings };
                 self.in_doubt = self.in_doubt - open.hold.bound.cost;
                 for unit in Unit::ALL {
@@ -198,8 +198,10 @@ impl Ledger {
                     self.queues.call(&Place::Credit);
                 }
             }
-            Kind::Adjust => {
-                self.free(Unit::Usd, entry.cost.nano().saturating_neg());
+            Kind::Settle | Kind::Release | Kind::Adjust => {
+                for unit in Unit::ALL {
+                    self.free(unit, entry.amount(unit).saturating_neg());
+                }
                 let at_s = entry.admitted_ms.div_euclid(1_000);
                 for place in self.index.places(&entry.attribution).iter() {
                     let limit = &mut self.limits[*place];
@@ -209,7 +211,7 @@ impl Ledger {
                         if !limit.in_force || limit.span(now_s).start_s == start_s {
                             limit.meters.entry((subject.clone(), start_s)).or_default();
                         }
-                        let amount = if limit.limit.unit == Unit::Usd { entry.cost.nano() } else { 0 };
+                        let amount = entry.amount(limit.limit.unit);
                         settle_on(limit, &subject, start_s, amount, entry.created_ms, &mut crossings);
                     }
                 }

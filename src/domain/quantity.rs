@@ -152,12 +152,6 @@ impl Quantities {
         kept
     }
 
-    /// No more than `most` of each class.
-    #[must_use]
-    pub fn at_most(&self, most: u64) -> Self {
-        Self(self.0.map(|count| count.min(most)))
-    }
-
     /// Adds to a class, up to the end of the range.
     pub fn add(&mut self, class: Class, count: u64) {
         self[class] = self[class].saturating_add(count);

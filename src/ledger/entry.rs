@@ -3,6 +3,8 @@
 //! A record is immutable. Money moves only by a new record, and each record goes to
 //! the database and to the meters by the same call.
 
+mod late;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -99,7 +101,8 @@ pub enum Kind {
     Settle,
     /// A hold dropped: upstream did no work that it bills.
     Release,
-    /// A correction of an earlier entry by an operator.
+    /// A correction of an earlier entry: by an operator, or one that takes back what was
+    /// [assumed](Entry::takes_back).
     Adjust,
     /// A meter has crossed a soft threshold or reached its hard cap.
     Threshold,
@@ -126,9 +129,9 @@ pub struct Entry {
     pub cost: Money,
     /// The hosted tools' part of the cost.
     pub tool_fees: Money,
-    /// What was used, each in the class that it was charged at.
+    /// What was used, each in the class that it was charged at; or what is taken back of it.
     pub quantities: Quantities,
-    /// How the cost is known; `None` unless it is a settlement.
+    /// How the cost is known that is settled or taken back; otherwise `None`.
     pub basis: Option<Basis>,
     /// The model that answered.
     pub served_model: Option<Arc<str>>,
@@ -180,25 +183,6 @@ impl Entry {
         }
     }
 
-    /// The correction of a hold that was charged in full, by the ending that was learned later;
-    /// it has no id yet.
-    pub fn late(ending: &Self, charged: Money) -> Self {
-        Self {
-            id: 0,
-            kind: Kind::Adjust,
-            cost: ending.cost - charged,
-            tool_fees: Money::ZERO,
-            quantities: Quantities::default(),
-            held: Bound::default(),
-            basis: None,
-            corrects: Some(ending.id),
-            note: Some(
-                "the guard was given up before the request ended; this is what it cost in the end".to_owned(),
-            ),
-            ..ending.clone()
-        }
-    }
-
     /// A line that is of no request and moves no money.
     pub fn note(id: u64, kind: Kind, at_ms: i64, note: String) -> Self {
         Self { note: Some(note), ..Self::bare(id, kind, at_ms, Arc::default()) }
@@ -233,12 +217,14 @@ impl Entry {
 
     /// The amount that it adds to a meter of that unit.
     pub fn amount(&self, unit: Unit) -> i64 {
-        let tokens = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        let sign = if self.takes_back() { -1 } else { 1 };
+        let tokens = |count: u64| i64::try_from(count).unwrap_or(i64::MAX) * sign;
         match unit {
             Unit::Usd => self.cost.nano(),
             Unit::Tokens => tokens(self.quantities.tokens_total()),
             Unit::InputTokens => tokens(self.quantities.input_tokens_total()),
             Unit::OutputTokens => tokens(self.quantities.output_tokens_total()),
+            Unit::Requests if self.takes_back() => -1,
             Unit::Requests => i64::from(self.kind == Kind::Settle),
         }
     }

@@ -20,6 +20,7 @@ use crate::store::migrate::checksum::Checksum;
 use crate::store::migrate::side::{Source, Target};
 use crate::store::reports::{Difference, Report};
 use crate::store::sql::migration::{self, Progress};
+use crate::store::sql::months::{self, Month};
 use crate::store::sql::verify;
 use crate::store::{StoreError, sql};
 
@@ -160,7 +161,8 @@ pub fn migrate(from: &Place, to: &Place, mut each: impl FnMut(Step)) -> Result<M
     }
     let wanted = checksum::of_all(source.db(), &tables).map_err(read)?;
     each(Step::Read);
-    let begun = begun(&target, &all, &tables, &wanted)?;
+    let months = months::of_entries(source.db()).map_err(read)?;
+    let begun = begun(&target, &all, &tables, &wanted, &months)?;
     for ((table, sum), before) in tables.iter().zip(&wanted).zip(&begun) {
         copy::table(source.db(), target.db(), table, before).map_err(|failed| match failed {
             copy::Failed::Reading(error) => read(error),
@@ -197,11 +199,12 @@ fn begun(
     all: &[&str],
     tables: &[Table],
     wanted: &[Checksum],
+    months: &[Month],
 ) -> Result<Vec<Progress>, MigrateError> {
     let begun: Vec<Progress> =
         tables.iter().zip(wanted).map(|(table, sum)| sum.progress(&table.name)).collect();
     if !target.is_begun {
-        none_occupied(target, target.begin(all, &begun).map_err(write)?)?;
+        none_occupied(target, target.begin(all, &begun, months).map_err(write)?)?;
         return Ok(begun);
     }
     let mut known = migration::progress(target.db()).map_err(write)?;

@@ -20,6 +20,7 @@ mod locks;
 mod looks;
 mod meter_rows;
 mod migration;
+mod months;
 mod nodes;
 mod opening;
 mod past;

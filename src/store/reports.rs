@@ -3,7 +3,7 @@
 //! Times are Unix seconds where a name ends in `_s`, Unix milliseconds where it ends in
 //! `_ms`; the end of a span is exclusive.
 
-use crate::domain::{Money, Quantities, Span};
+use crate::domain::{Balance, Money, Quantities, Span};
 use crate::ledger::entry::{Basis, Kind};
 use crate::store::StoreError;
 
@@ -143,13 +143,13 @@ pub struct Pruned {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Total {
     /// Settled requests.
-    pub requests: u64,
+    pub requests: i64,
     /// What they cost, corrections included, in nano-dollars.
     pub cost_nano: i64,
     /// Tokens of all classes.
-    pub tokens: u64,
+    pub tokens: i64,
     /// Quantities of the other classes.
-    pub others: Quantities,
+    pub others: Balance,
 }
 
 /// Why nothing more is pruned.

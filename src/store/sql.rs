@@ -23,6 +23,7 @@ pub(crate) mod key_costs;
 pub(crate) mod keys;
 pub(crate) mod load;
 pub(crate) mod migration;
+pub(crate) mod months;
 pub(crate) mod objects;
 pub(crate) mod organization;
 pub(crate) mod outbox;

@@ -262,7 +262,9 @@ fn a_database_that_crashes_under_load_admits_nothing_meanwhile_and_loses_no_endi
 #[test]
 fn a_guard_that_was_given_up_and_returns_corrects_what_was_charged_for_it() {
     run(async {
-        let cluster = Cluster::new(ONE_DOLLAR);
+        let counted = "[[limit]]\nname = \"tokens\"\nunit = \"tokens\"\nwindow = \"month\"\nhard = 100000\n\
+                       [[limit]]\nname = \"requests\"\nunit = \"requests\"\nwindow = \"month\"\nhard = 100\n";
+        let cluster = Cluster::new(&format!("{counted}{ONE_DOLLAR}"));
         let (a, b) = (cluster.serve(), cluster.serve());
         let key = a.make_key().await;
         let slow: &[(&str, &str)] = &[("x-fake-latency-ms", "1500"), ("x-fake-completion-tokens", "10")];
@@ -286,8 +288,28 @@ fn a_guard_that_was_given_up_and_returns_corrects_what_was_charged_for_it() {
         }
         let (truth, settled, held) = cluster.truth(&b).await;
         assert_eq!((truth, held), (settled, 0));
-        assert_eq!(a.chat(&key, &[], json!({})).await.status, StatusCode::OK, "it has joined again");
+        let tokens = b.meter("tokens").await.0;
+        assert_eq!(b.meter("requests").await.0.to_string(), "1");
+        let slow = a.chat(&key, slow, json!({ "max_completion_tokens": 500 })).await;
+        assert_eq!(slow.status, StatusCode::OK, "it has joined again");
         cluster.at_rest(&b).await;
+        assert_eq!(b.meter("tokens").await.0, tokens + tokens, "as many as of a request that is not late");
+        assert_eq!(b.meter("requests").await.0.to_string(), "2");
+        // By sums, and by entries, which alone tell minutes apart.
+        let usage = b.ask(Method::GET, "/guard/v1/usage?group_by=key&since=2026-01-01", None).await;
+        assert_eq!(usage["data"][0]["requests"], 2, "{usage:#}");
+        let minutes = "/v1/organization/usage/completions?start_time=1790000000&bucket_width=1m&limit=1440";
+        let since_s =
+            b.ask(Method::GET, "/guard/v1/ledger", None).await["data"][0]["admitted_at"].as_i64().unwrap();
+        let minutes = minutes.replace("1790000000", &(since_s - 3_600).to_string());
+        let minutes = b.ask(Method::GET, &minutes, None).await;
+        let used = |field: &str| -> i64 {
+            let buckets = minutes["data"].as_array().unwrap().iter();
+            let results = buckets.flat_map(|bucket| bucket["results"].as_array().unwrap());
+            results.map(|result| result[field].as_i64().unwrap()).sum()
+        };
+        let all = Money::from_nano((used("input_tokens") + used("output_tokens")) * 1_000_000_000);
+        assert_eq!((used("num_model_requests"), all), (2, tokens + tokens), "{minutes:#}");
         b.verify().await;
     });
 }
@@ -316,7 +338,7 @@ fn two_guards_of_one_name_and_what_is_no_ledger_are_refused_with_a_remedy() {
     assert!(said.contains("can't be reached") && !said.contains("secret-of-the-test"), "{said}");
     cluster.postgres.ask("UPDATE schema_version SET version = 9");
     let said = refused(cluster.command());
-    assert!(said.contains("the database has version 9, this spendguard reads version 3"), "{said}");
+    assert!(said.contains("the database has version 9, this spendguard reads version 4"), "{said}");
     cluster.postgres.sql("spendguard", "CREATE SCHEMA other; CREATE TABLE other.theirs (id BIGINT)");
     let mut command = cluster.command();
     command.env("SPENDGUARD_STORAGE__SCHEMA", "other");

@@ -322,3 +322,22 @@ fn forecasts_exports_and_sizes_are_of_the_whole_ledger() {
         assert!(storage["database_bytes"].as_u64().unwrap() > 100_000, "{storage}");
     });
 }
+
+#[test]
+fn credit_that_a_guard_grants_counts_nothing_of_what_others_had_admitted_before() {
+    run(async {
+        let cluster = Cluster::new(ONE_DOLLAR);
+        let guard = cluster.serve();
+        let key = guard.make_key().await;
+        assert_eq!(guard.chat(&key, &[], json!({})).await.status, StatusCode::OK);
+        cluster.at_rest(&guard).await;
+        // It has admitted nothing itself.
+        let other = cluster.serve();
+        let grant = json!({ "amount_usd": "5" });
+        let granted = other.ask(Method::POST, "/guard/v1/credits", Some(grant)).await;
+        assert_eq!(granted["amount_usd"], "5", "{granted:#}");
+        assert_eq!(guard.chat(&key, &[], json!({})).await.status, StatusCode::OK);
+        cluster.at_rest(&guard).await;
+        other.verify().await;
+    });
+}

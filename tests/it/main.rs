@@ -16,6 +16,7 @@ mod cluster_faults;
 mod cluster_limits;
 mod cluster_locks;
 mod cluster_meters;
+mod cluster_months;
 mod cluster_names;
 mod cluster_nodes;
 mod cluster_once;

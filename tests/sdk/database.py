@@ -129,6 +129,9 @@ def a_backup_comes_back_as_documented(postgres):
     assert postgres.guard("SELECT id FROM kept") == "7"
     # And is the guards' again.
     postgres.guard("ALTER TABLE kept ADD COLUMN more int")
+    assert postgres.guard("SELECT tableoid::regclass FROM entry") == "entry_1"
+    postgres.guard("CREATE TABLE entry_2 (LIKE entry INCLUDING ALL); ALTER TABLE entry ATTACH PARTITION entry_2 FOR VALUES FROM (9) TO (19)")
+    postgres.guard("BEGIN; LOCK TABLE ONLY entry IN ACCESS EXCLUSIVE MODE; ALTER TABLE entry DETACH PARTITION entry_1; DROP TABLE entry_1; COMMIT")
 
 
 def main():

@@ -83,7 +83,7 @@ impl PrunedView {
         Self {
             before: pruned.before_s,
             entries: pruned.entries,
-            requests: pruned.total.requests,
+            requests: u64::try_from(pruned.total.requests).unwrap_or(0),
             cost_usd: Money::from_nano(pruned.total.cost_nano).to_string(),
         }
     }

@@ -23,10 +23,12 @@ const PLACE: &str = "place";
 const TABLES_OF_SQLITE: &str = "SELECT tables.name, columns.name, columns.pk, 0 FROM sqlite_schema AS tables \
      JOIN pragma_table_info(tables.name) AS columns WHERE tables.type = 'table' AND tables.name NOT LIKE 'sqlite!_%' \
      ESCAPE '!' ORDER BY tables.name, columns.cid";
-/// The same; the primary key is read in SQLite.
+/// The same, without partitions; the primary key is read in SQLite.
 const TABLES_OF_POSTGRES: &str = "SELECT CAST(table_name AS TEXT), CAST(column_name AS TEXT), CAST(0 AS BIGINT), \
      CAST(CASE is_identity WHEN 'YES' THEN 1 ELSE 0 END AS BIGINT) FROM information_schema.columns \
-     WHERE table_schema = current_schema() ORDER BY table_name, ordinal_position";
+     WHERE table_schema = current_schema() AND CAST(table_name AS TEXT) NOT IN (SELECT CAST(relname AS TEXT) FROM pg_class \
+     WHERE relispartition AND CAST(CAST(relnamespace AS regnamespace) AS TEXT) = CAST(current_schema() AS TEXT)) \
+     ORDER BY table_name, ordinal_position";
 
 /// The tables of a database.
 pub(super) struct Catalog {

@@ -6,6 +6,7 @@ use crate::ledger::entry::Hold;
 use crate::store::migrate::Place;
 use crate::store::migrate::catalog::{Table, first_occupied};
 use crate::store::sql::migration::{self, Progress};
+use crate::store::sql::months::Month;
 use crate::store::sql::{Db, Result};
 use crate::store::{PostgresConfig, StoreError, postgres, sqlite};
 
@@ -98,8 +99,13 @@ impl Target {
     }
 
     /// Begins a copy: from here on no guard starts on it. Returns the first of these tables that
-    /// has a row; nothing is changed then.
-    pub(super) fn begin(&self, empty: &[&str], tables: &[Progress]) -> Result<Option<String>> {
+    /// has a row; nothing is changed then. `months` are those that the copy will have entries of.
+    pub(super) fn begin(
+        &self,
+        empty: &[&str],
+        tables: &[Progress],
+        months: &[Month],
+    ) -> Result<Option<String>> {
         self.db().transaction(|| {
             if let TargetEngine::Postgres(target) = &self.engine {
                 target.lock()?;
@@ -110,7 +116,10 @@ impl Target {
             }
             match &self.engine {
                 TargetEngine::Sqlite(target) => target.say_half()?,
-                TargetEngine::Postgres(target) => target.say_half()?,
+                TargetEngine::Postgres(target) => {
+                    target.say_half()?;
+                    target.make_months(months)?;
+                }
             }
             migration::begin(self.db(), tables)?;
             Ok(None)

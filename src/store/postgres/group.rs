@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use crate::domain::Money;
 use crate::ledger::entry::{Amounts, Entry, Hold, entry_id};
 use crate::ledger::shared::{MeterKey, RowCount};
 use crate::ledger::{Admission, Circumstances, Ledger};
@@ -14,6 +13,9 @@ use crate::store::postgres::calls::{AdmittedHold, Call, Correction, NotReserved,
 use crate::store::postgres::session::{Need, Rows, Wants, Writes};
 use crate::throttle::shared::{BucketKey, Buckets};
 use crate::throttle::{self, Bucket, RateCost};
+
+/// Ids that the ending of a hold takes which another guard has charged.
+const LATE_MAX: usize = 2;
 
 /// What has become of the calls of a group, in the ledger and not yet in the database.
 #[derive(Default)]
@@ -104,8 +106,12 @@ impl Group {
                 Call::Take(take) => rates.extend(take.takes.iter().map(|take| take.key.clone())),
                 Call::GiveBack(backs, _) => rates.extend(backs.iter().map(|back| back.key.clone())),
                 Call::End(entry, _) if ledger.charged(entry.id).is_some() => {
-                    ledger.meters_of(&entry.attribution, entry.admitted_ms, &mut past);
-                    ids += 1;
+                    let of =
+                        [ledger.charged(entry.id).map(|hold| &hold.attribution), Some(&entry.attribution)];
+                    for attribution in of.into_iter().flatten() {
+                        ledger.meters_of(attribution, entry.admitted_ms, &mut past);
+                    }
+                    ids += LATE_MAX;
                 }
                 Call::End(entry, _) => drop(ledger.meters_of_hold(entry.id, &mut meters)),
                 Call::Charge(hold) => {
@@ -342,11 +348,11 @@ impl<'a> Decided<'a> {
     /// Corrects what another guard has charged for a hold of this one.
     fn end_late(&mut self, ledger: &mut Ledger, ending: &Entry) {
         let Some(hold) = ledger.charged(ending.id) else { return };
-        let correction = Entry::late(ending, hold.bound.cost);
+        let corrections = Entry::late(ending, hold);
         self.late.push(ending.id);
         // The row of its job, if it was one's.
         self.writes.ended.push(ending.id);
-        if correction.cost != Money::ZERO {
+        for correction in corrections {
             let correction = Entry { id: ledger.take_id(), ..correction };
             self.writes.crossings.extend(ledger.apply(&correction));
             self.writes.charges.push(correction);

@@ -9,12 +9,14 @@ use crate::store::StoreError;
 use crate::store::postgres::clock::NOW_MS;
 use crate::store::postgres::database::{Config, Database};
 use crate::store::postgres::locks::lock_rules;
+use crate::store::postgres::months;
 use crate::store::postgres::schema::{self, VERSION};
 use crate::store::postgres::whole::segments_text;
 use crate::store::sql::batch::Kept;
 use crate::store::sql::codec::{HoldRow, int};
 use crate::store::sql::columns::json_text;
 use crate::store::sql::migration::HALF_COPIED;
+use crate::store::sql::months::Month;
 use crate::store::sql::postgres::Connection;
 use crate::store::sql::rollup::Ids;
 use crate::store::sql::{self, Db, Error, credit, params, verify};
@@ -100,6 +102,11 @@ impl Target {
     /// Says that it is half a copy, in the open transaction.
     pub(in crate::store) fn say_half(&self) -> sql::Result<()> {
         self.say_version(HALF_COPIED)
+    }
+
+    /// Makes the partitions of these months of entries, in the open transaction.
+    pub(in crate::store) fn make_months(&self, months: &[Month]) -> sql::Result<()> {
+        months::make(&self.connection, months)
     }
 
     /// Says that it is whole, in the open transaction.

@@ -4,20 +4,32 @@ use std::time::Duration;
 
 use crate::store::StoreError;
 use crate::store::postgres::clock::NOW_MS;
+use crate::store::postgres::months;
 use crate::store::sql::migration::HALF_COPIED;
 use crate::store::sql::postgres::Connection;
 use crate::store::sql::{self, Db, params};
 
 /// The version that this code reads and writes.
-pub(crate) const VERSION: i64 = 3;
+pub(crate) const VERSION: i64 = 4;
 
 /// What brings a schema from each version to the next: at first the tables of the ledger, as
 /// on every engine, and what several guards need beside them.
-const STEPS: [&[&str]; 3] = [
-    &[include_str!("schema/tables.sql"), include_str!("schema/cluster.sql")],
-    &[include_str!("schema/rates.sql")],
-    &[include_str!("schema/turns.sql")],
+const STEPS: [fn(&Connection) -> sql::Result<()>; 4] = [
+    |connection| {
+        connection.batch(include_str!("schema/tables.sql"))?;
+        Ok(connection.batch(include_str!("schema/cluster.sql"))?)
+    },
+    |connection| Ok(connection.batch(include_str!("schema/rates.sql"))?),
+    |connection| Ok(connection.batch(include_str!("schema/turns.sql"))?),
+    months::divide,
 ];
+
+/// How long the tables may be brought up to date, and how long another guard that does so is waited
+/// for.
+const STEPS_MAX: Duration = Duration::from_secs(3_600);
+/// How long a step waits for what others read or write, in milliseconds: meanwhile, requests of
+/// guards that run wait behind it.
+const LOCK_MAX_MS: u32 = 10_000;
 
 /// Guards of this version and before don't note their turns on conversations. They must have ended
 /// before the tables are those of a later one.
@@ -33,6 +45,7 @@ pub(super) fn prepare(
 ) -> Result<(), StoreError> {
     let db = Db::Postgres(connection);
     let prepared = db.transaction(|| {
+        connection.may_take(STEPS_MAX, STEPS_MAX)?;
         // Two first starts at once wait for each other. Nothing else rests on this lock.
         db.row(
             "SELECT pg_advisory_xact_lock(hashtextextended('spendguard schema ' || ?1, 0))",
@@ -55,8 +68,9 @@ pub(super) fn prepare(
         {
             return Ok(Found::OfOlderGuard(name));
         }
-        let steps = STEPS.iter().skip(usize::try_from(done).unwrap_or(usize::MAX));
-        steps.copied().flatten().try_for_each(|sql| connection.batch(sql))?;
+        connection.batch(&format!("SET LOCAL lock_timeout = {LOCK_MAX_MS}"))?;
+        let mut steps = STEPS.iter().skip(usize::try_from(done).unwrap_or(usize::MAX));
+        steps.try_for_each(|step| step(connection))?;
         db.execute("UPDATE schema_version SET version = ?1 WHERE id = 1", params![VERSION])?;
         Ok(Found::Version(VERSION))
     });

@@ -153,7 +153,7 @@ static INSERT_ENTRY: LazyLock<String> =
 pub(crate) fn insert_entry(db: Db<'_>, entry: &Entry, tags: &str) -> Result<()> {
     let of = &entry.attribution;
     let q = IN_COLUMNS.map(|class| int(entry.quantities[class]));
-    let others = others_text(&entry.quantities)?;
+    let others = others_text(&entry.quantities.into())?;
     db.execute(
         &INSERT_ENTRY,
         params![

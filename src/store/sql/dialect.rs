@@ -25,6 +25,11 @@ impl Db<'_> {
         }
     }
 
+    /// Whether the table of entries itself excludes two of one id, whenever they were admitted.
+    pub(crate) fn has_unique_ids(self) -> bool {
+        matches!(self, Self::Sqlite(_))
+    }
+
     /// Stands behind a query for rows that are to be removed, where others may write them.
     pub(crate) fn skip_locked(self) -> &'static str {
         if let Self::Sqlite(_) = self { "" } else { " FOR UPDATE SKIP LOCKED" }

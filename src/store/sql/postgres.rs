@@ -68,9 +68,12 @@ impl Connection {
         Ok(())
     }
 
-    /// Begins a transaction that only reads, at one instant.
+    /// Begins a transaction that only reads, at one instant. The lock keeps entries in the partitions
+    /// that they are in at that instant.
     pub(crate) fn begin_snapshot(&self) -> Result<(), tokio_postgres::Error> {
-        self.batch("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")?;
+        self.batch(
+            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; LOCK TABLE ONLY entry IN ACCESS SHARE MODE",
+        )?;
         self.set_in_transaction(true);
         Ok(())
     }

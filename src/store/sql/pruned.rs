@@ -20,9 +20,9 @@ pub(crate) fn pruned(db: Db<'_>) -> Result<Option<Pruned>> {
     let sql = "SELECT before_s, entries, last_id, latest_ms, requests, cost_nano, tokens, other_quantities FROM pruned";
     db.optional(sql, &[], |row| {
         let total = Total {
-            requests: uint(row.get(4)?),
+            requests: row.get(4)?,
             cost_nano: row.get(5)?,
-            tokens: uint(row.get(6)?),
+            tokens: row.get(6)?,
             others: others_from(row, 7)?,
         };
         Ok(Pruned {

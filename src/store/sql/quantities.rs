@@ -7,8 +7,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::domain::{Class, Quantities};
-use crate::store::sql::columns::{int, json_from, json_text, uint, unreadable};
+use crate::domain::{Balance, Class, Quantities};
+use crate::store::sql::columns::{json_from, json_text, uint, unreadable};
 use crate::store::sql::{Result, Row};
 
 /// The columns of quantities, in the order in which they are read and written.
@@ -40,27 +40,27 @@ pub(crate) const IN_COLUMNS: [Class; 12] = [
 pub(crate) const COLUMNS: usize = IN_COLUMNS.len() + 1;
 
 /// What is in the sparse column.
-pub(crate) fn others(quantities: &Quantities) -> Quantities {
+pub(crate) fn others(quantities: &Balance) -> Balance {
     quantities.only(|class| !IN_COLUMNS.contains(&class))
 }
 
 /// The text of the sparse column; `None` if nothing is in it.
-pub(crate) fn others_text(quantities: &Quantities) -> Result<Option<String>> {
+pub(crate) fn others_text(quantities: &Balance) -> Result<Option<String>> {
     let others = others(quantities);
     if others.is_zero() {
         return Ok(None);
     }
     let by_name: BTreeMap<&str, i64> =
-        others.non_zero().map(|(class, count)| (class.name(), int(count))).collect();
+        others.non_zero().map(|(class, count)| (class.name(), count)).collect();
     json_text(&by_name).map(Some)
 }
 
 /// What the sparse column says, at a place in a row.
-pub(crate) fn others_from(row: &Row<'_>, at: usize) -> Result<Quantities> {
-    let mut others = Quantities::default();
+pub(crate) fn others_from(row: &Row<'_>, at: usize) -> Result<Balance> {
+    let mut others = Balance::default();
     let Some(text) = row.optional_text(at)? else { return Ok(others) };
-    let row_of = || format!("an entry, or the sum of some, with the quantities {text}");
-    let by_name: BTreeMap<String, u64> = json_from(text, "other_quantities", row_of)?;
+    let row_of = || row_with(text);
+    let by_name: BTreeMap<String, i64> = json_from(text, "other_quantities", row_of)?;
     for (name, count) in by_name {
         let class = Class::named(&name).filter(|class| !IN_COLUMNS.contains(class));
         let unknown = || unreadable("other_quantities", row_of(), format!("{name:?} is not known"));
@@ -69,9 +69,21 @@ pub(crate) fn others_from(row: &Row<'_>, at: usize) -> Result<Quantities> {
     Ok(others)
 }
 
+fn row_with(others: &str) -> String {
+    format!("an entry, or the sum of some, with the quantities {others}")
+}
+
 /// The quantities from the column `first` on.
 pub(crate) fn quantities_from(row: &Row<'_>, first: usize) -> Result<Quantities> {
-    let mut quantities = others_from(row, first + IN_COLUMNS.len())?;
+    let others_at = first + IN_COLUMNS.len();
+    let mut quantities = Quantities::default();
+    for (class, count) in others_from(row, others_at)?.non_zero() {
+        let negative = |_| {
+            let text = row.text(others_at).unwrap_or_default();
+            unreadable("other_quantities", row_with(text), format!("{count} of {} is no count", class.name()))
+        };
+        quantities[class] = u64::try_from(count).map_err(negative)?;
+    }
     for (offset, class) in IN_COLUMNS.into_iter().enumerate() {
         quantities[class] = uint(row.get(first + offset)?);
     }
@@ -99,9 +111,9 @@ mod tests {
             let sql = format!("SELECT {columns}, CAST(?1 AS TEXT)");
             db.row(&sql, params![others], |row| quantities_from(row, 0))
         };
-        assert_eq!(read(others_text(&all).unwrap()).unwrap(), all);
+        assert_eq!(read(others_text(&all.into()).unwrap()).unwrap(), all);
         let tokens = all.only(|class| IN_COLUMNS.contains(&class));
-        assert_eq!(others_text(&tokens).unwrap(), None);
+        assert_eq!(others_text(&tokens.into()).unwrap(), None);
         assert_eq!(read(None).unwrap(), tokens);
         for odd in [r#"{"odd":1}"#, r#"{"input":1}"#, r#"{"file_search_calls":-1}"#, "[]"] {
             let error = read(Some(odd.to_owned())).unwrap_err().to_string();

@@ -6,6 +6,10 @@
 //! nothing can prove its sums afterwards. These entries stay, however old:
 //! grants of prepaid credit, thresholds whose window is not over, what an account
 //! of credit is added up of, and endings whose batch still holds an open hold.
+//!
+//! Rows are deleted also where a shared database has a partition for each month: `storage.keep` is
+//! kept to the quarter of an hour, so that of a month hardly anything is left when all of it is
+//! past its time. What is left of its table is removed then (`store::postgres::months`).
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -147,6 +151,10 @@ pub(crate) fn next_crossings(db: Db<'_>, before_s: i64) -> Result<Option<PruneSt
 
 /// Deletes what a step says, with what refers to it; all of it or nothing. Returns how many entries went.
 pub(crate) fn delete(db: Db<'_>, step: &PruneStep) -> Result<u64> {
+    // When entries were admitted that go, as far as it is known.
+    let admitted_ms = step.before_s.map_or((i64::MIN, i64::MAX), |end_s| {
+        (end_s.saturating_sub(ROLLUP_S).saturating_mul(1_000), end_s.saturating_mul(1_000))
+    });
     db.transaction(|| {
         let mut gone = 0;
         for id in &step.ids {
@@ -154,7 +162,8 @@ pub(crate) fn delete(db: Db<'_>, step: &PruneStep) -> Result<u64> {
                 db.execute("DELETE FROM delivery WHERE crossing = ?1", params![id])?;
                 db.execute("DELETE FROM crossing WHERE id = ?1", params![id])?;
             }
-            gone += db.execute("DELETE FROM entry WHERE id = ?1", params![id])?;
+            let sql = "DELETE FROM entry WHERE id = ?1 AND admitted_ms >= ?2 AND admitted_ms < ?3";
+            gone += db.execute(sql, params![id, admitted_ms.0, admitted_ms.1])?;
         }
         // What is gone already was counted by who made it go.
         let wanted = u64::try_from(step.ids.len()).unwrap_or(u64::MAX);
@@ -184,7 +193,7 @@ fn note_pruned(db: Db<'_>, step: &PruneStep, gone: u64) -> Result<()> {
     let others = others_text(&others)?;
     db.execute(
         &sql,
-        params![before_s, int(gone), last_id, step.latest_ms, int(requests), cost_nano, int(tokens), others],
+        params![before_s, int(gone), last_id, step.latest_ms, requests, cost_nano, tokens, others],
     )
     .map(drop)
 }

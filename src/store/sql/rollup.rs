@@ -5,11 +5,12 @@
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
-use crate::domain::{Class, Quantities};
+use crate::domain::limit::Unit;
+use crate::domain::{Balance, Class};
 use crate::ledger::entry::{Entry, Kind};
 use crate::store::records::Names;
 use crate::store::reports::ROLLUP_S;
-use crate::store::sql::codec::{ENTRY_COLUMNS, entry_from, int, priced_text, tags_text, uint};
+use crate::store::sql::codec::{ENTRY_COLUMNS, entry_from, priced_text, tags_text};
 use crate::store::sql::quantities::{
     self, IN_COLUMNS, others, others_from, others_text, quantities_from, quantity_columns,
 };
@@ -89,17 +90,21 @@ impl RollupKey {
 /// What one rollup row sums up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RollupSums {
-    pub(crate) requests: u64,
+    pub(crate) requests: i64,
     pub(crate) cost_nano: i64,
-    pub(crate) quantities: Quantities,
+    pub(crate) quantities: Balance,
     pub(crate) last_ms: i64,
 }
 
 impl RollupSums {
     pub(crate) fn add(&mut self, entry: &Entry) {
-        self.requests += u64::from(entry.kind == Kind::Settle);
+        self.requests = self.requests.saturating_add(entry.amount(Unit::Requests));
         self.cost_nano = self.cost_nano.saturating_add(entry.cost.nano());
-        self.quantities += entry.quantities;
+        if entry.takes_back() {
+            self.quantities.take_back(&entry.quantities);
+        } else {
+            self.quantities.add(&entry.quantities);
+        }
         self.last_ms = self.last_ms.max(entry.admitted_ms);
     }
 
@@ -118,9 +123,9 @@ pub(crate) fn row_from(row: &Row<'_>) -> Result<(RollupKey, RollupSums)> {
         *name = row.get(at + 1)?;
     }
     let sums = RollupSums {
-        requests: uint(row.get(9)?),
+        requests: row.get(9)?,
         cost_nano: row.get(10)?,
-        quantities: quantities_from(row, QUANTITIES_AT)?,
+        quantities: quantities_from(row, QUANTITIES_AT)?.into(),
         last_ms: row.get(LAST_MS_AT)?,
     };
     Ok((key, sums))
@@ -222,8 +227,8 @@ pub(crate) fn upsert_rollup(db: Db<'_>, table: Table, key: &RollupKey, sums: &Ro
     let merges = db.merges_quantities();
     let [quarters, days, days_by_user] = if merges { &*UPSERT_MERGING } else { &*UPSERT };
     let n = &key.names;
-    let count = |count: u64| int(count).min(SUM_MAX);
-    let q = IN_COLUMNS.map(|class| count(sums.quantities[class]));
+    let quantities = sums.quantities.within(SUM_MAX);
+    let q = IN_COLUMNS.map(|class| quantities[class]);
     let others = if merges { others(&sums.quantities) } else { others_with(db, table, key, sums)? };
     let others = others_text(&others)?;
     let sql = match table {
@@ -243,7 +248,7 @@ pub(crate) fn upsert_rollup(db: Db<'_>, table: Table, key: &RollupKey, sums: &Ro
             n[5],
             n[6],
             n[7],
-            count(sums.requests),
+            sums.requests.clamp(-SUM_MAX, SUM_MAX),
             sums.cost_nano.clamp(-SUM_MAX, SUM_MAX),
             q[0],
             q[1],
@@ -265,7 +270,7 @@ pub(crate) fn upsert_rollup(db: Db<'_>, table: Table, key: &RollupKey, sums: &Ro
 }
 
 /// What the sparse column of a row says once these sums are added to it. Few have any.
-fn others_with(db: Db<'_>, table: Table, key: &RollupKey, sums: &RollupSums) -> Result<Quantities> {
+fn others_with(db: Db<'_>, table: Table, key: &RollupKey, sums: &RollupSums) -> Result<Balance> {
     let mut others = others(&sums.quantities);
     if others.is_zero() {
         return Ok(others);
@@ -288,12 +293,14 @@ fn others_with(db: Db<'_>, table: Table, key: &RollupKey, sums: &RollupSums) -> 
         }
         Err(error) => return Err(error),
     }
-    Ok(others.at_most(uint(SUM_MAX)))
+    Ok(others.within(SUM_MAX))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::{Money, Quantities};
+    use crate::ledger::entry::Basis;
     use crate::store::sqlite;
 
     #[test]
@@ -302,7 +309,8 @@ mod tests {
         let db = Db::Sqlite(&connection);
         let key = RollupKey { start_s: 0, names: Default::default() };
         let mut sums = RollupSums { requests: 1, cost_nano: i64::MAX, ..RollupSums::default() };
-        sums.quantities = [(Class::Output, u64::MAX), (Class::FileSearchCalls, u64::MAX)].into();
+        sums.quantities =
+            Quantities::from([(Class::Output, u64::MAX), (Class::FileSearchCalls, u64::MAX)]).into();
         for _ in 0..3 {
             upsert_rollup(db, Table::Quarters, &key, &sums).unwrap();
         }
@@ -310,9 +318,33 @@ mod tests {
         upsert_rollup(db, Table::Quarters, &key, &sums).unwrap();
         let sql = format!("SELECT {COLUMNS} FROM rollup");
         let (_, sums) = db.row(&sql, &[], row_from).unwrap();
-        let end = uint(SUM_MAX);
+        let end = SUM_MAX.unsigned_abs();
         assert_eq!((sums.requests, sums.cost_nano), (4, 0));
-        assert_eq!(sums.quantities, [(Class::Output, end), (Class::FileSearchCalls, end)].into());
+        assert_eq!(
+            sums.quantities,
+            Quantities::from([(Class::Output, end), (Class::FileSearchCalls, end)]).into()
+        );
+    }
+
+    #[test]
+    fn what_is_taken_back_later_leaves_nothing_of_its_charge() {
+        let connection = sqlite::memory();
+        let db = Db::Sqlite(&connection);
+        let charged = [(Class::Input, 5), (Class::Output, 2)].into();
+        let charge = Entry {
+            quantities: charged,
+            basis: Some(Basis::Assumed),
+            cost: Money::from_nano(7),
+            ..Entry::note(1, Kind::Settle, 0, String::new())
+        };
+        let back = Entry { id: 2, kind: Kind::Adjust, cost: -charge.cost, ..charge.clone() };
+        for entry in [charge, back] {
+            let mut sums = RollupSums::default();
+            sums.add(&entry);
+            upsert_rollup(db, Table::Quarters, &RollupKey::of(&entry, String::new()), &sums).unwrap();
+        }
+        let sql = format!("SELECT {COLUMNS} FROM rollup");
+        assert_eq!(db.row(&sql, &[], row_from).unwrap().1, RollupSums::default());
     }
 
     #[test]
@@ -326,12 +358,12 @@ mod tests {
             [(Class::Input, 3)].into(),
             [(Class::WebSearchCalls, 4), (Class::Container4gSessions, 1)].into(),
         ] {
-            let sums = RollupSums { quantities: added, ..RollupSums::default() };
+            let sums = RollupSums { quantities: added.into(), ..RollupSums::default() };
             upsert_rollup(db, Table::Days, &key, &sums).unwrap();
         }
         let sql = format!("SELECT {COLUMNS} FROM rollup_day");
         let (_, sums) = db.row(&sql, &[], row_from).unwrap();
         let all = [(Class::Input, 4), (Class::WebSearchCalls, 6), (Class::Container4gSessions, 1)];
-        assert_eq!(sums.quantities, all.into());
+        assert_eq!(sums.quantities, Quantities::from(all).into());
     }
 }

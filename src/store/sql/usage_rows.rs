@@ -36,9 +36,11 @@ pub(crate) fn each_row(
         let is_cut = |day: Span| bucket(day.start_s) != bucket(day.end_s - 1);
         return days::each_row(db, reading, is_cut, |row| Ok(each(usage_row(row, 1)?)));
     }
+    // What was taken back, and what takes it back, come to nothing together.
     let sql = format!(
         "SELECT {COLUMNS}, admitted_ms, CAST(CASE WHEN kind = '{}' THEN 1 ELSE 0 END AS BIGINT) FROM entry WHERE admitted_ms >= ?1 AND admitted_ms < ?2 \
-         AND kind IN ('{}', '{}')",
+         AND kind IN ('{}', '{}') AND NOT (kind = 'adjust' AND basis = 'assumed') AND NOT (basis = 'assumed' AND EXISTS (SELECT 1 FROM entry AS back \
+         WHERE back.corrects = entry.id AND back.admitted_ms = entry.admitted_ms AND back.kind = 'adjust' AND back.basis = 'assumed'))",
         Kind::Settle.name(),
         Kind::Settle.name(),
         Kind::Adjust.name()

@@ -13,7 +13,7 @@ mod rollups;
 
 use std::collections::BTreeMap;
 
-use crate::domain::{Money, Quantities};
+use crate::domain::{Balance, Money};
 use crate::ledger::entry::Kind;
 use crate::store::reports::{Difference, Report};
 use crate::store::sql::{Db, Result, pruned, rollup};
@@ -48,6 +48,7 @@ pub(crate) fn verify(db: Db<'_>, damage: Vec<String>) -> Result<Report> {
         Ok(())
     })?;
     rollups::compare(db, rebuilt, &mut report)?;
+    entries::repeated(db, &mut report)?;
     entries::corrections(db, &mut report)?;
     holds::compare(db, &mut report)?;
     crossings::compare(db, lines, &mut report)?;
@@ -67,7 +68,7 @@ fn damaged(answer: String) -> Difference {
 }
 
 /// Sums in words.
-fn sums(requests: u64, cost_nano: i64, tokens: u64, quantities: &Quantities) -> String {
+fn sums(requests: i64, cost_nano: i64, tokens: i64, quantities: &Balance) -> String {
     let mut said = format!("{requests} requests, {}, {tokens} tokens", usd(cost_nano));
     for (class, count) in quantities.non_zero().filter(|(class, _)| !class.is_token()) {
         said.push_str(&format!(", {count} {}", class.name()));

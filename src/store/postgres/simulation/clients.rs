@@ -100,6 +100,7 @@ fn begin(guard: &Guard, key: usize) -> (u64, i64) {
         key,
         hold: None,
         truth: 0,
+        ended: None,
         is_orphan: false,
         is_refused: false,
     };
@@ -225,6 +226,10 @@ async fn serve(guard: &Arc<Guard>, chance: &mut Chance, hold: &Arc<Hold>, slot: 
     }
     if entry.status == REFUSED_STATUS {
         database.state().oracle.unwritable.insert(entry.id);
+    }
+    if let Some(asked) = database.state().oracle.asked.get_mut(&name) {
+        let tokens = i64::try_from(entry.quantities.tokens_total()).unwrap();
+        asked.ended = Some((tokens, kind == Kind::Settle));
     }
     shared.queue.push(Call::End(Box::new(entry.clone()), slot));
     if !chance.percent(12) {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::domain::limit::Unit;
-use crate::ledger::entry::{Attribution, Crossing, Hold, Kind};
+use crate::ledger::entry::{Attribution, Crossing, Hold};
 use crate::ledger::meter::{Meter, Subject, subjects};
 use crate::store::postgres::simulation::log::Log;
 use crate::store::postgres::simulation::plan::METER_AGE_S;
@@ -28,6 +28,8 @@ pub(super) struct Asked {
     pub(super) hold: Option<u64>,
     /// What upstream has charged.
     pub(super) truth: i64,
+    /// How its guard ended it: tokens, and whether it is a settled request.
+    pub(super) ended: Option<(i64, bool)>,
     /// Its guard was killed before the request had ended.
     pub(super) is_orphan: bool,
     /// It was refused.
@@ -168,7 +170,7 @@ impl Oracle {
         let mut ended = BTreeSet::new();
         for entry in &written.entries {
             let id = entry.id;
-            if entry.kind == Kind::Adjust {
+            if entry.corrects.is_some() {
                 log.check(self.ids.insert(id) && id > 0, || format!("id {id} is used twice"));
                 let corrected = entry.corrects.unwrap_or_default();
                 log.check(tables.entries.contains_key(&corrected), || {
@@ -219,7 +221,7 @@ impl Oracle {
         }
         written.holds.iter().for_each(|hold| self.sums.hold(hold, 1));
         for entry in &written.entries {
-            if entry.kind != Kind::Adjust {
+            if entry.corrects.is_none() {
                 // Its hold has the same bound and attribution.
                 let hold = Hold {
                     id: entry.id,

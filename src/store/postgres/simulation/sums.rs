@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::domain::limit::Unit;
 use crate::domain::{Limit, Window};
 use crate::ledger::calendar::Windows;
 use crate::ledger::entry::{Attribution, Entry, Hold, Kind, reserved};
@@ -62,11 +61,8 @@ impl Sums {
         if matches!(entry.kind, Kind::Threshold | Kind::Grant) {
             return;
         }
-        let is_ending = entry.kind != Kind::Adjust;
         self.each(&entry.attribution, entry.admitted_ms, |limit, meter| {
-            if is_ending || limit.unit == Unit::Usd {
-                meter.settled += entry.amount(limit.unit);
-            }
+            meter.settled += entry.amount(limit.unit);
         });
         let cost = entry.cost.nano();
         self.of_keys.entry(Arc::clone(&entry.attribution.key)).or_default().settled += cost;

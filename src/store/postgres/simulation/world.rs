@@ -7,6 +7,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::domain::Money;
 use crate::domain::demand::Bound;
+use crate::ledger::entry::Kind;
 use crate::store::postgres::simulation::chance::Chance;
 use crate::store::postgres::simulation::clients::{self, KEYS};
 use crate::store::postgres::simulation::connection::Link;
@@ -236,7 +237,19 @@ impl World {
                 let is_by_operator = entry.note.as_deref() == Some(BY_OPERATOR);
                 !is_by_operator && (entry.id == hold || entry.corrects == Some(hold))
             });
-            let booked: i64 = of.map(|entry| entry.cost.nano()).sum();
+            let (mut booked, mut tokens, mut requests) = (0, 0, 0);
+            for entry in of {
+                // The guard corrects by taking back all that was charged, and settling once more.
+                let sign = if entry.kind == Kind::Adjust { -1 } else { 1 };
+                booked += entry.cost.nano();
+                tokens += sign * i64::try_from(entry.quantities.tokens_total()).unwrap();
+                requests += if entry.kind == Kind::Release { 0 } else { sign };
+            }
+            if let Some((real, is_settled)) = asked.ended.filter(|_| !asked.is_orphan) {
+                log.check((tokens, requests) == (real, i64::from(is_settled)), || {
+                    format!("request {name} (hold {hold}) has {tokens} tokens of {real}, and counts {requests} times")
+                });
+            }
             let is_exact = booked == asked.truth;
             log.check(is_exact || (asked.is_orphan && booked > asked.truth), || {
                 format!("request {name} (hold {hold}) cost {}, booked are {booked}", asked.truth)
@@ -262,6 +275,7 @@ impl World {
                 key,
                 hold: None,
                 truth: 0,
+                ended: None,
                 is_orphan: false,
                 is_refused: false,
             };

@@ -32,7 +32,7 @@ fn rollup(start_s: i64, number: u64) -> (RollupKey, RollupSums) {
         "",
     ];
     let sums = RollupSums {
-        requests: 1 + number % 2,
+        requests: i64::try_from(1 + number % 2).unwrap(),
         cost_nano: 1_000,
         last_ms: start_s * 1_000,
         ..RollupSums::default()

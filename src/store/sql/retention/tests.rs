@@ -137,7 +137,10 @@ fn what_has_no_column_of_its_own_is_proven_too_where_its_entries_are_gone() {
     let entries: Vec<Entry> = ids.map(|id| entry(id, FIRST_S * 1_000 + i64::try_from(id).unwrap())).collect();
     write(db, &entries);
     assert_eq!(prune(db, FIRST_S + 3_600), 100);
-    assert_eq!(pruned(db).unwrap().unwrap().total.others, [(Class::FileSearchCalls, 50)].into());
+    assert_eq!(
+        pruned(db).unwrap().unwrap().total.others,
+        Quantities::from([(Class::FileSearchCalls, 50)]).into()
+    );
     assert_eq!(differences(db), []);
     db.execute("UPDATE rollup SET other_quantities = NULL WHERE api_key = 'key_0'", &[]).unwrap();
     let found: Vec<String> = differences(db).into_iter().map(|found| found.what).collect();

@@ -53,7 +53,7 @@ fn doubt(entry: &Entry) -> Option<(String, String)> {
             format!("costs {cost}, of which {} are fees of tools", usd(entry.tool_fees.nano())),
             format!("limits count {cost}, which is too little if the fees are right"),
         )),
-        Kind::Adjust if used => Some((
+        Kind::Adjust if used && !entry.takes_back() => Some((
             format!("is a correction of money, yet has {} tokens", entry.quantities.tokens_total()),
             "limits in tokens would count them after a restart, and don't now".to_owned(),
         )),
@@ -80,10 +80,32 @@ pub(super) fn unreadable(error: &Error) -> Difference {
     }
 }
 
+/// Ids that several entries have.
+pub(super) fn repeated(db: Db<'_>, report: &mut Report) -> Result<()> {
+    if db.has_unique_ids() {
+        return Ok(());
+    }
+    let sql = "SELECT id, COUNT(*), CAST(SUM(cost_nano) AS BIGINT) FROM entry GROUP BY id HAVING COUNT(*) > 1 ORDER BY id";
+    db.each(sql, &[], |row| {
+        let (id, count, cost): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        report.note(|| Difference {
+            kind: "entry",
+            about: format!("id of {}", entry_id(uint(id))),
+            what: format!("{count} entries have the id {}; together they cost {}", entry_id(uint(id)), usd(cost)),
+            meaning: "limits count each of them, and a request is one of them at most".to_owned(),
+            remedy: "they were changed after they were written, or the database's sequence of ids was set back: put back a \
+                     backup, or take back what is too much with `spendguard ledger adjust`"
+                .to_owned(),
+        });
+        Ok(true)
+    })
+}
+
 /// Corrections whose entry is not there, is not settled, or is another's.
 pub(super) fn corrections(db: Db<'_>, report: &mut Report) -> Result<()> {
     let sql = "SELECT a.id, a.corrects, a.cost_nano, a.api_key, a.admitted_ms / 1000, e.kind, e.api_key, \
-         e.admitted_ms / 1000 FROM entry a LEFT JOIN entry e ON e.id = a.corrects WHERE a.kind = 'adjust' \
+         e.admitted_ms / 1000 FROM entry a LEFT JOIN entry e ON e.id = a.corrects \
+         WHERE (a.kind = 'adjust' OR (a.kind = 'settle' AND a.corrects IS NOT NULL)) \
          AND (e.id IS NULL OR e.kind <> 'settle' OR (a.api_key, a.project, a.end_user, a.tags, a.model, a.admitted_ms) \
          <> (e.api_key, e.project, e.end_user, e.tags, e.model, e.admitted_ms)) \
          AND NOT (e.id IS NULL AND a.admitted_ms / 1000 < ?1 AND a.corrects <= ?2)";

@@ -6,7 +6,7 @@ use crate::ledger::calendar::utc;
 use crate::ledger::entry::entry_id;
 use crate::store::reports::ROLLUP_S;
 use crate::store::reports::{Pruned, Total};
-use crate::store::sql::codec::{int, uint};
+use crate::store::sql::codec::uint;
 use crate::store::sql::pruned;
 use crate::store::sql::rollup::{COLUMNS, RollupKey, RollupSums, row_from};
 use crate::store::sql::verify::days::Expected;
@@ -142,9 +142,8 @@ fn meaning(stored: &RollupSums, expected: &RollupSums) -> String {
         by if by > 0 => Some(format!("{} too high, and refuse so much too early", usd(by))),
         by => Some(format!("{} too low, and let so much too much through", usd(by.saturating_neg()))),
     };
-    let tokens =
-        int(stored.quantities.tokens_total()).saturating_sub(int(expected.quantities.tokens_total()));
-    let requests = int(stored.requests).saturating_sub(int(expected.requests));
+    let tokens = stored.quantities.tokens_total().saturating_sub(expected.quantities.tokens_total());
+    let requests = stored.requests.saturating_sub(expected.requests);
     let parts: Vec<String> =
         [cost, more("requests", requests), more("tokens", tokens)].into_iter().flatten().collect();
     if parts.is_empty() {
