@@ -20,14 +20,18 @@ use crate::process::{Place, Process, SPENDGUARD, Serving, refused, served};
 
 const LIMIT: &str = "[[limit]]\nname = \"small\"\nwindow = \"total\"\nhard = 5\n";
 
-/// A small disk of its own, mounted where a guard keeps its data.
-struct Disk(PathBuf);
+/// A small disk of its own, mounted where a guard or a database keeps its data.
+pub(crate) struct Disk(PathBuf);
 
 impl Disk {
     fn mounted_on(data: &Path) -> Option<Self> {
+        Self::mounted(data, "size=1m,mode=700")
+    }
+
+    /// One with options of its own.
+    pub(crate) fn mounted(data: &Path, options: &str) -> Option<Self> {
         fs::create_dir_all(data).unwrap();
-        let mounted =
-            Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m,mode=700", "tmpfs"]).arg(data).output();
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(data).output();
         match mounted {
             Ok(done) if done.status.success() => Some(Self(data.to_owned())),
             failed => {
@@ -42,14 +46,14 @@ impl Disk {
     }
 
     /// Takes all the space that is left.
-    fn fill(&self) {
+    pub(crate) fn fill(&self) {
         let mut filler = File::options().create(true).append(true).open(self.filler()).unwrap();
         for size in [65_536, 4_096, 1] {
             while filler.write_all(&vec![0; size]).is_ok() {}
         }
     }
 
-    fn free(&self) {
+    pub(crate) fn free(&self) {
         fs::remove_file(self.filler()).unwrap();
     }
 

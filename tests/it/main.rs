@@ -12,6 +12,8 @@ mod billed;
 mod bound;
 mod cluster;
 mod cluster_changes;
+mod cluster_clocks;
+mod cluster_disk;
 mod cluster_faults;
 mod cluster_limits;
 mod cluster_locks;

@@ -101,6 +101,19 @@ impl Postgres {
         copy(&format!("{}-copy", self.data()), &self.data());
     }
 
+    /// A place in its folder.
+    pub(crate) fn place(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Moves the guards' database to a place; its log stays where it is.
+    pub(crate) fn move_to(&self, place: &Path) {
+        let folder = place.join("database");
+        assert!(as_somebody(Path::new("mkdir")).arg(&folder).status().unwrap().success());
+        self.sql("postgres", &format!("CREATE TABLESPACE moved LOCATION '{}'", folder.display()));
+        self.sql("postgres", "ALTER DATABASE spendguard SET TABLESPACE moved");
+    }
+
     /// Runs statements in a session of its own, until it is dropped or they have ended.
     pub(crate) fn beside(&self, statements: &str) -> Beside {
         let port = self.port.to_string();

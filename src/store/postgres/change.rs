@@ -50,7 +50,7 @@ impl Change {
         mut connection: OwnedMutexGuard<Option<Connection>>,
     ) -> Result<Self, StoreError> {
         blocking(move || {
-            let failed = |error: tokio_postgres::Error| StoreError::Failed(error.into());
+            let failed = |error: tokio_postgres::Error| StoreError::from(sql::Error::from(error));
             working(&database, &mut connection)?.begin().map_err(failed)?;
             let is_open = true;
             let (pasts, has_written) = (Box::default(), false);
@@ -131,7 +131,8 @@ impl Change {
             if !is_as_before {
                 self.still()?;
                 let long = self.connection.as_ref().ok_or(StoreError::Unavailable)?;
-                long.may_take(ACTIVATION_MAX, PAUSE_MAX).map_err(|error| StoreError::Failed(error.into()))?;
+                long.may_take(ACTIVATION_MAX, PAUSE_MAX)
+                    .map_err(|error| StoreError::from(sql::Error::from(error)))?;
                 let pasts = std::mem::take(&mut *self.pasts);
                 activation::activate(self.db()?, &of_file, &limits, pasts)?;
             }
@@ -163,7 +164,7 @@ impl Change {
             let committed = self.connection.as_ref().ok_or(StoreError::Unavailable)?.commit();
             self.is_open = false;
             // After an error it may have been committed all the same: the next group finds the version.
-            committed.map_err(|error| StoreError::Failed(error.into()))?;
+            committed.map_err(|error| StoreError::from(sql::Error::from(error)))?;
             let shared = Arc::clone(&self.shared);
             drop(self);
             shared.refresh(version);

@@ -12,11 +12,11 @@ use tokio::runtime::Runtime;
 use tokio::task::AbortHandle;
 use tokio_postgres::{Client, NoTls};
 
+use crate::store::StoreError;
 use crate::store::postgres::pool::Pool;
 use crate::store::postgres::tls::{self, MakeTls};
 use crate::store::postgres::url::Url;
 use crate::store::sql::postgres::{Connection, cause};
-use crate::store::{DatabaseError, StoreError};
 
 /// How long a transaction may pause before the database ends it: a guard that is stopped
 /// must not keep rows locked that others wait for. A change of the rules, which keeps none but the
@@ -124,7 +124,7 @@ impl Database {
     }
 
     /// A connection for a lane. To be called on the database's own runtime.
-    pub(super) async fn client(&self) -> Result<Client, DatabaseError> {
+    pub(super) async fn client(&self) -> Result<Client, tokio_postgres::Error> {
         let (client, _) = self.connect().await?;
         client.batch_execute(PLAN_LANES).await?;
         Ok(client)
@@ -150,7 +150,7 @@ impl Database {
         let given = config.get_options().map(|given| format!("{given} ")).unwrap_or_default();
         config.options(format!(
             "{given}-c search_path={schema} -c statement_timeout={} -c idle_in_transaction_session_timeout={} \
-             -c default_transaction_isolation=read\\ committed -c TimeZone=UTC -c client_min_messages=warning",
+             -c default_transaction_isolation=read\\ committed -c TimeZone=UTC -c client_min_messages=error",
             statement_timeout.as_millis(),
             IDLE_MAX.as_millis(),
         ));

@@ -114,14 +114,17 @@ impl PgSession {
             }
             WriteError::Database(error) => error,
         };
-        let is_known = error.code() != Some(&SqlState::T_R_STATEMENT_COMPLETION_UNKNOWN);
-        if !is_known || error.is_closed() || self.roll_back().await.is_err() {
-            return lost(error.into());
+        let code = error.code().cloned();
+        let is_known = code != Some(SqlState::T_R_STATEMENT_COMPLETION_UNKNOWN) && !error.is_closed();
+        // With what the server said.
+        let cause = DatabaseError::from(Error::from(error));
+        if !is_known || self.roll_back().await.is_err() {
+            return lost(cause);
         }
-        match error.code().and_then(|code| code.code().get(..2)) {
-            Some(IN_THE_WAY) => Failure::Conflict(error.into()),
-            Some(class) if REFUSED.contains(&class) => Failure::Refused(error.into()),
-            _ => Failure::RolledBack(error.into()),
+        match code.as_ref().and_then(|code| code.code().get(..2)) {
+            Some(IN_THE_WAY) => Failure::Conflict(cause),
+            Some(class) if REFUSED.contains(&class) => Failure::Refused(cause),
+            _ => Failure::RolledBack(cause),
         }
     }
 
@@ -214,11 +217,12 @@ impl Session for PgSession {
 }
 
 /// Waits for an answer at most for so long.
-async fn answered<T, E: Into<DatabaseError>>(
+async fn answered<T>(
     longest: Duration,
-    answer: impl Future<Output = Result<T, E>>,
+    answer: impl Future<Output = Result<T, tokio_postgres::Error>>,
 ) -> Result<T, DatabaseError> {
-    tokio::time::timeout(longest, answer).await.map_err(|_| silent(longest))?.map_err(Into::into)
+    let answer = tokio::time::timeout(longest, answer).await.map_err(|_| silent(longest))?;
+    answer.map_err(|error| Error::from(error).into())
 }
 
 fn silent(waited: Duration) -> DatabaseError {
