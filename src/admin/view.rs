@@ -277,6 +277,8 @@ pub(crate) struct EntryView {
     tool_fees_usd: String,
     /// The amount that was held for it.
     held_usd: String,
+    /// Of an `adjust` entry with the basis `assumed` it is what is taken back: another guard had
+    /// charged the hold, and a `settle` entry that corrects the same one has what the request used.
     usage: UsageView,
     /// The version of the price sheet.
     price_version: String,

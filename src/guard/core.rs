@@ -9,6 +9,7 @@ mod notes;
 mod rates;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
@@ -33,6 +34,9 @@ use crate::store::{
 use crate::throttle::Throttle;
 
 pub use rates::NotPaced;
+
+/// How long a request that may not wait for others does wait for endings of its own guard.
+const ENDINGS_MAX: Duration = Duration::from_secs(2);
 
 /// One ledger with its journal, its rates and its clock.
 #[derive(Debug)]
@@ -130,13 +134,11 @@ impl Core {
         }
     }
 
-    /// Waits until endings count that this guard has not written yet. Returns whether there were any:
-    /// on the embedded engine each counts at once.
+    /// Waits until all is written that this guard has queued. `false` on the embedded engine, where
+    /// each ending counts at once, and if it can't be written or takes long.
     pub(super) async fn endings_written(&self) -> bool {
-        match &self.journal {
-            Journal::Embedded(_) => false,
-            Journal::Shared(lanes) => lanes.has_unwritten() && lanes.flush().await.is_ok(),
-        }
+        let Journal::Shared(lanes) = &self.journal else { return false };
+        tokio::time::timeout(ENDINGS_MAX, lanes.flush()).await.is_ok_and(|flushed| flushed.is_ok())
     }
 
     /// Writes a correction with its row of the audit log. `entry` has no id yet. It counts

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use http::StatusCode;
+use http::{Method, StatusCode};
 use serde_json::json;
 use spendguard::clock::Clock;
 
@@ -289,5 +289,21 @@ fn a_connection_is_encrypted_and_a_certificate_that_is_not_for_it_is_refused_wit
         let plain = "SELECT count(*) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) \
                      WHERE datname = 'spendguard' AND pid <> pg_backend_pid() AND NOT ssl";
         assert_eq!(cluster.postgres.ask(plain), "0");
+    });
+}
+
+#[test]
+fn a_report_that_found_entries_locked_leaves_its_connection_usable() {
+    run(async {
+        let (cluster, guard, _) = impatient().await;
+        let locked = cluster.postgres.hold("LOCK TABLE entry", 3);
+        for _ in 0..2 {
+            let refused = guard.ask(Method::GET, "/guard/v1/ledger/verify", None).await;
+            assert!(refused["error"].is_object(), "{refused:#}");
+        }
+        drop(locked);
+        for _ in 0..4 {
+            guard.verify().await;
+        }
     });
 }

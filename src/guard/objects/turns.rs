@@ -223,7 +223,8 @@ impl HeldFor {
 }
 
 impl Turn {
-    /// Ends it. When this returns, a next turn may be held for what this one has left, on any guard.
+    /// Ends it. When this returns, a next turn may be held for what this one has left, on any guard
+    /// that shares the database.
     pub async fn end(self, end: TurnEnd) {
         let guard = Arc::clone(&self.guard);
         if let Some(change) = self.ended(end) {
@@ -232,9 +233,16 @@ impl Turn {
         }
     }
 
-    /// Ends it in memory. Returns what the caller is to write of its end.
+    /// Ends it. Returns what is to be written before the client goes on; nothing on the embedded
+    /// engine, where memory knows it.
     pub fn ended(mut self, end: TurnEnd) -> Option<ObjectChange> {
-        self.close(end)
+        let is_here = matches!(self.open, Some(Open::Here { .. }));
+        let change = self.close(end)?;
+        if is_here {
+            drop(self.guard.learn_objects(vec![change]));
+            return None;
+        }
+        Some(change)
     }
 
     /// Takes it out of memory. Returns what is to be written of its end: until then the size of the

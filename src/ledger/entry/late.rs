@@ -1,18 +1,21 @@
 //! Endings that are learned after another guard has charged their hold in full.
 //!
-//! An entry is never changed. So the charge is taken back as it was, for those that it was counted
-//! for, and the request is settled by an entry of its own, for those that it turned out to be for.
-//! Charge and corrections together are the ending, in every unit and in every sum.
+//! An entry is never changed. So the charge is taken back, with what operators have corrected of it,
+//! under the project, key, user and model that it was booked under; and the request is settled by an
+//! entry of its own, under those that the ending has. Charge and corrections together are the ending,
+//! in every unit and in every sum.
 
+use crate::domain::Money;
 use crate::domain::demand::Bound;
 use crate::ledger::entry::{Basis, Entry, Hold, Kind};
 
 impl Entry {
     /// What corrects a hold that another guard has charged in full, by the ending that was learned
     /// later: an entry that takes all of the charge back and, if the request is to be charged, one
-    /// that settles it. They have no ids yet. Nothing, if the charge was right.
-    pub fn late(ending: &Self, charged: &Hold) -> Vec<Self> {
-        let as_charged = (charged.bound.cost, charged.bound.quantities(), Kind::Settle);
+    /// that settles it. They have no ids yet. Nothing, if the charge was right. `booked` is what the
+    /// charge and its corrections come to by now.
+    pub fn late(ending: &Self, charged: &Hold, booked: Money) -> Vec<Self> {
+        let as_charged = (booked, charged.bound.quantities(), Kind::Settle);
         if (ending.cost, ending.quantities, ending.kind) == as_charged {
             return Vec::new();
         }
@@ -20,7 +23,7 @@ impl Entry {
         let note = "the guard was given up before the request ended; what was charged for it is taken back";
         let taken_back = Self {
             id: 0,
-            cost: -charged.bound.cost,
+            cost: -booked,
             quantities: charged.bound.quantities(),
             held: Bound::default(),
             basis: Some(Basis::Assumed),
@@ -44,9 +47,9 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::domain::Class;
     use crate::domain::demand::Tier;
     use crate::domain::limit::Unit;
-    use crate::domain::{Class, Money};
     use crate::ledger::entry::Attribution;
 
     fn charged() -> Hold {
@@ -82,12 +85,16 @@ mod tests {
     #[test]
     fn charge_and_corrections_are_the_ending_in_every_unit() {
         let hold = charged();
-        for ending in [ending(Kind::Settle), ending(Kind::Release)] {
-            let corrections = Entry::late(&ending, &hold);
+        let endings = [ending(Kind::Settle), ending(Kind::Release)];
+        for (ending, by_operator) in endings.iter().flat_map(|ending| [(ending, 0), (ending, -60)]) {
+            let by_operator = Money::from_nano(by_operator);
+            let corrections = Entry::late(ending, &hold, hold.bound.cost + by_operator);
             assert!(
                 corrections.iter().all(|of| (of.corrects, of.admitted_ms, of.created_ms) == (Some(7), 5, 99))
             );
-            let all: Vec<Entry> = [Entry::assumed(&hold, 50, "")].into_iter().chain(corrections).collect();
+            let assumed = Entry::assumed(&hold, 50, "");
+            let by_operator = Entry { cost: by_operator, ..Entry::ending(&hold, Kind::Adjust, 60) };
+            let all: Vec<Entry> = [assumed, by_operator].into_iter().chain(corrections).collect();
             for unit in Unit::ALL {
                 let sum: i64 = all.iter().map(|entry| entry.amount(unit)).sum();
                 assert_eq!(sum, ending.amount(unit), "{unit:?} of {:?}", ending.kind);
@@ -98,7 +105,9 @@ mod tests {
     #[test]
     fn what_is_taken_back_is_of_whom_it_was_counted_for_and_what_is_settled_of_whom_it_was_for() {
         let (hold, ending) = (charged(), ending(Kind::Settle));
-        let [taken_back, settled] = &*Entry::late(&ending, &hold) else { panic!("two corrections") };
+        let [taken_back, settled] = &*Entry::late(&ending, &hold, hold.bound.cost) else {
+            panic!("two corrections")
+        };
         assert!(taken_back.takes_back() && !settled.takes_back());
         assert_eq!((&taken_back.attribution, &taken_back.served_model), (&hold.attribution, &None));
         assert_eq!(
@@ -111,6 +120,8 @@ mod tests {
     #[test]
     fn a_charge_that_was_right_is_not_corrected() {
         let hold = charged();
-        assert_eq!(Entry::late(&Entry::assumed(&hold, 99, "upstream has not answered"), &hold), []);
+        let ending = Entry::assumed(&hold, 99, "upstream has not answered");
+        assert_eq!(Entry::late(&ending, &hold, hold.bound.cost), []);
+        assert_eq!(Entry::late(&ending, &hold, Money::from_nano(30)).len(), 2, "it was, and then corrected");
     }
 }

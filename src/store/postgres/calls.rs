@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, OwnedMutexGuard, oneshot};
 
-use crate::ledger::entry::{Crossing, Entry, Hold, Job};
+use crate::ledger::entry::{Crossing, Entry, Hold, Job, entry_id};
 use crate::ledger::waiting::Turn;
 use crate::ledger::{Admission, NotAdmitted, ReserveRequest};
 use crate::store::Slot;
@@ -144,6 +144,37 @@ impl Call {
     fn is_urgent(&self) -> bool {
         !matches!(self, Self::End(..) | Self::Charge(_) | Self::GiveBack(..))
     }
+
+    /// When the request was admitted that it ends or corrects, in Unix milliseconds.
+    pub(super) fn admitted_ms(&self) -> Option<i64> {
+        match self {
+            Self::End(entry, _) => Some(entry.admitted_ms),
+            Self::Charge(hold) => Some(hold.admitted_ms),
+            Self::Correct(correction) => Some(correction.entry.admitted_ms),
+            Self::Reserve(_)
+            | Self::Take(_)
+            | Self::GiveBack(..)
+            | Self::Crossings(..)
+            | Self::Job(..)
+            | Self::Objects(..)
+            | Self::Flush(_) => None,
+        }
+    }
+
+    /// What it writes, for messages; `None` if that is nothing.
+    pub(super) fn record(&self) -> Option<String> {
+        Some(match self {
+            Self::End(entry, _) => entry_id(entry.id),
+            Self::Charge(hold) => entry_id(hold.id),
+            Self::Crossings(crossings, _) => format!("{} alert facts", crossings.len()),
+            Self::Objects(changes, _) => format!("{} objects", changes.len()),
+            Self::Correct(_) => "a correction".to_owned(),
+            Self::Job(hold, ..) => format!("the job of {}", entry_id(hold.id)),
+            Self::Reserve(_) => "the hold of a request".to_owned(),
+            Self::Take(_) | Self::GiveBack(..) => "what a request takes of a rate".to_owned(),
+            Self::Flush(_) => return None,
+        })
+    }
 }
 
 /// What goes back to a rate, on its way.
@@ -216,12 +247,6 @@ impl Queue {
     /// Whether something goes back to rates that is not written yet.
     pub(super) fn is_giving_back(&self) -> bool {
         self.returning.load(Ordering::Acquire) > 0
-    }
-
-    /// Whether all that was ever queued is written.
-    pub(super) fn is_written(&self) -> bool {
-        let state = unpoisoned(self.state.lock());
-        state.calls.is_empty() && state.taken.is_empty()
     }
 
     /// Lets the lanes end once everything is written.

@@ -1,12 +1,13 @@
 //! A group of calls: what it wants, and what the ledger decides of it.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use crate::ledger::entry::{Amounts, Entry, Hold, entry_id};
+use crate::domain::Money;
+use crate::ledger::entry::{Amounts, Entry, Hold};
 use crate::ledger::shared::{MeterKey, RowCount};
 use crate::ledger::{Admission, Circumstances, Ledger};
 use crate::store::postgres::calls::{AdmittedHold, Call, Correction, NotReserved, Queue, Reserve, Taking};
@@ -25,6 +26,10 @@ pub(super) struct Decided<'a> {
     outcomes: Vec<Result<(Arc<Hold>, Admission), NotReserved>>,
     /// For each that takes from the rates, in their order.
     taken_rates: Vec<Result<Taking, NotReserved>>,
+    /// For each correction, in their order; `None` is not made.
+    corrections: Vec<Option<Entry>>,
+    /// What the entries that it corrects come to with their corrections.
+    booked: HashMap<u64, Money>,
     /// The buckets of rates that it has locked.
     buckets: Buckets,
     /// The holds that ended.
@@ -68,20 +73,10 @@ impl Group {
     pub(super) fn discard(self, error: &(dyn std::error::Error + 'static)) -> Vec<u64> {
         let mut not_charged = Vec::new();
         for call in self.calls {
-            let record = match &call {
-                Call::End(entry, _) => entry_id(entry.id),
-                Call::Charge(hold) => {
-                    not_charged.push(hold.id);
-                    entry_id(hold.id)
-                }
-                Call::Crossings(crossings, _) => format!("{} alert facts", crossings.len()),
-                Call::Objects(changes, _) => format!("{} objects", changes.len()),
-                Call::Correct(_) => "a correction".to_owned(),
-                Call::Job(hold, ..) => format!("the job of {}", entry_id(hold.id)),
-                Call::Reserve(_) => "the hold of a request".to_owned(),
-                Call::Take(_) | Call::GiveBack(..) => "what a request takes of a rate".to_owned(),
-                Call::Flush(_) => continue,
-            };
+            let Some(record) = call.record() else { continue };
+            if let Call::Charge(hold) = &call {
+                not_charged.push(hold.id);
+            }
             tracing::error!(
                 event = "record_not_written", record, %error,
                 "the database refuses a record, which is discarded; a hold whose ending it is stays held"
@@ -96,7 +91,7 @@ impl Group {
         let (mut asked, mut meters, mut past) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
         let mut ids = 0;
         let mut rates = BTreeSet::new();
-        let mut orphans = Vec::new();
+        let (mut orphans, mut corrected) = (Vec::new(), BTreeSet::new());
         for call in &self.calls {
             match call {
                 Call::Reserve(reserve) => {
@@ -112,6 +107,7 @@ impl Group {
                         ledger.meters_of(attribution, entry.admitted_ms, &mut past);
                     }
                     ids += LATE_MAX;
+                    corrected.insert(entry.id);
                 }
                 Call::End(entry, _) => drop(ledger.meters_of_hold(entry.id, &mut meters)),
                 Call::Charge(hold) => {
@@ -121,6 +117,7 @@ impl Group {
                 Call::Correct(correction) => {
                     let Entry { attribution, admitted_ms, .. } = &correction.entry;
                     ledger.meters_of(attribution, *admitted_ms, &mut past);
+                    corrected.extend(correction.entry.corrects);
                     ids += 1;
                 }
                 Call::Crossings(..) | Call::Job(..) | Call::Objects(..) | Call::Flush(_) => {}
@@ -139,10 +136,12 @@ impl Group {
             }));
         }
         let summed_from_s =
-            self.calls.iter().filter_map(admitted_ms).min().map(|at_ms| at_ms.div_euclid(1_000));
+            self.calls.iter().filter_map(Call::admitted_ms).min().map(|at_ms| at_ms.div_euclid(1_000));
         let credit = ledger.account().is_some();
         let (meters, rates) = (wanted.into_iter().collect(), rates.into_iter().collect());
-        Wants { rules_version: ledger.rules_version(), meters, orphans, credit, rates, ids, summed_from_s }
+        let corrected = corrected.into_iter().collect();
+        let rules_version = ledger.rules_version();
+        Wants { rules_version, meters, orphans, credit, rates, corrected, ids, summed_from_s }
     }
 
     /// Decides every call on the rows that it wanted; `None` if a meter lacks its row.
@@ -164,8 +163,8 @@ impl Group {
             ledger.load_credit(segments);
         }
         ledger.give_ids(rows.ids.iter().copied());
-        let (buckets, made) = (rows.rates.clone(), rows.made.clone());
-        let mut decided = Decided { buckets, made, ..Decided::default() };
+        let (booked, buckets, made) = (rows.booked.clone(), rows.rates.clone(), rows.made.clone());
+        let mut decided = Decided { booked, buckets, made, ..Decided::default() };
         self.calls.iter().for_each(|call| decided.take(ledger, call, rows));
         decided.writes.credit = rows.credit.is_some().then(|| ledger.credit_segments()).flatten();
         let changed = wants.meters.iter().zip(&rows.meters).filter_map(|((key, _), row)| {
@@ -205,7 +204,8 @@ impl Group {
                 }
                 Call::Correct(correction) => {
                     let Correction { answer, .. } = *correction;
-                    if let Some(entry) = corrections.next() {
+                    // Dropped, it answers that nothing is written.
+                    if let Some(Some(entry)) = corrections.next() {
                         let _ = answer.send(entry);
                     }
                 }
@@ -224,22 +224,6 @@ impl Group {
     pub(super) fn refuse(&mut self) {
         let calls = std::mem::take(&mut self.calls);
         self.calls = calls.into_iter().filter_map(refused).collect();
-    }
-}
-
-/// When the request was admitted that a call ends or corrects, in Unix milliseconds.
-fn admitted_ms(call: &Call) -> Option<i64> {
-    match call {
-        Call::End(entry, _) => Some(entry.admitted_ms),
-        Call::Charge(hold) => Some(hold.admitted_ms),
-        Call::Correct(correction) => Some(correction.entry.admitted_ms),
-        Call::Reserve(_)
-        | Call::Take(_)
-        | Call::GiveBack(..)
-        | Call::Crossings(..)
-        | Call::Job(..)
-        | Call::Objects(..)
-        | Call::Flush(_) => None,
     }
 }
 
@@ -282,7 +266,7 @@ fn acknowledge(ack: oneshot::Sender<bool>, is_written: bool) {
 pub(super) struct Outcomes {
     requests: Vec<Result<(Arc<Hold>, Admission), NotReserved>>,
     rates: Vec<Result<Taking, NotReserved>>,
-    corrections: Vec<Entry>,
+    corrections: Vec<Option<Entry>>,
 }
 
 impl<'a> Decided<'a> {
@@ -333,10 +317,7 @@ impl<'a> Decided<'a> {
                 }
             }
             Call::Correct(correction) => {
-                let entry = Entry { id: ledger.take_id(), ..correction.entry.clone() };
-                self.writes.crossings.extend(ledger.apply(&entry));
-                self.writes.audited.push((correction.audited)(&entry));
-                self.writes.corrections.push(entry);
+                self.correct(ledger, correction);
             }
             Call::Crossings(crossings, _) => self.writes.crossings.extend(crossings.iter().cloned()),
             Call::Job(hold, job, _) => self.writes.jobs.push((hold, job)),
@@ -345,10 +326,30 @@ impl<'a> Decided<'a> {
         }
     }
 
-    /// Corrects what another guard has charged for a hold of this one.
+    /// Corrects an entry, unless that and its corrections would come to less than nothing: what it was
+    /// when the operator asked may have been corrected since.
+    fn correct(&mut self, ledger: &mut Ledger, correction: &Correction) {
+        let Entry { corrects, cost, .. } = correction.entry;
+        if let Some(booked) = corrects.and_then(|id| self.booked.get_mut(&id)) {
+            if cost < Money::ZERO && *booked + cost < Money::ZERO {
+                return self.corrections.push(None);
+            }
+            *booked = *booked + cost;
+        }
+        let entry = Entry { id: ledger.take_id(), ..correction.entry.clone() };
+        self.writes.crossings.extend(ledger.apply(&entry));
+        self.writes.audited.push((correction.audited)(&entry));
+        self.writes.corrections.push(entry.clone());
+        self.corrections.push(Some(entry));
+    }
+
+    /// Corrects what another guard has charged for a hold of this one, and what operators have
+    /// corrected of that meanwhile.
     fn end_late(&mut self, ledger: &mut Ledger, ending: &Entry) {
         let Some(hold) = ledger.charged(ending.id) else { return };
-        let corrections = Entry::late(ending, hold);
+        // It may have been pruned.
+        let booked = self.booked.get(&ending.id).copied().unwrap_or(hold.bound.cost);
+        let corrections = Entry::late(ending, hold, booked);
         self.late.push(ending.id);
         // The row of its job, if it was one's.
         self.writes.ended.push(ending.id);
@@ -356,6 +357,7 @@ impl<'a> Decided<'a> {
             let correction = Entry { id: ledger.take_id(), ..correction };
             self.writes.crossings.extend(ledger.apply(&correction));
             self.writes.charges.push(correction);
+            self.booked.insert(ending.id, Money::ZERO);
         }
     }
 
@@ -367,7 +369,7 @@ impl<'a> Decided<'a> {
 
     /// What is answered once it is written.
     pub(super) fn outcomes(self) -> Outcomes {
-        Outcomes { requests: self.outcomes, rates: self.taken_rates, corrections: self.writes.corrections }
+        Outcomes { requests: self.outcomes, rates: self.taken_rates, corrections: self.corrections }
     }
 
     /// Takes it out of the ledger, since it was not written. If the guard has joined again

@@ -319,11 +319,6 @@ impl Lanes {
         Ok(opening.await?.accept())
     }
 
-    /// Whether something that this guard has queued is not in the database yet.
-    pub fn has_unwritten(&self) -> bool {
-        !self.shared.queue.is_written()
-    }
-
     /// Waits until all that this guard queued before is in the database.
     pub async fn flush(&self) -> Result<(), StoreError> {
         self.shared.flush().await

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
-use crate::domain::Span;
+use crate::domain::{Money, Span};
 use crate::ledger::account::Segment;
 use crate::ledger::meter::Meter;
 use crate::ledger::shared::RowCount;
@@ -36,6 +36,11 @@ const METERS: &str = "SELECT n, settled, held FROM unnest($1::text[], $2::text[]
 // Its guard may have come back and taken it over meanwhile.
 const ORPHANS: &str = "SELECT id FROM hold WHERE id = ANY($1) AND epoch IN (SELECT epoch FROM node WHERE state <> 'alive') \
                        ORDER BY id FOR UPDATE";
+const LOCK_CORRECTED: &str = "SELECT 1 FROM entry WHERE id = ANY($1) ORDER BY id FOR UPDATE";
+/// After the lock: what others have corrected while it was waited for is seen.
+const BOOKED: &str = "SELECT id, CAST(SUM(cost_nano) AS BIGINT) FROM (SELECT id, cost_nano FROM entry \
+    WHERE id = ANY($1) UNION ALL SELECT corrects, cost_nano FROM entry \
+    WHERE corrects = ANY($1) AND corrects IS NOT NULL AND kind = 'adjust') AS booked (id, cost_nano) GROUP BY id";
 const CREDIT: &str = "SELECT segments FROM credit WHERE id = 1 FOR UPDATE";
 /// The time, beside each of the days that end after another; alone if there is none.
 static NOW_AND_DAYS: LazyLock<String> = LazyLock::new(|| {
@@ -54,8 +59,8 @@ const RATES: &str = "SELECT n, CAST(taken AS TEXT), CAST(gone AS TEXT), at_ms \
 impl PgSession {
     /// Sends all statements at once, and returns the rows of each.
     async fn asked(&mut self, wants: &Wants) -> Result<Vec<Vec<Row>>, WriteError> {
-        self.prepare(&[LOCK_LANE, NEW_METERS, METERS, CREDIT, NEW_RATES, RATES, ORPHANS, &NOW_AND_DAYS])
-            .await?;
+        self.prepare(&[LOCK_LANE, NEW_METERS, METERS, CREDIT, NEW_RATES, RATES]).await?;
+        self.prepare(&[ORPHANS, LOCK_CORRECTED, BOOKED, &NOW_AND_DAYS]).await?;
         let (mut wanted, mut new) = (Places::default(), Places::default());
         for (key, need) in &wants.meters {
             wanted.push(key);
@@ -70,8 +75,9 @@ impl PgSession {
         let rates = rates.params();
         let lane: [&(dyn ToSql + Sync); 3] = [&self.epoch, &self.lane, &ids];
         let orphans: Vec<i64> = wants.orphans.iter().copied().map(int).collect();
-        let [from, orphans]: [[&(dyn ToSql + Sync); 1]; 2] = [[&from_s], [&orphans]];
-        let sent: [(bool, &str, &[&(dyn ToSql + Sync)]); 8] = [
+        let corrected: Vec<i64> = wants.corrected.iter().copied().map(int).collect();
+        let [from, orphans, corrected]: [[&(dyn ToSql + Sync); 1]; 3] = [[&from_s], [&orphans], [&corrected]];
+        let sent: [(bool, &str, &[&(dyn ToSql + Sync)]); 10] = [
             (true, LOCK_LANE, &lane),
             (!new.is_empty(), NEW_METERS, &new_meters),
             (!wants.meters.is_empty(), METERS, &wanted),
@@ -79,6 +85,8 @@ impl PgSession {
             (!wants.rates.is_empty(), NEW_RATES, &rates),
             (!wants.rates.is_empty(), RATES, &rates),
             (!wants.orphans.is_empty(), ORPHANS, &orphans),
+            (!wants.corrected.is_empty(), LOCK_CORRECTED, &corrected),
+            (!wants.corrected.is_empty(), BOOKED, &corrected),
             // The last: it may have waited for the rows.
             (true, &NOW_AND_DAYS, &from),
         ];
@@ -97,7 +105,7 @@ impl PgSession {
     /// Locks and reads what a group wants.
     pub(super) async fn opened(&mut self, wants: &Wants) -> Result<Result<Rows, Failure>, WriteError> {
         let answers = self.asked(wants).await?;
-        let [_, lane, made, meters, credit, _, rates, orphans, now] = &*answers else {
+        let [_, lane, made, meters, credit, _, rates, orphans, _, booked, now] = &*answers else {
             return Err(WriteError::Silent);
         };
         let Some(lane) = lane.first() else { return Ok(Err(Failure::GivenUp)) };
@@ -112,6 +120,7 @@ impl PgSession {
             made: made.iter().map(made_rows).collect::<Result<_, _>>()?,
             credit: credit.first().map(segments).transpose()?,
             orphans: orphans.iter().map(|row| row.try_get(0).map(uint)).collect::<Result<_, _>>()?,
+            booked: booked.iter().map(cost).collect::<Result<_, _>>()?,
             rates: rates.iter().map(|row| bucket(row, &wants.rates)).collect::<Result<_, _>>()?,
             ids: ids.into_iter().map(uint).collect(),
             now_ms: now.first().map_or(Ok(0), |row| row.try_get(0))?,
@@ -131,6 +140,10 @@ impl PgSession {
 fn made_rows(row: &Row) -> Result<RowCount, WriteError> {
     let rows = usize::try_from(row.try_get::<_, i64>(2)?).unwrap_or(0);
     Ok(RowCount { limit: row.try_get(0)?, start_s: row.try_get(1)?, rows })
+}
+
+fn cost(row: &Row) -> Result<(u64, Money), WriteError> {
+    Ok((uint(row.try_get(0)?), Money::from_nano(row.try_get(1)?)))
 }
 
 fn day(row: &Row) -> Result<Option<days::Day>, WriteError> {

@@ -3,11 +3,12 @@
 //! The lanes are written against this seam, so that a simulated database can stand behind
 //! them, which is slow, cut off, restarted, or loses the answer to a commit.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::domain::Money;
 use crate::ledger::account::Segment;
 use crate::ledger::entry::{Crossing, Entry, Hold, Job};
 use crate::ledger::meter::Meter;
@@ -30,6 +31,8 @@ pub(super) struct Wants {
     pub credit: bool,
     /// The buckets of rates that it takes from or gives back to, in the order of locks.
     pub rates: Vec<BucketKey>,
+    /// Entries that it corrects, which others may correct, too.
+    pub corrected: Vec<u64>,
     /// How many ids it takes beyond those that are left.
     pub ids: usize,
     /// The earliest admission among what ends, in Unix seconds: sums of days from there on
@@ -61,6 +64,8 @@ pub(super) struct Rows {
     pub made: Vec<RowCount>,
     /// Those of the orphans that are open.
     pub orphans: Vec<u64>,
+    /// What each entry that it corrects comes to with its corrections by now, if it is there.
+    pub booked: HashMap<u64, Money>,
     /// The segments of prepaid credit.
     pub credit: Option<Vec<Segment>>,
     /// The buckets of rates that have a row.

@@ -27,9 +27,9 @@ const LAST_GROUP: &str = "SELECT group_id FROM lane WHERE epoch = $1 AND lane = 
 
 /// The class of errors of transactions that were in each other's way: deadlocks.
 const IN_THE_WAY: &str = "40";
-/// The classes of errors that the same statements would meet again: a value that has no place, that
-/// breaks a constraint, or that is too large for an index.
-const REFUSED: [&str; 3] = ["22", "23", "54"];
+/// The classes of errors that the same statements would meet again: rows that are two where one is
+/// meant, a value that has no place, that breaks a constraint, or that is too large for an index.
+const REFUSED: [&str; 4] = ["21", "22", "23", "54"];
 
 /// Why a group was not written.
 pub(super) enum WriteError {

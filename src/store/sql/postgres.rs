@@ -71,11 +71,16 @@ impl Connection {
     /// Begins a transaction that only reads, at one instant. The lock keeps entries in the partitions
     /// that they are in at that instant.
     pub(crate) fn begin_snapshot(&self) -> Result<(), tokio_postgres::Error> {
-        self.batch(
-            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; LOCK TABLE ONLY entry IN ACCESS SHARE MODE",
-        )?;
         self.set_in_transaction(true);
-        Ok(())
+        let begun = self.batch(
+            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; LOCK TABLE ONLY entry IN ACCESS SHARE MODE",
+        );
+        if begun.is_err() {
+            // The lock may have failed, and not the first of the two. Where this fails, the
+            // connection is gone.
+            let _ = self.roll_back();
+        }
+        begun
     }
 
     /// Sets how long each statement of the open transaction may take, and each pause in it.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::time::sleep;
 
-use crate::ledger::entry::Crossing;
+use crate::ledger::entry::{Crossing, Entry, Kind};
 use crate::ledger::meter::Meter;
 use crate::ledger::shared::RowCount;
 use crate::store::postgres::session::{Need, Rows, Wants};
@@ -89,6 +89,7 @@ impl Database {
                 rows.orphans.push(*hold);
             }
         }
+        self.lock_corrected(id, wants, &mut rows).await?;
         if self.has_error() {
             return Err(Ended::RolledBack("an error at random"));
         }
@@ -100,6 +101,21 @@ impl Database {
         rows.ids = (0..wants.ids).map(|_| state.tables.id()).collect();
         rows.now_ms = self.now_ms();
         Ok(Opened::Rows(Box::new(rows)))
+    }
+
+    async fn lock_corrected(&self, id: u64, wants: &Wants, rows: &mut Rows) -> Result<(), Ended> {
+        for of in &wants.corrected {
+            self.lock(id, Row::Entry(*of)).await?;
+            let state = self.state();
+            let counts = |entry: &&Entry| {
+                entry.id == *of || (entry.corrects == Some(*of) && entry.kind == Kind::Adjust)
+            };
+            if state.tables.entries.contains_key(of) {
+                let booked = state.tables.entries.values().filter(counts).map(|entry| entry.cost).sum();
+                rows.booked.insert(*of, booked);
+            }
+        }
+        Ok(())
     }
 
     /// A meter's row, as a connection sees it.
