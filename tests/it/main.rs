@@ -20,6 +20,7 @@ mod cluster_locks;
 mod cluster_meters;
 mod cluster_months;
 mod cluster_months_divided;
+mod cluster_months_kept;
 mod cluster_names;
 mod cluster_nodes;
 mod cluster_once;
