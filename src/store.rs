@@ -189,12 +189,21 @@ pub enum StoreError {
     },
     /// A guard of an older version works on the database.
     #[error(
-        "a guard named {node:?} of an older version works on the ledger, and does not do what guards of this version rely \
-         on; stop all guards of older versions first. One that was killed counts as stopped after cluster.node_timeout"
+        "a guard named {node:?} of an older version works on the ledger, and does not read and write it as guards of this \
+         version do; stop all guards of older versions first. One that was killed counts as stopped after cluster.node_timeout"
     )]
     OlderGuard {
         /// Its name.
         node: String,
+    },
+    /// Views of another program keep a table from being replaced.
+    #[error(
+        "the tables can't be brought up to date while views, or other objects that are not spendguard's, depend on them: \
+         drop them, start this spendguard once more, and create them again. Nothing was changed. They are:\n{what}"
+    )]
+    Depended {
+        /// Which they are, one a line.
+        what: String,
     },
     /// Another guard of the same database has this one's name.
     #[error(

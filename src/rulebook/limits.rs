@@ -18,6 +18,9 @@ use crate::store::{Journal, StoreError};
 /// How often names that limits lack are looked for, if the rules have changed.
 const NAMES_LOOK_EVERY: Duration = Duration::from_secs(5);
 
+/// How often the pause after a failed look-up is doubled: up to five minutes.
+const NAMES_DOUBLED_MAX: u32 = 6;
+
 /// The rules as they were written, by their source.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Book {
@@ -248,12 +251,10 @@ impl Rulebook {
     /// it. On the embedded engine, the next start looks.
     pub async fn watch_names(&self, mut stop: watch::Receiver<bool>) {
         let Journal::Shared(_) = self.core.journal() else { return };
-        let mut looked_at = None;
+        let mut looks = NameLooks::default();
         while !*stop.borrow() {
-            let version = self.rules_version();
-            if looked_at != Some(version) && (!self.is_any_name_lacking().await || self.look_up_names().await)
-            {
-                looked_at = Some(version);
+            if looks.is_due(self.rules_version()) {
+                looks.note(!self.is_any_name_lacking().await || self.look_up_names().await);
             }
             let _ = tokio::time::timeout(NAMES_LOOK_EVERY, stop.changed()).await;
         }
@@ -262,6 +263,36 @@ impl Rulebook {
     async fn is_any_name_lacking(&self) -> bool {
         let book = self.book.lock().await;
         names::is_any_lacking(&in_force(&book), &book.names, &self.ring)
+    }
+}
+
+/// When names that limits lack are looked for: once at each version of the rules, and again after a
+/// failure, which costs all guards much, with a growing pause.
+#[derive(Debug, Default)]
+struct NameLooks {
+    version: Option<i64>,
+    is_done: bool,
+    failures: u32,
+    /// Looks that are left out until the next one.
+    left_out: u32,
+}
+
+impl NameLooks {
+    /// Whether they are looked for in this look.
+    fn is_due(&mut self, version: i64) -> bool {
+        if self.version != Some(version) {
+            *self = Self { version: Some(version), ..Self::default() };
+        }
+        let is_due = !self.is_done && self.left_out == 0;
+        self.left_out = self.left_out.saturating_sub(1);
+        is_due
+    }
+
+    /// Notes what has become of a look.
+    fn note(&mut self, is_done: bool) {
+        self.is_done = is_done;
+        self.left_out = (1 << self.failures) - 1;
+        self.failures = (self.failures + 1).min(NAMES_DOUBLED_MAX);
     }
 }
 
@@ -304,4 +335,26 @@ pub fn active(
     let mut limits = stored_of_file(of_file, zone)?;
     limits.extend(stored(of_api, zone)?);
     Ok(limits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_can_not_be_looked_up_are_so_again_after_a_growing_pause_and_at_once_at_a_new_version() {
+        let mut looks = NameLooks::default();
+        let mut failed_at = Vec::new();
+        for look in 0..300 {
+            if looks.is_due(7) {
+                looks.note(false);
+                failed_at.push(look);
+            }
+        }
+        assert_eq!(failed_at, [0, 1, 3, 7, 15, 31, 63, 127, 191, 255]);
+        assert!(looks.is_due(8));
+        looks.note(true);
+        assert!((0..300).all(|_| !looks.is_due(8)));
+        assert!(looks.is_due(9));
+    }
 }

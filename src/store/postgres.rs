@@ -33,6 +33,7 @@ mod shared;
 #[cfg(test)]
 mod simulation;
 mod start;
+mod tables;
 mod tls;
 mod transaction;
 mod upkeep;

@@ -124,6 +124,29 @@ fn a_limit_with_as_many_meters_as_may_be_refuses_new_users_on_every_guard() {
     });
 }
 
+#[test]
+fn meters_are_left_for_later_without_a_warning_while_a_report_has_the_only_connection() {
+    run(async {
+        let cluster =
+            Cluster::new(&format!("{PER_USER}[storage]\nconnections_max = 6\nconnect_timeout = \"1s\"\n"));
+        let guard = cluster.serve();
+        let locked = cluster.postgres.hold("LOCK TABLE rollup", 8);
+        let waiting = async {
+            while cluster.postgres.ask("SELECT count(*) FROM pg_locks WHERE NOT granted") == "0" {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            tokio::time::sleep(Duration::from_secs(4)).await;
+            guard.process.log()
+        };
+        let (_, log) = tokio::join!(
+            guard.ask(Method::GET, "/guard/v1/usage?group_by=user&since=2026-01-01", None),
+            waiting
+        );
+        assert!(!log.contains("meters_not_counted"), "{log}");
+        drop(locked);
+    });
+}
+
 /// Each meter that is removed takes a while.
 const SLOW: &str = "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.002); RETURN \
                     OLD; END $$; CREATE TRIGGER slow BEFORE DELETE ON meter FOR EACH ROW EXECUTE FUNCTION slow()";

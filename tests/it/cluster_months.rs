@@ -10,30 +10,22 @@ use crate::cluster::Cluster;
 use crate::harness::run;
 use crate::process::Serving;
 
-const CONFIG: &str = "[[limit]]\nname = \"all\"\nwindow = \"total\"\nhard = 100\n\
+pub(crate) const CONFIG: &str = "[[limit]]\nname = \"all\"\nwindow = \"total\"\nhard = 100\n\
                       [[limit]]\nname = \"users\"\nper = \"user\"\nunit = \"tokens\"\nwindow = \"month\"\nhard = 1000000\n\
                       [cluster]\nnode_timeout = \"5s\"\n[guard]\nhold_wait = \"0s\"\nwhen_tight = \"reject\"\n";
 
-/// The tables of version 3, as the previous preview made them.
-const VERSION_3: [&str; 4] = [
-    include_str!("../../src/store/postgres/schema/tables.sql"),
-    include_str!("../../src/store/postgres/schema/cluster.sql"),
-    include_str!("../../src/store/postgres/schema/rates.sql"),
-    include_str!("../../src/store/postgres/schema/turns.sql"),
-];
-
 /// The partitions of entries, in the order of their names.
-const PARTITIONS: &str = "SELECT string_agg(CAST(inhrelid AS regclass)::text, ' ' ORDER BY CAST(inhrelid AS regclass)::text) \
+pub(crate) const PARTITIONS: &str = "SELECT string_agg(CAST(inhrelid AS regclass)::text, ' ' ORDER BY CAST(inhrelid AS regclass)::text) \
      FROM pg_inherits WHERE inhparent = CAST('entry' AS regclass)";
 
 /// The name of the partition of a month that is so many months from now.
-fn month(cluster: &Cluster, from_now: i32) -> String {
+pub(crate) fn month(cluster: &Cluster, from_now: i32) -> String {
     let month = format!("date_trunc('month', now() AT TIME ZONE 'UTC') + interval '{from_now} months'");
     cluster.postgres.ask(&format!("SELECT 'entry_' || to_char({month}, 'YYYY_MM')"))
 }
 
 /// Waits until a statement has an answer; panics after twenty seconds.
-async fn until(cluster: &Cluster, statement: &str, wanted: &str) {
+pub(crate) async fn until(cluster: &Cluster, statement: &str, wanted: &str) {
     let began = Clock::default();
     while cluster.postgres.ask(statement) != wanted {
         assert!(
@@ -64,7 +56,7 @@ async fn shown(guard: &Serving) -> Vec<Value> {
 
 impl Cluster {
     /// Makes the partitions of some months that are over.
-    fn with_past_months(&self, months: std::ops::Range<i32>) {
+    pub(crate) fn with_past_months(&self, months: std::ops::Range<i32>) {
         for ago in months {
             let start = |ago: i32| {
                 let first =
@@ -80,9 +72,29 @@ impl Cluster {
         }
     }
 
+    /// As if all that was admitted until now had been pruned.
+    pub(crate) fn with_all_pruned(&self) {
+        self.postgres.ask(
+            "INSERT INTO pruned (id, before_s, entries, last_id, latest_ms, requests, cost_nano, tokens) \
+             SELECT 1, CAST(extract(epoch FROM now()) AS BIGINT), 0, 0, 0, 0, 0, 0",
+        );
+    }
+
+    /// Makes entries of this month and the next two be in the default partition, as if no guard had
+    /// run for months.
+    pub(crate) fn without_months(&self) -> [String; 3] {
+        let names = [0, 1, 2].map(|from_now| month(self, from_now));
+        let [now, next, later] = &names;
+        self.postgres.ask(&format!(
+            "BEGIN; ALTER TABLE entry DETACH PARTITION {now}; INSERT INTO entry SELECT * FROM {now}; DROP TABLE {now}; \
+             DROP TABLE {next}; DROP TABLE {later}; COMMIT"
+        ));
+        names
+    }
+
     /// Repeats the endings and sums of today in each of three months that are over, 90 to 150 days
     /// ago, while no guard runs. The next guard makes the meters of limits of them.
-    fn repeat_in_the_past(&self) {
+    pub(crate) fn repeat_in_the_past(&self) {
         let columns = |table: &str, but: &str| {
             self.postgres.ask(&format!(
                 "SELECT string_agg(column_name, ', ') FROM information_schema.columns \
@@ -106,7 +118,7 @@ impl Cluster {
 }
 
 /// Three requests, of a key.
-async fn spent(cluster: &Cluster, guard: &Serving) -> String {
+pub(crate) async fn spent(cluster: &Cluster, guard: &Serving) -> String {
     let key = guard.make_key().await;
     for user in ["anna", "ben", "anna"] {
         let answer = guard.chat(&key, &[], json!({ "user": user })).await;
@@ -116,13 +128,13 @@ async fn spent(cluster: &Cluster, guard: &Serving) -> String {
     key
 }
 
-fn stop(guard: Serving) {
+pub(crate) fn stop(guard: Serving) {
     guard.process.signal("TERM");
     assert_eq!(guard.process.wait(), Some(0));
 }
 
 /// Partitions as `PARTITIONS` lists them: the default one and these.
-fn with_default(names: &[String]) -> String {
+pub(crate) fn with_default(names: &[String]) -> String {
     let mut names: Vec<&str> = names.iter().map(String::as_str).chain(["entry_default"]).collect();
     names.sort_unstable();
     names.join(" ")
@@ -136,13 +148,9 @@ fn months_are_made_before_they_begin_by_whichever_guard_finds_one_missing() {
         let names = [0, 1, 2].map(|from_now| month(&cluster, from_now));
         assert_eq!(cluster.postgres.ask(PARTITIONS), with_default(&names));
         let key = spent(&cluster, &guard).await;
-        let [now, next, later] = &names;
+        let now = &names[0];
         assert_eq!(cluster.postgres.ask(&format!("SELECT count(*) FROM {now}")), "3");
-        // As if no guard had run for months.
-        cluster.postgres.ask(&format!(
-            "BEGIN; ALTER TABLE entry DETACH PARTITION {now}; INSERT INTO entry SELECT * FROM {now}; DROP TABLE {now}; \
-             DROP TABLE {next}; DROP TABLE {later}; COMMIT"
-        ));
+        cluster.without_months();
         assert_eq!(guard.chat(&key, &[], json!({})).await.status, StatusCode::OK);
         cluster.at_rest(&guard).await;
         assert_eq!(cluster.postgres.ask("SELECT count(*) FROM entry_default"), "4");
@@ -186,52 +194,6 @@ fn an_entry_of_a_month_without_a_partition_counts_like_any_other() {
         let ledger = guard.ask(Method::GET, "/guard/v1/ledger?kind=settle&limit=1000", None).await;
         assert_eq!(ledger["data"].as_array().unwrap().len(), 12, "{ledger:#}");
         guard.verify().await;
-    });
-}
-
-#[test]
-fn a_schema_with_one_table_of_entries_is_divided_and_says_the_same_as_before() {
-    run(async {
-        let cluster = Cluster::new(CONFIG);
-        // Rows as guards write them, put into tables of version 3.
-        let guard = cluster.serve();
-        let key = spent(&cluster, &guard).await;
-        stop(guard);
-        cluster.repeat_in_the_past();
-        cluster
-            .postgres
-            .sql("spendguard", "ALTER SCHEMA spendguard RENAME TO made; CREATE SCHEMA spendguard");
-        for tables in VERSION_3 {
-            cluster.postgres.ask(tables);
-        }
-        let tables = cluster.postgres.sql(
-            "spendguard",
-            "SELECT tablename FROM pg_tables WHERE schemaname = 'made' AND tablename NOT LIKE 'entry\\_%'",
-        );
-        for table in tables.lines() {
-            cluster.postgres.ask(&format!(
-                "DELETE FROM {table}; INSERT INTO {table} OVERRIDING SYSTEM VALUE SELECT * FROM made.{table}"
-            ));
-        }
-        // A guard of version 3 may go on beside it.
-        cluster.postgres.ask(
-            "UPDATE schema_version SET version = 3; SELECT setval('entry_id', (SELECT last_value FROM made.entry_id)); \
-             INSERT INTO node (epoch, name, version, since_ms, seen_ms, state) VALUES \
-             (7, 'old', '0.1.0', 1, CAST(extract(epoch FROM now()) * 1000 AS BIGINT), 'alive')",
-        );
-        let sum = "SELECT count(*), sum(hashtextextended(CAST(entry AS text), 0)) FROM entry";
-        let before = cluster.postgres.ask(sum);
-        let guards = [cluster.serve(), cluster.serve()];
-        assert_eq!(cluster.postgres.ask("SELECT version FROM schema_version"), "4");
-        assert_eq!(cluster.postgres.ask(sum), before, "each row is there as it was");
-        assert_eq!(cluster.postgres.ask("SELECT count(*) FROM entry_default"), "0");
-        let months = cluster.postgres.ask("SELECT count(DISTINCT tableoid) FROM entry");
-        assert!(months.parse::<u32>().unwrap() >= 3, "{months} partitions have entries");
-        for guard in &guards {
-            assert_eq!(guard.chat(&key, &[], json!({})).await.status, StatusCode::OK);
-        }
-        cluster.at_rest(&guards[0]).await;
-        guards[1].verify().await;
     });
 }
 

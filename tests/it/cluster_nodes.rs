@@ -87,13 +87,16 @@ fn holds_of_a_dead_guard_that_cannot_be_read_hide_no_other_and_are_logged_once()
 }
 
 #[test]
-fn a_guard_says_that_it_is_alive_while_meters_can_be_neither_counted_nor_removed() {
+fn a_guard_says_that_it_is_alive_whatever_its_upkeep_of_meters_and_months_waits_for() {
     run(async {
         let cluster = Cluster::new(&format!(
             "{ONE_DOLLAR}[[limit]]\nname = \"users\"\nper = \"user\"\nwindow = \"day\"\nhard = 9\n"
         ));
         let _guard = cluster.serve();
-        let _locked = cluster.postgres.hold("LOCK TABLE meter", 7);
+        // Before it looks for the first time: months that are to be removed, and what is in the way.
+        cluster.with_past_months(1..3);
+        cluster.with_all_pruned();
+        let _locked = cluster.postgres.hold("LOCK TABLE meter, entry", 7);
         let (clock, mut longest) = (Clock::default(), 0.0_f64);
         while clock.running() < Duration::from_secs(6) {
             let silence = "SELECT extract(epoch FROM now()) * 1000 - seen_ms FROM node";

@@ -19,6 +19,8 @@ mod cluster_limits;
 mod cluster_locks;
 mod cluster_meters;
 mod cluster_months;
+mod cluster_months_divided;
+mod cluster_months_kept;
 mod cluster_names;
 mod cluster_nodes;
 mod cluster_once;

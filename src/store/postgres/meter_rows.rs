@@ -5,26 +5,15 @@
 //! database little: the more rows were found, the later they are counted again. Between two counts
 //! it adds those that it makes. So it makes no more rows for requests once there are as many as
 //! there may be, except for what other guards have made since it counted last.
-//!
-//! It is done on a thread and a connection that no sign of life waits for.
 
 use std::collections::HashMap;
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::Duration;
 
 use crate::ledger::meter::METERS_MAX;
 use crate::ledger::shared::{Counted, RowCount};
-use crate::store::StoreError;
 use crate::store::postgres::clock::NOW_S;
-use crate::store::postgres::database::Database;
-use crate::store::postgres::lease::Lease;
-use crate::store::postgres::pool::Work;
 use crate::store::postgres::shared::Shared;
-use crate::store::sql::{Db, Lent as _, Result, params};
+use crate::store::sql::{Db, Result, params};
 
-/// How often it looks.
-const EVERY: Duration = Duration::from_secs(1);
 /// Rows that are counted in a second, on average: of two million, an index is read for about half
 /// a second in each forty.
 const COUNTED_A_SECOND: usize = 50_000;
@@ -41,15 +30,9 @@ const METERS_REMOVED: u32 = 1_000;
 const GONE_EACH: u64 = 10;
 const GONE_REMOVED: u32 = 5_000;
 
-/// The thread that does it.
-pub(super) struct MeterUpkeep {
-    pub(super) database: Arc<Database>,
-    pub(super) shared: Arc<Shared>,
-}
-
-/// What it remembers between two looks.
+/// What is remembered of them between two looks. There is a look every second.
 #[derive(Debug, Default)]
-struct Memory {
+pub(super) struct MeterRows {
     /// How often it has looked.
     looks: u64,
     counting: Counting,
@@ -61,42 +44,24 @@ struct Memory {
 #[derive(Debug, Default)]
 struct Counting(HashMap<Counted, u64>);
 
-impl MeterUpkeep {
-    /// Looks every second until the sender is dropped.
-    pub(super) fn run(self, stop: &Receiver<()>) {
-        let mut memory = Memory::default();
-        while stop.recv_timeout(EVERY) == Err(RecvTimeoutError::Timeout) {
-            if !self.shared.is_healthy() {
-                continue;
-            }
-            if let Err(error) = self.look(&mut memory) {
-                tracing::warn!(
-                    event = "meters_not_counted", %error,
-                    "the meters of a limit can't be counted, or old ones not removed; new ones are made meanwhile, \
-                     however many there are"
-                );
-            }
-        }
-    }
-
-    fn look(&self, memory: &mut Memory) -> std::result::Result<(), StoreError> {
-        memory.looks += 1;
-        let lease = Lease::take(&self.database, Work::Long)?;
-        let db = Db::Postgres(lease.connection());
-        memory.counting.count(db, &self.shared, memory.looks)?;
+impl MeterRows {
+    /// Counts some, and removes some.
+    pub(super) fn look(&mut self, db: Db<'_>, shared: &Shared) -> Result<()> {
+        self.looks += 1;
+        self.counting.count(db, shared, self.looks)?;
         remove_old(db)?;
-        if memory.gone.is_none() && memory.looks % GONE_EACH == 1 {
-            memory.gone = gone(db)?;
+        if self.gone.is_none() && self.looks % GONE_EACH == 1 {
+            self.gone = gone(db)?;
         }
-        if let Some(limit) = memory.gone.take() {
-            memory.gone = (remove_gone(db, &limit)? > 0).then_some(limit);
+        if let Some(limit) = self.gone.take() {
+            self.gone = (remove_gone(db, &limit)? > 0).then_some(limit);
         }
         Ok(())
     }
 }
 
 impl Counting {
-    /// Counts the rows of limits whose turn it is in this look. There is a look every second.
+    /// Counts the rows of limits whose turn it is in this look.
     fn count(&mut self, db: Db<'_>, shared: &Shared, look: u64) -> Result<()> {
         let limits = shared.ledger().counted_limits();
         let turn = |of: Counted| (self.0.get(&of).copied().unwrap_or(0), of);

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio_postgres::error::{DbError, SqlState};
+
 use crate::store::StoreError;
 use crate::store::postgres::clock::NOW_MS;
 use crate::store::postgres::months;
@@ -31,9 +33,11 @@ const STEPS_MAX: Duration = Duration::from_secs(3_600);
 /// guards that run wait behind it.
 const LOCK_MAX_MS: u32 = 10_000;
 
-/// Guards of this version and before don't note their turns on conversations. They must have ended
-/// before the tables are those of a later one.
-const WITHOUT_TURNS: i64 = 2;
+/// Guards of this version and before must have ended before the tables are those of a later one. A
+/// snapshot that one has taken before entries are divided sees none of them afterwards, and it would
+/// add the tokens that a late correction takes back. Those of version 2 don't note their turns on
+/// conversations either.
+const NOT_BESIDE_LATER: i64 = 3;
 
 /// Makes the tables, or brings them to this version. A schema that is newer than this program
 /// is an error, and so is one that is not the guard's. A guard that has said nothing for
@@ -63,7 +67,7 @@ pub(super) fn prepare(
             Found::Version(version) if HALF_COPIED < version && version < VERSION => version,
             Found::Version(_) | Found::OfOlderGuard(_) | Found::Foreign(_) => return Ok(found),
         };
-        if (1..=WITHOUT_TURNS).contains(&done)
+        if (1..=NOT_BESIDE_LATER).contains(&done)
             && let Some(name) = alive(db, node_timeout)?
         {
             return Ok(Found::OfOlderGuard(name));
@@ -74,7 +78,16 @@ pub(super) fn prepare(
         db.execute("UPDATE schema_version SET version = ?1 WHERE id = 1", params![VERSION])?;
         Ok(Found::Version(VERSION))
     });
-    prepared?.current_or_error(schema)
+    match prepared {
+        Err(sql::Error::Postgres(error))
+            if error.code() == Some(&SqlState::DEPENDENT_OBJECTS_STILL_EXIST) =>
+        {
+            let detail = error.as_db_error().and_then(DbError::detail).unwrap_or_default();
+            // The name that it has while it is divided.
+            Err(StoreError::Depended { what: detail.replace("entry_whole", "entry") })
+        }
+        prepared => prepared?.current_or_error(schema),
+    }
 }
 
 /// What a schema holds.

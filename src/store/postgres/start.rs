@@ -13,11 +13,11 @@ use crate::store::postgres::database::{Config, Database};
 use crate::store::postgres::lane::Lane;
 use crate::store::postgres::lanes::Lanes;
 use crate::store::postgres::locks::{rules_version, working};
-use crate::store::postgres::meter_rows::MeterUpkeep;
 use crate::store::postgres::nodes::{self, Joined};
 use crate::store::postgres::reader::Reader;
 use crate::store::postgres::schema::{self, Found};
 use crate::store::postgres::shared::Shared;
+use crate::store::postgres::tables::TableUpkeep;
 use crate::store::postgres::transaction::PgSession;
 use crate::store::postgres::upkeep::Upkeep;
 use crate::store::postgres::whole;
@@ -137,10 +137,10 @@ impl SharedStore {
         let writer = Writer::new(Arc::clone(&database), Arc::clone(&shared));
         let readers = Reader::new(Arc::clone(&database));
         let upkeep = Upkeep { database: Arc::clone(&database), shared: Arc::clone(&shared), names };
-        let meters = MeterUpkeep { database: Arc::clone(&database), shared: Arc::clone(&shared) };
+        let tables = TableUpkeep { database: Arc::clone(&database), shared: Arc::clone(&shared) };
         let upkeep = vec![
             Beside::start("ledger-upkeep", move |stop| upkeep.run(stop))?,
-            Beside::start("ledger-meters", move |stop| meters.run(stop))?,
+            Beside::start("ledger-tables", move |stop| tables.run(stop))?,
         ];
         let running = SharedEngine { database: Arc::clone(&database), lanes, upkeep };
         Ok(Started { lanes: Lanes::new(shared, requests_max, database), writer, readers, running })

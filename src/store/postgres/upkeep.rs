@@ -1,5 +1,6 @@
 //! What a guard does every second beside admission: it says that it is alive, notices new
-//! rules, gives up dead guards, and charges what they held.
+//! rules, gives up dead guards, and charges what they held. What may have to wait is done elsewhere
+//! (`tables`).
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -11,7 +12,6 @@ use crate::store::postgres::calls::Call;
 use crate::store::postgres::clock::NOW_MS;
 use crate::store::postgres::database::Database;
 use crate::store::postgres::locks::{rules_version, working};
-use crate::store::postgres::months;
 use crate::store::postgres::nodes::{self, Known, Rejoined};
 use crate::store::postgres::shared::Shared;
 use crate::store::records::Names;
@@ -23,7 +23,7 @@ const EVERY: Duration = Duration::from_secs(1);
 /// Buckets of rates that nothing was taken from for so long are removed, in milliseconds: they
 /// have been full for long, and no request that took from them is open any more.
 const BUCKET_AGE_MS: i64 = 86_400_000;
-/// How often buckets, guards that have ended, and months are looked through, in looks.
+/// How often buckets and guards that have ended are looked through, in looks.
 const SELDOM: u64 = 60;
 /// Buckets that are removed at once.
 const BUCKETS_REMOVED: u32 = 10_000;
@@ -128,12 +128,6 @@ impl Upkeep {
         if *looks % SELDOM == 1 {
             remove_old_buckets(db)?;
             nodes::forget_old(db)?;
-            if let Err(error) = months::keep(connection) {
-                tracing::warn!(
-                    event = "months_not_kept", %error,
-                    "the tables of months can't be made or removed; entries of a month without one are in entry_default"
-                );
-            }
         }
         Ok(())
     }

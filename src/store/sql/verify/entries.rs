@@ -92,7 +92,7 @@ pub(super) fn repeated(db: Db<'_>, report: &mut Report) -> Result<()> {
             kind: "entry",
             about: format!("id of {}", entry_id(uint(id))),
             what: format!("{count} entries have the id {}; together they cost {}", entry_id(uint(id)), usd(cost)),
-            meaning: "limits count each of them, and a request is one of them at most".to_owned(),
+            meaning: "limits count each of them, though a request has one entry".to_owned(),
             remedy: "they were changed after they were written, or the database's sequence of ids was set back: put back a \
                      backup, or take back what is too much with `spendguard ledger adjust`"
                 .to_owned(),
