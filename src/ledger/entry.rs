@@ -131,7 +131,7 @@ pub struct Entry {
     pub tool_fees: Money,
     /// What was used, each in the class that it was charged at; or what is taken back of it.
     pub quantities: Quantities,
-    /// How the cost is known that is settled or taken back; otherwise `None`.
+    /// How the settled or taken-back cost is known; otherwise `None`.
     pub basis: Option<Basis>,
     /// The model that answered.
     pub served_model: Option<Arc<str>>,
