@@ -107,7 +107,9 @@ fn a_copy_back_that_is_killed_is_no_ledger_and_goes_on_by_the_same_command() {
         house.to_postgres();
         let back = house.folder("back");
         let copied = || {
-            let db = rusqlite::Connection::open(back.join("spendguard.db")).ok()?;
+            // One that is not there yet is not made here.
+            let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_WRITE;
+            let db = rusqlite::Connection::open_with_flags(back.join("spendguard.db"), flags).ok()?;
             let no_log_is_moved = rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
             db.set_db_config(no_log_is_moved, true).unwrap();
             let sql = "SELECT copied FROM migration WHERE name = 'entry'";
