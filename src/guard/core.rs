@@ -9,7 +9,6 @@ mod notes;
 mod rates;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
@@ -34,9 +33,6 @@ use crate::store::{
 use crate::throttle::Throttle;
 
 pub use rates::NotPaced;
-
-/// How long a request that may not wait for others does wait for endings of its own guard.
-const ENDINGS_MAX: Duration = Duration::from_secs(2);
 
 /// One ledger with its journal, its rates and its clock.
 #[derive(Debug)]
@@ -132,13 +128,6 @@ impl Core {
                 left.map(|left| left.max(Money::ZERO))
             }
         }
-    }
-
-    /// Waits until all is written that this guard has queued. `false` on the embedded engine, where
-    /// each ending counts at once, and if it can't be written or takes long.
-    pub(super) async fn endings_written(&self) -> bool {
-        let Journal::Shared(lanes) = &self.journal else { return false };
-        tokio::time::timeout(ENDINGS_MAX, lanes.flush()).await.is_ok_and(|flushed| flushed.is_ok())
     }
 
     /// Writes a correction with its row of the audit log. `entry` has no id yet. It counts

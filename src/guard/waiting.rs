@@ -15,6 +15,9 @@ use crate::guard::{Denied, Guard, Reservation, ReserveRequest};
 use crate::ledger::denial::{Blocked, Denial};
 use crate::ledger::waiting::{Place, Turn};
 
+/// How long a request that may not wait for others does wait for endings of its own guard.
+const ENDINGS_MAX: Duration = Duration::from_secs(2);
+
 /// Keeps one call until it is received.
 #[derive(Debug, Default)]
 struct Bell(Notify);
@@ -102,7 +105,7 @@ impl Wait {
         match &mut self.state {
             State::Fresh if self.longest.is_zero() => {
                 self.state = State::Over;
-                if self.guard.core.endings_written().await { Ok(()) } else { Err(denial) }
+                if self.endings_written().await { Ok(()) } else { Err(denial) }
             }
             State::Fresh => self.join(place).ok_or(denial),
             State::Queued { place: known, .. } if *known != place => {
@@ -123,6 +126,14 @@ impl Wait {
             }
             State::Over => Err(denial),
         }
+    }
+
+    /// Waits until all is written that this guard has queued. `false` on the embedded engine, where
+    /// each ending counts at once, and if it can't be written or takes long.
+    async fn endings_written(&self) -> bool {
+        let core = &self.guard.core;
+        core.is_shared()
+            && tokio::time::timeout(ENDINGS_MAX, core.flush()).await.is_ok_and(|flushed| flushed.is_ok())
     }
 
     /// Joins a queue, unless too many wait there. The next attempt is made at once:
