@@ -82,6 +82,8 @@ async fn ending(script: Script) -> (u16, String) {
     house.settled().await;
     let entries = house.entries().await;
     assert_eq!(entries.len(), 1, "{entries:?}");
+    // There are many, one after the other.
+    house.close().await;
     let entry = &entries[0];
     let text = |field: &str| entry[field].as_str().unwrap_or("none").to_owned();
     let end = if entry["cost_usd"] == entry["held_usd"] { "held" } else { "less" };

@@ -43,7 +43,10 @@ async fn cost(tools: Value, events: &str) -> String {
     let (house, _) = before(says(format!("{SSE}{events}")), shared).await;
     house.post("/v1/responses", &[], &asks(tools)).await;
     house.settled().await;
-    house.entries().await[0]["cost_usd"].as_str().unwrap().to_owned()
+    let cost = house.entries().await[0]["cost_usd"].as_str().unwrap().to_owned();
+    // There are many, one after the other.
+    house.close().await;
+    cost
 }
 
 #[test]
