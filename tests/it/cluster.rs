@@ -46,6 +46,15 @@ impl Cluster {
         Place::serve_by(self.command())
     }
 
+    /// A guard, and a key that has spent.
+    pub(crate) async fn spending(&self) -> (Serving, String) {
+        let guard = self.serve();
+        let key = guard.make_key().await;
+        assert_eq!(guard.chat(&key, &[], json!({})).await.status, StatusCode::OK);
+        self.at_rest(&guard).await;
+        (guard, key)
+    }
+
     /// What upstream has charged, what is settled and what is held, in nano-dollars.
     pub(crate) async fn truth(&self, guard: &Serving) -> (i64, i64, i64) {
         let (settled, held) = guard.meter("all").await;

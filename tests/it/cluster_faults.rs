@@ -34,10 +34,7 @@ async fn until(guard: &Serving, key: &str, wanted: StatusCode) {
 fn a_guard_whose_database_lost_commits_admits_nothing_and_says_so() {
     run(async {
         let cluster = Cluster::new(ONE_DOLLAR);
-        let guard = cluster.serve();
-        let key = guard.make_key().await;
-        assert_eq!(guard.chat(&key, &[], json!({})).await.status, StatusCode::OK);
-        cluster.at_rest(&guard).await;
+        let (guard, key) = cluster.spending().await;
         cluster.postgres.crash();
         cluster.postgres.keep_copy();
         cluster.postgres.again();

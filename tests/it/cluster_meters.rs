@@ -20,6 +20,16 @@ async fn chat_of(guard: &Serving, key: &str, user: &str) -> Answer {
     guard.chat(key, &[], json!({ "model": "gpt-4o-mini", "user": user })).await
 }
 
+/// A guard, and a key of which one user has called once.
+async fn called() -> (Cluster, Serving, String) {
+    let cluster = Cluster::new("");
+    let guard = cluster.serve();
+    let key = guard.make_key().await;
+    assert_eq!(chat_of(&guard, &key, "ann").await.status, StatusCode::OK);
+    guard.written(1).await;
+    (cluster, guard, key)
+}
+
 #[test]
 fn rules_that_were_changed_are_read_again_without_a_meter_and_what_is_shown_has_a_bound() {
     run(async {
@@ -53,11 +63,7 @@ fn rules_that_were_changed_are_read_again_without_a_meter_and_what_is_shown_has_
 #[test]
 fn a_new_limit_shows_at_once_what_was_spent_before() {
     run(async {
-        let cluster = Cluster::new("");
-        let guard = cluster.serve();
-        let key = guard.make_key().await;
-        assert_eq!(chat_of(&guard, &key, "ann").await.status, StatusCode::OK);
-        guard.written(1).await;
+        let (_cluster, guard, _) = called().await;
         let rule = json!({ "per": "user", "unit": "requests", "window": "month", "hard": "9" });
         let made = guard.ask(Method::PUT, "/guard/v1/limits/calls", Some(rule)).await;
         assert_eq!(
@@ -154,11 +160,7 @@ const SLOW: &str = "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $
 #[test]
 fn a_limit_that_is_removed_keeps_no_request_waiting_for_its_meters_and_none_of_them_counts_again() {
     run(async {
-        let cluster = Cluster::new("");
-        let guard = cluster.serve();
-        let key = guard.make_key().await;
-        assert_eq!(chat_of(&guard, &key, "ann").await.status, StatusCode::OK);
-        guard.written(1).await;
+        let (cluster, guard, key) = called().await;
         let path = "/guard/v1/limits/calls";
         let rule = json!({ "per": "user", "unit": "requests", "window": "month", "hard": "100000" });
         guard.ask(Method::PUT, path, Some(rule.clone())).await;

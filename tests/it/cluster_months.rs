@@ -128,11 +128,6 @@ pub(crate) async fn spent(cluster: &Cluster, guard: &Serving) -> String {
     key
 }
 
-pub(crate) fn stop(guard: Serving) {
-    guard.process.signal("TERM");
-    assert_eq!(guard.process.wait(), Some(0));
-}
-
 /// Partitions as `PARTITIONS` lists them: the default one and these.
 pub(crate) fn with_default(names: &[String]) -> String {
     let mut names: Vec<&str> = names.iter().map(String::as_str).chain(["entry_default"]).collect();
@@ -183,7 +178,7 @@ fn an_entry_of_a_month_without_a_partition_counts_like_any_other() {
         let guard = cluster.serve();
         spent(&cluster, &guard).await;
         let settled = guard.meter("all").await.0;
-        stop(guard);
+        guard.stop();
         cluster.repeat_in_the_past();
         assert_eq!(cluster.postgres.ask("SELECT count(*) FROM entry_default"), "9");
         let guard = cluster.serve();
@@ -229,7 +224,7 @@ fn a_month_that_was_pruned_goes_and_what_stays_of_it_moves() {
         let cluster = Cluster::new(CONFIG);
         let guard = cluster.serve();
         let key = spent(&cluster, &guard).await;
-        stop(guard);
+        guard.stop();
         cluster.with_past_months(1..7);
         cluster.repeat_in_the_past();
         let guard = cluster.serve();

@@ -6,7 +6,7 @@ use http::StatusCode;
 use serde_json::json;
 
 use crate::cluster::Cluster;
-use crate::cluster_months::{CONFIG, spent, stop};
+use crate::cluster_months::{CONFIG, spent};
 use crate::harness::run;
 use crate::process::refused;
 
@@ -27,7 +27,7 @@ async fn of_version_3() -> (Cluster, String) {
     // Rows as guards write them, put into tables of version 3.
     let guard = cluster.serve();
     let key = spent(&cluster, &guard).await;
-    stop(guard);
+    guard.stop();
     cluster.repeat_in_the_past();
     cluster.postgres.sql("spendguard", "ALTER SCHEMA spendguard RENAME TO made; CREATE SCHEMA spendguard");
     for tables in VERSION_3 {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use spendguard::clock::Clock;
 
 use crate::cluster::Cluster;
-use crate::cluster_months::{CONFIG, PARTITIONS, month, spent, stop, until, with_default};
+use crate::cluster_months::{CONFIG, PARTITIONS, month, spent, until, with_default};
 use crate::harness::run;
 use crate::process::Serving;
 
@@ -22,7 +22,7 @@ async fn until_logged(guard: &Serving, text: &str) {
 fn entries_in_use_are_waited_for_once_however_many_months_were_pruned() {
     run(async {
         let cluster = Cluster::new(CONFIG);
-        stop(cluster.serve());
+        cluster.serve().stop();
         cluster.with_past_months(1..13);
         cluster.with_all_pruned();
         cluster.postgres.log_statements();
@@ -43,7 +43,7 @@ fn entries_in_use_are_waited_for_once_however_many_months_were_pruned() {
 fn a_month_that_another_guard_removes_at_the_same_time_is_no_fault() {
     run(async {
         let cluster = Cluster::new(CONFIG);
-        stop(cluster.serve());
+        cluster.serve().stop();
         cluster.with_past_months(1..4);
         cluster.with_all_pruned();
         let guard = cluster.serve();
@@ -77,7 +77,7 @@ fn a_month_with_too_many_entries_to_move_stays_where_it_is_and_the_log_says_so()
         let cluster = Cluster::new(CONFIG);
         let guard = cluster.serve();
         spent(&cluster, &guard).await;
-        stop(guard);
+        guard.stop();
         let [now, next, later] = cluster.without_months();
         let columns = cluster.postgres.ask(
             "SELECT string_agg(column_name, ', ') FROM information_schema.columns \
@@ -93,7 +93,7 @@ fn a_month_with_too_many_entries_to_move_stays_where_it_is_and_the_log_says_so()
         let log = guard.process.log();
         assert!(log.contains(&now) && log.contains("more than 20000 rows"), "{log}");
         assert_eq!(cluster.postgres.ask("SELECT count(*) FROM entry_default"), "25003");
-        stop(guard);
+        guard.stop();
         cluster.postgres.sql("spendguard", &move_as_documented(&now, &next));
         assert_eq!(cluster.postgres.ask(PARTITIONS), with_default(&[now.clone(), next, later]));
         assert_eq!(cluster.postgres.ask(&format!("SELECT count(*) FROM ONLY {now}")), "25003");
@@ -105,7 +105,7 @@ fn a_month_with_too_many_entries_to_move_stays_where_it_is_and_the_log_says_so()
 fn a_month_that_is_needed_soon_and_cannot_be_made_is_logged_and_a_later_one_is_not() {
     run(async {
         let cluster = Cluster::new(CONFIG);
-        stop(cluster.serve());
+        cluster.serve().stop();
         for (from_now, is_logged) in [(2, false), (1, true)] {
             cluster.postgres.ask(&format!("DROP TABLE {}", month(&cluster, from_now)));
             let report = cluster.postgres.hold("SELECT count(*) FROM entry", 6);

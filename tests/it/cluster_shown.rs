@@ -327,10 +327,7 @@ fn forecasts_exports_and_sizes_are_of_the_whole_ledger() {
 fn credit_that_a_guard_grants_counts_nothing_of_what_others_had_admitted_before() {
     run(async {
         let cluster = Cluster::new(ONE_DOLLAR);
-        let guard = cluster.serve();
-        let key = guard.make_key().await;
-        assert_eq!(guard.chat(&key, &[], json!({})).await.status, StatusCode::OK);
-        cluster.at_rest(&guard).await;
+        let (guard, key) = cluster.spending().await;
         // It has admitted nothing itself.
         let other = cluster.serve();
         let grant = json!({ "amount_usd": "5" });

@@ -194,8 +194,7 @@ fn kill_9(durability: &str) {
             left = hard - settled;
             is_in_force(&guard, &key, left).await;
         }
-        guard.process.signal("TERM");
-        assert_eq!(guard.process.wait(), Some(0));
+        guard.stop();
         let db = rusqlite::Connection::open(place.database()).unwrap();
         let count = |sql: &str| db.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
         let entries = count("SELECT COUNT(*) FROM entry");

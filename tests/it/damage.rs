@@ -82,8 +82,7 @@ async fn stopped(requests: usize) -> Files {
     for n in 0..requests {
         guard.chat(&key, &[], json!({ "user": format!("user-{n}") })).await;
     }
-    guard.process.signal("TERM");
-    assert_eq!(guard.process.wait(), Some(0));
+    guard.stop();
     // The process may end before it has closed the database.
     let db = rusqlite::Connection::open(place.database()).unwrap();
     db.execute_batch(

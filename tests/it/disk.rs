@@ -153,8 +153,7 @@ fn on_a_full_tmpfs_no_request_is_admitted_no_ending_is_lost_and_it_goes_on_by_it
         guard.verify().await;
         let (settled, _) = guard.meter("small").await;
         assert!(settled.nano() >= served(&upstream).await.1);
-        guard.process.signal("TERM");
-        assert_eq!(guard.process.wait(), Some(0));
+        guard.stop();
     });
 }
 

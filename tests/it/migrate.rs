@@ -155,9 +155,14 @@ fn assert_same(before: &[(&str, Value)], after: &[(&str, Value)]) {
     }
 }
 
-fn stop(guard: Serving) {
-    guard.process.signal("TERM");
-    assert_eq!(guard.process.wait(), Some(0));
+/// Copies a ledger to a folder. Returns a guard on it, which shows the same.
+async fn same_in_a_folder(house: &House, before: &[(&str, Value)]) -> Serving {
+    let back = house.folder("back");
+    house.to_folder(&back);
+    let guard = Place::serve_by(house.on_folder(&back));
+    assert_same(before, &shown(&guard).await);
+    guard.verify().await;
+    guard
 }
 
 /// What operators can make: a row of each table.
@@ -212,7 +217,7 @@ async fn spent() -> (House, String) {
     let key = guard.make_key().await;
     assert_eq!(guard.chat(&key, &[], json!({})).await.status, StatusCode::OK);
     guard.written(1).await;
-    stop(guard);
+    guard.stop();
     (house, key)
 }
 
@@ -224,7 +229,7 @@ fn a_ledger_is_the_same_on_postgresql_and_back_again() {
         let key = furnish(&guard).await;
         let before = shown(&guard).await;
         assert!(before[4].1.to_string().contains("\"all\""), "a threshold was crossed: {}", before[4].1);
-        stop(guard);
+        guard.stop();
         let files = || std::fs::read(house.place.database()).unwrap();
         let file = files();
         let said = house.to_postgres();
@@ -243,13 +248,9 @@ fn a_ledger_is_the_same_on_postgresql_and_back_again() {
         let names = before[9].1["data"].as_array().unwrap().iter().map(|key| key["name"].as_str().unwrap());
         assert_eq!(names.clone().count(), 7, "the newest follows the others");
         guard.verify().await;
-        stop(guard);
+        guard.stop();
 
-        let back = house.folder("back");
-        house.to_folder(&back);
-        let guard = Place::serve_by(house.on_folder(&back));
-        assert_same(&before, &shown(&guard).await);
-        guard.verify().await;
+        let guard = same_in_a_folder(&house, &before).await;
         assert_eq!(guard.chat(&key, &[], json!({ "user": "back" })).await.status, StatusCode::OK);
         guard.written(8).await;
         guard.verify().await;
@@ -298,7 +299,7 @@ fn a_hold_that_was_open_at_a_kill_is_charged_once_wherever_the_ledger_goes_next(
             guard.verify().await;
             let answer = guard.chat(&key, &[], json!({})).await;
             assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
-            stop(guard);
+            guard.stop();
         }
     });
 }
@@ -325,7 +326,7 @@ fn the_hold_of_a_job_stays_open_and_counts_once() {
         let guard = Place::serve_by(house.on_postgres());
         assert_eq!(guard.meter("all").await, (settled, held));
         guard.verify().await;
-        stop(guard);
+        guard.stop();
         let back = house.folder("back");
         house.to_folder(&back);
         let guard = Place::serve_by(house.on_folder(&back));
@@ -351,13 +352,13 @@ fn a_source_in_use_and_a_target_that_has_something_are_refused_with_a_remedy() {
         guard.make_key().await;
         let said = refusal(migration(&data, database));
         assert!(said.contains("another spendguard is using"), "{said}");
-        stop(guard);
+        guard.stop();
         let on_postgres = Place::serve_by(house.on_postgres());
         let said = refusal(migration(&data, database));
         assert!(said.contains("has rows in its table") && said.contains("name one that is empty"), "{said}");
         let said = refusal(migration(database, &house.folder("new").display().to_string()));
         assert!(said.contains("a guard named") && said.contains("stop it first"), "{said}");
-        stop(on_postgres);
+        on_postgres.stop();
         // As a guard that joins keeps it, or a change of the rules.
         let locked = house.postgres.hold("SELECT 1 FROM rules FOR UPDATE", 4);
         let said = refusal(migration(database, &house.folder("new").display().to_string()));

@@ -206,6 +206,12 @@ pub(crate) fn refused(mut command: Command) -> String {
 }
 
 impl Serving {
+    /// Asks it to stop, and waits until it has done so.
+    pub(crate) fn stop(self) {
+        self.process.signal("TERM");
+        assert_eq!(self.process.wait(), Some(0));
+    }
+
     /// Asks the admin API.
     pub(crate) async fn ask(&self, method: Method, path: &str, body: Option<Value>) -> Value {
         let bearer = format!("Bearer {ADMIN_TOKEN}");

@@ -296,8 +296,7 @@ fn the_command_says_it_in_words_and_in_json_and_exits_with_1() {
         let (code, out, _) = cli(&guard.admin_address, &[]);
         assert_eq!(code, Some(0), "{out}");
         says(&out, &["ok: ", "1 rollups, 0 open holds and 2 limits compared"]);
-        guard.process.signal("TERM");
-        assert_eq!(guard.process.wait(), Some(0));
+        guard.stop();
         let db = Connection::open(place.database()).unwrap();
         db.execute("UPDATE rollup SET cost_nano = cost_nano + 1000000000", []).unwrap();
         drop(db);

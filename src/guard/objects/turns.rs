@@ -236,34 +236,21 @@ impl Turn {
     /// Ends it. Returns what is to be written before the client goes on; nothing on the embedded
     /// engine, where memory knows it.
     pub fn ended(mut self, end: TurnEnd) -> Option<ObjectChange> {
-        let is_here = matches!(self.open, Some(Open::Here { .. }));
-        let change = self.close(end)?;
-        if is_here {
-            drop(self.guard.learn_objects(vec![change]));
-            return None;
-        }
-        Some(change)
+        self.close(end)
     }
 
-    /// Takes it out of memory. Returns what is to be written of its end: until then the size of the
+    /// The same. Until that is written, or queued on the embedded engine, the size of the
     /// conversation is unknown, so it is overestimated and never underestimated.
     fn close(&mut self, end: TurnEnd) -> Option<ObjectChange> {
-        let of = self.conversation.clone();
         match self.open.take()? {
             Open::Here { key, number, was_alone } => {
-                let mut memory = self.guard.objects.memory();
-                memory.change(key);
-                let turns = memory.turns.get_mut(&key)?;
-                turns.open.remove(&number);
-                let was_alone = was_alone && number == turns.begun;
-                turns.known = after(&turns.known, end, &self.added_max, was_alone);
-                if !turns.open.is_empty() {
-                    return None;
+                if let Some(change) = self.end_here(end, (key, number, was_alone)) {
+                    drop(self.guard.learn_objects(vec![change]));
                 }
-                let Turns { of: object, known, .. } = memory.turns.remove(&key)?;
-                Some(put(of, KnownObject { context: known, ..object }))
+                None
             }
             Open::AmongGuards(BegunTurn { number: turn, alone }) => {
+                let of = self.conversation.clone();
                 let alone = alone.map(|SizeAt { changes, context }| SizeAt {
                     changes,
                     context: after(&context, end, &self.added_max, true),
@@ -271,6 +258,25 @@ impl Turn {
                 Some(ObjectChange::EndTurn { of, turn, alone })
             }
         }
+    }
+
+    /// Takes it out of memory. Returns what is to be written once no other is open.
+    fn end_here(
+        &self,
+        end: TurnEnd,
+        (key, number, was_alone): (ObjectKey, u64, bool),
+    ) -> Option<ObjectChange> {
+        let mut memory = self.guard.objects.memory();
+        memory.change(key);
+        let turns = memory.turns.get_mut(&key)?;
+        turns.open.remove(&number);
+        let was_alone = was_alone && number == turns.begun;
+        turns.known = after(&turns.known, end, &self.added_max, was_alone);
+        if !turns.open.is_empty() {
+            return None;
+        }
+        let Turns { of: object, known, .. } = memory.turns.remove(&key)?;
+        Some(put(self.conversation.clone(), KnownObject { context: known, ..object }))
     }
 }
 

@@ -105,9 +105,7 @@ pub(super) fn learn(db: Db<'_>, limits: Vec<Arc<Limit>>, mark: u64) -> Result<Pa
 /// that are added.
 pub(super) fn is_far_behind(db: Db<'_>, mark: u64, added: usize) -> Result<bool> {
     let few = added.saturating_add(FEW);
-    let sql = format!("SELECT COUNT(*) FROM (SELECT 1 {COUNTED_ABOVE} LIMIT {few} + 1) AS above");
-    let above: i64 = db.row(&sql, params![int(mark)], |row| row.get(0))?;
-    Ok(usize::try_from(above).unwrap_or(usize::MAX) > few)
+    db.exists(&format!("SELECT 1 {COUNTED_ABOVE} OFFSET {few} LIMIT 1"), params![int(mark)])
 }
 
 /// Catches up with the instant that the open snapshot is of, and goes on from a mark that was made

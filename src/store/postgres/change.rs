@@ -50,13 +50,12 @@ impl Change {
         mut connection: OwnedMutexGuard<Option<Connection>>,
     ) -> Result<Self, StoreError> {
         blocking(move || {
-            let failed = |error: tokio_postgres::Error| StoreError::from(sql::Error::from(error));
-            working(&database, &mut connection)?.begin().map_err(failed)?;
+            working(&database, &mut connection)?.begin()?;
             let is_open = true;
             let (pasts, has_written) = (Box::default(), false);
             let mut change = Self { shared, connection, version: 0, pasts, has_written, is_open };
             let known = change.connection.as_ref().ok_or(StoreError::Unavailable)?;
-            known.may_take(database.config.statement_timeout, PAUSE_MAX).map_err(failed)?;
+            known.may_take(database.config.statement_timeout, PAUSE_MAX)?;
             let version = lock_rules(change.db()?)?;
             // While the rules are locked no other guard changes them, so memory can't be ahead.
             if version < change.shared.rules_version() {
@@ -131,8 +130,7 @@ impl Change {
             if !is_as_before {
                 self.still()?;
                 let long = self.connection.as_ref().ok_or(StoreError::Unavailable)?;
-                long.may_take(ACTIVATION_MAX, PAUSE_MAX)
-                    .map_err(|error| StoreError::from(sql::Error::from(error)))?;
+                long.may_take(ACTIVATION_MAX, PAUSE_MAX)?;
                 let pasts = std::mem::take(&mut *self.pasts);
                 activation::activate(self.db()?, &of_file, &limits, pasts)?;
             }
@@ -164,7 +162,7 @@ impl Change {
             let committed = self.connection.as_ref().ok_or(StoreError::Unavailable)?.commit();
             self.is_open = false;
             // After an error it may have been committed all the same: the next group finds the version.
-            committed.map_err(|error| StoreError::from(sql::Error::from(error)))?;
+            committed?;
             let shared = Arc::clone(&self.shared);
             drop(self);
             shared.refresh(version);

@@ -7,8 +7,8 @@ use crate::store::StoreError;
 use crate::store::postgres::database::{Config, Database};
 use crate::store::postgres::locks::working;
 use crate::store::postgres::pool::{Place, Work};
+use crate::store::sql::Lent;
 use crate::store::sql::postgres::Connection;
-use crate::store::sql::{Error, Lent};
 
 /// How long a statement on a snapshot may take, and a pause between two.
 const SNAPSHOT_MAX: Duration = Duration::from_secs(600);
@@ -34,9 +34,8 @@ impl Lease {
     /// nothing waits for it. It blocks.
     pub(super) fn snapshot(database: &Arc<Database>) -> Result<Self, StoreError> {
         let lease = Self::take(database, Work::Long)?;
-        let failed = |error: tokio_postgres::Error| StoreError::from(Error::from(error));
-        lease.connection().begin_snapshot().map_err(failed)?;
-        lease.connection().may_take(SNAPSHOT_MAX, SNAPSHOT_MAX).map_err(failed)?;
+        lease.connection().begin_snapshot()?;
+        lease.connection().may_take(SNAPSHOT_MAX, SNAPSHOT_MAX)?;
         Ok(lease)
     }
 }

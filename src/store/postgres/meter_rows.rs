@@ -33,8 +33,6 @@ const GONE_REMOVED: u32 = 5_000;
 /// What is remembered of them between two looks. There is a look every second.
 #[derive(Debug, Default)]
 pub(super) struct MeterRows {
-    /// How often it has looked.
-    looks: u64,
     counting: Counting,
     /// A limit that is gone, and of which there were more meters than were removed.
     gone: Option<String>,
@@ -45,12 +43,11 @@ pub(super) struct MeterRows {
 struct Counting(HashMap<Counted, u64>);
 
 impl MeterRows {
-    /// Counts some, and removes some.
-    pub(super) fn look(&mut self, db: Db<'_>, shared: &Shared) -> Result<()> {
-        self.looks += 1;
-        self.counting.count(db, shared, self.looks)?;
+    /// Counts some, and removes some, in the look of this number.
+    pub(super) fn look(&mut self, db: Db<'_>, shared: &Shared, look: u64) -> Result<()> {
+        self.counting.count(db, shared, look)?;
         remove_old(db)?;
-        if self.gone.is_none() && self.looks % GONE_EACH == 1 {
+        if self.gone.is_none() && look % GONE_EACH == 1 {
             self.gone = gone(db)?;
         }
         if let Some(limit) = self.gone.take() {

@@ -51,7 +51,7 @@ impl Source {
         schema::found(Db::Postgres(&connection), schema)?.current_or_error(schema)?;
         let in_use = |by: String| StoreError::InUse { ledger: format!("the schema {schema}"), by };
         // A copy takes as long as it takes.
-        connection.may_take_any_time().and_then(|()| connection.begin()).map_err(Error::from)?;
+        connection.may_take_any_time().and_then(|()| connection.begin())?;
         let db = Db::Postgres(&connection);
         let none_alive = || match db.optional(ALIVE, &[], |row| row.get::<String>(0))? {
             Some(name) => Err(in_use(format!("a guard named {name:?}"))),
@@ -86,7 +86,7 @@ impl Target {
                 Err(StoreError::HalfCopied { .. }) => true,
                 prepared => prepared.map(|()| false)?,
             };
-        connection.may_take_any_time().map_err(Error::from)?;
+        connection.may_take_any_time()?;
         Ok((Self { connection, _database: database }, is_begun))
     }
 

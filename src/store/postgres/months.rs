@@ -125,27 +125,25 @@ fn remove(connection: &Connection, month: &Month) -> Result<()> {
 
 /// Whether the default partition has more rows of a month than may move.
 fn is_much_to_move(db: Db<'_>, Month { start_ms, end_ms, .. }: &Month) -> Result<bool> {
-    let some = format!(
-        "SELECT COUNT(*) FROM (SELECT 1 FROM entry_default WHERE admitted_ms >= ?1 AND admitted_ms < ?2 LIMIT {}) AS found",
-        MOVED_MAX + 1
+    let more = format!(
+        "SELECT 1 FROM entry_default WHERE admitted_ms >= ?1 AND admitted_ms < ?2 OFFSET {MOVED_MAX} LIMIT 1"
     );
-    let count: i64 = db.row(&some, params![*start_ms, *end_ms], |row| row.get(0))?;
-    Ok(usize::try_from(count).is_ok_and(|count| count > MOVED_MAX))
+    db.exists(&more, params![*start_ms, *end_ms])
 }
 
 /// Whether so little is left of a month that it can go. By its index: the table may have the pages
 /// of all that was pruned.
 fn is_little_left(connection: &Connection, month: &Month) -> Result<bool> {
     let db = Db::Postgres(connection);
-    let some = format!("SELECT id FROM entry_{} ORDER BY id LIMIT {}", month.name, LEFT_MAX + 1);
+    let more = format!("SELECT 1 FROM entry_{} ORDER BY id OFFSET {LEFT_MAX} LIMIT 1", month.name);
     let counted = db.transaction(|| {
         connection.may_take(COUNT_MAX, MOVE_MAX)?;
-        db.rows(&some, &[], |_| Ok(()))
+        db.exists(&more, &[])
     });
     match counted {
         // Another guard has removed it. Or rows that were pruned are in the way as long as a transaction may see them.
         Err(error) if is(&error, &[SqlState::UNDEFINED_TABLE, SqlState::QUERY_CANCELED]) => Ok(false),
-        counted => Ok(counted?.len() <= LEFT_MAX),
+        counted => counted.map(|is_more| !is_more),
     }
 }
 

@@ -130,7 +130,7 @@ impl SharedStore {
             let (of, lane_of) = (Arc::clone(&database), Arc::clone(&shared));
             let connecting = database.runtime().spawn(async move { of.client().await });
             let client = pollster::block_on(connecting).map_err(|_| StoreError::Unavailable)?;
-            let client = client.map_err(sql::Error::from)?;
+            let client = client?;
             let session = PgSession::new(Arc::clone(&database), client, epoch, lane);
             lanes.push(database.runtime().spawn(Lane::new(session, lane_of).run()));
         }

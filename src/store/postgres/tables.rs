@@ -64,7 +64,7 @@ impl TableUpkeep {
                  without one are in entry_default"
             );
         }
-        if let Err(error) = memory.meters.look(Db::Postgres(lease.connection()), &self.shared) {
+        if let Err(error) = memory.meters.look(Db::Postgres(lease.connection()), &self.shared, memory.looks) {
             not_counted(&error.into());
         }
     }

@@ -164,8 +164,7 @@ impl PgSession {
             let [limits, subjects, starts] = group.meters.params();
             let lane: [&(dyn ToSql + Sync); 3] = [&self.epoch, &self.lane, &writes.group];
             let holds: [&(dyn ToSql + Sync); 4] = [&group.holds, &group.costs, &group.bodies, &group.ended];
-            let meters: [&(dyn ToSql + Sync); GROUP_PARAMS - 7] =
-                [limits, subjects, starts, &group.settled, &group.held];
+            let meters: [&(dyn ToSql + Sync); 5] = [limits, subjects, starts, &group.settled, &group.held];
             let entries = entries.iter().map(|column| -> &(dyn ToSql + Sync) { column });
             let params: Vec<_> = lane.into_iter().chain(holds).chain(meters).chain(entries).collect();
             self.execute(&GROUP, &params).await

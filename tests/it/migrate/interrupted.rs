@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::StatusCode;
 use serde_json::json;
 
-use super::{House, refusal, spent, stop};
+use super::{House, refusal, spent};
 use crate::harness::run;
 use crate::process::{Place, Serving, refused};
 
@@ -131,7 +131,7 @@ fn a_copy_back_that_is_killed_is_no_ledger_and_goes_on_by_the_same_command() {
 
 /// A new schema, without a row of a guard.
 fn empty_schema(house: &House) {
-    stop(Place::serve_by(house.on_postgres()));
+    Place::serve_by(house.on_postgres()).stop();
     house.postgres.ask(
         "DO $$ DECLARE of record; BEGIN FOR of IN SELECT tablename FROM pg_tables WHERE schemaname = 'spendguard' \
          AND tablename NOT IN ('rules', 'schema_version') LOOP EXECUTE 'TRUNCATE ' || of.tablename; END LOOP; END $$",

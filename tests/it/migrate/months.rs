@@ -2,7 +2,7 @@
 
 use rusqlite::Connection;
 
-use super::{House, assert_same, furnish, shown, stop};
+use super::{House, assert_same, furnish, same_in_a_folder, shown};
 use crate::harness::run;
 use crate::process::Place;
 
@@ -34,7 +34,7 @@ fn each_entry_is_copied_to_its_month_and_back() {
         let house = House::new();
         let guard = house.place.serve();
         furnish(&guard).await;
-        stop(guard);
+        guard.stop();
         let db = Connection::open(house.place.database()).unwrap();
         db.execute_batch("DELETE FROM credit_grant; DELETE FROM entry WHERE kind = 'grant'").unwrap();
         repeat_in_the_past(&db);
@@ -42,7 +42,7 @@ fn each_entry_is_copied_to_its_month_and_back() {
         let guard = house.place.serve();
         let before = shown(&guard).await;
         guard.verify().await;
-        stop(guard);
+        guard.stop();
 
         house.to_postgres();
         assert_eq!(house.postgres.ask("SELECT count(*) FROM entry_default"), "0");
@@ -51,12 +51,8 @@ fn each_entry_is_copied_to_its_month_and_back() {
         let guard = Place::serve_by(house.on_postgres());
         assert_same(&before, &shown(&guard).await);
         guard.verify().await;
-        stop(guard);
+        guard.stop();
 
-        let back = house.folder("back");
-        house.to_folder(&back);
-        let guard = Place::serve_by(house.on_folder(&back));
-        assert_same(&before, &shown(&guard).await);
-        guard.verify().await;
+        same_in_a_folder(&house, &before).await;
     });
 }

@@ -94,8 +94,7 @@ fn what_keeps_a_container_alive_is_charged_by_its_memory() {
         let path = format!("/v1/containers/{container}");
         // Four reads, each a quarter of an hour after the last use.
         for _ in 0..4 {
-            serving.process.signal("TERM");
-            assert_eq!(serving.process.wait(), Some(0));
+            serving.stop();
             let db = rusqlite::Connection::open(place.database()).unwrap();
             let moved =
                 db.execute("UPDATE object SET used_s = used_s - 900 WHERE kind = 'container'", []).unwrap();
