@@ -4,9 +4,11 @@
 //! Prompt tokens are a quarter of the body's bytes, rounded up, a quarter of those
 //! cached. It counts the usage it served, so that a ledger can be compared with it,
 //! and is controlled by `x-fake-*` headers: `status`, `latency-ms`, `chunks`,
-//! `chunk-delay-ms`, `completion-tokens`, `no-usage`, `cut-after`, `hang`, `tier`.
+//! `chunk-delay-ms`, `completion-tokens`, `no-usage`, `cut-after`, `hang`, `tier`,
+//! `image-bytes`.
 
 mod answers;
+mod images;
 mod stream;
 
 use std::collections::BTreeMap;
@@ -24,6 +26,7 @@ use serde_json::{Value, json};
 use tokio::sync::{Semaphore, watch};
 
 use crate::fake_openai::answers::Api;
+use crate::fake_openai::images::Images;
 use crate::fake_openai::stream::Events;
 use crate::net::{Serving, Timeouts};
 use crate::sync::unpoisoned;
@@ -118,6 +121,9 @@ impl Fake {
         match (&head.method, head.uri.path()) {
             (&Method::GET, "/v1/models") => answer(StatusCode::OK, &answers::models()),
             (&Method::POST, "/v1/moderations") => answer(StatusCode::OK, &answers::moderation()),
+            (&Method::POST, path) if images::PATHS.contains(&path) => {
+                self.draw(path.ends_with("edits"), &head.headers, &body)
+            }
             (&Method::POST, path) => match Api::at(path) {
                 Some(api) => self.generate(api, &head.headers, &body),
                 None => error(StatusCode::NOT_FOUND, "unknown path", None),
@@ -151,6 +157,22 @@ impl Fake {
         let models: BTreeMap<String, Value> =
             self.served().iter().map(|(name, served)| (name.clone(), model(served))).collect();
         json!({ "requests": self.seen.load(Ordering::Relaxed), "models": models })
+    }
+
+    fn draw(&self, is_edit: bool, headers: &HeaderMap, body: &Bytes) -> Response<Answer> {
+        let Some((fields, sent)) = images::fields(headers, body) else {
+            return error(StatusCode::BAD_REQUEST, "We could not read the body of your request.", None);
+        };
+        let images = Images { fields: &fields, sent, is_edit, headers };
+        self.note(fields["model"].as_str().unwrap_or_default(), images.served());
+        let id = self.ids.fetch_add(1, Ordering::Relaxed);
+        if fields["stream"] != true {
+            return identified(answer(StatusCode::OK, &images.object()), id);
+        }
+        let mut response = Response::new(Either::Left(Full::new(Bytes::from(images.events()))));
+        let kind = header::HeaderValue::from_static("text/event-stream; charset=utf-8");
+        response.headers_mut().insert(header::CONTENT_TYPE, kind);
+        identified(response, id)
     }
 
     fn generate(self: &Arc<Self>, api: Api, headers: &HeaderMap, body: &Bytes) -> Response<Answer> {

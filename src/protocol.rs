@@ -3,4 +3,5 @@
 //! Each provider is a module of its own. No other module of the guard reads or writes
 //! a provider's wire format.
 
+pub mod multipart;
 pub mod openai;

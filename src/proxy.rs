@@ -176,7 +176,13 @@ impl Proxy {
                 let prepared = async {
                     let body = match deployment {
                         Some(named) => {
-                            self.guard.parsed(&body, move |body| route::with_deployment(body, &named)).await?
+                            let form =
+                                prepare::form_boundary(&head.headers)?.filter(|_| operation.takes_forms());
+                            let named = move |body: &Bytes| match form {
+                                Some(boundary) => Ok(route::form_with_deployment(body, &boundary, &named)),
+                                None => route::with_deployment(body, &named),
+                            };
+                            self.guard.parsed(&body, named).await?
                         }
                         None => body,
                     };
@@ -238,7 +244,7 @@ impl Proxy {
         mut in_flight: InFlight,
     ) -> Result<Response<Answer>, Failed> {
         in_flight.admitted(admitted.exchange.reservation.hold());
-        let outgoing = outgoing(rules, head, admitted.body, &caller, Content::Json, &in_flight);
+        let outgoing = outgoing(rules, head, admitted.body, &caller, admitted.content, &in_flight);
         let pass_through = caller.key.pass_through;
         let policy =
             StreamPolicy { drain: rules.drain, idle: rules.answer_idle, tracker: self.tracker.clone() };
@@ -330,7 +336,7 @@ fn is_accepted(answer: &Result<Response<Answer>, Failed>) -> bool {
 enum Content {
     /// The client's.
     AsItCame,
-    /// A metered body was read as JSON, so it is sent as JSON.
+    /// JSON: a metered body that was read as JSON is sent as JSON.
     Json,
 }
 

@@ -15,6 +15,7 @@ mod spend_alerts;
 mod spend_limit;
 mod usage;
 mod usage_query;
+mod usage_units;
 mod usage_view;
 mod view;
 

@@ -87,7 +87,8 @@ fn rates(price: &raw::Price) -> NamedRates {
         ]);
         Box::new(NamedRates { classes, long: None })
     });
-    let mut classes = named([
+    let classes = named([
+        (Class::Input, &price.input),
         (Class::CachedInput, &price.cached_input),
         (Class::CacheWrite, &price.cache_write),
         (Class::CacheWrite12h, &price.cache_write_12h),
@@ -96,8 +97,10 @@ fn rates(price: &raw::Price) -> NamedRates {
         (Class::Output, &price.output),
         (Class::AudioOutput, &price.audio_output),
         (Class::ImageOutput, &price.image_output),
+        (Class::Images, &price.images),
+        (Class::Characters, &price.characters),
+        (Class::AudioSeconds, &price.audio_seconds),
     ]);
-    classes.insert(Class::Input, price.input.text());
     NamedRates { classes, long }
 }
 

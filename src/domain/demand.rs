@@ -78,10 +78,11 @@ pub enum ImageQuality {
     Other,
 }
 
-/// The image generation tool of a request.
+/// The images that a request has made, by the image generation tool or by the model that
+/// it names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ImageTool {
-    /// The image model named, if any.
+pub struct ImageDemand {
+    /// The model that the tool names, if it names one.
     pub model: Option<String>,
     /// The quality of each image.
     pub quality: ImageQuality,
@@ -127,7 +128,7 @@ pub struct ToolDemand {
     /// upstream choose may run in one of them.
     pub context_container: Option<ContainerMemory>,
     /// An image generation tool.
-    pub image: Option<ImageTool>,
+    pub image: Option<ImageDemand>,
     /// MCP servers, each of which puts a list of its tools into the context.
     pub mcp_servers: u64,
     /// Whether a tool runs on upstream's side, so that the model may take
@@ -260,6 +261,12 @@ pub struct Demand {
     pub compacted_at: Option<u64>,
     /// Hosted tools.
     pub tools: ToolDemand,
+    /// The images that the model makes, each of its choices one; `None` if it makes none.
+    pub drawing: Option<ImageDemand>,
+    /// The model that writes an image as SVG, after another image.
+    pub svg_model: Option<String>,
+    /// What is made or read at most, other than tokens: a model may be billed by it.
+    pub units: Quantities,
     /// `safety_identifier`, else `user`.
     pub end_user: Option<String>,
 }

@@ -18,6 +18,12 @@ pub enum Measure {
     Calls,
     /// A session of a hosted container.
     Sessions,
+    /// An image.
+    Images,
+    /// A Unicode character.
+    Characters,
+    /// A second of sound.
+    Seconds,
 }
 
 /// Whether a class is read or written by a model.
@@ -104,6 +110,12 @@ classes! {
     Container16gSessions = 17, "container_16g_sessions", Sessions, Neither;
     /// Sessions of containers with sixty-four gibibytes.
     Container64gSessions = 18, "container_64g_sessions", Sessions, Neither;
+    /// Images made. Most models are billed by tokens, and an image costs nothing by itself.
+    Images = 19, "images", Images, Neither;
+    /// Characters that were to be spoken; some models are billed by them.
+    Characters = 20, "characters", Characters, Neither;
+    /// Seconds of sound that a model heard; some are billed by them.
+    AudioSeconds = 21, "audio_seconds", Seconds, Neither;
 }
 
 /// The places of tokens of input, and of output: each request sums them several times.

@@ -11,6 +11,7 @@
 //! `docs/metering.md` names them all.
 
 mod compaction;
+mod drawn;
 mod model;
 
 use crate::domain::demand::{Bound, ContainerDemand, Demand, Image, Tier, WebSearch};
@@ -21,6 +22,7 @@ use crate::pricing::image_tool;
 use crate::pricing::rates::Rates;
 use crate::pricing::sheet::Price;
 
+pub use self::drawn::pictures;
 pub use self::model::ModelTokens;
 
 /// The largest context in the sheet, for models that name none.
@@ -79,12 +81,12 @@ impl BoundInputs {
 
 /// The most that a request can be billed for.
 pub fn bound(price: &Price, image_price: Option<&Price>, demand: &Demand, inputs: BoundInputs) -> Bound {
-    let Parts { model, images, fixed_pico, output_rate } = Parts::of(price, image_price, demand, inputs);
+    let Parts { model, second, fixed_pico, output_rate } = Parts::of(price, image_price, demand, inputs);
     let pico = fixed_pico.saturating_add(times(model.written, output_rate));
     Bound {
         cost: Money::from_pico_rounded_up(pico),
-        input_tokens: model.input.saturating_add(images.input_tokens_total()),
-        output_tokens: model.output().saturating_add(images.output_tokens_total()),
+        input_tokens: model.input.saturating_add(second.input_tokens_total()),
+        output_tokens: model.output().saturating_add(second.output_tokens_total()),
     }
 }
 
@@ -167,8 +169,8 @@ pub fn text_bytes(demand: &Demand) -> u64 {
 /// A bound in its parts: what the output can't change, and the output's rate.
 struct Parts {
     model: ModelTokens,
-    /// Tokens of the image tool.
-    images: Quantities,
+    /// Tokens of the image tool's model, or of the one that writes SVG.
+    second: Quantities,
     fixed_pico: i128,
     output_rate: u64,
 }
@@ -178,13 +180,16 @@ impl Parts {
         let model = ModelTokens::of(price, demand, inputs);
         let rates = dearest_rates(price, demand.tier, inputs.project_tier, model.largest_prompt);
         let output_rate = dearest_rate(&rates, demand, Direction::Output);
-        let images = image_tokens(demand, inputs, output_per_choice(price, demand, inputs.output_max));
-        let image_rates = image_price.map(|price| dearest_rates(price, demand.tier, inputs.project_tier, 0));
+        let mut second =
+            drawn::tool_tokens(demand, inputs, output_per_choice(price, demand, inputs.output_max));
+        second += drawn::svg_tokens(image_price, demand);
+        let second_rates = image_price.map(|price| dearest_rates(price, demand.tier, inputs.project_tier, 0));
         let fixed_pico = times(model.input, dearest_rate(&rates, demand, Direction::Input))
             .saturating_add(times(model.beside, output_rate))
             .saturating_add(fees_pico(price, demand, &rates, inputs))
-            .saturating_add(image_rates.map_or(0, |rates| rates.cost_pico(&images)));
-        Self { model, images, fixed_pico, output_rate }
+            .saturating_add(rates.cost_pico(&demand.units))
+            .saturating_add(second_rates.map_or(0, |rates| rates.cost_pico(&second)));
+        Self { model, second, fixed_pico, output_rate }
     }
 }
 
@@ -194,6 +199,9 @@ fn times(count: u64, rate: u64) -> i128 {
 
 /// The most output tokens of one choice.
 pub fn output_per_choice(price: &Price, demand: &Demand, written: Option<u64>) -> u64 {
+    if let Some(drawing) = &demand.drawing {
+        return image_tool::output_tokens(drawing);
+    }
     let requested = demand.output_max.into_iter().chain(written).chain(price.max_output_tokens).min();
     requested.unwrap_or(OUTPUT_MAX)
 }
@@ -280,7 +288,12 @@ fn seen_tokens(price: &Price, demand: &Demand, inputs: BoundInputs) -> Option<u6
         .saturating_add(inputs.context_tokens?)
         .saturating_add(documents?);
     for image in &media.images {
-        tokens = tokens.saturating_add(price.image_rule.tokens(*image)?);
+        let read = if demand.drawing.is_some() {
+            Some(image_tool::INPUT_TOKENS)
+        } else {
+            price.image_rule.tokens(*image)
+        };
+        tokens = tokens.saturating_add(read?);
     }
     Some(tokens)
 }
@@ -324,15 +337,18 @@ fn may_have(demand: &Demand, class: Class) -> bool {
         }
         Class::AudioInput | Class::AudioCachedInput => unseen || media.audio_ms > 0 || demand.audio_output,
         Class::AudioOutput => demand.audio_output,
-        // Pictures are drawn by the image tool, on a model of its own.
-        Class::ImageOutput
-        | Class::WebSearchCalls
+        // Those of the image tool are of a model of its own.
+        Class::ImageOutput => demand.drawing.is_some(),
+        Class::WebSearchCalls
         | Class::WebSearchPreviewCalls
         | Class::FileSearchCalls
         | Class::Container1gSessions
         | Class::Container4gSessions
         | Class::Container16gSessions
-        | Class::Container64gSessions => false,
+        | Class::Container64gSessions
+        | Class::Images
+        | Class::Characters
+        | Class::AudioSeconds => false,
     }
 }
 
@@ -360,25 +376,6 @@ fn fees_pico(price: &Price, demand: &Demand, rates: &Rates, inputs: BoundInputs)
         }
     });
     containers.fold(pico, |sum, session| sum.saturating_add(times(inputs.sessions(), session)))
-}
-
-/// Pictures that the image tool may read of a request and of kept context.
-pub fn pictures(demand: &Demand, inputs: BoundInputs) -> u64 {
-    let own = u64::try_from(demand.media.images.len()).unwrap_or(u64::MAX);
-    own.saturating_add(inputs.context_pictures.unwrap_or(image_tool::UNSEEN_PICTURES))
-}
-
-/// The most that the image tool may use. Each call makes one image, and reads the
-/// pictures of the request, one that it made before, and a text that the model wrote.
-fn image_tokens(demand: &Demand, inputs: BoundInputs, output_max: u64) -> Quantities {
-    let Some(tool) = &demand.tools.image else { return Quantities::default() };
-    let calls = inputs.tool_calls;
-    let pictures = pictures(demand, inputs).saturating_add(1);
-    Quantities::from([
-        (Class::Input, output_max),
-        (Class::ImageInput, pictures.saturating_mul(image_tool::INPUT_TOKENS).saturating_mul(calls)),
-        (Class::ImageOutput, image_tool::output_tokens(tool).saturating_mul(calls)),
-    ])
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-use crate::domain::demand::{ContainerDemand, ImageTool, Tier, ToolDemand, WebSearch};
+use crate::domain::demand::{ContainerDemand, ImageDemand, Tier, ToolDemand, WebSearch};
 use crate::domain::usage::{ContainerMemory, ToolUse};
 use crate::domain::{Class, Money, Quantities, Usage};
 use crate::pricing::image_tool;
@@ -69,7 +69,7 @@ fn charged(rates: &Rates, used: &ToolUse, offer: Offer<'_>) -> Quantities {
 ///
 /// Each call reads the `pictures` of the request, and one that was made before. The
 /// texts of all calls are a part of the model's `output`.
-pub(crate) fn unreported_images(tool: &ImageTool, calls: u64, pictures: u64, output: u64) -> Quantities {
+pub(crate) fn unreported_images(tool: &ImageDemand, calls: u64, pictures: u64, output: u64) -> Quantities {
     let read = pictures.saturating_add(1).saturating_mul(image_tool::INPUT_TOKENS);
     Quantities::from([
         (Class::Input, if calls > 0 { output } else { 0 }),

@@ -1,6 +1,6 @@
-//! How many tokens the image generation tool costs for each of its calls.
+//! How many tokens an image costs, made by the image generation tool or by an image request.
 
-use crate::domain::demand::{ImageQuality, ImageTool};
+use crate::domain::demand::{ImageDemand, ImageQuality};
 
 /// Tokens of an image that the image tool reads: 6,240 at high fidelity in the
 /// largest format of `gpt-image-1`, and tiles of less than a thousand.
@@ -21,7 +21,7 @@ const UNKNOWN_QUALITY_TOKENS: u64 = 20_300;
 ///
 /// A size that is not named is taken for the largest of `gpt-image-1`; a larger
 /// one costs as many tokens more as it has pixels more.
-pub(super) fn output_tokens(tool: &ImageTool) -> u64 {
+pub(super) fn output_tokens(tool: &ImageDemand) -> u64 {
     let [low, medium, high] = LARGEST_TOKENS;
     let largest = match tool.quality {
         ImageQuality::Low => low,
@@ -42,16 +42,18 @@ mod tests {
 
     #[test]
     fn an_image_costs_by_its_quality_and_its_pixels() {
-        let tool = |quality, pixels| output_tokens(&ImageTool { quality, pixels, ..ImageTool::default() });
+        let tool =
+            |quality, pixels| output_tokens(&ImageDemand { quality, pixels, ..ImageDemand::default() });
         assert_eq!(tool(ImageQuality::High, None), 6_240);
         assert_eq!(tool(ImageQuality::Low, Some(1_024 * 1_024)), 408);
         assert_eq!(tool(ImageQuality::High, Some(3_840 * 2_160)), 32_907);
         assert_eq!(tool(ImageQuality::Other, None), 20_300);
-        let previews = ImageTool { partial_images: 3, ..ImageTool::default() };
+        let previews = ImageDemand { partial_images: 3, ..ImageDemand::default() };
         assert_eq!(output_tokens(&previews), 6_540);
-        let moving = ImageTool { extra_frames: 15, ..ImageTool::default() };
+        let moving = ImageDemand { extra_frames: 15, ..ImageDemand::default() };
         assert_eq!(output_tokens(&moving), 16 * 6_240);
-        let beyond = ImageTool { pixels: Some(u64::MAX), partial_images: u64::MAX, ..ImageTool::default() };
+        let beyond =
+            ImageDemand { pixels: Some(u64::MAX), partial_images: u64::MAX, ..ImageDemand::default() };
         assert_eq!(output_tokens(&beyond), u64::MAX);
     }
 }

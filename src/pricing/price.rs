@@ -91,8 +91,9 @@ impl Price {
     /// The price that an operator sets. It is the price that the operator pays, so
     /// no regional uplift is applied.
     pub(super) fn of_override(price: &Override, facts: &FactTable, fees: &Rates) -> Result<Self, String> {
-        if !price.rates.classes.contains_key(&Class::Input) {
-            return Err("a price needs at least input".to_owned());
+        let has = |class| price.rates.classes.contains_key(&class);
+        if ![Class::Input, Class::Images, Class::Characters, Class::AudioSeconds].into_iter().any(has) {
+            return Err("a price needs input, images, characters or audio_seconds".to_owned());
         }
         let raw = RawTiers { standard: price.rates.clone(), ..RawTiers::default() };
         let facts = Facts { uplift_tenths: 10, ..facts.of(&price.model) };

@@ -16,7 +16,7 @@ use crate::domain::{Class, Money, Quantities};
 pub struct Rates([u64; Class::ALL.len()]);
 
 /// The rates that a sheet or an override names, as US dollars in decimal text: per million
-/// tokens, per thousand calls, per session.
+/// tokens or characters, per thousand calls, per session, image, or minute of sound.
 #[derive(Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "RawRates")]
 pub struct NamedRates {
@@ -67,19 +67,22 @@ pub(super) fn by_class(
     named.into_iter().map(|(name, rate)| Ok((class(&name)?, rate))).collect()
 }
 
-/// Dollars for as many units of a class as its prices are given for, as picodollars per unit.
+/// Dollars for as many units of a class as its prices are given for, as picodollars per unit;
+/// per second of a price by the minute they are rounded up.
 pub(super) fn pico(text: &str, class: Class) -> Result<u64, String> {
     let units = match class.measure() {
-        Measure::Tokens => 1_000_000,
+        Measure::Tokens | Measure::Characters => 1_000_000,
         Measure::Calls => 1_000,
-        Measure::Sessions => 1,
+        Measure::Seconds => 60,
+        Measure::Sessions | Measure::Images => 1,
     };
     let nano = text.parse::<Money>().map_err(|error| format!("{text:?} is {error}"))?.nano();
     let pico = i128::from(nano) * 1_000;
-    if nano < 0 || pico % units != 0 {
+    let is_whole = pico % units == 0 || class.measure() == Measure::Seconds;
+    if nano < 0 || !is_whole {
         return Err(format!("{text:?} is negative or finer than a millionth of a dollar"));
     }
-    u64::try_from(pico / units).map_err(|_| format!("{text:?} is too much"))
+    u64::try_from((pico + units - 1) / units).map_err(|_| format!("{text:?} is too much"))
 }
 
 impl NamedRates {
@@ -113,7 +116,10 @@ impl NamedRates {
                 | Class::Container1gSessions
                 | Class::Container4gSessions
                 | Class::Container16gSessions
-                | Class::Container64gSessions => fees[class],
+                | Class::Container64gSessions
+                | Class::Images
+                | Class::Characters
+                | Class::AudioSeconds => fees[class],
             };
             // Reasoning is output at whatever the context's output costs.
             let is_no_less = class.is_token() && class != Class::Reasoning;

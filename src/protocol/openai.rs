@@ -15,7 +15,9 @@ pub mod sse;
 pub mod usage;
 
 pub use endpoint::{Endpoint, SelfService};
-pub use operation::{CHAT, COMPACT, COMPLETIONS, EMBEDDINGS, OPERATIONS, Operation, RESPONSES};
+pub use operation::{
+    CHAT, COMPACT, COMPLETIONS, EMBEDDINGS, IMAGE_EDITS, IMAGES, OPERATIONS, Operation, RESPONSES,
+};
 pub use request::{Edit, Invalid, InvalidKind, Request};
 pub use sse::{Hide, Tap};
 pub use usage::Answer;

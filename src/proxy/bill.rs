@@ -33,7 +33,7 @@ pub struct Bill {
     pub sheet: Arc<Sheet>,
     /// The price of the model asked for; `None` if it has none.
     pub price: Option<Arc<Price>>,
-    /// The price of the image tool's model.
+    /// The price of the model of the image tool, or of the one that writes SVG.
     pub image_price: Option<Arc<Price>>,
     /// The hosted tools asked for.
     pub tools: ToolDemand,
@@ -63,6 +63,10 @@ pub struct Bill {
     pub pictures: u64,
     /// Whether it may be billed for tokens that its text does not show; see [`is_uncountable`].
     pub is_uncountable: bool,
+    /// Whether a second model writes what is made as SVG, and is billed for it.
+    pub writes_svg: bool,
+    /// What is made or read at most, other than tokens.
+    pub units: Quantities,
 }
 
 /// The facts of an exchange other than its usage.
@@ -99,11 +103,11 @@ impl Exchange {
 
 /// Whether a request may be billed for tokens that can't be counted without usage: sound, what
 /// only upstream can see the size of, rejected predictions, what compaction writes, choices that
-/// are not shown.
+/// are not shown, images that it makes.
 pub fn is_uncountable(demand: &Demand) -> bool {
     let media = &demand.media;
     let is_unseen = demand.prediction_bytes > 0 || demand.compacted_at.is_some() || demand.has_unseen_choices;
-    demand.audio_output || media.audio_ms > 0 || media.opaque > 0 || is_unseen
+    demand.drawing.is_some() || demand.audio_output || media.audio_ms > 0 || media.opaque > 0 || is_unseen
 }
 
 /// The part of a body that a bill keeps.
@@ -132,7 +136,8 @@ impl Bill {
         of: Exchange,
         count: impl FnOnce() -> u64,
     ) -> Settled {
-        if let Some(tokens) = answer.usage {
+        let is_partial = self.writes_svg && answer.tools_seen == ToolUse::default();
+        if let Some(tokens) = answer.usage.filter(|_| !is_partial) {
             return self.settle(reservation, Basis::Reported, tokens, answer, of);
         }
         if answer.failed_at_once() {
@@ -140,6 +145,9 @@ impl Bill {
             return reservation.release(Ending { note, ..ending(answer, of) });
         }
         let ended_well = answer.outcome == Outcome::Completed;
+        if ended_well && self.is_billed_by_units(answer) {
+            return self.settle(reservation, Basis::Counted, Quantities::default(), answer, of);
+        }
         let is_hidden = self.is_uncountable || (!ended_well && self.may_reason(answer));
         if answer.is_partly_unread || is_hidden {
             return self.assume(reservation, answer, of);
@@ -196,6 +204,7 @@ impl Bill {
             let written = std::mem::take(&mut tokens[Class::CacheWrite]);
             tokens.add(Class::CacheWrite12h, written);
         }
+        tokens += self.units(answer);
         // Within the hold, no turn was larger than the hold allows for.
         let input = tokens.input_tokens_total();
         let is_within = input <= self.model_tokens.input;
@@ -235,6 +244,23 @@ impl Bill {
         self.reused.as_deref().unwrap_or_default()
     }
 
+    /// What was made or read other than tokens: as much as the answer has, else as the
+    /// request asked for.
+    fn units(&self, answer: &Answer) -> Quantities {
+        let mut units = self.units;
+        for (class, count) in answer.units.non_zero().filter(|(class, _)| self.units[*class] > 0) {
+            units[class] = count;
+        }
+        units
+    }
+
+    /// Whether the model has a price for what it makes or reads by the unit.
+    fn is_billed_by_units(&self, answer: &Answer) -> bool {
+        let served = self.served_price(answer);
+        let price = served.as_ref().or(self.price.as_ref());
+        price.is_some_and(|price| price.rates(Tier::Standard, 0).cost_pico(&self.units) > 0)
+    }
+
     /// The cost of a usage at the served model's price.
     fn cost(&self, answer: &Answer, tier: Tier, usage: &Usage) -> Cost {
         let served = self.served_price(answer);
@@ -243,7 +269,8 @@ impl Bill {
             quantities += usage.tools.quantities;
             return Cost { quantities, ..Cost::default() };
         };
-        let image_price = self.image_price.as_deref();
+        let written_by = answer.tool_model.as_deref().and_then(|model| self.sheet.find(model, self.at_s));
+        let image_price = written_by.as_deref().or(self.image_price.as_deref());
         let (tools, sessions, reused) = (&self.tools, self.sessions, self.reused());
         cost::cost(price, tier, usage, Offer { tools, image_price, sessions, reused })
     }

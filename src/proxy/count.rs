@@ -62,6 +62,9 @@ pub struct Countable<'a> {
 impl Counter<'_> {
     /// Counts what can be counted and is not known yet, as far as `room` could pay for it.
     pub async fn count(&self, of: Countable<'_>, room: Option<Money>, inputs: &mut BoundInputs) {
+        if of.operation.count == InputCount::None {
+            return;
+        }
         if !of.demand.media.documents.is_empty() && inputs.document_tokens.is_none() {
             inputs.document_tokens = documents(self.guard, of).await;
         }
@@ -84,7 +87,7 @@ impl Counter<'_> {
             InputCount::Messages if unseen && inputs.prompt_tokens.is_none() => {
                 self.chat(of, inputs.text_tokens, limit).await
             }
-            InputCount::Messages | InputCount::Strings => {
+            InputCount::Messages | InputCount::Strings | InputCount::None => {
                 let is_open = inputs.text_tokens.is_none() && of.encoding.is_none();
                 if is_open { self.strings(of, limit).await } else { None }
             }

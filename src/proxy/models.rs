@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 
-use crate::domain::demand::{ContainerDemand, ImageQuality, ImageTool, WebSearch};
+use crate::domain::demand::{ContainerDemand, ImageDemand, ImageQuality, WebSearch};
 use crate::domain::usage::ContainerMemory;
 use crate::domain::{Demand, model};
 use crate::guard::Standing;
@@ -35,8 +35,12 @@ pub(super) fn requested(demand: &Demand) -> &str {
     if demand.model.is_empty() && demand.stored_prompt { model::ANY } else { &demand.model }
 }
 
-/// The model of its image tool, as rules know it; `None` if it offers none.
+/// The model of its image tool, as rules know it, or the one that writes SVG; `None` if it
+/// has neither.
 pub(super) fn of_images(demand: &Demand) -> Option<&str> {
+    if let Some(model) = &demand.svg_model {
+        return Some(model);
+    }
     let tool = demand.tools.image.as_ref()?;
     let named = tool.model.as_deref().filter(|_| !demand.stored_prompt);
     Some(named.unwrap_or(model::ANY_IMAGE))
@@ -51,7 +55,7 @@ pub(super) fn fill_stored_prompt(demand: &mut Demand) {
     tools.web_search = Some(WebSearch::Preview);
     tools.file_search = true;
     tools.containers.push(ContainerDemand::Made(ContainerMemory::G64));
-    tools.image.get_or_insert_with(|| ImageTool { quality: ImageQuality::Other, ..ImageTool::default() });
+    tools.image.get_or_insert_with(|| ImageDemand { quality: ImageQuality::Other, ..ImageDemand::default() });
     tools.loops = true;
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::domain::demand::{ContainerDemand, WebSearch};
 use crate::domain::usage::ContainerMemory;
@@ -15,6 +15,7 @@ use crate::pricing::bound::{BoundInputs, ModelTokens, pictures};
 use crate::pricing::plan::Written;
 use crate::pricing::sheet::Price;
 use crate::pricing::turns::Turns;
+use crate::protocol::multipart;
 use crate::protocol::openai::operation::Operation;
 use crate::protocol::openai::request::{Edit, Invalid, InvalidKind, Request};
 use crate::proxy::admit::{Admitted, Candidate, admit};
@@ -30,7 +31,7 @@ use crate::proxy::reading::Reading;
 use crate::proxy::record::{Recording, RequestSummary};
 use crate::proxy::refuse::{Levers, Named, Refusal};
 use crate::proxy::tap::Cuts;
-use crate::proxy::{Proxy, Rules, rate_headers};
+use crate::proxy::{Content, Proxy, Rules, rate_headers};
 
 /// The output tokens for each choice that the guard wrote into the request.
 const OUTPUT_BOUND: HeaderName = HeaderName::from_static("x-spendguard-output-bound");
@@ -40,6 +41,7 @@ const CLAMPED_CALLS: HeaderName = HeaderName::from_static("x-spendguard-clamped-
 /// A metered request that has been admitted.
 pub(super) struct AdmittedRequest {
     pub(super) body: Bytes,
+    pub(super) content: Content,
     pub(super) exchange: Box<MeteredExchange>,
 }
 
@@ -55,7 +57,7 @@ impl Proxy {
         in_flight: &mut InFlight,
     ) -> Result<AdmittedRequest, Refusal> {
         let now_s = self.guard.clock().now_s();
-        let mut parsed = self.parse(operation, &body).await?;
+        let (mut parsed, content) = self.parse(operation, &head.headers, &body).await?;
         let demand = &mut parsed.demand;
         in_flight.asks(operation, models::requested(demand), caller);
         let priced = self.understand(rules, operation, demand, caller, now_s)?;
@@ -112,12 +114,24 @@ impl Proxy {
         let body = parsed.rewrite(&body, &edit).map_or(body, Bytes::from);
         let exchange =
             MeteredExchange { reservation, bill, hide_usage: edit.include_usage, cuts, extra, recording };
-        Ok(AdmittedRequest { body, exchange: Box::new(exchange) })
+        Ok(AdmittedRequest { body, content, exchange: Box::new(exchange) })
     }
 
-    async fn parse(&self, operation: &'static Operation, body: &Bytes) -> Result<Request, Refusal> {
-        let parsed = self.guard.parsed(body, move |body| operation.read(body)).await;
-        parsed.map_err(refuse_invalid)
+    /// Reads a body, in the form that its operation takes, and returns how it is sent on.
+    async fn parse(
+        &self,
+        operation: &'static Operation,
+        headers: &HeaderMap,
+        body: &Bytes,
+    ) -> Result<(Request, Content), Refusal> {
+        let form = if operation.takes_forms() { form_boundary(headers)? } else { None };
+        let content = if form.is_some() { Content::AsItCame } else { Content::Json };
+        let read = move |body: &Bytes| match form {
+            Some(boundary) => operation.read_form(body, &boundary).unwrap_or_else(|| operation.read(body)),
+            None => operation.read(body),
+        };
+        let parsed = self.guard.parsed(body, read).await;
+        Ok((parsed.map_err(refuse_invalid)?, content))
     }
 
     /// Finds the price of a request's model, adds what the request implies without saying
@@ -166,6 +180,8 @@ impl Proxy {
             cache_12h: demand.cache_12h,
             pictures: pictures(demand, inputs),
             is_uncountable: bill::is_uncountable(demand),
+            writes_svg: demand.svg_model.is_some(),
+            units: demand.units,
         }
     }
 
@@ -232,6 +248,23 @@ fn extra_headers(
     let named = [(OUTPUT_BOUND, output), (CLAMPED_OUTPUT, clamped), (CLAMPED_CALLS, calls)].into_iter();
     headers.extend(named.filter_map(|(name, value)| Some((name, HeaderValue::from(value?)))));
     headers
+}
+
+/// The boundary of a form, by the one header that names its type; `None` if it is no form.
+pub(super) fn form_boundary(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
+    let mut types = headers.get_all(header::CONTENT_TYPE).iter();
+    let (first, more) = (types.next(), types.next());
+    let Some(found) = first.and_then(|kind| multipart::boundary(kind.to_str().ok()?)) else {
+        return Ok(None);
+    };
+    match found {
+        Ok(boundary) if more.is_none() => Ok(Some(boundary.to_owned())),
+        Ok(_) => Err(Refusal::Invalid("More than one Content-Type header was sent.".to_owned(), None)),
+        Err(error) => {
+            let message = format!("We could not read the form in the body of your request: {error}.");
+            Err(Refusal::Invalid(message, None))
+        }
+    }
 }
 
 /// Where a stream is cut, as its hold allows no more.

@@ -201,6 +201,14 @@ pub fn with_deployment(body: &Bytes, deployment: &str) -> Result<Bytes, Refusal>
     Err(Refusal::Invalid(message, Some("model")))
 }
 
+/// A form that names the deployment of its path as its model, in a part before all others.
+/// A form with a model of its own then names two, and is refused where forms are read.
+pub fn form_with_deployment(body: &Bytes, boundary: &str, deployment: &str) -> Bytes {
+    let part =
+        format!("--{boundary}\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\n{deployment}\r\n");
+    Bytes::from([part.as_bytes(), body].concat())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

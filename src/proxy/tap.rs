@@ -345,7 +345,11 @@ impl State {
                 if cut.is_some() || self.sse.is_accountable() || self.outgrows().is_some() {
                     return;
                 }
-                let Some(Ok(frame)) = self.upstream.frame().await else { break };
+                let frame = match self.upstream.frame().await {
+                    Some(Ok(frame)) => frame,
+                    Some(Err(_)) => return,
+                    None => break,
+                };
                 if let Ok(part) = frame.into_data() {
                     let _ = self.sse.feed(part);
                     self.note_brought(&guard);

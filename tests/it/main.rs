@@ -46,6 +46,7 @@ mod hosted_calls;
 mod hostile;
 mod hostile_admin;
 mod hostile_http2;
+mod images;
 mod jobs;
 mod limits;
 mod lists;

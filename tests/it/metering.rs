@@ -41,6 +41,8 @@ fn every_metered_endpoint_leaves_a_priced_entry() {
             ("/v1/responses", text.clone()),
             ("/v1/responses/compact", text.clone()),
             ("/v1/embeddings", json!({ "model": "text-embedding-3-small", "input": "hello" })),
+            ("/v1/images/generations", json!({ "model": "gpt-image-2", "prompt": "hello" })),
+            ("/v1/images/edits", json!({ "model": "gpt-image-2", "prompt": "hello", "images": [] })),
         ] {
             let answer = house.post(path, &[], &body).await;
             assert_eq!(answer.status, StatusCode::OK, "{path} {answer:?}");

@@ -10,9 +10,8 @@ use axum::extract::State;
 
 use super::Pairs;
 use super::usage_query::{BucketsQuery, CostsQuery, UsageKind, UsageQuery};
-use super::usage_view::{
-    BucketView, CompletionsView, CostsView, EmbeddingsView, Group, PageView, ResultView,
-};
+use super::usage_units::{Group, ImagesView, SessionsView, SpeechesView, TranscriptionsView, sessions};
+use super::usage_view::{BucketView, CompletionsView, CostsView, EmbeddingsView, PageView, ResultView};
 use crate::admin::Admin;
 use crate::admin::error::ApiError;
 use crate::admin::extract::{Path, Query};
@@ -51,11 +50,11 @@ const KINDS: &[(&str, Option<Kind>)] = &[
     ("completions", Some(COMPLETIONS)),
     ("embeddings", Some(EMBEDDINGS)),
     ("moderations", None),
-    ("images", None),
-    ("audio_speeches", None),
-    ("audio_transcriptions", None),
+    ("images", Some(IMAGES)),
+    ("audio_speeches", Some(SPEECHES)),
+    ("audio_transcriptions", Some(TRANSCRIPTIONS)),
     ("vector_stores", None),
-    ("code_interpreter_sessions", None),
+    ("code_interpreter_sessions", Some(SESSIONS)),
     ("file_search_calls", None),
     ("web_search_calls", None),
     ("decisions", None),
@@ -63,8 +62,8 @@ const KINDS: &[(&str, Option<Kind>)] = &[
 
 #[derive(Clone, Copy)]
 struct Kind {
-    /// The operations whose spending it shows; `None`: all.
-    of: Option<UsageReport>,
+    /// Whether it shows the spending of operations that are reported so; `None`: all.
+    of: Option<fn(UsageReport) -> bool>,
     groups: &'static [&'static str],
     /// Whether there is something to show.
     shows: fn(&UsageSum) -> bool,
@@ -72,16 +71,40 @@ struct Kind {
 }
 
 const COMPLETIONS: Kind = Kind {
-    of: Some(UsageReport::Completions),
+    of: Some(|of| of == UsageReport::Completions),
     groups: &["project_id", "api_key_id", "model", "batch", "api_source", "user_id", "service_tier"],
     shows: is_used,
     view: |group, sum| ResultView::Completions(Box::new(CompletionsView::of(group, sum))),
 };
 const EMBEDDINGS: Kind = Kind {
-    of: Some(UsageReport::Embeddings),
+    of: Some(|of| of == UsageReport::Embeddings),
     groups: &["project_id", "api_key_id", "model", "user_id"],
     shows: is_used,
     view: |group, sum| ResultView::Embeddings(EmbeddingsView::of(group, sum)),
+};
+const IMAGES: Kind = Kind {
+    of: Some(is_of_images),
+    groups: &["project_id", "api_key_id", "model", "user_id", "size", "source"],
+    shows: is_used,
+    view: |group, sum| ResultView::Images(ImagesView::of(group, sum)),
+};
+const SPEECHES: Kind = Kind {
+    of: Some(|of| of == UsageReport::AudioSpeeches),
+    groups: &["project_id", "api_key_id", "model", "user_id"],
+    shows: is_used,
+    view: |group, sum| ResultView::Speeches(SpeechesView::of(group, sum)),
+};
+const TRANSCRIPTIONS: Kind = Kind {
+    of: Some(|of| of == UsageReport::AudioTranscriptions),
+    groups: &["project_id", "api_key_id", "model", "user_id"],
+    shows: is_used,
+    view: |group, sum| ResultView::Transcriptions(TranscriptionsView::of(group, sum)),
+};
+const SESSIONS: Kind = Kind {
+    of: None,
+    groups: &["project_id"],
+    shows: |sum| sessions(sum) > 0,
+    view: |group, sum| ResultView::Sessions(SessionsView::of(group, sum)),
 };
 const COSTS: Kind = Kind {
     of: None,
@@ -107,6 +130,7 @@ struct SumsQuery {
     projects: Vec<String>,
     keys: Vec<String>,
     models: Vec<String>,
+    sources: Vec<String>,
     batch: Option<bool>,
 }
 
@@ -150,11 +174,14 @@ impl SumsQuery {
                     let wrong = |_| ApiError::bad(Some("batch"), "use true or false");
                     wanted.batch = Some(value.parse().map_err(wrong)?);
                 }
+                "sources" if kind.is_some_and(|kind| kind.groups.contains(&"source")) => {
+                    wanted.sources.push(value);
+                }
                 "user_ids" => return Err(no_users("user_ids")),
                 other => return Err(ApiError::bad(None, format!("there is no parameter {other:?}"))),
             }
         }
-        let lists = [&wanted.group_by, &wanted.projects, &wanted.keys, &wanted.models];
+        let lists = [&wanted.group_by, &wanted.projects, &wanted.keys, &wanted.models, &wanted.sources];
         if lists.iter().any(|list| list.len() > VALUES_MAX) {
             return Err(ApiError::bad(None, "give up to 100 values of one kind"));
         }
@@ -199,6 +226,7 @@ impl SumsQuery {
             && fits(&self.projects, line.project)
             && fits(&self.keys, line.key)
             && fits(&self.models, item)
+            && fits(&self.sources, source(line.endpoint).unwrap_or_default())
     }
 
     /// The guard has no users, and its sums don't tell tiers apart: where results are grouped by them, they are null.
@@ -210,8 +238,19 @@ impl SumsQuery {
             model: (by("model") || by("line_item")).then(|| item.to_owned()),
             batch: by("batch").then_some(false),
             api_source: by("api_source").then_some("unlabeled"),
+            source: source(line.endpoint).filter(|_| by("source")),
         }
     }
+}
+
+const fn is_of_images(of: UsageReport) -> bool {
+    matches!(of, UsageReport::Images(_))
+}
+
+/// How the images of an endpoint are made, in OpenAI's words.
+fn source(endpoint: &str) -> Option<&'static str> {
+    let operation = OPERATIONS.iter().find(|operation| operation.path == endpoint)?;
+    if let UsageReport::Images(source) = operation.usage_report { Some(source) } else { None }
 }
 
 fn no_users(param: &'static str) -> ApiError {
@@ -231,7 +270,7 @@ impl Kind {
         self.of.is_none_or(|kind| {
             OPERATIONS
                 .iter()
-                .any(|operation| operation.usage_report == kind && *operation.path == *line.endpoint)
+                .any(|operation| kind(operation.usage_report) && *operation.path == *line.endpoint)
         })
     }
 }

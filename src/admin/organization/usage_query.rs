@@ -8,8 +8,8 @@ use utoipa::IntoParams;
 #[derive(IntoParams)]
 #[into_params(parameter_in = Path)]
 pub(super) struct UsageKind {
-    /// The kind of usage. The guard counts completions and embeddings; of all others it
-    /// knows only the costs.
+    /// The kind of usage. The guard counts completions, embeddings, images, speeches,
+    /// transcriptions and sessions of containers; of the others it knows only the costs.
     #[param(pattern = "^(completions|embeddings|moderations|images|audio_speeches|audio_transcriptions|\
         vector_stores|code_interpreter_sessions|file_search_calls|web_search_calls|decisions)$")]
     kind: String,
@@ -38,6 +38,9 @@ pub(super) struct BucketsQuery {
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct UsageQuery {
+    /// Of images: only those made so.
+    #[param(max_items = 100)]
+    sources: Option<Vec<String>>,
     /// `1m`, `1h` or `1d`. Default: `1d`.
     #[param(pattern = "^1[mhd]$")]
     bucket_width: Option<String>,

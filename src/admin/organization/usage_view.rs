@@ -4,6 +4,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
+use super::usage_units::{Group, ImagesView, SessionsView, SpeechesView, TranscriptionsView};
 use crate::domain::{Class, Money};
 use crate::store::reports::UsageSum;
 
@@ -34,6 +35,10 @@ pub(crate) struct BucketView {
 pub(crate) enum ResultView {
     Completions(Box<CompletionsView>),
     Embeddings(EmbeddingsView),
+    Images(ImagesView),
+    Speeches(SpeechesView),
+    Transcriptions(TranscriptionsView),
+    Sessions(SessionsView),
     Costs(CostsView),
 }
 
@@ -66,16 +71,6 @@ pub(crate) struct CompletionsView {
     api_source: Option<&'static str>,
     user_id: Option<()>,
     service_tier: Option<()>,
-}
-
-/// The group of a result: the fields of `group_by`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Group {
-    pub(super) project: Option<String>,
-    pub(super) key: Option<String>,
-    pub(super) model: Option<String>,
-    pub(super) batch: Option<bool>,
-    pub(super) api_source: Option<&'static str>,
 }
 
 impl CompletionsView {

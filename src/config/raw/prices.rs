@@ -21,7 +21,8 @@ section! {
     }
 }
 
-/// A price that overrides the price sheet, in US dollars per million tokens.
+/// A price that overrides the price sheet, in US dollars per million tokens if nothing else
+/// is said.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Price {
@@ -31,7 +32,8 @@ pub struct Price {
     #[serde(default)]
     pub effective_from: Option<String>,
     /// Text input.
-    pub input: Amount,
+    #[serde(default)]
+    pub input: Option<Amount>,
     /// Text input read from a cache.
     #[serde(default)]
     pub cached_input: Option<Amount>,
@@ -56,6 +58,15 @@ pub struct Price {
     /// Image output.
     #[serde(default)]
     pub image_output: Option<Amount>,
+    /// An image, of a model that is billed by images.
+    #[serde(default)]
+    pub images: Option<Amount>,
+    /// Characters that are spoken, by the million, of a model that is billed by them.
+    #[serde(default)]
+    pub characters: Option<Amount>,
+    /// Sound that is read, by the minute, of a model that is billed by it.
+    #[serde(default)]
+    pub audio_seconds: Option<Amount>,
     /// Rates of a long context.
     #[serde(default)]
     pub long: Option<PriceRates>,

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::domain::Usage;
-use crate::domain::demand::{ContainerDemand, Image, ImageTool, Media, ToolDemand, WebSearch};
+use crate::domain::demand::{ContainerDemand, Image, ImageDemand, Media, ToolDemand, WebSearch};
 use crate::domain::usage::{ContainerMemory, ToolUse};
 use crate::pricing::cost::{Offer, cost, unreported_images};
 use crate::pricing::sheet::Sheet;
@@ -87,7 +87,7 @@ proptest! {
     ) {
         let sheet = Sheet::built_in(&[]).unwrap();
         let price = sheet.find(model, NOW_S).unwrap();
-        let image = (pictures > 0).then(ImageTool::default);
+        let image = (pictures > 0).then(ImageDemand::default);
         let image_price = image.as_ref().map(|_| sheet.find("gpt-image-2", NOW_S).unwrap());
         let tools = ToolDemand {
             web_search: (searches > 0).then_some(WebSearch::Preview),

@@ -8,6 +8,7 @@ mod chat;
 mod compact;
 mod completions;
 mod embeddings;
+mod images;
 mod responses;
 
 use std::fmt;
@@ -23,10 +24,12 @@ pub use self::chat::CHAT;
 pub use self::compact::COMPACT;
 pub use self::completions::COMPLETIONS;
 pub use self::embeddings::EMBEDDINGS;
+pub use self::images::{IMAGE_EDITS, IMAGES};
 pub use self::responses::RESPONSES;
 
 /// Every metered operation.
-pub static OPERATIONS: [&Operation; 5] = [&CHAT, &COMPLETIONS, &RESPONSES, &COMPACT, &EMBEDDINGS];
+pub static OPERATIONS: [&Operation; 7] =
+    [&CHAT, &COMPLETIONS, &RESPONSES, &COMPACT, &EMBEDDINGS, &IMAGES, &IMAGE_EDITS];
 
 /// A metered operation: its path, how its body and answers are read, and how its cost
 /// can be bounded. No two have the same path.
@@ -55,8 +58,19 @@ pub struct Operation {
     pub count: InputCount,
     /// The form of its event streams; `Chunks` where it has none.
     events: EventForm,
-    read: fn(&[u8]) -> Result<Request, Invalid>,
+    read: Reader,
 }
+
+/// How the bodies of an operation are read, each from its bytes, and a form by its boundary.
+pub(super) enum Reader {
+    /// JSON.
+    Json(JsonReader),
+    /// JSON or a form.
+    Either(JsonReader, FormReader),
+}
+
+type JsonReader = fn(&[u8]) -> Result<Request, Invalid>;
+type FormReader = fn(&[u8], &str) -> Result<Request, Invalid>;
 
 /// A kind of usage in OpenAI's usage API, which has a path for each. What makes text is
 /// reported as completions, whatever its path.
@@ -66,6 +80,12 @@ pub enum UsageReport {
     Completions,
     /// `/organization/usage/embeddings`.
     Embeddings,
+    /// `/organization/usage/images`, with their source as it is named there.
+    Images(&'static str),
+    /// `/organization/usage/audio_speeches`.
+    AudioSpeeches,
+    /// `/organization/usage/audio_transcriptions`.
+    AudioTranscriptions,
 }
 
 /// How `POST /responses/input_tokens` is asked to count the input of an operation.
@@ -78,10 +98,12 @@ pub enum InputCount {
     /// All strings of the body, as one input: for bodies that are neither a chat nor
     /// something that `/responses` takes.
     Strings,
+    /// Not at all.
+    None,
 }
 
 impl Operation {
-    /// Reads a body.
+    /// Reads a body in JSON.
     ///
     /// ```
     /// let body = br#"{"model":"gpt-5","messages":[],"max_completion_tokens":9}"#;
@@ -89,7 +111,25 @@ impl Operation {
     /// assert_eq!(read.demand.output_max, Some(9));
     /// ```
     pub fn read(&self, body: &[u8]) -> Result<Request, Invalid> {
-        (self.read)(body)
+        match self.read {
+            Reader::Json(read) | Reader::Either(read, _) => read(body),
+        }
+    }
+
+    /// Reads a form with this boundary; `None` if the operation takes none.
+    pub fn read_form(&self, body: &[u8], boundary: &str) -> Option<Result<Request, Invalid>> {
+        match self.read {
+            Reader::Json(_) => None,
+            Reader::Either(_, read) => Some(read(body, boundary)),
+        }
+    }
+
+    /// Whether a body may be a form.
+    pub const fn takes_forms(&self) -> bool {
+        match self.read {
+            Reader::Json(_) => false,
+            Reader::Either(..) => true,
+        }
     }
 
     /// Reads a whole JSON answer. A body that isn't JSON gives no usage, and does
@@ -115,7 +155,7 @@ impl Operation {
     /// The last event of a stream that is cut.
     pub fn cut_event(&self, error: &ErrorBody<'_>) -> String {
         match self.events {
-            EventForm::Typed => refusal::stream_cut_responses(error, LAST_SEQUENCE_NUMBER),
+            EventForm::Typed | EventForm::Media => refusal::stream_cut_responses(error, LAST_SEQUENCE_NUMBER),
             EventForm::Chunks => refusal::stream_cut_chat(error),
         }
     }

@@ -8,6 +8,9 @@
 mod content;
 mod document;
 mod fields;
+mod form;
+mod image_fields;
+pub(in crate::protocol::openai) mod images;
 mod kept;
 mod measure;
 mod object_ids;
@@ -38,7 +41,8 @@ pub struct Request {
     /// What it asks for.
     pub demand: Demand,
     usage_injected: bool,
-    splices: Splices,
+    /// `None` if nothing may be set.
+    splices: Option<Splices>,
 }
 
 /// Why a body can't be let through.
@@ -98,7 +102,7 @@ pub(in crate::protocol::openai) fn read(rules: &BodyRules, body: &[u8]) -> Resul
         serde_json::from_str::<Object<Body<'_>>>(text).map_err(|error| Invalid::body(&error.to_string()))?;
     let outputs = (rules.outputs)(&fields)?;
     let usage_asked = splice::usage_asked(fields.stream_options)?;
-    let splices = Splices::find(text, &fields, &outputs);
+    let splices = Some(Splices::find(text, &fields, &outputs));
     let demand = demand(rules, fields, &outputs, usage_asked, text)?;
     Ok(Request { usage_injected: demand.stream && rules.has_stream_options && !usage_asked, demand, splices })
 }
@@ -117,7 +121,12 @@ impl Request {
     ///
     /// `body` must be the bytes this request was parsed from.
     pub fn rewrite(&self, body: &[u8], edit: &Edit) -> Option<Vec<u8>> {
-        self.splices.rewrite(body, edit)
+        self.splices.as_ref()?.rewrite(body, edit)
+    }
+
+    /// A request that is forwarded as it is.
+    fn unedited(demand: Demand) -> Self {
+        Self { demand, usage_injected: false, splices: None }
     }
 
     /// Whether usage must be asked for on the client's behalf, and hidden.

@@ -10,6 +10,7 @@ mod brought;
 mod chunk;
 mod events;
 mod hide;
+mod media;
 mod observer;
 mod text;
 
@@ -18,7 +19,7 @@ use bytes::{Bytes, BytesMut};
 pub use self::brought::Brought;
 use self::chunk::UsageMember;
 use self::events::{Boundary, Event};
-
+use self::media::Skim;
 use self::observer::Observer;
 use super::usage::{Answer, AnswerForm, Outcome};
 
@@ -27,8 +28,10 @@ use super::usage::{Answer, AnswerForm, Outcome};
 pub enum EventForm {
     /// Chunks of one kind, `[DONE]` at the end.
     Chunks,
-    /// Events of many types, each with a name of its own.
+    /// Events of a response, each type with a name of its own.
     Typed,
+    /// Events that carry images or sound, and usage where a part is complete.
+    Media,
 }
 
 /// The parts that must not reach the client.
@@ -48,6 +51,8 @@ pub struct Tap {
     boundary: Boundary,
     /// The start of an event whose end hasn't come.
     partial: BytesMut,
+    /// Leaves out of `partial` what no reader looks at; `None` if all of it is kept.
+    skim: Option<Skim>,
     /// Whether the current event is too large to be looked at.
     oversized: bool,
     /// Whether the last event was taken out, its line end included.
@@ -63,6 +68,7 @@ impl Tap {
             event_bytes_max,
             boundary: Boundary::new(),
             partial: BytesMut::new(),
+            skim: (form == EventForm::Media).then(Skim::default),
             oversized: false,
             dropped: false,
             observer: Observer::new(form, answers),
@@ -80,14 +86,14 @@ impl Tap {
         }
     }
 
-    /// Ends the stream; returns the bytes that were held back.
+    /// Ends the stream, which upstream has ended; returns the bytes that were held back.
     pub fn finish(&mut self) -> Bytes {
         let rest = std::mem::take(&mut self.partial);
-        if rest.is_empty() {
-            return Bytes::new();
-        }
         let mut out = BytesMut::with_capacity(rest.len());
-        self.event(&rest, &mut out);
+        if !rest.is_empty() {
+            self.event(&rest, &mut out);
+        }
+        self.observer.finish();
         match self.hide {
             Hide::InjectedUsage if !hide::is_cut_usage(&Event::of(&rest).data) => out.freeze(),
             Hide::InjectedUsage | Hide::Nothing => Bytes::new(),
@@ -162,18 +168,26 @@ impl Tap {
             } else if self.partial.is_empty() {
                 self.observe(event);
             } else {
-                self.partial.extend_from_slice(event);
+                self.keep(event);
                 let whole = std::mem::take(&mut self.partial);
                 self.observe(&whole);
             }
             from = end;
         }
         if !self.oversized {
-            self.partial.extend_from_slice(&frame[from..]);
+            self.keep(&frame[from..]);
             if self.partial.len() > self.event_bytes_max {
                 self.partial = BytesMut::new();
                 self.oversized = true;
             }
+        }
+    }
+
+    /// Keeps a part of an event.
+    fn keep(&mut self, part: &[u8]) {
+        match &mut self.skim {
+            Some(skim) => skim.append(part, &mut self.partial),
+            None => self.partial.extend_from_slice(part),
         }
     }
 

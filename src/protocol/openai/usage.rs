@@ -7,6 +7,7 @@
 
 mod calls;
 mod figures;
+mod images;
 mod made;
 mod outcome;
 
@@ -57,6 +58,10 @@ pub struct Answer {
     pub is_partly_unread: bool,
     /// The objects that upstream created in addition to the answer.
     pub made: Made,
+    /// The model that the tokens of `tools_seen` are of, if the answer names it.
+    pub tool_model: Option<String>,
+    /// What it has made, where that may be billed by the unit instead of by tokens.
+    pub units: Quantities,
 }
 
 impl Answer {
@@ -73,12 +78,18 @@ pub enum AnswerForm {
     Text,
     /// Vectors: there is no output that costs.
     Vectors,
+    /// Images.
+    Images,
 }
 
 /// Reads a whole JSON answer.
 pub(super) fn of_json(form: AnswerForm, body: &[u8]) -> Answer {
     // Checked as text once, not with each value that is borrowed from it.
-    let read = std::str::from_utf8(body).ok().and_then(|text| serde_json::from_str(text).ok());
+    let Ok(text) = std::str::from_utf8(body) else { return Answer::default() };
+    if form == AnswerForm::Images {
+        return images::of_json(text);
+    }
+    let read = serde_json::from_str(text).ok();
     read.map(|Object(body): Object<Body<'_>>| body.answer(form)).unwrap_or_default()
 }
 
@@ -157,6 +168,8 @@ impl Body<'_> {
             is_at_output_bound: self.is_at_output_bound(),
             is_partly_unread: false,
             made: self.output.made,
+            tool_model: None,
+            units: Quantities::default(),
         }
     }
 

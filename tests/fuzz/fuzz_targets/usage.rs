@@ -8,7 +8,7 @@ use std::sync::{Arc, LazyLock};
 use libfuzzer_sys::fuzz_target;
 use oracle::Endpoint;
 use spendguard::domain::demand::{
-    Bound, ContainerDemand, Image, ImageTool, Media, Tier, ToolDemand, WebSearch,
+    Bound, ContainerDemand, Image, ImageDemand, Media, Tier, ToolDemand, WebSearch,
 };
 use spendguard::domain::quantity::Direction;
 use spendguard::domain::usage::{ContainerMemory, ToolUse};
@@ -77,7 +77,7 @@ fn demand(knobs: &[usize]) -> Demand {
             .map(|(_, at)| ContainerDemand::Made(memories[knobs[at] % 4]))
             .collect(),
         context_container: None,
-        image: flag(1, 2).then(|| ImageTool::default()),
+        image: flag(1, 2).then(|| ImageDemand::default()),
         loops: flag(1, 0) || flag(1, 1) || flag(1, 2) || flag(1, 6) || matches!(knobs[0] % 4, 1 | 2),
         mcp_servers: 0,
         calls_max: flag(1, 3).then(|| amount(3)),

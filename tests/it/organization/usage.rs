@@ -92,8 +92,8 @@ fn costs_are_those_of_the_ledger_and_both_can_be_grouped_and_narrowed() {
         let embeddings = get(&house, &format!("usage/embeddings?start_time={day}")).await;
         let result = &embeddings["data"][0]["results"][0];
         assert_eq!((&result["num_model_requests"], result.get("output_tokens")), (&json!(1), None));
-        let images = get(&house, &format!("usage/images?start_time={day}&sizes[]=1024x1024")).await;
-        assert_eq!(images["data"][0]["results"], json!([]));
+        let vectors = get(&house, &format!("usage/vector_stores?start_time={day}&group_by=project_id")).await;
+        assert_eq!(vectors["data"][0]["results"], json!([]));
     });
 }
 

@@ -60,7 +60,6 @@ struct Rule {
 }
 
 const RULES: &[Rule] = &[
-    allow(&["/v1/images/generations", "/v1/images/edits"], "Image requests are not metered yet."),
     allow(
         &["/v1/images/variations"],
         "OpenAI retired this endpoint in 2026; what replaces it is /v1/images/edits.",

@@ -3,7 +3,7 @@
 use crate::domain::demand::WebSearch;
 use crate::domain::{Demand, ObjectKind};
 use crate::protocol::openai::json::Raw;
-use crate::protocol::openai::operation::{InputCount, Operation, UsageReport};
+use crate::protocol::openai::operation::{InputCount, Operation, Reader, UsageReport};
 use crate::protocol::openai::request::{self, Body, BodyRules, Invalid, Outputs};
 use crate::protocol::openai::sse::EventForm;
 use crate::protocol::openai::usage::AnswerForm;
@@ -21,7 +21,7 @@ pub static CHAT: Operation = Operation {
     answers: AnswerForm::Text,
     count: InputCount::Messages,
     events: EventForm::Chunks,
-    read: |body| request::read(&RULES, body),
+    read: Reader::Json(|body| request::read(&RULES, body)),
 };
 
 const OUTPUT: &str = "max_completion_tokens";

@@ -1,7 +1,7 @@
 //! `POST /responses/compact`.
 
 use crate::domain::ObjectKind;
-use crate::protocol::openai::operation::{InputCount, Operation, UsageReport, responses};
+use crate::protocol::openai::operation::{InputCount, Operation, Reader, UsageReport, responses};
 use crate::protocol::openai::request::{self, BodyRules, Outputs};
 use crate::protocol::openai::sse::EventForm;
 use crate::protocol::openai::usage::AnswerForm;
@@ -20,7 +20,7 @@ pub static COMPACT: Operation = Operation {
     answers: AnswerForm::Text,
     count: InputCount::Body,
     events: EventForm::Typed,
-    read: |body| request::read(&RULES, body),
+    read: Reader::Json(|body| request::read(&RULES, body)),
 };
 
 const RULES: BodyRules = BodyRules {

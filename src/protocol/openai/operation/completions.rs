@@ -1,6 +1,6 @@
 //! `POST /completions`, the legacy text completions.
 
-use crate::protocol::openai::operation::{InputCount, Operation, UsageReport};
+use crate::protocol::openai::operation::{InputCount, Operation, Reader, UsageReport};
 use crate::protocol::openai::request::{self, Body, BodyRules, Found, Invalid, Outputs};
 use crate::protocol::openai::sse::EventForm;
 use crate::protocol::openai::usage::AnswerForm;
@@ -18,7 +18,7 @@ pub static COMPLETIONS: Operation = Operation {
     answers: AnswerForm::Text,
     count: InputCount::Strings,
     events: EventForm::Chunks,
-    read: |body| request::read(&RULES, body),
+    read: Reader::Json(|body| request::read(&RULES, body)),
 };
 
 const OUTPUT: &str = "max_tokens";

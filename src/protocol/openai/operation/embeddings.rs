@@ -1,6 +1,6 @@
 //! `POST /embeddings`.
 
-use crate::protocol::openai::operation::{InputCount, Operation, UsageReport};
+use crate::protocol::openai::operation::{InputCount, Operation, Reader, UsageReport};
 use crate::protocol::openai::request::{self, BodyRules, Found, Outputs};
 use crate::protocol::openai::sse::EventForm;
 use crate::protocol::openai::usage::AnswerForm;
@@ -18,7 +18,7 @@ pub static EMBEDDINGS: Operation = Operation {
     answers: AnswerForm::Vectors,
     count: InputCount::Strings,
     events: EventForm::Chunks,
-    read: |body| request::read(&RULES, body),
+    read: Reader::Json(|body| request::read(&RULES, body)),
 };
 
 const RULES: BodyRules = BodyRules {

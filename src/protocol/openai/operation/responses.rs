@@ -1,7 +1,7 @@
 //! `POST /responses`.
 
 use crate::domain::ObjectKind;
-use crate::protocol::openai::operation::{InputCount, Operation, UsageReport};
+use crate::protocol::openai::operation::{InputCount, Operation, Reader, UsageReport};
 use crate::protocol::openai::request::{self, Body, BodyRules, Found, Outputs};
 use crate::protocol::openai::sse::EventForm;
 use crate::protocol::openai::usage::AnswerForm;
@@ -19,7 +19,7 @@ pub static RESPONSES: Operation = Operation {
     answers: AnswerForm::Text,
     count: InputCount::Body,
     events: EventForm::Typed,
-    read: |body| request::read(&RULES, body),
+    read: Reader::Json(|body| request::read(&RULES, body)),
 };
 
 const OUTPUT: &str = "max_output_tokens";

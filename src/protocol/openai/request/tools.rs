@@ -8,10 +8,11 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 
+use super::image_fields::ImageFields;
 use super::references::References;
 use super::sparse::{Merge, Sparse};
 use crate::domain::ObjectKind;
-use crate::domain::demand::{ContainerDemand, ImageQuality, ImageTool, ToolDemand, WebSearch};
+use crate::domain::demand::{ContainerDemand, ImageDemand, ToolDemand, WebSearch};
 use crate::domain::usage::ContainerMemory;
 use crate::protocol::openai::json::{Loose, Object, Raw};
 
@@ -20,10 +21,6 @@ const TOOLS_MAX: usize = 1024;
 
 /// The most a name from the client takes in a message, in characters.
 const NAME_CHARS_MAX: usize = 64;
-
-/// The most frames of a GIF, and those of one that names no number.
-const FRAMES_MAX: u64 = 16;
-const FRAMES_DEFAULT: u64 = 9;
 
 /// A list of tools; empty as long as there is none.
 pub(super) type Offer = Sparse<Offered>;
@@ -67,7 +64,7 @@ impl Offered {
         }
     }
 
-    fn draw(&mut self, image: Option<ImageTool>) {
+    fn draw(&mut self, image: Option<ImageDemand>) {
         match (&self.tools.image, image) {
             (Some(_), Some(_)) => self.refuse("Only one image_generation tool can be priced."),
             (None, image) => self.tools.image = image,
@@ -161,41 +158,17 @@ struct Tool<'a> {
 }
 
 impl Tool<'_> {
-    fn image(&self) -> ImageTool {
-        let quality = match self.quality.string().as_deref() {
-            Some("low") => ImageQuality::Low,
-            Some("medium") => ImageQuality::Medium,
-            None | Some("high" | "auto") => ImageQuality::High,
-            Some(_) => ImageQuality::Other,
+    fn image(&self) -> ImageDemand {
+        let fields = ImageFields {
+            quality: self.quality,
+            size: self.size,
+            output_format: self.output_format,
+            frame_count: self.frame_count,
+            partial_images: self.partial_images,
         };
-        ImageTool {
-            model: self.model.string().filter(|model| !model.trim().is_empty()).map(String::from),
-            quality,
-            pixels: self.size.string().as_deref().and_then(pixels),
-            partial_images: self.partial_images.value().and_then(|n| n.parse().ok()).unwrap_or(0),
-            extra_frames: self.frames().saturating_sub(1),
-        }
+        let model = self.model.string().filter(|model| !model.trim().is_empty()).map(String::from);
+        ImageDemand { model, ..fields.demand() }
     }
-
-    /// The frames of each image: those of a GIF as OpenAI has them, the most of what is not
-    /// understood.
-    fn frames(&self) -> u64 {
-        if let Some(frames) = self.frame_count.value() {
-            let frames = frames.parse().ok().filter(|frames| (2..=FRAMES_MAX).contains(frames));
-            return frames.unwrap_or(FRAMES_MAX);
-        }
-        match (self.output_format.value(), self.output_format.string().as_deref()) {
-            (None, _) | (_, Some("png" | "jpeg" | "webp")) => 1,
-            (_, Some("gif")) => FRAMES_DEFAULT,
-            _ => FRAMES_MAX,
-        }
-    }
-}
-
-/// The pixels of a size such as `1536x1024`; `None` for `auto`.
-fn pixels(size: &str) -> Option<u64> {
-    let (width, height) = size.split_once('x')?;
-    width.parse::<u64>().ok()?.checked_mul(height.parse().ok()?)
 }
 
 /// The mask of an image to be edited.

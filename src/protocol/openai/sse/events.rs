@@ -8,7 +8,9 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use bytes::BytesMut;
-use memchr::memchr2;
+use memchr::{memchr, memchr2};
+
+use crate::protocol::openai::json::{member, string_at};
 
 /// The search for ends of events, across frames.
 #[derive(Debug)]
@@ -94,6 +96,23 @@ impl<'a> Event<'a> {
             }
         }
         event
+    }
+
+    /// The kind of an event that has one. Clients use the type, or the name if there is no
+    /// type; an error's own type may stand in its place.
+    pub(super) fn kind(&self) -> &[u8] {
+        let data = &*self.data;
+        if self.name == Some(b"error") {
+            return b"error";
+        }
+        // OpenAI writes the type first, and the same as the name.
+        if let Some(rest) = data.strip_prefix(b"{\"type\":\"") {
+            let is_name = |name: &&[u8]| rest.starts_with(name) && rest.get(name.len()) == Some(&b'"');
+            let written = || &rest[..memchr(b'"', rest).unwrap_or(rest.len())];
+            return self.name.filter(is_name).unwrap_or_else(written);
+        }
+        let written = member(data, b"type").and_then(|at| string_at(data, at));
+        written.or(self.name).unwrap_or_default()
     }
 
     /// Writes the event, which was taken from `bytes`, without a span of its data.

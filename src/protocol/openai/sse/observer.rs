@@ -3,12 +3,12 @@
 //! An ordinary chunk or delta is searched, not parsed: its text is lifted out,
 //! and it is read further only if it has a member that tells something new.
 
-use memchr::memchr;
 use serde::Deserialize;
 
 use super::brought::Brought;
 use super::chunk::{Members, UsageMember, Walk};
 use super::events::Event;
+use super::media::Completed;
 use super::text::Transcript;
 use crate::domain::Quantities;
 use crate::domain::usage::ToolUse;
@@ -42,6 +42,8 @@ pub(super) struct Observer {
     introductions_left: u8,
     has_begun: bool,
     outcome: Outcome,
+    /// The usage of parts of a stream of images or sound.
+    completed: Completed,
     /// Results of hosted tools that were not taken yet; `None` if they are not kept.
     brought: Option<Vec<Brought>>,
 }
@@ -84,6 +86,7 @@ impl Observer {
             introductions_left: INTRODUCTIONS_MAX,
             has_begun: false,
             outcome: Outcome::Open,
+            completed: Completed::default(),
             brought: None,
         }
     }
@@ -98,6 +101,14 @@ impl Observer {
 
     /// The answer that the stream describes.
     pub(super) fn answer(&self) -> Answer {
+        let mut answer = self.answer_so_far();
+        if self.form == EventForm::Media {
+            self.completed.put_on(&mut answer);
+        }
+        answer
+    }
+
+    fn answer_so_far(&self) -> Answer {
         let tools = with_reported(&self.calls.tool_use(), &self.tools_reported);
         let known = self.reported.as_ref().filter(|reported| self.is_last_word(reported));
         let usage = known.map(|reported| reported.tokens);
@@ -140,6 +151,13 @@ impl Observer {
         self.outcome
     }
 
+    /// Notes that upstream has ended the stream. One of images ends without saying so.
+    pub(super) fn finish(&mut self) {
+        if self.form == EventForm::Media && self.completed.is_any() {
+            self.end(Outcome::Completed);
+        }
+    }
+
     /// Calls of hosted tools that have started.
     pub(super) fn hosted_calls(&self) -> u64 {
         self.calls.started()
@@ -162,6 +180,38 @@ impl Observer {
                 UsageMember::Absent
             }
             EventForm::Chunks => self.see_chunk(event),
+            EventForm::Media => {
+                self.see_media(event);
+                UsageMember::Absent
+            }
+        }
+    }
+
+    /// Reads an event that carries an image or sound.
+    fn see_media(&mut self, event: &Event<'_>) {
+        let data = &*event.data;
+        match event.kind() {
+            b"error" => self.end(Outcome::Failed),
+            kind if kind.ends_with(b".completed") => self.complete(data),
+            b"speech.audio.done" | b"transcript.text.done" => {
+                self.complete(data);
+                self.end(Outcome::Completed);
+            }
+            b"transcript.text.delta" => self.transcript.add_delta(data),
+            _ if has_error(data) => self.end(Outcome::Failed),
+            _ => self.has_begun = true,
+        }
+    }
+
+    /// Takes up the end of an image, of a speech or of a transcript.
+    fn complete(&mut self, data: &[u8]) {
+        self.has_begun = true;
+        match serde_json::from_slice::<Object<Body<'_>>>(data) {
+            Ok(Object(body)) => {
+                body.name(&mut self.named);
+                self.completed.add(body.counted(self.answers));
+            }
+            Err(_) => self.pass_unread(),
         }
     }
 
@@ -208,7 +258,7 @@ impl Observer {
 
     fn see_response(&mut self, event: &Event<'_>) {
         let data = &*event.data;
-        let kind = kind_of(event);
+        let kind = event.kind();
         if kind.ends_with(b".delta") && kind.starts_with(b"response.") {
             self.has_begun = true;
             return match kind {
@@ -225,12 +275,8 @@ impl Observer {
             b"response.output_item.added" => self.see_item(data, Source::Started),
             b"response.output_item.done" => self.see_item(data, Source::Done),
             kind if kind.starts_with(b"response.") => self.see_output(kind, data),
-            _ => {
-                let error = member(data, b"error").filter(|at| !data[*at..].starts_with(b"null"));
-                if error.is_some() {
-                    self.end(Outcome::Failed);
-                }
-            }
+            _ if has_error(data) => self.end(Outcome::Failed),
+            _ => {}
         }
     }
 
@@ -344,19 +390,7 @@ fn tier_written<'a>(members: &Members, data: &'a [u8]) -> Option<&'a [u8]> {
     Some(&tier[..tier.len().min(TIER_BYTES_MAX)])
 }
 
-/// The kind of an event of a response. Clients use the type, or the name if there
-/// is no type; an error's own type may stand in its place.
-fn kind_of<'a>(event: &'a Event<'_>) -> &'a [u8] {
-    let data = &*event.data;
-    if event.name == Some(b"error") {
-        return b"error";
-    }
-    // OpenAI writes the type first, and the same as the name.
-    if let Some(rest) = data.strip_prefix(b"{\"type\":\"") {
-        let is_name = |name: &&[u8]| rest.starts_with(name) && rest.get(name.len()) == Some(&b'"');
-        let written = || &rest[..memchr(b'"', rest).unwrap_or(rest.len())];
-        return event.name.filter(is_name).unwrap_or_else(written);
-    }
-    let written = member(data, b"type").and_then(|at| string_at(data, at));
-    written.or(event.name).unwrap_or_default()
+/// Whether an event of an unknown kind carries an error.
+fn has_error(data: &[u8]) -> bool {
+    member(data, b"error").is_some_and(|at| !data[at..].starts_with(b"null"))
 }

@@ -29,6 +29,11 @@ impl Sides {
         self.input && self.output
     }
 
+    /// The sides that are known in both.
+    pub(in crate::protocol::openai) const fn and(self, other: Self) -> Self {
+        Self { input: self.input && other.input, output: self.output && other.output }
+    }
+
     /// The sides that are known in either.
     pub(in crate::protocol::openai) const fn or(self, other: Self) -> Self {
         Self { input: self.input || other.input, output: self.output || other.output }
@@ -77,6 +82,7 @@ struct Details {
     audio_tokens: Count,
     image_tokens: Count,
     reasoning_tokens: Count,
+    text_tokens: Count,
 }
 
 #[derive(Deserialize, Default)]
@@ -155,6 +161,12 @@ impl Figures {
         let [completion, listed] = [&self.completion_tokens_details.0, &self.output_tokens_details.0];
         let pick = |choose: fn(&Details) -> Count| choose(completion).or(choose(listed));
         let mut left = output;
+        if form == AnswerForm::Images {
+            // Without details it is all of images.
+            tokens[Class::Output] = take(&mut left, pick(|details| details.text_tokens));
+            tokens[Class::ImageOutput] = left;
+            return Some(tokens);
+        }
         tokens[Class::Reasoning] = take(&mut left, pick(|details| details.reasoning_tokens));
         tokens[Class::AudioOutput] = take(&mut left, pick(|details| details.audio_tokens));
         tokens[Class::ImageOutput] = take(&mut left, pick(|details| details.image_tokens));

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::domain::demand::ImageQuality;
 use crate::protocol::openai::request::InvalidKind;
 use crate::protocol::openai::request::tests::{chat, responses};
 
@@ -30,7 +31,7 @@ fn hosted_tools_are_priced_by_kind() {
         file_search: true,
         containers: vec![made(4), made(1), existing(), made(16), existing()],
         context_container: None,
-        image: Some(ImageTool { model: Some("gpt-image-2".to_owned()), ..ImageTool::default() }),
+        image: Some(ImageDemand { model: Some("gpt-image-2".to_owned()), ..ImageDemand::default() }),
         mcp_servers: 1,
         loops: true,
         calls_max: Some(3),
@@ -59,7 +60,7 @@ fn what_an_image_may_cost_is_read_from_its_tool() {
     let tool = image(
         json!({"type": "image_generation", "quality": "low", "size": "1024x1536", "partial_images": 3}),
     );
-    let expected = ImageTool {
+    let expected = ImageDemand {
         model: None,
         quality: ImageQuality::Low,
         pixels: Some(1_024 * 1_536),
@@ -68,7 +69,7 @@ fn what_an_image_may_cost_is_read_from_its_tool() {
     };
     assert_eq!(tool, expected);
     let open = image(json!({"type": "image_generation", "quality": "auto", "size": "auto"}));
-    assert_eq!(open, ImageTool::default());
+    assert_eq!(open, ImageDemand::default());
     assert_eq!(image(json!({"type": "image_generation", "quality": "ultra"})).quality, ImageQuality::Other);
 }
 

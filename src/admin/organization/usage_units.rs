@@ -1,0 +1,139 @@
+//! The group of a result, and the shapes of usage that is not counted in tokens: images,
+//! characters, seconds, sessions.
+
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::domain::Class;
+use crate::store::reports::UsageSum;
+
+/// The group of a result: the fields of `group_by`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Group {
+    pub(super) project: Option<String>,
+    pub(super) key: Option<String>,
+    pub(super) model: Option<String>,
+    pub(super) batch: Option<bool>,
+    pub(super) api_source: Option<&'static str>,
+    /// Of images: how they were made.
+    pub(super) source: Option<&'static str>,
+}
+
+/// Images. The guard does not keep their sizes.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ImagesResult)]
+pub(crate) struct ImagesView {
+    #[schema(pattern = r"^organization\.usage\.images\.result$")]
+    object: &'static str,
+    images: u64,
+    num_model_requests: u64,
+    project_id: Option<String>,
+    api_key_id: Option<String>,
+    model: Option<String>,
+    size: Option<()>,
+    source: Option<&'static str>,
+    user_id: Option<()>,
+}
+
+impl ImagesView {
+    pub(super) fn of(group: Group, sum: &UsageSum) -> Self {
+        Self {
+            object: "organization.usage.images.result",
+            images: sum.quantities[Class::Images],
+            num_model_requests: sum.requests,
+            project_id: group.project,
+            api_key_id: group.key,
+            model: group.model,
+            size: None,
+            source: group.source,
+            user_id: None,
+        }
+    }
+}
+
+/// Characters that were spoken.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = AudioSpeechesResult)]
+pub(crate) struct SpeechesView {
+    #[schema(pattern = r"^organization\.usage\.audio_speeches\.result$")]
+    object: &'static str,
+    characters: u64,
+    num_model_requests: u64,
+    project_id: Option<String>,
+    api_key_id: Option<String>,
+    model: Option<String>,
+    user_id: Option<()>,
+}
+
+impl SpeechesView {
+    pub(super) fn of(group: Group, sum: &UsageSum) -> Self {
+        Self {
+            object: "organization.usage.audio_speeches.result",
+            characters: sum.quantities[Class::Characters],
+            num_model_requests: sum.requests,
+            project_id: group.project,
+            api_key_id: group.key,
+            model: group.model,
+            user_id: None,
+        }
+    }
+}
+
+/// Seconds of sound that were transcribed or translated.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = AudioTranscriptionsResult)]
+pub(crate) struct TranscriptionsView {
+    #[schema(pattern = r"^organization\.usage\.audio_transcriptions\.result$")]
+    object: &'static str,
+    seconds: u64,
+    num_model_requests: u64,
+    project_id: Option<String>,
+    api_key_id: Option<String>,
+    model: Option<String>,
+    user_id: Option<()>,
+}
+
+impl TranscriptionsView {
+    pub(super) fn of(group: Group, sum: &UsageSum) -> Self {
+        Self {
+            object: "organization.usage.audio_transcriptions.result",
+            seconds: sum.quantities[Class::AudioSeconds],
+            num_model_requests: sum.requests,
+            project_id: group.project,
+            api_key_id: group.key,
+            model: group.model,
+            user_id: None,
+        }
+    }
+}
+
+/// Sessions of containers, whatever their memory.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = CodeInterpreterSessionsResult)]
+pub(crate) struct SessionsView {
+    #[schema(pattern = r"^organization\.usage\.code_interpreter_sessions\.result$")]
+    object: &'static str,
+    num_sessions: u64,
+    project_id: Option<String>,
+}
+
+impl SessionsView {
+    pub(super) fn of(group: Group, sum: &UsageSum) -> Self {
+        Self {
+            object: "organization.usage.code_interpreter_sessions.result",
+            num_sessions: sessions(sum),
+            project_id: group.project,
+        }
+    }
+}
+
+/// Sessions of containers of every size.
+pub(super) fn sessions(sum: &UsageSum) -> u64 {
+    let sizes = [
+        Class::Container1gSessions,
+        Class::Container4gSessions,
+        Class::Container16gSessions,
+        Class::Container64gSessions,
+    ];
+    sizes.into_iter().map(|size| sum.quantities[size]).fold(0, u64::saturating_add)
+}
