@@ -133,6 +133,11 @@ impl Class {
         matches!(self.measure(), Measure::Tokens)
     }
 
+    /// Whether it is of a hosted tool, whose price is the same on every model.
+    pub const fn is_of_tool(self) -> bool {
+        matches!(self.measure(), Measure::Calls | Measure::Sessions)
+    }
+
     /// Every class of tokens.
     pub fn tokens() -> impl Iterator<Item = Self> {
         Self::ALL.into_iter().filter(|class| class.is_token())

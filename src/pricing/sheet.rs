@@ -44,7 +44,7 @@ pub struct Sheet {
     as_of_s: i64,
     /// By model, the newest first.
     models: HashMap<Arc<str>, Vec<(i64, Arc<Price>)>>,
-    /// Rates of classes other than tokens, for models without their own.
+    /// Rates of hosted tools, for models without their own.
     fees: Rates,
     facts: FactTable,
     families: Vec<Family>,
@@ -216,7 +216,7 @@ impl Sheet {
         prices
     }
 
-    /// Rates of classes other than tokens, for models without their own.
+    /// Rates of hosted tools, for models without their own.
     pub fn fees(&self) -> &Rates {
         &self.fees
     }
@@ -262,15 +262,15 @@ fn beside_models(raw: &RawSheet) -> Result<Beside, String> {
     Ok(Beside { fees: fees(&raw.fees, &built_in.fees)?, facts, families })
 }
 
-/// The rates of classes other than tokens: the sheet's own, else the built-in sheet's.
+/// The rates of hosted tools: the sheet's own, else the built-in sheet's.
 fn fees(own: &BTreeMap<String, String>, built_in: &BTreeMap<String, String>) -> Result<Rates, String> {
     let named = |fees: &BTreeMap<String, String>| rates::by_class(fees.clone());
     let (own, built_in) = (named(own)?, named(built_in)?);
-    if let Some(class) = own.keys().find(|class| class.is_token()) {
+    if let Some(class) = own.keys().find(|class| !class.is_of_tool()) {
         return Err(format!("fees: {} is priced by model", class.name()));
     }
     let mut fees = Rates::default();
-    for class in Class::ALL.into_iter().filter(|class| !class.is_token()) {
+    for class in Class::ALL.into_iter().filter(|class| class.is_of_tool()) {
         let fee = own.get(&class).or(built_in.get(&class));
         let fee = fee.ok_or_else(|| format!("fees: {} has no price", class.name()))?;
         fees[class] = rates::pico(fee, class)?;
