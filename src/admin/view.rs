@@ -220,7 +220,7 @@ pub(crate) struct UsageView {
     output_tokens: u64,
     reasoning_tokens: u64,
     total_tokens: u64,
-    /// The other classes that are not zero.
+    /// The other classes that are not zero, such as `image_output_tokens` or `images`.
     #[serde(flatten)]
     other: BTreeMap<String, u64>,
 }
@@ -228,8 +228,8 @@ pub(crate) struct UsageView {
 impl UsageView {
     pub(crate) fn of(used: &Quantities) -> Self {
         let shown = [Class::Input, Class::CachedInput, Class::CacheWrite, Class::Output, Class::Reasoning];
-        let other = |(class, _): &(Class, u64)| class.is_token() && !shown.contains(class);
-        let name = |(class, count): (Class, u64)| (format!("{}_tokens", class.name()), count);
+        let unit = |class: Class| if class.is_token() { "_tokens" } else { "" };
+        let name = |(class, count): (Class, u64)| (format!("{}{}", class.name(), unit(class)), count);
         Self {
             input_tokens: used.input_tokens_total(),
             cached_input_tokens: used.cached_tokens_total(),
@@ -237,7 +237,7 @@ impl UsageView {
             output_tokens: used.output_tokens_total(),
             reasoning_tokens: used[Class::Reasoning],
             total_tokens: used.tokens_total(),
-            other: used.non_zero().filter(other).map(name).collect(),
+            other: used.non_zero().filter(|(class, _)| !shown.contains(class)).map(name).collect(),
         }
     }
 }

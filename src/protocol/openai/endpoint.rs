@@ -254,7 +254,7 @@ mod tests {
     #[test]
     fn what_has_no_price_is_refused() {
         for path in [
-            "/v1/images/generations",
+            "/v1/images/variations",
             "/v1/audio/speech",
             "/v1/batches",
             "/v1/realtime/client_secrets",

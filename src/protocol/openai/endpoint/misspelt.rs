@@ -82,7 +82,7 @@ mod tests {
             assert!(is_misspelt(&Method::GET, path), "{path}");
         }
         for path in
-            ["/v1/images/generations", "/v1/engines/davinci/completions", "/chat", "/v1", "/", "/v1/../v1/x"]
+            ["/v1/images/variations", "/v1/engines/davinci/completions", "/chat", "/v1", "/", "/v1/../v1/x"]
         {
             assert!(!is_misspelt(&Method::POST, path), "{path}");
         }

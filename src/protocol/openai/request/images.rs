@@ -168,7 +168,7 @@ mod tests {
         assert_eq!(demand.drawing, Some(drawing));
         assert_eq!((demand.choices, demand.units[Class::Images], demand.stream), (3, 3, true));
         assert_eq!((demand.end_user.as_deref(), demand.media.images.len()), (Some("u"), 0));
-        assert_eq!(demand.body_bytes, 183, "the whole body may be text");
+        assert_eq!(demand.body_bytes, 161, "the whole body may be text");
         assert_eq!(made(r#"{"model":"m"}"#).unwrap().drawing.unwrap().quality, ImageQuality::High);
         let max = made(r#"{"model":"m","quality":"max","output_format":"gif"}"#).unwrap().drawing.unwrap();
         assert_eq!((max.quality, max.extra_frames), (ImageQuality::Other, 8));

@@ -7,11 +7,9 @@ use crate::protocol::openai::OPERATIONS;
 use crate::protocol::openai::endpoint::{FREE_DELETE, FREE_GET, FREE_POST};
 
 /// Every path of OpenAI's API that costs money or leads past the limits, and is not served.
-const REFUSED: [&str; 63] = [
+const REFUSED: [&str; 61] = [
     "GET /responses",
     "POST /decisions",
-    "POST /images/generations",
-    "POST /images/edits",
     "POST /images/variations",
     "POST /audio/speech",
     "POST /audio/transcriptions",
