@@ -24,7 +24,8 @@ pub use self::chat::CHAT;
 pub use self::compact::COMPACT;
 pub use self::completions::COMPLETIONS;
 pub use self::embeddings::EMBEDDINGS;
-pub use self::images::{IMAGE_EDITS, IMAGES};
+pub use self::images::IMAGE_EDITS;
+pub use self::images::IMAGES;
 pub use self::responses::RESPONSES;
 
 /// Every metered operation.
