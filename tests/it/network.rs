@@ -194,12 +194,12 @@ fn clients_own_keys_pass_through_and_are_metered_and_limited() {
 #[test]
 fn an_allowed_endpoint_is_forwarded_unmetered_and_nothing_else_is() {
     run(async {
-        let house = House::with("[endpoints]\nallow = [\"POST /v1/images/generations\"]\n").await;
-        let allowed = house.post("/v1/images/generations", &[], &json!({ "prompt": "x" })).await;
+        let house = House::with("[endpoints]\nallow = [\"POST /v1/images/variations\"]\n").await;
+        let allowed = house.post("/v1/images/variations", &[], &json!({ "prompt": "x" })).await;
         assert_eq!(allowed.status, StatusCode::NOT_FOUND, "the fake's own answer");
         let last = call(&house.fake_direct, Method::GET, "/__last", &[], Bytes::new()).await.json();
-        assert_eq!(last["uri"], "/v1/images/generations");
-        let other = house.post("/v1/images/edits", &[], &json!({ "prompt": "x" })).await;
+        assert_eq!(last["uri"], "/v1/images/variations");
+        let other = house.post("/v1/decisions", &[], &json!({ "prompt": "x" })).await;
         assert_eq!((other.status, other.code().as_str()), (StatusCode::FORBIDDEN, "endpoint_not_allowed"));
     });
 }

@@ -1,6 +1,6 @@
 // The official Node package, unchanged, against the guard.
 import assert from "node:assert/strict";
-import OpenAI from "openai";
+import OpenAI, { toFile } from "openai";
 import { run } from "./run.mjs";
 
 const ask = { model: "gpt-4o-mini", messages: [{ role: "user", content: "hello" }] };
@@ -87,6 +87,18 @@ const tests = {
     assert.ok((await client("DEFAULT").embeddings.create({ model: "text-embedding-3-small", input: "x" })).data.length);
     assert.equal((await client("DEFAULT").models.list()).data.length, 3);
   },
+  async images_are_made_and_edited() {
+    const made = await client("DEFAULT").images.generate({ model: "gpt-image-2", prompt: "a cat", n: 2 });
+    assert.equal(made.data.length, 2);
+    const types = [];
+    const ask = { model: "gpt-image-2", prompt: "a cat", stream: true, partial_images: 1 };
+    for await (const event of await client("DEFAULT").images.generate(ask)) types.push(event.type);
+    assert.deepEqual(types, ["image_generation.partial_image", "image_generation.completed"]);
+    const picture = () => toFile(Buffer.from(made.data[0].b64_json, "base64"), "cat.png", { type: "image/png" });
+    const edited = await client("DEFAULT").images.edit({ model: "gpt-image-2", prompt: "a hat", image: [await picture(), await picture()] });
+    assert.equal(edited.usage.input_tokens_details.image_tokens, 200);
+    assert.ok((await client("DEFAULT").images.edit({ model: "gpt-image-2", prompt: "a hat", image: await picture() })).data.length);
+  },
   async a_hard_limit_is_one_rate_limit_error_and_one_request() {
     const error = await refused(OpenAI.RateLimitError, "project_spend_limit_exceeded", () => client("EMPTY").chat.completions.create(ask));
     assert.equal(error.type, "insufficient_quota");
@@ -99,7 +111,7 @@ const tests = {
   },
   async what_is_not_allowed_is_a_permission_error() {
     await refused(OpenAI.PermissionDeniedError, "model_not_found", () => client("NARROW").chat.completions.create(ask));
-    await refused(OpenAI.PermissionDeniedError, "endpoint_not_allowed", () => client("DEFAULT").images.generate({ model: "gpt-image-1", prompt: "x" }));
+    await refused(OpenAI.PermissionDeniedError, "endpoint_not_allowed", () => client("DEFAULT").videos.create({ model: "sora-2", prompt: "x" }));
   },
 };
 

@@ -1,5 +1,6 @@
 """The official Python package, unchanged, against the guard."""
 
+import base64
 import json
 import os
 import urllib.request
@@ -77,6 +78,20 @@ def embeddings_models_and_moderations_answer(house):
     assert sdk.moderations.create(input="x").results[0].flagged is False
 
 
+def images_are_made_and_edited(house):
+    sdk = client(house, "default")
+    made = sdk.images.generate(model="gpt-image-2", prompt="a cat", n=2, quality="low")
+    assert len(made.data) == 2 and made.usage.output_tokens == 544
+    events = list(sdk.images.generate(model="gpt-image-2", prompt="a cat", stream=True, partial_images=2))
+    assert [event.type.split(".")[1] for event in events] == ["partial_image", "partial_image", "completed"]
+    picture = ("cat.png", base64.b64decode(made.data[0].b64_json), "image/png")
+    raw = sdk.images.with_raw_response.edit(model="gpt-image-2", prompt="a hat", image=[picture, picture], mask=picture)
+    assert raw.parse().usage.input_tokens_details.image_tokens == 300
+    entry = house.api("GET", "/guard/v1/ledger?limit=1")["data"][0]
+    assert entry["cost_usd"] == raw.headers["x-spendguard-cost-usd"] and entry["usage"]["images"] == 1, entry
+    assert sdk.images.edit(model="gpt-image-2", prompt="a hat", image=picture).data
+
+
 def a_hard_limit_is_one_rate_limit_error_and_one_request(house):
     ask = lambda: client(house, "empty").chat.completions.create(**ASK)
     error = refused(house, openai.RateLimitError, "project_spend_limit_exceeded", 1, ask)
@@ -96,8 +111,8 @@ def an_unknown_key_is_an_authentication_error(house):
 def what_is_not_allowed_is_a_permission_error(house):
     ask = lambda: client(house, "narrow").chat.completions.create(**ASK)
     refused(house, openai.PermissionDeniedError, "model_not_found", 1, ask)
-    draw = lambda: client(house, "default").images.generate(model="gpt-image-1", prompt="x")
-    refused(house, openai.PermissionDeniedError, "endpoint_not_allowed", 1, draw)
+    film = lambda: client(house, "default").videos.create(model="sora-2", prompt="x")
+    refused(house, openai.PermissionDeniedError, "endpoint_not_allowed", 1, film)
 
 
 def a_revoked_key_is_refused_at_once(house):
@@ -155,6 +170,7 @@ def requests_arrive_as_they_would_directly(house):
         lambda sdk: sdk.responses.retrieve("resp_1", stream=True, starting_after=4, include_obfuscation=False),
         lambda sdk: sdk.responses.input_items.list("resp_1", limit=2, order="desc", after="msg_1"),
         lambda sdk: sdk.embeddings.create(model="text-embedding-3-small", input="x"),
+        lambda sdk: sdk.images.generate(model="gpt-image-2", prompt="x"),
         lambda sdk: sdk.moderations.create(input="x"),
         lambda sdk: sdk.models.list(),
         lambda sdk: sdk.files.list(purpose="batch", limit=5, after="file-1", order="asc"),
@@ -179,6 +195,7 @@ def main():
         responses_answer_whole_and_streamed,
         the_stream_helpers_gather_what_was_said,
         embeddings_models_and_moderations_answer,
+        images_are_made_and_edited,
         a_hard_limit_is_one_rate_limit_error_and_one_request,
         a_request_too_large_for_any_budget_is_a_bad_request,
         an_unknown_key_is_an_authentication_error,

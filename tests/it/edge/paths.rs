@@ -24,7 +24,7 @@ fn balancers_ask_for_health_without_a_key() {
 #[test]
 fn a_wrong_base_url_is_reported_and_can_not_be_allowed() {
     run(async {
-        let house = House::with("[endpoints]\nallow = [\"POST /v1/images/generations\"]\n").await;
+        let house = House::with("[endpoints]\nallow = [\"POST /v1/images/variations\"]\n").await;
         for (path, shown) in [
             ("/v1/v1/chat/completions", "/v1/v1/chat/completions"),
             ("//v1/chat/completions", "//v1/chat/completions"),
@@ -46,7 +46,7 @@ fn a_wrong_base_url_is_reported_and_can_not_be_allowed() {
             assert!(message.starts_with(&format!("Invalid URL (POST {shown})")), "{message}");
             assert!(message.contains("/v1, as in http://"), "{message}");
         }
-        let other = house.post("/v1/images/edits", &[], &json!({})).await;
+        let other = house.post("/v1/decisions", &[], &json!({})).await;
         assert_eq!((other.status, other.code().as_str()), (StatusCode::FORBIDDEN, "endpoint_not_allowed"));
         assert!(house.fake.served().is_empty(), "nothing was forwarded");
         let folder = tempfile::tempdir().unwrap();
@@ -96,7 +96,7 @@ fn azures_clients_are_served_by_the_deployments_model() {
         ] {
             assert_eq!(post(path, body).await.status, StatusCode::OK, "{path}");
         }
-        let refused = post("/openai/deployments/dall-e-3/images/generations", json!({ "prompt": "x" })).await;
+        let refused = post("/openai/deployments/dall-e-2/images/variations", json!({ "prompt": "x" })).await;
         assert_eq!(refused.code(), "endpoint_not_allowed");
         let narrow = house.make_key(json!({ "name": "narrow", "models": ["gpt-5*"] })).await;
         let headers = [("api-key", narrow["value"].as_str().unwrap())];

@@ -10,7 +10,6 @@ use crate::harness::{Answer, House, UPSTREAM_KEY, call, run};
 const ALLOW: &str = " An operator can forward it unmetered with endpoints.allow.";
 const NEVER: &str = "";
 const VIDEOS: &str = "OpenAI scheduled this API to shut down on 2026-09-24.";
-const IMAGES: &str = "Image requests are not metered yet.";
 const UPLOADS: &str = "Uploads are not checked yet, and a file for a batch decides what the batch costs.";
 const NO_PRICE: &str = "OpenAI publishes no price for it.";
 const TRANSCRIPTION: &str = "Transcription is not metered yet: its cost depends on the recording's length.";
@@ -37,8 +36,6 @@ const UNKNOWN: &str = "spendguard does not know this path, so it can't tell what
 
 /// What an operator may open.
 const OPENABLE: &[(&str, &str)] = &[
-    ("POST /v1/images/generations", IMAGES),
-    ("POST /v1/images/edits", IMAGES),
     (
         "POST /v1/images/variations",
         "OpenAI retired this endpoint in 2026; what replaces it is /v1/images/edits.",
