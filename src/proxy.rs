@@ -163,7 +163,7 @@ impl Proxy {
         match endpoint {
             Endpoint::SelfService(own) => {
                 let query = head.uri.query().unwrap_or_default();
-                match self.own(own, &caller.key, query).await {
+                match self.own(rules, own, &caller.key, query).await {
                     Ok((bytes, rate_check)) => Ok(json(bytes, &rate_check, in_flight)),
                     Err(refusal) => Err((refusal, in_flight)),
                 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use http::{HeaderValue, Uri};
+use jiff::tz::TimeZone;
 
 use crate::admin::InForce;
 use crate::app::StartError;
@@ -53,6 +54,7 @@ pub fn of(settings: &Settings, upstreams: Arc<[Arc<Upstream>]>) -> Result<(Rules
         },
         drain: settings.guard.drain,
         unknown_model: settings.pricing.unknown_model,
+        zone: TimeZone::get(&settings.zone)?,
         refuse: refuse::Config {
             classic: settings.classic_codes,
             spend_status: settings.spend_status,

@@ -1,9 +1,12 @@
 //! Self-service: a key's own limits, and the old billing endpoints that chat
 //! front-ends still call.
 
+mod usage;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
+use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
 use crate::domain::limit::{Mode, Unit};
@@ -15,11 +18,10 @@ use crate::ledger::entry::{Attribution, grant_id};
 use crate::ledger::meter::Reading;
 use crate::metrics::dollars;
 use crate::protocol::openai::endpoint::SelfService;
-use crate::proxy::Proxy;
 use crate::proxy::refuse::Refusal;
+use crate::proxy::{Proxy, Rules};
 use crate::rulebook::Rulebook;
 use crate::rulebook::credit::Credit;
-use crate::store::Reports;
 
 /// The value that front-ends treat as "no limit": they ignore limits from ten million up.
 const NO_LIMIT: Money = Money::from_nano(100_000_000 * 1_000_000_000);
@@ -34,15 +36,12 @@ pub(super) const ROOT: &str = concat!(
     r#"","message":"spendguard, a spend guard in front of the OpenAI API. Point OPENAI_BASE_URL at this address with /v1."}"#
 );
 
-/// The longest time that a key's usage is summed up of, in days.
-const USAGE_DAYS_MAX: i64 = 366;
-const DAY_S: i64 = 86_400;
-
 impl Proxy {
     /// Answers one of the guard's own endpoints as JSON. It counts against rate
     /// limits like any request.
     pub(super) async fn own(
         &self,
+        rules: &Rules,
         own: SelfService,
         key: &Key,
         query: &str,
@@ -51,7 +50,7 @@ impl Proxy {
         let rate_check = self.guard.pace(&of).await?;
         let _open = self.guard.question(&key.id).await.ok_or(Refusal::Busy)?;
         self.guard.core().see_whole().await;
-        Ok((self.own_answer(own, key, &of, query).await?, rate_check))
+        Ok((self.own_answer(own, key, &of, (query, &rules.zone)).await?, rate_check))
     }
 
     async fn own_answer(
@@ -59,14 +58,18 @@ impl Proxy {
         own: SelfService,
         key: &Key,
         of: &Attribution,
-        query: &str,
+        (query, zone): (&str, &TimeZone),
     ) -> Result<Bytes, Refusal> {
         let readings = self.guard.matching(of);
         let body = match own {
             SelfService::Root => return Ok(ROOT.into()),
             SelfService::Me => me(&self.opened.rulebook, key, &readings),
             SelfService::BillingSubscription => subscription(&readings),
-            SelfService::BillingUsage => usage(&self.opened.reports, key, query).await?,
+            SelfService::Usage => {
+                let now_s = self.guard.clock().now_s();
+                usage::by_day_and_model(&self.opened.reports, key, query, (zone, now_s)).await?
+            }
+            SelfService::BillingUsage => usage::billing(&self.opened.reports, key, query).await?,
             SelfService::BillingCreditGrants => grants(&self.opened.rulebook, &readings),
         };
         Ok(Bytes::from(body.to_string()))
@@ -188,33 +191,4 @@ fn grants(rulebook: &Rulebook, readings: &Readings) -> Value {
         "total_available": dollars(left),
         "grants": { "object": "list", "data": grants.iter().rev().take(GRANTS_SHOWN).map(grant).collect::<Vec<_>>() },
     })
-}
-
-/// The key's spend between two days of UTC, the end exclusive, in cents.
-#[expect(clippy::float_arithmetic, reason = "the old endpoint speaks floats")]
-async fn usage(reports: &Reports, key: &Key, query: &str) -> Result<Value, Refusal> {
-    let day = |name: &'static str| {
-        let value = query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
-        let date = value.and_then(|text| text.parse::<jiff::civil::Date>().ok());
-        let start = date.and_then(|date| date.to_zoned(jiff::tz::TimeZone::UTC).ok());
-        let wrong = || Refusal::Invalid(format!("{name} must be a date such as 2026-11-01."), Some(name));
-        start.map(|start| start.timestamp().as_second()).ok_or_else(wrong)
-    };
-    let (since_s, until_s) = (day("start_date")?, day("end_date")?);
-    if until_s.saturating_sub(since_s) > USAGE_DAYS_MAX * DAY_S {
-        let message = format!("From start_date to end_date there may be {USAGE_DAYS_MAX} days.");
-        return Err(Refusal::Invalid(message, Some("end_date")));
-    }
-    let (key_id, span) = (key.id.to_string(), Span { start_s: since_s, end_s: until_s });
-    let sums = reports.cost_by_model(key_id, span);
-    let sums = sums.await.map_err(|_| Refusal::LedgerUnavailable)?;
-    let cents = |cost: Money| dollars(cost) * 100.0;
-    let items: Vec<_> =
-        sums.iter().map(|(model, cost)| json!({ "name": model, "cost": cents(*cost) })).collect();
-    let total: Money = sums.iter().map(|(_, cost)| *cost).sum();
-    Ok(json!({
-        "object": "list",
-        "daily_costs": [{ "timestamp": since_s, "line_items": items }],
-        "total_usage": cents(total),
-    }))
 }

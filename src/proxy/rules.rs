@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderValue, Method};
+use jiff::tz::TimeZone;
 
 use crate::pricing::sheet::{Sheet, UnknownModel};
 use crate::proxy::cors::Origins;
@@ -43,6 +44,8 @@ pub struct Rules {
     pub drain: Option<Duration>,
     /// How a model without a price is treated.
     pub unknown_model: UnknownModel,
+    /// The organization's time zone: the days of usage are its days.
+    pub zone: TimeZone,
     /// How refusals are worded.
     pub refuse: refuse::Config,
     /// The prices.

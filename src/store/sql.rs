@@ -19,7 +19,7 @@ mod dialect;
 pub(crate) mod entries;
 pub(crate) mod history;
 pub(crate) mod jobs;
-pub(crate) mod key_costs;
+pub(crate) mod key_usage;
 pub(crate) mod keys;
 pub(crate) mod load;
 pub(crate) mod migration;

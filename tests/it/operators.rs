@@ -146,6 +146,39 @@ fn usage_adds_up_by_everything() {
 }
 
 #[test]
+fn a_key_sees_its_own_usage_by_day_and_model_and_no_others() {
+    run(async {
+        let house = House::with("[time]\nzone = \"Europe/Warsaw\"\n").await;
+        let cost = house.chat(&[], json!({})).await.header("x-spendguard-cost-usd").to_owned();
+        let image = json!({ "model": "gpt-image-2", "prompt": "a cat", "n": 2 });
+        house.post("/v1/images/generations", &[], &image).await;
+        let other = house.make_key(json!({ "name": "other" })).await;
+        let usage = async |key: &str, query: &str| {
+            let bearer = format!("Bearer {key}");
+            let path = format!("/v1/spendguard/usage{query}");
+            call(&house.proxy, Method::GET, &path, &[("authorization", &bearer)], bytes::Bytes::new()).await
+        };
+        let mine = usage(&house.key, "").await.json();
+        assert_eq!((&mine["object"], &mine["requests"]), (&json!("guard.usage"), &json!(2)), "{mine}");
+        let rows = mine["data"].as_array().unwrap();
+        let of = |model: &str| rows.iter().find(|row| row["model"] == model).unwrap();
+        assert_eq!(of("gpt-4o-mini")["cost_usd"], cost.as_str());
+        assert_eq!(of("gpt-image-2")["usage"]["images"], 2);
+        let now = jiff::Timestamp::from_second(house.guard.clock().now_s()).unwrap();
+        let today = now.to_zoned(jiff::tz::TimeZone::get("Europe/Warsaw").unwrap()).date();
+        assert_eq!(of("gpt-4o-mini")["day"], today.to_string());
+        let others = usage(other["value"].as_str().unwrap(), "").await.json();
+        assert_eq!((&others["requests"], &others["data"]), (&json!(0), &json!([])), "{others}");
+        let before = usage(&house.key, "?since=2026-01-01&until=2026-02-01").await.json();
+        assert_eq!(before["data"], json!([]), "{before}");
+        for query in ["?since=soon", "?since=2020-01-01&until=2026-01-01", "?until=1e9"] {
+            let wrong = usage(&house.key, query).await;
+            assert_eq!(wrong.status, StatusCode::BAD_REQUEST, "{query} {wrong:?}");
+        }
+    });
+}
+
+#[test]
 fn the_admin_api_wants_its_token() {
     run(async {
         let house = House::with("").await;

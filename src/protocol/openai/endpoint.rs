@@ -23,6 +23,8 @@ pub enum SelfService {
     Root,
     /// `GET /spendguard/me`.
     Me,
+    /// `GET /spendguard/usage`.
+    Usage,
     /// `GET /dashboard/billing/subscription`.
     BillingSubscription,
     /// `GET /dashboard/billing/usage`.
@@ -172,6 +174,7 @@ fn posted(path: &str) -> Option<Endpoint> {
 fn own(path: &str) -> Option<SelfService> {
     Some(match path {
         "/spendguard/me" => SelfService::Me,
+        "/spendguard/usage" => SelfService::Usage,
         "/dashboard/billing/subscription" => SelfService::BillingSubscription,
         "/dashboard/billing/usage" => SelfService::BillingUsage,
         "/dashboard/billing/credit_grants" => SelfService::BillingCreditGrants,
@@ -242,6 +245,10 @@ mod tests {
             assert_eq!(
                 get(&format!("{prefix}/dashboard/billing/usage")),
                 Some(Endpoint::SelfService(SelfService::BillingUsage))
+            );
+            assert_eq!(
+                get(&format!("{prefix}/spendguard/usage")),
+                Some(Endpoint::SelfService(SelfService::Usage))
             );
             let subscription = format!("{prefix}/dashboard/billing/subscription");
             assert_eq!(get(&subscription), Some(Endpoint::SelfService(SelfService::BillingSubscription)));

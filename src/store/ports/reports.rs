@@ -19,10 +19,10 @@ use crate::store::postgres::{Locks, Work};
 use crate::store::records::{AuditFilter, AuditRow, Names};
 use crate::store::reports::{
     DailyUsage, EntryFilter, GroupBy, Groups, PruneError, PruneStep, Pruned, Sizes, Storage, UsageFilter,
-    UsageRow,
+    UsageRow, UsageSum,
 };
 use crate::store::sql::{
-    self, Db, audit, entries, history, key_costs, objects, outbox, pruned, retention, storage, usage,
+    self, Db, audit, entries, history, key_usage, objects, outbox, pruned, retention, storage, usage,
     usage_rows,
 };
 use crate::store::{Node, StoreError, postgres};
@@ -150,9 +150,14 @@ impl Reports {
         .await
     }
 
-    /// What a key has spent in a span, by model; widened to whole quarters of an hour.
-    pub async fn cost_by_model(&self, key: String, span: Span) -> Result<Vec<(String, Money)>, StoreError> {
-        self.ask(&self.keys, move |db, _| key_costs::cost_by_model(db, &key, span)).await
+    /// What a key has used in each of some spans, by model, the dearest first; each is
+    /// widened to whole quarters of an hour.
+    pub async fn usage_of_key(
+        &self,
+        key: String,
+        spans: Vec<Span>,
+    ) -> Result<Vec<Vec<(String, UsageSum)>>, StoreError> {
+        self.ask(&self.keys, move |db, _| key_usage::by_model(db, &key, &spans)).await
     }
 
     /// What each subject of a limit has settled in one window, added up from the entries.

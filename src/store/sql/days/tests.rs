@@ -7,7 +7,7 @@ use crate::domain::Limit;
 use crate::domain::limit::{Mode, Only, Per, Source, Unit};
 use crate::store::reports::{GroupBy, Groups, UsageRow};
 use crate::store::sql::rollup::Ids;
-use crate::store::sql::{history, key_costs, usage, usage_rows, verify};
+use crate::store::sql::{history, key_usage, usage, usage_rows, verify};
 use crate::store::sqlite;
 
 /// Two days before summer time begins in Warsaw: 2026-03-27T00:00:00Z.
@@ -73,9 +73,9 @@ fn answers(db: Db<'_>) -> Vec<String> {
             let found: [Groups; 3] = usage::usages(db, by, |_, key| key != "key_3").unwrap();
             answers.push(format!("{found:?}"));
             if since_s > i64::MIN {
-                let of_key = key_costs::cost_by_model(db, "key_2", span).unwrap();
+                let of_key = key_usage::by_model(db, "key_2", &[span]).unwrap().remove(0);
                 let [all] = usage::usages(db, [(&GroupBy::Model, span)], |_, key| key == "key_2").unwrap();
-                let all: Vec<_> = all.into_iter().map(|(of, sum)| (of[0].clone(), sum.cost)).collect();
+                let all: Vec<_> = all.into_iter().map(|(of, sum)| (of[0].clone(), sum)).collect();
                 assert_eq!(of_key, all, "one key's own rows are those found among all");
                 answers.push(format!("{of_key:?}"));
             }
