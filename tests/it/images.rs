@@ -3,6 +3,8 @@
 //! Prices are OpenAI's of gpt-image-2: 5 dollars for a million tokens of text, 8 of images that are read, 30 of
 //! images that are made.
 
+mod billed;
+
 use bytes::Bytes;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};

@@ -14,6 +14,7 @@ pub mod base64;
 pub mod chance;
 pub mod draw;
 pub mod image;
+pub mod images;
 pub mod maximum;
 pub mod media;
 pub mod outcome;
