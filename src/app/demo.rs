@@ -35,6 +35,9 @@ name = "Chatbot"
 id = "search"
 name = "Search"
 [[project]]
+id = "design"
+name = "Design"
+[[project]]
 id = "interns"
 name = "Interns"
 [[limit]]
@@ -95,7 +98,9 @@ pub async fn run(seconds: u64) -> Result<(), StartError> {
     say(&format!("a fake OpenAI answers at {fake_url}; nothing here costs money"));
     app.announce();
     let mut keys = Vec::new();
-    for (name, project) in [("web", "chatbot"), ("indexer", "search"), ("intern", "interns")] {
+    for (name, project) in
+        [("web", "chatbot"), ("indexer", "search"), ("painter", "design"), ("intern", "interns")]
+    {
         let new = NewKey { name: name.to_owned(), project: Some(project.to_owned()), ..NewKey::default() };
         let (key, secret) = app.opened.directory.create_key(new, &Actor::guard()).await?;
         say(&format!("key {name:<8} in {project:<8} {} {}", key.id, secret.expose()));
@@ -140,6 +145,10 @@ async fn call(client: &Upstream, name: &str, secret: &Secret) -> String {
         "indexer" => {
             ("/embeddings", json!({ "model": "text-embedding-3-small", "input": "a page to index" }))
         }
+        "painter" => (
+            "/images/generations",
+            json!({ "model": "gpt-image-2", "prompt": "a piggy bank", "quality": "low", "size": "1024x1024" }),
+        ),
         _ => (
             "/chat/completions",
             json!({ "model": "gpt-4o-mini", "max_completion_tokens": 400,
