@@ -5,9 +5,10 @@
 //! cached. It counts the usage it served, so that a ledger can be compared with it,
 //! and is controlled by `x-fake-*` headers: `status`, `latency-ms`, `chunks`,
 //! `chunk-delay-ms`, `completion-tokens`, `no-usage`, `cut-after`, `hang`, `tier`,
-//! `image-bytes`.
+//! `image-bytes`, `speech-ms`, `seconds`.
 
 mod answers;
+mod audio;
 mod images;
 mod stream;
 
@@ -26,6 +27,7 @@ use serde_json::{Value, json};
 use tokio::sync::{Semaphore, watch};
 
 use crate::fake_openai::answers::Api;
+use crate::fake_openai::audio::{Heard, Spoken};
 use crate::fake_openai::images::Images;
 use crate::fake_openai::stream::Events;
 use crate::net::{Serving, Timeouts};
@@ -124,6 +126,7 @@ impl Fake {
             (&Method::POST, path) if images::PATHS.contains(&path) => {
                 self.draw(path.ends_with("edits"), &head.headers, &body)
             }
+            (&Method::POST, path) if audio::PATHS.contains(&path) => self.sound(path, &head.headers, &body),
             (&Method::POST, path) => match Api::at(path) {
                 Some(api) => self.generate(api, &head.headers, &body),
                 None => error(StatusCode::NOT_FOUND, "unknown path", None),
@@ -173,6 +176,28 @@ impl Fake {
         let kind = header::HeaderValue::from_static("text/event-stream; charset=utf-8");
         response.headers_mut().insert(header::CONTENT_TYPE, kind);
         identified(response, id)
+    }
+
+    /// Speaks a text, or writes a recording down.
+    fn sound(&self, path: &str, headers: &HeaderMap, body: &Bytes) -> Response<Answer> {
+        let unread = || error(StatusCode::BAD_REQUEST, "We could not read the body of your request.", None);
+        let (fields, served, sent) = if path.ends_with("speech") {
+            let Ok(fields) = serde_json::from_slice::<Value>(body) else { return unread() };
+            let spoken = Spoken { fields: &fields, headers };
+            let (served, sent) = (spoken.served(), spoken.sent());
+            (fields, served, sent)
+        } else {
+            let Some((fields, file)) = audio::form(headers, body) else { return unread() };
+            let heard =
+                Heard { fields: &fields, file, is_translation: path.ends_with("translations"), headers };
+            let (served, sent) = (heard.served(), heard.sent());
+            (fields, served, sent)
+        };
+        self.note(fields["model"].as_str().unwrap_or_default(), served);
+        let (kind, bytes) = sent;
+        let mut response = Response::new(Either::Left(Full::new(Bytes::from(bytes))));
+        response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
+        identified(response, self.ids.fetch_add(1, Ordering::Relaxed))
     }
 
     fn generate(self: &Arc<Self>, api: Api, headers: &HeaderMap, body: &Bytes) -> Response<Answer> {

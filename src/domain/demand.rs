@@ -211,6 +211,24 @@ impl Media {
     }
 }
 
+/// A recording that is written down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transcript {
+    /// Whether its length was measured, and is not the longest that its bytes can last.
+    pub is_measured: bool,
+    /// Whether it is cut into chunks, each of which fills the model's window by itself.
+    pub in_chunks: bool,
+}
+
+/// A text that is spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Speech {
+    /// Its Unicode characters.
+    pub characters: u64,
+    /// Whether the sound is asked for as plain samples, without a head.
+    pub is_plain: bool,
+}
+
 /// A metered request, as far as its cost depends on it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Demand {
@@ -265,6 +283,10 @@ pub struct Demand {
     pub drawing: Option<ImageDemand>,
     /// The model that writes an image as SVG, after another image.
     pub svg_model: Option<String>,
+    /// The recording that the model writes down; `None` if it is sent none for that.
+    pub transcript: Option<Transcript>,
+    /// The text that the model speaks; `None` if it is sent none for that.
+    pub speech: Option<Speech>,
     /// What is made or read at most, other than tokens: a model may be billed by it.
     pub units: Quantities,
     /// `safety_identifier`, else `user`.

@@ -188,7 +188,10 @@ impl Reservation {
 
     fn held(&self, ending: Ending) -> Ending {
         let bound = self.hold.bound;
-        Ending { cost: bound.cost.max(ending.cost), quantities: bound.quantities(), ..ending }
+        let mut quantities = bound.quantities();
+        // What was asked for in other units than tokens.
+        quantities += ending.quantities;
+        Ending { cost: bound.cost.max(ending.cost), quantities, ..ending }
     }
 
     fn end(&mut self, kind: Kind, basis: Option<Basis>, ending: Ending) -> Settled {

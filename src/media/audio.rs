@@ -6,12 +6,12 @@
 
 use std::io::ErrorKind;
 
-use crate::media::reader::MediaReader;
+use crate::media::reader::{MediaReader, Source};
 
 /// Chunks of a WAV that are looked at.
 const CHUNKS_MAX: usize = 64;
-/// Frames of an MP3 that are walked: an hour and a half of the longest kind.
-const FRAMES_MAX: usize = 1 << 18;
+/// Frames of an MP3 that are walked: six hours of the usual kind.
+const FRAMES_MAX: usize = 1 << 20;
 /// The duration that one byte of an MP3 outside of its walked frames can have. The
 /// smallest frame for its duration is an empty frame of layer II without a fixed
 /// bit rate: 14 bytes for 144 ms.
@@ -61,10 +61,10 @@ pub enum LengthBasis {
 /// `None` if it is neither, or if nothing bounds it: a WAV that is not of plain
 /// samples (PCM, float, A-law, µ-law), has no sample rate, or can be read two
 /// ways. The sizes that a WAV states are not trusted, only where its bytes end.
-/// Work: 64 chunks, or 262,144 frames of an MP3, some milliseconds.
+/// Work: 64 chunks, or a million frames of an MP3, some milliseconds.
 pub fn audio_length(json_string: &str) -> Option<AudioLength> {
     let mut reader = MediaReader::new(json_string)?;
-    let start: [u8; 12] = reader.bytes().ok()?;
+    let start: [u8; 12] = reader.array().ok()?;
     match start {
         [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'A', b'V', b'E'] => wav(&mut reader),
         [b'I', b'D', b'3', ..] | [0xff, 0xe0..=0xff, ..] => mp3(MediaReader::new(json_string)?),
@@ -78,12 +78,13 @@ struct Samples {
     byte_rates: [u64; 3],
 }
 
-fn wav(reader: &mut MediaReader<'_>) -> Option<AudioLength> {
+/// The longest that a WAV can last, from after its first twelve bytes.
+pub(super) fn wav(reader: &mut impl Source) -> Option<AudioLength> {
     let mut slowest: Option<u64> = None;
     let mut fastest = 0;
     let mut is_odd = false;
     for _ in 0..CHUNKS_MAX {
-        let kind: [u8; 4] = match reader.bytes() {
+        let kind: [u8; 4] = match reader.array() {
             Err(error) if error.kind() == ErrorKind::UnexpectedEof => break,
             kind => kind.ok()?,
         };
@@ -120,7 +121,7 @@ fn wav(reader: &mut MediaReader<'_>) -> Option<AudioLength> {
 
 /// Reads a `fmt ` chunk; also how much of it was read. `None` if its samples
 /// are not plain.
-fn samples(reader: &mut MediaReader<'_>, length: u64) -> Option<(Samples, u64)> {
+fn samples(reader: &mut impl Source, length: u64) -> Option<(Samples, u64)> {
     if length < 16 {
         return None;
     }
@@ -147,10 +148,10 @@ fn samples(reader: &mut MediaReader<'_>, length: u64) -> Option<(Samples, u64)> 
 
 /// A frame of an MPEG audio stream.
 #[derive(Clone, Copy, Debug)]
-struct Frame {
-    bytes: u64,
-    samples: u64,
-    rate: u64,
+pub(super) struct Frame {
+    pub(super) bytes: u64,
+    pub(super) samples: u64,
+    pub(super) rate: u64,
     /// The bits that all frames of a stream have in common: version, layer,
     /// sample rate.
     kind: [u8; 2],
@@ -158,14 +159,14 @@ struct Frame {
 
 /// Frames of one kind without gaps have their stated duration. Everything after or
 /// between them may be frames of the smallest kind.
-fn mp3(mut reader: MediaReader<'_>) -> Option<AudioLength> {
+pub(super) fn mp3(mut reader: impl Source) -> Option<AudioLength> {
     skip_tag(&mut reader)?;
     let mut samples = 0_u64;
     let mut first: Option<Frame> = None;
     let mut end = reader.position();
     let mut bytes = reader.bytes_max();
     for _ in 0..FRAMES_MAX {
-        let head = match reader.bytes() {
+        let head = match reader.array() {
             Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
                 bytes = reader.position();
                 break;
@@ -192,10 +193,10 @@ fn mp3(mut reader: MediaReader<'_>) -> Option<AudioLength> {
 }
 
 /// Passes over an `ID3v2` tag at the start, which every decoder does.
-fn skip_tag(reader: &mut MediaReader<'_>) -> Option<()> {
+fn skip_tag(reader: &mut impl Source) -> Option<()> {
     let mut ahead = reader.clone();
-    let kind: [u8; 3] = ahead.bytes().ok()?;
-    let [_, _, flags, sizes @ ..] = ahead.bytes::<7>().ok()?;
+    let kind: [u8; 3] = ahead.array().ok()?;
+    let [_, _, flags, sizes @ ..] = ahead.array::<7>().ok()?;
     if kind != *b"ID3" {
         return Some(());
     }
@@ -219,7 +220,7 @@ const V2_L1: [u64; 15] = [0, 32, 48, 56, 64, 80, 96, 112, 128, 144, 160, 176, 19
 const V2_L23: [u64; 15] = [0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160];
 
 /// A frame of a fixed bit rate from its header (ISO/IEC 11172-3, 13818-3).
-fn frame([sync, kind, rates, _]: [u8; 4]) -> Option<Frame> {
+pub(super) fn frame([sync, kind, rates, _]: [u8; 4]) -> Option<Frame> {
     if sync != 0xff || kind < 0xe0 {
         return None;
     }

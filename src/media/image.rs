@@ -9,7 +9,7 @@
 
 use std::io::{ErrorKind, Seek as _, SeekFrom};
 
-use crate::media::reader::MediaReader;
+use crate::media::reader::{MediaReader, Source as _};
 
 /// Chunks of a PNG or WebP and segments of a JPEG before its pixels. Cameras
 /// write some dozens.

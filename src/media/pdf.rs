@@ -26,7 +26,7 @@ use std::rc::Rc;
 use self::file::File;
 use self::object::Object;
 use self::text::Names;
-use crate::media::reader::MediaReader;
+use crate::media::reader::{MediaReader, Source as _};
 
 /// The largest file, decoded.
 const FILE_BYTES_MAX: usize = 16 << 20;

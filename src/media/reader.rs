@@ -17,6 +17,66 @@ const NONE: u8 = 0xff;
 /// What a data URL starts with.
 const SCHEME: &[u8] = b"data:";
 
+/// Bytes that are read from the start on, decoded or as they are.
+pub(super) trait Source: Clone {
+    /// At most how many bytes there are from the start.
+    fn bytes_max(&self) -> u64;
+
+    /// Where the next byte is.
+    fn position(&self) -> u64;
+
+    /// Reads an exact number of bytes.
+    fn array<const N: usize>(&mut self) -> Result<[u8; N]>;
+
+    /// Passes over bytes; stops early at the end.
+    fn skip(&mut self, bytes: u64) -> Result<()>;
+
+    /// Reads an integer whose first byte is the lowest.
+    fn le_u16(&mut self) -> Result<u16> {
+        self.array().map(u16::from_le_bytes)
+    }
+
+    /// Reads an integer whose first byte is the lowest.
+    fn le_u32(&mut self) -> Result<u32> {
+        self.array().map(u32::from_le_bytes)
+    }
+}
+
+/// Bytes as they are.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Plain<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Plain<'a> {
+    pub(super) const fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes, at: 0 }
+    }
+}
+
+impl Source for Plain<'_> {
+    fn bytes_max(&self) -> u64 {
+        to_u64(self.bytes.len())
+    }
+
+    fn position(&self) -> u64 {
+        to_u64(self.at)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
+        let found = self.bytes[self.at..].first_chunk().copied();
+        self.at = (self.at + N).min(self.bytes.len());
+        found.ok_or_else(|| ErrorKind::UnexpectedEof.into())
+    }
+
+    fn skip(&mut self, bytes: u64) -> Result<()> {
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        self.at = self.at.saturating_add(bytes).min(self.bytes.len());
+        Ok(())
+    }
+}
+
 /// The decoded bytes of a JSON string of base64.
 ///
 /// Holds a place in the string and up to three decoded bytes. Skipping ahead
@@ -44,17 +104,6 @@ impl<'a> MediaReader<'a> {
         Some(Self { text, at: 0, passed: 0, pending: [0; 3], pending_from: 0, pending_to: 0 })
     }
 
-    /// At most how many bytes there are from the start: escapes and whitespace
-    /// only lower it.
-    pub(super) fn bytes_max(&self) -> u64 {
-        u64::try_from(self.text.len()).unwrap_or(u64::MAX).div_ceil(4).saturating_mul(3)
-    }
-
-    /// Where the next byte is.
-    pub(super) fn position(&self) -> u64 {
-        self.passed + to_u64(self.pending_from)
-    }
-
     /// Reads an exact number of bytes.
     pub(super) fn bytes<const N: usize>(&mut self) -> Result<[u8; N]> {
         let mut bytes = [0; N];
@@ -72,52 +121,9 @@ impl<'a> MediaReader<'a> {
         self.bytes().map(u32::from_be_bytes)
     }
 
-    /// Reads an integer whose first byte is the lowest.
-    pub(super) fn le_u16(&mut self) -> Result<u16> {
-        self.bytes().map(u16::from_le_bytes)
-    }
-
     /// Reads an integer of three bytes whose first byte is the lowest.
     pub(super) fn le_u24(&mut self) -> Result<u32> {
         self.bytes().map(|[low, middle, high]| u32::from_le_bytes([low, middle, high, 0]))
-    }
-
-    /// Reads an integer whose first byte is the lowest.
-    pub(super) fn le_u32(&mut self) -> Result<u32> {
-        self.bytes().map(u32::from_le_bytes)
-    }
-
-    /// Passes over bytes without decoding them; stops early at the end.
-    pub(super) fn skip(&mut self, bytes: u64) -> Result<()> {
-        let held = to_u64(self.pending_to - self.pending_from).min(bytes);
-        self.pending_from += usize::try_from(held).unwrap_or(usize::MAX);
-        let mut left = bytes - held;
-        while left >= 3 {
-            let groups = usize::try_from(left / 3).unwrap_or(usize::MAX).min(SKIP_CHARS / 4);
-            let block = self.text.get(self.at..self.at + groups * 4);
-            if block.is_some_and(is_plain) {
-                self.passed += to_u64(self.pending_to) + to_u64(groups * 3);
-                (self.pending_from, self.pending_to) = (0, 0);
-                self.at += groups * 4;
-                left -= to_u64(groups * 3);
-                continue;
-            }
-            // An escape, a line break or the end is near: group by group past it.
-            for _ in 0..groups {
-                self.next_group()?;
-                let decoded = to_u64(self.pending_to);
-                if decoded == 0 {
-                    return Ok(());
-                }
-                self.pending_from = self.pending_to;
-                left -= decoded;
-            }
-        }
-        if left > 0 {
-            self.next_group()?;
-            self.pending_from = self.pending_to.min(usize::try_from(left).unwrap_or(usize::MAX));
-        }
-        Ok(())
     }
 
     /// Decodes the next group of four characters; none pending is the end.
@@ -185,6 +191,54 @@ impl<'a> MediaReader<'a> {
             return Err(doubtful());
         }
         self.at = self.text.len();
+        Ok(())
+    }
+}
+
+impl Source for MediaReader<'_> {
+    /// Escapes and whitespace only lower it.
+    fn bytes_max(&self) -> u64 {
+        to_u64(self.text.len()).div_ceil(4).saturating_mul(3)
+    }
+
+    fn position(&self) -> u64 {
+        self.passed + to_u64(self.pending_from)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
+        self.bytes()
+    }
+
+    /// Passes over bytes without decoding them; stops early at the end.
+    fn skip(&mut self, bytes: u64) -> Result<()> {
+        let held = to_u64(self.pending_to - self.pending_from).min(bytes);
+        self.pending_from += usize::try_from(held).unwrap_or(usize::MAX);
+        let mut left = bytes - held;
+        while left >= 3 {
+            let groups = usize::try_from(left / 3).unwrap_or(usize::MAX).min(SKIP_CHARS / 4);
+            let block = self.text.get(self.at..self.at + groups * 4);
+            if block.is_some_and(is_plain) {
+                self.passed += to_u64(self.pending_to) + to_u64(groups * 3);
+                (self.pending_from, self.pending_to) = (0, 0);
+                self.at += groups * 4;
+                left -= to_u64(groups * 3);
+                continue;
+            }
+            // An escape, a line break or the end is near: group by group past it.
+            for _ in 0..groups {
+                self.next_group()?;
+                let decoded = to_u64(self.pending_to);
+                if decoded == 0 {
+                    return Ok(());
+                }
+                self.pending_from = self.pending_to;
+                left -= decoded;
+            }
+        }
+        if left > 0 {
+            self.next_group()?;
+            self.pending_from = self.pending_to.min(usize::try_from(left).unwrap_or(usize::MAX));
+        }
         Ok(())
     }
 }

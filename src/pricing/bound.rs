@@ -13,6 +13,7 @@
 mod compaction;
 mod drawn;
 mod model;
+mod sound;
 
 use crate::domain::demand::{Bound, ContainerDemand, Demand, Image, Tier, WebSearch};
 use crate::domain::quantity::Direction;
@@ -24,13 +25,12 @@ use crate::pricing::sheet::Price;
 
 pub use self::drawn::pictures;
 pub use self::model::ModelTokens;
+pub use self::sound::{audio_tokens, speech_tokens};
 
 /// The largest context in the sheet, for models that name none.
 const INPUT_MAX: u64 = 1_050_000;
 /// The largest output in the sheet, for models that name none.
 pub const OUTPUT_MAX: u64 = 272_000;
-/// Audio is 10 tokens a second, so a token lasts 100 milliseconds.
-const AUDIO_MS_PER_TOKEN: u64 = 100;
 /// Embeddings: at most 300,000 tokens summed over a request's inputs.
 const EMBEDDINGS_TOKENS_MAX: u64 = 300_000;
 
@@ -81,8 +81,12 @@ impl BoundInputs {
 
 /// The most that a request can be billed for.
 pub fn bound(price: &Price, image_price: Option<&Price>, demand: &Demand, inputs: BoundInputs) -> Bound {
-    let Parts { model, second, fixed_pico, output_rate } = Parts::of(price, image_price, demand, inputs);
+    let Parts { model, second, fixed_pico, output_rate, is_by_units } =
+        Parts::of(price, image_price, demand, inputs);
     let pico = fixed_pico.saturating_add(times(model.written, output_rate));
+    if is_by_units {
+        return Bound { cost: Money::from_pico_rounded_up(pico), ..Bound::default() };
+    }
     Bound {
         cost: Money::from_pico_rounded_up(pico),
         input_tokens: model.input.saturating_add(second.input_tokens_total()),
@@ -156,11 +160,6 @@ pub fn largest_prompt(price: &Price, demand: &Demand, inputs: BoundInputs) -> u6
     ModelTokens::of(price, demand, inputs).largest_prompt
 }
 
-/// Tokens of the body's audio whose length is known.
-pub fn audio_tokens(demand: &Demand) -> u64 {
-    demand.media.audio_ms.div_ceil(AUDIO_MS_PER_TOKEN)
-}
-
 /// Bytes of the body that are text.
 pub fn text_bytes(demand: &Demand) -> u64 {
     demand.body_bytes.saturating_sub(demand.media.inline_bytes())
@@ -173,6 +172,8 @@ struct Parts {
     second: Quantities,
     fixed_pico: i128,
     output_rate: u64,
+    /// Whether the model is billed by something else than tokens, and uses none.
+    is_by_units: bool,
 }
 
 impl Parts {
@@ -189,7 +190,9 @@ impl Parts {
             .saturating_add(fees_pico(price, demand, &rates, inputs))
             .saturating_add(rates.cost_pico(&demand.units))
             .saturating_add(second_rates.map_or(0, |rates| rates.cost_pico(&second)));
-        Self { model, second, fixed_pico, output_rate }
+        let is_by_units =
+            rates.cost_pico(&demand.units) > 0 && Class::tokens().all(|class| rates[class] == 0);
+        Self { model, second, fixed_pico, output_rate, is_by_units }
     }
 }
 
@@ -201,6 +204,12 @@ fn times(count: u64, rate: u64) -> i128 {
 pub fn output_per_choice(price: &Price, demand: &Demand, written: Option<u64>) -> u64 {
     if let Some(drawing) = &demand.drawing {
         return image_tool::output_tokens(drawing);
+    }
+    if let Some(speech) = demand.speech {
+        return sound::spoken_tokens(speech);
+    }
+    if let Some(transcript) = demand.transcript {
+        return sound::written_tokens(price, demand, transcript);
     }
     let requested = demand.output_max.into_iter().chain(written).chain(price.max_output_tokens).min();
     requested.unwrap_or(OUTPUT_MAX)
@@ -250,6 +259,8 @@ fn input(price: &Price, demand: &Demand, inputs: BoundInputs) -> Input {
     let tokens = match price.max_input_tokens {
         // The window of embeddings is that of one input of many.
         _ if is_embedding(price, demand) => first.min(EMBEDDINGS_TOKENS_MAX),
+        // Each chunk of a recording has the window to itself.
+        _ if demand.transcript.is_some_and(|transcript| transcript.in_chunks) => first,
         // A batch of prompts fills the window once for each.
         Some(window) => first.min(window.saturating_mul(demand.choices.max(1))),
         None => first,
@@ -283,6 +294,7 @@ fn seen_tokens(price: &Price, demand: &Demand, inputs: BoundInputs) -> Option<u6
     }
     let documents = if media.documents.is_empty() { Some(0) } else { inputs.document_tokens };
     let text = inputs.text_tokens.unwrap_or_else(|| text_bytes(demand));
+    let text = text.saturating_mul(sound::chunks(demand));
     let mut tokens = text
         .saturating_add(audio_tokens(demand))
         .saturating_add(inputs.context_tokens?)

@@ -8,7 +8,7 @@ use http_body::{Body, Frame, SizeHint};
 
 use crate::proxy::body::AnswerError;
 use crate::proxy::mask::Masker;
-use crate::proxy::tap::Tap;
+use crate::proxy::tap::{SoundTap, Tap};
 use crate::upstream::AnswerBody;
 
 /// The size of the parts in which a large answer is passed on, which bounds the
@@ -24,6 +24,8 @@ pub enum Answer {
     Plain(AnswerBody),
     /// Passed on frame by frame, and observed.
     Tapped(Box<Tap>),
+    /// Raw sound, passed on frame by frame and measured.
+    Sound(Box<SoundTap>),
     /// An event stream whose errors may name the operator's account.
     Concealed(Box<Concealed>),
 }
@@ -54,6 +56,7 @@ impl Body for Answer {
             Self::Whole(bytes) => Poll::Ready(slice(bytes).map(|slice| Ok(Frame::data(slice)))),
             Self::Plain(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
             Self::Tapped(tap) => tap.poll_frame(cx),
+            Self::Sound(tap) => tap.poll_frame(cx),
             Self::Concealed(events) => events.poll_frame(cx),
         }
     }
@@ -62,7 +65,7 @@ impl Body for Answer {
         match self {
             Self::Whole(bytes) => bytes.is_none(),
             Self::Plain(body) => body.is_end_stream(),
-            Self::Tapped(_) | Self::Concealed(_) => false,
+            Self::Tapped(_) | Self::Sound(_) | Self::Concealed(_) => false,
         }
     }
 
@@ -73,6 +76,7 @@ impl Body for Answer {
                 SizeHint::with_exact(u64::try_from(length).unwrap_or(u64::MAX))
             }
             Self::Plain(body) => body.size_hint(),
+            Self::Sound(tap) => tap.size_hint(),
             Self::Tapped(_) | Self::Concealed(_) => SizeHint::default(),
         }
     }

@@ -11,7 +11,7 @@ use crate::domain::usage::{ContainerMemory, ToolUse};
 use crate::domain::{Class, Demand, Money, Quantities, Usage};
 use crate::guard::{Ending, Reservation, Settled};
 use crate::ledger::entry::Basis;
-use crate::pricing::bound::ModelTokens;
+use crate::pricing::bound::{ModelTokens, speech_tokens};
 use crate::pricing::cost::{self, Cost, Offer};
 use crate::pricing::count::{self, Encoding};
 use crate::pricing::sheet::{Price, Sheet};
@@ -67,6 +67,10 @@ pub struct Bill {
     pub writes_svg: bool,
     /// What is made or read at most, other than tokens.
     pub units: Quantities,
+    /// Whether sound is asked for as plain samples.
+    pub spoken_plain: bool,
+    /// Tokens of the recording that the input has.
+    pub heard: u64,
 }
 
 /// The facts of an exchange other than its usage.
@@ -103,11 +107,12 @@ impl Exchange {
 
 /// Whether a request may be billed for tokens that can't be counted without usage: sound, what
 /// only upstream can see the size of, rejected predictions, what compaction writes, choices that
-/// are not shown, images that it makes.
+/// are not shown, images that it makes. A recording that was measured and is written down can be.
 pub fn is_uncountable(demand: &Demand) -> bool {
     let media = &demand.media;
     let is_unseen = demand.prediction_bytes > 0 || demand.compacted_at.is_some() || demand.has_unseen_choices;
-    demand.drawing.is_some() || demand.audio_output || media.audio_ms > 0 || media.opaque > 0 || is_unseen
+    let is_heard = media.audio_ms > 0 && !demand.transcript.is_some_and(|transcript| transcript.is_measured);
+    demand.drawing.is_some() || demand.audio_output || is_heard || media.opaque > 0 || is_unseen
 }
 
 /// The part of a body that a bill keeps.
@@ -137,7 +142,7 @@ impl Bill {
         count: impl FnOnce() -> u64,
     ) -> Settled {
         let is_partial = self.writes_svg && answer.tools_seen == ToolUse::default();
-        if let Some(tokens) = answer.usage.filter(|_| !is_partial) {
+        if let Some(tokens) = answer.usage.filter(|used| !is_partial && self.is_price_of(used, answer)) {
             return self.settle(reservation, Basis::Reported, tokens, answer, of);
         }
         if answer.failed_at_once() {
@@ -145,10 +150,10 @@ impl Bill {
             return reservation.release(Ending { note, ..ending(answer, of) });
         }
         let ended_well = answer.outcome == Outcome::Completed;
-        if ended_well && self.is_billed_by_units(answer) {
+        let is_hidden = self.is_uncountable || (!ended_well && self.may_reason(answer));
+        if (ended_well || !is_hidden) && self.is_billed_by_units(answer) {
             return self.settle(reservation, Basis::Counted, Quantities::default(), answer, of);
         }
-        let is_hidden = self.is_uncountable || (!ended_well && self.may_reason(answer));
         if answer.is_partly_unread || is_hidden {
             return self.assume(reservation, answer, of);
         }
@@ -157,9 +162,36 @@ impl Bill {
         let counted = self.counted_input().filter(|_| !self.reads_more);
         let input = counted.map_or(most.input, |counted| counted.min(most.input));
         let output = count().min(most.output());
-        let counted = Quantities::from([(Class::Input, input), (Class::Output, output)]);
+        let heard = self.heard.min(input);
+        let counted = Quantities::from([
+            (Class::Input, input - heard),
+            (Class::AudioInput, heard),
+            (Class::Output, output),
+        ]);
         let tokens = answer.used_so_far.map_or(counted, |used| counted.or_larger(&used));
         self.settle(reservation, Basis::Counted, tokens, answer, of)
+    }
+
+    /// Ends the hold of an answer of raw sound, which reports no usage: by its length if it has
+    /// come whole and its frames could be read, else the hold is charged.
+    pub fn end_sound(&self, reservation: Reservation, whole_ms: Option<u64>, of: Exchange) -> Settled {
+        let outcome = if whole_ms.is_some() { Outcome::Completed } else { Outcome::Open };
+        let answer = Answer { outcome, has_begun: true, ..Answer::default() };
+        if self.is_billed_by_units(&answer) {
+            return self.settle(reservation, Basis::Counted, Quantities::default(), &answer, of);
+        }
+        let Some(millis) = whole_ms else { return self.assume(reservation, &answer, of) };
+        let most = self.model_tokens.input;
+        let input = self.counted_input().map_or(most, |counted| counted.min(most));
+        let tokens = [(Class::Input, input), (Class::AudioOutput, speech_tokens(millis))].into();
+        self.settle(reservation, Basis::Counted, tokens, &answer, of)
+    }
+
+    /// The most tokens of sound that the hold allows for; `None` where tokens cost nothing.
+    pub fn spoken_tokens_max(&self) -> Option<u64> {
+        let price = self.price.as_ref()?;
+        let rate = price.rates(Tier::Standard, 0)[Class::AudioOutput];
+        (rate > 0).then(|| self.model_tokens.output())
     }
 
     /// Output tokens of a text, by the model's tokenizer or the newest known.
@@ -187,7 +219,8 @@ impl Bill {
             self.cost(answer, hold.tier, &usage).total
         };
         let note = Some("it did not end well and reported no usage");
-        let ending = Ending { cost: known, tier: hold.tier, note, ..ending(answer, of) };
+        let quantities = self.units;
+        let ending = Ending { cost: known, quantities, tier: hold.tier, note, ..ending(answer, of) };
         reservation.assume(ending)
     }
 
@@ -204,7 +237,7 @@ impl Bill {
             let written = std::mem::take(&mut tokens[Class::CacheWrite]);
             tokens.add(Class::CacheWrite12h, written);
         }
-        tokens += self.units(answer);
+        tokens += self.units(answer).only(|class| tokens[class] == 0);
         // Within the hold, no turn was larger than the hold allows for.
         let input = tokens.input_tokens_total();
         let is_within = input <= self.model_tokens.input;
@@ -259,6 +292,12 @@ impl Bill {
         let served = self.served_price(answer);
         let price = served.as_ref().or(self.price.as_ref());
         price.is_some_and(|price| price.rates(Tier::Standard, 0).cost_pico(&self.units) > 0)
+    }
+
+    /// Whether a usage is in what the model is billed by: one of seconds alone says nothing of
+    /// a model that is billed by tokens.
+    fn is_price_of(&self, used: &Quantities, answer: &Answer) -> bool {
+        used[Class::AudioSeconds] == 0 || used.tokens_total() > 0 || self.is_billed_by_units(answer)
     }
 
     /// The cost of a usage at the served model's price.

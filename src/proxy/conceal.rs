@@ -31,7 +31,7 @@ pub fn answer(answer: Response<Answer>, upstream_key: &str) -> Response<Answer> 
             let masker = Masker::new(account::Texts::of_events(), upstream_key);
             Answer::Concealed(Box::new(Concealed::new(Answer::Tapped(tap), masker)))
         }
-        body @ (Answer::Whole(None) | Answer::Plain(_) | Answer::Concealed(_)) => body,
+        body @ (Answer::Whole(None) | Answer::Plain(_) | Answer::Sound(_) | Answer::Concealed(_)) => body,
     };
     set_length(&mut head.headers, &body);
     Response::from_parts(head, body)
@@ -48,7 +48,11 @@ pub async fn plain(
     let body = match body {
         // A compressed answer can't be searched. It was requested uncompressed.
         Answer::Plain(body) if !body.is_end_stream() && !headers::is_encoded(&head.headers) => body,
-        body @ (Answer::Plain(_) | Answer::Whole(_) | Answer::Tapped(_) | Answer::Concealed(_)) => {
+        body @ (Answer::Plain(_)
+        | Answer::Whole(_)
+        | Answer::Tapped(_)
+        | Answer::Sound(_)
+        | Answer::Concealed(_)) => {
             return Ok(Response::from_parts(head, body));
         }
     };
@@ -84,7 +88,7 @@ pub async fn error(
             body::read(body, Bounds::answer(ERROR_BYTES_MAX, idle)).await.unwrap_or_default()
         }
         Answer::Whole(bytes) => bytes.unwrap_or_default(),
-        Answer::Tapped(_) | Answer::Concealed(_) => Bytes::new(),
+        Answer::Tapped(_) | Answer::Sound(_) | Answer::Concealed(_) => Bytes::new(),
     };
     // A compressed answer can't be searched.
     let is_hidden = head.headers.remove(header::CONTENT_ENCODING).is_some();

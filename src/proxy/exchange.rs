@@ -23,7 +23,7 @@ use crate::proxy::headers;
 use crate::proxy::in_flight::InFlight;
 use crate::proxy::record::Recording;
 use crate::proxy::refuse::{Billed, NoAnswer, Refusal};
-use crate::proxy::tap::{Cuts, StreamPolicy, Tap};
+use crate::proxy::tap::{Cuts, SoundTap, StreamPolicy, Tap};
 use crate::upstream::{AnswerBody, SendError, SendErrorKind, Upstream};
 
 /// The largest answer that is read whole; the largest embeddings answer that
@@ -123,6 +123,8 @@ pub async fn metered(
     let (mut head, body) = answer.into_parts();
     let exchange = Exchange::of(head.status.as_u16(), &head.headers);
     let is_stream = is_event_stream(&head.headers, metered.reservation.hold().stream);
+    let is_sound =
+        !is_stream && metered.bill.operation.answers == AnswerForm::Speech && !is_json(&head.headers);
     headers::to_client(&mut head.headers);
     head.headers.extend(std::mem::take(&mut metered.extra));
     in_flight.status = head.status.as_u16();
@@ -136,14 +138,7 @@ pub async fn metered(
         return Box::pin(failed.pass_on(head, body)).await;
     }
     if headers::is_encoded(&head.headers) {
-        // It was requested uncompressed. The usage in it can't be read.
-        tracing::warn!(
-            event = "compressed_answer_charged",
-            "an answer is compressed, so its hold is charged"
-        );
-        let ending = Ending { note: Some("the answer was compressed"), ..exchange.ending() };
-        in_flight.settled(&metered.reservation.assume(ending));
-        in_flight.ended("ok");
+        charge_compressed(metered.reservation, exchange, in_flight);
         return Ok(Response::from_parts(head, Answer::Plain(body)));
     }
     if is_stream {
@@ -155,6 +150,11 @@ pub async fn metered(
         let tap = Tap::new(body, sse, reservation, bill, exchange, in_flight, guard, policy, cuts, recording);
         return Ok(Response::from_parts(head, Answer::Tapped(Box::new(tap))));
     }
+    if is_sound {
+        let MeteredExchange { reservation, bill, .. } = *metered;
+        let tap = SoundTap::new(body, (reservation, bill, exchange), in_flight, Arc::clone(guard), policy);
+        return Ok(Response::from_parts(head, Answer::Sound(Box::new(tap))));
+    }
     let (bytes, outcome) = match whole(body, metered, exchange, (policy.idle, gone), &mut in_flight).await {
         Ok((bytes, outcome, settled)) => {
             cost_headers(&mut head.headers, settled);
@@ -164,6 +164,15 @@ pub async fn metered(
     };
     in_flight.ended(outcome.label(gone.load(Ordering::Relaxed)));
     Ok(Response::from_parts(head, Answer::whole(bytes)))
+}
+
+/// Charges the hold of an answer that is compressed although it was requested uncompressed:
+/// the usage in it can't be read.
+fn charge_compressed(reservation: Reservation, exchange: Exchange, mut in_flight: InFlight) {
+    tracing::warn!(event = "compressed_answer_charged", "an answer is compressed, so its hold is charged");
+    let ending = Ending { note: Some("the answer was compressed"), ..exchange.ending() };
+    in_flight.settled(&reservation.assume(ending));
+    in_flight.ended("ok");
 }
 
 /// An exchange that upstream, or something before it, answered with an error.
@@ -239,12 +248,8 @@ async fn whole(
     exchange.disconnected = gone.load(Ordering::Relaxed);
     let answer = bill.operation.answer(&bytes);
     bill.reused = recording.as_ref().map(|recording| recording.reused(&answer));
-    let settled = bill.end(reservation, &answer, exchange, || {
-        if bill.operation.answers == AnswerForm::Vectors {
-            return 0;
-        }
-        bill.count_output(&String::from_utf8_lossy(&bytes))
-    });
+    let settled =
+        bill.end(reservation, &answer, exchange, || bill.count_output(&bill.operation.output_text(&bytes)));
     in_flight.settled(&settled);
     let (outcome, amounts) = (answer.outcome, (settled.cost, settled.remaining));
     if let Some(recorded) = recording.and_then(|recording| recording.over(&answer)) {
@@ -296,12 +301,22 @@ fn end_unanswered(reservation: Reservation, error: &SendError) -> Settled {
     }
 }
 
-/// Whether a body is an event stream. Where one was asked for, anything but JSON is
+/// Whether a body is an event stream. Where one was asked for, anything but JSON and sound is
 /// taken for one: some servers leave the type out, or say `text/plain`.
 fn is_event_stream(headers: &HeaderMap, was_asked: bool) -> bool {
+    let is_other = is_json(headers) || is_kind(headers, b"audio/");
+    is_kind(headers, b"text/event-stream") || (was_asked && !is_other)
+}
+
+/// Whether a body is JSON.
+fn is_json(headers: &HeaderMap) -> bool {
+    is_kind(headers, b"application/json")
+}
+
+/// Whether the type of a body begins so.
+fn is_kind(headers: &HeaderMap, name: &[u8]) -> bool {
     let kind = headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
-    let is = |name: &[u8]| kind.get(..name.len()).is_some_and(|kind| kind.eq_ignore_ascii_case(name));
-    is(b"text/event-stream") || (was_asked && !is(b"application/json"))
+    kind.get(..name.len()).is_some_and(|kind| kind.eq_ignore_ascii_case(name))
 }
 
 /// What a request came to, and what the tightest dollar limit leaves.

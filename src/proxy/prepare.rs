@@ -11,7 +11,7 @@ use crate::domain::usage::ContainerMemory;
 use crate::domain::{Demand, ObjectKind, ObjectReference};
 use crate::guard::{RateCheck, Standing};
 use crate::ledger::entry::Attribution;
-use crate::pricing::bound::{BoundInputs, ModelTokens, pictures};
+use crate::pricing::bound::{self, BoundInputs, ModelTokens, pictures};
 use crate::pricing::plan::Written;
 use crate::pricing::sheet::Price;
 use crate::pricing::turns::Turns;
@@ -182,6 +182,8 @@ impl Proxy {
             is_uncountable: bill::is_uncountable(demand),
             writes_svg: demand.svg_model.is_some(),
             units: demand.units,
+            spoken_plain: demand.speech.is_some_and(|speech| speech.is_plain),
+            heard: demand.transcript.map_or(0, |_| bound::audio_tokens(demand)),
         }
     }
 

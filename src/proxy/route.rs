@@ -230,7 +230,7 @@ mod tests {
         assert_eq!(read("/openai/v1/models"), ("/v1/models", None));
         assert_eq!(read("/v1/chat/completions"), ("/v1/chat/completions", None));
         assert_eq!(read("/openai/deployments/a%2Fb/chat/completions").1, None);
-        assert_eq!(read("/openai/deployments/dall-e-3/images/generations").1, None);
+        assert_eq!(read("/openai/deployments/dall-e-2/images/variations").1, None);
         assert_eq!(read("/openaix/v1/models"), ("/openaix/v1/models", None));
     }
 

@@ -7,6 +7,7 @@
 //! though both sides may keep the connection open.
 
 mod cuts;
+mod sound;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -33,6 +34,7 @@ use crate::upstream::AnswerBody;
 
 pub use self::cuts::Cuts;
 use self::cuts::{Cut, counted};
+pub use self::sound::SoundTap;
 
 /// The amount of text between two checks whether an unbounded stream outgrows its hold.
 const LOOK_EVERY_BYTES: u64 = 4_096;

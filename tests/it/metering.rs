@@ -34,6 +34,8 @@ fn every_metered_endpoint_leaves_a_priced_entry() {
         let house = House::with("").await;
         let text = json!({ "model": "gpt-5", "input": "hello" });
         let mut unasked: Vec<_> = OPERATIONS.iter().map(|operation| operation.path).collect();
+        // A recording is no JSON, and neither is raw sound: `audio` has them.
+        unasked.retain(|of| !of.starts_with("/v1/audio/"));
         for (path, body) in [
             ("/v1/chat/completions", chat(json!({}))),
             ("/chat/completions", chat(json!({}))),

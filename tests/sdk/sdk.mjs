@@ -99,6 +99,21 @@ const tests = {
     assert.equal(edited.usage.input_tokens_details.image_tokens, 200);
     assert.ok((await client("DEFAULT").images.edit({ model: "gpt-image-2", prompt: "a hat", image: await picture() })).data.length);
   },
+  async a_text_is_spoken_and_a_recording_written_down() {
+    const ask = { model: "gpt-4o-mini-tts", voice: "alloy", input: "To be, or not to be.", response_format: "wav" };
+    const parts = [];
+    for await (const part of (await client("DEFAULT").audio.speech.create(ask)).body) parts.push(part);
+    const sound = Buffer.concat(parts);
+    assert.equal(sound.length, 44 + 20 * 60 * 48);
+    const file = () => toFile(sound, "spoken.wav", { type: "audio/wav" });
+    const heard = await client("DEFAULT").audio.transcriptions.create({ model: "gpt-4o-transcribe", file: await file() });
+    assert.equal(heard.usage.input_token_details.audio_tokens, 20);
+    const types = new Set();
+    const stream = { model: "gpt-4o-transcribe", file: await file(), stream: true, chunking_strategy: { type: "server_vad" } };
+    for await (const event of await client("DEFAULT").audio.transcriptions.create(stream)) types.add(event.type);
+    assert.deepEqual([...types], ["transcript.text.delta", "transcript.text.done"]);
+    assert.ok((await client("DEFAULT").audio.translations.create({ model: "whisper-1", file: await file() })).text);
+  },
   async a_hard_limit_is_one_rate_limit_error_and_one_request() {
     const error = await refused(OpenAI.RateLimitError, "project_spend_limit_exceeded", () => client("EMPTY").chat.completions.create(ask));
     assert.equal(error.type, "insufficient_quota");

@@ -92,6 +92,25 @@ def images_are_made_and_edited(house):
     assert sdk.images.edit(model="gpt-image-2", prompt="a hat", image=picture).data
 
 
+def a_text_is_spoken_and_a_recording_written_down(house):
+    sdk = client(house, "default")
+    ask = dict(model="gpt-4o-mini-tts", voice="alloy", input="To be, or not to be.")
+    with sdk.audio.speech.with_streaming_response.create(response_format="wav", **ask) as spoken:
+        sound = b"".join(spoken.iter_bytes())
+    assert sound.startswith(b"RIFF") and len(sound) == 44 + 20 * 60 * 48
+    file = ("spoken.wav", sound, "audio/wav")
+    heard = sdk.audio.transcriptions.with_raw_response.create(model="gpt-4o-transcribe", file=file, prompt="Hamlet")
+    assert heard.parse().text.startswith("To be") and heard.parse().usage.input_token_details.audio_tokens == 20
+    entry = house.api("GET", "/guard/v1/ledger?limit=1")["data"][0]
+    assert entry["cost_usd"] == heard.headers["x-spendguard-cost-usd"] and entry["usage"]["audio_seconds"] == 2, entry
+    events = list(sdk.audio.transcriptions.create(model="gpt-4o-transcribe", file=file, stream=True))
+    assert events[0].type == "transcript.text.delta" and events[-1].usage.output_tokens == 12
+    whole = sdk.audio.transcriptions.create(model="whisper-1", file=file, response_format="verbose_json")
+    assert whole.usage.seconds == 2 and whole.segments[0].end == 2
+    assert "-->" in sdk.audio.transcriptions.create(model="whisper-1", file=file, response_format="srt")
+    assert sdk.audio.translations.create(model="whisper-1", file=file).text
+
+
 def a_hard_limit_is_one_rate_limit_error_and_one_request(house):
     ask = lambda: client(house, "empty").chat.completions.create(**ASK)
     error = refused(house, openai.RateLimitError, "project_spend_limit_exceeded", 1, ask)
@@ -171,6 +190,7 @@ def requests_arrive_as_they_would_directly(house):
         lambda sdk: sdk.responses.input_items.list("resp_1", limit=2, order="desc", after="msg_1"),
         lambda sdk: sdk.embeddings.create(model="text-embedding-3-small", input="x"),
         lambda sdk: sdk.images.generate(model="gpt-image-2", prompt="x"),
+        lambda sdk: sdk.audio.speech.create(model="tts-1", voice="alloy", input="x"),
         lambda sdk: sdk.moderations.create(input="x"),
         lambda sdk: sdk.models.list(),
         lambda sdk: sdk.files.list(purpose="batch", limit=5, after="file-1", order="asc"),
@@ -196,6 +216,7 @@ def main():
         the_stream_helpers_gather_what_was_said,
         embeddings_models_and_moderations_answer,
         images_are_made_and_edited,
+        a_text_is_spoken_and_a_recording_written_down,
         a_hard_limit_is_one_rate_limit_error_and_one_request,
         a_request_too_large_for_any_budget_is_a_bad_request,
         an_unknown_key_is_an_authentication_error,

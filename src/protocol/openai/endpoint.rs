@@ -262,7 +262,7 @@ mod tests {
     fn what_has_no_price_is_refused() {
         for path in [
             "/v1/images/variations",
-            "/v1/audio/speech",
+            "/v1/audio/voices",
             "/v1/batches",
             "/v1/realtime/client_secrets",
             "/v1/fine_tuning/jobs",

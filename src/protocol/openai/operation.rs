@@ -4,6 +4,7 @@
 //! [`Operation`] for its properties, and never for which one it is. A new operation is a
 //! file beside these and a row in [`OPERATIONS`].
 
+mod audio;
 mod chat;
 mod compact;
 mod completions;
@@ -11,6 +12,7 @@ mod embeddings;
 mod images;
 mod responses;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 
@@ -20,6 +22,7 @@ use crate::protocol::openai::request::{Invalid, Request};
 use crate::protocol::openai::sse::{EventForm, Hide, Tap};
 use crate::protocol::openai::usage::{self, Answer, AnswerForm};
 
+pub use self::audio::{SPEECH, TRANSCRIPTIONS, TRANSLATIONS};
 pub use self::chat::CHAT;
 pub use self::compact::COMPACT;
 pub use self::completions::COMPLETIONS;
@@ -29,8 +32,18 @@ pub use self::images::IMAGES;
 pub use self::responses::RESPONSES;
 
 /// Every metered operation.
-pub static OPERATIONS: [&Operation; 7] =
-    [&CHAT, &COMPLETIONS, &RESPONSES, &COMPACT, &EMBEDDINGS, &IMAGES, &IMAGE_EDITS];
+pub static OPERATIONS: [&Operation; 10] = [
+    &CHAT,
+    &COMPLETIONS,
+    &RESPONSES,
+    &COMPACT,
+    &EMBEDDINGS,
+    &IMAGES,
+    &IMAGE_EDITS,
+    &SPEECH,
+    &TRANSCRIPTIONS,
+    &TRANSLATIONS,
+];
 
 /// A metered operation: its path, how its body and answers are read, and how its cost
 /// can be bounded. No two have the same path.
@@ -68,6 +81,8 @@ pub(super) enum Reader {
     Json(JsonReader),
     /// JSON or a form.
     Either(JsonReader, FormReader),
+    /// A form.
+    Form(FormReader),
 }
 
 type JsonReader = fn(&[u8]) -> Result<Request, Invalid>;
@@ -114,6 +129,7 @@ impl Operation {
     pub fn read(&self, body: &[u8]) -> Result<Request, Invalid> {
         match self.read {
             Reader::Json(read) | Reader::Either(read, _) => read(body),
+            Reader::Form(_) => Err(Invalid::no_form()),
         }
     }
 
@@ -121,7 +137,7 @@ impl Operation {
     pub fn read_form(&self, body: &[u8], boundary: &str) -> Option<Result<Request, Invalid>> {
         match self.read {
             Reader::Json(_) => None,
-            Reader::Either(_, read) => Some(read(body, boundary)),
+            Reader::Either(_, read) | Reader::Form(read) => Some(read(body, boundary)),
         }
     }
 
@@ -129,7 +145,7 @@ impl Operation {
     pub const fn takes_forms(&self) -> bool {
         match self.read {
             Reader::Json(_) => false,
-            Reader::Either(..) => true,
+            Reader::Either(..) | Reader::Form(_) => true,
         }
     }
 
@@ -146,6 +162,12 @@ impl Operation {
     /// ```
     pub fn answer(&self, body: &[u8]) -> Answer {
         usage::of_json(self.answers, body)
+    }
+
+    /// What the model has written in a whole answer, without the form around it where that is
+    /// known.
+    pub fn output_text<'a>(&self, body: &'a [u8]) -> Cow<'a, str> {
+        usage::output_text(self.answers, body)
     }
 
     /// Watches an event stream. Events of more than `event_bytes_max` pass unread.

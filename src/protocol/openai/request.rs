@@ -16,8 +16,10 @@ mod measure;
 mod object_ids;
 mod references;
 mod sparse;
+pub(in crate::protocol::openai) mod speech;
 mod splice;
 mod tools;
+pub(in crate::protocol::openai) mod transcripts;
 mod turns;
 
 use std::borrow::Cow;
@@ -153,6 +155,13 @@ impl Invalid {
         let why: String = why.chars().take(MESSAGE_CHARS_MAX).collect();
         let message = format!("We could not parse the JSON body of your request: {why}.");
         Self { message, param: None, kind: InvalidKind::Malformed }
+    }
+
+    /// JSON where only a form is taken.
+    pub(in crate::protocol::openai) fn no_form() -> Self {
+        let message = "This endpoint takes a form: send it as multipart/form-data, with the recording in the part \
+                       `file`.";
+        Self { message: message.to_owned(), param: None, kind: InvalidKind::Malformed }
     }
 
     fn not_allowed(param: &'static str, message: String) -> Self {

@@ -10,6 +10,9 @@ mod figures;
 mod images;
 mod made;
 mod outcome;
+mod transcripts;
+
+use std::borrow::Cow;
 
 use serde::Deserialize;
 
@@ -80,6 +83,10 @@ pub enum AnswerForm {
     Vectors,
     /// Images.
     Images,
+    /// The text of a recording.
+    Transcript,
+    /// Sound.
+    Speech,
 }
 
 /// Reads a whole JSON answer.
@@ -89,8 +96,20 @@ pub(super) fn of_json(form: AnswerForm, body: &[u8]) -> Answer {
     if form == AnswerForm::Images {
         return images::of_json(text);
     }
+    if form == AnswerForm::Transcript {
+        return transcripts::of_text(text);
+    }
     let read = serde_json::from_str(text).ok();
     read.map(|Object(body): Object<Body<'_>>| body.answer(form)).unwrap_or_default()
+}
+
+/// What the model has written in a whole answer.
+pub(super) fn output_text(form: AnswerForm, body: &[u8]) -> Cow<'_, str> {
+    match form {
+        AnswerForm::Vectors => Cow::Borrowed(""),
+        AnswerForm::Transcript => transcripts::written(body),
+        AnswerForm::Text | AnswerForm::Images | AnswerForm::Speech => String::from_utf8_lossy(body),
+    }
 }
 
 /// Whether the body of an error is OpenAI's: an object `error` with a `message` and
@@ -175,7 +194,11 @@ impl Body<'_> {
 
     /// Its usage; `None` if it has none.
     pub(super) fn counted(&self, form: AnswerForm) -> Option<Counted> {
-        let Loose(figures) = serde_json::from_str::<Loose<Figures>>(self.usage.value()?).ok()?;
+        let usage = self.usage.value()?;
+        if form == AnswerForm::Transcript {
+            return transcripts::counted(usage);
+        }
+        let Loose(figures) = serde_json::from_str::<Loose<Figures>>(usage).ok()?;
         figures.counted(form)
     }
 

@@ -10,6 +10,7 @@
 
 pub mod answer;
 pub mod ask;
+pub mod audio;
 pub mod base64;
 pub mod chance;
 pub mod draw;

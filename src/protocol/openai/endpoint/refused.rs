@@ -64,11 +64,6 @@ const RULES: &[Rule] = &[
         &["/v1/images/variations"],
         "OpenAI retired this endpoint in 2026; what replaces it is /v1/images/edits.",
     ),
-    allow(&["/v1/audio/speech"], "Speech is not metered yet: raw audio reports no usage."),
-    allow(
-        &["/v1/audio/transcriptions", "/v1/audio/translations"],
-        "Transcription is not metered yet: its cost depends on the recording's length.",
-    ),
     allow(
         &["/v1/audio/voices/*", "/v1/audio/voice_consents/*", "/v1/content_provenance_checks"],
         "OpenAI publishes no price for it.",

@@ -68,6 +68,8 @@ pub(super) struct Figures {
     completion_tokens_details: Loose<Details>,
     input_tokens_details: Loose<Details>,
     output_tokens_details: Loose<Details>,
+    /// The name that transcriptions have for it.
+    input_token_details: Loose<Details>,
 }
 
 /// Details of either side; each side has only some of them.
@@ -156,11 +158,14 @@ impl Figures {
             }
         };
         let mut tokens = Quantities::default();
-        let [prompt, listed] = [&self.prompt_tokens_details.0, &self.input_tokens_details.0];
-        Input::of(prompt, listed).sort(input, &mut tokens);
+        Input::of(&self.input_details()).sort(input, &mut tokens);
         let [completion, listed] = [&self.completion_tokens_details.0, &self.output_tokens_details.0];
         let pick = |choose: fn(&Details) -> Count| choose(completion).or(choose(listed));
         let mut left = output;
+        if form == AnswerForm::Speech {
+            tokens[Class::AudioOutput] = output;
+            return Some(tokens);
+        }
         if form == AnswerForm::Images {
             // Without details it is all of images.
             tokens[Class::Output] = take(&mut left, pick(|details| details.text_tokens));
@@ -187,8 +192,12 @@ impl Figures {
         }
     }
 
+    const fn input_details(&self) -> [&Details; 3] {
+        [&self.prompt_tokens_details.0, &self.input_tokens_details.0, &self.input_token_details.0]
+    }
+
     fn hides_cache_life(&self) -> bool {
-        [&self.prompt_tokens_details.0, &self.input_tokens_details.0].into_iter().any(|details| {
+        self.input_details().into_iter().any(|details| {
             let Loose(split) = &details.cache_write_tokens_details;
             details.cache_write_tokens.number() > split.sum()
         })
@@ -210,7 +219,7 @@ impl ToolFigures {
     pub(super) fn image(&self) -> Quantities {
         let Loose(figures) = &self.image_gen;
         let mut tokens = Quantities::default();
-        let mut input = Input::of(&figures.input_tokens_details.0, &Details::default());
+        let mut input = Input::of(&[&figures.input_tokens_details.0]);
         input.cached = input.cached.max(figures.cached_tokens.number());
         input.cached_image = input.cached_image.max(figures.cached_tokens_details.0.image().number());
         input.sort(figures.input_tokens.number(), &mut tokens);
@@ -233,16 +242,19 @@ struct Input {
 }
 
 impl Input {
-    fn of(first: &Details, second: &Details) -> Self {
-        let pick = |choose: fn(&Details) -> Count| choose(first).or(choose(second)).number();
-        let split = |details: &Details| details.cache_write_tokens_details.0.sum();
+    /// Of each detail the first that is given.
+    fn of(details: &[&Details]) -> Self {
+        let pick = |choose: fn(&Details) -> Count| {
+            details.iter().fold(Count::default(), |count, details| count.or(choose(details))).number()
+        };
+        let split = details.iter().map(|details| details.cache_write_tokens_details.0.sum()).max();
         Self {
             audio: pick(|details| details.audio_tokens),
             image: pick(|details| details.image_tokens),
             cached: pick(|details| details.cached_tokens),
             cached_audio: pick(|details| details.cached_tokens_details.0.audio_tokens),
             cached_image: pick(|details| details.cached_tokens_details.0.image()),
-            write: pick(|details| details.cache_write_tokens).max(split(first).max(split(second))),
+            write: pick(|details| details.cache_write_tokens).max(split.unwrap_or(0)),
             write_12h: pick(|details| details.cache_write_tokens_details.0.ttl_12h_tokens),
         }
     }
