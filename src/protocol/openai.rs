@@ -11,11 +11,13 @@ mod json;
 pub mod operation;
 pub mod refusal;
 pub mod request;
+mod response;
 pub mod sse;
 pub mod usage;
 
 pub use endpoint::{Endpoint, SelfService};
 pub use operation::{CHAT, COMPACT, COMPLETIONS, EMBEDDINGS, OPERATIONS, Operation, RESPONSES};
 pub use request::{Edit, Invalid, InvalidKind, Request};
+pub use response::ResponseState;
 pub use sse::{Hide, Tap};
 pub use usage::Answer;

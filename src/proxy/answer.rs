@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
+use crate::proxy::background::BackgroundStream;
 use crate::proxy::body::AnswerError;
 use crate::proxy::mask::Masker;
 use crate::proxy::tap::Tap;
@@ -24,6 +25,8 @@ pub enum Answer {
     Plain(AnswerBody),
     /// Passed on frame by frame, and observed.
     Tapped(Box<Tap>),
+    /// An event stream of a background response.
+    Background(Box<BackgroundStream>),
     /// An event stream whose errors may name the operator's account.
     Concealed(Box<Concealed>),
 }
@@ -54,6 +57,7 @@ impl Body for Answer {
             Self::Whole(bytes) => Poll::Ready(slice(bytes).map(|slice| Ok(Frame::data(slice)))),
             Self::Plain(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
             Self::Tapped(tap) => tap.poll_frame(cx),
+            Self::Background(stream) => stream.poll_frame(cx),
             Self::Concealed(events) => events.poll_frame(cx),
         }
     }
@@ -62,7 +66,7 @@ impl Body for Answer {
         match self {
             Self::Whole(bytes) => bytes.is_none(),
             Self::Plain(body) => body.is_end_stream(),
-            Self::Tapped(_) | Self::Concealed(_) => false,
+            Self::Tapped(_) | Self::Background(_) | Self::Concealed(_) => false,
         }
     }
 
@@ -73,7 +77,7 @@ impl Body for Answer {
                 SizeHint::with_exact(u64::try_from(length).unwrap_or(u64::MAX))
             }
             Self::Plain(body) => body.size_hint(),
-            Self::Tapped(_) | Self::Concealed(_) => SizeHint::default(),
+            Self::Tapped(_) | Self::Background(_) | Self::Concealed(_) => SizeHint::default(),
         }
     }
 }

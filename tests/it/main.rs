@@ -6,6 +6,7 @@
 
 mod alerts;
 mod attack;
+mod background;
 mod bad_input;
 mod bad_upstream;
 mod billed;
