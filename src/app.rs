@@ -36,6 +36,7 @@ use crate::books::forecast::Forecaster;
 use crate::cli::say;
 use crate::clock::Clock;
 use crate::config::Settings;
+use crate::jobs::{OVERDUE_MAX, Poller};
 use crate::metrics::Metrics;
 use crate::net::{Serving, Tls};
 use crate::proxy::in_flight::RequestIds;
@@ -104,7 +105,8 @@ impl App {
         let outbox = Outbox::new(opened.clone(), Channels::of(&settings.alerts, &roots)?);
         let (stop, stopping) = watch::channel(false);
         let shards = std::thread::available_parallelism().map_or(1, usize::from);
-        let (mut rules, in_force) = rules::of(&settings, rules::upstreams(&settings, None, shards, &roots))?;
+        let pools = rules::upstreams(&settings, None, shards + 1, &roots);
+        let (mut rules, in_force) = rules::of(&settings, pools)?;
         let in_force = Arc::new(ArcSwap::from_pointee(in_force));
         let forecaster = Arc::new(Forecaster::new(Arc::clone(&opened.books)));
         let mut telemetry = exporting(&opened, &forecaster, &in_force, &roots)?;
@@ -155,6 +157,9 @@ impl App {
         self.admin_task.spawn(async move { rulebook.watch_credit(until).await });
         let (rulebook, until) = (Arc::clone(&self.opened.rulebook), stopping.clone());
         self.admin_task.spawn(async move { rulebook.watch_names(until).await });
+        let poller = Poller::new(Arc::clone(&self.opened.guard), Arc::clone(&self.rules), OVERDUE_MAX);
+        let until = stopping.clone();
+        self.admin_task.spawn(async move { poller.run(until).await });
         let (books, in_force, until) =
             (Arc::clone(&self.opened.books), Arc::clone(&self.in_force), stopping.clone());
         self.admin_task.spawn(async move { books.prune_old(|| in_force.load().keep, until).await });

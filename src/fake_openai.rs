@@ -5,10 +5,12 @@
 //! cached. It counts the usage it served, so that a ledger can be compared with it,
 //! and is controlled by `x-fake-*` headers: `status`, `latency-ms`, `chunks`,
 //! `chunk-delay-ms`, `completion-tokens`, `no-usage`, `cut-after`, `hang`, `tier`,
-//! `image-bytes`, `speech-ms`, `seconds`.
+//! `image-bytes`, `speech-ms`, `seconds`; by `background-reads` a background response ends
+//! after it was read so often.
 
 mod answers;
 mod audio;
+mod background;
 mod images;
 mod stream;
 
@@ -28,6 +30,7 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::fake_openai::answers::Api;
 use crate::fake_openai::audio::{Heard, Spoken};
+use crate::fake_openai::background::Responses;
 use crate::fake_openai::images::Images;
 use crate::fake_openai::stream::Events;
 use crate::net::{Serving, Timeouts};
@@ -53,6 +56,7 @@ pub struct Served {
 pub struct Fake {
     models: Mutex<BTreeMap<String, Served>>,
     last: Mutex<Value>,
+    responses: Responses,
     ids: AtomicU64,
     seen: AtomicU64,
 }
@@ -127,11 +131,11 @@ impl Fake {
                 self.draw(path.ends_with("edits"), &head.headers, &body)
             }
             (&Method::POST, path) if audio::PATHS.contains(&path) => self.sound(path, &head.headers, &body),
-            (&Method::POST, path) => match Api::at(path) {
-                Some(api) => self.generate(api, &head.headers, &body),
-                None => error(StatusCode::NOT_FOUND, "unknown path", None),
+            (method, path) => match (Api::at(path), path.strip_prefix("/v1/responses/")) {
+                (Some(api), _) if *method == Method::POST => self.generate(api, &head.headers, &body),
+                (_, Some(id)) => self.stored(method, &head.uri, id),
+                (Some(_) | None, _) => error(StatusCode::NOT_FOUND, "unknown path", None),
             },
-            _ => error(StatusCode::NOT_FOUND, "unknown path", None),
         }
     }
 
@@ -222,7 +226,14 @@ impl Fake {
             cached_tokens: prompt_tokens / 4,
             completion_tokens: completion_tokens(api, headers, &request),
             with_usage: !headers.contains_key("x-fake-no-usage"),
+            in_background: api == Api::Responses && request["background"] == true,
         };
+        if made.in_background {
+            let begun = self.responses.begin(made.clone(), headers);
+            if request["stream"] != true {
+                return identified(answer(StatusCode::OK, &begun), id);
+            }
+        }
         if request["stream"] == true && api.streams() {
             let events = Events::new(Arc::clone(self), made, headers, &request);
             let mut response = Response::new(Either::Right(events));

@@ -27,7 +27,7 @@ use crate::domain::{Limit, Money};
 use crate::keys::Ring;
 pub use crate::ledger::ReserveRequest;
 use crate::ledger::denial::Denial;
-use crate::ledger::entry::{Attribution, Hold};
+use crate::ledger::entry::{Attribution, Hold, OpenJob};
 use crate::ledger::meter::Reading;
 use crate::ledger::waiting::Turn;
 use crate::ledger::{Headroom, NotAdmitted};
@@ -51,6 +51,7 @@ pub struct Guard {
     reports: Reports,
     objects: Objects,
     jobs: Arc<job_claims::Jobs>,
+    polled: jobs::Polled,
     offload: offload::Turns,
     self_service: self_service::Open,
     wrong_keys: wrong_keys::Pace,
@@ -102,13 +103,15 @@ impl Names for Ring {
 
 impl Guard {
     /// A guard on a core, for the keys of a ring, with the holds of the jobs that run.
-    pub fn new(core: Arc<Core>, ring: Arc<Ring>, reports: Reports, jobs: recovery::OpenJobs) -> Self {
+    pub fn new(core: Arc<Core>, ring: Arc<Ring>, reports: Reports, jobs: Vec<OpenJob>) -> Self {
+        let jobs = Arc::new(job_claims::Jobs::of(jobs, core.clock().running()));
         Self {
             core,
             ring,
             reports,
             objects: Objects::default(),
-            jobs: Arc::new(job_claims::Jobs::of(jobs)),
+            jobs,
+            polled: jobs::Polled::default(),
             offload: offload::Turns::default(),
             self_service: self_service::Open::default(),
             wrong_keys: wrong_keys::Pace::default(),

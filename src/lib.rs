@@ -14,6 +14,7 @@ pub mod directory;
 pub mod domain;
 pub mod fake_openai;
 pub mod guard;
+pub mod jobs;
 pub mod keys;
 pub mod ledger;
 pub mod media;

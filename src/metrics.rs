@@ -56,6 +56,7 @@ pub struct Metrics {
     commit: Histogram,
     queue: IntGauge,
     waiting: IntGauge,
+    jobs: GaugeVec,
     reload_failures: IntCounter,
     price_age: IntGauge,
     limit_settled: GaugeVec,
@@ -215,6 +216,7 @@ impl Metrics {
                 r,
                 IntGauge::new("spendguard_waiting_requests", "Requests that wait for room under a limit.")?,
             )?,
+            jobs: gauge_vec(r, "spendguard_jobs", "Jobs at upstream that run.", &["kind", "state"])?,
             reload_failures: registered(
                 r,
                 IntCounter::new(

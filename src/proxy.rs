@@ -7,6 +7,7 @@
 pub mod admit;
 pub mod answer;
 pub mod auth;
+pub mod background;
 pub mod bill;
 pub mod body;
 pub mod conceal;

@@ -10,10 +10,11 @@ use crate::books::Books;
 use crate::clock::Clock;
 use crate::directory::{self, Directory};
 use crate::guard::audit::AuditedRecords;
-use crate::guard::recovery::{self, OpenJobs};
+use crate::guard::recovery;
 use crate::guard::{Core, Guard, WriteLog};
 use crate::keys::Ring;
 use crate::ledger::Ledger;
+use crate::ledger::entry::OpenJob;
 use crate::ledger::locked::LockedLedger;
 use crate::metrics::Metrics;
 use crate::rulebook::{Rulebook, Rules, limits};
@@ -69,7 +70,7 @@ struct Parts {
     ledger: Arc<LockedLedger>,
     rules: Rules,
     stored: Stored,
-    jobs: OpenJobs,
+    jobs: Vec<OpenJob>,
 }
 
 /// Opens the ledger of a store: reads keys and projects, and charges the holds that were
@@ -95,8 +96,8 @@ pub fn open(
     // Read after that, since the charged holds count against prepaid credit too.
     let (account, latest_ms) = store.account()?;
     ledger.restore(account, latest_ms);
-    for (hold, _) in &jobs {
-        ledger.apply_hold(hold);
+    for open in &jobs {
+        ledger.apply_hold(&open.hold);
     }
     let crossed = Arc::new(Notify::new());
     let log = WriteLog::new(Arc::clone(&clock), Arc::clone(&metrics), Arc::clone(&crossed));

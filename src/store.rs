@@ -5,6 +5,7 @@
 //! two engines is behind them: `sqlite`, embedded, for one guard, and `postgres` for several
 //! that share a database. The statements that both run are in `sql`.
 
+pub mod jobs;
 mod journal;
 pub mod migrate;
 pub mod objects;

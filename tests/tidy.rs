@@ -44,6 +44,7 @@ const ROWS: &[(&str, u8)] = &[
     ("alerts", 9),
     ("fake_openai", 9),
     ("proxy", 9),
+    ("jobs", 10),
     ("admin", 10),
     ("config", 11),
     ("cli", 12),
@@ -68,6 +69,7 @@ const SPAWNS: &[&str] = &[
     "src/admin.rs",
     "src/app/demo.rs",
     "src/store/postgres/start.rs",
+    "src/proxy/background.rs",
 ];
 
 /// The files below a folder that have one of these endings, by their paths.

@@ -86,12 +86,12 @@ pub fn timeouts(settings: &Settings) -> Timeouts {
     Timeouts { header: settings.server.header_timeout, idle: settings.server.idle_timeout }
 }
 
-/// Pools of connections to upstream, one for each shard: the existing ones, if the new
-/// settings lead to the same place in the same way.
+/// So many pools of connections to upstream: the existing ones, if the new settings lead to the
+/// same place in the same way.
 pub fn upstreams(
     settings: &Settings,
     known: Option<(&Settings, &Arc<[Arc<Upstream>]>)>,
-    shards: usize,
+    count: usize,
     roots: &Arc<rustls::ClientConfig>,
 ) -> Arc<[Arc<Upstream>]> {
     let way = |of: &Settings| (upstream(of), of.upstream.proxy.clone());
@@ -99,7 +99,7 @@ pub fn upstreams(
         return Arc::clone(pools);
     }
     let (config, proxy) = way(settings);
-    (0..shards).map(|_| Arc::new(Upstream::through(proxy.as_ref(), &config, roots))).collect()
+    (0..count).map(|_| Arc::new(Upstream::through(proxy.as_ref(), &config, roots))).collect()
 }
 
 /// Where upstream is.

@@ -258,6 +258,8 @@ pub struct Demand {
     pub truncates: bool,
     /// Whether upstream keeps the answer and names it by an id.
     pub stored: bool,
+    /// Whether the answer is made in the background: it goes on without its request.
+    pub background: bool,
     /// The most output tokens for one choice, as asked.
     pub output_max: Option<u64>,
     /// How many choices are generated: `n` or `best_of`, times the prompts.

@@ -56,6 +56,7 @@ pub(super) struct Made {
     pub(super) cached_tokens: u64,
     pub(super) completion_tokens: u64,
     pub(super) with_usage: bool,
+    pub(super) in_background: bool,
 }
 
 /// The filler word at a position of the text.

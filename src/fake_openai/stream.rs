@@ -57,6 +57,14 @@ impl Events {
         }
     }
 
+    /// The events of a whole response behind a sequence number.
+    pub(super) fn text(made: Made, after: Option<u64>) -> String {
+        let mut events = Self::new(Arc::default(), made, &HeaderMap::new(), &Value::Null);
+        let whole: String = std::iter::from_fn(|| events.next()).collect();
+        let skipped = after.map_or(0, |after| usize::try_from(after + 1).unwrap_or(usize::MAX));
+        whole.split_inclusive("\n\n").skip(skipped).collect()
+    }
+
     fn next(&mut self) -> Option<String> {
         if self.made.api == Api::Responses { self.next_response() } else { self.next_chunk() }
     }
@@ -120,6 +128,9 @@ impl Events {
             }
             Stage::Words | Stage::Usage | Stage::Done => {
                 self.stage = Stage::Over;
+                if self.made.in_background {
+                    self.fake.end_in_background(&self.made.id);
+                }
                 let (message, part) = (self.made.message(), self.made.part());
                 let response = self.made.response("completed", &self.made.usage());
                 vec![
@@ -167,6 +178,9 @@ impl Body for Events {
 
 impl Drop for Events {
     fn drop(&mut self) {
-        self.fake.note(&self.made.model, self.made.served(self.words));
+        // One in the background goes on.
+        if !self.made.in_background {
+            self.fake.note(&self.made.model, self.made.served(self.words));
+        }
     }
 }

@@ -107,8 +107,14 @@ impl Core {
 
     /// Ends a hold by its entry, and queues that for the database. Returns what the
     /// tightest dollar limit leaves then; `None` without one. Of a shared ledger that is
-    /// what this guard knows.
-    pub(super) fn end(&self, entry: Box<Entry>, slot: Option<Slot>) -> Option<Money> {
+    /// what this guard knows. `of_job` is the hold, if it is that of a job or may have become
+    /// that of one: another guard may have ended it.
+    pub(super) fn end(
+        &self,
+        entry: Box<Entry>,
+        of_job: Option<&Arc<Hold>>,
+        slot: Option<Slot>,
+    ) -> Option<Money> {
         let mut ledger = self.ledger();
         match &self.journal {
             Journal::Embedded(journal) => {
@@ -122,8 +128,10 @@ impl Core {
                 let held = ledger.headroom(&entry.attribution, None, entry.created_ms).cost;
                 let left = held.map(|left| left + entry.held.cost - entry.cost);
                 drop(ledger);
-                if let Some(slot) = slot {
-                    lanes.push_ending(entry, slot);
+                match (slot, of_job) {
+                    (Some(slot), Some(hold)) => lanes.push_ending_of_job(entry, Arc::clone(hold), slot),
+                    (Some(slot), None) => lanes.push_ending(entry, slot),
+                    (None, _) => {}
                 }
                 left.map(|left| left.max(Money::ZERO))
             }

@@ -1,56 +1,143 @@
-//! The jobs that run, and which reservation has the hold of one.
+//! The jobs that run, which of them a reservation has claimed, and when each is to be polled.
+//!
+//! The embedded engine has all jobs in memory, by their objects and by the time at which they
+//! are due, so that no number of them makes a look take longer. Where guards share a database,
+//! its rows say which jobs run, and only claims are here.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-use std::sync::{Arc, Mutex};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
-use crate::guard::recovery::OpenJobs;
-use crate::ledger::entry::Hold;
+use crate::ledger::entry::OpenJob;
 use crate::sync::unpoisoned;
 
-/// A job's identity: its kind, and its object at upstream.
-pub(super) type JobKey = (String, String);
+/// The age at which a job is polled first.
+const FIRST_POLL_AFTER: Duration = Duration::from_secs(1);
 
-/// The jobs that run, each with its hold, which is a row of the database, too. `None` where
-/// a reservation has the hold: while the row is being written, and from the time that the
-/// hold is resumed until its ending is queued.
+/// A job's identity: its kind, and its object at upstream.
+pub(super) type JobKey = Arc<(String, String)>;
+
+/// The jobs that run and those that are claimed.
 #[derive(Debug, Default)]
-pub(super) struct Jobs(Mutex<HashMap<JobKey, Option<Arc<Hold>>>>);
+pub(super) struct Jobs(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// Those that a reservation has: while the row is being written, and from the time that
+    /// the hold is resumed until its ending is queued.
+    claimed: HashSet<JobKey>,
+    /// All others, which are rows of the database, too.
+    open: HashMap<JobKey, Waiting>,
+    /// Those that are to be polled, by the running time at which they are due.
+    due: BTreeSet<(Duration, JobKey)>,
+}
+
+/// A job that nothing is done about now.
+#[derive(Debug)]
+struct Waiting {
+    open: Arc<OpenJob>,
+    /// When it is due; `None` while it is being polled.
+    due: Option<Duration>,
+    /// How often it was polled.
+    polls: u32,
+}
 
 impl Jobs {
-    pub(super) fn of(jobs: OpenJobs) -> Self {
-        let by_key = jobs.into_iter().map(|(hold, job)| ((job.kind, job.object), Some(hold)));
-        Self(Mutex::new(by_key.collect()))
+    /// The jobs of the last run, all due at a running time.
+    pub(super) fn of(jobs: Vec<OpenJob>, now: Duration) -> Self {
+        let mut state = State::default();
+        for open in jobs {
+            state.add(key(&open.job.kind, &open.job.object), Arc::new(open), now);
+        }
+        Self(Mutex::new(state))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        unpoisoned(self.0.lock())
     }
 
     /// Claims a job for a reservation, unless one of that kind and object runs already.
     pub(super) fn claim(self: &Arc<Self>, key: JobKey) -> Option<JobClaim> {
-        match unpoisoned(self.0.lock()).entry(key.clone()) {
-            Entry::Occupied(_) => None,
-            Entry::Vacant(vacant) => {
-                vacant.insert(None);
-                Some(JobClaim { jobs: Arc::clone(self), key: Some(key) })
+        let mut state = self.state();
+        if state.open.contains_key(&key) || !state.claimed.insert(Arc::clone(&key)) {
+            return None;
+        }
+        drop(state);
+        Some(JobClaim { jobs: Arc::clone(self), key: Some(key) })
+    }
+
+    /// Hands over a job of the embedded engine, with the claim to it.
+    pub(super) fn take(self: &Arc<Self>, key: &JobKey) -> Option<(Arc<OpenJob>, JobClaim)> {
+        let mut state = self.state();
+        let Waiting { open, due, .. } = state.open.remove(key)?;
+        if let Some(due) = due {
+            state.due.remove(&(due, Arc::clone(key)));
+        }
+        state.claimed.insert(Arc::clone(key));
+        drop(state);
+        Some((open, JobClaim { jobs: Arc::clone(self), key: Some(Arc::clone(key)) }))
+    }
+
+    /// A job of the embedded engine, if it runs.
+    pub(super) fn find(&self, key: &JobKey) -> Option<Arc<OpenJob>> {
+        self.state().open.get(key).map(|waiting| Arc::clone(&waiting.open))
+    }
+
+    /// The first of those that are due by a running time, each with how often it was polled
+    /// before. They are not due again before [`Jobs::put_off`].
+    pub(super) fn due(&self, now: Duration, count_max: usize) -> Vec<(Arc<OpenJob>, u32)> {
+        let mut state = self.state();
+        let mut found = Vec::new();
+        while found.len() < count_max && state.due.first().is_some_and(|(due, _)| *due <= now) {
+            let Some((_, key)) = state.due.pop_first() else { break };
+            if let Some(waiting) = state.open.get_mut(&key) {
+                waiting.due = None;
+                found.push((Arc::clone(&waiting.open), waiting.polls));
+                waiting.polls = waiting.polls.saturating_add(1);
             }
         }
+        found
     }
 
-    /// Hands over the hold of a job, with the claim to the job.
-    pub(super) fn take(self: &Arc<Self>, key: JobKey) -> Option<(Arc<Hold>, JobClaim)> {
-        let hold = unpoisoned(self.0.lock()).get_mut(&key)?.take()?;
-        Some((hold, JobClaim { jobs: Arc::clone(self), key: Some(key) }))
+    /// Has a job polled again at a running time, unless it has ended.
+    pub(super) fn put_off(&self, key: &JobKey, until: Duration) {
+        let mut state = self.state();
+        let Some(waiting) = state.open.get_mut(key) else { return };
+        if let Some(due) = waiting.due.replace(until) {
+            state.due.remove(&(due, Arc::clone(key)));
+        }
+        state.due.insert((until, Arc::clone(key)));
     }
 
-    /// Leaves a hold to the job that its reservation has claimed.
-    fn leave(&self, key: JobKey, hold: Arc<Hold>) {
-        let claimed = unpoisoned(self.0.lock()).insert(key, Some(hold));
-        debug_assert_eq!(claimed, Some(None), "only a claimed job gets a hold");
+    /// How many jobs of the embedded engine run.
+    pub(super) fn len(&self) -> usize {
+        self.state().open.len()
     }
 
-    /// Releases a claim: the ending of its hold is queued.
-    fn release(&self, key: &JobKey) {
-        let claimed = unpoisoned(self.0.lock()).remove(key);
-        debug_assert_eq!(claimed, Some(None), "only a claimed job is released");
+    /// How many of each kind.
+    pub(super) fn counts(&self) -> BTreeMap<String, u64> {
+        let mut counts = BTreeMap::new();
+        for key in self.state().open.keys() {
+            if let Some(count) = counts.get_mut(&key.0) {
+                *count += 1;
+            } else {
+                counts.insert(key.0.clone(), 1);
+            }
+        }
+        counts
     }
+}
+
+impl State {
+    fn add(&mut self, key: JobKey, open: Arc<OpenJob>, due: Duration) {
+        self.due.insert((due, Arc::clone(&key)));
+        self.open.insert(key, Waiting { open, due: Some(due), polls: 0 });
+    }
+}
+
+/// The identity of a job.
+pub(super) fn key(kind: &str, object: &str) -> JobKey {
+    Arc::new((kind.to_owned(), object.to_owned()))
 }
 
 /// A reservation's claim to a job. It is released when it is dropped, which must be after the
@@ -58,15 +145,17 @@ impl Jobs {
 #[derive(Debug)]
 pub(super) struct JobClaim {
     jobs: Arc<Jobs>,
-    /// `None` once the hold is left to the job.
+    /// `None` once the job is left to the embedded engine's memory.
     key: Option<JobKey>,
 }
 
 impl JobClaim {
-    /// Leaves the hold to the job, whose row is written.
-    pub(super) fn leave(mut self, hold: Arc<Hold>) {
+    /// Leaves the job, whose row is written, to the embedded engine's memory.
+    pub(super) fn leave(mut self, open: OpenJob, now: Duration) {
         if let Some(key) = self.key.take() {
-            self.jobs.leave(key, hold);
+            let mut state = self.jobs.state();
+            state.claimed.remove(&key);
+            state.add(key, Arc::new(open), now.saturating_add(FIRST_POLL_AFTER));
         }
     }
 }
@@ -74,7 +163,8 @@ impl JobClaim {
 impl Drop for JobClaim {
     fn drop(&mut self) {
         if let Some(key) = &self.key {
-            self.jobs.release(key);
+            let was_claimed = self.jobs.state().claimed.remove(key);
+            debug_assert!(was_claimed, "only a claimed job is released");
         }
     }
 }

@@ -1,13 +1,29 @@
 //! Holds that outlive their requests: detached for a job at upstream, and ended by the
 //! first caller that learns its outcome.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
+use crate::guard::job_claims::key;
 use crate::guard::{Guard, Reservation};
-use crate::ledger::entry::Job;
-use crate::store::StoreError;
+use crate::ledger::entry::{Job, OpenJob};
+use crate::store::jobs::{DueJob, PutOff};
+use crate::store::{Journal, StoreError};
+use crate::sync::unpoisoned;
+
+/// Jobs that may run at once on the embedded engine, which has them in memory: some 2 KiB each.
+const JOBS_MAX: usize = 100_000;
+
+/// Jobs that were polled and go on, to be written with the next look for those that are due.
+pub(super) type Polled = Mutex<Vec<PutOff>>;
 
 impl Guard {
+    /// Whether another job may begin.
+    pub fn may_begin_job(&self) -> bool {
+        self.jobs.len() < JOBS_MAX
+    }
+
     /// Detaches a hold from its request: from now on it is that of a job at upstream. When
     /// this returns `Ok`, that is in the database; the reservation has no ending of its own.
     ///
@@ -15,33 +31,95 @@ impl Guard {
     /// of that kind and object runs already, or the hold is that of a job already. Where this
     /// is cancelled, the reservation is dropped: the whole hold is charged, and no job runs.
     pub async fn detach(&self, mut reservation: Reservation, job: Job) -> Result<(), Reservation> {
-        let key = (job.kind.clone(), job.object.clone());
         if reservation.is_of_job() {
             return Err(reservation);
         }
-        let Some(claim) = self.jobs.claim(key) else { return Err(reservation) };
+        let Some(claim) = self.jobs.claim(key(&job.kind, &job.object)) else { return Err(reservation) };
         // In the reservation, so that wherever it is dropped its ending is queued first.
         reservation.claim(claim);
-        let ack = self.core.push_job(Arc::clone(reservation.hold()), job);
+        let hold = Arc::clone(reservation.hold());
+        let ack = self.core.push_job(Arc::clone(&hold), job.clone());
         if !self.core.written(ack).await {
             reservation.release_claim();
             return Err(reservation);
         }
-        reservation.leave_to_job();
+        let claim = reservation.leave_to_job();
+        if let (Some(claim), Journal::Embedded(_)) = (claim, self.core.journal()) {
+            claim.leave(OpenJob { hold, job }, self.clock().running());
+        }
         Ok(())
+    }
+
+    /// The job of an object, if one runs and no caller has resumed it.
+    pub async fn find_job(&self, kind: &str, object: &str) -> Result<Option<Arc<OpenJob>>, StoreError> {
+        match self.core.journal() {
+            Journal::Embedded(_) => Ok(self.jobs.find(&key(kind, object))),
+            Journal::Shared(lanes) => {
+                Ok(lanes.find_job(kind.to_owned(), object.to_owned()).await?.map(Arc::new))
+            }
+        }
     }
 
     /// Resumes the hold of a job whose outcome is known, to be ended: settled, released, or
     /// assumed if it is dropped. `None` if no such job runs, its row is still being written,
-    /// or another caller has resumed it, so that each has one ending.
+    /// or another caller has resumed it, so that each has one ending. Where guards share the
+    /// database, two of them may resume it at once; the ending that comes first is written.
     pub async fn resume_job(
         self: &Arc<Self>,
         kind: &str,
         object: &str,
-    ) -> Result<Option<Reservation>, StoreError> {
+    ) -> Result<Option<(Reservation, Arc<OpenJob>)>, StoreError> {
         // Acquired before, so that the ending can be queued.
         let slot = self.core.slot().await?;
-        let taken = self.jobs.take((kind.to_owned(), object.to_owned()));
-        Ok(taken.map(|(hold, claim)| Reservation::resumed(Arc::clone(self), hold, slot, claim)))
+        let key = key(kind, object);
+        let taken = match self.core.journal() {
+            Journal::Embedded(_) => self.jobs.take(&key),
+            Journal::Shared(lanes) => {
+                let Some(claim) = self.jobs.claim(key) else { return Ok(None) };
+                let found = lanes.find_job(kind.to_owned(), object.to_owned()).await?;
+                found.map(|open| (Arc::new(open), claim))
+            }
+        };
+        Ok(taken.map(|(open, claim)| {
+            let hold = Arc::clone(&open.hold);
+            (Reservation::resumed(Arc::clone(self), hold, slot, claim), open)
+        }))
+    }
+
+    /// The first jobs that are due to be polled. Each is due again only after
+    /// [`Guard::put_job_off`]; where guards share the database also after some minutes, for the
+    /// case that this one dies.
+    pub async fn due_jobs(&self, count_max: u32) -> Result<Vec<DueJob>, StoreError> {
+        match self.core.journal() {
+            Journal::Embedded(_) => {
+                let count_max = usize::try_from(count_max).unwrap_or(usize::MAX);
+                let due = self.jobs.due(self.clock().running(), count_max);
+                let due = due.into_iter().map(|(open, polls)| DueJob { open: OpenJob::clone(&open), polls });
+                Ok(due.collect())
+            }
+            Journal::Shared(lanes) => {
+                let polled = std::mem::take(&mut *unpoisoned(self.polled.lock()));
+                lanes.due_jobs(polled, count_max).await
+            }
+        }
+    }
+
+    /// Has a job that was polled and goes on polled again after some time.
+    pub fn put_job_off(&self, of: &OpenJob, lasts: Duration) {
+        match self.core.journal() {
+            Journal::Embedded(_) => {
+                let until = self.clock().running().saturating_add(lasts);
+                self.jobs.put_off(&key(&of.job.kind, &of.job.object), until);
+            }
+            Journal::Shared(_) => unpoisoned(self.polled.lock()).push(PutOff { hold: of.hold.id, lasts }),
+        }
+    }
+
+    /// How many jobs of each kind run; those of other guards as of the last look at the whole.
+    pub fn open_jobs(&self) -> BTreeMap<String, u64> {
+        match self.core.journal() {
+            Journal::Embedded(_) => self.jobs.counts(),
+            Journal::Shared(lanes) => lanes.open_jobs(),
+        }
     }
 }

@@ -1,15 +1,10 @@
 //! Recovery: of the holds that the last run left open, those of requests are charged before
 //! anything is admitted; those of jobs stay open.
 
-use std::sync::Arc;
-
 use crate::domain::Money;
-use crate::ledger::entry::{Entry, Hold, Job, Life};
+use crate::ledger::entry::{Entry, Life, OpenJob};
 use crate::store::records::Names;
 use crate::store::{Store, StoreError};
-
-/// The jobs that run, each with its hold.
-pub type OpenJobs = Vec<(Arc<Hold>, Job)>;
 
 /// Settles the holds of requests that were open at a crash in full. Returns the holds of
 /// jobs, and the next id.
@@ -17,7 +12,7 @@ pub fn charge_unfinished(
     store: &Store,
     names: &dyn Names,
     now_ms: i64,
-) -> Result<(OpenJobs, u64), StoreError> {
+) -> Result<(Vec<OpenJob>, u64), StoreError> {
     let (holds, next_id) = store.unfinished(names)?;
     let (mut entries, mut jobs) = (Vec::new(), Vec::new());
     for (hold, life) in holds {
@@ -25,7 +20,7 @@ pub fn charge_unfinished(
             Life::Request => {
                 entries.push(Entry::assumed(&hold, now_ms, "the guard ended before the request did"));
             }
-            Life::Job(job) => jobs.push((Arc::new(hold), job)),
+            Life::Job(job) => jobs.push(OpenJob { hold, job }),
         }
     }
     let total: Money = entries.iter().map(|entry| entry.cost).sum();

@@ -129,16 +129,14 @@ impl Reservation {
         self.job = None;
     }
 
-    /// Leaves the hold to the job that is claimed. What the request took of its rates stays
-    /// taken.
-    pub(super) fn leave_to_job(mut self) {
+    /// Leaves the hold to the job that is claimed, and returns the claim. What the request took
+    /// of its rates stays taken.
+    pub(super) fn leave_to_job(mut self) -> Option<JobClaim> {
         if let Some(check) = self.rate_check.take() {
             check.end(RateCost::of(&self.hold.bound.quantities()));
         }
         self.slot = None;
-        if let Some(claim) = self.job.take() {
-            claim.leave(Arc::clone(&self.hold));
-        }
+        self.job.take()
     }
 
     /// The hold.
@@ -211,7 +209,8 @@ impl Reservation {
             tokens: TokenCounts::of(&entry.quantities),
             remaining: None,
         };
-        settled.remaining = self.guard.core.end(entry, self.slot.take());
+        let of_job = self.job.is_some().then_some(&self.hold);
+        settled.remaining = self.guard.core.end(entry, of_job, self.slot.take());
         self.job = None;
         settled
     }

@@ -81,6 +81,17 @@ pub struct Job {
     pub object: String,
     /// When it must have ended, in Unix seconds.
     pub deadline_s: i64,
+    /// What decides the cost of its outcome beside the hold, as its kind writes it.
+    pub terms: String,
+}
+
+/// A job that runs, with its hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenJob {
+    /// The hold.
+    pub hold: Arc<Hold>,
+    /// The job.
+    pub job: Job,
 }
 
 /// How a settled cost is known.

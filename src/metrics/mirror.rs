@@ -1,5 +1,7 @@
 //! Gauges that mirror the ledger, set just before they are scraped.
 
+use std::collections::BTreeMap;
+
 use crate::domain::Money;
 use crate::metrics::{KEY_LABELS_MAX, LimitSample, Metrics, dollars, float};
 
@@ -24,6 +26,15 @@ impl Metrics {
     /// Sets how many requests wait for room.
     pub fn mirror_waiting(&self, count: usize) {
         self.waiting.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// Sets how many jobs of each kind run.
+    pub fn mirror_jobs(&self, counts: &BTreeMap<String, u64>) {
+        self.jobs.reset();
+        for (kind, count) in counts {
+            let count = float(i64::try_from(*count).unwrap_or(i64::MAX));
+            self.jobs.with_label_values(&[kind.as_str(), "open"]).set(count);
+        }
     }
 
     /// Sets the gauges of the limits; a limit that is gone has no series.

@@ -11,6 +11,7 @@ mod json;
 pub mod operation;
 pub mod refusal;
 pub mod request;
+mod response;
 pub mod sse;
 pub mod usage;
 
@@ -20,5 +21,6 @@ pub use operation::{
     TRANSCRIPTIONS, TRANSLATIONS,
 };
 pub use request::{Edit, Invalid, InvalidKind, Request};
+pub use response::ResponseState;
 pub use sse::{Hide, Tap};
 pub use usage::Answer;

@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
+use crate::proxy::background::BackgroundStream;
 use crate::proxy::body::AnswerError;
 use crate::proxy::mask::Masker;
 use crate::proxy::tap::{SoundTap, Tap};
@@ -26,6 +27,8 @@ pub enum Answer {
     Tapped(Box<Tap>),
     /// Raw sound, passed on frame by frame and measured.
     Sound(Box<SoundTap>),
+    /// An event stream of a background response.
+    Background(Box<BackgroundStream>),
     /// An event stream whose errors may name the operator's account.
     Concealed(Box<Concealed>),
 }
@@ -57,6 +60,7 @@ impl Body for Answer {
             Self::Plain(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
             Self::Tapped(tap) => tap.poll_frame(cx),
             Self::Sound(tap) => tap.poll_frame(cx),
+            Self::Background(stream) => stream.poll_frame(cx),
             Self::Concealed(events) => events.poll_frame(cx),
         }
     }
@@ -65,7 +69,7 @@ impl Body for Answer {
         match self {
             Self::Whole(bytes) => bytes.is_none(),
             Self::Plain(body) => body.is_end_stream(),
-            Self::Tapped(_) | Self::Sound(_) | Self::Concealed(_) => false,
+            Self::Tapped(_) | Self::Background(_) | Self::Sound(_) | Self::Concealed(_) => false,
         }
     }
 
@@ -77,7 +81,7 @@ impl Body for Answer {
             }
             Self::Plain(body) => body.size_hint(),
             Self::Sound(tap) => tap.size_hint(),
-            Self::Tapped(_) | Self::Concealed(_) => SizeHint::default(),
+            Self::Tapped(_) | Self::Background(_) | Self::Concealed(_) => SizeHint::default(),
         }
     }
 }

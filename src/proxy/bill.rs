@@ -206,7 +206,7 @@ impl Bill {
 
     /// Charges the hold; or, if hosted tools were called more often than it covers,
     /// its tokens and what those calls cost.
-    fn assume(&self, reservation: Reservation, answer: &Answer, of: Exchange) -> Settled {
+    pub(super) fn assume(&self, reservation: Reservation, answer: &Answer, of: Exchange) -> Settled {
         let hold = Arc::clone(reservation.hold());
         let (input, output) = (self.model_tokens.input, self.model_tokens.output());
         let tools = self.tools_used(answer, output);

@@ -13,6 +13,11 @@ use tokio::time::sleep;
 
 use crate::proxy::room::{Pool, Room, STEP_BYTES};
 
+/// The largest answer that is read whole; the largest embeddings answer that
+/// OpenAI's limits allow (2,048 inputs of 3,072 floats) is below it.
+pub const ANSWER_BYTES_MAX: usize = 192 << 20;
+/// The largest event of a stream that is looked into.
+pub const EVENT_BYTES_MAX: usize = 32 << 20;
 /// The most bytes that are discarded of a body that is refused.
 const DISCARDED_BYTES_MAX: usize = 16 << 20;
 const DISCARD_TIME_MAX: Duration = Duration::from_secs(2);

@@ -27,9 +27,9 @@ pub fn answer(answer: Response<Answer>, upstream_key: &str) -> Response<Answer> 
     let (mut head, body) = answer.into_parts();
     let body = match body {
         Answer::Whole(Some(bytes)) => Answer::whole(masked_within(bytes, upstream_key)),
-        Answer::Tapped(tap) => {
+        events @ (Answer::Tapped(_) | Answer::Background(_)) => {
             let masker = Masker::new(account::Texts::of_events(), upstream_key);
-            Answer::Concealed(Box::new(Concealed::new(Answer::Tapped(tap), masker)))
+            Answer::Concealed(Box::new(Concealed::new(events, masker)))
         }
         body @ (Answer::Whole(None) | Answer::Plain(_) | Answer::Sound(_) | Answer::Concealed(_)) => body,
     };
@@ -52,6 +52,7 @@ pub async fn plain(
         | Answer::Whole(_)
         | Answer::Tapped(_)
         | Answer::Sound(_)
+        | Answer::Background(_)
         | Answer::Concealed(_)) => {
             return Ok(Response::from_parts(head, body));
         }
@@ -88,7 +89,7 @@ pub async fn error(
             body::read(body, Bounds::answer(ERROR_BYTES_MAX, idle)).await.unwrap_or_default()
         }
         Answer::Whole(bytes) => bytes.unwrap_or_default(),
-        Answer::Tapped(_) | Answer::Sound(_) | Answer::Concealed(_) => Bytes::new(),
+        Answer::Tapped(_) | Answer::Background(_) | Answer::Sound(_) | Answer::Concealed(_) => Bytes::new(),
     };
     // A compressed answer can't be searched.
     let is_hidden = head.headers.remove(header::CONTENT_ENCODING).is_some();

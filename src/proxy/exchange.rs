@@ -14,11 +14,13 @@ use tokio_util::task::TaskTracker;
 use crate::domain::Money;
 use crate::guard::{Ending, Guard, Reservation, Settled};
 use crate::ledger::entry::Basis;
+use crate::protocol::openai::ResponseState;
 use crate::protocol::openai::sse::Hide;
 use crate::protocol::openai::usage::{self, AnswerForm};
 use crate::proxy::answer::Answer;
+use crate::proxy::background::{BackgroundStream, Beginning, Unnamed, in_a_task};
 use crate::proxy::bill::{Bill, Exchange};
-use crate::proxy::body::{self, Bounds};
+use crate::proxy::body::{self, ANSWER_BYTES_MAX, Bounds, EVENT_BYTES_MAX};
 use crate::proxy::headers;
 use crate::proxy::in_flight::InFlight;
 use crate::proxy::record::Recording;
@@ -26,13 +28,8 @@ use crate::proxy::refuse::{Billed, NoAnswer, Refusal};
 use crate::proxy::tap::{Cuts, SoundTap, StreamPolicy, Tap};
 use crate::upstream::{AnswerBody, SendError, SendErrorKind, Upstream};
 
-/// The largest answer that is read whole; the largest embeddings answer that
-/// OpenAI's limits allow (2,048 inputs of 3,072 floats) is below it.
-const ANSWER_BYTES_MAX: usize = 192 << 20;
 /// The largest error that is read whole; OpenAI's are a few hundred bytes.
 const ERROR_BYTES_MAX: usize = 1 << 20;
-/// The largest event of a stream that is looked into.
-const EVENT_BYTES_MAX: usize = 32 << 20;
 /// The end of an answer to a metered request is lost.
 const BROKEN_OFF: Refusal = Refusal::Upstream(NoAnswer::Unreachable(Billed::Perhaps));
 
@@ -64,6 +61,8 @@ pub struct MeteredExchange {
     pub extra: HeaderMap,
     /// Records the objects that the answer creates at upstream.
     pub recording: Option<Box<Recording>>,
+    /// What it becomes if it goes on in the background.
+    pub background: Option<Box<Beginning>>,
 }
 
 /// Sends a request that is billed at most a fee, and streams its answer. `fee` is
@@ -142,27 +141,23 @@ pub async fn metered(
         return Ok(Response::from_parts(head, Answer::Plain(body)));
     }
     if is_stream {
-        let MeteredExchange { reservation, bill, hide_usage, cuts, recording, .. } = *metered;
-        let hide = if hide_usage { Hide::InjectedUsage } else { Hide::Nothing };
-        let sse = bill.operation.tap(hide, EVENT_BYTES_MAX);
         head.headers.remove(header::CONTENT_LENGTH);
-        let guard = Arc::clone(guard);
-        let tap = Tap::new(body, sse, reservation, bill, exchange, in_flight, guard, policy, cuts, recording);
-        return Ok(Response::from_parts(head, Answer::Tapped(Box::new(tap))));
+        let stream = streamed(guard, body, *metered, exchange, policy, in_flight);
+        return Ok(Response::from_parts(head, stream));
     }
     if is_sound {
         let MeteredExchange { reservation, bill, .. } = *metered;
         let tap = SoundTap::new(body, (reservation, bill, exchange), in_flight, Arc::clone(guard), policy);
         return Ok(Response::from_parts(head, Answer::Sound(Box::new(tap))));
     }
-    let (bytes, outcome) = match whole(body, metered, exchange, (policy.idle, gone), &mut in_flight).await {
-        Ok((bytes, outcome, settled)) => {
-            cost_headers(&mut head.headers, settled);
-            (bytes, outcome)
-        }
+    let (bytes, ended) = match whole(body, metered, exchange, (&policy, gone), &mut in_flight).await {
+        Ok(read) => read,
         Err(refusal) => return Err((refusal, in_flight)),
     };
-    in_flight.ended(outcome.label(gone.load(Ordering::Relaxed)));
+    if let Some((_, amounts)) = ended {
+        cost_headers(&mut head.headers, amounts);
+    }
+    in_flight.ended(ended.map_or("job", |(outcome, _)| outcome.label(gone.load(Ordering::Relaxed))));
     Ok(Response::from_parts(head, Answer::whole(bytes)))
 }
 
@@ -173,6 +168,28 @@ fn charge_compressed(reservation: Reservation, exchange: Exchange, mut in_flight
     let ending = Ending { note: Some("the answer was compressed"), ..exchange.ending() };
     in_flight.settled(&reservation.assume(ending));
     in_flight.ended("ok");
+}
+
+/// The event stream of an answer, which is settled by its events or goes on in the background.
+fn streamed(
+    guard: &Arc<Guard>,
+    body: AnswerBody,
+    metered: MeteredExchange,
+    exchange: Exchange,
+    policy: StreamPolicy,
+    in_flight: InFlight,
+) -> Answer {
+    let MeteredExchange { reservation, bill, hide_usage, cuts, recording, background, .. } = metered;
+    let hide = if hide_usage { Hide::InjectedUsage } else { Hide::Nothing };
+    let sse = bill.operation.tap(hide, EVENT_BYTES_MAX);
+    if let Some(beginning) = background {
+        let unnamed = Unnamed { beginning: *beginning, reservation, exchange, recording };
+        let stream = BackgroundStream::beginning(body, sse, unnamed, in_flight, policy);
+        return Answer::Background(Box::new(stream));
+    }
+    let guard = Arc::clone(guard);
+    let tap = Tap::new(body, sse, reservation, bill, exchange, in_flight, guard, policy, cuts, recording);
+    Answer::Tapped(Box::new(tap))
 }
 
 /// An exchange that upstream, or something before it, answered with an error.
@@ -221,16 +238,17 @@ impl Unserved {
     }
 }
 
-/// Reads a JSON answer whole, settles by the usage in it, and records what it makes.
+/// Reads a JSON answer whole, settles by the usage in it, and records what it makes. One that
+/// goes on in the background is not settled.
 async fn whole(
     body: AnswerBody,
     metered: Box<MeteredExchange>,
     mut exchange: Exchange,
-    (idle, gone): (Duration, &AtomicBool),
+    (policy, gone): (&StreamPolicy, &AtomicBool),
     in_flight: &mut InFlight,
-) -> Result<(Bytes, usage::Outcome, Amounts), Refusal> {
+) -> Result<(Bytes, Option<(usage::Outcome, Amounts)>), Refusal> {
     let key = Arc::clone(&metered.reservation.hold().attribution.key);
-    let bytes = match body::read(body, Bounds::paid_answer(ANSWER_BYTES_MAX, idle, key)).await {
+    let bytes = match body::read(body, Bounds::paid_answer(ANSWER_BYTES_MAX, policy.idle, key)).await {
         Ok(bytes) => bytes,
         Err(error) => {
             // It was sent and its end is lost: the hold is charged.
@@ -243,10 +261,15 @@ async fn whole(
             return Err(BROKEN_OFF);
         }
     };
-    let MeteredExchange { reservation, mut bill, recording, .. } = *metered;
+    let MeteredExchange { reservation, mut bill, recording, background, .. } = *metered;
     exchange.ttft = Some(reservation.age());
     exchange.disconnected = gone.load(Ordering::Relaxed);
     let answer = bill.operation.answer(&bytes);
+    if let Some(beginning) = background.filter(|_| ResponseState::of(&bytes) != ResponseState::Ended) {
+        let following = async move { beginning.follow(reservation, recording, &answer, exchange).await };
+        in_a_task(&policy.tracker, following).await;
+        return Ok((bytes, None));
+    }
     bill.reused = recording.as_ref().map(|recording| recording.reused(&answer));
     let settled =
         bill.end(reservation, &answer, exchange, || bill.count_output(&bill.operation.output_text(&bytes)));
@@ -256,7 +279,7 @@ async fn whole(
         drop(answer);
         recorded.await;
     }
-    Ok((bytes, outcome, amounts))
+    Ok((bytes, Some((outcome, amounts))))
 }
 
 async fn send(
@@ -303,20 +326,14 @@ fn end_unanswered(reservation: Reservation, error: &SendError) -> Settled {
 
 /// Whether a body is an event stream. Where one was asked for, anything but JSON and sound is
 /// taken for one: some servers leave the type out, or say `text/plain`.
-fn is_event_stream(headers: &HeaderMap, was_asked: bool) -> bool {
-    let is_other = is_json(headers) || is_kind(headers, b"audio/");
-    is_kind(headers, b"text/event-stream") || (was_asked && !is_other)
+fn is_event_stream(head: &HeaderMap, was_asked: bool) -> bool {
+    let is_other = is_json(head) || headers::has_type(head, b"audio/");
+    headers::has_type(head, b"text/event-stream") || (was_asked && !is_other)
 }
 
 /// Whether a body is JSON.
-fn is_json(headers: &HeaderMap) -> bool {
-    is_kind(headers, b"application/json")
-}
-
-/// Whether the type of a body begins so.
-fn is_kind(headers: &HeaderMap, name: &[u8]) -> bool {
-    let kind = headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
-    kind.get(..name.len()).is_some_and(|kind| kind.eq_ignore_ascii_case(name))
+fn is_json(head: &HeaderMap) -> bool {
+    headers::has_type(head, b"application/json")
 }
 
 /// What a request came to, and what the tightest dollar limit leaves.

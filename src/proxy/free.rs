@@ -3,6 +3,7 @@
 
 mod containers;
 mod learned;
+mod responses;
 
 use std::sync::Arc;
 
@@ -17,6 +18,7 @@ use crate::guard::objects::{HeldFor, Reach, Turn, TurnEnd};
 use crate::protocol::openai::{endpoint, request};
 use crate::proxy::answer::Answer;
 use crate::proxy::auth::Caller;
+use crate::proxy::background::Settler;
 use crate::proxy::exchange;
 use crate::proxy::headers::{self, GuardHeaders};
 use crate::proxy::in_flight::InFlight;
@@ -44,6 +46,8 @@ enum Effect {
     AsksForList,
     /// The answer lists models.
     ListsModels,
+    /// The answer is a response of the caller's, which may be the job of this id.
+    ShowsResponse(String),
     /// The answer names files that a batch has made.
     ShowsBatch,
     /// The answer lists items of an object of the caller's.
@@ -205,19 +209,10 @@ impl Proxy {
         let of = ObjectReference { kind: place.kind, id: id.to_owned() };
         self.check_named(std::slice::from_ref(&of), Named::InPath, &reach).await?;
         let is_whole = place.below.is_empty();
-        errand.effect = match (method, place.kind) {
-            (&Method::DELETE, _) if is_whole => Effect::Removes(of.clone()),
-            (&Method::GET, ObjectKind::Batch) if is_whole => Effect::ShowsBatch,
-            (&Method::POST, ObjectKind::Upload) if place.below == "/complete" => {
-                Effect::Makes(ObjectKind::File)
-            }
-            (&Method::POST, ObjectKind::Video) if place.below == "/remix" => Effect::Makes(ObjectKind::Video),
-            (&(Method::GET | Method::POST), ObjectKind::Conversation) if place.below == "/items" => {
-                Effect::ShowsItems
-            }
-            (&Method::GET, ObjectKind::Response) if place.below == "/input_items" => Effect::ShowsItems,
-            _ => Effect::None,
-        };
+        if *method == Method::DELETE && of.kind == ObjectKind::Response && is_whole {
+            self.see_before_deletion(rules, caller, id).await;
+        }
+        errand.effect = effect_on(method, place.below, &of);
         if *method == Method::POST && place.kind == ObjectKind::Conversation && !is_whole {
             let maker = || made_by(&caller.key, self.guard.clock().now_s());
             let begun = self
@@ -300,7 +295,12 @@ impl Proxy {
                 Ok(answer)
             }
             Effect::ListsModels => self.list_of_models(rules, caller, answer).await,
+            Effect::ShowsResponse(id) => self.show_response(rules, id, answer, caller).await,
             Effect::Removes(of) => {
+                if of.kind == ObjectKind::Response {
+                    let note = "it was deleted at upstream before its end was known";
+                    Settler::new(&self.guard, rules).assume(&of.id, note).await;
+                }
                 // Objects that are not in memory are looked up in the database.
                 let written = self.guard.learn_objects(vec![ObjectChange::Remove(of)]);
                 self.guard.objects_written(written).await;
@@ -319,6 +319,22 @@ impl Errand {
         if let Some(turn) = self.turn.take() {
             turn.end(TurnEnd::Nothing).await;
         }
+    }
+}
+
+/// The effect of a request on an object, or on what is below it.
+fn effect_on(method: &Method, below: &str, of: &ObjectReference) -> Effect {
+    let is_whole = below.is_empty();
+    match (method, of.kind) {
+        (&Method::DELETE, _) if is_whole => Effect::Removes(of.clone()),
+        (&Method::GET, ObjectKind::Batch) if is_whole => Effect::ShowsBatch,
+        (&Method::POST, ObjectKind::Upload) if below == "/complete" => Effect::Makes(ObjectKind::File),
+        (&Method::POST, ObjectKind::Video) if below == "/remix" => Effect::Makes(ObjectKind::Video),
+        (&(Method::GET | Method::POST), ObjectKind::Conversation) if below == "/items" => Effect::ShowsItems,
+        (&Method::GET, ObjectKind::Response) if below == "/input_items" => Effect::ShowsItems,
+        (&Method::GET, ObjectKind::Response) if is_whole => Effect::ShowsResponse(of.id.clone()),
+        (&Method::POST, ObjectKind::Response) if below == "/cancel" => Effect::ShowsResponse(of.id.clone()),
+        _ => Effect::None,
     }
 }
 

@@ -214,6 +214,12 @@ fn drop_each(headers: &mut HeaderMap, is_dropped: impl Fn(&HeaderName, &HeaderVa
     }
 }
 
+/// Whether a body is of a media type, whatever its parameters.
+pub fn has_type(headers: &HeaderMap, name: &[u8]) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+    kind.get(..name.len()).is_some_and(|kind| kind.eq_ignore_ascii_case(name))
+}
+
 /// Whether a body is compressed, so that its content can't be read.
 pub fn is_encoded(headers: &HeaderMap) -> bool {
     let encodings = headers.get_all(header::CONTENT_ENCODING);

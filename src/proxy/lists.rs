@@ -20,6 +20,7 @@ use crate::proxy::auth::Caller;
 use crate::proxy::body::{self, Bounds};
 use crate::proxy::exchange::Outgoing;
 use crate::proxy::headers;
+use crate::proxy::query::encoded;
 use crate::proxy::refuse::{Billed, Edge, NoAnswer, Refusal};
 use crate::proxy::{Proxy, Rules};
 use crate::upstream::{AnswerBody, Upstream};
@@ -200,14 +201,6 @@ fn unreadable(error: &serde_json::Error) -> Refusal {
 
 fn id_of(object: &RawValue) -> String {
     serde_json::from_str::<Named>(object.get()).ok().and_then(|named| named.id).unwrap_or_default()
-}
-
-/// An id, encoded for a query.
-fn encoded(id: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
-    id.bytes()
-        .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
-        .collect()
 }
 
 /// An answer, read whole.

@@ -8,11 +8,11 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::domain::demand::{ContainerDemand, WebSearch};
 use crate::domain::usage::ContainerMemory;
-use crate::domain::{Demand, ObjectKind, ObjectReference};
+use crate::domain::{Demand, KeptContainers, ObjectKind, ObjectReference};
 use crate::guard::{RateCheck, Standing};
 use crate::ledger::entry::Attribution;
 use crate::pricing::bound::{self, BoundInputs, ModelTokens, pictures};
-use crate::pricing::plan::Written;
+use crate::pricing::plan::{Policy, Written};
 use crate::pricing::sheet::Price;
 use crate::pricing::turns::Turns;
 use crate::protocol::multipart;
@@ -20,6 +20,7 @@ use crate::protocol::openai::operation::Operation;
 use crate::protocol::openai::request::{Edit, Invalid, InvalidKind, Request};
 use crate::proxy::admit::{Admitted, Candidate, admit};
 use crate::proxy::auth::Caller;
+use crate::proxy::background::{Beginning, Settler, Terms};
 use crate::proxy::bill::{self, Bill};
 use crate::proxy::count::Counter;
 use crate::proxy::exchange::MeteredExchange;
@@ -68,14 +69,13 @@ impl Proxy {
         let (price, image_price) = models::prices(rules, demand, priced, standing.left, now_s)?;
         let bounding = price.clone().unwrap_or_else(|| rules.sheet.dearest(now_s));
         let policy = rules.admit.policy;
-        let clampable = operation.output_field.is_some();
-        let written = standing.is_capped().then(|| policy.written(&bounding, demand, clampable));
-        let written = written.unwrap_or_default();
+        let written = written(policy, operation, &standing, (&bounding, demand));
         // Before anything is looked up, so that made-up ids are paced as well.
         let rate_check = self.guard.pace_request(&attribution).await?;
         self.check_named(&demand.references, Named::InBody, &Self::reach(rules, caller)).await?;
         let reading = Reading::of(self.guard.objects(), &rules.sheet, (demand, price.as_deref()), now_s);
-        self.find_containers(demand, reading.size().containers.largest);
+        let kept = reading.size();
+        self.find_containers(demand, kept.containers.largest);
         let mut candidate = Candidate {
             attribution,
             demand,
@@ -88,7 +88,7 @@ impl Proxy {
             operation,
             body: &body,
             calls_open: written.tool_calls.is_some(),
-            inputs: policy.inputs(demand, written, reading.size()),
+            inputs: policy.inputs(demand, written, kept),
             encoding: bounding.tokenizer,
             counter: Counter {
                 guard: &self.guard,
@@ -109,11 +109,12 @@ impl Proxy {
         reservation.pace(rate_check);
         let prices = (price.clone(), image_price.clone());
         let bill = Self::bill(rules, &candidate, admitted.inputs, prices, now_s);
+        let background = self.background(rules, demand, (&bill, kept.containers), caller);
         let tool_calls_max = admitted.clamped_calls.or(written.tool_calls);
         let edit = Edit { include_usage: parsed.wants_usage_injected(), output_max, tool_calls_max };
         let body = parsed.rewrite(&body, &edit).map_or(body, Bytes::from);
-        let exchange =
-            MeteredExchange { reservation, bill, hide_usage: edit.include_usage, cuts, extra, recording };
+        let hide_usage = edit.include_usage;
+        let exchange = MeteredExchange { reservation, bill, hide_usage, cuts, extra, recording, background };
         Ok(AdmittedRequest { body, content, exchange: Box::new(exchange) })
     }
 
@@ -131,7 +132,25 @@ impl Proxy {
             None => operation.read(body),
         };
         let parsed = self.guard.parsed(body, read).await;
-        Ok((parsed.map_err(refuse_invalid)?, content))
+        let parsed = parsed.map_err(refuse_invalid)?;
+        if parsed.demand.background && !self.guard.may_begin_job() {
+            return Err(Refusal::Overloaded);
+        }
+        Ok((parsed, content))
+    }
+
+    /// What an admitted request becomes if it goes on in the background.
+    fn background(
+        &self,
+        rules: &Rules,
+        demand: &Demand,
+        (bill, kept): (&Bill, KeptContainers),
+        caller: &Caller,
+    ) -> Option<Box<Beginning>> {
+        demand.background.then(|| {
+            let terms = Box::new(Terms::of(bill, kept, !caller.key.pass_through));
+            Box::new(Beginning { terms, settler: Settler::new(&self.guard, rules) })
+        })
     }
 
     /// Finds the price of a request's model, adds what the request implies without saying
@@ -267,6 +286,19 @@ pub(super) fn form_boundary(headers: &HeaderMap) -> Result<Option<String>, Refus
             Err(Refusal::Invalid(message, None))
         }
     }
+}
+
+/// The bounds that are written into a request under a cap.
+fn written(
+    policy: Policy,
+    operation: &Operation,
+    standing: &Standing,
+    (price, demand): (&Price, &Demand),
+) -> Written {
+    if !standing.is_capped() {
+        return Written::default();
+    }
+    policy.written(price, demand, operation.output_field.is_some())
 }
 
 /// Where a stream is cut, as its hold allows no more.

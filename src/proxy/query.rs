@@ -62,6 +62,14 @@ fn decoded(text: &str) -> Cow<'_, str> {
     Cow::Borrowed(text)
 }
 
+/// An id, encoded for a query or for a step of a path.
+pub fn encoded(id: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
+    id.bytes()
+        .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,23 +5,22 @@ mod containers;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use crate::domain::demand::ToolDemand;
 use crate::domain::object::KnownObject;
 use crate::domain::usage::ContainerMemory;
-use crate::domain::{Demand, KeptContext, ObjectKind, ObjectReference};
+use crate::domain::{Demand, KeptContainers, KeptContext, ObjectKind, ObjectReference};
 use crate::guard::objects::{HeldFor, NotBegun, Turn, TurnEnd, put};
 use crate::guard::{Guard, Reservation};
 use crate::keys::Key;
+use crate::ledger::entry::Hold;
 use crate::protocol::openai::operation::Operation;
 use crate::protocol::openai::usage::{Answer, MadeItem};
 use crate::proxy::reading::Reading;
 use crate::proxy::refuse::Refusal;
 use crate::store::objects::{ObjectChange, ObjectKey};
 
+pub(super) use self::containers::CONTAINER_IDLE_S;
 use self::containers::Containers;
-
-/// How long a container lives after its last use unless requested otherwise, in
-/// seconds (OpenAI's documentation of code interpreter).
-pub(super) const CONTAINER_IDLE_S: i64 = 20 * 60;
 
 /// Resolves when the recorded objects are in the database.
 pub type Recorded = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -171,7 +170,10 @@ impl Recording {
             };
             changes.extend(answer.made.items.iter().map(item));
         }
-        changes.extend(answer.made.containers.iter().map(|id| self.container(id)));
+        let container = |id: &String| {
+            self.containers.used(self.guard.objects(), id, made_by(&self.owner, self.admitted_s))
+        };
+        changes.extend(answer.made.containers.iter().map(container));
         if let Some(turn) = self.conversation.take() {
             changes.extend(turn.ended(if used.is_some() {
                 TurnEnd::Measured(added)
@@ -181,19 +183,39 @@ impl Recording {
         }
         changes
     }
+}
 
-    /// A container that the answer used: its life is paid for from admission on.
-    fn container(&self, id: &str) -> ObjectChange {
-        let before = self.guard.objects().lookup(ObjectKind::Container, id);
-        let new = || KnownObject {
-            container_memory: Some(self.containers.of_unknown()),
-            idle_s: CONTAINER_IDLE_S,
-            ..made_by(&self.owner, self.admitted_s)
-        };
-        let mut known = before.unwrap_or_else(new);
-        known.used_s = known.used_s.max(self.admitted_s);
-        put(ObjectReference { kind: ObjectKind::Container, id: id.to_owned() }, known)
-    }
+/// What a response that was made in the background has made.
+#[derive(Debug)]
+pub struct MadeInBackground {
+    /// The memory of each container that it ran in and that may have been there before.
+    pub reused: Vec<ContainerMemory>,
+    /// Its items and containers. The size of their context is not known: what was known of it
+    /// ended with the request.
+    pub changes: Vec<ObjectChange>,
+}
+
+/// Finds what the answer of a job has made, for the owner of its hold; `kept` are the containers
+/// that its context names.
+pub fn made_in_background(
+    guard: &Guard,
+    hold: &Hold,
+    (tools, kept): (&ToolDemand, KeptContainers),
+    answer: &Answer,
+) -> MadeInBackground {
+    let containers = Containers::of(tools, kept);
+    let (of, made_s) = (&hold.attribution, hold.admitted_ms.div_euclid(1_000));
+    let made = || made_of(&of.project, &of.key, made_s);
+    let reused = containers.reused(answer, guard.objects());
+    let item = |MadeItem { id, .. }: &MadeItem| ObjectChange::Item {
+        key: ObjectKey::of(ObjectKind::Item, id),
+        project: Arc::clone(&of.project),
+        context: KeptContext::default(),
+        made_s: Some(made_s),
+    };
+    let used = answer.made.containers.iter().map(|id| containers.used(guard.objects(), id, made()));
+    let changes = answer.made.items.iter().map(item).chain(used).collect();
+    MadeInBackground { reused, changes }
 }
 
 impl From<NotBegun> for Refusal {
@@ -212,9 +234,14 @@ fn conversation_of(demand: &Demand) -> Option<&ObjectReference> {
 
 /// An object that a key has made, of which nothing else is known.
 pub(super) fn made_by(owner: &Key, created_s: i64) -> KnownObject {
+    made_of(&owner.project, &owner.id, created_s)
+}
+
+/// The same, of a key by its id, and its project.
+fn made_of(project: &Arc<str>, key: &Arc<str>, created_s: i64) -> KnownObject {
     KnownObject {
-        project: Arc::clone(&owner.project),
-        key: Arc::clone(&owner.id),
+        project: Arc::clone(project),
+        key: Arc::clone(key),
         context: KeptContext::default(),
         container_memory: None,
         idle_s: 0,

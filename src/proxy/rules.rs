@@ -22,7 +22,7 @@ pub struct Rules {
     pub request_idle: Duration,
     /// The longest silence of an answer.
     pub answer_idle: Duration,
-    /// A pool of connections to upstream for each shard. It is kept beside the key that is
+    /// A pool of connections to upstream for each shard, and one for the guard's own questions. It is kept beside the key that is
     /// sent there, so that no request sends the key of one configuration to the address of
     /// another.
     pub upstreams: Arc<[Arc<Upstream>]>,

@@ -13,6 +13,7 @@ mod claims;
 mod clock;
 mod database;
 mod group;
+mod jobs;
 mod lane;
 mod lanes;
 mod lease;

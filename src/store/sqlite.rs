@@ -28,7 +28,7 @@ use std::time::Duration;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::ledger::account::Account;
-use crate::ledger::entry::{Entry, Hold, Life};
+use crate::ledger::entry::{Entry, Hold, Life, OpenJob};
 use crate::store::records::{KeyRow, Names, Stored};
 use crate::store::sql::codec::{self, HoldRow};
 use crate::store::sql::{self, Db, credit, entries, jobs, keys, load, pruned, usage};
@@ -100,6 +100,9 @@ pub struct Store {
     keeper: Option<Mutex<Connection>>,
     lock: Lock,
 }
+
+/// Open holds, each with its life, and the next free id.
+pub(super) type Unfinished = (Vec<(Arc<Hold>, Life)>, u64);
 
 impl Store {
     /// Opens or makes the database in a folder and takes the lock on it.
@@ -188,14 +191,15 @@ impl Store {
     }
 
     /// The holds that the last run left open, each with its life, and the next free id.
-    pub fn unfinished(&self, names: &dyn Names) -> Result<(Vec<(Hold, Life)>, u64), StoreError> {
+    pub fn unfinished(&self, names: &dyn Names) -> Result<Unfinished, StoreError> {
         let (rows, last) = self.open_rows().map_err(|error| StoreError::of(&self.path, error))?;
         let unreadable = |what| StoreError::Damaged { path: self.path.clone(), what };
         let rows = rows.map_err(unreadable)?;
         let jobs = self.reader()?.query(|db| jobs::all(db, names))?;
-        let last = jobs.iter().map(|(hold, _)| hold.id).fold(last, u64::max);
-        let requests = rows.into_iter().map(|row| (row.hold(names), Life::Request));
-        Ok((requests.chain(jobs.into_iter().map(|(hold, job)| (hold, Life::Job(job)))).collect(), last + 1))
+        let last = jobs.iter().map(|open| open.hold.id).fold(last, u64::max);
+        let requests = rows.into_iter().map(|row| (Arc::new(row.hold(names)), Life::Request));
+        let jobs = jobs.into_iter().map(|OpenJob { hold, job }| (hold, Life::Job(job)));
+        Ok((requests.chain(jobs).collect(), last + 1))
     }
 
     /// The holds of requests without an entry, or what can't be read of them, and the last

@@ -21,7 +21,12 @@ const NAME: &str = "jobs::the_hold_of_a_job_outlives_kill_9_and_is_ended_once";
 
 /// A kind of job that only this test knows.
 fn job(object: &str) -> Job {
-    Job { kind: "test".to_owned(), object: object.to_owned(), deadline_s: 2_000_000_000 }
+    Job {
+        kind: "test".to_owned(),
+        object: object.to_owned(),
+        deadline_s: 2_000_000_000,
+        terms: String::new(),
+    }
 }
 
 /// Opens the ledger of a folder under a limit of a dollar, to be written step by step; waits
@@ -95,7 +100,7 @@ fn child(folder: &Path) {
         guard.detach(first, job("first")).await.unwrap();
         guard.detach(second, job("second")).await.unwrap();
         // One that ends before the death, within the range of a batch that is still open.
-        let ended = guard.resume_job("test", "second").await.unwrap().unwrap();
+        let (ended, _) = guard.resume_job("test", "second").await.unwrap().unwrap();
         ended.settle(Basis::Reported, Ending { cost: Money::from_nano(6_000), ..Ending::default() });
         guard.core().flush().await.unwrap();
         println!("detached");
@@ -131,7 +136,7 @@ fn the_hold_of_a_job_outlives_kill_9_and_is_ended_once() {
         again.unwrap_err().release(Ending::default());
         assert!(guard.resume_job("test", "second").await.unwrap().is_none(), "it has ended");
         assert!(guard.resume_job("other", "first").await.unwrap().is_none());
-        let resumed = guard.resume_job("test", "first").await.unwrap().unwrap();
+        let (resumed, _) = guard.resume_job("test", "first").await.unwrap().unwrap();
         assert!(guard.resume_job("test", "first").await.unwrap().is_none(), "one ends it");
         resumed.settle(Basis::Reported, Ending { cost: Money::from_nano(2_000), ..Ending::default() });
         guard.core().flush().await.unwrap();
@@ -180,7 +185,7 @@ fn a_job_is_resumed_only_once_it_is_written() {
             writer.step();
         });
         detached.unwrap();
-        let resumed = guard.resume_job("test", "early").await.unwrap().unwrap();
+        let (resumed, _) = guard.resume_job("test", "early").await.unwrap().unwrap();
         resumed.settle(Basis::Reported, Ending { cost: Money::from_nano(1_000), ..Ending::default() });
         writer.step();
         assert_eq!(guard.in_doubt(), (Money::ZERO, 0));
@@ -223,12 +228,12 @@ fn another_job_of_an_object_waits_until_the_ending_of_the_first_is_queued() {
         let (opened, _writer) = open(folder.path()).await;
         let guard = &opened.guard;
         guard.detach(reserve(guard, 4_000).await, job("twice")).await.unwrap();
-        let first = guard.resume_job("test", "twice").await.unwrap().unwrap();
+        let (first, _) = guard.resume_job("test", "twice").await.unwrap().unwrap();
         let second = guard.detach(reserve(guard, 5_000).await, job("twice")).await.unwrap_err();
         let first = guard.detach(first, job("elsewhere")).await.unwrap_err();
         first.settle(Basis::Reported, Ending { cost: Money::from_nano(1_000), ..Ending::default() });
         guard.detach(second, job("twice")).await.unwrap();
-        let second = guard.resume_job("test", "twice").await.unwrap().unwrap();
+        let (second, _) = guard.resume_job("test", "twice").await.unwrap().unwrap();
         second.settle(Basis::Reported, Ending { cost: Money::from_nano(2_000), ..Ending::default() });
         guard.core().flush().await.unwrap();
         assert!(guard.core().is_healthy() && guard.in_doubt() == (Money::ZERO, 0));

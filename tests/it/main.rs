@@ -7,6 +7,7 @@
 mod alerts;
 mod attack;
 mod audio;
+mod background;
 mod bad_input;
 mod bad_upstream;
 mod billed;

@@ -15,6 +15,8 @@ pub(crate) enum Reply {
     Json(Value),
     /// An event stream of these bytes.
     Events(String),
+    /// An error of OpenAI's with this status.
+    Error(u16),
     /// Nothing, for as long as the test runs.
     Silence,
 }
@@ -49,13 +51,17 @@ where
         let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
         let answer = reply(&path, &body);
         asked.borrow_mut().push((path, body));
-        let (kind, text) = match answer {
-            Reply::Json(value) => ("application/json", value.to_string()),
-            Reply::Events(events) => ("text/event-stream", events),
+        let (status, kind, text) = match answer {
+            Reply::Json(value) => (200, "application/json", value.to_string()),
+            Reply::Events(events) => (200, "text/event-stream", events),
+            Reply::Error(status) => {
+                let error = json!({ "error": { "message": "no", "type": "server_error", "param": null, "code": null } });
+                (status, "application/json", error.to_string())
+            }
             Reply::Silence => std::future::pending().await,
         };
         let head =
-            format!("HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ncontent-length: {}\r\n\r\n", text.len());
+            format!("HTTP/1.1 {status} OK\r\ncontent-type: {kind}\r\ncontent-length: {}\r\n\r\n", text.len());
         if stream.write_all(format!("{head}{text}").as_bytes()).await.is_err() {
             return;
         }

@@ -1,11 +1,13 @@
 //! The most tokens of the model itself.
 
+use serde::{Deserialize, Serialize};
+
 use super::{BoundInputs, Input, compaction, input, output_per_choice};
 use crate::domain::Demand;
 use crate::pricing::sheet::Price;
 
 /// The most tokens of the model itself: those of a bound without the image tool's.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct ModelTokens {
     /// Input of all turns together.
     pub input: u64,

@@ -95,6 +95,8 @@ pub(in crate::protocol::openai) struct BodyRules {
     pub(in crate::protocol::openai) reads_kept_context: bool,
     /// Whether usage of a stream has to be asked for, in `stream_options`.
     pub(in crate::protocol::openai) has_stream_options: bool,
+    /// Whether the answer can be made in the background.
+    pub(in crate::protocol::openai) has_background: bool,
 }
 
 /// Reads the body of an operation.
@@ -176,10 +178,8 @@ fn demand(
     usage_asked: bool,
     text: &str,
 ) -> Result<Demand, Invalid> {
-    if flag(fields.background, "background")? {
-        let message = "Background responses are not metered yet. Send the request without `background`; its answer can be streamed.".to_owned();
-        return Err(Invalid::not_allowed("background", message));
-    }
+    let stored = (rules.is_stored)(fields.store);
+    let background = background(rules, &fields, stored)?;
     let stored_prompt = rules.reads_kept_context && fields.prompt.is_given;
     let mut demand = Demand {
         model: model(fields.model, stored_prompt)?,
@@ -198,7 +198,8 @@ fn demand(
         subagents: rules.reads_kept_context && turns::runs_subagents(fields.multi_agent),
         compacted_at: turns::compacted_at(fields.context_management).filter(|_| rules.reads_kept_context),
         end_user: end_user(&fields)?,
-        stored: (rules.is_stored)(fields.store),
+        stored,
+        background,
         rendering: kept::rendering(&fields),
         truncates: fields.truncation.value().is_some_and(|mode| mode != "\"disabled\""),
         ..Demand::default()
@@ -219,6 +220,32 @@ fn demand(
     demand.tools = tools(rules, offer, calls_max)?;
     (rules.also)(&fields, &mut demand);
     Ok(demand)
+}
+
+/// Whether the answer is made in the background.
+fn background(rules: &BodyRules, fields: &Body<'_>, stored: bool) -> Result<bool, Invalid> {
+    if !flag(fields.background, "background")? {
+        return Ok(false);
+    }
+    if !rules.has_background {
+        let message =
+            "Only /v1/responses runs in the background. Send the request without `background`; its answer \
+                       can be streamed."
+                .to_owned();
+        return Err(Invalid::not_allowed("background", message));
+    }
+    if !stored {
+        return Err(Invalid::field("background", "it requires `store` to be true"));
+    }
+    if fields.conversation.value().is_some() {
+        // Its size would change at a time that no request knows.
+        let message =
+            "Background responses on a conversation are not metered yet. Continue from an earlier response \
+                       with `previous_response_id`, or send the request without `background`."
+                .to_owned();
+        return Err(Invalid::not_allowed("background", message));
+    }
+    Ok(true)
 }
 
 fn tools(rules: &BodyRules, offer: Offered, calls_max: Option<u64>) -> Result<ToolDemand, Invalid> {

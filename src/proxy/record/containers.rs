@@ -1,12 +1,17 @@
 //! The containers that an answer ran in: those that were created for it, and those of its context.
 
-use crate::domain::ObjectKind;
 use crate::domain::demand::{ContainerDemand, ToolDemand};
 use crate::domain::kept::KeptContainers;
 use crate::domain::object::KnownObject;
 use crate::domain::usage::ContainerMemory;
-use crate::guard::objects::Objects;
+use crate::domain::{ObjectKind, ObjectReference};
+use crate::guard::objects::{Objects, put};
 use crate::protocol::openai::usage::{Answer, Outcome};
+use crate::store::objects::ObjectChange;
+
+/// How long a container lives after its last use unless requested otherwise, in
+/// seconds (OpenAI's documentation of code interpreter).
+pub(in crate::proxy) const CONTAINER_IDLE_S: i64 = 20 * 60;
 
 /// The containers that a request may run in.
 #[derive(Clone, Copy, Debug)]
@@ -41,6 +46,16 @@ impl Containers {
     pub(super) fn of_unknown(self) -> ContainerMemory {
         let context = self.context.largest.filter(|_| !self.context.are_indexed);
         self.offered.max(context).unwrap_or(ContainerMemory::G64)
+    }
+
+    /// A container that an answer ran in, as `new` if it is not known: its life is paid for from
+    /// the admission on, which is when `new` was created.
+    pub(super) fn used(self, objects: &Objects, id: &str, new: KnownObject) -> ObjectChange {
+        let used_s = new.created_s;
+        let made = KnownObject { container_memory: Some(self.of_unknown()), idle_s: CONTAINER_IDLE_S, ..new };
+        let mut known = objects.lookup(ObjectKind::Container, id).unwrap_or(made);
+        known.used_s = known.used_s.max(used_s);
+        put(ObjectReference { kind: ObjectKind::Container, id: id.to_owned() }, known)
     }
 
     /// The memory of each container that an answer ran in and that may have been there

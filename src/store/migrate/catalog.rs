@@ -13,9 +13,14 @@ const OF_POSTGRES: [&str; 8] =
 /// Those that have a row from the beginning.
 const MARKS: [&str; 3] = ["rules", "schema_version", migration::TABLE];
 /// Columns of tables that are copied which only PostgreSQL has; the first guard reads all keys,
-/// whenever they were changed, and no turn is open.
-const COLUMNS_OF_POSTGRES: [(&str, &str); 3] =
-    [("api_key", "changed"), ("object", "changes"), ("object", "open_turns")];
+/// whenever they were changed, no turn is open, and every job is due to be polled.
+const COLUMNS_OF_POSTGRES: [(&str, &str); 5] = [
+    ("api_key", "changed"),
+    ("object", "changes"),
+    ("object", "open_turns"),
+    ("job", "poll_ms"),
+    ("job", "polls"),
+];
 /// What numbers the rows of some tables in PostgreSQL, as SQLite's rowid does.
 const PLACE: &str = "place";
 

@@ -76,6 +76,8 @@ pub(super) enum Call {
     GiveBack(Vec<GiveBack>, #[expect(dead_code, reason = "kept until it is written")] Returning),
     /// A hold has ended; the slot is kept until that is written.
     End(Box<Entry>, #[expect(dead_code, reason = "kept until it is written")] Slot),
+    /// The hold of a job has ended, unless another guard has ended it.
+    EndJob(Box<Entry>, Arc<Hold>, #[expect(dead_code, reason = "kept until it is written")] Slot),
     /// A hold of a guard that is no more is charged in full, unless that was done.
     Charge(Arc<Hold>),
     /// An operator corrects an entry.
@@ -142,13 +144,13 @@ impl Drop for AdmittedHold {
 impl Call {
     /// Whether a task waits for it.
     fn is_urgent(&self) -> bool {
-        !matches!(self, Self::End(..) | Self::Charge(_) | Self::GiveBack(..))
+        !matches!(self, Self::End(..) | Self::EndJob(..) | Self::Charge(_) | Self::GiveBack(..))
     }
 
     /// When the request was admitted that it ends or corrects, in Unix milliseconds.
     pub(super) fn admitted_ms(&self) -> Option<i64> {
         match self {
-            Self::End(entry, _) => Some(entry.admitted_ms),
+            Self::End(entry, _) | Self::EndJob(entry, ..) => Some(entry.admitted_ms),
             Self::Charge(hold) => Some(hold.admitted_ms),
             Self::Correct(correction) => Some(correction.entry.admitted_ms),
             Self::Reserve(_)
@@ -164,7 +166,7 @@ impl Call {
     /// What it writes, for messages; `None` if that is nothing.
     pub(super) fn record(&self) -> Option<String> {
         Some(match self {
-            Self::End(entry, _) => entry_id(entry.id),
+            Self::End(entry, _) | Self::EndJob(entry, ..) => entry_id(entry.id),
             Self::Charge(hold) => entry_id(hold.id),
             Self::Crossings(crossings, _) => format!("{} alert facts", crossings.len()),
             Self::Objects(changes, _) => format!("{} objects", changes.len()),

@@ -1,44 +1,25 @@
 //! A group of calls: what it wants, and what the ledger decides of it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+mod decided;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use crate::domain::Money;
-use crate::ledger::entry::{Amounts, Entry, Hold};
-use crate::ledger::shared::{MeterKey, RowCount};
-use crate::ledger::{Admission, Circumstances, Ledger};
-use crate::store::postgres::calls::{AdmittedHold, Call, Correction, NotReserved, Queue, Reserve, Taking};
-use crate::store::postgres::session::{Need, Rows, Wants, Writes};
-use crate::throttle::shared::{BucketKey, Buckets};
-use crate::throttle::{self, Bucket, RateCost};
+use crate::ledger::Ledger;
+use crate::ledger::entry::Entry;
+use crate::ledger::shared::MeterKey;
+use crate::store::postgres::calls::{AdmittedHold, Call, Correction, NotReserved, Queue, Reserve};
+use crate::store::postgres::session::{Need, Rows, Wants};
+use crate::throttle::shared::BucketKey;
+use crate::throttle::{Bucket, RateCost};
+
+pub(super) use self::decided::{Decided, Outcomes};
 
 /// Ids that the ending of a hold takes which another guard has charged.
 const LATE_MAX: usize = 2;
-
-/// What has become of the calls of a group, in the ledger and not yet in the database.
-#[derive(Default)]
-pub(super) struct Decided<'a> {
-    pub(super) writes: Writes<'a>,
-    /// For each request, in their order.
-    outcomes: Vec<Result<(Arc<Hold>, Admission), NotReserved>>,
-    /// For each that takes from the rates, in their order.
-    taken_rates: Vec<Result<Taking, NotReserved>>,
-    /// For each correction, in their order; `None` is not made.
-    corrections: Vec<Option<Entry>>,
-    /// What the entries that it corrects come to with their corrections.
-    booked: HashMap<u64, Money>,
-    /// The buckets of rates that it has locked.
-    buckets: Buckets,
-    /// The holds that ended.
-    taken: Vec<Arc<Hold>>,
-    /// Those that another guard has charged before.
-    late: Vec<u64>,
-    /// The rows of meters that it has made.
-    made: Vec<RowCount>,
-}
 
 /// The calls of one transaction.
 pub(super) struct Group {
@@ -91,7 +72,7 @@ impl Group {
         let (mut asked, mut meters, mut past) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
         let mut ids = 0;
         let mut rates = BTreeSet::new();
-        let (mut orphans, mut corrected) = (Vec::new(), BTreeSet::new());
+        let (mut orphans, mut jobs, mut corrected) = (Vec::new(), Vec::new(), BTreeSet::new());
         for call in &self.calls {
             match call {
                 Call::Reserve(reserve) => {
@@ -100,7 +81,7 @@ impl Group {
                 }
                 Call::Take(take) => rates.extend(take.takes.iter().map(|take| take.key.clone())),
                 Call::GiveBack(backs, _) => rates.extend(backs.iter().map(|back| back.key.clone())),
-                Call::End(entry, _) if ledger.charged(entry.id).is_some() => {
+                Call::End(entry, _) | Call::EndJob(entry, ..) if ledger.charged(entry.id).is_some() => {
                     let of =
                         [ledger.charged(entry.id).map(|hold| &hold.attribution), Some(&entry.attribution)];
                     for attribution in of.into_iter().flatten() {
@@ -110,6 +91,12 @@ impl Group {
                     corrected.insert(entry.id);
                 }
                 Call::End(entry, _) => drop(ledger.meters_of_hold(entry.id, &mut meters)),
+                Call::EndJob(_, hold, _) => {
+                    if !ledger.meters_of_hold(hold.id, &mut meters) {
+                        ledger.meters_of(&hold.attribution, hold.admitted_ms, &mut meters);
+                    }
+                    jobs.push(hold.id);
+                }
                 Call::Charge(hold) => {
                     ledger.meters_of(&hold.attribution, hold.admitted_ms, &mut meters);
                     orphans.push(hold.id);
@@ -141,7 +128,7 @@ impl Group {
         let (meters, rates) = (wanted.into_iter().collect(), rates.into_iter().collect());
         let corrected = corrected.into_iter().collect();
         let rules_version = ledger.rules_version();
-        Wants { rules_version, meters, orphans, credit, rates, corrected, ids, summed_from_s }
+        Wants { rules_version, meters, orphans, jobs, credit, rates, corrected, ids, summed_from_s }
     }
 
     /// Decides every call on the rows that it wanted; `None` if a meter lacks its row.
@@ -179,9 +166,9 @@ impl Group {
 
     /// Answers all calls, now that they are written.
     pub(super) fn answer(self, outcomes: Outcomes, queue: &Arc<Queue>) {
-        let Outcomes { requests, rates, corrections } = outcomes;
-        let (mut requests, mut rates, mut corrections) =
-            (requests.into_iter(), rates.into_iter(), corrections.into_iter());
+        let Outcomes { requests, rates, corrections, jobs } = outcomes;
+        let (mut requests, mut rates, mut corrections, mut jobs) =
+            (requests.into_iter(), rates.into_iter(), corrections.into_iter(), jobs.into_iter());
         for call in self.calls {
             match call {
                 Call::Reserve(reserve) => {
@@ -209,10 +196,12 @@ impl Group {
                         let _ = answer.send(entry);
                     }
                 }
-                Call::Job(_, _, ack) | Call::Objects(_, Some(ack)) => acknowledge(ack, true),
+                Call::Job(_, _, ack) => acknowledge(ack, jobs.next() == Some(true)),
+                Call::Objects(_, Some(ack)) => acknowledge(ack, true),
                 Call::Flush(ack) => drop(ack.send(self.number)),
                 Call::Objects(_, None)
                 | Call::End(..)
+                | Call::EndJob(..)
                 | Call::Charge(_)
                 | Call::Crossings(..)
                 | Call::GiveBack(..) => {}
@@ -253,138 +242,11 @@ pub(super) fn refused(call: Call) -> Option<Call> {
         // Dropped, they answer that nothing is written; the next look at what dead guards have
         // left finds a hold again; and a bucket is full again within a minute.
         Call::Correct(_) | Call::Flush(_) | Call::Charge(_) | Call::GiveBack(..) => None,
-        Call::End(..) | Call::Crossings(..) => Some(call),
+        Call::End(..) | Call::EndJob(..) | Call::Crossings(..) => Some(call),
     }
 }
 
 fn acknowledge(ack: oneshot::Sender<bool>, is_written: bool) {
     // The caller may have gone.
     let _ = ack.send(is_written);
-}
-
-/// What is answered once a group is written.
-pub(super) struct Outcomes {
-    requests: Vec<Result<(Arc<Hold>, Admission), NotReserved>>,
-    rates: Vec<Result<Taking, NotReserved>>,
-    corrections: Vec<Option<Entry>>,
-}
-
-impl<'a> Decided<'a> {
-    fn take(&mut self, ledger: &mut Ledger, call: &'a Call, rows: &Rows) {
-        match call {
-            Call::Reserve(reserve) => {
-                let Reserve { request, rules_version, at_ms, turn, .. } = &**reserve;
-                // Its key may be revoked by now.
-                if *rules_version < rows.rules_version {
-                    return self.outcomes.push(Err(NotReserved::Outdated));
-                }
-                let unwritten_releases = Amounts::default();
-                let circumstances = Circumstances { at_ms: *at_ms, unwritten_releases, turn: *turn };
-                let outcome = ledger.admit(request.clone(), &circumstances);
-                if let Ok((hold, _)) = &outcome {
-                    self.writes.holds.push(Arc::clone(hold));
-                }
-                self.outcomes.push(outcome.map_err(NotReserved::NotAdmitted));
-            }
-            Call::Take(take) => {
-                let outcome = if take.rules_version < rows.rules_version {
-                    Err(NotReserved::Outdated)
-                } else {
-                    Ok(throttle::shared::take(&take.takes, &mut self.buckets, rows.now()))
-                };
-                self.taken_rates.push(outcome);
-            }
-            Call::GiveBack(backs, _) => {
-                for back in backs {
-                    back.to(&mut self.buckets, rows.now());
-                }
-            }
-            Call::End(entry, _) if ledger.charged(entry.id).is_some() => self.end_late(ledger, entry),
-            Call::End(entry, _) => {
-                self.taken.extend(ledger.hold(entry.id).cloned());
-                self.writes.crossings.extend(ledger.end(entry).crossings);
-                self.writes.ended.push(entry.id);
-                self.writes.entries.push(entry);
-            }
-            Call::Charge(hold) => {
-                let is_open = rows.orphans.contains(&hold.id) && !self.writes.ended.contains(&hold.id);
-                if is_open {
-                    let entry = Entry::assumed(hold, rows.now_ms, "the guard ended before the request did");
-                    ledger.put_back(hold);
-                    self.writes.crossings.extend(ledger.end(&entry).crossings);
-                    self.writes.ended.push(hold.id);
-                    self.writes.charges.push(entry);
-                }
-            }
-            Call::Correct(correction) => {
-                self.correct(ledger, correction);
-            }
-            Call::Crossings(crossings, _) => self.writes.crossings.extend(crossings.iter().cloned()),
-            Call::Job(hold, job, _) => self.writes.jobs.push((hold, job)),
-            Call::Objects(changes, _) => self.writes.objects.push(changes),
-            Call::Flush(_) => {}
-        }
-    }
-
-    /// Corrects an entry, unless that and its corrections would come to less than nothing: what it was
-    /// when the operator asked may have been corrected since.
-    fn correct(&mut self, ledger: &mut Ledger, correction: &Correction) {
-        let Entry { corrects, cost, .. } = correction.entry;
-        if let Some(booked) = corrects.and_then(|id| self.booked.get_mut(&id)) {
-            if cost < Money::ZERO && *booked + cost < Money::ZERO {
-                return self.corrections.push(None);
-            }
-            *booked = *booked + cost;
-        }
-        let entry = Entry { id: ledger.take_id(), ..correction.entry.clone() };
-        self.writes.crossings.extend(ledger.apply(&entry));
-        self.writes.audited.push((correction.audited)(&entry));
-        self.writes.corrections.push(entry.clone());
-        self.corrections.push(Some(entry));
-    }
-
-    /// Corrects what another guard has charged for a hold of this one, and what operators have
-    /// corrected of that meanwhile.
-    fn end_late(&mut self, ledger: &mut Ledger, ending: &Entry) {
-        let Some(hold) = ledger.charged(ending.id) else { return };
-        // It may have been pruned.
-        let booked = self.booked.get(&ending.id).copied().unwrap_or(hold.bound.cost);
-        let corrections = Entry::late(ending, hold, booked);
-        self.late.push(ending.id);
-        // The row of its job, if it was one's.
-        self.writes.ended.push(ending.id);
-        for correction in corrections {
-            let correction = Entry { id: ledger.take_id(), ..correction };
-            self.writes.crossings.extend(ledger.apply(&correction));
-            self.writes.charges.push(correction);
-            self.booked.insert(ending.id, Money::ZERO);
-        }
-    }
-
-    /// Notes in the ledger what is written now.
-    pub(super) fn written(&self, ledger: &mut Ledger) {
-        ledger.note_made(&self.made);
-        self.late.iter().for_each(|id| ledger.forget_charged(*id));
-    }
-
-    /// What is answered once it is written.
-    pub(super) fn outcomes(self) -> Outcomes {
-        Outcomes { requests: self.outcomes, rates: self.taken_rates, corrections: self.corrections }
-    }
-
-    /// Takes it out of the ledger, since it was not written. If the guard has joined again
-    /// since it was decided, `kept` are the holds that no other guard has charged meanwhile.
-    pub(super) fn undo(self, ledger: &mut Ledger, kept: Option<&HashSet<u64>>) {
-        for hold in &self.writes.holds {
-            ledger.forget_hold(hold.id);
-        }
-        for hold in &self.taken {
-            match kept {
-                Some(kept) if !kept.contains(&hold.id) => ledger.note_charged(hold),
-                _ => ledger.put_back(hold),
-            }
-        }
-        // What was raised in it was not written either.
-        ledger.forget_credit_marks();
-    }
 }

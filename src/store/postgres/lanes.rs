@@ -1,7 +1,10 @@
 //! The port through which the guard admits and ends requests.
 
-use std::sync::Arc;
+mod jobs;
+
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -9,7 +12,7 @@ use tokio::sync::oneshot;
 use crate::domain::object::KnownObject;
 use crate::domain::{KeptContainers, Money, ObjectReference};
 use crate::ledger::ReserveRequest;
-use crate::ledger::entry::{Crossing, Entry, Hold, Job};
+use crate::ledger::entry::{Crossing, Entry};
 use crate::ledger::waiting::Turn;
 use crate::ledger::walk::LoadedMeters;
 use crate::store::objects::{BegunTurn, ObjectChange};
@@ -24,11 +27,12 @@ use crate::store::postgres::pool::Work;
 use crate::store::postgres::reader::Reader;
 use crate::store::postgres::shared::{RulesFollower, Shared};
 use crate::store::postgres::whole::{self, SharedMeters, Whole};
-use crate::store::records::AuditRow;
+use crate::store::records::{AuditRow, Names};
 use crate::store::slots::Slots;
 use crate::store::snapshot::Snapshot;
 use crate::store::sql::{Db, Lent as _, Owned};
 use crate::store::{Slot, StoreError};
+use crate::sync::unpoisoned;
 use crate::throttle::shared::{GiveBack, Take};
 use crate::throttle::{RateCheck, Throttled};
 
@@ -47,7 +51,6 @@ const READINGS_MAX: usize = 3;
 const RULES_EACH: Duration = Duration::from_millis(250);
 
 /// Admits requests and writes endings, in groups of one transaction each.
-#[derive(Debug)]
 pub struct Lanes {
     shared: Arc<Shared>,
     slots: Slots,
@@ -59,12 +62,26 @@ pub struct Lanes {
     lately: Looks<()>,
     /// Looks for new rules: whether they could be read.
     rules: Looks<bool>,
-    /// What other guards hold, in nano-dollars and in holds, as of the last look.
+    /// What other guards and jobs hold, in nano-dollars and in holds, as of the last look.
     held: Arc<(AtomicI64, AtomicUsize)>,
+    /// How many jobs of each kind run, as of the last look.
+    jobs: Arc<Mutex<BTreeMap<String, u64>>>,
+    names: Arc<dyn Names>,
+}
+
+impl std::fmt::Debug for Lanes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lanes").field("slots", &self.slots).finish_non_exhaustive()
+    }
 }
 
 impl Lanes {
-    pub(super) fn new(shared: Arc<Shared>, requests_max: usize, database: Arc<Database>) -> Self {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        requests_max: usize,
+        database: Arc<Database>,
+        names: Arc<dyn Names>,
+    ) -> Self {
         let reader = Reader::new(Arc::clone(&database));
         let timer = database.runtime().handle().clone();
         Self {
@@ -76,6 +93,8 @@ impl Lanes {
             lately: Looks::new(LATELY, timer.clone()),
             rules: Looks::new(RULES_EACH, timer),
             held: Arc::default(),
+            jobs: Arc::default(),
+            names,
         }
     }
 
@@ -108,11 +127,13 @@ impl Lanes {
         // Where a lane is stuck, the rest is shown.
         let _ = self.flush().await;
         let (shared, reader, held) = (Arc::clone(&self.shared), self.reader.clone(), Arc::clone(&self.held));
+        let jobs = Arc::clone(&self.jobs);
         blocking(move || {
             for _ in 0..READINGS_MAX {
-                let seen = reader.query(|db| db.snapshot(|| whole::read(db, shared.epoch())))?;
+                let mut seen = reader.query(|db| db.snapshot(|| whole::read(db, shared.epoch())))?;
                 held.0.store(seen.held_nano, Ordering::Relaxed);
                 held.1.store(seen.holds, Ordering::Relaxed);
+                *unpoisoned(jobs.lock()) = std::mem::take(&mut seen.jobs);
                 if !shared.refresh(seen.rules_version) {
                     return Err(StoreError::Unavailable);
                 }
@@ -157,8 +178,8 @@ impl Lanes {
         tokio::task::spawn_blocking(look).await.unwrap_or(false)
     }
 
-    /// Money that other guards hold for open requests, and how many there are, as of the last
-    /// look at the whole.
+    /// Money that is held for open requests of other guards and for jobs, and how many there
+    /// are, as of the last look at the whole.
     pub fn held_by_others(&self) -> (Money, usize) {
         let (nano, holds) = &*self.held;
         (Money::from_nano(nano.load(Ordering::Relaxed)), holds.load(Ordering::Relaxed))
@@ -262,13 +283,6 @@ impl Lanes {
         let correction = Correction { entry, audited: Box::new(audited), slot, answer };
         self.shared.queue.push(Call::Correct(Box::new(correction)));
         written.await.map_err(|_| StoreError::Unavailable)
-    }
-
-    /// Queues the job that a hold is for from now on.
-    pub fn push_job(&self, hold: Arc<Hold>, job: Job) -> oneshot::Receiver<bool> {
-        let (ack, written) = oneshot::channel();
-        self.shared.queue.push(Call::Job(hold, job, ack));
-        written
     }
 
     /// Queues what was learned of objects. It is written in the end even if the answer is

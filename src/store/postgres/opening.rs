@@ -36,6 +36,7 @@ const METERS: &str = "SELECT n, settled, held FROM unnest($1::text[], $2::text[]
 // Its guard may have come back and taken it over meanwhile.
 const ORPHANS: &str = "SELECT id FROM hold WHERE id = ANY($1) AND epoch IN (SELECT epoch FROM node WHERE state <> 'alive') \
                        ORDER BY id FOR UPDATE";
+const JOBS: &str = "SELECT hold_id FROM job WHERE hold_id = ANY($1) ORDER BY hold_id FOR UPDATE";
 const LOCK_CORRECTED: &str = "SELECT 1 FROM entry WHERE id = ANY($1) ORDER BY id FOR UPDATE";
 /// After the lock: what others have corrected while it was waited for is seen.
 const BOOKED: &str = "SELECT id, CAST(SUM(cost_nano) AS BIGINT) FROM (SELECT id, cost_nano FROM entry \
@@ -60,7 +61,7 @@ impl PgSession {
     /// Sends all statements at once, and returns the rows of each.
     async fn asked(&mut self, wants: &Wants) -> Result<Vec<Vec<Row>>, WriteError> {
         self.prepare(&[LOCK_LANE, NEW_METERS, METERS, CREDIT, NEW_RATES, RATES]).await?;
-        self.prepare(&[ORPHANS, LOCK_CORRECTED, BOOKED, &NOW_AND_DAYS]).await?;
+        self.prepare(&[ORPHANS, JOBS, LOCK_CORRECTED, BOOKED, &NOW_AND_DAYS]).await?;
         let (mut wanted, mut new) = (Places::default(), Places::default());
         for (key, need) in &wants.meters {
             wanted.push(key);
@@ -75,9 +76,11 @@ impl PgSession {
         let rates = rates.params();
         let lane: [&(dyn ToSql + Sync); 3] = [&self.epoch, &self.lane, &ids];
         let orphans: Vec<i64> = wants.orphans.iter().copied().map(int).collect();
+        let jobs: Vec<i64> = wants.jobs.iter().copied().map(int).collect();
         let corrected: Vec<i64> = wants.corrected.iter().copied().map(int).collect();
-        let [from, orphans, corrected]: [[&(dyn ToSql + Sync); 1]; 3] = [[&from_s], [&orphans], [&corrected]];
-        let sent: [(bool, &str, &[&(dyn ToSql + Sync)]); 10] = [
+        let [from, orphans, jobs, corrected]: [[&(dyn ToSql + Sync); 1]; 4] =
+            [[&from_s], [&orphans], [&jobs], [&corrected]];
+        let sent: [(bool, &str, &[&(dyn ToSql + Sync)]); 11] = [
             (true, LOCK_LANE, &lane),
             (!new.is_empty(), NEW_METERS, &new_meters),
             (!wants.meters.is_empty(), METERS, &wanted),
@@ -85,6 +88,7 @@ impl PgSession {
             (!wants.rates.is_empty(), NEW_RATES, &rates),
             (!wants.rates.is_empty(), RATES, &rates),
             (!wants.orphans.is_empty(), ORPHANS, &orphans),
+            (!wants.jobs.is_empty(), JOBS, &jobs),
             (!wants.corrected.is_empty(), LOCK_CORRECTED, &corrected),
             (!wants.corrected.is_empty(), BOOKED, &corrected),
             // The last: it may have waited for the rows.
@@ -105,7 +109,7 @@ impl PgSession {
     /// Locks and reads what a group wants.
     pub(super) async fn opened(&mut self, wants: &Wants) -> Result<Result<Rows, Failure>, WriteError> {
         let answers = self.asked(wants).await?;
-        let [_, lane, made, meters, credit, _, rates, orphans, _, booked, now] = &*answers else {
+        let [_, lane, made, meters, credit, _, rates, orphans, jobs, _, booked, now] = &*answers else {
             return Err(WriteError::Silent);
         };
         let Some(lane) = lane.first() else { return Ok(Err(Failure::GivenUp)) };
@@ -120,6 +124,7 @@ impl PgSession {
             made: made.iter().map(made_rows).collect::<Result<_, _>>()?,
             credit: credit.first().map(segments).transpose()?,
             orphans: orphans.iter().map(|row| row.try_get(0).map(uint)).collect::<Result<_, _>>()?,
+            jobs: jobs.iter().map(|row| row.try_get(0).map(uint)).collect::<Result<_, _>>()?,
             booked: booked.iter().map(cost).collect::<Result<_, _>>()?,
             rates: rates.iter().map(|row| bucket(row, &wants.rates)).collect::<Result<_, _>>()?,
             ids: ids.into_iter().map(uint).collect(),

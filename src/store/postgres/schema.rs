@@ -12,11 +12,11 @@ use crate::store::sql::postgres::Connection;
 use crate::store::sql::{self, Db, params};
 
 /// The version that this code reads and writes.
-pub(crate) const VERSION: i64 = 4;
+pub(crate) const VERSION: i64 = 5;
 
 /// What brings a schema from each version to the next: at first the tables of the ledger, as
 /// on every engine, and what several guards need beside them.
-const STEPS: [fn(&Connection) -> sql::Result<()>; 4] = [
+const STEPS: [fn(&Connection) -> sql::Result<()>; 5] = [
     |connection| {
         connection.batch(include_str!("schema/tables.sql"))?;
         Ok(connection.batch(include_str!("schema/cluster.sql"))?)
@@ -24,6 +24,7 @@ const STEPS: [fn(&Connection) -> sql::Result<()>; 4] = [
     |connection| Ok(connection.batch(include_str!("schema/rates.sql"))?),
     |connection| Ok(connection.batch(include_str!("schema/turns.sql"))?),
     months::divide,
+    |connection| Ok(connection.batch(include_str!("schema/jobs.sql"))?),
 ];
 
 /// How long the tables may be brought up to date, and how long another guard that does so is waited

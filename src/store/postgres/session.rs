@@ -27,6 +27,8 @@ pub(super) struct Wants {
     pub meters: Vec<(MeterKey, Need)>,
     /// Holds of dead guards, which another guard may have charged by now.
     pub orphans: Vec<u64>,
+    /// Holds of jobs that end, which another guard may have ended by now.
+    pub jobs: Vec<u64>,
     /// Whether prepaid credit counts.
     pub credit: bool,
     /// The buckets of rates that it takes from or gives back to, in the order of locks.
@@ -64,6 +66,8 @@ pub(super) struct Rows {
     pub made: Vec<RowCount>,
     /// Those of the orphans that are open.
     pub orphans: Vec<u64>,
+    /// Those of the holds of jobs that are open.
+    pub jobs: Vec<u64>,
     /// What each entry that it corrects comes to with its corrections by now, if it is there.
     pub booked: HashMap<u64, Money>,
     /// The segments of prepaid credit.

@@ -136,14 +136,18 @@ impl SharedStore {
         }
         let writer = Writer::new(Arc::clone(&database), Arc::clone(&shared));
         let readers = Reader::new(Arc::clone(&database));
-        let upkeep = Upkeep { database: Arc::clone(&database), shared: Arc::clone(&shared), names };
+        let upkeep = Upkeep {
+            database: Arc::clone(&database),
+            shared: Arc::clone(&shared),
+            names: Arc::clone(&names),
+        };
         let tables = TableUpkeep { database: Arc::clone(&database), shared: Arc::clone(&shared) };
         let upkeep = vec![
             Beside::start("ledger-upkeep", move |stop| upkeep.run(stop))?,
             Beside::start("ledger-tables", move |stop| tables.run(stop))?,
         ];
         let running = SharedEngine { database: Arc::clone(&database), lanes, upkeep };
-        Ok(Started { lanes: Lanes::new(shared, requests_max, database), writer, readers, running })
+        Ok(Started { lanes: Lanes::new(shared, requests_max, database, names), writer, readers, running })
     }
 }
 

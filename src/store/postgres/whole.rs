@@ -1,12 +1,13 @@
 //! What all guards together have settled and hold, to be shown.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::ledger::account::{Account, Segment};
 use crate::ledger::meter::{METERS_MAX, Meter};
 use crate::store::postgres::clock::NOW_S;
 use crate::store::postgres::locks::rules_version;
-use crate::store::sql::columns::{json_from, json_text};
+use crate::store::sql::columns::{json_from, json_text, uint};
 use crate::store::sql::{Db, Result, Row, credit, params};
 
 /// The limit, the subject's label, the start of the window, and the meter.
@@ -28,10 +29,12 @@ pub(super) struct Whole {
     /// Meters of windows that are not over, of each limit as many as there may be.
     pub(super) meters: Vec<MeterRow>,
     pub(super) credit: Option<Vec<Segment>>,
-    /// What the open requests of other guards may cost, in nano-dollars.
+    /// What the open requests of other guards and all jobs may cost, in nano-dollars.
     pub(super) held_nano: i64,
     /// How many there are.
     pub(super) holds: usize,
+    /// How many jobs of each kind run.
+    pub(super) jobs: BTreeMap<String, u64>,
 }
 
 impl SharedMeters {
@@ -50,9 +53,18 @@ pub(super) fn read(db: Db<'_>, own_epoch: i64) -> Result<Whole> {
     let held = "SELECT CAST(COALESCE(SUM(cost_nano), 0) AS BIGINT), COUNT(*) FROM hold WHERE epoch <> ?1";
     let (held_nano, holds): (i64, i64) =
         db.row(held, params![own_epoch], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    let holds = usize::try_from(holds).unwrap_or(0);
+    let of_jobs = "SELECT kind, CAST(SUM(CAST(CAST(hold AS JSON)->>'cost' AS BIGINT)) AS BIGINT), COUNT(*) FROM job \
+                   GROUP BY kind";
+    let of_jobs: Vec<(String, i64, i64)> =
+        db.rows(of_jobs, &[], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    let held_nano = of_jobs.iter().fold(held_nano, |sum, (_, nano, _)| sum.saturating_add(*nano));
+    let jobs: BTreeMap<String, u64> =
+        of_jobs.into_iter().map(|(kind, _, count)| (kind, uint(count))).collect();
+    let holds = uint(holds).saturating_add(jobs.values().sum());
+    let holds = usize::try_from(holds).unwrap_or(usize::MAX);
     let rules_version = rules_version(db)?;
-    Ok(Whole { rules_version, meters: shown_meters(db)?, credit: credit_segments(db)?, held_nano, holds })
+    let (meters, credit) = (shown_meters(db)?, credit_segments(db)?);
+    Ok(Whole { rules_version, meters, credit, held_nano, holds, jobs })
 }
 
 fn shown_meters(db: Db<'_>) -> Result<Vec<MeterRow>> {

@@ -1,19 +1,21 @@
 //! The tables, and the version that says which of them a database has.
 
 mod corrections;
+mod jobs;
 mod objects;
 
 use rusqlite::{Connection, Transaction};
 
 use self::corrections::{CORRECTIONS, DIGEST};
+use self::jobs::{JOB_TERMS, JOBS};
 use crate::store::sql::rollup::{self, Table};
 use crate::store::sql::{self, Db};
 
 /// The version this code reads and writes, kept in `PRAGMA user_version`.
-pub(crate) const VERSION: i64 = 7;
+pub(crate) const VERSION: i64 = 8;
 
 /// What brings a database from each version to the next.
-const STEPS: [&[&str]; 7] = [
+const STEPS: [&[&str]; 8] = [
     &[TABLES],
     &[ALERTS, ORGANIZATION],
     &[CREDIT, SETTING, DAYS, MAIL],
@@ -21,6 +23,7 @@ const STEPS: [&[&str]; 7] = [
     &[objects::TABLES],
     &[objects::RENDERINGS],
     &[OTHER_QUANTITIES, JOBS],
+    &[JOB_TERMS],
 ];
 
 /// Every table is append-only but for `api_key`, `project` and `limit_rule`
@@ -307,18 +310,6 @@ CREATE TABLE pruned (
     requests INTEGER NOT NULL,
     cost_nano INTEGER NOT NULL,
     tokens INTEGER NOT NULL
-) STRICT;
-";
-
-/// Holds that outlive their requests, until the job that each is for has ended.
-const JOBS: &str = "
-CREATE TABLE job (
-    hold_id INTEGER PRIMARY KEY,
-    kind TEXT NOT NULL,
-    object_id TEXT NOT NULL,
-    deadline_s INTEGER NOT NULL,
-    hold TEXT NOT NULL,
-    UNIQUE (kind, object_id)
 ) STRICT;
 ";
 

@@ -155,7 +155,9 @@ fn understands(endpoint: Endpoint, request: &Request, read: &Json) {
     let end_user = given("safety_identifier").or(given("user")).and_then(Json::as_text);
     assert_eq!(demand.end_user, end_user);
     assert_eq!(demand.tier.map(Tier::name), tier(read).as_deref());
-    assert_ne!(given("background"), Some(&Json::Bool(true)));
+    assert_eq!(given("background") == Some(&Json::Bool(true)), demand.background);
+    let may_be = endpoint == Endpoint::Responses && demand.stored && given("conversation").is_none();
+    assert!(!demand.background || may_be);
     let chatty = matches!(endpoint, Endpoint::Chat | Endpoint::Completions);
     let injects = demand.stream && chatty && !demand.usage_asked;
     assert_eq!(request.wants_usage_injected(), injects);

@@ -34,6 +34,7 @@ const RULES: BodyRules = BodyRules {
     has_echo: false,
     reads_kept_context: false,
     has_stream_options: true,
+    has_background: false,
 };
 
 fn outputs<'a>(body: &Body<'a>) -> Result<Outputs<'a>, Invalid> {

@@ -32,4 +32,5 @@ const RULES: BodyRules = BodyRules {
     has_echo: false,
     reads_kept_context: true,
     has_stream_options: false,
+    has_background: false,
 };

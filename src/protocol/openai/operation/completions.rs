@@ -33,6 +33,7 @@ const RULES: BodyRules = BodyRules {
     has_echo: true,
     reads_kept_context: false,
     has_stream_options: true,
+    has_background: false,
 };
 
 fn choices(body: &Body<'_>) -> Result<u64, Invalid> {

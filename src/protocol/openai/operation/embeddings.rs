@@ -30,4 +30,5 @@ const RULES: BodyRules = BodyRules {
     has_echo: false,
     reads_kept_context: false,
     has_stream_options: false,
+    has_background: false,
 };

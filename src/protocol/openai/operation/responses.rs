@@ -33,6 +33,7 @@ const RULES: BodyRules = BodyRules {
     has_echo: false,
     reads_kept_context: true,
     has_stream_options: false,
+    has_background: true,
 };
 
 /// The input, and what is put into a stored prompt.

@@ -256,10 +256,18 @@ fn a_prediction_is_counted_by_its_bytes() {
 }
 
 #[test]
-fn background_is_not_allowed() {
-    let invalid = responses(json!({"background": true})).unwrap_err();
-    assert_eq!((invalid.kind, invalid.param), (InvalidKind::NotAllowed, Some("background")));
-    assert!(responses(json!({"background": false})).is_ok());
+fn responses_that_are_stored_run_in_the_background_and_nothing_else() {
+    assert!(responses(json!({"background": true})).unwrap().background);
+    assert!(responses(json!({"background": true, "store": true})).unwrap().background);
+    assert!(!responses(json!({"background": false, "store": false})).unwrap().background);
+    let invalid = responses(json!({"background": true, "store": false})).unwrap_err();
+    assert_eq!((invalid.kind, invalid.param), (InvalidKind::Malformed, Some("background")));
+    for invalid in [
+        responses(json!({"background": true, "conversation": "conv_1"})).unwrap_err(),
+        chat(json!({"background": true})).unwrap_err(),
+    ] {
+        assert_eq!((invalid.kind, invalid.param), (InvalidKind::NotAllowed, Some("background")));
+    }
 }
 
 #[test]

@@ -100,6 +100,7 @@ fn begin(guard: &Guard, key: usize) -> (u64, i64) {
         key,
         hold: None,
         truth: 0,
+        is_done: false,
         ended: None,
         is_orphan: false,
         is_refused: false,
@@ -209,13 +210,19 @@ async fn serve(guard: &Arc<Guard>, chance: &mut Chance, hold: &Arc<Hold>, slot: 
     let steps = chance.within(1, 3);
     let key = Arc::clone(&hold.attribution.key);
     database.beside(charge(Arc::clone(database), name, key, cost, lasts_ms, steps));
+    let mut is_job = false;
     if chance.percent(10) {
         let (ack, written) = oneshot::channel();
-        let job = Job { kind: "batch".to_owned(), object: format!("batch_{name}"), deadline_s: i64::MAX };
+        let (kind, object) = ("batch".to_owned(), format!("batch_{name}"));
+        let job = Job { kind, object, deadline_s: i64::MAX, terms: String::new() };
         shared.queue.push(Call::Job(Arc::clone(hold), job, ack));
-        let _ = written.await;
+        is_job = written.await.is_ok_and(|is_written| is_written);
     }
     sleep(Duration::from_millis(lasts_ms + 1)).await;
+    if is_job {
+        // Any guard may have ended it by now, and others may try at the same time.
+        return end_job(guard, hold, name, slot);
+    }
     let kind = if cost == 0 && chance.percent(60) { Kind::Release } else { Kind::Settle };
     let mut entry = Entry::ending(hold, kind, parts.now_ms());
     if kind == Kind::Settle {
@@ -249,6 +256,24 @@ async fn serve(guard: &Arc<Guard>, chance: &mut Chance, hold: &Arc<Hold>, slot: 
             correct(guard, &entry).await;
         }
     }
+}
+
+/// Ends the hold of a job that upstream is done with by what that has charged.
+pub(super) fn end_job(guard: &Guard, hold: &Arc<Hold>, name: u64, slot: Slot) {
+    let entry = {
+        let mut state = guard.database.state();
+        let Some(asked) = state.oracle.asked.get_mut(&name).filter(|asked| asked.is_done) else { return };
+        let tokens = hold.bound.input_tokens / 2;
+        asked.ended = Some((i64::try_from(tokens).unwrap(), true));
+        Entry {
+            cost: Money::from_nano(asked.truth),
+            basis: Some(Basis::Reported),
+            quantities: Quantities::from([(Class::Input, tokens)]),
+            status: 200,
+            ..Entry::ending(hold, Kind::Settle, guard.parts.now_ms())
+        }
+    };
+    guard.shared.queue.push(Call::EndJob(Box::new(entry), Arc::clone(hold), slot));
 }
 
 /// An operator adds to what an entry cost.
@@ -296,5 +321,8 @@ async fn charge(database: Arc<Database>, name: u64, key: Arc<str>, cost: i64, la
         }
         let part = if step == parts { cost - cost / parts * (parts - 1) } else { cost / parts };
         database.state().oracle.charge(name, &key, part, &database.log);
+        if let Some(asked) = database.state().oracle.asked.get_mut(&name).filter(|_| step == parts) {
+            asked.is_done = true;
+        }
     }
 }

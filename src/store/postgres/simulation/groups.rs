@@ -84,9 +84,15 @@ impl Database {
         for hold in &orphans {
             self.lock(id, Row::Hold(*hold)).await?;
             let state = self.state();
-            let node = state.tables.holds.get(hold).map(|row| row.node);
+            let node = state.tables.holds.get(hold).and_then(|row| row.node);
             if node.is_some_and(|node| state.tables.nodes[node].state != NodeState::Alive) {
                 rows.orphans.push(*hold);
+            }
+        }
+        for hold in wants.jobs.iter().copied().collect::<BTreeSet<u64>>() {
+            self.lock(id, Row::Job(hold)).await?;
+            if self.state().tables.holds.get(&hold).is_some_and(|row| row.node.is_none()) {
+                rows.jobs.push(hold);
             }
         }
         self.lock_corrected(id, wants, &mut rows).await?;

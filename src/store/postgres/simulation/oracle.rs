@@ -28,6 +28,8 @@ pub(super) struct Asked {
     pub(super) hold: Option<u64>,
     /// What upstream has charged.
     pub(super) truth: i64,
+    /// Whether upstream has charged all.
+    pub(super) is_done: bool,
     /// How its guard ended it: tokens, and whether it is a settled request.
     pub(super) ended: Option<(i64, bool)>,
     /// Its guard was killed before the request had ended.

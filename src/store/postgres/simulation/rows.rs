@@ -38,6 +38,7 @@ pub(super) enum Row {
     NewRate(BucketKey),
     Rate(BucketKey),
     Hold(u64),
+    Job(u64),
     Entry(u64),
 }
 

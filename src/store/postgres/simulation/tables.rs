@@ -48,7 +48,8 @@ pub(super) struct LaneRow {
 #[derive(Clone, Debug)]
 pub(super) struct HoldRow {
     pub(super) hold: Arc<Hold>,
-    pub(super) node: usize,
+    /// The guard that runs its request; `None` if it is that of a job.
+    pub(super) node: Option<usize>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -66,7 +67,6 @@ pub(super) struct Tables {
     pub(super) nodes: Vec<NodeRow>,
     pub(super) lanes: BTreeMap<(usize, i64), LaneRow>,
     pub(super) holds: BTreeMap<u64, HoldRow>,
-    pub(super) jobs: BTreeMap<u64, String>,
     pub(super) meters: BTreeMap<Place, MeterRow>,
     pub(super) credit: Option<Vec<Segment>>,
     pub(super) rates: Buckets,
@@ -81,7 +81,7 @@ pub(super) struct Written {
     pub(super) group: i64,
     pub(super) holds: Vec<Arc<Hold>>,
     pub(super) ended: Vec<u64>,
-    pub(super) jobs: Vec<(u64, String)>,
+    pub(super) jobs: Vec<u64>,
     /// Endings of its own holds and of others, and corrections.
     pub(super) entries: Vec<Entry>,
     pub(super) crossings: Vec<Crossing>,
@@ -97,7 +97,7 @@ impl Written {
             group: writes.group,
             holds: writes.holds.clone(),
             ended: writes.ended.clone(),
-            jobs: writes.jobs.iter().map(|(hold, job)| (hold.id, job.object.clone())).collect(),
+            jobs: writes.jobs.iter().map(|(hold, _)| hold.id).collect(),
             entries: entries.cloned().collect(),
             crossings: writes.crossings.clone(),
             meters: writes.meters.clone(),
@@ -166,13 +166,16 @@ impl Tables {
             row.group = written.group;
         }
         for hold in &written.holds {
-            self.holds.insert(hold.id, HoldRow { hold: Arc::clone(hold), node: lane.0 });
+            self.holds.insert(hold.id, HoldRow { hold: Arc::clone(hold), node: Some(lane.0) });
         }
         for id in &written.ended {
             self.holds.remove(id);
-            self.jobs.remove(id);
         }
-        self.jobs.extend(written.jobs.iter().cloned());
+        for id in &written.jobs {
+            if let Some(row) = self.holds.get_mut(id) {
+                row.node = None;
+            }
+        }
         self.entries.extend(written.entries.iter().map(|entry| (entry.id, entry.clone())));
         for (key, meter) in &written.meters {
             if let Some(row) = self.meters.get_mut(&Place::from(key)) {

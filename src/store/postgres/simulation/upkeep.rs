@@ -8,10 +8,12 @@ use tokio::time::sleep;
 
 use crate::store::DatabaseError;
 use crate::store::postgres::calls::Call;
+use crate::store::postgres::simulation::clients;
 use crate::store::postgres::simulation::connection::Connection;
 use crate::store::postgres::simulation::database::Ended;
 use crate::store::postgres::simulation::guard::Guard;
 use crate::store::postgres::simulation::members::{Known, Rejoined};
+use crate::store::postgres::simulation::oracle::name_of;
 use crate::store::postgres::simulation::plan::NODE_TIMEOUT_MS;
 
 const EVERY: Duration = Duration::from_secs(1);
@@ -69,6 +71,13 @@ async fn look(guard: &Guard, kept: &mut Option<Connection>, run: &mut Run) -> Re
     let orphaned = own.call(async move { Ok(of.orphaned()) }).await?;
     for hold in orphaned {
         shared.queue.push(Call::Charge(Arc::new(hold)));
+    }
+    let of = Arc::clone(database);
+    for hold in own.call(async move { Ok(of.jobs()) }).await? {
+        if let Ok(slot) = Arc::clone(&guard.slots).try_acquire_owned() {
+            let name = name_of(&hold.attribution);
+            clients::end_job(guard, &Arc::new(hold), name, slot);
+        }
     }
     let of = Arc::clone(database);
     own.call(async move {

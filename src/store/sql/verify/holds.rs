@@ -1,6 +1,7 @@
 //! Holds in the database: those that are open, and what keeps them.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use crate::ledger::entry::{Hold, entry_id};
 use crate::store::records::Names;
@@ -61,7 +62,8 @@ fn all_ended(first_id: i64, last: Option<u64>) -> Difference {
 
 /// The holds that have no entry yet; those that can't be read are left out.
 pub(crate) fn open_holds(db: Db<'_>, names: &dyn Names) -> Result<Vec<Hold>> {
-    let mut open: Vec<Hold> = jobs::all(db, names)?.into_iter().map(|(hold, _)| hold).collect();
+    let mut open: Vec<Hold> =
+        jobs::all(db, names)?.into_iter().map(|open| Arc::unwrap_or_clone(open.hold)).collect();
     let jobs: HashSet<u64> = open.iter().map(|hold| hold.id).collect();
     for (_, text) in hold_batches(db)? {
         for row in text.lines().filter_map(|line| serde_json::from_str::<HoldRow>(line).ok()) {

@@ -154,7 +154,8 @@ fn a_hold_that_is_opened_and_ended_by_one_group_takes_no_other_hold_with_it() {
 
 fn detaching(id: u64, object: &str) -> PendingWrite {
     let (ack, _) = oneshot::channel();
-    let job = Job { kind: "test".to_owned(), object: object.to_owned(), deadline_s: 1_793_577_600 };
+    let (kind, object) = ("test".to_owned(), object.to_owned());
+    let job = Job { kind, object, deadline_s: 1_793_577_600, terms: String::new() };
     PendingWrite { what: Pending::Job(Arc::new(hold(id)), job), ack }
 }
 
@@ -163,7 +164,7 @@ fn jobs_after(books: &mut Books, holds: &[PendingWrite], ends: &[u64]) -> Vec<u6
     let endings: Vec<_> = ends.iter().map(|id| ending(*id, &books.slots)).collect();
     let group = Group { holds, endings: &endings, crossings: &[], objects: &[] };
     commit(Db::Sqlite(&books.db), &books.summed, &group, &mut books.open).unwrap();
-    jobs::all(Db::Sqlite(&books.db), &Ids).unwrap().into_iter().map(|(hold, _)| hold.id).collect()
+    jobs::all(Db::Sqlite(&books.db), &Ids).unwrap().into_iter().map(|open| open.hold.id).collect()
 }
 
 #[test]

@@ -87,3 +87,17 @@ fn a_database_of_version_6_without_rollups_has_them_rebuilt() {
     assert_eq!(rebuild_rollups(&mut db).unwrap(), 1);
     assert!(verify::verify(Db::Sqlite(&db), Vec::new()).unwrap().differences.is_empty());
 }
+
+#[test]
+fn a_database_of_version_7_is_given_the_terms_of_jobs() {
+    let mut db = Connection::open_in_memory().unwrap();
+    let tx = db.transaction().unwrap();
+    tx.execute_batch(ROLLUP).unwrap();
+    STEPS[..7].iter().for_each(|step| step.iter().for_each(|tables| tx.execute_batch(tables).unwrap()));
+    tx.execute("INSERT INTO job VALUES (1, 'test', 'a', 2, '{}')", []).unwrap();
+    upgrade(&tx, 7).unwrap();
+    tx.commit().unwrap();
+    let kept: (i64, String) =
+        db.query_row("SELECT hold_id, terms FROM job", [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+    assert_eq!(kept, (1, "{}".to_owned()));
+}

@@ -1,0 +1,185 @@
+//! Asks upstream for the outcome of jobs that no client reads.
+//!
+//! Once a second the first jobs that are due are asked for, each after a pause that doubles up to
+//! a minute. So the number of jobs that run decides how late an outcome is noticed, and neither
+//! how much is asked nor what is in memory.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::guard::Guard;
+use crate::ledger::entry::OpenJob;
+use crate::proxy::Rules;
+use crate::proxy::background::{Asked, RESPONSE, Settler, Terms};
+use crate::store::jobs::DueJob;
+use crate::sync::unpoisoned;
+
+/// How often it looks for jobs that are due.
+const EVERY: Duration = Duration::from_secs(1);
+/// Jobs that are asked for at a look, and at once: 20 a second.
+const POLLS_MAX: u32 = 20;
+/// The longest pause between two questions about a job. OpenAI keeps a background response for
+/// some ten minutes after its end, so its end is seen in that time.
+const PAUSE_MAX: Duration = Duration::from_secs(60);
+/// An object that upstream does not know may be one that it has just made; after this age, in
+/// seconds, it is gone.
+const SURELY_MADE_AFTER_S: i64 = 60;
+
+/// How long a job is asked for after its deadline before its hold is charged, by the running time:
+/// a wall clock that jumps ends no jobs at once.
+pub const OVERDUE_MAX: Duration = Duration::from_secs(600);
+/// Jobs past their deadline that are remembered. Beyond that all are seen for the first time again.
+const OVERDUE_JOBS_MAX: usize = 10_000;
+
+/// Asks for the outcome of jobs.
+#[derive(Debug)]
+pub struct Poller {
+    guard: Arc<Guard>,
+    rules: Arc<ArcSwap<Rules>>,
+    overdue_max: Duration,
+    /// The running time at which each job was first seen past its deadline, by its hold.
+    overdue: Mutex<HashMap<u64, Duration>>,
+}
+
+impl Poller {
+    /// One by the rules in force, that gives jobs up so long after their deadline.
+    pub fn new(guard: Arc<Guard>, rules: Arc<ArcSwap<Rules>>, overdue_max: Duration) -> Self {
+        Self { guard, rules, overdue_max, overdue: Mutex::default() }
+    }
+
+    /// Asks until it is stopped. What is being asked then is asked again after the next start.
+    pub async fn run(self, mut stop: watch::Receiver<bool>) {
+        let poller = Arc::new(self);
+        let mut polls = JoinSet::new();
+        let mut is_failing = false;
+        loop {
+            tokio::select! {
+                // The sender lives as long as the app.
+                _ = stop.wait_for(|stop| *stop) => return,
+                () = tokio::time::sleep(EVERY) => {}
+            }
+            while polls.try_join_next().is_some() {}
+            let running = u32::try_from(polls.len()).unwrap_or(u32::MAX);
+            let free = POLLS_MAX.saturating_sub(running);
+            if free == 0 {
+                continue;
+            }
+            let due = match poller.guard.due_jobs(free).await {
+                Ok(due) => due,
+                Err(error) => {
+                    if !std::mem::replace(&mut is_failing, true) {
+                        tracing::warn!(
+                            event = "jobs_not_read", %error,
+                            "the jobs that are due can't be read; they stay held"
+                        );
+                    }
+                    continue;
+                }
+            };
+            is_failing = false;
+            for job in due {
+                let poller = Arc::clone(&poller);
+                polls.spawn(async move { poller.poll(job).await });
+            }
+        }
+    }
+
+    /// Asks for one job. If it goes on, it is due again later.
+    async fn poll(&self, due: DueJob) {
+        let DueJob { open, polls } = &due;
+        let rules = self.rules.load_full();
+        if open.job.kind != RESPONSE {
+            return self.guard.put_job_off(open, PAUSE_MAX);
+        }
+        let settler = Settler::new(&self.guard, &rules);
+        let asked = match self.asked(&settler, &rules, open).await {
+            Some(asked) => asked,
+            None if self.is_late(open) => Asked::Failed,
+            // Only its client can ask for it.
+            None => return self.guard.put_job_off(open, PAUSE_MAX),
+        };
+        match asked {
+            Asked::Ended => {}
+            Asked::Gone if self.is_surely_made(open) => {
+                tracing::warn!(
+                    event = "job_gone",
+                    kind = open.job.kind,
+                    object = open.job.object,
+                    "upstream does not know the object of a job any more, so its hold is charged"
+                );
+                settler.assume(&open.job.object, "upstream does not know it any more").await;
+            }
+            Asked::Running | Asked::Failed if self.is_given_up(open) => {
+                tracing::warn!(
+                    event = "job_overdue",
+                    kind = open.job.kind,
+                    object = open.job.object,
+                    "the end of a job was not seen by its deadline, so its hold is charged"
+                );
+                settler.assume(&open.job.object, "its end was not seen by its deadline").await;
+            }
+            Asked::Gone => self.guard.put_job_off(open, PAUSE_MAX),
+            Asked::Running | Asked::Failed => self.guard.put_job_off(open, pause_after(*polls)),
+        }
+    }
+
+    /// What upstream says of a job; `None` if the guard has no key for it.
+    async fn asked(&self, settler: &Settler, rules: &Rules, open: &OpenJob) -> Option<Asked> {
+        let is_own = Terms::read(&open.job.terms).is_ok_and(|terms| terms.is_own);
+        let key = rules.upstream_key.as_ref().filter(|_| is_own)?;
+        // Behind those of the shards.
+        let upstream = rules.upstreams.last()?;
+        Some(settler.ask(upstream, key, open).await)
+    }
+
+    fn is_surely_made(&self, open: &OpenJob) -> bool {
+        let admitted_s = open.hold.admitted_ms.div_euclid(1_000);
+        self.guard.clock().now_s().saturating_sub(admitted_s) >= SURELY_MADE_AFTER_S
+    }
+
+    /// Whether a job is past its deadline, by the wall clock.
+    fn is_late(&self, open: &OpenJob) -> bool {
+        open.job.deadline_s <= self.guard.clock().now_s()
+    }
+
+    /// Whether a job has been past its deadline for so long that it is given up.
+    fn is_given_up(&self, open: &OpenJob) -> bool {
+        if !self.is_late(open) {
+            return false;
+        }
+        let now = self.guard.clock().running();
+        let mut overdue = unpoisoned(self.overdue.lock());
+        let since = overdue.get(&open.hold.id).copied().unwrap_or(now);
+        if now.saturating_sub(since) >= self.overdue_max {
+            overdue.remove(&open.hold.id);
+            return true;
+        }
+        if overdue.len() >= OVERDUE_JOBS_MAX {
+            overdue.clear();
+        }
+        overdue.insert(open.hold.id, since);
+        false
+    }
+}
+
+/// The pause after a job was asked for, by how often it was before: a second, doubled each time.
+fn pause_after(polls: u32) -> Duration {
+    Duration::from_secs(1 << polls.min(6)).min(PAUSE_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_is_asked_for_after_pauses_that_double_from_a_second_to_a_minute() {
+        let pauses: Vec<u64> = (0..9).map(|polls| pause_after(polls).as_secs()).collect();
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
+        assert_eq!(pause_after(u32::MAX), PAUSE_MAX);
+    }
+}

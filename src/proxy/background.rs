@@ -1,0 +1,303 @@
+//! Responses that are made in the background: the hold of one is that of a job, which ends with
+//! the response and not with the request.
+//!
+//! The first that sees the end of a response settles its job here: the client by reading it, by
+//! cancelling it or by the stream that began it, or the guard by asking for it. What is settled
+//! is so before a client has the end of the answer that says so.
+
+mod stream;
+mod terms;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use tokio_util::task::TaskTracker;
+
+use crate::domain::{ObjectKind, ObjectReference};
+use crate::guard::objects::Reach;
+use crate::guard::{Ending, Guard, Reservation, Settled};
+use crate::ledger::entry::{Job, OpenJob};
+use crate::pricing::sheet::{Sheet, UnknownModel};
+use crate::protocol::openai::ResponseState;
+use crate::protocol::openai::sse::{self, Hide};
+use crate::protocol::openai::usage::{Answer, Outcome};
+use crate::proxy::bill::{Bill, Exchange};
+use crate::proxy::body::{self, ANSWER_BYTES_MAX, Bounds, EVENT_BYTES_MAX};
+use crate::proxy::query::encoded;
+use crate::proxy::record::{self, Recorded, Recording};
+use crate::proxy::{Rules, headers};
+use crate::upstream::Upstream;
+
+pub use self::stream::BackgroundStream;
+pub(super) use self::stream::Unnamed;
+pub use self::terms::{Terms, TermsError};
+
+/// The kind of the jobs of responses.
+pub const RESPONSE: &str = "response";
+/// How long after its admission a response must have ended, in seconds. OpenAI documents no
+/// bound on how long one runs, only that one is kept for some ten minutes after its end; a day is ours.
+const DEADLINE_S: i64 = 86_400;
+/// The longest id of a response that is followed. OpenAI's have some 60 characters.
+const ID_BYTES_MAX: usize = 256;
+/// How long an answer to the guard's own question may take.
+const ASK_MAX: Duration = Duration::from_secs(30);
+
+/// A request that becomes a job once upstream has named its response.
+#[derive(Debug)]
+pub struct Beginning {
+    /// What the job will be billed by.
+    pub terms: Box<Terms>,
+    /// Settles it.
+    pub settler: Settler,
+}
+
+/// Settles the jobs of responses, by the prices in force.
+#[derive(Clone, Debug)]
+pub struct Settler {
+    guard: Arc<Guard>,
+    sheet: Arc<Sheet>,
+    unknown: UnknownModel,
+}
+
+/// What upstream says of a response that the guard asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// It has ended, and its job is settled.
+    Ended,
+    /// It goes on, or its state is not known.
+    Running,
+    /// There is none of that id.
+    Gone,
+    /// There was no answer that says anything of it.
+    Failed,
+}
+
+impl Settler {
+    /// One with the rules in force.
+    pub fn new(guard: &Arc<Guard>, rules: &Rules) -> Self {
+        let (guard, sheet) = (Arc::clone(guard), Arc::clone(&rules.sheet));
+        Self { guard, sheet, unknown: rules.unknown_model }
+    }
+
+    /// Leaves a hold to the job of a response that upstream has begun. Where that can't be
+    /// written, the hold is charged.
+    async fn begin(&self, reservation: Reservation, terms: &Terms, id: String) {
+        let admitted_s = reservation.hold().admitted_ms.div_euclid(1_000);
+        let refused = match terms.text() {
+            Ok(terms) if id.len() <= ID_BYTES_MAX => {
+                let deadline_s = admitted_s.saturating_add(DEADLINE_S);
+                let job = Job { kind: RESPONSE.to_owned(), object: id, deadline_s, terms };
+                self.guard.detach(reservation, job).await
+            }
+            Ok(_) | Err(_) => Err(reservation),
+        };
+        if let Err(reservation) = refused {
+            tracing::error!(
+                event = "job_not_written",
+                entry = reservation.hold().id,
+                "a background response can't be followed, so its hold is charged"
+            );
+            let note = Some("a background response that could not be followed");
+            let tier = reservation.hold().tier;
+            reservation.assume(Ending { tier, note, ..Exchange::default().ending() });
+        }
+    }
+
+    /// The same, with the objects that are recorded meanwhile.
+    async fn begin_recorded(
+        self,
+        reservation: Reservation,
+        terms: Box<Terms>,
+        id: String,
+        recorded: Option<Recorded>,
+    ) {
+        let recorded = async {
+            if let Some(recorded) = recorded {
+                recorded.await;
+            }
+        };
+        tokio::join!(self.begin(reservation, &terms, id), recorded);
+    }
+
+    /// The job of a response, if one runs. If that can't be read, none is found: what its client
+    /// reads then settles nothing, and the guard asks later.
+    pub(super) async fn find(&self, id: &str) -> Option<Arc<OpenJob>> {
+        match self.guard.find_job(RESPONSE, id).await {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::warn!(
+                    event = "job_not_found", %error,
+                    "the database can't say whether a response is a job; it is settled later"
+                );
+                None
+            }
+        }
+    }
+
+    /// Settles a job by the whole object of its response, if that has ended.
+    pub async fn saw(&self, id: &str, body: &[u8]) -> ResponseState {
+        let state = ResponseState::of(body);
+        if state == ResponseState::Ended {
+            let text = String::from_utf8_lossy(body);
+            self.end(id, |bill| (bill.operation.answer(body), bill.count_output(&text))).await;
+        }
+        state
+    }
+
+    /// Settles a job by the events of its response, if they report all that was used. Without
+    /// that, only the whole object shows what was made: a stream may have begun in the middle.
+    async fn saw_events(&self, id: &str, answer: Answer) {
+        if answer.usage.is_some() {
+            self.end(id, |_| (answer, 0)).await;
+        }
+    }
+
+    /// An observer of the events of a job's response.
+    pub(super) fn tap(open: &OpenJob) -> Option<sse::Tap> {
+        let operation = Terms::read(&open.job.terms).and_then(|terms| terms.operation()).ok()?;
+        Some(operation.tap(Hide::Nothing, EVENT_BYTES_MAX))
+    }
+
+    /// Charges the hold of a job, whose outcome will not be known.
+    pub async fn assume(&self, id: &str, note: &'static str) {
+        let Some((reservation, _)) = self.resume(id).await else { return };
+        let tier = reservation.hold().tier;
+        let object_id = Some(id.to_owned());
+        let ending = Ending { note: Some(note), tier, object_id, ..Exchange::default().ending() };
+        log_ended(id, &reservation.assume(ending));
+    }
+
+    /// Asks upstream for the response of a job, and settles it if it has ended.
+    pub async fn ask(&self, upstream: &Upstream, authorization: &HeaderValue, open: &OpenJob) -> Asked {
+        let id = &open.job.object;
+        let asked = tokio::time::timeout(ASK_MAX, self.question(upstream, authorization, open)).await;
+        match asked.unwrap_or(Err(Asked::Failed)) {
+            Ok(body) if self.saw(id, &body).await == ResponseState::Ended => Asked::Ended,
+            Ok(_) => Asked::Running,
+            Err(asked) => asked,
+        }
+    }
+
+    async fn question(
+        &self,
+        upstream: &Upstream,
+        authorization: &HeaderValue,
+        open: &OpenJob,
+    ) -> Result<Bytes, Asked> {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::AUTHORIZATION, authorization.clone());
+        headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
+        let path = format!("/responses/{}", encoded(&open.job.object));
+        let answer = upstream.send(Method::GET, &path, headers, Bytes::new()).await;
+        let (head, body) = answer.map_err(|_| Asked::Failed)?.into_parts();
+        if head.status == StatusCode::NOT_FOUND {
+            return Err(Asked::Gone);
+        }
+        if !head.status.is_success() || headers::is_encoded(&head.headers) {
+            return Err(Asked::Failed);
+        }
+        let key = Arc::clone(&open.hold.attribution.key);
+        let bounds = Bounds::paid_answer(ANSWER_BYTES_MAX, ASK_MAX, key);
+        body::read(body, bounds).await.map_err(|_| Asked::Failed)
+    }
+
+    async fn resume(&self, id: &str) -> Option<(Reservation, Arc<OpenJob>)> {
+        match self.guard.resume_job(RESPONSE, id).await {
+            Ok(resumed) => resumed,
+            Err(error) => {
+                tracing::warn!(
+                    event = "job_not_settled", %error,
+                    "a job that has ended can't be settled now; it stays held, and is settled later"
+                );
+                None
+            }
+        }
+    }
+
+    /// Ends a job by its answer and, where that reports no usage, by a count of its output.
+    async fn end(&self, id: &str, answer: impl FnOnce(&Bill) -> (Answer, u64)) {
+        let Some((reservation, open)) = self.resume(id).await else { return };
+        let terms = Terms::read(&open.job.terms);
+        let bill = terms.and_then(|terms| {
+            let bill = terms.bill(&self.sheet, self.unknown)?;
+            let containers = terms.kept_containers()?;
+            Ok((bill, containers, terms.request_id))
+        });
+        let (mut bill, containers, request_id) = match bill {
+            Ok(bill) => bill,
+            Err(error) => {
+                tracing::error!(
+                    event = "job_terms_unusable", entry = open.hold.id, %error,
+                    "a job has ended and can't be priced, so its hold is charged"
+                );
+                let note = Some("its terms or its price are not known any more");
+                let ending = Ending { note, tier: open.hold.tier, ..Exchange::default().ending() };
+                return log_ended(id, &reservation.assume(ending));
+            }
+        };
+        let (answer, counted) = answer(&bill);
+        self.find_containers(&answer).await;
+        let made = record::made_in_background(&self.guard, &open.hold, (&bill.tools, containers), &answer);
+        bill.reused = Some(made.reused);
+        let exchange = Exchange { status: StatusCode::OK.as_u16(), request_id, ..Exchange::default() };
+        let settled = if answer.usage.is_none() && answer.outcome != Outcome::Completed {
+            bill.assume(reservation, &answer, exchange)
+        } else {
+            bill.end(reservation, &answer, exchange, || counted)
+        };
+        log_ended(id, &settled);
+        if !made.changes.is_empty() {
+            let written = self.guard.learn_objects(made.changes);
+            self.guard.objects_written(written).await;
+        }
+    }
+
+    /// Reads what is known of the containers that an answer names into memory.
+    async fn find_containers(&self, answer: &Answer) {
+        let of = |id: &String| ObjectReference { kind: ObjectKind::Container, id: id.clone() };
+        let named: Vec<ObjectReference> = answer.made.containers.iter().map(of).collect();
+        if let Err(error) = self.guard.check_objects(&named, &Reach::All).await {
+            tracing::warn!(
+                event = "object_index_unreadable", %error,
+                "the index of objects can't be read"
+            );
+        }
+    }
+}
+
+impl Beginning {
+    /// Follows a response that upstream has begun, in its first answer.
+    pub(super) async fn follow(
+        mut self,
+        reservation: Reservation,
+        recording: Option<Box<Recording>>,
+        answer: &Answer,
+        exchange: Exchange,
+    ) {
+        let Some(id) = answer.object_id.clone() else {
+            let note = Some("a background response without an id");
+            let tier = reservation.hold().tier;
+            reservation.assume(Ending { tier, note, ..exchange.ending() });
+            return;
+        };
+        self.terms.request_id = exchange.request_id;
+        let recorded = recording.and_then(|mut recording| recording.heard(false, || answer.clone()));
+        self.settler.begin_recorded(reservation, self.terms, id, recorded).await;
+    }
+}
+
+/// Does what a client waits for in a task of its own: one that leaves meanwhile stops none of it.
+pub(super) fn in_a_task(tracker: &TaskTracker, work: impl Future<Output = ()> + Send + 'static) -> Recorded {
+    let task = tracker.spawn(work);
+    Box::pin(async move {
+        // It panics only with the process.
+        let _ = task.await;
+    })
+}
+
+fn log_ended(id: &str, settled: &Settled) {
+    let basis = settled.basis.map_or("released", |basis| basis.name());
+    tracing::info!(event = "job_ended", kind = RESPONSE, object = id, basis, usd = %settled.cost, "a job has ended");
+}

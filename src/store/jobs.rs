@@ -1,0 +1,24 @@
+//! Jobs at upstream, as guards that share a database ask for them.
+
+use std::time::Duration;
+
+use crate::ledger::entry::OpenJob;
+
+/// A job whose outcome is to be asked for. No other guard asks before it is
+/// [put off](PutOff), or this one has had a few minutes for it.
+#[derive(Clone, Debug)]
+pub struct DueJob {
+    /// The job.
+    pub open: OpenJob,
+    /// How often its outcome was asked for before.
+    pub polls: u32,
+}
+
+/// A job that goes on.
+#[derive(Clone, Copy, Debug)]
+pub struct PutOff {
+    /// The id of its hold.
+    pub hold: u64,
+    /// How long it is not asked for.
+    pub lasts: Duration,
+}
