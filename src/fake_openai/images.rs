@@ -29,15 +29,17 @@ pub(super) fn fields(headers: &HeaderMap, body: &[u8]) -> Option<(Value, u64)> {
     let (mut fields, mut sent) = (Map::new(), 0);
     for part in multipart::parts(body, boundary.ok()?).ok()? {
         let text = String::from_utf8_lossy(part.data);
-        match part.name {
-            _ if part.file_name.is_some() => sent += 1,
-            "n" | "partial_images" => {
-                drop(fields.insert(part.name.to_owned(), json!(text.parse::<u64>().ok()?)))
-            }
-            "stream" => drop(fields.insert(part.name.to_owned(), json!(text == "true"))),
-            "svg[model]" => drop(fields.insert("svg".to_owned(), json!({ "model": text }))),
-            name => drop(fields.insert(name.to_owned(), json!(text))),
+        if part.file_name.is_some() {
+            sent += 1;
+            continue;
         }
+        let (name, value) = match part.name {
+            "n" | "partial_images" => (part.name, json!(text.parse::<u64>().ok()?)),
+            "stream" => (part.name, json!(text == "true")),
+            "svg[model]" => ("svg", json!({ "model": text })),
+            name => (name, json!(text)),
+        };
+        fields.insert(name.to_owned(), value);
     }
     Some((Value::Object(fields), sent))
 }

@@ -101,14 +101,9 @@ pub fn parts<'a>(body: &'a [u8], boundary: &str) -> Result<Vec<Part<'a>>, FormEr
 
 /// A part by its bytes, head and content.
 fn part_of(bytes: &[u8]) -> Result<Part<'_>, FormError> {
-    let (head, data) = match bytes.strip_prefix(b"\r\n") {
-        Some(_) => return Err(FormError::Head),
-        None => {
-            let end = memmem::find(bytes, b"\r\n\r\n").filter(|end| *end <= HEAD_BYTES_MAX);
-            let end = end.ok_or(FormError::Head)?;
-            (&bytes[..end], &bytes[end + 4..])
-        }
-    };
+    let end = memmem::find(bytes, b"\r\n\r\n").filter(|end| *end <= HEAD_BYTES_MAX);
+    let end = end.ok_or(FormError::Head)?;
+    let (head, data) = (&bytes[..end], &bytes[end + 4..]);
     let head = std::str::from_utf8(head).map_err(|_| FormError::Head)?;
     let (name, file_name) = named(head)?;
     Ok(Part { name, file_name, data })

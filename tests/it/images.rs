@@ -8,6 +8,8 @@ mod billed;
 use bytes::Bytes;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
+use spendguard::domain::demand::Tier;
+use spendguard::domain::{Class, Money};
 
 use crate::harness::{Answer, House, call, run};
 use crate::scripted::{Reply, guard_before};
@@ -123,11 +125,10 @@ fn svg_costs_the_image_and_what_the_model_that_writes_it_used() {
             .unwrap()
             .find("gpt-6-luna", 1_796_000_000)
             .unwrap();
-        let rates = luna.rates(spendguard::domain::demand::Tier::Standard, 0);
-        use spendguard::domain::Class;
+        let rates = luna.rates(Tier::Standard, 0);
         // 50 tokens read and 700 written by the one; 4 and 272 by the other.
         let pico = 50 * rates[Class::Input] + 700 * rates[Class::Output] + 4 * 5_000_000 + 272 * 30_000_000;
-        let expected = spendguard::domain::Money::from_pico_rounded_up(i128::from(pico));
+        let expected = Money::from_pico_rounded_up(i128::from(pico));
         assert_eq!(answer.header("x-spendguard-cost-usd"), expected.to_string());
         let unnamed = house.post(GENERATIONS, &[], &image(json!({ "output_format": "svg" }))).await;
         assert_eq!(unnamed.status, StatusCode::FORBIDDEN, "{unnamed:?}");

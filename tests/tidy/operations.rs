@@ -8,7 +8,9 @@ use crate::{code, paths, sources};
 fn operations(sources: &BTreeMap<String, String>) -> BTreeSet<String> {
     let lines = sources["src/protocol/openai/operation.rs"].lines();
     let names = lines.filter_map(|line| line.strip_prefix("pub use self::")?.strip_suffix(';'));
-    names.map(|path| path.rsplit("::").next().unwrap().to_owned()).collect()
+    // Of several in one line, each.
+    let named = names.flat_map(|path| path.rsplit("::").next().unwrap().split(['{', ',', ' ', '}']));
+    named.filter(|name| !name.is_empty()).map(str::to_owned).collect()
 }
 
 /// The paths of the operations, as they stand in the code.

@@ -5,7 +5,7 @@
 
 use crate::media::sound::packet::Codec;
 
-/// The most tracks that are told apart, and the depth to which boxes are opened.
+/// The most tracks that are read, and the depth to which boxes are opened.
 const TRACKS_MAX: usize = 64;
 const DEPTH_MAX: usize = 8;
 /// The sample description of a track of sound, up to its own boxes.

@@ -5,7 +5,7 @@ use memchr::memmem;
 use crate::media::audio;
 use crate::media::sound::packet::{Codec, span};
 
-/// The most tracks that are told apart.
+/// The most tracks that are distinguished.
 const TRACKS_MAX: usize = 64;
 /// The longest frame of MPEG audio: 1,152 samples at 8 kHz.
 const MPEG_NS_MAX: u64 = 144_000_000;

@@ -9,7 +9,7 @@ const PAGE: &[u8] = b"OggS";
 /// The fixed part of a page's head, and the most that a whole page has.
 const HEAD_BYTES: usize = 27;
 const PAGE_BYTES_MAX: usize = HEAD_BYTES + 255 + 255 * 255;
-/// The most streams that are told apart.
+/// The most streams that are distinguished.
 const STREAMS_MAX: usize = 16;
 
 /// A page counts wherever it stands, and whatever its checksum is: the sum is never less than

@@ -22,7 +22,9 @@ use crate::protocol::openai::request::{Invalid, Request};
 use crate::protocol::openai::sse::{EventForm, Hide, Tap};
 use crate::protocol::openai::usage::{self, Answer, AnswerForm};
 
-pub use self::audio::{SPEECH, TRANSCRIPTIONS, TRANSLATIONS};
+pub use self::audio::SPEECH;
+pub use self::audio::TRANSCRIPTIONS;
+pub use self::audio::TRANSLATIONS;
 pub use self::chat::CHAT;
 pub use self::compact::COMPACT;
 pub use self::completions::COMPLETIONS;
