@@ -26,15 +26,15 @@ const POLLS_MAX: u32 = 20;
 /// The longest pause between two questions about a job. OpenAI keeps a background response for
 /// some ten minutes after its end, so its end is seen in that time.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
-/// An object that upstream does not know may be one that it has just made; after this age, in
-/// seconds, it is gone.
-const SURELY_MADE_AFTER_S: i64 = 60;
-
 /// How long a job is asked for after its deadline before its hold is charged, by the running time:
 /// a wall clock that jumps ends no jobs at once.
 pub const OVERDUE_MAX: Duration = Duration::from_secs(600);
-/// Jobs past their deadline that are remembered. Beyond that all are seen for the first time again.
-const OVERDUE_JOBS_MAX: usize = 10_000;
+/// Jobs that are remembered as late, and as gone. Further ones wait until some of these have ended.
+const SIGHTINGS_MAX: usize = 10_000;
+/// How long a sighting is remembered that was not followed by another one.
+const SIGHTING_LASTS: Duration = Duration::from_secs(7_200);
+/// How long a job's object must have been gone.
+const GONE_FOR: Duration = Duration::from_secs(50);
 
 /// Asks for the outcome of jobs.
 #[derive(Debug)]
@@ -42,14 +42,41 @@ pub struct Poller {
     guard: Arc<Guard>,
     rules: Arc<ArcSwap<Rules>>,
     overdue_max: Duration,
-    /// The running time at which each job was first seen past its deadline, by its hold.
-    overdue: Mutex<HashMap<u64, Duration>>,
+    /// The jobs that were seen past their deadline.
+    overdue: Sightings,
+    /// The jobs whose object upstream did not know.
+    gone: Sightings,
+}
+
+/// The running time at which something of a job was first seen, by its hold.
+#[derive(Debug, Default)]
+struct Sightings(Mutex<HashMap<u64, Duration>>);
+
+impl Sightings {
+    /// Notes it, and returns whether it has been so for that long.
+    fn have_lasted(&self, hold: u64, now: Duration, least: Duration) -> bool {
+        let mut seen = unpoisoned(self.0.lock());
+        if let Some(since) = seen.get(&hold) {
+            let is_enough = now.saturating_sub(*since) >= least;
+            if is_enough {
+                seen.remove(&hold);
+            }
+            return is_enough;
+        }
+        if seen.len() >= SIGHTINGS_MAX {
+            seen.retain(|_, since| now.saturating_sub(*since) < SIGHTING_LASTS);
+        }
+        if seen.len() < SIGHTINGS_MAX {
+            seen.insert(hold, now);
+        }
+        least.is_zero()
+    }
 }
 
 impl Poller {
     /// One by the rules in force, that gives jobs up so long after their deadline.
     pub fn new(guard: Arc<Guard>, rules: Arc<ArcSwap<Rules>>, overdue_max: Duration) -> Self {
-        Self { guard, rules, overdue_max, overdue: Mutex::default() }
+        Self { guard, rules, overdue_max, overdue: Sightings::default(), gone: Sightings::default() }
     }
 
     /// Asks until it is stopped. What is being asked then is asked again after the next start.
@@ -101,11 +128,12 @@ impl Poller {
             Some(asked) => asked,
             None if self.is_late(open) => Asked::Failed,
             // Only its client can ask for it.
-            None => return self.guard.put_job_off(open, PAUSE_MAX),
+            None => return self.guard.put_job_off(open, self.until_deadline(open)),
         };
         match asked {
+            // If its ending could not be queued, it is due again in some minutes.
             Asked::Ended => {}
-            Asked::Gone if self.is_surely_made(open) => {
+            Asked::Gone if self.is_surely_gone(open) => {
                 tracing::warn!(
                     event = "job_gone",
                     kind = open.job.kind,
@@ -137,9 +165,16 @@ impl Poller {
         Some(settler.ask(upstream, key, open).await)
     }
 
-    fn is_surely_made(&self, open: &OpenJob) -> bool {
-        let admitted_s = open.hold.admitted_ms.div_euclid(1_000);
-        self.guard.clock().now_s().saturating_sub(admitted_s) >= SURELY_MADE_AFTER_S
+    /// Whether upstream has not known a job's object twice, a minute apart: it may have been just
+    /// made, or the answer another server's.
+    fn is_surely_gone(&self, open: &OpenJob) -> bool {
+        self.gone.have_lasted(open.hold.id, self.guard.clock().running(), GONE_FOR)
+    }
+
+    /// How long it is until a job's deadline; a pause at the least.
+    fn until_deadline(&self, open: &OpenJob) -> Duration {
+        let left_s = open.job.deadline_s.saturating_sub(self.guard.clock().now_s());
+        Duration::from_secs(u64::try_from(left_s).unwrap_or(0)).max(PAUSE_MAX)
     }
 
     /// Whether a job is past its deadline, by the wall clock.
@@ -149,21 +184,8 @@ impl Poller {
 
     /// Whether a job has been past its deadline for so long that it is given up.
     fn is_given_up(&self, open: &OpenJob) -> bool {
-        if !self.is_late(open) {
-            return false;
-        }
-        let now = self.guard.clock().running();
-        let mut overdue = unpoisoned(self.overdue.lock());
-        let since = overdue.get(&open.hold.id).copied().unwrap_or(now);
-        if now.saturating_sub(since) >= self.overdue_max {
-            overdue.remove(&open.hold.id);
-            return true;
-        }
-        if overdue.len() >= OVERDUE_JOBS_MAX {
-            overdue.clear();
-        }
-        overdue.insert(open.hold.id, since);
-        false
+        self.is_late(open)
+            && self.overdue.have_lasted(open.hold.id, self.guard.clock().running(), self.overdue_max)
     }
 }
 

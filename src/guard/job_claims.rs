@@ -13,6 +13,9 @@ use crate::sync::unpoisoned;
 
 /// The age at which a job is polled first.
 const FIRST_POLL_AFTER: Duration = Duration::from_secs(1);
+/// How long a job that was polled is left alone if nothing else is said of it, as the claims of
+/// guards that share a database last.
+const ASKED_MAX: Duration = Duration::from_secs(180);
 
 /// A job's identity: its kind, and its object at upstream.
 pub(super) type JobKey = Arc<(String, String)>;
@@ -84,17 +87,18 @@ impl Jobs {
     }
 
     /// The first of those that are due by a running time, each with how often it was polled
-    /// before. They are not due again before [`Jobs::put_off`].
+    /// before. They are due again as [`Jobs::put_off`] says, or some minutes later without it.
     pub(super) fn due(&self, now: Duration, count_max: usize) -> Vec<(Arc<OpenJob>, u32)> {
         let mut state = self.state();
         let mut found = Vec::new();
         while found.len() < count_max && state.due.first().is_some_and(|(due, _)| *due <= now) {
             let Some((_, key)) = state.due.pop_first() else { break };
-            if let Some(waiting) = state.open.get_mut(&key) {
-                waiting.due = None;
-                found.push((Arc::clone(&waiting.open), waiting.polls));
-                waiting.polls = waiting.polls.saturating_add(1);
-            }
+            let again = now.saturating_add(ASKED_MAX);
+            let Some(waiting) = state.open.get_mut(&key) else { continue };
+            waiting.due = Some(again);
+            found.push((Arc::clone(&waiting.open), waiting.polls));
+            waiting.polls = waiting.polls.saturating_add(1);
+            state.due.insert((again, key));
         }
         found
     }

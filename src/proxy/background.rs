@@ -15,14 +15,15 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use tokio_util::task::TaskTracker;
 
-use crate::domain::{ObjectKind, ObjectReference};
+use crate::domain::{KeptContainers, ObjectKind, ObjectReference};
 use crate::guard::objects::Reach;
 use crate::guard::{Ending, Guard, Reservation, Settled};
 use crate::ledger::entry::{Job, OpenJob};
 use crate::pricing::sheet::{Sheet, UnknownModel};
 use crate::protocol::openai::ResponseState;
 use crate::protocol::openai::sse::{self, Hide};
-use crate::protocol::openai::usage::{Answer, Outcome};
+use crate::protocol::openai::usage::{self, Answer, Outcome};
+
 use crate::proxy::bill::{Bill, Exchange};
 use crate::proxy::body::{self, ANSWER_BYTES_MAX, Bounds, EVENT_BYTES_MAX};
 use crate::proxy::query::encoded;
@@ -137,12 +138,23 @@ impl Settler {
     }
 
     /// Settles a job by the whole object of its response, if that has ended.
-    pub async fn saw(&self, id: &str, body: &[u8]) -> ResponseState {
+    pub async fn saw(&self, id: &str, body: &Bytes) -> ResponseState {
         let state = ResponseState::of(body);
-        if state == ResponseState::Ended {
-            let text = String::from_utf8_lossy(body);
-            self.end(id, |bill| (bill.operation.answer(body), bill.count_output(&text))).await;
+        if state != ResponseState::Ended {
+            return state;
         }
+        let Some(open) = self.find(id).await else { return state };
+        let Ok(operation) = Terms::read(&open.job.terms).and_then(|terms| terms.operation()) else {
+            self.assume(id, "its terms can't be read any more").await;
+            return state;
+        };
+        let answer = self.guard.parsed(body, move |body| operation.answer(body)).await;
+        // A gateway may answer with something else.
+        if answer.object_id.as_deref() != Some(id) {
+            return ResponseState::Unknown;
+        }
+        let is_counted = answer.usage.is_none() && answer.outcome == Outcome::Completed;
+        self.end(id, answer, is_counted.then(|| body.clone())).await;
         state
     }
 
@@ -150,7 +162,7 @@ impl Settler {
     /// that, only the whole object shows what was made: a stream may have begun in the middle.
     async fn saw_events(&self, id: &str, answer: Answer) {
         if answer.usage.is_some() {
-            self.end(id, |_| (answer, 0)).await;
+            self.end(id, answer, None).await;
         }
     }
 
@@ -192,15 +204,19 @@ impl Settler {
         let path = format!("/responses/{}", encoded(&open.job.object));
         let answer = upstream.send(Method::GET, &path, headers, Bytes::new()).await;
         let (head, body) = answer.map_err(|_| Asked::Failed)?.into_parts();
-        if head.status == StatusCode::NOT_FOUND {
-            return Err(Asked::Gone);
-        }
-        if !head.status.is_success() || headers::is_encoded(&head.headers) {
+        let is_gone = head.status == StatusCode::NOT_FOUND;
+        if !(head.status.is_success() || is_gone) || headers::is_encoded(&head.headers) {
             return Err(Asked::Failed);
         }
         let key = Arc::clone(&open.hold.attribution.key);
         let bounds = Bounds::paid_answer(ANSWER_BYTES_MAX, ASK_MAX, key);
-        body::read(body, bounds).await.map_err(|_| Asked::Failed)
+        let body = body::read(body, bounds).await.map_err(|_| Asked::Failed)?;
+        match (is_gone, usage::is_error_envelope(&body)) {
+            (false, _) => Ok(body),
+            (true, true) => Err(Asked::Gone),
+            // That of something in between.
+            (true, false) => Err(Asked::Failed),
+        }
     }
 
     async fn resume(&self, id: &str) -> Option<(Reservation, Arc<OpenJob>)> {
@@ -216,16 +232,16 @@ impl Settler {
         }
     }
 
-    /// Ends a job by its answer and, where that reports no usage, by a count of its output.
-    async fn end(&self, id: &str, answer: impl FnOnce(&Bill) -> (Answer, u64)) {
+    /// Ends a job by its answer, or by a count of the output in `counted`. Between taking its hold
+    /// and ending it nothing is waited for, so that no client that leaves comes between.
+    async fn end(&self, id: &str, answer: Answer, counted: Option<Bytes>) {
+        self.find_containers(&answer).await;
+        let counted = match counted {
+            Some(body) => self.count(id, body).await,
+            None => 0,
+        };
         let Some((reservation, open)) = self.resume(id).await else { return };
-        let terms = Terms::read(&open.job.terms);
-        let bill = terms.and_then(|terms| {
-            let bill = terms.bill(&self.sheet, self.unknown)?;
-            let containers = terms.kept_containers()?;
-            Ok((bill, containers, terms.request_id))
-        });
-        let (mut bill, containers, request_id) = match bill {
+        let (mut bill, containers, request_id) = match self.bill(&open) {
             Ok(bill) => bill,
             Err(error) => {
                 tracing::error!(
@@ -237,10 +253,9 @@ impl Settler {
                 return log_ended(id, &reservation.assume(ending));
             }
         };
-        let (answer, counted) = answer(&bill);
-        self.find_containers(&answer).await;
         let made = record::made_in_background(&self.guard, &open.hold, (&bill.tools, containers), &answer);
         bill.reused = Some(made.reused);
+        bill.lasted(self.guard.clock().now_s());
         let exchange = Exchange { status: StatusCode::OK.as_u16(), request_id, ..Exchange::default() };
         let settled = if answer.usage.is_none() && answer.outcome != Outcome::Completed {
             bill.assume(reservation, &answer, exchange)
@@ -252,6 +267,21 @@ impl Settler {
             let written = self.guard.learn_objects(made.changes);
             self.guard.objects_written(written).await;
         }
+    }
+
+    /// The bill of a job, the containers of its context, and upstream's id of the request.
+    fn bill(&self, open: &OpenJob) -> Result<(Bill, KeptContainers, Option<String>), TermsError> {
+        let terms = Terms::read(&open.job.terms)?;
+        let bill = terms.bill(&self.sheet, self.unknown)?;
+        Ok((bill, terms.kept_containers()?, terms.request_id))
+    }
+
+    /// The output tokens of a body that reports no usage.
+    async fn count(&self, id: &str, body: Bytes) -> u64 {
+        let open = self.find(id).await;
+        let Some((bill, ..)) = open.and_then(|open| self.bill(&open).ok()) else { return 0 };
+        let bytes = body.len();
+        self.guard.offload(bytes, move || bill.count_output(&String::from_utf8_lossy(&body))).await
     }
 
     /// Reads what is known of the containers that an answer names into memory.
@@ -277,6 +307,11 @@ impl Beginning {
         exchange: Exchange,
     ) {
         let Some(id) = answer.object_id.clone() else {
+            if answer.failed_at_once() {
+                let note = Some("it failed before any output");
+                reservation.release(Ending { note, ..exchange.ending() });
+                return;
+            }
             let note = Some("a background response without an id");
             let tier = reservation.hold().tier;
             reservation.assume(Ending { tier, note, ..exchange.ending() });

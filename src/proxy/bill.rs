@@ -21,6 +21,8 @@ use crate::protocol::openai::usage::{Answer, Outcome};
 /// Bodies up to this size are kept until the end, to count their input exactly
 /// if upstream reports no usage; a larger one is charged by its bytes.
 const KEPT_BODY_BYTES_MAX: usize = 256 * 1024;
+/// A session of a container, in seconds.
+const SESSION_S: i64 = 1_200;
 /// The size of hyper's read buffers.
 const SHARED_BODY_BYTES_MAX: usize = 8 * 1024;
 
@@ -39,6 +41,8 @@ pub struct Bill {
     pub tools: ToolDemand,
     /// Containers that one tool may start.
     pub sessions: u64,
+    /// Sessions that a container may have lived through.
+    pub sessions_each: u64,
     /// The memory of each container that the answer names and that was there before;
     /// `None` until the index of objects has been asked.
     pub reused: Option<Vec<ContainerMemory>>,
@@ -204,6 +208,14 @@ impl Bill {
         count::body_upper(self.encoding.unwrap_or(Encoding::O200k), body, &[], u64::MAX)
     }
 
+    /// Notes that its answer was made until that time, in Unix seconds: each container that ran
+    /// may have lived through so many sessions.
+    pub fn lasted(&mut self, until_s: i64) {
+        let sessions = until_s.saturating_sub(self.at_s).max(1).div_euclid(SESSION_S).saturating_add(1);
+        self.sessions_each = u64::try_from(sessions).unwrap_or(1);
+        self.sessions = self.sessions.saturating_mul(self.sessions_each);
+    }
+
     /// Charges the hold; or, if hosted tools were called more often than it covers,
     /// its tokens and what those calls cost.
     pub(super) fn assume(&self, reservation: Reservation, answer: &Answer, of: Exchange) -> Settled {
@@ -268,8 +280,8 @@ impl Bill {
         if let Some(tool) = self.tools.image.as_ref().filter(|_| !has_image_tokens(&tools)) {
             tools.quantities += cost::unreported_images(tool, answer.image_calls, self.pictures, output);
         }
-        tools.containers =
-            tools.containers.saturating_sub(u64::try_from(self.reused().len()).unwrap_or(u64::MAX));
+        let reused = u64::try_from(self.reused().len()).unwrap_or(u64::MAX);
+        tools.containers = tools.containers.saturating_sub(reused).saturating_mul(self.sessions_each);
         tools
     }
 
@@ -310,7 +322,8 @@ impl Bill {
         };
         let written_by = answer.tool_model.as_deref().and_then(|model| self.sheet.find(model, self.at_s));
         let image_price = written_by.as_deref().or(self.image_price.as_deref());
-        let (tools, sessions, reused) = (&self.tools, self.sessions, self.reused());
+        let reused = self.reused().repeat(usize::try_from(self.sessions_each).unwrap_or(1));
+        let (tools, sessions, reused) = (&self.tools, self.sessions, &*reused);
         cost::cost(price, tier, usage, Offer { tools, image_price, sessions, reused })
     }
 

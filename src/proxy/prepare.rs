@@ -188,6 +188,7 @@ impl Proxy {
             image_price,
             tools: demand.tools.clone(),
             sessions: inputs.sessions(),
+            sessions_each: 1,
             reused: None,
             requested_tier: demand.tier,
             default_tier: rules.admit.policy.project_tier,

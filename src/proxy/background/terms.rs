@@ -129,6 +129,7 @@ impl Terms {
             image_price,
             tools: self.tools.demand()?,
             sessions: self.sessions,
+            sessions_each: 1,
             reused: None,
             requested_tier: self.requested_tier.as_deref().map(tier).transpose()?,
             default_tier: tier(&self.default_tier)?,

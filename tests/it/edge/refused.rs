@@ -12,7 +12,6 @@ const NEVER: &str = "";
 const VIDEOS: &str = "OpenAI scheduled this API to shut down on 2026-09-24.";
 const UPLOADS: &str = "Uploads are not checked yet, and a file for a batch decides what the batch costs.";
 const NO_PRICE: &str = "OpenAI publishes no price for it.";
-const TRANSCRIPTION: &str = "Transcription is not metered yet: its cost depends on the recording's length.";
 const STORAGE: &str = "Its storage is billed by the day for as long as it exists, which is not metered yet.";
 const CONTAINER: &str = "A container is billed by the minute while it lives; only those that /v1/responses starts are \
                          metered. Use \"container\": {\"type\": \"auto\"} there.";
@@ -40,9 +39,6 @@ const OPENABLE: &[(&str, &str)] = &[
         "POST /v1/images/variations",
         "OpenAI retired this endpoint in 2026; what replaces it is /v1/images/edits.",
     ),
-    ("POST /v1/audio/speech", "Speech is not metered yet: raw audio reports no usage."),
-    ("POST /v1/audio/transcriptions", TRANSCRIPTION),
-    ("POST /v1/audio/translations", TRANSCRIPTION),
     ("POST /v1/audio/voices", NO_PRICE),
     ("POST /v1/audio/voice_consents", NO_PRICE),
     ("POST /v1/content_provenance_checks", NO_PRICE),
