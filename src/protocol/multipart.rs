@@ -70,7 +70,8 @@ pub fn boundary(content_type: &str) -> Option<Result<&str, FormError>> {
         // A second parameter might be another boundary to another reader.
         let (name, value) = parameters.trim().split_once('=').ok_or(FormError::Boundary)?;
         let value = value.strip_prefix('"').map_or(Some(value), |rest| rest.strip_suffix('"'));
-        let is_written = |byte: u8| byte.is_ascii_alphanumeric() || b"'()+_,-./:=?".contains(&byte);
+        // Of the characters that RFC 2046 allows, some end a boundary to some readers.
+        let is_written = |byte: u8| byte.is_ascii_alphanumeric() || b"'+_-.".contains(&byte);
         let fits =
             |value: &&str| (1..=BOUNDARY_BYTES_MAX).contains(&value.len()) && value.bytes().all(is_written);
         value.filter(|_| name.eq_ignore_ascii_case("boundary")).filter(fits).ok_or(FormError::Boundary)
@@ -141,23 +142,29 @@ fn parameters(disposition: &str) -> Option<(&str, Option<&str>)> {
     while !rest.is_empty() {
         rest = rest.strip_prefix(';')?.trim_start_matches([' ', '\t']);
         let (name, value) = rest.split_once('=')?;
-        let value_end = match value.strip_prefix('"') {
+        let (text, after) = match value.strip_prefix('"') {
             // A quote that is escaped ends the text for one reader and not for another.
-            Some(text) => text.find('"').filter(|end| !text[..*end].contains('\\'))? + 2,
-            None => value.find(';').unwrap_or(value.len()),
+            Some(quoted) => quoted.split_once('"').filter(|(text, _)| !text.contains('\\'))?,
+            None => {
+                let (text, after) = value.split_at(value.find(';').unwrap_or(value.len()));
+                (Some(text).filter(|text| text.bytes().all(is_token))?, after)
+            }
         };
-        let (written, after) = value.split_at(value_end);
-        let text = written.trim_matches('"');
         match name {
             "name" if field.is_none() && is_plain(text) => field = Some(text),
             "filename" if file.is_none() => file = Some(text),
-            // The same name once more, in another encoding.
-            "filename*" => {}
+            // The same name once more, in another encoding: only beside the first.
+            "filename*" if file.is_some() => {}
             _ => return None,
         }
         rest = after;
     }
     Some((field?, file))
+}
+
+/// Whether a byte may stand in a value without quotes, to every reader.
+const fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'+' | b'\'' | b'%' | b'[' | b']')
 }
 
 /// Whether all readers take a name for the same one.
@@ -194,7 +201,8 @@ mod tests {
         let without_last_line_end = FORM.strip_suffix("\r\n").unwrap();
         assert_eq!(parts(without_last_line_end.as_bytes(), "b").unwrap().len(), 2);
         assert_eq!(parts(b"--b--\r\n", "b"), Ok(Vec::new()));
-        let unquoted = one("content-disposition:form-data;name=n;filename*=utf-8''a%20b", "").unwrap();
+        let unquoted =
+            one("content-disposition:form-data;name=n;filename=a;filename*=utf-8''a%20b", "").unwrap();
         assert_eq!(unquoted, [("n".to_owned(), Vec::new())]);
         let list = one("Content-Disposition: form-data; name=\"image[]\"; filename=\"ä.png\"", "x").unwrap();
         assert_eq!(list[0].0, "image[]");
@@ -223,6 +231,9 @@ mod tests {
             ("Content-Disposition: form-data; name=\"n\\\"; filename=\"x\"", FormError::Head),
             ("Content-Disposition: form-data; name=\"%6eodel\"", FormError::Head),
             ("Content-Disposition: form-data; filename=\"a\\\"; name=\\\"n\"; name=\"m\"", FormError::Head),
+            ("Content-Disposition: form-data; name=\"n\"; filename*=utf-8''x", FormError::Head),
+            ("Content-Disposition: form-data; name=n\"", FormError::Head),
+            ("Content-Disposition: form-data; filename*=a\"; name=n", FormError::Head),
             ("Content-Disposition: form-data;\r\n name=\"n\"", FormError::Head),
             (
                 "Content-Disposition: form-data; name=\"n\"\r\nContent-Disposition: form-data; name=\"m\"",
@@ -273,6 +284,8 @@ mod tests {
             "multipart/form-data; boundary=\"a",
             "multipart/form-data; boundary*=utf-8''a",
             "multipart/form-data; boundary=a b",
+            "multipart/form-data; boundary=a,b",
+            "multipart/form-data; boundary=\"a=b\"",
         ] {
             assert_eq!(read(wrong), Err(FormError::Boundary), "{wrong}");
         }

@@ -145,7 +145,8 @@ impl Bill {
         of: Exchange,
         count: impl FnOnce() -> u64,
     ) -> Settled {
-        let is_partial = self.writes_svg && answer.tools_seen == ToolUse::default();
+        let is_partial = (self.writes_svg && answer.tools_seen == ToolUse::default())
+            || (reservation.hold().stream && answer.units[Class::Images] < self.units[Class::Images]);
         if let Some(tokens) = answer.usage.filter(|used| !is_partial && self.is_price_of(used, answer)) {
             return self.settle(reservation, Basis::Reported, tokens, answer, of);
         }

@@ -156,11 +156,20 @@ fn without_usage_an_image_costs_its_hold_or_its_price() {
 #[test]
 fn a_stream_that_ends_before_its_image_costs_the_hold() {
     run(async {
-        let events = "event: image_generation.partial_image\ndata: {\"type\":\"image_generation.partial_image\",\"b64_json\":\"AAAA\"}\n\n";
-        let (house, _) = guard_before(LIMIT, |_, _| Reply::Events(events.to_owned())).await;
-        house.post(GENERATIONS, &[], &image(json!({ "stream": true }))).await;
-        let entry = last(&house).await;
-        assert_eq!((&entry["basis"], &entry["cost_usd"]), (&json!("assumed"), &entry["held_usd"]), "{entry}");
+        let usage = json!({ "input_tokens": 5, "output_tokens": 272, "total_tokens": 277 });
+        let partial = json!({ "type": "image_generation.partial_image", "b64_json": "AAAA" });
+        let one = json!({ "type": "image_generation.completed", "b64_json": "AAAA", "usage": usage });
+        for event in [partial, one] {
+            let events = format!("event: {}\ndata: {event}\n\n", event["type"].as_str().unwrap());
+            let (house, _) = guard_before(LIMIT, move |_, _| Reply::Events(events.clone())).await;
+            house.post(GENERATIONS, &[], &image(json!({ "stream": true, "n": 2 }))).await;
+            let entry = last(&house).await;
+            assert_eq!(
+                (&entry["basis"], &entry["cost_usd"]),
+                (&json!("assumed"), &entry["held_usd"]),
+                "{entry}"
+            );
+        }
     });
 }
 

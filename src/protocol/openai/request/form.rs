@@ -9,6 +9,10 @@ use serde_json::{Map, Value};
 use super::{Invalid, InvalidKind};
 use crate::protocol::multipart::{self, Part};
 
+/// The most bytes of all texts of a form. A prompt has 32,000 characters at the most, and four
+/// voices of ten seconds, as data URLs, are some 3 MiB.
+const TEXT_BYTES_MAX: usize = 4 << 20;
+
 /// The fields of a form that are not text.
 pub(in crate::protocol::openai) struct FormRules {
     /// Those that hold numbers.
@@ -34,6 +38,10 @@ pub(in crate::protocol::openai) fn read<'a>(
     boundary: &str,
 ) -> Result<Form<'a>, Invalid> {
     let parts = multipart::parts(body, boundary).map_err(|error| Invalid::form(&error.to_string()))?;
+    let texts = parts.iter().filter(|part| part.file_name.is_none()).map(|part| part.data.len());
+    if texts.sum::<usize>() > TEXT_BYTES_MAX {
+        return Err(Invalid::form("its text fields have more than 4 MiB"));
+    }
     let (mut object, mut files) = (Map::new(), Vec::new());
     for part in parts {
         let (field, place) =
@@ -51,6 +59,9 @@ pub(in crate::protocol::openai) fn read<'a>(
             Place::Element => {
                 let list = object.entry(field).or_insert_with(|| Value::Array(Vec::new()));
                 list.as_array_mut().map(|list| list.push(value)).is_some()
+            }
+            Place::Member(_) if rules.files.contains(&field) => {
+                return Err(Invalid::form_field(part.name, "it has no members"));
             }
             Place::Member(member) => {
                 let members = object.entry(field).or_insert_with(|| Value::Object(Map::new()));
@@ -91,10 +102,11 @@ impl FormRules {
     fn value(&self, field: &str, part: Part<'_>) -> Result<Value, Invalid> {
         let not_text = |_| Invalid::form_field(part.name, "it is not valid UTF-8");
         let text = std::str::from_utf8(part.data).map_err(not_text)?;
-        let written =
-            |known: &[&str]| known.contains(&field).then(|| serde_json::from_str(text).ok()).flatten();
-        let number = written(self.numbers).filter(Value::is_u64);
-        let flag = written(self.flags).filter(Value::is_boolean);
+        let is_of = |known: &[&str]| known.contains(&field);
+        let is_plain =
+            text == "0" || (!text.starts_with('0') && text.bytes().all(|byte| byte.is_ascii_digit()));
+        let number = text.parse::<u64>().ok().filter(|_| is_plain && is_of(self.numbers)).map(Value::from);
+        let flag = text.parse::<bool>().ok().filter(|_| is_of(self.flags)).map(Value::from);
         Ok(number.or(flag).unwrap_or_else(|| Value::String(text.to_owned())))
     }
 }
@@ -157,6 +169,7 @@ mod tests {
             &[("svg]", "a")],
             &[("svg[a][b]", "a")],
             &[("n@", "9")],
+            &[("image[0]", "https://x/1"), ("image[1]", "https://x/2")],
             &[("image[0]@", "9")],
         ] {
             assert!(json(parts).is_err(), "{parts:?}");

@@ -1,19 +1,24 @@
 //! The bodies of image requests, as JSON or as a form.
 
+use std::fmt;
+
 use serde::Deserialize;
+use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 
 use super::form::{self, Form, FormRules};
 use super::image_fields::ImageFields;
 use super::object_ids::object_ids;
-use super::{Invalid, Request, choices, flag, model, name, text};
-use crate::domain::demand::{Image, Media};
+use super::{Invalid, Request, choices, count, flag, model, name, string, text};
+use crate::domain::demand::{Image, ImageDemand, Media};
 use crate::domain::{Class, Demand};
-use crate::protocol::openai::json::{Object, Raw};
+use crate::protocol::openai::json::{Loose, Object, Raw};
 
 /// The most images that one request makes, and the most that it takes: 16, a mask and a
 /// markup.
 const MADE_MAX: u64 = 10;
 const TAKEN_MAX: usize = 18;
+/// The most previews of an image.
+const PREVIEWS_MAX: u64 = 3;
 
 const FORM: FormRules = FormRules {
     numbers: &["n", "partial_images", "frame_count"],
@@ -103,11 +108,31 @@ fn demand(text: &str, files: usize) -> Result<Demand, Invalid> {
         media: Media { images: vec![Image::default(); taken], ..Media::default() },
         choices: made,
         svg_model: svg_model(&body)?,
-        drawing: Some(body.fields().demand()),
+        drawing: Some(drawing(&body)?),
         units: [(Class::Images, made)].into(),
         end_user: end_user.or(name(body.user, "user")?),
         ..Demand::default()
     })
+}
+
+/// What each image is to be. A value that upstream could read otherwise is refused.
+fn drawing(body: &Body<'_>) -> Result<ImageDemand, Invalid> {
+    let previews = count(body.partial_images, "partial_images")?;
+    if previews.is_some_and(|previews| previews > PREVIEWS_MAX) {
+        return Err(Invalid::field("partial_images", "it must be at most 3"));
+    }
+    count(body.frame_count, "frame_count")?;
+    if let Some(size) = string(body.size, "size")?.filter(|size| *size != "auto") {
+        let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        if !size.split_once('x').is_some_and(|(width, height)| is_number(width) && is_number(height)) {
+            return Err(Invalid::field("size", "it must be auto, or a width and a height such as 1536x1024"));
+        }
+    }
+    let format = string(body.output_format, "output_format")?;
+    if format.is_some_and(|format| !["png", "jpeg", "webp", "gif", "svg"].contains(&&*format)) {
+        return Err(Invalid::field("output_format", "it must be png, jpeg, webp, gif or svg"));
+    }
+    Ok(body.fields().demand())
 }
 
 impl<'a> Body<'a> {
@@ -122,11 +147,65 @@ impl<'a> Body<'a> {
     }
 }
 
-/// How many images a field may hold: one, or the elements of a list.
+/// How many images a field may hold: one, or those of a list; two for each object that names
+/// a URL and a file. A longer list than there may be is not read to its end.
 fn count_of(raw: Raw<'_>) -> usize {
     let Some(text) = raw.value() else { return 0 };
-    let list = text.starts_with('[').then(|| serde_json::from_str::<Vec<Raw<'_>>>(text).ok()).flatten();
-    list.map_or(1, |list| list.len())
+    if !text.starts_with('[') {
+        return named(raw);
+    }
+    let read = serde_json::from_str::<Pictures>(text);
+    // What can't be read is more than may be.
+    read.map_or(TAKEN_MAX + 1, |Pictures(count)| count)
+}
+
+/// How many images a value may name.
+fn named(raw: Raw<'_>) -> usize {
+    let text = raw.value().unwrap_or_default();
+    let read = serde_json::from_str::<Loose<Picture<'_>>>(text);
+    let is_both =
+        |picture: Picture<'_>| picture.image_url.value().is_some() && picture.file_id.value().is_some();
+    if read.is_ok_and(|Loose(picture)| is_both(picture)) { 2 } else { 1 }
+}
+
+/// An image by its URL or its file.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Picture<'a> {
+    #[serde(borrow)]
+    image_url: Raw<'a>,
+    #[serde(borrow)]
+    file_id: Raw<'a>,
+}
+
+/// How many images a list names.
+struct Pictures(usize);
+
+impl<'de> Deserialize<'de> for Pictures {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(PicturesVisitor)
+    }
+}
+
+struct PicturesVisitor;
+
+impl<'de> Visitor<'de> for PicturesVisitor {
+    type Value = Pictures;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a list of images")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Pictures, A::Error> {
+        let mut count = 0;
+        while let Some(raw) = seq.next_element::<Raw<'de>>()? {
+            count += named(raw);
+            if count > TAKEN_MAX {
+                return Err(A::Error::custom("too many images"));
+            }
+        }
+        Ok(Pictures(count))
+    }
 }
 
 /// The model that writes SVG. Its tokens are billed at its own rates, so it must be known.
@@ -148,7 +227,7 @@ fn svg_model(body: &Body<'_>) -> Result<Option<String>, Invalid> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::demand::{ImageDemand, ImageQuality};
+    use crate::domain::demand::ImageQuality;
 
     fn made(body: &str) -> Result<Demand, String> {
         read(body.as_bytes()).map(|request| request.demand).map_err(|invalid| invalid.message)
@@ -186,6 +265,8 @@ mod tests {
         assert!(demand.body_bytes < 100, "{}", demand.body_bytes);
         let ids: Vec<&str> = demand.references.iter().map(|of| &*of.id).collect();
         assert_eq!(ids, ["file-1", "file-2"]);
+        let both = r#"{"model":"m","images":[{"image_url":"https://x/1","file_id":"file-1"}]}"#;
+        assert_eq!(made(both).unwrap().media.images.len(), 2);
         let many = format!(r#"{{"model":"m","image":[{}"x"]}}"#, r#""x","#.repeat(TAKEN_MAX));
         assert!(made(&many).unwrap_err().contains("at most 16"));
     }
@@ -225,6 +306,10 @@ mod tests {
             (r#"{"model":"m","output_format":"svg"}"#, "svg.model"),
             (r#"{"model":"m","output_format":"svg","svg":{}}"#, "model"),
             (r#"{"model":"m","svg":[]}"#, "svg"),
+            (r#"{"model":"m","output_format":"SVG"}"#, "output_format"),
+            (r#"{"model":"m","size":" 3840x2160"}"#, "size"),
+            (r#"{"model":"m","partial_images":"3"}"#, "partial_images"),
+            (r#"{"model":"m","partial_images":4}"#, "partial_images"),
         ] {
             let message = made(body).unwrap_err();
             assert!(message.contains(says), "{body}: {message}");
