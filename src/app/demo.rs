@@ -98,9 +98,13 @@ pub async fn run(seconds: u64) -> Result<(), StartError> {
     say(&format!("a fake OpenAI answers at {fake_url}; nothing here costs money"));
     app.announce();
     let mut keys = Vec::new();
-    for (name, project) in
-        [("web", "chatbot"), ("indexer", "search"), ("painter", "design"), ("intern", "interns")]
-    {
+    for (name, project) in [
+        ("web", "chatbot"),
+        ("indexer", "search"),
+        ("painter", "design"),
+        ("analyst", "search"),
+        ("intern", "interns"),
+    ] {
         let new = NewKey { name: name.to_owned(), project: Some(project.to_owned()), ..NewKey::default() };
         let (key, secret) = app.opened.directory.create_key(new, &Actor::guard()).await?;
         say(&format!("key {name:<8} in {project:<8} {} {}", key.id, secret.expose()));
@@ -148,6 +152,11 @@ async fn call(client: &Upstream, name: &str, secret: &Secret) -> String {
         "painter" => (
             "/images/generations",
             json!({ "model": "gpt-image-2", "prompt": "a piggy bank", "quality": "low", "size": "1024x1024" }),
+        ),
+        // Its cost is known when the guard has seen its end.
+        "analyst" => (
+            "/responses",
+            json!({ "model": "gpt-4o-mini", "input": "What did we spend?", "background": true, "max_output_tokens": 400 }),
         ),
         _ => (
             "/chat/completions",

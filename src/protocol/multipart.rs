@@ -142,13 +142,12 @@ fn parameters(disposition: &str) -> Option<(&str, Option<&str>)> {
     while !rest.is_empty() {
         rest = rest.strip_prefix(';')?.trim_start_matches([' ', '\t']);
         let (name, value) = rest.split_once('=')?;
-        let (text, after) = match value.strip_prefix('"') {
+        let (text, after) = if let Some(quoted) = value.strip_prefix('"') {
             // A quote that is escaped ends the text for one reader and not for another.
-            Some(quoted) => quoted.split_once('"').filter(|(text, _)| !text.contains('\\'))?,
-            None => {
-                let (text, after) = value.split_at(value.find(';').unwrap_or(value.len()));
-                (Some(text).filter(|text| text.bytes().all(is_token))?, after)
-            }
+            quoted.split_once('"').filter(|(text, _)| !text.contains('\\'))?
+        } else {
+            let (text, after) = value.split_at(value.find(';').unwrap_or(value.len()));
+            (Some(text).filter(|text| text.bytes().all(is_token))?, after)
         };
         match name {
             "name" if field.is_none() && is_plain(text) => field = Some(text),
