@@ -6,8 +6,12 @@
 
 use std::io::ErrorKind;
 
-use crate::media::reader::{MediaReader, Source};
+use memchr::memmem;
 
+use crate::media::reader::{MediaReader, Plain, Source};
+
+/// A second, in nanoseconds.
+const SECOND_NS: u64 = 1_000_000_000;
 /// Chunks of a WAV that are looked at.
 const CHUNKS_MAX: usize = 64;
 /// Frames of an MP3 that are walked: six hours of the usual kind.
@@ -119,6 +123,22 @@ pub(super) fn wav(reader: &mut impl Source) -> Option<AudioLength> {
     })
 }
 
+/// The longest that a WAV can last whose chunks can be read in two ways: at the slowest rate of all
+/// headers that stand anywhere in it. `None` if one is of samples that are not plain.
+pub(super) fn any_wav(bytes: &[u8]) -> Option<AudioLength> {
+    let mut slowest: Option<u64> = None;
+    for at in memmem::find_iter(bytes, b"fmt ") {
+        let mut reader = Plain::new(&bytes[at + 4..]);
+        let length = u64::from(reader.le_u32().ok()?);
+        let (samples, _) = samples(&mut reader, length)?;
+        let rates = samples.byte_rates.into_iter().filter(|rate| *rate > 0);
+        slowest = rates.chain(slowest).min();
+    }
+    let bytes = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+    let millis = bytes.saturating_mul(1_000).div_ceil(slowest?);
+    Some(AudioLength { millis, basis: LengthBasis::Longest, format: AudioFormat::Wav })
+}
+
 /// Reads a `fmt ` chunk; also how much of it was read. `None` if its samples
 /// are not plain.
 fn samples(reader: &mut impl Source, length: u64) -> Option<(Samples, u64)> {
@@ -192,16 +212,38 @@ pub(super) fn mp3(mut reader: impl Source) -> Option<AudioLength> {
     Some(AudioLength { millis: measured.saturating_add(longest), basis, format: AudioFormat::Mp3 })
 }
 
+/// How long a packet can last that should be one frame of MPEG audio, in nanoseconds: all frames that
+/// follow each other in it, and the rest of its bytes as the smallest kind.
+pub(super) fn packet_nanos(mut packet: &[u8]) -> u64 {
+    let mut nanos = 0_u64;
+    while let Some((frame, rest)) = first_frame(packet) {
+        nanos = nanos.saturating_add(span(frame.samples, frame.rate));
+        packet = rest;
+    }
+    nanos.saturating_add(longest_nanos(packet))
+}
+
+/// How long bytes can last that are frames of MPEG audio, in nanoseconds.
+pub(super) fn longest_nanos(bytes: &[u8]) -> u64 {
+    u64::try_from(bytes.len()).unwrap_or(u64::MAX).saturating_mul(MP3_BYTE_US * 1_000)
+}
+
+/// A frame that begins here and is whole, and what follows it.
+fn first_frame(bytes: &[u8]) -> Option<(Frame, &[u8])> {
+    let frame = frame(*bytes.first_chunk()?)?;
+    Some((frame, bytes.get(usize::try_from(frame.bytes).ok()?..)?))
+}
+
 /// Passes over an `ID3v2` tag at the start, which every decoder does.
 fn skip_tag(reader: &mut impl Source) -> Option<()> {
     let mut ahead = reader.clone();
     let kind: [u8; 3] = ahead.array().ok()?;
-    let [_, _, flags, sizes @ ..] = ahead.array::<7>().ok()?;
+    let [major, minor, flags, sizes @ ..] = ahead.array::<7>().ok()?;
     if kind != *b"ID3" {
         return Some(());
     }
     // A size of four times seven bits; a footer is as long as the head.
-    if sizes.iter().any(|byte| *byte > 0x7f) {
+    if major == 0xff || minor == 0xff || sizes.iter().any(|byte| *byte > 0x7f) {
         return None;
     }
     let size = sizes.iter().fold(0, |size, byte| size << 7 | u64::from(*byte));
@@ -257,6 +299,11 @@ pub(super) fn frame([sync, kind, rates, _]: [u8; 4]) -> Option<Frame> {
     };
     // All but the bit about a checksum, and the sample rate.
     Some(Frame { bytes, samples, rate, kind: [kind & 0xfe, rates & 0x0c] })
+}
+
+/// Samples as nanoseconds, rounded up; the rate is not zero.
+pub(super) const fn span(samples: u64, rate: u64) -> u64 {
+    samples.saturating_mul(SECOND_NS).div_ceil(rate)
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! The length is counted from the frames and packets that are there, never taken from what a
 //! header claims. Where another reader may find more than is counted, the sum is the larger
 //! one: a rate that contradicts itself counts by its slowest figure, a frame counts wherever
-//! its head stands. What is in a form that is not read lasts as long as its bytes can at
+//! its head stands. Packets of AAC, AMR and AC-3 last no less than their bytes can at
 //! [`SLOWEST_BIT_RATE`], which is an assumption.
 
 mod mp4;
@@ -13,13 +13,8 @@ use crate::media::audio::{self, LengthBasis};
 use crate::media::reader::{Plain, Source as _};
 use crate::media::sound::flac::FlacFrames;
 use crate::media::sound::ogg::OggPackets;
+pub use crate::media::sound::packet::SLOWEST_BIT_RATE;
 use crate::media::sound::tag_bytes;
-
-use self::mp4::Length;
-
-/// The lowest rate that sound is taken to have where it can't be measured, in bits a second:
-/// that of AMR (3GPP TS 26.071), the lowest of the codecs that phones record with.
-pub const SLOWEST_BIT_RATE: u64 = 4_750;
 
 /// The most that a recording lasts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,16 +27,17 @@ pub struct Recording {
 
 /// The most that the recording in a file lasts.
 ///
-/// WAV, MP3, FLAC, Ogg (Opus, Vorbis, FLAC), MP4 (AAC, ALAC, Opus) and `WebM` (Opus, Vorbis, AAC,
-/// MPEG audio, FLAC) are measured. `None` if nothing bounds it: a file that plays a part of
-/// itself more than once, or whose streams change what they are. Work: a few passes over the bytes.
+/// WAV, MP3, FLAC, Ogg (Opus, Vorbis, FLAC), MP4 (AAC, ALAC, Opus, AMR, AC-3) and `WebM` (Opus, Vorbis,
+/// AAC, MPEG audio, FLAC) are measured. `None` if nothing bounds it: any other file, a track of
+/// another codec, a file that plays a part of itself more than once, or whose streams change what
+/// they are. Work: a few passes over the bytes.
 pub fn recording(file: &[u8]) -> Option<Recording> {
     let bytes = untagged(file);
-    let (nanos, is_read) = match bytes {
+    let (nanos, is_measured) = match bytes {
         [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'A', b'V', b'E', ..] => {
             let mut reader = Plain::new(bytes);
             reader.skip(12).ok()?;
-            return Some(audio::wav(&mut reader).map_or_else(|| longest(file, 0), of_audio));
+            return audio::wav(&mut reader).or_else(|| audio::any_wav(bytes)).map(of_audio);
         }
         // AAC without a container, which OpenAI does not take: packets of six bytes may last long.
         [0xff, 0xf0 | 0xf1 | 0xf8 | 0xf9, ..] => return None,
@@ -50,28 +46,20 @@ pub fn recording(file: &[u8]) -> Option<Recording> {
             let mut frames = FlacFrames::default();
             frames.feed(bytes);
             frames.finish();
-            frames.nanos().map_or((0, false), |nanos| (nanos, true))
+            (frames.nanos()?, true)
         }
         [b'O', b'g', b'g', b'S', ..] => {
             let mut packets = OggPackets::default();
             packets.feed(bytes);
             packets.finish();
-            if packets.is_doubtful() {
-                return None;
-            }
-            packets.nanos()
+            (packets.nanos()?, true)
         }
-        [0x1a, 0x45, 0xdf, 0xa3, ..] => webm::nanos(bytes),
-        [_, _, _, _, b'f', b't', b'y', b'p', ..] => match mp4::length(bytes) {
-            Length::Nanos(nanos, is_read) => (nanos, is_read),
-            Length::Doubtful => return None,
-        },
-        _ => (0, false),
+        [0x1a, 0x45, 0xdf, 0xa3, ..] => webm::nanos(bytes)?,
+        [_, _, _, _, b'f', b't', b'y', b'p', ..] => mp4::nanos(bytes)?,
+        _ => return None,
     };
-    if !is_read {
-        return Some(longest(file, nanos));
-    }
-    Some(Recording { millis: nanos.div_ceil(1_000_000), basis: LengthBasis::Measured })
+    let basis = if is_measured { LengthBasis::Measured } else { LengthBasis::Longest };
+    Some(Recording { millis: nanos.div_ceil(1_000_000), basis })
 }
 
 /// What follows the tags at the beginning. One that says it is larger than the file is none.
@@ -85,13 +73,6 @@ fn untagged(file: &[u8]) -> &[u8] {
 
 fn of_audio(length: audio::AudioLength) -> Recording {
     Recording { millis: length.millis, basis: length.basis }
-}
-
-/// The longest that the bytes can last, and no less than what was counted.
-fn longest(file: &[u8], nanos: u64) -> Recording {
-    let bits = u64::try_from(file.len()).unwrap_or(u64::MAX).saturating_mul(8);
-    let millis = bits.saturating_mul(1_000).div_ceil(SLOWEST_BIT_RATE).max(nanos.div_ceil(1_000_000));
-    Recording { millis, basis: LengthBasis::Longest }
 }
 
 #[cfg(test)]

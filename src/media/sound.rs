@@ -9,8 +9,8 @@ pub(in crate::media) mod packet;
 
 use self::flac::FlacFrames;
 use self::ogg::OggPackets;
-use self::packet::{AAC_RATES, AAC_SAMPLES, span};
-use super::audio;
+use self::packet::{AAC_RATES, AAC_SAMPLES};
+use super::audio::{self, span};
 
 /// Bytes of a second of the plain samples that OpenAI makes: 24 kHz, 16 bits, one channel.
 const PLAIN_BYTE_RATE: u64 = 48_000;
@@ -83,9 +83,7 @@ impl SoundMeter {
             Form::Open(_) | Form::Unread => None,
             Form::Samples { head, byte_rate } => Some(span(self.bytes.saturating_sub(*head), *byte_rate)),
             Form::Frames(frames) => Some(frames.nanos),
-            Form::Ogg(packets) => {
-                Some(packets.nanos()).filter(|(_, is_read)| *is_read).map(|(nanos, _)| nanos)
-            }
+            Form::Ogg(packets) => packets.nanos(),
             Form::Flac(frames) => frames.nanos(),
         };
         nanos.map(|nanos| nanos.div_ceil(1_000_000))
@@ -181,13 +179,16 @@ fn head(bytes: &[u8]) -> Option<Head> {
     Some(Head { bytes: usize::try_from(frame.bytes).ok()?, nanos: span(frame.samples, frame.rate) })
 }
 
-/// The size of an `ID3v2` tag, if one begins here.
+/// The size of an `ID3v2` tag, if one begins here that decoders take for a tag.
 pub(in crate::media) fn tag_bytes(bytes: &[u8]) -> Option<usize> {
-    let &[b'I', b'D', b'3', _, _, flags, ref sizes @ ..] = bytes.first_chunk::<HEAD_BYTES>()? else {
+    let &[b'I', b'D', b'3', major, minor, flags, ref sizes @ ..] = bytes.first_chunk::<HEAD_BYTES>()? else {
         return None;
     };
+    if major == 0xff || minor == 0xff || sizes.iter().any(|byte| *byte > 0x7f) {
+        return None;
+    }
     // Four times seven bits; a footer is as long as the head.
-    let size = sizes.iter().fold(0, |size, byte| size << 7 | usize::from(byte & 0x7f));
+    let size = sizes.iter().fold(0, |size, byte| size << 7 | usize::from(*byte));
     let footer = if flags & 0x10 == 0 { 0 } else { HEAD_BYTES };
     Some(size + HEAD_BYTES + footer)
 }

@@ -146,8 +146,9 @@ pub async fn metered(
         return Ok(Response::from_parts(head, stream));
     }
     if is_sound {
-        let MeteredExchange { reservation, bill, .. } = *metered;
-        let tap = SoundTap::new(body, (reservation, bill, exchange), in_flight, Arc::clone(guard), policy);
+        let MeteredExchange { reservation, bill, cuts, .. } = *metered;
+        let account = (reservation, bill, exchange);
+        let tap = SoundTap::new(body, account, &cuts, in_flight, Arc::clone(guard), policy);
         return Ok(Response::from_parts(head, Answer::Sound(Box::new(tap))));
     }
     let (bytes, ended) = match whole(body, metered, exchange, (&policy, gone), &mut in_flight).await {

@@ -91,8 +91,13 @@ fn a_recording_of_any_format_is_billed_by_the_seconds_that_upstream_reports() {
             let entry = last(&house).await;
             let of = (&entry["basis"], &entry["usage"]["audio_seconds"], &entry["endpoint"]);
             assert_eq!(of, (&json!("reported"), &json!(2), &json!(TRANSCRIPTIONS)), "{name} {entry}");
-            // Three seconds are held, and what the encoders of MP3 and AAC add at the beginning.
-            let held = if matches!(name, "spoken.mp3" | "spoken.m4a") { "0.0004" } else { "0.0003" };
+            // Three seconds are held, and what the encoder of MP3 adds at the beginning; of AAC, 9,764
+            // bytes at 4,750 bits a second.
+            let held = match name {
+                "spoken.mp3" => "0.0004",
+                "spoken.m4a" => "0.0017",
+                _ => "0.0003",
+            };
             assert_eq!(entry["held_usd"], held, "{name}");
             let seen = call(&house.fake_direct, Method::GET, "/__last", &[], Bytes::new()).await.json();
             assert_eq!(seen["headers"]["content-length"], body.len().to_string(), "{name}");
@@ -186,8 +191,26 @@ fn a_recording_that_could_not_be_measured_costs_its_hold_without_usage() {
             let entry = last(&house).await;
             let of = (&entry["basis"], &entry["cost_usd"]);
             assert_eq!(of, (&json!(basis), &entry["held_usd"]), "{entry}");
-            // 10,759 bytes at 4,750 bits a second.
-            assert_eq!(entry["usage"]["audio_seconds"], 19, "{entry}");
+            // 9,764 bytes of AMR at 4,750 bits a second.
+            assert_eq!(entry["usage"]["audio_seconds"], 17, "{entry}");
+        }
+    });
+}
+
+#[test]
+fn a_text_that_looks_like_figures_is_a_text() {
+    run(async {
+        for text in [json!({ "error": "x" }), json!({ "duration": 1 }), json!({ "usage": { "seconds": 1 } })]
+        {
+            let spoken = text.clone();
+            let (house, _) = guard_before(LIMIT, move |_, _| Reply::Json(spoken.clone())).await;
+            write_down(&house, &[], &[("model", "whisper-1"), ("response_format", "text")]).await;
+            let entry = last(&house).await;
+            assert_eq!(
+                (&entry["basis"], &entry["cost_usd"]),
+                (&json!("counted"), &json!("0.0003")),
+                "{text}"
+            );
         }
     });
 }
@@ -257,9 +280,11 @@ fn a_form_without_one_clear_recording_never_goes_upstream() {
         let as_json = house.post(TRANSCRIPTIONS, &[], &json!({ "model": "whisper-1", "file": "x" })).await;
         assert_eq!(as_json.status, StatusCode::BAD_REQUEST, "{as_json:?}");
         assert!(as_json.json()["error"]["message"].as_str().unwrap().contains("multipart/form-data"));
-        let aac = recording("spoken.aac");
-        let answer = send(&house, TRANSCRIPTIONS, &[], form(&[model, ("@file", &aac)])).await;
-        assert_eq!(answer.status, StatusCode::FORBIDDEN, "{answer:?}");
+        for name in ["spoken.aac", "spoken.mpeg"] {
+            let file = recording(name);
+            let answer = send(&house, TRANSCRIPTIONS, &[], form(&[model, ("@file", &file)])).await;
+            assert_eq!(answer.status, StatusCode::FORBIDDEN, "{name} {answer:?}");
+        }
         assert_eq!(house.fake.served().len(), 0, "nothing has gone upstream");
         assert_eq!(house.meter("m").await["settled"], "0");
     });

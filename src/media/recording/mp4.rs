@@ -3,7 +3,7 @@
 //! A sample is a packet of the codec, and lasts as long as the codec says; the times that the
 //! tables state are not used.
 
-use crate::media::sound::packet::Codec;
+use crate::media::sound::packet::{AAC_FRAME_BYTES_MAX, Codec};
 
 /// The most tracks that are read, and the depth to which boxes are opened.
 const TRACKS_MAX: usize = 64;
@@ -15,10 +15,12 @@ const SOUND_ENTRY_BYTES: usize = 36;
 #[derive(Debug, Default)]
 struct Movie {
     tracks: Vec<Track>,
-    /// Samples of fragments, with the track that they are of.
-    fragments: Vec<(u32, u64)>,
-    is_doubtful: bool,
-    is_unread: bool,
+    /// Samples of fragments, by their tracks.
+    fragments: Vec<Fragment>,
+    /// The fragment that is being read.
+    fragment: Fragment,
+    /// The largest size that samples of fragments have where these say none.
+    size: u64,
 }
 
 #[derive(Debug, Default)]
@@ -26,43 +28,79 @@ struct Track {
     id: u32,
     is_sound: bool,
     codec: Option<Codec>,
-    samples: u64,
+    samples: Samples,
 }
 
-/// What an MP4 lasts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Length {
-    /// So many nanoseconds at most, by every track; whether every one was understood.
-    Nanos(u64, bool),
-    /// It plays a part more than once, or hides its tables: nothing bounds it.
-    Doubtful,
+/// Samples of a fragment.
+#[derive(Clone, Copy, Debug, Default)]
+struct Fragment {
+    /// Its track, once that is known.
+    track: Option<u32>,
+    /// The size of samples that say none.
+    size: Option<u64>,
+    samples: Samples,
 }
 
-/// How long the longest track of sound lasts.
-pub(super) fn length(bytes: &[u8]) -> Length {
+/// How many samples there are, and bytes of them.
+#[derive(Clone, Copy, Debug, Default)]
+struct Samples {
+    count: u64,
+    bytes: u64,
+    /// Those in samples that are larger than a frame of AAC.
+    large: u64,
+}
+
+impl Samples {
+    /// Samples of these sizes, or, where a table is cut off, more of none.
+    fn of(count: u32, sizes: impl Iterator<Item = u64>) -> Self {
+        let mut samples = Self { count: count.into(), ..Self::default() };
+        for size in sizes {
+            samples.bytes = samples.bytes.saturating_add(size);
+            samples.large = samples.large.saturating_add(if size > AAC_FRAME_BYTES_MAX { size } else { 0 });
+        }
+        samples
+    }
+
+    /// So many samples of one size.
+    fn alike(count: u32, size: u64) -> Self {
+        let bytes = size.saturating_mul(count.into());
+        Self { count: count.into(), bytes, large: if size > AAC_FRAME_BYTES_MAX { bytes } else { 0 } }
+    }
+
+    const fn add(&mut self, more: Self) {
+        self.count = self.count.saturating_add(more.count);
+        self.bytes = self.bytes.saturating_add(more.bytes);
+        self.large = self.large.saturating_add(more.large);
+    }
+}
+
+/// How long the longest track of sound lasts, in nanoseconds, and whether its frames were counted;
+/// `None` if nothing bounds it: a track that was not understood, tables that are hidden, a part
+/// that is played more than once.
+pub(super) fn nanos(bytes: &[u8]) -> Option<(u64, bool)> {
     let mut movie = Movie::default();
-    if movie.open(bytes, DEPTH_MAX).is_none() {
-        movie.is_unread = true;
-    }
-    if movie.is_doubtful {
-        return Length::Doubtful;
-    }
-    let (mut longest, mut is_read) = (0, !movie.is_unread);
+    movie.open(bytes, DEPTH_MAX)?;
+    movie.end_fragment()?;
+    let (mut longest, mut is_counted) = (0, true);
     for track in movie.tracks.iter().filter(|track| track.is_sound) {
-        let added = movie.fragments.iter().filter(|(of, _)| *of == track.id);
-        let samples = added.fold(track.samples, |sum, (_, samples)| sum.saturating_add(*samples));
-        let nanos = track.codec.and_then(Codec::nanos_max);
+        let mut samples = track.samples;
+        for fragment in movie.fragments.iter().filter(|fragment| fragment.track == Some(track.id)) {
+            samples.add(fragment.samples);
+        }
+        let codec = track.codec?;
+        let is_aac = matches!(codec, Codec::Aac { .. });
         // Packets of Opus are counted as the longest kind, and seldom are.
-        is_read &= matches!(track.codec, Some(Codec::Even { .. }));
-        longest = longest.max(nanos.unwrap_or(0).saturating_mul(samples));
+        is_counted &= matches!(codec, Codec::Even { .. }) || (is_aac && samples.large == 0);
+        let bytes = if is_aac { samples.large } else { samples.bytes };
+        longest = longest.max(codec.longest(samples.count, bytes)?);
     }
-    Length::Nanos(longest, is_read && longest > 0)
+    (longest > 0).then_some((longest, is_counted))
 }
 
 impl Movie {
-    /// Reads boxes; `None` if one goes beyond what it is in.
+    /// Reads boxes; `None` if they are not understood. Fewer bytes than the head of a box are none.
     fn open(&mut self, mut bytes: &[u8], depth: usize) -> Option<()> {
-        while !bytes.is_empty() {
+        while bytes.len() >= 8 {
             let (kind, content, rest) = next(bytes)?;
             bytes = rest;
             match &kind {
@@ -73,23 +111,43 @@ impl Movie {
                     self.tracks.push(Track::default());
                     self.open(content, depth.checked_sub(1)?)?;
                 }
-                b"moov" | b"mdia" | b"minf" | b"stbl" | b"moof" | b"edts" => {
+                b"moov" | b"mdia" | b"minf" | b"stbl" | b"moof" | b"edts" | b"mvex" => {
                     self.open(content, depth.checked_sub(1)?)?;
                 }
                 b"traf" => {
-                    self.fragments.push((0, 0));
+                    self.end_fragment()?;
                     self.open(content, depth.checked_sub(1)?)?;
+                    self.end_fragment()?;
                 }
                 // A table of contents that is compressed.
-                b"cmov" => self.is_doubtful = true,
-                b"elst" => self.is_doubtful |= !plays_once(content)?,
-                b"tfhd" => self.fragments.last_mut()?.0 = be_u32(content, 4)?,
+                b"cmov" => return None,
+                b"elst" => plays_once(content)?.then_some(())?,
+                b"trex" => self.size = self.size.max(u64::from(be_u32(content, 16)?)),
+                b"tfhd" => {
+                    self.end_fragment()?;
+                    self.fragment.track = Some(be_u32(content, 4)?);
+                    self.fragment.size = size_of_samples(content)?;
+                }
                 b"trun" => {
-                    let samples = &mut self.fragments.last_mut()?.1;
-                    *samples = samples.saturating_add(u64::from(be_u32(content, 4)?));
+                    self.fragment.track?;
+                    self.fragment.samples.add(run(content, self.fragment.size.unwrap_or(self.size))?);
                 }
                 _ => self.describe(kind, content)?,
             }
+        }
+        Some(())
+    }
+
+    /// Adds the fragment to the others of its track; `None` if there are too many tracks.
+    fn end_fragment(&mut self) -> Option<()> {
+        let fragment = std::mem::take(&mut self.fragment);
+        if fragment.track.is_none() {
+            return Some(());
+        }
+        match self.fragments.iter().position(|known| known.track == fragment.track) {
+            Some(known) => self.fragments[known].samples.add(fragment.samples),
+            None if self.fragments.len() < TRACKS_MAX => self.fragments.push(fragment),
+            None => return None,
         }
         Some(())
     }
@@ -100,9 +158,9 @@ impl Movie {
         match &kind {
             b"tkhd" => track.id = be_u32(content, if content.first()? == &1 { 20 } else { 12 })?,
             b"hdlr" => track.is_sound |= content.get(8..12)? == b"soun",
-            b"stsz" | b"stz2" => {
-                track.samples = track.samples.saturating_add(u64::from(be_u32(content, 8)?));
-            }
+            b"stsz" => track.samples.add(table(content)?),
+            // Sizes of another width.
+            b"stz2" => return None,
             // With more than one description the codec may change on the way.
             b"stsd" if be_u32(content, 4)? == 1 => track.codec = described(content.get(8..)?),
             _ => {}
@@ -122,6 +180,43 @@ fn next(bytes: &[u8]) -> Option<([u8; 4], &[u8], &[u8])> {
     // Sound that is cut off counts as if it were there.
     let size = if &kind == b"mdat" { size.min(bytes.len()) } else { size };
     Some((kind, bytes.get(head..size)?, &bytes[size..]))
+}
+
+/// The samples of a table of sizes: one for all, or, if that is zero, one for each.
+fn table(content: &[u8]) -> Option<Samples> {
+    let (size, count) = (u64::from(be_u32(content, 4)?), be_u32(content, 8)?);
+    if size > 0 {
+        return Some(Samples::alike(count, size));
+    }
+    let sizes = content.get(12..)?.chunks_exact(4).take(usize::try_from(count).ok()?);
+    Some(Samples::of(count, sizes.filter_map(|size| be_u32(size, 0)).map(u64::from)))
+}
+
+/// The size that a fragment gives its samples, if it does (14496-12, 8.8.7).
+fn size_of_samples(tfhd: &[u8]) -> Option<Option<u64>> {
+    let flags = be_u32(tfhd, 0)?;
+    if flags & 0x10 == 0 {
+        return Some(None);
+    }
+    let before: usize = [(0x01, 8), (0x02, 4), (0x08, 4)]
+        .iter()
+        .filter(|(flag, _)| flags & flag != 0)
+        .map(|(_, bytes)| bytes)
+        .sum();
+    be_u32(tfhd, 8 + before).map(|size| Some(size.into()))
+}
+
+/// The samples of a run, of this size if they say none (14496-12, 8.8.8).
+fn run(trun: &[u8], size: u64) -> Option<Samples> {
+    let (flags, count) = (be_u32(trun, 0)?, be_u32(trun, 4)?);
+    if flags & 0x200 == 0 {
+        return Some(Samples::alike(count, size));
+    }
+    let has = |flag: u32| usize::from(flags & flag != 0);
+    let first = 8 + 4 * (has(0x01) + has(0x04));
+    let (at, each) = (4 * has(0x100), 4 * (1 + has(0x100) + has(0x400) + has(0x800)));
+    let samples = trun.get(first..)?.chunks_exact(each).take(usize::try_from(count).ok()?);
+    Some(Samples::of(count, samples.filter_map(|sample| be_u32(sample, at)).map(u64::from)))
 }
 
 /// Whether a list of edits plays what is there once at most.
@@ -144,6 +239,9 @@ fn plays_once(list: &[u8]) -> Option<bool> {
 /// The codec of a sample description; `None` if its packets can't be measured.
 fn described(entry: &[u8]) -> Option<Codec> {
     let (kind, content, _) = next(entry)?;
+    if matches!(&kind, b"samr" | b"sawb" | b"ac-3" | b"ec-3") {
+        return Some(Codec::Lossy);
+    }
     // A description in another version has more fields before its boxes.
     let mut boxes = content.get(SOUND_ENTRY_BYTES - 8..).filter(|_| content.get(8..10) == Some(&[0, 0]))?;
     while !boxes.is_empty() {

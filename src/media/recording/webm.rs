@@ -3,14 +3,14 @@
 use memchr::memmem;
 
 use crate::media::audio;
-use crate::media::sound::packet::{Codec, span};
+use crate::media::sound::flac::FlacFrames;
+use crate::media::sound::packet::{AAC_FRAME_BYTES_MAX, Codec, opus};
 
 /// The most tracks that are distinguished.
 const TRACKS_MAX: usize = 64;
-/// The longest frame of MPEG audio: 1,152 samples at 8 kHz.
-const MPEG_NS_MAX: u64 = 144_000_000;
-/// Elements whose content is read as more elements.
-const MASTERS: [u32; 7] = [0x1A45_DFA3, 0x1853_8067, 0x1F43_B675, 0x1654_AE6B, TRACK, 0xA0, 0xE1];
+/// Elements whose content is read as more elements: segments, clusters, tracks, groups of blocks.
+const MASTERS: [u32; 5] = [0x1853_8067, 0x1F43_B675, TRACKS, TRACK, 0xA0];
+const TRACKS: u32 = 0x1654_AE6B;
 const TRACK: u32 = 0xAE;
 const TRACK_NUMBER: u32 = 0xD7;
 const TRACK_KIND: u32 = 0x83;
@@ -19,13 +19,15 @@ const CODEC_PRIVATE: u32 = 0x63A2;
 /// What is in it says that packets are stored in another form.
 const ENCODINGS: u32 = 0x6D80;
 const BLOCKS: [u32; 2] = [0xA3, 0xA1];
-const AUDIO: &[u8] = &[2];
+/// What describes a track, and stands nowhere else.
+const DESCRIPTIONS: [u32; 6] = [TRACK, TRACK_NUMBER, TRACK_KIND, CODEC, CODEC_PRIVATE, ENCODINGS];
+const SOUND: u64 = 2;
 
 /// A track as its head describes it.
 #[derive(Debug, Default)]
 struct Track<'a> {
     number: u64,
-    kind: &'a [u8],
+    kind: u64,
     codec: &'a [u8],
     private: &'a [u8],
     is_encoded: bool,
@@ -38,7 +40,19 @@ enum Packets {
     Mpeg,
 }
 
-impl Track<'_> {
+impl<'a> Track<'a> {
+    fn describe(&mut self, id: u32, content: &'a [u8]) {
+        let number = || content.iter().fold(0, |number, byte| number << 8 | u64::from(*byte));
+        match id {
+            TRACK_NUMBER => self.number = number(),
+            TRACK_KIND => self.kind = number(),
+            CODEC => self.codec = content,
+            CODEC_PRIVATE => self.private = content,
+            ENCODINGS => self.is_encoded = true,
+            _ => {}
+        }
+    }
+
     fn packets(&self) -> Option<Packets> {
         let codec = match self.codec {
             b"A_MPEG/L3" | b"A_MPEG/L2" | b"A_MPEG/L1" => return Some(Packets::Mpeg),
@@ -55,48 +69,46 @@ impl Track<'_> {
     }
 }
 
-/// How long the longest track of sound lasts, in nanoseconds, and whether all was understood.
-pub(super) fn nanos(bytes: &[u8]) -> (u64, bool) {
+/// How long the longest track of sound lasts, in nanoseconds, and whether its frames were counted;
+/// `None` if anything was not understood.
+pub(super) fn nanos(bytes: &[u8]) -> Option<(u64, bool)> {
     let mut tracks: Vec<Track<'_>> = Vec::new();
-    let (mut at, mut is_read) = (0, true);
+    // Where the list of tracks ends, and the last of them.
+    let (mut tracks_end, mut track_end) = (0, 0);
+    let mut at = 0;
     while at < bytes.len() {
-        let Some((id, size, data)) = element(bytes, at) else {
-            is_read = false;
-            break;
-        };
+        let (id, size, data) = element(bytes, at)?;
+        let parent_end = if id == TRACK { tracks_end } else { track_end };
+        if DESCRIPTIONS.contains(&id) && at >= parent_end {
+            return None;
+        }
+        let end = size.and_then(|size| data.checked_add(usize::try_from(size).ok()?));
         if MASTERS.contains(&id) {
-            if id == TRACK && tracks.len() < TRACKS_MAX {
-                tracks.push(Track::default());
+            match id {
+                TRACKS => tracks_end = end?,
+                TRACK if tracks.len() == TRACKS_MAX => return None,
+                TRACK => {
+                    track_end = end?;
+                    tracks.push(Track::default());
+                }
+                _ => {}
             }
             at = data;
             continue;
         }
-        let end = size.and_then(|size| data.checked_add(usize::try_from(size).ok()?));
         // The last block may be cut off; anything else that goes beyond the end is doubtful.
-        let end = end.filter(|end| *end <= bytes.len() || BLOCKS.contains(&id));
-        let Some(end) = end else {
-            is_read = false;
-            break;
-        };
+        let end = end.filter(|end| *end <= bytes.len() || BLOCKS.contains(&id))?;
         let content = &bytes[data..end.min(bytes.len())];
         if BLOCKS.contains(&id) {
-            is_read &= take_block(&mut tracks, content).is_some();
-        } else if let Some(track) = tracks.last_mut() {
-            match id {
-                TRACK_NUMBER => {
-                    track.number = content.iter().fold(0, |number, byte| number << 8 | u64::from(*byte));
-                }
-                TRACK_KIND => track.kind = content,
-                CODEC => track.codec = content,
-                CODEC_PRIVATE => track.private = content,
-                ENCODINGS => track.is_encoded = true,
-                _ => {}
-            }
+            take_block(&mut tracks, content)?;
+        } else if let Some(track) = tracks.last_mut().filter(|_| at < track_end) {
+            track.describe(id, content);
         }
         at = end;
     }
-    let longest = tracks.iter().map(|track| track.nanos).max().unwrap_or(0);
-    (longest, is_read && longest > 0)
+    let longest = tracks.iter().max_by_key(|track| track.nanos).filter(|track| track.nanos > 0)?;
+    let is_counted = !matches!(longest.packets(), Some(Packets::Of(Codec::Aac { .. })));
+    Some((longest.nanos, is_counted))
 }
 
 /// An element: its id, its size if that is known, and where its content begins.
@@ -123,26 +135,34 @@ fn take_block(tracks: &mut [Track<'_>], block: &[u8]) -> Option<()> {
     let (number, head) = number(block, 0)?;
     let number = number?;
     let track = tracks.iter_mut().find(|track| track.number == number)?;
-    if track.kind != AUDIO {
+    if track.kind != SOUND {
         return Some(());
     }
     let flags = *block.get(head + 2)?;
     let packets = track.packets()?;
+    let packet = block.get(head + 3..)?;
+    let bytes = u64::try_from(packet.len()).ok()?;
     let nanos = if flags & 0x06 == 0 {
-        let packet = block.get(head + 3..)?;
         match packets {
-            Packets::Of(codec) => codec.nanos(packet)?,
-            Packets::Mpeg => {
-                audio::frame(*packet.first_chunk()?).map(|frame| span(frame.samples, frame.rate))?
+            Packets::Mpeg => audio::packet_nanos(packet),
+            Packets::Of(Codec::Opus) => opus(packet)?,
+            Packets::Of(Codec::Flac { rate }) => {
+                let mut frames = FlacFrames::of(rate);
+                frames.feed(packet);
+                frames.finish();
+                frames.nanos()?
             }
+            Packets::Of(codec @ Codec::Aac { .. }) => {
+                codec.longest(1, if bytes > AAC_FRAME_BYTES_MAX { bytes } else { 0 })?
+            }
+            Packets::Of(codec @ (Codec::Even { .. } | Codec::Lossy)) => codec.longest(1, bytes)?,
         }
     } else {
         // Several packets: each is taken for the longest.
-        let longest = match packets {
-            Packets::Of(codec) => codec.nanos_max()?,
-            Packets::Mpeg => MPEG_NS_MAX,
-        };
-        longest.saturating_mul(u64::from(*block.get(head + 3)?) + 1)
+        match packets {
+            Packets::Of(codec) => codec.longest(u64::from(*packet.first()?) + 1, bytes)?,
+            Packets::Mpeg => audio::longest_nanos(packet),
+        }
     };
     track.nanos = track.nanos.saturating_add(nanos);
     Some(())

@@ -23,6 +23,11 @@ pub(in crate::media) struct FlacFrames {
 }
 
 impl FlacFrames {
+    /// Frames without the beginning of their stream, which has so many samples a second.
+    pub(in crate::media) fn of(rate: u64) -> Self {
+        Self { rate: Some(rate), ..Self::default() }
+    }
+
     /// Takes up the next bytes.
     pub(in crate::media) fn feed(&mut self, part: &[u8]) {
         for block in part.chunks(BLOCK_BYTES) {

@@ -2,7 +2,8 @@
 
 use memchr::memmem;
 
-use super::packet::Codec;
+use super::flac::FlacFrames;
+use super::packet::{Codec, opus};
 
 /// What a page begins with.
 const PAGE: &[u8] = b"OggS";
@@ -20,7 +21,6 @@ pub(in crate::media) struct OggPackets {
     rest: Vec<u8>,
     streams: Vec<Stream>,
     nanos: u64,
-    has_packets: bool,
     is_unread: bool,
     is_doubtful: bool,
 }
@@ -30,35 +30,27 @@ pub(in crate::media) struct OggPackets {
 struct Stream {
     serial: [u8; 4],
     codec: Codec,
+    /// Its frames, if it is of FLAC.
+    flac: Option<FlacFrames>,
 }
 
 impl OggPackets {
     /// Takes up the next bytes.
     pub(in crate::media) fn feed(&mut self, part: &[u8]) {
         for block in part.chunks(PAGE_BYTES_MAX) {
-            self.rest.extend_from_slice(block);
-            while self.take_page() {}
+            let mut bytes = std::mem::take(&mut self.rest);
+            bytes.extend_from_slice(block);
+            let mut at = 0;
+            loop {
+                let (start, ends) = page(&bytes[at..]);
+                at += start;
+                let Some((body, end)) = ends else { break };
+                self.count(&bytes[at..at + end], body);
+                at += end;
+            }
+            bytes.drain(..at);
+            self.rest = bytes;
         }
-    }
-
-    /// Takes a whole page off the front; false if there is none yet.
-    fn take_page(&mut self) -> bool {
-        let Some(start) = memmem::find(&self.rest, PAGE) else {
-            let kept = self.rest.len().min(PAGE.len() - 1);
-            self.rest.drain(..self.rest.len() - kept);
-            return false;
-        };
-        self.rest.drain(..start);
-        let Some(&segments) = self.rest.get(HEAD_BYTES - 1) else { return false };
-        let body = HEAD_BYTES + usize::from(segments);
-        let Some(sizes) = self.rest.get(HEAD_BYTES..body) else { return false };
-        let length: usize = sizes.iter().map(|size| usize::from(*size)).sum();
-        if self.rest.len() < body + length {
-            return false;
-        }
-        let page: Vec<u8> = self.rest.drain(..body + length).collect();
-        self.count(&page, body);
-        true
     }
 
     /// Takes up the end, which may be within a page.
@@ -68,10 +60,15 @@ impl OggPackets {
         if let Some(body) = body.filter(|body| *body <= page.len()) {
             self.count(&page, body);
         }
+        for flac in self.streams.iter_mut().filter_map(|stream| stream.flac.as_mut()) {
+            flac.finish();
+        }
     }
 
     /// Adds the packets that begin on a page whose content begins at `body`.
     fn count(&mut self, page: &[u8], body: usize) {
+        // A decoder that finds the checksum wrong looks for the next page in this one.
+        self.is_doubtful |= memmem::find(&page[PAGE.len()..], PAGE).is_some();
         let serial = [page[14], page[15], page[16], page[17]];
         let (mut at, mut is_new) = (body, page[5] & 1 == 0);
         for size in &page[HEAD_BYTES..body] {
@@ -82,13 +79,18 @@ impl OggPackets {
             at += size;
             is_new = size < 255;
         }
+        // Frames of FLAC count wherever they stand in a packet.
+        let stream = self.streams.iter_mut().find(|stream| stream.serial == serial);
+        if let Some(flac) = stream.and_then(|stream| stream.flac.as_mut()) {
+            flac.feed(&page[body..]);
+        }
     }
 
     /// Adds a packet by its beginning.
     fn take(&mut self, serial: [u8; 4], packet: &[u8]) {
         let first = packet.first().copied().unwrap_or_default();
         if let Some(codec) = Codec::of_ogg(packet) {
-            self.begin(Stream { serial, codec });
+            self.begin(serial, codec);
             return;
         }
         let Some(stream) = self.streams.iter().find(|stream| stream.serial == serial) else {
@@ -97,35 +99,45 @@ impl OggPackets {
         };
         let nanos = match stream.codec {
             Codec::Opus if packet.starts_with(b"OpusTags") => 0,
-            Codec::Opus => stream.codec.nanos(packet).unwrap_or(0),
-            // Headers, which are no sound, have an odd first byte in Vorbis, and another than
-            // a frame in FLAC.
+            Codec::Opus => opus(packet).unwrap_or(0),
+            // Headers, which are no sound, have an odd first byte in Vorbis.
             Codec::Even { .. } if first & 1 == 1 => 0,
-            Codec::Flac { .. } if first != 0xff => 0,
-            Codec::Even { .. } | Codec::Flac { .. } => match stream.codec.nanos(packet) {
-                Some(nanos) => nanos,
-                None => return self.is_unread = true,
-            },
+            codec @ Codec::Even { .. } => codec.longest(1, 0).unwrap_or(0),
+            Codec::Flac { .. } | Codec::Aac { .. } | Codec::Lossy => 0,
         };
-        self.has_packets |= nanos > 0;
         self.nanos = self.nanos.saturating_add(nanos);
     }
 
-    fn begin(&mut self, stream: Stream) {
-        match self.streams.iter().find(|known| known.serial == stream.serial) {
-            Some(known) => self.is_doubtful |= known.codec != stream.codec,
-            None if self.streams.len() < STREAMS_MAX => self.streams.push(stream),
+    fn begin(&mut self, serial: [u8; 4], codec: Codec) {
+        match self.streams.iter().find(|known| known.serial == serial) {
+            Some(known) => self.is_doubtful |= known.codec != codec,
+            None if self.streams.len() < STREAMS_MAX => {
+                let flac = if let Codec::Flac { rate } = codec { Some(FlacFrames::of(rate)) } else { None };
+                self.streams.push(Stream { serial, codec, flac });
+            }
             None => self.is_unread = true,
         }
     }
 
-    /// Whether a stream says twice, and differently, what it is.
-    pub(in crate::media) const fn is_doubtful(&self) -> bool {
-        self.is_doubtful
+    /// How long all packets so far of all streams last. `None` if there were none, if a stream was
+    /// not understood, or if one says twice, and differently, what it is.
+    pub(in crate::media) fn nanos(&self) -> Option<u64> {
+        let flac = self.streams.iter().filter_map(|stream| stream.flac.as_ref()?.nanos());
+        let nanos = flac.fold(self.nanos, u64::saturating_add);
+        (nanos > 0 && !self.is_unread && !self.is_doubtful).then_some(nanos)
     }
+}
 
-    /// How long all packets so far of all streams last, and whether every stream was understood.
-    pub(in crate::media) const fn nanos(&self) -> (u64, bool) {
-        (self.nanos, self.has_packets && !self.is_unread)
-    }
+/// Where the first page begins, or could; from there, where its content begins and where it ends,
+/// if all of it is there.
+fn page(bytes: &[u8]) -> (usize, Option<(usize, usize)>) {
+    let Some(start) = memmem::find(bytes, PAGE) else {
+        return (bytes.len().saturating_sub(PAGE.len() - 1), None);
+    };
+    let page = &bytes[start..];
+    let body = page.get(HEAD_BYTES - 1).map(|segments| HEAD_BYTES + usize::from(*segments));
+    let sizes = body.and_then(|body| Some((body, page.get(HEAD_BYTES..body)?)));
+    let ends =
+        sizes.map(|(body, sizes)| (body, body + sizes.iter().map(|size| usize::from(*size)).sum::<usize>()));
+    (start, ends.filter(|(_, end)| *end <= page.len()))
 }

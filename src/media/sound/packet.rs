@@ -1,26 +1,40 @@
-//! How long a packet of a codec lasts, by its first bytes.
+//! How long packets of a codec last.
 
-/// A second, in the unit of all lengths here.
-const SECOND_NS: u64 = 1_000_000_000;
+use crate::media::audio::span;
+
 /// The longest that one packet of Opus lasts (RFC 6716, 3.2.5).
 const OPUS_NS_MAX: u64 = 120_000_000;
 /// Sample rates by their index in AAC (ISO/IEC 14496-3, 1.6.3.4).
 pub(in crate::media) const AAC_RATES: [u64; 13] =
     [96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000, 7_350];
+/// The largest frame of AAC, in bytes: 6,144 bits for each of two channels (ISO/IEC 14496-3,
+/// 4.5.3.1). A larger packet is more than one frame, or one of more channels.
+pub(in crate::media) const AAC_FRAME_BYTES_MAX: u64 = 1_536;
 /// Samples of a frame of AAC.
 pub(in crate::media) const AAC_SAMPLES: u64 = 1_024;
+
+/// The lowest rate that lossy sound is taken to have where its frames can't be counted, in bits a
+/// second: that of AMR (3GPP TS 26.071), the lowest of the codecs that phones record with.
+pub const SLOWEST_BIT_RATE: u64 = 4_750;
 
 /// A codec, with what its packets do not say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::media) enum Codec {
     /// Opus: each packet begins with its length.
     Opus,
-    /// FLAC: a frame says how many samples it has, and may leave its rate to the stream.
+    /// FLAC: frames say how many samples they have, and may leave their rate to the stream.
     Flac {
         /// Samples a second, by the head of the stream.
         rate: u64,
     },
-    /// Packets that have no more samples than this.
+    /// AAC: a packet should be one frame, but decoders play all that are in it.
+    Aac {
+        /// Samples a second.
+        rate: u64,
+    },
+    /// A lossy codec whose packets are not read: AMR, AC-3.
+    Lossy,
+    /// Packets that have no more samples than this, as decoders read one frame from each.
     Even {
         /// The samples of a packet.
         samples: u64,
@@ -60,35 +74,28 @@ impl Codec {
         // Main, LC, SSR, LTP, and LC with what doubles its rate, but not its frames.
         let is_known = matches!(first >> 3, 1..=5 | 29);
         let rate = *AAC_RATES.get(usize::from((first & 7) << 1 | second >> 7))?;
-        is_known.then_some(Self::Even { samples: AAC_SAMPLES, rate })
+        is_known.then_some(Self::Aac { rate })
     }
 
-    /// The longest that a packet lasts, in nanoseconds; `None` if it is none of the codec's.
-    pub(in crate::media) fn nanos(self, packet: &[u8]) -> Option<u64> {
+    /// The longest that so many packets last that have so many bytes in all, in nanoseconds; of
+    /// AAC those bytes alone that are in packets larger than a frame. `None` if nothing useful
+    /// bounds it, as silence in FLAC takes no room.
+    pub(in crate::media) fn longest(self, packets: u64, bytes: u64) -> Option<u64> {
+        let by_rate = span(bytes.saturating_mul(8), SLOWEST_BIT_RATE);
         match self {
-            Self::Opus => opus(packet),
-            Self::Flac { rate } => flac(packet, rate),
-            Self::Even { samples, rate } => Some(span(samples, rate)),
-        }
-    }
-
-    /// The longest that any packet lasts; `None` if that has no useful bound.
-    pub(in crate::media) fn nanos_max(self) -> Option<u64> {
-        match self {
-            Self::Opus => Some(OPUS_NS_MAX),
+            Self::Opus => Some(OPUS_NS_MAX.saturating_mul(packets)),
             Self::Flac { .. } => None,
-            Self::Even { samples, rate } => Some(span(samples, rate)),
+            Self::Aac { rate } => {
+                Some(span(AAC_SAMPLES, rate).saturating_mul(packets).saturating_add(by_rate))
+            }
+            Self::Lossy => Some(by_rate),
+            Self::Even { samples, rate } => Some(span(samples, rate).saturating_mul(packets)),
         }
     }
 }
 
-/// Samples as nanoseconds, rounded up; the rate is not zero.
-pub(in crate::media) const fn span(samples: u64, rate: u64) -> u64 {
-    samples.saturating_mul(SECOND_NS).div_ceil(rate)
-}
-
-/// A packet of Opus (RFC 6716, 3.1).
-fn opus(packet: &[u8]) -> Option<u64> {
+/// How long a packet of Opus lasts (RFC 6716, 3.1), in nanoseconds; `None` if it is none.
+pub(in crate::media) fn opus(packet: &[u8]) -> Option<u64> {
     let &first = packet.first()?;
     let frame_ns = match first >> 3 {
         silk @ 0..=11 => [10, 20, 40, 60][usize::from(silk % 4)] * 1_000_000,
@@ -176,5 +183,15 @@ mod tests {
         whole[3] ^= 0x10;
         assert_eq!(flac(&whole, 1), None);
         assert_eq!(crc8(b"123456789"), 0xf4, "as published for CRC-8");
+    }
+
+    #[test]
+    fn packets_of_aac_last_as_long_as_their_bytes_can() {
+        let aac = Codec::Aac { rate: 16_000 };
+        assert_eq!(aac.longest(10, 0), Some(640_000_000), "10 frames");
+        // Many frames in a packet.
+        assert_eq!(aac.longest(1, 4_750), Some(8_064_000_000));
+        assert_eq!(Codec::Lossy.longest(1, 4_750), Some(8_000_000_000));
+        assert_eq!(Codec::Flac { rate: 16_000 }.longest(1, 14), None);
     }
 }

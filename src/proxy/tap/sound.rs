@@ -13,7 +13,7 @@ use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use tokio::time::Sleep;
 
-use super::{Account, Open, StreamPolicy};
+use super::{Account, Cuts, Open, StreamPolicy};
 use crate::guard::{Guard, Reservation};
 use crate::media::SoundMeter;
 use crate::pricing::bound::speech_tokens;
@@ -40,6 +40,8 @@ pub struct SoundTap {
 struct State {
     account: Account,
     meter: SoundMeter,
+    /// Whether it is cut where its hold ends, as a cap applies.
+    is_cut: bool,
     open: Open,
 }
 
@@ -48,13 +50,15 @@ impl SoundTap {
     pub fn new(
         upstream: AnswerBody,
         (reservation, bill, exchange): (Reservation, Bill, Exchange),
+        cuts: &Cuts,
         in_flight: InFlight,
         guard: Arc<Guard>,
         policy: StreamPolicy,
     ) -> Self {
         let open = Open::new(Arc::clone(guard.metrics()));
         let meter = SoundMeter::new(bill.spoken_plain);
-        let state = State { account: Account { reservation, bill, exchange, in_flight }, meter, open };
+        let account = Account { reservation, bill, exchange, in_flight };
+        let state = State { account, meter, is_cut: cuts.output_tokens.is_some(), open };
         let idle = Box::pin(tokio::time::sleep(policy.idle));
         let last_frame = guard.clock().running();
         Self { state: Some(state), upstream: Some(upstream), idle, last_frame, guard, policy }
@@ -154,7 +158,7 @@ impl State {
     /// Whether there is more sound than the hold allows for. A model that is billed by
     /// characters may speak as long as it likes.
     fn is_outgrown(&self) -> bool {
-        let most = self.account.bill.spoken_tokens_max();
+        let most = self.account.bill.spoken_tokens_max().filter(|_| self.is_cut);
         most.zip(self.meter.millis()).is_some_and(|(most, millis)| speech_tokens(millis) > most)
     }
 

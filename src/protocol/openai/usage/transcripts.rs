@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde::Deserialize;
 
 use super::figures::{Counted, Figures, Sides};
-use super::{Answer, AnswerForm, Outcome, outcome};
+use super::{Answer, AnswerForm, Outcome, is_error_envelope};
 use crate::domain::{Class, Money, Quantities};
 use crate::protocol::openai::json::{Loose, Object, Raw};
 
@@ -19,8 +19,6 @@ struct Body<'a> {
     usage: Raw<'a>,
     #[serde(borrow)]
     duration: Raw<'a>,
-    #[serde(borrow)]
-    error: Raw<'a>,
 }
 
 /// A usage that is not of tokens.
@@ -31,12 +29,14 @@ struct Duration<'a> {
     seconds: Raw<'a>,
 }
 
-/// Reads a whole answer. One that is not JSON is the text, without usage.
+/// Reads a whole answer. One that is neither JSON around a text nor OpenAI's error is the text itself,
+/// without usage, whatever its words look like.
 pub(super) fn of_text(text: &str) -> Answer {
     let whole = Answer { outcome: Outcome::Completed, has_begun: true, ..Answer::default() };
     let Ok(Object(body)) = serde_json::from_str::<Object<Body<'_>>>(text) else { return whole };
-    if outcome::is_error(body.error) {
-        return Answer { outcome: Outcome::Failed, ..Answer::default() };
+    if body.text.string().is_none() {
+        let failed = || Answer { outcome: Outcome::Failed, ..Answer::default() };
+        return if is_error_envelope(text.as_bytes()) { failed() } else { whole };
     }
     let counted = body.usage.value().and_then(counted).or_else(|| Some(lasting(seconds(body.duration)?)));
     let Some(Counted { tokens, sides, .. }) = counted else { return whole };
@@ -107,6 +107,17 @@ mod tests {
         {
             let answer = of_text(body);
             assert_eq!((answer.usage, answer.outcome), (None, Outcome::Completed), "{body}");
+        }
+        let spoken = [
+            r#"{"error":"x"}"#,
+            r#"{"error":{"message":"no"}}"#,
+            r#"{"duration":1}"#,
+            r#"{"text":1,"duration":1}"#,
+        ];
+        let figures = r#"{"usage":{"type":"duration","seconds":1}}"#;
+        for body in spoken.into_iter().chain([figures]) {
+            let answer = of_text(body);
+            assert_eq!((answer.usage, answer.outcome), (None, Outcome::Completed), "a text: {body}");
         }
         for body in [r#"{"text":"","usage":null,"duration":-1}"#, r#"{"text":"","usage":{"seconds":true}}"#] {
             assert_eq!(of_text(body).usage, None, "{body}");
