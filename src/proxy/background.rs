@@ -138,23 +138,26 @@ impl Settler {
     }
 
     /// Settles a job by the whole object of its response, if that has ended.
-    pub async fn saw(&self, id: &str, body: &Bytes) -> ResponseState {
+    pub async fn saw(&self, open: &OpenJob, body: &Bytes) -> ResponseState {
         let state = ResponseState::of(body);
         if state != ResponseState::Ended {
             return state;
         }
-        let Some(open) = self.find(id).await else { return state };
-        let Ok(operation) = Terms::read(&open.job.terms).and_then(|terms| terms.operation()) else {
-            self.assume(id, "its terms can't be read any more").await;
+        let id = &open.job.object;
+        let Ok((bill, ..)) = self.bill(open) else {
+            // Whatever it has made, its hold is charged.
+            self.end(id, Answer::default(), 0).await;
             return state;
         };
+        let operation = bill.operation;
         let answer = self.guard.parsed(body, move |body| operation.answer(body)).await;
         // A gateway may answer with something else.
-        if answer.object_id.as_deref() != Some(id) {
+        if answer.object_id.as_ref() != Some(id) {
             return ResponseState::Unknown;
         }
         let is_counted = answer.usage.is_none() && answer.outcome == Outcome::Completed;
-        self.end(id, answer, is_counted.then(|| body.clone())).await;
+        let counted = if is_counted { self.count(bill, body.clone()).await } else { 0 };
+        self.end(id, answer, counted).await;
         state
     }
 
@@ -162,7 +165,7 @@ impl Settler {
     /// that, only the whole object shows what was made: a stream may have begun in the middle.
     async fn saw_events(&self, id: &str, answer: Answer) {
         if answer.usage.is_some() {
-            self.end(id, answer, None).await;
+            self.end(id, answer, 0).await;
         }
     }
 
@@ -183,10 +186,9 @@ impl Settler {
 
     /// Asks upstream for the response of a job, and settles it if it has ended.
     pub async fn ask(&self, upstream: &Upstream, authorization: &HeaderValue, open: &OpenJob) -> Asked {
-        let id = &open.job.object;
         let asked = tokio::time::timeout(ASK_MAX, self.question(upstream, authorization, open)).await;
         match asked.unwrap_or(Err(Asked::Failed)) {
-            Ok(body) if self.saw(id, &body).await == ResponseState::Ended => Asked::Ended,
+            Ok(body) if self.saw(open, &body).await == ResponseState::Ended => Asked::Ended,
             Ok(_) => Asked::Running,
             Err(asked) => asked,
         }
@@ -232,14 +234,11 @@ impl Settler {
         }
     }
 
-    /// Ends a job by its answer, or by a count of the output in `counted`. Between taking its hold
-    /// and ending it nothing is waited for, so that no client that leaves comes between.
-    async fn end(&self, id: &str, answer: Answer, counted: Option<Bytes>) {
+    /// Ends a job by its answer and, where that reports no usage, by the output tokens that were
+    /// counted. Between taking its hold and ending it nothing is waited for, so that no client
+    /// that leaves comes between.
+    async fn end(&self, id: &str, answer: Answer, counted: u64) {
         self.find_containers(&answer).await;
-        let counted = match counted {
-            Some(body) => self.count(id, body).await,
-            None => 0,
-        };
         let Some((reservation, open)) = self.resume(id).await else { return };
         let (mut bill, containers, request_id) = match self.bill(&open) {
             Ok(bill) => bill,
@@ -277,9 +276,7 @@ impl Settler {
     }
 
     /// The output tokens of a body that reports no usage.
-    async fn count(&self, id: &str, body: Bytes) -> u64 {
-        let open = self.find(id).await;
-        let Some((bill, ..)) = open.and_then(|open| self.bill(&open).ok()) else { return 0 };
+    async fn count(&self, bill: Bill, body: Bytes) -> u64 {
         let bytes = body.len();
         self.guard.offload(bytes, move || bill.count_output(&String::from_utf8_lossy(&body))).await
     }

@@ -7,6 +7,7 @@
 //! though both sides may keep the connection open.
 
 mod cuts;
+mod silence;
 mod sound;
 
 use std::future::Future;
@@ -18,7 +19,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body::{Body as _, Frame};
 use http_body_util::BodyExt as _;
-use tokio::time::Sleep;
 use tokio_util::task::TaskTracker;
 
 use crate::guard::{Guard, Reservation};
@@ -34,6 +34,7 @@ use crate::upstream::AnswerBody;
 
 pub use self::cuts::Cuts;
 use self::cuts::{Cut, counted};
+pub(in crate::proxy) use self::silence::Silence;
 pub use self::sound::SoundTap;
 
 /// The amount of text between two checks whether an unbounded stream outgrows its hold.
@@ -60,8 +61,7 @@ pub struct StreamPolicy {
 #[derive(Debug)]
 pub struct Tap {
     state: Option<State>,
-    idle: Pin<Box<Sleep>>,
-    last_frame: Duration,
+    silence: Silence,
     guard: Arc<Guard>,
     policy: StreamPolicy,
     /// Events that are held back.
@@ -151,8 +151,8 @@ impl Tap {
         let account = Some(Account { reservation, bill, exchange, in_flight });
         let (next_look, counting) = (LOOK_EVERY_BYTES, None);
         let state = State { upstream, sse, open, next_look, account, recording, cuts, counting };
-        let idle = Box::pin(tokio::time::sleep(policy.idle));
-        Self { state: Some(state), idle, last_frame: guard.clock().running(), guard, policy, held_back: None }
+        let silence = Silence::of(policy.idle, guard.clock());
+        Self { state: Some(state), silence, guard, policy, held_back: None }
     }
 
     /// The next frame for the client.
@@ -164,7 +164,7 @@ impl Tap {
             let Some(state) = self.state.as_mut() else { return Poll::Ready(None) };
             match Pin::new(&mut state.upstream).poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => {
-                    self.last_frame = self.guard.clock().running();
+                    self.silence.end(self.guard.clock());
                     let Ok(part) = frame.into_data() else { continue };
                     state.note_first_byte();
                     let out = state.sse.feed(part);
@@ -194,7 +194,7 @@ impl Tap {
                     return Poll::Ready(frame);
                 }
                 Poll::Pending => {
-                    if self.poll_silence(cx).is_pending() {
+                    if self.silence.poll(self.guard.clock(), cx).is_pending() {
                         return Poll::Pending;
                     }
                     self.finish();
@@ -220,19 +220,6 @@ impl Tap {
             return Poll::Ready(self.cut(&events, cut));
         }
         Poll::Ready(Some(events).filter(|events| !events.is_empty()).map(Frame::data))
-    }
-
-    /// Whether the stream has been silent for too long. The timer is moved only
-    /// when it goes off, not with every frame.
-    fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        loop {
-            std::task::ready!(self.idle.as_mut().poll(cx));
-            let silent = self.guard.clock().running().saturating_sub(self.last_frame);
-            if silent >= self.policy.idle {
-                return Poll::Ready(());
-            }
-            self.idle.set(tokio::time::sleep(self.policy.idle.saturating_sub(silent)));
-        }
     }
 
     fn finish(&mut self) {

@@ -24,6 +24,8 @@ mod turns;
 
 use std::borrow::Cow;
 
+use serde::Deserialize;
+
 pub(in crate::protocol::openai) use self::content::Found;
 use self::fields::CacheOptions;
 pub(in crate::protocol::openai) use self::fields::{Body, Outputs};
@@ -102,13 +104,18 @@ pub(in crate::protocol::openai) struct BodyRules {
 /// Reads the body of an operation.
 pub(in crate::protocol::openai) fn read(rules: &BodyRules, body: &[u8]) -> Result<Request, Invalid> {
     let text = text(body)?;
-    let Object(fields) =
-        serde_json::from_str::<Object<Body<'_>>>(text).map_err(|error| Invalid::body(&error.to_string()))?;
+    let fields: Body<'_> = fields(text)?;
     let outputs = (rules.outputs)(&fields)?;
     let usage_asked = splice::usage_asked(fields.stream_options)?;
     let splices = Some(Splices::find(text, &fields, &outputs));
     let demand = demand(rules, fields, &outputs, usage_asked, text)?;
     Ok(Request { usage_injected: demand.stream && rules.has_stream_options && !usage_asked, demand, splices })
+}
+
+/// The fields of a body, which is an object with each of them once.
+fn fields<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Invalid> {
+    let read = serde_json::from_str::<Object<T>>(text);
+    read.map(|Object(fields)| fields).map_err(|error| Invalid::body(&error.to_string()))
 }
 
 /// A body as text that any JSON reader can take apart.

@@ -10,7 +10,6 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Body as _, Frame};
 use http_body_util::BodyExt as _;
-use tokio::time::Sleep;
 
 use crate::guard::Reservation;
 use crate::protocol::openai::sse;
@@ -19,7 +18,7 @@ use crate::proxy::bill::Exchange;
 use crate::proxy::body::AnswerError;
 use crate::proxy::in_flight::InFlight;
 use crate::proxy::record::{Recorded, Recording};
-use crate::proxy::tap::StreamPolicy;
+use crate::proxy::tap::{Silence, StreamPolicy};
 use crate::upstream::AnswerBody;
 
 /// A stream of a background response on its way through.
@@ -27,7 +26,7 @@ pub struct BackgroundStream {
     state: Option<State>,
     settler: Settler,
     policy: StreamPolicy,
-    idle: Pin<Box<Sleep>>,
+    silence: Silence,
     /// Events that are held back until what they say is written.
     held_back: Option<(Bytes, Recorded)>,
     /// Of the request that has begun it.
@@ -90,8 +89,8 @@ impl BackgroundStream {
     }
 
     fn of(state: State, settler: Settler, in_flight: Option<InFlight>, policy: StreamPolicy) -> Self {
-        let idle = Box::pin(tokio::time::sleep(policy.idle));
-        Self { state: Some(state), settler, policy, idle, held_back: None, in_flight }
+        let silence = Silence::of(policy.idle, settler.guard.clock());
+        Self { state: Some(state), settler, policy, silence, held_back: None, in_flight }
     }
 
     /// The next frame for the client.
@@ -107,7 +106,7 @@ impl BackgroundStream {
             let Some(state) = self.state.as_mut() else { return Poll::Ready(None) };
             match Pin::new(&mut state.upstream).poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => {
-                    self.idle.set(tokio::time::sleep(self.policy.idle));
+                    self.silence.end(self.settler.guard.clock());
                     let Ok(part) = frame.into_data() else { continue };
                     let events = state.sse.feed(part);
                     match self.work() {
@@ -130,7 +129,7 @@ impl BackgroundStream {
                     self.held_back = Some((rest, work));
                 }
                 Poll::Pending => {
-                    std::task::ready!(self.idle.as_mut().poll(cx));
+                    std::task::ready!(self.silence.poll(self.settler.guard.clock(), cx));
                     self.end();
                     return Poll::Ready(Some(Err("upstream fell silent".into())));
                 }

@@ -50,7 +50,7 @@ impl Proxy {
             tracing::warn!(event = "unmetered_answer_failed", ?error, "an answer was cut off");
             Refusal::Upstream(NoAnswer::Unreachable(Billed::No))
         })?;
-        settler.saw(&id, &bytes).await;
+        settler.saw(&job, &bytes).await;
         head.headers.remove(header::CONTENT_LENGTH);
         Ok(Response::from_parts(head, Answer::whole(bytes)))
     }

@@ -11,9 +11,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt as _;
-use tokio::time::Sleep;
 
-use super::{Account, Cuts, Open, StreamPolicy};
+use super::{Account, Cuts, Open, Silence, StreamPolicy};
 use crate::guard::{Guard, Reservation};
 use crate::media::SoundMeter;
 use crate::pricing::bound::speech_tokens;
@@ -29,8 +28,7 @@ pub struct SoundTap {
     /// Until the hold has ended.
     state: Option<State>,
     upstream: Option<AnswerBody>,
-    idle: Pin<Box<Sleep>>,
-    last_frame: Duration,
+    silence: Silence,
     guard: Arc<Guard>,
     policy: StreamPolicy,
 }
@@ -59,9 +57,8 @@ impl SoundTap {
         let meter = SoundMeter::new(bill.spoken_plain);
         let account = Account { reservation, bill, exchange, in_flight };
         let state = State { account, meter, is_cut: cuts.output_tokens.is_some(), open };
-        let idle = Box::pin(tokio::time::sleep(policy.idle));
-        let last_frame = guard.clock().running();
-        Self { state: Some(state), upstream: Some(upstream), idle, last_frame, guard, policy }
+        let silence = Silence::of(policy.idle, guard.clock());
+        Self { state: Some(state), upstream: Some(upstream), silence, guard, policy }
     }
 
     /// The next frame for the client.
@@ -70,7 +67,7 @@ impl SoundTap {
             let Some(upstream) = self.upstream.as_mut() else { return Poll::Ready(None) };
             match Pin::new(upstream).poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => {
-                    self.last_frame = self.guard.clock().running();
+                    self.silence.end(self.guard.clock());
                     let Ok(part) = frame.into_data() else { continue };
                     return Poll::Ready(Some(self.pass(part).map(Frame::data)));
                 }
@@ -83,7 +80,7 @@ impl SoundTap {
                     return Poll::Ready(None);
                 }
                 Poll::Pending => {
-                    if self.poll_silence(cx).is_pending() {
+                    if self.silence.poll(self.guard.clock(), cx).is_pending() {
                         return Poll::Pending;
                     }
                     self.end(Ended::Early);
@@ -112,18 +109,6 @@ impl SoundTap {
             self.end(Ended::Whole);
         }
         Ok(part)
-    }
-
-    /// Whether the sound has stopped for too long.
-    fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        loop {
-            std::task::ready!(self.idle.as_mut().poll(cx));
-            let silent = self.guard.clock().running().saturating_sub(self.last_frame);
-            if silent >= self.policy.idle {
-                return Poll::Ready(());
-            }
-            self.idle.set(tokio::time::sleep(self.policy.idle.saturating_sub(silent)));
-        }
     }
 
     fn end(&mut self, ended: Ended) {

@@ -6,7 +6,9 @@ use crate::protocol::openai::sse::EventForm;
 use crate::protocol::openai::usage::AnswerForm;
 
 /// Images made from a text.
-pub static IMAGES: Operation = Operation {
+pub static IMAGES: Operation = MADE;
+
+const MADE: Operation = Operation {
     path: "/v1/images/generations",
     gen_ai_name: "generate_content",
     usage_report: UsageReport::Images("image.generation"),
@@ -24,15 +26,7 @@ pub static IMAGES: Operation = Operation {
 /// Images made from others.
 pub static IMAGE_EDITS: Operation = Operation {
     path: "/v1/images/edits",
-    gen_ai_name: "generate_content",
     usage_report: UsageReport::Images("image.edit"),
-    kept_as: None,
-    output_field: None,
-    has_choices: true,
-    has_tool_calls_max: false,
-    searches: false,
-    answers: AnswerForm::Images,
-    count: InputCount::None,
-    events: EventForm::Media,
     read: Reader::Either(images::read, images::read_form),
+    ..MADE
 };

@@ -8,7 +8,7 @@ use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 use super::form::{self, Form, FormRules};
 use super::image_fields::ImageFields;
 use super::object_ids::object_ids;
-use super::{Invalid, Request, choices, count, flag, model, name, string, text};
+use super::{Invalid, Request, choices, count, fields, flag, model, name, string, text};
 use crate::domain::demand::{Image, ImageDemand, Media};
 use crate::domain::{Class, Demand};
 use crate::protocol::openai::json::{Loose, Object, Raw};
@@ -88,8 +88,7 @@ pub(in crate::protocol::openai) fn read_form(body: &[u8], boundary: &str) -> Res
 
 /// The demand of the fields in `text`, with so many images beside it.
 fn demand(text: &str, files: usize) -> Result<Demand, Invalid> {
-    let Object(body) =
-        serde_json::from_str::<Object<Body<'_>>>(text).map_err(|error| Invalid::body(&error.to_string()))?;
+    let body: Body<'_> = fields(text)?;
     let made = choices(body.n, "n", 1)?;
     if made > MADE_MAX {
         return Err(Invalid::field("n", "it must be at most 10"));

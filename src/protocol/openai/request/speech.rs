@@ -2,10 +2,10 @@
 
 use serde::Deserialize;
 
-use super::{Invalid, Request, model, string, text};
+use super::{Invalid, Request, fields, model, string, text};
 use crate::domain::demand::Speech;
 use crate::domain::{Class, Demand};
-use crate::protocol::openai::json::{Object, Raw};
+use crate::protocol::openai::json::Raw;
 
 /// Everything in such a body that decides its cost.
 #[derive(Deserialize, Default)]
@@ -24,8 +24,7 @@ struct Body<'a> {
 /// Reads a body.
 pub(in crate::protocol::openai) fn read(body: &[u8]) -> Result<Request, Invalid> {
     let text = text(body)?;
-    let Object(body) =
-        serde_json::from_str::<Object<Body<'_>>>(text).map_err(|error| Invalid::body(&error.to_string()))?;
+    let body: Body<'_> = fields(text)?;
     let input = string(body.input, "input")?.ok_or_else(|| Invalid::field("input", "it must be a string"))?;
     let characters = u64::try_from(input.chars().count()).unwrap_or(u64::MAX);
     let is_plain = string(body.response_format, "response_format")?.as_deref() == Some("pcm");

@@ -3,11 +3,11 @@
 use serde::Deserialize;
 
 use super::form::{self, Form, FormRules};
-use super::{Invalid, Request, flag, model};
+use super::{Invalid, Request, fields, flag, model};
 use crate::domain::demand::{Media, Transcript};
 use crate::domain::{Class, Demand};
 use crate::media::{self, LengthBasis, Recording};
-use crate::protocol::openai::json::{Object, Raw};
+use crate::protocol::openai::json::Raw;
 
 /// The longest sample of a known speaker that OpenAI takes, in milliseconds.
 const SAMPLE_MS_MAX: u64 = 10_000;
@@ -33,8 +33,7 @@ struct Body<'a> {
 /// Reads a form.
 pub(in crate::protocol::openai) fn read_form(body: &[u8], boundary: &str) -> Result<Request, Invalid> {
     let Form { json, files } = form::read(&FORM, body, boundary)?;
-    let Object(fields) =
-        serde_json::from_str::<Object<Body<'_>>>(&json).map_err(|error| Invalid::body(&error.to_string()))?;
+    let fields: Body<'_> = fields(&json)?;
     let [(_, file)] = files.as_slice() else {
         return Err(Invalid::field("file", "send exactly one file, with a name"));
     };
