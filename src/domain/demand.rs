@@ -13,6 +13,8 @@ use crate::domain::usage::ContainerMemory;
 /// The service tier a request asks for or an answer was served at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Tier {
+    /// That of a line of a batch: half price, within a day.
+    Batch,
     /// Half price, slower.
     Flex,
     /// `default`, and what an absent tier means.
@@ -32,6 +34,7 @@ impl Tier {
     /// `auto` is no tier: it leaves the choice to upstream.
     pub fn named(name: &str) -> Option<Self> {
         Some(match name {
+            "batch" => Self::Batch,
             "flex" => Self::Flex,
             "default" | "standard" => Self::Standard,
             "scale" => Self::Scale,
@@ -44,6 +47,7 @@ impl Tier {
     /// The name on the wire.
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Batch => "batch",
             Self::Flex => "flex",
             Self::Standard => "default",
             Self::Scale => "scale",

@@ -62,6 +62,7 @@ fn a_flex_request_is_bounded_by_the_standard_it_may_fall_back_to() {
     let asked = |tier| bound(&price, None, &Demand { tier, ..text(1_000, Some(1_000)) }, inputs()).cost;
     assert_eq!(asked(Some(Tier::Flex)), asked(None));
     assert!(asked(Some(Tier::Priority)) > asked(None));
+    assert_eq!(asked(Some(Tier::Batch)).nano() * 2, asked(None).nano(), "a batch is served as one");
     assert!(asked(Some(Tier::Ultrafast)) > asked(Some(Tier::Priority)));
 }
 
@@ -69,7 +70,7 @@ proptest! {
     #[test]
     fn no_usage_within_the_bound_costs_more_than_the_bound(
         model in prop::sample::select(vec!["gpt-4o-mini", "gpt-6.1-sol", "gpt-5.5-pro", "gpt-4", "gpt-audio", "gpt-6-luna"]),
-        tier in prop::sample::select(vec![None, Some(Tier::Flex), Some(Tier::Standard), Some(Tier::Priority), Some(Tier::Ultrafast)]),
+        tier in prop::sample::select(vec![None, Some(Tier::Batch), Some(Tier::Flex), Some(Tier::Standard), Some(Tier::Priority), Some(Tier::Ultrafast)]),
         body_bytes in 0u64..2_000_000,
         output_max in prop::option::of(0u64..200_000),
         choices in 1u64..4,
@@ -107,6 +108,7 @@ proptest! {
         let tokens = spread((most.input, most.output()), &demand, shares);
         let served = match tier {
             None => vec![project_tier, Tier::Standard],
+            Some(Tier::Batch) => vec![Tier::Batch],
             Some(Tier::Ultrafast) => vec![Tier::Ultrafast, Tier::Priority, Tier::Standard],
             Some(asked) => vec![asked, Tier::Standard],
         };
