@@ -5,7 +5,11 @@
 //! escaped, in which of two parts of one name counts. So a form is refused where another
 //! reader might find other parts in it. The bytes of a body are never changed.
 
+mod stream;
+
 use memchr::memmem;
+
+pub use self::stream::{FormEvent, FormReader};
 
 /// The most parts of a form; OpenAI's largest has 16 images and some 20 fields.
 const PARTS_MAX: usize = 256;

@@ -3,13 +3,14 @@
 //! That reader, written apart, takes what readers of forms are known to take: line ends of one
 //! byte, text before the first part, names in any case and without quotes, the last of two
 //! parts of one name. Where the guard has accepted a form, both find the same fields.
+//! The guard's reader of forms that pass finds the same parts, or none, however they are cut.
 
 #![no_main]
 
 use std::collections::BTreeMap;
 
 use libfuzzer_sys::fuzz_target;
-use spendguard::protocol::multipart;
+use spendguard::protocol::multipart::{self, FormError, FormEvent, FormReader};
 use spendguard::protocol::openai::{Edit, IMAGE_EDITS};
 
 const BOUNDARY: &str = "b";
@@ -50,7 +51,38 @@ fn leniently(body: &[u8]) -> (BTreeMap<String, Vec<u8>>, usize) {
     (fields, files)
 }
 
+/// The names of the parts and their content, where the form comes in pieces of `size` bytes.
+fn in_pieces(body: &[u8], size: usize) -> Result<Vec<(String, bool, Vec<u8>)>, FormError> {
+    let (mut parts, mut reader) = (Vec::new(), FormReader::new(BOUNDARY));
+    for piece in body.chunks(size) {
+        reader.feed(piece, |event| match event {
+            FormEvent::Part { name, file_name } => {
+                parts.push((name.to_owned(), file_name.is_some(), Vec::new()));
+            }
+            FormEvent::Data(data) => parts.last_mut().expect("a part has begun").2.extend_from_slice(data),
+            FormEvent::End => {}
+        })?;
+    }
+    reader.finish()?;
+    Ok(parts)
+}
+
+/// The same of the whole form.
+fn in_whole(body: &[u8]) -> Result<Vec<(String, bool, Vec<u8>)>, FormError> {
+    let parts = multipart::parts(body, BOUNDARY)?;
+    Ok(parts
+        .iter()
+        .map(|part| (part.name.to_owned(), part.file_name.is_some(), part.data.to_vec()))
+        .collect())
+}
+
 fuzz_target!(|body: &[u8]| {
+    let whole = in_whole(body);
+    for size in [1, 2 + body.len() % 61, body.len().max(1)] {
+        let pieces = in_pieces(body, size);
+        // A head is judged as soon as it is read, and in a whole form once its part has ended.
+        assert!(pieces == whole || pieces.is_err() && whole.is_err(), "{pieces:?} and {whole:?}");
+    }
     let Some(Ok(request)) = IMAGE_EDITS.read_form(body, BOUNDARY) else { return };
     // It passes as it came, whatever is in it.
     assert_eq!(request.rewrite(body, &Edit { output_max: Some(1), ..Edit::default() }), None);
