@@ -9,13 +9,16 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use serde::Deserialize;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::guard::Guard;
 use crate::ledger::entry::OpenJob;
 use crate::proxy::Rules;
-use crate::proxy::background::{Asked, RESPONSE, Settler, Terms};
+use crate::proxy::asking::Asked;
+use crate::proxy::background::{RESPONSE, Settler};
+use crate::proxy::batches::{BATCH, BatchSettler};
 use crate::store::jobs::DueJob;
 use crate::sync::unpoisoned;
 
@@ -35,6 +38,13 @@ const SIGHTINGS_MAX: usize = 10_000;
 const SIGHTING_LASTS: Duration = Duration::from_secs(7_200);
 /// How long a job's object must have been gone.
 const GONE_FOR: Duration = Duration::from_secs(50);
+
+/// The part of a job's terms that all kinds have.
+#[derive(Deserialize)]
+struct Owner {
+    /// Whether upstream was called with the guard's own key.
+    is_own: bool,
+}
 
 /// Asks for the outcome of jobs.
 #[derive(Debug)]
@@ -120,11 +130,7 @@ impl Poller {
     async fn poll(&self, due: DueJob) {
         let DueJob { open, polls } = &due;
         let rules = self.rules.load_full();
-        if open.job.kind != RESPONSE {
-            return self.guard.put_job_off(open, PAUSE_MAX);
-        }
-        let settler = Settler::new(&self.guard, &rules);
-        let asked = match self.asked(&settler, &rules, open).await {
+        let asked = match self.asked(&rules, open).await {
             Some(asked) => asked,
             None if self.is_late(open) => Asked::Failed,
             // Only its client can ask for it.
@@ -140,7 +146,7 @@ impl Poller {
                     object = open.job.object,
                     "upstream does not know the object of a job any more, so its hold is charged"
                 );
-                settler.assume(&open.job.object, "upstream does not know it any more").await;
+                self.assume(&rules, open, "upstream does not know it any more").await;
             }
             Asked::Running | Asked::Failed if self.is_given_up(open) => {
                 tracing::warn!(
@@ -149,7 +155,7 @@ impl Poller {
                     object = open.job.object,
                     "the end of a job was not seen by its deadline, so its hold is charged"
                 );
-                settler.assume(&open.job.object, "its end was not seen by its deadline").await;
+                self.assume(&rules, open, "its end was not seen by its deadline").await;
             }
             Asked::Gone => self.guard.put_job_off(open, PAUSE_MAX),
             Asked::Running | Asked::Failed => self.guard.put_job_off(open, pause_after(*polls)),
@@ -157,12 +163,25 @@ impl Poller {
     }
 
     /// What upstream says of a job; `None` if the guard has no key for it.
-    async fn asked(&self, settler: &Settler, rules: &Rules, open: &OpenJob) -> Option<Asked> {
-        let is_own = Terms::read(&open.job.terms).is_ok_and(|terms| terms.is_own);
+    async fn asked(&self, rules: &Rules, open: &OpenJob) -> Option<Asked> {
+        let is_own = serde_json::from_str(&open.job.terms).is_ok_and(|Owner { is_own }| is_own);
         let key = rules.upstream_key.as_ref().filter(|_| is_own)?;
         // Behind those of the shards.
         let upstream = rules.upstreams.last()?;
-        Some(settler.ask(upstream, key, open).await)
+        Some(match open.job.kind.as_str() {
+            RESPONSE => Settler::new(&self.guard, rules).ask(upstream, key, open).await,
+            BATCH => BatchSettler::new(&self.guard, rules).ask(upstream, key, open).await,
+            // Of a later version.
+            _ => Asked::Failed,
+        })
+    }
+
+    /// Charges the hold of a job whose outcome will not be known.
+    async fn assume(&self, rules: &Rules, open: &OpenJob, note: &'static str) {
+        match open.job.kind.as_str() {
+            BATCH => BatchSettler::new(&self.guard, rules).assume(&open.job.object, note).await,
+            kind => Settler::new(&self.guard, rules).assume(kind, &open.job.object, note).await,
+        }
     }
 
     /// Whether upstream has not known a job's object twice, a minute apart: it may have been just

@@ -6,8 +6,10 @@
 
 pub mod admit;
 pub mod answer;
+pub mod asking;
 pub mod auth;
 pub mod background;
+pub mod batches;
 pub mod bill;
 pub mod body;
 pub mod conceal;
@@ -34,6 +36,7 @@ pub mod route;
 mod rules;
 pub mod tap;
 pub mod unpack;
+mod upload;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -157,6 +160,9 @@ impl Proxy {
                 return Err((refusal, in_flight));
             }
         };
+        if let Endpoint::Upload(upload) = endpoint {
+            return Box::pin(self.upload(rules, upload, (head, body), caller, in_flight)).await;
+        }
         let body = match receive::read(&self.guard, body, &head, rules, &caller).await {
             Ok(body) => body,
             Err(refusal) => return Err((refusal, in_flight)),
@@ -169,22 +175,15 @@ impl Proxy {
                     Err(refusal) => Err((refusal, in_flight)),
                 }
             }
+            Endpoint::Batch => Box::pin(self.batch(rules, (head, body), caller, in_flight)).await,
             // Boxed, so that metered requests don't have its size.
-            Endpoint::Free(_) | Endpoint::Allowed => {
+            Endpoint::Free(_) | Endpoint::Allowed | Endpoint::Upload(_) => {
                 Box::pin(self.forward_free(rules, (head, body), caller, in_flight)).await
             }
             Endpoint::Metered(operation) => {
                 let prepared = async {
                     let body = match deployment {
-                        Some(named) => {
-                            let form =
-                                prepare::form_boundary(&head.headers)?.filter(|_| operation.takes_forms());
-                            let named = move |body: &Bytes| match form {
-                                Some(boundary) => Ok(route::form_with_deployment(body, &boundary, &named)),
-                                None => route::with_deployment(body, &named),
-                            };
-                            self.guard.parsed(&body, named).await?
-                        }
+                        Some(named) => self.with_deployment(operation, &head.headers, &body, named).await?,
                         None => body,
                     };
                     self.prepare(rules, operation, &head, body, &caller, &mut in_flight).await

@@ -4,25 +4,25 @@
 //! may have reached upstream. The body says so: it is asked for its bytes only
 //! when the head goes out.
 
+mod outgoing;
 mod pool;
 mod tunnel;
 
 use std::fmt;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
-use http_body::{Body, Frame, SizeHint};
 use hyper::rt::{Read, Write};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
 use tower_service::Service;
 
+use self::outgoing::Outgoing;
+pub use self::outgoing::{Closed, Passing, Source};
 pub use self::pool::AnswerBody;
 use self::pool::{Failure, Pool};
 pub use self::tunnel::HttpProxy;
@@ -158,34 +158,76 @@ impl Upstream {
         &self,
         method: Method,
         suffix: &str,
-        mut headers: HeaderMap,
+        headers: HeaderMap,
         body: Bytes,
     ) -> Result<Response<AnswerBody>, SendError> {
+        // A request without a body counts as sent from the start.
+        let was_polled = Arc::new(AtomicBool::new(body.is_empty()));
+        let request = self.request(method, suffix, headers, Outgoing::whole(body, &was_polled))?;
+        let answer = tokio::time::timeout(self.response_timeout, self.exchange(request, &was_polled)).await;
+        answer.unwrap_or_else(|_| Err(self.timed_out(was_polled.load(Ordering::Acquire))))
+    }
+
+    /// Sends a request whose body is passed on as it arrives, and waits for the answer's head,
+    /// which may come before the end of the body.
+    ///
+    /// There is no time limit: the caller, who knows when the body is over, has one of
+    /// [`Upstream::response_timeout`] from then on.
+    pub async fn send_passing(
+        &self,
+        method: Method,
+        suffix: &str,
+        headers: HeaderMap,
+        body: Passing,
+    ) -> Result<Response<AnswerBody>, SendError> {
         let was_polled = Arc::new(AtomicBool::new(false));
-        let bodyless = body.is_empty();
+        let request = self.request(method, suffix, headers, Outgoing::passing(body, &was_polled))?;
+        self.exchange(request, &was_polled).await
+    }
+
+    /// The time limit for the head of an answer.
+    pub fn response_timeout(&self) -> Duration {
+        self.response_timeout
+    }
+
+    /// The error of a request that got no answer within the time limit.
+    pub fn timed_out(&self, sent: bool) -> SendError {
+        let detail = format!("no answer within {:?}", self.response_timeout);
+        SendError { kind: SendErrorKind::TimedOut, sent, detail }
+    }
+
+    fn request(
+        &self,
+        method: Method,
+        suffix: &str,
+        mut headers: HeaderMap,
+        body: Outgoing,
+    ) -> Result<Request<Outgoing>, SendError> {
         let unsendable = |detail: String| SendError { kind: SendErrorKind::Broken, sent: false, detail };
         let target = self.target(suffix).map_err(|error| unsendable(error.to_string()))?;
         headers.insert(header::HOST, self.host.clone());
         let authorization = self.plain_proxy.as_ref().and_then(|proxy| proxy.authorization.clone());
         headers.extend(authorization.map(|value| (header::PROXY_AUTHORIZATION, value)));
-        let mut request = Request::new(Outgoing { bytes: Some(body), was_polled: Arc::clone(&was_polled) });
+        let mut request = Request::new(body);
         *request.method_mut() = method;
         *request.uri_mut() = target;
         *request.headers_mut() = headers;
-        let answer = tokio::time::timeout(self.response_timeout, self.pool.request(request)).await;
-        // A request without a body counts as sent from the start.
-        let sent = || bodyless || was_polled.load(Ordering::Acquire);
-        match answer {
-            Ok(Ok(answer)) => self.unless_refused(answer),
-            Ok(Err(Failure::Unreachable(cause))) => {
+        Ok(request)
+    }
+
+    async fn exchange(
+        &self,
+        request: Request<Outgoing>,
+        was_polled: &AtomicBool,
+    ) -> Result<Response<AnswerBody>, SendError> {
+        match self.pool.request(request).await {
+            Ok(answer) => self.unless_refused(answer),
+            Err(Failure::Unreachable(cause)) => {
                 Err(SendError { kind: SendErrorKind::Unreachable, sent: false, detail: chain(&*cause) })
             }
-            Ok(Err(Failure::Broken(error))) => {
-                Err(SendError { kind: SendErrorKind::Broken, sent: sent(), detail: chain(&error) })
-            }
-            Err(_) => {
-                let detail = format!("no answer within {:?}", self.response_timeout);
-                Err(SendError { kind: SendErrorKind::TimedOut, sent: sent(), detail })
+            Err(Failure::Broken(error)) => {
+                let sent = was_polled.load(Ordering::Acquire);
+                Err(SendError { kind: SendErrorKind::Broken, sent, detail: chain(&error) })
             }
         }
     }
@@ -245,36 +287,6 @@ fn chain(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
-}
-
-/// A complete body that records when it is first polled.
-#[derive(Debug)]
-struct Outgoing {
-    bytes: Option<Bytes>,
-    was_polled: Arc<AtomicBool>,
-}
-
-impl Body for Outgoing {
-    type Data = Bytes;
-    type Error = std::convert::Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        self.was_polled.store(true, Ordering::Release);
-        let bytes = self.bytes.take().filter(|bytes| !bytes.is_empty());
-        Poll::Ready(bytes.map(|bytes| Ok(Frame::data(bytes))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.bytes.as_ref().is_none_or(Bytes::is_empty)
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        let length = self.bytes.as_ref().map_or(0, Bytes::len);
-        SizeHint::with_exact(u64::try_from(length).unwrap_or(u64::MAX))
-    }
 }
 
 #[cfg(test)]

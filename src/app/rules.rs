@@ -37,6 +37,7 @@ pub fn of(settings: &Settings, upstreams: Arc<[Arc<Upstream>]>) -> Result<(Rules
         pass_through: settings.pass_through,
         allowed: settings.endpoints_allowed.clone(),
         shared_objects: settings.shared_objects,
+        fetch_batch_files: settings.guard.fetch_batch_files,
         forwarded: settings.upstream.forwarded.clone(),
         cors: settings.server.cors.clone(),
         admit: admit::Config {

@@ -262,6 +262,7 @@ fn guard(raw: &Raw, notes: &mut Notes<'_>) -> Option<Guard> {
         tool_context_max: raw.tool_context_max,
         tools_bound: tools_bound?,
         stored_prompts: stored_prompts?,
+        fetch_batch_files: raw.fetch_batch_files,
         open_requests_max: notes.ok("guard.open_requests_max", open)?,
     })
 }

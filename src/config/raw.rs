@@ -212,6 +212,9 @@ section! {
         /// Stored prompts under a hard limit: `refuse`, or `allow` with a hold for
         /// all that such a prompt may contain.
         stored_prompts: String = "refuse".into(),
+        /// Whether a batch may be made of a file that was uploaded past the guard, which
+        /// reads it from OpenAI first.
+        fetch_batch_files: bool = false,
         /// The most requests that may be open at the same time.
         open_requests_max: usize = 20_000,
     }
@@ -230,7 +233,7 @@ section! {
 section! {
     /// Endpoints.
     Endpoints {
-        /// Endpoints to forward unmetered, such as `POST /v1/files`; `{}` stands for an id.
+        /// Endpoints to forward unmetered, such as `POST /v1/evals/{}/runs`; `{}` stands for an id.
         /// Endpoints that lead past every limit, such as those that create secrets for
         /// clients, can't be allowed.
         allow: Vec<String> = Vec::new(),

@@ -191,6 +191,8 @@ pub struct Guard {
     pub tools_bound: ToolsBound,
     /// Whether stored prompts may be used under a hard limit.
     pub stored_prompts: bool,
+    /// Whether a batch may be made of a file that did not pass the guard, which reads it first.
+    pub fetch_batch_files: bool,
     /// Requests open at once.
     pub open_requests_max: usize,
 }

@@ -199,6 +199,16 @@ impl Quantities {
         self.0[places].iter().copied().fold(0, u64::saturating_add)
     }
 
+    /// Of each class the larger count of two.
+    #[must_use]
+    pub fn most(&self, other: &Self) -> Self {
+        let mut most = *self;
+        for class in Class::ALL {
+            most[class] = most[class].max(other[class]);
+        }
+        most
+    }
+
     /// Combines two: the output of the one with more output tokens, and everything else
     /// of the one with more input tokens; of equals, that of `later`.
     #[must_use]

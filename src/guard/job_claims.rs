@@ -31,6 +31,8 @@ struct State {
     claimed: HashSet<JobKey>,
     /// All others, which are rows of the database, too.
     open: HashMap<JobKey, Waiting>,
+    /// Those whose outcome is being read, which may take minutes.
+    settling: HashSet<JobKey>,
     /// Those that are to be polled, by the running time at which they are due.
     due: BTreeSet<(Duration, JobKey)>,
 }
@@ -113,6 +115,12 @@ impl Jobs {
         state.due.insert((until, Arc::clone(key)));
     }
 
+    /// Notes that the outcome of a job is being read, unless it is already.
+    pub(super) fn settling(self: &Arc<Self>, key: JobKey) -> Option<Settling> {
+        let is_first = self.state().settling.insert(Arc::clone(&key));
+        is_first.then(|| Settling { jobs: Arc::clone(self), key })
+    }
+
     /// How many jobs of the embedded engine run.
     pub(super) fn len(&self) -> usize {
         self.state().open.len()
@@ -136,6 +144,19 @@ impl State {
     fn add(&mut self, key: JobKey, open: Arc<OpenJob>, due: Duration) {
         self.due.insert((due, Arc::clone(&key)));
         self.open.insert(key, Waiting { open, due: Some(due), polls: 0 });
+    }
+}
+
+/// The outcome of a job is being read, until this is dropped.
+#[derive(Debug)]
+pub struct Settling {
+    jobs: Arc<Jobs>,
+    key: JobKey,
+}
+
+impl Drop for Settling {
+    fn drop(&mut self) {
+        self.jobs.state().settling.remove(&self.key);
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::guard::job_claims::key;
+use crate::guard::job_claims::{Settling, key};
 use crate::guard::{Guard, Reservation};
 use crate::ledger::entry::{Job, OpenJob};
 use crate::store::jobs::{DueJob, PutOff};
@@ -84,6 +84,12 @@ impl Guard {
             let hold = Arc::clone(&open.hold);
             (Reservation::resumed(Arc::clone(self), hold, slot, claim), open)
         }))
+    }
+
+    /// Notes that the outcome of a job is being read, for an outcome that takes long to read;
+    /// `None` if it already is on this guard.
+    pub fn settling(&self, kind: &str, object: &str) -> Option<Settling> {
+        self.jobs.settling(key(kind, object))
     }
 
     /// The first jobs that are due to be polled. Each is due again only after

@@ -119,6 +119,8 @@ impl Memory {
                 let (project, context) = (Arc::clone(project), context.clone());
                 self.items.put(*key, KnownItem { project, context });
             }
+            // It is read from the database where a batch is made.
+            ObjectChange::BatchInput { .. } => {}
             ObjectChange::Remove(of) => self.objects.remove(ObjectKey::of(of.kind, &of.id)),
             // Among guards, the row is read before the conversation is named again.
             ObjectChange::EndTurn { of, alone, .. } => {
@@ -304,6 +306,11 @@ impl Guard {
             }
         }
         self.core.push_objects(changes)
+    }
+
+    /// What a scan has found in a file whose lines can make a batch; `None` if it was not scanned.
+    pub async fn batch_input(&self, of: ObjectReference) -> Result<Option<String>, StoreError> {
+        self.reports.batch_input(of).await
     }
 
     /// Waits until objects are in the database. If that can't be written now, they

@@ -89,6 +89,21 @@ impl Denial {
         }
     }
 
+    /// The same where the other holds in the way are of the same request: these don't end before
+    /// it is served.
+    #[must_use]
+    pub fn beside_own_holds(self) -> Self {
+        match self {
+            Self::Held(blocked) => Self::Exhausted(blocked),
+            Self::CreditHeld(short) => Self::NoCredit(short),
+            final_one @ (Self::Exhausted(_)
+            | Self::TooLarge(_)
+            | Self::OverClientCap { .. }
+            | Self::NoCredit(_)
+            | Self::TooManyMeters(_)) => final_one,
+        }
+    }
+
     /// Whether it would pass if other requests' holds were gone.
     pub fn is_held(&self) -> bool {
         matches!(self, Self::Held(_) | Self::CreditHeld(_))

@@ -12,12 +12,24 @@ use crate::pricing::sheet::Price;
 /// The cost of a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cost {
-    /// The total.
-    pub total: Money,
-    /// The hosted tools' part.
-    pub tool_fees: Money,
+    /// The total, in picodollars.
+    pub pico: i128,
+    /// The hosted tools' part, in picodollars.
+    pub fees_pico: i128,
     /// The quantities, each in the class that it was charged at.
     pub quantities: Quantities,
+}
+
+impl Cost {
+    /// The total, rounded up.
+    pub fn total(&self) -> Money {
+        Money::from_pico_rounded_up(self.pico)
+    }
+
+    /// The hosted tools' part, rounded up.
+    pub fn tool_fees(&self) -> Money {
+        Money::from_pico_rounded_up(self.fees_pico)
+    }
 }
 
 /// The hosted tools that a request offered, as far as they decide a cost.
@@ -46,10 +58,9 @@ pub fn cost(price: &Price, tier: Tier, usage: &Usage, offer: Offer<'_>) -> Cost 
     if let Some(image) = offer.image_price {
         fees += image.rates(tier, 0).cost_pico(&tools.only(Class::is_token));
     }
-    let total = Money::from_pico_rounded_up(rates.cost_pico(&usage.tokens) + fees);
     let mut quantities = usage.tokens;
     quantities += tools;
-    Cost { total, tool_fees: Money::from_pico_rounded_up(fees), quantities }
+    Cost { pico: rates.cost_pico(&usage.tokens) + fees, fees_pico: fees, quantities }
 }
 
 /// The usage of hosted tools, each in the class that it is charged at.
@@ -125,7 +136,7 @@ mod tests {
         let sheet = Sheet::built_in(&[]).unwrap();
         let price = sheet.find(model, 1_795_000_000).unwrap();
         let offer = Offer { tools: offered, image_price: None, sessions: 1, reused: &[] };
-        cost(&price, tier, &Usage { tokens, tools, largest_prompt: None }, offer).total.to_string()
+        cost(&price, tier, &Usage { tokens, tools, largest_prompt: None }, offer).total().to_string()
     }
 
     #[test]
@@ -194,7 +205,7 @@ mod tests {
         let read = |largest_prompt| {
             let usage = Usage { tokens, tools: ToolUse::default(), largest_prompt };
             let offer = Offer { tools: &ToolDemand::default(), image_price: None, sessions: 1, reused: &[] };
-            cost(&price, Tier::Standard, &usage, offer).total.to_string()
+            cost(&price, Tier::Standard, &usage, offer).total().to_string()
         };
         assert_eq!(read(None), "1.2", "at once");
         assert_eq!(read(Some(100_000)), "0.6", "in three turns");
@@ -289,7 +300,7 @@ mod tests {
         ];
         assert_eq!(cost.quantities, charged.into());
         // 2 x 0.025, 3 x 0.0025, 0.12, 0.48, and 70 tokens at 40 a million.
-        assert_eq!(cost.tool_fees.to_string(), "0.6603");
-        assert_eq!((cost.total - cost.tool_fees).to_string(), "0.0000225", "9 tokens at 2.5 a million");
+        assert_eq!(cost.tool_fees().to_string(), "0.6603");
+        assert_eq!((cost.total() - cost.tool_fees()).to_string(), "0.0000225", "9 tokens at 2.5 a million");
     }
 }

@@ -5,6 +5,9 @@
 
 use memchr::memchr_iter;
 
+/// A buffer up to this size is kept for the next line.
+const KEPT_BYTES_MAX: usize = 256 << 10;
+
 /// A line, without the `\n` or `\r\n` that ends it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Line<'a> {
@@ -61,8 +64,13 @@ impl LineReader {
         if !self.partial.is_empty() {
             on(self.bounded(&self.partial));
         }
-        self.partial.clear();
+        self.forget();
         self.is_too_long = false;
+    }
+
+    /// The memory that a line takes whose end hasn't come.
+    pub const fn held_bytes(&self) -> usize {
+        self.partial.capacity()
     }
 
     /// Ends a line with these bytes before its line end.
@@ -75,7 +83,7 @@ impl LineReader {
             let line = if is_within { bytes } else { &self.partial };
             on(self.bounded(line.strip_suffix(b"\r").unwrap_or(line)));
         }
-        self.partial.clear();
+        self.forget();
         self.is_too_long = false;
     }
 
@@ -89,10 +97,18 @@ impl LineReader {
         if bytes.len() <= room {
             self.partial.extend_from_slice(bytes);
         } else {
-            self.partial.clear();
+            self.forget();
             self.is_too_long = true;
             on(Line::TooLong);
         }
+    }
+
+    /// Empties the buffer, and gives a large one back.
+    fn forget(&mut self) {
+        if self.partial.capacity() > KEPT_BYTES_MAX {
+            self.partial = Vec::new();
+        }
+        self.partial.clear();
     }
 
     /// A line, if it is within the bound.

@@ -3,9 +3,11 @@
 //! Row 1: pure functions and sans-I/O state over bytes. `endpoint` sorts paths,
 //! `request` reads a body into a demand and splices it, `usage` reads the usage in an
 //! answer, `sse` observes streams, `account` finds the parts of an answer that name
-//! upstream's account, `refusal` writes error bodies.
+//! upstream's account, `refusal` writes error bodies, `batch` reads
+//! batches and their files.
 
 pub mod account;
+pub mod batch;
 pub mod endpoint;
 mod json;
 pub mod operation;

@@ -9,10 +9,9 @@ mod stream;
 mod terms;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use http::{HeaderValue, StatusCode};
 use tokio_util::task::TaskTracker;
 
 use crate::domain::{KeptContainers, ObjectKind, ObjectReference};
@@ -22,13 +21,14 @@ use crate::ledger::entry::{Job, OpenJob};
 use crate::pricing::sheet::{Sheet, UnknownModel};
 use crate::protocol::openai::ResponseState;
 use crate::protocol::openai::sse::{self, Hide};
-use crate::protocol::openai::usage::{self, Answer, Outcome};
+use crate::protocol::openai::usage::{Answer, Outcome};
 
+use crate::proxy::Rules;
+use crate::proxy::asking::{self, Asked};
 use crate::proxy::bill::{Bill, Exchange};
-use crate::proxy::body::{self, ANSWER_BYTES_MAX, Bounds, EVENT_BYTES_MAX};
+use crate::proxy::body::EVENT_BYTES_MAX;
 use crate::proxy::query::encoded;
 use crate::proxy::record::{self, Recorded, Recording};
-use crate::proxy::{Rules, headers};
 use crate::upstream::Upstream;
 
 pub use self::stream::BackgroundStream;
@@ -42,8 +42,6 @@ pub const RESPONSE: &str = "response";
 const DEADLINE_S: i64 = 86_400;
 /// The longest id of a response that is followed. OpenAI's have some 60 characters.
 const ID_BYTES_MAX: usize = 256;
-/// How long an answer to the guard's own question may take.
-const ASK_MAX: Duration = Duration::from_secs(30);
 
 /// A request that becomes a job once upstream has named its response.
 #[derive(Debug)]
@@ -60,19 +58,6 @@ pub struct Settler {
     guard: Arc<Guard>,
     sheet: Arc<Sheet>,
     unknown: UnknownModel,
-}
-
-/// What upstream says of a response that the guard asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Asked {
-    /// It has ended, and its job is settled.
-    Ended,
-    /// It goes on, or its state is not known.
-    Running,
-    /// There is none of that id.
-    Gone,
-    /// There was no answer that says anything of it.
-    Failed,
 }
 
 impl Settler {
@@ -176,8 +161,8 @@ impl Settler {
     }
 
     /// Charges the hold of a job, whose outcome will not be known.
-    pub async fn assume(&self, id: &str, note: &'static str) {
-        let Some((reservation, _)) = self.resume(id).await else { return };
+    pub async fn assume(&self, kind: &str, id: &str, note: &'static str) {
+        let Some((reservation, _)) = self.resume(kind, id).await else { return };
         let tier = reservation.hold().tier;
         let object_id = Some(id.to_owned());
         let ending = Ending { note: Some(note), tier, object_id, ..Exchange::default().ending() };
@@ -186,43 +171,17 @@ impl Settler {
 
     /// Asks upstream for the response of a job, and settles it if it has ended.
     pub async fn ask(&self, upstream: &Upstream, authorization: &HeaderValue, open: &OpenJob) -> Asked {
-        let asked = tokio::time::timeout(ASK_MAX, self.question(upstream, authorization, open)).await;
-        match asked.unwrap_or(Err(Asked::Failed)) {
+        let path = format!("/responses/{}", encoded(&open.job.object));
+        let key = &open.hold.attribution.key;
+        match asking::whole(upstream, authorization, &path, key).await {
             Ok(body) if self.saw(open, &body).await == ResponseState::Ended => Asked::Ended,
             Ok(_) => Asked::Running,
             Err(asked) => asked,
         }
     }
 
-    async fn question(
-        &self,
-        upstream: &Upstream,
-        authorization: &HeaderValue,
-        open: &OpenJob,
-    ) -> Result<Bytes, Asked> {
-        let mut headers = HeaderMap::new();
-        headers.insert(header::AUTHORIZATION, authorization.clone());
-        headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
-        let path = format!("/responses/{}", encoded(&open.job.object));
-        let answer = upstream.send(Method::GET, &path, headers, Bytes::new()).await;
-        let (head, body) = answer.map_err(|_| Asked::Failed)?.into_parts();
-        let is_gone = head.status == StatusCode::NOT_FOUND;
-        if !(head.status.is_success() || is_gone) || headers::is_encoded(&head.headers) {
-            return Err(Asked::Failed);
-        }
-        let key = Arc::clone(&open.hold.attribution.key);
-        let bounds = Bounds::paid_answer(ANSWER_BYTES_MAX, ASK_MAX, key);
-        let body = body::read(body, bounds).await.map_err(|_| Asked::Failed)?;
-        match (is_gone, usage::is_error_envelope(&body)) {
-            (false, _) => Ok(body),
-            (true, true) => Err(Asked::Gone),
-            // That of something in between.
-            (true, false) => Err(Asked::Failed),
-        }
-    }
-
-    async fn resume(&self, id: &str) -> Option<(Reservation, Arc<OpenJob>)> {
-        match self.guard.resume_job(RESPONSE, id).await {
+    async fn resume(&self, kind: &str, id: &str) -> Option<(Reservation, Arc<OpenJob>)> {
+        match self.guard.resume_job(kind, id).await {
             Ok(resumed) => resumed,
             Err(error) => {
                 tracing::warn!(
@@ -239,7 +198,7 @@ impl Settler {
     /// that leaves comes between.
     async fn end(&self, id: &str, answer: Answer, counted: u64) {
         self.find_containers(&answer).await;
-        let Some((reservation, open)) = self.resume(id).await else { return };
+        let Some((reservation, open)) = self.resume(RESPONSE, id).await else { return };
         let (mut bill, containers, request_id) = match self.bill(&open) {
             Ok(bill) => bill,
             Err(error) => {

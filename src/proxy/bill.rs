@@ -109,6 +109,28 @@ impl Exchange {
     }
 }
 
+/// How an answer is charged.
+enum Judged {
+    /// By what it used.
+    Settle(Basis, Quantities),
+    /// Not at all: it failed before any output.
+    Release,
+    /// As much as its request was held for.
+    Assume,
+}
+
+/// The price of an answer.
+struct Priced {
+    cost: Cost,
+    tier: Tier,
+    /// Whether it made no picture, though its image tool may have been held for.
+    made_no_picture: bool,
+}
+
+/// It can't be known what an answer costs, only the most that it may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Unknown;
+
 /// Whether a request may be billed for tokens that can't be counted without usage: sound, what
 /// only upstream can see the size of, rejected predictions, what compaction writes, choices that
 /// are not shown, images that it makes. A recording that was measured and is written down can be.
@@ -145,22 +167,32 @@ impl Bill {
         of: Exchange,
         count: impl FnOnce() -> u64,
     ) -> Settled {
+        match self.judge(answer, reservation.hold().stream, count) {
+            Judged::Settle(basis, tokens) => self.settle(reservation, basis, tokens, answer, of),
+            Judged::Release => {
+                let note = Some("it failed before any output");
+                reservation.release(Ending { note, ..ending(answer, of) })
+            }
+            Judged::Assume => self.assume(reservation, answer, of),
+        }
+    }
+
+    fn judge(&self, answer: &Answer, is_stream: bool, count: impl FnOnce() -> u64) -> Judged {
         let is_partial = (self.writes_svg && answer.tools_seen == ToolUse::default())
-            || (reservation.hold().stream && answer.units[Class::Images] < self.units[Class::Images]);
+            || (is_stream && answer.units[Class::Images] < self.units[Class::Images]);
         if let Some(tokens) = answer.usage.filter(|used| !is_partial && self.is_price_of(used, answer)) {
-            return self.settle(reservation, Basis::Reported, tokens, answer, of);
+            return Judged::Settle(Basis::Reported, tokens);
         }
         if answer.failed_at_once() {
-            let note = Some("it failed before any output");
-            return reservation.release(Ending { note, ..ending(answer, of) });
+            return Judged::Release;
         }
         let ended_well = answer.outcome == Outcome::Completed;
         let is_hidden = self.is_uncountable || (!ended_well && self.may_reason(answer));
         if (ended_well || !is_hidden) && self.is_billed_by_units(answer) {
-            return self.settle(reservation, Basis::Counted, Quantities::default(), answer, of);
+            return Judged::Settle(Basis::Counted, Quantities::default());
         }
         if answer.is_partly_unread || is_hidden {
-            return self.assume(reservation, answer, of);
+            return Judged::Assume;
         }
         // The count includes the answer's JSON; the bound is the most that can be billed.
         let most = self.model_tokens;
@@ -174,7 +206,21 @@ impl Bill {
             (Class::Output, output),
         ]);
         let tokens = answer.used_so_far.map_or(counted, |used| counted.or_larger(&used));
-        self.settle(reservation, Basis::Counted, tokens, answer, of)
+        Judged::Settle(Basis::Counted, tokens)
+    }
+
+    /// What the answer to a line of a batch costs, and how that is known; `None` if it costs
+    /// nothing, and an error if only the most that it may cost is known.
+    pub(super) fn of_line(
+        &self,
+        answer: &Answer,
+        count: impl FnOnce() -> u64,
+    ) -> Result<Option<(Basis, Cost)>, Unknown> {
+        match self.judge(answer, false, count) {
+            Judged::Settle(basis, tokens) => Ok(Some((basis, self.priced(tokens, answer).cost))),
+            Judged::Release => Ok(None),
+            Judged::Assume => Err(Unknown),
+        }
     }
 
     /// Ends the hold of an answer of raw sound, which reports no usage: by its length if it has
@@ -229,7 +275,7 @@ impl Bill {
             let tokens = [(Class::Input, input), (Class::Output, output)].into();
             let usage =
                 Usage { tokens, tools, largest_prompt: Some(self.model_tokens.largest_prompt.min(input)) };
-            self.cost(answer, hold.tier, &usage).total
+            self.cost(answer, hold.tier, &usage).total()
         };
         let note = Some("it did not end well and reported no usage");
         let quantities = self.units;
@@ -241,10 +287,20 @@ impl Bill {
         &self,
         reservation: Reservation,
         basis: Basis,
-        mut tokens: Quantities,
+        tokens: Quantities,
         answer: &Answer,
         of: Exchange,
     ) -> Settled {
+        let Priced { cost, tier, made_no_picture } = self.priced(tokens, answer);
+        let (quantities, tool_fees) = (cost.quantities, cost.tool_fees());
+        let cost = cost.total();
+        let ending = Ending { cost, tool_fees, quantities, tier, made_no_picture, ..ending(answer, of) };
+        reservation.settle(basis, ending)
+    }
+
+    /// The cost of the tokens of an answer, with what it made or read in other units and the
+    /// tools that it ran.
+    fn priced(&self, mut tokens: Quantities, answer: &Answer) -> Priced {
         if self.cache_12h && answer.hides_cache_life {
             // They may all have the long life, which is the dearer one.
             let written = std::mem::take(&mut tokens[Class::CacheWrite]);
@@ -258,10 +314,9 @@ impl Bill {
         let tools = self.tools_used(answer, tokens.output_tokens_total());
         let usage = Usage { tokens, tools, largest_prompt };
         let tier = self.served_tier(answer);
-        let Cost { total: cost, tool_fees, quantities } = self.cost(answer, tier, &usage);
+        let cost = self.cost(answer, tier, &usage);
         let made_no_picture = !has_image_tokens(&usage.tools) && answer.image_calls == 0;
-        let ending = Ending { cost, tool_fees, quantities, tier, made_no_picture, ..ending(answer, of) };
-        reservation.settle(basis, ending)
+        Priced { cost, tier, made_no_picture }
     }
 
     /// The hosted tools that are billed: those that the answer reports, and those
@@ -343,6 +398,10 @@ impl Bill {
     /// The tier that decides the price: the one served, or if the answer does
     /// not say, the dearer of the one asked for and the usual one.
     fn served_tier(&self, answer: &Answer) -> Tier {
+        if self.requested_tier == Some(Tier::Batch) {
+            // Whatever tier up to standard it names, it is billed as a batch.
+            return answer.tier.filter(|tier| *tier > Tier::Scale).unwrap_or(Tier::Batch);
+        }
         answer.tier.unwrap_or_else(|| {
             self.requested_tier.map_or(self.default_tier, |requested| requested.max(Tier::Standard))
         })

@@ -1,6 +1,6 @@
 //! Reads whole bodies within bounds.
 
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use http::{HeaderMap, header};
 use http_body::Body;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
-use tokio::time::sleep;
+use tokio::time::{Sleep, sleep};
 
 use crate::proxy::room::{Pool, Room, STEP_BYTES};
 
@@ -90,7 +90,7 @@ where
     B: Body<Data = Bytes, Error = hyper::Error> + Unpin,
 {
     let Bounds { bytes_max, idle, step_bytes, room, waits } = bounds;
-    let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+    let announced = announced_bytes(&body);
     if announced > bytes_max {
         discard(body).await;
         return Err(ReadError::TooLarge);
@@ -98,25 +98,8 @@ where
     let mut first = Bytes::new();
     let mut all = BudgetedBuffer { bytes: Vec::new(), room };
     let mut time = pin!(sleep(idle));
-    let (mut brought, mut in_turn) = (0, 0);
-    loop {
-        let frame = tokio::select! {
-            biased;
-            frame = body.frame() => frame,
-            () = time.as_mut() => return Err(ReadError::TooSlow),
-        };
-        let Some(frame) = frame else { break };
-        let Ok(part) = frame.map_err(ReadError::Broken)?.into_data() else { continue };
-        brought += part.len();
-        if brought >= step_bytes {
-            brought = 0;
-            time.set(sleep(idle));
-        }
-        in_turn += part.len();
-        if in_turn >= TURN_BYTES {
-            in_turn = 0;
-            tokio::task::yield_now().await;
-        }
+    let mut pace = Pace { idle, step_bytes, brought: 0, in_turn: 0 };
+    while let Some(part) = pace.next_part(&mut body, time.as_mut()).await? {
         let bytes = first.len() + all.bytes.len() + part.len();
         let fits = bytes <= bytes_max;
         let has_room = if waits {
@@ -141,6 +124,61 @@ where
         }
     }
     Ok(if all.bytes.is_empty() { first } else { all.freeze() })
+}
+
+/// The pace that the sender of a body has to keep.
+#[derive(Debug)]
+pub(super) struct Pace {
+    idle: Duration,
+    step_bytes: usize,
+    /// Bytes since the time limit was set last.
+    brought: usize,
+    /// Bytes since other requests had their turn.
+    in_turn: usize,
+}
+
+impl Pace {
+    /// That of a client's body.
+    pub(super) fn of_request(idle: Duration) -> Self {
+        Self { idle, step_bytes: STEP_BYTES, brought: 0, in_turn: 0 }
+    }
+
+    /// The next part of a body; `None` at its end. `time` is the time limit, which is set again
+    /// whenever enough has arrived.
+    pub(super) async fn next_part<B>(
+        &mut self,
+        body: &mut B,
+        mut time: Pin<&mut Sleep>,
+    ) -> Result<Option<Bytes>, ReadError>
+    where
+        B: Body<Data = Bytes, Error = hyper::Error> + Unpin,
+    {
+        loop {
+            let frame = tokio::select! {
+                biased;
+                frame = body.frame() => frame,
+                () = time.as_mut() => return Err(ReadError::TooSlow),
+            };
+            let Some(frame) = frame else { return Ok(None) };
+            let Ok(part) = frame.map_err(ReadError::Broken)?.into_data() else { continue };
+            self.brought += part.len();
+            if self.brought >= self.step_bytes {
+                self.brought = 0;
+                time.as_mut().set(sleep(self.idle));
+            }
+            self.in_turn += part.len();
+            if self.in_turn >= TURN_BYTES {
+                self.in_turn = 0;
+                tokio::task::yield_now().await;
+            }
+            return Ok(Some(part));
+        }
+    }
+}
+
+/// The length of a body as its head announces it, at the least.
+fn announced_bytes(body: &impl Body) -> usize {
+    usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX)
 }
 
 /// Bytes with the room they take, which is free again when the last part of
@@ -241,7 +279,7 @@ pub async fn discard_unless_awaited(headers: &HeaderMap, body: Incoming) {
 
 /// Discards what a refused client is still sending, within bounds: if the
 /// connection were closed immediately, it would be reset and the refusal lost.
-async fn discard(mut body: impl Body<Data = Bytes> + Unpin) {
+pub(super) async fn discard(mut body: impl Body<Data = Bytes> + Unpin) {
     let reading = async {
         let mut read = 0;
         while let Some(Ok(frame)) = body.frame().await {

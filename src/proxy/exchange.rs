@@ -65,16 +65,15 @@ pub struct MeteredExchange {
     pub background: Option<Box<Beginning>>,
 }
 
-/// Sends a request that is billed at most a fee, and streams its answer. `fee` is
-/// called once upstream has served the request, and returns at most what is held.
+/// Sends a request that is billed at most a fee, as `sending` does, and streams its answer.
+/// `fee` is called once upstream has served the request, and returns at most what is held.
 pub async fn unbilled(
-    upstream: &Upstream,
-    outgoing: Outgoing,
+    sending: impl Future<Output = Result<Response<AnswerBody>, SendError>>,
     (mut reservation, fee): (Reservation, impl AsyncFnOnce() -> Money),
     mut in_flight: InFlight,
 ) -> Result<(Response<AnswerBody>, InFlight), (Refusal, InFlight)> {
     reservation.mark_sent();
-    let answer = match send(upstream, outgoing, &mut in_flight).await {
+    let answer = match answered(sending, &mut in_flight).await {
         Ok(answer) => answer,
         Err(error) => {
             in_flight.settled(&end_unanswered(reservation, &error));
@@ -107,7 +106,7 @@ pub async fn metered(
     gone: &AtomicBool,
 ) -> Result<Response<Answer>, (Refusal, InFlight)> {
     metered.reservation.mark_sent();
-    let answer = match send(upstream, outgoing, &mut in_flight).await {
+    let answer = match answered(outgoing.send(upstream), &mut in_flight).await {
         Ok(answer) => answer,
         Err(error) => {
             in_flight.settled(&end_unanswered(metered.reservation, &error));
@@ -283,14 +282,21 @@ async fn whole(
     Ok((bytes, Some((outcome, amounts))))
 }
 
-async fn send(
-    upstream: &Upstream,
-    outgoing: Outgoing,
+impl Outgoing {
+    /// Sends it.
+    pub async fn send(self, upstream: &Upstream) -> Result<Response<AnswerBody>, SendError> {
+        let Self { method, suffix, headers, body } = self;
+        upstream.send(method, &suffix, headers, body).await
+    }
+}
+
+/// Waits for the answer of a request, and notes how long it took.
+pub async fn answered(
+    sending: impl Future<Output = Result<Response<AnswerBody>, SendError>>,
     in_flight: &mut InFlight,
 ) -> Result<Response<AnswerBody>, SendError> {
-    let Outgoing { method, suffix, headers, body } = outgoing;
     let began = in_flight.age();
-    let answer = upstream.send(method, &suffix, headers, body).await.and_then(final_one);
+    let answer = sending.await.and_then(final_one);
     let took = in_flight.age().saturating_sub(began);
     let status = answer.as_ref().map_or("none", |answer| class(answer.status().as_u16()));
     in_flight.upstream_answered(status, took);

@@ -1,6 +1,7 @@
 //! Unmetered requests: checks the owners of their objects, and records the changes
 //! of objects.
 
+mod batches;
 mod containers;
 mod learned;
 mod responses;
@@ -13,12 +14,13 @@ use http::{HeaderMap, Method, Response, header};
 use crate::domain::demand::Bound;
 use crate::domain::usage::ContainerMemory;
 use crate::domain::{Demand, KeptContext, Money, ObjectKind, ObjectReference};
-use crate::guard::ReserveRequest;
 use crate::guard::objects::{HeldFor, Reach, Turn, TurnEnd};
+use crate::guard::{Reservation, ReserveRequest};
 use crate::protocol::openai::{endpoint, request};
 use crate::proxy::answer::Answer;
 use crate::proxy::auth::Caller;
-use crate::proxy::background::Settler;
+use crate::proxy::background::{RESPONSE, Settler};
+use crate::proxy::batches::BatchFile;
 use crate::proxy::exchange;
 use crate::proxy::headers::{self, GuardHeaders};
 use crate::proxy::in_flight::InFlight;
@@ -32,12 +34,15 @@ use crate::upstream::AnswerBody;
 use self::containers::ContainerUse;
 
 /// The effect of a request on the index of objects.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 enum Effect {
     /// Nothing.
+    #[default]
     None,
     /// The answer names an object that was made.
     Makes(ObjectKind),
+    /// The answer names the file that an upload in parts has become.
+    CompletesUpload,
     /// The object is gone once upstream says so.
     Removes(ObjectReference),
     /// The answer lists objects of all projects.
@@ -48,15 +53,15 @@ enum Effect {
     ListsModels,
     /// The answer is a response of the caller's, which may be the job of this id.
     ShowsResponse(String),
-    /// The answer names files that a batch has made.
-    ShowsBatch,
+    /// The answer is a batch of the caller's, which may be the job of this id.
+    ShowsBatch(String),
     /// The answer lists items of an object of the caller's.
     ShowsItems,
 }
 
 /// A free request that may be sent.
-#[derive(Debug)]
-struct Errand {
+#[derive(Debug, Default)]
+pub(super) struct Errand {
     effect: Effect,
     /// The conversation that it adds to.
     turn: Option<Turn>,
@@ -64,6 +69,8 @@ struct Errand {
     container: Option<ContainerUse>,
     /// The context that the items in its body add.
     items: KeptContext,
+    /// What a scan has found in the file that it uploads.
+    pub(super) scanned: Option<BatchFile>,
 }
 
 impl Proxy {
@@ -112,30 +119,8 @@ impl Proxy {
         caller: Caller,
         mut in_flight: InFlight,
     ) -> Result<Response<Answer>, Failed> {
-        let held = async {
-            let GuardHeaders { tags, max_cost } = headers::guard_headers(&head.headers)?;
-            let attribution =
-                Arc::new(self.attribution(&caller, in_flight.endpoint, &Demand::default(), tags, None));
-            let rate_check = self.guard.pace(&attribution).await?;
-            let mut errand = self.errand(rules, &head, &body, &caller).await?;
-            let fee = errand.container.as_ref().map_or(Money::ZERO, |used| used.fee_max);
-            let request = ReserveRequest {
-                client_cap: max_cost.filter(|_| fee > Money::ZERO),
-                ..ReserveRequest::new(attribution, Bound { cost: fee, ..Bound::default() })
-            };
-            let permit = self.permit(rules, &head.headers, &caller);
-            let mut reservation = match permit.reserve(request, rules.admit.hold_wait).await {
-                Ok(reservation) => reservation,
-                Err(refusal) => {
-                    errand.abandon().await;
-                    return Err(refusal);
-                }
-            };
-            let rates = rate_headers(&rate_check);
-            reservation.pace(rate_check);
-            Ok((reservation, rates, errand))
-        };
-        let (reservation, rates, mut errand) = match held.await {
+        let held = self.hold_free(rules, (&head, &body), &caller, in_flight.endpoint).await;
+        let (reservation, rates, mut errand) = match held {
             Ok(held) => held,
             Err(refusal) => return Err((refusal, in_flight)),
         };
@@ -147,9 +132,52 @@ impl Proxy {
             Some(used) => self.charge_use(used, &caller, rules.sheet.fees()).await,
             None => Money::ZERO,
         };
-        let sent = exchange::unbilled(self.upstream(rules), outgoing, (reservation, fee), in_flight).await;
+        let sending = outgoing.send(self.upstream(rules));
+        let sent = exchange::unbilled(sending, (reservation, fee), in_flight).await;
+        self.conclude_free(rules, sent, (errand, rates), (&caller, &list)).await
+    }
+
+    /// Holds what an unmetered request costs at most, after its access was checked. Returns the
+    /// headers about rates, and the effect of the request.
+    pub(super) async fn hold_free(
+        &self,
+        rules: &Rules,
+        (head, body): (&http::request::Parts, &Bytes),
+        caller: &Caller,
+        endpoint: &'static str,
+    ) -> Result<(Reservation, HeaderMap, Errand), Refusal> {
+        let GuardHeaders { tags, max_cost } = headers::guard_headers(&head.headers)?;
+        let attribution = Arc::new(self.attribution(caller, endpoint, &Demand::default(), tags, None));
+        let rate_check = self.guard.pace(&attribution).await?;
+        let mut errand = self.errand(rules, head, body, caller).await?;
+        let fee = errand.container.as_ref().map_or(Money::ZERO, |used| used.fee_max);
+        let request = ReserveRequest {
+            client_cap: max_cost.filter(|_| fee > Money::ZERO),
+            ..ReserveRequest::new(attribution, Bound { cost: fee, ..Bound::default() })
+        };
+        let permit = self.permit(rules, &head.headers, caller);
+        let mut reservation = match permit.reserve(request, rules.admit.hold_wait).await {
+            Ok(reservation) => reservation,
+            Err(refusal) => {
+                errand.abandon().await;
+                return Err(refusal);
+            }
+        };
+        let rates = rate_headers(&rate_check);
+        reservation.pace(rate_check);
+        Ok((reservation, rates, errand))
+    }
+
+    /// Applies the effect of an unmetered request that upstream has answered.
+    pub(super) async fn conclude_free(
+        &self,
+        rules: &Rules,
+        sent: Result<(Response<AnswerBody>, InFlight), Failed>,
+        (mut errand, rates): (Errand, HeaderMap),
+        (caller, list): (&Caller, &lists::ListRequest),
+    ) -> Result<Response<Answer>, Failed> {
         let accepted = sent.as_ref().is_ok_and(|(answer, _)| answer.status().is_success());
-        self.remember(&caller, accepted).await;
+        self.remember(caller, accepted).await;
         let (answer, mut in_flight) = sent?;
         if !accepted {
             // An error of a gateway does not show whether upstream has served the request.
@@ -161,8 +189,8 @@ impl Proxy {
             answer.headers_mut().extend(rates);
             return Ok(answer);
         }
-        let reach = Self::reach(rules, &caller);
-        match self.conclude(rules, errand, answer, (&caller, &reach, &list)).await {
+        let reach = Self::reach(rules, caller);
+        match self.conclude(rules, errand, answer, (caller, &reach, list)).await {
             Ok(mut answer) => {
                 in_flight.ended("ok");
                 answer.headers_mut().extend(rates);
@@ -182,8 +210,7 @@ impl Proxy {
     ) -> Result<Errand, Refusal> {
         let (path, method) = (head.uri.path(), &head.method);
         let reach = Self::reach(rules, caller);
-        let mut errand =
-            Errand { effect: Effect::None, turn: None, container: None, items: KeptContext::default() };
+        let mut errand = Errand::default();
         let mut named = Vec::new();
         if *method == Method::POST && is_json(&head.headers, body) {
             let found = self.guard.parsed(body, |body| request::object_ids(body)).await;
@@ -277,7 +304,7 @@ impl Proxy {
         answer: Response<AnswerBody>,
         (caller, reach, list): (&Caller, &Reach, &lists::ListRequest),
     ) -> Result<Response<Answer>, Refusal> {
-        let Errand { effect, turn, container, items } = errand;
+        let Errand { effect, turn, container, items, scanned } = errand;
         if let Some(turn) = turn {
             turn.end(TurnEnd::Unknown).await;
         }
@@ -299,15 +326,18 @@ impl Proxy {
             Effect::Removes(of) => {
                 if of.kind == ObjectKind::Response {
                     let note = "it was deleted at upstream before its end was known";
-                    Settler::new(&self.guard, rules).assume(&of.id, note).await;
+                    Settler::new(&self.guard, rules).assume(RESPONSE, &of.id, note).await;
                 }
                 // Objects that are not in memory are looked up in the database.
                 let written = self.guard.learn_objects(vec![ObjectChange::Remove(of)]);
                 self.guard.objects_written(written).await;
                 Ok(answer.map(Answer::Plain))
             }
-            Effect::Makes(kind) => self.learn_from(answer, |said| self.made(kind, said, caller, items)).await,
-            Effect::ShowsBatch => self.learn_from(answer, |said| self.batch_files(said, caller)).await,
+            Effect::Makes(kind) => {
+                self.learn_from(answer, |said| self.made(kind, said, caller, (items, scanned))).await
+            }
+            Effect::CompletesUpload => self.complete_upload(rules, answer, caller).await,
+            Effect::ShowsBatch(id) => self.show_batch(rules, id, answer, caller).await,
             Effect::ShowsItems => self.learn_from(answer, |said| self.items(said, caller, &items)).await,
         }
     }
@@ -327,8 +357,9 @@ fn effect_on(method: &Method, below: &str, of: &ObjectReference) -> Effect {
     let is_whole = below.is_empty();
     match (method, of.kind) {
         (&Method::DELETE, _) if is_whole => Effect::Removes(of.clone()),
-        (&Method::GET, ObjectKind::Batch) if is_whole => Effect::ShowsBatch,
-        (&Method::POST, ObjectKind::Upload) if below == "/complete" => Effect::Makes(ObjectKind::File),
+        (&Method::GET, ObjectKind::Batch) if is_whole => Effect::ShowsBatch(of.id.clone()),
+        (&Method::POST, ObjectKind::Batch) if below == "/cancel" => Effect::ShowsBatch(of.id.clone()),
+        (&Method::POST, ObjectKind::Upload) if below == "/complete" => Effect::CompletesUpload,
         (&Method::POST, ObjectKind::Video) if below == "/remix" => Effect::Makes(ObjectKind::Video),
         (&(Method::GET | Method::POST), ObjectKind::Conversation) if below == "/items" => Effect::ShowsItems,
         (&Method::GET, ObjectKind::Response) if below == "/input_items" => Effect::ShowsItems,

@@ -124,21 +124,25 @@ impl Proxy {
             return Err(if requested == model::ANY {
                 Refusal::FieldNotAllowed(NO_MODEL.to_owned(), Some("model"))
             } else {
-                Refusal::ModelNotAllowed(bounded(requested), "")
+                Refusal::ModelNotAllowed(bounded(requested), "".into())
             });
         }
         let Some(image) = of_images(demand) else { return Ok(()) };
         if image != model::ANY_IMAGE {
             let is_allowed = self.may_use(rules, caller, image);
-            return if is_allowed { Ok(()) } else { Err(Refusal::ModelNotAllowed(bounded(image), "")) };
+            return if is_allowed {
+                Ok(())
+            } else {
+                Err(Refusal::ModelNotAllowed(bounded(image), "".into()))
+            };
         }
         let why = if demand.stored_prompt { PROMPT_MAY_DRAW } else { TOOL_NAMES_NONE };
         let dearest = rules.sheet.dearest_image_model(self.guard.clock().now_s());
         if let Some(dearest) = dearest.filter(|price| !self.allows(caller, &price.id, Some(price))) {
-            return Err(Refusal::ModelNotAllowed(dearest.id.to_string(), why));
+            return Err(Refusal::ModelNotAllowed(dearest.id.to_string(), why.into()));
         }
         let denied = self.guard.ring().denied(&caller.key.project, image);
-        denied.map_or(Ok(()), |rule| Err(Refusal::ModelNotAllowed(bounded(&rule), why)))
+        denied.map_or(Ok(()), |rule| Err(Refusal::ModelNotAllowed(bounded(&rule), why.into())))
     }
 
     /// Whether a key and its project may use a model.

@@ -32,7 +32,7 @@ use crate::proxy::reading::Reading;
 use crate::proxy::record::{Recording, RequestSummary};
 use crate::proxy::refuse::{Levers, Named, Refusal};
 use crate::proxy::tap::Cuts;
-use crate::proxy::{Content, Proxy, Rules, rate_headers};
+use crate::proxy::{Content, Proxy, Rules, rate_headers, route};
 
 /// The output tokens for each choice that the guard wrote into the request.
 const OUTPUT_BOUND: HeaderName = HeaderName::from_static("x-spendguard-output-bound");
@@ -116,6 +116,22 @@ impl Proxy {
         let hide_usage = edit.include_usage;
         let exchange = MeteredExchange { reservation, bill, hide_usage, cuts, extra, recording, background };
         Ok(AdmittedRequest { body, content, exchange: Box::new(exchange) })
+    }
+
+    /// A body that names the deployment of its path as its model.
+    pub(super) async fn with_deployment(
+        &self,
+        operation: &'static Operation,
+        headers: &HeaderMap,
+        body: &Bytes,
+        named: String,
+    ) -> Result<Bytes, Refusal> {
+        let form = form_boundary(headers)?.filter(|_| operation.takes_forms());
+        let with = move |body: &Bytes| match form {
+            Some(boundary) => Ok(route::form_with_deployment(body, &boundary, &named)),
+            None => route::with_deployment(body, &named),
+        };
+        self.guard.parsed(body, with).await
     }
 
     /// Reads a body, in the form that its operation takes, and returns how it is sent on.

@@ -58,15 +58,9 @@ pub async fn read(
         return Err(no_body());
     }
     let max = rules.request_body_bytes_max;
-    // A client can make up any number of keys: all unknown ones share one allowance.
-    let key = caller.unseen.as_ref().map_or_else(|| Arc::clone(&caller.key.id), |_| "".into());
+    let key = allowance(caller);
     let read = body::read(incoming, Bounds::request(max, rules.request_idle, Arc::clone(&key))).await;
-    let body = read.map_err(|error| match error {
-        ReadError::TooLarge => Refusal::TooLarge(max),
-        ReadError::NoRoom => Refusal::NoRoom,
-        ReadError::TooSlow => Refusal::TooSlow,
-        ReadError::Broken(_) => Refusal::Invalid("The request body broke off.".to_owned(), None),
-    })?;
+    let body = read.map_err(|error| unread(&error, Refusal::TooLarge(max)))?;
     if is_bodyless && !body.is_empty() {
         return Err(no_body());
     }
@@ -84,4 +78,20 @@ pub async fn read(
             Refusal::Invalid(message.to_owned(), None)
         }
     })
+}
+
+/// The key whose allowance of memory a body takes. A client can make up any number of keys: all
+/// unknown ones share one allowance.
+pub fn allowance(caller: &Caller) -> Arc<str> {
+    caller.unseen.as_ref().map_or_else(|| Arc::clone(&caller.key.id), |_| "".into())
+}
+
+/// Why a body could not be read, and the refusal of one that is too large.
+pub fn unread(error: &ReadError, too_large: Refusal) -> Refusal {
+    match error {
+        ReadError::TooLarge => too_large,
+        ReadError::NoRoom => Refusal::NoRoom,
+        ReadError::TooSlow => Refusal::TooSlow,
+        ReadError::Broken(_) => Refusal::Invalid("The request body broke off.".to_owned(), None),
+    }
 }

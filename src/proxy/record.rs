@@ -238,7 +238,7 @@ pub(super) fn made_by(owner: &Key, created_s: i64) -> KnownObject {
 }
 
 /// The same, of a key by its id, and its project.
-fn made_of(project: &Arc<str>, key: &Arc<str>, created_s: i64) -> KnownObject {
+pub(super) fn made_of(project: &Arc<str>, key: &Arc<str>, created_s: i64) -> KnownObject {
     KnownObject {
         project: Arc::clone(project),
         key: Arc::clone(key),

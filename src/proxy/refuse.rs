@@ -13,6 +13,8 @@ mod upstream;
 use self::rates::go_duration;
 pub use self::rates::rate_headers;
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 
@@ -84,7 +86,7 @@ pub enum Refusal {
     /// A field asks for what can't be metered.
     FieldNotAllowed(String, Option<&'static str>),
     /// The key may not use the model; and how the request comes to it, if it does not name it.
-    ModelNotAllowed(String, &'static str),
+    ModelNotAllowed(String, Cow<'static, str>),
     /// An object that it names is not there, or another project's.
     ObjectNotFound(ObjectReference, Named),
     /// The model that its path names is not there, or not for the key.
@@ -97,6 +99,10 @@ pub enum Refusal {
     Invalid(String, Option<&'static str>),
     /// The body is larger than this many bytes.
     TooLarge(usize),
+    /// An upload is larger than this many bytes.
+    FileTooLarge(u64),
+    /// A batch of a file that is not there, or whose lines are not known.
+    NoBatchFile(String),
     /// The body came too slowly.
     TooSlow,
     /// A limit denies it; these fields could make it smaller.
@@ -163,6 +169,25 @@ impl Refusal {
         self
     }
 
+    /// The same where the model is that of a line of a batch's file.
+    #[must_use]
+    pub fn of_line(mut self, line: u64) -> Self {
+        if let Self::ModelNotAllowed(_, why) = &mut self {
+            *why = format!("{why}, which line {line} of the file names").into();
+        }
+        self
+    }
+
+    /// The same where the other holds in the way are of the same request: these don't end before
+    /// it is served.
+    #[must_use]
+    pub fn beside_own_holds(self) -> Self {
+        if let Self::Denied(denial, levers) = self {
+            return Self::Denied(denial.beside_own_holds(), levers);
+        }
+        self
+    }
+
     /// The label of the metric, one of a fixed set.
     pub fn reason(&self) -> &'static str {
         match self {
@@ -170,11 +195,11 @@ impl Refusal {
             Self::Edge(edge) => edge.reason(),
             Self::EndpointNotAllowed(..) | Self::FieldNotAllowed(..) => "endpoint_not_allowed",
             Self::ModelNotAllowed(..) | Self::NoSuchModel(_) => "model_not_found",
-            Self::ObjectNotFound(..) => "object_not_found",
+            Self::ObjectNotFound(..) | Self::NoBatchFile(_) => "object_not_found",
             Self::ConversationChanged => "conversation_locked",
             Self::NotPriced(_) => "model_not_priced",
             Self::Invalid(..) | Self::TooSlow => "invalid_request",
-            Self::TooLarge(_) => "too_large",
+            Self::TooLarge(_) | Self::FileTooLarge(_) => "too_large",
             Self::Denied(Denial::Exhausted(_), _) => "spend_limit_exceeded",
             Self::Denied(Denial::NoCredit(_), _) => "credit_balance_exhausted",
             Self::Denied(Denial::Held(_) | Denial::CreditHeld(_), _) => "spend_limit_held",
@@ -211,6 +236,8 @@ impl Refusal {
             | Self::NotPriced(_)
             | Self::Invalid(..)
             | Self::TooLarge(_)
+            | Self::FileTooLarge(_)
+            | Self::NoBatchFile(_)
             | Self::TooSlow
             | Self::Busy
             | Self::LedgerUnavailable
@@ -284,6 +311,13 @@ impl Refusal {
                 None,
                 format!("The request body is larger than {max} bytes (server.request_body_max)."),
             ),
+            Self::FileTooLarge(max) => client(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                None,
+                None,
+                format!("The upload is larger than {max} bytes. Send a large file in parts, by /v1/uploads."),
+            ),
+            Self::NoBatchFile(id) => missing::batch_file(id),
             Self::TooSlow => too_slow(),
         }
     }

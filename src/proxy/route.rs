@@ -24,6 +24,8 @@ const DEPLOYMENTS: &str = "/deployments/";
 pub(super) fn label(endpoint: &Endpoint) -> &'static str {
     match endpoint {
         Endpoint::Metered(operation) => operation.path,
+        Endpoint::Batch => endpoint::BATCHES,
+        Endpoint::Upload(upload) => upload.path(),
         Endpoint::Free(label) => label,
         Endpoint::Allowed => "allowed",
         Endpoint::SelfService(_) => "own",
@@ -138,9 +140,9 @@ pub fn routed(
     let target = Target::of(head.uri.path());
     let endpoint = classified(rules, head, target.path)?;
     let kind = match endpoint {
-        Endpoint::Metered(_) => query::Kind::Metered,
+        Endpoint::Metered(_) | Endpoint::Batch => query::Kind::Metered,
         Endpoint::Allowed => query::Kind::Allowed,
-        Endpoint::Free(_) => query::Kind::Free,
+        Endpoint::Free(_) | Endpoint::Upload(_) => query::Kind::Free,
         Endpoint::SelfService(_) => return Ok((endpoint, None)),
     };
     let uri = rewritten(&head.uri, &target, kind, secret);

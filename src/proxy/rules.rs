@@ -34,6 +34,8 @@ pub struct Rules {
     pub allowed: Vec<(Method, String)>,
     /// Whether projects share the objects that they made at upstream.
     pub shared_objects: bool,
+    /// Whether a batch may be made of a file that did not pass the guard, which reads it first.
+    pub fetch_batch_files: bool,
     /// Headers that the operator forwards beside those of OpenAI's API.
     pub forwarded: Vec<Forwarded>,
     /// The origins of browser pages that may call.

@@ -85,6 +85,13 @@ pub enum ObjectChange {
         /// When its answer was made, in Unix seconds; `None` if it stays.
         made_s: Option<i64>,
     },
+    /// A file was scanned whose lines can make a batch.
+    BatchInput {
+        /// The file.
+        of: ObjectReference,
+        /// What its lines cost, in a text that only its reader knows.
+        scanned: Arc<str>,
+    },
     /// An object was deleted.
     Remove(ObjectReference),
     /// A turn on a conversation that guards share has ended.

@@ -23,7 +23,7 @@ use tower_service::Service;
 
 use crate::clock::Clock;
 use crate::sync::unpoisoned;
-use crate::upstream::Outgoing;
+use crate::upstream::outgoing::Outgoing;
 
 const IDLE_CONNECTIONS_MAX: usize = 4_096;
 /// Shorter than upstream's own limit, so that requests are rarely sent on a connection that is closing.

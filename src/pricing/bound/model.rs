@@ -37,6 +37,17 @@ impl ModelTokens {
         }
     }
 
+    /// Of each the larger one of two.
+    #[must_use]
+    pub fn most(&self, other: &Self) -> Self {
+        Self {
+            input: self.input.max(other.input),
+            largest_prompt: self.largest_prompt.max(other.largest_prompt),
+            written: self.written.max(other.written),
+            beside: self.beside.max(other.beside),
+        }
+    }
+
     /// All output.
     pub const fn output(&self) -> u64 {
         self.written.saturating_add(self.beside)

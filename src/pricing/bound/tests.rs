@@ -128,7 +128,7 @@ proptest! {
             let largest_prompt = Some(most.largest_prompt.min(tokens.input_tokens_total()));
             let usage = Usage { tokens, tools, largest_prompt };
             let offer = Offer { tools: &demand.tools, image_price: image_price.as_deref(), sessions: inputs.sessions(), reused: &[] };
-            let cost = cost(&price, tier, &usage, offer).total;
+            let cost = cost(&price, tier, &usage, offer).total();
             prop_assert!(cost <= bound.cost, "{cost} > {} at {tier:?} with {tokens:?}", bound.cost);
         }
     }

@@ -33,11 +33,40 @@ pub enum SelfService {
     BillingCreditGrants,
 }
 
+/// A path that takes a file in a form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Upload {
+    /// `POST /files`.
+    File,
+    /// `POST /uploads/{}/parts`: a part of a file.
+    Part,
+}
+
+impl Upload {
+    /// Every such path.
+    const ALL: [Self; 2] = [Self::File, Self::Part];
+
+    /// Its name in metrics and logs; `{}` stands for an id.
+    pub const fn path(self) -> &'static str {
+        match self {
+            Self::File => "/v1/files",
+            Self::Part => "/v1/uploads/{}/parts",
+        }
+    }
+}
+
+/// The name of `POST /batches` in ledger entries, metrics and logs.
+pub const BATCHES: &str = "/v1/batches";
+
 /// How a request is served, by its method and path alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Endpoint {
     /// Priced and limited.
     Metered(&'static Operation),
+    /// Made of a file, each of whose lines is priced and limited.
+    Batch,
+    /// Forwarded as it arrives and counted as a request.
+    Upload(Upload),
     /// Forwarded and counted as a request; a label from a closed set.
     Free(&'static str),
     /// Forwarded unmetered, since the operator allows it; never returned by `classify`.
@@ -51,7 +80,7 @@ pub enum Endpoint {
 const ID_BYTES_MAX: usize = 16 << 10;
 
 /// Paths that `POST` may reach without cost; `{}` stands for an id.
-const FREE_POST: [&str; 12] = [
+const FREE_POST: [&str; 15] = [
     "/v1/moderations",
     "/v1/responses/input_tokens",
     "/v1/responses/{}/cancel",
@@ -60,6 +89,9 @@ const FREE_POST: [&str; 12] = [
     "/v1/conversations/{}",
     "/v1/conversations/{}/items",
     "/v1/batches/{}/cancel",
+    "/v1/uploads",
+    "/v1/uploads/{}/complete",
+    "/v1/uploads/{}/cancel",
     "/v1/vector_stores/{}",
     "/v1/skills",
     "/v1/skills/{}",
@@ -168,7 +200,12 @@ fn suffix(path: &str) -> &str {
 
 fn posted(path: &str) -> Option<Endpoint> {
     let metered = OPERATIONS.into_iter().find(|operation| suffix(operation.path) == path);
-    metered.map(Endpoint::Metered).or_else(|| free(&FREE_POST, path))
+    let upload = || Upload::ALL.into_iter().find(|upload| matches(suffix(upload.path()), path));
+    metered
+        .map(Endpoint::Metered)
+        .or_else(|| (path == suffix(BATCHES)).then_some(Endpoint::Batch))
+        .or_else(|| upload().map(Endpoint::Upload))
+        .or_else(|| free(&FREE_POST, path))
 }
 
 fn own(path: &str) -> Option<SelfService> {
@@ -263,11 +300,9 @@ mod tests {
         for path in [
             "/v1/images/variations",
             "/v1/audio/voices",
-            "/v1/batches",
             "/v1/realtime/client_secrets",
             "/v1/fine_tuning/jobs",
             "/v1/vector_stores",
-            "/v1/files",
             "/v1/agents/sessions",
             "/v1/assistants",
             "/v1/threads/runs",
@@ -286,6 +321,16 @@ mod tests {
     }
 
     #[test]
+    fn files_and_batches_are_known() {
+        let posted = |path: &str| classify(&Method::POST, path);
+        assert_eq!(posted("/files"), Some(Endpoint::Upload(Upload::File)));
+        assert_eq!(posted("/v1/uploads/upload_1/parts"), Some(Endpoint::Upload(Upload::Part)));
+        assert_eq!(posted("/v1/batches"), Some(Endpoint::Batch));
+        assert_eq!(posted("/v1/uploads//parts"), None);
+        assert_eq!(get("/v1/uploads/upload_1/parts"), None);
+    }
+
+    #[test]
     fn what_costs_nothing_by_nature_is_free() {
         for path in [
             "/v1/conversations",
@@ -294,6 +339,9 @@ mod tests {
             "/v1/chat/completions/{}",
             "/v1/responses/{}/cancel",
             "/v1/batches/{}/cancel",
+            "/v1/uploads",
+            "/v1/uploads/{}/complete",
+            "/v1/uploads/{}/cancel",
             "/v1/vector_stores/{}",
             "/v1/skills",
         ] {

@@ -68,6 +68,8 @@ pub struct Operation {
     pub has_tool_calls_max: bool,
     /// Whether the models that always search the web do so here.
     pub searches: bool,
+    /// Whether a line of a batch may call it (OpenAI's documentation of the Batch API).
+    pub in_batches: bool,
     /// The content of its answers.
     pub answers: AnswerForm,
     /// How upstream is asked to count its input.

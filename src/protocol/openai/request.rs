@@ -113,13 +113,13 @@ pub(in crate::protocol::openai) fn read(rules: &BodyRules, body: &[u8]) -> Resul
 }
 
 /// The fields of a body, which is an object with each of them once.
-fn fields<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Invalid> {
+pub(in crate::protocol::openai) fn fields<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Invalid> {
     let read = serde_json::from_str::<Object<T>>(text);
     read.map(|Object(fields)| fields).map_err(|error| Invalid::body(&error.to_string()))
 }
 
 /// A body as text that any JSON reader can take apart.
-fn text(body: &[u8]) -> Result<&str, Invalid> {
+pub(in crate::protocol::openai) fn text(body: &[u8]) -> Result<&str, Invalid> {
     let text = std::str::from_utf8(body).map_err(|_| Invalid::body("it is not valid UTF-8"))?;
     if !json::is_shallow(body) {
         return Err(Invalid::body(&format!("it is nested deeper than {} levels", json::DEPTH_MAX)));

@@ -3,13 +3,14 @@
 //! Every job is billed by its terms, also where the guard that began it still runs: so there is
 //! one way, and another guard or a later run bills the same.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::domain::demand::{ContainerDemand, ImageDemand, ImageQuality, Tier, ToolDemand, WebSearch};
 use crate::domain::usage::ContainerMemory;
-use crate::domain::{KeptContainers, Quantities};
+use crate::domain::{Class, KeptContainers, Quantities};
 use crate::pricing::bound::ModelTokens;
 use crate::pricing::sheet::{Sheet, UnknownModel};
 use crate::protocol::openai::operation::{OPERATIONS, Operation};
@@ -40,6 +41,12 @@ pub struct Terms {
     cache_12h: bool,
     pictures: u64,
     is_uncountable: bool,
+    /// Whether a second model writes what is made as SVG.
+    #[serde(default)]
+    writes_svg: bool,
+    /// What is made or read at most, other than tokens, by the names of the classes.
+    #[serde(default)]
+    units: BTreeMap<String, u64>,
 }
 
 /// The tools of a request, as far as an answer's cost depends on them.
@@ -91,6 +98,8 @@ impl Terms {
             cache_12h: bill.cache_12h,
             pictures: bill.pictures,
             is_uncountable: bill.is_uncountable,
+            writes_svg: bill.writes_svg,
+            units: bill.units.non_zero().map(|(class, count)| (class.name().to_owned(), count)).collect(),
         }
     }
 
@@ -112,7 +121,11 @@ impl Terms {
 
     /// The bill, by the prices that a sheet has for the time of the admission. It may be another
     /// sheet than the one of that time.
-    pub(super) fn bill(&self, sheet: &Arc<Sheet>, unknown: UnknownModel) -> Result<Bill, TermsError> {
+    pub(in crate::proxy) fn bill(
+        &self,
+        sheet: &Arc<Sheet>,
+        unknown: UnknownModel,
+    ) -> Result<Bill, TermsError> {
         let price = |name: &Option<Arc<str>>| match name {
             Some(name) => match sheet.price_of(name, self.at_s, unknown) {
                 Some(price) => Ok(Some(price)),
@@ -141,9 +154,8 @@ impl Terms {
             cache_12h: self.cache_12h,
             pictures: self.pictures,
             is_uncountable: self.is_uncountable,
-            // A response is billed by tokens and calls alone.
-            writes_svg: false,
-            units: Quantities::default(),
+            writes_svg: self.writes_svg,
+            units: units(&self.units)?,
             spoken_plain: false,
             heard: 0,
         })
@@ -226,6 +238,14 @@ const fn quality_name(of: ImageQuality) -> &'static str {
 
 fn quality(name: &str) -> Result<ImageQuality, TermsError> {
     named(QUALITIES.into_iter().find(|of| quality_name(*of) == name), name)
+}
+
+fn units(named: &BTreeMap<String, u64>) -> Result<Quantities, TermsError> {
+    let mut units = Quantities::default();
+    for (name, count) in named {
+        units.add(self::named(Class::named(name), name)?, *count);
+    }
+    Ok(units)
 }
 
 fn tier(name: &str) -> Result<Tier, TermsError> {

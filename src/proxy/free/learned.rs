@@ -11,6 +11,7 @@ use crate::guard::objects::put;
 use crate::proxy::Proxy;
 use crate::proxy::answer::Answer;
 use crate::proxy::auth::Caller;
+use crate::proxy::batches::BatchFile;
 use crate::proxy::lists::whole;
 use crate::proxy::record::{CONTAINER_IDLE_S, made_by};
 use crate::proxy::refuse::Refusal;
@@ -42,7 +43,7 @@ impl Proxy {
         kind: ObjectKind,
         said: &Value,
         caller: &Caller,
-        items: KeptContext,
+        (items, scanned): (KeptContext, Option<BatchFile>),
     ) -> Vec<ObjectChange> {
         let mut known = made_by(&caller.key, self.guard.clock().now_s());
         if kind == ObjectKind::Conversation {
@@ -53,10 +54,10 @@ impl Proxy {
             known.idle_s = idle_s.unwrap_or(CONTAINER_IDLE_S);
             known.used_s = known.created_s;
         }
-        // An upload that is complete names the file it has become.
-        let made =
-            if kind == ObjectKind::File && said["file"]["id"].is_string() { &said["file"] } else { said };
-        of_id(kind, &made["id"]).map(|of| put(of, known)).into_iter().collect()
+        let Some(of) = of_id(kind, &said["id"]) else { return Vec::new() };
+        let scanned = scanned.filter(|_| said["purpose"] == "batch").and_then(|scanned| scanned.text());
+        let input = scanned.map(|text| ObjectChange::BatchInput { of: of.clone(), scanned: text.into() });
+        [put(of, known)].into_iter().chain(input).collect()
     }
 
     pub(super) fn batch_files(&self, said: &Value, caller: &Caller) -> Vec<ObjectChange> {
@@ -79,7 +80,7 @@ impl Proxy {
     }
 }
 
-fn of_id(kind: ObjectKind, id: &Value) -> Option<ObjectReference> {
+pub(super) fn of_id(kind: ObjectKind, id: &Value) -> Option<ObjectReference> {
     let id = id.as_str().filter(|id| !id.is_empty())?;
     Some(ObjectReference { kind, id: id.to_owned() })
 }

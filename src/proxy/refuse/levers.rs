@@ -12,6 +12,8 @@ pub struct Levers {
     output: Option<&'static str>,
     /// The field that asks for several answers, if it does.
     choices: Option<&'static str>,
+    /// Whether it is a batch, whose lines have these fields.
+    is_batch: bool,
 }
 
 impl Levers {
@@ -22,11 +24,20 @@ impl Levers {
             // Beside a prediction OpenAI takes no output bound.
             output: operation.output_field.filter(|_| demand.prediction_bytes == 0),
             choices: (demand.choices > 1 && operation.has_choices).then_some("n"),
+            is_batch: false,
         }
+    }
+
+    /// Those of a batch.
+    pub const fn of_batch() -> Self {
+        Self { tool_calls: None, output: None, choices: None, is_batch: true }
     }
 
     /// A sentence that names what to lower.
     pub(super) fn advice(self) -> String {
+        if self.is_batch {
+            return " Set a lower output bound in its lines, or send fewer lines at a time.".to_owned();
+        }
         let fields: Vec<&str> = [self.tool_calls, self.output, self.choices].into_iter().flatten().collect();
         match fields.as_slice() {
             [] => " Send less input.".to_owned(),

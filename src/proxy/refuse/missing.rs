@@ -48,6 +48,15 @@ pub(super) fn answer(of: &ObjectReference, named: Named) -> Answer {
     client(StatusCode::NOT_FOUND, code, param, message)
 }
 
+/// The answer for the file of a batch that this project has not uploaded here.
+pub(super) fn batch_file(id: &str) -> Answer {
+    let message = format!(
+        "No such File object: {id}. A batch is made of a file that this project has uploaded through spendguard, which \
+         then knows what its lines cost: upload it here, or have the operator set guard.fetch_batch_files = true."
+    );
+    client(StatusCode::NOT_FOUND, None, Some("input_file_id"), message)
+}
+
 /// The answer for a model that a path names.
 pub(super) fn model(name: &str) -> Answer {
     let message = format!("The model '{name}' does not exist");

@@ -297,6 +297,12 @@ impl Reports {
         self.ask(&self.quick, move |db, _| work(db, count_max)).await
     }
 
+    /// What a scan has found in a file whose lines can make a batch; `None` if it was not scanned.
+    pub async fn batch_input(&self, of: ObjectReference) -> Result<Option<String>, StoreError> {
+        let reader = self.objects.clone();
+        self.access.blocking(move || reader.query(|db| objects::batch_input(db, &of))).await?
+    }
+
     /// What is stored of objects and items, in their order, up to the first that `stop`
     /// says. Not delayed by what is queued: objects in the queue are in memory.
     pub async fn objects<F>(

@@ -12,11 +12,11 @@ use crate::store::sql::postgres::Connection;
 use crate::store::sql::{self, Db, params};
 
 /// The version that this code reads and writes.
-pub(crate) const VERSION: i64 = 5;
+pub(crate) const VERSION: i64 = 6;
 
 /// What brings a schema from each version to the next: at first the tables of the ledger, as
 /// on every engine, and what several guards need beside them.
-const STEPS: [fn(&Connection) -> sql::Result<()>; 5] = [
+const STEPS: [fn(&Connection) -> sql::Result<()>; 6] = [
     |connection| {
         connection.batch(include_str!("schema/tables.sql"))?;
         Ok(connection.batch(include_str!("schema/cluster.sql"))?)
@@ -25,6 +25,7 @@ const STEPS: [fn(&Connection) -> sql::Result<()>; 5] = [
     |connection| Ok(connection.batch(include_str!("schema/turns.sql"))?),
     months::divide,
     |connection| Ok(connection.batch(include_str!("schema/jobs.sql"))?),
+    |connection| Ok(connection.batch(include_str!("schema/batch_input.sql"))?),
 ];
 
 /// How long the tables may be brought up to date, and how long another guard that does so is waited

@@ -33,9 +33,10 @@ fn in_period(key: ObjectKey, period: i64) -> i64 {
 /// of an item.
 fn row_of(change: &ObjectChange) -> (bool, &str, &str, i64) {
     match change {
-        ObjectChange::Put { of, .. } | ObjectChange::Remove(of) | ObjectChange::EndTurn { of, .. } => {
-            (false, of.kind.name(), &of.id, 0)
-        }
+        ObjectChange::Put { of, .. }
+        | ObjectChange::BatchInput { of, .. }
+        | ObjectChange::Remove(of)
+        | ObjectChange::EndTurn { of, .. } => (false, of.kind.name(), &of.id, 0),
         ObjectChange::Item { key, made_s, .. } => (true, "", "", item_key(*key, *made_s)),
     }
 }
@@ -72,6 +73,12 @@ pub(crate) fn write<'a>(db: Db<'_>, changes: impl IntoIterator<Item = &'a Object
             )
             .map(drop)
         }
+        ObjectChange::BatchInput { of, scanned } => db
+            .execute(
+                "UPDATE object SET batch_input = ?3 WHERE kind = ?1 AND id = ?2",
+                params![of.kind.name(), of.id, scanned],
+            )
+            .map(drop),
         ObjectChange::Remove(of) => db
             .execute("DELETE FROM object WHERE kind = ?1 AND id = ?2", params![of.kind.name(), of.id])
             .map(drop),
@@ -191,6 +198,13 @@ pub(crate) fn find(db: Db<'_>, of: &ObjectReference) -> Result<Option<KnownObjec
         db.changes_of_objects()
     );
     db.optional(&sql, params![of.kind.name(), of.id], |row| known_from(of.kind, row))
+}
+
+/// What a scan has found in a file whose lines can make a batch.
+pub(crate) fn batch_input(db: Db<'_>, of: &ObjectReference) -> Result<Option<String>> {
+    let sql = "SELECT batch_input FROM object WHERE kind = ?1 AND id = ?2";
+    let found = db.optional(sql, params![of.kind.name(), of.id], |row| row.get::<Option<String>>(0))?;
+    Ok(found.flatten())
 }
 
 /// What is known of an item.

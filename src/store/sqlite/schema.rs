@@ -12,10 +12,10 @@ use crate::store::sql::rollup::{self, Table};
 use crate::store::sql::{self, Db};
 
 /// The version this code reads and writes, kept in `PRAGMA user_version`.
-pub(crate) const VERSION: i64 = 8;
+pub(crate) const VERSION: i64 = 9;
 
 /// What brings a database from each version to the next.
-const STEPS: [&[&str]; 8] = [
+const STEPS: [&[&str]; 9] = [
     &[TABLES],
     &[ALERTS, ORGANIZATION],
     &[CREDIT, SETTING, DAYS, MAIL],
@@ -24,6 +24,7 @@ const STEPS: [&[&str]; 8] = [
     &[objects::RENDERINGS],
     &[OTHER_QUANTITIES, JOBS],
     &[JOB_TERMS],
+    &[objects::BATCH_INPUT],
 ];
 
 /// Every table is append-only but for `api_key`, `project` and `limit_rule`

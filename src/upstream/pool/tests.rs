@@ -45,7 +45,7 @@ fn pool(ends: &Ends) -> Pool {
 
 fn request(body: &'static [u8]) -> Request<Outgoing> {
     let was_polled = Arc::new(AtomicBool::new(false));
-    Request::post("/").body(Outgoing { bytes: Some(body.into()), was_polled }).unwrap()
+    Request::post("/").body(Outgoing::whole(body.into(), &was_polled)).unwrap()
 }
 
 /// Answers what is asked next, once its head and its body of `bytes` are there.

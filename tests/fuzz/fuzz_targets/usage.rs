@@ -179,8 +179,8 @@ fn stays_within(price: &Price, demand: &Demand, used: &Usage, project_tier: Tier
             &used,
             Offer { tools: &demand.tools, image_price: None, sessions: 1, reused: &[] },
         );
-        assert!(cost.total >= Money::ZERO && cost.tool_fees <= cost.total);
-        assert!(cost.total <= bounded.cost, "{} > {} at {tier:?}", cost.total, bounded.cost);
+        assert!(cost.total() >= Money::ZERO && cost.tool_fees() <= cost.total());
+        assert!(cost.total() <= bounded.cost, "{} > {} at {tier:?}", cost.total(), bounded.cost);
     }
     let headroom = Money::from_nano(i64::try_from(nano).unwrap_or(i64::MAX));
     let output = affordable_output(price, None, demand, inputs, headroom);
@@ -206,7 +206,7 @@ fuzz_target!(|input: &[u8]| {
     for tier in TIERS {
         let offer = Offer { tools: &demand.tools, image_price: Some(image_price), sessions: 1, reused: &[] };
         let cost = cost(price, tier, &used, offer);
-        assert!(cost.total >= Money::ZERO && cost.tool_fees <= cost.total);
+        assert!(cost.total() >= Money::ZERO && cost.tool_fees() <= cost.total());
     }
     stays_within(price, &demand, &used, TIERS[knobs[2] % 5], used.tokens.tokens_total());
 });

@@ -68,15 +68,6 @@ const RULES: &[Rule] = &[
         &["/v1/audio/voices/*", "/v1/audio/voice_consents/*", "/v1/content_provenance_checks"],
         "OpenAI publishes no price for it.",
     ),
-    allow(
-        &["POST /v1/files", "/v1/uploads/*"],
-        "Uploads are not checked yet, and a file for a batch decides what the batch costs.",
-    ),
-    allow(
-        &["POST /v1/batches"],
-        "A batch spends for up to a day after this request ends, which is not metered yet. Send the requests one by \
-         one.",
-    ),
     allow(&["/v1/decisions"], "Decisions are not metered yet."),
     allow(
         &[

@@ -18,6 +18,7 @@ pub static CHAT: Operation = Operation {
     has_choices: true,
     has_tool_calls_max: false,
     searches: true,
+    in_batches: true,
     answers: AnswerForm::Text,
     count: InputCount::Messages,
     events: EventForm::Chunks,

@@ -17,6 +17,7 @@ pub static COMPACT: Operation = Operation {
     has_choices: false,
     has_tool_calls_max: false,
     searches: false,
+    in_batches: false,
     answers: AnswerForm::Text,
     count: InputCount::Body,
     events: EventForm::Typed,

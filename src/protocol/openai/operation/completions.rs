@@ -15,6 +15,7 @@ pub static COMPLETIONS: Operation = Operation {
     has_choices: true,
     has_tool_calls_max: false,
     searches: false,
+    in_batches: true,
     answers: AnswerForm::Text,
     count: InputCount::Strings,
     events: EventForm::Chunks,

@@ -15,6 +15,7 @@ pub static EMBEDDINGS: Operation = Operation {
     has_choices: false,
     has_tool_calls_max: false,
     searches: false,
+    in_batches: true,
     answers: AnswerForm::Vectors,
     count: InputCount::Strings,
     events: EventForm::Chunks,

@@ -17,6 +17,7 @@ const MADE: Operation = Operation {
     has_choices: true,
     has_tool_calls_max: false,
     searches: false,
+    in_batches: true,
     answers: AnswerForm::Images,
     count: InputCount::None,
     events: EventForm::Media,

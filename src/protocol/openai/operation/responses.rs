@@ -16,6 +16,7 @@ pub static RESPONSES: Operation = Operation {
     has_choices: false,
     has_tool_calls_max: true,
     searches: false,
+    in_batches: true,
     answers: AnswerForm::Text,
     count: InputCount::Body,
     events: EventForm::Typed,

@@ -114,7 +114,9 @@ fn changes_are_ordered_by_their_rows_and_those_of_one_row_stay_in_their_order() 
         .filter_map(|change| match change {
             ObjectChange::Put { of, known, .. } => (of.id == "b").then_some(known.context.tokens),
             ObjectChange::Remove(_) => Some(None),
-            ObjectChange::Item { .. } | ObjectChange::EndTurn { .. } => None,
+            ObjectChange::Item { .. } | ObjectChange::BatchInput { .. } | ObjectChange::EndTurn { .. } => {
+                None
+            }
         })
         .collect();
     assert_eq!(tokens_of_b, [Some(1), None, Some(2)]);

@@ -45,6 +45,9 @@ ALTER TABLE object_item ADD COLUMN memory TEXT NOT NULL DEFAULT '';
 UPDATE object SET memory = '' WHERE kind IN ('response', 'conversation') AND memory IS NULL;
 ";
 
+/// What a scan has found in a file whose lines can make a batch.
+pub(super) const BATCH_INPUT: &str = "ALTER TABLE object ADD COLUMN batch_input TEXT;";
+
 #[cfg(test)]
 mod tests {
     use rusqlite::Connection;

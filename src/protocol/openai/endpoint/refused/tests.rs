@@ -7,13 +7,12 @@ use crate::protocol::openai::OPERATIONS;
 use crate::protocol::openai::endpoint::{FREE_DELETE, FREE_GET, FREE_POST};
 
 /// Every path of OpenAI's API that costs money or leads past the limits, and is not served.
-const REFUSED: [&str; 58] = [
+const REFUSED: [&str; 57] = [
     "GET /responses",
     "POST /decisions",
     "POST /images/variations",
     "POST /audio/voices",
     "POST /audio/voice_consents",
-    "POST /batches",
     "POST /files",
     "POST /uploads",
     "POST /uploads/{}/parts",

@@ -1,0 +1,68 @@
+//! The guard's own questions to upstream about an object that a job is for.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
+
+use crate::protocol::openai::usage;
+use crate::proxy::body::{self, ANSWER_BYTES_MAX, Bounds};
+use crate::proxy::headers;
+use crate::upstream::{AnswerBody, Upstream};
+
+/// How long an answer to a question may take.
+pub const ASK_MAX: Duration = Duration::from_secs(30);
+
+/// What upstream says of a job's object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// It has ended, and its job is settled.
+    Ended,
+    /// It goes on, or its state is not known.
+    Running,
+    /// There is none of that id.
+    Gone,
+    /// There was no answer that says anything of it.
+    Failed,
+}
+
+/// Asks for an object, for a key that its answer takes memory of. Anything but the object is an
+/// error that says why.
+pub(super) async fn whole(
+    upstream: &Upstream,
+    authorization: &HeaderValue,
+    path: &str,
+    key: &Arc<str>,
+) -> Result<Bytes, Asked> {
+    let asking = async {
+        let body = found(upstream, authorization, path, key).await?.into_body();
+        let bounds = Bounds::paid_answer(ANSWER_BYTES_MAX, ASK_MAX, Arc::clone(key));
+        body::read(body, bounds).await.map_err(|_| Asked::Failed)
+    };
+    tokio::time::timeout(ASK_MAX, asking).await.unwrap_or(Err(Asked::Failed))
+}
+
+/// Asks for an object whose answer is read by the caller.
+pub(super) async fn found(
+    upstream: &Upstream,
+    authorization: &HeaderValue,
+    path: &str,
+    key: &Arc<str>,
+) -> Result<Response<AnswerBody>, Asked> {
+    let mut headers = HeaderMap::new();
+    headers.insert(header::AUTHORIZATION, authorization.clone());
+    headers.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
+    headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    let answer = upstream.send(Method::GET, path, headers, Bytes::new()).await.map_err(|_| Asked::Failed)?;
+    if answer.status() == StatusCode::NOT_FOUND {
+        let bounds = Bounds::paid_answer(ANSWER_BYTES_MAX, ASK_MAX, Arc::clone(key));
+        let said = body::read(answer.into_body(), bounds).await.map_err(|_| Asked::Failed)?;
+        // Another form is that of something in between.
+        return Err(if usage::is_error_envelope(&said) { Asked::Gone } else { Asked::Failed });
+    }
+    if !answer.status().is_success() || headers::is_encoded(answer.headers()) {
+        return Err(Asked::Failed);
+    }
+    Ok(answer)
+}

@@ -1,0 +1,22 @@
+//! Batches: requests that upstream answers within a day, at half the price.
+//!
+//! What the lines of a file cost at most is known when the file has passed ([`Scan`]), and is
+//! kept with it. A batch of it is admitted at that: each model of its lines has a hold, which
+//! becomes a job once upstream has made the batch, and ends by the lines of the output.
+
+mod create;
+mod fetch;
+mod file;
+mod lines;
+mod pricing;
+mod scan;
+mod settle;
+mod tally;
+mod terms;
+
+pub use self::create::BATCH;
+pub(super) use self::file::BatchFile;
+pub(super) use self::lines::ScannedLines;
+pub(super) use self::pricing::Pricing;
+pub(super) use self::scan::Scan;
+pub use self::settle::BatchSettler;

@@ -1,0 +1,346 @@
+//! Makes a batch: each model of its lines has a hold, and a job once upstream has made it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Response, request};
+
+use crate::domain::demand::{Bound, Tier};
+use crate::domain::limit::{Mode, Per};
+use crate::domain::{Demand, Limit, Money, ObjectKind, ObjectReference};
+use crate::guard::objects::{Reach, put};
+use crate::guard::{Ending, Guard, Reservation, ReserveRequest};
+use crate::ledger::denial::Denial;
+use crate::ledger::entry::{Attribution, Basis, Job};
+use crate::protocol::openai::batch::{Batch, BatchState, NewBatch};
+use crate::protocol::openai::endpoint::BATCHES;
+use crate::protocol::openai::usage;
+use crate::proxy::answer::Answer;
+use crate::proxy::auth::Caller;
+use crate::proxy::batches::file::{BatchFile, EndUser, Group};
+use crate::proxy::batches::pricing::Pricing;
+use crate::proxy::batches::terms::{BatchTerms, object};
+use crate::proxy::bill::Exchange;
+use crate::proxy::exchange::{DetachOnDrop, Outgoing, answered};
+use crate::proxy::headers::{self, GuardHeaders};
+use crate::proxy::in_flight::InFlight;
+use crate::proxy::lists::whole;
+use crate::proxy::prepare::refuse_invalid;
+use crate::proxy::record::made_by;
+use crate::proxy::refuse::{Billed, Levers, Named, NoAnswer, Refusal, bounded};
+use crate::proxy::{Content, Failed, Proxy, Rules, models, outgoing, rate_headers};
+use crate::upstream::{AnswerBody, Upstream};
+
+/// The kind of the jobs of batches.
+pub const BATCH: &str = "batch";
+/// How long after its admission a batch must have ended, in seconds. OpenAI lets one run for a
+/// day, and what it has by then takes a while to be written; three days are ours.
+const DEADLINE_S: i64 = 3 * 86_400;
+/// The most that a batch of one model may cost, as of any other request.
+const COST_MAX: Money = Money::from_nano(100_000 * 1_000_000_000);
+/// How long the making of a batch goes on without its client.
+const DETACHED_MAX: Duration = Duration::from_secs(600);
+
+/// The holds of a batch that is to be made.
+struct Holds {
+    /// One for each model.
+    groups: Vec<(Reservation, BatchTerms)>,
+    /// That of a batch whose lines cost nothing.
+    free: Option<Reservation>,
+    /// Headers of the answer about rates.
+    rates: HeaderMap,
+}
+
+impl Proxy {
+    /// Serves `POST /batches`.
+    pub(in crate::proxy) async fn batch(
+        self: &Arc<Self>,
+        rules: &Arc<Rules>,
+        (head, body): (request::Parts, Bytes),
+        caller: Caller,
+        mut in_flight: InFlight,
+    ) -> Result<Response<Answer>, Failed> {
+        let holds = match self.hold_batch(rules, &head, &body, &caller).await {
+            Ok(holds) => holds,
+            Err(refusal) => return Err((refusal, in_flight)),
+        };
+        if let Some(first) = holds.reservations().next() {
+            in_flight.admitted(first.hold());
+        }
+        let outgoing = outgoing(rules, head, body, &caller, Content::Json, &in_flight);
+        let pass_through = caller.key.pass_through;
+        let (shard, upstream) = (Arc::clone(self), Arc::clone(self.upstream(rules)));
+        let making = async move {
+            let made = make(&shard.guard, &upstream, outgoing, holds, &caller, in_flight).await;
+            let is_accepted = made.as_ref().is_ok_and(|answer| answer.status().is_success());
+            shard.remember(&caller, is_accepted).await;
+            made
+        };
+        let (gone, lasts) = (Arc::new(AtomicBool::new(false)), Some(DETACHED_MAX));
+        let answer = DetachOnDrop::new(making, gone, lasts, self.tracker.clone()).await;
+        self.concealed(rules, answer, pass_through).await
+    }
+
+    /// Holds what a batch may cost, for each model of its lines.
+    async fn hold_batch(
+        &self,
+        rules: &Rules,
+        head: &request::Parts,
+        body: &Bytes,
+        caller: &Caller,
+    ) -> Result<Holds, Refusal> {
+        let asked = self.guard.parsed(body, |body| NewBatch::read(body)).await.map_err(refuse_invalid)?;
+        let GuardHeaders { tags, max_cost } = headers::guard_headers(&head.headers)?;
+        let nothing = Arc::new(self.attribution(caller, BATCHES, &Demand::default(), tags.clone(), None));
+        // A batch is one request to rates, and takes nothing of those of tokens.
+        let rates = rate_headers(&self.guard.pace(&nothing).await?);
+        if !self.guard.may_begin_job() {
+            return Err(Refusal::Overloaded);
+        }
+        let file = self.batch_file(rules, caller, &asked.input_file_id).await?;
+        if let Some(fault) = &file.fault {
+            let message = format!("Line {} of the file can't be priced: {}.", fault.line, fault.why);
+            return Err(Refusal::Invalid(message, Some("input_file_id")));
+        }
+        self.check_named(&file.named(), Named::InBody, &Self::reach(rules, caller)).await?;
+        within_cap(&file.groups, max_cost)?;
+        let mut holds = Holds { groups: Vec::new(), free: None, rates };
+        let models: Vec<String> = file.groups.iter().map(|group| group.model.clone()).collect();
+        for (place, group) in file.groups.into_iter().enumerate() {
+            let held = self.hold_group(rules, head, (caller, &tags), &group).await;
+            let reservation =
+                held.map_err(|refusal| if place > 0 { refusal.beside_own_holds() } else { refusal })?;
+            let is_own = !caller.key.pass_through;
+            let models = models.clone();
+            let terms = BatchTerms { is_own, request_id: None, place, models, group };
+            holds.groups.push((reservation, terms));
+        }
+        if holds.groups.is_empty() {
+            let request = ReserveRequest::new(nothing, Bound::default());
+            let permit = self.permit(rules, &head.headers, caller);
+            holds.free = Some(permit.reserve(request, rules.admit.hold_wait).await?);
+        }
+        Ok(holds)
+    }
+
+    /// What the lines of a file cost: as a scan has found when it was uploaded, or finds now.
+    async fn batch_file(&self, rules: &Rules, caller: &Caller, id: &str) -> Result<BatchFile, Refusal> {
+        let of = ObjectReference { kind: ObjectKind::File, id: id.to_owned() };
+        let unavailable = |_| Refusal::LedgerUnavailable;
+        let missing = || Refusal::NoBatchFile(bounded(id));
+        let owners = self.guard.owners(of.kind, vec![of.id.clone()]).await.map_err(unavailable)?;
+        let owner = owners.into_iter().next().flatten();
+        let is_reached = match (Self::reach(rules, caller), &owner) {
+            (Reach::Project(project), Some(owner)) => project == *owner,
+            (Reach::Project(_), None) => rules.fetch_batch_files,
+            (Reach::All, known) => known.is_some() || rules.fetch_batch_files,
+        };
+        if !is_reached {
+            return Err(missing());
+        }
+        let pricing = Pricing::of(rules, self.guard.clock().now_s());
+        let known = self.guard.batch_input(of.clone()).await.map_err(unavailable)?;
+        let known = known.as_deref().and_then(BatchFile::read).filter(|file| file.is_priced_by(&pricing));
+        match known {
+            Some(file) => Ok(file),
+            None => self.scan_at_upstream(rules, caller, &of, pricing).await?.ok_or_else(missing),
+        }
+    }
+
+    /// Holds what the lines of one model may cost.
+    async fn hold_group(
+        &self,
+        rules: &Rules,
+        head: &request::Parts,
+        (caller, tags): (&Caller, &BTreeMap<String, String>),
+        group: &Group,
+    ) -> Result<Reservation, Refusal> {
+        let now_s = self.guard.clock().now_s();
+        let demand = demand(group);
+        let priced = rules.sheet.price_of(&demand.model, now_s, rules.unknown_model);
+        let allowed = self.check_models(rules, caller, &demand, priced.as_deref());
+        allowed.map_err(|refusal| refusal.of_line(group.first_line))?;
+        let attribution = self.attribution(caller, BATCHES, &demand, tags.clone(), priced.as_deref());
+        self.refuse_several_users(&attribution, group)?;
+        let standing = self.guard.standing(&attribution, None);
+        models::refuse_unknown(rules, &demand, &standing)?;
+        let is_priced = priced.is_some();
+        models::prices(rules, &demand, priced, standing.left, now_s)?;
+        let bound = Bound::from(group.bound);
+        if bound.cost > COST_MAX {
+            let message = "The most that this batch can cost is too large; send fewer lines at a time.";
+            return Err(Refusal::Invalid(message.to_owned(), Some("input_file_id")));
+        }
+        let request = ReserveRequest {
+            is_priced,
+            tier: Tier::Batch,
+            price_version: Arc::clone(rules.sheet.version()),
+            ..ReserveRequest::new(Arc::new(attribution), bound)
+        };
+        let permit = self.permit(rules, &head.headers, caller);
+        let reserved = permit.reserve(request, rules.admit.hold_wait).await;
+        let reservation = reserved.map_err(|refusal| refusal.with_levers(Levers::of_batch()))?;
+        if !is_priced {
+            self.guard.metrics().unpriced();
+        }
+        Ok(reservation)
+    }
+
+    /// Refuses lines for several users where a limit counts each by itself.
+    fn refuse_several_users(&self, of: &Attribution, group: &Group) -> Result<(), Refusal> {
+        if group.end_user != EndUser::Several {
+            return Ok(());
+        }
+        let of_a_user = Attribution { end_user: Some("user".into()), ..of.clone() };
+        let caps =
+            |limit: &Limit| limit.per == Per::User && limit.mode == Mode::Enforce && limit.hard.is_some();
+        match self.guard.matching(&of_a_user).into_iter().find(|(limit, _)| caps(limit)) {
+            None => Ok(()),
+            Some((limit, _)) => {
+                let message = format!(
+                    "The lines of this batch are for several users, and limit \"{}\" counts each by itself. Make a \
+                     batch for each user.",
+                    limit.name
+                );
+                Err(Refusal::Invalid(message, Some("input_file_id")))
+            }
+        }
+    }
+}
+
+/// The part of a request that rules and limits ask for, as lines of one model have it.
+fn demand(group: &Group) -> Demand {
+    let end_user = match &group.end_user {
+        EndUser::One(user) => Some(user.clone()),
+        EndUser::None | EndUser::Several => None,
+    };
+    let (model, svg_model) = (group.model.clone(), group.image_model.clone());
+    Demand { model, svg_model, end_user, tier: Some(Tier::Batch), ..Demand::default() }
+}
+
+/// Refuses a batch that may cost more than its client allows.
+fn within_cap(groups: &[Group], cap: Option<Money>) -> Result<(), Refusal> {
+    let costs = groups.iter().map(|group| Bound::from(group.bound).cost.nano());
+    let needed = Money::from_nano(costs.fold(0, i64::saturating_add));
+    match cap.filter(|cap| needed > *cap) {
+        None => Ok(()),
+        Some(cap) => Err(Refusal::Denied(Denial::OverClientCap { cap, needed }, Levers::of_batch())),
+    }
+}
+
+impl Holds {
+    fn reservations(&self) -> impl Iterator<Item = &Reservation> {
+        self.groups.iter().map(|(reservation, _)| reservation).chain(&self.free)
+    }
+
+    fn into_reservations(self) -> impl Iterator<Item = Reservation> {
+        self.groups.into_iter().map(|(reservation, _)| reservation).chain(self.free)
+    }
+
+    /// Upstream has made nothing.
+    fn release(self, exchange: &Exchange) {
+        for reservation in self.into_reservations() {
+            reservation.release(exchange.clone().ending());
+        }
+    }
+
+    /// It is not known what upstream has made.
+    fn assume(self, exchange: &Exchange, note: &'static str) {
+        for reservation in self.into_reservations() {
+            let ending = Ending { note: Some(note), tier: Tier::Batch, ..exchange.clone().ending() };
+            reservation.assume(ending);
+        }
+    }
+
+    /// Leaves each to a job of the batch that upstream has made. Where that can't be written, it
+    /// is charged.
+    async fn follow(self, guard: &Guard, id: &str, exchange: &Exchange) {
+        for (reservation, mut terms) in self.groups {
+            terms.request_id.clone_from(&exchange.request_id);
+            let admitted_s = reservation.hold().admitted_ms.div_euclid(1_000);
+            let refused = match terms.text() {
+                Some(text) => {
+                    let (object, deadline_s) =
+                        (object(id, terms.place), admitted_s.saturating_add(DEADLINE_S));
+                    let job = Job { kind: BATCH.to_owned(), object, deadline_s, terms: text };
+                    guard.detach(reservation, job).await
+                }
+                None => Err(reservation),
+            };
+            if let Err(reservation) = refused {
+                tracing::error!(
+                    event = "job_not_written",
+                    entry = reservation.hold().id,
+                    "a batch can't be followed, so its hold is charged"
+                );
+                let note = Some("a batch that could not be followed");
+                reservation.assume(Ending { note, tier: Tier::Batch, ..exchange.clone().ending() });
+            }
+        }
+        if let Some(free) = self.free {
+            free.settle(Basis::Reported, exchange.clone().ending());
+        }
+    }
+}
+
+/// Has upstream make a batch, and follows it.
+async fn make(
+    guard: &Arc<Guard>,
+    upstream: &Upstream,
+    outgoing: Outgoing,
+    mut holds: Holds,
+    caller: &Caller,
+    mut in_flight: InFlight,
+) -> Result<Response<Answer>, Failed> {
+    for (reservation, _) in &mut holds.groups {
+        reservation.mark_sent();
+    }
+    let answer = match answered(outgoing.send(upstream), &mut in_flight).await {
+        Ok(answer) => answer,
+        Err(error) if error.sent => {
+            holds.assume(&Exchange::default(), "the answer to a batch was lost");
+            return Err((Refusal::Upstream(NoAnswer::of(&error, Billed::Perhaps)), in_flight));
+        }
+        Err(error) => {
+            holds.release(&Exchange::default());
+            return Err((Refusal::Upstream(NoAnswer::of(&error, Billed::No)), in_flight));
+        }
+    };
+    let exchange = Exchange::of(answer.status().as_u16(), answer.headers());
+    in_flight.status = answer.status().as_u16();
+    let (mut head, bytes) = match read(answer).await {
+        Ok(read) => read,
+        Err(refusal) => {
+            holds.assume(&exchange, "the answer to a batch was lost");
+            return Err((refusal, in_flight));
+        }
+    };
+    head.headers.extend(std::mem::take(&mut holds.rates));
+    let made = Batch::read(&bytes).filter(|_| head.status.is_success());
+    let is_refused = head.status.is_client_error()
+        || (head.status.is_server_error() && usage::is_error_envelope(&bytes))
+        || made.as_ref().is_some_and(|batch| batch.state == BatchState::Refused);
+    if is_refused {
+        holds.release(&exchange);
+    } else if let Some(batch) = &made {
+        let known = made_by(&caller.key, guard.clock().now_s());
+        let of = ObjectReference { kind: ObjectKind::Batch, id: batch.id.clone() };
+        let written = guard.learn_objects(vec![put(of, known)]);
+        tokio::join!(holds.follow(guard, &batch.id, &exchange), guard.objects_written(written));
+    } else {
+        holds.assume(&exchange, "an answer to a batch that names none");
+    }
+    let outcome = if head.status.is_success() { "job" } else { "upstream_error" };
+    in_flight.ended(outcome);
+    Ok(Response::from_parts(head, Answer::whole(bytes)))
+}
+
+/// An answer, read whole, with the headers that a client gets.
+async fn read(answer: Response<AnswerBody>) -> Result<(http::response::Parts, Bytes), Refusal> {
+    let (mut head, bytes) = whole(answer).await?;
+    headers::to_client(&mut head.headers);
+    Ok((head, bytes))
+}

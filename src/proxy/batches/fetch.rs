@@ -1,0 +1,59 @@
+//! Reads a file of a batch from upstream, where no scan of it is known that still counts.
+
+use http_body_util::BodyExt as _;
+use tokio::time::timeout;
+
+use crate::domain::ObjectReference;
+use crate::proxy::asking::{self, Asked};
+use crate::proxy::auth::Caller;
+use crate::proxy::batches::file::BatchFile;
+use crate::proxy::batches::lines::ScannedLines;
+use crate::proxy::batches::pricing::Pricing;
+use crate::proxy::batches::scan::Scan;
+use crate::proxy::query::encoded;
+use crate::proxy::receive::allowance;
+use crate::proxy::refuse::{Billed, NoAnswer, Refusal};
+use crate::proxy::{Proxy, Rules};
+use crate::store::objects::ObjectChange;
+
+impl Proxy {
+    /// Scans a file as upstream has it, and keeps the result; `None` if it has none of that id.
+    pub(in crate::proxy) async fn scan_at_upstream(
+        &self,
+        rules: &Rules,
+        caller: &Caller,
+        of: &ObjectReference,
+        pricing: Pricing,
+    ) -> Result<Option<BatchFile>, Refusal> {
+        let path = format!("/files/{}/content", encoded(&of.id));
+        let (upstream, key) = (self.upstream(rules), &caller.key.id);
+        let answer = match asking::found(upstream, &caller.authorization, &path, key).await {
+            Ok(answer) => answer,
+            Err(Asked::Gone) => return Ok(None),
+            Err(Asked::Failed | Asked::Running | Asked::Ended) => {
+                return Err(Refusal::Upstream(NoAnswer::Unreachable(Billed::No)));
+            }
+        };
+        let scan = Scan::new(pricing);
+        let mut lines = ScannedLines::new(scan, rules.request_body_bytes_max, allowance(caller));
+        let mut body = answer.into_body();
+        let broken = || Refusal::Upstream(NoAnswer::Unreachable(Billed::No));
+        let late = |_| Refusal::Upstream(NoAnswer::TimedOut(Billed::No));
+        while let Some(frame) = timeout(rules.answer_idle, body.frame()).await.map_err(late)? {
+            if let Ok(part) = frame.map_err(|_| broken())?.into_data() {
+                lines.take(&part);
+                lines.catch_up(&self.guard).await?;
+                tokio::task::yield_now().await;
+            }
+        }
+        lines.end();
+        lines.catch_up(&self.guard).await?;
+        let file = lines.finish();
+        if let Some(text) = file.text() {
+            let change = ObjectChange::BatchInput { of: of.clone(), scanned: text.into() };
+            let written = self.guard.learn_objects(vec![change]);
+            self.guard.objects_written(written).await;
+        }
+        Ok(Some(file))
+    }
+}

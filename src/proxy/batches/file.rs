@@ -1,0 +1,147 @@
+//! What is kept of a file whose lines can make a batch: how much they cost at most.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::demand::Bound;
+use crate::domain::{Money, ObjectKind, ObjectReference};
+use crate::proxy::background::Terms;
+use crate::proxy::batches::pricing::Pricing;
+
+/// The result of a scan.
+#[derive(Debug, Serialize, Deserialize)]
+pub(in crate::proxy) struct BatchFile {
+    /// What it was priced by, and the time of those prices in Unix seconds.
+    priced_by: (String, i64),
+    /// Its lines.
+    pub(super) lines: u64,
+    /// Those that cost something, by the model that they name.
+    pub(super) groups: Vec<Group>,
+    /// The objects that lines name, by the names of their kinds.
+    named: Vec<(String, String)>,
+    /// Why it can't make a batch.
+    pub(super) fault: Option<Fault>,
+}
+
+/// A line that can't be priced.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(in crate::proxy) struct Fault {
+    /// Its number, from 1 on.
+    pub(super) line: u64,
+    /// What is wrong with it.
+    pub(super) why: String,
+}
+
+/// The lines of one model.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(in crate::proxy) struct Group {
+    /// The model, as the lines write it.
+    pub(super) model: String,
+    /// The model of their image tool, or the one that writes SVG.
+    pub(super) image_model: Option<String>,
+    /// For whom they are.
+    pub(super) end_user: EndUser,
+    /// The number of the first of them.
+    pub(super) first_line: u64,
+    /// How many there are.
+    pub(super) lines: u64,
+    /// What they cost at most, together.
+    pub(super) bound: StoredBound,
+    /// What the dearest of them costs at most, in nano-dollars.
+    pub(super) line_cost_max_nano: i64,
+    /// What their answers are billed by.
+    pub(super) terms: Terms,
+}
+
+/// A bound as it is stored.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(in crate::proxy) struct StoredBound {
+    cost_nano: i64,
+    input_tokens: u64,
+    output_tokens: u64,
+}
+
+impl From<Bound> for StoredBound {
+    fn from(bound: Bound) -> Self {
+        let Bound { cost, input_tokens, output_tokens } = bound;
+        Self { cost_nano: cost.nano(), input_tokens, output_tokens }
+    }
+}
+
+impl From<StoredBound> for Bound {
+    fn from(bound: StoredBound) -> Self {
+        let StoredBound { cost_nano, input_tokens, output_tokens } = bound;
+        Self { cost: Money::from_nano(cost_nano), input_tokens, output_tokens }
+    }
+}
+
+/// For whom some lines are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::proxy) enum EndUser {
+    /// For nobody in particular.
+    None,
+    /// For one.
+    One(String),
+    /// For several, or some for one and others not.
+    Several,
+}
+
+impl EndUser {
+    /// That of one line.
+    pub(super) fn of(user: Option<&str>) -> Self {
+        user.map_or(Self::None, |user| Self::One(user.to_owned()))
+    }
+
+    /// Adds that of another line.
+    pub(super) fn add(&mut self, user: Option<&str>) {
+        let is_same = match self {
+            Self::None => user.is_none(),
+            Self::One(known) => user == Some(known),
+            Self::Several => true,
+        };
+        if !is_same {
+            *self = Self::Several;
+        }
+    }
+}
+
+impl BatchFile {
+    /// That of these lines.
+    pub(super) fn new(
+        priced_by: (String, i64),
+        lines: u64,
+        groups: Vec<Group>,
+        named: &BTreeSet<ObjectReference>,
+        fault: Option<Fault>,
+    ) -> Self {
+        let named = named.iter().map(|of| (of.kind.name().to_owned(), of.id.clone())).collect();
+        Self { priced_by, lines, groups, named, fault }
+    }
+
+    /// Reads it as it is stored.
+    pub(super) fn read(text: &str) -> Option<Self> {
+        serde_json::from_str(text).ok()
+    }
+
+    /// Its text; `None` if it can't be written.
+    pub(in crate::proxy) fn text(&self) -> Option<String> {
+        serde_json::to_string(self).ok()
+    }
+
+    /// Whether a scan by these prices would have the same result.
+    pub(super) fn is_priced_by(&self, pricing: &Pricing) -> bool {
+        let (version, at_s) = &self.priced_by;
+        let is_same = |model: &str| pricing.price_of(model, *at_s) == pricing.price_of(model, pricing.at_s());
+        let models =
+            |group: &Group| is_same(&group.model) && group.image_model.as_deref().is_none_or(is_same);
+        *version == pricing.version() && self.groups.iter().all(models)
+    }
+
+    /// The objects that its lines name.
+    pub(super) fn named(&self) -> Vec<ObjectReference> {
+        let kind = |name: &str| ObjectKind::ALL.into_iter().find(|kind| kind.name() == name);
+        let of = |(name, id): &(String, String)| Some(ObjectReference { kind: kind(name)?, id: id.clone() });
+        self.named.iter().filter_map(of).collect()
+    }
+}

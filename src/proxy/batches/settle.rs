@@ -1,0 +1,247 @@
+//! Settles the jobs of batches: by the lines of the output, else by the batch's own sums.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode};
+use http_body_util::BodyExt as _;
+use tokio::time::timeout;
+
+use crate::domain::demand::Tier;
+use crate::domain::{ObjectKind, ObjectReference};
+use crate::guard::objects::put;
+use crate::guard::{Ending, Guard, Reservation, Settled};
+use crate::ledger::entry::{Basis, OpenJob};
+use crate::pricing::sheet::{Sheet, UnknownModel};
+use crate::protocol::openai::batch::{Batch, BatchState};
+use crate::proxy::Rules;
+use crate::proxy::asking::{self, Asked};
+use crate::proxy::batches::create::BATCH;
+use crate::proxy::batches::tally::{OutputLines, Sum};
+use crate::proxy::batches::terms::{BatchTerms, batch_of, object};
+use crate::proxy::bill::Exchange;
+use crate::proxy::query::encoded;
+use crate::proxy::record::made_of;
+use crate::proxy::room::{Pool, Room};
+use crate::store::objects::ObjectChange;
+use crate::upstream::Upstream;
+
+/// The longest silence of upstream while an output is read.
+const IDLE_MAX: Duration = Duration::from_secs(60);
+
+/// Settles the jobs of batches, by the prices in force.
+#[derive(Clone, Debug)]
+pub struct BatchSettler {
+    guard: Arc<Guard>,
+    sheet: Arc<Sheet>,
+    unknown: UnknownModel,
+}
+
+/// What the lines of each model came to.
+enum Outcome {
+    /// As the output says.
+    Sums(Vec<Sum>),
+    /// Nothing was done.
+    Nothing,
+    /// It can't be known: each is charged what it was held for.
+    Unknown,
+}
+
+impl BatchSettler {
+    /// One with the rules in force.
+    pub fn new(guard: &Arc<Guard>, rules: &Rules) -> Self {
+        let (guard, sheet) = (Arc::clone(guard), Arc::clone(&rules.sheet));
+        Self { guard, sheet, unknown: rules.unknown_model }
+    }
+
+    /// A job of a batch, if one runs. If that can't be read, none is found, and the guard asks
+    /// later.
+    pub(in crate::proxy) async fn find(&self, id: &str) -> Option<Arc<OpenJob>> {
+        self.guard.find_job(BATCH, id).await.unwrap_or_else(|error| {
+            tracing::warn!(
+                event = "job_not_found", %error,
+                "the database can't say whether a batch is a job; it is settled later"
+            );
+            None
+        })
+    }
+
+    /// Asks upstream for the batch of a job, and settles all its jobs if it has ended.
+    pub async fn ask(&self, upstream: &Upstream, authorization: &HeaderValue, open: &OpenJob) -> Asked {
+        let path = format!("/batches/{}", encoded(batch_of(&open.job.object)));
+        let key = &open.hold.attribution.key;
+        match asking::whole(upstream, authorization, &path, key).await {
+            Ok(body) => self.saw(upstream, authorization, open, &body).await,
+            Err(asked) => asked,
+        }
+    }
+
+    /// Settles all jobs of a batch by its object, if it has ended.
+    pub async fn saw(
+        &self,
+        upstream: &Upstream,
+        authorization: &HeaderValue,
+        open: &OpenJob,
+        body: &Bytes,
+    ) -> Asked {
+        let id = batch_of(&open.job.object);
+        let Some(batch) = Batch::read(body).filter(|batch| batch.id == id) else { return Asked::Running };
+        if !matches!(batch.state, BatchState::Ended | BatchState::Refused) {
+            return Asked::Running;
+        }
+        // One settles it: its output may have gigabytes.
+        let Some(_settling) = self.guard.settling(BATCH, id) else { return Asked::Running };
+        let Some(terms) = BatchTerms::read(&open.job.terms) else {
+            let note = "its terms are not known any more";
+            self.end_one(&open.job.object, Outcome::Unknown, note).await;
+            return Asked::Ended;
+        };
+        let jobs = self.jobs(id, &terms.models).await;
+        let by_usage = || self.by_usage(&jobs, body);
+        let outcome = match (batch.state, &batch.output_file_id) {
+            (BatchState::Refused, _) => Outcome::Nothing,
+            (_, None) if batch.completed == Some(0) => Outcome::Nothing,
+            (_, None) => by_usage(),
+            (_, Some(file)) => {
+                let reading = self.read_output(upstream, authorization, (open, file), (&terms.models, &jobs));
+                match reading.await {
+                    Ok(outcome) => outcome,
+                    Err(Asked::Gone) => by_usage(),
+                    Err(asked) => return asked,
+                }
+            }
+        };
+        self.learn_files(open, &batch).await;
+        self.end(id, outcome, terms.models.len()).await;
+        Asked::Ended
+    }
+
+    /// Charges the hold of a job whose outcome will not be known.
+    pub async fn assume(&self, object: &str, note: &'static str) {
+        self.end_one(object, Outcome::Unknown, note).await;
+    }
+
+    /// The terms of the jobs of a batch that still run.
+    async fn jobs(&self, id: &str, models: &[String]) -> Vec<Option<BatchTerms>> {
+        let mut jobs = Vec::new();
+        for place in 0..models.len() {
+            let open = self.find(&object(id, place)).await;
+            jobs.push(open.and_then(|open| BatchTerms::read(&open.job.terms)));
+        }
+        jobs
+    }
+
+    /// Adds up the lines of an output.
+    async fn read_output(
+        &self,
+        upstream: &Upstream,
+        authorization: &HeaderValue,
+        (open, file): (&OpenJob, &str),
+        (models, jobs): (&[String], &[Option<BatchTerms>]),
+    ) -> Result<Outcome, Asked> {
+        let mut lines = match OutputLines::new(models, jobs, &self.sheet, self.unknown) {
+            Ok(lines) => lines,
+            Err(error) => {
+                tracing::error!(
+                    event = "job_terms_unusable", entry = open.hold.id, %error,
+                    "a job has ended and can't be priced, so its hold is charged"
+                );
+                return Ok(Outcome::Unknown);
+            }
+        };
+        let key = &open.hold.attribution.key;
+        let path = format!("/files/{}/content", encoded(file));
+        let mut body = asking::found(upstream, authorization, &path, key).await?.into_body();
+        let mut room = Room::of(Pool::Answers, Arc::clone(key));
+        while let Some(frame) = timeout(IDLE_MAX, body.frame()).await.map_err(|_| Asked::Failed)? {
+            let Ok(part) = frame.map_err(|_| Asked::Failed)?.into_data() else { continue };
+            lines.take(&self.guard, &part).await;
+            if !room.grow(lines.held_bytes()) {
+                return Err(Asked::Failed);
+            }
+            room.shrink(lines.held_bytes());
+            tokio::task::yield_now().await;
+        }
+        Ok(Outcome::Sums(lines.end(&self.guard).await))
+    }
+
+    /// The cost by the sums that the object of a batch has, where all of its lines are of one
+    /// model.
+    fn by_usage(&self, jobs: &[Option<BatchTerms>], body: &Bytes) -> Outcome {
+        let [Some(BatchTerms { group, .. })] = jobs else { return Outcome::Unknown };
+        let Ok(bill) = group.terms.bill(&self.sheet, self.unknown) else { return Outcome::Unknown };
+        let answer = bill.operation.answer(body);
+        match answer.usage.map(|_| Sum::of(&bill, &answer)) {
+            Some(Some(sum)) => Outcome::Sums(vec![sum]),
+            Some(None) | None => Outcome::Unknown,
+        }
+    }
+
+    /// Ends all jobs of a batch.
+    async fn end(&self, id: &str, outcome: Outcome, count: usize) {
+        let mut sums = match outcome {
+            Outcome::Sums(sums) => sums.into_iter().map(|sum| Outcome::Sums(vec![sum])).collect(),
+            Outcome::Nothing => Vec::new(),
+            Outcome::Unknown => (0..count).map(|_| Outcome::Unknown).collect(),
+        };
+        sums.resize_with(count, || Outcome::Nothing);
+        for (place, outcome) in sums.into_iter().enumerate() {
+            self.end_one(&object(id, place), outcome, "neither its output nor its usage can be read").await;
+        }
+    }
+
+    /// Ends one job. Between taking its hold and ending it nothing is waited for.
+    async fn end_one(&self, object: &str, outcome: Outcome, unknown: &'static str) {
+        let resumed = self.guard.resume_job(BATCH, object).await.unwrap_or_else(|error| {
+            tracing::warn!(
+                event = "job_not_settled", %error,
+                "a job that has ended can't be settled now; it stays held, and is settled later"
+            );
+            None
+        });
+        let Some((reservation, open)) = resumed else { return };
+        let request_id = BatchTerms::read(&open.job.terms).and_then(|terms| terms.request_id);
+        let settled = end_hold(reservation, outcome, (batch_of(object), request_id), unknown);
+        let basis = settled.basis.map_or("released", |basis| basis.name());
+        tracing::info!(event = "job_ended", kind = BATCH, object, basis, usd = %settled.cost, "a job has ended");
+    }
+
+    /// Records the files that a batch has made, for the project that has made the batch.
+    async fn learn_files(&self, open: &OpenJob, batch: &Batch) {
+        let of = &open.hold.attribution;
+        let files = [&batch.output_file_id, &batch.error_file_id].into_iter().flatten();
+        let change = |id: &String| {
+            let of_file = ObjectReference { kind: ObjectKind::File, id: id.clone() };
+            put(of_file, made_of(&of.project, &of.key, self.guard.clock().now_s()))
+        };
+        let changes: Vec<ObjectChange> = files.map(change).collect();
+        if !changes.is_empty() {
+            let written = self.guard.learn_objects(changes);
+            self.guard.objects_written(written).await;
+        }
+    }
+}
+
+fn end_hold(
+    reservation: Reservation,
+    outcome: Outcome,
+    (id, request_id): (&str, Option<String>),
+    unknown: &'static str,
+) -> Settled {
+    let exchange = Exchange { status: StatusCode::OK.as_u16(), request_id, ..Exchange::default() };
+    let object_id = Some(id.to_owned());
+    let ending = Ending { tier: Tier::Batch, object_id, ..exchange.ending() };
+    match outcome {
+        Outcome::Nothing => reservation.release(ending),
+        Outcome::Unknown => reservation.assume(Ending { note: Some(unknown), ..ending }),
+        Outcome::Sums(sums) => {
+            let sum = sums.into_iter().next().unwrap_or_default();
+            let (cost, tool_fees, quantities) = (sum.cost(), sum.tool_fees(), sum.quantities);
+            let served_model = sum.served_model();
+            let note = (sum.basis == Basis::Assumed).then_some("some of its lines report no usage");
+            let ending = Ending { cost, tool_fees, quantities, served_model, note, ..ending };
+            reservation.settle(sum.basis, ending)
+        }
+    }
+}

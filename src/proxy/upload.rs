@@ -1,0 +1,186 @@
+//! Uploads: files pass to upstream as they arrive, and are never whole in memory.
+//!
+//! The file of a batch is scanned as it passes, and what its lines cost at most is kept with it.
+
+mod form;
+
+use std::pin::pin;
+
+use bytes::Bytes;
+use http::{Response, request};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use tokio::time::{sleep, timeout};
+
+use crate::domain::Money;
+use crate::protocol::openai::endpoint::Upload;
+use crate::proxy::answer::Answer;
+use crate::proxy::auth::Caller;
+use crate::proxy::batches::{Pricing, Scan, ScannedLines};
+use crate::proxy::body::{self, Pace};
+use crate::proxy::exchange::{self, Outgoing};
+use crate::proxy::in_flight::InFlight;
+use crate::proxy::lists::ListRequest;
+use crate::proxy::prepare::form_boundary;
+use crate::proxy::receive::{allowance, unread};
+use crate::proxy::refuse::{Billed, NoAnswer, Refusal};
+use crate::proxy::unpack::Coding;
+use crate::proxy::{Content, Failed, Proxy, Rules, outgoing};
+use crate::upstream::{AnswerBody, Passing, SendError, SendErrorKind, Source, Upstream};
+
+use self::form::FileForm;
+
+/// The largest upload: a file of 512 MB, OpenAI's most, and the form around it.
+const UPLOAD_BYTES_MAX: u64 = (512 << 20) + (1 << 20);
+/// A part of a body that is read at once: others of the thread have their turn after it.
+const CHUNK_BYTES: usize = 64 << 10;
+const COMPRESSED: &str = "A file that is uploaded can't have a Content-Encoding. Send it as it is.";
+const NO_FORM: &str = "This endpoint takes a form: send it as multipart/form-data.";
+
+impl Proxy {
+    /// Passes an upload on to upstream. It counts as a request, and costs nothing.
+    pub(super) async fn upload(
+        &self,
+        rules: &Rules,
+        upload: Upload,
+        (head, mut incoming): (request::Parts, Incoming),
+        caller: Caller,
+        mut in_flight: InFlight,
+    ) -> Result<Response<Answer>, Failed> {
+        let held = async {
+            let form = self.form_of(rules, upload, (&head, &incoming), &caller)?;
+            let held = self.hold_free(rules, (&head, &Bytes::new()), &caller, in_flight.endpoint).await?;
+            Ok((held, form))
+        };
+        let ((reservation, rates, mut errand), mut form) = match held.await {
+            Ok(held) => held,
+            Err(refusal) => {
+                body::discard_unless_awaited(&head.headers, incoming).await;
+                return Err((refusal, in_flight));
+            }
+        };
+        in_flight.admitted(reservation.hold());
+        let outgoing = outgoing(rules, head, Bytes::new(), &caller, Content::AsItCame, &in_flight);
+        let (list, upstream) = (ListRequest::of(&outgoing), self.upstream(rules));
+        let mut failed = None;
+        let sending = async {
+            let passed = self.pass(rules, upstream, outgoing, &mut incoming, form.as_mut()).await;
+            passed.map_err(|not_passed| match not_passed {
+                NotPassed::Sending(error) => error,
+                NotPassed::Reading(refusal) => {
+                    failed = Some(refusal);
+                    let detail = "the client's body broke off".to_owned();
+                    SendError { kind: SendErrorKind::Broken, sent: true, detail }
+                }
+            })
+        };
+        let fee = async || Money::ZERO;
+        let sent = exchange::unbilled(sending, (reservation, fee), in_flight).await;
+        // A client that upstream has answered early still sends.
+        body::discard(incoming).await;
+        let sent = sent.map_err(|(refusal, in_flight)| (failed.unwrap_or(refusal), in_flight));
+        errand.scanned = form.and_then(FileForm::finish);
+        let answer = self.conclude_free(rules, sent, (errand, rates), (&caller, &list)).await?;
+        self.concealed(rules, Ok(answer), caller.key.pass_through).await
+    }
+
+    /// The reader of a form that is an upload's; `None` if nothing in it matters here.
+    fn form_of(
+        &self,
+        rules: &Rules,
+        upload: Upload,
+        (head, incoming): (&request::Parts, &Incoming),
+        caller: &Caller,
+    ) -> Result<Option<FileForm>, Refusal> {
+        if Coding::of(&head.headers)?.is_some() {
+            return Err(Refusal::Invalid(COMPRESSED.to_owned(), None));
+        }
+        if incoming.size_hint().lower() > UPLOAD_BYTES_MAX {
+            return Err(too_large());
+        }
+        let no_form = || Refusal::Invalid(NO_FORM.to_owned(), None);
+        let boundary = form_boundary(&head.headers)?.ok_or_else(no_form)?;
+        Ok((upload == Upload::File).then(|| {
+            let scan = Scan::new(Pricing::of(rules, self.guard.clock().now_s()));
+            let line_bytes_max = rules.request_body_bytes_max;
+            FileForm::new(&boundary, ScannedLines::new(scan, line_bytes_max, allowance(caller)))
+        }))
+    }
+
+    /// Sends a request and its body at the same time, as upstream takes it.
+    async fn pass(
+        &self,
+        rules: &Rules,
+        upstream: &Upstream,
+        outgoing: Outgoing,
+        incoming: &mut Incoming,
+        form: Option<&mut FileForm>,
+    ) -> Result<Response<AnswerBody>, NotPassed> {
+        let (source, body) = Passing::new(incoming.size_hint().exact());
+        let Outgoing { method, suffix, headers, .. } = outgoing;
+        let mut answer = pin!(upstream.send_passing(method, &suffix, headers, body));
+        let mut reading = pin!(self.pump(rules, incoming, source, form));
+        let passed = tokio::select! {
+            biased;
+            passed = reading.as_mut() => passed,
+            // Upstream has seen enough, or the connection is gone.
+            early = answer.as_mut() => return early.map_err(NotPassed::Sending),
+        };
+        passed.map_err(NotPassed::Reading)?;
+        let answer = timeout(upstream.response_timeout(), answer).await;
+        answer.unwrap_or_else(|_| Err(upstream.timed_out(true))).map_err(NotPassed::Sending)
+    }
+
+    /// Reads a client's body, and brings it to upstream part by part.
+    async fn pump(
+        &self,
+        rules: &Rules,
+        incoming: &mut Incoming,
+        source: Source,
+        mut form: Option<&mut FileForm>,
+    ) -> Result<(), Refusal> {
+        let mut time = pin!(sleep(rules.request_idle));
+        let mut pace = Pace::of_request(rules.request_idle);
+        let mut read: u64 = 0;
+        while let Some(part) =
+            pace.next_part(incoming, time.as_mut()).await.map_err(|error| unread(&error, too_large()))?
+        {
+            read = read.saturating_add(u64::try_from(part.len()).unwrap_or(u64::MAX));
+            if read > UPLOAD_BYTES_MAX {
+                return Err(too_large());
+            }
+            if let Some(form) = form.as_deref_mut() {
+                for chunk in part.chunks(CHUNK_BYTES) {
+                    form.feed(&self.guard, chunk).await?;
+                    if part.len() > CHUNK_BYTES {
+                        tokio::task::yield_now().await;
+                    }
+                }
+            }
+            match timeout(rules.answer_idle, source.send(part)).await {
+                Ok(Ok(())) => {}
+                // Upstream's answer, or the failure of its connection, says why.
+                Ok(Err(_closed)) => return Ok(()),
+                Err(_) => return Err(Refusal::Upstream(NoAnswer::TimedOut(Billed::No))),
+            }
+        }
+        if let Some(form) = form {
+            form.end()?;
+        }
+        // If upstream takes no more, its answer says why.
+        let _ = source.end().await;
+        Ok(())
+    }
+}
+
+/// Why an upload got no answer.
+enum NotPassed {
+    /// Upstream has not answered.
+    Sending(SendError),
+    /// The client's body could not be read.
+    Reading(Refusal),
+}
+
+fn too_large() -> Refusal {
+    Refusal::FileTooLarge(UPLOAD_BYTES_MAX)
+}

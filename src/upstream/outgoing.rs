@@ -1,0 +1,135 @@
+//! The body of a request to upstream: whole in memory, or passed on as it arrives.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use tokio::sync::mpsc;
+
+/// A body that is passed on part by part. If its [`Source`] is dropped before the end, the
+/// request is broken off, so that upstream never takes a part of it for the whole.
+#[derive(Debug)]
+pub struct Passing {
+    parts: mpsc::Receiver<Piece>,
+    /// The length that the head announces; `None` if it is sent in chunks.
+    length: Option<u64>,
+    is_over: bool,
+}
+
+/// Brings the parts of a [`Passing`] body.
+#[derive(Debug)]
+pub struct Source(mpsc::Sender<Piece>);
+
+#[derive(Debug)]
+enum Piece {
+    Part(Bytes),
+    End,
+}
+
+/// Upstream takes no more of the body: it has answered, or the connection is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Closed;
+
+impl Passing {
+    /// A body of that length, if it is known, and what brings its parts: one at a time.
+    pub fn new(length: Option<u64>) -> (Source, Self) {
+        let (source, parts) = mpsc::channel(1);
+        (Source(source), Self { parts, length, is_over: false })
+    }
+}
+
+impl Source {
+    /// Brings a part, once upstream has taken the one before.
+    pub async fn send(&self, part: Bytes) -> Result<(), Closed> {
+        self.0.send(Piece::Part(part)).await.map_err(|_| Closed)
+    }
+
+    /// Ends the body, which is whole.
+    pub async fn end(self) -> Result<(), Closed> {
+        self.0.send(Piece::End).await.map_err(|_| Closed)
+    }
+}
+
+/// The body of a request broke off.
+#[derive(Debug)]
+pub(super) struct BrokenOff;
+
+impl fmt::Display for BrokenOff {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the body of the request broke off")
+    }
+}
+
+impl std::error::Error for BrokenOff {}
+
+/// A body that records when it is first polled.
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    content: Content,
+    was_polled: Arc<AtomicBool>,
+}
+
+#[derive(Debug)]
+enum Content {
+    /// `None` once it was sent.
+    Whole(Option<Bytes>),
+    Passing(Passing),
+}
+
+impl Outgoing {
+    pub(super) fn whole(bytes: Bytes, was_polled: &Arc<AtomicBool>) -> Self {
+        let bytes = Some(bytes).filter(|bytes| !bytes.is_empty());
+        Self { content: Content::Whole(bytes), was_polled: Arc::clone(was_polled) }
+    }
+
+    pub(super) fn passing(body: Passing, was_polled: &Arc<AtomicBool>) -> Self {
+        Self { content: Content::Passing(body), was_polled: Arc::clone(was_polled) }
+    }
+}
+
+impl Body for Outgoing {
+    type Data = Bytes;
+    type Error = BrokenOff;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+        self.was_polled.store(true, Ordering::Release);
+        let passing = match &mut self.content {
+            Content::Whole(bytes) => return Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Content::Passing(passing) => passing,
+        };
+        if passing.is_over {
+            return Poll::Ready(None);
+        }
+        let piece = ready!(passing.parts.poll_recv(cx));
+        passing.is_over = !matches!(piece, Some(Piece::Part(_)));
+        Poll::Ready(match piece {
+            Some(Piece::Part(part)) => Some(Ok(Frame::data(part))),
+            Some(Piece::End) => None,
+            None => Some(Err(BrokenOff)),
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.content {
+            Content::Whole(bytes) => bytes.is_none(),
+            Content::Passing(passing) => passing.is_over,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.content {
+            Content::Whole(bytes) => {
+                let length = bytes.as_ref().map_or(0, Bytes::len);
+                SizeHint::with_exact(u64::try_from(length).unwrap_or(u64::MAX))
+            }
+            Content::Passing(passing) => passing.length.map_or_else(SizeHint::default, SizeHint::with_exact),
+        }
+    }
+}
