@@ -11,32 +11,45 @@
 mod answers;
 mod audio;
 mod background;
+mod batches;
+mod bounded;
+mod files;
 mod images;
 mod stream;
+mod uploads;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
+use std::ops::Add;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response, StatusCode, header};
+use http::request::Parts;
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, Either, Full, Limited};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, watch};
 
-use crate::fake_openai::answers::Api;
+use crate::clock::Clock;
+use crate::fake_openai::answers::{Api, Made};
 use crate::fake_openai::audio::{Heard, Spoken};
 use crate::fake_openai::background::Responses;
+use crate::fake_openai::batches::Batches;
+use crate::fake_openai::files::Files;
 use crate::fake_openai::images::Images;
 use crate::fake_openai::stream::Events;
+use crate::fake_openai::uploads::Uploads;
 use crate::net::{Serving, Timeouts};
 use crate::sync::unpoisoned;
 
-const BODY_BYTES_MAX: usize = 256 << 20;
+/// The largest file of OpenAI, in its form.
+const BODY_BYTES_MAX: usize = (512 << 20) + (1 << 20);
+/// Bodies that were answered before they were read.
+const UNREAD_MAX: usize = 16;
 
 /// The usage served by one model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,14 +64,33 @@ pub struct Served {
     pub completion_tokens: u64,
 }
 
+impl Add for Served {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            requests: self.requests + other.requests,
+            prompt_tokens: self.prompt_tokens + other.prompt_tokens,
+            cached_tokens: self.cached_tokens + other.cached_tokens,
+            completion_tokens: self.completion_tokens + other.completion_tokens,
+        }
+    }
+}
+
 /// The usage served, by model.
 #[derive(Debug, Default)]
 pub struct Fake {
     models: Mutex<BTreeMap<String, Served>>,
     last: Mutex<Value>,
     responses: Responses,
+    files: Files,
+    uploads: Uploads,
+    batches: Batches,
+    clock: Clock,
     ids: AtomicU64,
     seen: AtomicU64,
+    /// Kept, so that their connections stay open and the answers arrive.
+    unread: Mutex<VecDeque<Incoming>>,
 }
 
 /// The body of an answer.
@@ -92,14 +124,18 @@ impl Fake {
     fn note(&self, model: &str, served: Served) {
         let mut models = unpoisoned(self.models.lock());
         let sum = models.entry(model.to_owned()).or_default();
-        sum.requests += served.requests;
-        sum.prompt_tokens += served.prompt_tokens;
-        sum.cached_tokens += served.cached_tokens;
-        sum.completion_tokens += served.completion_tokens;
+        *sum = *sum + served;
     }
 
     async fn answer(self: &Arc<Self>, request: Request<Incoming>) -> Response<Answer> {
         let (head, body) = request.into_parts();
+        if let Some(status) = ordered_status(&head.headers, "x-fake-early-status") {
+            self.remember(&head, &Bytes::new());
+            let mut unread = unpoisoned(self.unread.lock());
+            unread.truncate(UNREAD_MAX - 1);
+            unread.push_front(body);
+            return error(status, "answered early", Some("injected"));
+        }
         let Ok(body) = Limited::new(body, BODY_BYTES_MAX).collect().await else {
             return error(StatusCode::BAD_REQUEST, "the body broke off", None);
         };
@@ -110,6 +146,7 @@ impl Fake {
                 let last = unpoisoned(self.last.lock()).clone();
                 return answer(StatusCode::OK, &last);
             }
+            "/__files" => return answer(StatusCode::OK, &self.digests()),
             _ => {}
         }
         self.remember(&head, &body);
@@ -120,26 +157,38 @@ impl Fake {
         if latency_ms > 0 {
             tokio::time::sleep(Duration::from_millis(latency_ms)).await;
         }
-        if let Some(status) = number(&head.headers, "x-fake-status") {
-            let status = u16::try_from(status).ok().and_then(|status| StatusCode::from_u16(status).ok());
-            return error(status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), "injected", Some("injected"));
+        if let Some(status) = ordered_status(&head.headers, "x-fake-status") {
+            return error(status, "injected", Some("injected"));
         }
-        match (&head.method, head.uri.path()) {
-            (&Method::GET, "/v1/models") => answer(StatusCode::OK, &answers::models()),
-            (&Method::POST, "/v1/moderations") => answer(StatusCode::OK, &answers::moderation()),
-            (&Method::POST, path) if images::PATHS.contains(&path) => {
-                self.draw(path.ends_with("edits"), &head.headers, &body)
+        self.route(&head, &body)
+    }
+
+    fn route(self: &Arc<Self>, head: &Parts, body: &Bytes) -> Response<Answer> {
+        let path = head.uri.path();
+        let segments: Vec<&str> = path.strip_prefix("/v1/").unwrap_or_default().split('/').collect();
+        match (&head.method, segments.as_slice()) {
+            (_, ["files", rest @ ..]) => self.on_files(head, rest, body),
+            (_, ["uploads", rest @ ..]) => self.on_uploads(head, rest, body),
+            (_, ["batches", rest @ ..]) => self.on_batches(head, rest, body),
+            (&Method::GET, ["models"]) => answer(StatusCode::OK, &answers::models()),
+            (&Method::POST, ["moderations"]) => answer(StatusCode::OK, &answers::moderation()),
+            (&Method::POST, _) if images::PATHS.contains(&path) => {
+                self.draw(path.ends_with("edits"), &head.headers, body)
             }
-            (&Method::POST, path) if audio::PATHS.contains(&path) => self.sound(path, &head.headers, &body),
-            (method, path) => match (Api::at(path), path.strip_prefix("/v1/responses/")) {
-                (Some(api), _) if *method == Method::POST => self.generate(api, &head.headers, &body),
+            (&Method::POST, _) if audio::PATHS.contains(&path) => self.sound(path, &head.headers, body),
+            (method, _) => match (Api::at(path), path.strip_prefix("/v1/responses/")) {
+                (Some(api), _) if *method == Method::POST => self.generate(api, &head.headers, body),
                 (_, Some(id)) => self.stored(method, &head.uri, id),
                 (Some(_) | None, _) => error(StatusCode::NOT_FOUND, "unknown path", None),
             },
         }
     }
 
-    fn remember(&self, head: &http::request::Parts, body: &Bytes) {
+    fn new_id(&self, prefix: &str) -> String {
+        format!("{prefix}{:024}", self.ids.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn remember(&self, head: &Parts, body: &Bytes) {
         self.seen.fetch_add(1, Ordering::Relaxed);
         let headers: BTreeMap<String, String> = head
             .headers
@@ -208,26 +257,11 @@ impl Fake {
         let Ok(request) = serde_json::from_slice::<Value>(body) else {
             return error(StatusCode::BAD_REQUEST, "We could not parse the JSON body of your request.", None);
         };
-        let Some(model) = request["model"].as_str() else {
-            return error(StatusCode::BAD_REQUEST, "you must provide a model parameter", None);
+        let made = match self.make(api, headers, &request, body.len()) {
+            Ok(made) => made,
+            Err(refusal) => return refused(&refusal),
         };
-        if model == "no-such-model" {
-            let message = "The model `no-such-model` does not exist or you do not have access to it.";
-            return error(StatusCode::NOT_FOUND, message, Some("model_not_found"));
-        }
-        let prompt_tokens = u64::try_from(body.len()).unwrap_or(0).div_ceil(4);
-        let id = self.ids.fetch_add(1, Ordering::Relaxed);
-        let made = answers::Made {
-            api,
-            id: format!("{}{id:024}", api.id_prefix()),
-            model: model.to_owned(),
-            tier: tier(headers, &request),
-            prompt_tokens,
-            cached_tokens: prompt_tokens / 4,
-            completion_tokens: completion_tokens(api, headers, &request),
-            with_usage: !headers.contains_key("x-fake-no-usage"),
-            in_background: api == Api::Responses && request["background"] == true,
-        };
+        let (model, id) = (made.model.clone(), self.ids.fetch_add(1, Ordering::Relaxed));
         if made.in_background {
             let begun = self.responses.begin(made.clone(), headers);
             if request["stream"] != true {
@@ -241,9 +275,61 @@ impl Fake {
             response.headers_mut().insert(header::CONTENT_TYPE, kind);
             return identified(response, id);
         }
-        self.note(model, made.served(made.completion_tokens));
+        self.note(&model, made.served(made.completion_tokens));
         identified(answer(StatusCode::OK, &made.object()), id)
     }
+
+    /// What is generated for a request whose body has so many bytes.
+    fn make(&self, api: Api, headers: &HeaderMap, request: &Value, bytes: usize) -> Result<Made, Refusal> {
+        let Some(model) = request["model"].as_str() else {
+            return Err(Refusal::bad("you must provide a model parameter", None));
+        };
+        if model == "no-such-model" {
+            let text = "The model `no-such-model` does not exist or you do not have access to it.";
+            return Err(Refusal { code: Some("model_not_found"), ..Refusal::missing(text) });
+        }
+        let prompt_tokens = u64::try_from(bytes).unwrap_or(0).div_ceil(4);
+        Ok(Made {
+            api,
+            id: self.new_id(api.id_prefix()),
+            model: model.to_owned(),
+            tier: tier(headers, request),
+            prompt_tokens,
+            cached_tokens: prompt_tokens / 4,
+            completion_tokens: completion_tokens(api, headers, request),
+            with_usage: !headers.contains_key("x-fake-no-usage"),
+            in_background: api == Api::Responses && request["background"] == true,
+        })
+    }
+}
+
+/// Why a request is refused, as OpenAI says it.
+struct Refusal {
+    status: StatusCode,
+    text: String,
+    param: Option<&'static str>,
+    code: Option<&'static str>,
+}
+
+impl Refusal {
+    /// Of a request that is not well formed.
+    fn bad(text: impl Into<String>, param: Option<&'static str>) -> Self {
+        Self { status: StatusCode::BAD_REQUEST, text: text.into(), param, code: None }
+    }
+
+    /// Of what does not exist.
+    fn missing(text: impl Into<String>) -> Self {
+        Self { status: StatusCode::NOT_FOUND, ..Self::bad(text, None) }
+    }
+
+    fn object(&self) -> Value {
+        let kind = if self.status.is_server_error() { "server_error" } else { "invalid_request_error" };
+        json!({ "error": { "message": self.text, "type": kind, "param": self.param, "code": self.code } })
+    }
+}
+
+fn refused(refusal: &Refusal) -> Response<Answer> {
+    answer(refusal.status, &refusal.object())
 }
 
 fn identified(mut response: Response<Answer>, id: u64) -> Response<Answer> {
@@ -257,6 +343,19 @@ fn identified(mut response: Response<Answer>, id: u64) -> Response<Answer> {
 
 fn number(headers: &HeaderMap, name: &str) -> Option<u64> {
     headers.get(name)?.to_str().ok()?.parse().ok()
+}
+
+/// The status that a header orders.
+fn ordered_status(headers: &HeaderMap, name: &str) -> Option<StatusCode> {
+    let status = u16::try_from(number(headers, name)?).ok();
+    let status = status.and_then(|status| StatusCode::from_u16(status).ok());
+    Some(status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR))
+}
+
+/// A parameter of a query.
+fn query<'a>(uri: &'a Uri, name: &str) -> Option<&'a str> {
+    let pairs = uri.query()?.split('&');
+    pairs.filter_map(|pair| pair.split_once('=')).find(|(key, _)| *key == name).map(|(_, value)| value)
 }
 
 fn tier(headers: &HeaderMap, request: &Value) -> String {
@@ -285,7 +384,6 @@ fn answer(status: StatusCode, value: &Value) -> Response<Answer> {
     response
 }
 
-fn error(status: StatusCode, message: &str, code: Option<&str>) -> Response<Answer> {
-    let kind = if status.is_server_error() { "server_error" } else { "invalid_request_error" };
-    answer(status, &json!({ "error": { "message": message, "type": kind, "param": null, "code": code } }))
+fn error(status: StatusCode, message: &str, code: Option<&'static str>) -> Response<Answer> {
+    refused(&Refusal { status, code, ..Refusal::bad(message, None) })
 }

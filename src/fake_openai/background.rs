@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::fake_openai::answers::Made;
 use crate::fake_openai::stream::Events;
-use crate::fake_openai::{Answer, Fake, Served, answer, error, number};
+use crate::fake_openai::{Answer, Fake, Served, answer, error, number, query};
 use crate::sync::unpoisoned;
 
 /// Responses that are kept, the oldest of which are forgotten first.
@@ -134,9 +134,4 @@ impl Fake {
 
 fn missing(id: &str) -> Response<Answer> {
     error(StatusCode::NOT_FOUND, &format!("Response with id '{id}' not found."), None)
-}
-
-fn query<'a>(uri: &'a Uri, name: &str) -> Option<&'a str> {
-    let pairs = uri.query()?.split('&');
-    pairs.filter_map(|pair| pair.split_once('=')).find(|(key, _)| *key == name).map(|(_, value)| value)
 }
