@@ -114,6 +114,27 @@ const tests = {
     assert.deepEqual([...types], ["transcript.text.delta", "transcript.text.done"]);
     assert.ok((await client("DEFAULT").audio.translations.create({ model: "whisper-1", file: await file() })).text);
   },
+  async a_background_response_is_polled_streamed_and_cancelled() {
+    const sdk = client("DEFAULT");
+    const ask = { model: "gpt-5", input: "hello", background: true, max_output_tokens: 100 };
+    let polled = await sdk.responses.create(ask);
+    assert.equal(polled.status, "queued");
+    while (["queued", "in_progress"].includes(polled.status)) polled = await sdk.responses.retrieve(polled.id);
+    assert.equal(polled.status, "completed");
+    assert.ok(polled.output_text);
+    const events = [];
+    const slow = { headers: { "x-fake-chunk-delay-ms": "20" } };
+    for await (const event of await sdk.responses.create({ ...ask, stream: true }, slow)) {
+      events.push(event);
+      if (event.type === "response.output_text.delta") break;
+    }
+    const place = { stream: true, starting_after: events.at(-1).sequence_number };
+    for await (const event of await sdk.responses.retrieve(events[0].response.id, place)) events.push(event);
+    assert.deepEqual(events.map((event) => event.sequence_number), [...events.keys()]);
+    assert.equal(events.at(-1).type, "response.completed");
+    const lasting = await sdk.responses.create(ask, { headers: { "x-fake-background-reads": "1000000" } });
+    assert.equal((await sdk.responses.cancel(lasting.id)).status, "cancelled");
+  },
   async a_hard_limit_is_one_rate_limit_error_and_one_request() {
     const error = await refused(OpenAI.RateLimitError, "project_spend_limit_exceeded", () => client("EMPTY").chat.completions.create(ask));
     assert.equal(error.type, "insufficient_quota");

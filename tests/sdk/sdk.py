@@ -111,6 +111,44 @@ def a_text_is_spoken_and_a_recording_written_down(house):
     assert sdk.audio.translations.create(model="whisper-1", file=file).text
 
 
+def entries(house, id):
+    """The entries of an object."""
+    return [entry for entry in house.api("GET", "/guard/v1/ledger?limit=100")["data"] if entry["object_id"] == id]
+
+
+def a_background_response_is_polled_streamed_and_cancelled(house):
+    sdk = client(house, "default")
+    ask = dict(model="gpt-5", input="hello", background=True, max_output_tokens=100)
+    polled = begun = sdk.responses.create(**ask)
+    assert begun.status == "queued" and begun.usage is None
+    while polled.status in ("queued", "in_progress"):
+        assert not entries(house, begun.id)
+        polled = sdk.responses.retrieve(begun.id)
+    assert polled.status == "completed" and polled.output_text
+    (entry,) = entries(house, begun.id)
+    assert entry["basis"] == "reported" and entry["usage"]["input_tokens"] == polled.usage.input_tokens, entry
+
+    first = []
+    with sdk.responses.create(**ask, stream=True, extra_headers={"x-fake-chunk-delay-ms": "20"}) as stream:
+        for event in stream:
+            first.append(event)
+            if event.type == "response.output_text.delta":
+                break
+    id, seen = first[0].response.id, first[-1].sequence_number
+    rest = list(sdk.responses.retrieve(id, stream=True, starting_after=seen))
+    numbers = [event.sequence_number for event in first + rest]
+    assert numbers == list(range(len(numbers))) and rest[-1].type == "response.completed", numbers
+    text = "".join(event.delta for event in first + rest if event.type == "response.output_text.delta")
+    assert text == rest[-1].response.output_text == sdk.responses.retrieve(id).output_text
+    (entry,) = entries(house, id)
+    assert entry["usage"]["output_tokens"] == rest[-1].response.usage.output_tokens, entry
+
+    lasting = sdk.responses.create(**ask, extra_headers={"x-fake-background-reads": "1000000"})
+    assert sdk.responses.retrieve(lasting.id).status == "in_progress"
+    assert sdk.responses.cancel(lasting.id).status == "cancelled"
+    assert [entry["basis"] for entry in entries(house, lasting.id)] == ["assumed"]
+
+
 def a_hard_limit_is_one_rate_limit_error_and_one_request(house):
     ask = lambda: client(house, "empty").chat.completions.create(**ASK)
     error = refused(house, openai.RateLimitError, "project_spend_limit_exceeded", 1, ask)
@@ -217,6 +255,7 @@ def main():
         embeddings_models_and_moderations_answer,
         images_are_made_and_edited,
         a_text_is_spoken_and_a_recording_written_down,
+        a_background_response_is_polled_streamed_and_cancelled,
         a_hard_limit_is_one_rate_limit_error_and_one_request,
         a_request_too_large_for_any_budget_is_a_bad_request,
         an_unknown_key_is_an_authentication_error,
