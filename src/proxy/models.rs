@@ -96,7 +96,7 @@ pub(super) fn prices(
     now_s: i64,
 ) -> Result<Prices, Refusal> {
     let known = |priced: Option<Arc<Price>>, model: &str| match priced {
-        None if left.cost.is_some() => Err(Refusal::NotPriced(bounded(model))),
+        None if left.cost.is_some() => Err(Refusal::NotPriced(bounded(model), None)),
         None if left.shows_cost => Ok(Some(rules.sheet.dearest(now_s))),
         found => Ok(found),
     };

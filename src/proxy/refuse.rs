@@ -93,8 +93,9 @@ pub enum Refusal {
     NoSuchModel(String),
     /// A conversation grew while the request on it was admitted.
     ConversationChanged,
-    /// The model has no price, and a dollar limit applies.
-    NotPriced(String),
+    /// The model has no price, and a dollar limit applies; and the line of a batch's file that
+    /// names it.
+    NotPriced(String, Option<u64>),
     /// The request can't be understood.
     Invalid(String, Option<&'static str>),
     /// The body is larger than this many bytes.
@@ -147,7 +148,7 @@ impl From<Denied> for Refusal {
     fn from(refused: Denied) -> Self {
         match refused {
             Denied::ByLimit(denial) => Self::denied(denial),
-            Denied::Unpriced(model) => Self::NotPriced(model.to_string()),
+            Denied::Unpriced(model) => Self::NotPriced(model.to_string(), None),
             Denied::Unavailable | Denied::Outdated => Self::LedgerUnavailable,
             Denied::Full => Self::Overloaded,
         }
@@ -169,13 +170,30 @@ impl Refusal {
         self
     }
 
-    /// The same where the model is that of a line of a batch's file.
+    /// The same where the model or the object is that of a line of a batch's file.
     #[must_use]
     pub fn of_line(mut self, line: u64) -> Self {
         if let Self::ModelNotAllowed(_, why) = &mut self {
             *why = format!("{why}, which line {line} of the file names").into();
         }
+        if let Self::NotPriced(_, known) = &mut self {
+            *known = Some(line);
+        }
+        if let Self::ObjectNotFound(_, named) = &mut self {
+            *named = Named::InLine(line);
+        }
         self
+    }
+
+    /// The same where objects were asked for that lines of a batch's file name: `named`, each in
+    /// the line of its place.
+    #[must_use]
+    pub fn of_line_that_names(self, named: &[ObjectReference], lines: &[u64]) -> Self {
+        let Self::ObjectNotFound(of, _) = &self else { return self };
+        match named.iter().position(|named| named == of).and_then(|at| lines.get(at)) {
+            Some(line) => self.of_line(*line),
+            None => self,
+        }
     }
 
     /// The same where the other holds in the way are of the same request: these don't end before
@@ -197,7 +215,7 @@ impl Refusal {
             Self::ModelNotAllowed(..) | Self::NoSuchModel(_) => "model_not_found",
             Self::ObjectNotFound(..) | Self::NoBatchFile(_) => "object_not_found",
             Self::ConversationChanged => "conversation_locked",
-            Self::NotPriced(_) => "model_not_priced",
+            Self::NotPriced(..) => "model_not_priced",
             Self::Invalid(..) | Self::TooSlow => "invalid_request",
             Self::TooLarge(_) | Self::FileTooLarge(_) => "too_large",
             Self::Denied(Denial::Exhausted(_), _) => "spend_limit_exceeded",
@@ -233,7 +251,7 @@ impl Refusal {
             | Self::ObjectNotFound(..)
             | Self::NoSuchModel(_)
             | Self::ConversationChanged
-            | Self::NotPriced(_)
+            | Self::NotPriced(..)
             | Self::Invalid(..)
             | Self::TooLarge(_)
             | Self::FileTooLarge(_)
@@ -295,13 +313,14 @@ impl Refusal {
             Self::ObjectNotFound(of, named) => missing::answer(of, *named),
             Self::NoSuchModel(model) => missing::model(model),
             Self::ConversationChanged => conversation_changed(),
-            Self::NotPriced(model) => client(
+            Self::NotPriced(model, line) => client(
                 StatusCode::FORBIDDEN,
                 Some("model_not_priced"),
                 Some("model"),
                 format!(
-                    "Model `{model}` has no price, so it can't be used under a dollar limit. Add a [[price]] for it \
-                     to spendguard's configuration, update its price sheet, or set pricing.unknown_model = \"dearest\"."
+                    "Model `{model}`{} has no price, so it can't be used under a dollar limit. Add a [[price]] for it \
+                     to spendguard's configuration, update its price sheet, or set pricing.unknown_model = \"dearest\".",
+                    line.map_or(String::new(), |line| format!(", which line {line} of the file names,"))
                 ),
             ),
             Self::Invalid(message, param) => client(StatusCode::BAD_REQUEST, None, *param, message.clone()),

@@ -15,7 +15,8 @@ use super::usage_view::{BucketView, CompletionsView, CostsView, EmbeddingsView, 
 use crate::admin::Admin;
 use crate::admin::error::ApiError;
 use crate::admin::extract::{Path, Query};
-use crate::domain::{Money, Span};
+use crate::domain::{Class, Money, Span};
+use crate::protocol::openai::endpoint::BATCHES;
 use crate::protocol::openai::operation::{OPERATIONS, UsageReport};
 use crate::store::reports::{Pruned, ROLLUP_S, UsageRow, UsageSum};
 
@@ -221,8 +222,7 @@ impl SumsQuery {
     fn keeps(&self, line: &UsageRow<'_>, item: &str) -> bool {
         let fits =
             |wanted: &[String], is: &str| wanted.is_empty() || wanted.iter().any(|wanted| wanted == is);
-        // Batches are not forwarded, so nothing is one.
-        self.batch != Some(true)
+        self.batch.is_none_or(|batch| batch == is_batch(line))
             && fits(&self.projects, line.project)
             && fits(&self.keys, line.key)
             && fits(&self.models, item)
@@ -236,7 +236,7 @@ impl SumsQuery {
             project: by("project_id").then(|| line.project.to_owned()),
             key: by("api_key_id").then(|| line.key.to_owned()),
             model: (by("model") || by("line_item")).then(|| item.to_owned()),
-            batch: by("batch").then_some(false),
+            batch: by("batch").then(|| is_batch(line)),
             api_source: by("api_source").then_some("unlabeled"),
             source: source(line.endpoint).filter(|_| by("source")),
         }
@@ -253,6 +253,25 @@ fn source(endpoint: &str) -> Option<&'static str> {
     if let UsageReport::Images(source) = operation.usage_report { Some(source) } else { None }
 }
 
+fn is_batch(line: &UsageRow<'_>) -> bool {
+    line.endpoint == BATCHES
+}
+
+/// What some spending is reported as. The sums of batches don't tell what their lines call: they
+/// are told apart by what they used.
+fn report_of(line: &UsageRow<'_>) -> Option<UsageReport> {
+    if is_batch(line) {
+        let used = &line.sum.quantities;
+        return Some(match used.output_tokens_total() {
+            _ if used[Class::ImageOutput] > 0 || used[Class::Images] > 0 => UsageReport::Images(""),
+            0 => UsageReport::Embeddings,
+            _ => UsageReport::Completions,
+        });
+    }
+    let operation = OPERATIONS.iter().find(|operation| operation.path == line.endpoint)?;
+    Some(operation.usage_report)
+}
+
 fn no_users(param: &'static str) -> ApiError {
     let why = "the guard knows no users; for end users see /guard/v1/usage?group_by=user";
     ApiError::unsupported(Some(param), why)
@@ -267,11 +286,7 @@ impl Kind {
     }
 
     fn is_of(&self, line: &UsageRow<'_>) -> bool {
-        self.of.is_none_or(|kind| {
-            OPERATIONS
-                .iter()
-                .any(|operation| kind(operation.usage_report) && *operation.path == *line.endpoint)
-        })
+        self.of.is_none_or(|kind| report_of(line).is_some_and(kind))
     }
 }
 

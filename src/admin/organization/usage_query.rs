@@ -50,7 +50,7 @@ pub(super) struct UsageQuery {
     /// Only these models.
     #[param(max_items = 100)]
     models: Option<Vec<String>>,
-    /// `true`: only batches, of which the guard has none; `false`: only other requests.
+    /// `true`: only batches; `false`: only other requests.
     batch: Option<bool>,
     /// `project_id`, `api_key_id`, `model` or `user_id`; for completions also `batch`, `api_source` and
     /// `service_tier`. Users and tiers are null, since the sums don't distinguish them.

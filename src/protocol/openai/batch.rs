@@ -43,7 +43,8 @@ impl InputLine {
     /// assert!(matches!(InputLine::read(line), Ok(InputLine::Metered(..))));
     /// ```
     pub fn read(line: &[u8]) -> Result<Self, Invalid> {
-        let wrong = |message: String| Invalid { message, param: None, kind: InvalidKind::Malformed };
+        let of_kind = |kind| move |message: String| Invalid { message, param: None, kind };
+        let (wrong, not_allowed) = (of_kind(InvalidKind::Malformed), of_kind(InvalidKind::NotAllowed));
         let text = std::str::from_utf8(line).map_err(|_| wrong("it is not UTF-8".to_owned()))?;
         let Object(InputMembers { method, url, body }) = serde_json::from_str(text)
             .map_err(|_| wrong("it is not a JSON object that has each field once".to_owned()))?;
@@ -56,12 +57,12 @@ impl InputLine {
         }
         let Some(operation) = batched(&url) else {
             let shown: String = url.chars().filter(|c| !c.is_control()).take(64).collect();
-            return Err(wrong(format!("its url, '{shown}', is none that a batch may call")));
+            return Err(not_allowed(format!("its url, '{shown}', is none that a batch may call")));
         };
         let Some(body) = body.value() else { return Err(wrong("it has no body".to_owned())) };
         let request = operation.read(body.as_bytes())?;
         if request.demand.background {
-            return Err(wrong("a line of a batch can't ask for a background response".to_owned()));
+            return Err(not_allowed("a line of a batch can't ask for a background response".to_owned()));
         }
         Ok(Self::Metered(operation, Box::new(request)))
     }
@@ -77,6 +78,8 @@ fn batched(path: &str) -> Option<&'static Operation> {
 pub struct NewBatch {
     /// The id of the file with its lines.
     pub input_file_id: String,
+    /// The path that its lines call; empty if it names none.
+    pub endpoint: String,
 }
 
 #[derive(Deserialize, Default)]
@@ -84,16 +87,19 @@ pub struct NewBatch {
 struct NewMembers<'a> {
     #[serde(borrow)]
     input_file_id: Raw<'a>,
+    #[serde(borrow)]
+    endpoint: Raw<'a>,
 }
 
 impl NewBatch {
     /// Reads the body.
     pub fn read(body: &[u8]) -> Result<Self, Invalid> {
-        let NewMembers { input_file_id } = request::fields(request::text(body)?)?;
+        let NewMembers { input_file_id, endpoint } = request::fields(request::text(body)?)?;
         let id = input_file_id.string().filter(|id| !id.is_empty()).ok_or_else(|| {
             Invalid::field("input_file_id", "it must be the id of a file of the purpose \"batch\"")
         })?;
-        Ok(Self { input_file_id: id.into_owned() })
+        let endpoint = endpoint.string().unwrap_or_default().into_owned();
+        Ok(Self { input_file_id: id.into_owned(), endpoint })
     }
 }
 

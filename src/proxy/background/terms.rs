@@ -113,6 +113,11 @@ impl Terms {
         Ok(serde_json::to_string(self)?)
     }
 
+    /// The path of the operation.
+    pub(in crate::proxy) fn operation_path(&self) -> &str {
+        &self.operation
+    }
+
     /// The operation that began the job.
     pub(super) fn operation(&self) -> Result<&'static Operation, TermsError> {
         let operation = OPERATIONS.iter().find(|operation| operation.path == self.operation);

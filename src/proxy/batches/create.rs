@@ -20,7 +20,7 @@ use crate::protocol::openai::endpoint::BATCHES;
 use crate::protocol::openai::usage;
 use crate::proxy::answer::Answer;
 use crate::proxy::auth::Caller;
-use crate::proxy::batches::file::{BatchFile, EndUser, Group};
+use crate::proxy::batches::file::{BatchFile, EndUser, Fault, Group};
 use crate::proxy::batches::pricing::Pricing;
 use crate::proxy::batches::terms::{BatchTerms, object};
 use crate::proxy::bill::Exchange;
@@ -101,11 +101,10 @@ impl Proxy {
             return Err(Refusal::Overloaded);
         }
         let file = self.batch_file(rules, caller, &asked.input_file_id).await?;
-        if let Some(fault) = &file.fault {
-            let message = format!("Line {} of the file can't be priced: {}.", fault.line, fault.why);
-            return Err(Refusal::Invalid(message, Some("input_file_id")));
-        }
-        self.check_named(&file.named(), Named::InBody, &Self::reach(rules, caller)).await?;
+        well_formed(&file, &asked.endpoint)?;
+        let (named, lines): (Vec<ObjectReference>, Vec<u64>) = file.named().into_iter().unzip();
+        let reached = self.check_named(&named, Named::InBody, &Self::reach(rules, caller)).await;
+        reached.map_err(|refusal| refusal.of_line_that_names(&named, &lines))?;
         within_cap(&file.groups, max_cost)?;
         let mut holds = Holds { groups: Vec::new(), free: None, rates };
         let models: Vec<String> = file.groups.iter().map(|group| group.model.clone()).collect();
@@ -168,7 +167,8 @@ impl Proxy {
         let standing = self.guard.standing(&attribution, None);
         models::refuse_unknown(rules, &demand, &standing)?;
         let is_priced = priced.is_some();
-        models::prices(rules, &demand, priced, standing.left, now_s)?;
+        let prices = models::prices(rules, &demand, priced, standing.left, now_s);
+        prices.map_err(|refusal| refusal.of_line(group.first_line))?;
         let bound = Bound::from(group.bound);
         if bound.cost > COST_MAX {
             let message = "The most that this batch can cost is too large; send fewer lines at a time.";
@@ -209,6 +209,25 @@ impl Proxy {
             }
         }
     }
+}
+
+/// Refuses a file that makes no batch for an endpoint.
+fn well_formed(file: &BatchFile, endpoint: &str) -> Result<(), Refusal> {
+    let wrong = |message: String| Err(Refusal::Invalid(message, Some("input_file_id")));
+    if let Some(Fault { line, why, is_not_allowed }) = &file.fault {
+        let message = format!("Line {line} of the file can't be priced: {why}.");
+        let refusal = if *is_not_allowed { Refusal::FieldNotAllowed } else { Refusal::Invalid };
+        return Err(refusal(message, Some("input_file_id")));
+    }
+    if file.lines == 0 {
+        return wrong("The file has no lines.".to_owned());
+    }
+    // Upstream takes no other, and what its output is read as is decided by it.
+    let other = file.groups.iter().find(|group| group.operation() != endpoint);
+    other.map_or(Ok(()), |group| {
+        let (line, url) = (group.first_line, group.operation());
+        wrong(format!("Line {line} of the file calls {url}, and the batch is for {}.", bounded(endpoint)))
+    })
 }
 
 /// The part of a request that rules and limits ask for, as lines of one model have it.

@@ -1,6 +1,6 @@
 //! What is kept of a file whose lines can make a batch: how much they cost at most.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
@@ -18,8 +18,9 @@ pub(in crate::proxy) struct BatchFile {
     pub(super) lines: u64,
     /// Those that cost something, by the model that they name.
     pub(super) groups: Vec<Group>,
-    /// The objects that lines name, by the names of their kinds.
-    named: Vec<(String, String)>,
+    /// The objects that lines name, by the names of their kinds, each with the first line that
+    /// does.
+    named: Vec<(String, String, u64)>,
     /// Why it can't make a batch.
     pub(super) fault: Option<Fault>,
 }
@@ -31,6 +32,8 @@ pub(in crate::proxy) struct Fault {
     pub(super) line: u64,
     /// What is wrong with it.
     pub(super) why: String,
+    /// Whether it is clear, and asks for what can't be priced.
+    pub(super) is_not_allowed: bool,
 }
 
 /// The lines of one model.
@@ -87,6 +90,13 @@ pub(in crate::proxy) enum EndUser {
     Several,
 }
 
+impl Group {
+    /// The path that its lines call.
+    pub(super) fn operation(&self) -> &str {
+        self.terms.operation_path()
+    }
+}
+
 impl EndUser {
     /// That of one line.
     pub(super) fn of(user: Option<&str>) -> Self {
@@ -112,10 +122,10 @@ impl BatchFile {
         priced_by: (String, i64),
         lines: u64,
         groups: Vec<Group>,
-        named: &BTreeSet<ObjectReference>,
+        named: BTreeMap<ObjectReference, u64>,
         fault: Option<Fault>,
     ) -> Self {
-        let named = named.iter().map(|of| (of.kind.name().to_owned(), of.id.clone())).collect();
+        let named = named.into_iter().map(|(of, line)| (of.kind.name().to_owned(), of.id, line)).collect();
         Self { priced_by, lines, groups, named, fault }
     }
 
@@ -138,10 +148,12 @@ impl BatchFile {
         *version == pricing.version() && self.groups.iter().all(models)
     }
 
-    /// The objects that its lines name.
-    pub(super) fn named(&self) -> Vec<ObjectReference> {
+    /// The objects that its lines name, each with the first line that does.
+    pub(super) fn named(&self) -> Vec<(ObjectReference, u64)> {
         let kind = |name: &str| ObjectKind::ALL.into_iter().find(|kind| kind.name() == name);
-        let of = |(name, id): &(String, String)| Some(ObjectReference { kind: kind(name)?, id: id.clone() });
+        let of = |(name, id, line): &(String, String, u64)| {
+            Some((ObjectReference { kind: kind(name)?, id: id.clone() }, *line))
+        };
         self.named.iter().filter_map(of).collect()
     }
 }

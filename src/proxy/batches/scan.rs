@@ -3,7 +3,7 @@
 //! Memory has one line at a time and a sum for each model. A line that can't be priced does not
 //! stop the file: it is an object like any other until a batch is made of it, which is refused.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::domain::demand::{Bound, ContainerDemand, Tier, ToolDemand, WebSearch};
@@ -13,9 +13,9 @@ use crate::domain::{Demand, KeptContainers, KeptSize, Money, ObjectReference};
 use crate::pricing::bound::{BoundInputs, ModelTokens, bound, pictures};
 use crate::pricing::plan::Written;
 use crate::pricing::sheet::Price;
-use crate::protocol::openai::Invalid;
 use crate::protocol::openai::batch::{InputLine, LINES_MAX};
 use crate::protocol::openai::operation::Operation;
+use crate::protocol::openai::{Invalid, InvalidKind};
 use crate::proxy::background::Terms;
 use crate::proxy::batches::file::{BatchFile, EndUser, Fault, Group};
 use crate::proxy::batches::pricing::Pricing;
@@ -33,7 +33,8 @@ pub(in crate::proxy) struct Scan {
     pricing: Pricing,
     lines: u64,
     sums: Vec<Sum>,
-    named: BTreeSet<ObjectReference>,
+    /// Each with the first line that names it.
+    named: BTreeMap<ObjectReference, u64>,
     fault: Option<Fault>,
 }
 
@@ -57,7 +58,7 @@ struct Sum {
 impl Scan {
     /// A scan of a file of which nothing was read yet.
     pub(in crate::proxy) fn new(pricing: Pricing) -> Self {
-        Self { pricing, lines: 0, sums: Vec::new(), named: BTreeSet::new(), fault: None }
+        Self { pricing, lines: 0, sums: Vec::new(), named: BTreeMap::new(), fault: None }
     }
 
     /// Whether the file can't make a batch, whatever follows.
@@ -76,29 +77,31 @@ impl Scan {
         if self.is_over() {
             return;
         }
-        let added = match line {
-            Ok(InputLine::Free) => Ok(()),
-            Ok(InputLine::Metered(operation, request)) => self.price(number, operation, request.demand),
-            Err(invalid) => Err(invalid.message),
+        let (added, is_not_allowed) = match line {
+            Ok(InputLine::Free) => (Ok(()), false),
+            Ok(InputLine::Metered(operation, request)) => {
+                (self.price(number, operation, request.demand), true)
+            }
+            Err(Invalid { message, kind, .. }) => (Err(message), kind == InvalidKind::NotAllowed),
         };
-        let added = added.and_then(|()| {
-            let most = format!("a batch has at most {LINES_MAX} lines");
-            if self.lines > LINES_MAX { Err(most) } else { Ok(()) }
-        });
-        self.fault = added.err().map(|why| Fault { line: number, why });
+        self.fault = added.err().map(|why| Fault { line: number, why, is_not_allowed });
+        if self.lines > LINES_MAX && self.fault.is_none() {
+            let why = format!("a batch has at most {LINES_MAX} lines");
+            self.fault = Some(Fault { line: number, why, is_not_allowed: false });
+        }
     }
 
     /// Notes a line that is longer than a request may be.
     pub(in crate::proxy) fn too_long(&mut self, number: u64, bytes_max: usize) {
         let why = format!("it is longer than {bytes_max} bytes, the most that a request may have here");
-        self.fault.get_or_insert(Fault { line: number, why });
+        self.fault.get_or_insert(Fault { line: number, why, is_not_allowed: false });
     }
 
     /// What is kept of the file.
     pub(in crate::proxy) fn finish(self) -> BatchFile {
         let groups = self.sums.into_iter().map(Sum::group).collect();
         let (version, at_s) = (self.pricing.version(), self.pricing.at_s());
-        BatchFile::new((version, at_s), self.lines, groups, &self.named, self.fault)
+        BatchFile::new((version, at_s), self.lines, groups, self.named, self.fault)
     }
 
     /// Adds what a line costs at most.
@@ -113,7 +116,9 @@ impl Scan {
         }
         // A batch is served as one, unless it asks for what is dearer than standard.
         demand.tier = demand.tier.filter(|tier| *tier > Tier::Scale).or(Some(Tier::Batch));
-        self.named.append(&mut demand.references.iter().cloned().collect());
+        for of in &demand.references {
+            self.named.entry(of.clone()).or_insert(number);
+        }
         if self.named.len() > NAMED_MAX {
             return Err(format!("the lines up to it name more than {NAMED_MAX} objects"));
         }

@@ -12,6 +12,8 @@ pub enum Named {
     InPath,
     /// In its body.
     InBody,
+    /// In this line of the file of a batch.
+    InLine(u64),
 }
 
 /// The most characters of an id that an answer repeats.
@@ -22,7 +24,9 @@ const SHOWN_CHARS_MAX: usize = 100;
 pub(super) fn answer(of: &ObjectReference, named: Named) -> Answer {
     let id: String = of.id.chars().filter(|c| !c.is_control()).take(SHOWN_CHARS_MAX).collect();
     let message = match (of.kind, named) {
-        (ObjectKind::Response, Named::InBody) => format!("Previous response with id '{id}' not found."),
+        (ObjectKind::Response, Named::InBody | Named::InLine(_)) => {
+            format!("Previous response with id '{id}' not found.")
+        }
         (ObjectKind::Response, Named::InPath) => format!("Response with id '{id}' not found."),
         (ObjectKind::Conversation, _) => format!("Conversation with id '{id}' not found."),
         (ObjectKind::ChatCompletion, _) => format!("Chat completion with id '{id}' not found."),
@@ -37,7 +41,12 @@ pub(super) fn answer(of: &ObjectReference, named: Named) -> Answer {
         (ObjectKind::Video, _) => format!("Video with id '{id}' not found."),
         (ObjectKind::Item, _) => format!("Item with id '{id}' not found."),
     };
+    let message = match named {
+        Named::InLine(line) => format!("{message} Line {line} of the file names it."),
+        Named::InPath | Named::InBody => message,
+    };
     let (param, code) = match (of.kind, named) {
+        (_, Named::InLine(_)) => (Some("input_file_id"), None),
         (ObjectKind::Response, Named::InBody) => {
             (Some("previous_response_id"), Some("previous_response_not_found"))
         }
