@@ -141,7 +141,7 @@ pub async fn admit(
 
 /// Whether no smaller request could pass either, so that counting exactly would
 /// only cost time.
-fn is_hopeless(denial: &Denial) -> bool {
+pub(super) fn is_hopeless(denial: &Denial) -> bool {
     match denial {
         Denial::Exhausted(blocked) => blocked.settled >= blocked.hard,
         Denial::NoCredit(short) => short.balance <= Money::ZERO,

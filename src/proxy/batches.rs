@@ -16,7 +16,7 @@ mod terms;
 
 pub use self::create::BATCH;
 pub(super) use self::file::BatchFile;
-pub(super) use self::lines::ScannedLines;
+pub(super) use self::lines::{Depth, ScannedLines};
 pub(super) use self::pricing::Pricing;
 pub(super) use self::scan::Scan;
 pub use self::settle::BatchSettler;

@@ -16,7 +16,7 @@ use crate::domain::Money;
 use crate::protocol::openai::endpoint::Upload;
 use crate::proxy::answer::Answer;
 use crate::proxy::auth::Caller;
-use crate::proxy::batches::{Pricing, Scan, ScannedLines};
+use crate::proxy::batches::{Depth, Pricing, Scan, ScannedLines};
 use crate::proxy::body::{self, Pace};
 use crate::proxy::exchange::{self, Outgoing};
 use crate::proxy::in_flight::InFlight;
@@ -103,7 +103,7 @@ impl Proxy {
         Ok((upload == Upload::File).then(|| {
             let scan = Scan::new(Pricing::of(rules, self.guard.clock().now_s()));
             let line_bytes_max = rules.request_body_bytes_max;
-            FileForm::new(&boundary, ScannedLines::new(scan, line_bytes_max, allowance(caller)))
+            FileForm::new(&boundary, ScannedLines::new(scan, Depth::Bytes, line_bytes_max, allowance(caller)))
         }))
     }
 

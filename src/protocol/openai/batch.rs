@@ -15,9 +15,9 @@ const FREE: &str = "/v1/moderations";
 
 /// A line of the file that a batch is made of.
 #[derive(Debug)]
-pub enum InputLine {
-    /// A request that costs something, and the operation that it is of.
-    Metered(&'static Operation, Box<Request>),
+pub enum InputLine<'a> {
+    /// A request that costs something: the operation that it is of, and its body.
+    Metered(&'static Operation, Box<Request>, &'a str),
     /// One that costs nothing.
     Free,
 }
@@ -33,7 +33,7 @@ struct InputMembers<'a> {
     body: Raw<'a>,
 }
 
-impl InputLine {
+impl<'a> InputLine<'a> {
     /// Reads a line. Its body is read as that of the request that it stands for.
     ///
     /// ```
@@ -42,7 +42,7 @@ impl InputLine {
     ///     "body":{"model":"gpt-5-mini","messages":[]}}"#;
     /// assert!(matches!(InputLine::read(line), Ok(InputLine::Metered(..))));
     /// ```
-    pub fn read(line: &[u8]) -> Result<Self, Invalid> {
+    pub fn read(line: &'a [u8]) -> Result<Self, Invalid> {
         let of_kind = |kind| move |message: String| Invalid { message, param: None, kind };
         let (wrong, not_allowed) = (of_kind(InvalidKind::Malformed), of_kind(InvalidKind::NotAllowed));
         let text = std::str::from_utf8(line).map_err(|_| wrong("it is not UTF-8".to_owned()))?;
@@ -64,7 +64,7 @@ impl InputLine {
         if request.demand.background {
             return Err(not_allowed("a line of a batch can't ask for a background response".to_owned()));
         }
-        Ok(Self::Metered(operation, Box::new(request)))
+        Ok(Self::Metered(operation, Box::new(request), body))
     }
 }
 
@@ -225,7 +225,7 @@ mod tests {
     fn a_line_is_read_as_the_request_that_it_stands_for() {
         let line = r#"{"custom_id":"a","method":"POST","url":"/v1/responses",
             "body":{"model":"gpt-5-mini","input":"hi","max_output_tokens":9}}"#;
-        let InputLine::Metered(operation, request) = InputLine::read(line.as_bytes()).unwrap() else {
+        let InputLine::Metered(operation, request, _) = InputLine::read(line.as_bytes()).unwrap() else {
             panic!("it costs something")
         };
         assert_eq!((operation.path, request.demand.output_max), ("/v1/responses", Some(9)));

@@ -18,9 +18,11 @@ use crate::ledger::entry::{Attribution, Basis, Job};
 use crate::protocol::openai::batch::{Batch, BatchState, NewBatch};
 use crate::protocol::openai::endpoint::BATCHES;
 use crate::protocol::openai::usage;
+use crate::proxy::admit::is_hopeless;
 use crate::proxy::answer::Answer;
 use crate::proxy::auth::Caller;
 use crate::proxy::batches::file::{BatchFile, EndUser, Fault, Group};
+use crate::proxy::batches::lines::Depth;
 use crate::proxy::batches::pricing::Pricing;
 use crate::proxy::batches::terms::{BatchTerms, object};
 use crate::proxy::bill::Exchange;
@@ -105,22 +107,48 @@ impl Proxy {
         let (named, lines): (Vec<ObjectReference>, Vec<u64>) = file.named().into_iter().unzip();
         let reached = self.check_named(&named, Named::InBody, &Self::reach(rules, caller)).await;
         reached.map_err(|refusal| refusal.of_line_that_names(&named, &lines))?;
-        within_cap(&file.groups, max_cost)?;
-        let mut holds = Holds { groups: Vec::new(), free: None, rates };
-        let models: Vec<String> = file.groups.iter().map(|group| group.model.clone()).collect();
-        for (place, group) in file.groups.into_iter().enumerate() {
-            let held = self.hold_group(rules, head, (caller, &tags), &group).await;
+        let held = self.hold_groups(rules, head, (caller, &tags, max_cost), &file.groups).await;
+        let groups = match held {
+            // Its text has fewer tokens than bytes.
+            Err(Refusal::Denied(denial, _)) if !file.is_counted && !is_hopeless(&denial) => {
+                let of = ObjectReference { kind: ObjectKind::File, id: asked.input_file_id };
+                let priced = (Pricing::of(rules, self.guard.clock().now_s()), Depth::Tokens);
+                let counted = self.scan_at_upstream(rules, caller, &of, priced).await?;
+                let counted = counted.ok_or_else(|| Refusal::NoBatchFile(bounded(&of.id)))?;
+                well_formed(&counted, &asked.endpoint)?;
+                self.hold_groups(rules, head, (caller, &tags, max_cost), &counted.groups).await?
+            }
+            held => held?,
+        };
+        let free = if groups.is_empty() {
+            let request = ReserveRequest::new(nothing, Bound::default());
+            let permit = self.permit(rules, &head.headers, caller);
+            Some(permit.reserve(request, rules.admit.hold_wait).await?)
+        } else {
+            None
+        };
+        Ok(Holds { groups, free, rates })
+    }
+
+    /// Holds what the lines of each model may cost, or nothing.
+    async fn hold_groups(
+        &self,
+        rules: &Rules,
+        head: &request::Parts,
+        (caller, tags, max_cost): (&Caller, &BTreeMap<String, String>, Option<Money>),
+        groups: &[Group],
+    ) -> Result<Vec<(Reservation, BatchTerms)>, Refusal> {
+        within_cap(groups, max_cost)?;
+        let mut holds = Vec::new();
+        let models: Vec<String> = groups.iter().map(|group| group.model.clone()).collect();
+        for (place, group) in groups.iter().enumerate() {
+            let held = self.hold_group(rules, head, (caller, tags), group).await;
             let reservation =
                 held.map_err(|refusal| if place > 0 { refusal.beside_own_holds() } else { refusal })?;
             let is_own = !caller.key.pass_through;
-            let models = models.clone();
+            let (models, group) = (models.clone(), group.clone());
             let terms = BatchTerms { is_own, request_id: None, place, models, group };
-            holds.groups.push((reservation, terms));
-        }
-        if holds.groups.is_empty() {
-            let request = ReserveRequest::new(nothing, Bound::default());
-            let permit = self.permit(rules, &head.headers, caller);
-            holds.free = Some(permit.reserve(request, rules.admit.hold_wait).await?);
+            holds.push((reservation, terms));
         }
         Ok(holds)
     }
@@ -143,10 +171,11 @@ impl Proxy {
         let pricing = Pricing::of(rules, self.guard.clock().now_s());
         let known = self.guard.batch_input(of.clone()).await.map_err(unavailable)?;
         let known = known.as_deref().and_then(BatchFile::read).filter(|file| file.is_priced_by(&pricing));
-        match known {
-            Some(file) => Ok(file),
-            None => self.scan_at_upstream(rules, caller, &of, pricing).await?.ok_or_else(missing),
+        if let Some(file) = known {
+            return Ok(file);
         }
+        let scanned = self.scan_at_upstream(rules, caller, &of, (pricing, Depth::Bytes)).await?;
+        scanned.ok_or_else(missing)
     }
 
     /// Holds what the lines of one model may cost.

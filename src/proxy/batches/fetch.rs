@@ -7,7 +7,7 @@ use crate::domain::ObjectReference;
 use crate::proxy::asking::{self, Asked};
 use crate::proxy::auth::Caller;
 use crate::proxy::batches::file::BatchFile;
-use crate::proxy::batches::lines::ScannedLines;
+use crate::proxy::batches::lines::{Depth, ScannedLines};
 use crate::proxy::batches::pricing::Pricing;
 use crate::proxy::batches::scan::Scan;
 use crate::proxy::query::encoded;
@@ -23,7 +23,7 @@ impl Proxy {
         rules: &Rules,
         caller: &Caller,
         of: &ObjectReference,
-        pricing: Pricing,
+        (pricing, depth): (Pricing, Depth),
     ) -> Result<Option<BatchFile>, Refusal> {
         let path = format!("/files/{}/content", encoded(&of.id));
         let (upstream, key) = (self.upstream(rules), &caller.key.id);
@@ -35,7 +35,7 @@ impl Proxy {
             }
         };
         let scan = Scan::new(pricing);
-        let mut lines = ScannedLines::new(scan, rules.request_body_bytes_max, allowance(caller));
+        let mut lines = ScannedLines::new(scan, depth, rules.request_body_bytes_max, allowance(caller));
         let mut body = answer.into_body();
         let broken = || Refusal::Upstream(NoAnswer::Unreachable(Billed::No));
         let late = |_| Refusal::Upstream(NoAnswer::TimedOut(Billed::No));

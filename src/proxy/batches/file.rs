@@ -16,6 +16,8 @@ pub(in crate::proxy) struct BatchFile {
     priced_by: (String, i64),
     /// Its lines.
     pub(super) lines: u64,
+    /// Whether the tokens of their text were counted: without that, each byte is one.
+    pub(super) is_counted: bool,
     /// Those that cost something, by the model that they name.
     pub(super) groups: Vec<Group>,
     /// The objects that lines name, by the names of their kinds, each with the first line that
@@ -53,6 +55,8 @@ pub(in crate::proxy) struct Group {
     pub(super) bound: StoredBound,
     /// What the dearest of them costs at most, in nano-dollars.
     pub(super) line_cost_max_nano: i64,
+    /// Whether upstream keeps answers of theirs as objects.
+    pub(super) are_stored: bool,
     /// What their answers are billed by.
     pub(super) terms: Terms,
 }
@@ -120,13 +124,13 @@ impl BatchFile {
     /// That of these lines.
     pub(super) fn new(
         priced_by: (String, i64),
-        lines: u64,
+        (lines, is_counted): (u64, bool),
         groups: Vec<Group>,
         named: BTreeMap<ObjectReference, u64>,
         fault: Option<Fault>,
     ) -> Self {
         let named = named.into_iter().map(|(of, line)| (of.kind.name().to_owned(), of.id, line)).collect();
-        Self { priced_by, lines, groups, named, fault }
+        Self { priced_by, lines, is_counted, groups, named, fault }
     }
 
     /// Reads it as it is stored.

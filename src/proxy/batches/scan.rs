@@ -11,6 +11,7 @@ use crate::domain::model::ANY_IMAGE;
 use crate::domain::usage::ContainerMemory;
 use crate::domain::{Demand, KeptContainers, KeptSize, Money, ObjectReference};
 use crate::pricing::bound::{BoundInputs, ModelTokens, bound, pictures};
+use crate::pricing::count;
 use crate::pricing::plan::Written;
 use crate::pricing::sheet::Price;
 use crate::protocol::openai::batch::{InputLine, LINES_MAX};
@@ -38,6 +39,50 @@ pub(in crate::proxy) struct Scan {
     fault: Option<Fault>,
 }
 
+/// A line that was read.
+#[derive(Debug)]
+pub(super) enum ReadLine {
+    /// It costs something.
+    Metered(Box<LineDemand>),
+    /// It costs nothing.
+    Free,
+}
+
+/// What a line asks for.
+#[derive(Debug)]
+pub(super) struct LineDemand {
+    operation: &'static Operation,
+    demand: Demand,
+    /// Tokens of its text, if they were counted.
+    text_tokens: Option<u64>,
+}
+
+impl ReadLine {
+    /// Reads a line.
+    pub(super) fn of(line: &[u8]) -> Result<Self, Invalid> {
+        Self::read(line, |_, _| None)
+    }
+
+    /// Reads a line and counts the tokens of its text, where the tokenizer of its model is
+    /// published.
+    pub(super) fn counted(line: &[u8], pricing: &Pricing) -> Result<Self, Invalid> {
+        Self::read(line, |demand, body| {
+            let encoding = pricing.price_of(&demand.model, pricing.at_s())?.tokenizer?;
+            count::body_upper(encoding, body, &demand.media.inline, u64::MAX)
+        })
+    }
+
+    fn read(line: &[u8], count: impl FnOnce(&Demand, &str) -> Option<u64>) -> Result<Self, Invalid> {
+        Ok(match InputLine::read(line)? {
+            InputLine::Free => Self::Free,
+            InputLine::Metered(operation, request, body) => {
+                let text_tokens = count(&request.demand, body);
+                Self::Metered(Box::new(LineDemand { operation, demand: request.demand, text_tokens }))
+            }
+        })
+    }
+}
+
 /// The lines of one model.
 #[derive(Debug)]
 struct Sum {
@@ -50,6 +95,7 @@ struct Sum {
     input_tokens: u64,
     output_tokens: u64,
     line_cost_max: Money,
+    are_stored: bool,
     bounding: Arc<Price>,
     /// What a line's answer is billed by: of everything the most that a line has.
     bill: Bill,
@@ -72,16 +118,19 @@ impl Scan {
         self.lines
     }
 
+    /// What lines are priced by.
+    pub(super) fn pricing(&self) -> &Pricing {
+        &self.pricing
+    }
+
     /// Adds a line that was read.
-    pub(in crate::proxy) fn add(&mut self, number: u64, line: Result<InputLine, Invalid>) {
+    pub(super) fn add(&mut self, number: u64, line: Result<ReadLine, Invalid>) {
         if self.is_over() {
             return;
         }
         let (added, is_not_allowed) = match line {
-            Ok(InputLine::Free) => (Ok(()), false),
-            Ok(InputLine::Metered(operation, request)) => {
-                (self.price(number, operation, request.demand), true)
-            }
+            Ok(ReadLine::Free) => (Ok(()), false),
+            Ok(ReadLine::Metered(line)) => (self.price(number, *line), true),
             Err(Invalid { message, kind, .. }) => (Err(message), kind == InvalidKind::NotAllowed),
         };
         self.fault = added.err().map(|why| Fault { line: number, why, is_not_allowed });
@@ -98,18 +147,18 @@ impl Scan {
     }
 
     /// What is kept of the file.
-    pub(in crate::proxy) fn finish(self) -> BatchFile {
+    pub(super) fn finish(self, is_counted: bool) -> BatchFile {
         let groups = self.sums.into_iter().map(Sum::group).collect();
         let (version, at_s) = (self.pricing.version(), self.pricing.at_s());
-        BatchFile::new((version, at_s), self.lines, groups, self.named, self.fault)
+        let lines = (self.lines, is_counted);
+        BatchFile::new((version, at_s), lines, groups, self.named, self.fault)
     }
 
     /// Adds what a line costs at most.
     fn price(
         &mut self,
         number: u64,
-        operation: &'static Operation,
-        mut demand: Demand,
+        LineDemand { operation, mut demand, text_tokens }: LineDemand,
     ) -> Result<(), String> {
         if demand.stored_prompt || demand.subagents {
             return Err("only OpenAI knows what its stored prompt or its agents cost".to_owned());
@@ -129,6 +178,7 @@ impl Scan {
                 && sum.image_model.as_deref() == of_images
         };
         let inputs = self.pricing.policy().inputs(&demand, Written::default(), kept(&demand));
+        let inputs = BoundInputs { text_tokens, ..inputs };
         if let Some(sum) = self.sums.iter_mut().find(same) {
             sum.add(&demand, inputs);
             return Ok(());
@@ -196,6 +246,7 @@ impl Sum {
             input_tokens: 0,
             output_tokens: 0,
             line_cost_max,
+            are_stored: false,
             bounding,
             bill,
         }
@@ -212,6 +263,7 @@ impl Sum {
         self.input_tokens = self.input_tokens.saturating_add(most.input_tokens);
         self.output_tokens = self.output_tokens.saturating_add(most.output_tokens);
         self.end_user.add(demand.end_user.as_deref());
+        self.are_stored |= demand.stored;
         bill.model_tokens = bill.model_tokens.most(&ModelTokens::of(&self.bounding, demand, inputs));
         bill.units = bill.units.most(&demand.units);
         bill.sessions = bill.sessions.max(inputs.sessions());
@@ -233,6 +285,7 @@ impl Sum {
             lines: self.lines,
             bound: bound.into(),
             line_cost_max_nano: self.line_cost_max.nano(),
+            are_stored: self.are_stored,
             terms: Terms::of(&self.bill, KeptContainers::default(), false),
         }
     }

@@ -30,6 +30,9 @@ use crate::upstream::Upstream;
 /// The longest silence of upstream while an output is read.
 const IDLE_MAX: Duration = Duration::from_secs(60);
 
+/// Objects that are recorded together while an output is read: each time is a commit.
+const LEARNED_AT_ONCE: usize = 500;
+
 /// Settles the jobs of batches, by the prices in force.
 #[derive(Clone, Debug)]
 pub struct BatchSettler {
@@ -112,7 +115,9 @@ impl BatchSettler {
                 }
             }
         };
-        self.learn_files(open, &batch).await;
+        let files = [&batch.output_file_id, &batch.error_file_id].into_iter().flatten();
+        let file = |id: &String| ObjectReference { kind: ObjectKind::File, id: id.clone() };
+        self.learn(open, files.map(file).collect()).await;
         self.end(id, outcome, terms.models.len()).await;
         Asked::Ended
     }
@@ -161,9 +166,12 @@ impl BatchSettler {
                 return Err(Asked::Failed);
             }
             room.shrink(lines.held_bytes());
+            self.learn(open, lines.made(LEARNED_AT_ONCE)).await;
             tokio::task::yield_now().await;
         }
-        Ok(Outcome::Sums(lines.end(&self.guard).await))
+        let sums = lines.end(&self.guard).await;
+        self.learn(open, lines.made(0)).await;
+        Ok(Outcome::Sums(sums))
     }
 
     /// The cost by the sums that the object of a batch has, where all of its lines are of one
@@ -207,15 +215,12 @@ impl BatchSettler {
         tracing::info!(event = "job_ended", kind = BATCH, object, basis, usd = %settled.cost, "a job has ended");
     }
 
-    /// Records the files that a batch has made, for the project that has made the batch.
-    async fn learn_files(&self, open: &OpenJob, batch: &Batch) {
+    /// Records objects that a batch has made, for the project that has made the batch.
+    async fn learn(&self, open: &OpenJob, made: Vec<ObjectReference>) {
         let of = &open.hold.attribution;
-        let files = [&batch.output_file_id, &batch.error_file_id].into_iter().flatten();
-        let change = |id: &String| {
-            let of_file = ObjectReference { kind: ObjectKind::File, id: id.clone() };
-            put(of_file, made_of(&of.project, &of.key, self.guard.clock().now_s()))
-        };
-        let changes: Vec<ObjectChange> = files.map(change).collect();
+        let now_s = self.guard.clock().now_s();
+        let change = |object| put(object, made_of(&of.project, &of.key, now_s));
+        let changes: Vec<ObjectChange> = made.into_iter().map(change).collect();
         if !changes.is_empty() {
             let written = self.guard.learn_objects(changes);
             self.guard.objects_written(written).await;

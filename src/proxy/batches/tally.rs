@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::domain::{Money, Quantities};
+use crate::domain::{Money, ObjectReference, Quantities};
 use crate::guard::Guard;
 use crate::ledger::entry::Basis;
 use crate::pricing::sheet::{Sheet, UnknownModel};
@@ -27,6 +27,8 @@ struct Tally {
     /// `None` if its lines are not billed any more: its job has ended before.
     bill: Option<Bill>,
     line_cost_max: Money,
+    /// Whether upstream keeps answers as objects.
+    are_stored: bool,
     sum: Sum,
 }
 
@@ -146,6 +148,8 @@ struct Tallies {
     sheet: Arc<Sheet>,
     unknown: UnknownModel,
     at_s: i64,
+    /// Objects that upstream may keep, and that were not handed out yet.
+    made: Vec<ObjectReference>,
 }
 
 /// The answer of a line, and what it says where that has to be counted.
@@ -165,11 +169,19 @@ impl OutputLines {
             let group = terms.as_ref().map(|terms| &terms.group);
             let bill = group.map(|group| group.terms.bill(sheet, unknown)).transpose()?;
             let line_cost_max = Money::from_nano(group.map_or(0, |group| group.line_cost_max_nano));
-            by_model.push(Tally { model: model.clone(), bill, line_cost_max, sum: Sum::default() });
+            let are_stored = group.is_some_and(|group| group.are_stored);
+            by_model.push(Tally {
+                model: model.clone(),
+                bill,
+                line_cost_max,
+                are_stored,
+                sum: Sum::default(),
+            });
         }
         let first = by_model.iter().find_map(|tally| tally.bill.as_ref());
         let (operation, at_s) = first.map_or((&RESPONSES, 0), |bill| (bill.operation, bill.at_s));
-        let tallies = Tallies { operation, by_model, sheet: Arc::clone(sheet), unknown, at_s };
+        let (sheet, made) = (Arc::clone(sheet), Vec::new());
+        let tallies = Tallies { operation, by_model, sheet, unknown, at_s, made };
         Ok(Self { reader: LineReader::new(ANSWER_BYTES_MAX), tallies, large: Vec::new() })
     }
 
@@ -185,12 +197,19 @@ impl OutputLines {
         self.catch_up(guard).await;
     }
 
+    /// The objects that upstream may keep of the lines since it was asked last, if they are so
+    /// many.
+    pub(super) fn made(&mut self, least: usize) -> Vec<ObjectReference> {
+        let made = &mut self.tallies.made;
+        if made.len() < least { Vec::new() } else { std::mem::take(made) }
+    }
+
     /// Takes the end of the file, and returns the sums of each model.
-    pub(super) async fn end(mut self, guard: &Guard) -> Vec<Sum> {
-        let Self { reader, tallies, large } = &mut self;
+    pub(super) async fn end(&mut self, guard: &Guard) -> Vec<Sum> {
+        let Self { reader, tallies, large } = self;
         reader.finish(|line| tallies.line(line, large));
         self.catch_up(guard).await;
-        self.tallies.by_model.into_iter().map(|tally| tally.sum).collect()
+        self.tallies.by_model.iter_mut().map(|tally| std::mem::take(&mut tally.sum)).collect()
     }
 
     /// Reads the large lines on another thread.
@@ -222,9 +241,13 @@ impl Tallies {
     fn add(&mut self, read: Option<Read>) {
         let Some((answer, text)) = read else { return };
         let place = self.place_of(answer.model.as_deref());
-        let Some(Tally { bill: Some(bill), line_cost_max, sum, .. }) = self.by_model.get_mut(place) else {
+        let Some(Tally { bill: Some(bill), line_cost_max, are_stored, sum, .. }) =
+            self.by_model.get_mut(place)
+        else {
             return;
         };
+        let made = answer.object_id.as_ref().zip(self.operation.kept_as.filter(|_| *are_stored));
+        self.made.extend(made.map(|(id, kind)| ObjectReference { kind, id: id.clone() }));
         sum.add(bill, *line_cost_max, &answer, || bill.count_output(&text));
     }
 

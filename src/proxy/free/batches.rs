@@ -11,7 +11,7 @@ use crate::guard::objects::put;
 use crate::proxy::answer::Answer;
 use crate::proxy::auth::Caller;
 use crate::proxy::background::in_a_task;
-use crate::proxy::batches::{BatchSettler, Pricing};
+use crate::proxy::batches::{BatchSettler, Depth, Pricing};
 use crate::proxy::free::learned::of_id;
 use crate::proxy::lists::whole;
 use crate::proxy::record::made_by;
@@ -68,7 +68,8 @@ impl Proxy {
             self.guard.objects_written(written).await;
             if file["purpose"] == "batch" {
                 // If it can't be read now, it is scanned when a batch is made of it.
-                let _ = self.scan_at_upstream(rules, caller, &of, Pricing::of(rules, now_s)).await;
+                let priced = (Pricing::of(rules, now_s), Depth::Bytes);
+                let _ = self.scan_at_upstream(rules, caller, &of, priced).await;
             }
         }
         Ok(Response::from_parts(head, Answer::whole(bytes)))
