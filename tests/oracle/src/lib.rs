@@ -12,6 +12,7 @@ pub mod answer;
 pub mod ask;
 pub mod audio;
 pub mod base64;
+pub mod batch;
 pub mod chance;
 pub mod draw;
 pub mod image;

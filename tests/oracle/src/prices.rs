@@ -19,10 +19,11 @@ pub const SEARCH_BLOCK_TOKENS: u64 = 8_000;
 /// Fee of a file search: 2.50 USD per 1,000 calls.
 pub const FILE_SEARCH_PICO: u128 = 2_500_000_000;
 
-/// Service tiers that a synchronous request may be served at.
+/// Service tiers that a request may be served at; batches have one of their own, which no request names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[expect(missing_docs, reason = "the names are OpenAI's")]
 pub enum Tier {
+    Batch,
     Flex,
     Standard,
     Scale,
@@ -35,7 +36,8 @@ impl Tier {
     pub const fn wire(self) -> &'static str {
         match self {
             Self::Flex => "flex",
-            Self::Standard => "default",
+            // Answers within a batch name none of their own.
+            Self::Batch | Self::Standard => "default",
             Self::Scale => "scale",
             Self::Priority => "priority",
             Self::Ultrafast => "ultrafast",
@@ -209,7 +211,9 @@ impl Model {
             (None, Tier::Priority | Tier::Ultrafast) => {
                 long_of(standard, standard_long).map(|rate| rate * 5 / 2, |rate| rate * 5 / 2)
             }
-            (None, Tier::Flex | Tier::Standard | Tier::Scale) => long_of(standard, standard_long),
+            (None, Tier::Batch | Tier::Flex | Tier::Standard | Tier::Scale) => {
+                long_of(standard, standard_long)
+            }
         };
         let rates = if PROMOTED.contains(&&*self.name) && place.date > PROMOTION_LAST_DAY {
             // 5 and 30 USD in place of 4 and 20.
@@ -233,6 +237,7 @@ pub struct Place<'a> {
 
 fn tier_name(tier: Tier) -> &'static str {
     match tier {
+        Tier::Batch => "batch",
         Tier::Flex => "flex",
         Tier::Standard | Tier::Scale => "standard",
         Tier::Priority => "priority",
@@ -261,7 +266,7 @@ static CATALOGUE: LazyLock<BTreeMap<String, Model>> = LazyLock::new(|| {
 });
 
 fn model(name: &str, value: &Value) -> Model {
-    let tiers = ["standard", "flex", "priority", "ultrafast"].into_iter().filter_map(|tier| {
+    let tiers = ["standard", "batch", "flex", "priority", "ultrafast"].into_iter().filter_map(|tier| {
         let rates = value.get(tier)?;
         Some((tier.to_owned(), (Rates::of(rates), rates.get("long").map(Rates::of))))
     });
