@@ -135,6 +135,45 @@ const tests = {
     const lasting = await sdk.responses.create(ask, { headers: { "x-fake-background-reads": "1000000" } });
     assert.equal((await sdk.responses.cancel(lasting.id)).status, "cancelled");
   },
+  async files_are_sent_in_either_order_listed_read_and_deleted() {
+    const sdk = client("DEFAULT");
+    const content = Buffer.alloc(1_000_000, "\r\n--\r\nabc");
+    const file = () => toFile(content, "note.bin");
+    for (const sent of [{ purpose: "user_data", file: await file() }, { file: await file(), purpose: "user_data" }]) {
+      const made = await sdk.files.create(sent);
+      assert.deepEqual([made.bytes, made.filename, made.purpose], [content.length, "note.bin", "user_data"]);
+      assert.deepEqual(Buffer.from(await (await sdk.files.content(made.id)).arrayBuffer()), content);
+      const ids = [];
+      for await (const listed of sdk.files.list({ purpose: "user_data", limit: 1 })) ids.push(listed.id);
+      assert.ok(ids.includes(made.id));
+      assert.equal((await sdk.files.delete(made.id)).deleted, true);
+      await assert.rejects(sdk.files.retrieve(made.id), OpenAI.NotFoundError);
+    }
+  },
+  async a_batch_is_made_read_and_cancelled() {
+    const sdk = client("DEFAULT");
+    const body = { model: "gpt-6.1-sol", messages: ask.messages, max_completion_tokens: 50 };
+    const line = (at) => JSON.stringify({ custom_id: `r${at}`, method: "POST", url: "/v1/chat/completions", body }) + "\n";
+    const lines = Buffer.from([0, 1, 2].map(line).join(""));
+    const upload = await sdk.uploads.create({ bytes: lines.length, filename: "in.jsonl", mime_type: "application/jsonl", purpose: "batch" });
+    const part_ids = [];
+    for (const part of [lines.subarray(0, 100), lines.subarray(100)]) {
+      part_ids.push((await sdk.uploads.parts.create(upload.id, { data: await toFile(part, "part") })).id);
+    }
+    const parts = (await sdk.uploads.complete(upload.id, { part_ids })).file.id;
+    const whole = (await sdk.files.create({ file: await toFile(lines, "in.jsonl"), purpose: "batch" })).id;
+    for (const input_file_id of [parts, whole]) {
+      const create = { input_file_id, endpoint: "/v1/chat/completions", completion_window: "24h" };
+      let batch = await sdk.batches.create(create);
+      while (batch.status !== "completed") batch = await sdk.batches.retrieve(batch.id);
+      const answers = (await (await sdk.files.content(batch.output_file_id)).text()).trim().split("\n").map(JSON.parse);
+      assert.deepEqual(answers.map((answer) => answer.custom_id).sort(), ["r0", "r1", "r2"]);
+      const lasting = await sdk.batches.create(create, { headers: { "x-fake-batch-reads": "1000000" } });
+      assert.equal((await sdk.batches.list({ limit: 1 })).data[0].id, lasting.id);
+      assert.equal((await sdk.batches.cancel(lasting.id)).status, "cancelling");
+      assert.equal((await sdk.batches.retrieve(lasting.id)).status, "cancelled");
+    }
+  },
   async a_hard_limit_is_one_rate_limit_error_and_one_request() {
     const error = await refused(OpenAI.RateLimitError, "project_spend_limit_exceeded", () => client("EMPTY").chat.completions.create(ask));
     assert.equal(error.type, "insufficient_quota");

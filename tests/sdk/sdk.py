@@ -1,6 +1,8 @@
 """The official Python package, unchanged, against the guard."""
 
 import base64
+import decimal
+import hashlib
 import json
 import os
 import urllib.request
@@ -149,6 +151,96 @@ def a_background_response_is_polled_streamed_and_cancelled(house):
     assert [entry["basis"] for entry in entries(house, lasting.id)] == ["assumed"]
 
 
+def settled(house):
+    """What is settled on the limit of all, in nano-dollars."""
+    meter = house.api("GET", "/guard/v1/limits/organization-month")["meters"][0]
+    return int(decimal.Decimal(meter["settled"]) * 10**9)
+
+
+def digests(house):
+    """SHA-256 of each file that upstream has."""
+    with urllib.request.urlopen(house.fake + "/__files", timeout=20) as answer:
+        return {file["id"]: file["sha256"] for file in json.load(answer)}
+
+
+def files_are_sent_listed_read_and_deleted(house):
+    sdk = client(house, "default")
+    content = b"\r\n--\r\n" + bytes(range(256)) * 20_000
+    expiry = {"anchor": "created_at", "seconds": 7_200}
+    file = sdk.files.create(file=("note.bin", content), purpose="user_data", expires_after=expiry)
+    assert (file.bytes, file.filename) == (len(content), "note.bin") and file.expires_at - file.created_at == 7_200
+    assert digests(house)[file.id] == hashlib.sha256(content).hexdigest()
+    assert sdk.files.retrieve(file.id) == file and sdk.files.content(file.id).read() == content
+    other = sdk.files.create(file=("other.txt", b"text"), purpose="assistants")
+    assert {file.id, other.id} <= {listed.id for listed in sdk.files.list(limit=1)}
+    assert other.id not in {listed.id for listed in sdk.files.list(purpose="user_data")}
+    assert sdk.files.delete(file.id).deleted
+    try:
+        sdk.files.retrieve(file.id)
+        raise AssertionError("it is deleted")
+    except openai.NotFoundError:
+        pass
+
+
+def batch_lines(count):
+    body = {"model": "gpt-6.1-sol", "messages": ASK["messages"], "max_completion_tokens": 50}
+    line = lambda at: {"custom_id": f"r{at}", "method": "POST", "url": "/v1/chat/completions", "body": body}
+    return "".join(json.dumps(line(at)) + "\n" for at in range(count)).encode()
+
+
+def a_batch_of(house, file, **headers):
+    sdk = client(house, "default")
+    ask = dict(input_file_id=file, endpoint="/v1/chat/completions", completion_window="24h", metadata={"team": "search"})
+    headers = {f"x-fake-batch-{name}": value for name, value in headers.items()}
+    batch = sdk.batches.create(**ask, extra_headers=headers)
+    assert batch.status == "validating" and batch.metadata == {"team": "search"}
+    return batch
+
+
+def a_batch_is_made_read_listed_and_cancelled(house):
+    sdk, before = client(house, "default"), settled(house)
+    file = sdk.files.create(file=("in.jsonl", batch_lines(4)), purpose="batch")
+    batch, statuses = a_batch_of(house, file.id), []
+    while batch.status != "completed":
+        batch = sdk.batches.retrieve(batch.id)
+        statuses.append(batch.status)
+    assert statuses == ["in_progress", "finalizing", "completed"] and batch.request_counts.completed == 4
+    answers = [json.loads(line) for line in sdk.files.content(batch.output_file_id).text.splitlines()]
+    assert {answer["custom_id"] for answer in answers} == {"r0", "r1", "r2", "r3"}
+    usage = batch.usage
+    assert usage.output_tokens == sum(answer["response"]["body"]["usage"]["completion_tokens"] for answer in answers)
+    # 1, 0.05 and 5 dollars a million.
+    cached = usage.input_tokens_details.cached_tokens
+    cost = (usage.input_tokens - cached) * 1_000 + cached * 50 + usage.output_tokens * 5_000
+    assert settled(house) - before == cost, (settled(house) - before, cost)
+    assert sdk.files.retrieve(batch.output_file_id).purpose == "batch_output"
+    lasting = a_batch_of(house, file.id, reads="1000000")
+    assert [listed.id for listed in sdk.batches.list(limit=1)][:2] == [lasting.id, batch.id]
+    assert sdk.batches.cancel(lasting.id).status == "cancelling"
+    assert sdk.batches.retrieve(lasting.id).status == "cancelled"
+    assert settled(house) - before == cost
+
+
+def a_file_that_is_sent_in_parts_becomes_a_batch(house):
+    sdk, lines = client(house, "default"), batch_lines(40)
+    sent = dict(bytes=len(lines), mime_type="application/jsonl", purpose="batch", part_size=1_000)
+    upload = sdk.uploads.upload_file_chunked(file=lines, filename="in.jsonl", md5=hashlib.md5(lines).hexdigest(), **sent)
+    assert upload.status == "completed" and upload.file.bytes == len(lines)
+    assert digests(house)[upload.file.id] == hashlib.sha256(lines).hexdigest()
+    batch = a_batch_of(house, upload.file.id, reads="0")
+    assert sdk.batches.retrieve(batch.id).request_counts.completed == 40
+
+
+def a_batch_beyond_a_limit_is_refused_once(house):
+    def make(key):
+        sdk = client(house, key)
+        file = sdk.files.create(file=("in.jsonl", batch_lines(1)), purpose="batch")
+        return sdk.batches.create(input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h")
+
+    refused(house, openai.RateLimitError, "project_spend_limit_exceeded", 1, lambda: make("empty"))
+    refused(house, openai.BadRequestError, "request_cost_exceeds_limit", 1, lambda: make("small"))
+
+
 def a_hard_limit_is_one_rate_limit_error_and_one_request(house):
     ask = lambda: client(house, "empty").chat.completions.create(**ASK)
     error = refused(house, openai.RateLimitError, "project_spend_limit_exceeded", 1, ask)
@@ -256,6 +348,10 @@ def main():
         images_are_made_and_edited,
         a_text_is_spoken_and_a_recording_written_down,
         a_background_response_is_polled_streamed_and_cancelled,
+        files_are_sent_listed_read_and_deleted,
+        a_batch_is_made_read_listed_and_cancelled,
+        a_file_that_is_sent_in_parts_becomes_a_batch,
+        a_batch_beyond_a_limit_is_refused_once,
         a_hard_limit_is_one_rate_limit_error_and_one_request,
         a_request_too_large_for_any_budget_is_a_bad_request,
         an_unknown_key_is_an_authentication_error,
