@@ -17,7 +17,7 @@ pub enum Line<'a> {
     TooLong,
 }
 
-/// A reader of lines, to which a text is fed as it comes.
+/// A reader of lines, to which a text is fed in pieces.
 ///
 /// ```
 /// use spendguard::protocol::lines::{Line, LineReader};
