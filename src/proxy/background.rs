@@ -8,13 +8,15 @@
 mod stream;
 mod terms;
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 use tokio_util::task::TaskTracker;
 
-use crate::domain::{KeptContainers, ObjectKind, ObjectReference};
+use crate::domain::{KeptContainers, Money, ObjectKind, ObjectReference};
 use crate::guard::objects::Reach;
 use crate::guard::{Ending, Guard, Reservation, Settled};
 use crate::ledger::entry::{Job, OpenJob};
@@ -148,10 +150,10 @@ impl Settler {
 
     /// Settles a job by the events of its response, if they report all that was used. Without
     /// that, only the whole object shows what was made: a stream may have begun in the middle.
-    async fn saw_events(&self, id: &str, answer: Answer) {
-        if answer.usage.is_some() {
-            self.end(id, answer, 0).await;
-        }
+    /// Returns the cost, unless the job was settled before.
+    async fn saw_events(&self, id: &str, answer: Answer) -> Option<Money> {
+        answer.usage?;
+        self.end(id, answer, 0).await
     }
 
     /// An observer of the events of a job's response.
@@ -195,10 +197,10 @@ impl Settler {
 
     /// Ends a job by its answer and, where that reports no usage, by the output tokens that were
     /// counted. Between taking its hold and ending it nothing is waited for, so that no client
-    /// that leaves comes between.
-    async fn end(&self, id: &str, answer: Answer, counted: u64) {
+    /// that leaves comes between. Returns the cost, unless the job was ended before.
+    async fn end(&self, id: &str, answer: Answer, counted: u64) -> Option<Money> {
         self.find_containers(&answer).await;
-        let Some((reservation, open)) = self.resume(RESPONSE, id).await else { return };
+        let (reservation, open) = self.resume(RESPONSE, id).await?;
         let (mut bill, containers, request_id) = match self.bill(&open) {
             Ok(bill) => bill,
             Err(error) => {
@@ -208,7 +210,9 @@ impl Settler {
                 );
                 let note = Some("its terms or its price are not known any more");
                 let ending = Ending { note, tier: open.hold.tier, ..Exchange::default().ending() };
-                return log_ended(id, &reservation.assume(ending));
+                let settled = reservation.assume(ending);
+                log_ended(id, &settled);
+                return Some(settled.cost);
             }
         };
         let made = record::made_in_background(&self.guard, &open.hold, (&bill.tools, containers), &answer);
@@ -225,6 +229,7 @@ impl Settler {
             let written = self.guard.learn_objects(made.changes);
             self.guard.objects_written(written).await;
         }
+        Some(settled.cost)
     }
 
     /// The bill of a job, the containers of its context, and upstream's id of the request.
@@ -280,12 +285,13 @@ impl Beginning {
 }
 
 /// Does what a client waits for in a task of its own: one that leaves meanwhile stops none of it.
-pub(super) fn in_a_task(tracker: &TaskTracker, work: impl Future<Output = ()> + Send + 'static) -> Recorded {
+pub(super) fn in_a_task<T: Default + Send + 'static>(
+    tracker: &TaskTracker,
+    work: impl Future<Output = T> + Send + 'static,
+) -> Pin<Box<dyn Future<Output = T> + Send>> {
     let task = tracker.spawn(work);
-    Box::pin(async move {
-        // It panics only with the process.
-        let _ = task.await;
-    })
+    // It panics only with the process.
+    Box::pin(async move { task.await.unwrap_or_default() })
 }
 
 fn log_ended(id: &str, settled: &Settled) {

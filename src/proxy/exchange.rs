@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Response, header};
+use http::{HeaderMap, Method, Response, header};
 use tokio_util::task::TaskTracker;
 
 use crate::domain::Money;
@@ -55,6 +55,8 @@ pub struct MeteredExchange {
     pub bill: Bill,
     /// Whether the guard added the request for usage.
     pub hide_usage: bool,
+    /// Whether the last usage of a stream gets its cost.
+    pub wants_cost: bool,
     /// Where a stream is cut.
     pub cuts: Cuts,
     /// Headers to put on the answer.
@@ -155,7 +157,7 @@ pub async fn metered(
         Err(refusal) => return Err((refusal, in_flight)),
     };
     if let Some((_, amounts)) = ended {
-        cost_headers(&mut head.headers, amounts);
+        headers::add_amounts(&mut head.headers, amounts);
     }
     in_flight.ended(ended.map_or("job", |(outcome, _)| outcome.label(gone.load(Ordering::Relaxed))));
     Ok(Response::from_parts(head, Answer::whole(bytes)))
@@ -179,9 +181,13 @@ fn streamed(
     policy: StreamPolicy,
     in_flight: InFlight,
 ) -> Answer {
-    let MeteredExchange { reservation, bill, hide_usage, cuts, recording, background, .. } = metered;
+    let MeteredExchange { reservation, bill, hide_usage, wants_cost, cuts, recording, background, .. } =
+        metered;
     let hide = if hide_usage { Hide::InjectedUsage } else { Hide::Nothing };
-    let sse = bill.operation.tap(hide, EVENT_BYTES_MAX);
+    let mut sse = bill.operation.tap(hide, EVENT_BYTES_MAX);
+    if wants_cost {
+        sse.hold_last_usage();
+    }
     if let Some(beginning) = background {
         let unnamed = Unnamed { beginning: *beginning, reservation, exchange, recording };
         let stream = BackgroundStream::beginning(body, sse, unnamed, in_flight, policy);
@@ -246,7 +252,7 @@ async fn whole(
     mut exchange: Exchange,
     (policy, gone): (&StreamPolicy, &AtomicBool),
     in_flight: &mut InFlight,
-) -> Result<(Bytes, Option<(usage::Outcome, Amounts)>), Refusal> {
+) -> Result<(Bytes, Option<(usage::Outcome, headers::Amounts)>), Refusal> {
     let key = Arc::clone(&metered.reservation.hold().attribution.key);
     let bytes = match body::read(body, Bounds::paid_answer(ANSWER_BYTES_MAX, policy.idle, key)).await {
         Ok(bytes) => bytes,
@@ -341,23 +347,6 @@ fn is_event_stream(head: &HeaderMap, was_asked: bool) -> bool {
 /// Whether a body is JSON.
 fn is_json(head: &HeaderMap) -> bool {
     headers::has_type(head, b"application/json")
-}
-
-/// What a request came to, and what the tightest dollar limit leaves.
-type Amounts = (Money, Option<Money>);
-
-fn cost_headers(headers: &mut HeaderMap, (cost, remaining): Amounts) {
-    let mut put = |name: &'static str, amount: Money| {
-        headers.extend(
-            HeaderValue::from_str(&amount.to_string())
-                .ok()
-                .map(|value| (http::HeaderName::from_static(name), value)),
-        );
-    };
-    put("x-spendguard-cost-usd", cost);
-    if let Some(remaining) = remaining {
-        put("x-spendguard-remaining-usd", remaining);
-    }
 }
 
 /// An exchange that outlives its client: if dropped before its end, it continues in

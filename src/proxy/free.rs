@@ -71,6 +71,8 @@ pub(super) struct Errand {
     items: KeptContext,
     /// What a scan has found in the file that it uploads.
     pub(super) scanned: Option<BatchFile>,
+    /// Whether the last usage of a stream gets its cost.
+    wants_cost: bool,
 }
 
 impl Proxy {
@@ -146,10 +148,11 @@ impl Proxy {
         caller: &Caller,
         endpoint: &'static str,
     ) -> Result<(Reservation, HeaderMap, Errand), Refusal> {
-        let GuardHeaders { tags, max_cost } = headers::guard_headers(&head.headers)?;
+        let GuardHeaders { tags, max_cost, cost } = headers::guard_headers(&head.headers)?;
         let attribution = Arc::new(self.attribution(caller, endpoint, &Demand::default(), tags, None));
         let rate_check = self.guard.pace(&attribution).await?;
         let mut errand = self.errand(rules, head, body, caller).await?;
+        errand.wants_cost = cost;
         let fee = errand.container.as_ref().map_or(Money::ZERO, |used| used.fee_max);
         let request = ReserveRequest {
             client_cap: max_cost.filter(|_| fee > Money::ZERO),
@@ -304,7 +307,7 @@ impl Proxy {
         answer: Response<AnswerBody>,
         (caller, reach, list): (&Caller, &Reach, &lists::ListRequest),
     ) -> Result<Response<Answer>, Refusal> {
-        let Errand { effect, turn, container, items, scanned } = errand;
+        let Errand { effect, turn, container, items, scanned, wants_cost } = errand;
         if let Some(turn) = turn {
             turn.end(TurnEnd::Unknown).await;
         }
@@ -322,7 +325,7 @@ impl Proxy {
                 Ok(answer)
             }
             Effect::ListsModels => self.list_of_models(rules, caller, answer).await,
-            Effect::ShowsResponse(id) => self.show_response(rules, id, answer, caller).await,
+            Effect::ShowsResponse(id) => self.show_response(rules, (id, wants_cost), answer, caller).await,
             Effect::Removes(of) => {
                 if of.kind == ObjectKind::Response {
                     let note = "it was deleted at upstream before its end was known";

@@ -13,6 +13,7 @@ use crate::proxy::refuse::Refusal;
 const OWN_PREFIX: &str = "x-spendguard-";
 const MAX_COST: &str = "x-spendguard-max-cost-usd";
 const TAGS: &str = "x-spendguard-tags";
+const COST: &str = "x-spendguard-cost";
 const BETA: HeaderName = HeaderName::from_static("openai-beta");
 const TAGS_MAX: usize = 8;
 const TAG_BYTES_MAX: usize = 64;
@@ -37,6 +38,8 @@ pub struct GuardHeaders {
     pub max_cost: Option<Money>,
     /// Tags to count it under.
     pub tags: BTreeMap<String, String>,
+    /// Whether the last usage of a stream gets its cost.
+    pub cost: bool,
 }
 
 /// Reads the headers that are for the guard.
@@ -57,6 +60,11 @@ pub fn guard_headers(headers: &HeaderMap) -> Result<GuardHeaders, Refusal> {
             wrong("x-spendguard-tags must be up to 8 name=value pairs of up to 64 characters, as in team=search.")
         })?;
     }
+    guard_headers.cost = match headers.get(COST).map(HeaderValue::as_bytes) {
+        Some(b"true") => true,
+        Some(b"false") | None => false,
+        Some(_) => return Err(wrong("x-spendguard-cost must be true or false.")),
+    };
     Ok(guard_headers)
 }
 
@@ -190,6 +198,18 @@ fn is_openais(name: &str) -> bool {
 pub fn holds_key(value: &[u8], secret: &str) -> bool {
     let holds = |needle: &[u8]| value.len() >= needle.len() && memmem::find(value, needle).is_some();
     holds(secret.as_bytes()) || holds(keys::PREFIX.as_bytes())
+}
+
+/// What a request came to, and what the tightest dollar limit leaves.
+pub type Amounts = (Money, Option<Money>);
+
+/// Adds the headers that say what a request came to.
+pub fn add_amounts(headers: &mut HeaderMap, (cost, remaining): Amounts) {
+    let named = [("x-spendguard-cost-usd", Some(cost)), ("x-spendguard-remaining-usd", remaining)];
+    let value = |amount: Option<Money>| HeaderValue::from_str(&amount?.to_string()).ok();
+    headers.extend(
+        named.into_iter().filter_map(|(name, amount)| Some((HeaderName::from_static(name), value(amount)?))),
+    );
 }
 
 /// Turns upstream's headers into those that the client gets.

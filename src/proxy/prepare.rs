@@ -62,7 +62,7 @@ impl Proxy {
         let demand = &mut parsed.demand;
         in_flight.asks(operation, models::requested(demand), caller);
         let priced = self.understand(rules, operation, demand, caller, now_s)?;
-        let GuardHeaders { max_cost, tags } = headers::guard_headers(&head.headers)?;
+        let GuardHeaders { max_cost, tags, cost: wants_cost } = headers::guard_headers(&head.headers)?;
         let attribution = Arc::new(self.attribution(caller, operation.path, demand, tags, priced.as_deref()));
         let standing = self.guard.standing(&attribution, max_cost);
         models::refuse_unknown(rules, demand, &standing)?;
@@ -114,7 +114,8 @@ impl Proxy {
         let edit = Edit { include_usage: parsed.wants_usage_injected(), output_max, tool_calls_max };
         let body = parsed.rewrite(&body, &edit).map_or(body, Bytes::from);
         let hide_usage = edit.include_usage;
-        let exchange = MeteredExchange { reservation, bill, hide_usage, cuts, extra, recording, background };
+        let exchange =
+            MeteredExchange { reservation, bill, hide_usage, wants_cost, cuts, extra, recording, background };
         Ok(AdmittedRequest { body, content, exchange: Box::new(exchange) })
     }
 

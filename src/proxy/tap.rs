@@ -66,6 +66,8 @@ pub struct Tap {
     policy: StreamPolicy,
     /// Events that are held back.
     held_back: Option<HeldBack>,
+    /// What ended the stream, if there were events to pass on before it.
+    error: Option<AnswerError>,
 }
 
 /// Events that may be passed on when the results of hosted tools are counted, and the
@@ -152,7 +154,7 @@ impl Tap {
         let (next_look, counting) = (LOOK_EVERY_BYTES, None);
         let state = State { upstream, sse, open, next_look, account, recording, cuts, counting };
         let silence = Silence::of(policy.idle, guard.clock());
-        Self { state: Some(state), silence, guard, policy, held_back: None }
+        Self { state: Some(state), silence, guard, policy, held_back: None, error: None }
     }
 
     /// The next frame for the client.
@@ -161,16 +163,16 @@ impl Tap {
             if let Some(events) = std::task::ready!(self.poll_held_back(cx)) {
                 return Poll::Ready(Some(Ok(events)));
             }
-            let Some(state) = self.state.as_mut() else { return Poll::Ready(None) };
+            let Some(state) = self.state.as_mut() else { return Poll::Ready(self.error.take().map(Err)) };
             match Pin::new(&mut state.upstream).poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => {
                     self.silence.end(self.guard.clock());
                     let Ok(part) = frame.into_data() else { continue };
                     state.note_first_byte();
-                    let out = state.sse.feed(part);
+                    let mut out = state.sse.feed(part);
                     let recorded = state.records();
                     if state.sse.is_accountable() {
-                        state.settle();
+                        out = joined(out, state.settle());
                     } else {
                         state.note_brought(&self.guard);
                         if let Some(cut) = state.outgrows() {
@@ -183,13 +185,10 @@ impl Tap {
                         return Poll::Ready(Some(Ok(Frame::data(out))));
                     }
                 }
-                Poll::Ready(Some(Err(error))) => {
-                    self.finish();
-                    return Poll::Ready(Some(Err(error.into())));
-                }
+                Poll::Ready(Some(Err(error))) => return self.fail(error.into()),
                 Poll::Ready(None) => {
                     let rest = state.sse.finish();
-                    self.finish();
+                    let rest = joined(rest, self.finish());
                     let frame = (!rest.is_empty()).then(|| Ok(Frame::data(rest)));
                     return Poll::Ready(frame);
                 }
@@ -197,8 +196,7 @@ impl Tap {
                     if self.silence.poll(self.guard.clock(), cx).is_pending() {
                         return Poll::Pending;
                     }
-                    self.finish();
-                    return Poll::Ready(Some(Err("upstream fell silent".into())));
+                    return self.fail("upstream fell silent".into());
                 }
             }
         }
@@ -222,10 +220,19 @@ impl Tap {
         Poll::Ready(Some(events).filter(|events| !events.is_empty()).map(Frame::data))
     }
 
-    fn finish(&mut self) {
-        if let Some(mut state) = self.state.take() {
-            state.settle();
+    /// Ends the hold and the stream; returns the events that waited for the cost.
+    fn finish(&mut self) -> Bytes {
+        self.state.take().map(|mut state| state.settle()).unwrap_or_default()
+    }
+
+    /// Ends the stream with an error, behind the events that waited for the cost.
+    fn fail(&mut self, error: AnswerError) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
+        let rest = self.finish();
+        if rest.is_empty() {
+            return Poll::Ready(Some(Err(error)));
         }
+        self.error = Some(error);
+        Poll::Ready(Some(Ok(Frame::data(rest))))
     }
 
     /// Ends a stream that has outgrown its hold with an error event.
@@ -234,8 +241,7 @@ impl Tap {
         let event = cut.event(state.account.as_ref()?.bill.operation);
         // The client may have the start of an event but not its end.
         let gap: &[u8] = if state.sse.is_mid_event() { b"\n\n" } else { b"" };
-        let last = [out.as_ref(), gap, event.as_bytes()].concat();
-        state.settle();
+        let last = [out.as_ref(), &state.settle(), gap, event.as_bytes()].concat();
         Some(Frame::data(last.into()))
     }
 }
@@ -305,9 +311,10 @@ impl State {
         (account.bill.count_output(self.sse.transcript()) > most).then_some(Cut::Tokens)
     }
 
-    /// Ends the hold by the answer so far, if it hasn't ended.
-    fn settle(&mut self) {
-        let Some(mut account) = self.account.take() else { return };
+    /// Ends the hold by the answer so far, if it hasn't ended; returns the events that waited
+    /// for the cost.
+    fn settle(&mut self) -> Bytes {
+        let Some(mut account) = self.account.take() else { return self.sse.release(None) };
         if let Some(recording) = self.recording.take() {
             find_reused(Some(&mut account), &recording, &self.sse);
             drop(recording.over(&self.sse.answer()));
@@ -324,6 +331,7 @@ impl State {
         });
         in_flight.settled(&settled);
         in_flight.ended(label);
+        self.sse.release(Some(settled.cost))
     }
 
     /// Keeps reading to the end for the exact usage, after the client has disconnected.
@@ -348,8 +356,13 @@ impl State {
         };
         // At the time limit, the part that has passed is counted.
         let _ = tokio::time::timeout(most, reading).await;
-        self.settle();
+        let _ = self.settle();
     }
+}
+
+/// What may pass, and what was held back until now.
+pub(in crate::proxy) fn joined(out: Bytes, released: Bytes) -> Bytes {
+    if released.is_empty() { out } else { [out, released].concat().into() }
 }
 
 /// Finds the containers of an answer that existed before. Only the first call does:
@@ -366,14 +379,15 @@ impl Drop for Tap {
         let Some(account) = state.account.as_mut() else { return };
         if state.sse.is_done() {
             // All events were sent; the client only did not wait for the end of the connection.
-            return state.settle();
+            let _ = state.settle();
+            return;
         }
         account.exchange.disconnected = true;
         match (self.policy.drain, tokio::runtime::Handle::try_current()) {
             (Some(most), Ok(runtime)) => {
                 self.policy.tracker.spawn_on(state.drain(Arc::clone(&self.guard), most), &runtime);
             }
-            _ => state.settle(),
+            _ => drop(state.settle()),
         }
     }
 }

@@ -74,6 +74,7 @@ mod reload;
 mod retention;
 mod scripted;
 mod smuggling;
+mod stream_costs;
 mod streams;
 mod tokens;
 mod verify;

@@ -3,13 +3,14 @@
 //! The tap notes usage, model, tier and id, and gathers the text in case no
 //! usage comes. It leaves every byte as it is, unless usage was asked for on
 //! the client's behalf: then it takes out what that added, so that the
-//! client gets byte for byte what it would have got. Ordinary events are not
-//! parsed, only searched.
+//! client gets byte for byte what it would have got. Or it holds the last usage back
+//! until its cost is known, and adds that. Ordinary events are not parsed, only searched.
 
 mod brought;
 mod chunk;
 mod events;
 mod hide;
+mod last_usage;
 mod media;
 mod observer;
 mod text;
@@ -19,9 +20,11 @@ use bytes::{Bytes, BytesMut};
 pub use self::brought::Brought;
 use self::chunk::UsageMember;
 use self::events::{Boundary, Event};
+use self::last_usage::{CostPlace, LastUsage};
 use self::media::Skim;
 use self::observer::Observer;
 use super::usage::{Answer, AnswerForm, Outcome};
+use crate::domain::Money;
 
 /// The form of an event stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +60,8 @@ pub struct Tap {
     oversized: bool,
     /// Whether the last event was taken out, its line end included.
     dropped: bool,
+    /// Holds the last usage back; `None` if it passes as it is.
+    last_usage: Option<LastUsage>,
     observer: Observer,
 }
 
@@ -71,16 +76,30 @@ impl Tap {
             skim: (form == EventForm::Media).then(Skim::default),
             oversized: false,
             dropped: false,
+            last_usage: None,
             observer: Observer::new(form, answers),
         }
+    }
+
+    /// Holds the last usage back from now on, until [`Tap::release`].
+    ///
+    /// It has no effect where the usage is hidden.
+    pub fn hold_last_usage(&mut self) {
+        self.last_usage = (self.hide == Hide::Nothing).then(LastUsage::default);
+    }
+
+    /// Ends what is held back of the last usage; adds its cost to it, in dollars, if it is known.
+    pub fn release(&mut self, cost: Option<Money>) -> Bytes {
+        self.last_usage.as_mut().map(|last| last.release(cost)).unwrap_or_default()
     }
 
     /// Takes a frame; returns the bytes that may be sent to the client now.
     pub fn feed(&mut self, frame: Bytes) -> Bytes {
         match self.hide {
             Hide::Nothing => {
-                self.watch(&frame);
-                frame
+                let mut out = BytesMut::new();
+                self.watch(&frame, &mut out);
+                if self.last_usage.is_some() { out.freeze() } else { frame }
             }
             Hide::InjectedUsage => self.filter(&frame),
         }
@@ -157,29 +176,47 @@ impl Tap {
         self.oversized || (self.hide == Hide::Nothing && !self.partial.is_empty())
     }
 
-    /// Reads the events of a frame that passes as it is.
-    fn watch(&mut self, frame: &[u8]) {
+    /// Reads the events of a frame that passes as it is; writes to `out` what may pass of it
+    /// if the last usage is held back.
+    fn watch(&mut self, frame: &[u8], out: &mut BytesMut) {
         let mut from = 0;
         while let Some(end) = self.boundary.next_end(frame, from) {
             let event = &frame[from..end];
             if std::mem::take(&mut self.oversized) {
                 self.partial.clear();
                 self.observer.pass_unread();
+                self.hold(event, Some(b""), out);
             } else if self.partial.is_empty() {
                 self.observe(event);
+                self.hold(event, Some(event), out);
             } else {
                 self.keep(event);
                 let whole = std::mem::take(&mut self.partial);
                 self.observe(&whole);
+                self.hold(event, Some(&whole), out);
             }
             from = end;
         }
+        let rest = &frame[from..];
+        self.hold(rest, None, out);
         if !self.oversized {
-            self.keep(&frame[from..]);
+            self.keep(rest);
             if self.partial.len() > self.event_bytes_max {
                 self.partial = BytesMut::new();
                 self.oversized = true;
             }
+        }
+    }
+
+    /// Holds a part of an event back, if the last usage is; `ended` is what was read of the
+    /// event that ends there.
+    fn hold(&mut self, part: &[u8], ended: Option<&[u8]>, out: &mut BytesMut) {
+        let is_accountable = self.is_accountable();
+        let Some(last) = &mut self.last_usage else { return };
+        last.hold(part, out);
+        if let Some(event) = ended {
+            let says_something = last.is_known() && !Event::of(event).data.is_empty();
+            last.end_event(CostPlace::in_event(event), says_something && !is_accountable, out);
         }
     }
 

@@ -4,6 +4,7 @@
 //! response, and is then what any other stream of it is: a client that leaves it changes nothing.
 //! Its end settles the job before the client has it.
 
+use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -11,14 +12,15 @@ use bytes::Bytes;
 use http_body::{Body as _, Frame};
 use http_body_util::BodyExt as _;
 
+use crate::domain::Money;
 use crate::guard::Reservation;
 use crate::protocol::openai::sse;
 use crate::proxy::background::{Beginning, Settler, in_a_task};
 use crate::proxy::bill::Exchange;
 use crate::proxy::body::AnswerError;
 use crate::proxy::in_flight::InFlight;
-use crate::proxy::record::{Recorded, Recording};
-use crate::proxy::tap::{Silence, StreamPolicy};
+use crate::proxy::record::Recording;
+use crate::proxy::tap::{Silence, StreamPolicy, joined};
 use crate::upstream::AnswerBody;
 
 /// A stream of a background response on its way through.
@@ -28,7 +30,9 @@ pub struct BackgroundStream {
     policy: StreamPolicy,
     silence: Silence,
     /// Events that are held back until what they say is written.
-    held_back: Option<(Bytes, Recorded)>,
+    held_back: Option<(Bytes, Option<Work>)>,
+    /// What ended the stream before its end.
+    error: Option<AnswerError>,
     /// Of the request that has begun it.
     in_flight: Option<InFlight>,
 }
@@ -39,11 +43,16 @@ impl std::fmt::Debug for BackgroundStream {
     }
 }
 
+/// Writes what events say; ends with the cost, if they have settled a job.
+type Work = Pin<Box<dyn Future<Output = Option<Money>> + Send>>;
+
 /// A stream while it lasts.
 struct State {
     upstream: AnswerBody,
     sse: sse::Tap,
     stage: Stage,
+    /// Whether upstream has ended it.
+    has_ended: bool,
 }
 
 enum Stage {
@@ -73,7 +82,8 @@ impl BackgroundStream {
         policy: StreamPolicy,
     ) -> Self {
         let settler = unnamed.beginning.settler.clone();
-        let state = State { upstream, sse, stage: Stage::Unnamed(Box::new(unnamed)) };
+        let stage = Stage::Unnamed(Box::new(unnamed));
+        let state = State { upstream, sse, stage, has_ended: false };
         Self::of(state, settler, Some(in_flight), policy)
     }
 
@@ -85,60 +95,71 @@ impl BackgroundStream {
         settler: Settler,
         policy: StreamPolicy,
     ) -> Self {
-        Self::of(State { upstream, sse, stage: Stage::Job(id) }, settler, None, policy)
+        let state = State { upstream, sse, stage: Stage::Job(id), has_ended: false };
+        Self::of(state, settler, None, policy)
     }
 
     fn of(state: State, settler: Settler, in_flight: Option<InFlight>, policy: StreamPolicy) -> Self {
         let silence = Silence::of(policy.idle, settler.guard.clock());
-        Self { state: Some(state), settler, policy, silence, held_back: None, in_flight }
+        Self { state: Some(state), settler, policy, silence, held_back: None, error: None, in_flight }
     }
 
     /// The next frame for the client.
     pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
         loop {
-            if let Some((_, written)) = &mut self.held_back {
-                std::task::ready!(written.as_mut().poll(cx));
-                let events = self.held_back.take().map(|(events, _)| events).unwrap_or_default();
-                if !events.is_empty() {
-                    return Poll::Ready(Some(Ok(Frame::data(events))));
-                }
+            if let Some(events) = std::task::ready!(self.poll_held_back(cx)) {
+                return Poll::Ready(Some(Ok(events)));
             }
-            let Some(state) = self.state.as_mut() else { return Poll::Ready(None) };
+            let Some(state) = self.state.as_mut() else { return Poll::Ready(self.error.take().map(Err)) };
             match Pin::new(&mut state.upstream).poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => {
                     self.silence.end(self.settler.guard.clock());
                     let Ok(part) = frame.into_data() else { continue };
                     let events = state.sse.feed(part);
-                    match self.work() {
-                        Some(work) => self.held_back = Some((events, work)),
-                        None if events.is_empty() => {}
-                        None => return Poll::Ready(Some(Ok(Frame::data(events)))),
-                    }
+                    self.held_back = Some((events, self.work()));
                 }
-                Poll::Ready(Some(Err(error))) => {
-                    self.end();
-                    return Poll::Ready(Some(Err(error.into())));
-                }
+                Poll::Ready(Some(Err(error))) => self.fail(error.into()),
                 Poll::Ready(None) => {
+                    state.has_ended = true;
                     let rest = state.sse.finish();
-                    let work = self.work();
-                    self.end();
-                    let Some(work) = work else {
-                        return Poll::Ready((!rest.is_empty()).then(|| Ok(Frame::data(rest))));
-                    };
-                    self.held_back = Some((rest, work));
+                    self.held_back = Some((rest, self.work()));
                 }
                 Poll::Pending => {
                     std::task::ready!(self.silence.poll(self.settler.guard.clock(), cx));
-                    self.end();
-                    return Poll::Ready(Some(Err("upstream fell silent".into())));
+                    self.fail("upstream fell silent".into());
                 }
             }
         }
     }
 
+    /// The events that were held back, once what they say is written.
+    fn poll_held_back(&mut self, cx: &mut Context<'_>) -> Poll<Option<Frame<Bytes>>> {
+        let Some((_, work)) = &mut self.held_back else { return Poll::Ready(None) };
+        let cost = match work {
+            Some(work) => std::task::ready!(work.as_mut().poll(cx)),
+            None => None,
+        };
+        let mut events = self.held_back.take().map(|(events, _)| events).unwrap_or_default();
+        if let Some(state) = self.state.as_mut().filter(|state| state.has_ended || state.sse.is_accountable())
+        {
+            events = joined(events, state.sse.release(cost));
+            if state.has_ended {
+                self.end();
+            }
+        }
+        Poll::Ready(Some(events).filter(|events| !events.is_empty()).map(Frame::data))
+    }
+
+    /// Ends the stream with an error, behind what was held back.
+    fn fail(&mut self, error: AnswerError) {
+        let rest = self.state.as_mut().map(|state| state.sse.release(None)).unwrap_or_default();
+        self.held_back = Some((rest, None));
+        self.error = Some(error);
+        self.end();
+    }
+
     /// What is to be written before the events so far are passed on.
-    fn work(&mut self) -> Option<Recorded> {
+    fn work(&mut self) -> Option<Work> {
         let work = self.state.as_mut()?.work(&self.settler)?;
         Some(in_a_task(&self.policy.tracker, work))
     }
@@ -153,29 +174,32 @@ impl BackgroundStream {
 
 impl State {
     /// What follows from the events so far: a job begins, or it ends, or both.
-    fn work(&mut self, settler: &Settler) -> Option<Recorded> {
-        let begun = self.begin();
-        let ended = self.settle(settler);
-        match (begun, ended) {
-            (None, None) => None,
-            (begun, ended) => Some(Box::pin(async move {
-                for work in [begun, ended].into_iter().flatten() {
-                    work.await;
+    fn work(&mut self, settler: &Settler) -> Option<Work> {
+        let works = [self.begin(), self.settle(settler)];
+        works.iter().any(Option::is_some).then(|| -> Work {
+            Box::pin(async move {
+                let mut cost = None;
+                for work in works.into_iter().flatten() {
+                    cost = work.await;
                 }
-            })),
-        }
+                cost
+            })
+        })
     }
 
-    fn begin(&mut self) -> Option<Recorded> {
+    fn begin(&mut self) -> Option<Work> {
         let Stage::Unnamed(_) = self.stage else { return None };
         let answer = self.sse.answer();
         let id = answer.object_id.clone()?;
         let Stage::Unnamed(unnamed) = std::mem::replace(&mut self.stage, Stage::Job(id)) else { return None };
         let Unnamed { beginning, reservation, exchange, recording } = *unnamed;
-        Some(Box::pin(async move { beginning.follow(reservation, recording, &answer, exchange).await }))
+        Some(Box::pin(async move {
+            beginning.follow(reservation, recording, &answer, exchange).await;
+            None
+        }))
     }
 
-    fn settle(&mut self, settler: &Settler) -> Option<Recorded> {
+    fn settle(&mut self, settler: &Settler) -> Option<Work> {
         if !self.sse.is_accountable() {
             return None;
         }
@@ -190,7 +214,8 @@ impl State {
             let Ok(part) = frame.into_data() else { continue };
             let _ = self.sse.feed(part);
             if let Some(work) = self.work(&settler) {
-                return work.await;
+                work.await;
+                return;
             }
         }
     }

@@ -95,7 +95,7 @@ impl Proxy {
         caller: &Caller,
     ) -> Result<Holds, Refusal> {
         let asked = self.guard.parsed(body, |body| NewBatch::read(body)).await.map_err(refuse_invalid)?;
-        let GuardHeaders { tags, max_cost } = headers::guard_headers(&head.headers)?;
+        let GuardHeaders { tags, max_cost, .. } = headers::guard_headers(&head.headers)?;
         let nothing = Arc::new(self.attribution(caller, BATCHES, &Demand::default(), tags.clone(), None));
         // A batch is one request to rates, and takes nothing of those of tokens.
         let rates = rate_headers(&self.guard.pace(&nothing).await?);

@@ -24,11 +24,11 @@ impl Proxy {
     }
 
     /// Passes on a response that upstream shows. If it is a job and has ended, that is settled
-    /// before the client has the end of the answer.
+    /// before the client has the end of the answer; `wants_cost` if a stream gets its cost.
     pub(super) async fn show_response(
         &self,
         rules: &Rules,
-        id: String,
+        (id, wants_cost): (String, bool),
         answer: Response<AnswerBody>,
         caller: &Caller,
     ) -> Result<Response<Answer>, Refusal> {
@@ -39,9 +39,13 @@ impl Proxy {
         if headers::has_type(&head.headers, b"text/event-stream") {
             let policy =
                 StreamPolicy { drain: rules.drain, idle: rules.answer_idle, tracker: self.tracker.clone() };
-            let Some(sse) = Settler::tap(&job) else {
+            let Some(mut sse) = Settler::tap(&job) else {
                 return Ok(Response::from_parts(head, Answer::Plain(body)));
             };
+            if wants_cost {
+                head.headers.remove(header::CONTENT_LENGTH);
+                sse.hold_last_usage();
+            }
             let stream = BackgroundStream::of_job(body, sse, id, settler, policy);
             return Ok(Response::from_parts(head, Answer::Background(Box::new(stream))));
         }

@@ -145,4 +145,7 @@ fn wishes_are_read_or_refused() {
         assert!(guard_headers(&map(&[(TAGS, bad)])).is_err(), "{bad}");
     }
     assert!(guard_headers(&map(&[(MAX_COST, "-1")])).is_err());
+    for (value, wanted) in [("true", Some(true)), ("false", Some(false)), ("1", None)] {
+        assert_eq!(guard_headers(&map(&[(COST, value)])).ok().map(|read| read.cost), wanted, "{value}");
+    }
 }

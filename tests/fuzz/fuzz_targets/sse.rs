@@ -164,5 +164,13 @@ fuzz_target!(|input: &[u8]| {
         assert_eq!(apart.concat(), stream);
         apart.iter().filter(|event| !event.is_empty()).for_each(|event| hides_only_usage(endpoint, event));
     }
+    let mut held = tap();
+    held.hold_last_usage();
+    let pieces = stream.chunks(first + 1).map(|piece| held.feed(Bytes::copy_from_slice(piece)));
+    let mut passed = pieces.collect::<Vec<_>>().concat();
+    passed.extend_from_slice(&held.finish());
+    passed.extend_from_slice(&held.release(None));
+    assert_eq!(passed, whole.out, "what waits for a cost that is not known passes as it is");
+    assert_eq!(format!("{:?}", held.answer()), format!("{:?}", whole.answer));
     stays_small(endpoint, hide, event_bytes_max, stream);
 });

@@ -115,6 +115,11 @@ impl<'a> Event<'a> {
         written.or(self.name).unwrap_or_default()
     }
 
+    /// Where a byte of its data stands in the event; `None` if the data has several lines.
+    pub(super) fn place(&self, at: usize) -> Option<usize> {
+        self.more.is_empty().then_some(self.first_at + at)
+    }
+
     /// Writes the event, which was taken from `bytes`, without a span of its data.
     /// Of lines that the span covers, the beginnings and ends stay.
     pub(super) fn write_without(&self, bytes: &[u8], gone: Range<usize>, out: &mut BytesMut) {

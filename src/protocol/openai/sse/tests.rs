@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 mod endings;
 mod hiding;
+mod priced;
 
 use super::*;
 use crate::domain::demand::Tier;
