@@ -61,6 +61,9 @@ pub struct BoundInputs {
     pub context_pictures: Option<u64>,
     /// An output per choice that is written into the request.
     pub output_max: Option<u64>,
+    /// Whether bounds can be written into the request: without that, the model's maximum
+    /// output applies to each of its turns.
+    pub is_writable: bool,
     /// The most hosted tool calls, if the request offers hosted tools.
     pub tool_calls: u64,
     /// The most tokens that one hosted call adds to the context.
@@ -181,8 +184,7 @@ impl Parts {
         let model = ModelTokens::of(price, demand, inputs);
         let rates = dearest_rates(price, demand.tier, inputs.project_tier, model.largest_prompt);
         let output_rate = dearest_rate(&rates, demand, Direction::Output);
-        let mut second =
-            drawn::tool_tokens(demand, inputs, output_per_choice(price, demand, inputs.output_max));
+        let mut second = drawn::tool_tokens(demand, inputs, model.written);
         second += drawn::svg_tokens(image_price, demand);
         let second_rates = image_price.map(|price| dearest_rates(price, demand.tier, inputs.project_tier, 0));
         let fixed_pico = times(model.input, dearest_rate(&rates, demand, Direction::Input))

@@ -68,6 +68,7 @@ impl Policy {
             context_tokens: context.tokens,
             context_pictures: context.pictures,
             output_max: written.output_max,
+            is_writable: true,
             tool_calls: written.tool_calls.or(demand.tools.calls_max).unwrap_or(self.tool_calls_max),
             tool_context_max: self.tool_context_max,
             tools_bound: self.tools_bound,

@@ -184,6 +184,7 @@ mod tests {
         let tools = ToolDemand { loops: true, ..ToolDemand::default() };
         let demand = Demand { body_bytes: 400_000, choices: 1, tools, ..Demand::default() };
         let inputs = BoundInputs {
+            is_writable: true,
             text_tokens: None,
             prompt_tokens: None,
             document_tokens: None,

@@ -96,7 +96,9 @@ fn files_and_uploads_are_free_and_count_as_requests() {
         let complete = json!({ "part_ids": [id(&part)], "md5": "900150983cd24fb0d6963f7d28e17f72" });
         let complete = client.post(&format!("/v1/uploads/{upload}/complete"), &[], &complete).await;
         assert_eq!(complete.json()["status"], "completed", "{complete:?}");
-        client.upload(&chats(2, SOL).concat()).await;
+        let batch = client.upload(&chats(2, SOL).concat()).await;
+        let batch =
+            json!({ "input_file_id": batch, "endpoint": "/v1/chat/completions", "completion_window": "24h" });
         for path in [format!("/v1/files/{file}"), "/v1/files".to_owned()] {
             assert_eq!(client.get(&path).await.status, StatusCode::OK);
         }
@@ -107,7 +109,7 @@ fn files_and_uploads_are_free_and_count_as_requests() {
         for answer in [
             client.post_form("/v1/files", form(&note)).await,
             client.get("/v1/files").await,
-            client.post("/v1/batches", &[], &json!({})).await,
+            client.post("/v1/batches", &[], &batch).await,
         ] {
             assert_eq!(answer.status, StatusCode::TOO_MANY_REQUESTS, "{answer:?}");
         }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{BoundInputs, Input, compaction, input, output_per_choice};
+use super::{BoundInputs, Input, compaction, input, output_per_choice, turns};
 use crate::domain::Demand;
 use crate::pricing::sheet::Price;
 
@@ -20,6 +20,14 @@ pub struct ModelTokens {
     pub(super) beside: u64,
 }
 
+/// How many turns may each write as much as the model can. A bound that the request names is for
+/// all of them together.
+fn outputs(price: &Price, demand: &Demand, inputs: BoundInputs) -> u64 {
+    let most = price.max_output_tokens;
+    let is_bounded = demand.output_max.is_some_and(|asked| most.is_none_or(|most| asked <= most));
+    if inputs.is_writable || is_bounded { 1 } else { turns(demand, inputs).prompts }
+}
+
 impl ModelTokens {
     /// Those of a request.
     pub fn of(price: &Price, demand: &Demand, inputs: BoundInputs) -> Self {
@@ -32,7 +40,9 @@ impl ModelTokens {
         Self {
             input,
             largest_prompt: largest_prompt.max(passes.largest),
-            written: output_per_choice(price, demand, inputs.output_max).saturating_mul(choices),
+            written: output_per_choice(price, demand, inputs.output_max)
+                .saturating_mul(choices)
+                .saturating_mul(outputs(price, demand, inputs)),
             beside: repeated.saturating_add(passes.written),
         }
     }

@@ -67,6 +67,7 @@ mod tests {
     fn held(model: &str, demand: &Demand) -> (String, u64, u64) {
         let price = Sheet::built_in(&[]).unwrap().find(model, 1_795_000_000).unwrap();
         let inputs = BoundInputs {
+            is_writable: true,
             text_tokens: None,
             prompt_tokens: None,
             document_tokens: None,

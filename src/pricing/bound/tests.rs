@@ -13,6 +13,7 @@ const NOW_S: i64 = 1_795_000_000;
 
 fn inputs() -> BoundInputs {
     BoundInputs {
+        is_writable: true,
         text_tokens: None,
         prompt_tokens: None,
         document_tokens: None,

@@ -195,6 +195,13 @@ impl Proxy {
         self.refuse_several_users(&attribution, group)?;
         let standing = self.guard.standing(&attribution, None);
         models::refuse_unknown(rules, &demand, &standing)?;
+        if let Some(line) = group.open_line.filter(|_| standing.is_capped()) {
+            let message = format!(
+                "Line {line} of the file does not bound its hosted tool calls, and nothing can be written into a file. Set \
+                 max_tool_calls in it, or send it as a request of its own."
+            );
+            return Err(Refusal::FieldNotAllowed(message, Some("input_file_id")));
+        }
         let is_priced = priced.is_some();
         let prices = models::prices(rules, &demand, priced, standing.left, now_s);
         prices.map_err(|refusal| refusal.of_line(group.first_line))?;

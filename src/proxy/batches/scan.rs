@@ -96,6 +96,7 @@ struct Sum {
     output_tokens: u64,
     line_cost_max: Money,
     are_stored: bool,
+    open_line: Option<u64>,
     bounding: Arc<Price>,
     /// What a line's answer is billed by: of everything the most that a line has.
     bill: Bill,
@@ -178,16 +179,17 @@ impl Scan {
                 && sum.image_model.as_deref() == of_images
         };
         let inputs = self.pricing.policy().inputs(&demand, Written::default(), kept(&demand));
-        let inputs = BoundInputs { text_tokens, ..inputs };
+        // Nothing is written into a file.
+        let inputs = BoundInputs { text_tokens, is_writable: false, ..inputs };
         if let Some(sum) = self.sums.iter_mut().find(same) {
-            sum.add(&demand, inputs);
+            sum.add(number, &demand, inputs);
             return Ok(());
         }
         if self.sums.len() == GROUPS_MAX {
             return Err(format!("the lines up to it name more than {GROUPS_MAX} models"));
         }
         let mut sum = Sum::new(&self.pricing, number, operation, &demand, inputs);
-        sum.add(&demand, inputs);
+        sum.add(number, &demand, inputs);
         self.sums.push(sum);
         Ok(())
     }
@@ -247,13 +249,14 @@ impl Sum {
             output_tokens: 0,
             line_cost_max,
             are_stored: false,
+            open_line: None,
             bounding,
             bill,
         }
     }
 
     /// Adds the bound of a line.
-    fn add(&mut self, demand: &Demand, inputs: BoundInputs) {
+    fn add(&mut self, number: u64, demand: &Demand, inputs: BoundInputs) {
         let bill = &mut self.bill;
         let most = bound(&self.bounding, bill.image_price.as_deref(), demand, inputs);
         let cost = if bill.price.is_some() { most.cost } else { Money::ZERO };
@@ -264,6 +267,9 @@ impl Sum {
         self.output_tokens = self.output_tokens.saturating_add(most.output_tokens);
         self.end_user.add(demand.end_user.as_deref());
         self.are_stored |= demand.stored;
+        if demand.tools.loops && demand.tools.calls_max.is_none() {
+            self.open_line.get_or_insert(number);
+        }
         bill.model_tokens = bill.model_tokens.most(&ModelTokens::of(&self.bounding, demand, inputs));
         bill.units = bill.units.most(&demand.units);
         bill.sessions = bill.sessions.max(inputs.sessions());
@@ -286,6 +292,7 @@ impl Sum {
             bound: bound.into(),
             line_cost_max_nano: self.line_cost_max.nano(),
             are_stored: self.are_stored,
+            open_line: self.open_line,
             terms: Terms::of(&self.bill, KeptContainers::default(), false),
         }
     }

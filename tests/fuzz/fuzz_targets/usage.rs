@@ -158,7 +158,8 @@ fn servable(asked: Option<Tier>, project_tier: Tier) -> Vec<Tier> {
 /// No usage within the bound costs more than the bound.
 fn stays_within(price: &Price, demand: &Demand, used: &Usage, project_tier: Tier, nano: u64) {
     let inputs = BoundInputs {
-        text_tokens: None,
+        is_writable: true,
+            text_tokens: None,
         prompt_tokens: None,
         document_tokens: None,
         context_tokens: (!demand.server_context).then_some(0),

@@ -43,6 +43,10 @@ fn drawn(chance: &mut Chance, endpoint: Endpoint) -> String {
         for field in ["stream", "stream_options", "background"] {
             fields.remove(field);
         }
+        // The fake answers with it whether the model has it or not.
+        if fields.get("service_tier").is_some_and(|tier| tier == "ultrafast") {
+            fields.remove("service_tier");
+        }
         let body = draw::spell(chance, &body).replace(['\r', '\n'], " ");
         let url = endpoint.path();
         format!("{{\"custom_id\":\"{at}\",\"method\":\"POST\",\"url\":\"{url}\",\"body\":{body}}}\n")

@@ -1,5 +1,5 @@
 //! What OpenAI charges for a batch, and the most it could charge: the sum over its lines, each at the batch rates of
-//! its own model.
+//! its own model, or at those of the tier that its answer names, if that is above standard.
 //!
 //! Lines of chats, completions, responses and embeddings are modelled, and those of moderations, which are free; images
 //! are not. What is charged is that of tokens: of hosted tools only the most is modelled.
@@ -28,8 +28,12 @@ fn line_maximum(world: &World, line: &Value) -> Option<u128> {
     }
     let endpoint = Endpoint::ALL.into_iter().find(|endpoint| endpoint.path() == url)?;
     let mut ask = Ask::read(world, endpoint, line["body"].to_string().as_bytes())?;
-    // Whatever tier it names.
-    ask.tiers = vec![Tier::Batch];
+    // A tier up to standard changes nothing of a batch. Whether one above it does is not published.
+    ask.tiers.retain(|tier| matches!(tier, Tier::Priority | Tier::Ultrafast));
+    ask.tiers.push(Tier::Batch);
+    if line["body"]["service_tier"].as_str().is_none_or(|tier| tier == "auto") {
+        ask.tiers = vec![Tier::Batch];
+    }
     Some(maximum::of(world, &ask))
 }
 
@@ -56,7 +60,12 @@ fn line_charge(world: &World, body: &Value) -> Option<u128> {
     };
     let input = of(["/input_tokens", "/prompt_tokens"]);
     let is_long = model.long_above.is_some_and(|above| input > above.into());
-    let rates = model.rates(Tier::Batch, is_long, world.place());
+    let tier = match body["service_tier"].as_str() {
+        Some("priority") => Tier::Priority,
+        Some("ultrafast") => Tier::Ultrafast,
+        _ => Tier::Batch,
+    };
+    let rates = model.rates(tier, is_long, world.place());
     let cached = of(["/input_tokens_details/cached_tokens", "/prompt_tokens_details/cached_tokens"]);
     let written =
         of(["/input_tokens_details/cache_write_tokens", "/prompt_tokens_details/cache_write_tokens"]);
