@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 use crate::guard::Guard;
 use crate::ledger::entry::OpenJob;
 use crate::proxy::Rules;
+use crate::proxy::accrual::{Accrual, CONTAINER, Seen, VECTOR_STORE};
 use crate::proxy::background::{Asked, RESPONSE, Settler, Terms};
 use crate::store::jobs::DueJob;
 use crate::sync::unpoisoned;
@@ -118,13 +119,34 @@ impl Poller {
 
     /// Asks for one job. If it goes on, it is due again later.
     async fn poll(&self, due: DueJob) {
-        let DueJob { open, polls } = &due;
         let rules = self.rules.load_full();
-        if open.job.kind != RESPONSE {
-            return self.guard.put_job_off(open, PAUSE_MAX);
+        match due.open.job.kind.as_str() {
+            RESPONSE => self.poll_response(&rules, &due).await,
+            CONTAINER | VECTOR_STORE => self.poll_accrual(&rules, &due).await,
+            _ => self.guard.put_job_off(&due.open, PAUSE_MAX),
         }
-        let settler = Settler::new(&self.guard, &rules);
-        let asked = match self.asked(&settler, &rules, open).await {
+    }
+
+    /// Looks at an object that is billed by time.
+    async fn poll_accrual(&self, rules: &Rules, DueJob { open, polls }: &DueJob) {
+        let accrual = Accrual::new(&self.guard, rules);
+        match accrual.look(rules, open, *polls).await {
+            Seen::Done => {}
+            Seen::Gone if self.is_surely_gone(open) => {
+                let now_s = self.guard.clock().now_s();
+                accrual
+                    .end(&open.job.kind, &open.job.object, now_s, "upstream does not know it any more")
+                    .await;
+            }
+            Seen::Gone => self.guard.put_job_off(open, PAUSE_MAX),
+            Seen::Later(lasts) => self.guard.put_job_off(open, lasts),
+        }
+    }
+
+    /// Asks for a response.
+    async fn poll_response(&self, rules: &Rules, DueJob { open, polls }: &DueJob) {
+        let settler = Settler::new(&self.guard, rules);
+        let asked = match self.asked(&settler, rules, open).await {
             Some(asked) => asked,
             None if self.is_late(open) => Asked::Failed,
             // Only its client can ask for it.

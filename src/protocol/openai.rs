@@ -3,10 +3,12 @@
 //! Row 1: pure functions and sans-I/O state over bytes. `endpoint` sorts paths,
 //! `request` reads a body into a demand and splices it, `usage` reads the usage in an
 //! answer, `sse` observes streams, `account` finds the parts of an answer that name
-//! upstream's account, `refusal` writes error bodies.
+//! upstream's account, `hosted` reads containers and vector
+//! stores, `refusal` writes error bodies.
 
 pub mod account;
 pub mod endpoint;
+pub mod hosted;
 mod json;
 pub mod operation;
 pub mod refusal;

@@ -24,7 +24,7 @@ const DEPLOYMENTS: &str = "/deployments/";
 pub(super) fn label(endpoint: &Endpoint) -> &'static str {
     match endpoint {
         Endpoint::Metered(operation) => operation.path,
-        Endpoint::Free(label) => label,
+        Endpoint::Free(label) | Endpoint::Hosted(_, label) => label,
         Endpoint::Allowed => "allowed",
         Endpoint::SelfService(_) => "own",
     }
@@ -140,7 +140,7 @@ pub fn routed(
     let kind = match endpoint {
         Endpoint::Metered(_) => query::Kind::Metered,
         Endpoint::Allowed => query::Kind::Allowed,
-        Endpoint::Free(_) => query::Kind::Free,
+        Endpoint::Free(_) | Endpoint::Hosted(..) => query::Kind::Free,
         Endpoint::SelfService(_) => return Ok((endpoint, None)),
     };
     let uri = rewritten(&head.uri, &target, kind, secret);

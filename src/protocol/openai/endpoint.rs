@@ -33,6 +33,19 @@ pub enum SelfService {
     BillingCreditGrants,
 }
 
+/// What a request does with a container or a vector store that is paid for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Hosted {
+    /// It makes a container.
+    NewContainer,
+    /// It makes a vector store.
+    NewStore,
+    /// It adds files to a vector store.
+    AddFiles,
+    /// It searches a vector store.
+    Search,
+}
+
 /// How a request is served, by its method and path alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Endpoint {
@@ -40,6 +53,8 @@ pub enum Endpoint {
     Metered(&'static Operation),
     /// Forwarded and counted as a request; a label from a closed set.
     Free(&'static str),
+    /// Billed by the time for which what it makes is there, or by the call; and a label.
+    Hosted(Hosted, &'static str),
     /// Forwarded unmetered, since the operator allows it; never returned by `classify`.
     Allowed,
     /// Answered here.
@@ -51,7 +66,7 @@ pub enum Endpoint {
 const ID_BYTES_MAX: usize = 16 << 10;
 
 /// Paths that `POST` may reach without cost; `{}` stands for an id.
-const FREE_POST: [&str; 12] = [
+const FREE_POST: [&str; 15] = [
     "/v1/moderations",
     "/v1/responses/input_tokens",
     "/v1/responses/{}/cancel",
@@ -60,10 +75,22 @@ const FREE_POST: [&str; 12] = [
     "/v1/conversations/{}",
     "/v1/conversations/{}/items",
     "/v1/batches/{}/cancel",
+    "/v1/containers/{}/files",
     "/v1/vector_stores/{}",
+    "/v1/vector_stores/{}/files/{}",
+    "/v1/vector_stores/{}/file_batches/{}/cancel",
     "/v1/skills",
     "/v1/skills/{}",
     "/v1/skills/{}/versions",
+];
+
+/// Paths that `POST` may reach for what is billed as [`Hosted`] says.
+const HOSTED_POST: [(&str, Hosted); 5] = [
+    ("/v1/containers", Hosted::NewContainer),
+    ("/v1/vector_stores", Hosted::NewStore),
+    ("/v1/vector_stores/{}/files", Hosted::AddFiles),
+    ("/v1/vector_stores/{}/file_batches", Hosted::AddFiles),
+    ("/v1/vector_stores/{}/search", Hosted::Search),
 ];
 
 /// Paths that `GET` may reach without cost; `{}` stands for an id.
@@ -168,7 +195,12 @@ fn suffix(path: &str) -> &str {
 
 fn posted(path: &str) -> Option<Endpoint> {
     let metered = OPERATIONS.into_iter().find(|operation| suffix(operation.path) == path);
-    metered.map(Endpoint::Metered).or_else(|| free(&FREE_POST, path))
+    metered.map(Endpoint::Metered).or_else(|| hosted(path)).or_else(|| free(&FREE_POST, path))
+}
+
+fn hosted(path: &str) -> Option<Endpoint> {
+    let found = HOSTED_POST.iter().find(|(pattern, _)| matches(suffix(pattern), path));
+    found.map(|(pattern, hosted)| Endpoint::Hosted(*hosted, pattern))
 }
 
 fn own(path: &str) -> Option<SelfService> {
@@ -266,7 +298,6 @@ mod tests {
             "/v1/batches",
             "/v1/realtime/client_secrets",
             "/v1/fine_tuning/jobs",
-            "/v1/vector_stores",
             "/v1/files",
             "/v1/agents/sessions",
             "/v1/assistants",
@@ -300,6 +331,20 @@ mod tests {
             assert_eq!(classify(&Method::POST, &path.replace("{}", "x_1")), Some(Endpoint::Free(path)));
         }
         assert_eq!(get("/"), Some(Endpoint::SelfService(SelfService::Root)));
+    }
+
+    #[test]
+    fn what_is_billed_by_time_or_by_the_call_is_known() {
+        for (path, hosted) in [
+            ("/v1/containers", Hosted::NewContainer),
+            ("/v1/vector_stores", Hosted::NewStore),
+            ("/v1/vector_stores/{}/files", Hosted::AddFiles),
+            ("/v1/vector_stores/{}/file_batches", Hosted::AddFiles),
+            ("/v1/vector_stores/{}/search", Hosted::Search),
+        ] {
+            let found = classify(&Method::POST, &path.replace("{}", "vs_1"));
+            assert_eq!(found, Some(Endpoint::Hosted(hosted, path)));
+        }
     }
 
     #[test]
