@@ -11,8 +11,10 @@
 mod answers;
 mod audio;
 mod background;
+mod containers;
 mod images;
 mod stream;
+mod vector_stores;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -57,6 +59,8 @@ pub struct Fake {
     models: Mutex<BTreeMap<String, Served>>,
     last: Mutex<Value>,
     responses: Responses,
+    containers: containers::Containers,
+    vector_stores: vector_stores::VectorStores,
     ids: AtomicU64,
     seen: AtomicU64,
 }
@@ -123,6 +127,9 @@ impl Fake {
         if let Some(status) = number(&head.headers, "x-fake-status") {
             let status = u16::try_from(status).ok().and_then(|status| StatusCode::from_u16(status).ok());
             return error(status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), "injected", Some("injected"));
+        }
+        if let Some(hosted) = self.hosted(&head, &body) {
+            return hosted;
         }
         match (&head.method, head.uri.path()) {
             (&Method::GET, "/v1/models") => answer(StatusCode::OK, &answers::models()),

@@ -4,6 +4,7 @@
 #![expect(clippy::print_stdout, reason = "a test says its seed, and why it skips")]
 #![expect(clippy::needless_pass_by_value, reason = "bodies are written in place with json!")]
 
+mod accrual;
 mod alerts;
 mod attack;
 mod audio;
@@ -30,6 +31,7 @@ mod cluster_rates;
 mod cluster_shown;
 mod cluster_turns;
 mod commands;
+mod containers;
 mod crash;
 mod credits;
 mod crowd;
@@ -74,4 +76,5 @@ mod scripted;
 mod smuggling;
 mod streams;
 mod tokens;
+mod vector_stores;
 mod verify;
