@@ -13,10 +13,12 @@ mod audio;
 mod background;
 mod batches;
 mod bounded;
+mod containers;
 mod files;
 mod images;
 mod stream;
 mod uploads;
+mod vector_stores;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
@@ -87,6 +89,8 @@ pub struct Fake {
     uploads: Uploads,
     batches: Batches,
     clock: Clock,
+    containers: containers::Containers,
+    vector_stores: vector_stores::VectorStores,
     ids: AtomicU64,
     seen: AtomicU64,
     /// Kept, so that their connections stay open and the answers arrive.
@@ -170,6 +174,9 @@ impl Fake {
             (_, ["files", rest @ ..]) => self.on_files(head, rest, body),
             (_, ["uploads", rest @ ..]) => self.on_uploads(head, rest, body),
             (_, ["batches", rest @ ..]) => self.on_batches(head, rest, body),
+            (_, ["containers" | "vector_stores", ..]) => {
+                self.hosted(head, body).unwrap_or_else(|| error(StatusCode::NOT_FOUND, "unknown path", None))
+            }
             (&Method::GET, ["models"]) => answer(StatusCode::OK, &answers::models()),
             (&Method::POST, ["moderations"]) => answer(StatusCode::OK, &answers::moderation()),
             (&Method::POST, _) if images::PATHS.contains(&path) => {

@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 use crate::guard::Guard;
 use crate::ledger::entry::OpenJob;
 use crate::proxy::Rules;
+use crate::proxy::accrual::{Accrual, CONTAINER, Seen, VECTOR_STORE};
 use crate::proxy::asking::Asked;
 use crate::proxy::background::{RESPONSE, Settler};
 use crate::proxy::batches::{BATCH, BatchSettler};
@@ -128,9 +129,33 @@ impl Poller {
 
     /// Asks for one job. If it goes on, it is due again later.
     async fn poll(&self, due: DueJob) {
-        let DueJob { open, polls } = &due;
         let rules = self.rules.load_full();
-        let asked = match self.asked(&rules, open).await {
+        match due.open.job.kind.as_str() {
+            RESPONSE | BATCH => self.poll_outcome(&rules, &due).await,
+            CONTAINER | VECTOR_STORE => self.poll_accrual(&rules, &due).await,
+            _ => self.guard.put_job_off(&due.open, PAUSE_MAX),
+        }
+    }
+
+    /// Looks at an object that is billed by time.
+    async fn poll_accrual(&self, rules: &Rules, DueJob { open, polls }: &DueJob) {
+        let accrual = Accrual::new(&self.guard, rules);
+        match accrual.look(rules, open, *polls).await {
+            Seen::Done => {}
+            Seen::Gone if self.is_surely_gone(open) => {
+                let now_s = self.guard.clock().now_s();
+                accrual
+                    .end(&open.job.kind, &open.job.object, now_s, "upstream does not know it any more")
+                    .await;
+            }
+            Seen::Gone => self.guard.put_job_off(open, PAUSE_MAX),
+            Seen::Later(lasts) => self.guard.put_job_off(open, lasts),
+        }
+    }
+
+    /// Asks for the outcome of a response or a batch.
+    async fn poll_outcome(&self, rules: &Rules, DueJob { open, polls }: &DueJob) {
+        let asked = match self.asked(rules, open).await {
             Some(asked) => asked,
             None if self.is_late(open) => Asked::Failed,
             // Only its client can ask for it.
@@ -146,7 +171,7 @@ impl Poller {
                     object = open.job.object,
                     "upstream does not know the object of a job any more, so its hold is charged"
                 );
-                self.assume(&rules, open, "upstream does not know it any more").await;
+                self.assume(rules, open, "upstream does not know it any more").await;
             }
             Asked::Running | Asked::Failed if self.is_given_up(open) => {
                 tracing::warn!(
@@ -155,7 +180,7 @@ impl Poller {
                     object = open.job.object,
                     "the end of a job was not seen by its deadline, so its hold is charged"
                 );
-                self.assume(&rules, open, "its end was not seen by its deadline").await;
+                self.assume(rules, open, "its end was not seen by its deadline").await;
             }
             Asked::Gone => self.guard.put_job_off(open, PAUSE_MAX),
             Asked::Running | Asked::Failed => self.guard.put_job_off(open, pause_after(*polls)),
@@ -169,10 +194,8 @@ impl Poller {
         // Behind those of the shards.
         let upstream = rules.upstreams.last()?;
         Some(match open.job.kind.as_str() {
-            RESPONSE => Settler::new(&self.guard, rules).ask(upstream, key, open).await,
             BATCH => BatchSettler::new(&self.guard, rules).ask(upstream, key, open).await,
-            // Of a later version.
-            _ => Asked::Failed,
+            _ => Settler::new(&self.guard, rules).ask(upstream, key, open).await,
         })
     }
 
@@ -180,7 +203,7 @@ impl Poller {
     async fn assume(&self, rules: &Rules, open: &OpenJob, note: &'static str) {
         match open.job.kind.as_str() {
             BATCH => BatchSettler::new(&self.guard, rules).assume(&open.job.object, note).await,
-            kind => Settler::new(&self.guard, rules).assume(kind, &open.job.object, note).await,
+            _ => Settler::new(&self.guard, rules).assume(&open.job.object, note).await,
         }
     }
 

@@ -4,6 +4,7 @@
 //! before its hold is in the database, and whatever happens afterwards ends the
 //! hold once.
 
+pub mod accrual;
 pub mod admit;
 pub mod answer;
 pub mod asking;
@@ -18,6 +19,7 @@ pub mod count;
 pub mod exchange;
 mod free;
 pub mod headers;
+mod hosted;
 pub mod in_flight;
 mod lists;
 mod mask;
@@ -168,18 +170,13 @@ impl Proxy {
             Err(refusal) => return Err((refusal, in_flight)),
         };
         match endpoint {
-            Endpoint::SelfService(own) => {
-                let query = head.uri.query().unwrap_or_default();
-                match self.own(rules, own, &caller.key, query).await {
-                    Ok((bytes, rate_check)) => Ok(json(bytes, &rate_check, in_flight)),
-                    Err(refusal) => Err((refusal, in_flight)),
-                }
-            }
+            Endpoint::SelfService(own) => self.answer_own(rules, own, (&head.uri, &caller), in_flight).await,
             Endpoint::Batch => Box::pin(self.batch(rules, (head, body), caller, in_flight)).await,
             // Boxed, so that metered requests don't have its size.
             Endpoint::Free(_) | Endpoint::Allowed | Endpoint::Upload(_) => {
                 Box::pin(self.forward_free(rules, (head, body), caller, in_flight)).await
             }
+            Endpoint::Hosted(of, _) => Box::pin(self.host(rules, of, (head, body), caller, in_flight)).await,
             Endpoint::Metered(operation) => {
                 let prepared = async {
                     let body = match deployment {
@@ -378,13 +375,4 @@ fn rate_headers(rate_check: &RateCheck) -> HeaderMap {
         refuse::rate_headers(&mut headers, left);
     }
     headers
-}
-
-fn json(bytes: Bytes, rate_check: &RateCheck, mut in_flight: InFlight) -> Response<Answer> {
-    let mut response = Response::new(Answer::whole(bytes));
-    response.headers_mut().extend(rate_headers(rate_check));
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    in_flight.status = 200;
-    in_flight.ended("ok");
-    response
 }

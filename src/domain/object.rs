@@ -104,6 +104,8 @@ pub struct KnownObject {
     pub context: KeptContext,
     /// The memory of a container; `None` for other kinds, and if it is not known.
     pub container_memory: Option<ContainerMemory>,
+    /// Whether a job charges the time of a container; otherwise its uses do.
+    pub has_job: bool,
     /// How long a container lives after its last use, in seconds; 0 for other kinds.
     pub idle_s: i64,
     /// When it was made, in Unix seconds.

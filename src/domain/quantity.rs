@@ -24,6 +24,10 @@ pub enum Measure {
     Characters,
     /// A second of sound.
     Seconds,
+    /// A minute.
+    Minutes,
+    /// A mebibyte that is stored for a day.
+    MebibyteDays,
 }
 
 /// Whether a class is read or written by a model.
@@ -116,6 +120,12 @@ classes! {
     Characters = 20, "characters", Characters, Neither;
     /// Seconds of sound that a model heard; some are billed by them.
     AudioSeconds = 21, "audio_seconds", Seconds, Neither;
+    /// Minutes that containers lived. They are billed as parts of sessions, and a minute costs
+    /// nothing by itself.
+    ContainerMinutes = 22, "container_minutes", Minutes, Neither;
+    /// Storage of vector stores. It is sold by the gibibyte and day; 0.10 dollars for that are a
+    /// whole number of picodollars for a mebibyte.
+    VectorStorage = 23, "vector_storage_mib_days", MebibyteDays, Neither;
 }
 
 /// The places of tokens of input, and of output: each request sums them several times.
@@ -135,7 +145,7 @@ impl Class {
 
     /// Whether it is of a hosted tool, whose price is the same on every model.
     pub const fn is_of_tool(self) -> bool {
-        matches!(self.measure(), Measure::Calls | Measure::Sessions)
+        matches!(self.measure(), Measure::Calls | Measure::Sessions | Measure::MebibyteDays)
     }
 
     /// Every class of tokens.

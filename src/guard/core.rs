@@ -5,6 +5,7 @@
 //! the lock, so that the database's order is the ledger's order. On the shared engine a
 //! lane decides, inside the transaction that it writes.
 
+mod jobs;
 mod notes;
 mod rates;
 
@@ -18,7 +19,7 @@ use crate::domain::{Limit, Money};
 use crate::guard::Denied;
 use crate::guard::alert_facts::Recent;
 use crate::ledger::account::Account;
-use crate::ledger::entry::{Crossing, Entry, Hold, Job};
+use crate::ledger::entry::{Crossing, Entry, Hold};
 use crate::ledger::locked::{Locked, LockedLedger};
 use crate::ledger::waiting::Turn;
 use crate::ledger::walk::InForce;
@@ -355,11 +356,6 @@ impl Core {
     /// The slot of an operator's work, if one is free now.
     pub fn free_operators_slot(&self) -> Option<Slot> {
         self.journal.free_operators_slot()
-    }
-
-    /// Queues the job that a hold is for from now on.
-    pub(super) fn push_job(&self, hold: Arc<Hold>, job: Job) -> WriteAck {
-        self.journal.push_job(hold, job)
     }
 
     /// Queues what was learned of objects.

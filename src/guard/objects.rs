@@ -81,6 +81,7 @@ impl Memory {
                 key: "".into(),
                 context: item.context.clone(),
                 container_memory: None,
+                has_job: false,
                 idle_s: 0,
                 created_s: 0,
                 used_s: 0,

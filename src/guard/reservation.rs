@@ -11,9 +11,9 @@ use crate::domain::demand::Tier;
 use crate::domain::{Class, Money, Quantities};
 use crate::guard::job_claims::JobClaim;
 use crate::guard::{Guard, RateCheck};
-use crate::ledger::entry::{Attribution, Basis, Entry, Hold, Kind};
+use crate::ledger::entry::{Attribution, Basis, Entry, Hold, Job, Kind, OpenJob};
 use crate::metrics::RequestLabels;
-use crate::store::Slot;
+use crate::store::{Journal, Slot};
 use crate::throttle::RateCost;
 
 /// A hold that is in the database and has not ended.
@@ -76,6 +76,18 @@ pub struct Settled {
     pub tokens: TokenCounts,
     /// What the tightest dollar limit leaves now; `None` without one.
     pub remaining: Option<Money>,
+}
+
+impl Settled {
+    fn of(entry: &Entry) -> Self {
+        Self {
+            cost: entry.cost,
+            basis: entry.basis,
+            served_model: entry.served_model.clone(),
+            tokens: TokenCounts::of(&entry.quantities),
+            remaining: None,
+        }
+    }
 }
 
 /// Tokens of a request, in the sums that people ask for.
@@ -177,6 +189,52 @@ impl Reservation {
         self.end(Kind::Settle, Some(Basis::Assumed), charged)
     }
 
+    /// Settles the hold of a job, which goes on with that of another reservation, in one step.
+    ///
+    /// The other reservation is returned where another guard has ended the hold, or nothing can be
+    /// written now; then nothing was settled here. Where this is cancelled, the job has one of both
+    /// holds, and the other one is charged when this guard ends.
+    pub async fn renew(
+        mut self,
+        basis: Basis,
+        ending: Ending,
+        mut next: Self,
+        job: Job,
+    ) -> Result<Settled, Self> {
+        let entry = Box::new(self.entry(Kind::Settle, Some(basis), ending));
+        let settled = Settled::of(&entry);
+        let (Some(slot), Some(next_slot)) = (self.slot.take(), next.slot.take()) else { return Err(next) };
+        if let Some(check) = next.rate_check.take() {
+            check.end(RateCost::of(&next.hold.bound.quantities()));
+        }
+        let hold = Arc::clone(&next.hold);
+        drop(next);
+        let renewed = (Arc::clone(&hold), job.clone());
+        let answer = self.guard.core.renew(entry.clone(), &self.hold, renewed, slot);
+        if let Some(answer) = answer
+            && !answer.await.unwrap_or(false)
+        {
+            return Err(Self::new(Arc::clone(&self.guard), hold, next_slot));
+        }
+        self.observe(&entry);
+        self.leave_to(OpenJob { hold, job });
+        Ok(settled)
+    }
+
+    /// Leaves the hold to its job again: it goes on.
+    pub fn leave_again(mut self, job: Job) {
+        self.slot = None;
+        let hold = Arc::clone(&self.hold);
+        self.leave_to(OpenJob { hold, job });
+    }
+
+    /// Leaves a job to the memory of the embedded engine; the shared one has its row.
+    fn leave_to(&mut self, open: OpenJob) {
+        if let (Some(claim), Journal::Embedded(_)) = (self.job.take(), self.guard.core.journal()) {
+            claim.leave(open, self.guard.clock().running());
+        }
+    }
+
     /// Drops the hold: upstream did no work that it bills.
     pub fn release(mut self, ending: Ending) -> Settled {
         let free =
@@ -202,13 +260,7 @@ impl Reservation {
         if let Some(rate_check) = self.rate_check.take() {
             rate_check.end(RateCost::of(&entry.quantities));
         }
-        let mut settled = Settled {
-            cost: entry.cost,
-            basis: entry.basis,
-            served_model: entry.served_model.clone(),
-            tokens: TokenCounts::of(&entry.quantities),
-            remaining: None,
-        };
+        let mut settled = Settled::of(&entry);
         let of_job = self.job.is_some().then_some(&self.hold);
         settled.remaining = self.guard.core.end(entry, of_job, self.slot.take());
         self.job = None;

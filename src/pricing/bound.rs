@@ -364,7 +364,9 @@ fn may_have(demand: &Demand, class: Class) -> bool {
         | Class::Container64gSessions
         | Class::Images
         | Class::Characters
-        | Class::AudioSeconds => false,
+        | Class::AudioSeconds
+        | Class::ContainerMinutes
+        | Class::VectorStorage => false,
     }
 }
 

@@ -123,8 +123,13 @@ fn sessions(rates: &Rates, offered: &[ContainerDemand], used: u64, per_tool: u64
 /// The cost of some seconds of a container's life: by the minute, as a share of a
 /// session of twenty minutes.
 pub fn container_life(fees: &Rates, memory: ContainerMemory, seconds: i64) -> Money {
-    let minutes = (i128::from(seconds.max(0)) + 59) / 60;
-    Money::from_pico_rounded_up(i128::from(fees[memory.session()]) * minutes / 20)
+    session_minutes(fees[memory.session()], seconds.max(0).saturating_add(59) / 60)
+}
+
+/// The cost of some minutes at the rate of a session of twenty, in picodollars.
+pub fn session_minutes(session: u64, minutes: i64) -> Money {
+    let pico = i128::from(session).saturating_mul(i128::from(minutes));
+    Money::from_pico_rounded_up((pico + 19) / 20)
 }
 
 #[cfg(test)]

@@ -16,7 +16,8 @@ use crate::domain::{Class, Money, Quantities};
 pub struct Rates([u64; Class::ALL.len()]);
 
 /// The rates that a sheet or an override names, as US dollars in decimal text: per million
-/// tokens or characters, per thousand calls, per session, image, or minute of sound.
+/// tokens or characters, per thousand calls, per session, image, minute of sound, or gibibyte and
+/// day.
 #[derive(Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "RawRates")]
 pub struct NamedRates {
@@ -74,7 +75,8 @@ pub(super) fn pico(text: &str, class: Class) -> Result<u64, String> {
         Measure::Tokens | Measure::Characters => 1_000_000,
         Measure::Calls => 1_000,
         Measure::Seconds => 60,
-        Measure::Sessions | Measure::Images => 1,
+        Measure::MebibyteDays => 1_024,
+        Measure::Sessions | Measure::Images | Measure::Minutes => 1,
     };
     let nano = text.parse::<Money>().map_err(|error| format!("{text:?} is {error}"))?.nano();
     let pico = i128::from(nano) * 1_000;
@@ -119,7 +121,9 @@ impl NamedRates {
                 | Class::Container64gSessions
                 | Class::Images
                 | Class::Characters
-                | Class::AudioSeconds => fees[class],
+                | Class::AudioSeconds
+                | Class::ContainerMinutes
+                | Class::VectorStorage => fees[class],
             };
             // Reasoning is output at whatever the context's output costs.
             let is_no_less = class.is_token() && class != Class::Reasoning;

@@ -4,11 +4,12 @@
 //! `request` reads a body into a demand and splices it, `usage` reads the usage in an
 //! answer, `sse` observes streams, `account` finds the parts of an answer that name
 //! upstream's account, `refusal` writes error bodies, `batch` reads
-//! batches and their files.
+//! batches and their files, `hosted` containers and vector stores.
 
 pub mod account;
 pub mod batch;
 pub mod endpoint;
+pub mod hosted;
 mod json;
 pub mod operation;
 pub mod refusal;

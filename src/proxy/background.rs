@@ -163,8 +163,8 @@ impl Settler {
     }
 
     /// Charges the hold of a job, whose outcome will not be known.
-    pub async fn assume(&self, kind: &str, id: &str, note: &'static str) {
-        let Some((reservation, _)) = self.resume(kind, id).await else { return };
+    pub async fn assume(&self, id: &str, note: &'static str) {
+        let Some((reservation, _)) = self.resume(id).await else { return };
         let tier = reservation.hold().tier;
         let object_id = Some(id.to_owned());
         let ending = Ending { note: Some(note), tier, object_id, ..Exchange::default().ending() };
@@ -182,8 +182,8 @@ impl Settler {
         }
     }
 
-    async fn resume(&self, kind: &str, id: &str) -> Option<(Reservation, Arc<OpenJob>)> {
-        match self.guard.resume_job(kind, id).await {
+    async fn resume(&self, id: &str) -> Option<(Reservation, Arc<OpenJob>)> {
+        match self.guard.resume_job(RESPONSE, id).await {
             Ok(resumed) => resumed,
             Err(error) => {
                 tracing::warn!(
@@ -200,7 +200,7 @@ impl Settler {
     /// that leaves comes between. Returns the cost, unless the job was ended before.
     async fn end(&self, id: &str, answer: Answer, counted: u64) -> Option<Money> {
         self.find_containers(&answer).await;
-        let (reservation, open) = self.resume(RESPONSE, id).await?;
+        let (reservation, open) = self.resume(id).await?;
         let (mut bill, containers, request_id) = match self.bill(&open) {
             Ok(bill) => bill,
             Err(error) => {

@@ -43,9 +43,9 @@ pub struct Bill {
     pub sessions: u64,
     /// Sessions that a container may have lived through.
     pub sessions_each: u64,
-    /// The memory of each container that the answer names and that was there before;
-    /// `None` until the index of objects has been asked.
-    pub reused: Option<Vec<ContainerMemory>>,
+    /// The memory of each container that the answer names and that was there before, or `None` for
+    /// one whose time a job charges; not known until the index of objects has been asked.
+    pub reused: Option<Vec<Option<ContainerMemory>>>,
     /// The tier asked for.
     pub requested_tier: Option<Tier>,
     /// The tier that an answer was served at if it doesn't say.
@@ -341,7 +341,7 @@ impl Bill {
         tools
     }
 
-    fn reused(&self) -> &[ContainerMemory] {
+    fn reused(&self) -> &[Option<ContainerMemory>] {
         self.reused.as_deref().unwrap_or_default()
     }
 
@@ -378,7 +378,8 @@ impl Bill {
         };
         let written_by = answer.tool_model.as_deref().and_then(|model| self.sheet.find(model, self.at_s));
         let image_price = written_by.as_deref().or(self.image_price.as_deref());
-        let reused = self.reused().repeat(usize::try_from(self.sessions_each).unwrap_or(1));
+        let paid: Vec<ContainerMemory> = self.reused().iter().copied().flatten().collect();
+        let reused = paid.repeat(usize::try_from(self.sessions_each).unwrap_or(1));
         let (tools, sessions, reused) = (&self.tools, self.sessions, &*reused);
         cost::cost(price, tier, usage, Offer { tools, image_price, sessions, reused })
     }

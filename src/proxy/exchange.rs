@@ -31,7 +31,7 @@ use crate::upstream::{AnswerBody, SendError, SendErrorKind, Upstream};
 /// The largest error that is read whole; OpenAI's are a few hundred bytes.
 const ERROR_BYTES_MAX: usize = 1 << 20;
 /// The end of an answer to a metered request is lost.
-const BROKEN_OFF: Refusal = Refusal::Upstream(NoAnswer::Unreachable(Billed::Perhaps));
+pub(super) const BROKEN_OFF: Refusal = Refusal::Upstream(NoAnswer::Unreachable(Billed::Perhaps));
 
 /// A request as it is sent upstream.
 #[derive(Debug)]
@@ -199,11 +199,11 @@ fn streamed(
 }
 
 /// An exchange that upstream, or something before it, answered with an error.
-struct Unserved {
-    reservation: Reservation,
-    exchange: Exchange,
-    in_flight: InFlight,
-    idle: Duration,
+pub(super) struct Unserved {
+    pub(super) reservation: Reservation,
+    pub(super) exchange: Exchange,
+    pub(super) in_flight: InFlight,
+    pub(super) idle: Duration,
 }
 
 impl Unserved {
@@ -212,7 +212,7 @@ impl Unserved {
     /// Upstream bills nothing for what it refused, and neither for its own errors.
     /// But a 5xx in another form than OpenAI's is a gateway's on the way, behind
     /// which the request may have been served: it counts as sent and lost.
-    async fn pass_on(
+    pub(super) async fn pass_on(
         self,
         head: http::response::Parts,
         body: AnswerBody,
@@ -329,7 +329,7 @@ fn class(status: u16) -> &'static str {
     }
 }
 
-fn end_unanswered(reservation: Reservation, error: &SendError) -> Settled {
+pub(super) fn end_unanswered(reservation: Reservation, error: &SendError) -> Settled {
     if error.sent {
         reservation.assume(Exchange::default().ending())
     } else {

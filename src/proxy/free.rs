@@ -17,14 +17,15 @@ use crate::domain::{Demand, KeptContext, Money, ObjectKind, ObjectReference};
 use crate::guard::objects::{HeldFor, Reach, Turn, TurnEnd};
 use crate::guard::{Reservation, ReserveRequest};
 use crate::protocol::openai::{endpoint, request};
+use crate::proxy::accrual::Accrual;
 use crate::proxy::answer::Answer;
 use crate::proxy::auth::Caller;
-use crate::proxy::background::{RESPONSE, Settler};
+use crate::proxy::background::Settler;
 use crate::proxy::batches::BatchFile;
 use crate::proxy::exchange;
 use crate::proxy::headers::{self, GuardHeaders};
 use crate::proxy::in_flight::InFlight;
-use crate::proxy::prepare::refuse_invalid;
+use crate::proxy::prepare::{form_boundary, refuse_invalid};
 use crate::proxy::record::made_by;
 use crate::proxy::refuse::{Named, Refusal, bounded};
 use crate::proxy::{Content, Failed, Proxy, Rules, lists, outgoing, rate_headers};
@@ -55,6 +56,10 @@ enum Effect {
     ShowsResponse(String),
     /// The answer is a batch of the caller's, which may be the job of this id.
     ShowsBatch(String),
+    /// The answer is a container of the caller's.
+    ShowsContainer(String),
+    /// Something of a vector store is deleted.
+    ShrinksStore(String),
     /// The answer lists items of an object of the caller's.
     ShowsItems,
 }
@@ -215,9 +220,8 @@ impl Proxy {
         let reach = Self::reach(rules, caller);
         let mut errand = Errand::default();
         let mut named = Vec::new();
-        if *method == Method::POST && is_json(&head.headers, body) {
-            let found = self.guard.parsed(body, |body| request::object_ids(body)).await;
-            named = found.map_err(|invalid| Refusal::Invalid(invalid.message, None))?;
+        if *method == Method::POST {
+            named = self.named_in(path, &head.headers, body).await?;
             self.check_named(&named, Named::InBody, &reach).await?;
         }
         let Some(place) = endpoint::place(path) else {
@@ -259,6 +263,25 @@ impl Proxy {
             errand.container = Some(self.use_container(of, caller, rules.sheet.fees()));
         }
         Ok(errand)
+    }
+
+    /// The objects that the body of a path names: JSON, or the form of a file for a container.
+    async fn named_in(
+        &self,
+        path: &str,
+        headers: &HeaderMap,
+        body: &Bytes,
+    ) -> Result<Vec<ObjectReference>, Refusal> {
+        let of_container = endpoint::place(path).is_some_and(|place| place.kind == ObjectKind::Container);
+        let boundary = if of_container { form_boundary(headers)? } else { None };
+        let found = match boundary {
+            Some(boundary) => {
+                self.guard.parsed(body, move |body| request::object_ids_of_form(body, &boundary)).await
+            }
+            None if is_json(headers, body) => self.guard.parsed(body, |body| request::object_ids(body)).await,
+            None => Ok(Vec::new()),
+        };
+        found.map_err(|invalid| Refusal::Invalid(invalid.message, None))
     }
 
     /// The context that a body with these objects adds to a conversation; of a body that
@@ -326,11 +349,17 @@ impl Proxy {
             }
             Effect::ListsModels => self.list_of_models(rules, caller, answer).await,
             Effect::ShowsResponse(id) => self.show_response(rules, (id, wants_cost), answer, caller).await,
+            Effect::ShowsContainer(id) => self.show_container(rules, &id, answer).await,
+            Effect::ShrinksStore(id) => {
+                Accrual::new(&self.guard, rules).look_soon(&id).await;
+                Ok(answer.map(Answer::Plain))
+            }
             Effect::Removes(of) => {
                 if of.kind == ObjectKind::Response {
                     let note = "it was deleted at upstream before its end was known";
-                    Settler::new(&self.guard, rules).assume(RESPONSE, &of.id, note).await;
+                    Settler::new(&self.guard, rules).assume(&of.id, note).await;
                 }
+                Accrual::new(&self.guard, rules).deleted(&of).await;
                 // Objects that are not in memory are looked up in the database.
                 let written = self.guard.learn_objects(vec![ObjectChange::Remove(of)]);
                 self.guard.objects_written(written).await;
@@ -360,6 +389,8 @@ fn effect_on(method: &Method, below: &str, of: &ObjectReference) -> Effect {
     let is_whole = below.is_empty();
     match (method, of.kind) {
         (&Method::DELETE, _) if is_whole => Effect::Removes(of.clone()),
+        (&Method::GET, ObjectKind::Container) if is_whole => Effect::ShowsContainer(of.id.clone()),
+        (&Method::DELETE, ObjectKind::VectorStore) => Effect::ShrinksStore(of.id.clone()),
         (&Method::GET, ObjectKind::Batch) if is_whole => Effect::ShowsBatch(of.id.clone()),
         (&Method::POST, ObjectKind::Batch) if below == "/cancel" => Effect::ShowsBatch(of.id.clone()),
         (&Method::POST, ObjectKind::Upload) if below == "/complete" => Effect::CompletesUpload,

@@ -6,6 +6,7 @@ mod usage;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::{HeaderValue, Response, Uri, header};
 use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
@@ -18,8 +19,11 @@ use crate::ledger::entry::{Attribution, grant_id};
 use crate::ledger::meter::Reading;
 use crate::metrics::dollars;
 use crate::protocol::openai::endpoint::SelfService;
+use crate::proxy::answer::Answer;
+use crate::proxy::auth::Caller;
+use crate::proxy::in_flight::InFlight;
 use crate::proxy::refuse::Refusal;
-use crate::proxy::{Proxy, Rules};
+use crate::proxy::{Failed, Proxy, Rules, rate_headers};
 use crate::rulebook::Rulebook;
 use crate::rulebook::credit::Credit;
 
@@ -37,9 +41,23 @@ pub(super) const ROOT: &str = concat!(
 );
 
 impl Proxy {
+    /// Answers one of the guard's own endpoints.
+    pub(super) async fn answer_own(
+        &self,
+        rules: &Rules,
+        own: SelfService,
+        (uri, caller): (&Uri, &Caller),
+        in_flight: InFlight,
+    ) -> Result<Response<Answer>, Failed> {
+        match self.own(rules, own, &caller.key, uri.query().unwrap_or_default()).await {
+            Ok((bytes, rate_check)) => Ok(json(bytes, &rate_check, in_flight)),
+            Err(refusal) => Err((refusal, in_flight)),
+        }
+    }
+
     /// Answers one of the guard's own endpoints as JSON. It counts against rate
     /// limits like any request.
-    pub(super) async fn own(
+    async fn own(
         &self,
         rules: &Rules,
         own: SelfService,
@@ -74,6 +92,15 @@ impl Proxy {
         };
         Ok(Bytes::from(body.to_string()))
     }
+}
+
+fn json(bytes: Bytes, rate_check: &RateCheck, mut in_flight: InFlight) -> Response<Answer> {
+    let mut response = Response::new(Answer::whole(bytes));
+    response.headers_mut().extend(rate_headers(rate_check));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    in_flight.status = 200;
+    in_flight.ended("ok");
+    response
 }
 
 fn attribution(guard: &Guard, key: &Key) -> Attribution {

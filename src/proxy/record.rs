@@ -108,8 +108,8 @@ impl Recording {
     }
 
     /// The memory of each container that the answer ran in and that may have been there
-    /// before.
-    pub fn reused(&self, answer: &Answer) -> Vec<ContainerMemory> {
+    /// before; `None` is one whose time a job charges.
+    pub fn reused(&self, answer: &Answer) -> Vec<Option<ContainerMemory>> {
         self.containers.reused(answer, self.guard.objects())
     }
 
@@ -188,8 +188,9 @@ impl Recording {
 /// What a response that was made in the background has made.
 #[derive(Debug)]
 pub struct MadeInBackground {
-    /// The memory of each container that it ran in and that may have been there before.
-    pub reused: Vec<ContainerMemory>,
+    /// The memory of each container that it ran in and that may have been there before; `None` is
+    /// one whose time a job charges.
+    pub reused: Vec<Option<ContainerMemory>>,
     /// Its items and containers. The size of their context is not known: what was known of it
     /// ended with the request.
     pub changes: Vec<ObjectChange>,
@@ -244,6 +245,7 @@ pub(super) fn made_of(project: &Arc<str>, key: &Arc<str>, created_s: i64) -> Kno
         key: Arc::clone(key),
         context: KeptContext::default(),
         container_memory: None,
+        has_job: false,
         idle_s: 0,
         created_s,
         used_s: 0,

@@ -26,7 +26,7 @@ pub(super) fn label(endpoint: &Endpoint) -> &'static str {
         Endpoint::Metered(operation) => operation.path,
         Endpoint::Batch => endpoint::BATCHES,
         Endpoint::Upload(upload) => upload.path(),
-        Endpoint::Free(label) => label,
+        Endpoint::Free(label) | Endpoint::Hosted(_, label) => label,
         Endpoint::Allowed => "allowed",
         Endpoint::SelfService(_) => "own",
     }
@@ -142,7 +142,7 @@ pub fn routed(
     let kind = match endpoint {
         Endpoint::Metered(_) | Endpoint::Batch => query::Kind::Metered,
         Endpoint::Allowed => query::Kind::Allowed,
-        Endpoint::Free(_) | Endpoint::Upload(_) => query::Kind::Free,
+        Endpoint::Free(_) | Endpoint::Upload(_) | Endpoint::Hosted(..) => query::Kind::Free,
         Endpoint::SelfService(_) => return Ok((endpoint, None)),
     };
     let uri = rewritten(&head.uri, &target, kind, secret);

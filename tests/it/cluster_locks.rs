@@ -152,6 +152,7 @@ fn objects_that_guards_learn_of_at_once_are_in_the_way_of_none() {
                 key: "key".into(),
                 context: KeptContext::default(),
                 container_memory: None,
+                has_job: false,
                 idle_s: 0,
                 created_s: 1,
                 used_s: 1,

@@ -6,8 +6,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use http::{Method, StatusCode};
-use serde_json::json;
+use serde_json::{Value, json};
 
+use crate::accrual;
 use crate::alerts::Receiver;
 use crate::cluster::Cluster;
 use crate::harness::{House, call, run};
@@ -94,10 +95,13 @@ fn a_minute_of_a_container_that_guards_use_at_once_is_charged_once() {
         let bearer = format!("Bearer {}", a.key);
         let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
         for round in 0..4 {
-            let body = Bytes::from(json!({ "memory_limit": "1g" }).to_string());
-            let made = call(&a.proxy, Method::POST, "/v1/containers", &headers, body).await;
+            let tools = json!([{ "type": "code_interpreter", "container": { "type": "auto" } }]);
+            let body = json!({ "model": "gpt-5", "input": "go", "max_output_tokens": 50, "tools": tools });
+            let body = Bytes::from(body.to_string());
+            let made = call(&a.proxy, Method::POST, "/v1/responses", &headers, body).await;
             assert_eq!(made.status, StatusCode::OK, "{made:?}");
-            let path = format!("/v1/containers/{}", made.json()["id"].as_str().unwrap());
+            let made = made.json();
+            let path = format!("/v1/containers/{}", made["output"][2]["container_id"].as_str().unwrap());
             tokio::time::sleep(Duration::from_millis(1_100)).await;
             let used = join_all((0..12).map(|number| {
                 let guard = if number % 2 == 0 { &a } else { &b };
@@ -115,5 +119,51 @@ fn a_minute_of_a_container_that_guards_use_at_once_is_charged_once() {
                 "a minute of 1 GB for each round"
             );
         }
+    });
+}
+
+#[test]
+fn files_that_guards_add_to_a_store_at_once_are_all_held_and_its_deletion_ends_it_once() {
+    run(async {
+        let postgres = Postgres::start();
+        let a = House::sharing(&postgres, None, accrual::LIMIT).await;
+        let b = House::sharing(&postgres, Some(&a.fake_url()), accrual::LIMIT).await;
+        let bearer = format!("Bearer {}", a.key);
+        let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
+        let post = async |house: &House, path: &str, body: Value| {
+            call(&house.proxy, Method::POST, path, &headers, body.to_string().into()).await
+        };
+        for number in 0..6 {
+            accrual::knows_file(&a, &format!("file-{number}")).await;
+        }
+        let store = post(&a, "/v1/vector_stores", json!({ "name": "a" })).await.json();
+        let store = format!("/v1/vector_stores/{}", store["id"].as_str().unwrap());
+        let container = post(&b, "/v1/containers", json!({ "name": "a" })).await.json();
+        let container = format!("/v1/containers/{}", container["id"].as_str().unwrap());
+        let files = format!("{store}/files");
+        let added = (0..6).map(|number| {
+            let house = if number % 2 == 0 { &a } else { &b };
+            post(house, &files, json!({ "file_id": format!("file-{number}") }))
+        });
+        let added = join_all(added).await;
+        assert!(added.iter().all(|answer| answer.status == StatusCode::OK), "{added:?}");
+        a.guard.core().flush().await.unwrap();
+        b.guard.core().flush().await.unwrap();
+        let jobs = || postgres.ask("SELECT kind, count(*) FROM job GROUP BY kind ORDER BY kind");
+        assert_eq!(jobs(), "container|1\nvector_store|1");
+        // Six files of 64 MiB for a day, and 23 minutes.
+        assert_eq!(a.meter("all").await["held"], "0.072");
+        for path in [&store, &container] {
+            let deleted = join_all(
+                [&a, &b].map(|house| call(&house.proxy, Method::DELETE, path, &headers[..1], Bytes::new())),
+            );
+            let deleted = deleted.await;
+            assert!(deleted.iter().any(|answer| answer.status == StatusCode::OK), "{deleted:?}");
+        }
+        a.settled().await;
+        assert_eq!((jobs().as_str(), a.meter("all").await["held"].as_str()), ("", Some("0")));
+        let charged =
+            "SELECT count(*), sum(cost_nano) FROM entry WHERE endpoint = '/v1/containers' AND cost_nano > 0";
+        assert_eq!(postgres.ask(charged), "1|7500000", "five minutes, once");
     });
 }

@@ -258,3 +258,41 @@ fn a_job_that_cannot_be_written_stays_the_hold_of_its_request() {
         assert!(guard.resume_job("test", "failed").await.unwrap().is_some());
     });
 }
+
+#[test]
+fn the_next_hold_of_a_job_takes_the_place_of_the_last_in_one_step() {
+    let folder = tempfile::tempdir().unwrap();
+    run(async {
+        let (opened, writer) = open_without_threads(folder.path()).await;
+        let guard = &opened.guard;
+        let first = reserve(guard, 3_000).await;
+        stepped(&writer, guard.detach(first, job("renewed"))).await.unwrap();
+        let mut periods = 0;
+        // The second time both are of one group.
+        for cost in [2_000, 1_000, 500] {
+            let next = stepped(&writer, reserve(guard, 5_000 + cost)).await;
+            let (last, open) = guard.resume_job("test", "renewed").await.unwrap().unwrap();
+            assert!(guard.resume_job("test", "renewed").await.unwrap().is_none(), "it is taken");
+            last.leave_again(open.job.clone());
+            let (last, _) = guard.resume_job("test", "renewed").await.unwrap().unwrap();
+            let ending = Ending { cost: Money::from_nano(cost), ..Ending::default() };
+            let settled = last.renew(Basis::Counted, ending, next, job("renewed")).await.unwrap();
+            assert_eq!(settled.cost, Money::from_nano(cost));
+            assert_eq!((held(&opened), guard.in_doubt().1), (5_000 + cost, 1));
+            periods += 1;
+        }
+        // A death here loses nothing: the last period in the database is still open.
+        let report = stepped(&writer, opened.books.verify()).await.unwrap();
+        assert!(report.differences.is_empty() && report.holds == 1, "{report:#?}");
+        drop((opened, writer));
+
+        let (opened, _writer) = open(folder.path()).await;
+        assert_eq!((held(&opened), opened.guard.in_doubt().1), (5_500, 1));
+        assert_eq!(opened.reports.entries(settlements()).await.unwrap().len(), periods);
+        let (last, _) = opened.guard.resume_job("test", "renewed").await.unwrap().unwrap();
+        last.settle(Basis::Counted, Ending::default());
+        opened.guard.core().flush().await.unwrap();
+        let report = opened.books.verify().await.unwrap();
+        assert!(report.differences.is_empty() && report.holds == 0, "{report:#?}");
+    });
+}

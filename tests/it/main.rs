@@ -4,6 +4,7 @@
 #![expect(clippy::print_stdout, reason = "a test says its seed, and why it skips")]
 #![expect(clippy::needless_pass_by_value, reason = "bodies are written in place with json!")]
 
+mod accrual;
 mod alerts;
 mod attack;
 mod audio;
@@ -31,6 +32,7 @@ mod cluster_rates;
 mod cluster_shown;
 mod cluster_turns;
 mod commands;
+mod containers;
 mod crash;
 mod credits;
 mod crowd;
@@ -77,4 +79,5 @@ mod smuggling;
 mod stream_costs;
 mod streams;
 mod tokens;
+mod vector_stores;
 mod verify;

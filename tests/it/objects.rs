@@ -17,8 +17,7 @@ use crate::objects::upstream::Kept;
 
 /// Two projects before one upstream; what is refused otherwise may make objects.
 const PROJECTS: &str = "[[project]]\nid = \"a\"\nname = \"A\"\n[[project]]\nid = \"b\"\nname = \"B\"\n";
-pub(crate) const MAKERS: &str = "[endpoints]\nallow = [\"POST /v1/files\", \"POST /v1/vector_stores\", \"POST /v1/containers\", \
-    \"POST /v1/batches\", \"POST /v1/vector_stores/{}/files\"]\n";
+pub(crate) const MAKERS: &str = "[endpoints]\nallow = [\"POST /v1/files\", \"POST /v1/batches\"]\n";
 
 /// A guard with two keys, each of a project of its own.
 struct Two {
@@ -216,6 +215,9 @@ fn a_body_may_name_only_what_is_its_projects_own() {
         assert_eq!(two.post(&two.b, &path, ran).await.status, StatusCode::NOT_FOUND);
         let batch = two.post(&two.b, "/v1/batches", json!({ "input_file_id": file })).await;
         assert_eq!(batch.status, StatusCode::NOT_FOUND);
+        for path in [format!("/v1/vector_stores/{store}"), format!("/v1/containers/{cntr}")] {
+            assert_eq!(two.ask(&two.a, Method::DELETE, &path, None).await.status, StatusCode::OK);
+        }
         two.house.settled().await;
     });
 }

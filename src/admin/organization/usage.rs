@@ -10,7 +10,9 @@ use axum::extract::State;
 
 use super::Pairs;
 use super::usage_query::{BucketsQuery, CostsQuery, UsageKind, UsageQuery};
-use super::usage_units::{Group, ImagesView, SessionsView, SpeechesView, TranscriptionsView, sessions};
+use super::usage_units::{
+    Group, ImagesView, SessionsView, SpeechesView, TranscriptionsView, VectorStoresView, sessions,
+};
 use super::usage_view::{BucketView, CompletionsView, CostsView, EmbeddingsView, PageView, ResultView};
 use crate::admin::Admin;
 use crate::admin::error::ApiError;
@@ -54,7 +56,7 @@ const KINDS: &[(&str, Option<Kind>)] = &[
     ("images", Some(IMAGES)),
     ("audio_speeches", Some(SPEECHES)),
     ("audio_transcriptions", Some(TRANSCRIPTIONS)),
-    ("vector_stores", None),
+    ("vector_stores", Some(VECTOR_STORES)),
     ("code_interpreter_sessions", Some(SESSIONS)),
     ("file_search_calls", None),
     ("web_search_calls", None),
@@ -106,6 +108,12 @@ const SESSIONS: Kind = Kind {
     groups: &["project_id"],
     shows: |sum| sessions(sum) > 0,
     view: |group, sum| ResultView::Sessions(SessionsView::of(group, sum)),
+};
+const VECTOR_STORES: Kind = Kind {
+    of: None,
+    groups: &["project_id"],
+    shows: |sum| sum.quantities[Class::VectorStorage] > 0,
+    view: |group, sum| ResultView::VectorStores(VectorStoresView::of(group, sum)),
 };
 const COSTS: Kind = Kind {
     of: None,

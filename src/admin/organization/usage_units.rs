@@ -127,7 +127,28 @@ impl SessionsView {
     }
 }
 
-/// Sessions of containers of every size.
+/// Storage of vector stores: as many bytes as, stored for a day, are what was booked in the bucket.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = VectorStoresResult)]
+pub(crate) struct VectorStoresView {
+    #[schema(pattern = r"^organization\.usage\.vector_stores\.result$")]
+    object: &'static str,
+    usage_bytes: u64,
+    project_id: Option<String>,
+}
+
+impl VectorStoresView {
+    pub(super) fn of(group: Group, sum: &UsageSum) -> Self {
+        Self {
+            object: "organization.usage.vector_stores.result",
+            usage_bytes: sum.quantities[Class::VectorStorage].saturating_mul(1 << 20),
+            project_id: group.project,
+        }
+    }
+}
+
+/// Sessions of containers of every size; of those that are billed by the minute, twenty minutes
+/// are one.
 pub(super) fn sessions(sum: &UsageSum) -> u64 {
     let sizes = [
         Class::Container1gSessions,
@@ -135,5 +156,6 @@ pub(super) fn sessions(sum: &UsageSum) -> u64 {
         Class::Container16gSessions,
         Class::Container64gSessions,
     ];
-    sizes.into_iter().map(|size| sum.quantities[size]).fold(0, u64::saturating_add)
+    let by_minute = sum.quantities[Class::ContainerMinutes].div_ceil(20);
+    sizes.into_iter().map(|size| sum.quantities[size]).fold(by_minute, u64::saturating_add)
 }

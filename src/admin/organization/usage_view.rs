@@ -4,7 +4,9 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use super::usage_units::{Group, ImagesView, SessionsView, SpeechesView, TranscriptionsView};
+use super::usage_units::{
+    Group, ImagesView, SessionsView, SpeechesView, TranscriptionsView, VectorStoresView,
+};
 use crate::domain::{Class, Money};
 use crate::store::reports::UsageSum;
 
@@ -39,6 +41,7 @@ pub(crate) enum ResultView {
     Speeches(SpeechesView),
     Transcriptions(TranscriptionsView),
     Sessions(SessionsView),
+    VectorStores(VectorStoresView),
     Costs(CostsView),
 }
 

@@ -58,6 +58,19 @@ impl Upload {
 /// The name of `POST /batches` in ledger entries, metrics and logs.
 pub const BATCHES: &str = "/v1/batches";
 
+/// What a request does with a container or a vector store that is paid for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Hosted {
+    /// It makes a container.
+    NewContainer,
+    /// It makes a vector store.
+    NewStore,
+    /// It adds files to a vector store.
+    AddFiles,
+    /// It searches a vector store.
+    Search,
+}
+
 /// How a request is served, by its method and path alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Endpoint {
@@ -69,6 +82,8 @@ pub enum Endpoint {
     Upload(Upload),
     /// Forwarded and counted as a request; a label from a closed set.
     Free(&'static str),
+    /// Billed by the time for which what it makes is there, or by the call; and a label.
+    Hosted(Hosted, &'static str),
     /// Forwarded unmetered, since the operator allows it; never returned by `classify`.
     Allowed,
     /// Answered here.
@@ -80,7 +95,7 @@ pub enum Endpoint {
 const ID_BYTES_MAX: usize = 16 << 10;
 
 /// Paths that `POST` may reach without cost; `{}` stands for an id.
-const FREE_POST: [&str; 15] = [
+const FREE_POST: [&str; 18] = [
     "/v1/moderations",
     "/v1/responses/input_tokens",
     "/v1/responses/{}/cancel",
@@ -92,10 +107,22 @@ const FREE_POST: [&str; 15] = [
     "/v1/uploads",
     "/v1/uploads/{}/complete",
     "/v1/uploads/{}/cancel",
+    "/v1/containers/{}/files",
     "/v1/vector_stores/{}",
+    "/v1/vector_stores/{}/files/{}",
+    "/v1/vector_stores/{}/file_batches/{}/cancel",
     "/v1/skills",
     "/v1/skills/{}",
     "/v1/skills/{}/versions",
+];
+
+/// Paths that `POST` may reach for what is billed as [`Hosted`] says.
+const HOSTED_POST: [(&str, Hosted); 5] = [
+    ("/v1/containers", Hosted::NewContainer),
+    ("/v1/vector_stores", Hosted::NewStore),
+    ("/v1/vector_stores/{}/files", Hosted::AddFiles),
+    ("/v1/vector_stores/{}/file_batches", Hosted::AddFiles),
+    ("/v1/vector_stores/{}/search", Hosted::Search),
 ];
 
 /// Paths that `GET` may reach without cost; `{}` stands for an id.
@@ -205,7 +232,13 @@ fn posted(path: &str) -> Option<Endpoint> {
         .map(Endpoint::Metered)
         .or_else(|| (path == suffix(BATCHES)).then_some(Endpoint::Batch))
         .or_else(|| upload().map(Endpoint::Upload))
+        .or_else(|| hosted(path))
         .or_else(|| free(&FREE_POST, path))
+}
+
+fn hosted(path: &str) -> Option<Endpoint> {
+    let found = HOSTED_POST.iter().find(|(pattern, _)| matches(suffix(pattern), path));
+    found.map(|(pattern, hosted)| Endpoint::Hosted(*hosted, pattern))
 }
 
 fn own(path: &str) -> Option<SelfService> {
@@ -302,7 +335,6 @@ mod tests {
             "/v1/audio/voices",
             "/v1/realtime/client_secrets",
             "/v1/fine_tuning/jobs",
-            "/v1/vector_stores",
             "/v1/agents/sessions",
             "/v1/assistants",
             "/v1/threads/runs",
@@ -348,6 +380,20 @@ mod tests {
             assert_eq!(classify(&Method::POST, &path.replace("{}", "x_1")), Some(Endpoint::Free(path)));
         }
         assert_eq!(get("/"), Some(Endpoint::SelfService(SelfService::Root)));
+    }
+
+    #[test]
+    fn what_is_billed_by_time_or_by_the_call_is_known() {
+        for (path, hosted) in [
+            ("/v1/containers", Hosted::NewContainer),
+            ("/v1/vector_stores", Hosted::NewStore),
+            ("/v1/vector_stores/{}/files", Hosted::AddFiles),
+            ("/v1/vector_stores/{}/file_batches", Hosted::AddFiles),
+            ("/v1/vector_stores/{}/search", Hosted::Search),
+        ] {
+            let found = classify(&Method::POST, &path.replace("{}", "vs_1"));
+            assert_eq!(found, Some(Endpoint::Hosted(hosted, path)));
+        }
     }
 
     #[test]

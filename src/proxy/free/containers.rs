@@ -1,14 +1,22 @@
 //! The containers that free requests name, and the fee for keeping one alive.
 
+use http::Response;
+
 use crate::domain::object::KnownObject;
 use crate::domain::usage::ContainerMemory;
 use crate::domain::{KeptContainers, Money, ObjectKind, ObjectReference};
 use crate::pricing::cost;
 use crate::pricing::rates::Rates;
-use crate::proxy::Proxy;
+use crate::protocol::openai::hosted::Container;
+use crate::proxy::accrual::Accrual;
+use crate::proxy::answer::Answer;
 use crate::proxy::auth::Caller;
+use crate::proxy::lists::whole;
 use crate::proxy::record::{CONTAINER_IDLE_S, made_by};
+use crate::proxy::refuse::Refusal;
+use crate::proxy::{Proxy, Rules};
 use crate::store::WriteAck;
+use crate::upstream::AnswerBody;
 
 /// A use of a container, which extends its life.
 #[derive(Debug)]
@@ -47,7 +55,7 @@ impl Proxy {
         let known = self.guard.objects().lookup(of.kind, &of.id);
         let known = known.unwrap_or_else(|| Self::unknown_container(caller, at_s));
         let added_s = at_s.saturating_sub(known.used_s).clamp(0, known.idle_s);
-        ContainerUse { of, at_s, fee_max: container_life(fees, &known, added_s), written: None }
+        ContainerUse { of, at_s, fee_max: use_fee(fees, &known, added_s), written: None }
     }
 
     /// Records a use that upstream has served; returns its fee. Of concurrent uses,
@@ -56,7 +64,21 @@ impl Proxy {
         let new = Self::unknown_container(caller, used.at_s);
         let (added_s, known, written) = self.guard.use_container(&used.of, used.at_s, new).await;
         used.written = written;
-        container_life(fees, &known, added_s).min(used.fee_max)
+        use_fee(fees, &known, added_s).min(used.fee_max)
+    }
+
+    /// Passes on a container that upstream shows. If it lives no more, its job ends.
+    pub(super) async fn show_container(
+        &self,
+        rules: &Rules,
+        id: &str,
+        answer: Response<AnswerBody>,
+    ) -> Result<Response<Answer>, Refusal> {
+        let (head, bytes) = whole(answer).await?;
+        if let Some(shown) = Container::read(&bytes).filter(|shown| shown.id == id && shown.is_over) {
+            Accrual::new(&self.guard, rules).saw_over(&shown).await;
+        }
+        Ok(Response::from_parts(head, Answer::whole(bytes)))
     }
 
     fn unknown_container(caller: &Caller, now_s: i64) -> KnownObject {
@@ -64,7 +86,7 @@ impl Proxy {
     }
 }
 
-/// The cost of some seconds of a container's life.
-fn container_life(fees: &Rates, known: &KnownObject, seconds: i64) -> Money {
-    cost::container_life(fees, known.memory_max(), seconds)
+/// The fee for some seconds that a use adds to a container's life; none where a job charges them.
+fn use_fee(fees: &Rates, known: &KnownObject, seconds: i64) -> Money {
+    if known.has_job { Money::ZERO } else { cost::container_life(fees, known.memory_max(), seconds) }
 }

@@ -60,17 +60,18 @@ impl Containers {
 
     /// The memory of each container that an answer ran in and that may have been there
     /// before: those that the index knows, and those that are not named or not known, where
-    /// the context has a larger one than the tools offer.
-    pub(super) fn reused(self, answer: &Answer, objects: &Objects) -> Vec<ContainerMemory> {
+    /// the context has a larger one than the tools offer. `None` is one whose time a job charges.
+    pub(super) fn reused(self, answer: &Answer, objects: &Objects) -> Vec<Option<ContainerMemory>> {
         let named = &answer.made.containers;
         let known = named.iter().map(|id| objects.lookup(ObjectKind::Container, id));
         let found = |known: Option<KnownObject>| match known {
-            Some(known) => Some(known.memory_max()),
-            None => Some(self.of_unknown()).filter(|memory| self.offered < Some(*memory)),
+            Some(known) if known.has_job => Some(None),
+            Some(known) => Some(Some(known.memory_max())),
+            None => Some(self.of_unknown()).filter(|memory| self.offered < Some(*memory)).map(Some),
         };
-        let mut memories: Vec<ContainerMemory> = known.filter_map(found).collect();
+        let mut memories: Vec<Option<ContainerMemory>> = known.filter_map(found).collect();
         if self.has_unnamed(answer) {
-            memories.extend(self.context.largest.filter(|memory| self.offered < Some(*memory)));
+            memories.extend(self.context.largest.filter(|memory| self.offered < Some(*memory)).map(Some));
         }
         memories
     }

@@ -76,8 +76,14 @@ pub(super) enum Call {
     GiveBack(Vec<GiveBack>, #[expect(dead_code, reason = "kept until it is written")] Returning),
     /// A hold has ended; the slot is kept until that is written.
     End(Box<Entry>, #[expect(dead_code, reason = "kept until it is written")] Slot),
-    /// The hold of a job has ended, unless another guard has ended it.
-    EndJob(Box<Entry>, Arc<Hold>, #[expect(dead_code, reason = "kept until it is written")] Slot),
+    /// The hold of a job has ended, unless another guard has ended it; the job may have another
+    /// hold from then on.
+    EndJob(
+        Box<Entry>,
+        Arc<Hold>,
+        Option<Box<Renewed>>,
+        #[expect(dead_code, reason = "kept until it is written")] Slot,
+    ),
     /// A hold of a guard that is no more is charged in full, unless that was done.
     Charge(Arc<Hold>),
     /// An operator corrects an entry.
@@ -90,6 +96,16 @@ pub(super) enum Call {
     Objects(Vec<ObjectChange>, Option<oneshot::Sender<bool>>),
     /// Answered by the number of the group once it is written.
     Flush(oneshot::Sender<u64>),
+}
+
+/// The hold that a job has next.
+pub(super) struct Renewed {
+    /// The hold, of this guard until then.
+    pub hold: Arc<Hold>,
+    /// The job.
+    pub job: Job,
+    /// Where it goes whether that is so.
+    pub ack: oneshot::Sender<bool>,
 }
 
 /// Why a request got no hold.
@@ -144,7 +160,7 @@ impl Drop for AdmittedHold {
 impl Call {
     /// Whether a task waits for it.
     fn is_urgent(&self) -> bool {
-        !matches!(self, Self::End(..) | Self::EndJob(..) | Self::Charge(_) | Self::GiveBack(..))
+        !matches!(self, Self::End(..) | Self::EndJob(_, _, None, _) | Self::Charge(_) | Self::GiveBack(..))
     }
 
     /// When the request was admitted that it ends or corrects, in Unix milliseconds.

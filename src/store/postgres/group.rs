@@ -91,7 +91,7 @@ impl Group {
                     corrected.insert(entry.id);
                 }
                 Call::End(entry, _) => drop(ledger.meters_of_hold(entry.id, &mut meters)),
-                Call::EndJob(_, hold, _) => {
+                Call::EndJob(_, hold, ..) => {
                     if !ledger.meters_of_hold(hold.id, &mut meters) {
                         ledger.meters_of(&hold.attribution, hold.admitted_ms, &mut meters);
                     }
@@ -197,11 +197,14 @@ impl Group {
                     }
                 }
                 Call::Job(_, _, ack) => acknowledge(ack, jobs.next() == Some(true)),
+                Call::EndJob(_, _, Some(renewed), _) => {
+                    acknowledge(renewed.ack, jobs.next() == Some(true));
+                }
                 Call::Objects(_, Some(ack)) => acknowledge(ack, true),
                 Call::Flush(ack) => drop(ack.send(self.number)),
                 Call::Objects(_, None)
                 | Call::End(..)
-                | Call::EndJob(..)
+                | Call::EndJob(_, _, None, _)
                 | Call::Charge(_)
                 | Call::Crossings(..)
                 | Call::GiveBack(..) => {}
@@ -232,6 +235,11 @@ pub(super) fn refused(call: Call) -> Option<Call> {
             acknowledge(ack, false);
             None
         }
+        // Its hold stays that of the job.
+        Call::EndJob(_, _, Some(renewed), _) => {
+            acknowledge(renewed.ack, false);
+            None
+        }
         // Upstream has made them, whether that can be written or not.
         Call::Objects(changes, ack) => {
             if let Some(ack) = ack {
@@ -242,7 +250,7 @@ pub(super) fn refused(call: Call) -> Option<Call> {
         // Dropped, they answer that nothing is written; the next look at what dead guards have
         // left finds a hold again; and a bucket is full again within a minute.
         Call::Correct(_) | Call::Flush(_) | Call::Charge(_) | Call::GiveBack(..) => None,
-        Call::End(..) | Call::EndJob(..) | Call::Crossings(..) => Some(call),
+        Call::End(..) | Call::EndJob(_, _, None, _) | Call::Crossings(..) => Some(call),
     }
 }
 

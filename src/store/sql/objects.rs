@@ -109,9 +109,8 @@ fn end_turn(db: Db<'_>, of: &ObjectReference, turn: u64, alone: Option<&SizeAt>)
 fn put(db: Db<'_>, of: &ObjectReference, known: &KnownObject, expires_s: Option<i64>) -> Result<()> {
     let (tokens, rendering, pictures) = columns(&known.context);
     let is_container = of.kind == ObjectKind::Container;
-    let own = known.container_memory.map(ContainerMemory::name);
-    let own = own.map(str::to_owned);
-    let memory = if is_container { own } else { Some(containers_text(known.context.containers)) };
+    let memory =
+        if is_container { container_text(known) } else { Some(containers_text(known.context.containers)) };
     db.execute(
         "INSERT INTO object (kind, id, project, api_key, context_tokens, memory, idle_s, created_s, used_s, expires_s, \
          rendering, pictures) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) ON CONFLICT (kind, id) \
@@ -142,6 +141,15 @@ fn put(db: Db<'_>, of: &ObjectReference, known: &KnownObject, expires_s: Option<
 fn columns(context: &KeptContext) -> (Option<i64>, Option<&str>, Option<i64>) {
     let tokens = context.tokens.map(int);
     (tokens, tokens.map(|_| context.rendering.name()), context.pictures.map(int))
+}
+
+/// Stands before the memory of a container whose time a job charges.
+const OF_JOB: &str = "job ";
+
+/// The memory of a container, as the column has it.
+fn container_text(known: &KnownObject) -> Option<String> {
+    let of_job = if known.has_job { OF_JOB } else { "" };
+    known.container_memory.map(|memory| format!("{of_job}{}", memory.name()))
 }
 
 /// Stands before the memory of containers that the index may not know.
@@ -255,12 +263,14 @@ fn first_item(now_s: i64) -> i64 {
 fn known_from(kind: ObjectKind, row: &Row<'_>) -> Result<KnownObject> {
     let is_container = kind == ObjectKind::Container;
     let memory = row.get::<Option<String>>(8)?.filter(|_| is_container);
+    let of_job = memory.as_deref().and_then(|memory| memory.strip_prefix(OF_JOB));
     Ok(KnownObject {
         project: row.get(0)?,
         key: row.get(1)?,
         context: context_from(row, 5)?,
         // A size that can't be read is not known, which is taken for the dearest.
-        container_memory: memory.as_deref().and_then(ContainerMemory::named),
+        container_memory: of_job.or(memory.as_deref()).and_then(ContainerMemory::named),
+        has_job: of_job.is_some(),
         idle_s: row.get(2)?,
         created_s: row.get(3)?,
         used_s: row.get(4)?,

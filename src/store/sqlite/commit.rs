@@ -78,11 +78,14 @@ fn write(
             Pending::Objects(learned) => objects::write(db, learned)?,
         }
     }
-    for EndingRecord { entry, crossings, .. } in group.endings {
+    for EndingRecord { entry, crossings, renewed, .. } in group.endings {
         let tags = tags_text(&entry.attribution.tags)?;
         insert_entry(db, entry, &tags)?;
         if matches!(entry.kind, Kind::Settle | Kind::Release) {
             changes.end(entry.id, open);
+        }
+        if let Some((hold, job)) = renewed {
+            changes.detach(hold, job, open);
         }
         if entry.kind != Kind::Release {
             rollups.entry(RollupKey::of(entry, tags)).or_default().add(entry);

@@ -158,10 +158,26 @@ impl Journal {
     /// released by then. What is queued under the ledger's lock is written in the
     /// ledger's order.
     pub fn push_entry(&self, entry: Box<Entry>, crossings: Vec<Crossing>, released: Amounts, slot: Slot) {
+        self.push_ending(EndingRecord { entry, crossings, released, renewed: None, _slot: slot });
+    }
+
+    /// The same for the hold of a job, which has another hold from then on, by the same
+    /// transaction.
+    pub fn push_renewal(
+        &self,
+        entry: Box<Entry>,
+        crossings: Vec<Crossing>,
+        released: Amounts,
+        renewed: (Arc<Hold>, Job),
+        slot: Slot,
+    ) {
+        self.push_ending(EndingRecord { entry, crossings, released, renewed: Some(renewed), _slot: slot });
+    }
+
+    fn push_ending(&self, ending: EndingRecord) {
         // Endings that wait keep their slots from new requests.
         let scarce = self.slots().are_scarce();
         let wake = if scarce { Wake::Now } else { Wake::Soon };
-        let ending = EndingRecord { entry, crossings, released, _slot: slot };
         self.leader().queue.push(Record::Ending(ending), wake);
     }
 

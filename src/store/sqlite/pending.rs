@@ -40,6 +40,8 @@ pub(super) struct EndingRecord {
     pub(super) crossings: Vec<Crossing>,
     /// All room that entries have released, this one included.
     pub(super) released: Amounts,
+    /// The hold that the job of this one has from now on.
+    pub(super) renewed: Option<(Arc<Hold>, Job)>,
     pub(super) _slot: Slot,
 }
 

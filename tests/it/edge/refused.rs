@@ -12,9 +12,6 @@ const NEVER: &str = "";
 const VIDEOS: &str = "OpenAI scheduled this API to shut down on 2026-09-24.";
 const UPLOADS: &str = "Uploads are not checked yet, and a file for a batch decides what the batch costs.";
 const NO_PRICE: &str = "OpenAI publishes no price for it.";
-const STORAGE: &str = "Its storage is billed by the day for as long as it exists, which is not metered yet.";
-const CONTAINER: &str = "A container is billed by the minute while it lives; only those that /v1/responses starts are \
-                         metered. Use \"container\": {\"type\": \"auto\"} there.";
 const TRAINING: &str = "What training costs is known only when it has ended.";
 const RUNS: &str = "A run calls models many times after the request that starts it has ended.";
 const APART: &str =
@@ -50,15 +47,6 @@ const OPENABLE: &[(&str, &str)] = &[
         "A batch spends for up to a day after this request ends, which is not metered yet. Send the requests one by one.",
     ),
     ("POST /v1/decisions", "Decisions are not metered yet."),
-    ("POST /v1/vector_stores", STORAGE),
-    ("POST /v1/vector_stores/vs_1/files", STORAGE),
-    ("POST /v1/vector_stores/vs_1/file_batches", STORAGE),
-    (
-        "POST /v1/vector_stores/vs_1/search",
-        "OpenAI publishes no price for searches outside of responses. Use file_search in /v1/responses.",
-    ),
-    ("POST /v1/containers", CONTAINER),
-    ("POST /v1/containers/cntr_1/files", CONTAINER),
     ("POST /v1/videos", VIDEOS),
     ("POST /v1/videos/edits", VIDEOS),
     ("POST /v1/videos/video_1/remix", VIDEOS),

@@ -59,7 +59,8 @@ fn a_container_that_is_used_again_costs_what_it_was_made_with_whatever_is_asked_
 fn reads_of_a_container_at_once_are_charged_for_the_same_minutes_once() {
     run(async {
         let two = Two::new().await;
-        let container = two.make(&two.a, "/v1/containers", json!({ "memory_limit": "1g" })).await;
+        let made = two.respond(&two.a, asked("1g", json!({}))).await.json();
+        let container = made["output"][2]["container_id"].as_str().unwrap();
         tokio::time::sleep(std::time::Duration::from_millis(1_100)).await;
         let path = format!("/v1/containers/{container}");
         let get = || two.get(&two.a, &path);
@@ -127,7 +128,8 @@ fn only_calls_that_may_run_in_a_large_container_are_held_at_it() {
         let two = Two::new().await;
         let large = two.make(&two.a, "/v1/conversations", json!({})).await;
         two.respond(&two.a, asked("64g", json!({ "conversation": large }))).await;
-        let small = two.make(&two.a, "/v1/containers", json!({ "memory_limit": "1g" })).await;
+        let small = two.respond(&two.a, asked("1g", json!({}))).await.json();
+        let small = small["output"][2]["container_id"].as_str().unwrap();
         let file = two.make(&two.a, "/v1/files", json!({})).await;
         let content = json!([{ "type": "input_file", "file_id": file }]);
         let items = json!({ "items": [{ "type": "message", "role": "user", "content": content }] });

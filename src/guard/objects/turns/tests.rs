@@ -33,6 +33,7 @@ fn made(context: KeptContext) -> KnownObject {
         key: "k".into(),
         context,
         container_memory: None,
+        has_job: false,
         idle_s: 0,
         created_s: 0,
         used_s: 0,

@@ -69,23 +69,6 @@ const RULES: &[Rule] = &[
         "OpenAI publishes no price for it.",
     ),
     allow(&["/v1/decisions"], "Decisions are not metered yet."),
-    allow(
-        &[
-            "POST /v1/vector_stores",
-            "POST /v1/vector_stores/{}/files",
-            "POST /v1/vector_stores/{}/file_batches",
-        ],
-        "Its storage is billed by the day for as long as it exists, which is not metered yet.",
-    ),
-    allow(
-        &["/v1/vector_stores/{}/search"],
-        "OpenAI publishes no price for searches outside of responses. Use file_search in /v1/responses.",
-    ),
-    allow(
-        &["POST /v1/containers", "POST /v1/containers/{}/files"],
-        "A container is billed by the minute while it lives; only those that /v1/responses starts are metered. Use \
-         \"container\": {\"type\": \"auto\"} there.",
-    ),
     never(
         &[
             "/v1/realtime/client_secrets",
@@ -146,8 +129,6 @@ const RULES: &[Rule] = &[
             "POST /v1/evals/{}/runs/{}/cancel",
             "POST /v1/fine_tuning/jobs/{}/cancel",
             "POST /v1/fine_tuning/jobs/{}/pause",
-            "POST /v1/vector_stores/{}/files/{}",
-            "POST /v1/vector_stores/{}/file_batches/{}/cancel",
         ],
         "It costs nothing at OpenAI, but spendguard does not serve it yet.",
     ),

@@ -112,7 +112,7 @@ impl FormRules {
 }
 
 impl Invalid {
-    fn form(why: &str) -> Self {
+    pub(super) fn form(why: &str) -> Self {
         let message = format!("We could not read the form in the body of your request: {why}.");
         Self { message, param: None, kind: InvalidKind::Malformed }
     }

@@ -7,7 +7,7 @@ use crate::domain::Money;
 use crate::ledger::entry::{Amounts, Entry, Hold};
 use crate::ledger::shared::RowCount;
 use crate::ledger::{Admission, Circumstances, Ledger};
-use crate::store::postgres::calls::{Call, Correction, NotReserved, Reserve, Taking};
+use crate::store::postgres::calls::{Call, Correction, NotReserved, Renewed, Reserve, Taking};
 use crate::store::postgres::session::{Rows, Writes};
 use crate::throttle;
 use crate::throttle::shared::Buckets;
@@ -76,22 +76,18 @@ impl<'a> Decided<'a> {
             }
             Call::End(entry, _) | Call::EndJob(entry, ..) if ledger.charged(entry.id).is_some() => {
                 self.end_late(ledger, entry);
+                // Its next hold stays its request's.
+                self.jobs.extend(matches!(call, Call::EndJob(_, _, Some(_), _)).then_some(false));
             }
             Call::End(entry, _) => {
                 self.taken.extend(ledger.hold(entry.id).cloned());
                 self.end(ledger, entry);
             }
-            Call::EndJob(entry, hold, _) => self.end_of_job(ledger, (entry, hold), rows),
-            Call::Charge(hold) => {
-                let is_open = rows.orphans.contains(&hold.id) && !self.writes.ended.contains(&hold.id);
-                if is_open {
-                    let entry = Entry::assumed(hold, rows.now_ms, "the guard ended before the request did");
-                    ledger.put_back(hold);
-                    self.writes.crossings.extend(ledger.end(&entry).crossings);
-                    self.writes.ended.push(hold.id);
-                    self.writes.charges.push(entry);
-                }
+            Call::EndJob(entry, hold, None, _) => drop(self.end_of_job(ledger, (entry, hold), rows)),
+            Call::EndJob(entry, hold, Some(renewed), _) => {
+                self.renew(ledger, (entry, hold), renewed, rows);
             }
+            Call::Charge(hold) => self.charge(ledger, hold, rows),
             Call::Correct(correction) => {
                 self.correct(ledger, correction);
             }
@@ -109,6 +105,32 @@ impl<'a> Decided<'a> {
         }
     }
 
+    /// Charges a hold of a guard that is no more.
+    fn charge(&mut self, ledger: &mut Ledger, hold: &Arc<Hold>, rows: &Rows) {
+        if rows.orphans.contains(&hold.id) && !self.writes.ended.contains(&hold.id) {
+            let entry = Entry::assumed(hold, rows.now_ms, "the guard ended before the request did");
+            ledger.put_back(hold);
+            self.writes.crossings.extend(ledger.end(&entry).crossings);
+            self.writes.ended.push(hold.id);
+            self.writes.charges.push(entry);
+        }
+    }
+
+    /// Ends the hold of a job that goes on with another one. Without that it goes on as it is.
+    fn renew(
+        &mut self,
+        ledger: &mut Ledger,
+        ending: (&'a Entry, &Arc<Hold>),
+        renewed: &'a Renewed,
+        rows: &Rows,
+    ) {
+        let is_renewed = ledger.hold(renewed.hold.id).is_some() && self.end_of_job(ledger, ending, rows);
+        if is_renewed {
+            self.writes.jobs.push((&renewed.hold, &renewed.job));
+        }
+        self.jobs.push(is_renewed);
+    }
+
     fn end(&mut self, ledger: &mut Ledger, entry: &'a Entry) {
         self.writes.crossings.extend(ledger.end(entry).crossings);
         // Its request may have gone while the row of its job was being written.
@@ -118,15 +140,22 @@ impl<'a> Decided<'a> {
     }
 
     /// Ends the hold of a job: one that is in no guard's memory, but for the time in which its row
-    /// is being written. What another guard has ended stays as it is.
-    fn end_of_job(&mut self, ledger: &mut Ledger, (entry, hold): (&'a Entry, &Arc<Hold>), rows: &Rows) {
+    /// is being written. What another guard has ended stays as it is; returns whether this was first.
+    fn end_of_job(
+        &mut self,
+        ledger: &mut Ledger,
+        (entry, hold): (&'a Entry, &Arc<Hold>),
+        rows: &Rows,
+    ) -> bool {
         if let Some(known) = ledger.hold(hold.id).cloned() {
             self.taken.push(known);
-            self.end(ledger, entry);
         } else if rows.jobs.contains(&hold.id) && !self.writes.ended.contains(&hold.id) {
             ledger.put_back(hold);
-            self.end(ledger, entry);
+        } else {
+            return false;
         }
+        self.end(ledger, entry);
+        true
     }
 
     /// Corrects an entry, unless that and its corrections would come to less than nothing: what it was

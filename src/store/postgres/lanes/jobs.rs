@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 use crate::ledger::entry::{Entry, Hold, Job, OpenJob};
 use crate::store::jobs::{DueJob, PutOff};
-use crate::store::postgres::calls::Call;
+use crate::store::postgres::calls::{Call, Renewed};
 use crate::store::postgres::database::blocking;
 use crate::store::postgres::jobs;
 use crate::store::postgres::lanes::Lanes;
@@ -53,7 +53,23 @@ impl Lanes {
     /// Queues the ending of the hold of a job. Of several, on whatever guards, the first is
     /// written.
     pub fn push_ending_of_job(&self, entry: Box<Entry>, hold: Arc<Hold>, slot: Slot) {
-        self.shared.queue.push(Call::EndJob(entry, hold, slot));
+        self.shared.queue.push(Call::EndJob(entry, hold, None, slot));
+    }
+
+    /// Queues the ending of the hold of a job, which has another hold from then on. The answer is
+    /// whether that is so: if another guard has ended it first, the new hold stays its request's.
+    pub fn push_renewal(
+        &self,
+        entry: Box<Entry>,
+        hold: Arc<Hold>,
+        renewed: (Arc<Hold>, Job),
+        slot: Slot,
+    ) -> oneshot::Receiver<bool> {
+        let (ack, written) = oneshot::channel();
+        let (next, job) = renewed;
+        let renewed = Some(Box::new(Renewed { hold: next, job, ack }));
+        self.shared.queue.push(Call::EndJob(entry, hold, renewed, slot));
+        written
     }
 
     /// How many jobs of each kind run on all guards, as of the last look at the whole.

@@ -273,7 +273,7 @@ pub(super) fn end_job(guard: &Guard, hold: &Arc<Hold>, name: u64, slot: Slot) {
             ..Entry::ending(hold, Kind::Settle, guard.parts.now_ms())
         }
     };
-    guard.shared.queue.push(Call::EndJob(Box::new(entry), Arc::clone(hold), slot));
+    guard.shared.queue.push(Call::EndJob(Box::new(entry), Arc::clone(hold), None, slot));
 }
 
 /// An operator adds to what an entry cost.

@@ -20,6 +20,7 @@ fn known(project: &str, tokens: Option<u64>) -> KnownObject {
             containers: KeptContainers { largest: Some(ContainerMemory::G16), are_indexed: false },
         },
         container_memory: None,
+        has_job: false,
         idle_s: 1,
         created_s: 2,
         used_s: 3,

@@ -53,6 +53,7 @@ fn ending(id: u64, slots: &Arc<Semaphore>) -> EndingRecord {
         entry: Box::new(release(id)),
         crossings: Vec::new(),
         released: Amounts::default(),
+        renewed: None,
         _slot: slot,
     }
 }

@@ -111,6 +111,7 @@ mod tests {
             key: "k".into(),
             context: KeptContext::text(7),
             container_memory: None,
+            has_job: false,
             idle_s: 1,
             created_s: 2,
             used_s: 3,

@@ -1,0 +1,379 @@
+//! Objects at upstream that are billed by time: containers, and the storage of vector stores.
+//!
+//! Each is a job whose hold is for a period that has begun and not ended. Before it ends, the next
+//! period is held, and the first becomes an entry, in one step: at every instant what upstream has
+//! billed is settled or held. The job ends with the object. Where nothing more can be held, the
+//! guard deletes a container; a vector store stays, and its storage is booked as it accrues.
+
+mod periods;
+mod terms;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+
+use crate::domain::demand::Bound;
+use crate::domain::{Money, ObjectKind, ObjectReference};
+use crate::guard::objects::Reach;
+use crate::guard::{Denied, Ending, Guard, Reservation, ReserveRequest};
+use crate::ledger::denial::Denial;
+use crate::ledger::entry::{Attribution, Basis, Job, OpenJob};
+use crate::pricing::rates::Rates;
+use crate::pricing::sheet::Sheet;
+use crate::protocol::openai::hosted::Container;
+use crate::protocol::openai::request::AddedFiles;
+use crate::protocol::openai::usage;
+use crate::proxy::body::{self, Bounds};
+use crate::proxy::query::encoded;
+use crate::proxy::{Rules, headers};
+use crate::upstream::Upstream;
+
+pub use self::periods::Seen;
+pub(super) use self::terms::Terms;
+use self::terms::{Object, TermsError};
+
+/// The kind of the jobs of containers.
+pub const CONTAINER: &str = "container";
+/// The kind of the jobs of vector stores.
+pub const VECTOR_STORE: &str = "vector_store";
+/// The longest id of an object that is followed. OpenAI's have some 60 characters.
+const ID_BYTES_MAX: usize = 256;
+/// How long an answer to the guard's own question may take, and how large it may be.
+const ASK_MAX: Duration = Duration::from_secs(30);
+const ANSWER_BYTES_MAX: usize = 1 << 20;
+/// How often it is tried to change or end a job that others change at the same time, and the pause
+/// between.
+const GROW_ATTEMPTS: u32 = 200;
+const END_ATTEMPTS: u32 = 4;
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Begins, renews and ends the jobs of objects that are billed by time, by the prices in force.
+#[derive(Clone, Debug)]
+pub struct Accrual {
+    guard: Arc<Guard>,
+    sheet: Arc<Sheet>,
+}
+
+/// Where the guard asks, and with whose key.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asker<'a> {
+    /// The pool of connections.
+    pub(super) upstream: &'a Upstream,
+    /// The authorization.
+    pub(super) authorization: &'a HeaderValue,
+}
+
+/// Why upstream shows no object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NotShown {
+    /// There is none of that id.
+    Gone,
+    /// There was no answer that says anything of it.
+    Failed,
+}
+
+/// What became of the next period of a job.
+#[derive(Debug)]
+pub(super) enum Renewal {
+    /// It is held, and the last one is settled.
+    Done,
+    /// A limit leaves no room for it.
+    Refused(Denial),
+    /// The job has changed or ended meanwhile, or nothing can be written now.
+    Later,
+}
+
+/// The kind of the job of an object, if it is billed by time.
+pub(super) const fn kind_of(kind: ObjectKind) -> Option<&'static str> {
+    match kind {
+        ObjectKind::Container => Some(CONTAINER),
+        ObjectKind::VectorStore => Some(VECTOR_STORE),
+        ObjectKind::Response
+        | ObjectKind::Conversation
+        | ObjectKind::ChatCompletion
+        | ObjectKind::File
+        | ObjectKind::Batch
+        | ObjectKind::Skill
+        | ObjectKind::Upload
+        | ObjectKind::Eval
+        | ObjectKind::FineTuningJob
+        | ObjectKind::Video
+        | ObjectKind::Item => None,
+    }
+}
+
+impl Accrual {
+    /// By the rules in force.
+    pub fn new(guard: &Arc<Guard>, rules: &Rules) -> Self {
+        Self { guard: Arc::clone(guard), sheet: Arc::clone(&rules.sheet) }
+    }
+
+    fn fees(&self) -> &Rates {
+        self.sheet.fees()
+    }
+
+    fn now_s(&self) -> i64 {
+        self.guard.clock().now_s()
+    }
+
+    /// The request for the hold of a period.
+    pub(super) fn request(&self, attribution: &Arc<Attribution>, cost: Money) -> ReserveRequest {
+        let bound = Bound { cost, ..Bound::default() };
+        ReserveRequest {
+            price_version: Arc::clone(self.sheet.version()),
+            rules_version: self.guard.core().rules_version(),
+            ..ReserveRequest::new(Arc::clone(attribution), bound)
+        }
+    }
+
+    /// Leaves a hold to the job of an object that upstream has made; returns whether it is one now.
+    /// Where that can't be written, the hold is charged.
+    pub(super) async fn begin(&self, reservation: Reservation, kind: &str, id: &str, terms: &Terms) -> bool {
+        let refused = match job(kind, id, terms) {
+            Ok(job) if id.len() <= ID_BYTES_MAX => self.guard.detach(reservation, job).await,
+            Ok(_) | Err(_) => Err(reservation),
+        };
+        let Err(reservation) = refused else { return true };
+        charge_unfollowed(reservation, id);
+        false
+    }
+
+    /// The job of an object, if one runs; an error is logged.
+    pub(super) async fn find(&self, kind: &str, id: &str) -> Result<Option<Arc<OpenJob>>, Denied> {
+        self.guard.find_job(kind, id).await.map_err(|error| {
+            tracing::warn!(
+                event = "job_not_found", %error,
+                "the database can't say whether an object is a job"
+            );
+            Denied::Unavailable
+        })
+    }
+
+    /// Ends the job of an object, if one runs, and charges what has passed until a time, in Unix
+    /// seconds. Returns whether one has ended.
+    pub async fn end(&self, kind: &str, id: &str, end_s: i64, note: &'static str) -> bool {
+        let resumed = match self.guard.resume_job(kind, id).await {
+            Ok(resumed) => resumed,
+            Err(error) => {
+                tracing::warn!(
+                    event = "job_not_settled", %error,
+                    "a job that has ended can't be settled now; it stays held, and is settled later"
+                );
+                return false;
+            }
+        };
+        let Some((reservation, open)) = resumed else { return false };
+        let settled = match Terms::read(&open.job.terms) {
+            Ok(terms) => reservation.settle(Basis::Counted, ending(&open, &terms, end_s, Some(note))),
+            Err(error) => {
+                log_unusable(&open, &error);
+                reservation.assume(Ending { status: 200, note: Some(note), ..Ending::default() })
+            }
+        };
+        let basis = settled.basis.map_or("released", |basis| basis.name());
+        tracing::info!(event = "job_ended", kind, object = id, basis, usd = %settled.cost, "a job has ended");
+        true
+    }
+
+    /// Ends the job of a container that lives no more, as far as one runs: it lived until it had
+    /// been idle for as long as it may.
+    pub(super) async fn saw_over(&self, container: &Container) {
+        let now_s = self.now_s();
+        let lived_s = container
+            .active_s
+            .zip(container.idle_s)
+            .map(|(active_s, idle_s)| active_s.saturating_add(idle_s));
+        let end_s = lived_s.map_or(now_s, |lived_s| lived_s.min(now_s));
+        self.end(CONTAINER, &container.id, end_s, "it has expired").await;
+    }
+
+    /// Ends the job of an object that was deleted. Its next period may be about to be held.
+    pub(super) async fn deleted(&self, of: &ObjectReference) {
+        let Some(kind) = kind_of(of.kind) else { return };
+        let attempts = if self.is_followed(of) { END_ATTEMPTS } else { 1 };
+        for attempt in 1..=attempts {
+            if self.end(kind, &of.id, self.now_s(), "it was deleted").await || attempt == attempts {
+                return;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// Whether an object has or had a job, as far as the index of objects says.
+    fn is_followed(&self, of: &ObjectReference) -> bool {
+        of.kind == ObjectKind::VectorStore
+            || self.guard.objects().lookup(of.kind, &of.id).is_some_and(|known| known.has_job)
+    }
+
+    /// Has the job of a store looked at soon, since the store has changed.
+    pub(super) async fn look_soon(&self, store: &str) {
+        if let Ok(Some(open)) = self.find(VECTOR_STORE, store).await {
+            self.guard.put_job_off(&open, Duration::from_secs(1));
+        }
+    }
+
+    /// Settles the period of a job up to a time, and has the next one held.
+    async fn renew(&self, open: &OpenJob, end_s: i64, next: &Terms) -> Renewal {
+        let request = self.request(&open.hold.attribution, next.bound());
+        match self.guard.reserve(request).await {
+            Ok(hold) => match self.renew_with(open, end_s, next, hold).await {
+                Ok(()) => Renewal::Done,
+                Err(_) => Renewal::Later,
+            },
+            Err(Denied::ByLimit(denial)) => Renewal::Refused(denial),
+            Err(Denied::Unpriced(_) | Denied::Unavailable | Denied::Full | Denied::Outdated) => {
+                Renewal::Later
+            }
+        }
+    }
+
+    /// The same with a hold that is there; it comes back if the job is not renewed.
+    async fn renew_with(
+        &self,
+        open: &OpenJob,
+        end_s: i64,
+        next: &Terms,
+        hold: Reservation,
+    ) -> Result<(), Reservation> {
+        let OpenJob { job: Job { kind, object, .. }, .. } = open;
+        let Ok(Some((last, now))) = self.guard.resume_job(kind, object).await else { return Err(hold) };
+        let (terms, job) = match (Terms::read(&now.job.terms), job(kind, object, next)) {
+            (Ok(terms), Ok(job)) if now.hold.id == open.hold.id => (terms, job),
+            _ => {
+                last.leave_again(now.job.clone());
+                return Err(hold);
+            }
+        };
+        last.renew(Basis::Counted, ending(&now, &terms, end_s, None), hold, job).await.map(drop)
+    }
+
+    /// Adds files to a store: from now on its job has a hold that was made for them, or a larger
+    /// one where more was added to the store meanwhile.
+    pub(super) async fn grow(&self, id: &str, added: AddedFiles, terms: &Terms, mut hold: Reservation) {
+        for _ in 0..GROW_ATTEMPTS {
+            let Ok(found) = self.find(VECTOR_STORE, id).await else { break };
+            let Some(open) = found else {
+                self.begin(hold, VECTOR_STORE, id, terms).await;
+                return;
+            };
+            let now_s = self.now_s();
+            let next = terms.grown(bytes_of(&open).saturating_add(added.bytes_max()), now_s);
+            hold = self.enlarged(hold, &next).await;
+            match self.renew_with(&open, now_s, &next, hold).await {
+                Ok(()) => return,
+                Err(back) => hold = back,
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        charge_unfollowed(hold, id);
+    }
+
+    /// A hold that suffices for a period: where this one does not, another one, if no limit is in
+    /// the way. What is lacking is booked in the end.
+    async fn enlarged(&self, hold: Reservation, next: &Terms) -> Reservation {
+        let needed = next.bound();
+        if hold.hold().bound.cost >= needed {
+            return hold;
+        }
+        match self.guard.reserve(self.request(&hold.hold().attribution, needed)).await {
+            Ok(larger) => {
+                hold.release(Ending { note: Some("replaced by a larger hold"), ..Ending::default() });
+                larger
+            }
+            Err(_) => hold,
+        }
+    }
+
+    /// What upstream says of an object.
+    pub(super) async fn ask(
+        &self,
+        asker: Asker<'_>,
+        path: &str,
+        id: &str,
+        of: &Attribution,
+    ) -> Result<Bytes, NotShown> {
+        let asked = self.send(asker, Method::GET, path, id, of);
+        let (status, body) = asked.await.ok_or(NotShown::Failed)?;
+        match (status, usage::is_error_envelope(&body)) {
+            (status, _) if status.is_success() => Ok(body),
+            (StatusCode::NOT_FOUND, true) => Err(NotShown::Gone),
+            // That of something in between, or a refusal.
+            _ => Err(NotShown::Failed),
+        }
+    }
+
+    /// Sends a question of the guard's own; `None` if there is no whole answer in time.
+    async fn send(
+        &self,
+        Asker { upstream, authorization }: Asker<'_>,
+        method: Method,
+        path: &str,
+        id: &str,
+        of: &Attribution,
+    ) -> Option<(StatusCode, Bytes)> {
+        let mut head = HeaderMap::new();
+        head.insert(header::AUTHORIZATION, authorization.clone());
+        head.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
+        let suffix = format!("{path}/{}", encoded(id));
+        let question = async {
+            let answer = upstream.send(method, &suffix, head, Bytes::new()).await.ok()?;
+            let (head, body) = answer.into_parts();
+            if headers::is_encoded(&head.headers) {
+                return None;
+            }
+            let bounds = Bounds::paid_answer(ANSWER_BYTES_MAX, ASK_MAX, Arc::clone(&of.key));
+            Some((head.status, body::read(body, bounds).await.ok()?))
+        };
+        tokio::time::timeout(ASK_MAX, question).await.ok()?
+    }
+
+    /// When a container was last used through any guard, as far as that can be read.
+    async fn used_s(&self, id: &str) -> Option<i64> {
+        let of = ObjectReference { kind: ObjectKind::Container, id: id.to_owned() };
+        // Reads it into memory.
+        let _ = self.guard.check_objects(std::slice::from_ref(&of), &Reach::All).await;
+        self.guard.objects().lookup(of.kind, id).map(|known| known.used_s)
+    }
+}
+
+/// Charges the hold of an object whose job can't be written.
+fn charge_unfollowed(reservation: Reservation, id: &str) {
+    tracing::error!(
+        event = "job_not_written",
+        entry = reservation.hold().id,
+        "an object that is billed by time can't be followed, so its hold is charged"
+    );
+    let note = Some("an object that could not be followed");
+    reservation.assume(Ending { status: 200, object_id: Some(id.to_owned()), note, ..Ending::default() });
+}
+
+/// The most bytes that the store of a job keeps.
+pub(super) fn bytes_of(open: &OpenJob) -> u64 {
+    match Terms::read(&open.job.terms).map(|terms| terms.of) {
+        Ok(Object::VectorStore { bytes, .. }) => bytes,
+        Ok(Object::Container { .. }) | Err(_) => 0,
+    }
+}
+
+/// The job of an object, for one period.
+fn job(kind: &str, id: &str, terms: &Terms) -> Result<Job, TermsError> {
+    let (kind, object) = (kind.to_owned(), id.to_owned());
+    Ok(Job { kind, object, deadline_s: terms.until_s, terms: terms.text()? })
+}
+
+/// The ending of a period that a time ends, in Unix seconds.
+fn ending(open: &OpenJob, terms: &Terms, end_s: i64, note: Option<&'static str>) -> Ending {
+    let (cost, quantities) = terms.charge(end_s);
+    let object_id = Some(open.job.object.clone());
+    let tier = open.hold.tier;
+    Ending { cost, tool_fees: cost, quantities, tier, status: 200, object_id, note, ..Ending::default() }
+}
+
+fn log_unusable(open: &OpenJob, error: &TermsError) {
+    tracing::error!(
+        event = "job_terms_unusable", entry = open.hold.id, %error,
+        "a job has ended and can't be priced, so its hold is charged"
+    );
+}

@@ -1,0 +1,204 @@
+//! The periods of jobs: what is done about each when its time comes.
+
+use std::time::Duration;
+
+use http::Method;
+
+use crate::ledger::denial::Denial;
+use crate::ledger::entry::OpenJob;
+use crate::protocol::openai::hosted::{Container, VectorStore};
+use crate::proxy::Rules;
+use crate::proxy::accrual::terms::{GRACE_S, MARGIN_S};
+use crate::proxy::accrual::{Accrual, Asker, CONTAINER, NotShown, Object, Renewal, Terms, log_unusable};
+
+/// How long something that failed is left alone, and the longest time between two looks at a store
+/// that takes up files.
+const RETRY: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3_600);
+/// How long after files were added upstream is believed what a store keeps, in seconds: the count
+/// of those that are being taken up may be late.
+const BELIEVED_AFTER_S: i64 = 60;
+/// How long before the end of a hold a container is deleted even if others' holds alone are in the
+/// way of the next one, in seconds.
+const LAST_S: i64 = 30;
+
+/// What was found of a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// It has ended, or has a new period: there is nothing to put off.
+    Done,
+    /// Upstream does not know its object.
+    Gone,
+    /// It is to be looked at again after this time.
+    Later(Duration),
+}
+
+impl Accrual {
+    /// Does what is to be done about a job now.
+    pub async fn look(&self, rules: &Rules, open: &OpenJob, polls: u32) -> Seen {
+        let terms = match Terms::read(&open.job.terms) {
+            Ok(terms) => terms,
+            Err(error) => {
+                log_unusable(open, &error);
+                self.end(&open.job.kind, &open.job.object, self.now_s(), "its terms can't be read").await;
+                return Seen::Done;
+            }
+        };
+        // Behind the pools of the shards is that of the guard's own questions.
+        let own = rules.upstream_key.as_ref().filter(|_| terms.is_own).zip(rules.upstreams.last());
+        let asker = own.map(|(authorization, upstream)| Asker { upstream, authorization });
+        if open.job.kind == CONTAINER {
+            self.look_at_container(asker, open, &terms).await
+        } else {
+            self.look_at_store(asker, open, &terms, polls).await
+        }
+    }
+
+    async fn look_at_container(&self, asker: Option<Asker<'_>>, open: &OpenJob, terms: &Terms) -> Seen {
+        let Object::Container { idle_s, active_s, .. } = terms.of else { return Seen::Later(PAUSE) };
+        let (id, now_s) = (&open.job.object, self.now_s());
+        let mut active_s = self.used_s(id).await.unwrap_or(active_s).max(active_s);
+        let presumed_s = active_s.saturating_add(idle_s);
+        let next_s = terms.until_s.saturating_sub(MARGIN_S);
+        if now_s < next_s {
+            return Seen::Later(seconds(next_s.saturating_sub(now_s)));
+        }
+        if presumed_s.saturating_add(GRACE_S) <= now_s {
+            let Some(asker) = asker else {
+                // Only its client's own key can ask for it.
+                self.end(CONTAINER, id, presumed_s, "it was not used for as long as it lives then").await;
+                return Seen::Done;
+            };
+            let shown = self.ask(asker, "/containers", id, &open.hold.attribution).await;
+            match shown.map(|shown| Container::read(&shown).filter(|container| container.id == *id)) {
+                Ok(Some(container)) if container.is_over => {
+                    self.saw_over(&Container { idle_s: container.idle_s.or(Some(idle_s)), ..container })
+                        .await;
+                    return Seen::Done;
+                }
+                Ok(Some(container)) => active_s = container.active_s.unwrap_or(now_s).max(active_s),
+                Err(NotShown::Gone) => return Seen::Gone,
+                Ok(None) | Err(NotShown::Failed) => return Seen::Later(RETRY),
+            }
+        }
+        let next = terms.next_of_container(self.fees(), active_s, now_s);
+        match self.renew(open, now_s, &next).await {
+            Renewal::Done => Seen::Done,
+            Renewal::Later => Seen::Later(RETRY),
+            // They may end in time.
+            Renewal::Refused(Denial::Held(_) | Denial::CreditHeld(_))
+                if now_s < terms.until_s.saturating_sub(LAST_S) =>
+            {
+                Seen::Later(RETRY)
+            }
+            Renewal::Refused(denial) => self.delete(asker, open, &denial).await,
+        }
+    }
+
+    /// Deletes a container whose next minutes no limit leaves room for.
+    async fn delete(&self, asker: Option<Asker<'_>>, open: &OpenJob, denial: &Denial) -> Seen {
+        let id = &open.job.object;
+        self.guard.core().note_denial(denial);
+        // That of a client's own key goes on; its minutes are charged once it ends.
+        let Some(asker) = asker else { return Seen::Later(PAUSE) };
+        let sent = self.send(asker, Method::DELETE, "/containers", id, &open.hold.attribution).await;
+        let is_gone = sent.is_some_and(|(status, _)| status.is_success() || status == 404);
+        if !is_gone {
+            tracing::error!(
+                event = "container_not_deleted",
+                object = id,
+                "a container whose limit is used up can't be deleted; its minutes are charged"
+            );
+            return Seen::Later(RETRY);
+        }
+        tracing::warn!(
+            event = "container_deleted",
+            object = id,
+            entry = open.hold.id,
+            "a container was deleted, since a limit leaves no room for its next minutes"
+        );
+        self.end(CONTAINER, id, self.now_s(), "a limit left no room, so the guard deleted it").await;
+        Seen::Done
+    }
+
+    async fn look_at_store(
+        &self,
+        asker: Option<Asker<'_>>,
+        open: &OpenJob,
+        terms: &Terms,
+        polls: u32,
+    ) -> Seen {
+        let Object::VectorStore { bytes, file_bytes, changed_s, is_held } = terms.of else {
+            return Seen::Later(PAUSE);
+        };
+        let now_s = self.now_s();
+        let believed_s = changed_s.saturating_add(BELIEVED_AFTER_S);
+        if now_s < believed_s {
+            return Seen::Later(seconds(believed_s.saturating_sub(now_s)));
+        }
+        let shown = match asker {
+            Some(asker) => self.ask(asker, "/vector_stores", &open.job.object, &open.hold.attribution).await,
+            None => Err(NotShown::Failed),
+        };
+        let store = match shown {
+            Ok(shown) => VectorStore::read(&shown).filter(|store| store.id == open.job.object),
+            Err(NotShown::Gone) => return Seen::Gone,
+            Err(NotShown::Failed) => None,
+        };
+        if store.as_ref().is_some_and(|store| store.is_over) {
+            self.end(&open.job.kind, &open.job.object, now_s, "it has expired").await;
+            return Seen::Done;
+        }
+        let next_s = terms.until_s.saturating_sub(MARGIN_S);
+        let known =
+            store.as_ref().map(|store| store.bytes.saturating_add(store.pending.saturating_mul(file_bytes)));
+        let is_changed = known.is_some_and(|known| known.div_ceil(1 << 20) != bytes.div_ceil(1 << 20));
+        // What was not held is tried again at once, now that what has passed is booked.
+        let is_tried_again = !is_held && polls == 0;
+        if now_s >= next_s || is_changed || is_tried_again {
+            let next = terms.next_of_store((known.unwrap_or(bytes), file_bytes), self.fees(), now_s);
+            // Where the store has not grown, the period may go on as it is.
+            let left_s =
+                if known.is_none_or(|known| known <= bytes) { next_s.saturating_sub(now_s) } else { 0 };
+            return self.renew_store(open, next, (is_held, left_s)).await;
+        }
+        match store {
+            Some(store) if store.pending == 0 => Seen::Later(seconds(next_s.saturating_sub(now_s))),
+            None if asker.is_none() => Seen::Later(seconds(next_s.saturating_sub(now_s))),
+            Some(_) | None => Seen::Later(Duration::from_secs(1 << polls.min(6)).min(PAUSE)),
+        }
+    }
+
+    /// Has the next period of a vector store held or, where no limit leaves room for it, booked
+    /// when it is over: it is never deleted.
+    async fn renew_store(&self, open: &OpenJob, next: Terms, (was_held, left_s): (bool, i64)) -> Seen {
+        let now_s = self.now_s();
+        let denial = match self.renew(open, now_s, &next).await {
+            Renewal::Done => return Seen::Done,
+            Renewal::Later => return Seen::Later(RETRY),
+            Renewal::Refused(denial) => denial,
+        };
+        self.guard.core().note_denial(&denial);
+        if left_s > 0 {
+            return Seen::Later(seconds(left_s).min(HOUR));
+        }
+        if was_held {
+            tracing::error!(
+                event = "storage_over_limit",
+                object = open.job.object,
+                "a limit leaves no room for the storage of a vector store; it is booked as it accrues, over the limit"
+            );
+        }
+        match self.renew(open, now_s, &next.unheld()).await {
+            Renewal::Done => Seen::Done,
+            // A limit of zero refuses even that: it is booked once one does not.
+            Renewal::Refused(_) => Seen::Later(HOUR),
+            Renewal::Later => Seen::Later(RETRY),
+        }
+    }
+}
+
+fn seconds(of: i64) -> Duration {
+    Duration::from_secs(u64::try_from(of).unwrap_or(0).max(1))
+}
