@@ -7,7 +7,7 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use spendguard::domain::Money;
 
-use crate::batches::{Client, LIMIT, SOL, chats, form, id, meter};
+use crate::batches::{CHAT, Client, LIMIT, SOL, chats, form, id, meter};
 use crate::harness::{House, call, run};
 
 const PROJECTS: &str = "[[project]]\nid = \"other\"\nname = \"Other\"\n";
@@ -97,8 +97,6 @@ fn files_and_uploads_are_free_and_count_as_requests() {
         let complete = client.post(&format!("/v1/uploads/{upload}/complete"), &[], &complete).await;
         assert_eq!(complete.json()["status"], "completed", "{complete:?}");
         let batch = client.upload(&chats(2, SOL).concat()).await;
-        let batch =
-            json!({ "input_file_id": batch, "endpoint": "/v1/chat/completions", "completion_window": "24h" });
         for path in [format!("/v1/files/{file}"), "/v1/files".to_owned()] {
             assert_eq!(client.get(&path).await.status, StatusCode::OK);
         }
@@ -109,7 +107,7 @@ fn files_and_uploads_are_free_and_count_as_requests() {
         for answer in [
             client.post_form("/v1/files", form(&note)).await,
             client.get("/v1/files").await,
-            client.post("/v1/batches", &[], &batch).await,
+            client.create(&batch, CHAT, &[]).await,
         ] {
             assert_eq!(answer.status, StatusCode::TOO_MANY_REQUESTS, "{answer:?}");
         }
