@@ -190,3 +190,48 @@ fn what_a_batch_is_made_with_arrives_as_it_was_sent() {
         }
     });
 }
+
+/// What is held for a batch of one line; `None` if it is refused.
+async fn hold(url: &str, body: Value) -> Option<Money> {
+    let house = House::with("[[limit]]\nname = \"all\"\nwindow = \"month\"\nhard = 100\n").await;
+    let client = Client::of(&house);
+    let file = client.upload(&line("a", url, &body)).await;
+    let answer = client.create(&file, url, &[]).await;
+    (answer.status == StatusCode::OK).then_some(())?;
+    Some(meter(&house, "all").await.1)
+}
+
+#[test]
+fn a_line_whose_hosted_calls_nothing_bounds_is_refused_or_held_at_more_than_would_be_written_into_a_request()
+{
+    run(async {
+        let searching = |calls: Option<u64>| {
+            json!({ "model": SOL, "input": "hello", "max_output_tokens": 100, "max_tool_calls": calls,
+                "tools": [{ "type": "web_search" }] })
+        };
+        // Nothing is written into a line: `guard.tool_calls_max`, which is 8, bounds none of its calls.
+        let twenty = hold("/v1/responses", searching(Some(20))).await.unwrap();
+        let open = hold("/v1/responses", searching(None)).await;
+        assert!(open.is_none_or(|open| open > twenty), "{open:?} {twenty}");
+    });
+}
+
+#[test]
+fn a_line_with_hosted_calls_and_no_bound_of_output_is_held_at_the_models_maximum_of_each_turn() {
+    run(async {
+        let body = json!({ "model": SOL, "input": "hello", "max_tool_calls": 2, "tools": [{ "type": "web_search" }] });
+        let held = hold("/v1/responses", body).await;
+        // Three turns of 128,000 tokens.
+        assert!(held.is_none_or(|held| held >= Money::from_nano(3 * 128_000 * 5_000)), "{held:?}");
+    });
+}
+
+#[test]
+fn a_model_that_always_searches_is_held_at_the_fee_of_its_search() {
+    run(async {
+        let body = json!({ "model": "gpt-4o-search-preview", "messages": [], "max_completion_tokens": 10 });
+        let held = hold(CHAT, body).await.unwrap();
+        // 25 dollars per thousand searches.
+        assert!(held >= Money::from_nano(25_000_000), "{held}");
+    });
+}
