@@ -44,6 +44,13 @@ impl Tier {
         })
     }
 
+    /// The tier at which the models of tools are billed: no price of theirs within a batch is
+    /// published, so they cost as outside of it.
+    #[must_use]
+    pub fn of_tools(self) -> Self {
+        if self == Self::Batch { Self::Standard } else { self }
+    }
+
     /// The name on the wire.
     pub const fn name(self) -> &'static str {
         match self {

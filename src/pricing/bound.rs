@@ -186,7 +186,8 @@ impl Parts {
         let output_rate = dearest_rate(&rates, demand, Direction::Output);
         let mut second = drawn::tool_tokens(demand, inputs, model.written);
         second += drawn::svg_tokens(image_price, demand);
-        let second_rates = image_price.map(|price| dearest_rates(price, demand.tier, inputs.project_tier, 0));
+        let of_tools = demand.tier.map(Tier::of_tools);
+        let second_rates = image_price.map(|price| dearest_rates(price, of_tools, inputs.project_tier, 0));
         let fixed_pico = times(model.input, dearest_rate(&rates, demand, Direction::Input))
             .saturating_add(times(model.beside, output_rate))
             .saturating_add(fees_pico(price, demand, &rates, inputs))

@@ -56,7 +56,7 @@ pub fn cost(price: &Price, tier: Tier, usage: &Usage, offer: Offer<'_>) -> Cost 
     let read = i128::from(search_block(price, offer.tools.web_search)) * i128::from(rates[Class::Input]);
     fees += i128::from(tools[Class::WebSearchCalls]) * read;
     if let Some(image) = offer.image_price {
-        fees += image.rates(tier, 0).cost_pico(&tools.only(Class::is_token));
+        fees += image.rates(tier.of_tools(), 0).cost_pico(&tools.only(Class::is_token));
     }
     let mut quantities = usage.tokens;
     quantities += tools;

@@ -4,7 +4,8 @@
 //! pass reads all of it and writes what replaces it. That may come after each turn, and
 //! no field of the request bounds what a pass writes.
 
-use super::{BoundInputs, OUTPUT_MAX, ToolsBound, first_turn, output_per_choice, turns, window};
+use super::model::output_of_turns;
+use super::{BoundInputs, OUTPUT_MAX, ToolsBound, first_turn, turns, window};
 use crate::domain::Demand;
 use crate::pricing::sheet::Price;
 
@@ -31,7 +32,7 @@ pub(super) fn passes(price: &Price, demand: &Demand, inputs: BoundInputs) -> Pas
         None => (window(price), turns.prompts),
         Some(first) => {
             let most = price.max_input_tokens.unwrap_or(u64::MAX);
-            let written = first.saturating_add(output_per_choice(price, demand, inputs.output_max));
+            let written = first.saturating_add(output_of_turns(price, demand, inputs));
             let largest = written.saturating_add(turns.calls.saturating_mul(step)).min(most);
             // Turns whose calls leave the context below the threshold.
             let below = at.saturating_sub(written).div_ceil(step.max(1)).min(turns.calls);

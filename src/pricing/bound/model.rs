@@ -20,6 +20,11 @@ pub struct ModelTokens {
     pub(super) beside: u64,
 }
 
+/// The most output tokens of one choice over all turns.
+pub(super) fn output_of_turns(price: &Price, demand: &Demand, inputs: BoundInputs) -> u64 {
+    output_per_choice(price, demand, inputs.output_max).saturating_mul(outputs(price, demand, inputs))
+}
+
 /// How many turns may each write as much as the model can. A bound that the request names is for
 /// all of them together.
 fn outputs(price: &Price, demand: &Demand, inputs: BoundInputs) -> u64 {
@@ -40,9 +45,7 @@ impl ModelTokens {
         Self {
             input,
             largest_prompt: largest_prompt.max(passes.largest),
-            written: output_per_choice(price, demand, inputs.output_max)
-                .saturating_mul(choices)
-                .saturating_mul(outputs(price, demand, inputs)),
+            written: output_of_turns(price, demand, inputs).saturating_mul(choices),
             beside: repeated.saturating_add(passes.written),
         }
     }

@@ -55,6 +55,8 @@ pub(in crate::proxy) struct Group {
     pub(super) bound: StoredBound,
     /// What the dearest of them costs at most, in nano-dollars.
     pub(super) line_cost_max_nano: i64,
+    /// How many of them search the web once, without a usage that says so.
+    pub(super) searching_lines: u64,
     /// The first line that leaves open how often hosted tools are called.
     pub(super) open_line: Option<u64>,
     /// Whether upstream keeps answers of theirs as objects.

@@ -96,6 +96,7 @@ struct Sum {
     output_tokens: u64,
     line_cost_max: Money,
     are_stored: bool,
+    searching_lines: u64,
     open_line: Option<u64>,
     bounding: Arc<Price>,
     /// What a line's answer is billed by: of everything the most that a line has.
@@ -164,6 +165,9 @@ impl Scan {
         if demand.stored_prompt || demand.subagents {
             return Err("only OpenAI knows what its stored prompt or its agents cost".to_owned());
         }
+        if operation.searches && self.always_searches(&demand.model) {
+            demand.tools.web_search = Some(WebSearch::Chat);
+        }
         // A batch is served as one, unless it asks for what is dearer than standard.
         demand.tier = demand.tier.filter(|tier| *tier > Tier::Scale).or(Some(Tier::Batch));
         for of in &demand.references {
@@ -192,6 +196,17 @@ impl Scan {
         sum.add(number, &demand, inputs);
         self.sums.push(sum);
         Ok(())
+    }
+}
+
+impl Scan {
+    /// Whether a model searches the web on every request.
+    fn always_searches(&self, model: &str) -> bool {
+        let known = self.sums.iter().find(|sum| sum.model == model);
+        known.map_or_else(
+            || self.pricing.price_of(model, self.pricing.at_s()).is_some_and(|price| price.searches_always),
+            |sum| sum.bounding.searches_always,
+        )
     }
 }
 
@@ -249,6 +264,7 @@ impl Sum {
             output_tokens: 0,
             line_cost_max,
             are_stored: false,
+            searching_lines: 0,
             open_line: None,
             bounding,
             bill,
@@ -267,6 +283,8 @@ impl Sum {
         self.output_tokens = self.output_tokens.saturating_add(most.output_tokens);
         self.end_user.add(demand.end_user.as_deref());
         self.are_stored |= demand.stored;
+        let searches = demand.tools.web_search == Some(WebSearch::Chat);
+        self.searching_lines = self.searching_lines.saturating_add(u64::from(searches));
         if demand.tools.loops && demand.tools.calls_max.is_none() {
             self.open_line.get_or_insert(number);
         }
@@ -292,6 +310,7 @@ impl Sum {
             bound: bound.into(),
             line_cost_max_nano: self.line_cost_max.nano(),
             are_stored: self.are_stored,
+            searching_lines: self.searching_lines,
             open_line: self.open_line,
             terms: Terms::of(&self.bill, KeptContainers::default(), false),
         }

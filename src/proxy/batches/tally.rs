@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::domain::demand::WebSearch;
 use crate::domain::{Money, ObjectReference, Quantities};
 use crate::guard::Guard;
 use crate::ledger::entry::Basis;
@@ -29,6 +30,9 @@ struct Tally {
     line_cost_max: Money,
     /// Whether upstream keeps answers as objects.
     are_stored: bool,
+    /// Lines that have searched the web, and were not charged for it yet. No answer says whether
+    /// it is that of such a line.
+    searching_lines: u64,
     sum: Sum,
 }
 
@@ -170,11 +174,13 @@ impl OutputLines {
             let bill = group.map(|group| group.terms.bill(sheet, unknown)).transpose()?;
             let line_cost_max = Money::from_nano(group.map_or(0, |group| group.line_cost_max_nano));
             let are_stored = group.is_some_and(|group| group.are_stored);
+            let searching_lines = group.map_or(0, |group| group.searching_lines);
             by_model.push(Tally {
                 model: model.clone(),
                 bill,
                 line_cost_max,
                 are_stored,
+                searching_lines,
                 sum: Sum::default(),
             });
         }
@@ -241,11 +247,16 @@ impl Tallies {
     fn add(&mut self, read: Option<Read>) {
         let Some((answer, text)) = read else { return };
         let place = self.place_of(answer.model.as_deref());
-        let Some(Tally { bill: Some(bill), line_cost_max, are_stored, sum, .. }) =
-            self.by_model.get_mut(place)
-        else {
+        let Some(tally) = self.by_model.get_mut(place) else { return };
+        let Tally { bill: Some(bill), line_cost_max, are_stored, searching_lines, sum, .. } = tally else {
             return;
         };
+        if bill.tools.web_search == Some(WebSearch::Chat) {
+            match searching_lines.checked_sub(1) {
+                Some(left) => *searching_lines = left,
+                None => bill.tools.web_search = None,
+            }
+        }
         let made = answer.object_id.as_ref().zip(self.operation.kept_as.filter(|_| *are_stored));
         self.made.extend(made.map(|(id, kind)| ObjectReference { kind, id: id.clone() }));
         sum.add(bill, *line_cost_max, &answer, || bill.count_output(&text));
