@@ -118,7 +118,7 @@ fn list(format: Format, sheet: &Sheet, now_s: i64) -> Result<(), Failure> {
 
 fn show(format: Format, price: &Price) -> Result<(), Failure> {
     let mut rows = Vec::new();
-    for tier in [Tier::Standard, Tier::Batch, Tier::Flex, Tier::Priority, Tier::Ultrafast] {
+    for tier in [Tier::Standard, Tier::Decisions, Tier::Batch, Tier::Flex, Tier::Priority, Tier::Ultrafast] {
         rows.push(row(price, tier.name(), price.rates(tier, 0)));
         if price.long_above.is_some() {
             rows.push(row(price, &format!("{}, long", tier.name()), price.rates(tier, u64::MAX)));

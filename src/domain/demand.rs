@@ -13,6 +13,8 @@ use crate::domain::usage::ContainerMemory;
 /// The service tier a request asks for or an answer was served at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Tier {
+    /// That of decisions, whose output costs nothing.
+    Decisions,
     /// That of a line of a batch: half price, within a day.
     Batch,
     /// Half price, slower.
@@ -29,11 +31,18 @@ pub enum Tier {
 }
 
 impl Tier {
+    /// Whether a kind of request is billed at it whatever tier up to standard serves it; no
+    /// field of a request names it.
+    pub const fn is_implied(self) -> bool {
+        matches!(self, Self::Decisions | Self::Batch)
+    }
+
     /// The tier by its name on the wire; `None` if there is no such tier.
     ///
     /// `auto` is no tier: it leaves the choice to upstream.
     pub fn named(name: &str) -> Option<Self> {
         Some(match name {
+            "decisions" => Self::Decisions,
             "batch" => Self::Batch,
             "flex" => Self::Flex,
             "default" | "standard" => Self::Standard,
@@ -54,6 +63,7 @@ impl Tier {
     /// The name on the wire.
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Decisions => "decisions",
             Self::Batch => "batch",
             Self::Flex => "flex",
             Self::Standard => "default",

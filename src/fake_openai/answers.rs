@@ -14,6 +14,7 @@ pub(super) enum Api {
     Completions,
     Responses,
     Compact,
+    Decisions,
     InputTokens,
     Embeddings,
 }
@@ -26,6 +27,7 @@ impl Api {
             "/v1/responses" => Self::Responses,
             "/v1/responses/compact" => Self::Compact,
             "/v1/responses/input_tokens" => Self::InputTokens,
+            "/v1/decisions" => Self::Decisions,
             "/v1/embeddings" => Self::Embeddings,
             _ => return None,
         })
@@ -36,7 +38,7 @@ impl Api {
             Self::Chat => "chatcmpl-",
             Self::Completions => "cmpl-",
             Self::Responses | Self::Compact => "resp_",
-            Self::InputTokens | Self::Embeddings => "",
+            Self::InputTokens | Self::Embeddings | Self::Decisions => "",
         }
     }
 
@@ -87,7 +89,7 @@ impl Made {
         let (input, cached, output) = (self.prompt_tokens, self.cached_tokens, self.completion_tokens);
         let total = input + output;
         match self.api {
-            Api::Responses | Api::Compact => json!({
+            Api::Responses | Api::Compact | Api::Decisions => json!({
                 "input_tokens": input,
                 "input_tokens_details": { "cached_tokens": cached, "cache_write_tokens": 0 },
                 "output_tokens": output,
@@ -127,6 +129,10 @@ impl Made {
             Api::Compact => json!({
                 "id": self.id, "object": "response.compaction", "created_at": CREATED_S, "output": [],
                 "usage": self.usage(),
+            }),
+            Api::Decisions => json!({
+                "answers": [{ "type": "predicate", "name": null, "probability": 0.75 }],
+                "model": self.model, "usage": self.usage(),
             }),
             Api::InputTokens => {
                 json!({ "object": "response.input_tokens", "input_tokens": self.prompt_tokens })

@@ -328,8 +328,8 @@ fn dearest_rates(price: &Price, requested: Option<Tier>, project_tier: Tier, inp
     let standard = both(Tier::Standard);
     match requested {
         None => both(project_tier).dearer(&standard),
-        // Nothing of a batch is served at another tier.
-        Some(Tier::Batch) => both(Tier::Batch),
+        // Nothing of these is served at another tier.
+        Some(tier @ (Tier::Batch | Tier::Decisions)) => both(tier),
         Some(Tier::Ultrafast) => both(Tier::Ultrafast).dearer(&both(Tier::Priority)).dearer(&standard),
         Some(tier) => both(tier).dearer(&standard),
     }

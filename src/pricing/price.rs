@@ -56,7 +56,7 @@ pub struct Price {
     pub searches_always: bool,
     /// The multiplier of rates in a region, in tenths.
     uplift_tenths: u64,
-    tiers: [TierRates; 5],
+    tiers: [TierRates; 6],
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,7 +108,7 @@ impl Price {
     /// A price that none of some prices exceeds in anything.
     pub(super) fn dearest<'a>(id: &str, fees: &Rates, prices: impl Iterator<Item = &'a Self>) -> Self {
         let none = TierRates { base: *fees, long: *fees };
-        let of_none = Self::with(&id.into(), Facts::dearest(), &[none; 5]);
+        let of_none = Self::with(&id.into(), Facts::dearest(), &[none; 6]);
         let dearest = prices.fold(None, |dearest: Option<Self>, price| {
             Some(dearest.map_or_else(|| price.clone(), |dearest| dearest.dearer(price)))
         });
@@ -135,7 +135,7 @@ impl Price {
         }
     }
 
-    fn with(id: &Arc<str>, facts: Facts, tiers: &[TierRates; 5]) -> Self {
+    fn with(id: &Arc<str>, facts: Facts, tiers: &[TierRates; 6]) -> Self {
         Self {
             id: Arc::clone(id),
             max_input_tokens: None,
@@ -178,20 +178,21 @@ impl Price {
     /// The rates of a tier, for a request with so many input tokens.
     pub fn rates(&self, tier: Tier, input_tokens: u64) -> &Rates {
         let tier = &self.tiers[match tier {
-            Tier::Batch => 0,
-            Tier::Flex => 1,
-            Tier::Standard | Tier::Scale => 2,
-            Tier::Priority => 3,
-            Tier::Ultrafast => 4,
+            Tier::Decisions => 0,
+            Tier::Batch => 1,
+            Tier::Flex => 2,
+            Tier::Standard | Tier::Scale => 3,
+            Tier::Priority => 4,
+            Tier::Ultrafast => 5,
         }];
         let long = self.long_above.is_some_and(|above| input_tokens > above);
         if long { &tier.long } else { &tier.base }
     }
 }
 
-/// The rates of all tiers. A tier that is not published costs: batch and flex
-/// as standard; priority 2.5 and ultrafast 6 times standard. Fees are those of standard.
-fn tiers(raw: &RawTiers, fees: &Rates) -> Result<[TierRates; 5], String> {
+/// The rates of all tiers. A tier that is not published costs: decisions, batch
+/// and flex as standard; priority 2.5 and ultrafast 6 times standard. Fees are those of standard.
+fn tiers(raw: &RawTiers, fees: &Rates) -> Result<[TierRates; 6], String> {
     let base = raw.standard.resolve(fees, None)?;
     let long = |named: &NamedRates, base: &Rates| {
         named.long.as_ref().map(|long| long.resolve(base, Some(base))).transpose()
@@ -208,6 +209,7 @@ fn tiers(raw: &RawTiers, fees: &Rates) -> Result<[TierRates; 5], String> {
         Ok::<_, String>(TierRates { base: own, long: long(named, &own)?.unwrap_or(unpublished) })
     };
     Ok([
+        tier(&raw.decisions, 10)?,
         tier(&raw.batch, 10)?,
         tier(&raw.flex, 10)?,
         standard,

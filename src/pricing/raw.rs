@@ -90,6 +90,7 @@ pub(super) struct RawDated {
 pub(super) struct RawTiers {
     #[serde(default)]
     pub(super) standard: NamedRates,
+    pub(super) decisions: Option<NamedRates>,
     pub(super) batch: Option<NamedRates>,
     pub(super) flex: Option<NamedRates>,
     pub(super) priority: Option<NamedRates>,

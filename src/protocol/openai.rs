@@ -20,8 +20,8 @@ pub mod usage;
 
 pub use endpoint::{Endpoint, SelfService};
 pub use operation::{
-    CHAT, COMPACT, COMPLETIONS, EMBEDDINGS, IMAGE_EDITS, IMAGES, OPERATIONS, Operation, RESPONSES, SPEECH,
-    TRANSCRIPTIONS, TRANSLATIONS,
+    CHAT, COMPACT, COMPLETIONS, DECISIONS, EMBEDDINGS, IMAGE_EDITS, IMAGES, OPERATIONS, Operation, RESPONSES,
+    SPEECH, TRANSCRIPTIONS, TRANSLATIONS,
 };
 pub use request::{Edit, Invalid, InvalidKind, Request};
 pub use response::ResponseState;

@@ -399,9 +399,9 @@ impl Bill {
     /// The tier that decides the price: the one served, or if the answer does
     /// not say, the dearer of the one asked for and the usual one.
     fn served_tier(&self, answer: &Answer) -> Tier {
-        if self.requested_tier == Some(Tier::Batch) {
-            // Whatever tier up to standard it names, it is billed as a batch.
-            return answer.tier.filter(|tier| *tier > Tier::Scale).unwrap_or(Tier::Batch);
+        if let Some(implied) = self.requested_tier.filter(|tier| tier.is_implied()) {
+            // Whatever tier up to standard the answer names.
+            return answer.tier.filter(|tier| *tier > Tier::Scale).unwrap_or(implied);
         }
         answer.tier.unwrap_or_else(|| {
             self.requested_tier.map_or(self.default_tier, |requested| requested.max(Tier::Standard))

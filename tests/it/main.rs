@@ -39,6 +39,7 @@ mod crowd;
 mod damage;
 mod dashboard;
 mod dearer;
+mod decisions;
 mod disk;
 mod edge;
 mod endings;

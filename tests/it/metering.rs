@@ -43,6 +43,7 @@ fn every_metered_endpoint_leaves_a_priced_entry() {
             ("/v1/responses", text.clone()),
             ("/v1/responses/compact", text.clone()),
             ("/v1/embeddings", json!({ "model": "text-embedding-3-small", "input": "hello" })),
+            ("/v1/decisions", json!({ "model": "gpt-6-luna", "input": "hello", "questions": [] })),
             ("/v1/images/generations", json!({ "model": "gpt-image-2", "prompt": "hello" })),
             ("/v1/images/edits", json!({ "model": "gpt-image-2", "prompt": "hello", "images": [] })),
         ] {

@@ -199,7 +199,7 @@ fn an_allowed_endpoint_is_forwarded_unmetered_and_nothing_else_is() {
         assert_eq!(allowed.status, StatusCode::NOT_FOUND, "the fake's own answer");
         let last = call(&house.fake_direct, Method::GET, "/__last", &[], Bytes::new()).await.json();
         assert_eq!(last["uri"], "/v1/images/variations");
-        let other = house.post("/v1/decisions", &[], &json!({ "prompt": "x" })).await;
+        let other = house.post("/v1/audio/voices", &[], &json!({ "prompt": "x" })).await;
         assert_eq!((other.status, other.code().as_str()), (StatusCode::FORBIDDEN, "endpoint_not_allowed"));
     });
 }

@@ -60,7 +60,7 @@ const KINDS: &[(&str, Option<Kind>)] = &[
     ("code_interpreter_sessions", Some(SESSIONS)),
     ("file_search_calls", None),
     ("web_search_calls", None),
-    ("decisions", None),
+    ("decisions", Some(DECISIONS)),
 ];
 
 #[derive(Clone, Copy)]
@@ -77,13 +77,18 @@ const COMPLETIONS: Kind = Kind {
     of: Some(|of| of == UsageReport::Completions),
     groups: &["project_id", "api_key_id", "model", "batch", "api_source", "user_id", "service_tier"],
     shows: is_used,
-    view: |group, sum| ResultView::Completions(Box::new(CompletionsView::of(group, sum))),
+    view: |group, sum| made("organization.usage.completions.result", group, sum),
 };
 const EMBEDDINGS: Kind = Kind {
     of: Some(|of| of == UsageReport::Embeddings),
     groups: &["project_id", "api_key_id", "model", "user_id"],
     shows: is_used,
     view: |group, sum| ResultView::Embeddings(EmbeddingsView::of(group, sum)),
+};
+const DECISIONS: Kind = Kind {
+    of: Some(|of| of == UsageReport::Decisions),
+    view: |group, sum| made("organization.usage.decisions.result", group, sum),
+    ..COMPLETIONS
 };
 const IMAGES: Kind = Kind {
     of: Some(is_of_images),
@@ -121,6 +126,10 @@ const COSTS: Kind = Kind {
     shows: |sum| sum.cost != Money::ZERO,
     view: |group, sum| ResultView::Costs(CostsView::of(group, sum)),
 };
+
+fn made(object: &'static str, group: Group, sum: &UsageSum) -> ResultView {
+    ResultView::Completions(Box::new(CompletionsView::of(object, group, sum)))
+}
 
 /// A correction of a cost alone is no usage.
 fn is_used(sum: &UsageSum) -> bool {

@@ -48,7 +48,7 @@ pub(crate) enum ResultView {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = CompletionsResult)]
 pub(crate) struct CompletionsView {
-    #[schema(pattern = r"^organization\.usage\.completions\.result$")]
+    #[schema(pattern = r"^organization\.usage\.(completions|decisions)\.result$")]
     object: &'static str,
     input_tokens: u64,
     output_tokens: u64,
@@ -77,10 +77,11 @@ pub(crate) struct CompletionsView {
 }
 
 impl CompletionsView {
-    pub(super) fn of(group: Group, sum: &UsageSum) -> Self {
+    /// The usage of a group, as an object of that name.
+    pub(super) fn of(object: &'static str, group: Group, sum: &UsageSum) -> Self {
         let q = &sum.quantities;
         Self {
-            object: "organization.usage.completions.result",
+            object,
             input_tokens: q.input_tokens_total(),
             output_tokens: q.output_tokens_total(),
             num_model_requests: sum.requests,

@@ -99,7 +99,9 @@ fn nothing_in_the_sheet_is_dearer_than_the_dearest() {
     let sheet = sheet();
     let dearest = sheet.dearest(NOW_S);
     for price in sheet.models(NOW_S) {
-        for tier in [Tier::Batch, Tier::Flex, Tier::Standard, Tier::Priority, Tier::Ultrafast] {
+        for tier in
+            [Tier::Decisions, Tier::Batch, Tier::Flex, Tier::Standard, Tier::Priority, Tier::Ultrafast]
+        {
             for input in [0, 1_000_000] {
                 let most = dearest.rates(tier, input);
                 assert_eq!(most.dearer(price.rates(tier, input)), *most, "{}", price.id);
@@ -178,7 +180,9 @@ fn a_region_raises_every_rate_of_the_models_it_is_documented_for() {
     assert_eq!(&**european.version(), "2026-11-21+eu");
     for (model, tenths) in [("gpt-6.1-sol", 11), ("gpt-5.4-mini", 11), ("gpt-4o", 10), ("o3", 10)] {
         let (without, with) = (plain.find(model, NOW_S).unwrap(), european.find(model, NOW_S).unwrap());
-        for tier in [Tier::Batch, Tier::Flex, Tier::Standard, Tier::Priority, Tier::Ultrafast] {
+        for tier in
+            [Tier::Decisions, Tier::Batch, Tier::Flex, Tier::Standard, Tier::Priority, Tier::Ultrafast]
+        {
             for input in [0, 1_000_000] {
                 assert_eq!(*with.rates(tier, input), without.rates(tier, input).scaled(tenths), "{model}");
             }
@@ -212,7 +216,9 @@ fn an_unknown_version_costs_as_the_dearest_of_its_family() {
         let price = sheet.family(unknown, at_s).unwrap();
         assert_eq!(&*price.id, unknown.trim_end_matches("-2026-12-01"));
         let like = sheet.find(dearest, at_s).unwrap();
-        for tier in [Tier::Batch, Tier::Flex, Tier::Standard, Tier::Priority, Tier::Ultrafast] {
+        for tier in
+            [Tier::Decisions, Tier::Batch, Tier::Flex, Tier::Standard, Tier::Priority, Tier::Ultrafast]
+        {
             for input in [0, 1_000_000] {
                 let (most, like) = (price.rates(tier, input), like.rates(tier, input));
                 assert_eq!(most.dearer(like), *most, "{unknown} {tier:?}");
@@ -246,7 +252,9 @@ fn the_dearest_of_a_family_is_dearer_than_each_of_it() {
     let sheet = sheet();
     for price in sheet.models(NOW_S) {
         let Some(family) = sheet.family(&price.id, NOW_S) else { continue };
-        for tier in [Tier::Batch, Tier::Flex, Tier::Standard, Tier::Priority, Tier::Ultrafast] {
+        for tier in
+            [Tier::Decisions, Tier::Batch, Tier::Flex, Tier::Standard, Tier::Priority, Tier::Ultrafast]
+        {
             for input in [0, 272_000, 272_001, 1_000_000] {
                 let (most, one) = (family.rates(tier, input), price.rates(tier, input));
                 assert_eq!(most.dearer(one), *most, "{} {tier:?} {input}", price.id);
@@ -276,7 +284,7 @@ fn fees_are_those_of_the_sheet_then_of_the_built_in_one() {
     assert_eq!(own.fees()[Class::Container1gSessions], 50_000_000_000);
     assert_eq!(own.fees()[Class::WebSearchCalls], sheet().fees()[Class::WebSearchCalls]);
     let price = own.find("gpt-4o", NOW_S).unwrap();
-    for tier in [Tier::Batch, Tier::Flex, Tier::Standard, Tier::Priority, Tier::Ultrafast] {
+    for tier in [Tier::Decisions, Tier::Batch, Tier::Flex, Tier::Standard, Tier::Priority, Tier::Ultrafast] {
         let rates = price.rates(tier, 0);
         assert_eq!(rates.cost_pico(&one_of_each_fee()), own.fees().cost_pico(&one_of_each_fee()), "{tier:?}");
     }

@@ -338,7 +338,6 @@ mod tests {
             "/v1/agents/sessions",
             "/v1/assistants",
             "/v1/threads/runs",
-            "/v1/decisions",
         ] {
             assert_eq!(classify(&Method::POST, path), None, "{path}");
         }

@@ -8,6 +8,7 @@ mod audio;
 mod chat;
 mod compact;
 mod completions;
+mod decisions;
 mod embeddings;
 mod images;
 mod responses;
@@ -28,18 +29,20 @@ pub use self::audio::TRANSLATIONS;
 pub use self::chat::CHAT;
 pub use self::compact::COMPACT;
 pub use self::completions::COMPLETIONS;
+pub use self::decisions::DECISIONS;
 pub use self::embeddings::EMBEDDINGS;
 pub use self::images::IMAGE_EDITS;
 pub use self::images::IMAGES;
 pub use self::responses::RESPONSES;
 
 /// Every metered operation.
-pub static OPERATIONS: [&Operation; 10] = [
+pub static OPERATIONS: [&Operation; 11] = [
     &CHAT,
     &COMPLETIONS,
     &RESPONSES,
     &COMPACT,
     &EMBEDDINGS,
+    &DECISIONS,
     &IMAGES,
     &IMAGE_EDITS,
     &SPEECH,
@@ -100,6 +103,8 @@ pub enum UsageReport {
     Completions,
     /// `/organization/usage/embeddings`.
     Embeddings,
+    /// `/organization/usage/decisions`.
+    Decisions,
     /// `/organization/usage/images`, with their source as it is named there.
     Images(&'static str),
     /// `/organization/usage/audio_speeches`.

@@ -319,7 +319,7 @@ fn tier(raw: Raw<'_>) -> Result<Option<Tier>, Invalid> {
     match string(raw, "service_tier")?.as_deref() {
         None | Some("auto") => Ok(None),
         Some(named) => Tier::named(named)
-            .filter(|tier| *tier != Tier::Batch)
+            .filter(|tier| !tier.is_implied())
             .map(Some)
             .ok_or_else(|| Invalid::field("service_tier", "there is no known tier of that name")),
     }

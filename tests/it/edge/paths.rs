@@ -46,7 +46,7 @@ fn a_wrong_base_url_is_reported_and_can_not_be_allowed() {
             assert!(message.starts_with(&format!("Invalid URL (POST {shown})")), "{message}");
             assert!(message.contains("/v1, as in http://"), "{message}");
         }
-        let other = house.post("/v1/decisions", &[], &json!({})).await;
+        let other = house.post("/v1/audio/voices", &[], &json!({})).await;
         assert_eq!((other.status, other.code().as_str()), (StatusCode::FORBIDDEN, "endpoint_not_allowed"));
         assert!(house.fake.served().is_empty(), "nothing was forwarded");
         let folder = tempfile::tempdir().unwrap();

@@ -46,7 +46,6 @@ const OPENABLE: &[(&str, &str)] = &[
         "POST /v1/batches",
         "A batch spends for up to a day after this request ends, which is not metered yet. Send the requests one by one.",
     ),
-    ("POST /v1/decisions", "Decisions are not metered yet."),
     ("POST /v1/videos", VIDEOS),
     ("POST /v1/videos/edits", VIDEOS),
     ("POST /v1/videos/video_1/remix", VIDEOS),

@@ -14,6 +14,7 @@ pub mod audio;
 pub mod base64;
 pub mod batch;
 pub mod chance;
+pub mod decisions;
 pub mod draw;
 pub mod image;
 pub mod images;

@@ -68,7 +68,6 @@ const RULES: &[Rule] = &[
         &["/v1/audio/voices/*", "/v1/audio/voice_consents/*", "/v1/content_provenance_checks"],
         "OpenAI publishes no price for it.",
     ),
-    allow(&["/v1/decisions"], "Decisions are not metered yet."),
     never(
         &[
             "/v1/realtime/client_secrets",

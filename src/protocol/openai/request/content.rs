@@ -74,7 +74,7 @@ impl<'a> Content<'a> {
         if long_breakpoint(node.prompt_cache_breakpoint) {
             sum.get().cache_12h = true;
         }
-        for inner in [node.content, node.output, node.outputs] {
+        for inner in [node.content, node.output, node.outputs, node.instructions] {
             sum.merge(inner);
         }
         if matches!(node.kind.string().as_deref(), Some("additional_tools" | "tool_search_output")) {
@@ -187,7 +187,7 @@ impl<'a> Content<'a> {
 }
 
 /// Items and parts that hold nothing but text of the body.
-const TEXT_KINDS: [&str; 28] = [
+const TEXT_KINDS: [&str; 32] = [
     "text",
     "input_text",
     "output_text",
@@ -216,6 +216,11 @@ const TEXT_KINDS: [&str; 28] = [
     "tool_search_output",
     "additional_tools",
     "compaction_trigger",
+    // Of decisions; JSON is rendered as text.
+    "input_json",
+    "predicate",
+    "choice",
+    "score",
 ];
 
 /// One message, item or part.
@@ -236,6 +241,9 @@ struct Node<'a> {
     output: Content<'a>,
     #[serde(borrow)]
     outputs: Content<'a>,
+    /// Of a question.
+    #[serde(borrow)]
+    instructions: Content<'a>,
     #[serde(borrow)]
     image_url: Link<'a>,
     #[serde(borrow)]

@@ -76,6 +76,8 @@ pub(in crate::protocol::openai) struct Body<'a> {
     pub(in crate::protocol::openai) messages: Content<'a>,
     #[serde(borrow)]
     pub(in crate::protocol::openai) input: Content<'a>,
+    #[serde(borrow)]
+    pub(in crate::protocol::openai) questions: Content<'a>,
 }
 
 /// `prompt_cache_options`.

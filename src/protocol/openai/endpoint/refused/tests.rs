@@ -7,9 +7,8 @@ use crate::protocol::openai::OPERATIONS;
 use crate::protocol::openai::endpoint::{FREE_DELETE, FREE_GET, FREE_POST, HOSTED_POST};
 
 /// Every path of OpenAI's API that costs money or leads past the limits, and is not served.
-const REFUSED: [&str; 51] = [
+const REFUSED: [&str; 50] = [
     "GET /responses",
-    "POST /decisions",
     "POST /images/variations",
     "POST /audio/voices",
     "POST /audio/voice_consents",
