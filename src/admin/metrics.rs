@@ -118,7 +118,7 @@ fn mirror(series: &Series, sizes: Sizes) {
     metrics.mirror(guard.in_doubt().0, guard.core().open_slots(), age_s);
     metrics.mirror_storage(sizes.database.saturating_add(sizes.log), sizes.free);
     metrics.mirror_waiting(guard.waiting());
-    metrics.mirror_jobs(&guard.open_jobs());
+    metrics.mirror_jobs(guard.open_jobs().iter().map(|(kind, sum)| (kind.as_str(), sum.count)));
     let mut samples = Vec::new();
     for of in guard.core().in_force() {
         metrics.in_force(&of.limit.name);

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use crate::ledger::entry::OpenJob;
+use crate::store::jobs::JobSum;
 use crate::sync::unpoisoned;
 
 /// The age at which a job is polled first.
@@ -126,17 +127,18 @@ impl Jobs {
         self.state().open.len()
     }
 
-    /// How many of each kind.
-    pub(super) fn counts(&self) -> BTreeMap<String, u64> {
-        let mut counts = BTreeMap::new();
-        for key in self.state().open.keys() {
-            if let Some(count) = counts.get_mut(&key.0) {
-                *count += 1;
+    /// Those of each kind.
+    pub(super) fn sums(&self) -> BTreeMap<String, JobSum> {
+        let mut sums = BTreeMap::<String, JobSum>::new();
+        for (key, waiting) in &self.state().open {
+            let held = waiting.open.hold.bound.cost;
+            if let Some(sum) = sums.get_mut(&key.0) {
+                *sum = JobSum { count: sum.count + 1, held: sum.held + held };
             } else {
-                counts.insert(key.0.clone(), 1);
+                sums.insert(key.0.clone(), JobSum { count: 1, held });
             }
         }
-        counts
+        sums
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::guard::job_claims::{Settling, key};
 use crate::guard::{Guard, Reservation};
 use crate::ledger::entry::{Job, OpenJob};
-use crate::store::jobs::{DueJob, PutOff};
+use crate::store::jobs::{DueJob, JobSum, PutOff};
 use crate::store::{Journal, StoreError};
 use crate::sync::unpoisoned;
 
@@ -121,10 +121,10 @@ impl Guard {
         }
     }
 
-    /// How many jobs of each kind run; those of other guards as of the last look at the whole.
-    pub fn open_jobs(&self) -> BTreeMap<String, u64> {
+    /// The jobs of each kind that run; those of other guards as of the last look at the whole.
+    pub fn open_jobs(&self) -> BTreeMap<String, JobSum> {
         match self.core.journal() {
-            Journal::Embedded(_) => self.jobs.counts(),
+            Journal::Embedded(_) => self.jobs.sums(),
             Journal::Shared(lanes) => lanes.open_jobs(),
         }
     }

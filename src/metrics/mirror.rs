@@ -1,7 +1,5 @@
 //! Gauges that mirror the ledger, set just before they are scraped.
 
-use std::collections::BTreeMap;
-
 use crate::domain::Money;
 use crate::metrics::{KEY_LABELS_MAX, LimitSample, Metrics, dollars, float};
 
@@ -29,11 +27,11 @@ impl Metrics {
     }
 
     /// Sets how many jobs of each kind run.
-    pub fn mirror_jobs(&self, counts: &BTreeMap<String, u64>) {
+    pub fn mirror_jobs<'a>(&self, counts: impl Iterator<Item = (&'a str, u64)>) {
         self.jobs.reset();
         for (kind, count) in counts {
-            let count = float(i64::try_from(*count).unwrap_or(i64::MAX));
-            self.jobs.with_label_values(&[kind.as_str(), "open"]).set(count);
+            let count = float(i64::try_from(count).unwrap_or(i64::MAX));
+            self.jobs.with_label_values(&[kind, "open"]).set(count);
         }
     }
 

@@ -2,7 +2,17 @@
 
 use std::time::Duration;
 
+use crate::domain::Money;
 use crate::ledger::entry::OpenJob;
+
+/// The jobs of a kind that run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct JobSum {
+    /// How many there are.
+    pub count: u64,
+    /// What is held for them.
+    pub held: Money,
+}
 
 /// A job whose outcome is to be asked for. No other guard asks before it is
 /// [put off](PutOff), or this one has had a few minutes for it.

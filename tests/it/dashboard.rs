@@ -2,6 +2,7 @@
 
 mod browser;
 mod changes;
+mod jobs;
 mod usage;
 mod visitors;
 

@@ -77,6 +77,15 @@ def stream(house, chunks, delay_ms):
     return chat(house, headers={"x-fake-chunks": str(chunks), "x-fake-chunk-delay-ms": str(delay_ms)}, **fields)
 
 
+def begin_job(house):
+    """A background response that does not end."""
+    body = json.dumps({"model": "gpt-4o-mini", "input": "hi", "background": True, "max_output_tokens": 50}).encode()
+    headers = {"authorization": f"Bearer {house.keys['default']}", "content-type": "application/json",
+               "x-fake-background-reads": "1000000"}
+    with urllib.request.urlopen(urllib.request.Request(house.proxy + "/v1/responses", body, headers), timeout=20):
+        pass
+
+
 def everything(house):
     """One of each: what is well, refused, cut, counted, assumed, held, and too much at once."""
     house.api("POST", "/guard/v1/credits", {"amount_usd": "25"})
@@ -85,6 +94,7 @@ def everything(house):
     assert chat(house, headers={"x-fake-no-usage": "1"}) == 200
     assert chat(house, headers={"x-fake-status": "500"}) == 500
     assert chat(house, headers={"x-fake-hang": "1"}) == 504
+    begin_job(house)
     assert chat(house, "empty") == 429
     assert chat(house, model="gpt-nobody-knows") == 403
     held = [threading.Thread(target=stream, args=(house, 40, 100)) for _ in range(4)]

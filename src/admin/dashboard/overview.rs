@@ -1,5 +1,7 @@
 //! Overview: this month's spend, the fullest limits, the last 30 days.
 
+use std::collections::BTreeMap;
+
 use axum::extract::State;
 use axum::routing::{get, post};
 use axum::{Extension, Router};
@@ -14,6 +16,9 @@ use crate::admin::limits::everything;
 use crate::admin::usage::days;
 use crate::domain::{Money, Span, Window};
 use crate::ledger::calendar;
+use crate::proxy::background::RESPONSE;
+use crate::proxy::batches::BATCH;
+use crate::store::jobs::JobSum;
 use crate::store::reports::{GroupBy, UsageFilter, UsageSum};
 
 /// Days in the chart.
@@ -67,6 +72,7 @@ async fn show(State(dashboard): State<Dashboard>, Extension(request): Extension<
             }
             div #gauges data-live { (gauges(&dashboard, &request)) }
         }
+        div.jobs #jobs data-live { (jobs(lang, &dashboard.admin.guard.open_jobs())) }
         section.card aria-labelledby="days" {
             h2 #days { (words.last_days.replace("{n}", &DAYS.to_string())) }
             div #chart data-live {
@@ -190,6 +196,40 @@ fn gauges(dashboard: &Dashboard, request: &PageRequest) -> Markup {
                 }
             }
         }
+    }
+}
+
+/// The jobs that run, if there are any.
+fn jobs(lang: Lang, sums: &BTreeMap<String, JobSum>) -> Markup {
+    let words = lang.words();
+    let largest = sums.values().map(|sum| sum.held).max().unwrap_or(Money::ZERO);
+    let digits = figures::decimals(largest);
+    html! {
+        @if !sums.is_empty() {
+            section.card aria-labelledby="jobs-heading" {
+                h2 #jobs-heading { (words.jobs) }
+                ul {
+                    @for (kind, sum) in sums {
+                        li.said {
+                            span {
+                                strong { (job_kind(lang, kind)) } " · "
+                                span.muted { (figures::counted(lang, words.n_jobs, sum.count)) }
+                            }
+                            span { span.muted { (words.held) } " " (parts::money(lang, sum.held, digits)) }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A kind of jobs, in words.
+fn job_kind(lang: Lang, kind: &str) -> &str {
+    match kind {
+        RESPONSE => lang.words().background_responses,
+        BATCH => lang.words().batches,
+        other => other,
     }
 }
 

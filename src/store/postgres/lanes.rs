@@ -15,6 +15,7 @@ use crate::ledger::ReserveRequest;
 use crate::ledger::entry::{Crossing, Entry};
 use crate::ledger::waiting::Turn;
 use crate::ledger::walk::LoadedMeters;
+use crate::store::jobs::JobSum;
 use crate::store::objects::{BegunTurn, ObjectChange};
 use crate::store::postgres::calls::{AdmittedHold, Call, Correction, NotReserved, Reserve, TakeRates};
 use crate::store::postgres::claims;
@@ -64,8 +65,8 @@ pub struct Lanes {
     rules: Looks<bool>,
     /// What other guards and jobs hold, in nano-dollars and in holds, as of the last look.
     held: Arc<(AtomicI64, AtomicUsize)>,
-    /// How many jobs of each kind run, as of the last look.
-    jobs: Arc<Mutex<BTreeMap<String, u64>>>,
+    /// The jobs of each kind that run, as of the last look.
+    jobs: Arc<Mutex<BTreeMap<String, JobSum>>>,
     names: Arc<dyn Names>,
 }
 

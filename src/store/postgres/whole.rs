@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::domain::Money;
 use crate::ledger::account::{Account, Segment};
 use crate::ledger::meter::{METERS_MAX, Meter};
+use crate::store::jobs::JobSum;
 use crate::store::postgres::clock::NOW_S;
 use crate::store::postgres::locks::rules_version;
 use crate::store::sql::columns::{json_from, json_text, uint};
@@ -33,8 +35,8 @@ pub(super) struct Whole {
     pub(super) held_nano: i64,
     /// How many there are.
     pub(super) holds: usize,
-    /// How many jobs of each kind run.
-    pub(super) jobs: BTreeMap<String, u64>,
+    /// The jobs of each kind that run.
+    pub(super) jobs: BTreeMap<String, JobSum>,
 }
 
 impl SharedMeters {
@@ -58,9 +60,10 @@ pub(super) fn read(db: Db<'_>, own_epoch: i64) -> Result<Whole> {
     let of_jobs: Vec<(String, i64, i64)> =
         db.rows(of_jobs, &[], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
     let held_nano = of_jobs.iter().fold(held_nano, |sum, (_, nano, _)| sum.saturating_add(*nano));
-    let jobs: BTreeMap<String, u64> =
-        of_jobs.into_iter().map(|(kind, _, count)| (kind, uint(count))).collect();
-    let holds = uint(holds).saturating_add(jobs.values().sum());
+    let sum = |nano, count| JobSum { count: uint(count), held: Money::from_nano(nano) };
+    let jobs: BTreeMap<_, _> =
+        of_jobs.into_iter().map(|(kind, nano, count)| (kind, sum(nano, count))).collect();
+    let holds = uint(holds).saturating_add(jobs.values().map(|sum| sum.count).sum());
     let holds = usize::try_from(holds).unwrap_or(usize::MAX);
     let rules_version = rules_version(db)?;
     let (meters, credit) = (shown_meters(db)?, credit_segments(db)?);

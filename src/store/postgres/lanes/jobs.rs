@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use crate::ledger::entry::{Entry, Hold, Job, OpenJob};
-use crate::store::jobs::{DueJob, PutOff};
+use crate::store::jobs::{DueJob, JobSum, PutOff};
 use crate::store::postgres::calls::{Call, Renewed};
 use crate::store::postgres::database::blocking;
 use crate::store::postgres::jobs;
@@ -72,8 +72,8 @@ impl Lanes {
         written
     }
 
-    /// How many jobs of each kind run on all guards, as of the last look at the whole.
-    pub fn open_jobs(&self) -> BTreeMap<String, u64> {
+    /// The jobs of each kind that run on all guards, as of the last look at the whole.
+    pub fn open_jobs(&self) -> BTreeMap<String, JobSum> {
         unpoisoned(self.jobs.lock()).clone()
     }
 }
