@@ -13,6 +13,7 @@
 mod compaction;
 mod drawn;
 mod model;
+mod output;
 mod sound;
 
 use crate::domain::demand::{Bound, ContainerDemand, Demand, Image, Tier, WebSearch};
@@ -25,6 +26,7 @@ use crate::pricing::sheet::Price;
 
 pub use self::drawn::pictures;
 pub use self::model::ModelTokens;
+pub use self::output::output_per_choice;
 pub use self::sound::{audio_tokens, speech_tokens};
 
 /// The largest context in the sheet, for models that name none.
@@ -201,21 +203,6 @@ impl Parts {
 
 fn times(count: u64, rate: u64) -> i128 {
     i128::from(count).saturating_mul(i128::from(rate))
-}
-
-/// The most output tokens of one choice.
-pub fn output_per_choice(price: &Price, demand: &Demand, written: Option<u64>) -> u64 {
-    if let Some(drawing) = &demand.drawing {
-        return image_tool::output_tokens(drawing);
-    }
-    if let Some(speech) = demand.speech {
-        return sound::spoken_tokens(speech);
-    }
-    if let Some(transcript) = demand.transcript {
-        return sound::written_tokens(price, demand, transcript);
-    }
-    let requested = demand.output_max.into_iter().chain(written).chain(price.max_output_tokens).min();
-    requested.unwrap_or(OUTPUT_MAX)
 }
 
 /// Input tokens over all turns, and those of the largest turn, which decides

@@ -7,6 +7,7 @@
 mod create;
 mod fetch;
 mod file;
+mod holds;
 mod lines;
 mod pricing;
 mod scan;
@@ -14,8 +15,8 @@ mod settle;
 mod tally;
 mod terms;
 
-pub use self::create::BATCH;
 pub(super) use self::file::BatchFile;
+pub use self::holds::BATCH;
 pub(super) use self::lines::{Depth, ScannedLines};
 pub(super) use self::pricing::Pricing;
 pub(super) use self::scan::Scan;

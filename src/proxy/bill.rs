@@ -1,14 +1,15 @@
 //! Bills an answer: basis, tokens, price, ending.
 
+mod exchange;
+mod kept;
+
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
-use http::HeaderMap;
 
 use crate::domain::demand::{Tier, ToolDemand, WebSearch};
 use crate::domain::usage::{ContainerMemory, ToolUse};
-use crate::domain::{Class, Demand, Money, Quantities, Usage};
+use crate::domain::{Class, Money, Quantities, Usage};
 use crate::guard::{Ending, Reservation, Settled};
 use crate::ledger::entry::Basis;
 use crate::pricing::bound::{ModelTokens, speech_tokens};
@@ -18,13 +19,11 @@ use crate::pricing::sheet::{Price, Sheet};
 use crate::protocol::openai::operation::Operation;
 use crate::protocol::openai::usage::{Answer, Outcome};
 
-/// Bodies up to this size are kept until the end, to count their input exactly
-/// if upstream reports no usage; a larger one is charged by its bytes.
-const KEPT_BODY_BYTES_MAX: usize = 256 * 1024;
+pub use self::exchange::Exchange;
+pub use self::kept::{is_uncountable, kept};
+
 /// A session of a container, in seconds.
 const SESSION_S: i64 = 1_200;
-/// The size of hyper's read buffers.
-const SHARED_BODY_BYTES_MAX: usize = 8 * 1024;
 
 /// All that decides the cost of one request, pinned at its admission.
 #[derive(Debug)]
@@ -77,38 +76,6 @@ pub struct Bill {
     pub heard: u64,
 }
 
-/// The facts of an exchange other than its usage.
-#[derive(Clone, Debug, Default)]
-pub struct Exchange {
-    /// Upstream's status; 0 if there was no answer.
-    pub status: u16,
-    /// Upstream's request id.
-    pub request_id: Option<String>,
-    /// From admission to the first byte of the answer.
-    pub ttft: Option<Duration>,
-    /// Whether the client went away before the end.
-    pub disconnected: bool,
-}
-
-impl Exchange {
-    /// Reads a response's head.
-    pub fn of(status: u16, headers: &HeaderMap) -> Self {
-        let id = headers.get("x-request-id").and_then(|value| value.to_str().ok());
-        Self { status, request_id: id.map(|id| id.chars().take(128).collect()), ..Self::default() }
-    }
-
-    /// An ending that costs nothing.
-    pub fn ending(self) -> Ending {
-        Ending {
-            status: self.status,
-            upstream_request_id: self.request_id,
-            ttft: self.ttft,
-            disconnected: self.disconnected,
-            ..Ending::default()
-        }
-    }
-}
-
 /// How an answer is charged.
 enum Judged {
     /// By what it used.
@@ -130,27 +97,6 @@ struct Priced {
 /// It can't be known what an answer costs, only the most that it may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Unknown;
-
-/// Whether a request may be billed for tokens that can't be counted without usage: sound, what
-/// only upstream can see the size of, rejected predictions, what compaction writes, choices that
-/// are not shown, images that it makes. A recording that was measured and is written down can be.
-pub fn is_uncountable(demand: &Demand) -> bool {
-    let media = &demand.media;
-    let is_unseen = demand.prediction_bytes > 0 || demand.compacted_at.is_some() || demand.has_unseen_choices;
-    let is_heard = media.audio_ms > 0 && !demand.transcript.is_some_and(|transcript| transcript.is_measured);
-    demand.drawing.is_some() || demand.audio_output || is_heard || media.opaque > 0 || is_unseen
-}
-
-/// The part of a body that a bill keeps.
-pub fn kept(body: &Bytes) -> Option<Bytes> {
-    if body.len() > KEPT_BODY_BYTES_MAX {
-        return None;
-    }
-    // A small one shares the buffer that it was read into, which would stay
-    // with it as long as a stream lasts.
-    let shared = body.len() <= SHARED_BODY_BYTES_MAX;
-    Some(if shared { Bytes::copy_from_slice(body) } else { body.clone() })
-}
 
 impl Bill {
     /// Ends the hold of an exchange by how its answer ended.

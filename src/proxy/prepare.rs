@@ -68,8 +68,7 @@ impl Proxy {
         models::refuse_unknown(rules, demand, &standing)?;
         let (price, image_price) = models::prices(rules, demand, priced, standing.left, now_s)?;
         let bounding = price.clone().unwrap_or_else(|| rules.sheet.dearest(now_s));
-        let policy = rules.admit.policy;
-        let written = written(policy, operation, &standing, (&bounding, demand));
+        let written = written(rules.admit.policy, operation, &standing, (&bounding, demand));
         // Before anything is looked up, so that made-up ids are paced as well.
         let rate_check = self.guard.pace_request(&attribution).await?;
         self.check_named(&demand.references, Named::InBody, &Self::reach(rules, caller)).await?;
@@ -88,7 +87,7 @@ impl Proxy {
             operation,
             body: &body,
             calls_open: written.tool_calls.is_some(),
-            inputs: policy.inputs(demand, written, kept),
+            inputs: rules.admit.policy.inputs(demand, written, kept),
             encoding: bounding.tokenizer,
             counter: Counter {
                 guard: &self.guard,

@@ -274,8 +274,8 @@ fn is_batch(line: &UsageRow<'_>) -> bool {
     line.endpoint == BATCHES
 }
 
-/// What some spending is reported as. The sums of batches don't tell what their lines call: they
-/// are told apart by what they used.
+/// What some spending is reported as. The sums of batches don't say what their lines call: they
+/// are distinguished by what they used.
 fn report_of(line: &UsageRow<'_>) -> Option<UsageReport> {
     if is_batch(line) {
         let used = &line.sum.quantities;

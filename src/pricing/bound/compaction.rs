@@ -4,7 +4,7 @@
 //! pass reads all of it and writes what replaces it. That may come after each turn, and
 //! no field of the request bounds what a pass writes.
 
-use super::model::output_of_turns;
+use super::output::output_of_turns;
 use super::{BoundInputs, OUTPUT_MAX, ToolsBound, first_turn, turns, window};
 use crate::domain::Demand;
 use crate::pricing::sheet::Price;

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{BoundInputs, Input, compaction, input, output_per_choice, turns};
+use super::output::output_of_turns;
+use super::{BoundInputs, Input, compaction, input};
 use crate::domain::Demand;
 use crate::pricing::sheet::Price;
 
@@ -18,19 +19,6 @@ pub struct ModelTokens {
     /// Output that no output bound covers: a prompt that each choice repeats, rejected
     /// predictions, what compaction writes.
     pub(super) beside: u64,
-}
-
-/// The most output tokens of one choice over all turns.
-pub(super) fn output_of_turns(price: &Price, demand: &Demand, inputs: BoundInputs) -> u64 {
-    output_per_choice(price, demand, inputs.output_max).saturating_mul(outputs(price, demand, inputs))
-}
-
-/// How many turns may each write as much as the model can. A bound that the request names is for
-/// all of them together.
-fn outputs(price: &Price, demand: &Demand, inputs: BoundInputs) -> u64 {
-    let most = price.max_output_tokens;
-    let is_bounded = demand.output_max.is_some_and(|asked| most.is_none_or(|most| asked <= most));
-    if inputs.is_writable || is_bounded { 1 } else { turns(demand, inputs).prompts }
 }
 
 impl ModelTokens {

@@ -6,15 +6,15 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Response, request};
+use http::{Response, request};
 
 use crate::domain::demand::{Bound, Tier};
 use crate::domain::limit::{Mode, Per};
 use crate::domain::{Demand, Limit, Money, ObjectKind, ObjectReference};
 use crate::guard::objects::{Reach, put};
-use crate::guard::{Ending, Guard, Reservation, ReserveRequest};
+use crate::guard::{Guard, Reservation, ReserveRequest};
 use crate::ledger::denial::Denial;
-use crate::ledger::entry::{Attribution, Basis, Job};
+use crate::ledger::entry::Attribution;
 use crate::protocol::openai::batch::{Batch, BatchState, NewBatch};
 use crate::protocol::openai::endpoint::BATCHES;
 use crate::protocol::openai::usage;
@@ -22,9 +22,10 @@ use crate::proxy::admit::is_hopeless;
 use crate::proxy::answer::Answer;
 use crate::proxy::auth::Caller;
 use crate::proxy::batches::file::{BatchFile, EndUser, Fault, Group};
+use crate::proxy::batches::holds::Holds;
 use crate::proxy::batches::lines::Depth;
 use crate::proxy::batches::pricing::Pricing;
-use crate::proxy::batches::terms::{BatchTerms, object};
+use crate::proxy::batches::terms::BatchTerms;
 use crate::proxy::bill::Exchange;
 use crate::proxy::exchange::{DetachOnDrop, Outgoing, answered};
 use crate::proxy::headers::{self, GuardHeaders};
@@ -36,25 +37,10 @@ use crate::proxy::refuse::{Billed, Levers, Named, NoAnswer, Refusal, bounded};
 use crate::proxy::{Content, Failed, Proxy, Rules, models, outgoing, rate_headers};
 use crate::upstream::{AnswerBody, Upstream};
 
-/// The kind of the jobs of batches.
-pub const BATCH: &str = "batch";
-/// How long after its admission a batch must have ended, in seconds. OpenAI lets one run for a
-/// day, and what it has by then takes a while to be written; three days are ours.
-const DEADLINE_S: i64 = 3 * 86_400;
 /// The most that a batch of one model may cost, as of any other request.
 const COST_MAX: Money = Money::from_nano(100_000 * 1_000_000_000);
 /// How long the making of a batch goes on without its client.
 const DETACHED_MAX: Duration = Duration::from_secs(600);
-
-/// The holds of a batch that is to be made.
-struct Holds {
-    /// One for each model.
-    groups: Vec<(Reservation, BatchTerms)>,
-    /// That of a batch whose lines cost nothing.
-    free: Option<Reservation>,
-    /// Headers of the answer about rates.
-    rates: HeaderMap,
-}
 
 impl Proxy {
     /// Serves `POST /batches`.
@@ -283,61 +269,6 @@ fn within_cap(groups: &[Group], cap: Option<Money>) -> Result<(), Refusal> {
     match cap.filter(|cap| needed > *cap) {
         None => Ok(()),
         Some(cap) => Err(Refusal::Denied(Denial::OverClientCap { cap, needed }, Levers::of_batch())),
-    }
-}
-
-impl Holds {
-    fn reservations(&self) -> impl Iterator<Item = &Reservation> {
-        self.groups.iter().map(|(reservation, _)| reservation).chain(&self.free)
-    }
-
-    fn into_reservations(self) -> impl Iterator<Item = Reservation> {
-        self.groups.into_iter().map(|(reservation, _)| reservation).chain(self.free)
-    }
-
-    /// Upstream has made nothing.
-    fn release(self, exchange: &Exchange) {
-        for reservation in self.into_reservations() {
-            reservation.release(exchange.clone().ending());
-        }
-    }
-
-    /// It is not known what upstream has made.
-    fn assume(self, exchange: &Exchange, note: &'static str) {
-        for reservation in self.into_reservations() {
-            let ending = Ending { note: Some(note), tier: Tier::Batch, ..exchange.clone().ending() };
-            reservation.assume(ending);
-        }
-    }
-
-    /// Leaves each to a job of the batch that upstream has made. Where that can't be written, it
-    /// is charged.
-    async fn follow(self, guard: &Guard, id: &str, exchange: &Exchange) {
-        for (reservation, mut terms) in self.groups {
-            terms.request_id.clone_from(&exchange.request_id);
-            let admitted_s = reservation.hold().admitted_ms.div_euclid(1_000);
-            let refused = match terms.text() {
-                Some(text) => {
-                    let (object, deadline_s) =
-                        (object(id, terms.place), admitted_s.saturating_add(DEADLINE_S));
-                    let job = Job { kind: BATCH.to_owned(), object, deadline_s, terms: text };
-                    guard.detach(reservation, job).await
-                }
-                None => Err(reservation),
-            };
-            if let Err(reservation) = refused {
-                tracing::error!(
-                    event = "job_not_written",
-                    entry = reservation.hold().id,
-                    "a batch can't be followed, so its hold is charged"
-                );
-                let note = Some("a batch that could not be followed");
-                reservation.assume(Ending { note, tier: Tier::Batch, ..exchange.clone().ending() });
-            }
-        }
-        if let Some(free) = self.free {
-            free.settle(Basis::Reported, exchange.clone().ending());
-        }
     }
 }
 

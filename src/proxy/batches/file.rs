@@ -90,7 +90,7 @@ impl From<StoredBound> for Bound {
 /// For whom some lines are.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::proxy) enum EndUser {
-    /// For nobody in particular.
+    /// They name none.
     None,
     /// For one.
     One(String),

@@ -17,7 +17,7 @@ use crate::pricing::sheet::{Sheet, UnknownModel};
 use crate::protocol::openai::batch::{Batch, BatchState};
 use crate::proxy::Rules;
 use crate::proxy::asking::{self, Asked};
-use crate::proxy::batches::create::BATCH;
+use crate::proxy::batches::holds::BATCH;
 use crate::proxy::batches::tally::{OutputLines, Sum};
 use crate::proxy::batches::terms::{BatchTerms, batch_of, object};
 use crate::proxy::bill::Exchange;

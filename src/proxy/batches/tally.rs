@@ -10,7 +10,6 @@ use crate::guard::Guard;
 use crate::ledger::entry::Basis;
 use crate::pricing::sheet::{Sheet, UnknownModel};
 use crate::protocol::lines::{Line, LineReader};
-use crate::protocol::openai::RESPONSES;
 use crate::protocol::openai::batch::OutputLine;
 use crate::protocol::openai::operation::Operation;
 use crate::protocol::openai::usage::Answer;
@@ -146,8 +145,8 @@ pub(super) struct OutputLines {
 /// The sums of a batch, by the models of its lines.
 #[derive(Debug)]
 struct Tallies {
-    /// What all lines call: upstream takes no batch that calls several.
-    operation: &'static Operation,
+    /// What all lines call: upstream takes no batch that calls several. `None` if no line is billed.
+    operation: Option<&'static Operation>,
     by_model: Vec<Tally>,
     sheet: Arc<Sheet>,
     unknown: UnknownModel,
@@ -185,7 +184,7 @@ impl OutputLines {
             });
         }
         let first = by_model.iter().find_map(|tally| tally.bill.as_ref());
-        let (operation, at_s) = first.map_or((&RESPONSES, 0), |bill| (bill.operation, bill.at_s));
+        let (operation, at_s) = (first.map(|bill| bill.operation), first.map_or(0, |bill| bill.at_s));
         let (sheet, made) = (Arc::clone(sheet), Vec::new());
         let tallies = Tallies { operation, by_model, sheet, unknown, at_s, made };
         Ok(Self { reader: LineReader::new(ANSWER_BYTES_MAX), tallies, large: Vec::new() })
@@ -220,7 +219,7 @@ impl OutputLines {
 
     /// Reads the large lines on another thread.
     async fn catch_up(&mut self, guard: &Guard) {
-        let operation = self.tallies.operation;
+        let Some(operation) = self.tallies.operation else { return };
         for line in std::mem::take(&mut self.large) {
             let read = guard.parsed(&line, move |line| read(operation, line)).await;
             self.tallies.add(read);
@@ -234,7 +233,7 @@ impl Tallies {
             Line::Whole(line) if line.len() > READ_HERE_BYTES_MAX => {
                 large.push(Bytes::copy_from_slice(line));
             }
-            Line::Whole(line) => self.add(read(self.operation, line)),
+            Line::Whole(line) => self.add(self.operation.and_then(|operation| read(operation, line))),
             // It can't be read: whichever model's it is, it is charged as the dearest.
             Line::TooLong => {
                 if let Some(tally) = self.by_model.iter_mut().max_by_key(|tally| tally.line_cost_max) {
@@ -257,7 +256,8 @@ impl Tallies {
                 None => bill.tools.web_search = None,
             }
         }
-        let made = answer.object_id.as_ref().zip(self.operation.kept_as.filter(|_| *are_stored));
+        let kept_as = bill.operation.kept_as.filter(|_| *are_stored);
+        let made = answer.object_id.as_ref().zip(kept_as);
         self.made.extend(made.map(|(id, kind)| ObjectReference { kind, id: id.clone() }));
         sum.add(bill, *line_cost_max, &answer, || bill.count_output(&text));
     }
