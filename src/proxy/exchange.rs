@@ -53,10 +53,8 @@ pub struct MeteredExchange {
     pub reservation: Reservation,
     /// How it is billed.
     pub bill: Bill,
-    /// Whether the guard added the request for usage.
-    pub hide_usage: bool,
-    /// Whether the last usage of a stream gets its cost.
-    pub wants_cost: bool,
+    /// What the client gets of the usage of a stream.
+    pub usage: StreamUsage,
     /// Where a stream is cut.
     pub cuts: Cuts,
     /// Headers to put on the answer.
@@ -65,6 +63,17 @@ pub struct MeteredExchange {
     pub recording: Option<Box<Recording>>,
     /// What it becomes if it goes on in the background.
     pub background: Option<Box<Beginning>>,
+}
+
+/// What a client gets of the usage of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StreamUsage {
+    /// What upstream sends.
+    AsSent,
+    /// Nothing: the guard has asked for it.
+    Hidden,
+    /// The cost in addition.
+    Priced,
 }
 
 /// Sends a request that is billed at most a fee, as `sending` does, and streams its answer.
@@ -181,11 +190,10 @@ fn streamed(
     policy: StreamPolicy,
     in_flight: InFlight,
 ) -> Answer {
-    let MeteredExchange { reservation, bill, hide_usage, wants_cost, cuts, recording, background, .. } =
-        metered;
-    let hide = if hide_usage { Hide::InjectedUsage } else { Hide::Nothing };
+    let MeteredExchange { reservation, bill, usage, cuts, recording, background, .. } = metered;
+    let hide = if usage == StreamUsage::Hidden { Hide::InjectedUsage } else { Hide::Nothing };
     let mut sse = bill.operation.tap(hide, EVENT_BYTES_MAX);
-    if wants_cost {
+    if usage == StreamUsage::Priced {
         sse.hold_last_usage();
     }
     if let Some(beginning) = background {

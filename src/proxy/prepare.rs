@@ -23,7 +23,7 @@ use crate::proxy::auth::Caller;
 use crate::proxy::background::{Beginning, Settler, Terms};
 use crate::proxy::bill::{self, Bill};
 use crate::proxy::count::Counter;
-use crate::proxy::exchange::MeteredExchange;
+use crate::proxy::exchange::{MeteredExchange, StreamUsage};
 use crate::proxy::headers::{self, GuardHeaders};
 use crate::proxy::in_flight::InFlight;
 use crate::proxy::models::{self, Prices};
@@ -112,9 +112,8 @@ impl Proxy {
         let tool_calls_max = admitted.clamped_calls.or(written.tool_calls);
         let edit = Edit { include_usage: parsed.wants_usage_injected(), output_max, tool_calls_max };
         let body = parsed.rewrite(&body, &edit).map_or(body, Bytes::from);
-        let hide_usage = edit.include_usage;
-        let exchange =
-            MeteredExchange { reservation, bill, hide_usage, wants_cost, cuts, extra, recording, background };
+        let usage = stream_usage(&edit, wants_cost);
+        let exchange = MeteredExchange { reservation, bill, usage, cuts, extra, recording, background };
         Ok(AdmittedRequest { body, content, exchange: Box::new(exchange) })
     }
 
@@ -269,6 +268,15 @@ impl Proxy {
             priced_as: price.map(|price| Arc::clone(&price.id)),
             image_model: models::of_images(demand).map(Into::into),
         }
+    }
+}
+
+/// What the client gets of the usage of a stream. Where the guard has asked for it, that is nothing.
+const fn stream_usage(edit: &Edit, wants_cost: bool) -> StreamUsage {
+    match (edit.include_usage, wants_cost) {
+        (true, _) => StreamUsage::Hidden,
+        (false, true) => StreamUsage::Priced,
+        (false, false) => StreamUsage::AsSent,
     }
 }
 

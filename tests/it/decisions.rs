@@ -78,7 +78,7 @@ fn decisions_are_a_report_of_their_own_and_their_images_are_held_wherever_they_a
         // the cache, at 0.25 dollars a million.
         assert!(held[0] < 50_000_000, "{held:?}");
         assert_eq!(held[1..], [230_500_000_000; 2]);
-        let now = spendguard::clock::Clock::default().now_s();
+        let now = jiff::Timestamp::now().as_second();
         let usage = async |kind: &str| -> Vec<Value> {
             let path = format!("/v1/organization/usage/{kind}?start_time={}&bucket_width=1d", now - 86_400);
             let page = house.admin(Method::GET, &path, None).await.json();

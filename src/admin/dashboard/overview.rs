@@ -16,6 +16,7 @@ use crate::admin::limits::everything;
 use crate::admin::usage::days;
 use crate::domain::{Money, Span, Window};
 use crate::ledger::calendar;
+use crate::proxy::accrual::{CONTAINER, VECTOR_STORE};
 use crate::proxy::background::RESPONSE;
 use crate::proxy::batches::BATCH;
 use crate::store::jobs::JobSum;
@@ -229,6 +230,8 @@ fn job_kind(lang: Lang, kind: &str) -> &str {
     match kind {
         RESPONSE => lang.words().background_responses,
         BATCH => lang.words().batches,
+        CONTAINER => lang.words().containers,
+        VECTOR_STORE => lang.words().vector_stores,
         other => other,
     }
 }

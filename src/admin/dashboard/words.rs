@@ -45,7 +45,8 @@ words! {
     window_request window_minute window_hour window_day window_week window_month window_quarter window_year window_total
     // Overview.
     month_forecast forecast_range no_forecast held_now all_limits last_days spend_per_day no_usage no_usage_how top_keys
-    top_models all_usage nothing_this_month jobs n_jobs background_responses batches
+    top_models all_usage nothing_this_month jobs n_jobs background_responses batches containers
+    vector_stores
     // API keys.
     api_keys_lead create_key create_key_lead secret spend_this_month search_keys no_keys no_keys_how active
     expired revoked key_name_hint expires_after no_expiry models_allowed models_allowed_hint bad_name no_such_project

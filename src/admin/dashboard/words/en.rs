@@ -106,6 +106,8 @@ pub(in crate::admin::dashboard) const EN: Words = Words {
     n_jobs: "{n} job|{n} jobs",
     background_responses: "Background responses",
     batches: "Batches",
+    containers: "Containers",
+    vector_stores: "Vector stores",
     api_keys_lead: "Programs use these keys instead of your OpenAI key. A secret key is shown only once, when it is created.",
     create_key: "Create new secret key",
     create_key_lead: "Use a separate key for each program to see what each one spends.",

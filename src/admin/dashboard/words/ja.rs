@@ -106,6 +106,8 @@ pub(in crate::admin::dashboard) const JA: Words = Words {
     n_jobs: "{n}件",
     background_responses: "バックグラウンド応答",
     batches: "バッチ",
+    containers: "コンテナ",
+    vector_stores: "ベクトルストア",
     api_keys_lead: "プログラムはOpenAIのキーの代わりにこれらのキーを使います。シークレットキーは作成時に一度だけ表示されます。",
     create_key: "新しいシークレットキーを作成",
     create_key_lead: "プログラムごとに別のキーを使うと、それぞれの支出がわかります。",

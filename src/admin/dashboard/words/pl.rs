@@ -106,6 +106,8 @@ pub(in crate::admin::dashboard) const PL: Words = Words {
     n_jobs: "{n} zadanie|{n} zadania|{n} zadań",
     background_responses: "Odpowiedzi w tle",
     batches: "Partie",
+    containers: "Kontenery",
+    vector_stores: "Magazyny wektorów",
     api_keys_lead: "Programy używają tych kluczy zamiast Twojego klucza OpenAI. Tajny klucz jest pokazywany tylko raz, po utworzeniu.",
     create_key: "Utwórz nowy tajny klucz",
     create_key_lead: "Użyj osobnego klucza dla każdego programu, aby widzieć, ile każdy z nich wydaje.",
