@@ -9,10 +9,12 @@ mod edge;
 mod levers;
 mod missing;
 mod rates;
+mod state;
 mod upstream;
 
 use self::rates::go_duration;
 pub use self::rates::rate_headers;
+use self::state::{busy, conversation_changed, too_slow, unavailable, unwritable};
 
 use std::borrow::Cow;
 
@@ -331,43 +333,11 @@ fn server(status: StatusCode, code: &'static str, message: &str) -> Answer {
     }
 }
 
-fn conversation_changed() -> Answer {
-    let message =
-        "Another process is currently operating on this conversation. Please retry in a few seconds.";
-    let mut answer = client(StatusCode::CONFLICT, Some("conversation_locked"), None, message.to_owned());
-    retry(&mut answer.headers, true, Some(1));
-    answer
-}
-
-fn unwritable() -> Answer {
-    let message = "The spend ledger can't be written right now, so no request is let through.";
-    unavailable("ledger_unavailable", message)
-}
-
-fn unavailable(code: &'static str, message: &str) -> Answer {
-    let mut answer = server(StatusCode::SERVICE_UNAVAILABLE, code, message);
-    retry(&mut answer.headers, true, Some(1));
-    answer
-}
-
 fn retry(headers: &mut HeaderMap, should: bool, after_s: Option<i64>) {
     headers.insert(SHOULD_RETRY, HeaderValue::from_static(if should { "true" } else { "false" }));
     if let Some(after_s) = after_s {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(after_s.max(1)));
     }
-}
-
-fn too_slow() -> Answer {
-    let message = "The request body did not arrive in time.".to_owned();
-    client(StatusCode::REQUEST_TIMEOUT, None, None, message)
-}
-
-fn busy() -> Answer {
-    let message = "Too many questions of this kind are being answered. Please try again in 1s.".to_owned();
-    let mut headers = HeaderMap::new();
-    retry(&mut headers, true, Some(1));
-    let status = StatusCode::TOO_MANY_REQUESTS;
-    Answer { status, message, kind: "requests", param: None, code: Some("rate_limit_exceeded"), headers }
 }
 
 fn too_fast(throttled: &Throttled) -> Answer {

@@ -1,0 +1,37 @@
+//! Refusals because of the state that the guard or a conversation is in.
+
+use http::{HeaderMap, StatusCode};
+
+use super::{Answer, client, retry, server};
+
+pub(super) fn conversation_changed() -> Answer {
+    let message =
+        "Another process is currently operating on this conversation. Please retry in a few seconds.";
+    let mut answer = client(StatusCode::CONFLICT, Some("conversation_locked"), None, message.to_owned());
+    retry(&mut answer.headers, true, Some(1));
+    answer
+}
+
+pub(super) fn unwritable() -> Answer {
+    let message = "The spend ledger can't be written right now, so no request is let through.";
+    unavailable("ledger_unavailable", message)
+}
+
+pub(super) fn unavailable(code: &'static str, message: &str) -> Answer {
+    let mut answer = server(StatusCode::SERVICE_UNAVAILABLE, code, message);
+    retry(&mut answer.headers, true, Some(1));
+    answer
+}
+
+pub(super) fn too_slow() -> Answer {
+    let message = "The request body did not arrive in time.".to_owned();
+    client(StatusCode::REQUEST_TIMEOUT, None, None, message)
+}
+
+pub(super) fn busy() -> Answer {
+    let message = "Too many questions of this kind are being answered. Please try again in 1s.".to_owned();
+    let mut headers = HeaderMap::new();
+    retry(&mut headers, true, Some(1));
+    let status = StatusCode::TOO_MANY_REQUESTS;
+    Answer { status, message, kind: "requests", param: None, code: Some("rate_limit_exceeded"), headers }
+}
