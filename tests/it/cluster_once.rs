@@ -12,7 +12,6 @@ use crate::accrual;
 use crate::alerts::Receiver;
 use crate::cluster::Cluster;
 use crate::harness::{House, call, run};
-use crate::objects::MAKERS;
 use crate::objects::upstream::{self, Kept};
 use crate::postgres::Postgres;
 
@@ -90,8 +89,8 @@ fn a_minute_of_a_container_that_guards_use_at_once_is_charged_once() {
         let postgres = Postgres::start();
         let kept = Arc::new(Kept::default());
         let base_url = format!("http://{}/v1", upstream::serve(&kept).await);
-        let a = House::sharing(&postgres, Some(&base_url), MAKERS).await;
-        let b = House::sharing(&postgres, Some(&base_url), MAKERS).await;
+        let a = House::sharing(&postgres, Some(&base_url), "").await;
+        let b = House::sharing(&postgres, Some(&base_url), "").await;
         let bearer = format!("Bearer {}", a.key);
         let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
         for round in 0..4 {

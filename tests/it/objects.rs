@@ -15,9 +15,12 @@ use serde_json::{Value, json};
 use crate::harness::{Answer, House, UPSTREAM_KEY, call, run};
 use crate::objects::upstream::Kept;
 
-/// Two projects before one upstream; what is refused otherwise may make objects.
+/// Two projects before one upstream.
 const PROJECTS: &str = "[[project]]\nid = \"a\"\nname = \"A\"\n[[project]]\nid = \"b\"\nname = \"B\"\n";
-pub(crate) const MAKERS: &str = "[endpoints]\nallow = [\"POST /v1/files\", \"POST /v1/batches\"]\n";
+/// A file with the lines of a batch that costs nothing, in a form.
+const FILE: &str = "--b\r\nContent-Disposition: form-data; name=\"purpose\"\r\n\r\nbatch\r\n--b\r\n\
+    Content-Disposition: form-data; name=\"file\"; filename=\"f\"\r\n\r\n\
+    {\"custom_id\":\"1\",\"method\":\"POST\",\"url\":\"/v1/moderations\",\"body\":{\"input\":\"x\"}}\r\n--b--\r\n";
 
 /// A guard with two keys, each of a project of its own.
 struct Two {
@@ -43,7 +46,7 @@ impl Two {
     }
 
     async fn new() -> Self {
-        Self::with(MAKERS).await
+        Self::with("").await
     }
 
     async fn ask(&self, key: &str, method: Method, path: &str, body: Option<&Value>) -> Answer {
@@ -58,12 +61,30 @@ impl Two {
     }
 
     async fn post(&self, key: &str, path: &str, body: Value) -> Answer {
+        if path == "/v1/files" {
+            let bearer = format!("Bearer {key}");
+            let form = "multipart/form-data; boundary=b";
+            let headers = [("authorization", bearer.as_str()), ("content-type", form)];
+            return call(
+                &self.house.proxy,
+                Method::POST,
+                path,
+                &headers,
+                Bytes::from_static(FILE.as_bytes()),
+            )
+            .await;
+        }
         self.ask(key, Method::POST, path, Some(&body)).await
     }
 
     /// Makes an object with a key; returns its id.
     async fn make(&self, key: &str, path: &str, body: Value) -> String {
-        let made = self.post(key, path, body).await;
+        let made = if path == "/v1/batches" {
+            let file = self.post(key, "/v1/files", json!({})).await.json();
+            self.post(key, path, json!({ "input_file_id": file["id"], "endpoint": "/v1/moderations" })).await
+        } else {
+            self.post(key, path, body).await
+        };
         assert_eq!(made.status, StatusCode::OK, "{path}: {made:?}");
         made.json()["id"].as_str().unwrap().to_owned()
     }

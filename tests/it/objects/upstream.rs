@@ -145,7 +145,12 @@ fn missing() -> Response {
 async fn answer(State(kept): State<Arc<Kept>>, request: Request) -> Response {
     let (head, body) = request.into_parts();
     let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
-    let asked: Value = serde_json::from_slice(&body).unwrap_or_default();
+    let is_form = body.starts_with(b"--");
+    let asked = if is_form {
+        json!({ "purpose": "batch" })
+    } else {
+        serde_json::from_slice(&body).unwrap_or_default()
+    };
     let target = head.uri.to_string();
     kept.asked.lock().unwrap().push(format!("{} {target}", head.method));
     let path = head.uri.path().strip_prefix("/v1/").unwrap().to_owned();

@@ -7,15 +7,11 @@ use crate::protocol::openai::OPERATIONS;
 use crate::protocol::openai::endpoint::{FREE_DELETE, FREE_GET, FREE_POST, HOSTED_POST};
 
 /// Every path of OpenAI's API that costs money or leads past the limits, and is not served.
-const REFUSED: [&str; 50] = [
+const REFUSED: [&str; 46] = [
     "GET /responses",
     "POST /images/variations",
     "POST /audio/voices",
     "POST /audio/voice_consents",
-    "POST /files",
-    "POST /uploads",
-    "POST /uploads/{}/parts",
-    "POST /uploads/{}/complete",
     "POST /fine_tuning/jobs",
     "POST /fine_tuning/jobs/{}/resume",
     "POST /fine_tuning/alpha/graders/run",
@@ -127,7 +123,7 @@ fn a_known_path_says_which_methods_it_is_served_for() {
         ("PUT /v1/models", "GET and HEAD"),
         ("PATCH /v1/models/gpt-5", "GET, HEAD and DELETE"),
         ("PUT /v1/chat/completions/id", "GET, HEAD, POST and DELETE"),
-        ("DELETE /v1/files", "GET and HEAD"),
+        ("DELETE /v1/files", "GET, HEAD and POST"),
         ("POST /v1/dashboard/billing/usage", "GET and HEAD"),
         ("POST /", "GET and HEAD"),
     ] {
