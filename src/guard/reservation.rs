@@ -207,14 +207,16 @@ impl Reservation {
         if let Some(check) = next.rate_check.take() {
             check.end(RateCost::of(&next.hold.bound.quantities()));
         }
-        let hold = Arc::clone(&next.hold);
+        let (hold, is_sent) = (Arc::clone(&next.hold), next.sent);
         drop(next);
         let renewed = (Arc::clone(&hold), job.clone());
         let answer = self.guard.core.renew(entry.clone(), &self.hold, renewed, slot);
         if let Some(answer) = answer
             && !answer.await.unwrap_or(false)
         {
-            return Err(Self::new(Arc::clone(&self.guard), hold, next_slot));
+            let mut back = Self::new(Arc::clone(&self.guard), hold, next_slot);
+            back.sent = is_sent;
+            return Err(back);
         }
         self.observe(&entry);
         self.leave_to(OpenJob { hold, job });

@@ -21,7 +21,7 @@ const UNKNOWN_QUALITY_TOKENS: u64 = 20_300;
 ///
 /// A size that is not named is taken for the largest of `gpt-image-1`; a larger
 /// one costs as many tokens more as it has pixels more.
-pub(super) fn output_tokens(tool: &ImageDemand) -> u64 {
+pub(crate) fn output_tokens(tool: &ImageDemand) -> u64 {
     let [low, medium, high] = LARGEST_TOKENS;
     let largest = match tool.quality {
         ImageQuality::Low => low,

@@ -5,6 +5,7 @@
 //! billed is settled or held. The job ends with the object. Where nothing more can be held, the
 //! guard deletes a container; a vector store stays, and its storage is booked as it accrues.
 
+mod known;
 mod periods;
 mod terms;
 
@@ -16,10 +17,10 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
 use crate::domain::demand::Bound;
 use crate::domain::{Money, ObjectKind, ObjectReference};
-use crate::guard::objects::Reach;
 use crate::guard::{Denied, Ending, Guard, Reservation, ReserveRequest};
 use crate::ledger::denial::Denial;
 use crate::ledger::entry::{Attribution, Basis, Job, OpenJob};
+use crate::ledger::waiting::Turn;
 use crate::pricing::rates::Rates;
 use crate::pricing::sheet::Sheet;
 use crate::protocol::openai::hosted::Container;
@@ -154,6 +155,8 @@ impl Accrual {
     /// Ends the job of an object, if one runs, and charges what has passed until a time, in Unix
     /// seconds. Returns whether one has ended.
     pub async fn end(&self, kind: &str, id: &str, end_s: i64, note: &'static str) -> bool {
+        let lived_s = if kind == CONTAINER { self.lived_until(id).await } else { None };
+        let end_s = lived_s.map_or(end_s, |lived_s| lived_s.min(end_s));
         let resumed = match self.guard.resume_job(kind, id).await {
             Ok(resumed) => resumed,
             Err(error) => {
@@ -217,7 +220,8 @@ impl Accrual {
     /// Settles the period of a job up to a time, and has the next one held.
     async fn renew(&self, open: &OpenJob, end_s: i64, next: &Terms) -> Renewal {
         let request = self.request(&open.hold.attribution, next.bound());
-        match self.guard.reserve(request).await {
+        // Not behind those that wait: it pays for what is there.
+        match self.guard.reserve_in_turn(request, Turn::Last).await {
             Ok(hold) => match self.renew_with(open, end_s, next, hold).await {
                 Ok(()) => Renewal::Done,
                 Err(_) => Renewal::Later,
@@ -259,7 +263,8 @@ impl Accrual {
                 return;
             };
             let now_s = self.now_s();
-            let next = terms.grown(bytes_of(&open).saturating_add(added.bytes_max()), now_s);
+            let least = bytes_of(&open).saturating_add(added.bytes_max());
+            let next = terms.grown((least, file_bytes_of(&open)), now_s);
             hold = self.enlarged(hold, &next).await;
             match self.renew_with(&open, now_s, &next, hold).await {
                 Ok(()) => return,
@@ -277,8 +282,11 @@ impl Accrual {
         if hold.hold().bound.cost >= needed {
             return hold;
         }
-        match self.guard.reserve(self.request(&hold.hold().attribution, needed)).await {
-            Ok(larger) => {
+        let request = self.request(&hold.hold().attribution, needed);
+        match self.guard.reserve_in_turn(request, Turn::Last).await {
+            Ok(mut larger) => {
+                // Upstream has taken the files.
+                larger.mark_sent();
                 hold.release(Ending { note: Some("replaced by a larger hold"), ..Ending::default() });
                 larger
             }
@@ -328,14 +336,6 @@ impl Accrual {
         };
         tokio::time::timeout(ASK_MAX, question).await.ok()?
     }
-
-    /// When a container was last used through any guard, as far as that can be read.
-    async fn used_s(&self, id: &str) -> Option<i64> {
-        let of = ObjectReference { kind: ObjectKind::Container, id: id.to_owned() };
-        // Reads it into memory.
-        let _ = self.guard.check_objects(std::slice::from_ref(&of), &Reach::All).await;
-        self.guard.objects().lookup(of.kind, id).map(|known| known.used_s)
-    }
 }
 
 /// Charges the hold of an object whose job can't be written.
@@ -353,6 +353,14 @@ fn charge_unfollowed(reservation: Reservation, id: &str) {
 pub(super) fn bytes_of(open: &OpenJob) -> u64 {
     match Terms::read(&open.job.terms).map(|terms| terms.of) {
         Ok(Object::VectorStore { bytes, .. }) => bytes,
+        Ok(Object::Container { .. }) | Err(_) => 0,
+    }
+}
+
+/// The most bytes that a file of a store takes, by its job.
+fn file_bytes_of(open: &OpenJob) -> u64 {
+    match Terms::read(&open.job.terms).map(|terms| terms.of) {
+        Ok(Object::VectorStore { file_bytes, .. }) => file_bytes,
         Ok(Object::Container { .. }) | Err(_) => 0,
     }
 }

@@ -8,6 +8,7 @@ mod create;
 mod fetch;
 mod file;
 mod holds;
+mod joined;
 mod lines;
 mod pricing;
 mod scan;

@@ -345,9 +345,14 @@ impl Bill {
     /// The tier that decides the price: the one served, or if the answer does
     /// not say, the dearer of the one asked for and the usual one.
     fn served_tier(&self, answer: &Answer) -> Tier {
-        if let Some(implied) = self.requested_tier.filter(|tier| tier.is_implied()) {
-            // Whatever tier up to standard the answer names.
-            return answer.tier.filter(|tier| *tier > Tier::Scale).unwrap_or(implied);
+        let known = [self.requested_tier, Some(self.default_tier)];
+        if let Some(implied) = known.into_iter().flatten().find(|tier| tier.is_implied()) {
+            return match answer.tier {
+                Some(tier) if tier > Tier::Scale => tier,
+                // Whatever tier up to standard the answer names.
+                Some(_) => implied,
+                None => self.requested_tier.unwrap_or(implied),
+            };
         }
         answer.tier.unwrap_or_else(|| {
             self.requested_tier.map_or(self.default_tier, |requested| requested.max(Tier::Standard))

@@ -18,6 +18,8 @@ use crate::proxy::room::{Pool, Room, STEP_BYTES};
 pub const ANSWER_BYTES_MAX: usize = 192 << 20;
 /// The largest event of a stream that is looked into.
 pub const EVENT_BYTES_MAX: usize = 32 << 20;
+/// The largest upload: a file of 512 MB, OpenAI's most, and the form around it.
+pub(super) const UPLOAD_BYTES_MAX: u64 = (512 << 20) + (1 << 20);
 /// The most bytes that are discarded of a body that is refused.
 const DISCARDED_BYTES_MAX: usize = 16 << 20;
 const DISCARD_TIME_MAX: Duration = Duration::from_secs(2);

@@ -32,8 +32,8 @@ use crate::proxy::record::{CONTAINER_IDLE_S, made_by};
 use crate::proxy::refuse::{Billed, Named, NoAnswer, Refusal};
 use crate::proxy::{Content, Failed, Proxy, Rules, outgoing, rate_headers};
 
-/// How long an exchange goes on whose client has left, where the configuration has no time for it.
-const GOES_ON: Duration = Duration::from_secs(60);
+/// How long an exchange goes on whose client has left: what it makes has to be followed.
+const GOES_ON: Duration = Duration::from_secs(600);
 
 /// What an admitted request does, beside what is held for it.
 #[derive(Debug)]
@@ -73,7 +73,7 @@ impl Proxy {
         in_flight.admitted(admitted.reservation.hold());
         let content = if body.is_empty() { Content::AsItCame } else { Content::Json };
         let outgoing = outgoing(rules, head, body, &caller, content, &in_flight);
-        let (pass_through, drain) = (caller.key.pass_through, rules.drain.unwrap_or(GOES_ON));
+        let (pass_through, drain) = (caller.key.pass_through, GOES_ON);
         let (shard, rules_then) = (Arc::clone(self), Arc::clone(rules));
         let exchange = async move {
             let answer = shard.exchange_hosted(&rules_then, admitted, outgoing, &caller, in_flight).await;

@@ -17,7 +17,7 @@ use crate::protocol::openai::endpoint::Upload;
 use crate::proxy::answer::Answer;
 use crate::proxy::auth::Caller;
 use crate::proxy::batches::{Depth, Pricing, Scan, ScannedLines};
-use crate::proxy::body::{self, Pace};
+use crate::proxy::body::{self, Pace, UPLOAD_BYTES_MAX};
 use crate::proxy::exchange::{self, Outgoing};
 use crate::proxy::in_flight::InFlight;
 use crate::proxy::lists::ListRequest;
@@ -30,8 +30,6 @@ use crate::upstream::{AnswerBody, Passing, SendError, SendErrorKind, Source, Ups
 
 use self::form::FileForm;
 
-/// The largest upload: a file of 512 MB, OpenAI's most, and the form around it.
-const UPLOAD_BYTES_MAX: u64 = (512 << 20) + (1 << 20);
 /// A part of a body that is read at once: others of the thread have their turn after it.
 const CHUNK_BYTES: usize = 64 << 10;
 const COMPRESSED: &str = "A file that is uploaded can't have a Content-Encoding. Send it as it is.";

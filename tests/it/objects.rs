@@ -81,7 +81,9 @@ impl Two {
     async fn make(&self, key: &str, path: &str, body: Value) -> String {
         let made = if path == "/v1/batches" {
             let file = self.post(key, "/v1/files", json!({})).await.json();
-            self.post(key, path, json!({ "input_file_id": file["id"], "endpoint": "/v1/moderations" })).await
+            let mut batch = json!({ "input_file_id": file["id"], "endpoint": "/v1/moderations" });
+            batch.as_object_mut().unwrap().extend(body.as_object().unwrap().clone());
+            self.post(key, path, batch).await
         } else {
             self.post(key, path, body).await
         };

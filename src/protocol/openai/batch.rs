@@ -11,7 +11,7 @@ use super::request::{self, Invalid, InvalidKind, Request};
 /// The most lines of a batch (OpenAI's documentation of the Batch API).
 pub const LINES_MAX: u64 = 50_000;
 /// What a batch may call that costs nothing.
-const FREE: &str = "/v1/moderations";
+pub const MODERATIONS: &str = "/v1/moderations";
 
 /// A line of the file that a batch is made of.
 #[derive(Debug)]
@@ -52,7 +52,7 @@ impl<'a> InputLine<'a> {
             return Err(wrong("its method must be POST".to_owned()));
         }
         let url = url.string().unwrap_or_default();
-        if url == FREE {
+        if url == MODERATIONS {
             return Ok(Self::Free);
         }
         let Some(operation) = batched(&url) else {
@@ -170,7 +170,7 @@ impl Batch {
         let output_file_id = owned(members.output_file_id);
         let state = match members.status.string().as_deref() {
             Some("validating" | "in_progress" | "finalizing" | "cancelling") => BatchState::Running,
-            Some("failed") if output_file_id.is_none() => BatchState::Refused,
+            Some("failed") if output_file_id.is_none() && completed.unwrap_or(0) == 0 => BatchState::Refused,
             Some("completed" | "failed" | "expired" | "cancelled") => BatchState::Ended,
             Some(_) | None => BatchState::Unknown,
         };
@@ -178,6 +178,10 @@ impl Batch {
         Some(Self { id: owned(members.id)?, state, output_file_id, error_file_id, completed })
     }
 }
+
+/// A line can't be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unreadable;
 
 /// A line of the file of answers.
 #[derive(Debug)]
@@ -204,12 +208,15 @@ struct ResponseMembers<'a> {
 }
 
 impl<'a> OutputLine<'a> {
-    /// Reads a line; `None` if it has no answer.
-    pub fn read(line: &'a [u8]) -> Option<Self> {
-        let text = std::str::from_utf8(line).ok()?;
-        let Object(OutputMembers { response }) = serde_json::from_str(text).ok()?;
-        let Object(ResponseMembers { status_code, body }) = serde_json::from_str(response.value()?).ok()?;
-        Some(Self { status: status_code?, body: body.value()? })
+    /// Reads a line; `Ok(None)` if it has no answer, and an error if it can't be read.
+    pub fn read(line: &'a [u8]) -> Result<Option<Self>, Unreadable> {
+        let text = std::str::from_utf8(line).map_err(|_| Unreadable)?;
+        let Object(OutputMembers { response }) = serde_json::from_str(text).map_err(|_| Unreadable)?;
+        let Some(response) = response.value() else { return Ok(None) };
+        let read = serde_json::from_str(response).map_err(|_| Unreadable)?;
+        let Object(ResponseMembers { status_code, body }) = read;
+        let (status, body) = status_code.zip(body.value()).ok_or(Unreadable)?;
+        Ok(Some(Self { status, body }))
     }
 }
 
@@ -268,6 +275,8 @@ mod tests {
         }
         assert_eq!(state("failed", "null"), BatchState::Refused);
         assert_eq!(state("failed", "\"file-1\""), BatchState::Ended);
+        let midway = br#"{"id":"batch_1","status":"failed","request_counts":{"completed":5}}"#;
+        assert_eq!(Batch::read(midway).unwrap().state, BatchState::Ended);
         assert_eq!(state("paused", "null"), BatchState::Unknown);
         assert!(Batch::read(b"<html>").is_none() && Batch::read(br#"{"object":"batch"}"#).is_none());
     }
@@ -275,11 +284,14 @@ mod tests {
     #[test]
     fn a_line_of_the_output_has_a_status_and_a_body() {
         let line = br#"{"id":"batch_req_1","custom_id":"a","response":{"status_code":200,"request_id":"r","body":{"id":"x"}},"error":null}"#;
-        let read = OutputLine::read(line).unwrap();
+        let read = OutputLine::read(line).unwrap().unwrap();
         assert_eq!((read.status, read.body), (200, r#"{"id":"x"}"#));
-        assert!(
-            OutputLine::read(br#"{"custom_id":"a","response":null,"error":{"code":"batch_expired"}}"#)
-                .is_none()
-        );
+        let failed = br#"{"custom_id":"a","response":null,"error":{"code":"batch_expired"}}"#;
+        assert!(OutputLine::read(failed).unwrap().is_none());
+        for broken in
+            [&b"{"[..], b"\xff", br#"{"response":{"body":{}}}"#, br#"{"response":{},"response":{}}"#]
+        {
+            assert_eq!(OutputLine::read(broken).map(|line| line.is_some()), Err(Unreadable));
+        }
     }
 }

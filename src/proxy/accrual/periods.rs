@@ -7,6 +7,7 @@ use http::Method;
 use crate::ledger::denial::Denial;
 use crate::ledger::entry::OpenJob;
 use crate::protocol::openai::hosted::{Container, VectorStore};
+use crate::protocol::openai::usage;
 use crate::proxy::Rules;
 use crate::proxy::accrual::terms::{GRACE_S, MARGIN_S};
 use crate::proxy::accrual::{Accrual, Asker, CONTAINER, NotShown, Object, Renewal, Terms, log_unusable};
@@ -103,7 +104,9 @@ impl Accrual {
         // That of a client's own key goes on; its minutes are charged once it ends.
         let Some(asker) = asker else { return Seen::Later(PAUSE) };
         let sent = self.send(asker, Method::DELETE, "/containers", id, &open.hold.attribution).await;
-        let is_gone = sent.is_some_and(|(status, _)| status.is_success() || status == 404);
+        let is_gone = sent.is_some_and(|(status, body)| {
+            status.is_success() || (status == 404 && usage::is_error_envelope(&body))
+        });
         if !is_gone {
             tracing::error!(
                 event = "container_not_deleted",

@@ -163,11 +163,13 @@ impl Terms {
         Self { of, ..next }
     }
 
-    /// The same from a time on, at which files were added: it keeps so many bytes, or more.
-    pub(super) fn grown(&self, least: u64, now_s: i64) -> Self {
+    /// The same from a time on, at which files were added: it keeps so many bytes, or more, and
+    /// each of its files so many, or more.
+    pub(super) fn grown(&self, (least, file_least): (u64, u64), now_s: i64) -> Self {
         let mut grown = Self { from_s: now_s, ..self.clone() };
-        if let Object::VectorStore { bytes, changed_s, .. } = &mut grown.of {
+        if let Object::VectorStore { bytes, file_bytes, changed_s, .. } = &mut grown.of {
             *bytes = (*bytes).max(least);
+            *file_bytes = (*file_bytes).max(file_least);
             *changed_s = now_s;
         }
         grown

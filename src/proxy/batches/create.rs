@@ -15,7 +15,7 @@ use crate::guard::objects::{Reach, put};
 use crate::guard::{Guard, Reservation, ReserveRequest};
 use crate::ledger::denial::Denial;
 use crate::ledger::entry::Attribution;
-use crate::protocol::openai::batch::{Batch, BatchState, NewBatch};
+use crate::protocol::openai::batch::{Batch, BatchState, MODERATIONS, NewBatch};
 use crate::protocol::openai::endpoint::BATCHES;
 use crate::protocol::openai::usage;
 use crate::proxy::admit::is_hopeless;
@@ -244,7 +244,11 @@ fn well_formed(file: &BatchFile, endpoint: &str) -> Result<(), Refusal> {
     if file.lines == 0 {
         return wrong("The file has no lines.".to_owned());
     }
-    // Upstream takes no other, and what its output is read as is decided by it.
+    if let Some(line) = file.free_line.filter(|_| endpoint != MODERATIONS) {
+        let shown = bounded(endpoint);
+        return wrong(format!("Line {line} of the file calls {MODERATIONS}, and the batch is for {shown}."));
+    }
+    // Upstream takes no other, and the output is read as answers of this endpoint.
     let other = file.groups.iter().find(|group| group.operation() != endpoint);
     other.map_or(Ok(()), |group| {
         let (line, url) = (group.first_line, group.operation());

@@ -14,8 +14,10 @@ use crate::proxy::batches::pricing::Pricing;
 pub(in crate::proxy) struct BatchFile {
     /// What it was priced by, and the time of those prices in Unix seconds.
     priced_by: (String, i64),
-    /// Its lines.
+    /// Its lines, blank ones left out.
     pub(super) lines: u64,
+    /// The first line that costs nothing.
+    pub(super) free_line: Option<u64>,
     /// Whether the tokens of their text were counted: without that, each byte is one.
     pub(super) is_counted: bool,
     /// Those that cost something, by the model that they name.
@@ -57,6 +59,9 @@ pub(in crate::proxy) struct Group {
     pub(super) line_cost_max_nano: i64,
     /// How many of them search the web once, without a usage that says so.
     pub(super) searching_lines: u64,
+    /// Whether none of them has tools, is billed by anything but tokens, or asks for a tier above
+    /// standard: then a sum of their tokens says what they cost.
+    pub(super) is_plain: bool,
     /// The first line that leaves open how often hosted tools are called.
     pub(super) open_line: Option<u64>,
     /// Whether upstream keeps answers of theirs as objects.
@@ -128,13 +133,13 @@ impl BatchFile {
     /// That of these lines.
     pub(super) fn new(
         priced_by: (String, i64),
-        (lines, is_counted): (u64, bool),
+        (lines, free_line, is_counted): (u64, Option<u64>, bool),
         groups: Vec<Group>,
         named: BTreeMap<ObjectReference, u64>,
         fault: Option<Fault>,
     ) -> Self {
         let named = named.into_iter().map(|(of, line)| (of.kind.name().to_owned(), of.id, line)).collect();
-        Self { priced_by, lines, is_counted, groups, named, fault }
+        Self { priced_by, lines, free_line, is_counted, groups, named, fault }
     }
 
     /// Reads it as it is stored.

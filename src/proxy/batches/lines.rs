@@ -53,15 +53,20 @@ impl ScannedLines {
     /// Takes the next bytes. [`ScannedLines::catch_up`] has to follow.
     pub(in crate::proxy) fn take(&mut self, bytes: &[u8]) {
         let Self { reader, lines, .. } = self;
-        if !lines.scan.is_over() {
+        if !lines.scan.has_fault() {
             reader.feed(bytes, |line| lines.add(line));
         }
+    }
+
+    /// Whether the file can't make a batch, whatever follows.
+    pub(in crate::proxy) fn has_fault(&self) -> bool {
+        self.lines.scan.has_fault()
     }
 
     /// Takes the end of the file. [`ScannedLines::catch_up`] has to follow.
     pub(in crate::proxy) fn end(&mut self) {
         let Self { reader, lines, .. } = self;
-        if !lines.scan.is_over() {
+        if !lines.scan.has_fault() {
             reader.finish(|line| lines.add(line));
         }
     }

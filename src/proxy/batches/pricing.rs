@@ -19,13 +19,18 @@ pub(in crate::proxy) struct Pricing {
 impl Pricing {
     /// By the rules in force.
     pub(in crate::proxy) fn of(rules: &Rules, at_s: i64) -> Self {
-        let (unknown, policy) = (rules.unknown_model, rules.admit.policy);
-        Self { sheet: Arc::clone(&rules.sheet), unknown, policy, at_s }
+        Self::with((Arc::clone(&rules.sheet), rules.unknown_model), rules.admit.policy, at_s)
+    }
+
+    /// By these.
+    pub(super) fn with((sheet, unknown): (Arc<Sheet>, UnknownModel), policy: Policy, at_s: i64) -> Self {
+        Self { sheet, unknown, policy, at_s }
     }
 
     /// A text that is another one where the same line could be priced differently.
     pub(super) fn version(&self) -> String {
-        format!("{} {:?} {:?}", self.sheet.version(), self.unknown, self.policy)
+        let guard = env!("CARGO_PKG_VERSION");
+        format!("{guard} {} {:?} {:?}", self.sheet.version(), self.unknown, self.policy)
     }
 
     /// The price of a model.

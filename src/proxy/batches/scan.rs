@@ -6,19 +6,19 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::domain::demand::{Bound, ContainerDemand, Tier, ToolDemand, WebSearch};
-use crate::domain::model::ANY_IMAGE;
-use crate::domain::usage::ContainerMemory;
-use crate::domain::{Demand, KeptContainers, KeptSize, Money, ObjectReference};
+use crate::domain::demand::{Bound, Tier, ToolDemand, WebSearch};
+use crate::domain::{Demand, KeptContainers, Money, ObjectReference, Quantities};
 use crate::pricing::bound::{BoundInputs, ModelTokens, bound, pictures};
 use crate::pricing::count;
 use crate::pricing::plan::Written;
 use crate::pricing::sheet::Price;
 use crate::protocol::openai::batch::{InputLine, LINES_MAX};
 use crate::protocol::openai::operation::Operation;
+use crate::protocol::openai::usage::AnswerForm;
 use crate::protocol::openai::{Invalid, InvalidKind};
 use crate::proxy::background::Terms;
 use crate::proxy::batches::file::{BatchFile, EndUser, Fault, Group};
+use crate::proxy::batches::joined::{image_price, join, kept};
 use crate::proxy::batches::pricing::Pricing;
 use crate::proxy::bill::{self, Bill};
 use crate::proxy::models;
@@ -33,6 +33,10 @@ const NAMED_MAX: usize = 256;
 pub(in crate::proxy) struct Scan {
     pricing: Pricing,
     lines: u64,
+    /// Lines that are not blank.
+    requests: u64,
+    /// The first line that costs nothing.
+    free_line: Option<u64>,
     sums: Vec<Sum>,
     /// Each with the first line that names it.
     named: BTreeMap<ObjectReference, u64>,
@@ -97,6 +101,7 @@ struct Sum {
     line_cost_max: Money,
     are_stored: bool,
     searching_lines: u64,
+    is_plain: bool,
     open_line: Option<u64>,
     bounding: Arc<Price>,
     /// What a line's answer is billed by: of everything the most that a line has.
@@ -106,11 +111,19 @@ struct Sum {
 impl Scan {
     /// A scan of a file of which nothing was read yet.
     pub(in crate::proxy) fn new(pricing: Pricing) -> Self {
-        Self { pricing, lines: 0, sums: Vec::new(), named: BTreeMap::new(), fault: None }
+        Self {
+            pricing,
+            lines: 0,
+            requests: 0,
+            free_line: None,
+            sums: Vec::new(),
+            named: BTreeMap::new(),
+            fault: None,
+        }
     }
 
     /// Whether the file can't make a batch, whatever follows.
-    pub(in crate::proxy) fn is_over(&self) -> bool {
+    pub(in crate::proxy) fn has_fault(&self) -> bool {
         self.fault.is_some()
     }
 
@@ -127,16 +140,20 @@ impl Scan {
 
     /// Adds a line that was read.
     pub(super) fn add(&mut self, number: u64, line: Result<ReadLine, Invalid>) {
-        if self.is_over() {
+        if self.has_fault() {
             return;
         }
+        self.requests = self.requests.saturating_add(1);
         let (added, is_not_allowed) = match line {
-            Ok(ReadLine::Free) => (Ok(()), false),
+            Ok(ReadLine::Free) => {
+                self.free_line.get_or_insert(number);
+                (Ok(()), false)
+            }
             Ok(ReadLine::Metered(line)) => (self.price(number, *line), true),
             Err(Invalid { message, kind, .. }) => (Err(message), kind == InvalidKind::NotAllowed),
         };
         self.fault = added.err().map(|why| Fault { line: number, why, is_not_allowed });
-        if self.lines > LINES_MAX && self.fault.is_none() {
+        if self.requests > LINES_MAX && self.fault.is_none() {
             let why = format!("a batch has at most {LINES_MAX} lines");
             self.fault = Some(Fault { line: number, why, is_not_allowed: false });
         }
@@ -152,7 +169,7 @@ impl Scan {
     pub(super) fn finish(self, is_counted: bool) -> BatchFile {
         let groups = self.sums.into_iter().map(Sum::group).collect();
         let (version, at_s) = (self.pricing.version(), self.pricing.at_s());
-        let lines = (self.lines, is_counted);
+        let lines = (self.requests, self.free_line, is_counted);
         BatchFile::new((version, at_s), lines, groups, self.named, self.fault)
     }
 
@@ -177,17 +194,19 @@ impl Scan {
             return Err(format!("the lines up to it name more than {NAMED_MAX} objects"));
         }
         let of_images = models::of_images(&demand);
-        let same = |sum: &&mut Sum| {
-            sum.bill.operation == operation
-                && sum.model == demand.model
-                && sum.image_model.as_deref() == of_images
-        };
+        let same = |sum: &&mut Sum| sum.bill.operation == operation && sum.model == demand.model;
         let inputs = self.pricing.policy().inputs(&demand, Written::default(), kept(&demand));
         // Nothing is written into a file.
         let inputs = BoundInputs { text_tokens, is_writable: false, ..inputs };
         if let Some(sum) = self.sums.iter_mut().find(same) {
+            sum.join_images(&self.pricing, of_images)?;
             sum.add(number, &demand, inputs);
             return Ok(());
+        }
+        // Their answers don't name the model that has served them.
+        if operation.answers == AnswerForm::Images && !self.sums.is_empty() {
+            return Err("images of another model than those of the lines before it need a file of their own"
+                .to_owned());
         }
         if self.sums.len() == GROUPS_MAX {
             return Err(format!("the lines up to it name more than {GROUPS_MAX} models"));
@@ -222,10 +241,7 @@ impl Sum {
         let (sheet, at_s) = (pricing.sheet(), pricing.at_s());
         let price = pricing.price_of(&demand.model, at_s);
         let image_model = models::of_images(demand).map(str::to_owned);
-        let image_price = image_model.as_deref().and_then(|model| {
-            let unnamed = model == ANY_IMAGE;
-            if unnamed { sheet.dearest_image_model(at_s) } else { pricing.price_of(model, at_s) }
-        });
+        let image_price = image_model.as_deref().and_then(|model| image_price(pricing, model));
         let bounding = price.clone().unwrap_or_else(|| sheet.dearest(at_s));
         let bill = Bill {
             operation,
@@ -265,15 +281,37 @@ impl Sum {
             line_cost_max,
             are_stored: false,
             searching_lines: 0,
+            is_plain: true,
             open_line: None,
             bounding,
             bill,
         }
     }
 
+    /// Takes up the model of a line's images. An answer does not say which line it is of, so
+    /// lines of one model may name one for images.
+    fn join_images(&mut self, pricing: &Pricing, of_images: Option<&str>) -> Result<(), String> {
+        if self.image_model.as_deref() == of_images {
+            return Ok(());
+        }
+        let is_uniform = self.bill.operation.answers == AnswerForm::Images;
+        match (&self.image_model, of_images) {
+            (Some(_), None) if !is_uniform => Ok(()),
+            (None, Some(model)) if !is_uniform => {
+                self.image_model = Some(model.to_owned());
+                self.bill.image_price = image_price(pricing, model);
+                Ok(())
+            }
+            (None | Some(_), None | Some(_)) => {
+                Err("lines of its model before it name another model for images, or none: put them into files of their own".to_owned())
+            }
+        }
+    }
+
     /// Adds the bound of a line.
     fn add(&mut self, number: u64, demand: &Demand, inputs: BoundInputs) {
         let bill = &mut self.bill;
+        bill.requested_tier = bill.requested_tier.max(demand.tier);
         let most = bound(&self.bounding, bill.image_price.as_deref(), demand, inputs);
         let cost = if bill.price.is_some() { most.cost } else { Money::ZERO };
         self.lines = self.lines.saturating_add(1);
@@ -283,6 +321,10 @@ impl Sum {
         self.output_tokens = self.output_tokens.saturating_add(most.output_tokens);
         self.end_user.add(demand.end_user.as_deref());
         self.are_stored |= demand.stored;
+        let tools = &demand.tools;
+        let has_tools = tools.loops || tools.web_search.is_some() || tools.image.is_some();
+        let is_of_tokens = !has_tools && tools.containers.is_empty() && demand.units == Quantities::default();
+        self.is_plain &= is_of_tokens && demand.tier == Some(Tier::Batch);
         let searches = demand.tools.web_search == Some(WebSearch::Chat);
         self.searching_lines = self.searching_lines.saturating_add(u64::from(searches));
         if demand.tools.loops && demand.tools.calls_max.is_none() {
@@ -311,41 +353,12 @@ impl Sum {
             line_cost_max_nano: self.line_cost_max.nano(),
             are_stored: self.are_stored,
             searching_lines: self.searching_lines,
+            is_plain: self.is_plain,
             open_line: self.open_line,
             terms: Terms::of(&self.bill, KeptContainers::default(), false),
         }
     }
 }
 
-/// What upstream adds to a line from its own store: nothing where the line names no context,
-/// and otherwise a context of unknown size, since other lines may add to it meanwhile.
-fn kept(demand: &Demand) -> KeptSize {
-    let names_context = demand.server_context || demand.references.iter().any(|of| of.kind.is_context());
-    let size = (!names_context).then_some(0);
-    let containers = if names_context { KeptContainers::default() } else { KeptContainers::NONE };
-    KeptSize { tokens: size, pictures: size, containers }
-}
-
-/// Adds the tools of a line to those that any line may have run.
-fn join(tools: &mut ToolDemand, of: &ToolDemand) {
-    // Of two kinds of search, the one that is not named costs as the dearer.
-    tools.web_search = match (tools.web_search, of.web_search) {
-        (known, None) => known,
-        (None, found) => found,
-        (known, found) if known == found => known,
-        (Some(_), Some(_)) => Some(WebSearch::Preview),
-    };
-    if of.containers.len() > tools.containers.len() {
-        tools.containers.resize(of.containers.len(), ContainerDemand::Made(ContainerMemory::default()));
-    }
-    for (known, found) in tools.containers.iter_mut().zip(&of.containers) {
-        if found.memory_max() > known.memory_max() {
-            *known = found.clone();
-        }
-    }
-    tools.context_container = tools.context_container.max(of.context_container);
-    if tools.image.is_none() {
-        tools.image.clone_from(&of.image);
-    }
-    tools.loops |= of.loops;
-}
+#[cfg(test)]
+mod tests;

@@ -100,7 +100,7 @@ impl BatchSettler {
             self.end_one(&open.job.object, Outcome::Unknown, note).await;
             return Asked::Ended;
         };
-        let jobs = self.jobs(id, &terms.models).await;
+        let Some(jobs) = self.jobs(id, &terms.models).await else { return Asked::Failed };
         let by_usage = || self.by_usage(&jobs, body);
         let outcome = match (batch.state, &batch.output_file_id) {
             (BatchState::Refused, _) => Outcome::Nothing,
@@ -118,7 +118,7 @@ impl BatchSettler {
         let files = [&batch.output_file_id, &batch.error_file_id].into_iter().flatten();
         let file = |id: &String| ObjectReference { kind: ObjectKind::File, id: id.clone() };
         self.learn(open, files.map(file).collect()).await;
-        self.end(id, outcome, terms.models.len()).await;
+        self.end(id, outcome, &jobs).await;
         Asked::Ended
     }
 
@@ -127,14 +127,16 @@ impl BatchSettler {
         self.end_one(object, Outcome::Unknown, note).await;
     }
 
-    /// The terms of the jobs of a batch that still run.
-    async fn jobs(&self, id: &str, models: &[String]) -> Vec<Option<BatchTerms>> {
+    /// The terms of the jobs of a batch that still run; `None` if they can't be read now.
+    async fn jobs(&self, id: &str, models: &[String]) -> Option<Vec<Option<BatchTerms>>> {
         let mut jobs = Vec::new();
         for place in 0..models.len() {
-            let open = self.find(&object(id, place)).await;
-            jobs.push(open.and_then(|open| BatchTerms::read(&open.job.terms)));
+            jobs.push(match self.guard.find_job(BATCH, &object(id, place)).await.ok()? {
+                Some(open) => Some(BatchTerms::read(&open.job.terms)?),
+                None => None,
+            });
         }
-        jobs
+        Some(jobs)
     }
 
     /// Adds up the lines of an output.
@@ -178,6 +180,9 @@ impl BatchSettler {
     /// model.
     fn by_usage(&self, jobs: &[Option<BatchTerms>], body: &Bytes) -> Outcome {
         let [Some(BatchTerms { group, .. })] = jobs else { return Outcome::Unknown };
+        if !group.is_plain {
+            return Outcome::Unknown;
+        }
         let Ok(bill) = group.terms.bill(&self.sheet, self.unknown) else { return Outcome::Unknown };
         let answer = bill.operation.answer(body);
         match answer.usage.map(|_| Sum::of(&bill, &answer)) {
@@ -186,15 +191,18 @@ impl BatchSettler {
         }
     }
 
-    /// Ends all jobs of a batch.
-    async fn end(&self, id: &str, outcome: Outcome, count: usize) {
+    /// Ends the jobs of a batch that were found.
+    async fn end(&self, id: &str, outcome: Outcome, jobs: &[Option<BatchTerms>]) {
+        let count = jobs.len();
         let mut sums = match outcome {
             Outcome::Sums(sums) => sums.into_iter().map(|sum| Outcome::Sums(vec![sum])).collect(),
             Outcome::Nothing => Vec::new(),
             Outcome::Unknown => (0..count).map(|_| Outcome::Unknown).collect(),
         };
         sums.resize_with(count, || Outcome::Nothing);
-        for (place, outcome) in sums.into_iter().enumerate() {
+        for (place, (outcome, _)) in
+            sums.into_iter().zip(jobs).enumerate().filter(|(_, (_, job))| job.is_some())
+        {
             self.end_one(&object(id, place), outcome, "neither its output nor its usage can be read").await;
         }
     }

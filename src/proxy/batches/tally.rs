@@ -10,7 +10,7 @@ use crate::guard::Guard;
 use crate::ledger::entry::Basis;
 use crate::pricing::sheet::{Sheet, UnknownModel};
 use crate::protocol::lines::{Line, LineReader};
-use crate::protocol::openai::batch::OutputLine;
+use crate::protocol::openai::batch::{OutputLine, Unreadable};
 use crate::protocol::openai::operation::Operation;
 use crate::protocol::openai::usage::Answer;
 use crate::proxy::background::TermsError;
@@ -155,8 +155,9 @@ struct Tallies {
     made: Vec<ObjectReference>,
 }
 
-/// The answer of a line, and what it says where that has to be counted.
-type Read = (Answer, String);
+/// The answer of a line, and what it says where that has to be counted; `None` if it costs
+/// nothing.
+type Read = Result<Option<(Answer, String)>, Unreadable>;
 
 impl OutputLines {
     /// An output of which nothing was read yet. `terms` has those of each model of the batch, in
@@ -233,18 +234,29 @@ impl Tallies {
             Line::Whole(line) if line.len() > READ_HERE_BYTES_MAX => {
                 large.push(Bytes::copy_from_slice(line));
             }
-            Line::Whole(line) => self.add(self.operation.and_then(|operation| read(operation, line))),
-            // It can't be read: whichever model's it is, it is charged as the dearest.
-            Line::TooLong => {
-                if let Some(tally) = self.by_model.iter_mut().max_by_key(|tally| tally.line_cost_max) {
-                    tally.sum.assume(tally.line_cost_max);
+            Line::Whole(line) if line.iter().all(u8::is_ascii_whitespace) => {}
+            Line::Whole(line) => {
+                if let Some(operation) = self.operation {
+                    self.add(read(operation, line));
                 }
             }
+            Line::TooLong => self.assume(),
         }
     }
 
-    fn add(&mut self, read: Option<Read>) {
-        let Some((answer, text)) = read else { return };
+    /// Adds a line that can't be read: whichever model's it is, it is charged as the dearest.
+    fn assume(&mut self) {
+        if let Some(tally) = self.by_model.iter_mut().max_by_key(|tally| tally.line_cost_max) {
+            tally.sum.assume(tally.line_cost_max);
+        }
+    }
+
+    fn add(&mut self, read: Read) {
+        let (answer, text) = match read {
+            Ok(Some(read)) => read,
+            Ok(None) => return,
+            Err(Unreadable) => return self.assume(),
+        };
         let place = self.place_of(answer.model.as_deref());
         let Some(tally) = self.by_model.get_mut(place) else { return };
         let Tally { bill: Some(bill), line_cost_max, are_stored, searching_lines, sum, .. } = tally else {
@@ -281,13 +293,14 @@ impl Tallies {
     }
 }
 
-/// Reads a line of the output; `None` if it costs nothing.
-fn read(operation: &'static Operation, line: &[u8]) -> Option<Read> {
-    let OutputLine { status, body } = OutputLine::read(line)?;
-    let answer = (200..300).contains(&status).then(|| operation.answer(body.as_bytes()))?;
+/// Reads a line of the output.
+fn read(operation: &'static Operation, line: &[u8]) -> Read {
+    let answered = OutputLine::read(line)?.filter(|answer| (200..300).contains(&answer.status));
+    let Some(OutputLine { body, .. }) = answered else { return Ok(None) };
+    let answer = operation.answer(body.as_bytes());
     let text = match answer.usage {
         Some(_) => String::new(),
         None => operation.output_text(body.as_bytes()).into_owned(),
     };
-    Some((answer, text))
+    Ok(Some((answer, text)))
 }

@@ -19,8 +19,9 @@ use crate::proxy::refuse::Refusal;
 use crate::proxy::{Proxy, Rules};
 use crate::upstream::AnswerBody;
 
-/// How long a client waits for the settlement of a batch that it sees the end of. A large output
-/// takes longer to be read, and is settled soon after.
+/// How long a client waits for the settlement of a batch that it sees the end of, and for the
+/// scan of a file that it has completed. A large output takes longer to be read, and is settled
+/// soon after.
 const SETTLED_WITHIN: Duration = Duration::from_secs(5);
 
 impl Proxy {
@@ -67,9 +68,10 @@ impl Proxy {
             let written = self.guard.learn_objects(vec![put(of.clone(), made_by(&caller.key, now_s))]);
             self.guard.objects_written(written).await;
             if file["purpose"] == "batch" {
-                // If it can't be read now, it is scanned when a batch is made of it.
+                // If it can't be read in time, it is scanned when a batch is made of it.
                 let priced = (Pricing::of(rules, now_s), Depth::Bytes);
-                let _ = self.scan_at_upstream(rules, caller, &of, priced).await;
+                let scan = self.scan_at_upstream(rules, caller, &of, priced);
+                let _ = tokio::time::timeout(SETTLED_WITHIN, scan).await;
             }
         }
         Ok(Response::from_parts(head, Answer::whole(bytes)))

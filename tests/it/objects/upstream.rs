@@ -142,15 +142,18 @@ fn missing() -> Response {
     (StatusCode::NOT_FOUND, axum::Json(error)).into_response()
 }
 
+/// What a body asks for: JSON, or a form of a file.
+fn read(body: &[u8]) -> Value {
+    if body.starts_with(b"--") {
+        return json!({ "purpose": "batch" });
+    }
+    serde_json::from_slice(body).unwrap_or_default()
+}
+
 async fn answer(State(kept): State<Arc<Kept>>, request: Request) -> Response {
     let (head, body) = request.into_parts();
     let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
-    let is_form = body.starts_with(b"--");
-    let asked = if is_form {
-        json!({ "purpose": "batch" })
-    } else {
-        serde_json::from_slice(&body).unwrap_or_default()
-    };
+    let asked = read(&body);
     let target = head.uri.to_string();
     kept.asked.lock().unwrap().push(format!("{} {target}", head.method));
     let path = head.uri.path().strip_prefix("/v1/").unwrap().to_owned();

@@ -1,0 +1,26 @@
+//! What the index of objects knows of containers: when each was used last.
+
+use crate::domain::object::KnownObject;
+use crate::domain::{ObjectKind, ObjectReference};
+use crate::guard::objects::Reach;
+use crate::proxy::accrual::Accrual;
+
+impl Accrual {
+    /// When a container was last used through any guard, as far as that can be read.
+    pub(super) async fn used_s(&self, id: &str) -> Option<i64> {
+        self.known_container(id).await.map(|known| known.used_s)
+    }
+
+    /// Until when a container lives that is used no more, as far as the index of objects knows.
+    pub(super) async fn lived_until(&self, id: &str) -> Option<i64> {
+        let known = self.known_container(id).await?;
+        (known.idle_s > 0).then(|| known.used_s.saturating_add(known.idle_s))
+    }
+
+    async fn known_container(&self, id: &str) -> Option<KnownObject> {
+        let of = ObjectReference { kind: ObjectKind::Container, id: id.to_owned() };
+        // Reads it into memory.
+        let _ = self.guard.check_objects(std::slice::from_ref(&of), &Reach::All).await;
+        self.guard.objects().lookup(of.kind, id)
+    }
+}
