@@ -1,9 +1,10 @@
 //! Databases of earlier versions, brought to this one.
 
 use super::*;
-use crate::domain::Class;
+use crate::domain::{Class, ObjectKind, ObjectReference};
+use crate::store::objects::ObjectChange;
 use crate::store::sql::rollup::Ids;
-use crate::store::sql::{entries, pruned, verify};
+use crate::store::sql::{entries, objects, pruned, verify};
 use crate::store::sqlite::commit;
 
 #[test]
@@ -100,4 +101,23 @@ fn a_database_of_version_7_is_given_the_terms_of_jobs() {
     let kept: (i64, String) =
         db.query_row("SELECT hold_id, terms FROM job", [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
     assert_eq!(kept, (1, "{}".to_owned()));
+}
+
+#[test]
+fn a_database_of_version_8_keeps_its_objects_and_takes_what_a_scan_has_found() {
+    let mut db = Connection::open_in_memory().unwrap();
+    let tx = db.transaction().unwrap();
+    tx.execute_batch(ROLLUP).unwrap();
+    STEPS[..8].iter().for_each(|step| step.iter().for_each(|tables| tx.execute_batch(tables).unwrap()));
+    let file = "INSERT INTO object (kind, id, project, api_key, idle_s, created_s, used_s) \
+                VALUES ('file', 'file-1', 'p', 'k', 0, 1, 0)";
+    tx.execute(file, []).unwrap();
+    upgrade(&tx, 8).unwrap();
+    tx.commit().unwrap();
+    let of = ObjectReference { kind: ObjectKind::File, id: "file-1".to_owned() };
+    let db = Db::Sqlite(&db);
+    assert_eq!(objects::batch_input(db, &of).unwrap(), None);
+    let change = ObjectChange::BatchInput { of: of.clone(), scanned: "{}".into() };
+    objects::write(db, &[change]).unwrap();
+    assert_eq!(objects::batch_input(db, &of).unwrap().as_deref(), Some("{}"));
 }
