@@ -1,6 +1,6 @@
 //! Batches: requests that upstream answers within a day, at half the price.
 //!
-//! What the lines of a file cost at most is known when the file has passed ([`Scan`]), and is
+//! What the lines of a file cost at most is known when the file has passed (`scan`), and is
 //! kept with it. A batch of it is admitted at that: each model of its lines has a hold, which
 //! becomes a job once upstream has made the batch, and ends by the lines of the output.
 

@@ -159,7 +159,7 @@ fn servable(asked: Option<Tier>, project_tier: Tier) -> Vec<Tier> {
 fn stays_within(price: &Price, demand: &Demand, used: &Usage, project_tier: Tier, nano: u64) {
     let inputs = BoundInputs {
         is_writable: true,
-            text_tokens: None,
+        text_tokens: None,
         prompt_tokens: None,
         document_tokens: None,
         context_tokens: (!demand.server_context).then_some(0),
