@@ -32,7 +32,7 @@ use crate::proxy::refuse::Refusal;
 
 /// The largest hold of a request. Even the maximum number of open requests with
 /// such holds is far from the largest amount.
-const COST_MAX: Money = Money::from_nano(100_000 * 1_000_000_000);
+pub(super) const COST_MAX: Money = Money::from_nano(100_000 * 1_000_000_000);
 const TOKENS_MAX: u64 = 1 << 40;
 /// Text is counted exactly where its bytes would hold more than this part of
 /// what is left.

@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Response, header};
+use http::{HeaderMap, Response};
 
 use crate::domain::object::KnownObject;
 use crate::domain::usage::ContainerMemory;
@@ -32,8 +32,8 @@ use crate::proxy::record::{CONTAINER_IDLE_S, made_by};
 use crate::proxy::refuse::{Billed, Named, NoAnswer, Refusal};
 use crate::proxy::{Content, Failed, Proxy, Rules, outgoing, rate_headers};
 
-/// How long an exchange goes on whose client has left: what it makes has to be followed.
-const GOES_ON: Duration = Duration::from_secs(600);
+/// How long an exchange goes on without its client where what it makes at upstream has to be followed.
+pub(super) const MAKING_MAX: Duration = Duration::from_secs(600);
 
 /// What an admitted request does, beside what is held for it.
 #[derive(Debug)]
@@ -73,7 +73,7 @@ impl Proxy {
         in_flight.admitted(admitted.reservation.hold());
         let content = if body.is_empty() { Content::AsItCame } else { Content::Json };
         let outgoing = outgoing(rules, head, body, &caller, content, &in_flight);
-        let (pass_through, drain) = (caller.key.pass_through, GOES_ON);
+        let pass_through = caller.key.pass_through;
         let (shard, rules_then) = (Arc::clone(self), Arc::clone(rules));
         let exchange = async move {
             let answer = shard.exchange_hosted(&rules_then, admitted, outgoing, &caller, in_flight).await;
@@ -82,7 +82,7 @@ impl Proxy {
             answer
         };
         let gone = Arc::new(AtomicBool::new(false));
-        let answer = DetachOnDrop::new(exchange, gone, Some(drain), self.tracker.clone()).await;
+        let answer = DetachOnDrop::new(exchange, gone, Some(MAKING_MAX), self.tracker.clone()).await;
         self.concealed(rules, answer, pass_through).await
     }
 
@@ -217,7 +217,7 @@ impl Proxy {
             let failed = Unserved { reservation, exchange, in_flight, idle: rules.answer_idle };
             return failed.pass_on(head, body).await;
         }
-        let Ok((mut head, bytes)) = whole(Response::from_parts(head, body)).await else {
+        let Ok((head, bytes)) = whole(Response::from_parts(head, body)).await else {
             in_flight.settled(&reservation.assume(exchange.ending()));
             return Err((BROKEN_OFF, in_flight));
         };
@@ -239,7 +239,6 @@ impl Proxy {
             Plan::Store(terms) => self.made_store(&accrual, &terms, reservation, made, caller).await,
         }
         in_flight.ended("ok");
-        head.headers.remove(header::CONTENT_LENGTH);
         Ok(Response::from_parts(head, Answer::whole(bytes)))
     }
 

@@ -1,5 +1,5 @@
 //! Batches: each is held as a job at the most that its lines can cost at batch rates, and settled for the lines that
-//! were completed, once, whoever sees its end first.
+//! were completed, once, whether the guard or a client sees its end first.
 //!
 //! Prices are OpenAI's of the batch tier, in nano-dollars a token.
 

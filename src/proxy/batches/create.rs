@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Response, request};
@@ -18,7 +17,7 @@ use crate::ledger::entry::Attribution;
 use crate::protocol::openai::batch::{Batch, BatchState, MODERATIONS, NewBatch};
 use crate::protocol::openai::endpoint::BATCHES;
 use crate::protocol::openai::usage;
-use crate::proxy::admit::is_hopeless;
+use crate::proxy::admit::{COST_MAX, is_hopeless};
 use crate::proxy::answer::Answer;
 use crate::proxy::auth::Caller;
 use crate::proxy::batches::file::{BatchFile, EndUser, Fault, Group};
@@ -29,6 +28,7 @@ use crate::proxy::batches::terms::BatchTerms;
 use crate::proxy::bill::Exchange;
 use crate::proxy::exchange::{DetachOnDrop, Outgoing, answered};
 use crate::proxy::headers::{self, GuardHeaders};
+use crate::proxy::hosted::MAKING_MAX;
 use crate::proxy::in_flight::InFlight;
 use crate::proxy::lists::whole;
 use crate::proxy::prepare::refuse_invalid;
@@ -36,11 +36,6 @@ use crate::proxy::record::made_by;
 use crate::proxy::refuse::{Billed, Levers, Named, NoAnswer, Refusal, bounded};
 use crate::proxy::{Content, Failed, Proxy, Rules, models, outgoing, rate_headers};
 use crate::upstream::{AnswerBody, Upstream};
-
-/// The most that a batch of one model may cost, as of any other request.
-const COST_MAX: Money = Money::from_nano(100_000 * 1_000_000_000);
-/// How long the making of a batch goes on without its client.
-const DETACHED_MAX: Duration = Duration::from_secs(600);
 
 impl Proxy {
     /// Serves `POST /batches`.
@@ -67,7 +62,7 @@ impl Proxy {
             shard.remember(&caller, is_accepted).await;
             made
         };
-        let (gone, lasts) = (Arc::new(AtomicBool::new(false)), Some(DETACHED_MAX));
+        let (gone, lasts) = (Arc::new(AtomicBool::new(false)), Some(MAKING_MAX));
         let answer = DetachOnDrop::new(making, gone, lasts, self.tracker.clone()).await;
         self.concealed(rules, answer, pass_through).await
     }
