@@ -36,8 +36,12 @@ fn a_batch_costs_at_most_the_sum_of_its_lines_at_batch_rates() {
     assert_eq!(most(&world, &chat("a", "gpt-6.1-sol")), Some(sol));
     let mixed = [chat("a", "gpt-6.1-sol"), "\n".to_owned(), chat("b", "gpt-5-mini"), chat("c", "gpt-5-mini")];
     assert_eq!(most(&world, &mixed.concat()), Some(sol + 2 * mini));
-    let tier = chat("a", "gpt-5-mini").replace("\"model\"", "\"service_tier\":\"priority\",\"model\"");
-    assert_eq!(most(&world, &tier), Some(mini));
+    let at = |tier: &str| {
+        chat("a", "gpt-5-mini").replace("\"model\"", &format!("\"service_tier\":\"{tier}\",\"model\""))
+    };
+    assert_eq!(most(&world, &at("flex")), Some(mini));
+    // 0.45 and 3.6 USD per million.
+    assert_eq!(most(&world, &at("priority")), Some(12 * 450_000 + 100 * 3_600_000));
     let regional = World { is_regional: true, ..World::default() };
     assert_eq!(most(&regional, &chat("a", "gpt-6.1-sol")), Some(sol * 11 / 10));
     let moderation =
