@@ -162,7 +162,9 @@ impl Proxy {
                 return Err((refusal, in_flight));
             }
         };
-        if let Endpoint::Upload(upload) = endpoint {
+        if let Endpoint::Upload(upload) = endpoint
+            && upload::is_streamed(upload, &head.headers)
+        {
             return Box::pin(self.upload(rules, upload, (head, body), caller, in_flight)).await;
         }
         let body = match receive::read(&self.guard, body, &head, rules, &caller).await {

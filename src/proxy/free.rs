@@ -26,7 +26,7 @@ use crate::proxy::batches::BatchFile;
 use crate::proxy::exchange;
 use crate::proxy::headers::{self, GuardHeaders};
 use crate::proxy::in_flight::InFlight;
-use crate::proxy::prepare::{form_boundary, refuse_invalid};
+use crate::proxy::prepare::refuse_invalid;
 use crate::proxy::record::made_by;
 use crate::proxy::refuse::{Named, Refusal, bounded};
 use crate::proxy::{Content, Failed, Proxy, Rules, lists, outgoing, rate_headers};
@@ -106,11 +106,7 @@ impl Proxy {
         in_flight.admitted(reservation.hold());
         let outgoing = outgoing(rules, head, body, &caller, Content::AsItCame, &in_flight);
         let list = lists::ListRequest::of(&outgoing);
-        let used = errand.container.as_mut();
-        let fee = async || match used {
-            Some(used) => self.charge_use(used, &caller, rules.sheet.fees()).await,
-            None => Money::ZERO,
-        };
+        let fee = async || self.fee_of(rules, &mut errand, &caller).await;
         let sending = outgoing.send(self.upstream(rules));
         let sent = exchange::unbilled(sending, (reservation, fee), in_flight).await;
         self.conclude_free(rules, sent, (errand, rates), (&caller, &list)).await
@@ -146,6 +142,14 @@ impl Proxy {
         let rates = rate_headers(&rate_check);
         reservation.pace(rate_check);
         Ok((reservation, rates, errand))
+    }
+
+    /// Charges what an unmetered request has cost that upstream has served.
+    pub(super) async fn fee_of(&self, rules: &Rules, errand: &mut Errand, caller: &Caller) -> Money {
+        match &mut errand.container {
+            Some(used) => self.charge_use(used, caller, rules.sheet.fees()).await,
+            None => Money::ZERO,
+        }
     }
 
     /// Applies the effect of an unmetered request that upstream has answered.
@@ -193,7 +197,7 @@ impl Proxy {
         let mut errand = Errand::default();
         let mut named = Vec::new();
         if *method == Method::POST {
-            named = self.named_in(path, &head.headers, body).await?;
+            named = self.named_in(&head.headers, body).await?;
             self.check_named(&named, Named::InBody, &reach).await?;
         }
         let Some(place) = endpoint::place(path) else {
@@ -237,23 +241,12 @@ impl Proxy {
         Ok(errand)
     }
 
-    /// The objects that the body of a path names: JSON, or the form of a file for a container.
-    async fn named_in(
-        &self,
-        path: &str,
-        headers: &HeaderMap,
-        body: &Bytes,
-    ) -> Result<Vec<ObjectReference>, Refusal> {
-        let of_container = endpoint::place(path).is_some_and(|place| place.kind == ObjectKind::Container);
-        let boundary = if of_container { form_boundary(headers)? } else { None };
-        let found = match boundary {
-            Some(boundary) => {
-                self.guard.parsed(body, move |body| request::object_ids_of_form(body, &boundary)).await
-            }
-            None if is_json(headers, body) => self.guard.parsed(body, |body| request::object_ids(body)).await,
-            None => Ok(Vec::new()),
-        };
-        found.map_err(|invalid| Refusal::Invalid(invalid.message, None))
+    /// The objects that a body names, if it is JSON. A form is read as it passes.
+    async fn named_in(&self, headers: &HeaderMap, body: &Bytes) -> Result<Vec<ObjectReference>, Refusal> {
+        if !is_json(headers, body) {
+            return Ok(Vec::new());
+        }
+        self.guard.parsed(body, |body| request::object_ids(body)).await.map_err(refuse_invalid)
     }
 
     /// The context that a body with these objects adds to a conversation; of a body that

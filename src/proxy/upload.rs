@@ -1,19 +1,22 @@
 //! Uploads: files pass to upstream as they arrive, and are never whole in memory.
 //!
 //! The file of a batch is scanned as it passes, and what its lines cost at most is kept with it.
+//! Objects that a form names are checked before its end is sent: upstream serves no half of a form.
 
 mod form;
 
 use std::pin::pin;
 
 use bytes::Bytes;
-use http::{Response, request};
+use http::{HeaderMap, Response, request};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use tokio::time::{sleep, timeout};
 
-use crate::domain::Money;
+use crate::domain::ObjectReference;
+use crate::guard::Guard;
 use crate::protocol::openai::endpoint::Upload;
+use crate::protocol::openai::request::FormIds;
 use crate::proxy::answer::Answer;
 use crate::proxy::auth::Caller;
 use crate::proxy::batches::{Depth, Pricing, Scan, ScannedLines};
@@ -21,9 +24,9 @@ use crate::proxy::body::{self, Pace, UPLOAD_BYTES_MAX};
 use crate::proxy::exchange::{self, Outgoing};
 use crate::proxy::in_flight::InFlight;
 use crate::proxy::lists::ListRequest;
-use crate::proxy::prepare::form_boundary;
+use crate::proxy::prepare::{form_boundary, refuse_invalid};
 use crate::proxy::receive::{allowance, unread};
-use crate::proxy::refuse::{Billed, NoAnswer, Refusal};
+use crate::proxy::refuse::{Billed, Named, NoAnswer, Refusal};
 use crate::proxy::unpack::Coding;
 use crate::proxy::{Content, Failed, Proxy, Rules, outgoing};
 use crate::upstream::{AnswerBody, Passing, SendError, SendErrorKind, Source, Upstream};
@@ -35,8 +38,44 @@ const CHUNK_BYTES: usize = 64 << 10;
 const COMPRESSED: &str = "A file that is uploaded can't have a Content-Encoding. Send it as it is.";
 const NO_FORM: &str = "This endpoint takes a form: send it as multipart/form-data.";
 
+/// Whether a request of such a path is passed on as it arrives. Only forms are, where it takes JSON as well.
+pub(super) fn is_streamed(upload: Upload, headers: &HeaderMap) -> bool {
+    upload != Upload::ContainerFile || !matches!(form_boundary(headers), Ok(None))
+}
+
+/// What is read of a form as it passes.
+enum PassingForm {
+    /// A file, which may have the lines of a batch.
+    File(Box<FileForm>),
+    /// The objects that it names.
+    Names(Box<FormIds>),
+    /// Nothing.
+    Unread,
+}
+
+impl PassingForm {
+    /// Takes the next bytes; returns the objects that they name.
+    async fn feed(&mut self, guard: &Guard, bytes: &[u8]) -> Result<Vec<ObjectReference>, Refusal> {
+        match self {
+            Self::File(form) => form.feed(guard, bytes).await.map(|()| Vec::new()),
+            Self::Names(form) => form.feed(bytes).map_err(refuse_invalid),
+            Self::Unread => Ok(Vec::new()),
+        }
+    }
+
+    /// Notes that the body has ended.
+    fn end(&self) -> Result<(), Refusal> {
+        match self {
+            Self::File(form) => form.end(),
+            Self::Names(form) => form.finish().map_err(refuse_invalid),
+            Self::Unread => Ok(()),
+        }
+    }
+}
+
 impl Proxy {
-    /// Passes an upload on to upstream. It counts as a request, and costs nothing.
+    /// Passes an upload on to upstream. It counts as a request, and costs at most the fee for keeping a
+    /// container alive.
     pub(super) async fn upload(
         &self,
         rules: &Rules,
@@ -62,34 +101,36 @@ impl Proxy {
         let (list, upstream) = (ListRequest::of(&outgoing), self.upstream(rules));
         let mut failed = None;
         let sending = async {
-            let passed = self.pass(rules, upstream, outgoing, &mut incoming, form.as_mut()).await;
+            let passed = self.pass(rules, upstream, outgoing, (&mut incoming, &mut form), &caller).await;
             passed.map_err(|not_passed| match not_passed {
                 NotPassed::Sending(error) => error,
                 NotPassed::Reading(refusal) => {
                     failed = Some(refusal);
                     let detail = "the client's body broke off".to_owned();
-                    SendError { kind: SendErrorKind::Broken, sent: true, detail }
+                    SendError { kind: SendErrorKind::Broken, sent: false, detail }
                 }
             })
         };
-        let fee = async || Money::ZERO;
+        let fee = async || self.fee_of(rules, &mut errand, &caller).await;
         let sent = exchange::unbilled(sending, (reservation, fee), in_flight).await;
         // A client that upstream has answered early still sends.
         body::discard(incoming).await;
         let sent = sent.map_err(|(refusal, in_flight)| (failed.unwrap_or(refusal), in_flight));
-        errand.scanned = form.and_then(FileForm::finish);
+        if let PassingForm::File(form) = form {
+            errand.scanned = form.finish();
+        }
         let answer = self.conclude_free(rules, sent, (errand, rates), (&caller, &list)).await?;
         self.concealed(rules, Ok(answer), caller.key.pass_through).await
     }
 
-    /// The reader of a form that is an upload's; `None` if nothing in it matters here.
+    /// The reader of a form that is an upload's.
     fn form_of(
         &self,
         rules: &Rules,
         upload: Upload,
         (head, incoming): (&request::Parts, &Incoming),
         caller: &Caller,
-    ) -> Result<Option<FileForm>, Refusal> {
+    ) -> Result<PassingForm, Refusal> {
         if Coding::of(&head.headers)?.is_some() {
             return Err(Refusal::Invalid(COMPRESSED.to_owned(), None));
         }
@@ -98,11 +139,16 @@ impl Proxy {
         }
         let no_form = || Refusal::Invalid(NO_FORM.to_owned(), None);
         let boundary = form_boundary(&head.headers)?.ok_or_else(no_form)?;
-        Ok((upload == Upload::File).then(|| {
-            let scan = Scan::new(Pricing::of(rules, self.guard.clock().now_s()));
-            let line_bytes_max = rules.request_body_bytes_max;
-            FileForm::new(&boundary, ScannedLines::new(scan, Depth::Bytes, line_bytes_max, allowance(caller)))
-        }))
+        Ok(match upload {
+            Upload::File => {
+                let scan = Scan::new(Pricing::of(rules, self.guard.clock().now_s()));
+                let lines =
+                    ScannedLines::new(scan, Depth::Bytes, rules.request_body_bytes_max, allowance(caller));
+                PassingForm::File(Box::new(FileForm::new(&boundary, lines)))
+            }
+            Upload::ContainerFile => PassingForm::Names(Box::new(FormIds::new(&boundary))),
+            Upload::Part => PassingForm::Unread,
+        })
     }
 
     /// Sends a request and its body at the same time, as upstream takes it.
@@ -111,13 +157,13 @@ impl Proxy {
         rules: &Rules,
         upstream: &Upstream,
         outgoing: Outgoing,
-        incoming: &mut Incoming,
-        form: Option<&mut FileForm>,
+        (incoming, form): (&mut Incoming, &mut PassingForm),
+        caller: &Caller,
     ) -> Result<Response<AnswerBody>, NotPassed> {
         let (source, body) = Passing::new(incoming.size_hint().exact());
         let Outgoing { method, suffix, headers, .. } = outgoing;
         let mut answer = pin!(upstream.send_passing(method, &suffix, headers, body));
-        let mut reading = pin!(self.pump(rules, incoming, source, form));
+        let mut reading = pin!(self.pump(rules, (incoming, form), source, caller));
         let passed = tokio::select! {
             biased;
             passed = reading.as_mut() => passed,
@@ -133,10 +179,11 @@ impl Proxy {
     async fn pump(
         &self,
         rules: &Rules,
-        incoming: &mut Incoming,
+        (incoming, form): (&mut Incoming, &mut PassingForm),
         source: Source,
-        mut form: Option<&mut FileForm>,
+        caller: &Caller,
     ) -> Result<(), Refusal> {
+        let reach = Self::reach(rules, caller);
         let mut time = pin!(sleep(rules.request_idle));
         let mut pace = Pace::of_request(rules.request_idle);
         let mut read: u64 = 0;
@@ -147,12 +194,11 @@ impl Proxy {
             if read > UPLOAD_BYTES_MAX {
                 return Err(too_large());
             }
-            if let Some(form) = form.as_deref_mut() {
-                for chunk in part.chunks(CHUNK_BYTES) {
-                    form.feed(&self.guard, chunk).await?;
-                    if part.len() > CHUNK_BYTES {
-                        tokio::task::yield_now().await;
-                    }
+            for chunk in part.chunks(CHUNK_BYTES) {
+                let named = form.feed(&self.guard, chunk).await?;
+                self.check_named(&named, Named::InBody, &reach).await?;
+                if part.len() > CHUNK_BYTES {
+                    tokio::task::yield_now().await;
                 }
             }
             match timeout(rules.answer_idle, source.send(part)).await {
@@ -162,9 +208,7 @@ impl Proxy {
                 Err(_) => return Err(Refusal::Upstream(NoAnswer::TimedOut(Billed::No))),
             }
         }
-        if let Some(form) = form {
-            form.end()?;
-        }
+        form.end()?;
         // If upstream takes no more, its answer says why.
         let _ = source.end().await;
         Ok(())

@@ -40,17 +40,20 @@ pub enum Upload {
     File,
     /// `POST /uploads/{}/parts`: a part of a file.
     Part,
+    /// `POST /containers/{}/files`. It takes JSON as well, which names a file.
+    ContainerFile,
 }
 
 impl Upload {
     /// Every such path.
-    const ALL: [Self; 2] = [Self::File, Self::Part];
+    const ALL: [Self; 3] = [Self::File, Self::Part, Self::ContainerFile];
 
     /// Its name in metrics and logs; `{}` stands for an id.
     pub const fn path(self) -> &'static str {
         match self {
             Self::File => "/v1/files",
             Self::Part => "/v1/uploads/{}/parts",
+            Self::ContainerFile => "/v1/containers/{}/files",
         }
     }
 }
@@ -95,7 +98,7 @@ pub enum Endpoint {
 const ID_BYTES_MAX: usize = 16 << 10;
 
 /// Paths that `POST` may reach without cost; `{}` stands for an id.
-const FREE_POST: [&str; 18] = [
+const FREE_POST: [&str; 17] = [
     "/v1/moderations",
     "/v1/responses/input_tokens",
     "/v1/responses/{}/cancel",
@@ -107,7 +110,6 @@ const FREE_POST: [&str; 18] = [
     "/v1/uploads",
     "/v1/uploads/{}/complete",
     "/v1/uploads/{}/cancel",
-    "/v1/containers/{}/files",
     "/v1/vector_stores/{}",
     "/v1/vector_stores/{}/files/{}",
     "/v1/vector_stores/{}/file_batches/{}/cancel",

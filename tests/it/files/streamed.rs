@@ -19,7 +19,8 @@ const MIB: usize = 1 << 20;
 /// A form whose file is sent in pieces, on a connection of its own.
 struct Sending {
     stream: TcpStream,
-    purpose: &'static str,
+    /// What is behind the file.
+    behind: String,
 }
 
 impl Sending {
@@ -35,20 +36,29 @@ impl Sending {
         length: usize,
         more: &str,
     ) -> Self {
+        Self::begin_at(("/v1/files", ("purpose", purpose)), address, key, length, more).await
+    }
+
+    /// The same of a form for a path, with a field behind the file.
+    async fn begin_at(
+        (path, (field, value)): (&str, (&str, &str)),
+        address: impl tokio::net::ToSocketAddrs,
+        key: &str,
+        length: usize,
+        more: &str,
+    ) -> Self {
         let mut stream = TcpStream::connect(address).await.unwrap();
         let before = "--b7\r\nContent-Disposition: form-data; name=\"file\"; filename=\"in.jsonl\"\r\n\r\n";
-        let length = before.len() + length + Self::behind(purpose).len();
+        let behind = format!(
+            "\r\n--b7\r\nContent-Disposition: form-data; name=\"{field}\"\r\n\r\n{value}\r\n--b7--\r\n"
+        );
+        let length = before.len() + length + behind.len();
         let head = format!(
-            "POST /v1/files HTTP/1.1\r\nhost: guard\r\nauthorization: Bearer {key}\r\nconnection: close\r\n{more}\
+            "POST {path} HTTP/1.1\r\nhost: guard\r\nauthorization: Bearer {key}\r\nconnection: close\r\n{more}\
              content-type: multipart/form-data; boundary=b7\r\ncontent-length: {length}\r\n\r\n{before}"
         );
         stream.write_all(head.as_bytes()).await.unwrap();
-        Self { stream, purpose }
-    }
-
-    /// The part that says what the file is for, behind it.
-    fn behind(purpose: &str) -> String {
-        format!("\r\n--b7\r\nContent-Disposition: form-data; name=\"purpose\"\r\n\r\n{purpose}\r\n--b7--\r\n")
+        Self { stream, behind }
     }
 
     async fn send(&mut self, piece: &[u8]) {
@@ -57,7 +67,8 @@ impl Sending {
 
     /// Sends the end of the form; returns status and body of the answer.
     async fn end(mut self) -> (u16, Value) {
-        self.send(Self::behind(self.purpose).as_bytes()).await;
+        let behind = std::mem::take(&mut self.behind);
+        self.send(behind.as_bytes()).await;
         answer(&mut self.stream).await
     }
 }
@@ -106,6 +117,43 @@ fn a_file_of_100_mib_takes_no_more_memory_than_20_mib() {
         }
         let files = call(&fake, Method::GET, "/__files", &[], Bytes::new()).await.json();
         assert_eq!(files.as_array().unwrap().len(), 3);
+    });
+}
+
+#[test]
+fn a_file_for_a_container_passes_in_the_same_way_and_one_that_names_a_file_of_others_is_not_completed() {
+    run(async {
+        let (_fake, address) = Process::fake();
+        let place = Place::new(&address, LIMIT);
+        let guard = place.serve();
+        let key = guard.make_key().await;
+        let (bearer, proxy) = (format!("Bearer {key}"), guard.process.address("proxy listening"));
+        let ask = async |method, path: &str, body: Value| {
+            let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
+            let body = if body.is_null() { Bytes::new() } else { body.to_string().into() };
+            call(&client(&proxy), method, path, &headers, body).await.json()
+        };
+        let made = ask(Method::POST, "/v1/containers", json!({ "name": "a" })).await;
+        let files = format!("/v1/containers/{}/files", made["id"].as_str().unwrap());
+        let piece = vec![b'x'; MIB];
+        let before = peak_kib(&guard.process);
+        for (field, value, expected) in [("file_id", "file-of-others", 404), ("name", "data.csv", 200)] {
+            let of = (&*files, (field, value));
+            let mut sending = Sending::begin_at(of, proxy.as_str(), &key, 100 * MIB, "").await;
+            for _ in 0..100 {
+                sending.send(&piece).await;
+            }
+            let (status, answer) = sending.end().await;
+            assert_eq!(status, expected, "{answer}");
+            let listed = ask(Method::GET, &files, Value::Null).await;
+            assert_eq!(
+                listed["data"].as_array().map(Vec::len),
+                Some(usize::from(expected == 200)),
+                "{listed}"
+            );
+        }
+        let grown = peak_kib(&guard.process) - before;
+        assert!(grown <= 20 << 10, "{grown} KiB");
     });
 }
 

@@ -78,6 +78,7 @@ fn files_and_batches_are_known() {
     let posted = |path: &str| classify(&Method::POST, path);
     assert_eq!(posted("/files"), Some(Endpoint::Upload(Upload::File)));
     assert_eq!(posted("/v1/uploads/upload_1/parts"), Some(Endpoint::Upload(Upload::Part)));
+    assert_eq!(posted("/v1/containers/cntr_1/files"), Some(Endpoint::Upload(Upload::ContainerFile)));
     assert_eq!(posted("/v1/batches"), Some(Endpoint::Batch));
     assert_eq!(posted("/v1/uploads//parts"), None);
     assert_eq!(get("/v1/uploads/upload_1/parts"), None);

@@ -12,7 +12,6 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess,
 use super::references::{self, References};
 use super::{Invalid, ObjectReference};
 use crate::domain::ObjectKind;
-use crate::protocol::multipart;
 use crate::protocol::openai::json::{self, Raw};
 
 /// Finds every object that a body names. A body that isn't JSON is an error.
@@ -34,17 +33,12 @@ pub fn object_ids(body: &[u8]) -> Result<Vec<ObjectReference>, Invalid> {
         .map_err(|problem| Invalid::body(&problem))
 }
 
-/// Finds every object that a form names. One that could be read in two ways is an error.
-pub fn object_ids_of_form(body: &[u8], boundary: &str) -> Result<Vec<ObjectReference>, Invalid> {
-    let mut found = References::default();
-    for part in multipart::parts(body, boundary).map_err(|error| Invalid::form(&error.to_string()))? {
-        let name = part.name.split_once('[').map_or(part.name, |(name, _)| name);
-        if let At::Id(kind) = At::Any.below(name) {
-            found.add_id(kind, String::from_utf8_lossy(part.data));
-        }
+/// The kind of the objects whose ids a field of a form takes, if it takes any.
+pub(super) fn id_field(name: &str) -> Option<ObjectKind> {
+    match At::Any.below(name) {
+        At::Id(kind) => Some(kind),
+        At::Any | At::Conversation | At::Item | At::Foreign => None,
     }
-    references::all([found, References::default(), References::default()])
-        .map_err(|problem| Invalid::body(&problem))
 }
 
 /// The meaning of a value, by its field.
@@ -232,21 +226,6 @@ mod tests {
     fn both_ids_of_a_field_that_stands_twice_are_found() {
         assert_eq!(found(r#"{"file_id":"file-1","file_id":"file-2"}"#).len(), 2);
         assert_eq!(found(r#"{"items":[{"type":"item_reference","id":"a","id":"b"}]}"#).len(), 2);
-    }
-
-    #[test]
-    fn a_form_names_objects_too() {
-        let form = |name: &str| {
-            let body =
-                format!("--b\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\nfile-1\r\n--b--\r\n");
-            object_ids_of_form(body.as_bytes(), "b").unwrap()
-        };
-        let expected = ObjectReference { kind: ObjectKind::File, id: "file-1".to_owned() };
-        for name in ["file_id", "file_ids[]"] {
-            assert_eq!(form(name), std::slice::from_ref(&expected), "{name}");
-        }
-        assert_eq!(form("file"), []);
-        assert!(object_ids_of_form(b"file_id=file-1", "b").is_err());
     }
 
     #[test]

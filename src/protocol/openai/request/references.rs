@@ -14,7 +14,7 @@ use crate::protocol::openai::json::{Object, Raw};
 /// The most objects that one body may name; more than any client sends.
 const REFERENCES_MAX: usize = 4_096;
 /// The longest id, in bytes, as for ids in a path.
-const ID_BYTES_MAX: usize = 256;
+pub(super) const ID_BYTES_MAX: usize = 256;
 
 /// The objects found so far, or the first reason why the body is refused.
 #[derive(Debug, Default)]
