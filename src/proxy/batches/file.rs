@@ -51,8 +51,6 @@ pub(in crate::proxy) struct Group {
     pub(super) end_user: EndUser,
     /// The number of the first of them.
     pub(super) first_line: u64,
-    /// How many there are.
-    pub(super) lines: u64,
     /// What they cost at most, together.
     pub(super) bound: StoredBound,
     /// What the dearest of them costs at most, in nano-dollars.

@@ -1,6 +1,6 @@
 //! Scans the file of a batch, line by line as it passes, for the most that the batch can cost.
 //!
-//! Memory has one line at a time and a sum for each model. A line that can't be priced does not
+//! Memory has one line at a time and a group for each model. A line that can't be priced does not
 //! stop the file: it is an object like any other until a batch is made of it, which is refused.
 
 use std::collections::BTreeMap;
@@ -37,7 +37,7 @@ pub(in crate::proxy) struct Scan {
     requests: u64,
     /// The first line that costs nothing.
     free_line: Option<u64>,
-    sums: Vec<Sum>,
+    groups: Vec<GroupBuilder>,
     /// Each with the first line that names it.
     named: BTreeMap<ObjectReference, u64>,
     fault: Option<Fault>,
@@ -89,12 +89,11 @@ impl ReadLine {
 
 /// The lines of one model.
 #[derive(Debug)]
-struct Sum {
+struct GroupBuilder {
     model: String,
     image_model: Option<String>,
     end_user: EndUser,
     first_line: u64,
-    lines: u64,
     cost: Money,
     input_tokens: u64,
     output_tokens: u64,
@@ -116,7 +115,7 @@ impl Scan {
             lines: 0,
             requests: 0,
             free_line: None,
-            sums: Vec::new(),
+            groups: Vec::new(),
             named: BTreeMap::new(),
             fault: None,
         }
@@ -167,7 +166,7 @@ impl Scan {
 
     /// What is kept of the file.
     pub(super) fn finish(self, is_counted: bool) -> BatchFile {
-        let groups = self.sums.into_iter().map(Sum::group).collect();
+        let groups = self.groups.into_iter().map(GroupBuilder::build).collect();
         let (version, at_s) = (self.pricing.version(), self.pricing.at_s());
         let lines = (self.requests, self.free_line, is_counted);
         BatchFile::new((version, at_s), lines, groups, self.named, self.fault)
@@ -194,42 +193,41 @@ impl Scan {
             return Err(format!("the lines up to it name more than {NAMED_MAX} objects"));
         }
         let of_images = models::of_images(&demand);
-        let same = |sum: &&mut Sum| sum.bill.operation == operation && sum.model == demand.model;
+        let same =
+            |group: &&mut GroupBuilder| group.bill.operation == operation && group.model == demand.model;
         let inputs = self.pricing.policy().inputs(&demand, Written::default(), kept(&demand));
         // Nothing is written into a file.
         let inputs = BoundInputs { text_tokens, is_writable: false, ..inputs };
-        if let Some(sum) = self.sums.iter_mut().find(same) {
-            sum.join_images(&self.pricing, of_images)?;
-            sum.add(number, &demand, inputs);
+        if let Some(group) = self.groups.iter_mut().find(same) {
+            group.join_images(&self.pricing, of_images)?;
+            group.add(number, &demand, inputs);
             return Ok(());
         }
         // Their answers don't name the model that has served them.
-        if operation.answers == AnswerForm::Images && !self.sums.is_empty() {
+        if operation.answers == AnswerForm::Images && !self.groups.is_empty() {
             return Err("images of another model than those of the lines before it need a file of their own"
                 .to_owned());
         }
-        if self.sums.len() == GROUPS_MAX {
+        if self.groups.len() == GROUPS_MAX {
             return Err(format!("the lines up to it name more than {GROUPS_MAX} models"));
         }
-        let mut sum = Sum::new(&self.pricing, number, operation, &demand, inputs);
-        sum.add(number, &demand, inputs);
-        self.sums.push(sum);
+        let mut group = GroupBuilder::new(&self.pricing, number, operation, &demand, inputs);
+        group.add(number, &demand, inputs);
+        self.groups.push(group);
         Ok(())
     }
-}
 
-impl Scan {
     /// Whether a model searches the web on every request.
     fn always_searches(&self, model: &str) -> bool {
-        let known = self.sums.iter().find(|sum| sum.model == model);
+        let known = self.groups.iter().find(|group| group.model == model);
         known.map_or_else(
             || self.pricing.price_of(model, self.pricing.at_s()).is_some_and(|price| price.searches_always),
-            |sum| sum.bounding.searches_always,
+            |group| group.bounding.searches_always,
         )
     }
 }
 
-impl Sum {
+impl GroupBuilder {
     /// No lines yet of a model.
     fn new(
         pricing: &Pricing,
@@ -274,7 +272,6 @@ impl Sum {
             image_model,
             end_user,
             first_line,
-            lines: 0,
             cost,
             input_tokens: 0,
             output_tokens: 0,
@@ -314,7 +311,6 @@ impl Sum {
         bill.requested_tier = bill.requested_tier.max(demand.tier);
         let most = bound(&self.bounding, bill.image_price.as_deref(), demand, inputs);
         let cost = if bill.price.is_some() { most.cost } else { Money::ZERO };
-        self.lines = self.lines.saturating_add(1);
         self.cost = Money::from_nano(self.cost.nano().saturating_add(cost.nano()));
         self.line_cost_max = self.line_cost_max.max(cost);
         self.input_tokens = self.input_tokens.saturating_add(most.input_tokens);
@@ -340,7 +336,7 @@ impl Sum {
         join(&mut bill.tools, &demand.tools);
     }
 
-    fn group(self) -> Group {
+    fn build(self) -> Group {
         let bound =
             Bound { cost: self.cost, input_tokens: self.input_tokens, output_tokens: self.output_tokens };
         Group {
@@ -348,7 +344,6 @@ impl Sum {
             image_model: self.image_model,
             end_user: self.end_user,
             first_line: self.first_line,
-            lines: self.lines,
             bound: bound.into(),
             line_cost_max_nano: self.line_cost_max.nano(),
             are_stored: self.are_stored,

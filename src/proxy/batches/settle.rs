@@ -41,13 +41,13 @@ pub struct BatchSettler {
     unknown: UnknownModel,
 }
 
-/// What the lines of each model came to.
+/// What the lines of a model came to.
 enum Outcome {
     /// As the output says.
-    Sums(Vec<Sum>),
+    Sum(Box<Sum>),
     /// Nothing was done.
     Nothing,
-    /// It can't be known: each is charged what it was held for.
+    /// It can't be known: what was held is charged.
     Unknown,
 }
 
@@ -101,24 +101,24 @@ impl BatchSettler {
             return Asked::Ended;
         };
         let Some(jobs) = self.jobs(id, &terms.models).await else { return Asked::Failed };
-        let by_usage = || self.by_usage(&jobs, body);
-        let outcome = match (batch.state, &batch.output_file_id) {
-            (BatchState::Refused, _) => Outcome::Nothing,
-            (_, None) if batch.completed == Some(0) => Outcome::Nothing,
-            (_, None) => by_usage(),
+        let all = |outcome: fn() -> Outcome| jobs.iter().map(|_| outcome()).collect();
+        let by_usage = || self.by_usage(&jobs, body).map(|sum| vec![Outcome::Sum(Box::new(sum))]);
+        let outcomes = match (batch.state, &batch.output_file_id) {
+            (BatchState::Refused, _) => all(|| Outcome::Nothing),
+            (_, None) if batch.completed == Some(0) => all(|| Outcome::Nothing),
+            (_, None) => by_usage().unwrap_or_else(|| all(|| Outcome::Unknown)),
             (_, Some(file)) => {
                 let reading = self.read_output(upstream, authorization, (open, file), (&terms.models, &jobs));
-                match reading.await {
-                    Ok(outcome) => outcome,
-                    Err(Asked::Gone) => by_usage(),
-                    Err(asked) => return asked,
+                match (reading.await, by_usage()) {
+                    (Ok(outcomes), _) | (Err(Asked::Gone), Some(outcomes)) => outcomes,
+                    (Err(asked), _) => return asked,
                 }
             }
         };
         let files = [&batch.output_file_id, &batch.error_file_id].into_iter().flatten();
         let file = |id: &String| ObjectReference { kind: ObjectKind::File, id: id.clone() };
         self.learn(open, files.map(file).collect()).await;
-        self.end(id, outcome, &jobs).await;
+        self.end(id, outcomes, &jobs).await;
         Asked::Ended
     }
 
@@ -146,7 +146,7 @@ impl BatchSettler {
         authorization: &HeaderValue,
         (open, file): (&OpenJob, &str),
         (models, jobs): (&[String], &[Option<BatchTerms>]),
-    ) -> Result<Outcome, Asked> {
+    ) -> Result<Vec<Outcome>, Asked> {
         let mut lines = match OutputLines::new(models, jobs, &self.sheet, self.unknown) {
             Ok(lines) => lines,
             Err(error) => {
@@ -154,7 +154,7 @@ impl BatchSettler {
                     event = "job_terms_unusable", entry = open.hold.id, %error,
                     "a job has ended and can't be priced, so its hold is charged"
                 );
-                return Ok(Outcome::Unknown);
+                return Ok(jobs.iter().map(|_| Outcome::Unknown).collect());
             }
         };
         let key = &open.hold.attribution.key;
@@ -173,36 +173,21 @@ impl BatchSettler {
         }
         let sums = lines.end(&self.guard).await;
         self.learn(open, lines.made(0)).await;
-        Ok(Outcome::Sums(sums))
+        Ok(sums.into_iter().map(|sum| Outcome::Sum(Box::new(sum))).collect())
     }
 
-    /// The cost by the sums that the object of a batch has, where all of its lines are of one
-    /// model.
-    fn by_usage(&self, jobs: &[Option<BatchTerms>], body: &Bytes) -> Outcome {
-        let [Some(BatchTerms { group, .. })] = jobs else { return Outcome::Unknown };
-        if !group.is_plain {
-            return Outcome::Unknown;
-        }
-        let Ok(bill) = group.terms.bill(&self.sheet, self.unknown) else { return Outcome::Unknown };
+    /// What the object of a batch says of all its lines together; `None` unless they are of one model
+    /// and that decides their cost.
+    fn by_usage(&self, jobs: &[Option<BatchTerms>], body: &Bytes) -> Option<Sum> {
+        let [Some(BatchTerms { group, .. })] = jobs else { return None };
+        let bill = group.terms.bill(&self.sheet, self.unknown).ok().filter(|_| group.is_plain)?;
         let answer = bill.operation.answer(body);
-        match answer.usage.map(|_| Sum::of(&bill, &answer)) {
-            Some(Some(sum)) => Outcome::Sums(vec![sum]),
-            Some(None) | None => Outcome::Unknown,
-        }
+        answer.usage.is_some().then(|| Sum::of(&bill, &answer))?
     }
 
-    /// Ends the jobs of a batch that were found.
-    async fn end(&self, id: &str, outcome: Outcome, jobs: &[Option<BatchTerms>]) {
-        let count = jobs.len();
-        let mut sums = match outcome {
-            Outcome::Sums(sums) => sums.into_iter().map(|sum| Outcome::Sums(vec![sum])).collect(),
-            Outcome::Nothing => Vec::new(),
-            Outcome::Unknown => (0..count).map(|_| Outcome::Unknown).collect(),
-        };
-        sums.resize_with(count, || Outcome::Nothing);
-        for (place, (outcome, _)) in
-            sums.into_iter().zip(jobs).enumerate().filter(|(_, (_, job))| job.is_some())
-        {
+    /// Ends the jobs of a batch that still run.
+    async fn end(&self, id: &str, outcomes: Vec<Outcome>, jobs: &[Option<BatchTerms>]) {
+        for (place, outcome) in outcomes.into_iter().enumerate().filter(|(place, _)| jobs[*place].is_some()) {
             self.end_one(&object(id, place), outcome, "neither its output nor its usage can be read").await;
         }
     }
@@ -248,8 +233,7 @@ fn end_hold(
     match outcome {
         Outcome::Nothing => reservation.release(ending),
         Outcome::Unknown => reservation.assume(Ending { note: Some(unknown), ..ending }),
-        Outcome::Sums(sums) => {
-            let sum = sums.into_iter().next().unwrap_or_default();
+        Outcome::Sum(sum) => {
             let (cost, tool_fees, quantities) = (sum.cost(), sum.tool_fees(), sum.quantities);
             let served_model = sum.served_model();
             let note = (sum.basis == Basis::Assumed).then_some("some of its lines report no usage");

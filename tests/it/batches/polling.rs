@@ -1,5 +1,7 @@
 //! The guard asks for batches that no client reads; a batch outlives the guard, and ends once.
 
+use std::cell::Cell;
+use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -7,9 +9,10 @@ use http::{Method, StatusCode};
 use serde_json::json;
 use spendguard::domain::Money;
 
-use super::{Client, LASTING, LIMIT, SHORT, SOL, bases, chats, meter, reported, truth, verify};
+use super::{Client, FIVE, LASTING, LIMIT, SHORT, SOL, bases, chats, meter, reported, truth, verify};
 use crate::harness::{House, call, client, run};
 use crate::process::{Place, Process};
+use crate::scripted::{Reply, guard_before};
 
 /// Waits until nothing is held on the limit, within so many seconds.
 async fn settled_within(house: &House, seconds: u64) {
@@ -77,6 +80,39 @@ fn whatever_upstream_says_of_a_batch_it_stays_held_until_its_end_is_seen() {
         let failing = client.send(Method::GET, &path, &[("x-fake-status", "500")], Bytes::new()).await;
         assert_eq!(failing.status, StatusCode::INTERNAL_SERVER_ERROR);
         assert_eq!(meter(&house, "all").await, (Money::ZERO, hold));
+    });
+}
+
+#[test]
+fn an_output_that_upstream_does_not_show_at_once_is_read_later() {
+    run(async {
+        let is_shown = Rc::new(Cell::new(false));
+        let shown = Rc::clone(&is_shown);
+        let batch = |status: &str| json!({ "id": "batch_1", "object": "batch", "status": status, "output_file_id": "file-2" });
+        let answered = |model: &str| {
+            let usage = json!({ "prompt_tokens": 10, "completion_tokens": 2, "total_tokens": 12 });
+            let body = json!({ "model": model, "usage": usage, "choices": [] });
+            let response = json!({ "status_code": 200, "request_id": "r", "body": body });
+            format!("{}\n", json!({ "custom_id": "a", "response": response, "error": null }))
+        };
+        let (house, _) = guard_before(LIMIT, move |path, _| match path {
+            "/v1/files" => Reply::Json(json!({ "id": "file-1", "object": "file", "purpose": "batch" })),
+            "/v1/batches" => Reply::Json(batch("validating")),
+            "/v1/batches/batch_1" => Reply::Json(batch("completed")),
+            "/v1/files/file-2/content" if shown.get() => Reply::Events(answered(SOL) + &answered(FIVE)),
+            _ => Reply::Error(404),
+        })
+        .await;
+        let client = Client::of(&house);
+        let batch = client.begin(&[chats(1, SOL), chats(1, FIVE)].concat(), &[]).await;
+        let (_, hold) = meter(&house, "all").await;
+        client.read(&batch).await;
+        assert_eq!(meter(&house, "all").await, (Money::ZERO, hold), "it is not charged what it could cost");
+        is_shown.set(true);
+        client.read(&batch).await;
+        // 10 tokens of input and 2 of output, at the rates of each model.
+        let cost = 10 * 1_000 + 2 * 5_000 + 10 * 2_500 + 2 * 15_000;
+        assert_eq!(meter(&house, "all").await, (Money::from_nano(cost), Money::ZERO));
     });
 }
 
