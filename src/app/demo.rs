@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use http_body_util::BodyExt as _;
 use serde_json::json;
 use tokio::sync::watch;
@@ -24,6 +24,8 @@ use crate::upstream::{Config, Upstream, roots};
 
 const FOLDER: &str = "spendguard-demo";
 const PAUSE: Duration = Duration::from_millis(250);
+/// Requests of each batch.
+const BATCH_LINES: u32 = 5;
 
 const LIMITS: &str = r#"
 [organization]
@@ -104,6 +106,7 @@ pub async fn run(seconds: u64) -> Result<(), StartError> {
         ("painter", "design"),
         ("analyst", "search"),
         ("intern", "interns"),
+        ("nightly", "search"),
     ] {
         let new = NewKey { name: name.to_owned(), project: Some(project.to_owned()), ..NewKey::default() };
         let (key, secret) = app.opened.directory.create_key(new, &Actor::guard()).await?;
@@ -144,8 +147,10 @@ async fn traffic(proxy: SocketAddr, keys: Vec<(&'static str, Secret)>, seconds: 
     say("the traffic is over; the guard goes on until Ctrl-C");
 }
 
+/// Sends one request with a key of that name; returns a line about it.
 async fn call(client: &Upstream, name: &str, secret: &Secret) -> String {
     let (path, body) = match name {
+        "nightly" => return batch(client, secret).await,
         "indexer" => {
             ("/embeddings", json!({ "model": "text-embedding-3-small", "input": "a page to index" }))
         }
@@ -164,29 +169,71 @@ async fn call(client: &Upstream, name: &str, secret: &Secret) -> String {
                 "messages": [{ "role": "user", "content": "How do I spend less?" }] }),
         ),
     };
-    let mut headers = HeaderMap::new();
-    let Ok(bearer) = HeaderValue::from_str(&format!("Bearer {}", secret.expose())) else {
-        return String::new();
-    };
-    headers.insert(header::AUTHORIZATION, bearer);
-    headers.insert("x-fake-completion-tokens", HeaderValue::from_static("400"));
-    match client.send(Method::POST, path, headers, Bytes::from(body.to_string())).await {
-        Err(error) => error.to_string(),
-        Ok(answer) => {
-            let (head, body) = answer.into_parts();
-            let status = head.status;
+    match send(client, (path, "application/json"), secret, body.to_string()).await {
+        Ok((head, _)) => {
             let header = |name: &str| {
                 let value = head.headers.get(name).and_then(|value| value.to_str().ok());
                 value.unwrap_or("-").to_owned()
             };
             let (cost, remaining) = (header("x-spendguard-cost-usd"), header("x-spendguard-remaining-usd"));
-            if status.is_success() {
-                return format!("{} {path}: {cost} USD, {remaining} left", status.as_u16());
-            }
-            let bytes = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
-            let error: serde_json::Value = serde_json::from_slice(&bytes).unwrap_or_default();
-            let message = error["error"]["message"].as_str().unwrap_or("no reason given").to_owned();
-            format!("{} {}: {message}", status.as_u16(), error["error"]["code"].as_str().unwrap_or("-"))
+            format!("{} {path}: {cost} USD, {remaining} left", head.status.as_u16())
         }
+        Err(refused) => refused,
     }
+}
+
+/// Uploads a file of requests and makes a batch of it, whose cost is known when the guard has seen its end.
+async fn batch(client: &Upstream, secret: &Secret) -> String {
+    let line = |number: u32| {
+        let body = json!({ "model": "gpt-4o-mini", "max_completion_tokens": 400,
+            "messages": [{ "role": "user", "content": "Sum up this page." }] });
+        let id = format!("page-{number}");
+        json!({ "custom_id": id, "method": "POST", "url": "/v1/chat/completions", "body": body }).to_string()
+            + "\n"
+    };
+    let lines: String = (0..BATCH_LINES).map(line).collect();
+    let form = format!(
+        "--b\r\nContent-Disposition: form-data; name=\"purpose\"\r\n\r\nbatch\r\n\
+         --b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"pages.jsonl\"\r\n\r\n{lines}\r\n--b--\r\n"
+    );
+    let made = async {
+        let (_, file) = send(client, ("/files", "multipart/form-data; boundary=b"), secret, form).await?;
+        let body = json!({ "input_file_id": file["id"], "endpoint": "/v1/chat/completions", "completion_window": "24h" });
+        send(client, ("/batches", "application/json"), secret, body.to_string()).await
+    };
+    match made.await {
+        Ok((head, batch)) => {
+            let id = batch["id"].as_str().unwrap_or("-");
+            format!("{} /batches: {BATCH_LINES} requests, {id}", head.status.as_u16())
+        }
+        Err(refused) => refused,
+    }
+}
+
+/// Sends a request and reads its answer; what was refused is the text about that.
+async fn send(
+    client: &Upstream,
+    (path, content_type): (&str, &'static str),
+    secret: &Secret,
+    body: String,
+) -> Result<(http::response::Parts, serde_json::Value), String> {
+    let bearer =
+        HeaderValue::from_str(&format!("Bearer {}", secret.expose())).map_err(|error| error.to_string())?;
+    let headers = HeaderMap::from_iter([
+        (header::AUTHORIZATION, bearer),
+        (header::CONTENT_TYPE, HeaderValue::from_static(content_type)),
+        (HeaderName::from_static("x-fake-completion-tokens"), HeaderValue::from_static("400")),
+    ]);
+    let answer = client
+        .send(Method::POST, path, headers, Bytes::from(body))
+        .await
+        .map_err(|error| error.to_string())?;
+    let (head, body) = answer.into_parts();
+    let bytes = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+    let said: serde_json::Value = serde_json::from_slice(&bytes).unwrap_or_default();
+    if head.status.is_success() {
+        return Ok((head, said));
+    }
+    let message = said["error"]["message"].as_str().unwrap_or("no reason given");
+    Err(format!("{} {}: {message}", head.status.as_u16(), said["error"]["code"].as_str().unwrap_or("-")))
 }
