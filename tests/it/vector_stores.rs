@@ -225,6 +225,13 @@ fn usage_of_storage_and_of_containers_is_shown_as_openai_shows_it() {
         assert_eq!(stores[0]["usage_bytes"], FILE_BYTES, "{stores}");
         let sessions = results("usage/code_interpreter_sessions?").await;
         assert_eq!(sessions[0]["num_sessions"], 1, "{sessions}");
+        let empty = house.post(PATH, &[], &json!({ "name": "a" })).await.json();
+        let search = format!("{PATH}/{}/search", empty["id"].as_str().unwrap());
+        house.post(&search, &[], &json!({ "query": ["one", "two"] })).await;
+        let searches = results("usage/file_search_calls?").await;
+        assert_eq!(searches[0]["object"], "organization.usage.file_searches.result", "{searches}");
+        assert_eq!(searches[0]["num_requests"], 2, "{searches}");
+        assert_eq!(results("usage/web_search_calls?").await, json!([]));
         let costs = results("costs?group_by=line_item&").await;
         let amount = |item: &str| {
             let found = costs.as_array().unwrap().iter().find(|cost| cost["line_item"] == item);

@@ -11,7 +11,8 @@ use axum::extract::State;
 use super::Pairs;
 use super::usage_query::{BucketsQuery, CostsQuery, UsageKind, UsageQuery};
 use super::usage_units::{
-    Group, ImagesView, SessionsView, SpeechesView, TranscriptionsView, VectorStoresView, sessions,
+    Group, ImagesView, SearchesView, SessionsView, SpeechesView, TranscriptionsView, VectorStoresView,
+    file_searches, sessions, web_searches,
 };
 use super::usage_view::{BucketView, CompletionsView, CostsView, EmbeddingsView, PageView, ResultView};
 use crate::admin::Admin;
@@ -47,8 +48,8 @@ const USAGE_WIDTHS: &[Width] = &[
 const COST_WIDTHS: &[Width] = &[Width { name: DAY, s: 86_400, default: 7, max: 180 }];
 
 /// Every kind of usage that OpenAI counts, with what the guard knows of it: how
-/// it is shown, and what the operations are reported as whose spending it is. Of the others it knows
-/// costs, not how many images, seconds or sessions they were for.
+/// it is shown, and what the operations are reported as whose spending it is. Moderations are free,
+/// and not in the ledger.
 const KINDS: &[(&str, Option<Kind>)] = &[
     ("completions", Some(COMPLETIONS)),
     ("embeddings", Some(EMBEDDINGS)),
@@ -58,8 +59,8 @@ const KINDS: &[(&str, Option<Kind>)] = &[
     ("audio_transcriptions", Some(TRANSCRIPTIONS)),
     ("vector_stores", Some(VECTOR_STORES)),
     ("code_interpreter_sessions", Some(SESSIONS)),
-    ("file_search_calls", None),
-    ("web_search_calls", None),
+    ("file_search_calls", Some(FILE_SEARCHES)),
+    ("web_search_calls", Some(WEB_SEARCHES)),
     ("decisions", Some(DECISIONS)),
 ];
 
@@ -119,6 +120,18 @@ const VECTOR_STORES: Kind = Kind {
     groups: &["project_id"],
     shows: |sum| sum.quantities[Class::VectorStorage] > 0,
     view: |group, sum| ResultView::VectorStores(VectorStoresView::of(group, sum)),
+};
+const FILE_SEARCHES: Kind = Kind {
+    of: None,
+    groups: &["project_id", "api_key_id", "user_id", "vector_store_id"],
+    shows: |sum| file_searches(sum) > 0,
+    view: |group, sum| ResultView::Searches(SearchesView::of_files(group, sum)),
+};
+const WEB_SEARCHES: Kind = Kind {
+    of: None,
+    groups: &["project_id", "api_key_id", "model", "user_id", "context_level"],
+    shows: |sum| web_searches(sum) > 0,
+    view: |group, sum| ResultView::Searches(SearchesView::of_web(group, sum)),
 };
 const COSTS: Kind = Kind {
     of: None,

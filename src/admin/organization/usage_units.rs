@@ -147,6 +147,51 @@ impl VectorStoresView {
     }
 }
 
+/// Searches of files or of the web.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = SearchesResult)]
+pub(crate) struct SearchesView {
+    #[schema(pattern = r"^organization\.usage\.(file|web)_searches\.result$")]
+    object: &'static str,
+    num_requests: u64,
+    /// Of searches of the web: the requests of the group, whether they have searched or not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    num_model_requests: Option<u64>,
+    project_id: Option<String>,
+    api_key_id: Option<String>,
+    model: Option<String>,
+    user_id: Option<()>,
+}
+
+impl SearchesView {
+    pub(super) fn of_files(group: Group, sum: &UsageSum) -> Self {
+        Self::of("organization.usage.file_searches.result", file_searches(sum), None, group)
+    }
+
+    pub(super) fn of_web(group: Group, sum: &UsageSum) -> Self {
+        Self::of("organization.usage.web_searches.result", web_searches(sum), Some(sum.requests), group)
+    }
+
+    fn of(
+        object: &'static str,
+        num_requests: u64,
+        num_model_requests: Option<u64>,
+        Group { project: project_id, key: api_key_id, model, .. }: Group,
+    ) -> Self {
+        Self { object, num_requests, num_model_requests, project_id, api_key_id, model, user_id: None }
+    }
+}
+
+/// Searches in files: by responses, and of vector stores themselves.
+pub(super) fn file_searches(sum: &UsageSum) -> u64 {
+    sum.quantities[Class::FileSearchCalls]
+}
+
+/// Searches of the web with either tool.
+pub(super) fn web_searches(sum: &UsageSum) -> u64 {
+    sum.quantities[Class::WebSearchCalls].saturating_add(sum.quantities[Class::WebSearchPreviewCalls])
+}
+
 /// Sessions of containers of every size; of those that are billed by the minute, twenty minutes
 /// are one.
 pub(super) fn sessions(sum: &UsageSum) -> u64 {

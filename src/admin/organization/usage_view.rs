@@ -5,7 +5,7 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::usage_units::{
-    Group, ImagesView, SessionsView, SpeechesView, TranscriptionsView, VectorStoresView,
+    Group, ImagesView, SearchesView, SessionsView, SpeechesView, TranscriptionsView, VectorStoresView,
 };
 use crate::domain::{Class, Money};
 use crate::store::reports::UsageSum;
@@ -42,6 +42,7 @@ pub(crate) enum ResultView {
     Transcriptions(TranscriptionsView),
     Sessions(SessionsView),
     VectorStores(VectorStoresView),
+    Searches(SearchesView),
     Costs(CostsView),
 }
 
