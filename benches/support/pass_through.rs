@@ -11,6 +11,7 @@ use hyper::service::service_fn;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio_util::task::TaskTracker;
 
 const ARGUMENT: &str = "--pass-through-to";
 
@@ -31,6 +32,7 @@ pub(crate) fn serve_if_asked() {
 
 async fn serve(upstream: String) {
     let client: Client<HttpConnector, Incoming> = Client::builder(TokioExecutor::new()).build_http();
+    let connections = TaskTracker::new();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     // As a guard says where it is.
@@ -56,6 +58,6 @@ async fn serve(upstream: String) {
             }
         });
         let connection = hyper::server::conn::http1::Builder::new();
-        tokio::spawn(connection.serve_connection(TokioIo::new(stream), pass));
+        connections.spawn(connection.serve_connection(TokioIo::new(stream), pass));
     }
 }
