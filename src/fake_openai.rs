@@ -41,10 +41,12 @@ use crate::fake_openai::answers::{Api, Made};
 use crate::fake_openai::audio::{Heard, Spoken};
 use crate::fake_openai::background::Responses;
 use crate::fake_openai::batches::Batches;
+use crate::fake_openai::containers::Containers;
 use crate::fake_openai::files::Files;
 use crate::fake_openai::images::Images;
 use crate::fake_openai::stream::Events;
 use crate::fake_openai::uploads::Uploads;
+use crate::fake_openai::vector_stores::VectorStores;
 use crate::net::{Serving, Timeouts};
 use crate::sync::unpoisoned;
 
@@ -89,8 +91,8 @@ pub struct Fake {
     uploads: Uploads,
     batches: Batches,
     clock: Clock,
-    containers: containers::Containers,
-    vector_stores: vector_stores::VectorStores,
+    containers: Containers,
+    vector_stores: VectorStores,
     ids: AtomicU64,
     seen: AtomicU64,
     /// Kept, so that their connections stay open and the answers arrive.
@@ -174,9 +176,8 @@ impl Fake {
             (_, ["files", rest @ ..]) => self.on_files(head, rest, body),
             (_, ["uploads", rest @ ..]) => self.on_uploads(head, rest, body),
             (_, ["batches", rest @ ..]) => self.on_batches(head, rest, body),
-            (_, ["containers" | "vector_stores", ..]) => {
-                self.hosted(head, body).unwrap_or_else(|| error(StatusCode::NOT_FOUND, "unknown path", None))
-            }
+            (_, ["containers", rest @ ..]) => self.identified(self.on_containers(head, rest, body)),
+            (_, ["vector_stores", rest @ ..]) => self.identified(self.on_vector_stores(head, rest, body)),
             (&Method::GET, ["models"]) => answer(StatusCode::OK, &answers::models()),
             (&Method::POST, ["moderations"]) => answer(StatusCode::OK, &answers::moderation()),
             (&Method::POST, _) if images::PATHS.contains(&path) => {
@@ -189,6 +190,11 @@ impl Fake {
                 (Some(_) | None, _) => error(StatusCode::NOT_FOUND, "unknown path", None),
             },
         }
+    }
+
+    /// An answer with an id of its request, and with what tells of the account.
+    fn identified(&self, answer: Response<Answer>) -> Response<Answer> {
+        identified(answer, self.ids.fetch_add(1, Ordering::Relaxed))
     }
 
     fn new_id(&self, prefix: &str) -> String {
@@ -257,7 +263,7 @@ impl Fake {
         let (kind, bytes) = sent;
         let mut response = Response::new(Either::Left(Full::new(Bytes::from(bytes))));
         response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
-        identified(response, self.ids.fetch_add(1, Ordering::Relaxed))
+        self.identified(response)
     }
 
     fn generate(self: &Arc<Self>, api: Api, headers: &HeaderMap, body: &Bytes) -> Response<Answer> {

@@ -1,42 +1,41 @@
-//! Containers of the fake. One that is idle for as long as it may be expires; a read keeps it
-//! alive, as any use does. The request that makes one may say how long ago it was used last
-//! (`x-fake-idle-s`).
-
-use std::collections::BTreeMap;
-use std::sync::Mutex;
-use std::sync::atomic::Ordering;
+//! Containers of the fake, and their files. One that is idle for as long as it may be expires; a
+//! read keeps it alive, as any use does. The request that makes one may say how long ago it was
+//! used last (`x-fake-idle-s`).
 
 use bytes::Bytes;
+use http::request::Parts;
 use http::{HeaderMap, Method, Response, StatusCode};
 use serde_json::{Value, json};
 
-use crate::clock::Clock;
-use crate::fake_openai::{Answer, Fake, answer, error, identified, number};
-use crate::sync::unpoisoned;
+use crate::fake_openai::bounded::{Bounded, Measured, page};
+use crate::fake_openai::files::{Form, raw};
+use crate::fake_openai::{Answer, Fake, Refusal, answer, number, query, refused};
 
-/// Where containers and vector stores are.
-const CONTAINERS: &str = "/v1/containers";
-const STORES: &str = "/v1/vector_stores";
-
-/// Containers that are kept, the oldest of which are forgotten first.
-const KEPT_MAX: usize = 20_000;
+/// Objects of a page, unless the query says otherwise.
+const PAGE: usize = 20;
+/// The most files of a container.
+const FILES_MAX: usize = 1_000;
 
 /// The containers that were made, by id.
-#[derive(Debug, Default)]
-pub(super) struct Containers {
-    kept: Mutex<BTreeMap<String, Kept>>,
-    clock: Clock,
-}
+pub(super) type Containers = Bounded<Container>;
 
 #[derive(Debug)]
-struct Kept {
+pub(super) struct Container {
+    id: String,
     fields: Value,
     created_s: i64,
     active_s: i64,
-    files: Vec<Value>,
+    /// The object of each file and its content, the oldest first.
+    files: Vec<(Value, Bytes)>,
 }
 
-impl Kept {
+impl Measured for Container {
+    fn bytes(&self) -> usize {
+        self.files.iter().map(|(_, content)| content.len()).sum()
+    }
+}
+
+impl Container {
     fn idle_s(&self) -> i64 {
         self.fields["expires_after"]["minutes"].as_i64().unwrap_or(20).saturating_mul(60)
     }
@@ -45,9 +44,9 @@ impl Kept {
         self.active_s.saturating_add(self.idle_s()) <= now_s
     }
 
-    fn object(&self, id: &str, now_s: i64) -> Value {
+    fn object(&self, now_s: i64) -> Value {
         json!({
-            "id": id,
+            "id": self.id,
             "object": "container",
             "created_at": self.created_s,
             "status": if self.is_over(now_s) { "expired" } else { "running" },
@@ -57,119 +56,148 @@ impl Kept {
             "name": self.fields["name"],
         })
     }
-}
 
-impl Containers {
-    /// How many live.
-    pub(super) fn running(&self) -> usize {
-        let now_s = self.clock.now_s();
-        unpoisoned(self.kept.lock()).values().filter(|kept| !kept.is_over(now_s)).count()
+    /// Adds a file; returns its object.
+    fn add(&mut self, id: &str, (name, content): (&str, Bytes), now_s: i64) -> Result<Value, Refusal> {
+        if self.files.len() == FILES_MAX {
+            return Err(Refusal::bad("The container has too many files.", None));
+        }
+        let object = json!({
+            "id": id, "object": "container.file", "container_id": self.id, "created_at": now_s,
+            "bytes": content.len(), "path": format!("/mnt/data/{name}"), "source": "user",
+        });
+        self.files.push((object.clone(), content));
+        Ok(object)
     }
 
-    /// Answers what is asked of containers; `rest` is the path below the collection, and `number_of`
-    /// that of a new one.
-    pub(super) fn answer(
-        &self,
-        (method, rest): (&Method, &str),
-        (headers, body): (&HeaderMap, &Bytes),
-        number_of: u64,
-    ) -> Response<Answer> {
-        let now_s = self.clock.now_s();
-        let fields: Value = serde_json::from_slice(body).unwrap_or_default();
-        let mut kept = unpoisoned(self.kept.lock());
-        let segments: Vec<&str> = rest.split('/').filter(|segment| !segment.is_empty()).collect();
-        match (method, segments.as_slice()) {
-            (&Method::POST, []) => {
-                let id = format!("cntr_{number_of:024}");
-                let idle_s = number(headers, "x-fake-idle-s").and_then(|idle| i64::try_from(idle).ok());
-                let active_s = now_s - idle_s.unwrap_or(0);
-                let made = Kept { fields, created_s: active_s, active_s, files: Vec::new() };
-                let object = made.object(&id, now_s);
-                kept.insert(id, made);
-                if kept.len() > KEPT_MAX {
-                    kept.pop_first();
-                }
-                answer(StatusCode::OK, &object)
-            }
-            (&Method::GET, []) => {
-                let data: Vec<Value> = kept.iter().map(|(id, kept)| kept.object(id, now_s)).collect();
-                answer(StatusCode::OK, &json!({ "object": "list", "data": data, "has_more": false }))
-            }
-            (&Method::DELETE, [id]) if kept.remove(*id).is_some() => {
-                answer(StatusCode::OK, &json!({ "id": id, "object": "container.deleted", "deleted": true }))
-            }
-            (_, [id, below @ ..]) => match kept.get_mut(*id) {
-                Some(found) => found.answer((method, id, below), &fields, now_s),
-                None => missing(id),
-            },
-            _ => error(StatusCode::METHOD_NOT_ALLOWED, "no such method", None),
-        }
+    fn file(&self, id: &str) -> Result<usize, Refusal> {
+        let at = self.files.iter().position(|(object, _)| object["id"] == id);
+        at.ok_or_else(|| Refusal::missing(format!("Container file with id '{id}' not found.")))
     }
 }
 
-impl Kept {
-    fn answer(
-        &mut self,
-        (method, id, below): (&Method, &str, &[&str]),
-        fields: &Value,
-        now_s: i64,
-    ) -> Response<Answer> {
-        let is_over = self.is_over(now_s);
-        if !is_over {
-            self.active_s = now_s;
-        }
-        match (method, below) {
-            (&Method::GET, []) => answer(StatusCode::OK, &self.object(id, now_s)),
-            _ if is_over => error(StatusCode::NOT_FOUND, "Container is expired.", None),
-            (&Method::GET, ["files"]) => {
-                let list = json!({ "object": "list", "data": self.files, "has_more": false });
-                answer(StatusCode::OK, &list)
-            }
-            (&Method::POST, ["files"]) => {
-                let number = self.files.len();
-                let file = json!({
-                    "id": format!("cfile_{id}_{number}"),
-                    "object": "container.file",
-                    "container_id": id,
-                    "created_at": now_s,
-                    "bytes": 1,
-                    "path": format!("/mnt/data/{number}"),
-                    "source": "user",
-                    "file_id": fields["file_id"],
-                });
-                self.files.push(file.clone());
-                answer(StatusCode::OK, &file)
-            }
-            _ => missing(id),
-        }
-    }
+/// What is sent for an answer.
+enum Sent {
+    Object(Value),
+    Content(Bytes),
 }
 
-fn missing(id: &str) -> Response<Answer> {
-    error(StatusCode::NOT_FOUND, &format!("Container with id '{id}' not found."), None)
+fn missing(id: &str) -> Refusal {
+    Refusal::missing(format!("Container with id '{id}' not found."))
 }
 
 impl Fake {
     /// How many containers live.
     pub fn containers_running(&self) -> usize {
-        self.containers.running()
+        let now_s = self.clock.now_s();
+        self.containers.map(|container| (!container.is_over(now_s)).then_some(())).len()
     }
 
-    /// Answers what is asked of containers and vector stores; `None` of anything else.
-    pub(super) fn hosted(&self, head: &http::request::Parts, body: &Bytes) -> Option<Response<Answer>> {
-        let path = head.uri.path();
-        let below = |collection: &str| {
-            path.strip_prefix(collection).filter(|rest| rest.is_empty() || rest.starts_with('/'))
+    /// Answers what is asked of containers, by what follows their path.
+    pub(super) fn on_containers(&self, head: &Parts, rest: &[&str], body: &Bytes) -> Response<Answer> {
+        let now_s = self.clock.now_s();
+        let found = match (&head.method, rest) {
+            (&Method::POST, []) => self.make_container(&head.headers, body, now_s).map(Sent::Object),
+            (&Method::GET, []) => {
+                let name = query(&head.uri, "name");
+                let objects = self.containers.map(|container| {
+                    let is_asked = name.is_none_or(|name| container.fields["name"] == name);
+                    is_asked.then(|| container.object(now_s))
+                });
+                Ok(Sent::Object(page(&head.uri, objects, PAGE)))
+            }
+            (&Method::DELETE, [id]) => {
+                let deleted = json!({ "id": id, "object": "container.deleted", "deleted": true });
+                self.containers.remove(id).map(|_| Sent::Object(deleted)).ok_or_else(|| missing(id))
+            }
+            (_, [id, below @ ..]) => self.use_container(head, (id, below), body, now_s),
+            _ => Err(Refusal::missing("unknown path")),
         };
-        let (containers, stores) = (below(CONTAINERS), below(STORES));
-        let rest = containers.or(stores)?;
-        let (asked, sent) = ((&head.method, rest), (&head.headers, body));
-        let id = self.ids.fetch_add(1, Ordering::Relaxed);
-        let answer = if containers.is_some() {
-            self.containers.answer(asked, sent, id)
-        } else {
-            self.vector_stores.answer(asked, sent, id)
-        };
-        Some(identified(answer, id))
+        match found {
+            Ok(Sent::Object(object)) => answer(StatusCode::OK, &object),
+            Ok(Sent::Content(content)) => raw(content),
+            Err(refusal) => refused(&refusal),
+        }
     }
+
+    fn make_container(&self, headers: &HeaderMap, body: &Bytes, now_s: i64) -> Result<Value, Refusal> {
+        let fields: Value = serde_json::from_slice(body).unwrap_or_default();
+        let idle_s = number(headers, "x-fake-idle-s").and_then(|idle| i64::try_from(idle).ok());
+        let active_s = now_s - idle_s.unwrap_or(0);
+        let id = self.new_id("cntr_");
+        let mut made = Container { id: id.clone(), fields, created_s: active_s, active_s, files: Vec::new() };
+        let kept: Vec<String> = texts(&made.fields["file_ids"]).map(str::to_owned).collect();
+        for file in kept {
+            let (name, content) = self.kept_file(&file);
+            made.add(&self.new_id("cfile_"), (&name, content), now_s)?;
+        }
+        let object = made.object(now_s);
+        self.containers.keep(id, made);
+        Ok(object)
+    }
+
+    /// The name and the content of a file; of one that the fake does not keep nothing.
+    pub(super) fn kept_file(&self, id: &str) -> (String, Bytes) {
+        let (object, content) = self.file(id).unwrap_or_default();
+        (object["filename"].as_str().unwrap_or(id).to_owned(), content)
+    }
+
+    /// The file that a request adds to a container: in a form, or by the id of one that is kept.
+    fn added(&self, headers: &HeaderMap, body: &Bytes) -> (String, Bytes) {
+        if let Some(mut form) = Form::read(headers, body, "file") {
+            return form
+                .take_file()
+                .unwrap_or_else(|| self.kept_file(form.text("file_id").unwrap_or("empty")));
+        }
+        let fields: Value = serde_json::from_slice(body).unwrap_or_default();
+        self.kept_file(fields["file_id"].as_str().unwrap_or("empty"))
+    }
+
+    fn use_container(
+        &self,
+        head: &Parts,
+        (id, below): (&str, &[&str]),
+        body: &Bytes,
+        now_s: i64,
+    ) -> Result<Sent, Refusal> {
+        let added =
+            (head.method == Method::POST).then(|| (self.new_id("cfile_"), self.added(&head.headers, body)));
+        let used = self.containers.with(id, |container| {
+            let is_over = container.is_over(now_s);
+            if !is_over {
+                container.active_s = now_s;
+            }
+            match (&head.method, below) {
+                (&Method::GET, []) => Ok(Sent::Object(container.object(now_s))),
+                _ if is_over => Err(Refusal::missing("Container is expired.")),
+                (&Method::GET, ["files"]) => {
+                    let objects = container.files.iter().map(|(object, _)| object.clone()).collect();
+                    Ok(Sent::Object(page(&head.uri, objects, PAGE)))
+                }
+                (&Method::POST, ["files"]) => {
+                    let (id, (name, content)) = added.ok_or_else(|| missing(id))?;
+                    container.add(&id, (&name, content), now_s).map(Sent::Object)
+                }
+                (&Method::GET, ["files", file]) => {
+                    container.file(file).map(|at| Sent::Object(container.files[at].0.clone()))
+                }
+                (&Method::GET, ["files", file, "content"]) => {
+                    container.file(file).map(|at| Sent::Content(container.files[at].1.clone()))
+                }
+                (&Method::DELETE, ["files", file]) => {
+                    container.file(file).map(|at| drop(container.files.remove(at)))?;
+                    Ok(Sent::Object(
+                        json!({ "id": file, "object": "container.file.deleted", "deleted": true }),
+                    ))
+                }
+                _ => Err(Refusal::missing("unknown path")),
+            }
+        });
+        used.unwrap_or_else(|| Err(missing(id)))
+    }
+}
+
+/// The texts of a list.
+pub(super) fn texts(list: &Value) -> impl Iterator<Item = &str> {
+    list.as_array().into_iter().flatten().filter_map(Value::as_str)
 }

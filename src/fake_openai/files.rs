@@ -67,7 +67,8 @@ impl Form {
         self.file.take()
     }
 
-    fn text(&self, name: &str) -> Option<&str> {
+    /// The text of a field.
+    pub(super) fn text(&self, name: &str) -> Option<&str> {
         self.texts.get(name).map(String::as_str)
     }
 }
@@ -175,7 +176,8 @@ impl Fake {
     }
 }
 
-fn raw(content: Bytes) -> Response<Answer> {
+/// A content as it came.
+pub(super) fn raw(content: Bytes) -> Response<Answer> {
     let mut response = Response::new(Either::Left(Full::new(content)));
     let kind = HeaderValue::from_static("application/octet-stream");
     response.headers_mut().insert(header::CONTENT_TYPE, kind);

@@ -111,7 +111,8 @@ fn files_are_held_before_they_are_added_and_not_added_without_room() {
             .await;
         assert_eq!(refused.status, StatusCode::NOT_FOUND);
         assert_eq!(held(&house).await, "0.0125");
-        for path in ["files/file-1", "file_batches/vsfb_1/cancel"] {
+        let batch = added.json()["id"].as_str().unwrap().to_owned();
+        for path in ["files/file-1", &format!("file_batches/{batch}/cancel")] {
             let answer = house.post(&format!("{PATH}/{id}/{path}"), &[], &json!({})).await;
             assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
         }
