@@ -2,26 +2,7 @@
 import assert from "node:assert/strict";
 import OpenAI, { toFile } from "openai";
 import { run } from "./run.mjs";
-
-const ask = { model: "gpt-4o-mini", messages: [{ role: "user", content: "hello" }] };
-const client = (key) => new OpenAI({ apiKey: process.env[`KEY_${key}`] ?? key });
-process.env.OPENAI_BASE_URL = process.env.PROXY;
-
-async function refusals() {
-  const headers = { authorization: `Bearer ${process.env.ADMIN_TOKEN}` };
-  const text = await (await fetch(`${process.env.ADMIN}/metrics`, { headers })).text();
-  const lines = text.split("\n").filter((line) => line.startsWith("spendguard_rejections_total{"));
-  return lines.reduce((sum, line) => sum + Number(line.split(" ").pop()), 0);
-}
-
-async function refused(kind, code, call) {
-  const before = await refusals();
-  const error = await call().then(() => assert.fail("nothing was thrown"), (error) => error);
-  assert.equal(error.constructor, kind, String(error));
-  assert.equal(error.code, code);
-  assert.equal((await refusals()) - before, 1, "one request");
-  return error;
-}
+import { api, ask, client, nano, refused } from "./support.mjs";
 
 // Of the connection, of the key, and of what the guard writes into a body.
 const NOT_COMPARED = ["authorization", "accept-encoding", "connection", "content-length", "host"];
@@ -32,6 +13,13 @@ async function arrives(baseURL, apiKey, call) {
   await call(sdk).catch((error) => assert.ok(error instanceof OpenAI.NotFoundError, String(error)));
   const { method, uri, headers } = await (await fetch(process.env.DIRECT.replace("/v1", "/__last"))).json();
   return { method, uri, headers: Object.fromEntries(Object.entries(headers).filter(([name]) => !NOT_COMPARED.includes(name))) };
+}
+
+/** The last event of a stream. */
+async function last(stream) {
+  let end;
+  for await (const event of await stream) end = event;
+  return end;
 }
 
 const tests = {
@@ -46,6 +34,11 @@ const tests = {
       (sdk) => sdk.files.list({ purpose: "batch", limit: 5, order: "asc" }),
       (sdk) => sdk.vectorStores.files.list("vs_1", { filter: "completed", before: "file-1" }),
       (sdk) => sdk.models.list(),
+      (sdk) => sdk.containers.list({ name: "box", limit: 2 }),
+      (sdk) => sdk.containers.create({ name: "box" }),
+      (sdk) => sdk.vectorStores.create({ name: "shelf" }),
+      (sdk) => sdk.vectorStores.list({ before: "vs_1", order: "asc" }),
+      (sdk) => sdk.decisions.create({ model: "gpt-6-luna", input: "x", questions: [] }),
     ];
     for (const call of calls) {
       const directly = await arrives(process.env.DIRECT, "sk-direct-0123456789", call);
@@ -67,16 +60,27 @@ const tests = {
   },
   async a_stream_that_asks_for_usage_gets_it() {
     const options = { stream: true, stream_options: { include_usage: true } };
-    let last;
-    for await (const chunk of await client("DEFAULT").chat.completions.create({ ...ask, ...options })) last = chunk;
-    assert.equal(last.usage.completion_tokens, 20);
+    assert.equal((await last(client("DEFAULT").chat.completions.create({ ...ask, ...options }))).usage.completion_tokens, 20);
   },
   async responses_answer_whole_and_streamed() {
     const whole = await client("DEFAULT").responses.create({ model: "gpt-5", input: "hello" });
-    let last;
-    for await (const event of await client("DEFAULT").responses.create({ model: "gpt-5", input: "hello", stream: true })) last = event;
-    assert.equal(last.type, "response.completed");
-    assert.equal(last.response.output[0].content[0].text, whole.output_text);
+    const end = await last(client("DEFAULT").responses.create({ model: "gpt-5", input: "hello", stream: true }));
+    assert.equal(end.type, "response.completed");
+    assert.equal(end.response.output[0].content[0].text, whole.output_text);
+  },
+  async a_stream_that_asks_for_its_cost_gets_what_is_booked() {
+    const sdk = client("DEFAULT");
+    const streams = [
+      async (options) => (await last(sdk.responses.create({ model: "gpt-5", input: "hello", stream: true }, options))).response.usage,
+      async (options) => (await last(sdk.chat.completions.create({ ...ask, stream: true, stream_options: { include_usage: true } }, options))).usage,
+    ];
+    for (const usage of streams) {
+      const { cost } = await usage({ headers: { "x-spendguard-cost": "true" } });
+      const [entry] = (await api("/guard/v1/ledger?limit=1")).data;
+      assert.equal(nano(cost), nano(entry.cost_usd));
+      assert.ok(nano(cost) > 0 && entry.stream);
+      assert.equal((await usage()).cost, undefined);
+    }
   },
   async the_stream_helpers_gather_what_was_said() {
     const response = await client("DEFAULT").responses.stream({ model: "gpt-5", input: "hello" }).finalResponse();
@@ -86,6 +90,19 @@ const tests = {
   async embeddings_and_models_answer() {
     assert.ok((await client("DEFAULT").embeddings.create({ model: "text-embedding-3-small", input: "x" })).data.length);
     assert.equal((await client("DEFAULT").models.list()).data.length, 3);
+  },
+  async decisions_are_charged_for_their_input_alone() {
+    const questions = [{ type: "predicate", name: "cat", instructions: "It is a cat." }];
+    const asked = client("DEFAULT").decisions.create({ model: "gpt-6-luna", input: "It purrs.", questions });
+    const { data, response } = await asked.withResponse();
+    assert.equal(data.answers[0].type, "predicate");
+    const [entry] = (await api("/guard/v1/ledger?limit=1")).data;
+    assert.deepEqual([entry.endpoint, entry.service_tier, entry.basis], ["/v1/decisions", "decisions", "reported"]);
+    // 0.1, 0.01 and 0 dollars a million.
+    const cached = data.usage.input_tokens_details.cached_tokens;
+    assert.equal(nano(entry.cost_usd), (data.usage.input_tokens - cached) * 100 + cached * 10);
+    assert.ok(data.usage.output_tokens > 0);
+    assert.equal(entry.cost_usd, response.headers.get("x-spendguard-cost-usd"));
   },
   async images_are_made_and_edited() {
     const made = await client("DEFAULT").images.generate({ model: "gpt-image-2", prompt: "a cat", n: 2 });
@@ -173,6 +190,25 @@ const tests = {
       assert.equal((await sdk.batches.cancel(lasting.id)).status, "cancelling");
       assert.equal((await sdk.batches.retrieve(lasting.id)).status, "cancelled");
     }
+  },
+  async a_key_sees_what_it_has_used_by_day_and_model() {
+    const made = await api("/guard/v1/keys", { name: "user" });
+    const sdk = client(made.value);
+    const headers = { authorization: `Bearer ${made.value}` };
+    const usage = async (query = "") => (await fetch(`${process.env.PROXY}/spendguard/usage${query}`, { headers })).json();
+    assert.deepEqual((await usage()).data, []);
+    const chats = [await sdk.chat.completions.create(ask), await sdk.chat.completions.create(ask)];
+    await sdk.embeddings.create({ model: "text-embedding-3-small", input: "x" });
+    const used = await usage();
+    const booked = (await api(`/guard/v1/ledger?key_id=${made.id}`)).data;
+    assert.deepEqual([used.object, used.key.id, used.requests, booked.length], ["guard.usage", made.id, 3, 3]);
+    assert.equal(nano(used.cost_usd), booked.reduce((sum, entry) => sum + nano(entry.cost_usd), 0));
+    assert.ok(nano(used.cost_usd) > 0);
+    const byModel = Object.fromEntries(used.data.map((row) => [row.model, row]));
+    assert.deepEqual(Object.keys(byModel).sort(), [ask.model, "text-embedding-3-small"]);
+    assert.equal(byModel[ask.model].usage.output_tokens, chats[0].usage.completion_tokens + chats[1].usage.completion_tokens);
+    assert.equal((await usage("?since=2026-01-01&until=2026-02-01")).requests, 0);
+    assert.equal((await sdk.get("/spendguard/usage")).requests, 3);
   },
   async a_hard_limit_is_one_rate_limit_error_and_one_request() {
     const error = await refused(OpenAI.RateLimitError, "project_spend_limit_exceeded", () => client("EMPTY").chat.completions.create(ask));

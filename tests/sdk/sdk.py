@@ -1,36 +1,13 @@
 """The official Python package, unchanged, against the guard."""
 
 import base64
-import decimal
 import hashlib
 import json
-import os
-import urllib.request
 
 import openai
 
 from harness import run
-
-ASK = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hello"}]}
-
-
-def client(house, key):
-    os.environ["OPENAI_BASE_URL"] = house.proxy + "/v1"
-    os.environ["OPENAI_API_KEY"] = house.keys.get(key, key)
-    return openai.OpenAI()
-
-
-def refused(house, kind, code, requests, call):
-    """The call raises that exception with that code, after so many requests."""
-    before = house.refusals()
-    try:
-        call()
-    except kind as error:
-        assert type(error) is kind, type(error)
-        assert error.code == code, error.body
-        assert house.refusals() - before == requests, house.refusals() - before
-        return error
-    raise AssertionError("nothing was raised")
+from support import ASK, client, entries, fetched, gone, nano, refused, settled
 
 
 def a_chat_answers_and_its_cost_is_in_the_ledger(house):
@@ -63,6 +40,19 @@ def responses_answer_whole_and_streamed(house):
     assert events[-1].response.output_text == answer.output_text
 
 
+def a_stream_that_asks_for_its_cost_gets_what_is_booked(house):
+    sdk, asked = client(house, "default"), {"x-spendguard-cost": "true"}
+    response = lambda **options: list(sdk.responses.create(model="gpt-5", input="hello", stream=True, **options))
+    chat = lambda **options: list(
+        sdk.chat.completions.create(**ASK, stream=True, stream_options={"include_usage": True}, **options)
+    )
+    for usage in (lambda **options: response(**options)[-1].response.usage, lambda **options: chat(**options)[-1].usage):
+        cost = usage(extra_headers=asked).cost
+        entry = house.api("GET", "/guard/v1/ledger?limit=1")["data"][0]
+        assert nano(cost) == nano(entry["cost_usd"]) > 0 and entry["stream"], (cost, entry)
+        assert not hasattr(usage(), "cost")
+
+
 def the_stream_helpers_gather_what_was_said(house):
     sdk = client(house, "default")
     with sdk.responses.stream(model="gpt-5", input="hello") as stream:
@@ -78,6 +68,20 @@ def embeddings_models_and_moderations_answer(house):
     assert sdk.embeddings.create(model="text-embedding-3-small", input="x").data[0].embedding
     assert len(sdk.models.list().data) == 3
     assert sdk.moderations.create(input="x").results[0].flagged is False
+
+
+def decisions_are_charged_for_their_input_alone(house):
+    questions = [{"type": "predicate", "name": "cat", "instructions": "It is a cat."}]
+    sdk = client(house, "default")
+    raw = sdk.decisions.with_raw_response.create(model="gpt-6-luna", input="It purrs.", questions=questions)
+    decision = raw.parse()
+    assert decision.answers[0].type == "predicate" and 0 <= decision.answers[0].probability <= 1
+    entry = house.api("GET", "/guard/v1/ledger?limit=1")["data"][0]
+    assert (entry["endpoint"], entry["service_tier"], entry["basis"]) == ("/v1/decisions", "decisions", "reported"), entry
+    # 0.1, 0.01 and 0 dollars a million.
+    usage, cached = decision.usage, decision.usage.input_tokens_details.cached_tokens
+    assert nano(entry["cost_usd"]) == (usage.input_tokens - cached) * 100 + cached * 10 and usage.output_tokens > 0, entry
+    assert entry["cost_usd"] == raw.headers["x-spendguard-cost-usd"]
 
 
 def images_are_made_and_edited(house):
@@ -113,11 +117,6 @@ def a_text_is_spoken_and_a_recording_written_down(house):
     assert sdk.audio.translations.create(model="whisper-1", file=file).text
 
 
-def entries(house, id):
-    """The entries of an object."""
-    return [entry for entry in house.api("GET", "/guard/v1/ledger?limit=100")["data"] if entry["object_id"] == id]
-
-
 def a_background_response_is_polled_streamed_and_cancelled(house):
     sdk = client(house, "default")
     ask = dict(model="gpt-5", input="hello", background=True, max_output_tokens=100)
@@ -151,16 +150,9 @@ def a_background_response_is_polled_streamed_and_cancelled(house):
     assert [entry["basis"] for entry in entries(house, lasting.id)] == ["assumed"]
 
 
-def settled(house):
-    """What is settled on the limit of all, in nano-dollars."""
-    meter = house.api("GET", "/guard/v1/limits/organization-month")["meters"][0]
-    return int(decimal.Decimal(meter["settled"]) * 10**9)
-
-
 def digests(house):
     """SHA-256 of each file that upstream has."""
-    with urllib.request.urlopen(house.fake + "/__files", timeout=20) as answer:
-        return {file["id"]: file["sha256"] for file in json.load(answer)}
+    return {file["id"]: file["sha256"] for file in fetched(house.fake + "/__files")}
 
 
 def files_are_sent_listed_read_and_deleted(house):
@@ -175,11 +167,7 @@ def files_are_sent_listed_read_and_deleted(house):
     assert {file.id, other.id} <= {listed.id for listed in sdk.files.list(limit=1)}
     assert other.id not in {listed.id for listed in sdk.files.list(purpose="user_data")}
     assert sdk.files.delete(file.id).deleted
-    try:
-        sdk.files.retrieve(file.id)
-        raise AssertionError("it is deleted")
-    except openai.NotFoundError:
-        pass
+    gone(lambda: sdk.files.retrieve(file.id))
 
 
 def batch_lines(count):
@@ -241,6 +229,27 @@ def a_batch_beyond_a_limit_is_refused_once(house):
     refused(house, openai.BadRequestError, "request_cost_exceeds_limit", 1, lambda: make("small"))
 
 
+def a_key_sees_what_it_has_used_by_day_and_model(house):
+    made = house.make_key(name="user")
+    key, sdk = made["value"], client(house, made["value"])
+    usage = lambda query="": fetched(f"{house.proxy}/v1/spendguard/usage{query}", key)
+    assert (usage()["requests"], usage()["cost_usd"], usage()["data"]) == (0, "0", [])
+    chats = [sdk.chat.completions.create(**ASK) for _ in range(2)]
+    sdk.embeddings.create(model="text-embedding-3-small", input="x")
+    used, booked = usage(), house.api("GET", f"/guard/v1/ledger?key_id={made['id']}")["data"]
+    assert used["object"] == "guard.usage" and used["key"] == {"id": made["id"], "name": "user", "project_id": "default"}
+    assert used["requests"] == len(booked) == 3, used
+    assert nano(used["cost_usd"]) == sum(nano(entry["cost_usd"]) for entry in booked) > 0, used
+    by_model = {row["model"]: row for row in used["data"]}
+    assert set(by_model) == {ASK["model"], "text-embedding-3-small"} and by_model[ASK["model"]]["requests"] == 2, used
+    assert by_model[ASK["model"]]["usage"]["output_tokens"] == sum(chat.usage.completion_tokens for chat in chats)
+    assert usage("?since=2026-01-01&until=2026-02-01")["requests"] == 0
+    # The packages can ask for it as well, and each key sees only its own.
+    assert sdk.get("/spendguard/usage", cast_to=object)["requests"] == 3
+    other = house.make_key(name="other")["value"]
+    assert fetched(f"{house.proxy}/v1/spendguard/usage", other)["requests"] == 0
+
+
 def a_hard_limit_is_one_rate_limit_error_and_one_request(house):
     ask = lambda: client(house, "empty").chat.completions.create(**ASK)
     error = refused(house, openai.RateLimitError, "project_spend_limit_exceeded", 1, ask)
@@ -300,8 +309,7 @@ def arrives(house, base_url, key, call):
             pass
     except (openai.NotFoundError, TypeError):
         pass  # The fake has no such object, or the answer is no list.
-    with urllib.request.urlopen(house.fake + "/__last", timeout=20) as answer:
-        last = json.load(answer)
+    last = fetched(house.fake + "/__last")
     headers = {name: value for name, value in last["headers"].items() if name not in NOT_COMPARED}
     return last["method"], last["uri"], headers
 
@@ -328,6 +336,10 @@ def requests_arrive_as_they_would_directly(house):
         lambda sdk: sdk.vector_stores.files.list("vs_1", filter="completed", before="file-1"),
         lambda sdk: sdk.conversations.items.list("conv_1", include=["message.input_image.image_url"], limit=1),
         lambda sdk: sdk.containers.list(name="box", limit=2),
+        lambda sdk: sdk.containers.create(name="box"),
+        lambda sdk: sdk.vector_stores.create(name="shelf"),
+        lambda sdk: sdk.vector_stores.list(before="vs_1", order="asc"),
+        lambda sdk: sdk.decisions.create(model="gpt-6-luna", input="x", questions=[]),
     ]
     for number, call in enumerate(calls):
         directly = arrives(house, house.fake + "/v1", "sk-direct-0123456789", call)
@@ -343,8 +355,10 @@ def main():
         a_stream_without_usage_has_only_chunks_with_choices,
         a_stream_that_asks_for_usage_gets_it,
         responses_answer_whole_and_streamed,
+        a_stream_that_asks_for_its_cost_gets_what_is_booked,
         the_stream_helpers_gather_what_was_said,
         embeddings_models_and_moderations_answer,
+        decisions_are_charged_for_their_input_alone,
         images_are_made_and_edited,
         a_text_is_spoken_and_a_recording_written_down,
         a_background_response_is_polled_streamed_and_cancelled,
@@ -352,6 +366,7 @@ def main():
         a_batch_is_made_read_listed_and_cancelled,
         a_file_that_is_sent_in_parts_becomes_a_batch,
         a_batch_beyond_a_limit_is_refused_once,
+        a_key_sees_what_it_has_used_by_day_and_model,
         a_hard_limit_is_one_rate_limit_error_and_one_request,
         a_request_too_large_for_any_budget_is_a_bad_request,
         an_unknown_key_is_an_authentication_error,
