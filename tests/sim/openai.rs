@@ -10,17 +10,19 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use oracle::prices::Rates;
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt as _;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
+use crate::background::{self, BackgroundBill, Responses};
 use crate::chance::Chance;
+use crate::containers::{self, ContainerBill, Containers, UnixTime};
 use crate::drawn;
-use crate::wire::{End, Mark};
+use crate::wire::{End, Mark, now};
 
 /// Models of plain requests; one of them thinks before it answers.
 pub(crate) const MODELS: [&str; 2] = ["gpt-4o-mini", "gpt-5-mini"];
@@ -32,6 +34,10 @@ pub(crate) enum Bill {
     Plain(PlainBill),
     /// Of any kind of request.
     Drawn(DrawnBill),
+    /// Of a response that is made in the background.
+    Background(BackgroundBill),
+    /// Of a container.
+    Container(ContainerBill),
 }
 
 /// What a request of any kind costs by the oracle: the stage that its answer has come to,
@@ -67,20 +73,34 @@ impl Bill {
         match self {
             Self::Plain(bill) => bill.pico(),
             Self::Drawn(bill) => bill.pico(),
+            Self::Background(bill) => bill.pico(),
+            Self::Container(bill) => bill.pico(),
         }
     }
 
     /// The bill of a request that is no plain one.
     pub(crate) const fn drawn(&self) -> Option<&DrawnBill> {
         match self {
-            Self::Plain(_) => None,
             Self::Drawn(bill) => Some(bill),
+            Self::Plain(_) | Self::Background(_) | Self::Container(_) => None,
+        }
+    }
+
+    /// The bill of a container.
+    pub(crate) const fn container(&self) -> Option<&ContainerBill> {
+        match self {
+            Self::Container(bill) => Some(bill),
+            Self::Plain(_) | Self::Drawn(_) | Self::Background(_) => None,
         }
     }
 
     /// Whether a cost that was reported must be this one to the nano-dollar.
     pub(crate) const fn is_exact(&self) -> bool {
-        matches!(self, Self::Plain(_))
+        match self {
+            Self::Plain(_) => true,
+            Self::Background(bill) => bill.is_exact,
+            Self::Drawn(_) | Self::Container(_) => false,
+        }
     }
 }
 
@@ -115,19 +135,29 @@ pub(crate) struct Account {
     most: Mutex<BTreeMap<String, (u128, String)>>,
     world: Mutex<oracle::World>,
     made: Mutex<Vec<String>>,
+    /// Responses that are made in the background, and containers.
+    pub(crate) background: Responses,
+    pub(crate) containers: Containers,
+    time: OnceLock<UnixTime>,
+    /// From when to when no question about a job is answered.
+    outage: Option<(Instant, Instant)>,
 }
 
-fn locked<T>(of: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+pub(crate) fn locked<T>(of: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Account {
-    pub(crate) fn new(world: oracle::World) -> Self {
+    pub(crate) fn new(world: oracle::World, outage: Option<(Instant, Instant)>) -> Self {
         Self {
             bills: Mutex::default(),
             most: Mutex::default(),
             world: Mutex::new(world),
             made: Mutex::default(),
+            background: Responses::default(),
+            containers: Containers::default(),
+            time: OnceLock::new(),
+            outage,
         }
     }
 
@@ -155,6 +185,25 @@ impl Account {
 
     pub(crate) fn world(&self) -> oracle::World {
         locked(&self.world).clone()
+    }
+
+    /// Sets the time.
+    pub(crate) fn set_time(&self, time: UnixTime) {
+        let _ = self.time.set(time);
+    }
+
+    pub(crate) fn time(&self) -> UnixTime {
+        *self.time.get().unwrap()
+    }
+
+    /// Whether questions about jobs are not answered now.
+    pub(crate) fn is_out(&self) -> bool {
+        self.outage.is_some_and(|(from, until)| from <= now() && now() < until)
+    }
+
+    /// Whether there is a time in which they are not.
+    pub(crate) const fn was_out(&self) -> bool {
+        self.outage.is_some()
     }
 
     /// Sets the day.
@@ -211,9 +260,17 @@ impl Fate {
 /// Serves one connection until it breaks.
 pub(crate) async fn serve(mut end: End, account: Arc<Account>, mut chance: Chance) {
     let mut unread = Vec::new();
-    while let Some((path, bytes)) = request(&mut end, &mut unread).await {
-        let body: Value = serde_json::from_slice(&bytes).unwrap();
-        let answered = if path.ends_with("/responses/input_tokens") {
+    while let Some((method, path, bytes)) = request(&mut end, &mut unread).await {
+        let body: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+        let answered = if let Some((id, below)) = below(&path, "/v1/responses/", "resp_") {
+            background::show(&mut end, &account, &mut chance, (&method, id, below)).await
+        } else if let Some((id, below)) = below(&path, "/v1/containers/", "cntr_") {
+            containers::show(&mut end, &account, &mut chance, (&method, id, below)).await
+        } else if path == containers::PATH {
+            containers::make(&mut end, &account, &mut chance, &bytes).await
+        } else if let Some(name) = background::named(&path, &body) {
+            background::begin(&mut end, &account, &mut chance, &name, &bytes).await
+        } else if path.ends_with("/responses/input_tokens") {
             drawn::count(&mut end, &account, &bytes)
         } else if let Some(known) = drawn::known(&path, &body) {
             drawn::answer(&mut end, &account, &mut chance, known, &bytes).await
@@ -231,18 +288,25 @@ pub(crate) async fn serve(mut end: End, account: Arc<Account>, mut chance: Chanc
     }
 }
 
-/// Path and body of the next request; none at the end of the connection.
-async fn request(end: &mut End, unread: &mut Vec<u8>) -> Option<(String, Vec<u8>)> {
+/// The id of an object that a path names, and what is below it.
+fn below<'a>(path: &'a str, folder: &str, prefix: &str) -> Option<(&'a str, &'a str)> {
+    let rest = path.strip_prefix(folder).filter(|rest| rest.starts_with(prefix))?;
+    Some(rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len())))
+}
+
+/// Method, path and body of the next request; none at the end of the connection.
+async fn request(end: &mut End, unread: &mut Vec<u8>) -> Option<(String, String, Vec<u8>)> {
     loop {
         if let Some(at) = unread.windows(4).position(|four| four == b"\r\n\r\n") {
             let head = String::from_utf8_lossy(&unread[..at]).to_ascii_lowercase();
-            let path = head.split(' ').nth(1).unwrap().to_owned();
+            let mut words = head.split(' ').map(str::to_owned);
+            let (method, path) = (words.next().unwrap(), words.next().unwrap());
             let length = head.lines().find_map(|line| line.strip_prefix("content-length:"));
             let length: usize = length.map_or(0, |length| length.trim().parse().unwrap());
             if unread.len() >= at + 4 + length {
                 let body = unread[at + 4..at + 4 + length].to_vec();
                 unread.drain(..at + 4 + length);
-                return Some((path, body));
+                return Some((method, path, body));
             }
         }
         if end.read_buf(unread).await.ok()? == 0 {
@@ -341,7 +405,7 @@ pub(crate) fn head(status: &str, length: usize) -> String {
     format!("HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n")
 }
 
-fn whole(end: &mut End, status: &str, text: &str) -> Option<()> {
+pub(crate) fn whole(end: &mut End, status: &str, text: &str) -> Option<()> {
     end.send(format!("{}{text}", head(status, text.len())).as_bytes(), None).ok()
 }
 

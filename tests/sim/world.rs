@@ -51,6 +51,13 @@ pub(crate) struct World {
     pub(crate) drawn_percent: u64,
     /// How much larger amounts are than plain requests need.
     pub(crate) scale: u64,
+    /// Whether there are clients that begin jobs, and requests whose answers never end.
+    pub(crate) has_jobs: bool,
+    pub(crate) has_endless: bool,
+    /// Whether no clock is set.
+    pub(crate) is_steady: bool,
+    /// How much slower all goes than in a world of plain requests.
+    pub(crate) pace: u64,
     /// What of that which the guard assumes of upstream does not hold.
     broken: Option<Broken>,
     keys: OnceLock<[String; 2]>,
@@ -95,6 +102,45 @@ pub(crate) struct Outcome {
     pub(crate) digest: u64,
 }
 
+/// What a seed says about jobs; the rest of its world is as it would be without them.
+struct Jobs {
+    are_begun: bool,
+    has_endless: bool,
+    is_steady: bool,
+    pace: u64,
+    /// How much larger amounts are; none if that is as in other worlds.
+    scale: Option<u64>,
+    outage: Option<(Instant, Instant)>,
+}
+
+impl Jobs {
+    fn of(seed: u64) -> Self {
+        if seed % 5 != 2 {
+            let none = Self {
+                are_begun: false,
+                has_endless: false,
+                is_steady: false,
+                pace: 1,
+                scale: None,
+                outage: None,
+            };
+            return none;
+        }
+        let mut chance = Chance::new(!seed);
+        let pace = chance.one(&[1, 20, 60]);
+        let at = now() + Duration::from_secs(chance.within(0, 60) * pace);
+        let lasts = Duration::from_secs(chance.within(30, 900));
+        Self {
+            are_begun: true,
+            has_endless: chance.percent(20),
+            is_steady: chance.percent(70),
+            pace,
+            scale: Some(chance.one(&[100, 2_000, 20_000])),
+            outage: chance.percent(40).then(|| (at, at + lasts)),
+        }
+    }
+}
+
 impl World {
     pub(crate) fn new(seed: u64, folder: PathBuf, is_loud: bool) -> Arc<Self> {
         let mut chance = Chance::new(seed);
@@ -124,9 +170,15 @@ impl World {
         // What no cap bounds makes one hosted call, which every configuration holds.
         upstream.assumed.calls_max = 1;
         // Where an assumption is broken, requests get as far as that shows.
+        let jobs = Jobs::of(seed);
         let scale = if broken.is_some() { 2_000 } else { chance.one(&[1, 100, 2_000]) };
+        let scale = jobs.scale.unwrap_or(scale);
         Arc::new(Self {
-            account: Arc::new(Account::new(upstream)),
+            account: Arc::new(Account::new(upstream, jobs.outage)),
+            has_jobs: jobs.are_begun,
+            has_endless: jobs.has_endless,
+            is_steady: jobs.is_steady,
+            pace: jobs.pace,
             drawn_percent: if scale == 1 { chance.one(&[0, 20]) } else { 60 },
             scale,
             broken,
@@ -180,10 +232,24 @@ impl World {
         self.state().lives + 1
     }
 
-    pub(crate) fn begin(&self, life: Life) {
+    pub(crate) fn begin(&self, mut life: Life) {
+        life.ask_for_jobs();
         let mut state = self.state();
         state.lives += 1;
         state.life = Some(life);
+    }
+
+    /// When the wall clock of the present guard had the time of the world's beginning.
+    pub(crate) fn clock_began(&self) -> Instant {
+        if self.has_jobs { self.began } else { now() }
+    }
+
+    /// The longest pause between two looks of the writer, in milliseconds.
+    pub(crate) fn step_max_ms(&self) -> u64 {
+        match () {
+            () if self.has_jobs && self.is_resting() => 1_000,
+            () => 25 * self.pace.min(20),
+        }
     }
 
     /// Says that no new work is begun.
@@ -336,7 +402,9 @@ impl World {
                 // comes now is only looked at.
                 let held = known.map(|(.., held)| held);
                 let known = known.map(|(last, ..)| last);
-                let most = known.unwrap_or(meter.settled).max(hard);
+                // What jobs hold that were begun under other limits is looked at, too.
+                let first = if self.has_jobs { total } else { meter.settled };
+                let most = known.unwrap_or(first).max(hard);
                 // Where an assumption is broken, one request may overrun its hold; then
                 // nothing more is admitted.
                 let is_admitted = self.is_sound() || held.is_some_and(|held| meter.held > held);
